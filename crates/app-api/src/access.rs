@@ -1,0 +1,112 @@
+//! Who may call what. A handler that needs an owner takes [`Owner`]; one that forgets is still behind the gate.
+
+use axum::extract::{FromRequestParts, Request, State};
+use axum::http::request::Parts;
+use axum::http::{Method, StatusCode, Uri};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Redirect, Response};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use service::failure::Failure;
+
+use crate::app::App;
+use crate::db::session::Session;
+use crate::db::user::User;
+use crate::sessions;
+
+/// What a route asks of its caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    Anyone,
+    /// A live session of the owner's.
+    Owner,
+}
+
+/// The signed-in owner. Only [`gate`] makes one.
+#[derive(Clone, Debug)]
+pub struct Owner {
+    pub user: User,
+    pub session: Session,
+}
+
+/// Lets the owner pass and nobody else: 401 for programs, the sign-in page for people.
+pub async fn gate(State(app): State<App>, mut request: Request, next: Next) -> Response {
+    match sessions::find(&app, request.headers()).await {
+        Ok(Some((session, user))) => {
+            request.extensions_mut().insert(Owner { user, session });
+            next.run(request).await
+        }
+        Ok(None) => refusal(request.method(), request.uri()),
+        Err(failure) => failure.into_response(),
+    }
+}
+
+/// What a caller without a session gets.
+pub fn refusal(method: &Method, uri: &Uri) -> Response {
+    if !is_page(uri.path()) {
+        return unauthenticated().into_response();
+    }
+    // A form that was sent too late is lost either way; its page is where to go on.
+    let next = if method == Method::GET { uri.to_string() } else { "/admin".to_owned() };
+    let next = utf8_percent_encode(&next, NON_ALPHANUMERIC);
+    Redirect::to(&format!("/admin/login?next={next}")).into_response()
+}
+
+/// Whether a path is for owners even where nothing is found.
+pub fn is_guarded(path: &str) -> bool {
+    is_page(path) || path == "/api/admin" || path.starts_with("/api/admin/")
+}
+
+fn is_page(path: &str) -> bool {
+    path == "/admin" || path.starts_with("/admin/")
+}
+
+fn unauthenticated() -> Failure {
+    Failure::new(StatusCode::UNAUTHORIZED, "unauthenticated", "Sign in first.")
+}
+
+impl<S: Sync> FromRequestParts<S> for Owner {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
+        parts.extensions.get::<Self>().cloned().ok_or_else(unauthenticated)
+    }
+}
+
+/// `next` as given by a browser: a path of this site, or the list of tenants.
+pub fn safe_next(next: Option<&str>) -> &str {
+    let same_site = |path: &&str| {
+        path.starts_with('/')
+            && !path.starts_with("//")
+            // Browsers read a backslash as a slash, and skip tabs and line breaks.
+            && !path.contains(['\\', '\t', '\r', '\n'])
+            && path.bytes().all(|b| b.is_ascii_graphic())
+    };
+    next.filter(same_site).unwrap_or("/admin")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn next_stays_on_this_site() {
+        for good in ["/admin", "/admin/tenants/acme?x=1#y", "/"] {
+            assert_eq!(safe_next(Some(good)), good);
+        }
+        for bad in [
+            "",
+            "admin",
+            "//evil.example",
+            "/\\evil.example",
+            "\\\\evil",
+            "https://evil.example",
+            "/\t/evil.example",
+            "javascript:alert(1)",
+            "/a b",
+            "/ü",
+        ] {
+            assert_eq!(safe_next(Some(bad)), "/admin", "{bad:?}");
+        }
+        assert_eq!(safe_next(None), "/admin");
+    }
+}

@@ -1,0 +1,60 @@
+//! `/api/auth/*`: sign up, sign in, sign out, who am I.
+
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use protocol::control::{SignIn, SignUp, SignedIn};
+use serde::Serialize;
+use service::failure::Failure;
+use uuid::Uuid;
+
+use crate::access::Owner;
+use crate::app::App;
+use crate::extract::{Client, Json};
+use crate::sessions::{self, with_cookie};
+use crate::{accounts, views};
+
+pub async fn sign_up(
+    State(app): State<App>,
+    headers: HeaderMap,
+    body: Json<SignUp>,
+) -> Result<Response, Failure> {
+    let user = accounts::sign_up(&app, &body.value).await?;
+    let cookie = sessions::begin(&app, &headers, &user).await?;
+    let answer = axum::Json(SignedIn { user: views::user(&user) });
+    Ok((StatusCode::CREATED, with_cookie(cookie), answer).into_response())
+}
+
+pub async fn sign_in(
+    State(app): State<App>,
+    Client(client): Client,
+    headers: HeaderMap,
+    body: Json<SignIn>,
+) -> Result<Response, Failure> {
+    let user = accounts::sign_in(&app, &body.value, client).await?;
+    let cookie = sessions::begin(&app, &headers, &user).await?;
+    Ok((with_cookie(cookie), axum::Json(SignedIn { user: views::user(&user) })).into_response())
+}
+
+pub async fn sign_out(State(app): State<App>, headers: HeaderMap) -> Result<Response, Failure> {
+    sessions::end(&app, &headers).await?;
+    let cookie = sessions::no_cookie(&app.addresses)?;
+    Ok((StatusCode::NO_CONTENT, with_cookie(cookie)).into_response())
+}
+
+#[derive(Serialize)]
+struct SessionView {
+    id: Uuid,
+    created_at: String,
+    expires_at: String,
+}
+
+pub async fn show_session(owner: Owner) -> Response {
+    let session = SessionView {
+        id: owner.session.id,
+        created_at: views::time(owner.session.created_at),
+        expires_at: views::time(sessions::ends_at(&owner.session)),
+    };
+    let answer = serde_json::json!({ "user": views::user(&owner.user), "session": session });
+    axum::Json(answer).into_response()
+}

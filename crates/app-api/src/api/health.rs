@@ -1,0 +1,31 @@
+//! `/healthz`: the process lives. `/readyz`: it can do its work, or what is missing.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+use service::failure::Failure;
+
+use crate::app::App;
+
+pub async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// The orchestrator is told of, not required: accounts and pages work without it.
+pub async fn readyz(State(app): State<App>) -> Result<Response, Failure> {
+    if !app.is_open() {
+        return Err(waiting("not opened yet (not reachable, or migrations are running)"));
+    }
+    if app.database.conn().await.is_err() {
+        return Err(waiting("not reachable"));
+    }
+    let orchestrator = if app.sight.is_clear() { "connected" } else { "not reachable" };
+    let facts = json!({ "status": "ready", "orchestrator": orchestrator });
+    Ok(axum::Json(facts).into_response())
+}
+
+fn waiting(how: &str) -> Failure {
+    let missing = format!("database: {how}");
+    Failure::new(StatusCode::SERVICE_UNAVAILABLE, "waiting", missing)
+}

@@ -1,0 +1,7 @@
+//! The admin API, one file per noun. Handlers read a request, call what does it, and show the result.
+
+pub mod auth;
+pub mod health;
+pub mod open;
+pub mod tenant_logs;
+pub mod tenants;

@@ -1,0 +1,173 @@
+//! `/api/admin/tenants`: list, create, show, change, delete, start, stop, restart.
+
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use protocol::State as TenantState;
+use protocol::control::{NewTenant, TenantList};
+use serde::Deserialize;
+use service::failure::Failure;
+
+use crate::access::Owner;
+use crate::app::App;
+use crate::db::tenant::{Filter, Tenant};
+use crate::extract::{Json, Path, Query, invalid_query};
+use crate::reconcile::plan::Ask;
+use crate::tenants::change::Change;
+use crate::tenants::{self, Create};
+use crate::{sleep, views};
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListQuery {
+    state: Option<String>,
+    q: Option<String>,
+    cursor: Option<String>,
+    limit: Option<i64>,
+}
+
+const PAGE: i64 = 100;
+const PAGE_MOST: i64 = 500;
+
+impl ListQuery {
+    fn filter(self) -> Result<Filter, Failure> {
+        let state = self.state.filter(|s| !s.is_empty());
+        let state = state.map(|s| s.parse::<TenantState>()).transpose();
+        let after = self.cursor.map(|c| {
+            let slug = URL_SAFE_NO_PAD.decode(c).ok().and_then(|b| String::from_utf8(b).ok());
+            slug.filter(|slug| !slug.contains('\0'))
+        });
+        let limit = self.limit.unwrap_or(PAGE);
+        if !(1..=PAGE_MOST).contains(&limit) {
+            return Err(invalid_query("limit", "must be 1 to 500"));
+        }
+        if after.as_ref().is_some_and(Option::is_none) {
+            return Err(invalid_query("cursor", "is not one that a list gave out"));
+        }
+        let text = self.q.filter(|q| !q.is_empty());
+        if text.as_ref().is_some_and(|q| q.contains('\0')) {
+            return Err(invalid_query("q", "must be text"));
+        }
+        let state = state.map_err(|why| invalid_query("state", &why.to_string()))?;
+        Ok(Filter { state, text, after: after.flatten(), limit })
+    }
+}
+
+pub async fn list_tenants(
+    State(app): State<App>,
+    owner: Owner,
+    Query(query): Query<ListQuery>,
+) -> Result<Response, Failure> {
+    let mut filter = query.filter()?;
+    let limit = filter.limit;
+    // One more tells whether there is a next page.
+    filter.limit += 1;
+    let mut rows = tenants::list(&app, &owner, &filter).await?;
+    let more = i64::try_from(rows.len()).is_ok_and(|n| n > limit);
+    if more {
+        rows.pop();
+    }
+    let last = rows.last().filter(|_| more);
+    let next_cursor = last.map(|tenant| URL_SAFE_NO_PAD.encode(tenant.slug.as_str()));
+    let mut sleeps = sleep::of_all(&app, &rows).await;
+    let tenants =
+        rows.iter().map(|row| views::tenant(&app, row, sleeps.remove(&row.tenant_id()))).collect();
+    Ok(axum::Json(TenantList { tenants, next_cursor }).into_response())
+}
+
+pub async fn create_tenant(
+    State(app): State<App>,
+    owner: Owner,
+    headers: HeaderMap,
+    body: Json<NewTenant>,
+) -> Result<Response, Failure> {
+    let key = headers.get("idempotency-key").map(|v| v.to_str().unwrap_or_default());
+    let new = Create { wish: &body.value, key, bytes: &body.bytes };
+    let tenant = tenants::create(&app, &owner, new).await?;
+    let head = [
+        (header::LOCATION, format!("/api/admin/tenants/{}", tenant.slug)),
+        (header::ETAG, etag(tenant.revision)),
+    ];
+    Ok((StatusCode::CREATED, head, axum::Json(tenant)).into_response())
+}
+
+pub async fn show_tenant(
+    State(app): State<App>,
+    owner: Owner,
+    Path(slug): Path,
+) -> Result<Response, Failure> {
+    Ok(shown(&app, StatusCode::OK, &tenants::find(&app, &owner, &slug).await?).await)
+}
+
+pub async fn change_tenant(
+    State(app): State<App>,
+    owner: Owner,
+    Path(slug): Path,
+    headers: HeaderMap,
+    body: Json<Change>,
+) -> Result<Response, Failure> {
+    let revision = wanted_revision(&headers)?;
+    let tenant = tenants::change(&app, &owner, &slug, &body.value, revision).await?;
+    Ok(shown(&app, StatusCode::OK, &tenant).await)
+}
+
+/// `If-Match: "7"` or `7`; absent or `*` insists on nothing.
+fn wanted_revision(headers: &HeaderMap) -> Result<Option<i64>, Failure> {
+    let Some(value) = headers.get(header::IF_MATCH) else { return Ok(None) };
+    let text = value.to_str().unwrap_or_default().trim();
+    if text == "*" {
+        return Ok(None);
+    }
+    text.trim_matches('"').parse().map(Some).map_err(|_| {
+        let detail = "If-Match must be the tenant's revision, like \"7\".";
+        Failure::new(StatusCode::BAD_REQUEST, "invalid_if_match", detail)
+    })
+}
+
+pub async fn delete_tenant(
+    State(app): State<App>,
+    owner: Owner,
+    Path(slug): Path,
+) -> Result<Response, Failure> {
+    asked(&app, &owner, &slug, Ask::Delete).await
+}
+
+pub async fn start_tenant(
+    State(app): State<App>,
+    owner: Owner,
+    Path(slug): Path,
+) -> Result<Response, Failure> {
+    asked(&app, &owner, &slug, Ask::Start).await
+}
+
+pub async fn stop_tenant(
+    State(app): State<App>,
+    owner: Owner,
+    Path(slug): Path,
+) -> Result<Response, Failure> {
+    asked(&app, &owner, &slug, Ask::Stop).await
+}
+
+pub async fn restart_tenant(
+    State(app): State<App>,
+    owner: Owner,
+    Path(slug): Path,
+) -> Result<Response, Failure> {
+    asked(&app, &owner, &slug, Ask::Restart).await
+}
+
+fn etag(revision: i64) -> String {
+    format!("\"{revision}\"")
+}
+
+async fn asked(app: &App, owner: &Owner, slug: &str, ask: Ask) -> Result<Response, Failure> {
+    Ok(shown(app, StatusCode::ACCEPTED, &tenants::ask(app, owner, slug, ask).await?).await)
+}
+
+async fn shown(app: &App, status: StatusCode, tenant: &Tenant) -> Response {
+    let head = [(header::ETAG, etag(tenant.revision))];
+    let sleep = sleep::of(app, tenant).await;
+    (status, head, axum::Json(views::tenant(app, tenant, sleep))).into_response()
+}

@@ -1,0 +1,17 @@
+//! `departed`: tenants that this database has known and let go. Written by a trigger.
+
+use std::collections::HashSet;
+
+use diesel::prelude::*;
+use diesel_async::RunQueryDsl;
+use protocol::TenantId;
+
+use super::Conn;
+use super::schema::departed::dsl;
+
+/// Those of `ids` that were ours once.
+pub async fn among(conn: &mut Conn, ids: &[TenantId]) -> QueryResult<HashSet<TenantId>> {
+    let ids: Vec<_> = ids.iter().map(|id| id.uuid()).collect();
+    let known = dsl::departed.filter(dsl::id.eq_any(ids)).select(dsl::id);
+    Ok(known.load(conn).await?.into_iter().map(TenantId::new).collect())
+}

@@ -1,0 +1,49 @@
+//! `reset_links`: one-time ways back in, by the hash of their token.
+
+use diesel::prelude::*;
+use diesel_async::{AsyncConnection as _, RunQueryDsl};
+use protocol::Timestamp;
+use uuid::Uuid;
+
+use super::Conn;
+use super::schema::reset_links::dsl;
+use super::{session, user};
+
+/// A new link ends the earlier ones.
+pub async fn replace(
+    conn: &mut Conn,
+    user: Uuid,
+    token_hash: &[u8],
+    expires_at: Timestamp,
+) -> QueryResult<usize> {
+    diesel::delete(dsl::reset_links.filter(dsl::user_id.eq(user))).execute(conn).await?;
+    let link =
+        (dsl::token_hash.eq(token_hash), dsl::user_id.eq(user), dsl::expires_at.eq(expires_at));
+    diesel::insert_into(dsl::reset_links).values(link).execute(conn).await
+}
+
+pub async fn is_live(conn: &mut Conn, token_hash: &[u8], now: Timestamp) -> QueryResult<bool> {
+    let live = dsl::reset_links.find(token_hash).filter(dsl::expires_at.gt(now));
+    diesel::select(diesel::dsl::exists(live)).get_result(conn).await
+}
+
+/// Uses a link up: sets the password and ends every session. Of two at once, one is `true`.
+pub async fn use_up(
+    conn: &mut Conn,
+    token_hash: &[u8],
+    now: Timestamp,
+    password_hash: &str,
+) -> QueryResult<bool> {
+    conn.transaction(async |conn| {
+        let Some(user) = take(conn, token_hash, now).await? else { return Ok(false) };
+        user::set_password(conn, user, password_hash).await?;
+        session::delete_of_user(conn, user).await?;
+        Ok(true)
+    })
+    .await
+}
+
+async fn take(conn: &mut Conn, token_hash: &[u8], now: Timestamp) -> QueryResult<Option<Uuid>> {
+    let live = dsl::reset_links.filter(dsl::token_hash.eq(token_hash).and(dsl::expires_at.gt(now)));
+    diesel::delete(live).returning(dsl::user_id).get_result(conn).await.optional()
+}

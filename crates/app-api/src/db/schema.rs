@@ -1,0 +1,94 @@
+//! The tables as migrations leave them. A test compares this with a migrated database.
+
+diesel::table! {
+    installation (only_one) {
+        only_one -> Bool,
+        name -> Text,
+        fingerprint -> Text,
+        created_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    users (id) {
+        id -> Uuid,
+        email -> Text,
+        name -> Text,
+        role -> Text,
+        password_hash -> Text,
+        created_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    sessions (id) {
+        id -> Uuid,
+        token_hash -> Bytea,
+        user_id -> Uuid,
+        created_at -> Timestamptz,
+        last_seen_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    reset_links (token_hash) {
+        token_hash -> Bytea,
+        user_id -> Uuid,
+        expires_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    tenants (id) {
+        id -> Uuid,
+        slug -> Text,
+        name -> Text,
+        owner_id -> Uuid,
+        desired -> Text,
+        state -> Text,
+        state_since -> Timestamptz,
+        state_reason -> Nullable<Text>,
+        revision -> Int8,
+        moves -> Int8,
+        generation -> Int8,
+        image -> Nullable<Text>,
+        env -> Jsonb,
+        limits -> Jsonb,
+        policy -> Jsonb,
+        container_id -> Nullable<Text>,
+        container_port -> Nullable<Int4>,
+        upstream -> Jsonb,
+        restarts_asked -> Int8,
+        restarts_done -> Int8,
+        changes_asked -> Int8,
+        changes_done -> Int8,
+        wakes_asked -> Int8,
+        wakes_done -> Int8,
+        crashes -> Jsonb,
+        gave_up -> Bool,
+        created_at -> Timestamptz,
+        updated_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    departed (id) {
+        id -> Uuid,
+        slug -> Text,
+        at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    idempotency_keys (owner_id, key) {
+        owner_id -> Uuid,
+        key -> Text,
+        body_hash -> Bytea,
+        answer -> Jsonb,
+        created_at -> Timestamptz,
+    }
+}
+
+diesel::joinable!(sessions -> users (user_id));
+diesel::joinable!(reset_links -> users (user_id));
+diesel::allow_tables_to_appear_in_same_query!(users, sessions, reset_links);

@@ -1,0 +1,58 @@
+//! `sessions`: the hash of a token that only its cookie holds. A deleted row is a session ended, at once.
+
+use diesel::prelude::*;
+use diesel_async::RunQueryDsl;
+use protocol::Timestamp;
+use uuid::Uuid;
+
+use super::Conn;
+use super::schema::sessions::{self, dsl};
+use super::schema::users;
+use super::user::User;
+
+#[derive(Clone, Debug, Queryable, Selectable, Insertable)]
+#[diesel(table_name = sessions, check_for_backend(diesel::pg::Pg))]
+pub struct Session {
+    pub id: Uuid,
+    pub token_hash: Vec<u8>,
+    pub user_id: Uuid,
+    pub created_at: Timestamp,
+    pub last_seen_at: Timestamp,
+}
+
+pub async fn insert(conn: &mut Conn, session: &Session) -> QueryResult<usize> {
+    diesel::insert_into(dsl::sessions).values(session).execute(conn).await
+}
+
+pub async fn by_token_hash(conn: &mut Conn, hash: &[u8]) -> QueryResult<Option<(Session, User)>> {
+    dsl::sessions
+        .inner_join(users::table)
+        .filter(dsl::token_hash.eq(hash))
+        .select((Session::as_select(), User::as_select()))
+        .first(conn)
+        .await
+        .optional()
+}
+
+pub async fn touch(conn: &mut Conn, id: Uuid, now: Timestamp) -> QueryResult<usize> {
+    let session = diesel::update(dsl::sessions.find(id));
+    session.set(dsl::last_seen_at.eq(now)).execute(conn).await
+}
+
+pub async fn delete(conn: &mut Conn, id: Uuid) -> QueryResult<usize> {
+    diesel::delete(dsl::sessions.find(id)).execute(conn).await
+}
+
+pub async fn delete_of_user(conn: &mut Conn, user: Uuid) -> QueryResult<usize> {
+    diesel::delete(dsl::sessions.filter(dsl::user_id.eq(user))).execute(conn).await
+}
+
+/// Those that no cookie can bring back any more.
+pub async fn delete_ended(
+    conn: &mut Conn,
+    seen_before: Timestamp,
+    made_before: Timestamp,
+) -> QueryResult<usize> {
+    let ended = dsl::last_seen_at.lt(seen_before).or(dsl::created_at.lt(made_before));
+    diesel::delete(dsl::sessions.filter(ended)).execute(conn).await
+}

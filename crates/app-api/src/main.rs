@@ -1,0 +1,31 @@
+//! `app-api`: the control plane.
+
+use std::process::ExitCode;
+
+use app_api::start;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(version, about = "The control plane of Cial")]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// serve the admin and reconcile tenants (the default)
+    Serve,
+    /// exit 0 when the service here is ready
+    Healthcheck,
+    /// print a one-time link for an owner who is locked out
+    ResetPassword { email: String },
+}
+
+fn main() -> ExitCode {
+    service::run("app-api", |env| match Cli::parse().command.unwrap_or(Command::Serve) {
+        Command::Serve => start::serve(env),
+        Command::Healthcheck => start::healthcheck(env),
+        Command::ResetPassword { email } => start::reset_password(env, &email),
+    })
+}

@@ -1,0 +1,300 @@
+//! The form with which an owner changes a tenant in place: name, sleep, limits.
+
+use askama::Template;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Redirect, Response};
+use protocol::Problem;
+use protocol::control::EffectivePolicy;
+use protocol::spec::WakeOn;
+use serde::Deserialize;
+use serde_json::Value;
+use service::failure::Failure;
+
+use super::choice::Choice;
+use super::field::Field;
+use super::words::{span, thousandths};
+use super::{Frame, of_form, page};
+use crate::access::Owner;
+use crate::app::App;
+use crate::extract::{Form, Path};
+use crate::tenants;
+use crate::tenants::change::{
+    Change, Changeable, FREEZE, LimitsChange, MAX_AWAKE, PolicyChange, SLEEP, WAKE_ON,
+};
+
+#[derive(Template)]
+#[template(path = "edit_tenant.html")]
+struct EditPage {
+    frame: Frame,
+    tenant_slug: String,
+    /// What the form was made from: whoever changed something since is not overwritten.
+    revision: Option<i64>,
+    name: Field,
+    freeze_after: Choice,
+    sleep_after: Choice,
+    wake_on: Choice,
+    max_awake: Choice,
+    cpus: Field,
+    memory: Field,
+    pids: Field,
+    problem: Option<Problem>,
+}
+
+/// As a browser sends it: seconds and words as they are, empty for the installation's setting; CPUs as a decimal
+/// number, memory in MiB.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct EditForm {
+    revision: Option<i64>,
+    name: String,
+    #[serde(rename = "policy.freeze_after_seconds")]
+    freeze_after: String,
+    #[serde(rename = "policy.sleep_after_seconds")]
+    sleep_after: String,
+    #[serde(rename = "policy.wake_on")]
+    wake_on: String,
+    #[serde(rename = "policy.max_awake_seconds")]
+    max_awake: String,
+    cpus: String,
+    memory: String,
+    pids: String,
+}
+
+impl EditForm {
+    /// As it is shown before anything is changed.
+    fn of(now: &Changeable, revision: Option<i64>) -> Self {
+        let seconds = |value: Option<u32>| value.map(|s| s.to_string()).unwrap_or_default();
+        Self {
+            revision,
+            name: now.name.clone(),
+            freeze_after: seconds(now.policy.freeze_after_seconds),
+            sleep_after: seconds(now.policy.sleep_after_seconds),
+            wake_on: now.policy.wake_on.map(word).unwrap_or_default().to_owned(),
+            max_awake: seconds(now.policy.max_awake_seconds),
+            cpus: thousandths(now.limits.cpu_millis),
+            memory: (now.limits.memory_bytes >> 20).to_string(),
+            pids: now.limits.pids.to_string(),
+        }
+    }
+
+    /// What differs from `now`. What stands as it was shown stays as it is, down to the byte.
+    fn change(&self, now: &Changeable) -> Change {
+        let shown = Self::of(now, self.revision);
+        let differs = |sent: &str, shown: &str, read: fn(&str) -> Value| {
+            (sent.trim() != shown).then(|| read(sent.trim()))
+        };
+        Change {
+            name: differs(&self.name, &shown.name, text),
+            limits: LimitsChange {
+                cpu_millis: differs(&self.cpus, &shown.cpus, cpu_millis),
+                memory_bytes: differs(&self.memory, &shown.memory, mebibytes),
+                pids: differs(&self.pids, &shown.pids, number),
+            },
+            policy: PolicyChange {
+                freeze_after_seconds: differs(&self.freeze_after, &shown.freeze_after, setting),
+                sleep_after_seconds: differs(&self.sleep_after, &shown.sleep_after, setting),
+                max_awake_seconds: differs(&self.max_awake, &shown.max_awake, setting),
+                wake_on: differs(&self.wake_on, &shown.wake_on, word_or_none),
+            },
+        }
+    }
+}
+
+const fn word(wake_on: WakeOn) -> &'static str {
+    match wake_on {
+        WakeOn::Visits => "visits",
+        WakeOn::AnyRequest => "any_request",
+    }
+}
+
+// What does not read stays the text that it is: the rules refuse that at its field.
+
+fn text(sent: &str) -> Value {
+    sent.into()
+}
+
+fn number(sent: &str) -> Value {
+    sent.parse::<u64>().map_or_else(|_| text(sent), Value::from)
+}
+
+fn setting(sent: &str) -> Value {
+    if sent.is_empty() { Value::Null } else { number(sent) }
+}
+
+fn word_or_none(sent: &str) -> Value {
+    if sent.is_empty() { Value::Null } else { text(sent) }
+}
+
+fn mebibytes(sent: &str) -> Value {
+    let bytes = sent.parse::<u64>().ok().and_then(|mebi| mebi.checked_mul(1 << 20));
+    bytes.map_or_else(|| text(sent), Value::from)
+}
+
+/// "0.5" is 500.
+fn cpu_millis(sent: &str) -> Value {
+    let (whole, part) = sent.split_once(['.', ',']).unwrap_or((sent, ""));
+    let plain = |digits: &str| digits.bytes().all(|b| b.is_ascii_digit());
+    let fits = !whole.is_empty() && plain(whole) && plain(part) && part.len() <= 3;
+    let millis = format!("{whole}{part:0<3}");
+    millis.parse::<u64>().ok().filter(|_| fits).map_or_else(|| text(sent), Value::from)
+}
+
+fn edit_page(
+    owner: &Owner,
+    slug: &str,
+    form: &EditForm,
+    usual: &EffectivePolicy,
+    problem: Option<Problem>,
+) -> EditPage {
+    let fault = problem.as_ref();
+    let after = |name, label, value: &str, usual: u32, presets: &[u32]| {
+        let usual = if usual == 0 { "never".to_owned() } else { format!("after {}", span(usual)) };
+        let first = [
+            (String::new(), format!("The installation's default: {usual}")),
+            ("0".to_owned(), "Never".to_owned()),
+        ];
+        let presets = presets.iter().map(|s| (s.to_string(), format!("After {}", span(*s))));
+        Choice::new(name, label, value.to_owned(), first.into_iter().chain(presets)).judged(fault)
+    };
+    let awake = [
+        (String::new(), "As long as it likes".to_owned()),
+        ("3600".to_owned(), "1 h".to_owned()),
+        ("14400".to_owned(), "4 h".to_owned()),
+        ("43200".to_owned(), "12 h".to_owned()),
+        ("86400".to_owned(), "1 d".to_owned()),
+    ];
+    let visits = [
+        (String::new(), "The default: visits".to_owned()),
+        ("visits".to_owned(), "Visits: pages, programs, calls with credentials".to_owned()),
+        ("any_request".to_owned(), "Any request, polls of a forgotten tab too".to_owned()),
+    ];
+    EditPage {
+        frame: Frame::of(owner, format!("Edit {slug}")),
+        tenant_slug: slug.to_owned(),
+        revision: form.revision,
+        name: Field::new("name", "Name", "text").value(&form.name).judged(fault).autofocus(),
+        freeze_after: after(
+            FREEZE,
+            "Freezes without use",
+            &form.freeze_after,
+            usual.freeze_after_seconds,
+            &[10, 30, 60, 300, 900, 3_600],
+        )
+        .hint("Frozen, it keeps its memory and takes no CPU; it goes on within milliseconds."),
+        sleep_after: after(
+            SLEEP,
+            "Sleeps without use",
+            &form.sleep_after,
+            usual.sleep_after_seconds,
+            &[60, 300, 600, 1_200, 3_600, 14_400, 86_400],
+        )
+        .hint("Asleep, it keeps its files only; it starts again when it is wanted."),
+        wake_on: Choice::new(WAKE_ON, "Wakes from sleep for", form.wake_on.clone(), visits)
+            .judged(fault),
+        max_awake: Choice::new(
+            MAX_AWAKE,
+            "Its own work may keep it awake",
+            form.max_awake.clone(),
+            awake,
+        )
+        .hint("Without a break, while nobody uses it.")
+        .judged(fault),
+        cpus: Field::new("cpus", "CPUs", "text").value(&form.cpus).hint("0.01 to 1024.").judged_as(
+            fault,
+            "limits.cpu_millis",
+            "Enter 0.01 to 1024, with at most three decimals.",
+        ),
+        memory: Field::new("memory", "Memory in MiB", "text")
+            .value(&form.memory)
+            .hint("32 to 4194304. Less than it uses now is refused by the engine.")
+            .judged_as(fault, "limits.memory_bytes", "Enter a whole number, 32 to 4194304."),
+        pids: Field::new("pids", "Processes", "text")
+            .value(&form.pids)
+            .hint("32 to 1000000.")
+            .judged_as(fault, "limits.pids", "Enter a whole number, 32 to 1000000."),
+        problem,
+    }
+}
+
+const MEANWHILE: &str = "Somebody changed this tenant meanwhile. Below is what you entered: Save makes it so, Cancel \
+    shows what it is now.";
+
+pub async fn show_edit_tenant(
+    State(app): State<App>,
+    owner: Owner,
+    Path(slug): Path,
+) -> Result<Response, Failure> {
+    let tenant = tenants::find(&app, &owner, &slug).await?;
+    let form = EditForm::of(&tenant.changeable(), Some(tenant.revision));
+    page(StatusCode::OK, &edit_page(&owner, &slug, &form, &app.policy, None))
+}
+
+pub async fn edit_tenant(
+    State(app): State<App>,
+    owner: Owner,
+    Path(slug): Path,
+    Form(mut form): Form<EditForm>,
+) -> Result<Response, Failure> {
+    let tenant = tenants::find(&app, &owner, &slug).await?;
+    let change = form.change(&tenant.changeable());
+    match tenants::change(&app, &owner, &slug, &change, form.revision).await {
+        Ok(tenant) => Ok(Redirect::to(&format!("/admin/tenants/{}", tenant.slug)).into_response()),
+        Err(failure) => {
+            let (status, mut problem) = of_form(failure)?;
+            if status == StatusCode::PRECONDITION_FAILED {
+                problem.detail = MEANWHILE.to_owned();
+                form.revision = Some(tenant.revision);
+            }
+            page(status, &edit_page(&owner, &slug, &form, &app.policy, Some(problem)))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use protocol::spec::{Limits, Policy};
+
+    fn standing() -> Changeable {
+        let limits = Limits { memory_bytes: 100_000_001, ..Limits::default() };
+        Changeable { name: "Acme".into(), limits, policy: Policy::default() }
+    }
+
+    #[test]
+    fn a_form_sent_as_it_was_shown_changes_nothing() {
+        let change = EditForm::of(&standing(), None).change(&standing());
+        assert_eq!(change.onto(&standing()).unwrap(), standing());
+    }
+
+    #[test]
+    fn a_form_reads_as_it_is_meant() {
+        let form = EditForm {
+            name: " New ".into(),
+            freeze_after: "0".into(),
+            sleep_after: "90".into(),
+            wake_on: "any_request".into(),
+            cpus: "0.5".into(),
+            memory: "256".into(),
+            ..EditForm::of(&standing(), None)
+        };
+        let next = form.change(&standing()).onto(&standing()).unwrap();
+        assert_eq!(next.name, "New");
+        assert_eq!((next.limits.cpu_millis, next.limits.memory_bytes), (500, 256 << 20));
+        let policy = (next.policy.freeze_after_seconds, next.policy.sleep_after_seconds);
+        assert_eq!(policy, (Some(0), Some(90)));
+        assert_eq!(next.policy.wake_on, Some(WakeOn::AnyRequest));
+        let back = EditForm { freeze_after: String::new(), ..EditForm::of(&next, None) };
+        assert_eq!(back.change(&next).onto(&next).unwrap().policy.freeze_after_seconds, None);
+    }
+
+    #[test]
+    fn cpus_by_the_table() {
+        for (sent, read) in [("2", 2_000), ("0.5", 500), ("1,25", 1_250), ("0.010", 10)] {
+            assert_eq!(cpu_millis(sent), read, "{sent}");
+        }
+        for bad in ["", ".5", "1.2345", "-1", "1e3", "two", "1.2.3", "99999999999999999999"] {
+            assert!(cpu_millis(bad).is_string(), "{bad}");
+        }
+    }
+}

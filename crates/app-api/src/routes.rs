@@ -1,0 +1,141 @@
+//! The one table: method, path, who may call, and what answers. The server is built from it, the API's
+//! description too, and a test walks it as every kind of visitor.
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::response::Response;
+use axum::routing::{MethodRouter, delete, get, patch, post};
+use service::failure::Failure;
+
+use crate::access::{self, Access, gate};
+use crate::app::App;
+use crate::{api, guard, openapi, pages, sessions};
+
+pub struct Route {
+    pub method: Method,
+    pub path: &'static str,
+    pub access: Access,
+    /// In the API's description; empty for what is no API.
+    pub about: &'static str,
+    handler: fn() -> MethodRouter<App>,
+}
+
+macro_rules! routes {
+    ($($method:ident $path:literal $access:ident $about:literal $verb:ident($($handler:tt)+);)+) => {
+        &[$(Route {
+            method: Method::$method,
+            path: $path,
+            access: Access::$access,
+            about: $about,
+            handler: || $verb($($handler)+),
+        }),+]
+    };
+}
+
+pub const ROUTES: &[Route] = routes! {
+    GET    "/healthz"                          Anyone "" get(api::health::healthz);
+    GET    "/readyz"                           Anyone "" get(api::health::readyz);
+    GET    "/assets/admin.css"                 Anyone "" get(pages::assets::style);
+    GET    "/assets/icon.svg"                  Anyone "" get(pages::assets::icon);
+    GET    "/favicon.ico"                      Anyone "" get(pages::assets::icon);
+    GET    "/api/openapi.json"                 Anyone "This description" get(openapi::show);
+
+    POST   "/api/auth/sign-up/email"           Anyone "Create the owner's account" post(api::auth::sign_up);
+    POST   "/api/auth/sign-in/email"           Anyone "Sign in" post(api::auth::sign_in);
+    POST   "/api/auth/sign-out"                Anyone "Sign out" post(api::auth::sign_out);
+    GET    "/api/auth/session"                 Owner  "Who is signed in" get(api::auth::show_session);
+
+    GET    "/api/admin/tenants"                Owner  "List tenants" get(api::tenants::list_tenants);
+    POST   "/api/admin/tenants"                Owner  "Create a tenant" post(api::tenants::create_tenant);
+    GET    "/api/admin/tenants/{slug}"         Owner  "Show a tenant" get(api::tenants::show_tenant);
+    PATCH  "/api/admin/tenants/{slug}"         Owner  "Change a tenant" patch(api::tenants::change_tenant);
+    DELETE "/api/admin/tenants/{slug}"         Owner  "Delete a tenant" delete(api::tenants::delete_tenant);
+    POST   "/api/admin/tenants/{slug}/start"   Owner  "Start a tenant" post(api::tenants::start_tenant);
+    POST   "/api/admin/tenants/{slug}/stop"    Owner  "Stop a tenant" post(api::tenants::stop_tenant);
+    POST   "/api/admin/tenants/{slug}/restart" Owner  "Restart a tenant" post(api::tenants::restart_tenant);
+    GET    "/api/admin/tenants/{slug}/logs"    Owner  "A tenant's log" get(api::tenant_logs::show_logs);
+    GET    "/api/admin/tenants/{slug}/open"    Owner  "Enter a tenant, signed in" get(api::open::open_tenant);
+    POST   "/api/admin/tenants/{slug}/open"    Owner  "Enter a tenant, signed in" post(api::open::open_tenant);
+
+    GET    "/"                                 Anyone "" get(pages::root);
+    GET    "/admin/signup"                     Anyone "" get(pages::accounts::show_signup);
+    POST   "/admin/signup"                     Anyone "" post(pages::accounts::sign_up);
+    GET    "/admin/login"                      Anyone "" get(pages::accounts::show_login);
+    POST   "/admin/login"                      Anyone "" post(pages::accounts::sign_in);
+    POST   "/admin/logout"                     Anyone "" post(pages::accounts::sign_out);
+    GET    "/admin/reset"                      Anyone "" get(pages::accounts::show_reset);
+    POST   "/admin/reset"                      Anyone "" post(pages::accounts::reset);
+    GET    "/admin"                            Owner  "" get(pages::tenants::list_tenants);
+    GET    "/admin/tenants/new"                Owner  "" get(pages::tenants::show_new_tenant);
+    POST   "/admin/tenants/new"                Owner  "" post(pages::tenants::create_tenant);
+    GET    "/admin/tenants/{slug}"             Owner  "" get(pages::tenants::show_tenant);
+    POST   "/admin/tenants/{slug}/start"       Owner  "" post(pages::tenants::start_tenant);
+    POST   "/admin/tenants/{slug}/stop"        Owner  "" post(pages::tenants::stop_tenant);
+    POST   "/admin/tenants/{slug}/restart"     Owner  "" post(pages::tenants::restart_tenant);
+    GET    "/admin/tenants/{slug}/edit"        Owner  "" get(pages::edit::show_edit_tenant);
+    POST   "/admin/tenants/{slug}/edit"        Owner  "" post(pages::edit::edit_tenant);
+    GET    "/admin/tenants/{slug}/delete"      Owner  "" get(pages::tenants::show_delete_tenant);
+    POST   "/admin/tenants/{slug}/delete"      Owner  "" post(pages::tenants::delete_tenant);
+};
+
+/// The public service: every route behind what it asks for, nothing beside the table.
+pub fn service(app: App) -> Router {
+    let table = ROUTES.iter().fold(Router::new(), |router, route| {
+        let handler = (route.handler)();
+        router.route(
+            route.path,
+            match route.access {
+                Access::Anyone => handler,
+                Access::Owner => handler.route_layer(from_fn_with_state(app.clone(), gate)),
+            },
+        )
+    });
+    table
+        .fallback(nothing_here)
+        .method_not_allowed_fallback(not_this_way)
+        .layer(from_fn_with_state(app.clone(), guard::layer))
+        .layer(from_fn(pages::problem::layer))
+        .layer(from_fn_with_state(app.clone(), guard::dress))
+        .layer(from_fn(service::request_id::layer))
+        .with_state(app)
+}
+
+async fn nothing_here(
+    State(app): State<App>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, Failure> {
+    if let Some(refusal) = stranger(&app, &method, &uri, &headers).await? {
+        return Ok(refusal);
+    }
+    Err(Failure::new(StatusCode::NOT_FOUND, "not_found", "There is nothing here."))
+}
+
+async fn not_this_way(
+    State(app): State<App>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, Failure> {
+    if let Some(refusal) = stranger(&app, &method, &uri, &headers).await? {
+        return Ok(refusal);
+    }
+    let detail = format!("{method} is not understood here.");
+    Err(Failure::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail))
+}
+
+/// Strangers do not learn what exists behind the gate.
+async fn stranger(
+    app: &App,
+    method: &Method,
+    uri: &Uri,
+    headers: &HeaderMap,
+) -> Result<Option<Response>, Failure> {
+    if access::is_guarded(uri.path()) && sessions::find(app, headers).await?.is_none() {
+        return Ok(Some(access::refusal(method, uri)));
+    }
+    Ok(None)
+}

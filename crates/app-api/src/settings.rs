@@ -1,0 +1,201 @@
+//! What app-api is told at its start; every fault of one start is reported together.
+
+use std::net::SocketAddr;
+
+use protocol::control::EffectivePolicy;
+use protocol::{Domain, InstallName, Slug};
+use service::forwarded::Trusted;
+use service::logs::Filter;
+use service::run::Env;
+use service::settings::Faults;
+use service::{Secret, Vars};
+use url::Url;
+
+use crate::sso::Signer;
+
+#[derive(Clone)]
+pub struct Settings {
+    /// `CIAL_LOG`
+    pub log: Filter,
+    /// `CIAL_LISTEN`: the admin's pages and API.
+    pub listen: SocketAddr,
+    /// `CIAL_INTERNAL_LISTEN`: what the router watches, and metrics.
+    pub internal_listen: SocketAddr,
+    /// `CIAL_DATABASE_URL`, without a password.
+    pub database_url: String,
+    pub database_password: Secret,
+    pub sso_secret: Secret,
+    /// RS256 with `CIAL_SSO_PRIVATE_KEY_FILE`, HS256 with keys derived from `CIAL_SSO_SECRET` without.
+    pub signer: Signer,
+    pub orchestrator_url: String,
+    pub orchestrator_token: Secret,
+    pub routes_token: Secret,
+    pub install: InstallName,
+    pub addresses: Addresses,
+    /// `CIAL_TRUSTED_PROXIES`: who may say on whose behalf it asks.
+    pub trusted: Trusted,
+    /// `CIAL_FREEZE_AFTER`, `CIAL_SLEEP_AFTER`: the orchestrator's, to be shown; 0 is never.
+    pub policy: EffectivePolicy,
+}
+
+/// Where browsers find the admin and the tenants.
+#[derive(Clone, Debug)]
+pub struct Addresses {
+    /// `CIAL_ADMIN_URL`
+    pub admin: Url,
+    /// `CIAL_DOMAIN`
+    pub domain: Domain,
+    /// `CIAL_ROUTER_PORT`
+    pub router_port: u16,
+}
+
+impl Addresses {
+    pub fn is_secure(&self) -> bool {
+        self.admin.scheme() == "https"
+    }
+
+    /// `http://acme.localhost:8080`
+    pub fn tenant(&self, slug: &Slug) -> String {
+        self.of_host(slug.as_str())
+    }
+
+    /// What a content security policy calls all tenants.
+    pub fn any_tenant(&self) -> String {
+        self.of_host("*")
+    }
+
+    /// `http://localhost:3100`
+    pub fn admin_origin(&self) -> String {
+        self.admin.origin().ascii_serialization()
+    }
+
+    fn of_host(&self, label: &str) -> String {
+        let (scheme, usual) = if self.is_secure() { ("https", 443) } else { ("http", 80) };
+        let host = format!("{scheme}://{label}.{}", self.domain);
+        if self.router_port == usual { host } else { format!("{host}:{}", self.router_port) }
+    }
+}
+
+impl Settings {
+    pub fn read(env: &Env) -> Result<Self, Faults> {
+        let mut vars = Vars::new(env);
+        let log = vars.or("CIAL_LOG", Filter::default());
+        let listen = vars.or("CIAL_LISTEN", SocketAddr::from(([0, 0, 0, 0], 3100)));
+        let internal_listen =
+            vars.or("CIAL_INTERNAL_LISTEN", SocketAddr::from(([0, 0, 0, 0], 3101)));
+        let database = Self::read_database(&mut vars);
+        let sso_secret = vars.secret("CIAL_SSO_SECRET");
+        let signer = read_signer(&mut vars, sso_secret.as_ref());
+        let orchestrator_url =
+            vars.or("CIAL_ORCHESTRATOR_URL", "http://orchestrator:3200".to_owned());
+        let orchestrator_token = vars.secret("CIAL_ORCHESTRATOR_TOKEN");
+        let routes_token = vars.secret("CIAL_ROUTES_TOKEN");
+        let install = vars.or("CIAL_INSTALL", local());
+        let addresses = read_addresses(&mut vars);
+        let trusted = vars.or("CIAL_TRUSTED_PROXIES", Trusted::default());
+        let usual = EffectivePolicy::default();
+        let freeze_after = vars.or("CIAL_FREEZE_AFTER", usual.freeze_after_seconds);
+        let sleep_after = vars.or("CIAL_SLEEP_AFTER", usual.sleep_after_seconds);
+        vars.finish(|| {
+            let (database_url, database_password) = database?;
+            Some(Self {
+                log: log?,
+                listen: listen?,
+                internal_listen: internal_listen?,
+                database_url,
+                database_password,
+                sso_secret: sso_secret?,
+                signer: signer?,
+                orchestrator_url: orchestrator_url?.trim_end_matches('/').to_owned(),
+                orchestrator_token: orchestrator_token?,
+                routes_token: routes_token?,
+                install: install?,
+                addresses: addresses?,
+                trusted: trusted?,
+                policy: EffectivePolicy {
+                    freeze_after_seconds: freeze_after?,
+                    sleep_after_seconds: sleep_after?,
+                    ..usual
+                },
+            })
+        })
+    }
+
+    /// The part that a command beside the service needs.
+    pub fn read_database(vars: &mut Vars<'_>) -> Option<(String, Secret)> {
+        let url: Option<String> = vars.required("CIAL_DATABASE_URL");
+        let password = vars.secret("CIAL_DATABASE_PASSWORD");
+        let (url, password) = (url?, password?);
+        if url.parse::<tokio_postgres::Config>().is_err() {
+            return vars
+                .fault("CIAL_DATABASE_URL", "must look like postgres://cial@postgres:5432/cial");
+        }
+        Some((url, password))
+    }
+}
+
+pub fn read_addresses(vars: &mut Vars<'_>) -> Option<Addresses> {
+    let admin = vars.or("CIAL_ADMIN_URL", "http://localhost:3100".to_owned());
+    let domain = vars.or("CIAL_DOMAIN", Domain::default());
+    let router_port = vars.or("CIAL_ROUTER_PORT", 8080);
+    let rule = "must be http:// or https:// with a host and nothing behind it";
+    let admin = match Url::parse(&admin?) {
+        Ok(url) if matches!(url.scheme(), "http" | "https") && url.path() == "/" => url,
+        Ok(_) | Err(_) => return vars.fault("CIAL_ADMIN_URL", rule),
+    };
+    Some(Addresses { admin, domain: domain?, router_port: router_port? })
+}
+
+fn read_signer(vars: &mut Vars<'_>, secret: Option<&Secret>) -> Option<Signer> {
+    const NAME: &str = "CIAL_SSO_PRIVATE_KEY_FILE";
+    let Some(path) = vars.optional::<String>(NAME)? else {
+        return Some(Signer::derived(secret?.clone()));
+    };
+    match std::fs::read(&path) {
+        Err(error) => vars.fault(NAME, &format!("cannot read {path}: {error}")),
+        Ok(pem) => match Signer::rsa(&pem) {
+            Ok(signer) => Some(signer),
+            Err(error) => vars.fault(NAME, &format!("{path} is no RSA private key: {error}")),
+        },
+    }
+}
+
+fn local() -> InstallName {
+    "local".parse().expect("a plain word")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_faults_of_a_start_are_told_at_once() {
+        let lookup = |name: &str| match name {
+            "CIAL_LOG" => Some("inof".to_owned()),
+            "CIAL_LISTEN" => Some("everywhere".to_owned()),
+            "CIAL_DOMAIN" => Some("cial.example; script-src *".to_owned()),
+            "CIAL_ADMIN_URL" => Some("ftp://localhost".to_owned()),
+            "CIAL_INSTALL" => Some("My Install".to_owned()),
+            "CIAL_TRUSTED_PROXIES" => Some("proxy".to_owned()),
+            "CIAL_SSO_PRIVATE_KEY_FILE" => Some("/nowhere/key.pem".to_owned()),
+            _ => None,
+        };
+        let Err(Faults(faults)) = Settings::read(&lookup) else { panic!("it must not start") };
+        insta::assert_snapshot!(faults.join("\n"));
+    }
+
+    #[test]
+    fn addresses_name_the_port_where_it_is_not_the_usual_one() {
+        let of = |admin: &str, router_port| Addresses {
+            admin: admin.parse().unwrap(),
+            domain: "Cial.Example".parse().unwrap(),
+            router_port,
+        };
+        let acme = "acme".parse().unwrap();
+        assert_eq!(of("http://a.b:3100", 8080).tenant(&acme), "http://acme.cial.example:8080");
+        assert_eq!(of("http://a.b", 80).tenant(&acme), "http://acme.cial.example");
+        assert_eq!(of("https://a.b", 443).tenant(&acme), "https://acme.cial.example");
+        assert_eq!(of("https://a.b", 443).any_tenant(), "https://*.cial.example");
+        assert_eq!(of("http://localhost:3100", 80).admin_origin(), "http://localhost:3100");
+    }
+}

@@ -1,0 +1,61 @@
+//! What leaves: rows as their readers see them.
+
+use chrono::SecondsFormat;
+use protocol::sleep::{LastWake, Sleep};
+use protocol::{Timestamp, control};
+
+use crate::app::App;
+use crate::db::tenant::Tenant;
+use crate::db::user::User;
+
+/// `sleep`: what the orchestrator says of it at this moment, if it does.
+pub fn tenant(app: &App, tenant: &Tenant, sleep: Option<Sleep>) -> control::Tenant {
+    let (awake_because, asleep_because, times, last_wake) = match sleep {
+        Some(s) => (s.awake_because, s.asleep_because, (s.freezes_at, s.sleeps_at), s.last_wake),
+        None => (Vec::new(), None, (None, None), None),
+    };
+    control::Tenant {
+        id: tenant.tenant_id(),
+        slug: tenant.slug.clone(),
+        name: tenant.name.clone(),
+        owner_id: tenant.owner_id,
+        url: app.addresses.tenant(&tenant.slug),
+        desired: tenant.desired,
+        state: tenant.state,
+        state_since: time(tenant.state_since),
+        state_reason: tenant.state_reason.clone(),
+        revision: tenant.revision,
+        generation: tenant.generation,
+        container_id: tenant.container_id.clone(),
+        container_port: tenant.port(),
+        limits: tenant.limits,
+        policy: tenant.policy,
+        effective_policy: app.policy.under(&tenant.policy),
+        awake_because,
+        asleep_because,
+        freezes_at: times.0.map(time),
+        sleeps_at: times.1.map(time),
+        last_wake: last_wake.map(last_wake_view),
+        created_at: time(tenant.created_at),
+        updated_at: time(tenant.updated_at),
+    }
+}
+
+fn last_wake_view(wake: LastWake) -> control::LastWake {
+    let LastWake { at, from, total_ms, phases_ms } = wake;
+    control::LastWake { at: time(at), from, total_ms, phases_ms }
+}
+
+pub fn user(user: &User) -> control::User {
+    control::User {
+        id: user.id,
+        email: user.email.clone(),
+        name: user.name.clone(),
+        role: user.role.clone(),
+    }
+}
+
+/// RFC 3339, UTC, milliseconds.
+pub fn time(at: Timestamp) -> String {
+    at.to_rfc3339_opts(SecondsFormat::Millis, true)
+}

@@ -1,0 +1,101 @@
+//! A tenant is written down once, as asked, or not at all.
+
+use serde_json::{Value, json};
+
+use crate::world::{Fake, Server, acme};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_tenant_is_provisioning() {
+    let (server, owner) = Server::owned(Fake::silent()).await;
+    let answer = owner.post("/api/admin/tenants", acme()).await;
+    assert_eq!(answer.status, 201);
+    assert_eq!(answer.header("location"), "/api/admin/tenants/acme");
+    let mut tenant = answer.json();
+    for unsure in ["id", "owner_id"] {
+        assert!(tenant[unsure].as_str().unwrap().parse::<uuid::Uuid>().is_ok());
+        tenant[unsure] = json!("…");
+    }
+    insta::assert_snapshot!(serde_json::to_string_pretty(&tenant).unwrap());
+    assert_eq!(server.database.count("tenants WHERE state = 'provisioning'").await, 1);
+    let listed = owner.get("/api/admin/tenants").await.json();
+    assert_eq!(listed["tenants"][0]["state"], "provisioning");
+    assert_eq!(listed["tenants"][0]["slug"], "acme");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slugs_by_the_table() {
+    let (server, owner) = Server::owned(Fake::silent()).await;
+    let (long, longest) = ("x".repeat(41), "x".repeat(40));
+    for slug in [
+        "",
+        "a",
+        &long,
+        "Acme",
+        "a_b",
+        "a.b",
+        "a/../b",
+        "ümlaut",
+        "acme\n",
+        "-ab",
+        "ab-",
+        "xn--a",
+        "admin",
+        "new",
+        "\u{0}\u{0}",
+    ] {
+        let wish = json!({ "slug": slug, "name": "N" });
+        let answer = owner.post("/api/admin/tenants", wish).await;
+        assert_eq!(answer.problem(), "422 invalid_slug", "{slug:?}");
+        assert_eq!(answer.json()["errors"][0]["field"], "slug");
+    }
+    for slug in ["ab", longest.as_str(), "a-b", "42"] {
+        let answer = owner.post("/api/admin/tenants", json!({ "slug": slug, "name": "N" })).await;
+        assert_eq!(answer.status, 201, "{slug}");
+        let again = owner.post("/api/admin/tenants", json!({ "slug": slug, "name": "M" })).await;
+        assert_eq!(again.problem(), "409 slug_taken");
+    }
+    assert_eq!(server.database.count("tenants").await, 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_of_another_shape_is_refused() {
+    let (server, owner) = Server::owned(Fake::silent()).await;
+    let post = || "POST".parse::<axum::http::Method>().unwrap();
+    let path = "/api/admin/tenants";
+    let extra = json!({ "slug": "acme", "name": "A", "state": "running" });
+    let refused = owner.post(path, extra).await;
+    assert_eq!(refused.problem(), "400 invalid_json");
+    assert!(refused.json()["detail"].as_str().unwrap().contains("state"));
+    let json_type = [("content-type", "application/json")];
+    let broken = owner.send(post(), path, &json_type, "{").await;
+    assert_eq!(broken.problem(), "400 invalid_json");
+    let form = [("content-type", "application/x-www-form-urlencoded")];
+    let other = owner.send(post(), path, &form, "slug=acme&name=A").await;
+    assert_eq!(other.problem(), "415 unsupported_media_type");
+    let none = owner.send(post(), path, &[], r#"{"slug":"acme","name":"A"}"#).await;
+    assert_eq!(none.problem(), "415 unsupported_media_type");
+    let huge = json!({ "slug": "acme", "name": "x".repeat(70_000) });
+    assert_eq!(owner.post(path, huge).await.problem(), "413 body_too_large");
+    assert_eq!(server.database.count("tenants").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_key_answers_the_same_and_makes_one() {
+    let (server, owner) = Server::owned(Fake::silent()).await;
+    let post = || "POST".parse::<axum::http::Method>().unwrap();
+    let key = [("idempotency-key", "k-1")];
+    let all = (0..10).map(|_| owner.json(post(), "/api/admin/tenants", &key, acme()));
+    let answers = futures_util::future::join_all(all).await;
+    let bodies: Vec<Value> =
+        answers.iter().map(|a| (a.status == 201).then(|| a.json()).unwrap()).collect();
+    assert!(bodies.iter().all(|b| *b == bodies[0]));
+    let other = json!({ "slug": "other", "name": "A" });
+    let mismatch = owner.json(post(), "/api/admin/tenants", &key, other).await;
+    assert_eq!(mismatch.problem(), "422 idempotency_mismatch");
+    let fresh =
+        owner.json(post(), "/api/admin/tenants", &[("idempotency-key", "k-2")], acme()).await;
+    assert_eq!(fresh.problem(), "409 slug_taken");
+    let empty = owner.json(post(), "/api/admin/tenants", &[("idempotency-key", "")], acme()).await;
+    assert_eq!(empty.problem(), "400 invalid_idempotency_key");
+    assert_eq!(server.database.count("tenants").await, 1);
+}

@@ -1,0 +1,154 @@
+//! The pages work as plain links and forms, and a bad form comes back filled in.
+
+use protocol::State;
+use serde_json::json;
+
+use crate::world::{Answer, EMAIL, Fake, PASSWORD, Server, acme};
+
+fn leads(answer: &Answer) -> (u16, &str) {
+    (answer.status.as_u16(), answer.header("location"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn from_the_first_visit_to_an_empty_list() {
+    let server = Server::with(Fake::silent()).await;
+    let mut visitor = server.visitor.clone();
+    assert_eq!(leads(&visitor.visit("/").await), (303, "/admin"));
+    let gate = visitor.visit("/admin").await;
+    assert_eq!(leads(&gate), (303, "/admin/login?next=%2Fadmin"));
+    assert_eq!(leads(&visitor.visit("/admin/login?next=%2Fadmin").await), (303, "/admin/signup"));
+    let page = visitor.visit("/admin/signup").await;
+    assert_eq!(page.status, 200);
+    assert!(
+        page.text().contains("<h1>Create the owner&#39;s account</h1>")
+            || page.text().contains("<h1>Create the owner's account</h1>")
+    );
+    let form = [("name", "Ada"), ("email", EMAIL), ("password", PASSWORD)];
+    let made = visitor.submit("/admin/signup", &form).await;
+    assert_eq!(leads(&made), (303, "/admin"));
+    visitor.keep(&made);
+    let list = visitor.visit("/admin").await;
+    assert_eq!(list.status, 200);
+    assert!(list.text().contains("No tenants yet"));
+    assert!(list.text().contains(EMAIL));
+    assert_eq!(leads(&visitor.visit("/admin/signup").await), (303, "/admin"));
+    let out = visitor.submit("/admin/logout", &[]).await;
+    assert_eq!(leads(&out), (303, "/admin/login"));
+    visitor.keep(&out);
+    assert_eq!(leads(&visitor.visit("/admin/signup").await), (303, "/admin/login"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_form_comes_back_filled_in_with_its_faults() {
+    let server = Server::with(Fake::silent()).await;
+    let form = [("name", "A\"da<b>"), ("email", "nonsense"), ("password", "short")];
+    let page = server.visitor.submit("/admin/signup", &form).await;
+    assert_eq!(page.status, 422);
+    let text = page.text();
+    assert!(text.contains(r#"value="nonsense""#), "{text}");
+    assert!(text.contains("A&#34;da&#60;b&#62;"), "{text}");
+    assert!(text.contains(r#"aria-describedby="email-fault""#), "{text}");
+    assert!(text.contains(r#"id="email-fault""#), "{text}");
+    assert!(text.contains("Use at least 8 characters."), "{text}");
+    assert!(!text.contains("short"), "a password is never sent back");
+    let owner = server.sign_up().await;
+    let page = owner.submit("/admin/tenants/new", &[("slug", "Acme!"), ("name", "Acme Ltd")]).await;
+    assert_eq!(page.status, 422);
+    assert!(page.text().contains(r#"value="Acme!""#));
+    assert!(page.text().contains(r#"value="Acme Ltd""#));
+    assert!(page.text().contains(r#"id="slug-fault""#));
+    owner.post("/api/admin/tenants", acme()).await;
+    let taken = owner.submit("/admin/tenants/new", &[("slug", "acme"), ("name", "B")]).await;
+    assert_eq!(taken.status, 409);
+    assert!(taken.text().contains("exists already"));
+    let login =
+        server.visitor.submit("/admin/login", &[("email", EMAIL), ("password", "wrong one")]).await;
+    assert_eq!(login.status, 401);
+    assert!(login.text().contains(&format!("value=\"{EMAIL}\"")));
+    assert!(login.text().contains(r#"role="alert""#));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn signing_in_leads_on_to_where_one_wanted_to_go_on_this_site() {
+    let (server, _owner) = Server::owned(Fake::silent()).await;
+    for (next, leads_to) in [
+        ("/admin/tenants/acme", "/admin/tenants/acme"),
+        ("//evil.example", "/admin"),
+        ("https://evil.example/", "/admin"),
+    ] {
+        let page = server.visitor.visit(&format!("/admin/login?next={next}")).await;
+        assert!(page.text().contains(&format!("value=\"{leads_to}\"")), "{}", page.text());
+        let form = [("email", EMAIL), ("password", PASSWORD), ("next", next)];
+        assert_eq!(leads(&server.visitor.submit("/admin/login", &form).await), (303, leads_to));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_life_of_a_tenant_by_forms_alone() {
+    let (server, owner) = Server::owned(Fake::obedient()).await;
+    let made = owner.submit("/admin/tenants/new", &[("slug", "acme"), ("name", "Acme Ltd")]).await;
+    assert_eq!(leads(&made), (303, "/admin/tenants/acme"));
+    server.until_state("acme", State::Running).await;
+    let page = owner.visit("/admin/tenants/acme").await.text();
+    for part in [
+        r#"action="/api/admin/tenants/acme/open""#,
+        r#"data-state="running""#,
+        "http://acme.localhost:8080",
+        "41234",
+        "[edge] log of",
+        "4 GiB",
+    ] {
+        assert!(page.contains(part), "{part}: {page}");
+    }
+    assert!(!page.contains("http-equiv"), "what rests is not looked at again");
+    let list = owner.visit("/admin").await.text();
+    assert!(list.contains(r#"data-state="running""#) && list.contains("41234"), "{list}");
+    let opened = owner.submit("/api/admin/tenants/acme/open", &[]).await;
+    assert!(opened.header("location").starts_with("http://acme.localhost:8080/.cial/sso?token="));
+    for (verb, state) in [("stop", State::Stopped), ("start", State::Running)] {
+        let asked = owner.submit(&format!("/admin/tenants/acme/{verb}"), &[]).await;
+        assert_eq!(leads(&asked), (303, "/admin/tenants/acme"));
+        server.until_state("acme", state).await;
+    }
+    let wrong = owner.submit("/admin/tenants/acme/delete", &[("confirm", "acm")]).await;
+    assert_eq!(wrong.status, 422);
+    assert!(wrong.text().contains("Type acme to confirm."), "{}", wrong.text());
+    let gone = owner.submit("/admin/tenants/acme/delete", &[("confirm", "acme")]).await;
+    assert_eq!(leads(&gone), (303, "/admin"));
+    server.until("acme", |tenant| tenant.is_none()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_moves_is_looked_at_again_and_every_page_can_be_read_by_all() {
+    let (server, owner) = Server::owned(Fake::silent()).await;
+    owner.post("/api/admin/tenants", json!({ "slug": "acme", "name": "<i>&\"" })).await;
+    let refresh = r#"<meta http-equiv="refresh" content="2">"#;
+    for path in [
+        "/admin",
+        "/admin?q=x",
+        "/admin/tenants/acme",
+        "/admin/tenants/new",
+        "/admin/tenants/acme/edit",
+        "/admin/tenants/acme/delete",
+        "/admin/tenants/none",
+    ] {
+        let page = owner.visit(path).await.text();
+        let moves = matches!(path, "/admin" | "/admin/tenants/acme");
+        assert_eq!(page.contains(refresh), moves, "{path}");
+        assert_eq!(page.matches("<h1").count(), 1, "{path}");
+        assert_eq!(page.matches("<main").count(), 1, "{path}");
+        assert!(page.contains(r##"href="#main""##) && page.contains(r#"lang="en""#), "{path}");
+        let inputs = page.matches("<input").count() - page.matches(r#"type="hidden""#).count();
+        assert_eq!(
+            inputs + page.matches("<select").count(),
+            page.matches("<label").count(),
+            "{path}"
+        );
+        assert!(
+            !page.contains("<i>") && !page.contains("<script") && !page.contains("style="),
+            "{path}"
+        );
+        assert!(page.len() < 100_000);
+    }
+    drop(server);
+}

@@ -1,0 +1,290 @@
+//! An owner sees why a tenant is awake or asleep, and what applies to it; asking changes nothing and waits for nobody.
+
+use axum::http::Method;
+use protocol::orchestrator::Phase;
+use protocol::sleep::{Depth, LastWake, Phases, Sleep};
+use protocol::{State, TenantId, Timestamp};
+use serde_json::{Value, json};
+
+use crate::world::schema::Schemas;
+use crate::world::{Browser, Call, Fake, Server, Setup, acme, observed};
+
+const ACME: &str = "/api/admin/tenants/acme";
+
+async fn with_acme(phase: Phase, state: State) -> (Server, Browser, TenantId) {
+    let (server, owner) = Server::owned(Fake::obedient()).await;
+    owner.post("/api/admin/tenants", acme()).await;
+    server.until_state("acme", State::Running).await;
+    let id = server.row("acme").await.tenant_id();
+    server.orchestrator.show(observed(id, phase));
+    server.until_state("acme", state).await;
+    (server, owner, id)
+}
+
+fn told(id: TenantId, now: Timestamp) -> Sleep {
+    let phases_ms = Phases { queue: 1, engine: 310, boot: 12, first_byte: Some(4) };
+    let at = now - chrono::TimeDelta::minutes(10);
+    Sleep {
+        tenant: id,
+        awake_because: vec!["In use: 1 request.".into()],
+        asleep_because: Some("Nobody used it for 20 min.".into()),
+        freezes_at: Some(now + chrono::TimeDelta::seconds(42)),
+        sleeps_at: Some(now + chrono::TimeDelta::milliseconds(1_182_500)),
+        last_wake: Some(LastWake { at, from: Depth::Sleeping, total_ms: 327, phases_ms }),
+    }
+}
+
+/// What a tenant's JSON says of sleep.
+fn facts(tenant: &Value) -> Value {
+    let names = [
+        "policy",
+        "effective_policy",
+        "awake_because",
+        "asleep_because",
+        "freezes_at",
+        "sleeps_at",
+        "last_wake",
+    ];
+    names.iter().map(|name| ((*name).to_owned(), tenant[*name].clone())).collect()
+}
+
+async fn patch(owner: &Browser, body: Value) -> crate::world::Answer {
+    owner.json(Method::PATCH, ACME, &[], body).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn why_it_is_awake_and_when_it_sleeps() {
+    let (server, owner, id) = with_acme(Phase::Ready, State::Running).await;
+    let stranger = Sleep { tenant: TenantId::new(uuid::Uuid::nil()), ..told(id, server.now()) };
+    *server.orchestrator.sleeps.lock().unwrap() = Some(vec![stranger, told(id, server.now())]);
+    let shown = owner.get(ACME).await.json();
+    insta::assert_snapshot!(serde_json::to_string_pretty(&facts(&shown)).unwrap());
+    let listed = owner.get("/api/admin/tenants").await.json();
+    assert_eq!(listed["tenants"], json!([shown]));
+    let described = Schemas::served(&server.visitor).await;
+    assert_eq!(described.faults("Tenant", &shown), [""; 0]);
+    let schema = &described.0["LastWake"];
+    let names = |v: &Value| v.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(&shown["last_wake"]), names(&schema["properties"]));
+    assert_eq!(
+        names(&shown["last_wake"]["phases_ms"]),
+        names(&schema["properties"]["phases_ms"]["properties"])
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_orchestrator_that_does_not_say_is_no_error() {
+    let (server, owner, _) = with_acme(Phase::Frozen, State::Frozen).await;
+    let nothing = |tenant: &Value| {
+        assert_eq!(tenant["state"], "frozen");
+        assert_eq!(tenant["awake_because"], json!([]));
+        for empty in ["asleep_because", "freezes_at", "sleeps_at", "last_wake"] {
+            assert_eq!(tenant[empty], Value::Null, "{empty}");
+        }
+        assert_eq!(tenant["effective_policy"]["freeze_after_seconds"], 60);
+    };
+    let look = || async {
+        nothing(&owner.get(ACME).await.json());
+        nothing(&owner.get("/api/admin/tenants").await.json()["tenants"][0]);
+        let page = owner.visit("/admin/tenants/acme").await;
+        assert_eq!(page.status, 200);
+        assert!(page.text().contains("cannot say at the moment"), "{}", page.text());
+    };
+    // It knows nothing of this one; it takes the call and never answers; it is not there.
+    look().await;
+    *server.orchestrator.sleeps.lock().unwrap() = None;
+    look().await;
+    server.orchestrator.be_heard(false);
+    while server.visitor.get("/readyz").await.json()["orchestrator"] == "connected" {}
+    look().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn to_look_is_not_to_use() {
+    for (phase, state) in [(Phase::Frozen, State::Frozen), (Phase::Sleeping, State::Sleeping)] {
+        let (server, owner, id) = with_acme(phase, state).await;
+        *server.orchestrator.sleeps.lock().unwrap() = Some(vec![told(id, server.now())]);
+        let before = server.row("acme").await.revision;
+        for path in ["/admin", "/admin/tenants/acme", "/admin/tenants/acme/edit"] {
+            assert_eq!(owner.visit(path).await.status, 200, "{path}");
+        }
+        for path in ["/api/admin/tenants", ACME, "/api/admin/tenants/acme/logs"] {
+            assert_eq!(owner.get(path).await.status, 200, "{path}");
+        }
+        assert_eq!(server.orchestrator.calls(), [Call::Run]);
+        assert_eq!(server.row("acme").await.revision, before);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_takes_effect_at_once_and_wakes_nobody() {
+    for (phase, state) in [(Phase::Frozen, State::Frozen), (Phase::Sleeping, State::Sleeping)] {
+        let (server, owner) = Server::owned(Fake::scripted(&[
+            (Call::Run, crate::world::Reply::Seen(phase)),
+            (Call::Run, crate::world::Reply::Seen(phase)),
+        ]))
+        .await;
+        owner.post("/api/admin/tenants", acme()).await;
+        server.until_state("acme", state).await;
+        let policy = json!({ "sleep_after_seconds": 600, "wake_on": "any_request" });
+        let changed = patch(&owner, json!({ "policy": policy })).await;
+        assert_eq!(changed.status, 200, "{}", changed.text());
+        assert_eq!(changed.json()["policy"]["freeze_after_seconds"], Value::Null);
+        server.until("acme", |t| t.is_some_and(|t| t.changes_done == 1)).await;
+        let handed = server.orchestrator.specs.lock().unwrap().last().unwrap().clone();
+        assert_eq!(handed.spec.policy.sleep_after_seconds, Some(600));
+        assert_eq!(server.row("acme").await.state, state);
+        server.orchestrator.verify();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_installations_settings_are_shown_where_the_policy_is_silent() {
+    let mut setup = Setup::new(Fake::silent()).await;
+    setup.env.push(("CIAL_FREEZE_AFTER", "5".to_owned()));
+    setup.env.push(("CIAL_SLEEP_AFTER", "0".to_owned()));
+    let server = setup.start().await;
+    let owner = server.sign_up().await;
+    owner.post("/api/admin/tenants", acme()).await;
+    let effective = |tenant: Value| {
+        let policy = &tenant["effective_policy"];
+        (policy["freeze_after_seconds"].clone(), policy["sleep_after_seconds"].clone())
+    };
+    assert_eq!(effective(owner.get(ACME).await.json()), (json!(5), json!(0)));
+    let own = patch(&owner, json!({ "policy": { "freeze_after_seconds": 7 } })).await.json();
+    assert_eq!(effective(own), (json!(7), json!(0)));
+    let back = patch(&owner, json!({ "policy": { "freeze_after_seconds": null } })).await.json();
+    assert_eq!(back["policy"]["freeze_after_seconds"], Value::Null);
+    assert_eq!(effective(back), (json!(5), json!(0)));
+    let page = owner.visit("/admin/tenants/acme").await.text();
+    assert!(page.contains("never (the installation&#39;s default)"), "{page}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_change_is_told_field_by_field_and_changes_nothing() {
+    let (server, owner) = Server::owned(Fake::silent()).await;
+    owner.post("/api/admin/tenants", acme()).await;
+    let standing = || async { server.row("acme").await.changeable() };
+    let before = standing().await;
+    let policy = |freeze: Value, sleep: Value| json!({ "policy": { "freeze_after_seconds": freeze, "sleep_after_seconds": sleep } });
+    for (body, told) in [
+        (json!({ "policy": null }), "400 invalid_json"),
+        (json!({ "policy": { "freeze": 1 } }), "400 invalid_json"),
+        (json!({ "slug": "x" }), "400 invalid_json"),
+        (policy(json!(-1), json!(60)), "422 policy.freeze_after_seconds"),
+        (policy(json!(60), json!("60")), "422 policy.sleep_after_seconds"),
+        (policy(json!(1), json!(31_536_001)), "422 policy.sleep_after_seconds"),
+        (policy(json!(4_294_967_296_u64), json!(0)), "422 policy.freeze_after_seconds"),
+        (policy(json!(61), json!(60)), "422 policy.sleep_after_seconds"),
+        (
+            policy(json!([]), json!({})),
+            "422 policy.freeze_after_seconds policy.sleep_after_seconds",
+        ),
+        (json!({ "policy": { "wake_on": "always" } }), "422 policy.wake_on"),
+        (json!({ "policy": { "max_awake_seconds": 0.5 } }), "422 policy.max_awake_seconds"),
+        (json!({ "name": "", "limits": { "pids": 31 } }), "422 name limits.pids"),
+    ] {
+        let answer = patch(&owner, body.clone()).await;
+        let mut said = answer.problem();
+        if answer.status == 422 {
+            let errors = answer.json()["errors"].as_array().unwrap().clone();
+            let fields = errors.iter().map(|e| e["field"].as_str().unwrap().to_owned());
+            said = format!("422 {}", fields.collect::<Vec<_>>().join(" "));
+        }
+        assert_eq!(said, told, "{body}");
+    }
+    assert_eq!(standing().await, before);
+    let stale = owner.json(Method::PATCH, ACME, &[("if-match", "\"0\"")], json!({})).await;
+    assert_eq!(stale.problem(), "412 revision_mismatch");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_that_is_asleep_is_opened_and_woken_from_its_page() {
+    let (server, owner, id) = with_acme(Phase::Sleeping, State::Sleeping).await;
+    *server.orchestrator.sleeps.lock().unwrap() = Some(vec![told(id, server.now())]);
+    let page = owner.visit("/admin/tenants/acme").await.text();
+    for part in [
+        r#"data-state="sleeping""#,
+        "Asleep for",
+        "Nobody used it for 20 min.",
+        "from sleep",
+        "engine 310 ms, boot 12 ms",
+        ">Wake</button>",
+        r#"action="/api/admin/tenants/acme/open""#,
+    ] {
+        assert!(page.contains(part), "{part}: {page}");
+    }
+    assert!(!page.contains("http-equiv"), "what rests is not looked at again");
+    let list = owner.visit("/admin").await.text();
+    assert!(list.contains(r#"data-state="sleeping""#) && list.contains("Open acme"), "{list}");
+    let opened = owner.submit("/api/admin/tenants/acme/open", &[]).await;
+    assert!(opened.header("location").starts_with("http://acme.localhost:8080/.cial/sso?token="));
+    // Until it is heard, the wish is all there is; the page looks again by itself.
+    server.orchestrator.be_heard(false);
+    while server.visitor.get("/readyz").await.json()["orchestrator"] == "connected" {}
+    let asked = owner.submit("/admin/tenants/acme/start", &[]).await;
+    assert_eq!(asked.header("location"), "/admin/tenants/acme");
+    let page = owner.visit("/admin/tenants/acme").await.text();
+    assert!(page.contains(r#"data-state="waking""#) && page.contains("http-equiv"), "{page}");
+    assert!(!page.contains(">Wake</button>"), "{page}");
+    server.orchestrator.be_heard(true);
+    server.until_state("acme", State::Running).await;
+    assert_eq!(server.orchestrator.calls(), [Call::Run, Call::Wake]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_form_changes_a_tenant_and_comes_back_with_its_faults() {
+    let (server, owner) = Server::owned(Fake::silent()).await;
+    owner.post("/api/admin/tenants", acme()).await;
+    let path = "/admin/tenants/acme/edit";
+    let page = owner.visit(path).await.text();
+    for part in [
+        "The installation&#39;s default: after 1 min",
+        "The installation&#39;s default: after 20 min",
+        r#"value="Acme Ltd""#,
+        r#"value="4096""#,
+    ] {
+        assert!(page.contains(part), "{part}: {page}");
+    }
+    let fields = |sleep, cpus| {
+        [
+            ("name", "New"),
+            ("policy.freeze_after_seconds", "60"),
+            ("policy.sleep_after_seconds", sleep),
+            ("policy.wake_on", "any_request"),
+            ("policy.max_awake_seconds", ""),
+            ("cpus", cpus),
+            ("memory", "256"),
+            ("pids", "100"),
+        ]
+    };
+    let bad = owner.submit(path, &fields("30", "two<b>")).await;
+    assert_eq!(bad.status, 422);
+    let text = bad.text();
+    assert!(text.contains("Enter 0.01 to 1024") && text.contains("two&#60;b&#62;"), "{text}");
+    assert!(text.contains(r#"<option value="30" selected>30 s</option>"#), "{text}");
+    let bad = owner.submit(path, &fields("30", "1.5")).await.text();
+    assert!(bad.contains(r#"id="policy.sleep_after_seconds-fault""#), "{bad}");
+    assert!(bad.contains("sleeps before it could freeze"), "{bad}");
+    let good = owner.submit(path, &fields("", "1.5")).await;
+    assert_eq!((good.status.as_u16(), good.header("location")), (303, "/admin/tenants/acme"));
+    let stale: Vec<_> = fields("600", "2").into_iter().chain([("revision", "1")]).collect();
+    let stale = owner.submit(path, &stale).await;
+    let (status, text) = (stale.status, stale.text());
+    assert_eq!(status, 412, "{text}");
+    assert!(text.contains("Somebody changed this tenant meanwhile"), "{text}");
+    assert!(text.contains(r#"<option value="600" selected>"#), "what was entered is kept: {text}");
+    assert!(text.contains(r#"name="revision" value="2""#), "and can be sent again: {text}");
+    let tenant = owner.get(ACME).await.json();
+    assert_eq!(tenant["name"], "New");
+    assert_eq!(
+        tenant["limits"],
+        json!({ "cpu_millis": 1_500, "memory_bytes": 256 << 20, "pids": 100 })
+    );
+    assert_eq!(
+        tenant["policy"],
+        json!({ "freeze_after_seconds": 60, "sleep_after_seconds": null, "wake_on": "any_request" })
+    );
+    server.stop().await;
+}

@@ -1,0 +1,212 @@
+//! A headless Chromium of Debian's, driven over WebDriver, with a profile of its own that goes with it.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use serde_json::{Value, json};
+use thirtyfour::LoggingPrefsLogLevel;
+use thirtyfour::prelude::*;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const INTERVAL: Duration = Duration::from_millis(100);
+
+pub struct Browser {
+    web: WebDriver,
+    // Dropped after the session: ends the driver and its browser, then the profile.
+    _driver: Driver,
+    profile: PathBuf,
+    pictures: PathBuf,
+}
+
+/// The `chromedriver` process; killed on drop, also when a test panics.
+struct Driver(Child);
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        // It may be gone already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.profile);
+    }
+}
+
+impl Browser {
+    /// Starts one. `name` keeps its profile and pictures apart from those of other tests.
+    pub async fn start(name: &str) -> anyhow::Result<Self> {
+        let (driver, port) = start_driver()?;
+        let profile = std::env::temp_dir().join(format!("cial-e2e-{name}-{}", std::process::id()));
+        let pictures = std::env::temp_dir().join("cial-e2e-pictures").join(name);
+        std::fs::create_dir_all(&pictures)?;
+        let mut wish = DesiredCapabilities::chrome();
+        wish.set_headless()?;
+        // Chromium's own sandbox needs a user that is not root; the tests load nothing but our own pages.
+        wish.set_no_sandbox()?;
+        wish.add_arg("--disable-dev-shm-usage")?;
+        wish.add_arg("--window-size=1100,900")?;
+        wish.add_arg(&format!("--user-data-dir={}", profile.display()))?;
+        wish.set_browser_log_level(LoggingPrefsLogLevel::All)?;
+        let web = WebDriver::new(&format!("http://127.0.0.1:{port}"), wish).await?;
+        Ok(Self { web, _driver: driver, profile, pictures })
+    }
+
+    pub(crate) fn web(&self) -> &WebDriver {
+        &self.web
+    }
+
+    pub async fn open(&self, url: &str) -> anyhow::Result<()> {
+        self.web.goto(url).await.with_context(|| format!("opening {url}"))
+    }
+
+    pub async fn url(&self) -> anyhow::Result<String> {
+        Ok(self.web.current_url().await?.to_string())
+    }
+
+    /// Types into the field that a label of this text names.
+    pub async fn fill(&self, label: &str, text: &str) -> anyhow::Result<()> {
+        let field = self.labelled(label).await?;
+        field.clear().await?;
+        field.send_keys(text).await?;
+        Ok(())
+    }
+
+    /// Clicks the button or link of this text.
+    pub async fn press(&self, text: &str) -> anyhow::Result<()> {
+        let path = format!(
+            "//button[normalize-space()={0}] | //a[normalize-space()={0}] | //input[@type='submit' and @value={0}]",
+            quoted(text)
+        );
+        let found =
+            self.web.query(By::XPath(path)).wait(PATIENCE, INTERVAL).and_clickable().first().await;
+        found.with_context(|| format!("no button or link {text:?}"))?.click().await?;
+        Ok(())
+    }
+
+    /// Waits until the page shows this text. A page that refreshes itself is waited for, too.
+    pub async fn sees(&self, text: &str) -> anyhow::Result<()> {
+        let path = format!("//body[contains(normalize-space(.), {})]", quoted(text));
+        match self.web.query(By::XPath(path)).wait(PATIENCE, INTERVAL).first().await {
+            Ok(_) => Ok(()),
+            Err(_) => {
+                bail!("{} never showed {text:?}, but: {}", self.url().await?, self.text().await?)
+            }
+        }
+    }
+
+    /// Loads the page anew until it shows this text.
+    pub async fn sees_in_time(&self, url: &str, text: &str) -> anyhow::Result<()> {
+        let tries = PATIENCE.as_millis() / INTERVAL.as_millis();
+        for _ in 0..tries {
+            self.open(url).await?;
+            if self.text().await?.contains(text) {
+                return Ok(());
+            }
+            tokio::time::sleep(INTERVAL).await;
+        }
+        bail!("{url} never showed {text:?}, but: {}", self.text().await?)
+    }
+
+    /// Calls as a script of the page that is shown: with its session, from its origin. Fails unless that succeeds.
+    pub async fn calls(&self, method: &str, path: &str, body: &Value) -> anyhow::Result<()> {
+        let script = "
+            const [method, path, body, done] = arguments;
+            fetch(path, { method, headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(body) })
+                .then(async (answer) => done({ well: answer.ok, text: await answer.text() }))
+                .catch((error) => done({ well: false, text: String(error) }));
+        ";
+        let words = vec![method.into(), path.into(), body.clone()];
+        let answer = self.web.execute_async(script, words).await?;
+        ensure!(answer.json()["well"] == true, "{method} {path}: {}", answer.json());
+        Ok(())
+    }
+
+    /// What is shown at this moment, as a page of its own that no script and no header moves on.
+    pub async fn still(&self, source: &str) -> anyhow::Result<()> {
+        let without_script = source.split("<script").next().unwrap_or_default();
+        let encoded: String = without_script.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        self.open(&format!("data:text/html;charset=utf-8,{encoded}")).await
+    }
+
+    pub async fn source(&self) -> anyhow::Result<String> {
+        Ok(self.web.source().await?)
+    }
+
+    /// Whether pages may run scripts from now on. The driver's own go on.
+    pub async fn lets_scripts_run(&self, may: bool) -> anyhow::Result<()> {
+        let params = json!({ "value": !may });
+        self.web.cdp().send_raw("Emulation.setScriptExecutionDisabled", params).await?;
+        Ok(())
+    }
+
+    /// Waits until the page shows this text no more.
+    pub async fn loses(&self, text: &str) -> anyhow::Result<()> {
+        let path = format!("//body[not(contains(normalize-space(.), {}))]", quoted(text));
+        let found = self.web.query(By::XPath(path)).wait(PATIENCE, INTERVAL).first().await;
+        found.with_context(|| format!("the page goes on showing {text:?}"))?;
+        Ok(())
+    }
+
+    /// What the page shows. Between two pages there is a moment without any.
+    pub async fn text(&self) -> anyhow::Result<String> {
+        let body = self.web.query(By::Tag("body")).wait(PATIENCE, INTERVAL).first().await?;
+        Ok(body.text().await?)
+    }
+
+    /// Keeps a picture of the page for people to look at.
+    pub async fn picture(&self, name: &str) -> anyhow::Result<()> {
+        self.web.screenshot(&self.pictures.join(format!("{name}.png"))).await?;
+        Ok(())
+    }
+
+    /// Ends the session; fails when any page on the way wrote an error to the console (a refused script, style
+    /// or form by the content security policy is one). `expected` is what the way provoked on purpose.
+    pub async fn finish(self, expected: &[&str]) -> anyhow::Result<()> {
+        let log = self.web.browser_log().await?;
+        let severe = log.iter().filter(|e| e.level == "SEVERE").map(|e| &e.message);
+        let is_expected = |message: &String| expected.iter().any(|part| message.contains(part));
+        let errors: Vec<_> = severe.filter(|message| !is_expected(message)).collect();
+        ensure!(errors.is_empty(), "the console holds errors: {errors:#?}");
+        self.web.clone().quit().await?;
+        Ok(())
+    }
+
+    async fn labelled(&self, label: &str) -> anyhow::Result<WebElement> {
+        let path = format!(
+            "//*[@id=//label[starts-with(normalize-space(), {0})]/@for] | //label[starts-with(normalize-space(), {0})]//input",
+            quoted(label)
+        );
+        let found = self.web.query(By::XPath(path)).wait(PATIENCE, INTERVAL).first().await;
+        found.with_context(|| format!("no field labelled {label:?}"))
+    }
+}
+
+/// Starts the driver on a port of its own choice and reads that from its first lines.
+fn start_driver() -> anyhow::Result<(Driver, u16)> {
+    let mut child = Command::new("chromedriver")
+        .arg("--port=0")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .context("chromedriver does not start: install Debian's chromium and chromium-driver")?;
+    let output = child.stdout.take().context("chromedriver has no output")?;
+    let driver = Driver(child);
+    for line in BufReader::new(output).lines() {
+        let line = line?;
+        if let Some(rest) = line.split("started successfully on port ").nth(1) {
+            return Ok((driver, rest.trim_end_matches('.').parse()?));
+        }
+    }
+    bail!("chromedriver ended before it named its port")
+}
+
+/// A text as an XPath literal.
+fn quoted(text: &str) -> String {
+    if text.contains('"') { format!("'{text}'") } else { format!("\"{text}\"") }
+}

@@ -1,0 +1,247 @@
+//! What crosses between the zones of a tenant, header by header. The core trusts the edge's word alone, and
+//! the platform never sees what would let it act as the core.
+
+use std::borrow::Cow;
+
+use protocol::headers::{PREFIX, REQUEST_ID, SESSION_COOKIE, SESSION_COOKIE_SECURE};
+use proxy::Header;
+
+use crate::routes::Class;
+
+/// Where a request goes, or an answer comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Zone {
+    Core,
+    Platform,
+}
+
+impl Zone {
+    pub fn of(class: Class) -> Self {
+        match class {
+            Class::CoreApi | Class::Sso | Class::CoreFront => Self::Core,
+            Class::Platform => Self::Platform,
+        }
+    }
+}
+
+/// Names by which some server believes who its client is. Those with a `-` at the end stand for all that begin so.
+const CLAIMS: &[&str] = &[
+    PREFIX,
+    "x-forwarded-",
+    "forwarded",
+    "x-real-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "true-client-ip",
+    "cf-connecting-ip",
+    "x-original-",
+    "x-rewrite-url",
+    "x-user-",
+    "x-tenant-",
+    "x-auth-request-",
+    "x-authenticated-",
+    "x-remote-user",
+    "remote-user",
+    REQUEST_ID,
+    // Read as the variable HTTP_PROXY by programs of the CGI kind.
+    "proxy",
+];
+
+/// What the router says of its client; kept from the router, and made anew otherwise.
+const FORWARDED: [&str; 3] = ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"];
+
+/// Every core cookie and credential begins so, in any case and behind any prefix of a cookie's name.
+const RESERVED: &str = "cial_";
+const COOKIE_PREFIXES: [&str; 2] = ["__host-", "__secure-"];
+
+/// What of a request's header goes on; `None` leaves it out.
+pub fn to_zone<'a>(zone: Zone, is_trusted: bool, header: Header<'a>) -> Option<Cow<'a, [u8]>> {
+    if is_claim(&header) && !(is_trusted && FORWARDED.iter().any(|name| header.is(name))) {
+        return None;
+    }
+    let whole = Some(Cow::Borrowed(header.value));
+    match zone {
+        Zone::Core => whole,
+        Zone::Platform if header.is("cookie") => without_reserved(header.value),
+        Zone::Platform if header.is("authorization") => whole.filter(|v| !is_ours_bearer(v)),
+        Zone::Platform => whole,
+    }
+}
+
+/// Whether a header of an answer goes out.
+pub fn leaves_zone(zone: Zone, header: Header<'_>) -> bool {
+    if header.begins(PREFIX) || header.is(REQUEST_ID) {
+        return false;
+    }
+    match zone {
+        Zone::Core => true,
+        Zone::Platform if header.is("set-cookie") => !sets_reserved(header.value),
+        Zone::Platform => !header.is("clear-site-data"),
+    }
+}
+
+/// The session's own pairs of a `Cookie` line: all that core-back needs to say who is signed in.
+pub fn session_pairs(cookie: &[u8]) -> impl Iterator<Item = &str> {
+    let is_session = |pair: &&[u8]| {
+        let name = name_of(pair);
+        name == SESSION_COOKIE.as_bytes() || name == SESSION_COOKIE_SECURE.as_bytes()
+    };
+    pairs(cookie).filter(is_session).filter_map(|pair| std::str::from_utf8(pair).ok())
+}
+
+fn is_claim(header: &Header<'_>) -> bool {
+    CLAIMS.iter().any(|claim| {
+        header.begins(claim) && (claim.ends_with('-') || header.name.len() == claim.len())
+    })
+}
+
+fn without_reserved(cookie: &[u8]) -> Option<Cow<'_, [u8]>> {
+    if !pairs(cookie).any(|pair| is_reserved(name_of(pair))) {
+        return Some(Cow::Borrowed(cookie));
+    }
+    let kept: Vec<&[u8]> = pairs(cookie).filter(|pair| !is_reserved(name_of(pair))).collect();
+    (!kept.is_empty()).then(|| Cow::Owned(kept.join(&b"; "[..])))
+}
+
+fn pairs(cookie: &[u8]) -> impl Iterator<Item = &[u8]> {
+    cookie.split(|b| *b == b';').map(<[u8]>::trim_ascii).filter(|pair| !pair.is_empty())
+}
+
+fn name_of(pair: &[u8]) -> &[u8] {
+    pair.split(|b| *b == b'=').next().unwrap_or_default().trim_ascii()
+}
+
+/// A nameless cookie (`=cial_session=x`) comes back from some browsers as the named one.
+fn sets_reserved(line: &[u8]) -> bool {
+    let start = line.iter().position(|b| !matches!(b, b'=' | b' ' | b'\t')).unwrap_or(line.len());
+    is_reserved(name_of(line.get(start..).unwrap_or_default()))
+}
+
+fn is_reserved(name: &[u8]) -> bool {
+    let mut name = name;
+    while let Some(prefix) = COOKIE_PREFIXES.iter().find(|prefix| begins(name, prefix)) {
+        name = name.get(prefix.len()..).unwrap_or_default();
+    }
+    begins(name, RESERVED)
+}
+
+fn is_ours_bearer(value: &[u8]) -> bool {
+    begins(value, "bearer ")
+        && value.get(7..).is_some_and(|key| begins(key.trim_ascii_start(), RESERVED))
+}
+
+fn begins(text: &[u8], prefix: &str) -> bool {
+    text.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header<'a>(name: &'a str, value: &'a str) -> Header<'a> {
+        Header { name, value: value.as_bytes() }
+    }
+
+    fn passed(zone: Zone, is_trusted: bool, name: &str, value: &str) -> Option<String> {
+        let value = to_zone(zone, is_trusted, header(name, value))?;
+        Some(String::from_utf8(value.into_owned()).unwrap())
+    }
+
+    #[test]
+    fn nobody_says_who_the_client_is_but_the_router() {
+        let claims = [
+            "X-Cial-User",
+            "x_cial_user",
+            "X-Cial-Anything",
+            "Forwarded",
+            "X-Forwarded-User",
+            "x-forwarded_for",
+            "X-Real-IP",
+            "X-User-ID",
+            "X-Tenant-Id",
+            "X-Request-Id",
+            "X-Original-URL",
+            "Remote-User",
+            "Proxy",
+        ];
+        for name in claims {
+            for zone in [Zone::Core, Zone::Platform] {
+                assert_eq!(passed(zone, true, name, "x"), None, "{name}");
+                assert_eq!(passed(zone, false, name, "x"), None, "{name}");
+            }
+        }
+        for name in ["X-Forwarded-For", "x-forwarded-proto", "X-FORWARDED-HOST"] {
+            assert_eq!(passed(Zone::Core, false, name, "x"), None, "{name}");
+            assert_eq!(passed(Zone::Core, true, name, "x"), Some("x".to_owned()), "{name}");
+        }
+        for name in ["Host", "Accept", "Forwarded-More", "X-Usercount", "Proxy-Connection-ish"] {
+            assert_eq!(passed(Zone::Platform, false, name, "x"), Some("x".to_owned()), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_platform_gets_its_own_cookies_only() {
+        let cases = [
+            ("a=1; b=2", Some("a=1; b=2")),
+            ("a=1;b=2", Some("a=1;b=2")),
+            ("a=1; cial_session=s; b=2", Some("a=1; b=2")),
+            ("__Host-cial_session=s", None),
+            ("__Secure-cial_x=s; CIAL_ADMIN=s; cial_", None),
+            ("cial_session =s", None),
+            ("mycial_session=s", Some("mycial_session=s")),
+            ("special=cial_session", Some("special=cial_session")),
+            ("", Some("")),
+        ];
+        for (sent, got) in cases {
+            assert_eq!(passed(Zone::Platform, false, "Cookie", sent).as_deref(), got, "{sent}");
+            assert_eq!(passed(Zone::Core, false, "Cookie", sent).as_deref(), Some(sent));
+        }
+    }
+
+    #[test]
+    fn our_keys_stay_with_us_and_theirs_are_theirs() {
+        for (sent, got) in [
+            ("Bearer cial_abc", None),
+            ("bearer  cial_abc", None),
+            ("Bearer abc", Some("Bearer abc")),
+            ("Basic Y2lhbF8=", Some("Basic Y2lhbF8=")),
+        ] {
+            assert_eq!(passed(Zone::Platform, true, "Authorization", sent).as_deref(), got);
+            assert_eq!(passed(Zone::Core, true, "Authorization", sent).as_deref(), Some(sent));
+        }
+    }
+
+    #[test]
+    fn the_platform_cannot_touch_the_core_s_session() {
+        let kept_in = [
+            ("Set-Cookie", "cial_session=x; Path=/"),
+            ("set-cookie", "__Host-cial_session=x; Secure; Path=/"),
+            ("Set-Cookie", "Cial_Session=x"),
+            ("Set-Cookie", "=cial_session=x"),
+            ("Set-Cookie", " = __Host-cial_session=x"),
+            ("Set-Cookie", "cial_session"),
+            ("Clear-Site-Data", "\"cookies\""),
+            ("X-Cial-Proof", "x"),
+            ("x_cial_proof", "x"),
+        ];
+        for (name, value) in kept_in {
+            assert!(!leaves_zone(Zone::Platform, header(name, value)), "{name}: {value}");
+        }
+        let let_out =
+            [("Set-Cookie", "a=cial_session"), ("Set-Cookie", "xcial_s=1"), ("ETag", "x")];
+        for (name, value) in let_out {
+            assert!(leaves_zone(Zone::Platform, header(name, value)), "{name}: {value}");
+        }
+        assert!(leaves_zone(Zone::Core, header("Set-Cookie", "cial_session=x")));
+        assert!(!leaves_zone(Zone::Core, header("X-Cial-Proof", "x")));
+    }
+
+    #[test]
+    fn core_back_is_asked_only_when_there_is_something_to_ask() {
+        let asked = |line: &[u8]| session_pairs(line).collect::<Vec<_>>().join("; ");
+        assert_eq!(asked(b"a=1; cial_session=x;b=2"), "cial_session=x");
+        assert_eq!(asked(b"name=\xff; __Host-cial_session=x"), "__Host-cial_session=x");
+        assert_eq!(asked(b"cial_session=x; cial_session=y"), "cial_session=x; cial_session=y");
+        assert_eq!(asked(b"a=cial_session; cial_sessions=1; cial_session=\xff"), "");
+    }
+}

@@ -1,0 +1,7 @@
+//! `edge`: the public door of a tenant.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    service::run("edge", edge::start)
+}

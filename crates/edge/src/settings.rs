@@ -1,0 +1,81 @@
+//! What the edge is told at its start, by PID 1's environment and by files.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use protocol::inside::{
+    CORE_BACK_SOCKET, CORE_FRONT_SOCKET, PLATFORM_FRONT, ROUTE_PROOF, ROUTE_TOKEN, SECRETS_DIR,
+};
+use service::settings::Faults;
+use service::{Env, Vars};
+
+use crate::gate::Guard;
+
+/// Where the services behind the edge listen. platform-back is not among them: no public route leads there.
+pub struct Insides {
+    pub core_back: PathBuf,
+    pub core_front: PathBuf,
+    pub platform_front: String,
+}
+
+pub struct Settings {
+    pub guard: Option<Guard>,
+    pub insides: Insides,
+}
+
+impl Settings {
+    pub fn read(env: &Env) -> Result<Self, Faults> {
+        let mut vars = Vars::new(env);
+        let guard = match read_guard(Path::new(SECRETS_DIR)) {
+            Ok(guard) => Some(guard),
+            Err(why) => vars.fault(SECRETS_DIR, &why),
+        };
+        let insides = Insides {
+            core_back: CORE_BACK_SOCKET.into(),
+            core_front: CORE_FRONT_SOCKET.into(),
+            platform_front: PLATFORM_FRONT.to_owned(),
+        };
+        vars.finish(|| Some(Self { guard: guard?, insides }))
+    }
+}
+
+/// A token that is there and cannot be read, or is empty, must not leave the door open.
+fn read_guard(dir: &Path) -> Result<Option<Guard>, String> {
+    let Some(token) = read(&dir.join(ROUTE_TOKEN))? else { return Ok(None) };
+    let proof = read(&dir.join(ROUTE_PROOF))?
+        .ok_or_else(|| format!("holds {ROUTE_TOKEN} and must hold {ROUTE_PROOF} too"))?;
+    Ok(Some(Guard { token, proof }))
+}
+
+fn read(path: &Path) -> Result<Option<String>, String> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text.trim().to_owned(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(format!("cannot read {}: {error}", path.display())),
+    };
+    let is_visible = !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic());
+    if is_visible {
+        Ok(Some(text))
+    } else {
+        Err(format!("{} must be one line of visible ASCII", path.display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guard_is_whole_or_absent() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+        assert!(read_guard(dir.path()).unwrap().is_none());
+        write(ROUTE_TOKEN, "token\n");
+        assert!(read_guard(dir.path()).is_err(), "no proof");
+        write(ROUTE_PROOF, "proof");
+        let guard = read_guard(dir.path()).unwrap().unwrap();
+        assert_eq!((guard.token.as_str(), guard.proof.as_str()), ("token", "proof"));
+        write(ROUTE_TOKEN, "");
+        assert!(read_guard(dir.path()).is_err(), "an empty token would be no guard");
+    }
+}

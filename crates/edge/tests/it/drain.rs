@@ -1,0 +1,43 @@
+//! At the stop nothing new comes in, and what was begun is finished.
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_tungstenite::client_async;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+
+use crate::raw::Answer;
+use crate::world::Tenant;
+
+#[tokio::test]
+async fn a_request_under_way_is_finished() {
+    let tenant = Tenant::open().await;
+    let mut stream = TcpStream::connect(tenant.tcp).await.unwrap();
+    let head = "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n";
+    // The platform answers on the head alone; the edge has it once the first bytes of the answer are here.
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = vec![0; 1];
+    stream.read_exact(&mut answer).await.unwrap();
+    tenant.stop.cancel();
+    stream.write_all(b"body").await.unwrap();
+    stream.read_to_end(&mut answer).await.unwrap();
+    assert_eq!(Answer::read(&answer).json()["by"], "platform");
+    tenant.ended().await;
+}
+
+#[tokio::test]
+async fn a_websocket_of_an_app_that_does_not_end_gets_1001() {
+    let tenant = Tenant::open().await;
+    let stream = TcpStream::connect(tenant.tcp).await.unwrap();
+    let (mut socket, _) = client_async("ws://acme.localhost/ws", stream).await.unwrap();
+    socket.send(Message::text("here")).await.unwrap();
+    socket.next().await.unwrap().unwrap();
+    tenant.stop.cancel();
+    let Message::Close(Some(frame)) = socket.next().await.unwrap().unwrap() else {
+        panic!("not a close");
+    };
+    assert_eq!(frame.code, CloseCode::Away);
+    drop(socket);
+    tenant.ended().await;
+}

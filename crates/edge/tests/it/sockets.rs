@@ -1,0 +1,93 @@
+//! WebSockets pass on every class of route, by either door, and meet the same gate.
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_tungstenite::client_async;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::{Error, Message};
+
+use crate::raw::send;
+use crate::world::{TOKEN, Tenant};
+
+#[tokio::test]
+async fn every_class_echoes() {
+    let tenant = Tenant::open().await;
+    for path in ["/ws", "/.cial/ws", "/.cial/api/ws"] {
+        let stream = TcpStream::connect(tenant.tcp).await.unwrap();
+        let url = format!("ws://acme.localhost{path}");
+        let (mut socket, _) = client_async(url, stream).await.unwrap();
+        for message in [Message::text("hello"), Message::binary(vec![7; 200_000])] {
+            socket.send(message.clone()).await.unwrap();
+            assert_eq!(socket.next().await.unwrap().unwrap(), message, "{path}");
+        }
+        socket.close(None).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn the_ingress_socket_asks_for_the_token() {
+    let tenant = Tenant::guarded().await;
+    let request = || "ws://acme.localhost/ws".into_client_request().unwrap();
+
+    let stream = UnixStream::connect(&tenant.ingress).await.unwrap();
+    let Err(Error::Http(refused)) = client_async(request(), stream).await else {
+        panic!("not refused");
+    };
+    assert_eq!(refused.status(), 404);
+
+    let mut with_token = request();
+    with_token.headers_mut().insert("x-cial-route-token", TOKEN.parse().unwrap());
+    let stream = UnixStream::connect(&tenant.ingress).await.unwrap();
+    let (mut socket, _) = client_async(with_token, stream).await.unwrap();
+    socket.send(Message::text("hello")).await.unwrap();
+    assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("hello"));
+}
+
+/// A browser sends the session's cookie with a WebSocket that any page opens.
+#[tokio::test]
+async fn a_page_elsewhere_opens_no_socket_of_the_core() {
+    let (open, guarded) = (Tenant::open().await, Tenant::guarded().await);
+    let token = format!("X-Cial-Route-Token: {TOKEN}\r\n");
+    let over_https = format!("{token}X-Forwarded-Proto: https\r\n");
+    let own = "Origin: http://acme.localhost\r\n";
+    for (tenant, path, lines, status) in [
+        (&open, "/.cial/ws", "", 101),
+        (&open, "/.cial/ws", own, 101),
+        (&open, "/.cial/api/ws", "Origin: HTTP://ACME.localhost\r\n", 101),
+        (&open, "/.cial/ws", "Origin: http://evil.localhost\r\n", 403),
+        (&open, "/.cial/api/ws", "Origin: http://evil.localhost\r\n", 403),
+        (&open, "/.cial/api/ws", "Origin: http://acme.localhost:81\r\n", 403),
+        (&open, "/.cial/api/ws", "Origin: https://acme.localhost\r\n", 403),
+        (&open, "/.cial/api/ws", "Origin: null\r\n", 403),
+        (&open, "/.cial/api/ws", "Origin: http://acme.localhost.\u{e9}\r\n", 403),
+        (&open, "/.cial/api/ws", "Origin: http://evil\r\nX-Forwarded-Host: evil\r\n", 403),
+        (&open, "/.cial/api/ws", &format!("{own}Origin: http://evil\r\n"), 403),
+        (&open, "/.cial/api/ws", "Origin: http://evil\r\nSec-Fetch-Site: none\r\n", 403),
+        // Whose pages may open a socket of the tenant's own app, the app decides.
+        (&open, "/ws", "Origin: http://evil.localhost\r\n", 101),
+        (&guarded, "/.cial/ws", &format!("{token}{own}"), 101),
+        (&guarded, "/.cial/ws", &format!("{over_https}{own}"), 403),
+        (&guarded, "/.cial/ws", &format!("{over_https}Origin: https://acme.localhost\r\n"), 101),
+    ] {
+        let handshake = format!(
+            "GET {path} HTTP/1.1\r\nHost: acme.localhost\r\nConnection: Upgrade\r\n\
+             Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{lines}\r\n"
+        );
+        let seen = opening(tenant, &handshake).await;
+        assert_eq!(seen, status, "{path} {lines:?}");
+    }
+    let plain = "GET /.cial/api/x HTTP/1.1\r\nHost: acme.localhost\r\n\
+        Origin: http://evil\r\nConnection: close\r\n\r\n";
+    assert_eq!(send(open.tcp, plain).await.status, 200, "an ordinary request is not in question");
+}
+
+/// The status of the answer's first line.
+async fn opening(tenant: &Tenant, handshake: &str) -> u16 {
+    let mut stream = BufReader::new(TcpStream::connect(tenant.tcp).await.unwrap());
+    stream.write_all(handshake.as_bytes()).await.unwrap();
+    let mut line = String::new();
+    stream.read_line(&mut line).await.unwrap();
+    line.split(' ').nth(1).unwrap().parse().unwrap()
+}

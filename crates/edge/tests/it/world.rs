@@ -1,0 +1,173 @@
+//! An edge with real sockets on both sides. The services behind it say what they saw, and which they are.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use edge::gate::Guard;
+use edge::{Insides, Settings};
+use hyper::body::Incoming;
+use hyper::header::{COOKIE, HeaderName, HeaderValue};
+use hyper::{Request, StatusCode};
+use serde_json::{Map, Value, json};
+use service::inside::{Answer, Asker, Drain, answer, echo, serve};
+use tempfile::TempDir;
+use tokio::net::{TcpListener, UnixListener};
+use tokio_util::sync::CancellationToken;
+
+pub(crate) const TOKEN: &str = "the-route-token-of-this-very-tenant";
+pub(crate) const PROOF: &str = "the-proof-of-this-very-tenant";
+
+/// The cookie of a signed-in owner, as the stand-in for core-back knows it.
+pub(crate) const SIGNED_IN: &str = "cial_session=good";
+
+pub(crate) struct Tenant {
+    pub(crate) tcp: SocketAddr,
+    pub(crate) ingress: PathBuf,
+    pub(crate) stop: CancellationToken,
+    pub(crate) core_back: CancellationToken,
+    edge: Option<std::thread::JoinHandle<()>>,
+    _dir: TempDir,
+}
+
+impl Tenant {
+    pub(crate) async fn open() -> Self {
+        Self::start(None).await
+    }
+
+    pub(crate) async fn guarded() -> Self {
+        Self::start(Some(Guard { token: TOKEN.to_owned(), proof: PROOF.to_owned() })).await
+    }
+
+    async fn start(guard: Option<Guard>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let core_back = CancellationToken::new();
+        let platform = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let insides = Insides {
+            core_back: path("back.sock"),
+            core_front: path("front.sock"),
+            platform_front: platform.local_addr().unwrap().to_string(),
+        };
+        let back = UnixListener::bind(&insides.core_back).unwrap();
+        let front = UnixListener::bind(&insides.core_front).unwrap();
+        let never = CancellationToken::new;
+        tokio::spawn(inside("core-back", back, core_back.clone()));
+        tokio::spawn(inside("core-front", front, never()));
+        tokio::spawn(inside("platform", platform, never()));
+
+        let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let ingress = path("edge.sock");
+        let unix = std::os::unix::net::UnixListener::bind(&ingress).unwrap();
+        tcp.set_nonblocking(true).unwrap();
+        unix.set_nonblocking(true).unwrap();
+        let address = tcp.local_addr().unwrap();
+        let doors = vec![proxy::Door::Tcp(tcp), proxy::Door::Unix(unix)];
+        let stop = CancellationToken::new();
+        let (settings, stopped) = (Settings { guard, insides }, stop.clone());
+        let edge = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.unwrap().block_on(edge::serve(doors, settings, stopped)).unwrap();
+        });
+        Self { tcp: address, ingress, stop, core_back, edge: Some(edge), _dir: dir }
+    }
+
+    /// Waits for the edge to end after its stop.
+    pub(crate) async fn ended(mut self) {
+        let edge = self.edge.take().unwrap();
+        tokio::task::spawn_blocking(|| edge.join().unwrap()).await.unwrap();
+    }
+}
+
+impl Drop for Tenant {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+async fn inside<L: service::inside::serve::Listener>(
+    name: &'static str,
+    listener: L,
+    stop: CancellationToken,
+) {
+    let drain = Drain::new(stop);
+    let sockets = drain.clone();
+    serve(listener, drain, move |asker, request| {
+        let sockets = sockets.clone();
+        async move { say_what_came(name, &asker, request, &sockets) }
+    })
+    .await;
+}
+
+fn say_what_came(
+    name: &'static str,
+    asker: &Asker,
+    request: Request<Incoming>,
+    drain: &Drain,
+) -> Answer {
+    match (name, request.uri().path()) {
+        (_, "/ws" | "/.cial/ws") => echo::upgrade(asker, request, drain),
+        ("core-back", "/session") => answer_session(asker, &request),
+        ("platform", "/attack") => attack(),
+        ("platform", "/head") => head(request.uri().query().unwrap()),
+        _ => answer::json(StatusCode::OK, &seen(name, &request)),
+    }
+}
+
+fn seen(name: &str, request: &Request<Incoming>) -> Value {
+    let mut headers = Map::new();
+    for (name, value) in request.headers() {
+        let value = String::from_utf8_lossy(value.as_bytes());
+        headers.insert(name.to_string(), json!(value));
+    }
+    let (method, target) = (request.method().as_str(), request.uri().to_string());
+    json!({ "by": name, "method": method, "target": target, "headers": headers })
+}
+
+fn answer_session(asker: &Asker, request: &Request<Incoming>) -> Answer {
+    let cookies = request.headers().get(COOKIE).map_or("", |line| line.to_str().unwrap());
+    let https = request.headers().get("x-forwarded-proto").unwrap() == "https";
+    let good = if https { "__Host-cial_session=good" } else { SIGNED_IN };
+    if cookies.split("; ").any(|pair| pair == good) {
+        let user = json!({ "sub": "u-1", "email": "owner@exämple.com", "role": "owner" });
+        answer::json(StatusCode::OK, &user)
+    } else {
+        asker.problem(StatusCode::UNAUTHORIZED, "not_signed_in", "")
+    }
+}
+
+/// An answer whose head has so many lines, and so many bytes.
+fn head(sizes: &str) -> Answer {
+    let (lines, bytes) = sizes.split_once(',').unwrap();
+    let (lines, bytes): (usize, usize) = (lines.parse().unwrap(), bytes.parse().unwrap());
+    let mut answer = answer::html(StatusCode::OK, "ok".to_owned());
+    let headers = answer.headers_mut();
+    headers.clear();
+    // As it will be written, with the lines that the server has of its own.
+    let own = "HTTP/1.1 200 OK\r\nx-request-id: 0192f0c1-abc\r\ncontent-length: 2\r\n\
+               date: Thu, 01 Jan 1970 00:00:00 GMT\r\n\r\n";
+    for _ in 0..lines - 4 {
+        headers.append("x", HeaderValue::from_static("y"));
+    }
+    let pad = bytes - own.len() - (lines - 4) * "x: y\r\n".len() - "x: \r\n".len();
+    headers.append("x", HeaderValue::from_str(&"x".repeat(pad)).unwrap());
+    answer
+}
+
+/// What an app that is not to be trusted would try.
+fn attack() -> Answer {
+    let mut answer = answer::html(StatusCode::OK, "attack".to_owned());
+    let lines = [
+        ("set-cookie", "cial_session=planted; Path=/"),
+        ("set-cookie", "__Host-cial_session=planted; Path=/; Secure"),
+        ("set-cookie", "theirs=1; Path=/"),
+        ("clear-site-data", "\"cookies\""),
+        ("x-cial-proof", "forged"),
+        ("x-cial-user", "forged"),
+        ("x-request-id", "forged"),
+    ];
+    for (name, value) in lines {
+        let name = HeaderName::from_static(name);
+        answer.headers_mut().append(name, HeaderValue::from_static(value));
+    }
+    answer
+}

@@ -1,0 +1,232 @@
+//! The canonical form of a state: what differs between two states of one form cannot make a difference later.
+
+use std::collections::BTreeMap;
+
+use super::holder::Router;
+use super::keeper::Keeper;
+use super::world::{Message, Turn, UNIT, World};
+use crate::Ticket;
+use crate::rest::{Depth, Step};
+use crate::time::{Millis, Moment};
+use crate::why::Heard;
+
+const NOW: Moment = Moment(1_000 * UNIT);
+/// What is counted from a past moment ends after so long at the latest: a lease, an idle time, a renewal's pause.
+const LEASE: Millis = 2 * UNIT;
+const PAUSE: Millis = UNIT;
+
+pub(super) fn canonical(world: &World) -> World {
+    let mut world = world.clone();
+    let idle = world.policy.freeze_after.max(world.policy.sleep_after).unwrap_or_default();
+    let clock = Clock { now: world.now, idle };
+    world.now = NOW;
+    world.routers.iter_mut().for_each(|router| clock.router(router));
+    world.network.iter_mut().for_each(|message| clock.message(message));
+    for granted in world.granted.values_mut() {
+        granted.until = clock.at(granted.until, 0);
+        granted.orphan = clock.at(granted.orphan, 0);
+    }
+    clock.keeper(&mut world.keeper);
+    numbers(&mut world);
+    counters(&mut world);
+    world
+}
+
+/// Counts from a fixed moment on, and takes all times for one that are longer ago than they matter.
+struct Clock {
+    now: Moment,
+    /// A tenant that was idle for longer is as idle as can be.
+    idle: Millis,
+}
+
+impl Clock {
+    fn at(&self, moment: Moment, matters: Millis) -> Moment {
+        Moment(moment.max(self.now.minus(matters)).0 + NOW.0 - self.now.0)
+    }
+
+    fn set(&self, moment: &mut Moment, matters: Millis) {
+        *moment = self.at(*moment, matters);
+    }
+
+    fn router(&self, router: &mut Router) {
+        // A call is known by its number.
+        if let Some((call, until)) = &mut router.pending {
+            call.sent = NOW;
+            self.set(until, 0);
+        }
+        if router.guard {
+            router.last_used = self.now;
+        }
+        let holder = &mut router.holder;
+        let since = holder.live.map(|live| live.spoken);
+        let used_since = since.is_some_and(|spoken| router.last_used > spoken);
+        self.set(&mut router.last_used, self.idle);
+        if let Some(live) = &mut holder.live {
+            self.set(&mut live.until, 0);
+            self.set(&mut live.spoken, PAUSE);
+            live.spoken = if used_since {
+                live.spoken.min(router.last_used.minus(1))
+            } else {
+                live.spoken.max(router.last_used)
+            };
+        }
+        holder.tried.iter_mut().for_each(|at| self.set(at, PAUSE));
+    }
+
+    fn message(&self, message: &mut Message) {
+        match message {
+            Message::Ask { call, .. }
+            | Message::Granted { call, .. }
+            | Message::Renewed { call, .. } => self.set(&mut call.sent, LEASE),
+            Message::Renew { call, idle, .. } => {
+                self.set(&mut call.sent, LEASE);
+                *idle = (*idle).min(self.idle);
+            }
+            Message::Release { idle, .. } => *idle = (*idle).min(self.idle),
+            Message::Refused { call, .. } => call.sent = NOW,
+        }
+    }
+
+    fn keeper(&self, keeper: &mut Keeper) {
+        for waiting in keeper.waiting.values_mut() {
+            self.set(&mut waiting.call.sent, LEASE);
+            self.set(&mut waiting.deadline, 0);
+        }
+        let core = &mut keeper.core;
+        self.set(&mut core.floor, 0);
+        core.timers.clear();
+        (core.refusals, core.tickets) = (0, 0);
+        for entry in core.tenants.values_mut() {
+            let rest = &mut entry.rest;
+            (entry.timer, rest.slept) = (None, None);
+            self.set(&mut rest.last_use, self.idle);
+            self.set(&mut rest.floor, 0);
+            self.set(&mut rest.retry, 0);
+            rest.leases.values_mut().for_each(|lease| self.set(&mut lease.until, 0));
+            if let Some(busy) = &mut rest.busy {
+                (busy.since, busy.until) = (NOW, NOW);
+                self.set(&mut busy.heard, self.idle);
+            }
+            match &mut rest.step {
+                Step::Settled => {}
+                Step::Asking { until, .. } => self.set(until, 0),
+                Step::Agreed { heard, .. } | Step::Falling { heard, .. } => *heard = Heard::Free,
+            }
+        }
+        for flight in core.wake.flights.values_mut() {
+            // Stamps are told, not acted on.
+            (flight.asked, flight.begun, flight.from) = (NOW, None, Depth::Asleep);
+            flight.returned.iter_mut().for_each(|at| self.set(at, UNIT));
+            flight.waiters.iter_mut().for_each(|waiter| self.set(&mut waiter.deadline, 0));
+        }
+    }
+}
+
+/// The numbers of a router's asks: only their order matters.
+fn numbers(world: &mut World) {
+    for router in 0..world.routers.len() {
+        let range = (router * 8)..(router * 8 + 8);
+        let mut all = vec![0];
+        each_number(world, &range, &mut |number| all.push(*number));
+        all.sort_unstable();
+        all.dedup();
+        each_number(world, &range, &mut |number| *number = rank(&all, *number));
+    }
+    world.network.sort_unstable();
+}
+
+fn each_number(world: &mut World, ids: &std::ops::Range<usize>, see: &mut impl FnMut(&mut u64)) {
+    let mine = |holder: u8| ids.contains(&usize::from(holder));
+    let routers = world.routers.iter_mut().filter(|router| mine(router.id));
+    for router in routers {
+        let holder = &mut router.holder;
+        [&mut holder.asked, &mut holder.over].into_iter().for_each(&mut *see);
+        holder.live.iter_mut().for_each(|live| see(&mut live.number));
+        router.pending.iter_mut().for_each(|(call, _)| see(&mut call.number));
+    }
+    for message in &mut world.network {
+        if mine(message.holder()) {
+            see(message.number());
+        }
+    }
+    let keeper = &mut world.keeper;
+    for waiting in keeper.waiting.values_mut().filter(|waiting| mine(waiting.holder)) {
+        see(&mut waiting.call.number);
+    }
+    for entry in keeper.core.tenants.values_mut() {
+        let leases = entry.rest.leases.iter_mut().filter(|(holder, _)| mine(**holder));
+        leases.for_each(|(_, lease)| see(&mut lease.number));
+    }
+    let flights = keeper.core.wake.flights.values_mut();
+    for waiter in flights.flat_map(|flight| &mut flight.waiters).filter(|w| mine(w.holder)) {
+        see(&mut waiter.number);
+    }
+}
+
+/// Tickets and generations: only whether two are the same matters.
+fn counters(world: &mut World) {
+    let keeper = &mut world.keeper;
+    let mut tickets = BTreeMap::new();
+    let mut ticket = |ticket: &mut Ticket| {
+        let fresh = tickets.len() as u64 + 1;
+        ticket.0 = *tickets.entry(ticket.0).or_insert(fresh);
+    };
+    keeper.acts.iter_mut().for_each(|(_, _, of)| ticket(of));
+    for container in &mut world.containers {
+        if let Some(Turn::Ours { ticket: of, .. }) = &mut container.turn {
+            ticket(of);
+        }
+    }
+    for told in keeper.core.wake.told.values_mut() {
+        let mut of = Ticket(told.ticket);
+        ticket(&mut of);
+        told.ticket = of.0;
+    }
+    for (tenant, entry) in &mut keeper.core.tenants {
+        if !matches!(entry.rest.step, Step::Agreed { .. } | Step::Falling { .. }) {
+            entry.fall = None;
+        }
+        if let Some((of, _)) = &mut entry.fall {
+            ticket(of);
+        }
+        let now = entry.rest.generation;
+        let is_now = |generation: &mut u64| *generation = u64::from(*generation == now);
+        entry.fall.iter_mut().for_each(|(_, generation)| is_now(generation));
+        keeper.asked.get_mut(tenant).into_iter().for_each(is_now);
+        match &mut entry.rest.step {
+            Step::Settled => {}
+            Step::Asking { generation, .. }
+            | Step::Agreed { generation, .. }
+            | Step::Falling { generation, .. } => is_now(generation),
+        }
+        entry.rest.generation = 1;
+    }
+}
+
+fn rank(all: &[u64], number: u64) -> u64 {
+    all.binary_search(&number).unwrap_or(all.len()) as u64
+}
+
+impl Message {
+    fn number(&mut self) -> &mut u64 {
+        match self {
+            Self::Ask { call, .. }
+            | Self::Renew { call, .. }
+            | Self::Granted { call, .. }
+            | Self::Refused { call, .. }
+            | Self::Renewed { call, .. } => &mut call.number,
+            Self::Release { number, .. } => number,
+        }
+    }
+
+    fn holder(&self) -> u8 {
+        match self {
+            Self::Ask { holder, .. }
+            | Self::Renew { holder, .. }
+            | Self::Release { holder, .. }
+            | Self::Granted { holder, .. }
+            | Self::Refused { holder, .. }
+            | Self::Renewed { holder, .. } => *holder,
+        }
+    }
+}

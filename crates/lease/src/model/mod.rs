@@ -1,0 +1,207 @@
+//! Every order in which things can happen, up to a size: holders, network, keeper, engine and clock, each of them late, lost,
+//! repeated, crashed and started again. The deciding parts are the real cores; only the shells around them are stand-ins.
+//!
+//! States are visited breadth first, so a trace to a fault is the shortest. Two states that differ in nothing but the time of
+//! day, or in the values of counters that are only compared, are one ([`canon`]). A scene has budgets: of time, of requests,
+//! of each kind of mishap.
+
+mod bugs;
+mod canon;
+mod holder;
+mod keeper;
+mod moves;
+mod scenes;
+mod world;
+
+use std::collections::hash_map::DefaultHasher;
+use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::hash::{Hash as _, Hasher as _};
+
+use crate::Act;
+use world::{Part, World};
+
+/// One thing that happens. What its numbers mean: see [`World::act`](world::World::act).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Move {
+    /// Time passes by one unit, and the keeper's timer with it.
+    Tick,
+    /// Somebody wants something of the tenant of this router.
+    Request(usize),
+    /// The last byte has passed.
+    Finish(usize),
+    /// The router says what is due.
+    Say(usize),
+    Deliver(usize),
+    Repeat(usize),
+    Lose(usize),
+    /// The client has left, and the call to the keeper ends with it.
+    Leave(usize),
+    /// The tenant answers whether it is busy.
+    Answer(usize, bool),
+    /// The keeper's shell has the tenant's turn and begins this act.
+    Begin(usize),
+    /// The engine's call for this tenant takes effect and returns.
+    Engine(usize),
+    Refuse(usize),
+    /// The health of this tenant answers.
+    Ready(usize),
+    /// The tenant ends by itself.
+    Die(usize),
+    OwnerStops(usize),
+    OwnerStarts(usize),
+    RouterCrashes(usize),
+    /// With or without the effect of the engine's calls that were under way.
+    KeeperCrashes(bool),
+}
+
+impl Move {
+    const NAMES: [&str; 18] = [
+        "tick",
+        "request",
+        "finish",
+        "say",
+        "deliver",
+        "repeat",
+        "lose",
+        "leave",
+        "answer",
+        "begin",
+        "engine",
+        "refuse",
+        "ready",
+        "die",
+        "owner stops",
+        "owner starts",
+        "router crashes",
+        "keeper crashes",
+    ];
+
+    const fn name(self) -> &'static str {
+        Self::NAMES[match self {
+            Self::Tick => 0,
+            Self::Request(_) => 1,
+            Self::Finish(_) => 2,
+            Self::Say(_) => 3,
+            Self::Deliver(_) => 4,
+            Self::Repeat(_) => 5,
+            Self::Lose(_) => 6,
+            Self::Leave(_) => 7,
+            Self::Answer(..) => 8,
+            Self::Begin(_) => 9,
+            Self::Engine(_) => 10,
+            Self::Refuse(_) => 11,
+            Self::Ready(_) => 12,
+            Self::Die(_) => 13,
+            Self::OwnerStops(_) => 14,
+            Self::OwnerStarts(_) => 15,
+            Self::RouterCrashes(_) => 16,
+            Self::KeeperCrashes(_) => 17,
+        }]
+    }
+}
+
+struct Explored {
+    states: usize,
+    moves: usize,
+    /// Nothing was left out.
+    whole: bool,
+    walked: BTreeSet<Walked>,
+}
+
+/// A kind of move, and for a crash of the keeper what the engine was told at that moment.
+type Walked = (&'static str, Option<(Act, Part)>);
+
+/// What went wrong, and how it came to it.
+#[derive(Debug)]
+struct Fault {
+    what: String,
+    trace: Vec<Move>,
+    /// What came by itself after that, nothing going wrong.
+    alone: Vec<Move>,
+}
+
+/// Visits every state that can be reached from `start`, `most` of them, and from each the way on when nothing goes wrong any
+/// more.
+fn explore(start: World, most: usize) -> Result<Explored, Fault> {
+    let mut seen = HashSet::new();
+    let mut good = HashSet::new();
+    let mut parents: Vec<(usize, Option<Move>)> = vec![(0, None)];
+    let mut queue = VecDeque::new();
+    let (mut count, mut walked) = (0, BTreeSet::new());
+    seen.insert(key(&start));
+    queue.push_back((0, start));
+    while let Some((at, world)) = queue.pop_front() {
+        for next in world.moves() {
+            count += 1;
+            walked.extend(world.walked(next));
+            let mut after = world.clone();
+            let ended = after.act(next).and_then(|()| after.check());
+            let after_key = key(&after);
+            let is_new = ended.is_err() || seen.insert(after_key);
+            if !is_new {
+                continue;
+            }
+            parents.push((at, Some(next)));
+            let alone = ended.map_err(|what| (what, Vec::new()));
+            let alone = alone.and_then(|()| goes_on(&after, after_key, &mut good));
+            if let Err((what, alone)) = alone {
+                let trace = trace(&parents, parents.len() - 1);
+                return Err(Fault { what, trace, alone });
+            }
+            if seen.len() > most {
+                return Ok(Explored { states: seen.len(), moves: count, whole: false, walked });
+            }
+            queue.push_back((parents.len() - 1, after));
+        }
+    }
+    Ok(Explored { states: seen.len(), moves: count, whole: true, walked })
+}
+
+/// If nothing is lost, refused or crashes from here on, everybody who waits is served, without any time passing.
+fn goes_on(
+    from: &World,
+    key_of_it: u64,
+    good: &mut HashSet<u64>,
+) -> Result<(), (String, Vec<Move>)> {
+    let (mut world, mut at, mut path) = (from.clone(), key_of_it, Vec::new());
+    while good.insert(at) {
+        let Some(next) = world.fair_move() else {
+            return world.check_quiet().map_err(|what| (what, path));
+        };
+        path.push(next);
+        if let Err(what) = world.act(next).and_then(|()| world.check()) {
+            return Err((what, path));
+        }
+        at = key(&world);
+        assert!(path.len() < 1_000, "never comes to rest");
+    }
+    Ok(())
+}
+
+fn key(world: &World) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    canon::canonical(world).hash(&mut hasher);
+    hasher.finish()
+}
+
+fn trace(parents: &[(usize, Option<Move>)], mut at: usize) -> Vec<Move> {
+    let mut moves = Vec::new();
+    while let (parent, Some(next)) = parents[at] {
+        moves.push(next);
+        at = parent;
+    }
+    moves.reverse();
+    moves
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (number, next) in self.trace.iter().enumerate() {
+            writeln!(f, "{:>3}. {next:?}", number + 1)?;
+        }
+        for next in &self.alone {
+            writeln!(f, "     {next:?}")?;
+        }
+        write!(f, "  ⇒ {}", self.what)
+    }
+}

@@ -1,0 +1,213 @@
+//! All there is, at one moment.
+
+use std::collections::BTreeMap;
+
+use super::holder::Router;
+use super::keeper::Keeper;
+use crate::command::Settings;
+use crate::holder::Call;
+use crate::rest::{Policy, Used};
+use crate::time::{Millis, Moment};
+use crate::{Act, Ticket};
+
+/// One unit of time: a lease lasts two.
+pub(super) const UNIT: Millis = 1_000;
+
+/// What may happen, and how often.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Budget {
+    pub(super) router_crashes: u8,
+    pub(super) keeper_crashes: u8,
+    pub(super) owner: u8,
+    pub(super) deaths: u8,
+    pub(super) refusals: u8,
+    pub(super) busy: u8,
+    pub(super) leaves: u8,
+    pub(super) repeats: u8,
+    pub(super) ticks: u8,
+    pub(super) requests: u8,
+    /// Messages under way at once; what is sent beyond that is lost.
+    pub(super) network: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct World {
+    pub(super) now: Moment,
+    pub(super) routers: Vec<Router>,
+    pub(super) network: Vec<Message>,
+    pub(super) keeper: Keeper,
+    pub(super) containers: Vec<Container>,
+    pub(super) budget: Budget,
+    pub(super) policy: Policy,
+    pub(super) settings: Settings,
+    /// Every lease that was ever granted and may be live: by holder. What no crash forgets.
+    pub(super) granted: BTreeMap<u8, Granted>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Granted {
+    pub(super) until: Moment,
+    /// Of a keeper that has crashed: no release can end it.
+    pub(super) orphan: Moment,
+}
+
+impl Granted {
+    pub(super) fn is_live(&self, now: Moment) -> bool {
+        self.until.max(self.orphan) > now
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Run {
+    Stopped,
+    Booting,
+    Ready,
+    Paused,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Container {
+    pub(super) run: Run,
+    /// It rests, or is about to, because the keeper said so for want of use.
+    pub(super) by_keeper: bool,
+    /// Who has the right to change it.
+    pub(super) turn: Option<Turn>,
+    /// The owner's, when it waits for that.
+    pub(super) queued: Option<Turn>,
+    /// What it said when it was last asked.
+    pub(super) busy: bool,
+    /// The keeper's note: what survives its crash.
+    pub(super) note: Note,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Note {
+    Running,
+    Asleep,
+    Stopped,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Turn {
+    Ours { act: Act, ticket: Ticket, part: Part },
+    OwnerStops,
+    OwnerStarts,
+}
+
+/// How far it is: all acts but [`Act::ThawThenStop`] have one part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Part {
+    First,
+    /// Thawed, and asked whether it is busy: no call is under way.
+    Asked,
+    Last,
+}
+
+/// Under way, in no order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Message {
+    Ask { router: usize, holder: u8, call: Call, visit: bool },
+    Renew { router: usize, holder: u8, call: Call, idle: Millis },
+    Release { router: usize, holder: u8, number: u64, idle: Millis },
+    Granted { router: usize, holder: u8, call: Call, expires_in: Millis, linger: Millis },
+    Refused { router: usize, holder: u8, call: Call },
+    Renewed { router: usize, holder: u8, call: Call, expires_in: Option<Millis> },
+}
+
+impl Message {
+    pub(super) fn is_answer_to(&self, router: usize) -> bool {
+        match self {
+            Self::Granted { router: of, .. }
+            | Self::Refused { router: of, .. }
+            | Self::Renewed { router: of, .. } => *of == router,
+            Self::Ask { .. } | Self::Renew { .. } | Self::Release { .. } => false,
+        }
+    }
+}
+
+impl World {
+    pub(super) fn new(
+        routers: usize,
+        tenants: usize,
+        policy: Policy,
+        settings: Settings,
+        budget: Budget,
+    ) -> Self {
+        // Late enough that subtracting never meets the epoch.
+        let now = Moment(1_000 * UNIT);
+        let container = Container {
+            run: Run::Ready,
+            by_keeper: false,
+            turn: None,
+            queued: None,
+            busy: false,
+            note: Note::Running,
+        };
+        let containers = vec![container; tenants];
+        let keeper = Keeper::start(now, settings, policy, &containers);
+        let routers = (0..routers).map(|router| Router::new(router, router % tenants)).collect();
+        let (network, granted) = (Vec::new(), BTreeMap::new());
+        Self { now, routers, network, keeper, containers, budget, policy, settings, granted }
+    }
+
+    pub(super) fn send(&mut self, message: Message) {
+        if self.network.len() < self.budget.network && !self.network.contains(&message) {
+            self.network.push(message);
+            self.network.sort_unstable();
+        }
+    }
+
+    /// What must be true at every moment.
+    pub(super) fn check(&self) -> Result<(), String> {
+        for router in &self.routers {
+            let live =
+                self.granted.get(&router.id).is_some_and(|granted| granted.is_live(self.now));
+            if router.holder.may_send(self.now) && !live {
+                return Err(format!("router {} may send without a live lease", router.id));
+            }
+        }
+        for (tenant, container) in self.containers.iter().enumerate() {
+            let live = self.leased(tenant).filter(|_| container.by_keeper);
+            if let Some(holder) = live {
+                return Err(format!(
+                    "tenant {tenant} is put to sleep while holder {holder} has a live lease"
+                ));
+            }
+        }
+        self.keeper.check(self.now)
+    }
+
+    /// What must be true once nothing moves but time.
+    pub(super) fn check_quiet(&self) -> Result<(), String> {
+        if let Some(waiter) = self.keeper.waiting.keys().next() {
+            return Err(format!("waiter {waiter} waits for nothing"));
+        }
+        for (tenant, container) in self.containers.iter().enumerate() {
+            let leased = self.leased(tenant).is_some();
+            let rests = container.run == Run::Paused
+                || container.run == Run::Stopped && container.note == Note::Asleep;
+            let retries = self.keeper.core.tenants.get(&tenant).map(|entry| entry.rest.retry);
+            if leased && rests && retries.is_none_or(|at| at <= self.now) {
+                return Err(format!("tenant {tenant} rests and nobody wakes it for its lease"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Somebody who holds a live lease on it.
+    fn leased(&self, tenant: usize) -> Option<u8> {
+        let live = |(holder, granted): (&u8, &Granted)| {
+            (self.tenant_of(*holder) == tenant && granted.is_live(self.now)).then_some(*holder)
+        };
+        self.granted.iter().find_map(live)
+    }
+
+    /// Holders of one router differ by crashes: eight each.
+    pub(super) fn tenant_of(&self, holder: u8) -> usize {
+        self.routers[usize::from(holder) / 8].tenant
+    }
+}
+
+pub(super) fn used(number: u64, idle: Millis) -> Used {
+    Used { number, idle, requests: 0, streams: 0 }
+}

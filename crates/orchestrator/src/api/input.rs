@@ -1,0 +1,237 @@
+//! What callers send, read strictly: unknown fields are refused, and each fault names its field and the rule.
+
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{FromRequestParts, Path};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use protocol::orchestrator::Apply;
+use protocol::{TenantId, Timestamp};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use service::failure::Failure;
+
+use crate::driver::LogsWanted;
+use crate::images::Images;
+
+/// Boxed: what is read well must not pay for the size of what is not.
+pub(super) type Read<T> = Result<T, Box<Failure>>;
+
+/// The least that the engine takes.
+const LEAST_MEMORY: u64 = 6 << 20;
+const LEAST_PIDS: u32 = 16;
+const LEAST_CPU: u32 = 10;
+
+/// The tenant that the path names. What is no id, and bytes that are no text, name none.
+pub(super) struct Id(pub(super) TenantId);
+
+impl<S: Send + Sync> FromRequestParts<S> for Id {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        let text = Path::<String>::from_request_parts(parts, state).await.ok();
+        text.and_then(|text| text.parse().ok()).map(Self).ok_or_else(|| {
+            Failure::new(StatusCode::NOT_FOUND, "no_such_tenant", "A tenant's id is a UUID.")
+        })
+    }
+}
+
+/// A body of JSON, of `most` bytes as its route allows.
+pub(super) fn json<T: DeserializeOwned>(
+    body: Result<Bytes, BytesRejection>,
+    most: usize,
+) -> Read<T> {
+    let body = body.map_err(|rejection| {
+        Box::new(match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => Failure::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "body_too_large",
+                format!("A body may have {} KiB at most.", most >> 10),
+            ),
+            status => Failure::new(status, "invalid_body", "The body broke off."),
+        })
+    })?;
+    service::object::from_slice(&body).map_err(|error| {
+        Box::new(Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_body", error.to_string()))
+    })
+}
+
+pub(super) fn apply(
+    id: TenantId,
+    body: Result<Bytes, BytesRejection>,
+    images: &Images,
+) -> Read<Apply> {
+    let apply: Apply = json(body, super::BODY_LIMIT)?;
+    let faults = faults(id, &apply, images);
+    if faults.is_empty() {
+        return Ok(apply);
+    }
+    let failure =
+        Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_spec", "The spec has faults.");
+    let tell = |f: Failure, fault: Fault| f.field(&fault.field, fault.code, fault.rule);
+    Err(faults.into_iter().fold(failure, tell).into())
+}
+
+struct Fault {
+    field: String,
+    code: &'static str,
+    rule: &'static str,
+}
+
+fn faults(id: TenantId, Apply { spec, .. }: &Apply, images: &Images) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    if spec.image.as_deref().is_some_and(|tag| !images.allow(tag)) {
+        faults.push(Fault {
+            field: "spec.image".to_owned(),
+            code: "image_refused",
+            rule: "must be the image of CIAL_TENANT_IMAGE or one of CIAL_TENANT_IMAGES",
+        });
+    }
+    let mut check = |holds: bool, field: &str, rule: &'static str| {
+        if !holds {
+            faults.push(Fault { field: field.to_owned(), code: "invalid", rule });
+        }
+    };
+    check(spec.id == id, "spec.id", "must be the id in the path");
+    check(spec.generation >= 0, "spec.generation", "must not be negative");
+    let limits = spec.limits;
+    check(limits.cpu_millis >= LEAST_CPU, "spec.limits.cpu_millis", "must be at least 10");
+    check(
+        (LEAST_MEMORY..=1 << 50).contains(&limits.memory_bytes),
+        "spec.limits.memory_bytes",
+        "must be at least 6 MiB, and no more than a machine can have",
+    );
+    check(limits.pids >= LEAST_PIDS, "spec.limits.pids", "must be at least 16");
+    for (name, value) in &spec.env {
+        let field = format!("spec.env.{name}");
+        check(is_variable(name), &field, "must be a name of letters, digits and _");
+        check(!is_ours(name), &field, "is a name that the platform uses itself");
+        check(!value.contains('\0'), &field, "must not contain NUL");
+    }
+    faults
+}
+
+fn is_variable(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    !name.is_empty() && name.chars().all(plain) && !name.starts_with(|c: char| c.is_ascii_digit())
+}
+
+fn is_ours(name: &str) -> bool {
+    name == protocol::inside::TENANT_ID
+        || ["CIAL_", "LISTEN_", "LD_"].iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// `?tail=&since=&follow=`, each of which may be left out.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct LogsQuery {
+    tail: String,
+    since: String,
+    follow: String,
+}
+
+pub(super) fn logs(query: &LogsQuery) -> Read<LogsWanted> {
+    let fault = |field: &str, rule: &str| {
+        let detail = format!("{field} {rule}.");
+        let failure = Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_query", detail);
+        Box::new(failure.field(field, "invalid", rule))
+    };
+    let tail = match query.tail.as_str() {
+        "" | "all" => None,
+        text => Some(text.parse().map_err(|_| fault("tail", "must be a number of lines, or all"))?),
+    };
+    let since = match query.since.as_str() {
+        "" => None,
+        text => Some(
+            moment(text)
+                .ok_or_else(|| fault("since", "must be an RFC 3339 time or seconds since 1970"))?,
+        ),
+    };
+    let follow = match query.follow.as_str() {
+        "" | "0" | "false" => false,
+        "1" | "true" => true,
+        _ => return Err(fault("follow", "must be 0 or 1")),
+    };
+    Ok(LogsWanted { tail, since, follow })
+}
+
+fn moment(text: &str) -> Option<i64> {
+    let at = || text.parse::<Timestamp>().ok().map(|at| at.timestamp());
+    text.parse().ok().or_else(at).filter(|seconds| *seconds >= 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "0192f0c1-2345-7abc-8def-0123456789ab";
+
+    fn read(body: &str) -> Result<Apply, String> {
+        let told = |f: Box<Failure>| {
+            let fields: Vec<_> =
+                f.problem.errors.iter().map(|e| format!("{} {}", e.field, e.message)).collect();
+            if fields.is_empty() { f.to_string() } else { fields.join("; ") }
+        };
+        let images = Images::new("cial-tenant:dev", "a/b:c".parse().unwrap());
+        apply(ID.parse().unwrap(), Ok(Bytes::copy_from_slice(body.as_bytes())), &images)
+            .map_err(told)
+    }
+
+    fn spec(more: &str) -> String {
+        format!(r#"{{"run":true,"spec":{{"id":"{ID}","slug":"acme","generation":1{more}}}}}"#)
+    }
+
+    #[test]
+    fn a_good_spec_is_taken() {
+        assert!(read(&spec("")).is_ok());
+        assert!(
+            read(&spec(r#","env":{"A_1":"x y"},"image":"a/b:c","limits":{"pids":64}"#)).is_ok()
+        );
+    }
+
+    #[test]
+    fn each_fault_names_its_field_and_the_rule() {
+        let table = [
+            spec(r#","generation":-1"#).replacen(r#""generation":1,"#, "", 1),
+            spec(r#","image":"postgres:16""#),
+            spec(r#","limits":{"cpu_millis":0,"memory_bytes":1,"pids":0}"#),
+            spec(r#","env":{"1A":"","A=B":""}"#),
+            spec(r#","env":{"TENANT_ID":"x","CIAL_INSTALL":"x","LD_PRELOAD":"x"}"#),
+            spec(r#","volume":"/""#),
+            spec("").replacen("89ab", "89ac", 1),
+            "{".to_owned(),
+        ];
+        let told: Vec<_> = table.iter().map(|body| read(body).unwrap_err()).collect();
+        insta::assert_snapshot!(told.join("\n"), @r"
+        spec.generation must not be negative
+        spec.image must be the image of CIAL_TENANT_IMAGE or one of CIAL_TENANT_IMAGES
+        spec.limits.cpu_millis must be at least 10; spec.limits.memory_bytes must be at least 6 MiB, and no more than a machine can have; spec.limits.pids must be at least 16
+        spec.env.1A must be a name of letters, digits and _; spec.env.A=B must be a name of letters, digits and _
+        spec.env.CIAL_INSTALL is a name that the platform uses itself; spec.env.LD_PRELOAD is a name that the platform uses itself; spec.env.TENANT_ID is a name that the platform uses itself
+        invalid_body: unknown field `volume`, expected one of `id`, `slug`, `generation`, `image`, `env`, `limits`, `policy` at line 1 column 101
+        spec.id must be the id in the path
+        invalid_body: EOF while parsing an object at line 1 column 1
+        ");
+    }
+
+    #[test]
+    fn logs_are_asked_for_by_lines_time_and_following() {
+        let ask = |tail: &str, since: &str, follow: &str| {
+            let query = LogsQuery {
+                tail: tail.to_owned(),
+                since: since.to_owned(),
+                follow: follow.to_owned(),
+            };
+            logs(&query).map_err(|f| f.to_string())
+        };
+        let wanted = LogsWanted { tail: Some(100), since: Some(1_700_000_000), follow: true };
+        assert_eq!(ask("100", "1700000000", "1"), Ok(wanted));
+        assert_eq!(ask("100", "2023-11-14T22:13:20Z", "true"), Ok(wanted));
+        assert_eq!(ask("all", "", "0"), Ok(LogsWanted::default()));
+        for (tail, since, follow) in
+            [("-1", "", ""), ("", "yesterday", ""), ("", "", "yes"), ("", "-5", "")]
+        {
+            assert!(ask(tail, since, follow).is_err());
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! Tenants over HTTP: each handler reads, asks the keeper, answers.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::{Body, Bytes};
+use axum::extract::rejection::{BytesRejection, QueryRejection};
+use axum::extract::{Query, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use protocol::orchestrator::{Observed, ObservedList};
+use service::failure::Failure;
+
+use super::input::{self, Id, LogsQuery};
+use super::{App, refused};
+use crate::driver::Stats;
+use crate::images::Images;
+
+pub(super) async fn list(State(keeper): App) -> Result<Json<ObservedList>, Failure> {
+    let mut tenants = keeper.feed().map_err(refused)?.list();
+    tenants.sort_by_key(|t| t.id);
+    Ok(Json(ObservedList { tenants }))
+}
+
+pub(super) async fn watch(State(keeper): App) -> Result<Response, Failure> {
+    Ok(keeper.feed().map_err(refused)?.answer())
+}
+
+pub(super) async fn apply(
+    State(keeper): App,
+    State(images): State<Arc<Images>>,
+    Id(id): Id,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<Observed>, Failure> {
+    let apply = input::apply(id, body, &images).map_err(|f| *f)?;
+    Ok(Json(keeper.apply(apply).await.map_err(refused)?))
+}
+
+pub(super) async fn stop(State(keeper): App, Id(id): Id) -> Result<Json<Observed>, Failure> {
+    Ok(Json(keeper.stop(id).await.map_err(refused)?))
+}
+
+pub(super) async fn remove(State(keeper): App, Id(id): Id) -> Result<StatusCode, Failure> {
+    keeper.delete(id).await.map_err(refused)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn logs(
+    State(keeper): App,
+    Id(id): Id,
+    query: Result<Query<LogsQuery>, QueryRejection>,
+) -> Result<Response, Failure> {
+    let Query(query) = query.map_err(|rejection| {
+        Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_query", rejection.body_text())
+    })?;
+    let wanted = input::logs(&query).map_err(|f| *f)?;
+    let lines = keeper.driver().logs(id, wanted).await.map_err(refused)?;
+    let mut answer = Body::from_stream(lines).into_response();
+    let kind = HeaderValue::from_static("text/plain; charset=utf-8");
+    answer.headers_mut().insert(header::CONTENT_TYPE, kind);
+    Ok(answer)
+}
+
+pub(super) async fn stats(State(keeper): App, Id(id): Id) -> Result<Json<Stats>, Failure> {
+    Ok(Json(keeper.driver().stats(id).await.map_err(refused)?))
+}

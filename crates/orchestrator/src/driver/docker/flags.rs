@@ -1,0 +1,396 @@
+//! From a spec to what the engine is told. Pure: the same spec is always the same container.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use bollard::models::{
+    ContainerCreateBody, ContainerUpdateBody, HostConfig, Ipam, IpamConfig, Mount, MountType,
+    NetworkCreateRequest, PortBinding, VolumeCreateRequest,
+};
+use protocol::id::labels;
+use protocol::spec::{Limits, Spec};
+use protocol::{InstallName, TenantId, inside};
+
+use super::pool::Net;
+use crate::driver::STOP_PATIENCE;
+
+/// Shared with `smoke-tenant`: production flags are written down once.
+const HOST_CONFIG: &str = include_str!("../../../../../docker/tenant.json");
+const SECCOMP: &str = include_str!("../../../../../docker/seccomp.json");
+
+/// Which image a container was made from, by tag: a list shows an id once the tag has moved on.
+pub(super) const IMAGE_LABEL: &str = "cial.image";
+
+/// What the installation put into a container, or a network, besides its spec: see [`House::flags`].
+pub(super) const FLAGS_LABEL: &str = "cial.flags";
+
+/// What is the same for every tenant of an installation.
+#[derive(Clone, Debug)]
+pub struct House {
+    pub install: InstallName,
+    /// The tag for specs that name none.
+    pub image: String,
+    /// Publish :8080 on a free port of 127.0.0.1.
+    pub publish: bool,
+    /// Whether tenants reach the world outside.
+    pub egress: bool,
+}
+
+impl House {
+    pub(super) fn image<'a>(&'a self, spec: &'a Spec) -> &'a str {
+        spec.image.as_deref().unwrap_or(&self.image)
+    }
+
+    /// On what belongs to the installation and to no tenant.
+    pub(super) fn own_labels(&self) -> HashMap<String, String> {
+        HashMap::from([
+            (labels::MANAGED.to_owned(), "1".to_owned()),
+            (labels::INSTALL.to_owned(), self.install.to_string()),
+        ])
+    }
+
+    pub(super) fn labels(&self, id: TenantId) -> HashMap<String, String> {
+        let mut labels = self.own_labels();
+        labels.insert(labels::TENANT.to_owned(), id.to_string());
+        labels
+    }
+
+    /// What finds everything of this installation, and of one tenant where `id` is given.
+    pub(super) fn filters(&self, id: Option<TenantId>) -> HashMap<String, Vec<String>> {
+        let mut wanted =
+            vec![format!("{}=1", labels::MANAGED), format!("{}={}", labels::INSTALL, self.install)];
+        wanted.extend(id.map(|id| format!("{}={id}", labels::TENANT)));
+        HashMap::from([("label".to_owned(), wanted)])
+    }
+
+    /// Nothing for which this is false is ever touched.
+    pub(super) fn owns(&self, found: &HashMap<String, String>) -> bool {
+        found.get(labels::MANAGED).is_some_and(|v| v == "1")
+            && found.get(labels::INSTALL).is_some_and(|v| v == self.install.as_str())
+    }
+
+    pub(super) fn owns_for(&self, found: &HashMap<String, String>, id: TenantId) -> bool {
+        self.owns(found) && found.get(labels::TENANT).is_some_and(|v| *v == id.to_string())
+    }
+
+    pub(super) fn volume(
+        &self,
+        name: &str,
+        labels: HashMap<String, String>,
+    ) -> VolumeCreateRequest {
+        VolumeCreateRequest {
+            name: Some(name.to_owned()),
+            driver: Some("local".to_owned()),
+            labels: Some(labels),
+            ..VolumeCreateRequest::default()
+        }
+    }
+
+    pub(super) fn network(&self, id: TenantId, subnet: Net) -> NetworkCreateRequest {
+        NetworkCreateRequest {
+            name: id.network(),
+            driver: Some("bridge".to_owned()),
+            internal: Some(!self.egress),
+            enable_ipv6: Some(false),
+            ipam: Some(Ipam {
+                driver: Some("default".to_owned()),
+                config: Some(vec![IpamConfig {
+                    subnet: Some(subnet.to_string()),
+                    gateway: Some(subnet.gateway().to_string()),
+                    ..IpamConfig::default()
+                }]),
+                options: None,
+            }),
+            labels: Some(self.flagged(id)),
+            ..NetworkCreateRequest::default()
+        }
+    }
+
+    fn flagged(&self, id: TenantId) -> HashMap<String, String> {
+        let mut labels = self.labels(id);
+        labels.insert(FLAGS_LABEL.to_owned(), self.flags());
+        labels
+    }
+
+    /// Stands for all that is the installation's choice: where it differs from what something was made with, that is made
+    /// anew at its tenant's next start. The same for all tenants, so that a list's labels tell it.
+    pub(super) fn flags(&self) -> String {
+        let nobody = TenantId::new(uuid::Uuid::nil());
+        let host = HostConfig {
+            // Of the spec, and applied in place.
+            nano_cpus: None,
+            memory: None,
+            memory_swap: None,
+            pids_limit: None,
+            ..self.host(nobody, Path::new("ingress"), Path::new("secrets"))
+        };
+        let mut all = serde_json::json!({ "host": host, "egress": self.egress });
+        // The engine's types hold maps in no order.
+        all.sort_all_objects();
+        format!("{:016x}", fnv1a(all.to_string().as_bytes()))
+    }
+
+    /// `ingress` and `secrets`: the tenant's own directories, as the engine sees them.
+    pub(super) fn container(
+        &self,
+        spec: &Spec,
+        ingress: &Path,
+        secrets: &Path,
+    ) -> ContainerCreateBody {
+        let image = self.image(spec);
+        let mut labels = self.flagged(spec.id);
+        labels.insert(labels::SLUG.to_owned(), spec.slug.to_string());
+        labels.insert(labels::GENERATION.to_owned(), spec.generation.to_string());
+        labels.insert(IMAGE_LABEL.to_owned(), image.to_owned());
+        let limits = limits(spec.limits);
+        let host = HostConfig {
+            nano_cpus: limits.nano_cpus,
+            memory: limits.memory,
+            memory_swap: limits.memory_swap,
+            pids_limit: limits.pids_limit,
+            ..self.host(spec.id, ingress, secrets)
+        };
+        ContainerCreateBody {
+            hostname: Some(spec.slug.to_string()),
+            image: Some(image.to_owned()),
+            env: Some(env(spec)),
+            labels: Some(labels),
+            exposed_ports: self.publish.then(|| vec![port()]),
+            host_config: Some(host),
+            // Of stops that are not ours too: the engine's own, a person's, a machine's that goes down.
+            stop_timeout: i64::try_from(STOP_PATIENCE.as_secs()).ok(),
+            ..ContainerCreateBody::default()
+        }
+    }
+
+    /// Without the limits of a spec.
+    fn host(&self, id: TenantId, ingress: &Path, secrets: &Path) -> HostConfig {
+        let mut host = base();
+        host.network_mode = Some(id.network());
+        host.mounts = Some(vec![
+            volume(id.data_volume(), inside::DATA_DIR),
+            volume(id.files_volume(), inside::FILES_DIR),
+            bind(ingress, inside::INGRESS_DIR, false),
+            bind(secrets, inside::SECRETS_DIR, true),
+        ]);
+        host.port_bindings = self.publish.then(|| {
+            let any_free = PortBinding {
+                host_ip: Some("127.0.0.1".to_owned()),
+                host_port: Some(String::new()),
+            };
+            HashMap::from([(port(), Some(vec![any_free]))])
+        });
+        host
+    }
+}
+
+/// Limits apply in place, to a running container too.
+pub(super) fn limits(limits: Limits) -> ContainerUpdateBody {
+    let memory = i64::try_from(limits.memory_bytes).unwrap_or(i64::MAX);
+    ContainerUpdateBody {
+        nano_cpus: Some(i64::from(limits.cpu_millis) * 1_000_000),
+        memory: Some(memory),
+        memory_swap: Some(memory),
+        pids_limit: Some(i64::from(limits.pids)),
+        ..ContainerUpdateBody::default()
+    }
+}
+
+pub(super) fn limits_fit(host: &HostConfig, wanted: Limits) -> bool {
+    let wanted = limits(wanted);
+    host.nano_cpus == wanted.nano_cpus
+        && host.memory == wanted.memory
+        && host.memory_swap == wanted.memory_swap
+        && host.pids_limit == wanted.pids_limit
+}
+
+fn base() -> HostConfig {
+    let mut host: HostConfig =
+        serde_json::from_str(HOST_CONFIG).expect("docker/tenant.json is a HostConfig, as tested");
+    // The engine takes a profile as text; a newline more or less is not a difference.
+    let profile: serde_json::Value =
+        serde_json::from_str(SECCOMP).expect("docker/seccomp.json is JSON, as tested");
+    host.security_opt.get_or_insert_default().push(format!("seccomp={profile}"));
+    host
+}
+
+fn port() -> String {
+    format!("{}/tcp", inside::INGRESS_PORT)
+}
+
+/// Kept on labels: the same in every build. Nobody gains by a collision.
+fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+fn env(spec: &Spec) -> Vec<String> {
+    let names: Vec<_> = spec.env.keys().map(String::as_str).collect();
+    let mut ours = vec![
+        format!("{}={}", inside::TENANT_ID, spec.slug),
+        format!("{}={}", inside::TENANT_UUID, spec.id),
+    ];
+    if !names.is_empty() {
+        ours.push(format!("{}={}", inside::APP_ENV, names.join(",")));
+    }
+    ours.into_iter().chain(spec.env.iter().map(|(key, value)| format!("{key}={value}"))).collect()
+}
+
+fn volume(name: String, target: &str) -> Mount {
+    Mount {
+        target: Some(target.to_owned()),
+        source: Some(name),
+        typ: Some(MountType::VOLUME),
+        ..Mount::default()
+    }
+}
+
+fn bind(source: &Path, target: &str, read_only: bool) -> Mount {
+    Mount {
+        target: Some(target.to_owned()),
+        source: Some(source.display().to_string()),
+        typ: Some(MountType::BIND),
+        read_only: Some(read_only),
+        // No propagation is asked for: within the engine's own folder, where volumes are, it takes none but its own.
+        ..Mount::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn house() -> House {
+        House {
+            install: "local".parse().unwrap(),
+            image: "cial-tenant:dev".to_owned(),
+            publish: true,
+            egress: true,
+        }
+    }
+
+    fn spec() -> Spec {
+        serde_json::from_value(serde_json::json!({
+            "id": "0192f0c1-2345-7abc-8def-0123456789ab", "slug": "acme", "generation": 7,
+            "env": {"COLOUR": "blue"},
+        }))
+        .unwrap()
+    }
+
+    fn container(house: &House) -> serde_json::Value {
+        let spec = spec();
+        let made = house.container(&spec, Path::new("/e/sockets/x"), Path::new("/e/secrets/x"));
+        let mut made = serde_json::to_value(made).unwrap();
+        made["Labels"][FLAGS_LABEL] = "…".into();
+        for option in made["HostConfig"]["SecurityOpt"].as_array_mut().unwrap() {
+            if option.as_str().unwrap().starts_with("seccomp={") {
+                *option = "seccomp={…}".into();
+            }
+        }
+        made
+    }
+
+    /// All that is not written down in `docker/tenant.json`; of that, only the limits differ.
+    #[test]
+    fn the_whole_container() {
+        let shared: serde_json::Value = serde_json::from_str(HOST_CONFIG).unwrap();
+        let mut made = container(&house());
+        let host = made["HostConfig"].as_object_mut().unwrap();
+        for (key, value) in shared.as_object().unwrap() {
+            match key.as_str() {
+                "NanoCpus" | "Memory" | "MemorySwap" | "PidsLimit" => {}
+                "SecurityOpt" => {
+                    let options = host.get_mut(key).and_then(|o| o.as_array_mut()).unwrap();
+                    assert_eq!(options.pop().unwrap(), "seccomp={…}");
+                    assert_eq!(host.remove(key).as_ref(), Some(value));
+                }
+                _ => assert_eq!(host.remove(key).as_ref(), Some(value), "{key}"),
+            }
+        }
+        // The engine's types hold labels in no order.
+        made.sort_all_objects();
+        insta::assert_snapshot!(serde_json::to_string_pretty(&made).unwrap());
+    }
+
+    /// What an issue or a person asked for by name, apart from the rest of the picture.
+    #[test]
+    fn the_promises_about_a_container() {
+        let made = container(&house());
+        assert_eq!(made["StopTimeout"], 12, "longer than PID 1 drains");
+        let host = &made["HostConfig"];
+        assert_eq!(host["NanoCpus"], 2_000_000_000_i64);
+        assert_eq!(host["Memory"], 4_294_967_296_i64);
+        assert_eq!(host["MemorySwap"], host["Memory"]);
+        assert_eq!(host["PidsLimit"], 512);
+        assert_eq!(host["CapDrop"], serde_json::json!(["ALL"]));
+        assert_eq!(host["ReadonlyRootfs"], true);
+        assert!(host["Binds"].is_null(), "Binds would make a missing source as root");
+        assert_eq!(host["PortBindings"]["8080/tcp"][0]["HostIp"], "127.0.0.1");
+        assert!(host["SecurityOpt"].as_array().unwrap().contains(&"no-new-privileges".into()));
+    }
+
+    #[test]
+    fn nothing_is_published_unless_asked_for() {
+        let made = container(&House { publish: false, ..house() });
+        assert!(made["HostConfig"]["PortBindings"].is_null());
+        assert!(made["ExposedPorts"].is_null());
+    }
+
+    #[test]
+    fn without_egress_the_network_is_internal() {
+        let subnet = "10.201.0.8/29".parse().unwrap();
+        let made = House { egress: false, ..house() }.network(spec().id, subnet);
+        assert_eq!(made.internal, Some(true));
+        assert_eq!(house().network(spec().id, subnet).internal, Some(false));
+    }
+
+    #[test]
+    fn flags_are_the_installations_choices_and_nothing_of_a_tenant() {
+        let flags = house().flags();
+        assert_eq!(flags, house().flags(), "the same each time");
+        for other in [House { egress: false, ..house() }, House { publish: false, ..house() }] {
+            assert_ne!(other.flags(), flags, "{other:?}");
+        }
+        let image = "another:tag".to_owned();
+        assert_eq!(House { image, ..house() }.flags(), flags, "an image is looked at by its id");
+        let network = house().network(spec().id, "10.201.0.8/29".parse().unwrap());
+        let made = house().container(&spec(), Path::new("/e/sockets/x"), Path::new("/e/secrets/x"));
+        for labels in [network.labels, made.labels] {
+            assert_eq!(labels.unwrap()[FLAGS_LABEL], flags);
+        }
+    }
+
+    #[test]
+    fn a_hash_that_is_kept_is_the_published_one() {
+        for (text, hash) in [("", 0xcbf2_9ce4_8422_2325), ("foobar", 0x8594_4171_f739_67e8)] {
+            assert_eq!(fnv1a(text.as_bytes()), hash, "{text}");
+        }
+    }
+
+    #[test]
+    fn only_what_carries_both_labels_is_ours() {
+        let ours = house().labels(spec().id);
+        assert!(house().owns(&ours) && house().owns_for(&ours, spec().id));
+        for key in [labels::MANAGED, labels::INSTALL] {
+            let mut less = ours.clone();
+            less.remove(key);
+            assert!(!house().owns(&less), "{key}");
+            less.insert(key.to_owned(), "other".to_owned());
+            assert!(!house().owns(&less), "{key}");
+        }
+        let mut others = ours;
+        others.insert(labels::TENANT.to_owned(), "other".to_owned());
+        assert!(house().owns(&others) && !house().owns_for(&others, spec().id));
+    }
+
+    #[test]
+    fn limits_are_compared_whole() {
+        let fitting = container(&house());
+        let mut host: HostConfig = serde_json::from_value(fitting["HostConfig"].clone()).unwrap();
+        assert!(limits_fit(&host, Limits::default()));
+        assert!(!limits_fit(&host, Limits { pids: 64, ..Limits::default() }));
+        host.memory_swap = Some(-1);
+        assert!(!limits_fit(&host, Limits::default()));
+    }
+}

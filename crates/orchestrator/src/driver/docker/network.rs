@@ -1,0 +1,236 @@
+//! One bridge network a tenant, with a subnet out of our pool: the engine's own pools end at 31 networks.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bollard::Docker as Client;
+use bollard::models::NetworkInspect;
+use bollard::query_parameters::ListNetworksOptions;
+use protocol::TenantId;
+
+use super::Docker;
+use super::engine::{ACT, LOOK, found, within};
+use super::flags::FLAGS_LABEL;
+use super::pool::{Net, Pool};
+use crate::driver::{Code, Refusal};
+
+/// Which subnets are taken: what the engine listed last, and what is being made right now.
+pub(super) struct Subnets {
+    pool: Pool,
+    taken: Mutex<Taken>,
+}
+
+#[derive(Default)]
+struct Taken {
+    /// `None`: ask the engine before the next one is taken.
+    listed: Option<Vec<Net>>,
+    in_the_making: Vec<Net>,
+}
+
+/// A tenant's network that was found.
+pub(super) struct Network {
+    pub(super) id: String,
+    /// Made with the flags of this installation as it is now.
+    pub(super) fits: bool,
+}
+
+/// A subnet that nobody else in this process takes while this is held.
+struct Held<'a> {
+    net: Net,
+    of: &'a Subnets,
+}
+
+impl Held<'_> {
+    fn made(self) {
+        if let Some(listed) = &mut self.of.taken().listed {
+            listed.push(self.net);
+        }
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.of.taken().in_the_making.retain(|net| *net != self.net);
+    }
+}
+
+/// Others may take subnets from under us; each time the list is read anew.
+const TRIES: u32 = 60;
+/// How long a network that is not listed yet is waited for, and how often.
+const BREATH: Duration = Duration::from_millis(100);
+const BREATHS: u32 = 20;
+
+impl Subnets {
+    pub(super) fn new(pool: Pool) -> Self {
+        Self { pool, taken: Mutex::default() }
+    }
+
+    pub(super) async fn usage(&self, client: &Client) -> Result<(u32, u32), Refusal> {
+        let listed = subnets(client).await?;
+        Ok(self.pool.usage(&listed))
+    }
+
+    async fn hold(&self, client: &Client, avoid: &[Net]) -> Result<Held<'_>, Refusal> {
+        if let Some(held) = self.pick(avoid) {
+            return Ok(held);
+        }
+        // Nothing known, or all gone: some may have come back since.
+        let listed = subnets(client).await?;
+        self.taken().listed = Some(listed);
+        let detail = || {
+            format!(
+                "No free subnet is left in {}: each tenant needs a /29. Delete tenants, or give CIAL_SUBNET_POOL a larger network.",
+                self.pool
+            )
+        };
+        self.pick(avoid).ok_or_else(|| Refusal::new(Code::SubnetsExhausted, detail()))
+    }
+
+    fn pick(&self, avoid: &[Net]) -> Option<Held<'_>> {
+        let mut taken = self.taken();
+        let all = [taken.listed.as_deref()?, &taken.in_the_making, avoid].concat();
+        let net = self.pool.pick(&all)?;
+        taken.in_the_making.push(net);
+        Some(Held { net, of: self })
+    }
+
+    fn doubt(&self) {
+        self.taken().listed = None;
+    }
+
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Docker {
+    /// Looks for the tenant's network; `None` when there is none, a refusal when its name is somebody else's.
+    pub(super) async fn find_network(
+        &self,
+        client: &Client,
+        id: TenantId,
+    ) -> Result<Option<Network>, Refusal> {
+        let name = id.network();
+        let looked = found(LOOK, client.inspect_network(&name, None)).await;
+        let network = match looked {
+            // Two of one name, made by an engine that does not check: which is the right one cannot be told.
+            Err(refusal) if refusal.detail.contains("ambiguous") => {
+                self.remove_networks(client, id).await?;
+                return Ok(None);
+            }
+            looked => looked?,
+        };
+        network.map(|n| self.claim_network(n, id)).transpose()
+    }
+
+    /// The id of the tenant's network, made unless it exists.
+    pub(super) async fn make_network(
+        &self,
+        client: &Client,
+        id: TenantId,
+    ) -> Result<String, Refusal> {
+        let (mut avoid, mut breaths) = (Vec::new(), 0);
+        for _ in 0..TRIES {
+            let held = self.subnets.hold(client, &avoid).await?;
+            let subnet = held.net;
+            let wanted = self.house.network(id, subnet);
+            let refused = match within(ACT, client.create_network(wanted)).await {
+                Ok(network) => {
+                    held.made();
+                    return Ok(network.id);
+                }
+                Err(refused) => refused,
+            };
+            drop(held);
+            self.subnets.doubt();
+            let overlaps = refused.detail.contains("overlap");
+            if !overlaps && !refused.detail.contains("already exists") {
+                return Err(refused);
+            }
+            if let Some(network) = self.find_network(client, id).await? {
+                return Ok(network.id);
+            }
+            if subnets(client).await?.iter().any(|net| net.overlaps(subnet)) {
+                continue;
+            }
+            // Held by what is not listed: a network in the making, maybe ours, begun before we were killed.
+            breaths += 1;
+            if breaths % BREATHS == 0 {
+                avoid.push(subnet);
+            }
+            tokio::time::sleep(BREATH).await;
+        }
+        let detail = format!(
+            "Every subnet tried in {} meets another network of this machine. Set CIAL_SUBNET_POOL to a range that is free.",
+            self.subnets.pool
+        );
+        Err(Refusal::new(Code::SubnetsExhausted, detail))
+    }
+
+    /// Removes all networks of the tenant, whoever is attached.
+    pub(super) async fn remove_networks(
+        &self,
+        client: &Client,
+        id: TenantId,
+    ) -> Result<(), Refusal> {
+        for network in self.networks_of(client, id).await? {
+            let inspected = found(LOOK, client.inspect_network(&network, None)).await?;
+            let attached = inspected.and_then(|n| n.containers).unwrap_or_default();
+            for container in attached.into_keys() {
+                let leave =
+                    bollard::models::NetworkDisconnectRequest { container, force: Some(true) };
+                found(ACT, client.disconnect_network(&network, leave)).await?;
+            }
+            found(ACT, client.remove_network(&network)).await?;
+        }
+        self.subnets.doubt();
+        Ok(())
+    }
+
+    pub(super) async fn networks_of(
+        &self,
+        client: &Client,
+        id: TenantId,
+    ) -> Result<Vec<String>, Refusal> {
+        let wanted = ListNetworksOptions { filters: Some(self.house.filters(Some(id))) };
+        let networks = within(LOOK, client.list_networks(Some(wanted))).await?;
+        Ok(networks.into_iter().filter_map(|n| n.id).collect())
+    }
+
+    fn claim_network(&self, network: NetworkInspect, id: TenantId) -> Result<Network, Refusal> {
+        let labels = network.labels.unwrap_or_default();
+        self.claim("network", &id.network(), &labels, id)?;
+        Ok(Network { id: network.id.unwrap_or_default(), fits: self.flags_fit(&labels) })
+    }
+
+    /// What was made before flags were noted fits nothing.
+    pub(super) fn flags_fit(&self, labels: &HashMap<String, String>) -> bool {
+        labels.get(FLAGS_LABEL).is_some_and(|made_with| *made_with == self.flags)
+    }
+
+    /// Refuses to go on with something that has our name but is not ours.
+    pub(super) fn claim(
+        &self,
+        kind: &str,
+        name: &str,
+        labels: &HashMap<String, String>,
+        id: TenantId,
+    ) -> Result<(), Refusal> {
+        if self.house.owns_for(labels, id) {
+            return Ok(());
+        }
+        let detail = format!(
+            "A {kind} named {name} exists on the engine but does not belong to installation {}. Remove or rename it.",
+            self.house.install
+        );
+        Err(Refusal::new(Code::NameTaken, detail))
+    }
+}
+
+/// All IPv4 subnets of the engine's networks, ours and others'.
+async fn subnets(client: &Client) -> Result<Vec<Net>, Refusal> {
+    let networks = within(LOOK, client.list_networks(None)).await?;
+    let configs = networks.into_iter().filter_map(|n| n.ipam?.config).flatten();
+    Ok(configs.filter_map(|c| c.subnet?.parse().ok()).collect())
+}

@@ -1,0 +1,171 @@
+//! Why something was not done: a stable word to branch on and a sentence to act on.
+
+use std::fmt;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Code {
+    NoSuchTenant,
+    TenantDeleted,
+    ImageMissing,
+    ImageInvalid,
+    NameTaken,
+    PortConflict,
+    SubnetsExhausted,
+    DiskFull,
+    EngineUnreachable,
+    EngineTimeout,
+    EngineTooOld,
+    EngineRefused,
+    /// What runs on the engine was not listed yet: nothing can be said, least of all "gone".
+    NotListed,
+    /// A fault of our own.
+    Internal,
+}
+
+impl Code {
+    pub const ALL: [Self; 14] = [
+        Self::NoSuchTenant,
+        Self::TenantDeleted,
+        Self::ImageMissing,
+        Self::ImageInvalid,
+        Self::NameTaken,
+        Self::PortConflict,
+        Self::SubnetsExhausted,
+        Self::DiskFull,
+        Self::EngineUnreachable,
+        Self::EngineTimeout,
+        Self::EngineTooOld,
+        Self::EngineRefused,
+        Self::NotListed,
+        Self::Internal,
+    ];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NoSuchTenant => "no_such_tenant",
+            Self::TenantDeleted => "tenant_deleted",
+            Self::ImageMissing => "image_missing",
+            Self::ImageInvalid => "image_invalid",
+            Self::NameTaken => "name_taken",
+            Self::PortConflict => "port_conflict",
+            Self::SubnetsExhausted => "subnets_exhausted",
+            Self::DiskFull => "disk_full",
+            Self::EngineUnreachable => "engine_unreachable",
+            Self::EngineTimeout => "engine_timeout",
+            Self::EngineTooOld => "engine_too_old",
+            Self::EngineRefused => "engine_refused",
+            Self::NotListed => "not_listed",
+            Self::Internal => "internal",
+        }
+    }
+
+    pub const fn status(self) -> u16 {
+        match self {
+            Self::NoSuchTenant => 404,
+            Self::NameTaken | Self::PortConflict => 409,
+            Self::TenantDeleted => 410,
+            Self::ImageMissing | Self::ImageInvalid => 422,
+            Self::Internal => 500,
+            Self::EngineRefused => 502,
+            Self::EngineUnreachable | Self::EngineTooOld | Self::NotListed => 503,
+            Self::EngineTimeout => 504,
+            Self::SubnetsExhausted | Self::DiskFull => 507,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub code: Code,
+    pub detail: String,
+}
+
+impl Refusal {
+    pub fn new(code: Code, detail: impl Into<String>) -> Self {
+        Self { code, detail: detail.into() }
+    }
+
+    /// Worth remembering as the tenant's own reason. An engine that is away has a reason that all share, and
+    /// that ends for all at once.
+    pub fn is_about_the_tenant(&self) -> bool {
+        match self.code {
+            Code::ImageMissing
+            | Code::ImageInvalid
+            | Code::NameTaken
+            | Code::PortConflict
+            | Code::SubnetsExhausted
+            | Code::DiskFull
+            | Code::EngineTimeout
+            | Code::EngineRefused
+            | Code::Internal => true,
+            Code::NoSuchTenant
+            | Code::TenantDeleted
+            | Code::EngineUnreachable
+            | Code::EngineTooOld
+            | Code::NotListed => false,
+        }
+    }
+
+    /// A start that failed so may go well once the tenant's resources were made again from its spec.
+    pub fn is_mended_by_making(&self) -> bool {
+        match self.code {
+            Code::NoSuchTenant | Code::EngineRefused => true,
+            Code::TenantDeleted
+            | Code::ImageMissing
+            | Code::ImageInvalid
+            | Code::NameTaken
+            | Code::PortConflict
+            | Code::SubnetsExhausted
+            | Code::DiskFull
+            | Code::EngineUnreachable
+            | Code::EngineTimeout
+            | Code::EngineTooOld
+            | Code::NotListed
+            | Code::Internal => false,
+        }
+    }
+
+    pub fn no_such_tenant(id: protocol::TenantId) -> Self {
+        Self::new(Code::NoSuchTenant, format!("The engine has no container of tenant {id}."))
+    }
+
+    pub fn deleted(id: protocol::TenantId) -> Self {
+        let detail = format!("Tenant {id} was deleted. Nothing of it comes back.");
+        Self::new(Code::TenantDeleted, detail)
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.detail)
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_is_a_word_and_a_status() {
+        let lines: Vec<_> =
+            Code::ALL.iter().map(|c| format!("{} {}", c.status(), c.as_str())).collect();
+        insta::assert_snapshot!(lines.join("\n"), @r"
+        404 no_such_tenant
+        410 tenant_deleted
+        422 image_missing
+        422 image_invalid
+        409 name_taken
+        409 port_conflict
+        507 subnets_exhausted
+        507 disk_full
+        503 engine_unreachable
+        504 engine_timeout
+        503 engine_too_old
+        502 engine_refused
+        503 not_listed
+        500 internal
+        ");
+    }
+}

@@ -1,0 +1,82 @@
+//! Which images tenants may be made from: the installation's own, and those that its operator lists beside it.
+
+use std::fmt;
+use std::str::FromStr;
+
+#[derive(Clone, Debug)]
+pub struct Images {
+    /// For specs that name none.
+    own: String,
+    more: Tags,
+}
+
+impl Images {
+    pub fn new(own: impl Into<String>, more: Tags) -> Self {
+        Self { own: own.into(), more }
+    }
+
+    pub fn own(&self) -> &str {
+        &self.own
+    }
+
+    /// By the very tag: what else lies on the engine was not made to be a tenant.
+    pub fn allow(&self, tag: &str) -> bool {
+        tag == self.own || self.more.0.iter().any(|listed| listed == tag)
+    }
+}
+
+/// Tags separated by commas.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tags(Vec<String>);
+
+impl FromStr for Tags {
+    type Err = NotTags;
+
+    fn from_str(text: &str) -> Result<Self, NotTags> {
+        let tags = text.split(',').map(str::trim).map(|tag| is_tag(tag).then(|| tag.to_owned()));
+        tags.collect::<Option<_>>().map(Self).ok_or(NotTags)
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub struct NotTags;
+
+impl fmt::Display for NotTags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("must be names of images with their tags, separated by commas")
+    }
+}
+
+fn is_tag(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-/:@".contains(c);
+    !name.is_empty() && name.len() <= 255 && name.chars().all(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_own_image_and_listed_ones_are_allowed() {
+        let none = Images::new("cial-tenant:dev", Tags::default());
+        let two = Images::new("cial-tenant:dev", "a/b:1, c:2".parse().unwrap());
+        for (tag, by_none, by_two) in [
+            ("cial-tenant:dev", true, true),
+            ("a/b:1", false, true),
+            ("c:2", false, true),
+            ("cial-tenant:other", false, false),
+            ("a/b", false, false),
+            ("postgres:16", false, false),
+            ("", false, false),
+        ] {
+            assert_eq!((none.allow(tag), two.allow(tag)), (by_none, by_two), "{tag}");
+        }
+    }
+
+    #[test]
+    fn a_list_with_anything_but_tags_is_refused() {
+        for text in ["", "a,", "a b", "a;b", &"x".repeat(256)] {
+            assert_eq!(text.parse::<Tags>(), Err(NotTags), "{text}");
+        }
+    }
+}

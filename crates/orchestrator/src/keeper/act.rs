@@ -1,0 +1,364 @@
+//! Does what was decided: asks, freezes, stops, thaws, starts. Each step of an act is taken with the tenant's turn
+//! held, and only after the decision was looked at once more.
+
+use std::sync::Arc;
+
+use futures_util::FutureExt as _;
+use lease::{Act, Depth, Heard, Outcome, Ticket, Woke};
+use protocol::TenantId;
+use protocol::busy::BusyList;
+use protocol::leases::Used;
+use protocol::sleep::{self, LastWake, Phases};
+use protocol::spec::Spec;
+
+use super::desk::{Authority, Order, moment, timestamp};
+use super::{Keeper, why};
+use crate::driver::{Refusal, Run};
+use crate::metrics;
+use crate::metrics::sleep::{Fell, Part};
+use crate::note::Intent;
+
+impl Keeper {
+    /// Never waits: what takes time goes on beside the loop.
+    pub(super) fn follow_order(self: &Arc<Self>, order: Order) {
+        let keeper = self.clone();
+        match order {
+            Order::AskBusy { tenant, generation } => {
+                tokio::spawn(async move { keeper.ask_busy(tenant, generation).await });
+            }
+            Order::Act { tenant, act, ticket } => {
+                self.acts.spawn(async move {
+                    match act {
+                        Act::Freeze | Act::Stop | Act::ThawThenStop => {
+                            keeper.fall(tenant, act, ticket).await;
+                        }
+                        Act::Thaw | Act::Start => keeper.rouse(tenant, act, ticket).await,
+                    }
+                });
+            }
+            Order::Woke { tenant, woke } => self.woke(tenant, woke),
+            Order::Failed { tenant } => {
+                let from = match self.depth(tenant) {
+                    Some(Depth::Frozen) => sleep::Depth::Frozen,
+                    Some(_) | None => sleep::Depth::Sleeping,
+                };
+                self.counters.sleep.woke(from, false);
+            }
+        }
+    }
+
+    async fn ask_busy(self: Arc<Self>, id: TenantId, generation: u64) {
+        let heard = self.hear(id).await;
+        self.desk.tell(|authority, now| authority.heard(now, id, generation, heard));
+    }
+
+    /// Asks it whether it is busy, and keeps its answer for people.
+    async fn hear(&self, id: TenantId) -> Heard {
+        let answer = self.driver.busy(id).await;
+        let heard = heard(&answer);
+        self.counters.sleep.heard(match heard {
+            Heard::Free | Heard::Nothing => metrics::sleep::Heard::Idle,
+            Heard::Busy { .. } | Heard::TooLong { .. } => metrics::sleep::Heard::Busy,
+            Heard::Silent => metrics::sleep::Heard::Nothing,
+        });
+        if let Err(why) = &answer {
+            tracing::debug!(%id, why, "did not say whether it is busy");
+        }
+        if let Some(entry) = self.book().tenants.get_mut(&id) {
+            entry.answer = Some(answer);
+        }
+        heard
+    }
+
+    /// On the way to sleep: whoever asks before the engine is called makes this come to nothing.
+    async fn fall(self: Arc<Self>, id: TenantId, act: Act, ticket: Ticket) {
+        // Before its turn: whoever wants the tenant awake must not stand behind all those that fall asleep.
+        let _queued = self.falls.acquire().await;
+        let turn = self.turn(id).await;
+        let depth = if act == Act::Freeze { sleep::Depth::Frozen } else { sleep::Depth::Sleeping };
+        let Some(begun) = self.begin(id, ticket) else {
+            self.counters.sleep.fell(depth, Fell::Kept);
+            return self.let_go(turn);
+        };
+        let done = match act {
+            Act::ThawThenStop => self.thaw_then_stop(id).await,
+            Act::Stop => self.put_to_sleep(id).await,
+            Act::Freeze | Act::Thaw | Act::Start => self.freeze(id).await,
+        };
+        // As long as it runs it does not sleep: a look at what runs puts that right too.
+        self.change(id, |known| known.ending = false);
+        if let Err(refusal) = &done {
+            tracing::warn!(%id, %refusal, "would not fall asleep");
+            self.refresh(id).await;
+        }
+        let now = self.depth(id);
+        self.counters.sleep.fell(depth, fell(depth, now, done.is_ok()));
+        begun.end(outcome(&done));
+        if matches!(now, Some(Depth::Frozen | Depth::Asleep)) {
+            self.explain(id);
+        }
+        self.let_go(turn);
+    }
+
+    /// The recheck. `None`: not wanted any more, or this process is going.
+    fn begin(&self, id: TenantId, ticket: Ticket) -> Option<Begun<'_>> {
+        let begins = !self.desk.is_leaving()
+            && self.desk.tell(|authority, now| authority.begin(now, id, ticket));
+        begins.then_some(Begun { keeper: self, id, ticket: Some(ticket) })
+    }
+
+    async fn freeze(&self, id: TenantId) -> Result<(), Refusal> {
+        let seen = self.driver.freeze(id).await?;
+        self.change(id, |known| known.look(Some(seen)));
+        Ok(())
+    }
+
+    /// Noted before it is done: after a crash it must not look as if the tenant had ended by itself.
+    async fn put_to_sleep(&self, id: TenantId) -> Result<(), Refusal> {
+        self.change(id, |known| known.ending = true);
+        self.intend(id, Intent::Asleep)?;
+        let seen = self.driver.stop(id).await?;
+        self.change(id, |known| known.look(Some(seen)));
+        Ok(())
+    }
+
+    /// An engine asked to stop a paused container would wait in vain and kill it. Once thawed it is asked: what it
+    /// declared right before it froze, nobody has heard.
+    async fn thaw_then_stop(&self, id: TenantId) -> Result<(), Refusal> {
+        self.thaw(id).await?;
+        let unwanted =
+            |authority: &Authority, _| authority.rest(id).is_some_and(lease::Rest::still_unwanted);
+        // Whoever waits for it by now does not wait for its answer too.
+        if !self.desk.see(unwanted) {
+            return Ok(());
+        }
+        let heard = self.hear(id).await;
+        if self.desk.tell(|authority, now| authority.goes_on(now, id, heard)) {
+            self.put_to_sleep(id).await
+        } else {
+            Ok(())
+        }
+    }
+
+    async fn thaw(&self, id: TenantId) -> Result<(), Refusal> {
+        self.driver.thaw(id).await?;
+        self.change(id, |known| {
+            if let Some(seen) = known.seen.as_mut().filter(|seen| seen.run == Run::Paused) {
+                seen.run = Run::Running;
+            }
+        });
+        Ok(())
+    }
+
+    /// Somebody waits for it.
+    async fn rouse(self: Arc<Self>, id: TenantId, act: Act, ticket: Ticket) {
+        let turn = if let Some(turn) = self.turn(id).now_or_never() {
+            turn
+        } else {
+            self.desk.tell(|authority, now| authority.put_off(now, id, ticket));
+            self.turn(id).await
+        };
+        // Owners' starts are starts at the same engine.
+        let _queued = match act {
+            Act::Start => self.starts.acquire().await.ok(),
+            Act::Thaw | Act::Freeze | Act::Stop | Act::ThawThenStop => None,
+        };
+        let Some(begun) = self.begin(id, ticket) else { return self.let_go(turn) };
+        let done = match act {
+            Act::Start => self.start_again(id).await,
+            Act::Thaw | Act::Freeze | Act::Stop | Act::ThawThenStop => self.thaw(id).await,
+        };
+        let told = done.as_ref().err().map(|refusal| refusal.detail.clone());
+        let refused = told
+            .clone()
+            .filter(|_| done.as_ref().is_err_and(|refusal| refusal.is_about_the_tenant()));
+        if let Some(entry) = self.book().tenants.get_mut(&id) {
+            entry.unwoken = told;
+        }
+        if let Err(refusal) = &done {
+            tracing::warn!(%id, %refusal, "could not be woken");
+            self.refresh(id).await;
+            if act == Act::Start {
+                self.back_to_sleep(id);
+            }
+        }
+        self.change(id, |known| {
+            (known.ending, known.starting) = (false, false);
+            known.refused = refused;
+        });
+        begun.end(outcome(&done));
+        self.let_go(turn);
+    }
+
+    /// One that could not be started sleeps as before, and can be asked for again.
+    fn back_to_sleep(&self, id: TenantId) {
+        let rests = |known: &mut super::view::Known| {
+            !known.seen.as_ref().is_some_and(|seen| seen.run.is_alive())
+        };
+        if self.change(id, rests)
+            && let Err(refusal) = self.intend(id, Intent::Asleep)
+        {
+            tracing::error!(%id, %refusal, "could not note that it sleeps");
+        }
+    }
+
+    /// Where nothing has changed since it was stopped, the engine's start call is all there is.
+    async fn start_again(&self, id: TenantId) -> Result<(), Refusal> {
+        self.refuse_deleted(id)?;
+        let (spec, anew) = self.recipe(id);
+        if let Some(spec) = spec.as_ref().filter(|_| anew) {
+            self.ensured(spec).await?;
+        }
+        self.change(id, |known| known.starting = true);
+        self.intend(id, Intent::Running)?;
+        match (self.started(id).await, spec) {
+            // What it was made of may be gone: its network, its container. Once more from its spec.
+            (Err(refusal), Some(spec)) if !anew && refusal.is_mended_by_making() => {
+                self.ensured(&spec).await?;
+                self.started(id).await
+            }
+            (done, _) => done,
+        }
+    }
+
+    /// Its spec as far as it is known, and whether its container must be made anew from that.
+    fn recipe(&self, id: TenantId) -> (Option<Spec>, bool) {
+        let book = self.book();
+        let Some(known) = book.tenants.get(&id).map(|entry| &entry.known) else {
+            return (None, false);
+        };
+        let Some(spec) = known.note.spec.clone() else { return (None, false) };
+        let fits = known.seen.as_ref().is_some_and(|seen| {
+            !seen.image_outdated && !seen.flags_outdated && spec.generation <= seen.generation
+        });
+        (Some(spec), !fits)
+    }
+
+    /// Before this process ends: what the engine was told is seen to its end, as long as that does not take long.
+    pub async fn acts_ended(&self) {
+        self.acts.close();
+        if tokio::time::timeout(ACTS_PATIENCE, self.acts.wait()).await.is_err() {
+            tracing::warn!("ends while the engine is being called");
+        }
+    }
+
+    /// Writes down why it fell asleep.
+    fn explain(&self, id: TenantId) {
+        let slept = self.desk.see(|authority, _| authority.rest(id).and_then(lease::Rest::slept));
+        let Some(slept) = slept else { return };
+        if let Some(entry) = self.book().tenants.get_mut(&id) {
+            let answer = entry.answer.as_ref();
+            entry.known.note.asleep_because = Some(why::asleep(slept, answer));
+        }
+        self.save_or_log(id);
+    }
+
+    fn woke(&self, id: TenantId, woke: Woke) {
+        let from = match woke.from {
+            Depth::Frozen => sleep::Depth::Frozen,
+            Depth::Asleep => sleep::Depth::Sleeping,
+            // A start that was not ours was met.
+            Depth::Down | Depth::Booting | Depth::Awake | Depth::Stopped => return,
+        };
+        self.counters.sleep.woke(from, true);
+        let parts = [
+            (Part::Queue, woke.queue),
+            (Part::Engine, woke.engine),
+            (Part::Boot, woke.boot),
+            (Part::Total, woke.total),
+        ];
+        for (part, millis) in parts {
+            self.counters.sleep.took(from, part, std::time::Duration::from_millis(millis));
+        }
+        let short = |millis: u64| u32::try_from(millis).unwrap_or(u32::MAX);
+        let (queue, engine, boot) = (short(woke.queue), short(woke.engine), short(woke.boot));
+        let wake = LastWake {
+            at: timestamp(woke.at),
+            from,
+            total_ms: short(woke.total),
+            phases_ms: Phases { queue, engine, boot, first_byte: None },
+        };
+        if let Some(entry) = self.book().tenants.get_mut(&id) {
+            entry.known.note.last_wake = Some(wake);
+        }
+        self.save_or_log(id);
+    }
+
+    /// A router tells when the first byte of an answer came: once a wake.
+    pub(super) fn first_byte(&self, used: &Used) {
+        let Some(millis) = used.first_byte_ms else { return };
+        let from = {
+            let mut book = self.book();
+            let entry = book.tenants.get_mut(&used.tenant);
+            let wake = entry.and_then(|entry| entry.known.note.last_wake.as_mut());
+            let Some(wake) = wake.filter(|wake| wake.phases_ms.first_byte.is_none()) else {
+                return;
+            };
+            wake.phases_ms.first_byte = Some(millis);
+            wake.total_ms = wake.total_ms.saturating_add(millis);
+            wake.from
+        };
+        let time = std::time::Duration::from_millis(millis.into());
+        self.counters.sleep.took(from, Part::FirstByte, time);
+    }
+}
+
+/// Less than an engine leaves us to end in order.
+const ACTS_PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// An act that was begun. One that breaks off is as good as refused: its tenant must not be "being called" for ever.
+struct Begun<'a> {
+    keeper: &'a Keeper,
+    id: TenantId,
+    /// `None`: its end was told.
+    ticket: Option<Ticket>,
+}
+
+impl Begun<'_> {
+    /// Tells what the engine shows now, with the turn still held.
+    fn end(mut self, outcome: Outcome) {
+        self.tell(outcome);
+    }
+
+    fn tell(&mut self, outcome: Outcome) {
+        let (keeper, id) = (self.keeper, self.id);
+        let Some(ticket) = self.ticket.take() else { return };
+        let depth = keeper.depth(id).unwrap_or(Depth::Down);
+        keeper.desk.tell(|authority, now| authority.done(now, id, ticket, outcome, depth));
+    }
+}
+
+impl Drop for Begun<'_> {
+    fn drop(&mut self) {
+        if self.ticket.is_some() {
+            self.keeper.change(self.id, |known| (known.ending, known.starting) = (false, false));
+            self.tell(Outcome::Refused);
+        }
+    }
+}
+
+fn heard(answer: &Result<BusyList, String>) -> Heard {
+    match answer {
+        Err(_) => Heard::Silent,
+        Ok(list) => match list.busy.iter().map(|busy| busy.until).max() {
+            Some(until) => Heard::Busy { until: moment(until) },
+            None => Heard::Free,
+        },
+    }
+}
+
+fn outcome(done: &Result<(), Refusal>) -> Outcome {
+    if done.is_ok() { Outcome::Done } else { Outcome::Refused }
+}
+
+fn fell(wanted: sleep::Depth, now: Option<Depth>, well: bool) -> Fell {
+    let there = match wanted {
+        sleep::Depth::Frozen => Depth::Frozen,
+        sleep::Depth::Sleeping => Depth::Asleep,
+    };
+    match (now == Some(there), well) {
+        (true, _) => Fell::Asleep,
+        (false, true) => Fell::Kept,
+        (false, false) => Fell::Failed,
+    }
+}

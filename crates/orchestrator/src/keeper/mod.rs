@@ -1,0 +1,293 @@
+//! Keeps what is known of each tenant and changes it one operation a tenant at a time.
+//!
+//! Everything it knows comes from the engine (looked at, listed, hinted) and from one small file a tenant.
+//! An operation that was begun goes on when its caller has left: a caller that asks again waits behind it and
+//! meets what it made. When to put a tenant to sleep, and how to wake it, is decided in [`lease::Authority`]; it is
+//! told whatever changes, and what it wants done is done in `act`.
+
+mod act;
+mod desk;
+mod leases;
+mod operate;
+mod rules;
+mod sleep;
+mod sweep;
+mod view;
+mod why;
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use lease::{Awake, Depth, Rouse};
+use protocol::TenantId;
+use protocol::busy::BusyList;
+use protocol::orchestrator::{Observed, Upstream};
+use service::watch::Feed;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::task::TaskTracker;
+
+pub use self::leases::NoLease;
+pub use self::rules::Rules;
+
+use self::desk::{Desk, Order, moment};
+use self::view::Known;
+use crate::driver::{Code, Driver, Refusal};
+use crate::metrics::Counters;
+use crate::metrics::sleep::{Calls, Now};
+use crate::note::{Intent, Notes};
+
+pub struct Keeper {
+    driver: Arc<dyn Driver>,
+    notes: Notes,
+    feed: Feed<Observed>,
+    rules: Rules,
+    /// Locked after the book where both are.
+    desk: Desk,
+    orders: Mutex<Option<mpsc::UnboundedReceiver<Order>>>,
+    starts: Semaphore,
+    falls: Semaphore,
+    /// Everything else that the engine is asked for at once.
+    calls: Semaphore,
+    /// What was begun to put tenants to sleep and to wake them.
+    acts: TaskTracker,
+    book: Mutex<Book>,
+    /// One note at a time: the last one written is the last one known.
+    writing: Mutex<()>,
+    pub counters: Counters,
+    sweeping: tokio::sync::Mutex<()>,
+    /// Orders looks and operations: an older look never overwrites what a newer operation found.
+    clock: AtomicU64,
+}
+
+#[derive(Default)]
+struct Book {
+    tenants: HashMap<TenantId, Entry>,
+    tombs: Tombs,
+    /// Why the engine does not answer; `None` while it does.
+    engine: Option<String>,
+    /// Until then nothing is said of any tenant: unknown is not gone.
+    listed: bool,
+}
+
+#[derive(Default)]
+struct Entry {
+    known: Known,
+    /// Held by the operation that is under way.
+    gate: Arc<tokio::sync::Mutex<()>>,
+    /// Operations under way or waiting.
+    busy: u32,
+    /// When an operation last ended.
+    touched: u64,
+    /// When its spec was last asked for.
+    specified: u64,
+    /// A hint came while an operation was under way.
+    hinted: bool,
+    /// What it said when it was last asked what keeps it busy.
+    answer: Option<Result<BusyList, String>>,
+    /// What the engine said when it last would not wake it.
+    unwoken: Option<String>,
+}
+
+/// Tenants that were deleted since this process began. Bounded: what falls out is app-api's to know.
+#[derive(Default)]
+struct Tombs {
+    order: VecDeque<TenantId>,
+    set: HashSet<TenantId>,
+}
+
+const TOMBS: usize = 65_536;
+const CALLS: usize = 16;
+
+impl Tombs {
+    fn dig(&mut self, id: TenantId) {
+        if self.set.insert(id) {
+            self.order.push_back(id);
+        }
+        if self.order.len() > TOMBS
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.set.remove(&oldest);
+        }
+    }
+}
+
+impl Keeper {
+    /// `epoch`: milliseconds since 1970; see also [`Feed::new`]. Must be called inside a runtime.
+    pub fn new(driver: Arc<dyn Driver>, notes: Notes, epoch: u64, rules: Rules) -> Arc<Self> {
+        let (desk, orders) = Desk::new(epoch, &rules);
+        Arc::new(Self {
+            driver,
+            notes,
+            feed: Feed::new(epoch),
+            desk,
+            orders: Mutex::new(Some(orders)),
+            starts: Semaphore::new(rules.starts),
+            falls: Semaphore::new(rules.falls),
+            calls: Semaphore::new(CALLS),
+            rules,
+            acts: TaskTracker::new(),
+            book: Mutex::default(),
+            writing: Mutex::default(),
+            counters: Counters::default(),
+            sweeping: tokio::sync::Mutex::default(),
+            clock: AtomicU64::default(),
+        })
+    }
+
+    pub fn driver(&self) -> &dyn Driver {
+        &*self.driver
+    }
+
+    /// What is observed of all tenants, unless nothing was listed yet.
+    pub fn feed(&self) -> Result<&Feed<Observed>, Refusal> {
+        let book = self.book();
+        if book.listed {
+            return Ok(&self.feed);
+        }
+        let detail = book.engine.clone().unwrap_or_else(|| {
+            "The engine's containers were not listed yet. Ask again in a moment.".to_owned()
+        });
+        Err(Refusal::new(Code::NotListed, detail))
+    }
+
+    /// Why the engine does not answer; `Ok` while it does.
+    pub fn engine(&self) -> Result<(), String> {
+        let book = self.book();
+        match &book.engine {
+            Some(why) => Err(why.clone()),
+            None if !book.listed => Err("The engine's containers were not listed yet.".to_owned()),
+            None => Ok(()),
+        }
+    }
+
+    /// For `/metrics`.
+    pub fn figures(&self) -> String {
+        let tenants: Vec<_> = self.book().tenants.keys().copied().collect();
+        let now = self.desk.see(|authority, now| Now {
+            leases: tenants
+                .iter()
+                .filter_map(|id| authority.rest(*id))
+                .flat_map(|rest| rest.awake_because(now))
+                .map(|because| match because {
+                    Awake::Leased { holders, .. } => holders,
+                    Awake::Busy { .. }
+                    | Awake::KeeperStarted { .. }
+                    | Awake::EngineRefused { .. }
+                    | Awake::Always => 0,
+                })
+                .sum(),
+            waiting: authority.wake().waiters(),
+            queue: authority.wake().queued(),
+            starts: authority.wake().calls(Rouse::Start),
+            calls: [
+                // Owners' starts are among them.
+                in_use("start", &self.starts, self.rules.starts),
+                Calls {
+                    of: "thaw",
+                    now: authority.wake().calls(Rouse::Thaw),
+                    most: self.rules.thaws,
+                },
+                in_use("sleep", &self.falls, self.rules.falls),
+                in_use("other", &self.calls, CALLS),
+            ],
+        });
+        self.counters.text(&self.feed.list()) + &self.counters.sleep.text(now)
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take_orders(&self) -> Option<mpsc::UnboundedReceiver<Order>> {
+        self.orders.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn observed(&self, id: TenantId) -> Option<Observed> {
+        let book = self.book();
+        book.tenants.get(&id)?.known.observed(book.engine.as_deref())
+    }
+
+    fn depth(&self, id: TenantId) -> Option<Depth> {
+        self.book().tenants.get(&id)?.known.depth()
+    }
+
+    /// Where it is reached, and which generation answers there.
+    fn way_in(&self, id: TenantId) -> Option<(i64, Upstream)> {
+        let book = self.book();
+        let seen = book.tenants.get(&id)?.known.seen.as_ref()?;
+        Some((seen.generation, seen.upstream.clone()?))
+    }
+
+    /// One that the engine shows nothing of may still be asleep.
+    fn remember(&self, id: TenantId) {
+        let mut book = self.book();
+        if book.tenants.contains_key(&id) || book.tombs.set.contains(&id) {
+            return;
+        }
+        let entry = Entry::new(self, id);
+        if entry.known.depth().is_some() {
+            self.show(id, &entry.known, book.engine.as_deref());
+            book.tenants.insert(id, entry);
+        }
+    }
+
+    /// Changes what is known of one tenant and tells the watchers, in one step.
+    fn change<R>(&self, id: TenantId, change: impl FnOnce(&mut Known) -> R) -> R {
+        let mut book = self.book();
+        let engine = book.engine.clone();
+        let entry = book.tenants.entry(id).or_insert_with(|| Entry::new(self, id));
+        let result = change(&mut entry.known);
+        self.show(id, &entry.known, engine.as_deref());
+        result
+    }
+
+    /// Must be called with the book held, so that what is told last is what is known last.
+    fn show(&self, id: TenantId, known: &Known, engine: Option<&str>) {
+        match known.observed(engine) {
+            Some(observed) => {
+                self.feed.put(observed);
+            }
+            None => {
+                self.feed.remove(&id);
+            }
+        }
+        self.tell_depth(id, known);
+    }
+
+    fn tell_depth(&self, id: TenantId, known: &Known) {
+        let Some(depth) = known.depth() else {
+            return self.desk.tell(|authority, _| authority.remove(id));
+        };
+        self.desk.tell(|authority, now| {
+            if authority.rest(id).is_some() {
+                return authority.sees(now, id, depth);
+            }
+            let policy = self.rules.policy(known.note.spec.as_ref());
+            let last_use = known.note.last_use.map_or(now, moment);
+            authority.add(now, id, depth, policy, last_use);
+            if known.note.intent == Intent::Stopped {
+                authority.owner_wants(now, id, false);
+            }
+        });
+    }
+
+    fn is_young(&self) -> bool {
+        self.desk.see(|authority, now| authority.is_young(now))
+    }
+
+    fn now(&self) -> u64 {
+        self.clock.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+fn in_use(of: &'static str, slots: &Semaphore, most: usize) -> Calls {
+    Calls { of, now: most.saturating_sub(slots.available_permits()), most }
+}
+
+impl Entry {
+    fn new(keeper: &Keeper, id: TenantId) -> Self {
+        let known = Known::new(keeper.notes.read(id), keeper.is_young());
+        Self { known, ..Self::default() }
+    }
+}

@@ -1,0 +1,126 @@
+//! The only part that holds the engine's socket: tenants as containers.
+
+pub mod access;
+pub mod api;
+pub mod busy;
+pub mod driver;
+pub mod images;
+pub mod keeper;
+mod metrics;
+pub mod note;
+mod plain;
+mod privilege;
+pub mod ready;
+pub mod rooms;
+pub mod settings;
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use service::{Env, Failed, Vars};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::access::Tokens;
+use crate::driver::docker::{self, Docker, House, Mounts};
+use crate::images::Images;
+use crate::keeper::{Keeper, Rules};
+use crate::note::Notes;
+use crate::rooms::Rooms;
+use crate::settings::{Egress, EnginePaths, Publish, Settings};
+
+/// Serves until it is asked to stop.
+pub fn serve(env: &Env) -> Result<(), Failed> {
+    // First: our secrets can be read by the user that we become, and by no other.
+    privilege::drop_root(&settings::socket(env)?)?;
+    let settings = Settings::read(env)?;
+    service::logs::start(&settings.log);
+    let runtime = tokio::runtime::Runtime::new()?;
+    Ok(runtime.block_on(async {
+        let listener = TcpListener::bind(settings.listen).await.context(settings.listen)?;
+        let stop = service::stop_requested()?;
+        let (tokens, images) = (settings.tokens.clone(), settings.images.clone());
+        let keeper = keeper(settings)?;
+        answer(listener, keeper, images, tokens, stop).await
+    })?)
+}
+
+/// The `healthcheck` subcommand.
+pub fn healthcheck(env: &Env) -> Result<ExitCode, Failed> {
+    let mut vars = Vars::new(env);
+    let listen = vars.or(settings::LISTEN, SocketAddr::from(([0, 0, 0, 0], 3200)));
+    let listen = vars.finish(|| listen)?;
+    let local = SocketAddr::from(([127, 0, 0, 1], listen.port()));
+    Ok(service::probe::healthcheck(local, "/healthz"))
+}
+
+/// Serves the API on `listener` and follows the engine, until `stop`.
+pub async fn answer(
+    listener: TcpListener,
+    keeper: Arc<Keeper>,
+    images: Images,
+    tokens: Tokens,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let mut following = tokio::spawn(keeper.clone().follow());
+    let router = api::router(keeper.clone(), images, tokens);
+    tracing::info!(address = %listener.local_addr()?, "serving");
+    let serving =
+        axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
+    // Watches and followed logs never end by themselves: whoever reads them takes up again elsewhere.
+    let bounded = async {
+        stop.cancelled().await;
+        keeper.drain();
+        tokio::time::sleep(GRACE).await;
+    };
+    tokio::select! {
+        ended = serving => ended?,
+        () = bounded => {}
+        // Nothing would fall asleep or wake any more, and all calls would still be answered.
+        ended = &mut following => {
+            ended.context("the loop that follows the engine broke")?;
+            anyhow::bail!("the loop that follows the engine ended");
+        }
+    }
+    following.abort();
+    keeper.acts_ended().await;
+    keeper.note_uses();
+    Ok(())
+}
+
+const GRACE: std::time::Duration = std::time::Duration::from_secs(2);
+
+fn keeper(settings: Settings) -> anyhow::Result<Arc<Keeper>> {
+    let mounts = match settings.paths {
+        EnginePaths::Volumes => Mounts::Volumes,
+        EnginePaths::Host => {
+            Mounts::Host { sockets: settings.sockets.clone(), secrets: settings.secrets.clone() }
+        }
+    };
+    let rooms = Rooms::new(settings.sockets, settings.secrets, settings.masters);
+    let house = House {
+        install: settings.install,
+        image: settings.images.own().to_owned(),
+        publish: settings.publish == Publish::Loopback,
+        egress: settings.egress == Egress::Open,
+    };
+    let engine = docker::Settings { socket: settings.socket, house, pool: settings.pool, mounts };
+    let driver = Docker::new(engine, rooms).context("cannot watch directories")?;
+    let rules = Rules {
+        starts: settings.starts,
+        freeze_after: settings.freeze_after,
+        sleep_after: settings.sleep_after,
+        ..Rules::default()
+    };
+    // Later than any revision of an earlier run, unless the clock was set back by more than that run took.
+    Ok(Keeper::new(Arc::new(driver), Notes::new(settings.state), unix_millis(), rules))
+}
+
+fn unix_millis() -> u64 {
+    #[expect(clippy::disallowed_methods, reason = "the shell's one look at the clock")]
+    let now = std::time::SystemTime::now();
+    let since = now.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or_default()
+}

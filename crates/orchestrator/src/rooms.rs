@@ -1,0 +1,173 @@
+//! What a container is given from outside before it starts: a directory for its socket, a directory with its
+//! secrets. Both are made anew before each start and hold nothing of any other tenant.
+
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use nix::unistd::{Gid, Uid, chown, geteuid};
+use protocol::TenantId;
+use protocol::inside;
+use service::{Secret, keys};
+
+/// What the per-tenant keys are derived from. Never leaves this process.
+#[derive(Clone, Debug)]
+pub struct Masters {
+    pub sso: Secret,
+    /// PEM: where it exists, tenants get this and no key of their own.
+    pub sso_public: Option<String>,
+    pub route: Secret,
+}
+
+#[derive(Clone, Debug)]
+pub struct Rooms {
+    sockets: PathBuf,
+    secrets: PathBuf,
+    masters: Masters,
+}
+
+impl Rooms {
+    pub fn new(sockets: PathBuf, secrets: PathBuf, masters: Masters) -> Self {
+        Self { sockets, secrets, masters }
+    }
+
+    /// The directory that the tenant's PID 1 puts its socket into.
+    pub fn ingress(&self, id: TenantId) -> PathBuf {
+        self.sockets.join(id.to_string())
+    }
+
+    /// As the router sees it too: both mount the volume at the same place.
+    pub fn socket(&self, id: TenantId) -> PathBuf {
+        self.ingress(id).join(inside::INGRESS_SOCKET)
+    }
+
+    /// Where the tenant says what keeps it busy.
+    pub fn busy(&self, id: TenantId) -> PathBuf {
+        self.ingress(id).join(inside::BUSY_SOCKET)
+    }
+
+    /// Must not be called while the container runs: it would keep the old directories.
+    pub fn make(&self, id: TenantId) -> io::Result<()> {
+        self.remove(id)?;
+        directory(&self.ingress(id), 0o750)?;
+        let secrets = self.secrets.join(id.to_string());
+        directory(&secrets, 0o700)?;
+        match &self.masters.sso_public {
+            Some(pem) => file(&secrets, inside::SSO_PUBLIC_KEY, pem.as_bytes())?,
+            None => file(&secrets, inside::SSO_KEY, &keys::sso_key(&self.masters.sso, id))?,
+        }
+        let route = &self.masters.route;
+        file(&secrets, inside::ROUTE_TOKEN, keys::route_token(route, id).as_bytes())?;
+        file(&secrets, inside::ROUTE_PROOF, keys::route_proof(route, id).as_bytes())
+    }
+
+    pub fn remove(&self, id: TenantId) -> io::Result<()> {
+        for parent in [&self.sockets, &self.secrets] {
+            match fs::remove_dir_all(parent.join(id.to_string())) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                Ok(()) | Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+fn directory(path: &Path, mode: u32) -> io::Result<()> {
+    DirBuilder::new().mode(mode).create(path)?;
+    give(path)
+}
+
+/// Whole or not at all under its name: a tenant never reads half a key.
+fn file(directory: &Path, name: &str, content: &[u8]) -> io::Result<()> {
+    let unfinished = directory.join(format!(".{name}"));
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o400).open(&unfinished)?;
+    file.write_all(content)?;
+    give(&unfinished)?;
+    fs::rename(&unfinished, directory.join(name))
+}
+
+/// To the tenant's `cial`. The service is that user itself; only a start by hand as root must hand it over.
+fn give(path: &Path) -> io::Result<()> {
+    if geteuid().is_root() {
+        let (uid, gid) = (Uid::from_raw(inside::CIAL_UID), Gid::from_raw(inside::CIAL_UID));
+        chown(path, Some(uid), Some(gid))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    /// Goes with its test.
+    struct Base(PathBuf);
+
+    impl Drop for Base {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn rooms(sso_public: Option<&str>) -> (Rooms, TenantId, Base) {
+        let id = TenantId::new(uuid::Uuid::now_v7());
+        let base = std::env::temp_dir().join(format!("cial-rooms-{id}"));
+        let (sockets, secrets) = (base.join("sockets"), base.join("secrets"));
+        fs::create_dir_all(&sockets).unwrap();
+        fs::create_dir_all(&secrets).unwrap();
+        let masters = Masters {
+            sso: Secret::new("s".repeat(40)),
+            sso_public: sso_public.map(str::to_owned),
+            route: Secret::new("r".repeat(40)),
+        };
+        (Rooms::new(sockets, secrets, masters), id, Base(base))
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o7777
+    }
+
+    fn names(path: &Path) -> Vec<String> {
+        let entries = fs::read_dir(path).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_tenant_gets_its_own_keys_and_only_it_may_read_them() {
+        let (rooms, id, _base) = rooms(None);
+        rooms.make(id).unwrap();
+        let secrets = rooms.secrets.join(id.to_string());
+        assert_eq!(names(&secrets), ["route-proof", "route-token", "sso-key"]);
+        assert_eq!(mode(&secrets), 0o700);
+        assert_eq!(mode(&rooms.ingress(id)), 0o750);
+        for name in names(&secrets) {
+            assert_eq!(mode(&secrets.join(name)), 0o400);
+        }
+        let key = fs::read(secrets.join(inside::SSO_KEY)).unwrap();
+        assert_eq!(key, keys::sso_key(&rooms.masters.sso, id));
+    }
+
+    #[test]
+    fn where_there_is_a_public_key_no_tenant_holds_a_key_to_sign_with() {
+        let (rooms, id, _base) = rooms(Some("PEM"));
+        rooms.make(id).unwrap();
+        let secrets = rooms.secrets.join(id.to_string());
+        assert_eq!(names(&secrets), ["route-proof", "route-token", "sso-public.pem"]);
+    }
+
+    #[test]
+    fn made_anew_means_nothing_old_is_left_and_removing_twice_is_fine() {
+        let (rooms, id, _base) = rooms(None);
+        rooms.make(id).unwrap();
+        fs::write(rooms.socket(id), "stale").unwrap();
+        rooms.make(id).unwrap();
+        assert!(!rooms.socket(id).exists());
+        rooms.remove(id).unwrap();
+        rooms.remove(id).unwrap();
+        assert!(!rooms.ingress(id).exists());
+    }
+}

@@ -1,0 +1,192 @@
+//! Falling asleep and waking on the real engine.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bollard::query_parameters::EventsOptionsBuilder;
+use futures_util::TryStreamExt as _;
+use futures_util::future::join_all;
+use orchestrator::keeper::Rules;
+use protocol::leases::Intent;
+use protocol::orchestrator::{Phase, Upstream};
+use protocol::sleep::Depth;
+use protocol::spec::{Limits, Spec};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+
+use crate::support::asking::{Router, refused};
+use crate::support::{Install, PATIENCE, apply, image, spec, with_install};
+
+const SHORT: Rules = Rules {
+    starts: 2,
+    freeze_after: Some(Duration::from_secs(1)),
+    sleep_after: Some(Duration::from_secs(3)),
+    lease: Duration::from_millis(1_500),
+    ..Rules::DEFAULT
+};
+const FREEZES: Rules = Rules { sleep_after: None, ..SHORT };
+const STOPS: Rules =
+    Rules { freeze_after: None, sleep_after: Some(Duration::from_secs(1)), ..SHORT };
+/// Any time: no two processes of a test begin at the same one.
+const BEGAN: u64 = 1_795_000_000_000;
+
+/// What the engine did with this tenant's container, in order.
+async fn events(install: &Install, spec: &Spec) -> Vec<String> {
+    let filters = HashMap::from([
+        ("type".to_owned(), vec!["container".to_owned()]),
+        ("container".to_owned(), vec![spec.id.container()]),
+    ]);
+    let now = install.client.info().await.unwrap().system_time.unwrap();
+    let until = chrono::DateTime::parse_from_rfc3339(&now).unwrap().timestamp() + 1;
+    let wanted = EventsOptionsBuilder::default()
+        .since("0")
+        .until(&until.to_string())
+        .filters(&filters)
+        .build();
+    let events: Vec<_> = install.client.events(Some(wanted)).try_collect().await.unwrap();
+    events.into_iter().filter_map(|event| event.action).collect()
+}
+
+/// One request over its socket, as the router sends it.
+async fn answers(upstream: &Upstream) -> bool {
+    let Upstream::Unix(path) = upstream else { return false };
+    let mut stream = UnixStream::connect(path).await.unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    // A frozen one takes the request and does not answer.
+    let read = stream.read_to_string(&mut answer);
+    tokio::time::timeout(PATIENCE, read).await.expect("it is awake").unwrap();
+    answer.starts_with("HTTP/1.1 200 ")
+}
+
+#[tokio::test]
+async fn left_alone_it_freezes_then_stops_and_one_request_brings_it_back_from_either() {
+    with_install(async |install| {
+        let (spec, running) = (spec("acme", ""), install.keeper_with(BEGAN, FREEZES));
+        running.run(&spec).await;
+        running.until_phase(spec.id, Phase::Frozen).await;
+        let router = Router::new(&running.keeper);
+        let grant = router.ask(spec.id, Intent::Background, 60_000).await.unwrap();
+        assert!(grant.woke && answers(&grant.upstream).await);
+        router.release(spec.id);
+        running.until_phase(spec.id, Phase::Frozen).await;
+        drop(running);
+
+        // Another process finds it frozen and puts it to sleep, thawed first.
+        let next = install.keeper_with(BEGAN + 3_600_000, SHORT);
+        let asleep = next.until_phase(spec.id, Phase::Sleeping).await;
+        assert_eq!((asleep.exits, asleep.reason), (0, None));
+        let router = Router::new(&next.keeper);
+        let told = refused(router.ask(spec.id, Intent::Background, 60_000).await);
+        assert_eq!(told.1, "wake_required");
+        let grant = router.visit(spec.id).await.unwrap();
+        assert!(grant.woke && answers(&grant.upstream).await);
+        let wake = next.keeper.sleep_of(spec.id).unwrap().last_wake.unwrap();
+        assert_eq!(wake.from, Depth::Sleeping);
+        let shown = events(install, &spec).await;
+        let acts: Vec<_> = shown
+            .iter()
+            .map(String::as_str)
+            .filter(|a| ["start", "pause", "unpause", "stop"].contains(a))
+            .collect();
+        let expected = ["start", "pause", "unpause", "pause", "unpause", "stop", "start"];
+        assert_eq!(acts, expected, "{shown:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_thousand_requests_at_once_start_a_sleeper_once() {
+    with_install(async |install| {
+        let (spec, running) = (spec("acme", "slow"), install.keeper_with(BEGAN, STOPS));
+        running.run(&spec).await;
+        running.until_phase(spec.id, Phase::Sleeping).await;
+        let router = Router::new(&running.keeper);
+        let grants = join_all((0..1_000).map(|_| router.visit(spec.id))).await;
+        for grant in grants {
+            let grant = grant.unwrap();
+            assert!(grant.woke && grant.generation == 1);
+        }
+        let shown = events(install, &spec).await;
+        let starts = shown.iter().filter(|action| *action == "start").count();
+        assert_eq!(starts, 2, "the first one, and one wake: {shown:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn asks_around_the_moment_of_falling_asleep_are_all_served() {
+    with_install(async |install| {
+        let rules = Rules {
+            freeze_after: Some(Duration::from_millis(100)),
+            sleep_after: None,
+            lease: Duration::from_millis(200),
+            ..SHORT
+        };
+        let (spec, running) = (spec("acme", ""), install.keeper_with(BEGAN, rules));
+        running.run(&spec).await;
+        running.until_phase(spec.id, Phase::Frozen).await;
+        let router = Router::new(&running.keeper);
+        let mut woke = 0;
+        for round in 0..60_u64 {
+            let grant = router.ask(spec.id, Intent::Background, 60_000).await.unwrap();
+            woke += u32::from(grant.woke);
+            assert!(answers(&grant.upstream).await, "round {round}: frozen under a live lease");
+            router.release(spec.id);
+            // Not a wait for anything: it spreads the asks over the idle deadline, before and after.
+            tokio::time::sleep(Duration::from_millis(85 + round % 30)).await;
+        }
+        assert!(woke > 0, "none of them met it frozen");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_that_was_paused_by_hand_is_thawed_by_a_request_and_takes_limits_while_frozen() {
+    with_install(async |install| {
+        let (spec, running) = (spec("acme", ""), install.keeper());
+        running.run(&spec).await;
+        running.until_phase(spec.id, Phase::Ready).await;
+        install.client.pause_container(&spec.id.container()).await.unwrap();
+        running.until_phase(spec.id, Phase::Frozen).await;
+        let limits = Limits { pids: 48, ..spec.limits };
+        let change = apply(&Spec { limits, ..spec.clone() }, true);
+        assert_eq!(running.keeper.apply(change).await.unwrap().phase, Phase::Frozen);
+        let seen = install.client.inspect_container(&spec.id.container(), None).await.unwrap();
+        assert_eq!(seen.host_config.unwrap().pids_limit, Some(48));
+        let grant = Router::new(&running.keeper).visit(spec.id).await.unwrap();
+        assert!(grant.woke && answers(&grant.upstream).await);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_became_of_its_image_and_its_network_meanwhile_is_met_by_the_wake() {
+    with_install(async |install| {
+        let tag = install.name.to_string();
+        let old = image::rebuild(&install.client, &tag, 1).await;
+        let spec = Spec { image: Some(image::name(&tag)), ..spec("acme", "") };
+        let running = install.keeper_with(BEGAN, STOPS);
+        running.run(&spec).await;
+        running.until_phase(spec.id, Phase::Sleeping).await;
+        install.client.remove_network(&spec.id.network()).await.unwrap();
+        let router = Router::new(&running.keeper);
+        assert!(answers(&router.visit(spec.id).await.unwrap().upstream).await, "made anew");
+
+        router.release(spec.id);
+        running.until_phase(spec.id, Phase::Sleeping).await;
+        let broken = image::broken(&install.client, &tag).await;
+        running.keeper.sweep().await;
+        running.until(spec.id, |o| o.is_some_and(|o| o.image_outdated)).await;
+        let (status, code, _, detail) = refused(router.visit(spec.id).await);
+        assert_eq!((status, code), (502, "wake_failed"));
+        assert!(detail.contains("entry point must be the supervisor"), "{detail}");
+        let shown = running.until_phase(spec.id, Phase::Sleeping).await;
+        assert_eq!((shown.reason, shown.exits), (Some(detail), 0));
+        running.keeper.delete(spec.id).await.unwrap();
+        for image in [old, broken] {
+            image::remove(&install.client, &image).await;
+        }
+    })
+    .await;
+}

@@ -1,0 +1,507 @@
+//! On the real engine: what is left behind, met by hand, or made by many at once.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use bollard::models::{ContainerCreateBody, HostConfig, NetworkCreateRequest, VolumeCreateRequest};
+use bollard::query_parameters::{CreateContainerOptionsBuilder, EventsOptionsBuilder};
+use futures_util::StreamExt as _;
+use orchestrator::driver::docker::Mounts;
+use orchestrator::driver::{Code, Driver as _, LogsWanted};
+use protocol::orchestrator::{Apply, Phase, Upstream};
+use protocol::spec::{Limits, Spec};
+
+use crate::support::{Install, PATIENCE, SOCKET, apply, image, log, spec, with_install};
+
+#[tokio::test]
+async fn a_tenant_is_what_the_contract_says() {
+    with_install(async |install| {
+        let (spec, running) = (spec("acme", ""), install.keeper());
+        running.run(&spec).await;
+        let ready = running.until_phase(spec.id, Phase::Ready).await;
+        let seen = install.client.inspect_container(&spec.id.container(), None).await.unwrap();
+        let (config, host) = (seen.config.unwrap(), seen.host_config.unwrap());
+        let labels = config.labels.unwrap();
+        for (key, value) in [
+            ("cial.managed", "1"),
+            ("cial.install", install.name.as_str()),
+            ("cial.tenant", &spec.id.to_string()),
+            ("cial.slug", "acme"),
+            ("cial.generation", "1"),
+        ] {
+            assert_eq!(labels.get(key).map(String::as_str), Some(value), "{key}");
+        }
+        let env = config.env.unwrap();
+        assert!(env.contains(&"TENANT_ID=acme".to_owned()), "{env:?}");
+        assert!(env.contains(&format!("CIAL_TENANT_UUID={}", spec.id)), "{env:?}");
+        assert_eq!(config.image.unwrap(), install.image);
+        assert_eq!((host.nano_cpus, host.pids_limit), (Some(500_000_000), Some(32)));
+        assert_eq!((host.memory, host.memory_swap), (Some(64 << 20), Some(64 << 20)));
+        assert_eq!(host.cap_drop.unwrap(), ["ALL"]);
+        assert!(host.security_opt.unwrap().iter().any(|o| o.starts_with("seccomp={")));
+
+        let networks = seen.network_settings.unwrap();
+        let bindings = networks.ports.unwrap().remove("8080/tcp").unwrap().unwrap();
+        let published: Vec<_> = bindings.into_iter().map(|b| (b.host_ip, b.host_port)).collect();
+        let port = ready.container_port.unwrap();
+        assert_eq!(published, [(Some("127.0.0.1".to_owned()), Some(port.to_string()))]);
+        let names: Vec<_> = networks.networks.unwrap().into_keys().collect();
+        assert_eq!(names, [spec.id.network()]);
+        let socket = install.rooms().socket(spec.id).display().to_string();
+        assert_eq!(ready.upstream, Some(Upstream::Unix(socket)));
+
+        let mut mounts: Vec<_> =
+            seen.mounts.unwrap().into_iter().filter_map(|m| m.destination).collect();
+        mounts.sort();
+        let expected =
+            ["/home/agent/files", "/run/cial/ingress", "/run/cial/secrets", "/var/lib/cial"];
+        assert_eq!(mounts, expected);
+    })
+    .await;
+}
+
+/// Nothing that `inspect` shows holds a key.
+#[tokio::test]
+async fn secrets_are_files_and_nothing_else() {
+    with_install(async |install| {
+        let (spec, driver) = (spec("acme", ""), install.driver());
+        driver.ensure(&spec).await.unwrap();
+        driver.start(spec.id).await.unwrap();
+        let secrets = install.base.join("secrets").join(spec.id.to_string());
+        let token = std::fs::read_to_string(secrets.join("route-token")).unwrap();
+        let seen = install.client.inspect_container(&spec.id.container(), None).await.unwrap();
+        let shown = serde_json::to_string(&seen).unwrap();
+        assert!(token.len() > 40 && !shown.contains(&token));
+        let binds = seen.mounts.unwrap();
+        let mount = binds.iter().find(|m| m.destination.as_deref() == Some("/run/cial/secrets"));
+        assert_eq!(mount.unwrap().rw, Some(false));
+    })
+    .await;
+}
+
+/// In a container of its own the orchestrator knows its directories by other names than the engine does.
+#[tokio::test]
+async fn the_engine_is_told_its_own_names_of_directories_in_volumes() {
+    with_install(async |install| {
+        let (spec, driver) = (spec("acme", ""), install.driver_with(SOCKET, Mounts::Volumes));
+        // The directories are not there: this test does not live in those volumes.
+        let refusal = driver.ensure(&spec).await.unwrap_err();
+        assert_eq!(refusal.code, Code::EngineRefused);
+        let volume = install.client.inspect_volume(&install.name.sockets_volume()).await.unwrap();
+        let path = format!("{}/{}", volume.mountpoint, spec.id);
+        assert!(refusal.detail.contains(&path), "{path}: {refusal}");
+        assert_eq!(volume.labels.get("cial.install").unwrap(), install.name.as_str());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn not_ready_before_its_health_answers() {
+    with_install(async |install| {
+        let (spec, running) = (spec("slow", "slow"), install.keeper());
+        let started = running.run(&spec).await;
+        assert_eq!((started.phase, started.upstream), (Phase::Starting, None));
+        assert!(started.container_port.is_some());
+        running.until_phase(spec.id, Phase::Ready).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn twenty_applies_at_once_make_one_container() {
+    with_install(async |install| {
+        let (spec, running) = (spec("acme", ""), install.keeper());
+        let asked = (0..20).map(|_| running.keeper.apply(apply(&spec, true)));
+        for answer in futures_util::future::join_all(asked).await {
+            answer.unwrap();
+        }
+        let [containers, networks, volumes] = install.shown(Some(spec.id)).await;
+        assert_eq!((containers.len(), networks.len(), volumes.len()), (1, 1, 2));
+    })
+    .await;
+}
+
+/// The engine's own address pools end at 31 networks.
+#[tokio::test]
+async fn forty_tenants_at_once_all_answer_on_ports_and_networks_of_their_own() {
+    with_install(async |install| {
+        let running = install.keeper();
+        let specs: Vec<_> = (0..40).map(|n| spec(&format!("t-{n}"), "")).collect();
+        let asked = specs.iter().map(|spec| running.keeper.apply(apply(spec, true)));
+        for answer in futures_util::future::join_all(asked).await {
+            answer.unwrap();
+        }
+        let mut ports = HashSet::new();
+        for spec in &specs {
+            let ready = running.until_phase(spec.id, Phase::Ready).await;
+            ports.insert(ready.container_port.unwrap());
+        }
+        let [containers, networks, volumes] = install.shown(None).await;
+        assert_eq!(
+            (ports.len(), containers.len(), networks.len(), volumes.len()),
+            (40, 40, 40, 80)
+        );
+        let room = running.keeper.driver().capacity().await.unwrap();
+        assert_eq!((room.networks_used, room.networks_total), (40, 128));
+        let gone = specs.iter().map(|spec| running.keeper.delete(spec.id));
+        for answer in futures_util::future::join_all(gone).await {
+            answer.unwrap();
+        }
+        assert_eq!(install.shown(None).await, [const { Vec::<String>::new() }; 3]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_pool_that_is_used_up_is_told_and_a_delete_makes_room() {
+    with_install(async |install| {
+        let small = Install { pool: install.pool.replace("/22", "/28"), ..install.sibling() };
+        let driver = small.driver();
+        let specs = [spec("one", ""), spec("two", ""), spec("three", "")];
+        for spec in &specs[..2] {
+            driver.ensure(spec).await.unwrap();
+        }
+        let refusal = driver.ensure(&specs[2]).await.unwrap_err();
+        assert_eq!(refusal.code, Code::SubnetsExhausted);
+        assert!(refusal.detail.contains("CIAL_SUBNET_POOL"), "{refusal}");
+        driver.remove(specs[0].id).await.unwrap();
+        driver.ensure(&specs[2]).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_subnet_taken_by_a_stranger_is_passed_over() {
+    with_install(async |install| {
+        let (driver, first, second) = (install.driver(), spec("one", ""), spec("two", ""));
+        driver.ensure(&first).await.unwrap();
+        // From under the driver, which has read the list of networks already.
+        let stranger: NetworkCreateRequest = serde_json::from_value(serde_json::json!({
+            "Name": format!("{}-stranger", install.name),
+            "IPAM": {"Config": [{"Subnet": install.pool.replace(".0/22", ".8/29")}]},
+            "Labels": {"cial.managed": "1", "cial.install": install.name},
+        }))
+        .unwrap();
+        install.client.create_network(stranger).await.unwrap();
+        driver.ensure(&second).await.unwrap();
+    })
+    .await;
+}
+
+/// Killed at any step of a create: the next process ends with exactly one of each.
+#[tokio::test]
+async fn a_create_that_was_cut_off_is_adopted() {
+    with_install(async |install| {
+        for (kind, action) in [
+            ("network", "create"),
+            ("volume", "create"),
+            ("container", "create"),
+            ("container", "start"),
+        ] {
+            let spec = spec("acme", "");
+            let filters = std::collections::HashMap::from([
+                ("type".to_owned(), vec![kind.to_owned()]),
+                ("event".to_owned(), vec![action.to_owned()]),
+            ]);
+            let wanted = EventsOptionsBuilder::default().filters(&filters).build();
+            let ours = async {
+                let mut events = install.client.events(Some(wanted));
+                loop {
+                    let event = events.next().await.unwrap().unwrap();
+                    let actor = event.actor.unwrap();
+                    let names = actor.attributes.unwrap_or_default();
+                    let volume = actor.id.unwrap_or_default();
+                    let mine = [spec.id.container(), spec.id.network(), spec.id.data_volume()];
+                    if names.get("name").is_some_and(|n| mine.contains(n)) || mine.contains(&volume)
+                    {
+                        return;
+                    }
+                }
+            };
+            let first = install.driver();
+            let making = async {
+                first.ensure(&spec).await.unwrap();
+                first.start(spec.id).await.unwrap();
+                // Cut off before this ends, if not earlier.
+                std::future::pending::<()>().await;
+            };
+            let cut = async {
+                tokio::select! {
+                    () = ours => {}
+                    () = making => {}
+                }
+            };
+            tokio::time::timeout(PATIENCE, cut).await.expect("the step is reached");
+            drop(first);
+
+            let running = install.keeper();
+            running.run(&spec).await;
+            running.until_phase(spec.id, Phase::Ready).await;
+            let [containers, networks, volumes] = install.shown(Some(spec.id)).await;
+            assert_eq!(
+                (containers.len(), networks.len(), volumes.len()),
+                (1, 1, 2),
+                "{kind} {action}"
+            );
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_done_by_hand_is_seen_and_mended() {
+    with_install(async |install| {
+        let (spec, running) = (spec("acme", ""), install.keeper());
+        running.run(&spec).await;
+        let before = running.until_phase(spec.id, Phase::Ready).await;
+        let name = spec.id.container();
+
+        install.client.pause_container(&name).await.unwrap();
+        running.until_phase(spec.id, Phase::Frozen).await;
+        install.client.unpause_container(&name).await.unwrap();
+        running.until_phase(spec.id, Phase::Ready).await;
+
+        install.remove_container_by_hand(&before.container_id).await;
+        running.until(spec.id, |o| o.is_none()).await;
+        let [_, _, volumes] = install.shown(Some(spec.id)).await;
+        assert_eq!(volumes.len(), 2, "its data stays");
+        running.run(&spec).await;
+        let after = running.until_phase(spec.id, Phase::Ready).await;
+        assert_ne!(after.container_id, before.container_id);
+
+        // Made again as soon as it is seen to end, which is before the engine is done with removing it.
+        let mend = async {
+            running.until(spec.id, |o| o.is_none_or(|o| o.phase != Phase::Ready)).await;
+            running.run(&spec).await
+        };
+        let (_, mended) = tokio::join!(install.remove_container_by_hand(&after.container_id), mend);
+        assert_ne!(mended.container_id, after.container_id);
+        running.until_phase(spec.id, Phase::Ready).await;
+
+        // Stopped past us, then without its network and its socket directory, as after a prune.
+        install.client.stop_container(&name, None).await.unwrap();
+        let exited = running.until_phase(spec.id, Phase::Exited).await;
+        assert_eq!((exited.exits, exited.last_exit.unwrap().was_ready), (1, true));
+        install.client.remove_network(&spec.id.network()).await.unwrap();
+        std::fs::remove_dir_all(install.rooms().ingress(spec.id)).unwrap();
+        running.run(&spec).await;
+        running.until_phase(spec.id, Phase::Ready).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_engine_restarts_what_crashes_and_each_crash_is_counted() {
+    with_install(async |install| {
+        let running = install.keeper();
+        let (never, later) = (spec("never", "exits"), spec("later", "answers-then-exits"));
+        running.run(&never).await;
+        let many = |o: Option<&protocol::orchestrator::Observed>| o.is_some_and(|o| o.exits >= 3);
+        let seen = running.until(never.id, many).await.unwrap();
+        let exit = seen.last_exit.unwrap();
+        assert_eq!((exit.code, exit.was_ready), (3, false));
+        running.run(&later).await;
+        let seen = running.until(later.id, |o| o.is_some_and(|o| o.exits >= 2)).await.unwrap();
+        let exit = seen.last_exit.unwrap();
+        assert_eq!((exit.code, exit.was_ready), (4, true));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_stop_and_a_restart_by_the_owner_are_no_crashes() {
+    with_install(async |install| {
+        let (spec, running) = (spec("acme", ""), install.keeper());
+        running.run(&spec).await;
+        let first = running.until_phase(spec.id, Phase::Ready).await;
+        let again = Apply { restart: true, ..apply(&spec, true) };
+        running.keeper.apply(again).await.unwrap();
+        let second = running.until_phase(spec.id, Phase::Ready).await;
+        assert_eq!(second.container_id, first.container_id);
+        let stopped = running.keeper.stop(spec.id).await.unwrap();
+        assert_eq!(
+            (stopped.phase, stopped.exits, stopped.container_port),
+            (Phase::Stopped, 0, None)
+        );
+        running.keeper.stop(spec.id).await.unwrap();
+        running.run(&spec).await;
+        let third = running.until_phase(spec.id, Phase::Ready).await;
+        assert_eq!((third.exits, third.last_exit), (0, None));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn limits_apply_in_place() {
+    with_install(async |install| {
+        let (spec, running) = (spec("acme", ""), install.keeper());
+        let before = running.run(&spec).await;
+        let limits = Limits { pids: 64, cpu_millis: 250, memory_bytes: 128 << 20 };
+        let after = running.run(&Spec { limits, ..spec.clone() }).await;
+        assert_eq!(after.container_id, before.container_id);
+        let seen = install.client.inspect_container(&spec.id.container(), None).await.unwrap();
+        let host = seen.host_config.unwrap();
+        assert_eq!((host.pids_limit, host.nano_cpus), (Some(64), Some(250_000_000)));
+        assert_eq!((host.memory, host.memory_swap), (Some(128 << 20), Some(128 << 20)));
+        assert_eq!(seen.state.unwrap().running, Some(true));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_rebuilt_image_is_taken_up_at_the_next_start_and_data_is_kept() {
+    with_install(async |install| {
+        let tag = install.name.to_string();
+        let old = image::rebuild(&install.client, &tag, 1).await;
+        let spec = Spec { image: Some(image::name(&tag)), ..spec("acme", "") };
+        let running = install.keeper();
+        running.run(&spec).await;
+        let before = running.until_phase(spec.id, Phase::Ready).await;
+        assert!(log(&running, &spec).await.contains("start 1 on this volume"));
+        let new = image::rebuild(&install.client, &tag, 2).await;
+        running.keeper.sweep().await;
+        running.until(spec.id, |o| o.is_some_and(|o| o.image_outdated)).await;
+        let kept = running.run(&spec).await;
+        assert_eq!(kept.container_id, before.container_id, "it runs: left alone");
+        let again = Apply { restart: true, ..apply(&spec, true) };
+        let after = running.keeper.apply(again).await.unwrap();
+        assert!(after.container_id != before.container_id && !after.image_outdated, "{after:?}");
+        running.until_phase(spec.id, Phase::Ready).await;
+        let said = log(&running, &spec).await;
+        assert!(
+            said.contains("start 2 on this volume"),
+            "another container, the same data: {said}"
+        );
+        running.keeper.delete(spec.id).await.unwrap();
+        for image in [old, new] {
+            image::remove(&install.client, &image).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_broken_image_is_told_in_words_to_act_on() {
+    with_install(async |install| {
+        let image = image::broken(&install.client, install.name.as_str()).await;
+        let spec = Spec { image: Some(image.clone()), ..spec("acme", "") };
+        let running = install.keeper();
+        let refusal = running.keeper.apply(apply(&spec, true)).await.unwrap_err();
+        assert_eq!(refusal.code, Code::ImageInvalid, "{refusal}");
+        assert!(refusal.detail.contains("entry point"), "{refusal}");
+        let shown = running.until(spec.id, |o| o.is_some_and(|o| o.reason.is_some())).await;
+        assert_eq!(shown.unwrap().reason, Some(refusal.detail));
+        running.keeper.delete(spec.id).await.unwrap();
+        image::remove(&install.client, &image).await;
+    })
+    .await;
+}
+
+/// Same name, other labels: never adopted, never removed.
+#[tokio::test]
+async fn what_is_not_ours_is_never_touched() {
+    with_install(async |install| {
+        let (spec, driver) = (spec("acme", ""), install.driver());
+        let other = std::collections::HashMap::from([
+            ("cial.managed".to_owned(), "1".to_owned()),
+            ("cial.install".to_owned(), format!("{}-other", install.name)),
+        ]);
+        let volume = VolumeCreateRequest {
+            name: Some(spec.id.data_volume()),
+            labels: Some(other.clone()),
+            ..VolumeCreateRequest::default()
+        };
+        install.client.create_volume(volume).await.unwrap();
+        let named = CreateContainerOptionsBuilder::default().name(&spec.id.container()).build();
+        let body = ContainerCreateBody {
+            image: Some(install.image.clone()),
+            labels: Some(other),
+            host_config: Some(HostConfig::default()),
+            ..ContainerCreateBody::default()
+        };
+        let theirs = install.client.create_container(Some(named), body).await.unwrap().id;
+
+        assert_eq!(driver.ensure(&spec).await.unwrap_err().code, Code::NameTaken);
+        assert_eq!(driver.start(spec.id).await.unwrap_err().code, Code::NameTaken);
+        assert_eq!(driver.look(spec.id).await.unwrap(), None);
+        driver.remove(spec.id).await.unwrap();
+        assert!(install.client.inspect_container(&theirs, None).await.is_ok());
+        assert!(install.client.inspect_volume(&spec.id.data_volume()).await.is_ok());
+
+        install.remove_container_by_hand(&theirs).await;
+        assert_eq!(driver.ensure(&spec).await.unwrap_err().code, Code::NameTaken, "its volume");
+        let none = None::<bollard::query_parameters::RemoveVolumeOptions>;
+        install.client.remove_volume(&spec.id.data_volume(), none).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_delete_takes_leftovers_of_any_kind() {
+    with_install(async |install| {
+        let (spec, driver) = (spec("acme", ""), install.driver());
+        driver.ensure(&spec).await.unwrap();
+        driver.start(spec.id).await.unwrap();
+        // A stranger in its network holds it.
+        let guest = ContainerCreateBody {
+            image: Some(install.image.clone()),
+            labels: Some(install.labels()),
+            host_config: Some(HostConfig {
+                network_mode: Some(spec.id.network()),
+                ..HostConfig::default()
+            }),
+            env: Some(vec!["MODE=never".to_owned()]),
+            ..ContainerCreateBody::default()
+        };
+        let none = None::<bollard::query_parameters::CreateContainerOptions>;
+        let guest = install.client.create_container(none, guest).await.unwrap().id;
+        // It has no ingress directory and ends at once, yet it is attached as long as it restarts.
+        let _ = install.client.start_container(&guest, None).await;
+        driver.remove(spec.id).await.unwrap();
+        assert_eq!(install.shown(Some(spec.id)).await, [const { Vec::<String>::new() }; 3]);
+        assert!(!install.rooms().ingress(spec.id).exists());
+        assert!(!install.base.join("secrets").join(spec.id.to_string()).exists());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn logs_are_demultiplexed_plain_and_bounded() {
+    with_install(async |install| {
+        let (spec, running) = (spec("acme", ""), install.keeper());
+        running.run(&spec).await;
+        running.until_phase(spec.id, Phase::Ready).await;
+        let read = async |wanted| {
+            let pieces = running.keeper.driver().logs(spec.id, wanted).await.unwrap();
+            let pieces: Vec<_> = pieces.map(|p| p.unwrap()).collect().await;
+            String::from_utf8(pieces.concat()).unwrap()
+        };
+        let all = read(LogsWanted::default()).await;
+        assert!(all.contains("hello from the tenant\n"), "{all:?}");
+        assert!(all.contains("and its other stream\n"), "{all:?}");
+        let one = LogsWanted { tail: Some(1), ..Default::default() };
+        assert_eq!(read(one).await.lines().count(), 1);
+        let follow = LogsWanted { follow: true, ..Default::default() };
+        let following = read(follow);
+        let stopping = running.keeper.stop(spec.id);
+        let (text, stopped) = tokio::join!(following, stopping);
+        stopped.unwrap();
+        assert!(text.contains("hello"), "followed until its end");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_engine_that_is_not_there_is_a_state_and_not_a_failure() {
+    with_install(async |install| {
+        let driver = install.driver_at("/nowhere/docker.sock");
+        let refusal = driver.list().await.unwrap_err();
+        assert_eq!(refusal.code, Code::EngineUnreachable);
+        assert!(refusal.detail.contains("/nowhere/docker.sock"), "{refusal}");
+        let mut sightings = driver.watch();
+        let lost =
+            tokio::time::timeout(PATIENCE.max(Duration::from_secs(10)), sightings.next()).await;
+        assert!(matches!(lost, Ok(Some(orchestrator::driver::Sighting::Lost(_)))), "{lost:?}");
+    })
+    .await;
+}

@@ -1,0 +1,259 @@
+//! One operation a tenant at a time, nothing forgotten, a delete before all: on the engine in memory, in
+//! virtual time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use orchestrator::driver::memory::{Memory, Script};
+use orchestrator::driver::{Code, Refusal};
+use orchestrator::keeper::Keeper;
+use orchestrator::note::Notes;
+use protocol::leases::Renew;
+use protocol::orchestrator::{Apply, Phase};
+use protocol::spec::Spec;
+use uuid::Uuid;
+
+use crate::support::{AWAKE, Folder, Running, apply, spec};
+
+/// A keeper over an engine in memory. Another one over the same engine is the same process restarted.
+struct World {
+    engine: Memory,
+    state: Folder,
+}
+
+impl World {
+    fn new() -> Self {
+        Self { engine: Memory::default(), state: Folder::new() }
+    }
+
+    fn keeper(&self) -> Running {
+        let engine = Arc::new(self.engine.clone());
+        Running::new(Keeper::new(engine, Notes::new(self.state.0.clone()), 1, AWAKE))
+    }
+
+    fn starts(&self) -> usize {
+        self.engine.calls().iter().filter(|call| call.starts_with("start")).count()
+    }
+}
+
+fn code<T: std::fmt::Debug>(outcome: Result<T, Refusal>) -> Code {
+    outcome.unwrap_err().code
+}
+
+#[tokio::test(start_paused = true)]
+async fn twenty_applies_at_once_make_one_container() {
+    let (world, spec) = (World::new(), spec("acme", ""));
+    let running = world.keeper();
+    let asked = (0..20).map(|_| running.keeper.apply(apply(&spec, true)));
+    let seen = futures_util::future::join_all(asked).await;
+    let first = seen[0].as_ref().unwrap().container_id.clone();
+    assert!(seen.iter().all(|s| s.as_ref().unwrap().container_id == first));
+    assert_eq!(world.engine.calls(), ["create acme".to_owned(), format!("start {}", spec.id)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_apply_answers_after_the_start_call_and_readiness_is_pushed() {
+    let (world, spec) = (World::new(), spec("acme", ""));
+    let slow = Script { ready_after: Some(Duration::from_secs(5)), ..Script::default() };
+    world.engine.script(spec.id, slow);
+    let running = world.keeper();
+    let answer = running.run(&spec).await;
+    assert_eq!((answer.phase, answer.upstream), (Phase::Starting, None));
+    let ready = running.until_phase(spec.id, Phase::Ready).await;
+    assert!(ready.upstream.is_some() && ready.reason.is_none(), "{ready:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_apply_for_what_runs_already_does_nothing() {
+    let (world, spec) = (World::new(), spec("acme", ""));
+    let running = world.keeper();
+    running.run(&spec).await;
+    let before = running.until_phase(spec.id, Phase::Ready).await;
+    assert_eq!(running.run(&spec).await, before);
+    assert_eq!(world.starts(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_really_restarts_and_is_no_crash() {
+    let (world, spec) = (World::new(), spec("acme", ""));
+    let running = world.keeper();
+    running.run(&spec).await;
+    running.until_phase(spec.id, Phase::Ready).await;
+    let again = Apply { restart: true, ..apply(&spec, true) };
+    running.keeper.apply(again).await.unwrap();
+    let ready = running.until_phase(spec.id, Phase::Ready).await;
+    assert_eq!((world.starts(), ready.exits, ready.last_exit), (2, 0, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_is_told_apart_from_an_exit_also_by_the_next_process() {
+    let (world, spec) = (World::new(), spec("acme", ""));
+    let running = world.keeper();
+    running.run(&spec).await;
+    let stopped = running.keeper.stop(spec.id).await.unwrap();
+    assert_eq!((stopped.phase, stopped.exits), (Phase::Stopped, 0));
+    assert_eq!((stopped.container_port, stopped.upstream), (None, None));
+    drop(running);
+    let next = world.keeper();
+    next.until_phase(spec.id, Phase::Stopped).await;
+    let woken = next.run(&spec).await;
+    assert_eq!((woken.phase, woken.container_id), (Phase::Starting, stopped.container_id));
+    assert_eq!((woken.exits, woken.last_exit), (0, None));
+    next.keeper.stop(spec.id).await.unwrap();
+    let again = next.run(&spec).await;
+    assert_eq!((again.exits, again.last_exit), (0, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn not_to_run_means_stopped_whatever_was_before() {
+    let (world, spec) = (World::new(), spec("acme", ""));
+    let running = world.keeper();
+    let made = running.keeper.apply(apply(&spec, false)).await.unwrap();
+    assert_eq!(made.phase, Phase::Created);
+    running.run(&spec).await;
+    let stopped = running.keeper.apply(apply(&spec, false)).await.unwrap();
+    assert_eq!(stopped.phase, Phase::Stopped);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_is_counted_with_its_code_and_whether_it_had_been_ready() {
+    let (world, spec) = (World::new(), spec("acme", ""));
+    let running = world.keeper();
+    running.run(&spec).await;
+    running.until_phase(spec.id, Phase::Ready).await;
+    world.engine.end(spec.id, 9);
+    let exited = running.until_phase(spec.id, Phase::Exited).await;
+    let exit = exited.last_exit.unwrap();
+    assert_eq!((exited.exits, exit.code, exit.was_ready), (1, 9, true));
+    assert_eq!(exited.reason.unwrap(), "Its container ended with code 9; see its logs.");
+
+    let hopeless = Script {
+        ready_after: None,
+        exits_after: Some((Duration::from_millis(5), 1)),
+        ..Script::default()
+    };
+    world.engine.script(spec.id, hopeless);
+    for round in 2..=5 {
+        running.run(&spec).await;
+        let exited = running
+            .until(spec.id, |o| o.is_some_and(|o| o.exits == round && o.phase == Phase::Exited))
+            .await
+            .unwrap();
+        assert!(!exited.last_exit.unwrap().was_ready);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delete_beats_the_starts_that_wait_behind_it_and_those_to_come() {
+    let (world, spec) = (World::new(), spec("acme", ""));
+    let running = world.keeper();
+    let keeper = &running.keeper;
+    let (first, gone, late) = tokio::join!(
+        keeper.apply(apply(&spec, true)),
+        keeper.delete(spec.id),
+        keeper.apply(apply(&spec, true)),
+    );
+    gone.unwrap();
+    // The first may have been through before; whatever it made is gone with the rest.
+    assert!(first.is_ok() || code(first) == Code::TenantDeleted);
+    assert_eq!(code(late), Code::TenantDeleted);
+    assert_eq!(code(keeper.apply(apply(&spec, true)).await), Code::TenantDeleted);
+    assert_eq!(code(keeper.stop(spec.id).await), Code::TenantDeleted);
+    running.until(spec.id, |o| o.is_none()).await;
+    assert!(!world.engine.has_volumes(spec.id));
+    assert_eq!(world.starts(), 0, "{:?}", world.engine.calls());
+    keeper.delete(spec.id).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_engine_that_is_away_loses_nobody_and_says_why() {
+    let (world, spec) = (World::new(), spec("acme", ""));
+    let running = world.keeper();
+    running.run(&spec).await;
+    let ready = running.until_phase(spec.id, Phase::Ready).await;
+    world.engine.go_away("The container engine is not reachable.");
+    let away = running.until(spec.id, |o| o.is_some_and(|o| o.reason.is_some())).await.unwrap();
+    assert_eq!((away.phase, &away.upstream), (Phase::Ready, &ready.upstream));
+    assert_eq!(running.keeper.engine().unwrap_err(), "The container engine is not reachable.");
+    assert_eq!(code(running.keeper.apply(apply(&spec, true)).await), Code::EngineUnreachable);
+    assert_eq!(
+        code(running.keeper.delete(Uuid::now_v7().to_string().parse().unwrap()).await),
+        Code::EngineUnreachable
+    );
+    world.engine.come_back();
+    running.until(spec.id, |o| o == Some(&ready)).await;
+    assert_eq!(running.keeper.engine(), Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn before_the_first_list_nobody_is_called_gone() {
+    let world = World::new();
+    world.engine.go_away("away");
+    let running = world.keeper();
+    running.keeper.sweep().await;
+    assert_eq!(running.keeper.feed().map(|_| ()).unwrap_err().code, Code::NotListed);
+    // No lease of an earlier process is called over either, and "none" is an answer like any other.
+    let renew = Renew { holder: uuid::Uuid::now_v7(), leases: Vec::new() };
+    let none = running.keeper.renew(&renew).unwrap_err();
+    assert_eq!((none.status, none.code), (503, "not_listed"));
+    world.engine.come_back();
+    running.keeper.sweep().await;
+    assert!(running.keeper.feed().is_ok());
+    assert!(running.keeper.renew(&renew).is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_done_by_hand_is_seen() {
+    let (world, spec) = (World::new(), spec("acme", ""));
+    let running = world.keeper();
+    running.run(&spec).await;
+    let before = running.until_phase(spec.id, Phase::Ready).await;
+    world.engine.pause_by_hand(spec.id);
+    running.until_phase(spec.id, Phase::Frozen).await;
+    world.engine.remove_by_hand(spec.id);
+    running.until(spec.id, |o| o.is_none()).await;
+    running.run(&spec).await;
+    let after = running.until_phase(spec.id, Phase::Ready).await;
+    assert_ne!(after.container_id, before.container_id);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rebuilt_image_shows_and_is_taken_up_at_the_next_start() {
+    let (world, spec) = (World::new(), spec("acme", ""));
+    let running = world.keeper();
+    running.run(&spec).await;
+    let before = running.until_phase(spec.id, Phase::Ready).await;
+    world.engine.rebuild_image();
+    running.until(spec.id, |o| o.is_some_and(|o| o.image_outdated)).await;
+    assert_eq!(running.run(&spec).await.container_id, before.container_id, "it runs: left alone");
+    running.keeper.stop(spec.id).await.unwrap();
+    let after = running.run(&spec).await;
+    assert!(after.container_id != before.container_id && !after.image_outdated, "{after:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_is_the_answer_and_stays_as_the_reason_until_the_next_success() {
+    let (world, spec) = (World::new(), spec("acme", ""));
+    let running = world.keeper();
+    running.keeper.apply(apply(&spec, false)).await.unwrap();
+    world.engine.script(spec.id, Script { image_exists: false, ..Script::default() });
+    let next = Spec { generation: 2, ..spec.clone() };
+    let refusal = running.keeper.apply(apply(&next, true)).await.unwrap_err();
+    assert_eq!(refusal.code, Code::ImageMissing);
+    let seen = running.until(spec.id, |o| o.is_some_and(|o| o.reason.is_some())).await.unwrap();
+    assert_eq!(seen.reason, Some(refusal.detail));
+    world.engine.script(spec.id, Script::default());
+    running.run(&next).await;
+    let ready = running.until_phase(spec.id, Phase::Ready).await;
+    assert_eq!(ready.reason, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_leaves_does_not_leave_half_a_tenant() {
+    let (world, spec) = (World::new(), spec("acme", ""));
+    let running = world.keeper();
+    let asked = running.keeper.apply(apply(&spec, true));
+    assert!(tokio::time::timeout(Duration::from_millis(1), asked).await.is_err());
+    running.until_phase(spec.id, Phase::Ready).await;
+    assert_eq!(world.starts(), 1);
+}

@@ -1,0 +1,94 @@
+//! Requests timed around every deadline, on an engine that takes its time: none is refused, none meets a tenant that
+//! does not run, none is left to wait. In virtual time, the same each run.
+
+use std::time::Duration;
+
+use orchestrator::driver::memory::Script;
+use orchestrator::driver::{Driver as _, Run};
+use orchestrator::keeper::Rules;
+use protocol::TenantId;
+use tokio::time::sleep;
+
+use crate::support::asking::Router;
+use crate::support::doze::{RULES, World, ready, with_policy};
+
+const ROUNDS: u32 = 400;
+
+/// Numbers that look like chance.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, n: u64) -> u64 {
+        // Knuth's constants; the low bits are the bad ones.
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % n
+    }
+
+    async fn wait_below(&mut self, millis: u64) {
+        sleep(Duration::from_millis(self.below(millis))).await;
+    }
+}
+
+async fn runs(world: &World, id: TenantId) -> bool {
+    world.engine.look(id).await.unwrap().is_some_and(|seen| seen.run == Run::Running && seen.ready)
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_request_is_lost_between_falling_asleep_and_arriving() {
+    let world = World::new();
+    let rules = Rules {
+        freeze_after: Some(Duration::from_millis(1_000)),
+        sleep_after: Some(Duration::from_millis(2_000)),
+        lease: Duration::from_millis(1_500),
+        ..RULES
+    };
+    let running = world.keeper(rules);
+    let spec = ready(&running).await;
+    let (near, far) = (Router::new(&running.keeper), Router::new(&running.keeper));
+    let (mut dice, mut woken) = (Dice(7), 0);
+    for round in 0..ROUNDS {
+        let slow = Duration::from_millis(dice.below(600));
+        world.engine.script(spec.id, Script { engine: slow, ..Script::default() });
+        // Holds the tenant's turn for a while, so that time passes between a decision and what is done about it.
+        let (keeper, change) = (running.keeper.clone(), with_policy(&spec, spec.policy));
+        let later = Duration::from_millis(700 + dice.below(500));
+        let changing = tokio::spawn(async move {
+            sleep(later).await;
+            keeper.apply(change).await
+        });
+        // Around the freeze; or the stop, and the calls that both take.
+        if dice.below(2) == 0 {
+            sleep(Duration::from_millis(1_000)).await;
+            dice.wait_below(600).await;
+        } else {
+            dice.wait_below(3_000).await;
+        }
+        let router = if dice.below(2) == 0 { &near } else { &far };
+        let grant = router.visit(spec.id).await.unwrap_or_else(|no| panic!("{round}: {no:?}"));
+        woken += u32::from(grant.woke);
+        let falls = || world.count(spec.id, "freeze") + world.count(spec.id, "stop");
+        let before = falls();
+        for _ in 0..dice.below(4) {
+            assert!(runs(&world, spec.id).await, "round {round}: just granted");
+            if dice.below(8) == 0 {
+                // Perhaps too late, and told so.
+                dice.wait_below(2_000).await;
+            } else {
+                dice.wait_below(500).await;
+                assert_eq!(falls(), before, "round {round}: under a live lease");
+            }
+            if router.renew(spec.id, 0).is_none() {
+                break;
+            }
+        }
+        // Every now and then a holder dies with its lease.
+        if dice.below(4) > 0 {
+            router.release(spec.id);
+        }
+        changing.await.unwrap().unwrap();
+    }
+    assert!(woken > ROUNDS / 4, "only {woken} met it asleep");
+    let starts = world.count(spec.id, "start") - 1;
+    assert!(starts <= usize::try_from(woken).unwrap(), "{starts} starts for {woken} wakes");
+}

@@ -1,0 +1,117 @@
+//! The process or the engine goes and comes back: nobody is forgotten, nothing that runs is touched.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use orchestrator::keeper::Keeper;
+use orchestrator::note::Notes;
+use protocol::orchestrator::{Observed, Phase};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::task::JoinSet;
+
+use crate::support::{AWAKE, Install, PATIENCE, Running, SOCKET, spec, with_install};
+
+/// The engine's socket under another name, which a test can take away.
+struct Line {
+    path: PathBuf,
+    serving: Option<tokio::task::JoinHandle<()>>,
+}
+
+impl Line {
+    fn new(install: &Install) -> Self {
+        let mut line = Self { path: install.base.join("engine.sock"), serving: None };
+        line.mend();
+        line
+    }
+
+    fn mend(&mut self) {
+        let listener = UnixListener::bind(&self.path).unwrap();
+        self.serving = Some(tokio::spawn(async move {
+            // Ends with the task, and all its connections with it.
+            let mut connections = JoinSet::new();
+            while let Ok((mut near, _)) = listener.accept().await {
+                connections.spawn(async move {
+                    let mut far = UnixStream::connect(SOCKET).await.unwrap();
+                    let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+                });
+            }
+        }));
+    }
+
+    async fn cut(&mut self) {
+        if let Some(serving) = self.serving.take() {
+            serving.abort();
+            let _ = serving.await;
+        }
+        std::fs::remove_file(&self.path).unwrap();
+    }
+
+    fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+#[tokio::test]
+async fn a_new_process_finds_what_runs_and_leaves_it_alone() {
+    with_install(async |install| {
+        let (up, down) = (spec("up", ""), spec("down", ""));
+        let first = install.keeper();
+        for spec in [&up, &down] {
+            first.run(spec).await;
+            first.until_phase(spec.id, Phase::Ready).await;
+        }
+        first.keeper.stop(down.id).await.unwrap();
+        let before = first.until_phase(up.id, Phase::Ready).await;
+        let name = up.id.container();
+        let started = async || {
+            let seen = install.client.inspect_container(&name, None).await.unwrap();
+            seen.state.unwrap().started_at.unwrap()
+        };
+        let at = started().await;
+        drop(first);
+
+        let second = install.keeper();
+        assert_eq!(second.until_phase(up.id, Phase::Ready).await, before);
+        second.until_phase(down.id, Phase::Stopped).await;
+        assert_eq!(second.run(&up).await, before);
+        assert_eq!(started().await, at, "not started anew");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_engine_that_comes_back_is_taken_up_again() {
+    with_install(async |install| {
+        let mut line = Line::new(install);
+        let driver = Arc::new(install.driver_at(&line.path().display().to_string()));
+        let notes = Notes::new(install.base.join("state"));
+        let running = Running::new(Keeper::new(driver, notes, 1, AWAKE));
+        let spec = spec("acme", "");
+        running.run(&spec).await;
+        let ready = running.until_phase(spec.id, Phase::Ready).await;
+
+        line.cut().await;
+        let away = running.until(spec.id, |o| o.is_some_and(|o| o.reason.is_some())).await.unwrap();
+        assert_eq!((away.phase, away.upstream), (Phase::Ready, ready.upstream.clone()));
+        assert!(running.keeper.engine().is_err());
+        install.client.pause_container(&spec.id.container()).await.unwrap();
+
+        line.mend();
+        // A list may succeed before the watch has noticed that the engine is back, and then it is "away" once more.
+        let back = |o: Option<&Observed>| {
+            o.is_some_and(|o| o.phase == Phase::Frozen && o.reason.is_none())
+        };
+        let frozen = running.until(spec.id, back).await.unwrap();
+        assert_eq!((frozen.container_id, frozen.exits), (ready.container_id.clone(), 0));
+        install.client.unpause_container(&spec.id.container()).await.unwrap();
+        running.until(spec.id, |o| o == Some(&ready)).await;
+        tokio::time::timeout(PATIENCE, async {
+            while running.keeper.engine().is_err() {
+                running.keeper.sweep().await;
+            }
+        })
+        .await
+        .unwrap();
+    })
+    .await;
+}

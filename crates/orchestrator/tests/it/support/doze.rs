@@ -1,0 +1,88 @@
+//! A keeper over an engine in memory, in virtual time, with tenants that fall asleep within seconds.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use orchestrator::driver::Driver as _;
+use orchestrator::driver::memory::Memory;
+use orchestrator::keeper::{Keeper, Rules};
+use orchestrator::note::Notes;
+use protocol::TenantId;
+use protocol::orchestrator::{Apply, Phase};
+use protocol::sleep::Sleep;
+use protocol::spec::{Policy, Spec};
+
+use super::{Folder, Running, apply, spec};
+
+/// Frozen after 10 s, stopped after 30 s; a lease lasts 15 s.
+pub(crate) const RULES: Rules = Rules {
+    freeze_after: Some(Duration::from_secs(10)),
+    sleep_after: Some(Duration::from_secs(30)),
+    ..Rules::DEFAULT
+};
+/// Some day in 2026, as milliseconds.
+pub(crate) const BEGAN: u64 = 1_795_000_000_000;
+
+pub(crate) struct World {
+    pub(crate) engine: Memory,
+    pub(crate) state: Folder,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        Self { engine: Memory::default(), state: Folder::new() }
+    }
+
+    pub(crate) fn keeper(&self, rules: Rules) -> Running {
+        self.keeper_later(Duration::ZERO, rules)
+    }
+
+    /// A process that starts so long after the first one.
+    pub(crate) fn keeper_later(&self, later: Duration, rules: Rules) -> Running {
+        let epoch = BEGAN + u64::try_from(later.as_millis()).unwrap();
+        let engine = Arc::new(self.engine.clone());
+        // A new process has yet to learn whose health answers.
+        drop(engine.watch());
+        Running::new(Keeper::new(engine, self.notes(), epoch, rules))
+    }
+
+    pub(crate) fn notes(&self) -> Notes {
+        Notes::new(self.state.0.clone())
+    }
+
+    /// What it was told to do with this tenant, in order.
+    pub(crate) fn calls(&self, id: TenantId) -> Vec<String> {
+        let (calls, id) = (self.engine.calls(), format!(" {id}"));
+        calls.iter().filter_map(|call| call.strip_suffix(&id)).map(str::to_owned).collect()
+    }
+
+    pub(crate) fn count(&self, id: TenantId, what: &str) -> usize {
+        self.calls(id).iter().filter(|call| *call == what).count()
+    }
+}
+
+/// A tenant that is ready, and one that sleeps.
+pub(crate) async fn ready(running: &Running) -> Spec {
+    let spec = spec("acme", "");
+    running.run(&spec).await;
+    running.until_phase(spec.id, Phase::Ready).await;
+    spec
+}
+
+pub(crate) async fn asleep(running: &Running) -> Spec {
+    let spec = ready(running).await;
+    running.until_phase(spec.id, Phase::Sleeping).await;
+    spec
+}
+
+pub(crate) fn told(running: &Running, id: TenantId) -> Sleep {
+    running.keeper.sleep_of(id).unwrap()
+}
+
+pub(crate) fn seconds(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+pub(crate) fn with_policy(spec: &Spec, policy: Policy) -> Apply {
+    apply(&Spec { policy, ..spec.clone() }, true)
+}

@@ -1,0 +1,113 @@
+//! The stand-in's image: one static program, compiled here and built through the engine's API.
+
+use std::collections::hash_map::DefaultHasher;
+use std::fs;
+use std::hash::{Hash as _, Hasher as _};
+use std::path::Path;
+use std::process::Command;
+
+use bollard::Docker;
+use bollard::query_parameters::BuildImageOptionsBuilder;
+use futures_util::TryStreamExt as _;
+use nix::unistd::geteuid;
+use protocol::inside::DATA_DIR;
+use tokio::sync::OnceCell;
+
+const SOURCE: &str = include_str!("tenant.rs");
+const REPO: &str = "cial-test-orchestrator";
+
+/// The tag of an image whose only program is the stand-in. Made once and kept: its tag tells its content.
+pub(crate) async fn tenant(docker: &Docker) -> String {
+    static MADE: OnceCell<String> = OnceCell::const_new();
+    MADE.get_or_init(async || {
+        let mut hasher = DefaultHasher::new();
+        (SOURCE, recipe("")).hash(&mut hasher);
+        let name = format!("{REPO}:{:016x}", hasher.finish());
+        if docker.inspect_image(&name).await.is_err() {
+            build(docker, &name, &recipe(""), &compiled()).await;
+        }
+        name
+    })
+    .await
+    .clone()
+}
+
+pub(crate) fn name(tag: &str) -> String {
+    format!("{REPO}:{tag}")
+}
+
+/// An image whose entry point does not exist.
+pub(crate) async fn broken(docker: &Docker, tag: &str) -> String {
+    let name = name(tag);
+    build(docker, &name, "FROM scratch\nCOPY tenant /\nENTRYPOINT [\"/nope\"]\n", b"text").await;
+    name
+}
+
+/// Makes `tag` name another image than before, with the same program: what a rebuild does. Its id, which no other tag
+/// shares: the engine would give equal recipes one image, and whoever removes it takes it from the others too.
+pub(crate) async fn rebuild(docker: &Docker, tag: &str, round: u32) -> String {
+    let name = name(tag);
+    build(docker, &name, &recipe(&format!("ENV TAG={tag} ROUND={round}\n")), &compiled()).await;
+    docker.inspect_image(&name).await.unwrap().id.unwrap()
+}
+
+/// Images with tags of a test's own go with the test.
+pub(crate) async fn remove(docker: &Docker, name: &str) {
+    let none = None::<bollard::query_parameters::RemoveImageOptions>;
+    docker.remove_image(name, none, None).await.unwrap();
+}
+
+fn recipe(more: &str) -> String {
+    // Whoever makes the directories must be the user who opens sockets in them.
+    let user = if geteuid().is_root() { 1000 } else { geteuid().as_raw() };
+    // A new volume is the user's once the image has a folder of theirs in its place, with anything in it.
+    // PID 1 without handlers ignores any signal but this.
+    let stop = "STOPSIGNAL SIGKILL";
+    format!(
+        "FROM scratch\nCOPY tenant /tenant\nCOPY --chown={user}:{user} Dockerfile {DATA_DIR}/\nUSER {user}:{user}\n{stop}\n{more}ENTRYPOINT [\"/tenant\"]\n"
+    )
+}
+
+async fn build(docker: &Docker, name: &str, recipe: &str, program: &[u8]) {
+    let options = BuildImageOptionsBuilder::default().t(name).rm(true).forcerm(true).build();
+    let context = archive(&[("Dockerfile", recipe.as_bytes()), ("tenant", program)]);
+    let steps = docker.build_image(options, None, Some(bollard::body_full(context.into())));
+    steps.try_collect::<Vec<_>>().await.unwrap();
+}
+
+fn compiled() -> Vec<u8> {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let (source, program) = (directory.join("tenant.rs"), directory.join("tenant"));
+    fs::write(&source, SOURCE).unwrap();
+    let mut rustc = Command::new("rustc");
+    rustc.args(["--edition=2024", "-Copt-level=s", "-Cstrip=symbols"]);
+    rustc.args(["-Ctarget-feature=+crt-static", "-o"]).arg(&program).arg(&source);
+    assert!(rustc.status().unwrap().success(), "the stand-in compiles");
+    fs::read(program).unwrap()
+}
+
+/// A tar of executable files.
+fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut tar = Vec::new();
+    for (name, content) in files {
+        let mut head = [0_u8; 512];
+        let mut put =
+            |at: usize, text: &str| head[at..at + text.len()].copy_from_slice(text.as_bytes());
+        put(0, name);
+        put(100, "0000755\0");
+        put(108, "0000000\0");
+        put(116, "0000000\0");
+        put(124, &format!("{:011o}\0", content.len()));
+        put(136, "00000000000\0");
+        put(148, "        ");
+        put(156, "0");
+        put(257, "ustar\x0000");
+        let sum: u32 = head.iter().map(|byte| u32::from(*byte)).sum();
+        head[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        tar.extend(head);
+        tar.extend(*content);
+        tar.resize(tar.len().next_multiple_of(512), 0);
+    }
+    tar.resize(tar.len() + 1024, 0);
+    tar
+}

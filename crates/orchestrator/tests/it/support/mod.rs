@@ -1,0 +1,291 @@
+//! An installation of its own for each test, on the real engine, taken away again whatever happens.
+
+pub(crate) mod asking;
+pub(crate) mod doze;
+pub(crate) mod image;
+
+use std::collections::HashMap;
+use std::fs;
+use std::panic::{AssertUnwindSafe, resume_unwind};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use bollard::Docker as Client;
+use bollard::errors::Error;
+use bollard::query_parameters::{
+    ListContainersOptionsBuilder, ListNetworksOptions, ListVolumesOptions,
+    RemoveContainerOptionsBuilder, RemoveVolumeOptions,
+};
+use futures_util::{FutureExt as _, StreamExt as _};
+use orchestrator::driver::LogsWanted;
+use orchestrator::driver::docker::{Docker, House, Mounts, Settings};
+use orchestrator::keeper::{Keeper, Rules};
+use orchestrator::note::Notes;
+use orchestrator::rooms::{Masters, Rooms};
+use protocol::orchestrator::{Apply, Observed, Phase};
+use protocol::spec::Spec;
+use protocol::{InstallName, TenantId};
+use service::Secret;
+use uuid::Uuid;
+
+/// Far more than anything takes here: reached only by what hangs.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Nothing falls asleep.
+pub(crate) const AWAKE: Rules =
+    Rules { starts: 4, freeze_after: None, sleep_after: None, ..Rules::DEFAULT };
+
+pub(crate) const SOCKET: &str = "/var/run/docker.sock";
+
+pub(crate) struct Install {
+    pub(crate) name: InstallName,
+    pub(crate) client: Client,
+    pub(crate) image: String,
+    pub(crate) base: PathBuf,
+    pub(crate) pool: String,
+    pub(crate) egress: bool,
+}
+
+/// Runs `test` with an installation of its own and leaves nothing of it.
+pub(crate) async fn with_install(test: impl AsyncFnOnce(&Install)) {
+    let install = Install::new().await;
+    let outcome = AssertUnwindSafe(test(&install)).catch_unwind().await;
+    let left = install.take_away().await;
+    if let Err(panic) = outcome {
+        resume_unwind(panic);
+    }
+    assert!(left.is_empty(), "not taken away: {left:?}");
+}
+
+impl Install {
+    async fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let n = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("orchestrator-{}-{n}", std::process::id());
+        let client = Client::connect_with_local_defaults().unwrap();
+        let client = client.negotiate_version().await.expect("these tests need a container engine");
+        // Short: the path of a socket has 107 bytes.
+        let base = std::env::temp_dir().join(&name);
+        for directory in ["sockets", "secrets", "state"] {
+            fs::create_dir_all(base.join(directory)).unwrap();
+        }
+        let pool = pool(n);
+        let image = image::tenant(&client).await;
+        Self { name: name.parse().unwrap(), client, image, base, pool, egress: true }
+    }
+
+    pub(crate) fn rooms(&self) -> Rooms {
+        let masters = Masters {
+            sso: Secret::new("sso-master-of-a-test-0123456789abcdef"),
+            sso_public: None,
+            route: Secret::new("route-master-of-a-test-0123456789abcdef"),
+        };
+        Rooms::new(self.base.join("sockets"), self.base.join("secrets"), masters)
+    }
+
+    /// The same installation, for a test that changes a setting.
+    pub(crate) fn sibling(&self) -> Self {
+        Self {
+            name: self.name.clone(),
+            client: self.client.clone(),
+            image: self.image.clone(),
+            base: self.base.clone(),
+            pool: self.pool.clone(),
+            egress: self.egress,
+        }
+    }
+
+    /// A driver as a freshly started process has it. Must be called inside a runtime.
+    pub(crate) fn driver(&self) -> Docker {
+        self.driver_at(SOCKET)
+    }
+
+    pub(crate) fn driver_at(&self, socket: &str) -> Docker {
+        let mounts =
+            Mounts::Host { sockets: self.base.join("sockets"), secrets: self.base.join("secrets") };
+        self.driver_with(socket, mounts)
+    }
+
+    pub(crate) fn driver_with(&self, socket: &str, mounts: Mounts) -> Docker {
+        let settings = Settings {
+            socket: socket.into(),
+            house: House {
+                install: self.name.clone(),
+                image: self.image.clone(),
+                publish: true,
+                egress: self.egress,
+            },
+            pool: self.pool.parse().unwrap(),
+            mounts,
+        };
+        Docker::new(settings, self.rooms()).unwrap()
+    }
+
+    /// A keeper as a freshly started process has it, following the engine.
+    pub(crate) fn keeper(&self) -> Running {
+        self.keeper_with(1, AWAKE)
+    }
+
+    /// `epoch`: see [`Keeper::new`].
+    pub(crate) fn keeper_with(&self, epoch: u64, rules: Rules) -> Running {
+        let notes = Notes::new(self.base.join("state"));
+        Running::new(Keeper::new(Arc::new(self.driver()), notes, epoch, rules))
+    }
+
+    pub(crate) fn filters(&self, id: Option<TenantId>) -> HashMap<String, Vec<String>> {
+        let mut labels = vec!["cial.managed=1".to_owned(), format!("cial.install={}", self.name)];
+        labels.extend(id.map(|id| format!("cial.tenant={id}")));
+        HashMap::from([("label".to_owned(), labels)])
+    }
+
+    pub(crate) fn labels(&self) -> HashMap<String, String> {
+        let labels = [("cial.managed", "1"), ("cial.install", self.name.as_str())];
+        labels.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+    }
+
+    /// Ids or names of what the engine shows: containers, networks, volumes.
+    pub(crate) async fn shown(&self, id: Option<TenantId>) -> [Vec<String>; 3] {
+        let all = ListContainersOptionsBuilder::default().all(true).filters(&self.filters(id));
+        let containers = self.client.list_containers(Some(all.build())).await.unwrap();
+        let filters = Some(self.filters(id));
+        let networks = ListNetworksOptions { filters: filters.clone() };
+        let networks = self.client.list_networks(Some(networks)).await.unwrap();
+        let volumes = self.client.list_volumes(Some(ListVolumesOptions { filters })).await.unwrap();
+        [
+            containers.into_iter().filter_map(|c| c.id).collect(),
+            networks.into_iter().filter_map(|n| n.id).collect(),
+            volumes.volumes.unwrap_or_default().into_iter().map(|v| v.name).collect(),
+        ]
+    }
+
+    pub(crate) async fn remove_container_by_hand(&self, container: &str) {
+        let force = RemoveContainerOptionsBuilder::default().force(true).build();
+        self.client.remove_container(container, Some(force)).await.unwrap();
+    }
+
+    /// What would not go, and why.
+    async fn take_away(&self) -> Vec<String> {
+        let [containers, networks, volumes] = self.shown(None).await;
+        let mut left = Vec::new();
+        let mut took = |what: String, done: Result<(), Error>| match done {
+            Ok(()) | Err(Error::DockerResponseServerError { status_code: 404, .. }) => {}
+            Err(error) => left.push(format!("{what}: {error}")),
+        };
+        for container in containers {
+            let force = RemoveContainerOptionsBuilder::default().force(true).build();
+            took(container.clone(), self.client.remove_container(&container, Some(force)).await);
+        }
+        for network in networks {
+            took(network.clone(), self.client.remove_network(&network).await);
+        }
+        for volume in volumes {
+            let none = None::<RemoveVolumeOptions>;
+            took(volume.clone(), self.client.remove_volume(&volume, none).await);
+        }
+        let folder = fs::remove_dir_all(&self.base);
+        left.extend(folder.err().map(|error| format!("{}: {error}", self.base.display())));
+        left
+    }
+}
+
+/// A range of 128 networks for the `n`th installation of this process: tests run beside each other and beside other
+/// installations. Processes of one run differ by their slot, runs by who started them.
+fn pool(n: u32) -> String {
+    #[expect(clippy::disallowed_methods, reason = "told by the test runner, not a setting")]
+    let slot = std::env::var("NEXTEST_TEST_GLOBAL_SLOT").ok();
+    let (run, place) = match slot.and_then(|slot| slot.parse::<u32>().ok()) {
+        Some(slot) => (std::os::unix::process::parent_id(), n * 16 + slot),
+        None => (std::process::id(), n),
+    };
+    format!("10.{}.{}.0/22", 202 + run % 50, place % 64 * 4)
+}
+
+/// A directory that goes with its test.
+pub(crate) struct Folder(pub(crate) PathBuf);
+
+impl Folder {
+    pub(crate) fn new() -> Self {
+        let path = std::env::temp_dir().join(format!("cial-{}", Uuid::now_v7()));
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A keeper that follows its engine until it is dropped, as a process does until it is killed.
+pub(crate) struct Running {
+    pub(crate) keeper: Arc<Keeper>,
+    following: tokio::task::JoinHandle<()>,
+}
+
+impl Running {
+    pub(crate) fn new(keeper: Arc<Keeper>) -> Self {
+        let following = tokio::spawn(keeper.clone().follow());
+        Self { keeper, following }
+    }
+
+    pub(crate) async fn run(&self, spec: &Spec) -> Observed {
+        self.keeper.apply(apply(spec, true)).await.unwrap()
+    }
+
+    /// The tenant as soon as `fits` is true of it; `None` is a tenant without a container.
+    pub(crate) async fn until(
+        &self,
+        id: TenantId,
+        fits: impl Fn(Option<&Observed>) -> bool,
+    ) -> Option<Observed> {
+        let seen = async {
+            // Before the first list nothing is told at all.
+            while self.keeper.feed().is_err() {
+                self.keeper.sweep().await;
+            }
+            let feed = self.keeper.feed().unwrap();
+            let mut bell = feed.bell();
+            loop {
+                let now = feed.get(&id);
+                if fits(now.as_ref()) {
+                    return now;
+                }
+                bell.recv().await.unwrap();
+            }
+        };
+        let last = || self.keeper.feed().ok().and_then(|f| f.get(&id));
+        tokio::time::timeout(PATIENCE, seen).await.unwrap_or_else(|_| panic!("last: {:?}", last()))
+    }
+
+    pub(crate) async fn until_phase(&self, id: TenantId, phase: Phase) -> Observed {
+        self.until(id, |o| o.is_some_and(|o| o.phase == phase)).await.unwrap()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.following.abort();
+    }
+}
+
+pub(crate) fn spec(slug: &str, mode: &str) -> Spec {
+    serde_json::from_value(serde_json::json!({
+        "id": Uuid::now_v7(), "slug": slug, "generation": 1, "env": {"MODE": mode},
+        "limits": {"cpu_millis": 500, "memory_bytes": 64 << 20, "pids": 32},
+    }))
+    .unwrap()
+}
+
+pub(crate) fn apply(spec: &Spec, run: bool) -> Apply {
+    Apply { spec: spec.clone(), run, restart: false }
+}
+
+/// All that it has printed.
+pub(crate) async fn log(running: &Running, spec: &Spec) -> String {
+    let pieces = running.keeper.driver().logs(spec.id, LogsWanted::default()).await.unwrap();
+    let pieces: Vec<_> = pieces.map(|piece| piece.unwrap()).collect().await;
+    String::from_utf8(pieces.concat()).unwrap()
+}

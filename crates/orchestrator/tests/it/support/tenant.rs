@@ -1,0 +1,85 @@
+//! A stand-in for a tenant: one static program that opens the ingress socket as PID 1 of a real tenant does
+//! and answers every request with 200. How it behaves is told by the variable `MODE`.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
+use std::process::exit;
+use std::thread;
+use std::time::Duration;
+
+const UNFINISHED: &str = "/run/cial/ingress/.edge.sock";
+const SOCKET: &str = "/run/cial/ingress/edge.sock";
+const STARTS: &str = "/var/lib/cial/starts";
+const BUSY: &str = "/run/cial/ingress/busy.sock";
+const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
+
+fn main() {
+    println!("\u{1b}[32mhello\u{1b}[0m from the tenant");
+    eprintln!("and its other stream");
+    let mode = std::env::var("MODE").unwrap_or_default();
+    if mode == "exits" {
+        exit(3);
+    }
+    println!("start {} on this volume", counted());
+    if mode != "mute" {
+        tell_busy(&mode);
+    }
+    let _ = fs::remove_file(UNFINISHED);
+    let door = UnixListener::bind(UNFINISHED).expect("bind");
+    fs::rename(UNFINISHED, SOCKET).expect("rename");
+    match mode.as_str() {
+        // The request waits in the accept queue.
+        "slow" => thread::sleep(Duration::from_millis(1_500)),
+        "never" => loop {
+            thread::park();
+        },
+        _ => {}
+    }
+    let public = TcpListener::bind("0.0.0.0:8080").expect("bind :8080");
+    thread::spawn(move || {
+        for stream in public.incoming().flatten() {
+            answer(stream);
+        }
+    });
+    for stream in door.incoming().flatten() {
+        answer(stream);
+        if mode == "answers-then-exits" {
+            exit(4);
+        }
+    }
+}
+
+/// Says what keeps it busy: in one mode a backup without an end, otherwise nothing.
+fn tell_busy(mode: &str) {
+    let busy = match mode {
+        "busy" => r#"{"reason":"backup","owner":"core","until":"2099-01-01T00:00:00Z"}"#,
+        _ => "",
+    };
+    let body = format!("{{\"busy\":[{busy}]}}");
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n", body.len());
+    let answer = format!("{head}Connection: close\r\n\r\n{body}");
+    let _ = fs::remove_file(BUSY);
+    let door = UnixListener::bind(BUSY).expect("bind");
+    thread::spawn(move || {
+        for mut stream in door.incoming().flatten() {
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    });
+}
+
+/// How often a stand-in started on this volume: for those who look whether files outlive containers.
+fn counted() -> usize {
+    let mut file = fs::File::options().append(true).read(true).create(true).open(STARTS);
+    let file = file.as_mut().expect("the data volume is the tenant's own");
+    file.write_all(b".").expect("write");
+    fs::read(STARTS).expect("read").len()
+}
+
+fn answer(mut stream: impl Read + Write) {
+    let mut head = [0; 4096];
+    let _ = stream.read(&mut head);
+    let _ = stream.write_all(ANSWER);
+}

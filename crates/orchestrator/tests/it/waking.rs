@@ -1,0 +1,322 @@
+//! Waking what fell asleep: on the engine in memory, in virtual time.
+
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::future::join_all;
+use orchestrator::driver::memory::Script;
+use orchestrator::keeper::Rules;
+use orchestrator::note::Intent as Noted;
+use protocol::leases::{Intent, Step};
+use protocol::orchestrator::Phase;
+use protocol::sleep::Depth;
+use protocol::spec::{Policy, WakeOn};
+
+use crate::support::asking::{Router, refused};
+use crate::support::doze::{RULES, World, asleep, ready, told, with_policy};
+
+#[tokio::test(start_paused = true)]
+async fn a_frozen_one_is_thawed_once_for_all_who_ask() {
+    let world = World::new();
+    let running = world.keeper(RULES);
+    let spec = ready(&running).await;
+    running.until_phase(spec.id, Phase::Frozen).await;
+    let router = Router::new(&running.keeper);
+    let asks = (0..50).map(|_| router.ask(spec.id, Intent::Background, 1_000));
+    let grants = join_all(asks).await;
+    assert!(grants.iter().all(|grant| grant.as_ref().unwrap().woke));
+    assert_eq!((world.count(spec.id, "thaw"), world.count(spec.id, "start")), (1, 1));
+    let wake = told(&running, spec.id).last_wake.unwrap();
+    assert_eq!((wake.from, wake.phases_ms.engine, wake.total_ms), (Depth::Frozen, 100, 100));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_at_once_start_a_sleeper_once() {
+    let world = World::new();
+    let running = world.keeper(RULES);
+    let spec = asleep(&running).await;
+    let router = Router::new(&running.keeper);
+    let grants = join_all((0..1_000).map(|_| router.visit(spec.id))).await;
+    assert!(grants.iter().all(|grant| grant.as_ref().unwrap().woke));
+    assert_eq!(world.count(spec.id, "start"), 2, "the first one, and one wake");
+    let wake = told(&running, spec.id).last_wake.unwrap();
+    let (phases, total) = (wake.phases_ms, wake.total_ms);
+    assert_eq!((wake.from, phases.queue, total), (Depth::Sleeping, 0, phases.engine + phases.boot));
+    assert_eq!(world.notes().read(spec.id).intent, Noted::Running);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_merely_happened_to_be_sent_wakes_no_sleeper_unless_its_policy_says_so() {
+    let world = World::new();
+    let running = world.keeper(RULES);
+    let spec = asleep(&running).await;
+    let router = Router::new(&running.keeper);
+    let answer = refused(router.ask(spec.id, Intent::Background, 1_000).await);
+    assert_eq!((answer.0, answer.1), (409, "wake_required"));
+    let any = Policy { wake_on: Some(WakeOn::AnyRequest), ..Policy::default() };
+    let kept = running.keeper.apply(with_policy(&spec, any)).await.unwrap();
+    assert_eq!(kept.phase, Phase::Sleeping, "handing a policy over wakes nobody");
+    assert!(router.ask(spec.id, Intent::Background, 1_000).await.unwrap().woke);
+}
+
+#[tokio::test(start_paused = true)]
+async fn too_many_wakes_are_refused_with_a_place_and_a_time() {
+    let world = World::new();
+    let running = world.keeper(Rules { starts: 1, queue: 1, ..RULES });
+    let mut sleepers = Vec::new();
+    for _ in 0..3 {
+        sleepers.push(ready(&running).await);
+    }
+    for sleeper in &sleepers {
+        running.until_phase(sleeper.id, Phase::Sleeping).await;
+    }
+    let router = Router::new(&running.keeper);
+    let (first, second, third) = tokio::join!(
+        router.visit(sleepers[0].id),
+        router.ask(sleepers[1].id, Intent::Visit, 50),
+        router.visit(sleepers[2].id),
+    );
+    assert!(first.unwrap().woke);
+    let places = [&second, &third].map(|answer| answer.as_ref().err().and_then(|no| no.ahead));
+    assert_eq!(places, [Some(0), Some(2)], "first of the queue; no room in it");
+    let (status, code, again, detail) = refused(second);
+    assert_eq!((status, code, again), (503, "waking", true), "{detail}");
+    let (status, code, again, detail) = refused(third);
+    assert_eq!((status, code, again), (503, "wake_queue_full", true));
+    assert_eq!(detail, "2 requests wait for a wake already. Try again later.");
+    assert!(running.keeper.figures().contains("cial_wake_queue_full_total 1\n"));
+    // The second one was waited for no longer, and woken all the same.
+    running.until_phase(sleepers[1].id, Phase::Ready).await;
+    assert_eq!(world.count(sleepers[2].id, "start"), 1, "the third was not");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wake_that_fails_says_why_and_leaves_a_sleeper() {
+    let world = World::new();
+    let running = world.keeper(RULES);
+    let spec = asleep(&running).await;
+    let router = Router::new(&running.keeper);
+    world.engine.script(spec.id, Script { refuses_start: true, ..Script::default() });
+    let answers = join_all((0..10).map(|_| router.visit(spec.id))).await;
+    for answer in answers {
+        let (status, code, _, detail) = refused(answer);
+        assert_eq!((status, code), (502, "wake_failed"));
+        assert!(detail.contains("it was told to"), "{detail}");
+    }
+    let seen = running.until_phase(spec.id, Phase::Sleeping).await;
+    assert!(seen.reason.unwrap().contains("it was told to"));
+    assert_eq!(world.notes().read(spec.id).intent, Noted::Asleep);
+    let failed = "cial_wakes_total{from=\"sleeping\",result=\"failed\"} 1\n";
+    assert!(running.keeper.figures().contains(failed), "one wake, whoever waited for it");
+    world.engine.script(spec.id, Script::default());
+    assert!(router.visit(spec.id).await.unwrap().woke);
+    let ready = running.until_phase(spec.id, Phase::Ready).await;
+    assert_eq!((ready.reason, ready.exits), (None, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_act_that_breaks_off_is_a_failure_and_keeps_no_slot() {
+    let world = World::new();
+    let running = world.keeper(Rules { starts: 1, ..RULES });
+    let (broken, other) = (asleep(&running).await, asleep(&running).await);
+    let router = Router::new(&running.keeper);
+    world.engine.script(broken.id, Script { breaks: true, ..Script::default() });
+    assert_eq!(refused(router.visit(broken.id).await).1, "wake_failed");
+    assert!(router.visit(other.id).await.unwrap().woke);
+    world.engine.script(broken.id, Script::default());
+    running.keeper.sweep().await;
+    running.until_phase(broken.id, Phase::Exited).await;
+    running.run(&broken).await;
+    running.until_phase(broken.id, Phase::Ready).await;
+
+    // The same on the way down.
+    world.engine.script(broken.id, Script { breaks: true, ..Script::default() });
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert!(world.count(broken.id, "busy") > 0, "decided");
+    assert!(!router.visit(broken.id).await.unwrap().woke);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wake_does_not_wait_for_what_is_done_with_other_tenants() {
+    let world = World::new();
+    let running = world.keeper(Rules { starts: 1, ..RULES });
+    let (held, free) = (asleep(&running).await, asleep(&running).await);
+    let slow = Script { engine: Duration::from_secs(30), ..Script::default() };
+    world.engine.script(held.id, slow);
+    let keeper = running.keeper.clone();
+    let change = with_policy(&held, Policy { max_awake_seconds: Some(9), ..Policy::default() });
+    let changing = tokio::spawn(async move { keeper.apply(change).await });
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let (one, other) = (Router::new(&running.keeper), Router::new(&running.keeper));
+    let (first, second) = tokio::join!(one.visit(held.id), async {
+        let visit = other.visit(free.id);
+        tokio::time::timeout(Duration::from_secs(1), visit).await
+    });
+    assert!(second.expect("it stood behind the other").unwrap().woke);
+    assert_eq!(first.unwrap_err().code, "waking", "its turn came late");
+    assert!(changing.await.unwrap().is_ok());
+    running.until_phase(held.id, Phase::Ready).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_dies_or_never_answers_after_its_wake_is_told_apart() {
+    let world = World::new();
+    let running = world.keeper(RULES);
+    let (dies, mute) = (asleep(&running).await, asleep(&running).await);
+    let router = Router::new(&running.keeper);
+    let exits_after = Some((Duration::from_millis(5), 7));
+    world.engine.script(dies.id, Script { ready_after: None, exits_after, ..Script::default() });
+    world.engine.script(mute.id, Script { ready_after: None, ..Script::default() });
+    let (status, code, _, detail) = refused(router.visit(dies.id).await);
+    assert_eq!((status, code), (502, "wake_failed"));
+    assert_eq!(detail, "Its container ended with code 7; see its logs.");
+    let exited = running.until_phase(dies.id, Phase::Exited).await;
+    assert_eq!(exited.exits, 1, "an exit like any other");
+    let (status, code, _, detail) = refused(router.visit(mute.id).await);
+    assert_eq!((status, code), (502, "wake_failed"));
+    assert!(detail.contains("not all answered within 45 s"), "{detail}");
+    running.until_phase(mute.id, Phase::Starting).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_was_paused_by_hand_is_thawed_by_an_ask() {
+    let world = World::new();
+    let running = world.keeper(RULES);
+    let spec = ready(&running).await;
+    world.engine.pause_by_hand(spec.id);
+    running.until_phase(spec.id, Phase::Frozen).await;
+    let router = Router::new(&running.keeper);
+    assert!(router.ask(spec.id, Intent::Background, 1_000).await.unwrap().woke);
+    assert_eq!(world.count(spec.id, "thaw"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_missing_or_outdated_is_made_anew_by_the_wake() {
+    let world = World::new();
+    let running = world.keeper(RULES);
+    let spec = asleep(&running).await;
+    let router = Router::new(&running.keeper);
+    world.engine.remove_by_hand(spec.id);
+    running.until(spec.id, |o| o.is_none()).await;
+    assert!(router.visit(spec.id).await.unwrap().woke, "its note says what it is made of");
+    let before = running.until_phase(spec.id, Phase::Sleeping).await;
+    world.engine.rebuild_image();
+    running.until(spec.id, |o| o.is_some_and(|o| o.image_outdated)).await;
+    assert!(router.visit(spec.id).await.unwrap().woke);
+    let after = running.until_phase(spec.id, Phase::Ready).await;
+    assert!(after.container_id != before.container_id && !after.image_outdated);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_owners_hand_wakes_it_and_holds_nothing() {
+    let world = World::new();
+    let running = world.keeper(RULES);
+    let spec = asleep(&running).await;
+    let seen = running.keeper.wake(spec.id).await.unwrap();
+    assert_eq!(seen.phase, Phase::Sleeping, "what comes of it is told by the watch");
+    running.until_phase(spec.id, Phase::Ready).await;
+    assert_eq!(running.keeper.wake(spec.id).await.unwrap().phase, Phase::Ready);
+    assert!(told(&running, spec.id).freezes_at.is_some(), "no lease is left");
+    let nobody = crate::support::spec("nobody", "").id;
+    assert_eq!(running.keeper.wake(nobody).await.unwrap_err().status, 404);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_step_of_a_wake_is_told_to_those_who_watch_it() {
+    let world = World::new();
+    let running = world.keeper(RULES);
+    let spec = asleep(&running).await;
+    let steps = running.keeper.progress(spec.id).unwrap();
+    let watching = tokio::spawn(steps.map(|progress| progress.step).collect::<Vec<_>>());
+    tokio::task::yield_now().await;
+    Router::new(&running.keeper).visit(spec.id).await.unwrap();
+    let steps = watching.await.unwrap();
+    assert_eq!(steps, [Step::Asleep, Step::Queued, Step::Starting, Step::Booting, Step::Ready]);
+
+    running.until_phase(spec.id, Phase::Sleeping).await;
+    world.engine.script(spec.id, Script { refuses_start: true, ..Script::default() });
+    let watching = tokio::spawn(running.keeper.progress(spec.id).unwrap().collect::<Vec<_>>());
+    tokio::task::yield_now().await;
+    assert!(Router::new(&running.keeper).visit(spec.id).await.is_err());
+    let last = watching.await.unwrap().pop().unwrap();
+    assert_eq!(last.step, Step::Failed);
+    assert!(last.reason.unwrap().contains("it was told to"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_goes_sends_its_waiters_away() {
+    let world = World::new();
+    let running = world.keeper(RULES);
+    let spec = asleep(&running).await;
+    let router = Router::new(&running.keeper);
+    let going = async {
+        tokio::task::yield_now().await;
+        running.keeper.drain();
+    };
+    let (answers, ()) = tokio::join!(join_all((0..5).map(|_| router.visit(spec.id))), going);
+    for answer in answers.into_iter().chain([router.visit(spec.id).await]) {
+        let (status, code, again, _) = refused(answer);
+        assert_eq!((status, code, again), (503, "leaving", true));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_ask_waits_for_the_first_list_and_for_the_wake_no_longer_than_it_said() {
+    let world = World::new();
+    let before = world.keeper(RULES);
+    let spec = asleep(&before).await;
+    drop(before);
+    world.engine.go_away("away");
+    let running = world.keeper_later(Duration::from_secs(3_600), RULES);
+    world.engine.script(spec.id, Script { ready_after: None, ..Script::default() });
+    let back = async {
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        world.engine.come_back();
+    };
+    let router = Router::new(&running.keeper);
+    let visit = router.ask(spec.id, Intent::Visit, 30_000);
+    let visit = tokio::time::timeout(Duration::from_millis(30_100), visit);
+    let (answer, ()) = tokio::join!(visit, back);
+    assert_eq!(refused(answer.expect("it waited for longer")).1, "waking");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_byte_is_told_by_the_router_and_counts_once() {
+    let world = World::new();
+    let running = world.keeper(RULES);
+    let spec = asleep(&running).await;
+    let router = Router::new(&running.keeper);
+    router.visit(spec.id).await.unwrap();
+    let before = told(&running, spec.id).last_wake.unwrap();
+    assert_eq!(before.phases_ms.first_byte, None);
+    for millis in [7, 9_000] {
+        router.answered(spec.id, millis);
+    }
+    let after = told(&running, spec.id).last_wake.unwrap();
+    assert_eq!(after.phases_ms.first_byte, Some(7));
+    assert_eq!(after.total_ms, before.total_ms + 7);
+    let count = "cial_wake_seconds_count{from=\"sleeping\",phase=\"first_byte\"} 1\n";
+    assert!(running.keeper.figures().contains(count));
+}
+
+/// Many fall asleep at the same time, each for long: those that are wanted do not stand behind them.
+#[tokio::test(start_paused = true)]
+async fn a_wake_does_not_wait_for_those_that_fall_asleep() {
+    let world = World::new();
+    let running = world.keeper(Rules { falls: 1, sleep_after: None, ..RULES });
+    let mut tenants = Vec::new();
+    for _ in 0..4 {
+        let spec = ready(&running).await;
+        world
+            .engine
+            .script(spec.id, Script { engine: Duration::from_secs(20), ..Script::default() });
+        tenants.push(spec);
+    }
+    tokio::time::sleep(Duration::from_secs(16)).await;
+    assert!(tenants.iter().all(|spec| world.count(spec.id, "busy") == 1), "all have been decided");
+    let last = tenants.last().unwrap();
+    world.engine.script(last.id, Script::default());
+    let stopped = running.keeper.stop(last.id);
+    let stopped = tokio::time::timeout(Duration::from_secs(1), stopped).await;
+    assert_eq!(stopped.unwrap().unwrap().phase, Phase::Stopped);
+}

@@ -1,0 +1,456 @@
+//! The API over real HTTP: who may call, what is refused and how, what a watcher is told.
+
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::{Method, StatusCode};
+use futures_util::StreamExt as _;
+use orchestrator::access::{Access, Tokens};
+use orchestrator::api;
+use orchestrator::driver::memory::{Memory, Script};
+use orchestrator::images::{Images, Tags};
+use orchestrator::keeper::Keeper;
+use orchestrator::note::Notes;
+use protocol::leases::{Ask, Grant, Intent, Release, Renew, Renewed, Step, Used};
+use protocol::orchestrator::{Capacity, Observed, ObservedList, Phase};
+use protocol::sleep::{Sleep, SleepList};
+use protocol::spec::Spec;
+use protocol::{Problem, TenantId};
+use service::Secret;
+use service::client::{CallError, Client};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::support::{AWAKE, Folder, Running, apply, spec};
+
+const TOKEN: &str = "a-token-of-a-test-0123456789abcdef0123";
+const LEASES_TOKEN: &str = "another-token-of-a-test-0123456789abcdef";
+const IMAGE: &str = "cial-tenant:dev";
+
+struct Server {
+    address: SocketAddr,
+    engine: Memory,
+    keeper: Arc<Keeper>,
+    stop: CancellationToken,
+    _state: Folder,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl Server {
+    async fn start() -> Self {
+        Self::serving().await.0
+    }
+
+    /// And what becomes of it.
+    async fn serving() -> (Self, JoinHandle<anyhow::Result<()>>) {
+        let (engine, stop) = (Memory::default(), CancellationToken::new());
+        let state = Folder::new();
+        let notes = Notes::new(state.0.clone());
+        let keeper = Keeper::new(Arc::new(engine.clone()), notes, 1, AWAKE);
+        keeper.sweep().await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let tokens = Tokens { control: Secret::new(TOKEN), leases: Secret::new(LEASES_TOKEN) };
+        let images = Images::new(IMAGE, Tags::default());
+        let serving = orchestrator::answer(listener, keeper.clone(), images, tokens, stop.clone());
+        let serving = tokio::spawn(serving);
+        (Self { address, engine, keeper, stop, _state: state }, serving)
+    }
+
+    fn client(&self) -> Client {
+        Client::new(format!("http://{}", self.address), Secret::new(TOKEN))
+    }
+
+    /// Status, head and body of one bare request.
+    async fn bare(&self, method: &Method, path: &str, token: Option<&str>, body: &[u8]) -> Answer {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        let shown = token.map_or(String::new(), |t| format!("Authorization: {t}\r\n"));
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{shown}Content-Length: {}\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        // A server that refuses early does not read the rest.
+        let _ = stream.write_all(body).await;
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer).await;
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        Answer { status, head: head.to_ascii_lowercase(), body: body.to_owned() }
+    }
+}
+
+struct Answer {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Answer {
+    fn problem(&self) -> Problem {
+        assert!(self.head.contains("content-type: application/problem+json"), "{}", self.head);
+        let problem: Problem = serde_json::from_str(&self.body).unwrap();
+        assert_eq!(problem.status, self.status);
+        assert!(
+            self.head.contains(&format!("x-request-id: {}", problem.request_id)),
+            "{}",
+            self.head
+        );
+        problem
+    }
+}
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[tokio::test]
+async fn every_route_lets_in_whom_the_table_says_and_nobody_else() {
+    let server = Server::start().await;
+    let id = Uuid::now_v7().to_string();
+    let (control, leases) = (format!("Bearer {TOKEN}"), format!("Bearer {LEASES_TOKEN}"));
+    for route in api::routes() {
+        let path = route.path.replace("{id}", &id);
+        let visitors: [(Option<&str>, Option<Access>); 6] = [
+            (None, None),
+            (Some("Bearer wrong"), None),
+            (Some("Basic x"), None),
+            (Some(TOKEN), None),
+            (Some(&control), Some(Access::Control)),
+            (Some(&leases), Some(Access::Leases)),
+        ];
+        for (shown, known) in visitors {
+            let expected = route.access == Access::Open || known == Some(route.access);
+            // A watch answers for as long as it is read.
+            if expected && path.ends_with("/watch") {
+                continue;
+            }
+            let answer = server.bare(&route.method, &path, shown, b"").await;
+            let let_in = answer.status != StatusCode::UNAUTHORIZED.as_u16();
+            assert_eq!(let_in, expected, "{} {path} as {shown:?}: {}", route.method, answer.status);
+            if !let_in {
+                assert_eq!(answer.problem().code, "unauthorized");
+            }
+        }
+        // Bytes that are no text are one more name that no tenant has.
+        if route.path.contains("{id}") {
+            let path = route.path.replace("{id}", "%ff");
+            let shown = if route.access == Access::Leases { &leases } else { &control };
+            let answer = server.bare(&route.method, &path, Some(shown), b"").await;
+            let told = format!("{} {path}", route.method);
+            assert_eq!(
+                (answer.status, answer.problem().code.as_str()),
+                (404, "no_such_tenant"),
+                "{told}"
+            );
+        }
+    }
+    let leases: Vec<_> =
+        api::routes().into_iter().filter(|r| r.access == Access::Leases).map(|r| r.path).collect();
+    assert_eq!(leases.len(), 4);
+    assert!(leases.iter().all(|path| path.starts_with("/v1/leases")), "{leases:?}");
+}
+
+#[tokio::test]
+async fn what_is_not_in_the_table_shows_nothing_to_a_stranger() {
+    let server = Server::start().await;
+    let bearer = format!("Bearer {TOKEN}");
+    let table = [
+        (Method::GET, "/v1/nope", 404, "not_found"),
+        (Method::PATCH, "/v1/tenants", 405, "method_not_allowed"),
+        (Method::POST, "/healthz", 405, "method_not_allowed"),
+    ];
+    for (method, path, status, code) in table {
+        assert_eq!(server.bare(&method, path, None, b"").await.status, 401);
+        let router = format!("Bearer {LEASES_TOKEN}");
+        assert_eq!(server.bare(&method, path, Some(&router), b"").await.status, 401);
+        let answer = server.bare(&method, path, Some(&bearer), b"").await;
+        assert_eq!((answer.status, answer.problem().code.as_str()), (status, code));
+    }
+}
+
+#[tokio::test]
+async fn bad_input_is_refused_with_what_is_wrong() {
+    let server = Server::start().await;
+    let bearer = format!("Bearer {TOKEN}");
+    let (id, large) = (Uuid::now_v7().to_string(), vec![b' '; 70_000]);
+    let unknown = br#"{"run":true,"spec":{},"privileged":true}"#;
+    let table: [(Method, String, &[u8], u16, &str); 6] = [
+        (Method::PUT, format!("/v1/tenants/{id}"), b"{", 422, "invalid_body"),
+        (Method::PUT, format!("/v1/tenants/{id}"), unknown, 422, "invalid_body"),
+        (Method::PUT, format!("/v1/tenants/{id}"), &large, 413, "body_too_large"),
+        (Method::PUT, "/v1/tenants/..%2F..%2Fetc".to_owned(), b"{}", 404, "no_such_tenant"),
+        (Method::GET, format!("/v1/tenants/{id}/logs?tail=x"), b"", 422, "invalid_query"),
+        (Method::GET, format!("/v1/tenants/{id}/logs?tali=1"), b"", 422, "invalid_query"),
+    ];
+    for (method, path, body, status, code) in table {
+        let answer = server.bare(&method, &path, Some(&bearer), body).await;
+        assert_eq!((answer.status, answer.problem().code.as_str()), (status, code), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_tenant_from_apply_to_delete() {
+    let (server, spec) = (Server::start().await, spec("acme", ""));
+    let (client, path) = (server.client(), format!("/v1/tenants/{}", spec.id));
+    let call = async |method, path: &str, body: Option<&protocol::orchestrator::Apply>| {
+        client.call::<Observed>(method, path, body, PATIENCE).await
+    };
+    let made = call(Method::PUT, &path, Some(&apply(&spec, true))).await.unwrap();
+    assert_eq!((made.id, made.generation), (spec.id, 1));
+    let list: ObservedList =
+        client.call(Method::GET, "/v1/tenants", None::<&()>, PATIENCE).await.unwrap();
+    assert_eq!(list.tenants.len(), 1);
+    let stopped = call(Method::POST, &format!("{path}/stop"), None).await.unwrap();
+    assert_eq!(stopped.phase, Phase::Stopped);
+    let room: Capacity =
+        client.call(Method::GET, "/v1/capacity", None::<&()>, PATIENCE).await.unwrap();
+    assert_eq!(room.networks_used, 1);
+    for _ in 0..2 {
+        client.call::<()>(Method::DELETE, &path, None::<&()>, PATIENCE).await.unwrap();
+    }
+    let refused = call(Method::PUT, &path, Some(&apply(&spec, true))).await.unwrap_err();
+    assert_eq!(refused.code(), Some("tenant_deleted"));
+    let nobody = format!("/v1/tenants/{}/stop", Uuid::now_v7());
+    assert_eq!(call(Method::POST, &nobody, None).await.unwrap_err().code(), Some("no_such_tenant"));
+}
+
+#[tokio::test]
+async fn no_image_but_those_of_the_settings_becomes_a_tenant() {
+    let (server, spec) = (Server::start().await, spec("acme", ""));
+    let (client, path) = (server.client(), format!("/v1/tenants/{}", spec.id));
+    let ask = async |image: &str| {
+        let body = apply(&Spec { image: Some(image.to_owned()), ..spec.clone() }, true);
+        client.call::<Observed>(Method::PUT, &path, Some(&body), PATIENCE).await
+    };
+    let Err(CallError::Refused(problem)) = ask("postgres:16").await else { panic!("not refused") };
+    assert_eq!((problem.status, problem.code.as_str()), (422, "invalid_spec"));
+    let fault = &problem.errors[0];
+    assert_eq!((fault.field.as_str(), fault.code.as_str()), ("spec.image", "image_refused"));
+    assert!(fault.message.contains("CIAL_TENANT_IMAGES"), "{fault:?}");
+    let none: ObservedList =
+        client.call(Method::GET, "/v1/tenants", None::<&()>, PATIENCE).await.unwrap();
+    assert!(none.tenants.is_empty(), "nothing is made of it");
+    assert_eq!(ask(IMAGE).await.unwrap().id, spec.id);
+}
+
+#[tokio::test]
+async fn a_watcher_is_told_each_step() {
+    let (server, spec) = (Server::start().await, spec("acme", ""));
+    let client = server.client();
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let watching = tokio::spawn(async move {
+        service::watch::follow::<Observed>(&client, "/v1/tenants/watch", |replica, _| {
+            let phases: Vec<(TenantId, Phase)> =
+                replica.items().values().map(|o| (o.id, o.phase)).collect();
+            tell.send(phases).unwrap();
+        })
+        .await
+    });
+    assert_eq!(told.recv().await.unwrap(), []);
+    let client = server.client();
+    let path = format!("/v1/tenants/{}", spec.id);
+    let body = apply(&spec, true);
+    client.call::<Observed>(Method::PUT, &path, Some(&body), PATIENCE).await.unwrap();
+    while told.recv().await.unwrap() != [(spec.id, Phase::Ready)] {}
+    client.call::<()>(Method::DELETE, &path, None::<&()>, PATIENCE).await.unwrap();
+    while !told.recv().await.unwrap().is_empty() {}
+    watching.abort();
+}
+
+#[tokio::test]
+async fn health_readiness_and_figures() {
+    let server = Server::start().await;
+    let get = async |path: &str| server.bare(&Method::GET, path, None, b"").await;
+    assert_eq!(get("/healthz").await.status, 200);
+    assert_eq!(get("/readyz").await.status, 200);
+    assert!(get("/metrics").await.body.contains("cial_engine_up 1"));
+    server.engine.go_away("The container engine is not reachable: it was told to go.");
+    server.keeper.sweep().await;
+    assert_eq!(get("/healthz").await.status, 200);
+    let readiness = get("/readyz").await;
+    assert_eq!(readiness.status, 503);
+    assert!(readiness.problem().detail.contains("it was told to go"));
+    assert!(get("/metrics").await.body.contains("cial_engine_up 0"));
+    let spec = spec("acme", "");
+    let path = format!("/v1/tenants/{}", spec.id);
+    let (client, body) = (server.client(), apply(&spec, true));
+    let refused = client.call::<Observed>(Method::PUT, &path, Some(&body), PATIENCE).await;
+    let Err(CallError::Refused(problem)) = refused else { panic!("not refused") };
+    assert_eq!((problem.status, problem.code.as_str()), (503, "engine_unreachable"));
+    assert!(problem.detail.contains("it was told to go"));
+}
+
+/// A tenant that is ready, on a server whose engine lives in memory.
+async fn ready(server: &Server) -> Spec {
+    let spec = spec("acme", "");
+    let (client, path) = (server.client(), format!("/v1/tenants/{}", spec.id));
+    let body = apply(&spec, true);
+    client.call::<Observed>(Method::PUT, &path, Some(&body), PATIENCE).await.unwrap();
+    let mut bell = server.keeper.feed().unwrap().bell();
+    let is_ready = || server.keeper.feed().unwrap().get(&spec.id).map(|o| o.phase);
+    while is_ready() != Some(Phase::Ready) {
+        bell.recv().await.unwrap();
+    }
+    spec
+}
+
+#[tokio::test]
+async fn a_lease_from_ask_to_release() {
+    let server = Server::start().await;
+    let spec = ready(&server).await;
+    let router = Client::new(format!("http://{}", server.address), Secret::new(LEASES_TOKEN));
+    let holder = Uuid::now_v7();
+    let ask =
+        Ask { tenant: spec.id, holder, number: 1, intent: Intent::Background, wait_ms: 1_000 };
+    let grant: Grant = router.call(Method::POST, "/v1/leases", Some(&ask), PATIENCE).await.unwrap();
+    assert_eq!((grant.tenant, grant.generation, grant.woke), (spec.id, 1, false));
+    let nobody = TenantId::new(Uuid::now_v7());
+    let used = |tenant| Used {
+        tenant,
+        number: 1,
+        idle_ms: 0,
+        requests: 2,
+        streams: 1,
+        first_byte_ms: None,
+    };
+    let renew = Renew { holder, leases: vec![used(spec.id), used(nobody)] };
+    let renewed: Renewed =
+        router.call(Method::POST, "/v1/leases/renew", Some(&renew), PATIENCE).await.unwrap();
+    let left: Vec<_> = renewed.leases.iter().map(|s| (s.tenant, s.expires_in_ms)).collect();
+    assert_eq!(left, [(spec.id, Some(15_000)), (nobody, None)]);
+    let told: Sleep = server
+        .client()
+        .call(Method::GET, &format!("/v1/tenants/{}/sleep", spec.id), None::<&()>, PATIENCE)
+        .await
+        .unwrap();
+    assert_eq!(told.awake_because[0], "In use: 2 requests and 1 stream.");
+    assert!(server.keeper.figures().contains("cial_leases 1\n"));
+    let release = Release { holder, leases: vec![used(spec.id)] };
+    for _ in 0..2 {
+        let released =
+            router.call::<()>(Method::POST, "/v1/leases/release", Some(&release), PATIENCE);
+        released.await.unwrap();
+    }
+    let list: SleepList =
+        server.client().call(Method::GET, "/v1/sleep", None::<&()>, PATIENCE).await.unwrap();
+    assert_eq!(list.tenants.len(), 1);
+    assert!(!list.tenants[0].awake_because[0].contains("In use"), "{list:?}");
+    let ask = Ask { tenant: nobody, ..ask };
+    let refused = router.call::<Grant>(Method::POST, "/v1/leases", Some(&ask), PATIENCE).await;
+    assert_eq!(refused.unwrap_err().code(), Some("no_such_tenant"));
+    let path = format!("/v1/tenants/{}/wake", spec.id);
+    let awake: Observed =
+        server.client().call(Method::POST, &path, None::<&()>, PATIENCE).await.unwrap();
+    assert_eq!(awake.phase, Phase::Ready);
+}
+
+#[tokio::test]
+async fn leases_are_asked_for_in_the_right_words_or_not_at_all() {
+    let server = Server::start().await;
+    let bearer = format!("Bearer {LEASES_TOKEN}");
+    let used = format!("{{\"tenant\":\"{}\",\"number\":1,\"idle_ms\":0}}", Uuid::now_v7());
+    let many =
+        format!("{{\"holder\":\"{}\",\"leases\":[{}]}}", Uuid::nil(), vec![used; 1_001].join(","));
+    let long = serde_json::json!({
+        "tenant": Uuid::now_v7(), "holder": Uuid::nil(), "number": 1, "intent": "visit", "wait_ms": 60_001,
+    });
+    let table: [(&str, Vec<u8>, u16, &str); 5] = [
+        ("/v1/leases", long.to_string().into(), 422, "invalid_lease"),
+        ("/v1/leases", b"{\"tenant\":1}".to_vec(), 422, "invalid_body"),
+        ("/v1/leases", vec![b' '; 70_000], 413, "body_too_large"),
+        ("/v1/leases/renew", many.clone().into(), 422, "invalid_lease"),
+        ("/v1/leases/release", vec![b' '; 300_000], 413, "body_too_large"),
+    ];
+    for (path, body, status, code) in table {
+        let answer = server.bare(&Method::POST, path, Some(&bearer), &body).await;
+        assert_eq!((answer.status, answer.problem().code.as_str()), (status, code), "{path}");
+    }
+    let answer = server.bare(&Method::POST, "/v1/leases/renew", Some(&bearer), many.as_bytes());
+    let fault = answer.await.problem().errors.remove(0);
+    assert_eq!((fault.field.as_str(), fault.code.as_str()), ("leases", "invalid"));
+}
+
+#[tokio::test]
+async fn who_waits_when_the_process_goes_is_told_to_come_back_and_a_wake_is_told_as_it_goes() {
+    let server = Server::start().await;
+    let spec = ready(&server).await;
+    // Frozen, on an engine that takes longer to thaw it than anybody waits here.
+    server.engine.pause_by_hand(spec.id);
+    let mut bell = server.keeper.feed().unwrap().bell();
+    while server.keeper.feed().unwrap().get(&spec.id).map(|o| o.phase) != Some(Phase::Frozen) {
+        bell.recv().await.unwrap();
+    }
+    let slow = Script { engine: Duration::from_secs(3_600), ..Script::default() };
+    server.engine.script(spec.id, slow);
+    let bearer = format!("Bearer {LEASES_TOKEN}");
+    let ask = serde_json::json!({
+        "tenant": spec.id, "holder": Uuid::nil(), "number": 1, "intent": "visit", "wait_ms": 60_000,
+    })
+    .to_string();
+    let asked = server.bare(&Method::POST, "/v1/leases", Some(&bearer), ask.as_bytes());
+    let watched = async {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        let head = format!(
+            "GET /v1/leases/{}/progress HTTP/1.1\r\nHost: x\r\nAuthorization: {bearer}\r\n\r\n",
+            spec.id
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let (mut text, mut piece) = (String::new(), [0; 1_024]);
+        while !text.contains(r#""step":"starting""#) {
+            let n = stream.read(&mut piece).await.unwrap();
+            assert!(n > 0, "it ended: {text}");
+            text.push_str(std::str::from_utf8(&piece[..n]).unwrap());
+        }
+        assert!(text.contains("content-type: application/x-ndjson"), "{text}");
+        server.stop.cancel();
+    };
+    let (answer, ()) = tokio::join!(asked, watched);
+    assert_eq!((answer.status, answer.problem().code.as_str()), (503, "leaving"));
+    assert!(answer.head.contains("retry-after: 1"), "{}", answer.head);
+}
+
+#[tokio::test]
+async fn a_process_that_does_not_follow_the_engine_any_more_ends() {
+    let keeper = {
+        let folder = Folder::new();
+        Keeper::new(Arc::new(Memory::default()), Notes::new(folder.0.clone()), 1, AWAKE)
+    };
+    // There is one loop in the life of a keeper: whoever begins another one finds it over.
+    let first = Running::new(keeper.clone());
+    tokio::task::yield_now().await;
+    drop(first);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let tokens = Tokens { control: Secret::new(TOKEN), leases: Secret::new(LEASES_TOKEN) };
+    let images = Images::new(IMAGE, Tags::default());
+    let stop = CancellationToken::new();
+    let serving = orchestrator::answer(listener, keeper, images, tokens, stop);
+    let ended = tokio::time::timeout(PATIENCE, serving).await.unwrap();
+    assert_eq!(ended.unwrap_err().to_string(), "the loop that follows the engine ended");
+}
+
+#[tokio::test]
+async fn what_the_engine_was_told_is_seen_to_its_end_before_the_process_ends() {
+    let (server, serving) = Server::serving().await;
+    let spec = ready(&server).await;
+    server.engine.pause_by_hand(spec.id);
+    server.keeper.sweep().await;
+    let engine = Duration::from_millis(500);
+    server.engine.script(spec.id, Script { engine, ..Script::default() });
+    server.keeper.wake(spec.id).await.unwrap();
+    let steps = server.keeper.progress(spec.id).unwrap();
+    let begun = steps.filter(|progress| std::future::ready(progress.step == Step::Starting));
+    tokio::time::timeout(PATIENCE, pin!(begun).next()).await.unwrap().unwrap();
+    server.stop.cancel();
+    serving.await.unwrap().unwrap();
+    assert!(server.engine.calls().contains(&format!("thaw {}", spec.id)));
+}

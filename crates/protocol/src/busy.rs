@@ -1,0 +1,73 @@
+//! Work inside a tenant that must not be put to sleep: a job, a cron run, an agent's session.
+//!
+//! Declared at core-back: by the core half over [`CORE_BUSY_SOCKET`](crate::inside::CORE_BUSY_SOCKET), by processes of
+//! `agent` over [`AGENT_BUSY_SOCKET`](crate::inside::AGENT_BUSY_SOCKET), which has a quota of its own. The socket says
+//! who asks; over the one that the edge uses none of this is served.
+//!
+//! | call | body → answer |
+//! |---|---|
+//! | `POST /busy` | [`Declare`] → 201 [`Declared`]; 429 `busy_quota` with too many alive |
+//! | `PUT /busy/{id}` | [`Renew`] → 200 [`Declared`]; 404 `busy_ended` once it ran out |
+//! | `DELETE /busy/{id}` | → 204, also when it ran out |
+//! | `GET /busy` | → 200 [`BusyList`]; all that the orchestrator's socket answers |
+//!
+//! Each half touches its own declarations only. `agent` is shown its own, the others are shown all. `agent` asks too
+//! often: 429 `busy_rate` with `Retry-After`.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::Timestamp;
+
+/// The longest that one declaration holds; whoever works longer renews it.
+pub const MAX_TTL_SECONDS: u32 = 900;
+
+/// No control characters, and none that show nothing but turn around, hide or break what stands beside them.
+pub fn may_be_said(c: char) -> bool {
+    let is_format = matches!(c,
+        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}');
+    !c.is_control() && !is_format
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Declare {
+    /// For a person: 1 to 200 characters, each of which [may be said](may_be_said).
+    pub reason: String,
+    /// 1 to [`MAX_TTL_SECONDS`].
+    pub ttl_seconds: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Renew {
+    pub ttl_seconds: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Declared {
+    pub id: Uuid,
+    #[serde(flatten)]
+    pub busy: Busy,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Busy {
+    pub reason: String,
+    pub owner: Owner,
+    pub until: Timestamp,
+}
+
+/// Which half declared it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Owner {
+    Core,
+    Agent,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BusyList {
+    pub busy: Vec<Busy>,
+}

@@ -1,0 +1,132 @@
+//! The admin API: what owners, the CLI and scripts read and write.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::sleep::{Depth, Phases};
+use crate::spec::{Desired, Limits, Policy, WakeOn};
+use crate::{Slug, State, TenantId};
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SignUp {
+    pub email: String,
+    pub password: String,
+    pub name: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SignIn {
+    pub email: String,
+    pub password: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct User {
+    pub id: Uuid,
+    pub email: String,
+    pub name: String,
+    pub role: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignedIn {
+    pub user: User,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewTenant {
+    /// Checked against [`Slug`] by the handler, so that the fault is told at its field.
+    pub slug: String,
+    pub name: String,
+}
+
+/// A tenant as its owner sees it. Times: RFC 3339, UTC, milliseconds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tenant {
+    pub id: TenantId,
+    pub slug: Slug,
+    pub name: String,
+    pub owner_id: Uuid,
+    pub url: String,
+    pub desired: Desired,
+    pub state: State,
+    pub state_since: String,
+    pub state_reason: Option<String>,
+    pub revision: i64,
+    pub generation: i64,
+    pub container_id: Option<String>,
+    pub container_port: Option<u16>,
+    pub limits: Limits,
+    pub policy: Policy,
+    /// `policy`, with the installation's settings where it names none.
+    #[serde(default)]
+    pub effective_policy: EffectivePolicy,
+    /// This and what follows is the orchestrator's word of this moment: empty while it cannot be asked.
+    #[serde(default)]
+    pub awake_because: Vec<String>,
+    #[serde(default)]
+    pub asleep_because: Option<String>,
+    /// When it will, if it is not used until then.
+    #[serde(default)]
+    pub freezes_at: Option<String>,
+    #[serde(default)]
+    pub sleeps_at: Option<String>,
+    #[serde(default)]
+    pub last_wake: Option<LastWake>,
+    pub created_at: String,
+    pub updated_at: String,
+}
+
+/// How a tenant last woke.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastWake {
+    pub at: String,
+    pub from: Depth,
+    pub total_ms: u32,
+    pub phases_ms: Phases,
+}
+
+/// A [`Policy`] that leaves nothing open. 0 seconds is never, for `max_awake_seconds` no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EffectivePolicy {
+    pub freeze_after_seconds: u32,
+    pub sleep_after_seconds: u32,
+    pub max_awake_seconds: u32,
+    pub wake_on: WakeOn,
+}
+
+/// Of an installation that sets nothing.
+impl Default for EffectivePolicy {
+    fn default() -> Self {
+        Self {
+            freeze_after_seconds: 60,
+            sleep_after_seconds: 1_200,
+            max_awake_seconds: 0,
+            wake_on: WakeOn::Visits,
+        }
+    }
+}
+
+impl EffectivePolicy {
+    /// What `policy` says, and where it says nothing, this.
+    #[must_use]
+    pub fn under(self, policy: &Policy) -> Self {
+        Self {
+            freeze_after_seconds: policy.freeze_after_seconds.unwrap_or(self.freeze_after_seconds),
+            sleep_after_seconds: policy.sleep_after_seconds.unwrap_or(self.sleep_after_seconds),
+            max_awake_seconds: policy.max_awake_seconds.unwrap_or(self.max_awake_seconds),
+            wake_on: policy.wake_on.unwrap_or(self.wake_on),
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TenantList {
+    pub tenants: Vec<Tenant>,
+    /// Pass as `?cursor=` for the next page; absent on the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
+}

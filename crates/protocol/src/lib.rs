@@ -1,0 +1,28 @@
+//! The words all parts of Cial share. Serde types and pure functions: no I/O, no async.
+//!
+//! One file per conversation; a type that crosses a process boundary lives here and nowhere else.
+
+pub mod busy;
+pub mod control;
+pub mod domain;
+pub mod headers;
+pub mod id;
+pub mod inside;
+pub mod leases;
+pub mod name;
+pub mod orchestrator;
+pub mod problem;
+pub mod routes;
+pub mod sleep;
+pub mod spec;
+pub mod state;
+pub mod watch;
+
+pub use domain::Domain;
+pub use id::{InstallName, TenantId};
+pub use name::Slug;
+pub use problem::Problem;
+pub use state::State;
+
+/// A moment on the wire: RFC 3339, UTC.
+pub type Timestamp = chrono::DateTime<chrono::Utc>;

@@ -1,0 +1,30 @@
+//! app-api → router: which host is which tenant, and where it is reached.
+//!
+//! `GET /v1/routes/watch` on app-api's internal listener, `Authorization: Bearer <CIAL_ROUTES_TOKEN>`,
+//! answers NDJSON of [`Message<Route>`](crate::watch::Message).
+
+use serde::{Deserialize, Serialize};
+
+use crate::orchestrator::Upstream;
+use crate::spec::Desired;
+use crate::watch::Keyed;
+use crate::{Slug, State, TenantId};
+
+/// All that the router knows of a tenant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    pub tenant: TenantId,
+    pub slug: Slug,
+    pub generation: i64,
+    pub desired: Desired,
+    pub state: State,
+    pub upstream: Option<Upstream>,
+}
+
+impl Keyed for Route {
+    type Key = TenantId;
+
+    fn key(&self) -> TenantId {
+        self.tenant
+    }
+}

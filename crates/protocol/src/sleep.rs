@@ -1,0 +1,53 @@
+//! Why a tenant is awake, why it slept, and how it woke: orchestrator → app-api → its owner.
+//!
+//! `GET /v1/tenants/{id}/sleep` → 200 [`Sleep`]; `GET /v1/sleep` → 200 [`SleepList`]. Asked for when somebody looks: it changes
+//! with every request, so it is not part of what is watched.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{TenantId, Timestamp};
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sleep {
+    pub tenant: TenantId,
+    /// Sentences for a person; empty while nothing but its idle time keeps it awake.
+    pub awake_because: Vec<String>,
+    /// A sentence: why it last froze or stopped for want of use.
+    pub asleep_because: Option<String>,
+    /// When it will, if nothing happens until then; `None`: never, or something keeps it awake.
+    pub freezes_at: Option<Timestamp>,
+    pub sleeps_at: Option<Timestamp>,
+    pub last_wake: Option<LastWake>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SleepList {
+    pub tenants: Vec<Sleep>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastWake {
+    pub at: Timestamp,
+    pub from: Depth,
+    pub total_ms: u32,
+    pub phases_ms: Phases,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Depth {
+    Frozen,
+    Sleeping,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Phases {
+    /// Behind other wakes.
+    pub queue: u32,
+    /// The engine's own call.
+    pub engine: u32,
+    /// From there to readiness.
+    pub boot: u32,
+    /// From readiness to the first byte of an answer; unknown until the router tells.
+    pub first_byte: Option<u32>,
+}

@@ -1,0 +1,87 @@
+//! What a tenant is meant to be.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Slug, TenantId};
+
+/// What the owner wants of a tenant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Desired {
+    Running,
+    Stopped,
+    Deleted,
+}
+
+impl Desired {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Stopped => "stopped",
+            Self::Deleted => "deleted",
+        }
+    }
+}
+
+/// All that is needed to make a tenant's container, and to know whether one that exists is the right one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Spec {
+    pub id: TenantId,
+    pub slug: Slug,
+    /// Grows only when the container must be made anew (image, env, mounts).
+    pub generation: i64,
+    /// The image's tag; `None` is the installation's default. A rebuilt image is taken up at the next start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// Variables of the tenant's own app. Never secrets: `inspect` shows them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    #[serde(default)]
+    pub limits: Limits,
+    #[serde(default)]
+    pub policy: Policy,
+}
+
+/// What one tenant may use of its machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Thousandths of a CPU.
+    pub cpu_millis: u32,
+    /// Swap is none: the same number bounds memory and swap together.
+    pub memory_bytes: u64,
+    pub pids: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { cpu_millis: 2_000, memory_bytes: 4 << 30, pids: 512 }
+    }
+}
+
+/// When a tenant falls asleep and what wakes it. `None` is the installation's setting; 0 seconds is never.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Policy {
+    pub freeze_after_seconds: Option<u32>,
+    pub sleep_after_seconds: Option<u32>,
+    /// How long busy leases from inside may keep it awake without a break; `None` and 0: as long as they like.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_awake_seconds: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wake_on: Option<WakeOn>,
+}
+
+/// What wakes a *sleeping* tenant; a frozen one wakes for any request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WakeOn {
+    /// What somebody wants now; see [`Intent::Visit`](crate::leases::Intent::Visit).
+    #[default]
+    Visits,
+    /// Every request.
+    AnyRequest,
+}

@@ -1,0 +1,142 @@
+//! A small question to an upstream, asked on the way to a decision.
+
+use std::future::poll_fn;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt as _;
+
+use crate::body::{Body, Took};
+use crate::buffers::{Buf, Buffers};
+use crate::chunks::Chunks;
+use crate::framing::Framing;
+use crate::head::{AnswerHead, RequestFacts};
+use crate::headers::Headers;
+use crate::scan::Scan;
+use crate::settings::{HeadLimit, Settings};
+use crate::stream::Stream;
+use crate::{Fault, Upstream};
+
+/// A request without a body. `Host` is added when it is not among the headers.
+pub struct Question<'a> {
+    pub method: &'a str,
+    pub target: &'a str,
+    pub headers: &'a [(&'a str, &'a str)],
+}
+
+/// What came back, whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    pub status: u16,
+    /// Names in lower case.
+    pub headers: Vec<(String, Vec<u8>)>,
+    pub body: Vec<u8>,
+}
+
+impl Reply {
+    /// The first of this name (in lower case).
+    pub fn get(&self, name: &str) -> Option<&[u8]> {
+        self.headers.iter().find(|(have, _)| have == name).map(|(_, value)| value.as_slice())
+    }
+}
+
+/// Asks over a connection of its own, within `patience`; a body over `limit` is a fault.
+pub async fn ask(
+    upstream: &Upstream,
+    question: &Question<'_>,
+    limit: usize,
+    patience: Duration,
+) -> Result<Reply, Fault> {
+    let whole = async {
+        let unreachable = |e: std::io::Error| Fault::Unreachable(e.to_string());
+        let mut stream = Stream::connect(&upstream.address).await.map_err(unreachable)?;
+        let text = written(question);
+        match &mut stream {
+            Stream::Tcp(stream) => stream.write_all(&text).await,
+            Stream::Unix(stream) => stream.write_all(&text).await,
+        }
+        .map_err(unreachable)?;
+        read(&mut stream, question.method == "HEAD", limit).await
+    };
+    tokio::time::timeout(patience, whole).await.unwrap_or(Err(Fault::AnswerTimedOut))
+}
+
+fn written(question: &Question<'_>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(512);
+    for part in [question.method, " ", question.target, " HTTP/1.1\r\n"] {
+        out.extend_from_slice(part.as_bytes());
+    }
+    let mut headers = Headers::new(&mut out);
+    if !question.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
+        headers.add("host", "localhost");
+    }
+    question.headers.iter().for_each(|(name, value)| headers.try_add(name, value.as_bytes()));
+    headers.add("connection", "close");
+    out.extend_from_slice(b"\r\n");
+    out
+}
+
+const BUFFER: usize = 4 << 10;
+
+async fn read(stream: &mut Stream, is_head: bool, limit: usize) -> Result<Reply, Fault> {
+    let (mut buf, mut scan) = (Buffers::new(BUFFER).read(), Scan::default());
+    let answer_head = HeadLimit { bytes: BUFFER, ..HeadLimit::FIRST };
+    let settings = Settings { answer_head, ..Settings::default() };
+    let facts = RequestFacts { is_head, ..RequestFacts::NONE };
+    let (mut reply, mut body) = loop {
+        let Some(end) = scan.end(buf.data()).map_err(Fault::AnswerMalformed)? else {
+            if buf.room().is_empty() {
+                return Err(Fault::AnswerMalformed("its head is too large"));
+            }
+            if !more(stream, &mut buf).await? {
+                return Err(Fault::AnswerCutOff);
+            }
+            continue;
+        };
+        let met = AnswerHead::read(&buf.data()[..end], &settings, &facts, |head| {
+            let head = head.map_err(Fault::AnswerMalformed)?;
+            let lower = |h: crate::Header<'_>| (h.name.to_ascii_lowercase(), h.value.to_vec());
+            let headers = head.headers().map(lower).collect();
+            let body = match head.facts.framing {
+                _ if is_head || head.status() == 304 => Body::Done,
+                Framing::Chunked => Body::Unwrapped(Chunks::new()),
+                framing @ (Framing::Empty | Framing::Length(_) | Framing::Close) => {
+                    Body::through(framing)
+                }
+            };
+            Ok((Reply { status: head.status(), headers, body: Vec::new() }, body))
+        })?;
+        buf.consume(end);
+        if met.0.status >= 200 {
+            break met;
+        }
+        scan = Scan::default();
+    };
+    loop {
+        while !buf.is_empty() && !body.is_done() {
+            let took = body.take(buf.data(), &mut reply.body, &mut |_, _| {});
+            match took.map_err(Fault::AnswerMalformed)? {
+                Took::Copied(count) => buf.consume(count),
+                Took::Raw(count) => {
+                    reply.body.extend_from_slice(&buf.data()[..count]);
+                    buf.consume(count);
+                }
+            }
+        }
+        if reply.body.len() > limit {
+            return Err(Fault::AnswerMalformed("its body is too large"));
+        }
+        if body.is_done() {
+            return Ok(reply);
+        }
+        if !more(stream, &mut buf).await? && !body.close(&mut reply.body) {
+            return Err(Fault::AnswerCutOff);
+        }
+    }
+}
+
+/// Reads more; `false` at the end.
+async fn more(stream: &mut Stream, buf: &mut Buf) -> Result<bool, Fault> {
+    let (mut from, _) = stream.split();
+    let count = poll_fn(|cx| from.poll_read(cx, buf)).await;
+    count.map(|count| count > 0).map_err(|_| Fault::AnswerCutOff)
+}

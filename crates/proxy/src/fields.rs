@@ -1,0 +1,210 @@
+//! One walk over the headers of a message: what framing, connection and upgrade need to know of them.
+
+use crate::head::{Header, Version};
+use crate::hop;
+
+/// What one walk saw. Names nothing twice and decides nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Fields {
+    pub(crate) hosts: u8,
+    pub(crate) length: Option<u64>,
+    pub(crate) chunked: bool,
+    pub(crate) expects_other: bool,
+    pub(crate) close: bool,
+    pub(crate) stay: bool,
+    pub(crate) upgrade: bool,
+    pub(crate) websocket: bool,
+    pub(crate) names_more: bool,
+    /// Bit by bit, in their order: this header is hop-by-hop by its name.
+    pub(crate) hops: u128,
+}
+
+impl Fields {
+    /// An error is a message that could be read in two ways; the text names the rule.
+    pub(crate) fn read<'a>(
+        headers: impl Iterator<Item = Header<'a>>,
+    ) -> Result<Self, &'static str> {
+        let mut seen = Self::default();
+        let mut bit = 1;
+        for header in headers {
+            seen.see(header, bit)?;
+            bit <<= 1;
+        }
+        if seen.chunked && seen.length.is_some() {
+            return Err("Content-Length and Transfer-Encoding exclude each other.");
+        }
+        Ok(seen)
+    }
+
+    fn see(&mut self, header: Header<'_>, bit: u128) -> Result<(), &'static str> {
+        if hop::is_hop(header.name) {
+            self.hops |= bit;
+        }
+        let name = header.name.as_bytes();
+        match (name.first().map_or(0, u8::to_ascii_lowercase), name.len()) {
+            (b'h', 4) if same(name, b"host") => self.hosts = self.hosts.saturating_add(1),
+            (b'e', 6) if same(name, b"expect") => {
+                self.expects_other |= !header.value.eq_ignore_ascii_case(b"100-continue");
+            }
+            (b'u', 7) if same(name, b"upgrade") => {
+                self.websocket |= tokens(header.value).any(|t| is(t, "websocket"));
+            }
+            (b'c', 10) if same(name, b"connection") => self.connection(header.value)?,
+            (b'c', 14) if same(name, b"content-length") => self.take_length(header)?,
+            (b't', 17) if same(name, b"transfer-encoding") => self.take_coding(header)?,
+            (b'c', 14) if header.begins("content-length") => {
+                return Err("A header's name is Content-Length but for an underscore.");
+            }
+            (b't', 17) if header.begins("transfer-encoding") => {
+                return Err("A header's name is Transfer-Encoding but for an underscore.");
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    pub(crate) fn keep_alive(&self, version: Version) -> bool {
+        match version {
+            Version::Http11 => !self.close,
+            Version::Http10 => self.stay && !self.close,
+        }
+    }
+
+    fn connection(&mut self, value: &[u8]) -> Result<(), &'static str> {
+        for token in tokens(value) {
+            match token.len() {
+                5 if is(token, "close") => self.close = true,
+                7 if is(token, "upgrade") => self.upgrade = true,
+                10 if is(token, "keep-alive") => self.stay = true,
+                // Whoever believed it would frame or route the message differently.
+                _ if ["host", "content-length", "transfer-encoding"]
+                    .iter()
+                    .any(|n| is(token, n)) =>
+                {
+                    return Err("Connection names a header that frames or routes the message.");
+                }
+                _ => self.names_more |= !std::str::from_utf8(token).is_ok_and(hop::is_hop),
+            }
+        }
+        Ok(())
+    }
+
+    fn take_length(&mut self, header: Header<'_>) -> Result<(), &'static str> {
+        if self.length.is_some() {
+            return Err("Content-Length is there more than once.");
+        }
+        self.length = Some(length(header.value).ok_or("Content-Length is not one plain number.")?);
+        Ok(())
+    }
+
+    fn take_coding(&mut self, header: Header<'_>) -> Result<(), &'static str> {
+        if self.chunked {
+            return Err("Transfer-Encoding is there more than once.");
+        }
+        if !header.value.eq_ignore_ascii_case(b"chunked") {
+            return Err("The only Transfer-Encoding served is chunked.");
+        }
+        self.chunked = true;
+        Ok(())
+    }
+}
+
+/// `1*DIGIT` that fits; signs, blanks and lists are nothing that all readers agree about.
+fn length(value: &[u8]) -> Option<u64> {
+    let plain = (1..=19).contains(&value.len()) && value.iter().all(u8::is_ascii_digit);
+    plain.then(|| value.iter().fold(0, |sum: u64, b| sum * 10 + u64::from(b - b'0')))
+}
+
+/// The elements of a comma-separated list.
+pub(crate) fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|b| *b == b',').map(<[u8]>::trim_ascii).filter(|t| !t.is_empty())
+}
+
+/// Whether this name of a header is `lower`, which is letters and hyphens. Sized, so that it is compared in one go.
+pub(crate) fn same<const N: usize>(name: &[u8], lower: &[u8; N]) -> bool {
+    // Setting this bit makes letters lower and makes nothing else a letter; of what a name may hold, only a hyphen
+    // becomes a hyphen.
+    <&[u8; N]>::try_from(name).is_ok_and(|name| {
+        name.iter().zip(lower).fold(0, |differs, (have, want)| differs | ((have | 0x20) ^ want))
+            == 0
+    })
+}
+
+fn is(token: &[u8], name: &str) -> bool {
+    token.eq_ignore_ascii_case(name.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(lines: &[(&str, &str)]) -> Result<Fields, &'static str> {
+        Fields::read(lines.iter().map(|(name, v)| Header { name, value: v.as_bytes() }))
+    }
+
+    #[test]
+    fn names_are_the_same_whatever_their_case_and_nothing_else_is() {
+        let lower = b"content-length";
+        for byte in 0..=u8::MAX {
+            let mut name = *lower;
+            for place in [0, 7] {
+                name[place] = byte;
+                let token = byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+                if token {
+                    assert_eq!(same(&name, lower), name.eq_ignore_ascii_case(lower), "{name:?}");
+                }
+                name[place] = lower[place];
+            }
+        }
+        assert!(same(b"CONTENT-Length", lower) && !same(b"content-lengt", lower));
+    }
+
+    #[test]
+    fn lengths_by_the_table() {
+        for (text, number) in [
+            ("0", Some(0)),
+            ("42", Some(42)),
+            ("0042", Some(42)),
+            ("9999999999999999999", Some(9_999_999_999_999_999_999)),
+            ("18446744073709551616", None),
+            ("", None),
+            ("+1", None),
+            ("-1", None),
+            ("1 1", None),
+            ("1,1", None),
+            ("0x10", None),
+            ("1.0", None),
+            ("١", None),
+        ] {
+            assert_eq!(length(text.as_bytes()), number, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_may_be_read_in_two_ways_is_refused() {
+        for lines in [
+            &[("content-length", "1"), ("transfer-encoding", "chunked")][..],
+            &[("content-length", "1"), ("Content-Length", "1")],
+            &[("content_length", "1")],
+            &[("transfer_encoding", "chunked")],
+            &[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")],
+            &[("transfer-encoding", "gzip, chunked")],
+            &[("transfer-encoding", "identity")],
+            &[("transfer-encoding", "")],
+            &[("transfer-encoding", "chunked;q=1")],
+            &[("transfer-encoding", "\"chunked\"")],
+            &[("connection", "close, content-length")],
+        ] {
+            assert!(read(lines).is_err(), "{lines:?}");
+        }
+        assert!(read(&[("Transfer-Encoding", "Chunked")]).unwrap().chunked);
+    }
+
+    #[test]
+    fn connection_is_a_list_over_all_its_lines() {
+        let seen = read(&[("connection", "x-a ,, Keep-Alive"), ("Connection", "UPGRADE,close")]);
+        let seen = seen.unwrap();
+        assert!(seen.close && seen.stay && seen.upgrade && seen.names_more);
+        assert!(!read(&[("connection", "close, te, keep-alive")]).unwrap().names_more);
+    }
+}

@@ -1,0 +1,75 @@
+//! Where a body ends: one rule for each message, or none at all and the message is refused.
+
+use crate::fields::Fields;
+use crate::head::Version;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Framing {
+    /// No body and no word about one.
+    Empty,
+    Length(u64),
+    Chunked,
+    /// Answers only: until the connection closes.
+    Close,
+}
+
+pub(crate) fn of_request(seen: &Fields, version: Version) -> Result<Framing, &'static str> {
+    match (seen.chunked, seen.length, version) {
+        (true, _, Version::Http10) => Err("HTTP/1.0 knows no Transfer-Encoding."),
+        (true, _, Version::Http11) => Ok(Framing::Chunked),
+        (false, Some(length), _) => Ok(Framing::Length(length)),
+        (false, None, _) => Ok(Framing::Empty),
+    }
+}
+
+/// What follows the head of an answer. `Length` of an answer to `HEAD` is told, not sent.
+pub(crate) fn of_answer(
+    seen: &Fields,
+    version: Version,
+    status: u16,
+    to_head: bool,
+) -> Result<Framing, &'static str> {
+    let bodiless = status < 200 || status == 204;
+    match (seen.chunked, seen.length, version) {
+        (true, _, Version::Http10) => Err("HTTP/1.0 knows no Transfer-Encoding."),
+        // Only a length of nothing agrees with having no body; what would follow is another message to someone.
+        (true, _, _) if bodiless => Err("an answer without a body has a Transfer-Encoding"),
+        (_, Some(1..), _) if bodiless => Err("an answer without a body has a length"),
+        _ if bodiless => Ok(Framing::Empty),
+        (true, _, Version::Http11) => Ok(Framing::Chunked),
+        (false, Some(length), _) => Ok(Framing::Length(length)),
+        (false, None, _) if to_head || status == 304 => Ok(Framing::Empty),
+        (false, None, _) => Ok(Framing::Close),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_by_the_table() {
+        let none = Fields::default();
+        let chunked = Fields { chunked: true, ..none };
+        let five = Fields { length: Some(5), ..none };
+        let zero = Fields { length: Some(0), ..none };
+        let new = Version::Http11;
+        for (seen, version, status, head, framing) in [
+            (none, new, 200, false, Some(Framing::Close)),
+            (none, new, 200, true, Some(Framing::Empty)),
+            (none, new, 304, false, Some(Framing::Empty)),
+            (none, new, 204, false, Some(Framing::Empty)),
+            (zero, new, 204, false, Some(Framing::Empty)),
+            (five, new, 204, false, None),
+            (chunked, new, 204, false, None),
+            (chunked, new, 103, false, None),
+            (five, new, 304, false, Some(Framing::Length(5))),
+            (five, new, 200, true, Some(Framing::Length(5))),
+            (five, Version::Http10, 200, false, Some(Framing::Length(5))),
+            (chunked, Version::Http10, 200, false, None),
+            (chunked, new, 200, false, Some(Framing::Chunked)),
+        ] {
+            assert_eq!(of_answer(&seen, version, status, head).ok(), framing, "{seen:?} {status}");
+        }
+    }
+}

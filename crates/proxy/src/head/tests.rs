@@ -1,0 +1,119 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::write;
+
+struct Plain;
+
+impl crate::Exchange for Plain {
+    fn upstream(&self) -> &crate::Upstream {
+        unreachable!("a head alone goes nowhere")
+    }
+}
+
+#[test]
+fn targets_by_the_table() {
+    for (method, target, read) in [
+        ("GET", "/", Some((None, "/"))),
+        ("GET", "/a?b=http://c", Some((None, "/a?b=http://c"))),
+        ("GET", "//a/b", Some((None, "//a/b"))),
+        ("GET", "http://a", Some((Some("a"), "/"))),
+        ("GET", "HTTPS://a:1/b?c", Some((Some("a:1"), "/b?c"))),
+        ("OPTIONS", "*", Some((None, "*"))),
+        ("OPTIONS", "http://a", Some((Some("a"), "*"))),
+        ("GET", "*", None),
+        ("GET", "", None),
+        ("GET", "a", None),
+        ("GET", "a:80", None),
+        ("GET", "http:/a", None),
+        ("GET", "http:///a", None),
+        ("GET", "http://?a", None),
+        ("GET", "http://a?b", None),
+        ("GET", "ws://a/", None),
+        ("GET", "://a/", None),
+        ("GET", "/a#b", None),
+        ("GET", "/ä", None),
+        ("GET", "/<b>", None),
+        ("GET", "/a?b=\"c", None),
+        ("GET", "/`", None),
+        ("GET", "/{a}|^\\", Some((None, "/{a}|^\\"))),
+    ] {
+        assert_eq!(parts(method, target).ok(), read, "{method} {target}");
+    }
+}
+
+proptest! {
+    /// Whoever reads what we write sees what we saw: no second meaning is made on the way.
+    #[test]
+    fn what_goes_out_reads_as_what_came_in(
+        method in "GET|POST|PUT|HEAD|OPTIONS",
+        target in "/[a-z/?%.]{0,10}|http://a/x|\\*",
+        lines in proptest::collection::vec((
+            "(?i)content-length|transfer-encoding|connection|te|x-a|x-b|upgrade|expect|keep-alive",
+            "[0-9]{1,3}|(?i)chunked|close|keep-alive|x-a|te, x-b|gzip|[ -~]{0,8}",
+        ), 0..5),
+    ) {
+        let mut text = format!("{method} {target} HTTP/1.1\r\nHost: a\r\n");
+        lines.iter().for_each(|(name, value)| text.push_str(&format!("{name}: {value}\r\n")));
+        text.push_str("\r\n");
+        let settings = Settings::default();
+        let written = RequestHead::read(text.as_bytes(), &settings, |head| {
+            let head = head.ok()?;
+            let mut out = Vec::new();
+            write::request(&head, &Plain, &mut out);
+            Some((out, head.facts.framing, head.target().to_owned()))
+        });
+        if let Some((out, framing, target)) = written {
+            let again = RequestHead::read(&out, &settings, |head| {
+                let head = head.map_err(|fault| TestCaseError::fail(format!("{fault:?}")))?;
+                prop_assert!(head.headers().all(|h| !h.is("connection") && !h.is("te")));
+                Ok((head.facts.framing, head.target().to_owned()))
+            });
+            prop_assert_eq!(again?, (framing, target));
+        }
+    }
+
+    /// Whatever is found without being looked for is what would have been found.
+    #[test]
+    fn a_head_found_at_once_is_the_head_that_a_scan_finds(
+        parts in proptest::collection::vec(
+            "\r\n|\n|\r| |\t|GET / HTTP/1.1|HTTP/1.1 200 OK|HTTP/1.1 200|Host: a|X: y |X:|: y|Content-Length: 1|x",
+            0..9),
+    ) {
+        let text = ["GET / HTTP/1.1\r\nHost: a\r\n", &parts.concat(), "\r\n\r\n"].concat();
+        let answer = text.replacen("GET / HTTP/1.1", "HTTP/1.1 200 OK", 1);
+        let settings = Settings::default();
+        for text in [text.as_str(), &parts.concat(), &format!("{}\r\n\r\n", parts.concat())] {
+            let bytes = text.as_bytes();
+            let scanned = Scan::default().end(bytes);
+            let whole = |end: usize| {
+                RequestHead::read(&bytes[..end], &settings, |h| h.map(|h| h.facts))
+            };
+            RequestHead::find(bytes, &settings, |head, end| {
+                let facts = head.map(|h| h.facts);
+                match scanned {
+                    Ok(Some(right)) => prop_assert_eq!((&facts, end), (&whole(right), right)),
+                    Ok(None) | Err(_) => prop_assert!(facts.is_err(), "{:?}", text),
+                }
+                Ok(())
+            })?;
+        }
+        for text in [answer.as_str(), &parts.concat()] {
+            let bytes = text.as_bytes();
+            let none = RequestFacts::NONE;
+            let found = AnswerHead::find(bytes, &settings, &none, |h, end| (h.map(|h| h.facts), end));
+            if let Some((facts, end)) = found {
+                prop_assert_eq!(Scan::default().end(bytes), Ok(Some(end)));
+                let read = AnswerHead::read(&bytes[..end], &settings, &none, |h| h.map(|h| h.facts));
+                prop_assert_eq!(facts, read);
+            }
+        }
+    }
+
+    #[test]
+    fn no_bytes_are_too_odd(bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
+        let settings = Settings::default();
+        RequestHead::read(&bytes, &settings, |_| ());
+        AnswerHead::read(&bytes, &settings, &RequestFacts::NONE, |_| ());
+    }
+}

@@ -1,0 +1,82 @@
+//! Finds the end of a head as its bytes arrive, and refuses line ends and folds that readers disagree about.
+
+/// How far a head has been looked at. Each byte is looked at once, however slowly they come.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Scan {
+    /// Start of the line that is not whole yet.
+    line: usize,
+}
+
+pub(crate) const BARE: &str = "A line of the head ends with a bare CR or LF.";
+const FOLDED: &str = "A line of the head begins with white space.";
+const EMPTY: &str = "The head begins with an empty line.";
+
+impl Scan {
+    /// Where the head in `bytes` ends, its empty line included. `bytes` only ever grows between calls.
+    pub(crate) fn end(&mut self, bytes: &[u8]) -> Result<Option<usize>, &'static str> {
+        loop {
+            let rest = &bytes[self.line..];
+            if let Some(b' ' | b'\t') = rest.first() {
+                return Err(FOLDED);
+            }
+            let Some(at) = memchr::memchr2(b'\r', b'\n', rest) else { return Ok(None) };
+            match (rest[at], rest.get(at + 1)) {
+                (b'\r', Some(b'\n')) if at == 0 && self.line == 0 => return Err(EMPTY),
+                (b'\r', Some(b'\n')) if at == 0 => return Ok(Some(self.line + 2)),
+                (b'\r', Some(b'\n')) => self.line += at + 2,
+                (b'\r', None) => return Ok(None),
+                _ => return Err(BARE),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at_once(bytes: &[u8]) -> Result<Option<usize>, &'static str> {
+        Scan::default().end(bytes)
+    }
+
+    #[test]
+    fn ends_by_the_table() {
+        for (text, end) in [
+            ("", Ok(None)),
+            ("GET / HTTP/1.1", Ok(None)),
+            ("GET / HTTP/1.1\r", Ok(None)),
+            ("GET / HTTP/1.1\r\n\r\n", Ok(Some(18))),
+            ("a\r\nb\r\n\r\nrest\n", Ok(Some(8))),
+            ("a\n\n", Err(BARE)),
+            ("a\r\nb\n\r\n", Err(BARE)),
+            ("a\r\nb\rc\r\n\r\n", Err(BARE)),
+            ("a\r\n\r\r\n", Err(BARE)),
+            ("a\r\n\n", Err(BARE)),
+            ("a\r\n b\r\n\r\n", Err(FOLDED)),
+            ("a\r\n\tb\r\n\r\n", Err(FOLDED)),
+            (" a\r\n\r\n", Err(FOLDED)),
+            ("\r\n\r\n", Err(EMPTY)),
+        ] {
+            assert_eq!(at_once(text.as_bytes()), end, "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_pace_of_arrival_changes_nothing(
+            text in proptest::collection::vec(prop_oneof![Just(b'\r'), Just(b'\n'), Just(b' '), Just(b'a')], 0..24),
+        ) {
+            let mut slow = Scan::default();
+            let mut first = Ok(None);
+            for end in 0..=text.len() {
+                first = slow.end(&text[..end]);
+                if first != Ok(None) {
+                    break;
+                }
+            }
+            prop_assert_eq!(first, at_once(&text));
+        }
+    }
+}

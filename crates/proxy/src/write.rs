@@ -1,0 +1,228 @@
+//! Heads on their way out: hop-by-hop headers set aside, framing written anew, everything else as the exchange says.
+
+use crate::answer::Answer;
+use crate::body::Body;
+use crate::chunks::Chunks;
+use crate::framing::Framing;
+use crate::head::{AnswerHead, RequestFacts, RequestHead, Version};
+use crate::headers::Headers;
+use crate::hop;
+use crate::policy::Exchange;
+
+/// What an upstream gets.
+pub(crate) fn request<E: Exchange>(head: &RequestHead<'_>, exchange: &E, out: &mut Vec<u8>) {
+    let target = exchange.target().unwrap_or(head.target());
+    for part in [head.method().as_bytes(), b" ", target.as_bytes(), b" HTTP/1.1\r\n"] {
+        out.extend_from_slice(part);
+    }
+    let mut to = Headers::passing(head.lines.bytes, out);
+    head.lines.end_to_end(head.facts.names_more, |header| exchange.request_header(header, &mut to));
+    exchange.request_end(&mut to);
+    framing(head.facts.framing, out);
+    if head.is_websocket() {
+        out.extend_from_slice(b"connection: Upgrade\r\nupgrade: websocket\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// What a client gets of a final answer, and the body that follows; `close` says that nothing follows that.
+pub(crate) fn answer<E: Exchange>(
+    head: &AnswerHead<'_>,
+    exchange: &E,
+    to: &RequestFacts,
+    close: bool,
+    out: &mut Vec<u8>,
+) -> Body {
+    status_line(head.status(), head.reason, out);
+    headers(head, exchange, out);
+    let (told, body) = match (head.facts.framing, to.version) {
+        (Framing::Chunked, Version::Http11) => (Framing::Chunked, Body::Chunked(Chunks::new())),
+        (Framing::Chunked, Version::Http10) => (Framing::Close, Body::Unwrapped(Chunks::new())),
+        (Framing::Close, Version::Http11) => (Framing::Chunked, Body::Wrapped),
+        (framing, _) => (framing, Body::through(framing)),
+    };
+    framing(told, out);
+    connection(to.version, close || (told == Framing::Close && !to.is_head), out);
+    out.extend_from_slice(b"\r\n");
+    if to.is_head || head.status() == 304 { Body::Done } else { body }
+}
+
+/// What a client gets of an interim answer.
+pub(crate) fn interim<E: Exchange>(head: &AnswerHead<'_>, exchange: &E, out: &mut Vec<u8>) {
+    status_line(head.status(), head.reason, out);
+    headers(head, exchange, out);
+    if head.status() == 101 {
+        out.extend_from_slice(b"connection: Upgrade\r\nupgrade: websocket\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// An answer of our own.
+pub(crate) fn own(
+    answer: &Answer,
+    version: Version,
+    is_head: bool,
+    close: bool,
+    out: &mut Vec<u8>,
+) {
+    let length = Framing::Length(answer.body.len() as u64);
+    own_head(answer, version, length, close, out);
+    if !is_head && !is_bodiless(answer.status) {
+        out.extend_from_slice(&answer.body);
+    }
+}
+
+/// All of it but the body.
+pub(crate) fn own_head(
+    answer: &Answer,
+    version: Version,
+    told: Framing,
+    close: bool,
+    out: &mut Vec<u8>,
+) {
+    status_line(answer.status, "", out);
+    for (name, value) in &answer.headers {
+        if !hop::is_hop(name) {
+            Headers::new(out).try_add(name, value.as_bytes());
+        }
+    }
+    if !is_bodiless(answer.status) {
+        framing(told, out);
+    }
+    connection(version, close, out);
+    out.extend_from_slice(b"\r\n");
+}
+
+pub(crate) fn is_bodiless(status: u16) -> bool {
+    status < 200 || matches!(status, 204 | 304)
+}
+
+/// One chunk, unless `part` is empty: that would be the last one.
+pub(crate) fn chunk(part: &[u8], out: &mut Vec<u8>) {
+    if !part.is_empty() {
+        out.extend_from_slice(format!("{:x}\r\n", part.len()).as_bytes());
+        out.extend_from_slice(part);
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+fn headers<E: Exchange>(head: &AnswerHead<'_>, exchange: &E, out: &mut Vec<u8>) {
+    let mut to = Headers::passing(head.lines.bytes, out);
+    head.lines.end_to_end(head.facts.names_more, |header| exchange.answer_header(header, &mut to));
+    exchange.answer_end(&mut to);
+}
+
+fn framing(framing: Framing, out: &mut Vec<u8>) {
+    match framing {
+        Framing::Empty | Framing::Close => {}
+        Framing::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+        Framing::Length(length) => {
+            out.extend_from_slice(b"content-length: ");
+            number(length, out);
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+}
+
+fn connection(version: Version, close: bool, out: &mut Vec<u8>) {
+    match (version, close) {
+        (_, true) => out.extend_from_slice(b"connection: close\r\n"),
+        (Version::Http10, false) => out.extend_from_slice(b"connection: keep-alive\r\n"),
+        (Version::Http11, false) => {}
+    }
+}
+
+fn status_line(status: u16, reason: &str, out: &mut Vec<u8>) {
+    if status == 200 && matches!(reason, "OK" | "") {
+        return out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
+    }
+    out.extend_from_slice(b"HTTP/1.1 ");
+    number(status.into(), out);
+    out.push(b' ');
+    out.extend_from_slice(if reason.is_empty() { known(status) } else { reason }.as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+fn number(mut number: u64, out: &mut Vec<u8>) {
+    let (mut digits, mut at) = ([0; 20], 20);
+    loop {
+        at -= 1;
+        digits[at] = b'0' + u8::try_from(number % 10).unwrap_or(0);
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
+}
+
+const fn known(status: u16) -> &'static str {
+    match status {
+        100 => "Continue",
+        101 => "Switching Protocols",
+        200 => "OK",
+        204 => "No Content",
+        302 => "Found",
+        303 => "See Other",
+        304 => "Not Modified",
+        307 => "Temporary Redirect",
+        308 => "Permanent Redirect",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        417 => "Expectation Failed",
+        426 => "Upgrade Required",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_read_as_written() {
+        for value in [0, 7, 10, 4096, u64::MAX] {
+            let mut out = Vec::new();
+            number(value, &mut out);
+            assert_eq!(out, value.to_string().into_bytes());
+        }
+    }
+
+    #[test]
+    fn an_answer_of_our_own() {
+        let answer = Answer::new(503).header("retry-after", "1").body("text/plain", "later");
+        let shown = |version, is_head, close| {
+            let mut out = Vec::new();
+            own(&answer, version, is_head, close, &mut out);
+            String::from_utf8(out).unwrap().replace("\r\n", "\n")
+        };
+        insta::assert_snapshot!(shown(Version::Http11, false, false), @r"
+        HTTP/1.1 503 Service Unavailable
+        retry-after: 1
+        content-type: text/plain
+        content-length: 5
+
+        later
+        ");
+        insta::assert_snapshot!(shown(Version::Http10, true, true), @r"
+        HTTP/1.1 503 Service Unavailable
+        retry-after: 1
+        content-type: text/plain
+        content-length: 5
+        connection: close
+        ");
+    }
+}

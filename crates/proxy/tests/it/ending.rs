@@ -1,0 +1,230 @@
+//! When one of the three goes away, the others learn it, and a request is sent twice only if nobody can tell.
+
+use std::sync::mpsc;
+
+use proxy::Fault;
+
+use crate::harness::{Proxy, Server, settings};
+
+const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+const ASK: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+#[test]
+fn a_client_that_leaves_takes_its_request_along() {
+    for answer in ["", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n"] {
+        let (tell, told) = mpsc::channel();
+        let server = Server::play(move |conn, _| {
+            conn.request();
+            conn.say(answer);
+            tell.send("asked").unwrap();
+            conn.drain();
+            tell.send("closed").unwrap();
+        });
+        let proxy = Proxy::start(&server);
+        let mut client = proxy.client();
+        client.say(ASK);
+        assert_eq!(told.recv().unwrap(), "asked");
+        drop(client);
+        assert_eq!(told.recv().unwrap(), "closed");
+        proxy.rests();
+        assert_eq!(proxy.faults(), [], "nobody's fault");
+    }
+}
+
+#[test]
+fn a_client_that_leaves_inside_its_body_is_not_mistaken_for_one_who_finished() {
+    let (tell, told) = mpsc::channel();
+    let server = Server::play(move |conn, _| {
+        conn.until(b"\r\n\r\n");
+        tell.send(conn.exactly(5).is_some()).unwrap();
+    });
+    let proxy = Proxy::start(&server);
+    let mut client = proxy.client();
+    client.say("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nab");
+    drop(client);
+    assert!(!told.recv().unwrap(), "the upstream sees the end before the length");
+}
+
+#[test]
+fn an_idle_connection_that_died_costs_no_error_where_a_repeat_harms_nobody() {
+    for (ask, repeatable) in [
+        (ASK, true),
+        ("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n", true),
+        ("DELETE / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", true),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", false),
+        ("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx", false),
+    ] {
+        // The second request on the first connection is read, and then the connection ends.
+        let server = Server::play(|conn, place| {
+            conn.request();
+            conn.say(OK);
+            if place == 0 {
+                conn.request();
+                return;
+            }
+            conn.drain();
+        });
+        let mut proxy = Proxy::start(&server);
+        let mut client = proxy.client();
+        client.say(ASK);
+        assert_eq!(client.answer().0, 200);
+        client.say(ask);
+        let head = client.until("\r\n\r\n");
+        assert_eq!(head.contains(" 200 "), repeatable, "{ask:?}: {head}");
+        assert_eq!(proxy.faults().is_empty(), repeatable, "{ask:?}");
+        drop(client);
+        proxy.ended();
+        assert_eq!(server.connections(), if repeatable { 2 } else { 1 });
+        let again = server.record(1);
+        assert_eq!(again.is_empty(), !repeatable, "{again}");
+    }
+}
+
+#[test]
+fn a_connection_known_to_be_dead_is_not_used_for_anything() {
+    let (tell, told) = mpsc::channel();
+    let server = Server::play(move |conn, _| {
+        conn.request();
+        conn.say(OK);
+        conn.stream.shutdown(std::net::Shutdown::Both).unwrap();
+        tell.send(()).unwrap();
+    });
+    let proxy = Proxy::start(&server);
+    let mut client = proxy.client();
+    for _ in 0..20 {
+        client.say("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx");
+        assert_eq!(client.answer().0, 200);
+        told.recv().unwrap();
+    }
+    assert_eq!(server.connections(), 20);
+}
+
+#[test]
+fn a_broken_answer_is_seen_to_be_broken() {
+    for (answer, fault) in [
+        ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab", Fault::AnswerCutOff),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab", Fault::AnswerCutOff),
+        (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\nx",
+            Fault::AnswerMalformed("its body breaks its framing"),
+        ),
+    ] {
+        for version in ["1.0", "1.1"] {
+            let (go, wait) = mpsc::channel::<()>();
+            let wait = std::sync::Mutex::new(wait);
+            let server = Server::play(move |conn, _| {
+                conn.request();
+                // All but the last byte first: what is broken at once is a plain 502.
+                conn.say(&answer[..answer.len() - 1]);
+                wait.lock().unwrap().recv().unwrap();
+                conn.say(&answer[answer.len() - 1..]);
+            });
+            let proxy = Proxy::start(&server);
+            let mut client = proxy.client();
+            client.say(format!("GET / HTTP/{version}\r\nHost: a\r\n\r\n"));
+            client.until("\r\n\r\n");
+            go.send(()).unwrap();
+            assert!(client.whole().is_err(), "an end like any other: {answer:?} for {version}");
+            assert_eq!(proxy.faults().as_slice(), std::slice::from_ref(&fault));
+        }
+    }
+}
+
+#[test]
+fn an_upstream_that_answers_early_is_heard() {
+    let server = Server::play(|conn, _| {
+        conn.until(b"\r\n\r\n");
+        conn.say("HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\nConnection: close\r\n\r\nbig");
+    });
+    let proxy = Proxy::start(&server);
+    let mut client = proxy.client();
+    client.say("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n");
+    client.say("x".repeat(60_000));
+    let (status, _, body) = client.answer();
+    assert_eq!((status, body.as_str()), (413, "big"));
+    assert_eq!(client.rest(), "");
+}
+
+#[test]
+fn a_drain_finishes_what_is_under_way_and_lets_nobody_in() {
+    let (tell, told) = mpsc::channel();
+    let (go, wait) = mpsc::channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    let server = Server::play(move |conn, _| {
+        while conn.request().is_some() {
+            tell.send(()).unwrap();
+            wait.lock().unwrap().recv().unwrap();
+            conn.say(OK);
+        }
+    });
+    let mut proxy = Proxy::start(&server);
+    let mut idle = proxy.client();
+    let mut busy = proxy.client();
+    busy.say(ASK);
+    told.recv().unwrap();
+    proxy.ask_to_stop();
+    assert_eq!(idle.rest(), "", "an idle client is let go");
+    assert!(std::net::TcpStream::connect(proxy.address).is_err(), "nobody new");
+    go.send(()).unwrap();
+    let (status, head, body) = busy.answer();
+    assert_eq!((status, body.as_str()), (200, "ok"));
+    assert!(head.contains("connection: close"), "{head}");
+    assert_eq!(busy.rest(), "");
+    proxy.ended();
+}
+
+#[test]
+fn a_drain_has_an_end() {
+    let server = Server::play(|conn, _| conn.drain());
+    let short = std::time::Duration::from_millis(50);
+    let settings = proxy::Settings { drain: short, drain_tunnels: short, ..settings() };
+    let mut proxy = Proxy::with(&server, settings);
+    let mut client = proxy.client();
+    client.say(ASK);
+    crate::harness::eventually("it is under way", || server.connections() == 1);
+    proxy.ended();
+    assert_eq!(client.rest(), "");
+}
+
+#[test]
+fn a_drain_begins_also_where_there_is_no_room_for_another_client() {
+    let server = Server::always(OK);
+    let mut proxy = Proxy::with(&server, proxy::Settings { connections: 2, ..settings() });
+    let mut inside = [proxy.client(), proxy.client()];
+    for client in &mut inside {
+        client.say(ASK);
+        assert_eq!(client.answer().0, 200);
+    }
+    proxy.ask_to_stop();
+    crate::harness::eventually("nobody new", || {
+        std::net::TcpStream::connect(proxy.address).is_err()
+    });
+    inside.iter_mut().for_each(|client| assert_eq!(client.rest(), ""));
+    proxy.ended();
+}
+
+#[test]
+fn idle_clients_are_waited_for_only_where_another_process_serves() {
+    let server = Server::always(OK);
+    let long = std::time::Duration::from_secs(600);
+    let settings =
+        proxy::Settings { drain: long, drain_tunnels: long, drain_idle: long, ..settings() };
+    let alone = settings.alone.clone();
+    let mut proxy = Proxy::with(&server, settings);
+    let (mut one, mut other) = (proxy.client(), proxy.client());
+    for client in [&mut one, &mut other] {
+        client.say(ASK);
+        assert_eq!(client.answer().0, 200);
+    }
+    proxy.ask_to_stop();
+    crate::harness::eventually("nobody new", || {
+        std::net::TcpStream::connect(proxy.address).is_err()
+    });
+    one.say(ASK);
+    let (status, head, _) = one.answer();
+    assert!(status == 200 && head.contains("connection: close"), "{head}");
+    // The news that nobody else serves may come after the stop.
+    alone.cancel();
+    assert_eq!(other.rest(), "");
+    proxy.ended();
+}

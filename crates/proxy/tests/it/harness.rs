@@ -1,0 +1,403 @@
+//! A proxy on a thread of its own, an upstream that records and plays a script, a client that speaks bytes.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use proxy::{
+    Answer, Asked, Decision, Door, Exchange, Fault, Header, Headers, Peer, Policy, RequestHead,
+    Settings, Upstream, Verdict,
+};
+use tokio_util::sync::CancellationToken;
+
+/// Nothing in these tests takes so long; whoever waits longer waits for what never comes.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Sends everything to one upstream and answers faults with their code.
+#[derive(Clone)]
+pub(crate) struct Through {
+    pub(crate) upstream: Arc<Upstream>,
+    /// Held once more for each request under way.
+    pub(crate) busy: Arc<()>,
+    pub(crate) faults: Arc<Mutex<Vec<Fault>>>,
+}
+
+pub(crate) struct Under {
+    upstream: Arc<Upstream>,
+    _busy: Arc<()>,
+}
+
+impl Exchange for Under {
+    fn upstream(&self) -> &Upstream {
+        &self.upstream
+    }
+
+    fn request_header(&self, header: Header<'_>, to: &mut Headers<'_>) {
+        if !header.begins("x-inner-") {
+            to.keep(header);
+        }
+    }
+
+    fn answer_header(&self, header: Header<'_>, to: &mut Headers<'_>) {
+        if !header.begins("x-inner-") {
+            to.keep(header);
+        }
+    }
+}
+
+impl Policy for Through {
+    type Exchange = Under;
+
+    fn decide(&self, head: &RequestHead<'_>, _: &Peer) -> Decision<Under> {
+        let under = Under { upstream: self.upstream.clone(), _busy: self.busy.clone() };
+        match head.target() {
+            "/own" => Decision::Now(Verdict::Answer(Answer::new(404).body("text/plain", "own"))),
+            "/later" => Decision::Later(Box::pin(async {
+                tokio::task::yield_now().await;
+                Verdict::Forward(under)
+            })),
+            "/never" => Decision::Later(Box::pin(async {
+                let _under = under;
+                std::future::pending().await
+            })),
+            _ => Decision::Now(Verdict::Forward(under)),
+        }
+    }
+
+    fn fault(&self, fault: &Fault, _: Asked<'_, Under>) -> Answer {
+        self.faults.lock().unwrap().push(fault.clone());
+        Answer::new(fault.status()).body("text/plain", fault.code())
+    }
+}
+
+pub(crate) struct Proxy {
+    pub(crate) address: SocketAddr,
+    pub(crate) policy: Through,
+    stop: CancellationToken,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Fast ticks, and patience enough for everything that is not about patience.
+pub(crate) fn settings() -> Settings {
+    Settings { tick: Duration::from_millis(5), ..Settings::default() }
+}
+
+impl Proxy {
+    pub(crate) fn start(server: &Server) -> Self {
+        Self::with(server, settings())
+    }
+
+    pub(crate) fn with(server: &Server, settings: Settings) -> Self {
+        let upstream = Arc::new(Upstream::unix(&server.path));
+        let policy = Through { upstream, busy: Arc::default(), faults: Arc::default() };
+        let (address, stop, thread) = serve(policy.clone(), settings);
+        Self { address, policy, stop, thread: Some(thread) }
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        Client::connect(self.address)
+    }
+
+    /// Whether nothing is under way; waits for it.
+    pub(crate) fn rests(&self) {
+        eventually("the proxy rests", || Arc::strong_count(&self.policy.busy) <= 2);
+    }
+
+    pub(crate) fn faults(&self) -> Vec<Fault> {
+        self.policy.faults.lock().unwrap().clone()
+    }
+
+    pub(crate) fn ask_to_stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// Waits until it has drained.
+    pub(crate) fn ended(&mut self) {
+        self.stop.cancel();
+        self.thread.take().into_iter().for_each(|thread| thread.join().unwrap());
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// Serves `policy` on a thread of its own, until it is told to stop and has drained.
+pub(crate) fn serve<P: Policy + Send>(
+    policy: P,
+    settings: Settings,
+) -> (SocketAddr, CancellationToken, JoinHandle<()>) {
+    let door = proxy::bind("127.0.0.1:0".parse().unwrap(), 1).unwrap().remove(0);
+    let address = door.local_addr().unwrap();
+    let stop = CancellationToken::new();
+    let token = stop.clone();
+    let thread = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let serve = proxy::serve(vec![Door::Tcp(door)], policy, settings, token);
+        runtime.unwrap().block_on(serve).unwrap();
+    });
+    (address, stop, thread)
+}
+
+/// Waits for something that no event tells.
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    for _ in 0..4_000 {
+        if holds() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    panic!("never: {what}");
+}
+
+/// What was read on one connection.
+type Record = Arc<Mutex<Vec<u8>>>;
+
+/// Plays `script` on each connection, and records what it read.
+pub(crate) struct Server {
+    path: PathBuf,
+    seen: Arc<Mutex<Vec<Record>>>,
+    closed: Arc<AtomicBool>,
+    playing: Arc<Mutex<Vec<JoinHandle<()>>>>,
+}
+
+impl Server {
+    pub(crate) fn play(script: impl Fn(&mut Conn, usize) + Send + Sync + 'static) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("proxy-it-{}-{number}.sock", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let listener = UnixListener::bind(&path).unwrap();
+        let server =
+            Self { path, seen: Arc::default(), closed: Arc::default(), playing: Arc::default() };
+        let (seen, closed, playing) =
+            (server.seen.clone(), server.closed.clone(), server.playing.clone());
+        let script = Arc::new(script);
+        std::thread::spawn(move || {
+            for (place, stream) in listener.incoming().enumerate() {
+                if closed.load(Ordering::SeqCst) {
+                    return;
+                }
+                let record = Arc::new(Mutex::new(Vec::new()));
+                seen.lock().unwrap().push(record.clone());
+                let script = script.clone();
+                let mut conn = Conn { stream: stream.unwrap(), held: Vec::new(), record };
+                conn.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                playing.lock().unwrap().push(std::thread::spawn(move || script(&mut conn, place)));
+            }
+        });
+        server
+    }
+
+    /// Answers every request with `answer`, as long as it is asked.
+    pub(crate) fn always(answer: &'static str) -> Self {
+        Self::play(move |conn, _| {
+            while conn.request().is_some() {
+                conn.say(answer);
+            }
+        })
+    }
+
+    pub(crate) fn path(&self) -> &std::path::Path {
+        &self.path
+    }
+
+    pub(crate) fn connections(&self) -> usize {
+        self.seen.lock().unwrap().len()
+    }
+
+    /// All that was read on connection `place`, once the script of each has ended.
+    pub(crate) fn record(&self, place: usize) -> String {
+        let playing = std::mem::take(&mut *self.playing.lock().unwrap());
+        playing.into_iter().for_each(|script| script.join().unwrap());
+        let seen = self.seen.lock().unwrap();
+        let bytes = seen.get(place).map(|record| record.lock().unwrap().clone());
+        String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.closed.store(true, Ordering::SeqCst);
+        let _ = UnixStream::connect(&self.path);
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// One connection, as an upstream sees it.
+pub(crate) struct Conn {
+    pub(crate) stream: UnixStream,
+    held: Vec<u8>,
+    record: Record,
+}
+
+impl Conn {
+    /// A whole request, body included, if one comes.
+    pub(crate) fn request(&mut self) -> Option<String> {
+        let mut head = self.until(b"\r\n\r\n")?;
+        let lower = head.to_ascii_lowercase();
+        if let Some(at) = lower.find("content-length: ") {
+            let digits = lower[at + 16..].split('\r').next()?;
+            head.push_str(&self.exactly(digits.parse().ok()?)?);
+        } else if lower.contains("transfer-encoding: chunked") {
+            head.push_str(&self.chunks()?);
+        }
+        Some(head)
+    }
+
+    /// A chunked body, its trailers included.
+    fn chunks(&mut self) -> Option<String> {
+        let mut all = String::new();
+        loop {
+            let line = self.until(b"\r\n")?;
+            let size = usize::from_str_radix(line.split([';', '\r']).next()?, 16).ok()?;
+            all.push_str(&line);
+            if size == 0 {
+                break;
+            }
+            all.push_str(&self.exactly(size + 2)?);
+        }
+        while !all.ends_with("\r\n\r\n") {
+            all.push_str(&self.until(b"\r\n")?);
+        }
+        Some(all)
+    }
+
+    pub(crate) fn until(&mut self, end: &[u8]) -> Option<String> {
+        loop {
+            if let Some(at) = self.held.windows(end.len()).position(|w| w == end) {
+                return Some(self.take(at + end.len()));
+            }
+            self.more()?;
+        }
+    }
+
+    pub(crate) fn exactly(&mut self, count: usize) -> Option<String> {
+        while self.held.len() < count {
+            self.more()?;
+        }
+        Some(self.take(count))
+    }
+
+    /// Reads until the other end closes.
+    pub(crate) fn drain(&mut self) {
+        while self.more().is_some() {}
+    }
+
+    pub(crate) fn say(&mut self, text: impl AsRef<[u8]>) {
+        // Whoever has left does not listen.
+        let _ = self.stream.write_all(text.as_ref());
+    }
+
+    fn take(&mut self, count: usize) -> String {
+        String::from_utf8_lossy(&self.held.drain(..count).collect::<Vec<_>>()).into_owned()
+    }
+
+    fn more(&mut self) -> Option<()> {
+        let mut bytes = [0; 65_536];
+        let count = match self.stream.read(&mut bytes) {
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                panic!("a connection that should have ended did not")
+            }
+            read => read.ok().filter(|count| *count > 0)?,
+        };
+        self.held.extend_from_slice(&bytes[..count]);
+        self.record.lock().unwrap().extend_from_slice(&bytes[..count]);
+        Some(())
+    }
+}
+
+/// One connection, as a client sees it.
+pub(crate) struct Client {
+    pub(crate) stream: TcpStream,
+    held: Vec<u8>,
+}
+
+impl Client {
+    pub(crate) fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self { stream, held: Vec::new() }
+    }
+
+    pub(crate) fn say(&mut self, text: impl AsRef<[u8]>) -> &mut Self {
+        self.stream.write_all(text.as_ref()).unwrap();
+        self
+    }
+
+    pub(crate) fn until(&mut self, end: &str) -> String {
+        loop {
+            if let Some(at) = self.held.windows(end.len()).position(|w| w == end.as_bytes()) {
+                let all: Vec<_> = self.held.drain(..at + end.len()).collect();
+                return String::from_utf8_lossy(&all).into_owned();
+            }
+            assert!(
+                self.more(),
+                "closed before {end:?}: {:?}",
+                String::from_utf8_lossy(&self.held)
+            );
+        }
+    }
+
+    /// Status, head and body of an answer with a length or without a body.
+    pub(crate) fn answer(&mut self) -> (u16, String, String) {
+        let head = self.until("\r\n\r\n");
+        let lower = head.to_ascii_lowercase();
+        let length = lower
+            .find("content-length: ")
+            .map_or(0, |at| lower[at + 16..].split('\r').next().unwrap().parse::<usize>().unwrap());
+        while self.held.len() < length {
+            assert!(self.more(), "closed inside a body");
+        }
+        let body: Vec<_> = self.held.drain(..length).collect();
+        let status = head[9..12].parse().unwrap();
+        (status, head, String::from_utf8_lossy(&body).into_owned())
+    }
+
+    /// All until the other end closes; an abort ends it, too.
+    pub(crate) fn rest(&mut self) -> String {
+        while self.more() {}
+        String::from_utf8_lossy(&std::mem::take(&mut self.held)).into_owned()
+    }
+
+    /// Like [`Client::rest`], as bytes.
+    pub(crate) fn raw(&mut self) -> Vec<u8> {
+        while self.more() {}
+        self.taken()
+    }
+
+    /// Like [`Client::rest`]; `Err` when the other end aborted.
+    pub(crate) fn whole(&mut self) -> Result<String, String> {
+        let mut bytes = std::mem::take(&mut self.held);
+        let ended = self.stream.read_to_end(&mut bytes);
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        if ended.is_ok() { Ok(text) } else { Err(text) }
+    }
+
+    /// What was read beyond what was asked for.
+    pub(crate) fn taken(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.held)
+    }
+
+    pub(crate) fn hush(&self) {
+        self.stream.shutdown(Shutdown::Write).unwrap();
+    }
+
+    fn more(&mut self) -> bool {
+        let mut bytes = [0; 65_536];
+        let count = match self.stream.read(&mut bytes) {
+            Ok(count) => count,
+            Err(e) if e.kind() == std::io::ErrorKind::ConnectionReset => 0,
+            Err(error) => panic!("{error}"),
+        };
+        self.held.extend_from_slice(&bytes[..count]);
+        count > 0
+    }
+}

@@ -1,0 +1,222 @@
+//! Nobody makes the engine wait for ever, and nobody who takes long in good faith is cut off.
+
+use std::time::Duration;
+
+use proxy::{Fault, Settings};
+
+use crate::harness::{Proxy, Server, eventually, settings};
+
+const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+const ASK: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+const SHORT: Duration = Duration::from_millis(60);
+/// Short, and yet enough for a busy machine to do what must be done within it.
+const FAIR: Duration = Duration::from_millis(700);
+
+#[test]
+fn a_head_that_does_not_end_is_given_up() {
+    let server = Server::always(OK);
+    let proxy = Proxy::with(&server, Settings { head_timeout: SHORT, ..settings() });
+    let mut client = proxy.client();
+    client.say("GET / HTTP/1.1\r\nHost: a\r\n");
+    assert_eq!(client.answer().0, 408);
+    assert_eq!(client.rest(), "");
+}
+
+#[test]
+fn a_head_that_keeps_arriving_is_given_up_all_the_same() {
+    let server = Server::always(OK);
+    let proxy = Proxy::with(&server, Settings { head_timeout: SHORT, ..settings() });
+    let mut client = proxy.client();
+    let mut dripping = client.stream.try_clone().unwrap();
+    let drip = std::thread::spawn(move || {
+        let line = b"GET / HTTP/1.1\r\nX: ".iter().chain(std::iter::repeat(&b'y'));
+        for byte in line.take(10_000) {
+            if std::io::Write::write_all(&mut dripping, &[*byte]).is_err() {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        false
+    });
+    assert_eq!(client.answer().0, 408);
+    assert!(drip.join().unwrap(), "it was read to its end");
+}
+
+#[test]
+fn an_idle_client_is_let_go_without_a_word() {
+    let server = Server::always(OK);
+    let proxy = Proxy::with(&server, Settings { keep_alive: FAIR, ..settings() });
+    let mut client = proxy.client();
+    assert_eq!(client.rest(), "");
+    let mut client = proxy.client();
+    client.say(ASK);
+    assert_eq!(client.answer().2, "ok");
+    assert_eq!(client.rest(), "");
+}
+
+#[test]
+fn a_body_that_stops_arriving_is_the_clients_fault() {
+    let server = Server::play(|conn, _| conn.drain());
+    let proxy = Proxy::with(&server, Settings { body_idle: SHORT, ..settings() });
+    let mut client = proxy.client();
+    client.say("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nab");
+    assert_eq!(client.answer().0, 408);
+    assert_eq!(client.rest(), "");
+    proxy.rests();
+}
+
+#[test]
+fn an_upstream_that_says_nothing_has_timed_out() {
+    let server = Server::play(|conn, _| conn.drain());
+    let proxy = Proxy::with(&server, Settings { answer_timeout: SHORT, ..settings() });
+    let mut client = proxy.client();
+    client.say(ASK);
+    let (status, _, body) = client.answer();
+    assert_eq!((status, body.as_str()), (504, "upstream_timed_out"));
+    client.say("GET /own HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.answer().0, 404, "the client's connection goes on");
+    client.say("GET /never HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.answer().0, 504, "a decision is bounded, too");
+}
+
+#[test]
+fn an_answer_that_stops_arriving_is_seen_to_be_cut_off() {
+    let server = Server::play(|conn, _| {
+        conn.request();
+        conn.say("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab");
+        conn.drain();
+    });
+    let proxy = Proxy::with(&server, Settings { body_idle: SHORT, ..settings() });
+    let mut client = proxy.client();
+    client.say(ASK);
+    assert_eq!(client.until("\r\n\r\nab").get(9..12), Some("200"));
+    assert_eq!(client.rest(), "");
+    assert_eq!(proxy.faults(), [Fault::AnswerTimedOut]);
+}
+
+#[test]
+fn a_client_that_does_not_read_is_let_go() {
+    let server = Server::play(|conn, _| {
+        conn.request();
+        conn.say("HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n");
+        let piece = vec![b'x'; 1 << 20];
+        for _ in 0..100 {
+            if std::io::Write::write_all(&mut conn.stream, &piece).is_err() {
+                return;
+            }
+        }
+        panic!("all of it was taken, and nobody read");
+    });
+    let mut proxy = Proxy::with(&server, Settings { body_idle: SHORT, ..settings() });
+    let mut client = proxy.client();
+    client.say(ASK);
+    client.until("\r\n\r\n");
+    proxy.rests();
+    proxy.ended();
+    server.record(0);
+}
+
+#[test]
+fn an_upstream_that_does_not_read_is_given_up_and_holds_nothing_back_in_memory() {
+    let (tell, told) = std::sync::mpsc::channel::<()>();
+    let told = std::sync::Mutex::new(told);
+    let server = Server::play(move |conn, _| {
+        conn.until(b"\r\n\r\n");
+        // Silent until the client has seen its answer.
+        let _ = told.lock().unwrap().recv();
+    });
+    let proxy = Proxy::with(&server, Settings { body_idle: FAIR, ..settings() });
+    let mut client = proxy.client();
+    client.say("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\n\r\n");
+    let mut sender = client.stream.try_clone().unwrap();
+    let sending = std::thread::spawn(move || {
+        let piece = vec![b'x'; 1 << 20];
+        (0..900).take_while(|_| std::io::Write::write_all(&mut sender, &piece).is_ok()).count()
+    });
+    assert_eq!(client.answer().0, 504);
+    drop((tell, client));
+    assert!(sending.join().unwrap() < 100, "it was taken, and nobody read it");
+}
+
+#[test]
+fn steady_progress_may_take_longer_than_any_timeout() {
+    let server = Server::play(|conn, _| {
+        conn.request();
+        conn.say("HTTP/1.1 200 OK\r\nContent-Length: 30\r\n\r\n");
+        for _ in 0..30 {
+            conn.say("x");
+            std::thread::sleep(Duration::from_millis(40));
+        }
+    });
+    let patience = FAIR;
+    let settings = Settings {
+        body_idle: patience,
+        answer_timeout: patience,
+        head_timeout: patience,
+        ..settings()
+    };
+    let proxy = Proxy::with(&server, settings);
+    let mut client = proxy.client();
+    client.say(ASK);
+    assert_eq!(client.answer().2.len(), 30);
+}
+
+#[test]
+fn no_upstream_is_told_apart_from_a_slow_one() {
+    let server = Server::always(OK);
+    let proxy = Proxy::start(&server);
+    drop(server);
+    let mut client = proxy.client();
+    client.say(ASK);
+    let (status, _, body) = client.answer();
+    assert_eq!((status, body.as_str()), (502, "upstream_unreachable"));
+    client.say("GET /own HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.answer().0, 404);
+}
+
+#[test]
+fn more_clients_than_allowed_wait_for_their_turn() {
+    let server = Server::always(OK);
+    let room = Settings { connections: 2, ..settings() };
+    let tally = room.tally.clone();
+    let proxy = Proxy::with(&server, room);
+    let mut inside: Vec<_> = (0..2).map(|_| proxy.client()).collect();
+    for client in &mut inside {
+        client.say(ASK);
+        assert_eq!(client.answer().0, 200);
+    }
+    let mut outside = proxy.client();
+    outside.say(ASK);
+    inside[0].say(ASK);
+    assert_eq!(inside[0].answer().0, 200);
+    outside.stream.set_nonblocking(true).unwrap();
+    assert!(outside.stream.peek(&mut [0]).is_err(), "not its turn yet");
+    outside.stream.set_nonblocking(false).unwrap();
+    assert_eq!((tally.connections(), tally.pauses()), (2, 1));
+    drop(inside.remove(0));
+    assert_eq!(outside.answer().0, 200);
+    eventually("it is full again", || tally.pauses() == 2);
+    drop((inside, outside));
+    eventually("nobody is there", || tally.connections() == 0);
+}
+
+#[test]
+fn upstream_connections_that_wait_for_a_request_are_counted_while_they_do() {
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    let server = Server::play(move |conn, _| {
+        conn.request();
+        conn.say(OK);
+        wait.lock().unwrap().recv().unwrap();
+    });
+    let room = settings();
+    let tally = room.tally.clone();
+    let proxy = Proxy::with(&server, room);
+    assert_eq!(tally.idle(), 0);
+    let mut client = proxy.client();
+    client.say(ASK);
+    assert_eq!(client.answer().0, 200);
+    eventually("it waits", || tally.idle() == 1);
+    go.send(()).unwrap();
+    eventually("it is gone", || tally.idle() == 0);
+}

@@ -1,0 +1,185 @@
+//! WebSockets: both ends agree or there is none; frames pass as they come; the end is a close, not a cut.
+
+use std::time::Duration;
+
+use proxy::Settings;
+
+use crate::harness::{Client, Proxy, Server, eventually, settings};
+
+const ASK: &str = "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\
+    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: chat\r\n\r\n";
+const AGREED: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+    Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: chat\r\n\r\n";
+const GOING_AWAY: &[u8] = &[0x88, 0x02, 0x03, 0xe9];
+
+/// Echoes whatever it reads.
+fn echo() -> Server {
+    Server::play(|conn, _| {
+        conn.until(b"\r\n\r\n");
+        conn.say(AGREED);
+        while let Some(byte) = conn.exactly(1) {
+            conn.say(byte);
+        }
+    })
+}
+
+fn open(proxy: &Proxy) -> Client {
+    let mut client = proxy.client();
+    client.say(ASK);
+    client.until("\r\n\r\n");
+    client
+}
+
+#[test]
+fn a_handshake_passes_and_then_bytes_both_ways() {
+    let server = echo();
+    let mut proxy = Proxy::start(&server);
+    let mut client = proxy.client();
+    // The first frame right behind the handshake.
+    client.say(format!("{ASK}early"));
+    insta::assert_snapshot!(client.until("\r\n\r\n").replace("\r\n", "\n"), @r"
+    HTTP/1.1 101 Switching Protocols
+    Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=
+    Sec-WebSocket-Protocol: chat
+    connection: Upgrade
+    upgrade: websocket
+    ");
+    assert_eq!(client.until("early"), "early");
+    for _ in 0..10 {
+        client.say("hello");
+        assert_eq!(client.until("hello"), "hello");
+    }
+    drop(client);
+    proxy.rests();
+    proxy.ended();
+    assert!(server.record(0).contains("connection: Upgrade\r\nupgrade: websocket\r\n\r\nearly"));
+}
+
+#[test]
+fn much_passes_a_slow_reader_unharmed() {
+    let server = Server::play(|conn, _| {
+        conn.until(b"\r\n\r\n");
+        conn.say(AGREED);
+        conn.say(vec![b'x'; 8 << 20]);
+        conn.drain();
+    });
+    let proxy = Proxy::start(&server);
+    let mut client = open(&proxy);
+    let mut count = client.taken().len();
+    let mut bytes = vec![0; 10_000];
+    while count < 8 << 20 {
+        let read = std::io::Read::read(&mut client.stream, &mut bytes).unwrap();
+        assert!(bytes[..read].iter().all(|b| *b == b'x'));
+        count += read;
+    }
+}
+
+#[test]
+fn a_server_that_does_not_agree_is_passed_on_or_refused() {
+    for (answer, status) in [
+        ("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n".to_owned(), 403),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_owned(), 200),
+        (AGREED.replace("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", "xxxxLMBiTxaQ9kYGzzhZRbK+xOo="), 502),
+        (AGREED.replace("Upgrade: websocket", "Upgrade: h2c"), 502),
+        (AGREED.replace("Connection: Upgrade\r\n", ""), 502),
+        (AGREED.replace("Sec-WebSocket-Accept", "X"), 502),
+    ] {
+        let server = Server::play(move |conn, _| {
+            conn.until(b"\r\n\r\n");
+            conn.say(&answer);
+            conn.drain();
+        });
+        let proxy = Proxy::start(&server);
+        let mut client = proxy.client();
+        client.say(ASK);
+        assert_eq!(client.answer().0, status);
+    }
+}
+
+#[test]
+fn when_one_end_leaves_so_does_the_other() {
+    let server = Server::play(|conn, _| {
+        conn.until(b"\r\n\r\n");
+        conn.say(AGREED);
+        conn.exactly(1);
+        conn.say("bye");
+    });
+    let proxy = Proxy::start(&server);
+    let mut client = open(&proxy);
+    client.say("x");
+    assert_eq!(client.rest(), "bye");
+    drop(client);
+    proxy.rests();
+}
+
+#[test]
+fn a_silent_tunnel_stays_unless_told_otherwise() {
+    let short = Duration::from_millis(500);
+    let server = echo();
+    let bounds =
+        Settings { keep_alive: short, body_idle: short, head_timeout: short, ..settings() };
+    let proxy = Proxy::with(&server, bounds.clone());
+    let mut client = open(&proxy);
+    let mut other = proxy.client();
+    assert_eq!(other.rest(), "", "time enough has passed for an idle client");
+    client.say("still here");
+    assert_eq!(client.until("still here"), "still here");
+
+    let proxy = Proxy::with(&server, Settings { tunnel_idle: Some(short), ..bounds });
+    assert_eq!(open(&proxy).rest(), "");
+    proxy.rests();
+}
+
+#[test]
+fn at_the_deadline_of_a_drain_a_tunnel_gets_1001_between_two_frames() {
+    // A frame of five bytes of which three are there, then a wait.
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    let server = Server::play(move |conn, place| {
+        conn.until(b"\r\n\r\n");
+        conn.say(AGREED);
+        match place {
+            0 => conn.say([0x82, 2, b'o', b'k']),
+            _ => {
+                conn.say([0x82, 5, b'a', b'b', b'c']);
+                wait.lock().unwrap().recv().unwrap();
+                conn.say([b'd', b'e', 0x82, 2, b'n', b'o']);
+            }
+        }
+        conn.drain();
+    });
+    let short = Duration::from_millis(50);
+    let drain = Duration::from_secs(20);
+    let mut proxy = Proxy::with(&server, Settings { drain, drain_tunnels: short, ..settings() });
+    let (mut between, mut inside) = (open(&proxy), open(&proxy));
+    between.until("ok");
+    inside.until("abc");
+    eventually("both are open", || server.connections() == 2);
+    proxy.ask_to_stop();
+    assert_eq!(between.raw(), GOING_AWAY, "between two frames at once");
+    go.send(()).unwrap();
+    let mut end = b"de".to_vec();
+    end.extend_from_slice(GOING_AWAY);
+    assert_eq!(inside.raw(), end, "the frame under way is finished, and none begun");
+    drop((between, inside));
+    proxy.ended();
+}
+
+#[test]
+fn a_tunnel_that_closes_by_itself_is_waited_for() {
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    let server = Server::play(move |conn, _| {
+        conn.until(b"\r\n\r\n");
+        conn.say(AGREED);
+        wait.lock().unwrap().recv().unwrap();
+        conn.say([0x88, 2, 0x03, 0xe8]);
+    });
+    let mut proxy = Proxy::start(&server);
+    let mut client = open(&proxy);
+    proxy.ask_to_stop();
+    go.send(()).unwrap();
+    assert_eq!(client.raw(), [0x88, 2, 0x03, 0xe8]);
+    drop(client);
+    proxy.ended();
+}

@@ -1,0 +1,86 @@
+//! Whether anybody gets a second request past a front: the table against a real one, judged by what its upstream read.
+//!
+//! Router and edge run the same table; they include this file by its path.
+
+mod record;
+mod table;
+
+use std::collections::VecDeque;
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
+
+pub(crate) use record::Recorder;
+use record::Seen;
+use table::{Means, cases};
+
+/// Nothing here takes so long; whoever waits longer waits for what never comes.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Sends each case to the front at `address`, a request that an attacker would like to have smuggled right behind it,
+/// and compares what arrived with what was meant. `host` is one that the front serves from `upstream`.
+pub(crate) fn run(address: SocketAddr, host: &str, upstream: &Recorder) {
+    let cases = cases();
+    assert!(cases.len() >= 200, "{} cases", cases.len());
+    let mut partials = 0;
+    for case in &cases {
+        let text = case.text.replace("HOST", host);
+        let hidden = format!("GET /hidden HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        let answers =
+            converse(address, &[text.as_bytes(), hidden.as_bytes()].concat(), &case.means);
+        let mut meant: VecDeque<Seen> = VecDeque::new();
+        match &case.means {
+            Means::Refused(status) => {
+                // A front may also say that nobody is there: whoever names no host, or another.
+                let refused = [[*status], [404]].map(Vec::from);
+                assert!(refused.contains(&statuses(&answers)), "{text:?}: {answers}");
+            }
+            Means::Breaks => {
+                partials += 1;
+                assert_eq!(statuses(&answers), [400], "{text:?}: {answers}");
+            }
+            Means::Short => {
+                partials += 1;
+                assert!(!answers.contains(" 200 "), "{text:?}: {answers}");
+            }
+            Means::Requests(requests, goes_on) => {
+                meant.extend(requests.iter().map(|request| Seen::new(*request)));
+                if *goes_on {
+                    meant.push_back(Seen::new(("GET", "/hidden", "")));
+                }
+                assert_eq!(statuses(&answers), vec![200; meant.len()], "{text:?}: {answers}");
+            }
+        }
+        let seen =
+            upstream.take().unwrap_or_else(|why| panic!("{text:?}: the upstream read {why}"));
+        assert_eq!(VecDeque::from(seen), meant, "{text:?}");
+    }
+    // What broke off may arrive late; but nothing else broke off, and it held no whole request.
+    assert!(upstream.partials() <= partials, "{} broke off", upstream.partials());
+}
+
+fn converse(address: SocketAddr, bytes: &[u8], means: &Means) -> String {
+    let mut client = TcpStream::connect(address).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    // Whoever refused it need not have read all of it.
+    let _ = client.write_all(bytes);
+    if let Means::Short = means {
+        client.shutdown(Shutdown::Write).unwrap();
+    }
+    let mut answers = Vec::new();
+    match client.read_to_end(&mut answers) {
+        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+            panic!("{:?}: neither answered nor closed", String::from_utf8_lossy(bytes))
+        }
+        // It may end with an abort.
+        Ok(_) | Err(_) => {}
+    }
+    String::from_utf8_lossy(&answers).into_owned()
+}
+
+/// Those of all final answers.
+fn statuses(answers: &str) -> Vec<u16> {
+    let lines = answers.match_indices("HTTP/1.1 ").map(|(at, start)| &answers[at + start.len()..]);
+    let statuses = lines.filter_map(|rest| rest.get(..3)?.parse().ok());
+    statuses.filter(|status| *status >= 200).collect()
+}

@@ -1,0 +1,61 @@
+//! A client's address as text, without the machinery of formatting: every request carries it.
+
+use std::net::IpAddr;
+
+/// At most 45 bytes.
+pub(crate) struct Text {
+    bytes: [u8; 45],
+    length: usize,
+}
+
+impl AsRef<[u8]> for Text {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
+
+pub(crate) fn text(address: IpAddr) -> Text {
+    let mut text = Text { bytes: [0; 45], length: 0 };
+    match address {
+        IpAddr::V4(address) => {
+            for (place, octet) in address.octets().into_iter().enumerate() {
+                if place > 0 {
+                    text.push(b'.');
+                }
+                if octet >= 100 {
+                    text.push(b'0' + octet / 100);
+                }
+                if octet >= 10 {
+                    text.push(b'0' + octet / 10 % 10);
+                }
+                text.push(b'0' + octet % 10);
+            }
+        }
+        IpAddr::V6(address) => address.to_string().bytes().for_each(|b| text.push(b)),
+    }
+    text
+}
+
+impl Text {
+    fn push(&mut self, byte: u8) {
+        if let Some(room) = self.bytes.get_mut(self.length) {
+            *room = byte;
+            self.length += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn it_reads_as_the_address_is_written(address in any::<IpAddr>()) {
+            let (ours, written) = (text(address), address.to_string());
+            prop_assert_eq!(ours.as_ref(), written.as_bytes());
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! Decides about each request: which tenant, and whether it can be asked now.
+
+use std::rc::Rc;
+
+use protocol::Problem;
+use protocol::headers::REQUEST_ID;
+use protocol::leases::Intent;
+use proxy::{Answer, Decision, Fault, Peer, Policy, RequestHead, Verdict, Whose};
+
+use crate::answer::{self, Form};
+use crate::classify;
+use crate::clock;
+use crate::host::{self, Host};
+use crate::leases::Refusal;
+use crate::limit::Pair;
+use crate::passage::Passage;
+use crate::table::{Entry, Standing};
+use crate::thread::{Asked, Thread};
+use crate::waiting;
+
+/// The policy of one thread.
+pub(crate) struct Gate(pub(crate) Rc<Thread>);
+
+impl Policy for Gate {
+    type Exchange = Passage;
+
+    fn decide(&self, head: &RequestHead<'_>, peer: &Peer) -> Decision<Passage> {
+        self.find(head, peer).unwrap_or_else(|answer| {
+            self.0.counters.answered(answer.status);
+            Decision::Now(Verdict::Answer(answer))
+        })
+    }
+
+    fn fault(&self, fault: &Fault, asked: proxy::Asked<'_, Passage>) -> Answer {
+        let thread = &self.0;
+        let (id, form, tenant) = match asked {
+            proxy::Asked::Nothing => (thread.ids.next(), Form::Problem, None),
+            proxy::Asked::Head(head) => {
+                (thread.ids.of(head.get(REQUEST_ID)), answer::form(head), None)
+            }
+            proxy::Asked::Exchange(passage) => {
+                (passage.asked.id, passage.asked.form, Some(passage.used.tenure.tenant))
+            }
+        };
+        thread.counters.fault(fault);
+        thread.counters.answered(fault.status());
+        if fault.whose() == Whose::Upstream {
+            let tenant = tenant.map(|t| t.to_string()).unwrap_or_default();
+            let (code, request_id) = (fault.code(), id.as_str());
+            tracing::warn!(code, tenant, request_id, cause = ?fault, "a tenant did not answer");
+        }
+        // What refuses may have moved: the table is told to make sure.
+        if let Fault::Unreachable(_) = fault {
+            thread.reader.doubt();
+        }
+        answer::shown(answer::of_fault(fault), id.as_str(), form)
+    }
+}
+
+impl Gate {
+    /// `Err` is an answer that is not counted yet.
+    fn find(&self, head: &RequestHead<'_>, peer: &Peer) -> Result<Decision<Passage>, Answer> {
+        let thread = &self.0;
+        let id = thread.ids.of(head.get(REQUEST_ID));
+        let form = answer::form(head);
+        let refuse = |problem: Problem| answer::shown(problem, id.as_str(), form);
+        let label = match host::read(head.get("host").unwrap_or_default(), thread.domain.as_str()) {
+            Host::Label(label) => label,
+            Host::Bare if head.target() == "/health" && reads(head) => return Err(self.health()),
+            Host::Bare | Host::Unknown => return Err(refuse(answer::not_found())),
+            Host::Invalid => return Err(refuse(answer::invalid_host())),
+        };
+        let table = thread.table.borrow();
+        let Some(entry) = table.get(&label) else {
+            return Err(refuse(match table.revision {
+                Some(_) => answer::not_found(),
+                None => answer::no_routes(),
+            }));
+        };
+        let origin = peer.address.map(|peer| {
+            let forwarded = head.headers().filter(|h| h.is("x-forwarded-for")).map(|h| h.value);
+            let scheme = || head.get("x-forwarded-proto");
+            thread.trusted.origin(peer.ip(), forwarded, scheme)
+        });
+        let is_get = head.method() == "GET";
+        let asked = Asked { id, form, is_get, intent: None, origin };
+        if let (Some(limit), Some(origin)) = (&thread.limit, origin)
+            && let Err(pause) = limit.check(Pair::new(entry.route.tenant, origin.client))
+        {
+            thread.counters.rate_limited();
+            let seconds = pause.as_secs() + u64::from(pause.subsec_nanos() > 0);
+            let seconds = seconds.max(1).to_string();
+            return Err(refuse(answer::rate_limited()).header("retry-after", seconds));
+        }
+        let standing = entry.standing();
+        if standing == Standing::Closed {
+            thread.counters.refused(Refusal::Stopped.word());
+            return Err(refuse(answer::stopped()));
+        }
+        if head.target().starts_with(waiting::PATH)
+            && let Some(query) = of_wake(head.target())
+        {
+            return self.wake(head, entry, &asked, query);
+        }
+        if let Some(tenure) = &entry.tenure {
+            let used = tenure.begin(thread.number);
+            if used.is_leased() {
+                return Ok(Decision::Now(Verdict::Forward(thread.pass(used, asked, true))));
+            }
+            if standing == Standing::Runs && thread.leases.room.is_away() {
+                thread.leases.note(tenure);
+                return Ok(Decision::Now(Verdict::Forward(thread.pass(used, asked, false))));
+            }
+        }
+        if standing == Standing::NotNow {
+            return Err(refuse(answer::not_running()));
+        }
+        let class = classify::classify(&of(head));
+        let page = class.navigates.then(|| head.target().to_owned());
+        Ok(Decision::Later(thread.wait(entry, class.intent, asked, page)))
+    }
+
+    /// What the waiting page is made of, and a Retry.
+    fn wake(
+        &self,
+        head: &RequestHead<'_>,
+        entry: &Entry,
+        asked: &Asked,
+        query: &str,
+    ) -> Result<Decision<Passage>, Answer> {
+        let (thread, tenant) = (&self.0, entry.route.tenant);
+        let wants_events =
+            |accept: &[u8]| memchr::memmem::find(accept, b"text/event-stream").is_some();
+        match head.method() {
+            "GET" if head.get("accept").is_some_and(wants_events) => {
+                let Some(events) = thread.watchers.watch(tenant) else {
+                    return Err(thread.crowded(asked));
+                };
+                let answer = Answer::new(200)
+                    .header(REQUEST_ID, asked.id.as_str().to_owned())
+                    .header("cache-control", "no-store")
+                    .header("x-content-type-options", "nosniff")
+                    .body("text/event-stream", "");
+                thread.counters.answered(200);
+                Ok(Decision::Now(Verdict::Stream(answer, events)))
+            }
+            "GET" | "HEAD" | "POST" => {
+                if classify::classify(&of(head)).intent == Intent::Visit
+                    && thread.retries.may(tenant, clock::now())
+                {
+                    thread.leases.wake(tenant);
+                }
+                let answer = Answer::new(303)
+                    .header(REQUEST_ID, asked.id.as_str().to_owned())
+                    .header("cache-control", "no-store")
+                    .header("location", waiting::back(query));
+                Err(answer)
+            }
+            _ => Err(answer::shown(answer::method_not_allowed(), asked.id.as_str(), asked.form)),
+        }
+    }
+
+    /// `GET /health` of the bare domain.
+    fn health(&self) -> Answer {
+        let table = self.0.table.borrow();
+        let connected = *self.0.reader.connected.borrow();
+        let health = serde_json::json!({
+            "status": if table.revision.is_some() { "ok" } else { "starting" },
+            "routes": table.len(),
+            "revision": table.revision,
+            "control_plane": if connected { "connected" } else { "unreachable" },
+        });
+        Answer::new(200)
+            .header("cache-control", "no-store")
+            .body("application/json", health.to_string())
+    }
+}
+
+impl Thread {
+    fn crowded(&self, asked: &Asked) -> Answer {
+        let refusal = Refusal::Crowded;
+        self.counters.refused(refusal.word());
+        answer::refused(&refusal, asked.id.as_str(), asked.form)
+    }
+}
+
+/// The query of the path that is reserved; `None`: another path.
+fn of_wake(target: &str) -> Option<&str> {
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    (path == waiting::PATH).then_some(query)
+}
+
+fn of<'a>(head: &RequestHead<'a>) -> classify::Asked<'a, impl Fn(&str) -> Option<&'a [u8]>> {
+    let (method, target) = (head.method(), head.target());
+    classify::Asked { method, target, get: |name: &str| head.get(name) }
+}
+
+fn reads(head: &RequestHead<'_>) -> bool {
+    matches!(head.method(), "GET" | "HEAD")
+}

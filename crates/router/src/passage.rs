@@ -1,0 +1,233 @@
+//! A request on its way to a tenant: what it gains, what it loses, and whether its answer is the tenant's.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use protocol::headers::{PREFIX, PROOF, REQUEST_ID, ROUTE_TOKEN};
+use proxy::{Answer, AnswerHead, Exchange, Fault, Header, Headers, Later, Upstream, Wait};
+
+use crate::address;
+use crate::again;
+use crate::answer;
+use crate::cookies;
+use crate::metrics::Passing;
+use crate::tenure::Use;
+use crate::thread::{Asked, Thread};
+
+pub(crate) struct Passage {
+    pub(crate) used: Use,
+    pub(crate) asked: Asked,
+    pub(crate) thread: Rc<Thread>,
+    pub(crate) _passing: Passing,
+}
+
+impl Exchange for Passage {
+    fn upstream(&self) -> &Upstream {
+        &self.used.tenure.target.upstream
+    }
+
+    fn request_header(&self, header: Header<'_>, to: &mut Headers<'_>) {
+        if is_ours_to_say(&header) {
+            return;
+        }
+        match header.name.len() {
+            4 if header.is("host") => {
+                to.keep(header);
+                to.add("x-forwarded-host", header.value);
+            }
+            6 if header.is("cookie") => {
+                if let Some(value) = cookies::without_admins(header.value) {
+                    to.keep(Header { value: &value, ..header });
+                }
+            }
+            _ => to.keep(header),
+        }
+    }
+
+    fn request_end(&self, to: &mut Headers<'_>) {
+        to.add(ROUTE_TOKEN, &self.used.tenure.keys.token);
+        to.add(REQUEST_ID, self.asked.id.as_bytes());
+        let Some(origin) = self.asked.origin else {
+            return to.add("x-forwarded-proto", "http");
+        };
+        to.add("x-forwarded-proto", origin.scheme);
+        let text = address::text(origin.client);
+        to.add("x-forwarded-for", &text);
+        to.add("x-real-ip", &text);
+    }
+
+    /// An answer without this tenant's proof is somebody else's: nothing of it is passed on.
+    fn judge(&mut self, head: &AnswerHead<'_>) -> Result<(), Answer> {
+        let mut proofs = head.headers().filter(|h| h.is(PROOF));
+        let (proof, more) = (proofs.next(), proofs.next());
+        let (thread, tenure) = (&self.thread, &self.used.tenure);
+        let right = tenure.keys.proof.as_bytes();
+        if more.is_none() && proof.is_some_and(|h| is_same(h.value, right)) {
+            if head.status() >= 200 {
+                thread.counters.answered(head.status());
+                tenure.answered();
+                // What a request of another kind does goes on while its events tell of it, however rarely.
+                if self.asked.is_get && head.status() == 200 && is_event_stream(head) {
+                    self.used.becomes_stream();
+                }
+            }
+            return Ok(());
+        }
+        thread.counters.wrong_proof();
+        thread.reader.doubt();
+        thread.leases.lost(tenure);
+        let (tenant, id) = (tenure.tenant, self.asked.id.as_str());
+        tracing::error!(%tenant, request_id = id, "an answer without the right proof was held back");
+        thread.counters.answered(502);
+        Err(answer::shown(answer::wrong_answer(), id, self.asked.form))
+    }
+
+    fn answer_header(&self, header: Header<'_>, to: &mut Headers<'_>) {
+        if !header.begins(PREFIX) && !header.is(REQUEST_ID) {
+            to.keep(header);
+        }
+    }
+
+    fn answer_end(&self, to: &mut Headers<'_>) {
+        to.add(REQUEST_ID, self.asked.id.as_bytes());
+    }
+
+    /// Once more, under a new lease where there is somebody to give one: what its tenant died of may have been sleep,
+    /// or a move.
+    fn again(&mut self, fault: &Fault) -> Option<Later<Self>> {
+        let (thread, tenure) = (self.thread.clone(), self.used.tenure.clone());
+        Some(Box::pin(again::again(thread, tenure, self.asked, fault.clone())))
+    }
+
+    fn tunnelled(&mut self) {
+        self.used.tenure.answered();
+        self.used.becomes_stream();
+    }
+
+    /// A tunnel keeps its tenant awake by what passes. If it froze meanwhile, it is thawed before more is sent.
+    fn sending(&mut self) -> Option<Wait> {
+        self.used.stamp();
+        if self.used.is_leased() || self.thread.leases.room.is_away() {
+            return None;
+        }
+        let (thread, tenure) = (self.thread.clone(), self.used.tenure.clone());
+        Some(Box::pin(async move {
+            let (tenant, number, patience) = (tenure.tenant, thread.number, thread.hold.others);
+            match thread.leases.thaw(tenant, number, patience).await {
+                // At another place it is not the one that this tunnel leads to.
+                Ok(there) => Arc::ptr_eq(&there, &tenure),
+                Err(refusal) => {
+                    thread.counters.refused(refusal.word());
+                    false
+                }
+            }
+        }))
+    }
+
+    fn came(&self, data: &[u8]) {
+        if self.used.is_stream() && !is_comment(data) {
+            self.used.stamp();
+            if !self.used.is_leased() {
+                self.thread.leases.flows(&self.used.tenure);
+            }
+        }
+    }
+}
+
+fn is_event_stream(head: &AnswerHead<'_>) -> bool {
+    let kind = head.get("content-type").unwrap_or_default();
+    kind.get(..17).is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/event-stream"))
+}
+
+/// Whether this is nothing but a comment of an event stream, as it is sent to keep a connection open: what a ping is
+/// in a WebSocket. With the size line of its chunk or without.
+fn is_comment(data: &[u8]) -> bool {
+    let text = match memchr::memchr(b'\n', data) {
+        Some(end) if end > 1 && data[..end - 1].iter().all(u8::is_ascii_hexdigit) => {
+            &data[end + 1..]
+        }
+        Some(_) | None => data,
+    };
+    let mut lines = text.split(|b| *b == b'\n').map(<[u8]>::trim_ascii).filter(|l| !l.is_empty());
+    let is_one = |line: &[u8]| line.starts_with(b":");
+    lines.next().is_some_and(is_one) && lines.all(is_one)
+}
+
+/// In time that depends on the lengths alone. Each answer pays for it, hence no loop over opaque choices.
+fn is_same(left: &[u8], right: &[u8]) -> bool {
+    let differs = left.iter().zip(right).fold(0, |seen, (l, r)| seen | (l ^ r));
+    left.len() == right.len() && std::hint::black_box(differs) == 0
+}
+
+/// Headers by which a client would say who it is, where it comes from or that it passed us.
+fn is_ours_to_say(header: &Header<'_>) -> bool {
+    let first = header.name.as_bytes().first().map_or(0, u8::to_ascii_lowercase);
+    match (first, header.name.len()) {
+        (b'f', 9) => header.begins("forwarded"),
+        (b'x', 9) if header.begins("x-real-ip") || header.begins("x-user-id") => true,
+        (b'x', 12) if header.begins(REQUEST_ID) => true,
+        (b'x', _) => ["x-forwarded", PREFIX, "x-tenant-"].iter().any(|p| header.begins(p)),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_same_is_the_same() {
+        for (left, right, same) in [
+            ("", "", true),
+            ("abc", "abc", true),
+            ("abc", "abd", false),
+            ("abc", "ab", false),
+            ("", "a", false),
+        ] {
+            assert_eq!(is_same(left.as_bytes(), right.as_bytes()), same, "{left} {right}");
+        }
+    }
+
+    #[test]
+    fn a_comment_alone_is_no_data() {
+        for (data, comment) in [
+            (&b": keep-alive\n\n"[..], true),
+            (b"e\r\n: keep-alive\n\n\r\n", true),
+            (b":\n\n", true),
+            (b": a\n: b\n\n", true),
+            (b"data: x\n\n", false),
+            (b"9\r\ndata: x\n\n\r\n", false),
+            (b": a\ndata: x\n\n", false),
+            (b"0\r\n\r\n", false),
+            (b"", false),
+            (b"\n", false),
+        ] {
+            assert_eq!(is_comment(data), comment, "{:?}", String::from_utf8_lossy(data));
+        }
+    }
+
+    #[test]
+    fn what_only_we_may_say_by_the_table() {
+        for (name, ours) in [
+            ("X-Forwarded-For", true),
+            ("x_forwarded_for", true),
+            ("X-Forwarded", true),
+            ("Forwarded", true),
+            ("X-Real-IP", true),
+            ("X-Request-Id", true),
+            ("X-User-ID", true),
+            ("X-Tenant-Role", true),
+            ("X-Cial-User", true),
+            ("x_cial_proof", true),
+            ("X-Cial-", true),
+            ("Forwarder", false),
+            ("X-Real-IP-2", false),
+            ("X-Requested-With", false),
+            ("X-Custom", false),
+            ("Host", false),
+            ("", false),
+        ] {
+            assert_eq!(is_ours_to_say(&Header { name, value: b"" }), ours, "{name}");
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! The router's settings.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use protocol::Domain;
+use service::forwarded::Trusted;
+use service::logs::Filter;
+use service::run::Env;
+use service::settings::Faults;
+use service::{Secret, Vars};
+
+pub use crate::leases::Limits;
+pub use crate::limit::Rate;
+
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `CIAL_LOG`
+    pub log: Filter,
+    /// `CIAL_LISTEN`: tenants, by Host.
+    pub listen: SocketAddr,
+    /// `CIAL_INTERNAL_LISTEN`: `/healthz`, `/readyz`, `/metrics`.
+    pub internal: SocketAddr,
+    /// `CIAL_APP_API_URL`: app-api's internal listener.
+    pub app_api: String,
+    /// `CIAL_ROUTES_TOKEN_FILE`
+    pub routes_token: Secret,
+    /// `CIAL_ORCHESTRATOR_URL`: who leases tenants.
+    pub orchestrator: String,
+    /// `CIAL_LEASES_TOKEN_FILE`
+    pub leases_token: Secret,
+    /// `CIAL_ROUTE_SECRET_FILE`: the master of each tenant's route token and proof.
+    pub route_secret: Secret,
+    /// `CIAL_DOMAIN`: tenants are one label below it.
+    pub domain: Domain,
+    /// `CIAL_ROUTES_CACHE`: the last good table.
+    pub cache: PathBuf,
+    /// `CIAL_BODY_LIMIT`: bytes of a request's body, 0 for no limit.
+    pub body_limit: u64,
+    /// `CIAL_THREADS`: default one for each CPU.
+    pub threads: usize,
+    /// `CIAL_DRAIN`: seconds from the request to stop until what still runs is cut off.
+    pub drain: Duration,
+    /// `CIAL_RATE_LIMIT`: requests a second of one client to one tenant, and how many at once.
+    pub rate: Rate,
+    /// `CIAL_TRUSTED_PROXIES`: who may say on whose behalf it asks.
+    pub trusted: Trusted,
+    /// How long a page, and any other request, waits for its tenant.
+    pub hold: Hold,
+    pub limits: Limits,
+}
+
+/// How long a request waits for a tenant that is on its way.
+#[derive(Clone, Copy, Debug)]
+pub struct Hold {
+    /// A page; then the waiting page.
+    pub pages: Duration,
+    /// All others; then 503.
+    pub others: Duration,
+    /// One that was under way when its tenant died, unless that is being woken; then 502.
+    pub again: Duration,
+}
+
+impl Default for Hold {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self { pages: seconds(2), others: seconds(45), again: seconds(3) }
+    }
+}
+
+const INTERNAL: (Ipv4Addr, u16) = (Ipv4Addr::UNSPECIFIED, 8081);
+
+impl Settings {
+    /// What a process does first: it reads them, and logs as they say.
+    pub fn begin(env: &Env) -> Result<Self, Faults> {
+        let settings = Self::read(env)?;
+        service::logs::start(&settings.log);
+        Ok(settings)
+    }
+
+    pub fn read(env: &Env) -> Result<Self, Faults> {
+        let mut vars = Vars::new(env);
+        let log = vars.or("CIAL_LOG", Filter::default());
+        let listen = vars.or("CIAL_LISTEN", (Ipv4Addr::UNSPECIFIED, 8080).into());
+        let internal = vars.or("CIAL_INTERNAL_LISTEN", INTERNAL.into());
+        let app_api = vars.or("CIAL_APP_API_URL", "http://app-api:3101".to_owned());
+        let app_api = app_api.and_then(|url| plain(&mut vars, "CIAL_APP_API_URL", &url));
+        let routes_token = vars.secret("CIAL_ROUTES_TOKEN");
+        let orchestrator = vars.or("CIAL_ORCHESTRATOR_URL", "http://orchestrator:3200".to_owned());
+        let orchestrator =
+            orchestrator.and_then(|url| plain(&mut vars, "CIAL_ORCHESTRATOR_URL", &url));
+        let leases_token = vars.secret("CIAL_LEASES_TOKEN");
+        let route_secret = vars.secret("CIAL_ROUTE_SECRET");
+        let domain = vars.or("CIAL_DOMAIN", Domain::default());
+        let cache = vars.or("CIAL_ROUTES_CACHE", PathBuf::from("/var/lib/cial/routes.json"));
+        let body_limit = vars.or("CIAL_BODY_LIMIT", 50_000_000);
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = vars.or("CIAL_THREADS", cpus);
+        let drain = vars.or("CIAL_DRAIN", 30);
+        let rate = vars.or("CIAL_RATE_LIMIT", Rate::default());
+        let trusted = vars.or("CIAL_TRUSTED_PROXIES", Trusted::default());
+        vars.finish(|| {
+            Some(Self {
+                log: log?,
+                listen: listen?,
+                internal: internal?,
+                app_api: app_api?,
+                routes_token: routes_token?,
+                orchestrator: orchestrator?,
+                leases_token: leases_token?,
+                route_secret: route_secret?,
+                domain: domain?,
+                cache: cache?,
+                body_limit: body_limit?,
+                threads: threads?.max(1),
+                drain: Duration::from_secs(drain?),
+                rate: rate?,
+                trusted: trusted?,
+                hold: Hold::default(),
+                limits: Limits::default(),
+            })
+        })
+    }
+}
+
+fn plain(vars: &mut Vars<'_>, name: &str, url: &str) -> Option<String> {
+    match url.starts_with("http://") {
+        true => Some(url.trim_end_matches('/').to_owned()),
+        false => vars.fault(name, "must begin with http://"),
+    }
+}
+
+/// Where this router's own health is asked, from the same machine.
+pub fn own_health(env: &Env) -> Result<SocketAddr, Faults> {
+    let mut vars = Vars::new(env);
+    let internal: Option<SocketAddr> = vars.or("CIAL_INTERNAL_LISTEN", INTERNAL.into());
+    vars.finish(|| {
+        let mut address = internal?;
+        if address.ip().is_unspecified() {
+            address.set_ip(Ipv4Addr::LOCALHOST.into());
+        }
+        Some(address)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_fault_is_told_at_once() {
+        let env = |name: &str| match name {
+            "CIAL_LOG" => Some("inof".to_owned()),
+            "CIAL_LISTEN" => Some("8080".to_owned()),
+            "CIAL_APP_API_URL" => Some("app-api".to_owned()),
+            "CIAL_DOMAIN" => Some(".example".to_owned()),
+            "CIAL_ORCHESTRATOR_URL" => Some("https://orchestrator".to_owned()),
+            "CIAL_RATE_LIMIT" => Some("fast".to_owned()),
+            "CIAL_TRUSTED_PROXIES" => Some("10.0.0.0/8, proxy".to_owned()),
+            _ => None,
+        };
+        let faults = Settings::read(&env).err().unwrap();
+        insta::assert_snapshot!(faults.0.join("\n"), @r#"
+        CIAL_LOG must be off, error, warn, info, debug or trace, or levels of modules too, like info,router=debug (is "inof")
+        CIAL_LISTEN invalid socket address syntax (is "8080")
+        CIAL_APP_API_URL must begin with http://
+        CIAL_ROUTES_TOKEN_FILE must name the file that holds the secret
+        CIAL_ORCHESTRATOR_URL must begin with http://
+        CIAL_LEASES_TOKEN_FILE must name the file that holds the secret
+        CIAL_ROUTE_SECRET_FILE must name the file that holds the secret
+        CIAL_DOMAIN must be labels of a-z, 0-9 and hyphen with dots between them (is ".example")
+        CIAL_RATE_LIMIT must be off, or requests a second, or these and how many at once, like 50:1000 (is "fast")
+        CIAL_TRUSTED_PROXIES must be addresses or blocks like 10.0.0.0/8 with commas between them, not "proxy" (is "10.0.0.0/8, proxy")
+        "#);
+    }
+
+    #[test]
+    fn health_is_asked_on_loopback() {
+        assert_eq!(own_health(&|_| None).unwrap(), "127.0.0.1:8081".parse().unwrap());
+        let env = |_: &str| Some("10.0.0.1:99".to_owned());
+        assert_eq!(own_health(&env).unwrap(), "10.0.0.1:99".parse().unwrap());
+    }
+}

@@ -1,0 +1,227 @@
+//! What is served while the orchestrator, or app-api, is away.
+
+use std::time::Duration;
+
+use protocol::State;
+use protocol::spec::Desired;
+
+use service::Secret;
+
+use crate::harness::{Client, Folder, Running, eventually, nowhere};
+use crate::keeper::{Keeper, Mode};
+use crate::tenant::Tenant;
+
+#[test]
+fn without_an_orchestrator_what_runs_is_served_and_what_sleeps_is_not() {
+    let folder = Folder::new();
+    let (acme, other) = (Tenant::new(&folder, 1, "acme"), Tenant::new(&folder, 2, "other"));
+    let routes = vec![acme.running(), other.route(State::Sleeping, Desired::Running)];
+    let (control, mut router) = Running::kept(routes, &folder, |settings| {
+        settings.limits.restart = Duration::ZERO;
+    });
+    let address = router.lose_keeper();
+    for _ in 0..3 {
+        assert_eq!(router.ask("acme.localhost", "/").status, 200);
+        let answer = router.ask("other.localhost", "/");
+        assert_eq!((answer.status, answer.code().as_str()), (503, "wake_unavailable"));
+        assert!(answer.has("retry-after: "), "{answer:?}");
+    }
+    let page = router.send(
+        "GET / HTTP/1.1\r\nHost: other.localhost\r\nSec-Fetch-Mode: navigate\r\nAccept: text/html\r\n\r\n",
+    );
+    assert!(page.status == 503 && page.has("refresh: ") && page.body.contains("<h1>Asleep</h1>"));
+    assert_eq!(router.metric("cial_router_unleased_total"), "3");
+    assert_eq!(router.metric("cial_router_orchestrator_up"), "0");
+    assert!(other.heads().is_empty());
+
+    // It is back: whatever is used is leased again.
+    router.find_keeper(Keeper::at(address, &control.feed));
+    eventually("it is leased", || {
+        assert_eq!(router.ask("acme.localhost", "/").status, 200);
+        router.metric("cial_router_leases") == "1"
+    });
+    assert_eq!(router.metric("cial_router_orchestrator_up"), "1");
+    let unleased = router.metric("cial_router_unleased_total");
+    assert_eq!(router.ask("acme.localhost", "/").status, 200);
+    assert_eq!(router.metric("cial_router_unleased_total"), unleased);
+}
+
+#[test]
+fn a_request_under_way_is_leased_as_soon_as_there_is_somebody_to_ask() {
+    let folder = Folder::new();
+    let acme = Tenant::new(&folder, 1, "acme");
+    let (control, mut router) = Running::knowing(vec![acme.running()], &folder);
+    let address = router.lose_keeper();
+    let mut client = Client::connect(router.public);
+    client.say("GET /drip HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
+    client.until("half");
+    router.find_keeper(Keeper::at(address, &control.feed));
+    eventually("it is leased", || router.keeper().asks().iter().any(|ask| ask.tenant == acme.id));
+    acme.cue();
+    client.until("half");
+}
+
+#[test]
+fn a_request_without_a_lease_is_asked_once_more_where_nothing_can_be_done_twice() {
+    let folder = Folder::new();
+    let acme = Tenant::new(&folder, 1, "acme");
+    let (_control, mut router) = Running::knowing(vec![acme.running()], &folder);
+    router.lose_keeper();
+    let count = |path: &str| acme.heads().iter().filter(|head| head.contains(path)).count();
+    assert_eq!(router.ask("acme.localhost", "/die-once").status, 200);
+    assert_eq!(count("/die-once"), 2);
+    assert_eq!(router.metric("cial_router_retries_total"), "1");
+    let post = router
+        .send("POST /die?post HTTP/1.1\r\nHost: acme.localhost\r\nContent-Length: 2\r\n\r\nhi");
+    assert_eq!((post.status, post.code().as_str()), (502, "upstream_cut_off"));
+    assert_eq!(count("/die?post"), 1);
+}
+
+#[test]
+fn an_orchestrator_that_hangs_is_no_better_than_none() {
+    let folder = Folder::new();
+    let (acme, other) = (Tenant::new(&folder, 1, "acme"), Tenant::new(&folder, 2, "other"));
+    let routes = vec![acme.running(), other.route(State::Sleeping, Desired::Running)];
+    // Connections are taken, and nothing is ever said.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    let (_control, router) = Running::kept(routes, &folder, |settings| {
+        settings.orchestrator = url;
+        settings.limits.restart = Duration::ZERO;
+    });
+    assert_eq!(router.ask("acme.localhost", "/").status, 200);
+    assert_eq!(router.metric("cial_router_unleased_total"), "1");
+    assert_eq!(router.metric("cial_router_orchestrator_up"), "0");
+    assert_eq!(router.ask("other.localhost", "/").code(), "wake_unavailable");
+}
+
+#[test]
+fn an_orchestrator_that_knows_nobody_yet_is_no_better_than_none() {
+    let folder = Folder::new();
+    let acme = Tenant::new(&folder, 1, "acme");
+    let (_control, router) = Running::knowing(vec![acme.running()], &folder);
+    router.keeper().has_listed(false);
+    for _ in 0..3 {
+        assert_eq!(router.ask("acme.localhost", "/").status, 200);
+    }
+    assert_eq!(router.metric("cial_router_unleased_total"), "3");
+    assert_eq!(router.metric("cial_router_orchestrator_up"), "0");
+    router.keeper().has_listed(true);
+    eventually("it is leased", || router.metric("cial_router_leases") == "1");
+    assert_eq!(router.metric("cial_router_orchestrator_up"), "1");
+}
+
+#[test]
+fn whoever_waits_for_a_sleeper_waits_through_a_restart_of_the_orchestrator() {
+    let folder = Folder::new();
+    let acme = Tenant::new(&folder, 1, "acme");
+    let route = acme.route(State::Sleeping, Desired::Running);
+    let (control, mut router) = Running::knowing(vec![route], &folder);
+    router.keeper().make(acme.id, Mode::Sleeping);
+    let mut client = Client::connect(router.public);
+    client.say("GET / HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
+    eventually("it is asked for", || router.keeper().asks().len() == 1);
+    // It says so and leaves; then nobody is there; then the next one.
+    router.keeper().make(acme.id, Mode::Refused("leaving"));
+    eventually("it is asked for again", || router.keeper().asks().len() > 2);
+    assert_eq!(router.metric("cial_router_orchestrator_up"), "0");
+    let address = router.lose_keeper();
+    let mut late = Client::connect(router.public);
+    late.say("GET / HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
+    eventually("both wait", || router.metric("cial_router_held") == "2");
+    let keeper = Keeper::at(address, &control.feed);
+    keeper.make(acme.id, Mode::Awake);
+    router.find_keeper(keeper);
+    assert_eq!((client.answer().status, late.answer().status), (200, 200));
+    assert_eq!(router.metric("cial_router_unleased_total"), "0");
+}
+
+#[test]
+fn an_orchestrator_that_takes_no_call_of_ours_is_not_away() {
+    let folder = Folder::new();
+    let acme = Tenant::new(&folder, 1, "acme");
+    let (_control, router) = Running::kept(vec![acme.running()], &folder, |settings| {
+        settings.leases_token = Secret::new("another-Vd8mQ0zXc5hYt1rKp7sLw2uBn6");
+    });
+    // It goes on freezing who is not leased: nothing is sent without its leave.
+    for _ in 0..3 {
+        let answer = router.ask("acme.localhost", "/");
+        assert_eq!((answer.status, answer.code().as_str()), (503, "wake_unavailable"));
+    }
+    assert!(acme.heads().is_empty());
+    assert_eq!(router.metric("cial_router_orchestrator_up"), "1");
+    let mut client = Client::connect(router.internal);
+    client.say("GET /readyz HTTP/1.1\r\nHost: router:8081\r\n\r\n");
+    let ready = client.answer();
+    assert_eq!((ready.status, ready.code().as_str()), (503, "waiting"));
+    assert!(ready.body.contains("\"orchestrator: "), "{ready:?}");
+}
+
+#[test]
+fn a_long_wake_is_not_taken_for_silence() {
+    let folder = Folder::new();
+    let acme = Tenant::new(&folder, 1, "acme");
+    let route = acme.route(State::Sleeping, Desired::Running);
+    let (_control, router) = Running::knowing(vec![route], &folder);
+    router.keeper().make(acme.id, Mode::Sleeping);
+    let mut client = Client::connect(router.public);
+    client.say("GET / HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
+    eventually("somebody listened", || router.keeper().listened() >= 2);
+    assert_eq!(router.metric("cial_router_held"), "1");
+    router.keeper().make(acme.id, Mode::Awake);
+    assert_eq!(client.answer().status, 200);
+    assert_eq!(router.keeper().asks().len(), 1);
+}
+
+#[test]
+fn a_lease_outlives_the_orchestrator_for_its_time_and_tunnels_go_on_after() {
+    let folder = Folder::new();
+    let acme = Tenant::new(&folder, 1, "acme");
+    let (_control, mut router) = Running::knowing(vec![acme.running()], &folder);
+    router.keeper().terms(600, 100);
+    let mut client = Client::connect(router.public);
+    client.say(
+        "GET /ws HTTP/1.1\r\nHost: acme.localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+    );
+    client.until("\r\n\r\n");
+    router.lose_keeper();
+    eventually("the loss is known", || {
+        client.say([0x82, 0x01, b'x']);
+        client.until("x");
+        router.metric("cial_router_orchestrator_up") == "0"
+    });
+    eventually("the lease is over", || {
+        client.say([0x82, 0x01, b'x']);
+        client.until("x");
+        router.metric("cial_router_leases") == "0"
+    });
+    assert_eq!(router.ask("acme.localhost", "/").status, 200);
+}
+
+#[test]
+fn without_app_api_a_sleeper_wakes_where_its_lease_says() {
+    let folder = Folder::new();
+    let acme = Tenant::new(&folder, 1, "acme");
+    let mut route = acme.route(State::Sleeping, Desired::Running);
+    route.upstream = None;
+    let (control, router) = Running::knowing(vec![route], &folder);
+    let revision = control.feed.revision();
+    let kept = format!("\"revision\":{revision},");
+    let cache = folder.0.join("routes.json");
+    eventually("the table is on disk", || {
+        std::fs::read_to_string(&cache).is_ok_and(|text| text.contains(&kept))
+    });
+    router.end();
+
+    let keeper = Keeper::start(&control.feed);
+    keeper.make(acme.id, Mode::Awake);
+    keeper.place(acme.id, 1, acme.running().upstream.unwrap());
+    control.end();
+    let router = Running::with(nowhere(), &folder, |settings| settings.orchestrator = keeper.url());
+    for _ in 0..20 {
+        assert_eq!(router.ask("acme.localhost", "/").status, 200);
+    }
+    assert_eq!(keeper.asks().len(), 1);
+    assert_eq!(router.metric("cial_router_unleased_total"), "0");
+}

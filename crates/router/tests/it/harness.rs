@@ -1,0 +1,351 @@
+//! A router on threads of its own, a stand-in for app-api that serves the real watch, tenants that echo.
+
+use std::convert::Infallible;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use http::{Request, StatusCode};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use protocol::routes::Route;
+use router::Bound;
+use router::settings::{Hold, Limits, Rate, Settings};
+use service::Secret;
+use service::forwarded::Trusted;
+use service::logs::Filter;
+use service::watch::Feed;
+use tokio_util::sync::CancellationToken;
+
+use crate::keeper::Keeper;
+
+pub(crate) const TOKEN: &str = "routes-7Jk2mQ0zXc5hYt1rKp8sLw3uBn6";
+const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(crate) fn master() -> Secret {
+    Secret::new("8vY2m0Qz5hYt1rKp7sXw3uBn6cEd9fGa")
+}
+
+/// A folder of its own, gone at the end.
+pub(crate) struct Folder(pub(crate) PathBuf);
+
+impl Folder {
+    pub(crate) fn new() -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("router-it-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// app-api's internal listener, as far as routes go.
+pub(crate) struct Control {
+    pub(crate) feed: Feed<Route>,
+    pub(crate) address: SocketAddr,
+    snapshots: Arc<AtomicU32>,
+    stop: CancellationToken,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Control {
+    pub(crate) fn start(epoch: u64) -> Self {
+        Self::at("127.0.0.1:0".parse().unwrap(), epoch)
+    }
+
+    pub(crate) fn at(address: SocketAddr, epoch: u64) -> Self {
+        let socket = std::net::TcpListener::bind(address).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let address = socket.local_addr().unwrap();
+        let (feed, stop) = (Feed::new(epoch), CancellationToken::new());
+        let snapshots = Arc::<AtomicU32>::default();
+        let (served, stopped, counted) = (feed.clone(), stop.clone(), snapshots.clone());
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.unwrap().block_on(async move {
+                tokio::select! {
+                    () = serve(socket, served, counted) => {}
+                    () = stopped.cancelled() => {}
+                }
+            });
+        });
+        Self { feed, address, snapshots, stop, thread: Some(thread) }
+    }
+
+    /// How often the routes were listed.
+    pub(crate) fn snapshots(&self) -> u32 {
+        self.snapshots.load(Ordering::Relaxed)
+    }
+
+    /// Gone, with every connection.
+    pub(crate) fn end(mut self) -> SocketAddr {
+        self.stop.cancel();
+        self.thread.take().unwrap().join().unwrap();
+        self.address
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+async fn serve(socket: std::net::TcpListener, feed: Feed<Route>, snapshots: Arc<AtomicU32>) {
+    let listener = tokio::net::TcpListener::from_std(socket).unwrap();
+    loop {
+        let (stream, _) = listener.accept().await.unwrap();
+        let (feed, snapshots) = (feed.clone(), snapshots.clone());
+        tokio::spawn(async move {
+            let answer = service_fn(move |request: Request<Incoming>| {
+                let bearer = request.headers().get("authorization").map(|v| v.as_bytes().to_vec());
+                let is_known = bearer == Some(format!("Bearer {TOKEN}").into_bytes());
+                let mut answer = feed.answer();
+                snapshots.fetch_add(1, Ordering::Relaxed);
+                if request.uri().path() != "/v1/routes/watch" || !is_known {
+                    *answer.status_mut() = StatusCode::UNAUTHORIZED;
+                }
+                std::future::ready(Ok::<_, Infallible>(answer))
+            });
+            let io = TokioIo::new(stream);
+            let _ = hyper::server::conn::http1::Builder::new().serve_connection(io, answer).await;
+        });
+    }
+}
+
+pub(crate) fn until(stream: &mut impl Read, held: &mut Vec<u8>, end: &str) -> Option<String> {
+    loop {
+        if let Some(at) = held.windows(end.len()).position(|w| w == end.as_bytes()) {
+            let all: Vec<_> = held.drain(..at + end.len()).collect();
+            return Some(String::from_utf8_lossy(&all).into_owned());
+        }
+        let mut bytes = [0; 65_536];
+        let count = stream.read(&mut bytes).ok().filter(|count| *count > 0)?;
+        held.extend_from_slice(&bytes[..count]);
+    }
+}
+
+pub(crate) struct Running {
+    pub(crate) public: SocketAddr,
+    pub(crate) internal: SocketAddr,
+    /// Set where one was started along.
+    keeper: Option<Keeper>,
+    stop: CancellationToken,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// An address where nobody listens.
+pub(crate) fn nowhere() -> SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+impl Running {
+    /// Without an orchestrator.
+    pub(crate) fn start(control: SocketAddr, folder: &Folder) -> Self {
+        Self::with(control, folder, |_| {})
+    }
+
+    pub(crate) fn with(
+        control: SocketAddr,
+        folder: &Folder,
+        change: impl FnOnce(&mut Settings),
+    ) -> Self {
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        let mut settings = Settings {
+            log: Filter::default(),
+            listen: any,
+            internal: any,
+            app_api: format!("http://{control}"),
+            routes_token: Secret::new(TOKEN),
+            route_secret: master(),
+            domain: "localhost".parse().unwrap(),
+            cache: folder.0.join("routes.json"),
+            body_limit: 50_000_000,
+            threads: 2,
+            drain: Duration::from_secs(20),
+            orchestrator: format!("http://{}", nowhere()),
+            leases_token: Secret::new(crate::keeper::TOKEN),
+            rate: Rate::OFF,
+            trusted: Trusted::default(),
+            hold: Hold::default(),
+            limits: Limits::default(),
+        };
+        change(&mut settings);
+        let bound = Bound::new(settings).unwrap();
+        let (public, internal) = (bound.public().unwrap(), bound.internal().unwrap());
+        let stop = CancellationToken::new();
+        let token = stop.clone();
+        let thread = std::thread::spawn(move || {
+            bound.run(|| Ok(token)).unwrap_or_else(|e| panic!("{e:?}"));
+        });
+        Self { public, internal, keeper: None, stop, thread: Some(thread) }
+    }
+
+    /// With one control plane, one orchestrator and these tenants, once it knows them.
+    pub(crate) fn knowing(routes: Vec<Route>, folder: &Folder) -> (Control, Self) {
+        Self::kept(routes, folder, |_| {})
+    }
+
+    pub(crate) fn kept(
+        routes: Vec<Route>,
+        folder: &Folder,
+        change: impl FnOnce(&mut Settings),
+    ) -> (Control, Self) {
+        let control = Control::start(1);
+        control.feed.replace(routes);
+        let keeper = Keeper::start(&control.feed);
+        let mut running = Self::with(control.address, folder, |settings| {
+            settings.orchestrator = keeper.url();
+            change(settings);
+        });
+        running.keeper = Some(keeper);
+        running.knows(control.feed.revision());
+        (control, running)
+    }
+
+    pub(crate) fn keeper(&self) -> &Keeper {
+        self.keeper.as_ref().unwrap()
+    }
+
+    pub(crate) fn lose_keeper(&mut self) -> SocketAddr {
+        self.keeper.take().unwrap().end()
+    }
+
+    pub(crate) fn find_keeper(&mut self, keeper: Keeper) {
+        self.keeper = Some(keeper);
+    }
+
+    /// The value of a metric, as it is written.
+    pub(crate) fn metric(&self, name: &str) -> String {
+        let mut client = Client::connect(self.internal);
+        client.say("GET /metrics HTTP/1.1\r\nHost: router:8081\r\n\r\n");
+        let text = client.answer().body;
+        let found = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        found.unwrap_or("").to_owned()
+    }
+
+    pub(crate) fn ask(&self, host: &str, path: &str) -> Answer {
+        self.send(&format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n"))
+    }
+
+    pub(crate) fn send(&self, text: &str) -> Answer {
+        let mut client = Client::connect(self.public);
+        client.say(text);
+        client.answer()
+    }
+
+    /// The number behind `"field":` of `/health`, or the word.
+    pub(crate) fn health(&self, field: &str) -> String {
+        let body = self.ask("localhost:8080", "/health").body;
+        let value: serde_json::Value = serde_json::from_str(&body).unwrap();
+        value[field].to_string()
+    }
+
+    /// Waits until every serving thread has this table, or a later one.
+    pub(crate) fn knows(&self, revision: u64) {
+        let has = |_| self.health("revision").parse::<u64>().is_ok_and(|r| r >= revision);
+        // Each connection may meet either thread; this many in a row leave no doubt.
+        eventually("the table is everywhere", || (0..24).all(has));
+    }
+
+    pub(crate) fn ask_to_stop(&self) {
+        self.stop.cancel();
+    }
+
+    pub(crate) fn end(mut self) {
+        self.stop.cancel();
+        self.thread.take().unwrap().join().unwrap();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: String,
+}
+
+impl Answer {
+    pub(crate) fn has(&self, line: &str) -> bool {
+        self.head.to_ascii_lowercase().contains(&line.to_ascii_lowercase())
+    }
+
+    /// `code` of a problem.
+    pub(crate) fn code(&self) -> String {
+        assert!(self.has("content-type: application/problem+json"), "{self:?}");
+        let value: serde_json::Value = serde_json::from_str(&self.body).unwrap();
+        value["code"].as_str().unwrap().to_owned()
+    }
+}
+
+pub(crate) struct Client {
+    pub(crate) stream: TcpStream,
+    held: Vec<u8>,
+}
+
+impl Client {
+    pub(crate) fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self { stream, held: Vec::new() }
+    }
+
+    pub(crate) fn say(&mut self, text: impl AsRef<[u8]>) {
+        self.stream.write_all(text.as_ref()).unwrap();
+    }
+
+    pub(crate) fn until(&mut self, end: &str) -> String {
+        until(&mut self.stream, &mut self.held, end)
+            .unwrap_or_else(|| panic!("closed before {end:?}"))
+    }
+
+    pub(crate) fn answer(&mut self) -> Answer {
+        let head = self.until("\r\n\r\n");
+        let lower = head.to_ascii_lowercase();
+        let length = lower
+            .find("content-length: ")
+            .map_or(0, |at| lower[at + 16..].split('\r').next().unwrap().parse::<usize>().unwrap());
+        let mut body = std::mem::take(&mut self.held);
+        let had = body.len().min(length);
+        self.held = body.split_off(had);
+        let mut rest = vec![0; length - had];
+        self.stream.read_exact(&mut rest).unwrap();
+        body.extend(rest);
+        let status = head[9..12].parse().unwrap();
+        Answer { status, head, body: String::from_utf8_lossy(&body).into_owned() }
+    }
+
+    pub(crate) fn rest(&mut self) -> Vec<u8> {
+        let mut all = std::mem::take(&mut self.held);
+        let _ = self.stream.read_to_end(&mut all);
+        all
+    }
+}
+
+/// Waits for something that no event tells.
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    for _ in 0..2_000 {
+        if holds() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    panic!("never: {what}");
+}

@@ -1,0 +1,89 @@
+//! Who passes says so in our words only, and nobody's answer is taken for another's.
+
+use crate::harness::{Folder, Running, master};
+use crate::tenant::Tenant;
+
+#[test]
+fn a_request_carries_what_we_say_and_nothing_that_pretends_to_be_us() {
+    let folder = Folder::new();
+    let acme = Tenant::new(&folder, 1, "acme");
+    let (_control, router) = Running::knowing(vec![acme.running()], &folder);
+    let answer = router.send(
+        "GET /p HTTP/1.1\r\nHost: acme.localhost:8080\r\nX-Cial-User: root\r\nX-Cial-Route-Token: guess\r\n\
+         x_cial_user: root\r\nX-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: evil\r\n\
+         X_Forwarded_For: 6.6.6.6\r\nForwarded: for=6.6.6.6\r\nX-Real-IP: 6.6.6.6\r\nX-User-ID: root\r\n\
+         X-Tenant-Id: other\r\nX-Request-Id: abcdefgh-1\r\nCookie: a=b; cial_admin=secret; c=d\r\n\
+         Cookie: __Host-cial_admin=secret\r\nAuthorization: Bearer mine\r\nX-Custom: kept\r\n\r\n",
+    );
+    let token = service::keys::route_token(&master(), acme.id);
+    let seen = answer.body.replace(&token, "(token)").replace("\r\n", "\n");
+    insta::assert_snapshot!(seen, @"
+    Tenant acme
+    GET /p HTTP/1.1
+    Host: acme.localhost:8080
+    x-forwarded-host: acme.localhost:8080
+    Cookie: a=b; c=d
+    Authorization: Bearer mine
+    X-Custom: kept
+    x-cial-route-token: (token)
+    x-request-id: abcdefgh-1
+    x-forwarded-proto: http
+    x-forwarded-for: 127.0.0.1
+    x-real-ip: 127.0.0.1
+    ");
+    assert!(answer.has("x-request-id: abcdefgh-1"), "{answer:?}");
+}
+
+#[test]
+fn an_answer_loses_what_is_between_us_and_the_tenant() {
+    let folder = Folder::new();
+    let acme = Tenant::new(&folder, 1, "acme");
+    let (_control, router) = Running::knowing(vec![acme.running()], &folder);
+    let answer = router.ask("acme.localhost", "/");
+    assert!(!answer.has("x-cial-") && !answer.has("theirs"), "{answer:?}");
+    assert!(answer.has("set-cookie: a=b") && answer.has("x-request-id: "), "{answer:?}");
+}
+
+#[test]
+fn an_answer_without_the_right_proof_goes_nowhere() {
+    let folder = Folder::new();
+    let acme = Tenant::new(&folder, 1, "acme");
+    let (_control, router) = Running::knowing(vec![acme.running()], &folder);
+    for path in ["/bare", "/twice"] {
+        let answer = router.ask("acme.localhost", path);
+        assert_eq!((answer.status, answer.code().as_str()), (502, "upstream_malformed"), "{path}");
+        assert!(!answer.body.contains("secret"), "{answer:?}");
+    }
+}
+
+#[test]
+fn a_tenant_that_sits_on_anothers_socket_is_not_mistaken_for_it() {
+    let folder = Folder::new();
+    let (a, b) = (Tenant::new(&folder, 1, "alpha"), Tenant::new(&folder, 2, "beta"));
+    let (control, router) = Running::knowing(vec![a.running(), b.running()], &folder);
+    assert_eq!(router.ask("beta.localhost", "/").status, 200);
+
+    // The socket that the table gives for beta is alpha's now.
+    b.listen(a.id);
+    let mut moved = b.running();
+    moved.generation = 2;
+    control.feed.put(moved);
+    router.knows(control.feed.revision());
+    for path in ["/", "/ws", "/events"] {
+        let answer = router.send(&format!(
+            "GET {path} HTTP/1.1\r\nHost: beta.localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        ));
+        assert_eq!(answer.status, 502, "{path}: {answer:?}");
+        assert!(!answer.body.contains("alpha") && !answer.body.contains("Tenant"), "{answer:?}");
+    }
+
+    // Doubt makes the router list anew, and what is right again is served.
+    b.listen(b.id);
+    let mut back = b.running();
+    back.generation = 3;
+    control.feed.put(back);
+    router.knows(control.feed.revision());
+    assert!(router.ask("beta.localhost", "/").body.starts_with("Tenant beta\n"));
+    assert!(router.ask("alpha.localhost", "/").body.starts_with("Tenant alpha\n"));
+}

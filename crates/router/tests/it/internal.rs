@@ -1,0 +1,55 @@
+//! Health, readiness and metrics: on the internal listener, and only there.
+
+use crate::harness::{Answer, Client, Folder, Running, eventually};
+use crate::tenant::Tenant;
+
+fn ask(router: &Running, path: &str) -> Answer {
+    let mut client = Client::connect(router.internal);
+    client.say(format!("GET {path} HTTP/1.1\r\nHost: router:8081\r\n\r\n"));
+    client.answer()
+}
+
+#[test]
+fn ready_is_who_has_a_table() {
+    let folder = Folder::new();
+    let nowhere = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let router = Running::start(nowhere, &folder);
+    assert_eq!(ask(&router, "/healthz").status, 200);
+    let answer = ask(&router, "/readyz");
+    assert_eq!((answer.status, answer.code().as_str()), (503, "waiting"));
+    assert!(answer.body.contains("routes: none") && answer.has("x-request-id: "), "{answer:?}");
+    let nothing = ask(&router, "/nothing");
+    assert_eq!((nothing.status, nothing.code().as_str()), (404, "not_found"));
+    router.end();
+    let (_control, router) = Running::knowing(vec![], &folder);
+    assert_eq!(ask(&router, "/readyz").status, 200, "an empty table is one");
+}
+
+#[test]
+fn metrics_count_what_happened() {
+    let folder = Folder::new();
+    let acme = Tenant::new(&folder, 1, "acme");
+    let (_control, router) = Running::knowing(vec![acme.running()], &folder);
+    router.ask("acme.localhost", "/bare");
+    router.ask("acme.localhost", "/");
+    let _client = Client::connect(router.public);
+    let has = |line: &str| ask(&router, "/metrics").body.contains(line);
+    eventually("the requests have ended", || has("cial_router_in_flight 0\n"));
+    eventually("who is connected is counted", || has("cial_router_connections 1\n"));
+    eventually("and who waits for a request", || has("cial_router_idle_upstreams 1\n"));
+    let text = ask(&router, "/metrics").body;
+    for line in [
+        "cial_router_routes 1\n",
+        "cial_router_control_plane_up 1\n",
+        "cial_router_forwarded_total 2\n",
+        "cial_router_wrong_proof_total 1\n",
+        "cial_router_answers_total{class=\"5xx\"} 1\n",
+        "cial_router_connections_limit 32768\n",
+        "cial_router_accept_pauses_total 0\n",
+    ] {
+        assert!(text.contains(line), "{line} not in {text}");
+    }
+    for path in ["/metrics", "/healthz", "/readyz"] {
+        assert_eq!(router.ask("localhost:8080", path).status, 404, "{path} in public");
+    }
+}

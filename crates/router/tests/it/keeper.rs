@@ -1,0 +1,371 @@
+//! A stand-in for the orchestrator: answers as it is told, and remembers what was asked.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use http::{Request, Response, StatusCode};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt as _, Channel, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use protocol::leases::{
+    Ask, Grant, Intent, Progress, Release, Renew, Renewed, Standing, Step, Used, code, failure,
+    place,
+};
+use protocol::orchestrator::Upstream;
+use protocol::routes::Route;
+use protocol::spec::Desired;
+use protocol::{Problem, State, TenantId};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use service::watch::Feed;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+pub(crate) const TOKEN: &str = "leases-3Vd8mQ0zXc5hYt1rKp7sLw2uBn6";
+
+/// What a tenant is, as far as its keeper goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Awake where the routes say, if they say that it runs.
+    AsRouted,
+    Awake,
+    /// Wakes for anybody, once it is made `Awake`.
+    Frozen,
+    /// Wakes for a visit, once it is made `Awake`.
+    Sleeping,
+    Refused(&'static str),
+    /// Refused, with so many before.
+    Behind(&'static str, u32),
+    Failed(&'static str),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Call {
+    Ask(Ask),
+    Renew(Used),
+    Release(Used),
+}
+
+#[derive(Clone)]
+struct Script {
+    modes: HashMap<TenantId, Mode>,
+    places: HashMap<TenantId, (i64, Upstream)>,
+    expires_in_ms: u32,
+    linger_ms: u32,
+    /// What a renewal hears of its lease.
+    keeps: bool,
+    /// Whether it knows who runs.
+    has_listed: bool,
+    progress: HashMap<TenantId, Vec<Progress>>,
+}
+
+#[derive(Clone)]
+struct Shared {
+    feed: Feed<Route>,
+    state: Arc<watch::Sender<Script>>,
+    calls: Arc<Mutex<Vec<Call>>>,
+    listened: Arc<AtomicU32>,
+}
+
+pub(crate) struct Keeper {
+    shared: Shared,
+    pub(crate) address: SocketAddr,
+    stop: CancellationToken,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Keeper {
+    pub(crate) fn start(feed: &Feed<Route>) -> Self {
+        Self::at("127.0.0.1:0".parse().unwrap(), feed)
+    }
+
+    pub(crate) fn at(address: SocketAddr, feed: &Feed<Route>) -> Self {
+        let state = Script {
+            modes: HashMap::new(),
+            places: HashMap::new(),
+            expires_in_ms: 15_000,
+            linger_ms: 10_000,
+            keeps: true,
+            has_listed: true,
+            progress: HashMap::new(),
+        };
+        let state = Arc::new(watch::channel(state).0);
+        let shared =
+            Shared { feed: feed.clone(), state, calls: Arc::default(), listened: Arc::default() };
+        let socket = std::net::TcpListener::bind(address).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let (address, stop) = (socket.local_addr().unwrap(), CancellationToken::new());
+        let (served, stopped) = (shared.clone(), stop.clone());
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.unwrap().block_on(async move {
+                tokio::select! {
+                    () = served.serve(socket) => {}
+                    () = stopped.cancelled() => {}
+                }
+            });
+        });
+        Self { shared, address, stop, thread: Some(thread) }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Gone, with every connection.
+    pub(crate) fn end(mut self) -> SocketAddr {
+        self.stop.cancel();
+        self.thread.take().unwrap().join().unwrap();
+        self.address
+    }
+
+    pub(crate) fn make(&self, tenant: TenantId, mode: Mode) {
+        self.shared.state.send_modify(|state| {
+            state.modes.insert(tenant, mode);
+        });
+    }
+
+    /// Leases say that it is there, whatever the routes say.
+    pub(crate) fn place(&self, tenant: TenantId, generation: i64, upstream: Upstream) {
+        self.shared.state.send_modify(|state| {
+            state.places.insert(tenant, (generation, upstream));
+        });
+    }
+
+    pub(crate) fn terms(&self, expires_in_ms: u32, linger_ms: u32) {
+        self.shared.state.send_modify(|state| {
+            (state.expires_in_ms, state.linger_ms) = (expires_in_ms, linger_ms);
+        });
+    }
+
+    /// Whether renewals are granted.
+    pub(crate) fn keeps(&self, keeps: bool) {
+        self.shared.state.send_modify(|state| state.keeps = keeps);
+    }
+
+    /// Before it has, it knows nothing of anybody: asks wait, and all else is refused.
+    pub(crate) fn has_listed(&self, has_listed: bool) {
+        self.shared.state.send_modify(|state| state.has_listed = has_listed);
+    }
+
+    pub(crate) fn tells(&self, tenant: TenantId, step: Step) {
+        let progress = Progress { step, ahead: None, elapsed_ms: 1, reason: None };
+        self.shared.state.send_modify(|state| {
+            state.progress.entry(tenant).or_default().push(progress);
+        });
+    }
+
+    pub(crate) fn asks(&self) -> Vec<Ask> {
+        let pick = |call| match call {
+            Call::Ask(ask) => Some(ask),
+            Call::Renew(_) | Call::Release(_) => None,
+        };
+        self.calls().into_iter().filter_map(pick).collect()
+    }
+
+    pub(crate) fn renewals(&self) -> Vec<Used> {
+        let pick = |call| match call {
+            Call::Renew(used) => Some(used),
+            Call::Ask(_) | Call::Release(_) => None,
+        };
+        self.calls().into_iter().filter_map(pick).collect()
+    }
+
+    pub(crate) fn releases(&self) -> Vec<Used> {
+        let pick = |call| match call {
+            Call::Release(used) => Some(used),
+            Call::Ask(_) | Call::Renew(_) => None,
+        };
+        self.calls().into_iter().filter_map(pick).collect()
+    }
+
+    /// How often it was asked just whether it is there.
+    pub(crate) fn listened(&self) -> u32 {
+        self.shared.listened.load(Ordering::Relaxed)
+    }
+
+    fn calls(&self) -> Vec<Call> {
+        self.shared.calls.lock().unwrap().clone()
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+type Answer = Response<BoxBody<Bytes, Infallible>>;
+
+impl Shared {
+    async fn serve(self, socket: std::net::TcpListener) {
+        let listener = tokio::net::TcpListener::from_std(socket).unwrap();
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let shared = self.clone();
+            tokio::spawn(async move {
+                let answer = service_fn(move |request| {
+                    let shared = shared.clone();
+                    async move { Ok::<_, Infallible>(shared.answer(request).await) }
+                });
+                let io = TokioIo::new(stream);
+                let _ =
+                    hyper::server::conn::http1::Builder::new().serve_connection(io, answer).await;
+            });
+        }
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Answer {
+        let bearer = request.headers().get("authorization").map(|v| v.as_bytes().to_vec());
+        if bearer != Some(format!("Bearer {TOKEN}").into_bytes()) {
+            return refused(StatusCode::UNAUTHORIZED, "unauthorized", "");
+        }
+        let path = request.uri().path().to_owned();
+        match path.as_str() {
+            "/v1/leases" => {
+                let ask: Ask = read(request).await;
+                self.calls.lock().unwrap().push(Call::Ask(ask.clone()));
+                self.ask(&ask).await
+            }
+            "/v1/leases/renew" => {
+                let renew: Renew = read(request).await;
+                if renew.leases.is_empty() {
+                    self.listened.fetch_add(1, Ordering::Relaxed);
+                }
+                let mut calls = self.calls.lock().unwrap();
+                let state = self.state.borrow();
+                if !state.has_listed {
+                    return refused(StatusCode::SERVICE_UNAVAILABLE, "not_listed", "");
+                }
+                let leases = renew.leases.into_iter().map(|used| {
+                    let expires_in_ms = state.keeps.then_some(state.expires_in_ms);
+                    let standing = Standing { tenant: used.tenant, expires_in_ms };
+                    calls.push(Call::Renew(used));
+                    standing
+                });
+                json(StatusCode::OK, &Renewed { leases: leases.collect() })
+            }
+            "/v1/leases/release" => {
+                let release: Release = read(request).await;
+                let releases = release.leases.into_iter().map(Call::Release);
+                self.calls.lock().unwrap().extend(releases);
+                let mut answer = Response::new(Full::default().boxed());
+                *answer.status_mut() = StatusCode::NO_CONTENT;
+                answer
+            }
+            path => {
+                let tenant = path.strip_prefix("/v1/leases/").unwrap();
+                self.progress(tenant.strip_suffix("/progress").unwrap().parse().unwrap())
+            }
+        }
+    }
+
+    async fn ask(&self, ask: &Ask) -> Answer {
+        let mut state = self.state.subscribe();
+        let patience = tokio::time::sleep(Duration::from_millis(ask.wait_ms.into()));
+        tokio::pin!(patience);
+        let mut woke = false;
+        loop {
+            let now = state.borrow_and_update().clone();
+            let mode = now.modes.get(&ask.tenant).cloned().unwrap_or(Mode::AsRouted);
+            let route = self.feed.get(&ask.tenant);
+            let runs = |r: &Route| r.desired == Desired::Running && r.state == State::Running;
+            let is_there = |r: &Route| runs(r) && r.upstream.is_some();
+            match mode {
+                _ if !now.has_listed => {}
+                Mode::AsRouted if !route.as_ref().is_some_and(is_there) => {
+                    return refused(StatusCode::CONFLICT, code::NOT_RUNNING, "");
+                }
+                Mode::AsRouted | Mode::Awake => return self.grant(ask, route, &now, woke),
+                Mode::Sleeping if ask.intent == Intent::Background => {
+                    return refused(StatusCode::CONFLICT, code::WAKE_REQUIRED, "");
+                }
+                Mode::Refused(code @ code::LEAVING) => {
+                    return refused(StatusCode::SERVICE_UNAVAILABLE, code, "");
+                }
+                Mode::Refused(code) => return refused(StatusCode::CONFLICT, code, ""),
+                Mode::Behind(code, ahead) => {
+                    let told = Problem::new(503, code, "Refused", "");
+                    let told = told.field(place::FIELD, place::CODE, ahead.to_string());
+                    return json(StatusCode::SERVICE_UNAVAILABLE, &told);
+                }
+                Mode::Failed(why) => {
+                    let told = Problem::new(502, code::WAKE_FAILED, "Refused", why);
+                    let told = told.field(failure::FIELD, failure::DIED, "");
+                    return json(StatusCode::BAD_GATEWAY, &told);
+                }
+                Mode::Frozen | Mode::Sleeping => woke = true,
+            }
+            tokio::select! {
+                changed = state.changed() => changed.unwrap(),
+                () = &mut patience => {
+                    return refused(StatusCode::SERVICE_UNAVAILABLE, code::WAKING, "");
+                }
+            }
+        }
+    }
+
+    fn grant(&self, ask: &Ask, route: Option<Route>, state: &Script, woke: bool) -> Answer {
+        let placed = state.places.get(&ask.tenant).cloned();
+        let (generation, upstream) = placed
+            .or_else(|| route.and_then(|r| Some((r.generation, r.upstream?))))
+            .expect("somewhere to send requests to");
+        json(
+            StatusCode::OK,
+            &Grant {
+                tenant: ask.tenant,
+                generation,
+                upstream,
+                expires_in_ms: state.expires_in_ms,
+                linger_ms: state.linger_ms,
+                woke,
+            },
+        )
+    }
+
+    fn progress(&self, tenant: TenantId) -> Answer {
+        let (mut lines, body) = Channel::<Bytes, Infallible>::new(16);
+        let mut state = self.state.subscribe();
+        tokio::spawn(async move {
+            let mut told = 0;
+            loop {
+                let all =
+                    state.borrow_and_update().progress.get(&tenant).cloned().unwrap_or_default();
+                for progress in &all[told..] {
+                    let mut line = serde_json::to_vec(progress).unwrap();
+                    line.push(b'\n');
+                    if lines.send_data(line.into()).await.is_err() {
+                        return;
+                    }
+                }
+                told = all.len();
+                if state.changed().await.is_err() {
+                    return;
+                }
+            }
+        });
+        Response::new(body.boxed())
+    }
+}
+
+async fn read<T: DeserializeOwned>(request: Request<Incoming>) -> T {
+    let bytes = request.into_body().collect().await.unwrap().to_bytes();
+    serde_json::from_slice(&bytes).unwrap()
+}
+
+fn json(status: StatusCode, value: &impl Serialize) -> Answer {
+    let mut answer = Response::new(Full::from(serde_json::to_vec(value).unwrap()).boxed());
+    *answer.status_mut() = status;
+    answer
+}
+
+fn refused(status: StatusCode, code: &str, detail: &str) -> Answer {
+    json(status, &Problem::new(status.as_u16(), code, "Refused", detail))
+}

@@ -1,0 +1,411 @@
+//! A tenant is sent requests under a lease only, and the lease is held while it is really used.
+
+use protocol::leases::Intent;
+use protocol::orchestrator::Upstream;
+use protocol::spec::Desired;
+use protocol::{State, TenantId};
+
+use crate::harness::{Client, Folder, Running, eventually};
+use crate::keeper::Mode;
+use crate::tenant::Tenant;
+
+const WS: &str = "GET /ws HTTP/1.1\r\nHost: acme.localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+#[test]
+fn the_first_request_asks_and_the_next_ones_do_not() {
+    let folder = Folder::new();
+    let acme = Tenant::new(&folder, 1, "acme");
+    let (_control, router) = Running::knowing(vec![acme.running()], &folder);
+    for _ in 0..20 {
+        assert_eq!(router.ask("acme.localhost", "/").status, 200);
+    }
+    let asks = router.keeper().asks();
+    assert_eq!(asks.len(), 1);
+    assert_eq!((asks[0].tenant, asks[0].intent, asks[0].number), (acme.id, Intent::Visit, 1));
+    eventually("it is counted", || router.metric("cial_router_leases") == "1");
+}
+
+#[test]
+fn a_lease_is_held_to_the_last_byte_of_the_answer_and_released_after_its_linger() {
+    let folder = Folder::new();
+    let acme = Tenant::new(&folder, 1, "acme");
+    let (_control, router) = Running::knowing(vec![acme.running()], &folder);
+    router.keeper().terms(900, 100);
+    let mut client = Client::connect(router.public);
+    client.say("GET /drip HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
+    client.until("half");
+    // Longer than the lease and its linger: each renewal says that a request is under way.
+    eventually("it is renewed", || router.keeper().renewals().len() >= 4);
+    let renewals = router.keeper().renewals();
+    assert!(renewals.iter().all(|r| r.requests == 1 && r.idle_ms == 0), "{renewals:?}");
+    assert!(router.keeper().releases().is_empty());
+    acme.cue();
+    client.until("half");
+    eventually("it is released", || router.keeper().releases().len() == 1);
+    let release = router.keeper().releases().remove(0);
+    assert_eq!((release.tenant, release.requests, release.number), (acme.id, 0, 1));
+    assert!(release.idle_ms >= 100, "{release:?}");
+
+    assert_eq!(router.ask("acme.localhost", "/").status, 200);
+    let asks = router.keeper().asks();
+    assert_eq!((asks.len(), asks[1].number), (2, 2), "a new lease, of a new number");
+}
+
+#[test]
+fn a_websocket_keeps_its_tenant_awake_by_data_and_not_by_being_open() {
+    let folder = Folder::new();
+    let acme = Tenant::new(&folder, 1, "acme");
+    let (_control, router) = Running::knowing(vec![acme.running()], &folder);
+    router.keeper().terms(900, 100);
+    let mut client = Client::connect(router.public);
+    client.say(WS);
+    client.until("\r\n\r\n");
+    client.say("\u{82}\u{5}hello".chars().map(|c| c as u8).collect::<Vec<_>>());
+    client.until("hello");
+    eventually("it is released", || router.keeper().releases().len() == 1);
+    let release = router.keeper().releases().remove(0);
+    assert_eq!((release.requests, release.streams), (0, 1));
+
+    // It freezes. A ping passes and asks for nothing; data waits until it is thawed.
+    router.keeper().make(acme.id, Mode::Frozen);
+    client.say([0x89, 0x02, b'p', b'i']);
+    client.until("pi");
+    assert_eq!(router.keeper().asks().len(), 1);
+    client.say([0x82, 0x02, b'g', b'o']);
+    eventually("it is asked for", || router.keeper().asks().len() == 2);
+    assert_eq!(router.keeper().asks()[1].intent, Intent::Background);
+    client.stream.set_nonblocking(true).unwrap();
+    assert!(client.stream.peek(&mut [0]).is_err(), "nothing passed yet");
+    client.stream.set_nonblocking(false).unwrap();
+    router.keeper().make(acme.id, Mode::Awake);
+    client.until("go");
+
+    // While data flows it is renewed.
+    let before = router.keeper().renewals().len();
+    eventually("it is renewed", || {
+        client.say([0x82, 0x01, b'x']);
+        client.until("x");
+        router.keeper().renewals().len() > before + 1
+    });
+    assert_eq!(router.keeper().asks().len(), 2);
+}
+
+#[test]
+fn a_websocket_whose_tenant_was_stopped_ends() {
+    let folder = Folder::new();
+    let acme = Tenant::new(&folder, 1, "acme");
+    let (_control, router) = Running::knowing(vec![acme.running()], &folder);
+    router.keeper().terms(900, 100);
+    let mut client = Client::connect(router.public);
+    client.say(WS);
+    client.until("\r\n\r\n");
+    eventually("it is released", || router.keeper().releases().len() == 1);
+    router.keeper().make(acme.id, Mode::Refused("tenant_stopped"));
+    client.say([0x82, 0x02, b'g', b'o']);
+    assert_eq!(client.rest(), [0x88, 0x02, 0x03, 0xe9]);
+}
+
+#[test]
+fn an_event_stream_keeps_its_tenant_awake_while_events_come() {
+    let folder = Folder::new();
+    let acme = Tenant::new(&folder, 1, "acme");
+    let (_control, router) = Running::knowing(vec![acme.running()], &folder);
+    router.keeper().terms(900, 100);
+    let mut client = Client::connect(router.public);
+    client.say("GET /sse HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
+    client.until("data: first\n\n");
+    let before = router.keeper().renewals().len();
+    eventually("it is renewed", || {
+        acme.cue();
+        client.until("data: more\n\n");
+        router.keeper().renewals().len() > before + 1
+    });
+    assert_eq!(router.keeper().asks().len(), 1);
+    eventually("it is released", || router.keeper().releases().len() == 1);
+    let release = router.keeper().releases().remove(0);
+    assert_eq!((release.requests, release.streams), (0, 1), "open, and quiet");
+}
+
+#[test]
+fn an_event_that_comes_after_its_lease_ended_asks_for_the_next() {
+    let folder = Folder::new();
+    let acme = Tenant::new(&folder, 1, "acme");
+    let (_control, router) = Running::knowing(vec![acme.running()], &folder);
+    router.keeper().terms(900, 100);
+    let mut client = Client::connect(router.public);
+    client.say("GET /sse HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
+    client.until("data: first\n\n");
+    for round in 1..4 {
+        // As long without an event as a lease lingers.
+        eventually("it is released", || router.keeper().releases().len() == round);
+        assert_eq!(router.keeper().asks().len(), round);
+        acme.cue();
+        client.until("data: more\n\n");
+        eventually("it is asked for", || router.keeper().asks().len() == round + 1);
+        assert_eq!(router.keeper().asks()[round].intent, Intent::Background);
+        eventually("it is leased", || router.metric("cial_router_leases") == "1");
+    }
+}
+
+#[test]
+fn a_stream_whose_lease_is_lost_asks_for_another_with_its_next_event() {
+    let folder = Folder::new();
+    let acme = Tenant::new(&folder, 1, "acme");
+    let (_control, router) = Running::knowing(vec![acme.running()], &folder);
+    router.keeper().terms(900, 600);
+    let mut client = Client::connect(router.public);
+    client.say("GET /sse HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
+    client.until("data: first\n\n");
+    let more = |client: &mut Client| {
+        acme.cue();
+        client.until("data: more\n\n");
+    };
+    // Its keeper was started anew, and knows of no lease.
+    router.keeper().keeps(false);
+    eventually("its renewal is refused", || {
+        more(&mut client);
+        !router.keeper().renewals().is_empty()
+    });
+    router.keeper().keeps(true);
+    let before = router.keeper().renewals().len();
+    eventually("another is asked for, and renewed", || {
+        more(&mut client);
+        router.keeper().asks().len() > 1 && router.keeper().renewals().len() > before
+    });
+    assert_eq!(router.keeper().asks()[1].intent, Intent::Background);
+    assert_eq!(router.metric("cial_router_leases"), "1");
+}
+
+#[test]
+fn an_event_stream_that_answers_a_post_is_work_also_while_it_says_nothing() {
+    let folder = Folder::new();
+    let acme = Tenant::new(&folder, 1, "acme");
+    let (_control, router) = Running::knowing(vec![acme.running()], &folder);
+    router.keeper().terms(900, 100);
+    let mut client = Client::connect(router.public);
+    client.say("POST /sse HTTP/1.1\r\nHost: acme.localhost\r\nContent-Length: 0\r\n\r\n");
+    client.until("data: first\n\n");
+    // Longer than the lease and its linger.
+    eventually("it is renewed", || router.keeper().renewals().len() >= 4);
+    let renewals = router.keeper().renewals();
+    assert!(renewals.iter().all(|r| (r.requests, r.streams) == (1, 0)), "{renewals:?}");
+    assert!(router.keeper().releases().is_empty());
+}
+
+#[test]
+fn what_a_lease_says_wins_over_the_table() {
+    let folder = Folder::new();
+    let (acme, moved) = (Tenant::new(&folder, 1, "acme"), Tenant::new(&folder, 2, "moved"));
+    moved.listen(acme.id);
+    let (_control, router) = Running::knowing(vec![acme.running()], &folder);
+    let there = moved.running().upstream.unwrap();
+    router.keeper().place(acme.id, 2, there);
+    for _ in 0..20 {
+        let answer = router.ask("acme.localhost", "/");
+        assert!(answer.body.starts_with("Tenant moved\n"), "{answer:?}");
+    }
+    assert!(acme.heads().is_empty());
+    assert_eq!(router.keeper().asks().len(), 1);
+}
+
+#[test]
+fn a_lease_that_is_lost_is_asked_for_anew() {
+    let folder = Folder::new();
+    let acme = Tenant::new(&folder, 1, "acme");
+    let (_control, router) = Running::knowing(vec![acme.running()], &folder);
+    router.keeper().terms(900, 100);
+    let mut client = Client::connect(router.public);
+    client.say("GET /drip HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
+    client.until("half");
+    router.keeper().keeps(false);
+    // On behalf of the request that is under way, which wakes nobody.
+    eventually("it is asked for", || router.keeper().asks().len() >= 2);
+    assert_eq!(router.keeper().asks()[1].intent, Intent::Background);
+    router.keeper().keeps(true);
+    acme.cue();
+    client.until("half");
+    assert_eq!(router.ask("acme.localhost", "/").status, 200);
+}
+
+#[test]
+fn a_router_that_ends_gives_back_what_it_holds() {
+    let folder = Folder::new();
+    let acme = Tenant::new(&folder, 1, "acme");
+    let control = crate::harness::Control::start(1);
+    control.feed.put(acme.running());
+    let keeper = crate::keeper::Keeper::start(&control.feed);
+    let router = Running::with(control.address, &folder, |settings| {
+        settings.orchestrator = keeper.url();
+    });
+    router.knows(control.feed.revision());
+    assert_eq!(router.ask("acme.localhost", "/").status, 200);
+    router.end();
+    let releases = keeper.releases();
+    assert_eq!((releases.len(), releases[0].tenant), (1, acme.id));
+}
+
+#[test]
+fn a_tenant_with_the_name_and_the_socket_of_another_never_gets_its_requests() {
+    never_gets_its_requests(|a, b| {
+        let upstream = a.running().upstream.unwrap();
+        a.listen(b);
+        upstream
+    });
+}
+
+#[test]
+fn a_tenant_with_the_name_and_the_port_of_another_never_gets_its_requests() {
+    never_gets_its_requests(Tenant::listen_at_port);
+}
+
+/// `take`: B is where A was, there.
+fn never_gets_its_requests(take: impl Fn(&Tenant, TenantId) -> Upstream) {
+    let folder = Folder::new();
+    let a = Tenant::new(&folder, 1, "acme");
+    let b = TenantId::new(uuid::Uuid::from_u128(2));
+    let mut route = a.running();
+    route.upstream = Some(take(&a, b));
+    let (control, router) = Running::knowing(vec![route.clone()], &folder);
+    // A is gone; B has its slug and its place. The router has not heard of it.
+    let before = control.snapshots();
+    let answer = router.ask("acme.localhost", "/");
+    assert_eq!((answer.status, answer.code().as_str()), (502, "upstream_malformed"));
+    assert!(!answer.body.contains("Tenant"), "{answer:?}");
+    eventually("the router lists anew", || control.snapshots() > before);
+
+    // Now it hears.
+    route.tenant = b;
+    control.feed.replace(vec![route]);
+    router.knows(control.feed.revision());
+    assert_eq!(router.ask("acme.localhost", "/").status, 200);
+    let token = service::keys::route_token(&crate::harness::master(), b);
+    assert!(a.heads().last().unwrap().contains(&token), "with B's own token");
+}
+
+#[test]
+fn a_generation_that_the_table_does_not_know_makes_the_router_list_anew() {
+    let folder = Folder::new();
+    let acme = Tenant::new(&folder, 1, "acme");
+    let (control, router) = Running::knowing(vec![acme.running()], &folder);
+    let before = control.snapshots();
+    router.keeper().place(acme.id, 2, acme.running().upstream.unwrap());
+    assert_eq!(router.ask("acme.localhost", "/").status, 200);
+    eventually("the router lists anew", || control.snapshots() > before);
+}
+
+#[test]
+fn a_tenant_that_died_is_asked_once_more_where_nothing_can_be_done_twice() {
+    let folder = Folder::new();
+    let acme = Tenant::new(&folder, 1, "acme");
+    let (_control, router) = Running::knowing(vec![acme.running()], &folder);
+    let count = |path: &str| acme.heads().iter().filter(|head| head.contains(path)).count();
+    assert_eq!(router.ask("acme.localhost", "/die-once").status, 200);
+    assert_eq!((count("/die-once"), router.keeper().asks().len()), (2, 2));
+    assert_eq!(router.metric("cial_router_retries_total"), "1");
+
+    let answer = router.ask("acme.localhost", "/die");
+    assert_eq!((answer.status, answer.code().as_str()), (502, "upstream_cut_off"));
+    // On an idle connection, on a new one, and once under a new lease.
+    assert!((2..=3).contains(&count("/die ")), "not for ever");
+
+    let posts = router
+        .send("POST /die?post HTTP/1.1\r\nHost: acme.localhost\r\nContent-Length: 2\r\n\r\nhi");
+    assert_eq!((posts.status, posts.code().as_str()), (502, "upstream_cut_off"));
+    assert_eq!(count("/die?post"), 1);
+
+    let late = router.ask("acme.localhost", "/die-late");
+    assert_eq!((late.status, late.code().as_str()), (502, "upstream_cut_off"));
+    assert_eq!(count("/die-late"), 1, "it had begun to answer");
+}
+
+#[test]
+fn a_request_waits_for_a_tenant_that_comes_back_after_it_died() {
+    let folder = Folder::new();
+    let acme = Tenant::new(&folder, 1, "acme");
+    let (_control, router) = Running::kept(vec![acme.running()], &folder, |settings| {
+        settings.hold.again = std::time::Duration::from_secs(20);
+    });
+    let mut client = Client::connect(router.public);
+    client.say("GET /late HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
+    eventually("it is there", || acme.heads().len() == 1);
+    // It dies, and its keeper has not noticed: the lease leads to a socket where nobody listens.
+    acme.vanish();
+    acme.cue();
+    eventually("it is asked for", || router.keeper().asks().len() >= 2);
+    // It has, and it is on its way up.
+    router.keeper().make(acme.id, Mode::Refused("tenant_not_running"));
+    let before = router.keeper().asks().len();
+    eventually("it is asked for", || router.keeper().asks().len() > before);
+    assert_eq!(acme.heads().len(), 1);
+    acme.listen(acme.id);
+    acme.cue();
+    router.keeper().make(acme.id, Mode::Awake);
+    // The second answer is none either, and is the last.
+    assert_eq!(client.answer().code(), "upstream_cut_off");
+    assert_eq!(acme.heads().len(), 2);
+}
+
+#[test]
+fn a_request_whose_tenant_died_waits_for_a_slow_wake_as_any_other_would() {
+    let folder = Folder::new();
+    let acme = Tenant::new(&folder, 1, "acme");
+    let (_control, router) = Running::kept(vec![acme.running()], &folder, |settings| {
+        settings.hold.again = std::time::Duration::from_millis(50);
+    });
+    let mut client = Client::connect(router.public);
+    client.say("GET /late-once HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
+    eventually("it is there", || acme.heads().len() == 1);
+    router.keeper().make(acme.id, Mode::Sleeping);
+    acme.cue();
+    // Whoever keeps it is asked whether it is there for each second that the wake takes.
+    eventually("it takes its time", || router.keeper().listened() > 1);
+    router.keeper().make(acme.id, Mode::Awake);
+    assert_eq!(client.answer().status, 200);
+    assert_eq!(acme.heads().len(), 2);
+
+    // One of which nobody says that it is woken is not waited for.
+    acme.vanish();
+    router.keeper().make(acme.id, Mode::Refused("tenant_not_running"));
+    eventually("it is gone", || router.ask("acme.localhost", "/").status == 502);
+}
+
+#[test]
+fn a_request_that_nobody_took_is_sent_where_the_tenant_is_now() {
+    let folder = Folder::new();
+    let (acme, moved) = (Tenant::new(&folder, 1, "acme"), Tenant::new(&folder, 2, "moved"));
+    moved.listen(acme.id);
+    let (_control, router) = Running::knowing(vec![acme.running()], &folder);
+    let mut pooled = Client::connect(router.public);
+    pooled.say("GET / HTTP/1.1\r\nHost: acme.localhost\r\nConnection: close\r\n\r\n");
+    assert_eq!(pooled.answer().status, 200);
+    acme.vanish();
+    router.keeper().place(acme.id, 2, moved.running().upstream.unwrap());
+    // Nothing of it went out: a body is no obstacle. Idle connections from before may still be there.
+    eventually("it is sent there", || {
+        let post = "POST / HTTP/1.1\r\nHost: acme.localhost\r\nContent-Length: 2\r\n\r\nhi";
+        let answer = router.send(post);
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.body.starts_with("Tenant moved\n")
+    });
+    assert_eq!(router.metric("cial_router_moves_total"), "1");
+}
+
+#[test]
+fn a_sleeper_is_told_when_its_first_byte_came() {
+    let folder = Folder::new();
+    let acme = Tenant::new(&folder, 1, "acme");
+    let route = acme.route(State::Sleeping, Desired::Running);
+    let (_control, router) = Running::knowing(vec![route], &folder);
+    router.keeper().terms(900, 100);
+    router.keeper().make(acme.id, Mode::Sleeping);
+    std::thread::scope(|scope| {
+        let asking = scope.spawn(|| router.ask("acme.localhost", "/"));
+        eventually("it is asked for", || router.keeper().asks().len() == 1);
+        router.keeper().make(acme.id, Mode::Awake);
+        assert_eq!(asking.join().unwrap().status, 200);
+    });
+    eventually("it is released", || router.keeper().releases().len() == 1);
+    let told = router.keeper().renewals().into_iter().chain(router.keeper().releases());
+    assert_eq!(told.filter(|used| used.first_byte_ms.is_some()).count(), 1);
+}

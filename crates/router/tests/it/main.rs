@@ -1,0 +1,21 @@
+//! The router over real sockets: tenants behind unix sockets, app-api's watch over HTTP.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod away;
+mod harness;
+mod heads;
+mod identity;
+mod internal;
+mod keeper;
+mod leases;
+mod passing;
+mod rate;
+mod rest;
+mod restart;
+mod routing;
+mod smuggled;
+#[path = "../../../proxy/tests/smuggling/mod.rs"]
+mod smuggling;
+mod stability;
+mod tenant;
+mod wake;

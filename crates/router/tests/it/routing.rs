@@ -1,0 +1,201 @@
+//! A host leads to its tenant or nowhere, and a state that is not `running` is said, not hidden.
+
+use protocol::State;
+use protocol::spec::Desired;
+
+use crate::harness::{Folder, Running, eventually};
+use crate::tenant::Tenant;
+
+#[test]
+fn every_host_leads_to_its_own_tenant_and_no_other() {
+    let folder = Folder::new();
+    let tenants: Vec<_> = (1..6).map(|n| Tenant::new(&folder, n, &format!("acme-{n}"))).collect();
+    let (_control, router) =
+        Running::knowing(tenants.iter().map(Tenant::running).collect(), &folder);
+    for round in 0..5 {
+        for tenant in &tenants {
+            let slug = &tenant.slug;
+            let host = match round {
+                0 => format!("{slug}.localhost"),
+                1 => format!("{slug}.localhost:8080"),
+                2 => format!("{}.LOCALHOST:8080", slug.to_uppercase()),
+                _ => format!("{slug}.localhost."),
+            };
+            let answer = router.ask(&host, "/");
+            assert_eq!(answer.status, 200, "{host}");
+            assert!(
+                answer.body.starts_with(&format!("Tenant {slug}\nGET / HTTP/1.1\r\n")),
+                "{answer:?}"
+            );
+            assert!(
+                answer.body.contains(&format!("\r\nHost: {host}\r\n")),
+                "unchanged: {answer:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn what_leads_nowhere_is_told_in_one_way_only() {
+    let folder = Folder::new();
+    let acme = Tenant::new(&folder, 1, "acme");
+    let (_control, router) = Running::knowing(vec![acme.running()], &folder);
+    let mut bodies = Vec::new();
+    for text in [
+        "GET / HTTP/1.1\r\nHost: nope.localhost:8080\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: localhost:8080\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a.acme.localhost\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost:\r\n\r\n",
+        "GET / HTTP/1.1\r\n\r\n",
+        "GET / HTTP/1.0\r\n\r\n",
+        "GET /health HTTP/1.1\r\nHost: nope.localhost\r\n\r\n",
+        "GET http://nope.localhost/ HTTP/1.1\r\nHost: nope.localhost\r\n\r\n",
+    ] {
+        let answer = router.send(text);
+        assert_eq!((answer.status, answer.code().as_str()), (404, "not_found"), "{text:?}");
+        let all = format!("{}{}", answer.head, answer.body).to_lowercase();
+        for word in ["tenant", "org", "forbidden", "denied"] {
+            assert!(!all.contains(word), "{word} in {all}");
+        }
+        let id = answer.body.rsplit('"').nth(1).unwrap().to_owned();
+        assert!(answer.has(&format!("x-request-id: {id}")), "{answer:?}");
+        bodies.push(answer.body.replace(&id, ""));
+    }
+    bodies.dedup();
+    assert_eq!(bodies.len(), 1, "{bodies:?}");
+}
+
+#[test]
+fn what_is_no_host_is_refused() {
+    let folder = Folder::new();
+    let acme = Tenant::new(&folder, 1, "acme");
+    let (_control, router) = Running::knowing(vec![acme.running()], &folder);
+    for host in [
+        "acme.localhost:http",
+        "u@acme.localhost",
+        "acme..localhost",
+        "acme.localhost/x",
+        "acme localhost",
+    ] {
+        let answer = router.ask(host, "/");
+        assert_eq!((answer.status, answer.code().as_str()), (400, "invalid_host"), "{host}");
+    }
+    for text in [
+        "GET / HTTP/1.1\r\nHost: acme.localhost\r\nHost: acme.localhost\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: acme.localhost\r\nHost: other.localhost\r\n\r\n",
+        "GET http://other.localhost/ HTTP/1.1\r\nHost: acme.localhost\r\n\r\n",
+        "GET http://acme.localhost:80/ HTTP/1.1\r\nHost: acme.localhost\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: acme.localhost\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ] {
+        let answer = router.send(text);
+        assert_eq!((answer.status, answer.code().as_str()), (400, "malformed_request"), "{text:?}");
+    }
+    let same = router.send("GET http://ACME.localhost/x HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
+    assert!(same.body.contains("GET /x HTTP/1.1"), "{same:?}");
+}
+
+#[test]
+fn only_running_tenants_are_asked() {
+    let folder = Folder::new();
+    let (control, router) = Running::knowing(vec![], &folder);
+    let mut number = 0;
+    for state in State::ALL {
+        for desired in [Desired::Running, Desired::Stopped, Desired::Deleted] {
+            number += 1;
+            let acme = Tenant::new(&folder, number, &format!("acme-{number}"));
+            control.feed.put(acme.route(state, desired));
+            router.knows(control.feed.revision());
+            let answer = router.ask(&format!("acme-{number}.localhost"), "/");
+            if state == State::Running && desired == Desired::Running {
+                assert_eq!(answer.status, 200);
+                continue;
+            }
+            if desired == Desired::Deleted {
+                let nobody = router.ask("nobody.localhost", "/");
+                assert_eq!((answer.status, answer.code()), (404, nobody.code()), "{state}");
+                continue;
+            }
+            assert_eq!(answer.status, 503, "{state} {desired:?}");
+            assert!(answer.has("retry-after: "), "{answer:?}");
+            let code = if desired == Desired::Running { "not_running" } else { "stopped" };
+            assert_eq!(answer.code(), code, "{state} {desired:?}");
+        }
+    }
+    let acme = Tenant::new(&folder, 1_000, "acme");
+    control.feed.put(acme.running());
+    router.knows(control.feed.revision());
+    assert_eq!(router.ask("acme.localhost", "/").status, 200);
+    control.feed.put(acme.route(State::Running, Desired::Stopped));
+    router.knows(control.feed.revision());
+    assert_eq!(router.ask("acme.localhost", "/").code(), "stopped", "whatever lease there is");
+    control.feed.remove(&acme.id);
+    router.knows(control.feed.revision());
+    assert_eq!(router.ask("acme.localhost", "/").status, 404);
+}
+
+#[test]
+fn a_running_tenant_without_an_address_is_not_there_yet() {
+    let folder = Folder::new();
+    let acme = Tenant::new(&folder, 1, "acme");
+    let route = protocol::routes::Route { upstream: None, ..acme.running() };
+    let (_control, router) = Running::knowing(vec![route], &folder);
+    assert_eq!(router.ask("acme.localhost", "/").code(), "not_running");
+}
+
+#[test]
+fn a_socket_that_refuses_is_a_bad_gateway() {
+    let folder = Folder::new();
+    let acme = Tenant::new(&folder, 1, "acme");
+    std::fs::remove_file(&acme.socket).unwrap();
+    let (_control, router) = Running::knowing(vec![acme.running()], &folder);
+    let answer = router.ask("acme.localhost", "/");
+    assert_eq!((answer.status, answer.code().as_str()), (502, "upstream_unreachable"));
+    assert!(!answer.body.contains("acme") && !answer.body.contains(".sock"), "{answer:?}");
+    acme.listen(acme.id);
+    assert_eq!(router.ask("acme.localhost", "/").status, 200, "it comes back by itself");
+}
+
+#[test]
+fn a_browser_gets_a_page_and_everyone_else_a_problem() {
+    let folder = Folder::new();
+    let acme = Tenant::new(&folder, 1, "acme");
+    let route = acme.route(State::Starting, Desired::Running);
+    let (_control, router) = Running::knowing(vec![route], &folder);
+    let ask = |lines: &str| {
+        router.send(&format!("GET / HTTP/1.1\r\nHost: acme.localhost\r\n{lines}\r\n"))
+    };
+    let html = "Accept: text/html,application/xhtml+xml,*/*;q=0.8\r\n";
+    for lines in [html.to_owned(), format!("{html}Sec-Fetch-Mode: navigate\r\n")] {
+        let page = ask(&lines);
+        assert!(page.status == 503 && page.has("content-type: text/html"), "{page:?}");
+        let id = page.head.split("x-request-id: ").nth(1).unwrap().split('\r').next().unwrap();
+        assert!(page.body.contains("<h1>Not running</h1>") && page.body.contains(id), "{page:?}");
+        assert!(!page.body.contains("acme"), "{page:?}");
+    }
+    for lines in [
+        "",
+        "Accept: */*\r\n",
+        "Accept: application/json\r\n",
+        &format!("{html}Sec-Fetch-Mode: cors\r\n"),
+    ] {
+        assert_eq!(ask(lines).code(), "not_running", "{lines:?}");
+    }
+    let post =
+        format!("POST / HTTP/1.1\r\nHost: acme.localhost\r\n{html}Content-Length: 0\r\n\r\n");
+    assert_eq!(router.send(&post).code(), "not_running");
+}
+
+#[test]
+fn the_bare_host_tells_its_health() {
+    let folder = Folder::new();
+    let acme = Tenant::new(&folder, 1, "acme");
+    let (control, router) = Running::knowing(vec![acme.running()], &folder);
+    eventually("it is connected", || router.health("control_plane") == "\"connected\"");
+    let answer = router.ask("localhost:8080", "/health");
+    assert!(answer.status == 200 && answer.has("content-type: application/json"), "{answer:?}");
+    assert_eq!(router.health("status"), "\"ok\"");
+    assert_eq!(router.health("routes"), "1");
+    assert_eq!(router.health("revision"), control.feed.revision().to_string());
+}

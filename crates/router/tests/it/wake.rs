@@ -1,0 +1,408 @@
+//! Who wakes a tenant, how long its request waits, and what it gets instead.
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use protocol::State;
+use protocol::leases::{Intent, Step};
+use protocol::spec::Desired;
+
+use crate::harness::{Client, Control, Folder, Running, eventually};
+use crate::keeper::Mode;
+use crate::tenant::Tenant;
+
+const PAGE: &str = "Sec-Fetch-Mode: navigate\r\nAccept: text/html\r\n";
+const POLL: &str = "Sec-Fetch-Mode: cors\r\nCookie: cial_session=x\r\n";
+
+/// A tenant that sleeps, and a router that waits so long for pages and for others.
+fn asleep(folder: &Folder, pages: u64, others: u64) -> (Tenant, Control, Running) {
+    let acme = Tenant::new(folder, 1, "acme");
+    let mut route = acme.route(State::Sleeping, Desired::Running);
+    route.upstream = None;
+    let (control, router) = Running::kept(vec![route], folder, |settings| {
+        settings.hold.pages = Duration::from_millis(pages);
+        settings.hold.others = Duration::from_millis(others);
+        settings.limits.held_for_one = 2;
+        settings.limits.watchers_of_one = 2;
+    });
+    router.keeper().place(acme.id, 1, acme.running().upstream.unwrap());
+    router.keeper().make(acme.id, Mode::Sleeping);
+    (acme, control, router)
+}
+
+fn get(path: &str, lines: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: acme.localhost\r\n{lines}\r\n")
+}
+
+#[test]
+fn a_request_is_held_until_its_tenant_is_awake_and_then_served() {
+    let folder = Folder::new();
+    let (acme, _control, router) = asleep(&folder, 20_000, 20_000);
+    // Soon over, so that the next one finds no lease.
+    router.keeper().terms(600, 100);
+    for lines in [PAGE, "", "Authorization: Bearer x\r\nSec-Fetch-Mode: cors\r\n"] {
+        router.keeper().make(acme.id, Mode::Sleeping);
+        let before = router.keeper().asks().len();
+        let mut client = Client::connect(router.public);
+        client.say(get("/", lines));
+        eventually("it is asked for", || router.keeper().asks().len() == before + 1);
+        assert_eq!(router.keeper().asks()[before].intent, Intent::Visit);
+        eventually("it is held", || router.metric("cial_router_held") == "1");
+        router.keeper().make(acme.id, Mode::Awake);
+        assert_eq!(client.answer().status, 200, "{lines}");
+        assert_eq!(router.metric("cial_router_held"), "0");
+        eventually("it is released", || router.keeper().releases().len() == before + 1);
+    }
+}
+
+#[test]
+fn a_page_that_waits_for_long_is_replaced_by_one_that_says_so() {
+    let folder = Folder::new();
+    let (acme, _control, router) = asleep(&folder, 50, 20_000);
+    let page = router.send(&get("/a?b=c", PAGE));
+    assert_eq!(page.status, 503);
+    for line in ["cache-control: no-store", "x-robots-tag: noindex", "retry-after: 2", "refresh: 3"]
+    {
+        assert!(page.has(line), "{line}: {page:?}");
+    }
+    assert!(page.has("content-type: text/html") && page.body.contains("<h1>Waking up</h1>"));
+    assert!(!page.body.contains("acme"), "{page:?}");
+    assert_eq!(router.metric("cial_router_waiting_pages_total"), "1");
+    assert_eq!(router.metric("cial_router_refusals_total{reason=\"waking\"}"), "1");
+    // It comes back under the same address, and joins the wake that goes on.
+    router.send(&get("/a?b=c", PAGE));
+    assert_eq!(router.keeper().asks().len(), 1);
+    router.keeper().make(acme.id, Mode::Awake);
+    eventually("it is there", || router.send(&get("/a?b=c", PAGE)).status == 200);
+}
+
+#[test]
+fn a_program_that_waits_for_too_long_hears_when_to_come_back() {
+    let folder = Folder::new();
+    let (_acme, _control, router) = asleep(&folder, 20_000, 50);
+    let answer = router.send(&get("/", ""));
+    assert_eq!((answer.status, answer.code().as_str()), (503, "waking"));
+    assert!((2..8).contains(&pause(&answer)), "{answer:?}");
+    let form = "POST / HTTP/1.1\r\nHost: acme.localhost\r\nSec-Fetch-Mode: navigate\r\nAccept: text/html\r\n\
+        Content-Length: 0\r\n\r\n";
+    assert_eq!(
+        router.send(form).code(),
+        "waking",
+        "what it sent would be lost by a page that moves on"
+    );
+}
+
+#[test]
+fn whoever_is_sent_away_is_told_how_many_are_before() {
+    let folder = Folder::new();
+    let (acme, _control, router) = asleep(&folder, 20_000, 20_000);
+    router.keeper().make(acme.id, Mode::Behind("waking", 30));
+    let answer = router.send(&get("/", ""));
+    assert_eq!((answer.status, answer.code().as_str()), (503, "waking"));
+    assert!(answer.body.contains("30 wakes are before it."), "{answer:?}");
+    assert!((5..11).contains(&pause(&answer)), "{answer:?}");
+    let page = router.send(&get("/", PAGE));
+    assert!(page.body.contains("role=\"status\">30 wakes are before it.</p>"), "{page:?}");
+
+    router.keeper().make(acme.id, Mode::Behind("wake_queue_full", 300));
+    let answer = router.send(&get("/", ""));
+    assert_eq!((answer.status, answer.code().as_str()), (503, "wake_queue_full"));
+    assert!(answer.body.contains("300 requests wait already"), "{answer:?}");
+    assert!((25..31).contains(&pause(&answer)), "{answer:?}");
+}
+
+/// `Retry-After`, in seconds.
+fn pause(answer: &crate::harness::Answer) -> u32 {
+    let head = answer.head.to_ascii_lowercase();
+    let value = head.lines().find_map(|line| line.strip_prefix("retry-after: ")).unwrap();
+    value.parse().unwrap()
+}
+
+#[test]
+fn what_happens_in_the_background_wakes_nobody_who_sleeps() {
+    let folder = Folder::new();
+    let (acme, _control, router) = asleep(&folder, 20_000, 20_000);
+    for lines in [POLL, "Purpose: prefetch\r\n"] {
+        let answer = router.send(&get("/", lines));
+        assert_eq!((answer.status, answer.code().as_str()), (503, "wake_required"), "{lines}");
+        assert!(answer.has("x-wake-required: 1") && answer.has("retry-after: 30"), "{answer:?}");
+    }
+    let mut client = Client::connect(router.public);
+    client.say("HEAD / HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
+    let head = client.until("\r\n\r\n");
+    assert!(head.starts_with("HTTP/1.1 503 ") && head.contains("x-wake-required: 1"), "{head}");
+    let ws = "GET /ws HTTP/1.1\r\nHost: acme.localhost\r\nOrigin: http://acme.localhost\r\nConnection: Upgrade\r\n\
+        Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    assert_eq!(router.send(ws).code(), "wake_required");
+    assert!(router.keeper().asks().iter().all(|ask| ask.intent == Intent::Background));
+    assert_eq!(router.keeper().asks().len(), 1, "known for a while: polls do not become asks");
+
+    // Somebody who visits is not held up by that.
+    let mut client = Client::connect(router.public);
+    client.say(get("/", PAGE));
+    eventually("it is asked for", || {
+        router.keeper().asks().last().is_some_and(|ask| ask.intent == Intent::Visit)
+    });
+    router.keeper().make(acme.id, Mode::Awake);
+    assert_eq!(client.answer().status, 200);
+}
+
+#[test]
+fn a_visit_that_joins_a_polls_ask_wakes_after_all() {
+    let folder = Folder::new();
+    let (acme, _control, router) = asleep(&folder, 20_000, 20_000);
+    router.keeper().make(acme.id, Mode::Frozen);
+    let (mut poll, mut visit) = (Client::connect(router.public), Client::connect(router.public));
+    poll.say(get("/", POLL));
+    eventually("it is asked for", || router.keeper().asks().len() == 1);
+    visit.say(get("/", PAGE));
+    eventually("both wait", || router.metric("cial_router_held") == "2");
+    router.keeper().make(acme.id, Mode::Sleeping);
+    assert_eq!(poll.answer().code(), "wake_required");
+    eventually("it is asked for", || router.keeper().asks().len() == 2);
+    assert_eq!(router.keeper().asks()[1].intent, Intent::Visit);
+    router.keeper().make(acme.id, Mode::Awake);
+    assert_eq!(visit.answer().status, 200);
+}
+
+#[test]
+fn a_frozen_tenant_wakes_for_anybody() {
+    let folder = Folder::new();
+    let (acme, _control, router) = asleep(&folder, 20_000, 20_000);
+    router.keeper().make(acme.id, Mode::Frozen);
+    let mut client = Client::connect(router.public);
+    client.say(get("/", POLL));
+    eventually("it is asked for", || router.keeper().asks().len() == 1);
+    router.keeper().make(acme.id, Mode::Awake);
+    assert_eq!(client.answer().status, 200);
+}
+
+#[test]
+fn a_thousand_at_once_ask_once() {
+    let folder = Folder::new();
+    let acme = Tenant::new(&folder, 1, "acme");
+    let route = acme.route(State::Sleeping, Desired::Running);
+    let (_control, router) = Running::knowing(vec![route], &folder);
+    router.keeper().make(acme.id, Mode::Sleeping);
+    let mut clients: Vec<_> = (0..1_000).map(|_| Client::connect(router.public)).collect();
+    clients.iter_mut().for_each(|client| client.say(get("/", "")));
+    eventually("all wait", || router.metric("cial_router_held") == "1000");
+    router.keeper().make(acme.id, Mode::Awake);
+    assert!(clients.iter_mut().all(|client| client.answer().status == 200));
+    assert_eq!(router.keeper().asks().len(), 1);
+    assert_eq!(router.metric("cial_router_held"), "0");
+}
+
+#[test]
+fn a_body_is_not_read_before_its_tenant_is_awake() {
+    let folder = Folder::new();
+    let (acme, _control, router) = asleep(&folder, 20_000, 20_000);
+    let mut client = Client::connect(router.public);
+    let body = vec![b'x'; 16 << 20];
+    let head = format!(
+        "POST / HTTP/1.1\r\nHost: acme.localhost\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    client.say(head);
+    eventually("it is held", || router.metric("cial_router_held") == "1");
+    // The kernel takes some; nobody takes the rest.
+    client.stream.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+    let mut sent = 0;
+    while let Ok(count) = client.stream.write(&body[sent..]) {
+        sent += count;
+    }
+    assert!(sent < body.len(), "all {sent} bytes were taken");
+    client.stream.set_write_timeout(None).unwrap();
+    router.keeper().make(acme.id, Mode::Awake);
+    let mut stream = client.stream.try_clone().unwrap();
+    let rest = std::thread::spawn(move || {
+        // The tenant here answers without reading it all.
+        let _ = stream.write_all(&body[sent..]);
+    });
+    assert_eq!(client.answer().status, 200);
+    drop(client);
+    rest.join().unwrap();
+}
+
+#[test]
+fn a_client_that_leaves_frees_its_place() {
+    let folder = Folder::new();
+    let (_acme, _control, router) = asleep(&folder, 20_000, 20_000);
+    for _ in 0..5 {
+        let mut client = Client::connect(router.public);
+        client.say(get("/", ""));
+        eventually("it is held", || router.metric("cial_router_held") == "1");
+        drop(client);
+        eventually("nobody is", || router.metric("cial_router_held") == "0");
+    }
+}
+
+#[test]
+fn no_more_wait_than_there_is_room_for() {
+    let folder = Folder::new();
+    let (acme, _control, router) = asleep(&folder, 20_000, 20_000);
+    let mut clients = [Client::connect(router.public), Client::connect(router.public)];
+    clients.iter_mut().for_each(|client| client.say(get("/", "")));
+    eventually("two wait", || router.metric("cial_router_held") == "2");
+    let answer = router.send(&get("/", ""));
+    assert_eq!((answer.status, answer.code().as_str()), (503, "too_many_waiting"));
+    assert!(answer.has("retry-after: "), "{answer:?}");
+    let page = router.send(&get("/", PAGE));
+    assert!(
+        page.status == 503
+            && page.has("refresh: ")
+            && page.body.contains("<h1>Waiting for its turn</h1>")
+    );
+    router.keeper().make(acme.id, Mode::Awake);
+    assert!(clients.iter_mut().all(|client| client.answer().status == 200));
+
+    let limits = |settings: &mut router::settings::Settings| settings.limits.held = 1;
+    let route = acme.route(State::Sleeping, Desired::Running);
+    let (_control, router) = Running::kept(vec![route], &folder, limits);
+    router.keeper().make(acme.id, Mode::Sleeping);
+    let mut client = Client::connect(router.public);
+    client.say(get("/", ""));
+    eventually("one waits", || router.metric("cial_router_held") == "1");
+    assert_eq!(router.send(&get("/", "")).code(), "too_many_waiting", "all tenants together");
+}
+
+#[test]
+fn refusals_are_told_as_what_they_are() {
+    let folder = Folder::new();
+    for (mode, code) in [
+        (Mode::Refused("tenant_stopped"), "stopped"),
+        (Mode::Refused("tenant_not_running"), "not_running"),
+        (Mode::Refused("no_such_tenant"), "not_running"),
+        (Mode::Refused("wake_queue_full"), "wake_queue_full"),
+        (Mode::Refused("waking"), "waking"),
+        (Mode::Failed("Its image is gone."), "wake_failed"),
+        (Mode::Refused("something_else"), "wake_unavailable"),
+    ] {
+        let (acme, _control, router) = asleep(&folder, 20_000, 20_000);
+        router.keeper().make(acme.id, mode);
+        let answer = router.send(&get("/", ""));
+        assert_eq!((answer.status, answer.code().as_str()), (503, code));
+        assert!(answer.has("retry-after: "), "{answer:?}");
+        let metric = format!("cial_router_refusals_total{{reason=\"{code}\"}}");
+        assert_eq!(router.metric(&metric), "1");
+    }
+}
+
+#[test]
+fn a_wake_that_failed_says_why_and_is_tried_again_when_somebody_wants_it() {
+    let folder = Folder::new();
+    let (acme, _control, router) = asleep(&folder, 20_000, 20_000);
+    router.keeper().make(acme.id, Mode::Failed("no such file: /var/lib/cial/1"));
+    let page = router.send(&get("/a?b=c", PAGE));
+    assert_eq!(page.status, 503);
+    assert!(page.body.contains("It ended while it started.") && !page.has("refresh: "), "{page:?}");
+    let problem = router.send(&get("/", ""));
+    assert!(problem.body.contains("It ended while it started."), "{problem:?}");
+    for shown in [&page.body, &problem.body] {
+        assert!(!shown.contains("/var/lib/cial"), "the engine's words are the owner's: {shown}");
+    }
+    // A tab that reloads does not start it again and again.
+    router.send(&get("/a?b=c", PAGE));
+    assert_eq!(router.keeper().asks().len(), 1);
+
+    router.keeper().make(acme.id, Mode::Awake);
+    let action = page.body.split("action=\"").nth(1).unwrap().split('"').next().unwrap();
+    let retry = format!(
+        "POST {action} HTTP/1.1\r\nHost: acme.localhost\r\n{PAGE}Content-Length: 0\r\n\r\n"
+    );
+    let answer = router.send(&retry);
+    assert!(answer.status == 303 && answer.has("location: /a?b=c\r\n"), "{answer:?}");
+    assert_eq!(router.send(&get("/a?b=c", PAGE)).status, 200);
+    assert!(acme.heads().iter().all(|head| !head.contains("/.cial/wake")));
+}
+
+#[test]
+fn nobody_makes_the_pause_after_a_failed_wake_void_by_trying_on_and_on() {
+    let folder = Folder::new();
+    let (acme, _control, router) = asleep(&folder, 20_000, 20_000);
+    router.keeper().make(acme.id, Mode::Failed("no such image"));
+    let retry = "POST /.cial/wake HTTP/1.1\r\nHost: acme.localhost\r\nContent-Length: 0\r\n\r\n";
+    for _ in 0..30 {
+        assert_eq!(router.send(retry).status, 303);
+        assert_eq!(router.send(&get("/", "")).code(), "wake_failed");
+    }
+    let asks = router.keeper().asks().len();
+    assert!((1..15).contains(&asks), "{asks} for 30 who tried again");
+}
+
+#[test]
+fn a_page_does_not_look_at_one_who_sleeps_on() {
+    let folder = Folder::new();
+    let (acme, _control, router) = asleep(&folder, 20_000, 20_000);
+    let mut client = Client::connect(router.public);
+    client.say(get("/.cial/wake", "Accept: text/event-stream\r\n"));
+    client.until("\r\n\r\n");
+    router.keeper().tells(acme.id, Step::Asleep);
+    client.until("\"step\":\"asleep\"");
+    client.until("0\r\n\r\n");
+    eventually("nobody looks", || router.metric("cial_router_wake_watchers") == "0");
+}
+
+#[test]
+fn a_waiting_page_hears_how_its_wake_goes() {
+    let folder = Folder::new();
+    let (acme, _control, router) = asleep(&folder, 20_000, 20_000);
+    let watch = get("/.cial/wake", "Accept: text/event-stream\r\nSec-Fetch-Mode: cors\r\n");
+    let mut clients = [Client::connect(router.public), Client::connect(router.public)];
+    router.keeper().tells(acme.id, Step::Queued);
+    for client in &mut clients {
+        client.say(&watch);
+        let head = client.until("\r\n\r\n").to_lowercase();
+        assert!(
+            head.starts_with("http/1.1 200 ") && head.contains("content-type: text/event-stream")
+        );
+        assert!(head.contains("cache-control: no-store"), "{head}");
+        client.until("\"step\":\"queued\"");
+    }
+    let more = router.send(&watch);
+    assert_eq!((more.status, more.code().as_str()), (503, "too_many_waiting"));
+    assert_eq!(router.metric("cial_router_wake_watchers"), "2");
+    router.keeper().tells(acme.id, Step::Booting);
+    clients.iter_mut().for_each(|client| drop(client.until("\"step\":\"booting\"")));
+    router.keeper().tells(acme.id, Step::Ready);
+    for client in &mut clients {
+        client.until("\"step\":\"ready\"");
+        client.until("0\r\n\r\n");
+    }
+    eventually("nobody looks", || router.metric("cial_router_wake_watchers") == "0");
+    assert!(router.keeper().asks().is_empty(), "looking wakes nobody");
+    assert!(acme.heads().is_empty());
+}
+
+#[test]
+fn a_watcher_that_leaves_frees_its_place() {
+    let folder = Folder::new();
+    let (_acme, _control, router) = asleep(&folder, 20_000, 20_000);
+    let mut client = Client::connect(router.public);
+    client.say(get("/.cial/wake", "Accept: text/event-stream\r\n"));
+    client.until("\r\n\r\n");
+    eventually("it looks", || router.metric("cial_router_wake_watchers") == "1");
+    drop(client);
+    eventually("nobody looks", || router.metric("cial_router_wake_watchers") == "0");
+}
+
+#[test]
+fn the_reserved_path_never_reaches_a_tenant() {
+    let folder = Folder::new();
+    let acme = Tenant::new(&folder, 1, "acme");
+    let (_control, router) = Running::knowing(vec![acme.running()], &folder);
+    for method in ["GET", "POST", "HEAD"] {
+        let text = format!(
+            "{method} /.cial/wake?to=/x HTTP/1.1\r\nHost: acme.localhost\r\nContent-Length: 0\r\n\r\n"
+        );
+        let answer = router.send(&text);
+        assert!(answer.status == 303 && answer.has("location: /x\r\n"), "{answer:?}");
+    }
+    let delete = router.send("DELETE /.cial/wake HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
+    assert_eq!((delete.status, delete.code().as_str()), (405, "method_not_allowed"));
+    assert!(acme.heads().is_empty());
+    for path in ["/.cial/wakeup", "/.cial/wake/", "/.cial"] {
+        assert_eq!(router.ask("acme.localhost", path).status, 200, "{path}");
+    }
+    assert_eq!(acme.heads().len(), 3);
+}

@@ -1,0 +1,134 @@
+//! A stand-in tenant for the tests: the real PID 1 around five services that do as they are told.
+//!
+//! `rehearsal DIRECTORY` supervises; under any other name it is one of the services. `TENANT_ID` holds what
+//! they shall do, as `service:act` words; without a word for it a service says ready and waits.
+
+use std::io::Write as _;
+use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use listenfd::ListenFd;
+use nix::sys::signal::{SigSet, Signal};
+use protocol::inside::link;
+use supervisor::Layout;
+
+fn main() -> ExitCode {
+    let mut words = std::env::args();
+    let name = words.next().unwrap_or_default();
+    let rest: Vec<_> = words.collect();
+    if name.ends_with("rehearsal") {
+        return supervisor::run(&layout(&rest[0]), std::env::vars_os().collect());
+    }
+    let service = [vec![name], rest].concat().join("-");
+    let script = variable("TENANT_ID");
+    let acts = script.split_whitespace().filter_map(|word| word.split_once(':'));
+    let acts: Vec<_> = acts.filter(|(whose, _)| *whose == service).map(|(_, act)| act).collect();
+    serve(&acts)
+}
+
+fn layout(directory: &str) -> Layout {
+    let directory = PathBuf::from(directory);
+    let local = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+    Layout {
+        core_programs: directory.join("programs"),
+        platform_programs: directory.join("programs"),
+        ingress: directory.join("ingress/edge.sock"),
+        core_back: directory.join("core/back.sock"),
+        core_front: directory.join("core/front.sock"),
+        core_busy: directory.join("core/busy.sock"),
+        agent_busy: directory.join("agent/busy.sock"),
+        ingress_busy: directory.join("ingress/busy.sock"),
+        public: local,
+        platform_front: local,
+        platform_back: local,
+    }
+}
+
+fn serve(acts: &[&str]) -> ExitCode {
+    let mut fds = ListenFd::from_env();
+    let last = fds.len() - 1;
+    let link = fds.take_unix_datagram(last).expect("the last is a link").expect("it is there");
+    if acts.contains(&"stubborn") {
+        SigSet::from(Signal::SIGTERM).thread_block().expect("a mask can be set");
+    }
+    if !acts.contains(&"silent") {
+        link.send(link::READY).expect("PID 1 listens");
+    }
+    for act in acts {
+        if let Some(code) = act.strip_prefix("exit=") {
+            return ExitCode::from(code.parse::<u8>().expect("a code"));
+        }
+        perform(act, &link);
+    }
+    loop {
+        std::thread::park();
+    }
+}
+
+fn perform(act: &str, link: &UnixDatagram) {
+    match act {
+        "report" => report(),
+        "partial" => print(b"no end"),
+        "count" => count(),
+        "fork" => leave_an_orphan(),
+        "hear" => {
+            let mut word = [0; 16];
+            let length = link.recv(&mut word).expect("a word");
+            print(&[b"heard ", &word[..length], b"\n"].concat());
+        }
+        "who" => print(format!("is {}\n", std::process::id()).as_bytes()),
+        "stubborn" => print(b"will stay\n"),
+        "silent" => {}
+        other => panic!("unknown act {other}"),
+    }
+}
+
+/// Lines in pieces, on both streams, so that readers meet half lines.
+fn count() {
+    for number in 0..2_000 {
+        let line = format!("line {number} of both\n");
+        let (head, tail) = line.split_at(7);
+        print(head.as_bytes());
+        eprint!("{head}");
+        print(tail.as_bytes());
+        eprint!("{tail}");
+    }
+    print(b"counted\n");
+}
+
+fn leave_an_orphan() {
+    let mut shell = Command::new("sh");
+    let output = shell.args(["-c", "true & echo orphan $!"]).output().expect("a shell");
+    print(&output.stdout);
+}
+
+fn report() {
+    let status = std::fs::read_to_string("/proc/self/status").expect("a status");
+    let wanted = ["Uid:", "Gid:", "Groups:", "NoNewPrivs:", "CapInh:", "CapPrm:", "CapEff:"];
+    let wanted = wanted.into_iter().chain(["CapBnd:", "CapAmb:", "SigBlk:"]);
+    for name in wanted {
+        let line = status.lines().find(|line| line.starts_with(name)).unwrap_or(name);
+        print(line.split_whitespace().collect::<Vec<_>>().join(" ").as_bytes());
+        print(b"\n");
+    }
+    let mut open: Vec<_> = std::fs::read_dir("/proc/self/fd")
+        .expect("own descriptors")
+        .filter_map(|entry| Some((entry.ok()?.file_name().into_string().ok()?, ())))
+        .filter_map(|(name, ())| name.parse::<u32>().ok())
+        .collect();
+    open.sort_unstable();
+    // The directory that is being read is one of them.
+    open.pop();
+    print(format!("fds {open:?}\nreported\n").as_bytes());
+}
+
+fn print(bytes: &[u8]) {
+    let mut out = std::io::stdout();
+    out.write_all(bytes).and_then(|()| out.flush()).expect("PID 1 reads");
+}
+
+#[expect(clippy::disallowed_methods, reason = "a script's only way through PID 1's allow-list")]
+fn variable(name: &str) -> String {
+    std::env::var(name).unwrap_or_default()
+}

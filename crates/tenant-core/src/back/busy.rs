@@ -1,0 +1,189 @@
+//! Who is busy, over sockets that each say whose word it is: the core's, `agent`'s, and one where the orchestrator
+//! asks. None of it is served on the socket that the edge uses: what keeps a tenant awake has no way in from outside.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::header::RETRY_AFTER;
+use hyper::{Method, Request, StatusCode};
+use protocol::Problem;
+use protocol::busy::{Declare, Owner, Renew};
+use service::inside::serve::Listener;
+use service::inside::{Answer, Asker, Bounded, Drain, answer, body, serve};
+use tokio::net::UnixListener;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::busy::{Moment, Refused, Registry};
+
+const PATH: &str = "/busy";
+/// The longest reason, whatever it is made of, and room to spare.
+const LONGEST_BODY: usize = 4 << 10;
+/// What `agent` may hold of this process: connections at once, and how long each.
+const SEATS: usize = 8;
+const LONGEST_SEAT: Duration = Duration::from_secs(10);
+
+/// Where is asked.
+pub struct Doors {
+    pub core: UnixListener,
+    pub agent: UnixListener,
+    /// Absent where no ingress is mounted.
+    pub orchestrator: Option<UnixListener>,
+}
+
+/// Whose word it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Door {
+    Half(Owner),
+    Orchestrator,
+}
+
+#[derive(Clone)]
+struct Desk {
+    registry: Arc<Mutex<Registry>>,
+    opened: Instant,
+}
+
+/// Serves until the drain is asked for and done.
+pub(super) async fn run(doors: Doors, drain: Drain) {
+    let desk = Desk { registry: Arc::default(), opened: steady() };
+    let agent = Bounded::new(doors.agent, SEATS, LONGEST_SEAT);
+    let orchestrator = async {
+        if let Some(listener) = doors.orchestrator {
+            desk.open(listener, Door::Orchestrator, &drain).await;
+        }
+    };
+    tokio::join!(
+        desk.open(doors.core, Door::Half(Owner::Core), &drain),
+        desk.open(agent, Door::Half(Owner::Agent), &drain),
+        orchestrator,
+    );
+}
+
+impl Desk {
+    async fn open(&self, listener: impl Listener, door: Door, drain: &Drain) {
+        let desk = self.clone();
+        serve(listener, drain.clone(), move |asker, request| {
+            let desk = desk.clone();
+            async move { desk.answer(&asker, door, request).await }
+        })
+        .await;
+    }
+
+    async fn answer(&self, asker: &Asker, door: Door, request: Request<Incoming>) -> Answer {
+        if let Door::Half(owner) = door
+            && let Err(why) = self.with(|registry, now| registry.admit(owner, now))
+        {
+            return refuse(asker, why);
+        }
+        let (path, method) = (request.uri().path(), request.method());
+        let Some(rest) = path.strip_prefix(PATH) else { return asker.not_found() };
+        match (rest, door) {
+            ("", _) if matches!(*method, Method::GET | Method::HEAD) => self.list(door),
+            ("", Door::Orchestrator) => asker.method_not_allowed("GET"),
+            ("", Door::Half(owner)) if method == Method::POST => {
+                self.declare(asker, owner, request).await
+            }
+            ("", Door::Half(_)) => asker.method_not_allowed("GET, POST"),
+            (_, Door::Orchestrator) => asker.not_found(),
+            (id, Door::Half(owner)) => match id.strip_prefix('/').map(Uuid::try_parse) {
+                Some(Ok(id)) => self.change(asker, owner, id, request).await,
+                Some(Err(_)) | None => asker.not_found(),
+            },
+        }
+    }
+
+    fn list(&self, door: Door) -> Answer {
+        let of = match door {
+            Door::Half(Owner::Agent) => Some(Owner::Agent),
+            Door::Half(Owner::Core) | Door::Orchestrator => None,
+        };
+        answer::json(StatusCode::OK, &self.with(|registry, now| registry.list(of, now)))
+    }
+
+    async fn declare(&self, asker: &Asker, owner: Owner, request: Request<Incoming>) -> Answer {
+        let wish = match body::json::<Declare>(request.into_body(), LONGEST_BODY).await {
+            Ok(wish) => wish,
+            Err(why) => return asker.unread(&why),
+        };
+        let id = Uuid::new_v4();
+        match self.with(|registry, now| registry.declare(owner, id, wish, now)) {
+            Ok(declared) => answer::json(StatusCode::CREATED, &declared),
+            Err(why) => refuse(asker, why),
+        }
+    }
+
+    async fn change(
+        &self,
+        asker: &Asker,
+        owner: Owner,
+        id: Uuid,
+        request: Request<Incoming>,
+    ) -> Answer {
+        if request.method() == Method::DELETE {
+            self.with(|registry, _| registry.withdraw(owner, id));
+            return answer::empty(StatusCode::NO_CONTENT);
+        }
+        if request.method() != Method::PUT {
+            return asker.method_not_allowed("PUT, DELETE");
+        }
+        let ttl = match body::json::<Renew>(request.into_body(), LONGEST_BODY).await {
+            Ok(renew) => renew.ttl_seconds,
+            Err(why) => return asker.unread(&why),
+        };
+        match self.with(|registry, now| registry.renew(owner, id, ttl, now)) {
+            Ok(declared) => answer::json(StatusCode::OK, &declared),
+            Err(why) => refuse(asker, why),
+        }
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut Registry, Moment) -> T) -> T {
+        let now = Moment { steady: steady() - self.opened, wall: crate::wall() };
+        // A panic ends the process; there is no half-made change to be met here.
+        act(&mut self.registry.lock().unwrap_or_else(PoisonError::into_inner), now)
+    }
+}
+
+fn refuse(asker: &Asker, why: Refused) -> Answer {
+    match why {
+        Refused::Fields(errors) => {
+            let status = StatusCode::UNPROCESSABLE_ENTITY;
+            let detail = "The declaration breaks the rules of its fields.";
+            let problem = Problem::new(status.as_u16(), "invalid_fields", "Invalid fields", detail);
+            asker.tell(status, Problem { errors, ..problem })
+        }
+        Refused::Ended => asker.problem(
+            StatusCode::NOT_FOUND,
+            "busy_ended",
+            "This declaration ran out, or was none of yours. Declare anew.",
+        ),
+        Refused::Full { most, wait } => {
+            let detail = format!(
+                "{most} declarations are alive, and more cannot be. Withdraw one, or renew one instead."
+            );
+            let problem = asker.problem(StatusCode::TOO_MANY_REQUESTS, "busy_quota", &detail);
+            retry_after(problem, wait)
+        }
+        Refused::TooOften { wait } => retry_after(
+            asker.problem(
+                StatusCode::TOO_MANY_REQUESTS,
+                "busy_rate",
+                "You ask too often. Declare for longer, and renew when half of it has passed.",
+            ),
+            wait,
+        ),
+    }
+}
+
+/// In whole seconds, and never too early.
+fn retry_after(mut answer: Answer, wait: Duration) -> Answer {
+    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    answer.headers_mut().insert(RETRY_AFTER, seconds.into());
+    answer
+}
+
+#[expect(clippy::disallowed_methods, reason = "the shell reads the clock; the registry is told")]
+fn steady() -> Instant {
+    Instant::now()
+}

@@ -1,0 +1,50 @@
+//! Whether a request that changes something comes from this tenant's own pages.
+
+use hyper::HeaderMap;
+use hyper::header::{HOST, HeaderValue, ORIGIN};
+use service::inside::origin;
+
+use super::cookie::Scheme;
+
+/// By Fetch Metadata where the browser sends it, else by `Origin`. A client that sends neither is no browser.
+pub(super) fn is_own(headers: &HeaderMap) -> bool {
+    match headers.get("sec-fetch-site") {
+        Some(site) => matches!(site.as_bytes(), b"same-origin" | b"none"),
+        None => {
+            let origins = headers.get_all(ORIGIN).into_iter().map(HeaderValue::as_bytes);
+            let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+            origin::is_own(origins, host, Scheme::of(headers).name())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hyper::header::{HeaderName, HeaderValue};
+
+    #[test]
+    fn only_our_own_pages_and_clients_that_are_no_browsers() {
+        let cases = [
+            (&[][..], true),
+            (&[("sec-fetch-site", "same-origin")], true),
+            (&[("sec-fetch-site", "none")], true),
+            (&[("sec-fetch-site", "same-site")], false),
+            (&[("sec-fetch-site", "cross-site")], false),
+            (&[("sec-fetch-site", "cross-site"), ("origin", "http://a.localhost:8080")], false),
+            (&[("origin", "http://a.localhost:8080")], true),
+            (&[("origin", "http://A.localhost:8080")], true),
+            (&[("origin", "https://a.localhost:8080")], false),
+            (&[("origin", "http://a.localhost:8081")], false),
+            (&[("origin", "http://b.localhost:8080")], false),
+            (&[("origin", "null")], false),
+            (&[("origin", "https://a.localhost:8080"), ("x-forwarded-proto", "https")], true),
+        ];
+        for (sent, own) in cases {
+            let pair = |&(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v));
+            let mut headers: HeaderMap = sent.iter().map(pair).collect();
+            headers.insert(HOST, HeaderValue::from_static("a.localhost:8080"));
+            assert_eq!(is_own(&headers), own, "{sent:?}");
+        }
+    }
+}

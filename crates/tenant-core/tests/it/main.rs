@@ -1,0 +1,12 @@
+//! What the trusted half promises, over its real sockets.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod api;
+mod busy;
+mod drain;
+mod front;
+mod health;
+mod sign_out;
+mod sso;
+mod tokens;
+mod world;

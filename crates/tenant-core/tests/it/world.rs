@@ -1,0 +1,149 @@
+//! A core-back on a socket in a directory of its own, and someone who asks it.
+
+use std::path::{Path, PathBuf};
+
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper::header::{COOKIE, SET_COOKIE};
+use hyper::{Method, Request, Response};
+use hyper_util::rt::TokioIo;
+use service::inside::Drain;
+use tempfile::TempDir;
+use tenant_core::back::busy::Doors;
+use tenant_core::back::{AllReady, Back, Readiness, Settings, run};
+use tenant_core::token::Verifier;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+pub(crate) const TENANT: &str = "0192f0c1-2345-7abc-8def-0123456789ab";
+
+pub(crate) struct Core {
+    pub(crate) dir: TempDir,
+    pub(crate) all_ready: AllReady,
+    pub(crate) stop: CancellationToken,
+    running: JoinHandle<()>,
+}
+
+pub(crate) type Answered = Response<String>;
+
+impl Core {
+    /// A core-back that was given these files as secrets.
+    pub(crate) fn start(secrets: &[(&str, &[u8])]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, bytes) in secrets {
+            std::fs::write(dir.path().join(name), bytes).unwrap();
+        }
+        Self::start_in(dir)
+    }
+
+    fn start_in(dir: TempDir) -> Self {
+        let listen = |name: &str| UnixListener::bind(dir.path().join(name)).unwrap();
+        let listener = listen("back.sock");
+        let busy = Doors {
+            core: listen("core-busy.sock"),
+            agent: listen("agent-busy.sock"),
+            orchestrator: Some(listen("ingress-busy.sock")),
+        };
+        let stop = CancellationToken::new();
+        let (readiness, all_ready) = Readiness::new();
+        let settings = Settings {
+            tenant: "acme".to_owned(),
+            verifier: Verifier::read(dir.path(), TENANT.parse().unwrap()).unwrap(),
+            data: dir.path().to_owned(),
+        };
+        let back = Back::open(settings, readiness, Drain::new(stop.clone())).unwrap();
+        let running = tokio::spawn(run(listener, busy, back));
+        Self { dir, all_ready, stop, running }
+    }
+
+    pub(crate) async fn stopped(self) -> TempDir {
+        self.stop.cancel();
+        self.running.await.unwrap();
+        self.dir
+    }
+
+    /// The same tenant, after its container was started again.
+    pub(crate) async fn restarted(self) -> Self {
+        let dir = self.stopped().await;
+        for name in ["back.sock", "core-busy.sock", "agent-busy.sock", "ingress-busy.sock"] {
+            std::fs::remove_file(dir.path().join(name)).unwrap();
+        }
+        Self::start_in(dir)
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.dir.path().join("back.sock")
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answered {
+        self.ask(Method::GET, path, &[]).await
+    }
+
+    pub(crate) async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Answered {
+        ask(&self.socket(), method, path, headers).await
+    }
+
+    pub(crate) async fn sign_in(&self, token: &str) -> Answered {
+        self.get(&format!("/.cial/sso?token={token}")).await
+    }
+
+    /// Whom this cookie signs in.
+    pub(crate) async fn who(&self, cookie: &str) -> Answered {
+        self.ask(Method::GET, "/session", &[(COOKIE.as_str(), cookie)]).await
+    }
+}
+
+pub(crate) async fn ask(
+    socket: &Path,
+    method: Method,
+    path: &str,
+    headers: &[(&str, &str)],
+) -> Answered {
+    ask_with(socket, method, path, headers, String::new()).await
+}
+
+pub(crate) async fn ask_with(
+    socket: &Path,
+    method: Method,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: String,
+) -> Answered {
+    let mut request = Request::builder().method(method).uri(path).header("host", "acme.localhost");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let stream = TokioIo::new(UnixStream::connect(socket).await.unwrap());
+    let (mut sender, connection) = http1::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    let request = request.body(Full::<Bytes>::from(body)).unwrap();
+    let (head, body) = sender.send_request(request).await.unwrap().into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    Response::from_parts(head, String::from_utf8(body.to_vec()).unwrap())
+}
+
+/// The name and value of the one cookie that the answer sets.
+pub(crate) fn cookie(answer: &Answered) -> String {
+    let line = answer.headers()[SET_COOKIE].to_str().unwrap();
+    line.split(';').next().unwrap().to_owned()
+}
+
+pub(crate) fn header<'a>(answer: &'a Answered, name: &str) -> Option<&'a str> {
+    answer.headers().get(name).map(|value| value.to_str().unwrap())
+}
+
+/// The stable word of a problem.
+pub(crate) fn code(answer: &Answered) -> String {
+    assert_eq!(header(answer, "content-type"), Some("application/problem+json"));
+    let problem: serde_json::Value = serde_json::from_str(answer.body()).unwrap();
+    assert_eq!(problem["status"], answer.status().as_u16());
+    assert_eq!(problem["request_id"], header(answer, "x-request-id").unwrap());
+    problem["code"].as_str().unwrap().to_owned()
+}

@@ -1,0 +1,44 @@
+//! platform-back: facts over loopback. No public route leads here.
+
+use hyper::body::Incoming;
+use hyper::{Method, Request, StatusCode};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use service::inside::{Answer, Asker, Drain, answer, serve};
+use service::{Env, Failed};
+use tokio::net::TcpListener;
+
+/// What the front shows to prove that it asked.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Facts {
+    pub fact: String,
+}
+
+/// Started by PID 1: one TCP listener on loopback and the link.
+pub fn start(env: &Env) -> Result<(), Failed> {
+    service::inside::start(env, crate::runtime(), run)
+}
+
+/// Serves until the drain is asked for and done.
+pub async fn run(listener: TcpListener, tenant: String, drain: Drain) {
+    serve(listener, drain, move |asker, request| {
+        let answer = respond(&asker, &request, &tenant);
+        async move { answer }
+    })
+    .await;
+}
+
+fn respond(asker: &Asker, request: &Request<Incoming>, tenant: &str) -> Answer {
+    match (request.method(), request.uri().path()) {
+        (&Method::GET | &Method::HEAD, "/health") => {
+            answer::json(StatusCode::OK, &json!({ "status": "ok" }))
+        }
+        (&Method::GET | &Method::HEAD, "/facts") => {
+            let process = std::process::id();
+            let fact = format!("platform-back of {tenant} answers as process {process}");
+            answer::json(StatusCode::OK, &Facts { fact })
+        }
+        (_, "/health" | "/facts") => asker.method_not_allowed("GET"),
+        _ => asker.not_found(),
+    }
+}

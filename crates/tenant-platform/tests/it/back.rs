@@ -1,0 +1,16 @@
+//! platform-back: health and facts.
+
+use hyper::{Method, StatusCode};
+
+use crate::world::{Platform, ask};
+
+#[tokio::test]
+async fn health_and_facts_and_nothing_else() {
+    let platform = Platform::start("demo").await;
+    let get = |path| ask(platform.back, Method::GET, path, &[]);
+    assert_eq!(*get("/health").await.body(), r#"{"status":"ok"}"#);
+    assert!(get("/facts").await.body().starts_with(r#"{"fact":"platform-back of demo"#));
+    assert_eq!(get("/").await.status(), StatusCode::NOT_FOUND);
+    let post = ask(platform.back, Method::POST, "/facts", &[]).await;
+    assert_eq!(post.status(), StatusCode::METHOD_NOT_ALLOWED);
+}

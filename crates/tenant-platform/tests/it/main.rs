@@ -1,0 +1,7 @@
+//! What the tenant's own half promises, over its real sockets.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod back;
+mod front;
+mod sockets;
+mod world;

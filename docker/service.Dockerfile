@@ -1,0 +1,41 @@
+# One image for each service of the control plane and the router: SERVICE names the binary.
+ARG BASE=debian:bookworm-slim
+ARG RUST=rust:1.95-bookworm
+# built: compiled in the next stage. prebuilt: compiled by `cargo xtask local-up` and taken from dist/.
+ARG BINARIES=built
+
+FROM ${RUST} AS built
+ARG BINARIES
+WORKDIR /src
+COPY . .
+# All three at once, so that three images share this stage. The cryptography of app-api wants a C compiler and the
+# memory allocator of the router wants make; this image has both.
+RUN mkdir /out && if [ "$BINARIES" = built ]; then \
+      host=$(rustc -vV | sed -n 's/^host: //p') \
+      && export RUSTFLAGS='-C target-feature=+crt-static' \
+      && cargo build --locked --target "$host" --profile control --bins -p app-api -p orchestrator \
+      && cargo build --locked --target "$host" --release --bins -p router \
+      && cp "target/$host/control/app-api" "target/$host/control/orchestrator" \
+            "target/$host/release/router" /out/; \
+    fi
+
+FROM ${BASE} AS prebuilt
+ARG SERVICE
+# The second source is written as a pattern because it may be absent, where binaries are built above.
+COPY docker/make-secrets.sh dist/contro[l]/${SERVICE} /out/
+
+FROM ${BINARIES} AS binaries
+
+FROM ${BASE}
+ARG SERVICE
+# Folders that volumes are mounted on: a new volume takes over their owner.
+RUN groupadd --gid 1000 cial \
+    && useradd --uid 1000 --gid 1000 --no-log-init --no-create-home --home-dir /var/lib/cial cial \
+    && install -d -o cial -g cial -m 0700 /var/lib/cial /run/cial/tenant-secrets \
+    && install -d -o cial -g cial -m 0755 /run/cial/sockets \
+    && ln -s "/usr/local/bin/${SERVICE}" /usr/local/bin/service
+COPY docker/make-secrets.sh /usr/local/bin/make-secrets
+COPY --from=binaries /out/${SERVICE} /usr/local/bin/${SERVICE}
+LABEL cial.managed=1
+USER 1000:1000
+ENTRYPOINT ["service"]

@@ -1,0 +1,68 @@
+//! What an image build sees of the checkout: an archive that depends on the files alone, not on who packs it
+//! or when.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+
+/// Packs files and folders below `root`, in order of their names; what is absent is left out.
+pub(crate) fn pack(root: &Path, parts: &[String]) -> Result<Vec<u8>> {
+    let mut files = Vec::new();
+    for part in parts {
+        collect(&root.join(part), &mut files)?;
+    }
+    files.sort();
+    let mut archive = tar::Builder::new(Vec::new());
+    for file in files {
+        let name = file.strip_prefix(root)?;
+        append(&mut archive, &file, name)
+            .with_context(|| format!("cannot pack {}", name.display()))?;
+    }
+    Ok(archive.into_inner()?)
+}
+
+/// One file that is not in the checkout.
+pub(crate) fn pack_text(name: &str, text: &str) -> Result<Vec<u8>> {
+    let mut archive = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_ustar();
+    header.set_size(text.len().try_into()?);
+    header.set_mode(0o644);
+    archive.append_data(&mut header, name, text.as_bytes())?;
+    Ok(archive.into_inner()?)
+}
+
+fn collect(path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    if path.is_file() {
+        files.push(path.to_owned());
+    } else if path.is_dir() && path.file_name().is_none_or(|name| name != "target") {
+        for entry in std::fs::read_dir(path)? {
+            collect(&entry?.path(), files)?;
+        }
+    }
+    Ok(())
+}
+
+fn append(archive: &mut tar::Builder<Vec<u8>>, file: &Path, name: &Path) -> Result<()> {
+    let content = std::fs::read(file)?;
+    let is_executable = file.metadata()?.permissions().mode() & 0o111 != 0;
+    let mut header = tar::Header::new_ustar();
+    header.set_size(content.len().try_into()?);
+    header.set_mode(if is_executable { 0o755 } else { 0o644 });
+    Ok(archive.append_data(&mut header, name, content.as_slice())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_files_make_the_same_archive() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let parts = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
+        let forwards = pack(root, &parts(&["Cargo.toml", "src/main.rs", "absent"])).unwrap();
+        let backwards = pack(root, &parts(&["src/main.rs", "Cargo.toml"])).unwrap();
+        assert_eq!(forwards, backwards);
+        assert_ne!(forwards, pack(root, &parts(&["Cargo.toml"])).unwrap());
+    }
+}

@@ -1,0 +1,68 @@
+//! `cargo xtask …`: people's hands on a checkout. One variant a command, one module behind it.
+
+pub mod bench;
+pub mod doctor;
+pub mod fault;
+pub mod http;
+pub mod images;
+pub mod local;
+mod readme;
+pub mod smoke_local;
+pub mod smoke_tenant;
+pub mod test;
+pub mod tidy;
+pub mod world;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about, disable_help_subcommand = true)]
+pub enum Command {
+    /// Brings the installation of this checkout up, and waits until it is ready.
+    LocalUp(local::up::Args),
+    /// Takes it down; its data stays, unless --purge is given.
+    LocalDown(local::down::Args),
+    /// Tells what runs and is healthy.
+    LocalStatus(local::status::Args),
+    /// Shows what the services say.
+    LocalLogs(local::logs::Args),
+    /// Builds the images that are missing or out of date.
+    Images(images::Args),
+    /// Checks the tenant image as a black box, with the production flags.
+    SmokeTenant(smoke_tenant::Args),
+    /// Looks for what is wrong with the machine or the installation, and for leaks.
+    Doctor(doctor::Args),
+    /// Takes a first owner's way over HTTP, in an installation of its own that is gone afterwards.
+    SmokeLocal(smoke_local::Args),
+    /// Runs all that CI runs, step by step.
+    Test(test::Args),
+    /// Checks what ARCHITECTURE.md promises about the source itself.
+    Tidy(tidy::Args),
+    /// Measures, and prints each figure beside its bar.
+    Bench(bench::Args),
+    /// One part of a bench, run as a process of its own.
+    #[command(hide = true)]
+    BenchTool(bench::tools::Args),
+}
+
+impl Command {
+    pub fn run(self) -> Result<ExitCode> {
+        match self {
+            Self::LocalUp(args) => local::up::run(args),
+            Self::LocalDown(args) => local::down::run(args),
+            Self::LocalStatus(args) => local::status::run(args),
+            Self::LocalLogs(args) => local::logs::run(args),
+            Self::Images(args) => images::run(args),
+            Self::SmokeTenant(args) => smoke_tenant::run(args),
+            Self::Doctor(args) => doctor::run(args),
+            Self::SmokeLocal(args) => smoke_local::run(args),
+            Self::Test(args) => test::run(args),
+            Self::Tidy(args) => tidy::run(args),
+            Self::Bench(args) => bench::run(args),
+            Self::BenchTool(args) => bench::tools::run(args),
+        }
+    }
+}

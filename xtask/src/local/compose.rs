@@ -1,0 +1,155 @@
+//! Compose, as this machine has it: the plugin `docker compose` (2), or `docker-compose` (1.29 and newer).
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result};
+
+use super::installation::Installation;
+use crate::fault::Fault;
+use crate::world;
+
+/// A way to call compose that answered.
+pub struct Compose {
+    program: Way,
+    version: String,
+    /// Where the docker command looks for plugins, when not where it always does.
+    config: Option<PathBuf>,
+}
+
+const WAYS: [Way; 2] = [&["docker", "compose"], &["docker-compose"]];
+const OLDEST: (u32, u32) = (1, 29);
+
+impl Compose {
+    /// The first way that is new enough. The error is a [`Fault`].
+    pub fn find() -> Result<Self> {
+        let (program, version) = choose(WAYS.map(|program| (program, version_of(program))))?;
+        Ok(Self { program, version, config: None })
+    }
+
+    /// The plugin, and nothing else.
+    pub fn plugin(config: Option<&Path>) -> Result<Self> {
+        let config = config.map(Path::to_owned);
+        let plugin = Self { program: WAYS[0], version: String::new(), config };
+        let version = read_version(plugin.program().args(["version", "--short"]));
+        Ok(Self { version: version.context("`docker compose` does not answer")?, ..plugin })
+    }
+
+    fn program(&self) -> Command {
+        let mut command = Command::new(self.program[0]);
+        command.args(&self.program[1..]);
+        command.envs(self.config.iter().map(|folder| ("DOCKER_CONFIG", folder)));
+        command
+    }
+
+    pub fn describe(&self) -> String {
+        format!("{} {}", self.program.join(" "), self.version)
+    }
+
+    /// A call of compose for this installation, whatever folder xtask was called in.
+    pub fn command(&self, installation: &Installation) -> Command {
+        self.command_for(installation, &installation.project())
+    }
+
+    /// The same for a project of another name that serves it.
+    pub(super) fn command_for(&self, installation: &Installation, project: &str) -> Command {
+        let root = world::root();
+        let mut command = self.program();
+        command.arg("--file").arg(root.join("compose.yml"));
+        command.arg("--project-directory").arg(&root);
+        command.args(["--project-name", project]);
+        command.envs(installation.variables()).stdin(Stdio::null());
+        command
+    }
+
+    pub fn run(&self, installation: &Installation, args: &[&str], log: &Path) -> Result<()> {
+        let mut command = self.command(installation);
+        command.args(args);
+        self.log(command, log).with_context(|| format!("compose {}", args.join(" ")))
+    }
+
+    /// Runs a call of compose with all that it says going to the log; a failure brings the end of what it said.
+    pub(super) fn log(&self, mut command: Command, log: &Path) -> Result<()> {
+        let open = || std::fs::OpenOptions::new().create(true).append(true).open(log);
+        let file = open().with_context(|| format!("cannot write {}", log.display()))?;
+        let before = file.metadata()?.len();
+        command.stdout(file.try_clone()?).stderr(file);
+        let status =
+            command.status().with_context(|| format!("cannot run {}", self.program.join(" ")))?;
+        if status.success() {
+            return Ok(());
+        }
+        let said = std::fs::read(log).unwrap_or_default();
+        let said =
+            String::from_utf8_lossy(said.get(before as usize..).unwrap_or_default()).into_owned();
+        let lines: Vec<_> = said.lines().filter(|line| !line.trim().is_empty()).collect();
+        let tail = lines[lines.len().saturating_sub(8)..].join("\n");
+        anyhow::bail!("{} failed:\n{tail}", self.program.join(" "))
+    }
+}
+
+type Way = &'static [&'static str];
+
+/// Of the ways with the versions that they told, the first that will do.
+fn choose(ways: [(Way, Option<String>); 2]) -> Result<(Way, String), Fault> {
+    let fix =
+        "Debian: sudo apt-get install docker-compose; elsewhere the package docker-compose-plugin";
+    let mut cause =
+        "Compose is missing: neither `docker compose` nor docker-compose answers".to_owned();
+    for (program, version) in ways {
+        let Some(version) = version else { continue };
+        if number(&version) >= OLDEST {
+            return Ok((program, version));
+        }
+        cause = format!("{} is {version}; at least 1.29 is needed", program.join(" "));
+    }
+    Err(Fault::new(cause, fix))
+}
+
+fn version_of(program: &[&str]) -> Option<String> {
+    read_version(Command::new(program[0]).args(&program[1..]).args(["version", "--short"]))
+}
+
+fn read_version(command: &mut Command) -> Option<String> {
+    let output = command.output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).trim().trim_start_matches('v').to_owned();
+    (output.status.success() && text.starts_with(|c: char| c.is_ascii_digit())).then_some(text)
+}
+
+fn number(version: &str) -> (u32, u32) {
+    let mut parts = version.split(['.', '-', '+']).map(|part| part.parse().unwrap_or(0));
+    (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_way_that_is_new_enough_is_taken() {
+        let chosen = |plugin: Option<&str>, other: Option<&str>| {
+            let versions = [plugin, other].map(|version| version.map(str::to_owned));
+            let [plugin, other] = versions;
+            match choose([(WAYS[0], plugin), (WAYS[1], other)]) {
+                Ok((program, version)) => format!("{} {version}", program.join(" ")),
+                Err(fault) => fault.cause,
+            }
+        };
+        assert_eq!(chosen(Some("2.26.1"), Some("1.29.2")), "docker compose 2.26.1");
+        assert_eq!(chosen(None, Some("1.29.2")), "docker-compose 1.29.2");
+        assert_eq!(chosen(Some("1.0.0"), Some("1.29.2")), "docker-compose 1.29.2");
+        assert_eq!(
+            chosen(None, Some("1.25.0")),
+            "docker-compose is 1.25.0; at least 1.29 is needed"
+        );
+        assert!(chosen(None, None).starts_with("Compose is missing"));
+    }
+
+    #[test]
+    fn versions_compare_as_numbers() {
+        assert!(number("1.25.0") < OLDEST);
+        assert!(number("1.29.2") >= OLDEST);
+        assert!(number("2.26.1-4") >= OLDEST);
+        assert!(number("2.3.3") >= OLDEST);
+    }
+}

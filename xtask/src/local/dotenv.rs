@@ -1,0 +1,82 @@
+//! The file `.env`: what a person wrote stays as it is, what is missing is added below.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+
+/// The value of a variable, as compose reads it.
+pub(super) fn get<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    text.lines().rev().find_map(|line| {
+        let (key, value) = line.trim_start().split_once('=')?;
+        let value = value.trim().trim_matches(['"', '\'']);
+        (key.trim_end() == name && !value.is_empty()).then_some(value)
+    })
+}
+
+/// `text` with every variable that it lacks; lines that are there are kept, whatever they say.
+fn completed(text: &str, wanted: &[(&str, String)]) -> String {
+    let missing: Vec<_> = wanted.iter().filter(|(name, _)| get(text, name).is_none()).collect();
+    if missing.is_empty() {
+        return text.to_owned();
+    }
+    let mut completed = text.to_owned();
+    if completed.is_empty() {
+        completed.push_str(
+            "# Added to by `cargo xtask local-up`, which keeps every line that is here.\n",
+        );
+    } else if !completed.ends_with('\n') {
+        completed.push('\n');
+    }
+    for (name, value) in missing {
+        completed.push_str(&format!("{name}={value}\n"));
+    }
+    completed
+}
+
+pub(super) fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_default()
+}
+
+/// Adds what is missing to the file at `path`; does not touch one that has everything.
+pub(super) fn complete(path: &Path, wanted: &[(&str, String)]) -> Result<()> {
+    let before = read(path);
+    let after = completed(&before, wanted);
+    if after != before {
+        std::fs::write(path, after).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted() -> Vec<(&'static str, String)> {
+        vec![("CIAL_INSTALL", "local".to_owned()), ("CIAL_ADMIN_PORT", "3100".to_owned())]
+    }
+
+    #[test]
+    fn what_a_person_wrote_is_kept() {
+        let mine = "# mine\nCIAL_ADMIN_PORT=\"4000\"\nOTHER=x";
+        insta::assert_snapshot!(completed(mine, &wanted()), @r#"
+        # mine
+        CIAL_ADMIN_PORT="4000"
+        OTHER=x
+        CIAL_INSTALL=local
+        "#);
+    }
+
+    #[test]
+    fn a_complete_file_is_left_alone() {
+        let once = completed("", &wanted());
+        assert_eq!(completed(&once, &wanted()), once);
+    }
+
+    #[test]
+    fn values_are_read_as_compose_reads_them() {
+        let text = "A=1\n A = '2'\n# B=3\nC=\n";
+        assert_eq!(get(text, "A"), Some("2"));
+        assert_eq!(get(text, "B"), None);
+        assert_eq!(get(text, "C"), None);
+    }
+}

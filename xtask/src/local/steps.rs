@@ -1,0 +1,118 @@
+//! The steps of a command: numbered, timed, with a log, and with a state that tells a half-finished run.
+
+use std::fs::{File, Permissions};
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+use serde_json::json;
+
+use super::installation::Installation;
+use crate::fault::Fault;
+use crate::world;
+
+const READY: &str = "ready";
+
+pub(super) struct Steps {
+    total: usize,
+    done: usize,
+    log: PathBuf,
+    state: PathBuf,
+    installation: String,
+    began: Instant,
+}
+
+impl Steps {
+    /// Makes the folder (0700), empties the log, and says where an interrupted run had come to.
+    pub(super) fn begin(installation: &Installation, command: &str, total: usize) -> Result<Self> {
+        let folder = installation.folder();
+        let logs = folder.join("log");
+        std::fs::create_dir_all(&logs)
+            .with_context(|| format!("cannot make {}", logs.display()))?;
+        std::fs::set_permissions(&folder, Permissions::from_mode(0o700))?;
+        let log = logs.join(format!("{command}.log"));
+        File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
+        let state = folder.join("state.json");
+        if let Some(step) = unfinished(&state) {
+            eprintln!("the last run ended in step {step:?}: going on from there");
+        }
+        let name = installation.name.clone();
+        Ok(Self { total, done: 0, log, state, installation: name, began: world::now() })
+    }
+
+    pub(super) fn log(&self) -> &Path {
+        &self.log
+    }
+
+    /// Runs one step. Its failure names the step, the cause, the fix and the log.
+    pub(super) async fn step<T>(
+        &mut self,
+        title: &str,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let number = self.done + 1;
+        self.remember(title);
+        eprintln!("{number}/{} {title}", self.total);
+        let start = world::now();
+        let outcome = work.await;
+        let seconds = start.elapsed().as_secs_f32();
+        match outcome {
+            Ok(value) => {
+                self.note(&format!("{number}/{} {title}: done in {seconds:.1} s", self.total));
+                eprintln!("    done in {seconds:.1} s");
+                self.done = number;
+                Ok(value)
+            }
+            Err(error) => {
+                self.note(&format!("{number}/{} {title}: {error:?}", self.total));
+                Err(self.tell(number, title, &error))
+            }
+        }
+    }
+
+    /// The whole is done; the next run has nothing to resume.
+    pub(super) fn finish(&self) {
+        self.remember(READY);
+        let seconds = self.began.elapsed().as_secs_f32();
+        self.note(&format!("ready in {seconds:.1} s"));
+    }
+
+    fn tell(&self, number: usize, title: &str, error: &anyhow::Error) -> anyhow::Error {
+        let (cause, fix) = match error.downcast_ref::<Fault>() {
+            Some(fault) => (fault.cause.clone(), fault.fix.as_str()),
+            None => (
+                format!("{error:#}"),
+                "remove the cause, then run the same command again: it goes on from here",
+            ),
+        };
+        let log = self.log.display();
+        anyhow::anyhow!(
+            "step {number}/{} failed: {title}\n  cause: {cause}\n  fix:   {fix}\n  log:   {log}",
+            self.total
+        )
+    }
+
+    /// What is told is worth more than the notes of it: a note that cannot be written fails nothing.
+    fn note(&self, line: &str) {
+        if let Ok(mut file) = File::options().append(true).open(&self.log) {
+            let _ = writeln!(file, "{line}");
+        }
+    }
+
+    /// By way of a rename: an interruption leaves the state of before or of now, never half of it.
+    fn remember(&self, step: &str) {
+        let state = json!({ "install": self.installation, "step": step });
+        let new = self.state.with_extension("new");
+        let _ = std::fs::write(&new, format!("{state:#}\n"))
+            .and_then(|()| std::fs::rename(&new, &self.state));
+    }
+}
+
+/// The step in which the run that wrote this state was interrupted.
+fn unfinished(state: &Path) -> Option<String> {
+    let state: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(state).ok()?).ok()?;
+    state["step"].as_str().filter(|step| *step != READY).map(str::to_owned)
+}

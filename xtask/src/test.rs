@@ -1,0 +1,262 @@
+//! `test`: all that CI runs, step by step, the quick ones first. The first step that fails is named.
+
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use clap::{Parser as _, ValueEnum};
+
+use crate::local::Installation;
+use crate::smoke_local::passing;
+use crate::{local, readme, smoke_local, world};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// These steps alone; all of them otherwise.
+    #[arg(value_enum)]
+    steps: Vec<Step>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Step {
+    /// Formatting.
+    Fmt,
+    /// What ARCHITECTURE.md promises about the source.
+    Tidy,
+    /// Lints, without a warning.
+    Clippy,
+    /// Documentation builds, private items included.
+    Doc,
+    /// Unit and integration tests.
+    Units,
+    /// Licences, sources and banned crates.
+    Deny,
+    /// The tenant image as a black box.
+    SmokeTenant,
+    /// An installation over HTTP.
+    SmokeLocal,
+    /// An installation in a real browser.
+    Browser,
+    /// An installation whose parts are killed, stopped and removed.
+    Faults,
+    /// Crowds before sleeping tenants, and requests around the moment at which a tenant falls asleep.
+    Sleep,
+    /// The same stack by `docker compose up` (Compose 2), without xtask.
+    Compose,
+    /// The commands of the documents, as they stand there, in a copy of the checkout.
+    Readme,
+}
+
+/// What the documents show, by the step that runs it, literally or as what it stands for.
+const SHOWN: &[(Step, &[&str])] = &[
+    (Step::Fmt, &["cargo fmt"]),
+    (Step::Tidy, &["cargo xtask tidy"]),
+    (
+        Step::Units,
+        &[
+            "cargo nextest run -p app-api",
+            "cargo nextest run -p lease -p orchestrator -p router",
+            "cargo nextest run -p orchestrator",
+            "cargo nextest run -p orchestrator forty",
+            "cargo nextest run -p proxy -p router -p edge",
+            "cargo nextest run -p tenant-core",
+            "cargo xtask test units",
+        ],
+    ),
+    (Step::SmokeTenant, &["cargo xtask smoke-tenant"]),
+    (
+        Step::SmokeLocal,
+        &[
+            "cargo xtask smoke-local",
+            "cargo xtask doctor",
+            "cargo xtask test smoke-local compose readme",
+            "docker compose kill -s SIGUSR2 router",
+        ],
+    ),
+    (Step::Browser, &["cargo xtask test browser"]),
+    (Step::Faults, &["cargo xtask smoke-local --faults"]),
+    (
+        Step::Sleep,
+        &[
+            r#"curl -X PATCH http://localhost:3100/api/admin/tenants/acme -b "$COOKIE" -H 'Content-Type: application/json' \"#,
+        ],
+    ),
+    (
+        Step::Compose,
+        &[
+            "docker compose up",
+            "docker compose up -d",
+            "docker compose -p",
+            "docker compose --profile build-only build tenant-base-build",
+        ],
+    ),
+    (Step::Readme, readme::COMMANDS),
+];
+/// What stands around the steps: `.ci/run`.
+const AROUND: &[&str] = &["cargo xtask test", "scripts/install-tools"];
+
+/// Whether a step runs this.
+pub(crate) fn runs(command: &str) -> bool {
+    AROUND.contains(&command) || SHOWN.iter().any(|(_, commands)| commands.contains(&command))
+}
+
+pub fn run(args: Args) -> Result<ExitCode> {
+    let steps = if args.steps.is_empty() { Step::value_variants() } else { &args.steps };
+    let mut times = Vec::new();
+    for (index, step) in steps.iter().enumerate() {
+        let name =
+            step.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
+        eprintln!("── {}/{} {name}", index + 1, steps.len());
+        let start = world::now();
+        let outcome = step.run();
+        times.push(format!("{name} {:.0} s", start.elapsed().as_secs_f32()));
+        if let Err(error) = outcome {
+            let again = format!("cargo xtask test {name}");
+            return Err(error.context(format!("step {name} failed; this step alone: {again}")));
+        }
+    }
+    world::say(format_args!("all steps are green: {}", times.join(" · ")));
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Step {
+    fn run(self) -> Result<()> {
+        const STRICT: (&str, &str) = ("RUSTDOCFLAGS", "-D warnings");
+        match self {
+            Self::Fmt => cargo(&["fmt", "--all", "--check"], &[]),
+            Self::Tidy => xtask(&["tidy"]),
+            Self::Clippy => cargo(
+                &[
+                    "clippy",
+                    "--locked",
+                    "--workspace",
+                    "--all-targets",
+                    "--all-features",
+                    "--",
+                    "-D",
+                    "warnings",
+                ],
+                &[],
+            ),
+            Self::Doc => cargo(
+                &["doc", "--locked", "--workspace", "--no-deps", "--document-private-items"],
+                &[STRICT],
+            ),
+            Self::Units => {
+                tool("nextest")?;
+                // A snapshot that differs is a failure, never a new file.
+                cargo(&["nextest", "run", "--locked", "--workspace"], &[("INSTA_UPDATE", "no")])
+            }
+            Self::Deny => {
+                tool("deny")?;
+                cargo(
+                    &["deny", "--log-level", "error", "check", "bans", "licenses", "sources"],
+                    &[],
+                )
+            }
+            Self::SmokeTenant => {
+                xtask(&["smoke-tenant"])?;
+                xtask(&["smoke-tenant", "--mutations"])
+            }
+            Self::SmokeLocal => {
+                // Twice in a row: the first must leave nothing that the second could trip over.
+                xtask(&["smoke-local"])?;
+                xtask(&["smoke-local"])?;
+                smoke_local::fails_and_leaves_nothing()
+            }
+            Self::Browser => browser(),
+            Self::Faults => xtask(&["smoke-local", "--faults"]),
+            Self::Sleep => xtask(&["bench", "wake", "--ci"]),
+            Self::Compose => compose(),
+            Self::Readme => readme::run(),
+        }
+    }
+}
+
+/// Another command of ours, in this process.
+fn xtask(args: &[&str]) -> Result<()> {
+    let code = crate::Command::parse_from(["xtask"].iter().chain(args)).run()?;
+    ensure!(code == ExitCode::SUCCESS, "cargo xtask {} failed: it says why above", args.join(" "));
+    Ok(())
+}
+
+fn cargo(args: &[&str], variables: &[(&str, &str)]) -> Result<()> {
+    let mut cargo = Command::new(world::var("CARGO").unwrap_or_else(|| "cargo".to_owned()));
+    cargo.args(args).envs(variables.iter().copied()).current_dir(world::root());
+    let status = cargo.status().context("cannot run cargo")?;
+    ensure!(status.success(), "cargo {} failed: it says why above", args.join(" "));
+    Ok(())
+}
+
+/// A subcommand that cargo does not bring along.
+fn tool(name: &str) -> Result<()> {
+    let output = Command::new(format!("cargo-{name}")).arg(name).arg("--version").output();
+    ensure!(
+        output.is_ok_and(|output| output.status.success()),
+        "cargo-{name} is missing: scripts/install-tools installs it, or cargo install --locked cargo-{name}"
+    );
+    Ok(())
+}
+
+/// Where tools are kept from one run to the next, beside every checkout.
+fn cache() -> Result<PathBuf> {
+    let home = world::var("HOME").context("HOME is not set")?;
+    Ok(PathBuf::from(home).join(".cache/cial"))
+}
+
+/// Where `scripts/install-tools` puts what it brings.
+fn tools() -> Result<PathBuf> {
+    world::var("CIAL_TOOLS").map_or_else(|| Ok(cache()?.join("bin")), |folder| Ok(folder.into()))
+}
+
+fn browser() -> Result<()> {
+    for program in ["chromium", "chromedriver"] {
+        let output = Command::new(program).arg("--version").output();
+        ensure!(
+            output.is_ok(),
+            "{program} is missing: scripts/install-tools installs it (Debian: chromium, chromium-driver)"
+        );
+    }
+    tool("nextest")?;
+    let axe = tools()?.join("axe.min.js");
+    ensure!(axe.is_file(), "{} is missing: scripts/install-tools brings it", axe.display());
+    let axe = axe.to_string_lossy().into_owned();
+    let mut installation = Installation::passing("browser")?;
+    world::block_on(passing::with(&mut installation, async |installation| {
+        local::up::up(installation).await?;
+        let variables = [
+            ("CIAL_E2E_ADMIN_URL", installation.admin_url.as_str()),
+            ("CIAL_E2E_AXE", axe.as_str()),
+        ];
+        cargo(
+            &["nextest", "run", "--locked", "--package=e2e", "--features=installation"],
+            &variables,
+        )
+    }))
+}
+
+/// The literal `docker compose up`, under tags of its own, so that compose itself builds every image.
+fn compose() -> Result<()> {
+    let config = compose_plugins()?;
+    let mut installation = Installation::passing("compose")?;
+    world::block_on(passing::with(&mut installation, async |installation| {
+        local::up::by_compose(installation, config.as_deref()).await?;
+        smoke_local::journey::go(installation).await
+    }))
+}
+
+/// The folder with Compose 2 where the docker command does not find it by itself; Debian's packages bring it.
+pub(crate) fn compose_plugins() -> Result<Option<PathBuf>> {
+    let found = Command::new("docker").args(["compose", "version"]).output();
+    if found.is_ok_and(|output| output.status.success()) {
+        return Ok(None);
+    }
+    let folder = cache()?.join("docker");
+    let status = Command::new(world::root().join("scripts/compose-plugins")).arg(&folder).status();
+    if !status.is_ok_and(|status| status.success()) {
+        bail!(
+            "`docker compose` is missing, and Debian's package of it cannot be had: install docker-compose-plugin"
+        );
+    }
+    Ok(Some(folder))
+}

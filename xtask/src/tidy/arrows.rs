@@ -1,0 +1,112 @@
+//! Who may depend on whom. Every crate is in the table, and every row of the table is a crate.
+
+use super::tree::Tree;
+
+/// The arrows of ARCHITECTURE.md.
+const ARROWS: &[(&str, &[&str])] = &[
+    ("protocol", &[]),
+    ("lease", &[]),
+    ("proxy", &[]),
+    ("service", &["protocol"]),
+    ("supervisor", &["protocol"]),
+    ("edge", &["protocol", "proxy", "service"]),
+    ("router", &["lease", "protocol", "proxy", "service"]),
+    ("tenant-core", &["protocol", "service"]),
+    ("tenant-platform", &["protocol", "service"]),
+    ("orchestrator", &["lease", "protocol", "service"]),
+    ("app-api", &["protocol", "service"]),
+    ("e2e", &["protocol"]),
+    ("xtask", &[]),
+];
+
+/// Who must live without what, whatever it is for.
+const WITHOUT: &[(&str, &[&str])] =
+    &[("axum", &["proxy", "router", "edge"]), ("tokio", &["lease", "protocol", "supervisor"])];
+
+/// Who alone may have what.
+const ONLY: &[(&str, &[&str])] = &[
+    ("diesel", &["app-api"]),
+    ("diesel-async", &["app-api"]),
+    ("bollard", &["orchestrator", "xtask"]),
+];
+
+pub(super) fn check(tree: &Tree) -> Vec<String> {
+    let mut faults = Vec::new();
+    for krate in &tree.crates {
+        let Some((_, allowed)) = ARROWS.iter().find(|(name, _)| *name == krate.name) else {
+            faults.push(format!(
+                "{} is in no arrow: add it to ARCHITECTURE.md and to tidy",
+                krate.name
+            ));
+            continue;
+        };
+        let forbidden = krate.ours.iter().filter(|ours| !allowed.contains(&ours.as_str()));
+        faults.extend(forbidden.map(|ours| format!("{} → {ours} is no arrow", krate.name)));
+        for (what, who) in WITHOUT {
+            if who.contains(&krate.name.as_str()) && krate.all.iter().any(|name| name == what) {
+                faults.push(format!("{} must live without {what}", krate.name));
+            }
+        }
+        for (what, who) in ONLY {
+            if !who.contains(&krate.name.as_str()) && krate.all.iter().any(|name| name == what) {
+                faults.push(format!(
+                    "{} has {what}, which is for {} alone",
+                    krate.name,
+                    who.join(", ")
+                ));
+            }
+        }
+    }
+    let gone =
+        ARROWS.iter().filter(|(name, _)| tree.crates.iter().all(|krate| krate.name != *name));
+    faults.extend(gone.map(|(name, _)| format!("{name} is in the arrows, but is no crate")));
+    faults
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tree::planted::depends;
+    use super::*;
+
+    fn good() -> Vec<super::super::tree::Crate> {
+        ARROWS.iter().map(|(name, ours)| depends(name, ours, &[])).collect()
+    }
+
+    fn faults_with(planted: super::super::tree::Crate) -> Vec<String> {
+        let mut crates = good();
+        crates.retain(|krate| krate.name != planted.name);
+        crates.push(planted);
+        check(&Tree { crates, files: Vec::new() })
+    }
+
+    #[test]
+    fn the_table_itself_is_tidy() {
+        assert_eq!(check(&Tree { crates: good(), files: Vec::new() }), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_planted_arrow_is_found() {
+        assert_eq!(
+            faults_with(depends("router", &["app-api"], &[])),
+            ["router → app-api is no arrow"]
+        );
+        assert_eq!(faults_with(depends("edge", &[], &["axum"])), ["edge must live without axum"]);
+        assert_eq!(
+            faults_with(depends("router", &[], &["bollard"])),
+            ["router has bollard, which is for orchestrator, xtask alone"]
+        );
+        assert_eq!(
+            faults_with(depends("new", &[], &[])),
+            ["new is in no arrow: add it to ARCHITECTURE.md and to tidy"]
+        );
+    }
+
+    #[test]
+    fn a_row_without_a_crate_is_found() {
+        let crates = good().into_iter().filter(|krate| krate.name != "edge").collect();
+        assert_eq!(
+            check(&Tree { crates, files: Vec::new() }),
+            ["edge is in the arrows, but is no crate"]
+        );
+    }
+}

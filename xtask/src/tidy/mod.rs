@@ -1,0 +1,54 @@
+//! `tidy`: what ARCHITECTURE.md promises about the source itself, checked.
+
+mod absences;
+mod arrows;
+mod commands;
+mod compose;
+mod hosts;
+mod manifests;
+mod problems;
+mod settings;
+mod sizes;
+mod tree;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use crate::world;
+use tree::Tree;
+
+#[derive(clap::Args)]
+pub struct Args {}
+
+/// A check looks at the tree and names each fault with its file.
+type Check = fn(&Tree) -> Vec<String>;
+
+const CHECKS: &[(&str, Check)] = &[
+    ("crates depend along the arrows", arrows::check),
+    ("what must be absent is absent", absences::check),
+    ("every crate is under the house lints", manifests::check),
+    ("files are of a readable size", sizes::check),
+    ("commands in the documents exist", commands::check),
+    ("services come back by themselves", compose::check),
+    ("every problem code is in the reference", problems::check),
+    ("every setting is in the reference", settings::check),
+    ("no registry and no machine is named", hosts::check),
+];
+
+pub fn run(_args: Args) -> Result<ExitCode> {
+    let tree = Tree::load(&world::root())?;
+    let mut is_tidy = true;
+    for (title, check) in CHECKS {
+        let faults = check(&tree);
+        world::say(format_args!("{} {title}", if faults.is_empty() { "ok    " } else { "FAILED" }));
+        for fault in &faults {
+            world::say(format_args!("         {fault}"));
+        }
+        is_tidy &= faults.is_empty();
+    }
+    for warning in sizes::warnings(&tree) {
+        world::say(format_args!("note     {warning}"));
+    }
+    Ok(if is_tidy { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

@@ -1,0 +1,157 @@
+//! Every problem code that a service can answer with has one row in the reference, and every row is answered.
+
+use super::tree::{SourceFile, Tree};
+
+const REFERENCE: &str = "docs/reference/problems.md";
+
+pub(super) fn check(tree: &Tree) -> Vec<String> {
+    let reference =
+        tree.files.iter().find(|file| file.path == REFERENCE).map_or("", |file| &file.text);
+    // One table a section: a code may be a whole answer's and a field's.
+    let tables: Vec<Vec<&str>> = reference.split("\n## ").map(rows).collect();
+    let rows: Vec<&str> = tables.concat();
+    let is_source =
+        |file: &&SourceFile| file.path.starts_with("crates/") && file.path.contains("/src/");
+    let sources: Vec<_> = tree.rust().filter(is_source).collect();
+    let mut faults = Vec::new();
+    for file in &sources {
+        let unknown = codes(file).into_iter().filter(|code| !rows.contains(code));
+        faults.extend(
+            unknown.map(|code| format!("{} answers {code}, which {REFERENCE} lacks", file.path)),
+        );
+    }
+    for table in &tables {
+        let again = table.iter().enumerate().filter(|(at, code)| table[..*at].contains(code));
+        faults.extend(again.map(|(_, code)| format!("{REFERENCE} explains {code} twice")));
+    }
+    let is_named =
+        |code: &str| sources.iter().any(|file| shipped(file).contains(&format!("\"{code}\"")));
+    let idle = rows.iter().filter(|code| !is_named(code));
+    faults.extend(idle.map(|code| format!("{REFERENCE} has {code}, which nobody answers")));
+    faults.sort();
+    faults.dedup();
+    faults
+}
+
+/// The codes in the first column of a table.
+fn rows(table: &str) -> Vec<&str> {
+    let cells = table.lines().filter_map(|line| line.strip_prefix("| ")?.split(" | ").next());
+    cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect()
+}
+
+/// A file without its tests.
+fn shipped(file: &SourceFile) -> &str {
+    &file.text[..file.text.find("#[cfg(test)]").unwrap_or(file.text.len())]
+}
+
+/// Words that stand where a code does: behind a status, before a sentence, as a field `code`, in a table of codes.
+fn codes(file: &SourceFile) -> Vec<&str> {
+    let text = shipped(file);
+    let has_pairs = text.match_indices(" code, ").any(|(at, _)| is_behind_status(&text[..at]));
+    let quotes = text.match_indices('"').map(|(at, _)| at);
+    let word = |at: usize| {
+        let (before, rest) = (text[..at].trim_end(), &text[at + 1..]);
+        let (word, after) = rest.split_once('"')?;
+        let is_code = is_word(word)
+            && (is_behind_status(before)
+                || ((is_in_call(before) || has_pairs) && is_before_sentence(before, after))
+                || before.ends_with(" code:")
+                || (before.ends_with("=>") && is_in_table(before)));
+        is_code.then_some(word)
+    };
+    quotes.filter_map(word).collect()
+}
+
+fn is_word(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_ascii_lowercase() || c == '_')
+}
+
+/// `StatusCode::CONFLICT, "slug_taken"` or `404, "not_found"`.
+fn is_behind_status(before: &str) -> bool {
+    let Some(before) = before.strip_suffix(',') else { return false };
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
+    let status = &before[before.trim_end_matches(is_name).len()..];
+    status.starts_with("StatusCode::") || (status.len() == 3 && status.parse::<u16>().is_ok())
+}
+
+/// `fault("too_short", "Use at least …")`. Pairs like that are codes where a status goes with a `code` from elsewhere.
+fn is_in_call(before: &str) -> bool {
+    before.strip_suffix('(').is_some_and(|name| name.ends_with(|c: char| c.is_ascii_lowercase()))
+}
+
+/// `("ambiguous_path", "This path …")`, and no third text behind it, as the name of a form's field has.
+fn is_before_sentence(before: &str, after: &str) -> bool {
+    let sentence = after.strip_prefix(',').and_then(|rest| rest.trim_start().strip_prefix('"'));
+    let Some((sentence, rest)) = sentence.and_then(|rest| rest.split_once('"')) else {
+        return false;
+    };
+    let third = rest.trim_start().strip_prefix(',').map(str::trim_start);
+    let mut letters = sentence.chars();
+    before.ends_with('(')
+        && letters.next().is_some_and(|c| c.is_ascii_uppercase())
+        && letters.next().is_some_and(|c| !c.is_ascii_uppercase())
+        && third.is_none_or(|rest| !rest.starts_with('"'))
+}
+
+/// Inside a function `code`, or of an enum `Code`.
+fn is_in_table(before: &str) -> bool {
+    let item = before.rfind("\n}").map_or(before, |end| &before[end..]);
+    let function = item.rfind("fn ").map_or("", |at| &item[at..]);
+    function.starts_with("fn code(") || item.contains("impl Code {")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tree::planted::file;
+    use super::*;
+
+    #[test]
+    fn a_planted_code_is_found() {
+        let cases = [
+            ("Failure::new(StatusCode::CONFLICT, \"planted\", \"\")", 1),
+            ("Failure::new(\n    StatusCode::CONFLICT,\n    \"planted\",", 1),
+            ("Problem::new(404, \"planted\", \"Not found\", \"\")", 1),
+            ("answers::problem(&asker, 502, \"planted\", detail)", 1),
+            ("(StatusCode::BAD_REQUEST, \"planted\")", 1),
+            ("fault(\"planted\", \"Enter a name.\")", 1),
+            (
+                "Err((\"planted\", \"A path.\"))\n}\nfn refuse() { problem(asker, 400, code, detail)",
+                1,
+            ),
+            ("[(\"planted\", \"What a figure counts.\", 1)]", 0),
+            ("unavailable(\n    \"planted\",\n    \"Busy\",\n    detail,\n)", 1),
+            ("Fault { code: \"planted\", rule }", 1),
+            ("fn code(&self) -> &str {\n    match self { Self::A => \"planted\" }\n}", 1),
+            ("impl Code {\n    fn as_str() { Self::A => \"planted\" }\n}", 1),
+            ("fn word(&self) -> &str {\n    match self { Self::A => \"planted\" }\n}", 0),
+            ("fn code() {}\n\n}\nfn word() { A => \"planted\" }", 0),
+            ("Field::new(\"planted\", \"A name\", \"text\")", 0),
+            ("(StatusCode::OK, \"Text for people\")", 0),
+            ("#[cfg(test)]\nmod tests { Problem::new(404, \"planted\") }", 0),
+        ];
+        for (text, faults) in cases {
+            assert_eq!(check(&file("crates/a/src/lib.rs", text)).len(), faults, "{text}");
+        }
+    }
+
+    #[test]
+    fn each_code_has_one_row_that_somebody_answers() {
+        let row = |code: &str| format!("| `{code}` | 404 | a thing | `other` |\n");
+        let fields = format!("\n## Fields\n\n{}| `one`, `two` | a fault |\n", row("planted"));
+        for (reference, told) in [
+            (row("planted"), vec![]),
+            (row("planted") + &row("planted"), vec!["explains planted twice"]),
+            (row("planted") + &row("old"), vec!["has old, which nobody answers"]),
+            (row("planted") + &fields, vec!["has one, which", "has two, which"]),
+        ] {
+            let mut tree = file("crates/a/src/lib.rs", "(404, \"planted\")");
+            tree.files.push(SourceFile { path: REFERENCE.to_owned(), text: reference });
+            let faults = check(&tree);
+            assert_eq!(faults.len(), told.len(), "{faults:?}");
+            assert!(
+                faults.iter().zip(told).all(|(fault, told)| fault.contains(told)),
+                "{faults:?}"
+            );
+        }
+    }
+}

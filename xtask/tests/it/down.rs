@@ -1,0 +1,178 @@
+//! The end of an installation, by hands with cargo and by hands without: all of it goes, whatever its compose project is
+//! called, and nothing of anybody else.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+const INSTALL: &str = "cial.install";
+
+/// What an installation has on the engine, made of an image that holds nothing and never started: it is about names
+/// and labels. All of it is gone afterwards.
+struct Engine {
+    /// Of the installation that is taken down.
+    name: String,
+    image: String,
+}
+
+impl Engine {
+    fn new(purpose: &str) -> Self {
+        let name = format!("it-{purpose}-{}", std::process::id());
+        let nothing = std::env::temp_dir().join(format!("cial-{name}.tar"));
+        // Two blocks of zeros are an archive without a file.
+        std::fs::write(&nothing, [0; 1024]).unwrap();
+        let image = format!("cial-{name}:dev");
+        docker(&["import", nothing.to_str().unwrap(), &image]);
+        std::fs::remove_file(nothing).unwrap();
+        Self { name, image }
+    }
+
+    /// Container, network and volume of a tenant of `install`; their names.
+    fn tenant(&self, install: &str) -> [String; 3] {
+        let named = |kind: &str| format!("cial-{kind}-{install}");
+        let [container, network, volume] = ["tenant", "net", "data"].map(named);
+        let labels = self.labels(&["cial.managed=1", &format!("{INSTALL}={install}")]);
+        let make = |words: &[&str], more: &[&str]| {
+            docker(&[words, &labels.iter().map(String::as_str).collect::<Vec<_>>(), more].concat());
+        };
+        make(&["network", "create"], &[&network]);
+        make(&["volume", "create"], &[&volume]);
+        make(&["create", "--network", &network, "--name", &container], &[&self.image, "nothing"]);
+        [container, network, volume]
+    }
+
+    /// An orchestrator as compose makes it, with the volume of sockets; the name of the container.
+    fn orchestrator(&self, project: &str) -> String {
+        let compose = |name: &str, value: &str| format!("com.docker.compose.{name}={value}");
+        let (project_is, install) =
+            (compose("project", project), format!("{INSTALL}={}", self.name));
+        let sockets = format!("cial-{}-sockets", self.name);
+        let mut volume = self.labels(&["cial.managed=1", &install, &project_is]);
+        volume.push(sockets.clone());
+        docker(&[&["volume", "create"], words(&volume).as_slice()].concat());
+        let service = [
+            "cial.managed=1",
+            &project_is,
+            &compose("service", "orchestrator"),
+            &compose("oneoff", "False"),
+            &compose("container-number", "1"),
+            &compose("config-hash", "none"),
+            &compose("version", "1.29.2"),
+        ];
+        let (labels, name) = (self.labels(&service), format!("{project}_orchestrator_1"));
+        let mount = format!("{sockets}:/run/cial/sockets");
+        let create = ["create", "--name", &name, "--volume", &mount];
+        docker(&[create.as_slice(), &words(&labels), &[&self.image, "nothing"]].concat());
+        name
+    }
+
+    fn labels(&self, labels: &[&str]) -> Vec<String> {
+        let own = format!("cial.it={}", self.name);
+        labels.iter().chain([&own.as_str()]).map(|label| format!("--label={label}")).collect()
+    }
+
+    /// All that was made here and is still there, in order.
+    fn left(&self) -> Vec<String> {
+        let own = format!("label=cial.it={}", self.name);
+        let list =
+            |what: &str, name: &str| docker(&[what, "ls", "--filter", &own, "--format", name]);
+        let containers =
+            docker(&["ps", "--all", "--filter", &own, "--format", "container {{.Names}}"]);
+        let all = containers
+            + &list("network", "network {{.Name}}")
+            + &list("volume", "volume {{.Name}}");
+        let mut all: Vec<_> = all.lines().map(str::to_owned).collect();
+        all.sort();
+        all
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        for thing in self.left() {
+            let (kind, name) = thing.split_once(' ').unwrap();
+            docker(&[kind, "rm", name]);
+        }
+        docker(&["rmi", &self.image]);
+    }
+}
+
+fn words(texts: &[String]) -> Vec<&str> {
+    texts.iter().map(String::as_str).collect()
+}
+
+fn docker(words: &[&str]) -> String {
+    let output = Command::new("docker").args(words).output().unwrap();
+    assert!(output.status.success(), "docker {words:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Whoever takes an installation down, and with what.
+type Hands = fn(&[&str]) -> Command;
+
+const HANDS: [(&str, Hands); 2] = [
+    ("script", |words| {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/down");
+        let mut sh = Command::new("sh");
+        sh.arg(script).args(words);
+        sh
+    }),
+    ("xtask", |words| {
+        let mut xtask = Command::new(env!("CARGO_BIN_EXE_xtask"));
+        xtask.arg("local-down").args(words);
+        xtask
+    }),
+];
+
+fn take_down(hands: Hands, name: &str, words: &[&str]) -> Output {
+    let output = hands(words).env("CIAL_INSTALL", name).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    output
+}
+
+#[test]
+fn an_installation_goes_down_whatever_its_project_is_called() {
+    for (purpose, hands) in HANDS {
+        let engine = Engine::new(purpose);
+        let stranger = format!("{}-not", engine.name);
+        let [container, network, volume] = engine.tenant(&stranger);
+        let mut kept = [
+            format!("container {container}"),
+            format!("network {network}"),
+            format!("volume {volume}"),
+        ]
+        .to_vec();
+        let [_, _, data] = engine.tenant(&engine.name);
+        engine.orchestrator(&format!("somehow-{}", engine.name));
+        assert_eq!(engine.left().len(), 8);
+
+        take_down(hands, &engine.name, &[]);
+        let mut left = engine.left();
+        // Nothing outlives a start in there: it may go, and may stay.
+        left.retain(|thing| !thing.ends_with("-sockets"));
+        kept.push(format!("volume {data}"));
+        kept.sort();
+        assert_eq!(left, kept, "{purpose}");
+
+        take_down(hands, &engine.name, &["--purge", "--yes"]);
+        kept.retain(|thing| !thing.ends_with(&data));
+        assert_eq!(engine.left(), kept, "{purpose}");
+    }
+}
+
+#[test]
+fn nobody_gives_up_data_by_one_word() {
+    for (purpose, hands) in HANDS {
+        let engine = Engine::new(&format!("ask-{purpose}"));
+        engine.tenant(&engine.name);
+        let before = engine.left();
+        let output = hands(&["--purge"])
+            .env("CIAL_INSTALL", &engine.name)
+            .stdin(std::process::Stdio::null())
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(1), "{purpose}");
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert!(told.contains("add --yes"), "{purpose}: {told}");
+        assert_eq!(engine.left(), before, "{purpose}");
+    }
+}
