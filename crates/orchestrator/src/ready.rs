@@ -154,6 +154,13 @@ impl Doors {
         }
     }
 
+    /// Ends once its health answers; never where nobody listens.
+    pub async fn answers(&self, id: TenantId) {
+        if !answers(&self.rooms.socket(id)).await {
+            std::future::pending().await
+        }
+    }
+
     pub fn close(&self, id: TenantId) {
         self.lock().close(id);
     }

@@ -161,30 +161,36 @@ impl Floor {
     }
 }
 
-/// It runs between two calls.
+/// It runs, or rests.
 pub(super) struct Empty<'a> {
     docker: &'a Docker,
     name: &'a str,
 }
 
 impl Empty<'_> {
-    /// How long the engine's start of it takes.
-    pub(super) async fn start(&self) -> Result<Duration> {
-        // By force, and waited for: it does not listen to a request.
+    /// By force: it does not listen to a request.
+    pub(super) async fn kill(&self) -> Result<()> {
         self.docker.kill_container(self.name, None::<KillContainerOptions>).await?;
         super::scene::until("the end of the empty container", async || {
             let seen = self.docker.inspect_container(self.name, None).await?;
             Ok(seen.state.and_then(|state| state.running) == Some(false))
         })
-        .await?;
+        .await
+    }
+
+    /// How long the engine's start of it takes.
+    pub(super) async fn start(&self) -> Result<Duration> {
         let start = world::now();
         self.docker.start_container(self.name, None::<StartContainerOptions>).await?;
         Ok(start.elapsed())
     }
 
+    pub(super) async fn pause(&self) -> Result<()> {
+        Ok(self.docker.pause_container(self.name).await?)
+    }
+
     /// How long the engine's unpause of it takes.
     pub(super) async fn unpause(&self) -> Result<Duration> {
-        self.docker.pause_container(self.name).await?;
         let start = world::now();
         self.docker.unpause_container(self.name).await?;
         Ok(start.elapsed())

@@ -17,6 +17,9 @@ use crate::world;
 
 /// For a command that compiles and builds everything to say its next word.
 const PATIENCE: Duration = Duration::from_secs(1_200);
+/// From Ctrl-C to the end of a command.
+const FAREWELL: Duration = Duration::from_secs(60);
+const INTERVAL: Duration = Duration::from_millis(50);
 /// What the environment must not say, for `.env` to be heard.
 const CHOSEN: [&str; 6] = [
     "CIAL_INSTALL",
@@ -81,10 +84,11 @@ impl<'a> Hands<'a> {
         Ok(())
     }
 
-    /// Reads on until something is said, then presses Ctrl-C.
+    /// Reads on until a service's line is shown, then presses Ctrl-C.
     pub(super) fn watch(&mut self, command: &'static str) -> Result<()> {
         let mut running = Running::start(self.command(command))?;
-        running.until(|line| !line.trim().is_empty())?;
+        // No earlier line will do: make repeats the command before it runs it, and Ctrl-C in between is lost.
+        running.until(|line| line.contains(" | "))?;
         running.interrupt()?;
         world::say(format_args!("ok     {command}, and Ctrl-C"));
         Ok(())
@@ -121,11 +125,9 @@ impl<'a> Hands<'a> {
     }
 
     fn complete(&mut self, command: &'static str) -> Result<(Told, ExitStatus)> {
-        let output =
-            self.command(command).output().with_context(|| format!("cannot run {command}"))?;
-        let text = [output.stdout, output.stderr]
-            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-        Ok((Told { command, text: text.concat() }, output.status))
+        let mut running = Running::start(self.command(command))?;
+        let status = running.end()?;
+        Ok((Told { command, text: running.said() }, status))
     }
 
     /// The command as it is documented, but for what this installation is called and where it listens.
@@ -196,21 +198,29 @@ impl Running {
     }
 
     fn until(&mut self, is_it: impl Fn(&str) -> bool) -> Result<()> {
-        loop {
-            match self.lines.recv_timeout(PATIENCE) {
-                Ok(line) => {
-                    let is_it = is_it(&line);
-                    self.heard.push(line);
-                    if is_it {
-                        return Ok(());
-                    }
-                }
-                Err(RecvTimeoutError::Timeout) => {
-                    bail!("nothing more is said after:\n{}", self.said())
-                }
-                Err(RecvTimeoutError::Disconnected) => bail!("it ended after:\n{}", self.said()),
+        while self.hear()? {
+            if self.heard.last().is_some_and(|line| is_it(line)) {
+                return Ok(());
             }
         }
+        bail!("it ended after:\n{}", self.said())
+    }
+
+    fn end(&mut self) -> Result<ExitStatus> {
+        while self.hear()? {}
+        Ok(self.child.wait()?)
+    }
+
+    /// Waits for one more line; `false` when there will be none.
+    fn hear(&mut self) -> Result<bool> {
+        match self.lines.recv_timeout(PATIENCE) {
+            Ok(line) => self.heard.push(line),
+            Err(RecvTimeoutError::Timeout) => {
+                bail!("nothing more is said after:\n{}", self.said())
+            }
+            Err(RecvTimeoutError::Disconnected) => return Ok(false),
+        }
+        Ok(true)
     }
 
     /// What was said so far.
@@ -221,7 +231,14 @@ impl Running {
 
     fn interrupt(&mut self) -> Result<ExitStatus> {
         self.signal(Signal::SIGINT)?;
-        Ok(self.child.wait()?)
+        let deadline = world::now() + FAREWELL;
+        while world::now() < deadline {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            std::thread::sleep(INTERVAL);
+        }
+        bail!("Ctrl-C does not end it; it said:\n{}", self.said())
     }
 
     fn signal(&self, signal: Signal) -> Result<()> {

@@ -27,6 +27,8 @@ pub struct Script {
     pub engine: Duration,
     /// `None`: it never gets ready.
     pub ready_after: Option<Duration>,
+    /// How soon it answers while it is being thawed; `None`: not before that call has ended.
+    pub thawed_after: Option<Duration>,
     /// Ends by itself, with this code.
     pub exits_after: Option<(Duration, i64)>,
     pub image_exists: bool,
@@ -41,6 +43,7 @@ impl Default for Script {
         Self {
             engine: Duration::from_millis(100),
             ready_after: Some(Duration::from_millis(10)),
+            thawed_after: None,
             exits_after: None,
             image_exists: true,
             refuses_start: false,
@@ -351,6 +354,22 @@ impl Driver for Memory {
         Box::pin(async move {
             self.call(id).await?;
             self.set_run(id, "thaw", &Run::Paused, Run::Running).map(drop)
+        })
+    }
+
+    fn answers(&self, id: TenantId) -> BoxFuture<'_, ()> {
+        let world = self.world();
+        let script = world.scripts.get(&id).copied().unwrap_or_default();
+        let after = match world.tenants.get(&id).map(|tenant| &tenant.run) {
+            Some(Run::Paused) => script.thawed_after,
+            Some(Run::Running) => script.ready_after,
+            Some(Run::Created | Run::Restarting | Run::Ended(_)) | None => None,
+        };
+        Box::pin(async move {
+            match after {
+                Some(after) => tokio::time::sleep(after).await,
+                None => std::future::pending().await,
+            }
         })
     }
 

@@ -35,6 +35,9 @@ pub trait Driver: Send + Sync + 'static {
     fn freeze(&self, id: TenantId) -> Call<'_, Seen>;
     /// It runs. Does not look at what it shows then: requests wait for this call's end and for nothing else.
     fn thaw(&self, id: TenantId) -> Call<'_, ()>;
+    /// Ends once its health answers, which one that is thawed does before the engine has said so. Never ends where
+    /// nobody listens.
+    fn answers(&self, id: TenantId) -> BoxFuture<'_, ()>;
     /// What in it is under way, as it says itself, within [`busy::PATIENCE`](crate::busy::PATIENCE). `Err`: why it
     /// did not say, in words that end a sentence.
     fn busy(&self, id: TenantId) -> BoxFuture<'_, Result<BusyList, String>>;

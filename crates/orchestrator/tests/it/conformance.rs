@@ -1,6 +1,7 @@
 //! What every driver promises, asked of each with the same functions.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use orchestrator::driver::memory::{Memory, Script};
@@ -10,6 +11,9 @@ use protocol::busy::BusyList;
 use protocol::spec::Spec;
 
 use crate::support::{PATIENCE, spec, with_install};
+
+/// Long enough for one that runs to answer.
+const MOMENT: Duration = Duration::from_millis(300);
 
 /// One driver under test, and what only its own world can do.
 struct Rig<'a> {
@@ -52,7 +56,7 @@ async fn on_memory(test: impl AsyncFnOnce(&Rig<'_>)) {
     let memory = Memory::default();
     let script = |spec: &Spec| {
         let mode = spec.env.get("MODE").map(String::as_str).unwrap_or_default();
-        let after = std::time::Duration::from_millis(10);
+        let after = Duration::from_millis(10);
         let script = match mode {
             "exits" => {
                 Script { ready_after: None, exits_after: Some((after, 3)), ..Script::default() }
@@ -187,8 +191,11 @@ async fn a_frozen_one_thaws_stops_and_starts(rig: &Rig<'_>) {
         let frozen = rig.driver.freeze(spec.id).await.unwrap();
         assert!(frozen.run == Run::Paused && frozen.upstream.is_some(), "{frozen:?}");
     }
+    let heard = tokio::time::timeout(MOMENT, rig.driver.answers(spec.id)).await;
+    assert!(heard.is_err(), "what is frozen does not answer");
     for _ in 0..2 {
         rig.driver.thaw(spec.id).await.unwrap();
+        rig.driver.answers(spec.id).await;
         let thawed = rig.driver.look(spec.id).await.unwrap().unwrap();
         assert!(thawed.run == Run::Running && thawed.ready, "{thawed:?}");
     }

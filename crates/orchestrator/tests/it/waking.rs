@@ -31,6 +31,42 @@ async fn a_frozen_one_is_thawed_once_for_all_who_ask() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_that_answers_is_thawed_whatever_the_engine_is_still_at() {
+    let world = World::new();
+    let running = world.keeper(RULES);
+    let spec = ready(&running).await;
+    running.until_phase(spec.id, Phase::Frozen).await;
+    let thawed_after = Some(Duration::from_millis(5));
+    world.engine.script(spec.id, Script { thawed_after, ..Script::default() });
+    let router = Router::new(&running.keeper);
+    assert!(router.visit(spec.id).await.unwrap().woke);
+    assert_eq!(world.count(spec.id, "thaw"), 0, "the engine has not said so yet");
+    let wake = told(&running, spec.id).last_wake.unwrap();
+    assert_eq!((wake.from, wake.phases_ms.engine, wake.total_ms), (Depth::Frozen, 5, 5));
+    running.keeper.stop(spec.id).await.unwrap();
+    let calls = world.calls(spec.id);
+    assert!(calls.ends_with(&["thaw".to_owned(), "stop".to_owned()]), "{calls:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_engine_that_could_not_thaw_what_answers_is_looked_at_again() {
+    let world = World::new();
+    let running = world.keeper(RULES);
+    let spec = ready(&running).await;
+    running.until_phase(spec.id, Phase::Frozen).await;
+    let thawed_after = Some(Duration::from_millis(5));
+    world.engine.script(spec.id, Script { thawed_after, ..Script::default() });
+    let router = Router::new(&running.keeper);
+    assert!(router.visit(spec.id).await.unwrap().woke);
+    world.engine.go_away("it was told to");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    world.engine.come_back();
+    running.until_phase(spec.id, Phase::Frozen).await;
+    world.engine.script(spec.id, Script::default());
+    assert!(router.visit(spec.id).await.unwrap().woke, "the engine shows it frozen: once more");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_thousand_at_once_start_a_sleeper_once() {
     let world = World::new();
     let running = world.keeper(RULES);

@@ -56,7 +56,7 @@ impl Depth {
         }
     }
 
-    /// Cial's, and the engine's, which of them first changing from pair to pair.
+    /// Cial's, and the engine's, which of them first changing from pair to pair; both have rested for about as long.
     async fn pair(
         self,
         scene: &Scene<'_>,
@@ -64,14 +64,22 @@ impl Depth {
         empty: &Empty<'_>,
         engine_first: bool,
     ) -> Result<(Duration, Duration)> {
-        let before = if engine_first { Some(self.engine(empty).await?) } else { None };
+        self.rest(empty).await?;
         scene.all(std::slice::from_ref(tenant), self.shown()).await?;
+        let before = if engine_first { Some(self.engine(empty).await?) } else { None };
         let cial = tenant.visit().await?.good()?.first_byte;
         let engine = match before {
             Some(engine) => engine,
             None => self.engine(empty).await?,
         };
         Ok((cial, engine))
+    }
+
+    async fn rest(self, empty: &Empty<'_>) -> Result<()> {
+        match self {
+            Self::Frozen => empty.pause().await,
+            Self::Sleeping => empty.kill().await,
+        }
     }
 
     async fn engine(self, empty: &Empty<'_>) -> Result<Duration> {

@@ -20,6 +20,8 @@ use super::{Docker, flags, on_disk};
 use crate::driver::{Code, Refusal, Run, STOP_PATIENCE, Seen};
 
 const PORTS_TRIED: u32 = 3;
+/// For one that is not frozen to answer.
+const HEARD: std::time::Duration = std::time::Duration::from_millis(200);
 
 /// What is to be done with a container that was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -202,7 +204,7 @@ impl Docker {
         match before.run {
             Run::Running | Run::Restarting => return Ok(before),
             Run::Paused => {
-                self.unpause(&client, &name).await?;
+                self.unpause(&client, &name, id).await?;
                 return self.seen_now(&client, id).await;
             }
             Run::Created | Run::Ended(_) => {}
@@ -242,7 +244,7 @@ impl Docker {
         }
         if before.run == Run::Paused {
             // The engine would wait in vain and then kill it.
-            self.unpause(&client, &name).await?;
+            self.unpause(&client, &name, id).await?;
         }
         let seconds = i32::try_from(STOP_PATIENCE.as_secs()).unwrap_or(i32::MAX);
         let patience = StopContainerOptionsBuilder::default().t(seconds).build();
@@ -266,7 +268,7 @@ impl Docker {
         let client = self.engine.client().await?;
         // One that runs or is paused was seen before, with our labels: its id is that of nobody else.
         if let Some(container) = self.doors.container(id) {
-            match self.unpause(&client, &container).await {
+            match self.unpause(&client, &container, id).await {
                 // Made anew past us: look for it by its name.
                 Err(refusal) if refusal.detail.contains("No such container") => {}
                 done => return done,
@@ -274,16 +276,22 @@ impl Docker {
         }
         let (name, before) = self.inspected(&client, id).await?;
         if before.run == Run::Paused {
-            self.unpause(&client, &name).await?;
+            self.unpause(&client, &name, id).await?;
         }
         Ok(())
     }
 
-    async fn unpause(&self, client: &Client, name: &str) -> Result<(), Refusal> {
-        match within(ACT, client.unpause_container(name)).await {
-            Err(refusal) if !refusal.detail.contains("is not paused") => Err(refusal),
-            Ok(()) | Err(_) => Ok(()),
+    /// An engine hears late of what it did: for a moment after a pause it may say of the container that it "is not
+    /// paused". Unless the tenant itself answers, that is asked once more.
+    async fn unpause(&self, client: &Client, name: &str, id: TenantId) -> Result<(), Refusal> {
+        let unpause = async || match within(ACT, client.unpause_container(name)).await {
+            Err(refusal) if refusal.detail.contains("is not paused") => Ok(false),
+            done => done.map(|()| true),
+        };
+        if !unpause().await? && tokio::time::timeout(HEARD, self.doors.answers(id)).await.is_err() {
+            unpause().await?;
         }
+        Ok(())
     }
 
     /// The tenant's container, which must exist and be ours.

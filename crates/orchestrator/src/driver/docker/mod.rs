@@ -183,6 +183,10 @@ impl Driver for Docker {
         Box::pin(self.thaw_container(id))
     }
 
+    fn answers(&self, id: TenantId) -> BoxFuture<'_, ()> {
+        Box::pin(self.doors.answers(id))
+    }
+
     fn busy(&self, id: TenantId) -> BoxFuture<'_, Result<BusyList, String>> {
         Box::pin(async move { busy::ask(&self.rooms.busy(id)).await })
     }
