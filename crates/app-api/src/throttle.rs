@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use protocol::Timestamp;
+use service::forwarded;
 
 const WINDOW: Duration = Duration::from_secs(300);
 /// Of one client at one account.
@@ -38,6 +39,7 @@ struct Window {
 impl Throttle {
     /// Counts an attempt before it is looked at, so that many at once are not all let through. `Err`: wait.
     pub fn attempt(&self, account: &str, client: IpAddr, now: Timestamp) -> Result<(), Duration> {
+        let client = forwarded::counted_as(client);
         let names = [
             (Who::Pair(account.to_owned(), client), PER_PAIR),
             (Who::Client(client), PER_CLIENT),
@@ -63,6 +65,7 @@ impl Throttle {
 
     /// The attempt was good: this client starts afresh at this account, and the others get this one back.
     pub fn succeeded(&self, account: &str, client: IpAddr) {
+        let client = forwarded::counted_as(client);
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         held.remove(&Who::Pair(account.to_owned(), client));
         for who in [Who::Client(client), Who::Account(account.to_owned())] {
@@ -114,6 +117,18 @@ mod tests {
         assert_eq!(throttle.attempt("a", CLIENT, at(100)), Err(Duration::from_secs(200)));
         assert!(throttle.attempt("b", CLIENT, at(100)).is_ok());
         assert!(throttle.attempt("a", CLIENT, at(300)).is_ok());
+    }
+
+    #[test]
+    fn a_client_with_a_network_of_its_own_is_one_client() {
+        let throttle = Throttle::default();
+        let client = |n: u32| IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, n as u16]);
+        for n in 0..PER_PAIR {
+            throttle.attempt("a", client(n), at(0)).unwrap();
+        }
+        assert!(throttle.attempt("a", client(PER_PAIR), at(0)).is_err());
+        throttle.succeeded("a", client(PER_PAIR));
+        assert!(throttle.attempt("a", client(PER_PAIR), at(0)).is_ok());
     }
 
     #[test]

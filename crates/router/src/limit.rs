@@ -19,6 +19,7 @@ use governor::middleware::NoOpMiddleware;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 use protocol::TenantId;
+use service::forwarded;
 
 /// `CIAL_RATE_LIMIT`: requests a second of one client to one tenant, and how many at once; or `off`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,13 +102,8 @@ impl fmt::Display for InvalidRate {
 }
 
 impl Pair {
-    /// An IPv6 client has a whole /64 to ask from.
     pub(crate) fn new(tenant: TenantId, client: IpAddr) -> Self {
-        let client = match client {
-            IpAddr::V4(_) => client,
-            IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() >> 64 << 64).into()),
-        };
-        Self { tenant, client }
+        Self { tenant, client: forwarded::counted_as(client) }
     }
 }
 

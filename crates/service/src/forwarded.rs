@@ -63,6 +63,14 @@ impl Trusted {
     }
 }
 
+/// Whom a limit counts as one client: an IPv6 client has a whole /64 to ask from.
+pub fn counted_as(client: IpAddr) -> IpAddr {
+    match client {
+        IpAddr::V4(_) => client,
+        IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() >> 64 << 64).into()),
+    }
+}
+
 /// An address as proxies write it: bare, in brackets, with a port or without.
 fn address(text: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(text.trim_ascii()).ok()?;

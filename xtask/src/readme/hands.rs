@@ -18,7 +18,7 @@ use crate::world;
 /// For a command that compiles and builds everything to say its next word.
 const PATIENCE: Duration = Duration::from_secs(1_200);
 /// From Ctrl-C to the end of a command.
-const FAREWELL: Duration = Duration::from_secs(60);
+const FAREWELL: Duration = Duration::from_secs(120);
 const INTERVAL: Duration = Duration::from_millis(50);
 /// What the environment must not say, for `.env` to be heard.
 const CHOSEN: [&str; 6] = [

@@ -41,8 +41,13 @@ pub fn name(text: &str) -> Result<String, Fault> {
     if name.chars().count() > NAME_LENGTH {
         return fault("too_long", "Use at most 100 characters.");
     }
-    if name.chars().any(char::is_control) {
-        return fault("invalid_name", "Use no line breaks or control characters.");
+    // Some turn around what stands beside them on a page.
+    let turns = |c| matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    if name.chars().any(|c| c.is_control() || turns(c)) {
+        return fault(
+            "invalid_name",
+            "Use no line breaks, control characters or marks of direction.",
+        );
     }
     Ok(name.to_owned())
 }
@@ -106,7 +111,7 @@ mod tests {
     #[test]
     fn names_by_the_table() {
         assert_eq!(name("  Ada ").unwrap(), "Ada");
-        for bad in ["", "  ", "a\nb", &"x".repeat(101)] {
+        for bad in ["", "  ", "a\nb", "a\u{202e}b", "a\u{2066}b", &"x".repeat(101)] {
             assert!(name(bad).is_err(), "{bad:?}");
         }
     }

@@ -16,7 +16,7 @@ use service::failure::Failure;
 use super::field::Field;
 use super::sleep::{Place, SleepPart};
 use super::status::{Status, status};
-use super::words::{bytes, span, thousandths};
+use super::words::{ago, bytes, span, thousandths};
 use super::{Frame, of_form, page};
 use crate::access::Owner;
 use crate::app::App;
@@ -158,6 +158,7 @@ struct TenantPage {
     revision: i64,
     generation: i64,
     created_at: String,
+    created_ago: String,
     cpus: String,
     memory: String,
     pids: u32,
@@ -193,6 +194,7 @@ pub async fn show_tenant(
         revision: tenant.revision,
         generation: tenant.generation,
         created_at: views::time(tenant.created_at),
+        created_ago: ago(tenant.created_at, now),
         cpus: thousandths(tenant.limits.cpu_millis),
         memory: bytes(tenant.limits.memory_bytes),
         pids: tenant.limits.pids,

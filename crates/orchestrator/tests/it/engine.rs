@@ -1,9 +1,8 @@
 //! On the real engine: what is left behind, met by hand, or made by many at once.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
-use bollard::models::{ContainerCreateBody, HostConfig, NetworkCreateRequest, VolumeCreateRequest};
+use bollard::models::{ContainerCreateBody, HostConfig, VolumeCreateRequest};
 use bollard::query_parameters::{CreateContainerOptionsBuilder, EventsOptionsBuilder};
 use futures_util::StreamExt as _;
 use orchestrator::driver::docker::Mounts;
@@ -11,7 +10,7 @@ use orchestrator::driver::{Code, Driver as _, LogsWanted};
 use protocol::orchestrator::{Apply, Phase, Upstream};
 use protocol::spec::{Limits, Spec};
 
-use crate::support::{Install, PATIENCE, SOCKET, apply, image, log, spec, with_install};
+use crate::support::{PATIENCE, SOCKET, apply, image, log, spec, with_install};
 
 #[tokio::test]
 async fn a_tenant_is_what_the_contract_says() {
@@ -117,73 +116,6 @@ async fn twenty_applies_at_once_make_one_container() {
         }
         let [containers, networks, volumes] = install.shown(Some(spec.id)).await;
         assert_eq!((containers.len(), networks.len(), volumes.len()), (1, 1, 2));
-    })
-    .await;
-}
-
-/// The engine's own address pools end at 31 networks.
-#[tokio::test]
-async fn forty_tenants_at_once_all_answer_on_ports_and_networks_of_their_own() {
-    with_install(async |install| {
-        let running = install.keeper();
-        let specs: Vec<_> = (0..40).map(|n| spec(&format!("t-{n}"), "")).collect();
-        let asked = specs.iter().map(|spec| running.keeper.apply(apply(spec, true)));
-        for answer in futures_util::future::join_all(asked).await {
-            answer.unwrap();
-        }
-        let mut ports = HashSet::new();
-        for spec in &specs {
-            let ready = running.until_phase(spec.id, Phase::Ready).await;
-            ports.insert(ready.container_port.unwrap());
-        }
-        let [containers, networks, volumes] = install.shown(None).await;
-        assert_eq!(
-            (ports.len(), containers.len(), networks.len(), volumes.len()),
-            (40, 40, 40, 80)
-        );
-        let room = running.keeper.driver().capacity().await.unwrap();
-        assert_eq!((room.networks_used, room.networks_total), (40, 128));
-        let gone = specs.iter().map(|spec| running.keeper.delete(spec.id));
-        for answer in futures_util::future::join_all(gone).await {
-            answer.unwrap();
-        }
-        assert_eq!(install.shown(None).await, [const { Vec::<String>::new() }; 3]);
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn a_pool_that_is_used_up_is_told_and_a_delete_makes_room() {
-    with_install(async |install| {
-        let small = Install { pool: install.pool.replace("/22", "/28"), ..install.sibling() };
-        let driver = small.driver();
-        let specs = [spec("one", ""), spec("two", ""), spec("three", "")];
-        for spec in &specs[..2] {
-            driver.ensure(spec).await.unwrap();
-        }
-        let refusal = driver.ensure(&specs[2]).await.unwrap_err();
-        assert_eq!(refusal.code, Code::SubnetsExhausted);
-        assert!(refusal.detail.contains("CIAL_SUBNET_POOL"), "{refusal}");
-        driver.remove(specs[0].id).await.unwrap();
-        driver.ensure(&specs[2]).await.unwrap();
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn a_subnet_taken_by_a_stranger_is_passed_over() {
-    with_install(async |install| {
-        let (driver, first, second) = (install.driver(), spec("one", ""), spec("two", ""));
-        driver.ensure(&first).await.unwrap();
-        // From under the driver, which has read the list of networks already.
-        let stranger: NetworkCreateRequest = serde_json::from_value(serde_json::json!({
-            "Name": format!("{}-stranger", install.name),
-            "IPAM": {"Config": [{"Subnet": install.pool.replace(".0/22", ".8/29")}]},
-            "Labels": {"cial.managed": "1", "cial.install": install.name},
-        }))
-        .unwrap();
-        install.client.create_network(stranger).await.unwrap();
-        driver.ensure(&second).await.unwrap();
     })
     .await;
 }

@@ -5,6 +5,7 @@ mod conformance;
 mod dozing;
 mod engine;
 mod keeping;
+mod networks;
 mod process;
 mod race;
 mod recovery;

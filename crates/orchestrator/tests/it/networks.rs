@@ -1,0 +1,76 @@
+//! On the real engine: a network for each tenant, out of the installation's own pool.
+
+use std::collections::HashSet;
+
+use bollard::models::NetworkCreateRequest;
+use orchestrator::driver::{Code, Driver as _};
+use protocol::orchestrator::Phase;
+
+use crate::support::{Install, apply, spec, with_install};
+
+/// The engine's own address pools end at 31 networks.
+#[tokio::test]
+async fn forty_tenants_at_once_all_answer_on_ports_and_networks_of_their_own() {
+    with_install(async |install| {
+        let running = install.keeper();
+        let specs: Vec<_> = (0..40).map(|n| spec(&format!("t-{n}"), "")).collect();
+        let asked = specs.iter().map(|spec| running.keeper.apply(apply(spec, true)));
+        for answer in futures_util::future::join_all(asked).await {
+            answer.unwrap();
+        }
+        let mut ports = HashSet::new();
+        for spec in &specs {
+            let ready = running.until_phase(spec.id, Phase::Ready).await;
+            ports.insert(ready.container_port.unwrap());
+        }
+        let [containers, networks, volumes] = install.shown(None).await;
+        assert_eq!(
+            (ports.len(), containers.len(), networks.len(), volumes.len()),
+            (40, 40, 40, 80)
+        );
+        let room = running.keeper.driver().capacity().await.unwrap();
+        assert_eq!((room.networks_used, room.networks_total), (40, 128));
+        let gone = specs.iter().map(|spec| running.keeper.delete(spec.id));
+        for answer in futures_util::future::join_all(gone).await {
+            answer.unwrap();
+        }
+        assert_eq!(install.shown(None).await, [const { Vec::<String>::new() }; 3]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_pool_that_is_used_up_is_told_and_a_delete_makes_room() {
+    with_install(async |install| {
+        let small = Install { pool: install.pool.replace("/22", "/28"), ..install.sibling() };
+        let driver = small.driver();
+        let specs = [spec("one", ""), spec("two", ""), spec("three", "")];
+        for spec in &specs[..2] {
+            driver.ensure(spec).await.unwrap();
+        }
+        let refusal = driver.ensure(&specs[2]).await.unwrap_err();
+        assert_eq!(refusal.code, Code::SubnetsExhausted);
+        assert!(refusal.detail.contains("CIAL_SUBNET_POOL"), "{refusal}");
+        driver.remove(specs[0].id).await.unwrap();
+        driver.ensure(&specs[2]).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_subnet_taken_by_a_stranger_is_passed_over() {
+    with_install(async |install| {
+        let (driver, first, second) = (install.driver(), spec("one", ""), spec("two", ""));
+        driver.ensure(&first).await.unwrap();
+        // From under the driver, which has read the list of networks already.
+        let stranger: NetworkCreateRequest = serde_json::from_value(serde_json::json!({
+            "Name": format!("{}-stranger", install.name),
+            "IPAM": {"Config": [{"Subnet": install.pool.replace(".0/22", ".8/29")}]},
+            "Labels": {"cial.managed": "1", "cial.install": install.name},
+        }))
+        .unwrap();
+        install.client.create_network(stranger).await.unwrap();
+        driver.ensure(&second).await.unwrap();
+    })
+    .await;
+}
