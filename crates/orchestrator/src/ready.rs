@@ -154,7 +154,7 @@ impl Doors {
         }
     }
 
-    /// Ends once its health answers; never where nobody listens.
+    /// Ends once its health answers well; never where nobody listens, or where it answers otherwise.
     pub async fn answers(&self, id: TenantId) {
         if !answers(&self.rooms.socket(id)).await {
             std::future::pending().await

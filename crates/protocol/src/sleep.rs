@@ -44,7 +44,7 @@ pub enum Depth {
 pub struct Phases {
     /// Behind other wakes.
     pub queue: u32,
-    /// The engine's own call.
+    /// The engine's own call; of a thaw, as much as passed before the tenant answered.
     pub engine: u32,
     /// From there to readiness.
     pub boot: u32,

@@ -1,6 +1,7 @@
 //! What of one installation is on the engine: found by its labels, and nothing else is ever touched.
 
 use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use bollard::Docker;
@@ -19,6 +20,8 @@ const PROJECT: &str = "com.docker.compose.project";
 const SERVICE: &str = "com.docker.compose.service";
 /// PID 1 of a tenant drains for ten seconds.
 pub const GRACE_SECONDS: i32 = 12;
+/// For all that an engine has kept of a log.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Label filters: compose's containers of this installation.
 pub(super) fn of_project(installation: &Installation) -> Vec<String> {
@@ -87,7 +90,8 @@ pub(super) async fn last_lines(docker: &Docker, id: &str, count: usize) -> Strin
 /// What a container said: so many lines of the end, or `all`.
 pub(super) async fn said(docker: &Docker, id: &str, tail: &str) -> String {
     let options = LogsOptionsBuilder::default().stdout(true).stderr(true).tail(tail).build();
-    let chunks: Vec<_> = docker.logs(id, Some(options)).collect().await;
+    let chunks = docker.logs(id, Some(options)).collect::<Vec<_>>();
+    let chunks = tokio::time::timeout(PATIENCE, chunks).await.unwrap_or_default();
     chunks.into_iter().flatten().map(|chunk| chunk.to_string()).collect()
 }
 

@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::sys::signal::{Signal, killpg};
@@ -15,8 +15,8 @@ use nix::unistd::Pid;
 use crate::local::Installation;
 use crate::world;
 
-/// For a command that compiles and builds everything to say its next word.
-const PATIENCE: Duration = Duration::from_secs(1_200);
+/// For a command that compiles and builds everything.
+const PATIENCE: Duration = Duration::from_secs(1_500);
 /// From Ctrl-C to the end of a command.
 const FAREWELL: Duration = Duration::from_secs(120);
 const INTERVAL: Duration = Duration::from_millis(50);
@@ -174,6 +174,8 @@ struct Running {
     child: Child,
     lines: Receiver<String>,
     heard: Vec<String>,
+    /// By when it must have said what is waited for.
+    deadline: Instant,
 }
 
 impl Running {
@@ -194,7 +196,7 @@ impl Running {
                 }
             });
         }
-        Ok(Self { child, lines, heard: Vec::new() })
+        Ok(Self { child, lines, heard: Vec::new(), deadline: world::now() + PATIENCE })
     }
 
     fn until(&mut self, is_it: impl Fn(&str) -> bool) -> Result<()> {
@@ -213,10 +215,10 @@ impl Running {
 
     /// Waits for one more line; `false` when there will be none.
     fn hear(&mut self) -> Result<bool> {
-        match self.lines.recv_timeout(PATIENCE) {
+        match self.lines.recv_timeout(self.deadline.saturating_duration_since(world::now())) {
             Ok(line) => self.heard.push(line),
             Err(RecvTimeoutError::Timeout) => {
-                bail!("nothing more is said after:\n{}", self.said())
+                bail!("what was waited for is not said in time, but:\n{}", self.said())
             }
             Err(RecvTimeoutError::Disconnected) => return Ok(false),
         }

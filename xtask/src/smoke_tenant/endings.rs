@@ -88,7 +88,7 @@ async fn check_death(
 /// Kills a process, then tries to take the public port for as long as the container lives. Tells the time first.
 fn race(pid: &str) -> String {
     format!(
-        r#"date +%s%N; exec perl -e 'use Socket; $| = 1; kill 9, {pid}; for (;;) {{
+        r#"date +%s%N; exec perl -e 'use Socket; $| = 1; alarm 60; kill 9, {pid}; for (;;) {{
             socket(my $s, AF_INET, SOCK_STREAM, 0); setsockopt($s, SOL_SOCKET, SO_REUSEADDR, 1);
             if (bind($s, pack_sockaddr_in(8080, INADDR_ANY)) && listen($s, 1)) {{ print "bound"; sleep 1 }} }}'"#
     )

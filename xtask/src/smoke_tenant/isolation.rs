@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use bollard::Docker;
 use bollard::models::{ContainerSummary, EndpointSettings};
 use bollard::query_parameters::ListContainersOptionsBuilder;
+use futures_util::future::try_join_all;
 
 use super::endings;
 use super::report::Report;
@@ -78,13 +79,11 @@ pub(crate) async fn reached_of_control_plane(
     let from = Tenant::of(docker, tenant);
     let own = connect(&from, "127.0.0.1", 3000).await?;
     ensure!(own == OPEN, "the probe itself does not work: the tenant's own app is {own}");
-    let mut reached = Vec::new();
-    for target in control_plane(docker, project, &from).await? {
-        if reach(&from, &target).await? != CLOSED {
-            reached.push(target.what);
-        }
-    }
-    Ok(reached)
+    let targets = control_plane(docker, project, &from).await?;
+    // All at once: one after the other they take so long that the tenant, which nobody visits meanwhile, is frozen.
+    let seen = try_join_all(targets.iter().map(|target| reach(&from, target))).await?;
+    let reached = targets.into_iter().zip(seen).filter(|(_, seen)| *seen != CLOSED);
+    Ok(reached.map(|(target, _)| target.what).collect())
 }
 
 async fn neighbour(stage: &Stage, name: &'static str) -> Result<Tenant> {

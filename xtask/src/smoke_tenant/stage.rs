@@ -34,6 +34,8 @@ const ALTERED: &str = "cial-tenant-altered";
 const RUN: &str = "cial.run";
 /// Where nothing takes long, this is a hang.
 pub(crate) const HANG: Duration = Duration::from_secs(30);
+/// Longer than any command in a tenant takes.
+const COMMAND: Duration = Duration::from_secs(120);
 
 /// An installation of its own on the engine, told apart by its label.
 pub(crate) struct Stage {
@@ -182,7 +184,8 @@ impl Stage {
         let id = self.create_container(&format!("{prefix}-furnish"), body).await?;
         self.docker.start_container(&id, None::<StartContainerOptions>).await?;
         let mut ended = self.docker.wait_container(&id, None::<WaitContainerOptions>);
-        let code = ended.next().await.context("the engine did not say how it ended")?;
+        let code = tokio::time::timeout(COMMAND, ended.next()).await.ok().flatten();
+        let code = code.context("the engine did not say how it ended")?;
         code.context("cannot furnish a tenant's directories")?;
         remove_container(&self.docker, &id).await
     }
@@ -279,8 +282,13 @@ impl Tenant {
         Ok(port.parse()?)
     }
 
-    /// Runs a command as a user of the image.
+    /// Runs a command as a user of the image, to its end.
     pub(crate) async fn run(&self, user: &str, command: &[&str]) -> Result<Ran> {
+        let ran = tokio::time::timeout(COMMAND, self.exec(user, command)).await;
+        ran.with_context(|| format!("no end within {} s: {command:?}", COMMAND.as_secs()))?
+    }
+
+    async fn exec(&self, user: &str, command: &[&str]) -> Result<Ran> {
         let options = CreateExecOptions {
             attach_stdout: Some(true),
             attach_stderr: Some(true),

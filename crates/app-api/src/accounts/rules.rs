@@ -42,7 +42,7 @@ pub fn name(text: &str) -> Result<String, Fault> {
         return fault("too_long", "Use at most 100 characters.");
     }
     // Some turn around what stands beside them on a page.
-    let turns = |c| matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let turns = |c| matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     if name.chars().any(|c| c.is_control() || turns(c)) {
         return fault(
             "invalid_name",
@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn names_by_the_table() {
         assert_eq!(name("  Ada ").unwrap(), "Ada");
-        for bad in ["", "  ", "a\nb", "a\u{202e}b", "a\u{2066}b", &"x".repeat(101)] {
+        for bad in ["", "  ", "a\nb", "a\u{202e}b", "a\u{2066}b", "a\u{200f}b", &"x".repeat(101)] {
             assert!(name(bad).is_err(), "{bad:?}");
         }
     }

@@ -32,8 +32,9 @@ pub struct Script {
     /// Ends by itself, with this code.
     pub exits_after: Option<(Duration, i64)>,
     pub image_exists: bool,
-    /// Its start is refused.
+    /// Its start is refused, its thaw.
     pub refuses_start: bool,
+    pub refuses_thaw: bool,
     /// Whoever calls the engine for it breaks.
     pub breaks: bool,
 }
@@ -47,6 +48,7 @@ impl Default for Script {
             exits_after: None,
             image_exists: true,
             refuses_start: false,
+            refuses_thaw: false,
             breaks: false,
         }
     }
@@ -277,8 +279,7 @@ impl Memory {
     async fn start_tenant(&self, id: TenantId) -> Result<Seen, Refusal> {
         let script = self.call(id).await?;
         if script.refuses_start {
-            let detail = "The container engine refused (500): it was told to.";
-            return Err(Refusal::new(Code::EngineRefused, detail));
+            return Err(refused());
         }
         let mut world = self.world();
         let at = world.tick();
@@ -326,6 +327,10 @@ impl World {
     }
 }
 
+fn refused() -> Refusal {
+    Refusal::new(Code::EngineRefused, "The container engine refused (500): it was told to.")
+}
+
 fn container(id: TenantId, life: i64) -> String {
     format!("{id}#{life}")
 }
@@ -352,7 +357,9 @@ impl Driver for Memory {
 
     fn thaw(&self, id: TenantId) -> Call<'_, ()> {
         Box::pin(async move {
-            self.call(id).await?;
+            if self.call(id).await?.refuses_thaw {
+                return Err(refused());
+            }
             self.set_run(id, "thaw", &Run::Paused, Run::Running).map(drop)
         })
     }

@@ -33,10 +33,10 @@ pub trait Driver: Send + Sync + 'static {
     /// Ended in order: asked first, killed after [`STOP_PATIENCE`].
     fn stop(&self, id: TenantId) -> Call<'_, Seen>;
     fn freeze(&self, id: TenantId) -> Call<'_, Seen>;
-    /// It runs. Does not look at what it shows then: requests wait for this call's end and for nothing else.
+    /// It runs. Does not look at what it shows then: nobody should wait for more than it takes.
     fn thaw(&self, id: TenantId) -> Call<'_, ()>;
-    /// Ends once its health answers, which one that is thawed does before the engine has said so. Never ends where
-    /// nobody listens.
+    /// Ends once its health answers well, which one that is being thawed does before the engine has said so. Never
+    /// ends where nobody listens, or where it answers otherwise.
     fn answers(&self, id: TenantId) -> BoxFuture<'_, ()>;
     /// What in it is under way, as it says itself, within [`busy::PATIENCE`](crate::busy::PATIENCE). `Err`: why it
     /// did not say, in words that end a sentence.

@@ -13,7 +13,7 @@ use protocol::spec::Spec;
 
 use super::desk::{Authority, Order, moment, timestamp};
 use super::{Keeper, why};
-use crate::driver::{Call, Refusal, Run};
+use crate::driver::{Refusal, Run};
 use crate::metrics;
 use crate::metrics::sleep::{Fell, Part};
 use crate::note::Intent;
@@ -140,17 +140,27 @@ impl Keeper {
         }
     }
 
+    /// Ends with the engine's call. One that answers before is told to run at once: whoever waits for it is served.
     async fn thaw(&self, id: TenantId) -> Result<(), Refusal> {
-        self.driver.thaw(id).await?;
-        self.runs(id);
+        let mut call = self.driver.thaw(id);
+        tokio::select! {
+            biased;
+            done = &mut call => done?,
+            () = self.driver.answers(id) => {
+                self.runs(id, true);
+                call.await?;
+            }
+        }
+        self.runs(id, false);
         Ok(())
     }
 
     /// It is frozen no more.
-    fn runs(&self, id: TenantId) {
+    fn runs(&self, id: TenantId, has_answered: bool) {
         self.change(id, |known| {
             if let Some(seen) = known.seen.as_mut().filter(|seen| seen.run == Run::Paused) {
                 seen.run = Run::Running;
+                seen.ready |= has_answered;
             }
         });
     }
@@ -163,13 +173,15 @@ impl Keeper {
             self.desk.tell(|authority, now| authority.put_off(now, id, ticket));
             self.turn(id).await
         };
-        // Owners' starts are starts at the same engine, and a thaw may outlast its act.
-        let calls = if act == Act::Start { &self.starts } else { &self.thaws };
-        let _queued = calls.acquire().await;
+        // Owners' starts are starts at the same engine.
+        let _queued = match act {
+            Act::Start => self.starts.acquire().await.ok(),
+            Act::Thaw | Act::Freeze | Act::Stop | Act::ThawThenStop => None,
+        };
         let Some(begun) = self.begin(id, ticket) else { return self.let_go(turn) };
-        let (done, call) = match act {
-            Act::Start => (self.start_again(id).await, None),
-            Act::Thaw | Act::Freeze | Act::Stop | Act::ThawThenStop => self.thaw_at_once(id).await,
+        let done = match act {
+            Act::Start => self.start_again(id).await,
+            Act::Thaw | Act::Freeze | Act::Stop | Act::ThawThenStop => self.thaw(id).await,
         };
         let told = done.as_ref().err().map(|refusal| refusal.detail.clone());
         let refused = told
@@ -190,28 +202,7 @@ impl Keeper {
             known.refused = refused;
         });
         begun.end(outcome(&done));
-        if let Some(call) = call
-            && let Err(refusal) = call.await
-        {
-            tracing::warn!(%id, %refusal, "answers, and could not be thawed");
-            self.refresh(id).await;
-        }
         self.let_go(turn);
-    }
-
-    /// Thawed when the tenant itself answers, if it does so before the engine: then with what is left of that call.
-    /// Whoever waits for the tenant need not wait for that; whatever is next done to it must.
-    async fn thaw_at_once(&self, id: TenantId) -> (Result<(), Refusal>, Option<Call<'_, ()>>) {
-        let mut call = self.driver.thaw(id);
-        let (done, call) = tokio::select! {
-            biased;
-            done = &mut call => (done, None),
-            () = self.driver.answers(id) => (Ok(()), Some(call)),
-        };
-        if done.is_ok() {
-            self.runs(id);
-        }
-        (done, call)
     }
 
     /// One that could not be started sleeps as before, and can be asked for again.

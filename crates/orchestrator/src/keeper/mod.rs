@@ -46,7 +46,6 @@ pub struct Keeper {
     desk: Desk,
     orders: Mutex<Option<mpsc::UnboundedReceiver<Order>>>,
     starts: Semaphore,
-    thaws: Semaphore,
     falls: Semaphore,
     /// Everything else that the engine is asked for at once.
     calls: Semaphore,
@@ -124,7 +123,6 @@ impl Keeper {
             desk,
             orders: Mutex::new(Some(orders)),
             starts: Semaphore::new(rules.starts),
-            thaws: Semaphore::new(rules.thaws),
             falls: Semaphore::new(rules.falls),
             calls: Semaphore::new(CALLS),
             rules,
@@ -185,7 +183,11 @@ impl Keeper {
             calls: [
                 // Owners' starts are among them.
                 in_use("start", &self.starts, self.rules.starts),
-                in_use("thaw", &self.thaws, self.rules.thaws),
+                Calls {
+                    of: "thaw",
+                    now: authority.wake().calls(Rouse::Thaw),
+                    most: self.rules.thaws,
+                },
                 in_use("sleep", &self.falls, self.rules.falls),
                 in_use("other", &self.calls, CALLS),
             ],

@@ -43,27 +43,47 @@ async fn one_that_answers_is_thawed_whatever_the_engine_is_still_at() {
     assert_eq!(world.count(spec.id, "thaw"), 0, "the engine has not said so yet");
     let wake = told(&running, spec.id).last_wake.unwrap();
     assert_eq!((wake.from, wake.phases_ms.engine, wake.total_ms), (Depth::Frozen, 5, 5));
+    // Quicker than what is left of the thaw.
+    let engine = Duration::from_millis(10);
+    world.engine.script(spec.id, Script { engine, ..Script::default() });
     running.keeper.stop(spec.id).await.unwrap();
     let calls = world.calls(spec.id);
     assert!(calls.ends_with(&["thaw".to_owned(), "stop".to_owned()]), "{calls:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_engine_that_could_not_thaw_what_answers_is_looked_at_again() {
+async fn a_thaw_that_outlasts_its_wake_still_counts_against_the_limit() {
+    let world = World::new();
+    let running = world.keeper(Rules { thaws: 1, ..RULES });
+    let (one, other) = (ready(&running).await, ready(&running).await);
+    for spec in [&one, &other] {
+        running.until_phase(spec.id, Phase::Frozen).await;
+        let thawed_after = Some(Duration::from_millis(5));
+        world.engine.script(spec.id, Script { thawed_after, ..Script::default() });
+    }
+    let router = Router::new(&running.keeper);
+    let thaws = || [world.count(one.id, "thaw"), world.count(other.id, "thaw")];
+    assert!(router.visit(one.id).await.unwrap().woke);
+    assert_eq!(thaws(), [0, 0], "the engine is still at it");
+    assert!(router.visit(other.id).await.unwrap().woke);
+    assert_eq!(thaws(), [1, 0], "and was not asked for another before it had ended");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_answers_and_then_could_not_be_thawed_is_looked_at_again() {
     let world = World::new();
     let running = world.keeper(RULES);
     let spec = ready(&running).await;
     running.until_phase(spec.id, Phase::Frozen).await;
     let thawed_after = Some(Duration::from_millis(5));
-    world.engine.script(spec.id, Script { thawed_after, ..Script::default() });
+    let script = Script { thawed_after, refuses_thaw: true, ..Script::default() };
+    world.engine.script(spec.id, script);
     let router = Router::new(&running.keeper);
     assert!(router.visit(spec.id).await.unwrap().woke);
-    world.engine.go_away("it was told to");
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    world.engine.come_back();
     running.until_phase(spec.id, Phase::Frozen).await;
     world.engine.script(spec.id, Script::default());
-    assert!(router.visit(spec.id).await.unwrap().woke, "the engine shows it frozen: once more");
+    assert!(router.visit(spec.id).await.unwrap().woke);
+    assert_eq!(world.count(spec.id, "thaw"), 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -56,7 +56,8 @@ impl Depth {
         }
     }
 
-    /// Cial's, and the engine's, which of them first changing from pair to pair; both have rested for about as long.
+    /// Cial's, and the engine's, which of them first changing from pair to pair; both have rested for
+    /// no longer than a moment.
     async fn pair(
         self,
         scene: &Scene<'_>,
@@ -64,8 +65,8 @@ impl Depth {
         empty: &Empty<'_>,
         engine_first: bool,
     ) -> Result<(Duration, Duration)> {
-        self.rest(empty).await?;
         scene.all(std::slice::from_ref(tenant), self.shown()).await?;
+        self.rest(empty).await?;
         let before = if engine_first { Some(self.engine(empty).await?) } else { None };
         let cial = tenant.visit().await?.good()?.first_byte;
         let engine = match before {

@@ -1,6 +1,7 @@
 //! Making, starting and stopping one tenant's container; adopting what an earlier try has left.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use bollard::Docker as Client;
 use bollard::errors::Error;
@@ -21,7 +22,8 @@ use crate::driver::{Code, Refusal, Run, STOP_PATIENCE, Seen};
 
 const PORTS_TRIED: u32 = 3;
 /// For one that is not frozen to answer.
-const HEARD: std::time::Duration = std::time::Duration::from_millis(200);
+const HEARD: Duration = Duration::from_millis(200);
+const THAWS_TRIED: u32 = 5;
 
 /// What is to be done with a container that was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -259,9 +261,15 @@ impl Docker {
             return Ok(before);
         }
         match within(ACT, client.pause_container(&name)).await {
-            Err(refusal) if !refusal.detail.contains("already paused") => Err(refusal),
-            Ok(()) | Err(_) => self.seen_now(&client, id).await,
+            Err(refusal) if !refusal.detail.contains("already paused") => return Err(refusal),
+            Ok(()) | Err(_) => {}
         }
+        let mut seen = self.seen_now(&client, id).await?;
+        // The engine's own record may be behind.
+        if seen.run == Run::Running {
+            seen.run = Run::Paused;
+        }
+        Ok(seen)
     }
 
     pub(super) async fn thaw_container(&self, id: TenantId) -> Result<(), Refusal> {
@@ -281,15 +289,17 @@ impl Docker {
         Ok(())
     }
 
-    /// An engine hears late of what it did: for a moment after a pause it may say of the container that it "is not
-    /// paused". Unless the tenant itself answers, that is asked once more.
+    /// An engine hears late of what it did: right after a pause it may say of the container that it "is not paused", right
+    /// after an unpause that it is. What does not answer is therefore asked for again; in the end the engine is believed.
     async fn unpause(&self, client: &Client, name: &str, id: TenantId) -> Result<(), Refusal> {
-        let unpause = async || match within(ACT, client.unpause_container(name)).await {
-            Err(refusal) if refusal.detail.contains("is not paused") => Ok(false),
-            done => done.map(|()| true),
-        };
-        if !unpause().await? && tokio::time::timeout(HEARD, self.doors.answers(id)).await.is_err() {
-            unpause().await?;
+        for _ in 0..THAWS_TRIED {
+            match within(ACT, client.unpause_container(name)).await {
+                Err(refusal) if runs_already(&refusal.detail) => {}
+                done => return done,
+            }
+            if tokio::time::timeout(HEARD, self.doors.answers(id)).await.is_ok() {
+                break;
+            }
         }
         Ok(())
     }
@@ -347,6 +357,10 @@ impl Docker {
             done => done.map(|_| ()),
         }
     }
+}
+
+fn runs_already(refusal: &str) -> bool {
+    refusal.contains("is not paused") || refusal.contains("cannot resume a running")
 }
 
 fn is_leaving(container: &ContainerInspectResponse) -> bool {
