@@ -15,6 +15,8 @@ use crate::local::{self, Installation};
 use crate::world;
 
 const PATIENCE: Duration = Duration::from_secs(600);
+/// Longer than an engine's call outlasts what it does; shorter than any tenant stays awake.
+const SHOWN_AFTER: Duration = Duration::from_millis(200);
 /// How often what no event tells is looked at.
 const INTERVAL: Duration = Duration::from_millis(5);
 /// So many tenants are made at a time.
@@ -134,8 +136,9 @@ impl<'a> Scene<'a> {
         found.with_context(|| format!("{service} has no container"))
     }
 
-    /// Waits until the engine shows them all so.
+    /// Waits until the engine shows them all so. Not at once: one that was just thawed and served is shown as it was.
     pub(super) async fn all(&self, tenants: &[Tenant], shown: Shown) -> Result<()> {
+        tokio::time::sleep(SHOWN_AFTER).await;
         let label = format!("cial.install={}", self.installation.name);
         let filters = HashMap::from([
             ("label".to_owned(), vec![label, "cial.tenant".to_owned()]),
