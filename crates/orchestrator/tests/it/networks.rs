@@ -74,3 +74,22 @@ async fn a_subnet_taken_by_a_stranger_is_passed_over() {
     })
     .await;
 }
+
+/// Its container is gone, and the network shows other settings of the installation.
+#[tokio::test]
+async fn one_that_was_left_over_is_taken_up_if_it_fits_and_made_anew_if_not() {
+    with_install(async |install| {
+        let spec = spec("acme", "");
+        let make = async |install: &Install| {
+            let made = install.driver().ensure(&spec).await.unwrap();
+            let network = install.client.inspect_network(&spec.id.network(), None).await.unwrap();
+            install.client.remove_container(&made.container, None).await.unwrap();
+            (network.id, network.internal)
+        };
+        let first = make(install).await;
+        assert_eq!(make(install).await, first);
+        let closed = make(&Install { egress: false, ..install.sibling() }).await;
+        assert!(closed.0 != first.0 && closed.1 == Some(true), "{closed:?}");
+    })
+    .await;
+}

@@ -78,15 +78,16 @@ impl Docker {
 
     async fn ensure_once(&self, client: &Client, spec: &Spec) -> Result<Option<Seen>, Refusal> {
         let (name, tag) = (spec.id.container(), self.house.image(spec));
-        let (container, image, network) = tokio::try_join!(
+        let (container, image) = tokio::try_join!(
             found(LOOK, client.inspect_container(&name, None)),
             found(LOOK, client.inspect_image(tag)),
-            self.find_network(client, spec.id),
         )?;
         let image = image.and_then(|i| i.id);
         let Some(container) = container else {
-            return self.make(client, spec, network).await;
+            // Its network is met, if there is one, when it is made: an engine with hundreds of them is slow to look for one.
+            return self.make(client, spec, None).await;
         };
+        let network = self.find_network(client, spec.id).await?;
         self.claim("container", &name, labels_of(&container), spec.id)?;
         let seen = self.seen(spec.id, &container, image.as_deref());
         let pinned = pinned_network(&container, spec.id);

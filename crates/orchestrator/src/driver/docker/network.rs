@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bollard::Docker as Client;
-use bollard::models::NetworkInspect;
+use bollard::models::{Ipam, NetworkInspect};
 use bollard::query_parameters::ListNetworksOptions;
 use protocol::TenantId;
 
@@ -95,6 +95,12 @@ impl Subnets {
         Some(Held { net, of: self })
     }
 
+    fn free(&self, nets: &[Net]) {
+        if let Some(listed) = &mut self.taken().listed {
+            listed.retain(|net| !nets.contains(net));
+        }
+    }
+
     fn doubt(&self) {
         self.taken().listed = None;
     }
@@ -148,8 +154,14 @@ impl Docker {
             if !overlaps && !refused.detail.contains("already exists") {
                 return Err(refused);
             }
-            if let Some(network) = self.find_network(client, id).await? {
-                return Ok(network.id);
+            match self.find_network(client, id).await? {
+                Some(network) if network.fits => return Ok(network.id),
+                // Nothing is in it: whoever makes one has no container.
+                Some(_) => {
+                    self.remove_networks(client, id).await?;
+                    continue;
+                }
+                None => {}
             }
             if subnets(client).await?.iter().any(|net| net.overlaps(subnet)) {
                 continue;
@@ -176,15 +188,15 @@ impl Docker {
     ) -> Result<(), Refusal> {
         for network in self.networks_of(client, id).await? {
             let inspected = found(LOOK, client.inspect_network(&network, None)).await?;
-            let attached = inspected.and_then(|n| n.containers).unwrap_or_default();
-            for container in attached.into_keys() {
+            let inspected = inspected.unwrap_or_default();
+            for container in inspected.containers.clone().unwrap_or_default().into_keys() {
                 let leave =
                     bollard::models::NetworkDisconnectRequest { container, force: Some(true) };
                 found(ACT, client.disconnect_network(&network, leave)).await?;
             }
             found(ACT, client.remove_network(&network)).await?;
+            self.subnets.free(&of(inspected.ipam).collect::<Vec<_>>());
         }
-        self.subnets.doubt();
         Ok(())
     }
 
@@ -231,6 +243,10 @@ impl Docker {
 /// All IPv4 subnets of the engine's networks, ours and others'.
 async fn subnets(client: &Client) -> Result<Vec<Net>, Refusal> {
     let networks = within(LOOK, client.list_networks(None)).await?;
-    let configs = networks.into_iter().filter_map(|n| n.ipam?.config).flatten();
-    Ok(configs.filter_map(|c| c.subnet?.parse().ok()).collect())
+    Ok(networks.into_iter().flat_map(|network| of(network.ipam)).collect())
+}
+
+fn of(ipam: Option<Ipam>) -> impl Iterator<Item = Net> {
+    let configs = ipam.and_then(|ipam| ipam.config).unwrap_or_default();
+    configs.into_iter().filter_map(|config| config.subnet?.parse().ok())
 }
