@@ -28,6 +28,8 @@ struct Slot {
     /// Hints wait until then; an owner's wish does not.
     held: Option<Instant>,
     running: bool,
+    /// Its owner asked for something since the last run began.
+    asked: bool,
     setbacks: u32,
 }
 
@@ -44,7 +46,7 @@ impl Schedule {
     /// Its owner asked for something: no earlier setback delays that.
     pub fn ask(&mut self, id: TenantId, now: Instant) {
         let slot = self.slots.entry(id).or_default();
-        (slot.held, slot.setbacks, slot.due) = (None, 0, Some(now));
+        (slot.held, slot.setbacks, slot.due, slot.asked) = (None, 0, Some(now), true);
     }
 
     /// Those whose turn it is, as many as there is room for, the longest due first.
@@ -57,7 +59,7 @@ impl Schedule {
         due.truncate(free);
         for (_, id) in &due {
             if let Some(slot) = self.slots.get_mut(id) {
-                (slot.running, slot.due) = (true, None);
+                (slot.running, slot.asked, slot.due) = (true, false, None);
                 self.running += 1;
             }
         }
@@ -80,8 +82,8 @@ impl Schedule {
                 slot.setbacks = slot.setbacks.saturating_add(1);
                 let whole = if slow { SLOWEST } else { doubled(slot.setbacks) };
                 let at = now + whole.mul_f64(0.5 + chance / 2.0);
-                // What its owner asked for during the run is due already, and stays so.
-                if slot.due.is_none() {
+                // What its owner asked for during the run is due already, and stays so; a hint of that time waits.
+                if !slot.asked {
                     (slot.held, slot.due) = (Some(at), Some(at));
                 }
             }
@@ -166,5 +168,16 @@ mod tests {
         schedule.ask(tenant(1), now);
         schedule.finished(tenant(1), Outcome::SetBack { slow: true }, now, 0.0);
         assert_eq!(schedule.take(now, 8), [tenant(1)]);
+    }
+
+    #[test]
+    fn a_hint_during_a_run_that_comes_to_nothing_waits_like_any_other() {
+        let (now, mut schedule) = (start(), Schedule::default());
+        schedule.hint(tenant(1), now);
+        schedule.take(now, 8);
+        schedule.hint(tenant(1), now);
+        schedule.finished(tenant(1), Outcome::SetBack { slow: true }, now, 0.0);
+        assert!(schedule.take(now, 8).is_empty());
+        assert_eq!(schedule.next_due(), Some(now + SLOWEST / 2));
     }
 }
