@@ -1,6 +1,8 @@
 //! What an e-mail address, a name and a password must be. Pure.
 
 /// Why a field's value is refused.
+use protocol::busy::turns_around;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault {
     pub code: &'static str,
@@ -41,9 +43,7 @@ pub fn name(text: &str) -> Result<String, Fault> {
     if name.chars().count() > NAME_LENGTH {
         return fault("too_long", "Use at most 100 characters.");
     }
-    // Some turn around what stands beside them on a page.
-    let turns = |c| matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    if name.chars().any(|c| c.is_control() || turns(c)) {
+    if name.chars().any(|c| c.is_control() || turns_around(c)) {
         return fault(
             "invalid_name",
             "Use no line breaks, control characters or marks of direction.",

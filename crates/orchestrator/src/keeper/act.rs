@@ -145,14 +145,16 @@ impl Keeper {
         let mut call = self.driver.thaw(id);
         tokio::select! {
             biased;
-            done = &mut call => done?,
+            done = &mut call => {
+                done?;
+                self.runs(id, false);
+                Ok(())
+            }
             () = self.driver.answers(id) => {
                 self.runs(id, true);
-                call.await?;
+                call.await
             }
         }
-        self.runs(id, false);
-        Ok(())
     }
 
     /// It is frozen no more.

@@ -12,7 +12,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::support::apply;
 use crate::support::asking::{Router, refused};
-use crate::support::doze::{RULES, World, asleep, ready, seconds, told, with_policy};
+use crate::support::doze::{RULES, World, asleep, frozen, ready, seconds, told, with_policy};
 
 #[tokio::test(start_paused = true)]
 async fn left_alone_it_freezes_and_then_stops_thawed_first_and_says_why() {
@@ -221,8 +221,7 @@ async fn work_inside_keeps_it_awake_for_as_long_as_its_owner_allows() {
 async fn work_declared_right_before_the_freeze_is_asked_about_before_the_stop() {
     let world = World::new();
     let running = world.keeper(RULES);
-    let spec = ready(&running).await;
-    running.until_phase(spec.id, Phase::Frozen).await;
+    let spec = frozen(&running).await;
     let backup = r#"{"busy":[{"reason":"backup","owner":"core","until":"2099-01-01T00:00:00Z"}]}"#;
     world.engine.answer_busy(spec.id, Ok(serde_json::from_str(backup).unwrap()));
     running.until_phase(spec.id, Phase::Ready).await;
@@ -241,8 +240,7 @@ async fn work_declared_right_before_the_freeze_is_asked_about_before_the_stop() 
 async fn a_change_is_handed_to_one_that_sleeps_or_is_frozen_without_waking_it() {
     let world = World::new();
     let running = world.keeper(RULES);
-    let spec = ready(&running).await;
-    running.until_phase(spec.id, Phase::Frozen).await;
+    let spec = frozen(&running).await;
     let never = Policy { sleep_after_seconds: Some(0), ..Policy::default() };
     let kept = running.keeper.apply(with_policy(&spec, never)).await.unwrap();
     assert_eq!((kept.phase, told(&running, spec.id).sleeps_at), (Phase::Frozen, None));

@@ -13,14 +13,13 @@ use protocol::sleep::Depth;
 use protocol::spec::{Policy, WakeOn};
 
 use crate::support::asking::{Router, refused};
-use crate::support::doze::{RULES, World, asleep, ready, told, with_policy};
+use crate::support::doze::{RULES, World, asleep, frozen, ready, told, with_policy};
 
 #[tokio::test(start_paused = true)]
 async fn a_frozen_one_is_thawed_once_for_all_who_ask() {
     let world = World::new();
     let running = world.keeper(RULES);
-    let spec = ready(&running).await;
-    running.until_phase(spec.id, Phase::Frozen).await;
+    let spec = frozen(&running).await;
     let router = Router::new(&running.keeper);
     let asks = (0..50).map(|_| router.ask(spec.id, Intent::Background, 1_000));
     let grants = join_all(asks).await;
@@ -34,8 +33,7 @@ async fn a_frozen_one_is_thawed_once_for_all_who_ask() {
 async fn one_that_answers_is_thawed_whatever_the_engine_is_still_at() {
     let world = World::new();
     let running = world.keeper(RULES);
-    let spec = ready(&running).await;
-    running.until_phase(spec.id, Phase::Frozen).await;
+    let spec = frozen(&running).await;
     let thawed_after = Some(Duration::from_millis(5));
     world.engine.script(spec.id, Script { thawed_after, ..Script::default() });
     let router = Router::new(&running.keeper);
@@ -55,9 +53,8 @@ async fn one_that_answers_is_thawed_whatever_the_engine_is_still_at() {
 async fn a_thaw_that_outlasts_its_wake_still_counts_against_the_limit() {
     let world = World::new();
     let running = world.keeper(Rules { thaws: 1, ..RULES });
-    let (one, other) = (ready(&running).await, ready(&running).await);
+    let (one, other) = (frozen(&running).await, frozen(&running).await);
     for spec in [&one, &other] {
-        running.until_phase(spec.id, Phase::Frozen).await;
         let thawed_after = Some(Duration::from_millis(5));
         world.engine.script(spec.id, Script { thawed_after, ..Script::default() });
     }
@@ -73,14 +70,15 @@ async fn a_thaw_that_outlasts_its_wake_still_counts_against_the_limit() {
 async fn one_that_answers_and_then_could_not_be_thawed_is_looked_at_again() {
     let world = World::new();
     let running = world.keeper(RULES);
-    let spec = ready(&running).await;
-    running.until_phase(spec.id, Phase::Frozen).await;
+    let spec = frozen(&running).await;
     let thawed_after = Some(Duration::from_millis(5));
     let script = Script { thawed_after, refuses_thaw: true, ..Script::default() };
     world.engine.script(spec.id, script);
     let router = Router::new(&running.keeper);
     assert!(router.visit(spec.id).await.unwrap().woke);
-    running.until_phase(spec.id, Phase::Frozen).await;
+    // Long before anything else has it looked at, or freezes it.
+    let looked = running.until_phase(spec.id, Phase::Frozen);
+    tokio::time::timeout(Duration::from_secs(1), looked).await.expect("looked at at once");
     world.engine.script(spec.id, Script::default());
     assert!(router.visit(spec.id).await.unwrap().woke);
     assert_eq!(world.count(spec.id, "thaw"), 1);

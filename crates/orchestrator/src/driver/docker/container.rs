@@ -16,7 +16,6 @@ use protocol::id::labels;
 use protocol::spec::Spec;
 
 use super::engine::{ACT, LOOK, found, refusal, status, within};
-use super::network::Network;
 use super::{Docker, flags, on_disk};
 use crate::driver::{Code, Refusal, Run, STOP_PATIENCE, Seen};
 
@@ -77,17 +76,15 @@ impl Docker {
     }
 
     async fn ensure_once(&self, client: &Client, spec: &Spec) -> Result<Option<Seen>, Refusal> {
-        let (name, tag) = (spec.id.container(), self.house.image(spec));
-        let (container, image) = tokio::try_join!(
-            found(LOOK, client.inspect_container(&name, None)),
-            found(LOOK, client.inspect_image(tag)),
+        let name = spec.id.container();
+        let Some(container) = found(LOOK, client.inspect_container(&name, None)).await? else {
+            return self.make(client, spec).await;
+        };
+        let (image, network) = tokio::try_join!(
+            found(LOOK, client.inspect_image(self.house.image(spec))),
+            self.find_network(client, spec.id),
         )?;
         let image = image.and_then(|i| i.id);
-        let Some(container) = container else {
-            // Its network is met, if there is one, when it is made: an engine with hundreds of them is slow to look for one.
-            return self.make(client, spec, None).await;
-        };
-        let network = self.find_network(client, spec.id).await?;
         self.claim("container", &name, labels_of(&container), spec.id)?;
         let seen = self.seen(spec.id, &container, image.as_deref());
         let pinned = pinned_network(&container, spec.id);
@@ -108,7 +105,7 @@ impl Docker {
                     self.stop_container(spec.id).await?;
                 }
                 self.remove_container(client, &seen.container).await?;
-                self.make(client, spec, network).await
+                self.make(client, spec).await
             }
             Fate::Keep => {
                 if network.is_none() {
@@ -125,21 +122,8 @@ impl Docker {
     }
 
     /// The network beside the rest: it is what takes longest. `None` when the name is taken by now.
-    async fn make(
-        &self,
-        client: &Client,
-        spec: &Spec,
-        network: Option<Network>,
-    ) -> Result<Option<Seen>, Refusal> {
-        let network = async {
-            match network {
-                Some(network) if network.fits => return Ok(network.id),
-                // Nothing is in it: its container is gone.
-                Some(_) => self.remove_networks(client, spec.id).await?,
-                None => {}
-            }
-            self.make_network(client, spec.id).await
-        };
+    async fn make(&self, client: &Client, spec: &Spec) -> Result<Option<Seen>, Refusal> {
+        let network = self.make_network(client, spec.id);
         let container = async {
             self.make_volumes(client, spec.id).await?;
             self.make_container(client, spec).await

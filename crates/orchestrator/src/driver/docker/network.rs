@@ -130,7 +130,8 @@ impl Docker {
         network.map(|n| self.claim_network(n, id)).transpose()
     }
 
-    /// The id of the tenant's network, made unless it exists.
+    /// The id of the tenant's network, made unless one that fits exists: which is met in the making, because an engine
+    /// with hundreds of networks is slow to look for one. Nobody may be in one that does not fit.
     pub(super) async fn make_network(
         &self,
         client: &Client,
@@ -156,7 +157,6 @@ impl Docker {
             }
             match self.find_network(client, id).await? {
                 Some(network) if network.fits => return Ok(network.id),
-                // Nothing is in it: whoever makes one has no container.
                 Some(_) => {
                     self.remove_networks(client, id).await?;
                     continue;
@@ -188,14 +188,14 @@ impl Docker {
     ) -> Result<(), Refusal> {
         for network in self.networks_of(client, id).await? {
             let inspected = found(LOOK, client.inspect_network(&network, None)).await?;
-            let inspected = inspected.unwrap_or_default();
-            for container in inspected.containers.clone().unwrap_or_default().into_keys() {
+            let NetworkInspect { containers, ipam, .. } = inspected.unwrap_or_default();
+            for container in containers.unwrap_or_default().into_keys() {
                 let leave =
                     bollard::models::NetworkDisconnectRequest { container, force: Some(true) };
                 found(ACT, client.disconnect_network(&network, leave)).await?;
             }
             found(ACT, client.remove_network(&network)).await?;
-            self.subnets.free(&of(inspected.ipam).collect::<Vec<_>>());
+            self.subnets.free(&of(ipam).collect::<Vec<_>>());
         }
         Ok(())
     }

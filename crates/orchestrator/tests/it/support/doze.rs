@@ -69,6 +69,12 @@ pub(crate) async fn ready(running: &Running) -> Spec {
     spec
 }
 
+pub(crate) async fn frozen(running: &Running) -> Spec {
+    let spec = ready(running).await;
+    running.until_phase(spec.id, Phase::Frozen).await;
+    spec
+}
+
 pub(crate) async fn asleep(running: &Running) -> Spec {
     let spec = ready(running).await;
     running.until_phase(spec.id, Phase::Sleeping).await;
