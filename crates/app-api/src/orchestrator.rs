@@ -6,22 +6,22 @@ use axum::body::Body;
 use axum::http::Method;
 use futures_util::future::BoxFuture;
 use protocol::TenantId;
-use protocol::orchestrator::{Apply, Observed};
-use protocol::sleep::{Sleep, SleepList};
+use protocol::orchestrator::{ApplyRequest, ObservedTenant};
+use protocol::sleep::{SleepStatus, SleepStatusList};
 use protocol::watch::Message;
 use serde::de::IgnoredAny;
 use service::client::{CallError, Client};
 use service::watch::{WatchEnded, follow};
 
 /// Who listens to a watch.
-pub type Listener<'a> = &'a (dyn Fn(Message<Observed>) + Send + Sync);
+pub type Listener<'a> = &'a (dyn Fn(Message<ObservedTenant>) + Send + Sync);
 
 pub trait Orchestrator: Send + Sync + 'static {
     fn apply<'a>(
         &'a self,
         id: TenantId,
-        apply: &'a Apply,
-    ) -> BoxFuture<'a, Result<Observed, CallError>>;
+        apply: &'a ApplyRequest,
+    ) -> BoxFuture<'a, Result<ObservedTenant, CallError>>;
 
     /// Begun once this returns; what comes of it is told by the watch.
     fn wake(&self, id: TenantId) -> BoxFuture<'_, Result<(), CallError>>;
@@ -33,10 +33,10 @@ pub trait Orchestrator: Send + Sync + 'static {
     fn remove(&self, id: TenantId) -> BoxFuture<'_, Result<(), CallError>>;
 
     /// Why it is awake or asleep, now. Asking keeps nobody awake.
-    fn sleep(&self, id: TenantId) -> BoxFuture<'_, Result<Sleep, CallError>>;
+    fn sleep(&self, id: TenantId) -> BoxFuture<'_, Result<SleepStatus, CallError>>;
 
     /// The same of all tenants.
-    fn sleeps(&self) -> BoxFuture<'_, Result<SleepList, CallError>>;
+    fn sleeps(&self) -> BoxFuture<'_, Result<SleepStatusList, CallError>>;
 
     /// `query` as the orchestrator takes it.
     fn logs<'a>(&'a self, id: TenantId, query: &'a str) -> BoxFuture<'a, Result<Body, CallError>>;
@@ -65,8 +65,8 @@ impl Orchestrator for Remote {
     fn apply<'a>(
         &'a self,
         id: TenantId,
-        apply: &'a Apply,
-    ) -> BoxFuture<'a, Result<Observed, CallError>> {
+        apply: &'a ApplyRequest,
+    ) -> BoxFuture<'a, Result<ObservedTenant, CallError>> {
         Box::pin(async move {
             let path = format!("/v1/tenants/{id}");
             self.client.call(Method::PUT, &path, Some(apply), START).await
@@ -100,14 +100,14 @@ impl Orchestrator for Remote {
         })
     }
 
-    fn sleep(&self, id: TenantId) -> BoxFuture<'_, Result<Sleep, CallError>> {
+    fn sleep(&self, id: TenantId) -> BoxFuture<'_, Result<SleepStatus, CallError>> {
         Box::pin(async move {
             let path = format!("/v1/tenants/{id}/sleep");
             self.client.call(Method::GET, &path, None::<&()>, HEAD).await
         })
     }
 
-    fn sleeps(&self) -> BoxFuture<'_, Result<SleepList, CallError>> {
+    fn sleeps(&self) -> BoxFuture<'_, Result<SleepStatusList, CallError>> {
         Box::pin(async move { self.client.call(Method::GET, "/v1/sleep", None::<&()>, HEAD).await })
     }
 

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use protocol::TenantId;
-use protocol::sleep::Sleep;
+use protocol::sleep::SleepStatus;
 use service::client::CallError;
 use tokio::time::timeout;
 
@@ -15,13 +15,13 @@ use crate::db::tenant::Tenant;
 /// Somebody waits for a page meanwhile.
 const PATIENCE: Duration = Duration::from_millis(300);
 
-pub async fn of(app: &App, tenant: &Tenant) -> Option<Sleep> {
+pub async fn of(app: &App, tenant: &Tenant) -> Option<SleepStatus> {
     tenant.container_id.as_ref()?;
     soon(app, app.orchestrator.sleep(tenant.tenant_id())).await
 }
 
 /// Of those among `tenants` that it is known of.
-pub async fn of_all(app: &App, tenants: &[Tenant]) -> HashMap<TenantId, Sleep> {
+pub async fn of_all(app: &App, tenants: &[Tenant]) -> HashMap<TenantId, SleepStatus> {
     if tenants.iter().all(|tenant| tenant.container_id.is_none()) {
         return HashMap::new();
     }

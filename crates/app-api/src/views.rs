@@ -1,7 +1,7 @@
 //! What leaves: rows as their readers see them.
 
 use chrono::SecondsFormat;
-use protocol::sleep::{LastWake, Sleep};
+use protocol::sleep::{LastWake, SleepStatus};
 use protocol::{Timestamp, control};
 
 use crate::app::App;
@@ -9,7 +9,7 @@ use crate::db::tenant::Tenant;
 use crate::db::user::User;
 
 /// `sleep`: what the orchestrator says of it at this moment, if it does.
-pub fn tenant(app: &App, tenant: &Tenant, sleep: Option<Sleep>) -> control::Tenant {
+pub fn tenant(app: &App, tenant: &Tenant, sleep: Option<SleepStatus>) -> control::Tenant {
     let (awake_because, asleep_because, times, last_wake) = match sleep {
         Some(s) => (s.awake_because, s.asleep_because, (s.freezes_at, s.sleeps_at), s.last_wake),
         None => (Vec::new(), None, (None, None), None),

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use nix::libc;
-use protocol::busy::{BusyList, may_be_said};
+use protocol::busy::{BusyList, is_printable};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
@@ -71,7 +71,7 @@ fn bounded(BusyList { mut busy }: BusyList) -> BusyList {
     busy.sort_by_key(|busy| std::cmp::Reverse(busy.until));
     busy.truncate(ENTRIES);
     for busy in &mut busy {
-        busy.reason = busy.reason.chars().filter(|c| may_be_said(*c)).take(REASON).collect();
+        busy.reason = busy.reason.chars().filter(|c| is_printable(*c)).take(REASON).collect();
     }
     BusyList { busy }
 }
@@ -79,7 +79,7 @@ fn bounded(BusyList { mut busy }: BusyList) -> BusyList {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use protocol::busy::{Busy, Owner};
+    use protocol::busy::{Busy, BusyOwner};
     use std::path::PathBuf;
     use tokio::net::UnixListener;
 
@@ -141,7 +141,7 @@ mod tests {
     fn nobody_fills_our_memory_or_pages_with_reasons() {
         let busy = |until: i64| Busy {
             reason: "\u{1b}[31m\u{202e}".to_owned() + &"x".repeat(300),
-            owner: Owner::Agent,
+            owner: BusyOwner::Agent,
             until: chrono::DateTime::from_timestamp(until, 0).unwrap(),
         };
         let list = bounded(BusyList { busy: (0..100).map(busy).collect() });

@@ -155,7 +155,7 @@ mod lenient {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use protocol::sleep::{Depth, Phases};
+    use protocol::sleep::{IdleState, WakePhases};
 
     struct Folder(PathBuf);
 
@@ -186,9 +186,9 @@ mod tests {
             asleep_because: Some("Nobody used it for 20 minutes.".to_owned()),
             last_wake: Some(LastWake {
                 at,
-                from: Depth::Sleeping,
+                from: IdleState::Sleeping,
                 total_ms: 300,
-                phases_ms: Phases { queue: 1, engine: 250, boot: 20, first_byte: None },
+                phases_ms: WakePhases { queue: 1, engine: 250, boot: 20, first_byte: None },
             }),
         }
     }

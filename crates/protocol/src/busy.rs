@@ -1,13 +1,13 @@
 //! Work inside a tenant that must not be put to sleep: a job, a cron run, an agent's session.
 //!
-//! Declared at core-back: by the core half over [`CORE_BUSY_SOCKET`](crate::inside::CORE_BUSY_SOCKET), by processes of
+//! BusyLease at core-back: by the core half over [`CORE_BUSY_SOCKET`](crate::inside::CORE_BUSY_SOCKET), by processes of
 //! `agent` over [`AGENT_BUSY_SOCKET`](crate::inside::AGENT_BUSY_SOCKET), which has a quota of its own. The socket says
 //! who asks; over the one that the edge uses none of this is served.
 //!
 //! | call | body → answer |
 //! |---|---|
-//! | `POST /busy` | [`Declare`] → 201 [`Declared`]; 429 `busy_quota` with too many alive |
-//! | `PUT /busy/{id}` | [`Renew`] → 200 [`Declared`]; 404 `busy_ended` once it ran out |
+//! | `POST /busy` | [`DeclareBusy`] → 201 [`BusyLease`]; 429 `busy_quota` with too many alive |
+//! | `PUT /busy/{id}` | [`RenewBusy`] → 200 [`BusyLease`]; 404 `busy_ended` once it ran out |
 //! | `DELETE /busy/{id}` | → 204, also when it ran out |
 //! | `GET /busy` | → 200 [`BusyList`]; all that the orchestrator's socket answers |
 //!
@@ -23,23 +23,23 @@ use crate::Timestamp;
 pub const MAX_TTL_SECONDS: u32 = 900;
 
 /// No control characters, and none that show nothing but turn around, hide or break what stands beside them.
-pub fn may_be_said(c: char) -> bool {
+pub fn is_printable(c: char) -> bool {
     let hides = matches!(c,
         '\u{ad}' | '\u{180e}' | '\u{200b}'..='\u{200d}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
         | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}');
-    !c.is_control() && !turns_around(c) && !hides
+    !c.is_control() && !is_direction_mark(c) && !hides
 }
 
 /// A mark of direction, or a separator of lines: it moves what stands beside it on a page.
-pub fn turns_around(c: char) -> bool {
+pub fn is_direction_mark(c: char) -> bool {
     matches!(c,
         '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Declare {
-    /// For a person: 1 to 200 characters, each of which [may be said](may_be_said).
+pub struct DeclareBusy {
+    /// For a person: 1 to 200 characters, each of which [may be said](is_printable).
     pub reason: String,
     /// 1 to [`MAX_TTL_SECONDS`].
     pub ttl_seconds: u32,
@@ -47,12 +47,12 @@ pub struct Declare {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Renew {
+pub struct RenewBusy {
     pub ttl_seconds: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Declared {
+pub struct BusyLease {
     pub id: Uuid,
     #[serde(flatten)]
     pub busy: Busy,
@@ -61,14 +61,14 @@ pub struct Declared {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Busy {
     pub reason: String,
-    pub owner: Owner,
+    pub owner: BusyOwner,
     pub until: Timestamp,
 }
 
 /// Which half declared it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Owner {
+pub enum BusyOwner {
     Core,
     Agent,
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::sleep::{Depth, Phases};
+use crate::sleep::{IdleState, WakePhases};
 use crate::spec::{Desired, Limits, Policy, WakeOn};
 use crate::{Slug, State, TenantId};
 
@@ -84,9 +84,9 @@ pub struct Tenant {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastWake {
     pub at: String,
-    pub from: Depth,
+    pub from: IdleState,
     pub total_ms: u32,
-    pub phases_ms: Phases,
+    pub phases_ms: WakePhases,
 }
 
 /// A [`Policy`] that leaves nothing open. 0 seconds is never, for `max_awake_seconds` no limit.

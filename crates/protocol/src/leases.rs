@@ -6,10 +6,10 @@
 //!
 //! | call | body → answer |
 //! |---|---|
-//! | `POST /v1/leases` | [`Ask`] → 200 [`Grant`]; a frozen or sleeping tenant is woken first; otherwise a problem, its code one of [`code`] |
-//! | `POST /v1/leases/renew` | [`Renew`] → 200 [`Renewed`]; 503 `not_listed` while the orchestrator does not know its tenants yet, which ends no lease |
-//! | `POST /v1/leases/release` | [`Release`] → 204, also for leases that ran out |
-//! | `GET /v1/leases/{tenant}/progress` | → NDJSON of [`Progress`], one a change, until `ready` or `failed`; wakes nobody |
+//! | `POST /v1/leases` | [`LeaseRequest`] → 200 [`LeaseGrant`]; a frozen or sleeping tenant is woken first; otherwise a problem, its code one of [`code`] |
+//! | `POST /v1/leases/renew` | [`RenewRequest`] → 200 [`RenewResponse`]; 503 `not_listed` while the orchestrator does not know its tenants yet, which ends no lease |
+//! | `POST /v1/leases/release` | [`ReleaseRequest`] → 204, also for leases that ran out |
+//! | `GET /v1/leases/{tenant}/progress` | → NDJSON of [`WakeProgress`], one a change, until `ready` or `failed`; wakes nobody |
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -35,12 +35,12 @@ pub mod code {
     /// 503 + `Retry-After`: too many wait already.
     pub const WAKE_QUEUE_FULL: &str = "wake_queue_full";
     /// 502: it was woken and did not get ready. `detail` is the reason in the engine's words, for its owner and nobody
-    /// else; `errors` says in `code` of the field `wake` which kind of failure it was: one of [`super::failure`].
+    /// else; `errors` says in `code` of the field `wake` which kind of wake_failure it was: one of [`super::wake_failure`].
     pub const WAKE_FAILED: &str = "wake_failed";
 }
 
 /// How a wake failed, as strangers may know it.
-pub mod failure {
+pub mod wake_failure {
     /// The field of the problem that says it.
     pub const FIELD: &str = "wake";
     /// The engine did not start it.
@@ -52,7 +52,7 @@ pub mod failure {
 }
 
 /// How many are before one whose wake takes long, in a problem of [`code::WAKING`] or [`code::WAKE_QUEUE_FULL`].
-pub mod place {
+pub mod queue_position {
     use crate::Problem;
 
     /// The field of the problem that says it: the number is the message.
@@ -68,7 +68,7 @@ pub mod place {
 /// How a request relates to a *sleeping* tenant. A frozen one wakes for either.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Intent {
+pub enum RequestIntent {
     /// Somebody wants the tenant now: a page navigation, a client that is no browser, a call with `Authorization`.
     Visit,
     /// It happened to be sent: a poll, a reconnect, a prefetch, a probe.
@@ -77,19 +77,19 @@ pub enum Intent {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Ask {
+pub struct LeaseRequest {
     pub tenant: TenantId,
     /// Which router process: made anew at each start.
     pub holder: Uuid,
     /// Grows with each ask of this holder for this tenant.
     pub number: u64,
-    pub intent: Intent,
+    pub intent: RequestIntent,
     /// How long the answer may take while the tenant is woken; at most 60,000.
     pub wait_ms: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Grant {
+pub struct LeaseGrant {
     pub tenant: TenantId,
     pub generation: i64,
     pub upstream: Upstream,
@@ -103,25 +103,25 @@ pub struct Grant {
 /// At most 1,000 leases a call.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Renew {
+pub struct RenewRequest {
     pub holder: Uuid,
-    pub leases: Vec<Used>,
+    pub leases: Vec<LeaseUsage>,
 }
 
 /// At most 1,000 leases a call.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Release {
+pub struct ReleaseRequest {
     pub holder: Uuid,
-    pub leases: Vec<Used>,
+    pub leases: Vec<LeaseUsage>,
 }
 
 /// What a lease was used for since it was last spoken of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Used {
+pub struct LeaseUsage {
     pub tenant: TenantId,
-    /// [`Ask::number`] of the newest grant: a release that a newer ask has overtaken ends nothing.
+    /// [`LeaseRequest::number`] of the newest grant: a release that a newer ask has overtaken ends nothing.
     pub number: u64,
     /// Since the last byte of the last request, or the last data of a tunnel; 0 while something is under way.
     pub idle_ms: u32,
@@ -136,13 +136,13 @@ pub struct Used {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Renewed {
+pub struct RenewResponse {
     /// In the order of the call.
-    pub leases: Vec<Standing>,
+    pub leases: Vec<RenewedLease>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Standing {
+pub struct RenewedLease {
     pub tenant: TenantId,
     /// `None`: it ran out, or its tenant is going: nothing more may be sent under it.
     pub expires_in_ms: Option<u32>,
@@ -150,8 +150,8 @@ pub struct Standing {
 
 /// Where a wake is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Progress {
-    pub step: Step,
+pub struct WakeProgress {
+    pub step: WakeStep,
     /// Wakes before this one, while `queued`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ahead: Option<u32>,
@@ -164,7 +164,7 @@ pub struct Progress {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Step {
+pub enum WakeStep {
     /// Nobody wakes it.
     Asleep,
     Queued,

@@ -2,11 +2,11 @@
 //!
 //! | call | body → answer |
 //! |---|---|
-//! | `PUT /v1/tenants/{id}` | [`Apply`] → 200 [`Observed`]: resources exist, container of this generation exists and, if asked, its start call has returned |
-//! | `POST /v1/tenants/{id}/stop` | → 200 [`Observed`] (404 when it does not exist) |
+//! | `PUT /v1/tenants/{id}` | [`ApplyRequest`] → 200 [`ObservedTenant`]: resources exist, container of this generation exists and, if asked, its start call has returned |
+//! | `POST /v1/tenants/{id}/stop` | → 200 [`ObservedTenant`] (404 when it does not exist) |
 //! | `DELETE /v1/tenants/{id}` | → 204, also when nothing was left |
-//! | `GET /v1/tenants` | → 200 [`ObservedList`] |
-//! | `GET /v1/tenants/watch` | → NDJSON of [`Message<Observed>`](crate::watch::Message) |
+//! | `GET /v1/tenants` | → 200 [`ObservedTenantList`] |
+//! | `GET /v1/tenants/watch` | → NDJSON of [`Message<ObservedTenant>`](crate::watch::Message) |
 //! | `GET /v1/tenants/{id}/logs?tail=&since=&follow=` | → `text/plain` |
 //! | `GET /v1/capacity` | → 200 [`Capacity`] |
 //!
@@ -21,7 +21,7 @@ use crate::{TenantId, Timestamp};
 /// Make it so: the tenant's resources as `spec` says, its container running or not.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Apply {
+pub struct ApplyRequest {
     pub spec: Spec,
     pub run: bool,
     /// End what runs now first, so that a start really happens (the owner's restart).
@@ -70,7 +70,7 @@ pub struct Exit {
 
 /// What is true of one tenant on the engine, now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Observed {
+pub struct ObservedTenant {
     pub id: TenantId,
     pub generation: i64,
     pub phase: Phase,
@@ -88,7 +88,7 @@ pub struct Observed {
     pub reason: Option<String>,
 }
 
-impl Keyed for Observed {
+impl Keyed for ObservedTenant {
     type Key = TenantId;
 
     fn key(&self) -> TenantId {
@@ -97,8 +97,8 @@ impl Keyed for Observed {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ObservedList {
-    pub tenants: Vec<Observed>,
+pub struct ObservedTenantList {
+    pub tenants: Vec<ObservedTenant>,
 }
 
 /// Room on the engine, shown before it runs out.

@@ -1,6 +1,6 @@
 //! Why a tenant is awake, why it slept, and how it woke: orchestrator → app-api → its owner.
 //!
-//! `GET /v1/tenants/{id}/sleep` → 200 [`Sleep`]; `GET /v1/sleep` → 200 [`SleepList`]. Asked for when somebody looks: it changes
+//! `GET /v1/tenants/{id}/sleep` → 200 [`SleepStatus`]; `GET /v1/sleep` → 200 [`SleepStatusList`]. Asked for when somebody looks: it changes
 //! with every request, so it is not part of what is watched.
 
 use serde::{Deserialize, Serialize};
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{TenantId, Timestamp};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sleep {
+pub struct SleepStatus {
     pub tenant: TenantId,
     /// Sentences for a person; empty while nothing but its idle time keeps it awake.
     pub awake_because: Vec<String>,
@@ -21,27 +21,27 @@ pub struct Sleep {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SleepList {
-    pub tenants: Vec<Sleep>,
+pub struct SleepStatusList {
+    pub tenants: Vec<SleepStatus>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastWake {
     pub at: Timestamp,
-    pub from: Depth,
+    pub from: IdleState,
     pub total_ms: u32,
-    pub phases_ms: Phases,
+    pub phases_ms: WakePhases,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Depth {
+pub enum IdleState {
     Frozen,
     Sleeping,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Phases {
+pub struct WakePhases {
     /// Behind other wakes.
     pub queue: u32,
     /// The engine's own call; of a thaw, as much as passed before the tenant answered.

@@ -79,7 +79,7 @@ pub struct Policy {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WakeOn {
-    /// What somebody wants now; see [`Intent::Visit`](crate::leases::Intent::Visit).
+    /// What somebody wants now; see [`Intent::Visit`](crate::leases::RequestIntent::Visit).
     #[default]
     Visits,
     /// Every request.

@@ -32,9 +32,9 @@ pub enum State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Event {
     /// The owner asked for it to run (start, restart, or a change that may cure an error).
-    RunAsked,
+    RunRequested,
     /// The owner asked for it to go.
-    DeleteAsked,
+    DeleteRequested,
     /// Seen: its container runs, its services not yet.
     Started,
     /// Seen: its own health answers.
@@ -55,7 +55,7 @@ pub enum Event {
 
 /// A move that makes no sense.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refused {
+pub struct InvalidTransition {
     pub state: State,
     pub event: Event,
 }
@@ -73,15 +73,15 @@ impl State {
     ];
 
     /// Where `event` leads. A state that merely stays is `Ok(self)`; what makes no sense is refused.
-    pub fn next(self, event: Event) -> Result<Self, Refused> {
+    pub fn next(self, event: Event) -> Result<Self, InvalidTransition> {
         use {Event as E, State as S};
         match (self, event) {
-            (S::Deleting, E::DeleteAsked | E::Overdue) => Ok(S::Deleting),
-            (S::Deleting, _) => Err(Refused { state: self, event }),
-            (_, E::DeleteAsked) => Ok(S::Deleting),
+            (S::Deleting, E::DeleteRequested | E::Overdue) => Ok(S::Deleting),
+            (S::Deleting, _) => Err(InvalidTransition { state: self, event }),
+            (_, E::DeleteRequested) => Ok(S::Deleting),
 
-            (S::Provisioning | S::Stopped | S::Error, E::RunAsked) => Ok(S::Provisioning),
-            (S::Starting | S::Running | S::Frozen | S::Sleeping, E::RunAsked) => Ok(self),
+            (S::Provisioning | S::Stopped | S::Error, E::RunRequested) => Ok(S::Provisioning),
+            (S::Starting | S::Running | S::Frozen | S::Sleeping, E::RunRequested) => Ok(self),
 
             // Only readiness or its owner ends an error: each crash of a crash loop is a start, too.
             (S::Error, E::Started | E::Gone) => Ok(S::Error),
@@ -90,7 +90,7 @@ impl State {
 
             // What is seen is a level, not an edge: the readiness in between may have been missed. Only what
             // its owner stopped cannot have fallen asleep.
-            (S::Stopped, E::Froze | E::Slept) => Err(Refused { state: self, event }),
+            (S::Stopped, E::Froze | E::Slept) => Err(InvalidTransition { state: self, event }),
             (_, E::Froze) => Ok(S::Frozen),
             (_, E::Slept) => Ok(S::Sleeping),
             (_, E::Stopped) => Ok(S::Stopped),
@@ -101,7 +101,7 @@ impl State {
 
             (S::Provisioning | S::Starting, E::Overdue) => Ok(S::Error),
             (S::Running | S::Frozen | S::Sleeping | S::Stopped | S::Error, E::Overdue) => {
-                Err(Refused { state: self, event })
+                Err(InvalidTransition { state: self, event })
             }
         }
     }
@@ -160,8 +160,8 @@ mod tests {
     use super::*;
 
     const EVENTS: [Event; 10] = [
-        Event::RunAsked,
-        Event::DeleteAsked,
+        Event::RunRequested,
+        Event::DeleteRequested,
         Event::Started,
         Event::Ready,
         Event::Froze,

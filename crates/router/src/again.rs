@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::leases::Intent;
+use protocol::leases::RequestIntent;
 use protocol::orchestrator::Upstream;
 use proxy::{Fault, Verdict};
 use tokio::net::{TcpStream, UnixStream};
@@ -36,7 +36,7 @@ pub(crate) async fn again(
     let mut tables = thread.reader.tables.clone();
     tables.mark_unchanged();
     let mut lost = Some(old);
-    let intent = asked.intent.unwrap_or(Intent::Visit);
+    let intent = asked.intent.unwrap_or(RequestIntent::Visit);
     loop {
         let (number, left) = (thread.number, until(end).max(HEARD));
         match thread.leases.wait(tenant, number, intent, lost.take(), left).await {

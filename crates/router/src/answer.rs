@@ -2,7 +2,7 @@
 
 use protocol::Problem;
 use protocol::headers::REQUEST_ID;
-use protocol::leases::failure;
+use protocol::leases::wake_failure;
 use protocol::problem::CONTENT_TYPE;
 use proxy::{Answer, Fault, RequestHead};
 
@@ -125,11 +125,11 @@ fn of_refusal(refusal: &Refusal) -> Problem {
 
 /// A failed wake in words of ours: the keeper's own name paths, images and sockets, which are the owner's to know.
 pub(crate) fn why_not_woken(told: &Problem) -> &'static str {
-    let kind = told.errors.iter().find(|error| error.field == failure::FIELD);
+    let kind = told.errors.iter().find(|error| error.field == wake_failure::FIELD);
     match kind.map(|error| error.code.as_str()) {
-        Some(failure::REFUSED) => "It could not be started. Its owner can see why.",
-        Some(failure::DIED) => "It ended while it started. Its owner can see why.",
-        Some(failure::SLOW) => "It was started, and did not get ready in time.",
+        Some(wake_failure::REFUSED) => "It could not be started. Its owner can see why.",
+        Some(wake_failure::DIED) => "It ended while it started. Its owner can see why.",
+        Some(wake_failure::SLOW) => "It was started, and did not get ready in time.",
         _ => "It could not be woken. Its owner can see why.",
     }
 }

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use hyper::Method;
 use protocol::TenantId;
-use protocol::leases::{Ask, Grant, Intent, Release, Renew, Renewed, code, place};
+use protocol::leases::{
+    LeaseGrant, LeaseRequest, ReleaseRequest, RenewRequest, RenewResponse, RequestIntent, code,
+    queue_position,
+};
 use service::client::{CallError, Client};
 use uuid::Uuid;
 
@@ -30,11 +33,11 @@ impl Keeper {
         &self,
         tenant: TenantId,
         number: u64,
-        intent: Intent,
-    ) -> Result<Grant, CallError> {
-        let ask = Ask { tenant, holder: self.holder, number, intent, wait_ms: SLICE_MS };
+        intent: RequestIntent,
+    ) -> Result<LeaseGrant, CallError> {
+        let ask = LeaseRequest { tenant, holder: self.holder, number, intent, wait_ms: SLICE_MS };
         let patience = Duration::from_millis(SLICE_MS.into()) + PATIENCE;
-        let grant: Grant =
+        let grant: LeaseGrant =
             self.client.call(Method::POST, "/v1/leases", Some(&ask), patience).await?;
         match grant.tenant == tenant {
             true => Ok(grant),
@@ -42,18 +45,18 @@ impl Keeper {
         }
     }
 
-    pub(crate) async fn renew(&self, renew: &Renew) -> Result<Renewed, CallError> {
+    pub(crate) async fn renew(&self, renew: &RenewRequest) -> Result<RenewResponse, CallError> {
         self.client.call(Method::POST, "/v1/leases/renew", Some(renew), PATIENCE).await
     }
 
     /// Whether anybody is there.
-    pub(crate) async fn listen(&self) -> Result<Renewed, CallError> {
-        let nothing = Renew { holder: self.holder, leases: Vec::new() };
+    pub(crate) async fn listen(&self) -> Result<RenewResponse, CallError> {
+        let nothing = RenewRequest { holder: self.holder, leases: Vec::new() };
         self.client.call(Method::POST, "/v1/leases/renew", Some(&nothing), HERE).await
     }
 
     /// A release that does not arrive is no loss: the lease runs out.
-    pub(crate) async fn release(&self, release: &Release) {
+    pub(crate) async fn release(&self, release: &ReleaseRequest) {
         let path = "/v1/leases/release";
         let said = self.client.call::<()>(Method::POST, path, Some(release), PATIENCE).await;
         if let Err(error) = said {
@@ -84,10 +87,10 @@ pub(crate) fn meaning(error: &CallError) -> Meaning {
         code::STOPPED => Refusal::Stopped,
         code::NOT_RUNNING | code::NO_SUCH_TENANT => Refusal::NotRunning,
         code::WAKE_REQUIRED => Refusal::WakeRequired,
-        code::WAKING => Refusal::Waking { ahead: place::told(problem) },
-        code::WAKE_QUEUE_FULL => Refusal::QueueFull { ahead: place::told(problem) },
+        code::WAKING => Refusal::Waking { ahead: queue_position::told(problem) },
+        code::WAKE_QUEUE_FULL => Refusal::QueueFull { ahead: queue_position::told(problem) },
         code::WAKE_FAILED => Refusal::Failed(answer::why_not_woken(problem).into()),
-        // `leaving`, `not_listed`, and whatever stands in its place.
+        // `leaving`, `not_listed`, and whatever stands in its queue_position.
         _ if matches!(problem.status, 502..=504) => return Meaning::Nobody,
         _ => return Meaning::Fault,
     })
@@ -125,7 +128,11 @@ mod tests {
             ("waking", Refusal::Waking { ahead: Some(3) }),
             ("wake_queue_full", Refusal::QueueFull { ahead: Some(3) }),
         ] {
-            let problem = Problem::new(503, code, "", "").field(place::FIELD, place::CODE, "3");
+            let problem = Problem::new(503, code, "", "").field(
+                queue_position::FIELD,
+                queue_position::CODE,
+                "3",
+            );
             let refused = CallError::Refused(Box::new(problem));
             assert_eq!(meaning(&refused), Meaning::Refused(refusal));
         }

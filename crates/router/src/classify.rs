@@ -1,6 +1,6 @@
 //! Who may wake a sleeping tenant, and who is shown a page while it wakes. Pure.
 
-use protocol::leases::Intent;
+use protocol::leases::RequestIntent;
 
 /// What is looked at of a request.
 pub(crate) struct Asked<'a, G> {
@@ -13,14 +13,14 @@ pub(crate) struct Asked<'a, G> {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Class {
-    pub(crate) intent: Intent,
+    pub(crate) intent: RequestIntent,
     /// Somebody goes to a page: nothing is lost when a page of ours comes in between.
     pub(crate) navigates: bool,
 }
 
-const BACKGROUND: Class = Class { intent: Intent::Background, navigates: false };
-const VISIT: Class = Class { intent: Intent::Visit, navigates: false };
-const NAVIGATION: Class = Class { intent: Intent::Visit, navigates: true };
+const BACKGROUND: Class = Class { intent: RequestIntent::Background, navigates: false };
+const VISIT: Class = Class { intent: RequestIntent::Visit, navigates: false };
+const NAVIGATION: Class = Class { intent: RequestIntent::Visit, navigates: true };
 
 /// What monitors ask for, here and elsewhere.
 const HEALTH: &[&str] = &[
@@ -66,7 +66,7 @@ where
     match class {
         // What a form sends would not be sent again by a page that moves on.
         Class { navigates: true, .. } if *method != "GET" => VISIT,
-        Class { intent: Intent::Background, .. } if has("authorization") => VISIT,
+        Class { intent: RequestIntent::Background, .. } if has("authorization") => VISIT,
         class => class,
     }
 }

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use protocol::Problem;
 use protocol::headers::REQUEST_ID;
-use protocol::leases::Intent;
+use protocol::leases::RequestIntent;
 use proxy::{Answer, Decision, Fault, Peer, Policy, RequestHead, Verdict, Whose};
 
 use crate::answer::{self, Form};
@@ -145,7 +145,7 @@ impl Gate {
                 Ok(Decision::Now(Verdict::Stream(answer, events)))
             }
             "GET" | "HEAD" | "POST" => {
-                if classify::classify(&of(head)).intent == Intent::Visit
+                if classify::classify(&of(head)).intent == RequestIntent::Visit
                     && thread.retries.may(tenant, clock::now())
                 {
                     thread.leases.wake(tenant);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use lease::{Holder, Millis, Moment};
 use protocol::TenantId;
-use protocol::leases::{Intent, Used};
+use protocol::leases::{LeaseUsage, RequestIntent};
 
 use crate::clock;
 use crate::leases::{Outcome, Refusal, Waiter};
@@ -19,7 +19,7 @@ pub(crate) struct Held {
     former: Vec<Arc<Tenure>>,
     pub(crate) linger: Millis,
     /// The one ask that is under way, whoever waits for it.
-    pub(crate) asking: Option<Intent>,
+    pub(crate) asking: Option<RequestIntent>,
     pub(crate) asked: Moment,
     pub(crate) waiters: Vec<Waiter>,
     /// Nobody was there to be asked: when to ask again for those who wait.
@@ -92,7 +92,7 @@ impl Held {
     }
 
     /// Gives the lease back, unless it was used since it was `seen` unused.
-    pub(crate) fn give_back(&mut self, tenant: TenantId, seen: &Usage) -> Option<Used> {
+    pub(crate) fn give_back(&mut self, tenant: TenantId, seen: &Usage) -> Option<LeaseUsage> {
         let tenure = self.tenure.as_ref()?;
         tenure.set_until(Moment(0));
         let usage = self.usage();
@@ -105,13 +105,13 @@ impl Held {
         Some(self.used(tenant, number, &usage))
     }
 
-    pub(crate) fn used(&self, tenant: TenantId, number: u64, usage: &Usage) -> Used {
+    pub(crate) fn used(&self, tenant: TenantId, number: u64, usage: &Usage) -> LeaseUsage {
         let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         let idle = match usage.requests {
             0 => clock::now().since(usage.last),
             _ => 0,
         };
-        Used {
+        LeaseUsage {
             tenant,
             number,
             idle_ms: u32::try_from(idle).unwrap_or(u32::MAX),

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use lease::{Call, Due, Millis, Moment, Terms};
 use protocol::TenantId;
-use protocol::leases::{Grant, Intent, Release, Renew, Renewed, Used};
+use protocol::leases::{
+    LeaseGrant, LeaseUsage, ReleaseRequest, RenewRequest, RenewResponse, RequestIntent,
+};
 use service::client::CallError;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -41,9 +43,17 @@ pub(crate) struct Keeping {
 
 /// What came back.
 enum Said {
-    Asked { tenant: TenantId, call: Call, intent: Intent, answer: Result<Grant, CallError> },
-    Renewed { calls: Vec<(TenantId, Call)>, answer: Result<Renewed, CallError> },
-    Listened(Result<Renewed, CallError>),
+    Asked {
+        tenant: TenantId,
+        call: Call,
+        intent: RequestIntent,
+        answer: Result<LeaseGrant, CallError>,
+    },
+    Renewed {
+        calls: Vec<(TenantId, Call)>,
+        answer: Result<RenewResponse, CallError>,
+    },
+    Listened(Result<RenewResponse, CallError>),
     Released,
 }
 
@@ -113,7 +123,7 @@ impl Keeping {
                 () = stop.cancelled() => break,
             }
         }
-        let all: Vec<Used> = self
+        let all: Vec<LeaseUsage> = self
             .tenants
             .iter_mut()
             .filter_map(|(tenant, held)| {
@@ -152,7 +162,9 @@ impl Keeping {
             _ if runs => None,
             Some((until, reason)) if *until > now => Some(Refusal::Failed(reason.clone())),
             _ if held.absent > now => Some(Refusal::NotRunning),
-            _ if intent == Intent::Background && held.asleep > now => Some(Refusal::WakeRequired),
+            _ if intent == RequestIntent::Background && held.asleep > now => {
+                Some(Refusal::WakeRequired)
+            }
             Some(_) | None => None,
         };
         if let Some(refusal) = known {
@@ -183,7 +195,7 @@ impl Keeping {
         }
     }
 
-    fn ask(&mut self, tenant: TenantId, intent: Intent) {
+    fn ask(&mut self, tenant: TenantId, intent: RequestIntent) {
         let held = self.tenants.entry(tenant).or_default();
         (held.asking, held.asked, held.again) = (Some(intent), clock::now(), None);
         let call = held.holder.ask(held.asked);
@@ -233,7 +245,7 @@ impl Keeping {
         }
     }
 
-    fn granted(&mut self, call: Call, grant: &Grant) {
+    fn granted(&mut self, call: Call, grant: &LeaseGrant) {
         self.heard();
         let tenant = grant.tenant;
         let tenure = self.directory.settle(tenant, grant.generation, &grant.upstream);
@@ -266,7 +278,7 @@ impl Keeping {
         self.look_by(clock::now().plus(BREATH));
     }
 
-    fn refused(&mut self, tenant: TenantId, call: Call, intent: Intent, error: &CallError) {
+    fn refused(&mut self, tenant: TenantId, call: Call, intent: RequestIntent, error: &CallError) {
         let now = clock::now();
         let refusal = match asking::meaning(error) {
             Meaning::Refused(refusal) => {
@@ -289,9 +301,10 @@ impl Keeping {
         match &refusal {
             Refusal::WakeRequired => {
                 held.asleep = now.plus(ASLEEP);
-                let (visits, others): (Vec<_>, _) = std::mem::take(&mut held.waiters)
-                    .into_iter()
-                    .partition(|w| w.intent == Intent::Visit && intent == Intent::Background);
+                let (visits, others): (Vec<_>, _) =
+                    std::mem::take(&mut held.waiters).into_iter().partition(|w| {
+                        w.intent == RequestIntent::Visit && intent == RequestIntent::Background
+                    });
                 held.waiters = others;
                 held.refuse(&refusal);
                 held.waiters = visits;
@@ -323,10 +336,10 @@ impl Keeping {
     fn ask_again(&mut self, tenant: TenantId) {
         let Some(held) = self.tenants.get_mut(&tenant) else { return };
         held.waiters.retain(|waiter| !waiter.reply.is_closed());
-        let visits = held.waiters.iter().any(|waiter| waiter.intent == Intent::Visit);
+        let visits = held.waiters.iter().any(|waiter| waiter.intent == RequestIntent::Visit);
         held.again = None;
         if !held.waiters.is_empty() && held.asking.is_none() {
-            self.ask(tenant, if visits { Intent::Visit } else { Intent::Background });
+            self.ask(tenant, if visits { RequestIntent::Visit } else { RequestIntent::Background });
         }
     }
 
@@ -358,7 +371,7 @@ impl Keeping {
             let (calls, leases): (Vec<_>, Vec<_>) = batch.iter().cloned().unzip();
             let keeper = self.keeper.clone();
             self.calls.spawn(async move {
-                let renew = Renew { holder: keeper.holder, leases };
+                let renew = RenewRequest { holder: keeper.holder, leases };
                 Said::Renewed { calls, answer: keeper.renew(&renew).await }
             });
         }
@@ -367,9 +380,9 @@ impl Keeping {
         self.due = self.next_deadline();
     }
 
-    fn release(&mut self, leases: Vec<Used>) {
+    fn release(&mut self, leases: Vec<LeaseUsage>) {
         for batch in leases.chunks(BATCH) {
-            let release = Release { holder: self.keeper.holder, leases: batch.to_vec() };
+            let release = ReleaseRequest { holder: self.keeper.holder, leases: batch.to_vec() };
             let keeper = self.keeper.clone();
             self.calls.spawn(async move {
                 keeper.release(&release).await;

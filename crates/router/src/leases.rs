@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use lease::{Millis, Moment};
 use protocol::TenantId;
-use protocol::leases::Intent;
+use protocol::leases::RequestIntent;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use crate::clock;
@@ -73,7 +73,7 @@ type Thaws = HashMap<(usize, TenantId), watch::Receiver<Option<Result<Arc<Tenure
 /// A request that wants a tenant.
 pub(crate) struct Want {
     pub(crate) tenant: TenantId,
-    pub(crate) intent: Intent,
+    pub(crate) intent: RequestIntent,
     /// This one was leased, and worthless.
     pub(crate) lost: Option<Arc<Tenure>>,
     /// Its sender knows that the last wake failed.
@@ -87,7 +87,7 @@ pub(crate) struct Want {
 pub(crate) struct Waiter {
     /// The thread that will send the request.
     pub(crate) thread: usize,
-    pub(crate) intent: Intent,
+    pub(crate) intent: RequestIntent,
     pub(crate) reply: oneshot::Sender<Outcome>,
 }
 
@@ -162,7 +162,7 @@ impl Leases {
         &self,
         tenant: TenantId,
         thread: usize,
-        intent: Intent,
+        intent: RequestIntent,
         lost: Option<Arc<Tenure>>,
         patience: Duration,
     ) -> Outcome {
@@ -197,7 +197,7 @@ impl Leases {
                 let (tell, told) = watch::channel(None);
                 let leases = self.clone();
                 tokio::spawn(async move {
-                    let intent = Intent::Background;
+                    let intent = RequestIntent::Background;
                     let outcome = leases.wait(tenant, thread, intent, None, patience).await;
                     leases.room.thaws().remove(&(thread, tenant));
                     tell.send_replace(Some(match outcome {
@@ -215,7 +215,7 @@ impl Leases {
 
     /// Somebody wants it, and comes back by himself: where there is no place for it now, then.
     pub(crate) fn wake(&self, tenant: TenantId) {
-        let intent = Intent::Visit;
+        let intent = RequestIntent::Visit;
         let Ok(place) = self.room.held.clone().try_acquire_owned() else { return };
         let place = Some(place);
         self.send(Want { tenant, intent, lost: None, insists: true, place, waiter: None });
@@ -224,7 +224,7 @@ impl Leases {
     /// Somebody else answered in its place. Said again at the next answer where there is no place for it now.
     pub(crate) fn lost(&self, tenure: &Arc<Tenure>) {
         let (tenant, lost) = (tenure.tenant, Some(tenure.clone()));
-        let intent = Intent::Background;
+        let intent = RequestIntent::Background;
         let Ok(place) = self.room.held.clone().try_acquire_owned() else { return };
         let place = Some(place);
         self.send(Want { tenant, intent, lost, insists: false, place, waiter: None });
@@ -233,7 +233,7 @@ impl Leases {
     /// It is used without a lease: one is asked for as soon as there is somebody to ask.
     pub(crate) fn note(&self, tenure: &Tenure) {
         if tenure.make_known() || self.room.is_probe_due() {
-            let (tenant, intent) = (tenure.tenant, Intent::Background);
+            let (tenant, intent) = (tenure.tenant, RequestIntent::Background);
             let (lost, place, waiter) = (None, None, None);
             self.send(Want { tenant, intent, lost, insists: false, place, waiter });
         }
@@ -246,7 +246,7 @@ impl Leases {
         {
             return;
         }
-        let (tenant, intent) = (tenure.tenant, Intent::Background);
+        let (tenant, intent) = (tenure.tenant, RequestIntent::Background);
         let Ok(place) = self.room.held.clone().try_acquire_owned() else { return };
         let (lost, place, waiter) = (None, Some(place), None);
         self.send(Want { tenant, intent, lost, insists: false, place, waiter });
@@ -323,7 +323,7 @@ mod tests {
         let tenant = TenantId::new(uuid::Uuid::from_u128(1));
         for ahead in [None, Some(4), None] {
             leases.room.set_place(tenant, ahead);
-            let wait = leases.wait(tenant, 0, Intent::Visit, None, Duration::from_millis(1));
+            let wait = leases.wait(tenant, 0, RequestIntent::Visit, None, Duration::from_millis(1));
             let outcome = runtime.block_on(wait);
             assert!(
                 matches!(outcome, Outcome::Refused(Refusal::Waking { ahead: told }) if told == ahead)

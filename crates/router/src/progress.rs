@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http_body_util::BodyExt as _;
 use protocol::TenantId;
-use protocol::leases::{Progress, Step};
+use protocol::leases::{WakeProgress, WakeStep};
 use service::client::Client;
 use tokio::sync::{mpsc, watch};
 
@@ -170,12 +170,12 @@ async fn read(client: &Client, tenant: TenantId, told: &watch::Sender<Told>) {
         held.extend_from_slice(&data);
         while let Some(end) = memchr::memchr(b'\n', &held) {
             let line: Vec<u8> = held.drain(..=end).collect();
-            let Ok(progress) = serde_json::from_slice::<Progress>(&line) else { continue };
+            let Ok(progress) = serde_json::from_slice::<WakeProgress>(&line) else { continue };
             told.send_modify(|told| told.event = Some(event(&progress)));
             match progress.step {
                 // Nobody wakes it: no page is to look at that.
-                Step::Asleep | Step::Ready | Step::Failed => return,
-                Step::Queued | Step::Starting | Step::Booting => {}
+                WakeStep::Asleep | WakeStep::Ready | WakeStep::Failed => return,
+                WakeStep::Queued | WakeStep::Starting | WakeStep::Booting => {}
             }
         }
         if held.len() > LINE_LIMIT {
@@ -185,8 +185,8 @@ async fn read(client: &Client, tenant: TenantId, told: &watch::Sender<Told>) {
 }
 
 /// The reason stays here: the page that a failed wake leads to says it.
-fn event(progress: &Progress) -> Vec<u8> {
-    let shown = Progress { reason: None, ..progress.clone() };
+fn event(progress: &WakeProgress) -> Vec<u8> {
+    let shown = WakeProgress { reason: None, ..progress.clone() };
     let data = serde_json::to_string(&shown).unwrap_or_default();
     format!("retry: 1000\nevent: progress\ndata: {data}\n\n").into_bytes()
 }
@@ -213,8 +213,8 @@ mod tests {
 
     #[test]
     fn an_event_as_it_is_written() {
-        let progress = Progress {
-            step: Step::Queued,
+        let progress = WakeProgress {
+            step: WakeStep::Queued,
             ahead: Some(3),
             elapsed_ms: 120,
             reason: Some("a\nb".to_owned()),

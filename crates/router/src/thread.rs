@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use protocol::leases::Intent;
+use protocol::leases::RequestIntent;
 use protocol::{Domain, TenantId};
 use proxy::{Answer, Fault, Later, Verdict};
 use service::forwarded::{Origin, Trusted};
@@ -48,7 +48,7 @@ pub(crate) struct Asked {
     /// It asks to be shown something, and does nothing.
     pub(crate) is_get: bool,
     /// Of one that waited. Nobody reads it of one that finds a lease: that costs more than it is ever worth.
-    pub(crate) intent: Option<Intent>,
+    pub(crate) intent: Option<RequestIntent>,
     /// `None` over a unix socket.
     pub(crate) origin: Option<Origin>,
 }
@@ -75,7 +75,7 @@ impl Thread {
     pub(crate) fn wait(
         self: &Rc<Self>,
         entry: &Entry,
-        intent: Intent,
+        intent: RequestIntent,
         asked: Asked,
         page: Option<String>,
     ) -> Later<Passage> {

@@ -6,7 +6,9 @@
 use std::time::Duration;
 
 use protocol::Timestamp;
-use protocol::busy::{Busy, BusyList, Declare, Declared, MAX_TTL_SECONDS, Owner, may_be_said};
+use protocol::busy::{
+    Busy, BusyLease, BusyList, BusyOwner, DeclareBusy, MAX_TTL_SECONDS, is_printable,
+};
 use protocol::problem::FieldError;
 use uuid::Uuid;
 
@@ -59,10 +61,10 @@ struct Entry {
 
 impl Registry {
     /// To be asked before all else: may this half ask now?
-    pub fn admit(&mut self, owner: Owner, now: Moment) -> Result<(), Refused> {
+    pub fn admit(&mut self, owner: BusyOwner, now: Moment) -> Result<(), Refused> {
         match owner {
-            Owner::Core => return Ok(()),
-            Owner::Agent => {}
+            BusyOwner::Core => return Ok(()),
+            BusyOwner::Agent => {}
         }
         let paid_until = self.paid_until.max(now.steady);
         let credit = EVERY * (BURST - 1);
@@ -76,11 +78,11 @@ impl Registry {
 
     pub fn declare(
         &mut self,
-        owner: Owner,
+        owner: BusyOwner,
         id: Uuid,
-        wish: Declare,
+        wish: DeclareBusy,
         now: Moment,
-    ) -> Result<Declared, Refused> {
+    ) -> Result<BusyLease, Refused> {
         let ttl = ttl(wish.ttl_seconds);
         let faults: Vec<_> =
             reason_fault(&wish.reason).into_iter().chain(ttl.clone().err()).collect();
@@ -88,8 +90,8 @@ impl Registry {
         self.prune(now);
         let own = || self.all.iter().filter(|entry| entry.busy.owner == owner);
         let most = match owner {
-            Owner::Core => MOST_OF_CORE,
-            Owner::Agent => MOST_OF_AGENT,
+            BusyOwner::Core => MOST_OF_CORE,
+            BusyOwner::Agent => MOST_OF_AGENT,
         };
         if own().count() >= most {
             let first = own().map(|entry| entry.ends).min().unwrap_or_default();
@@ -97,33 +99,33 @@ impl Registry {
         }
         let busy = Busy { reason: wish.reason, owner, until: now.wall + ttl };
         self.all.push(Entry { id, busy: busy.clone(), ends: now.steady + ttl });
-        Ok(Declared { id, busy })
+        Ok(BusyLease { id, busy })
     }
 
     /// From now on it holds for this long, be that longer or shorter than before.
     pub fn renew(
         &mut self,
-        owner: Owner,
+        owner: BusyOwner,
         id: Uuid,
         ttl_seconds: u32,
         now: Moment,
-    ) -> Result<Declared, Refused> {
+    ) -> Result<BusyLease, Refused> {
         let ttl = ttl(ttl_seconds).map_err(|fault| Refused::Fields(vec![fault]))?;
         self.prune(now);
         let is_it = |entry: &&mut Entry| entry.id == id && entry.busy.owner == owner;
         let entry = self.all.iter_mut().find(is_it).ok_or(Refused::Ended)?;
         entry.ends = now.steady + ttl;
         entry.busy.until = now.wall + ttl;
-        Ok(Declared { id, busy: entry.busy.clone() })
+        Ok(BusyLease { id, busy: entry.busy.clone() })
     }
 
     /// Of what is not there, or another's, nothing happens.
-    pub fn withdraw(&mut self, owner: Owner, id: Uuid) {
+    pub fn withdraw(&mut self, owner: BusyOwner, id: Uuid) {
         self.all.retain(|entry| entry.id != id || entry.busy.owner != owner);
     }
 
     /// What is alive; of one half only where that is given.
-    pub fn list(&self, of: Option<Owner>, now: Moment) -> BusyList {
+    pub fn list(&self, of: Option<BusyOwner>, now: Moment) -> BusyList {
         let alive = self.all.iter().filter(|entry| entry.lives(now));
         let shown = alive.filter(|entry| of.is_none_or(|owner| entry.busy.owner == owner));
         BusyList { busy: shown.map(|entry| entry.busy.clone()).collect() }
@@ -150,7 +152,7 @@ fn ttl(seconds: u32) -> Result<Duration, FieldError> {
 
 fn reason_fault(reason: &str) -> Option<FieldError> {
     let length = reason.chars().count();
-    let holds = (1..=LONGEST_REASON).contains(&length) && reason.chars().all(may_be_said);
+    let holds = (1..=LONGEST_REASON).contains(&length) && reason.chars().all(is_printable);
     let rule = format!(
         "must be 1 to {LONGEST_REASON} characters, none of them a control or format character"
     );

@@ -1,7 +1,7 @@
 //! What an e-mail address, a name and a password must be. Pure.
 
 /// Why a field's value is refused.
-use protocol::busy::turns_around;
+use protocol::busy::is_direction_mark;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault {
@@ -43,7 +43,7 @@ pub fn name(text: &str) -> Result<String, Fault> {
     if name.chars().count() > NAME_LENGTH {
         return fault("too_long", "Use at most 100 characters.");
     }
-    if name.chars().any(|c| c.is_control() || turns_around(c)) {
+    if name.chars().any(|c| c.is_control() || is_direction_mark(c)) {
         return fault(
             "invalid_name",
             "Use no line breaks, control characters or marks of direction.",

@@ -2,7 +2,7 @@
 
 use askama::Template;
 use protocol::control::EffectivePolicy;
-use protocol::sleep::{Depth, LastWake, Phases, Sleep};
+use protocol::sleep::{IdleState, LastWake, SleepStatus, WakePhases};
 use protocol::spec::{Desired, WakeOn};
 use protocol::{State, Timestamp};
 
@@ -60,7 +60,7 @@ impl SleepPart {
     pub fn new(
         place: Place,
         policy: &EffectivePolicy,
-        sleep: Option<Sleep>,
+        sleep: Option<SleepStatus>,
         now: Timestamp,
     ) -> Self {
         let has_rest = place.desired == Desired::Running && rests_or_runs(place.state);
@@ -123,7 +123,7 @@ fn words(place: Place, policy: &EffectivePolicy, now: Timestamp) -> String {
     }
 }
 
-fn turns(state: State, sleep: &Sleep, now: Timestamp) -> Vec<Turn> {
+fn turns(state: State, sleep: &SleepStatus, now: Timestamp) -> Vec<Turn> {
     let freezes = sleep.freezes_at.filter(|_| state == State::Running);
     let sleeps = sleep.sleeps_at.filter(|_| state != State::Sleeping);
     let turn = |word, at| Turn { word, at: views::time(at), within: within(at, now) };
@@ -133,14 +133,14 @@ fn turns(state: State, sleep: &Sleep, now: Timestamp) -> Vec<Turn> {
 
 impl Wake {
     fn new(wake: &LastWake, now: Timestamp) -> Self {
-        let Phases { queue, engine, boot, first_byte } = wake.phases_ms;
+        let WakePhases { queue, engine, boot, first_byte } = wake.phases_ms;
         let first_byte = first_byte.map_or_else(|| "not told".to_owned(), millis);
         Self {
             at: views::time(wake.at),
             ago: ago(wake.at, now),
             from: match wake.from {
-                Depth::Frozen => "from being frozen",
-                Depth::Sleeping => "from sleep",
+                IdleState::Frozen => "from being frozen",
+                IdleState::Sleeping => "from sleep",
             },
             total: millis(wake.total_ms),
             phases: format!(
@@ -163,10 +163,10 @@ mod tests {
         Timestamp::from_timestamp(1_700_000_000 + second, 0).unwrap()
     }
 
-    fn told() -> Sleep {
-        let phases_ms = Phases { queue: 0, engine: 310, boot: 12, first_byte: Some(4) };
-        let wake = LastWake { at: at(-600), from: Depth::Sleeping, total_ms: 326, phases_ms };
-        Sleep {
+    fn told() -> SleepStatus {
+        let phases_ms = WakePhases { queue: 0, engine: 310, boot: 12, first_byte: Some(4) };
+        let wake = LastWake { at: at(-600), from: IdleState::Sleeping, total_ms: 326, phases_ms };
+        SleepStatus {
             tenant: TenantId::new(Uuid::nil()),
             awake_because: vec!["In use: 1 <request>.".into(), "Busy inside.".into()],
             asleep_because: Some("Nobody used it for 20 min.".into()),
@@ -176,7 +176,7 @@ mod tests {
         }
     }
 
-    fn part(desired: Desired, state: State, sleep: Option<Sleep>) -> String {
+    fn part(desired: Desired, state: State, sleep: Option<SleepStatus>) -> String {
         let place = Place { desired, state, since: at(-90), waking: false };
         SleepPart::new(place, &EffectivePolicy::default(), sleep, at(0)).render().unwrap()
     }

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use protocol::Timestamp;
-use protocol::orchestrator::{Observed, Phase};
+use protocol::orchestrator::{ObservedTenant, Phase};
 use serde::{Deserialize, Serialize};
 
 const ENOUGH: usize = 5;
@@ -28,7 +28,7 @@ pub struct Crashes {
 impl Crashes {
     /// The count after a look at the engine.
     #[must_use]
-    pub fn after(&self, seen: &Observed) -> Self {
+    pub fn after(&self, seen: &ObservedTenant) -> Self {
         let mut next = self.clone();
         let known = if self.container == seen.container_id { self.exits } else { 0 };
         // A smaller number is a new count, not a negative one.
@@ -86,10 +86,10 @@ mod tests {
     use crate::reconcile::plan::tests::observed;
     use protocol::orchestrator::Exit;
 
-    fn exited(container: &str, exits: u32, at_second: i64, was_ready: bool) -> Observed {
+    fn exited(container: &str, exits: u32, at_second: i64, was_ready: bool) -> ObservedTenant {
         let at = Timestamp::from_timestamp(1_700_000_000 + at_second, 0).unwrap();
         let exit = Exit { at, code: 1, out_of_memory: false, was_ready };
-        Observed {
+        ObservedTenant {
             container_id: container.into(),
             exits,
             last_exit: Some(exit),
@@ -97,7 +97,7 @@ mod tests {
         }
     }
 
-    fn counted(looks: &[Observed]) -> bool {
+    fn counted(looks: &[ObservedTenant]) -> bool {
         looks.iter().fold(Crashes::default(), |held, seen| held.after(seen)).are_enough()
     }
 
@@ -122,7 +122,7 @@ mod tests {
         looks.push(exited("c", 5, 5, true));
         assert!(!counted(&looks));
         looks.pop();
-        looks.push(Observed { phase: Phase::Ready, ..exited("c", 4, 4, false) });
+        looks.push(ObservedTenant { phase: Phase::Ready, ..exited("c", 4, 4, false) });
         looks.push(exited("c", 5, 6, false));
         assert!(!counted(&looks));
     }
@@ -131,7 +131,7 @@ mod tests {
     fn what_gets_ready_and_dies_ten_times_within_five_minutes_is_a_loop_too() {
         let every = |gap: i64| {
             let exits = (1..=10).map(move |n| exited("c", n, i64::from(n) * gap, true));
-            exits.flat_map(|exit| [exit.clone(), Observed { phase: Phase::Ready, ..exit }])
+            exits.flat_map(|exit| [exit.clone(), ObservedTenant { phase: Phase::Ready, ..exit }])
         };
         assert!(counted(&every(30).collect::<Vec<_>>()));
         assert!(!counted(&every(34).collect::<Vec<_>>()), "over more than five minutes");

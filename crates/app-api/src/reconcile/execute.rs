@@ -1,7 +1,7 @@
 //! Does one step. Decides nothing.
 
 use protocol::TenantId;
-use protocol::orchestrator::Apply;
+use protocol::orchestrator::ApplyRequest;
 use service::client::CallError;
 
 use super::plan::Step;
@@ -33,7 +33,7 @@ async fn apply(
     tenant: &Tenant,
     restart: bool,
 ) -> Result<(), CallError> {
-    let wish = Apply { spec: tenant.spec(), run: true, restart };
+    let wish = ApplyRequest { spec: tenant.spec(), run: true, restart };
     sight.learn(orchestrator.apply(tenant.tenant_id(), &wish).await?);
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! What a tenant's row should say, and what should be done next. Pure: the whole behaviour is here.
 
-use protocol::orchestrator::{Observed, Phase, Upstream};
+use protocol::orchestrator::{ObservedTenant, Phase, Upstream};
 use protocol::spec::Desired;
 use protocol::state::Event;
 use protocol::{State, Timestamp};
@@ -26,7 +26,7 @@ pub enum Seen<'a> {
     /// The orchestrator is not heard. Unknown is not gone.
     Unknown,
     Nothing,
-    This(&'a Observed),
+    This(&'a ObservedTenant),
 }
 
 /// What we say about it.
@@ -237,7 +237,7 @@ impl Life {
         let mut next = self.clone();
         match ask {
             Ask::Start | Ask::Restart => {
-                next.move_on(Event::RunAsked, now);
+                next.move_on(Event::RunRequested, now);
                 if ask == Ask::Restart
                     && matches!(next.state, State::Running | State::Frozen | State::Sleeping)
                 {
@@ -247,7 +247,7 @@ impl Life {
             }
             // Told by what the engine shows, when it does.
             Ask::Stop => (next.gave_up, next.crashes) = (false, self.crashes.forgiven()),
-            Ask::Delete => next.move_on(Event::DeleteAsked, now),
+            Ask::Delete => next.move_on(Event::DeleteRequested, now),
         }
         next
     }
@@ -298,10 +298,10 @@ impl Life {
 
 fn crash_report(crashes: &Crashes, seen: Seen<'_>) -> String {
     let last = match seen {
-        Seen::This(Observed { last_exit: Some(exit), .. }) if exit.out_of_memory => {
+        Seen::This(ObservedTenant { last_exit: Some(exit), .. }) if exit.out_of_memory => {
             ", the last time for want of memory".to_owned()
         }
-        Seen::This(Observed { last_exit: Some(exit), .. }) => {
+        Seen::This(ObservedTenant { last_exit: Some(exit), .. }) => {
             format!(", the last time with exit code {}", exit.code)
         }
         Seen::This(_) | Seen::Nothing | Seen::Unknown => String::new(),

@@ -17,8 +17,8 @@ const PHASES: [Phase; 7] = [
     Phase::Exited,
 ];
 
-pub(crate) fn observed(phase: Phase) -> Observed {
-    Observed {
+pub(crate) fn observed(phase: Phase) -> ObservedTenant {
+    ObservedTenant {
         id: TenantId::new(Uuid::nil()),
         generation: 1,
         phase,
@@ -44,12 +44,12 @@ fn want(desired: Desired) -> Want {
     Want { desired, generation: 1, restart: false, change: false, wake: false }
 }
 
-fn sights() -> Vec<(String, Option<Observed>)> {
+fn sights() -> Vec<(String, Option<ObservedTenant>)> {
     let phases = PHASES.map(|phase| (format!("{phase:?}"), Some(observed(phase))));
     [("Nothing".to_owned(), None)].into_iter().chain(phases).collect()
 }
 
-fn seen(observed: Option<&Observed>) -> Seen<'_> {
+fn seen(observed: Option<&ObservedTenant>) -> Seen<'_> {
     observed.map_or(Seen::Nothing, Seen::This)
 }
 
@@ -145,12 +145,12 @@ fn what_stays_unknown_says_so_and_loses_nothing() {
 #[test]
 fn five_crashes_end_in_error_and_a_stop_until_its_owner_asks() {
     let exit = Exit { at: at(5), code: 7, out_of_memory: false, was_ready: false };
-    let sight = Observed { exits: 5, last_exit: Some(exit), ..observed(Phase::Starting) };
+    let sight = ObservedTenant { exits: 5, last_exit: Some(exit), ..observed(Phase::Starting) };
     let failed = settle(want(Desired::Running), &life(State::Starting), Seen::This(&sight), at(6));
     assert_eq!((failed.state, failed.gave_up), (State::Error, true));
     insta::assert_snapshot!(failed.reason.clone().unwrap(), @"It ended five times within five minutes without getting ready, the last time with exit code 7. Look at its log, then start it again.");
     assert_eq!(plan(want(Desired::Running), &failed, Seen::This(&sight)), Step::Stop);
-    let rests = Observed { phase: Phase::Stopped, ..sight.clone() };
+    let rests = ObservedTenant { phase: Phase::Stopped, ..sight.clone() };
     let rested = settle(want(Desired::Running), &failed, Seen::This(&rests), at(7));
     assert_eq!(rested.state, State::Error);
     assert_eq!(plan(want(Desired::Running), &rested, Seen::This(&rests)), Step::Rest);
@@ -164,7 +164,8 @@ fn five_crashes_end_in_error_and_a_stop_until_its_owner_asks() {
 #[test]
 fn what_gets_ready_and_dies_again_and_again_ends_in_error_once_it_is_down() {
     let exit = |n: u32| Exit { at: at(n.into()), code: 1, out_of_memory: false, was_ready: true };
-    let sight = |n: u32, phase| Observed { exits: n, last_exit: Some(exit(n)), ..observed(phase) };
+    let sight =
+        |n: u32, phase| ObservedTenant { exits: n, last_exit: Some(exit(n)), ..observed(phase) };
     let mut held = life(State::Running);
     for n in 1..=10 {
         assert!(!held.gave_up, "after {} exits", n - 1);
@@ -246,16 +247,16 @@ fn who_sleeps_by_want_of_use_is_woken_by_its_owners_start_alone() {
 }
 
 /// An engine that does what it is told and then takes its own course.
-fn obey(step: Step, engine: &mut Option<Observed>) {
+fn obey(step: Step, engine: &mut Option<ObservedTenant>) {
     *engine = match step {
         Step::Rest | Step::Update => return,
         Step::Run | Step::Restart | Step::Wake => Some(observed(Phase::Starting)),
-        Step::Stop => engine.take().map(|held| Observed { phase: Phase::Stopped, ..held }),
+        Step::Stop => engine.take().map(|held| ObservedTenant { phase: Phase::Stopped, ..held }),
         Step::Remove => None,
     };
 }
 
-fn any_sight() -> impl Strategy<Value = Option<Observed>> {
+fn any_sight() -> impl Strategy<Value = Option<ObservedTenant>> {
     proptest::option::of(proptest::sample::select(PHASES.to_vec()).prop_map(observed))
 }
 

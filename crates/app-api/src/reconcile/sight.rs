@@ -4,23 +4,23 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use protocol::TenantId;
-use protocol::orchestrator::Observed;
+use protocol::orchestrator::ObservedTenant;
 use protocol::watch::{Keyed as _, Message};
 
 #[derive(Debug, Default)]
-pub struct Sight(Mutex<Option<HashMap<TenantId, Observed>>>);
+pub struct Sight(Mutex<Option<HashMap<TenantId, ObservedTenant>>>);
 
 /// One tenant, as seen now.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Glimpse {
     Unknown,
     Nothing,
-    This(Box<Observed>),
+    This(Box<ObservedTenant>),
 }
 
 impl Sight {
     /// Takes one message of the watch in; answers whom it is about.
-    pub fn take(&self, message: Message<Observed>) -> Vec<TenantId> {
+    pub fn take(&self, message: Message<ObservedTenant>) -> Vec<TenantId> {
         self.with(|held| match message {
             Message::Snapshot { items, .. } => {
                 let known = held.insert(items.into_iter().map(|o| (o.key(), o)).collect());
@@ -40,7 +40,7 @@ impl Sight {
     }
 
     /// What an answer told, which may be ahead of the watch.
-    pub fn learn(&self, observed: Observed) {
+    pub fn learn(&self, observed: ObservedTenant) {
         self.with(|held| {
             if let Some(known) = held {
                 known.insert(observed.id, observed);
@@ -79,7 +79,7 @@ impl Sight {
         self.with(|held| held.iter().flat_map(|known| known.keys().copied()).collect())
     }
 
-    fn with<R>(&self, work: impl FnOnce(&mut Option<HashMap<TenantId, Observed>>) -> R) -> R {
+    fn with<R>(&self, work: impl FnOnce(&mut Option<HashMap<TenantId, ObservedTenant>>) -> R) -> R {
         work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

@@ -1,7 +1,7 @@
 //! What is wanted comes true, whatever breaks on the way: by scripts that must be used up.
 
 use axum::http::Method;
-use protocol::orchestrator::{Observed, Phase};
+use protocol::orchestrator::{ObservedTenant, Phase};
 use protocol::{State, TenantId};
 use uuid::Uuid;
 
@@ -327,7 +327,9 @@ async fn unheard_is_not_gone() {
     while server.visitor.get("/readyz").await.json()["orchestrator"] == "connected" {}
     server.orchestrator.be_heard(true);
     while server.visitor.get("/readyz").await.json()["orchestrator"] != "connected" {}
-    server.orchestrator.show(Observed { reason: Some("x".into()), ..observed(id, Phase::Ready) });
+    server
+        .orchestrator
+        .show(ObservedTenant { reason: Some("x".into()), ..observed(id, Phase::Ready) });
     server.until("acme", |t| t.is_some_and(|t| t.state_reason.is_some())).await;
     let after = server.row("acme").await;
     assert_eq!((after.state, after.state_since), (before.state, before.state_since));

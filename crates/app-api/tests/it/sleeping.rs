@@ -2,7 +2,7 @@
 
 use axum::http::Method;
 use protocol::orchestrator::Phase;
-use protocol::sleep::{Depth, LastWake, Phases, Sleep};
+use protocol::sleep::{IdleState, LastWake, SleepStatus, WakePhases};
 use protocol::{State, TenantId, Timestamp};
 use serde_json::{Value, json};
 
@@ -21,16 +21,16 @@ async fn with_acme(phase: Phase, state: State) -> (Server, Browser, TenantId) {
     (server, owner, id)
 }
 
-fn told(id: TenantId, now: Timestamp) -> Sleep {
-    let phases_ms = Phases { queue: 1, engine: 310, boot: 12, first_byte: Some(4) };
+fn told(id: TenantId, now: Timestamp) -> SleepStatus {
+    let phases_ms = WakePhases { queue: 1, engine: 310, boot: 12, first_byte: Some(4) };
     let at = now - chrono::TimeDelta::minutes(10);
-    Sleep {
+    SleepStatus {
         tenant: id,
         awake_because: vec!["In use: 1 request.".into()],
         asleep_because: Some("Nobody used it for 20 min.".into()),
         freezes_at: Some(now + chrono::TimeDelta::seconds(42)),
         sleeps_at: Some(now + chrono::TimeDelta::milliseconds(1_182_500)),
-        last_wake: Some(LastWake { at, from: Depth::Sleeping, total_ms: 327, phases_ms }),
+        last_wake: Some(LastWake { at, from: IdleState::Sleeping, total_ms: 327, phases_ms }),
     }
 }
 
@@ -55,7 +55,8 @@ async fn patch(owner: &Browser, body: Value) -> crate::world::Answer {
 #[tokio::test(flavor = "multi_thread")]
 async fn why_it_is_awake_and_when_it_sleeps() {
     let (server, owner, id) = with_acme(Phase::Ready, State::Running).await;
-    let stranger = Sleep { tenant: TenantId::new(uuid::Uuid::nil()), ..told(id, server.now()) };
+    let stranger =
+        SleepStatus { tenant: TenantId::new(uuid::Uuid::nil()), ..told(id, server.now()) };
     *server.orchestrator.sleeps.lock().unwrap() = Some(vec![stranger, told(id, server.now())]);
     let shown = owner.get(ACME).await.json();
     insta::assert_snapshot!(serde_json::to_string_pretty(&facts(&shown)).unwrap());

@@ -5,7 +5,7 @@ use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequestParts, Path};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
-use protocol::orchestrator::Apply;
+use protocol::orchestrator::ApplyRequest;
 use protocol::{TenantId, Timestamp};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -60,8 +60,8 @@ pub(super) fn apply(
     id: TenantId,
     body: Result<Bytes, BytesRejection>,
     images: &Images,
-) -> Read<Apply> {
-    let apply: Apply = json(body, super::BODY_LIMIT)?;
+) -> Read<ApplyRequest> {
+    let apply: ApplyRequest = json(body, super::BODY_LIMIT)?;
     let faults = faults(id, &apply, images);
     if faults.is_empty() {
         return Ok(apply);
@@ -78,7 +78,7 @@ struct Fault {
     rule: &'static str,
 }
 
-fn faults(id: TenantId, Apply { spec, .. }: &Apply, images: &Images) -> Vec<Fault> {
+fn faults(id: TenantId, ApplyRequest { spec, .. }: &ApplyRequest, images: &Images) -> Vec<Fault> {
     let mut faults = Vec::new();
     if spec.image.as_deref().is_some_and(|tag| !images.allow(tag)) {
         faults.push(Fault {
@@ -166,7 +166,7 @@ mod tests {
 
     const ID: &str = "0192f0c1-2345-7abc-8def-0123456789ab";
 
-    fn read(body: &str) -> Result<Apply, String> {
+    fn read(body: &str) -> Result<ApplyRequest, String> {
         let told = |f: Box<Failure>| {
             let fields: Vec<_> =
                 f.problem.errors.iter().map(|e| format!("{} {}", e.field, e.message)).collect();

@@ -7,7 +7,10 @@ use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::StreamExt as _;
-use protocol::leases::{Ask, Grant, Progress, Release, Renew, Renewed, Used, place};
+use protocol::leases::{
+    LeaseGrant, LeaseRequest, LeaseUsage, ReleaseRequest, RenewRequest, RenewResponse,
+    WakeProgress, queue_position,
+};
 use service::failure::Failure;
 
 use super::App;
@@ -23,7 +26,7 @@ const LONGEST_WAIT_MS: u32 = 60_000;
 pub(super) async fn ask(
     State(keeper): App,
     body: Result<Bytes, BytesRejection>,
-) -> Result<Json<Grant>, Failure> {
+) -> Result<Json<LeaseGrant>, Failure> {
     let ask = read_ask(body).map_err(|f| *f)?;
     Ok(Json(keeper.lease(ask).await.map_err(refused)?))
 }
@@ -31,8 +34,8 @@ pub(super) async fn ask(
 pub(super) async fn renew(
     State(keeper): App,
     body: Result<Bytes, BytesRejection>,
-) -> Result<Json<Renewed>, Failure> {
-    let renew: Renew = input::json(body, BODY_LIMIT).map_err(|f| *f)?;
+) -> Result<Json<RenewResponse>, Failure> {
+    let renew: RenewRequest = input::json(body, BODY_LIMIT).map_err(|f| *f)?;
     bounded(&renew.leases).map_err(|f| *f)?;
     Ok(Json(keeper.renew(&renew).map_err(refused)?))
 }
@@ -41,7 +44,7 @@ pub(super) async fn release(
     State(keeper): App,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<StatusCode, Failure> {
-    let release: Release = input::json(body, BODY_LIMIT).map_err(|f| *f)?;
+    let release: ReleaseRequest = input::json(body, BODY_LIMIT).map_err(|f| *f)?;
     bounded(&release.leases).map_err(|f| *f)?;
     keeper.release(&release);
     Ok(StatusCode::NO_CONTENT)
@@ -56,21 +59,21 @@ pub(super) async fn progress(State(keeper): App, Id(id): Id) -> Result<Response,
     Ok(answer)
 }
 
-fn line(step: &Progress) -> Result<Bytes, serde_json::Error> {
+fn line(step: &WakeProgress) -> Result<Bytes, serde_json::Error> {
     let mut text = serde_json::to_vec(step)?;
     text.push(b'\n');
     Ok(text.into())
 }
 
-fn read_ask(body: Result<Bytes, BytesRejection>) -> Read<Ask> {
-    let ask: Ask = input::json(body, super::BODY_LIMIT)?;
+fn read_ask(body: Result<Bytes, BytesRejection>) -> Read<LeaseRequest> {
+    let ask: LeaseRequest = input::json(body, super::BODY_LIMIT)?;
     if ask.wait_ms > LONGEST_WAIT_MS {
         return Err(fault("wait_ms", "must be at most 60000; ask again for longer"));
     }
     Ok(ask)
 }
 
-fn bounded(leases: &[Used]) -> Read<()> {
+fn bounded(leases: &[LeaseUsage]) -> Read<()> {
     if leases.len() > MOST_LEASES {
         return Err(fault("leases", "must be at most 1000; send the rest in another call"));
     }
@@ -87,7 +90,7 @@ pub(super) fn refused(none: NoLease) -> Failure {
     let status = StatusCode::from_u16(none.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut failure = Failure::new(status, none.code, none.detail);
     if let Some(ahead) = none.ahead {
-        failure = failure.field(place::FIELD, place::CODE, ahead.to_string());
+        failure = failure.field(queue_position::FIELD, queue_position::CODE, ahead.to_string());
     }
     match none.retry_after {
         Some(wait) => failure.retry_after(wait),
@@ -143,14 +146,14 @@ mod tests {
             ahead,
         };
         for ahead in [None, Some(0), Some(7)] {
-            let told = place::told(&refused(none(ahead)).problem);
+            let told = queue_position::told(&refused(none(ahead)).problem);
             assert_eq!(told, ahead.map(|ahead| u32::try_from(ahead).unwrap()));
         }
     }
 
     #[test]
     fn the_longest_batch_that_is_allowed_fits_into_a_body() {
-        let used = Used {
+        let used = LeaseUsage {
             tenant: TENANT.parse().unwrap(),
             number: u64::MAX,
             idle_ms: u32::MAX,
@@ -158,7 +161,8 @@ mod tests {
             streams: u32::MAX,
             first_byte_ms: Some(u32::MAX),
         };
-        let mut renew = Renew { holder: Uuid::nil(), leases: vec![used.clone(); MOST_LEASES] };
+        let mut renew =
+            RenewRequest { holder: Uuid::nil(), leases: vec![used.clone(); MOST_LEASES] };
         assert!(serde_json::to_vec(&renew).unwrap().len() <= BODY_LIMIT);
         assert!(bounded(&renew.leases).is_ok());
         renew.leases.push(used);

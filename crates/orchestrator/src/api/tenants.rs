@@ -8,7 +8,7 @@ use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::extract::{Query, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use protocol::orchestrator::{Observed, ObservedList};
+use protocol::orchestrator::{ObservedTenant, ObservedTenantList};
 use service::failure::Failure;
 
 use super::input::{self, Id, LogsQuery};
@@ -16,10 +16,10 @@ use super::{App, refused};
 use crate::driver::Stats;
 use crate::images::Images;
 
-pub(super) async fn list(State(keeper): App) -> Result<Json<ObservedList>, Failure> {
+pub(super) async fn list(State(keeper): App) -> Result<Json<ObservedTenantList>, Failure> {
     let mut tenants = keeper.feed().map_err(refused)?.list();
     tenants.sort_by_key(|t| t.id);
-    Ok(Json(ObservedList { tenants }))
+    Ok(Json(ObservedTenantList { tenants }))
 }
 
 pub(super) async fn watch(State(keeper): App) -> Result<Response, Failure> {
@@ -31,12 +31,12 @@ pub(super) async fn apply(
     State(images): State<Arc<Images>>,
     Id(id): Id,
     body: Result<Bytes, BytesRejection>,
-) -> Result<Json<Observed>, Failure> {
+) -> Result<Json<ObservedTenant>, Failure> {
     let apply = input::apply(id, body, &images).map_err(|f| *f)?;
     Ok(Json(keeper.apply(apply).await.map_err(refused)?))
 }
 
-pub(super) async fn stop(State(keeper): App, Id(id): Id) -> Result<Json<Observed>, Failure> {
+pub(super) async fn stop(State(keeper): App, Id(id): Id) -> Result<Json<ObservedTenant>, Failure> {
     Ok(Json(keeper.stop(id).await.map_err(refused)?))
 }
 

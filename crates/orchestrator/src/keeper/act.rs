@@ -7,8 +7,8 @@ use futures_util::FutureExt as _;
 use lease::{Act, Depth, Heard, Outcome, Ticket, Woke};
 use protocol::TenantId;
 use protocol::busy::BusyList;
-use protocol::leases::Used;
-use protocol::sleep::{self, LastWake, Phases};
+use protocol::leases::LeaseUsage;
+use protocol::sleep::{self, LastWake, WakePhases};
 use protocol::spec::Spec;
 
 use super::desk::{Authority, Order, moment, timestamp};
@@ -39,8 +39,8 @@ impl Keeper {
             Order::Woke { tenant, woke } => self.woke(tenant, woke),
             Order::Failed { tenant } => {
                 let from = match self.depth(tenant) {
-                    Some(Depth::Frozen) => sleep::Depth::Frozen,
-                    Some(_) | None => sleep::Depth::Sleeping,
+                    Some(Depth::Frozen) => sleep::IdleState::Frozen,
+                    Some(_) | None => sleep::IdleState::Sleeping,
                 };
                 self.counters.sleep.woke(from, false);
             }
@@ -75,7 +75,8 @@ impl Keeper {
         // Before its turn: whoever wants the tenant awake must not stand behind all those that fall asleep.
         let _queued = self.falls.acquire().await;
         let turn = self.turn(id).await;
-        let depth = if act == Act::Freeze { sleep::Depth::Frozen } else { sleep::Depth::Sleeping };
+        let depth =
+            if act == Act::Freeze { sleep::IdleState::Frozen } else { sleep::IdleState::Sleeping };
         let Some(begun) = self.begin(id, ticket) else {
             self.counters.sleep.fell(depth, Fell::Kept);
             return self.let_go(turn);
@@ -272,8 +273,8 @@ impl Keeper {
 
     fn woke(&self, id: TenantId, woke: Woke) {
         let from = match woke.from {
-            Depth::Frozen => sleep::Depth::Frozen,
-            Depth::Asleep => sleep::Depth::Sleeping,
+            Depth::Frozen => sleep::IdleState::Frozen,
+            Depth::Asleep => sleep::IdleState::Sleeping,
             // A start that was not ours was met.
             Depth::Down | Depth::Booting | Depth::Awake | Depth::Stopped => return,
         };
@@ -293,7 +294,7 @@ impl Keeper {
             at: timestamp(woke.at),
             from,
             total_ms: short(woke.total),
-            phases_ms: Phases { queue, engine, boot, first_byte: None },
+            phases_ms: WakePhases { queue, engine, boot, first_byte: None },
         };
         if let Some(entry) = self.book().tenants.get_mut(&id) {
             entry.known.note.last_wake = Some(wake);
@@ -302,7 +303,7 @@ impl Keeper {
     }
 
     /// A router tells when the first byte of an answer came: once a wake.
-    pub(super) fn first_byte(&self, used: &Used) {
+    pub(super) fn first_byte(&self, used: &LeaseUsage) {
         let Some(millis) = used.first_byte_ms else { return };
         let from = {
             let mut book = self.book();
@@ -368,10 +369,10 @@ fn outcome(done: &Result<(), Refusal>) -> Outcome {
     if done.is_ok() { Outcome::Done } else { Outcome::Refused }
 }
 
-fn fell(wanted: sleep::Depth, now: Option<Depth>, well: bool) -> Fell {
+fn fell(wanted: sleep::IdleState, now: Option<Depth>, well: bool) -> Fell {
     let there = match wanted {
-        sleep::Depth::Frozen => Depth::Frozen,
-        sleep::Depth::Sleeping => Depth::Asleep,
+        sleep::IdleState::Frozen => Depth::Frozen,
+        sleep::IdleState::Sleeping => Depth::Asleep,
     };
     match (now == Some(there), well) {
         (true, _) => Fell::Asleep,

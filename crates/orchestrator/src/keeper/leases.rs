@@ -7,9 +7,10 @@ use futures_util::{Stream, stream};
 use lease::{Answer, Depth, Failure};
 use protocol::TenantId;
 use protocol::leases::{
-    Ask, Grant, Intent, Progress, Release, Renew, Renewed, Standing, Step, Used, code,
+    LeaseGrant, LeaseRequest, LeaseUsage, ReleaseRequest, RenewRequest, RenewResponse,
+    RenewedLease, RequestIntent, WakeProgress, WakeStep, code,
 };
-use protocol::orchestrator::Observed;
+use protocol::orchestrator::ObservedTenant;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
@@ -38,7 +39,7 @@ const SOON: Duration = Duration::from_secs(1);
 
 impl Keeper {
     /// Wakes the tenant first if it sleeps. Whoever drops this does not wait any more; the wake goes on.
-    pub async fn lease(self: &Arc<Self>, ask: Ask) -> Result<Grant, NoLease> {
+    pub async fn lease(self: &Arc<Self>, ask: LeaseRequest) -> Result<LeaseGrant, NoLease> {
         let wait = Duration::from_millis(ask.wait_ms.into());
         let asked = self.desk.now();
         self.listed_within(wait).await?;
@@ -46,7 +47,7 @@ impl Keeper {
         self.remember(ask.tenant);
         let wanted = Wanted {
             tenant: ask.tenant,
-            visit: ask.intent == Intent::Visit,
+            visit: ask.intent == RequestIntent::Visit,
             holder: ask.holder,
             number: ask.number,
             wait: wait.saturating_sub(waited),
@@ -59,7 +60,7 @@ impl Keeper {
         let Some((generation, upstream)) = self.way_in(ask.tenant) else {
             return Err(self.refusal(ask.tenant, Answer::NotRunning));
         };
-        Ok(Grant {
+        Ok(LeaseGrant {
             tenant: ask.tenant,
             generation,
             upstream,
@@ -70,19 +71,19 @@ impl Keeper {
     }
 
     /// Before the first list nothing is said: `None` would end leases that an earlier process granted.
-    pub fn renew(&self, renew: &Renew) -> Result<Renewed, NoLease> {
+    pub fn renew(&self, renew: &RenewRequest) -> Result<RenewResponse, NoLease> {
         self.listed()?;
-        let standing = |used: &Used| {
+        let standing = |used: &LeaseUsage| {
             self.first_byte(used);
             let left = self.desk.tell_of_use(used.tenant, |authority, now| {
                 authority.renew(now, used.tenant, renew.holder, use_of(used))
             });
-            Standing { tenant: used.tenant, expires_in_ms: left.map(short) }
+            RenewedLease { tenant: used.tenant, expires_in_ms: left.map(short) }
         };
-        Ok(Renewed { leases: renew.leases.iter().map(standing).collect() })
+        Ok(RenewResponse { leases: renew.leases.iter().map(standing).collect() })
     }
 
-    pub fn release(&self, release: &Release) {
+    pub fn release(&self, release: &ReleaseRequest) {
         for used in &release.leases {
             self.first_byte(used);
             self.desk.tell_of_use(used.tenant, |authority, now| {
@@ -92,7 +93,7 @@ impl Keeper {
     }
 
     /// The owner's hand. Answers at once: what comes of a wake is told by the watch. Counts as use of one that is awake.
-    pub async fn wake(self: &Arc<Self>, id: TenantId) -> Result<Observed, NoLease> {
+    pub async fn wake(self: &Arc<Self>, id: TenantId) -> Result<ObservedTenant, NoLease> {
         self.listed_within(Duration::ZERO).await?;
         self.remember(id);
         let number = self.now();
@@ -134,7 +135,7 @@ impl Keeper {
     pub fn progress(
         self: &Arc<Self>,
         id: TenantId,
-    ) -> Result<impl Stream<Item = Progress> + use<>, Refusal> {
+    ) -> Result<impl Stream<Item = WakeProgress> + use<>, Refusal> {
         self.remember(id);
         self.step(id, false).ok_or_else(|| Refusal::no_such_tenant(id))?;
         let start = Watched { keeper: self.clone(), moves: self.desk.moves(), last: None };
@@ -145,30 +146,32 @@ impl Keeper {
     }
 
     /// `woken`: it was on its way, so that resting means that this came to nothing.
-    fn step(&self, id: TenantId, woken: bool) -> Option<Progress> {
+    fn step(&self, id: TenantId, woken: bool) -> Option<WakeProgress> {
         let progress = self.desk.see(|authority, now| authority.progress(now, id))?;
-        let at = |step, elapsed, ahead: Option<usize>| Progress {
+        let at = |step, elapsed, ahead: Option<usize>| WakeProgress {
             step,
             ahead: ahead.map(|n| u32::try_from(n).unwrap_or(u32::MAX)),
             elapsed_ms: short(elapsed),
             reason: None,
         };
         Some(match progress {
-            lease::Progress::Queued { ahead, elapsed } => at(Step::Queued, elapsed, Some(ahead)),
-            lease::Progress::Starting { elapsed } => at(Step::Starting, elapsed, None),
-            lease::Progress::Booting { elapsed } => at(Step::Booting, elapsed, None),
-            lease::Progress::Resting(Depth::Awake) => at(Step::Ready, 0, None),
-            lease::Progress::Resting(Depth::Booting) if !woken => at(Step::Booting, 0, None),
+            lease::Progress::Queued { ahead, elapsed } => {
+                at(WakeStep::Queued, elapsed, Some(ahead))
+            }
+            lease::Progress::Starting { elapsed } => at(WakeStep::Starting, elapsed, None),
+            lease::Progress::Booting { elapsed } => at(WakeStep::Booting, elapsed, None),
+            lease::Progress::Resting(Depth::Awake) => at(WakeStep::Ready, 0, None),
+            lease::Progress::Resting(Depth::Booting) if !woken => at(WakeStep::Booting, 0, None),
             lease::Progress::Resting(Depth::Asleep | Depth::Frozen) if !woken => {
-                at(Step::Asleep, 0, None)
+                at(WakeStep::Asleep, 0, None)
             }
             lease::Progress::Resting(Depth::Stopped) => {
                 let reason = Some(STOPPED.to_owned());
-                Progress { reason, ..at(Step::Failed, 0, None) }
+                WakeProgress { reason, ..at(WakeStep::Failed, 0, None) }
             }
             lease::Progress::Resting(
                 Depth::Asleep | Depth::Frozen | Depth::Booting | Depth::Down,
-            ) => Progress { reason: Some(self.reason(id)), ..at(Step::Failed, 0, None) },
+            ) => WakeProgress { reason: Some(self.reason(id)), ..at(WakeStep::Failed, 0, None) },
         })
     }
 
@@ -199,7 +202,7 @@ impl Keeper {
             Word::Leaving => Err(NoLease {
                 status: 503,
                 code: code::LEAVING,
-                detail: "The orchestrator is being restarted. Ask again.".to_owned(),
+                detail: "The orchestrator is being restarted. LeaseRequest again.".to_owned(),
                 retry_after: Some(SOON),
                 ahead: None,
             }),
@@ -271,7 +274,7 @@ fn after(ahead: usize, seed: u64) -> Duration {
     SOON + Duration::from_secs(behind + seed.wrapping_mul(7) % JITTER)
 }
 
-fn use_of(used: &Used) -> lease::Used {
+fn use_of(used: &LeaseUsage) -> lease::Used {
     lease::Used {
         number: used.number,
         idle: used.idle_ms.into(),
@@ -301,18 +304,22 @@ impl Drop for Waiting<'_> {
 struct Watched {
     keeper: Arc<Keeper>,
     moves: tokio::sync::watch::Receiver<u64>,
-    last: Option<Progress>,
+    last: Option<WakeProgress>,
 }
 
 impl Watched {
-    async fn next(&mut self, id: TenantId) -> Option<Progress> {
-        if self.last.as_ref().is_some_and(|last| matches!(last.step, Step::Ready | Step::Failed)) {
+    async fn next(&mut self, id: TenantId) -> Option<WakeProgress> {
+        if self
+            .last
+            .as_ref()
+            .is_some_and(|last| matches!(last.step, WakeStep::Ready | WakeStep::Failed))
+        {
             return None;
         }
         while !self.keeper.desk.is_leaving() {
             self.moves.mark_unchanged();
             let woken = self.last.as_ref().is_some_and(|last| {
-                matches!(last.step, Step::Queued | Step::Starting | Step::Booting)
+                matches!(last.step, WakeStep::Queued | WakeStep::Starting | WakeStep::Booting)
             });
             let step = self.keeper.step(id, woken)?;
             let told = self.last.as_ref().map(|last| (last.step, last.ahead));

@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use lease::{Awake, Depth, Rouse};
 use protocol::TenantId;
 use protocol::busy::BusyList;
-use protocol::orchestrator::{Observed, Upstream};
+use protocol::orchestrator::{ObservedTenant, Upstream};
 use service::watch::Feed;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::task::TaskTracker;
@@ -40,7 +40,7 @@ use crate::note::{Intent, Notes};
 pub struct Keeper {
     driver: Arc<dyn Driver>,
     notes: Notes,
-    feed: Feed<Observed>,
+    feed: Feed<ObservedTenant>,
     rules: Rules,
     /// Locked after the book where both are.
     desk: Desk,
@@ -140,7 +140,7 @@ impl Keeper {
     }
 
     /// What is observed of all tenants, unless nothing was listed yet.
-    pub fn feed(&self) -> Result<&Feed<Observed>, Refusal> {
+    pub fn feed(&self) -> Result<&Feed<ObservedTenant>, Refusal> {
         let book = self.book();
         if book.listed {
             return Ok(&self.feed);
@@ -203,7 +203,7 @@ impl Keeper {
         self.orders.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    fn observed(&self, id: TenantId) -> Option<Observed> {
+    fn observed(&self, id: TenantId) -> Option<ObservedTenant> {
         let book = self.book();
         book.tenants.get(&id)?.known.observed(book.engine.as_deref())
     }

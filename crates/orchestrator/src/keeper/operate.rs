@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use protocol::TenantId;
-use protocol::orchestrator::{Apply, Observed};
+use protocol::orchestrator::{ApplyRequest, ObservedTenant};
 use protocol::spec::Spec;
 use tokio::sync::OwnedMutexGuard;
 
@@ -40,7 +40,7 @@ impl Keeper {
     /// generation to its container, its policy to us), and the next request wakes it. Only a restart, or a wake by
     /// its owner, wakes it from here. A frozen one of an older generation runs, as far as this goes: it is made anew
     /// and started.
-    pub async fn apply(self: &Arc<Self>, apply: Apply) -> Result<Observed, Refusal> {
+    pub async fn apply(self: &Arc<Self>, apply: ApplyRequest) -> Result<ObservedTenant, Refusal> {
         self.owner_wants(apply.spec.id, apply.run);
         let specified = self.policy_holds(&apply.spec);
         let keeper = self.clone();
@@ -57,7 +57,7 @@ impl Keeper {
     }
 
     /// The owner's stop: it stays down until it is asked to run again.
-    pub async fn stop(self: &Arc<Self>, id: TenantId) -> Result<Observed, Refusal> {
+    pub async fn stop(self: &Arc<Self>, id: TenantId) -> Result<ObservedTenant, Refusal> {
         self.owner_wants(id, false);
         let keeper = self.clone();
         finished(tokio::spawn(async move {
@@ -111,8 +111,8 @@ impl Keeper {
         if self.book().tombs.set.contains(&id) { Err(Refusal::deleted(id)) } else { Ok(()) }
     }
 
-    async fn make_so(&self, apply: &Apply, specified: u64) -> Result<(), Refusal> {
-        let Apply { spec, run, restart } = apply;
+    async fn make_so(&self, apply: &ApplyRequest, specified: u64) -> Result<(), Refusal> {
+        let ApplyRequest { spec, run, restart } = apply;
         let before = self.take_spec(spec, specified)?;
         let stays_asleep = *run && !*restart && before == Intent::Asleep;
         if !stays_asleep {
@@ -230,7 +230,7 @@ impl Keeper {
         self: &Arc<Self>,
         turn: Turn<'_>,
         done: Result<(), Refusal>,
-    ) -> Result<Observed, Refusal> {
+    ) -> Result<ObservedTenant, Refusal> {
         let id = turn.id;
         let refused = done.as_ref().err().filter(|refusal| refusal.is_about_the_tenant());
         let refused = refused.map(|refusal| refusal.detail.clone());

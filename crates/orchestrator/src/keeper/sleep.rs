@@ -4,14 +4,14 @@ use std::io;
 use std::sync::PoisonError;
 
 use protocol::TenantId;
-use protocol::sleep::Sleep;
+use protocol::sleep::SleepStatus;
 
 use super::desk::timestamp;
 use super::{Entry, Keeper, why};
 use crate::driver::Refusal;
 
 impl Keeper {
-    pub fn sleep_of(&self, id: TenantId) -> Result<Sleep, Refusal> {
+    pub fn sleep_of(&self, id: TenantId) -> Result<SleepStatus, Refusal> {
         self.feed()?;
         self.remember(id);
         let book = self.book();
@@ -19,7 +19,7 @@ impl Keeper {
         told.ok_or_else(|| Refusal::no_such_tenant(id))
     }
 
-    pub fn sleeps(&self) -> Result<Vec<Sleep>, Refusal> {
+    pub fn sleeps(&self) -> Result<Vec<SleepStatus>, Refusal> {
         self.feed()?;
         let book = self.book();
         let mut tenants: Vec<_> =
@@ -29,7 +29,7 @@ impl Keeper {
     }
 
     /// Looking is no use: nothing here touches an idle clock.
-    fn told_of(&self, id: TenantId, entry: &Entry) -> Option<Sleep> {
+    fn told_of(&self, id: TenantId, entry: &Entry) -> Option<SleepStatus> {
         self.desk.see(|authority, now| {
             let rest = authority.rest(id)?;
             let note = &entry.known.note;
@@ -37,7 +37,7 @@ impl Keeper {
             if because.is_empty() && rest.depth() == lease::Depth::Awake {
                 because.push(why::idle(rest.last_use()));
             }
-            Some(Sleep {
+            Some(SleepStatus {
                 tenant: id,
                 awake_because: because,
                 asleep_because: note.asleep_because.clone(),

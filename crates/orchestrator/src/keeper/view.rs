@@ -2,7 +2,7 @@
 
 use lease::Depth;
 use protocol::Timestamp;
-use protocol::orchestrator::{Exit, Observed, Phase};
+use protocol::orchestrator::{Exit, ObservedTenant, Phase};
 
 use crate::driver::{Run, Seen};
 use crate::note::{Intent, Note};
@@ -163,13 +163,13 @@ impl Known {
     }
 
     /// `engine`: why it does not answer, if so. What is known stays known.
-    pub(super) fn observed(&self, engine: Option<&str>) -> Option<Observed> {
+    pub(super) fn observed(&self, engine: Option<&str>) -> Option<ObservedTenant> {
         let seen = self.seen.as_ref()?;
         let phase = phase(seen, self.note.intent);
         let is_begun = phase == Phase::Exited && self.starting;
         let phase = if is_begun { Phase::Starting } else { phase };
         let reason = engine.map(str::to_owned).or_else(|| self.refused.clone());
-        Some(Observed {
+        Some(ObservedTenant {
             id: seen.id,
             generation: seen.generation,
             phase,

@@ -1,7 +1,7 @@
 //! Reasons as sentences for a person. Pure.
 
 use lease::{Awake, Heard, Millis, Moment, Slept};
-use protocol::busy::{Busy, BusyList, Owner};
+use protocol::busy::{Busy, BusyList, BusyOwner};
 
 use super::desk::timestamp;
 
@@ -62,8 +62,8 @@ fn work(busy: &[Busy]) -> String {
     // Its words stay its own, whatever they say.
     let quoted = |busy: &Busy| format!("“{}”", busy.reason.replace(['“', '”'], "\""));
     let one = |busy: &Busy| match busy.owner {
-        Owner::Core => quoted(busy),
-        Owner::Agent => format!("{} (its own app)", quoted(busy)),
+        BusyOwner::Core => quoted(busy),
+        BusyOwner::Agent => format!("{} (its own app)", quoted(busy)),
     };
     let mut told: Vec<_> = busy.iter().take(MOST).map(one).collect();
     if busy.len() > MOST {

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use protocol::orchestrator::{Observed, Phase};
+use protocol::orchestrator::{ObservedTenant, Phase};
 
 use crate::driver::Refusal;
 
@@ -58,7 +58,7 @@ impl Counters {
         }
     }
 
-    pub fn text(&self, tenants: &[Observed]) -> String {
+    pub fn text(&self, tenants: &[ObservedTenant]) -> String {
         let mut text = String::new();
         let mut figure = |name: &str, kind: &str, help: &str, rows: &[(String, u64)]| {
             // Writing to a String does not fail.

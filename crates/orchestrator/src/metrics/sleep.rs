@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use protocol::sleep::Depth;
+use protocol::sleep::IdleState;
 
 /// What is so at this moment.
 #[derive(Clone, Copy, Debug, Default)]
@@ -92,12 +92,12 @@ pub enum Fell {
 }
 
 impl SleepCounters {
-    pub fn woke(&self, from: Depth, well: bool) {
+    pub fn woke(&self, from: IdleState, well: bool) {
         let result = if well { "ready" } else { "failed" };
         self.count(Family::Wakes, format!("{{from=\"{}\",result=\"{result}\"}}", word(from)));
     }
 
-    pub fn fell(&self, depth: Depth, how: Fell) {
+    pub fn fell(&self, depth: IdleState, how: Fell) {
         let result = match how {
             Fell::Asleep => "asleep",
             Fell::Kept => "kept_awake",
@@ -123,7 +123,7 @@ impl SleepCounters {
         self.count(Family::Notes, String::new());
     }
 
-    pub fn took(&self, from: Depth, part: Part, time: Duration) {
+    pub fn took(&self, from: IdleState, part: Part, time: Duration) {
         let part = match part {
             Part::Queue => "queue",
             Part::Engine => "engine",
@@ -184,10 +184,10 @@ impl SleepCounters {
     }
 }
 
-const fn word(depth: Depth) -> &'static str {
+const fn word(depth: IdleState) -> &'static str {
     match depth {
-        Depth::Frozen => "frozen",
-        Depth::Sleeping => "sleeping",
+        IdleState::Frozen => "frozen",
+        IdleState::Sleeping => "sleeping",
     }
 }
 
@@ -230,16 +230,16 @@ mod tests {
     #[test]
     fn the_whole_text() {
         let counters = SleepCounters::default();
-        counters.woke(Depth::Sleeping, true);
-        counters.woke(Depth::Sleeping, true);
-        counters.woke(Depth::Frozen, false);
-        counters.fell(Depth::Frozen, Fell::Asleep);
-        counters.fell(Depth::Sleeping, Fell::Kept);
+        counters.woke(IdleState::Sleeping, true);
+        counters.woke(IdleState::Sleeping, true);
+        counters.woke(IdleState::Frozen, false);
+        counters.fell(IdleState::Frozen, Fell::Asleep);
+        counters.fell(IdleState::Sleeping, Fell::Kept);
         counters.heard(Heard::Nothing);
         counters.queue_full();
         counters.noted();
-        counters.took(Depth::Sleeping, Part::Engine, Duration::from_millis(180));
-        counters.took(Depth::Sleeping, Part::Engine, Duration::from_secs(60));
+        counters.took(IdleState::Sleeping, Part::Engine, Duration::from_millis(180));
+        counters.took(IdleState::Sleeping, Part::Engine, Duration::from_secs(60));
         let calls = ["start", "thaw", "sleep", "other"].map(|of| Calls { of, now: 1, most: 4 });
         insta::assert_snapshot!(counters.text(Now {
             leases: 3,

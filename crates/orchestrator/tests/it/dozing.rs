@@ -7,9 +7,9 @@ use bollard::query_parameters::EventsOptionsBuilder;
 use futures_util::TryStreamExt as _;
 use futures_util::future::join_all;
 use orchestrator::keeper::Rules;
-use protocol::leases::Intent;
+use protocol::leases::RequestIntent;
 use protocol::orchestrator::{Phase, Upstream};
-use protocol::sleep::Depth;
+use protocol::sleep::IdleState;
 use protocol::spec::{Limits, Spec};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
@@ -66,7 +66,7 @@ async fn left_alone_it_freezes_then_stops_and_one_request_brings_it_back_from_ei
         running.run(&spec).await;
         running.until_phase(spec.id, Phase::Frozen).await;
         let router = Router::new(&running.keeper);
-        let grant = router.ask(spec.id, Intent::Background, 60_000).await.unwrap();
+        let grant = router.ask(spec.id, RequestIntent::Background, 60_000).await.unwrap();
         assert!(grant.woke && answers(&grant.upstream).await);
         router.release(spec.id);
         running.until_phase(spec.id, Phase::Frozen).await;
@@ -77,12 +77,12 @@ async fn left_alone_it_freezes_then_stops_and_one_request_brings_it_back_from_ei
         let asleep = next.until_phase(spec.id, Phase::Sleeping).await;
         assert_eq!((asleep.exits, asleep.reason), (0, None));
         let router = Router::new(&next.keeper);
-        let told = refused(router.ask(spec.id, Intent::Background, 60_000).await);
+        let told = refused(router.ask(spec.id, RequestIntent::Background, 60_000).await);
         assert_eq!(told.1, "wake_required");
         let grant = router.visit(spec.id).await.unwrap();
         assert!(grant.woke && answers(&grant.upstream).await);
         let wake = next.keeper.sleep_of(spec.id).unwrap().last_wake.unwrap();
-        assert_eq!(wake.from, Depth::Sleeping);
+        assert_eq!(wake.from, IdleState::Sleeping);
         let shown = events(install, &spec).await;
         let acts: Vec<_> = shown
             .iter()
@@ -129,7 +129,7 @@ async fn asks_around_the_moment_of_falling_asleep_are_all_served() {
         let router = Router::new(&running.keeper);
         let mut woke = 0;
         for round in 0..60_u64 {
-            let grant = router.ask(spec.id, Intent::Background, 60_000).await.unwrap();
+            let grant = router.ask(spec.id, RequestIntent::Background, 60_000).await.unwrap();
             woke += u32::from(grant.woke);
             assert!(answers(&grant.upstream).await, "round {round}: frozen under a live lease");
             router.release(spec.id);

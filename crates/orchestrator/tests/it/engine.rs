@@ -7,7 +7,7 @@ use bollard::query_parameters::{CreateContainerOptionsBuilder, EventsOptionsBuil
 use futures_util::StreamExt as _;
 use orchestrator::driver::docker::Mounts;
 use orchestrator::driver::{Code, Driver as _, LogsWanted};
-use protocol::orchestrator::{Apply, Phase, Upstream};
+use protocol::orchestrator::{ApplyRequest, Phase, Upstream};
 use protocol::spec::{Limits, Spec};
 
 use crate::support::{PATIENCE, SOCKET, apply, image, log, spec, with_install};
@@ -228,7 +228,8 @@ async fn the_engine_restarts_what_crashes_and_each_crash_is_counted() {
         let running = install.keeper();
         let (never, later) = (spec("never", "exits"), spec("later", "answers-then-exits"));
         running.run(&never).await;
-        let many = |o: Option<&protocol::orchestrator::Observed>| o.is_some_and(|o| o.exits >= 3);
+        let many =
+            |o: Option<&protocol::orchestrator::ObservedTenant>| o.is_some_and(|o| o.exits >= 3);
         let seen = running.until(never.id, many).await.unwrap();
         let exit = seen.last_exit.unwrap();
         assert_eq!((exit.code, exit.was_ready), (3, false));
@@ -246,7 +247,7 @@ async fn a_stop_and_a_restart_by_the_owner_are_no_crashes() {
         let (spec, running) = (spec("acme", ""), install.keeper());
         running.run(&spec).await;
         let first = running.until_phase(spec.id, Phase::Ready).await;
-        let again = Apply { restart: true, ..apply(&spec, true) };
+        let again = ApplyRequest { restart: true, ..apply(&spec, true) };
         running.keeper.apply(again).await.unwrap();
         let second = running.until_phase(spec.id, Phase::Ready).await;
         assert_eq!(second.container_id, first.container_id);
@@ -295,7 +296,7 @@ async fn a_rebuilt_image_is_taken_up_at_the_next_start_and_data_is_kept() {
         running.until(spec.id, |o| o.is_some_and(|o| o.image_outdated)).await;
         let kept = running.run(&spec).await;
         assert_eq!(kept.container_id, before.container_id, "it runs: left alone");
-        let again = Apply { restart: true, ..apply(&spec, true) };
+        let again = ApplyRequest { restart: true, ..apply(&spec, true) };
         let after = running.keeper.apply(again).await.unwrap();
         assert!(after.container_id != before.container_id && !after.image_outdated, "{after:?}");
         running.until_phase(spec.id, Phase::Ready).await;

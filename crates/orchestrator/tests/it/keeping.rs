@@ -8,8 +8,8 @@ use orchestrator::driver::memory::{Memory, Script};
 use orchestrator::driver::{Code, Refusal};
 use orchestrator::keeper::Keeper;
 use orchestrator::note::Notes;
-use protocol::leases::Renew;
-use protocol::orchestrator::{Apply, Phase};
+use protocol::leases::RenewRequest;
+use protocol::orchestrator::{ApplyRequest, Phase};
 use protocol::spec::Spec;
 use uuid::Uuid;
 
@@ -79,7 +79,7 @@ async fn a_restart_really_restarts_and_is_no_crash() {
     let running = world.keeper();
     running.run(&spec).await;
     running.until_phase(spec.id, Phase::Ready).await;
-    let again = Apply { restart: true, ..apply(&spec, true) };
+    let again = ApplyRequest { restart: true, ..apply(&spec, true) };
     running.keeper.apply(again).await.unwrap();
     let ready = running.until_phase(spec.id, Phase::Ready).await;
     assert_eq!((world.starts(), ready.exits, ready.last_exit), (2, 0, None));
@@ -193,7 +193,7 @@ async fn before_the_first_list_nobody_is_called_gone() {
     running.keeper.sweep().await;
     assert_eq!(running.keeper.feed().map(|_| ()).unwrap_err().code, Code::NotListed);
     // No lease of an earlier process is called over either, and "none" is an answer like any other.
-    let renew = Renew { holder: uuid::Uuid::now_v7(), leases: Vec::new() };
+    let renew = RenewRequest { holder: uuid::Uuid::now_v7(), leases: Vec::new() };
     let none = running.keeper.renew(&renew).unwrap_err();
     assert_eq!((none.status, none.code), (503, "not_listed"));
     world.engine.come_back();

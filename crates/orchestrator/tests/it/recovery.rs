@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use orchestrator::keeper::Keeper;
 use orchestrator::note::Notes;
-use protocol::orchestrator::{Observed, Phase};
+use protocol::orchestrator::{ObservedTenant, Phase};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
 
@@ -98,7 +98,7 @@ async fn an_engine_that_comes_back_is_taken_up_again() {
 
         line.mend();
         // A list may succeed before the watch has noticed that the engine is back, and then it is "away" once more.
-        let back = |o: Option<&Observed>| {
+        let back = |o: Option<&ObservedTenant>| {
             o.is_some_and(|o| o.phase == Phase::Frozen && o.reason.is_none())
         };
         let frozen = running.until(spec.id, back).await.unwrap();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use orchestrator::keeper::Rules;
-use protocol::orchestrator::{Apply, Phase};
+use protocol::orchestrator::{ApplyRequest, Phase};
 
 use crate::support::asking::Router;
 use crate::support::{AWAKE, Install, apply, log, spec, with_install};
@@ -29,7 +29,7 @@ async fn a_way_out_that_is_closed_later_is_closed_at_the_next_start_and_data_is_
         closed.until_phase(spec.id, Phase::Ready).await;
         let kept = closed.run(&spec).await;
         assert_eq!(kept.container_id, before.container_id, "it runs: left alone");
-        let again = Apply { restart: true, ..apply(&spec, true) };
+        let again = ApplyRequest { restart: true, ..apply(&spec, true) };
         let after = closed.keeper.apply(again).await.unwrap();
         assert_ne!(after.container_id, before.container_id);
         closed.until_phase(spec.id, Phase::Ready).await;

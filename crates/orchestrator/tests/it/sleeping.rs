@@ -6,7 +6,7 @@ use orchestrator::driver::memory::Script;
 use orchestrator::keeper::Rules;
 use orchestrator::note::Intent as Noted;
 use protocol::busy::BusyList;
-use protocol::orchestrator::{Apply, Phase};
+use protocol::orchestrator::{ApplyRequest, Phase};
 use protocol::spec::{Policy, Spec};
 use tokio::time::{sleep, timeout};
 
@@ -254,7 +254,7 @@ async fn a_change_is_handed_to_one_that_sleeps_or_is_frozen_without_waking_it() 
     assert_eq!((anew.phase, anew.generation), (Phase::Sleeping, 2));
     assert_ne!(anew.container_id, kept.container_id);
     assert_eq!(world.count(spec.id, "start"), 1, "nothing of this woke it");
-    let again = Apply { restart: true, ..apply(&next, true) };
+    let again = ApplyRequest { restart: true, ..apply(&next, true) };
     running.keeper.apply(again).await.unwrap();
     running.until_phase(spec.id, Phase::Ready).await;
     assert_eq!(world.count(spec.id, "start"), 2, "a restart does");

@@ -7,9 +7,9 @@ use futures_util::future::join_all;
 use orchestrator::driver::memory::Script;
 use orchestrator::keeper::Rules;
 use orchestrator::note::Intent as Noted;
-use protocol::leases::{Intent, Step};
+use protocol::leases::{RequestIntent, WakeStep};
 use protocol::orchestrator::Phase;
-use protocol::sleep::Depth;
+use protocol::sleep::IdleState;
 use protocol::spec::{Policy, WakeOn};
 
 use crate::support::asking::{Router, refused};
@@ -21,12 +21,12 @@ async fn a_frozen_one_is_thawed_once_for_all_who_ask() {
     let running = world.keeper(RULES);
     let spec = frozen(&running).await;
     let router = Router::new(&running.keeper);
-    let asks = (0..50).map(|_| router.ask(spec.id, Intent::Background, 1_000));
+    let asks = (0..50).map(|_| router.ask(spec.id, RequestIntent::Background, 1_000));
     let grants = join_all(asks).await;
     assert!(grants.iter().all(|grant| grant.as_ref().unwrap().woke));
     assert_eq!((world.count(spec.id, "thaw"), world.count(spec.id, "start")), (1, 1));
     let wake = told(&running, spec.id).last_wake.unwrap();
-    assert_eq!((wake.from, wake.phases_ms.engine, wake.total_ms), (Depth::Frozen, 100, 100));
+    assert_eq!((wake.from, wake.phases_ms.engine, wake.total_ms), (IdleState::Frozen, 100, 100));
 }
 
 #[tokio::test(start_paused = true)]
@@ -40,7 +40,7 @@ async fn one_that_answers_is_thawed_whatever_the_engine_is_still_at() {
     assert!(router.visit(spec.id).await.unwrap().woke);
     assert_eq!(world.count(spec.id, "thaw"), 0, "the engine has not said so yet");
     let wake = told(&running, spec.id).last_wake.unwrap();
-    assert_eq!((wake.from, wake.phases_ms.engine, wake.total_ms), (Depth::Frozen, 5, 5));
+    assert_eq!((wake.from, wake.phases_ms.engine, wake.total_ms), (IdleState::Frozen, 5, 5));
     // Quicker than what is left of the thaw.
     let engine = Duration::from_millis(10);
     world.engine.script(spec.id, Script { engine, ..Script::default() });
@@ -95,7 +95,10 @@ async fn a_thousand_at_once_start_a_sleeper_once() {
     assert_eq!(world.count(spec.id, "start"), 2, "the first one, and one wake");
     let wake = told(&running, spec.id).last_wake.unwrap();
     let (phases, total) = (wake.phases_ms, wake.total_ms);
-    assert_eq!((wake.from, phases.queue, total), (Depth::Sleeping, 0, phases.engine + phases.boot));
+    assert_eq!(
+        (wake.from, phases.queue, total),
+        (IdleState::Sleeping, 0, phases.engine + phases.boot)
+    );
     assert_eq!(world.notes().read(spec.id).intent, Noted::Running);
 }
 
@@ -105,12 +108,12 @@ async fn what_merely_happened_to_be_sent_wakes_no_sleeper_unless_its_policy_says
     let running = world.keeper(RULES);
     let spec = asleep(&running).await;
     let router = Router::new(&running.keeper);
-    let answer = refused(router.ask(spec.id, Intent::Background, 1_000).await);
+    let answer = refused(router.ask(spec.id, RequestIntent::Background, 1_000).await);
     assert_eq!((answer.0, answer.1), (409, "wake_required"));
     let any = Policy { wake_on: Some(WakeOn::AnyRequest), ..Policy::default() };
     let kept = running.keeper.apply(with_policy(&spec, any)).await.unwrap();
     assert_eq!(kept.phase, Phase::Sleeping, "handing a policy over wakes nobody");
-    assert!(router.ask(spec.id, Intent::Background, 1_000).await.unwrap().woke);
+    assert!(router.ask(spec.id, RequestIntent::Background, 1_000).await.unwrap().woke);
 }
 
 #[tokio::test(start_paused = true)]
@@ -127,7 +130,7 @@ async fn too_many_wakes_are_refused_with_a_place_and_a_time() {
     let router = Router::new(&running.keeper);
     let (first, second, third) = tokio::join!(
         router.visit(sleepers[0].id),
-        router.ask(sleepers[1].id, Intent::Visit, 50),
+        router.ask(sleepers[1].id, RequestIntent::Visit, 50),
         router.visit(sleepers[2].id),
     );
     assert!(first.unwrap().woke);
@@ -240,7 +243,7 @@ async fn one_that_was_paused_by_hand_is_thawed_by_an_ask() {
     world.engine.pause_by_hand(spec.id);
     running.until_phase(spec.id, Phase::Frozen).await;
     let router = Router::new(&running.keeper);
-    assert!(router.ask(spec.id, Intent::Background, 1_000).await.unwrap().woke);
+    assert!(router.ask(spec.id, RequestIntent::Background, 1_000).await.unwrap().woke);
     assert_eq!(world.count(spec.id, "thaw"), 1);
 }
 
@@ -285,7 +288,16 @@ async fn each_step_of_a_wake_is_told_to_those_who_watch_it() {
     tokio::task::yield_now().await;
     Router::new(&running.keeper).visit(spec.id).await.unwrap();
     let steps = watching.await.unwrap();
-    assert_eq!(steps, [Step::Asleep, Step::Queued, Step::Starting, Step::Booting, Step::Ready]);
+    assert_eq!(
+        steps,
+        [
+            WakeStep::Asleep,
+            WakeStep::Queued,
+            WakeStep::Starting,
+            WakeStep::Booting,
+            WakeStep::Ready
+        ]
+    );
 
     running.until_phase(spec.id, Phase::Sleeping).await;
     world.engine.script(spec.id, Script { refuses_start: true, ..Script::default() });
@@ -293,7 +305,7 @@ async fn each_step_of_a_wake_is_told_to_those_who_watch_it() {
     tokio::task::yield_now().await;
     assert!(Router::new(&running.keeper).visit(spec.id).await.is_err());
     let last = watching.await.unwrap().pop().unwrap();
-    assert_eq!(last.step, Step::Failed);
+    assert_eq!(last.step, WakeStep::Failed);
     assert!(last.reason.unwrap().contains("it was told to"));
 }
 
@@ -328,7 +340,7 @@ async fn an_ask_waits_for_the_first_list_and_for_the_wake_no_longer_than_it_said
         world.engine.come_back();
     };
     let router = Router::new(&running.keeper);
-    let visit = router.ask(spec.id, Intent::Visit, 30_000);
+    let visit = router.ask(spec.id, RequestIntent::Visit, 30_000);
     let visit = tokio::time::timeout(Duration::from_millis(30_100), visit);
     let (answer, ()) = tokio::join!(visit, back);
     assert_eq!(refused(answer.expect("it waited for longer")).1, "waking");

@@ -13,9 +13,12 @@ use orchestrator::driver::memory::{Memory, Script};
 use orchestrator::images::{Images, Tags};
 use orchestrator::keeper::Keeper;
 use orchestrator::note::Notes;
-use protocol::leases::{Ask, Grant, Intent, Release, Renew, Renewed, Step, Used};
-use protocol::orchestrator::{Capacity, Observed, ObservedList, Phase};
-use protocol::sleep::{Sleep, SleepList};
+use protocol::leases::{
+    LeaseGrant, LeaseRequest, LeaseUsage, ReleaseRequest, RenewRequest, RenewResponse,
+    RequestIntent, WakeStep,
+};
+use protocol::orchestrator::{Capacity, ObservedTenant, ObservedTenantList, Phase};
+use protocol::sleep::{SleepStatus, SleepStatusList};
 use protocol::spec::Spec;
 use protocol::{Problem, TenantId};
 use service::Secret;
@@ -202,12 +205,12 @@ async fn bad_input_is_refused_with_what_is_wrong() {
 async fn a_tenant_from_apply_to_delete() {
     let (server, spec) = (Server::start().await, spec("acme", ""));
     let (client, path) = (server.client(), format!("/v1/tenants/{}", spec.id));
-    let call = async |method, path: &str, body: Option<&protocol::orchestrator::Apply>| {
-        client.call::<Observed>(method, path, body, PATIENCE).await
+    let call = async |method, path: &str, body: Option<&protocol::orchestrator::ApplyRequest>| {
+        client.call::<ObservedTenant>(method, path, body, PATIENCE).await
     };
     let made = call(Method::PUT, &path, Some(&apply(&spec, true))).await.unwrap();
     assert_eq!((made.id, made.generation), (spec.id, 1));
-    let list: ObservedList =
+    let list: ObservedTenantList =
         client.call(Method::GET, "/v1/tenants", None::<&()>, PATIENCE).await.unwrap();
     assert_eq!(list.tenants.len(), 1);
     let stopped = call(Method::POST, &format!("{path}/stop"), None).await.unwrap();
@@ -230,14 +233,14 @@ async fn no_image_but_those_of_the_settings_becomes_a_tenant() {
     let (client, path) = (server.client(), format!("/v1/tenants/{}", spec.id));
     let ask = async |image: &str| {
         let body = apply(&Spec { image: Some(image.to_owned()), ..spec.clone() }, true);
-        client.call::<Observed>(Method::PUT, &path, Some(&body), PATIENCE).await
+        client.call::<ObservedTenant>(Method::PUT, &path, Some(&body), PATIENCE).await
     };
     let Err(CallError::Refused(problem)) = ask("postgres:16").await else { panic!("not refused") };
     assert_eq!((problem.status, problem.code.as_str()), (422, "invalid_spec"));
     let fault = &problem.errors[0];
     assert_eq!((fault.field.as_str(), fault.code.as_str()), ("spec.image", "image_refused"));
     assert!(fault.message.contains("CIAL_TENANT_IMAGES"), "{fault:?}");
-    let none: ObservedList =
+    let none: ObservedTenantList =
         client.call(Method::GET, "/v1/tenants", None::<&()>, PATIENCE).await.unwrap();
     assert!(none.tenants.is_empty(), "nothing is made of it");
     assert_eq!(ask(IMAGE).await.unwrap().id, spec.id);
@@ -249,7 +252,7 @@ async fn a_watcher_is_told_each_step() {
     let client = server.client();
     let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
     let watching = tokio::spawn(async move {
-        service::watch::follow::<Observed>(&client, "/v1/tenants/watch", |replica, _| {
+        service::watch::follow::<ObservedTenant>(&client, "/v1/tenants/watch", |replica, _| {
             let phases: Vec<(TenantId, Phase)> =
                 replica.items().values().map(|o| (o.id, o.phase)).collect();
             tell.send(phases).unwrap();
@@ -260,7 +263,7 @@ async fn a_watcher_is_told_each_step() {
     let client = server.client();
     let path = format!("/v1/tenants/{}", spec.id);
     let body = apply(&spec, true);
-    client.call::<Observed>(Method::PUT, &path, Some(&body), PATIENCE).await.unwrap();
+    client.call::<ObservedTenant>(Method::PUT, &path, Some(&body), PATIENCE).await.unwrap();
     while told.recv().await.unwrap() != [(spec.id, Phase::Ready)] {}
     client.call::<()>(Method::DELETE, &path, None::<&()>, PATIENCE).await.unwrap();
     while !told.recv().await.unwrap().is_empty() {}
@@ -284,7 +287,7 @@ async fn health_readiness_and_figures() {
     let spec = spec("acme", "");
     let path = format!("/v1/tenants/{}", spec.id);
     let (client, body) = (server.client(), apply(&spec, true));
-    let refused = client.call::<Observed>(Method::PUT, &path, Some(&body), PATIENCE).await;
+    let refused = client.call::<ObservedTenant>(Method::PUT, &path, Some(&body), PATIENCE).await;
     let Err(CallError::Refused(problem)) = refused else { panic!("not refused") };
     assert_eq!((problem.status, problem.code.as_str()), (503, "engine_unreachable"));
     assert!(problem.detail.contains("it was told to go"));
@@ -295,7 +298,7 @@ async fn ready(server: &Server) -> Spec {
     let spec = spec("acme", "");
     let (client, path) = (server.client(), format!("/v1/tenants/{}", spec.id));
     let body = apply(&spec, true);
-    client.call::<Observed>(Method::PUT, &path, Some(&body), PATIENCE).await.unwrap();
+    client.call::<ObservedTenant>(Method::PUT, &path, Some(&body), PATIENCE).await.unwrap();
     let mut bell = server.keeper.feed().unwrap().bell();
     let is_ready = || server.keeper.feed().unwrap().get(&spec.id).map(|o| o.phase);
     while is_ready() != Some(Phase::Ready) {
@@ -310,12 +313,18 @@ async fn a_lease_from_ask_to_release() {
     let spec = ready(&server).await;
     let router = Client::new(format!("http://{}", server.address), Secret::new(LEASES_TOKEN));
     let holder = Uuid::now_v7();
-    let ask =
-        Ask { tenant: spec.id, holder, number: 1, intent: Intent::Background, wait_ms: 1_000 };
-    let grant: Grant = router.call(Method::POST, "/v1/leases", Some(&ask), PATIENCE).await.unwrap();
+    let ask = LeaseRequest {
+        tenant: spec.id,
+        holder,
+        number: 1,
+        intent: RequestIntent::Background,
+        wait_ms: 1_000,
+    };
+    let grant: LeaseGrant =
+        router.call(Method::POST, "/v1/leases", Some(&ask), PATIENCE).await.unwrap();
     assert_eq!((grant.tenant, grant.generation, grant.woke), (spec.id, 1, false));
     let nobody = TenantId::new(Uuid::now_v7());
-    let used = |tenant| Used {
+    let used = |tenant| LeaseUsage {
         tenant,
         number: 1,
         idle_ms: 0,
@@ -323,33 +332,33 @@ async fn a_lease_from_ask_to_release() {
         streams: 1,
         first_byte_ms: None,
     };
-    let renew = Renew { holder, leases: vec![used(spec.id), used(nobody)] };
-    let renewed: Renewed =
+    let renew = RenewRequest { holder, leases: vec![used(spec.id), used(nobody)] };
+    let renewed: RenewResponse =
         router.call(Method::POST, "/v1/leases/renew", Some(&renew), PATIENCE).await.unwrap();
     let left: Vec<_> = renewed.leases.iter().map(|s| (s.tenant, s.expires_in_ms)).collect();
     assert_eq!(left, [(spec.id, Some(15_000)), (nobody, None)]);
-    let told: Sleep = server
+    let told: SleepStatus = server
         .client()
         .call(Method::GET, &format!("/v1/tenants/{}/sleep", spec.id), None::<&()>, PATIENCE)
         .await
         .unwrap();
     assert_eq!(told.awake_because[0], "In use: 2 requests and 1 stream.");
     assert!(server.keeper.figures().contains("cial_leases 1\n"));
-    let release = Release { holder, leases: vec![used(spec.id)] };
+    let release = ReleaseRequest { holder, leases: vec![used(spec.id)] };
     for _ in 0..2 {
         let released =
             router.call::<()>(Method::POST, "/v1/leases/release", Some(&release), PATIENCE);
         released.await.unwrap();
     }
-    let list: SleepList =
+    let list: SleepStatusList =
         server.client().call(Method::GET, "/v1/sleep", None::<&()>, PATIENCE).await.unwrap();
     assert_eq!(list.tenants.len(), 1);
     assert!(!list.tenants[0].awake_because[0].contains("In use"), "{list:?}");
-    let ask = Ask { tenant: nobody, ..ask };
-    let refused = router.call::<Grant>(Method::POST, "/v1/leases", Some(&ask), PATIENCE).await;
+    let ask = LeaseRequest { tenant: nobody, ..ask };
+    let refused = router.call::<LeaseGrant>(Method::POST, "/v1/leases", Some(&ask), PATIENCE).await;
     assert_eq!(refused.unwrap_err().code(), Some("no_such_tenant"));
     let path = format!("/v1/tenants/{}/wake", spec.id);
-    let awake: Observed =
+    let awake: ObservedTenant =
         server.client().call(Method::POST, &path, None::<&()>, PATIENCE).await.unwrap();
     assert_eq!(awake.phase, Phase::Ready);
 }
@@ -448,7 +457,7 @@ async fn what_the_engine_was_told_is_seen_to_its_end_before_the_process_ends() {
     server.engine.script(spec.id, Script { engine, ..Script::default() });
     server.keeper.wake(spec.id).await.unwrap();
     let steps = server.keeper.progress(spec.id).unwrap();
-    let begun = steps.filter(|progress| std::future::ready(progress.step == Step::Starting));
+    let begun = steps.filter(|progress| std::future::ready(progress.step == WakeStep::Starting));
     tokio::time::timeout(PATIENCE, pin!(begun).next()).await.unwrap().unwrap();
     server.stop.cancel();
     serving.await.unwrap().unwrap();

@@ -2,7 +2,7 @@
 
 use lease::{Millis, Moment};
 use protocol::TenantId;
-use protocol::leases::Intent;
+use protocol::leases::RequestIntent;
 use service::client::CallError;
 
 use super::{Keeping, Said};
@@ -115,7 +115,7 @@ impl Keeping {
         let awaited: Vec<TenantId> = due.map(|(tenant, _)| *tenant).collect();
         let most = if is_away { PROBES } else { usize::MAX };
         awaited.into_iter().take(most).for_each(|tenant| self.ask_again(tenant));
-        used.into_iter().take(most).for_each(|tenant| self.ask(tenant, Intent::Background));
+        used.into_iter().take(most).for_each(|tenant| self.ask(tenant, RequestIntent::Background));
     }
 
     /// An ask may be silent for long, because a tenant wakes or because nobody is there: a call that is always answered

@@ -216,7 +216,7 @@ fn without_app_api_a_sleeper_wakes_where_its_lease_says() {
 
     let keeper = Keeper::start(&control.feed);
     keeper.make(acme.id, Mode::Awake);
-    keeper.place(acme.id, 1, acme.running().upstream.unwrap());
+    keeper.set_upstream(acme.id, 1, acme.running().upstream.unwrap());
     control.end();
     let router = Running::with(nowhere(), &folder, |settings| settings.orchestrator = keeper.url());
     for _ in 0..20 {

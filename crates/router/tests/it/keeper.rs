@@ -15,8 +15,8 @@ use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use protocol::leases::{
-    Ask, Grant, Intent, Progress, Release, Renew, Renewed, Standing, Step, Used, code, failure,
-    place,
+    LeaseGrant, LeaseRequest, LeaseUsage, ReleaseRequest, RenewRequest, RenewResponse,
+    RenewedLease, RequestIntent, WakeProgress, WakeStep, code, queue_position, wake_failure,
 };
 use protocol::orchestrator::Upstream;
 use protocol::routes::Route;
@@ -48,9 +48,9 @@ pub(crate) enum Mode {
 
 #[derive(Clone, Debug)]
 pub(crate) enum Call {
-    Ask(Ask),
-    Renew(Used),
-    Release(Used),
+    Lease(LeaseRequest),
+    Renew(LeaseUsage),
+    Release(LeaseUsage),
 }
 
 #[derive(Clone)]
@@ -63,7 +63,7 @@ struct Script {
     keeps: bool,
     /// Whether it knows who runs.
     has_listed: bool,
-    progress: HashMap<TenantId, Vec<Progress>>,
+    progress: HashMap<TenantId, Vec<WakeProgress>>,
 }
 
 #[derive(Clone)]
@@ -133,7 +133,7 @@ impl Keeper {
     }
 
     /// Leases say that it is there, whatever the routes say.
-    pub(crate) fn place(&self, tenant: TenantId, generation: i64, upstream: Upstream) {
+    pub(crate) fn set_upstream(&self, tenant: TenantId, generation: i64, upstream: Upstream) {
         self.shared.state.send_modify(|state| {
             state.places.insert(tenant, (generation, upstream));
         });
@@ -155,33 +155,33 @@ impl Keeper {
         self.shared.state.send_modify(|state| state.has_listed = has_listed);
     }
 
-    pub(crate) fn tells(&self, tenant: TenantId, step: Step) {
-        let progress = Progress { step, ahead: None, elapsed_ms: 1, reason: None };
+    pub(crate) fn tells(&self, tenant: TenantId, step: WakeStep) {
+        let progress = WakeProgress { step, ahead: None, elapsed_ms: 1, reason: None };
         self.shared.state.send_modify(|state| {
             state.progress.entry(tenant).or_default().push(progress);
         });
     }
 
-    pub(crate) fn asks(&self) -> Vec<Ask> {
+    pub(crate) fn asks(&self) -> Vec<LeaseRequest> {
         let pick = |call| match call {
-            Call::Ask(ask) => Some(ask),
+            Call::Lease(ask) => Some(ask),
             Call::Renew(_) | Call::Release(_) => None,
         };
         self.calls().into_iter().filter_map(pick).collect()
     }
 
-    pub(crate) fn renewals(&self) -> Vec<Used> {
+    pub(crate) fn renewals(&self) -> Vec<LeaseUsage> {
         let pick = |call| match call {
             Call::Renew(used) => Some(used),
-            Call::Ask(_) | Call::Release(_) => None,
+            Call::Lease(_) | Call::Release(_) => None,
         };
         self.calls().into_iter().filter_map(pick).collect()
     }
 
-    pub(crate) fn releases(&self) -> Vec<Used> {
+    pub(crate) fn releases(&self) -> Vec<LeaseUsage> {
         let pick = |call| match call {
             Call::Release(used) => Some(used),
-            Call::Ask(_) | Call::Renew(_) => None,
+            Call::Lease(_) | Call::Renew(_) => None,
         };
         self.calls().into_iter().filter_map(pick).collect()
     }
@@ -230,12 +230,12 @@ impl Shared {
         let path = request.uri().path().to_owned();
         match path.as_str() {
             "/v1/leases" => {
-                let ask: Ask = read(request).await;
-                self.calls.lock().unwrap().push(Call::Ask(ask.clone()));
+                let ask: LeaseRequest = read(request).await;
+                self.calls.lock().unwrap().push(Call::Lease(ask.clone()));
                 self.ask(&ask).await
             }
             "/v1/leases/renew" => {
-                let renew: Renew = read(request).await;
+                let renew: RenewRequest = read(request).await;
                 if renew.leases.is_empty() {
                     self.listened.fetch_add(1, Ordering::Relaxed);
                 }
@@ -246,14 +246,14 @@ impl Shared {
                 }
                 let leases = renew.leases.into_iter().map(|used| {
                     let expires_in_ms = state.keeps.then_some(state.expires_in_ms);
-                    let standing = Standing { tenant: used.tenant, expires_in_ms };
+                    let standing = RenewedLease { tenant: used.tenant, expires_in_ms };
                     calls.push(Call::Renew(used));
                     standing
                 });
-                json(StatusCode::OK, &Renewed { leases: leases.collect() })
+                json(StatusCode::OK, &RenewResponse { leases: leases.collect() })
             }
             "/v1/leases/release" => {
-                let release: Release = read(request).await;
+                let release: ReleaseRequest = read(request).await;
                 let releases = release.leases.into_iter().map(Call::Release);
                 self.calls.lock().unwrap().extend(releases);
                 let mut answer = Response::new(Full::default().boxed());
@@ -267,7 +267,7 @@ impl Shared {
         }
     }
 
-    async fn ask(&self, ask: &Ask) -> Answer {
+    async fn ask(&self, ask: &LeaseRequest) -> Answer {
         let mut state = self.state.subscribe();
         let patience = tokio::time::sleep(Duration::from_millis(ask.wait_ms.into()));
         tokio::pin!(patience);
@@ -284,7 +284,7 @@ impl Shared {
                     return refused(StatusCode::CONFLICT, code::NOT_RUNNING, "");
                 }
                 Mode::AsRouted | Mode::Awake => return self.grant(ask, route, &now, woke),
-                Mode::Sleeping if ask.intent == Intent::Background => {
+                Mode::Sleeping if ask.intent == RequestIntent::Background => {
                     return refused(StatusCode::CONFLICT, code::WAKE_REQUIRED, "");
                 }
                 Mode::Refused(code @ code::LEAVING) => {
@@ -293,12 +293,13 @@ impl Shared {
                 Mode::Refused(code) => return refused(StatusCode::CONFLICT, code, ""),
                 Mode::Behind(code, ahead) => {
                     let told = Problem::new(503, code, "Refused", "");
-                    let told = told.field(place::FIELD, place::CODE, ahead.to_string());
+                    let told =
+                        told.field(queue_position::FIELD, queue_position::CODE, ahead.to_string());
                     return json(StatusCode::SERVICE_UNAVAILABLE, &told);
                 }
                 Mode::Failed(why) => {
                     let told = Problem::new(502, code::WAKE_FAILED, "Refused", why);
-                    let told = told.field(failure::FIELD, failure::DIED, "");
+                    let told = told.field(wake_failure::FIELD, wake_failure::DIED, "");
                     return json(StatusCode::BAD_GATEWAY, &told);
                 }
                 Mode::Frozen | Mode::Sleeping => woke = true,
@@ -312,14 +313,20 @@ impl Shared {
         }
     }
 
-    fn grant(&self, ask: &Ask, route: Option<Route>, state: &Script, woke: bool) -> Answer {
+    fn grant(
+        &self,
+        ask: &LeaseRequest,
+        route: Option<Route>,
+        state: &Script,
+        woke: bool,
+    ) -> Answer {
         let placed = state.places.get(&ask.tenant).cloned();
         let (generation, upstream) = placed
             .or_else(|| route.and_then(|r| Some((r.generation, r.upstream?))))
             .expect("somewhere to send requests to");
         json(
             StatusCode::OK,
-            &Grant {
+            &LeaseGrant {
                 tenant: ask.tenant,
                 generation,
                 upstream,

@@ -1,6 +1,6 @@
 //! A tenant is sent requests under a lease only, and the lease is held while it is really used.
 
-use protocol::leases::Intent;
+use protocol::leases::RequestIntent;
 use protocol::orchestrator::Upstream;
 use protocol::spec::Desired;
 use protocol::{State, TenantId};
@@ -22,7 +22,10 @@ fn the_first_request_asks_and_the_next_ones_do_not() {
     }
     let asks = router.keeper().asks();
     assert_eq!(asks.len(), 1);
-    assert_eq!((asks[0].tenant, asks[0].intent, asks[0].number), (acme.id, Intent::Visit, 1));
+    assert_eq!(
+        (asks[0].tenant, asks[0].intent, asks[0].number),
+        (acme.id, RequestIntent::Visit, 1)
+    );
     eventually("it is counted", || router.metric("cial_router_leases") == "1");
 }
 
@@ -74,7 +77,7 @@ fn a_websocket_keeps_its_tenant_awake_by_data_and_not_by_being_open() {
     assert_eq!(router.keeper().asks().len(), 1);
     client.say([0x82, 0x02, b'g', b'o']);
     eventually("it is asked for", || router.keeper().asks().len() == 2);
-    assert_eq!(router.keeper().asks()[1].intent, Intent::Background);
+    assert_eq!(router.keeper().asks()[1].intent, RequestIntent::Background);
     client.stream.set_nonblocking(true).unwrap();
     assert!(client.stream.peek(&mut [0]).is_err(), "nothing passed yet");
     client.stream.set_nonblocking(false).unwrap();
@@ -143,7 +146,7 @@ fn an_event_that_comes_after_its_lease_ended_asks_for_the_next() {
         acme.cue();
         client.until("data: more\n\n");
         eventually("it is asked for", || router.keeper().asks().len() == round + 1);
-        assert_eq!(router.keeper().asks()[round].intent, Intent::Background);
+        assert_eq!(router.keeper().asks()[round].intent, RequestIntent::Background);
         eventually("it is leased", || router.metric("cial_router_leases") == "1");
     }
 }
@@ -173,7 +176,7 @@ fn a_stream_whose_lease_is_lost_asks_for_another_with_its_next_event() {
         more(&mut client);
         router.keeper().asks().len() > 1 && router.keeper().renewals().len() > before
     });
-    assert_eq!(router.keeper().asks()[1].intent, Intent::Background);
+    assert_eq!(router.keeper().asks()[1].intent, RequestIntent::Background);
     assert_eq!(router.metric("cial_router_leases"), "1");
 }
 
@@ -200,7 +203,7 @@ fn what_a_lease_says_wins_over_the_table() {
     moved.listen(acme.id);
     let (_control, router) = Running::knowing(vec![acme.running()], &folder);
     let there = moved.running().upstream.unwrap();
-    router.keeper().place(acme.id, 2, there);
+    router.keeper().set_upstream(acme.id, 2, there);
     for _ in 0..20 {
         let answer = router.ask("acme.localhost", "/");
         assert!(answer.body.starts_with("Tenant moved\n"), "{answer:?}");
@@ -221,7 +224,7 @@ fn a_lease_that_is_lost_is_asked_for_anew() {
     router.keeper().keeps(false);
     // On behalf of the request that is under way, which wakes nobody.
     eventually("it is asked for", || router.keeper().asks().len() >= 2);
-    assert_eq!(router.keeper().asks()[1].intent, Intent::Background);
+    assert_eq!(router.keeper().asks()[1].intent, RequestIntent::Background);
     router.keeper().keeps(true);
     acme.cue();
     client.until("half");
@@ -289,7 +292,7 @@ fn a_generation_that_the_table_does_not_know_makes_the_router_list_anew() {
     let acme = Tenant::new(&folder, 1, "acme");
     let (control, router) = Running::knowing(vec![acme.running()], &folder);
     let before = control.snapshots();
-    router.keeper().place(acme.id, 2, acme.running().upstream.unwrap());
+    router.keeper().set_upstream(acme.id, 2, acme.running().upstream.unwrap());
     assert_eq!(router.ask("acme.localhost", "/").status, 200);
     eventually("the router lists anew", || control.snapshots() > before);
 }
@@ -380,7 +383,7 @@ fn a_request_that_nobody_took_is_sent_where_the_tenant_is_now() {
     pooled.say("GET / HTTP/1.1\r\nHost: acme.localhost\r\nConnection: close\r\n\r\n");
     assert_eq!(pooled.answer().status, 200);
     acme.vanish();
-    router.keeper().place(acme.id, 2, moved.running().upstream.unwrap());
+    router.keeper().set_upstream(acme.id, 2, moved.running().upstream.unwrap());
     // Nothing of it went out: a body is no obstacle. Idle connections from before may still be there.
     eventually("it is sent there", || {
         let post = "POST / HTTP/1.1\r\nHost: acme.localhost\r\nContent-Length: 2\r\n\r\nhi";

@@ -20,7 +20,7 @@ fn with_app_api_gone_tenants_are_served_and_with_it_back_changes_arrive() {
     let control = Control::at(address, 1_000);
     control.feed.replace(vec![other.running()]);
     router.keeper().make(other.id, Mode::Awake);
-    router.keeper().place(other.id, 1, other.running().upstream.unwrap());
+    router.keeper().set_upstream(other.id, 1, other.running().upstream.unwrap());
     router.knows(control.feed.revision());
     assert_eq!(router.ask("other.localhost", "/").status, 200);
     assert_eq!(router.ask("acme.localhost", "/").status, 404);

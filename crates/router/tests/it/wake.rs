@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use protocol::State;
-use protocol::leases::{Intent, Step};
+use protocol::leases::{RequestIntent, WakeStep};
 use protocol::spec::Desired;
 
 use crate::harness::{Client, Control, Folder, Running, eventually};
@@ -25,7 +25,7 @@ fn asleep(folder: &Folder, pages: u64, others: u64) -> (Tenant, Control, Running
         settings.limits.held_for_one = 2;
         settings.limits.watchers_of_one = 2;
     });
-    router.keeper().place(acme.id, 1, acme.running().upstream.unwrap());
+    router.keeper().set_upstream(acme.id, 1, acme.running().upstream.unwrap());
     router.keeper().make(acme.id, Mode::Sleeping);
     (acme, control, router)
 }
@@ -46,7 +46,7 @@ fn a_request_is_held_until_its_tenant_is_awake_and_then_served() {
         let mut client = Client::connect(router.public);
         client.say(get("/", lines));
         eventually("it is asked for", || router.keeper().asks().len() == before + 1);
-        assert_eq!(router.keeper().asks()[before].intent, Intent::Visit);
+        assert_eq!(router.keeper().asks()[before].intent, RequestIntent::Visit);
         eventually("it is held", || router.metric("cial_router_held") == "1");
         router.keeper().make(acme.id, Mode::Awake);
         assert_eq!(client.answer().status, 200, "{lines}");
@@ -134,14 +134,14 @@ fn what_happens_in_the_background_wakes_nobody_who_sleeps() {
     let ws = "GET /ws HTTP/1.1\r\nHost: acme.localhost\r\nOrigin: http://acme.localhost\r\nConnection: Upgrade\r\n\
         Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
     assert_eq!(router.send(ws).code(), "wake_required");
-    assert!(router.keeper().asks().iter().all(|ask| ask.intent == Intent::Background));
+    assert!(router.keeper().asks().iter().all(|ask| ask.intent == RequestIntent::Background));
     assert_eq!(router.keeper().asks().len(), 1, "known for a while: polls do not become asks");
 
     // Somebody who visits is not held up by that.
     let mut client = Client::connect(router.public);
     client.say(get("/", PAGE));
     eventually("it is asked for", || {
-        router.keeper().asks().last().is_some_and(|ask| ask.intent == Intent::Visit)
+        router.keeper().asks().last().is_some_and(|ask| ask.intent == RequestIntent::Visit)
     });
     router.keeper().make(acme.id, Mode::Awake);
     assert_eq!(client.answer().status, 200);
@@ -160,7 +160,7 @@ fn a_visit_that_joins_a_polls_ask_wakes_after_all() {
     router.keeper().make(acme.id, Mode::Sleeping);
     assert_eq!(poll.answer().code(), "wake_required");
     eventually("it is asked for", || router.keeper().asks().len() == 2);
-    assert_eq!(router.keeper().asks()[1].intent, Intent::Visit);
+    assert_eq!(router.keeper().asks()[1].intent, RequestIntent::Visit);
     router.keeper().make(acme.id, Mode::Awake);
     assert_eq!(visit.answer().status, 200);
 }
@@ -337,7 +337,7 @@ fn a_page_does_not_look_at_one_who_sleeps_on() {
     let mut client = Client::connect(router.public);
     client.say(get("/.cial/wake", "Accept: text/event-stream\r\n"));
     client.until("\r\n\r\n");
-    router.keeper().tells(acme.id, Step::Asleep);
+    router.keeper().tells(acme.id, WakeStep::Asleep);
     client.until("\"step\":\"asleep\"");
     client.until("0\r\n\r\n");
     eventually("nobody looks", || router.metric("cial_router_wake_watchers") == "0");
@@ -349,7 +349,7 @@ fn a_waiting_page_hears_how_its_wake_goes() {
     let (acme, _control, router) = asleep(&folder, 20_000, 20_000);
     let watch = get("/.cial/wake", "Accept: text/event-stream\r\nSec-Fetch-Mode: cors\r\n");
     let mut clients = [Client::connect(router.public), Client::connect(router.public)];
-    router.keeper().tells(acme.id, Step::Queued);
+    router.keeper().tells(acme.id, WakeStep::Queued);
     for client in &mut clients {
         client.say(&watch);
         let head = client.until("\r\n\r\n").to_lowercase();
@@ -362,9 +362,9 @@ fn a_waiting_page_hears_how_its_wake_goes() {
     let more = router.send(&watch);
     assert_eq!((more.status, more.code().as_str()), (503, "too_many_waiting"));
     assert_eq!(router.metric("cial_router_wake_watchers"), "2");
-    router.keeper().tells(acme.id, Step::Booting);
+    router.keeper().tells(acme.id, WakeStep::Booting);
     clients.iter_mut().for_each(|client| drop(client.until("\"step\":\"booting\"")));
-    router.keeper().tells(acme.id, Step::Ready);
+    router.keeper().tells(acme.id, WakeStep::Ready);
     for client in &mut clients {
         client.until("\"step\":\"ready\"");
         client.until("0\r\n\r\n");

@@ -8,7 +8,7 @@ use hyper::body::Incoming;
 use hyper::header::RETRY_AFTER;
 use hyper::{Method, Request, StatusCode};
 use protocol::Problem;
-use protocol::busy::{Declare, Owner, Renew};
+use protocol::busy::{BusyOwner, DeclareBusy, RenewBusy};
 use service::inside::serve::Listener;
 use service::inside::{Answer, Asker, Bounded, Drain, answer, body, serve};
 use tokio::net::UnixListener;
@@ -35,7 +35,7 @@ pub struct Doors {
 /// Whose word it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Door {
-    Half(Owner),
+    Half(BusyOwner),
     Orchestrator,
 }
 
@@ -55,8 +55,8 @@ pub(super) async fn run(doors: Doors, drain: Drain) {
         }
     };
     tokio::join!(
-        desk.open(doors.core, Door::Half(Owner::Core), &drain),
-        desk.open(agent, Door::Half(Owner::Agent), &drain),
+        desk.open(doors.core, Door::Half(BusyOwner::Core), &drain),
+        desk.open(agent, Door::Half(BusyOwner::Agent), &drain),
         orchestrator,
     );
 }
@@ -96,14 +96,14 @@ impl Desk {
 
     fn list(&self, door: Door) -> Answer {
         let of = match door {
-            Door::Half(Owner::Agent) => Some(Owner::Agent),
-            Door::Half(Owner::Core) | Door::Orchestrator => None,
+            Door::Half(BusyOwner::Agent) => Some(BusyOwner::Agent),
+            Door::Half(BusyOwner::Core) | Door::Orchestrator => None,
         };
         answer::json(StatusCode::OK, &self.with(|registry, now| registry.list(of, now)))
     }
 
-    async fn declare(&self, asker: &Asker, owner: Owner, request: Request<Incoming>) -> Answer {
-        let wish = match body::json::<Declare>(request.into_body(), LONGEST_BODY).await {
+    async fn declare(&self, asker: &Asker, owner: BusyOwner, request: Request<Incoming>) -> Answer {
+        let wish = match body::json::<DeclareBusy>(request.into_body(), LONGEST_BODY).await {
             Ok(wish) => wish,
             Err(why) => return asker.unread(&why),
         };
@@ -117,7 +117,7 @@ impl Desk {
     async fn change(
         &self,
         asker: &Asker,
-        owner: Owner,
+        owner: BusyOwner,
         id: Uuid,
         request: Request<Incoming>,
     ) -> Answer {
@@ -128,7 +128,7 @@ impl Desk {
         if request.method() != Method::PUT {
             return asker.method_not_allowed("PUT, DELETE");
         }
-        let ttl = match body::json::<Renew>(request.into_body(), LONGEST_BODY).await {
+        let ttl = match body::json::<RenewBusy>(request.into_body(), LONGEST_BODY).await {
             Ok(renew) => renew.ttl_seconds,
             Err(why) => return asker.unread(&why),
         };
@@ -156,7 +156,7 @@ fn refuse(asker: &Asker, why: Refused) -> Answer {
         Refused::Ended => asker.problem(
             StatusCode::NOT_FOUND,
             "busy_ended",
-            "This declaration ran out, or was none of yours. Declare anew.",
+            "This declaration ran out, or was none of yours. DeclareBusy anew.",
         ),
         Refused::Full { most, wait } => {
             let detail = format!(
@@ -169,7 +169,7 @@ fn refuse(asker: &Asker, why: Refused) -> Answer {
             asker.problem(
                 StatusCode::TOO_MANY_REQUESTS,
                 "busy_rate",
-                "You ask too often. Declare for longer, and renew when half of it has passed.",
+                "You ask too often. DeclareBusy for longer, and renew when half of it has passed.",
             ),
             wait,
         ),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hyper::{Method, StatusCode};
-use protocol::busy::{BusyList, Declared, Owner};
+use protocol::busy::{BusyLease, BusyList, BusyOwner};
 use serde_json::{Value, json};
 use tenant_core::busy::{BURST, MOST_OF_AGENT};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -20,14 +20,14 @@ async fn call(core: &Core, socket: &str, method: Method, path: &str, body: &Valu
     ask_with(&core.dir.path().join(socket), method, path, &[], body).await
 }
 
-async fn declare(core: &Core, socket: &str, reason: &str, ttl: u32) -> Declared {
+async fn declare(core: &Core, socket: &str, reason: &str, ttl: u32) -> BusyLease {
     let wish = json!({ "reason": reason, "ttl_seconds": ttl });
     let answer = call(core, socket, Method::POST, "/busy", &wish).await;
     assert_eq!(answer.status(), StatusCode::CREATED, "{}", answer.body());
     serde_json::from_str(answer.body()).unwrap()
 }
 
-async fn reasons(core: &Core, socket: &str) -> Vec<(Owner, String)> {
+async fn reasons(core: &Core, socket: &str) -> Vec<(BusyOwner, String)> {
     let answer = call(core, socket, Method::GET, "/busy", &Value::Null).await;
     assert_eq!(answer.status(), StatusCode::OK);
     let list: BusyList = serde_json::from_str(answer.body()).unwrap();
@@ -40,7 +40,7 @@ async fn what_is_declared_is_told_to_the_orchestrator() {
     assert_eq!(reasons(&core, ORCHESTRATOR).await, []);
     let backup = declare(&core, CORE, "nightly backup", 900).await;
     declare(&core, AGENT, "training", 60).await;
-    let all = [(Owner::Core, "nightly backup".into()), (Owner::Agent, "training".into())];
+    let all = [(BusyOwner::Core, "nightly backup".into()), (BusyOwner::Agent, "training".into())];
     assert_eq!(reasons(&core, ORCHESTRATOR).await, all);
     assert_eq!(reasons(&core, CORE).await, all);
     assert_eq!(reasons(&core, AGENT).await, all[1..], "agent sees its own");
@@ -49,7 +49,7 @@ async fn what_is_declared_is_told_to_the_orchestrator() {
     let renew = json!({ "ttl_seconds": 30 });
     let renewed = call(&core, CORE, Method::PUT, &own, &renew).await;
     assert_eq!(renewed.status(), StatusCode::OK);
-    let renewed: Declared = serde_json::from_str(renewed.body()).unwrap();
+    let renewed: BusyLease = serde_json::from_str(renewed.body()).unwrap();
     assert!(renewed.busy.until < backup.busy.until);
 
     let foreign = call(&core, AGENT, Method::PUT, &own, &renew).await;

@@ -6,8 +6,8 @@ use std::sync::Mutex;
 use app_api::orchestrator::{Listener, Orchestrator};
 use axum::body::Body;
 use futures_util::future::BoxFuture;
-use protocol::orchestrator::{Apply, Exit, Observed, Phase, Upstream};
-use protocol::sleep::{Sleep, SleepList};
+use protocol::orchestrator::{ApplyRequest, Exit, ObservedTenant, Phase, Upstream};
+use protocol::sleep::{SleepStatus, SleepStatusList};
 use protocol::watch::Message;
 use protocol::{Problem, TenantId, Timestamp};
 use service::client::CallError;
@@ -45,13 +45,13 @@ enum Mind {
 
 pub(crate) struct Fake {
     mind: Mutex<Mind>,
-    feed: Feed<Observed>,
+    feed: Feed<ObservedTenant>,
     heard: watch::Sender<bool>,
     calls: Mutex<Vec<Call>>,
     faults: Mutex<Vec<String>>,
-    pub(crate) specs: Mutex<Vec<Apply>>,
+    pub(crate) specs: Mutex<Vec<ApplyRequest>>,
     /// What it says of who sleeps; `None`: it is asked and never answers.
-    pub(crate) sleeps: Mutex<Option<Vec<Sleep>>>,
+    pub(crate) sleeps: Mutex<Option<Vec<SleepStatus>>>,
 }
 
 impl Fake {
@@ -87,7 +87,7 @@ impl Fake {
     }
 
     /// Something happens on the engine.
-    pub(crate) fn show(&self, observed: Observed) {
+    pub(crate) fn show(&self, observed: ObservedTenant) {
         self.feed.put(observed);
     }
 
@@ -95,7 +95,7 @@ impl Fake {
         self.feed.remove(&id);
     }
 
-    pub(crate) fn seen(&self, id: TenantId) -> Option<Observed> {
+    pub(crate) fn seen(&self, id: TenantId) -> Option<ObservedTenant> {
         self.feed.get(&id)
     }
 
@@ -129,7 +129,7 @@ impl Fake {
         }
     }
 
-    fn play(&self, id: TenantId, call: Call) -> Result<Option<Observed>, CallError> {
+    fn play(&self, id: TenantId, call: Call) -> Result<Option<ObservedTenant>, CallError> {
         if !*self.heard.borrow() {
             return Err(CallError::Unreachable("connection refused".into()));
         }
@@ -140,7 +140,7 @@ impl Fake {
                 Ok(Some(seen))
             }
             Reply::Newer(phase) => {
-                let seen = Observed { generation: 2, ..observed(id, phase) };
+                let seen = ObservedTenant { generation: 2, ..observed(id, phase) };
                 self.feed.put(seen.clone());
                 Ok(Some(seen))
             }
@@ -160,9 +160,9 @@ impl Fake {
     }
 }
 
-pub(crate) fn observed(id: TenantId, phase: Phase) -> Observed {
+pub(crate) fn observed(id: TenantId, phase: Phase) -> ObservedTenant {
     let up = matches!(phase, Phase::Ready | Phase::Starting);
-    Observed {
+    ObservedTenant {
         id,
         generation: 1,
         phase,
@@ -177,18 +177,18 @@ pub(crate) fn observed(id: TenantId, phase: Phase) -> Observed {
 }
 
 /// Its `n`th exit by itself, `n` seconds in.
-pub(crate) fn crashed(id: TenantId, n: u32) -> Observed {
+pub(crate) fn crashed(id: TenantId, n: u32) -> ObservedTenant {
     let at = Timestamp::from_timestamp(1_700_000_000 + i64::from(n), 0).unwrap();
     let exit = Exit { at, code: 3, out_of_memory: false, was_ready: false };
-    Observed { exits: n, last_exit: Some(exit), ..observed(id, Phase::Starting) }
+    ObservedTenant { exits: n, last_exit: Some(exit), ..observed(id, Phase::Starting) }
 }
 
 impl Orchestrator for Fake {
     fn apply<'a>(
         &'a self,
         id: TenantId,
-        apply: &'a Apply,
-    ) -> BoxFuture<'a, Result<Observed, CallError>> {
+        apply: &'a ApplyRequest,
+    ) -> BoxFuture<'a, Result<ObservedTenant, CallError>> {
         Box::pin(async move {
             self.specs.lock().unwrap().push(apply.clone());
             let call = if apply.restart { Call::Restart } else { Call::Run };
@@ -201,7 +201,7 @@ impl Orchestrator for Fake {
         Box::pin(async move { self.play(id, Call::Wake).map(drop) })
     }
 
-    fn sleep(&self, id: TenantId) -> BoxFuture<'_, Result<Sleep, CallError>> {
+    fn sleep(&self, id: TenantId) -> BoxFuture<'_, Result<SleepStatus, CallError>> {
         Box::pin(async move {
             let said = self.sleeps().await?.tenants.into_iter().find(|s| s.tenant == id);
             said.ok_or_else(|| {
@@ -210,11 +210,11 @@ impl Orchestrator for Fake {
         })
     }
 
-    fn sleeps(&self) -> BoxFuture<'_, Result<SleepList, CallError>> {
+    fn sleeps(&self) -> BoxFuture<'_, Result<SleepStatusList, CallError>> {
         Box::pin(async move {
             let said = self.sleeps.lock().unwrap().clone();
             match said {
-                Some(tenants) => Ok(SleepList { tenants }),
+                Some(tenants) => Ok(SleepStatusList { tenants }),
                 None => std::future::pending().await,
             }
         })

@@ -4,7 +4,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use orchestrator::keeper::{Keeper, NoLease};
 use protocol::TenantId;
-use protocol::leases::{Ask, Grant, Intent, Release, Renew, Used};
+use protocol::leases::{
+    LeaseGrant, LeaseRequest, LeaseUsage, ReleaseRequest, RenewRequest, RequestIntent,
+};
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -20,46 +22,46 @@ impl Router {
     }
 
     /// As somebody's visit, with all the patience that is allowed.
-    pub(crate) async fn visit(&self, tenant: TenantId) -> Result<Grant, NoLease> {
-        self.ask(tenant, Intent::Visit, 60_000).await
+    pub(crate) async fn visit(&self, tenant: TenantId) -> Result<LeaseGrant, NoLease> {
+        self.ask(tenant, RequestIntent::Visit, 60_000).await
     }
 
     pub(crate) async fn ask(
         &self,
         tenant: TenantId,
-        intent: Intent,
+        intent: RequestIntent,
         wait_ms: u32,
-    ) -> Result<Grant, NoLease> {
+    ) -> Result<LeaseGrant, NoLease> {
         let number = self.asks.fetch_add(1, Ordering::Relaxed) + 1;
-        let ask = Ask { tenant, holder: self.holder, number, intent, wait_ms };
+        let ask = LeaseRequest { tenant, holder: self.holder, number, intent, wait_ms };
         self.keeper.lease(ask).await
     }
 
     /// What is left of the lease.
     pub(crate) fn renew(&self, tenant: TenantId, idle_ms: u32) -> Option<u32> {
-        let renew = Renew { holder: self.holder, leases: vec![self.used(tenant, idle_ms)] };
+        let renew = RenewRequest { holder: self.holder, leases: vec![self.used(tenant, idle_ms)] };
         self.keeper.renew(&renew).unwrap().leases.remove(0).expires_in_ms
     }
 
     pub(crate) fn release(&self, tenant: TenantId) {
         let leases = vec![self.used(tenant, 0)];
-        self.keeper.release(&Release { holder: self.holder, leases });
+        self.keeper.release(&ReleaseRequest { holder: self.holder, leases });
     }
 
     /// The first byte of an answer came so long after the grant.
     pub(crate) fn answered(&self, tenant: TenantId, millis: u32) {
-        let used = Used { first_byte_ms: Some(millis), ..self.used(tenant, 0) };
-        self.keeper.renew(&Renew { holder: self.holder, leases: vec![used] }).unwrap();
+        let used = LeaseUsage { first_byte_ms: Some(millis), ..self.used(tenant, 0) };
+        self.keeper.renew(&RenewRequest { holder: self.holder, leases: vec![used] }).unwrap();
     }
 
-    fn used(&self, tenant: TenantId, idle_ms: u32) -> Used {
+    fn used(&self, tenant: TenantId, idle_ms: u32) -> LeaseUsage {
         let number = self.asks.load(Ordering::Relaxed);
-        Used { tenant, number, idle_ms, requests: 1, streams: 0, first_byte_ms: None }
+        LeaseUsage { tenant, number, idle_ms, requests: 1, streams: 0, first_byte_ms: None }
     }
 }
 
 /// Code, whether it says when to come back, and the words.
-pub(crate) fn refused(answer: Result<Grant, NoLease>) -> (u16, &'static str, bool, String) {
+pub(crate) fn refused(answer: Result<LeaseGrant, NoLease>) -> (u16, &'static str, bool, String) {
     let none = answer.unwrap_err();
     (none.status, none.code, none.retry_after.is_some(), none.detail)
 }

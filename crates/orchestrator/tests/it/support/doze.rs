@@ -8,8 +8,8 @@ use orchestrator::driver::memory::Memory;
 use orchestrator::keeper::{Keeper, Rules};
 use orchestrator::note::Notes;
 use protocol::TenantId;
-use protocol::orchestrator::{Apply, Phase};
-use protocol::sleep::Sleep;
+use protocol::orchestrator::{ApplyRequest, Phase};
+use protocol::sleep::SleepStatus;
 use protocol::spec::{Policy, Spec};
 
 use super::{Folder, Running, apply, spec};
@@ -81,7 +81,7 @@ pub(crate) async fn asleep(running: &Running) -> Spec {
     spec
 }
 
-pub(crate) fn told(running: &Running, id: TenantId) -> Sleep {
+pub(crate) fn told(running: &Running, id: TenantId) -> SleepStatus {
     running.keeper.sleep_of(id).unwrap()
 }
 
@@ -89,6 +89,6 @@ pub(crate) fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
-pub(crate) fn with_policy(spec: &Spec, policy: Policy) -> Apply {
+pub(crate) fn with_policy(spec: &Spec, policy: Policy) -> ApplyRequest {
     apply(&Spec { policy, ..spec.clone() }, true)
 }

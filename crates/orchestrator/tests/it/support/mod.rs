@@ -24,7 +24,7 @@ use orchestrator::driver::docker::{Docker, House, Mounts, Settings};
 use orchestrator::keeper::{Keeper, Rules};
 use orchestrator::note::Notes;
 use orchestrator::rooms::{Masters, Rooms};
-use protocol::orchestrator::{Apply, Observed, Phase};
+use protocol::orchestrator::{ApplyRequest, ObservedTenant, Phase};
 use protocol::spec::Spec;
 use protocol::{InstallName, TenantId};
 use service::Secret;
@@ -231,7 +231,7 @@ impl Running {
         Self { keeper, following }
     }
 
-    pub(crate) async fn run(&self, spec: &Spec) -> Observed {
+    pub(crate) async fn run(&self, spec: &Spec) -> ObservedTenant {
         self.keeper.apply(apply(spec, true)).await.unwrap()
     }
 
@@ -239,8 +239,8 @@ impl Running {
     pub(crate) async fn until(
         &self,
         id: TenantId,
-        fits: impl Fn(Option<&Observed>) -> bool,
-    ) -> Option<Observed> {
+        fits: impl Fn(Option<&ObservedTenant>) -> bool,
+    ) -> Option<ObservedTenant> {
         let seen = async {
             // Before the first list nothing is told at all.
             while self.keeper.feed().is_err() {
@@ -260,7 +260,7 @@ impl Running {
         tokio::time::timeout(PATIENCE, seen).await.unwrap_or_else(|_| panic!("last: {:?}", last()))
     }
 
-    pub(crate) async fn until_phase(&self, id: TenantId, phase: Phase) -> Observed {
+    pub(crate) async fn until_phase(&self, id: TenantId, phase: Phase) -> ObservedTenant {
         self.until(id, |o| o.is_some_and(|o| o.phase == phase)).await.unwrap()
     }
 }
@@ -279,8 +279,8 @@ pub(crate) fn spec(slug: &str, mode: &str) -> Spec {
     .unwrap()
 }
 
-pub(crate) fn apply(spec: &Spec, run: bool) -> Apply {
-    Apply { spec: spec.clone(), run, restart: false }
+pub(crate) fn apply(spec: &Spec, run: bool) -> ApplyRequest {
+    ApplyRequest { spec: spec.clone(), run, restart: false }
 }
 
 /// All that it has printed.
