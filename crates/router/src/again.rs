@@ -10,10 +10,10 @@ use proxy::{Fault, Verdict};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::clock;
+use crate::http::exchange::TenantExchange;
+use crate::http::worker::{RequestContext, Worker};
 use crate::leases::{Outcome, Refusal, until};
-use crate::passage::Passage;
 use crate::tenure::Tenure;
-use crate::thread::{Asked, Thread};
 
 /// Whoever keeps it may hear of its death later than we do. Then nothing but time tells.
 const BREATH: Duration = Duration::from_millis(100);
@@ -23,11 +23,11 @@ const HEARD: Duration = Duration::from_secs(1);
 
 /// `old` is where it died.
 pub(crate) async fn again(
-    thread: Rc<Thread>,
+    thread: Rc<Worker>,
     old: Arc<Tenure>,
-    asked: Asked,
+    asked: RequestContext,
     fault: Fault,
-) -> Verdict<Passage> {
+) -> Verdict<TenantExchange> {
     let (tenant, begun) = (old.tenant, clock::now());
     let after =
         |patience: Duration| begun.plus(u64::try_from(patience.as_millis()).unwrap_or(u64::MAX));

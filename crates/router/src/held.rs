@@ -145,10 +145,10 @@ mod tests {
     use protocol::orchestrator::Upstream;
 
     use super::*;
-    use crate::table::Keys;
+    use crate::routes::keys::TenantKeys;
 
     fn leased() -> (Held, Arc<Tenure>) {
-        let keys = Arc::new(Keys { token: String::new(), proof: String::new() });
+        let keys = Arc::new(TenantKeys { route_token: String::new(), route_proof: String::new() });
         let tenant = TenantId::new(uuid::Uuid::from_u128(1));
         let tenure = Tenure::new(tenant, keys, (1, Upstream::Unix("/1".to_owned())), 2);
         let mut held = Held { tenure: Some(tenure.clone()), ..Held::default() };

@@ -18,17 +18,17 @@ use tokio_util::sync::CancellationToken;
 
 use crate::asking::{self, Keeper, Meaning};
 use crate::clock;
-use crate::directory::Directory;
 use crate::held::Held;
 use crate::leases::{Outcome, Refusal, Room, Want, until};
-use crate::metrics::Wakes;
-use crate::table::Standing;
+use crate::metrics::LeaseCounters;
+use crate::routes::store::RouteStore;
+use crate::routes::table::Availability;
 
 pub(crate) struct Keeping {
-    directory: Arc<Directory>,
+    directory: Arc<RouteStore>,
     keeper: Keeper,
     room: Arc<Room>,
-    wakes: Arc<Wakes>,
+    wakes: Arc<LeaseCounters>,
     tenants: HashMap<TenantId, Held>,
     calls: JoinSet<Said>,
     /// When to look at all tenants; `None` while nothing is held.
@@ -70,10 +70,10 @@ const BREATH: Millis = 20;
 
 impl Keeping {
     pub(crate) fn new(
-        directory: Arc<Directory>,
+        directory: Arc<RouteStore>,
         keeper: Keeper,
         room: Arc<Room>,
-        wakes: Arc<Wakes>,
+        wakes: Arc<LeaseCounters>,
     ) -> Self {
         let (tenants, due) = (HashMap::new(), None);
         let (heard, listened, lost, is_listening) = (Moment(0), Moment(0), Moment(0), false);
@@ -142,7 +142,8 @@ impl Keeping {
         let (now, limit) = (clock::now(), self.room.limits.held_for_one);
         let is_gone = self.is_gone(now);
         let entry = self.directory.get(tenant);
-        let runs = entry.as_ref().is_some_and(|entry| entry.standing() == Standing::Runs);
+        let runs =
+            entry.as_ref().is_some_and(|entry| entry.availability() == Availability::Running);
         let held = self.tenants.entry(tenant).or_default();
         held.is_at(entry.and_then(|entry| entry.tenure.clone()));
         if let Some(lost) = lost {

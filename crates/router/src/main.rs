@@ -12,7 +12,7 @@ static MEMORY: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 fn main() -> ExitCode {
     match std::env::args().nth(1).as_deref() {
         None | Some("serve") => service::run("router", |env| {
-            router::Bound::new(Settings::begin(env)?)?.run(service::stop_requested)
+            router::Server::new(Settings::begin(env)?)?.run(service::stop_requested)
         }),
         Some("parent") => service::run("router", |env| parent::run(Settings::begin(env)?)),
         Some(word @ (parent::FIRST | parent::NEXT)) => service::run("router", |env| {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use proxy::{Fault, Tally};
 
-use crate::table::Table;
+use crate::routes::table::RouteTable;
 
 /// What one thread counts. Only that thread writes.
 #[derive(Default)]
@@ -30,7 +30,7 @@ pub(crate) struct Counters {
 
 /// What the thread that holds the leases counts.
 #[derive(Default)]
-pub(crate) struct Wakes {
+pub(crate) struct LeaseCounters {
     live: AtomicU64,
     asks: AtomicU64,
     wakes: AtomicU64,
@@ -39,7 +39,7 @@ pub(crate) struct Wakes {
 
 /// What is shown beside what threads count.
 pub(crate) struct Now {
-    pub(crate) table: Arc<Table>,
+    pub(crate) table: Arc<RouteTable>,
     pub(crate) is_connected: bool,
     pub(crate) is_keeper_away: bool,
     pub(crate) held: usize,
@@ -50,12 +50,12 @@ pub(crate) struct Now {
 }
 
 /// A request or tunnel under way, while it is held.
-pub(crate) struct Passing(Arc<Counters>);
+pub(crate) struct InFlight(Arc<Counters>);
 
 impl Counters {
-    pub(crate) fn enter(self: &Arc<Self>) -> Passing {
+    pub(crate) fn enter(self: &Arc<Self>) -> InFlight {
         add_one(&self.entered);
-        Passing(self.clone())
+        InFlight(self.clone())
     }
 
     pub(crate) fn answered(&self, status: u16) {
@@ -91,7 +91,7 @@ impl Counters {
     }
 }
 
-impl Wakes {
+impl LeaseCounters {
     pub(crate) fn live(&self, count: usize) {
         self.live.store(count as u64, Relaxed);
     }
@@ -115,7 +115,7 @@ fn count(words: &Mutex<BTreeMap<&'static str, u64>>, word: &'static str) {
     *words.entry(word).or_default() += 1;
 }
 
-impl Drop for Passing {
+impl Drop for InFlight {
     fn drop(&mut self) {
         add_one(&self.0.left);
     }
@@ -127,7 +127,7 @@ fn add_one(counter: &AtomicU64) {
 }
 
 /// The text that Prometheus reads.
-pub(crate) fn shown(threads: &[Arc<Counters>], wakes: &Wakes, now: &Now) -> String {
+pub(crate) fn shown(threads: &[Arc<Counters>], wakes: &LeaseCounters, now: &Now) -> String {
     let sum = |pick: &dyn Fn(&Counters) -> &AtomicU64| {
         threads.iter().map(|c| pick(c).load(Relaxed)).sum::<u64>()
     };
@@ -221,9 +221,9 @@ mod tests {
         threads.iter().for_each(|c| c.answered(204));
         threads[1].fault(&Fault::AnswerCutOff);
         threads[0].refused("waking");
-        let wakes = Wakes::default();
+        let wakes = LeaseCounters::default();
         wakes.asked();
-        let table = Arc::new(Table::default());
+        let table = Arc::new(RouteTable::default());
         let (is_connected, is_keeper_away) = (true, true);
         let now = Now {
             table,

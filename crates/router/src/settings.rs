@@ -11,8 +11,8 @@ use service::run::Env;
 use service::settings::Faults;
 use service::{Secret, Vars};
 
+pub use crate::http::rate_limit::Rate;
 pub use crate::leases::Limits;
-pub use crate::limit::Rate;
 
 #[derive(Clone, Debug)]
 pub struct Settings {

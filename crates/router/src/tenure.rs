@@ -12,7 +12,7 @@ use protocol::TenantId;
 use protocol::orchestrator::Upstream;
 
 use crate::clock;
-use crate::table::Keys;
+use crate::routes::keys::TenantKeys;
 
 /// Where a tenant of one generation is reached.
 pub(crate) struct Target {
@@ -24,7 +24,7 @@ pub(crate) struct Target {
 /// One tenant at one target. Outlives tables for as long as its target stays the same.
 pub(crate) struct Tenure {
     pub(crate) tenant: TenantId,
-    pub(crate) keys: Arc<Keys>,
+    pub(crate) keys: Arc<TenantKeys>,
     pub(crate) target: Target,
     /// Requests may be sent before then.
     until: AtomicU64,
@@ -88,7 +88,7 @@ impl Tenure {
     /// `threads`: how many serve.
     pub(crate) fn new(
         tenant: TenantId,
-        keys: Arc<Keys>,
+        keys: Arc<TenantKeys>,
         (generation, told): (i64, Upstream),
         threads: usize,
     ) -> Arc<Self> {
@@ -224,7 +224,7 @@ mod tests {
     use super::*;
 
     fn tenure() -> Arc<Tenure> {
-        let keys = Keys { token: String::new(), proof: String::new() };
+        let keys = TenantKeys { route_token: String::new(), route_proof: String::new() };
         let tenant = TenantId::new(uuid::Uuid::from_u128(1));
         let target = (1, Upstream::Unix("/1".to_owned()));
         Tenure::new(tenant, Arc::new(keys), target, 2)

@@ -10,7 +10,7 @@ use crate::asking::{self, Meaning};
 use crate::clock;
 use crate::held::Held;
 use crate::leases::Outcome;
-use crate::table::Standing;
+use crate::routes::table::Availability;
 
 /// So long an ask may go without a word from the orchestrator.
 pub(super) const SILENCE: Millis = 1_000;
@@ -84,7 +84,7 @@ impl Keeping {
     pub(super) fn without_keeper(&mut self, tenant: TenantId) {
         let now = clock::now();
         let entry = self.directory.get(tenant);
-        let running = entry.filter(|entry| entry.standing() == Standing::Runs);
+        let running = entry.filter(|entry| entry.availability() == Availability::Running);
         let Some(held) = self.tenants.get_mut(&tenant) else { return };
         match running.and_then(|entry| entry.tenure.clone()) {
             Some(tenure) => {

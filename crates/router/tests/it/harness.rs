@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use protocol::routes::Route;
-use router::Bound;
+use router::Server;
 use router::settings::{Hold, Limits, Rate, Settings};
 use service::Secret;
 use service::forwarded::Trusted;
@@ -182,7 +182,7 @@ impl Running {
             limits: Limits::default(),
         };
         change(&mut settings);
-        let bound = Bound::new(settings).unwrap();
+        let bound = Server::new(settings).unwrap();
         let (public, internal) = (bound.public().unwrap(), bound.internal().unwrap());
         let stop = CancellationToken::new();
         let token = stop.clone();

@@ -19,25 +19,25 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::admin::Admin;
 use crate::asking::Keeper;
-use crate::descriptors;
-use crate::directory::{Directory, Reader};
-use crate::gate::Gate;
-use crate::handover;
+use crate::http::policy::RouterPolicy;
+use crate::http::rate_limit::RateLimit;
+use crate::http::request_id::RequestIds;
+use crate::http::wake_progress::Watchers;
+use crate::http::worker::Worker;
 use crate::keeping::Keeping;
 use crate::leases::Leases;
-use crate::limit::Limit;
-use crate::metrics::{Counters, Wakes};
-use crate::progress::Watchers;
-use crate::request_id::RequestIds;
+use crate::metrics::{Counters, LeaseCounters};
+use crate::process::admin::Admin;
+use crate::process::fd_passing;
+use crate::process::file_limit;
 use crate::retries::Retries;
+use crate::routes::store::{RouteReader, RouteStore};
+use crate::routes::table::{EntryParameters, RouteTable};
 use crate::settings::{Hold, Settings};
-use crate::table::{Making, Table};
-use crate::thread::Thread;
 
-/// A router whose addresses are taken: nobody is served before [`Bound::run`].
-pub struct Bound {
+/// A router whose addresses are taken: nobody is served before [`Server::run`].
+pub struct Server {
     settings: Settings,
     doors: Vec<std::net::TcpListener>,
     internal: std::net::TcpListener,
@@ -52,9 +52,9 @@ const ONCE_MORE: Duration = Duration::from_secs(5);
 /// Before the end of a drain, tunnels get so long to be closed in good order.
 const TUNNELS_FIRST: Duration = Duration::from_secs(2);
 
-impl Bound {
+impl Server {
     pub fn new(settings: Settings) -> Result<Self, Failed> {
-        descriptors::raise();
+        file_limit::raise();
         let taken = |address: SocketAddr| move |e: io::Error| anyhow::anyhow!("{address}: {e}");
         let doors =
             proxy::bind(settings.listen, settings.threads).map_err(taken(settings.listen))?;
@@ -64,7 +64,7 @@ impl Bound {
         Ok(Self { settings, doors, internal, link: None, follows: false })
     }
 
-    /// With the sockets of [`Bound::into_sockets`], which stay open when this router ends.
+    /// With the sockets of [`Server::into_sockets`], which stay open when this router ends.
     pub(crate) fn handed(
         settings: Settings,
         mut sockets: Vec<std::net::TcpListener>,
@@ -98,8 +98,9 @@ impl Bound {
         let inside = runtime.enter();
         let stop = stop()?;
         let leaving = Leaving::new(link.is_some());
-        let making = Making { master: settings.route_secret.clone(), threads: doors.len() };
-        let (directory, reader) = Directory::new(settings.cache.clone(), making);
+        let making =
+            EntryParameters { master: settings.route_secret.clone(), threads: doors.len() };
+        let (directory, reader) = RouteStore::new(settings.cache.clone(), making);
         let directory = Arc::new(directory);
         let orchestrator =
             Client::new(settings.orchestrator.clone(), settings.leases_token.clone());
@@ -109,7 +110,7 @@ impl Bound {
             orchestrator.clone(),
         );
         let retries = Arc::<Retries>::default();
-        let limit = Limit::new(settings.rate, settings.limits.clients);
+        let limit = RateLimit::new(settings.rate, settings.limits.clients);
         let counters: Vec<_> = doors.iter().map(|_| Arc::new(Counters::default())).collect();
         let (mut serving, mut connections) = (Vec::new(), 0);
         for (number, (door, counters)) in doors.into_iter().zip(&counters).enumerate() {
@@ -139,7 +140,7 @@ impl Bound {
             tokio::spawn(stay_linked(link, reader.clone(), leaving.clone(), stop.clone()));
         }
         let client = Client::new(settings.app_api, settings.routes_token);
-        let wakes = Arc::new(Wakes::default());
+        let wakes = Arc::new(LeaseCounters::default());
         let keeper = Keeper { client: orchestrator, holder: Uuid::new_v4() };
         let keeping = Keeping::new(directory.clone(), keeper, leases.room.clone(), wakes.clone());
         let room = leases.room;
@@ -195,10 +196,10 @@ impl Leaving {
 struct Share {
     number: usize,
     follows: bool,
-    reader: Reader,
+    reader: RouteReader,
     domain: Domain,
     trusted: Trusted,
-    limit: Option<Arc<Limit>>,
+    limit: Option<Arc<RateLimit>>,
     hold: Hold,
     leases: Leases,
     watchers: Watchers,
@@ -219,13 +220,13 @@ impl Share {
             return Ok(());
         }
         let table = RefCell::new(tables.borrow_and_update().clone());
-        let thread = Rc::new(Thread {
+        let thread = Rc::new(Worker {
             number: self.number,
             table,
             reader: self.reader,
             domain: self.domain,
             trusted: self.trusted,
-            limit: self.limit.as_ref().map(Limit::seen),
+            limit: self.limit.as_ref().map(RateLimit::seen),
             hold: self.hold,
             ids: RequestIds::new(self.seed),
             leases: self.leases,
@@ -233,7 +234,7 @@ impl Share {
             retries: self.retries,
             counters: self.counters,
         });
-        let gate = Gate(thread.clone());
+        let gate = RouterPolicy(thread.clone());
         let fresh = async {
             while tables.changed().await.is_ok() {
                 *thread.table.borrow_mut() = tables.borrow_and_update().clone();
@@ -260,7 +261,10 @@ fn all(serving: Vec<thread::JoinHandle<io::Result<()>>>) -> io::Result<()> {
 }
 
 /// Waits for routes; `false` if the end is asked for before.
-async fn has_table(tables: &mut watch::Receiver<Arc<Table>>, stop: &CancellationToken) -> bool {
+async fn has_table(
+    tables: &mut watch::Receiver<Arc<RouteTable>>,
+    stop: &CancellationToken,
+) -> bool {
     tokio::select! {
         table = tables.wait_for(|table| table.revision.is_some()) => table.is_ok(),
         () = stop.cancelled() => false,
@@ -270,7 +274,7 @@ async fn has_table(tables: &mut watch::Receiver<Arc<Table>>, stop: &Cancellation
 /// Tells the parent once there is a table to serve by, and stops when the parent wants it, or is gone.
 async fn stay_linked(
     link: tokio::net::UnixStream,
-    reader: Reader,
+    reader: RouteReader,
     leaving: Leaving,
     stop: CancellationToken,
 ) {
@@ -279,10 +283,10 @@ async fn stay_linked(
     tokio::spawn(async move {
         // Without a table nobody is told anything: the one before is the better router.
         if tables.wait_for(|table| table.revision.is_some()).await.is_ok() {
-            let _ = says.write_all(handover::SERVES).await;
+            let _ = says.write_all(fd_passing::SERVES).await;
         }
     });
-    match handover::is_relieved(&mut hears).await {
+    match fd_passing::is_relieved(&mut hears).await {
         true => leaving.relieved.cancel(),
         false => leaving.alone.cancel(),
     }

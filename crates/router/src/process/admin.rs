@@ -15,20 +15,20 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::answer::{self, Form};
-use crate::directory::Reader;
+use crate::http::rate_limit::RateLimit;
+use crate::http::responses::{self, ResponseFormat};
+use crate::http::wake_progress::Watchers;
 use crate::leases::Room;
-use crate::limit::Limit;
-use crate::metrics::{self, Counters, Now, Wakes};
-use crate::progress::Watchers;
+use crate::metrics::{self, Counters, LeaseCounters, Now};
+use crate::routes::store::RouteReader;
 
 pub(crate) struct Admin {
-    pub(crate) reader: Reader,
+    pub(crate) reader: RouteReader,
     pub(crate) threads: Vec<Arc<Counters>>,
-    pub(crate) wakes: Arc<Wakes>,
+    pub(crate) wakes: Arc<LeaseCounters>,
     pub(crate) room: Arc<Room>,
     pub(crate) watchers: Watchers,
-    pub(crate) limit: Option<Arc<Limit>>,
+    pub(crate) limit: Option<Arc<RateLimit>>,
     /// How many clients may be connected.
     pub(crate) connections: usize,
     pub(crate) stop: CancellationToken,
@@ -78,7 +78,7 @@ impl Admin {
                 };
                 text(metrics::shown(&self.threads, &self.wakes, &now))
             }
-            _ => refused(answer::not_found()),
+            _ => refused(responses::not_found()),
         }
     }
 
@@ -95,7 +95,8 @@ impl Admin {
 }
 
 fn refused(problem: Problem) -> Response<Full<Bytes>> {
-    let shown = answer::shown(problem, &Uuid::new_v4().simple().to_string(), Form::Problem);
+    let shown =
+        responses::shown(problem, &Uuid::new_v4().simple().to_string(), ResponseFormat::Problem);
     let mut answer = Response::new(Full::from(shown.body));
     *answer.status_mut() = StatusCode::from_u16(shown.status).unwrap_or_default();
     for (name, value) in shown.headers {

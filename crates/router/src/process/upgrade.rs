@@ -36,7 +36,7 @@ pub(crate) enum Order {
 
 /// Begins with process 0 serving.
 #[derive(Debug, Default)]
-pub(crate) struct Succession {
+pub(crate) struct Upgrade {
     serving: Number,
     next: Option<(Number, Duration)>,
     leaving: Vec<Number>,
@@ -45,7 +45,7 @@ pub(crate) struct Succession {
     has_failed: bool,
 }
 
-impl Succession {
+impl Upgrade {
     pub(crate) fn handle(&mut self, event: Event, now: Duration) -> Vec<Order> {
         match event {
             Event::Again if self.is_stopping => Vec::new(),
@@ -78,7 +78,7 @@ impl Succession {
         }
     }
 
-    /// When to ask [`Succession::tick`], if nothing happens before.
+    /// When to ask [`Upgrade::tick`], if nothing happens before.
     pub(crate) fn deadline(&self) -> Option<Duration> {
         self.next.map(|(_, until)| until)
     }
@@ -123,7 +123,7 @@ mod tests {
 
     /// Plays events at seconds; a deadline between two of them passes first.
     fn play(script: &[(u64, Event)]) -> String {
-        let mut succession = Succession::default();
+        let mut succession = Upgrade::default();
         let mut lines = Vec::new();
         let mut note = |at: Duration, orders: Vec<Order>| {
             lines.extend(orders.iter().map(|order| format!("{:>3} {order:?}", at.as_secs())));
@@ -208,7 +208,7 @@ mod tests {
         /// leave before the next one serves.
         #[test]
         fn somebody_serves(steps in proptest::collection::vec((0_u8..4, 0_u64..6, 0_u64..40), 1..60)) {
-            let mut succession = Succession::default();
+            let mut succession = Upgrade::default();
             let (mut alive, mut ready, mut now) = (vec![0], vec![0], 0);
             for (kind, number, pause) in steps {
                 now += pause;

@@ -19,10 +19,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use crate::handover;
-use crate::serve::Bound;
+use crate::process::fd_passing;
+use crate::process::server::Server;
+use crate::process::upgrade::{Event, Number, Order, Upgrade};
 use crate::settings::Settings;
-use crate::succession::{Event, Number, Order, Succession};
 
 /// What a process that serves is started with: the first one, and each that follows another.
 pub const FIRST: &str = "handed-first";
@@ -31,7 +31,7 @@ pub const NEXT: &str = "handed-next";
 /// Serves by processes of its own until it is asked to stop and they have drained.
 pub fn run(settings: Settings) -> Result<(), Failed> {
     let program = std::env::current_exe()?;
-    let sockets = Bound::new(settings)?.into_sockets();
+    let sockets = Server::new(settings)?.into_sockets();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let well = runtime.block_on(async {
         let (told, events) = mpsc::unbounded_channel();
@@ -61,7 +61,7 @@ impl Parent {
         let mut ended = signal(SignalKind::child())?;
         self.listen([SignalKind::terminate(), SignalKind::interrupt()], Event::Stop)?;
         self.listen([SignalKind::hangup(), SignalKind::user_defined2()], Event::Again)?;
-        let (mut succession, since) = (Succession::default(), now());
+        let (mut succession, since) = (Upgrade::default(), now());
         self.start(0)?;
         loop {
             let deadline = succession.deadline().map(|at| since + at);
@@ -92,7 +92,7 @@ impl Parent {
             Order::Relieve(number) => {
                 if let Some(mut link) = self.process(number).and_then(|p| p.link.take()) {
                     // Whoever does not hear it any more hears the end of the link.
-                    tokio::spawn(async move { link.write_all(handover::RELIEVED).await });
+                    tokio::spawn(async move { link.write_all(fd_passing::RELIEVED).await });
                 }
             }
             Order::Dismiss(number) => {
@@ -113,7 +113,7 @@ impl Parent {
 
     fn start(&mut self, number: Number) -> io::Result<()> {
         let (ours, theirs) = UnixStream::pair()?;
-        handover::send(&ours, &self.sockets)?;
+        fd_passing::send(&ours, &self.sockets)?;
         let mut command = Command::new(&self.program);
         command.arg(if number == 0 { FIRST } else { NEXT });
         command.stdin(Stdio::from(OwnedFd::from(theirs)));
@@ -122,8 +122,8 @@ impl Parent {
         let (mut hears, link) = tokio::net::UnixStream::from_std(ours)?.into_split();
         let told = self.told.clone();
         tokio::spawn(async move {
-            let mut word = [0; handover::SERVES.len()];
-            if hears.read_exact(&mut word).await.is_ok() && word == handover::SERVES {
+            let mut word = [0; fd_passing::SERVES.len()];
+            if hears.read_exact(&mut word).await.is_ok() && word == fd_passing::SERVES {
                 let _ = told.send(Event::Ready(number));
             }
         });
@@ -168,9 +168,9 @@ impl Parent {
 ///
 /// One that follows another leaves all connections to that until it has a table to serve by.
 pub fn handed(settings: Settings, follows: bool) -> Result<(), Failed> {
-    let link = handover::link()?;
-    let sockets = handover::receive(&link)?;
-    Bound::handed(settings, sockets, link, follows)?.run(service::stop_requested)
+    let link = fd_passing::link()?;
+    let sockets = fd_passing::receive(&link)?;
+    Server::handed(settings, sockets, link, follows)?.run(service::stop_requested)
 }
 
 async fn at(deadline: Option<Instant>) {

@@ -9,29 +9,29 @@ use protocol::{Domain, TenantId};
 use proxy::{Answer, Fault, Later, Verdict};
 use service::forwarded::{Origin, Trusted};
 
-use crate::answer::{self, Form};
-use crate::directory::Reader;
+use crate::http::exchange::TenantExchange;
+use crate::http::rate_limit;
+use crate::http::request_id::{RequestId, RequestIds};
+use crate::http::responses::{self, ResponseFormat};
+use crate::http::waiting_page;
+use crate::http::wake_progress::Watchers;
 use crate::leases::{Leases, Outcome, Refusal};
-use crate::limit;
 use crate::metrics::Counters;
-use crate::passage::Passage;
-use crate::progress::Watchers;
-use crate::request_id::{RequestId, RequestIds};
 use crate::retries::Retries;
+use crate::routes::store::RouteReader;
+use crate::routes::table::{RouteEntry, RouteTable};
 use crate::settings::Hold;
-use crate::table::{Entry, Table};
 use crate::tenure::Use;
-use crate::waiting;
 
-pub(crate) struct Thread {
+pub(crate) struct Worker {
     /// Which of all that serve.
     pub(crate) number: usize,
     /// This thread's own reference: swapped between two requests, never while one reads it.
-    pub(crate) table: RefCell<Arc<Table>>,
-    pub(crate) reader: Reader,
+    pub(crate) table: RefCell<Arc<RouteTable>>,
+    pub(crate) reader: RouteReader,
     pub(crate) domain: Domain,
     pub(crate) trusted: Trusted,
-    pub(crate) limit: Option<limit::Seen>,
+    pub(crate) limit: Option<rate_limit::LocalRateLimit>,
     pub(crate) hold: Hold,
     pub(crate) ids: RequestIds,
     pub(crate) leases: Leases,
@@ -42,9 +42,9 @@ pub(crate) struct Thread {
 
 /// What is remembered of a request, whatever becomes of it.
 #[derive(Clone, Copy)]
-pub(crate) struct Asked {
+pub(crate) struct RequestContext {
     pub(crate) id: RequestId,
-    pub(crate) form: Form,
+    pub(crate) form: ResponseFormat,
     /// It asks to be shown something, and does nothing.
     pub(crate) is_get: bool,
     /// Of one that waited. Nobody reads it of one that finds a lease: that costs more than it is ever worth.
@@ -53,20 +53,25 @@ pub(crate) struct Asked {
     pub(crate) origin: Option<Origin>,
 }
 
-impl Thread {
+impl Worker {
     /// `is_leased`: `false` where its keeper is away, and the table says that it runs.
-    pub(crate) fn pass(self: &Rc<Self>, used: Use, asked: Asked, is_leased: bool) -> Passage {
+    pub(crate) fn pass(
+        self: &Rc<Self>,
+        used: Use,
+        asked: RequestContext,
+        is_leased: bool,
+    ) -> TenantExchange {
         if !is_leased {
             self.counters.unleased();
         }
         let _passing = self.counters.enter();
-        Passage { used, asked, thread: self.clone(), _passing }
+        TenantExchange { used, asked, thread: self.clone(), _passing }
     }
 
     /// An answer of our own instead of the tenant's.
-    pub(crate) fn refuse(&self, refusal: &Refusal, asked: &Asked) -> Answer {
+    pub(crate) fn refuse(&self, refusal: &Refusal, asked: &RequestContext) -> Answer {
         self.counters.refused(refusal.word());
-        let answer = answer::refused(refusal, asked.id.as_str(), asked.form);
+        let answer = responses::refused(refusal, asked.id.as_str(), asked.form);
         self.counters.answered(answer.status);
         answer
     }
@@ -74,13 +79,13 @@ impl Thread {
     /// A request without a lease waits for one. `page`: where the waiting page would lead to, if it is to get one.
     pub(crate) fn wait(
         self: &Rc<Self>,
-        entry: &Entry,
+        entry: &RouteEntry,
         intent: RequestIntent,
-        asked: Asked,
+        asked: RequestContext,
         page: Option<String>,
-    ) -> Later<Passage> {
+    ) -> Later<TenantExchange> {
         let (thread, tenant) = (self.clone(), entry.route.tenant);
-        let asked = Asked { intent: Some(intent), ..asked };
+        let asked = RequestContext { intent: Some(intent), ..asked };
         let patience = if page.is_some() { self.hold.pages } else { self.hold.others };
         Box::pin(async move {
             let outcome = thread.leases.wait(tenant, thread.number, intent, None, patience).await;
@@ -96,12 +101,12 @@ impl Thread {
     }
 
     /// The waiting page, where there is something to wait for.
-    fn page(&self, refusal: &Refusal, asked: &Asked, target: &str) -> Answer {
+    fn page(&self, refusal: &Refusal, asked: &RequestContext, target: &str) -> Answer {
         let seen = match refusal {
-            Refusal::Waking { ahead } => waiting::Seen::Waking { ahead: *ahead },
-            Refusal::QueueFull { .. } | Refusal::Crowded => waiting::Seen::Crowded,
-            Refusal::Unavailable => waiting::Seen::Unreachable,
-            Refusal::Failed(reason) => waiting::Seen::Failed(reason),
+            Refusal::Waking { ahead } => waiting_page::Seen::Waking { ahead: *ahead },
+            Refusal::QueueFull { .. } | Refusal::Crowded => waiting_page::Seen::Crowded,
+            Refusal::Unavailable => waiting_page::Seen::Unreachable,
+            Refusal::Failed(reason) => waiting_page::Seen::Failed(reason),
             Refusal::Stopped | Refusal::NotRunning | Refusal::WakeRequired => {
                 return self.refuse(refusal, asked);
             }
@@ -109,15 +114,15 @@ impl Thread {
         self.counters.refused(refusal.word());
         self.counters.waiting_page();
         self.counters.answered(503);
-        waiting::page(seen, target, asked.id.as_str())
+        waiting_page::page(seen, target, asked.id.as_str())
     }
 
     /// A request that was under way, and came to nothing.
-    pub(crate) fn failed(&self, fault: &Fault, asked: &Asked, tenant: TenantId) -> Answer {
+    pub(crate) fn failed(&self, fault: &Fault, asked: &RequestContext, tenant: TenantId) -> Answer {
         let (code, request_id) = (fault.code(), asked.id.as_str());
         tracing::warn!(code, %tenant, request_id, cause = ?fault, "a tenant did not answer");
         self.counters.fault(fault);
         self.counters.answered(fault.status());
-        answer::shown(answer::of_fault(fault), request_id, asked.form)
+        responses::shown(responses::of_fault(fault), request_id, asked.form)
     }
 }

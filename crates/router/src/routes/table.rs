@@ -7,55 +7,50 @@ use protocol::State;
 use protocol::TenantId;
 use protocol::routes::Route;
 use protocol::spec::Desired;
-use service::{Secret, keys};
+use service::Secret;
 
 use crate::clock;
+use crate::routes::keys::TenantKeys;
 use crate::tenure::Tenure;
 
 /// All that is known at one moment.
 #[derive(Clone, Default)]
-pub(crate) struct Table {
-    by_slug: HashMap<Arc<str>, Arc<Entry>>,
+pub(crate) struct RouteTable {
+    by_slug: HashMap<Arc<str>, Arc<RouteEntry>>,
     slugs: HashMap<TenantId, Arc<str>>,
     /// `None` before the first table was read, from app-api or from disk.
     pub(crate) revision: Option<u64>,
 }
 
 /// One tenant.
-pub(crate) struct Entry {
+pub(crate) struct RouteEntry {
     pub(crate) route: Route,
-    pub(crate) keys: Arc<Keys>,
+    pub(crate) keys: Arc<TenantKeys>,
     /// `None` while nobody has said where it is reached.
     pub(crate) tenure: Option<Arc<Tenure>>,
 }
 
 /// What all entries are made with.
-pub(crate) struct Making {
+pub(crate) struct EntryParameters {
     pub(crate) master: Secret,
     /// How many threads serve.
     pub(crate) threads: usize,
 }
 
-/// What this tenant and we show each other. Derived once a tenant: no request pays for it.
-pub(crate) struct Keys {
-    pub(crate) token: String,
-    pub(crate) proof: String,
-}
-
 /// What the table alone says of a tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
-    Runs,
+pub(crate) enum Availability {
+    Running,
     /// It sleeps, or is on its way: who keeps it knows more.
-    Rests,
+    Wakeable,
     /// Its owner wants it so.
-    Closed,
+    StoppedByOwner,
     /// It should be there, and no request can make it so.
-    NotNow,
+    Down,
 }
 
-impl Table {
-    pub(crate) fn get(&self, slug: &str) -> Option<&Arc<Entry>> {
+impl RouteTable {
+    pub(crate) fn get(&self, slug: &str) -> Option<&Arc<RouteEntry>> {
         self.by_slug.get(slug)
     }
 
@@ -67,19 +62,19 @@ impl Table {
         self.by_slug.values().map(|entry| &entry.route)
     }
 
-    pub(crate) fn of(&self, tenant: TenantId) -> Option<&Arc<Entry>> {
+    pub(crate) fn of(&self, tenant: TenantId) -> Option<&Arc<RouteEntry>> {
         self.by_slug.get(self.slugs.get(&tenant)?).filter(|entry| entry.route.tenant == tenant)
     }
 
     /// The table of `routes`. What stays the same is taken over from `self`: leases and idle connections live on.
-    pub(crate) fn next(&self, revision: u64, routes: Vec<Route>, making: &Making) -> Self {
+    pub(crate) fn next(&self, revision: u64, routes: Vec<Route>, making: &EntryParameters) -> Self {
         let mut slugs = HashMap::with_capacity(routes.len());
-        let mut by_slug: HashMap<Arc<str>, Arc<Entry>> = HashMap::with_capacity(routes.len());
+        let mut by_slug: HashMap<Arc<str>, Arc<RouteEntry>> = HashMap::with_capacity(routes.len());
         // One on the way out is gone for whoever asks for it, and its slug may be given anew.
         for route in routes.into_iter().filter(|route| route.desired != Desired::Deleted) {
             let slug: Arc<str> = route.slug.as_str().into();
             slugs.insert(route.tenant, slug.clone());
-            let entry = Entry::next(self.of(route.tenant), route, making);
+            let entry = RouteEntry::next(self.of(route.tenant), route, making);
             by_slug.insert(slug, entry);
         }
         Self { by_slug, slugs, revision: Some(revision) }
@@ -91,25 +86,20 @@ impl Table {
         if let Some(entry) = self.of(tenure.tenant) {
             let (route, keys) = (entry.route.clone(), entry.keys.clone());
             let slug = route.slug.as_str().into();
-            let entry = Entry { route, keys, tenure: Some(tenure.clone()) };
+            let entry = RouteEntry { route, keys, tenure: Some(tenure.clone()) };
             next.by_slug.insert(slug, Arc::new(entry));
         }
         next
     }
 }
 
-impl Entry {
-    fn next(before: Option<&Arc<Self>>, route: Route, making: &Making) -> Arc<Self> {
+impl RouteEntry {
+    fn next(before: Option<&Arc<Self>>, route: Route, making: &EntryParameters) -> Arc<Self> {
         if let Some(before) = before.filter(|before| before.route == route) {
             return before.clone();
         }
         let keys = before.map_or_else(
-            || {
-                Arc::new(Keys {
-                    token: keys::route_token(&making.master, route.tenant),
-                    proof: keys::route_proof(&making.master, route.tenant),
-                })
-            },
+            || Arc::new(TenantKeys::derive(&making.master, route.tenant)),
             |before| before.keys.clone(),
         );
         let kept = before.and_then(|before| before.tenure.as_ref()).filter(|t| stays(t, &route));
@@ -120,17 +110,17 @@ impl Entry {
         Arc::new(Self { route, keys, tenure })
     }
 
-    pub(crate) fn standing(&self) -> Standing {
+    pub(crate) fn availability(&self) -> Availability {
         match (self.route.desired, self.route.state) {
-            (Desired::Stopped | Desired::Deleted, _) => Standing::Closed,
-            (Desired::Running, State::Running) => Standing::Runs,
+            (Desired::Stopped | Desired::Deleted, _) => Availability::StoppedByOwner,
+            (Desired::Running, State::Running) => Availability::Running,
             (Desired::Running, State::Frozen | State::Sleeping | State::Starting) => {
-                Standing::Rests
+                Availability::Wakeable
             }
             (
                 Desired::Running,
                 State::Provisioning | State::Stopped | State::Error | State::Deleting,
-            ) => Standing::NotNow,
+            ) => Availability::Down,
         }
     }
 }
@@ -160,11 +150,11 @@ pub(crate) mod tests {
         }
     }
 
-    fn making() -> Making {
-        Making { master: Secret::new("8vY2m0Qz5hYt1rKp7sXw3uBn6cEd9fGa"), threads: 2 }
+    fn making() -> EntryParameters {
+        EntryParameters { master: Secret::new("8vY2m0Qz5hYt1rKp7sXw3uBn6cEd9fGa"), threads: 2 }
     }
 
-    fn tenure(table: &Table) -> Arc<Tenure> {
+    fn tenure(table: &RouteTable) -> Arc<Tenure> {
         table.get("acme").unwrap().tenure.clone().unwrap()
     }
 
@@ -174,10 +164,10 @@ pub(crate) mod tests {
         for desired in [Desired::Running, Desired::Stopped, Desired::Deleted] {
             for state in State::ALL {
                 let routes = vec![route(1, "acme", state, desired)];
-                let table = Table::default().next(1, routes, &making());
-                let standing = table.get("acme").map(|entry| entry.standing());
-                let standing = standing.map_or("nobody".to_owned(), |s| format!("{s:?}"));
-                lines.push_str(&format!("{desired:?} {state}: {standing}\n"));
+                let table = RouteTable::default().next(1, routes, &making());
+                let availability = table.get("acme").map(|entry| entry.availability());
+                let availability = availability.map_or("nobody".to_owned(), |s| format!("{s:?}"));
+                lines.push_str(&format!("{desired:?} {state}: {availability}\n"));
             }
         }
         insta::assert_snapshot!(lines);
@@ -186,7 +176,7 @@ pub(crate) mod tests {
     #[test]
     fn connections_live_on_while_the_tenant_is_the_same_and_never_longer() {
         let first = route(1, "acme", State::Running, Desired::Running);
-        let table = Table::default().next(1, vec![first.clone()], &making());
+        let table = RouteTable::default().next(1, vec![first.clone()], &making());
         let same = |after: Route| {
             let next = table.next(2, vec![after], &making());
             next.get("acme")
@@ -207,7 +197,7 @@ pub(crate) mod tests {
     #[test]
     fn what_a_lease_says_wins_over_an_older_table_while_it_lasts() {
         let first = route(1, "acme", State::Running, Desired::Running);
-        let table = Table::default().next(1, vec![first.clone()], &making());
+        let table = RouteTable::default().next(1, vec![first.clone()], &making());
         let keys = table.get("acme").unwrap().keys.clone();
         let there = (2, Upstream::Unix("/there".to_owned()));
         let leased = Tenure::new(first.tenant, keys, there.clone(), 2);
@@ -229,7 +219,7 @@ pub(crate) mod tests {
         let old = route(1, "acme", State::Deleting, Desired::Deleted);
         let new = route(2, "acme", State::Running, Desired::Running);
         for routes in [vec![old.clone(), new.clone()], vec![new.clone(), old]] {
-            let table = Table::default().next(1, routes, &making());
+            let table = RouteTable::default().next(1, routes, &making());
             assert_eq!(table.get("acme").unwrap().route, new);
             assert_eq!(table.len(), 1);
         }

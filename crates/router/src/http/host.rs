@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 
 /// What was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Host<'a> {
+pub(crate) enum Host<'a> {
     /// One label below the domain, in lower case. Whether a tenant has it only the table knows.
     Label(Cow<'a, str>),
     /// The domain itself.
@@ -19,7 +19,7 @@ pub enum Host<'a> {
 /// Reads the value of a `Host` header. `domain` is in lower case.
 ///
 /// A port is no part of the name, and neither is one dot at its end (RFC 3986 §3.2.2).
-pub fn read<'a>(value: &'a [u8], domain: &str) -> Host<'a> {
+pub(crate) fn read<'a>(value: &'a [u8], domain: &str) -> Host<'a> {
     let Ok(text) = std::str::from_utf8(value) else { return Host::Invalid };
     match plain(text, domain) {
         Some(label) => Host::Label(label.into()),

@@ -12,23 +12,23 @@ use service::client::Client;
 use service::watch::follow;
 use tokio::sync::{Notify, watch};
 
-use crate::cache::{self, Cached};
-use crate::table::{Entry, Making, Table};
+use crate::routes::cache::{self, Cached};
+use crate::routes::table::{EntryParameters, RouteEntry, RouteTable};
 use crate::tenure::Tenure;
 
 /// Where the threads that serve get the table from, and how they ask for a fresh one.
 #[derive(Clone)]
-pub(crate) struct Reader {
-    pub(crate) tables: watch::Receiver<Arc<Table>>,
+pub(crate) struct RouteReader {
+    pub(crate) tables: watch::Receiver<Arc<RouteTable>>,
     pub(crate) connected: watch::Receiver<bool>,
     resync: Arc<Notify>,
 }
 
-pub(crate) struct Directory {
-    tables: watch::Sender<Arc<Table>>,
+pub(crate) struct RouteStore {
+    tables: watch::Sender<Arc<RouteTable>>,
     connected: watch::Sender<bool>,
     resync: Arc<Notify>,
-    making: Making,
+    making: EntryParameters,
     path: PathBuf,
 }
 
@@ -38,40 +38,40 @@ const BACKOFF_LIMIT: Duration = Duration::from_secs(2);
 /// From one list to the next, however many threads ask for a fresh table.
 const RESYNC_PAUSE: Duration = Duration::from_millis(500);
 
-impl Reader {
+impl RouteReader {
     /// Something contradicts the table: list again. Costs the caller nothing.
     pub(crate) fn doubt(&self) {
         self.resync.notify_one();
     }
 }
 
-impl Directory {
+impl RouteStore {
     /// Begins with what is on disk.
-    pub(crate) fn new(path: PathBuf, making: Making) -> (Self, Reader) {
+    pub(crate) fn new(path: PathBuf, making: EntryParameters) -> (Self, RouteReader) {
         let table = match cache::read(&path) {
-            Ok(None) => Table::default(),
+            Ok(None) => RouteTable::default(),
             Ok(Some(Cached { revision, routes })) => {
                 tracing::info!(revision, routes = routes.len(), "routes read from disk");
-                Table::default().next(revision, routes, &making)
+                RouteTable::default().next(revision, routes, &making)
             }
             Err(error) => {
                 tracing::warn!(path = %path.display(), %error, "routes on disk are unreadable");
-                Table::default()
+                RouteTable::default()
             }
         };
         let (tables, table) = watch::channel(Arc::new(table));
         let (connected, is_connected) = watch::channel(false);
         let resync = Arc::new(Notify::new());
-        let reader = Reader { tables: table, connected: is_connected, resync: resync.clone() };
+        let reader = RouteReader { tables: table, connected: is_connected, resync: resync.clone() };
         (Self { tables, connected, resync, making, path }, reader)
     }
 
-    pub(crate) fn get(&self, tenant: TenantId) -> Option<Arc<Entry>> {
+    pub(crate) fn get(&self, tenant: TenantId) -> Option<Arc<RouteEntry>> {
         self.tables.borrow().of(tenant).cloned()
     }
 
     /// Changes with each table.
-    pub(crate) fn changes(&self) -> watch::Receiver<Arc<Table>> {
+    pub(crate) fn changes(&self) -> watch::Receiver<Arc<RouteTable>> {
         self.tables.subscribe()
     }
 

@@ -31,7 +31,7 @@ pub struct InvalidRate;
 
 /// Who asks whom.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Pair {
+pub(crate) struct ClientTenantPair {
     tenant: TenantId,
     client: IpAddr,
 }
@@ -39,26 +39,26 @@ pub(crate) struct Pair {
 type Bucket<C> = RateLimiter<NotKeyed, InMemoryState, C, NoOpMiddleware<<C as Clock>::Instant>>;
 
 /// All pairs of all threads.
-pub(crate) struct Limit<C: Clock = DefaultClock> {
+pub(crate) struct RateLimit<C: Clock = DefaultClock> {
     quota: Quota,
     clock: C,
     most: usize,
-    pairs: Mutex<Pairs<C>>,
+    pairs: Mutex<SharedBuckets<C>>,
     /// One for everybody there is no room for.
     rest: Arc<Bucket<C>>,
     count: AtomicU64,
 }
 
-struct Pairs<C: Clock> {
-    buckets: HashMap<Pair, Arc<Bucket<C>>>,
+struct SharedBuckets<C: Clock> {
+    buckets: HashMap<ClientTenantPair, Arc<Bucket<C>>>,
     /// So many who found no room are turned away before all are looked at again.
     turned_away: usize,
 }
 
 /// The pairs that one thread has seen lately.
-pub(crate) struct Seen<C: Clock = DefaultClock> {
-    limit: Arc<Limit<C>>,
-    buckets: RefCell<HashMap<Pair, Arc<Bucket<C>>>>,
+pub(crate) struct LocalRateLimit<C: Clock = DefaultClock> {
+    limit: Arc<RateLimit<C>>,
+    buckets: RefCell<HashMap<ClientTenantPair, Arc<Bucket<C>>>>,
 }
 
 /// So many a thread keeps at hand.
@@ -101,28 +101,28 @@ impl fmt::Display for InvalidRate {
     }
 }
 
-impl Pair {
+impl ClientTenantPair {
     pub(crate) fn new(tenant: TenantId, client: IpAddr) -> Self {
         Self { tenant, client: forwarded::counted_as(client) }
     }
 }
 
-impl Limit {
+impl RateLimit {
     /// `None`: no limit. `most`: pairs that are told apart.
     pub(crate) fn new(rate: Rate, most: usize) -> Option<Arc<Self>> {
         rate.quota().map(|quota| Self::with(quota, most, DefaultClock::default()))
     }
 }
 
-impl<C: Clock + Clone> Limit<C> {
+impl<C: Clock + Clone> RateLimit<C> {
     fn with(quota: Quota, most: usize, clock: C) -> Arc<Self> {
         let rest = Arc::new(Bucket::direct_with_clock(quota, clock.clone()));
-        let pairs = Mutex::new(Pairs { buckets: HashMap::new(), turned_away: 0 });
+        let pairs = Mutex::new(SharedBuckets { buckets: HashMap::new(), turned_away: 0 });
         Arc::new(Self { quota, clock, most, pairs, rest, count: AtomicU64::new(0) })
     }
 
-    pub(crate) fn seen(self: &Arc<Self>) -> Seen<C> {
-        Seen { limit: self.clone(), buckets: RefCell::default() }
+    pub(crate) fn seen(self: &Arc<Self>) -> LocalRateLimit<C> {
+        LocalRateLimit { limit: self.clone(), buckets: RefCell::default() }
     }
 
     /// How many pairs are told apart now.
@@ -130,9 +130,9 @@ impl<C: Clock + Clone> Limit<C> {
         self.count.load(Relaxed)
     }
 
-    fn bucket(&self, pair: Pair) -> Arc<Bucket<C>> {
+    fn bucket(&self, pair: ClientTenantPair) -> Arc<Bucket<C>> {
         let mut pairs = self.pairs.lock().unwrap_or_else(PoisonError::into_inner);
-        let Pairs { buckets, turned_away } = &mut *pairs;
+        let SharedBuckets { buckets, turned_away } = &mut *pairs;
         if let Some(bucket) = buckets.get(&pair) {
             return bucket.clone();
         }
@@ -153,9 +153,9 @@ impl<C: Clock + Clone> Limit<C> {
     }
 }
 
-impl<C: Clock + Clone> Seen<C> {
+impl<C: Clock + Clone> LocalRateLimit<C> {
     /// One more request; `Err`: too soon, by how much.
-    pub(crate) fn check(&self, pair: Pair) -> Result<(), Duration> {
+    pub(crate) fn check(&self, pair: ClientTenantPair) -> Result<(), Duration> {
         let mut buckets = self.buckets.borrow_mut();
         if !buckets.contains_key(&pair) {
             if buckets.len() >= AT_HAND {
@@ -174,14 +174,14 @@ mod tests {
 
     use super::*;
 
-    fn pair(tenant: u128, client: &str) -> Pair {
-        Pair::new(TenantId::new(uuid::Uuid::from_u128(tenant)), client.parse().unwrap())
+    fn pair(tenant: u128, client: &str) -> ClientTenantPair {
+        ClientTenantPair::new(TenantId::new(uuid::Uuid::from_u128(tenant)), client.parse().unwrap())
     }
 
-    fn limit(rate: &str, most: usize) -> (Arc<Limit<FakeRelativeClock>>, FakeRelativeClock) {
+    fn limit(rate: &str, most: usize) -> (Arc<RateLimit<FakeRelativeClock>>, FakeRelativeClock) {
         let clock = FakeRelativeClock::default();
         let quota = rate.parse::<Rate>().unwrap().quota().unwrap();
-        (Limit::with(quota, most, clock.clone()), clock)
+        (RateLimit::with(quota, most, clock.clone()), clock)
     }
 
     #[test]

@@ -6,28 +6,29 @@ use std::sync::Arc;
 use protocol::headers::{PREFIX, PROOF, REQUEST_ID, ROUTE_TOKEN};
 use proxy::{Answer, AnswerHead, Exchange, Fault, Header, Headers, Later, Upstream, Wait};
 
-use crate::address;
 use crate::again;
-use crate::answer;
-use crate::cookies;
-use crate::metrics::Passing;
+use crate::http::address_text;
+use crate::http::cookies;
+use crate::http::identity::{is_reserved_header, is_same_secret};
+use crate::http::responses;
+use crate::http::worker::{RequestContext, Worker};
+use crate::metrics::InFlight;
 use crate::tenure::Use;
-use crate::thread::{Asked, Thread};
 
-pub(crate) struct Passage {
+pub(crate) struct TenantExchange {
     pub(crate) used: Use,
-    pub(crate) asked: Asked,
-    pub(crate) thread: Rc<Thread>,
-    pub(crate) _passing: Passing,
+    pub(crate) asked: RequestContext,
+    pub(crate) thread: Rc<Worker>,
+    pub(crate) _passing: InFlight,
 }
 
-impl Exchange for Passage {
+impl Exchange for TenantExchange {
     fn upstream(&self) -> &Upstream {
         &self.used.tenure.target.upstream
     }
 
     fn request_header(&self, header: Header<'_>, to: &mut Headers<'_>) {
-        if is_ours_to_say(&header) {
+        if is_reserved_header(&header) {
             return;
         }
         match header.name.len() {
@@ -45,13 +46,13 @@ impl Exchange for Passage {
     }
 
     fn request_end(&self, to: &mut Headers<'_>) {
-        to.add(ROUTE_TOKEN, &self.used.tenure.keys.token);
+        to.add(ROUTE_TOKEN, &self.used.tenure.keys.route_token);
         to.add(REQUEST_ID, self.asked.id.as_bytes());
         let Some(origin) = self.asked.origin else {
             return to.add("x-forwarded-proto", "http");
         };
         to.add("x-forwarded-proto", origin.scheme);
-        let text = address::text(origin.client);
+        let text = address_text::format_address(origin.client);
         to.add("x-forwarded-for", &text);
         to.add("x-real-ip", &text);
     }
@@ -61,8 +62,8 @@ impl Exchange for Passage {
         let mut proofs = head.headers().filter(|h| h.is(PROOF));
         let (proof, more) = (proofs.next(), proofs.next());
         let (thread, tenure) = (&self.thread, &self.used.tenure);
-        let right = tenure.keys.proof.as_bytes();
-        if more.is_none() && proof.is_some_and(|h| is_same(h.value, right)) {
+        let right = tenure.keys.route_proof.as_bytes();
+        if more.is_none() && proof.is_some_and(|h| is_same_secret(h.value, right)) {
             if head.status() >= 200 {
                 thread.counters.answered(head.status());
                 tenure.answered();
@@ -79,7 +80,7 @@ impl Exchange for Passage {
         let (tenant, id) = (tenure.tenant, self.asked.id.as_str());
         tracing::error!(%tenant, request_id = id, "an answer without the right proof was held back");
         thread.counters.answered(502);
-        Err(answer::shown(answer::wrong_answer(), id, self.asked.form))
+        Err(responses::shown(responses::wrong_answer(), id, self.asked.form))
     }
 
     fn answer_header(&self, header: Header<'_>, to: &mut Headers<'_>) {
@@ -153,40 +154,9 @@ fn is_comment(data: &[u8]) -> bool {
     lines.next().is_some_and(is_one) && lines.all(is_one)
 }
 
-/// In time that depends on the lengths alone. Each answer pays for it, hence no loop over opaque choices.
-fn is_same(left: &[u8], right: &[u8]) -> bool {
-    let differs = left.iter().zip(right).fold(0, |seen, (l, r)| seen | (l ^ r));
-    left.len() == right.len() && std::hint::black_box(differs) == 0
-}
-
-/// Headers by which a client would say who it is, where it comes from or that it passed us.
-fn is_ours_to_say(header: &Header<'_>) -> bool {
-    let first = header.name.as_bytes().first().map_or(0, u8::to_ascii_lowercase);
-    match (first, header.name.len()) {
-        (b'f', 9) => header.begins("forwarded"),
-        (b'x', 9) if header.begins("x-real-ip") || header.begins("x-user-id") => true,
-        (b'x', 12) if header.begins(REQUEST_ID) => true,
-        (b'x', _) => ["x-forwarded", PREFIX, "x-tenant-"].iter().any(|p| header.begins(p)),
-        _ => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_the_same_is_the_same() {
-        for (left, right, same) in [
-            ("", "", true),
-            ("abc", "abc", true),
-            ("abc", "abd", false),
-            ("abc", "ab", false),
-            ("", "a", false),
-        ] {
-            assert_eq!(is_same(left.as_bytes(), right.as_bytes()), same, "{left} {right}");
-        }
-    }
 
     #[test]
     fn a_comment_alone_is_no_data() {
@@ -203,31 +173,6 @@ mod tests {
             (b"\n", false),
         ] {
             assert_eq!(is_comment(data), comment, "{:?}", String::from_utf8_lossy(data));
-        }
-    }
-
-    #[test]
-    fn what_only_we_may_say_by_the_table() {
-        for (name, ours) in [
-            ("X-Forwarded-For", true),
-            ("x_forwarded_for", true),
-            ("X-Forwarded", true),
-            ("Forwarded", true),
-            ("X-Real-IP", true),
-            ("X-Request-Id", true),
-            ("X-User-ID", true),
-            ("X-Tenant-Role", true),
-            ("X-Cial-User", true),
-            ("x_cial_proof", true),
-            ("X-Cial-", true),
-            ("Forwarder", false),
-            ("X-Real-IP-2", false),
-            ("X-Requested-With", false),
-            ("X-Custom", false),
-            ("Host", false),
-            ("", false),
-        ] {
-            assert_eq!(is_ours_to_say(&Header { name, value: b"" }), ours, "{name}");
         }
     }
 }

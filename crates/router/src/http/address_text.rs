@@ -3,19 +3,19 @@
 use std::net::IpAddr;
 
 /// At most 45 bytes.
-pub(crate) struct Text {
+pub(crate) struct AddressText {
     bytes: [u8; 45],
     length: usize,
 }
 
-impl AsRef<[u8]> for Text {
+impl AsRef<[u8]> for AddressText {
     fn as_ref(&self) -> &[u8] {
         &self.bytes[..self.length]
     }
 }
 
-pub(crate) fn text(address: IpAddr) -> Text {
-    let mut text = Text { bytes: [0; 45], length: 0 };
+pub(crate) fn format_address(address: IpAddr) -> AddressText {
+    let mut text = AddressText { bytes: [0; 45], length: 0 };
     match address {
         IpAddr::V4(address) => {
             for (place, octet) in address.octets().into_iter().enumerate() {
@@ -36,7 +36,7 @@ pub(crate) fn text(address: IpAddr) -> Text {
     text
 }
 
-impl Text {
+impl AddressText {
     fn push(&mut self, byte: u8) {
         if let Some(room) = self.bytes.get_mut(self.length) {
             *room = byte;
@@ -54,7 +54,7 @@ mod tests {
     proptest! {
         #[test]
         fn it_reads_as_the_address_is_written(address in any::<IpAddr>()) {
-            let (ours, written) = (text(address), address.to_string());
+            let (ours, written) = (format_address(address), address.to_string());
             prop_assert_eq!(ours.as_ref(), written.as_bytes());
         }
     }

@@ -7,36 +7,36 @@ use protocol::headers::REQUEST_ID;
 use protocol::leases::RequestIntent;
 use proxy::{Answer, Decision, Fault, Peer, Policy, RequestHead, Verdict, Whose};
 
-use crate::answer::{self, Form};
-use crate::classify;
 use crate::clock;
-use crate::host::{self, Host};
+use crate::http::classify;
+use crate::http::exchange::TenantExchange;
+use crate::http::host::{self, Host};
+use crate::http::rate_limit::ClientTenantPair;
+use crate::http::responses::{self, ResponseFormat};
+use crate::http::waiting_page;
+use crate::http::worker::{RequestContext, Worker};
 use crate::leases::Refusal;
-use crate::limit::Pair;
-use crate::passage::Passage;
-use crate::table::{Entry, Standing};
-use crate::thread::{Asked, Thread};
-use crate::waiting;
+use crate::routes::table::{Availability, RouteEntry};
 
 /// The policy of one thread.
-pub(crate) struct Gate(pub(crate) Rc<Thread>);
+pub(crate) struct RouterPolicy(pub(crate) Rc<Worker>);
 
-impl Policy for Gate {
-    type Exchange = Passage;
+impl Policy for RouterPolicy {
+    type Exchange = TenantExchange;
 
-    fn decide(&self, head: &RequestHead<'_>, peer: &Peer) -> Decision<Passage> {
+    fn decide(&self, head: &RequestHead<'_>, peer: &Peer) -> Decision<TenantExchange> {
         self.find(head, peer).unwrap_or_else(|answer| {
             self.0.counters.answered(answer.status);
             Decision::Now(Verdict::Answer(answer))
         })
     }
 
-    fn fault(&self, fault: &Fault, asked: proxy::Asked<'_, Passage>) -> Answer {
+    fn fault(&self, fault: &Fault, asked: proxy::Asked<'_, TenantExchange>) -> Answer {
         let thread = &self.0;
         let (id, form, tenant) = match asked {
-            proxy::Asked::Nothing => (thread.ids.next(), Form::Problem, None),
+            proxy::Asked::Nothing => (thread.ids.next(), ResponseFormat::Problem, None),
             proxy::Asked::Head(head) => {
-                (thread.ids.of(head.get(REQUEST_ID)), answer::form(head), None)
+                (thread.ids.of(head.get(REQUEST_ID)), responses::form(head), None)
             }
             proxy::Asked::Exchange(passage) => {
                 (passage.asked.id, passage.asked.form, Some(passage.used.tenure.tenant))
@@ -53,28 +53,32 @@ impl Policy for Gate {
         if let Fault::Unreachable(_) = fault {
             thread.reader.doubt();
         }
-        answer::shown(answer::of_fault(fault), id.as_str(), form)
+        responses::shown(responses::of_fault(fault), id.as_str(), form)
     }
 }
 
-impl Gate {
+impl RouterPolicy {
     /// `Err` is an answer that is not counted yet.
-    fn find(&self, head: &RequestHead<'_>, peer: &Peer) -> Result<Decision<Passage>, Answer> {
+    fn find(
+        &self,
+        head: &RequestHead<'_>,
+        peer: &Peer,
+    ) -> Result<Decision<TenantExchange>, Answer> {
         let thread = &self.0;
         let id = thread.ids.of(head.get(REQUEST_ID));
-        let form = answer::form(head);
-        let refuse = |problem: Problem| answer::shown(problem, id.as_str(), form);
+        let form = responses::form(head);
+        let refuse = |problem: Problem| responses::shown(problem, id.as_str(), form);
         let label = match host::read(head.get("host").unwrap_or_default(), thread.domain.as_str()) {
             Host::Label(label) => label,
             Host::Bare if head.target() == "/health" && reads(head) => return Err(self.health()),
-            Host::Bare | Host::Unknown => return Err(refuse(answer::not_found())),
-            Host::Invalid => return Err(refuse(answer::invalid_host())),
+            Host::Bare | Host::Unknown => return Err(refuse(responses::not_found())),
+            Host::Invalid => return Err(refuse(responses::invalid_host())),
         };
         let table = thread.table.borrow();
         let Some(entry) = table.get(&label) else {
             return Err(refuse(match table.revision {
-                Some(_) => answer::not_found(),
-                None => answer::no_routes(),
+                Some(_) => responses::not_found(),
+                None => responses::no_routes(),
             }));
         };
         let origin = peer.address.map(|peer| {
@@ -83,21 +87,22 @@ impl Gate {
             thread.trusted.origin(peer.ip(), forwarded, scheme)
         });
         let is_get = head.method() == "GET";
-        let asked = Asked { id, form, is_get, intent: None, origin };
+        let asked = RequestContext { id, form, is_get, intent: None, origin };
         if let (Some(limit), Some(origin)) = (&thread.limit, origin)
-            && let Err(pause) = limit.check(Pair::new(entry.route.tenant, origin.client))
+            && let Err(pause) =
+                limit.check(ClientTenantPair::new(entry.route.tenant, origin.client))
         {
             thread.counters.rate_limited();
             let seconds = pause.as_secs() + u64::from(pause.subsec_nanos() > 0);
             let seconds = seconds.max(1).to_string();
-            return Err(refuse(answer::rate_limited()).header("retry-after", seconds));
+            return Err(refuse(responses::rate_limited()).header("retry-after", seconds));
         }
-        let standing = entry.standing();
-        if standing == Standing::Closed {
+        let standing = entry.availability();
+        if standing == Availability::StoppedByOwner {
             thread.counters.refused(Refusal::Stopped.word());
-            return Err(refuse(answer::stopped()));
+            return Err(refuse(responses::stopped()));
         }
-        if head.target().starts_with(waiting::PATH)
+        if head.target().starts_with(waiting_page::PATH)
             && let Some(query) = of_wake(head.target())
         {
             return self.wake(head, entry, &asked, query);
@@ -107,13 +112,13 @@ impl Gate {
             if used.is_leased() {
                 return Ok(Decision::Now(Verdict::Forward(thread.pass(used, asked, true))));
             }
-            if standing == Standing::Runs && thread.leases.room.is_away() {
+            if standing == Availability::Running && thread.leases.room.is_away() {
                 thread.leases.note(tenure);
                 return Ok(Decision::Now(Verdict::Forward(thread.pass(used, asked, false))));
             }
         }
-        if standing == Standing::NotNow {
-            return Err(refuse(answer::not_running()));
+        if standing == Availability::Down {
+            return Err(refuse(responses::not_running()));
         }
         let class = classify::classify(&of(head));
         let page = class.navigates.then(|| head.target().to_owned());
@@ -124,10 +129,10 @@ impl Gate {
     fn wake(
         &self,
         head: &RequestHead<'_>,
-        entry: &Entry,
-        asked: &Asked,
+        entry: &RouteEntry,
+        asked: &RequestContext,
         query: &str,
-    ) -> Result<Decision<Passage>, Answer> {
+    ) -> Result<Decision<TenantExchange>, Answer> {
         let (thread, tenant) = (&self.0, entry.route.tenant);
         let wants_events =
             |accept: &[u8]| memchr::memmem::find(accept, b"text/event-stream").is_some();
@@ -153,10 +158,14 @@ impl Gate {
                 let answer = Answer::new(303)
                     .header(REQUEST_ID, asked.id.as_str().to_owned())
                     .header("cache-control", "no-store")
-                    .header("location", waiting::back(query));
+                    .header("location", waiting_page::back(query));
                 Err(answer)
             }
-            _ => Err(answer::shown(answer::method_not_allowed(), asked.id.as_str(), asked.form)),
+            _ => Err(responses::shown(
+                responses::method_not_allowed(),
+                asked.id.as_str(),
+                asked.form,
+            )),
         }
     }
 
@@ -176,18 +185,18 @@ impl Gate {
     }
 }
 
-impl Thread {
-    fn crowded(&self, asked: &Asked) -> Answer {
+impl Worker {
+    fn crowded(&self, asked: &RequestContext) -> Answer {
         let refusal = Refusal::Crowded;
         self.counters.refused(refusal.word());
-        answer::refused(&refusal, asked.id.as_str(), asked.form)
+        responses::refused(&refusal, asked.id.as_str(), asked.form)
     }
 }
 
 /// The query of the path that is reserved; `None`: another path.
 fn of_wake(target: &str) -> Option<&str> {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    (path == waiting::PATH).then_some(query)
+    (path == waiting_page::PATH).then_some(query)
 }
 
 fn of<'a>(head: &RequestHead<'a>) -> classify::Asked<'a, impl Fn(&str) -> Option<&'a [u8]>> {

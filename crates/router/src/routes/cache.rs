@@ -42,7 +42,7 @@ mod tests {
     use protocol::spec::Desired;
 
     use super::*;
-    use crate::table::tests::route;
+    use crate::routes::table::tests::route;
 
     #[test]
     fn it_reads_back_and_what_is_no_table_is_told() {

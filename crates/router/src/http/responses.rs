@@ -6,8 +6,8 @@ use protocol::leases::wake_failure;
 use protocol::problem::CONTENT_TYPE;
 use proxy::{Answer, Fault, RequestHead};
 
+use crate::http::waiting_page;
 use crate::leases::Refusal;
-use crate::waiting;
 
 const STYLE: &str = "
 :root { color-scheme: light dark; font: 1rem/1.5 system-ui, sans-serif }
@@ -20,22 +20,22 @@ const POLICY: &str = "default-src 'none'; style-src 'sha256-YnMTzLsm4qOnuvxWEHDY
 
 /// How an answer is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Form {
+pub(crate) enum ResponseFormat {
     Problem,
     Page,
 }
 
 /// A browser that goes somewhere gets a page; scripts, images and everybody else get problem+json.
-pub(crate) fn form(head: &RequestHead<'_>) -> Form {
+pub(crate) fn form(head: &RequestHead<'_>) -> ResponseFormat {
     let navigates = head.get("sec-fetch-mode").is_none_or(|mode| mode == b"navigate");
     let wants_html = |accept: &[u8]| memchr::memmem::find(accept, b"text/html").is_some();
     if navigates
         && matches!(head.method(), "GET" | "HEAD")
         && head.get("accept").is_some_and(wants_html)
     {
-        Form::Page
+        ResponseFormat::Page
     } else {
-        Form::Problem
+        ResponseFormat::Problem
     }
 }
 
@@ -74,7 +74,7 @@ pub(crate) fn wrong_answer() -> Problem {
 }
 
 /// Why a request does not get to its tenant, and when it is worth trying again.
-pub(crate) fn refused(refusal: &Refusal, request_id: &str, form: Form) -> Answer {
+pub(crate) fn refused(refusal: &Refusal, request_id: &str, form: ResponseFormat) -> Answer {
     let ahead = match refusal {
         Refusal::Waking { ahead } | Refusal::QueueFull { ahead } => ahead.unwrap_or(0),
         Refusal::Stopped
@@ -99,7 +99,8 @@ fn of_refusal(refusal: &Refusal) -> Problem {
             unavailable("wake_required", "Asleep", detail)
         }
         Refusal::Waking { ahead } => {
-            let place = waiting::place(*ahead).map_or(String::new(), |place| format!(" {place}"));
+            let place =
+                waiting_page::place(*ahead).map_or(String::new(), |place| format!(" {place}"));
             let detail = format!(
                 "What lives at this address is waking up.{place} Try again after Retry-After."
             );
@@ -185,19 +186,19 @@ fn retry_after(status: u16, code: &str, ahead: u32, chance: u32) -> Option<u32> 
     }
 }
 
-pub(crate) fn shown(problem: Problem, request_id: &str, form: Form) -> Answer {
+pub(crate) fn shown(problem: Problem, request_id: &str, form: ResponseFormat) -> Answer {
     behind(problem, 0, request_id, form)
 }
 
 /// The same for one before whom so many are.
-fn behind(mut problem: Problem, ahead: u32, request_id: &str, form: Form) -> Answer {
+fn behind(mut problem: Problem, ahead: u32, request_id: &str, form: ResponseFormat) -> Answer {
     problem.request_id = request_id.to_owned();
     let mut answer = Answer::new(problem.status)
         .header(REQUEST_ID, request_id.to_owned())
         .header("cache-control", "no-store")
         .header("x-content-type-options", "nosniff")
         .header("vary", "accept, sec-fetch-mode");
-    let chance = waiting::chance(request_id);
+    let chance = waiting_page::chance(request_id);
     if let Some(seconds) = retry_after(problem.status, &problem.code, ahead, chance) {
         answer = answer.header("retry-after", seconds.to_string());
     }
@@ -209,10 +210,10 @@ fn behind(mut problem: Problem, ahead: u32, request_id: &str, form: Form) -> Ans
         _ => answer,
     };
     match form {
-        Form::Problem => {
+        ResponseFormat::Problem => {
             answer.body(CONTENT_TYPE, serde_json::to_vec(&problem).unwrap_or_default())
         }
-        Form::Page => answer
+        ResponseFormat::Page => answer
             .header("content-security-policy", POLICY)
             .header("x-robots-tag", "noindex")
             .body("text/html; charset=utf-8", page(&problem)),
@@ -222,7 +223,7 @@ fn behind(mut problem: Problem, ahead: u32, request_id: &str, form: Form) -> Ans
 /// The id is letters, digits and hyphens.
 fn page(problem: &Problem) -> String {
     let Problem { title, status, detail, request_id, .. } = problem;
-    let detail = waiting::escaped(detail);
+    let detail = waiting_page::escaped(detail);
     format!(
         r#"<!doctype html>
 <html lang="en">
@@ -250,7 +251,7 @@ mod tests {
 
     #[test]
     fn a_page_has_its_style_and_nothing_else_and_is_in_nobodys_frame() {
-        let answer = shown(not_running(), "0123456789abcdef", Form::Page);
+        let answer = shown(not_running(), "0123456789abcdef", ResponseFormat::Page);
         let (_, policy) =
             answer.headers.iter().find(|(name, _)| name == "content-security-policy").unwrap();
         let body = String::from_utf8_lossy(&answer.body).into_owned();
@@ -299,7 +300,7 @@ mod tests {
 
     #[test]
     fn nothing_of_a_404_tells_that_anybody_lives_here() {
-        for form in [Form::Problem, Form::Page] {
+        for form in [ResponseFormat::Problem, ResponseFormat::Page] {
             let answer = shown(not_found(), "0123456789abcdef", form);
             let all =
                 format!("{answer:?} {}", String::from_utf8_lossy(&answer.body)).to_lowercase();
@@ -311,7 +312,7 @@ mod tests {
 
     #[test]
     fn a_problem_as_it_is_shown() {
-        let answer = shown(not_running(), "0123456789abcdef", Form::Problem);
+        let answer = shown(not_running(), "0123456789abcdef", ResponseFormat::Problem);
         let shown: String = answer.headers.iter().map(|(n, v)| format!("{n}: {v}\n")).collect();
         insta::assert_snapshot!(format!("{shown}\n{}", String::from_utf8_lossy(&answer.body)), @r#"
         x-request-id: 0123456789abcdef

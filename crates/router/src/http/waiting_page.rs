@@ -5,8 +5,8 @@
 use protocol::headers::REQUEST_ID;
 use proxy::Answer;
 
-const STYLE: &str = include_str!("waiting/style.css");
-const SCRIPT: &str = include_str!("waiting/script.js");
+const STYLE: &str = include_str!("waiting_page/style.css");
+const SCRIPT: &str = include_str!("waiting_page/script.js");
 /// Both by their hashes: nothing else runs or is loaded, whatever gets into the page. A test keeps them right.
 const POLICY: &str = "default-src 'none'; style-src 'sha256-WHcu7hVwX6xiFsrhHD8sLXNGQr7fibu5XQSqHdz/+Bk='; script-src 'sha256-ICQ3A18Q7pRYASaCodVy7T+eEwdxS4wGrZtIem8G8qk='; \
     connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";

@@ -1,0 +1,8 @@
+//! Runs the router: threads, listeners, the parent process and its upgrades.
+
+mod admin;
+mod fd_passing;
+mod file_limit;
+pub mod parent;
+pub(crate) mod server;
+mod upgrade;
