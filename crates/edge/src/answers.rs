@@ -1,25 +1,25 @@
 //! The edge's own answers: problems, pages with the same facts, and the silence of the guard.
 
 use protocol::headers::{PROOF, REQUEST_ID};
-use proxy::{Answer, Fault, Whose};
+use proxy::{ErrorOrigin, ProxyError, Response};
 use service::inside::{Asker, page};
 
 /// What a stranger gets from a guarded edge: nothing to tell a tenant by.
-pub(crate) fn nothing_here() -> Answer {
-    Answer::new(404)
+pub(crate) fn nothing_here() -> Response {
+    Response::new(404)
 }
 
 /// A fault that struck before anyone knew who asks.
-pub(crate) fn bare(fault: &Fault) -> Answer {
-    Answer::new(fault.status())
+pub(crate) fn bare(fault: &ProxyError) -> Response {
+    Response::new(fault.status())
 }
 
 /// An error in the form that this asker can read.
-pub(crate) fn problem(asker: &Asker, status: u16, code: &str, detail: &str) -> Answer {
+pub(crate) fn problem(asker: &Asker, status: u16, code: &str, detail: &str) -> Response {
     let known = title(status);
     let mut problem = protocol::Problem::new(status, code, known, detail);
     problem.request_id.clone_from(&asker.request_id);
-    let answer = Answer::new(status).header(REQUEST_ID, asker.request_id.clone());
+    let answer = Response::new(status).header(REQUEST_ID, asker.request_id.clone());
     if asker.wants_page {
         let kind = "text/html; charset=utf-8";
         let answer = answer.body(kind, page::problem(&problem));
@@ -34,15 +34,15 @@ pub(crate) fn problem(asker: &Asker, status: u16, code: &str, detail: &str) -> A
 }
 
 /// A fault of the engine's, logged where it is ours and told in the form that this asker can read.
-pub(crate) fn fault(asker: &Asker, fault: &Fault, who: &str) -> Answer {
-    if fault.whose() == Whose::Upstream {
+pub(crate) fn fault(asker: &Asker, fault: &ProxyError, who: &str) -> Response {
+    if fault.origin() == ErrorOrigin::Upstream {
         eprintln!("request {}: {who}: {fault:?}", asker.request_id);
     }
-    problem(asker, fault.status(), fault.code(), fault.public())
+    problem(asker, fault.status(), fault.code(), fault.public_detail())
 }
 
 /// Tells the router that it is this very tenant that answers.
-pub(crate) fn proven(answer: Answer, proof: Option<&str>) -> Answer {
+pub(crate) fn proven(answer: Response, proof: Option<&str>) -> Response {
     match proof {
         Some(proof) => answer.header(PROOF, proof.to_owned()),
         None => answer,

@@ -38,14 +38,14 @@ impl Exchange for Way {
         self.target.as_deref()
     }
 
-    fn request_header(&self, header: Header<'_>, to: &mut Headers<'_>) {
+    fn forward_request_header(&self, header: Header<'_>, to: &mut Headers<'_>) {
         let is_trusted = matches!(self.client, Client::Told);
         if let Some(value) = to_zone(Zone::of(self.class), is_trusted, header) {
             to.keep(Header { name: header.name, value: &value });
         }
     }
 
-    fn request_end(&self, to: &mut Headers<'_>) {
+    fn add_request_headers(&self, to: &mut Headers<'_>) {
         to.add(REQUEST_ID, &self.asker.request_id);
         if let Client::Seen { address, host } = &self.client {
             to.add("x-forwarded-proto", "http");
@@ -62,13 +62,13 @@ impl Exchange for Way {
         }
     }
 
-    fn answer_header(&self, header: Header<'_>, to: &mut Headers<'_>) {
+    fn forward_response_header(&self, header: Header<'_>, to: &mut Headers<'_>) {
         if leaves_zone(Zone::of(self.class), header) {
             to.keep(header);
         }
     }
 
-    fn answer_end(&self, to: &mut Headers<'_>) {
+    fn add_response_headers(&self, to: &mut Headers<'_>) {
         to.add(REQUEST_ID, &self.asker.request_id);
         if let Some(proof) = &self.proof {
             to.add(PROOF, proof.as_ref());

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use proxy::{Question, Upstream, ask};
+use proxy::{FetchRequest, Upstream, fetch};
 use serde::Deserialize;
 
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -26,8 +26,8 @@ pub(crate) async fn ask_core(
     scheme: &str,
 ) -> Result<Option<User>, Unknown> {
     let headers = [("cookie", cookie), ("x-forwarded-proto", scheme)];
-    let question = Question { method: "GET", target: "/session", headers: &headers };
-    let reply = ask(core_back, &question, LONGEST, PATIENCE)
+    let question = FetchRequest { method: "GET", target: "/session", headers: &headers };
+    let reply = fetch(core_back, &question, LONGEST, PATIENCE)
         .await
         .map_err(|fault| Unknown(format!("{fault:?}")))?;
     match reply.status {

@@ -3,7 +3,9 @@
 use std::rc::Rc;
 
 use protocol::headers::REQUEST_ID;
-use proxy::{Answer, Asked, Decision, Fault, Peer, Policy, RequestHead, Upstream, Verdict};
+use proxy::{
+    Action, Decision, ErrorContext, Peer, Policy, ProxyError, RequestHead, Response, Upstream,
+};
 use service::inside::{Asker, origin};
 
 use crate::answers;
@@ -14,7 +16,7 @@ use crate::identity::{Unknown, ask_core};
 use crate::routes::{self, Class};
 use crate::settings::Settings;
 
-pub(crate) struct Door {
+pub(crate) struct EdgePolicy {
     guard: Option<Guard>,
     proof: Option<Rc<str>>,
     core_back: Rc<Upstream>,
@@ -22,7 +24,7 @@ pub(crate) struct Door {
     platform_front: Rc<Upstream>,
 }
 
-impl Door {
+impl EdgePolicy {
     pub(crate) fn new(settings: Settings) -> Self {
         let insides = settings.insides;
         Self {
@@ -56,26 +58,26 @@ impl Door {
             Class::CoreFront | Class::Platform => session_cookies(head),
             Class::CoreApi | Class::Sso => None,
         };
-        let Some(cookie) = asks else { return Decision::Now(Verdict::Forward(way)) };
+        let Some(cookie) = asks else { return Decision::Ready(Action::Forward(way)) };
         let scheme = scheme(head, pass);
         let (core_back, mut way) = (self.core_back.clone(), way);
-        Decision::Later(Box::pin(async move {
+        Decision::Pending(Box::pin(async move {
             match ask_core(&core_back, &cookie, scheme).await {
                 Ok(user) => {
                     way.user = user;
-                    Verdict::Forward(way)
+                    Action::Forward(way)
                 }
-                Err(unknown) => Verdict::Answer(no_word_of_core(&way, &unknown)),
+                Err(unknown) => Action::Respond(no_word_of_core(&way, &unknown)),
             }
         }))
     }
 }
 
-impl Policy for Door {
+impl Policy for EdgePolicy {
     type Exchange = Way;
 
     fn decide(&self, head: &RequestHead<'_>, peer: &Peer) -> Decision<Way> {
-        let answer = |answer| Decision::Now(Verdict::Answer(answer));
+        let answer = |answer| Decision::Ready(Action::Respond(answer));
         let Some(pass) = self.pass(head) else { return answer(answers::nothing_here()) };
         let (asker, proof) = (asker(head, pass), self.proof(pass));
         let target = head.target();
@@ -102,20 +104,20 @@ impl Policy for Door {
         self.forward(head, way, pass)
     }
 
-    fn fault(&self, fault: &Fault, asked: Asked<'_, Way>) -> Answer {
-        match asked {
+    fn error_response(&self, error: &ProxyError, context: ErrorContext<'_, Way>) -> Response {
+        match context {
             // Nothing tells that whoever sent this may know that there is a tenant.
-            Asked::Nothing if self.guard.is_some() => answers::bare(fault),
-            Asked::Nothing => answers::fault(&Asker::told_by(|_| None), fault, "client"),
-            Asked::Head(head) => match self.pass(head) {
+            ErrorContext::Unparsed if self.guard.is_some() => answers::bare(error),
+            ErrorContext::Unparsed => answers::fault(&Asker::told_by(|_| None), error, "client"),
+            ErrorContext::Head(head) => match self.pass(head) {
                 Some(pass) => {
-                    let answer = answers::fault(&asker(head, pass), fault, "client");
+                    let answer = answers::fault(&asker(head, pass), error, "client");
                     answers::proven(answer, self.proof(pass).as_deref())
                 }
                 None => answers::nothing_here(),
             },
-            Asked::Exchange(way) => {
-                let answer = answers::fault(&way.asker, fault, &format!("{:?}", way.class));
+            ErrorContext::Exchange(way) => {
+                let answer = answers::fault(&way.asker, error, &format!("{:?}", way.class));
                 answers::proven(answer, way.proof.as_deref())
             }
         }
@@ -161,7 +163,7 @@ fn session_cookies(head: &RequestHead<'_>) -> Option<String> {
     (!pairs.is_empty()).then(|| pairs.join("; "))
 }
 
-fn no_word_of_core(way: &Way, unknown: &Unknown) -> Answer {
+fn no_word_of_core(way: &Way, unknown: &Unknown) -> Response {
     eprintln!("request {}: who is signed in: {}", way.asker.request_id, unknown.0);
     let detail = "The core of this tenant did not say who is signed in.";
     let answer = answers::problem(&way.asker, 502, "core_unreachable", detail);

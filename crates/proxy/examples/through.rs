@@ -8,8 +8,8 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::rc::Rc;
 
 use proxy::{
-    Answer, Asked, Decision, Door, Exchange, Fault, Peer, Policy, RequestHead, Settings, Upstream,
-    Verdict,
+    Action, Decision, ErrorContext, Exchange, Listener, Peer, Policy, ProxyError, RequestHead,
+    Response, Settings, Upstream,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -27,11 +27,11 @@ impl Policy for Through {
     type Exchange = Under;
 
     fn decide(&self, _: &RequestHead<'_>, _: &Peer) -> Decision<Under> {
-        Decision::Now(Verdict::Forward(Under(self.0.clone())))
+        Decision::Ready(Action::Forward(Under(self.0.clone())))
     }
 
-    fn fault(&self, fault: &Fault, _: Asked<'_, Under>) -> Answer {
-        Answer::new(fault.status())
+    fn error_response(&self, error: &ProxyError, _: ErrorContext<'_, Under>) -> Response {
+        Response::new(error.status())
     }
 }
 
@@ -64,7 +64,7 @@ fn serve(port: &str, socket: &str) {
         stop.cancel();
     });
     let policy = Through(Rc::new(Upstream::unix(socket)));
-    let serve = proxy::serve(vec![Door::Tcp(door)], policy, Settings::default(), token);
+    let serve = proxy::serve(vec![Listener::Tcp(door)], policy, Settings::default(), token);
     runtime.block_on(serve).unwrap();
 }
 

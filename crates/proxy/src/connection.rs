@@ -4,11 +4,11 @@ use std::future::{Future, poll_fn};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use crate::Fault;
+use crate::ProxyError;
 use crate::buffers::Buf;
 use crate::exchange::{self, After};
 use crate::head::Version;
-use crate::policy::{Asked, Peer, Policy};
+use crate::policy::{ErrorContext, Peer, Policy};
 use crate::scan::Scan;
 use crate::step::{Step, Went};
 use crate::stream::Stream;
@@ -21,7 +21,7 @@ use crate::write;
 enum Next {
     /// A whole head: the first so many bytes, or as many as it turns out to be.
     Head(Buf, Option<usize>),
-    Refused(Fault),
+    Refused(ProxyError),
     /// Nothing more.
     End,
 }
@@ -124,7 +124,7 @@ impl Head {
                     }
                     ready!(passed(deadline, cx));
                     return Poll::Ready(match self.begun {
-                        true => Next::Refused(Fault::HeadTimedOut),
+                        true => Next::Refused(ProxyError::RequestHeadTimeout),
                         false => Next::End,
                     });
                 }
@@ -163,7 +163,7 @@ impl Head {
         }
         let end = match self.scan.end(buf.data()) {
             Ok(end) => end,
-            Err(rule) => return Some(Next::Refused(Fault::Malformed(rule))),
+            Err(rule) => return Some(Next::Refused(ProxyError::MalformedRequest(rule))),
         };
         match end {
             Some(end) if end <= limit => {
@@ -173,7 +173,7 @@ impl Head {
             None if buf.data().len() < limit => None,
             _ => {
                 let target = memchr::memchr(b'\n', &buf.data()[..limit]).is_none();
-                Some(Next::Refused(Fault::HeadTooLarge { target }))
+                Some(Next::Refused(ProxyError::RequestHeadTooLarge { target }))
             }
         }
     }
@@ -187,10 +187,10 @@ fn passed(deadline: &Deadline, cx: &mut Context<'_>) -> Poll<()> {
 async fn refuse<P: Policy>(
     thread: &Rc<Thread<P>>,
     client: &mut Stream,
-    fault: &Fault,
+    fault: &ProxyError,
     deadline: &Deadline,
 ) {
-    let answer = thread.policy.fault(fault, Asked::Nothing);
+    let answer = thread.policy.error_response(fault, ErrorContext::Unparsed);
     let mut out = thread.buffers.write();
     write::own(&answer, Version::Http11, false, true, &mut out);
     deadline.within(thread.patience.body);

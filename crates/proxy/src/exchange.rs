@@ -5,12 +5,12 @@ use std::rc::Rc;
 
 use tokio::sync::mpsc;
 
-use crate::answer::Answer;
 use crate::buffers::Buf;
-use crate::fault::Fault;
+use crate::error::ProxyError;
 use crate::framing::Framing;
 use crate::head::{RequestFacts, RequestHead};
-use crate::policy::{Asked, Decision, Later, Peer, Policy, Verdict};
+use crate::policy::{Action, Decision, ErrorContext, Peer, PendingAction, Policy};
+use crate::response::Response;
 use crate::step::{Step, Trouble, Went};
 use crate::stream::Stream;
 use crate::sweep::Deadline;
@@ -32,11 +32,11 @@ pub(crate) enum After<E> {
 /// What was decided about a head.
 enum Opening<E> {
     Forward(E, RequestFacts),
-    Later(Later<E>, RequestFacts),
-    Answer(Answer, RequestFacts),
-    Stream(Answer, mpsc::Receiver<Vec<u8>>, RequestFacts),
+    Later(PendingAction<E>, RequestFacts),
+    Respond(Response, RequestFacts),
+    Stream(Response, mpsc::Receiver<Vec<u8>>, RequestFacts),
     /// The connection must close: where the next request begins is not certain, or not wanted.
-    Refuse(Answer),
+    Refuse(Response),
 }
 
 /// What is not forwarded at once: the decision, and the request of which the first so many bytes are the head.
@@ -62,7 +62,7 @@ pub(crate) fn begin<'t, P: Policy>(
             Ok(Box::new(Way::new(thread, (facts, exchange), (out, buf), deadline)))
         }
         opening @ (Opening::Later(..)
-        | Opening::Answer(..)
+        | Opening::Respond(..)
         | Opening::Stream(..)
         | Opening::Refuse(_)) => {
             thread.buffers.give_back(out);
@@ -94,7 +94,7 @@ pub(crate) async fn go_on<P: Policy>(
             Some(made) => After::Tunnel(Box::new(made)),
             None => After::Close,
         },
-        Went::Answer(answer) => {
+        Went::Respond(answer) => {
             let (thread, facts, deadline, keep) = way.instead();
             respond(thread, client, &answer, &facts, keep, deadline).await
         }
@@ -122,14 +122,13 @@ pub(crate) async fn answer<P: Policy>(
         buf.grow();
         out = thread.buffers.write();
         opening = match waited {
-            Ok(Verdict::Answer(answer)) => Opening::Answer(answer, facts),
-            Ok(Verdict::Stream(answer, parts)) => Opening::Stream(answer, parts, facts),
-            Ok(Verdict::Forward(exchange)) => {
-                reopen(thread, &buf.data()[..end], exchange, &mut out)
-            }
-            Err(Trouble::Fault(fault)) => {
-                Opening::Answer(thread.policy.fault(&fault, Asked::Nothing), facts)
-            }
+            Ok(Action::Respond(answer)) => Opening::Respond(answer, facts),
+            Ok(Action::Stream(answer, parts)) => Opening::Stream(answer, parts, facts),
+            Ok(Action::Forward(exchange)) => reopen(thread, &buf.data()[..end], exchange, &mut out),
+            Err(Trouble::Error(fault)) => Opening::Respond(
+                thread.policy.error_response(&fault, ErrorContext::Unparsed),
+                facts,
+            ),
             Err(Trouble::Gone | Trouble::Lost(_)) => return After::Close,
         };
     }
@@ -141,7 +140,7 @@ pub(crate) async fn answer<P: Policy>(
             let step = poll_fn(|cx| way.poll(cx, client)).await;
             go_on(way, step, client).await
         }
-        Opening::Answer(answer, facts) => {
+        Opening::Respond(answer, facts) => {
             let keep = facts.is_bodiless().then_some(Some(buf));
             respond(thread, client, &answer, &facts, keep, deadline).await
         }
@@ -177,28 +176,35 @@ fn open<P: Policy>(
 
 fn decide<P: Policy>(
     thread: &Thread<P>,
-    head: Result<RequestHead<'_>, Fault>,
+    head: Result<RequestHead<'_>, ProxyError>,
     peer: &Peer,
     out: &mut Vec<u8>,
 ) -> Opening<P::Exchange> {
     let policy = &thread.policy;
     let head = match head {
         Ok(head) => head,
-        Err(fault) => return Opening::Refuse(policy.fault(&fault, Asked::Nothing)),
+        Err(fault) => {
+            return Opening::Refuse(policy.error_response(&fault, ErrorContext::Unparsed));
+        }
     };
-    if let (Framing::Length(length), Some(limit)) = (head.facts.framing, thread.settings.body_limit)
+    if let (Framing::Length(length), Some(limit)) =
+        (head.facts.framing, thread.settings.max_body_bytes)
         && length > limit
     {
-        return Opening::Refuse(policy.fault(&Fault::BodyTooLarge, Asked::Head(&head)));
+        return Opening::Refuse(
+            policy.error_response(&ProxyError::RequestBodyTooLarge, ErrorContext::Head(&head)),
+        );
     }
     match policy.decide(&head, peer) {
-        Decision::Now(Verdict::Answer(answer)) => Opening::Answer(answer, head.facts),
-        Decision::Now(Verdict::Stream(answer, parts)) => Opening::Stream(answer, parts, head.facts),
-        Decision::Now(Verdict::Forward(exchange)) => {
+        Decision::Ready(Action::Respond(answer)) => Opening::Respond(answer, head.facts),
+        Decision::Ready(Action::Stream(answer, parts)) => {
+            Opening::Stream(answer, parts, head.facts)
+        }
+        Decision::Ready(Action::Forward(exchange)) => {
             write::request(&head, &exchange, out);
             Opening::Forward(exchange, head.facts)
         }
-        Decision::Later(later) => Opening::Later(later, head.facts),
+        Decision::Pending(later) => Opening::Later(later, head.facts),
     }
 }
 
@@ -214,7 +220,7 @@ fn reopen<P: Policy>(
             write::request(&head, &exchange, out);
             Opening::Forward(exchange, head.facts)
         }
-        Err(fault) => Opening::Refuse(thread.policy.fault(&fault, Asked::Nothing)),
+        Err(fault) => Opening::Refuse(thread.policy.error_response(&fault, ErrorContext::Unparsed)),
     })
 }
 
@@ -222,7 +228,7 @@ fn reopen<P: Policy>(
 pub(crate) async fn respond<P: Policy>(
     thread: &Rc<Thread<P>>,
     client: &mut Stream,
-    answer: &Answer,
+    answer: &Response,
     facts: &RequestFacts,
     keep: Option<Option<Buf>>,
     deadline: &Deadline,

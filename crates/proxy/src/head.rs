@@ -2,7 +2,7 @@
 
 use std::mem::MaybeUninit;
 
-use crate::Fault;
+use crate::ProxyError;
 use crate::fields::Fields;
 use crate::framing::{self, Framing};
 use crate::hop;
@@ -117,7 +117,7 @@ impl RequestFacts {
 }
 
 /// An answer's head: one that has exactly one meaning.
-pub struct AnswerHead<'a> {
+pub struct ResponseHead<'a> {
     status: u16,
     pub(crate) reason: &'a str,
     pub(crate) lines: Lines<'a>,
@@ -175,14 +175,14 @@ impl<'a> RequestHead<'a> {
     pub(crate) fn read<R>(
         bytes: &[u8],
         settings: &Settings,
-        then: impl FnOnce(Result<RequestHead<'_>, Fault>) -> R,
+        then: impl FnOnce(Result<RequestHead<'_>, ProxyError>) -> R,
     ) -> R {
         let mut room = [const { MaybeUninit::uninit() }; MOST_HEADERS];
         let mut raw = httparse::Request::new(&mut []);
         let room = &mut room[..settings.request_head.lines.min(MOST_HEADERS)];
         match raw.parse_with_uninit_headers(bytes, room) {
             Ok(httparse::Status::Complete(end)) if end == bytes.len() => {}
-            Ok(_) => return then(Err(Fault::Malformed("The head ends early."))),
+            Ok(_) => return then(Err(ProxyError::MalformedRequest("The head ends early."))),
             Err(error) => return then(Err(refused(error, bytes))),
         }
         then(request(&raw, bytes))
@@ -193,7 +193,7 @@ impl<'a> RequestHead<'a> {
     pub(crate) fn find<R>(
         bytes: &[u8],
         settings: &Settings,
-        then: impl FnOnce(Result<RequestHead<'_>, Fault>, usize) -> R,
+        then: impl FnOnce(Result<RequestHead<'_>, ProxyError>, usize) -> R,
     ) -> R {
         let mut room = [const { MaybeUninit::uninit() }; MOST_HEADERS];
         let mut raw = httparse::Request::new(&mut []);
@@ -206,8 +206,10 @@ impl<'a> RequestHead<'a> {
         // In its own words, whatever is wrong with it.
         match Scan::default().end(bytes) {
             Ok(Some(end)) => Self::read(&bytes[..end], settings, |head| then(head, end)),
-            Ok(None) => then(Err(Fault::Malformed("The head ends early.")), bytes.len()),
-            Err(rule) => then(Err(Fault::Malformed(rule)), bytes.len()),
+            Ok(None) => {
+                then(Err(ProxyError::MalformedRequest("The head ends early.")), bytes.len())
+            }
+            Err(rule) => then(Err(ProxyError::MalformedRequest(rule)), bytes.len()),
         }
     }
 }
@@ -226,33 +228,33 @@ fn lines_end_well(head: &[u8], fields: &[httparse::Header<'_>]) -> bool {
 fn request<'a>(
     raw: &'a httparse::Request<'a, 'a>,
     bytes: &'a [u8],
-) -> Result<RequestHead<'a>, Fault> {
+) -> Result<RequestHead<'a>, ProxyError> {
     let (Some(method), Some(target), Some(version)) = (raw.method, raw.path, raw.version) else {
-        return Err(Fault::Malformed("The request line is incomplete."));
+        return Err(ProxyError::MalformedRequest("The request line is incomplete."));
     };
     let version = if version == 0 { Version::Http10 } else { Version::Http11 };
     if matches!(method, "CONNECT" | "TRACE") {
-        return Err(Fault::MethodRefused);
+        return Err(ProxyError::MethodNotServed);
     }
     let (authority, target) = parts(method, target)?;
     let mut lines = Lines { bytes, fields: raw.headers, hops: 0 };
-    let seen = Fields::read(lines.each()).map_err(Fault::Malformed)?;
+    let seen = Fields::read(lines.each()).map_err(ProxyError::MalformedRequest)?;
     lines.hops = seen.hops;
     match (seen.hosts, version) {
-        (0, Version::Http11) => return Err(Fault::HostMissing),
+        (0, Version::Http11) => return Err(ProxyError::MissingHost),
         (0, Version::Http10) | (1, _) => {}
-        _ => return Err(Fault::Malformed("Host is there more than once.")),
+        _ => return Err(ProxyError::MalformedRequest("Host is there more than once.")),
     }
     if let Some(authority) = authority
         && let Some(host) = lines.each().find(|h| h.is("host"))
         && !authority.as_bytes().eq_ignore_ascii_case(host.value)
     {
-        return Err(Fault::Malformed("Host and the host in the address differ."));
+        return Err(ProxyError::MalformedRequest("Host and the host in the address differ."));
     }
     if seen.expects_other {
-        return Err(Fault::ExpectationFailed);
+        return Err(ProxyError::ExpectationFailed);
     }
-    let framing = framing::of_request(&seen, version).map_err(Fault::Malformed)?;
+    let framing = framing::of_request(&seen, version).map_err(ProxyError::MalformedRequest)?;
     let accept = upgrade::asked(method, version, framing, &seen, lines.each())?;
     let idempotent = matches!(method, "GET" | "HEAD" | "OPTIONS" | "PUT" | "DELETE");
     let facts = RequestFacts {
@@ -280,9 +282,11 @@ const BARRED: [bool; 256] = {
 };
 
 /// Splits a target into what stands before the path, and the path with its query.
-fn parts<'a>(method: &str, target: &'a str) -> Result<(Option<&'a str>, &'a str), Fault> {
+fn parts<'a>(method: &str, target: &'a str) -> Result<(Option<&'a str>, &'a str), ProxyError> {
     if target.bytes().any(|b| BARRED[usize::from(b)]) {
-        return Err(Fault::Malformed("The address holds a character that none may hold."));
+        return Err(ProxyError::MalformedRequest(
+            "The address holds a character that none may hold.",
+        ));
     }
     if target.starts_with('/') || (target == "*" && method == "OPTIONS") {
         return Ok((None, target));
@@ -290,21 +294,23 @@ fn parts<'a>(method: &str, target: &'a str) -> Result<(Option<&'a str>, &'a str)
     let scheme = target.find("://").unwrap_or(0);
     let known = ["http", "https"].iter().any(|s| target[..scheme].eq_ignore_ascii_case(s));
     if !known {
-        return Err(Fault::Malformed("The address must begin with / or http://."));
+        return Err(ProxyError::MalformedRequest("The address must begin with / or http://."));
     }
     let rest = &target[scheme + 3..];
     let end = rest.find(['/', '?']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
     match path.as_bytes().first() {
-        _ if authority.is_empty() => Err(Fault::Malformed("The address names no host.")),
+        _ if authority.is_empty() => {
+            Err(ProxyError::MalformedRequest("The address names no host."))
+        }
         Some(b'/') => Ok((Some(authority), path)),
-        Some(_) => Err(Fault::Malformed("The address has a query without a path.")),
+        Some(_) => Err(ProxyError::MalformedRequest("The address has a query without a path.")),
         None if method == "OPTIONS" => Ok((Some(authority), "*")),
         None => Ok((Some(authority), "/")),
     }
 }
 
-impl<'a> AnswerHead<'a> {
+impl<'a> ResponseHead<'a> {
     pub fn status(&self) -> u16 {
         self.status
     }
@@ -323,11 +329,11 @@ impl<'a> AnswerHead<'a> {
         bytes: &[u8],
         settings: &Settings,
         to: &RequestFacts,
-        then: impl FnOnce(Result<AnswerHead<'_>, &'static str>) -> R,
+        then: impl FnOnce(Result<ResponseHead<'_>, &'static str>) -> R,
     ) -> R {
         let mut room = [const { MaybeUninit::uninit() }; MOST_HEADERS];
         let mut raw = httparse::Response::new(&mut []);
-        let room = &mut room[..settings.answer_head.lines.min(MOST_HEADERS)];
+        let room = &mut room[..settings.response_head.lines.min(MOST_HEADERS)];
         match httparse::ParserConfig::default()
             .parse_response_with_uninit_headers(&mut raw, bytes, room)
         {
@@ -344,16 +350,16 @@ impl<'a> AnswerHead<'a> {
         bytes: &[u8],
         settings: &Settings,
         to: &RequestFacts,
-        then: impl FnOnce(Result<AnswerHead<'_>, &'static str>, usize) -> R,
+        then: impl FnOnce(Result<ResponseHead<'_>, &'static str>, usize) -> R,
     ) -> Option<R> {
         let mut room = [const { MaybeUninit::uninit() }; MOST_HEADERS];
         let mut raw = httparse::Response::new(&mut []);
-        let room = &mut room[..settings.answer_head.lines.min(MOST_HEADERS)];
+        let room = &mut room[..settings.response_head.lines.min(MOST_HEADERS)];
         match httparse::ParserConfig::default()
             .parse_response_with_uninit_headers(&mut raw, bytes, room)
         {
             Ok(httparse::Status::Complete(end))
-                if end <= settings.answer_head.bytes
+                if end <= settings.response_head.bytes
                     && lines_end_well(&bytes[..end], raw.headers) =>
             {
                 Some(then(answer(&raw, &bytes[..end], to), end))
@@ -367,7 +373,7 @@ fn answer<'a>(
     raw: &'a httparse::Response<'a, 'a>,
     bytes: &'a [u8],
     to: &RequestFacts,
-) -> Result<AnswerHead<'a>, &'static str> {
+) -> Result<ResponseHead<'a>, &'static str> {
     let (Some(status), Some(version)) = (raw.code, raw.version) else {
         return Err("its status line is incomplete");
     };
@@ -387,19 +393,25 @@ fn answer<'a>(
         keep_alive: seen.keep_alive(version) && framing != Framing::Close,
         names_more: seen.names_more,
     };
-    Ok(AnswerHead { status, reason: raw.reason.unwrap_or(""), lines, facts })
+    Ok(ResponseHead { status, reason: raw.reason.unwrap_or(""), lines, facts })
 }
 
-fn refused(error: httparse::Error, bytes: &[u8]) -> Fault {
+fn refused(error: httparse::Error, bytes: &[u8]) -> ProxyError {
     match error {
-        httparse::Error::TooManyHeaders => Fault::HeadTooLarge { target: false },
-        httparse::Error::Version if names_version(bytes) => Fault::VersionRefused,
-        httparse::Error::HeaderName => Fault::Malformed("A header's name breaks the grammar."),
-        httparse::Error::HeaderValue => Fault::Malformed("A header's value breaks the grammar."),
+        httparse::Error::TooManyHeaders => ProxyError::RequestHeadTooLarge { target: false },
+        httparse::Error::Version if names_version(bytes) => ProxyError::UnsupportedHttpVersion,
+        httparse::Error::HeaderName => {
+            ProxyError::MalformedRequest("A header's name breaks the grammar.")
+        }
+        httparse::Error::HeaderValue => {
+            ProxyError::MalformedRequest("A header's value breaks the grammar.")
+        }
         httparse::Error::NewLine
         | httparse::Error::Status
         | httparse::Error::Token
-        | httparse::Error::Version => Fault::Malformed("The request line breaks the grammar."),
+        | httparse::Error::Version => {
+            ProxyError::MalformedRequest("The request line breaks the grammar.")
+        }
     }
 }
 

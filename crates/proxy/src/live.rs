@@ -7,12 +7,12 @@ use std::task::{Context, Poll, ready};
 
 use tokio::sync::mpsc;
 
-use crate::answer::Answer;
 use crate::buffers::Buf;
 use crate::exchange::After;
 use crate::framing::Framing;
 use crate::head::{RequestFacts, Version};
 use crate::policy::Policy;
+use crate::response::Response;
 use crate::stream::Stream;
 use crate::sweep::Deadline;
 use crate::thread::Thread;
@@ -32,7 +32,7 @@ struct Live<'a, P> {
 pub(crate) async fn respond<P: Policy>(
     thread: &Rc<Thread<P>>,
     client: &Stream,
-    (answer, parts): (&Answer, mpsc::Receiver<Vec<u8>>),
+    (answer, parts): (&Response, mpsc::Receiver<Vec<u8>>),
     facts: &RequestFacts,
     keep: Option<Option<Buf>>,
     deadline: &Deadline,

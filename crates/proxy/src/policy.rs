@@ -6,7 +6,7 @@ use std::pin::Pin;
 
 use tokio::sync::mpsc;
 
-use crate::{Answer, AnswerHead, Fault, Header, Headers, RequestHead, Upstream};
+use crate::{Header, Headers, ProxyError, RequestHead, Response, ResponseHead, Upstream};
 
 /// Decides about each request. One per thread; called on that thread only.
 pub trait Policy: 'static {
@@ -18,13 +18,17 @@ pub trait Policy: 'static {
     /// What the client gets for `fault`. Called once a fault, so this is also where it is logged.
     ///
     /// The engine adds the length, and closes the connection where the fault demands it.
-    fn fault(&self, fault: &Fault, asked: Asked<'_, Self::Exchange>) -> Answer;
+    fn error_response(
+        &self,
+        error: &ProxyError,
+        context: ErrorContext<'_, Self::Exchange>,
+    ) -> Response;
 }
 
 /// What is known of the request that met a fault.
-pub enum Asked<'a, E> {
+pub enum ErrorContext<'a, E> {
     /// No head was understood.
-    Nothing,
+    Unparsed,
     /// Not decided about yet.
     Head(&'a RequestHead<'a>),
     /// Under way; its head may be gone by now.
@@ -37,29 +41,29 @@ pub struct Peer {
     /// `None` over a unix socket.
     pub address: Option<SocketAddr>,
     /// Which of the doors given to [`serve`](crate::serve()) it came through.
-    pub door: usize,
+    pub listener: usize,
 }
 
 pub enum Decision<E> {
-    Now(Verdict<E>),
+    Ready(Action<E>),
     /// Something must be asked first. The future holds what it needs of the head.
-    Later(Later<E>),
+    Pending(PendingAction<E>),
 }
 
-/// Dropped at once when the client leaves, and after [`Settings::answer_timeout`](crate::Settings). Nothing of the
+/// Dropped at once when the client leaves, and after [`Settings::response_timeout`](crate::Settings). Nothing of the
 /// request's body is read while it is pending.
-pub type Later<E> = Pin<Box<dyn Future<Output = Verdict<E>>>>;
+pub type PendingAction<E> = Pin<Box<dyn Future<Output = Action<E>>>>;
 
 /// Whether what waits may go on.
-pub type Wait = Pin<Box<dyn Future<Output = bool>>>;
+pub type SendPermission = Pin<Box<dyn Future<Output = bool>>>;
 
-pub enum Verdict<E> {
+pub enum Action<E> {
     Forward(E),
-    Answer(Answer),
-    /// An answer of our own that is made as it goes out: [`Answer::body`] first, then each part as it comes, until
+    Respond(Response),
+    /// An answer of our own that is made as it goes out: [`Response::body`] first, then each part as it comes, until
     /// the sender is dropped. The receiver is dropped when the client leaves, reads nothing for
-    /// [`Settings::body_idle`](crate::Settings), or the drain begins.
-    Stream(Answer, mpsc::Receiver<Vec<u8>>),
+    /// [`Settings::body_idle_timeout`](crate::Settings), or the drain begins.
+    Stream(Response, mpsc::Receiver<Vec<u8>>),
 }
 
 /// One request under way, from the decision to the last byte of the answer's body or the end of the tunnel.
@@ -75,31 +79,31 @@ pub trait Exchange: 'static {
     }
 
     /// Passes a header of the request on, changed or not, or leaves it out.
-    fn request_header(&self, header: Header<'_>, to: &mut Headers<'_>) {
+    fn forward_request_header(&self, header: Header<'_>, to: &mut Headers<'_>) {
         to.keep(header);
     }
 
     /// Headers of our own, after those of the request.
-    fn request_end(&self, _to: &mut Headers<'_>) {}
+    fn add_request_headers(&self, _to: &mut Headers<'_>) {}
 
     /// Looks at the head of an answer before any of it is passed on; an `Err` goes out instead of it.
-    fn judge(&mut self, _head: &AnswerHead<'_>) -> Result<(), Answer> {
+    fn check_response(&mut self, _head: &ResponseHead<'_>) -> Result<(), Response> {
         Ok(())
     }
 
     /// Passes a header of the answer on, changed or not, or leaves it out.
-    fn answer_header(&self, header: Header<'_>, to: &mut Headers<'_>) {
+    fn forward_response_header(&self, header: Header<'_>, to: &mut Headers<'_>) {
         to.keep(header);
     }
 
     /// Headers of our own, after those of the answer.
-    fn answer_end(&self, _to: &mut Headers<'_>) {}
+    fn add_response_headers(&self, _to: &mut Headers<'_>) {}
 
     /// The upstream was not reached (then nothing of any request went out), or it closed before the first byte of an
-    /// answer (then only for a request that may be repeated: idempotent and without a body). Asked once a request.
+    /// answer (then only for a request that may be repeated: idempotent and without a body). ErrorContext once a request.
     ///
     /// What the upstream of a new exchange gets is what was written for this one, byte for byte. `None` is the fault.
-    fn again(&mut self, _fault: &Fault) -> Option<Later<Self>>
+    fn retry(&mut self, _fault: &ProxyError) -> Option<PendingAction<Self>>
     where
         Self: Sized,
     {
@@ -107,15 +111,15 @@ pub trait Exchange: 'static {
     }
 
     /// Both ends agreed to a WebSocket; the 101 is about to go out. Once, and before anything passes.
-    fn tunnelled(&mut self) {}
+    fn on_tunnel_open(&mut self) {}
 
     /// The client's data is about to go up a tunnel: part of a data frame at least, not a ping, pong or close alone.
     /// Called once for each read. What is to be waited for first; `false` closes the tunnel with 1001.
-    fn sending(&mut self) -> Option<Wait> {
+    fn before_sending(&mut self) -> Option<SendPermission> {
         None
     }
 
     /// Data came down, `data` as it was read: of a tunnel (part of a data frame at least), or of an answer's body with
     /// its framing. Not of long bodies whose length was told, which pass without being looked at.
-    fn came(&self, _data: &[u8]) {}
+    fn on_data_received(&self, _data: &[u8]) {}
 }

@@ -6,16 +6,16 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::stats::Stats;
 use crate::stream::Stream;
 use crate::sweep::Sweep;
-use crate::tally::Tally;
 
 pub(crate) struct Pool {
     idle: RefCell<HashMap<u64, Vec<Idle>, BuildHasherDefault<Identity>>>,
     /// For each upstream.
     limit: usize,
     sweep: Rc<Sweep>,
-    tally: Arc<Tally>,
+    stats: Arc<Stats>,
 }
 
 struct Idle {
@@ -24,8 +24,8 @@ struct Idle {
 }
 
 impl Pool {
-    pub(crate) fn new(limit: usize, sweep: Rc<Sweep>, tally: Arc<Tally>) -> Self {
-        Self { idle: RefCell::default(), limit, sweep, tally }
+    pub(crate) fn new(limit: usize, sweep: Rc<Sweep>, stats: Arc<Stats>) -> Self {
+        Self { idle: RefCell::default(), limit, sweep, stats }
     }
 
     /// The connection used last, if it still stands. `surely` asks the kernel: for a request that cannot be
@@ -61,7 +61,7 @@ impl Pool {
             all += kept.len();
             !kept.is_empty()
         });
-        self.tally.set_idle(all);
+        self.stats.set_idle(all);
     }
 
     /// Closes all.

@@ -60,7 +60,7 @@ pub(crate) struct Down<'a, E>(pub(crate) &'a E);
 
 impl<E: Exchange> Course for Up<'_, E> {
     fn trailer(&self, header: Header<'_>, to: &mut Headers<'_>) {
-        self.0.request_header(header, to);
+        self.0.forward_request_header(header, to);
     }
 
     fn read(&self, _: &[u8]) {}
@@ -68,11 +68,11 @@ impl<E: Exchange> Course for Up<'_, E> {
 
 impl<E: Exchange> Course for Down<'_, E> {
     fn trailer(&self, header: Header<'_>, to: &mut Headers<'_>) {
-        self.0.answer_header(header, to);
+        self.0.forward_response_header(header, to);
     }
 
     fn read(&self, data: &[u8]) {
-        self.0.came(data);
+        self.0.on_data_received(data);
     }
 }
 

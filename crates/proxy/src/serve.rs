@@ -17,10 +17,10 @@ use tokio_util::sync::CancellationToken;
 use crate::connection;
 use crate::policy::{Peer, Policy};
 use crate::settings::Settings;
-use crate::stream::{Door, Stream};
+use crate::stream::{Listener, Stream};
 use crate::thread::{Phase, Thread};
 
-/// Connections that the kernel keeps for a door until they are accepted.
+/// Connections that the kernel keeps for a listener until they are accepted.
 const BACKLOG: i32 = 4_096;
 
 /// Serves on this thread until `stop`, then drains: no new connection, requests under way finish with
@@ -28,14 +28,14 @@ const BACKLOG: i32 = 4_096;
 ///
 /// Runs inside a current-thread runtime with I/O and time enabled.
 pub async fn serve<P: Policy>(
-    doors: Vec<Door>,
+    listeners: Vec<Listener>,
     policy: P,
     settings: Settings,
     stop: CancellationToken,
 ) -> io::Result<()> {
     let thread = Thread::new(policy, settings);
     let tasks = LocalSet::new();
-    tasks.run_until(run(thread, doors, stop)).await
+    tasks.run_until(run(thread, listeners, stop)).await
 }
 
 /// A listening TCP socket that every thread of this process may open once more; the kernel spreads clients.
@@ -64,33 +64,35 @@ pub fn bind(address: SocketAddr, threads: usize) -> io::Result<Vec<std::net::Tcp
 
 async fn run<P: Policy>(
     thread: Rc<Thread<P>>,
-    doors: Vec<Door>,
+    listeners: Vec<Listener>,
     stop: CancellationToken,
 ) -> io::Result<()> {
     let mut accepting = Vec::new();
-    for (place, door) in doors.into_iter().enumerate() {
-        let door = Listener::new(door)?;
-        accepting.push(spawn_local(accept(thread.clone(), door, place, stop.clone())));
+    for (place, listener) in listeners.into_iter().enumerate() {
+        let listener = AcceptSocket::new(listener)?;
+        accepting.push(spawn_local(accept(thread.clone(), listener, place, stop.clone())));
     }
     let time = thread.clone();
     let time = spawn_local(async move { time.sweep.run(|now| time.pool.sweep(now)).await });
     stop.cancelled().await;
-    for door in accepting {
-        // A door that failed has nobody left to wait for.
-        let _ = door.await;
+    for listener in accepting {
+        // A listener that failed has nobody left to wait for.
+        let _ = listener.await;
     }
-    let Settings { drain, drain_idle, drain_tunnels, ref alone, .. } = thread.settings;
-    let drain_tunnels = drain_tunnels.min(drain);
+    let Settings {
+        drain_timeout, idle_drain_timeout, tunnel_drain_timeout, ref close_idle, ..
+    } = thread.settings;
+    let tunnel_drain_timeout = tunnel_drain_timeout.min(drain_timeout);
     // All from here.
-    let idle = pin!(sleep(drain_idle.min(drain_tunnels)));
-    let (tunnels, end) = (pin!(sleep(drain_tunnels)), pin!(sleep(drain)));
+    let idle = pin!(sleep(idle_drain_timeout.min(tunnel_drain_timeout)));
+    let (tunnels, end) = (pin!(sleep(tunnel_drain_timeout)), pin!(sleep(drain_timeout)));
     let all = || thread.live.at_most(0);
-    if !drain_idle.is_zero() {
+    if !idle_drain_timeout.is_zero() {
         thread.enter(Phase::Finishing);
         tokio::select! {
             () = all() => {}
             () = idle => {}
-            () = alone.cancelled() => {}
+            () = close_idle.cancelled() => {}
         }
     }
     thread.enter(Phase::Draining);
@@ -111,15 +113,15 @@ async fn run<P: Policy>(
     Ok(())
 }
 
-enum Listener {
+enum AcceptSocket {
     Tcp(TcpListener),
     Unix(UnixListener),
 }
 
-impl Listener {
-    fn new(door: Door) -> io::Result<Self> {
-        match door {
-            Door::Tcp(listener) => {
+impl AcceptSocket {
+    fn new(listener: Listener) -> io::Result<Self> {
+        match listener {
+            Listener::Tcp(listener) => {
                 // Whoever is accepted inherits both: no call for each connection.
                 let socket = SockRef::from(&listener);
                 socket.set_tcp_nodelay(true)?;
@@ -128,7 +130,7 @@ impl Listener {
                 listener.set_nonblocking(true)?;
                 TcpListener::from_std(listener).map(Self::Tcp)
             }
-            Door::Unix(listener) => {
+            Listener::Unix(listener) => {
                 listener.set_nonblocking(true)?;
                 UnixListener::from_std(listener).map(Self::Unix)
             }
@@ -137,26 +139,28 @@ impl Listener {
 
     async fn accept(&self) -> io::Result<(Stream, Option<SocketAddr>)> {
         match self {
-            Self::Tcp(door) => door.accept().await.map(|(s, from)| (Stream::Tcp(s), Some(from))),
-            Self::Unix(door) => door.accept().await.map(|(s, _)| (Stream::Unix(s), None)),
+            Self::Tcp(listener) => {
+                listener.accept().await.map(|(s, from)| (Stream::Tcp(s), Some(from)))
+            }
+            Self::Unix(listener) => listener.accept().await.map(|(s, _)| (Stream::Unix(s), None)),
         }
     }
 }
 
 async fn accept<P: Policy>(
     thread: Rc<Thread<P>>,
-    door: Listener,
+    listener: AcceptSocket,
     place: usize,
     stop: CancellationToken,
 ) {
-    let most = thread.settings.connections.saturating_sub(1);
+    let most = thread.settings.max_connections.saturating_sub(1);
     loop {
         let next = async {
             if thread.live.count() > most {
-                thread.settings.tally.paused();
+                thread.settings.stats.paused();
             }
             thread.live.at_most(most).await;
-            door.accept().await
+            listener.accept().await
         };
         let accepted = tokio::select! {
             biased;
@@ -176,7 +180,7 @@ async fn accept<P: Policy>(
         if thread.live.count() > most {
             return;
         }
-        let accepted = unconstrained(poll_fn(|cx| match pin!(door.accept()).poll(cx) {
+        let accepted = unconstrained(poll_fn(|cx| match pin!(listener.accept()).poll(cx) {
             Poll::Ready(Ok(accepted)) => Poll::Ready(Some(accepted)),
             Poll::Ready(Err(_)) | Poll::Pending => Poll::Ready(None),
         }));
@@ -190,7 +194,7 @@ fn welcome<P: Policy>(
     (client, address): (Stream, Option<SocketAddr>),
     place: usize,
 ) {
-    let (alive, peer) = (thread.live.enter(), Peer { address, door: place });
+    let (alive, peer) = (thread.live.enter(), Peer { address, listener: place });
     // The task itself is next to nothing: what a connection is, and then a tunnel, are boxes that others can use again.
     let talk = Box::pin(connection::run(thread.clone(), client, peer, alive));
     spawn_local(async move {

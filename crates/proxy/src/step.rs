@@ -2,17 +2,17 @@
 
 use tokio::sync::mpsc;
 
-use crate::answer::Answer;
-use crate::fault::Fault;
-use crate::policy::Later;
+use crate::error::ProxyError;
+use crate::policy::PendingAction;
+use crate::response::Response;
 
 /// Why there is no answer.
 pub(crate) enum Trouble {
-    Fault(Fault),
+    Error(ProxyError),
     /// The client went away.
     Gone,
     /// The upstream was not reached, or closed before it said anything.
-    Lost(Fault),
+    Lost(ProxyError),
 }
 
 /// What comes next.
@@ -25,7 +25,7 @@ pub(crate) enum Step<E> {
 pub(crate) enum Pause<E> {
     Connect,
     Interim(Vec<u8>),
-    Again(Later<E>),
+    Again(PendingAction<E>),
 }
 
 /// How it went.
@@ -38,6 +38,6 @@ pub(crate) enum Went {
     /// The head of the 101.
     Tunnel(Vec<u8>),
     /// In place of the upstream's answer.
-    Answer(Answer),
-    Stream(Answer, mpsc::Receiver<Vec<u8>>),
+    Respond(Response),
+    Stream(Response, mpsc::Receiver<Vec<u8>>),
 }

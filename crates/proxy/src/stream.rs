@@ -14,7 +14,7 @@ use tokio::net::{TcpStream, UnixStream, tcp, unix};
 use crate::buffers::Buf;
 
 /// A listening socket, set not to block.
-pub enum Door {
+pub enum Listener {
     Tcp(std::net::TcpListener),
     Unix(std::os::unix::net::UnixListener),
 }

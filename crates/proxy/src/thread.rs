@@ -12,9 +12,9 @@ use tokio::sync::Notify;
 use crate::buffers::Buffers;
 use crate::pool::Pool;
 use crate::settings::Settings;
+use crate::stats::Stats;
 use crate::stream::Stream;
 use crate::sweep::{Deadline, Sweep, Ticks};
-use crate::tally::Tally;
 
 pub(crate) struct Thread<P> {
     pub(crate) policy: P,
@@ -40,10 +40,10 @@ impl Patience {
     fn new(settings: &Settings, sweep: &Sweep) -> Self {
         Self {
             head: sweep.ticks(settings.head_timeout),
-            keep_alive: sweep.ticks(settings.keep_alive),
-            body: sweep.ticks(settings.body_idle),
-            answer: sweep.ticks(settings.answer_timeout),
-            pool: sweep.ticks(settings.pool_idle),
+            keep_alive: sweep.ticks(settings.keep_alive_timeout),
+            body: sweep.ticks(settings.body_idle_timeout),
+            answer: sweep.ticks(settings.response_timeout),
+            pool: sweep.ticks(settings.pool_idle_timeout),
         }
     }
 }
@@ -64,7 +64,7 @@ pub(crate) enum Phase {
 pub(crate) struct Live {
     count: Cell<usize>,
     fewer: Notify,
-    tally: Arc<Tally>,
+    stats: Arc<Stats>,
 }
 
 /// One connection or tunnel, while it is held.
@@ -72,15 +72,18 @@ pub(crate) struct Alive(Rc<Live>);
 
 impl<P> Thread<P> {
     pub(crate) fn new(policy: P, settings: Settings) -> Rc<Self> {
-        let sweep = Sweep::new(settings.tick);
+        let sweep = Sweep::new(settings.timer_tick);
         Rc::new(Self {
             policy,
             patience: Patience::new(&settings, &sweep),
             buffers: Buffers::new(
-                settings.buffer.max(settings.request_head.bytes).max(settings.answer_head.bytes),
+                settings
+                    .buffer_bytes
+                    .max(settings.request_head.bytes)
+                    .max(settings.response_head.bytes),
             ),
-            pool: Pool::new(settings.pooled, sweep.clone(), settings.tally.clone()),
-            live: Rc::new(Live::new(settings.tally.clone())),
+            pool: Pool::new(settings.max_idle_per_upstream, sweep.clone(), settings.stats.clone()),
+            live: Rc::new(Live::new(settings.stats.clone())),
             sweep,
             settings,
             phase: Cell::new(Phase::Serving),
@@ -105,8 +108,8 @@ impl<P> Thread<P> {
 }
 
 impl Live {
-    fn new(tally: Arc<Tally>) -> Self {
-        Self { count: Cell::new(0), fewer: Notify::new(), tally }
+    fn new(stats: Arc<Stats>) -> Self {
+        Self { count: Cell::new(0), fewer: Notify::new(), stats }
     }
 
     pub(crate) fn enter(self: &Rc<Self>) -> Alive {
@@ -116,7 +119,7 @@ impl Live {
 
     fn set(&self, count: usize) {
         self.count.set(count);
-        self.tally.set_connections(count);
+        self.stats.set_connections(count);
     }
 
     pub(crate) fn count(&self) -> usize {

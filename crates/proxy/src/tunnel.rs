@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::buffers::{Buf, Buffers};
 use crate::frames::{Frames, GOING_AWAY};
-use crate::policy::{Exchange, Wait};
+use crate::policy::{Exchange, SendPermission};
 use crate::stream::{ReadHalf, Stream, WriteHalf};
 use crate::sweep::Deadline;
 use crate::thread::{Alive, Phase, Thread};
@@ -33,7 +33,7 @@ pub(crate) struct Tunnel<P, E> {
     up: Lane,
     down: Lane,
     /// What data waits for on its way up.
-    wait: Option<Wait>,
+    wait: Option<SendPermission>,
     deadline: Deadline,
     closing: bool,
     last: bool,
@@ -68,7 +68,7 @@ trait Course {
 
 struct Up<'a, E> {
     exchange: &'a mut E,
-    wait: &'a mut Option<Wait>,
+    wait: &'a mut Option<SendPermission>,
 }
 
 struct Down<'a, E>(&'a E);
@@ -76,7 +76,7 @@ struct Down<'a, E>(&'a E);
 impl<E: Exchange> Course for Up<'_, E> {
     fn poll_pass(&mut self, cx: &mut Context<'_>, _: &[u8]) -> Poll<bool> {
         if self.wait.is_none() {
-            *self.wait = self.exchange.sending();
+            *self.wait = self.exchange.before_sending();
         }
         let Some(wait) = self.wait else { return Poll::Ready(true) };
         let may = ready!(wait.as_mut().poll(cx));
@@ -92,7 +92,7 @@ impl<E: Exchange> Course for Up<'_, E> {
 
 impl<E: Exchange> Course for Down<'_, E> {
     fn poll_pass(&mut self, _: &mut Context<'_>, data: &[u8]) -> Poll<bool> {
-        self.0.came(data);
+        self.0.on_data_received(data);
         Poll::Ready(true)
     }
 
@@ -117,7 +117,7 @@ impl<P, E: Exchange> Tunnel<P, E> {
         alive: Alive,
     ) -> Self {
         let Made { exchange, upstream, ahead, said, .. } = made;
-        match thread.settings.tunnel_idle {
+        match thread.settings.tunnel_idle_timeout {
             Some(idle) => deadline.set(idle),
             None => deadline.clear(),
         }
@@ -159,7 +159,9 @@ impl<P, E: Exchange> Tunnel<P, E> {
         if (up.done || down.done) && !self.last {
             self.last = true;
             deadline.set(LAST);
-        } else if let (true, false, Some(idle)) = (moved, self.last, thread.settings.tunnel_idle) {
+        } else if let (true, false, Some(idle)) =
+            (moved, self.last, thread.settings.tunnel_idle_timeout)
+        {
             deadline.set(idle);
         }
         if deadline.has_passed(cx) { Poll::Ready(()) } else { Poll::Pending }

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha1::{Digest as _, Sha1};
 
-use crate::Fault;
+use crate::ProxyError;
 use crate::fields::Fields;
 use crate::framing::Framing;
 use crate::head::{Header, Version};
@@ -23,30 +23,37 @@ pub(crate) fn asked<'a>(
     framing: Framing,
     seen: &Fields,
     headers: impl Iterator<Item = Header<'a>>,
-) -> Result<Option<Accept>, Fault> {
+) -> Result<Option<Accept>, ProxyError> {
     if !(seen.upgrade && seen.websocket) {
         return Ok(None);
     }
     if method != "GET" || version != Version::Http11 || framing != Framing::Empty {
-        return Err(Fault::Malformed("A WebSocket begins with a GET of HTTP/1.1 without a body."));
+        return Err(ProxyError::MalformedRequest(
+            "A WebSocket begins with a GET of HTTP/1.1 without a body.",
+        ));
     }
     let (mut key, mut right_version) = (None, None);
     for header in headers {
         if header.is("sec-websocket-key") {
             if key.replace(header.value).is_some() {
-                return Err(Fault::Malformed("Sec-WebSocket-Key is there more than once."));
+                return Err(ProxyError::MalformedRequest(
+                    "Sec-WebSocket-Key is there more than once.",
+                ));
             }
         } else if header.is("sec-websocket-version")
             && right_version.replace(header.value == b"13").is_some()
         {
-            return Err(Fault::Malformed("Sec-WebSocket-Version is there more than once."));
+            return Err(ProxyError::MalformedRequest(
+                "Sec-WebSocket-Version is there more than once.",
+            ));
         }
     }
     if right_version != Some(true) {
-        return Err(Fault::UpgradeVersion);
+        return Err(ProxyError::UnsupportedWebSocketVersion);
     }
     let key = key.filter(|key| STANDARD.decode(key).is_ok_and(|bytes| bytes.len() == 16));
-    let key = key.ok_or(Fault::Malformed("Sec-WebSocket-Key is not 16 bytes in base64."))?;
+    let key =
+        key.ok_or(ProxyError::MalformedRequest("Sec-WebSocket-Key is not 16 bytes in base64."))?;
     Ok(Some(accept(key)))
 }
 
@@ -81,7 +88,7 @@ mod tests {
 
     const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 
-    fn ask(method: &str, lines: &[(&str, &str)]) -> Result<Option<Accept>, Fault> {
+    fn ask(method: &str, lines: &[(&str, &str)]) -> Result<Option<Accept>, ProxyError> {
         let headers = || lines.iter().map(|(name, v)| Header { name, value: v.as_bytes() });
         let seen = Fields::read(headers()).unwrap();
         asked(method, Version::Http11, Framing::Empty, &seen, headers())
@@ -100,7 +107,11 @@ mod tests {
         assert!(ask("GET", &[ws, key, v13]).unwrap().is_none(), "Connection does not name it");
         assert!(ask("GET", &[up, ("Upgrade", "h2c")]).unwrap().is_none());
         for lines in [&[up, ws, key][..], &[up, ws, key, ("Sec-WebSocket-Version", "8")]] {
-            assert_eq!(ask("GET", lines), Err(Fault::UpgradeVersion), "{lines:?}");
+            assert_eq!(
+                ask("GET", lines),
+                Err(ProxyError::UnsupportedWebSocketVersion),
+                "{lines:?}"
+            );
         }
         for lines in [
             &[up, ws, v13][..],
@@ -108,7 +119,7 @@ mod tests {
             &[up, ws, key, v13, v13],
             &[up, ws, ("Sec-WebSocket-Key", "short"), v13],
         ] {
-            assert!(matches!(ask("GET", lines), Err(Fault::Malformed(_))), "{lines:?}");
+            assert!(matches!(ask("GET", lines), Err(ProxyError::MalformedRequest(_))), "{lines:?}");
         }
         assert!(ask("POST", &[up, ws, key, v13]).is_err());
     }

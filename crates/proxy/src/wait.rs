@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use crate::buffers::{Buf, Buffers};
-use crate::fault::Fault;
+use crate::error::ProxyError;
 use crate::step::Trouble;
 use crate::stream::{ReadHalf, Stream};
 use crate::sweep::Deadline;
@@ -44,7 +44,7 @@ pub(crate) async fn unless_gone<T>(
             return Poll::Ready(Err(Trouble::Gone));
         }
         match deadline.has_passed(cx) {
-            true => Poll::Ready(Err(Trouble::Fault(Fault::AnswerTimedOut))),
+            true => Poll::Ready(Err(Trouble::Error(ProxyError::ResponseTimeout))),
             false => Poll::Pending,
         }
     })

@@ -3,14 +3,14 @@
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use crate::answer::Answer;
 use crate::body::Body;
 use crate::buffers::Buf;
-use crate::fault::Fault;
+use crate::error::ProxyError;
 use crate::framing::Framing;
-use crate::head::{AnswerFacts, AnswerHead, RequestFacts};
-use crate::policy::{Asked, Exchange, Policy, Verdict};
+use crate::head::{AnswerFacts, RequestFacts, ResponseHead};
+use crate::policy::{Action, ErrorContext, Exchange, Policy};
 use crate::pump::{Broken, Down, Pump, Side, Up};
+use crate::response::Response;
 use crate::scan::Scan;
 use crate::step::{Pause, Step, Trouble, Went};
 use crate::stream::Stream;
@@ -65,7 +65,7 @@ enum Heard {
     Interim(Vec<u8>),
     Switch(Vec<u8>),
     Final(AnswerFacts),
-    Instead(Answer),
+    Instead(Response),
 }
 
 /// More interim answers than this are no answer.
@@ -79,7 +79,7 @@ impl<'t, P: Policy> Way<'t, P> {
         deadline: &'t Deadline,
     ) -> Self {
         let mut up =
-            Pump::new(out, Some(buf), Body::through(facts.framing), thread.settings.body_limit);
+            Pump::new(out, Some(buf), Body::through(facts.framing), thread.settings.max_body_bytes);
         up.keep = facts.repeatable;
         let down = Pump::new(Vec::new(), None, Body::Done, None);
         let (far, stage) = (Far::default(), Stage::Reach);
@@ -103,9 +103,9 @@ impl<'t, P: Policy> Way<'t, P> {
                 Stage::Head => match ready!(self.poll_head(cx, client)) {
                     Ok(Heard::Final(answer)) => self.stage = Stage::Copy(answer),
                     Ok(Heard::Interim(out)) => return Poll::Ready(self.interim(out)),
-                    Ok(Heard::Instead(answer)) => return went(Went::Answer(answer)),
+                    Ok(Heard::Instead(answer)) => return went(Went::Respond(answer)),
                     Ok(Heard::Switch(out)) => {
-                        self.exchange.tunnelled();
+                        self.exchange.on_tunnel_open();
                         return went(Went::Tunnel(out));
                     }
                     Err(trouble) => return Poll::Ready(self.troubled(trouble)),
@@ -138,15 +138,15 @@ impl<'t, P: Policy> Way<'t, P> {
             Pause::Again(later) => {
                 self.deadline.within(self.thread.patience.answer);
                 Some(Step::Went(match wait::unless_gone(client, self.deadline, later).await {
-                    Ok(Verdict::Forward(exchange)) => {
+                    Ok(Action::Forward(exchange)) => {
                         self.exchange = exchange;
                         self.up.rewind();
                         self.stage = Stage::Reach;
                         return None;
                     }
-                    Ok(Verdict::Answer(answer)) => Went::Answer(answer),
-                    Ok(Verdict::Stream(answer, parts)) => Went::Stream(answer, parts),
-                    Err(Trouble::Fault(fault)) => self.fail(&fault),
+                    Ok(Action::Respond(answer)) => Went::Respond(answer),
+                    Ok(Action::Stream(answer, parts)) => Went::Stream(answer, parts),
+                    Err(Trouble::Error(fault)) => self.fail(&fault),
                     Err(Trouble::Gone | Trouble::Lost(_)) => Went::Close,
                 }))
             }
@@ -159,22 +159,22 @@ impl<'t, P: Policy> Way<'t, P> {
         self.deadline.within(self.thread.patience.answer);
     }
 
-    async fn connect(&mut self) -> Result<(), Fault> {
+    async fn connect(&mut self) -> Result<(), ProxyError> {
         let connect = Stream::connect(&self.exchange.upstream().address);
         match tokio::time::timeout(self.thread.settings.connect_timeout, connect).await {
             Ok(Ok(stream)) => {
                 self.reached(stream, false);
                 Ok(())
             }
-            Ok(Err(error)) => Err(Fault::Unreachable(error.to_string())),
-            Err(_) => Err(Fault::ConnectTimedOut),
+            Ok(Err(error)) => Err(ProxyError::UpstreamUnreachable(error.to_string())),
+            Err(_) => Err(ProxyError::ConnectTimeout),
         }
     }
 
     fn interim(&mut self, out: Vec<u8>) -> Step<P::Exchange> {
         self.interims += 1;
         if self.interims > INTERIM_LIMIT {
-            let fault = Fault::AnswerMalformed("it has too many interim heads");
+            let fault = ProxyError::MalformedResponse("it has too many interim heads");
             return Step::Went(self.fail(&fault));
         }
         Step::Wait(Pause::Interim(out))
@@ -193,14 +193,14 @@ impl<'t, P: Policy> Way<'t, P> {
                 Step::Wait(Pause::Connect)
             }
             Trouble::Lost(fault) => self.lost(fault),
-            Trouble::Fault(fault) => Step::Went(self.fail(&fault)),
+            Trouble::Error(fault) => Step::Went(self.fail(&fault)),
         }
     }
 
     /// Whatever was sent may be sent again.
-    fn lost(&mut self, fault: Fault) -> Step<P::Exchange> {
+    fn lost(&mut self, fault: ProxyError) -> Step<P::Exchange> {
         let first = !std::mem::replace(&mut self.again, true);
-        match first.then(|| self.exchange.again(&fault)).flatten() {
+        match first.then(|| self.exchange.retry(&fault)).flatten() {
             Some(later) => Step::Wait(Pause::Again(later)),
             None => Step::Went(self.fail(&fault)),
         }
@@ -278,8 +278,9 @@ impl<'t, P: Policy> Way<'t, P> {
         }
         if self.deadline.has_passed(cx) {
             let clients = sending && clients;
-            let fault = if clients { Fault::BodyTimedOut } else { Fault::AnswerTimedOut };
-            return Poll::Ready(Err(Trouble::Fault(fault)));
+            let fault =
+                if clients { ProxyError::RequestBodyTimeout } else { ProxyError::ResponseTimeout };
+            return Poll::Ready(Err(Trouble::Error(fault)));
         }
         Poll::Pending
     }
@@ -291,7 +292,7 @@ impl<'t, P: Policy> Way<'t, P> {
                 && let Some(heard) = self.look(said)
             {
                 return Poll::Ready(
-                    heard.map_err(|rule| Trouble::Fault(Fault::AnswerMalformed(rule))),
+                    heard.map_err(|rule| Trouble::Error(ProxyError::MalformedResponse(rule))),
                 );
             }
             let Far { stream: Some(stream), said, .. } = &mut self.far else { return gone() };
@@ -305,9 +306,11 @@ impl<'t, P: Policy> Way<'t, P> {
             match ready!(read) {
                 Ok(1..) => {}
                 Ok(0) | Err(_) if empty => {
-                    return Poll::Ready(Err(Trouble::Lost(Fault::AnswerCutOff)));
+                    return Poll::Ready(Err(Trouble::Lost(ProxyError::ResponseTruncated)));
                 }
-                Ok(0) | Err(_) => return Poll::Ready(Err(Trouble::Fault(Fault::AnswerCutOff))),
+                Ok(0) | Err(_) => {
+                    return Poll::Ready(Err(Trouble::Error(ProxyError::ResponseTruncated)));
+                }
             }
         }
     }
@@ -315,11 +318,12 @@ impl<'t, P: Policy> Way<'t, P> {
     /// Looks at what was said. `None`: more is needed.
     fn look(&mut self, said: Buf) -> Option<Result<Heard, &'static str>> {
         let (thread, facts) = (self.thread, self.facts);
-        let limit = thread.settings.answer_head.bytes;
+        let limit = thread.settings.response_head.bytes;
         if self.far.scan.is_none() {
             let met =
-                |head: Result<AnswerHead<'_>, _>, end| (head.map(|head| self.meet(&head)), end);
-            if let Some((heard, end)) = AnswerHead::find(said.data(), &thread.settings, &facts, met)
+                |head: Result<ResponseHead<'_>, _>, end| (head.map(|head| self.meet(&head)), end);
+            if let Some((heard, end)) =
+                ResponseHead::find(said.data(), &thread.settings, &facts, met)
             {
                 return Some(self.heard(said, end, heard));
             }
@@ -327,7 +331,7 @@ impl<'t, P: Policy> Way<'t, P> {
         match self.far.scan.get_or_insert_default().end(said.data()) {
             Ok(Some(end)) if end <= limit => {
                 let bytes = &said.data()[..end];
-                let heard = AnswerHead::read(bytes, &thread.settings, &facts, |head| {
+                let heard = ResponseHead::read(bytes, &thread.settings, &facts, |head| {
                     head.map(|head| self.meet(&head))
                 });
                 Some(self.heard(said, end, heard))
@@ -351,7 +355,7 @@ impl<'t, P: Policy> Way<'t, P> {
         self.far.scan = None;
         if !said.is_empty() {
             if let Ok(Heard::Final(_)) = heard {
-                self.exchange.came(said.data());
+                self.exchange.on_data_received(said.data());
                 self.down.buf = Some(said);
             } else {
                 self.far.said = Some(said);
@@ -361,9 +365,9 @@ impl<'t, P: Policy> Way<'t, P> {
     }
 
     /// Writes what the client gets of a head.
-    fn meet(&mut self, head: &AnswerHead<'_>) -> Heard {
+    fn meet(&mut self, head: &ResponseHead<'_>) -> Heard {
         let (thread, facts) = (self.thread, &self.facts);
-        if let Err(answer) = self.exchange.judge(head) {
+        if let Err(answer) = self.exchange.check_response(head) {
             return Heard::Instead(answer);
         }
         let mut out = thread.buffers.write();
@@ -404,9 +408,9 @@ impl<'t, P: Policy> Way<'t, P> {
         if let Poll::Ready(done) = self.down.poll(cx, halves, buffers, course, &mut moved) {
             return Poll::Ready(done.map_err(|broken| match broken {
                 Broken::Rule(_) => {
-                    Trouble::Fault(Fault::AnswerMalformed("its body breaks its framing"))
+                    Trouble::Error(ProxyError::MalformedResponse("its body breaks its framing"))
                 }
-                Broken::Source | Broken::TooLarge => Trouble::Fault(Fault::AnswerCutOff),
+                Broken::Source | Broken::TooLarge => Trouble::Error(ProxyError::ResponseTruncated),
                 Broken::Sink => Trouble::Gone,
             }));
         }
@@ -426,7 +430,7 @@ impl<'t, P: Policy> Way<'t, P> {
         }
         match ready!(self.poll_patience(cx, client, false)) {
             // It is the client that takes nothing.
-            Err(Trouble::Fault(_)) if self.down.waits_for == Side::Sink => gone(),
+            Err(Trouble::Error(_)) if self.down.waits_for == Side::Sink => gone(),
             ended => Poll::Ready(ended),
         }
     }
@@ -451,10 +455,10 @@ impl<'t, P: Policy> Way<'t, P> {
                     (true | false, _) => Went::Linger,
                 }
             }
-            Err(Trouble::Fault(fault)) if !down.wrote => self.fail(&fault),
-            Err(Trouble::Fault(fault)) => {
+            Err(Trouble::Error(fault)) if !down.wrote => self.fail(&fault),
+            Err(Trouble::Error(fault)) => {
                 // Too late for an answer: the client must see that this one is not whole.
-                let _ = thread.policy.fault(&fault, Asked::Exchange(exchange));
+                let _ = thread.policy.error_response(&fault, ErrorContext::Exchange(exchange));
                 client.abort_on_close();
                 Went::Close
             }
@@ -462,8 +466,10 @@ impl<'t, P: Policy> Way<'t, P> {
         }
     }
 
-    fn fail(&self, fault: &Fault) -> Went {
-        Went::Answer(self.thread.policy.fault(fault, Asked::Exchange(&self.exchange)))
+    fn fail(&self, fault: &ProxyError) -> Went {
+        Went::Respond(
+            self.thread.policy.error_response(fault, ErrorContext::Exchange(&self.exchange)),
+        )
     }
 }
 
@@ -477,8 +483,8 @@ fn gone<T>() -> Poll<Result<T, Trouble>> {
 
 fn trouble(broken: Broken) -> Trouble {
     match broken {
-        Broken::Rule(rule) => Trouble::Fault(Fault::Malformed(rule)),
-        Broken::TooLarge => Trouble::Fault(Fault::BodyTooLarge),
+        Broken::Rule(rule) => Trouble::Error(ProxyError::MalformedRequest(rule)),
+        Broken::TooLarge => Trouble::Error(ProxyError::RequestBodyTooLarge),
         Broken::Source | Broken::Sink => Trouble::Gone,
     }
 }

@@ -1,13 +1,13 @@
 //! Heads on their way out: hop-by-hop headers set aside, framing written anew, everything else as the exchange says.
 
-use crate::answer::Answer;
 use crate::body::Body;
 use crate::chunks::Chunks;
 use crate::framing::Framing;
-use crate::head::{AnswerHead, RequestFacts, RequestHead, Version};
+use crate::head::{RequestFacts, RequestHead, ResponseHead, Version};
 use crate::headers::Headers;
 use crate::hop;
 use crate::policy::Exchange;
+use crate::response::Response;
 
 /// What an upstream gets.
 pub(crate) fn request<E: Exchange>(head: &RequestHead<'_>, exchange: &E, out: &mut Vec<u8>) {
@@ -16,8 +16,10 @@ pub(crate) fn request<E: Exchange>(head: &RequestHead<'_>, exchange: &E, out: &m
         out.extend_from_slice(part);
     }
     let mut to = Headers::passing(head.lines.bytes, out);
-    head.lines.end_to_end(head.facts.names_more, |header| exchange.request_header(header, &mut to));
-    exchange.request_end(&mut to);
+    head.lines.end_to_end(head.facts.names_more, |header| {
+        exchange.forward_request_header(header, &mut to)
+    });
+    exchange.add_request_headers(&mut to);
     framing(head.facts.framing, out);
     if head.is_websocket() {
         out.extend_from_slice(b"connection: Upgrade\r\nupgrade: websocket\r\n");
@@ -27,7 +29,7 @@ pub(crate) fn request<E: Exchange>(head: &RequestHead<'_>, exchange: &E, out: &m
 
 /// What a client gets of a final answer, and the body that follows; `close` says that nothing follows that.
 pub(crate) fn answer<E: Exchange>(
-    head: &AnswerHead<'_>,
+    head: &ResponseHead<'_>,
     exchange: &E,
     to: &RequestFacts,
     close: bool,
@@ -48,7 +50,7 @@ pub(crate) fn answer<E: Exchange>(
 }
 
 /// What a client gets of an interim answer.
-pub(crate) fn interim<E: Exchange>(head: &AnswerHead<'_>, exchange: &E, out: &mut Vec<u8>) {
+pub(crate) fn interim<E: Exchange>(head: &ResponseHead<'_>, exchange: &E, out: &mut Vec<u8>) {
     status_line(head.status(), head.reason, out);
     headers(head, exchange, out);
     if head.status() == 101 {
@@ -59,7 +61,7 @@ pub(crate) fn interim<E: Exchange>(head: &AnswerHead<'_>, exchange: &E, out: &mu
 
 /// An answer of our own.
 pub(crate) fn own(
-    answer: &Answer,
+    answer: &Response,
     version: Version,
     is_head: bool,
     close: bool,
@@ -74,7 +76,7 @@ pub(crate) fn own(
 
 /// All of it but the body.
 pub(crate) fn own_head(
-    answer: &Answer,
+    answer: &Response,
     version: Version,
     told: Framing,
     close: bool,
@@ -106,10 +108,12 @@ pub(crate) fn chunk(part: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-fn headers<E: Exchange>(head: &AnswerHead<'_>, exchange: &E, out: &mut Vec<u8>) {
+fn headers<E: Exchange>(head: &ResponseHead<'_>, exchange: &E, out: &mut Vec<u8>) {
     let mut to = Headers::passing(head.lines.bytes, out);
-    head.lines.end_to_end(head.facts.names_more, |header| exchange.answer_header(header, &mut to));
-    exchange.answer_end(&mut to);
+    head.lines.end_to_end(head.facts.names_more, |header| {
+        exchange.forward_response_header(header, &mut to)
+    });
+    exchange.add_response_headers(&mut to);
 }
 
 fn framing(framing: Framing, out: &mut Vec<u8>) {
@@ -203,7 +207,7 @@ mod tests {
 
     #[test]
     fn an_answer_of_our_own() {
-        let answer = Answer::new(503).header("retry-after", "1").body("text/plain", "later");
+        let answer = Response::new(503).header("retry-after", "1").body("text/plain", "later");
         let shown = |version, is_head, close| {
             let mut out = Vec::new();
             own(&answer, version, is_head, close, &mut out);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use protocol::leases::RequestIntent;
 use protocol::orchestrator::Upstream;
-use proxy::{Fault, Verdict};
+use proxy::{Action, ProxyError};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::clock;
@@ -26,8 +26,8 @@ pub(crate) async fn again(
     thread: Rc<Worker>,
     old: Arc<Tenure>,
     asked: RequestContext,
-    fault: Fault,
-) -> Verdict<TenantExchange> {
+    fault: ProxyError,
+) -> Action<TenantExchange> {
     let (tenant, begun) = (old.tenant, clock::now());
     let after =
         |patience: Duration| begun.plus(u64::try_from(patience.as_millis()).unwrap_or(u64::MAX));
@@ -42,11 +42,11 @@ pub(crate) async fn again(
         match thread.leases.wait(tenant, number, intent, lost.take(), left).await {
             Outcome::Leased(used) if is_there(&used.tenure).await => {
                 thread.counters.retried();
-                return Verdict::Forward(thread.pass(used, asked, true));
+                return Action::Forward(thread.pass(used, asked, true));
             }
             Outcome::Unleased(used) if is_there(&used.tenure).await => {
                 thread.counters.retried();
-                return Verdict::Forward(thread.pass(used, asked, false));
+                return Action::Forward(thread.pass(used, asked, false));
             }
             Outcome::Leased(used) => (lost, end) = (Some(used.tenure.clone()), soon),
             // Whoever put it to sleep is not heard: a restart of that one is waited through, as by all who want a sleeper.
@@ -56,12 +56,12 @@ pub(crate) async fn again(
             Outcome::Refused(Refusal::Waking { .. }) => end = after(thread.hold.others),
             // What is to be told is what happened to this one.
             Outcome::Refused(Refusal::Crowded) => {
-                return Verdict::Answer(thread.failed(&fault, &asked, tenant));
+                return Action::Respond(thread.failed(&fault, &asked, tenant));
             }
-            Outcome::Refused(refusal) => return Verdict::Answer(thread.refuse(&refusal, &asked)),
+            Outcome::Refused(refusal) => return Action::Respond(thread.refuse(&refusal, &asked)),
         }
         if clock::now() >= end {
-            return Verdict::Answer(thread.failed(&fault, &asked, tenant));
+            return Action::Respond(thread.failed(&fault, &asked, tenant));
         }
         tokio::select! {
             _ = tables.changed() => {}

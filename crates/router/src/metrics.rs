@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use proxy::{Fault, Tally};
+use proxy::{ProxyError, Stats};
 
 use crate::routes::table::RouteTable;
 
@@ -25,7 +25,7 @@ pub(crate) struct Counters {
     faults: Mutex<BTreeMap<&'static str, u64>>,
     refusals: Mutex<BTreeMap<&'static str, u64>>,
     /// What the engine counts itself.
-    pub(crate) engine: Arc<Tally>,
+    pub(crate) engine: Arc<Stats>,
 }
 
 /// What the thread that holds the leases counts.
@@ -82,7 +82,7 @@ impl Counters {
         add_one(&self.rate_limited);
     }
 
-    pub(crate) fn fault(&self, fault: &Fault) {
+    pub(crate) fn fault(&self, fault: &ProxyError) {
         count(&self.faults, fault.code());
     }
 
@@ -158,7 +158,7 @@ pub(crate) fn shown(threads: &[Arc<Counters>], wakes: &LeaseCounters, now: &Now)
     one("cial_router_wake_watchers", "gauge", help, now.watchers as u64);
     let help = "Pairs of tenant and client that the rate limit tells apart.";
     one("cial_router_rate_limit_pairs", "gauge", help, now.clients);
-    let engines = |pick: &dyn Fn(&Tally) -> usize| {
+    let engines = |pick: &dyn Fn(&Stats) -> usize| {
         threads.iter().map(|c| pick(&c.engine) as u64).sum::<u64>()
     };
     let help = "Clients connected, those in tunnels included.";
@@ -219,7 +219,7 @@ mod tests {
         let held = threads[0].enter();
         drop(threads[1].enter());
         threads.iter().for_each(|c| c.answered(204));
-        threads[1].fault(&Fault::AnswerCutOff);
+        threads[1].fault(&ProxyError::ResponseTruncated);
         threads[0].refused("waking");
         let wakes = LeaseCounters::default();
         wakes.asked();

@@ -5,8 +5,8 @@ use proxy::HeadLimit;
 use crate::raw::{Answer, send};
 use crate::world::{PROOF, SIGNED_IN, TOKEN, Tenant};
 
-const FIRST: HeadLimit = HeadLimit::FIRST;
-const NEXT: HeadLimit = HeadLimit::NEXT;
+const FIRST: HeadLimit = HeadLimit::FIRST_HOP;
+const NEXT: HeadLimit = HeadLimit::NEXT_HOP;
 
 /// A request whose head has so many lines, and so many bytes.
 async fn sent(tenant: &Tenant, path: &str, (lines, bytes): (usize, usize)) -> Answer {

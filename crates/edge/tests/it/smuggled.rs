@@ -24,7 +24,7 @@ fn nobody_gets_a_second_request_past_the_edge() {
     let (settings, stopped) = (Settings { guard: None, insides }, stop.clone());
     let edge = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let doors = vec![proxy::Door::Tcp(door)];
+        let doors = vec![proxy::Listener::Tcp(door)];
         runtime.unwrap().block_on(edge::serve(doors, settings, stopped)).unwrap();
     });
     run(address, "acme.localhost", &upstream);

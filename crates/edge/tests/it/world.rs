@@ -61,7 +61,7 @@ impl Tenant {
         tcp.set_nonblocking(true).unwrap();
         unix.set_nonblocking(true).unwrap();
         let address = tcp.local_addr().unwrap();
-        let doors = vec![proxy::Door::Tcp(tcp), proxy::Door::Unix(unix)];
+        let doors = vec![proxy::Listener::Tcp(tcp), proxy::Listener::Unix(unix)];
         let stop = CancellationToken::new();
         let (settings, stopped) = (Settings { guard, insides }, stop.clone());
         let edge = std::thread::spawn(move || {

@@ -101,10 +101,10 @@ proptest! {
         for text in [answer.as_str(), &parts.concat()] {
             let bytes = text.as_bytes();
             let none = RequestFacts::NONE;
-            let found = AnswerHead::find(bytes, &settings, &none, |h, end| (h.map(|h| h.facts), end));
+            let found = ResponseHead::find(bytes, &settings, &none, |h, end| (h.map(|h| h.facts), end));
             if let Some((facts, end)) = found {
                 prop_assert_eq!(Scan::default().end(bytes), Ok(Some(end)));
-                let read = AnswerHead::read(&bytes[..end], &settings, &none, |h| h.map(|h| h.facts));
+                let read = ResponseHead::read(&bytes[..end], &settings, &none, |h| h.map(|h| h.facts));
                 prop_assert_eq!(facts, read);
             }
         }
@@ -114,6 +114,6 @@ proptest! {
     fn no_bytes_are_too_odd(bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
         let settings = Settings::default();
         RequestHead::read(&bytes, &settings, |_| ());
-        AnswerHead::read(&bytes, &settings, &RequestFacts::NONE, |_| ());
+        ResponseHead::read(&bytes, &settings, &RequestFacts::NONE, |_| ());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::mpsc;
 
-use proxy::Fault;
+use proxy::ProxyError;
 
 use crate::harness::{Proxy, Server, settings};
 
@@ -102,11 +102,14 @@ fn a_connection_known_to_be_dead_is_not_used_for_anything() {
 #[test]
 fn a_broken_answer_is_seen_to_be_broken() {
     for (answer, fault) in [
-        ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab", Fault::AnswerCutOff),
-        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab", Fault::AnswerCutOff),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab", ProxyError::ResponseTruncated),
+        (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab",
+            ProxyError::ResponseTruncated,
+        ),
         (
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\nx",
-            Fault::AnswerMalformed("its body breaks its framing"),
+            ProxyError::MalformedResponse("its body breaks its framing"),
         ),
     ] {
         for version in ["1.0", "1.1"] {
@@ -177,7 +180,8 @@ fn a_drain_finishes_what_is_under_way_and_lets_nobody_in() {
 fn a_drain_has_an_end() {
     let server = Server::play(|conn, _| conn.drain());
     let short = std::time::Duration::from_millis(50);
-    let settings = proxy::Settings { drain: short, drain_tunnels: short, ..settings() };
+    let settings =
+        proxy::Settings { drain_timeout: short, tunnel_drain_timeout: short, ..settings() };
     let mut proxy = Proxy::with(&server, settings);
     let mut client = proxy.client();
     client.say(ASK);
@@ -189,7 +193,7 @@ fn a_drain_has_an_end() {
 #[test]
 fn a_drain_begins_also_where_there_is_no_room_for_another_client() {
     let server = Server::always(OK);
-    let mut proxy = Proxy::with(&server, proxy::Settings { connections: 2, ..settings() });
+    let mut proxy = Proxy::with(&server, proxy::Settings { max_connections: 2, ..settings() });
     let mut inside = [proxy.client(), proxy.client()];
     for client in &mut inside {
         client.say(ASK);
@@ -207,9 +211,13 @@ fn a_drain_begins_also_where_there_is_no_room_for_another_client() {
 fn idle_clients_are_waited_for_only_where_another_process_serves() {
     let server = Server::always(OK);
     let long = std::time::Duration::from_secs(600);
-    let settings =
-        proxy::Settings { drain: long, drain_tunnels: long, drain_idle: long, ..settings() };
-    let alone = settings.alone.clone();
+    let settings = proxy::Settings {
+        drain_timeout: long,
+        tunnel_drain_timeout: long,
+        idle_drain_timeout: long,
+        ..settings()
+    };
+    let alone = settings.close_idle.clone();
     let mut proxy = Proxy::with(&server, settings);
     let (mut one, mut other) = (proxy.client(), proxy.client());
     for client in [&mut one, &mut other] {

@@ -275,7 +275,7 @@ fn a_body_is_as_long_as_it_says_and_the_next_request_comes_after_it() {
 #[test]
 fn limits_have_a_status_each() {
     let server = Server::always(OK);
-    let small = proxy::Settings { body_limit: Some(10), ..settings() };
+    let small = proxy::Settings { max_body_bytes: Some(10), ..settings() };
     let proxy = Proxy::with(&server, small);
     for (text, status) in [
         (format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(17_000)), 414),

@@ -10,8 +10,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use proxy::{
-    Answer, Asked, Decision, Door, Exchange, Fault, Header, Headers, Peer, Policy, RequestHead,
-    Settings, Upstream, Verdict,
+    Action, Decision, ErrorContext, Exchange, Header, Headers, Listener, Peer, Policy, ProxyError,
+    RequestHead, Response, Settings, Upstream,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -24,7 +24,7 @@ pub(crate) struct Through {
     pub(crate) upstream: Arc<Upstream>,
     /// Held once more for each request under way.
     pub(crate) busy: Arc<()>,
-    pub(crate) faults: Arc<Mutex<Vec<Fault>>>,
+    pub(crate) faults: Arc<Mutex<Vec<ProxyError>>>,
 }
 
 pub(crate) struct Under {
@@ -37,13 +37,13 @@ impl Exchange for Under {
         &self.upstream
     }
 
-    fn request_header(&self, header: Header<'_>, to: &mut Headers<'_>) {
+    fn forward_request_header(&self, header: Header<'_>, to: &mut Headers<'_>) {
         if !header.begins("x-inner-") {
             to.keep(header);
         }
     }
 
-    fn answer_header(&self, header: Header<'_>, to: &mut Headers<'_>) {
+    fn forward_response_header(&self, header: Header<'_>, to: &mut Headers<'_>) {
         if !header.begins("x-inner-") {
             to.keep(header);
         }
@@ -56,22 +56,24 @@ impl Policy for Through {
     fn decide(&self, head: &RequestHead<'_>, _: &Peer) -> Decision<Under> {
         let under = Under { upstream: self.upstream.clone(), _busy: self.busy.clone() };
         match head.target() {
-            "/own" => Decision::Now(Verdict::Answer(Answer::new(404).body("text/plain", "own"))),
-            "/later" => Decision::Later(Box::pin(async {
+            "/own" => {
+                Decision::Ready(Action::Respond(Response::new(404).body("text/plain", "own")))
+            }
+            "/later" => Decision::Pending(Box::pin(async {
                 tokio::task::yield_now().await;
-                Verdict::Forward(under)
+                Action::Forward(under)
             })),
-            "/never" => Decision::Later(Box::pin(async {
+            "/never" => Decision::Pending(Box::pin(async {
                 let _under = under;
                 std::future::pending().await
             })),
-            _ => Decision::Now(Verdict::Forward(under)),
+            _ => Decision::Ready(Action::Forward(under)),
         }
     }
 
-    fn fault(&self, fault: &Fault, _: Asked<'_, Under>) -> Answer {
-        self.faults.lock().unwrap().push(fault.clone());
-        Answer::new(fault.status()).body("text/plain", fault.code())
+    fn error_response(&self, error: &ProxyError, _: ErrorContext<'_, Under>) -> Response {
+        self.faults.lock().unwrap().push(error.clone());
+        Response::new(error.status()).body("text/plain", error.code())
     }
 }
 
@@ -84,7 +86,7 @@ pub(crate) struct Proxy {
 
 /// Fast ticks, and patience enough for everything that is not about patience.
 pub(crate) fn settings() -> Settings {
-    Settings { tick: Duration::from_millis(5), ..Settings::default() }
+    Settings { timer_tick: Duration::from_millis(5), ..Settings::default() }
 }
 
 impl Proxy {
@@ -108,7 +110,7 @@ impl Proxy {
         eventually("the proxy rests", || Arc::strong_count(&self.policy.busy) <= 2);
     }
 
-    pub(crate) fn faults(&self) -> Vec<Fault> {
+    pub(crate) fn faults(&self) -> Vec<ProxyError> {
         self.policy.faults.lock().unwrap().clone()
     }
 
@@ -140,7 +142,7 @@ pub(crate) fn serve<P: Policy + Send>(
     let token = stop.clone();
     let thread = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let serve = proxy::serve(vec![Door::Tcp(door)], policy, settings, token);
+        let serve = proxy::serve(vec![Listener::Tcp(door)], policy, settings, token);
         runtime.unwrap().block_on(serve).unwrap();
     });
     (address, stop, thread)

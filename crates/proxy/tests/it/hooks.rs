@@ -8,8 +8,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use proxy::{
-    Answer, Asked, Decision, Exchange, Fault, Later, Peer, Policy, RequestHead, Settings, Upstream,
-    Verdict, Wait,
+    Action, Decision, ErrorContext, Exchange, Peer, PendingAction, Policy, ProxyError, RequestHead,
+    Response, SendPermission, Settings, Upstream,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -37,7 +37,7 @@ pub(crate) struct Script {
 
 pub(crate) enum Again {
     At(Arc<Upstream>),
-    Answer,
+    Response,
     Never,
 }
 
@@ -60,7 +60,7 @@ impl Exchange for Hooked {
         &self.upstream
     }
 
-    fn again(&mut self, fault: &Fault) -> Option<Later<Self>> {
+    fn retry(&mut self, fault: &ProxyError) -> Option<PendingAction<Self>> {
         self.note(format!("again: {}", fault.code()));
         let again = self.script.lock().unwrap().again.take()?;
         let mut other = self.clone();
@@ -69,9 +69,9 @@ impl Exchange for Hooked {
                 Again::At(upstream) => {
                     tokio::task::yield_now().await;
                     other.upstream = upstream;
-                    Verdict::Forward(other)
+                    Action::Forward(other)
                 }
-                Again::Answer => Verdict::Answer(Answer::new(503).body("text/plain", "waking")),
+                Again::Response => Action::Respond(Response::new(503).body("text/plain", "waking")),
                 Again::Never => {
                     let _held = other;
                     std::future::pending().await
@@ -80,17 +80,17 @@ impl Exchange for Hooked {
         }))
     }
 
-    fn tunnelled(&mut self) {
+    fn on_tunnel_open(&mut self) {
         self.note("tunnelled");
     }
 
-    fn sending(&mut self) -> Option<Wait> {
+    fn before_sending(&mut self) -> Option<SendPermission> {
         self.note("sending");
         let wait = self.script.lock().unwrap().waits.pop_front()?;
         Some(Box::pin(async { wait.await.unwrap_or(false) }))
     }
 
-    fn came(&self, data: &[u8]) {
+    fn on_data_received(&self, data: &[u8]) {
         self.note(format!("came: {}", String::from_utf8_lossy(data)));
     }
 }
@@ -102,15 +102,15 @@ impl Policy for Hooked {
         let stream = self.script.lock().unwrap().stream.take();
         match (head.target(), stream) {
             ("/live", Some(parts)) => {
-                let answer = Answer::new(503).body("text/event-stream", "first\n");
-                Decision::Now(Verdict::Stream(answer, parts))
+                let answer = Response::new(503).body("text/event-stream", "first\n");
+                Decision::Ready(Action::Stream(answer, parts))
             }
-            _ => Decision::Now(Verdict::Forward(self.clone())),
+            _ => Decision::Ready(Action::Forward(self.clone())),
         }
     }
 
-    fn fault(&self, fault: &Fault, _: Asked<'_, Self>) -> Answer {
-        Answer::new(fault.status()).body("text/plain", fault.code())
+    fn error_response(&self, error: &ProxyError, _: ErrorContext<'_, Self>) -> Response {
+        Response::new(error.status()).body("text/plain", error.code())
     }
 }
 
@@ -246,7 +246,7 @@ fn a_tunnel_that_waits_still_passes_what_comes_down_and_ends_in_time() {
     let (_grant, wait) = oneshot::channel();
     let short = Duration::from_millis(50);
     let script = Script { waits: [wait].into(), ..Script::default() };
-    let bounds = Settings { drain_tunnels: short, ..settings() };
+    let bounds = Settings { tunnel_drain_timeout: short, ..settings() };
     let mut world = World::with(&server, script, bounds);
     let mut client = world.client();
     client.say([UPGRADE.as_bytes(), &text("early")].concat());
@@ -328,7 +328,7 @@ fn a_loss_is_made_good_once_and_only_before_any_answer() {
         conn.request();
         conn.say("HTTP/1.1 103 Early Hints\r\n\r\n");
     });
-    let world = World::new(&begun, Script { again: Some(Again::Answer), ..Script::default() });
+    let world = World::new(&begun, Script { again: Some(Again::Response), ..Script::default() });
     let mut client = world.client();
     client.say(ASK);
     client.until("\r\n\r\n");
@@ -336,7 +336,7 @@ fn a_loss_is_made_good_once_and_only_before_any_answer() {
     assert_eq!(world.log(), [""; 0]);
     // An answer of the policy's own instead.
     let first = dies();
-    let world = World::new(&first, Script { again: Some(Again::Answer), ..Script::default() });
+    let world = World::new(&first, Script { again: Some(Again::Response), ..Script::default() });
     let mut client = world.client();
     client.say(ASK);
     assert_eq!(client.answer().0, 503);

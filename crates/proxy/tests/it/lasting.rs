@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use proxy::{Fault, Settings};
+use proxy::{ProxyError, Settings};
 
 use crate::harness::{Proxy, Server, eventually, settings};
 
@@ -45,7 +45,7 @@ fn a_head_that_keeps_arriving_is_given_up_all_the_same() {
 #[test]
 fn an_idle_client_is_let_go_without_a_word() {
     let server = Server::always(OK);
-    let proxy = Proxy::with(&server, Settings { keep_alive: FAIR, ..settings() });
+    let proxy = Proxy::with(&server, Settings { keep_alive_timeout: FAIR, ..settings() });
     let mut client = proxy.client();
     assert_eq!(client.rest(), "");
     let mut client = proxy.client();
@@ -57,7 +57,7 @@ fn an_idle_client_is_let_go_without_a_word() {
 #[test]
 fn a_body_that_stops_arriving_is_the_clients_fault() {
     let server = Server::play(|conn, _| conn.drain());
-    let proxy = Proxy::with(&server, Settings { body_idle: SHORT, ..settings() });
+    let proxy = Proxy::with(&server, Settings { body_idle_timeout: SHORT, ..settings() });
     let mut client = proxy.client();
     client.say("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nab");
     assert_eq!(client.answer().0, 408);
@@ -68,7 +68,7 @@ fn a_body_that_stops_arriving_is_the_clients_fault() {
 #[test]
 fn an_upstream_that_says_nothing_has_timed_out() {
     let server = Server::play(|conn, _| conn.drain());
-    let proxy = Proxy::with(&server, Settings { answer_timeout: SHORT, ..settings() });
+    let proxy = Proxy::with(&server, Settings { response_timeout: SHORT, ..settings() });
     let mut client = proxy.client();
     client.say(ASK);
     let (status, _, body) = client.answer();
@@ -86,12 +86,12 @@ fn an_answer_that_stops_arriving_is_seen_to_be_cut_off() {
         conn.say("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab");
         conn.drain();
     });
-    let proxy = Proxy::with(&server, Settings { body_idle: SHORT, ..settings() });
+    let proxy = Proxy::with(&server, Settings { body_idle_timeout: SHORT, ..settings() });
     let mut client = proxy.client();
     client.say(ASK);
     assert_eq!(client.until("\r\n\r\nab").get(9..12), Some("200"));
     assert_eq!(client.rest(), "");
-    assert_eq!(proxy.faults(), [Fault::AnswerTimedOut]);
+    assert_eq!(proxy.faults(), [ProxyError::ResponseTimeout]);
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn a_client_that_does_not_read_is_let_go() {
         }
         panic!("all of it was taken, and nobody read");
     });
-    let mut proxy = Proxy::with(&server, Settings { body_idle: SHORT, ..settings() });
+    let mut proxy = Proxy::with(&server, Settings { body_idle_timeout: SHORT, ..settings() });
     let mut client = proxy.client();
     client.say(ASK);
     client.until("\r\n\r\n");
@@ -125,7 +125,7 @@ fn an_upstream_that_does_not_read_is_given_up_and_holds_nothing_back_in_memory()
         // Silent until the client has seen its answer.
         let _ = told.lock().unwrap().recv();
     });
-    let proxy = Proxy::with(&server, Settings { body_idle: FAIR, ..settings() });
+    let proxy = Proxy::with(&server, Settings { body_idle_timeout: FAIR, ..settings() });
     let mut client = proxy.client();
     client.say("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\n\r\n");
     let mut sender = client.stream.try_clone().unwrap();
@@ -150,8 +150,8 @@ fn steady_progress_may_take_longer_than_any_timeout() {
     });
     let patience = FAIR;
     let settings = Settings {
-        body_idle: patience,
-        answer_timeout: patience,
+        body_idle_timeout: patience,
+        response_timeout: patience,
         head_timeout: patience,
         ..settings()
     };
@@ -177,8 +177,8 @@ fn no_upstream_is_told_apart_from_a_slow_one() {
 #[test]
 fn more_clients_than_allowed_wait_for_their_turn() {
     let server = Server::always(OK);
-    let room = Settings { connections: 2, ..settings() };
-    let tally = room.tally.clone();
+    let room = Settings { max_connections: 2, ..settings() };
+    let stats = room.stats.clone();
     let proxy = Proxy::with(&server, room);
     let mut inside: Vec<_> = (0..2).map(|_| proxy.client()).collect();
     for client in &mut inside {
@@ -192,12 +192,12 @@ fn more_clients_than_allowed_wait_for_their_turn() {
     outside.stream.set_nonblocking(true).unwrap();
     assert!(outside.stream.peek(&mut [0]).is_err(), "not its turn yet");
     outside.stream.set_nonblocking(false).unwrap();
-    assert_eq!((tally.connections(), tally.pauses()), (2, 1));
+    assert_eq!((stats.connections(), stats.pauses()), (2, 1));
     drop(inside.remove(0));
     assert_eq!(outside.answer().0, 200);
-    eventually("it is full again", || tally.pauses() == 2);
+    eventually("it is full again", || stats.pauses() == 2);
     drop((inside, outside));
-    eventually("nobody is there", || tally.connections() == 0);
+    eventually("nobody is there", || stats.connections() == 0);
 }
 
 #[test]
@@ -210,13 +210,13 @@ fn upstream_connections_that_wait_for_a_request_are_counted_while_they_do() {
         wait.lock().unwrap().recv().unwrap();
     });
     let room = settings();
-    let tally = room.tally.clone();
+    let stats = room.stats.clone();
     let proxy = Proxy::with(&server, room);
-    assert_eq!(tally.idle(), 0);
+    assert_eq!(stats.idle(), 0);
     let mut client = proxy.client();
     client.say(ASK);
     assert_eq!(client.answer().0, 200);
-    eventually("it waits", || tally.idle() == 1);
+    eventually("it waits", || stats.idle() == 1);
     go.send(()).unwrap();
-    eventually("it is gone", || tally.idle() == 0);
+    eventually("it is gone", || stats.idle() == 0);
 }

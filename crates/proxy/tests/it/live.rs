@@ -85,7 +85,7 @@ fn an_answer_that_is_made_suits_old_clients_and_those_who_want_its_head() {
 fn a_reader_who_stops_reading_what_is_made_is_let_go() {
     let server = Server::always(OK);
     let (send, parts) = mpsc::channel(1);
-    let bounds = Settings { body_idle: Duration::from_millis(60), ..settings() };
+    let bounds = Settings { body_idle_timeout: Duration::from_millis(60), ..settings() };
     let world = World::with(&server, Script { stream: Some(parts), ..Script::default() }, bounds);
     let mut client = world.client();
     client.say("GET /live HTTP/1.1\r\nHost: a\r\n\r\n");

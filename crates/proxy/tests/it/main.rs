@@ -1,8 +1,8 @@
 //! The engine over real sockets, between scripted clients and a scripted, recording upstream.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-mod asking;
 mod ending;
+mod fetch;
 mod framing;
 mod harness;
 mod hooks;

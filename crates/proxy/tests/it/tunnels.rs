@@ -116,8 +116,12 @@ fn when_one_end_leaves_so_does_the_other() {
 fn a_silent_tunnel_stays_unless_told_otherwise() {
     let short = Duration::from_millis(500);
     let server = echo();
-    let bounds =
-        Settings { keep_alive: short, body_idle: short, head_timeout: short, ..settings() };
+    let bounds = Settings {
+        keep_alive_timeout: short,
+        body_idle_timeout: short,
+        head_timeout: short,
+        ..settings()
+    };
     let proxy = Proxy::with(&server, bounds.clone());
     let mut client = open(&proxy);
     let mut other = proxy.client();
@@ -125,7 +129,7 @@ fn a_silent_tunnel_stays_unless_told_otherwise() {
     client.say("still here");
     assert_eq!(client.until("still here"), "still here");
 
-    let proxy = Proxy::with(&server, Settings { tunnel_idle: Some(short), ..bounds });
+    let proxy = Proxy::with(&server, Settings { tunnel_idle_timeout: Some(short), ..bounds });
     assert_eq!(open(&proxy).rest(), "");
     proxy.rests();
 }
@@ -150,7 +154,10 @@ fn at_the_deadline_of_a_drain_a_tunnel_gets_1001_between_two_frames() {
     });
     let short = Duration::from_millis(50);
     let drain = Duration::from_secs(20);
-    let mut proxy = Proxy::with(&server, Settings { drain, drain_tunnels: short, ..settings() });
+    let mut proxy = Proxy::with(
+        &server,
+        Settings { drain_timeout: drain, tunnel_drain_timeout: short, ..settings() },
+    );
     let (mut between, mut inside) = (open(&proxy), open(&proxy));
     between.until("ok");
     inside.until("abc");

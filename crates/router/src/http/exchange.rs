@@ -4,7 +4,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use protocol::headers::{PREFIX, PROOF, REQUEST_ID, ROUTE_TOKEN};
-use proxy::{Answer, AnswerHead, Exchange, Fault, Header, Headers, Later, Upstream, Wait};
+use proxy::{
+    Exchange, Header, Headers, PendingAction, ProxyError, Response, ResponseHead, SendPermission,
+    Upstream,
+};
 
 use crate::again;
 use crate::http::address_text;
@@ -27,7 +30,7 @@ impl Exchange for TenantExchange {
         &self.used.tenure.target.upstream
     }
 
-    fn request_header(&self, header: Header<'_>, to: &mut Headers<'_>) {
+    fn forward_request_header(&self, header: Header<'_>, to: &mut Headers<'_>) {
         if is_reserved_header(&header) {
             return;
         }
@@ -45,7 +48,7 @@ impl Exchange for TenantExchange {
         }
     }
 
-    fn request_end(&self, to: &mut Headers<'_>) {
+    fn add_request_headers(&self, to: &mut Headers<'_>) {
         to.add(ROUTE_TOKEN, &self.used.tenure.keys.route_token);
         to.add(REQUEST_ID, self.asked.id.as_bytes());
         let Some(origin) = self.asked.origin else {
@@ -58,7 +61,7 @@ impl Exchange for TenantExchange {
     }
 
     /// An answer without this tenant's proof is somebody else's: nothing of it is passed on.
-    fn judge(&mut self, head: &AnswerHead<'_>) -> Result<(), Answer> {
+    fn check_response(&mut self, head: &ResponseHead<'_>) -> Result<(), Response> {
         let mut proofs = head.headers().filter(|h| h.is(PROOF));
         let (proof, more) = (proofs.next(), proofs.next());
         let (thread, tenure) = (&self.thread, &self.used.tenure);
@@ -83,30 +86,30 @@ impl Exchange for TenantExchange {
         Err(responses::shown(responses::wrong_answer(), id, self.asked.form))
     }
 
-    fn answer_header(&self, header: Header<'_>, to: &mut Headers<'_>) {
+    fn forward_response_header(&self, header: Header<'_>, to: &mut Headers<'_>) {
         if !header.begins(PREFIX) && !header.is(REQUEST_ID) {
             to.keep(header);
         }
     }
 
-    fn answer_end(&self, to: &mut Headers<'_>) {
+    fn add_response_headers(&self, to: &mut Headers<'_>) {
         to.add(REQUEST_ID, self.asked.id.as_bytes());
     }
 
     /// Once more, under a new lease where there is somebody to give one: what its tenant died of may have been sleep,
     /// or a move.
-    fn again(&mut self, fault: &Fault) -> Option<Later<Self>> {
+    fn retry(&mut self, fault: &ProxyError) -> Option<PendingAction<Self>> {
         let (thread, tenure) = (self.thread.clone(), self.used.tenure.clone());
         Some(Box::pin(again::again(thread, tenure, self.asked, fault.clone())))
     }
 
-    fn tunnelled(&mut self) {
+    fn on_tunnel_open(&mut self) {
         self.used.tenure.answered();
         self.used.becomes_stream();
     }
 
     /// A tunnel keeps its tenant awake by what passes. If it froze meanwhile, it is thawed before more is sent.
-    fn sending(&mut self) -> Option<Wait> {
+    fn before_sending(&mut self) -> Option<SendPermission> {
         self.used.stamp();
         if self.used.is_leased() || self.thread.leases.room.is_away() {
             return None;
@@ -125,7 +128,7 @@ impl Exchange for TenantExchange {
         }))
     }
 
-    fn came(&self, data: &[u8]) {
+    fn on_data_received(&self, data: &[u8]) {
         if self.used.is_stream() && !is_comment(data) {
             self.used.stamp();
             if !self.used.is_leased() {
@@ -135,7 +138,7 @@ impl Exchange for TenantExchange {
     }
 }
 
-fn is_event_stream(head: &AnswerHead<'_>) -> bool {
+fn is_event_stream(head: &ResponseHead<'_>) -> bool {
     let kind = head.get("content-type").unwrap_or_default();
     kind.get(..17).is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/event-stream"))
 }

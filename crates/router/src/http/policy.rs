@@ -5,7 +5,7 @@ use std::rc::Rc;
 use protocol::Problem;
 use protocol::headers::REQUEST_ID;
 use protocol::leases::RequestIntent;
-use proxy::{Answer, Decision, Fault, Peer, Policy, RequestHead, Verdict, Whose};
+use proxy::{Action, Decision, ErrorOrigin, Peer, Policy, ProxyError, RequestHead, Response};
 
 use crate::clock;
 use crate::http::classify;
@@ -27,30 +27,34 @@ impl Policy for RouterPolicy {
     fn decide(&self, head: &RequestHead<'_>, peer: &Peer) -> Decision<TenantExchange> {
         self.find(head, peer).unwrap_or_else(|answer| {
             self.0.counters.answered(answer.status);
-            Decision::Now(Verdict::Answer(answer))
+            Decision::Ready(Action::Respond(answer))
         })
     }
 
-    fn fault(&self, fault: &Fault, asked: proxy::Asked<'_, TenantExchange>) -> Answer {
+    fn error_response(
+        &self,
+        fault: &ProxyError,
+        asked: proxy::ErrorContext<'_, TenantExchange>,
+    ) -> Response {
         let thread = &self.0;
         let (id, form, tenant) = match asked {
-            proxy::Asked::Nothing => (thread.ids.next(), ResponseFormat::Problem, None),
-            proxy::Asked::Head(head) => {
+            proxy::ErrorContext::Unparsed => (thread.ids.next(), ResponseFormat::Problem, None),
+            proxy::ErrorContext::Head(head) => {
                 (thread.ids.of(head.get(REQUEST_ID)), responses::form(head), None)
             }
-            proxy::Asked::Exchange(passage) => {
+            proxy::ErrorContext::Exchange(passage) => {
                 (passage.asked.id, passage.asked.form, Some(passage.used.tenure.tenant))
             }
         };
         thread.counters.fault(fault);
         thread.counters.answered(fault.status());
-        if fault.whose() == Whose::Upstream {
+        if fault.origin() == ErrorOrigin::Upstream {
             let tenant = tenant.map(|t| t.to_string()).unwrap_or_default();
             let (code, request_id) = (fault.code(), id.as_str());
             tracing::warn!(code, tenant, request_id, cause = ?fault, "a tenant did not answer");
         }
         // What refuses may have moved: the table is told to make sure.
-        if let Fault::Unreachable(_) = fault {
+        if let ProxyError::UpstreamUnreachable(_) = fault {
             thread.reader.doubt();
         }
         responses::shown(responses::of_fault(fault), id.as_str(), form)
@@ -63,7 +67,7 @@ impl RouterPolicy {
         &self,
         head: &RequestHead<'_>,
         peer: &Peer,
-    ) -> Result<Decision<TenantExchange>, Answer> {
+    ) -> Result<Decision<TenantExchange>, Response> {
         let thread = &self.0;
         let id = thread.ids.of(head.get(REQUEST_ID));
         let form = responses::form(head);
@@ -110,11 +114,11 @@ impl RouterPolicy {
         if let Some(tenure) = &entry.tenure {
             let used = tenure.begin(thread.number);
             if used.is_leased() {
-                return Ok(Decision::Now(Verdict::Forward(thread.pass(used, asked, true))));
+                return Ok(Decision::Ready(Action::Forward(thread.pass(used, asked, true))));
             }
             if standing == Availability::Running && thread.leases.room.is_away() {
                 thread.leases.note(tenure);
-                return Ok(Decision::Now(Verdict::Forward(thread.pass(used, asked, false))));
+                return Ok(Decision::Ready(Action::Forward(thread.pass(used, asked, false))));
             }
         }
         if standing == Availability::Down {
@@ -122,7 +126,7 @@ impl RouterPolicy {
         }
         let class = classify::classify(&of(head));
         let page = class.navigates.then(|| head.target().to_owned());
-        Ok(Decision::Later(thread.wait(entry, class.intent, asked, page)))
+        Ok(Decision::Pending(thread.wait(entry, class.intent, asked, page)))
     }
 
     /// What the waiting page is made of, and a Retry.
@@ -132,7 +136,7 @@ impl RouterPolicy {
         entry: &RouteEntry,
         asked: &RequestContext,
         query: &str,
-    ) -> Result<Decision<TenantExchange>, Answer> {
+    ) -> Result<Decision<TenantExchange>, Response> {
         let (thread, tenant) = (&self.0, entry.route.tenant);
         let wants_events =
             |accept: &[u8]| memchr::memmem::find(accept, b"text/event-stream").is_some();
@@ -141,13 +145,13 @@ impl RouterPolicy {
                 let Some(events) = thread.watchers.watch(tenant) else {
                     return Err(thread.crowded(asked));
                 };
-                let answer = Answer::new(200)
+                let answer = Response::new(200)
                     .header(REQUEST_ID, asked.id.as_str().to_owned())
                     .header("cache-control", "no-store")
                     .header("x-content-type-options", "nosniff")
                     .body("text/event-stream", "");
                 thread.counters.answered(200);
-                Ok(Decision::Now(Verdict::Stream(answer, events)))
+                Ok(Decision::Ready(Action::Stream(answer, events)))
             }
             "GET" | "HEAD" | "POST" => {
                 if classify::classify(&of(head)).intent == RequestIntent::Visit
@@ -155,7 +159,7 @@ impl RouterPolicy {
                 {
                     thread.leases.wake(tenant);
                 }
-                let answer = Answer::new(303)
+                let answer = Response::new(303)
                     .header(REQUEST_ID, asked.id.as_str().to_owned())
                     .header("cache-control", "no-store")
                     .header("location", waiting_page::back(query));
@@ -170,7 +174,7 @@ impl RouterPolicy {
     }
 
     /// `GET /health` of the bare domain.
-    fn health(&self) -> Answer {
+    fn health(&self) -> Response {
         let table = self.0.table.borrow();
         let connected = *self.0.reader.connected.borrow();
         let health = serde_json::json!({
@@ -179,14 +183,14 @@ impl RouterPolicy {
             "revision": table.revision,
             "control_plane": if connected { "connected" } else { "unreachable" },
         });
-        Answer::new(200)
+        Response::new(200)
             .header("cache-control", "no-store")
             .body("application/json", health.to_string())
     }
 }
 
 impl Worker {
-    fn crowded(&self, asked: &RequestContext) -> Answer {
+    fn crowded(&self, asked: &RequestContext) -> Response {
         let refusal = Refusal::Crowded;
         self.counters.refused(refusal.word());
         responses::refused(&refusal, asked.id.as_str(), asked.form)

@@ -4,7 +4,7 @@ use protocol::Problem;
 use protocol::headers::REQUEST_ID;
 use protocol::leases::wake_failure;
 use protocol::problem::CONTENT_TYPE;
-use proxy::{Answer, Fault, RequestHead};
+use proxy::{ProxyError, RequestHead, Response};
 
 use crate::http::waiting_page;
 use crate::leases::Refusal;
@@ -74,7 +74,7 @@ pub(crate) fn wrong_answer() -> Problem {
 }
 
 /// Why a request does not get to its tenant, and when it is worth trying again.
-pub(crate) fn refused(refusal: &Refusal, request_id: &str, form: ResponseFormat) -> Answer {
+pub(crate) fn refused(refusal: &Refusal, request_id: &str, form: ResponseFormat) -> Response {
     let ahead = match refusal {
         Refusal::Waking { ahead } | Refusal::QueueFull { ahead } => ahead.unwrap_or(0),
         Refusal::Stopped
@@ -146,7 +146,7 @@ pub(crate) fn method_not_allowed() -> Problem {
     Problem::new(405, "method_not_allowed", "Method not allowed", detail)
 }
 
-pub(crate) fn of_fault(fault: &Fault) -> Problem {
+pub(crate) fn of_fault(fault: &ProxyError) -> Problem {
     let title = match fault.status() {
         400 => "Bad request",
         405 => "Method not allowed",
@@ -162,10 +162,10 @@ pub(crate) fn of_fault(fault: &Fault) -> Problem {
         _ => "Error",
     };
     // A request without a Host leads nowhere, like one with a foreign Host.
-    if *fault == Fault::HostMissing {
+    if *fault == ProxyError::MissingHost {
         return not_found();
     }
-    Problem::new(fault.status(), fault.code(), title, fault.public())
+    Problem::new(fault.status(), fault.code(), title, fault.public_detail())
 }
 
 /// Seconds after which it is worth trying again: later the more are before, and for those whom many get at once, not
@@ -186,14 +186,14 @@ fn retry_after(status: u16, code: &str, ahead: u32, chance: u32) -> Option<u32> 
     }
 }
 
-pub(crate) fn shown(problem: Problem, request_id: &str, form: ResponseFormat) -> Answer {
+pub(crate) fn shown(problem: Problem, request_id: &str, form: ResponseFormat) -> Response {
     behind(problem, 0, request_id, form)
 }
 
 /// The same for one before whom so many are.
-fn behind(mut problem: Problem, ahead: u32, request_id: &str, form: ResponseFormat) -> Answer {
+fn behind(mut problem: Problem, ahead: u32, request_id: &str, form: ResponseFormat) -> Response {
     problem.request_id = request_id.to_owned();
-    let mut answer = Answer::new(problem.status)
+    let mut answer = Response::new(problem.status)
         .header(REQUEST_ID, request_id.to_owned())
         .header("cache-control", "no-store")
         .header("x-content-type-options", "nosniff")

@@ -3,7 +3,7 @@
 //! It moves on by itself, with a script or without, and keeps its address.
 
 use protocol::headers::REQUEST_ID;
-use proxy::Answer;
+use proxy::Response;
 
 const STYLE: &str = include_str!("waiting_page/style.css");
 const SCRIPT: &str = include_str!("waiting_page/script.js");
@@ -28,8 +28,8 @@ pub(crate) enum Seen<'a> {
 }
 
 /// The page, as the answer to a request for `target` (path and query).
-pub(crate) fn page(seen: Seen<'_>, target: &str, request_id: &str) -> Answer {
-    let answer = Answer::new(503)
+pub(crate) fn page(seen: Seen<'_>, target: &str, request_id: &str) -> Response {
+    let answer = Response::new(503)
         .header(REQUEST_ID, request_id.to_owned())
         .header("cache-control", "no-store")
         .header("x-content-type-options", "nosniff")
@@ -183,7 +183,7 @@ mod tests {
 
     use super::*;
 
-    fn shown(answer: &Answer) -> String {
+    fn shown(answer: &Response) -> String {
         let head: String = answer.headers.iter().map(|(n, v)| format!("{n}: {v}\n")).collect();
         format!("{}\n{head}\n{}", answer.status, String::from_utf8_lossy(&answer.body))
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use protocol::leases::RequestIntent;
 use protocol::{Domain, TenantId};
-use proxy::{Answer, Fault, Later, Verdict};
+use proxy::{Action, PendingAction, ProxyError, Response};
 use service::forwarded::{Origin, Trusted};
 
 use crate::http::exchange::TenantExchange;
@@ -69,7 +69,7 @@ impl Worker {
     }
 
     /// An answer of our own instead of the tenant's.
-    pub(crate) fn refuse(&self, refusal: &Refusal, asked: &RequestContext) -> Answer {
+    pub(crate) fn refuse(&self, refusal: &Refusal, asked: &RequestContext) -> Response {
         self.counters.refused(refusal.word());
         let answer = responses::refused(refusal, asked.id.as_str(), asked.form);
         self.counters.answered(answer.status);
@@ -83,16 +83,16 @@ impl Worker {
         intent: RequestIntent,
         asked: RequestContext,
         page: Option<String>,
-    ) -> Later<TenantExchange> {
+    ) -> PendingAction<TenantExchange> {
         let (thread, tenant) = (self.clone(), entry.route.tenant);
         let asked = RequestContext { intent: Some(intent), ..asked };
         let patience = if page.is_some() { self.hold.pages } else { self.hold.others };
         Box::pin(async move {
             let outcome = thread.leases.wait(tenant, thread.number, intent, None, patience).await;
             match outcome {
-                Outcome::Leased(used) => Verdict::Forward(thread.pass(used, asked, true)),
-                Outcome::Unleased(used) => Verdict::Forward(thread.pass(used, asked, false)),
-                Outcome::Refused(refusal) => Verdict::Answer(match page {
+                Outcome::Leased(used) => Action::Forward(thread.pass(used, asked, true)),
+                Outcome::Unleased(used) => Action::Forward(thread.pass(used, asked, false)),
+                Outcome::Refused(refusal) => Action::Respond(match page {
                     Some(target) => thread.page(&refusal, &asked, &target),
                     None => thread.refuse(&refusal, &asked),
                 }),
@@ -101,7 +101,7 @@ impl Worker {
     }
 
     /// The waiting page, where there is something to wait for.
-    fn page(&self, refusal: &Refusal, asked: &RequestContext, target: &str) -> Answer {
+    fn page(&self, refusal: &Refusal, asked: &RequestContext, target: &str) -> Response {
         let seen = match refusal {
             Refusal::Waking { ahead } => waiting_page::Seen::Waking { ahead: *ahead },
             Refusal::QueueFull { .. } | Refusal::Crowded => waiting_page::Seen::Crowded,
@@ -118,7 +118,12 @@ impl Worker {
     }
 
     /// A request that was under way, and came to nothing.
-    pub(crate) fn failed(&self, fault: &Fault, asked: &RequestContext, tenant: TenantId) -> Answer {
+    pub(crate) fn failed(
+        &self,
+        fault: &ProxyError,
+        asked: &RequestContext,
+        tenant: TenantId,
+    ) -> Response {
         let (code, request_id) = (fault.code(), asked.id.as_str());
         tracing::warn!(code, %tenant, request_id, cause = ?fault, "a tenant did not answer");
         self.counters.fault(fault);

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use protocol::Domain;
-use proxy::Door;
+use proxy::Listener;
 use service::Failed;
 use service::client::Client;
 use service::forwarded::Trusted;
@@ -128,9 +128,9 @@ impl Server {
                 counters: counters.clone(),
                 seed: getrandom::u64().map_err(|e| anyhow::anyhow!("no randomness: {e}"))?,
             };
-            let tally = share.counters.engine.clone();
-            let engine = proxy::Settings { tally, ..engine(&settings, &leaving) };
-            connections += engine.connections;
+            let stats = share.counters.engine.clone();
+            let engine = proxy::Settings { stats, ..engine(&settings, &leaving) };
+            connections += engine.max_connections;
             let stop = stop.clone();
             let thread = thread::Builder::new().name("serve".to_owned());
             serving.push(thread.spawn(move || share.serve(door, engine, stop))?);
@@ -244,7 +244,7 @@ impl Share {
         };
         runtime.block_on(async {
             tokio::select! {
-                served = proxy::serve(vec![Door::Tcp(door)], gate, engine, stop) => served,
+                served = proxy::serve(vec![Listener::Tcp(door)], gate, engine, stop) => served,
                 () = fresh => Ok(()),
             }
         })
@@ -295,11 +295,11 @@ async fn stay_linked(
 
 fn engine(settings: &Settings, leaving: &Leaving) -> proxy::Settings {
     proxy::Settings {
-        drain_idle: ONCE_MORE,
-        alone: leaving.alone.clone(),
-        body_limit: (settings.body_limit > 0).then_some(settings.body_limit),
-        drain: settings.drain,
-        drain_tunnels: settings.drain.saturating_sub(TUNNELS_FIRST),
+        idle_drain_timeout: ONCE_MORE,
+        close_idle: leaving.alone.clone(),
+        max_body_bytes: (settings.body_limit > 0).then_some(settings.body_limit),
+        drain_timeout: settings.drain,
+        tunnel_drain_timeout: settings.drain.saturating_sub(TUNNELS_FIRST),
         ..proxy::Settings::default()
     }
 }

@@ -5,8 +5,8 @@ use proxy::HeadLimit;
 use crate::harness::{Folder, Running};
 use crate::tenant::Tenant;
 
-const FIRST: HeadLimit = HeadLimit::FIRST;
-const NEXT: HeadLimit = HeadLimit::NEXT;
+const FIRST: HeadLimit = HeadLimit::FIRST_HOP;
+const NEXT: HeadLimit = HeadLimit::NEXT_HOP;
 
 /// A request whose head has so many lines, and so many bytes.
 fn request(lines: usize, bytes: usize) -> String {

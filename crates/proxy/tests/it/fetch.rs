@@ -2,20 +2,24 @@
 
 use std::time::Duration;
 
-use proxy::{Fault, Question, Reply, Upstream, ask};
+use proxy::{FetchRequest, FetchResponse, ProxyError, Upstream, fetch};
 
 use crate::harness::Server;
 
 const LIMIT: usize = 100;
 
-fn asked(upstream: &Upstream, method: &str, patience: Duration) -> Result<Reply, Fault> {
+fn asked(
+    upstream: &Upstream,
+    method: &str,
+    patience: Duration,
+) -> Result<FetchResponse, ProxyError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let headers = [("cookie", "a=b"), ("x-bad", "1\r\nx-worse: 2")];
-    let question = Question { method, target: "/who?x=1", headers: &headers };
-    runtime.block_on(ask(upstream, &question, LIMIT, patience))
+    let question = FetchRequest { method, target: "/who?x=1", headers: &headers };
+    runtime.block_on(fetch(upstream, &question, LIMIT, patience))
 }
 
-fn reply(answer: &'static str, method: &str) -> Result<Reply, Fault> {
+fn reply(answer: &'static str, method: &str) -> Result<FetchResponse, ProxyError> {
     let server = Server::play(move |conn, _| {
         conn.until(b"\r\n\r\n");
         conn.say(answer);
@@ -57,7 +61,7 @@ fn what_is_no_reply_says_so() {
     for answer in
         ["", "HTTP/1.1 200 OK\r\nContent-Le", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhell"]
     {
-        assert_eq!(reply(answer, "GET"), Err(Fault::AnswerCutOff), "{answer:?}");
+        assert_eq!(reply(answer, "GET"), Err(ProxyError::ResponseTruncated), "{answer:?}");
     }
     for answer in [
         "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nhello",
@@ -65,15 +69,21 @@ fn what_is_no_reply_says_so() {
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n",
         "HTTP/1.1 200 OK\r\n\r\n0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789!",
     ] {
-        assert!(matches!(reply(answer, "GET"), Err(Fault::AnswerMalformed(_))), "{answer:?}");
+        assert!(
+            matches!(reply(answer, "GET"), Err(ProxyError::MalformedResponse(_))),
+            "{answer:?}"
+        );
     }
 }
 
 #[test]
 fn nobody_there_and_nobody_answering_are_told_apart() {
     let gone = Upstream::unix("/nowhere/at/all.sock");
-    assert!(matches!(asked(&gone, "GET", Duration::from_secs(20)), Err(Fault::Unreachable(_))));
+    assert!(matches!(
+        asked(&gone, "GET", Duration::from_secs(20)),
+        Err(ProxyError::UpstreamUnreachable(_))
+    ));
     let server = Server::play(|conn, _| conn.drain());
     let silent = asked(&Upstream::unix(server.path()), "GET", Duration::from_millis(30));
-    assert_eq!(silent, Err(Fault::AnswerTimedOut));
+    assert_eq!(silent, Err(ProxyError::ResponseTimeout));
 }

@@ -4,13 +4,13 @@ use std::borrow::Cow;
 
 /// What a client gets that no upstream sent. The engine adds the length; `HEAD` gets no body.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct Response {
     pub status: u16,
     pub headers: Vec<(Cow<'static, str>, Cow<'static, str>)>,
     pub body: Vec<u8>,
 }
 
-impl Answer {
+impl Response {
     pub fn new(status: u16) -> Self {
         Self { status, headers: Vec::new(), body: Vec::new() }
     }

@@ -2,15 +2,15 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
-/// Given with [`Settings::tally`](crate::Settings). Only the thread that serves writes.
+/// Given with [`Settings::stats`](crate::Settings). Only the thread that serves writes.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub struct Stats {
     connections: AtomicUsize,
     idle: AtomicUsize,
     pauses: AtomicU64,
 }
 
-impl Tally {
+impl Stats {
     /// Clients connected, those in tunnels included.
     pub fn connections(&self) -> usize {
         self.connections.load(Relaxed)

@@ -9,15 +9,15 @@ use crate::body::{Body, Took};
 use crate::buffers::{Buf, Buffers};
 use crate::chunks::Chunks;
 use crate::framing::Framing;
-use crate::head::{AnswerHead, RequestFacts};
+use crate::head::{RequestFacts, ResponseHead};
 use crate::headers::Headers;
 use crate::scan::Scan;
 use crate::settings::{HeadLimit, Settings};
 use crate::stream::Stream;
-use crate::{Fault, Upstream};
+use crate::{ProxyError, Upstream};
 
 /// A request without a body. `Host` is added when it is not among the headers.
-pub struct Question<'a> {
+pub struct FetchRequest<'a> {
     pub method: &'a str,
     pub target: &'a str,
     pub headers: &'a [(&'a str, &'a str)],
@@ -25,14 +25,14 @@ pub struct Question<'a> {
 
 /// What came back, whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reply {
+pub struct FetchResponse {
     pub status: u16,
     /// Names in lower case.
     pub headers: Vec<(String, Vec<u8>)>,
     pub body: Vec<u8>,
 }
 
-impl Reply {
+impl FetchResponse {
     /// The first of this name (in lower case).
     pub fn get(&self, name: &str) -> Option<&[u8]> {
         self.headers.iter().find(|(have, _)| have == name).map(|(_, value)| value.as_slice())
@@ -40,14 +40,14 @@ impl Reply {
 }
 
 /// Asks over a connection of its own, within `patience`; a body over `limit` is a fault.
-pub async fn ask(
+pub async fn fetch(
     upstream: &Upstream,
-    question: &Question<'_>,
+    question: &FetchRequest<'_>,
     limit: usize,
     patience: Duration,
-) -> Result<Reply, Fault> {
+) -> Result<FetchResponse, ProxyError> {
     let whole = async {
-        let unreachable = |e: std::io::Error| Fault::Unreachable(e.to_string());
+        let unreachable = |e: std::io::Error| ProxyError::UpstreamUnreachable(e.to_string());
         let mut stream = Stream::connect(&upstream.address).await.map_err(unreachable)?;
         let text = written(question);
         match &mut stream {
@@ -57,10 +57,10 @@ pub async fn ask(
         .map_err(unreachable)?;
         read(&mut stream, question.method == "HEAD", limit).await
     };
-    tokio::time::timeout(patience, whole).await.unwrap_or(Err(Fault::AnswerTimedOut))
+    tokio::time::timeout(patience, whole).await.unwrap_or(Err(ProxyError::ResponseTimeout))
 }
 
-fn written(question: &Question<'_>) -> Vec<u8> {
+fn written(question: &FetchRequest<'_>) -> Vec<u8> {
     let mut out = Vec::with_capacity(512);
     for part in [question.method, " ", question.target, " HTTP/1.1\r\n"] {
         out.extend_from_slice(part.as_bytes());
@@ -77,23 +77,27 @@ fn written(question: &Question<'_>) -> Vec<u8> {
 
 const BUFFER: usize = 4 << 10;
 
-async fn read(stream: &mut Stream, is_head: bool, limit: usize) -> Result<Reply, Fault> {
+async fn read(
+    stream: &mut Stream,
+    is_head: bool,
+    limit: usize,
+) -> Result<FetchResponse, ProxyError> {
     let (mut buf, mut scan) = (Buffers::new(BUFFER).read(), Scan::default());
-    let answer_head = HeadLimit { bytes: BUFFER, ..HeadLimit::FIRST };
-    let settings = Settings { answer_head, ..Settings::default() };
+    let response_head = HeadLimit { bytes: BUFFER, ..HeadLimit::FIRST_HOP };
+    let settings = Settings { response_head, ..Settings::default() };
     let facts = RequestFacts { is_head, ..RequestFacts::NONE };
     let (mut reply, mut body) = loop {
-        let Some(end) = scan.end(buf.data()).map_err(Fault::AnswerMalformed)? else {
+        let Some(end) = scan.end(buf.data()).map_err(ProxyError::MalformedResponse)? else {
             if buf.room().is_empty() {
-                return Err(Fault::AnswerMalformed("its head is too large"));
+                return Err(ProxyError::MalformedResponse("its head is too large"));
             }
             if !more(stream, &mut buf).await? {
-                return Err(Fault::AnswerCutOff);
+                return Err(ProxyError::ResponseTruncated);
             }
             continue;
         };
-        let met = AnswerHead::read(&buf.data()[..end], &settings, &facts, |head| {
-            let head = head.map_err(Fault::AnswerMalformed)?;
+        let met = ResponseHead::read(&buf.data()[..end], &settings, &facts, |head| {
+            let head = head.map_err(ProxyError::MalformedResponse)?;
             let lower = |h: crate::Header<'_>| (h.name.to_ascii_lowercase(), h.value.to_vec());
             let headers = head.headers().map(lower).collect();
             let body = match head.facts.framing {
@@ -103,7 +107,7 @@ async fn read(stream: &mut Stream, is_head: bool, limit: usize) -> Result<Reply,
                     Body::through(framing)
                 }
             };
-            Ok((Reply { status: head.status(), headers, body: Vec::new() }, body))
+            Ok((FetchResponse { status: head.status(), headers, body: Vec::new() }, body))
         })?;
         buf.consume(end);
         if met.0.status >= 200 {
@@ -114,7 +118,7 @@ async fn read(stream: &mut Stream, is_head: bool, limit: usize) -> Result<Reply,
     loop {
         while !buf.is_empty() && !body.is_done() {
             let took = body.take(buf.data(), &mut reply.body, &mut |_, _| {});
-            match took.map_err(Fault::AnswerMalformed)? {
+            match took.map_err(ProxyError::MalformedResponse)? {
                 Took::Copied(count) => buf.consume(count),
                 Took::Raw(count) => {
                     reply.body.extend_from_slice(&buf.data()[..count]);
@@ -123,20 +127,20 @@ async fn read(stream: &mut Stream, is_head: bool, limit: usize) -> Result<Reply,
             }
         }
         if reply.body.len() > limit {
-            return Err(Fault::AnswerMalformed("its body is too large"));
+            return Err(ProxyError::MalformedResponse("its body is too large"));
         }
         if body.is_done() {
             return Ok(reply);
         }
         if !more(stream, &mut buf).await? && !body.close(&mut reply.body) {
-            return Err(Fault::AnswerCutOff);
+            return Err(ProxyError::ResponseTruncated);
         }
     }
 }
 
 /// Reads more; `false` at the end.
-async fn more(stream: &mut Stream, buf: &mut Buf) -> Result<bool, Fault> {
+async fn more(stream: &mut Stream, buf: &mut Buf) -> Result<bool, ProxyError> {
     let (mut from, _) = stream.split();
     let count = poll_fn(|cx| from.poll_read(cx, buf)).await;
-    count.map(|count| count > 0).map_err(|_| Fault::AnswerCutOff)
+    count.map(|count| count > 0).map_err(|_| ProxyError::ResponseTruncated)
 }
