@@ -43,9 +43,6 @@ pub enum Command {
     Tidy(tidy::Args),
     /// Measures, and prints each figure beside its bar.
     Bench(bench::Args),
-    /// One part of a bench, run as a process of its own.
-    #[command(hide = true)]
-    BenchTool(bench::tools::Args),
 }
 
 impl Command {
@@ -62,7 +59,6 @@ impl Command {
             Self::Test(args) => test::run(args),
             Self::Tidy(args) => tidy::run(args),
             Self::Bench(args) => bench::run(args),
-            Self::BenchTool(args) => bench::tools::run(args),
         }
     }
 }

@@ -158,21 +158,6 @@ fn compile(compilation: &Compilation, host: &str, dist: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A package's binary as cargo builds it for this machine, to be run on it.
-pub(crate) fn on_this_machine(package: &str, profile: &str) -> Result<PathBuf> {
-    let mut cargo = Command::new(world::var("CARGO").unwrap_or_else(|| "cargo".to_owned()));
-    cargo.current_dir(world::root());
-    cargo.args(["build", "--profile", profile, "--package", package, "--bins"]);
-    cargo.args(["--message-format", "json-render-diagnostics"]);
-    let output = cargo.stderr(Stdio::inherit()).output().context("cannot run cargo")?;
-    if !output.status.success() {
-        bail!("cannot compile {package}: cargo says why above");
-    }
-    let built = executables(&String::from_utf8_lossy(&output.stdout));
-    let found = built.into_iter().find(|(owner, _)| owner == package);
-    Ok(found.with_context(|| format!("package {package} has no binary"))?.1)
-}
-
 /// Package and file of each executable that cargo reports.
 fn executables(report: &str) -> Vec<(String, PathBuf)> {
     let read = |line: &str| {

@@ -1,13 +1,11 @@
 //! Bytes to a tenant and back: requests exactly as written, so that odd ones stay odd.
 
-use std::path::Path;
-
 use anyhow::{Context as _, Result, bail};
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::io::{
     AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader,
 };
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
@@ -20,8 +18,6 @@ pub(crate) enum Way<'a> {
     Port(u16),
     /// The router's socket, reached from inside the container as its owner.
     Socket(&'a Tenant),
-    /// The router's socket, reached from the engine's own machine, as a router does.
-    File(&'a Path),
     /// Another socket, reached from inside by one of the users.
     Inside { tenant: &'a Tenant, user: &'a str, socket: &'a str },
 }
@@ -58,7 +54,6 @@ pub(crate) async fn send(way: Way<'_>, request: &[u8]) -> Result<Answer> {
             Way::Port(port) => {
                 exchange(TcpStream::connect(("127.0.0.1", port)).await?, request).await
             }
-            Way::File(socket) => exchange(UnixStream::connect(socket).await?, request).await,
             Way::Socket(tenant) => {
                 through_socket(tenant, "cial", "/run/cial/ingress/edge.sock", request).await
             }

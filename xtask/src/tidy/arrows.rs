@@ -15,7 +15,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("tenant-platform", &["protocol", "service"]),
     ("orchestrator", &["lease", "protocol", "service"]),
     ("app-api", &["protocol", "service"]),
-    ("e2e", &["protocol"]),
+    ("testkit", &["protocol"]),
+    ("e2e", &["protocol", "testkit"]),
+    ("bench", &["protocol", "testkit"]),
     ("xtask", &[]),
 ];
 
@@ -27,7 +29,7 @@ const WITHOUT: &[(&str, &[&str])] =
 const ONLY: &[(&str, &[&str])] = &[
     ("diesel", &["app-api"]),
     ("diesel-async", &["app-api"]),
-    ("bollard", &["orchestrator", "xtask"]),
+    ("bollard", &["orchestrator", "testkit", "e2e", "bench", "xtask"]),
 ];
 
 pub(super) fn check(tree: &Tree) -> Vec<String> {
@@ -93,7 +95,7 @@ mod tests {
         assert_eq!(faults_with(depends("edge", &[], &["axum"])), ["edge must live without axum"]);
         assert_eq!(
             faults_with(depends("router", &[], &["bollard"])),
-            ["router has bollard, which is for orchestrator, xtask alone"]
+            ["router has bollard, which is for orchestrator, testkit, e2e, bench, xtask alone"]
         );
         assert_eq!(
             faults_with(depends("new", &[], &[])),

@@ -59,7 +59,9 @@ fn settings(file: &SourceFile) -> Vec<&str> {
 fn names(text: &str) -> Vec<&str> {
     let is_name = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
     let name = |(at, _)| text[at..].split(|c| !is_name(c)).next().unwrap_or_default();
-    text.match_indices("CIAL_").map(name).filter(|name| name.len() > "CIAL_".len()).collect()
+    // xtask itself sets the inputs of tests; nobody else has to know them.
+    let is_setting = |name: &&str| name.len() > "CIAL_".len() && !name.starts_with("CIAL_E2E_");
+    text.match_indices("CIAL_").map(name).filter(is_setting).collect()
 }
 
 #[cfg(test)]

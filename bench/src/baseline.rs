@@ -1,0 +1,191 @@
+//! The engine by itself, doing what Cial needs of it: the baseline under every figure.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use bollard::Docker;
+use bollard::models::{
+    ContainerCreateBody, Ipam, IpamConfig, NetworkCreateRequest, PortBinding, VolumeCreateRequest,
+};
+use bollard::query_parameters::{
+    CreateContainerOptionsBuilder, KillContainerOptions, RemoveContainerOptionsBuilder,
+    RemoveVolumeOptions, StartContainerOptions,
+};
+
+use testkit::Installation;
+use testkit::engine::{host_config, volume_mount};
+
+use crate::now;
+
+/// Beside every pool that tenants' networks come from by default.
+const SUBNET: &str = "10.255.255.0/29";
+
+pub(super) struct EngineBaseline {
+    docker: Docker,
+    install: String,
+    image: String,
+}
+
+/// Names of what one baseline is made of.
+struct Names {
+    /// Of container and network.
+    own: String,
+    volumes: Vec<String>,
+}
+
+impl EngineBaseline {
+    pub(super) fn new(docker: &Docker, installation: &Installation) -> Self {
+        let (install, image) = (installation.name.clone(), installation.tenant_image.clone());
+        Self { docker: docker.clone(), install, image }
+    }
+
+    /// What a create takes: network, volumes, container and start, one after the other; removed afterwards.
+    pub(super) async fn create(&self, number: usize) -> Result<Duration> {
+        let names = self.names(number);
+        self.prepare(&names).await?;
+        let start = now();
+        let made = self.make(&names, None).await;
+        let took = start.elapsed();
+        self.remove(&names).await;
+        made.with_context(|| format!("baseline {}", names.own))?;
+        Ok(took)
+    }
+
+    /// A container with a tenant's flags, network and volumes in which nothing happens: how fast it starts and thaws
+    /// is how fast a tenant could at best.
+    pub(super) async fn stand<T>(
+        &self,
+        work: impl AsyncFnOnce(&EmptyContainer<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let names = self.names(0);
+        self.prepare(&names).await?;
+        let done = match self.make(&names, Some(&["/bin/sleep", "infinity"])).await {
+            Ok(()) => work(&EmptyContainer { docker: &self.docker, name: &names.own }).await,
+            Err(error) => Err(error.context(format!("baseline {}", names.own))),
+        };
+        self.remove(&names).await;
+        done
+    }
+
+    fn names(&self, number: usize) -> Names {
+        let own = format!("cial-{}-baseline-{number}", self.install);
+        let volumes = ["data", "files", "ingress", "secrets"].map(|v| format!("{own}-{v}")).into();
+        Names { own, volumes }
+    }
+
+    /// Two volumes are made beforehand: for Cial, too, they are folders of volumes that exist.
+    async fn prepare(&self, names: &Names) -> Result<()> {
+        for volume in &names.volumes[2..] {
+            self.volume(volume).await?;
+        }
+        Ok(())
+    }
+
+    async fn make(&self, names: &Names, instead: Option<&[&str]>) -> Result<()> {
+        let name = names.own.as_str();
+        let subnet = IpamConfig { subnet: Some(SUBNET.to_owned()), ..IpamConfig::default() };
+        let ipam = Ipam { config: Some(vec![subnet]), ..Ipam::default() };
+        let network = NetworkCreateRequest {
+            name: name.to_owned(),
+            driver: Some("bridge".to_owned()),
+            ipam: Some(ipam),
+            labels: Some(self.labels()),
+            ..NetworkCreateRequest::default()
+        };
+        self.docker.create_network(network).await?;
+        for volume in &names.volumes[..2] {
+            self.volume(volume).await?;
+        }
+        let options = CreateContainerOptionsBuilder::default().name(name).build();
+        let mut container = self.container(names)?;
+        container.entrypoint =
+            instead.map(|words| words.iter().map(|word| (*word).to_owned()).collect());
+        self.docker.create_container(Some(options), container).await?;
+        self.docker.start_container(name, None::<StartContainerOptions>).await?;
+        Ok(())
+    }
+
+    fn container(&self, names: &Names) -> Result<ContainerCreateBody> {
+        let mut host = host_config()?;
+        host.network_mode = Some(names.own.clone());
+        let targets =
+            ["/var/lib/cial", "/home/agent/files", "/run/cial/ingress", "/run/cial/secrets"];
+        let volumes = names.volumes.iter().zip(targets);
+        let mounts = volumes.map(|(volume, target)| volume_mount(volume, target, false));
+        host.mounts = Some(mounts.collect());
+        let any_free =
+            PortBinding { host_ip: Some("127.0.0.1".to_owned()), host_port: Some(String::new()) };
+        host.port_bindings = Some(HashMap::from([("8080/tcp".to_owned(), Some(vec![any_free]))]));
+        Ok(ContainerCreateBody {
+            image: Some(self.image.clone()),
+            labels: Some(self.labels()),
+            host_config: Some(host),
+            ..ContainerCreateBody::default()
+        })
+    }
+
+    async fn volume(&self, name: &str) -> Result<()> {
+        let labels = Some(self.labels());
+        let request = VolumeCreateRequest {
+            name: Some(name.to_owned()),
+            labels,
+            ..VolumeCreateRequest::default()
+        };
+        self.docker.create_volume(request).await?;
+        Ok(())
+    }
+
+    /// What is not there needs no removing; what cannot be removed goes with the installation.
+    async fn remove(&self, names: &Names) {
+        let force = RemoveContainerOptionsBuilder::default().force(true).build();
+        let _ = self.docker.remove_container(&names.own, Some(force)).await;
+        let _ = self.docker.remove_network(&names.own).await;
+        for volume in &names.volumes {
+            let _ = self.docker.remove_volume(volume, None::<RemoveVolumeOptions>).await;
+        }
+    }
+
+    /// The passing installation's own, so that its end sweeps what an interrupted bench leaves. Without `cial.tenant`
+    /// its orchestrator takes none of it for a tenant.
+    fn labels(&self) -> HashMap<String, String> {
+        let pairs = [("cial.managed", "1"), ("cial.install", &self.install), ("cial.bench", "1")];
+        pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
+    }
+}
+
+/// It runs, or rests.
+pub(super) struct EmptyContainer<'a> {
+    docker: &'a Docker,
+    name: &'a str,
+}
+
+impl EmptyContainer<'_> {
+    /// By force: it does not listen to a request.
+    pub(super) async fn kill(&self) -> Result<()> {
+        self.docker.kill_container(self.name, None::<KillContainerOptions>).await?;
+        super::fixture::until("the end of the empty container", async || {
+            let seen = self.docker.inspect_container(self.name, None).await?;
+            Ok(seen.state.and_then(|state| state.running) == Some(false))
+        })
+        .await
+    }
+
+    /// How long the engine's start of it takes.
+    pub(super) async fn start(&self) -> Result<Duration> {
+        let start = now();
+        self.docker.start_container(self.name, None::<StartContainerOptions>).await?;
+        Ok(start.elapsed())
+    }
+
+    pub(super) async fn pause(&self) -> Result<()> {
+        Ok(self.docker.pause_container(self.name).await?)
+    }
+
+    /// How long the engine's unpause of it takes.
+    pub(super) async fn unpause(&self) -> Result<Duration> {
+        let start = now();
+        self.docker.unpause_container(self.name).await?;
+        Ok(start.elapsed())
+    }
+}

@@ -1,0 +1,98 @@
+//! From the owner's create call to the first answer of the tenant's URL, beside what the engine itself takes
+//! for the same network, volumes, container and start, one after the other.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use serde_json::json;
+use testkit::{Client, Installation};
+
+use super::baseline::EngineBaseline;
+use super::figure::{Environment, Figure, quantile};
+use super::fixture::{Fixture, IdlePolicy};
+use crate::{Measured, now};
+
+/// How often the URL is asked; it bounds what the figure can be wrong by.
+const INTERVAL: Duration = Duration::from_millis(2);
+const TIMEOUT: Duration = Duration::from_secs(60);
+const BAR: f64 = 1.1;
+
+/// One create through Cial and one by the engine alone.
+struct Pair {
+    cial: Duration,
+    engine: Duration,
+}
+
+/// Measures in an installation that is ready and has no owner yet, with `beside` other tenants running.
+pub(crate) async fn measure(
+    installation: &Installation,
+    times: usize,
+    beside: usize,
+) -> Result<Measured> {
+    let fixture = Fixture::open(installation).await?;
+    let environment = Environment::look(&fixture.docker).await?.and("running beside", beside);
+    fixture.tenants("beside", beside, IdlePolicy::NEVER).await?;
+    Ok((environment, figures(&pairs(&fixture, times).await?)))
+}
+
+fn figures(pairs: &[Pair]) -> Vec<Figure> {
+    let milliseconds = |time: Duration| time.as_secs_f64() * 1_000.0;
+    let cial: Vec<_> = pairs.iter().map(|pair| milliseconds(pair.cial)).collect();
+    let engine: Vec<_> = pairs.iter().map(|pair| milliseconds(pair.engine)).collect();
+    let ratios: Vec<_> =
+        pairs.iter().map(|pair| pair.cial.as_secs_f64() / pair.engine.as_secs_f64()).collect();
+    vec![
+        Figure::new("create → URL, median", quantile(&cial, 0.5), "ms"),
+        Figure::new("the engine by itself, median", quantile(&engine, 0.5), "ms"),
+        Figure::new("create → URL / the engine, median of pairs", quantile(&ratios, 0.5), "")
+            .bar(BAR),
+        Figure::new("create → URL / the engine, worst pair", quantile(&ratios, 1.0), ""),
+    ]
+}
+
+/// Measures pairs in turns, so that whatever else the machine does falls on both alike.
+async fn pairs(fixture: &Fixture<'_>, times: usize) -> Result<Vec<Pair>> {
+    let installation = fixture.installation;
+    let baseline = EngineBaseline::new(&fixture.docker, installation);
+    let mut owner = fixture.owner().clone();
+    let mut measured = Vec::with_capacity(times);
+    // The first of each pays for what is cold.
+    for number in 0..=times {
+        let before = if number % 2 == 1 { Some(baseline.create(number).await?) } else { None };
+        let cial = create(installation, &mut owner, number).await?;
+        let engine = match before {
+            Some(engine) => engine,
+            None => baseline.create(number).await?,
+        };
+        if number > 0 {
+            measured.push(Pair { cial, engine });
+        }
+    }
+    Ok(measured)
+}
+
+/// A tenant, from the call until its URL answers; then it is deleted.
+async fn create(
+    installation: &Installation,
+    owner: &mut Client,
+    number: usize,
+) -> Result<Duration> {
+    let slug = format!("bench-{number}");
+    let mut guest =
+        Client::new(&format!("{slug}.{}", installation.domain), installation.router_port);
+    let start = now();
+    let created = owner.post("/api/admin/tenants", &json!({ "slug": slug, "name": slug })).await?;
+    ensure!(created.status == 201, "cannot create {slug}: {}", created.summary());
+    while guest.get("/").await?.status != 200 {
+        ensure!(start.elapsed() < TIMEOUT, "{slug} does not answer");
+        tokio::time::sleep(INTERVAL).await;
+    }
+    let took = start.elapsed();
+    let path = format!("/api/admin/tenants/{slug}");
+    owner.delete(&path).await?;
+    while owner.get(&path).await?.status != 404 {
+        ensure!(start.elapsed() < TIMEOUT, "{slug} does not go");
+        tokio::time::sleep(INTERVAL).await;
+    }
+    Ok(took)
+}

@@ -1,0 +1,149 @@
+//! As many tenants as a machine is meant to hold: what each weighs, and all of them woken at once.
+
+use anyhow::{Context as _, Result, ensure};
+use bollard::Docker;
+use bollard::query_parameters::{StartContainerOptions, StopContainerOptions, TopOptionsBuilder};
+use futures_util::future::join_all;
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use testkit::Installation;
+
+use super::engine_events::EngineEvents;
+use super::figure::{Environment, Figure, quantile};
+use super::fixture::{ContainerStatus, Fixture, IdlePolicy, Tenant};
+use super::request::TimedResponse;
+use super::tenant::proportional;
+use crate::{Measured, now};
+
+/// Long enough for all to be woken before the first falls asleep again.
+const FREEZES: IdlePolicy = IdlePolicy { freeze_after: 20, sleep_after: 0 };
+const STOPS: IdlePolicy = IdlePolicy { freeze_after: 0, sleep_after: 180 };
+const ENOUGH: f64 = 300.0;
+const BAR: f64 = 1.2;
+/// So many visitors at a time where nothing is measured by it.
+const AT_ONCE: usize = 16;
+
+/// Measures in an installation that is ready and has no owner yet.
+pub(crate) async fn measure(installation: &Installation, count: usize) -> Result<Measured> {
+    ensure!(count > 0, "--tenants must be 1 at least");
+    let fixture = Fixture::open(installation).await?;
+    let environment = Environment::look(&fixture.docker).await?;
+    Ok((environment, on(&fixture, count).await?))
+}
+
+async fn on(fixture: &Fixture<'_>, count: usize) -> Result<Vec<Figure>> {
+    let start = now();
+    let tenants = fixture.tenants("dense", count, IdlePolicy::NEVER).await?;
+    let took = start.elapsed().as_secs_f64();
+    eprintln!("{count} tenants were made in {took:.0} s");
+    let answered = futures_util::stream::iter(&tenants)
+        .map(async |tenant| Ok::<_, anyhow::Error>(tenant.request().await?.status == 200))
+        .buffered(AT_ONCE);
+    let answered: Vec<bool> = answered.try_collect().await?;
+    fixture.all(&tenants, ContainerStatus::Running).await?;
+    let answering = answered.iter().filter(|is| **is).count() as f64;
+    let mut figures = vec![
+        Figure::new("tenants running, all made in", took, "s"),
+        Figure::new("tenants that run and answer", answering, "").at_least(ENOUGH),
+    ];
+    figures.extend(weigh(&fixture.docker, &tenants).await?);
+    figures.extend(thaw(fixture, &tenants).await?);
+    figures.extend(wake(fixture, &tenants).await?);
+    Ok(figures)
+}
+
+/// All processes of a tenant, by their share of what they share.
+async fn weigh(docker: &Docker, tenants: &[Tenant]) -> Result<Vec<Figure>> {
+    let mut weights = Vec::with_capacity(tenants.len());
+    for tenant in tenants {
+        let options = TopOptionsBuilder::default().ps_args("-eo pid").build();
+        let seen = docker.top_processes(&tenant.container, Some(options)).await?;
+        let mut weight = 0.0;
+        for pid in seen.processes.unwrap_or_default().into_iter().flatten() {
+            let path = format!("/proc/{pid}/smaps_rollup");
+            let table = std::fs::read_to_string(&path).with_context(|| {
+                format!("cannot read {path}: run this as root on the engine's machine")
+            })?;
+            weight += proportional(&table).with_context(|| format!("no Pss in {path}"))?;
+        }
+        weights.push(weight);
+    }
+    let at = |fraction| quantile(&weights, fraction);
+    Ok(vec![Figure::new("a tenant, PSS", at(0.5), "MB").between(at(0.0), at(1.0))])
+}
+
+/// All of them frozen, and a client for each at the same moment.
+async fn thaw(fixture: &Fixture<'_>, tenants: &[Tenant]) -> Result<Vec<Figure>> {
+    fixture.policies(tenants, FREEZES).await?;
+    fixture.all(tenants, ContainerStatus::Paused).await?;
+    let events = EngineEvents::watch(&fixture.docker, &fixture.installation.name);
+    let Hit { failed, waits, .. } = hit(tenants).await;
+    let thaws = events.count("unpause", None) as f64;
+    fixture.policies(tenants, IdlePolicy::NEVER).await?;
+    Ok(vec![
+        Figure::new("frozen, hit at once: not served", failed, "").bar(0.0),
+        Figure::new("frozen, hit at once: p99", quantile(&waits, 0.99), "s"),
+        Figure::new("frozen, hit at once: unpause calls", thaws, "").bar(tenants.len() as f64),
+    ])
+}
+
+/// All of them asleep, and a client for each at the same moment; then the same containers started by the engine
+/// alone, as many at a time as there are CPUs, while nobody else asks it for anything.
+async fn wake(fixture: &Fixture<'_>, tenants: &[Tenant]) -> Result<Vec<Figure>> {
+    fixture.policies(tenants, STOPS).await?;
+    fixture.all(tenants, ContainerStatus::Exited).await?;
+    let events = EngineEvents::watch(&fixture.docker, &fixture.installation.name);
+    let Hit { failed, waits, took } = hit(tenants).await;
+    let starts = events.count("start", None) as f64;
+    fixture.all(tenants, ContainerStatus::Exited).await?;
+    let bare = bare(fixture, tenants).await?;
+    Ok(vec![
+        Figure::new("asleep, hit at once: not served", failed, "").bar(0.0),
+        Figure::new("asleep, hit at once: starts", starts, "").bar(tenants.len() as f64),
+        Figure::new("asleep, hit at once: median", quantile(&waits, 0.5), "s"),
+        Figure::new("asleep, hit at once: all served after", took, "s"),
+        Figure::new("the same started by the engine alone", bare, "s"),
+        Figure::new("asleep, hit at once / the engine alone", took / bare, "").bar(BAR),
+    ])
+}
+
+struct Hit {
+    failed: f64,
+    /// Seconds to the first byte, of those who were served.
+    waits: Vec<f64>,
+    /// Seconds until the last was.
+    took: f64,
+}
+
+async fn hit(tenants: &[Tenant]) -> Hit {
+    let start = now();
+    let seen = join_all(tenants.iter().map(Tenant::request_until_served)).await;
+    let took = start.elapsed().as_secs_f64();
+    let (mut failed, mut waits) = (0.0, Vec::with_capacity(tenants.len()));
+    for seen in seen {
+        match seen.and_then(TimedResponse::good) {
+            Ok(seen) => waits.push(seen.first_byte.as_secs_f64()),
+            Err(error) => {
+                eprintln!("not served: {error:#}");
+                failed += 1.0;
+            }
+        }
+    }
+    Hit { failed, waits, took }
+}
+
+/// Seconds. Takes the control plane away for good: it is the last thing that is measured.
+async fn bare(fixture: &Fixture<'_>, tenants: &[Tenant]) -> Result<f64> {
+    for service in ["app-api", "orchestrator", "router"] {
+        let container = fixture.service(service).await?;
+        fixture.docker.stop_container(&container, None::<StopContainerOptions>).await?;
+    }
+    let start = now();
+    let at_once = std::thread::available_parallelism().map_or(1, usize::from);
+    let starts = tenants.iter().map(async |tenant| {
+        fixture.docker.start_container(&tenant.container, None::<StartContainerOptions>).await
+    });
+    let started: Vec<()> =
+        futures_util::stream::iter(starts).buffer_unordered(at_once).try_collect().await?;
+    ensure!(started.len() == tenants.len(), "not all were started");
+    Ok(start.elapsed().as_secs_f64())
+}

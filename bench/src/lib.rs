@@ -1,0 +1,162 @@
+//! Figures that have a bar, each beside its bar, with the facts that they depend on.
+//!
+//! `cargo xtask bench` runs this: it brings up the installation that `create`, `wake` and `density` need, builds
+//! the tenant image, and removes the installation afterwards.
+
+mod baseline;
+mod create;
+mod density;
+mod engine_events;
+pub(crate) mod figure;
+mod fixture;
+mod request;
+mod router;
+mod tenant;
+pub mod tools;
+pub(crate) mod wake;
+
+use std::fmt::Display;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use clap::Parser;
+use figure::{Environment, Figure};
+use testkit::Installation;
+use testkit::clock::now;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask bench", about, disable_help_subcommand = true)]
+pub struct Command {
+    #[command(subcommand)]
+    bench: Bench,
+    /// Print one JSON object a line instead of a table.
+    #[arg(long, global = true)]
+    json: bool,
+    /// How often a varying figure is measured.
+    #[arg(long, global = true, default_value_t = 20)]
+    times: usize,
+}
+
+#[derive(clap::Subcommand)]
+enum Bench {
+    /// One tenant: memory at rest, size of its image, time to readiness.
+    Tenant,
+    /// From the create call to the first response of the URL, beside the engine alone.
+    Create {
+        /// How many other tenants run meanwhile.
+        #[arg(long, default_value_t = 0)]
+        beside: usize,
+    },
+    /// The router beside nginx and haproxy: CPU time, instructions, memory, latency.
+    Router(RouterArgs),
+    /// From asleep to the first byte, beside the engine alone; crowds; races against the idle deadline.
+    Wake(WakeArgs),
+    /// Hundreds of tenants: memory of each, and all of them woken at once.
+    Density {
+        #[arg(long, default_value_t = 300)]
+        tenants: usize,
+    },
+    /// One part of a bench, run as a process of its own.
+    #[command(hide = true)]
+    Tool(tools::Args),
+}
+
+#[derive(clap::Args)]
+struct RouterArgs {
+    /// Measure this binary instead of the one that cargo builds.
+    #[arg(long)]
+    router: Option<PathBuf>,
+    /// Take the backend and the load from this bench binary instead of an optimised one that cargo builds.
+    #[arg(long)]
+    tools: Option<PathBuf>,
+    /// Measure this row only; may be given more than once.
+    #[arg(long)]
+    row: Vec<router::Row>,
+    /// Check instead that the harness distinguishes a bad proxy from a good one.
+    #[arg(long)]
+    self_test: bool,
+}
+
+#[derive(clap::Args)]
+struct WakeArgs {
+    /// How many requests are sent around the idle deadline.
+    #[arg(long, default_value_t = 2_000)]
+    rounds: usize,
+    /// How many other tenants run meanwhile.
+    #[arg(long, default_value_t = 0)]
+    beside: usize,
+    /// Only the crowds and the race, at the size for every push; a missed bar is a failure.
+    #[arg(long)]
+    ci: bool,
+}
+
+impl Command {
+    /// Measures and prints. A missed bar is a finding and no failure, except with `--ci`.
+    ///
+    /// # Errors
+    /// A figure cannot be measured.
+    pub fn run(self) -> Result<ExitCode> {
+        let times = self.times;
+        let (name, (environment, figures)) = match self.bench {
+            Bench::Tool(args) => return tools::run(args),
+            Bench::Router(RouterArgs { self_test: true, .. }) => {
+                router::self_test()?;
+                return Ok(ExitCode::SUCCESS);
+            }
+            Bench::Wake(WakeArgs { ci: true, .. }) => {
+                block_on(wake::ci(&Installation::from_env()?))?;
+                return Ok(ExitCode::SUCCESS);
+            }
+            Bench::Tenant => ("tenant", block_on(tenant::measure(times))?),
+            Bench::Create { beside } => {
+                ("create", block_on(create::measure(&Installation::from_env()?, times, beside))?)
+            }
+            Bench::Router(args) => {
+                let options = router::Options {
+                    rounds: times,
+                    router: args.router.as_deref(),
+                    tools: args.tools.as_deref(),
+                    rows: &args.row,
+                };
+                ("router", router::measure(&options)?)
+            }
+            Bench::Wake(args) => {
+                let size = wake::Size {
+                    pairs: times,
+                    crowds: times,
+                    races: args.rounds,
+                    beside: args.beside,
+                };
+                ("wake", block_on(wake::measure(&Installation::from_env()?, size))?)
+            }
+            Bench::Density { tenants } => {
+                ("density", block_on(density::measure(&Installation::from_env()?, tenants))?)
+            }
+        };
+        if !self.json {
+            print_line(format_args!("{name} on {environment}"));
+        }
+        for figure in figures {
+            match self.json {
+                true => print_line(figure.json(name, &environment)),
+                false => print_line(figure),
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Prints a line of result on stdout; progress goes to stderr. A closed pipe is no failure.
+fn print_line(line: impl Display) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+/// Runs a future to its end, on this thread.
+fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.context("cannot start the runtime")?.block_on(work)
+}
+
+type Measured = (Environment, Vec<Figure>);

@@ -1,0 +1,76 @@
+//! What a proxy adds to the time of an answer, at a fixed rate that does not wait for it.
+
+use anyhow::{Result, ensure};
+
+use super::proxies::{Kind, Peer, Setup};
+use super::rounds::{Spread, column, order, ratios};
+use super::{LoadResult, Target};
+use crate::figure::Figure;
+
+const PEERS: [Kind; 3] = [Kind::Router, Kind::Nginx, Kind::Haproxy];
+const P50: [&str; 3] = ["added p50, router", "added p50, nginx", "added p50, haproxy"];
+const P99: [&str; 3] = ["added p99, router", "added p99, nginx", "added p99, haproxy"];
+const BAR: f64 = 1.0;
+const MILLISECONDS: u32 = 2_000;
+const WARM_UP: &str = "300";
+
+/// Requests a second.
+pub(super) const RATE: u32 = 12_000;
+
+/// The proxies on `proxies`, the load and the backend on `others`.
+pub(super) fn measure(
+    setup: &Setup<'_>,
+    (proxies, others): (usize, usize),
+    rounds: usize,
+) -> Result<Vec<Figure>> {
+    let start = |kind| Peer::start(kind, setup, Some(proxies), &[]);
+    let peers: Vec<_> = PEERS.into_iter().map(start).collect::<Result<_>>()?;
+    let (mut p50, mut p99) = (Vec::new(), Vec::new());
+    for round in 0..rounds {
+        let mut added = vec![(f64::NAN, f64::NAN); peers.len()];
+        let direct = ask(setup, Target::Socket(setup.socket), Some(others), (RATE, MILLISECONDS))?;
+        for place in order(round, peers.len()) {
+            let seen =
+                ask(setup, Target::Port(peers[place].port), Some(others), (RATE, MILLISECONDS))?;
+            added[place] = (seen.p50_us - direct.p50_us, seen.p99_us - direct.p99_us);
+        }
+        // A stall of the whole machine while nobody stood between says nothing of anybody.
+        if added.iter().all(|(_, tail)| *tail > 0.0) {
+            p50.push(added.iter().map(|(middle, _)| *middle).collect::<Vec<_>>());
+            p99.push(added.iter().map(|(_, tail)| *tail).collect::<Vec<_>>());
+        }
+    }
+    for peer in peers {
+        peer.process.end()?;
+    }
+    ensure!(!p99.is_empty(), "{RATE} requests a second: no round without a stall");
+    Ok(figures(&p50, &p99, rounds))
+}
+
+/// Warmed up, then asked at this rate for so many milliseconds.
+pub(super) fn ask(
+    setup: &Setup<'_>,
+    target: Target<'_>,
+    cpu: Option<usize>,
+    (rate, milliseconds): (u32, u32),
+) -> Result<LoadResult> {
+    let (rate, so_long) = (rate.to_string(), milliseconds.to_string());
+    setup.load(cpu, target, "/600", &["--rate", &rate, "--milliseconds", WARM_UP])?;
+    setup.load(cpu, target, "/600", &["--rate", &rate, "--milliseconds", &so_long])
+}
+
+fn figures(p50: &[Vec<f64>], p99: &[Vec<f64>], rounds: usize) -> Vec<Figure> {
+    let mut figures = Vec::new();
+    for (names, seen) in [(P50, p50), (P99, p99)] {
+        for (place, name) in names.into_iter().enumerate() {
+            let Spread { median, least, most } = Spread::of(&column(seen, place));
+            figures.push(Figure::new(name, median, "us").between(least, most));
+        }
+    }
+    let Spread { median, least, most } = Spread::of(&ratios(p99, 0, &[1]));
+    let dropped = (rounds - p99.len()) as f64;
+    figures
+        .push(Figure::new("added p99, router / nginx", median, "").between(least, most).bar(BAR));
+    figures.push(Figure::new("rounds dropped for a stall", dropped, ""));
+    figures
+}

@@ -1,0 +1,165 @@
+//! What the engine's own port publishing adds: a relay to the backend on the host, and the same one in a container whose
+//! port is published on loopback, as the router's is in an installation.
+
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+
+use anyhow::{Context as _, Result};
+use bollard::Docker;
+use bollard::models::{ContainerCreateBody, HostConfig, PortBinding};
+use bollard::query_parameters::{
+    AttachContainerOptionsBuilder, CreateContainerOptions, RemoveContainerOptionsBuilder,
+    StartContainerOptions,
+};
+
+use super::process::cpu_time;
+use super::proxies::{Kind, Peer, Setup};
+use super::rounds::{Spread, order};
+use super::{Target, latency};
+use crate::block_on;
+use crate::figure::Figure;
+
+/// Requests a second, that the engine's proxy can carry on a small machine.
+const RATE: u32 = 2_000;
+const MILLISECONDS: u32 = 1_000;
+const PORT: &str = "8080/tcp";
+const TOOLS: &str = "/bench-tools";
+
+/// Nothing to hold against a bar: it stands beside the router's figures and is no part of them.
+pub(super) fn measure(setup: &Setup<'_>, rounds: usize) -> Result<Vec<Figure>> {
+    block_on(async {
+        let docker = match testkit::engine::connect().await {
+            Ok(docker) => docker,
+            Err(error) => {
+                eprintln!("nothing is said of published ports: {error:#}");
+                return Ok(Vec::new());
+            }
+        };
+        let container = Container::start(&docker, setup).await?;
+        let figures = container.measure(setup, rounds).await;
+        container.end().await?;
+        figures
+    })
+}
+
+/// A relay in a container, which ends with this process, however that ends: PID 1 in there reads what this one holds
+/// open, and the engine removes what has ended.
+struct Container<'a> {
+    docker: &'a Docker,
+    id: String,
+    _held: bollard::container::AttachContainerResults,
+}
+
+impl<'a> Container<'a> {
+    async fn start(docker: &'a Docker, setup: &Setup<'_>) -> Result<Self> {
+        let image = testkit::installation::required("CIAL_E2E_BASE_IMAGE")?;
+        let text = |path: &std::path::Path| path.to_str().map(str::to_owned);
+        let folder = text(setup.folder).context("a path that is no text")?;
+        let socket = text(setup.socket).context("a path that is no text")?;
+        let relay =
+            format!("{TOOLS} tool relay --listen 0.0.0.0 --port 8080 --socket {socket} & exec cat");
+        let any_free = PortBinding {
+            host_ip: Some(Ipv4Addr::LOCALHOST.to_string()),
+            host_port: Some(String::new()),
+        };
+        let tools = setup.tools.program();
+        let body = ContainerCreateBody {
+            image: Some(image),
+            entrypoint: Some(["/bin/sh", "-c"].map(str::to_owned).to_vec()),
+            cmd: Some(vec![relay]),
+            open_stdin: Some(true),
+            stdin_once: Some(true),
+            attach_stdin: Some(true),
+            exposed_ports: Some(vec![PORT.to_owned()]),
+            labels: Some(HashMap::from([("cial.bench".to_owned(), "1".to_owned())])),
+            host_config: Some(HostConfig {
+                auto_remove: Some(true),
+                binds: Some(vec![format!("{tools}:{TOOLS}:ro"), format!("{folder}:{folder}")]),
+                port_bindings: Some(HashMap::from([(PORT.to_owned(), Some(vec![any_free]))])),
+                ..HostConfig::default()
+            }),
+            ..ContainerCreateBody::default()
+        };
+        let id = docker.create_container(None::<CreateContainerOptions>, body).await?.id;
+        let attach = AttachContainerOptionsBuilder::default().stdin(true).stream(true).build();
+        let held = docker.attach_container(&id, Some(attach)).await?;
+        let container = Self { docker, id, _held: held };
+        match docker.start_container(&container.id, None::<StartContainerOptions>).await {
+            Ok(()) => Ok(container),
+            Err(error) => {
+                container.end().await?;
+                Err(error).context("cannot start a container with a published port")
+            }
+        }
+    }
+
+    async fn end(self) -> Result<()> {
+        let force = RemoveContainerOptionsBuilder::default().force(true).build();
+        Ok(self.docker.remove_container(&self.id, Some(force)).await?)
+    }
+
+    /// Where its port is published.
+    async fn port(&self) -> Result<u16> {
+        let seen = self.docker.inspect_container(&self.id, None).await?;
+        let mut ports = seen.network_settings.and_then(|network| network.ports).unwrap_or_default();
+        let bindings = ports.remove(PORT).flatten().context("the port is not published")?;
+        let port = bindings.into_iter().find_map(|binding| binding.host_port);
+        Ok(port.context("no port on the host")?.parse()?)
+    }
+
+    async fn measure(&self, setup: &Setup<'_>, rounds: usize) -> Result<Vec<Figure>> {
+        let relay = Kind::Relay { sleep_us: 0, spin: 0 };
+        let direct = Peer::start(relay, setup, None, &[])?;
+        let published = self.port().await?;
+        super::proxies::wait_for_answer(setup, published)
+            .context("the relay in a container: does this program run on the base image?")?;
+        let proxy = proxy_of(published)?;
+        let (mut p50, mut p99, mut cpu) = (Vec::new(), Vec::new(), Vec::new());
+        for round in 0..rounds {
+            let ports = [direct.port, published];
+            let mut seen = [(f64::NAN, f64::NAN); 2];
+            for place in order(round, ports.len()) {
+                let target = Target::Port(ports[place]);
+                let answered = latency::ask(setup, target, None, (RATE, MILLISECONDS))?;
+                seen[place] = (answered.p50_us, answered.p99_us);
+            }
+            p50.push(seen[1].0 - seen[0].0);
+            p99.push(seen[1].1 - seen[0].1);
+            if let Some(proxy) = proxy {
+                let before = cpu_time(proxy)?;
+                let so_long = ["--milliseconds", &MILLISECONDS.to_string()];
+                let answered = setup.load(None, Target::Port(published), "/600", &so_long)?;
+                let used = cpu_time(proxy)?.saturating_sub(before);
+                cpu.push(used.as_secs_f64() * 1e6 / answered.completed);
+            }
+        }
+        direct.process.end()?;
+        let figure = |name, values: &[f64]| {
+            let Spread { median, least, most } = Spread::of(values);
+            Figure::new(name, median, "us").between(least, most)
+        };
+        let mut figures = vec![
+            figure("published port, added p50", &p50),
+            figure("published port, added p99", &p99),
+        ];
+        if !cpu.is_empty() {
+            figures.push(figure("published port, CPU of the engine's proxy", &cpu));
+        }
+        Ok(figures)
+    }
+}
+
+/// The engine's process behind a published port; none where the engine was results to do without.
+fn proxy_of(port: u16) -> Result<Option<u32>> {
+    let port = port.to_string();
+    let is_it = |line: &str| {
+        let words: Vec<_> = line.split('\0').collect();
+        words[0].ends_with("docker-proxy")
+            && words.windows(2).any(|pair| pair[0] == "-host-port" && pair[1] == port)
+    };
+    let found = std::fs::read_dir("/proc")?.flatten().find_map(|entry| {
+        let pid = entry.file_name().to_str()?.parse().ok()?;
+        is_it(&std::fs::read_to_string(entry.path().join("cmdline")).ok()?).then_some(pid)
+    });
+    Ok(found)
+}

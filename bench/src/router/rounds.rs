@@ -1,0 +1,62 @@
+//! Rounds in which every peer has its turn, and what is results of them: a figure of one peer means something only
+//! beside that of another in the same round.
+
+use crate::figure::quantile;
+
+/// Which peer goes when: forwards and backwards by turns, so that nobody always goes first.
+pub(super) fn order(round: usize, peers: usize) -> Vec<usize> {
+    let mut order: Vec<_> = (0..peers).collect();
+    if round % 2 == 1 {
+        order.reverse();
+    }
+    order
+}
+
+/// The median with the least and the most.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Spread {
+    pub(super) median: f64,
+    pub(super) least: f64,
+    pub(super) most: f64,
+}
+
+impl Spread {
+    pub(super) fn of(values: &[f64]) -> Self {
+        let at = |fraction| quantile(values, fraction);
+        Self { median: at(0.5), least: at(0.0), most: at(1.0) }
+    }
+}
+
+/// `rounds` holds a value for each peer. Of each round: `peer`'s by the least of the `others`'.
+pub(super) fn ratios(rounds: &[Vec<f64>], peer: usize, others: &[usize]) -> Vec<f64> {
+    let of = |round: &Vec<f64>| {
+        let best = others.iter().map(|other| round[*other]).fold(f64::INFINITY, f64::min);
+        round[peer] / best
+    };
+    rounds.iter().map(of).collect()
+}
+
+/// One peer's values.
+pub(super) fn column(rounds: &[Vec<f64>], peer: usize) -> Vec<f64> {
+    rounds.iter().map(|round| round[peer]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_always_goes_first() {
+        assert_eq!(order(0, 3), [0, 1, 2]);
+        assert_eq!(order(1, 3), [2, 1, 0]);
+    }
+
+    #[test]
+    fn a_ratio_is_to_the_better_of_the_same_round() {
+        let rounds = [vec![2.0, 4.0, 8.0], vec![3.0, 6.0, 3.0], vec![9.0, 9.0, 9.0]];
+        assert_eq!(ratios(&rounds, 0, &[1, 2]), [0.5, 1.0, 1.0]);
+        let spread = Spread::of(&ratios(&rounds, 0, &[1]));
+        assert_eq!(spread, Spread { median: 0.5, least: 0.5, most: 1.0 });
+        assert_eq!(column(&rounds, 2), [8.0, 3.0, 9.0]);
+    }
+}

@@ -1,0 +1,61 @@
+//! Whether the harness can tell good from bad: a relay that sleeps must come out slow, one that computes must come
+//! out dear, and miss a bar.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::cost::Row;
+use super::proxies::{Kind, Peer};
+use super::{Target, ToolProgram, cost, latency, process, with_setup};
+use crate::print_line;
+
+const SLEEP_US: u64 = 1_000;
+const SPIN: u64 = 1_000_000;
+/// Between the sleeper and who does not sleep.
+const LEAST_US: f64 = 500.0;
+/// Far below what either could do.
+const RATE: u32 = 500;
+const MILLISECONDS: u32 = 500;
+/// The one that computes in the router's place.
+const BAD: Row = Row {
+    peers: &[Kind::Relay { sleep_us: 0, spin: SPIN }, Kind::Relay { sleep_us: 0, spin: 0 }],
+    path: "/600",
+    each: &["600 B, who computes, CPU", "600 B, who does not, CPU"],
+    ratio: "600 B, who computes / who does not",
+    against: &[1],
+    bar: 0.95,
+};
+const ROUNDS: usize = 1;
+
+/// A few seconds. An error is a harness that nobody should believe.
+pub(crate) fn self_test() -> Result<()> {
+    with_setup(None, Path::new("/nonexistent"), &ToolProgram::own()?, |setup, _| {
+        let start = |sleep_us, spin| Peer::start(Kind::Relay { sleep_us, spin }, setup, None, &[]);
+        let (good, slow, dear) = (start(0, 0)?, start(SLEEP_US, 0)?, start(0, SPIN)?);
+        let direct = latency::ask(setup, Target::Socket(setup.socket), None, (RATE, MILLISECONDS))?;
+        let through = |peer: &Peer| {
+            let seen = latency::ask(setup, Target::Port(peer.port), None, (RATE, MILLISECONDS))?;
+            let (name, p50) = (peer.kind.name(), seen.p50_us);
+            print_line(format_args!("{name}: p50 {p50:.0} us, {:.0} us without it", direct.p50_us));
+            Ok::<_, anyhow::Error>(p50)
+        };
+        let (fast, policy) = (through(&good)?, through(&slow)?);
+        // What sleeps for a millisecond takes one at the least, on any machine, and much of it beside who does not.
+        ensure!(policy >= SLEEP_US as f64, "the sleeper came out fast");
+        ensure!(policy - fast >= LEAST_US, "who does not sleep came out as slow");
+        let few = &["--requests", "100"];
+        let (cheap, dear) = (
+            cost::of(setup, &good, "/600", None, few)?,
+            cost::of(setup, &dear, "/600", None, few)?,
+        );
+        print_line(format_args!("CPU per request: {cheap:.0} us, {dear:.0} us where it computes"));
+        ensure!(dear > 2.0 * cheap, "who computes came out cheap");
+        // As the router is measured and judged.
+        let figures = BAD.measure(setup, process::cpus()?.1, ROUNDS)?;
+        figures.iter().for_each(print_line);
+        let ratio = figures.last().context("no figure")?;
+        ensure!(ratio.bar.is_some() && !ratio.holds(), "who computes misses no bar");
+        Ok(())
+    })
+}

@@ -1,0 +1,159 @@
+//! One tenant: what it weighs at rest, what its image adds, and how soon it is ready.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use bollard::Docker;
+use bollard::models::MountPoint;
+use bollard::query_parameters::{KillContainerOptions, TopOptionsBuilder};
+use testkit::engine::{Endpoint, Sandbox, TenantContainer, TenantOptions};
+use testkit::installation::required;
+
+use super::figure::{Environment, Figure, quantile};
+use crate::{Measured, now};
+
+/// Megabytes that the image may add to its base.
+const ADDED_MB: f64 = 16.0;
+/// What six processes may weigh together.
+const WEIGHT_MB: f64 = 10.0;
+/// From the end of the engine's start call until all five services are ready.
+const READY_MS: f64 = 30.0;
+/// How often a tenant that is not there yet is asked again: an upper bound of the error.
+const INTERVAL: Duration = Duration::from_micros(500);
+/// Until a tenant that has served its first requests rests.
+const SETTLE: Duration = Duration::from_secs(3);
+/// A start that takes longer hangs.
+const READY_TIMEOUT: Duration = Duration::from_secs(30);
+
+pub(crate) async fn measure(times: usize) -> Result<Measured> {
+    let docker = testkit::engine::connect().await?;
+    let environment = Environment::look(&docker).await?;
+    let sandbox = Sandbox::new(docker, &required("CIAL_E2E_IMAGE")?, "bench");
+    let figures = sandbox.run(measure_in(&sandbox, times)).await?;
+    Ok((environment, figures))
+}
+
+async fn measure_in(sandbox: &Sandbox, times: usize) -> Result<Vec<Figure>> {
+    let options = TenantOptions { name: "bench", ..TenantOptions::default() };
+    let tenant = sandbox.start(&options).await?;
+    let port = tenant.healthy_port().await?;
+    for path in ["/", "/.cial", "/.cial/api/echo-path"] {
+        Endpoint::Port(port).get(path, &[]).await?;
+    }
+    tokio::time::sleep(SETTLE).await;
+    let mut figures = weigh(&sandbox.docker, &tenant).await?;
+    figures.push(added(sandbox).await?);
+    let socket = ingress(&tenant).await?;
+    let mut waits = Vec::with_capacity(times);
+    for _ in 0..times {
+        waits.push(time_to_readiness(sandbox, &tenant, &socket).await?);
+    }
+    let figure = |name, fraction| Figure::new(name, quantile(&waits, fraction), "ms");
+    figures.push(figure("start returned → ready, median", 0.5).bar(READY_MS));
+    figures.push(figure("start returned → ready, worst", 1.0));
+    Ok(figures)
+}
+
+/// The proportional set size of each process: a page that two share counts half for each. Read on the engine's
+/// own machine, since PID 1 lets nobody inside look at it.
+async fn weigh(docker: &Docker, tenant: &TenantContainer) -> Result<Vec<Figure>> {
+    let options = TopOptionsBuilder::default().ps_args("-eo pid").build();
+    let seen = docker.top_processes(&tenant.id, Some(options)).await?;
+    let pids: Vec<_> = seen.processes.unwrap_or_default().into_iter().flatten().collect();
+    let mut figures = Vec::new();
+    for (name, words) in PROCESSES {
+        let pid = pids.iter().find(|pid| words_of(pid).is_some_and(|own| own == words));
+        let pid = pid.with_context(|| format!("no process {words:?} on this machine"))?;
+        let path = format!("/proc/{pid}/smaps_rollup");
+        let table = std::fs::read_to_string(&path).with_context(|| {
+            format!("cannot read {path}: run this as root on the engine's machine")
+        })?;
+        let value = proportional(&table).with_context(|| format!("no Pss in {path}"))?;
+        figures.push(Figure::new(name, value, "MB"));
+    }
+    let value = figures.iter().map(|figure| figure.value).sum();
+    figures.push(Figure::new("all six at rest, PSS", value, "MB").bar(WEIGHT_MB));
+    Ok(figures)
+}
+
+fn words_of(pid: &str) -> Option<String> {
+    let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
+    Some(line.trim_end_matches('\0').replace('\0', " "))
+}
+
+/// In megabytes.
+pub(super) fn proportional(table: &str) -> Option<f64> {
+    let line = table.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+    let kilobytes: f64 = line.trim().trim_end_matches(" kB").parse().ok()?;
+    Some(kilobytes * 1024.0 / 1e6)
+}
+
+/// Name of the figure, and arguments of the process.
+const PROCESSES: [(&str, &str); 6] = [
+    ("supervisor, PSS", "supervisor"),
+    ("edge, PSS", "edge"),
+    ("core back, PSS", "core back"),
+    ("core front, PSS", "core front"),
+    ("platform front, PSS", "platform front"),
+    ("platform back, PSS", "platform back"),
+];
+
+async fn added(sandbox: &Sandbox) -> Result<Figure> {
+    let base = required("CIAL_E2E_BASE_IMAGE")?;
+    let mut sizes = Vec::new();
+    for image in [&sandbox.image, &base] {
+        let inspected = sandbox.docker.inspect_image(image).await?;
+        sizes.push(inspected.size.unwrap_or_default() as f64 / 1e6);
+    }
+    Ok(Figure::new("image on top of its base", sizes[0] - sizes[1], "MB").bar(ADDED_MB))
+}
+
+/// Where the tenant's socket for the router is on the engine's own machine.
+async fn ingress(tenant: &TenantContainer) -> Result<PathBuf> {
+    let mounts = tenant.inspect().await?.mounts.unwrap_or_default();
+    let is_it = |mount: &MountPoint| mount.destination.as_deref() == Some("/run/cial/ingress");
+    let source = mounts.into_iter().find(is_it).and_then(|mount| mount.source);
+    Ok(Path::new(&source.context("no folder for the router's socket")?).join("edge.sock"))
+}
+
+/// Milliseconds from the end of the start call until health answers over the router's socket. Health answers when
+/// all five services are ready.
+async fn time_to_readiness(
+    sandbox: &Sandbox,
+    tenant: &TenantContainer,
+    socket: &Path,
+) -> Result<f64> {
+    sandbox.docker.kill_container(&tenant.id, None::<KillContainerOptions>).await?;
+    tenant
+        .wait_for("its end", async || tenant.inspect().await.ok()?.state?.running.filter(|r| !r))
+        .await?;
+    tenant.start().await?;
+    let since = now();
+    let ready = async {
+        // The socket of the previous start refuses until PID 1 has replaced it.
+        while !is_healthy(socket).await {
+            tokio::time::sleep(INTERVAL).await;
+        }
+    };
+    tokio::time::timeout(READY_TIMEOUT, ready).await.context("not ready")?;
+    Ok(since.elapsed().as_secs_f64() * 1e3)
+}
+
+async fn is_healthy(socket: &Path) -> bool {
+    let response = Endpoint::HostSocket(socket).get("/.cial/api/healthz", &[]).await;
+    response.is_ok_and(|response| response.status == 200)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_kilobytes_are_1024_bytes() {
+        let table =
+            "00400000-7fff ---p [rollup]\nRss:  2000 kB\nPss:      1000 kB\nPss_Anon:  10 kB\n";
+        assert_eq!(proportional(table), Some(1.024));
+        assert_eq!(proportional("Rss: 1 kB\n"), None);
+    }
+}

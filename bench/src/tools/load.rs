@@ -1,0 +1,118 @@
+//! Who asks: a closed loop (each connection asks again when it is answered) or an open one (requests are due at
+//! fixed moments, whatever becomes of those before).
+
+use std::cell::{Cell, RefCell};
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use futures_util::future::try_join_all;
+use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+
+use super::responses::Connection;
+use super::schedule::{self, Schedule};
+use crate::figure::quantile;
+use crate::now;
+
+/// Every peer is asked for the same host.
+pub(crate) const HOST: &str = "bench.localhost";
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// On loopback.
+    #[arg(long, conflicts_with = "socket")]
+    port: Option<u16>,
+    /// Instead: the backend itself.
+    #[arg(long, required_unless_present = "port")]
+    socket: Option<PathBuf>,
+    #[arg(long)]
+    path: String,
+    #[arg(long, default_value_t = 64)]
+    connections: u32,
+    /// Ends after so long, …
+    #[arg(long, required_unless_present = "requests")]
+    milliseconds: Option<u64>,
+    /// … or after so many.
+    #[arg(long)]
+    requests: Option<u64>,
+    /// Open loop: so many requests a second, in all.
+    #[arg(long)]
+    rate: Option<u32>,
+}
+
+/// What all connections share.
+struct Work {
+    request: Vec<u8>,
+    left: Cell<u64>,
+    deadline: Option<std::time::Instant>,
+    /// Microseconds from when a request was due (open loop) or sent (closed loop) to the end of its answer.
+    took: RefCell<Vec<f64>>,
+}
+
+/// `{completed, seconds, p50_us, p99_us}`. One answer that is not as it should be is an error of the whole.
+pub(crate) async fn run(args: Args) -> Result<Value> {
+    let start = now();
+    let work = Rc::new(Work {
+        request: format!(
+            "GET {} HTTP/1.1\r\nHost: {HOST}\r\nUser-Agent: bench\r\nAccept: */*\r\n\r\n",
+            args.path
+        )
+        .into_bytes(),
+        left: Cell::new(args.requests.unwrap_or(u64::MAX)),
+        deadline: args.milliseconds.map(|ms| start + Duration::from_millis(ms)),
+        took: RefCell::default(),
+    });
+    let mut dues = args.rate.map(|rate| {
+        schedule::start(args.connections, Duration::from_secs(1) / rate.max(1)).into_iter()
+    });
+    let connections = (0..args.connections).map(|_| {
+        let (work, args, dues) = (work.clone(), &args, dues.as_mut().and_then(Iterator::next));
+        async move {
+            match (args.port, &args.socket) {
+                (Some(port), _) => {
+                    let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
+                    stream.set_nodelay(true)?;
+                    work.by(stream, dues).await
+                }
+                (None, Some(path)) => work.by(UnixStream::connect(path).await?, dues).await,
+                (None, None) => anyhow::bail!("nobody to ask"),
+            }
+        }
+    });
+    try_join_all(connections).await?;
+    let (seconds, took) = (start.elapsed().as_secs_f64(), work.took.borrow());
+    let at = |fraction| quantile(&took, fraction);
+    Ok(
+        json!({ "completed": took.len(), "seconds": seconds, "p50_us": at(0.5), "p99_us": at(0.99) }),
+    )
+}
+
+impl Work {
+    async fn by<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        stream: S,
+        mut dues: Option<Schedule>,
+    ) -> Result<()> {
+        let mut conversation = Connection::new(stream);
+        while self.take() {
+            let since = match &mut dues {
+                Some(dues) => dues.recv().await.context("the schedule has ended")?,
+                None => now(),
+            };
+            conversation.ask(&self.request).await.context("an answer went wrong")?;
+            self.took.borrow_mut().push(since.elapsed().as_secs_f64() * 1e6);
+        }
+        Ok(())
+    }
+
+    /// Whether one more is to be asked.
+    fn take(&self) -> bool {
+        let left = self.left.get();
+        self.left.set(left.saturating_sub(1));
+        left > 0 && self.deadline.is_none_or(|deadline| now() < deadline)
+    }
+}

@@ -1,0 +1,70 @@
+//! A proxy that passes bytes on and is bad on purpose: what a bench says of it tells whether the bench can tell.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Result;
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[arg(long, default_value_t = Ipv4Addr::LOCALHOST)]
+    listen: Ipv4Addr,
+    #[arg(long)]
+    port: u16,
+    #[arg(long)]
+    socket: PathBuf,
+    /// Sleeps so long before each request.
+    #[arg(long, default_value_t = 0)]
+    sleep_us: u64,
+    /// Computes so many rounds of nothing before each request.
+    #[arg(long, default_value_t = 0)]
+    spin: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Delay {
+    sleep: Duration,
+    spin: u64,
+}
+
+pub(crate) fn serve(args: &Args) -> Result<()> {
+    let listener = TcpListener::bind((args.listen, args.port))?;
+    let delay = Delay { sleep: Duration::from_micros(args.sleep_us), spin: args.spin };
+    for client in listener.incoming() {
+        let (client, socket) = (client?, args.socket.clone());
+        // Whoever goes away in the middle is no fault of this one.
+        std::thread::spawn(move || pass(client, &socket, delay));
+    }
+    Ok(())
+}
+
+fn pass(mut client: TcpStream, socket: &Path, delay: Delay) -> Result<()> {
+    client.set_nodelay(true)?;
+    let mut tenant = UnixStream::connect(socket)?;
+    let (mut answers, mut back) = (tenant.try_clone()?, client.try_clone()?);
+    std::thread::spawn(move || std::io::copy(&mut answers, &mut back));
+    // The load's requests are small and wait for their answers: one read is one request.
+    let mut bytes = [0; 4_096];
+    loop {
+        let count = client.read(&mut bytes)?;
+        if count == 0 {
+            return Ok(());
+        }
+        delay.act();
+        tenant.write_all(&bytes[..count])?;
+    }
+}
+
+impl Delay {
+    fn act(self) {
+        if !self.sleep.is_zero() {
+            std::thread::sleep(self.sleep);
+        }
+        for turn in 0..self.spin {
+            std::hint::black_box(turn);
+        }
+    }
+}

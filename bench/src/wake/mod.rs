@@ -1,0 +1,61 @@
+//! Waking: how long it takes beside what the engine takes by itself, what a crowd costs, and whether anything is lost
+//! between falling asleep and arriving.
+
+mod pairs;
+mod race;
+mod thundering_herd;
+
+use anyhow::{Result, ensure};
+use testkit::Installation;
+
+use super::figure::Environment;
+use super::fixture::{Fixture, IdlePolicy};
+use crate::{Measured, print_line};
+
+/// How much of everything.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Size {
+    /// Pairs of wakes, Cial's and the engine's.
+    pub(crate) pairs: usize,
+    /// Crowds before a sleeping tenant.
+    pub(crate) crowds: usize,
+    /// Requests around the idle deadline.
+    pub(crate) races: usize,
+    /// Tenants that run meanwhile.
+    pub(crate) beside: usize,
+}
+
+impl Size {
+    /// What every push can afford, and what must hold on a machine however busy.
+    const CI: Self = Self { pairs: 0, crowds: 2, races: 100, beside: 0 };
+}
+
+/// Measures in an installation that is ready and has no owner yet.
+pub(crate) async fn measure(installation: &Installation, size: Size) -> Result<Measured> {
+    let fixture = Fixture::open(installation).await?;
+    let environment = Environment::look(&fixture.docker).await?.and("running beside", size.beside);
+    fixture.tenants("beside", size.beside, IdlePolicy::NEVER).await?;
+    let mut figures = Vec::new();
+    if size.pairs > 0 {
+        figures.extend(pairs::measure(&fixture, size.pairs).await?);
+    }
+    if size.crowds > 0 {
+        figures.extend(thundering_herd::measure(&fixture, size.crowds).await?);
+    }
+    if size.races > 0 {
+        figures.extend(race::measure(&fixture, size.races).await?);
+    }
+    Ok((environment, figures))
+}
+
+/// Runs the race and the crowds at the size for every push, in an installation that is ready and has no owner yet. A
+/// figure that misses its bar is an error.
+pub(crate) async fn ci(installation: &Installation) -> Result<()> {
+    let (_, figures) = measure(installation, Size::CI).await?;
+    for figure in &figures {
+        print_line(figure);
+    }
+    let missed: Vec<_> = figures.iter().filter(|figure| !figure.holds()).collect();
+    ensure!(missed.is_empty(), "{} figures miss their bar: see above", missed.len());
+    Ok(())
+}

@@ -1,0 +1,123 @@
+//! First byte from a tenant that slept, and the engine doing no more than it must, by turns.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::baseline::{EmptyContainer, EngineBaseline};
+use crate::figure::{Figure, quantile};
+use crate::fixture::{ContainerStatus, Fixture, IdlePolicy, Tenant};
+
+const FROZEN_BAR: f64 = 1.2;
+const SLEEPING_BAR: f64 = 1.15;
+/// The first of each pays for what is cold.
+const WARM_UP: usize = 1;
+
+/// What a tenant falls into, and what the engine does to get it out again.
+#[derive(Clone, Copy)]
+enum IdleState {
+    Frozen,
+    Sleeping,
+}
+
+pub(super) async fn measure(fixture: &Fixture<'_>, times: usize) -> Result<Vec<Figure>> {
+    let tenant = fixture.tenant("pairs", IdlePolicy::NEVER).await?;
+    let baseline = EngineBaseline::new(&fixture.docker, fixture.installation);
+    let seen = baseline.stand(async |empty| {
+        let mut figures = Vec::new();
+        for state in [IdleState::Frozen, IdleState::Sleeping] {
+            fixture.policy(&tenant.slug, state.policy()).await?;
+            let mut pairs = Vec::with_capacity(times);
+            for number in 0..times + WARM_UP {
+                let pair = state.pair(fixture, &tenant, empty, number % 2 == 1).await?;
+                pairs.push(pair);
+            }
+            figures.extend(state.figures(&pairs[WARM_UP..]));
+        }
+        Ok(figures)
+    });
+    let figures = seen.await?;
+    fixture.policy(&tenant.slug, IdlePolicy::NEVER).await?;
+    Ok(figures)
+}
+
+impl IdleState {
+    const fn policy(self) -> IdlePolicy {
+        match self {
+            Self::Frozen => IdlePolicy { freeze_after: 1, sleep_after: 0 },
+            Self::Sleeping => IdlePolicy { freeze_after: 0, sleep_after: 1 },
+        }
+    }
+
+    const fn status(self) -> ContainerStatus {
+        match self {
+            Self::Frozen => ContainerStatus::Paused,
+            Self::Sleeping => ContainerStatus::Exited,
+        }
+    }
+
+    /// Cial's, and the engine's, which of them first changing from pair to pair; both have rested for
+    /// no longer than a moment.
+    async fn pair(
+        self,
+        fixture: &Fixture<'_>,
+        tenant: &Tenant,
+        empty: &EmptyContainer<'_>,
+        engine_first: bool,
+    ) -> Result<(Duration, Duration)> {
+        fixture.all(std::slice::from_ref(tenant), self.status()).await?;
+        self.rest(empty).await?;
+        let before = if engine_first { Some(self.engine(empty).await?) } else { None };
+        let cial = tenant.request().await?.good()?.first_byte;
+        let engine = match before {
+            Some(engine) => engine,
+            None => self.engine(empty).await?,
+        };
+        Ok((cial, engine))
+    }
+
+    async fn rest(self, empty: &EmptyContainer<'_>) -> Result<()> {
+        match self {
+            Self::Frozen => empty.pause().await,
+            Self::Sleeping => empty.kill().await,
+        }
+    }
+
+    async fn engine(self, empty: &EmptyContainer<'_>) -> Result<Duration> {
+        match self {
+            Self::Frozen => empty.unpause().await,
+            Self::Sleeping => empty.start().await,
+        }
+    }
+
+    fn figures(self, pairs: &[(Duration, Duration)]) -> Vec<Figure> {
+        let (names, bar) = match self {
+            Self::Frozen => (
+                ["first byte, frozen", "the engine's unpause", "first byte, frozen / unpause"],
+                FROZEN_BAR,
+            ),
+            Self::Sleeping => (
+                [
+                    "first byte, sleeping",
+                    "the engine's start, empty container",
+                    "first byte, sleeping / start",
+                ],
+                SLEEPING_BAR,
+            ),
+        };
+        let milliseconds = |time: &Duration| time.as_secs_f64() * 1e3;
+        let cial: Vec<_> = pairs.iter().map(|(cial, _)| milliseconds(cial)).collect();
+        let engine: Vec<_> = pairs.iter().map(|(_, engine)| milliseconds(engine)).collect();
+        let ratios: Vec<_> = cial.iter().zip(&engine).map(|(cial, engine)| cial / engine).collect();
+        let figure = |name, values: &[f64], unit| {
+            let at = |fraction| quantile(values, fraction);
+            Figure::new(name, at(0.5), unit).between(at(0.0), at(1.0))
+        };
+        let [first, second, third] = names;
+        vec![
+            figure(first, &cial, "ms"),
+            figure(second, &engine, "ms"),
+            figure(third, &ratios, "").bar(bar),
+        ]
+    }
+}

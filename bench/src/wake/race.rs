@@ -1,0 +1,189 @@
+//! Requests timed around the moment at which their tenant falls asleep: none may be lost.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use futures_util::future::{join, try_join_all};
+
+use crate::engine_events::EngineEvents;
+use crate::figure::Figure;
+use crate::fixture::{ContainerStatus, Fixture, IdlePolicy, Tenant};
+use crate::now;
+use crate::request::TimedResponse;
+
+/// At the same time, half of them freezing and half of them stopping. More of them, and the engine would be late for
+/// every deadline.
+const TENANTS: usize = 8;
+const FREEZES: IdlePolicy = IdlePolicy { freeze_after: 1, sleep_after: 0 };
+const STOPS: IdlePolicy = IdlePolicy { freeze_after: 0, sleep_after: 1 };
+/// Requests are due within so long, half of it before the moment from which they meet a tenant that falls asleep:
+/// asking the tenant and freezing it takes some milliseconds, stopping it some hundred.
+const AROUND_FREEZE: Duration = Duration::from_millis(350);
+const AROUND_STOP: Duration = Duration::from_millis(850);
+/// Of the rounds, those that met a tenant asleep or on its way there. With fewer it was no race.
+const LEAST_MET: f64 = 0.25;
+
+/// What became of one tenant's rounds.
+#[derive(Clone, Copy, Debug, Default)]
+struct RaceResult {
+    rounds: usize,
+    failed: usize,
+    met: usize,
+}
+
+pub(super) async fn measure(fixture: &Fixture<'_>, rounds: usize) -> Result<Vec<Figure>> {
+    let freezing = fixture.tenants("freezing", TENANTS / 2, FREEZES).await?;
+    let stopping = fixture.tenants("stopping", TENANTS / 2, STOPS).await?;
+    let each = rounds.div_ceil(TENANTS);
+    // When that moment is depends on the machine as much as on the policy.
+    let freezing_takes = falls_asleep(fixture, &freezing, ContainerStatus::Paused).await?;
+    let stopping_takes = falls_asleep(fixture, &stopping, ContainerStatus::Exited).await?;
+    // Only now: what fell asleep to tell the moment was met by nobody.
+    let events = EngineEvents::watch(&fixture.docker, &fixture.installation.name);
+    let race = async |tenant: &Tenant, aim, action| {
+        run(tenant, each, aim, || events.count(action, Some(&tenant.container))).await
+    };
+    let (freeze, stop) =
+        (Aim::at(freezing_takes, AROUND_FREEZE), Aim::at(stopping_takes, AROUND_STOP));
+    let frozen = freezing.iter().map(|tenant| race(tenant, freeze, "pause"));
+    let stopped = stopping.iter().map(|tenant| race(tenant, stop, "die"));
+    let (frozen, stopped) = join(try_join_all(frozen), try_join_all(stopped)).await;
+    for tenant in freezing.iter().chain(&stopping) {
+        fixture.policy(&tenant.slug, IdlePolicy::NEVER).await?;
+    }
+    Ok(figures(&frozen?, &stopped?))
+}
+
+fn figures(frozen: &[RaceResult], stopped: &[RaceResult]) -> Vec<Figure> {
+    let sum = |results: &[RaceResult], of: fn(&RaceResult) -> usize| {
+        results.iter().map(of).sum::<usize>() as f64
+    };
+    let both = |of| sum(frozen, of) + sum(stopped, of);
+    let share =
+        |results| sum(results, |results| results.met) / sum(results, |results| results.rounds);
+    vec![
+        Figure::new("requests around the idle deadline", both(|results| results.rounds), ""),
+        Figure::new("of these, failed", both(|results| results.failed), "").bar(0.0),
+        Figure::new("share that met a freeze", share(frozen), "").at_least(LEAST_MET),
+        Figure::new("share that met a stop", share(stopped), "").at_least(LEAST_MET),
+    ]
+}
+
+/// How long after an answer the engine shows the last of them so.
+async fn falls_asleep(
+    fixture: &Fixture<'_>,
+    tenants: &[Tenant],
+    status: ContainerStatus,
+) -> Result<Duration> {
+    // Once before it counts: a router still holds the lease of a time at which tenants were to sleep later.
+    fixture.all(tenants, status).await?;
+    for tenant in tenants {
+        tenant.request().await?.good()?;
+    }
+    let start = now();
+    fixture.all(tenants, status).await?;
+    Ok(start.elapsed())
+}
+
+/// So many requests, each due a while after the answer before it. `fell` counts how often the tenant fell asleep:
+/// once more after a round means that its request met that.
+async fn run(
+    tenant: &Tenant,
+    rounds: usize,
+    mut aim: Aim,
+    fell: impl Fn() -> usize,
+) -> Result<RaceResult> {
+    let mut results = RaceResult { rounds, ..RaceResult::default() };
+    // Awake, and that moment ahead.
+    tenant.request().await?.good()?;
+    for round in 0..rounds {
+        let before = fell();
+        tokio::time::sleep(aim.due(round)).await;
+        if let Err(error) = tenant.request().await.and_then(TimedResponse::good) {
+            eprintln!("round {round} of {}: {error:#}", tenant.slug);
+            results.failed += 1;
+        }
+        let met = fell() > before;
+        results.met += usize::from(met);
+        aim.learn(met);
+    }
+    Ok(results)
+}
+
+/// When after an answer the next request is due: somewhere around a moment that is only known from what requests meet.
+#[derive(Clone, Copy)]
+struct Aim {
+    moment: Duration,
+    length: Duration,
+}
+
+impl Aim {
+    const fn at(moment: Duration, length: Duration) -> Self {
+        Self { moment, length }
+    }
+
+    /// Spread evenly, in an order in which few rounds already reach everywhere.
+    fn due(self, round: usize) -> Duration {
+        const GOLDEN: f64 = 0.618_033_988_749_894_9;
+        let from = self.moment.saturating_sub(self.length / 2);
+        from + self.length.mul_f64((round as f64 * GOLDEN).fract())
+    }
+
+    /// The moment was earlier than a request that met it, and later than one that did not. Twice the way back: then
+    /// two of three requests come after it, and some of them long enough to find the tenant asleep.
+    fn learn(&mut self, met: bool) {
+        let step = self.length / 16;
+        self.moment = match met {
+            true => self.moment.saturating_sub(step),
+            false => self.moment + 2 * step,
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_rounds_already_reach_before_at_and_after() {
+        let moment = Duration::from_millis(1_200);
+        let aim = Aim::at(moment, AROUND_FREEZE);
+        let dues: Vec<_> = (0..13).map(|round| aim.due(round)).collect();
+        let (from, half) = (moment - AROUND_FREEZE / 2, AROUND_FREEZE / 2);
+        assert!(dues.iter().all(|due| (from..moment + half).contains(due)));
+        for fifth in 0..5 {
+            let at = |part: u32| from + AROUND_FREEZE * part / 5;
+            assert!(dues.iter().any(|due| (at(fifth)..at(fifth + 1)).contains(due)), "{fifth}");
+        }
+    }
+
+    /// A busy machine tells the moment wrong: here so much that at first every request, or none, comes after it.
+    #[test]
+    fn a_moment_that_was_told_wrong_is_found_within_the_rounds_of_ci() {
+        let truth = Duration::from_millis(1_500);
+        let half = AROUND_STOP / 2;
+        for results in [truth - half, truth, truth + half] {
+            let mut aim = Aim::at(results, AROUND_STOP);
+            let (mut met, mut missed) = (0, 0);
+            for round in 0..13 {
+                let is_met = aim.due(round) >= truth;
+                *(if is_met { &mut met } else { &mut missed }) += 1;
+                aim.learn(is_met);
+            }
+            assert!(met >= 4 && missed >= 1, "{results:?}: {met} met, {missed} missed");
+        }
+    }
+
+    #[test]
+    fn a_race_that_met_nothing_is_none() {
+        let holds = |met| {
+            let results = [RaceResult { rounds: 13, failed: 0, met }; 4];
+            figures(&results, &results).iter().all(Figure::holds)
+        };
+        assert!(holds(4));
+        assert!(!holds(3));
+        assert!(!holds(0));
+        let lost = [RaceResult { rounds: 13, failed: 1, met: 13 }];
+        assert!(!figures(&lost, &lost).iter().all(Figure::holds));
+    }
+}

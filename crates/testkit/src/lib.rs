@@ -1,0 +1,15 @@
+//! Shared by tests and benches, and by nothing that ships.
+
+pub mod clock;
+#[cfg(feature = "engine")]
+pub mod engine;
+mod eventually;
+pub mod http;
+pub mod installation;
+pub mod peer;
+mod temp_dir;
+
+pub use eventually::{eventually, wait_for};
+pub use http::{Client, Response};
+pub use installation::Installation;
+pub use temp_dir::TempDir;
