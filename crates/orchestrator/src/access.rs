@@ -1,5 +1,5 @@
-//! Who may call what. Everything needs the control plane's token unless the table says otherwise; what is not in
-//! the table needs it too, so that a stranger does not learn what exists.
+//! Authorisation of callers. Every route needs the control plane's token unless the access table says otherwise. So does every
+//! path outside the table: a stranger must not learn which paths exist.
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{Method, StatusCode, header};
@@ -8,56 +8,61 @@ use axum::response::{IntoResponse as _, Response};
 use service::failure::Failure;
 use service::{Secret, keys};
 
+/// Who may call a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Anyone who reaches the listener: health and figures.
+    /// Everybody who reaches the listener: health and metrics.
     Open,
-    /// app-api, by `CIAL_ORCHESTRATOR_TOKEN`.
+    /// app-api, with `CIAL_ORCHESTRATOR_TOKEN`.
     Control,
-    /// A router, by `CIAL_LEASES_TOKEN`. Neither token opens what the other does.
+    /// A router, with `CIAL_LEASES_TOKEN`. Neither token is accepted in place of the other.
     Leases,
 }
 
-/// What callers show.
+/// The bearer tokens of the callers.
 #[derive(Clone, Debug)]
 pub struct Tokens {
     pub control: Secret,
     pub leases: Secret,
 }
 
-/// The access of each route, and the tokens.
+/// The access of each route, by method and path, and the tokens.
 #[derive(Clone)]
-pub struct Guard {
-    table: Vec<(Method, &'static str, Access)>,
+pub struct AccessTable {
+    routes: Vec<(Method, &'static str, Access)>,
     tokens: Tokens,
 }
 
-impl Guard {
-    pub fn new(table: Vec<(Method, &'static str, Access)>, tokens: Tokens) -> Self {
-        Self { table, tokens }
+impl AccessTable {
+    pub fn new(routes: Vec<(Method, &'static str, Access)>, tokens: Tokens) -> Self {
+        Self { routes, tokens }
     }
 
     fn access(&self, method: &Method, path: Option<&str>) -> Access {
-        let row = self.table.iter().find(|(m, p, _)| m == method && Some(*p) == path);
-        row.map_or(Access::Control, |(_, _, access)| *access)
+        let route = self.routes.iter().find(|(m, p, _)| m == method && Some(*p) == path);
+        route.map_or(Access::Control, |(_, _, access)| *access)
     }
 
-    fn lets_in(&self, access: Access, shown: Option<&str>) -> bool {
-        let wanted = match access {
+    fn is_authorized(&self, access: Access, authorization: Option<&str>) -> bool {
+        let expected = match access {
             Access::Open => return true,
             Access::Control => &self.tokens.control,
             Access::Leases => &self.tokens.leases,
         };
-        let shown = shown.and_then(|value| value.strip_prefix("Bearer "));
-        shown.is_some_and(|token| keys::same(token, wanted.reveal()))
+        let token = authorization.and_then(|value| value.strip_prefix("Bearer "));
+        token.is_some_and(|token| keys::same(token, expected.reveal()))
     }
 }
 
-/// Middleware around every route and every fallback.
-pub async fn guard(State(guard): State<Guard>, request: Request, next: Next) -> Response {
+/// Middleware around every route and every fallback: responds 401 to an unauthorised caller.
+pub async fn check_access(
+    State(table): State<AccessTable>,
+    request: Request,
+    next: Next,
+) -> Response {
     let path = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
-    let shown = request.headers().get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
-    if guard.lets_in(guard.access(request.method(), path), shown) {
+    let authorization = request.headers().get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
+    if table.is_authorized(table.access(request.method(), path), authorization) {
         next.run(request).await
     } else {
         unauthorized().into_response()

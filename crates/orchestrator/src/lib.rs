@@ -7,12 +7,12 @@ pub mod driver;
 pub mod images;
 pub mod keeper;
 mod metrics;
-pub mod note;
 mod plain;
 mod privilege;
 pub mod ready;
 pub mod rooms;
 pub mod settings;
+pub mod state_dir;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -27,9 +27,9 @@ use crate::access::Tokens;
 use crate::driver::docker::{self, Docker, House, Mounts};
 use crate::images::Images;
 use crate::keeper::{Keeper, Rules};
-use crate::note::Notes;
 use crate::rooms::Rooms;
 use crate::settings::{Egress, EnginePaths, Publish, Settings};
+use crate::state_dir::StateDir;
 
 /// Serves until it is asked to stop.
 pub fn serve(env: &Env) -> Result<(), Failed> {
@@ -115,7 +115,7 @@ fn keeper(settings: Settings) -> anyhow::Result<Arc<Keeper>> {
         ..Rules::default()
     };
     // Later than any revision of an earlier run, unless the clock was set back by more than that run took.
-    Ok(Keeper::new(Arc::new(driver), Notes::new(settings.state), unix_millis(), rules))
+    Ok(Keeper::new(Arc::new(driver), StateDir::new(settings.state), unix_millis(), rules))
 }
 
 fn unix_millis() -> u64 {

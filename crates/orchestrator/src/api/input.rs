@@ -1,4 +1,4 @@
-//! What callers send, read strictly: unknown fields are refused, and each fault names its field and the rule.
+//! Parses requests strictly: unknown fields are refused, and each error names its field and the rule.
 
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
@@ -14,18 +14,18 @@ use service::failure::Failure;
 use crate::driver::LogsWanted;
 use crate::images::Images;
 
-/// Boxed: what is read well must not pay for the size of what is not.
-pub(super) type Read<T> = Result<T, Box<Failure>>;
+/// The error is boxed: a parsed request must not pay for the size of an error.
+pub(super) type Parsed<T> = Result<T, Box<Failure>>;
 
-/// The least that the engine takes.
-const LEAST_MEMORY: u64 = 6 << 20;
-const LEAST_PIDS: u32 = 16;
-const LEAST_CPU: u32 = 10;
+/// The smallest limits that the container engine accepts.
+const MIN_MEMORY_BYTES: u64 = 6 << 20;
+const MIN_PIDS: u32 = 16;
+const MIN_CPU_MILLIS: u32 = 10;
 
-/// The tenant that the path names. What is no id, and bytes that are no text, name none.
-pub(super) struct Id(pub(super) TenantId);
+/// The tenant in the path. A path without a valid UUID gets the same 404 as an unknown tenant.
+pub(super) struct TenantPath(pub(super) TenantId);
 
-impl<S: Send + Sync> FromRequestParts<S> for Id {
+impl<S: Send + Sync> FromRequestParts<S> for TenantPath {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
@@ -36,19 +36,19 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
     }
 }
 
-/// A body of JSON, of `most` bytes as its route allows.
-pub(super) fn json<T: DeserializeOwned>(
+/// Parses a JSON body of at most `max_bytes`, the limit of its route.
+pub(super) fn parse_json<T: DeserializeOwned>(
     body: Result<Bytes, BytesRejection>,
-    most: usize,
-) -> Read<T> {
+    max_bytes: usize,
+) -> Parsed<T> {
     let body = body.map_err(|rejection| {
         Box::new(match rejection.status() {
             StatusCode::PAYLOAD_TOO_LARGE => Failure::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "body_too_large",
-                format!("A body may have {} KiB at most.", most >> 10),
+                format!("A body may have {} KiB at most.", max_bytes >> 10),
             ),
-            status => Failure::new(status, "invalid_body", "The body broke off."),
+            status => Failure::new(status, "invalid_body", "The body ended early."),
         })
     })?;
     service::object::from_slice(&body).map_err(|error| {
@@ -56,32 +56,36 @@ pub(super) fn json<T: DeserializeOwned>(
     })
 }
 
-pub(super) fn apply(
+pub(super) fn parse_apply(
     id: TenantId,
     body: Result<Bytes, BytesRejection>,
     images: &Images,
-) -> Read<ApplyRequest> {
-    let apply: ApplyRequest = json(body, super::BODY_LIMIT)?;
-    let faults = faults(id, &apply, images);
-    if faults.is_empty() {
+) -> Parsed<ApplyRequest> {
+    let apply: ApplyRequest = parse_json(body, super::MAX_BODY_BYTES)?;
+    let errors = validate(id, &apply, images);
+    if errors.is_empty() {
         return Ok(apply);
     }
     let failure =
-        Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_spec", "The spec has faults.");
-    let tell = |f: Failure, fault: Fault| f.field(&fault.field, fault.code, fault.rule);
-    Err(faults.into_iter().fold(failure, tell).into())
+        Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_spec", "The spec is not valid.");
+    let add_field = |f: Failure, e: FieldError| f.field(&e.field, e.code, e.rule);
+    Err(errors.into_iter().fold(failure, add_field).into())
 }
 
-struct Fault {
+struct FieldError {
     field: String,
     code: &'static str,
     rule: &'static str,
 }
 
-fn faults(id: TenantId, ApplyRequest { spec, .. }: &ApplyRequest, images: &Images) -> Vec<Fault> {
-    let mut faults = Vec::new();
+fn validate(
+    id: TenantId,
+    ApplyRequest { spec, .. }: &ApplyRequest,
+    images: &Images,
+) -> Vec<FieldError> {
+    let mut errors = Vec::new();
     if spec.image.as_deref().is_some_and(|tag| !images.allow(tag)) {
-        faults.push(Fault {
+        errors.push(FieldError {
             field: "spec.image".to_owned(),
             code: "image_refused",
             rule: "must be the image of CIAL_TENANT_IMAGE or one of CIAL_TENANT_IMAGES",
@@ -89,39 +93,39 @@ fn faults(id: TenantId, ApplyRequest { spec, .. }: &ApplyRequest, images: &Image
     }
     let mut check = |holds: bool, field: &str, rule: &'static str| {
         if !holds {
-            faults.push(Fault { field: field.to_owned(), code: "invalid", rule });
+            errors.push(FieldError { field: field.to_owned(), code: "invalid", rule });
         }
     };
     check(spec.id == id, "spec.id", "must be the id in the path");
     check(spec.generation >= 0, "spec.generation", "must not be negative");
     let limits = spec.limits;
-    check(limits.cpu_millis >= LEAST_CPU, "spec.limits.cpu_millis", "must be at least 10");
+    check(limits.cpu_millis >= MIN_CPU_MILLIS, "spec.limits.cpu_millis", "must be at least 10");
     check(
-        (LEAST_MEMORY..=1 << 50).contains(&limits.memory_bytes),
+        (MIN_MEMORY_BYTES..=1 << 50).contains(&limits.memory_bytes),
         "spec.limits.memory_bytes",
         "must be at least 6 MiB, and no more than a machine can have",
     );
-    check(limits.pids >= LEAST_PIDS, "spec.limits.pids", "must be at least 16");
+    check(limits.pids >= MIN_PIDS, "spec.limits.pids", "must be at least 16");
     for (name, value) in &spec.env {
         let field = format!("spec.env.{name}");
-        check(is_variable(name), &field, "must be a name of letters, digits and _");
-        check(!is_ours(name), &field, "is a name that the platform uses itself");
+        check(is_variable_name(name), &field, "must be a name of letters, digits and _");
+        check(!is_reserved(name), &field, "is a name that the platform uses itself");
         check(!value.contains('\0'), &field, "must not contain NUL");
     }
-    faults
+    errors
 }
 
-fn is_variable(name: &str) -> bool {
+fn is_variable_name(name: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
     !name.is_empty() && name.chars().all(plain) && !name.starts_with(|c: char| c.is_ascii_digit())
 }
 
-fn is_ours(name: &str) -> bool {
+fn is_reserved(name: &str) -> bool {
     name == protocol::inside::TENANT_ID
         || ["CIAL_", "LISTEN_", "LD_"].iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// `?tail=&since=&follow=`, each of which may be left out.
+/// `?tail=&since=&follow=`, all optional.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct LogsQuery {
@@ -130,32 +134,33 @@ pub(super) struct LogsQuery {
     follow: String,
 }
 
-pub(super) fn logs(query: &LogsQuery) -> Read<LogsWanted> {
-    let fault = |field: &str, rule: &str| {
+pub(super) fn parse_logs_query(query: &LogsQuery) -> Parsed<LogsWanted> {
+    let error = |field: &str, rule: &str| {
         let detail = format!("{field} {rule}.");
         let failure = Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_query", detail);
         Box::new(failure.field(field, "invalid", rule))
     };
     let tail = match query.tail.as_str() {
         "" | "all" => None,
-        text => Some(text.parse().map_err(|_| fault("tail", "must be a number of lines, or all"))?),
+        text => Some(text.parse().map_err(|_| error("tail", "must be a number of lines, or all"))?),
     };
     let since = match query.since.as_str() {
         "" => None,
         text => Some(
-            moment(text)
-                .ok_or_else(|| fault("since", "must be an RFC 3339 time or seconds since 1970"))?,
+            parse_seconds(text)
+                .ok_or_else(|| error("since", "must be an RFC 3339 time or seconds since 1970"))?,
         ),
     };
     let follow = match query.follow.as_str() {
         "" | "0" | "false" => false,
         "1" | "true" => true,
-        _ => return Err(fault("follow", "must be 0 or 1")),
+        _ => return Err(error("follow", "must be 0 or 1")),
     };
     Ok(LogsWanted { tail, since, follow })
 }
 
-fn moment(text: &str) -> Option<i64> {
+/// Parses seconds since 1970, or an RFC 3339 time.
+fn parse_seconds(text: &str) -> Option<i64> {
     let at = || text.parse::<Timestamp>().ok().map(|at| at.timestamp());
     text.parse().ok().or_else(at).filter(|seconds| *seconds >= 0)
 }
@@ -167,14 +172,14 @@ mod tests {
     const ID: &str = "0192f0c1-2345-7abc-8def-0123456789ab";
 
     fn read(body: &str) -> Result<ApplyRequest, String> {
-        let told = |f: Box<Failure>| {
+        let describe = |f: Box<Failure>| {
             let fields: Vec<_> =
                 f.problem.errors.iter().map(|e| format!("{} {}", e.field, e.message)).collect();
             if fields.is_empty() { f.to_string() } else { fields.join("; ") }
         };
         let images = Images::new("cial-tenant:dev", "a/b:c".parse().unwrap());
-        apply(ID.parse().unwrap(), Ok(Bytes::copy_from_slice(body.as_bytes())), &images)
-            .map_err(told)
+        parse_apply(ID.parse().unwrap(), Ok(Bytes::copy_from_slice(body.as_bytes())), &images)
+            .map_err(describe)
     }
 
     fn spec(more: &str) -> String {
@@ -182,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_good_spec_is_taken() {
+    fn a_valid_spec_is_accepted() {
         assert!(read(&spec("")).is_ok());
         assert!(
             read(&spec(r#","env":{"A_1":"x y"},"image":"a/b:c","limits":{"pids":64}"#)).is_ok()
@@ -190,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn each_fault_names_its_field_and_the_rule() {
+    fn each_error_names_its_field_and_the_rule() {
         let table = [
             spec(r#","generation":-1"#).replacen(r#""generation":1,"#, "", 1),
             spec(r#","image":"postgres:16""#),
@@ -201,8 +206,8 @@ mod tests {
             spec("").replacen("89ab", "89ac", 1),
             "{".to_owned(),
         ];
-        let told: Vec<_> = table.iter().map(|body| read(body).unwrap_err()).collect();
-        insta::assert_snapshot!(told.join("\n"), @r"
+        let errors: Vec<_> = table.iter().map(|body| read(body).unwrap_err()).collect();
+        insta::assert_snapshot!(errors.join("\n"), @r"
         spec.generation must not be negative
         spec.image must be the image of CIAL_TENANT_IMAGE or one of CIAL_TENANT_IMAGES
         spec.limits.cpu_millis must be at least 10; spec.limits.memory_bytes must be at least 6 MiB, and no more than a machine can have; spec.limits.pids must be at least 16
@@ -215,23 +220,23 @@ mod tests {
     }
 
     #[test]
-    fn logs_are_asked_for_by_lines_time_and_following() {
-        let ask = |tail: &str, since: &str, follow: &str| {
+    fn a_logs_query_takes_a_number_of_lines_a_time_and_following() {
+        let parse = |tail: &str, since: &str, follow: &str| {
             let query = LogsQuery {
                 tail: tail.to_owned(),
                 since: since.to_owned(),
                 follow: follow.to_owned(),
             };
-            logs(&query).map_err(|f| f.to_string())
+            parse_logs_query(&query).map_err(|f| f.to_string())
         };
         let wanted = LogsWanted { tail: Some(100), since: Some(1_700_000_000), follow: true };
-        assert_eq!(ask("100", "1700000000", "1"), Ok(wanted));
-        assert_eq!(ask("100", "2023-11-14T22:13:20Z", "true"), Ok(wanted));
-        assert_eq!(ask("all", "", "0"), Ok(LogsWanted::default()));
+        assert_eq!(parse("100", "1700000000", "1"), Ok(wanted));
+        assert_eq!(parse("100", "2023-11-14T22:13:20Z", "true"), Ok(wanted));
+        assert_eq!(parse("all", "", "0"), Ok(LogsWanted::default()));
         for (tail, since, follow) in
             [("-1", "", ""), ("", "yesterday", ""), ("", "", "yes"), ("", "-5", "")]
         {
-            assert!(ask(tail, since, follow).is_err());
+            assert!(parse(tail, since, follow).is_err());
         }
     }
 }

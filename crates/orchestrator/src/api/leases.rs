@@ -1,4 +1,4 @@
-//! What a router asks: the right to send a tenant requests.
+//! The lease protocol over HTTP, for routers.
 
 use axum::Json;
 use axum::body::{Body, Bytes};
@@ -14,85 +14,88 @@ use protocol::leases::{
 use service::failure::Failure;
 
 use super::App;
-use super::input::{self, Id, Read};
-use crate::keeper::NoLease;
+use super::input::{self, Parsed, TenantPath};
+use crate::keeper::LeaseError;
 
-/// 1,000 leases a call, each with every field at its longest.
-pub(super) const BODY_LIMIT: usize = 256 << 10;
+/// Holds [`MAX_LEASES_PER_CALL`] leases with every field at its longest.
+pub(super) const MAX_BODY_BYTES: usize = 256 << 10;
 
-const MOST_LEASES: usize = 1_000;
-const LONGEST_WAIT_MS: u32 = 60_000;
+const MAX_LEASES_PER_CALL: usize = 1_000;
+const MAX_WAIT_MS: u32 = 60_000;
 
-pub(super) async fn ask(
+pub(super) async fn request_lease(
     State(keeper): App,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<LeaseGrant>, Failure> {
-    let ask = read_ask(body).map_err(|f| *f)?;
-    Ok(Json(keeper.lease(ask).await.map_err(refused)?))
+    let request = parse_lease_request(body).map_err(|f| *f)?;
+    Ok(Json(keeper.lease(request).await.map_err(lease_failure)?))
 }
 
-pub(super) async fn renew(
+pub(super) async fn renew_leases(
     State(keeper): App,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<RenewResponse>, Failure> {
-    let renew: RenewRequest = input::json(body, BODY_LIMIT).map_err(|f| *f)?;
-    bounded(&renew.leases).map_err(|f| *f)?;
-    Ok(Json(keeper.renew(&renew).map_err(refused)?))
+    let renew: RenewRequest = input::parse_json(body, MAX_BODY_BYTES).map_err(|f| *f)?;
+    check_count(&renew.leases).map_err(|f| *f)?;
+    Ok(Json(keeper.renew(&renew).map_err(lease_failure)?))
 }
 
-pub(super) async fn release(
+pub(super) async fn release_leases(
     State(keeper): App,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<StatusCode, Failure> {
-    let release: ReleaseRequest = input::json(body, BODY_LIMIT).map_err(|f| *f)?;
-    bounded(&release.leases).map_err(|f| *f)?;
+    let release: ReleaseRequest = input::parse_json(body, MAX_BODY_BYTES).map_err(|f| *f)?;
+    check_count(&release.leases).map_err(|f| *f)?;
     keeper.release(&release);
     Ok(StatusCode::NO_CONTENT)
 }
 
-pub(super) async fn progress(State(keeper): App, Id(id): Id) -> Result<Response, Failure> {
-    let steps = keeper.progress(id).map_err(super::refused)?;
-    let lines = steps.map(|step| line(&step));
-    let mut answer = Body::from_stream(lines).into_response();
-    let kind = HeaderValue::from_static("application/x-ndjson");
-    answer.headers_mut().insert(header::CONTENT_TYPE, kind);
-    Ok(answer)
+pub(super) async fn stream_progress(
+    State(keeper): App,
+    TenantPath(id): TenantPath,
+) -> Result<Response, Failure> {
+    let steps = keeper.progress(id).map_err(super::driver_failure)?;
+    let lines = steps.map(|step| to_line(&step));
+    let mut response = Body::from_stream(lines).into_response();
+    let content_type = HeaderValue::from_static("application/x-ndjson");
+    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    Ok(response)
 }
 
-fn line(step: &WakeProgress) -> Result<Bytes, serde_json::Error> {
+fn to_line(step: &WakeProgress) -> Result<Bytes, serde_json::Error> {
     let mut text = serde_json::to_vec(step)?;
     text.push(b'\n');
     Ok(text.into())
 }
 
-fn read_ask(body: Result<Bytes, BytesRejection>) -> Read<LeaseRequest> {
-    let ask: LeaseRequest = input::json(body, super::BODY_LIMIT)?;
-    if ask.wait_ms > LONGEST_WAIT_MS {
-        return Err(fault("wait_ms", "must be at most 60000; ask again for longer"));
+fn parse_lease_request(body: Result<Bytes, BytesRejection>) -> Parsed<LeaseRequest> {
+    let request: LeaseRequest = input::parse_json(body, super::MAX_BODY_BYTES)?;
+    if request.wait_ms > MAX_WAIT_MS {
+        return Err(field_error("wait_ms", "must be at most 60000; ask again for longer"));
     }
-    Ok(ask)
+    Ok(request)
 }
 
-fn bounded(leases: &[LeaseUsage]) -> Read<()> {
-    if leases.len() > MOST_LEASES {
-        return Err(fault("leases", "must be at most 1000; send the rest in another call"));
+fn check_count(leases: &[LeaseUsage]) -> Parsed<()> {
+    if leases.len() > MAX_LEASES_PER_CALL {
+        return Err(field_error("leases", "must be at most 1000; send the rest in another call"));
     }
     Ok(())
 }
 
-fn fault(field: &str, rule: &str) -> Box<Failure> {
+fn field_error(field: &str, rule: &str) -> Box<Failure> {
     let detail = format!("{field} {rule}.");
     let failure = Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_lease", detail);
     Box::new(failure.field(field, "invalid", rule))
 }
 
-pub(super) fn refused(none: NoLease) -> Failure {
-    let status = StatusCode::from_u16(none.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut failure = Failure::new(status, none.code, none.detail);
-    if let Some(ahead) = none.ahead {
-        failure = failure.field(queue_position::FIELD, queue_position::CODE, ahead.to_string());
+pub(super) fn lease_failure(error: LeaseError) -> Failure {
+    let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut failure = Failure::new(status, error.code, error.detail);
+    if let Some(position) = error.queue_position {
+        failure = failure.field(queue_position::FIELD, queue_position::CODE, position.to_string());
     }
-    match none.retry_after {
+    match error.retry_after {
         Some(wait) => failure.retry_after(wait),
         None => failure,
     }
@@ -105,30 +108,30 @@ mod tests {
 
     const TENANT: &str = "0192f0c1-2345-7abc-8def-0123456789ab";
 
-    fn told(body: &serde_json::Value) -> String {
+    fn parse(body: &serde_json::Value) -> String {
         let body = Bytes::from(body.to_string());
-        read_ask(Ok(body)).map_or_else(|f| f.to_string(), |_| "taken".to_owned())
+        parse_lease_request(Ok(body)).map_or_else(|f| f.to_string(), |_| "accepted".to_owned())
     }
 
     #[test]
-    fn an_ask_is_read_strictly() {
+    fn a_lease_request_is_parsed_strictly() {
         let good = serde_json::json!({
             "tenant": TENANT, "holder": Uuid::nil(), "number": 1, "intent": "visit", "wait_ms": 60_000,
         });
         let with = |key: &str, value: serde_json::Value| {
-            let mut ask = good.clone();
-            ask[key] = value;
-            told(&ask)
+            let mut request = good.clone();
+            request[key] = value;
+            parse(&request)
         };
         let table = [
-            told(&good),
+            parse(&good),
             with("wait_ms", 60_001.into()),
             with("intent", "maybe".into()),
             with("tenant", "acme".into()),
             with("priority", 1.into()),
         ];
         insta::assert_snapshot!(table.join("\n"), @r"
-        taken
+        accepted
         invalid_lease: wait_ms must be at most 60000; ask again for longer.
         invalid_body: unknown variant `maybe`, expected `visit` or `background` at line 1 column 124
         invalid_body: UUID parsing failed: invalid character: found `m` at 2 at line 1 column 16
@@ -137,22 +140,22 @@ mod tests {
     }
 
     #[test]
-    fn a_place_in_the_queue_is_told_in_a_field_of_its_own() {
-        let none = |ahead| NoLease {
+    fn a_queue_position_has_a_field_of_its_own() {
+        let error = |queue_position| LeaseError {
             status: 503,
             code: "waking",
             detail: "It is being woken.".to_owned(),
             retry_after: None,
-            ahead,
+            queue_position,
         };
-        for ahead in [None, Some(0), Some(7)] {
-            let told = queue_position::told(&refused(none(ahead)).problem);
-            assert_eq!(told, ahead.map(|ahead| u32::try_from(ahead).unwrap()));
+        for position in [None, Some(0), Some(7)] {
+            let read = queue_position::told(&lease_failure(error(position)).problem);
+            assert_eq!(read, position.map(|position| u32::try_from(position).unwrap()));
         }
     }
 
     #[test]
-    fn the_longest_batch_that_is_allowed_fits_into_a_body() {
+    fn the_largest_allowed_batch_fits_into_a_body() {
         let used = LeaseUsage {
             tenant: TENANT.parse().unwrap(),
             number: u64::MAX,
@@ -162,10 +165,10 @@ mod tests {
             first_byte_ms: Some(u32::MAX),
         };
         let mut renew =
-            RenewRequest { holder: Uuid::nil(), leases: vec![used.clone(); MOST_LEASES] };
-        assert!(serde_json::to_vec(&renew).unwrap().len() <= BODY_LIMIT);
-        assert!(bounded(&renew.leases).is_ok());
+            RenewRequest { holder: Uuid::nil(), leases: vec![used.clone(); MAX_LEASES_PER_CALL] };
+        assert!(serde_json::to_vec(&renew).unwrap().len() <= MAX_BODY_BYTES);
+        assert!(check_count(&renew.leases).is_ok());
         renew.leases.push(used);
-        assert!(bounded(&renew.leases).is_err());
+        assert!(check_count(&renew.leases).is_err());
     }
 }

@@ -1,4 +1,5 @@
-//! The HTTP API of [`protocol::orchestrator`], [`protocol::leases`] and [`protocol::sleep`]: one table, from which the server is built and which tests walk.
+//! The HTTP API of [`protocol::orchestrator`], [`protocol::leases`] and
+//! [`protocol::sleep`]. One table of routes builds the server; tests walk the same table.
 
 mod input;
 mod leases;
@@ -16,7 +17,7 @@ use protocol::orchestrator::Capacity;
 use service::failure::Failure;
 use service::request_id;
 
-use crate::access::{Access, Guard, Tokens, guard};
+use crate::access::{Access, AccessTable, Tokens, check_access};
 use crate::driver::Refusal;
 use crate::images::Images;
 use crate::keeper::Keeper;
@@ -48,36 +49,46 @@ pub struct Route {
     handler: MethodRouter<Parts>,
 }
 
-/// Bodies are small, but for batches of leases. What is larger is refused before it is read whole.
-const BODY_LIMIT: usize = 64 << 10;
+/// The limit of all bodies but batches of leases. A larger body is refused before it is read as a whole.
+const MAX_BODY_BYTES: usize = 64 << 10;
 
 pub fn routes() -> Vec<Route> {
     use Access::{Control, Leases, Open};
-    let row = |method, path, access, handler| Route { method, path, access, handler };
+    let route = |method, path, access, handler| Route { method, path, access, handler };
     vec![
-        row(Method::GET, "/healthz", Open, get(show_health)),
-        row(Method::GET, "/readyz", Open, get(show_readiness)),
-        row(Method::GET, "/metrics", Open, get(show_metrics)),
-        row(Method::GET, "/v1/capacity", Control, get(show_capacity)),
-        row(Method::GET, "/v1/tenants", Control, get(tenants::list)),
-        row(Method::GET, "/v1/tenants/watch", Control, get(tenants::watch)),
-        row(Method::PUT, "/v1/tenants/{id}", Control, put(tenants::apply)),
-        row(Method::DELETE, "/v1/tenants/{id}", Control, delete(tenants::remove)),
-        row(Method::POST, "/v1/tenants/{id}/stop", Control, post(tenants::stop)),
-        row(Method::POST, "/v1/tenants/{id}/wake", Control, post(sleep::wake)),
-        row(Method::GET, "/v1/tenants/{id}/sleep", Control, get(sleep::show)),
-        row(Method::GET, "/v1/sleep", Control, get(sleep::list)),
-        row(Method::GET, "/v1/tenants/{id}/logs", Control, get(tenants::logs)),
-        row(Method::GET, "/v1/tenants/{id}/stats", Control, get(tenants::stats)),
-        row(Method::POST, "/v1/leases", Leases, post(leases::ask)),
-        row(Method::POST, "/v1/leases/renew", Leases, large(post(leases::renew))),
-        row(Method::POST, "/v1/leases/release", Leases, large(post(leases::release))),
-        row(Method::GET, "/v1/leases/{id}/progress", Leases, get(leases::progress)),
+        route(Method::GET, "/healthz", Open, get(show_health)),
+        route(Method::GET, "/readyz", Open, get(show_readiness)),
+        route(Method::GET, "/metrics", Open, get(show_metrics)),
+        route(Method::GET, "/v1/capacity", Control, get(show_capacity)),
+        route(Method::GET, "/v1/tenants", Control, get(tenants::list)),
+        route(Method::GET, "/v1/tenants/watch", Control, get(tenants::watch)),
+        route(Method::PUT, "/v1/tenants/{id}", Control, put(tenants::apply)),
+        route(Method::DELETE, "/v1/tenants/{id}", Control, delete(tenants::remove)),
+        route(Method::POST, "/v1/tenants/{id}/stop", Control, post(tenants::stop)),
+        route(Method::POST, "/v1/tenants/{id}/wake", Control, post(sleep::wake)),
+        route(Method::GET, "/v1/tenants/{id}/sleep", Control, get(sleep::show)),
+        route(Method::GET, "/v1/sleep", Control, get(sleep::list)),
+        route(Method::GET, "/v1/tenants/{id}/logs", Control, get(tenants::logs)),
+        route(Method::GET, "/v1/tenants/{id}/stats", Control, get(tenants::stats)),
+        route(Method::POST, "/v1/leases", Leases, post(leases::request_lease)),
+        route(
+            Method::POST,
+            "/v1/leases/renew",
+            Leases,
+            with_large_body(post(leases::renew_leases)),
+        ),
+        route(
+            Method::POST,
+            "/v1/leases/release",
+            Leases,
+            with_large_body(post(leases::release_leases)),
+        ),
+        route(Method::GET, "/v1/leases/{id}/progress", Leases, get(leases::stream_progress)),
     ]
 }
 
-fn large(handler: MethodRouter<Parts>) -> MethodRouter<Parts> {
-    handler.layer(DefaultBodyLimit::max(leases::BODY_LIMIT))
+fn with_large_body(handler: MethodRouter<Parts>) -> MethodRouter<Parts> {
+    handler.layer(DefaultBodyLimit::max(leases::MAX_BODY_BYTES))
 }
 
 pub fn router(keeper: Arc<Keeper>, images: Images, tokens: Tokens) -> Router {
@@ -90,8 +101,8 @@ pub fn router(keeper: Arc<Keeper>, images: Images, tokens: Tokens) -> Router {
             let detail = "This path does not take that method.";
             Failure::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
         })
-        .layer(DefaultBodyLimit::max(BODY_LIMIT))
-        .layer(middleware::from_fn_with_state(Guard::new(access, tokens), guard))
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(middleware::from_fn_with_state(AccessTable::new(access, tokens), check_access))
         .layer(middleware::from_fn(request_id::layer))
         .with_state(Parts { keeper, images: Arc::new(images) })
 }
@@ -100,31 +111,33 @@ async fn show_health() -> &'static str {
     "ok\n"
 }
 
-/// 503 names what is missing.
+/// A 503 response names the missing part.
 async fn show_readiness(State(keeper): App) -> Result<&'static str, Failure> {
     match keeper.engine() {
         Ok(()) => Ok("ok\n"),
-        Err(why) => Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, "engine_unreachable", why)),
+        Err(reason) => {
+            Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, "engine_unreachable", reason))
+        }
     }
 }
 
 async fn show_metrics(State(keeper): App) -> Response {
-    let mut answer = keeper.figures().into_response();
-    let kind = HeaderValue::from_static("text/plain; version=0.0.4");
-    answer.headers_mut().insert(header::CONTENT_TYPE, kind);
-    answer
+    let mut response = keeper.metrics_text().into_response();
+    let content_type = HeaderValue::from_static("text/plain; version=0.0.4");
+    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    response
 }
 
 async fn show_capacity(State(keeper): App) -> Result<Json<Capacity>, Failure> {
-    Ok(Json(keeper.driver().capacity().await.map_err(refused)?))
+    Ok(Json(keeper.driver().capacity().await.map_err(driver_failure)?))
 }
 
-/// A refusal's words are for app-api and, through it, for a person: they are the answer, not its cause.
-fn refused(refusal: Refusal) -> Failure {
+/// The detail of a driver's error is the response, not its hidden cause: app-api shows the text to a person.
+fn driver_failure(refusal: Refusal) -> Failure {
     let status =
         StatusCode::from_u16(refusal.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     if status.is_server_error() {
-        tracing::warn!(code = refusal.code.as_str(), %refusal, "refused");
+        tracing::warn!(code = refusal.code.as_str(), error = %refusal, "request failed");
     }
     Failure::new(status, refusal.code.as_str(), refusal.detail)
 }

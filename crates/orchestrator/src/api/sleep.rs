@@ -1,4 +1,4 @@
-//! Why tenants are awake or asleep, and an owner's hand that wakes one.
+//! Sleep status over HTTP, and the owner's wake.
 
 use axum::Json;
 use axum::extract::State;
@@ -7,23 +7,26 @@ use protocol::orchestrator::{ObservedTenant, Phase};
 use protocol::sleep::{SleepStatus, SleepStatusList};
 use service::failure::Failure;
 
-use super::input::Id;
-use super::{App, leases, refused};
+use super::input::TenantPath;
+use super::{App, driver_failure, leases};
 
-pub(super) async fn show(State(keeper): App, Id(id): Id) -> Result<Json<SleepStatus>, Failure> {
-    Ok(Json(keeper.sleep_of(id).map_err(refused)?))
+pub(super) async fn show(
+    State(keeper): App,
+    TenantPath(id): TenantPath,
+) -> Result<Json<SleepStatus>, Failure> {
+    Ok(Json(keeper.sleep_of(id).map_err(driver_failure)?))
 }
 
 pub(super) async fn list(State(keeper): App) -> Result<Json<SleepStatusList>, Failure> {
-    Ok(Json(SleepStatusList { tenants: keeper.sleeps().map_err(refused)? }))
+    Ok(Json(SleepStatusList { tenants: keeper.sleeps().map_err(driver_failure)? }))
 }
 
-/// 200 when it is awake, 202 while it is being woken: what comes of it is told by the watch.
+/// Responds 200 when the tenant is awake, 202 while a wake is under way; the watch reports its result.
 pub(super) async fn wake(
     State(keeper): App,
-    Id(id): Id,
+    TenantPath(id): TenantPath,
 ) -> Result<(StatusCode, Json<ObservedTenant>), Failure> {
-    let seen = keeper.wake(id).await.map_err(leases::refused)?;
-    let status = if seen.phase == Phase::Ready { StatusCode::OK } else { StatusCode::ACCEPTED };
-    Ok((status, Json(seen)))
+    let tenant = keeper.wake(id).await.map_err(leases::lease_failure)?;
+    let status = if tenant.phase == Phase::Ready { StatusCode::OK } else { StatusCode::ACCEPTED };
+    Ok((status, Json(tenant)))
 }

@@ -1,4 +1,4 @@
-//! Tenants over HTTP: each handler reads, asks the keeper, answers.
+//! Operations on tenants over HTTP.
 
 use std::sync::Arc;
 
@@ -11,56 +11,65 @@ use axum::response::{IntoResponse as _, Response};
 use protocol::orchestrator::{ObservedTenant, ObservedTenantList};
 use service::failure::Failure;
 
-use super::input::{self, Id, LogsQuery};
-use super::{App, refused};
+use super::input::{self, LogsQuery, TenantPath};
+use super::{App, driver_failure};
 use crate::driver::Stats;
 use crate::images::Images;
 
 pub(super) async fn list(State(keeper): App) -> Result<Json<ObservedTenantList>, Failure> {
-    let mut tenants = keeper.feed().map_err(refused)?.list();
+    let mut tenants = keeper.feed().map_err(driver_failure)?.list();
     tenants.sort_by_key(|t| t.id);
     Ok(Json(ObservedTenantList { tenants }))
 }
 
 pub(super) async fn watch(State(keeper): App) -> Result<Response, Failure> {
-    Ok(keeper.feed().map_err(refused)?.answer())
+    Ok(keeper.feed().map_err(driver_failure)?.answer())
 }
 
 pub(super) async fn apply(
     State(keeper): App,
     State(images): State<Arc<Images>>,
-    Id(id): Id,
+    TenantPath(id): TenantPath,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<ObservedTenant>, Failure> {
-    let apply = input::apply(id, body, &images).map_err(|f| *f)?;
-    Ok(Json(keeper.apply(apply).await.map_err(refused)?))
+    let apply = input::parse_apply(id, body, &images).map_err(|f| *f)?;
+    Ok(Json(keeper.apply(apply).await.map_err(driver_failure)?))
 }
 
-pub(super) async fn stop(State(keeper): App, Id(id): Id) -> Result<Json<ObservedTenant>, Failure> {
-    Ok(Json(keeper.stop(id).await.map_err(refused)?))
+pub(super) async fn stop(
+    State(keeper): App,
+    TenantPath(id): TenantPath,
+) -> Result<Json<ObservedTenant>, Failure> {
+    Ok(Json(keeper.stop(id).await.map_err(driver_failure)?))
 }
 
-pub(super) async fn remove(State(keeper): App, Id(id): Id) -> Result<StatusCode, Failure> {
-    keeper.delete(id).await.map_err(refused)?;
+pub(super) async fn remove(
+    State(keeper): App,
+    TenantPath(id): TenantPath,
+) -> Result<StatusCode, Failure> {
+    keeper.delete(id).await.map_err(driver_failure)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 pub(super) async fn logs(
     State(keeper): App,
-    Id(id): Id,
+    TenantPath(id): TenantPath,
     query: Result<Query<LogsQuery>, QueryRejection>,
 ) -> Result<Response, Failure> {
     let Query(query) = query.map_err(|rejection| {
         Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_query", rejection.body_text())
     })?;
-    let wanted = input::logs(&query).map_err(|f| *f)?;
-    let lines = keeper.driver().logs(id, wanted).await.map_err(refused)?;
-    let mut answer = Body::from_stream(lines).into_response();
-    let kind = HeaderValue::from_static("text/plain; charset=utf-8");
-    answer.headers_mut().insert(header::CONTENT_TYPE, kind);
-    Ok(answer)
+    let wanted = input::parse_logs_query(&query).map_err(|f| *f)?;
+    let lines = keeper.driver().logs(id, wanted).await.map_err(driver_failure)?;
+    let mut response = Body::from_stream(lines).into_response();
+    let content_type = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    Ok(response)
 }
 
-pub(super) async fn stats(State(keeper): App, Id(id): Id) -> Result<Json<Stats>, Failure> {
-    Ok(Json(keeper.driver().stats(id).await.map_err(refused)?))
+pub(super) async fn stats(
+    State(keeper): App,
+    TenantPath(id): TenantPath,
+) -> Result<Json<Stats>, Failure> {
+    Ok(Json(keeper.driver().stats(id).await.map_err(driver_failure)?))
 }

@@ -383,7 +383,7 @@ impl Driver for Memory {
     fn busy(&self, id: TenantId) -> BoxFuture<'_, Result<BusyList, String>> {
         Box::pin(async move {
             let script = self.world().scripts.get(&id).copied().unwrap_or_default();
-            tokio::time::sleep(script.engine.min(busy::PATIENCE)).await;
+            tokio::time::sleep(script.engine.min(busy::BUSY_TIMEOUT)).await;
             let mut world = self.world();
             world.calls.push(format!("busy {id}"));
             world.busy.get(&id).cloned().unwrap_or_else(|| Ok(BusyList::default()))

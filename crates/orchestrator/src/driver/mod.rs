@@ -38,7 +38,7 @@ pub trait Driver: Send + Sync + 'static {
     /// Ends once its health answers well, which one that is being thawed does before the engine has said so. Never
     /// ends where nobody listens, or where it answers otherwise.
     fn answers(&self, id: TenantId) -> BoxFuture<'_, ()>;
-    /// What in it is under way, as it says itself, within [`busy::PATIENCE`](crate::busy::PATIENCE). `Err`: why it
+    /// What in it is under way, as it says itself, within [`busy::BUSY_TIMEOUT`](crate::busy::BUSY_TIMEOUT). `Err`: why it
     /// did not say, in words that end a sentence.
     fn busy(&self, id: TenantId) -> BoxFuture<'_, Result<BusyList, String>>;
     /// Nothing of the tenant is left, and that was looked at. Works on leftovers of any kind.

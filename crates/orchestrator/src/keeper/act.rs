@@ -15,8 +15,8 @@ use super::desk::{Authority, Order, moment, timestamp};
 use super::{Keeper, why};
 use crate::driver::{Refusal, Run};
 use crate::metrics;
-use crate::metrics::sleep::{Fell, Part};
-use crate::note::Intent;
+use crate::metrics::sleep::{SuspendResult, WakePart};
+use crate::state_dir::TargetState;
 
 impl Keeper {
     /// Never waits: what takes time goes on beside the loop.
@@ -42,7 +42,7 @@ impl Keeper {
                     Some(Depth::Frozen) => sleep::IdleState::Frozen,
                     Some(_) | None => sleep::IdleState::Sleeping,
                 };
-                self.counters.sleep.woke(from, false);
+                self.metrics.sleep.count_wake(from, false);
             }
         }
     }
@@ -56,10 +56,10 @@ impl Keeper {
     async fn hear(&self, id: TenantId) -> Heard {
         let answer = self.driver.busy(id).await;
         let heard = heard(&answer);
-        self.counters.sleep.heard(match heard {
-            Heard::Free | Heard::Nothing => metrics::sleep::Heard::Idle,
-            Heard::Busy { .. } | Heard::TooLong { .. } => metrics::sleep::Heard::Busy,
-            Heard::Silent => metrics::sleep::Heard::Nothing,
+        self.metrics.sleep.count_busy_check(match heard {
+            Heard::Free | Heard::Nothing => metrics::sleep::BusyResponse::Idle,
+            Heard::Busy { .. } | Heard::TooLong { .. } => metrics::sleep::BusyResponse::Busy,
+            Heard::Silent => metrics::sleep::BusyResponse::None,
         });
         if let Err(why) = &answer {
             tracing::debug!(%id, why, "did not say whether it is busy");
@@ -78,7 +78,7 @@ impl Keeper {
         let depth =
             if act == Act::Freeze { sleep::IdleState::Frozen } else { sleep::IdleState::Sleeping };
         let Some(begun) = self.begin(id, ticket) else {
-            self.counters.sleep.fell(depth, Fell::Kept);
+            self.metrics.sleep.count_suspend(depth, SuspendResult::KeptAwake);
             return self.let_go(turn);
         };
         let done = match act {
@@ -93,7 +93,7 @@ impl Keeper {
             self.refresh(id).await;
         }
         let now = self.depth(id);
-        self.counters.sleep.fell(depth, fell(depth, now, done.is_ok()));
+        self.metrics.sleep.count_suspend(depth, fell(depth, now, done.is_ok()));
         begun.end(outcome(&done));
         if matches!(now, Some(Depth::Frozen | Depth::Asleep)) {
             self.explain(id);
@@ -117,7 +117,7 @@ impl Keeper {
     /// Noted before it is done: after a crash it must not look as if the tenant had ended by itself.
     async fn put_to_sleep(&self, id: TenantId) -> Result<(), Refusal> {
         self.change(id, |known| known.ending = true);
-        self.intend(id, Intent::Asleep)?;
+        self.intend(id, TargetState::Asleep)?;
         let seen = self.driver.stop(id).await?;
         self.change(id, |known| known.look(Some(seen)));
         Ok(())
@@ -214,7 +214,7 @@ impl Keeper {
             !known.seen.as_ref().is_some_and(|seen| seen.run.is_alive())
         };
         if self.change(id, rests)
-            && let Err(refusal) = self.intend(id, Intent::Asleep)
+            && let Err(refusal) = self.intend(id, TargetState::Asleep)
         {
             tracing::error!(%id, %refusal, "could not note that it sleeps");
         }
@@ -228,7 +228,7 @@ impl Keeper {
             self.ensured(spec).await?;
         }
         self.change(id, |known| known.starting = true);
-        self.intend(id, Intent::Running)?;
+        self.intend(id, TargetState::Running)?;
         match (self.started(id).await, spec) {
             // What it was made of may be gone: its network, its container. Once more from its spec.
             (Err(refusal), Some(spec)) if !anew && refusal.is_mended_by_making() => {
@@ -245,7 +245,7 @@ impl Keeper {
         let Some(known) = book.tenants.get(&id).map(|entry| &entry.known) else {
             return (None, false);
         };
-        let Some(spec) = known.note.spec.clone() else { return (None, false) };
+        let Some(spec) = known.persisted.spec.clone() else { return (None, false) };
         let fits = known.seen.as_ref().is_some_and(|seen| {
             !seen.image_outdated && !seen.flags_outdated && spec.generation <= seen.generation
         });
@@ -266,7 +266,7 @@ impl Keeper {
         let Some(slept) = slept else { return };
         if let Some(entry) = self.book().tenants.get_mut(&id) {
             let answer = entry.answer.as_ref();
-            entry.known.note.asleep_because = Some(why::asleep(slept, answer));
+            entry.known.persisted.asleep_because = Some(why::asleep(slept, answer));
         }
         self.save_or_log(id);
     }
@@ -278,15 +278,19 @@ impl Keeper {
             // A start that was not ours was met.
             Depth::Down | Depth::Booting | Depth::Awake | Depth::Stopped => return,
         };
-        self.counters.sleep.woke(from, true);
+        self.metrics.sleep.count_wake(from, true);
         let parts = [
-            (Part::Queue, woke.queue),
-            (Part::Engine, woke.engine),
-            (Part::Boot, woke.boot),
-            (Part::Total, woke.total),
+            (WakePart::Queue, woke.queue),
+            (WakePart::Engine, woke.engine),
+            (WakePart::Boot, woke.boot),
+            (WakePart::Total, woke.total),
         ];
         for (part, millis) in parts {
-            self.counters.sleep.took(from, part, std::time::Duration::from_millis(millis));
+            self.metrics.sleep.record_wake_time(
+                from,
+                part,
+                std::time::Duration::from_millis(millis),
+            );
         }
         let short = |millis: u64| u32::try_from(millis).unwrap_or(u32::MAX);
         let (queue, engine, boot) = (short(woke.queue), short(woke.engine), short(woke.boot));
@@ -297,7 +301,7 @@ impl Keeper {
             phases_ms: WakePhases { queue, engine, boot, first_byte: None },
         };
         if let Some(entry) = self.book().tenants.get_mut(&id) {
-            entry.known.note.last_wake = Some(wake);
+            entry.known.persisted.last_wake = Some(wake);
         }
         self.save_or_log(id);
     }
@@ -308,7 +312,7 @@ impl Keeper {
         let from = {
             let mut book = self.book();
             let entry = book.tenants.get_mut(&used.tenant);
-            let wake = entry.and_then(|entry| entry.known.note.last_wake.as_mut());
+            let wake = entry.and_then(|entry| entry.known.persisted.last_wake.as_mut());
             let Some(wake) = wake.filter(|wake| wake.phases_ms.first_byte.is_none()) else {
                 return;
             };
@@ -317,7 +321,7 @@ impl Keeper {
             wake.from
         };
         let time = std::time::Duration::from_millis(millis.into());
-        self.counters.sleep.took(from, Part::FirstByte, time);
+        self.metrics.sleep.record_wake_time(from, WakePart::FirstByte, time);
     }
 }
 
@@ -369,14 +373,14 @@ fn outcome(done: &Result<(), Refusal>) -> Outcome {
     if done.is_ok() { Outcome::Done } else { Outcome::Refused }
 }
 
-fn fell(wanted: sleep::IdleState, now: Option<Depth>, well: bool) -> Fell {
+fn fell(wanted: sleep::IdleState, now: Option<Depth>, well: bool) -> SuspendResult {
     let there = match wanted {
         sleep::IdleState::Frozen => Depth::Frozen,
         sleep::IdleState::Sleeping => Depth::Asleep,
     };
     match (now == Some(there), well) {
-        (true, _) => Fell::Asleep,
-        (false, true) => Fell::Kept,
-        (false, false) => Fell::Failed,
+        (true, _) => SuspendResult::Asleep,
+        (false, true) => SuspendResult::KeptAwake,
+        (false, false) => SuspendResult::Failed,
     }
 }

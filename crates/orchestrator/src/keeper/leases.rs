@@ -20,14 +20,14 @@ use crate::driver::{Code, Refusal};
 
 /// Why a lease was not given.
 #[derive(Debug)]
-pub struct NoLease {
+pub struct LeaseError {
     pub status: u16,
     /// One of [`code`], or of [`Code`].
     pub code: &'static str,
     pub detail: String,
     pub retry_after: Option<Duration>,
     /// How many wakes, or requests, are before this one; `None` where it does not wait.
-    pub ahead: Option<usize>,
+    pub queue_position: Option<usize>,
 }
 
 /// An owner's hand holds no lease: it asks for one and gives it back at once.
@@ -39,7 +39,7 @@ const SOON: Duration = Duration::from_secs(1);
 
 impl Keeper {
     /// Wakes the tenant first if it sleeps. Whoever drops this does not wait any more; the wake goes on.
-    pub async fn lease(self: &Arc<Self>, ask: LeaseRequest) -> Result<LeaseGrant, NoLease> {
+    pub async fn lease(self: &Arc<Self>, ask: LeaseRequest) -> Result<LeaseGrant, LeaseError> {
         let wait = Duration::from_millis(ask.wait_ms.into());
         let asked = self.desk.now();
         self.listed_within(wait).await?;
@@ -71,7 +71,7 @@ impl Keeper {
     }
 
     /// Before the first list nothing is said: `None` would end leases that an earlier process granted.
-    pub fn renew(&self, renew: &RenewRequest) -> Result<RenewResponse, NoLease> {
+    pub fn renew(&self, renew: &RenewRequest) -> Result<RenewResponse, LeaseError> {
         self.listed()?;
         let standing = |used: &LeaseUsage| {
             self.first_byte(used);
@@ -93,7 +93,7 @@ impl Keeper {
     }
 
     /// The owner's hand. Answers at once: what comes of a wake is told by the watch. Counts as use of one that is awake.
-    pub async fn wake(self: &Arc<Self>, id: TenantId) -> Result<ObservedTenant, NoLease> {
+    pub async fn wake(self: &Arc<Self>, id: TenantId) -> Result<ObservedTenant, LeaseError> {
         self.listed_within(Duration::ZERO).await?;
         self.remember(id);
         let number = self.now();
@@ -176,7 +176,7 @@ impl Keeper {
     }
 
     /// Unknown is not gone: before the first list nothing can be said of anybody.
-    async fn listed_within(&self, wait: Duration) -> Result<(), NoLease> {
+    async fn listed_within(&self, wait: Duration) -> Result<(), LeaseError> {
         let listed = async {
             let mut moves = self.desk.moves();
             while self.feed().is_err() && moves.changed().await.is_ok() {}
@@ -185,37 +185,37 @@ impl Keeper {
         self.listed()
     }
 
-    fn listed(&self) -> Result<(), NoLease> {
-        self.feed().map(drop).map_err(|refusal| NoLease {
+    fn listed(&self) -> Result<(), LeaseError> {
+        self.feed().map(drop).map_err(|refusal| LeaseError {
             status: refusal.code.status(),
             code: refusal.code.as_str(),
             detail: refusal.detail,
             retry_after: Some(SOON),
-            ahead: None,
+            queue_position: None,
         })
     }
 
-    fn told(&self, id: TenantId, word: Word) -> Result<lease::Grant, NoLease> {
+    fn told(&self, id: TenantId, word: Word) -> Result<lease::Grant, LeaseError> {
         match word {
             Word::Said(Answer::Granted(grant)) => Ok(grant),
             Word::Said(answer) => Err(self.refusal(id, answer)),
-            Word::Leaving => Err(NoLease {
+            Word::Leaving => Err(LeaseError {
                 status: 503,
                 code: code::LEAVING,
                 detail: "The orchestrator is being restarted. LeaseRequest again.".to_owned(),
                 retry_after: Some(SOON),
-                ahead: None,
+                queue_position: None,
             }),
         }
     }
 
-    fn refusal(&self, id: TenantId, answer: Answer) -> NoLease {
-        let no = |status, code, detail: String| NoLease {
+    fn refusal(&self, id: TenantId, answer: Answer) -> LeaseError {
+        let no = |status, code, detail: String| LeaseError {
             status,
             code,
             detail,
             retry_after: None,
-            ahead: None,
+            queue_position: None,
         };
         match answer {
             Answer::Unknown => {
@@ -229,18 +229,22 @@ impl Keeper {
                 let detail = "It sleeps, and this request is none that wakes it. Open it in a browser, or call it with Authorization.";
                 no(409, code::WAKE_REQUIRED, detail.to_owned())
             }
-            Answer::Waking { ahead } => NoLease {
+            Answer::Waking { ahead } => LeaseError {
                 retry_after: Some(after(ahead, 0)),
-                ahead: Some(ahead),
+                queue_position: Some(ahead),
                 ..no(503, code::WAKING, format!("It is being woken; {ahead} wakes are before it."))
             },
             Answer::QueueFull { seed } => {
-                self.counters.sleep.queue_full();
+                self.metrics.sleep.count_wake_queue_full();
                 let ahead = self.desk.see(|authority, _| authority.wake().waiters());
                 let detail = format!("{ahead} requests wait for a wake already. Try again later.");
                 let retry_after = Some(after(ahead, seed));
                 let ahead = Some(ahead);
-                NoLease { retry_after, ahead, ..no(503, code::WAKE_QUEUE_FULL, detail) }
+                LeaseError {
+                    retry_after,
+                    queue_position: ahead,
+                    ..no(503, code::WAKE_QUEUE_FULL, detail)
+                }
             }
             Answer::Failed(Failure::Slow) => {
                 let seconds = self.rules.boot.as_secs();

@@ -27,19 +27,18 @@ use service::watch::Feed;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::task::TaskTracker;
 
-pub use self::leases::NoLease;
+pub use self::leases::LeaseError;
 pub use self::rules::Rules;
 
 use self::desk::{Desk, Order, moment};
 use self::view::Known;
 use crate::driver::{Code, Driver, Refusal};
-use crate::metrics::Counters;
-use crate::metrics::sleep::{Calls, Now};
-use crate::note::{Intent, Notes};
+use crate::metrics::{Bounded, Gauges, Metrics};
+use crate::state_dir::{StateDir, TargetState};
 
 pub struct Keeper {
     driver: Arc<dyn Driver>,
-    notes: Notes,
+    notes: StateDir,
     feed: Feed<ObservedTenant>,
     rules: Rules,
     /// Locked after the book where both are.
@@ -54,7 +53,7 @@ pub struct Keeper {
     book: Mutex<Book>,
     /// One note at a time: the last one written is the last one known.
     writing: Mutex<()>,
-    pub counters: Counters,
+    pub metrics: Metrics,
     sweeping: tokio::sync::Mutex<()>,
     /// Orders looks and operations: an older look never overwrites what a newer operation found.
     clock: AtomicU64,
@@ -114,7 +113,12 @@ impl Tombs {
 
 impl Keeper {
     /// `epoch`: milliseconds since 1970; see also [`Feed::new`]. Must be called inside a runtime.
-    pub fn new(driver: Arc<dyn Driver>, notes: Notes, epoch: u64, rules: Rules) -> Arc<Self> {
+    pub fn new(driver: Arc<dyn Driver>, notes: StateDir, epoch: u64, rules: Rules) -> Arc<Self> {
+        match notes.remove_temporary_files() {
+            Ok(0) => {}
+            Ok(files) => tracing::info!(files, "temporary state files removed"),
+            Err(error) => tracing::warn!(%error, "temporary state files not removed"),
+        }
         let (desk, orders) = Desk::new(epoch, &rules);
         Arc::new(Self {
             driver,
@@ -129,7 +133,7 @@ impl Keeper {
             acts: TaskTracker::new(),
             book: Mutex::default(),
             writing: Mutex::default(),
-            counters: Counters::default(),
+            metrics: Metrics::default(),
             sweeping: tokio::sync::Mutex::default(),
             clock: AtomicU64::default(),
         })
@@ -161,10 +165,11 @@ impl Keeper {
         }
     }
 
-    /// For `/metrics`.
-    pub fn figures(&self) -> String {
+    /// The response to `/metrics`.
+    pub fn metrics_text(&self) -> String {
         let tenants: Vec<_> = self.book().tenants.keys().copied().collect();
-        let now = self.desk.see(|authority, now| Now {
+        let limits = self.rules.settings().limits;
+        let gauges = self.desk.see(|authority, now| Gauges {
             leases: tenants
                 .iter()
                 .filter_map(|id| authority.rest(*id))
@@ -177,22 +182,30 @@ impl Keeper {
                     | Awake::Always => 0,
                 })
                 .sum(),
-            waiting: authority.wake().waiters(),
-            queue: authority.wake().queued(),
             starts: authority.wake().calls(Rouse::Start),
-            calls: [
-                // Owners' starts are among them.
-                in_use("start", &self.starts, self.rules.starts),
-                Calls {
-                    of: "thaw",
-                    now: authority.wake().calls(Rouse::Thaw),
-                    most: self.rules.thaws,
+            bounded: vec![
+                // Includes the starts that owners request.
+                engine_calls("start", in_use(&self.starts, self.rules.starts), self.rules.starts),
+                engine_calls("thaw", authority.wake().calls(Rouse::Thaw), limits.thaws),
+                engine_calls("sleep", in_use(&self.falls, self.rules.falls), self.rules.falls),
+                engine_calls("other", in_use(&self.calls, CALLS), CALLS),
+                Bounded {
+                    name: "cial_wake_queue",
+                    help: "Wakes that wait for their call at the engine",
+                    kind: None,
+                    current: authority.wake().queued(),
+                    limit: limits.queue,
                 },
-                in_use("sleep", &self.falls, self.rules.falls),
-                in_use("other", &self.calls, CALLS),
+                Bounded {
+                    name: "cial_lease_requests_waiting",
+                    help: "Lease requests that wait for a wake",
+                    kind: None,
+                    current: authority.wake().waiters(),
+                    limit: limits.waiters,
+                },
             ],
         });
-        self.counters.text(&self.feed.list()) + &self.counters.sleep.text(now)
+        self.metrics.text(&self.feed.list(), &gauges)
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
@@ -263,10 +276,10 @@ impl Keeper {
             if authority.rest(id).is_some() {
                 return authority.sees(now, id, depth);
             }
-            let policy = self.rules.policy(known.note.spec.as_ref());
-            let last_use = known.note.last_use.map_or(now, moment);
+            let policy = self.rules.policy(known.persisted.spec.as_ref());
+            let last_use = known.persisted.last_use.map_or(now, moment);
             authority.add(now, id, depth, policy, last_use);
-            if known.note.intent == Intent::Stopped {
+            if known.persisted.target == TargetState::Stopped {
                 authority.owner_wants(now, id, false);
             }
         });
@@ -281,8 +294,13 @@ impl Keeper {
     }
 }
 
-fn in_use(of: &'static str, slots: &Semaphore, most: usize) -> Calls {
-    Calls { of, now: most.saturating_sub(slots.available_permits()), most }
+fn in_use(slots: &Semaphore, limit: usize) -> usize {
+    limit.saturating_sub(slots.available_permits())
+}
+
+fn engine_calls(kind: &'static str, current: usize, limit: usize) -> Bounded {
+    let help = "Calls at the engine";
+    Bounded { name: "cial_engine_calls", help, kind: Some(kind), current, limit }
 }
 
 impl Entry {

@@ -10,7 +10,7 @@ use tokio::sync::OwnedMutexGuard;
 use super::view::Known;
 use super::{Entry, Keeper};
 use crate::driver::{Code, Refusal, Run, Seen};
-use crate::note::Intent;
+use crate::state_dir::TargetState;
 
 /// How often a container may vanish while it is being started.
 const TRIES: u32 = 3;
@@ -52,7 +52,7 @@ impl Keeper {
             keeper.close(turn, done).await
         }));
         let outcome = outcome.await;
-        self.counters.applied(&outcome);
+        self.metrics.count_apply(&outcome);
         outcome
     }
 
@@ -91,7 +91,7 @@ impl Keeper {
             Ok(())
         }));
         let outcome = outcome.await;
-        self.counters.deleted(&outcome);
+        self.metrics.count_delete(&outcome);
         outcome
     }
 
@@ -114,9 +114,9 @@ impl Keeper {
     async fn make_so(&self, apply: &ApplyRequest, specified: u64) -> Result<(), Refusal> {
         let ApplyRequest { spec, run, restart } = apply;
         let before = self.take_spec(spec, specified)?;
-        let stays_asleep = *run && !*restart && before == Intent::Asleep;
+        let stays_asleep = *run && !*restart && before == TargetState::Asleep;
         if !stays_asleep {
-            self.intend(spec.id, if *run { Intent::Running } else { Intent::Stopped })?;
+            self.intend(spec.id, if *run { TargetState::Running } else { TargetState::Stopped })?;
         }
         if *restart || !*run {
             self.end(spec.id).await?;
@@ -157,10 +157,10 @@ impl Keeper {
     }
 
     /// Writes it down. What was asked of it before.
-    fn take_spec(&self, spec: &Spec, specified: u64) -> Result<Intent, Refusal> {
+    fn take_spec(&self, spec: &Spec, specified: u64) -> Result<TargetState, Refusal> {
         let (changed, before) = self.change(spec.id, |known| {
-            let old = known.note.spec.replace(spec.clone());
-            (old.as_ref() != Some(spec), known.note.intent)
+            let old = known.persisted.spec.replace(spec.clone());
+            (old.as_ref() != Some(spec), known.persisted.target)
         });
         // Again, for one that leases have only now come to know; never over what was asked for later.
         if self.book().tenants.get(&spec.id).is_some_and(|entry| entry.specified == specified) {
@@ -197,7 +197,7 @@ impl Keeper {
     }
 
     async fn rest(&self, id: TenantId) -> Result<(), Refusal> {
-        self.intend(id, Intent::Stopped)?;
+        self.intend(id, TargetState::Stopped)?;
         if self.end(id).await? { Ok(()) } else { Err(Refusal::no_such_tenant(id)) }
     }
 
@@ -217,7 +217,7 @@ impl Keeper {
         }
     }
 
-    pub(super) fn intend(&self, id: TenantId, intent: Intent) -> Result<(), Refusal> {
+    pub(super) fn intend(&self, id: TenantId, intent: TargetState) -> Result<(), Refusal> {
         let before = self.change(id, |known| known.intend(intent));
         if before != intent {
             self.save(id).map_err(|e| on_disk(&e))?;

@@ -32,7 +32,7 @@ impl Keeper {
     fn told_of(&self, id: TenantId, entry: &Entry) -> Option<SleepStatus> {
         self.desk.see(|authority, now| {
             let rest = authority.rest(id)?;
-            let note = &entry.known.note;
+            let note = &entry.known.persisted;
             let mut because = why::awake(&rest.awake_because(now), entry.answer.as_ref());
             if because.is_empty() && rest.depth() == lease::Depth::Awake {
                 because.push(why::idle(rest.last_use()));
@@ -74,11 +74,12 @@ impl Keeper {
                 return Ok(());
             }
             let Some(entry) = book.tenants.get_mut(&id) else { return Ok(()) };
-            entry.known.note.last_use = last_use.map(timestamp).or(entry.known.note.last_use);
-            entry.known.note.clone()
+            entry.known.persisted.last_use =
+                last_use.map(timestamp).or(entry.known.persisted.last_use);
+            entry.known.persisted.clone()
         };
         self.notes.write(id, &note)?;
-        self.counters.sleep.noted();
+        self.metrics.sleep.count_state_write();
         Ok(())
     }
 

@@ -1,7 +1,6 @@
 //! The loop: hints as they come, and the whole list every so often and after every gap.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -44,7 +43,7 @@ impl Keeper {
         match sighting {
             Sighting::Ready { id, container } => {
                 if self.change(id, |known| known.answered(&container)) {
-                    self.counters.ready();
+                    self.metrics.count_ready();
                     self.outdate_looks(id);
                 } else {
                     self.look_aside(id);
@@ -109,10 +108,10 @@ impl Keeper {
         }
         // Looks overtake each other: the one that began last has seen most.
         entry.touched = began;
-        let intent = entry.known.note.intent;
+        let intent = entry.known.persisted.target;
         entry.known.young &= self.is_young();
         entry.known.look(seen);
-        let turned = entry.known.note.intent != intent;
+        let turned = entry.known.persisted.target != intent;
         self.show(id, &entry.known, engine.as_deref());
         if entry.known.depth().is_none() {
             book.tenants.remove(&id);
@@ -150,7 +149,7 @@ impl Keeper {
         }
         self.book().listed = true;
         self.desk.tell(|_, _| ());
-        self.counters.swept();
+        self.metrics.count_resync();
         let unexplained: Vec<_> = {
             let book = self.book();
             let told =
@@ -168,7 +167,7 @@ impl Keeper {
     /// What is known of tenants stays; why nothing new is learnt goes with it.
     fn engine_is(&self, away: Option<String>) {
         let mut book = self.book();
-        self.counters.engine_up.store(u64::from(away.is_none()), Ordering::Relaxed);
+        self.metrics.set_engine_up(away.is_none());
         if book.engine == away {
             return;
         }

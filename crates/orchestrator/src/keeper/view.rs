@@ -5,14 +5,14 @@ use protocol::Timestamp;
 use protocol::orchestrator::{Exit, ObservedTenant, Phase};
 
 use crate::driver::{Run, Seen};
-use crate::note::{Intent, Note};
+use crate::state_dir::{PersistedState, TargetState};
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Known {
     /// `None`: no container of it exists.
     pub(super) seen: Option<Seen>,
     /// As it is on disk, or will be.
-    pub(super) note: Note,
+    pub(super) persisted: PersistedState,
     pub(super) exits: u32,
     pub(super) last_exit: Option<Exit>,
     /// What the engine said when it last refused; gone with the next success.
@@ -37,8 +37,8 @@ pub(super) struct Known {
 const SAME_END: chrono::TimeDelta = chrono::TimeDelta::seconds(1);
 
 impl Known {
-    pub(super) fn new(note: Note, young: bool) -> Self {
-        Self { note, young, ..Self::default() }
+    pub(super) fn new(persisted: PersistedState, young: bool) -> Self {
+        Self { persisted, young, ..Self::default() }
     }
 
     /// A container ended. Counts it if nobody of ours had a hand in it; `true` when it counted.
@@ -46,7 +46,7 @@ impl Known {
         let current = self.seen.as_ref().filter(|s| s.container == container);
         let ours = self.ending
             || self.excused
-            || self.note.intent != Intent::Running
+            || self.persisted.target != TargetState::Running
             || self.our_start.is_some_and(|start| exit.at < start);
         self.found &= current.is_none();
         let slack = if self.found_later { SAME_END } else { chrono::TimeDelta::zero() };
@@ -61,10 +61,10 @@ impl Known {
     }
 
     /// What is asked of it from now on; what was asked before.
-    pub(super) fn intend(&mut self, intent: Intent) -> Intent {
+    pub(super) fn intend(&mut self, intent: TargetState) -> TargetState {
         let rests = !self.seen.as_ref().is_some_and(|s| s.run.is_alive());
-        self.excused |= rests && self.note.intent != Intent::Running;
-        std::mem::replace(&mut self.note.intent, intent)
+        self.excused |= rests && self.persisted.target != TargetState::Running;
+        std::mem::replace(&mut self.persisted.target, intent)
     }
 
     /// Our start call has returned.
@@ -103,12 +103,12 @@ impl Known {
                 self.excused = false;
                 // Started by somebody else's hand: what ends now did so by itself. Unless a stop that was noted before
                 // this process began has not come to its end.
-                if self.note.intent == Intent::Asleep && !self.ending && !self.young {
-                    self.note.intent = Intent::Running;
+                if self.persisted.target == TargetState::Asleep && !self.ending && !self.young {
+                    self.persisted.target = TargetState::Running;
                 }
             }
             Some(false) | None => {
-                self.excused |= self.ending || self.note.intent != Intent::Running
+                self.excused |= self.ending || self.persisted.target != TargetState::Running
             }
         }
         let missed = self.seen.as_ref().and_then(|seen| match &seen.run {
@@ -141,18 +141,19 @@ impl Known {
     /// A list does not tell when something ended: is it worth an inspection?
     pub(super) fn is_unexplained(&self) -> bool {
         let ended = self.seen.as_ref().is_some_and(|s| matches!(s.run, Run::Ended(_)));
-        ended && self.note.intent == Intent::Running && self.last_exit.is_none()
+        ended && self.persisted.target == TargetState::Running && self.last_exit.is_none()
     }
 
     /// As leases see it; `None`: there is nothing to reach, and nothing to wake.
     pub(super) fn depth(&self) -> Option<Depth> {
         let Some(seen) = &self.seen else {
             // Its container is gone; what it is made of is not.
-            let wakes = self.note.intent == Intent::Asleep && self.note.spec.is_some();
+            let wakes =
+                self.persisted.target == TargetState::Asleep && self.persisted.spec.is_some();
             return wakes.then_some(Depth::Asleep);
         };
-        Some(match phase(seen, self.note.intent) {
-            Phase::Created if self.note.intent == Intent::Stopped => Depth::Stopped,
+        Some(match phase(seen, self.persisted.target) {
+            Phase::Created if self.persisted.target == TargetState::Stopped => Depth::Stopped,
             Phase::Created | Phase::Exited => Depth::Down,
             Phase::Starting => Depth::Booting,
             Phase::Ready => Depth::Awake,
@@ -165,7 +166,7 @@ impl Known {
     /// `engine`: why it does not answer, if so. What is known stays known.
     pub(super) fn observed(&self, engine: Option<&str>) -> Option<ObservedTenant> {
         let seen = self.seen.as_ref()?;
-        let phase = phase(seen, self.note.intent);
+        let phase = phase(seen, self.persisted.target);
         let is_begun = phase == Phase::Exited && self.starting;
         let phase = if is_begun { Phase::Starting } else { phase };
         let reason = engine.map(str::to_owned).or_else(|| self.refused.clone());
@@ -210,17 +211,17 @@ impl Known {
     }
 }
 
-fn phase(seen: &Seen, intent: Intent) -> Phase {
+fn phase(seen: &Seen, intent: TargetState) -> Phase {
     match (&seen.run, intent) {
         // Made anew while it slept: for a new generation, or a rebuilt image.
-        (Run::Created, Intent::Asleep) => Phase::Sleeping,
-        (Run::Created, Intent::Running | Intent::Stopped) => Phase::Created,
+        (Run::Created, TargetState::Asleep) => Phase::Sleeping,
+        (Run::Created, TargetState::Running | TargetState::Stopped) => Phase::Created,
         (Run::Running, _) if seen.ready => Phase::Ready,
         (Run::Running | Run::Restarting, _) => Phase::Starting,
         (Run::Paused, _) => Phase::Frozen,
-        (Run::Ended(_), Intent::Running) => Phase::Exited,
-        (Run::Ended(_), Intent::Stopped) => Phase::Stopped,
-        (Run::Ended(_), Intent::Asleep) => Phase::Sleeping,
+        (Run::Ended(_), TargetState::Running) => Phase::Exited,
+        (Run::Ended(_), TargetState::Stopped) => Phase::Stopped,
+        (Run::Ended(_), TargetState::Asleep) => Phase::Sleeping,
     }
 }
 
@@ -268,8 +269,8 @@ mod tests {
         Exit { at: at(seconds), code: 3, out_of_memory: false, was_ready: false }
     }
 
-    fn noted(intent: Intent) -> Note {
-        Note { intent, ..Note::default() }
+    fn noted(intent: TargetState) -> PersistedState {
+        PersistedState { target: intent, ..PersistedState::default() }
     }
 
     #[test]
@@ -284,7 +285,7 @@ mod tests {
             ("ended", ended(3, 1), false),
         ];
         for (name, run, ready) in runs {
-            for intent in [Intent::Running, Intent::Stopped, Intent::Asleep] {
+            for intent in [TargetState::Running, TargetState::Stopped, TargetState::Asleep] {
                 let phase = phase(&seen(run.clone(), ready), intent);
                 table.push_str(&format!("{name} · {intent:?} → {phase:?}\n"));
             }
@@ -319,7 +320,7 @@ mod tests {
             ("of another container", base.clone(), "c0", 0),
             (
                 "stopped by its owner",
-                Known { note: noted(Intent::Stopped), ..base.clone() },
+                Known { persisted: noted(TargetState::Stopped), ..base.clone() },
                 "c1",
                 0,
             ),
@@ -384,15 +385,15 @@ mod tests {
 
     #[test]
     fn a_stop_of_before_this_process_that_comes_to_its_end_is_no_crash() {
-        let mut known = Known::new(noted(Intent::Asleep), true);
+        let mut known = Known::new(noted(TargetState::Asleep), true);
         known.look(Some(seen(Run::Running, false)));
-        assert_eq!(known.note.intent, Intent::Asleep, "the stop may be under way");
+        assert_eq!(known.persisted.target, TargetState::Asleep, "the stop may be under way");
         let ends = Known { young: true, ..known.clone() };
         for (mut known, exits, phase) in [(ends, 0, Phase::Sleeping), (known, 1, Phase::Exited)] {
             if exits == 1 {
                 known.young = false;
                 known.look(Some(seen(Run::Running, false)));
-                assert_eq!(known.note.intent, Intent::Running, "somebody started it");
+                assert_eq!(known.persisted.target, TargetState::Running, "somebody started it");
             }
             known.died("c1", exit(5));
             known.look(Some(seen(ended(3, 5), false)));
@@ -407,7 +408,7 @@ mod tests {
             |started: i64| Seen { started_at: Some(at(started)), ..seen(Run::Running, false) };
         let listed = || Some(seen(Run::Running, false));
         let phase = |known: &Known| known.observed(None).unwrap().phase;
-        let mut found = Known::new(Note::default(), true);
+        let mut found = Known::new(PersistedState::default(), true);
         found.look(listed());
         assert_eq!(phase(&found), Phase::Starting, "it may have been started right before");
         found.young = false;

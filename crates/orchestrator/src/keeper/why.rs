@@ -141,7 +141,7 @@ mod tests {
     #[test]
     fn why_it_slept() {
         let slept = |idle, heard| Slept { at: NOON, depth: lease::Depth::Frozen, idle, heard };
-        let mute = Err("nothing came within 200 ms".to_owned());
+        let mute = Err("no response within 200 ms".to_owned());
         let told = [
             asleep(slept(60_000, Heard::Free), None),
             asleep(slept(1_200_000, Heard::Nothing), None),
@@ -151,7 +151,7 @@ mod tests {
         insta::assert_snapshot!(told.join("\n"), @r"
         Nobody used it for 60 s.
         Nobody used it for 20 min.
-        Nobody used it for 2 h. It did not say whether it was busy: nothing came within 200 ms.
+        Nobody used it for 2 h. It did not say whether it was busy: no response within 200 ms.
         Nobody used it for 60 s. It was busy since 12:00:00 UTC, for longer than its policy allows.
         ");
     }

@@ -1,25 +1,38 @@
-//! Figures in Prometheus's text form.
+//! Metrics in Prometheus's text format.
 
+mod exposition;
 pub(crate) mod sleep;
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use protocol::orchestrator::{ObservedTenant, Phase};
 
+pub(crate) use self::exposition::Bounded;
+use self::exposition::{Exposition, Kind};
 use crate::driver::Refusal;
 
+/// Counters of operations and of the engine.
 #[derive(Debug, Default)]
-pub struct Counters {
+pub struct Metrics {
     applies: AtomicU64,
     deletes: AtomicU64,
-    readied: AtomicU64,
-    sweeps: AtomicU64,
-    pub(crate) engine_up: AtomicU64,
-    refusals: Mutex<BTreeMap<&'static str, u64>>,
-    pub sleep: sleep::SleepCounters,
+    ready_starts: AtomicU64,
+    resyncs: AtomicU64,
+    engine_is_up: AtomicU64,
+    errors: Mutex<BTreeMap<&'static str, u64>>,
+    pub sleep: sleep::SleepMetrics,
+}
+
+/// Values that are read at the moment of a scrape.
+#[derive(Clone, Debug, Default)]
+pub struct Gauges {
+    /// Live leases.
+    pub leases: usize,
+    /// Starts under way at the engine for wakes.
+    pub starts: usize,
+    pub bounded: Vec<Bounded>,
 }
 
 const PHASES: [(Phase, &str); 7] = [
@@ -32,62 +45,73 @@ const PHASES: [(Phase, &str); 7] = [
     (Phase::Exited, "exited"),
 ];
 
-impl Counters {
-    pub(crate) fn applied<T>(&self, outcome: &Result<T, Refusal>) {
+impl Metrics {
+    pub(crate) fn count_apply<T>(&self, outcome: &Result<T, Refusal>) {
         self.applies.fetch_add(1, Ordering::Relaxed);
-        self.refused(outcome);
+        self.count_error(outcome);
     }
 
-    pub(crate) fn deleted<T>(&self, outcome: &Result<T, Refusal>) {
+    pub(crate) fn count_delete<T>(&self, outcome: &Result<T, Refusal>) {
         self.deletes.fetch_add(1, Ordering::Relaxed);
-        self.refused(outcome);
+        self.count_error(outcome);
     }
 
-    pub(crate) fn ready(&self) {
-        self.readied.fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn count_ready(&self) {
+        self.ready_starts.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn swept(&self) {
-        self.sweeps.fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn count_resync(&self) {
+        self.resyncs.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn refused<T>(&self, outcome: &Result<T, Refusal>) {
-        if let Err(refusal) = outcome {
-            let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
-            *refusals.entry(refusal.code.as_str()).or_default() += 1;
+    pub(crate) fn set_engine_up(&self, is_up: bool) {
+        self.engine_is_up.store(u64::from(is_up), Ordering::Relaxed);
+    }
+
+    fn count_error<T>(&self, outcome: &Result<T, Refusal>) {
+        if let Err(error) = outcome {
+            let mut errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
+            *errors.entry(error.code.as_str()).or_default() += 1;
         }
     }
 
-    pub fn text(&self, tenants: &[ObservedTenant]) -> String {
-        let mut text = String::new();
-        let mut figure = |name: &str, kind: &str, help: &str, rows: &[(String, u64)]| {
-            // Writing to a String does not fail.
-            let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
-            for (labels, value) in rows {
-                let _ = writeln!(text, "{name}{labels} {value}");
-            }
-        };
-        let read = |counter: &AtomicU64| vec![(String::new(), counter.load(Ordering::Relaxed))];
-        figure("cial_engine_up", "gauge", "1 while the engine answers.", &read(&self.engine_up));
-        let phases = PHASES.map(|(phase, word)| {
-            let count = tenants.iter().filter(|t| t.phase == phase).count();
-            (format!("{{phase=\"{word}\"}}"), u64::try_from(count).unwrap_or(u64::MAX))
-        });
-        figure("cial_tenants", "gauge", "Tenants by phase.", &phases);
-        figure("cial_applies_total", "counter", "Applies answered.", &read(&self.applies));
-        figure("cial_deletes_total", "counter", "Deletes answered.", &read(&self.deletes));
-        figure("cial_ready_total", "counter", "Starts that got ready.", &read(&self.readied));
-        figure(
-            "cial_sweeps_total",
-            "counter",
-            "Complete lists of the engine.",
-            &read(&self.sweeps),
+    pub fn text(&self, tenants: &[ObservedTenant], gauges: &Gauges) -> String {
+        let mut text = Exposition::default();
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        text.gauge(
+            "cial_engine_up",
+            "1 while the container engine responds.",
+            read(&self.engine_is_up),
         );
-        let refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
-        let refusals: Vec<_> =
-            refusals.iter().map(|(code, n)| (format!("{{code=\"{code}\"}}"), *n)).collect();
-        figure("cial_refusals_total", "counter", "Operations refused, by code.", &refusals);
-        text
+        text.family("cial_tenants", Kind::Gauge, "Tenants by phase.");
+        for (phase, word) in PHASES {
+            let count = tenants.iter().filter(|t| t.phase == phase).count();
+            text.sample("cial_tenants", &format!("{{phase=\"{word}\"}}"), count);
+        }
+        let counters = [
+            ("cial_applies_total", "Apply requests completed.", &self.applies),
+            ("cial_deletes_total", "Delete requests completed.", &self.deletes),
+            ("cial_ready_total", "Starts that became ready.", &self.ready_starts),
+            ("cial_resyncs_total", "Complete listings of the engine's containers.", &self.resyncs),
+        ];
+        for (name, help, counter) in counters {
+            text.family(name, Kind::Counter, help);
+            text.sample(name, "", read(counter));
+        }
+        let name = "cial_operation_errors_total";
+        text.family(name, Kind::Counter, "Operations that failed, by error code.");
+        for (code, count) in self.errors.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            text.sample(name, &format!("{{code=\"{code}\"}}"), count);
+        }
+        text.gauge("cial_leases", "Live leases.", gauges.leases);
+        text.gauge(
+            "cial_starts_in_flight",
+            "Starts under way at the engine for wakes.",
+            gauges.starts,
+        );
+        text.bounded(&gauges.bounded);
+        self.sleep.write(&mut text);
+        text.finish()
     }
 }
 
@@ -98,9 +122,24 @@ mod tests {
 
     #[test]
     fn the_whole_text() {
-        let counters = Counters::default();
-        counters.applied::<()>(&Err(Refusal::new(Code::ImageMissing, "")));
-        counters.swept();
-        insta::assert_snapshot!(counters.text(&[]));
+        let metrics = Metrics::default();
+        metrics.count_apply::<()>(&Err(Refusal::new(Code::ImageMissing, "")));
+        metrics.count_resync();
+        let calls = |kind, current| Bounded {
+            name: "cial_engine_calls",
+            help: "Calls at the engine",
+            kind: Some(kind),
+            current,
+            limit: 4,
+        };
+        let queue = Bounded {
+            name: "cial_wake_queue",
+            help: "Queued wakes",
+            kind: None,
+            current: 1,
+            limit: 512,
+        };
+        let bounded = vec![calls("start", 1), calls("thaw", 0), queue];
+        insta::assert_snapshot!(metrics.text(&[], &Gauges { leases: 3, starts: 1, bounded }));
     }
 }

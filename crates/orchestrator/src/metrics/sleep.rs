@@ -1,72 +1,55 @@
-//! Figures of leases, sleep and wake.
+//! Metrics of busy checks, sleep and wake.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use protocol::sleep::IdleState;
 
-/// What is so at this moment.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Now {
-    pub leases: usize,
-    /// Asks that wait for a wake.
-    pub waiting: usize,
-    /// Wakes that wait for their turn at the engine.
-    pub queue: usize,
-    pub starts: usize,
-    /// What the engine is asked for at once, by kind.
-    pub calls: [Calls; 4],
-}
-
-/// Calls of one kind: how many are under way, and how many may be.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Calls {
-    pub of: &'static str,
-    pub now: usize,
-    pub most: usize,
-}
+use super::exposition::{Exposition, Kind};
 
 #[derive(Debug, Default)]
-pub struct SleepCounters(Mutex<Inner>);
+pub struct SleepMetrics(Mutex<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
     /// By family and labels.
     counts: BTreeMap<(Family, String), u64>,
-    /// By labels.
-    wakes: BTreeMap<String, Histogram>,
+    /// By labels, without braces.
+    wake_seconds: BTreeMap<String, Histogram>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Family {
     Wakes,
     Sleeps,
-    Busy,
-    QueueFull,
-    Notes,
+    BusyChecks,
+    WakeQueueFull,
+    StateWrites,
 }
 
 impl Family {
-    const ALL: [Self; 5] = [Self::Wakes, Self::Sleeps, Self::Busy, Self::QueueFull, Self::Notes];
+    const ALL: [Self; 5] =
+        [Self::Wakes, Self::Sleeps, Self::BusyChecks, Self::WakeQueueFull, Self::StateWrites];
 
-    const fn told(self) -> (&'static str, &'static str) {
+    const fn name_and_help(self) -> (&'static str, &'static str) {
         match self {
-            Self::Wakes => ("cial_wakes_total", "Wakes by depth and result."),
-            Self::Sleeps => ("cial_sleeps_total", "Ways to sleep by depth and result."),
-            Self::Busy => ("cial_busy_questions_total", "What tenants answered before sleeping."),
-            Self::QueueFull => {
-                ("cial_wake_queue_full_total", "Asks refused because too many waited.")
+            Self::Wakes => ("cial_wakes_total", "Wakes by idle state and result."),
+            Self::Sleeps => ("cial_sleeps_total", "Freezes and stops for idleness by result."),
+            Self::BusyChecks => ("cial_busy_checks_total", "Busy checks before sleep by response."),
+            Self::WakeQueueFull => {
+                ("cial_wake_queue_full_total", "Lease requests refused because the queue was full.")
             }
-            Self::Notes => ("cial_notes_written_total", "Notes written to CIAL_STATE_DIR."),
+            Self::StateWrites => {
+                ("cial_state_writes_total", "State files written to CIAL_STATE_DIR.")
+            }
         }
     }
 }
 
-/// Which part of a wake.
+/// A part of a wake's duration.
 #[derive(Clone, Copy, Debug)]
-pub enum Part {
+pub enum WakePart {
     Queue,
     Engine,
     Boot,
@@ -74,105 +57,83 @@ pub enum Part {
     Total,
 }
 
-/// What a tenant answered when it was asked what keeps it busy.
+/// A tenant's response to a busy check.
 #[derive(Clone, Copy, Debug)]
-pub enum Heard {
+pub enum BusyResponse {
     Busy,
     Idle,
-    Nothing,
+    None,
 }
 
-/// How a way to sleep ended.
+/// The result of a freeze or a stop for idleness.
 #[derive(Clone, Copy, Debug)]
-pub enum Fell {
+pub enum SuspendResult {
     Asleep,
-    /// Somebody asked for it, or something in it is busy.
-    Kept,
+    /// A lease was requested meanwhile, or work inside is busy.
+    KeptAwake,
     Failed,
 }
 
-impl SleepCounters {
-    pub fn woke(&self, from: IdleState, well: bool) {
-        let result = if well { "ready" } else { "failed" };
-        self.count(Family::Wakes, format!("{{from=\"{}\",result=\"{result}\"}}", word(from)));
+impl SleepMetrics {
+    pub fn count_wake(&self, from: IdleState, is_ready: bool) {
+        let result = if is_ready { "ready" } else { "failed" };
+        self.count(Family::Wakes, format!("{{from=\"{}\",result=\"{result}\"}}", label(from)));
     }
 
-    pub fn fell(&self, depth: IdleState, how: Fell) {
-        let result = match how {
-            Fell::Asleep => "asleep",
-            Fell::Kept => "kept_awake",
-            Fell::Failed => "failed",
+    pub fn count_suspend(&self, to: IdleState, result: SuspendResult) {
+        let result = match result {
+            SuspendResult::Asleep => "asleep",
+            SuspendResult::KeptAwake => "kept_awake",
+            SuspendResult::Failed => "failed",
         };
-        self.count(Family::Sleeps, format!("{{depth=\"{}\",result=\"{result}\"}}", word(depth)));
+        self.count(Family::Sleeps, format!("{{depth=\"{}\",result=\"{result}\"}}", label(to)));
     }
 
-    pub fn heard(&self, heard: Heard) {
-        let answer = match heard {
-            Heard::Busy => "busy",
-            Heard::Idle => "idle",
-            Heard::Nothing => "none",
+    pub fn count_busy_check(&self, response: BusyResponse) {
+        let response = match response {
+            BusyResponse::Busy => "busy",
+            BusyResponse::Idle => "idle",
+            BusyResponse::None => "none",
         };
-        self.count(Family::Busy, format!("{{answer=\"{answer}\"}}"));
+        self.count(Family::BusyChecks, format!("{{response=\"{response}\"}}"));
     }
 
-    pub fn queue_full(&self) {
-        self.count(Family::QueueFull, String::new());
+    pub fn count_wake_queue_full(&self) {
+        self.count(Family::WakeQueueFull, String::new());
     }
 
-    pub fn noted(&self) {
-        self.count(Family::Notes, String::new());
+    pub fn count_state_write(&self) {
+        self.count(Family::StateWrites, String::new());
     }
 
-    pub fn took(&self, from: IdleState, part: Part, time: Duration) {
+    pub fn record_wake_time(&self, from: IdleState, part: WakePart, duration: Duration) {
         let part = match part {
-            Part::Queue => "queue",
-            Part::Engine => "engine",
-            Part::Boot => "boot",
-            Part::FirstByte => "first_byte",
-            Part::Total => "total",
+            WakePart::Queue => "queue",
+            WakePart::Engine => "engine",
+            WakePart::Boot => "boot",
+            WakePart::FirstByte => "first_byte",
+            WakePart::Total => "total",
         };
-        let labels = format!("from=\"{}\",phase=\"{part}\"", word(from));
-        self.with(|inner| inner.wakes.entry(labels).or_default().add(time));
+        let labels = format!("from=\"{}\",phase=\"{part}\"", label(from));
+        self.with(|inner| inner.wake_seconds.entry(labels).or_default().add(duration));
     }
 
-    pub fn text(&self, now: Now) -> String {
-        let mut text = String::new();
-        // Writing to a String does not fail.
-        let gauges = [
-            ("cial_leases", "Leases that live.", now.leases),
-            ("cial_asks_waiting", "Asks that wait for a wake.", now.waiting),
-            ("cial_wake_queue", "Wakes that wait for their turn at the engine.", now.queue),
-            ("cial_starts_in_flight", "Starts under way at the engine.", now.starts),
-        ];
-        for (name, help, value) in gauges {
-            let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}");
-        }
-        let bounds = [
-            ("cial_engine_calls", "Calls at the engine, by kind.", now.calls.map(|c| c.now)),
-            ("cial_engine_calls_limit", "As many may be at once.", now.calls.map(|c| c.most)),
-        ];
-        for (name, help, values) in bounds {
-            let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
-            for (calls, value) in now.calls.iter().zip(values) {
-                let _ = writeln!(text, "{name}{{of=\"{}\"}} {value}", calls.of);
-            }
-        }
+    pub(super) fn write(&self, text: &mut Exposition) {
         self.with(|inner| {
             for family in Family::ALL {
-                let (name, help) = family.told();
-                let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter");
-                for ((_, labels), n) in inner.counts.iter().filter(|((f, _), _)| *f == family) {
-                    let _ = writeln!(text, "{name}{labels} {n}");
+                let (name, help) = family.name_and_help();
+                text.family(name, Kind::Counter, help);
+                let of_family = inner.counts.iter().filter(|((f, _), _)| *f == family);
+                for ((_, labels), count) in of_family {
+                    text.sample(name, labels, count);
                 }
             }
             let name = "cial_wake_seconds";
-            let _ = writeln!(text, "# HELP {name} Wakes by depth and phase.");
-            let _ = writeln!(text, "# TYPE {name} histogram");
-            for (labels, histogram) in &inner.wakes {
-                histogram.write(&mut text, name, labels);
+            text.family(name, Kind::Histogram, "Duration of wakes by idle state and phase.");
+            for (labels, histogram) in &inner.wake_seconds {
+                histogram.write(text, name, labels);
             }
         });
-        text
     }
 
     fn count(&self, family: Family, labels: String) {
@@ -184,42 +145,43 @@ impl SleepCounters {
     }
 }
 
-const fn word(depth: IdleState) -> &'static str {
-    match depth {
+const fn label(state: IdleState) -> &'static str {
+    match state {
         IdleState::Frozen => "frozen",
         IdleState::Sleeping => "sleeping",
     }
 }
 
-/// From a thaw's milliseconds to the wake deadline.
+/// Upper bounds in seconds, from a thaw's milliseconds to the boot timeout.
 const BOUNDS: [f64; 13] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 45.0];
 
 #[derive(Debug, Default)]
 struct Histogram {
-    /// How many were at most as long as the bound of the same place.
+    /// Cumulative: the number of durations up to the bound at the same index.
     buckets: [u64; BOUNDS.len()],
     count: u64,
     sum: Duration,
 }
 
 impl Histogram {
-    fn add(&mut self, time: Duration) {
-        let seconds = time.as_secs_f64();
+    fn add(&mut self, duration: Duration) {
+        let seconds = duration.as_secs_f64();
         for (bucket, bound) in self.buckets.iter_mut().zip(BOUNDS) {
             *bucket += u64::from(seconds <= bound);
         }
         self.count += 1;
-        self.sum += time;
+        self.sum += duration;
     }
 
-    fn write(&self, text: &mut String, name: &str, labels: &str) {
+    fn write(&self, text: &mut Exposition, name: &str, labels: &str) {
+        let bucket = format!("{name}_bucket");
         for (count, bound) in self.buckets.iter().zip(BOUNDS) {
-            let _ = writeln!(text, "{name}_bucket{{{labels},le=\"{bound}\"}} {count}");
+            text.sample(&bucket, &format!("{{{labels},le=\"{bound}\"}}"), count);
         }
-        let (count, sum) = (self.count, self.sum.as_secs_f64());
-        let _ = writeln!(text, "{name}_bucket{{{labels},le=\"+Inf\"}} {count}");
-        let _ = writeln!(text, "{name}_sum{{{labels}}} {sum}\n{name}_count{{{labels}}} {count}");
+        text.sample(&bucket, &format!("{{{labels},le=\"+Inf\"}}"), self.count);
+        text.sample(&format!("{name}_sum"), &format!("{{{labels}}}"), self.sum.as_secs_f64());
+        text.sample(&format!("{name}_count"), &format!("{{{labels}}}"), self.count);
     }
 }
 
@@ -229,24 +191,19 @@ mod tests {
 
     #[test]
     fn the_whole_text() {
-        let counters = SleepCounters::default();
-        counters.woke(IdleState::Sleeping, true);
-        counters.woke(IdleState::Sleeping, true);
-        counters.woke(IdleState::Frozen, false);
-        counters.fell(IdleState::Frozen, Fell::Asleep);
-        counters.fell(IdleState::Sleeping, Fell::Kept);
-        counters.heard(Heard::Nothing);
-        counters.queue_full();
-        counters.noted();
-        counters.took(IdleState::Sleeping, Part::Engine, Duration::from_millis(180));
-        counters.took(IdleState::Sleeping, Part::Engine, Duration::from_secs(60));
-        let calls = ["start", "thaw", "sleep", "other"].map(|of| Calls { of, now: 1, most: 4 });
-        insta::assert_snapshot!(counters.text(Now {
-            leases: 3,
-            waiting: 2,
-            queue: 1,
-            starts: 1,
-            calls,
-        }));
+        let metrics = SleepMetrics::default();
+        metrics.count_wake(IdleState::Sleeping, true);
+        metrics.count_wake(IdleState::Sleeping, true);
+        metrics.count_wake(IdleState::Frozen, false);
+        metrics.count_suspend(IdleState::Frozen, SuspendResult::Asleep);
+        metrics.count_suspend(IdleState::Sleeping, SuspendResult::KeptAwake);
+        metrics.count_busy_check(BusyResponse::None);
+        metrics.count_wake_queue_full();
+        metrics.count_state_write();
+        metrics.record_wake_time(IdleState::Sleeping, WakePart::Engine, Duration::from_millis(180));
+        metrics.record_wake_time(IdleState::Sleeping, WakePart::Engine, Duration::from_secs(60));
+        let mut text = Exposition::default();
+        metrics.write(&mut text);
+        insta::assert_snapshot!(text.finish());
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use orchestrator::driver::memory::{Memory, Script};
 use orchestrator::driver::{Code, Refusal};
 use orchestrator::keeper::Keeper;
-use orchestrator::note::Notes;
+use orchestrator::state_dir::StateDir;
 use protocol::leases::RenewRequest;
 use protocol::orchestrator::{ApplyRequest, Phase};
 use protocol::spec::Spec;
@@ -28,7 +28,7 @@ impl World {
 
     fn keeper(&self) -> Running {
         let engine = Arc::new(self.engine.clone());
-        Running::new(Keeper::new(engine, Notes::new(self.state.0.clone()), 1, AWAKE))
+        Running::new(Keeper::new(engine, StateDir::new(self.state.0.clone()), 1, AWAKE))
     }
 
     fn starts(&self) -> usize {
@@ -256,4 +256,18 @@ async fn a_caller_that_leaves_does_not_leave_half_a_tenant() {
     assert!(tokio::time::timeout(Duration::from_millis(1), asked).await.is_err());
     running.until_phase(spec.id, Phase::Ready).await;
     assert_eq!(world.starts(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_temporary_file_of_a_killed_process_is_removed_at_the_next_start() {
+    let (world, spec) = (World::new(), spec("acme", ""));
+    let running = world.keeper();
+    running.run(&spec).await;
+    drop(running);
+    std::fs::write(world.state.0.join(format!(".{}.json", spec.id)), "{").unwrap();
+    let next = world.keeper();
+    next.until_phase(spec.id, Phase::Ready).await;
+    let entries = std::fs::read_dir(&world.state.0).unwrap();
+    let names: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    assert_eq!(names, [format!("{}.json", spec.id)]);
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use orchestrator::keeper::Keeper;
-use orchestrator::note::Notes;
+use orchestrator::state_dir::StateDir;
 use protocol::orchestrator::{ObservedTenant, Phase};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
@@ -84,7 +84,7 @@ async fn an_engine_that_comes_back_is_taken_up_again() {
     with_install(async |install| {
         let mut line = Line::new(install);
         let driver = Arc::new(install.driver_at(&line.path().display().to_string()));
-        let notes = Notes::new(install.base.join("state"));
+        let notes = StateDir::new(install.base.join("state"));
         let running = Running::new(Keeper::new(driver, notes, 1, AWAKE));
         let spec = spec("acme", "");
         running.run(&spec).await;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use orchestrator::driver::memory::Script;
 use orchestrator::keeper::Rules;
-use orchestrator::note::Intent as Noted;
+use orchestrator::state_dir::TargetState;
 use protocol::busy::BusyList;
 use protocol::orchestrator::{ApplyRequest, Phase};
 use protocol::spec::{Policy, Spec};
@@ -33,7 +33,7 @@ async fn left_alone_it_freezes_and_then_stops_thawed_first_and_says_why() {
     assert_eq!(asleep.asleep_because.unwrap(), "Nobody used it for 30 s.");
     assert_eq!(asleep.sleeps_at, None);
     let note = world.notes().read(spec.id);
-    assert_eq!(note.intent, Noted::Asleep);
+    assert_eq!(note.target, TargetState::Asleep);
     assert_eq!(note.last_use.unwrap() + seconds(30), sleeps_at);
 }
 
@@ -93,7 +93,7 @@ async fn an_ask_in_the_middle_of_the_engines_call_waits_for_its_end_and_is_serve
         let grant = Router::new(&running.keeper).visit(spec.id).await.unwrap();
         assert_eq!((grant.woke, world.calls(spec.id)), (true, calls.map(str::to_owned).to_vec()));
         let failed = |line: &&str| line.contains("result=\"failed\"");
-        assert_eq!(running.keeper.figures().lines().find(failed), None);
+        assert_eq!(running.keeper.metrics_text().lines().find(failed), None);
     }
 }
 
@@ -210,11 +210,11 @@ async fn work_inside_keeps_it_awake_for_as_long_as_its_owner_allows() {
     assert!(because.contains("for longer than its policy allows"), "{because}");
 
     let mute = ready(&running).await;
-    world.engine.answer_busy(mute.id, Err("nothing came within 200 ms".to_owned()));
+    world.engine.answer_busy(mute.id, Err("no response within 200 ms".to_owned()));
     running.until_phase(mute.id, Phase::Frozen).await;
     let because = told(&running, mute.id).asleep_because.unwrap();
-    assert!(because.ends_with("did not say whether it was busy: nothing came within 200 ms."));
-    assert!(running.keeper.figures().contains("cial_busy_questions_total{answer=\"none\"} 1"));
+    assert!(because.ends_with("did not say whether it was busy: no response within 200 ms."));
+    assert!(running.keeper.metrics_text().contains("cial_busy_checks_total{response=\"none\"} 1"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -230,7 +230,7 @@ async fn work_declared_right_before_the_freeze_is_asked_about_before_the_stop() 
     let because = told(&running, spec.id).awake_because;
     assert!(because[0].ends_with(": “backup”."), "{because:?}");
     let kept = "cial_sleeps_total{depth=\"sleeping\",result=\"kept_awake\"} 1";
-    assert!(running.keeper.figures().contains(kept));
+    assert!(running.keeper.metrics_text().contains(kept));
     world.engine.answer_busy(spec.id, Ok(BusyList::default()));
     running.until_phase(spec.id, Phase::Sleeping).await;
     assert_eq!(world.calls(spec.id).last().unwrap(), "stop");
@@ -308,8 +308,8 @@ async fn a_note_is_not_written_with_every_renewal() {
     let router = Router::new(&running.keeper);
     router.visit(spec.id).await.unwrap();
     let written = || {
-        let figures = running.keeper.figures();
-        let line = figures.lines().find_map(|l| l.strip_prefix("cial_notes_written_total "));
+        let figures = running.keeper.metrics_text();
+        let line = figures.lines().find_map(|l| l.strip_prefix("cial_state_writes_total "));
         line.unwrap().parse::<u32>().unwrap()
     };
     let before = written();

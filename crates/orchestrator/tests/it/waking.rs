@@ -6,7 +6,7 @@ use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use orchestrator::driver::memory::Script;
 use orchestrator::keeper::Rules;
-use orchestrator::note::Intent as Noted;
+use orchestrator::state_dir::TargetState;
 use protocol::leases::{RequestIntent, WakeStep};
 use protocol::orchestrator::Phase;
 use protocol::sleep::IdleState;
@@ -99,7 +99,7 @@ async fn a_thousand_at_once_start_a_sleeper_once() {
         (wake.from, phases.queue, total),
         (IdleState::Sleeping, 0, phases.engine + phases.boot)
     );
-    assert_eq!(world.notes().read(spec.id).intent, Noted::Running);
+    assert_eq!(world.notes().read(spec.id).target, TargetState::Running);
 }
 
 #[tokio::test(start_paused = true)]
@@ -134,14 +134,15 @@ async fn too_many_wakes_are_refused_with_a_place_and_a_time() {
         router.visit(sleepers[2].id),
     );
     assert!(first.unwrap().woke);
-    let places = [&second, &third].map(|answer| answer.as_ref().err().and_then(|no| no.ahead));
+    let places =
+        [&second, &third].map(|answer| answer.as_ref().err().and_then(|no| no.queue_position));
     assert_eq!(places, [Some(0), Some(2)], "first of the queue; no room in it");
     let (status, code, again, detail) = refused(second);
     assert_eq!((status, code, again), (503, "waking", true), "{detail}");
     let (status, code, again, detail) = refused(third);
     assert_eq!((status, code, again), (503, "wake_queue_full", true));
     assert_eq!(detail, "2 requests wait for a wake already. Try again later.");
-    assert!(running.keeper.figures().contains("cial_wake_queue_full_total 1\n"));
+    assert!(running.keeper.metrics_text().contains("cial_wake_queue_full_total 1\n"));
     // The second one was waited for no longer, and woken all the same.
     running.until_phase(sleepers[1].id, Phase::Ready).await;
     assert_eq!(world.count(sleepers[2].id, "start"), 1, "the third was not");
@@ -162,9 +163,9 @@ async fn a_wake_that_fails_says_why_and_leaves_a_sleeper() {
     }
     let seen = running.until_phase(spec.id, Phase::Sleeping).await;
     assert!(seen.reason.unwrap().contains("it was told to"));
-    assert_eq!(world.notes().read(spec.id).intent, Noted::Asleep);
+    assert_eq!(world.notes().read(spec.id).target, TargetState::Asleep);
     let failed = "cial_wakes_total{from=\"sleeping\",result=\"failed\"} 1\n";
-    assert!(running.keeper.figures().contains(failed), "one wake, whoever waited for it");
+    assert!(running.keeper.metrics_text().contains(failed), "one wake, whoever waited for it");
     world.engine.script(spec.id, Script::default());
     assert!(router.visit(spec.id).await.unwrap().woke);
     let ready = running.until_phase(spec.id, Phase::Ready).await;
@@ -362,7 +363,7 @@ async fn the_first_byte_is_told_by_the_router_and_counts_once() {
     assert_eq!(after.phases_ms.first_byte, Some(7));
     assert_eq!(after.total_ms, before.total_ms + 7);
     let count = "cial_wake_seconds_count{from=\"sleeping\",phase=\"first_byte\"} 1\n";
-    assert!(running.keeper.figures().contains(count));
+    assert!(running.keeper.metrics_text().contains(count));
 }
 
 /// Many fall asleep at the same time, each for long: those that are wanted do not stand behind them.

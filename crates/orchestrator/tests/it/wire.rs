@@ -12,7 +12,7 @@ use orchestrator::api;
 use orchestrator::driver::memory::{Memory, Script};
 use orchestrator::images::{Images, Tags};
 use orchestrator::keeper::Keeper;
-use orchestrator::note::Notes;
+use orchestrator::state_dir::StateDir;
 use protocol::leases::{
     LeaseGrant, LeaseRequest, LeaseUsage, ReleaseRequest, RenewRequest, RenewResponse,
     RequestIntent, WakeStep,
@@ -58,7 +58,7 @@ impl Server {
     async fn serving() -> (Self, JoinHandle<anyhow::Result<()>>) {
         let (engine, stop) = (Memory::default(), CancellationToken::new());
         let state = Folder::new();
-        let notes = Notes::new(state.0.clone());
+        let notes = StateDir::new(state.0.clone());
         let keeper = Keeper::new(Arc::new(engine.clone()), notes, 1, AWAKE);
         keeper.sweep().await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -343,7 +343,7 @@ async fn a_lease_from_ask_to_release() {
         .await
         .unwrap();
     assert_eq!(told.awake_because[0], "In use: 2 requests and 1 stream.");
-    assert!(server.keeper.figures().contains("cial_leases 1\n"));
+    assert!(server.keeper.metrics_text().contains("cial_leases 1\n"));
     let release = ReleaseRequest { holder, leases: vec![used(spec.id)] };
     for _ in 0..2 {
         let released =
@@ -432,7 +432,7 @@ async fn who_waits_when_the_process_goes_is_told_to_come_back_and_a_wake_is_told
 async fn a_process_that_does_not_follow_the_engine_any_more_ends() {
     let keeper = {
         let folder = Folder::new();
-        Keeper::new(Arc::new(Memory::default()), Notes::new(folder.0.clone()), 1, AWAKE)
+        Keeper::new(Arc::new(Memory::default()), StateDir::new(folder.0.clone()), 1, AWAKE)
     };
     // There is one loop in the life of a keeper: whoever begins another one finds it over.
     let first = Running::new(keeper.clone());

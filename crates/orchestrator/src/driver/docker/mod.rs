@@ -188,7 +188,7 @@ impl Driver for Docker {
     }
 
     fn busy(&self, id: TenantId) -> BoxFuture<'_, Result<BusyList, String>> {
-        Box::pin(async move { busy::ask(&self.rooms.busy(id)).await })
+        Box::pin(async move { busy::fetch_busy_list(&self.rooms.busy(id)).await })
     }
 
     fn remove(&self, id: TenantId) -> Call<'_, ()> {

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use orchestrator::keeper::{Keeper, NoLease};
+use orchestrator::keeper::{Keeper, LeaseError};
 use protocol::TenantId;
 use protocol::leases::{
     LeaseGrant, LeaseRequest, LeaseUsage, ReleaseRequest, RenewRequest, RequestIntent,
@@ -22,7 +22,7 @@ impl Router {
     }
 
     /// As somebody's visit, with all the patience that is allowed.
-    pub(crate) async fn visit(&self, tenant: TenantId) -> Result<LeaseGrant, NoLease> {
+    pub(crate) async fn visit(&self, tenant: TenantId) -> Result<LeaseGrant, LeaseError> {
         self.ask(tenant, RequestIntent::Visit, 60_000).await
     }
 
@@ -31,7 +31,7 @@ impl Router {
         tenant: TenantId,
         intent: RequestIntent,
         wait_ms: u32,
-    ) -> Result<LeaseGrant, NoLease> {
+    ) -> Result<LeaseGrant, LeaseError> {
         let number = self.asks.fetch_add(1, Ordering::Relaxed) + 1;
         let ask = LeaseRequest { tenant, holder: self.holder, number, intent, wait_ms };
         self.keeper.lease(ask).await
@@ -61,7 +61,7 @@ impl Router {
 }
 
 /// Code, whether it says when to come back, and the words.
-pub(crate) fn refused(answer: Result<LeaseGrant, NoLease>) -> (u16, &'static str, bool, String) {
+pub(crate) fn refused(answer: Result<LeaseGrant, LeaseError>) -> (u16, &'static str, bool, String) {
     let none = answer.unwrap_err();
     (none.status, none.code, none.retry_after.is_some(), none.detail)
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use orchestrator::driver::Driver as _;
 use orchestrator::driver::memory::Memory;
 use orchestrator::keeper::{Keeper, Rules};
-use orchestrator::note::Notes;
+use orchestrator::state_dir::StateDir;
 use protocol::TenantId;
 use protocol::orchestrator::{ApplyRequest, Phase};
 use protocol::sleep::SleepStatus;
@@ -46,8 +46,8 @@ impl World {
         Running::new(Keeper::new(engine, self.notes(), epoch, rules))
     }
 
-    pub(crate) fn notes(&self) -> Notes {
-        Notes::new(self.state.0.clone())
+    pub(crate) fn notes(&self) -> StateDir {
+        StateDir::new(self.state.0.clone())
     }
 
     /// What it was told to do with this tenant, in order.

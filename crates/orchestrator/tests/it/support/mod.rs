@@ -22,8 +22,8 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use orchestrator::driver::LogsWanted;
 use orchestrator::driver::docker::{Docker, House, Mounts, Settings};
 use orchestrator::keeper::{Keeper, Rules};
-use orchestrator::note::Notes;
 use orchestrator::rooms::{Masters, Rooms};
+use orchestrator::state_dir::StateDir;
 use protocol::orchestrator::{ApplyRequest, ObservedTenant, Phase};
 use protocol::spec::Spec;
 use protocol::{InstallName, TenantId};
@@ -130,7 +130,7 @@ impl Install {
 
     /// `epoch`: see [`Keeper::new`].
     pub(crate) fn keeper_with(&self, epoch: u64, rules: Rules) -> Running {
-        let notes = Notes::new(self.base.join("state"));
+        let notes = StateDir::new(self.base.join("state"));
         Running::new(Keeper::new(Arc::new(self.driver()), notes, epoch, rules))
     }
 
