@@ -1,4 +1,5 @@
-//! Who may call what. A handler that needs an owner takes [`Owner`]; one that forgets is still behind the gate.
+//! Authorisation. A handler that needs an owner takes [`Owner`]; the route table enforces the access of every route,
+//! also when a handler forgets.
 
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
@@ -13,46 +14,46 @@ use crate::db::session::Session;
 use crate::db::user::User;
 use crate::sessions;
 
-/// What a route asks of its caller.
+/// The access that a route requires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     Anyone,
-    /// A live session of the owner's.
+    /// A live session of an owner.
     Owner,
 }
 
-/// The signed-in owner. Only [`gate`] makes one.
+/// The signed-in owner. Only [`require_owner`] creates this value.
 #[derive(Clone, Debug)]
 pub struct Owner {
     pub user: User,
     pub session: Session,
 }
 
-/// Lets the owner pass and nobody else: 401 for programs, the sign-in page for people.
-pub async fn gate(State(app): State<App>, mut request: Request, next: Next) -> Response {
+/// Middleware: lets owners pass. Other callers get 401 in the API and the sign-in page elsewhere.
+pub async fn require_owner(State(app): State<App>, mut request: Request, next: Next) -> Response {
     match sessions::find(&app, request.headers()).await {
         Ok(Some((session, user))) => {
             request.extensions_mut().insert(Owner { user, session });
             next.run(request).await
         }
-        Ok(None) => refusal(request.method(), request.uri()),
+        Ok(None) => unauthenticated_response(request.method(), request.uri()),
         Err(failure) => failure.into_response(),
     }
 }
 
-/// What a caller without a session gets.
-pub fn refusal(method: &Method, uri: &Uri) -> Response {
+/// The response for a caller without a session.
+pub fn unauthenticated_response(method: &Method, uri: &Uri) -> Response {
     if !is_page(uri.path()) {
         return unauthenticated().into_response();
     }
-    // A form that was sent too late is lost either way; its page is where to go on.
+    // A form sent after the end of a session is lost; the visitor continues at the list of tenants.
     let next = if method == Method::GET { uri.to_string() } else { "/admin".to_owned() };
     let next = utf8_percent_encode(&next, NON_ALPHANUMERIC);
     Redirect::to(&format!("/admin/login?next={next}")).into_response()
 }
 
-/// Whether a path is for owners even where nothing is found.
-pub fn is_guarded(path: &str) -> bool {
+/// Whether a path belongs to owners, also when no route matches.
+pub fn requires_owner(path: &str) -> bool {
     is_page(path) || path == "/api/admin" || path.starts_with("/api/admin/")
 }
 
@@ -72,12 +73,12 @@ impl<S: Sync> FromRequestParts<S> for Owner {
     }
 }
 
-/// `next` as given by a browser: a path of this site, or the list of tenants.
+/// Returns `next` when it is a path of this site, and the list of tenants otherwise.
 pub fn safe_next(next: Option<&str>) -> &str {
     let same_site = |path: &&str| {
         path.starts_with('/')
             && !path.starts_with("//")
-            // Browsers read a backslash as a slash, and skip tabs and line breaks.
+            // Browsers read a backslash as a slash and skip tabs and line breaks (WHATWG URL).
             && !path.contains(['\\', '\t', '\r', '\n'])
             && path.bytes().all(|b| b.is_ascii_graphic())
     };

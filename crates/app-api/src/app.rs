@@ -1,4 +1,4 @@
-//! What every handler holds: the parts of this process, cheap to clone.
+//! The shared parts of this process that every handler receives. Cheap to clone.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -9,16 +9,16 @@ use protocol::control::EffectivePolicy;
 use service::failure::Failure;
 use service::forwarded::Trusted;
 
-use crate::accounts::Passwords;
+use crate::auth::passwords::Passwords;
+use crate::auth::sso::Signer;
+use crate::auth::throttle::Throttle;
 use crate::clock::Clock;
 use crate::db::{Database, Pooled};
-use crate::feed::Routes;
 use crate::orchestrator::Orchestrator;
-use crate::reconcile::Bell;
-use crate::reconcile::sight::Sight;
+use crate::reconcile::Notifier;
+use crate::reconcile::observed_cache::ObservedCache;
+use crate::route_feed::RouteFeed;
 use crate::settings::Addresses;
-use crate::sso::Signer;
-use crate::throttle::Throttle;
 
 #[derive(Clone)]
 pub struct App(Arc<Parts>);
@@ -26,15 +26,15 @@ pub struct App(Arc<Parts>);
 pub struct Parts {
     pub addresses: Addresses,
     pub trusted: Trusted,
-    /// The installation's.
+    /// The policy of the installation, for tenants that set none.
     pub policy: EffectivePolicy,
     pub database: Database,
-    /// Whether the database is migrated and known to be ours.
-    pub opened: AtomicBool,
+    /// Whether the database is migrated and belongs to this installation.
+    pub database_ready: AtomicBool,
     pub orchestrator: Arc<dyn Orchestrator>,
-    pub sight: Arc<Sight>,
-    pub bell: Bell,
-    pub routes: Routes,
+    pub observed: Arc<ObservedCache>,
+    pub reconcile: Notifier,
+    pub routes: RouteFeed,
     pub clock: Clock,
     pub passwords: Passwords,
     pub throttle: Throttle,
@@ -46,16 +46,19 @@ impl App {
         Self(Arc::new(parts))
     }
 
-    /// A connection to a database that is ours, or 503.
+    /// Returns a pooled connection.
+    ///
+    /// # Errors
+    /// `database_unavailable` before the database is ready and while Postgres cannot be reached.
     pub async fn conn(&self) -> Result<Pooled, Failure> {
-        if !self.is_open() {
+        if !self.is_database_ready() {
             return Err(database_unavailable());
         }
         self.database.conn().await.map_err(|error| database_unavailable().because(error))
     }
 
-    pub fn is_open(&self) -> bool {
-        self.opened.load(Ordering::Acquire)
+    pub fn is_database_ready(&self) -> bool {
+        self.database_ready.load(Ordering::Acquire)
     }
 }
 

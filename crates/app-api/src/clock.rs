@@ -1,4 +1,4 @@
-//! The time, as an argument: shells carry a [`Clock`], pure parts are told.
+//! The wall clock as a value: shells carry a [`Clock`], pure parts receive the time as an argument.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use protocol::Timestamp;
 pub struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
 
 impl Clock {
-    /// The machine's, to the microsecond: that much survives the database.
+    /// The machine's clock, to the microsecond, which is the precision of Postgres.
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
     pub fn system() -> Self {
         Self::new(|| {

@@ -1,4 +1,4 @@
-//! The listener that is never public: routes for the router, metrics for whoever measures.
+//! The internal listener: the route feed for the router, and metrics.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -15,15 +15,15 @@ use service::{Secret, keys};
 
 use crate::app::App;
 
-pub fn service(app: App, token: Secret) -> Router {
-    let known = move |headers: HeaderMap, request: Request, next: Next| {
+pub fn internal_service(app: App, token: Secret) -> Router {
+    let require_token = move |headers: HeaderMap, request: Request, next: Next| {
         let given = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
         let given = given.and_then(|text| text.strip_prefix("Bearer ")).unwrap_or_default();
         let fits = keys::same(given, token.reveal());
-        async move { if fits { Ok(next.run(request).await) } else { Err(unknown_caller()) } }
+        async move { if fits { Ok(next.run(request).await) } else { Err(invalid_token()) } }
     };
     Router::new()
-        .route("/v1/routes/watch", get(watch_routes).route_layer(from_fn(known)))
+        .route("/v1/routes/watch", get(watch_routes).route_layer(from_fn(require_token)))
         .route("/metrics", get(metrics))
         .route("/healthz", get(crate::api::health::healthz))
         .fallback(async || {
@@ -33,13 +33,13 @@ pub fn service(app: App, token: Secret) -> Router {
         .with_state(app)
 }
 
-fn unknown_caller() -> Failure {
+fn invalid_token() -> Failure {
     let detail = "Send the routes token as Authorization: Bearer.";
     Failure::new(StatusCode::UNAUTHORIZED, "unauthenticated", detail)
 }
 
 async fn watch_routes(State(app): State<App>) -> Result<Response, Failure> {
-    app.routes.answer()
+    app.routes.watch_response()
 }
 
 async fn metrics(State(app): State<App>) -> String {
@@ -53,8 +53,8 @@ async fn metrics(State(app): State<App>) -> String {
     }
     let gauges = [
         ("cial_routes_revision", app.routes.revision()),
-        ("cial_database_open", u64::from(app.is_open())),
-        ("cial_orchestrator_heard", u64::from(app.sight.is_clear())),
+        ("cial_database_ready", u64::from(app.is_database_ready())),
+        ("cial_orchestrator_connected", u64::from(app.observed.is_connected())),
     ];
     for (name, value) in gauges {
         let _ = writeln!(text, "# TYPE {name} gauge\n{name} {value}");

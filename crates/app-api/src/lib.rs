@@ -1,29 +1,30 @@
-//! The control plane: accounts, tenants, admin pages, SSO, reconcile. Start reading at [`routes`] and
+//! The control plane: accounts, tenants, admin pages, SSO, reconciler. Start reading at [`routes`] and
 //! [`reconcile::plan`].
+//!
+//! [`tenant`] is the ground: the domain types, pure. [`db`], [`reconcile`], [`api`] and [`pages`] stand on it.
 
 pub mod access;
 pub mod accounts;
 pub mod api;
 pub mod app;
+pub mod auth;
 pub mod clock;
+pub mod database_setup;
 pub mod db;
-pub mod extract;
-pub mod feed;
-pub mod guard;
+pub mod http;
 pub mod internal;
-pub mod listen;
 pub mod openapi;
-pub mod opening;
 pub mod orchestrator;
 pub mod pages;
 pub mod reconcile;
+pub mod route;
+pub mod route_feed;
 pub mod routes;
 pub mod sessions;
 pub mod settings;
-pub mod sleep;
-pub mod sso;
+pub mod sleep_status;
 pub mod start;
-pub mod tenants;
-pub mod throttle;
-pub mod token;
+pub mod tenant;
+pub mod tenant_actions;
+pub mod validation;
 pub mod views;

@@ -1,23 +1,16 @@
-//! The API's description, made from the table of routes: it cannot name a call that is not there, nor miss one.
+//! The OpenAPI description, built from the route table: it names each call of the table and no other.
 
-use axum::extract::State;
-use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
 use crate::access::Access;
-use crate::app::App;
-use crate::routes::{ROUTES, Route};
-use crate::sessions;
+use crate::route::Route;
 
 const SCHEMAS: &str = include_str!("openapi_schemas.json");
 
-pub async fn show(State(app): State<App>) -> Response {
-    axum::Json(document(sessions::cookie_name(&app.addresses))).into_response()
-}
-
-fn document(cookie: &str) -> Value {
+/// `cookie` is the name of the session's cookie.
+pub fn describe(routes: &[Route], cookie: &str) -> Value {
     let mut paths = Map::new();
-    for route in ROUTES.iter().filter(|route| !route.about.is_empty()) {
+    for route in routes.iter().filter(|route| !route.summary.is_empty()) {
         let path = paths.entry(route.path).or_insert_with(|| json!({}));
         path[route.method.as_str().to_lowercase()] = operation(route);
     }
@@ -40,11 +33,11 @@ fn operation(route: &Route) -> Value {
     if route.path.contains("{slug}") {
         parameters.push(parameter("path", "slug", true));
     }
-    parameters.extend(words(route).query.iter().map(|name| parameter("query", name, false)));
-    parameters.extend(words(route).headers.iter().map(|name| parameter("header", name, false)));
-    let (status, answer) = words(route).answer;
+    parameters.extend(details(route).query.iter().map(|name| parameter("query", name, false)));
+    parameters.extend(details(route).headers.iter().map(|name| parameter("header", name, false)));
+    let (status, content) = details(route).response;
     let mut responses = json!({
-        status: answered(answer),
+        status: response_object(content),
         "default": {
             "description": "An error",
             "content": { "application/problem+json": { "schema": reference("Problem") } },
@@ -54,12 +47,12 @@ fn operation(route: &Route) -> Value {
         responses["401"] = json!({ "description": "No session" });
     }
     let mut operation = json!({
-        "summary": route.about,
+        "summary": route.summary,
         "parameters": parameters,
         "responses": responses,
         "security": if route.access == Access::Owner { json!([{ "session": [] }]) } else { json!([]) },
     });
-    if let Some(body) = words(route).body {
+    if let Some(body) = details(route).body {
         let schema = json!({ "schema": reference(body) });
         operation["requestBody"] =
             json!({ "required": true, "content": { "application/json": schema } });
@@ -71,14 +64,14 @@ fn parameter(place: &str, name: &str, required: bool) -> Value {
     json!({ "in": place, "name": name, "required": required, "schema": { "type": "string" } })
 }
 
-fn answered(answer: Answer) -> Value {
-    match answer {
-        Answer::Empty(description) => json!({ "description": description }),
-        Answer::Text => json!({
+fn response_object(content: Content) -> Value {
+    match content {
+        Content::Empty(description) => json!({ "description": description }),
+        Content::Text => json!({
             "description": "Lines, newest last",
             "content": { "text/plain": { "schema": { "type": "string" } } },
         }),
-        Answer::Json(name) => json!({
+        Content::Json(name) => json!({
             "description": name,
             "content": { "application/json": { "schema": reference(name) } },
         }),
@@ -90,54 +83,58 @@ fn reference(name: &str) -> Value {
 }
 
 #[derive(Clone, Copy)]
-enum Answer {
+enum Content {
     Empty(&'static str),
     Text,
     Json(&'static str),
 }
 
-/// What the table does not say of a call.
-struct Words {
+/// Facts of a call that the route table does not hold.
+struct Details {
     body: Option<&'static str>,
     query: &'static [&'static str],
     headers: &'static [&'static str],
-    answer: (&'static str, Answer),
+    response: (&'static str, Content),
 }
 
-fn words(route: &Route) -> Words {
-    let plain =
-        |status, answer| Words { body: None, query: &[], headers: &[], answer: (status, answer) };
+fn details(route: &Route) -> Details {
+    let plain = |status, content| Details {
+        body: None,
+        query: &[],
+        headers: &[],
+        response: (status, content),
+    };
     match (route.method.as_str(), route.path) {
         ("POST", "/api/auth/sign-up/email") => {
-            Words { body: Some("SignUp"), ..plain("201", Answer::Json("SignedIn")) }
+            Details { body: Some("SignUp"), ..plain("201", Content::Json("SignedIn")) }
         }
         ("POST", "/api/auth/sign-in/email") => {
-            Words { body: Some("SignIn"), ..plain("200", Answer::Json("SignedIn")) }
+            Details { body: Some("SignIn"), ..plain("200", Content::Json("SignedIn")) }
         }
-        ("POST", "/api/auth/sign-out") => plain("204", Answer::Empty("The session ended")),
-        ("GET", "/api/auth/session") => plain("200", Answer::Json("Session")),
-        ("GET", "/api/admin/tenants") => Words {
+        ("POST", "/api/auth/sign-out") => plain("204", Content::Empty("The session ended")),
+        ("GET", "/api/auth/session") => plain("200", Content::Json("Session")),
+        ("GET", "/api/admin/tenants") => Details {
             query: &["state", "q", "cursor", "limit"],
-            ..plain("200", Answer::Json("TenantList"))
+            ..plain("200", Content::Json("TenantList"))
         },
-        ("POST", "/api/admin/tenants") => Words {
+        ("POST", "/api/admin/tenants") => Details {
             body: Some("NewTenant"),
             headers: &["Idempotency-Key"],
-            ..plain("201", Answer::Json("Tenant"))
+            ..plain("201", Content::Json("Tenant"))
         },
-        ("PATCH", _) => Words {
+        ("PATCH", _) => Details {
             body: Some("Change"),
             headers: &["If-Match"],
-            ..plain("200", Answer::Json("Tenant"))
+            ..plain("200", Content::Json("Tenant"))
         },
         ("GET", "/api/admin/tenants/{slug}/logs") => {
-            Words { query: &["tail", "since", "follow"], ..plain("200", Answer::Text) }
+            Details { query: &["tail", "since", "follow"], ..plain("200", Content::Text) }
         }
         (_, "/api/admin/tenants/{slug}/open") => {
-            plain("303", Answer::Empty("To the tenant, with a token for one minute"))
+            plain("303", Content::Empty("To the tenant, with a token for one minute"))
         }
-        ("GET", "/api/admin/tenants/{slug}") => plain("200", Answer::Json("Tenant")),
-        ("POST" | "DELETE", _) => plain("202", Answer::Json("Tenant")),
-        (_, _) => plain("200", Answer::Json("Anything")),
+        ("GET", "/api/admin/tenants/{slug}") => plain("200", Content::Json("Tenant")),
+        ("POST" | "DELETE", _) => plain("202", Content::Json("Tenant")),
+        (_, _) => plain("200", Content::Json("Anything")),
     }
 }

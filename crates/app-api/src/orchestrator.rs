@@ -1,4 +1,4 @@
-//! The way to the orchestrator: one of the two seams at which tests put a scripted fake.
+//! The client of the orchestrator's API. Tests replace the [`Orchestrator`] trait by a scripted fake.
 
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ use serde::de::IgnoredAny;
 use service::client::{CallError, Client};
 use service::watch::{WatchEnded, follow};
 
-/// Who listens to a watch.
-pub type Listener<'a> = &'a (dyn Fn(Message<ObservedTenant>) + Send + Sync);
+/// Called with each message of a watch.
+pub type OnMessage<'a> = &'a (dyn Fn(Message<ObservedTenant>) + Send + Sync);
 
 pub trait Orchestrator: Send + Sync + 'static {
     fn apply<'a>(
@@ -23,45 +23,46 @@ pub trait Orchestrator: Send + Sync + 'static {
         apply: &'a ApplyRequest,
     ) -> BoxFuture<'a, Result<ObservedTenant, CallError>>;
 
-    /// Begun once this returns; what comes of it is told by the watch.
+    /// Returns once the wake has begun; the watch reports its result.
     fn wake(&self, id: TenantId) -> BoxFuture<'_, Result<(), CallError>>;
 
-    /// Done as well when there is nothing to stop.
+    /// Succeeds also when the tenant has no container.
     fn stop(&self, id: TenantId) -> BoxFuture<'_, Result<(), CallError>>;
 
-    /// Done as well when nothing was left.
+    /// Succeeds also when nothing of the tenant is left.
     fn remove(&self, id: TenantId) -> BoxFuture<'_, Result<(), CallError>>;
 
-    /// Why it is awake or asleep, now. Asking keeps nobody awake.
-    fn sleep(&self, id: TenantId) -> BoxFuture<'_, Result<SleepStatus, CallError>>;
+    /// Reads why a tenant is awake or asleep. Read-only: does not reset the idle timer.
+    fn sleep_status(&self, id: TenantId) -> BoxFuture<'_, Result<SleepStatus, CallError>>;
 
-    /// The same of all tenants.
-    fn sleeps(&self) -> BoxFuture<'_, Result<SleepStatusList, CallError>>;
+    /// Like [`Self::sleep_status`], for all tenants.
+    fn all_sleep_status(&self) -> BoxFuture<'_, Result<SleepStatusList, CallError>>;
 
-    /// `query` as the orchestrator takes it.
+    /// Streams the log. `query` is the query string of the orchestrator's API.
     fn logs<'a>(&'a self, id: TenantId, query: &'a str) -> BoxFuture<'a, Result<Body, CallError>>;
 
     /// Follows one watch to its end.
-    fn watch<'a>(&'a self, tell: Listener<'a>) -> BoxFuture<'a, WatchEnded>;
+    fn watch<'a>(&'a self, on_message: OnMessage<'a>) -> BoxFuture<'a, WatchEnded>;
 }
 
-/// The real one, over HTTP.
-pub struct Remote {
+/// Calls the orchestrator over HTTP.
+pub struct OrchestratorClient {
     client: Client,
 }
 
-/// A start may wait its turn behind many others.
-const START: Duration = Duration::from_secs(120);
-const STOP: Duration = Duration::from_secs(60);
-const HEAD: Duration = Duration::from_secs(10);
+/// A start may queue behind many others.
+const APPLY_TIMEOUT: Duration = Duration::from_secs(120);
+const STOP_TIMEOUT: Duration = Duration::from_secs(60);
+const REMOVE_TIMEOUT: Duration = Duration::from_secs(120);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 
-impl Remote {
+impl OrchestratorClient {
     pub fn new(client: Client) -> Self {
         Self { client }
     }
 }
 
-impl Orchestrator for Remote {
+impl Orchestrator for OrchestratorClient {
     fn apply<'a>(
         &'a self,
         id: TenantId,
@@ -69,23 +70,24 @@ impl Orchestrator for Remote {
     ) -> BoxFuture<'a, Result<ObservedTenant, CallError>> {
         Box::pin(async move {
             let path = format!("/v1/tenants/{id}");
-            self.client.call(Method::PUT, &path, Some(apply), START).await
+            self.client.call(Method::PUT, &path, Some(apply), APPLY_TIMEOUT).await
         })
     }
 
     fn wake(&self, id: TenantId) -> BoxFuture<'_, Result<(), CallError>> {
         Box::pin(async move {
             let path = format!("/v1/tenants/{id}/wake");
-            self.client.call(Method::POST, &path, None::<&()>, HEAD).await.map(|IgnoredAny| ())
+            let called = self.client.call(Method::POST, &path, None::<&()>, RESPONSE_TIMEOUT);
+            called.await.map(|IgnoredAny| ())
         })
     }
 
     fn stop(&self, id: TenantId) -> BoxFuture<'_, Result<(), CallError>> {
         Box::pin(async move {
             let path = format!("/v1/tenants/{id}/stop");
-            let answer: Result<serde_json::Value, _> =
-                self.client.call(Method::POST, &path, None::<&()>, STOP).await;
-            match answer {
+            let response: Result<serde_json::Value, _> =
+                self.client.call(Method::POST, &path, None::<&()>, STOP_TIMEOUT).await;
+            match response {
                 Err(CallError::Refused(problem)) if problem.status == 404 => Ok(()),
                 Err(error) => Err(error),
                 Ok(_) => Ok(()),
@@ -96,31 +98,34 @@ impl Orchestrator for Remote {
     fn remove(&self, id: TenantId) -> BoxFuture<'_, Result<(), CallError>> {
         Box::pin(async move {
             let path = format!("/v1/tenants/{id}");
-            self.client.call(Method::DELETE, &path, None::<&()>, STOP * 2).await
+            self.client.call(Method::DELETE, &path, None::<&()>, REMOVE_TIMEOUT).await
         })
     }
 
-    fn sleep(&self, id: TenantId) -> BoxFuture<'_, Result<SleepStatus, CallError>> {
+    fn sleep_status(&self, id: TenantId) -> BoxFuture<'_, Result<SleepStatus, CallError>> {
         Box::pin(async move {
             let path = format!("/v1/tenants/{id}/sleep");
-            self.client.call(Method::GET, &path, None::<&()>, HEAD).await
+            self.client.call(Method::GET, &path, None::<&()>, RESPONSE_TIMEOUT).await
         })
     }
 
-    fn sleeps(&self) -> BoxFuture<'_, Result<SleepStatusList, CallError>> {
-        Box::pin(async move { self.client.call(Method::GET, "/v1/sleep", None::<&()>, HEAD).await })
+    fn all_sleep_status(&self) -> BoxFuture<'_, Result<SleepStatusList, CallError>> {
+        Box::pin(async move {
+            self.client.call(Method::GET, "/v1/sleep", None::<&()>, RESPONSE_TIMEOUT).await
+        })
     }
 
     fn logs<'a>(&'a self, id: TenantId, query: &'a str) -> BoxFuture<'a, Result<Body, CallError>> {
         Box::pin(async move {
             let path = format!("/v1/tenants/{id}/logs?{query}");
-            Ok(Body::new(self.client.stream(&path, HEAD).await?.into_body()))
+            Ok(Body::new(self.client.stream(&path, RESPONSE_TIMEOUT).await?.into_body()))
         })
     }
 
-    fn watch<'a>(&'a self, tell: Listener<'a>) -> BoxFuture<'a, WatchEnded> {
+    fn watch<'a>(&'a self, on_message: OnMessage<'a>) -> BoxFuture<'a, WatchEnded> {
         Box::pin(async move {
-            follow(&self.client, "/v1/tenants/watch", |_, message| tell(message.clone())).await
+            let path = "/v1/tenants/watch";
+            follow(&self.client, path, |_, message| on_message(message.clone())).await
         })
     }
 }

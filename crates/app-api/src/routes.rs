@@ -1,34 +1,27 @@
-//! The one table: method, path, who may call, and what answers. The server is built from it, the API's
-//! description too, and a test walks it as every kind of visitor.
+//! The route table: method, path, access, handler. The server and the API's description are built from the table,
+//! and a test walks it as every kind of visitor.
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::Response;
-use axum::routing::{MethodRouter, delete, get, patch, post};
+use axum::routing::{delete, get, patch, post};
 use service::failure::Failure;
 
-use crate::access::{self, Access, gate};
+use crate::access::{self, Access, require_owner};
 use crate::app::App;
-use crate::{api, guard, openapi, pages, sessions};
-
-pub struct Route {
-    pub method: Method,
-    pub path: &'static str,
-    pub access: Access,
-    /// In the API's description; empty for what is no API.
-    pub about: &'static str,
-    handler: fn() -> MethodRouter<App>,
-}
+use crate::http::security;
+use crate::route::Route;
+use crate::{api, openapi, pages, sessions};
 
 macro_rules! routes {
-    ($($method:ident $path:literal $access:ident $about:literal $verb:ident($($handler:tt)+);)+) => {
+    ($($method:ident $path:literal $access:ident $summary:literal $verb:ident($($handler:tt)+);)+) => {
         &[$(Route {
             method: Method::$method,
             path: $path,
             access: Access::$access,
-            about: $about,
+            summary: $summary,
             handler: || $verb($($handler)+),
         }),+]
     };
@@ -40,7 +33,7 @@ pub const ROUTES: &[Route] = routes! {
     GET    "/assets/admin.css"                 Anyone "" get(pages::assets::style);
     GET    "/assets/icon.svg"                  Anyone "" get(pages::assets::icon);
     GET    "/favicon.ico"                      Anyone "" get(pages::assets::icon);
-    GET    "/api/openapi.json"                 Anyone "This description" get(openapi::show);
+    GET    "/api/openapi.json"                 Anyone "This description" get(show_description);
 
     POST   "/api/auth/sign-up/email"           Anyone "Create the owner's account" post(api::auth::sign_up);
     POST   "/api/auth/sign-in/email"           Anyone "Sign in" post(api::auth::sign_in);
@@ -80,62 +73,72 @@ pub const ROUTES: &[Route] = routes! {
     POST   "/admin/tenants/{slug}/delete"      Owner  "" post(pages::tenants::delete_tenant);
 };
 
-/// The public service: every route behind what it asks for, nothing beside the table.
-pub fn service(app: App) -> Router {
+/// The public service: each route behind its access check, and no route beside the table.
+pub fn public_service(app: App) -> Router {
     let table = ROUTES.iter().fold(Router::new(), |router, route| {
         let handler = (route.handler)();
         router.route(
             route.path,
             match route.access {
                 Access::Anyone => handler,
-                Access::Owner => handler.route_layer(from_fn_with_state(app.clone(), gate)),
+                Access::Owner => {
+                    handler.route_layer(from_fn_with_state(app.clone(), require_owner))
+                }
             },
         )
     });
     table
-        .fallback(nothing_here)
-        .method_not_allowed_fallback(not_this_way)
-        .layer(from_fn_with_state(app.clone(), guard::layer))
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(from_fn_with_state(app.clone(), security::check_request))
         .layer(from_fn(pages::problem::layer))
-        .layer(from_fn_with_state(app.clone(), guard::dress))
+        .layer(from_fn_with_state(app.clone(), security::add_security_headers))
         .layer(from_fn(service::request_id::layer))
         .with_state(app)
 }
 
-async fn nothing_here(
+async fn show_description(State(app): State<App>) -> axum::Json<serde_json::Value> {
+    axum::Json(description(&app))
+}
+
+fn description(app: &App) -> serde_json::Value {
+    openapi::describe(ROUTES, sessions::cookie_name(&app.addresses))
+}
+
+async fn not_found(
     State(app): State<App>,
     method: Method,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    if let Some(refusal) = stranger(&app, &method, &uri, &headers).await? {
+    if let Some(refusal) = deny_unauthenticated(&app, &method, &uri, &headers).await? {
         return Ok(refusal);
     }
     Err(Failure::new(StatusCode::NOT_FOUND, "not_found", "There is nothing here."))
 }
 
-async fn not_this_way(
+async fn method_not_allowed(
     State(app): State<App>,
     method: Method,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    if let Some(refusal) = stranger(&app, &method, &uri, &headers).await? {
+    if let Some(refusal) = deny_unauthenticated(&app, &method, &uri, &headers).await? {
         return Ok(refusal);
     }
     let detail = format!("{method} is not understood here.");
     Err(Failure::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail))
 }
 
-/// Strangers do not learn what exists behind the gate.
-async fn stranger(
+/// Refuses a caller without a session on an owner's path: the response must not show whether the path exists.
+async fn deny_unauthenticated(
     app: &App,
     method: &Method,
     uri: &Uri,
     headers: &HeaderMap,
 ) -> Result<Option<Response>, Failure> {
-    if access::is_guarded(uri.path()) && sessions::find(app, headers).await?.is_none() {
-        return Ok(Some(access::refusal(method, uri)));
+    if access::requires_owner(uri.path()) && sessions::find(app, headers).await?.is_none() {
+        return Ok(Some(access::unauthenticated_response(method, uri)));
     }
     Ok(None)
 }

@@ -1,4 +1,4 @@
-//! Sessions: half an hour from the last request, twelve hours at most, ended at once when their row goes.
+//! Sessions of owners: they end 30 minutes after the last request, after 12 hours, or when their row is deleted.
 
 use std::time::Duration;
 
@@ -9,22 +9,22 @@ use service::failure::Failure;
 use uuid::Uuid;
 
 use crate::app::App;
+use crate::auth::token::Token;
 use crate::db::session::{self, Session};
 use crate::db::user::User;
 use crate::settings::Addresses;
-use crate::token::Token;
 
-pub const IDLE: Duration = Duration::from_secs(1_800);
-pub const AT_MOST: Duration = Duration::from_secs(12 * 3_600);
-/// A session in use is not written on every request.
-const TOUCH_AFTER: Duration = Duration::from_secs(60);
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(1_800);
+pub const MAX_LIFETIME: Duration = Duration::from_secs(12 * 3_600);
+/// The time of the last request is written at most this often.
+const TOUCH_INTERVAL: Duration = Duration::from_secs(60);
 
-/// A browser drops a `__Host-` cookie that came over plain HTTP.
+/// Over plain HTTP the name has no `__Host-` prefix, because browsers would drop the cookie.
 pub fn cookie_name(addresses: &Addresses) -> &'static str {
     if addresses.is_secure() { "__Host-cial_admin" } else { "cial_admin" }
 }
 
-/// Begins a session and ends the one that the caller came with; answers its cookie.
+/// Begins a session, ends the session of the request's own cookie, and returns the new cookie.
 pub async fn begin(app: &App, headers: &HeaderMap, user: &User) -> Result<HeaderValue, Failure> {
     end(app, headers).await?;
     let (token, now) = (Token::random()?, app.clock.now());
@@ -36,14 +36,14 @@ pub async fn begin(app: &App, headers: &HeaderMap, user: &User) -> Result<Header
         last_seen_at: now,
     };
     let mut conn = app.conn().await?;
-    session::delete_ended(&mut conn, now - IDLE, now - AT_MOST).await?;
+    session::delete_ended(&mut conn, now - IDLE_TIMEOUT, now - MAX_LIFETIME).await?;
     session::insert(&mut conn, &row).await?;
-    Ok(cookie(&app.addresses, token.reveal(), AT_MOST)?)
+    Ok(cookie(&app.addresses, token.reveal(), MAX_LIFETIME)?)
 }
 
-/// The live session that the caller came with.
+/// Returns the live session of the request's cookie.
 pub async fn find(app: &App, headers: &HeaderMap) -> Result<Option<(Session, User)>, Failure> {
-    let Some(token) = token(app, headers) else { return Ok(None) };
+    let Some(token) = request_token(app, headers) else { return Ok(None) };
     let mut conn = app.conn().await?;
     let Some((mut row, user)) = session::by_token_hash(&mut conn, &token.hash()).await? else {
         return Ok(None);
@@ -53,14 +53,14 @@ pub async fn find(app: &App, headers: &HeaderMap) -> Result<Option<(Session, Use
         session::delete(&mut conn, row.id).await?;
         return Ok(None);
     }
-    if row.last_seen_at + TOUCH_AFTER <= now {
+    if row.last_seen_at + TOUCH_INTERVAL <= now {
         session::touch(&mut conn, row.id, now).await?;
         row.last_seen_at = now;
     }
     Ok(Some((row, user)))
 }
 
-/// Ends the session that the caller came with, if any.
+/// Ends the session of the request's cookie, if any.
 pub async fn end(app: &App, headers: &HeaderMap) -> Result<(), Failure> {
     if let Some((row, _)) = find(app, headers).await? {
         session::delete(&mut *app.conn().await?, row.id).await?;
@@ -68,20 +68,20 @@ pub async fn end(app: &App, headers: &HeaderMap) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What makes a browser forget its cookie.
-pub fn no_cookie(addresses: &Addresses) -> Result<HeaderValue, Failure> {
+/// A cookie that makes the browser delete the session's cookie.
+pub fn clear_cookie(addresses: &Addresses) -> Result<HeaderValue, Failure> {
     Ok(cookie(addresses, "", Duration::ZERO)?)
 }
 
 pub fn ends_at(session: &Session) -> Timestamp {
-    (session.last_seen_at + IDLE).min(session.created_at + AT_MOST)
+    (session.last_seen_at + IDLE_TIMEOUT).min(session.created_at + MAX_LIFETIME)
 }
 
 fn is_live(session: &Session, now: Timestamp) -> bool {
     now < ends_at(session)
 }
 
-fn token(app: &App, headers: &HeaderMap) -> Option<Token> {
+fn request_token(app: &App, headers: &HeaderMap) -> Option<Token> {
     let jar = CookieJar::from_headers(headers);
     Some(Token::from(jar.get(cookie_name(&app.addresses))?.value()))
 }
@@ -93,7 +93,7 @@ fn cookie(addresses: &Addresses, value: &str, age: Duration) -> anyhow::Result<H
     Ok(HeaderValue::try_from(text)?)
 }
 
-/// Answers with a cookie.
+/// The response header that sets `cookie`.
 pub fn with_cookie(cookie: HeaderValue) -> [(header::HeaderName, HeaderValue); 1] {
     [(header::SET_COOKIE, cookie)]
 }

@@ -1,4 +1,4 @@
-//! What app-api is told at its start; every fault of one start is reported together.
+//! The settings of app-api, read once at the start. All faults are reported together.
 
 use std::net::SocketAddr;
 
@@ -11,7 +11,7 @@ use service::settings::Faults;
 use service::{Secret, Vars};
 use url::Url;
 
-use crate::sso::Signer;
+use crate::auth::sso::Signer;
 
 #[derive(Clone)]
 pub struct Settings {
@@ -19,26 +19,26 @@ pub struct Settings {
     pub log: Filter,
     /// `CIAL_LISTEN`: the admin's pages and API.
     pub listen: SocketAddr,
-    /// `CIAL_INTERNAL_LISTEN`: what the router watches, and metrics.
+    /// `CIAL_INTERNAL_LISTEN`: the route feed and metrics.
     pub internal_listen: SocketAddr,
     /// `CIAL_DATABASE_URL`, without a password.
     pub database_url: String,
     pub database_password: Secret,
     pub sso_secret: Secret,
-    /// RS256 with `CIAL_SSO_PRIVATE_KEY_FILE`, HS256 with keys derived from `CIAL_SSO_SECRET` without.
+    /// RS256 with `CIAL_SSO_PRIVATE_KEY_FILE`; without it HS256, with keys derived from `CIAL_SSO_SECRET`.
     pub signer: Signer,
     pub orchestrator_url: String,
     pub orchestrator_token: Secret,
     pub routes_token: Secret,
     pub install: InstallName,
     pub addresses: Addresses,
-    /// `CIAL_TRUSTED_PROXIES`: who may say on whose behalf it asks.
+    /// `CIAL_TRUSTED_PROXIES`: the proxies whose `X-Forwarded-For` is believed.
     pub trusted: Trusted,
-    /// `CIAL_FREEZE_AFTER`, `CIAL_SLEEP_AFTER`: the orchestrator's, to be shown; 0 is never.
+    /// `CIAL_FREEZE_AFTER`, `CIAL_SLEEP_AFTER`: the orchestrator's values, shown to owners; 0 is never.
     pub policy: EffectivePolicy,
 }
 
-/// Where browsers find the admin and the tenants.
+/// The public addresses of the admin and of the tenants.
 #[derive(Clone, Debug)]
 pub struct Addresses {
     /// `CIAL_ADMIN_URL`
@@ -55,13 +55,13 @@ impl Addresses {
     }
 
     /// `http://acme.localhost:8080`
-    pub fn tenant(&self, slug: &Slug) -> String {
-        self.of_host(slug.as_str())
+    pub fn tenant_url(&self, slug: &Slug) -> String {
+        self.host_url(slug.as_str())
     }
 
-    /// What a content security policy calls all tenants.
-    pub fn any_tenant(&self) -> String {
-        self.of_host("*")
+    /// The source expression for all tenants in a content security policy.
+    pub fn tenant_wildcard(&self) -> String {
+        self.host_url("*")
     }
 
     /// `http://localhost:3100`
@@ -69,10 +69,10 @@ impl Addresses {
         self.admin.origin().ascii_serialization()
     }
 
-    fn of_host(&self, label: &str) -> String {
-        let (scheme, usual) = if self.is_secure() { ("https", 443) } else { ("http", 80) };
+    fn host_url(&self, label: &str) -> String {
+        let (scheme, default_port) = if self.is_secure() { ("https", 443) } else { ("http", 80) };
         let host = format!("{scheme}://{label}.{}", self.domain);
-        if self.router_port == usual { host } else { format!("{host}:{}", self.router_port) }
+        if self.router_port == default_port { host } else { format!("{host}:{}", self.router_port) }
     }
 }
 
@@ -90,12 +90,12 @@ impl Settings {
             vars.or("CIAL_ORCHESTRATOR_URL", "http://orchestrator:3200".to_owned());
         let orchestrator_token = vars.secret("CIAL_ORCHESTRATOR_TOKEN");
         let routes_token = vars.secret("CIAL_ROUTES_TOKEN");
-        let install = vars.or("CIAL_INSTALL", local());
+        let install = vars.or("CIAL_INSTALL", default_install());
         let addresses = read_addresses(&mut vars);
         let trusted = vars.or("CIAL_TRUSTED_PROXIES", Trusted::default());
-        let usual = EffectivePolicy::default();
-        let freeze_after = vars.or("CIAL_FREEZE_AFTER", usual.freeze_after_seconds);
-        let sleep_after = vars.or("CIAL_SLEEP_AFTER", usual.sleep_after_seconds);
+        let default = EffectivePolicy::default();
+        let freeze_after = vars.or("CIAL_FREEZE_AFTER", default.freeze_after_seconds);
+        let sleep_after = vars.or("CIAL_SLEEP_AFTER", default.sleep_after_seconds);
         vars.finish(|| {
             let (database_url, database_password) = database?;
             Some(Self {
@@ -115,13 +115,13 @@ impl Settings {
                 policy: EffectivePolicy {
                     freeze_after_seconds: freeze_after?,
                     sleep_after_seconds: sleep_after?,
-                    ..usual
+                    ..default
                 },
             })
         })
     }
 
-    /// The part that a command beside the service needs.
+    /// Reads only the settings of the database, for the commands beside the service.
     pub fn read_database(vars: &mut Vars<'_>) -> Option<(String, Secret)> {
         let url: Option<String> = vars.required("CIAL_DATABASE_URL");
         let password = vars.secret("CIAL_DATABASE_PASSWORD");
@@ -160,8 +160,8 @@ fn read_signer(vars: &mut Vars<'_>, secret: Option<&Secret>) -> Option<Signer> {
     }
 }
 
-fn local() -> InstallName {
-    "local".parse().expect("a plain word")
+fn default_install() -> InstallName {
+    "local".parse().expect("a valid name")
 }
 
 #[cfg(test)]
@@ -169,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_faults_of_a_start_are_told_at_once() {
+    fn all_faults_are_reported_together() {
         let lookup = |name: &str| match name {
             "CIAL_LOG" => Some("inof".to_owned()),
             "CIAL_LISTEN" => Some("everywhere".to_owned()),
@@ -180,22 +180,22 @@ mod tests {
             "CIAL_SSO_PRIVATE_KEY_FILE" => Some("/nowhere/key.pem".to_owned()),
             _ => None,
         };
-        let Err(Faults(faults)) = Settings::read(&lookup) else { panic!("it must not start") };
+        let Err(Faults(faults)) = Settings::read(&lookup) else { panic!("settings were accepted") };
         insta::assert_snapshot!(faults.join("\n"));
     }
 
     #[test]
-    fn addresses_name_the_port_where_it_is_not_the_usual_one() {
+    fn urls_name_the_port_unless_it_is_the_default() {
         let of = |admin: &str, router_port| Addresses {
             admin: admin.parse().unwrap(),
             domain: "Cial.Example".parse().unwrap(),
             router_port,
         };
         let acme = "acme".parse().unwrap();
-        assert_eq!(of("http://a.b:3100", 8080).tenant(&acme), "http://acme.cial.example:8080");
-        assert_eq!(of("http://a.b", 80).tenant(&acme), "http://acme.cial.example");
-        assert_eq!(of("https://a.b", 443).tenant(&acme), "https://acme.cial.example");
-        assert_eq!(of("https://a.b", 443).any_tenant(), "https://*.cial.example");
+        assert_eq!(of("http://a.b:3100", 8080).tenant_url(&acme), "http://acme.cial.example:8080");
+        assert_eq!(of("http://a.b", 80).tenant_url(&acme), "http://acme.cial.example");
+        assert_eq!(of("https://a.b", 443).tenant_url(&acme), "https://acme.cial.example");
+        assert_eq!(of("https://a.b", 443).tenant_wildcard(), "https://*.cial.example");
         assert_eq!(of("http://localhost:3100", 80).admin_origin(), "http://localhost:3100");
     }
 }

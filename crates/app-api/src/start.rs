@@ -1,4 +1,4 @@
-//! From settings to a running service, and the commands beside it.
+//! Builds the service from its settings and runs it; the commands beside the service.
 
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -14,90 +14,95 @@ use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 
-use crate::accounts::{self, Passwords};
+use crate::accounts;
 use crate::app::{App, Parts};
+use crate::auth::passwords::Passwords;
+use crate::auth::throttle::Throttle;
 use crate::clock::Clock;
 use crate::db::Database;
-use crate::feed::Routes;
-use crate::listen::listen;
-use crate::orchestrator::{Orchestrator, Remote};
-use crate::reconcile::sight::Sight;
+use crate::http::listen::listen;
+use crate::orchestrator::{Orchestrator, OrchestratorClient};
+use crate::reconcile::observed_cache::ObservedCache;
 use crate::reconcile::{self, Reconciler};
+use crate::route_feed::RouteFeed;
 use crate::settings::{Settings, read_addresses};
-use crate::throttle::Throttle;
-use crate::{internal, opening, routes};
+use crate::{database_setup, internal, routes};
 
-/// The service itself, until it is asked to stop.
+/// Serves until a stop is requested.
 pub fn serve(env: &Env) -> Result<(), Failed> {
     let settings = Settings::read(env)?;
     service::logs::start(&settings.log);
     runtime()?.block_on(async {
         let public = TcpListener::bind(settings.listen).await.context("CIAL_LISTEN")?;
-        let inside =
+        let internal =
             TcpListener::bind(settings.internal_listen).await.context("CIAL_INTERNAL_LISTEN")?;
-        let to = Client::new(&settings.orchestrator_url, settings.orchestrator_token.clone());
-        let world = World {
-            orchestrator: Arc::new(Remote::new(to)),
+        let client = Client::new(&settings.orchestrator_url, settings.orchestrator_token.clone());
+        let dependencies = Dependencies {
+            orchestrator: Arc::new(OrchestratorClient::new(client)),
             clock: Clock::system(),
             password_cost: Params::default(),
         };
-        run(settings, world, public, inside, stop_requested()?).await
+        run(settings, dependencies, public, internal, stop_requested()?).await
     })
 }
 
-/// What lies outside and tests replace.
-pub struct World {
+/// Parts outside this process, which tests replace.
+pub struct Dependencies {
     pub orchestrator: Arc<dyn Orchestrator>,
     pub clock: Clock,
     pub password_cost: Params,
 }
 
-/// Serves on these listeners until `stop`; an error is one that waiting does not cure.
+/// Serves on these listeners until `stop`.
+///
+/// # Errors
+/// When the settings are wrong or the database cannot be used; a retry cannot succeed.
 pub async fn run(
     settings: Settings,
-    world: World,
-    public: TcpListener,
-    inside: TcpListener,
+    dependencies: Dependencies,
+    public_listener: TcpListener,
+    internal_listener: TcpListener,
     stop: CancellationToken,
 ) -> Result<(), Failed> {
-    let (bell, wishes) = reconcile::bell();
+    let (notifier, notifications) = reconcile::notify_channel();
     let database = Database::new(&settings.database_url, Some(&settings.database_password))?;
-    let epoch = u64::try_from(world.clock.now().timestamp_millis()).unwrap_or_default();
+    let epoch = u64::try_from(dependencies.clock.now().timestamp_millis()).unwrap_or_default();
     let app = App::new(Parts {
         addresses: settings.addresses,
         trusted: settings.trusted,
         policy: settings.policy,
         database: database.clone(),
-        opened: AtomicBool::new(false),
-        orchestrator: world.orchestrator.clone(),
-        sight: Arc::new(Sight::default()),
-        bell,
-        routes: Routes::new(epoch),
-        clock: world.clock.clone(),
-        passwords: Passwords::new(world.password_cost)?,
+        database_ready: AtomicBool::new(false),
+        orchestrator: dependencies.orchestrator.clone(),
+        observed: Arc::new(ObservedCache::default()),
+        reconcile: notifier,
+        routes: RouteFeed::new(epoch),
+        clock: dependencies.clock.clone(),
+        passwords: Passwords::new(dependencies.password_cost)?,
         throttle: Throttle::default(),
         signer: settings.signer,
     });
     let ending = stop.child_token();
-    let front = listen(public, routes::service(app.clone()), ending.clone());
-    let back =
-        listen(inside, internal::service(app.clone(), settings.routes_token), ending.clone());
-    let servers = (tokio::spawn(front), tokio::spawn(back));
-    tracing::info!(listen = %settings.listen, "serving");
+    let public = listen(public_listener, routes::public_service(app.clone()), ending.clone());
+    let internal = internal::internal_service(app.clone(), settings.routes_token);
+    let internal = listen(internal_listener, internal, ending.clone());
+    let servers = (tokio::spawn(public), tokio::spawn(internal));
+    tracing::info!(listen = %settings.listen, "server started");
 
     let reconciler = Arc::new(Reconciler {
         database: database.clone(),
-        orchestrator: world.orchestrator,
-        sight: app.sight.clone(),
-        clock: world.clock,
+        orchestrator: dependencies.orchestrator,
+        observed: app.observed.clone(),
+        clock: dependencies.clock,
     });
     let work = async {
-        opening::open(&database, &settings.install, &settings.sso_secret).await?;
-        app.opened.store(true, Ordering::Release);
-        tracing::info!(install = %settings.install, "the database is open");
+        database_setup::prepare_database(&database, &settings.install, &settings.sso_secret)
+            .await?;
+        app.database_ready.store(true, Ordering::Release);
+        tracing::info!(install = %settings.install, "database ready");
         tokio::select! {
-            ended = reconcile::run(reconciler, wishes, ending.clone()) => ended.map_err(Failed::from),
-            () = app.routes.keep(&database) => Ok(()),
+            ended = reconcile::run(reconciler, notifications, ending.clone()) => ended.map_err(Failed::from),
+            () = app.routes.run(&database) => Ok(()),
         }
     };
     let ended = tokio::select! {
@@ -109,7 +114,10 @@ pub async fn run(
     ended
 }
 
-/// Whether the service beside this process is ready.
+/// Probes the service of this container.
+///
+/// # Errors
+/// When the service is not ready.
 pub fn healthcheck(env: &Env) -> Result<(), Failed> {
     let mut vars = Vars::new(env);
     let listen = vars.or("CIAL_LISTEN", SocketAddr::from((Ipv4Addr::UNSPECIFIED, 3100)));
@@ -118,13 +126,13 @@ pub fn healthcheck(env: &Env) -> Result<(), Failed> {
     if healthy { Ok(()) } else { Err(anyhow::anyhow!("not ready").into()) }
 }
 
-/// Prints a one-time link with which a locked-out owner chooses a new password.
+/// Prints a one-time link with which a locked-out owner sets a new password.
 pub fn reset_password(env: &Env, email: &str) -> Result<(), Failed> {
     let mut vars = Vars::new(env);
     let (database, addresses) = (Settings::read_database(&mut vars), read_addresses(&mut vars));
     let ((url, password), addresses) = vars.finish(|| Some((database?, addresses?)))?;
     runtime()?.block_on(async {
-        let mut conn = Database::new(&url, Some(&password))?.dial().await?;
+        let mut conn = Database::new(&url, Some(&password))?.connect().await?;
         let token = accounts::reset_token(&mut conn, email, Clock::system().now()).await?;
         let token = token.with_context(|| format!("nobody signed up as {email}"))?;
         let link = format!("{}/admin/reset?token={}", addresses.admin_origin(), token.reveal());
@@ -133,7 +141,7 @@ pub fn reset_password(env: &Env, email: &str) -> Result<(), Failed> {
     })
 }
 
-/// Several threads: migrations block in place.
+/// Multi-threaded, because migrations block in place.
 fn runtime() -> std::io::Result<Runtime> {
     Builder::new_multi_thread().enable_all().build()
 }

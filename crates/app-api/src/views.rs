@@ -1,14 +1,14 @@
-//! What leaves: rows as their readers see them.
+//! Conversions from domain types to the types of the API.
 
 use chrono::SecondsFormat;
 use protocol::sleep::{LastWake, SleepStatus};
 use protocol::{Timestamp, control};
 
 use crate::app::App;
-use crate::db::tenant::Tenant;
 use crate::db::user::User;
+use crate::tenant::Tenant;
 
-/// `sleep`: what the orchestrator says of it at this moment, if it does.
+/// `sleep`: the orchestrator's current status of the tenant, if it is available.
 pub fn tenant(app: &App, tenant: &Tenant, sleep: Option<SleepStatus>) -> control::Tenant {
     let (awake_because, asleep_because, times, last_wake) = match sleep {
         Some(s) => (s.awake_because, s.asleep_because, (s.freezes_at, s.sleeps_at), s.last_wake),
@@ -19,7 +19,7 @@ pub fn tenant(app: &App, tenant: &Tenant, sleep: Option<SleepStatus>) -> control
         slug: tenant.slug.clone(),
         name: tenant.name.clone(),
         owner_id: tenant.owner_id,
-        url: app.addresses.tenant(&tenant.slug),
+        url: app.addresses.tenant_url(&tenant.slug),
         desired: tenant.desired,
         state: tenant.state,
         state_since: time(tenant.state_since),

@@ -1,4 +1,4 @@
-//! `/api/auth/*`: sign up, sign in, sign out, who am I.
+//! `/api/auth/*`: sign up, sign in, sign out, show the session.
 
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::access::Owner;
 use crate::app::App;
-use crate::extract::{Client, Json};
+use crate::http::extract::{ClientAddress, Json};
 use crate::sessions::{self, with_cookie};
 use crate::{accounts, views};
 
@@ -21,13 +21,13 @@ pub async fn sign_up(
 ) -> Result<Response, Failure> {
     let user = accounts::sign_up(&app, &body.value).await?;
     let cookie = sessions::begin(&app, &headers, &user).await?;
-    let answer = axum::Json(SignedIn { user: views::user(&user) });
-    Ok((StatusCode::CREATED, with_cookie(cookie), answer).into_response())
+    let response = axum::Json(SignedIn { user: views::user(&user) });
+    Ok((StatusCode::CREATED, with_cookie(cookie), response).into_response())
 }
 
 pub async fn sign_in(
     State(app): State<App>,
-    Client(client): Client,
+    ClientAddress(client): ClientAddress,
     headers: HeaderMap,
     body: Json<SignIn>,
 ) -> Result<Response, Failure> {
@@ -38,7 +38,7 @@ pub async fn sign_in(
 
 pub async fn sign_out(State(app): State<App>, headers: HeaderMap) -> Result<Response, Failure> {
     sessions::end(&app, &headers).await?;
-    let cookie = sessions::no_cookie(&app.addresses)?;
+    let cookie = sessions::clear_cookie(&app.addresses)?;
     Ok((StatusCode::NO_CONTENT, with_cookie(cookie)).into_response())
 }
 
@@ -55,6 +55,6 @@ pub async fn show_session(owner: Owner) -> Response {
         created_at: views::time(owner.session.created_at),
         expires_at: views::time(sessions::ends_at(&owner.session)),
     };
-    let answer = serde_json::json!({ "user": views::user(&owner.user), "session": session });
-    axum::Json(answer).into_response()
+    let response = serde_json::json!({ "user": views::user(&owner.user), "session": session });
+    axum::Json(response).into_response()
 }

@@ -1,4 +1,4 @@
-//! `/healthz`: the process lives. `/readyz`: it can do its work, or what is missing.
+//! `/healthz`: the process runs. `/readyz`: the service can work; otherwise the response names the missing part.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -12,20 +12,20 @@ pub async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// The orchestrator is told of, not required: accounts and pages work without it.
+/// The orchestrator is reported but not required: accounts and pages work without it.
 pub async fn readyz(State(app): State<App>) -> Result<Response, Failure> {
-    if !app.is_open() {
+    if !app.is_database_ready() {
         return Err(waiting("not opened yet (not reachable, or migrations are running)"));
     }
     if app.database.conn().await.is_err() {
         return Err(waiting("not reachable"));
     }
-    let orchestrator = if app.sight.is_clear() { "connected" } else { "not reachable" };
+    let orchestrator = if app.observed.is_connected() { "connected" } else { "not reachable" };
     let facts = json!({ "status": "ready", "orchestrator": orchestrator });
     Ok(axum::Json(facts).into_response())
 }
 
-fn waiting(how: &str) -> Failure {
-    let missing = format!("database: {how}");
+fn waiting(reason: &str) -> Failure {
+    let missing = format!("database: {reason}");
     Failure::new(StatusCode::SERVICE_UNAVAILABLE, "waiting", missing)
 }

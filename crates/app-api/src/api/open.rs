@@ -1,4 +1,4 @@
-//! `open`: sends an owner into a tenant, signed in.
+//! `open`: redirects an owner into a tenant with an SSO token.
 
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, header};
@@ -10,45 +10,45 @@ use uuid::Uuid;
 
 use crate::access::Owner;
 use crate::app::App;
-use crate::extract::Path;
-use crate::sso::Claims;
-use crate::tenants;
+use crate::auth::sso::Claims;
+use crate::http::extract::SlugPath;
+use crate::tenant_actions;
 
 pub async fn open_tenant(
     State(app): State<App>,
     owner: Owner,
     method: Method,
     headers: HeaderMap,
-    Path(slug): Path,
+    SlugPath(slug): SlugPath,
 ) -> Result<Response, Failure> {
-    // A link on another site must not sign anyone in anywhere. Other methods are judged before they come here.
+    // A link on another site must not sign anybody in. The security layer checks POST before this handler.
     let site = headers.get("sec-fetch-site").map(|v| v.as_bytes());
     if method != Method::POST && !matches!(site, None | Some(b"same-origin" | b"none")) {
         let detail = "Open a tenant from the admin itself.";
         return Err(Failure::new(StatusCode::FORBIDDEN, "cross_site", detail));
     }
-    // A token is for somebody who goes there now.
+    // A prefetch must not consume a token: nobody visits the tenant yet.
     let mut purposes = ["sec-purpose", "purpose"].into_iter().filter_map(|name| headers.get(name));
-    let is_ahead = purposes.any(|value| value.as_bytes().starts_with(b"prefetch"));
-    if method == Method::HEAD || is_ahead {
+    let is_prefetch = purposes.any(|value| value.as_bytes().starts_with(b"prefetch"));
+    if method == Method::HEAD || is_prefetch {
         let detail = "Opening a tenant signs somebody in: it is done by going there.";
         return Err(Failure::new(StatusCode::FORBIDDEN, "not_a_visit", detail));
     }
-    let tenant = tenants::find(&app, &owner, &slug).await?;
+    let tenant = tenant_actions::find(&app, &owner, &slug).await?;
     if !can_open(tenant.desired, tenant.state) {
         let detail = "The tenant does not run. Start it first.";
         return Err(Failure::new(StatusCode::CONFLICT, "tenant_not_running", detail));
     }
-    let place = (tenant.tenant_id(), &tenant.slug);
-    let claims = Claims::new(place, &owner.user, Uuid::new_v4(), app.clock.now());
+    let target = (tenant.tenant_id(), &tenant.slug);
+    let claims = Claims::new(target, &owner.user, Uuid::new_v4(), app.clock.now());
     let token = app.signer.sign(&claims)?;
-    let there = format!("{}/.cial/sso?token={token}", app.addresses.tenant(&tenant.slug));
-    tracing::info!(tenant = %tenant.id, user = %owner.user.id, "opened");
-    let head = [(header::LOCATION, there), (header::REFERRER_POLICY, "no-referrer".to_owned())];
+    let location = format!("{}/.cial/sso?token={token}", app.addresses.tenant_url(&tenant.slug));
+    tracing::info!(tenant = %tenant.id, user = %owner.user.id, "tenant opened");
+    let head = [(header::LOCATION, location), (header::REFERRER_POLICY, "no-referrer".to_owned())];
     Ok((StatusCode::SEE_OTHER, head).into_response())
 }
 
-/// Whether there is something that takes a visitor in, or will within the minute that a token counts.
+/// Whether the tenant serves a visitor now or within the lifetime of a token.
 fn can_open(desired: Desired, state: TenantState) -> bool {
     let serves = match state {
         TenantState::Running
@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_serves_or_soon_will_is_opened() {
+    fn only_serving_or_starting_tenants_can_be_opened() {
         let opened = |desired| {
             let states = TenantState::ALL.into_iter().filter(|state| can_open(desired, *state));
             states.map(|state| state.to_string()).collect::<Vec<_>>()

@@ -1,4 +1,4 @@
-//! A tenant's log, streamed from the orchestrator as it comes.
+//! The log of a tenant, streamed from the orchestrator.
 
 use axum::body::Body;
 use axum::extract::State;
@@ -12,8 +12,8 @@ use service::failure::Failure;
 
 use crate::access::Owner;
 use crate::app::App;
-use crate::extract::{Path, Query, invalid_query};
-use crate::tenants;
+use crate::http::extract::{Query, SlugPath, invalid_query};
+use crate::tenant_actions;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -23,14 +23,14 @@ pub struct LogQuery {
     follow: Option<String>,
 }
 
-const TAIL: u32 = 100;
-const TAIL_MOST: u32 = 50_000;
+const DEFAULT_TAIL_LINES: u32 = 100;
+const MAX_TAIL_LINES: u32 = 50_000;
 
 impl LogQuery {
-    /// As the orchestrator takes it.
-    fn forward(&self) -> Result<String, Failure> {
-        let tail = self.tail.unwrap_or(TAIL);
-        if tail > TAIL_MOST {
+    /// The query string for the orchestrator.
+    fn to_orchestrator_query(&self) -> Result<String, Failure> {
+        let tail = self.tail.unwrap_or(DEFAULT_TAIL_LINES);
+        if tail > MAX_TAIL_LINES {
             return Err(invalid_query("tail", "must be 0 to 50000"));
         }
         let mut query = format!("tail={tail}");
@@ -51,21 +51,21 @@ impl LogQuery {
 pub async fn show_logs(
     State(app): State<App>,
     owner: Owner,
-    Path(slug): Path,
+    SlugPath(slug): SlugPath,
     Query(query): Query<LogQuery>,
 ) -> Result<Response, Failure> {
-    let forward = query.forward()?;
-    let tenant = tenants::find(&app, &owner, &slug).await?;
-    let body = match app.orchestrator.logs(tenant.tenant_id(), &forward).await {
+    let log_query = query.to_orchestrator_query()?;
+    let tenant = tenant_actions::find(&app, &owner, &slug).await?;
+    let body = match app.orchestrator.logs(tenant.tenant_id(), &log_query).await {
         Ok(body) => body,
-        // No container, no log.
+        // Without a container there is no log.
         Err(CallError::Refused(problem)) if problem.status == 404 => Body::empty(),
         Err(error) => return Err(unavailable().because(error)),
     };
-    let mut answer = body.into_response();
+    let mut response = body.into_response();
     let kind = HeaderValue::from_static("text/plain; charset=utf-8");
-    answer.headers_mut().insert(header::CONTENT_TYPE, kind);
-    Ok(answer)
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    Ok(response)
 }
 
 fn unavailable() -> Failure {

@@ -12,12 +12,13 @@ use service::failure::Failure;
 
 use crate::access::Owner;
 use crate::app::App;
-use crate::db::tenant::{Filter, Tenant};
-use crate::extract::{Json, Path, Query, invalid_query};
-use crate::reconcile::plan::Ask;
-use crate::tenants::change::Change;
-use crate::tenants::{self, Create};
-use crate::{sleep, views};
+use crate::db::tenant::Filter;
+use crate::http::extract::{Json, Query, SlugPath, invalid_query};
+use crate::tenant::Tenant;
+use crate::tenant::change::Change;
+use crate::tenant::status::OwnerAction;
+use crate::tenant_actions::{self, Create};
+use crate::{sleep_status, views};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -28,8 +29,8 @@ pub struct ListQuery {
     limit: Option<i64>,
 }
 
-const PAGE: i64 = 100;
-const PAGE_MOST: i64 = 500;
+const DEFAULT_LIMIT: i64 = 100;
+const MAX_LIMIT: i64 = 500;
 
 impl ListQuery {
     fn filter(self) -> Result<Filter, Failure> {
@@ -39,8 +40,8 @@ impl ListQuery {
             let slug = URL_SAFE_NO_PAD.decode(c).ok().and_then(|b| String::from_utf8(b).ok());
             slug.filter(|slug| !slug.contains('\0'))
         });
-        let limit = self.limit.unwrap_or(PAGE);
-        if !(1..=PAGE_MOST).contains(&limit) {
+        let limit = self.limit.unwrap_or(DEFAULT_LIMIT);
+        if !(1..=MAX_LIMIT).contains(&limit) {
             return Err(invalid_query("limit", "must be 1 to 500"));
         }
         if after.as_ref().is_some_and(Option::is_none) {
@@ -62,16 +63,16 @@ pub async fn list_tenants(
 ) -> Result<Response, Failure> {
     let mut filter = query.filter()?;
     let limit = filter.limit;
-    // One more tells whether there is a next page.
+    // One extra row shows whether there is a next page.
     filter.limit += 1;
-    let mut rows = tenants::list(&app, &owner, &filter).await?;
+    let mut rows = tenant_actions::list(&app, &owner, &filter).await?;
     let more = i64::try_from(rows.len()).is_ok_and(|n| n > limit);
     if more {
         rows.pop();
     }
     let last = rows.last().filter(|_| more);
     let next_cursor = last.map(|tenant| URL_SAFE_NO_PAD.encode(tenant.slug.as_str()));
-    let mut sleeps = sleep::of_all(&app, &rows).await;
+    let mut sleeps = sleep_status::fetch_all(&app, &rows).await;
     let tenants =
         rows.iter().map(|row| views::tenant(&app, row, sleeps.remove(&row.tenant_id()))).collect();
     Ok(axum::Json(TenantList { tenants, next_cursor }).into_response())
@@ -84,8 +85,8 @@ pub async fn create_tenant(
     body: Json<NewTenant>,
 ) -> Result<Response, Failure> {
     let key = headers.get("idempotency-key").map(|v| v.to_str().unwrap_or_default());
-    let new = Create { wish: &body.value, key, bytes: &body.bytes };
-    let tenant = tenants::create(&app, &owner, new).await?;
+    let new = Create { request: &body.value, idempotency_key: key, bytes: &body.bytes };
+    let tenant = tenant_actions::create(&app, &owner, new).await?;
     let head = [
         (header::LOCATION, format!("/api/admin/tenants/{}", tenant.slug)),
         (header::ETAG, etag(tenant.revision)),
@@ -96,25 +97,26 @@ pub async fn create_tenant(
 pub async fn show_tenant(
     State(app): State<App>,
     owner: Owner,
-    Path(slug): Path,
+    SlugPath(slug): SlugPath,
 ) -> Result<Response, Failure> {
-    Ok(shown(&app, StatusCode::OK, &tenants::find(&app, &owner, &slug).await?).await)
+    Ok(tenant_response(&app, StatusCode::OK, &tenant_actions::find(&app, &owner, &slug).await?)
+        .await)
 }
 
 pub async fn change_tenant(
     State(app): State<App>,
     owner: Owner,
-    Path(slug): Path,
+    SlugPath(slug): SlugPath,
     headers: HeaderMap,
     body: Json<Change>,
 ) -> Result<Response, Failure> {
-    let revision = wanted_revision(&headers)?;
-    let tenant = tenants::change(&app, &owner, &slug, &body.value, revision).await?;
-    Ok(shown(&app, StatusCode::OK, &tenant).await)
+    let revision = expected_revision(&headers)?;
+    let tenant = tenant_actions::change(&app, &owner, &slug, &body.value, revision).await?;
+    Ok(tenant_response(&app, StatusCode::OK, &tenant).await)
 }
 
-/// `If-Match: "7"` or `7`; absent or `*` insists on nothing.
-fn wanted_revision(headers: &HeaderMap) -> Result<Option<i64>, Failure> {
+/// Parses `If-Match: "7"` or `7`; without the header and with `*` any revision matches.
+fn expected_revision(headers: &HeaderMap) -> Result<Option<i64>, Failure> {
     let Some(value) = headers.get(header::IF_MATCH) else { return Ok(None) };
     let text = value.to_str().unwrap_or_default().trim();
     if text == "*" {
@@ -129,45 +131,55 @@ fn wanted_revision(headers: &HeaderMap) -> Result<Option<i64>, Failure> {
 pub async fn delete_tenant(
     State(app): State<App>,
     owner: Owner,
-    Path(slug): Path,
+    SlugPath(slug): SlugPath,
 ) -> Result<Response, Failure> {
-    asked(&app, &owner, &slug, Ask::Delete).await
+    request_action(&app, &owner, &slug, OwnerAction::Delete).await
 }
 
 pub async fn start_tenant(
     State(app): State<App>,
     owner: Owner,
-    Path(slug): Path,
+    SlugPath(slug): SlugPath,
 ) -> Result<Response, Failure> {
-    asked(&app, &owner, &slug, Ask::Start).await
+    request_action(&app, &owner, &slug, OwnerAction::Start).await
 }
 
 pub async fn stop_tenant(
     State(app): State<App>,
     owner: Owner,
-    Path(slug): Path,
+    SlugPath(slug): SlugPath,
 ) -> Result<Response, Failure> {
-    asked(&app, &owner, &slug, Ask::Stop).await
+    request_action(&app, &owner, &slug, OwnerAction::Stop).await
 }
 
 pub async fn restart_tenant(
     State(app): State<App>,
     owner: Owner,
-    Path(slug): Path,
+    SlugPath(slug): SlugPath,
 ) -> Result<Response, Failure> {
-    asked(&app, &owner, &slug, Ask::Restart).await
+    request_action(&app, &owner, &slug, OwnerAction::Restart).await
 }
 
 fn etag(revision: i64) -> String {
     format!("\"{revision}\"")
 }
 
-async fn asked(app: &App, owner: &Owner, slug: &str, ask: Ask) -> Result<Response, Failure> {
-    Ok(shown(app, StatusCode::ACCEPTED, &tenants::ask(app, owner, slug, ask).await?).await)
+async fn request_action(
+    app: &App,
+    owner: &Owner,
+    slug: &str,
+    action: OwnerAction,
+) -> Result<Response, Failure> {
+    Ok(tenant_response(
+        app,
+        StatusCode::ACCEPTED,
+        &tenant_actions::request_action(app, owner, slug, action).await?,
+    )
+    .await)
 }
 
-async fn shown(app: &App, status: StatusCode, tenant: &Tenant) -> Response {
+async fn tenant_response(app: &App, status: StatusCode, tenant: &Tenant) -> Response {
     let head = [(header::ETAG, etag(tenant.revision))];
-    let sleep = sleep::of(app, tenant).await;
+    let sleep = sleep_status::fetch(app, tenant).await;
     (status, head, axum::Json(views::tenant(app, tenant, sleep))).into_response()
 }

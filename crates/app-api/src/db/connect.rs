@@ -1,4 +1,4 @@
-//! The way to Postgres: a pool, single connections, migrations. Every wait has an end.
+//! Connections to Postgres: a pool, single connections, migrations. Every wait is bounded.
 
 use std::time::Duration;
 
@@ -17,10 +17,10 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Config, NoTls};
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!();
-/// Any number will do, as long as nobody else on this database takes it.
+/// Key of the advisory lock; no other program on this database may use it.
 const MIGRATION_LOCK: i64 = 0x6369_616c;
-const PATIENCE: Duration = Duration::from_secs(3);
-const CONNECTIONS: usize = 12;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+pub const MAX_POOL_CONNECTIONS: usize = 12;
 
 pub type Pooled = Object<AsyncPgConnection>;
 
@@ -30,21 +30,21 @@ pub struct Database {
     pool: Pool<AsyncPgConnection>,
 }
 
-/// Why there is no connection.
+/// The reason for which a connection or a migration failed.
 #[derive(Debug, thiserror::Error)]
-pub enum NoConnection {
-    /// Waiting will not help: the database belongs to other secrets.
+pub enum ConnectError {
+    /// A retry cannot succeed: the database was created with other secrets.
     #[error("the database refuses the password")]
     PasswordRefused,
     #[error("{0:#}")]
     Unreachable(anyhow::Error),
-    /// Waiting will not help: the schema cannot be brought to what this version needs.
+    /// A retry cannot succeed: the schema refuses a migration of this version.
     #[error("the database cannot be migrated: {0}")]
     Unmigratable(String),
 }
 
 impl Database {
-    /// `url` without a password, which travels on its own.
+    /// `url` must hold no password; `password` carries it.
     pub fn new(url: &str, password: Option<&Secret>) -> anyhow::Result<Self> {
         let mut config: Config = url.parse().context("the database's URL")?;
         if let Some(password) = password {
@@ -52,53 +52,54 @@ impl Database {
         }
         config
             .application_name("cial app-api")
-            .connect_timeout(PATIENCE)
+            .connect_timeout(CONNECT_TIMEOUT)
             .options("-c statement_timeout=15s -c lock_timeout=10s -c timezone=UTC");
-        let dial = config.clone();
+        let pool_config = config.clone();
         let mut how = ManagerConfig::default();
-        // Proven on every use: a request never meets a connection that died in the pool.
+        // Verified before each use: no request receives a connection that died in the pool.
         how.recycling_method = RecyclingMethod::Verified;
         how.custom_setup = Box::new(move |_| {
-            let config = dial.clone();
+            let config = pool_config.clone();
             async move {
-                let refused = |e: NoConnection| ConnectionError::BadConnection(e.to_string());
-                dial_once(&config).await.map_err(refused)
+                let refused = |e: ConnectError| ConnectionError::BadConnection(e.to_string());
+                connect_once(&config).await.map_err(refused)
             }
             .boxed()
         });
         let manager = AsyncDieselConnectionManager::new_with_config(String::new(), how);
-        let pool = Pool::builder(manager).max_size(CONNECTIONS).build()?;
+        let pool = Pool::builder(manager).max_size(MAX_POOL_CONNECTIONS).build()?;
         Ok(Self { config, pool })
     }
 
-    pub async fn conn(&self) -> Result<Pooled, NoConnection> {
-        let late = || anyhow::anyhow!("no connection within {PATIENCE:?}");
-        match timeout(PATIENCE, self.pool.get()).await {
+    pub async fn conn(&self) -> Result<Pooled, ConnectError> {
+        let late = || anyhow::anyhow!("no connection within {CONNECT_TIMEOUT:?}");
+        match timeout(CONNECT_TIMEOUT, self.pool.get()).await {
             Ok(Ok(conn)) => Ok(conn),
-            Ok(Err(error)) => Err(NoConnection::Unreachable(error.into())),
-            Err(_) => Err(NoConnection::Unreachable(late())),
+            Ok(Err(error)) => Err(ConnectError::Unreachable(error.into())),
+            Err(_) => Err(ConnectError::Unreachable(late())),
         }
     }
 
-    /// A connection outside the pool, for one long use.
-    pub async fn dial(&self) -> Result<AsyncPgConnection, NoConnection> {
-        dial_once(&self.config).await
+    /// Opens a connection outside the pool, for one long use.
+    pub async fn connect(&self) -> Result<AsyncPgConnection, ConnectError> {
+        connect_once(&self.config).await
     }
 
-    /// Brings the schema up to date; of several that start at once, one does it.
+    /// Applies pending migrations. Of several processes that start at once, one migrates.
     ///
-    /// Needs a multi-thread runtime: the harness blocks in place.
-    pub async fn migrate(&self) -> Result<(), NoConnection> {
-        let mut conn = self.dial().await?;
+    /// # Panics
+    /// Outside a multi-thread runtime: the migration harness blocks in place.
+    pub async fn migrate(&self) -> Result<(), ConnectError> {
+        let mut conn = self.connect().await?;
         let lock = sql_query("SELECT pg_advisory_lock($1)")
             .bind::<diesel::sql_types::BigInt, _>(MIGRATION_LOCK);
         lock.execute(&mut conn).await.map_err(unreachable)?;
         let mut harness = AsyncMigrationHarness::new(conn);
-        // The lock goes with the connection, at the end of this function.
+        // The lock ends with the connection, at the end of this function.
         let done = harness.run_pending_migrations(MIGRATIONS).map(|done| done.len());
         let done = match done.map_err(|error| error.to_string()) {
             Ok(done) => done,
-            Err(error) => return Err(unmigrated(&mut harness.into_inner(), error).await),
+            Err(error) => return Err(migration_error(&mut harness.into_inner(), error).await),
         };
         if done > 0 {
             tracing::info!(done, "migrations applied");
@@ -107,19 +108,19 @@ impl Database {
     }
 }
 
-/// One that is there, was not kept waiting, and yet refuses a statement will refuse it again.
-async fn unmigrated(conn: &mut AsyncPgConnection, error: String) -> NoConnection {
-    let there = sql_query("SELECT 1").execute(conn).await.is_ok();
-    if there && !PASSING.iter().any(|way| error.contains(way)) {
-        NoConnection::Unmigratable(error)
+/// A database that is reachable and refuses a statement for no transient reason refuses it again.
+async fn migration_error(conn: &mut AsyncPgConnection, error: String) -> ConnectError {
+    let is_reachable = sql_query("SELECT 1").execute(conn).await.is_ok();
+    if is_reachable && !TRANSIENT_MIGRATION_ERRORS.iter().any(|text| error.contains(text)) {
+        ConnectError::Unmigratable(error)
     } else {
-        NoConnection::Unreachable(anyhow::anyhow!("migrations: {error}"))
+        ConnectError::Unreachable(anyhow::anyhow!("migrations: {error}"))
     }
 }
 
-/// How Postgres tells of a wait that was too long, others in the way, and a full disk. Diesel passes on no code.
-/// In another language these count as lasting: the process ends, and whoever starts it again tries again.
-const PASSING: [&str; 6] = [
+/// Messages of Postgres for a wait that was too long, a conflict, and a full disk. Diesel passes no error code on.
+/// In another language such an error counts as permanent: the process ends, and its restart tries again.
+const TRANSIENT_MIGRATION_ERRORS: [&str; 6] = [
     "canceling statement",
     "deadlock detected",
     "could not serialize",
@@ -128,14 +129,14 @@ const PASSING: [&str; 6] = [
     "read-only transaction",
 ];
 
-fn unreachable(error: impl Into<anyhow::Error>) -> NoConnection {
-    NoConnection::Unreachable(error.into())
+fn unreachable(error: impl Into<anyhow::Error>) -> ConnectError {
+    ConnectError::Unreachable(error.into())
 }
 
-async fn dial_once(config: &Config) -> Result<AsyncPgConnection, NoConnection> {
-    let dialled = timeout(PATIENCE, config.connect(NoTls)).await.map_err(unreachable)?;
-    let (client, connection) = dialled.map_err(|error| match error.code() {
-        Some(code) if *code == SqlState::INVALID_PASSWORD => NoConnection::PasswordRefused,
+async fn connect_once(config: &Config) -> Result<AsyncPgConnection, ConnectError> {
+    let connected = timeout(CONNECT_TIMEOUT, config.connect(NoTls)).await.map_err(unreachable)?;
+    let (client, connection) = connected.map_err(|error| match error.code() {
+        Some(code) if *code == SqlState::INVALID_PASSWORD => ConnectError::PasswordRefused,
         Some(_) | None => unreachable(error),
     })?;
     let ready: ConnectionResult<_> =

@@ -1,39 +1,40 @@
-//! A new tenant and the memory of its creation, in one transaction.
+//! Inserts a new tenant and its idempotency key in one transaction.
 
 use diesel::result::Error;
 use diesel_async::AsyncConnection as _;
 use protocol::control;
 
 use super::Conn;
-use super::idempotency::{self, Remembered};
-use super::tenant::{self, NewTenant, Tenant};
+use super::idempotency::{self, StoredResponse};
+use super::tenant::{self, NewTenant};
+use crate::tenant::Tenant;
 
-/// An idempotency key with the hash of the body that came with it.
+/// An idempotency key with the SHA-256 of the request body.
 #[derive(Clone, Copy)]
-pub struct Memo<'a> {
-    pub key: &'a str,
+pub struct IdempotencyKey<'a> {
+    pub text: &'a str,
     pub body_hash: &'a [u8],
 }
 
-/// `None` when the slug or the key is taken; nothing is written then.
+/// Returns `None` and writes nothing when the slug or the key is taken.
 pub async fn create(
     conn: &mut Conn,
     new: &NewTenant<'_>,
-    memo: Option<Memo<'_>>,
+    key: Option<IdempotencyKey<'_>>,
     view: impl Fn(&Tenant) -> control::Tenant + Send + Sync,
 ) -> anyhow::Result<Option<control::Tenant>> {
     let made = conn.transaction(async |conn| {
         let Some(tenant) = tenant::insert(conn, new).await? else { return Ok(None) };
-        let answer = view(&tenant);
-        let Some(memo) = memo else { return Ok(Some(answer)) };
-        let answered = Remembered {
+        let response = view(&tenant);
+        let Some(key) = key else { return Ok(Some(response)) };
+        let stored = StoredResponse {
             owner_id: new.owner_id,
-            key: memo.key.to_owned(),
-            body_hash: memo.body_hash.to_owned(),
-            answer: serde_json::to_value(&answer).unwrap_or_default(),
+            key: key.text.to_owned(),
+            body_hash: key.body_hash.to_owned(),
+            answer: serde_json::to_value(&response).unwrap_or_default(),
         };
-        match idempotency::remember(conn, &answered).await? {
-            true => Ok(Some(answer)),
+        match idempotency::insert(conn, &stored).await? {
+            true => Ok(Some(response)),
             false => Err(Error::RollbackTransaction),
         }
     });

@@ -1,4 +1,4 @@
-//! `idempotency_keys`: what a create answered, for whoever asks again with the same key.
+//! `idempotency_keys`: the response of each create, for a retry with the same key.
 
 use diesel::dsl::sql;
 use diesel::prelude::*;
@@ -11,25 +11,25 @@ use super::schema::idempotency_keys::{self, dsl};
 
 #[derive(Clone, Debug, Queryable, Selectable, Insertable)]
 #[diesel(table_name = idempotency_keys, check_for_backend(diesel::pg::Pg))]
-pub struct Remembered {
+pub struct StoredResponse {
     pub owner_id: Uuid,
     pub key: String,
     pub body_hash: Vec<u8>,
     pub answer: serde_json::Value,
 }
 
-pub async fn find(conn: &mut Conn, owner: Uuid, key: &str) -> QueryResult<Option<Remembered>> {
-    let query = dsl::idempotency_keys.find((owner, key)).select(Remembered::as_select());
+pub async fn find(conn: &mut Conn, owner: Uuid, key: &str) -> QueryResult<Option<StoredResponse>> {
+    let query = dsl::idempotency_keys.find((owner, key)).select(StoredResponse::as_select());
     query.first(conn).await.optional()
 }
 
-/// `false` when the key was taken meanwhile; the caller rolls its own work back.
-pub async fn remember(conn: &mut Conn, answer: &Remembered) -> QueryResult<bool> {
-    let insert = diesel::insert_into(dsl::idempotency_keys).values(answer);
+/// Returns `false` when a concurrent request took the key; the caller must roll back.
+pub async fn insert(conn: &mut Conn, response: &StoredResponse) -> QueryResult<bool> {
+    let insert = diesel::insert_into(dsl::idempotency_keys).values(response);
     Ok(insert.on_conflict_do_nothing().execute(conn).await? == 1)
 }
 
-/// Forgets what is older than a day, by the database's own clock, which dated it.
+/// Deletes keys older than a day, by the clock of the database, which also dates them.
 pub async fn delete_old(conn: &mut Conn) -> QueryResult<usize> {
     let yesterday = sql::<Timestamptz>("now() - interval '1 day'");
     let old = dsl::idempotency_keys.filter(dsl::created_at.lt(yesterday));

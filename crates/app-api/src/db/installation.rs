@@ -1,4 +1,4 @@
-//! `installation`: one row that says whose database this is.
+//! `installation`: one row that names the installation to which the database belongs.
 
 use diesel::prelude::*;
 use diesel::sql_query;
@@ -8,15 +8,15 @@ use diesel_async::RunQueryDsl;
 use super::Conn;
 use super::schema::installation::dsl;
 
-/// What is found before anything is written.
+/// The owner of a database, read before anything is written.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Found {
-    /// Nothing of anybody's.
-    Nothing,
-    /// Tables, but none that says whose: not made by us.
+pub enum DatabaseOwner {
+    /// The database is empty.
+    None,
+    /// The database holds tables of another program.
     Foreign,
-    /// Ours or another installation's, by name and fingerprint.
-    Held(String, String),
+    /// The database belongs to this or another installation of Cial.
+    Installation { name: String, fingerprint: String },
 }
 
 #[derive(QueryableByName)]
@@ -27,7 +27,7 @@ struct Tables {
     any: bool,
 }
 
-/// What migrations and extensions bring for themselves does not count.
+/// Ignores the tables of migrations and of extensions.
 const TABLES: &str = r"
     SELECT (SELECT count(*) = 3 FROM information_schema.columns
             WHERE table_schema = current_schema() AND table_name = 'installation'
@@ -37,18 +37,20 @@ const TABLES: &str = r"
               AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass
                               AND d.objid = c.oid AND d.deptype = 'e')) AS any";
 
-/// Only looks.
-pub async fn find(conn: &mut Conn) -> QueryResult<Found> {
+/// Reads the owner; writes nothing.
+pub async fn find(conn: &mut Conn) -> QueryResult<DatabaseOwner> {
     let tables: Tables = sql_query(TABLES).get_result(conn).await?;
     if !tables.ours {
-        return Ok(if tables.any { Found::Foreign } else { Found::Nothing });
+        return Ok(if tables.any { DatabaseOwner::Foreign } else { DatabaseOwner::None });
     }
     let row = dsl::installation.select((dsl::name, dsl::fingerprint)).first(conn).await;
-    Ok(row.optional()?.map_or(Found::Nothing, |(name, print)| Found::Held(name, print)))
+    Ok(row.optional()?.map_or(DatabaseOwner::None, |(name, fingerprint)| {
+        DatabaseOwner::Installation { name, fingerprint }
+    }))
 }
 
-/// Writes the row unless there is one; answers what stands there.
-pub async fn settle(
+/// Claims a database without an owner, then returns the name and fingerprint of its owner.
+pub async fn claim(
     conn: &mut Conn,
     name: &str,
     fingerprint: &str,

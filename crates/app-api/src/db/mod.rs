@@ -1,9 +1,10 @@
-//! All SQL, one file a table: `&mut Conn` in, `QueryResult` out, so callers choose the transaction.
+//! All SQL, one file per table: `&mut Conn` in, `QueryResult` out, so callers choose the transaction.
 
+pub mod change_listener;
+mod columns;
 pub mod connect;
 pub mod creation;
-pub mod departed;
-pub mod hints;
+pub mod deleted_tenants;
 pub mod idempotency;
 pub mod installation;
 pub mod reset_link;
@@ -11,7 +12,6 @@ pub mod schema;
 pub mod session;
 pub mod tenant;
 pub mod user;
-mod word;
 
 pub use connect::{Database, Pooled};
 pub type Conn = diesel_async::AsyncPgConnection;

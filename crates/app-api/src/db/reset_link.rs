@@ -1,4 +1,4 @@
-//! `reset_links`: one-time ways back in, by the hash of their token.
+//! `reset_links`: one-time password reset links, by the hash of their token.
 
 use diesel::prelude::*;
 use diesel_async::{AsyncConnection as _, RunQueryDsl};
@@ -9,7 +9,7 @@ use super::Conn;
 use super::schema::reset_links::dsl;
 use super::{session, user};
 
-/// A new link ends the earlier ones.
+/// Inserts a link and deletes the earlier links of the user.
 pub async fn replace(
     conn: &mut Conn,
     user: Uuid,
@@ -27,8 +27,8 @@ pub async fn is_live(conn: &mut Conn, token_hash: &[u8], now: Timestamp) -> Quer
     diesel::select(diesel::dsl::exists(live)).get_result(conn).await
 }
 
-/// Uses a link up: sets the password and ends every session. Of two at once, one is `true`.
-pub async fn use_up(
+/// Consumes a link: sets the password and ends every session. Of two concurrent calls, one returns `true`.
+pub async fn consume(
     conn: &mut Conn,
     token_hash: &[u8],
     now: Timestamp,

@@ -1,4 +1,4 @@
-//! `sessions`: the hash of a token that only its cookie holds. A deleted row is a session ended, at once.
+//! `sessions`: the hash of each session token; the token itself is only in the cookie. Deleting a row ends the session.
 
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
@@ -47,12 +47,12 @@ pub async fn delete_of_user(conn: &mut Conn, user: Uuid) -> QueryResult<usize> {
     diesel::delete(dsl::sessions.filter(dsl::user_id.eq(user))).execute(conn).await
 }
 
-/// Those that no cookie can bring back any more.
+/// Deletes the sessions that are expired by either limit.
 pub async fn delete_ended(
     conn: &mut Conn,
-    seen_before: Timestamp,
-    made_before: Timestamp,
+    last_seen_before: Timestamp,
+    created_before: Timestamp,
 ) -> QueryResult<usize> {
-    let ended = dsl::last_seen_at.lt(seen_before).or(dsl::created_at.lt(made_before));
+    let ended = dsl::last_seen_at.lt(last_seen_before).or(dsl::created_at.lt(created_before));
     diesel::delete(dsl::sessions.filter(ended)).execute(conn).await
 }

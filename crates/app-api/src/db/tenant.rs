@@ -1,117 +1,82 @@
-//! `tenants`: what is wanted of each, and what we say about it. Moves are guarded by their number.
+//! `tenants`: the desired state and the status of each tenant. Each write is guarded by the row's `moves`.
 
 use std::collections::BTreeMap;
 
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 use protocol::orchestrator::Upstream;
-use protocol::spec::{Desired, Limits, Policy, Spec};
+use protocol::spec::{Desired, Limits, Policy};
 use protocol::{Slug, State, TenantId, Timestamp};
 use uuid::Uuid;
 
 use super::Conn;
+use super::columns::{JsonColumn, TextColumn};
 use super::schema::tenants::{self, dsl};
-use super::word::{Record, Word};
-use crate::reconcile::crashes::Crashes;
-use crate::reconcile::plan::{Life, Met, Want};
-use crate::tenants::change::Changeable;
+use crate::tenant::Tenant;
+use crate::tenant::change::Changeable;
+use crate::tenant::crashes::Crashes;
+use crate::tenant::status::{Fulfilled, TenantStatus};
 
-#[derive(Clone, Debug, Queryable, Selectable)]
-#[diesel(table_name = tenants)]
-pub struct Tenant {
-    pub id: Uuid,
-    #[diesel(deserialize_as = Word<Slug>)]
-    pub slug: Slug,
-    pub name: String,
-    pub owner_id: Uuid,
-    #[diesel(deserialize_as = Word<Desired>)]
-    pub desired: Desired,
-    #[diesel(deserialize_as = Word<State>)]
-    pub state: State,
-    pub state_since: Timestamp,
-    pub state_reason: Option<String>,
-    /// Of what its owner wants: grows with each change of that.
-    pub revision: i64,
-    /// Grows with every change of the row.
-    pub moves: i64,
-    pub generation: i64,
-    pub image: Option<String>,
-    #[diesel(deserialize_as = Record<BTreeMap<String, String>>)]
-    pub env: BTreeMap<String, String>,
-    #[diesel(deserialize_as = Record<Limits>)]
-    pub limits: Limits,
-    #[diesel(deserialize_as = Record<Policy>)]
-    pub policy: Policy,
-    pub container_id: Option<String>,
-    pub container_port: Option<i32>,
-    #[diesel(deserialize_as = Record<Option<Upstream>>)]
-    pub upstream: Option<Upstream>,
-    pub restarts_asked: i64,
-    pub restarts_done: i64,
-    pub changes_asked: i64,
-    pub changes_done: i64,
-    pub wakes_asked: i64,
-    pub wakes_done: i64,
-    #[diesel(deserialize_as = Record<Crashes>)]
-    pub crashes: Crashes,
-    pub gave_up: bool,
-    pub created_at: Timestamp,
-    pub updated_at: Timestamp,
+macro_rules! tenant_row {
+    ($($(#[$attribute:meta])* $field:ident: $kind:ty,)*) => {
+        /// A row as it is read; [`Tenant`] is the same without diesel.
+        #[derive(Queryable, Selectable)]
+        #[diesel(table_name = tenants)]
+        struct TenantRow {
+            $($(#[$attribute])* $field: $kind,)*
+        }
+
+        impl From<TenantRow> for Tenant {
+            fn from(row: TenantRow) -> Self {
+                Self { $($field: row.$field,)* }
+            }
+        }
+    };
 }
 
-impl Tenant {
-    pub fn tenant_id(&self) -> TenantId {
-        TenantId::new(self.id)
-    }
-
-    pub fn want(&self) -> Want {
-        Want {
-            desired: self.desired,
-            generation: self.generation,
-            restart: self.restarts_done < self.restarts_asked,
-            change: self.changes_done < self.changes_asked,
-            wake: self.wakes_done < self.wakes_asked,
-        }
-    }
-
-    pub fn life(&self) -> Life {
-        Life {
-            state: self.state,
-            since: self.state_since,
-            reason: self.state_reason.clone(),
-            container_id: self.container_id.clone(),
-            container_port: self.port(),
-            upstream: self.upstream.clone(),
-            crashes: self.crashes.clone(),
-            gave_up: self.gave_up,
-        }
-    }
-
-    pub fn changeable(&self) -> Changeable {
-        Changeable { name: self.name.clone(), limits: self.limits, policy: self.policy }
-    }
-
-    pub fn port(&self) -> Option<u16> {
-        self.container_port.and_then(|port| u16::try_from(port).ok())
-    }
-
-    pub fn spec(&self) -> Spec {
-        Spec {
-            id: self.tenant_id(),
-            slug: self.slug.clone(),
-            generation: self.generation,
-            image: self.image.clone(),
-            env: self.env.clone(),
-            limits: self.limits,
-            policy: self.policy,
-        }
-    }
+tenant_row! {
+    id: Uuid,
+    #[diesel(deserialize_as = TextColumn<Slug>)]
+    slug: Slug,
+    name: String,
+    owner_id: Uuid,
+    #[diesel(deserialize_as = TextColumn<Desired>)]
+    desired: Desired,
+    #[diesel(deserialize_as = TextColumn<State>)]
+    state: State,
+    state_since: Timestamp,
+    state_reason: Option<String>,
+    revision: i64,
+    moves: i64,
+    generation: i64,
+    image: Option<String>,
+    #[diesel(deserialize_as = JsonColumn<BTreeMap<String, String>>)]
+    env: BTreeMap<String, String>,
+    #[diesel(deserialize_as = JsonColumn<Limits>)]
+    limits: Limits,
+    #[diesel(deserialize_as = JsonColumn<Policy>)]
+    policy: Policy,
+    container_id: Option<String>,
+    container_port: Option<i32>,
+    #[diesel(deserialize_as = JsonColumn<Option<Upstream>>)]
+    upstream: Option<Upstream>,
+    restarts_asked: i64,
+    restarts_done: i64,
+    changes_asked: i64,
+    changes_done: i64,
+    wakes_asked: i64,
+    wakes_done: i64,
+    #[diesel(deserialize_as = JsonColumn<Crashes>)]
+    crashes: Crashes,
+    gave_up: bool,
+    created_at: Timestamp,
+    updated_at: Timestamp,
 }
 
-/// The columns of a [`Life`].
+/// The columns of a [`TenantStatus`].
 #[derive(AsChangeset)]
 #[diesel(table_name = tenants, treat_none_as_null = true)]
-struct LifeColumns {
+struct StatusColumns {
     state: &'static str,
     state_since: Timestamp,
     state_reason: Option<String>,
@@ -122,17 +87,17 @@ struct LifeColumns {
     gave_up: bool,
 }
 
-impl From<&Life> for LifeColumns {
-    fn from(life: &Life) -> Self {
+impl From<&TenantStatus> for StatusColumns {
+    fn from(status: &TenantStatus) -> Self {
         Self {
-            state: life.state.as_str(),
-            state_since: life.since,
-            state_reason: life.reason.clone(),
-            container_id: life.container_id.clone(),
-            container_port: life.container_port.map(i32::from),
-            upstream: json(&life.upstream),
-            crashes: json(&life.crashes),
-            gave_up: life.gave_up,
+            state: status.state.as_str(),
+            state_since: status.since,
+            state_reason: status.reason.clone(),
+            container_id: status.container_id.clone(),
+            container_port: status.container_port.map(i32::from),
+            upstream: json(&status.upstream),
+            crashes: json(&status.crashes),
+            gave_up: status.gave_up,
         }
     }
 }
@@ -149,7 +114,7 @@ pub struct NewTenant<'a> {
     pub now: Timestamp,
 }
 
-/// `None` when the slug is taken.
+/// Returns `None` when the slug is taken.
 pub async fn insert(conn: &mut Conn, new: &NewTenant<'_>) -> QueryResult<Option<Tenant>> {
     let row = (
         dsl::id.eq(new.id),
@@ -162,35 +127,39 @@ pub async fn insert(conn: &mut Conn, new: &NewTenant<'_>) -> QueryResult<Option<
         dsl::created_at.eq(new.now),
         dsl::updated_at.eq(new.now),
     );
-    diesel::insert_into(dsl::tenants)
+    let inserted = diesel::insert_into(dsl::tenants)
         .values(row)
         .on_conflict(dsl::slug)
         .do_nothing()
-        .returning(Tenant::as_returning())
+        .returning(TenantRow::as_returning())
         .get_result(conn)
         .await
-        .optional()
+        .optional()?;
+    Ok(inserted.map(Tenant::from))
 }
 
 pub async fn by_id(conn: &mut Conn, id: TenantId) -> QueryResult<Option<Tenant>> {
-    dsl::tenants.find(id.uuid()).select(Tenant::as_select()).first(conn).await.optional()
+    let query = dsl::tenants.find(id.uuid()).select(TenantRow::as_select());
+    Ok(query.first(conn).await.optional()?.map(Tenant::from))
 }
 
 pub async fn by_slug(conn: &mut Conn, owner: Uuid, slug: &str) -> QueryResult<Option<Tenant>> {
     let query = dsl::tenants.filter(dsl::slug.eq(slug).and(dsl::owner_id.eq(owner)));
-    query.select(Tenant::as_select()).first(conn).await.optional()
+    Ok(query.select(TenantRow::as_select()).first(conn).await.optional()?.map(Tenant::from))
 }
 
 pub async fn all(conn: &mut Conn) -> QueryResult<Vec<Tenant>> {
-    dsl::tenants.select(Tenant::as_select()).load(conn).await
+    let rows: Vec<TenantRow> = dsl::tenants.select(TenantRow::as_select()).load(conn).await?;
+    Ok(rows.into_iter().map(Tenant::from).collect())
 }
 
-/// What a list may be narrowed by.
+/// Narrows a list of tenants.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
     pub state: Option<State>,
+    /// Part of the slug or of the name, in any case.
     pub text: Option<String>,
-    /// Slugs behind this one.
+    /// Only slugs that sort after this slug.
     pub after: Option<String>,
     pub limit: i64,
 }
@@ -208,69 +177,78 @@ pub async fn list(conn: &mut Conn, owner: Uuid, filter: &Filter) -> QueryResult<
     if let Some(after) = &filter.after {
         query = query.filter(dsl::slug.gt(after.clone()));
     }
-    query.order(dsl::slug).limit(filter.limit).select(Tenant::as_select()).load(conn).await
+    let query = query.order(dsl::slug).limit(filter.limit).select(TenantRow::as_select());
+    Ok(query.load(conn).await?.into_iter().map(Tenant::from).collect())
 }
 
-/// Writes what we say of a tenant; `false` when someone else moved it first.
-pub async fn advance(conn: &mut Conn, seen: &Tenant, life: &Life) -> QueryResult<bool> {
-    let unmoved = dsl::tenants.find(seen.id).filter(dsl::moves.eq(seen.moves));
-    Ok(diesel::update(unmoved).set(LifeColumns::from(life)).execute(conn).await? == 1)
+/// Writes the status; returns `false` when another writer changed the row first.
+pub async fn update_status(
+    conn: &mut Conn,
+    read: &Tenant,
+    status: &TenantStatus,
+) -> QueryResult<bool> {
+    let unmoved = dsl::tenants.find(read.id).filter(dsl::moves.eq(read.moves));
+    Ok(diesel::update(unmoved).set(StatusColumns::from(status)).execute(conn).await? == 1)
 }
 
-/// What an owner's request adds to what was asked before.
+/// The columns that a request of the owner changes, beside the status.
 #[derive(Clone, Copy, Debug)]
-pub struct Wish {
+pub struct OwnerRequest {
     pub desired: Desired,
     pub restart: bool,
     pub wake: bool,
 }
 
-/// Writes what its owner wants; `None` when someone else moved it first.
-pub async fn ask(
+/// Records a request of the owner; returns `None` when another writer changed the row first.
+pub async fn record_request(
     conn: &mut Conn,
-    seen: &Tenant,
-    wish: Wish,
-    life: &Life,
+    read: &Tenant,
+    request: OwnerRequest,
+    status: &TenantStatus,
 ) -> QueryResult<Option<Tenant>> {
-    let unmoved = dsl::tenants.find(seen.id).filter(dsl::moves.eq(seen.moves));
-    let wish = (
-        dsl::desired.eq(wish.desired.as_str()),
-        dsl::restarts_asked.eq(seen.restarts_asked + i64::from(wish.restart)),
-        dsl::wakes_asked.eq(seen.wakes_asked + i64::from(wish.wake)),
-        LifeColumns::from(life),
+    let unmoved = dsl::tenants.find(read.id).filter(dsl::moves.eq(read.moves));
+    let columns = (
+        dsl::desired.eq(request.desired.as_str()),
+        dsl::restarts_asked.eq(read.restarts_asked + i64::from(request.restart)),
+        dsl::wakes_asked.eq(read.wakes_asked + i64::from(request.wake)),
+        StatusColumns::from(status),
     );
-    let asked = diesel::update(unmoved).set(wish).returning(Tenant::as_returning());
-    asked.get_result(conn).await.optional()
+    let recorded = diesel::update(unmoved).set(columns).returning(TenantRow::as_returning());
+    Ok(recorded.get_result(conn).await.optional()?.map(Tenant::from))
 }
 
-/// Writes what is changed in place; `None` when someone else moved it first.
+/// Writes an in-place change; returns `None` when another writer changed the row first.
 pub async fn change(
     conn: &mut Conn,
-    seen: &Tenant,
+    read: &Tenant,
     next: &Changeable,
 ) -> QueryResult<Option<Tenant>> {
-    let unmoved = dsl::tenants.find(seen.id).filter(dsl::moves.eq(seen.moves));
+    let unmoved = dsl::tenants.find(read.id).filter(dsl::moves.eq(read.moves));
     let columns = (
         dsl::name.eq(&next.name),
         dsl::limits.eq(json(&next.limits)),
         dsl::policy.eq(json(&next.policy)),
         dsl::changes_asked.eq(dsl::changes_asked + 1),
     );
-    let changed = diesel::update(unmoved).set(columns).returning(Tenant::as_returning());
-    changed.get_result(conn).await.optional()
+    let changed = diesel::update(unmoved).set(columns).returning(TenantRow::as_returning());
+    Ok(changed.get_result(conn).await.optional()?.map(Tenant::from))
 }
 
-/// What was asked for up to `seen` is done, as far as `met` says.
-pub async fn handed_over(conn: &mut Conn, seen: &Tenant, met: Met) -> QueryResult<usize> {
-    let upto = |met, asked, done| if met { asked } else { done };
-    let restarts = upto(met.restart, seen.restarts_asked, seen.restarts_done);
-    let changes = upto(met.change, seen.changes_asked, seen.changes_done);
-    let wakes = upto(met.wake, seen.wakes_asked, seen.wakes_done);
+/// Marks the requests that `read` shows as done, as far as `fulfilled` says.
+pub async fn mark_fulfilled(
+    conn: &mut Conn,
+    read: &Tenant,
+    fulfilled: Fulfilled,
+) -> QueryResult<usize> {
+    let upto = |is_fulfilled, asked, done| if is_fulfilled { asked } else { done };
+    let restarts = upto(fulfilled.restart, read.restarts_asked, read.restarts_done);
+    let changes = upto(fulfilled.change, read.changes_asked, read.changes_done);
+    let wakes = upto(fulfilled.wake, read.wakes_asked, read.wakes_done);
     let behind = dsl::restarts_done
         .lt(restarts)
         .or(dsl::changes_done.lt(changes))
         .or(dsl::wakes_done.lt(wakes));
-    diesel::update(dsl::tenants.find(seen.id).filter(behind))
+    diesel::update(dsl::tenants.find(read.id).filter(behind))
         .set((
             dsl::restarts_done.eq(restarts),
             dsl::changes_done.eq(changes),
@@ -280,8 +258,8 @@ pub async fn handed_over(conn: &mut Conn, seen: &Tenant, met: Met) -> QueryResul
         .await
 }
 
-/// Lets a tenant go of which nothing else is left. Its slug is free again.
-pub async fn bury(conn: &mut Conn, id: TenantId) -> QueryResult<usize> {
+/// Deletes the row of a tenant whose container and volumes are gone. Its slug is free again.
+pub async fn delete(conn: &mut Conn, id: TenantId) -> QueryResult<usize> {
     let deleted = dsl::tenants.find(id.uuid()).filter(dsl::desired.eq(Desired::Deleted.as_str()));
     diesel::delete(deleted).execute(conn).await
 }

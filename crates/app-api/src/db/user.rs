@@ -1,4 +1,4 @@
-//! `users`: today one, the owner.
+//! `users`: the accounts; today there is one, the owner.
 
 use diesel::prelude::*;
 use diesel::result::{DatabaseErrorKind, Error};
@@ -24,7 +24,7 @@ pub async fn owner_exists(conn: &mut Conn) -> QueryResult<bool> {
         .await
 }
 
-/// `false` when somebody else became the owner first.
+/// Returns `false` when a concurrent sign-up created the owner first.
 pub async fn insert_owner(conn: &mut Conn, user: &User) -> QueryResult<bool> {
     match diesel::insert_into(dsl::users).values(user).execute(conn).await {
         Ok(_) => Ok(true),

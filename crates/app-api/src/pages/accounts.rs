@@ -1,4 +1,4 @@
-//! Sign-up, sign-in, sign-out, and the way back in.
+//! The pages for sign-up, sign-in, sign-out and password reset.
 
 use askama::Template;
 use axum::extract::State;
@@ -10,18 +10,18 @@ use serde::Deserialize;
 use service::failure::Failure;
 
 use super::field::Field;
-use super::{Frame, of_form, page};
+use super::{Layout, form_problem, page};
 use crate::access::safe_next;
 use crate::accounts;
 use crate::app::App;
 use crate::db::user;
-use crate::extract::{Client, Form, Query};
+use crate::http::extract::{ClientAddress, Form, Query};
 use crate::sessions::{self, with_cookie};
 
 #[derive(Template)]
 #[template(path = "signup.html")]
 struct SignUpPage {
-    frame: Frame,
+    layout: Layout,
     name: Field,
     email: Field,
     password: Field,
@@ -37,17 +37,17 @@ pub struct SignUpForm {
 }
 
 fn signup_page(form: &SignUpForm, problem: Option<Problem>) -> SignUpPage {
-    let judged = |field: Field| field.judged(problem.as_ref());
+    let checked = |field: Field| field.with_problem(problem.as_ref());
     SignUpPage {
-        frame: Frame::open("Create the owner's account"),
-        name: judged(Field::new("name", "Your name", "text"))
+        layout: Layout::signed_out("Create the owner's account"),
+        name: checked(Field::new("name", "Your name", "text"))
             .value(&form.name)
             .autocomplete("name")
             .autofocus(),
-        email: judged(Field::new("email", "E-mail", "email"))
+        email: checked(Field::new("email", "E-mail", "email"))
             .value(&form.email)
             .autocomplete("username"),
-        password: judged(Field::new("password", "Password", "password"))
+        password: checked(Field::new("password", "Password", "password"))
             .hint("At least 8 characters.")
             .autocomplete("new-password"),
         problem,
@@ -55,8 +55,8 @@ fn signup_page(form: &SignUpForm, problem: Option<Problem>) -> SignUpPage {
 }
 
 pub async fn show_signup(State(app): State<App>, headers: HeaderMap) -> Result<Response, Failure> {
-    if let Some(elsewhere) = elsewhere(&app, &headers, Door::SignUp).await? {
-        return Ok(elsewhere);
+    if let Some(redirect) = entry_redirect(&app, &headers, EntryPage::SignUp).await? {
+        return Ok(redirect);
     }
     page(StatusCode::OK, &signup_page(&SignUpForm::default(), None))
 }
@@ -66,18 +66,18 @@ pub async fn sign_up(
     headers: HeaderMap,
     Form(form): Form<SignUpForm>,
 ) -> Result<Response, Failure> {
-    let wish = SignUp {
+    let request = SignUp {
         email: form.email.clone(),
         password: form.password.clone(),
         name: form.name.clone(),
     };
-    match accounts::sign_up(&app, &wish).await {
+    match accounts::sign_up(&app, &request).await {
         Ok(user) => {
             let cookie = sessions::begin(&app, &headers, &user).await?;
             Ok((with_cookie(cookie), Redirect::to("/admin")).into_response())
         }
         Err(failure) => {
-            let (status, problem) = of_form(failure)?;
+            let (status, problem) = form_problem(failure)?;
             page(status, &signup_page(&form, Some(problem)))
         }
     }
@@ -86,7 +86,7 @@ pub async fn sign_up(
 #[derive(Template)]
 #[template(path = "login.html")]
 struct LoginPage {
-    frame: Frame,
+    layout: Layout,
     email: Field,
     password: Field,
     next: String,
@@ -108,7 +108,7 @@ pub struct LoginQuery {
 
 fn login_page(form: &LoginForm, problem: Option<Problem>) -> LoginPage {
     LoginPage {
-        frame: Frame::open("Sign in"),
+        layout: Layout::signed_out("Sign in"),
         email: Field::new("email", "E-mail", "email")
             .value(&form.email)
             .autocomplete("username")
@@ -124,8 +124,8 @@ pub async fn show_login(
     headers: HeaderMap,
     Query(query): Query<LoginQuery>,
 ) -> Result<Response, Failure> {
-    if let Some(elsewhere) = elsewhere(&app, &headers, Door::Login).await? {
-        return Ok(elsewhere);
+    if let Some(redirect) = entry_redirect(&app, &headers, EntryPage::Login).await? {
+        return Ok(redirect);
     }
     let form = LoginForm { next: query.next, ..LoginForm::default() };
     page(StatusCode::OK, &login_page(&form, None))
@@ -133,19 +133,19 @@ pub async fn show_login(
 
 pub async fn sign_in(
     State(app): State<App>,
-    Client(client): Client,
+    ClientAddress(client): ClientAddress,
     headers: HeaderMap,
     Form(form): Form<LoginForm>,
 ) -> Result<Response, Failure> {
-    let wish = SignIn { email: form.email.clone(), password: form.password.clone() };
-    match accounts::sign_in(&app, &wish, client).await {
+    let request = SignIn { email: form.email.clone(), password: form.password.clone() };
+    match accounts::sign_in(&app, &request, client).await {
         Ok(user) => {
             let cookie = sessions::begin(&app, &headers, &user).await?;
             let next = Redirect::to(safe_next(form.next.as_deref()));
             Ok((with_cookie(cookie), next).into_response())
         }
         Err(failure) => {
-            let (status, problem) = of_form(failure)?;
+            let (status, problem) = form_problem(failure)?;
             page(status, &login_page(&form, Some(problem)))
         }
     }
@@ -153,37 +153,37 @@ pub async fn sign_in(
 
 pub async fn sign_out(State(app): State<App>, headers: HeaderMap) -> Result<Response, Failure> {
     sessions::end(&app, &headers).await?;
-    let cookie = sessions::no_cookie(&app.addresses)?;
+    let cookie = sessions::clear_cookie(&app.addresses)?;
     Ok((with_cookie(cookie), Redirect::to("/admin/login")).into_response())
 }
 
 #[derive(PartialEq, Eq)]
-enum Door {
+enum EntryPage {
     SignUp,
     Login,
 }
 
-/// Where a visitor belongs who does not belong at this door.
-async fn elsewhere(
+/// The redirect for a visitor who requested an entry page that is not for them.
+async fn entry_redirect(
     app: &App,
     headers: &HeaderMap,
-    door: Door,
+    requested: EntryPage,
 ) -> Result<Option<Response>, Failure> {
     if sessions::find(app, headers).await?.is_some() {
         return Ok(Some(Redirect::to("/admin").into_response()));
     }
-    let right = if user::owner_exists(&mut *app.conn().await?).await? {
-        (Door::Login, "/admin/login")
+    let (page, path) = if user::owner_exists(&mut *app.conn().await?).await? {
+        (EntryPage::Login, "/admin/login")
     } else {
-        (Door::SignUp, "/admin/signup")
+        (EntryPage::SignUp, "/admin/signup")
     };
-    Ok((right.0 != door).then(|| Redirect::to(right.1).into_response()))
+    Ok((page != requested).then(|| Redirect::to(path).into_response()))
 }
 
 #[derive(Template)]
 #[template(path = "reset.html")]
 struct ResetPage {
-    frame: Frame,
+    layout: Layout,
     token: String,
     password: Field,
     problem: Option<Problem>,
@@ -198,13 +198,13 @@ pub struct ResetForm {
 
 fn reset_page(token: &str, problem: Option<Problem>) -> ResetPage {
     ResetPage {
-        frame: Frame::open("Choose a new password"),
+        layout: Layout::signed_out("Choose a new password"),
         token: token.to_owned(),
         password: Field::new("password", "New password", "password")
             .hint("At least 8 characters. All sessions of the admin end.")
             .autocomplete("new-password")
             .autofocus()
-            .judged(problem.as_ref()),
+            .with_problem(problem.as_ref()),
         problem,
     }
 }
@@ -213,8 +213,8 @@ pub async fn show_reset(
     State(app): State<App>,
     Query(form): Query<ResetForm>,
 ) -> Result<Response, Failure> {
-    if !accounts::reset_is_live(&app, &form.token).await? {
-        return Err(accounts::link_is_dead());
+    if !accounts::is_reset_link_live(&app, &form.token).await? {
+        return Err(accounts::reset_link_ended());
     }
     page(StatusCode::OK, &reset_page(&form.token, None))
 }
@@ -223,11 +223,11 @@ pub async fn reset(
     State(app): State<App>,
     Form(form): Form<ResetForm>,
 ) -> Result<Response, Failure> {
-    match accounts::reset(&app, &form.token, &form.password).await {
+    match accounts::reset_password(&app, &form.token, &form.password).await {
         Ok(()) => Ok(Redirect::to("/admin/login").into_response()),
         Err(failure) if failure.problem.errors.is_empty() => Err(failure),
         Err(failure) => {
-            let (status, problem) = of_form(failure)?;
+            let (status, problem) = form_problem(failure)?;
             page(status, &reset_page(&form.token, Some(problem)))
         }
     }

@@ -1,4 +1,4 @@
-//! The one style sheet and the icon: in the binary, cached for as long as their content stays.
+//! The style sheet and the icon, embedded in the binary. The style sheet is cached until its content changes.
 
 use std::sync::LazyLock;
 
@@ -12,7 +12,7 @@ const STYLE: &str = include_str!("../../templates/admin.css");
 const ICON: &str = include_str!("../../templates/icon.svg");
 const FOREVER: &str = "public, max-age=31536000, immutable";
 
-/// With the content's hash, so that a new style is a new address.
+/// The path contains a hash of the content, so that a new style sheet has a new address.
 pub fn style_path() -> &'static str {
     static PATH: LazyLock<String> = LazyLock::new(|| {
         let hash = URL_SAFE_NO_PAD.encode(Sha256::digest(STYLE));

@@ -1,9 +1,9 @@
-//! One labelled choice among few, with its hint and its fault.
+//! A labelled select with its hint and its error.
 
 use askama::Template;
 use protocol::Problem;
 
-use super::words::span;
+use super::format::span;
 
 #[derive(Template)]
 #[template(path = "choice.html")]
@@ -12,22 +12,22 @@ pub struct Choice {
     pub label: &'static str,
     pub value: String,
     pub hint: &'static str,
-    pub fault: Option<String>,
+    pub error: Option<String>,
     options: Vec<Item>,
 }
 
-/// What is sent, and what is read.
+/// The value that the form sends and the label that the visitor reads.
 struct Item {
     value: String,
-    words: String,
+    label: String,
 }
 
-/// Its template escapes what it is given.
+/// The template escapes its values.
 impl askama::filters::HtmlSafe for Choice {}
 
 impl Choice {
-    /// `value`: the one that is chosen; `options`: values with their words. What is none of them is added as it is,
-    /// so that saving changes nothing by itself.
+    /// `options`: values with their labels. A current value outside the options becomes an option of its own, so that
+    /// saving the form without a change changes nothing.
     pub fn new(
         name: &'static str,
         label: &'static str,
@@ -35,27 +35,27 @@ impl Choice {
         options: impl IntoIterator<Item = (String, String)>,
     ) -> Self {
         let mut options: Vec<_> =
-            options.into_iter().map(|(value, words)| Item { value, words }).collect();
+            options.into_iter().map(|(value, label)| Item { value, label }).collect();
         if !options.iter().any(|option| option.value == value) {
-            let words = value.parse().map_or_else(|_| value.clone(), span);
-            options.push(Item { value: value.clone(), words });
+            let label = value.parse().map_or_else(|_| value.clone(), span);
+            options.push(Item { value: value.clone(), label });
         }
-        Self { name, label, value, hint: "", fault: None, options }
+        Self { name, label, value, hint: "", error: None, options }
     }
 
     pub fn hint(self, hint: &'static str) -> Self {
         Self { hint, ..self }
     }
 
-    /// With the fault that `problem` finds here.
-    pub fn judged(self, problem: Option<&Problem>) -> Self {
-        Self { fault: super::field::fault(problem, self.name), ..self }
+    /// Adds the error of this field from `problem`.
+    pub fn with_problem(self, problem: Option<&Problem>) -> Self {
+        Self { error: super::field::field_error(problem, self.name), ..self }
     }
 
-    /// What describes it: its fault first, then its hint.
+    /// The ids for `aria-describedby`: the error first, then the hint.
     fn described_by(&self) -> String {
-        let fault = self.fault.as_ref().map(|_| format!("{}-fault", self.name));
+        let error = self.error.as_ref().map(|_| format!("{}-fault", self.name));
         let hint = (!self.hint.is_empty()).then(|| format!("{}-hint", self.name));
-        fault.into_iter().chain(hint).collect::<Vec<_>>().join(" ")
+        error.into_iter().chain(hint).collect::<Vec<_>>().join(" ")
     }
 }

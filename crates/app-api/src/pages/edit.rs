@@ -1,4 +1,4 @@
-//! The form with which an owner changes a tenant in place: name, sleep, limits.
+//! The form that changes a tenant in place: name, sleep, limits.
 
 use askama::Template;
 use axum::extract::State;
@@ -13,22 +13,22 @@ use service::failure::Failure;
 
 use super::choice::Choice;
 use super::field::Field;
-use super::words::{span, thousandths};
-use super::{Frame, of_form, page};
+use super::format::{span, thousandths};
+use super::{Layout, form_problem, page};
 use crate::access::Owner;
 use crate::app::App;
-use crate::extract::{Form, Path};
-use crate::tenants;
-use crate::tenants::change::{
+use crate::http::extract::{Form, SlugPath};
+use crate::tenant::change::{
     Change, Changeable, FREEZE, LimitsChange, MAX_AWAKE, PolicyChange, SLEEP, WAKE_ON,
 };
+use crate::tenant_actions;
 
 #[derive(Template)]
 #[template(path = "edit_tenant.html")]
 struct EditPage {
-    frame: Frame,
+    layout: Layout,
     tenant_slug: String,
-    /// What the form was made from: whoever changed something since is not overwritten.
+    /// The revision that the form shows: a later change by somebody else is not overwritten.
     revision: Option<i64>,
     name: Field,
     freeze_after: Choice,
@@ -41,8 +41,8 @@ struct EditPage {
     problem: Option<Problem>,
 }
 
-/// As a browser sends it: seconds and words as they are, empty for the installation's setting; CPUs as a decimal
-/// number, memory in MiB.
+/// The form as received: seconds as numbers, empty for the installation's setting; CPUs as a decimal number, memory
+/// in MiB.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct EditForm {
@@ -62,15 +62,15 @@ pub struct EditForm {
 }
 
 impl EditForm {
-    /// As it is shown before anything is changed.
-    fn of(now: &Changeable, revision: Option<i64>) -> Self {
+    /// The form that shows the tenant `now`.
+    fn from_current(now: &Changeable, revision: Option<i64>) -> Self {
         let seconds = |value: Option<u32>| value.map(|s| s.to_string()).unwrap_or_default();
         Self {
             revision,
             name: now.name.clone(),
             freeze_after: seconds(now.policy.freeze_after_seconds),
             sleep_after: seconds(now.policy.sleep_after_seconds),
-            wake_on: now.policy.wake_on.map(word).unwrap_or_default().to_owned(),
+            wake_on: now.policy.wake_on.map(wake_on_text).unwrap_or_default().to_owned(),
             max_awake: seconds(now.policy.max_awake_seconds),
             cpus: thousandths(now.limits.cpu_millis),
             memory: (now.limits.memory_bytes >> 20).to_string(),
@@ -78,9 +78,9 @@ impl EditForm {
         }
     }
 
-    /// What differs from `now`. What stands as it was shown stays as it is, down to the byte.
+    /// The fields that differ from `now`. An untouched field stays exactly as it is, also where the form rounds.
     fn change(&self, now: &Changeable) -> Change {
-        let shown = Self::of(now, self.revision);
+        let shown = Self::from_current(now, self.revision);
         let differs = |sent: &str, shown: &str, read: fn(&str) -> Value| {
             (sent.trim() != shown).then(|| read(sent.trim()))
         };
@@ -92,23 +92,27 @@ impl EditForm {
                 pids: differs(&self.pids, &shown.pids, number),
             },
             policy: PolicyChange {
-                freeze_after_seconds: differs(&self.freeze_after, &shown.freeze_after, setting),
-                sleep_after_seconds: differs(&self.sleep_after, &shown.sleep_after, setting),
-                max_awake_seconds: differs(&self.max_awake, &shown.max_awake, setting),
-                wake_on: differs(&self.wake_on, &shown.wake_on, word_or_none),
+                freeze_after_seconds: differs(
+                    &self.freeze_after,
+                    &shown.freeze_after,
+                    number_or_null,
+                ),
+                sleep_after_seconds: differs(&self.sleep_after, &shown.sleep_after, number_or_null),
+                max_awake_seconds: differs(&self.max_awake, &shown.max_awake, number_or_null),
+                wake_on: differs(&self.wake_on, &shown.wake_on, text_or_null),
             },
         }
     }
 }
 
-const fn word(wake_on: WakeOn) -> &'static str {
+const fn wake_on_text(wake_on: WakeOn) -> &'static str {
     match wake_on {
         WakeOn::Visits => "visits",
         WakeOn::AnyRequest => "any_request",
     }
 }
 
-// What does not read stays the text that it is: the rules refuse that at its field.
+// An unparsable value stays text, which the validation refuses at its field.
 
 fn text(sent: &str) -> Value {
     sent.into()
@@ -118,11 +122,11 @@ fn number(sent: &str) -> Value {
     sent.parse::<u64>().map_or_else(|_| text(sent), Value::from)
 }
 
-fn setting(sent: &str) -> Value {
+fn number_or_null(sent: &str) -> Value {
     if sent.is_empty() { Value::Null } else { number(sent) }
 }
 
-fn word_or_none(sent: &str) -> Value {
+fn text_or_null(sent: &str) -> Value {
     if sent.is_empty() { Value::Null } else { text(sent) }
 }
 
@@ -144,18 +148,20 @@ fn edit_page(
     owner: &Owner,
     slug: &str,
     form: &EditForm,
-    usual: &EffectivePolicy,
+    default: &EffectivePolicy,
     problem: Option<Problem>,
 ) -> EditPage {
-    let fault = problem.as_ref();
-    let after = |name, label, value: &str, usual: u32, presets: &[u32]| {
-        let usual = if usual == 0 { "never".to_owned() } else { format!("after {}", span(usual)) };
+    let errors = problem.as_ref();
+    let after = |name, label, value: &str, default: u32, presets: &[u32]| {
+        let default =
+            if default == 0 { "never".to_owned() } else { format!("after {}", span(default)) };
         let first = [
-            (String::new(), format!("The installation's default: {usual}")),
+            (String::new(), format!("The installation's default: {default}")),
             ("0".to_owned(), "Never".to_owned()),
         ];
         let presets = presets.iter().map(|s| (s.to_string(), format!("After {}", span(*s))));
-        Choice::new(name, label, value.to_owned(), first.into_iter().chain(presets)).judged(fault)
+        Choice::new(name, label, value.to_owned(), first.into_iter().chain(presets))
+            .with_problem(errors)
     };
     let awake = [
         (String::new(), "As long as it likes".to_owned()),
@@ -170,15 +176,15 @@ fn edit_page(
         ("any_request".to_owned(), "Any request, polls of a forgotten tab too".to_owned()),
     ];
     EditPage {
-        frame: Frame::of(owner, format!("Edit {slug}")),
+        layout: Layout::signed_in(owner, format!("Edit {slug}")),
         tenant_slug: slug.to_owned(),
         revision: form.revision,
-        name: Field::new("name", "Name", "text").value(&form.name).judged(fault).autofocus(),
+        name: Field::new("name", "Name", "text").value(&form.name).with_problem(errors).autofocus(),
         freeze_after: after(
             FREEZE,
             "Freezes without use",
             &form.freeze_after,
-            usual.freeze_after_seconds,
+            default.freeze_after_seconds,
             &[10, 30, 60, 300, 900, 3_600],
         )
         .hint("Frozen, it keeps its memory and takes no CPU; it goes on within milliseconds."),
@@ -186,12 +192,12 @@ fn edit_page(
             SLEEP,
             "Sleeps without use",
             &form.sleep_after,
-            usual.sleep_after_seconds,
+            default.sleep_after_seconds,
             &[60, 300, 600, 1_200, 3_600, 14_400, 86_400],
         )
         .hint("Asleep, it keeps its files only; it starts again when it is wanted."),
         wake_on: Choice::new(WAKE_ON, "Wakes from sleep for", form.wake_on.clone(), visits)
-            .judged(fault),
+            .with_problem(errors),
         max_awake: Choice::new(
             MAX_AWAKE,
             "Its own work may keep it awake",
@@ -199,51 +205,54 @@ fn edit_page(
             awake,
         )
         .hint("Without a break, while nobody uses it.")
-        .judged(fault),
-        cpus: Field::new("cpus", "CPUs", "text").value(&form.cpus).hint("0.01 to 1024.").judged_as(
-            fault,
-            "limits.cpu_millis",
-            "Enter 0.01 to 1024, with at most three decimals.",
-        ),
+        .with_problem(errors),
+        cpus: Field::new("cpus", "CPUs", "text")
+            .value(&form.cpus)
+            .hint("0.01 to 1024.")
+            .with_problem_as(
+                errors,
+                "limits.cpu_millis",
+                "Enter 0.01 to 1024, with at most three decimals.",
+            ),
         memory: Field::new("memory", "Memory in MiB", "text")
             .value(&form.memory)
             .hint("32 to 4194304. Less than it uses now is refused by the engine.")
-            .judged_as(fault, "limits.memory_bytes", "Enter a whole number, 32 to 4194304."),
+            .with_problem_as(errors, "limits.memory_bytes", "Enter a whole number, 32 to 4194304."),
         pids: Field::new("pids", "Processes", "text")
             .value(&form.pids)
             .hint("32 to 1000000.")
-            .judged_as(fault, "limits.pids", "Enter a whole number, 32 to 1000000."),
+            .with_problem_as(errors, "limits.pids", "Enter a whole number, 32 to 1000000."),
         problem,
     }
 }
 
-const MEANWHILE: &str = "Somebody changed this tenant meanwhile. Below is what you entered: Save makes it so, Cancel \
+const CHANGED_MEANWHILE: &str = "Somebody changed this tenant meanwhile. Below is what you entered: Save makes it so, Cancel \
     shows what it is now.";
 
 pub async fn show_edit_tenant(
     State(app): State<App>,
     owner: Owner,
-    Path(slug): Path,
+    SlugPath(slug): SlugPath,
 ) -> Result<Response, Failure> {
-    let tenant = tenants::find(&app, &owner, &slug).await?;
-    let form = EditForm::of(&tenant.changeable(), Some(tenant.revision));
+    let tenant = tenant_actions::find(&app, &owner, &slug).await?;
+    let form = EditForm::from_current(&tenant.changeable(), Some(tenant.revision));
     page(StatusCode::OK, &edit_page(&owner, &slug, &form, &app.policy, None))
 }
 
 pub async fn edit_tenant(
     State(app): State<App>,
     owner: Owner,
-    Path(slug): Path,
+    SlugPath(slug): SlugPath,
     Form(mut form): Form<EditForm>,
 ) -> Result<Response, Failure> {
-    let tenant = tenants::find(&app, &owner, &slug).await?;
+    let tenant = tenant_actions::find(&app, &owner, &slug).await?;
     let change = form.change(&tenant.changeable());
-    match tenants::change(&app, &owner, &slug, &change, form.revision).await {
+    match tenant_actions::change(&app, &owner, &slug, &change, form.revision).await {
         Ok(tenant) => Ok(Redirect::to(&format!("/admin/tenants/{}", tenant.slug)).into_response()),
         Err(failure) => {
-            let (status, mut problem) = of_form(failure)?;
+            let (status, mut problem) = form_problem(failure)?;
             if status == StatusCode::PRECONDITION_FAILED {
-                problem.detail = MEANWHILE.to_owned();
+                problem.detail = CHANGED_MEANWHILE.to_owned();
                 form.revision = Some(tenant.revision);
             }
             page(status, &edit_page(&owner, &slug, &form, &app.policy, Some(problem)))
@@ -256,19 +265,19 @@ mod tests {
     use super::*;
     use protocol::spec::{Limits, Policy};
 
-    fn standing() -> Changeable {
+    fn current() -> Changeable {
         let limits = Limits { memory_bytes: 100_000_001, ..Limits::default() };
         Changeable { name: "Acme".into(), limits, policy: Policy::default() }
     }
 
     #[test]
-    fn a_form_sent_as_it_was_shown_changes_nothing() {
-        let change = EditForm::of(&standing(), None).change(&standing());
-        assert_eq!(change.onto(&standing()).unwrap(), standing());
+    fn an_untouched_form_changes_nothing() {
+        let change = EditForm::from_current(&current(), None).change(&current());
+        assert_eq!(change.apply_to(&current()).unwrap(), current());
     }
 
     #[test]
-    fn a_form_reads_as_it_is_meant() {
+    fn a_form_is_parsed_into_a_change() {
         let form = EditForm {
             name: " New ".into(),
             freeze_after: "0".into(),
@@ -276,20 +285,20 @@ mod tests {
             wake_on: "any_request".into(),
             cpus: "0.5".into(),
             memory: "256".into(),
-            ..EditForm::of(&standing(), None)
+            ..EditForm::from_current(&current(), None)
         };
-        let next = form.change(&standing()).onto(&standing()).unwrap();
+        let next = form.change(&current()).apply_to(&current()).unwrap();
         assert_eq!(next.name, "New");
         assert_eq!((next.limits.cpu_millis, next.limits.memory_bytes), (500, 256 << 20));
         let policy = (next.policy.freeze_after_seconds, next.policy.sleep_after_seconds);
         assert_eq!(policy, (Some(0), Some(90)));
         assert_eq!(next.policy.wake_on, Some(WakeOn::AnyRequest));
-        let back = EditForm { freeze_after: String::new(), ..EditForm::of(&next, None) };
-        assert_eq!(back.change(&next).onto(&next).unwrap().policy.freeze_after_seconds, None);
+        let back = EditForm { freeze_after: String::new(), ..EditForm::from_current(&next, None) };
+        assert_eq!(back.change(&next).apply_to(&next).unwrap().policy.freeze_after_seconds, None);
     }
 
     #[test]
-    fn cpus_by_the_table() {
+    fn cpus_are_decimal_numbers() {
         for (sent, read) in [("2", 2_000), ("0.5", 500), ("1,25", 1_250), ("0.010", 10)] {
             assert_eq!(cpu_millis(sent), read, "{sent}");
         }

@@ -1,4 +1,4 @@
-//! One labelled input with its hint and its fault, tied together for those who cannot see.
+//! A labelled input with its hint and its error, connected by ARIA attributes.
 
 use askama::Template;
 use protocol::Problem;
@@ -12,11 +12,11 @@ pub struct Field {
     pub value: String,
     pub hint: &'static str,
     pub autocomplete: &'static str,
-    pub fault: Option<String>,
+    pub error: Option<String>,
     pub autofocus: bool,
 }
 
-/// Its template escapes what it is given.
+/// The template escapes its values.
 impl askama::filters::HtmlSafe for Field {}
 
 impl Field {
@@ -28,7 +28,7 @@ impl Field {
             value: String::new(),
             hint: "",
             autocomplete: "off",
-            fault: None,
+            error: None,
             autofocus: false,
         }
     }
@@ -49,30 +49,30 @@ impl Field {
         Self { value: value.to_owned(), ..self }
     }
 
-    /// With the fault that `problem` finds here.
-    pub fn judged(self, problem: Option<&Problem>) -> Self {
-        Self { fault: fault(problem, self.name), ..self }
+    /// Adds the error of this field from `problem`.
+    pub fn with_problem(self, problem: Option<&Problem>) -> Self {
+        Self { error: field_error(problem, self.name), ..self }
     }
 
-    /// The same where the API calls it otherwise and counts it in another unit: `words` are the rule in this one.
-    pub fn judged_as(self, problem: Option<&Problem>, field: &str, words: &str) -> Self {
-        Self { fault: fault(problem, field).map(|_| words.to_owned()), ..self }
+    /// Like [`Self::with_problem`] for an input whose API field has another name and unit; `rule` uses this unit.
+    pub fn with_problem_as(self, problem: Option<&Problem>, field: &str, rule: &str) -> Self {
+        Self { error: field_error(problem, field).map(|_| rule.to_owned()), ..self }
     }
 
     fn has_hint(&self) -> bool {
         !self.hint.is_empty()
     }
 
-    /// What describes the input: its fault first, then its hint.
+    /// The ids for `aria-describedby`: the error first, then the hint.
     fn described_by(&self) -> String {
-        let fault = self.fault.as_ref().map(|_| format!("{}-fault", self.name));
+        let error = self.error.as_ref().map(|_| format!("{}-fault", self.name));
         let hint = self.has_hint().then(|| format!("{}-hint", self.name));
-        fault.into_iter().chain(hint).collect::<Vec<_>>().join(" ")
+        error.into_iter().chain(hint).collect::<Vec<_>>().join(" ")
     }
 }
 
-/// What `problem` says of `field`.
-pub fn fault(problem: Option<&Problem>, field: &str) -> Option<String> {
-    let faults = problem.map(|p| p.errors.as_slice()).unwrap_or_default();
-    faults.iter().find(|e| e.field == field).map(|e| e.message.clone())
+/// The message of `problem` for `field`.
+pub fn field_error(problem: Option<&Problem>, field: &str) -> Option<String> {
+    let errors = problem.map(|p| p.errors.as_slice()).unwrap_or_default();
+    errors.iter().find(|e| e.field == field).map(|e| e.message.clone())
 }

@@ -5,11 +5,11 @@ pub mod assets;
 pub mod choice;
 pub mod edit;
 pub mod field;
+pub mod format;
 pub mod problem;
 pub mod sleep;
-pub mod status;
+pub mod status_badge;
 pub mod tenants;
-pub mod words;
 
 use askama::Template;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -19,27 +19,27 @@ use service::failure::Failure;
 
 use crate::access::Owner;
 
-/// What the frame around every page shows.
-pub struct Frame {
+/// The values of the layout around every page.
+pub struct Layout {
     pub title: String,
     /// The signed-in owner's address.
     pub email: Option<String>,
-    /// Something moves by itself: look again soon.
+    /// The page shows a transient state and reloads itself.
     pub refresh: bool,
     pub style: &'static str,
 }
 
-impl Frame {
-    fn open(title: impl Into<String>) -> Self {
+impl Layout {
+    fn signed_out(title: impl Into<String>) -> Self {
         Self { title: title.into(), email: None, refresh: false, style: assets::style_path() }
     }
 
-    fn of(owner: &Owner, title: impl Into<String>) -> Self {
-        Self { email: Some(owner.user.email.clone()), ..Self::open(title) }
+    fn signed_in(owner: &Owner, title: impl Into<String>) -> Self {
+        Self { email: Some(owner.user.email.clone()), ..Self::signed_out(title) }
     }
 }
 
-/// Signed-out or first-time visitors begin here.
+/// The start page leads to the list of tenants, and from there to sign-in or sign-up.
 pub async fn root() -> Redirect {
     Redirect::to("/admin")
 }
@@ -49,16 +49,16 @@ fn page(status: StatusCode, template: &impl Template) -> Result<Response, Failur
     Ok((status, [(header::CACHE_CONTROL, "no-store")], html).into_response())
 }
 
-/// A fault that the form can show at its fields; anything else is an error page.
-fn of_form(failure: Failure) -> Result<(StatusCode, Problem), Failure> {
+/// Returns a problem that the form can show at its fields; a server error becomes an error page.
+fn form_problem(failure: Failure) -> Result<(StatusCode, Problem), Failure> {
     match failure.status() {
         status if status.is_server_error() => Err(failure),
         status => Ok((status, *failure.problem)),
     }
 }
 
-/// Whether a browser asks for a page, as opposed to a program for data.
-pub fn wants_page(headers: &HeaderMap) -> bool {
+/// Whether the request accepts HTML, as a browser's navigation does.
+pub fn accepts_html(headers: &HeaderMap) -> bool {
     let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
     accept.split(',').any(|kind| kind.trim().starts_with("text/html"))
 }

@@ -1,4 +1,4 @@
-//! Turns a problem into a page for whoever navigates: the same facts, with a way on.
+//! Renders a problem as a page when the request accepts HTML: the same facts, and a link to continue.
 
 use askama::Template;
 use axum::extract::Request;
@@ -7,31 +7,31 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use protocol::Problem;
 
-use super::{Frame, page, wants_page};
+use super::{Layout, accepts_html, page};
 
 #[derive(Template)]
 #[template(path = "problem.html")]
 struct ProblemPage {
-    frame: Frame,
+    layout: Layout,
     problem: Problem,
 }
 
 pub async fn layer(request: Request, next: Next) -> Response {
-    let navigates = wants_page(request.headers());
-    let answer = next.run(request).await;
-    let problem = answer.extensions().get::<Problem>().filter(|_| navigates).cloned();
-    let Some(problem) = problem else { return answer };
-    let status = answer.status();
-    let shown = ProblemPage { frame: Frame::open(problem.title.clone()), problem };
+    let is_navigation = accepts_html(request.headers());
+    let response = next.run(request).await;
+    let problem = response.extensions().get::<Problem>().filter(|_| is_navigation).cloned();
+    let Some(problem) = problem else { return response };
+    let status = response.status();
+    let shown = ProblemPage { layout: Layout::signed_out(problem.title.clone()), problem };
     match page(status, &shown) {
-        Ok(mut face) => {
-            // What belongs to the status stays: when to come back, which methods there are.
+        Ok(mut page) => {
+            // These headers belong to the status, not to the body.
             for name in [header::RETRY_AFTER, header::ALLOW] {
-                if let Some(value) = answer.headers().get(&name) {
-                    face.headers_mut().insert(name, value.clone());
+                if let Some(value) = response.headers().get(&name) {
+                    page.headers_mut().insert(name, value.clone());
                 }
             }
-            face
+            page
         }
         Err(failure) => failure.into_response(),
     }

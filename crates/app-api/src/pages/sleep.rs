@@ -1,4 +1,4 @@
-//! Why a tenant is awake or asleep, and until when: the part of its page that says so. Pure.
+//! The section of a tenant's page that shows why the tenant is awake or asleep, and what happens next. Pure.
 
 use askama::Template;
 use protocol::control::EffectivePolicy;
@@ -6,24 +6,24 @@ use protocol::sleep::{IdleState, LastWake, SleepStatus, WakePhases};
 use protocol::spec::{Desired, WakeOn};
 use protocol::{State, Timestamp};
 
-use super::words::{ago, lasting, millis, within};
-use crate::db::tenant::Tenant;
+use super::format::{ago, elapsed, millis, within};
+use crate::tenant::Tenant;
 use crate::views;
 
 #[derive(Template)]
 #[template(path = "sleep.html")]
-pub struct SleepPart {
-    words: String,
-    /// The orchestrator was asked, and said nothing.
-    silent: bool,
+pub struct SleepSection {
+    summary: String,
+    /// The orchestrator did not answer.
+    is_unavailable: bool,
     awake_because: Vec<String>,
-    turns: Vec<Turn>,
+    upcoming: Vec<Upcoming>,
     asleep_because: Option<String>,
     last_wake: Option<Wake>,
 }
 
-/// What comes next if nobody uses it.
-struct Turn {
+/// A change that follows if nobody uses the tenant.
+struct Upcoming {
     word: &'static str,
     at: String,
     within: String,
@@ -37,83 +37,84 @@ struct Wake {
     phases: String,
 }
 
-/// Its template escapes what it is given.
-impl askama::filters::HtmlSafe for SleepPart {}
+/// The template escapes its values.
+impl askama::filters::HtmlSafe for SleepSection {}
 
-/// Where a tenant is, as far as sleep is concerned.
+/// The facts about a tenant on which this section depends.
 #[derive(Clone, Copy)]
-pub struct Place {
+pub struct SleepContext {
     pub desired: Desired,
     pub state: State,
     pub since: Timestamp,
     pub waking: bool,
 }
 
-impl Place {
+impl SleepContext {
     pub fn of(tenant: &Tenant) -> Self {
         let (desired, state, since) = (tenant.desired, tenant.state, tenant.state_since);
-        Self { desired, state, since, waking: tenant.want().wake }
+        Self { desired, state, since, waking: tenant.desired_state().wake }
     }
 }
 
-impl SleepPart {
+impl SleepSection {
     pub fn new(
-        place: Place,
+        context: SleepContext,
         policy: &EffectivePolicy,
         sleep: Option<SleepStatus>,
         now: Timestamp,
     ) -> Self {
-        let has_rest = place.desired == Desired::Running && rests_or_runs(place.state);
-        let silent = sleep.is_none() && has_rest;
-        let turns = sleep.as_ref().filter(|_| has_rest).map(|s| turns(place.state, s, now));
+        let can_sleep = context.desired == Desired::Running && is_up(context.state);
+        let is_unavailable = sleep.is_none() && can_sleep;
+        let upcoming =
+            sleep.as_ref().filter(|_| can_sleep).map(|s| upcoming(context.state, s, now));
         let (awake_because, asleep_because, last_wake) = match sleep {
             Some(sleep) => (sleep.awake_because, sleep.asleep_because, sleep.last_wake),
             None => (Vec::new(), None, None),
         };
-        let is_up = place.desired == Desired::Running && place.state == State::Running;
+        let is_awake = context.desired == Desired::Running && context.state == State::Running;
         Self {
-            words: words(place, policy, now),
-            silent,
-            awake_because: if is_up { awake_because } else { Vec::new() },
-            turns: turns.unwrap_or_default(),
+            summary: summary(context, policy, now),
+            is_unavailable,
+            awake_because: if is_awake { awake_because } else { Vec::new() },
+            upcoming: upcoming.unwrap_or_default(),
             asleep_because,
             last_wake: last_wake.map(|wake| Wake::new(&wake, now)),
         }
     }
 
-    fn is_bare(&self) -> bool {
+    fn is_empty(&self) -> bool {
         self.awake_because.is_empty()
-            && self.turns.is_empty()
+            && self.upcoming.is_empty()
             && self.asleep_because.is_none()
             && self.last_wake.is_none()
     }
 }
 
-fn rests_or_runs(state: State) -> bool {
+fn is_up(state: State) -> bool {
     matches!(state, State::Running | State::Frozen | State::Sleeping)
 }
 
-fn words(place: Place, policy: &EffectivePolicy, now: Timestamp) -> String {
-    let lasting = lasting(place.since, now);
-    let who = match policy.wake_on {
+fn summary(context: SleepContext, policy: &EffectivePolicy, now: Timestamp) -> String {
+    let elapsed = elapsed(context.since, now);
+    let waker = match policy.wake_on {
         WakeOn::Visits => "A visit",
         WakeOn::AnyRequest => "Any request",
     };
-    match (place.desired, place.state) {
+    match (context.desired, context.state) {
         (Desired::Deleted, _) | (_, State::Deleting) => "It is being deleted.".to_owned(),
         (Desired::Stopped, _) => "Its owner stopped it: no request wakes it.".to_owned(),
-        (Desired::Running, State::Frozen | State::Sleeping) if place.waking => {
+        (Desired::Running, State::Frozen | State::Sleeping) if context.waking => {
             "It is being woken.".to_owned()
         }
-        (Desired::Running, State::Running) => format!("Awake for {lasting}."),
+        (Desired::Running, State::Running) => format!("Awake for {elapsed}."),
         (Desired::Running, State::Frozen) => {
             format!(
-                "Frozen for {lasting}: it keeps its memory and takes no CPU. The next request wakes it within milliseconds."
+                "Frozen for {elapsed}: it keeps its memory and takes no CPU. The next request wakes it within milliseconds."
             )
         }
         (Desired::Running, State::Sleeping) => {
             format!(
-                "Asleep for {lasting}: its container is stopped, its files are kept. {who} starts it."
+                "Asleep for {elapsed}: its container is stopped, its files are kept. {waker} starts it."
             )
         }
         (Desired::Running, State::Provisioning | State::Starting | State::Stopped) => {
@@ -123,18 +124,18 @@ fn words(place: Place, policy: &EffectivePolicy, now: Timestamp) -> String {
     }
 }
 
-fn turns(state: State, sleep: &SleepStatus, now: Timestamp) -> Vec<Turn> {
+fn upcoming(state: State, sleep: &SleepStatus, now: Timestamp) -> Vec<Upcoming> {
     let freezes = sleep.freezes_at.filter(|_| state == State::Running);
     let sleeps = sleep.sleeps_at.filter(|_| state != State::Sleeping);
-    let turn = |word, at| Turn { word, at: views::time(at), within: within(at, now) };
-    let freezes = freezes.map(|at| turn("Freezes", at));
-    freezes.into_iter().chain(sleeps.map(|at| turn("Sleeps", at))).collect()
+    let change = |word, at| Upcoming { word, at: views::time(at), within: within(at, now) };
+    let freezes = freezes.map(|at| change("Freezes", at));
+    freezes.into_iter().chain(sleeps.map(|at| change("Sleeps", at))).collect()
 }
 
 impl Wake {
     fn new(wake: &LastWake, now: Timestamp) -> Self {
         let WakePhases { queue, engine, boot, first_byte } = wake.phases_ms;
-        let first_byte = first_byte.map_or_else(|| "not told".to_owned(), millis);
+        let first_byte = first_byte.map_or_else(|| "unknown".to_owned(), millis);
         Self {
             at: views::time(wake.at),
             ago: ago(wake.at, now),
@@ -163,7 +164,7 @@ mod tests {
         Timestamp::from_timestamp(1_700_000_000 + second, 0).unwrap()
     }
 
-    fn told() -> SleepStatus {
+    fn status() -> SleepStatus {
         let phases_ms = WakePhases { queue: 0, engine: 310, boot: 12, first_byte: Some(4) };
         let wake = LastWake { at: at(-600), from: IdleState::Sleeping, total_ms: 326, phases_ms };
         SleepStatus {
@@ -176,28 +177,28 @@ mod tests {
         }
     }
 
-    fn part(desired: Desired, state: State, sleep: Option<SleepStatus>) -> String {
-        let place = Place { desired, state, since: at(-90), waking: false };
-        SleepPart::new(place, &EffectivePolicy::default(), sleep, at(0)).render().unwrap()
+    fn section(desired: Desired, state: State, sleep: Option<SleepStatus>) -> String {
+        let context = SleepContext { desired, state, since: at(-90), waking: false };
+        SleepSection::new(context, &EffectivePolicy::default(), sleep, at(0)).render().unwrap()
     }
 
     #[test]
-    fn what_a_page_says_of_sleep() {
-        let parts = [State::Running, State::Frozen, State::Sleeping]
-            .map(|state| part(Desired::Running, state, Some(told())));
-        insta::assert_snapshot!(parts.join("\n\n"));
+    fn the_section_of_each_state() {
+        let sections = [State::Running, State::Frozen, State::Sleeping]
+            .map(|state| section(Desired::Running, state, Some(status())));
+        insta::assert_snapshot!(sections.join("\n\n"));
     }
 
     #[test]
-    fn words_by_the_table() {
+    fn the_summary_of_each_state() {
         let mut table = String::new();
         for desired in [Desired::Running, Desired::Stopped, Desired::Deleted] {
             for state in State::ALL {
                 for waking in [false, true] {
-                    let place = Place { desired, state, since: at(-90), waking };
-                    let said = words(place, &EffectivePolicy::default(), at(0));
-                    let wish = if waking { " + wake" } else { "" };
-                    table += &format!("{} {state}{wish}: {said}\n", desired.as_str());
+                    let context = SleepContext { desired, state, since: at(-90), waking };
+                    let text = summary(context, &EffectivePolicy::default(), at(0));
+                    let suffix = if waking { " + wake" } else { "" };
+                    table += &format!("{} {state}{suffix}: {text}\n", desired.as_str());
                 }
             }
         }
@@ -205,13 +206,13 @@ mod tests {
     }
 
     #[test]
-    fn silence_is_said_where_something_would_be() {
-        let silence = "cannot say at the moment";
+    fn a_missing_status_is_shown_where_a_status_is_expected() {
+        let notice = "does not answer at the moment";
         for state in State::ALL {
-            let said = part(Desired::Running, state, None);
-            assert_eq!(said.contains(silence), rests_or_runs(state), "{state}");
-            assert!(!said.contains("<dl"), "{state}");
-            assert!(!part(Desired::Running, state, Some(told())).contains(silence), "{state}");
+            let text = section(Desired::Running, state, None);
+            assert_eq!(text.contains(notice), is_up(state), "{state}");
+            assert!(!text.contains("<dl"), "{state}");
+            assert!(!section(Desired::Running, state, Some(status())).contains(notice), "{state}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The list of tenants, the form for a new one, and the page of each.
+//! The list of tenants, the form for a new tenant, and the page of one tenant.
 
 use std::time::Duration;
 
@@ -14,25 +14,26 @@ use serde::Deserialize;
 use service::failure::Failure;
 
 use super::field::Field;
-use super::sleep::{Place, SleepPart};
-use super::status::{Status, status};
-use super::words::{ago, bytes, span, thousandths};
-use super::{Frame, of_form, page};
+use super::format::{ago, bytes, span, thousandths};
+use super::sleep::{SleepContext, SleepSection};
+use super::status_badge::{StatusBadge, status_badge};
+use super::{Layout, form_problem, page};
 use crate::access::Owner;
 use crate::app::App;
-use crate::db::tenant::{Filter, Tenant};
-use crate::extract::{Form, Path, Query};
-use crate::reconcile::plan::Ask;
+use crate::db::tenant::Filter;
+use crate::http::extract::{Form, Query, SlugPath};
 use crate::settings::Addresses;
-use crate::{sleep, tenants, views};
+use crate::tenant::Tenant;
+use crate::tenant::status::OwnerAction;
+use crate::{sleep_status, tenant_actions, views};
 
-/// More than one screen can hold; the search narrows it.
-const ROWS: i64 = 200;
+/// The most rows on the list; the search narrows it.
+const MAX_ROWS: i64 = 200;
 
 #[derive(Template)]
 #[template(path = "tenants.html")]
 struct ListPage {
-    frame: Frame,
+    layout: Layout,
     q: String,
     rows: Vec<Row>,
     more: bool,
@@ -42,10 +43,10 @@ struct Row {
     slug: String,
     name: String,
     url: String,
-    status: Status,
+    status: StatusBadge,
     reason: Option<String>,
     port: Option<u16>,
-    opens: bool,
+    can_open: bool,
 }
 
 impl Row {
@@ -53,24 +54,18 @@ impl Row {
         Self {
             slug: tenant.slug.to_string(),
             name: tenant.name.clone(),
-            url: addresses.tenant(&tenant.slug),
-            status: status(
+            url: addresses.tenant_url(&tenant.slug),
+            status: status_badge(
                 (tenant.state, tenant.desired),
-                tenant.want().wake,
+                tenant.desired_state().wake,
                 tenant.state_since,
                 now,
             ),
             reason: tenant.state_reason.clone(),
             port: tenant.port(),
-            opens: opens(tenant),
+            can_open: tenant.is_up(),
         }
     }
-}
-
-fn opens(tenant: &Tenant) -> bool {
-    let up =
-        matches!(tenant.state, TenantState::Running | TenantState::Frozen | TenantState::Sleeping);
-    up && tenant.desired == Desired::Running
 }
 
 #[derive(Deserialize)]
@@ -85,20 +80,20 @@ pub async fn list_tenants(
 ) -> Result<Response, Failure> {
     let q = query.q.unwrap_or_default().replace('\0', "");
     let text = Some(q.trim().to_owned()).filter(|q| !q.is_empty());
-    let filter = Filter { text, limit: ROWS + 1, ..Filter::default() };
-    let tenants = tenants::list(&app, &owner, &filter).await?;
-    let (now, more) = (app.clock.now(), tenants.len() > ROWS as usize);
-    let shown = tenants.iter().take(ROWS as usize);
+    let filter = Filter { text, limit: MAX_ROWS + 1, ..Filter::default() };
+    let tenants = tenant_actions::list(&app, &owner, &filter).await?;
+    let (now, more) = (app.clock.now(), tenants.len() > MAX_ROWS as usize);
+    let shown = tenants.iter().take(MAX_ROWS as usize);
     let rows: Vec<_> = shown.map(|t| Row::new(&app.addresses, t, now)).collect();
-    let mut frame = Frame::of(&owner, "Tenants");
-    frame.refresh = rows.iter().any(|row| row.status.moving);
-    page(StatusCode::OK, &ListPage { frame, q, rows, more })
+    let mut layout = Layout::signed_in(&owner, "Tenants");
+    layout.refresh = rows.iter().any(|row| row.status.is_transient);
+    page(StatusCode::OK, &ListPage { layout, q, rows, more })
 }
 
 #[derive(Template)]
 #[template(path = "new_tenant.html")]
 struct NewPage {
-    frame: Frame,
+    layout: Layout,
     slug: Field,
     name: Field,
     host: String,
@@ -113,17 +108,17 @@ pub struct NewForm {
 }
 
 fn new_page(app: &App, owner: &Owner, form: &NewForm, problem: Option<Problem>) -> NewPage {
-    let judged = |field: Field| field.judged(problem.as_ref());
+    let checked = |field: Field| field.with_problem(problem.as_ref());
     NewPage {
-        frame: Frame::of(owner, "New tenant"),
-        slug: judged(Field::new("slug", "Slug", "text"))
+        layout: Layout::signed_in(owner, "New tenant"),
+        slug: checked(Field::new("slug", "Slug", "text"))
             .hint("2 to 40 of a–z, 0–9 and hyphen. It becomes the tenant's address and stays.")
             .value(&form.slug)
             .autofocus(),
-        name: judged(Field::new("name", "Name", "text"))
+        name: checked(Field::new("name", "Name", "text"))
             .hint("For people. You can change it later.")
             .value(&form.name),
-        host: app.addresses.any_tenant().replace('*', "slug"),
+        host: app.addresses.tenant_wildcard().replace('*', "slug"),
         problem,
     }
 }
@@ -137,12 +132,12 @@ pub async fn create_tenant(
     owner: Owner,
     Form(form): Form<NewForm>,
 ) -> Result<Response, Failure> {
-    let wish = NewTenant { slug: form.slug.trim().to_owned(), name: form.name.clone() };
-    let new = tenants::Create { wish: &wish, key: None, bytes: &[] };
-    match tenants::create(&app, &owner, new).await {
+    let request = NewTenant { slug: form.slug.trim().to_owned(), name: form.name.clone() };
+    let new = tenant_actions::Create { request: &request, idempotency_key: None, bytes: &[] };
+    match tenant_actions::create(&app, &owner, new).await {
         Ok(made) => Ok(Redirect::to(&format!("/admin/tenants/{}", made.slug)).into_response()),
         Err(failure) => {
-            let (status, problem) = of_form(failure)?;
+            let (status, problem) = form_problem(failure)?;
             page(status, &new_page(&app, &owner, &form, Some(problem)))
         }
     }
@@ -151,7 +146,7 @@ pub async fn create_tenant(
 #[derive(Template)]
 #[template(path = "tenant.html")]
 struct TenantPage {
-    frame: Frame,
+    layout: Layout,
     row: Row,
     id: String,
     container_id: Option<String>,
@@ -162,7 +157,7 @@ struct TenantPage {
     cpus: String,
     memory: String,
     pids: u32,
-    sleep: SleepPart,
+    sleep: SleepSection,
     policy: Vec<(&'static str, String)>,
     can_start: bool,
     can_wake: bool,
@@ -173,21 +168,21 @@ struct TenantPage {
 pub async fn show_tenant(
     State(app): State<App>,
     owner: Owner,
-    Path(slug): Path,
+    SlugPath(slug): SlugPath,
 ) -> Result<Response, Failure> {
-    let tenant = tenants::find(&app, &owner, &slug).await?;
-    // Neither waits for the other.
-    let (asleep, log) = tokio::join!(sleep::of(&app, &tenant), last_lines(&app, &tenant));
+    let tenant = tenant_actions::find(&app, &owner, &slug).await?;
+    // Both calls run at the same time.
+    let (asleep, log) = tokio::join!(sleep_status::fetch(&app, &tenant), last_lines(&app, &tenant));
     let now = app.clock.now();
     let row = Row::new(&app.addresses, &tenant, now);
     let policy = app.policy.under(&tenant.policy);
     let is_asleep = matches!(tenant.state, TenantState::Frozen | TenantState::Sleeping);
-    let mut frame = Frame::of(&owner, tenant.name.clone());
-    frame.refresh = row.status.moving;
+    let mut layout = Layout::signed_in(&owner, tenant.name.clone());
+    layout.refresh = row.status.is_transient;
     let deleted = tenant.desired == Desired::Deleted;
     let failed = tenant.state == TenantState::Error;
-    let page_of = TenantPage {
-        frame,
+    let tenant_page = TenantPage {
+        layout,
         row,
         id: tenant.id.to_string(),
         container_id: tenant.container_id.clone(),
@@ -199,82 +194,87 @@ pub async fn show_tenant(
         memory: bytes(tenant.limits.memory_bytes),
         pids: tenant.limits.pids,
         can_start: !deleted && (tenant.desired == Desired::Stopped || failed),
-        sleep: SleepPart::new(Place::of(&tenant), &policy, asleep, now),
-        policy: policy_words(&tenant.policy, &policy),
-        can_wake: is_asleep && tenant.desired == Desired::Running && !tenant.want().wake,
+        sleep: SleepSection::new(SleepContext::of(&tenant), &policy, asleep, now),
+        policy: policy_rows(&tenant.policy, &policy),
+        can_wake: is_asleep && tenant.desired == Desired::Running && !tenant.desired_state().wake,
         can_stop: tenant.desired == Desired::Running,
         log,
     };
-    page(StatusCode::OK, &page_of)
+    page(StatusCode::OK, &tenant_page)
 }
 
-/// The policy as it holds, and which of it is the tenant's own.
-fn policy_words(own: &Policy, holds: &EffectivePolicy) -> Vec<(&'static str, String)> {
+/// The effective policy as labels and values; a value that is not the tenant's own is marked.
+fn policy_rows(own: &Policy, effective: &EffectivePolicy) -> Vec<(&'static str, String)> {
     let after = |seconds: u32, own: Option<u32>| {
         let word = if seconds == 0 { "never".to_owned() } else { span(seconds) };
         if own.is_some() { word } else { format!("{word} (the installation's default)") }
     };
-    let limit = match holds.max_awake_seconds {
+    let limit = match effective.max_awake_seconds {
         0 => "as long as it likes".to_owned(),
         seconds => format!("at most {}", span(seconds)),
     };
-    let wakes = match holds.wake_on {
+    let wakes = match effective.wake_on {
         WakeOn::Visits => "visits",
         WakeOn::AnyRequest => "any request",
     };
     vec![
-        ("Freezes after", after(holds.freeze_after_seconds, own.freeze_after_seconds)),
-        ("Sleeps after", after(holds.sleep_after_seconds, own.sleep_after_seconds)),
+        ("Freezes after", after(effective.freeze_after_seconds, own.freeze_after_seconds)),
+        ("Sleeps after", after(effective.sleep_after_seconds, own.sleep_after_seconds)),
         ("Wakes for", wakes.to_owned()),
         ("Own work", limit),
     ]
 }
 
-/// The end of its log, if it can be had soon: a page does not wait for an engine.
+/// The end of the log, unless reading takes too long for a page.
 async fn last_lines(app: &App, tenant: &Tenant) -> Option<String> {
-    const PATIENCE: Duration = Duration::from_secs(2);
+    const READ_TIMEOUT: Duration = Duration::from_secs(2);
     tenant.container_id.as_ref()?;
     let read = async {
         let body = app.orchestrator.logs(tenant.tenant_id(), "tail=40").await.ok()?;
         let bytes = to_bytes(body, 256 << 10).await.ok()?;
         Some(String::from_utf8_lossy(&bytes).into_owned())
     };
-    tokio::time::timeout(PATIENCE, read).await.ok()?
+    tokio::time::timeout(READ_TIMEOUT, read).await.ok()?
 }
 
 pub async fn start_tenant(
     State(app): State<App>,
     owner: Owner,
-    Path(slug): Path,
+    SlugPath(slug): SlugPath,
 ) -> Result<Redirect, Failure> {
-    asked(&app, &owner, &slug, Ask::Start).await
+    request_action(&app, &owner, &slug, OwnerAction::Start).await
 }
 
 pub async fn stop_tenant(
     State(app): State<App>,
     owner: Owner,
-    Path(slug): Path,
+    SlugPath(slug): SlugPath,
 ) -> Result<Redirect, Failure> {
-    asked(&app, &owner, &slug, Ask::Stop).await
+    request_action(&app, &owner, &slug, OwnerAction::Stop).await
 }
 
 pub async fn restart_tenant(
     State(app): State<App>,
     owner: Owner,
-    Path(slug): Path,
+    SlugPath(slug): SlugPath,
 ) -> Result<Redirect, Failure> {
-    asked(&app, &owner, &slug, Ask::Restart).await
+    request_action(&app, &owner, &slug, OwnerAction::Restart).await
 }
 
-async fn asked(app: &App, owner: &Owner, slug: &str, ask: Ask) -> Result<Redirect, Failure> {
-    let tenant = tenants::ask(app, owner, slug, ask).await?;
+async fn request_action(
+    app: &App,
+    owner: &Owner,
+    slug: &str,
+    action: OwnerAction,
+) -> Result<Redirect, Failure> {
+    let tenant = tenant_actions::request_action(app, owner, slug, action).await?;
     Ok(Redirect::to(&format!("/admin/tenants/{}", tenant.slug)))
 }
 
 #[derive(Template)]
 #[template(path = "delete_tenant.html")]
 struct DeletePage {
-    frame: Frame,
+    layout: Layout,
     slug: String,
     name: String,
     confirm: Field,
@@ -290,10 +290,10 @@ fn delete_page(owner: &Owner, tenant: &Tenant, typed: Option<&str>) -> DeletePag
     let mut confirm = Field::new("confirm", "Its slug", "text").autofocus();
     if let Some(typed) = typed {
         confirm.value = typed.to_owned();
-        confirm.fault = Some(format!("Type {} to confirm.", tenant.slug));
+        confirm.error = Some(format!("Type {} to confirm.", tenant.slug));
     }
     DeletePage {
-        frame: Frame::of(owner, format!("Delete {}", tenant.slug)),
+        layout: Layout::signed_in(owner, format!("Delete {}", tenant.slug)),
         slug: tenant.slug.to_string(),
         name: tenant.name.clone(),
         confirm,
@@ -303,23 +303,23 @@ fn delete_page(owner: &Owner, tenant: &Tenant, typed: Option<&str>) -> DeletePag
 pub async fn show_delete_tenant(
     State(app): State<App>,
     owner: Owner,
-    Path(slug): Path,
+    SlugPath(slug): SlugPath,
 ) -> Result<Response, Failure> {
-    let tenant = tenants::find(&app, &owner, &slug).await?;
+    let tenant = tenant_actions::find(&app, &owner, &slug).await?;
     page(StatusCode::OK, &delete_page(&owner, &tenant, None))
 }
 
 pub async fn delete_tenant(
     State(app): State<App>,
     owner: Owner,
-    Path(slug): Path,
+    SlugPath(slug): SlugPath,
     Form(form): Form<DeleteForm>,
 ) -> Result<Response, Failure> {
-    let tenant = tenants::find(&app, &owner, &slug).await?;
+    let tenant = tenant_actions::find(&app, &owner, &slug).await?;
     if form.confirm.trim() != tenant.slug.as_str() {
         let again = delete_page(&owner, &tenant, Some(&form.confirm));
         return page(StatusCode::UNPROCESSABLE_ENTITY, &again);
     }
-    tenants::ask(&app, &owner, &slug, Ask::Delete).await?;
+    tenant_actions::request_action(&app, &owner, &slug, OwnerAction::Delete).await?;
     Ok(Redirect::to("/admin").into_response())
 }

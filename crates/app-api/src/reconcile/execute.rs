@@ -1,49 +1,49 @@
-//! Does one step. Decides nothing.
+//! Performs one step. Makes no decision.
 
 use protocol::TenantId;
 use protocol::orchestrator::ApplyRequest;
 use service::client::CallError;
 
+use super::observed_cache::ObservedCache;
 use super::plan::Step;
-use super::sight::Sight;
-use crate::db::tenant::Tenant;
 use crate::orchestrator::Orchestrator;
+use crate::tenant::Tenant;
 
-/// Performs `step` and takes in what the answer shows.
+/// Performs `step` and stores the observation that the response carries.
 pub(super) async fn execute(
     orchestrator: &dyn Orchestrator,
-    sight: &Sight,
+    observed: &ObservedCache,
     tenant: &Tenant,
     step: Step,
 ) -> Result<(), CallError> {
     let id = tenant.tenant_id();
     match step {
-        Step::Rest => Ok(()),
-        Step::Run | Step::Update => apply(orchestrator, sight, tenant, false).await,
-        Step::Restart => apply(orchestrator, sight, tenant, true).await,
+        Step::Noop => Ok(()),
+        Step::Run | Step::Update => apply(orchestrator, observed, tenant, false).await,
+        Step::Restart => apply(orchestrator, observed, tenant, true).await,
         Step::Wake => orchestrator.wake(id).await,
         Step::Stop => orchestrator.stop(id).await,
-        Step::Remove => remove(orchestrator, sight, id).await,
+        Step::Remove => remove(orchestrator, observed, id).await,
     }
 }
 
 async fn apply(
     orchestrator: &dyn Orchestrator,
-    sight: &Sight,
+    observed: &ObservedCache,
     tenant: &Tenant,
     restart: bool,
 ) -> Result<(), CallError> {
-    let wish = ApplyRequest { spec: tenant.spec(), run: true, restart };
-    sight.learn(orchestrator.apply(tenant.tenant_id(), &wish).await?);
+    let request = ApplyRequest { spec: tenant.spec(), run: true, restart };
+    observed.insert(orchestrator.apply(tenant.tenant_id(), &request).await?);
     Ok(())
 }
 
 pub(super) async fn remove(
     orchestrator: &dyn Orchestrator,
-    sight: &Sight,
+    observed: &ObservedCache,
     id: TenantId,
 ) -> Result<(), CallError> {
     orchestrator.remove(id).await?;
-    sight.forget(id);
+    observed.remove(id);
     Ok(())
 }

@@ -1,12 +1,11 @@
-//! Makes what is wanted and what is seen agree: level-triggered by a bell and a clock, one run per tenant at a
-//! time, a bounded number at once. [`plan`] decides, `execute` does.
+//! Makes the observed state follow the desired state. Level-triggered by notifications and a timer, one run per
+//! tenant at a time, a bounded number of runs at once. [`plan`] decides, `execute` acts.
 
-pub mod crashes;
+pub mod error_class;
 mod execute;
+pub mod observed_cache;
 pub mod plan;
 pub mod schedule;
-pub mod sight;
-pub mod verdict;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -18,24 +17,26 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::db::{Database, departed, tenant};
+use crate::db::{self, Database, deleted_tenants};
 use crate::orchestrator::Orchestrator;
-use plan::{Seen, Step};
+use crate::tenant::Tenant;
+use observed_cache::ObservedCache;
+use plan::{Observation, Step};
 use schedule::{Outcome, Schedule};
-use sight::{Glimpse, Sight};
 
-/// The clock of the loop: what no bell told is found within this time.
-const SWEEP: Duration = Duration::from_secs(2);
-const AT_ONCE: usize = 32;
+/// A change that no notification announced is found within this time.
+const RESYNC_INTERVAL: Duration = Duration::from_secs(2);
+pub const MAX_CONCURRENT_RUNS: usize = 32;
+const WATCH_RETRY_DELAY: Duration = Duration::from_millis(500);
 
-/// Rung by whoever changed what is wanted.
+/// Requests a reconcile run after a change of the desired state.
 #[derive(Clone)]
-pub struct Bell(mpsc::UnboundedSender<TenantId>);
+pub struct Notifier(mpsc::UnboundedSender<TenantId>);
 
-impl Bell {
-    /// Whom to look at is a hint; the rows are the truth.
-    pub fn ring(&self, id: TenantId) {
-        // Nobody listens while the process ends.
+impl Notifier {
+    /// The notification is a hint; the reconciler reads the row itself.
+    pub fn notify(&self, id: TenantId) {
+        // The receiver is gone only while the process ends.
         let _ = self.0.send(id);
     }
 }
@@ -43,50 +44,53 @@ impl Bell {
 pub struct Reconciler {
     pub database: Database,
     pub orchestrator: Arc<dyn Orchestrator>,
-    pub sight: Arc<Sight>,
+    pub observed: Arc<ObservedCache>,
     pub clock: Clock,
 }
 
-pub type Wishes = mpsc::UnboundedReceiver<TenantId>;
+pub type NotificationReceiver = mpsc::UnboundedReceiver<TenantId>;
 
-pub fn bell() -> (Bell, Wishes) {
-    let (ring, rung) = mpsc::unbounded_channel();
-    (Bell(ring), rung)
+pub fn notify_channel() -> (Notifier, NotificationReceiver) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    (Notifier(sender), receiver)
 }
 
-/// Follows the orchestrator and reconciles until asked to stop. Starts only on a database known to be ours.
+/// Watches the orchestrator and reconciles until `stop`. Must start only on a database of this installation.
+///
+/// # Errors
+/// When a run panics.
 pub async fn run(
     reconciler: Arc<Reconciler>,
-    mut wishes: Wishes,
+    mut notifications: NotificationReceiver,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let (seen_tell, mut seen) = mpsc::unbounded_channel();
-    let mut watching = std::pin::pin!(watch(&reconciler, seen_tell));
+    let (changed_sender, mut changed) = mpsc::unbounded_channel();
+    let mut watching = std::pin::pin!(watch(&reconciler, changed_sender));
     let (mut schedule, mut runs) = (Schedule::default(), JoinSet::new());
-    let mut sweep = tokio::time::interval(SWEEP);
-    sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut resync = tokio::time::interval(RESYNC_INTERVAL);
+    resync.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        for id in schedule.take(now(), AT_ONCE) {
+        for id in schedule.take_due(now(), MAX_CONCURRENT_RUNS) {
             let reconciler = reconciler.clone();
-            runs.spawn(async move { (id, reconciler.pass(id).await) });
+            runs.spawn(async move { (id, reconciler.reconcile_tenant(id).await) });
         }
-        let due = schedule.next_due().filter(|_| runs.len() < AT_ONCE);
+        let due = schedule.next_due().filter(|_| runs.len() < MAX_CONCURRENT_RUNS);
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
             () = &mut watching => {}
-            Some(id) = wishes.recv() => schedule.ask(id, now()),
-            Some(id) = seen.recv() => schedule.hint(id, now()),
-            _ = sweep.tick() => {
-                for id in reconciler.amiss().await {
+            Some(id) = notifications.recv() => schedule.request(id, now()),
+            Some(id) = changed.recv() => schedule.hint(id, now()),
+            _ = resync.tick() => {
+                for id in reconciler.find_drifted().await {
                     schedule.hint(id, now());
                 }
             }
             Some(done) = runs.join_next() => match done {
-                Ok((id, outcome)) => schedule.finished(id, outcome, now(), chance()),
-                // Its tenant's turn would never end: better to begin anew.
-                Err(error) => anyhow::bail!("a reconcile run broke down: {error}"),
+                Ok((id, outcome)) => schedule.finish(id, outcome, now(), random_fraction()),
+                // The slot of the panicked run would never be freed: restart the process instead.
+                Err(error) => anyhow::bail!("reconcile run panicked: {error}"),
             },
-            () = until(due), if due.is_some() => {}
+            () = sleep_until(due), if due.is_some() => {}
         }
     }
 }
@@ -96,172 +100,172 @@ fn now() -> Instant {
     Instant::now()
 }
 
-async fn until(due: Option<Instant>) {
+async fn sleep_until(due: Option<Instant>) {
     if let Some(due) = due {
         tokio::time::sleep_until(due.into()).await;
     }
 }
 
-/// 0 to 1, for jitter.
-fn chance() -> f64 {
+/// Returns 0 to 1, for jitter.
+fn random_fraction() -> f64 {
     let mut byte = [0];
-    // No randomness is no jitter, nothing worse.
+    // Without randomness there is no jitter, which is harmless.
     let _ = getrandom::fill(&mut byte);
     f64::from(byte[0]) / 255.0
 }
 
-/// Lists and watches for as long as it is polled; what was seen ends with each watch.
-async fn watch(reconciler: &Reconciler, tell: mpsc::UnboundedSender<TenantId>) {
-    let mut heard = true;
+/// Lists and watches for as long as the future is polled. Each end of a watch clears the cache.
+async fn watch(reconciler: &Reconciler, changed: mpsc::UnboundedSender<TenantId>) {
+    let mut is_first_failure = true;
     loop {
-        let take = |message| {
-            for id in reconciler.sight.take(message) {
-                let _ = tell.send(id);
+        let on_message = |message| {
+            for id in reconciler.observed.apply_message(message) {
+                let _ = changed.send(id);
             }
         };
-        let ended = reconciler.orchestrator.watch(&take).await;
-        let was_clear = reconciler.sight.is_clear();
-        reconciler.sight.lose();
-        if was_clear || heard {
-            tracing::warn!(reason = %ended, "the orchestrator is not heard; trying again");
+        let ended = reconciler.orchestrator.watch(&on_message).await;
+        let was_connected = reconciler.observed.is_connected();
+        reconciler.observed.disconnect();
+        if was_connected || is_first_failure {
+            tracing::warn!(reason = %ended, "orchestrator watch ended, retrying");
         }
-        heard = false;
-        tokio::time::sleep(Duration::from_millis(500).mul_f64(1.0 + chance())).await;
+        is_first_failure = false;
+        tokio::time::sleep(WATCH_RETRY_DELAY.mul_f64(1.0 + random_fraction())).await;
     }
 }
 
 impl Reconciler {
-    /// Whose row, sight and wish do not agree.
-    async fn amiss(&self) -> Vec<TenantId> {
-        match self.look().await {
+    /// Returns the tenants whose row and observation disagree.
+    async fn find_drifted(&self) -> Vec<TenantId> {
+        match self.try_find_drifted().await {
             Ok(ids) => ids,
             Err(error) => {
-                tracing::warn!("cannot look at the tenants: {error:#}");
+                tracing::warn!(error = format!("{error:#}"), "reading tenants failed");
                 Vec::new()
             }
         }
     }
 
-    async fn look(&self) -> anyhow::Result<Vec<TenantId>> {
-        let rows = tenant::all(&mut *self.database.conn().await?).await?;
+    async fn try_find_drifted(&self) -> anyhow::Result<Vec<TenantId>> {
+        let rows = db::tenant::all(&mut *self.database.conn().await?).await?;
         let mut ids: Vec<_> =
-            rows.iter().filter(|t| self.is_amiss(t)).map(|t| t.tenant_id()).collect();
-        let known: HashSet<_> = rows.iter().map(tenant::Tenant::tenant_id).collect();
-        ids.extend(self.sight.ids().into_iter().filter(|id| !known.contains(id)));
+            rows.iter().filter(|t| self.is_drifted(t)).map(Tenant::tenant_id).collect();
+        let known: HashSet<_> = rows.iter().map(Tenant::tenant_id).collect();
+        ids.extend(self.observed.ids().into_iter().filter(|id| !known.contains(id)));
         Ok(ids)
     }
 
-    fn is_amiss(&self, tenant: &tenant::Tenant) -> bool {
-        let (glimpse, want, life) =
-            (self.sight.of(tenant.tenant_id()), tenant.want(), tenant.life());
-        let settled = plan::settle(want, &life, glimpse.seen(), self.clock.now());
-        settled != life || plan::plan(want, &settled, glimpse.seen()) != Step::Rest
+    fn is_drifted(&self, tenant: &Tenant) -> bool {
+        let observation = self.observed.get(tenant.tenant_id());
+        let (desired, status) = (tenant.desired_state(), tenant.status());
+        let derived = plan::derive_status(desired, &status, &observation, self.clock.now());
+        derived != status || plan::plan(desired, &derived, &observation) != Step::Noop
     }
 
-    /// One run for one tenant: settle what we say of it, then take at most one step.
-    async fn pass(&self, id: TenantId) -> Outcome {
-        match self.try_pass(id).await {
+    /// One run for one tenant: updates the status, or else takes at most one step.
+    async fn reconcile_tenant(&self, id: TenantId) -> Outcome {
+        match self.try_reconcile_tenant(id).await {
             Ok(outcome) => outcome,
             Err(error) => {
-                tracing::warn!(tenant = %id, "a reconcile run failed: {error:#}");
-                Outcome::SetBack { slow: false }
+                tracing::warn!(tenant = %id, error = format!("{error:#}"), "reconcile run failed");
+                Outcome::RetryLater { slow: false }
             }
         }
     }
 
-    async fn try_pass(&self, id: TenantId) -> anyhow::Result<Outcome> {
-        let Some(tenant) = tenant::by_id(&mut *self.database.conn().await?, id).await? else {
-            return self.clear_away(id).await;
+    async fn try_reconcile_tenant(&self, id: TenantId) -> anyhow::Result<Outcome> {
+        let Some(tenant) = db::tenant::by_id(&mut *self.database.conn().await?, id).await? else {
+            return self.remove_orphan(id).await;
         };
-        let (glimpse, want, life) = (self.sight.of(id), tenant.want(), tenant.life());
-        let settled = plan::settle(want, &life, glimpse.seen(), self.clock.now());
-        if settled != life {
-            if settled.state != life.state {
-                let (from, to) = (life.state, settled.state);
-                tracing::info!(tenant = %id, slug = %tenant.slug, %from, %to, reason = settled.reason, "moved");
+        let observation = self.observed.get(id);
+        let (desired, status) = (tenant.desired_state(), tenant.status());
+        let derived = plan::derive_status(desired, &status, &observation, self.clock.now());
+        if derived != status {
+            if derived.state != status.state {
+                let (from, to) = (status.state, derived.state);
+                tracing::info!(tenant = %id, slug = %tenant.slug, %from, %to, reason = derived.reason, "state changed");
             }
-            // Lost or won, the next look starts from what the row says then.
-            tenant::advance(&mut *self.database.conn().await?, &tenant, &settled).await?;
-            return Ok(Outcome::Moved);
+            // A lost race needs no handling: the next run starts from the row of that time.
+            let mut conn = self.database.conn().await?;
+            db::tenant::update_status(&mut conn, &tenant, &derived).await?;
+            return Ok(Outcome::Requeue);
         }
-        let step = plan::plan(want, &life, glimpse.seen());
-        if step == Step::Rest {
+        let step = plan::plan(desired, &status, &observation);
+        if step == Step::Noop {
             return Ok(Outcome::Settled);
         }
-        tracing::info!(tenant = %id, slug = %tenant.slug, ?step, "reconciling");
-        match execute::execute(&*self.orchestrator, &self.sight, &tenant, step).await {
-            Ok(()) => self.done(&tenant, step).await,
-            Err(error) => self.failed(&tenant, step, &error).await,
+        tracing::info!(tenant = %id, slug = %tenant.slug, ?step, "reconcile step started");
+        match execute::execute(&*self.orchestrator, &self.observed, &tenant, step).await {
+            Ok(()) => self.on_step_done(&tenant, step).await,
+            Err(error) => self.on_step_failed(&tenant, step, &error).await,
         }
     }
 
-    async fn done(&self, tenant: &tenant::Tenant, step: Step) -> anyhow::Result<Outcome> {
+    async fn on_step_done(&self, tenant: &Tenant, step: Step) -> anyhow::Result<Outcome> {
         let mut conn = self.database.conn().await?;
         match step {
             Step::Remove => {
-                tenant::bury(&mut conn, tenant.tenant_id()).await?;
+                db::tenant::delete(&mut conn, tenant.tenant_id()).await?;
             }
             Step::Run | Step::Update | Step::Restart | Step::Wake => {
-                tenant::handed_over(&mut conn, tenant, step.meets()).await?;
-                let left = tenant.want().without(step.meets());
-                let glimpse = self.sight.of(tenant.tenant_id());
-                // Accepted and yet nothing came of it: not again at once.
-                let again = plan::plan(left, &tenant.life(), glimpse.seen()) != Step::Rest;
-                return Ok(if again { Outcome::SetBack { slow: false } } else { Outcome::Moved });
+                db::tenant::mark_fulfilled(&mut conn, tenant, step.fulfills()).await?;
+                let left = tenant.desired_state().without(step.fulfills());
+                let observation = self.observed.get(tenant.tenant_id());
+                // A call that succeeded without any effect must not be repeated at once.
+                let is_repeated = plan::plan(left, &tenant.status(), &observation) != Step::Noop;
+                return Ok(if is_repeated {
+                    Outcome::RetryLater { slow: false }
+                } else {
+                    Outcome::Requeue
+                });
             }
-            Step::Stop | Step::Rest => {}
+            Step::Stop | Step::Noop => {}
         }
-        // What a stop did is told by the watch.
+        // The watch reports the effect of a stop.
         Ok(Outcome::Settled)
     }
 
-    async fn failed(
+    async fn on_step_failed(
         &self,
-        tenant: &tenant::Tenant,
+        tenant: &Tenant,
         step: Step,
         error: &service::client::CallError,
     ) -> anyhow::Result<Outcome> {
         let id = tenant.tenant_id();
-        let verdict = verdict::verdict(error);
-        tracing::warn!(tenant = %id, slug = %tenant.slug, fatal = verdict.fatal, "a step came to nothing: {error}");
-        if step == Step::Wake && verdict.fatal {
-            // It sleeps on; whoever still wants it asks again.
+        let class = error_class::classify_error(error);
+        tracing::warn!(
+            tenant = %id, slug = %tenant.slug, ?step, fatal = class.is_fatal, %error, "reconcile step failed"
+        );
+        if step == Step::Wake && class.is_fatal {
+            // The tenant stays asleep; its owner may request another wake.
             let mut conn = self.database.conn().await?;
-            tenant::handed_over(&mut conn, tenant, step.meets()).await?;
+            db::tenant::mark_fulfilled(&mut conn, tenant, step.fulfills()).await?;
             return Ok(Outcome::Settled);
         }
-        let life = tenant.life();
-        // A change that cannot be had leaves what runs, or sleeps, as it is.
-        let fatal = verdict.fatal && step != Step::Update;
-        let told = life.set_back(verdict.reason, fatal, self.clock.now());
-        if told != life {
-            tenant::advance(&mut *self.database.conn().await?, tenant, &told).await?;
+        let status = tenant.status();
+        // An impossible change must not end a tenant that runs or sleeps.
+        let is_fatal = class.is_fatal && step != Step::Update;
+        let next = status.after_failed_step(class.reason, is_fatal, self.clock.now());
+        if next != status {
+            let mut conn = self.database.conn().await?;
+            db::tenant::update_status(&mut conn, tenant, &next).await?;
         }
-        Ok(Outcome::SetBack { slow: verdict.fatal })
+        Ok(Outcome::RetryLater { slow: class.is_fatal })
     }
 
-    /// A container without a row: removed only if this database knew its tenant and let it go.
-    async fn clear_away(&self, id: TenantId) -> anyhow::Result<Outcome> {
-        if !matches!(self.sight.of(id), Glimpse::This(_)) {
+    /// Removes a container without a row, but only if this database created and deleted its tenant.
+    async fn remove_orphan(&self, id: TenantId) -> anyhow::Result<Outcome> {
+        if !matches!(self.observed.get(id), Observation::Present(_)) {
             return Ok(Outcome::Settled);
         }
-        let ours = departed::among(&mut *self.database.conn().await?, &[id]).await?;
-        if ours.is_empty() {
-            tracing::warn!(tenant = %id, "a container of this installation that its database never knew; left alone");
-            return Ok(Outcome::SetBack { slow: true });
+        let deleted =
+            deleted_tenants::known_among(&mut *self.database.conn().await?, &[id]).await?;
+        if deleted.is_empty() {
+            tracing::warn!(tenant = %id, "container of an unknown tenant left alone");
+            return Ok(Outcome::RetryLater { slow: true });
         }
-        tracing::info!(tenant = %id, "removing what is left of a deleted tenant");
-        execute::remove(&*self.orchestrator, &self.sight, id).await?;
+        tracing::info!(tenant = %id, "removing container of a deleted tenant");
+        execute::remove(&*self.orchestrator, &self.observed, id).await?;
         Ok(Outcome::Settled)
-    }
-}
-
-impl Glimpse {
-    fn seen(&self) -> Seen<'_> {
-        match self {
-            Self::Unknown => Seen::Unknown,
-            Self::Nothing => Seen::Nothing,
-            Self::This(observed) => Seen::This(observed),
-        }
     }
 }

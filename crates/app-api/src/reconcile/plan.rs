@@ -1,53 +1,43 @@
-//! What a tenant's row should say, and what should be done next. Pure: the whole behaviour is here.
+//! Derives a tenant's status from an observation and plans the next step. Pure: all decisions of the reconciler are here.
 
-use protocol::orchestrator::{ObservedTenant, Phase, Upstream};
+use protocol::orchestrator::{ObservedTenant, Phase};
 use protocol::spec::Desired;
 use protocol::state::Event;
 use protocol::{State, Timestamp};
 
-use super::crashes::Crashes;
+use crate::tenant::crashes::Crashes;
+use crate::tenant::status::{DesiredState, Fulfilled, TenantStatus};
 
-/// What the owner wants of a tenant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Want {
-    pub desired: Desired,
-    pub generation: i64,
-    /// A restart was asked for and not done yet.
-    pub restart: bool,
-    /// Limits or policy were changed and not handed over yet.
-    pub change: bool,
-    /// Its owner started it while it was asleep, and nobody was told yet.
-    pub wake: bool,
-}
-
-/// What the engine shows of it.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Seen<'a> {
-    /// The orchestrator is not heard. Unknown is not gone.
-    Unknown,
-    Nothing,
-    This(&'a ObservedTenant),
-}
-
-/// What we say about it.
+/// The last information about one tenant's container.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Life {
-    pub state: State,
-    pub since: Timestamp,
-    pub reason: Option<String>,
-    pub container_id: Option<String>,
-    pub container_port: Option<u16>,
-    pub upstream: Option<Upstream>,
-    pub crashes: Crashes,
-    /// No more starts until its owner asks.
-    pub gave_up: bool,
+pub enum Observation {
+    /// The orchestrator cannot be reached. Unknown does not mean absent.
+    Unknown,
+    /// The orchestrator is connected and has no container for the tenant.
+    Absent,
+    Present(Box<ObservedTenant>),
 }
 
+impl Observation {
+    /// The phase of the container, unless the observation is unknown or absent.
+    fn phase(&self) -> Option<Phase> {
+        self.observed().map(|observed| observed.phase)
+    }
+
+    fn observed(&self) -> Option<&ObservedTenant> {
+        match self {
+            Self::Unknown | Self::Absent => None,
+            Self::Present(observed) => Some(observed),
+        }
+    }
+}
+
+/// One call to the orchestrator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Step {
-    Rest,
+    Noop,
     Run,
-    /// Hand over what applies in place. Wakes nobody.
+    /// Hands over limits and policy that apply in place. Does not wake a sleeping tenant.
     Update,
     Wake,
     Restart,
@@ -55,156 +45,131 @@ pub enum Step {
     Remove,
 }
 
-/// What was asked for and is done by a step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Met {
-    pub restart: bool,
-    pub change: bool,
-    pub wake: bool,
-}
-
 impl Step {
-    /// A start hands over everything; an update leaves a sleeper asleep.
-    pub fn meets(self) -> Met {
+    /// The pending requests that a successful step fulfils. A start hands over everything; an update does not wake.
+    pub fn fulfills(self) -> Fulfilled {
         match self {
-            Self::Restart => Met { restart: true, change: true, wake: true },
-            Self::Run => Met { restart: false, change: true, wake: true },
-            Self::Update => Met { restart: false, change: true, wake: false },
-            Self::Wake => Met { restart: false, change: false, wake: true },
-            Self::Rest | Self::Stop | Self::Remove => {
-                Met { restart: false, change: false, wake: false }
-            }
+            Self::Restart => Fulfilled { restart: true, change: true, wake: true },
+            Self::Run => Fulfilled { restart: false, change: true, wake: true },
+            Self::Update => Fulfilled { restart: false, change: true, wake: false },
+            Self::Wake => Fulfilled { restart: false, change: false, wake: true },
+            Self::Noop | Self::Stop | Self::Remove => Fulfilled::default(),
         }
     }
 }
 
-impl Want {
-    #[must_use]
-    pub fn without(self, met: Met) -> Self {
-        Self {
-            restart: self.restart && !met.restart,
-            change: self.change && !met.change,
-            wake: self.wake && !met.wake,
-            ..self
-        }
+const ORCHESTRATOR_UNREACHABLE: &str =
+    "The orchestrator cannot be reached. Nothing is lost; work continues when it is back.";
+
+/// Returns the next step for one tenant.
+pub fn plan(desired: DesiredState, status: &TenantStatus, observation: &Observation) -> Step {
+    if *observation == Observation::Unknown {
+        return Step::Noop;
     }
-}
-
-/// What an owner may ask of a tenant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ask {
-    Start,
-    Restart,
-    Stop,
-    Delete,
-}
-
-const UNHEARD: &str = "The orchestrator cannot be reached. Nothing is lost; it goes on by itself.";
-
-/// The next thing to do for one tenant.
-pub fn plan(want: Want, life: &Life, seen: Seen<'_>) -> Step {
-    let seen = match seen {
-        Seen::Unknown => return Step::Rest,
-        Seen::Nothing => None,
-        Seen::This(seen) => Some(seen),
-    };
-    let is_old = seen.is_some_and(|s| s.generation < want.generation);
-    match (want.desired, seen.map(|s| s.phase)) {
+    let is_old = observation.observed().is_some_and(|o| o.generation < desired.generation);
+    let phase = observation.phase();
+    match (desired.desired, phase) {
         (Desired::Deleted, _) => Step::Remove,
 
-        (Desired::Stopped, None | Some(Phase::Created | Phase::Stopped)) => Step::Rest,
+        (Desired::Stopped, None | Some(Phase::Created | Phase::Stopped)) => Step::Noop,
         (
             Desired::Stopped,
             Some(Phase::Starting | Phase::Ready | Phase::Frozen | Phase::Sleeping | Phase::Exited),
         ) => Step::Stop,
 
-        (Desired::Running, _) if want.restart => Step::Restart,
-        // Until it rests: a start by anyone else's hand would go on crashing.
-        (Desired::Running, Some(Phase::Starting | Phase::Exited)) if life.gave_up => Step::Stop,
-        (Desired::Running, _) if life.gave_up => Step::Rest,
+        (Desired::Running, _) if desired.restart => Step::Restart,
+        // A container that somebody else started would continue to crash: stop it.
+        (Desired::Running, Some(Phase::Starting | Phase::Exited)) if status.gave_up => Step::Stop,
+        (Desired::Running, _) if status.gave_up => Step::Noop,
         (Desired::Running, None | Some(Phase::Created | Phase::Stopped | Phase::Exited)) => {
             Step::Run
         }
         (Desired::Running, Some(Phase::Starting | Phase::Ready | Phase::Frozen)) if is_old => {
             Step::Run
         }
-        // A sleeper is made anew when it wakes; until then it has only to be known.
+        // A sleeping container is recreated at its next wake; the orchestrator only needs the new spec.
         (Desired::Running, Some(Phase::Sleeping)) if is_old => Step::Update,
-        // Freezing and sleeping are the orchestrator's, by who uses the tenant: a request wakes it, whoever froze it.
+        // The orchestrator alone freezes and sleeps tenants, by their use. The reconciler must not undo that.
         (
             Desired::Running,
             Some(Phase::Starting | Phase::Ready | Phase::Frozen | Phase::Sleeping),
-        ) => match want {
-            Want { change: true, .. } => Step::Update,
-            // One that starts is awake soon; then the wish is met.
-            Want { wake: true, .. } if seen.is_some_and(|s| s.phase != Phase::Starting) => {
-                Step::Wake
-            }
-            Want { .. } => Step::Rest,
+        ) => match desired {
+            DesiredState { change: true, .. } => Step::Update,
+            // A starting tenant is awake soon, which fulfils the wake request.
+            DesiredState { wake: true, .. } if phase != Some(Phase::Starting) => Step::Wake,
+            DesiredState { .. } => Step::Noop,
         },
     }
 }
 
-/// What the row should say after a look at the engine.
+/// Returns the status that the row should show after an observation.
 #[must_use]
-pub fn settle(want: Want, life: &Life, seen: Seen<'_>, now: Timestamp) -> Life {
-    let mut next = life.clone();
-    match seen {
-        Seen::Unknown => {
-            let waits = life.state.deadline().is_some() && life.reason.is_none();
-            return Life { reason: if waits { Some(UNHEARD.into()) } else { next.reason }, ..next };
+pub fn derive_status(
+    desired: DesiredState,
+    status: &TenantStatus,
+    observation: &Observation,
+    now: Timestamp,
+) -> TenantStatus {
+    let mut next = status.clone();
+    match observation {
+        Observation::Unknown => {
+            let is_waiting = status.state.deadline().is_some() && status.reason.is_none();
+            if is_waiting {
+                next.reason = Some(ORCHESTRATOR_UNREACHABLE.into());
+            }
+            return next;
         }
-        Seen::Nothing => {
+        Observation::Absent => {
             (next.container_id, next.container_port, next.upstream) = (None, None, None);
         }
-        Seen::This(seen) => {
-            next.container_id = Some(seen.container_id.clone());
-            next.container_port = seen.container_port;
-            next.upstream.clone_from(&seen.upstream);
-            next.crashes = life.crashes.after(seen);
+        Observation::Present(observed) => {
+            next.container_id = Some(observed.container_id.clone());
+            next.container_port = observed.container_port;
+            next.upstream.clone_from(&observed.upstream);
+            next.crashes = status.crashes.observe(observed);
         }
     }
-    let is_up = matches!(seen, Seen::This(s) if matches!(s.phase, Phase::Ready | Phase::Frozen | Phase::Sleeping));
-    let crashed =
-        next.crashes.are_enough() && !is_up && want.desired == Desired::Running && !life.gave_up;
-    if crashed {
-        next.move_on(Event::Failed, now);
-        (next.gave_up, next.reason) = (true, Some(crash_report(&next.crashes, seen)));
+    let is_up = matches!(observation.phase(), Some(Phase::Ready | Phase::Frozen | Phase::Sleeping));
+    let is_crash_loop = next.crashes.is_crash_loop()
+        && !is_up
+        && desired.desired == Desired::Running
+        && !status.gave_up;
+    if is_crash_loop {
+        next.apply_event(Event::Failed, now);
+        (next.gave_up, next.reason) = (true, Some(crash_reason(&next.crashes, observation)));
         return next;
     }
-    if let Some(event) = event(want, seen) {
-        next.move_on(event, now);
+    if let Some(event) = observed_event(desired, observation) {
+        next.apply_event(event, now);
     }
-    next.hear(seen);
+    adopt_reason(&mut next, observation);
     next.gave_up &= next.state == State::Error;
     if next.is_overdue(now) {
-        let told = next.reason.take();
-        next.reason = Some(overdue_report(next.state, told));
-        next.move_on(Event::Overdue, now);
+        let last_reason = next.reason.take();
+        next.reason = Some(overdue_reason(next.state, last_reason));
+        next.apply_event(Event::Overdue, now);
     }
     next
 }
 
-/// What is seen, as an event of its life. Each is a level: seen again, it changes nothing.
-fn event(want: Want, seen: Seen<'_>) -> Option<Event> {
-    let phase = match seen {
-        Seen::Unknown => return None,
-        Seen::Nothing => None,
-        Seen::This(seen) => Some(seen.phase),
-    };
-    match (want.desired, phase) {
-        // Its row goes when everything else is gone; until then nothing seen matters.
+/// The observation as an event of the state machine. Each event is a level: applied twice, it changes nothing more.
+fn observed_event(desired: DesiredState, observation: &Observation) -> Option<Event> {
+    if *observation == Observation::Unknown {
+        return None;
+    }
+    match (desired.desired, observation.phase()) {
+        // The row of a deleted tenant goes once everything else is gone; no observation matters until then.
         (Desired::Deleted, _) => None,
         (_, Some(Phase::Starting)) => Some(Event::Started),
-        // What runs still is not what was asked for.
+        // The container still runs from before the requested restart.
         (Desired::Running, Some(Phase::Ready | Phase::Frozen | Phase::Sleeping))
-            if want.restart =>
+            if desired.restart =>
         {
             Some(Event::Started)
         }
         (_, Some(Phase::Ready)) => Some(Event::Ready),
         (_, Some(Phase::Frozen)) => Some(Event::Froze),
-        // On its way to being stopped.
+        // The stop is still under way.
         (Desired::Stopped, Some(Phase::Sleeping)) => None,
         (Desired::Running, Some(Phase::Sleeping)) => Some(Event::Slept),
         (Desired::Stopped, None | Some(Phase::Created | Phase::Stopped | Phase::Exited)) => {
@@ -216,109 +181,42 @@ fn event(want: Want, seen: Seen<'_>) -> Option<Event> {
     }
 }
 
-impl Life {
-    /// The life of a tenant that was asked for just now.
-    pub fn begun(now: Timestamp) -> Self {
-        Self {
-            state: State::Provisioning,
-            since: now,
-            reason: None,
-            container_id: None,
-            container_port: None,
-            upstream: None,
-            crashes: Crashes::default(),
-            gave_up: false,
-        }
+/// Takes the reason over from the engine. The reason of a failure stays until a container runs.
+fn adopt_reason(status: &mut TenantStatus, observation: &Observation) {
+    if status.reason.as_deref() == Some(ORCHESTRATOR_UNREACHABLE) {
+        status.reason = None;
     }
-
-    /// The life after its owner asked for something; whatever stood in the way is forgiven.
-    #[must_use]
-    pub fn asked(&self, ask: Ask, now: Timestamp) -> Self {
-        let mut next = self.clone();
-        match ask {
-            Ask::Start | Ask::Restart => {
-                next.move_on(Event::RunRequested, now);
-                if ask == Ask::Restart
-                    && matches!(next.state, State::Running | State::Frozen | State::Sleeping)
-                {
-                    next.move_on(Event::Started, now);
-                }
-                (next.gave_up, next.crashes) = (false, self.crashes.forgiven());
-            }
-            // Told by what the engine shows, when it does.
-            Ask::Stop => (next.gave_up, next.crashes) = (false, self.crashes.forgiven()),
-            Ask::Delete => next.move_on(Event::DeleteRequested, now),
-        }
-        next
-    }
-
-    /// The life after a step came to nothing. `fatal`: it will not help to do it again as it is.
-    #[must_use]
-    pub fn set_back(&self, reason: String, fatal: bool, now: Timestamp) -> Self {
-        let mut next = self.clone();
-        if fatal && self.state != State::Deleting {
-            next.move_on(Event::Failed, now);
-        }
-        next.reason = Some(reason);
-        next
-    }
-
-    /// Takes over what the engine says of itself. What stood in the way stays told until something runs.
-    fn hear(&mut self, seen: Seen<'_>) {
-        if self.reason.as_deref() == Some(UNHEARD) {
-            self.reason = None;
-        }
-        let Seen::This(seen) = seen else { return };
-        let told = match seen.phase {
-            Phase::Starting | Phase::Ready | Phase::Frozen | Phase::Sleeping => true,
-            Phase::Created | Phase::Stopped | Phase::Exited => seen.reason.is_some(),
-        };
-        if told && !matches!(self.state, State::Error | State::Deleting) {
-            self.reason.clone_from(&seen.reason);
-        }
-    }
-
-    /// Moves where `event` leads; an event that makes no sense here moves nothing.
-    fn move_on(&mut self, event: Event, now: Timestamp) {
-        if let Ok(state) = self.state.next(event)
-            && state != self.state
-        {
-            (self.state, self.since) = (state, now);
-            if event != Event::Overdue {
-                self.reason = None;
-            }
-        }
-    }
-
-    fn is_overdue(&self, now: Timestamp) -> bool {
-        let waited = (now - self.since).to_std().unwrap_or_default();
-        self.state != State::Deleting && self.state.deadline().is_some_and(|most| waited > most)
+    let Some(observed) = observation.observed() else { return };
+    let replaces_reason = match observed.phase {
+        Phase::Starting | Phase::Ready | Phase::Frozen | Phase::Sleeping => true,
+        Phase::Created | Phase::Stopped | Phase::Exited => observed.reason.is_some(),
+    };
+    if replaces_reason && !matches!(status.state, State::Error | State::Deleting) {
+        status.reason.clone_from(&observed.reason);
     }
 }
 
-fn crash_report(crashes: &Crashes, seen: Seen<'_>) -> String {
-    let last = match seen {
-        Seen::This(ObservedTenant { last_exit: Some(exit), .. }) if exit.out_of_memory => {
-            ", the last time for want of memory".to_owned()
-        }
-        Seen::This(ObservedTenant { last_exit: Some(exit), .. }) => {
-            format!(", the last time with exit code {}", exit.code)
-        }
-        Seen::This(_) | Seen::Nothing | Seen::Unknown => String::new(),
+fn crash_reason(crashes: &Crashes, observation: &Observation) -> String {
+    let last_exit = observation.observed().and_then(|observed| observed.last_exit.as_ref());
+    let last = match last_exit {
+        Some(exit) if exit.out_of_memory => ", the last time for want of memory".to_owned(),
+        Some(exit) => format!(", the last time with exit code {}", exit.code),
+        None => String::new(),
     };
-    let how = if crashes.never_ready() {
+    let count = if crashes.is_never_ready() {
         "five times within five minutes without getting ready"
     } else {
         "ten times within five minutes"
     };
-    format!("It ended {how}{last}. Look at its log, then start it again.")
+    format!("It ended {count}{last}. Look at its log, then start it again.")
 }
 
-fn overdue_report(state: State, told: Option<String>) -> String {
+fn overdue_reason(state: State, last_reason: Option<String>) -> String {
     let seconds = state.deadline().unwrap_or_default().as_secs();
-    let what = if state == State::Starting { "get ready" } else { "start" };
-    let told = told.map_or_else(|| "Look at its log.".to_owned(), |told| format!("Last: {told}"));
-    format!("It did not {what} within {seconds} s; it is still being tried. {told}")
+    let goal = if state == State::Starting { "get ready" } else { "start" };
+    let last =
+        last_reason.map_or_else(|| "Look at its log.".to_owned(), |last| format!("Last: {last}"));
+    format!("It did not {goal} within {seconds} s; it is still being tried. {last}")
 }
 
 #[cfg(test)]

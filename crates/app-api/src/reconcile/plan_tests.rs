@@ -6,6 +6,7 @@ use protocol::orchestrator::Exit;
 use uuid::Uuid;
 
 use super::*;
+use crate::tenant::status::OwnerAction;
 
 const PHASES: [Phase; 7] = [
     Phase::Created,
@@ -36,42 +37,62 @@ fn at(second: i64) -> Timestamp {
     Timestamp::from_timestamp(1_700_000_000 + second, 0).unwrap()
 }
 
-fn life(state: State) -> Life {
-    Life { state, ..Life::begun(at(0)) }
+fn status(state: State) -> TenantStatus {
+    TenantStatus { state, ..TenantStatus::provisioning(at(0)) }
 }
 
-fn want(desired: Desired) -> Want {
-    Want { desired, generation: 1, restart: false, change: false, wake: false }
+fn desired_state(desired: Desired) -> DesiredState {
+    DesiredState { desired, generation: 1, restart: false, change: false, wake: false }
 }
 
-fn sights() -> Vec<(String, Option<ObservedTenant>)> {
+fn observations() -> Vec<(String, Option<ObservedTenant>)> {
     let phases = PHASES.map(|phase| (format!("{phase:?}"), Some(observed(phase))));
     [("Nothing".to_owned(), None)].into_iter().chain(phases).collect()
 }
 
-fn seen(observed: Option<&ObservedTenant>) -> Seen<'_> {
-    observed.map_or(Seen::Nothing, Seen::This)
+fn present(observed: &ObservedTenant) -> Observation {
+    Observation::Present(Box::new(observed.clone()))
+}
+
+fn observation(observed: Option<&ObservedTenant>) -> Observation {
+    observed.map_or(Observation::Absent, present)
 }
 
 #[test]
-fn every_step_by_wish_and_sight() {
-    let gave_up = Life { gave_up: true, ..life(State::Error) };
-    let rows: [(&str, Want, Life); 8] = [
-        ("running", want(Desired::Running), life(State::Running)),
-        ("restart", Want { restart: true, ..want(Desired::Running) }, life(State::Running)),
-        ("change", Want { change: true, ..want(Desired::Running) }, life(State::Running)),
-        ("wake", Want { wake: true, ..want(Desired::Running) }, life(State::Sleeping)),
-        ("newer", Want { generation: 2, ..want(Desired::Running) }, life(State::Running)),
-        ("gave up", want(Desired::Running), gave_up),
-        ("stopped", want(Desired::Stopped), life(State::Running)),
-        ("deleted", want(Desired::Deleted), life(State::Deleting)),
+fn every_step_by_desired_state_and_observation() {
+    let gave_up = TenantStatus { gave_up: true, ..status(State::Error) };
+    let rows: [(&str, DesiredState, TenantStatus); 8] = [
+        ("running", desired_state(Desired::Running), status(State::Running)),
+        (
+            "restart",
+            DesiredState { restart: true, ..desired_state(Desired::Running) },
+            status(State::Running),
+        ),
+        (
+            "change",
+            DesiredState { change: true, ..desired_state(Desired::Running) },
+            status(State::Running),
+        ),
+        (
+            "wake",
+            DesiredState { wake: true, ..desired_state(Desired::Running) },
+            status(State::Sleeping),
+        ),
+        (
+            "newer",
+            DesiredState { generation: 2, ..desired_state(Desired::Running) },
+            status(State::Running),
+        ),
+        ("gave up", desired_state(Desired::Running), gave_up),
+        ("stopped", desired_state(Desired::Stopped), status(State::Running)),
+        ("deleted", desired_state(Desired::Deleted), status(State::Deleting)),
     ];
     let mut table = format!("{:<10}", "");
     rows.iter().for_each(|(name, ..)| write!(table, "{name:<9}").unwrap());
-    for (name, sight) in sights() {
+    for (name, observed) in observations() {
         write!(table, "\n{name:<10}").unwrap();
-        for (_, want, life) in &rows {
-            let step = format!("{:?}", plan(*want, life, seen(sight.as_ref())));
+        for (_, desired, status) in &rows {
+            let step = format!("{:?}", plan(*desired, status, &observation(observed.as_ref())));
             write!(table, "{step:<9}").unwrap();
         }
     }
@@ -80,22 +101,27 @@ fn every_step_by_wish_and_sight() {
 }
 
 #[test]
-fn nothing_is_done_for_what_is_unknown() {
+fn an_unknown_observation_plans_no_step() {
     for desired in [Desired::Running, Desired::Stopped, Desired::Deleted] {
-        let restart = Want { restart: true, ..want(desired) };
-        assert_eq!(plan(restart, &life(State::Starting), Seen::Unknown), Step::Rest);
+        let restart = DesiredState { restart: true, ..desired_state(desired) };
+        assert_eq!(plan(restart, &status(State::Starting), &Observation::Unknown), Step::Noop);
     }
 }
 
 #[test]
-fn every_state_by_wish_and_sight() {
+fn every_state_by_desired_state_and_observation() {
     let mut table = String::new();
     for desired in [Desired::Running, Desired::Stopped, Desired::Deleted] {
         writeln!(table, "wanted {}", desired.as_str()).unwrap();
-        for (name, sight) in sights() {
+        for (name, observed) in observations() {
             write!(table, "  {name:<9}").unwrap();
             for state in State::ALL {
-                let next = settle(want(desired), &life(state), seen(sight.as_ref()), at(1));
+                let next = derive_status(
+                    desired_state(desired),
+                    &status(state),
+                    &observation(observed.as_ref()),
+                    at(1),
+                );
                 let moved = next.state != state;
                 let word = if moved { next.state.as_str() } else { "-" };
                 write!(table, " {word:<12}").unwrap();
@@ -109,10 +135,15 @@ fn every_state_by_wish_and_sight() {
 }
 
 #[test]
-fn running_is_said_only_when_health_answers() {
+fn a_tenant_is_running_only_when_it_is_ready() {
     for state in State::ALL {
-        for (name, sight) in sights() {
-            let next = settle(want(Desired::Running), &life(state), seen(sight.as_ref()), at(1));
+        for (name, observed) in observations() {
+            let next = derive_status(
+                desired_state(Desired::Running),
+                &status(state),
+                &observation(observed.as_ref()),
+                at(1),
+            );
             if next.state == State::Running && state != State::Running {
                 assert_eq!(name, "Ready");
             }
@@ -121,68 +152,96 @@ fn running_is_said_only_when_health_answers() {
 }
 
 #[test]
-fn settling_twice_is_settling_once() {
+fn deriving_a_status_twice_changes_nothing() {
     for desired in [Desired::Running, Desired::Stopped, Desired::Deleted] {
         for state in State::ALL {
-            for (_, sight) in sights() {
-                let once = settle(want(desired), &life(state), seen(sight.as_ref()), at(1));
-                assert_eq!(settle(want(desired), &once, seen(sight.as_ref()), at(2)), once);
+            for (_, observed) in observations() {
+                let once = derive_status(
+                    desired_state(desired),
+                    &status(state),
+                    &observation(observed.as_ref()),
+                    at(1),
+                );
+                assert_eq!(
+                    derive_status(
+                        desired_state(desired),
+                        &once,
+                        &observation(observed.as_ref()),
+                        at(2)
+                    ),
+                    once
+                );
             }
         }
     }
 }
 
 #[test]
-fn what_stays_unknown_says_so_and_loses_nothing() {
-    let waiting = Life { container_id: Some("c".into()), ..life(State::Starting) };
-    let next = settle(want(Desired::Running), &waiting, Seen::Unknown, at(9_999));
+fn an_unknown_observation_keeps_the_status_and_gives_a_reason() {
+    let waiting = TenantStatus { container_id: Some("c".into()), ..status(State::Starting) };
+    let next =
+        derive_status(desired_state(Desired::Running), &waiting, &Observation::Unknown, at(9_999));
     assert_eq!((next.state, next.container_id.as_deref()), (State::Starting, Some("c")));
     assert!(next.reason.unwrap().contains("orchestrator"));
-    let running = settle(want(Desired::Running), &life(State::Running), Seen::Unknown, at(1));
-    assert_eq!(running, life(State::Running));
+    let running = derive_status(
+        desired_state(Desired::Running),
+        &status(State::Running),
+        &Observation::Unknown,
+        at(1),
+    );
+    assert_eq!(running, status(State::Running));
 }
 
 #[test]
-fn five_crashes_end_in_error_and_a_stop_until_its_owner_asks() {
+fn five_crashes_end_in_error_until_the_owner_starts_the_tenant() {
     let exit = Exit { at: at(5), code: 7, out_of_memory: false, was_ready: false };
-    let sight = ObservedTenant { exits: 5, last_exit: Some(exit), ..observed(Phase::Starting) };
-    let failed = settle(want(Desired::Running), &life(State::Starting), Seen::This(&sight), at(6));
+    let observed = ObservedTenant { exits: 5, last_exit: Some(exit), ..observed(Phase::Starting) };
+    let failed = derive_status(
+        desired_state(Desired::Running),
+        &status(State::Starting),
+        &present(&observed),
+        at(6),
+    );
     assert_eq!((failed.state, failed.gave_up), (State::Error, true));
     insta::assert_snapshot!(failed.reason.clone().unwrap(), @"It ended five times within five minutes without getting ready, the last time with exit code 7. Look at its log, then start it again.");
-    assert_eq!(plan(want(Desired::Running), &failed, Seen::This(&sight)), Step::Stop);
-    let rests = ObservedTenant { phase: Phase::Stopped, ..sight.clone() };
-    let rested = settle(want(Desired::Running), &failed, Seen::This(&rests), at(7));
+    assert_eq!(plan(desired_state(Desired::Running), &failed, &present(&observed)), Step::Stop);
+    let rests = ObservedTenant { phase: Phase::Stopped, ..observed.clone() };
+    let rested = derive_status(desired_state(Desired::Running), &failed, &present(&rests), at(7));
     assert_eq!(rested.state, State::Error);
-    assert_eq!(plan(want(Desired::Running), &rested, Seen::This(&rests)), Step::Rest);
-    let asked = rested.asked(Ask::Start, at(8));
-    assert_eq!((asked.state, asked.reason.as_deref()), (State::Provisioning, None));
-    assert_eq!(plan(want(Desired::Running), &asked, Seen::This(&rests)), Step::Run);
-    let again = settle(want(Desired::Running), &asked, Seen::This(&sight), at(9));
+    assert_eq!(plan(desired_state(Desired::Running), &rested, &present(&rests)), Step::Noop);
+    let requested = rested.after_action(OwnerAction::Start, at(8));
+    assert_eq!((requested.state, requested.reason.as_deref()), (State::Provisioning, None));
+    assert_eq!(plan(desired_state(Desired::Running), &requested, &present(&rests)), Step::Run);
+    let again =
+        derive_status(desired_state(Desired::Running), &requested, &present(&observed), at(9));
     assert_eq!(again.state, State::Starting, "the same five are not counted again");
 }
 
 #[test]
-fn what_gets_ready_and_dies_again_and_again_ends_in_error_once_it_is_down() {
+fn a_tenant_that_exits_after_readiness_ten_times_ends_in_error() {
     let exit = |n: u32| Exit { at: at(n.into()), code: 1, out_of_memory: false, was_ready: true };
-    let sight =
+    let observed =
         |n: u32, phase| ObservedTenant { exits: n, last_exit: Some(exit(n)), ..observed(phase) };
-    let mut held = life(State::Running);
+    let mut held = status(State::Running);
     for n in 1..=10 {
         assert!(!held.gave_up, "after {} exits", n - 1);
         for phase in [Phase::Exited, Phase::Ready] {
-            let seen = sight(n, phase);
+            let seen = observed(n, phase);
             let now = at(n.into());
-            held = settle(want(Desired::Running), &held, Seen::This(&seen), now);
-            let again = settle(want(Desired::Running), &held, Seen::This(&seen), now);
-            assert_eq!(again, held, "seen again, it changes nothing");
+            held = derive_status(desired_state(Desired::Running), &held, &present(&seen), now);
+            let again = derive_status(desired_state(Desired::Running), &held, &present(&seen), now);
+            assert_eq!(again, held, "a repeated observation changes nothing");
             if held.gave_up {
                 assert_eq!((n, phase, held.state), (10, Phase::Exited, State::Error));
-                let told = held.reason.as_deref().unwrap();
+                let reason = held.reason.as_deref().unwrap();
                 assert!(
-                    told.starts_with("It ended ten times within five minutes, the last"),
-                    "{told}"
+                    reason.starts_with("It ended ten times within five minutes, the last"),
+                    "{reason}"
                 );
-                assert_eq!(plan(want(Desired::Running), &held, Seen::This(&seen)), Step::Stop);
+                assert_eq!(
+                    plan(desired_state(Desired::Running), &held, &present(&seen)),
+                    Step::Stop
+                );
                 break;
             }
         }
@@ -191,78 +250,90 @@ fn what_gets_ready_and_dies_again_and_again_ends_in_error_once_it_is_down() {
 }
 
 #[test]
-fn a_transient_state_has_an_end_and_readiness_ends_the_error() {
-    let sight = observed(Phase::Starting);
-    let starting = life(State::Starting);
-    let wanted = want(Desired::Running);
-    assert_eq!(settle(wanted, &starting, Seen::This(&sight), at(120)).state, State::Starting);
-    let late = settle(wanted, &starting, Seen::This(&sight), at(121));
+fn an_overdue_start_is_an_error_that_readiness_ends() {
+    let unready = observed(Phase::Starting);
+    let starting = status(State::Starting);
+    let desired = desired_state(Desired::Running);
+    assert_eq!(
+        derive_status(desired, &starting, &present(&unready), at(120)).state,
+        State::Starting
+    );
+    let late = derive_status(desired, &starting, &present(&unready), at(121));
     assert_eq!((late.state, late.gave_up), (State::Error, false));
     insta::assert_snapshot!(late.reason.clone().unwrap(), @"It did not get ready within 120 s; it is still being tried. Look at its log.");
-    let ready = settle(wanted, &late, Seen::This(&observed(Phase::Ready)), at(130));
+    let ready = derive_status(desired, &late, &present(&observed(Phase::Ready)), at(130));
     assert_eq!((ready.state, ready.reason), (State::Running, None));
 }
 
 #[test]
 fn a_refusal_is_an_error_and_an_outage_is_not() {
-    let refused = life(State::Provisioning).set_back("no such image".into(), true, at(1));
+    let refused =
+        status(State::Provisioning).after_failed_step("no such image".into(), true, at(1));
     assert_eq!((refused.state, refused.reason.as_deref()), (State::Error, Some("no such image")));
-    let next = settle(want(Desired::Running), &refused, Seen::Nothing, at(2));
+    let next =
+        derive_status(desired_state(Desired::Running), &refused, &Observation::Absent, at(2));
     assert_eq!(next, refused, "the reason stays while nothing runs");
-    assert_eq!(plan(want(Desired::Running), &refused, Seen::Nothing), Step::Run);
-    let waits = life(State::Provisioning).set_back("the engine is down".into(), false, at(1));
+    assert_eq!(plan(desired_state(Desired::Running), &refused, &Observation::Absent), Step::Run);
+    let waits =
+        status(State::Provisioning).after_failed_step("the engine is down".into(), false, at(1));
     assert_eq!(
         (waits.state, waits.reason.as_deref()),
         (State::Provisioning, Some("the engine is down"))
     );
-    let going = life(State::Deleting).set_back("no".into(), true, at(1));
+    let going = status(State::Deleting).after_failed_step("no".into(), true, at(1));
     assert_eq!(going.state, State::Deleting);
 }
 
 #[test]
 fn a_delete_is_final() {
     for state in State::ALL {
-        let deleted = life(state).asked(Ask::Delete, at(1));
+        let deleted = status(state).after_action(OwnerAction::Delete, at(1));
         assert_eq!(deleted.state, State::Deleting);
-        for ask in [Ask::Start, Ask::Restart, Ask::Stop, Ask::Delete] {
-            assert_eq!(deleted.asked(ask, at(2)).state, State::Deleting);
+        for ask in
+            [OwnerAction::Start, OwnerAction::Restart, OwnerAction::Stop, OwnerAction::Delete]
+        {
+            assert_eq!(deleted.after_action(ask, at(2)).state, State::Deleting);
         }
     }
 }
 
 #[test]
-fn who_sleeps_by_want_of_use_is_woken_by_its_owners_start_alone() {
+fn a_frozen_or_sleeping_tenant_is_woken_only_by_its_owners_start() {
     for phase in [Phase::Frozen, Phase::Sleeping] {
-        let sight = observed(phase);
-        let asleep =
-            settle(want(Desired::Running), &life(State::Running), Seen::This(&sight), at(1));
-        let step = |want| plan(want, &asleep, Seen::This(&sight));
-        assert_eq!(step(want(Desired::Running)), Step::Rest);
-        let changed = Want { change: true, wake: true, ..want(Desired::Running) };
-        assert_eq!(step(changed), Step::Update, "it wakes under what is wanted now");
-        let left = changed.without(Step::Update.meets());
+        let observed = observed(phase);
+        let asleep = derive_status(
+            desired_state(Desired::Running),
+            &status(State::Running),
+            &present(&observed),
+            at(1),
+        );
+        let step = |desired| plan(desired, &asleep, &present(&observed));
+        assert_eq!(step(desired_state(Desired::Running)), Step::Noop);
+        let changed = DesiredState { change: true, wake: true, ..desired_state(Desired::Running) };
+        assert_eq!(step(changed), Step::Update, "it wakes under what is desired now");
+        let left = changed.without(Step::Update.fulfills());
         assert_eq!(step(left), Step::Wake, "an update does not meet the wish to wake");
-        assert_eq!(step(left.without(Step::Wake.meets())), Step::Rest);
+        assert_eq!(step(left.without(Step::Wake.fulfills())), Step::Noop);
     }
 }
 
-/// An engine that does what it is told and then takes its own course.
-fn obey(step: Step, engine: &mut Option<ObservedTenant>) {
+/// Applies one step to an engine that always succeeds.
+fn apply_step(step: Step, engine: &mut Option<ObservedTenant>) {
     *engine = match step {
-        Step::Rest | Step::Update => return,
+        Step::Noop | Step::Update => return,
         Step::Run | Step::Restart | Step::Wake => Some(observed(Phase::Starting)),
         Step::Stop => engine.take().map(|held| ObservedTenant { phase: Phase::Stopped, ..held }),
         Step::Remove => None,
     };
 }
 
-fn any_sight() -> impl Strategy<Value = Option<ObservedTenant>> {
+fn any_observed() -> impl Strategy<Value = Option<ObservedTenant>> {
     proptest::option::of(proptest::sample::select(PHASES.to_vec()).prop_map(observed))
 }
 
-fn any_want() -> impl Strategy<Value = Want> {
+fn any_desired_state() -> impl Strategy<Value = DesiredState> {
     let desired = proptest::sample::select(vec![Desired::Running, Desired::Stopped]);
-    (desired, any::<[bool; 3]>()).prop_map(|(desired, [restart, change, wake])| Want {
+    (desired, any::<[bool; 3]>()).prop_map(|(desired, [restart, change, wake])| DesiredState {
         desired,
         generation: 1,
         restart,
@@ -272,42 +343,42 @@ fn any_want() -> impl Strategy<Value = Want> {
 }
 
 proptest! {
-    /// From anywhere: a few steps, and nothing is left to do.
+    /// From every state, a few steps leave nothing to do.
     #[test]
-    fn with_an_obedient_engine_it_comes_to_rest_as_wanted(
-        mut want in any_want(),
-        mut engine in any_sight(),
+    fn with_an_obedient_engine_the_plan_converges(
+        mut desired in any_desired_state(),
+        mut engine in any_observed(),
         from in proptest::sample::select(State::ALL.to_vec()),
         gave_up in any::<bool>(),
     ) {
         prop_assume!(from != State::Deleting);
-        let mut held = Life { gave_up: gave_up && from == State::Error, ..life(from) };
+        let mut held = TenantStatus { gave_up: gave_up && from == State::Error, ..status(from) };
         for second in 1..10 {
-            held = settle(want, &held, seen(engine.as_ref()), at(second));
-            let step = plan(want, &held, seen(engine.as_ref()));
-            if step == Step::Rest {
+            held = derive_status(desired, &held, &observation(engine.as_ref()), at(second));
+            let step = plan(desired, &held, &observation(engine.as_ref()));
+            if step == Step::Noop {
                 break;
             }
-            obey(step, &mut engine);
-            want = want.without(step.meets());
+            apply_step(step, &mut engine);
+            desired = desired.without(step.fulfills());
         }
-        prop_assert_eq!(plan(want, &held, seen(engine.as_ref())), Step::Rest);
-        if want.desired == Desired::Stopped {
+        prop_assert_eq!(plan(desired, &held, &observation(engine.as_ref())), Step::Noop);
+        if desired.desired == Desired::Stopped {
             prop_assert_eq!(held.state, State::Stopped);
         }
     }
 
-    /// However often it is looked at, in whatever order things come.
+    /// For every sequence of observations.
     #[test]
     fn a_deleted_tenant_never_comes_back(
-        sights in proptest::collection::vec(any_sight(), 1..20),
+        observations in proptest::collection::vec(any_observed(), 1..20),
         from in proptest::sample::select(State::ALL.to_vec()),
     ) {
-        let mut held = life(from).asked(Ask::Delete, at(0));
-        for (second, sight) in (1..).zip(&sights) {
-            held = settle(want(Desired::Deleted), &held, seen(sight.as_ref()), at(second));
+        let mut held = status(from).after_action(OwnerAction::Delete, at(0));
+        for (second, observed) in (1..).zip(&observations) {
+            held = derive_status(desired_state(Desired::Deleted), &held, &observation(observed.as_ref()), at(second));
             prop_assert_eq!(held.state, State::Deleting);
-            let step = plan(want(Desired::Deleted), &held, seen(sight.as_ref()));
+            let step = plan(desired_state(Desired::Deleted), &held, &observation(observed.as_ref()));
             prop_assert_eq!(step, Step::Remove);
         }
     }

@@ -1,19 +1,19 @@
-//! Whose turn it is: one run per tenant at a time, a bounded number of tenants at once, backoff with jitter.
+//! Schedules reconcile runs: one per tenant at a time, a bounded number at once, retry back-off with jitter. Pure.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use protocol::TenantId;
 
-/// How one run for one tenant ended.
+/// The result of one run for one tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Nothing is left to do.
     Settled,
-    /// Something was done; look again at once.
-    Moved,
-    /// It came to nothing; later. `slow`: it will not help to hurry.
-    SetBack { slow: bool },
+    /// Something changed; run again at once.
+    Requeue,
+    /// The run failed; retry later. `slow`: an early retry cannot succeed.
+    RetryLater { slow: bool },
 }
 
 #[derive(Debug, Default)]
@@ -25,79 +25,85 @@ pub struct Schedule {
 #[derive(Debug, Default)]
 struct Slot {
     due: Option<Instant>,
-    /// Hints wait until then; an owner's wish does not.
-    held: Option<Instant>,
-    running: bool,
-    /// Its owner asked for something since the last run began.
-    asked: bool,
-    setbacks: u32,
+    /// The end of the back-off: hints wait for it, requests of an owner do not.
+    retry_at: Option<Instant>,
+    is_running: bool,
+    /// The owner requested something since the last run began.
+    is_requested: bool,
+    failures: u32,
 }
 
-const SLOWEST: Duration = Duration::from_secs(60);
+const FIRST_RETRY_DELAY: Duration = Duration::from_millis(500);
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(60);
 
 impl Schedule {
-    /// Something may have changed.
+    /// Schedules a run because something may have changed. Does not shorten a back-off.
     pub fn hint(&mut self, id: TenantId, now: Instant) {
         let slot = self.slots.entry(id).or_default();
-        let at = slot.held.map_or(now, |held| held.max(now));
+        let at = slot.retry_at.map_or(now, |retry_at| retry_at.max(now));
         slot.due = Some(slot.due.map_or(at, |due| due.min(at)));
     }
 
-    /// Its owner asked for something: no earlier setback delays that.
-    pub fn ask(&mut self, id: TenantId, now: Instant) {
+    /// Schedules a run at once: no earlier failure delays a request of the owner.
+    pub fn request(&mut self, id: TenantId, now: Instant) {
         let slot = self.slots.entry(id).or_default();
-        (slot.held, slot.setbacks, slot.due, slot.asked) = (None, 0, Some(now), true);
+        slot.retry_at = None;
+        slot.failures = 0;
+        slot.due = Some(now);
+        slot.is_requested = true;
     }
 
-    /// Those whose turn it is, as many as there is room for, the longest due first.
-    pub fn take(&mut self, now: Instant, room: usize) -> Vec<TenantId> {
+    /// Starts due runs, longest due first, up to `room` runs in total, and returns their tenants.
+    pub fn take_due(&mut self, now: Instant, room: usize) -> Vec<TenantId> {
         let free = room.saturating_sub(self.running);
-        let ready = |s: &Slot| s.due.filter(|due| *due <= now && !s.running);
+        let ready = |s: &Slot| s.due.filter(|due| *due <= now && !s.is_running);
         let mut due: Vec<_> =
             self.slots.iter().filter_map(|(id, s)| Some((ready(s)?, *id))).collect();
         due.sort_unstable();
         due.truncate(free);
         for (_, id) in &due {
             if let Some(slot) = self.slots.get_mut(id) {
-                (slot.running, slot.asked, slot.due) = (true, false, None);
+                slot.is_running = true;
+                slot.is_requested = false;
+                slot.due = None;
                 self.running += 1;
             }
         }
         due.into_iter().map(|(_, id)| id).collect()
     }
 
-    /// `chance` is 0 to 1.
-    pub fn finished(&mut self, id: TenantId, outcome: Outcome, now: Instant, chance: f64) {
+    /// Records the end of a run. `jitter` is 0 to 1.
+    pub fn finish(&mut self, id: TenantId, outcome: Outcome, now: Instant, jitter: f64) {
         let Some(slot) = self.slots.get_mut(&id) else { return };
-        if std::mem::take(&mut slot.running) {
+        if std::mem::take(&mut slot.is_running) {
             self.running -= 1;
         }
         match outcome {
             Outcome::Settled if slot.due.is_none() => {
                 self.slots.remove(&id);
             }
-            Outcome::Settled => (slot.setbacks, slot.held) = (0, None),
-            Outcome::Moved => (slot.held, slot.due) = (None, Some(now)),
-            Outcome::SetBack { slow } => {
-                slot.setbacks = slot.setbacks.saturating_add(1);
-                let whole = if slow { SLOWEST } else { doubled(slot.setbacks) };
-                let at = now + whole.mul_f64(0.5 + chance / 2.0);
-                // What its owner asked for during the run is due already, and stays so; a hint of that time waits.
-                if !slot.asked {
-                    (slot.held, slot.due) = (Some(at), Some(at));
+            Outcome::Settled => (slot.failures, slot.retry_at) = (0, None),
+            Outcome::Requeue => (slot.retry_at, slot.due) = (None, Some(now)),
+            Outcome::RetryLater { slow } => {
+                slot.failures = slot.failures.saturating_add(1);
+                let delay = if slow { MAX_RETRY_DELAY } else { retry_delay(slot.failures) };
+                let at = now + delay.mul_f64(0.5 + jitter / 2.0);
+                // A request during the run is due at once; a hint during the run waits for the back-off.
+                if !slot.is_requested {
+                    (slot.retry_at, slot.due) = (Some(at), Some(at));
                 }
             }
         }
     }
 
-    /// When to look again.
+    /// The time at which the next run is due.
     pub fn next_due(&self) -> Option<Instant> {
-        self.slots.values().filter(|s| !s.running).filter_map(|s| s.due).min()
+        self.slots.values().filter(|s| !s.is_running).filter_map(|s| s.due).min()
     }
 }
 
-fn doubled(setbacks: u32) -> Duration {
-    Duration::from_millis(500).saturating_mul(1 << setbacks.min(8)).min(SLOWEST / 2)
+fn retry_delay(failures: u32) -> Duration {
+    FIRST_RETRY_DELAY.saturating_mul(1 << failures.min(8)).min(MAX_RETRY_DELAY / 2)
 }
 
 #[cfg(test)]
@@ -115,69 +121,69 @@ mod tests {
     }
 
     #[test]
-    fn one_run_a_tenant_and_no_bell_is_lost() {
+    fn one_run_per_tenant_and_no_hint_is_lost() {
         let (now, mut schedule) = (start(), Schedule::default());
         schedule.hint(tenant(1), now);
-        assert_eq!(schedule.take(now, 8), [tenant(1)]);
+        assert_eq!(schedule.take_due(now, 8), [tenant(1)]);
         schedule.hint(tenant(1), now);
-        assert_eq!(schedule.take(now, 8), [], "it runs already");
-        schedule.finished(tenant(1), Outcome::Settled, now, 0.0);
-        assert_eq!(schedule.take(now, 8), [tenant(1)], "rung while it ran");
-        schedule.finished(tenant(1), Outcome::Settled, now, 0.0);
-        assert_eq!((schedule.take(now, 8), schedule.next_due()), (vec![], None));
+        assert_eq!(schedule.take_due(now, 8), [], "a run is in progress");
+        schedule.finish(tenant(1), Outcome::Settled, now, 0.0);
+        assert_eq!(schedule.take_due(now, 8), [tenant(1)], "hinted during the run");
+        schedule.finish(tenant(1), Outcome::Settled, now, 0.0);
+        assert_eq!((schedule.take_due(now, 8), schedule.next_due()), (vec![], None));
     }
 
     #[test]
-    fn room_is_bounded() {
+    fn the_number_of_runs_is_bounded() {
         let (now, mut schedule) = (start(), Schedule::default());
         (0..9).for_each(|n| schedule.hint(tenant(n), now));
-        let first = schedule.take(now, 4);
+        let first = schedule.take_due(now, 4);
         assert_eq!(first.len(), 4);
-        assert!(schedule.take(now, 4).is_empty());
-        schedule.finished(first[0], Outcome::Moved, now, 0.0);
-        assert_eq!(schedule.take(now, 4).len(), 1);
+        assert!(schedule.take_due(now, 4).is_empty());
+        schedule.finish(first[0], Outcome::Requeue, now, 0.0);
+        assert_eq!(schedule.take_due(now, 4).len(), 1);
     }
 
     #[test]
-    fn setbacks_grow_and_an_owner_does_not_wait() {
+    fn the_back_off_grows_and_a_request_skips_it() {
         let (now, mut schedule) = (start(), Schedule::default());
         let (mut at, mut waits) = (now, Vec::new());
         schedule.hint(tenant(1), now);
         for _ in 0..8 {
-            assert_eq!(schedule.take(at, 8), [tenant(1)]);
-            schedule.finished(tenant(1), Outcome::SetBack { slow: false }, at, 1.0);
+            assert_eq!(schedule.take_due(at, 8), [tenant(1)]);
+            schedule.finish(tenant(1), Outcome::RetryLater { slow: false }, at, 1.0);
             schedule.hint(tenant(1), at);
-            assert!(schedule.take(at, 8).is_empty(), "a hint does not shorten the wait");
+            assert!(schedule.take_due(at, 8).is_empty(), "a hint does not shorten the wait");
             let due = schedule.next_due().unwrap();
             waits.push((due - at).as_secs());
             at = due;
         }
         assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30, 30]);
-        schedule.take(at, 8);
-        schedule.finished(tenant(1), Outcome::SetBack { slow: true }, at, 0.0);
-        assert_eq!(schedule.next_due().unwrap() - at, SLOWEST / 2);
-        schedule.ask(tenant(1), at);
-        assert_eq!(schedule.take(at, 8), [tenant(1)]);
+        schedule.take_due(at, 8);
+        schedule.finish(tenant(1), Outcome::RetryLater { slow: true }, at, 0.0);
+        assert_eq!(schedule.next_due().unwrap() - at, MAX_RETRY_DELAY / 2);
+        schedule.request(tenant(1), at);
+        assert_eq!(schedule.take_due(at, 8), [tenant(1)]);
     }
 
     #[test]
-    fn a_wish_during_a_failing_run_is_seen_to_at_once() {
+    fn a_request_during_a_failing_run_is_due_at_once() {
         let (now, mut schedule) = (start(), Schedule::default());
         schedule.hint(tenant(1), now);
-        schedule.take(now, 8);
-        schedule.ask(tenant(1), now);
-        schedule.finished(tenant(1), Outcome::SetBack { slow: true }, now, 0.0);
-        assert_eq!(schedule.take(now, 8), [tenant(1)]);
+        schedule.take_due(now, 8);
+        schedule.request(tenant(1), now);
+        schedule.finish(tenant(1), Outcome::RetryLater { slow: true }, now, 0.0);
+        assert_eq!(schedule.take_due(now, 8), [tenant(1)]);
     }
 
     #[test]
-    fn a_hint_during_a_run_that_comes_to_nothing_waits_like_any_other() {
+    fn a_hint_during_a_failing_run_waits_for_the_back_off() {
         let (now, mut schedule) = (start(), Schedule::default());
         schedule.hint(tenant(1), now);
-        schedule.take(now, 8);
+        schedule.take_due(now, 8);
         schedule.hint(tenant(1), now);
-        schedule.finished(tenant(1), Outcome::SetBack { slow: true }, now, 0.0);
-        assert!(schedule.take(now, 8).is_empty());
-        assert_eq!(schedule.next_due(), Some(now + SLOWEST / 2));
+        schedule.finish(tenant(1), Outcome::RetryLater { slow: true }, now, 0.0);
+        assert!(schedule.take_due(now, 8).is_empty());
+        assert_eq!(schedule.next_due(), Some(now + MAX_RETRY_DELAY / 2));
     }
 }

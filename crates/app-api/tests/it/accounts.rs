@@ -1,38 +1,38 @@
-//! The first sign-up makes the owner and closes the door; sign-in tells nobody who exists.
+//! The first sign-up creates the owner and closes sign-up; sign-in does not reveal which accounts exist.
 
 use axum::http::Method;
 use serde_json::json;
 
-use crate::world::{EMAIL, Fake, PASSWORD, Server, Setup, owner_wish};
+use crate::harness::{EMAIL, FakeOrchestrator, PASSWORD, Server, Setup, owner_sign_up};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_fifty_first_sign_ups_one_makes_the_owner() {
-    let server = Server::with(Fake::silent()).await;
+async fn of_fifty_concurrent_sign_ups_one_creates_the_owner() {
+    let server = Server::with(FakeOrchestrator::unreachable()).await;
     let all = (0..50).map(|n| {
-        let visitor = server.visitor.stranger();
+        let visitor = server.visitor.new_client();
         async move {
-            let wish =
+            let request =
                 json!({ "email": format!("u{n}@example.com"), "password": PASSWORD, "name": "U" });
-            visitor.post("/api/auth/sign-up/email", wish).await
+            visitor.post("/api/auth/sign-up/email", request).await
         }
     });
-    let answers = futures_util::future::join_all(all).await;
-    let made = answers.iter().filter(|a| a.status == 201).count();
-    let closed = answers.iter().filter(|a| a.status == 403).count();
+    let responses = futures_util::future::join_all(all).await;
+    let made = responses.iter().filter(|a| a.status == 201).count();
+    let closed = responses.iter().filter(|a| a.status == 403).count();
     assert_eq!((made, closed), (1, 49));
     assert_eq!(server.database.count("users WHERE role = 'owner'").await, 1);
     assert_eq!(server.database.count("users").await, 1);
-    let late = server.visitor.post("/api/auth/sign-up/email", owner_wish()).await;
+    let late = server.visitor.post("/api/auth/sign-up/email", owner_sign_up()).await;
     assert_eq!(late.problem(), "403 signup_closed");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bad_fields_are_told_one_by_one() {
-    let server = Server::with(Fake::silent()).await;
-    let wish = json!({ "email": "nonsense", "password": "short", "name": " " });
-    let answer = server.visitor.post("/api/auth/sign-up/email", wish).await;
-    assert_eq!(answer.problem(), "422 invalid_fields");
-    let fields: Vec<_> = answer.json()["errors"]
+async fn each_invalid_field_is_reported() {
+    let server = Server::with(FakeOrchestrator::unreachable()).await;
+    let request = json!({ "email": "nonsense", "password": "short", "name": " " });
+    let response = server.visitor.post("/api/auth/sign-up/email", request).await;
+    assert_eq!(response.problem(), "422 invalid_fields");
+    let fields: Vec<_> = response.json()["errors"]
         .as_array()
         .unwrap()
         .iter()
@@ -43,17 +43,17 @@ async fn bad_fields_are_told_one_by_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn signing_in_and_out() {
-    let (server, owner) = Server::owned(Fake::silent()).await;
+async fn sign_in_and_sign_out() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
     let session = owner.get("/api/auth/session").await;
     assert_eq!(session.json()["user"]["email"], EMAIL);
     assert_eq!(session.json()["user"]["role"], "owner");
     assert!(!session.text().contains("password"));
-    let mut second = owner.stranger();
-    let wish = json!({ "email": " ADA@example.com", "password": PASSWORD });
-    let answer = second.post("/api/auth/sign-in/email", wish).await;
-    assert_eq!(answer.status, 200);
-    second.keep(&answer);
+    let mut second = owner.new_client();
+    let request = json!({ "email": " ADA@example.com", "password": PASSWORD });
+    let response = second.post("/api/auth/sign-in/email", request).await;
+    assert_eq!(response.status, 200);
+    second.store_cookie(&response);
     let out = second.send("POST".parse().unwrap(), "/api/auth/sign-out", &[], "").await;
     assert_eq!(out.status, 204);
     assert!(out.header("set-cookie").contains("Max-Age=0"), "{}", out.header("set-cookie"));
@@ -68,13 +68,13 @@ async fn signing_in_and_out() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unknown_users_look_like_wrong_passwords() {
-    let (server, _owner) = Server::owned(Fake::silent()).await;
+    let (server, _owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
     let mut bodies = Vec::new();
     for email in [EMAIL, "nobody@example.com", "", "\u{0}"] {
-        let wish = json!({ "email": email, "password": "wrong wrong wrong" });
-        let answer = server.visitor.post("/api/auth/sign-in/email", wish).await;
-        assert_eq!(answer.problem(), "401 invalid_credentials", "{email:?}");
-        let mut body = answer.json();
+        let request = json!({ "email": email, "password": "wrong wrong wrong" });
+        let response = server.visitor.post("/api/auth/sign-in/email", request).await;
+        assert_eq!(response.problem(), "401 invalid_credentials", "{email:?}");
+        let mut body = response.json();
         body["request_id"] = json!("");
         bodies.push(body);
     }
@@ -82,11 +82,11 @@ async fn unknown_users_look_like_wrong_passwords() {
     assert_eq!(bodies.len(), 1);
 }
 
-/// Counted, not timed: what takes time is the hash, and each attempt costs one.
+/// Counted, not timed: the hash takes the time, and each attempt costs one hash.
 #[tokio::test(flavor = "multi_thread")]
 async fn unknown_users_cost_as_much_as_wrong_passwords() {
-    let (server, _owner) = Server::owned(Fake::silent()).await;
-    let inside = crate::world::Browser::new(server.internal);
+    let (server, _owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
+    let inside = crate::harness::TestClient::new(server.internal);
     let count = || async {
         let text = inside.get("/metrics").await.text();
         let line = text.lines().find_map(|l| l.strip_prefix("cial_password_verifications_total "));
@@ -95,46 +95,46 @@ async fn unknown_users_cost_as_much_as_wrong_passwords() {
     let long = format!("{}@example.com", "x".repeat(300));
     for email in [EMAIL, "nobody@example.com", "no address", "", "\u{0}", &long] {
         let before = count().await;
-        let wish = json!({ "email": email, "password": "wrong wrong wrong" });
-        let answer = server.visitor.post("/api/auth/sign-in/email", wish).await;
-        assert_eq!(answer.problem(), "401 invalid_credentials", "{email:?}");
+        let request = json!({ "email": email, "password": "wrong wrong wrong" });
+        let response = server.visitor.post("/api/auth/sign-in/email", request).await;
+        assert_eq!(response.problem(), "401 invalid_credentials", "{email:?}");
         assert_eq!(count().await - before, 1, "{email:?}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn guessing_is_slowed_down_and_time_heals() {
-    let (server, _owner) = Server::owned(Fake::silent()).await;
-    let wish = |password: &str| json!({ "email": EMAIL, "password": password });
+async fn password_guessing_is_throttled_until_the_window_ends() {
+    let (server, _owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
+    let request = |password: &str| json!({ "email": EMAIL, "password": password });
     let attempts =
-        (0..20).map(|_| server.visitor.post("/api/auth/sign-in/email", wish("wrong wrong")));
-    let answers = futures_util::future::join_all(attempts).await;
-    let let_through = answers.iter().filter(|a| a.status == 401).count();
+        (0..20).map(|_| server.visitor.post("/api/auth/sign-in/email", request("wrong wrong")));
+    let responses = futures_util::future::join_all(attempts).await;
+    let let_through = responses.iter().filter(|a| a.status == 401).count();
     assert_eq!(let_through, 10, "many at once count as many");
-    let refused = server.visitor.post("/api/auth/sign-in/email", wish(PASSWORD)).await;
+    let refused = server.visitor.post("/api/auth/sign-in/email", request(PASSWORD)).await;
     assert_eq!(refused.problem(), "429 too_many_attempts");
     let wait: u64 = refused.header("retry-after").parse().unwrap();
-    server.pass(std::time::Duration::from_secs(wait));
-    assert_eq!(server.visitor.post("/api/auth/sign-in/email", wish(PASSWORD)).await.status, 200);
+    server.advance_clock(std::time::Duration::from_secs(wait));
+    assert_eq!(server.visitor.post("/api/auth/sign-in/email", request(PASSWORD)).await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn behind_a_proxy_a_stranger_shuts_out_only_themselves() {
-    let mut setup = Setup::new(Fake::silent()).await;
+async fn behind_a_proxy_a_client_locks_out_only_itself() {
+    let mut setup = Setup::new(FakeOrchestrator::unreachable()).await;
     setup.env.push(("CIAL_TRUSTED_PROXIES", "127.0.0.0/8".to_owned()));
     let server = setup.start().await;
     server.sign_up().await;
     let sign_in = async |password: &str, forwarded: &str| {
-        let wish = json!({ "email": EMAIL, "password": password });
+        let request = json!({ "email": EMAIL, "password": password });
         let headers = [("x-forwarded-for", forwarded)];
-        server.visitor.json(Method::POST, "/api/auth/sign-in/email", &headers, wish).await
+        server.visitor.json(Method::POST, "/api/auth/sign-in/email", &headers, request).await
     };
     for _ in 0..10 {
         assert_eq!(sign_in("wrong wrong", "203.0.113.9").await.status, 401);
     }
-    // What it claims to have come through is beyond the first address outside the proxies.
-    for stranger in ["203.0.113.9", "198.51.100.7, 203.0.113.9, 127.0.0.2"] {
-        assert_eq!(sign_in(PASSWORD, stranger).await.problem(), "429 too_many_attempts");
+    // Addresses before the first untrusted proxy are claims of the client and are ignored.
+    for forwarded in ["203.0.113.9", "198.51.100.7, 203.0.113.9, 127.0.0.2"] {
+        assert_eq!(sign_in(PASSWORD, forwarded).await.problem(), "429 too_many_attempts");
     }
     assert_eq!(sign_in(PASSWORD, "198.51.100.7").await.status, 200);
     let form =
@@ -146,16 +146,16 @@ async fn behind_a_proxy_a_stranger_shuts_out_only_themselves() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_trusted_proxy_nobody_chooses_who_they_are() {
-    let (server, _owner) = Server::owned(Fake::silent()).await;
-    let wish = json!({ "email": EMAIL, "password": "wrong wrong" });
+async fn without_a_trusted_proxy_the_forwarded_header_is_ignored() {
+    let (server, _owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
+    let request = json!({ "email": EMAIL, "password": "wrong wrong" });
     let mut statuses = Vec::new();
     for n in 0..11 {
         let address = format!("203.0.113.{n}");
         let headers = [("x-forwarded-for", address.as_str())];
         let path = "/api/auth/sign-in/email";
-        let answer = server.visitor.json(Method::POST, path, &headers, wish.clone()).await;
-        statuses.push(answer.status.as_u16());
+        let response = server.visitor.json(Method::POST, path, &headers, request.clone()).await;
+        statuses.push(response.status.as_u16());
     }
     assert_eq!(statuses, [[401; 10].as_slice(), &[429]].concat());
 }

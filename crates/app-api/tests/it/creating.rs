@@ -1,16 +1,16 @@
-//! A tenant is written down once, as asked, or not at all.
+//! A tenant is created once, as requested, or not at all.
 
 use serde_json::{Value, json};
 
-use crate::world::{Fake, Server, acme};
+use crate::harness::{FakeOrchestrator, Server, acme};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_tenant_is_provisioning() {
-    let (server, owner) = Server::owned(Fake::silent()).await;
-    let answer = owner.post("/api/admin/tenants", acme()).await;
-    assert_eq!(answer.status, 201);
-    assert_eq!(answer.header("location"), "/api/admin/tenants/acme");
-    let mut tenant = answer.json();
+    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
+    let response = owner.post("/api/admin/tenants", acme()).await;
+    assert_eq!(response.status, 201);
+    assert_eq!(response.header("location"), "/api/admin/tenants/acme");
+    let mut tenant = response.json();
     for unsure in ["id", "owner_id"] {
         assert!(tenant[unsure].as_str().unwrap().parse::<uuid::Uuid>().is_ok());
         tenant[unsure] = json!("…");
@@ -23,8 +23,8 @@ async fn a_new_tenant_is_provisioning() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn slugs_by_the_table() {
-    let (server, owner) = Server::owned(Fake::silent()).await;
+async fn invalid_slugs_are_refused() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
     let (long, longest) = ("x".repeat(41), "x".repeat(40));
     for slug in [
         "",
@@ -43,14 +43,14 @@ async fn slugs_by_the_table() {
         "new",
         "\u{0}\u{0}",
     ] {
-        let wish = json!({ "slug": slug, "name": "N" });
-        let answer = owner.post("/api/admin/tenants", wish).await;
-        assert_eq!(answer.problem(), "422 invalid_slug", "{slug:?}");
-        assert_eq!(answer.json()["errors"][0]["field"], "slug");
+        let request = json!({ "slug": slug, "name": "N" });
+        let response = owner.post("/api/admin/tenants", request).await;
+        assert_eq!(response.problem(), "422 invalid_slug", "{slug:?}");
+        assert_eq!(response.json()["errors"][0]["field"], "slug");
     }
     for slug in ["ab", longest.as_str(), "a-b", "42"] {
-        let answer = owner.post("/api/admin/tenants", json!({ "slug": slug, "name": "N" })).await;
-        assert_eq!(answer.status, 201, "{slug}");
+        let response = owner.post("/api/admin/tenants", json!({ "slug": slug, "name": "N" })).await;
+        assert_eq!(response.status, 201, "{slug}");
         let again = owner.post("/api/admin/tenants", json!({ "slug": slug, "name": "M" })).await;
         assert_eq!(again.problem(), "409 slug_taken");
     }
@@ -59,7 +59,7 @@ async fn slugs_by_the_table() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_of_another_shape_is_refused() {
-    let (server, owner) = Server::owned(Fake::silent()).await;
+    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
     let post = || "POST".parse::<axum::http::Method>().unwrap();
     let path = "/api/admin/tenants";
     let extra = json!({ "slug": "acme", "name": "A", "state": "running" });
@@ -80,14 +80,14 @@ async fn a_body_of_another_shape_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_same_key_answers_the_same_and_makes_one() {
-    let (server, owner) = Server::owned(Fake::silent()).await;
+async fn a_repeated_idempotency_key_returns_the_same_tenant() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
     let post = || "POST".parse::<axum::http::Method>().unwrap();
     let key = [("idempotency-key", "k-1")];
     let all = (0..10).map(|_| owner.json(post(), "/api/admin/tenants", &key, acme()));
-    let answers = futures_util::future::join_all(all).await;
+    let responses = futures_util::future::join_all(all).await;
     let bodies: Vec<Value> =
-        answers.iter().map(|a| (a.status == 201).then(|| a.json()).unwrap()).collect();
+        responses.iter().map(|a| (a.status == 201).then(|| a.json()).unwrap()).collect();
     assert!(bodies.iter().all(|b| *b == bodies[0]));
     let other = json!({ "slug": "other", "name": "A" });
     let mismatch = owner.json(post(), "/api/admin/tenants", &key, other).await;

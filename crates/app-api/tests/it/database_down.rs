@@ -1,65 +1,65 @@
-//! Without its database it waits, says so, and recovers by itself.
+//! Without its database app-api waits, reports the outage, and recovers.
 
 use protocol::State;
 use protocol::routes::Route;
 use serde_json::json;
 
-use crate::feeding::{until, watch};
-use crate::world::wire::Wire;
-use crate::world::{Fake, PATIENCE, Server, Setup, acme, owner_wish};
+use crate::harness::link::NetworkLink;
+use crate::harness::{FakeOrchestrator, Server, Setup, TEST_TIMEOUT, acme, owner_sign_up};
+use crate::route_feed::{until, watch};
 
-/// A server whose database is at the other end of a wire that does not carry yet.
-async fn wired() -> (Wire, Server) {
-    let mut setup = Setup::new(Fake::obedient()).await;
+/// A server whose link to the database starts cut.
+async fn server_behind_link() -> (NetworkLink, Server) {
+    let mut setup = Setup::new(FakeOrchestrator::obedient()).await;
     let (_, after) = setup.url.split_once("host=").unwrap();
     let (directory, _) = after.split_once('&').unwrap();
-    let wire = Wire::to(format!("{directory}/.s.PGSQL.5432"));
-    let (host, port) = (wire.address().ip(), wire.address().port());
+    let link = NetworkLink::to(format!("{directory}/.s.PGSQL.5432"));
+    let (host, port) = (link.address().ip(), link.address().port());
     setup.url = setup.url.replace(directory, &host.to_string()) + &format!("&port={port}");
-    (wire, setup.begin().await)
+    (link, setup.start_unready().await)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn down_at_the_start_it_waits_and_recovers() {
-    let (wire, mut server) = wired().await;
+async fn a_database_that_is_down_at_the_start_is_awaited() {
+    let (link, mut server) = server_behind_link().await;
     let ready = server.visitor.get("/readyz").await;
     assert_eq!(ready.problem(), "503 waiting");
     assert!(ready.json()["detail"].as_str().unwrap().starts_with("database"), "{}", ready.text());
     assert_eq!(server.visitor.get("/healthz").await.status, 200);
-    let refused = server.visitor.post("/api/auth/sign-up/email", owner_wish()).await;
+    let refused = server.visitor.post("/api/auth/sign-up/email", owner_sign_up()).await;
     assert_eq!(refused.problem(), "503 database_unavailable");
     let page = server.visitor.visit("/admin/login").await;
     assert_eq!(page.status, 503);
     assert!(page.text().contains("database_unavailable"), "{}", page.text());
-    wire.mend();
-    server.ready().await;
+    link.restore();
+    server.wait_ready().await;
     let owner = server.sign_up().await;
     assert_eq!(owner.get("/api/admin/tenants").await.json(), json!({ "tenants": [] }));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn down_later_it_says_so_and_goes_on_when_it_is_back() {
-    let (wire, mut server) = wired().await;
-    wire.mend();
-    server.ready().await;
+async fn a_database_outage_is_reported_and_recovered_from() {
+    let (link, mut server) = server_behind_link().await;
+    link.restore();
+    server.wait_ready().await;
     let owner = server.sign_up().await;
     owner.post("/api/admin/tenants", acme()).await;
     server.until_state("acme", State::Running).await;
     let runs = |routes: &[Route]| routes.iter().any(|r| r.state == State::Running);
-    until(&mut watch(&server), PATIENCE, runs).await;
-    wire.cut();
+    until(&mut watch(&server), TEST_TIMEOUT, runs).await;
+    link.cut();
     for path in ["/api/admin/tenants", "/api/auth/session"] {
-        let answer = owner.get(path).await;
-        assert_eq!(answer.problem(), "503 database_unavailable", "{path}");
-        assert!(!answer.text().contains("onnection refused"), "{}", answer.text());
+        let response = owner.get(path).await;
+        assert_eq!(response.problem(), "503 database_unavailable", "{path}");
+        assert!(!response.text().contains("onnection refused"), "{}", response.text());
     }
     assert_eq!(owner.get("/readyz").await.problem(), "503 waiting");
-    until(&mut watch(&server), PATIENCE, runs).await;
+    until(&mut watch(&server), TEST_TIMEOUT, runs).await;
     assert_eq!(owner.get("/healthz").await.status, 200);
-    wire.mend();
-    server.ready().await;
+    link.restore();
+    server.wait_ready().await;
     assert_eq!(owner.get("/api/admin/tenants/acme").await.json()["state"], "running");
-    let wish = json!({ "slug": "later", "name": "Later" });
-    assert_eq!(owner.post("/api/admin/tenants", wish).await.status, 201);
+    let request = json!({ "slug": "later", "name": "Later" });
+    assert_eq!(owner.post("/api/admin/tenants", request).await.status, 201);
     server.until_state("later", State::Running).await;
 }

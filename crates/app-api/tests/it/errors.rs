@@ -1,19 +1,19 @@
-//! An error tells its caller what to do, and a fault of ours tells nothing but where to find it.
+//! An error says what to do; an internal error reveals only its request id.
 
-use crate::world::{Fake, Server};
+use crate::harness::{FakeOrchestrator, Server};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_fault_of_ours_says_nothing_of_its_cause() {
-    let (server, owner) = Server::owned(Fake::silent()).await;
+async fn an_internal_error_hides_its_cause() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
     server.database.sql("ALTER TABLE tenants RENAME COLUMN policy TO secret_column").await;
-    let answer = owner.get("/api/admin/tenants").await;
-    assert_eq!(answer.problem(), "500 internal");
-    assert!(!answer.text().contains("column"), "{}", answer.text());
+    let response = owner.get("/api/admin/tenants").await;
+    assert_eq!(response.problem(), "500 internal");
+    assert!(!response.text().contains("column"), "{}", response.text());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn browsers_get_the_same_facts_as_a_page() {
-    let (server, owner) = Server::owned(Fake::silent()).await;
+async fn browsers_get_problems_as_pages() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
     let page = owner.visit("/admin/tenants/none").await;
     assert_eq!(page.status, 404);
     assert!(page.header("content-type").starts_with("text/html"));
@@ -26,8 +26,8 @@ async fn browsers_get_the_same_facts_as_a_page() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_id_is_kept_if_it_is_plausible() {
-    let server = Server::with(Fake::silent()).await;
+async fn a_valid_request_id_is_kept() {
+    let server = Server::with(FakeOrchestrator::unreachable()).await;
     let get = || "GET".parse::<axum::http::Method>().unwrap();
     let id = "0123456789abcdef";
     let kept = server.visitor.send(get(), "/nothing", &[("x-request-id", id)], "").await;

@@ -4,18 +4,18 @@ use axum::http::Method;
 use protocol::State;
 use serde_json::json;
 
-use crate::world::{Browser, Fake, Server};
+use crate::harness::{FakeOrchestrator, Server, TestClient};
 
-async fn slugs(owner: &Browser, query: &str) -> Vec<String> {
-    let answer = owner.get(&format!("/api/admin/tenants{query}")).await;
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    let tenants = answer.json()["tenants"].as_array().unwrap().clone();
+async fn slugs(owner: &TestClient, query: &str) -> Vec<String> {
+    let response = owner.get(&format!("/api/admin/tenants{query}")).await;
+    assert_eq!(response.status, 200, "{}", response.text());
+    let tenants = response.json()["tenants"].as_array().unwrap().clone();
     tenants.iter().map(|t| t["slug"].as_str().unwrap().to_owned()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pages_and_filters() {
-    let (server, owner) = Server::owned(Fake::obedient()).await;
+async fn tenants_are_listed_by_page_and_filter() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
     for (slug, name) in [("ant", "First"), ("bee", "50% off_"), ("cow", "Third"), ("dog", "first")]
     {
         owner.post("/api/admin/tenants", json!({ "slug": slug, "name": name })).await;
@@ -36,15 +36,15 @@ async fn pages_and_filters() {
     let last = owner.get(&format!("/api/admin/tenants?limit=3&cursor={cursor}")).await.json();
     assert!(last.get("next_cursor").is_none());
     for bad in ["state=awake", "limit=0", "limit=x", "cursor=!", "what=1", "q=%00"] {
-        let answer = owner.get(&format!("/api/admin/tenants?{bad}")).await;
-        assert_eq!(answer.problem(), "400 invalid_query", "{bad}");
+        let response = owner.get(&format!("/api/admin/tenants?{bad}")).await;
+        assert_eq!(response.problem(), "400 invalid_query", "{bad}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_change_applies_at_once_and_is_guarded() {
-    let (server, owner) = Server::owned(Fake::obedient()).await;
-    owner.post("/api/admin/tenants", crate::world::acme()).await;
+async fn a_change_applies_at_once_under_if_match() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
+    owner.post("/api/admin/tenants", crate::harness::acme()).await;
     server.until_state("acme", State::Running).await;
     server.until("acme", |t| t.is_some_and(|t| t.changes_done == t.changes_asked)).await;
     let before = owner.get("/api/admin/tenants/acme").await;
@@ -70,7 +70,7 @@ async fn a_change_applies_at_once_and_is_guarded() {
     }
     assert_eq!(patch(&[("if-match", "x")], json!({})).await.problem(), "400 invalid_if_match");
     server.until("acme", |t| t.is_some_and(|t| t.changes_done == t.changes_asked)).await;
-    let handed_over = server.orchestrator.specs.lock().unwrap().last().unwrap().clone();
-    assert_eq!(handed_over.spec.limits.pids, 100);
-    assert!(!handed_over.restart);
+    let mark_fulfilled = server.orchestrator.specs.lock().unwrap().last().unwrap().clone();
+    assert_eq!(mark_fulfilled.spec.limits.pids, 100);
+    assert!(!mark_fulfilled.restart);
 }

@@ -1,10 +1,10 @@
 //! A tenant's log is the orchestrator's, as text.
 
-use crate::world::{Fake, Server, acme};
+use crate::harness::{FakeOrchestrator, Server, acme};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_log_is_passed_on() {
-    let (server, owner) = Server::owned(Fake::silent()).await;
+async fn a_log_is_streamed_from_the_orchestrator() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
     owner.post("/api/admin/tenants", acme()).await;
     let id = server.row("acme").await.id;
     let path = "/api/admin/tenants/acme/logs";

@@ -1,23 +1,23 @@
-//! What the control plane promises, a file per promise.
+//! Integration tests of the control plane, one file per promise.
 
-#![expect(clippy::unwrap_used, reason = "a test ends where it is surprised")]
+#![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 mod access;
 mod accounts;
 mod creating;
 mod database_down;
-mod describing;
+mod database_ownership;
 mod errors;
-mod feeding;
+mod harness;
 mod listing;
 mod logs;
-mod migrating;
-mod opening;
-mod ownership;
+mod migrations;
+mod openapi;
 mod pages;
+mod password_reset;
 mod reconciling;
-mod resetting;
+mod route_feed;
+mod security;
 mod sessions;
-mod sites;
-mod sleeping;
-mod world;
+mod sleep_status;
+mod sso;

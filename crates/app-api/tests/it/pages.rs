@@ -1,17 +1,17 @@
-//! The pages work as plain links and forms, and a bad form comes back filled in.
+//! The pages work as plain links and forms; an invalid form is shown again with its values.
 
 use protocol::State;
 use serde_json::json;
 
-use crate::world::{Answer, EMAIL, Fake, PASSWORD, Server, acme};
+use crate::harness::{EMAIL, FakeOrchestrator, PASSWORD, Server, TestResponse, acme};
 
-fn leads(answer: &Answer) -> (u16, &str) {
-    (answer.status.as_u16(), answer.header("location"))
+fn leads(response: &TestResponse) -> (u16, &str) {
+    (response.status.as_u16(), response.header("location"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn from_the_first_visit_to_an_empty_list() {
-    let server = Server::with(Fake::silent()).await;
+async fn the_first_visit_leads_to_sign_up_and_the_empty_list() {
+    let server = Server::with(FakeOrchestrator::unreachable()).await;
     let mut visitor = server.visitor.clone();
     assert_eq!(leads(&visitor.visit("/").await), (303, "/admin"));
     let gate = visitor.visit("/admin").await;
@@ -26,7 +26,7 @@ async fn from_the_first_visit_to_an_empty_list() {
     let form = [("name", "Ada"), ("email", EMAIL), ("password", PASSWORD)];
     let made = visitor.submit("/admin/signup", &form).await;
     assert_eq!(leads(&made), (303, "/admin"));
-    visitor.keep(&made);
+    visitor.store_cookie(&made);
     let list = visitor.visit("/admin").await;
     assert_eq!(list.status, 200);
     assert!(list.text().contains("No tenants yet"));
@@ -34,13 +34,13 @@ async fn from_the_first_visit_to_an_empty_list() {
     assert_eq!(leads(&visitor.visit("/admin/signup").await), (303, "/admin"));
     let out = visitor.submit("/admin/logout", &[]).await;
     assert_eq!(leads(&out), (303, "/admin/login"));
-    visitor.keep(&out);
+    visitor.store_cookie(&out);
     assert_eq!(leads(&visitor.visit("/admin/signup").await), (303, "/admin/login"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bad_form_comes_back_filled_in_with_its_faults() {
-    let server = Server::with(Fake::silent()).await;
+async fn an_invalid_form_is_shown_again_with_its_errors() {
+    let server = Server::with(FakeOrchestrator::unreachable()).await;
     let form = [("name", "A\"da<b>"), ("email", "nonsense"), ("password", "short")];
     let page = server.visitor.submit("/admin/signup", &form).await;
     assert_eq!(page.status, 422);
@@ -69,8 +69,8 @@ async fn a_bad_form_comes_back_filled_in_with_its_faults() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn signing_in_leads_on_to_where_one_wanted_to_go_on_this_site() {
-    let (server, _owner) = Server::owned(Fake::silent()).await;
+async fn sign_in_redirects_to_the_requested_page_of_this_site() {
+    let (server, _owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
     for (next, leads_to) in [
         ("/admin/tenants/acme", "/admin/tenants/acme"),
         ("//evil.example", "/admin"),
@@ -84,8 +84,8 @@ async fn signing_in_leads_on_to_where_one_wanted_to_go_on_this_site() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_life_of_a_tenant_by_forms_alone() {
-    let (server, owner) = Server::owned(Fake::obedient()).await;
+async fn a_tenant_is_managed_by_forms_alone() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
     let made = owner.submit("/admin/tenants/new", &[("slug", "acme"), ("name", "Acme Ltd")]).await;
     assert_eq!(leads(&made), (303, "/admin/tenants/acme"));
     server.until_state("acme", State::Running).await;
@@ -119,8 +119,8 @@ async fn the_life_of_a_tenant_by_forms_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_moves_is_looked_at_again_and_every_page_can_be_read_by_all() {
-    let (server, owner) = Server::owned(Fake::silent()).await;
+async fn transient_pages_reload_and_every_page_is_accessible() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
     owner.post("/api/admin/tenants", json!({ "slug": "acme", "name": "<i>&\"" })).await;
     let refresh = r#"<meta http-equiv="refresh" content="2">"#;
     for path in [

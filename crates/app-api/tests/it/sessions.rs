@@ -1,48 +1,49 @@
-//! Sessions slide, end for good, and are known to the database by a hash alone.
+//! Sessions are extended by use, end for good, and are stored as a hash.
 
 use std::time::Duration;
 
 use serde_json::json;
 
-use crate::world::{EMAIL, Fake, PASSWORD, Server, Setup};
+use crate::harness::{EMAIL, FakeOrchestrator, PASSWORD, Server, Setup};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_slides_while_it_is_used() {
-    let (server, owner) = Server::owned(Fake::silent()).await;
+async fn a_used_session_is_extended() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
     for _ in 0..6 {
-        server.pass(MINUTE * 29);
+        server.advance_clock(MINUTE * 29);
         assert_eq!(owner.get("/api/auth/session").await.status, 200);
     }
-    server.pass(MINUTE * 30);
+    server.advance_clock(MINUTE * 30);
     assert_eq!(owner.get("/api/auth/session").await.status, 401);
     assert_eq!(server.database.count("sessions").await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_session_outlives_twelve_hours() {
-    let (server, owner) = Server::owned(Fake::silent()).await;
+async fn a_session_ends_after_twelve_hours() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
     for _ in 0..35 {
-        server.pass(MINUTE * 20);
+        server.advance_clock(MINUTE * 20);
         assert_eq!(owner.get("/api/auth/session").await.status, 200);
     }
-    server.pass(MINUTE * 20);
+    server.advance_clock(MINUTE * 20);
     assert_eq!(owner.get("/api/auth/session").await.status, 401);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deleted_row_is_a_session_ended_at_once() {
-    let (server, owner) = Server::owned(Fake::silent()).await;
+async fn deleting_the_row_ends_the_session_at_once() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
     server.database.sql("DELETE FROM sessions").await;
     assert_eq!(owner.get("/api/auth/session").await.status, 401);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_cookie_is_for_this_host_and_no_script_and_the_database_does_not_hold_it() {
-    let server = Server::with(Fake::silent()).await;
-    let answer = server.visitor.post("/api/auth/sign-up/email", crate::world::owner_wish()).await;
-    let cookie = answer.header("set-cookie").to_owned();
+async fn the_cookie_is_restricted_and_only_its_hash_is_stored() {
+    let server = Server::with(FakeOrchestrator::unreachable()).await;
+    let response =
+        server.visitor.post("/api/auth/sign-up/email", crate::harness::owner_sign_up()).await;
+    let cookie = response.header("set-cookie").to_owned();
     let (token, attributes) = cookie.split_once(';').unwrap();
     insta::assert_snapshot!(attributes, @" Path=/; HttpOnly; SameSite=Lax; Max-Age=43200");
     let token = token.strip_prefix("cial_admin=").unwrap();
@@ -54,12 +55,12 @@ async fn the_cookie_is_for_this_host_and_no_script_and_the_database_does_not_hol
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn signing_in_again_ends_the_session_one_came_with() {
-    let (server, mut owner) = Server::owned(Fake::silent()).await;
+async fn sign_in_ends_the_previous_session() {
+    let (server, mut owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
     let before = owner.clone();
-    let wish = json!({ "email": EMAIL, "password": PASSWORD });
-    let answer = owner.post("/api/auth/sign-in/email", wish).await;
-    owner.keep(&answer);
+    let request = json!({ "email": EMAIL, "password": PASSWORD });
+    let response = owner.post("/api/auth/sign-in/email", request).await;
+    owner.store_cookie(&response);
     assert_ne!(owner.cookie, before.cookie);
     assert_eq!(before.get("/api/auth/session").await.status, 401);
     assert_eq!(owner.get("/api/auth/session").await.status, 200);
@@ -67,16 +68,17 @@ async fn signing_in_again_ends_the_session_one_came_with() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn over_https_the_cookie_is_locked_to_the_host() {
-    let mut setup = Setup::new(Fake::silent()).await;
+async fn over_https_the_cookie_has_the_host_prefix() {
+    let mut setup = Setup::new(FakeOrchestrator::unreachable()).await;
     setup.env.push(("CIAL_ADMIN_URL", "https://admin.example".into()));
     let server = setup.start().await;
-    let answer = server.visitor.post("/api/auth/sign-up/email", crate::world::owner_wish()).await;
-    let cookie = answer.header("set-cookie");
+    let response =
+        server.visitor.post("/api/auth/sign-up/email", crate::harness::owner_sign_up()).await;
+    let cookie = response.header("set-cookie");
     assert!(cookie.starts_with("__Host-cial_admin="), "{cookie}");
     assert!(cookie.ends_with("; Secure"), "{cookie}");
     assert!(!cookie.contains("Domain"), "{cookie}");
-    assert!(answer.header("strict-transport-security").contains("max-age"));
+    assert!(response.header("strict-transport-security").contains("max-age"));
     let described = server.visitor.get("/api/openapi.json").await.json();
     let session = &described["components"]["securitySchemes"]["session"];
     assert_eq!(session["name"], cookie.split('=').next().unwrap());

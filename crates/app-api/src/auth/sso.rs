@@ -1,0 +1,86 @@
+//! Signs the SSO token with which an owner enters one tenant. Valid for 60 seconds, never logged.
+
+use std::fmt;
+use std::sync::Arc;
+
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use protocol::{Slug, TenantId, Timestamp};
+use serde::Serialize;
+use service::Secret;
+use uuid::Uuid;
+
+/// The lifetime of a token, in seconds.
+const LIFETIME_SECONDS: i64 = 60;
+
+#[derive(Clone)]
+pub enum Signer {
+    /// HS256 with a key per tenant: a tenant that leaks its key cannot forge tokens for another.
+    Derived(Secret),
+    /// RS256: tenants hold only the public key.
+    Rsa(Arc<EncodingKey>),
+}
+
+impl fmt::Debug for Signer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Derived(_) => "Derived(…)",
+            Self::Rsa(_) => "Rsa(…)",
+        })
+    }
+}
+
+/// The claims of an SSO token.
+#[derive(Debug, Serialize)]
+pub struct Claims<'a> {
+    iss: &'static str,
+    aud: TenantId,
+    sub: Uuid,
+    email: &'a str,
+    tenant: &'a Slug,
+    role: &'a str,
+    iat: i64,
+    exp: i64,
+    jti: Uuid,
+}
+
+impl<'a> Claims<'a> {
+    pub fn new(
+        (id, slug): (TenantId, &'a Slug),
+        owner: &'a crate::db::user::User,
+        jti: Uuid,
+        now: Timestamp,
+    ) -> Self {
+        let iat = now.timestamp();
+        Self {
+            iss: "cial",
+            aud: id,
+            sub: owner.id,
+            email: &owner.email,
+            tenant: slug,
+            role: &owner.role,
+            iat,
+            exp: iat + LIFETIME_SECONDS,
+            jti,
+        }
+    }
+}
+
+impl Signer {
+    pub fn derived(master: Secret) -> Self {
+        Self::Derived(master)
+    }
+
+    pub fn rsa(pem: &[u8]) -> jsonwebtoken::errors::Result<Self> {
+        Ok(Self::Rsa(Arc::new(EncodingKey::from_rsa_pem(pem)?)))
+    }
+
+    pub fn sign(&self, claims: &Claims<'_>) -> jsonwebtoken::errors::Result<String> {
+        match self {
+            Self::Derived(master) => {
+                let key = EncodingKey::from_secret(&service::keys::sso_key(master, claims.aud));
+                jsonwebtoken::encode(&Header::new(Algorithm::HS256), claims, &key)
+            }
+            Self::Rsa(key) => jsonwebtoken::encode(&Header::new(Algorithm::RS256), claims, key),
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Prepares the database at the start: waits for it, checks that it belongs to this installation, migrates it.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use protocol::InstallName;
+use service::settings::Faults;
+use service::{Failed, Secret, keys};
+
+use crate::db::connect::ConnectError;
+use crate::db::installation::DatabaseOwner;
+use crate::db::{Database, installation};
+
+const RETRY_DELAY: Duration = Duration::from_millis(500);
+
+/// The reason for which one attempt failed.
+enum SetupError {
+    /// A retry may succeed.
+    Transient(anyhow::Error),
+    /// The database belongs to another installation or program. The text names the setting and the ways out.
+    WrongDatabase(String),
+    /// The database belongs to this installation and refuses what this version needs.
+    Permanent(anyhow::Error),
+}
+
+/// Returns once the database is ready.
+///
+/// # Errors
+/// When no retry can succeed.
+pub async fn prepare_database(
+    database: &Database,
+    install: &InstallName,
+    master: &Secret,
+) -> Result<(), Failed> {
+    let mut last_error = String::new();
+    loop {
+        match try_prepare(database, install, master).await {
+            Ok(()) => return Ok(()),
+            Err(SetupError::WrongDatabase(why)) => return Err(Faults(vec![why]).into()),
+            Err(SetupError::Permanent(error)) => return Err(error.into()),
+            Err(SetupError::Transient(error)) => {
+                let error = format!("{error:#}");
+                // The same error is logged once, not at every attempt.
+                if last_error != error {
+                    tracing::warn!(%error, "database unavailable, retrying");
+                    last_error = error;
+                }
+            }
+        }
+        tokio::time::sleep(RETRY_DELAY).await;
+    }
+}
+
+async fn try_prepare(
+    database: &Database,
+    install: &InstallName,
+    master: &Secret,
+) -> Result<(), SetupError> {
+    let classify = |error| classify_error(error, install);
+    let own_fingerprint = keys::fingerprint(master);
+    let mut conn = database.connect().await.map_err(classify)?;
+    let owner = installation::find(&mut conn).await.context("installation");
+    match owner.map_err(SetupError::Transient)? {
+        DatabaseOwner::None => {}
+        DatabaseOwner::Foreign => {
+            let why = "CIAL_DATABASE_URL: the database holds tables that Cial did not make. Give Cial a database of its own.";
+            return Err(SetupError::WrongDatabase(why.to_owned()));
+        }
+        DatabaseOwner::Installation { name, fingerprint } => {
+            check_owner(install, &own_fingerprint, &name, &fingerprint)?;
+        }
+    }
+    database.migrate().await.map_err(classify)?;
+    // Two installations may have started on the same empty database: the first claim counts.
+    let (name, fingerprint) = installation::claim(&mut conn, install.as_str(), &own_fingerprint)
+        .await
+        .context("installation")
+        .map_err(SetupError::Transient)?;
+    check_owner(install, &own_fingerprint, &name, &fingerprint)
+}
+
+fn classify_error(error: ConnectError, install: &InstallName) -> SetupError {
+    match error {
+        ConnectError::PasswordRefused => SetupError::WrongDatabase(format!(
+            "CIAL_DATABASE_PASSWORD_FILE: the database refuses this password, so it was made with other secrets. {}",
+            ways_out(install)
+        )),
+        ConnectError::Unreachable(error) => SetupError::Transient(error),
+        error @ ConnectError::Unmigratable(_) => SetupError::Permanent(error.into()),
+    }
+}
+
+fn check_owner(
+    install: &InstallName,
+    own_fingerprint: &str,
+    name: &str,
+    fingerprint: &str,
+) -> Result<(), SetupError> {
+    if name != install.as_str() {
+        return Err(SetupError::WrongDatabase(format!(
+            "CIAL_INSTALL is {install}, but the database belongs to the installation {name}. {}",
+            ways_out(install)
+        )));
+    }
+    if fingerprint != own_fingerprint {
+        return Err(SetupError::WrongDatabase(format!(
+            "CIAL_SSO_SECRET_FILE: the database of {install} was made with other secrets. {}",
+            ways_out(install)
+        )));
+    }
+    Ok(())
+}
+
+fn ways_out(install: &InstallName) -> String {
+    format!(
+        "Two ways on: bring back the secrets volumes that belong to this database, or give its data up with \
+         `cargo xtask local-down --purge` (installation {install}) and start anew."
+    )
+}

@@ -1,0 +1,132 @@
+//! Extractors for handlers. Each refuses with a problem that names the rule.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode, header};
+use serde::de::DeserializeOwned;
+use service::failure::Failure;
+use tokio::time::timeout;
+
+use crate::app::App;
+use crate::tenant_actions::no_such_tenant;
+
+/// The most bytes of a request body.
+pub const BODY_LIMIT: usize = 64 << 10;
+const BODY_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// A JSON body of exactly this shape.
+pub struct Json<T> {
+    pub value: T,
+    /// The body as received, to compare two requests with the same idempotency key.
+    pub bytes: Bytes,
+}
+
+/// A form, URL-encoded.
+pub struct Form<T>(pub T);
+
+/// The query string, of exactly this shape.
+pub struct Query<T>(pub T);
+
+/// The client's address: the first that is no trusted proxy's.
+pub struct ClientAddress(pub IpAddr);
+
+/// The slug in the path, not validated. Bytes that are no UTF-8 match no tenant.
+pub struct SlugPath(pub String);
+
+impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Json<T> {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Failure> {
+        require_content_type(request.headers(), "application/json")?;
+        let bytes = read_body(request.into_body()).await?;
+        let value = service::object::from_slice(&bytes).map_err(|error| {
+            Failure::new(StatusCode::BAD_REQUEST, "invalid_json", format!("The body: {error}."))
+        })?;
+        Ok(Self { value, bytes })
+    }
+}
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Form<T> {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
+        require_content_type(request.headers(), "application/x-www-form-urlencoded")?;
+        let (parts, body) = request.into_parts();
+        let body = read_body(body).await?;
+        let request = Request::from_parts(parts, Body::from(body));
+        let read = axum::Form::from_request(request, state).await;
+        read.map(|form| Self(form.0)).map_err(|error| {
+            let detail = format!("The form: {}.", error.body_text());
+            Failure::new(StatusCode::BAD_REQUEST, "invalid_form", detail)
+        })
+    }
+}
+
+impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Query<T> {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
+        axum::extract::Query::try_from_uri(&parts.uri).map(|query| Self(query.0)).map_err(|error| {
+            let detail = format!("The query: {}.", error.body_text());
+            Failure::new(StatusCode::BAD_REQUEST, "invalid_query", detail)
+        })
+    }
+}
+
+impl FromRequestParts<App> for ClientAddress {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Failure> {
+        let ConnectInfo(peer) = ConnectInfo::<SocketAddr>::from_request_parts(parts, app).await?;
+        let lines = parts.headers.get_all("x-forwarded-for").iter().map(|line| line.as_bytes());
+        Ok(Self(app.trusted.origin(peer.ip(), lines, || None).client))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for SlugPath {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        let read = axum::extract::Path::from_request_parts(parts, state).await;
+        read.map(|path| Self(path.0)).map_err(|_| no_such_tenant())
+    }
+}
+
+/// A 400 for a query parameter that breaks `rule`, like "must be 0 or 1".
+pub fn invalid_query(field: &str, rule: &str) -> Failure {
+    let detail = format!("The query's {field} {rule}.");
+    Failure::new(StatusCode::BAD_REQUEST, "invalid_query", detail.clone()).field(
+        field,
+        "invalid_query",
+        detail,
+    )
+}
+
+async fn read_body(body: Body) -> Result<Bytes, Failure> {
+    let read = timeout(BODY_TIMEOUT, to_bytes(body, BODY_LIMIT)).await;
+    read.map_err(|_| too_slow())?.map_err(|_| too_large())
+}
+
+fn too_slow() -> Failure {
+    let detail = format!("The body did not arrive within {BODY_TIMEOUT:?}.");
+    Failure::new(StatusCode::REQUEST_TIMEOUT, "request_timed_out", detail)
+}
+
+pub fn too_large() -> Failure {
+    let detail = format!("The body is larger than {BODY_LIMIT} bytes.");
+    Failure::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
+}
+
+fn require_content_type(headers: &HeaderMap, wanted: &str) -> Result<(), Failure> {
+    let given = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let essence = given.split(';').next().unwrap_or_default().trim();
+    if essence.eq_ignore_ascii_case(wanted) {
+        return Ok(());
+    }
+    let detail = format!("Send the body as {wanted}.");
+    Err(Failure::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail))
+}

@@ -1,0 +1,5 @@
+//! HTTP parts that all routes share: the server, the extractors, CSRF checks and security headers.
+
+pub mod extract;
+pub mod listen;
+pub mod security;

@@ -1,0 +1,98 @@
+//! The feed of routes that the router watches: read from the table on every notification and on a timer.
+//!
+//! While the database is unavailable the feed serves the last routes; before the first read it serves none.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use axum::response::Response;
+use protocol::routes::Route;
+use service::failure::Failure;
+use service::watch::Feed;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use crate::db::change_listener::ChangeListener;
+use crate::db::{self, Database};
+use crate::tenant::Tenant;
+
+/// A change without a notification reaches the router within this time.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(2);
+const RECONNECT_DELAY: Duration = Duration::from_millis(500);
+
+#[derive(Clone)]
+pub struct RouteFeed {
+    feed: Feed<Route>,
+    is_loaded: Arc<AtomicBool>,
+}
+
+impl RouteFeed {
+    /// `epoch`: the wall clock in milliseconds, greater than any revision of an earlier process.
+    pub fn new(epoch: u64) -> Self {
+        Self { feed: Feed::new(epoch), is_loaded: Arc::default() }
+    }
+
+    /// The streaming response to a watch.
+    ///
+    /// # Errors
+    /// `not_ready` before the routes were read for the first time.
+    pub fn watch_response(&self) -> Result<Response, Failure> {
+        if !self.is_loaded.load(Ordering::Acquire) {
+            let detail = "The routes were not read from the database yet.";
+            return Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", detail));
+        }
+        Ok(self.feed.answer())
+    }
+
+    pub fn list(&self) -> Vec<Route> {
+        self.feed.list()
+    }
+
+    pub fn revision(&self) -> u64 {
+        self.feed.revision()
+    }
+
+    async fn load(&self, database: &Database) -> anyhow::Result<()> {
+        let tenants = db::tenant::all(&mut *database.conn().await?).await?;
+        self.feed.replace(tenants.into_iter().map(route).collect());
+        self.is_loaded.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Keeps the feed equal to the table for as long as the future is polled.
+    pub async fn run(&self, database: &Database) {
+        loop {
+            if let Err(error) = self.follow_changes(database).await {
+                let error = format!("{error:#}");
+                tracing::warn!(error, "reading routes failed, serving the last ones");
+            }
+            sleep(RECONNECT_DELAY).await;
+        }
+    }
+
+    /// Follows the changes of the table until the connection ends.
+    async fn follow_changes(&self, database: &Database) -> anyhow::Result<()> {
+        let mut changes = ChangeListener::connect(database).await?;
+        let mut timer = interval(REFRESH_INTERVAL);
+        timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = timer.tick() => {}
+                change = changes.next_change() => change?,
+            }
+            self.load(database).await?;
+        }
+    }
+}
+
+fn route(tenant: Tenant) -> Route {
+    Route {
+        tenant: tenant.tenant_id(),
+        slug: tenant.slug,
+        generation: tenant.generation,
+        desired: tenant.desired,
+        state: tenant.state,
+        upstream: tenant.upstream,
+    }
+}

@@ -1,0 +1,110 @@
+//! A tenant as the control plane knows it. Pure: no SQL, no HTTP, no clock.
+//!
+//! `db`, `reconcile`, the API and the pages all build on this module; it depends on none of them.
+
+pub mod change;
+pub mod crashes;
+pub mod status;
+
+use std::collections::BTreeMap;
+
+use protocol::orchestrator::Upstream;
+use protocol::spec::{Desired, Limits, Policy, Spec};
+use protocol::{Slug, State, TenantId, Timestamp};
+use uuid::Uuid;
+
+use change::Changeable;
+use crashes::Crashes;
+use status::{DesiredState, TenantStatus};
+
+/// One tenant: the owner's wishes and the last known state.
+#[derive(Clone, Debug)]
+pub struct Tenant {
+    pub id: Uuid,
+    pub slug: Slug,
+    pub name: String,
+    pub owner_id: Uuid,
+    pub desired: Desired,
+    pub state: State,
+    pub state_since: Timestamp,
+    pub state_reason: Option<String>,
+    /// Grows with each change of the desired state.
+    pub revision: i64,
+    /// Grows with each change of the row; guards every write.
+    pub moves: i64,
+    /// Grows when the container must be recreated.
+    pub generation: i64,
+    pub image: Option<String>,
+    pub env: BTreeMap<String, String>,
+    pub limits: Limits,
+    pub policy: Policy,
+    pub container_id: Option<String>,
+    pub container_port: Option<i32>,
+    pub upstream: Option<Upstream>,
+    pub restarts_asked: i64,
+    pub restarts_done: i64,
+    pub changes_asked: i64,
+    pub changes_done: i64,
+    pub wakes_asked: i64,
+    pub wakes_done: i64,
+    pub crashes: Crashes,
+    /// No start is attempted until the owner requests one.
+    pub gave_up: bool,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+}
+
+impl Tenant {
+    pub fn tenant_id(&self) -> TenantId {
+        TenantId::new(self.id)
+    }
+
+    pub fn desired_state(&self) -> DesiredState {
+        DesiredState {
+            desired: self.desired,
+            generation: self.generation,
+            restart: self.restarts_done < self.restarts_asked,
+            change: self.changes_done < self.changes_asked,
+            wake: self.wakes_done < self.wakes_asked,
+        }
+    }
+
+    pub fn status(&self) -> TenantStatus {
+        TenantStatus {
+            state: self.state,
+            since: self.state_since,
+            reason: self.state_reason.clone(),
+            container_id: self.container_id.clone(),
+            container_port: self.port(),
+            upstream: self.upstream.clone(),
+            crashes: self.crashes.clone(),
+            gave_up: self.gave_up,
+        }
+    }
+
+    pub fn changeable(&self) -> Changeable {
+        Changeable { name: self.name.clone(), limits: self.limits, policy: self.policy }
+    }
+
+    pub fn port(&self) -> Option<u16> {
+        self.container_port.and_then(|port| u16::try_from(port).ok())
+    }
+
+    pub fn spec(&self) -> Spec {
+        Spec {
+            id: self.tenant_id(),
+            slug: self.slug.clone(),
+            generation: self.generation,
+            image: self.image.clone(),
+            env: self.env.clone(),
+            limits: self.limits,
+            policy: self.policy,
+        }
+    }
+
+    /// Whether the container serves requests or would do so after a wake.
+    pub fn is_up(&self) -> bool {
+        let is_up = matches!(self.state, State::Running | State::Frozen | State::Sleeping);
+        is_up && self.desired == Desired::Running
+    }
+}

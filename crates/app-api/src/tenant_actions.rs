@@ -1,0 +1,203 @@
+//! The actions of an owner on tenants, shared by the pages and the API.
+
+use axum::http::StatusCode;
+use protocol::Slug;
+use protocol::control::{self, NewTenant};
+use protocol::spec::Desired;
+use service::failure::Failure;
+use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
+
+use crate::access::Owner;
+use crate::app::App;
+use crate::db::Conn;
+use crate::db::creation::{self, IdempotencyKey};
+use crate::db::idempotency;
+use crate::db::tenant::{self, Filter, OwnerRequest};
+use crate::tenant::Tenant;
+use crate::tenant::change::{Change, FieldError};
+use crate::tenant::status::OwnerAction;
+use crate::validation::{self, invalid_fields};
+use crate::views;
+
+/// A request to create a tenant.
+pub struct Create<'a> {
+    pub request: &'a NewTenant,
+    pub idempotency_key: Option<&'a str>,
+    /// The body as received.
+    pub bytes: &'a [u8],
+}
+
+/// Inserts the row of a new tenant; the reconciler starts its container.
+pub async fn create(app: &App, owner: &Owner, new: Create<'_>) -> Result<control::Tenant, Failure> {
+    if new.idempotency_key.is_some_and(|key| key.is_empty() || key.len() > 200) {
+        let detail = "Idempotency-Key must be 1 to 200 characters long.";
+        return Err(Failure::new(StatusCode::BAD_REQUEST, "invalid_idempotency_key", detail));
+    }
+    let body_hash = Sha256::digest(new.bytes).to_vec();
+    let mut conn = app.conn().await?;
+    if let Some(response) =
+        stored_response(&mut conn, owner, new.idempotency_key, &body_hash).await?
+    {
+        return Ok(response);
+    }
+    let (slug, name) = validate(new.request)?;
+    let now = app.clock.now();
+    let row = tenant::NewTenant {
+        id: Uuid::now_v7(),
+        slug: &slug,
+        name: &name,
+        owner_id: owner.user.id,
+        now,
+    };
+    let key = new.idempotency_key.map(|text| IdempotencyKey { text, body_hash: &body_hash });
+    let view = |tenant: &Tenant| views::tenant(app, tenant, None);
+    if let Some(response) = creation::create(&mut conn, &row, key, view).await? {
+        app.reconcile.notify(response.id);
+        return Ok(response);
+    }
+    // A concurrent request with the same key may have taken the slug.
+    let first = stored_response(&mut conn, owner, new.idempotency_key, &body_hash).await?;
+    first.ok_or_else(|| slug_taken(&slug))
+}
+
+async fn stored_response(
+    conn: &mut Conn,
+    owner: &Owner,
+    key: Option<&str>,
+    body_hash: &[u8],
+) -> Result<Option<control::Tenant>, Failure> {
+    let Some(key) = key else { return Ok(None) };
+    idempotency::delete_old(conn).await?;
+    let Some(stored) = idempotency::find(conn, owner.user.id, key).await? else { return Ok(None) };
+    if stored.body_hash != body_hash {
+        let detail = "This Idempotency-Key came with another body before. Use a new key.";
+        return Err(Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_mismatch", detail));
+    }
+    Ok(Some(serde_json::from_value(stored.answer)?))
+}
+
+fn validate(request: &NewTenant) -> Result<(Slug, String), Failure> {
+    let name = validation::name(&request.name);
+    match (Slug::choose(&request.slug), name) {
+        (Ok(slug), Ok(name)) => Ok((slug, name)),
+        (Ok(_), Err(error)) => Err(invalid_fields(&[("name", Some(error))])),
+        (Err(why), name) => {
+            let detail = format!("The slug {why}.");
+            let failure =
+                Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_slug", detail.clone())
+                    .field("slug", "invalid_slug", detail);
+            Err(match name {
+                Ok(_) => failure,
+                Err(error) => failure.field("name", error.code, error.message),
+            })
+        }
+    }
+}
+
+fn slug_taken(slug: &Slug) -> Failure {
+    let detail = format!("A tenant with the slug {slug} exists already. Choose another.");
+    Failure::new(StatusCode::CONFLICT, "slug_taken", detail.clone()).field(
+        "slug",
+        "slug_taken",
+        detail,
+    )
+}
+
+pub async fn list(app: &App, owner: &Owner, filter: &Filter) -> Result<Vec<Tenant>, Failure> {
+    Ok(tenant::list(&mut *app.conn().await?, owner.user.id, filter).await?)
+}
+
+pub async fn find(app: &App, owner: &Owner, slug: &str) -> Result<Tenant, Failure> {
+    // Postgres text cannot hold NUL.
+    if slug.contains('\0') {
+        return Err(no_such_tenant());
+    }
+    let mut conn = app.conn().await?;
+    tenant::by_slug(&mut conn, owner.user.id, slug).await?.ok_or_else(no_such_tenant)
+}
+
+pub fn no_such_tenant() -> Failure {
+    Failure::new(StatusCode::NOT_FOUND, "tenant_not_found", "There is no tenant of this name.")
+}
+
+/// Each lost race is the success of another writer: enough for many concurrent callers and the reconciler.
+const MAX_WRITE_ATTEMPTS: usize = 100;
+
+/// Records a request of the owner. A delete wins over every later request.
+pub async fn request_action(
+    app: &App,
+    owner: &Owner,
+    slug: &str,
+    action: OwnerAction,
+) -> Result<Tenant, Failure> {
+    for _ in 0..MAX_WRITE_ATTEMPTS {
+        let read = find(app, owner, slug).await?;
+        if read.desired == Desired::Deleted {
+            return if action == OwnerAction::Delete { Ok(read) } else { Err(being_deleted()) };
+        }
+        let desired = match action {
+            OwnerAction::Start | OwnerAction::Restart => Desired::Running,
+            OwnerAction::Stop => Desired::Stopped,
+            OwnerAction::Delete => Desired::Deleted,
+        };
+        let request = OwnerRequest {
+            desired,
+            restart: action == OwnerAction::Restart,
+            // Independent of the row's state: the tenant may have fallen asleep since.
+            wake: action == OwnerAction::Start && read.desired == Desired::Running,
+        };
+        let status = read.status().after_action(action, app.clock.now());
+        let mut conn = app.conn().await?;
+        if let Some(recorded) = tenant::record_request(&mut conn, &read, request, &status).await? {
+            tracing::info!(tenant = %recorded.id, %slug, ?action, user = %owner.user.id, "tenant action requested");
+            app.reconcile.notify(recorded.tenant_id());
+            return Ok(recorded);
+        }
+    }
+    Err(changes_too_fast())
+}
+
+fn being_deleted() -> Failure {
+    let detail = "This tenant is being deleted. Nothing else can be done with it.";
+    Failure::new(StatusCode::CONFLICT, "tenant_deleting", detail)
+}
+
+fn changes_too_fast() -> Failure {
+    let detail = "The tenant changes faster than this could be written. Try again.";
+    Failure::new(StatusCode::CONFLICT, "revision_conflict", detail)
+}
+
+/// Changes a tenant in place. `revision`: refuse the change when the tenant has another revision.
+pub async fn change(
+    app: &App,
+    owner: &Owner,
+    slug: &str,
+    change: &Change,
+    revision: Option<i64>,
+) -> Result<Tenant, Failure> {
+    for _ in 0..MAX_WRITE_ATTEMPTS {
+        let read = find(app, owner, slug).await?;
+        if read.desired == Desired::Deleted {
+            return Err(being_deleted());
+        }
+        if revision.is_some_and(|expected| expected != read.revision) {
+            let detail = format!("The tenant is at revision {} by now.", read.revision);
+            return Err(Failure::new(StatusCode::PRECONDITION_FAILED, "revision_mismatch", detail));
+        }
+        let next = change.apply_to(&read.changeable()).map_err(|errors| refused(&errors))?;
+        let mut conn = app.conn().await?;
+        if let Some(changed) = tenant::change(&mut conn, &read, &next).await? {
+            tracing::info!(tenant = %changed.id, %slug, user = %owner.user.id, "tenant changed");
+            app.reconcile.notify(changed.tenant_id());
+            return Ok(changed);
+        }
+    }
+    Err(changes_too_fast())
+}
+
+fn refused(errors: &[FieldError]) -> Failure {
+    let detail = "Some fields need another value.";
+    let failure = Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_fields", detail);
+    errors.iter().fold(failure, |failure, e| failure.field(e.field, e.code, e.message.clone()))
+}

@@ -1,0 +1,131 @@
+//! The rules for e-mail addresses, names and passwords.
+
+use axum::http::StatusCode;
+use protocol::busy::is_direction_mark;
+use service::failure::Failure;
+
+/// The reason for which a field's value is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FieldError {
+    pub code: &'static str,
+    pub message: &'static str,
+}
+
+const fn error<T>(code: &'static str, message: &'static str) -> Result<T, FieldError> {
+    Err(FieldError { code, message })
+}
+
+pub const MAX_EMAIL_BYTES: usize = 254;
+const MAX_NAME_CHARS: usize = 100;
+
+/// Returns the address in its normal form: trimmed, lower case.
+pub fn email(text: &str) -> Result<String, FieldError> {
+    let email = text.trim().to_lowercase();
+    if email.is_empty() {
+        return error("required", "Enter an e-mail address.");
+    }
+    let parts = email.split_once('@');
+    let plain = |c: char| !c.is_whitespace() && !c.is_control() && !"<>()[]\\,;:\"".contains(c);
+    let fits = parts.is_some_and(|(local, domain)| {
+        let label = |l: &str| !l.is_empty() && l.chars().all(|c| c.is_alphanumeric() || c == '-');
+        (1..=64).contains(&local.len()) && domain.split('.').all(label)
+    });
+    if email.len() > MAX_EMAIL_BYTES || !fits || !email.chars().all(plain) {
+        return error("invalid_email", "Enter an e-mail address like name@example.com.");
+    }
+    Ok(email)
+}
+
+/// Returns the trimmed name of a person or of a tenant.
+pub fn name(text: &str) -> Result<String, FieldError> {
+    let name = text.trim();
+    if name.is_empty() {
+        return error("required", "Enter a name.");
+    }
+    if name.chars().count() > MAX_NAME_CHARS {
+        return error("too_long", "Use at most 100 characters.");
+    }
+    if name.chars().any(|c| c.is_control() || is_direction_mark(c)) {
+        return error(
+            "invalid_name",
+            "Use no line breaks, control characters or marks of direction.",
+        );
+    }
+    Ok(name.to_owned())
+}
+
+/// Checks a new password.
+pub fn password(text: &str, email: &str) -> Result<(), FieldError> {
+    const COMMON: &[&str] =
+        &["password", "12345678", "123456789", "1234567890", "qwertyuiop", "iloveyou", "changeme"];
+    let length = text.chars().count();
+    if length < 8 {
+        return error("too_short", "Use at least 8 characters.");
+    }
+    if length > 256 {
+        return error("too_long", "Use at most 256 characters.");
+    }
+    let (lower, first) = (text.to_lowercase(), text.chars().next());
+    let guessable = COMMON.contains(&lower.as_str())
+        || lower == email.trim().to_lowercase()
+        || text.chars().all(|c| Some(c) == first);
+    if guessable {
+        return error("too_common", "Choose a password that is harder to guess.");
+    }
+    Ok(())
+}
+
+/// A 422 that names the error of each field that has one.
+pub fn invalid_fields(errors: &[(&str, Option<FieldError>)]) -> Failure {
+    let detail = "Some fields need another value.";
+    let failure = Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_fields", detail);
+    errors
+        .iter()
+        .filter_map(|(field, error)| Some((field, error.as_ref()?)))
+        .fold(failure, |failure, (field, error)| failure.field(field, error.code, error.message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn e_mail_addresses_are_checked() {
+        assert_eq!(email(" Ada@Example.COM ").unwrap(), "ada@example.com");
+        for good in ["a@b", "a.b+c@d-e.org", "ü@müller.de", "o'x@y.z"] {
+            assert!(email(good).is_ok(), "{good}");
+        }
+        let long = format!("{}@b.c", "x".repeat(65));
+        let longer = format!("a@{}", "b.".repeat(130));
+        for bad in
+            ["", "a", "@b", "a@", "a b@c.d", "a@b..c", "a@b@c", "a@b\n.c", "<a@b>", &long, &longer]
+        {
+            assert!(email(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn guessable_passwords_are_refused() {
+        for good in ["correct horse", "ÄÖÜäöüß!", &"ab".repeat(128)] {
+            assert_eq!(password(good, "a@b"), Ok(()), "{good}");
+        }
+        for (bad, code) in [
+            ("", "too_short"),
+            ("1234567", "too_short"),
+            ("PassWord", "too_common"),
+            ("aaaaaaaaaaaa", "too_common"),
+            ("Ada@example.com", "too_common"),
+            ("ab".repeat(129).as_str(), "too_long"),
+        ] {
+            assert_eq!(password(bad, "ada@example.com").unwrap_err().code, code, "{bad}");
+        }
+    }
+
+    #[test]
+    fn unreadable_names_are_refused() {
+        assert_eq!(name("  Ada ").unwrap(), "Ada");
+        for bad in ["", "  ", "a\nb", "a\u{202e}b", "a\u{2066}b", "a\u{200f}b", &"x".repeat(101)] {
+            assert!(name(bad).is_err(), "{bad:?}");
+        }
+    }
+}

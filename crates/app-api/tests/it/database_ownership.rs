@@ -1,0 +1,102 @@
+//! app-api refuses a database of another installation, names the reason, and gives two ways out.
+
+use service::Failed;
+
+use crate::harness::postgres::LOCKED_ROLE;
+use crate::harness::{FakeOrchestrator, Server, Setup};
+
+fn received(ended: Result<(), Failed>) -> String {
+    let Err(Failed::Settings(faults)) = ended else { panic!("{ended:?}") };
+    faults.0.join("\n")
+}
+
+/// Sets a server up on the database of `first`.
+async fn after(first: &Server) -> Setup {
+    let mut setup = Setup::new(FakeOrchestrator::unreachable()).await;
+    setup.url = first.database.url.clone();
+    setup.database = first.database.clone();
+    setup
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_secrets_are_refused() {
+    let first = Server::with(FakeOrchestrator::unreachable()).await;
+    let mut setup = after(&first).await;
+    setup.master = "another-8vY2m0Qz5hYt1rKp7sXw3uBn6cE";
+    insta::assert_snapshot!(received(setup.start_unready().await.wait_ended().await), @"CIAL_SSO_SECRET_FILE: the database of local was made with other secrets. Two ways on: bring back the secrets volumes that belong to this database, or give its data up with `cargo xtask local-down --purge` (installation local) and start anew.");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_installation_is_refused() {
+    let first = Server::with(FakeOrchestrator::unreachable()).await;
+    let mut setup = after(&first).await;
+    setup.env.push(("CIAL_INSTALL", "other".into()));
+    insta::assert_snapshot!(received(setup.start_unready().await.wait_ended().await), @"CIAL_INSTALL is other, but the database belongs to the installation local. Two ways on: bring back the secrets volumes that belong to this database, or give its data up with `cargo xtask local-down --purge` (installation other) and start anew.");
+}
+
+/// An empty list of migrations shows whether the database was migrated.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_database_of_another_installation_is_not_migrated() {
+    let first = Server::with(FakeOrchestrator::unreachable()).await;
+    first.database.sql("DELETE FROM __diesel_schema_migrations").await;
+    let mut setup = after(&first).await;
+    setup.env.push(("CIAL_INSTALL", "other".into()));
+    let received = received(setup.start_unready().await.wait_ended().await);
+    assert!(
+        received.starts_with("CIAL_INSTALL is other, but the database belongs to"),
+        "{received}"
+    );
+    assert_eq!(first.database.count("__diesel_schema_migrations").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_of_another_program_is_left_alone() {
+    for theirs in ["CREATE TABLE articles ()", "CREATE TABLE installation (name text)"] {
+        let setup = Setup::new(FakeOrchestrator::unreachable()).await;
+        let database = setup.database.clone();
+        database.sql(theirs).await;
+        let received = received(setup.start_unready().await.wait_ended().await);
+        assert!(
+            received.starts_with("CIAL_DATABASE_URL: the database holds tables that"),
+            "{received}"
+        );
+        let tables = "information_schema.tables WHERE table_schema = 'public'";
+        assert_eq!(database.count(tables).await, 1, "{theirs}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_migration_ends_the_process() {
+    let first = Server::with(FakeOrchestrator::unreachable()).await;
+    // The tables are there already: the first migration cannot be applied again.
+    first.database.sql("DELETE FROM __diesel_schema_migrations").await;
+    let ended = after(&first).await.start_unready().await.wait_ended().await;
+    let Err(Failed::Other(error)) = ended else { panic!("{ended:?}") };
+    assert!(error.to_string().contains("cannot be migrated"), "{error:#}");
+    assert!(error.to_string().contains("already exists"), "{error:#}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_password_ends_the_process() {
+    let mut setup = Setup::new(FakeOrchestrator::unreachable()).await;
+    // Roles belong to the whole server, which tests share.
+    let role = format!(
+        "DO $$ BEGIN CREATE ROLE {LOCKED_ROLE} LOGIN PASSWORD 'the-right-one'; EXCEPTION WHEN OTHERS THEN NULL; END $$"
+    );
+    setup.database.sql(&role).await;
+    setup.url = setup.database.url_as(LOCKED_ROLE);
+    let received = received(setup.start_unready().await.wait_ended().await);
+    assert!(
+        received.starts_with("CIAL_DATABASE_PASSWORD_FILE: the database refuses"),
+        "{received}"
+    );
+    assert!(received.contains("Two ways on"), "{received}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_database_does_not_hold_the_master_secret() {
+    let server = Server::with(FakeOrchestrator::unreachable()).await;
+    let held = format!("installation WHERE fingerprint LIKE '%{}%'", crate::harness::MASTER);
+    assert_eq!(server.database.count(&held).await, 0);
+    assert_eq!(server.database.count("installation WHERE name = 'local'").await, 1);
+}

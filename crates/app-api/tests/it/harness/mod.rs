@@ -1,0 +1,240 @@
+//! A complete app-api on free ports, with a real Postgres and a fake orchestrator.
+
+pub(crate) mod client;
+pub(crate) mod link;
+pub(crate) mod orchestrator;
+pub(crate) mod postgres;
+pub(crate) mod schema;
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use app_api::clock::Clock;
+use app_api::db::change_listener::ChangeListener;
+use app_api::db::{self, Database};
+use app_api::settings::Settings;
+use app_api::start::{Dependencies, run};
+use app_api::tenant::Tenant;
+use argon2::Params;
+use protocol::Timestamp;
+use serde_json::{Value, json};
+use service::Failed;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use client::{TestClient, TestResponse};
+pub(crate) use orchestrator::{Call, FakeOrchestrator, Reply, crashed, observed};
+pub(crate) use postgres::TestDatabase;
+
+pub(crate) const EMAIL: &str = "ada@example.com";
+pub(crate) const PASSWORD: &str = "correct horse battery";
+pub(crate) const MASTER: &str = "8vY2m0Qz5hYt1rKp7sXw3uBn6cEd9fGa";
+pub(crate) const ROUTES_TOKEN: &str = "routes-8vY2m0Qz5hYt1rKp7sXw3uBn6c";
+/// The bound of every wait: reached only when a test fails.
+pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+pub(crate) struct Server {
+    pub(crate) database: Arc<TestDatabase>,
+    pub(crate) orchestrator: Arc<FakeOrchestrator>,
+    pub(crate) visitor: TestClient,
+    pub(crate) internal: SocketAddr,
+    now: Arc<Mutex<Timestamp>>,
+    stop: CancellationToken,
+    running: JoinHandle<Result<(), Failed>>,
+}
+
+/// The parts of a server that a test may replace.
+pub(crate) struct Setup {
+    pub(crate) database: Arc<TestDatabase>,
+    /// The URL by which app-api connects to the database.
+    pub(crate) url: String,
+    pub(crate) password: String,
+    pub(crate) orchestrator: Arc<FakeOrchestrator>,
+    pub(crate) env: Vec<(&'static str, String)>,
+    pub(crate) master: &'static str,
+}
+
+impl Setup {
+    pub(crate) async fn new(orchestrator: FakeOrchestrator) -> Self {
+        let database = Arc::new(TestDatabase::new().await);
+        let url = database.url.clone();
+        Self {
+            database,
+            url,
+            password: "unused-unused-unused-unused-unused".to_owned(),
+            orchestrator: Arc::new(orchestrator),
+            env: Vec::new(),
+            master: MASTER,
+        }
+    }
+
+    /// The settings, read from an environment like the process does.
+    fn settings(&self) -> Settings {
+        let secrets = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let path = secrets.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path.to_str().unwrap().to_owned()
+        };
+        let mut env = vec![
+            ("CIAL_DATABASE_URL", self.url.clone()),
+            ("CIAL_DATABASE_PASSWORD_FILE", file("password", &self.password)),
+            ("CIAL_SSO_SECRET_FILE", file("sso", self.master)),
+            (
+                "CIAL_ORCHESTRATOR_TOKEN_FILE",
+                file("orchestrator", "orchestrator-8vY2m0Qz5hYt1rKp7sXw3"),
+            ),
+            ("CIAL_ROUTES_TOKEN_FILE", file("routes", ROUTES_TOKEN)),
+        ];
+        env.extend(self.env.clone());
+        let lookup =
+            move |name: &str| env.iter().rev().find(|(n, _)| *n == name).map(|(_, v)| v.clone());
+        Settings::read(&lookup).unwrap()
+    }
+
+    /// Starts the server without waiting for its database.
+    pub(crate) async fn start_unready(self) -> Server {
+        let settings = self.settings();
+        let public = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let internal = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, internal_address) =
+            (public.local_addr().unwrap(), internal.local_addr().unwrap());
+        let now = Arc::new(Mutex::new(Timestamp::from_timestamp(1_800_000_000, 0).unwrap()));
+        let dependencies = Dependencies {
+            orchestrator: self.orchestrator.clone(),
+            clock: Clock::new({
+                let now = now.clone();
+                move || *now.lock().unwrap()
+            }),
+            password_cost: Params::new(8, 1, 1, None).unwrap(),
+        };
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(run(settings, dependencies, public, internal, stop.clone()));
+        Server {
+            database: self.database,
+            orchestrator: self.orchestrator,
+            visitor: TestClient::new(address),
+            internal: internal_address,
+            now,
+            stop,
+            running,
+        }
+    }
+
+    /// Starts the server and waits until it is ready.
+    pub(crate) async fn start(self) -> Server {
+        let mut server = self.start_unready().await;
+        server.wait_ready().await;
+        server
+    }
+}
+
+impl Server {
+    pub(crate) async fn with(orchestrator: FakeOrchestrator) -> Self {
+        Setup::new(orchestrator).await.start().await
+    }
+
+    /// Starts a server and signs its owner up.
+    pub(crate) async fn with_owner(orchestrator: FakeOrchestrator) -> (Self, TestClient) {
+        let server = Self::with(orchestrator).await;
+        let owner = server.sign_up().await;
+        (server, owner)
+    }
+
+    /// Waits until the server is ready; panics when the server ends instead.
+    pub(crate) async fn wait_ready(&mut self) {
+        let ready = async {
+            while self.visitor.get("/readyz").await.status != 200 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            () = ready => {}
+            ended = &mut self.running => panic!("server ended: {ended:?}"),
+        }
+    }
+
+    /// Waits for the end of the server and returns its result.
+    pub(crate) async fn wait_ended(self) -> Result<(), Failed> {
+        timeout(TEST_TIMEOUT, self.running).await.expect("the server did not end").unwrap()
+    }
+
+    /// Ends the server like `kill -9`, without a drain.
+    pub(crate) async fn kill(self) {
+        self.running.abort();
+        let _ = self.running.await;
+    }
+
+    /// Kills the server and starts another on the same database and engine.
+    pub(crate) async fn restart(self) -> Self {
+        let setup = Setup {
+            url: self.database.url.clone(),
+            database: self.database.clone(),
+            orchestrator: self.orchestrator.clone(),
+            ..Setup::new(FakeOrchestrator::unreachable()).await
+        };
+        self.kill().await;
+        setup.start().await
+    }
+
+    pub(crate) async fn stop(self) {
+        self.stop.cancel();
+        self.wait_ended().await.unwrap();
+    }
+
+    pub(crate) fn advance_clock(&self, time: Duration) {
+        *self.now.lock().unwrap() += time;
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        *self.now.lock().unwrap()
+    }
+
+    pub(crate) async fn sign_up(&self) -> TestClient {
+        let mut owner = self.visitor.new_client();
+        let response = owner.post("/api/auth/sign-up/email", owner_sign_up()).await;
+        assert_eq!(response.status, 201, "{}", response.text());
+        owner.store_cookie(&response);
+        owner
+    }
+
+    /// Waits, by notifications of the database, until the row of a tenant satisfies `is_expected`.
+    pub(crate) async fn until(&self, slug: &str, is_expected: impl Fn(Option<&Tenant>) -> bool) {
+        let database = Database::new(&self.database.url, None).unwrap();
+        let mut changes = ChangeListener::connect(&database).await.unwrap();
+        let mut conn = self.database.conn().await;
+        let mut last = None;
+        let wait = async {
+            loop {
+                let all = db::tenant::all(&mut conn).await.unwrap();
+                last = all.into_iter().find(|t| t.slug.as_str() == slug);
+                if is_expected(last.as_ref()) {
+                    return;
+                }
+                changes.next_change().await.unwrap();
+            }
+        };
+        let done = timeout(TEST_TIMEOUT, wait).await;
+        assert!(done.is_ok(), "still {last:?} after {:?}", self.orchestrator.calls());
+    }
+
+    pub(crate) async fn until_state(&self, slug: &str, state: protocol::State) {
+        self.until(slug, |tenant| tenant.is_some_and(|t| t.state == state)).await;
+    }
+
+    pub(crate) async fn row(&self, slug: &str) -> Tenant {
+        let all = db::tenant::all(&mut self.database.conn().await).await.unwrap();
+        all.into_iter().find(|t| t.slug.as_str() == slug).unwrap()
+    }
+}
+
+pub(crate) fn owner_sign_up() -> Value {
+    json!({ "email": EMAIL, "password": PASSWORD, "name": "Ada" })
+}
+
+pub(crate) fn acme() -> Value {
+    json!({ "slug": "acme", "name": "Acme Ltd" })
+}

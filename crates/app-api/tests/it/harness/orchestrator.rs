@@ -1,0 +1,254 @@
+//! A fake orchestrator: unreachable, obedient, or driven by a script that must be played completely.
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
+
+use app_api::orchestrator::{OnMessage, Orchestrator};
+use axum::body::Body;
+use futures_util::future::BoxFuture;
+use protocol::orchestrator::{ApplyRequest, Exit, ObservedTenant, Phase, Upstream};
+use protocol::sleep::{SleepStatus, SleepStatusList};
+use protocol::watch::Message;
+use protocol::{Problem, TenantId, Timestamp};
+use service::client::CallError;
+use service::watch::{Feed, WatchEnded};
+use tokio::sync::watch;
+
+/// A call as the script expects it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Call {
+    Run,
+    Restart,
+    Wake,
+    Stop,
+    Remove,
+}
+
+/// The result of a scripted call.
+#[derive(Clone, Debug)]
+pub(crate) enum Reply {
+    /// Succeeds; the tenant is then observed in this phase.
+    Observed(Phase),
+    /// Like `Observed`, with generation 2.
+    Newer(Phase),
+    /// Succeeds; the container is gone.
+    Gone,
+    Refused(u16, &'static str),
+    /// Succeeds on the engine, but the response is lost.
+    ResponseLost(Phase),
+}
+
+enum Behaviour {
+    Obedient,
+    Script(VecDeque<(Call, Reply)>),
+}
+
+pub(crate) struct FakeOrchestrator {
+    behaviour: Mutex<Behaviour>,
+    feed: Feed<ObservedTenant>,
+    reachable: watch::Sender<bool>,
+    calls: Mutex<Vec<Call>>,
+    errors: Mutex<Vec<String>>,
+    pub(crate) specs: Mutex<Vec<ApplyRequest>>,
+    /// The sleep status of tenants; `None`: the call never returns.
+    pub(crate) sleep_statuses: Mutex<Option<Vec<SleepStatus>>>,
+}
+
+impl FakeOrchestrator {
+    fn new(behaviour: Behaviour, reachable: bool) -> Self {
+        Self {
+            behaviour: Mutex::new(behaviour),
+            feed: Feed::new(1),
+            reachable: watch::Sender::new(reachable),
+            calls: Mutex::default(),
+            errors: Mutex::default(),
+            specs: Mutex::default(),
+            sleep_statuses: Mutex::new(Some(Vec::new())),
+        }
+    }
+
+    /// Cannot be reached.
+    pub(crate) fn unreachable() -> Self {
+        Self::new(Behaviour::Obedient, false)
+    }
+
+    /// Performs each call at once.
+    pub(crate) fn obedient() -> Self {
+        Self::new(Behaviour::Obedient, true)
+    }
+
+    pub(crate) fn scripted(script: &[(Call, Reply)]) -> Self {
+        Self::new(Behaviour::Script(script.iter().cloned().collect()), true)
+    }
+
+    /// Connects or disconnects the orchestrator.
+    pub(crate) fn set_reachable(&self, reachable: bool) {
+        self.reachable.send_replace(reachable);
+    }
+
+    /// Publishes an observation of the engine.
+    pub(crate) fn publish(&self, observed: ObservedTenant) {
+        self.feed.put(observed);
+    }
+
+    pub(crate) fn publish_gone(&self, id: TenantId) {
+        self.feed.remove(&id);
+    }
+
+    pub(crate) fn observed(&self, id: TenantId) -> Option<ObservedTenant> {
+        self.feed.get(&id)
+    }
+
+    pub(crate) fn calls(&self) -> Vec<Call> {
+        self.calls.lock().unwrap().clone()
+    }
+
+    /// Asserts that the script was played completely and in order.
+    pub(crate) fn assert_script_done(&self) {
+        assert_eq!(*self.errors.lock().unwrap(), Vec::<String>::new());
+        if let Behaviour::Script(left) = &*self.behaviour.lock().unwrap() {
+            assert!(left.is_empty(), "not called: {left:?}");
+        }
+    }
+
+    fn next_reply(&self, call: Call) -> Reply {
+        self.calls.lock().unwrap().push(call);
+        match &mut *self.behaviour.lock().unwrap() {
+            Behaviour::Obedient => match call {
+                Call::Run | Call::Restart | Call::Wake => Reply::Observed(Phase::Ready),
+                Call::Stop => Reply::Observed(Phase::Stopped),
+                Call::Remove => Reply::Gone,
+            },
+            Behaviour::Script(script) => match script.pop_front() {
+                Some((expected, reply)) if expected == call => reply,
+                other => {
+                    self.errors.lock().unwrap().push(format!("{call:?} instead of {other:?}"));
+                    Reply::Refused(500, "off_script")
+                }
+            },
+        }
+    }
+
+    fn perform(&self, id: TenantId, call: Call) -> Result<Option<ObservedTenant>, CallError> {
+        if !*self.reachable.borrow() {
+            return Err(CallError::Unreachable("connection refused".into()));
+        }
+        match self.next_reply(call) {
+            Reply::Observed(phase) => {
+                let observed = observed(id, phase);
+                self.feed.put(observed.clone());
+                Ok(Some(observed))
+            }
+            Reply::Newer(phase) => {
+                let observed = ObservedTenant { generation: 2, ..observed(id, phase) };
+                self.feed.put(observed.clone());
+                Ok(Some(observed))
+            }
+            Reply::Gone => {
+                self.feed.remove(&id);
+                Ok(None)
+            }
+            Reply::ResponseLost(phase) => {
+                self.feed.put(observed(id, phase));
+                Err(CallError::Unreachable("the connection broke off".into()))
+            }
+            Reply::Refused(status, code) => {
+                let detail = format!("The engine says {code}.");
+                Err(CallError::Refused(Box::new(Problem::new(status, code, "No", detail))))
+            }
+        }
+    }
+}
+
+pub(crate) fn observed(id: TenantId, phase: Phase) -> ObservedTenant {
+    let up = matches!(phase, Phase::Ready | Phase::Starting);
+    ObservedTenant {
+        id,
+        generation: 1,
+        phase,
+        container_id: format!("container-of-{id}"),
+        container_port: up.then_some(41_234),
+        upstream: up.then(|| Upstream::Unix(format!("/run/cial/sockets/{id}/edge.sock"))),
+        image_outdated: false,
+        exits: 0,
+        last_exit: None,
+        reason: None,
+    }
+}
+
+/// The `n`th exit of the container, `n` seconds after a fixed time.
+pub(crate) fn crashed(id: TenantId, n: u32) -> ObservedTenant {
+    let at = Timestamp::from_timestamp(1_700_000_000 + i64::from(n), 0).unwrap();
+    let exit = Exit { at, code: 3, out_of_memory: false, was_ready: false };
+    ObservedTenant { exits: n, last_exit: Some(exit), ..observed(id, Phase::Starting) }
+}
+
+impl Orchestrator for FakeOrchestrator {
+    fn apply<'a>(
+        &'a self,
+        id: TenantId,
+        apply: &'a ApplyRequest,
+    ) -> BoxFuture<'a, Result<ObservedTenant, CallError>> {
+        Box::pin(async move {
+            self.specs.lock().unwrap().push(apply.clone());
+            let call = if apply.restart { Call::Restart } else { Call::Run };
+            let observed = self.perform(id, call)?;
+            observed.ok_or_else(|| CallError::Unexpected("a start that leaves nothing".into()))
+        })
+    }
+
+    fn wake(&self, id: TenantId) -> BoxFuture<'_, Result<(), CallError>> {
+        Box::pin(async move { self.perform(id, Call::Wake).map(drop) })
+    }
+
+    fn sleep_status(&self, id: TenantId) -> BoxFuture<'_, Result<SleepStatus, CallError>> {
+        Box::pin(async move {
+            let status =
+                self.all_sleep_status().await?.tenants.into_iter().find(|s| s.tenant == id);
+            status.ok_or_else(|| {
+                CallError::Refused(Box::new(Problem::new(404, "no_such_tenant", "No", "")))
+            })
+        })
+    }
+
+    fn all_sleep_status(&self) -> BoxFuture<'_, Result<SleepStatusList, CallError>> {
+        Box::pin(async move {
+            let status = self.sleep_statuses.lock().unwrap().clone();
+            match status {
+                Some(tenants) => Ok(SleepStatusList { tenants }),
+                None => std::future::pending().await,
+            }
+        })
+    }
+
+    fn stop(&self, id: TenantId) -> BoxFuture<'_, Result<(), CallError>> {
+        Box::pin(async move { self.perform(id, Call::Stop).map(drop) })
+    }
+
+    fn remove(&self, id: TenantId) -> BoxFuture<'_, Result<(), CallError>> {
+        Box::pin(async move { self.perform(id, Call::Remove).map(drop) })
+    }
+
+    fn logs<'a>(&'a self, id: TenantId, query: &'a str) -> BoxFuture<'a, Result<Body, CallError>> {
+        Box::pin(async move { Ok(Body::from(format!("[edge] log of {id}, {query}\n"))) })
+    }
+
+    fn watch<'a>(&'a self, on_message: OnMessage<'a>) -> BoxFuture<'a, WatchEnded> {
+        Box::pin(async move {
+            let mut reachable = self.reachable.subscribe();
+            let _ = reachable.wait_for(|reachable| *reachable).await;
+            let mut lines = self.feed.bell();
+            on_message(Message::Snapshot {
+                revision: self.feed.revision(),
+                items: self.feed.list(),
+            });
+            loop {
+                tokio::select! {
+                    line = lines.recv() => on_message(line.unwrap()),
+                    _ = reachable.wait_for(|reachable| !*reachable) => break,
+                }
+            }
+            WatchEnded::Broken("cut".into())
+        })
+    }
+}

@@ -1,0 +1,84 @@
+//! The router receives every route, also after a manual change, and keeps the routes during a database outage.
+
+use std::time::Duration;
+
+use protocol::State;
+use protocol::routes::Route;
+use service::Secret;
+use service::client::{CallError, Client};
+use service::watch::{WatchEnded, follow};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use crate::harness::{FakeOrchestrator, ROUTES_TOKEN, Server, TEST_TIMEOUT, acme};
+
+/// Receives all routes after each change.
+pub(crate) fn watch(server: &Server) -> mpsc::UnboundedReceiver<Vec<Route>> {
+    let client = Client::new(format!("http://{}", server.internal), Secret::new(ROUTES_TOKEN));
+    let (tell, received) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        loop {
+            follow::<Route>(&client, "/v1/routes/watch", |replica, _| {
+                let _ = tell.send(replica.items().values().cloned().collect());
+            })
+            .await;
+            tokio::task::yield_now().await;
+        }
+    });
+    received
+}
+
+pub(crate) async fn until(
+    received: &mut mpsc::UnboundedReceiver<Vec<Route>>,
+    patience: Duration,
+    fits: impl Fn(&[Route]) -> bool,
+) -> Vec<Route> {
+    let wait = async {
+        loop {
+            let routes = received.recv().await.unwrap();
+            if fits(&routes) {
+                return routes;
+            }
+        }
+    };
+    timeout(patience, wait).await.expect("the expected routes did not arrive")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_is_routed_from_creation_to_deletion() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
+    let mut received = watch(&server);
+    owner.post("/api/admin/tenants", acme()).await;
+    let running = |r: &[Route]| r.iter().any(|r| r.state == State::Running);
+    let routes = until(&mut received, TEST_TIMEOUT, running).await;
+    assert_eq!(routes[0].slug.as_str(), "acme");
+    assert!(routes[0].upstream.is_some());
+    owner.send(axum::http::Method::DELETE, "/api/admin/tenants/acme", &[], "").await;
+    until(&mut received, TEST_TIMEOUT, |routes| routes.is_empty()).await;
+}
+
+/// The five seconds are the promise itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_changed_by_hand_reaches_the_router_within_five_seconds() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
+    owner.post("/api/admin/tenants", acme()).await;
+    let mut received = watch(&server);
+    until(&mut received, TEST_TIMEOUT, |r| !r.is_empty()).await;
+    let promise = Duration::from_secs(5);
+    let is = |state: State| move |r: &[Route]| r.iter().any(|r| r.state == state);
+    server.database.sql("UPDATE tenants SET state = 'stopped', desired = 'stopped'").await;
+    until(&mut received, promise, is(State::Stopped)).await;
+    // Also without a notification.
+    server.database.sql("ALTER TABLE tenants DISABLE TRIGGER ALL").await;
+    server.database.sql("UPDATE tenants SET state = 'frozen'").await;
+    until(&mut received, promise, is(State::Frozen)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_router_may_watch() {
+    let server = Server::with(FakeOrchestrator::unreachable()).await;
+    let client = Client::new(format!("http://{}", server.internal), Secret::new("wrong"));
+    let ended = follow::<Route>(&client, "/v1/routes/watch", |_, _| {}).await;
+    let WatchEnded::Call(CallError::Refused(problem)) = ended else { panic!("{ended}") };
+    assert_eq!((problem.status, problem.code.as_str()), (401, "unauthenticated"));
+}

@@ -1,0 +1,150 @@
+//! Open redirects an owner into one tenant with a token for one minute.
+
+use aws_lc_rs::encoding::{AsDer as _, Pkcs8V1Der, PublicKeyX509Der};
+use aws_lc_rs::rsa::{KeyPair, KeySize};
+use aws_lc_rs::signature::KeyPair as _;
+use axum::http::Method;
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use protocol::{State, TenantId};
+use serde_json::{Value, json};
+use service::Secret;
+use service::keys::sso_key;
+
+use crate::harness::{EMAIL, FakeOrchestrator, MASTER, Server, Setup, TestClient, acme};
+
+const OPEN: &str = "/api/admin/tenants/acme/open";
+
+async fn token(owner: &TestClient) -> String {
+    let response = owner.send(Method::POST, OPEN, &[], "").await;
+    assert_eq!(response.status, 303, "{}", response.text());
+    assert_eq!(response.header("cache-control"), "no-store");
+    assert_eq!(response.header("referrer-policy"), "no-referrer");
+    let there = "http://acme.localhost:8080/.cial/sso?token=";
+    response.header("location").strip_prefix(there).unwrap().to_owned()
+}
+
+fn part(token: &str, place: usize) -> Value {
+    let part = token.split('.').nth(place).unwrap();
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn head_and_prefetch_get_no_token() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
+    owner.post("/api/admin/tenants", acme()).await;
+    server.until_state("acme", State::Running).await;
+    for (method, headers) in [
+        (Method::HEAD, &[][..]),
+        (Method::GET, &[("sec-purpose", "prefetch;prerender")]),
+        (Method::GET, &[("purpose", "prefetch")]),
+    ] {
+        let response = owner.send(method, OPEN, headers, "").await;
+        assert_eq!(response.status, 403, "{headers:?}");
+    }
+    assert_eq!(owner.get(OPEN).await.status, 303);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_is_valid_for_one_tenant_and_one_minute() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
+    let made = owner.post("/api/admin/tenants", acme()).await.json();
+    server.until_state("acme", State::Running).await;
+    let token = token(&owner).await;
+    assert_eq!(part(&token, 0), json!({ "alg": "HS256", "typ": "JWT" }));
+    let mut claims = part(&token, 1);
+    let jti = claims.as_object_mut().unwrap().remove("jti").unwrap();
+    assert!(jti.as_str().unwrap().parse::<uuid::Uuid>().is_ok());
+    let now = server.now().timestamp();
+    let expected = json!({
+        "iss": "cial", "aud": made["id"], "sub": made["owner_id"], "email": EMAIL,
+        "tenant": "acme", "role": "owner", "iat": now, "exp": now + 60,
+    });
+    assert_eq!(claims, expected);
+    let id: TenantId = made["id"].as_str().unwrap().parse().unwrap();
+    let mut rules = Validation::new(Algorithm::HS256);
+    rules.set_audience(&[made["id"].as_str().unwrap()]);
+    rules.validate_exp = false;
+    let key = sso_key(&Secret::new(MASTER), id);
+    assert!(jsonwebtoken::decode::<Value>(&token, &DecodingKey::from_secret(&key), &rules).is_ok());
+    let other = sso_key(&Secret::new(MASTER), TenantId::new(uuid::Uuid::nil()));
+    for wrong in [&other[..], MASTER.as_bytes()] {
+        let key = DecodingKey::from_secret(wrong);
+        assert!(jsonwebtoken::decode::<Value>(&token, &key, &rules).is_err());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_token_has_its_own_id() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
+    owner.post("/api/admin/tenants", acme()).await;
+    server.until_state("acme", State::Running).await;
+    assert_ne!(part(&token(&owner).await, 1)["jti"], part(&token(&owner).await, 1)["jti"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_admin_site_can_open_a_tenant() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
+    owner.post("/api/admin/tenants", acme()).await;
+    server.until_state("acme", State::Running).await;
+    for (site, status) in [
+        (None, 303),
+        (Some("same-origin"), 303),
+        (Some("none"), 303),
+        (Some("same-site"), 403),
+        (Some("cross-site"), 403),
+    ] {
+        let headers: Vec<_> = site.map(|s| ("sec-fetch-site", s)).into_iter().collect();
+        for method in [Method::GET, Method::POST] {
+            let response = owner.send(method, OPEN, &headers, "").await;
+            assert_eq!(response.status, status, "{site:?}");
+        }
+    }
+    assert_eq!(server.visitor.get(OPEN).await.problem(), "401 unauthenticated");
+    let unknown = owner.get("/api/admin/tenants/none/open").await;
+    assert_eq!(unknown.problem(), "404 tenant_not_found");
+    owner.send(Method::POST, "/api/admin/tenants/acme/stop", &[], "").await;
+    assert_eq!(owner.get(OPEN).await.problem(), "409 tenant_not_running");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provisioning_tenant_cannot_be_opened() {
+    let (_server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
+    owner.post("/api/admin/tenants", acme()).await;
+    assert_eq!(owner.get(OPEN).await.problem(), "409 tenant_not_running");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_a_private_key_tokens_are_rs256() {
+    let (private, public) = rsa_pair();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&file, private).unwrap();
+    let mut setup = Setup::new(FakeOrchestrator::obedient()).await;
+    setup.env.push(("CIAL_SSO_PRIVATE_KEY_FILE", file.path().to_str().unwrap().to_owned()));
+    let server = setup.start().await;
+    let owner = server.sign_up().await;
+    let made = owner.post("/api/admin/tenants", acme()).await.json();
+    server.until_state("acme", State::Running).await;
+    let token = token(&owner).await;
+    assert_eq!(part(&token, 0)["alg"], "RS256");
+    let mut rules = Validation::new(Algorithm::RS256);
+    rules.set_audience(&[made["id"].as_str().unwrap()]);
+    rules.validate_exp = false;
+    let key = DecodingKey::from_rsa_pem(public.as_bytes()).unwrap();
+    assert!(jsonwebtoken::decode::<Value>(&token, &key, &rules).is_ok());
+}
+
+/// Private and public, in PEM.
+fn rsa_pair() -> (String, String) {
+    let pair = KeyPair::generate(KeySize::Rsa2048).unwrap();
+    let private: Pkcs8V1Der<'_> = pair.as_der().unwrap();
+    let public: PublicKeyX509Der<'_> = pair.public_key().as_der().unwrap();
+    (pem("PRIVATE KEY", private.as_ref()), pem("PUBLIC KEY", public.as_ref()))
+}
+
+fn pem(kind: &str, der: &[u8]) -> String {
+    let text = STANDARD.encode(der);
+    let lines: Vec<_> = text.as_bytes().chunks(64).map(String::from_utf8_lossy).collect();
+    format!("-----BEGIN {kind}-----\n{}\n-----END {kind}-----\n", lines.join("\n"))
+}
