@@ -1,44 +1,44 @@
-//! What can go wrong with a request, and whose fault it is.
+//! The errors of a proxied request, and the party that caused each of them.
 
-/// Who can do something about a fault.
+/// The party that caused an error, and so the party that can correct the error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorOrigin {
     Client,
     Upstream,
 }
 
-/// Why a request came to nothing.
+/// Why a request gets no response from its upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProxyError {
-    /// 400: not one unambiguous request. The text names the rule that it breaks.
+    /// 400: the request is not exactly one unambiguous request. The text names the violated rule.
     MalformedRequest(&'static str),
     /// 400: an HTTP/1.1 request without `Host`.
     MissingHost,
-    /// 405: `CONNECT` and `TRACE` are for proxies of another kind.
+    /// 405: `CONNECT` and `TRACE` belong to forward proxies.
     MethodNotServed,
-    /// 408: the head took too long.
+    /// 408: the request head was incomplete after [`Settings::head_timeout`](crate::Settings).
     RequestHeadTimeout,
-    /// 408: nothing of the body arrived for too long.
+    /// 408: no byte of the request body arrived for [`Settings::body_idle_timeout`](crate::Settings).
     RequestBodyTimeout,
-    /// 413: over the limit of the settings.
+    /// 413: the body exceeds [`Settings::max_body_bytes`](crate::Settings).
     RequestBodyTooLarge,
-    /// 414 or 431: over the limit of the settings.
+    /// 414 or 431: the head exceeds [`Settings::request_head`](crate::Settings).
     RequestHeadTooLarge { target: bool },
-    /// 417: something else than `100-continue` is expected.
+    /// 417: `Expect` holds another value than `100-continue`.
     ExpectationFailed,
-    /// 426: a WebSocket of another version than 13.
+    /// 426: the WebSocket handshake names another version than 13.
     UnsupportedWebSocketVersion,
     /// 505
     UnsupportedHttpVersion,
-    /// 502: refused, gone, no such socket.
+    /// 502: the connection was refused, or the socket does not exist.
     UpstreamUnreachable(String),
-    /// 504
+    /// 504: the connection was not established in time.
     ConnectTimeout,
-    /// 504: connected, then no answer for too long.
+    /// 504: the connection stands, and no response head arrived in time.
     ResponseTimeout,
-    /// 502: closed before its answer was whole.
+    /// 502: the upstream closed before its response was complete.
     ResponseTruncated,
-    /// 502: not one unambiguous answer. The text names the rule that it breaks.
+    /// 502: the response is not exactly one unambiguous response. The text names the violated rule.
     MalformedResponse(&'static str),
 }
 
@@ -81,7 +81,7 @@ impl ProxyError {
         }
     }
 
-    /// A stable word for it.
+    /// A stable code for logs, metrics and problem documents.
     pub const fn code(&self) -> &'static str {
         match self {
             Self::MalformedRequest(_) => "malformed_request",
@@ -101,7 +101,7 @@ impl ProxyError {
         }
     }
 
-    /// What a stranger may read of it: a client's fault names the rule, an upstream's names no cause.
+    /// The text for clients. A client error names the violated rule; an upstream error names no cause.
     pub const fn public_detail(&self) -> &'static str {
         match self {
             Self::MalformedRequest(rule) => rule,

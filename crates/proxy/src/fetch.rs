@@ -1,50 +1,53 @@
-//! A small question to an upstream, asked on the way to a decision.
+//! A small request to an upstream, sent while a decision is pending.
 
 use std::future::poll_fn;
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt as _;
 
-use crate::body::{Body, Took};
-use crate::buffers::{Buf, Buffers};
-use crate::chunks::Chunks;
-use crate::framing::Framing;
-use crate::head::{RequestFacts, ResponseHead};
-use crate::headers::Headers;
-use crate::scan::Scan;
+use crate::http::body::{Body, Consumed};
+use crate::http::chunks::ChunkedDecoder;
+use crate::http::framing::Framing;
+use crate::http::head::{RequestInfo, ResponseHead};
+use crate::http::head_scan::HeadScan;
+use crate::http::headers::Headers;
+use crate::runtime::buffers::{BufferPool, ReadBuffer};
+use crate::runtime::stream::Stream;
 use crate::settings::{HeadLimit, Settings};
-use crate::stream::Stream;
 use crate::{ProxyError, Upstream};
 
-/// A request without a body. `Host` is added when it is not among the headers.
+/// A request without a body. `Host: localhost` is added unless the headers name a host.
 pub struct FetchRequest<'a> {
     pub method: &'a str,
     pub target: &'a str,
     pub headers: &'a [(&'a str, &'a str)],
 }
 
-/// What came back, whole.
+/// A complete response in memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FetchResponse {
     pub status: u16,
-    /// Names in lower case.
+    /// Names as received, in lower case.
     pub headers: Vec<(String, Vec<u8>)>,
     pub body: Vec<u8>,
 }
 
 impl FetchResponse {
-    /// The first of this name (in lower case).
+    /// Returns the first header of this name (in lower case).
     pub fn get(&self, name: &str) -> Option<&[u8]> {
         self.headers.iter().find(|(have, _)| have == name).map(|(_, value)| value.as_slice())
     }
 }
 
-/// Asks over a connection of its own, within `patience`; a body over `limit` is a fault.
+/// Sends a request over a new connection and reads the response within `timeout`.
+///
+/// # Errors
+/// Fails as forwarded requests do, and when the response body exceeds `limit` bytes.
 pub async fn fetch(
     upstream: &Upstream,
     question: &FetchRequest<'_>,
     limit: usize,
-    patience: Duration,
+    timeout: Duration,
 ) -> Result<FetchResponse, ProxyError> {
     let whole = async {
         let unreachable = |e: std::io::Error| ProxyError::UpstreamUnreachable(e.to_string());
@@ -57,7 +60,7 @@ pub async fn fetch(
         .map_err(unreachable)?;
         read(&mut stream, question.method == "HEAD", limit).await
     };
-    tokio::time::timeout(patience, whole).await.unwrap_or(Err(ProxyError::ResponseTimeout))
+    tokio::time::timeout(timeout, whole).await.unwrap_or(Err(ProxyError::ResponseTimeout))
 }
 
 fn written(question: &FetchRequest<'_>) -> Vec<u8> {
@@ -82,13 +85,13 @@ async fn read(
     is_head: bool,
     limit: usize,
 ) -> Result<FetchResponse, ProxyError> {
-    let (mut buf, mut scan) = (Buffers::new(BUFFER).read(), Scan::default());
+    let (mut buf, mut scan) = (BufferPool::new(BUFFER).take_read_buffer(), HeadScan::default());
     let response_head = HeadLimit { bytes: BUFFER, ..HeadLimit::FIRST_HOP };
     let settings = Settings { response_head, ..Settings::default() };
-    let facts = RequestFacts { is_head, ..RequestFacts::NONE };
+    let info = RequestInfo { is_head, ..RequestInfo::UNPARSED };
     let (mut reply, mut body) = loop {
         let Some(end) = scan.end(buf.data()).map_err(ProxyError::MalformedResponse)? else {
-            if buf.room().is_empty() {
+            if buf.unfilled().is_empty() {
                 return Err(ProxyError::MalformedResponse("its head is too large"));
             }
             if !more(stream, &mut buf).await? {
@@ -96,13 +99,13 @@ async fn read(
             }
             continue;
         };
-        let met = ResponseHead::read(&buf.data()[..end], &settings, &facts, |head| {
+        let met = ResponseHead::read(&buf.data()[..end], &settings, &info, |head| {
             let head = head.map_err(ProxyError::MalformedResponse)?;
             let lower = |h: crate::Header<'_>| (h.name.to_ascii_lowercase(), h.value.to_vec());
             let headers = head.headers().map(lower).collect();
-            let body = match head.facts.framing {
+            let body = match head.info.framing {
                 _ if is_head || head.status() == 304 => Body::Done,
-                Framing::Chunked => Body::Unwrapped(Chunks::new()),
+                Framing::Chunked => Body::Dechunked(ChunkedDecoder::new()),
                 framing @ (Framing::Empty | Framing::Length(_) | Framing::Close) => {
                     Body::through(framing)
                 }
@@ -113,14 +116,14 @@ async fn read(
         if met.0.status >= 200 {
             break met;
         }
-        scan = Scan::default();
+        scan = HeadScan::default();
     };
     loop {
         while !buf.is_empty() && !body.is_done() {
             let took = body.take(buf.data(), &mut reply.body, &mut |_, _| {});
             match took.map_err(ProxyError::MalformedResponse)? {
-                Took::Copied(count) => buf.consume(count),
-                Took::Raw(count) => {
+                Consumed::Rewritten(count) => buf.consume(count),
+                Consumed::AsIs(count) => {
                     reply.body.extend_from_slice(&buf.data()[..count]);
                     buf.consume(count);
                 }
@@ -138,8 +141,8 @@ async fn read(
     }
 }
 
-/// Reads more; `false` at the end.
-async fn more(stream: &mut Stream, buf: &mut Buf) -> Result<bool, ProxyError> {
+/// Reads more input; `false` at the end of the stream.
+async fn more(stream: &mut Stream, buf: &mut ReadBuffer) -> Result<bool, ProxyError> {
     let (mut from, _) = stream.split();
     let count = poll_fn(|cx| from.poll_read(cx, buf)).await;
     count.map(|count| count > 0).map_err(|_| ProxyError::ResponseTruncated)

@@ -1,4 +1,4 @@
-//! What a binary brings: who is asked for what, and what is changed on the way.
+//! The interface between the engine and a binary: where a request goes, and which headers change on the way.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -8,16 +8,16 @@ use tokio::sync::mpsc;
 
 use crate::{Header, Headers, ProxyError, RequestHead, Response, ResponseHead, Upstream};
 
-/// Decides about each request. One per thread; called on that thread only.
+/// Decides about each request. Each thread has its own policy, called on that thread only.
 pub trait Policy: 'static {
     type Exchange: Exchange;
 
-    /// Where this request goes. Its framing is sound and its hop-by-hop headers are set aside already.
+    /// Decides where a request goes. Its framing is sound; hop-by-hop headers are never forwarded.
     fn decide(&self, head: &RequestHead<'_>, peer: &Peer) -> Decision<Self::Exchange>;
 
-    /// What the client gets for `fault`. Called once a fault, so this is also where it is logged.
+    /// Returns the response to an error. Called exactly once per error, so the policy also logs the error here.
     ///
-    /// The engine adds the length, and closes the connection where the fault demands it.
+    /// The engine adds the length, and closes the connection where the error requires closing.
     fn error_response(
         &self,
         error: &ProxyError,
@@ -25,84 +25,84 @@ pub trait Policy: 'static {
     ) -> Response;
 }
 
-/// What is known of the request that met a fault.
+/// The parts of a failed request that are known.
 pub enum ErrorContext<'a, E> {
-    /// No head was understood.
+    /// The head was not understood.
     Unparsed,
-    /// Not decided about yet.
+    /// The head is sound; the policy has not decided yet.
     Head(&'a RequestHead<'a>),
-    /// Under way; its head may be gone by now.
+    /// The request is being forwarded; its head may be gone.
     Exchange(&'a E),
 }
 
-/// The other end of a client's connection.
+/// The remote end of a client connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer {
-    /// `None` over a unix socket.
+    /// `None` for a unix socket.
     pub address: Option<SocketAddr>,
-    /// Which of the doors given to [`serve`](crate::serve()) it came through.
+    /// The index of the listener, in the order given to [`serve`](crate::serve()).
     pub listener: usize,
 }
 
 pub enum Decision<E> {
     Ready(Action<E>),
-    /// Something must be asked first. The future holds what it needs of the head.
+    /// The decision needs I/O first. The future owns a copy of everything it needs from the head.
     Pending(PendingAction<E>),
 }
 
-/// Dropped at once when the client leaves, and after [`Settings::response_timeout`](crate::Settings). Nothing of the
-/// request's body is read while it is pending.
+/// A decision that needs I/O. Dropped as soon as the client leaves, and after
+/// [`Settings::response_timeout`](crate::Settings). The engine reads no request body while the future is pending.
 pub type PendingAction<E> = Pin<Box<dyn Future<Output = Action<E>>>>;
 
-/// Whether what waits may go on.
+/// Resolves to whether waiting data may be sent.
 pub type SendPermission = Pin<Box<dyn Future<Output = bool>>>;
 
 pub enum Action<E> {
     Forward(E),
     Respond(Response),
-    /// An answer of our own that is made as it goes out: [`Response::body`] first, then each part as it comes, until
-    /// the sender is dropped. The receiver is dropped when the client leaves, reads nothing for
-    /// [`Settings::body_idle_timeout`](crate::Settings), or the drain begins.
+    /// A response produced while it is sent: [`Response::body`] first, then each part received, until the sender is
+    /// dropped. The engine drops the receiver when the client leaves, when the client reads nothing for
+    /// [`Settings::body_idle_timeout`](crate::Settings), or when the drain begins.
     Stream(Response, mpsc::Receiver<Vec<u8>>),
 }
 
-/// One request under way, from the decision to the last byte of the answer's body or the end of the tunnel.
+/// A request being forwarded, from the decision to the last byte of the response body or the end of the tunnel.
 ///
-/// Hooks see end-to-end headers only; framing and hop-by-hop headers (also those that `Connection` names) are
-/// the engine's. They are called on fields of trailers too, and `answer_*` on interim (1xx) heads.
+/// Hooks receive end-to-end headers only; the engine owns framing and hop-by-hop headers, including headers that
+/// `Connection` names. Header hooks also receive trailer fields; response hooks also receive interim (1xx) heads.
 pub trait Exchange: 'static {
     fn upstream(&self) -> &Upstream;
 
-    /// The path and query to send; `None` sends what was asked.
+    /// The path and query to send; `None` sends the received target.
     fn target(&self) -> Option<&str> {
         None
     }
 
-    /// Passes a header of the request on, changed or not, or leaves it out.
+    /// Writes a request header to `to`, changed or unchanged, or omits the header.
     fn forward_request_header(&self, header: Header<'_>, to: &mut Headers<'_>) {
         to.keep(header);
     }
 
-    /// Headers of our own, after those of the request.
+    /// Writes additional headers after those of the request.
     fn add_request_headers(&self, _to: &mut Headers<'_>) {}
 
-    /// Looks at the head of an answer before any of it is passed on; an `Err` goes out instead of it.
+    /// Checks a response head before any of the response is forwarded. The client gets the `Err` instead.
     fn check_response(&mut self, _head: &ResponseHead<'_>) -> Result<(), Response> {
         Ok(())
     }
 
-    /// Passes a header of the answer on, changed or not, or leaves it out.
+    /// Writes a response header to `to`, changed or unchanged, or omits the header.
     fn forward_response_header(&self, header: Header<'_>, to: &mut Headers<'_>) {
         to.keep(header);
     }
 
-    /// Headers of our own, after those of the answer.
+    /// Writes additional headers after those of the response.
     fn add_response_headers(&self, _to: &mut Headers<'_>) {}
 
-    /// The upstream was not reached (then nothing of any request went out), or it closed before the first byte of an
-    /// answer (then only for a request that may be repeated: idempotent and without a body). ErrorContext once a request.
+    /// Offers another exchange for a request that got no response. Called at most once per request: when the upstream
+    /// was not reached, or closed before the first byte of its response to an idempotent request without a body.
     ///
-    /// What the upstream of a new exchange gets is what was written for this one, byte for byte. `None` is the fault.
+    /// The new upstream receives the same bytes that were written for this exchange. `None` responds with the error.
     fn retry(&mut self, _fault: &ProxyError) -> Option<PendingAction<Self>>
     where
         Self: Sized,
@@ -110,16 +110,16 @@ pub trait Exchange: 'static {
         None
     }
 
-    /// Both ends agreed to a WebSocket; the 101 is about to go out. Once, and before anything passes.
+    /// Called once when both ends agreed to a WebSocket, before the 101 and before any frame is forwarded.
     fn on_tunnel_open(&mut self) {}
 
-    /// The client's data is about to go up a tunnel: part of a data frame at least, not a ping, pong or close alone.
-    /// Called once for each read. What is to be waited for first; `false` closes the tunnel with 1001.
+    /// Called once per read before client data enters a tunnel. Data is at least a part of a data frame; pings, pongs
+    /// and closes alone do not count. The engine waits for a returned permission; `false` closes the tunnel with 1001.
     fn before_sending(&mut self) -> Option<SendPermission> {
         None
     }
 
-    /// Data came down, `data` as it was read: of a tunnel (part of a data frame at least), or of an answer's body with
-    /// its framing. Not of long bodies whose length was told, which pass without being looked at.
+    /// Called when the upstream sent data: `data` is a part of a data frame of a tunnel, or of a response body with
+    /// its framing. Not called for long bodies with a `Content-Length`, which pass uninspected.
     fn on_data_received(&self, _data: &[u8]) {}
 }

@@ -1,8 +1,8 @@
-//! An answer of our own, whole in memory.
+//! A response made by the proxy itself.
 
 use std::borrow::Cow;
 
-/// What a client gets that no upstream sent. The engine adds the length; `HEAD` gets no body.
+/// A complete response that no upstream sent. The engine adds the length; a response to `HEAD` is sent without body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
     pub status: u16,

@@ -1,4 +1,4 @@
-//! Every bound the engine keeps.
+//! The limits and timeouts of the engine.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,19 +7,19 @@ use tokio_util::sync::CancellationToken;
 
 use crate::stats::Stats;
 
-/// How much a head may be.
+/// The largest acceptable head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeadLimit {
-    /// Its first line included.
+    /// Includes the request line or status line.
     pub bytes: usize,
-    /// Header lines; at most 128.
+    /// Header lines; the engine caps the value at 128.
     pub lines: usize,
 }
 
 impl HeadLimit {
-    /// At the end of a chain of engines where a message comes in.
+    /// For the first of several engines that a message passes.
     pub const FIRST_HOP: Self = Self { bytes: 16 << 10, lines: 100 };
-    /// At the next one. Each adds lines of its own, and what one has taken the next may not refuse.
+    /// For every further engine. Each engine adds header lines, and the next must accept whatever the first accepted.
     pub const NEXT_HOP: Self = Self { bytes: 20 << 10, lines: 112 };
 }
 
@@ -27,43 +27,43 @@ impl HeadLimit {
 pub struct Settings {
     pub request_head: HeadLimit,
     pub response_head: HeadLimit,
-    /// Bytes of a request's body; `None` is no limit.
+    /// Largest request body in bytes; `None` sets no limit.
     pub max_body_bytes: Option<u64>,
-    /// Bytes read at once, for each direction that has something to say. Idle connections hold no buffer.
-    /// At least as many as a head may have.
+    /// Size of a read buffer. Idle connections hold no buffer.
+    /// The engine uses at least the size of the larger head limit.
     pub buffer_bytes: usize,
-    /// Clients connected at once on this thread. More wait in the kernel's queue.
+    /// Client connections of this thread. Further clients wait in the kernel's accept queue.
     pub max_connections: usize,
-    /// Idle upstream connections kept for each upstream on this thread.
+    /// Idle connections kept per upstream on this thread.
     pub max_idle_per_upstream: usize,
-    /// Where it is told how much of both is taken.
+    /// Receives the counts of client connections and idle upstream connections.
     pub stats: Arc<Stats>,
 
-    /// From the first byte of a head to its last.
+    /// From the first byte of a request head to its last.
     pub head_timeout: Duration,
-    /// Between two requests of one client.
+    /// Between two requests on one client connection.
     pub keep_alive_timeout: Duration,
-    /// Without a byte moving, while a body is under way in either direction.
+    /// Without progress in either direction while a body is transferred.
     pub body_idle_timeout: Duration,
     pub connect_timeout: Duration,
-    /// From the request to the head of its answer.
+    /// From the request to the head of its response.
     pub response_timeout: Duration,
-    /// An idle upstream connection is closed after this long. Shorter than the upstream's own patience.
+    /// Idle upstream connections are closed after this time, which must be shorter than the upstream's own timeout.
     pub pool_idle_timeout: Duration,
-    /// A tunnel in which nothing moves; `None` keeps it.
+    /// Closes a tunnel without traffic; `None` keeps such tunnels.
     pub tunnel_idle_timeout: Option<Duration>,
 
-    /// From the stop to the end: requests under way may finish.
+    /// From the stop to the end of the drain. Requests in progress may finish until then.
     pub drain_timeout: Duration,
-    /// From the stop to the moment when connections that ask for nothing are closed. Until then each may ask once
-    /// more: a request that is on its way when its connection is closed would be lost.
+    /// From the stop to the moment when idle connections are closed. Until then each connection may send one more
+    /// request: closing earlier would lose a request that is already on its way.
     pub idle_drain_timeout: Duration,
-    /// Cancelled, before the stop or after: nobody else serves here, and those that ask for nothing are closed at
-    /// once.
+    /// Cancelled before or after the stop when no other process serves this address: idle connections close at once,
+    /// because no later request could succeed.
     pub close_idle: CancellationToken,
-    /// From the stop to the moment when tunnels that still live are closed with 1001.
+    /// From the stop to the moment when open tunnels are closed with 1001.
     pub tunnel_drain_timeout: Duration,
-    /// How exact timeouts are: they end up to two of these late, never early.
+    /// Timer resolution: timeouts fire up to two ticks late and never early.
     pub timer_tick: Duration,
 }
 
@@ -74,7 +74,7 @@ impl Default for Settings {
             request_head: HeadLimit::FIRST_HOP,
             response_head: HeadLimit::NEXT_HOP,
             max_body_bytes: None,
-            // An answer of 64 KiB with its head comes in one piece: half the calls of two.
+            // A response of 64 KiB fits with its head into one read: half the system calls of two reads.
             buffer_bytes: 80 << 10,
             max_connections: 16_384,
             max_idle_per_upstream: 256,

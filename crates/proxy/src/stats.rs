@@ -1,8 +1,8 @@
-//! How much room of one thread is taken, for whoever watches it from another.
+//! Connection counts of one serving thread, readable from other threads.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
-/// Given with [`Settings::stats`](crate::Settings). Only the thread that serves writes.
+/// Passed in [`Settings::stats`](crate::Settings). Only the serving thread writes.
 #[derive(Debug, Default)]
 pub struct Stats {
     connections: AtomicUsize,
@@ -11,17 +11,17 @@ pub struct Stats {
 }
 
 impl Stats {
-    /// Clients connected, those in tunnels included.
+    /// Connected clients, tunnels included.
     pub fn connections(&self) -> usize {
         self.connections.load(Relaxed)
     }
 
-    /// Idle upstream connections, as of the last tick: no request pays for the count.
+    /// Idle upstream connections as of the last timer tick, so that no request pays for counting.
     pub fn idle(&self) -> usize {
         self.idle.load(Relaxed)
     }
 
-    /// How often nobody was let in for want of room.
+    /// How often accepting paused because all connection slots were in use.
     pub fn pauses(&self) -> u64 {
         self.pauses.load(Relaxed)
     }
@@ -34,7 +34,7 @@ impl Stats {
         self.idle.store(count, Relaxed);
     }
 
-    pub(crate) fn paused(&self) {
+    pub(crate) fn count_accept_pause(&self) {
         self.pauses.store(self.pauses() + 1, Relaxed);
     }
 }

@@ -1,47 +1,47 @@
-//! A body on its way: how much of what arrived may go out, and in which form.
+//! The transfer of a body: how much of the input may be sent, and in which framing.
 
-use crate::chunks::{Chunks, Piece};
-use crate::framing::Framing;
-use crate::head::Header;
-use crate::headers::Headers;
-use crate::hop;
-use crate::write;
+use crate::http::chunks::{ChunkPart, ChunkedDecoder};
+use crate::http::framing::Framing;
+use crate::http::head::Header;
+use crate::http::headers::Headers;
+use crate::http::hop_by_hop;
+use crate::http::write;
 
-/// Passes each trailer field on, or not.
+/// Writes each trailer field, or omits the field.
 pub(crate) type Trailer<'a> = &'a mut dyn FnMut(Header<'_>, &mut Headers<'_>);
 
-/// One body, from the framing it came with to the framing it goes out with.
+/// A body in transit, from the framing in which it arrives to the framing in which it leaves.
 #[derive(Debug)]
 pub(crate) enum Body {
     Done,
     Length(u64),
-    /// Chunks as chunks.
-    Chunked(Chunks),
-    /// Chunks for a client that knows none: payload alone, until the connection closes.
-    Unwrapped(Chunks),
-    /// Until the connection closes, as chunks.
-    Wrapped,
-    /// Until the connection closes, as it is.
-    Raw,
+    /// Arrives chunked and leaves chunked.
+    Chunked(ChunkedDecoder),
+    /// Arrives chunked and leaves as plain payload, ended by closing: for HTTP/1.0 clients.
+    Dechunked(ChunkedDecoder),
+    /// Arrives until close and leaves chunked.
+    Chunking,
+    /// Arrives until close and leaves unchanged.
+    UntilClose,
 }
 
-/// What became of a prefix of the input.
+/// The treatment of a prefix of the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Took {
-    /// Goes out as it is.
-    Raw(usize),
-    /// Was consumed; what is to go out was appended.
-    Copied(usize),
+pub(crate) enum Consumed {
+    /// The prefix may be sent unchanged.
+    AsIs(usize),
+    /// The prefix is consumed; its replacement was appended to the output.
+    Rewritten(usize),
 }
 
 impl Body {
-    /// A body that goes out as it came.
+    /// A body that leaves in the framing in which it arrives.
     pub(crate) fn through(framing: Framing) -> Self {
         match framing {
             Framing::Empty | Framing::Length(0) => Self::Done,
             Framing::Length(length) => Self::Length(length),
-            Framing::Chunked => Self::Chunked(Chunks::new()),
-            Framing::Close => Self::Raw,
+            Framing::Chunked => Self::Chunked(ChunkedDecoder::new()),
+            Framing::Close => Self::UntilClose,
         }
     }
 
@@ -49,35 +49,35 @@ impl Body {
         matches!(self, Self::Done)
     }
 
-    /// Bytes of payload announced so far by a body that tells no length beforehand.
+    /// Payload bytes announced so far by a body without `Content-Length`.
     pub(crate) fn announced(&self) -> u64 {
         match self {
-            Self::Chunked(chunks) | Self::Unwrapped(chunks) => chunks.payload(),
-            Self::Done | Self::Length(_) | Self::Wrapped | Self::Raw => 0,
+            Self::Chunked(chunks) | Self::Dechunked(chunks) => chunks.payload(),
+            Self::Done | Self::Length(_) | Self::Chunking | Self::UntilClose => 0,
         }
     }
 
-    /// Takes a prefix of `input`, which is not empty.
+    /// Consumes a prefix of `input`, which must not be empty.
     pub(crate) fn take(
         &mut self,
         input: &[u8],
         out: &mut Vec<u8>,
         trailer: Trailer<'_>,
-    ) -> Result<Took, &'static str> {
+    ) -> Result<Consumed, &'static str> {
         match self {
-            Self::Done => Ok(Took::Raw(0)),
-            Self::Raw => Ok(Took::Raw(input.len())),
+            Self::Done => Ok(Consumed::AsIs(0)),
+            Self::UntilClose => Ok(Consumed::AsIs(input.len())),
             Self::Length(left) => {
                 let count = usize::try_from(*left).unwrap_or(usize::MAX).min(input.len());
                 *left -= count as u64;
                 if *left == 0 {
                     *self = Self::Done;
                 }
-                Ok(Took::Raw(count))
+                Ok(Consumed::AsIs(count))
             }
-            Self::Wrapped => {
+            Self::Chunking => {
                 write::chunk(input, out);
-                Ok(Took::Copied(input.len()))
+                Ok(Consumed::Rewritten(input.len()))
             }
             Self::Chunked(chunks) => {
                 let took = pass(chunks, input, out, trailer)?;
@@ -86,8 +86,8 @@ impl Body {
                 }
                 Ok(took)
             }
-            Self::Unwrapped(chunks) => {
-                let took = unwrap(chunks, input, out)?;
+            Self::Dechunked(chunks) => {
+                let took = dechunk(chunks, input, out)?;
                 if chunks.is_done() {
                     *self = Self::Done;
                 }
@@ -96,31 +96,31 @@ impl Body {
         }
     }
 
-    /// The sender closed. `false` when the body is not whole.
+    /// Ends the body after the sender closed. Returns `false` when the body is incomplete.
     pub(crate) fn close(&mut self, out: &mut Vec<u8>) -> bool {
         match self {
             Self::Done => true,
-            Self::Raw => {
+            Self::UntilClose => {
                 *self = Self::Done;
                 true
             }
-            Self::Wrapped => {
+            Self::Chunking => {
                 out.extend_from_slice(b"0\r\n\r\n");
                 *self = Self::Done;
                 true
             }
-            Self::Length(_) | Self::Chunked(_) | Self::Unwrapped(_) => false,
+            Self::Length(_) | Self::Chunked(_) | Self::Dechunked(_) => false,
         }
     }
 }
 
-/// As much as is sound goes out raw; trailers are kept back until they are whole, and filtered.
+/// Passes valid chunks unchanged. Keeps trailers back until they are complete, then filters them.
 fn pass(
-    chunks: &mut Chunks,
+    chunks: &mut ChunkedDecoder,
     input: &[u8],
     out: &mut Vec<u8>,
     trailer: Trailer<'_>,
-) -> Result<Took, &'static str> {
+) -> Result<Consumed, &'static str> {
     let mut raw = 0;
     while raw < input.len() {
         if chunks.is_in_trailers() {
@@ -130,20 +130,22 @@ fn pass(
             return keep_trailers(chunks, input, out, trailer);
         }
         match chunks.next(&input[raw..]) {
-            Ok(Piece::Framing(count) | Piece::Data(count) | Piece::Trailers(count)) => raw += count,
+            Ok(ChunkPart::Framing(count) | ChunkPart::Data(count) | ChunkPart::Trailers(count)) => {
+                raw += count
+            }
             Err(rule) => return Err(rule),
         }
     }
-    Ok(Took::Raw(raw))
+    Ok(Consumed::AsIs(raw))
 }
 
 fn keep_trailers(
-    chunks: &mut Chunks,
+    chunks: &mut ChunkedDecoder,
     input: &[u8],
     out: &mut Vec<u8>,
     trailer: Trailer<'_>,
-) -> Result<Took, &'static str> {
-    let (Piece::Framing(count) | Piece::Data(count) | Piece::Trailers(count)) =
+) -> Result<Consumed, &'static str> {
+    let (ChunkPart::Framing(count) | ChunkPart::Data(count) | ChunkPart::Trailers(count)) =
         chunks.next(input)?;
     if chunks.is_done() {
         let mut room = [httparse::EMPTY_HEADER; 64];
@@ -154,26 +156,30 @@ fn keep_trailers(
             }
         };
         let mut headers = Headers::new(out);
-        for field in fields.iter().filter(|f| !hop::is_barred_from_trailers(f.name)) {
+        for field in fields.iter().filter(|f| !hop_by_hop::is_barred_from_trailers(f.name)) {
             trailer(Header { name: field.name, value: field.value }, &mut headers);
         }
         out.extend_from_slice(b"\r\n");
     }
-    Ok(Took::Copied(count))
+    Ok(Consumed::Rewritten(count))
 }
 
-fn unwrap(chunks: &mut Chunks, input: &[u8], out: &mut Vec<u8>) -> Result<Took, &'static str> {
+fn dechunk(
+    chunks: &mut ChunkedDecoder,
+    input: &[u8],
+    out: &mut Vec<u8>,
+) -> Result<Consumed, &'static str> {
     let mut at = 0;
     while at < input.len() && !chunks.is_done() {
         at += match chunks.next(&input[at..])? {
-            Piece::Framing(count) | Piece::Trailers(count) => count,
-            Piece::Data(count) => {
+            ChunkPart::Framing(count) | ChunkPart::Trailers(count) => count,
+            ChunkPart::Data(count) => {
                 out.extend_from_slice(&input[at..at + count]);
                 count
             }
         };
     }
-    Ok(Took::Copied(at))
+    Ok(Consumed::Rewritten(at))
 }
 
 #[cfg(test)]
@@ -182,18 +188,18 @@ mod tests {
 
     use super::*;
 
-    /// All that goes out for `input`, fed `step` bytes at a time, and whether the body ended.
+    /// Returns the output for `input` fed `step` bytes at a time, and whether the body is complete.
     fn sent(mut body: Body, input: &[u8], step: usize) -> Result<(String, bool), &'static str> {
         let (mut out, mut at) = (Vec::new(), 0);
         while at < input.len() && !body.is_done() {
             let part = &input[at..(at + step).min(input.len())];
             let keep: Trailer<'_> = &mut |header, to| to.keep(header);
             match body.take(part, &mut out, keep)? {
-                Took::Raw(count) => {
+                Consumed::AsIs(count) => {
                     out.extend_from_slice(&part[..count]);
                     at += count;
                 }
-                Took::Copied(count) => at += count,
+                Consumed::Rewritten(count) => at += count,
             }
         }
         let whole = body.close(&mut out);
@@ -213,11 +219,11 @@ mod tests {
             assert_eq!(sent(five(), "hell"), ("hell".into(), false));
             let text = "2\r\nhi\r\n0\r\n\r\n";
             assert_eq!(sent(chunked(), &format!("{text}GET /")), (text.into(), true));
-            assert_eq!(sent(Body::Unwrapped(Chunks::new()), text), ("hi".into(), true));
+            assert_eq!(sent(Body::Dechunked(ChunkedDecoder::new()), text), ("hi".into(), true));
             assert!(!sent(chunked(), "2\r\nhi\r\n0\r\n").1, "cut off before its empty line");
-            assert_eq!(sent(Body::Raw, "hi"), ("hi".into(), true));
+            assert_eq!(sent(Body::UntilClose, "hi"), ("hi".into(), true));
         }
-        let (wrapped, whole) = sent(Body::Wrapped, b"hi", 100).unwrap();
+        let (wrapped, whole) = sent(Body::Chunking, b"hi", 100).unwrap();
         assert_eq!((wrapped.as_str(), whole), ("2\r\nhi\r\n0\r\n\r\n", true));
     }
 

@@ -1,29 +1,29 @@
-//! The WebSocket handshake (RFC 6455 §4), checked from both ends. No other upgrade is served.
+//! The WebSocket handshake (RFC 6455 §4), verified on both sides. No other upgrade is served.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha1::{Digest as _, Sha1};
 
 use crate::ProxyError;
-use crate::fields::Fields;
-use crate::framing::Framing;
-use crate::head::{Header, Version};
+use crate::http::fields::Fields;
+use crate::http::framing::Framing;
+use crate::http::head::{Header, Version};
 
-/// The one right value of `Sec-WebSocket-Accept`.
-pub(crate) type Accept = [u8; 28];
+/// The only valid value of `Sec-WebSocket-Accept` for a handshake.
+pub(crate) type AcceptKey = [u8; 28];
 
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// What a server must say, if this request asks for a WebSocket; a malformed handshake is a fault.
+/// Returns the accept key that the server must send, if the request is a WebSocket handshake.
 ///
-/// `Upgrade` to anything else is not taken up: the request is served as if it had not asked (RFC 9110 §7.8).
-pub(crate) fn asked<'a>(
+/// An `Upgrade` to another protocol is ignored (RFC 9110 §7.8).
+pub(crate) fn check_request<'a>(
     method: &str,
     version: Version,
     framing: Framing,
     seen: &Fields,
     headers: impl Iterator<Item = Header<'a>>,
-) -> Result<Option<Accept>, ProxyError> {
+) -> Result<Option<AcceptKey>, ProxyError> {
     if !(seen.upgrade && seen.websocket) {
         return Ok(None);
     }
@@ -57,9 +57,9 @@ pub(crate) fn asked<'a>(
     Ok(Some(accept(key)))
 }
 
-/// Whether a 101 is the answer to the handshake that was asked for.
-pub(crate) fn answered<'a>(
-    expected: Option<&Accept>,
+/// Checks that a 101 accepts the requested handshake.
+pub(crate) fn check_response<'a>(
+    expected: Option<&AcceptKey>,
     seen: &Fields,
     headers: impl Iterator<Item = Header<'a>>,
 ) -> Result<(), &'static str> {
@@ -74,10 +74,10 @@ pub(crate) fn answered<'a>(
     }
 }
 
-fn accept(key: &[u8]) -> Accept {
+fn accept(key: &[u8]) -> AcceptKey {
     let digest = Sha1::new().chain_update(key).chain_update(GUID).finalize();
     let mut accept = [0; 28];
-    // 20 bytes are 28 characters, always.
+    // Base64 turns 20 bytes into exactly 28 characters.
     let _ = STANDARD.encode_slice(digest, &mut accept);
     accept
 }
@@ -88,10 +88,10 @@ mod tests {
 
     const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 
-    fn ask(method: &str, lines: &[(&str, &str)]) -> Result<Option<Accept>, ProxyError> {
+    fn ask(method: &str, lines: &[(&str, &str)]) -> Result<Option<AcceptKey>, ProxyError> {
         let headers = || lines.iter().map(|(name, v)| Header { name, value: v.as_bytes() });
         let seen = Fields::read(headers()).unwrap();
-        asked(method, Version::Http11, Framing::Empty, &seen, headers())
+        check_request(method, Version::Http11, Framing::Empty, &seen, headers())
     }
 
     #[test]

@@ -1,14 +1,14 @@
-//! Heads, read strictly: what two readers could read differently is refused.
+//! Strict parsing of request and response heads: a head that two parsers could read differently is refused.
 
 use std::mem::MaybeUninit;
 
 use crate::ProxyError;
-use crate::fields::Fields;
-use crate::framing::{self, Framing};
-use crate::hop;
-use crate::scan::Scan;
+use crate::http::fields::Fields;
+use crate::http::framing::{self, Framing};
+use crate::http::head_scan::HeadScan;
+use crate::http::hop_by_hop;
 use crate::settings::Settings;
-use crate::upgrade;
+use crate::upgrade::handshake;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
@@ -16,21 +16,21 @@ pub enum Version {
     Http11,
 }
 
-/// One header line. Names are compared without regard to case.
+/// One header line. Names compare without regard to case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header<'a> {
     pub name: &'a str,
-    /// Without white space at either end.
+    /// The value without surrounding white space.
     pub value: &'a [u8],
 }
 
 impl<'a> Header<'a> {
-    /// `name` in lower case.
+    /// Whether the name is `name`, given in lower case.
     pub fn is(&self, name: &str) -> bool {
         self.name.eq_ignore_ascii_case(name)
     }
 
-    /// Whether the name begins so, where `_` counts as `-`: some servers cannot tell them apart.
+    /// Whether the name begins with `prefix`, counting `_` as `-` because CGI-style servers cannot tell them apart.
     pub fn begins(&self, prefix: &str) -> bool {
         let Some(start) = self.name.as_bytes().get(..prefix.len()) else { return false };
         start.eq_ignore_ascii_case(prefix.as_bytes())
@@ -40,74 +40,74 @@ impl<'a> Header<'a> {
             })
     }
 
-    /// The value, if it is ASCII.
+    /// The value as text, if it is ASCII.
     pub fn text(&self) -> Option<&'a str> {
         std::str::from_utf8(self.value).ok().filter(|text| text.is_ascii())
     }
 }
 
-/// A request's head: one that has exactly one meaning.
+/// A request head with exactly one meaning.
 #[derive(Debug)]
 pub struct RequestHead<'a> {
     method: &'a str,
     target: &'a str,
     authority: Option<&'a str>,
     version: Version,
-    pub(crate) lines: Lines<'a>,
-    pub(crate) facts: RequestFacts,
+    pub(crate) lines: HeaderLines<'a>,
+    pub(crate) info: RequestInfo,
 }
 
-/// The header lines of a head, and the head they stand in.
+/// The header lines of a head, with the bytes of the head.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Lines<'a> {
+pub(crate) struct HeaderLines<'a> {
     pub(crate) bytes: &'a [u8],
     fields: &'a [httparse::Header<'a>],
-    /// Bit by bit: this one is hop-by-hop, whatever `Connection` says.
-    hops: u128,
+    /// One bit per line: the header is hop-by-hop by its name.
+    hop_by_hop_bits: u128,
 }
 
-impl<'a> Lines<'a> {
+impl<'a> HeaderLines<'a> {
     pub(crate) fn each(&self) -> impl Iterator<Item = Header<'a>> + use<'a> {
         self.fields.iter().map(|f| Header { name: f.name, value: f.value })
     }
 
-    /// Those that are not of this connection only. `names_more`: `Connection` names some of them.
-    pub(crate) fn end_to_end(&self, names_more: bool, mut pass: impl FnMut(Header<'a>)) {
-        let mut hops = self.hops;
+    /// Passes each end-to-end header to `pass`. `names_other_headers`: `Connection` names some of the headers.
+    pub(crate) fn end_to_end(&self, names_other_headers: bool, mut pass: impl FnMut(Header<'a>)) {
+        let mut hop_by_hop_bits = self.hop_by_hop_bits;
         for header in self.each() {
-            let is_hop = hops & 1 != 0;
-            hops >>= 1;
-            if !(is_hop || names_more && hop::is_named(header.name, self.each())) {
+            let is_hop = hop_by_hop_bits & 1 != 0;
+            hop_by_hop_bits >>= 1;
+            if !(is_hop || names_other_headers && hop_by_hop::is_named(header.name, self.each())) {
                 pass(header);
             }
         }
     }
 }
 
-/// What the engine itself needs to know of a request.
+/// The properties of a request that the engine itself depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct RequestFacts {
+pub(crate) struct RequestInfo {
     pub(crate) framing: Framing,
-    pub(crate) keep_alive: bool,
+    pub(crate) is_persistent: bool,
     pub(crate) version: Version,
     pub(crate) is_head: bool,
-    /// Idempotent and without a body: it may be sent again while nothing of an answer was seen.
-    pub(crate) repeatable: bool,
-    /// `Connection` names headers beyond those that are hop-by-hop anyway.
-    pub(crate) names_more: bool,
-    /// What a server must say to this WebSocket handshake.
-    pub(crate) accept: Option<upgrade::Accept>,
+    /// Idempotent and without a body: may be sent again while no byte of a response has arrived.
+    pub(crate) is_repeatable: bool,
+    /// `Connection` names headers that are not hop-by-hop by their own name.
+    pub(crate) names_other_headers: bool,
+    /// The required `Sec-WebSocket-Accept`, if the request is a WebSocket handshake.
+    pub(crate) accept: Option<handshake::AcceptKey>,
 }
 
-impl RequestFacts {
-    /// Of a head that was not understood.
-    pub(crate) const NONE: Self = Self {
+impl RequestInfo {
+    /// For a head that was not understood.
+    pub(crate) const UNPARSED: Self = Self {
         framing: Framing::Empty,
-        keep_alive: false,
+        is_persistent: false,
         version: Version::Http11,
         is_head: false,
-        repeatable: false,
-        names_more: false,
+        is_repeatable: false,
+        names_other_headers: false,
         accept: None,
     };
 
@@ -116,34 +116,34 @@ impl RequestFacts {
     }
 }
 
-/// An answer's head: one that has exactly one meaning.
+/// A response head with exactly one meaning.
 pub struct ResponseHead<'a> {
     status: u16,
     pub(crate) reason: &'a str,
-    pub(crate) lines: Lines<'a>,
-    pub(crate) facts: AnswerFacts,
+    pub(crate) lines: HeaderLines<'a>,
+    pub(crate) info: ResponseInfo,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct AnswerFacts {
+pub(crate) struct ResponseInfo {
     pub(crate) framing: Framing,
-    pub(crate) keep_alive: bool,
-    pub(crate) names_more: bool,
+    pub(crate) is_persistent: bool,
+    pub(crate) names_other_headers: bool,
 }
 
-const MOST_HEADERS: usize = 128;
+const MAX_HEADER_LINES: usize = 128;
 
 impl<'a> RequestHead<'a> {
     pub fn method(&self) -> &'a str {
         self.method
     }
 
-    /// Path and query, beginning with `/`; or `*`.
+    /// Path and query beginning with `/`, or `*`.
     pub fn target(&self) -> &'a str {
         self.target
     }
 
-    /// What stands between scheme and path, where the whole address was asked for (absolute-form).
+    /// The authority of an absolute-form target.
     pub fn authority(&self) -> Option<&'a str> {
         self.authority
     }
@@ -152,59 +152,59 @@ impl<'a> RequestHead<'a> {
         self.version
     }
 
-    /// Whether this is a well-formed WebSocket handshake.
+    /// Whether the request is a valid WebSocket handshake.
     pub fn is_websocket(&self) -> bool {
-        self.facts.accept.is_some()
+        self.info.accept.is_some()
     }
 
     pub fn headers(&self) -> impl Iterator<Item = Header<'a>> + use<'a> {
         self.lines.each()
     }
 
-    /// The first of this name (in lower case).
+    /// Returns the first header of this name (in lower case).
     pub fn get(&self, name: &str) -> Option<&'a [u8]> {
         self.headers().find(|h| h.is(name)).map(|h| h.value)
     }
 
-    /// The first of this name, as text.
+    /// Returns the first header of this name (in lower case) as text, if it is ASCII.
     pub fn text(&self, name: &str) -> Option<&'a str> {
         self.headers().find(|h| h.is(name)).and_then(|h| h.text())
     }
 
-    /// Reads a whole head, `bytes` ending with its empty line, and shows it to `then`.
+    /// Parses a complete head and passes it to `then`. `bytes` end with the empty line.
     pub(crate) fn read<R>(
         bytes: &[u8],
         settings: &Settings,
         then: impl FnOnce(Result<RequestHead<'_>, ProxyError>) -> R,
     ) -> R {
-        let mut room = [const { MaybeUninit::uninit() }; MOST_HEADERS];
+        let mut room = [const { MaybeUninit::uninit() }; MAX_HEADER_LINES];
         let mut raw = httparse::Request::new(&mut []);
-        let room = &mut room[..settings.request_head.lines.min(MOST_HEADERS)];
+        let room = &mut room[..settings.request_head.lines.min(MAX_HEADER_LINES)];
         match raw.parse_with_uninit_headers(bytes, room) {
             Ok(httparse::Status::Complete(end)) if end == bytes.len() => {}
             Ok(_) => return then(Err(ProxyError::MalformedRequest("The head ends early."))),
-            Err(error) => return then(Err(refused(error, bytes))),
+            Err(error) => return then(Err(parse_error(error, bytes))),
         }
         then(request(&raw, bytes))
     }
 
-    /// Reads the head that `bytes` begin with, which nobody has looked for yet, and shows it to `then` with its
-    /// length. An empty line ends `bytes`.
+    /// Parses the head at the start of `bytes` and passes the head and its length to `then`. `bytes` end with an empty
+    /// line; the end of the head is not known yet.
     pub(crate) fn find<R>(
         bytes: &[u8],
         settings: &Settings,
         then: impl FnOnce(Result<RequestHead<'_>, ProxyError>, usize) -> R,
     ) -> R {
-        let mut room = [const { MaybeUninit::uninit() }; MOST_HEADERS];
+        let mut room = [const { MaybeUninit::uninit() }; MAX_HEADER_LINES];
         let mut raw = httparse::Request::new(&mut []);
-        let room = &mut room[..settings.request_head.lines.min(MOST_HEADERS)];
+        let room = &mut room[..settings.request_head.lines.min(MAX_HEADER_LINES)];
         if let Ok(httparse::Status::Complete(end)) = raw.parse_with_uninit_headers(bytes, room)
-            && lines_end_well(&bytes[..end], raw.headers)
+            && line_ends_are_strict(&bytes[..end], raw.headers)
         {
             return then(request(&raw, &bytes[..end]), end);
         }
-        // In its own words, whatever is wrong with it.
-        match Scan::default().end(bytes) {
+        // The scan names the violated rule precisely.
+        match HeadScan::default().end(bytes) {
             Ok(Some(end)) => Self::read(&bytes[..end], settings, |head| then(head, end)),
             Ok(None) => {
                 then(Err(ProxyError::MalformedRequest("The head ends early.")), bytes.len())
@@ -214,9 +214,9 @@ impl<'a> RequestHead<'a> {
     }
 }
 
-/// Whether each line of this head ends with CRLF, none before the last is empty and none is folded: what
-/// [`Scan`] would find, told from where the parser found the lines to begin.
-fn lines_end_well(head: &[u8], fields: &[httparse::Header<'_>]) -> bool {
+/// Whether every line ends with CRLF, no line before the last is empty, and none is folded: the conditions of
+/// [`HeadScan`], derived from where the parser found the lines to begin.
+fn line_ends_are_strict(head: &[u8], fields: &[httparse::Header<'_>]) -> bool {
     let ends = |at: usize| at >= 2 && head.get(at - 2..at) == Some(b"\r\n");
     let begins = |name: &str| (name.as_ptr() as usize).wrapping_sub(head.as_ptr() as usize);
     !matches!(head.first(), None | Some(b'\r' | b'\n'))
@@ -236,11 +236,11 @@ fn request<'a>(
     if matches!(method, "CONNECT" | "TRACE") {
         return Err(ProxyError::MethodNotServed);
     }
-    let (authority, target) = parts(method, target)?;
-    let mut lines = Lines { bytes, fields: raw.headers, hops: 0 };
+    let (authority, target) = split_target(method, target)?;
+    let mut lines = HeaderLines { bytes, fields: raw.headers, hop_by_hop_bits: 0 };
     let seen = Fields::read(lines.each()).map_err(ProxyError::MalformedRequest)?;
-    lines.hops = seen.hops;
-    match (seen.hosts, version) {
+    lines.hop_by_hop_bits = seen.hop_by_hop_bits;
+    match (seen.host_count, version) {
         (0, Version::Http11) => return Err(ProxyError::MissingHost),
         (0, Version::Http10) | (1, _) => {}
         _ => return Err(ProxyError::MalformedRequest("Host is there more than once.")),
@@ -251,39 +251,42 @@ fn request<'a>(
     {
         return Err(ProxyError::MalformedRequest("Host and the host in the address differ."));
     }
-    if seen.expects_other {
+    if seen.has_unknown_expectation {
         return Err(ProxyError::ExpectationFailed);
     }
     let framing = framing::of_request(&seen, version).map_err(ProxyError::MalformedRequest)?;
-    let accept = upgrade::asked(method, version, framing, &seen, lines.each())?;
+    let accept = handshake::check_request(method, version, framing, &seen, lines.each())?;
     let idempotent = matches!(method, "GET" | "HEAD" | "OPTIONS" | "PUT" | "DELETE");
-    let facts = RequestFacts {
+    let info = RequestInfo {
         framing,
         version,
-        keep_alive: seen.keep_alive(version),
+        is_persistent: seen.keep_alive(version),
         is_head: method == "HEAD",
-        repeatable: idempotent && matches!(framing, Framing::Empty | Framing::Length(0)),
-        names_more: seen.names_more,
+        is_repeatable: idempotent && matches!(framing, Framing::Empty | Framing::Length(0)),
+        names_other_headers: seen.names_other_headers,
         accept,
     };
-    Ok(RequestHead { method, target, authority, version, lines, facts })
+    Ok(RequestHead { method, target, authority, version, lines, info })
 }
 
 /// RFC 3986 has none of these in a URI: a server that decodes or cuts there would see another path than we do, and one
 /// that refuses them says nothing that a person could read.
-const BARRED: [bool; 256] = {
-    let mut barred = [true; 256];
+const FORBIDDEN: [bool; 256] = {
+    let mut forbidden = [true; 256];
     let mut byte = 0x21;
     while byte <= 0x7e {
-        barred[byte] = matches!(byte as u8, b'#' | b'"' | b'<' | b'>' | b'`');
+        forbidden[byte] = matches!(byte as u8, b'#' | b'"' | b'<' | b'>' | b'`');
         byte += 1;
     }
-    barred
+    forbidden
 };
 
-/// Splits a target into what stands before the path, and the path with its query.
-fn parts<'a>(method: &str, target: &'a str) -> Result<(Option<&'a str>, &'a str), ProxyError> {
-    if target.bytes().any(|b| BARRED[usize::from(b)]) {
+/// Splits a target into its authority, and its path with query.
+fn split_target<'a>(
+    method: &str,
+    target: &'a str,
+) -> Result<(Option<&'a str>, &'a str), ProxyError> {
+    if target.bytes().any(|b| FORBIDDEN[usize::from(b)]) {
         return Err(ProxyError::MalformedRequest(
             "The address holds a character that none may hold.",
         ));
@@ -319,21 +322,21 @@ impl<'a> ResponseHead<'a> {
         self.lines.each()
     }
 
-    /// The first of this name (in lower case).
+    /// Returns the first header of this name (in lower case).
     pub fn get(&self, name: &str) -> Option<&'a [u8]> {
         self.headers().find(|h| h.is(name)).map(|h| h.value)
     }
 
-    /// Reads a whole head, `bytes` ending with its empty line, and shows it to `then`.
+    /// Parses a complete head and passes it to `then`. `bytes` end with the empty line.
     pub(crate) fn read<R>(
         bytes: &[u8],
         settings: &Settings,
-        to: &RequestFacts,
+        to: &RequestInfo,
         then: impl FnOnce(Result<ResponseHead<'_>, &'static str>) -> R,
     ) -> R {
-        let mut room = [const { MaybeUninit::uninit() }; MOST_HEADERS];
+        let mut room = [const { MaybeUninit::uninit() }; MAX_HEADER_LINES];
         let mut raw = httparse::Response::new(&mut []);
-        let room = &mut room[..settings.response_head.lines.min(MOST_HEADERS)];
+        let room = &mut room[..settings.response_head.lines.min(MAX_HEADER_LINES)];
         match httparse::ParserConfig::default()
             .parse_response_with_uninit_headers(&mut raw, bytes, room)
         {
@@ -341,38 +344,38 @@ impl<'a> ResponseHead<'a> {
             Ok(_) => return then(Err("its head ends early")),
             Err(_) => return then(Err("its head breaks the grammar")),
         }
-        then(answer(&raw, bytes, to))
+        then(response(&raw, bytes, to))
     }
 
-    /// Reads the head that `bytes` begin with, if it is whole and plainly sound, and shows it to `then` with its
-    /// length. `None` says nothing: it must be looked at more closely.
+    /// Parses the head at the start of `bytes` if the head is complete and plainly valid, and passes the head and its
+    /// length to `then`. `None` decides nothing: the slow path must examine the head.
     pub(crate) fn find<R>(
         bytes: &[u8],
         settings: &Settings,
-        to: &RequestFacts,
+        to: &RequestInfo,
         then: impl FnOnce(Result<ResponseHead<'_>, &'static str>, usize) -> R,
     ) -> Option<R> {
-        let mut room = [const { MaybeUninit::uninit() }; MOST_HEADERS];
+        let mut room = [const { MaybeUninit::uninit() }; MAX_HEADER_LINES];
         let mut raw = httparse::Response::new(&mut []);
-        let room = &mut room[..settings.response_head.lines.min(MOST_HEADERS)];
+        let room = &mut room[..settings.response_head.lines.min(MAX_HEADER_LINES)];
         match httparse::ParserConfig::default()
             .parse_response_with_uninit_headers(&mut raw, bytes, room)
         {
             Ok(httparse::Status::Complete(end))
                 if end <= settings.response_head.bytes
-                    && lines_end_well(&bytes[..end], raw.headers) =>
+                    && line_ends_are_strict(&bytes[..end], raw.headers) =>
             {
-                Some(then(answer(&raw, &bytes[..end], to), end))
+                Some(then(response(&raw, &bytes[..end], to), end))
             }
             Ok(_) | Err(_) => None,
         }
     }
 }
 
-fn answer<'a>(
+fn response<'a>(
     raw: &'a httparse::Response<'a, 'a>,
     bytes: &'a [u8],
-    to: &RequestFacts,
+    to: &RequestInfo,
 ) -> Result<ResponseHead<'a>, &'static str> {
     let (Some(status), Some(version)) = (raw.code, raw.version) else {
         return Err("its status line is incomplete");
@@ -381,22 +384,22 @@ fn answer<'a>(
     if !(100..=599).contains(&status) {
         return Err("its status is none");
     }
-    let mut lines = Lines { bytes, fields: raw.headers, hops: 0 };
+    let mut lines = HeaderLines { bytes, fields: raw.headers, hop_by_hop_bits: 0 };
     let seen = Fields::read(lines.each())?;
-    lines.hops = seen.hops;
+    lines.hop_by_hop_bits = seen.hop_by_hop_bits;
     if status == 101 {
-        upgrade::answered(to.accept.as_ref(), &seen, lines.each())?;
+        handshake::check_response(to.accept.as_ref(), &seen, lines.each())?;
     }
-    let framing = framing::of_answer(&seen, version, status, to.is_head)?;
-    let facts = AnswerFacts {
+    let framing = framing::of_response(&seen, version, status, to.is_head)?;
+    let info = ResponseInfo {
         framing,
-        keep_alive: seen.keep_alive(version) && framing != Framing::Close,
-        names_more: seen.names_more,
+        is_persistent: seen.keep_alive(version) && framing != Framing::Close,
+        names_other_headers: seen.names_other_headers,
     };
-    Ok(ResponseHead { status, reason: raw.reason.unwrap_or(""), lines, facts })
+    Ok(ResponseHead { status, reason: raw.reason.unwrap_or(""), lines, info })
 }
 
-fn refused(error: httparse::Error, bytes: &[u8]) -> ProxyError {
+fn parse_error(error: httparse::Error, bytes: &[u8]) -> ProxyError {
     match error {
         httparse::Error::TooManyHeaders => ProxyError::RequestHeadTooLarge { target: false },
         httparse::Error::Version if names_version(bytes) => ProxyError::UnsupportedHttpVersion,
@@ -415,7 +418,7 @@ fn refused(error: httparse::Error, bytes: &[u8]) -> ProxyError {
     }
 }
 
-/// Whether the request line is one but for a version that we do not serve.
+/// Whether the request line is well-formed except for an unsupported version.
 fn names_version(bytes: &[u8]) -> bool {
     let line = bytes.split(|b| *b == b'\r').next().unwrap_or_default();
     let mut words = line.split(|b| *b == b' ').skip(2);

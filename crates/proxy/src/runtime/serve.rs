@@ -1,4 +1,4 @@
-//! From listening sockets to the last drained tunnel.
+//! Accepts connections, and drains them after the stop.
 
 use std::future::{Future as _, poll_fn};
 use std::io;
@@ -14,46 +14,46 @@ use tokio::task::{LocalSet, spawn_local, unconstrained};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use crate::connection;
 use crate::policy::{Peer, Policy};
+use crate::runtime::stream::{Listener, Stream};
+use crate::runtime::worker::{DrainPhase, Worker};
 use crate::settings::Settings;
-use crate::stream::{Listener, Stream};
-use crate::thread::{Phase, Thread};
 
-/// Connections that the kernel keeps for a listener until they are accepted.
+/// Connections that the kernel queues per listener before they are accepted.
 const BACKLOG: i32 = 4_096;
 
-/// Serves on this thread until `stop`, then drains: no new connection, requests under way finish with
-/// `Connection: close`, tunnels get 1001 at their deadline.
+/// Serves on this thread until `stop`, then drains: no new connections, requests in progress finish with
+/// `Connection: close`, tunnels are closed with 1001 at their deadline.
 ///
-/// Runs inside a current-thread runtime with I/O and time enabled.
+/// Requires a current-thread runtime with I/O and time enabled.
 pub async fn serve<P: Policy>(
     listeners: Vec<Listener>,
     policy: P,
     settings: Settings,
     stop: CancellationToken,
 ) -> io::Result<()> {
-    let thread = Thread::new(policy, settings);
+    let worker = Worker::new(policy, settings);
     let tasks = LocalSet::new();
-    tasks.run_until(run(thread, listeners, stop)).await
+    tasks.run_until(run(worker, listeners, stop)).await
 }
 
-/// A listening TCP socket that every thread of this process may open once more; the kernel spreads clients.
+/// Opens `threads` listening TCP sockets on one address; the kernel spreads clients over them.
 ///
-/// Refused when another process listens there already: two would silently share the clients.
+/// # Errors
+/// Fails when another process listens on the address, because two processes would silently share the clients.
 pub fn bind(address: SocketAddr, threads: usize) -> io::Result<Vec<std::net::TcpListener>> {
-    let open = |address, shared| {
+    let open = |address, reuses_port| {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
         socket.set_reuse_address(true)?;
-        socket.set_reuse_port(shared)?;
+        socket.set_reuse_port(reuses_port)?;
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
         Ok::<_, io::Error>(socket)
     };
-    // Bound for a moment without sharing, so that a port that is taken is told.
-    let sole = open(address, false)?;
-    let address = sole.local_addr()?.as_socket().unwrap_or(address);
-    drop(sole);
+    // A first bind without sharing detects that the port is in use.
+    let probe = open(address, false)?;
+    let address = probe.local_addr()?.as_socket().unwrap_or(address);
+    drop(probe);
     let listen = |_| {
         let socket = open(address, true)?;
         socket.listen(BACKLOG)?;
@@ -63,53 +63,54 @@ pub fn bind(address: SocketAddr, threads: usize) -> io::Result<Vec<std::net::Tcp
 }
 
 async fn run<P: Policy>(
-    thread: Rc<Thread<P>>,
+    worker: Rc<Worker<P>>,
     listeners: Vec<Listener>,
     stop: CancellationToken,
 ) -> io::Result<()> {
     let mut accepting = Vec::new();
-    for (place, listener) in listeners.into_iter().enumerate() {
+    for (index, listener) in listeners.into_iter().enumerate() {
         let listener = AcceptSocket::new(listener)?;
-        accepting.push(spawn_local(accept(thread.clone(), listener, place, stop.clone())));
+        accepting.push(spawn_local(accept(worker.clone(), listener, index, stop.clone())));
     }
-    let time = thread.clone();
-    let time = spawn_local(async move { time.sweep.run(|now| time.pool.sweep(now)).await });
+    let ticker = worker.clone();
+    let ticker =
+        spawn_local(async move { ticker.timers.run(|now| ticker.pool.close_expired(now)).await });
     stop.cancelled().await;
     for listener in accepting {
-        // A listener that failed has nobody left to wait for.
+        // A listener that failed needs no waiting.
         let _ = listener.await;
     }
     let Settings {
         drain_timeout, idle_drain_timeout, tunnel_drain_timeout, ref close_idle, ..
-    } = thread.settings;
+    } = worker.settings;
     let tunnel_drain_timeout = tunnel_drain_timeout.min(drain_timeout);
-    // All from here.
+    // All three timers count from here.
     let idle = pin!(sleep(idle_drain_timeout.min(tunnel_drain_timeout)));
     let (tunnels, end) = (pin!(sleep(tunnel_drain_timeout)), pin!(sleep(drain_timeout)));
-    let all = || thread.live.at_most(0);
+    let all_closed = || worker.connections.wait_until_at_most(0);
     if !idle_drain_timeout.is_zero() {
-        thread.enter(Phase::Finishing);
+        worker.enter_phase(DrainPhase::Finishing);
         tokio::select! {
-            () = all() => {}
+            () = all_closed() => {}
             () = idle => {}
             () = close_idle.cancelled() => {}
         }
     }
-    thread.enter(Phase::Draining);
-    thread.pool.clear();
+    worker.enter_phase(DrainPhase::Draining);
+    worker.pool.close_all();
     tokio::select! {
         biased;
-        () = all() => {}
+        () = all_closed() => {}
         () = tunnels => {
-            thread.enter(Phase::Closing);
-            // Whoever is not done by then is cut off.
+            worker.enter_phase(DrainPhase::ClosingTunnels);
+            // Connections that are still open afterwards are cut off.
             tokio::select! {
-                () = all() => {}
+                () = all_closed() => {}
                 () = end => {}
             }
         }
     }
-    time.abort();
+    ticker.abort();
     Ok(())
 }
 
@@ -122,7 +123,7 @@ impl AcceptSocket {
     fn new(listener: Listener) -> io::Result<Self> {
         match listener {
             Listener::Tcp(listener) => {
-                // Whoever is accepted inherits both: no call for each connection.
+                // Accepted sockets inherit both options, which saves two system calls per connection.
                 let socket = SockRef::from(&listener);
                 socket.set_tcp_nodelay(true)?;
                 let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(60));
@@ -148,18 +149,18 @@ impl AcceptSocket {
 }
 
 async fn accept<P: Policy>(
-    thread: Rc<Thread<P>>,
+    worker: Rc<Worker<P>>,
     listener: AcceptSocket,
-    place: usize,
+    index: usize,
     stop: CancellationToken,
 ) {
-    let most = thread.settings.max_connections.saturating_sub(1);
+    let limit = worker.settings.max_connections.saturating_sub(1);
     loop {
         let next = async {
-            if thread.live.count() > most {
-                thread.settings.stats.paused();
+            if worker.connections.count() > limit {
+                worker.settings.stats.count_accept_pause();
             }
-            thread.live.at_most(most).await;
+            worker.connections.wait_until_at_most(limit).await;
             listener.accept().await
         };
         let accepted = tokio::select! {
@@ -168,16 +169,16 @@ async fn accept<P: Policy>(
             accepted = next => accepted,
         };
         match accepted {
-            Ok(accepted) => welcome(&thread, accepted, place),
-            // Out of descriptors, most likely: others must end first.
+            Ok(accepted) => serve_client(&worker, accepted, index),
+            // The process is probably out of descriptors: other connections must end first.
             Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
         }
     }
-    // Whoever had connected before the stop is still let in, as far as there is room. However many more connect
-    // meanwhile, it ends.
+    // Clients that connected before the stop are still served as far as there is room. The bound ends the loop however
+    // many clients connect meanwhile.
     tokio::task::yield_now().await;
     for _ in 0..BACKLOG {
-        if thread.live.count() > most {
+        if worker.connections.count() > limit {
             return;
         }
         let accepted = unconstrained(poll_fn(|cx| match pin!(listener.accept()).poll(cx) {
@@ -185,20 +186,20 @@ async fn accept<P: Policy>(
             Poll::Ready(Err(_)) | Poll::Pending => Poll::Ready(None),
         }));
         let Some(accepted) = accepted.await else { return };
-        welcome(&thread, accepted, place);
+        serve_client(&worker, accepted, index);
     }
 }
 
-fn welcome<P: Policy>(
-    thread: &Rc<Thread<P>>,
+fn serve_client<P: Policy>(
+    worker: &Rc<Worker<P>>,
     (client, address): (Stream, Option<SocketAddr>),
-    place: usize,
+    index: usize,
 ) {
-    let (alive, peer) = (thread.live.enter(), Peer { address, listener: place });
-    // The task itself is next to nothing: what a connection is, and then a tunnel, are boxes that others can use again.
-    let talk = Box::pin(connection::run(thread.clone(), client, peer, alive));
+    let (guard, peer) = (worker.connections.add(), Peer { address, listener: index });
+    // The task is tiny: the state of a connection, and later of a tunnel, lives in boxes whose memory is reused.
+    let connection = Box::pin(crate::connection::run(worker.clone(), client, peer, guard));
     spawn_local(async move {
-        let tunnel = talk.await;
+        let tunnel = connection.await;
         if let Some(mut tunnel) = tunnel {
             poll_fn(|cx| tunnel.poll(cx)).await;
         }

@@ -1,66 +1,68 @@
-//! Read buffers of one thread: a connection holds one only while it has something unread.
+//! Buffers of one thread: a connection holds a read buffer only while it has unread input.
 
 use std::cell::RefCell;
 use std::rc::Rc;
 
-/// Where spare buffers wait.
-pub(crate) struct Buffers {
+/// Spare buffers for reuse.
+pub(crate) struct BufferPool {
     size: usize,
     reads: RefCell<Vec<Box<[u8]>>>,
     writes: RefCell<Vec<Vec<u8>>>,
 }
 
-/// Spare buffers kept; the rest is given back to the allocator. A read buffer is held for moments only, and eight are
-/// over half a megabyte, which counts beside thousands of connections that do nothing; a write buffer is held while an
-/// upstream thinks.
-const SPARE_READS: usize = 8;
-const SPARE_WRITES: usize = 128;
-/// Room for most heads, so that writing one does not grow it step by step.
-const WRITE: usize = 1 << 10;
-/// A write buffer that grew beyond this is not kept.
-const WRITE_KEPT: usize = 8 << 10;
+/// Spare buffers kept; others return to the allocator. A read buffer is in use for moments only, and eight of them
+/// exceed half a megabyte, which counts beside thousands of idle connections. A write buffer is in use while an
+/// upstream works on a response.
+const MAX_SPARE_READ_BUFFERS: usize = 8;
+const MAX_SPARE_WRITE_BUFFERS: usize = 128;
+/// Holds most heads, so that writing a head does not reallocate.
+const WRITE_BUFFER_BYTES: usize = 1 << 10;
+/// A larger write buffer is not kept.
+const MAX_KEPT_WRITE_BYTES: usize = 8 << 10;
 
-impl Buffers {
+impl BufferPool {
     pub(crate) fn new(size: usize) -> Rc<Self> {
         Rc::new(Self { size, reads: RefCell::default(), writes: RefCell::default() })
     }
 
-    pub(crate) fn read(self: &Rc<Self>) -> Buf {
+    pub(crate) fn take_read_buffer(self: &Rc<Self>) -> ReadBuffer {
         let spare = self.reads.borrow_mut().pop();
         let bytes = spare.unwrap_or_else(|| vec![0; self.size].into_boxed_slice());
-        Buf { bytes, start: 0, end: 0, home: self.clone() }
+        ReadBuffer { bytes, start: 0, end: 0, home: self.clone() }
     }
 
-    fn take_back(&self, bytes: Box<[u8]>) {
+    fn return_read_buffer(&self, bytes: Box<[u8]>) {
         let mut reads = self.reads.borrow_mut();
-        // One that was shrunk is of no use to anyone.
-        if bytes.len() == self.size && reads.len() < SPARE_READS {
+        // A shrunken buffer cannot be reused.
+        if bytes.len() == self.size && reads.len() < MAX_SPARE_READ_BUFFERS {
             reads.push(bytes);
         }
     }
 
-    pub(crate) fn write(&self) -> Vec<u8> {
-        self.writes.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(WRITE))
+    pub(crate) fn take_write_buffer(&self) -> Vec<u8> {
+        self.writes.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(WRITE_BUFFER_BYTES))
     }
 
-    pub(crate) fn give_back(&self, mut out: Vec<u8>) {
+    pub(crate) fn return_write_buffer(&self, mut out: Vec<u8>) {
         let mut writes = self.writes.borrow_mut();
-        if (1..=WRITE_KEPT).contains(&out.capacity()) && writes.len() < SPARE_WRITES {
+        if (1..=MAX_KEPT_WRITE_BYTES).contains(&out.capacity())
+            && writes.len() < MAX_SPARE_WRITE_BUFFERS
+        {
             out.clear();
             writes.push(out);
         }
     }
 }
 
-/// Bytes that were read and not used yet.
-pub(crate) struct Buf {
+/// Input that was read and not yet consumed.
+pub(crate) struct ReadBuffer {
     bytes: Box<[u8]>,
     start: usize,
     end: usize,
-    home: Rc<Buffers>,
+    home: Rc<BufferPool>,
 }
 
-impl Buf {
+impl ReadBuffer {
     pub(crate) fn data(&self) -> &[u8] {
         &self.bytes[self.start..self.end]
     }
@@ -77,8 +79,8 @@ impl Buf {
         }
     }
 
-    /// Where the next bytes go; empty only when all of the buffer is unused data.
-    pub(crate) fn room(&mut self) -> &mut [u8] {
+    /// The space for further input; empty only when the whole buffer is unconsumed input.
+    pub(crate) fn unfilled(&mut self) -> &mut [u8] {
         if self.end == self.bytes.len() && self.start > 0 {
             self.bytes.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
@@ -86,7 +88,7 @@ impl Buf {
         &mut self.bytes[self.end..]
     }
 
-    /// Gives back all but the room that the unused data needs, for a long wait.
+    /// Releases all space beyond the unconsumed input, for a long wait.
     pub(crate) fn shrink(&mut self) {
         if self.bytes.len() == self.home.size {
             let data = self.data().into();
@@ -94,12 +96,12 @@ impl Buf {
         }
     }
 
-    /// A whole buffer again, with the same unused data.
+    /// Restores the full size and keeps the unconsumed input.
     pub(crate) fn grow(&mut self) {
         if self.bytes.len() == self.home.size {
             return;
         }
-        let mut whole = self.home.read();
+        let mut whole = self.home.take_read_buffer();
         let data = self.data();
         whole.bytes[..data.len()].copy_from_slice(data);
         let bytes = std::mem::take(&mut whole.bytes);
@@ -111,22 +113,22 @@ impl Buf {
         self.bytes.len()
     }
 
-    /// `bytes` begins with the unused data.
+    /// Replaces the storage. `bytes` must begin with the unconsumed input.
     fn swap(&mut self, bytes: Box<[u8]>) {
         (self.start, self.end) = (0, self.end - self.start);
         let old = std::mem::replace(&mut self.bytes, bytes);
-        self.home.take_back(old);
+        self.home.return_read_buffer(old);
     }
 
-    /// `count` bytes of the room were filled.
+    /// Marks `count` bytes of the unfilled space as input.
     pub(crate) fn filled(&mut self, count: usize) {
         self.end += count;
     }
 }
 
-impl Drop for Buf {
+impl Drop for ReadBuffer {
     fn drop(&mut self) {
-        self.home.take_back(std::mem::take(&mut self.bytes));
+        self.home.return_read_buffer(std::mem::take(&mut self.bytes));
     }
 }
 
@@ -136,9 +138,9 @@ mod tests {
 
     #[test]
     fn a_wait_costs_no_more_than_what_is_unused() {
-        let buffers = Buffers::new(64);
-        let mut buf = buffers.read();
-        buf.room()[..10].copy_from_slice(b"0123456789");
+        let buffers = BufferPool::new(64);
+        let mut buf = buffers.take_read_buffer();
+        buf.unfilled()[..10].copy_from_slice(b"0123456789");
         buf.filled(10);
         buf.consume(4);
         buf.shrink();
@@ -146,7 +148,7 @@ mod tests {
         assert_eq!(buffers.reads.borrow().len(), 1, "the whole one is free for others");
         buf.grow();
         assert_eq!(buf.data(), b"456789");
-        assert_eq!(buf.room().len(), 58);
+        assert_eq!(buf.unfilled().len(), 58);
         drop(buf);
         assert_eq!(buffers.reads.borrow().len(), 1, "and the small one is gone");
     }

@@ -1,11 +1,11 @@
-//! Header lines on their way out: written once, straight into the buffer that is sent.
+//! Header lines written straight into the buffer that is sent.
 
 use crate::Header;
 
-/// Where header lines go.
+/// A writer of header lines.
 pub struct Headers<'a> {
     out: &'a mut Vec<u8>,
-    /// The head that is passed on.
+    /// The received head that is being forwarded.
     from: &'a [u8],
 }
 
@@ -18,7 +18,7 @@ impl<'a> Headers<'a> {
         Self { out, from }
     }
 
-    /// As it came.
+    /// Writes a header unchanged.
     pub fn keep(&mut self, header: Header<'_>) {
         match self.whole(&header) {
             Some(whole) => self.out.extend_from_slice(whole),
@@ -26,21 +26,21 @@ impl<'a> Headers<'a> {
         }
     }
 
-    /// The line as it stands in the head, if it stands there as it would be written.
+    /// Returns the received line if the line already has the exact form in which it would be written.
     fn whole(&self, header: &Header<'_>) -> Option<&'a [u8]> {
         let (name, value) = (header.name.as_bytes(), header.value);
         let start = (name.as_ptr() as usize).wrapping_sub(self.from.as_ptr() as usize);
         let middle = start.wrapping_add(name.len());
         let end = middle.wrapping_add(2 + value.len());
         let whole = self.from.get(start..end.wrapping_add(2))?;
-        // These very bytes, not others like them.
+        // Compares addresses: an equal header from elsewhere must not select a line of this head.
         let same = value.as_ptr() as usize == name.as_ptr() as usize + name.len() + 2;
         let plain =
             whole.get(name.len()..name.len() + 2) == Some(b": ") && whole.ends_with(b"\r\n");
         (same && plain).then_some(whole)
     }
 
-    /// A line of our own. A value that could end its line early is left out: that is how answers are split.
+    /// Writes a header of the proxy's own. Omits values with CR, LF or NUL, which would split the message.
     pub fn add(&mut self, name: &'static str, value: impl AsRef<[u8]>) {
         let value = value.as_ref();
         debug_assert!(is_token(name), "{name:?} is no header's name");
@@ -49,7 +49,7 @@ impl<'a> Headers<'a> {
         }
     }
 
-    /// The same, where the name was not written by a programmer.
+    /// Like [`Headers::add`] for a name that is not a literal: also omits names that are no token.
     pub(crate) fn try_add(&mut self, name: &str, value: &[u8]) {
         if is_token(name) && is_value(value) {
             line(self.out, name.as_bytes(), value);

@@ -1,19 +1,19 @@
-//! The chunked coding (RFC 9112 §7.1), checked byte by byte as it passes.
+//! An incremental decoder of the chunked transfer coding (RFC 9112 §7.1) that checks every byte.
 
-/// Where in a chunked body we are.
+/// The position in a chunked body.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Chunks {
-    at: At,
-    /// Of this chunk's size so far, then of its data still to come.
+pub(crate) struct ChunkedDecoder {
+    at: ChunkState,
+    /// The chunk size parsed so far, then the bytes of chunk data still to come.
     left: u64,
-    /// Bytes of chunk extensions so far, over the whole body.
+    /// Bytes of chunk extensions since the last chunk that carried data.
     extensions: usize,
     payload: u64,
     trailers: Vec<u8>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum At {
+enum ChunkState {
     Size { digits: u8 },
     Extension,
     SizeLf,
@@ -24,105 +24,112 @@ enum At {
     End,
 }
 
-/// What a prefix of the input is. Never longer than the input.
+/// The kind of a prefix of the input. Never longer than the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Piece {
-    /// Sizes and line ends, sound.
+pub(crate) enum ChunkPart {
+    /// Valid chunk sizes, extensions and line ends.
     Framing(usize),
-    /// Payload.
+    /// Chunk data.
     Data(usize),
-    /// Kept back: a part of the trailers, or of the empty line in their place. The last one when
-    /// [`Chunks::is_done`] holds afterwards.
+    /// A part of the trailer section, which the decoder stores. The last part when
+    /// [`ChunkedDecoder::is_done`] holds afterwards.
     Trailers(usize),
 }
 
-const SIZE_DIGITS: u8 = 16;
-const EXTENSIONS_LIMIT: usize = 1 << 10;
-const TRAILERS_LIMIT: usize = 8 << 10;
+const MAX_SIZE_DIGITS: u8 = 16;
+const MAX_EXTENSION_BYTES: usize = 1 << 10;
+const MAX_TRAILER_BYTES: usize = 8 << 10;
 
-impl Chunks {
+impl ChunkedDecoder {
     pub(crate) fn new() -> Self {
-        let at = At::Size { digits: 0 };
+        let at = ChunkState::Size { digits: 0 };
         Self { at, left: 0, extensions: 0, payload: 0, trailers: Vec::new() }
     }
 
     pub(crate) fn is_done(&self) -> bool {
-        self.at == At::End
+        self.at == ChunkState::End
     }
 
-    /// Whether the next piece is kept back.
+    /// Whether the next part belongs to the trailer section.
     pub(crate) fn is_in_trailers(&self) -> bool {
-        self.at == At::Trailers
+        self.at == ChunkState::Trailers
     }
 
-    /// Bytes of payload announced or seen so far.
+    /// Payload bytes announced by the chunk sizes so far.
     pub(crate) fn payload(&self) -> u64 {
         self.payload
     }
 
-    /// The trailer section as it came, its empty line included. Whole once all is done.
+    /// The trailer section as received, including its empty line. Complete once the decoder is done.
     pub(crate) fn trailers(&self) -> &[u8] {
         &self.trailers
     }
 
-    /// Consumes a prefix of `input`, which is not empty. An error names the rule; nothing may follow it.
-    pub(crate) fn next(&mut self, input: &[u8]) -> Result<Piece, &'static str> {
+    /// Consumes a prefix of `input`, which must not be empty.
+    ///
+    /// # Errors
+    /// Names the violated rule. The decoder must not be used afterwards.
+    pub(crate) fn next(&mut self, input: &[u8]) -> Result<ChunkPart, &'static str> {
         match self.at {
-            At::Data => {
+            ChunkState::Data => {
                 let count = usize::try_from(self.left).unwrap_or(usize::MAX).min(input.len());
                 self.left -= count as u64;
                 if self.left == 0 {
-                    self.at = At::DataCr;
+                    self.at = ChunkState::DataCr;
                 }
-                Ok(Piece::Data(count))
+                Ok(ChunkPart::Data(count))
             }
-            At::Trailers => self.keep_trailers(input),
-            At::End => Ok(Piece::Framing(0)),
-            At::Size { .. } | At::Extension | At::SizeLf | At::DataCr | At::DataLf => {
+            ChunkState::Trailers => self.keep_trailers(input),
+            ChunkState::End => Ok(ChunkPart::Framing(0)),
+            ChunkState::Size { .. }
+            | ChunkState::Extension
+            | ChunkState::SizeLf
+            | ChunkState::DataCr
+            | ChunkState::DataLf => {
                 let mut count = 0;
                 for byte in input {
-                    if matches!(self.at, At::Data | At::Trailers) {
+                    if matches!(self.at, ChunkState::Data | ChunkState::Trailers) {
                         break;
                     }
                     self.step(*byte)?;
                     count += 1;
                 }
-                Ok(Piece::Framing(count))
+                Ok(ChunkPart::Framing(count))
             }
         }
     }
 
     fn step(&mut self, byte: u8) -> Result<(), &'static str> {
         self.at = match (self.at, byte) {
-            (At::Size { digits }, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {
-                if digits == SIZE_DIGITS {
+            (ChunkState::Size { digits }, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {
+                if digits == MAX_SIZE_DIGITS {
                     return Err("A chunk's size has too many digits.");
                 }
                 let value = char::from(byte).to_digit(16).unwrap_or(0);
                 self.left = (self.left << 4) | u64::from(value);
-                At::Size { digits: digits + 1 }
+                ChunkState::Size { digits: digits + 1 }
             }
-            (At::Size { digits: 1.. }, b';') => At::Extension,
-            (At::Size { digits: 1.. } | At::Extension, b'\r') => At::SizeLf,
-            (At::Extension, b'\t' | b' '..=b'~') => {
+            (ChunkState::Size { digits: 1.. }, b';') => ChunkState::Extension,
+            (ChunkState::Size { digits: 1.. } | ChunkState::Extension, b'\r') => ChunkState::SizeLf,
+            (ChunkState::Extension, b'\t' | b' '..=b'~') => {
                 self.extensions += 1;
-                if self.extensions > EXTENSIONS_LIMIT {
+                if self.extensions > MAX_EXTENSION_BYTES {
                     return Err("The chunk extensions are too long.");
                 }
-                At::Extension
+                ChunkState::Extension
             }
-            (At::SizeLf, b'\n') => {
+            (ChunkState::SizeLf, b'\n') => {
                 self.payload = self.payload.saturating_add(self.left);
-                if self.left == 0 { At::Trailers } else { At::Data }
+                if self.left == 0 { ChunkState::Trailers } else { ChunkState::Data }
             }
-            (At::DataCr, b'\r') => At::DataLf,
-            (At::DataLf, b'\n') => At::Size { digits: 0 },
+            (ChunkState::DataCr, b'\r') => ChunkState::DataLf,
+            (ChunkState::DataLf, b'\n') => ChunkState::Size { digits: 0 },
             _ => return Err("A chunk breaks the grammar."),
         };
         Ok(())
     }
 
-    fn keep_trailers(&mut self, input: &[u8]) -> Result<Piece, &'static str> {
+    fn keep_trailers(&mut self, input: &[u8]) -> Result<ChunkPart, &'static str> {
         for (at, byte) in input.iter().enumerate() {
             let after_cr = self.trailers.last() == Some(&b'\r');
             if after_cr != (*byte == b'\n') {
@@ -130,14 +137,14 @@ impl Chunks {
             }
             self.trailers.push(*byte);
             if self.trailers == b"\r\n" || self.trailers.ends_with(b"\r\n\r\n") {
-                self.at = At::End;
-                return Ok(Piece::Trailers(at + 1));
+                self.at = ChunkState::End;
+                return Ok(ChunkPart::Trailers(at + 1));
             }
-            if self.trailers.len() > TRAILERS_LIMIT {
+            if self.trailers.len() > MAX_TRAILER_BYTES {
                 return Err("The trailers are too long.");
             }
         }
-        Ok(Piece::Trailers(input.len()))
+        Ok(ChunkPart::Trailers(input.len()))
     }
 }
 
@@ -147,14 +154,14 @@ mod tests {
 
     use super::*;
 
-    /// Payload, and how many bytes the body took, when fed `step` bytes at a time.
+    /// Returns the payload and the consumed length when `text` arrives `step` bytes at a time.
     fn fed(text: &[u8], step: usize) -> Result<(Vec<u8>, usize, bool), &'static str> {
-        let (mut chunks, mut data, mut at) = (Chunks::new(), Vec::new(), 0);
+        let (mut chunks, mut data, mut at) = (ChunkedDecoder::new(), Vec::new(), 0);
         while at < text.len() && !chunks.is_done() {
             let input = &text[at..(at + step).min(text.len())];
             at += match chunks.next(input)? {
-                Piece::Framing(count) | Piece::Trailers(count) => count,
-                Piece::Data(count) => {
+                ChunkPart::Framing(count) | ChunkPart::Trailers(count) => count,
+                ChunkPart::Data(count) => {
                     data.extend_from_slice(&input[..count]);
                     count
                 }

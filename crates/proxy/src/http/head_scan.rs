@@ -1,9 +1,9 @@
-//! Finds the end of a head as its bytes arrive, and refuses line ends and folds that readers disagree about.
+//! Finds the end of a head as bytes arrive. Refuses line ends and folded lines that parsers interpret differently.
 
-/// How far a head has been looked at. Each byte is looked at once, however slowly they come.
+/// Scan position in a head. Each byte is examined once, however slowly the bytes arrive.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Scan {
-    /// Start of the line that is not whole yet.
+pub(crate) struct HeadScan {
+    /// Start of the incomplete line.
     line: usize,
 }
 
@@ -11,8 +11,8 @@ pub(crate) const BARE: &str = "A line of the head ends with a bare CR or LF.";
 const FOLDED: &str = "A line of the head begins with white space.";
 const EMPTY: &str = "The head begins with an empty line.";
 
-impl Scan {
-    /// Where the head in `bytes` ends, its empty line included. `bytes` only ever grows between calls.
+impl HeadScan {
+    /// Returns the length of the head in `bytes`, including the empty line. `bytes` must only grow between calls.
     pub(crate) fn end(&mut self, bytes: &[u8]) -> Result<Option<usize>, &'static str> {
         loop {
             let rest = &bytes[self.line..];
@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     fn at_once(bytes: &[u8]) -> Result<Option<usize>, &'static str> {
-        Scan::default().end(bytes)
+        HeadScan::default().end(bytes)
     }
 
     #[test]
@@ -68,7 +68,7 @@ mod tests {
         fn the_pace_of_arrival_changes_nothing(
             text in proptest::collection::vec(prop_oneof![Just(b'\r'), Just(b'\n'), Just(b' '), Just(b'a')], 0..24),
         ) {
-            let mut slow = Scan::default();
+            let mut slow = HeadScan::default();
             let mut first = Ok(None);
             for end in 0..=text.len() {
                 first = slow.end(&text[..end]);

@@ -1,4 +1,4 @@
-//! The two kinds of socket, as one.
+//! TCP and unix sockets behind one type.
 
 use std::io;
 use std::path::PathBuf;
@@ -11,15 +11,15 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead as _, AsyncWrite as _, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream, tcp, unix};
 
-use crate::buffers::Buf;
+use crate::runtime::buffers::ReadBuffer;
 
-/// A listening socket, set not to block.
+/// A listening socket.
 pub enum Listener {
     Tcp(std::net::TcpListener),
     Unix(std::os::unix::net::UnixListener),
 }
 
-/// Where an upstream is reached.
+/// The address of an upstream.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Address {
     Unix(PathBuf),
@@ -27,8 +27,8 @@ pub enum Address {
     Tcp(String),
 }
 
-/// One upstream for as long as it is the same one: idle connections are kept and used again by this identity,
-/// never by address. Make a new one when what answers there may be another process.
+/// An upstream with an identity. Idle connections are reused by identity, never by address.
+/// Create a new value whenever another process may listen at the address.
 #[derive(Debug)]
 pub struct Upstream {
     pub(crate) id: u64,
@@ -54,7 +54,7 @@ impl Upstream {
     }
 }
 
-/// A connection with a client or an upstream.
+/// A connection to a client or an upstream.
 pub(crate) enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
@@ -76,7 +76,7 @@ impl Stream {
             Address::Unix(path) => loop {
                 match UnixStream::connect(path).await {
                     Ok(stream) => return Ok(Self::Unix(stream)),
-                    // Its queue is full (it may be frozen): there is no event to wait for.
+                    // The accept queue is full (the upstream may be frozen), and the kernel reports no event for it.
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         tokio::time::sleep(Duration::from_millis(5)).await;
                     }
@@ -104,9 +104,9 @@ impl Stream {
         }
     }
 
-    /// Whether an idle connection still stands and has nothing to say that nobody asked for.
-    pub(crate) fn is_quiet(&self) -> bool {
-        // The kernel is asked only if the runtime has heard of something.
+    /// Whether an idle connection is open and has no unsolicited input.
+    pub(crate) fn is_reusable(&self) -> bool {
+        // Costs a system call only if the runtime received an event.
         let mut byte = [0];
         let read = match self {
             Self::Tcp(stream) => stream.try_read(&mut byte),
@@ -115,8 +115,8 @@ impl Stream {
         read.is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock)
     }
 
-    /// The same, asked of the kernel: what the runtime has not noticed yet counts, too.
-    pub(crate) fn is_surely_quiet(&self) -> bool {
+    /// Like [`Stream::is_reusable`], but queries the kernel: catches a close that the runtime has not noticed yet.
+    pub(crate) fn is_reusable_by_kernel(&self) -> bool {
         let mut byte = [std::mem::MaybeUninit::uninit()];
         let peeked = match self {
             Self::Tcp(s) => SockRef::from(s).peek(&mut byte),
@@ -125,10 +125,9 @@ impl Stream {
         peeked.is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock)
     }
 
-    /// Waits until the other end sends no more, without reading what it sent before.
-    pub(crate) async fn closed(&self) {
-        // Of what a socket may be ready for, the end of reading is the only thing that satisfies this interest here:
-        // urgent data is not listened for.
+    /// Waits until the remote end closes its sending side. Reads none of its earlier input.
+    pub(crate) async fn wait_for_close(&self) {
+        // The runtime registers no interest in urgent data, so only the end of the read side completes this interest.
         let ready = match self {
             Self::Tcp(stream) => stream.ready(Interest::PRIORITY).await,
             Self::Unix(stream) => stream.ready(Interest::PRIORITY).await,
@@ -138,7 +137,7 @@ impl Stream {
         }
     }
 
-    /// Writes some of `bytes`, which are not empty.
+    /// Writes a part of `bytes`, which must not be empty.
     pub(crate) fn poll_send(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         loop {
             let sent = match self {
@@ -158,23 +157,23 @@ impl Stream {
         }
     }
 
-    /// Makes the coming close an abort: what went out so far must not look whole.
-    pub(crate) fn abort_on_close(&self) {
+    /// Turns the coming close into a reset, so that a truncated response does not look complete.
+    pub(crate) fn reset_on_close(&self) {
         if let Self::Tcp(stream) = self {
-            // A socket that cannot be told so is gone already.
+            // A socket that rejects the option is closed already.
             let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
         }
     }
 }
 
 impl ReadHalf<'_> {
-    /// Reads into the room of `buf`, which is not empty. `Ok(0)` is the end.
+    /// Reads into the unfilled space of `buf`, which must not be empty. `Ok(0)` is the end of the stream.
     pub(crate) fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
-        buf: &mut Buf,
+        buf: &mut ReadBuffer,
     ) -> Poll<io::Result<usize>> {
-        let mut room = ReadBuf::new(buf.room());
+        let mut room = ReadBuf::new(buf.unfilled());
         debug_assert!(room.capacity() > 0, "no room: an end would be seen where there is none");
         let polled = match self {
             Self::Tcp(half) => Pin::new(half).poll_read(cx, &mut room),
@@ -189,7 +188,7 @@ impl ReadHalf<'_> {
 }
 
 impl WriteHalf<'_> {
-    /// Writes some of `first`, then of `second`; not both are empty.
+    /// Writes a part of `first`, then of `second`; at least one must not be empty.
     pub(crate) fn poll_write(
         &mut self,
         cx: &mut Context<'_>,

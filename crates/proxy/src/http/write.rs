@@ -1,55 +1,59 @@
-//! Heads on their way out: hop-by-hop headers set aside, framing written anew, everything else as the exchange says.
+//! Serialises heads: omits hop-by-hop headers, writes the framing anew, and leaves everything else to the exchange.
 
-use crate::body::Body;
-use crate::chunks::Chunks;
-use crate::framing::Framing;
-use crate::head::{RequestFacts, RequestHead, ResponseHead, Version};
-use crate::headers::Headers;
-use crate::hop;
+use crate::http::body::Body;
+use crate::http::chunks::ChunkedDecoder;
+use crate::http::framing::Framing;
+use crate::http::head::{RequestHead, RequestInfo, ResponseHead, Version};
+use crate::http::headers::Headers;
+use crate::http::hop_by_hop;
 use crate::policy::Exchange;
 use crate::response::Response;
 
-/// What an upstream gets.
+/// Writes the request head for the upstream.
 pub(crate) fn request<E: Exchange>(head: &RequestHead<'_>, exchange: &E, out: &mut Vec<u8>) {
     let target = exchange.target().unwrap_or(head.target());
     for part in [head.method().as_bytes(), b" ", target.as_bytes(), b" HTTP/1.1\r\n"] {
         out.extend_from_slice(part);
     }
     let mut to = Headers::passing(head.lines.bytes, out);
-    head.lines.end_to_end(head.facts.names_more, |header| {
+    head.lines.end_to_end(head.info.names_other_headers, |header| {
         exchange.forward_request_header(header, &mut to)
     });
     exchange.add_request_headers(&mut to);
-    framing(head.facts.framing, out);
+    framing(head.info.framing, out);
     if head.is_websocket() {
         out.extend_from_slice(b"connection: Upgrade\r\nupgrade: websocket\r\n");
     }
     out.extend_from_slice(b"\r\n");
 }
 
-/// What a client gets of a final answer, and the body that follows; `close` says that nothing follows that.
-pub(crate) fn answer<E: Exchange>(
+/// Writes the final response head for the client and returns the body that follows. `close` announces the close.
+pub(crate) fn response<E: Exchange>(
     head: &ResponseHead<'_>,
     exchange: &E,
-    to: &RequestFacts,
+    request: &RequestInfo,
     close: bool,
     out: &mut Vec<u8>,
 ) -> Body {
     status_line(head.status(), head.reason, out);
     headers(head, exchange, out);
-    let (told, body) = match (head.facts.framing, to.version) {
-        (Framing::Chunked, Version::Http11) => (Framing::Chunked, Body::Chunked(Chunks::new())),
-        (Framing::Chunked, Version::Http10) => (Framing::Close, Body::Unwrapped(Chunks::new())),
-        (Framing::Close, Version::Http11) => (Framing::Chunked, Body::Wrapped),
+    let (announced, body) = match (head.info.framing, request.version) {
+        (Framing::Chunked, Version::Http11) => {
+            (Framing::Chunked, Body::Chunked(ChunkedDecoder::new()))
+        }
+        (Framing::Chunked, Version::Http10) => {
+            (Framing::Close, Body::Dechunked(ChunkedDecoder::new()))
+        }
+        (Framing::Close, Version::Http11) => (Framing::Chunked, Body::Chunking),
         (framing, _) => (framing, Body::through(framing)),
     };
-    framing(told, out);
-    connection(to.version, close || (told == Framing::Close && !to.is_head), out);
+    framing(announced, out);
+    connection(request.version, close || (announced == Framing::Close && !request.is_head), out);
     out.extend_from_slice(b"\r\n");
-    if to.is_head || head.status() == 304 { Body::Done } else { body }
+    if request.is_head || head.status() == 304 { Body::Done } else { body }
 }
 
-/// What a client gets of an interim answer.
+/// Writes an interim (1xx) response head for the client.
 pub(crate) fn interim<E: Exchange>(head: &ResponseHead<'_>, exchange: &E, out: &mut Vec<u8>) {
     status_line(head.status(), head.reason, out);
     headers(head, exchange, out);
@@ -59,37 +63,37 @@ pub(crate) fn interim<E: Exchange>(head: &ResponseHead<'_>, exchange: &E, out: &
     out.extend_from_slice(b"\r\n");
 }
 
-/// An answer of our own.
-pub(crate) fn own(
-    answer: &Response,
+/// Writes a complete response of the proxy's own.
+pub(crate) fn own_response(
+    response: &Response,
     version: Version,
     is_head: bool,
     close: bool,
     out: &mut Vec<u8>,
 ) {
-    let length = Framing::Length(answer.body.len() as u64);
-    own_head(answer, version, length, close, out);
-    if !is_head && !is_bodiless(answer.status) {
-        out.extend_from_slice(&answer.body);
+    let length = Framing::Length(response.body.len() as u64);
+    own_response_head(response, version, length, close, out);
+    if !is_head && !is_bodiless(response.status) {
+        out.extend_from_slice(&response.body);
     }
 }
 
-/// All of it but the body.
-pub(crate) fn own_head(
-    answer: &Response,
+/// Writes the head of a response of the proxy's own.
+pub(crate) fn own_response_head(
+    response: &Response,
     version: Version,
-    told: Framing,
+    announced: Framing,
     close: bool,
     out: &mut Vec<u8>,
 ) {
-    status_line(answer.status, "", out);
-    for (name, value) in &answer.headers {
-        if !hop::is_hop(name) {
+    status_line(response.status, "", out);
+    for (name, value) in &response.headers {
+        if !hop_by_hop::is_hop(name) {
             Headers::new(out).try_add(name, value.as_bytes());
         }
     }
-    if !is_bodiless(answer.status) {
-        framing(told, out);
+    if !is_bodiless(response.status) {
+        framing(announced, out);
     }
     connection(version, close, out);
     out.extend_from_slice(b"\r\n");
@@ -99,7 +103,7 @@ pub(crate) fn is_bodiless(status: u16) -> bool {
     status < 200 || matches!(status, 204 | 304)
 }
 
-/// One chunk, unless `part` is empty: that would be the last one.
+/// Writes one chunk. Omits an empty `part`, which would mean the last chunk.
 pub(crate) fn chunk(part: &[u8], out: &mut Vec<u8>) {
     if !part.is_empty() {
         out.extend_from_slice(format!("{:x}\r\n", part.len()).as_bytes());
@@ -110,7 +114,7 @@ pub(crate) fn chunk(part: &[u8], out: &mut Vec<u8>) {
 
 fn headers<E: Exchange>(head: &ResponseHead<'_>, exchange: &E, out: &mut Vec<u8>) {
     let mut to = Headers::passing(head.lines.bytes, out);
-    head.lines.end_to_end(head.facts.names_more, |header| {
+    head.lines.end_to_end(head.info.names_other_headers, |header| {
         exchange.forward_response_header(header, &mut to)
     });
     exchange.add_response_headers(&mut to);
@@ -207,10 +211,10 @@ mod tests {
 
     #[test]
     fn an_answer_of_our_own() {
-        let answer = Response::new(503).header("retry-after", "1").body("text/plain", "later");
+        let response = Response::new(503).header("retry-after", "1").body("text/plain", "later");
         let shown = |version, is_head, close| {
             let mut out = Vec::new();
-            own(&answer, version, is_head, close, &mut out);
+            own_response(&response, version, is_head, close, &mut out);
             String::from_utf8(out).unwrap().replace("\r\n", "\n")
         };
         insta::assert_snapshot!(shown(Version::Http11, false, false), @r"

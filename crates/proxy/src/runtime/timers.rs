@@ -1,4 +1,4 @@
-//! Timeouts without a timer each: one look at all of them every tick, and no look while there are none.
+//! Timeouts without one timer each: a single pass over all deadlines per tick, and no ticks while none is armed.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -7,72 +7,72 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-/// All deadlines of one thread. Time is counted in ticks, and stands still while nobody waits for it.
-pub(crate) struct Sweep {
+/// All deadlines of one thread. Time is counted in ticks, and stands still while no deadline is armed.
+pub(crate) struct Timers {
     tick: Duration,
     now: Cell<u64>,
-    slots: RefCell<Vec<Rc<Slot>>>,
+    slots: RefCell<Vec<Rc<TimerSlot>>>,
     armed: Cell<usize>,
-    bell: Notify,
+    armed_notify: Notify,
 }
 
-/// A time that was counted once, so that no request has to.
+/// A duration converted to ticks once, so that no request has to convert it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ticks(u64);
 
-struct Slot {
+struct TimerSlot {
     due: Cell<u64>,
     waker: RefCell<Option<Waker>>,
-    /// Its place among the slots, so that it can be taken out without a search.
+    /// The index among the slots, so that removal needs no search.
     place: Cell<usize>,
 }
 
-/// One party that may have to wait: at most one deadline at a time.
+/// A waiting party with at most one deadline at a time.
 pub(crate) struct Deadline {
-    slot: Rc<Slot>,
-    sweep: Rc<Sweep>,
+    slot: Rc<TimerSlot>,
+    timers: Rc<Timers>,
 }
 
 const NEVER: u64 = u64::MAX;
 
-impl Sweep {
+impl Timers {
     pub(crate) fn new(tick: Duration) -> Rc<Self> {
         Rc::new(Self {
             tick: tick.max(Duration::from_millis(1)),
             now: Cell::new(0),
             slots: RefCell::default(),
             armed: Cell::new(0),
-            bell: Notify::new(),
+            armed_notify: Notify::new(),
         })
     }
 
     pub(crate) fn deadline(self: &Rc<Self>) -> Deadline {
         let mut slots = self.slots.borrow_mut();
-        let slot = Rc::new(Slot {
+        let slot = Rc::new(TimerSlot {
             due: Cell::new(NEVER),
             waker: RefCell::default(),
             place: Cell::new(slots.len()),
         });
         slots.push(slot.clone());
-        Deadline { slot, sweep: self.clone() }
+        Deadline { slot, timers: self.clone() }
     }
 
-    /// So many ticks are as long, for sure.
-    pub(crate) fn ticks(&self, patience: Duration) -> Ticks {
-        let ticks = patience.as_nanos().div_ceil(self.tick.as_nanos());
+    /// The number of ticks that last at least `timeout`.
+    pub(crate) fn ticks(&self, timeout: Duration) -> Ticks {
+        let ticks = timeout.as_nanos().div_ceil(self.tick.as_nanos());
         Ticks(u64::try_from(ticks).unwrap_or(NEVER - 2).min(NEVER - 2) + 1)
     }
 
-    /// The tick at which so many have passed.
-    pub(crate) fn due(&self, patience: Ticks) -> u64 {
-        self.now.get().saturating_add(patience.0)
+    /// The tick at which `timeout` has passed.
+    pub(crate) fn due(&self, timeout: Ticks) -> u64 {
+        self.now.get().saturating_add(timeout.0)
     }
 
-    /// Something else waits for time to pass, until [`Sweep::disarm`].
+    /// Keeps time running for another reason than a deadline, until [`Timers::disarm`].
     pub(crate) fn arm(&self) {
         self.armed.set(self.armed.get() + 1);
         if self.armed.get() == 1 {
-            self.bell.notify_one();
+            self.armed_notify.notify_one();
         }
     }
 
@@ -80,26 +80,26 @@ impl Sweep {
         self.armed.set(self.armed.get() - 1);
     }
 
-    /// Lets time pass, and calls `also` at each tick. Never ends.
-    pub(crate) async fn run(&self, also: impl Fn(u64)) {
+    /// Advances the time and calls `on_tick` at each tick. Never returns.
+    pub(crate) async fn run(&self, on_tick: impl Fn(u64)) {
         loop {
             while self.armed.get() == 0 {
-                self.bell.notified().await;
+                self.armed_notify.notified().await;
             }
             tokio::time::sleep(self.tick).await;
             let now = self.now.get() + 1;
             self.now.set(now);
             self.wake(|slot| slot.due.get() <= now);
-            also(now);
+            on_tick(now);
         }
     }
 
-    /// Wakes everyone: something that all watch for has changed.
+    /// Wakes every waiting party after a change that all of them watch for.
     pub(crate) fn wake_all(&self) {
         self.wake(|_| true);
     }
 
-    fn wake(&self, which: impl Fn(&Slot) -> bool) {
+    fn wake(&self, which: impl Fn(&TimerSlot) -> bool) {
         for slot in self.slots.borrow().iter().filter(|slot| which(slot)) {
             if let Some(waker) = slot.waker.borrow_mut().take() {
                 waker.wake();
@@ -109,27 +109,27 @@ impl Sweep {
 }
 
 impl Deadline {
-    /// From now on; an earlier deadline is forgotten.
-    pub(crate) fn set(&self, patience: Duration) {
-        self.within(self.sweep.ticks(patience));
+    /// Sets the deadline to `timeout` from now and replaces an earlier one.
+    pub(crate) fn set(&self, timeout: Duration) {
+        self.set_ticks(self.timers.ticks(timeout));
     }
 
-    /// The same, counted before.
-    pub(crate) fn within(&self, patience: Ticks) {
-        if self.slot.due.replace(self.sweep.due(patience)) == NEVER {
-            self.sweep.arm();
+    /// Like [`Deadline::set`] with a converted duration.
+    pub(crate) fn set_ticks(&self, timeout: Ticks) {
+        if self.slot.due.replace(self.timers.due(timeout)) == NEVER {
+            self.timers.arm();
         }
     }
 
     pub(crate) fn clear(&self) {
         if self.slot.due.replace(NEVER) != NEVER {
-            self.sweep.disarm();
+            self.timers.disarm();
         }
     }
 
-    /// Whether it has passed; if not, the task is woken when it has, or when all are.
+    /// Whether the deadline passed. Otherwise registers the task to be woken at the deadline or by `wake_all`.
     pub(crate) fn has_passed(&self, cx: &mut Context<'_>) -> bool {
-        if self.slot.due.get() <= self.sweep.now.get() {
+        if self.slot.due.get() <= self.timers.now.get() {
             return true;
         }
         let mut waker = self.slot.waker.borrow_mut();
@@ -143,7 +143,7 @@ impl Deadline {
 impl Drop for Deadline {
     fn drop(&mut self) {
         self.clear();
-        let mut slots = self.sweep.slots.borrow_mut();
+        let mut slots = self.timers.slots.borrow_mut();
         let place = self.slot.place.get();
         slots.swap_remove(place);
         if let Some(moved) = slots.get(place) {
@@ -167,33 +167,33 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_deadline_passes_never_early_and_two_ticks_late_at_most() {
         let tick = Duration::from_millis(100);
-        let sweep = Sweep::new(tick);
+        let timers = Timers::new(tick);
         let start = tokio::time::Instant::now();
-        for patience in [0, 1, 99, 100, 101, 250].map(Duration::from_millis) {
-            let deadline = sweep.deadline();
+        for timeout in [0, 1, 99, 100, 101, 250].map(Duration::from_millis) {
+            let deadline = timers.deadline();
             let begun = start.elapsed();
-            deadline.set(patience);
+            deadline.set(timeout);
             tokio::select! {
                 () = passed(&deadline) => {}
-                () = sweep.run(|_| {}) => {}
+                () = timers.run(|_| {}) => {}
             }
             let took = start.elapsed() - begun;
-            assert!(took >= patience && took <= patience + tick * 2, "{patience:?}: {took:?}");
+            assert!(took >= timeout && took <= timeout + tick * 2, "{timeout:?}: {took:?}");
         }
-        assert_eq!(sweep.armed.get(), 0);
-        assert!(sweep.slots.borrow().is_empty());
+        assert_eq!(timers.armed.get(), 0);
+        assert!(timers.slots.borrow().is_empty());
     }
 
     #[test]
     fn slots_are_taken_out_in_any_order() {
-        let sweep = Sweep::new(Duration::from_millis(1));
-        let mut all: Vec<_> = (0..6).map(|_| sweep.deadline()).collect();
+        let timers = Timers::new(Duration::from_millis(1));
+        let mut all: Vec<_> = (0..6).map(|_| timers.deadline()).collect();
         all.iter().for_each(|d| d.set(Duration::ZERO));
         for place in [3, 0, 2] {
             all.swap_remove(place);
         }
-        assert_eq!((sweep.slots.borrow().len(), sweep.armed.get()), (3, 3));
+        assert_eq!((timers.slots.borrow().len(), timers.armed.get()), (3, 3));
         drop(all);
-        assert_eq!((sweep.slots.borrow().len(), sweep.armed.get()), (0, 0));
+        assert_eq!((timers.slots.borrow().len(), timers.armed.get()), (0, 0));
     }
 }

@@ -1,18 +1,18 @@
-//! Where one WebSocket frame ends and the next begins (RFC 6455 §5.2), so that a close can go in between.
+//! Finds WebSocket frame boundaries (RFC 6455 §5.2), so that a close frame can be inserted between two frames.
 
-/// Follows frames without keeping any of them.
+/// Tracks frame boundaries without storing frames.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Frames {
-    /// The first bytes of a head that is not whole yet: flags, length, and up to eight more of length.
+    /// The first bytes of an incomplete frame header: flags, length, up to eight bytes of extended length.
     head: [u8; 10],
     have: u8,
-    /// Of the mask and the payload, still to come.
+    /// Bytes of mask and payload still to come.
     left: u64,
-    /// A close went by: nothing may follow it.
+    /// A close frame passed; no frame may follow.
     closed: bool,
 }
 
-/// 1001: going away.
+/// A close frame with status 1001, going away.
 pub(crate) const GOING_AWAY: [u8; 4] = [0x88, 0x02, 0x03, 0xe9];
 
 impl Frames {
@@ -31,7 +31,7 @@ impl Frames {
         }
     }
 
-    /// How much of `bytes` belongs to the frame that is under way; all of it when the frame goes on.
+    /// The length of the part of `bytes` that belongs to the frame in progress.
     pub(crate) fn rest_of_frame(&self, bytes: &[u8]) -> usize {
         let (mut ahead, mut at) = (*self, 0);
         while at < bytes.len() && !ahead.is_between() {
@@ -40,7 +40,7 @@ impl Frames {
         at
     }
 
-    /// How much of `bytes`, from its beginning, is pings, pongs and closes. They say nothing about use.
+    /// The length of the prefix of `bytes` that consists of pings, pongs and closes, which do not count as use.
     pub(crate) fn control(&self, bytes: &[u8]) -> usize {
         let (mut ahead, mut at) = (*self, 0);
         while at < bytes.len() {
@@ -53,7 +53,7 @@ impl Frames {
         at
     }
 
-    /// Takes part of a head, or of what follows it; at least one byte.
+    /// Consumes a part of a frame header, or of the mask and payload; at least one byte.
     fn step(&mut self, bytes: &[u8]) -> usize {
         if self.left > 0 {
             let count = usize::try_from(self.left).unwrap_or(usize::MAX).min(bytes.len());
@@ -132,7 +132,7 @@ mod tests {
         ] {
             assert_eq!(Frames::default().control(&bytes), control, "{bytes:x?}");
         }
-        // In the middle of a frame, its own bytes look like anything.
+        // Payload bytes inside a frame may look like any frame header.
         for at in 1..8 {
             let (mut inside_ping, mut inside_text) = (Frames::default(), Frames::default());
             inside_ping.feed(&ping[..at]);

@@ -1,9 +1,9 @@
 //! Headers that concern one connection only (RFC 9110 §7.6.1), and fields that no trailer may carry.
 
-use crate::fields::{same, tokens};
-use crate::head::Header;
+use crate::http::fields::{same, tokens};
+use crate::http::head::Header;
 
-/// Never passed on as it came: of this connection, or of this message's framing, which the engine writes itself.
+/// Whether a header is never forwarded as received: it concerns this connection, or the framing that the engine writes.
 pub(crate) fn is_hop(name: &str) -> bool {
     let name = name.as_bytes();
     match (name.first().map_or(0, u8::to_ascii_lowercase), name.len()) {
@@ -14,20 +14,20 @@ pub(crate) fn is_hop(name: &str) -> bool {
         (b'c', 14) => same(name, b"content-length"),
         (b'h', 14) => name.eq_ignore_ascii_case(b"http2-settings"),
         (b't', 17) => same(name, b"transfer-encoding"),
-        // `Proxy-Authorization`, `Proxy-Connection` and their kin.
+        // `Proxy-Authorization`, `Proxy-Connection` and related names.
         (b'p', 6..) => same(&name[..6], b"proxy-"),
         _ => false,
     }
 }
 
-/// Whether one of the `Connection` lines among `headers` names this header.
+/// Whether a `Connection` line among `headers` names this header.
 pub(crate) fn is_named<'a>(name: &str, headers: impl Iterator<Item = Header<'a>>) -> bool {
     headers
         .filter(|h| h.is("connection"))
         .any(|h| tokens(h.value).any(|token| token.eq_ignore_ascii_case(name.as_bytes())))
 }
 
-/// What would frame, route, authenticate or describe the message after the fact (RFC 9110 §6.5.1).
+/// Whether a field in a trailer would frame, route, authenticate or describe the message too late (RFC 9110 §6.5.1).
 pub(crate) fn is_barred_from_trailers(name: &str) -> bool {
     const BARRED: &[&str] = &[
         "age",

@@ -1,20 +1,20 @@
-//! Where a body ends: one rule for each message, or none at all and the message is refused.
+//! Where a body ends. A message to which no single rule applies is refused.
 
-use crate::fields::Fields;
-use crate::head::Version;
+use crate::http::fields::Fields;
+use crate::http::head::Version;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Framing {
-    /// No body and no word about one.
+    /// No body, and no header that describes one.
     Empty,
     Length(u64),
     Chunked,
-    /// Answers only: until the connection closes.
+    /// Responses only: the body ends when the connection closes.
     Close,
 }
 
 pub(crate) fn of_request(seen: &Fields, version: Version) -> Result<Framing, &'static str> {
-    match (seen.chunked, seen.length, version) {
+    match (seen.is_chunked, seen.content_length, version) {
         (true, _, Version::Http10) => Err("HTTP/1.0 knows no Transfer-Encoding."),
         (true, _, Version::Http11) => Ok(Framing::Chunked),
         (false, Some(length), _) => Ok(Framing::Length(length)),
@@ -22,19 +22,19 @@ pub(crate) fn of_request(seen: &Fields, version: Version) -> Result<Framing, &'s
     }
 }
 
-/// What follows the head of an answer. `Length` of an answer to `HEAD` is told, not sent.
-pub(crate) fn of_answer(
+/// The framing of a response body. The `Length` of a response to `HEAD` is announced and not sent.
+pub(crate) fn of_response(
     seen: &Fields,
     version: Version,
     status: u16,
     to_head: bool,
 ) -> Result<Framing, &'static str> {
     let bodiless = status < 200 || status == 204;
-    match (seen.chunked, seen.length, version) {
+    match (seen.is_chunked, seen.content_length, version) {
         (true, _, Version::Http10) => Err("HTTP/1.0 knows no Transfer-Encoding."),
-        // Only a length of nothing agrees with having no body; what would follow is another message to someone.
-        (true, _, _) if bodiless => Err("an answer without a body has a Transfer-Encoding"),
-        (_, Some(1..), _) if bodiless => Err("an answer without a body has a length"),
+        // Only a length of zero agrees with an absent body; another parser would take further bytes for a message.
+        (true, _, _) if bodiless => Err("a response without a body has a Transfer-Encoding"),
+        (_, Some(1..), _) if bodiless => Err("a response without a body has a length"),
         _ if bodiless => Ok(Framing::Empty),
         (true, _, Version::Http11) => Ok(Framing::Chunked),
         (false, Some(length), _) => Ok(Framing::Length(length)),
@@ -50,9 +50,9 @@ mod tests {
     #[test]
     fn answers_by_the_table() {
         let none = Fields::default();
-        let chunked = Fields { chunked: true, ..none };
-        let five = Fields { length: Some(5), ..none };
-        let zero = Fields { length: Some(0), ..none };
+        let chunked = Fields { is_chunked: true, ..none };
+        let five = Fields { content_length: Some(5), ..none };
+        let zero = Fields { content_length: Some(0), ..none };
         let new = Version::Http11;
         for (seen, version, status, head, framing) in [
             (none, new, 200, false, Some(Framing::Close)),
@@ -69,7 +69,11 @@ mod tests {
             (chunked, Version::Http10, 200, false, None),
             (chunked, new, 200, false, Some(Framing::Chunked)),
         ] {
-            assert_eq!(of_answer(&seen, version, status, head).ok(), framing, "{seen:?} {status}");
+            assert_eq!(
+                of_response(&seen, version, status, head).ok(),
+                framing,
+                "{seen:?} {status}"
+            );
         }
     }
 }

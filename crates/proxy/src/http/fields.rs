@@ -1,26 +1,27 @@
-//! One walk over the headers of a message: what framing, connection and upgrade need to know of them.
+//! One pass over the header lines: collects everything that framing, persistence and upgrades depend on.
 
-use crate::head::{Header, Version};
-use crate::hop;
+use crate::http::head::{Header, Version};
+use crate::http::hop_by_hop;
 
-/// What one walk saw. Names nothing twice and decides nothing.
+/// The result of one pass over the header lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Fields {
-    pub(crate) hosts: u8,
-    pub(crate) length: Option<u64>,
-    pub(crate) chunked: bool,
-    pub(crate) expects_other: bool,
+    pub(crate) host_count: u8,
+    pub(crate) content_length: Option<u64>,
+    pub(crate) is_chunked: bool,
+    pub(crate) has_unknown_expectation: bool,
     pub(crate) close: bool,
     pub(crate) stay: bool,
     pub(crate) upgrade: bool,
     pub(crate) websocket: bool,
-    pub(crate) names_more: bool,
-    /// Bit by bit, in their order: this header is hop-by-hop by its name.
-    pub(crate) hops: u128,
+    pub(crate) names_other_headers: bool,
+    /// One bit per header line, in order: the header is hop-by-hop by its name.
+    pub(crate) hop_by_hop_bits: u128,
 }
 
 impl Fields {
-    /// An error is a message that could be read in two ways; the text names the rule.
+    /// # Errors
+    /// Names the violated rule when two parsers could read the message differently.
     pub(crate) fn read<'a>(
         headers: impl Iterator<Item = Header<'a>>,
     ) -> Result<Self, &'static str> {
@@ -30,21 +31,21 @@ impl Fields {
             seen.see(header, bit)?;
             bit <<= 1;
         }
-        if seen.chunked && seen.length.is_some() {
+        if seen.is_chunked && seen.content_length.is_some() {
             return Err("Content-Length and Transfer-Encoding exclude each other.");
         }
         Ok(seen)
     }
 
     fn see(&mut self, header: Header<'_>, bit: u128) -> Result<(), &'static str> {
-        if hop::is_hop(header.name) {
-            self.hops |= bit;
+        if hop_by_hop::is_hop(header.name) {
+            self.hop_by_hop_bits |= bit;
         }
         let name = header.name.as_bytes();
         match (name.first().map_or(0, u8::to_ascii_lowercase), name.len()) {
-            (b'h', 4) if same(name, b"host") => self.hosts = self.hosts.saturating_add(1),
+            (b'h', 4) if same(name, b"host") => self.host_count = self.host_count.saturating_add(1),
             (b'e', 6) if same(name, b"expect") => {
-                self.expects_other |= !header.value.eq_ignore_ascii_case(b"100-continue");
+                self.has_unknown_expectation |= !header.value.eq_ignore_ascii_case(b"100-continue");
             }
             (b'u', 7) if same(name, b"upgrade") => {
                 self.websocket |= tokens(header.value).any(|t| is(t, "websocket"));
@@ -76,54 +77,58 @@ impl Fields {
                 5 if is(token, "close") => self.close = true,
                 7 if is(token, "upgrade") => self.upgrade = true,
                 10 if is(token, "keep-alive") => self.stay = true,
-                // Whoever believed it would frame or route the message differently.
+                // A peer that believed such a line would frame or route the message differently.
                 _ if ["host", "content-length", "transfer-encoding"]
                     .iter()
                     .any(|n| is(token, n)) =>
                 {
                     return Err("Connection names a header that frames or routes the message.");
                 }
-                _ => self.names_more |= !std::str::from_utf8(token).is_ok_and(hop::is_hop),
+                _ => {
+                    self.names_other_headers |=
+                        !std::str::from_utf8(token).is_ok_and(hop_by_hop::is_hop)
+                }
             }
         }
         Ok(())
     }
 
     fn take_length(&mut self, header: Header<'_>) -> Result<(), &'static str> {
-        if self.length.is_some() {
+        if self.content_length.is_some() {
             return Err("Content-Length is there more than once.");
         }
-        self.length = Some(length(header.value).ok_or("Content-Length is not one plain number.")?);
+        self.content_length =
+            Some(length(header.value).ok_or("Content-Length is not one plain number.")?);
         Ok(())
     }
 
     fn take_coding(&mut self, header: Header<'_>) -> Result<(), &'static str> {
-        if self.chunked {
+        if self.is_chunked {
             return Err("Transfer-Encoding is there more than once.");
         }
         if !header.value.eq_ignore_ascii_case(b"chunked") {
             return Err("The only Transfer-Encoding served is chunked.");
         }
-        self.chunked = true;
+        self.is_chunked = true;
         Ok(())
     }
 }
 
-/// `1*DIGIT` that fits; signs, blanks and lists are nothing that all readers agree about.
+/// Parses `1*DIGIT` that fits. Parsers disagree about signs, blanks and lists, so those are refused.
 fn length(value: &[u8]) -> Option<u64> {
     let plain = (1..=19).contains(&value.len()) && value.iter().all(u8::is_ascii_digit);
     plain.then(|| value.iter().fold(0, |sum: u64, b| sum * 10 + u64::from(b - b'0')))
 }
 
-/// The elements of a comma-separated list.
+/// The elements of a comma-separated list, without empty ones.
 pub(crate) fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|b| *b == b',').map(<[u8]>::trim_ascii).filter(|t| !t.is_empty())
 }
 
-/// Whether this name of a header is `lower`, which is letters and hyphens. Sized, so that it is compared in one go.
+/// Whether a header name equals `lower` (letters and hyphens) without regard to case. The fixed size makes it one compare.
 pub(crate) fn same<const N: usize>(name: &[u8], lower: &[u8; N]) -> bool {
-    // Setting this bit makes letters lower and makes nothing else a letter; of what a name may hold, only a hyphen
-    // becomes a hyphen.
+    // Setting bit 0x20 lowers letters and turns no other token character into a letter; of all token characters only
+    // the hyphen maps to the hyphen.
     <&[u8; N]>::try_from(name).is_ok_and(|name| {
         name.iter().zip(lower).fold(0, |differs, (have, want)| differs | ((have | 0x20) ^ want))
             == 0
@@ -197,14 +202,14 @@ mod tests {
         ] {
             assert!(read(lines).is_err(), "{lines:?}");
         }
-        assert!(read(&[("Transfer-Encoding", "Chunked")]).unwrap().chunked);
+        assert!(read(&[("Transfer-Encoding", "Chunked")]).unwrap().is_chunked);
     }
 
     #[test]
     fn connection_is_a_list_over_all_its_lines() {
         let seen = read(&[("connection", "x-a ,, Keep-Alive"), ("Connection", "UPGRADE,close")]);
         let seen = seen.unwrap();
-        assert!(seen.close && seen.stay && seen.upgrade && seen.names_more);
-        assert!(!read(&[("connection", "close, te, keep-alive")]).unwrap().names_more);
+        assert!(seen.close && seen.stay && seen.upgrade && seen.names_other_headers);
+        assert!(!read(&[("connection", "close, te, keep-alive")]).unwrap().names_other_headers);
     }
 }

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::write;
+use crate::http::write;
 
 struct Plain;
 
@@ -38,12 +38,12 @@ fn targets_by_the_table() {
         ("GET", "/`", None),
         ("GET", "/{a}|^\\", Some((None, "/{a}|^\\"))),
     ] {
-        assert_eq!(parts(method, target).ok(), read, "{method} {target}");
+        assert_eq!(split_target(method, target).ok(), read, "{method} {target}");
     }
 }
 
 proptest! {
-    /// Whoever reads what we write sees what we saw: no second meaning is made on the way.
+    /// An upstream that parses the written head must see the same request as the engine saw.
     #[test]
     fn what_goes_out_reads_as_what_came_in(
         method in "GET|POST|PUT|HEAD|OPTIONS",
@@ -61,19 +61,19 @@ proptest! {
             let head = head.ok()?;
             let mut out = Vec::new();
             write::request(&head, &Plain, &mut out);
-            Some((out, head.facts.framing, head.target().to_owned()))
+            Some((out, head.info.framing, head.target().to_owned()))
         });
         if let Some((out, framing, target)) = written {
             let again = RequestHead::read(&out, &settings, |head| {
-                let head = head.map_err(|fault| TestCaseError::fail(format!("{fault:?}")))?;
+                let head = head.map_err(|error| TestCaseError::fail(format!("{error:?}")))?;
                 prop_assert!(head.headers().all(|h| !h.is("connection") && !h.is("te")));
-                Ok((head.facts.framing, head.target().to_owned()))
+                Ok((head.info.framing, head.target().to_owned()))
             });
             prop_assert_eq!(again?, (framing, target));
         }
     }
 
-    /// Whatever is found without being looked for is what would have been found.
+    /// The fast path must accept only heads for which a scan finds the same end.
     #[test]
     fn a_head_found_at_once_is_the_head_that_a_scan_finds(
         parts in proptest::collection::vec(
@@ -81,31 +81,31 @@ proptest! {
             0..9),
     ) {
         let text = ["GET / HTTP/1.1\r\nHost: a\r\n", &parts.concat(), "\r\n\r\n"].concat();
-        let answer = text.replacen("GET / HTTP/1.1", "HTTP/1.1 200 OK", 1);
+        let response = text.replacen("GET / HTTP/1.1", "HTTP/1.1 200 OK", 1);
         let settings = Settings::default();
         for text in [text.as_str(), &parts.concat(), &format!("{}\r\n\r\n", parts.concat())] {
             let bytes = text.as_bytes();
-            let scanned = Scan::default().end(bytes);
+            let scanned = HeadScan::default().end(bytes);
             let whole = |end: usize| {
-                RequestHead::read(&bytes[..end], &settings, |h| h.map(|h| h.facts))
+                RequestHead::read(&bytes[..end], &settings, |h| h.map(|h| h.info))
             };
             RequestHead::find(bytes, &settings, |head, end| {
-                let facts = head.map(|h| h.facts);
+                let info = head.map(|h| h.info);
                 match scanned {
-                    Ok(Some(right)) => prop_assert_eq!((&facts, end), (&whole(right), right)),
-                    Ok(None) | Err(_) => prop_assert!(facts.is_err(), "{:?}", text),
+                    Ok(Some(right)) => prop_assert_eq!((&info, end), (&whole(right), right)),
+                    Ok(None) | Err(_) => prop_assert!(info.is_err(), "{:?}", text),
                 }
                 Ok(())
             })?;
         }
-        for text in [answer.as_str(), &parts.concat()] {
+        for text in [response.as_str(), &parts.concat()] {
             let bytes = text.as_bytes();
-            let none = RequestFacts::NONE;
-            let found = ResponseHead::find(bytes, &settings, &none, |h, end| (h.map(|h| h.facts), end));
-            if let Some((facts, end)) = found {
-                prop_assert_eq!(Scan::default().end(bytes), Ok(Some(end)));
-                let read = ResponseHead::read(&bytes[..end], &settings, &none, |h| h.map(|h| h.facts));
-                prop_assert_eq!(facts, read);
+            let none = RequestInfo::UNPARSED;
+            let found = ResponseHead::find(bytes, &settings, &none, |h, end| (h.map(|h| h.info), end));
+            if let Some((info, end)) = found {
+                prop_assert_eq!(HeadScan::default().end(bytes), Ok(Some(end)));
+                let read = ResponseHead::read(&bytes[..end], &settings, &none, |h| h.map(|h| h.info));
+                prop_assert_eq!(info, read);
             }
         }
     }
@@ -114,6 +114,6 @@ proptest! {
     fn no_bytes_are_too_odd(bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
         let settings = Settings::default();
         RequestHead::read(&bytes, &settings, |_| ());
-        ResponseHead::read(&bytes, &settings, &RequestFacts::NONE, |_| ());
+        ResponseHead::read(&bytes, &settings, &RequestInfo::UNPARSED, |_| ());
     }
 }

@@ -1,0 +1,526 @@
+//! Forwards one request to its upstream and the response to the client, both at once, with back-pressure both ways.
+
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use crate::connection::client_wait::{self, client_is_gone};
+use crate::connection::copy::{BodyCopy, CopyError, Side, ToClient, ToUpstream};
+use crate::connection::step::{End, Failure, Pause, Step};
+use crate::error::ProxyError;
+use crate::http::body::Body;
+use crate::http::framing::Framing;
+use crate::http::head::{RequestInfo, ResponseHead, ResponseInfo};
+use crate::http::head_scan::HeadScan;
+use crate::http::write;
+use crate::policy::{Action, ErrorContext, Exchange, Policy};
+use crate::response::Response;
+use crate::runtime::buffers::ReadBuffer;
+use crate::runtime::stream::Stream;
+use crate::runtime::timers::Deadline;
+use crate::runtime::worker::{Worker, write_all};
+use crate::upgrade::tunnel::AgreedTunnel;
+
+/// The state of one forwarded request until its response is complete. Boxed once and never moved.
+pub(crate) struct Forward<'t, P: Policy> {
+    pub(crate) worker: &'t Rc<Worker<P>>,
+    pub(crate) info: RequestInfo,
+    pub(crate) exchange: P::Exchange,
+    pub(crate) deadline: &'t Deadline,
+    /// Client to upstream. Its buffer may hold pipelined input beyond this request.
+    pub(crate) up: BodyCopy,
+    /// Upstream to client.
+    down: BodyCopy,
+    upstream: UpstreamState,
+    stage: Stage,
+    interim_count: usize,
+    /// The one permitted retry was used.
+    has_retried: bool,
+}
+
+#[derive(Clone, Copy)]
+enum Stage {
+    Connect,
+    ResponseHead,
+    Copy(ResponseInfo),
+}
+
+/// The upstream side of a forwarded request.
+#[derive(Default)]
+pub(crate) struct UpstreamState {
+    pub(crate) stream: Option<Stream>,
+    /// Received and not yet consumed.
+    pub(crate) received: Option<ReadBuffer>,
+    /// The scan of an incomplete response head.
+    scan: Option<HeadScan>,
+    /// The connection was idle in the pool before.
+    was_pooled: bool,
+    /// A part of the request is still unsent.
+    is_sending: bool,
+    /// The upstream accepts no more of the request.
+    stopped_reading: bool,
+}
+
+/// The meaning of a received response head.
+enum HeadOutcome {
+    Interim(Vec<u8>),
+    SwitchProtocols(Vec<u8>),
+    Final(ResponseInfo),
+    Replaced(Response),
+}
+
+/// A response with more interim heads is refused.
+const MAX_INTERIM_HEADS: usize = 16;
+
+impl<'t, P: Policy> Forward<'t, P> {
+    pub(crate) fn new(
+        worker: &'t Rc<Worker<P>>,
+        (info, exchange): (RequestInfo, P::Exchange),
+        (out, buf): (Vec<u8>, ReadBuffer),
+        deadline: &'t Deadline,
+    ) -> Self {
+        let mut up = BodyCopy::new(
+            out,
+            Some(buf),
+            Body::through(info.framing),
+            worker.settings.max_body_bytes,
+        );
+        up.keeps_head = info.is_repeatable;
+        let down = BodyCopy::new(Vec::new(), None, Body::Done, None);
+        let (upstream, stage) = (UpstreamState::default(), Stage::Connect);
+        Self {
+            worker,
+            info,
+            exchange,
+            deadline,
+            up,
+            down,
+            upstream,
+            stage,
+            interim_count: 0,
+            has_retried: false,
+        }
+    }
+
+    /// Proceeds until the request ends or needs [`Forward::wait`].
+    pub(crate) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut Stream,
+    ) -> Poll<Step<P::Exchange>> {
+        loop {
+            match self.stage {
+                Stage::Connect => {
+                    let upstream = self.exchange.upstream().id;
+                    let idle = self.worker.pool.take_idle(upstream, !self.info.is_repeatable);
+                    let Some(stream) = idle else { return Poll::Ready(Step::Wait(Pause::Connect)) };
+                    self.on_connected(stream, true);
+                }
+                Stage::ResponseHead => match ready!(self.poll_head(cx, client)) {
+                    Ok(HeadOutcome::Final(response)) => self.stage = Stage::Copy(response),
+                    Ok(HeadOutcome::Interim(out)) => return Poll::Ready(self.on_interim(out)),
+                    Ok(HeadOutcome::Replaced(response)) => return done(End::Respond(response)),
+                    Ok(HeadOutcome::SwitchProtocols(out)) => {
+                        self.exchange.on_tunnel_open();
+                        return done(End::Tunnel(out));
+                    }
+                    Err(failure) => return Poll::Ready(self.on_failure(failure)),
+                },
+                Stage::Copy(response) => {
+                    let passed = ready!(self.poll_copy(cx, client));
+                    return done(self.end(client, passed, response));
+                }
+            }
+        }
+    }
+
+    /// Performs a rare wait. `None` continues with [`Forward::poll`].
+    pub(crate) async fn wait(
+        &mut self,
+        client: &mut Stream,
+        pause: Pause<P::Exchange>,
+    ) -> Option<Step<P::Exchange>> {
+        match pause {
+            Pause::Connect => match self.connect().await {
+                Ok(()) => None,
+                Err(error) => Some(self.retry_or_fail(error)),
+            },
+            Pause::Interim(out) => {
+                let written = write_all(client, &out, self.deadline).await;
+                self.worker.buffers.return_write_buffer(out);
+                self.deadline.set_ticks(self.worker.timeouts.response);
+                written.is_err().then_some(Step::Done(End::Close))
+            }
+            Pause::Retry(later) => {
+                self.deadline.set_ticks(self.worker.timeouts.response);
+                Some(Step::Done(
+                    match client_wait::unless_client_leaves(client, self.deadline, later).await {
+                        Ok(Action::Forward(exchange)) => {
+                            self.exchange = exchange;
+                            self.up.rewind();
+                            self.stage = Stage::Connect;
+                            return None;
+                        }
+                        Ok(Action::Respond(response)) => End::Respond(response),
+                        Ok(Action::Stream(response, parts)) => End::Stream(response, parts),
+                        Err(Failure::Error(error)) => self.fail(&error),
+                        Err(Failure::ClientGone | Failure::UpstreamLost(_)) => End::Close,
+                    },
+                ))
+            }
+        }
+    }
+
+    fn on_connected(&mut self, stream: Stream, was_pooled: bool) {
+        self.upstream = UpstreamState {
+            was_pooled,
+            stream: Some(stream),
+            is_sending: true,
+            ..UpstreamState::default()
+        };
+        self.stage = Stage::ResponseHead;
+        self.deadline.set_ticks(self.worker.timeouts.response);
+    }
+
+    async fn connect(&mut self) -> Result<(), ProxyError> {
+        let connect = Stream::connect(&self.exchange.upstream().address);
+        match tokio::time::timeout(self.worker.settings.connect_timeout, connect).await {
+            Ok(Ok(stream)) => {
+                self.on_connected(stream, false);
+                Ok(())
+            }
+            Ok(Err(error)) => Err(ProxyError::UpstreamUnreachable(error.to_string())),
+            Err(_) => Err(ProxyError::ConnectTimeout),
+        }
+    }
+
+    fn on_interim(&mut self, out: Vec<u8>) -> Step<P::Exchange> {
+        self.interim_count += 1;
+        if self.interim_count > MAX_INTERIM_HEADS {
+            let error = ProxyError::MalformedResponse("it has too many interim heads");
+            return Step::Done(self.fail(&error));
+        }
+        Step::Wait(Pause::Interim(out))
+    }
+
+    fn on_failure(&mut self, failure: Failure) -> Step<P::Exchange> {
+        match failure {
+            Failure::ClientGone => Step::Done(End::Close),
+            // Nobody knows whether the upstream processed the request, so it must not be repeated.
+            Failure::UpstreamLost(error) if !self.info.is_repeatable || self.interim_count > 0 => {
+                Step::Done(self.fail(&error))
+            }
+            // The upstream closed the connection while it was idle, which says nothing about its health.
+            Failure::UpstreamLost(_) if self.upstream.was_pooled => {
+                self.up.rewind();
+                Step::Wait(Pause::Connect)
+            }
+            Failure::UpstreamLost(error) => self.retry_or_fail(error),
+            Failure::Error(error) => Step::Done(self.fail(&error)),
+        }
+    }
+
+    /// Repeats the request once if the exchange offers another upstream.
+    fn retry_or_fail(&mut self, error: ProxyError) -> Step<P::Exchange> {
+        let first = !std::mem::replace(&mut self.has_retried, true);
+        match first.then(|| self.exchange.retry(&error)).flatten() {
+            Some(later) => Step::Wait(Pause::Retry(later)),
+            None => Step::Done(self.fail(&error)),
+        }
+    }
+
+    /// Returns the write buffers, and the input beyond this request.
+    pub(crate) fn finish(&mut self) -> Option<ReadBuffer> {
+        for copy in [&mut self.up, &mut self.down] {
+            self.worker.buffers.return_write_buffer(std::mem::take(&mut copy.out));
+        }
+        self.up.buf.take()
+    }
+
+    /// Drops the upstream for a response of the proxy's own. The connection may continue if no request body is unread.
+    pub(crate) fn abandon_upstream(
+        &mut self,
+    ) -> (&'t Rc<Worker<P>>, RequestInfo, &'t Deadline, Option<Option<ReadBuffer>>) {
+        self.upstream = UpstreamState::default();
+        let rest = self.finish();
+        (self.worker, self.info, self.deadline, self.up.body.is_done().then_some(rest))
+    }
+
+    /// Becomes a tunnel; the head of the 101 is still unsent.
+    pub(crate) fn into_tunnel(mut self, out: Vec<u8>) -> Option<AgreedTunnel<P::Exchange>> {
+        let ahead = self.finish();
+        let UpstreamState { stream, received, .. } = self.upstream;
+        Some(AgreedTunnel { exchange: self.exchange, upstream: stream?, ahead, out, received })
+    }
+
+    /// Sends the request and waits for a response head.
+    fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut Stream,
+    ) -> Poll<Result<HeadOutcome, Failure>> {
+        let timeout = &self.worker.timeouts;
+        if self.upstream.is_sending {
+            let (mut from, _) = client.split();
+            let Some(stream) = &mut self.upstream.stream else { return client_gone() };
+            let (mut moved, (_, mut to)) = (false, stream.split());
+            let (halves, direction) = ((&mut from, &mut to), &ToUpstream(&self.exchange));
+            match self.up.poll(cx, halves, &self.worker.buffers, direction, &mut moved) {
+                Poll::Ready(Ok(())) => {
+                    self.upstream.is_sending = false;
+                    self.deadline.set_ticks(timeout.response);
+                }
+                // The upstream may have sent a response before it closed.
+                Poll::Ready(Err(CopyError::SinkClosed)) => {
+                    (self.upstream.is_sending, self.upstream.stopped_reading) = (false, true);
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(upload_failure(error))),
+                Poll::Pending if moved => self.deadline.set_ticks(timeout.body),
+                Poll::Pending => {}
+            }
+        }
+        if let Poll::Ready(outcome) = self.poll_receive_head(cx) {
+            return Poll::Ready(outcome);
+        }
+        self.poll_client_and_timeout(cx, client, self.up.waits_for == Side::Source)
+    }
+
+    /// Ready when the client is gone or the deadline passed; then `waits_for_client` decides which party was late.
+    fn poll_client_and_timeout<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut Stream,
+        waits_for_client: bool,
+    ) -> Poll<Result<T, Failure>> {
+        let sending = self.upstream.is_sending;
+        if !sending {
+            let (mut from, _) = client.split();
+            if client_is_gone(cx, &mut from, &mut self.up.buf, &self.worker.buffers) {
+                return client_gone();
+            }
+        }
+        if self.deadline.has_passed(cx) {
+            let is_client_late = sending && waits_for_client;
+            let error = if is_client_late {
+                ProxyError::RequestBodyTimeout
+            } else {
+                ProxyError::ResponseTimeout
+            };
+            return Poll::Ready(Err(Failure::Error(error)));
+        }
+        Poll::Pending
+    }
+
+    /// Receives until a response head is complete.
+    fn poll_receive_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<HeadOutcome, Failure>> {
+        loop {
+            if let Some(received) = self.upstream.received.take_if(|received| !received.is_empty())
+                && let Some(outcome) = self.read_head(received)
+            {
+                return Poll::Ready(
+                    outcome.map_err(|rule| Failure::Error(ProxyError::MalformedResponse(rule))),
+                );
+            }
+            let UpstreamState { stream: Some(stream), received, .. } = &mut self.upstream else {
+                return client_gone();
+            };
+            let (mut responses, _) = stream.split();
+            let buf = received.get_or_insert_with(|| self.worker.buffers.take_read_buffer());
+            let read = responses.poll_read(cx, buf);
+            let empty = buf.is_empty();
+            if empty {
+                *received = None;
+            }
+            match ready!(read) {
+                Ok(1..) => {}
+                Ok(0) | Err(_) if empty => {
+                    return Poll::Ready(Err(Failure::UpstreamLost(ProxyError::ResponseTruncated)));
+                }
+                Ok(0) | Err(_) => {
+                    return Poll::Ready(Err(Failure::Error(ProxyError::ResponseTruncated)));
+                }
+            }
+        }
+    }
+
+    /// Parses a response head. `None`: the head is incomplete.
+    fn read_head(&mut self, received: ReadBuffer) -> Option<Result<HeadOutcome, &'static str>> {
+        let (worker, info) = (self.worker, self.info);
+        let limit = worker.settings.response_head.bytes;
+        if self.upstream.scan.is_none() {
+            let read = |head: Result<ResponseHead<'_>, _>, end| {
+                (head.map(|head| self.write_head(&head)), end)
+            };
+            if let Some((outcome, end)) =
+                ResponseHead::find(received.data(), &worker.settings, &info, read)
+            {
+                return Some(self.take_outcome(received, end, outcome));
+            }
+        }
+        match self.upstream.scan.get_or_insert_default().end(received.data()) {
+            Ok(Some(end)) if end <= limit => {
+                let bytes = &received.data()[..end];
+                let outcome = ResponseHead::read(bytes, &worker.settings, &info, |head| {
+                    head.map(|head| self.write_head(&head))
+                });
+                Some(self.take_outcome(received, end, outcome))
+            }
+            Ok(None) if received.data().len() < limit => {
+                self.upstream.received = Some(received);
+                None
+            }
+            Ok(_) => Some(Err("its head is too large")),
+            Err(rule) => Some(Err(rule)),
+        }
+    }
+
+    fn take_outcome(
+        &mut self,
+        mut received: ReadBuffer,
+        end: usize,
+        outcome: Result<HeadOutcome, &'static str>,
+    ) -> Result<HeadOutcome, &'static str> {
+        received.consume(end);
+        self.upstream.scan = None;
+        if !received.is_empty() {
+            if let Ok(HeadOutcome::Final(_)) = outcome {
+                self.exchange.on_data_received(received.data());
+                self.down.buf = Some(received);
+            } else {
+                self.upstream.received = Some(received);
+            }
+        }
+        outcome
+    }
+
+    /// Writes the head for the client.
+    fn write_head(&mut self, head: &ResponseHead<'_>) -> HeadOutcome {
+        let (worker, info) = (self.worker, &self.info);
+        if let Err(response) = self.exchange.check_response(head) {
+            return HeadOutcome::Replaced(response);
+        }
+        let mut out = worker.buffers.take_write_buffer();
+        match head.status() {
+            101 => {
+                write::interim(head, &self.exchange, &mut out);
+                HeadOutcome::SwitchProtocols(out)
+            }
+            100..200 => {
+                // HTTP/1.0 has no interim responses.
+                if info.version == crate::Version::Http11 {
+                    write::interim(head, &self.exchange, &mut out);
+                }
+                HeadOutcome::Interim(out)
+            }
+            _ => {
+                let close =
+                    !info.is_persistent || worker.is_draining() || self.upstream.stopped_reading;
+                let body = write::response(head, &self.exchange, info, close, &mut out);
+                self.down = BodyCopy::new(out, None, body, None);
+                self.deadline.set_ticks(worker.timeouts.body);
+                HeadOutcome::Final(head.info)
+            }
+        }
+    }
+
+    /// Copies the response body, and the rest of the request body.
+    fn poll_copy(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut Stream,
+    ) -> Poll<Result<(), Failure>> {
+        let buffers = &self.worker.buffers;
+        let Some(stream) = &mut self.upstream.stream else { return client_gone() };
+        let (mut responses, mut to) = stream.split();
+        let (mut from, mut back) = client.split();
+        let mut moved = false;
+        let (halves, direction) = ((&mut responses, &mut back), &ToClient(&self.exchange));
+        if let Poll::Ready(done) = self.down.poll(cx, halves, buffers, direction, &mut moved) {
+            return Poll::Ready(done.map_err(|error| match error {
+                CopyError::InvalidBody(_) => {
+                    Failure::Error(ProxyError::MalformedResponse("its body breaks its framing"))
+                }
+                CopyError::SourceClosed | CopyError::TooLarge => {
+                    Failure::Error(ProxyError::ResponseTruncated)
+                }
+                CopyError::SinkClosed => Failure::ClientGone,
+            }));
+        }
+        if self.upstream.is_sending {
+            let (halves, direction) = ((&mut from, &mut to), &ToUpstream(&self.exchange));
+            match self.up.poll(cx, halves, buffers, direction, &mut moved) {
+                Poll::Ready(Ok(())) => self.upstream.is_sending = false,
+                Poll::Ready(Err(CopyError::SinkClosed)) => {
+                    (self.upstream.is_sending, self.upstream.stopped_reading) = (false, true);
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(upload_failure(error))),
+                Poll::Pending => {}
+            }
+        }
+        if moved {
+            self.deadline.set_ticks(self.worker.timeouts.body);
+        }
+        match ready!(self.poll_client_and_timeout(cx, client, false)) {
+            // The client accepts no data.
+            Err(Failure::Error(_)) if self.down.waits_for == Side::Sink => client_gone(),
+            ended => Poll::Ready(ended),
+        }
+    }
+
+    fn end(&mut self, client: &Stream, passed: Result<(), Failure>, response: ResponseInfo) -> End {
+        let Self { worker, info, up, down, upstream, exchange, .. } = self;
+        let is_complete = !upstream.is_sending && !upstream.stopped_reading;
+        match passed {
+            Ok(()) => {
+                let has_no_extra_input = down.buf.as_ref().is_none_or(ReadBuffer::is_empty);
+                if let (true, true, true, false, Some(stream)) = (
+                    response.is_persistent,
+                    is_complete,
+                    has_no_extra_input,
+                    worker.is_draining(),
+                    upstream.stream.take(),
+                ) {
+                    let due = worker.timers.due(worker.timeouts.pool);
+                    worker.pool.put(exchange.upstream().id, stream, due);
+                }
+                let ends =
+                    response.framing == Framing::Close || response.framing == Framing::Chunked;
+                let announced = !(ends && info.version == crate::Version::Http10);
+                match (is_complete, info.is_persistent && announced && !worker.is_draining()) {
+                    (true, true) => End::KeepAlive,
+                    (true, false) if up.buf.is_none() => End::Close,
+                    (true | false, _) => End::LingeringClose,
+                }
+            }
+            Err(Failure::Error(error)) if !down.has_written => self.fail(&error),
+            Err(Failure::Error(error)) => {
+                // The response has begun: a reset tells the client that the response is incomplete.
+                let _ = worker.policy.error_response(&error, ErrorContext::Exchange(exchange));
+                client.reset_on_close();
+                End::Close
+            }
+            Err(Failure::ClientGone | Failure::UpstreamLost(_)) => End::Close,
+        }
+    }
+
+    fn fail(&self, error: &ProxyError) -> End {
+        End::Respond(
+            self.worker.policy.error_response(error, ErrorContext::Exchange(&self.exchange)),
+        )
+    }
+}
+
+fn done<E>(end: End) -> Poll<Step<E>> {
+    Poll::Ready(Step::Done(end))
+}
+
+fn client_gone<T>() -> Poll<Result<T, Failure>> {
+    Poll::Ready(Err(Failure::ClientGone))
+}
+
+fn upload_failure(error: CopyError) -> Failure {
+    match error {
+        CopyError::InvalidBody(rule) => Failure::Error(ProxyError::MalformedRequest(rule)),
+        CopyError::TooLarge => Failure::Error(ProxyError::RequestBodyTooLarge),
+        CopyError::SourceClosed | CopyError::SinkClosed => Failure::ClientGone,
+    }
+}

@@ -1,0 +1,306 @@
+//! An upgraded connection: copies bytes both ways, holds no buffer while idle, and ends with 1001 on a drain.
+
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use crate::policy::{Exchange, SendPermission};
+use crate::runtime::buffers::{BufferPool, ReadBuffer};
+use crate::runtime::stream::{ReadHalf, Stream, WriteHalf};
+use crate::runtime::timers::Deadline;
+use crate::runtime::worker::{ConnectionGuard, DrainPhase, Worker};
+use crate::upgrade::frames::{Frames, GOING_AWAY};
+
+/// A tunnel that both ends agreed to, before the 101 is sent.
+pub(crate) struct AgreedTunnel<E> {
+    pub(crate) exchange: E,
+    pub(crate) upstream: Stream,
+    /// Early input of the client.
+    pub(crate) ahead: Option<ReadBuffer>,
+    /// The serialised head of the 101.
+    pub(crate) out: Vec<u8>,
+    /// Early input of the upstream.
+    pub(crate) received: Option<ReadBuffer>,
+}
+
+/// An open tunnel. A plain value with a `poll` function: a future would store its arguments a second time, and there
+/// may be many idle tunnels.
+pub(crate) struct Tunnel<P, E> {
+    worker: Rc<Worker<P>>,
+    client: Stream,
+    upstream: Stream,
+    exchange: E,
+    up: TunnelDirection,
+    down: TunnelDirection,
+    /// The pending permission to send client data.
+    permission: Option<SendPermission>,
+    deadline: Deadline,
+    is_closing: bool,
+    is_last_wait: bool,
+    _guard: ConnectionGuard,
+}
+
+/// One direction of a tunnel.
+struct TunnelDirection {
+    /// Boxed because it is occupied only while the sink is slow.
+    unsent: Option<Box<ReadBuffer>>,
+    frames: Frames,
+    /// The source closed; unsent input is still sent.
+    is_source_closed: bool,
+    /// The sink was shut down.
+    is_done: bool,
+    /// Unsent bytes of the proxy's own close frame.
+    close_frame_left: Option<u8>,
+    /// The exchange was notified of the unsent data and permitted sending it.
+    is_permitted: bool,
+    /// Input is read and dropped.
+    discards_input: bool,
+}
+
+/// The hooks of an exchange for one direction of a tunnel.
+trait Direction {
+    /// Resolves to whether `data` may pass.
+    fn poll_permission(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<bool>;
+
+    /// Control frames pass without permission but the sink is full: resolves to whether following data may pass.
+    fn poll_blocked(&mut self, cx: &mut Context<'_>) -> Poll<bool>;
+}
+
+struct ToUpstream<'a, E> {
+    exchange: &'a mut E,
+    permission: &'a mut Option<SendPermission>,
+}
+
+struct ToClient<'a, E>(&'a E);
+
+impl<E: Exchange> Direction for ToUpstream<'_, E> {
+    fn poll_permission(&mut self, cx: &mut Context<'_>, _: &[u8]) -> Poll<bool> {
+        if self.permission.is_none() {
+            *self.permission = self.exchange.before_sending();
+        }
+        let Some(permission) = self.permission else { return Poll::Ready(true) };
+        let is_allowed = ready!(permission.as_mut().poll(cx));
+        *self.permission = None;
+        Poll::Ready(is_allowed)
+    }
+
+    /// A frozen tenant reads nothing: unanswered pings would fill the socket until data cannot reach the tenant.
+    fn poll_blocked(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        self.poll_permission(cx, &[])
+    }
+}
+
+impl<E: Exchange> Direction for ToClient<'_, E> {
+    fn poll_permission(&mut self, _: &mut Context<'_>, data: &[u8]) -> Poll<bool> {
+        self.0.on_data_received(data);
+        Poll::Ready(true)
+    }
+
+    /// The client empties the sink by reading.
+    fn poll_blocked(&mut self, _: &mut Context<'_>) -> Poll<bool> {
+        Poll::Pending
+    }
+}
+
+/// How long one direction may remain open after the other ended.
+const HALF_OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the frame in progress, the close frame and its reply may take together.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+impl<P, E: Exchange> Tunnel<P, E> {
+    /// Starts a tunnel after the 101 was sent.
+    pub(crate) fn new(
+        worker: Rc<Worker<P>>,
+        client: Stream,
+        agreed: AgreedTunnel<E>,
+        deadline: Deadline,
+        guard: ConnectionGuard,
+    ) -> Self {
+        let AgreedTunnel { exchange, upstream, ahead, received, .. } = agreed;
+        match worker.settings.tunnel_idle_timeout {
+            Some(idle) => deadline.set(idle),
+            None => deadline.clear(),
+        }
+        let (up, down) = (TunnelDirection::new(ahead), TunnelDirection::new(received));
+        let (permission, is_closing, is_last_wait) = (None, false, false);
+        Self {
+            worker,
+            client,
+            upstream,
+            exchange,
+            up,
+            down,
+            permission,
+            deadline,
+            is_closing,
+            is_last_wait,
+            _guard: guard,
+        }
+    }
+
+    /// Ready when the tunnel ended. The tenant counts as busy until the tunnel is dropped.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Self { worker, exchange, up, down, permission, deadline, .. } = self;
+        let (mut from_client, mut to_client) = self.client.split();
+        let (mut from_upstream, mut to_upstream) = self.upstream.split();
+        let mut moved = false;
+        let halves = (&mut from_client, &mut to_upstream);
+        let sent = up.poll(
+            cx,
+            halves,
+            &mut ToUpstream { exchange, permission },
+            &worker.buffers,
+            &mut moved,
+        );
+        if !self.is_closing
+            && (up.discards_input || worker.phase.get() == DrainPhase::ClosingTunnels)
+        {
+            (self.is_closing, self.is_last_wait) = (true, true);
+            down.close_frame_left = Some(GOING_AWAY.len() as u8);
+            deadline.set(CLOSE_TIMEOUT);
+        }
+        let halves = (&mut from_upstream, &mut to_client);
+        let received = down.poll(cx, halves, &mut ToClient(exchange), &worker.buffers, &mut moved);
+        if sent.is_err() || received.is_err() || (up.is_done && down.is_done) {
+            return Poll::Ready(());
+        }
+        if (up.is_done || down.is_done) && !self.is_last_wait {
+            self.is_last_wait = true;
+            deadline.set(HALF_OPEN_TIMEOUT);
+        } else if let (true, false, Some(idle)) =
+            (moved, self.is_last_wait, worker.settings.tunnel_idle_timeout)
+        {
+            deadline.set(idle);
+        }
+        if deadline.has_passed(cx) { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+impl TunnelDirection {
+    fn new(unsent: Option<ReadBuffer>) -> Self {
+        Self {
+            unsent: unsent.map(Box::new),
+            frames: Frames::default(),
+            is_source_closed: false,
+            is_done: false,
+            close_frame_left: None,
+            is_permitted: false,
+            discards_input: false,
+        }
+    }
+
+    /// Copies as much as possible. An error ends the tunnel.
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        (from, to): (&mut ReadHalf<'_>, &mut WriteHalf<'_>),
+        direction: &mut impl Direction,
+        buffers: &Rc<BufferPool>,
+        moved: &mut bool,
+    ) -> Result<(), std::io::Error> {
+        let mut buf = self.unsent.take().map(|unsent| *unsent);
+        while !self.is_done {
+            let step = self.step(cx, from, to, direction, &mut buf, buffers);
+            buf.take_if(|buf| self.discards_input || buf.is_empty());
+            match step {
+                Poll::Ready(Ok(())) => *moved = true,
+                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Pending => break,
+            }
+        }
+        self.unsent = buf.map(Box::new);
+        Ok(())
+    }
+
+    fn step(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut ReadHalf<'_>,
+        to: &mut WriteHalf<'_>,
+        direction: &mut impl Direction,
+        buf: &mut Option<ReadBuffer>,
+        buffers: &Rc<BufferPool>,
+    ) -> Poll<std::io::Result<()>> {
+        if self.close_frame_left.is_some() && self.frames.is_between() {
+            return self.send_close(cx, to);
+        }
+        if let Some(buf) = buf {
+            let mut data = buf.data();
+            if self.close_frame_left.is_some() {
+                data = &data[..self.frames.rest_of_frame(data)];
+            }
+            let mut is_control = false;
+            if !self.is_permitted {
+                let control = self.frames.control(data);
+                let is_allowed = if control > 0 {
+                    Poll::Ready(true)
+                } else {
+                    direction.poll_permission(cx, data)
+                };
+                match is_allowed {
+                    Poll::Ready(true) if control > 0 => {
+                        (data, is_control) = (&data[..control], true);
+                    }
+                    Poll::Ready(true) => self.is_permitted = true,
+                    Poll::Ready(false) => return self.refuse(cx, to),
+                    Poll::Pending => {
+                        // The wait may last as long as a container start, for every open tunnel.
+                        buf.shrink();
+                        return Poll::Pending;
+                    }
+                }
+            }
+            let count = match to.poll_write(cx, data, &[])? {
+                Poll::Ready(count) => count,
+                Poll::Pending if !is_control => return Poll::Pending,
+                // The exchange now knows of all unsent data.
+                Poll::Pending if ready!(direction.poll_blocked(cx)) => {
+                    self.is_permitted = true;
+                    return Poll::Pending;
+                }
+                Poll::Pending => return self.refuse(cx, to),
+            };
+            self.frames.feed(&data[..count]);
+            buf.consume(count);
+            return Poll::Ready(Ok(()));
+        }
+        if self.is_source_closed {
+            self.is_done = true;
+            return to.poll_shutdown(cx);
+        }
+        self.is_permitted = false;
+        let read = from.poll_read(cx, buf.insert(buffers.take_read_buffer()));
+        self.is_source_closed = ready!(read)? == 0;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Ends the direction without sending the unsent data.
+    fn refuse(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: &mut WriteHalf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        self.discards_input = true;
+        to.poll_shutdown(cx)
+    }
+
+    /// Sends the close frame between two frames, unless the remote end already sent one.
+    fn send_close(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: &mut WriteHalf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        match self.close_frame_left {
+            Some(left @ 1..) if !self.frames.is_closed() => {
+                let rest = &GOING_AWAY[GOING_AWAY.len() - usize::from(left)..];
+                let count = ready!(to.poll_write(cx, rest, &[]))?;
+                self.close_frame_left = Some(left - u8::try_from(count).unwrap_or(left));
+                Poll::Ready(Ok(()))
+            }
+            _ => {
+                self.is_done = true;
+                to.poll_shutdown(cx)
+            }
+        }
+    }
+}
