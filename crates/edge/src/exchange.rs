@@ -1,4 +1,4 @@
-//! One request on its way through the edge: whom it goes to, and what is changed.
+//! One request being forwarded: its upstream, and the headers that change on the way.
 
 use std::rc::Rc;
 
@@ -6,30 +6,30 @@ use protocol::headers::{EMAIL, PROOF, REQUEST_ID, USER};
 use proxy::{Exchange, Header, Headers, Upstream};
 use service::inside::Asker;
 
-use crate::headers::{Zone, leaves_zone, to_zone};
-use crate::identity::User;
+use crate::headers::{Zone, may_leave, request_header_value};
 use crate::routes::Class;
+use crate::session_user::User;
 
-/// Where the client came from, in the words of whoever is believed.
+/// The source of what the upstream learns about the client.
 pub(crate) enum Client {
-    /// The router has said so itself.
-    Told,
-    /// It came to our own door.
-    Seen { address: Option<String>, host: Option<String> },
+    /// The router set the forwarding headers.
+    DescribedByRouter,
+    /// The client connected to the edge itself.
+    Direct { address: Option<String>, host: Option<String> },
 }
 
-pub(crate) struct Way {
+pub(crate) struct EdgeExchange {
     pub(crate) asker: Asker,
     pub(crate) class: Class,
     pub(crate) upstream: Rc<Upstream>,
     pub(crate) target: Option<String>,
     pub(crate) client: Client,
     pub(crate) user: Option<User>,
-    /// Shown to the router with the answer.
+    /// Sent to the router with the response.
     pub(crate) proof: Option<Rc<str>>,
 }
 
-impl Exchange for Way {
+impl Exchange for EdgeExchange {
     fn upstream(&self) -> &Upstream {
         &self.upstream
     }
@@ -39,15 +39,15 @@ impl Exchange for Way {
     }
 
     fn forward_request_header(&self, header: Header<'_>, to: &mut Headers<'_>) {
-        let is_trusted = matches!(self.client, Client::Told);
-        if let Some(value) = to_zone(Zone::of(self.class), is_trusted, header) {
+        let is_trusted = matches!(self.client, Client::DescribedByRouter);
+        if let Some(value) = request_header_value(Zone::of(self.class), is_trusted, header) {
             to.keep(Header { name: header.name, value: &value });
         }
     }
 
     fn add_request_headers(&self, to: &mut Headers<'_>) {
         to.add(REQUEST_ID, &self.asker.request_id);
-        if let Client::Seen { address, host } = &self.client {
+        if let Client::Direct { address, host } = &self.client {
             to.add("x-forwarded-proto", "http");
             if let Some(address) = address {
                 to.add("x-forwarded-for", address);
@@ -63,7 +63,7 @@ impl Exchange for Way {
     }
 
     fn forward_response_header(&self, header: Header<'_>, to: &mut Headers<'_>) {
-        if leaves_zone(Zone::of(self.class), header) {
+        if may_leave(Zone::of(self.class), header) {
             to.keep(header);
         }
     }

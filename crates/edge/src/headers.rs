@@ -1,5 +1,5 @@
-//! What crosses between the zones of a tenant, header by header. The core trusts the edge's word alone, and
-//! the platform never sees what would let it act as the core.
+//! The headers that cross between the zones of a tenant. The core believes only headers that the edge set,
+//! and the platform never receives a credential that would let it act as the core.
 
 use std::borrow::Cow;
 
@@ -8,7 +8,7 @@ use proxy::Header;
 
 use crate::routes::Class;
 
-/// Where a request goes, or an answer comes from.
+/// The destination of a request, or the source of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Zone {
     Core,
@@ -24,8 +24,8 @@ impl Zone {
     }
 }
 
-/// Names by which some server believes who its client is. Those with a `-` at the end stand for all that begin so.
-const CLAIMS: &[&str] = &[
+/// Headers by which some server identifies its client. A name ending in `-` stands for every name with that prefix.
+const DROPPED_HEADERS: &[&str] = &[
     PREFIX,
     "x-forwarded-",
     "forwarded",
@@ -43,20 +43,24 @@ const CLAIMS: &[&str] = &[
     "x-remote-user",
     "remote-user",
     REQUEST_ID,
-    // Read as the variable HTTP_PROXY by programs of the CGI kind.
+    // CGI-style programs read this header as the variable HTTP_PROXY.
     "proxy",
 ];
 
-/// What the router says of its client; kept from the router, and made anew otherwise.
+/// Forwarding headers that the router sets. Kept from the router, and set anew for direct clients.
 const FORWARDED: [&str; 3] = ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"];
 
-/// Every core cookie and credential begins so, in any case and behind any prefix of a cookie's name.
-const RESERVED: &str = "cial_";
+/// The prefix of every core cookie and credential, in any case and behind any cookie name prefix.
+const RESERVED_PREFIX: &str = "cial_";
 const COOKIE_PREFIXES: [&str; 2] = ["__host-", "__secure-"];
 
-/// What of a request's header goes on; `None` leaves it out.
-pub fn to_zone<'a>(zone: Zone, is_trusted: bool, header: Header<'a>) -> Option<Cow<'a, [u8]>> {
-    if is_claim(&header) && !(is_trusted && FORWARDED.iter().any(|name| header.is(name))) {
+/// The value under which a request header is forwarded; `None` omits the header.
+pub fn request_header_value<'a>(
+    zone: Zone,
+    is_trusted: bool,
+    header: Header<'a>,
+) -> Option<Cow<'a, [u8]>> {
+    if is_dropped(&header) && !(is_trusted && FORWARDED.iter().any(|name| header.is(name))) {
         return None;
     }
     let whole = Some(Cow::Borrowed(header.value));
@@ -68,8 +72,8 @@ pub fn to_zone<'a>(zone: Zone, is_trusted: bool, header: Header<'a>) -> Option<C
     }
 }
 
-/// Whether a header of an answer goes out.
-pub fn leaves_zone(zone: Zone, header: Header<'_>) -> bool {
+/// Whether a response header is forwarded to the client.
+pub fn may_leave(zone: Zone, header: Header<'_>) -> bool {
     if header.begins(PREFIX) || header.is(REQUEST_ID) {
         return false;
     }
@@ -80,7 +84,7 @@ pub fn leaves_zone(zone: Zone, header: Header<'_>) -> bool {
     }
 }
 
-/// The session's own pairs of a `Cookie` line: all that core-back needs to say who is signed in.
+/// The session pairs of a `Cookie` line, which are all that core-back needs to identify the user.
 pub fn session_pairs(cookie: &[u8]) -> impl Iterator<Item = &str> {
     let is_session = |pair: &&[u8]| {
         let name = name_of(pair);
@@ -89,8 +93,8 @@ pub fn session_pairs(cookie: &[u8]) -> impl Iterator<Item = &str> {
     pairs(cookie).filter(is_session).filter_map(|pair| std::str::from_utf8(pair).ok())
 }
 
-fn is_claim(header: &Header<'_>) -> bool {
-    CLAIMS.iter().any(|claim| {
+fn is_dropped(header: &Header<'_>) -> bool {
+    DROPPED_HEADERS.iter().any(|claim| {
         header.begins(claim) && (claim.ends_with('-') || header.name.len() == claim.len())
     })
 }
@@ -111,7 +115,7 @@ fn name_of(pair: &[u8]) -> &[u8] {
     pair.split(|b| *b == b'=').next().unwrap_or_default().trim_ascii()
 }
 
-/// A nameless cookie (`=cial_session=x`) comes back from some browsers as the named one.
+/// Some browsers send a nameless cookie (`=cial_session=x`) back as the named one.
 fn sets_reserved(line: &[u8]) -> bool {
     let start = line.iter().position(|b| !matches!(b, b'=' | b' ' | b'\t')).unwrap_or(line.len());
     is_reserved(name_of(line.get(start..).unwrap_or_default()))
@@ -122,12 +126,12 @@ fn is_reserved(name: &[u8]) -> bool {
     while let Some(prefix) = COOKIE_PREFIXES.iter().find(|prefix| begins(name, prefix)) {
         name = name.get(prefix.len()..).unwrap_or_default();
     }
-    begins(name, RESERVED)
+    begins(name, RESERVED_PREFIX)
 }
 
 fn is_ours_bearer(value: &[u8]) -> bool {
     begins(value, "bearer ")
-        && value.get(7..).is_some_and(|key| begins(key.trim_ascii_start(), RESERVED))
+        && value.get(7..).is_some_and(|key| begins(key.trim_ascii_start(), RESERVED_PREFIX))
 }
 
 fn begins(text: &[u8], prefix: &str) -> bool {
@@ -143,7 +147,7 @@ mod tests {
     }
 
     fn passed(zone: Zone, is_trusted: bool, name: &str, value: &str) -> Option<String> {
-        let value = to_zone(zone, is_trusted, header(name, value))?;
+        let value = request_header_value(zone, is_trusted, header(name, value))?;
         Some(String::from_utf8(value.into_owned()).unwrap())
     }
 
@@ -225,15 +229,15 @@ mod tests {
             ("x_cial_proof", "x"),
         ];
         for (name, value) in kept_in {
-            assert!(!leaves_zone(Zone::Platform, header(name, value)), "{name}: {value}");
+            assert!(!may_leave(Zone::Platform, header(name, value)), "{name}: {value}");
         }
         let let_out =
             [("Set-Cookie", "a=cial_session"), ("Set-Cookie", "xcial_s=1"), ("ETag", "x")];
         for (name, value) in let_out {
-            assert!(leaves_zone(Zone::Platform, header(name, value)), "{name}: {value}");
+            assert!(may_leave(Zone::Platform, header(name, value)), "{name}: {value}");
         }
-        assert!(leaves_zone(Zone::Core, header("Set-Cookie", "cial_session=x")));
-        assert!(!leaves_zone(Zone::Core, header("X-Cial-Proof", "x")));
+        assert!(may_leave(Zone::Core, header("Set-Cookie", "cial_session=x")));
+        assert!(!may_leave(Zone::Core, header("X-Cial-Proof", "x")));
     }
 
     #[test]

@@ -1,16 +1,16 @@
-//! The public door of a tenant: who may pass ([`gate`]), which half answers ([`routes`]), and what crosses
-//! between the halves ([`headers`]). Those are pure; the rest asks core-back who is signed in and leaves the
-//! bytes to the engine.
+//! The public entry of a tenant: the route-token check ([`route_token`]), the choice of service ([`routes`]), and the
+//! headers that cross between the zones ([`headers`]). Those modules are pure; the rest looks up the session user and
+//! leaves the bytes to the proxy engine.
 
-mod answers;
 mod exchange;
-pub mod gate;
 pub mod headers;
-mod identity;
 mod policy;
+mod responses;
+pub mod route_token;
 pub mod routes;
 mod serve;
+mod session_user;
 mod settings;
 
 pub use serve::{serve, start};
-pub use settings::{Insides, Settings};
+pub use settings::{Settings, UpstreamAddresses};

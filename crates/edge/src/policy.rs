@@ -1,4 +1,4 @@
-//! From a head to a decision: pass the gate, find the class, learn who is signed in.
+//! The decision about a request: check the route token, classify the path, look up the session user.
 
 use std::rc::Rc;
 
@@ -8,16 +8,16 @@ use proxy::{
 };
 use service::inside::{Asker, origin};
 
-use crate::answers;
-use crate::exchange::{Client, Way};
-use crate::gate::{self, Guard, Pass};
+use crate::exchange::{Client, EdgeExchange};
 use crate::headers::{Zone, session_pairs};
-use crate::identity::{Unknown, ask_core};
+use crate::responses;
+use crate::route_token::{self, Admission, RouteToken};
 use crate::routes::{self, Class};
+use crate::session_user::{SessionLookupError, fetch_session_user};
 use crate::settings::Settings;
 
 pub(crate) struct EdgePolicy {
-    guard: Option<Guard>,
+    route_token: Option<RouteToken>,
     proof: Option<Rc<str>>,
     core_back: Rc<Upstream>,
     core_front: Rc<Upstream>,
@@ -26,18 +26,21 @@ pub(crate) struct EdgePolicy {
 
 impl EdgePolicy {
     pub(crate) fn new(settings: Settings) -> Self {
-        let insides = settings.insides;
+        let upstreams = settings.upstreams;
         Self {
-            proof: settings.guard.as_ref().map(|guard| guard.proof.as_str().into()),
-            guard: settings.guard,
-            core_back: Rc::new(Upstream::unix(insides.core_back)),
-            core_front: Rc::new(Upstream::unix(insides.core_front)),
-            platform_front: Rc::new(Upstream::tcp(insides.platform_front)),
+            proof: settings
+                .route_token
+                .as_ref()
+                .map(|route_token| route_token.proof.as_str().into()),
+            route_token: settings.route_token,
+            core_back: Rc::new(Upstream::unix(upstreams.core_back)),
+            core_front: Rc::new(Upstream::unix(upstreams.core_front)),
+            platform_front: Rc::new(Upstream::tcp(upstreams.platform_front)),
         }
     }
 
-    fn pass(&self, head: &RequestHead<'_>) -> Option<Pass> {
-        gate::judge(self.guard.as_ref(), path_of(head.target()), head.headers())
+    fn admit(&self, head: &RequestHead<'_>) -> Option<Admission> {
+        route_token::check(self.route_token.as_ref(), path_of(head.target()), head.headers())
     }
 
     fn upstream(&self, class: Class) -> Rc<Upstream> {
@@ -48,77 +51,93 @@ impl EdgePolicy {
         }
     }
 
-    fn proof(&self, pass: Pass) -> Option<Rc<str>> {
-        self.proof.clone().filter(|_| pass.is_trusted())
+    fn proof(&self, admission: Admission) -> Option<Rc<str>> {
+        self.proof.clone().filter(|_| admission.is_trusted())
     }
 
-    /// Sends the request on its way, after core-back was asked whose session it carries.
-    fn forward(&self, head: &RequestHead<'_>, way: Way, pass: Pass) -> Decision<Way> {
-        let asks = match way.class {
+    /// Forwards the request, after a session lookup where the request carries a session.
+    fn forward(
+        &self,
+        head: &RequestHead<'_>,
+        exchange: EdgeExchange,
+        admission: Admission,
+    ) -> Decision<EdgeExchange> {
+        let cookies = match exchange.class {
             Class::CoreFront | Class::Platform => session_cookies(head),
             Class::CoreApi | Class::Sso => None,
         };
-        let Some(cookie) = asks else { return Decision::Ready(Action::Forward(way)) };
-        let scheme = scheme(head, pass);
-        let (core_back, mut way) = (self.core_back.clone(), way);
+        let Some(cookie) = cookies else { return Decision::Ready(Action::Forward(exchange)) };
+        let scheme = scheme(head, admission);
+        let (core_back, mut exchange) = (self.core_back.clone(), exchange);
         Decision::Pending(Box::pin(async move {
-            match ask_core(&core_back, &cookie, scheme).await {
+            match fetch_session_user(&core_back, &cookie, scheme).await {
                 Ok(user) => {
-                    way.user = user;
-                    Action::Forward(way)
+                    exchange.user = user;
+                    Action::Forward(exchange)
                 }
-                Err(unknown) => Action::Respond(no_word_of_core(&way, &unknown)),
+                Err(error) => Action::Respond(core_unreachable(&exchange, &error)),
             }
         }))
     }
 }
 
 impl Policy for EdgePolicy {
-    type Exchange = Way;
+    type Exchange = EdgeExchange;
 
-    fn decide(&self, head: &RequestHead<'_>, peer: &Peer) -> Decision<Way> {
-        let answer = |answer| Decision::Ready(Action::Respond(answer));
-        let Some(pass) = self.pass(head) else { return answer(answers::nothing_here()) };
-        let (asker, proof) = (asker(head, pass), self.proof(pass));
+    fn decide(&self, head: &RequestHead<'_>, peer: &Peer) -> Decision<EdgeExchange> {
+        let respond = |response| Decision::Ready(Action::Respond(response));
+        let Some(admission) = self.admit(head) else { return respond(responses::unknown_site()) };
+        let (asker, proof) = (asker(head, admission), self.proof(admission));
         let target = head.target();
         let class = match classify(head) {
             Ok(class) => class,
             Err((code, detail)) => {
-                let refusal = answers::problem(&asker, 400, code, detail);
-                return answer(answers::proven(refusal, proof.as_deref()));
+                let response = responses::problem(&asker, 400, code, detail);
+                return respond(responses::with_proof(response, proof.as_deref()));
             }
         };
-        if head.is_websocket() && Zone::of(class) == Zone::Core && !is_own(head, pass) {
+        if head.is_websocket() && Zone::of(class) == Zone::Core && !is_same_origin(head, admission)
+        {
             let detail = "A page elsewhere cannot open a WebSocket of this tenant's core.";
-            let refusal = answers::problem(&asker, 403, "cross_site", detail);
-            return answer(answers::proven(refusal, proof.as_deref()));
+            let response = responses::problem(&asker, 403, "cross_site", detail);
+            return respond(responses::with_proof(response, proof.as_deref()));
         }
-        let client = if pass.is_trusted() {
-            Client::Told
+        let client = if admission.is_trusted() {
+            Client::DescribedByRouter
         } else {
             let address = peer.address.map(|address| address.ip().to_string());
-            Client::Seen { address, host: head.text("host").map(str::to_owned) }
+            Client::Direct { address, host: head.text("host").map(str::to_owned) }
         };
         let (upstream, target) = (self.upstream(class), routes::rewritten(class, target));
-        let way = Way { asker, class, upstream, target, client, user: None, proof };
-        self.forward(head, way, pass)
+        let exchange = EdgeExchange { asker, class, upstream, target, client, user: None, proof };
+        self.forward(head, exchange, admission)
     }
 
-    fn error_response(&self, error: &ProxyError, context: ErrorContext<'_, Way>) -> Response {
+    fn error_response(
+        &self,
+        error: &ProxyError,
+        context: ErrorContext<'_, EdgeExchange>,
+    ) -> Response {
         match context {
-            // Nothing tells that whoever sent this may know that there is a tenant.
-            ErrorContext::Unparsed if self.guard.is_some() => answers::bare(error),
-            ErrorContext::Unparsed => answers::fault(&Asker::told_by(|_| None), error, "client"),
-            ErrorContext::Head(head) => match self.pass(head) {
-                Some(pass) => {
-                    let answer = answers::fault(&asker(head, pass), error, "client");
-                    answers::proven(answer, self.proof(pass).as_deref())
+            // An unparsed request proves nothing, so the response must not reveal that a tenant exists.
+            ErrorContext::Unparsed if self.route_token.is_some() => responses::without_body(error),
+            ErrorContext::Unparsed => {
+                responses::proxy_error(&Asker::told_by(|_| None), error, "client")
+            }
+            ErrorContext::Head(head) => match self.admit(head) {
+                Some(admission) => {
+                    let response = responses::proxy_error(&asker(head, admission), error, "client");
+                    responses::with_proof(response, self.proof(admission).as_deref())
                 }
-                None => answers::nothing_here(),
+                None => responses::unknown_site(),
             },
-            ErrorContext::Exchange(way) => {
-                let answer = answers::fault(&way.asker, error, &format!("{:?}", way.class));
-                answers::proven(answer, way.proof.as_deref())
+            ErrorContext::Exchange(exchange) => {
+                let response = responses::proxy_error(
+                    &exchange.asker,
+                    error,
+                    &format!("{:?}", exchange.class),
+                );
+                responses::with_proof(response, exchange.proof.as_deref())
             }
         }
     }
@@ -137,35 +156,35 @@ fn path_of(target: &str) -> &str {
     target.split('?').next().unwrap_or_default()
 }
 
-/// A browser sends cookies with a WebSocket that any page opens; only the `Origin` tells whose page that is.
-fn is_own(head: &RequestHead<'_>, pass: Pass) -> bool {
+/// Any page may open a WebSocket with the user's cookies; only `Origin` identifies the page.
+fn is_same_origin(head: &RequestHead<'_>, admission: Admission) -> bool {
     let origins = head.headers().filter(|header| header.is("origin")).map(|header| header.value);
-    origin::is_own(origins, head.text("host"), scheme(head, pass))
+    origin::is_own(origins, head.text("host"), scheme(head, admission))
 }
 
-/// How the browser reached the tenant.
-fn scheme(head: &RequestHead<'_>, pass: Pass) -> &'static str {
-    match head.text("x-forwarded-proto").filter(|_| pass.is_trusted()) {
+/// The scheme by which the browser reached the tenant.
+fn scheme(head: &RequestHead<'_>, admission: Admission) -> &'static str {
+    match head.text("x-forwarded-proto").filter(|_| admission.is_trusted()) {
         Some("https") => "https",
         Some(_) | None => "http",
     }
 }
 
-/// Only the router's request ids are taken over.
-fn asker(head: &RequestHead<'_>, pass: Pass) -> Asker {
-    Asker::told_by(|name| head.text(name).filter(|_| name != REQUEST_ID || pass.is_trusted()))
+/// Identifies the request. Only the router may choose the request id.
+fn asker(head: &RequestHead<'_>, admission: Admission) -> Asker {
+    Asker::told_by(|name| head.text(name).filter(|_| name != REQUEST_ID || admission.is_trusted()))
 }
 
-/// What core-back is asked with, where there is a session to ask about.
+/// The cookies for a session lookup, if the request carries a session.
 fn session_cookies(head: &RequestHead<'_>) -> Option<String> {
     let lines = head.headers().filter(|header| header.is("cookie"));
     let pairs: Vec<&str> = lines.flat_map(|line| session_pairs(line.value)).collect();
     (!pairs.is_empty()).then(|| pairs.join("; "))
 }
 
-fn no_word_of_core(way: &Way, unknown: &Unknown) -> Response {
-    eprintln!("request {}: who is signed in: {}", way.asker.request_id, unknown.0);
+fn core_unreachable(exchange: &EdgeExchange, error: &SessionLookupError) -> Response {
+    eprintln!("session lookup failed: request_id={} error={}", exchange.asker.request_id, error.0);
     let detail = "The core of this tenant did not say who is signed in.";
-    let answer = answers::problem(&way.asker, 502, "core_unreachable", detail);
-    answers::proven(answer, way.proof.as_deref())
+    let response = responses::problem(&exchange.asker, 502, "core_unreachable", detail);
+    responses::with_proof(response, exchange.proof.as_deref())
 }

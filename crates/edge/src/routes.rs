@@ -1,8 +1,8 @@
-//! Which half of the tenant a path belongs to. One pure decision, the same for every way of reading the path.
+//! Maps a path to the service that serves it. A pure function with the same result for every interpretation of a path.
 
 use percent_encoding::percent_decode;
 
-/// Who answers.
+/// The service that serves a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
     /// `/.cial/api` and below: core-back, prefix stripped.
@@ -15,21 +15,24 @@ pub enum Class {
     Platform,
 }
 
-/// Two readers of the path could disagree on whom it belongs to.
+/// Two parsers could map the path to different services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ambiguous;
 
-/// Nothing decodes more often than this; what then still changes is refused.
-const DECODINGS: usize = 3;
-/// Of an honest path there are a handful of readings.
-const READINGS: usize = 64;
+/// The number of decodings that are examined; a path that still changes is refused.
+const MAX_DECODINGS: usize = 3;
+/// The most interpretations of one path; ordinary paths have a handful.
+const MAX_READINGS: usize = 64;
 
 const API: &str = "/.cial/api";
 
-/// The class of a path (without its query) that begins with `/`.
+/// Returns the class of a path (without its query) that begins with `/`.
+///
+/// # Errors
+/// Fails when two parsers could map the path to different services.
 pub fn classify(path: &str) -> Result<Class, Ambiguous> {
     let class = class_of(path.as_bytes());
-    // Without the prefix, core-back would take it for a path that came whole.
+    // core-back would take a rewritten path with the prefix for a path that arrived unstripped.
     if rewritten(class, path).is_some_and(|sent| class_of(sent.as_bytes()) != Class::Platform) {
         return Err(Ambiguous);
     }
@@ -42,7 +45,7 @@ pub fn classify(path: &str) -> Result<Class, Ambiguous> {
     }
 }
 
-/// Path and query as they are sent to core-back, or `None` to send what was asked.
+/// Returns path and query as sent to core-back, or `None` to send the received target.
 pub fn rewritten(class: Class, target: &str) -> Option<String> {
     let rest = match class {
         Class::CoreApi => target.strip_prefix(API)?,
@@ -51,7 +54,7 @@ pub fn rewritten(class: Class, target: &str) -> Option<String> {
     Some(if rest.starts_with('/') { rest.to_owned() } else { format!("/{rest}") })
 }
 
-/// By whole segments, with regard to case.
+/// Compares whole segments, with regard to case.
 fn class_of(path: &[u8]) -> Class {
     let mut segments = path.split(|b| *b == b'/');
     let root = segments.next() == Some(b"");
@@ -63,7 +66,7 @@ fn class_of(path: &[u8]) -> Class {
     }
 }
 
-/// Whether nobody reads anything else into it. Nearly every path is: this keeps the hot path short.
+/// Whether the path has a single interpretation. Nearly every path has one, which keeps the hot path short.
 fn is_plain(path: &str) -> bool {
     let segment = |s: &str| !matches!(s, "" | "." | "..");
     let (_, rest) = path.split_at(usize::from(path.starts_with('/')));
@@ -72,12 +75,12 @@ fn is_plain(path: &str) -> bool {
         && (rest.is_empty() || rest.split('/').all(segment))
 }
 
-/// All that any chain of decoders and normalisers could make of it; `None` when that has no end or hides a NUL.
+/// All results of any chain of decoders and normalisers; `None` when there are too many, or one contains NUL.
 fn readings(path: &str) -> Option<Vec<Vec<u8>>> {
     let mut all = vec![path.as_bytes().to_vec()];
     let mut decoded_from = 0;
     normalise_all(&mut all, 0)?;
-    for _ in 0..=DECODINGS {
+    for _ in 0..=MAX_DECODINGS {
         let known = all.len();
         for at in decoded_from..known {
             let decoded = percent_decode(&all[at]).collect();
@@ -94,7 +97,7 @@ fn readings(path: &str) -> Option<Vec<Vec<u8>>> {
 
 type Step = fn(&[u8]) -> Vec<u8>;
 
-/// Adds what the steps make of the readings from `at` on, and of what they made.
+/// Adds the results of all steps on the readings from `at` on, transitively.
 fn normalise_all(all: &mut Vec<Vec<u8>>, mut at: usize) -> Option<()> {
     const STEPS: [Step; 5] =
         [cut_at_query, with_slashes, without_parameters, without_empty, without_dots];
@@ -114,10 +117,10 @@ fn insert(all: &mut Vec<Vec<u8>>, reading: Vec<u8>) -> Option<()> {
     if !all.contains(&reading) {
         all.push(reading);
     }
-    (all.len() <= READINGS).then_some(())
+    (all.len() <= MAX_READINGS).then_some(())
 }
 
-/// A decoded `%3f` or `%23`, to one who splits late.
+/// A server that splits the query after decoding cuts at a decoded `%3f` or `%23`.
 fn cut_at_query(path: &[u8]) -> Vec<u8> {
     path.split(|b| matches!(b, b'?' | b'#')).next().unwrap_or_default().to_vec()
 }
@@ -126,7 +129,7 @@ fn with_slashes(path: &[u8]) -> Vec<u8> {
     path.iter().map(|b| if *b == b'\\' { b'/' } else { *b }).collect()
 }
 
-/// `/a;x=1/b` is `/a/b` to a servlet.
+/// Servlet containers read `/a;x=1/b` as `/a/b`.
 fn without_parameters(path: &[u8]) -> Vec<u8> {
     let bare = |s: &[u8]| s.split(|b| *b == b';').next().unwrap_or_default().to_vec();
     path.split(|b| *b == b'/').map(bare).collect::<Vec<_>>().join(&b'/')
@@ -142,7 +145,7 @@ fn without_empty(path: &[u8]) -> Vec<u8> {
     merged
 }
 
-/// RFC 3986, 5.2.4.
+/// RFC 3986, section 5.2.4.
 fn without_dots(path: &[u8]) -> Vec<u8> {
     let mut kept: Vec<&[u8]> = Vec::new();
     let mut open = false;

@@ -1,4 +1,4 @@
-//! From what PID 1 hands over to the last drained tunnel.
+//! Starts the edge with the sockets from PID 1, and runs it until the last tunnel is drained.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::policy::EdgePolicy;
 use crate::settings::Settings;
 
-/// Started by PID 1: the TCP listener, then, where there is one, the ingress listener, and the link.
+/// Starts the edge under PID 1, which passes the TCP listener, optionally the ingress listener, and the link.
 pub fn start(env: &Env) -> Result<(), Failed> {
     let settings = Settings::read(env)?;
     let mut inherited = Inherited::take();
@@ -22,33 +22,33 @@ pub fn start(env: &Env) -> Result<(), Failed> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let stop = stop_requested()?;
-        // The sockets listen already: what comes in now waits in their queues for the loop below.
+        // The sockets already listen: connections queue in the kernel until the engine accepts them.
         link.say_ready()?;
         serve(listeners, settings, stop).await?;
         Ok(())
     })
 }
 
-/// Serves until `stop`, then drains within the ten seconds that PID 1 gives.
+/// Serves until `stop`, then drains within the ten seconds that PID 1 grants.
 pub async fn serve(
     listeners: Vec<proxy::Listener>,
     settings: Settings,
     stop: CancellationToken,
 ) -> std::io::Result<()> {
-    proxy::serve(listeners, EdgePolicy::new(settings), bounds(), stop).await
+    proxy::serve(listeners, EdgePolicy::new(settings), engine_settings(), stop).await
 }
 
-fn bounds() -> proxy::Settings {
+fn engine_settings() -> proxy::Settings {
     proxy::Settings {
-        // Behind the router for what comes in, in front of it for what goes out.
+        // Requests have passed the router before, and responses pass it afterwards.
         request_head: HeadLimit::NEXT_HOP,
         response_head: HeadLimit::FIRST_HOP,
-        // One tenant, one process of a megabyte.
+        // The edge of one tenant is a process of about a megabyte.
         buffer_bytes: HeadLimit::NEXT_HOP.bytes,
         max_connections: 4_096,
         max_idle_per_upstream: 64,
         drain_timeout: Duration::from_secs(9),
-        // The core and the platform close theirs at once; this is for an app that does not.
+        // The core and the platform close their tunnels at once; the bound is for an app that does not.
         tunnel_drain_timeout: Duration::from_secs(2),
         ..proxy::Settings::default()
     }

@@ -1,4 +1,4 @@
-//! What the edge is told at its start, by PID 1's environment and by files.
+//! The edge's settings, read from the environment set by PID 1 and from secret files.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,42 +9,42 @@ use protocol::inside::{
 use service::settings::Faults;
 use service::{Env, Vars};
 
-use crate::gate::Guard;
+use crate::route_token::RouteToken;
 
-/// Where the services behind the edge listen. platform-back is not among them: no public route leads there.
-pub struct Insides {
+/// The addresses of the services behind the edge. platform-back is absent: no public route leads there.
+pub struct UpstreamAddresses {
     pub core_back: PathBuf,
     pub core_front: PathBuf,
     pub platform_front: String,
 }
 
 pub struct Settings {
-    pub guard: Option<Guard>,
-    pub insides: Insides,
+    pub route_token: Option<RouteToken>,
+    pub upstreams: UpstreamAddresses,
 }
 
 impl Settings {
     pub fn read(env: &Env) -> Result<Self, Faults> {
         let mut vars = Vars::new(env);
-        let guard = match read_guard(Path::new(SECRETS_DIR)) {
-            Ok(guard) => Some(guard),
+        let route_token = match read_route_token(Path::new(SECRETS_DIR)) {
+            Ok(route_token) => Some(route_token),
             Err(why) => vars.fault(SECRETS_DIR, &why),
         };
-        let insides = Insides {
+        let upstreams = UpstreamAddresses {
             core_back: CORE_BACK_SOCKET.into(),
             core_front: CORE_FRONT_SOCKET.into(),
             platform_front: PLATFORM_FRONT.to_owned(),
         };
-        vars.finish(|| Some(Self { guard: guard?, insides }))
+        vars.finish(|| Some(Self { route_token: route_token?, upstreams }))
     }
 }
 
-/// A token that is there and cannot be read, or is empty, must not leave the door open.
-fn read_guard(dir: &Path) -> Result<Option<Guard>, String> {
+/// Fails for a token that is unreadable or empty: such a file must not disable the check.
+fn read_route_token(dir: &Path) -> Result<Option<RouteToken>, String> {
     let Some(token) = read(&dir.join(ROUTE_TOKEN))? else { return Ok(None) };
     let proof = read(&dir.join(ROUTE_PROOF))?
         .ok_or_else(|| format!("holds {ROUTE_TOKEN} and must hold {ROUTE_PROOF} too"))?;
-    Ok(Some(Guard { token, proof }))
+    Ok(Some(RouteToken { token, proof }))
 }
 
 fn read(path: &Path) -> Result<Option<String>, String> {
@@ -69,13 +69,13 @@ mod tests {
     fn a_guard_is_whole_or_absent() {
         let dir = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
-        assert!(read_guard(dir.path()).unwrap().is_none());
+        assert!(read_route_token(dir.path()).unwrap().is_none());
         write(ROUTE_TOKEN, "token\n");
-        assert!(read_guard(dir.path()).is_err(), "no proof");
+        assert!(read_route_token(dir.path()).is_err(), "no proof");
         write(ROUTE_PROOF, "proof");
-        let guard = read_guard(dir.path()).unwrap().unwrap();
-        assert_eq!((guard.token.as_str(), guard.proof.as_str()), ("token", "proof"));
+        let route_token = read_route_token(dir.path()).unwrap().unwrap();
+        assert_eq!((route_token.token.as_str(), route_token.proof.as_str()), ("token", "proof"));
         write(ROUTE_TOKEN, "");
-        assert!(read_guard(dir.path()).is_err(), "an empty token would be no guard");
+        assert!(read_route_token(dir.path()).is_err(), "an empty token would be no check");
     }
 }

@@ -269,7 +269,7 @@ proptest! {
         let mut decodings = 0;
         for reader in chain {
             decodings += usize::from(matches!(reader, Reader::Decode));
-            if decodings <= DECODINGS {
+            if decodings <= MAX_DECODINGS {
                 read = reader.read(&read);
             }
             prop_assert_eq!(class != Class::Platform, is_core(&read), "{} as {}", path, read);

@@ -3,11 +3,11 @@
 
 mod drain;
 mod errors;
-mod guard;
 mod heads;
-mod identity;
 mod raw;
+mod route_token;
 mod routing;
+mod session_user;
 mod smuggled;
 #[path = "../../../proxy/tests/smuggling/mod.rs"]
 mod smuggling;

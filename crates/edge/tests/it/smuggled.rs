@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 
-use edge::{Insides, Settings};
+use edge::{Settings, UpstreamAddresses};
 use tokio_util::sync::CancellationToken;
 
 use crate::smuggling::{Recorder, run};
@@ -11,7 +11,7 @@ use crate::smuggling::{Recorder, run};
 fn nobody_gets_a_second_request_past_the_edge() {
     let platform = TcpListener::bind("127.0.0.1:0").unwrap();
     let nowhere = tempfile::tempdir().unwrap();
-    let insides = Insides {
+    let insides = UpstreamAddresses {
         core_back: nowhere.path().join("back.sock"),
         core_front: nowhere.path().join("front.sock"),
         platform_front: platform.local_addr().unwrap().to_string(),
@@ -21,7 +21,7 @@ fn nobody_gets_a_second_request_past_the_edge() {
     door.set_nonblocking(true).unwrap();
     let address = door.local_addr().unwrap();
     let stop = CancellationToken::new();
-    let (settings, stopped) = (Settings { guard: None, insides }, stop.clone());
+    let (settings, stopped) = (Settings { route_token: None, upstreams: insides }, stop.clone());
     let edge = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let doors = vec![proxy::Listener::Tcp(door)];

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use edge::gate::Guard;
-use edge::{Insides, Settings};
+use edge::route_token::RouteToken;
+use edge::{Settings, UpstreamAddresses};
 use hyper::body::Incoming;
 use hyper::header::{COOKIE, HeaderName, HeaderValue};
 use hyper::{Request, StatusCode};
@@ -35,15 +35,15 @@ impl Tenant {
     }
 
     pub(crate) async fn guarded() -> Self {
-        Self::start(Some(Guard { token: TOKEN.to_owned(), proof: PROOF.to_owned() })).await
+        Self::start(Some(RouteToken { token: TOKEN.to_owned(), proof: PROOF.to_owned() })).await
     }
 
-    async fn start(guard: Option<Guard>) -> Self {
+    async fn start(guard: Option<RouteToken>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
         let core_back = CancellationToken::new();
         let platform = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let insides = Insides {
+        let insides = UpstreamAddresses {
             core_back: path("back.sock"),
             core_front: path("front.sock"),
             platform_front: platform.local_addr().unwrap().to_string(),
@@ -63,7 +63,8 @@ impl Tenant {
         let address = tcp.local_addr().unwrap();
         let doors = vec![proxy::Listener::Tcp(tcp), proxy::Listener::Unix(unix)];
         let stop = CancellationToken::new();
-        let (settings, stopped) = (Settings { guard, insides }, stop.clone());
+        let (settings, stopped) =
+            (Settings { route_token: guard, upstreams: insides }, stop.clone());
         let edge = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.unwrap().block_on(edge::serve(doors, settings, stopped)).unwrap();

@@ -1,0 +1,72 @@
+//! The edge's own responses: problem documents, pages with the same facts, and the bare 404 of a guarded edge.
+
+use protocol::headers::{PROOF, REQUEST_ID};
+use proxy::{ErrorOrigin, ProxyError, Response};
+use service::inside::{Asker, page};
+
+/// The response of a guarded edge to a stranger. It must not reveal that a tenant exists.
+pub(crate) fn unknown_site() -> Response {
+    Response::new(404)
+}
+
+/// The response to an error that occurred before the client was identified.
+pub(crate) fn without_body(error: &ProxyError) -> Response {
+    Response::new(error.status())
+}
+
+/// An error as a page or a problem document, whichever the client accepts.
+pub(crate) fn problem(asker: &Asker, status: u16, code: &str, detail: &str) -> Response {
+    let known = title(status);
+    let mut problem = protocol::Problem::new(status, code, known, detail);
+    problem.request_id.clone_from(&asker.request_id);
+    let response = Response::new(status).header(REQUEST_ID, asker.request_id.clone());
+    if asker.wants_page {
+        let kind = "text/html; charset=utf-8";
+        let response = response.body(kind, page::problem(&problem));
+        page::HEADERS.into_iter().fold(response, |response, (name, value)| {
+            response.header(name.as_str().to_owned(), value)
+        })
+    } else {
+        // A problem consists of strings and numbers, so serialising cannot fail.
+        let body = serde_json::to_vec(&problem).unwrap_or_default();
+        response.body(protocol::problem::CONTENT_TYPE, body).header("cache-control", "no-store")
+    }
+}
+
+/// The response to an engine error. Logs the errors that the client did not cause.
+pub(crate) fn proxy_error(asker: &Asker, error: &ProxyError, upstream: &str) -> Response {
+    if error.origin() != ErrorOrigin::Client {
+        eprintln!(
+            "request failed: request_id={} upstream={upstream} error={error:?}",
+            asker.request_id
+        );
+    }
+    problem(asker, error.status(), error.code(), error.public_detail())
+}
+
+/// Adds the proof that identifies this tenant to the router.
+pub(crate) fn with_proof(response: Response, proof: Option<&str>) -> Response {
+    match proof {
+        Some(proof) => response.header(PROOF, proof.to_owned()),
+        None => response,
+    }
+}
+
+fn title(status: u16) -> &'static str {
+    match status {
+        400 => "Bad Request",
+        403 => "Forbidden",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        417 => "Expectation Failed",
+        426 => "Upgrade Required",
+        431 => "Request Header Fields Too Large",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        _ => "Error",
+    }
+}

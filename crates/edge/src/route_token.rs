@@ -1,0 +1,79 @@
+//! The route-token check: a guarded edge serves only the router of its installation, and health checks.
+
+use protocol::headers::ROUTE_TOKEN;
+use proxy::Header;
+use subtle::ConstantTimeEq as _;
+
+/// The only path of a guarded edge that needs no token.
+const HEALTH: &str = "/.cial/api/healthz";
+
+/// The secrets of a guarded edge: the token that the router presents, and the proof that the edge returns.
+pub struct RouteToken {
+    pub token: String,
+    pub proof: String,
+}
+
+/// Why a request is admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// The edge has no route token to check.
+    Unguarded,
+    /// The request carries the token: its forwarding headers are trusted, and the response carries the proof.
+    Router,
+    /// The request is a health check.
+    Health,
+}
+
+impl Admission {
+    /// Whether the forwarding headers come from the router.
+    pub fn is_trusted(self) -> bool {
+        self == Self::Router
+    }
+}
+
+/// Admits a request. `None`: refused, without a hint that a tenant exists.
+pub fn check<'a>(
+    route_token: Option<&RouteToken>,
+    path: &str,
+    headers: impl Iterator<Item = Header<'a>>,
+) -> Option<Admission> {
+    let Some(route_token) = route_token else { return Some(Admission::Unguarded) };
+    let mut presented = headers.filter(|header| header.is(ROUTE_TOKEN));
+    let is_right =
+        |header: Header<'_>| bool::from(header.value.ct_eq(route_token.token.as_bytes()));
+    match (presented.next().map(is_right), presented.next()) {
+        (Some(true), None) => Some(Admission::Router),
+        (Some(false) | None, _) | (_, Some(_)) => (path == HEALTH).then_some(Admission::Health),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_token_or_health_or_nothing() {
+        let route_token = RouteToken { token: "t".repeat(43), proof: "p".repeat(43) };
+        let (right, long) = ("t".repeat(43), "t".repeat(44));
+        let cases: [(&str, &[&str], Option<Admission>); 11] = [
+            ("/", &[&right], Some(Admission::Router)),
+            (HEALTH, &[&right], Some(Admission::Router)),
+            (HEALTH, &[], Some(Admission::Health)),
+            (HEALTH, &["wrong"], Some(Admission::Health)),
+            ("/", &[], None),
+            ("/", &[""], None),
+            ("/", &["wrong"], None),
+            ("/", &[&long], None),
+            ("/", &[&right, &right], None),
+            ("/.cial/api/healthz/", &[], None),
+            ("/.cial/api/../api/healthz", &[], None),
+        ];
+        for (path, shown, admission) in cases {
+            let headers = shown
+                .iter()
+                .map(|value| Header { name: "X-Cial-Route-Token", value: value.as_bytes() });
+            assert_eq!(check(Some(&route_token), path, headers), admission, "{path} {shown:?}");
+        }
+        assert_eq!(check(None, "/", std::iter::empty()), Some(Admission::Unguarded));
+    }
+}
