@@ -1,18 +1,18 @@
 //! The only part that holds the engine's socket: tenants as containers.
 
 pub mod access;
+pub mod allowed_images;
 pub mod api;
 pub mod busy;
 pub mod driver;
-pub mod images;
 pub mod keeper;
 mod metrics;
-mod plain;
+mod plain_text;
 mod privilege;
-pub mod ready;
-pub mod rooms;
+pub mod readiness;
 pub mod settings;
 pub mod state_dir;
+pub mod tenant_dirs;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -24,12 +24,12 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::Tokens;
-use crate::driver::docker::{self, Docker, House, Mounts};
-use crate::images::Images;
+use crate::allowed_images::AllowedImages;
+use crate::driver::docker::{ContainerTemplate, DockerDriver, DockerSettings, EngineDirs};
 use crate::keeper::{Keeper, Rules};
-use crate::rooms::Rooms;
 use crate::settings::{Egress, EnginePaths, Publish, Settings};
 use crate::state_dir::StateDir;
+use crate::tenant_dirs::TenantDirs;
 
 /// Serves until it is asked to stop.
 pub fn serve(env: &Env) -> Result<(), Failed> {
@@ -60,7 +60,7 @@ pub fn healthcheck(env: &Env) -> Result<ExitCode, Failed> {
 pub async fn answer(
     listener: TcpListener,
     keeper: Arc<Keeper>,
-    images: Images,
+    images: AllowedImages,
     tokens: Tokens,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
@@ -93,21 +93,22 @@ pub async fn answer(
 const GRACE: std::time::Duration = std::time::Duration::from_secs(2);
 
 fn keeper(settings: Settings) -> anyhow::Result<Arc<Keeper>> {
-    let mounts = match settings.paths {
-        EnginePaths::Volumes => Mounts::Volumes,
-        EnginePaths::Host => {
-            Mounts::Host { sockets: settings.sockets.clone(), secrets: settings.secrets.clone() }
-        }
+    let dirs = match settings.paths {
+        EnginePaths::Volumes => EngineDirs::Volumes,
+        EnginePaths::Host => EngineDirs::Host {
+            sockets: settings.sockets.clone(),
+            secrets: settings.secrets.clone(),
+        },
     };
-    let rooms = Rooms::new(settings.sockets, settings.secrets, settings.masters);
-    let house = House {
+    let tenant_dirs = TenantDirs::new(settings.sockets, settings.secrets, settings.master_keys);
+    let template = ContainerTemplate {
         install: settings.install,
         image: settings.images.own().to_owned(),
         publish: settings.publish == Publish::Loopback,
         egress: settings.egress == Egress::Open,
     };
-    let engine = docker::Settings { socket: settings.socket, house, pool: settings.pool, mounts };
-    let driver = Docker::new(engine, rooms).context("cannot watch directories")?;
+    let engine = DockerSettings { socket: settings.socket, template, pool: settings.pool, dirs };
+    let driver = DockerDriver::new(engine, tenant_dirs).context("cannot watch directories")?;
     let rules = Rules {
         starts: settings.starts,
         freeze_after: settings.freeze_after,

@@ -12,9 +12,9 @@ use service::settings::Faults;
 use service::{Env, Vars};
 
 use crate::access::Tokens;
-use crate::driver::docker::pool::Pool;
-use crate::images::{Images, Tags};
-use crate::rooms::Masters;
+use crate::allowed_images::{AllowedImages, ImageTags};
+use crate::driver::docker::subnet_pool::Pool;
+use crate::tenant_dirs::MasterKeys;
 
 pub const LISTEN: &str = "CIAL_LISTEN";
 
@@ -28,11 +28,11 @@ pub struct Settings {
     /// `CIAL_LEASES_TOKEN_FILE`; must not be the same.
     pub tokens: Tokens,
     /// `CIAL_SSO_SECRET_FILE`, `CIAL_SSO_PUBLIC_KEY_FILE` (optional), `CIAL_ROUTE_SECRET_FILE`.
-    pub masters: Masters,
+    pub master_keys: MasterKeys,
     /// `CIAL_INSTALL`, default `local`.
     pub install: InstallName,
     /// `CIAL_TENANT_IMAGE`, default `cial-tenant:dev`, and `CIAL_TENANT_IMAGES` (optional).
-    pub images: Images,
+    pub images: AllowedImages,
     /// `CIAL_SUBNET_POOL`, default `10.201.0.0/16`.
     pub pool: Pool,
     /// `CIAL_PUBLISH`, `loopback` or `none`.
@@ -75,7 +75,7 @@ impl Settings {
         let route = vars.secret("CIAL_ROUTE_SECRET");
         let install = vars.or("CIAL_INSTALL", Word("local".parse().ok()));
         let image = vars.or("CIAL_TENANT_IMAGE", "cial-tenant:dev".to_owned());
-        let more_images = vars.or("CIAL_TENANT_IMAGES", Tags::default());
+        let more_images = vars.or("CIAL_TENANT_IMAGES", ImageTags::default());
         let pool = vars.or("CIAL_SUBNET_POOL", Word("10.201.0.0/16".parse::<Pool>().ok()));
         let publish = vars.or("CIAL_PUBLISH", Publish::Loopback);
         let egress = vars.or("CIAL_EGRESS", Egress::Open);
@@ -96,9 +96,9 @@ impl Settings {
                 log: log?,
                 listen: listen?,
                 tokens: Tokens { control: control?, leases: leases? },
-                masters: Masters { sso: sso?, sso_public: sso_public?, route: route? },
+                master_keys: MasterKeys { sso: sso?, sso_public: sso_public?, route: route? },
                 install: install?.0?,
-                images: Images::new(image?, more_images?),
+                images: AllowedImages::new(image?, more_images?),
                 pool: pool?.0?,
                 publish: publish?,
                 egress: egress?,

@@ -11,8 +11,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use service::failure::Failure;
 
-use crate::driver::LogsWanted;
-use crate::images::Images;
+use crate::allowed_images::AllowedImages;
+use crate::driver::LogOptions;
 
 /// The error is boxed: a parsed request must not pay for the size of an error.
 pub(super) type Parsed<T> = Result<T, Box<Failure>>;
@@ -59,7 +59,7 @@ pub(super) fn parse_json<T: DeserializeOwned>(
 pub(super) fn parse_apply(
     id: TenantId,
     body: Result<Bytes, BytesRejection>,
-    images: &Images,
+    images: &AllowedImages,
 ) -> Parsed<ApplyRequest> {
     let apply: ApplyRequest = parse_json(body, super::MAX_BODY_BYTES)?;
     let errors = validate(id, &apply, images);
@@ -81,7 +81,7 @@ struct FieldError {
 fn validate(
     id: TenantId,
     ApplyRequest { spec, .. }: &ApplyRequest,
-    images: &Images,
+    images: &AllowedImages,
 ) -> Vec<FieldError> {
     let mut errors = Vec::new();
     if spec.image.as_deref().is_some_and(|tag| !images.allow(tag)) {
@@ -134,7 +134,7 @@ pub(super) struct LogsQuery {
     follow: String,
 }
 
-pub(super) fn parse_logs_query(query: &LogsQuery) -> Parsed<LogsWanted> {
+pub(super) fn parse_logs_query(query: &LogsQuery) -> Parsed<LogOptions> {
     let error = |field: &str, rule: &str| {
         let detail = format!("{field} {rule}.");
         let failure = Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_query", detail);
@@ -156,7 +156,7 @@ pub(super) fn parse_logs_query(query: &LogsQuery) -> Parsed<LogsWanted> {
         "1" | "true" => true,
         _ => return Err(error("follow", "must be 0 or 1")),
     };
-    Ok(LogsWanted { tail, since, follow })
+    Ok(LogOptions { tail, since, follow })
 }
 
 /// Parses seconds since 1970, or an RFC 3339 time.
@@ -177,7 +177,7 @@ mod tests {
                 f.problem.errors.iter().map(|e| format!("{} {}", e.field, e.message)).collect();
             if fields.is_empty() { f.to_string() } else { fields.join("; ") }
         };
-        let images = Images::new("cial-tenant:dev", "a/b:c".parse().unwrap());
+        let images = AllowedImages::new("cial-tenant:dev", "a/b:c".parse().unwrap());
         parse_apply(ID.parse().unwrap(), Ok(Bytes::copy_from_slice(body.as_bytes())), &images)
             .map_err(describe)
     }
@@ -229,10 +229,10 @@ mod tests {
             };
             parse_logs_query(&query).map_err(|f| f.to_string())
         };
-        let wanted = LogsWanted { tail: Some(100), since: Some(1_700_000_000), follow: true };
+        let wanted = LogOptions { tail: Some(100), since: Some(1_700_000_000), follow: true };
         assert_eq!(parse("100", "1700000000", "1"), Ok(wanted));
         assert_eq!(parse("100", "2023-11-14T22:13:20Z", "true"), Ok(wanted));
-        assert_eq!(parse("all", "", "0"), Ok(LogsWanted::default()));
+        assert_eq!(parse("all", "", "0"), Ok(LogOptions::default()));
         for (tail, since, follow) in
             [("-1", "", ""), ("", "yesterday", ""), ("", "", "yes"), ("", "-5", "")]
         {

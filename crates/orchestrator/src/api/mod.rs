@@ -18,8 +18,8 @@ use service::failure::Failure;
 use service::request_id;
 
 use crate::access::{Access, AccessTable, Tokens, check_access};
-use crate::driver::Refusal;
-use crate::images::Images;
+use crate::allowed_images::AllowedImages;
+use crate::driver::DriverError;
 use crate::keeper::Keeper;
 
 type App = State<Arc<Keeper>>;
@@ -27,7 +27,7 @@ type App = State<Arc<Keeper>>;
 #[derive(Clone)]
 struct Parts {
     keeper: Arc<Keeper>,
-    images: Arc<Images>,
+    images: Arc<AllowedImages>,
 }
 
 impl FromRef<Parts> for Arc<Keeper> {
@@ -36,7 +36,7 @@ impl FromRef<Parts> for Arc<Keeper> {
     }
 }
 
-impl FromRef<Parts> for Arc<Images> {
+impl FromRef<Parts> for Arc<AllowedImages> {
     fn from_ref(parts: &Parts) -> Self {
         parts.images.clone()
     }
@@ -91,7 +91,7 @@ fn with_large_body(handler: MethodRouter<Parts>) -> MethodRouter<Parts> {
     handler.layer(DefaultBodyLimit::max(leases::MAX_BODY_BYTES))
 }
 
-pub fn router(keeper: Arc<Keeper>, images: Images, tokens: Tokens) -> Router {
+pub fn router(keeper: Arc<Keeper>, images: AllowedImages, tokens: Tokens) -> Router {
     let table = routes();
     let access = table.iter().map(|r| (r.method.clone(), r.path, r.access)).collect();
     let router = table.into_iter().fold(Router::new(), |router, r| router.route(r.path, r.handler));
@@ -133,7 +133,7 @@ async fn show_capacity(State(keeper): App) -> Result<Json<Capacity>, Failure> {
 }
 
 /// The detail of a driver's error is the response, not its hidden cause: app-api shows the text to a person.
-fn driver_failure(refusal: Refusal) -> Failure {
+fn driver_failure(refusal: DriverError) -> Failure {
     let status =
         StatusCode::from_u16(refusal.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     if status.is_server_error() {

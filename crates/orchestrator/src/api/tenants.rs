@@ -13,8 +13,8 @@ use service::failure::Failure;
 
 use super::input::{self, LogsQuery, TenantPath};
 use super::{App, driver_failure};
-use crate::driver::Stats;
-use crate::images::Images;
+use crate::allowed_images::AllowedImages;
+use crate::driver::ResourceUsage;
 
 pub(super) async fn list(State(keeper): App) -> Result<Json<ObservedTenantList>, Failure> {
     let mut tenants = keeper.feed().map_err(driver_failure)?.list();
@@ -28,7 +28,7 @@ pub(super) async fn watch(State(keeper): App) -> Result<Response, Failure> {
 
 pub(super) async fn apply(
     State(keeper): App,
-    State(images): State<Arc<Images>>,
+    State(images): State<Arc<AllowedImages>>,
     TenantPath(id): TenantPath,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<ObservedTenant>, Failure> {
@@ -70,6 +70,6 @@ pub(super) async fn logs(
 pub(super) async fn stats(
     State(keeper): App,
     TenantPath(id): TenantPath,
-) -> Result<Json<Stats>, Failure> {
+) -> Result<Json<ResourceUsage>, Failure> {
     Ok(Json(keeper.driver().stats(id).await.map_err(driver_failure)?))
 }

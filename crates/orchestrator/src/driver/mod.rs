@@ -4,8 +4,8 @@
 //! that a person can act on why not. One conformance suite holds all drivers to that.
 
 pub mod docker;
+mod error;
 pub mod memory;
-mod refusal;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -19,49 +19,49 @@ use serde::Serialize;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
-pub use refusal::{Code, Refusal};
+pub use error::{DriverError, DriverErrorCode};
 
-pub type Call<'a, T> = BoxFuture<'a, Result<T, Refusal>>;
+pub type DriverFuture<'a, T> = BoxFuture<'a, Result<T, DriverError>>;
 
 pub trait Driver: Send + Sync + 'static {
     /// All of the tenant's resources exist and its limits apply. A container that runs is left alone unless it
     /// is of another generation; one that rests is made anew when its image was rebuilt, or when the installation's
     /// settings are others than it was made with.
-    fn ensure<'a>(&'a self, spec: &'a Spec) -> Call<'a, Seen>;
+    fn ensure<'a>(&'a self, spec: &'a Spec) -> DriverFuture<'a, ContainerStatus>;
     /// Its start call has returned. Thaws what is frozen, leaves alone what runs.
-    fn start(&self, id: TenantId) -> Call<'_, Seen>;
-    /// Ended in order: asked first, killed after [`STOP_PATIENCE`].
-    fn stop(&self, id: TenantId) -> Call<'_, Seen>;
-    fn freeze(&self, id: TenantId) -> Call<'_, Seen>;
+    fn start(&self, id: TenantId) -> DriverFuture<'_, ContainerStatus>;
+    /// Ended in order: asked first, killed after [`STOP_TIMEOUT`].
+    fn stop(&self, id: TenantId) -> DriverFuture<'_, ContainerStatus>;
+    fn freeze(&self, id: TenantId) -> DriverFuture<'_, ContainerStatus>;
     /// It runs. Does not look at what it shows then: nobody should wait for more than it takes.
-    fn thaw(&self, id: TenantId) -> Call<'_, ()>;
+    fn thaw(&self, id: TenantId) -> DriverFuture<'_, ()>;
     /// Ends once its health answers well, which one that is being thawed does before the engine has said so. Never
     /// ends where nobody listens, or where it answers otherwise.
-    fn answers(&self, id: TenantId) -> BoxFuture<'_, ()>;
-    /// What in it is under way, as it says itself, within [`busy::BUSY_TIMEOUT`](crate::busy::BUSY_TIMEOUT). `Err`: why it
+    fn wait_until_responsive(&self, id: TenantId) -> BoxFuture<'_, ()>;
+    /// What in it is under way, as it says itself, with_timeout [`busy::BUSY_TIMEOUT`](crate::busy::BUSY_TIMEOUT). `Err`: why it
     /// did not say, in words that end a sentence.
-    fn busy(&self, id: TenantId) -> BoxFuture<'_, Result<BusyList, String>>;
+    fn busy_list(&self, id: TenantId) -> BoxFuture<'_, Result<BusyList, String>>;
     /// Nothing of the tenant is left, and that was looked at. Works on leftovers of any kind.
-    fn remove(&self, id: TenantId) -> Call<'_, ()>;
-    fn look(&self, id: TenantId) -> Call<'_, Option<Seen>>;
-    fn list(&self) -> Call<'_, Vec<Seen>>;
+    fn remove(&self, id: TenantId) -> DriverFuture<'_, ()>;
+    fn inspect(&self, id: TenantId) -> DriverFuture<'_, Option<ContainerStatus>>;
+    fn list(&self) -> DriverFuture<'_, Vec<ContainerStatus>>;
     /// Hints from now on. Never ends; whoever lags is told to list again.
-    fn watch(&self) -> BoxStream<'static, Sighting>;
-    fn logs(&self, id: TenantId, wanted: LogsWanted) -> Call<'_, LogStream>;
-    fn stats(&self, id: TenantId) -> Call<'_, Stats>;
-    fn capacity(&self) -> Call<'_, Capacity>;
+    fn watch(&self) -> BoxStream<'static, EngineEvent>;
+    fn logs(&self, id: TenantId, wanted: LogOptions) -> DriverFuture<'_, LogStream>;
+    fn stats(&self, id: TenantId) -> DriverFuture<'_, ResourceUsage>;
+    fn capacity(&self) -> DriverFuture<'_, Capacity>;
 }
 
 /// How long a tenant may take to end by itself; its own bound is 10 s.
-pub const STOP_PATIENCE: std::time::Duration = std::time::Duration::from_secs(12);
+pub const STOP_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(12);
 
 /// A container as the engine shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Seen {
+pub struct ContainerStatus {
     pub id: TenantId,
     pub generation: i64,
     pub container: String,
-    pub run: Run,
+    pub run: RunState,
     /// Its health has answered since its last start.
     pub ready: bool,
     /// The engine's clock; `None` where only an inspection would tell.
@@ -70,41 +70,41 @@ pub struct Seen {
     pub upstream: Option<Upstream>,
     pub image_outdated: bool,
     /// It was made with other settings of the installation than are in force now.
-    pub flags_outdated: bool,
+    pub template_outdated: bool,
 }
 
 /// What a container does.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Run {
+pub enum RunState {
     Created,
     Running,
     Paused,
     /// Ended by itself; the engine starts it again.
     Restarting,
-    Ended(Ended),
+    Exited(ExitStatus),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ended {
+pub struct ExitStatus {
     pub code: i64,
     pub out_of_memory: bool,
     /// `None` where only an inspection would tell.
     pub at: Option<Timestamp>,
 }
 
-impl Run {
+impl RunState {
     /// A process of the tenant exists, or is about to.
     pub const fn is_alive(&self) -> bool {
         match self {
             Self::Running | Self::Paused | Self::Restarting => true,
-            Self::Created | Self::Ended(_) => false,
+            Self::Created | Self::Exited(_) => false,
         }
     }
 }
 
 /// Something happened on the engine. A hint: only [`Driver::look`] and [`Driver::list`] tell what is true.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Sighting {
+pub enum EngineEvent {
     /// Look at this tenant.
     Changed(TenantId),
     /// Its health answered for the first time since its start.
@@ -112,16 +112,16 @@ pub enum Sighting {
     /// A container ended, for whatever reason.
     Died { id: TenantId, container: String, exit: Exit },
     /// Hints may have been missed: list.
-    Missed,
+    EventsMissed,
     /// The engine does not answer.
-    Lost(String),
+    Disconnected(String),
     /// It answers again: list.
-    Found,
+    Reconnected,
 }
 
 /// Which lines of a tenant's output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LogsWanted {
+pub struct LogOptions {
     /// `None` is all that the engine kept.
     pub tail: Option<u32>,
     /// Seconds since 1970.
@@ -129,22 +129,22 @@ pub struct LogsWanted {
     pub follow: bool,
 }
 
-/// Plain text: no escape sequences, no framing.
+/// PlainTextFilter text: no escape sequences, no framing.
 pub type LogStream = BoxStream<'static, std::io::Result<Bytes>>;
 
 /// What a tenant uses now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Stats {
+pub struct ResourceUsage {
     pub memory_bytes: u64,
     pub cpu_nanos: u64,
     pub pids: u64,
 }
 
 /// A receiver as a stream that never ends while its sender lives.
-fn stream_of(sightings: Receiver<Sighting>) -> BoxStream<'static, Sighting> {
-    stream::unfold(sightings, async |mut sightings| match sightings.recv().await {
-        Ok(sighting) => Some((sighting, sightings)),
-        Err(RecvError::Lagged(_)) => Some((Sighting::Missed, sightings)),
+fn stream_of(events: Receiver<EngineEvent>) -> BoxStream<'static, EngineEvent> {
+    stream::unfold(events, async |mut events| match events.recv().await {
+        Ok(event) => Some((event, events)),
+        Err(RecvError::Lagged(_)) => Some((EngineEvent::EventsMissed, events)),
         Err(RecvError::Closed) => None,
     })
     .boxed()

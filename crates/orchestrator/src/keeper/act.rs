@@ -13,7 +13,7 @@ use protocol::spec::Spec;
 
 use super::desk::{Authority, Order, moment, timestamp};
 use super::{Keeper, why};
-use crate::driver::{Refusal, Run};
+use crate::driver::{DriverError, RunState};
 use crate::metrics;
 use crate::metrics::sleep::{SuspendResult, WakePart};
 use crate::state_dir::TargetState;
@@ -54,7 +54,7 @@ impl Keeper {
 
     /// Asks it whether it is busy, and keeps its answer for people.
     async fn hear(&self, id: TenantId) -> Heard {
-        let answer = self.driver.busy(id).await;
+        let answer = self.driver.busy_list(id).await;
         let heard = heard(&answer);
         self.metrics.sleep.count_busy_check(match heard {
             Heard::Free | Heard::Nothing => metrics::sleep::BusyResponse::Idle,
@@ -108,14 +108,14 @@ impl Keeper {
         begins.then_some(Begun { keeper: self, id, ticket: Some(ticket) })
     }
 
-    async fn freeze(&self, id: TenantId) -> Result<(), Refusal> {
+    async fn freeze(&self, id: TenantId) -> Result<(), DriverError> {
         let seen = self.driver.freeze(id).await?;
         self.change(id, |known| known.look(Some(seen)));
         Ok(())
     }
 
     /// Noted before it is done: after a crash it must not look as if the tenant had ended by itself.
-    async fn put_to_sleep(&self, id: TenantId) -> Result<(), Refusal> {
+    async fn put_to_sleep(&self, id: TenantId) -> Result<(), DriverError> {
         self.change(id, |known| known.ending = true);
         self.intend(id, TargetState::Asleep)?;
         let seen = self.driver.stop(id).await?;
@@ -125,7 +125,7 @@ impl Keeper {
 
     /// An engine asked to stop a paused container would wait in vain and kill it. Once thawed it is asked: what it
     /// declared right before it froze, nobody has heard.
-    async fn thaw_then_stop(&self, id: TenantId) -> Result<(), Refusal> {
+    async fn thaw_then_stop(&self, id: TenantId) -> Result<(), DriverError> {
         self.thaw(id).await?;
         let unwanted =
             |authority: &Authority, _| authority.rest(id).is_some_and(lease::Rest::still_unwanted);
@@ -142,7 +142,7 @@ impl Keeper {
     }
 
     /// Ends with the engine's call. One that answers before is told to run at once: whoever waits for it is served.
-    async fn thaw(&self, id: TenantId) -> Result<(), Refusal> {
+    async fn thaw(&self, id: TenantId) -> Result<(), DriverError> {
         let mut call = self.driver.thaw(id);
         tokio::select! {
             biased;
@@ -151,7 +151,7 @@ impl Keeper {
                 self.runs(id, false);
                 Ok(())
             }
-            () = self.driver.answers(id) => {
+            () = self.driver.wait_until_responsive(id) => {
                 self.runs(id, true);
                 call.await
             }
@@ -161,8 +161,8 @@ impl Keeper {
     /// It is frozen no more.
     fn runs(&self, id: TenantId, has_answered: bool) {
         self.change(id, |known| {
-            if let Some(seen) = known.seen.as_mut().filter(|seen| seen.run == Run::Paused) {
-                seen.run = Run::Running;
+            if let Some(seen) = known.seen.as_mut().filter(|seen| seen.run == RunState::Paused) {
+                seen.run = RunState::Running;
                 seen.ready |= has_answered;
             }
         });
@@ -187,9 +187,8 @@ impl Keeper {
             Act::Thaw | Act::Freeze | Act::Stop | Act::ThawThenStop => self.thaw(id).await,
         };
         let told = done.as_ref().err().map(|refusal| refusal.detail.clone());
-        let refused = told
-            .clone()
-            .filter(|_| done.as_ref().is_err_and(|refusal| refusal.is_about_the_tenant()));
+        let refused =
+            told.clone().filter(|_| done.as_ref().is_err_and(|refusal| refusal.concerns_tenant()));
         if let Some(entry) = self.book().tenants.get_mut(&id) {
             entry.unwoken = told;
         }
@@ -221,7 +220,7 @@ impl Keeper {
     }
 
     /// Where nothing has changed since it was stopped, the engine's start call is all there is.
-    async fn start_again(&self, id: TenantId) -> Result<(), Refusal> {
+    async fn start_again(&self, id: TenantId) -> Result<(), DriverError> {
         self.refuse_deleted(id)?;
         let (spec, anew) = self.recipe(id);
         if let Some(spec) = spec.as_ref().filter(|_| anew) {
@@ -231,7 +230,7 @@ impl Keeper {
         self.intend(id, TargetState::Running)?;
         match (self.started(id).await, spec) {
             // What it was made of may be gone: its network, its container. Once more from its spec.
-            (Err(refusal), Some(spec)) if !anew && refusal.is_mended_by_making() => {
+            (Err(refusal), Some(spec)) if !anew && refusal.is_fixed_by_recreating() => {
                 self.ensured(&spec).await?;
                 self.started(id).await
             }
@@ -247,7 +246,7 @@ impl Keeper {
         };
         let Some(spec) = known.persisted.spec.clone() else { return (None, false) };
         let fits = known.seen.as_ref().is_some_and(|seen| {
-            !seen.image_outdated && !seen.flags_outdated && spec.generation <= seen.generation
+            !seen.image_outdated && !seen.template_outdated && spec.generation <= seen.generation
         });
         (Some(spec), !fits)
     }
@@ -369,7 +368,7 @@ fn heard(answer: &Result<BusyList, String>) -> Heard {
     }
 }
 
-fn outcome(done: &Result<(), Refusal>) -> Outcome {
+fn outcome(done: &Result<(), DriverError>) -> Outcome {
     if done.is_ok() { Outcome::Done } else { Outcome::Refused }
 }
 

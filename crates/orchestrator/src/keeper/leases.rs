@@ -16,13 +16,13 @@ use uuid::Uuid;
 
 use super::Keeper;
 use super::desk::{Wanted, Word};
-use crate::driver::{Code, Refusal};
+use crate::driver::{DriverError, DriverErrorCode};
 
 /// Why a lease was not given.
 #[derive(Debug)]
 pub struct LeaseError {
     pub status: u16,
-    /// One of [`code`], or of [`Code`].
+    /// One of [`code`], or of [`DriverErrorCode`].
     pub code: &'static str,
     pub detail: String,
     pub retry_after: Option<Duration>,
@@ -135,9 +135,9 @@ impl Keeper {
     pub fn progress(
         self: &Arc<Self>,
         id: TenantId,
-    ) -> Result<impl Stream<Item = WakeProgress> + use<>, Refusal> {
+    ) -> Result<impl Stream<Item = WakeProgress> + use<>, DriverError> {
         self.remember(id);
-        self.step(id, false).ok_or_else(|| Refusal::no_such_tenant(id))?;
+        self.step(id, false).ok_or_else(|| DriverError::no_such_tenant(id))?;
         let start = Watched { keeper: self.clone(), moves: self.desk.moves(), last: None };
         Ok(stream::unfold(start, move |mut watched| async move {
             let step = watched.next(id).await?;
@@ -219,8 +219,8 @@ impl Keeper {
         };
         match answer {
             Answer::Unknown => {
-                let refusal = Refusal::no_such_tenant(id);
-                no(404, Code::NoSuchTenant.as_str(), refusal.detail)
+                let refusal = DriverError::no_such_tenant(id);
+                no(404, DriverErrorCode::NoSuchTenant.as_str(), refusal.detail)
             }
             Answer::Stopped => no(409, code::STOPPED, STOPPED.to_owned()),
             // A grant for what is not reachable any more is none.

@@ -32,7 +32,7 @@ pub use self::rules::Rules;
 
 use self::desk::{Desk, Order, moment};
 use self::view::Known;
-use crate::driver::{Code, Driver, Refusal};
+use crate::driver::{Driver, DriverError, DriverErrorCode};
 use crate::metrics::{Bounded, Gauges, Metrics};
 use crate::state_dir::{StateDir, TargetState};
 
@@ -144,7 +144,7 @@ impl Keeper {
     }
 
     /// What is observed of all tenants, unless nothing was listed yet.
-    pub fn feed(&self) -> Result<&Feed<ObservedTenant>, Refusal> {
+    pub fn feed(&self) -> Result<&Feed<ObservedTenant>, DriverError> {
         let book = self.book();
         if book.listed {
             return Ok(&self.feed);
@@ -152,7 +152,7 @@ impl Keeper {
         let detail = book.engine.clone().unwrap_or_else(|| {
             "The engine's containers were not listed yet. Ask again in a moment.".to_owned()
         });
-        Err(Refusal::new(Code::NotListed, detail))
+        Err(DriverError::new(DriverErrorCode::NotListed, detail))
     }
 
     /// Why the engine does not answer; `Ok` while it does.

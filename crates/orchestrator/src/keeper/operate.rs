@@ -9,7 +9,7 @@ use tokio::sync::OwnedMutexGuard;
 
 use super::view::Known;
 use super::{Entry, Keeper};
-use crate::driver::{Code, Refusal, Run, Seen};
+use crate::driver::{ContainerStatus, DriverError, DriverErrorCode, RunState};
 use crate::state_dir::TargetState;
 
 /// How often a container may vanish while it is being started.
@@ -40,7 +40,10 @@ impl Keeper {
     /// generation to its container, its policy to us), and the next request wakes it. Only a restart, or a wake by
     /// its owner, wakes it from here. A frozen one of an older generation runs, as far as this goes: it is made anew
     /// and started.
-    pub async fn apply(self: &Arc<Self>, apply: ApplyRequest) -> Result<ObservedTenant, Refusal> {
+    pub async fn apply(
+        self: &Arc<Self>,
+        apply: ApplyRequest,
+    ) -> Result<ObservedTenant, DriverError> {
         self.owner_wants(apply.spec.id, apply.run);
         let specified = self.policy_holds(&apply.spec);
         let keeper = self.clone();
@@ -57,7 +60,7 @@ impl Keeper {
     }
 
     /// The owner's stop: it stays down until it is asked to run again.
-    pub async fn stop(self: &Arc<Self>, id: TenantId) -> Result<ObservedTenant, Refusal> {
+    pub async fn stop(self: &Arc<Self>, id: TenantId) -> Result<ObservedTenant, DriverError> {
         self.owner_wants(id, false);
         let keeper = self.clone();
         finished(tokio::spawn(async move {
@@ -70,7 +73,7 @@ impl Keeper {
     }
 
     /// All of it goes, for good. Whatever waits for its turn behind this is refused.
-    pub async fn delete(self: &Arc<Self>, id: TenantId) -> Result<(), Refusal> {
+    pub async fn delete(self: &Arc<Self>, id: TenantId) -> Result<(), DriverError> {
         // At once: an operation under way sees it at its next step.
         self.book().tombs.dig(id);
         self.owner_wants(id, false);
@@ -107,11 +110,11 @@ impl Keeper {
         turn
     }
 
-    pub(super) fn refuse_deleted(&self, id: TenantId) -> Result<(), Refusal> {
-        if self.book().tombs.set.contains(&id) { Err(Refusal::deleted(id)) } else { Ok(()) }
+    pub(super) fn refuse_deleted(&self, id: TenantId) -> Result<(), DriverError> {
+        if self.book().tombs.set.contains(&id) { Err(DriverError::deleted(id)) } else { Ok(()) }
     }
 
-    async fn make_so(&self, apply: &ApplyRequest, specified: u64) -> Result<(), Refusal> {
+    async fn make_so(&self, apply: &ApplyRequest, specified: u64) -> Result<(), DriverError> {
         let ApplyRequest { spec, run, restart } = apply;
         let before = self.take_spec(spec, specified)?;
         let stays_asleep = *run && !*restart && before == TargetState::Asleep;
@@ -126,8 +129,8 @@ impl Keeper {
             tries -= 1;
             let made = self.ensured(spec).await?;
             let rests = match made.run {
-                Run::Running | Run::Restarting | Run::Paused => false,
-                Run::Created | Run::Ended(_) => true,
+                RunState::Running | RunState::Restarting | RunState::Paused => false,
+                RunState::Created | RunState::Exited(_) => true,
             };
             if !*run || !rests || stays_asleep {
                 return Ok(());
@@ -136,7 +139,9 @@ impl Keeper {
             self.refuse_deleted(spec.id)?;
             match self.started(spec.id).await {
                 // Somebody removed it between the two.
-                Err(refusal) if refusal.code == Code::NoSuchTenant && tries > 0 => drop(queued),
+                Err(refusal) if refusal.code == DriverErrorCode::NoSuchTenant && tries > 0 => {
+                    drop(queued)
+                }
                 done => return done,
             }
         }
@@ -157,7 +162,7 @@ impl Keeper {
     }
 
     /// Writes it down. What was asked of it before.
-    fn take_spec(&self, spec: &Spec, specified: u64) -> Result<TargetState, Refusal> {
+    fn take_spec(&self, spec: &Spec, specified: u64) -> Result<TargetState, DriverError> {
         let (changed, before) = self.change(spec.id, |known| {
             let old = known.persisted.spec.replace(spec.clone());
             (old.as_ref() != Some(spec), known.persisted.target)
@@ -177,7 +182,7 @@ impl Keeper {
         self.desk.tell(|authority, now| authority.owner_wants(now, id, running));
     }
 
-    pub(super) async fn ensured(&self, spec: &Spec) -> Result<Seen, Refusal> {
+    pub(super) async fn ensured(&self, spec: &Spec) -> Result<ContainerStatus, DriverError> {
         self.change(spec.id, |known| {
             known.ending |= known.seen.as_ref().is_some_and(|s| s.generation != spec.generation);
         });
@@ -189,27 +194,27 @@ impl Keeper {
         Ok(made)
     }
 
-    pub(super) async fn started(&self, id: TenantId) -> Result<(), Refusal> {
+    pub(super) async fn started(&self, id: TenantId) -> Result<(), DriverError> {
         self.change(id, |known| known.starting = true);
         let seen = self.driver.start(id).await?;
         self.change(id, |known| known.started(seen));
         Ok(())
     }
 
-    async fn rest(&self, id: TenantId) -> Result<(), Refusal> {
+    async fn rest(&self, id: TenantId) -> Result<(), DriverError> {
         self.intend(id, TargetState::Stopped)?;
-        if self.end(id).await? { Ok(()) } else { Err(Refusal::no_such_tenant(id)) }
+        if self.end(id).await? { Ok(()) } else { Err(DriverError::no_such_tenant(id)) }
     }
 
     /// Ends what runs, if anything does; `false` when there is no container at all.
-    async fn end(&self, id: TenantId) -> Result<bool, Refusal> {
+    async fn end(&self, id: TenantId) -> Result<bool, DriverError> {
         self.change(id, |known| known.ending = true);
         match self.driver.stop(id).await {
             Ok(seen) => {
                 self.change(id, |known| known.look(Some(seen)));
                 Ok(true)
             }
-            Err(refusal) if refusal.code == Code::NoSuchTenant => {
+            Err(refusal) if refusal.code == DriverErrorCode::NoSuchTenant => {
                 self.change(id, |known| known.look(None));
                 Ok(false)
             }
@@ -217,7 +222,7 @@ impl Keeper {
         }
     }
 
-    pub(super) fn intend(&self, id: TenantId, intent: TargetState) -> Result<(), Refusal> {
+    pub(super) fn intend(&self, id: TenantId, intent: TargetState) -> Result<(), DriverError> {
         let before = self.change(id, |known| known.intend(intent));
         if before != intent {
             self.save(id).map_err(|e| on_disk(&e))?;
@@ -229,10 +234,10 @@ impl Keeper {
     async fn close(
         self: &Arc<Self>,
         turn: Turn<'_>,
-        done: Result<(), Refusal>,
-    ) -> Result<ObservedTenant, Refusal> {
+        done: Result<(), DriverError>,
+    ) -> Result<ObservedTenant, DriverError> {
         let id = turn.id;
-        let refused = done.as_ref().err().filter(|refusal| refusal.is_about_the_tenant());
+        let refused = done.as_ref().err().filter(|refusal| refusal.concerns_tenant());
         let refused = refused.map(|refusal| refusal.detail.clone());
         self.change(id, |known| {
             (known.ending, known.starting) = (false, false);
@@ -243,7 +248,7 @@ impl Keeper {
         }
         self.let_go(turn);
         done?;
-        self.observed(id).ok_or_else(|| Refusal::no_such_tenant(id))
+        self.observed(id).ok_or_else(|| DriverError::no_such_tenant(id))
     }
 
     /// The next operation may begin. What was missed meanwhile is looked at.
@@ -259,19 +264,25 @@ impl Keeper {
 
     /// Looks once and takes over what is there. A look that fails changes nothing.
     pub(super) async fn refresh(&self, id: TenantId) {
-        match self.driver.look(id).await {
+        match self.driver.inspect(id).await {
             Ok(seen) => self.change(id, |known| known.look(seen)),
             Err(refusal) => tracing::debug!(%id, %refusal, "could not look"),
         }
     }
 }
 
-async fn finished<T>(task: tokio::task::JoinHandle<Result<T, Refusal>>) -> Result<T, Refusal> {
-    task.await.unwrap_or_else(|error| Err(Refusal::new(Code::Internal, error.to_string())))
+async fn finished<T>(
+    task: tokio::task::JoinHandle<Result<T, DriverError>>,
+) -> Result<T, DriverError> {
+    task.await
+        .unwrap_or_else(|error| Err(DriverError::new(DriverErrorCode::Internal, error.to_string())))
 }
 
-fn on_disk(error: &std::io::Error) -> Refusal {
+fn on_disk(error: &std::io::Error) -> DriverError {
     let detail = format!("CIAL_STATE_DIR cannot be written: {error}.");
     let full = error.kind() == std::io::ErrorKind::StorageFull;
-    Refusal::new(if full { Code::DiskFull } else { Code::Internal }, detail)
+    DriverError::new(
+        if full { DriverErrorCode::DiskFull } else { DriverErrorCode::Internal },
+        detail,
+    )
 }

@@ -8,18 +8,18 @@ use protocol::sleep::SleepStatus;
 
 use super::desk::timestamp;
 use super::{Entry, Keeper, why};
-use crate::driver::Refusal;
+use crate::driver::DriverError;
 
 impl Keeper {
-    pub fn sleep_of(&self, id: TenantId) -> Result<SleepStatus, Refusal> {
+    pub fn sleep_of(&self, id: TenantId) -> Result<SleepStatus, DriverError> {
         self.feed()?;
         self.remember(id);
         let book = self.book();
         let told = book.tenants.get(&id).and_then(|entry| self.told_of(id, entry));
-        told.ok_or_else(|| Refusal::no_such_tenant(id))
+        told.ok_or_else(|| DriverError::no_such_tenant(id))
     }
 
-    pub fn sleeps(&self) -> Result<Vec<SleepStatus>, Refusal> {
+    pub fn sleeps(&self) -> Result<Vec<SleepStatus>, DriverError> {
         self.feed()?;
         let book = self.book();
         let mut tenants: Vec<_> =

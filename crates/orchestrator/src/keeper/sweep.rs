@@ -8,7 +8,7 @@ use protocol::TenantId;
 use tokio::time::MissedTickBehavior;
 
 use super::{Entry, Keeper};
-use crate::driver::{Refusal, Seen, Sighting};
+use crate::driver::{ContainerStatus, DriverError, EngineEvent};
 
 /// What no hint told is seen after this long at the latest.
 const EVERY: Duration = Duration::from_secs(10);
@@ -19,15 +19,15 @@ impl Keeper {
     /// Follows the engine, and does what was decided, for as long as it is polled. Once in the life of a keeper.
     pub async fn follow(self: Arc<Self>) {
         let Some(mut orders) = self.take_orders() else { return };
-        let mut sightings = self.driver.watch();
+        let mut events = self.driver.watch();
         let mut clock = tokio::time::interval(EVERY);
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut notes = tokio::time::interval(NOTED_EVERY);
         notes.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                sighting = sightings.next() => match sighting {
-                    Some(sighting) => self.take(sighting),
+                event = events.next() => match event {
+                    Some(event) => self.take(event),
                     None => return,
                 },
                 Some(order) = orders.recv() => self.follow_order(order),
@@ -39,9 +39,9 @@ impl Keeper {
     }
 
     /// Never waits: a hint must not be held up by a call to the engine.
-    fn take(self: &Arc<Self>, sighting: Sighting) {
-        match sighting {
-            Sighting::Ready { id, container } => {
+    fn take(self: &Arc<Self>, event: EngineEvent) {
+        match event {
+            EngineEvent::Ready { id, container } => {
                 if self.change(id, |known| known.answered(&container)) {
                     self.metrics.count_ready();
                     self.outdate_looks(id);
@@ -49,16 +49,16 @@ impl Keeper {
                     self.look_aside(id);
                 }
             }
-            Sighting::Died { id, container, exit } => {
+            EngineEvent::Died { id, container, exit } => {
                 let (code, oom) = (exit.code, exit.out_of_memory);
                 if self.change(id, |known| known.died(&container, exit)) {
                     tracing::info!(%id, code, oom, "a tenant ended by itself");
                 }
                 self.look_aside(id);
             }
-            Sighting::Changed(id) => self.look_aside(id),
-            Sighting::Missed | Sighting::Found => self.sweep_aside(),
-            Sighting::Lost(why) => self.engine_is(Some(why)),
+            EngineEvent::Changed(id) => self.look_aside(id),
+            EngineEvent::EventsMissed | EngineEvent::Reconnected => self.sweep_aside(),
+            EngineEvent::Disconnected(why) => self.engine_is(Some(why)),
         }
     }
 
@@ -80,7 +80,7 @@ impl Keeper {
     async fn look_again(self: &Arc<Self>, id: TenantId) {
         let _queued = self.calls.acquire().await;
         let began = self.now();
-        let Ok(seen) = self.driver.look(id).await else { return };
+        let Ok(seen) = self.driver.inspect(id).await else { return };
         self.take_over(id, seen, began);
     }
 
@@ -93,7 +93,7 @@ impl Keeper {
         }
     }
 
-    fn take_over(self: &Arc<Self>, id: TenantId, seen: Option<Seen>, began: u64) {
+    fn take_over(self: &Arc<Self>, id: TenantId, seen: Option<ContainerStatus>, began: u64) {
         let mut book = self.book();
         let engine = book.engine.clone();
         let entry = book.tenants.entry(id).or_insert_with(|| Entry::new(self, id));
@@ -137,7 +137,7 @@ impl Keeper {
         }
     }
 
-    fn take_list(self: &Arc<Self>, list: Vec<Seen>, began: u64) {
+    fn take_list(self: &Arc<Self>, list: Vec<ContainerStatus>, began: u64) {
         self.engine_is(None);
         let listed: std::collections::HashSet<_> = list.iter().map(|s| s.id).collect();
         for seen in list {
@@ -159,7 +159,7 @@ impl Keeper {
         unexplained.into_iter().for_each(|id| self.look_aside(id));
     }
 
-    fn missed(&self, refusal: Refusal) {
+    fn missed(&self, refusal: DriverError) {
         tracing::warn!(code = refusal.code.as_str(), %refusal, "could not list");
         self.engine_is(Some(refusal.detail));
     }

@@ -4,13 +4,13 @@ use lease::Depth;
 use protocol::Timestamp;
 use protocol::orchestrator::{Exit, ObservedTenant, Phase};
 
-use crate::driver::{Run, Seen};
+use crate::driver::{ContainerStatus, RunState};
 use crate::state_dir::{PersistedState, TargetState};
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Known {
     /// `None`: no container of it exists.
-    pub(super) seen: Option<Seen>,
+    pub(super) seen: Option<ContainerStatus>,
     /// As it is on disk, or will be.
     pub(super) persisted: PersistedState,
     pub(super) exits: u32,
@@ -68,7 +68,7 @@ impl Known {
     }
 
     /// Our start call has returned.
-    pub(super) fn started(&mut self, seen: Seen) {
+    pub(super) fn started(&mut self, seen: ContainerStatus) {
         self.our_start = seen.started_at.or(self.our_start);
         (self.ending, self.starting, self.excused) = (false, false, false);
         self.found = false;
@@ -89,7 +89,7 @@ impl Known {
     }
 
     /// Takes over what the engine shows. A first end that nobody watched is counted from here.
-    pub(super) fn look(&mut self, seen: Option<Seen>) {
+    pub(super) fn look(&mut self, seen: Option<ContainerStatus>) {
         let another = match (&self.seen, &seen) {
             (Some(old), Some(new)) => old.container != new.container,
             (None, _) | (_, None) => false,
@@ -112,8 +112,8 @@ impl Known {
             }
         }
         let missed = self.seen.as_ref().and_then(|seen| match &seen.run {
-            Run::Ended(end) => end.at.map(|at| (seen.container.clone(), end.clone(), at)),
-            Run::Created | Run::Running | Run::Paused | Run::Restarting => None,
+            RunState::Exited(end) => end.at.map(|at| (seen.container.clone(), end.clone(), at)),
+            RunState::Created | RunState::Running | RunState::Paused | RunState::Restarting => None,
         });
         if let Some((container, end, at)) = missed.filter(|_| self.last_exit.is_none()) {
             let (code, out_of_memory) = (end.code, end.out_of_memory);
@@ -124,23 +124,23 @@ impl Known {
 
     /// One whose services were not all well before we looked away, or before this process began, is not shut out for
     /// that: only a start is waited for.
-    fn carried_on(&mut self, mut seen: Seen) -> Seen {
+    fn carried_on(&mut self, mut seen: ContainerStatus) -> ContainerStatus {
         let old = self.seen.as_ref().filter(|old| old.container == seen.container);
         let ran = old.is_some_and(|old| old.run.is_alive());
         let at = old.and_then(|old| old.started_at).filter(|_| ran);
         let again = at.is_some() && seen.started_at.is_some() && at != seen.started_at;
         let first = self.young && self.seen.is_none();
-        let runs = matches!(seen.run, Run::Running | Run::Paused);
+        let runs = matches!(seen.run, RunState::Running | RunState::Paused);
         self.found = runs && !again && (first || seen.ready || self.found && ran);
         seen.started_at = seen.started_at.or(at);
         let answered = old.is_some_and(|old| old.ready) || !self.young;
-        seen.ready |= self.found && answered && seen.run == Run::Running;
+        seen.ready |= self.found && answered && seen.run == RunState::Running;
         seen
     }
 
     /// A list does not tell when something ended: is it worth an inspection?
     pub(super) fn is_unexplained(&self) -> bool {
-        let ended = self.seen.as_ref().is_some_and(|s| matches!(s.run, Run::Ended(_)));
+        let ended = self.seen.as_ref().is_some_and(|s| matches!(s.run, RunState::Exited(_)));
         ended && self.persisted.target == TargetState::Running && self.last_exit.is_none()
     }
 
@@ -187,10 +187,10 @@ impl Known {
         })
     }
 
-    fn explained(&self, seen: &Seen, phase: Phase) -> Option<String> {
+    fn explained(&self, seen: &ContainerStatus, phase: Phase) -> Option<String> {
         let crashed = self.last_exit.as_ref().map(|exit| (exit.code, exit.out_of_memory));
         match (phase, &seen.run, crashed) {
-            (Phase::Exited, Run::Ended(end), _) => Some(told(end.code, end.out_of_memory)),
+            (Phase::Exited, RunState::Exited(end), _) => Some(told(end.code, end.out_of_memory)),
             (Phase::Starting, _, Some((code, oom))) => {
                 Some(format!("{} It was started again.", told(code, oom)))
             }
@@ -211,17 +211,17 @@ impl Known {
     }
 }
 
-fn phase(seen: &Seen, intent: TargetState) -> Phase {
+fn phase(seen: &ContainerStatus, intent: TargetState) -> Phase {
     match (&seen.run, intent) {
         // Made anew while it slept: for a new generation, or a rebuilt image.
-        (Run::Created, TargetState::Asleep) => Phase::Sleeping,
-        (Run::Created, TargetState::Running | TargetState::Stopped) => Phase::Created,
-        (Run::Running, _) if seen.ready => Phase::Ready,
-        (Run::Running | Run::Restarting, _) => Phase::Starting,
-        (Run::Paused, _) => Phase::Frozen,
-        (Run::Ended(_), TargetState::Running) => Phase::Exited,
-        (Run::Ended(_), TargetState::Stopped) => Phase::Stopped,
-        (Run::Ended(_), TargetState::Asleep) => Phase::Sleeping,
+        (RunState::Created, TargetState::Asleep) => Phase::Sleeping,
+        (RunState::Created, TargetState::Running | TargetState::Stopped) => Phase::Created,
+        (RunState::Running, _) if seen.ready => Phase::Ready,
+        (RunState::Running | RunState::Restarting, _) => Phase::Starting,
+        (RunState::Paused, _) => Phase::Frozen,
+        (RunState::Exited(_), TargetState::Running) => Phase::Exited,
+        (RunState::Exited(_), TargetState::Stopped) => Phase::Stopped,
+        (RunState::Exited(_), TargetState::Asleep) => Phase::Sleeping,
     }
 }
 
@@ -239,15 +239,15 @@ fn told(code: i64, out_of_memory: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::driver::Ended;
+    use crate::driver::ExitStatus;
     use protocol::orchestrator::Upstream;
 
     fn at(seconds: i64) -> Timestamp {
         chrono::DateTime::from_timestamp(seconds, 0).unwrap()
     }
 
-    fn seen(run: Run, ready: bool) -> Seen {
-        Seen {
+    fn seen(run: RunState, ready: bool) -> ContainerStatus {
+        ContainerStatus {
             id: "0192f0c1-2345-7abc-8def-0123456789ab".parse().unwrap(),
             generation: 1,
             container: "c1".to_owned(),
@@ -257,12 +257,12 @@ mod tests {
             port: Some(40_000),
             upstream: Some(Upstream::Unix("/s".to_owned())),
             image_outdated: false,
-            flags_outdated: false,
+            template_outdated: false,
         }
     }
 
-    fn ended(code: i64, seconds: i64) -> Run {
-        Run::Ended(Ended { code, out_of_memory: false, at: Some(at(seconds)) })
+    fn ended(code: i64, seconds: i64) -> RunState {
+        RunState::Exited(ExitStatus { code, out_of_memory: false, at: Some(at(seconds)) })
     }
 
     fn exit(seconds: i64) -> Exit {
@@ -277,11 +277,11 @@ mod tests {
     fn phases_follow_from_what_runs_and_why_it_does_not() {
         let mut table = String::new();
         let runs = [
-            ("created", Run::Created, false),
-            ("running", Run::Running, false),
-            ("running, answers", Run::Running, true),
-            ("restarting", Run::Restarting, false),
-            ("paused", Run::Paused, true),
+            ("created", RunState::Created, false),
+            ("running", RunState::Running, false),
+            ("running, answers", RunState::Running, true),
+            ("restarting", RunState::Restarting, false),
+            ("paused", RunState::Paused, true),
             ("ended", ended(3, 1), false),
         ];
         for (name, run, ready) in runs {
@@ -314,7 +314,7 @@ mod tests {
 
     #[test]
     fn only_what_ended_by_itself_is_counted_and_only_once() {
-        let base = Known { seen: Some(seen(Run::Running, false)), ..Known::default() };
+        let base = Known { seen: Some(seen(RunState::Running, false)), ..Known::default() };
         let table = [
             ("by itself", base.clone(), "c1", 1),
             ("of another container", base.clone(), "c0", 0),
@@ -348,16 +348,19 @@ mod tests {
 
     #[test]
     fn another_container_begins_a_new_count() {
-        let mut known = Known { seen: Some(seen(Run::Running, false)), ..Known::default() };
+        let mut known = Known { seen: Some(seen(RunState::Running, false)), ..Known::default() };
         known.died("c1", exit(5));
-        known.look(Some(Seen { container: "c2".to_owned(), ..seen(Run::Running, false) }));
+        known.look(Some(ContainerStatus {
+            container: "c2".to_owned(),
+            ..seen(RunState::Running, false)
+        }));
         assert_eq!((known.exits, known.last_exit), (0, None));
     }
 
     #[test]
     fn reasons_are_sentences_for_a_person() {
         let crashed = Known {
-            seen: Some(seen(Run::Running, false)),
+            seen: Some(seen(RunState::Running, false)),
             last_exit: Some(exit(5)),
             ..Known::default()
         };
@@ -379,20 +382,20 @@ mod tests {
         No such image: x.
         The engine is away.
         ");
-        let ready = Known { seen: Some(seen(Run::Running, true)), ..Known::default() };
+        let ready = Known { seen: Some(seen(RunState::Running, true)), ..Known::default() };
         assert_eq!(ready.observed(None).unwrap().reason, None);
     }
 
     #[test]
     fn a_stop_of_before_this_process_that_comes_to_its_end_is_no_crash() {
         let mut known = Known::new(noted(TargetState::Asleep), true);
-        known.look(Some(seen(Run::Running, false)));
+        known.look(Some(seen(RunState::Running, false)));
         assert_eq!(known.persisted.target, TargetState::Asleep, "the stop may be under way");
         let ends = Known { young: true, ..known.clone() };
         for (mut known, exits, phase) in [(ends, 0, Phase::Sleeping), (known, 1, Phase::Exited)] {
             if exits == 1 {
                 known.young = false;
-                known.look(Some(seen(Run::Running, false)));
+                known.look(Some(seen(RunState::Running, false)));
                 assert_eq!(known.persisted.target, TargetState::Running, "somebody started it");
             }
             known.died("c1", exit(5));
@@ -404,9 +407,11 @@ mod tests {
 
     #[test]
     fn only_a_start_waits_for_all_services() {
-        let run =
-            |started: i64| Seen { started_at: Some(at(started)), ..seen(Run::Running, false) };
-        let listed = || Some(seen(Run::Running, false));
+        let run = |started: i64| ContainerStatus {
+            started_at: Some(at(started)),
+            ..seen(RunState::Running, false)
+        };
+        let listed = || Some(seen(RunState::Running, false));
         let phase = |known: &Known| known.observed(None).unwrap().phase;
         let mut found = Known::new(PersistedState::default(), true);
         found.look(listed());
@@ -416,7 +421,7 @@ mod tests {
         assert_eq!(phase(&found), Phase::Ready);
 
         let mut known = Known::default();
-        known.look(Some(seen(Run::Created, false)));
+        known.look(Some(seen(RunState::Created, false)));
         known.started(run(1));
         known.look(listed());
         assert_eq!(phase(&known), Phase::Starting);
@@ -447,8 +452,8 @@ mod tests {
     #[test]
     fn a_tenant_is_reachable_only_once_it_has_answered() {
         let known = |run, ready| Known { seen: Some(seen(run, ready)), ..Known::default() };
-        assert!(known(Run::Running, true).observed(None).unwrap().upstream.is_some());
-        assert!(known(Run::Paused, true).observed(None).unwrap().upstream.is_some());
-        assert!(known(Run::Running, false).observed(None).unwrap().upstream.is_none());
+        assert!(known(RunState::Running, true).observed(None).unwrap().upstream.is_some());
+        assert!(known(RunState::Paused, true).observed(None).unwrap().upstream.is_some());
+        assert!(known(RunState::Running, false).observed(None).unwrap().upstream.is_none());
     }
 }

@@ -11,7 +11,7 @@ use protocol::orchestrator::{ObservedTenant, Phase};
 
 pub(crate) use self::exposition::Bounded;
 use self::exposition::{Exposition, Kind};
-use crate::driver::Refusal;
+use crate::driver::DriverError;
 
 /// Counters of operations and of the engine.
 #[derive(Debug, Default)]
@@ -46,12 +46,12 @@ const PHASES: [(Phase, &str); 7] = [
 ];
 
 impl Metrics {
-    pub(crate) fn count_apply<T>(&self, outcome: &Result<T, Refusal>) {
+    pub(crate) fn count_apply<T>(&self, outcome: &Result<T, DriverError>) {
         self.applies.fetch_add(1, Ordering::Relaxed);
         self.count_error(outcome);
     }
 
-    pub(crate) fn count_delete<T>(&self, outcome: &Result<T, Refusal>) {
+    pub(crate) fn count_delete<T>(&self, outcome: &Result<T, DriverError>) {
         self.deletes.fetch_add(1, Ordering::Relaxed);
         self.count_error(outcome);
     }
@@ -68,7 +68,7 @@ impl Metrics {
         self.engine_is_up.store(u64::from(is_up), Ordering::Relaxed);
     }
 
-    fn count_error<T>(&self, outcome: &Result<T, Refusal>) {
+    fn count_error<T>(&self, outcome: &Result<T, DriverError>) {
         if let Err(error) = outcome {
             let mut errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
             *errors.entry(error.code.as_str()).or_default() += 1;
@@ -118,12 +118,12 @@ impl Metrics {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::driver::Code;
+    use crate::driver::DriverErrorCode;
 
     #[test]
     fn the_whole_text() {
         let metrics = Metrics::default();
-        metrics.count_apply::<()>(&Err(Refusal::new(Code::ImageMissing, "")));
+        metrics.count_apply::<()>(&Err(DriverError::new(DriverErrorCode::ImageMissing, "")));
         metrics.count_resync();
         let calls = |kind, current| Bounded {
             name: "cial_engine_calls",

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use orchestrator::driver::memory::{Memory, Script};
-use orchestrator::driver::{Code, Driver, Run, Sighting};
+use orchestrator::driver::memory::{MemoryDriver, TenantBehavior};
+use orchestrator::driver::{Driver, DriverErrorCode, EngineEvent, RunState};
 use protocol::TenantId;
 use protocol::busy::BusyList;
 use protocol::spec::Spec;
@@ -30,17 +30,21 @@ impl Rig<'_> {
     }
 
     async fn until_ready(&self, spec: &Spec, started: impl AsyncFnOnce()) {
-        self.until(started, |s| matches!(s, Sighting::Ready { id, .. } if *id == spec.id)).await;
+        self.until(started, |s| matches!(s, EngineEvent::Ready { id, .. } if *id == spec.id)).await;
     }
 
-    async fn until(&self, act: impl AsyncFnOnce(), fits: impl Fn(&Sighting) -> bool) -> Sighting {
-        let mut sightings = self.driver.watch();
+    async fn until(
+        &self,
+        act: impl AsyncFnOnce(),
+        fits: impl Fn(&EngineEvent) -> bool,
+    ) -> EngineEvent {
+        let mut events = self.driver.watch();
         act().await;
         let seen = async {
             loop {
-                let sighting = sightings.next().await.expect("a watch never ends");
-                if fits(&sighting) {
-                    return sighting;
+                let event = events.next().await.expect("a watch never ends");
+                if fits(&event) {
+                    return event;
                 }
             }
         };
@@ -53,21 +57,23 @@ impl Rig<'_> {
 }
 
 async fn on_memory(test: impl AsyncFnOnce(&Rig<'_>)) {
-    let memory = Memory::default();
+    let memory = MemoryDriver::default();
     let script = |spec: &Spec| {
         let mode = spec.env.get("MODE").map(String::as_str).unwrap_or_default();
         let after = Duration::from_millis(10);
         let script = match mode {
-            "exits" => {
-                Script { ready_after: None, exits_after: Some((after, 3)), ..Script::default() }
-            }
-            "never" => Script { ready_after: None, ..Script::default() },
-            _ => Script { image_exists: spec.image.is_none(), ..Script::default() },
+            "exits" => TenantBehavior {
+                ready_after: None,
+                exits_after: Some((after, 3)),
+                ..TenantBehavior::default()
+            },
+            "never" => TenantBehavior { ready_after: None, ..TenantBehavior::default() },
+            _ => TenantBehavior { image_exists: spec.image.is_none(), ..TenantBehavior::default() },
         };
-        memory.script(spec.id, script);
+        memory.set_behavior(spec.id, script);
         match mode {
-            "busy" => memory.answer_busy(spec.id, Ok(backup())),
-            "mute" => memory.answer_busy(spec.id, Err("it was told so".to_owned())),
+            "busy" => memory.set_busy_list(spec.id, Ok(backup())),
+            "mute" => memory.set_busy_list(spec.id, Err("it was told so".to_owned())),
             _ => {}
         }
     };
@@ -123,10 +129,10 @@ every_driver!(
 async fn a_container_is_made_once_and_not_started(rig: &Rig<'_>) {
     let spec = rig.spec("");
     let made = rig.driver.ensure(&spec).await.unwrap();
-    assert_eq!((made.run.clone(), made.generation), (Run::Created, 1));
+    assert_eq!((made.run.clone(), made.generation), (RunState::Created, 1));
     let again = rig.driver.ensure(&spec).await.unwrap();
     assert_eq!(again.container, made.container);
-    assert_eq!(rig.driver.look(spec.id).await.unwrap().unwrap().container, made.container);
+    assert_eq!(rig.driver.inspect(spec.id).await.unwrap().unwrap().container, made.container);
     assert!(rig.is_listed(spec.id).await);
 }
 
@@ -135,14 +141,14 @@ async fn a_start_is_told_ready_once_and_twice_is_once(rig: &Rig<'_>) {
     let made = rig.driver.ensure(&spec).await.unwrap();
     rig.until_ready(&spec, async || {
         let started = rig.driver.start(spec.id).await.unwrap();
-        assert_eq!((started.run, started.container), (Run::Running, made.container.clone()));
+        assert_eq!((started.run, started.container), (RunState::Running, made.container.clone()));
         assert!(started.started_at.is_some());
     })
     .await;
     let again = rig.driver.start(spec.id).await.unwrap();
     assert!(again.ready && again.upstream.is_some(), "{again:?}");
     let kept = rig.driver.ensure(&spec).await.unwrap();
-    assert_eq!((kept.run, kept.container), (Run::Running, made.container));
+    assert_eq!((kept.run, kept.container), (RunState::Running, made.container));
 }
 
 async fn what_never_answers_is_never_ready(rig: &Rig<'_>) {
@@ -156,22 +162,22 @@ async fn what_never_answers_is_never_ready(rig: &Rig<'_>) {
         rig.driver.start(other.id).await.unwrap();
     })
     .await;
-    let seen = rig.driver.look(mute.id).await.unwrap().unwrap();
-    assert!(seen.run == Run::Running && !seen.ready, "{seen:?}");
+    let seen = rig.driver.inspect(mute.id).await.unwrap().unwrap();
+    assert!(seen.run == RunState::Running && !seen.ready, "{seen:?}");
 }
 
 async fn a_stop_ends_it_and_twice_is_fine(rig: &Rig<'_>) {
     let spec = rig.spec("");
     rig.driver.ensure(&spec).await.unwrap();
     let before = rig.driver.stop(spec.id).await.unwrap();
-    assert_eq!(before.run, Run::Created, "never started: nothing to end");
+    assert_eq!(before.run, RunState::Created, "never started: nothing to end");
     rig.until_ready(&spec, async || {
         rig.driver.start(spec.id).await.unwrap();
     })
     .await;
     for _ in 0..2 {
         let stopped = rig.driver.stop(spec.id).await.unwrap();
-        assert!(matches!(stopped.run, Run::Ended(_)) && !stopped.ready, "{stopped:?}");
+        assert!(matches!(stopped.run, RunState::Exited(_)) && !stopped.ready, "{stopped:?}");
         assert_eq!((stopped.port, stopped.upstream), (None, None));
     }
     rig.until_ready(&spec, async || {
@@ -189,20 +195,20 @@ async fn a_frozen_one_thaws_stops_and_starts(rig: &Rig<'_>) {
     .await;
     for _ in 0..2 {
         let frozen = rig.driver.freeze(spec.id).await.unwrap();
-        assert!(frozen.run == Run::Paused && frozen.upstream.is_some(), "{frozen:?}");
+        assert!(frozen.run == RunState::Paused && frozen.upstream.is_some(), "{frozen:?}");
     }
-    let heard = tokio::time::timeout(MOMENT, rig.driver.answers(spec.id)).await;
+    let heard = tokio::time::timeout(MOMENT, rig.driver.wait_until_responsive(spec.id)).await;
     assert!(heard.is_err(), "what is frozen does not answer");
     for _ in 0..2 {
         rig.driver.thaw(spec.id).await.unwrap();
-        rig.driver.answers(spec.id).await;
-        let thawed = rig.driver.look(spec.id).await.unwrap().unwrap();
-        assert!(thawed.run == Run::Running && thawed.ready, "{thawed:?}");
+        rig.driver.wait_until_responsive(spec.id).await;
+        let thawed = rig.driver.inspect(spec.id).await.unwrap().unwrap();
+        assert!(thawed.run == RunState::Running && thawed.ready, "{thawed:?}");
     }
     rig.driver.freeze(spec.id).await.unwrap();
-    assert_eq!(rig.driver.start(spec.id).await.unwrap().run, Run::Running);
+    assert_eq!(rig.driver.start(spec.id).await.unwrap().run, RunState::Running);
     rig.driver.freeze(spec.id).await.unwrap();
-    assert!(matches!(rig.driver.stop(spec.id).await.unwrap().run, Run::Ended(_)));
+    assert!(matches!(rig.driver.stop(spec.id).await.unwrap().run, RunState::Exited(_)));
 }
 
 async fn an_exit_is_told_with_its_code(rig: &Rig<'_>) {
@@ -211,8 +217,8 @@ async fn an_exit_is_told_with_its_code(rig: &Rig<'_>) {
     let start = async || {
         rig.driver.start(spec.id).await.unwrap();
     };
-    let fits = |s: &Sighting| matches!(s, Sighting::Died { id, .. } if *id == spec.id);
-    let Sighting::Died { container, exit, .. } = rig.until(start, fits).await else {
+    let fits = |s: &EngineEvent| matches!(s, EngineEvent::Died { id, .. } if *id == spec.id);
+    let EngineEvent::Died { container, exit, .. } = rig.until(start, fits).await else {
         unreachable!()
     };
     assert_eq!((container, exit.code, exit.was_ready), (made.container, 3, false));
@@ -224,7 +230,7 @@ async fn a_remove_leaves_nothing_and_twice_is_fine(rig: &Rig<'_>) {
     rig.driver.start(spec.id).await.unwrap();
     for _ in 0..2 {
         rig.driver.remove(spec.id).await.unwrap();
-        assert_eq!(rig.driver.look(spec.id).await.unwrap(), None);
+        assert_eq!(rig.driver.inspect(spec.id).await.unwrap(), None);
         assert!(!rig.is_listed(spec.id).await);
     }
 }
@@ -235,7 +241,7 @@ async fn a_new_generation_is_a_new_container(rig: &Rig<'_>) {
     rig.driver.start(spec.id).await.unwrap();
     let next = Spec { generation: 2, ..spec };
     let new = rig.driver.ensure(&next).await.unwrap();
-    assert_eq!((new.run.clone(), new.generation), (Run::Created, 2));
+    assert_eq!((new.run.clone(), new.generation), (RunState::Created, 2));
     assert_ne!(new.container, old.container);
     rig.until_ready(&next, async || {
         rig.driver.start(next.id).await.unwrap();
@@ -246,7 +252,7 @@ async fn a_new_generation_is_a_new_container(rig: &Rig<'_>) {
 async fn what_is_not_there_is_refused_by_its_code(rig: &Rig<'_>) {
     let nobody = rig.spec("").id;
     let driver = &rig.driver;
-    assert_eq!(driver.look(nobody).await.unwrap(), None);
+    assert_eq!(driver.inspect(nobody).await.unwrap(), None);
     let refusals = [
         driver.start(nobody).await.unwrap_err(),
         driver.stop(nobody).await.unwrap_err(),
@@ -255,7 +261,7 @@ async fn what_is_not_there_is_refused_by_its_code(rig: &Rig<'_>) {
         driver.stats(nobody).await.unwrap_err(),
     ];
     for refusal in refusals {
-        assert_eq!(refusal.code, Code::NoSuchTenant, "{refusal}");
+        assert_eq!(refusal.code, DriverErrorCode::NoSuchTenant, "{refusal}");
     }
 }
 
@@ -264,7 +270,7 @@ async fn a_missing_image_is_told_by_its_code(rig: &Rig<'_>) {
         Spec { image: Some("cial-test-orchestrator:never-built".to_owned()), ..rig.spec("") };
     (rig.script)(&spec);
     let refusal = rig.driver.ensure(&spec).await.unwrap_err();
-    assert_eq!(refusal.code, Code::ImageMissing, "{refusal}");
+    assert_eq!(refusal.code, DriverErrorCode::ImageMissing, "{refusal}");
     assert!(refusal.detail.contains("Build or load the image"), "{refusal}");
 }
 
@@ -293,7 +299,7 @@ async fn what_is_under_way_is_asked_of_the_tenant_itself(rig: &Rig<'_>) {
         .await;
     }
     let reasons = |list: BusyList| list.busy.into_iter().map(|b| b.reason).collect::<Vec<_>>();
-    assert_eq!(rig.driver.busy(busy.id).await.map(reasons), Ok(vec!["backup".to_owned()]));
-    assert_eq!(rig.driver.busy(idle.id).await.map(reasons), Ok(vec![]));
-    assert!(rig.driver.busy(mute.id).await.is_err());
+    assert_eq!(rig.driver.busy_list(busy.id).await.map(reasons), Ok(vec!["backup".to_owned()]));
+    assert_eq!(rig.driver.busy_list(idle.id).await.map(reasons), Ok(vec![]));
+    assert!(rig.driver.busy_list(mute.id).await.is_err());
 }

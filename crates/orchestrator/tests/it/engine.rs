@@ -5,8 +5,8 @@ use std::time::Duration;
 use bollard::models::{ContainerCreateBody, HostConfig, VolumeCreateRequest};
 use bollard::query_parameters::{CreateContainerOptionsBuilder, EventsOptionsBuilder};
 use futures_util::StreamExt as _;
-use orchestrator::driver::docker::Mounts;
-use orchestrator::driver::{Code, Driver as _, LogsWanted};
+use orchestrator::driver::docker::EngineDirs;
+use orchestrator::driver::{Driver as _, DriverErrorCode, LogOptions};
 use protocol::orchestrator::{ApplyRequest, Phase, Upstream};
 use protocol::spec::{Limits, Spec};
 
@@ -46,7 +46,7 @@ async fn a_tenant_is_what_the_contract_says() {
         assert_eq!(published, [(Some("127.0.0.1".to_owned()), Some(port.to_string()))]);
         let names: Vec<_> = networks.networks.unwrap().into_keys().collect();
         assert_eq!(names, [spec.id.network()]);
-        let socket = install.rooms().socket(spec.id).display().to_string();
+        let socket = install.tenant_dirs().ingress_socket(spec.id).display().to_string();
         assert_eq!(ready.upstream, Some(Upstream::Unix(socket)));
 
         let mut mounts: Vec<_> =
@@ -82,10 +82,10 @@ async fn secrets_are_files_and_nothing_else() {
 #[tokio::test]
 async fn the_engine_is_told_its_own_names_of_directories_in_volumes() {
     with_install(async |install| {
-        let (spec, driver) = (spec("acme", ""), install.driver_with(SOCKET, Mounts::Volumes));
+        let (spec, driver) = (spec("acme", ""), install.driver_with(SOCKET, EngineDirs::Volumes));
         // The directories are not there: this test does not live in those volumes.
         let refusal = driver.ensure(&spec).await.unwrap_err();
-        assert_eq!(refusal.code, Code::EngineRefused);
+        assert_eq!(refusal.code, DriverErrorCode::EngineRefused);
         let volume = install.client.inspect_volume(&install.name.sockets_volume()).await.unwrap();
         let path = format!("{}/{}", volume.mountpoint, spec.id);
         assert!(refusal.detail.contains(&path), "{path}: {refusal}");
@@ -215,7 +215,7 @@ async fn what_is_done_by_hand_is_seen_and_mended() {
         let exited = running.until_phase(spec.id, Phase::Exited).await;
         assert_eq!((exited.exits, exited.last_exit.unwrap().was_ready), (1, true));
         install.client.remove_network(&spec.id.network()).await.unwrap();
-        std::fs::remove_dir_all(install.rooms().ingress(spec.id)).unwrap();
+        std::fs::remove_dir_all(install.tenant_dirs().ingress_dir(spec.id)).unwrap();
         running.run(&spec).await;
         running.until_phase(spec.id, Phase::Ready).await;
     })
@@ -320,7 +320,7 @@ async fn a_broken_image_is_told_in_words_to_act_on() {
         let spec = Spec { image: Some(image.clone()), ..spec("acme", "") };
         let running = install.keeper();
         let refusal = running.keeper.apply(apply(&spec, true)).await.unwrap_err();
-        assert_eq!(refusal.code, Code::ImageInvalid, "{refusal}");
+        assert_eq!(refusal.code, DriverErrorCode::ImageInvalid, "{refusal}");
         assert!(refusal.detail.contains("entry point"), "{refusal}");
         let shown = running.until(spec.id, |o| o.is_some_and(|o| o.reason.is_some())).await;
         assert_eq!(shown.unwrap().reason, Some(refusal.detail));
@@ -354,15 +354,19 @@ async fn what_is_not_ours_is_never_touched() {
         };
         let theirs = install.client.create_container(Some(named), body).await.unwrap().id;
 
-        assert_eq!(driver.ensure(&spec).await.unwrap_err().code, Code::NameTaken);
-        assert_eq!(driver.start(spec.id).await.unwrap_err().code, Code::NameTaken);
-        assert_eq!(driver.look(spec.id).await.unwrap(), None);
+        assert_eq!(driver.ensure(&spec).await.unwrap_err().code, DriverErrorCode::NameTaken);
+        assert_eq!(driver.start(spec.id).await.unwrap_err().code, DriverErrorCode::NameTaken);
+        assert_eq!(driver.inspect(spec.id).await.unwrap(), None);
         driver.remove(spec.id).await.unwrap();
         assert!(install.client.inspect_container(&theirs, None).await.is_ok());
         assert!(install.client.inspect_volume(&spec.id.data_volume()).await.is_ok());
 
         install.remove_container_by_hand(&theirs).await;
-        assert_eq!(driver.ensure(&spec).await.unwrap_err().code, Code::NameTaken, "its volume");
+        assert_eq!(
+            driver.ensure(&spec).await.unwrap_err().code,
+            DriverErrorCode::NameTaken,
+            "its volume"
+        );
         let none = None::<bollard::query_parameters::RemoveVolumeOptions>;
         install.client.remove_volume(&spec.id.data_volume(), none).await.unwrap();
     })
@@ -392,7 +396,7 @@ async fn a_delete_takes_leftovers_of_any_kind() {
         let _ = install.client.start_container(&guest, None).await;
         driver.remove(spec.id).await.unwrap();
         assert_eq!(install.shown(Some(spec.id)).await, [const { Vec::<String>::new() }; 3]);
-        assert!(!install.rooms().ingress(spec.id).exists());
+        assert!(!install.tenant_dirs().ingress_dir(spec.id).exists());
         assert!(!install.base.join("secrets").join(spec.id.to_string()).exists());
     })
     .await;
@@ -409,12 +413,12 @@ async fn logs_are_demultiplexed_plain_and_bounded() {
             let pieces: Vec<_> = pieces.map(|p| p.unwrap()).collect().await;
             String::from_utf8(pieces.concat()).unwrap()
         };
-        let all = read(LogsWanted::default()).await;
+        let all = read(LogOptions::default()).await;
         assert!(all.contains("hello from the tenant\n"), "{all:?}");
         assert!(all.contains("and its other stream\n"), "{all:?}");
-        let one = LogsWanted { tail: Some(1), ..Default::default() };
+        let one = LogOptions { tail: Some(1), ..Default::default() };
         assert_eq!(read(one).await.lines().count(), 1);
-        let follow = LogsWanted { follow: true, ..Default::default() };
+        let follow = LogOptions { follow: true, ..Default::default() };
         let following = read(follow);
         let stopping = running.keeper.stop(spec.id);
         let (text, stopped) = tokio::join!(following, stopping);
@@ -429,12 +433,14 @@ async fn an_engine_that_is_not_there_is_a_state_and_not_a_failure() {
     with_install(async |install| {
         let driver = install.driver_at("/nowhere/docker.sock");
         let refusal = driver.list().await.unwrap_err();
-        assert_eq!(refusal.code, Code::EngineUnreachable);
+        assert_eq!(refusal.code, DriverErrorCode::EngineUnreachable);
         assert!(refusal.detail.contains("/nowhere/docker.sock"), "{refusal}");
-        let mut sightings = driver.watch();
-        let lost =
-            tokio::time::timeout(PATIENCE.max(Duration::from_secs(10)), sightings.next()).await;
-        assert!(matches!(lost, Ok(Some(orchestrator::driver::Sighting::Lost(_)))), "{lost:?}");
+        let mut events = driver.watch();
+        let lost = tokio::time::timeout(PATIENCE.max(Duration::from_secs(10)), events.next()).await;
+        assert!(
+            matches!(lost, Ok(Some(orchestrator::driver::EngineEvent::Disconnected(_)))),
+            "{lost:?}"
+        );
     })
     .await;
 }

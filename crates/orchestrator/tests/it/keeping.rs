@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use orchestrator::driver::memory::{Memory, Script};
-use orchestrator::driver::{Code, Refusal};
+use orchestrator::driver::memory::{MemoryDriver, TenantBehavior};
+use orchestrator::driver::{DriverError, DriverErrorCode};
 use orchestrator::keeper::Keeper;
 use orchestrator::state_dir::StateDir;
 use protocol::leases::RenewRequest;
@@ -17,13 +17,13 @@ use crate::support::{AWAKE, Folder, Running, apply, spec};
 
 /// A keeper over an engine in memory. Another one over the same engine is the same process restarted.
 struct World {
-    engine: Memory,
+    engine: MemoryDriver,
     state: Folder,
 }
 
 impl World {
     fn new() -> Self {
-        Self { engine: Memory::default(), state: Folder::new() }
+        Self { engine: MemoryDriver::default(), state: Folder::new() }
     }
 
     fn keeper(&self) -> Running {
@@ -36,7 +36,7 @@ impl World {
     }
 }
 
-fn code<T: std::fmt::Debug>(outcome: Result<T, Refusal>) -> Code {
+fn code<T: std::fmt::Debug>(outcome: Result<T, DriverError>) -> DriverErrorCode {
     outcome.unwrap_err().code
 }
 
@@ -54,8 +54,9 @@ async fn twenty_applies_at_once_make_one_container() {
 #[tokio::test(start_paused = true)]
 async fn an_apply_answers_after_the_start_call_and_readiness_is_pushed() {
     let (world, spec) = (World::new(), spec("acme", ""));
-    let slow = Script { ready_after: Some(Duration::from_secs(5)), ..Script::default() };
-    world.engine.script(spec.id, slow);
+    let slow =
+        TenantBehavior { ready_after: Some(Duration::from_secs(5)), ..TenantBehavior::default() };
+    world.engine.set_behavior(spec.id, slow);
     let running = world.keeper();
     let answer = running.run(&spec).await;
     assert_eq!((answer.phase, answer.upstream), (Phase::Starting, None));
@@ -121,18 +122,18 @@ async fn a_crash_is_counted_with_its_code_and_whether_it_had_been_ready() {
     let running = world.keeper();
     running.run(&spec).await;
     running.until_phase(spec.id, Phase::Ready).await;
-    world.engine.end(spec.id, 9);
+    world.engine.exit_container(spec.id, 9);
     let exited = running.until_phase(spec.id, Phase::Exited).await;
     let exit = exited.last_exit.unwrap();
     assert_eq!((exited.exits, exit.code, exit.was_ready), (1, 9, true));
     assert_eq!(exited.reason.unwrap(), "Its container ended with code 9; see its logs.");
 
-    let hopeless = Script {
+    let hopeless = TenantBehavior {
         ready_after: None,
         exits_after: Some((Duration::from_millis(5), 1)),
-        ..Script::default()
+        ..TenantBehavior::default()
     };
-    world.engine.script(spec.id, hopeless);
+    world.engine.set_behavior(spec.id, hopeless);
     for round in 2..=5 {
         running.run(&spec).await;
         let exited = running
@@ -155,10 +156,10 @@ async fn a_delete_beats_the_starts_that_wait_behind_it_and_those_to_come() {
     );
     gone.unwrap();
     // The first may have been through before; whatever it made is gone with the rest.
-    assert!(first.is_ok() || code(first) == Code::TenantDeleted);
-    assert_eq!(code(late), Code::TenantDeleted);
-    assert_eq!(code(keeper.apply(apply(&spec, true)).await), Code::TenantDeleted);
-    assert_eq!(code(keeper.stop(spec.id).await), Code::TenantDeleted);
+    assert!(first.is_ok() || code(first) == DriverErrorCode::TenantDeleted);
+    assert_eq!(code(late), DriverErrorCode::TenantDeleted);
+    assert_eq!(code(keeper.apply(apply(&spec, true)).await), DriverErrorCode::TenantDeleted);
+    assert_eq!(code(keeper.stop(spec.id).await), DriverErrorCode::TenantDeleted);
     running.until(spec.id, |o| o.is_none()).await;
     assert!(!world.engine.has_volumes(spec.id));
     assert_eq!(world.starts(), 0, "{:?}", world.engine.calls());
@@ -171,16 +172,19 @@ async fn an_engine_that_is_away_loses_nobody_and_says_why() {
     let running = world.keeper();
     running.run(&spec).await;
     let ready = running.until_phase(spec.id, Phase::Ready).await;
-    world.engine.go_away("The container engine is not reachable.");
+    world.engine.disconnect("The container engine is not reachable.");
     let away = running.until(spec.id, |o| o.is_some_and(|o| o.reason.is_some())).await.unwrap();
     assert_eq!((away.phase, &away.upstream), (Phase::Ready, &ready.upstream));
     assert_eq!(running.keeper.engine().unwrap_err(), "The container engine is not reachable.");
-    assert_eq!(code(running.keeper.apply(apply(&spec, true)).await), Code::EngineUnreachable);
+    assert_eq!(
+        code(running.keeper.apply(apply(&spec, true)).await),
+        DriverErrorCode::EngineUnreachable
+    );
     assert_eq!(
         code(running.keeper.delete(Uuid::now_v7().to_string().parse().unwrap()).await),
-        Code::EngineUnreachable
+        DriverErrorCode::EngineUnreachable
     );
-    world.engine.come_back();
+    world.engine.reconnect();
     running.until(spec.id, |o| o == Some(&ready)).await;
     assert_eq!(running.keeper.engine(), Ok(()));
 }
@@ -188,15 +192,15 @@ async fn an_engine_that_is_away_loses_nobody_and_says_why() {
 #[tokio::test(start_paused = true)]
 async fn before_the_first_list_nobody_is_called_gone() {
     let world = World::new();
-    world.engine.go_away("away");
+    world.engine.disconnect("away");
     let running = world.keeper();
     running.keeper.sweep().await;
-    assert_eq!(running.keeper.feed().map(|_| ()).unwrap_err().code, Code::NotListed);
+    assert_eq!(running.keeper.feed().map(|_| ()).unwrap_err().code, DriverErrorCode::NotListed);
     // No lease of an earlier process is called over either, and "none" is an answer like any other.
     let renew = RenewRequest { holder: uuid::Uuid::now_v7(), leases: Vec::new() };
     let none = running.keeper.renew(&renew).unwrap_err();
     assert_eq!((none.status, none.code), (503, "not_listed"));
-    world.engine.come_back();
+    world.engine.reconnect();
     running.keeper.sweep().await;
     assert!(running.keeper.feed().is_ok());
     assert!(running.keeper.renew(&renew).is_ok());
@@ -208,9 +212,9 @@ async fn what_is_done_by_hand_is_seen() {
     let running = world.keeper();
     running.run(&spec).await;
     let before = running.until_phase(spec.id, Phase::Ready).await;
-    world.engine.pause_by_hand(spec.id);
+    world.engine.pause_externally(spec.id);
     running.until_phase(spec.id, Phase::Frozen).await;
-    world.engine.remove_by_hand(spec.id);
+    world.engine.remove_externally(spec.id);
     running.until(spec.id, |o| o.is_none()).await;
     running.run(&spec).await;
     let after = running.until_phase(spec.id, Phase::Ready).await;
@@ -236,13 +240,15 @@ async fn a_refusal_is_the_answer_and_stays_as_the_reason_until_the_next_success(
     let (world, spec) = (World::new(), spec("acme", ""));
     let running = world.keeper();
     running.keeper.apply(apply(&spec, false)).await.unwrap();
-    world.engine.script(spec.id, Script { image_exists: false, ..Script::default() });
+    world
+        .engine
+        .set_behavior(spec.id, TenantBehavior { image_exists: false, ..TenantBehavior::default() });
     let next = Spec { generation: 2, ..spec.clone() };
     let refusal = running.keeper.apply(apply(&next, true)).await.unwrap_err();
-    assert_eq!(refusal.code, Code::ImageMissing);
+    assert_eq!(refusal.code, DriverErrorCode::ImageMissing);
     let seen = running.until(spec.id, |o| o.is_some_and(|o| o.reason.is_some())).await.unwrap();
     assert_eq!(seen.reason, Some(refusal.detail));
-    world.engine.script(spec.id, Script::default());
+    world.engine.set_behavior(spec.id, TenantBehavior::default());
     running.run(&next).await;
     let ready = running.until_phase(spec.id, Phase::Ready).await;
     assert_eq!(ready.reason, None);

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use bollard::models::NetworkCreateRequest;
-use orchestrator::driver::{Code, Driver as _};
+use orchestrator::driver::{Driver as _, DriverErrorCode};
 use protocol::orchestrator::Phase;
 
 use crate::support::{Install, apply, spec, with_install};
@@ -49,7 +49,7 @@ async fn a_pool_that_is_used_up_is_told_and_a_delete_makes_room() {
             driver.ensure(spec).await.unwrap();
         }
         let refusal = driver.ensure(&specs[2]).await.unwrap_err();
-        assert_eq!(refusal.code, Code::SubnetsExhausted);
+        assert_eq!(refusal.code, DriverErrorCode::SubnetsExhausted);
         assert!(refusal.detail.contains("CIAL_SUBNET_POOL"), "{refusal}");
         driver.remove(specs[0].id).await.unwrap();
         driver.ensure(&specs[2]).await.unwrap();

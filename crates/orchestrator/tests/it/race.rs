@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use orchestrator::driver::memory::Script;
-use orchestrator::driver::{Driver as _, Run};
+use orchestrator::driver::memory::TenantBehavior;
+use orchestrator::driver::{Driver as _, RunState};
 use orchestrator::keeper::Rules;
 use protocol::TenantId;
 use tokio::time::sleep;
@@ -31,7 +31,12 @@ impl Dice {
 }
 
 async fn runs(world: &World, id: TenantId) -> bool {
-    world.engine.look(id).await.unwrap().is_some_and(|seen| seen.run == Run::Running && seen.ready)
+    world
+        .engine
+        .inspect(id)
+        .await
+        .unwrap()
+        .is_some_and(|seen| seen.run == RunState::Running && seen.ready)
 }
 
 #[tokio::test(start_paused = true)]
@@ -49,7 +54,9 @@ async fn no_request_is_lost_between_falling_asleep_and_arriving() {
     let (mut dice, mut woken) = (Dice(7), 0);
     for round in 0..ROUNDS {
         let slow = Duration::from_millis(dice.below(600));
-        world.engine.script(spec.id, Script { engine: slow, ..Script::default() });
+        world
+            .engine
+            .set_behavior(spec.id, TenantBehavior { engine: slow, ..TenantBehavior::default() });
         // Holds the tenant's turn for a while, so that time passes between a decision and what is done about it.
         let (keeper, change) = (running.keeper.clone(), with_policy(&spec, spec.policy));
         let later = Duration::from_millis(700 + dice.below(500));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use orchestrator::driver::memory::Script;
+use orchestrator::driver::memory::TenantBehavior;
 use orchestrator::keeper::Rules;
 use orchestrator::state_dir::TargetState;
 use protocol::busy::BusyList;
@@ -87,7 +87,10 @@ async fn an_ask_in_the_middle_of_the_engines_call_waits_for_its_end_and_is_serve
         let world = World::new();
         let running = world.keeper(rules);
         let spec = ready(&running).await;
-        world.engine.script(spec.id, Script { engine: seconds(1), ..Script::default() });
+        world.engine.set_behavior(
+            spec.id,
+            TenantBehavior { engine: seconds(1), ..TenantBehavior::default() },
+        );
         sleep(Duration::from_millis(10_500)).await;
         assert_eq!(world.calls(spec.id), calls[..2], "the call is under way");
         let grant = Router::new(&running.keeper).visit(spec.id).await.unwrap();
@@ -103,7 +106,9 @@ async fn an_ask_while_it_is_asked_whether_it_is_busy_keeps_it_awake() {
     let running = world.keeper(RULES);
     let spec = ready(&running).await;
     // The engine is so slow that the turn is taken long after the decision.
-    world.engine.script(spec.id, Script { engine: seconds(20), ..Script::default() });
+    world
+        .engine
+        .set_behavior(spec.id, TenantBehavior { engine: seconds(20), ..TenantBehavior::default() });
     let change = with_policy(&spec, Policy { max_awake_seconds: Some(9), ..Policy::default() });
     let held = tokio::spawn({
         let keeper = running.keeper.clone();
@@ -117,7 +122,7 @@ async fn an_ask_while_it_is_asked_whether_it_is_busy_keeps_it_awake() {
     let router = Router::new(&running.keeper);
     let grant = router.visit(spec.id).await.unwrap();
     assert!(!grant.woke, "granted at once: the engine was not called yet");
-    world.engine.script(spec.id, Script::default());
+    world.engine.set_behavior(spec.id, TenantBehavior::default());
     sleep(seconds(14)).await;
     assert!(router.renew(spec.id, 0).is_some());
     held.await.unwrap().unwrap();
@@ -180,7 +185,9 @@ async fn one_with_a_service_that_does_not_answer_is_served_after_a_restart_as_be
     let world = World::new();
     let running = world.keeper(RULES);
     let spec = ready(&running).await;
-    world.engine.script(spec.id, Script { ready_after: None, ..Script::default() });
+    world
+        .engine
+        .set_behavior(spec.id, TenantBehavior { ready_after: None, ..TenantBehavior::default() });
     drop(running);
     let next = world.keeper_later(seconds(1), Rules { freeze_after: None, ..RULES });
     next.until_phase(spec.id, Phase::Starting).await;
@@ -198,7 +205,7 @@ async fn work_inside_keeps_it_awake_for_as_long_as_its_owner_allows() {
     let spec = ready(&running).await;
     let backup = r#"{"busy":[{"reason":"backup","owner":"core","until":"2099-01-01T00:00:00Z"}]}"#;
     let backup: BusyList = serde_json::from_str(backup).unwrap();
-    world.engine.answer_busy(spec.id, Ok(backup));
+    world.engine.set_busy_list(spec.id, Ok(backup));
     sleep(seconds(60)).await;
     running.until_phase(spec.id, Phase::Ready).await;
     let because = told(&running, spec.id).awake_because;
@@ -210,7 +217,7 @@ async fn work_inside_keeps_it_awake_for_as_long_as_its_owner_allows() {
     assert!(because.contains("for longer than its policy allows"), "{because}");
 
     let mute = ready(&running).await;
-    world.engine.answer_busy(mute.id, Err("no response within 200 ms".to_owned()));
+    world.engine.set_busy_list(mute.id, Err("no response within 200 ms".to_owned()));
     running.until_phase(mute.id, Phase::Frozen).await;
     let because = told(&running, mute.id).asleep_because.unwrap();
     assert!(because.ends_with("did not say whether it was busy: no response within 200 ms."));
@@ -223,7 +230,7 @@ async fn work_declared_right_before_the_freeze_is_asked_about_before_the_stop() 
     let running = world.keeper(RULES);
     let spec = frozen(&running).await;
     let backup = r#"{"busy":[{"reason":"backup","owner":"core","until":"2099-01-01T00:00:00Z"}]}"#;
-    world.engine.answer_busy(spec.id, Ok(serde_json::from_str(backup).unwrap()));
+    world.engine.set_busy_list(spec.id, Ok(serde_json::from_str(backup).unwrap()));
     running.until_phase(spec.id, Phase::Ready).await;
     sleep(seconds(60)).await;
     assert_eq!((world.count(spec.id, "freeze"), world.count(spec.id, "stop")), (1, 0));
@@ -231,7 +238,7 @@ async fn work_declared_right_before_the_freeze_is_asked_about_before_the_stop() 
     assert!(because[0].ends_with(": “backup”."), "{because:?}");
     let kept = "cial_sleeps_total{depth=\"sleeping\",result=\"kept_awake\"} 1";
     assert!(running.keeper.metrics_text().contains(kept));
-    world.engine.answer_busy(spec.id, Ok(BusyList::default()));
+    world.engine.set_busy_list(spec.id, Ok(BusyList::default()));
     running.until_phase(spec.id, Phase::Sleeping).await;
     assert_eq!(world.calls(spec.id).last().unwrap(), "stop");
 }
@@ -265,7 +272,9 @@ async fn a_policy_holds_before_the_engine_has_time_and_an_older_one_does_not_com
     let world = World::new();
     let running = world.keeper(RULES);
     let spec = ready(&running).await;
-    world.engine.script(spec.id, Script { engine: seconds(20), ..Script::default() });
+    world
+        .engine
+        .set_behavior(spec.id, TenantBehavior { engine: seconds(20), ..TenantBehavior::default() });
     let never =
         Policy { freeze_after_seconds: Some(0), sleep_after_seconds: Some(0), ..Policy::default() };
     let mut changes = Vec::new();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
-use orchestrator::driver::memory::Script;
+use orchestrator::driver::memory::TenantBehavior;
 use orchestrator::keeper::Rules;
 use orchestrator::state_dir::TargetState;
 use protocol::leases::{RequestIntent, WakeStep};
@@ -35,7 +35,9 @@ async fn one_that_answers_is_thawed_whatever_the_engine_is_still_at() {
     let running = world.keeper(RULES);
     let spec = frozen(&running).await;
     let thawed_after = Some(Duration::from_millis(5));
-    world.engine.script(spec.id, Script { thawed_after, ..Script::default() });
+    world
+        .engine
+        .set_behavior(spec.id, TenantBehavior { thawed_after, ..TenantBehavior::default() });
     let router = Router::new(&running.keeper);
     assert!(router.visit(spec.id).await.unwrap().woke);
     assert_eq!(world.count(spec.id, "thaw"), 0, "the engine has not said so yet");
@@ -43,7 +45,7 @@ async fn one_that_answers_is_thawed_whatever_the_engine_is_still_at() {
     assert_eq!((wake.from, wake.phases_ms.engine, wake.total_ms), (IdleState::Frozen, 5, 5));
     // Quicker than what is left of the thaw.
     let engine = Duration::from_millis(10);
-    world.engine.script(spec.id, Script { engine, ..Script::default() });
+    world.engine.set_behavior(spec.id, TenantBehavior { engine, ..TenantBehavior::default() });
     running.keeper.stop(spec.id).await.unwrap();
     let calls = world.calls(spec.id);
     assert!(calls.ends_with(&["thaw".to_owned(), "stop".to_owned()]), "{calls:?}");
@@ -56,7 +58,9 @@ async fn a_thaw_that_outlasts_its_wake_still_counts_against_the_limit() {
     let (one, other) = (frozen(&running).await, frozen(&running).await);
     for spec in [&one, &other] {
         let thawed_after = Some(Duration::from_millis(5));
-        world.engine.script(spec.id, Script { thawed_after, ..Script::default() });
+        world
+            .engine
+            .set_behavior(spec.id, TenantBehavior { thawed_after, ..TenantBehavior::default() });
     }
     let router = Router::new(&running.keeper);
     let thaws = || [world.count(one.id, "thaw"), world.count(other.id, "thaw")];
@@ -72,14 +76,14 @@ async fn one_that_answers_and_then_could_not_be_thawed_is_looked_at_again() {
     let running = world.keeper(RULES);
     let spec = frozen(&running).await;
     let thawed_after = Some(Duration::from_millis(5));
-    let script = Script { thawed_after, refuses_thaw: true, ..Script::default() };
-    world.engine.script(spec.id, script);
+    let script = TenantBehavior { thawed_after, refuses_thaw: true, ..TenantBehavior::default() };
+    world.engine.set_behavior(spec.id, script);
     let router = Router::new(&running.keeper);
     assert!(router.visit(spec.id).await.unwrap().woke);
     // Long before anything else has it looked at, or freezes it.
     let looked = running.until_phase(spec.id, Phase::Frozen);
     tokio::time::timeout(Duration::from_secs(1), looked).await.expect("looked at at once");
-    world.engine.script(spec.id, Script::default());
+    world.engine.set_behavior(spec.id, TenantBehavior::default());
     assert!(router.visit(spec.id).await.unwrap().woke);
     assert_eq!(world.count(spec.id, "thaw"), 1);
 }
@@ -154,7 +158,9 @@ async fn a_wake_that_fails_says_why_and_leaves_a_sleeper() {
     let running = world.keeper(RULES);
     let spec = asleep(&running).await;
     let router = Router::new(&running.keeper);
-    world.engine.script(spec.id, Script { refuses_start: true, ..Script::default() });
+    world
+        .engine
+        .set_behavior(spec.id, TenantBehavior { refuses_start: true, ..TenantBehavior::default() });
     let answers = join_all((0..10).map(|_| router.visit(spec.id))).await;
     for answer in answers {
         let (status, code, _, detail) = refused(answer);
@@ -166,7 +172,7 @@ async fn a_wake_that_fails_says_why_and_leaves_a_sleeper() {
     assert_eq!(world.notes().read(spec.id).target, TargetState::Asleep);
     let failed = "cial_wakes_total{from=\"sleeping\",result=\"failed\"} 1\n";
     assert!(running.keeper.metrics_text().contains(failed), "one wake, whoever waited for it");
-    world.engine.script(spec.id, Script::default());
+    world.engine.set_behavior(spec.id, TenantBehavior::default());
     assert!(router.visit(spec.id).await.unwrap().woke);
     let ready = running.until_phase(spec.id, Phase::Ready).await;
     assert_eq!((ready.reason, ready.exits), (None, 0));
@@ -178,17 +184,21 @@ async fn an_act_that_breaks_off_is_a_failure_and_keeps_no_slot() {
     let running = world.keeper(Rules { starts: 1, ..RULES });
     let (broken, other) = (asleep(&running).await, asleep(&running).await);
     let router = Router::new(&running.keeper);
-    world.engine.script(broken.id, Script { breaks: true, ..Script::default() });
+    world
+        .engine
+        .set_behavior(broken.id, TenantBehavior { breaks: true, ..TenantBehavior::default() });
     assert_eq!(refused(router.visit(broken.id).await).1, "wake_failed");
     assert!(router.visit(other.id).await.unwrap().woke);
-    world.engine.script(broken.id, Script::default());
+    world.engine.set_behavior(broken.id, TenantBehavior::default());
     running.keeper.sweep().await;
     running.until_phase(broken.id, Phase::Exited).await;
     running.run(&broken).await;
     running.until_phase(broken.id, Phase::Ready).await;
 
     // The same on the way down.
-    world.engine.script(broken.id, Script { breaks: true, ..Script::default() });
+    world
+        .engine
+        .set_behavior(broken.id, TenantBehavior { breaks: true, ..TenantBehavior::default() });
     tokio::time::sleep(Duration::from_secs(20)).await;
     assert!(world.count(broken.id, "busy") > 0, "decided");
     assert!(!router.visit(broken.id).await.unwrap().woke);
@@ -199,8 +209,8 @@ async fn a_wake_does_not_wait_for_what_is_done_with_other_tenants() {
     let world = World::new();
     let running = world.keeper(Rules { starts: 1, ..RULES });
     let (held, free) = (asleep(&running).await, asleep(&running).await);
-    let slow = Script { engine: Duration::from_secs(30), ..Script::default() };
-    world.engine.script(held.id, slow);
+    let slow = TenantBehavior { engine: Duration::from_secs(30), ..TenantBehavior::default() };
+    world.engine.set_behavior(held.id, slow);
     let keeper = running.keeper.clone();
     let change = with_policy(&held, Policy { max_awake_seconds: Some(9), ..Policy::default() });
     let changing = tokio::spawn(async move { keeper.apply(change).await });
@@ -223,8 +233,13 @@ async fn one_that_dies_or_never_answers_after_its_wake_is_told_apart() {
     let (dies, mute) = (asleep(&running).await, asleep(&running).await);
     let router = Router::new(&running.keeper);
     let exits_after = Some((Duration::from_millis(5), 7));
-    world.engine.script(dies.id, Script { ready_after: None, exits_after, ..Script::default() });
-    world.engine.script(mute.id, Script { ready_after: None, ..Script::default() });
+    world.engine.set_behavior(
+        dies.id,
+        TenantBehavior { ready_after: None, exits_after, ..TenantBehavior::default() },
+    );
+    world
+        .engine
+        .set_behavior(mute.id, TenantBehavior { ready_after: None, ..TenantBehavior::default() });
     let (status, code, _, detail) = refused(router.visit(dies.id).await);
     assert_eq!((status, code), (502, "wake_failed"));
     assert_eq!(detail, "Its container ended with code 7; see its logs.");
@@ -241,7 +256,7 @@ async fn one_that_was_paused_by_hand_is_thawed_by_an_ask() {
     let world = World::new();
     let running = world.keeper(RULES);
     let spec = ready(&running).await;
-    world.engine.pause_by_hand(spec.id);
+    world.engine.pause_externally(spec.id);
     running.until_phase(spec.id, Phase::Frozen).await;
     let router = Router::new(&running.keeper);
     assert!(router.ask(spec.id, RequestIntent::Background, 1_000).await.unwrap().woke);
@@ -254,7 +269,7 @@ async fn what_is_missing_or_outdated_is_made_anew_by_the_wake() {
     let running = world.keeper(RULES);
     let spec = asleep(&running).await;
     let router = Router::new(&running.keeper);
-    world.engine.remove_by_hand(spec.id);
+    world.engine.remove_externally(spec.id);
     running.until(spec.id, |o| o.is_none()).await;
     assert!(router.visit(spec.id).await.unwrap().woke, "its note says what it is made of");
     let before = running.until_phase(spec.id, Phase::Sleeping).await;
@@ -301,7 +316,9 @@ async fn each_step_of_a_wake_is_told_to_those_who_watch_it() {
     );
 
     running.until_phase(spec.id, Phase::Sleeping).await;
-    world.engine.script(spec.id, Script { refuses_start: true, ..Script::default() });
+    world
+        .engine
+        .set_behavior(spec.id, TenantBehavior { refuses_start: true, ..TenantBehavior::default() });
     let watching = tokio::spawn(running.keeper.progress(spec.id).unwrap().collect::<Vec<_>>());
     tokio::task::yield_now().await;
     assert!(Router::new(&running.keeper).visit(spec.id).await.is_err());
@@ -333,12 +350,14 @@ async fn an_ask_waits_for_the_first_list_and_for_the_wake_no_longer_than_it_said
     let before = world.keeper(RULES);
     let spec = asleep(&before).await;
     drop(before);
-    world.engine.go_away("away");
+    world.engine.disconnect("away");
     let running = world.keeper_later(Duration::from_secs(3_600), RULES);
-    world.engine.script(spec.id, Script { ready_after: None, ..Script::default() });
+    world
+        .engine
+        .set_behavior(spec.id, TenantBehavior { ready_after: None, ..TenantBehavior::default() });
     let back = async {
         tokio::time::sleep(Duration::from_secs(20)).await;
-        world.engine.come_back();
+        world.engine.reconnect();
     };
     let router = Router::new(&running.keeper);
     let visit = router.ask(spec.id, RequestIntent::Visit, 30_000);
@@ -374,15 +393,16 @@ async fn a_wake_does_not_wait_for_those_that_fall_asleep() {
     let mut tenants = Vec::new();
     for _ in 0..4 {
         let spec = ready(&running).await;
-        world
-            .engine
-            .script(spec.id, Script { engine: Duration::from_secs(20), ..Script::default() });
+        world.engine.set_behavior(
+            spec.id,
+            TenantBehavior { engine: Duration::from_secs(20), ..TenantBehavior::default() },
+        );
         tenants.push(spec);
     }
     tokio::time::sleep(Duration::from_secs(16)).await;
     assert!(tenants.iter().all(|spec| world.count(spec.id, "busy") == 1), "all have been decided");
     let last = tenants.last().unwrap();
-    world.engine.script(last.id, Script::default());
+    world.engine.set_behavior(last.id, TenantBehavior::default());
     let stopped = running.keeper.stop(last.id);
     let stopped = tokio::time::timeout(Duration::from_secs(1), stopped).await;
     assert_eq!(stopped.unwrap().unwrap().phase, Phase::Stopped);

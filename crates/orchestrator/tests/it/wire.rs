@@ -8,9 +8,9 @@ use std::time::Duration;
 use axum::http::{Method, StatusCode};
 use futures_util::StreamExt as _;
 use orchestrator::access::{Access, Tokens};
+use orchestrator::allowed_images::{AllowedImages, ImageTags};
 use orchestrator::api;
-use orchestrator::driver::memory::{Memory, Script};
-use orchestrator::images::{Images, Tags};
+use orchestrator::driver::memory::{MemoryDriver, TenantBehavior};
 use orchestrator::keeper::Keeper;
 use orchestrator::state_dir::StateDir;
 use protocol::leases::{
@@ -37,7 +37,7 @@ const IMAGE: &str = "cial-tenant:dev";
 
 struct Server {
     address: SocketAddr,
-    engine: Memory,
+    engine: MemoryDriver,
     keeper: Arc<Keeper>,
     stop: CancellationToken,
     _state: Folder,
@@ -56,7 +56,7 @@ impl Server {
 
     /// And what becomes of it.
     async fn serving() -> (Self, JoinHandle<anyhow::Result<()>>) {
-        let (engine, stop) = (Memory::default(), CancellationToken::new());
+        let (engine, stop) = (MemoryDriver::default(), CancellationToken::new());
         let state = Folder::new();
         let notes = StateDir::new(state.0.clone());
         let keeper = Keeper::new(Arc::new(engine.clone()), notes, 1, AWAKE);
@@ -64,7 +64,7 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let tokens = Tokens { control: Secret::new(TOKEN), leases: Secret::new(LEASES_TOKEN) };
-        let images = Images::new(IMAGE, Tags::default());
+        let images = AllowedImages::new(IMAGE, ImageTags::default());
         let serving = orchestrator::answer(listener, keeper.clone(), images, tokens, stop.clone());
         let serving = tokio::spawn(serving);
         (Self { address, engine, keeper, stop, _state: state }, serving)
@@ -277,7 +277,7 @@ async fn health_readiness_and_figures() {
     assert_eq!(get("/healthz").await.status, 200);
     assert_eq!(get("/readyz").await.status, 200);
     assert!(get("/metrics").await.body.contains("cial_engine_up 1"));
-    server.engine.go_away("The container engine is not reachable: it was told to go.");
+    server.engine.disconnect("The container engine is not reachable: it was told to go.");
     server.keeper.sweep().await;
     assert_eq!(get("/healthz").await.status, 200);
     let readiness = get("/readyz").await;
@@ -394,13 +394,13 @@ async fn who_waits_when_the_process_goes_is_told_to_come_back_and_a_wake_is_told
     let server = Server::start().await;
     let spec = ready(&server).await;
     // Frozen, on an engine that takes longer to thaw it than anybody waits here.
-    server.engine.pause_by_hand(spec.id);
+    server.engine.pause_externally(spec.id);
     let mut bell = server.keeper.feed().unwrap().bell();
     while server.keeper.feed().unwrap().get(&spec.id).map(|o| o.phase) != Some(Phase::Frozen) {
         bell.recv().await.unwrap();
     }
-    let slow = Script { engine: Duration::from_secs(3_600), ..Script::default() };
-    server.engine.script(spec.id, slow);
+    let slow = TenantBehavior { engine: Duration::from_secs(3_600), ..TenantBehavior::default() };
+    server.engine.set_behavior(spec.id, slow);
     let bearer = format!("Bearer {LEASES_TOKEN}");
     let ask = serde_json::json!({
         "tenant": spec.id, "holder": Uuid::nil(), "number": 1, "intent": "visit", "wait_ms": 60_000,
@@ -432,7 +432,7 @@ async fn who_waits_when_the_process_goes_is_told_to_come_back_and_a_wake_is_told
 async fn a_process_that_does_not_follow_the_engine_any_more_ends() {
     let keeper = {
         let folder = Folder::new();
-        Keeper::new(Arc::new(Memory::default()), StateDir::new(folder.0.clone()), 1, AWAKE)
+        Keeper::new(Arc::new(MemoryDriver::default()), StateDir::new(folder.0.clone()), 1, AWAKE)
     };
     // There is one loop in the life of a keeper: whoever begins another one finds it over.
     let first = Running::new(keeper.clone());
@@ -440,7 +440,7 @@ async fn a_process_that_does_not_follow_the_engine_any_more_ends() {
     drop(first);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let tokens = Tokens { control: Secret::new(TOKEN), leases: Secret::new(LEASES_TOKEN) };
-    let images = Images::new(IMAGE, Tags::default());
+    let images = AllowedImages::new(IMAGE, ImageTags::default());
     let stop = CancellationToken::new();
     let serving = orchestrator::answer(listener, keeper, images, tokens, stop);
     let ended = tokio::time::timeout(PATIENCE, serving).await.unwrap();
@@ -451,10 +451,10 @@ async fn a_process_that_does_not_follow_the_engine_any_more_ends() {
 async fn what_the_engine_was_told_is_seen_to_its_end_before_the_process_ends() {
     let (server, serving) = Server::serving().await;
     let spec = ready(&server).await;
-    server.engine.pause_by_hand(spec.id);
+    server.engine.pause_externally(spec.id);
     server.keeper.sweep().await;
     let engine = Duration::from_millis(500);
-    server.engine.script(spec.id, Script { engine, ..Script::default() });
+    server.engine.set_behavior(spec.id, TenantBehavior { engine, ..TenantBehavior::default() });
     server.keeper.wake(spec.id).await.unwrap();
     let steps = server.keeper.progress(spec.id).unwrap();
     let begun = steps.filter(|progress| std::future::ready(progress.step == WakeStep::Starting));

@@ -15,20 +15,22 @@ use protocol::TenantId;
 use protocol::id::labels;
 use protocol::spec::Spec;
 
-use super::engine::{ACT, LOOK, found, refusal, status, within};
-use super::{Docker, flags, on_disk};
-use crate::driver::{Code, Refusal, Run, STOP_PATIENCE, Seen};
+use super::engine::{
+    ACTION_TIMEOUT, INSPECT_TIMEOUT, driver_error, optional, status, with_timeout,
+};
+use super::{DockerDriver, disk_error, template};
+use crate::driver::{ContainerStatus, DriverError, DriverErrorCode, RunState, STOP_TIMEOUT};
 
-const PORTS_TRIED: u32 = 3;
+const MAX_PORT_ATTEMPTS: u32 = 3;
 /// For one that is not frozen to answer.
-const HEARD: Duration = Duration::from_millis(200);
-const THAWS_TRIED: u32 = 5;
+const UNPAUSE_PROBE_TIMEOUT: Duration = Duration::from_millis(200);
+const MAX_UNPAUSE_ATTEMPTS: u32 = 5;
 
 /// What is to be done with a container that was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
-    Keep,
-    Anew,
+enum ContainerAction {
+    Reuse,
+    Recreate,
 }
 
 /// What decides a container's fate.
@@ -46,83 +48,101 @@ struct Facts<'a> {
     pinned_network: &'a str,
     network: Option<&'a str>,
     /// It and its network were made with the flags of this installation as it is now.
-    flags_fit: bool,
+    template_matches: bool,
 }
 
-fn fate(facts: Facts<'_>) -> Fate {
+fn choose_action(facts: Facts<'_>) -> ContainerAction {
     if facts.leaving || facts.generation != facts.wanted_generation {
-        return Fate::Anew;
+        return ContainerAction::Recreate;
     }
     if facts.alive {
-        return Fate::Keep;
+        return ContainerAction::Reuse;
     }
     let image_moved = facts.wanted_image.is_some_and(|id| id != facts.image);
     let network_moved =
         !facts.pinned_network.is_empty() && facts.network != Some(facts.pinned_network);
-    if image_moved || network_moved || !facts.flags_fit { Fate::Anew } else { Fate::Keep }
+    if image_moved || network_moved || !facts.template_matches {
+        ContainerAction::Recreate
+    } else {
+        ContainerAction::Reuse
+    }
 }
 
-impl Docker {
-    pub(super) async fn ensure_container(&self, spec: &Spec) -> Result<Seen, Refusal> {
+impl DockerDriver {
+    pub(super) async fn ensure_container(
+        &self,
+        spec: &Spec,
+    ) -> Result<ContainerStatus, DriverError> {
         let client = self.engine.client().await?;
         // A second turn only if somebody else made the container between our look and our try.
         for _ in 0..2 {
-            if let Some(seen) = self.ensure_once(&client, spec).await? {
-                return Ok(seen);
+            if let Some(status) = self.try_ensure_container(&client, spec).await? {
+                return Ok(status);
             }
         }
         let detail = format!("The name {} is taken, yet nothing has it.", spec.id.container());
-        Err(Refusal::new(Code::NameTaken, detail))
+        Err(DriverError::new(DriverErrorCode::NameTaken, detail))
     }
 
-    async fn ensure_once(&self, client: &Client, spec: &Spec) -> Result<Option<Seen>, Refusal> {
+    async fn try_ensure_container(
+        &self,
+        client: &Client,
+        spec: &Spec,
+    ) -> Result<Option<ContainerStatus>, DriverError> {
         let name = spec.id.container();
-        let Some(container) = found(LOOK, client.inspect_container(&name, None)).await? else {
-            return self.make(client, spec).await;
+        let Some(container) =
+            optional(INSPECT_TIMEOUT, client.inspect_container(&name, None)).await?
+        else {
+            return self.create_all(client, spec).await;
         };
         let (image, network) = tokio::try_join!(
-            found(LOOK, client.inspect_image(self.house.image(spec))),
+            optional(INSPECT_TIMEOUT, client.inspect_image(self.template.image(spec))),
             self.find_network(client, spec.id),
         )?;
         let image = image.and_then(|i| i.id);
         self.claim("container", &name, labels_of(&container), spec.id)?;
-        let seen = self.seen(spec.id, &container, image.as_deref());
+        let status = self.status_of(spec.id, &container, image.as_deref());
         let pinned = pinned_network(&container, spec.id);
         let facts = Facts {
-            alive: seen.run.is_alive(),
+            alive: status.run.is_alive(),
             leaving: is_leaving(&container),
-            generation: seen.generation,
+            generation: status.generation,
             wanted_generation: spec.generation,
             image: container.image.as_deref().unwrap_or_default(),
             wanted_image: image.as_deref(),
             pinned_network: pinned,
             network: network.as_ref().map(|network| network.id.as_str()),
-            flags_fit: !seen.flags_outdated && network.as_ref().is_none_or(|network| network.fits),
+            template_matches: !status.template_outdated
+                && network.as_ref().is_none_or(|network| network.fits),
         };
-        match fate(facts) {
-            Fate::Anew => {
-                if seen.run.is_alive() {
+        match choose_action(facts) {
+            ContainerAction::Recreate => {
+                if status.run.is_alive() {
                     self.stop_container(spec.id).await?;
                 }
-                self.remove_container(client, &seen.container).await?;
-                self.make(client, spec).await
+                self.remove_container(client, &status.container).await?;
+                self.create_all(client, spec).await
             }
-            Fate::Keep => {
+            ContainerAction::Reuse => {
                 if network.is_none() {
                     self.make_network(client, spec.id).await?;
                 }
                 self.make_volumes(client, spec.id).await?;
                 let host = container.host_config.unwrap_or_default();
-                if !flags::limits_fit(&host, spec.limits) {
-                    self.apply_limits(client, &name, flags::limits(spec.limits)).await?;
+                if !template::limits_fit(&host, spec.limits) {
+                    self.apply_limits(client, &name, template::limits(spec.limits)).await?;
                 }
-                Ok(Some(seen))
+                Ok(Some(status))
             }
         }
     }
 
     /// The network beside the rest: it is what takes longest. `None` when the name is taken by now.
-    async fn make(&self, client: &Client, spec: &Spec) -> Result<Option<Seen>, Refusal> {
+    async fn create_all(
+        &self,
+        client: &Client,
+        spec: &Spec,
+    ) -> Result<Option<ContainerStatus>, DriverError> {
         let network = self.make_network(client, spec.id);
         let container = async {
             self.make_volumes(client, spec.id).await?;
@@ -131,26 +151,26 @@ impl Docker {
         // Not `try_join`: what was begun is brought to its end, so that a retry meets it whole.
         let (network, container) = tokio::join!(network, container);
         network?;
-        let created = |container| Seen {
+        let created = |container| ContainerStatus {
             id: spec.id,
             generation: spec.generation,
             container,
-            run: Run::Created,
+            run: RunState::Created,
             ready: false,
             started_at: None,
             port: None,
             upstream: None,
             image_outdated: false,
-            flags_outdated: false,
+            template_outdated: false,
         };
         Ok(container?.map(created))
     }
 
-    async fn make_volumes(&self, client: &Client, id: TenantId) -> Result<(), Refusal> {
+    async fn make_volumes(&self, client: &Client, id: TenantId) -> Result<(), DriverError> {
         let one = async |name: String| {
-            let labels = self.house.labels(id);
-            let made = client.create_volume(self.house.volume(&name, labels));
-            let volume = within(ACT, made).await?;
+            let labels = self.template.labels(id);
+            let made = client.create_volume(self.template.volume(&name, labels));
+            let volume = with_timeout(ACTION_TIMEOUT, made).await?;
             self.claim("volume", &name, &volume.labels, id)
         };
         tokio::try_join!(one(id.data_volume()), one(id.files_volume()))?;
@@ -161,18 +181,19 @@ impl Docker {
         &self,
         client: &Client,
         spec: &Spec,
-    ) -> Result<Option<String>, Refusal> {
-        let (ingress, secrets) = self.rooms_of(spec.id).await?;
+    ) -> Result<Option<String>, DriverError> {
+        let (ingress, secrets) = self.dirs_of(spec.id).await?;
         // The engine wants the sources of binds to exist already now.
-        self.rooms.make(spec.id).map_err(|e| on_disk(&e))?;
+        self.tenant_dirs.create(spec.id).map_err(|e| disk_error(&e))?;
         let named = CreateContainerOptionsBuilder::default().name(&spec.id.container()).build();
-        let body = self.house.container(spec, &ingress, &secrets);
-        let made = tokio::time::timeout(ACT, client.create_container(Some(named), body)).await;
+        let body = self.template.container(spec, &ingress, &secrets);
+        let made =
+            tokio::time::timeout(ACTION_TIMEOUT, client.create_container(Some(named), body)).await;
         match made {
             Ok(Ok(made)) => Ok(Some(made.id)),
             Ok(Err(error)) if status(&error) == Some(409) => Ok(None),
-            Ok(Err(error)) => Err(refusal(&error)),
-            Err(_) => Err(refusal(&Error::RequestTimeoutError)),
+            Ok(Err(error)) => Err(driver_error(&error)),
+            Err(_) => Err(driver_error(&Error::RequestTimeoutError)),
         }
     }
 
@@ -181,94 +202,103 @@ impl Docker {
         client: &Client,
         name: &str,
         limits: ContainerUpdateBody,
-    ) -> Result<(), Refusal> {
-        within(ACT, client.update_container(name, limits)).await
+    ) -> Result<(), DriverError> {
+        with_timeout(ACTION_TIMEOUT, client.update_container(name, limits)).await
     }
 
-    pub(super) async fn start_container(&self, id: TenantId) -> Result<Seen, Refusal> {
+    pub(super) async fn start_container(
+        &self,
+        id: TenantId,
+    ) -> Result<ContainerStatus, DriverError> {
         let client = self.engine.client().await?;
-        let (name, before) = self.inspected(&client, id).await?;
+        let (name, before) = self.inspect_owned(&client, id).await?;
         match before.run {
-            Run::Running | Run::Restarting => return Ok(before),
-            Run::Paused => {
+            RunState::Running | RunState::Restarting => return Ok(before),
+            RunState::Paused => {
                 self.unpause(&client, &name, id).await?;
-                return self.seen_now(&client, id).await;
+                return self.inspect_status(&client, id).await;
             }
-            Run::Created | Run::Ended(_) => {}
+            RunState::Created | RunState::Exited(_) => {}
         }
-        self.rooms.make(id).map_err(|e| on_disk(&e))?;
-        self.doors.expect_anew(id, &before.container).map_err(|e| on_disk(&e))?;
-        if let Err(refusal) = self.start_somehow(&client, &name).await {
-            self.doors.close(id);
-            if refusal.detail.contains("marked for removal") {
+        self.tenant_dirs.create(id).map_err(|e| disk_error(&e))?;
+        self.probes.expect_anew(id, &before.container).map_err(|e| disk_error(&e))?;
+        if let Err(error) = self.start_with_free_port(&client, &name).await {
+            self.probes.close(id);
+            if error.detail.contains("marked for removal") {
                 // By somebody's hand, just now: when that is done, there is none.
                 self.remove_container(&client, &before.container).await?;
-                return Err(Refusal::no_such_tenant(id));
+                return Err(DriverError::no_such_tenant(id));
             }
-            return Err(refusal);
+            return Err(error);
         }
-        let after = within(LOOK, client.inspect_container(&name, None)).await?;
-        Ok(self.seen(id, &after, None))
+        let after = with_timeout(INSPECT_TIMEOUT, client.inspect_container(&name, None)).await?;
+        Ok(self.status_of(id, &after, None))
     }
 
     /// A free port may be taken by another process between the engine's choice and its bind.
-    async fn start_somehow(&self, client: &Client, name: &str) -> Result<(), Refusal> {
-        let mut tries = PORTS_TRIED;
+    async fn start_with_free_port(&self, client: &Client, name: &str) -> Result<(), DriverError> {
+        let mut tries = MAX_PORT_ATTEMPTS;
         loop {
             tries -= 1;
-            match within(ACT, client.start_container(name, None)).await {
-                Err(refusal) if refusal.code == Code::PortConflict && tries > 0 => {}
+            match with_timeout(ACTION_TIMEOUT, client.start_container(name, None)).await {
+                Err(error) if error.code == DriverErrorCode::PortConflict && tries > 0 => {}
                 done => return done,
             }
         }
     }
 
-    pub(super) async fn stop_container(&self, id: TenantId) -> Result<Seen, Refusal> {
+    pub(super) async fn stop_container(
+        &self,
+        id: TenantId,
+    ) -> Result<ContainerStatus, DriverError> {
         let client = self.engine.client().await?;
-        let (name, before) = self.inspected(&client, id).await?;
+        let (name, before) = self.inspect_owned(&client, id).await?;
         if !before.run.is_alive() {
             return Ok(before);
         }
-        if before.run == Run::Paused {
+        if before.run == RunState::Paused {
             // The engine would wait in vain and then kill it.
             self.unpause(&client, &name, id).await?;
         }
-        let seconds = i32::try_from(STOP_PATIENCE.as_secs()).unwrap_or(i32::MAX);
+        let seconds = i32::try_from(STOP_TIMEOUT.as_secs()).unwrap_or(i32::MAX);
         let patience = StopContainerOptionsBuilder::default().t(seconds).build();
-        within(ACT, client.stop_container(&name, Some(patience))).await?;
-        self.seen_now(&client, id).await
+        with_timeout(ACTION_TIMEOUT, client.stop_container(&name, Some(patience))).await?;
+        self.inspect_status(&client, id).await
     }
 
-    pub(super) async fn freeze_container(&self, id: TenantId) -> Result<Seen, Refusal> {
+    pub(super) async fn freeze_container(
+        &self,
+        id: TenantId,
+    ) -> Result<ContainerStatus, DriverError> {
         let client = self.engine.client().await?;
-        let (name, before) = self.inspected(&client, id).await?;
-        if before.run == Run::Paused {
+        let (name, before) = self.inspect_owned(&client, id).await?;
+        if before.run == RunState::Paused {
             return Ok(before);
         }
-        match within(ACT, client.pause_container(&name)).await {
-            Err(refusal) if !refusal.detail.contains("already paused") => return Err(refusal),
+        match with_timeout(ACTION_TIMEOUT, client.pause_container(&name)).await {
+            Err(error) if !error.detail.contains("already paused") => return Err(error),
             Ok(()) | Err(_) => {}
         }
-        let mut seen = self.seen_now(&client, id).await?;
+        let mut status = self.inspect_status(&client, id).await?;
         // The engine's own record may be behind.
-        if seen.run == Run::Running {
-            seen.run = Run::Paused;
+        if status.run == RunState::Running {
+            status.run = RunState::Paused;
         }
-        Ok(seen)
+        Ok(status)
     }
 
-    pub(super) async fn thaw_container(&self, id: TenantId) -> Result<(), Refusal> {
+    pub(super) async fn thaw_container(&self, id: TenantId) -> Result<(), DriverError> {
         let client = self.engine.client().await?;
-        // One that runs or is paused was seen before, with our labels: its id is that of nobody else.
-        if let Some(container) = self.doors.container(id) {
+        // One that runs or is paused was status before, with our labels: its id is that of nobody else.
+        if let Some(container) = self.probes.container(id) {
             match self.unpause(&client, &container, id).await {
                 // Made anew past us: look for it by its name.
-                Err(refusal) if refusal.detail.contains("No such container") => {}
+                Err(error) if error.detail.contains("No such container") => {}
                 done => return done,
             }
         }
-        let (name, before) = self.inspected(&client, id).await?;
-        if before.run == Run::Paused {
+        let (name, before) = self.inspect_owned(&client, id).await?;
+        if before.run == RunState::Paused {
             self.unpause(&client, &name, id).await?;
         }
         Ok(())
@@ -276,13 +306,16 @@ impl Docker {
 
     /// An engine hears late of what it did: right after a pause it may say of the container that it "is not paused", right
     /// after an unpause that it is. What does not answer is therefore asked for again; in the end the engine is believed.
-    async fn unpause(&self, client: &Client, name: &str, id: TenantId) -> Result<(), Refusal> {
-        for _ in 0..THAWS_TRIED {
-            match within(ACT, client.unpause_container(name)).await {
-                Err(refusal) if runs_already(&refusal.detail) => {}
+    async fn unpause(&self, client: &Client, name: &str, id: TenantId) -> Result<(), DriverError> {
+        for _ in 0..MAX_UNPAUSE_ATTEMPTS {
+            match with_timeout(ACTION_TIMEOUT, client.unpause_container(name)).await {
+                Err(error) if runs_already(&error.detail) => {}
                 done => return done,
             }
-            if tokio::time::timeout(HEARD, self.doors.answers(id)).await.is_ok() {
+            if tokio::time::timeout(UNPAUSE_PROBE_TIMEOUT, self.probes.wait_until_responsive(id))
+                .await
+                .is_ok()
+            {
                 break;
             }
         }
@@ -290,32 +323,47 @@ impl Docker {
     }
 
     /// The tenant's container, which must exist and be ours.
-    async fn inspected(&self, client: &Client, id: TenantId) -> Result<(String, Seen), Refusal> {
+    async fn inspect_owned(
+        &self,
+        client: &Client,
+        id: TenantId,
+    ) -> Result<(String, ContainerStatus), DriverError> {
         let name = id.container();
-        let container = found(LOOK, client.inspect_container(&name, None)).await?;
-        let container = container.ok_or_else(|| Refusal::no_such_tenant(id))?;
+        let container = optional(INSPECT_TIMEOUT, client.inspect_container(&name, None)).await?;
+        let container = container.ok_or_else(|| DriverError::no_such_tenant(id))?;
         self.claim("container", &name, labels_of(&container), id)?;
-        Ok((name, self.seen(id, &container, None)))
+        Ok((name, self.status_of(id, &container, None)))
     }
 
-    async fn seen_now(&self, client: &Client, id: TenantId) -> Result<Seen, Refusal> {
-        self.inspected(client, id).await.map(|(_, seen)| seen)
+    async fn inspect_status(
+        &self,
+        client: &Client,
+        id: TenantId,
+    ) -> Result<ContainerStatus, DriverError> {
+        self.inspect_owned(client, id).await.map(|(_, status)| status)
     }
 
-    pub(super) async fn look_at(&self, id: TenantId) -> Result<Option<Seen>, Refusal> {
+    pub(super) async fn inspect_tenant(
+        &self,
+        id: TenantId,
+    ) -> Result<Option<ContainerStatus>, DriverError> {
         let client = self.engine.client().await?;
         let name = id.container();
-        let Some(container) = found(LOOK, client.inspect_container(&name, None)).await? else {
+        let Some(container) =
+            optional(INSPECT_TIMEOUT, client.inspect_container(&name, None)).await?
+        else {
             return Ok(None);
         };
-        if !self.house.owns_for(labels_of(&container), id) {
+        if !self.template.owns_for(labels_of(&container), id) {
             return Ok(None);
         }
-        let image = match labels_of(&container).get(flags::IMAGE_LABEL) {
-            Some(tag) => found(LOOK, client.inspect_image(tag)).await?.and_then(|i| i.id),
+        let image = match labels_of(&container).get(template::IMAGE_LABEL) {
+            Some(tag) => {
+                optional(INSPECT_TIMEOUT, client.inspect_image(tag)).await?.and_then(|i| i.id)
+            }
             None => None,
         };
-        Ok(Some(self.seen(id, &container, image.as_deref())))
+        Ok(Some(self.status_of(id, &container, image.as_deref())))
     }
 
     /// Force, and with the anonymous volumes that an image may have asked for.
@@ -323,11 +371,11 @@ impl Docker {
         &self,
         client: &Client,
         container: &str,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), DriverError> {
         let whole = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
-        match found(ACT, client.remove_container(container, Some(whole))).await {
+        match optional(ACTION_TIMEOUT, client.remove_container(container, Some(whole))).await {
             // Somebody else is at it: wait for the end of that.
-            Err(refusal) if refusal.detail.contains("is already in progress") => {
+            Err(error) if error.detail.contains("is already in progress") => {
                 let removed = WaitContainerOptionsBuilder::default().condition("removed").build();
                 let mut ends = client.wait_container(container, Some(removed));
                 let end = async {
@@ -337,7 +385,7 @@ impl Docker {
                         Err(error) => Err(error),
                     }
                 };
-                found(ACT, end).await.map(|_| ())
+                optional(ACTION_TIMEOUT, end).await.map(|_| ())
             }
             done => done.map(|_| ()),
         }
@@ -385,25 +433,61 @@ mod tests {
             wanted_image: Some("sha256:a"),
             pinned_network: "n1",
             network: Some("n1"),
-            flags_fit: true,
+            template_matches: true,
         };
         let runs = Facts { alive: true, ..rests };
         let table = [
-            ("it fits", rests, Fate::Keep),
-            ("being removed", Facts { leaving: true, ..rests }, Fate::Anew),
-            ("another generation", Facts { wanted_generation: 4, ..rests }, Fate::Anew),
-            ("an older one runs", Facts { wanted_generation: 4, ..runs }, Fate::Anew),
-            ("rebuilt, rests", Facts { wanted_image: Some("sha256:b"), ..rests }, Fate::Anew),
-            ("rebuilt, runs", Facts { wanted_image: Some("sha256:b"), ..runs }, Fate::Keep),
-            ("its tag names nothing", Facts { wanted_image: None, ..rests }, Fate::Keep),
-            ("network made anew", Facts { network: Some("n2"), ..rests }, Fate::Anew),
-            ("network gone", Facts { network: None, ..rests }, Fate::Anew),
-            ("other flags, rests", Facts { flags_fit: false, ..rests }, Fate::Anew),
-            ("other flags, runs", Facts { flags_fit: false, ..runs }, Fate::Keep),
-            ("never started", Facts { pinned_network: "", network: None, ..rests }, Fate::Keep),
+            ("it fits", rests, ContainerAction::Reuse),
+            ("being removed", Facts { leaving: true, ..rests }, ContainerAction::Recreate),
+            (
+                "another generation",
+                Facts { wanted_generation: 4, ..rests },
+                ContainerAction::Recreate,
+            ),
+            (
+                "an older one runs",
+                Facts { wanted_generation: 4, ..runs },
+                ContainerAction::Recreate,
+            ),
+            (
+                "rebuilt, rests",
+                Facts { wanted_image: Some("sha256:b"), ..rests },
+                ContainerAction::Recreate,
+            ),
+            (
+                "rebuilt, runs",
+                Facts { wanted_image: Some("sha256:b"), ..runs },
+                ContainerAction::Reuse,
+            ),
+            (
+                "its tag names nothing",
+                Facts { wanted_image: None, ..rests },
+                ContainerAction::Reuse,
+            ),
+            (
+                "network made anew",
+                Facts { network: Some("n2"), ..rests },
+                ContainerAction::Recreate,
+            ),
+            ("network gone", Facts { network: None, ..rests }, ContainerAction::Recreate),
+            (
+                "other flags, rests",
+                Facts { template_matches: false, ..rests },
+                ContainerAction::Recreate,
+            ),
+            (
+                "other flags, runs",
+                Facts { template_matches: false, ..runs },
+                ContainerAction::Reuse,
+            ),
+            (
+                "never started",
+                Facts { pinned_network: "", network: None, ..rests },
+                ContainerAction::Reuse,
+            ),
         ];
         for (what, facts, expected) in table {
-            assert_eq!(fate(facts), expected, "{what}");
+            assert_eq!(choose_action(facts), expected, "{what}");
         }
     }
 }

@@ -12,14 +12,14 @@ use futures_util::FutureExt as _;
 use http_body_util::{BodyExt as _, Either};
 use serde_json::Value;
 
-use crate::driver::{Code, Refusal};
+use crate::driver::{DriverError, DriverErrorCode};
 
 /// For calls that only look.
-pub(super) const LOOK: Duration = Duration::from_secs(10);
+pub(super) const INSPECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// For calls that make or end something: a loaded engine takes its time.
-pub(super) const ACT: Duration = Duration::from_secs(60);
+pub(super) const ACTION_TIMEOUT: Duration = Duration::from_secs(60);
 
-const OLDEST: ClientVersion = ClientVersion { major_version: 1, minor_version: 41 };
+const MIN_API_VERSION: ClientVersion = ClientVersion { major_version: 1, minor_version: 41 };
 
 pub(super) struct Engine {
     socket: PathBuf,
@@ -32,21 +32,22 @@ impl Engine {
     }
 
     /// A client that speaks the engine's version. Connects anew after [`Engine::forget`].
-    pub(super) async fn client(&self) -> Result<Docker, Refusal> {
+    pub(super) async fn client(&self) -> Result<Docker, DriverError> {
         if let Some(client) = self.held() {
             return Ok(client);
         }
         let socket = self.socket.display().to_string();
-        let client = Docker::connect_with_unix(&socket, ACT.as_secs(), API_DEFAULT_VERSION)
-            .map_err(|e| refusal(&e))?
-            .with_request_modifier(refuse_second_network);
-        let client = within(LOOK, client.negotiate_version()).await?;
+        let client =
+            Docker::connect_with_unix(&socket, ACTION_TIMEOUT.as_secs(), API_DEFAULT_VERSION)
+                .map_err(|e| driver_error(&e))?
+                .with_request_modifier(refuse_duplicate_network);
+        let client = with_timeout(INSPECT_TIMEOUT, client.negotiate_version()).await?;
         let version = client.client_version();
-        if version < OLDEST {
-            return Err(Refusal::new(
-                Code::EngineTooOld,
+        if version < MIN_API_VERSION {
+            return Err(DriverError::new(
+                DriverErrorCode::EngineTooOld,
                 format!(
-                    "The container engine speaks API {version}; Cial needs {OLDEST} (Docker Engine 20.10) or newer. Upgrade the engine."
+                    "The container engine speaks API {version}; Cial needs {MIN_API_VERSION} (Docker Engine 20.10) or newer. Upgrade the engine."
                 ),
             ));
         }
@@ -65,25 +66,25 @@ impl Engine {
 }
 
 /// `call`, ended after `patience`, its error in our words.
-pub(super) async fn within<T>(
+pub(super) async fn with_timeout<T>(
     patience: Duration,
     call: impl Future<Output = Result<T, Error>>,
-) -> Result<T, Refusal> {
+) -> Result<T, DriverError> {
     match tokio::time::timeout(patience, call).await {
-        Ok(answer) => answer.map_err(|e| refusal(&e)),
+        Ok(answer) => answer.map_err(|e| driver_error(&e)),
         Err(_) => Err(timed_out(patience)),
     }
 }
 
 /// The same, where "there is none" is an answer.
-pub(super) async fn found<T>(
+pub(super) async fn optional<T>(
     patience: Duration,
     call: impl Future<Output = Result<T, Error>>,
-) -> Result<Option<T>, Refusal> {
+) -> Result<Option<T>, DriverError> {
     match tokio::time::timeout(patience, call).await {
         Ok(Ok(answer)) => Ok(Some(answer)),
         Ok(Err(error)) if status(&error) == Some(404) => Ok(None),
-        Ok(Err(error)) => Err(refusal(&error)),
+        Ok(Err(error)) => Err(driver_error(&error)),
         Err(_) => Err(timed_out(patience)),
     }
 }
@@ -96,30 +97,30 @@ pub(super) fn status(error: &Error) -> Option<u16> {
     }
 }
 
-fn timed_out(patience: Duration) -> Refusal {
+fn timed_out(patience: Duration) -> DriverError {
     let detail = format!(
         "The container engine did not answer within {} s. Look at its log and at the machine's load.",
         patience.as_secs()
     );
-    Refusal::new(Code::EngineTimeout, detail)
+    DriverError::new(DriverErrorCode::EngineTimeout, detail)
 }
 
-pub(super) fn refusal(error: &Error) -> Refusal {
+pub(super) fn driver_error(error: &Error) -> DriverError {
     if let Error::DockerResponseServerError { status_code, message } = error {
-        return said(*status_code, message.trim());
+        return classify_engine_message(*status_code, message.trim());
     }
     if matches!(error, Error::RequestTimeoutError) {
-        return timed_out(ACT);
+        return timed_out(ACTION_TIMEOUT);
     }
     if is_unreadable(error) {
         let detail = format!(
-            "The container engine gave an answer that cannot be read: {error}. Is it Docker with API {OLDEST} or newer?"
+            "The container engine gave an answer that cannot be read: {error}. Is it Docker with API {MIN_API_VERSION} or newer?"
         );
-        return Refusal::new(Code::EngineRefused, detail);
+        return DriverError::new(DriverErrorCode::EngineRefused, detail);
     }
     let detail =
         format!("The container engine is not reachable: {}. Is it running?", innermost(error));
-    Refusal::new(Code::EngineUnreachable, detail)
+    DriverError::new(DriverErrorCode::EngineUnreachable, detail)
 }
 
 /// It is there and it answered.
@@ -137,18 +138,18 @@ fn is_unreadable(error: &Error) -> bool {
 }
 
 /// What the engine answered, sorted by what a person would do about it.
-fn said(status: u16, message: &str) -> Refusal {
+fn classify_engine_message(status: u16, message: &str) -> DriverError {
     let has = |needle: &str| message.contains(needle);
     if has("No such image") {
         let detail = format!("{message}. Build or load the image, or name another one.");
-        return Refusal::new(Code::ImageMissing, detail);
+        return DriverError::new(DriverErrorCode::ImageMissing, detail);
     }
     if has("no space left on device") {
         let detail = format!("The engine's disk is full: {message}. Free some space there.");
-        return Refusal::new(Code::DiskFull, detail);
+        return DriverError::new(DriverErrorCode::DiskFull, detail);
     }
     if has("port is already allocated") || has("address already in use") {
-        return Refusal::new(Code::PortConflict, format!("{message}. Try again."));
+        return DriverError::new(DriverErrorCode::PortConflict, format!("{message}. Try again."));
     }
     let about_the_command =
         ["executable file not found", "exec format error", "No command specified"];
@@ -161,10 +162,10 @@ fn said(status: u16, message: &str) -> Refusal {
         let detail = format!(
             "The image cannot be started: {message}. Its entry point must be the supervisor."
         );
-        return Refusal::new(Code::ImageInvalid, detail);
+        return DriverError::new(DriverErrorCode::ImageInvalid, detail);
     }
-    Refusal::new(
-        Code::EngineRefused,
+    DriverError::new(
+        DriverErrorCode::EngineRefused,
         format!("The container engine refused ({status}): {message}."),
     )
 }
@@ -179,7 +180,7 @@ fn innermost(error: &dyn std::error::Error) -> String {
 
 /// Engines before 25 make two networks of one name unless told otherwise, and then refuse both. The models of
 /// newer APIs have lost the field.
-fn refuse_second_network(request: BollardRequest) -> BollardRequest {
+fn refuse_duplicate_network(request: BollardRequest) -> BollardRequest {
     if !request.uri().path().ends_with("/networks/create") {
         return request;
     }
@@ -188,14 +189,14 @@ fn refuse_second_network(request: BollardRequest) -> BollardRequest {
         Either::Left(full) => {
             let bytes = full.collect().now_or_never().and_then(Result::ok);
             let bytes = bytes.map(http_body_util::Collected::to_bytes).unwrap_or_default();
-            Either::Left(with_check(&bytes).unwrap_or(bytes).into())
+            Either::Left(with_duplicate_check(&bytes).unwrap_or(bytes).into())
         }
         Either::Right(stream) => Either::Right(stream),
     };
     BollardRequest::from_parts(parts, body)
 }
 
-fn with_check(body: &[u8]) -> Option<Bytes> {
+fn with_duplicate_check(body: &[u8]) -> Option<Bytes> {
     let mut body: Value = serde_json::from_slice(body).ok()?;
     body.as_object_mut()?.insert("CheckDuplicate".to_owned(), Value::Bool(true));
     Some(body.to_string().into())
@@ -208,58 +209,58 @@ mod tests {
     #[test]
     fn what_the_engine_says_is_sorted_by_what_one_would_do() {
         let table = [
-            (404, "No such image: cial-tenant:dev", Code::ImageMissing),
+            (404, "No such image: cial-tenant:dev", DriverErrorCode::ImageMissing),
             (
                 400,
                 r#"OCI runtime create failed: container_linux.go:380: starting container process caused: exec: "nope": executable file not found in $PATH: unknown"#,
-                Code::ImageInvalid,
+                DriverErrorCode::ImageInvalid,
             ),
             (
                 400,
                 r#"failed to create task for container: OCI runtime create failed: runc create failed: unable to start container process: exec: "/x": stat /x: no such file or directory: unknown"#,
-                Code::ImageInvalid,
+                DriverErrorCode::ImageInvalid,
             ),
             (
                 400,
                 "standard_init_linux.go:228: exec user process caused: exec format error",
-                Code::ImageInvalid,
+                DriverErrorCode::ImageInvalid,
             ),
-            (400, "No command specified", Code::ImageInvalid),
+            (400, "No command specified", DriverErrorCode::ImageInvalid),
             (
                 500,
                 "driver failed programming external connectivity: Bind for 127.0.0.1:1 failed: port is already allocated",
-                Code::PortConflict,
+                DriverErrorCode::PortConflict,
             ),
-            (500, "write /var/lib/docker/x: no space left on device", Code::DiskFull),
+            (500, "write /var/lib/docker/x: no space left on device", DriverErrorCode::DiskFull),
             (
                 400,
                 "invalid mount config for type \"bind\": bind source path does not exist: /x",
-                Code::EngineRefused,
+                DriverErrorCode::EngineRefused,
             ),
         ];
         for (status, message, code) in table {
-            assert_eq!(said(status, message).code, code, "{message}");
+            assert_eq!(classify_engine_message(status, message).code, code, "{message}");
         }
     }
 
     #[test]
     fn an_engine_that_is_away_is_told_apart_from_one_that_refuses() {
-        let away = refusal(&Error::SocketNotFoundError("/var/run/docker.sock".to_owned()));
-        assert_eq!(away.code, Code::EngineUnreachable);
+        let away = driver_error(&Error::SocketNotFoundError("/var/run/docker.sock".to_owned()));
+        assert_eq!(away.code, DriverErrorCode::EngineUnreachable);
         assert!(away.detail.contains("/var/run/docker.sock"), "{away}");
         let serde = serde_json::from_str::<Value>("<html>").unwrap_err();
         let json = Error::JsonDataError { message: "invalid type".to_owned(), column: 7 };
         for error in [Error::from(serde), json, Error::APIVersionParseError {}] {
-            let unread = refusal(&error);
-            assert_eq!(unread.code, Code::EngineRefused, "{unread}");
+            let unread = driver_error(&error);
+            assert_eq!(unread.code, DriverErrorCode::EngineRefused, "{unread}");
             assert!(unread.detail.contains("cannot be read"), "{unread}");
         }
     }
 
     #[test]
     fn networks_are_made_with_a_check_for_the_same_name() {
-        let body = with_check(br#"{"Name":"n"}"#).unwrap();
+        let body = with_duplicate_check(br#"{"Name":"n"}"#).unwrap();
         assert_eq!(body, r#"{"Name":"n","CheckDuplicate":true}"#);
-        assert_eq!(with_check(b"[]"), None);
+        assert_eq!(with_duplicate_check(b"[]"), None);
     }
 }

@@ -14,65 +14,65 @@ use protocol::id::labels;
 use protocol::orchestrator::Exit;
 use tokio::sync::broadcast::Sender;
 
-use super::engine::{Engine, LOOK, within};
-use super::flags::House;
-use crate::driver::{Refusal, Sighting};
-use crate::ready::Doors;
+use super::engine::{Engine, INSPECT_TIMEOUT, with_timeout};
+use super::template::ContainerTemplate;
+use crate::driver::{DriverError, EngineEvent};
+use crate::readiness::ReadinessProbes;
 
 /// How far before the end of a stream the next one begins.
 const OVERLAP_SECONDS: i64 = 2;
 /// More events than the overlap can hold.
-const REMEMBERED: usize = 4_096;
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+const MAX_REMEMBERED_EVENTS: usize = 4_096;
+const MIN_RECONNECT_DELAY: Duration = Duration::from_millis(200);
+const MAX_RECONNECT_DELAY: Duration = Duration::from_secs(5);
 
 /// Never ends.
 pub(super) async fn follow(
     engine: Arc<Engine>,
-    house: House,
-    doors: Arc<Doors>,
-    tell: Sender<Sighting>,
+    template: ContainerTemplate,
+    probes: Arc<ReadinessProbes>,
+    tell: Sender<EngineEvent>,
 ) {
-    let mut reader = Reader::new(doors, tell);
-    let mut pause = FIRST_PAUSE;
+    let mut reader = EventReader::new(probes, tell);
+    let mut pause = MIN_RECONNECT_DELAY;
     loop {
-        match reader.follow_once(&engine, &house).await {
+        match reader.follow_once(&engine, &template).await {
             // It held for a while: what comes next is a new trouble, if any.
-            Ok(()) => pause = FIRST_PAUSE,
-            Err(refusal) => {
+            Ok(()) => pause = MIN_RECONNECT_DELAY,
+            Err(error) => {
                 // A newer or older engine may answer next.
                 engine.forget();
-                reader.tell(Sighting::Lost(refusal.detail));
+                reader.tell(EngineEvent::Disconnected(error.detail));
             }
         }
         tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        pause = (pause * 2).min(MAX_RECONNECT_DELAY);
     }
 }
 
-struct Reader {
-    doors: Arc<Doors>,
-    tell: Sender<Sighting>,
+struct EventReader {
+    probes: Arc<ReadinessProbes>,
+    tell: Sender<EngineEvent>,
     /// Engine's clock, seconds: where the next stream begins.
     since: Option<i64>,
-    known: Known,
+    known: RecentEvents,
     out_of_memory: HashSet<String>,
 }
 
-/// Events seen already: an overlap repeats some.
+/// Events status already: an overlap repeats some.
 #[derive(Default)]
-struct Known {
+struct RecentEvents {
     order: VecDeque<(i64, String, String)>,
     set: HashSet<(i64, String, String)>,
 }
 
-impl Known {
+impl RecentEvents {
     fn is_new(&mut self, event: (i64, String, String)) -> bool {
         if !self.set.insert(event.clone()) {
             return false;
         }
         self.order.push_back(event);
-        if self.order.len() > REMEMBERED
+        if self.order.len() > MAX_REMEMBERED_EVENTS
             && let Some(oldest) = self.order.pop_front()
         {
             self.set.remove(&oldest);
@@ -81,31 +81,35 @@ impl Known {
     }
 }
 
-impl Reader {
-    fn new(doors: Arc<Doors>, tell: Sender<Sighting>) -> Self {
+impl EventReader {
+    fn new(probes: Arc<ReadinessProbes>, tell: Sender<EngineEvent>) -> Self {
         Self {
-            doors,
+            probes,
             tell,
             since: None,
-            known: Known::default(),
+            known: RecentEvents::default(),
             out_of_memory: HashSet::default(),
         }
     }
 
-    fn tell(&self, sighting: Sighting) {
+    fn tell(&self, event: EngineEvent) {
         // Nobody listening is no fault.
-        let _ = self.tell.send(sighting);
+        let _ = self.tell.send(event);
     }
 
     /// One stream, from its beginning to its end.
-    async fn follow_once(&mut self, engine: &Engine, house: &House) -> Result<(), Refusal> {
+    async fn follow_once(
+        &mut self,
+        engine: &Engine,
+        template: &ContainerTemplate,
+    ) -> Result<(), DriverError> {
         let client = engine.client().await?;
         let since = match self.since {
             Some(at) => at,
             None => engine_seconds(&client).await?,
         };
-        within(LOOK, client.ping()).await?;
-        let mut filters = house.filters(None);
+        with_timeout(INSPECT_TIMEOUT, client.ping()).await?;
+        let mut filters = template.filters(None);
         filters.insert("type".to_owned(), vec!["container".to_owned()]);
         let wanted = EventsOptions {
             since: Some((since - OVERLAP_SECONDS).to_string()),
@@ -116,19 +120,19 @@ impl Reader {
         if self.since.replace(since).is_some() {
             // The engine may have been started anew, and remembers no event from before.
             let tell = self.tell.clone();
-            self.doors.ask_again(move |id| {
+            self.probes.ask_again(move |id| {
                 // Nobody listening is no fault.
-                let _ = tell.send(Sighting::Changed(id));
+                let _ = tell.send(EngineEvent::Changed(id));
             });
         }
-        self.tell(Sighting::Found);
+        self.tell(EngineEvent::Reconnected);
         while let Some(event) = events.next().await {
             match event {
                 Ok(event) => self.take(event),
-                Err(error) => return Err(super::engine::refusal(&error)),
+                Err(error) => return Err(super::engine::driver_error(&error)),
             }
         }
-        self.tell(Sighting::Missed);
+        self.tell(EngineEvent::EventsMissed);
         Ok(())
     }
 
@@ -152,16 +156,16 @@ impl Reader {
                     at: chrono::DateTime::from_timestamp_nanos(nanos),
                     code: code.unwrap_or(-1),
                     out_of_memory: self.out_of_memory.remove(&container),
-                    was_ready: self.doors.ended(id, &container),
+                    was_ready: self.probes.ended(id, &container),
                 };
-                self.tell(Sighting::Died { id, container, exit });
+                self.tell(EngineEvent::Died { id, container, exit });
             }
             "destroy" => {
-                self.doors.gone(id, &container);
-                self.tell(Sighting::Changed(id));
+                self.probes.gone(id, &container);
+                self.tell(EngineEvent::Changed(id));
             }
             "create" | "start" | "stop" | "pause" | "unpause" | "rename" | "update" => {
-                self.tell(Sighting::Changed(id));
+                self.tell(EngineEvent::Changed(id));
             }
             _ => {}
         }
@@ -173,8 +177,8 @@ fn tenant(attributes: &HashMap<String, String>) -> Option<TenantId> {
 }
 
 /// The engine's clock: its events are asked for by it, and it need not be ours.
-async fn engine_seconds(client: &Client) -> Result<i64, Refusal> {
-    let info = within(LOOK, client.info()).await?;
+async fn engine_seconds(client: &Client) -> Result<i64, DriverError> {
+    let info = with_timeout(INSPECT_TIMEOUT, client.info()).await?;
     let time = info.system_time.as_deref().unwrap_or_default();
     let at = chrono::DateTime::parse_from_rfc3339(time);
     Ok(at.map_or(0, |at| at.timestamp()))

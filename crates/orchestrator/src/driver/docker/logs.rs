@@ -5,22 +5,22 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use protocol::TenantId;
 
-use super::Docker;
+use super::DockerDriver;
 use super::container::labels_of;
-use super::engine::{LOOK, found};
-use crate::driver::{LogStream, LogsWanted, Refusal};
-use crate::plain::Plain;
+use super::engine::{INSPECT_TIMEOUT, optional};
+use crate::driver::{DriverError, LogOptions, LogStream};
+use crate::plain_text::PlainTextFilter;
 
-impl Docker {
+impl DockerDriver {
     pub(super) async fn read_logs(
         &self,
         id: TenantId,
-        wanted: LogsWanted,
-    ) -> Result<LogStream, Refusal> {
+        wanted: LogOptions,
+    ) -> Result<LogStream, DriverError> {
         let client = self.engine.client().await?;
         let name = id.container();
-        let container = found(LOOK, client.inspect_container(&name, None)).await?;
-        let container = container.ok_or_else(|| Refusal::no_such_tenant(id))?;
+        let container = optional(INSPECT_TIMEOUT, client.inspect_container(&name, None)).await?;
+        let container = container.ok_or_else(|| DriverError::no_such_tenant(id))?;
         self.claim("container", &name, labels_of(&container), id)?;
         let tail = wanted.tail.map_or("all".to_owned(), |lines| lines.to_string());
         let since = i32::try_from(wanted.since.unwrap_or_default()).unwrap_or(i32::MAX);
@@ -31,7 +31,7 @@ impl Docker {
             .since(since)
             .tail(&tail)
             .build();
-        let mut plain = Plain::default();
+        let mut plain = PlainTextFilter::default();
         let lines = client.logs(&name, Some(options)).map(move |piece| {
             let piece = piece.map_err(std::io::Error::other)?;
             Ok(Bytes::from(plain.take(&piece.into_bytes())))

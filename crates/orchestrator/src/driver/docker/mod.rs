@@ -3,12 +3,12 @@
 mod container;
 mod engine;
 mod events;
-mod flags;
-mod list;
 mod logs;
 mod network;
-pub mod pool;
 mod remove;
+mod status;
+pub mod subnet_pool;
+mod template;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,135 +24,140 @@ use protocol::spec::Spec;
 use tokio::sync::{OnceCell, broadcast};
 use tokio_util::task::AbortOnDropHandle;
 
-use self::engine::{Engine, LOOK, found, within};
-pub use self::flags::House;
-use self::pool::Pool;
-use super::{Call, Code, Driver, LogStream, LogsWanted, Refusal, Seen, Sighting, Stats};
+use self::engine::{Engine, INSPECT_TIMEOUT, optional, with_timeout};
+use self::subnet_pool::Pool;
+pub use self::template::ContainerTemplate;
+use super::{
+    ContainerStatus, Driver, DriverError, DriverErrorCode, DriverFuture, EngineEvent, LogOptions,
+    LogStream, ResourceUsage,
+};
 use crate::busy;
-use crate::ready::Doors;
-use crate::rooms::Rooms;
+use crate::readiness::ReadinessProbes;
+use crate::tenant_dirs::TenantDirs;
 
 /// Where the engine finds the directories that we make.
 #[derive(Clone, Debug)]
-pub enum Mounts {
+pub enum EngineDirs {
     /// We run in a container: they lie in the installation's two volumes.
     Volumes,
     /// We run beside the engine: our paths are its paths.
     Host { sockets: PathBuf, secrets: PathBuf },
 }
 
-pub struct Settings {
+pub struct DockerSettings {
     pub socket: PathBuf,
-    pub house: House,
+    pub template: ContainerTemplate,
     pub pool: Pool,
-    pub mounts: Mounts,
+    pub dirs: EngineDirs,
 }
 
-pub struct Docker {
+pub struct DockerDriver {
     engine: Arc<Engine>,
-    house: House,
-    /// Of the house, which does not change.
-    flags: String,
-    rooms: Rooms,
-    doors: Arc<Doors>,
-    mounts: Mounts,
-    places: OnceCell<Places>,
+    template: ContainerTemplate,
+    /// Of the template, which does not change.
+    template_hash: String,
+    tenant_dirs: TenantDirs,
+    probes: Arc<ReadinessProbes>,
+    dirs: EngineDirs,
+    engine_side_dirs: OnceCell<EngineSideDirs>,
     subnets: network::Subnets,
-    sightings: broadcast::Sender<Sighting>,
-    _events: AbortOnDropHandle<()>,
+    events: broadcast::Sender<EngineEvent>,
+    _follower: AbortOnDropHandle<()>,
 }
 
 /// The two directories of directories, as the engine sees them.
-struct Places {
+struct EngineSideDirs {
     sockets: PathBuf,
     secrets: PathBuf,
 }
 
 /// Whoever lags by more than this lists again.
-const BACKLOG: usize = 4_096;
+const EVENT_BACKLOG: usize = 4_096;
 
-impl Docker {
+impl DockerDriver {
     /// Connects when first needed, again and again: an engine that is away is a state, not a failure. Must be
     /// called inside a runtime.
-    pub fn new(settings: Settings, rooms: Rooms) -> std::io::Result<Self> {
-        let Settings { socket, house, pool, mounts } = settings;
-        let sightings = broadcast::channel(BACKLOG).0;
-        let tell = sightings.clone();
-        let doors = Arc::new(Doors::new(rooms.clone(), move |id, container| {
+    pub fn new(settings: DockerSettings, tenant_dirs: TenantDirs) -> std::io::Result<Self> {
+        let DockerSettings { socket, template, pool, dirs } = settings;
+        let events = broadcast::channel(EVENT_BACKLOG).0;
+        let tell = events.clone();
+        let probes = Arc::new(ReadinessProbes::new(tenant_dirs.clone(), move |id, container| {
             // Nobody listening is no fault.
-            let _ = tell.send(Sighting::Ready { id, container });
+            let _ = tell.send(EngineEvent::Ready { id, container });
         })?);
         let engine = Arc::new(Engine::new(socket));
-        let events =
-            events::follow(engine.clone(), house.clone(), doors.clone(), sightings.clone());
+        let follower =
+            events::follow(engine.clone(), template.clone(), probes.clone(), events.clone());
         Ok(Self {
             engine,
-            flags: house.flags(),
-            house,
-            rooms,
-            doors,
-            mounts,
-            places: OnceCell::new(),
+            template_hash: template.hash(),
+            template,
+            tenant_dirs,
+            probes,
+            dirs,
+            engine_side_dirs: OnceCell::new(),
             subnets: network::Subnets::new(pool),
-            sightings,
-            _events: AbortOnDropHandle::new(tokio::spawn(events)),
+            events,
+            _follower: AbortOnDropHandle::new(tokio::spawn(follower)),
         })
     }
 
     /// Asked of the engine once: mountpoints of volumes do not move.
-    async fn places(&self) -> Result<&Places, Refusal> {
-        let ask = async || match &self.mounts {
-            Mounts::Host { sockets, secrets } => {
-                Ok(Places { sockets: sockets.clone(), secrets: secrets.clone() })
+    async fn engine_side_dirs(&self) -> Result<&EngineSideDirs, DriverError> {
+        let ask = async || match &self.dirs {
+            EngineDirs::Host { sockets, secrets } => {
+                Ok(EngineSideDirs { sockets: sockets.clone(), secrets: secrets.clone() })
             }
-            Mounts::Volumes => {
-                let install = &self.house.install;
+            EngineDirs::Volumes => {
+                let install = &self.template.install;
                 let (sockets, secrets) = tokio::try_join!(
                     self.mountpoint(install.sockets_volume()),
                     self.mountpoint(install.tenant_secrets_volume()),
                 )?;
-                Ok(Places { sockets, secrets })
+                Ok(EngineSideDirs { sockets, secrets })
             }
         };
-        self.places.get_or_try_init(ask).await
+        self.engine_side_dirs.get_or_try_init(ask).await
     }
 
-    async fn mountpoint(&self, name: String) -> Result<PathBuf, Refusal> {
+    async fn mountpoint(&self, name: String) -> Result<PathBuf, DriverError> {
         let client = self.engine.client().await?;
-        if let Some(volume) = found(LOOK, client.inspect_volume(&name)).await? {
+        if let Some(volume) = optional(INSPECT_TIMEOUT, client.inspect_volume(&name)).await? {
             return Ok(volume.mountpoint.into());
         }
-        let made = client.create_volume(self.house.volume(&name, self.house.own_labels()));
-        Ok(within(LOOK, made).await?.mountpoint.into())
+        let made = client.create_volume(self.template.volume(&name, self.template.own_labels()));
+        Ok(with_timeout(INSPECT_TIMEOUT, made).await?.mountpoint.into())
     }
 
     /// The tenant's socket and secrets directories, as the engine sees them.
-    async fn rooms_of(&self, id: TenantId) -> Result<(PathBuf, PathBuf), Refusal> {
-        let places = self.places().await?;
+    async fn dirs_of(&self, id: TenantId) -> Result<(PathBuf, PathBuf), DriverError> {
+        let engine_side_dirs = self.engine_side_dirs().await?;
         let of = |parent: &Path| parent.join(id.to_string());
-        Ok((of(&places.sockets), of(&places.secrets)))
+        Ok((of(&engine_side_dirs.sockets), of(&engine_side_dirs.secrets)))
     }
 
-    async fn usage(&self, id: TenantId) -> Result<Stats, Refusal> {
+    async fn usage(&self, id: TenantId) -> Result<ResourceUsage, DriverError> {
         let client = self.engine.client().await?;
         let once = StatsOptionsBuilder::default().stream(false).one_shot(true).build();
         let name = id.container();
         let mut answers = client.stats(&name, Some(once));
         let first = async { answers.next().await.transpose() };
-        let none = || Refusal::no_such_tenant(id);
-        let stats = found(LOOK, first).await?.flatten().ok_or_else(none)?;
+        let none = || DriverError::no_such_tenant(id);
+        let stats = optional(INSPECT_TIMEOUT, first).await?.flatten().ok_or_else(none)?;
         let cpu = stats.cpu_stats.and_then(|s| s.cpu_usage).and_then(|u| u.total_usage);
-        Ok(Stats {
+        Ok(ResourceUsage {
             memory_bytes: stats.memory_stats.and_then(|s| s.usage).unwrap_or(0),
             cpu_nanos: cpu.unwrap_or(0),
             pids: stats.pids_stats.and_then(|s| s.current).unwrap_or(0),
         })
     }
 
-    async fn room(&self) -> Result<Capacity, Refusal> {
+    async fn room(&self) -> Result<Capacity, DriverError> {
         let client = self.engine.client().await?;
-        let (version, (total, used)) =
-            tokio::try_join!(within(LOOK, client.version()), self.subnets.usage(&client))?;
+        let (version, (total, used)) = tokio::try_join!(
+            with_timeout(INSPECT_TIMEOUT, client.version()),
+            self.subnets.usage(&client)
+        )?;
         Ok(Capacity {
             networks_used: used,
             networks_total: total,
@@ -162,72 +167,72 @@ impl Docker {
     }
 }
 
-impl Driver for Docker {
-    fn ensure<'a>(&'a self, spec: &'a Spec) -> Call<'a, Seen> {
+impl Driver for DockerDriver {
+    fn ensure<'a>(&'a self, spec: &'a Spec) -> DriverFuture<'a, ContainerStatus> {
         Box::pin(self.ensure_container(spec))
     }
 
-    fn start(&self, id: TenantId) -> Call<'_, Seen> {
+    fn start(&self, id: TenantId) -> DriverFuture<'_, ContainerStatus> {
         Box::pin(self.start_container(id))
     }
 
-    fn stop(&self, id: TenantId) -> Call<'_, Seen> {
+    fn stop(&self, id: TenantId) -> DriverFuture<'_, ContainerStatus> {
         Box::pin(self.stop_container(id))
     }
 
-    fn freeze(&self, id: TenantId) -> Call<'_, Seen> {
+    fn freeze(&self, id: TenantId) -> DriverFuture<'_, ContainerStatus> {
         Box::pin(self.freeze_container(id))
     }
 
-    fn thaw(&self, id: TenantId) -> Call<'_, ()> {
+    fn thaw(&self, id: TenantId) -> DriverFuture<'_, ()> {
         Box::pin(self.thaw_container(id))
     }
 
-    fn answers(&self, id: TenantId) -> BoxFuture<'_, ()> {
-        Box::pin(self.doors.answers(id))
+    fn wait_until_responsive(&self, id: TenantId) -> BoxFuture<'_, ()> {
+        Box::pin(self.probes.wait_until_responsive(id))
     }
 
-    fn busy(&self, id: TenantId) -> BoxFuture<'_, Result<BusyList, String>> {
-        Box::pin(async move { busy::fetch_busy_list(&self.rooms.busy(id)).await })
+    fn busy_list(&self, id: TenantId) -> BoxFuture<'_, Result<BusyList, String>> {
+        Box::pin(async move { busy::fetch_busy_list(&self.tenant_dirs.busy_socket(id)).await })
     }
 
-    fn remove(&self, id: TenantId) -> Call<'_, ()> {
+    fn remove(&self, id: TenantId) -> DriverFuture<'_, ()> {
         Box::pin(self.remove_all(id))
     }
 
-    fn look(&self, id: TenantId) -> Call<'_, Option<Seen>> {
-        Box::pin(self.look_at(id))
+    fn inspect(&self, id: TenantId) -> DriverFuture<'_, Option<ContainerStatus>> {
+        Box::pin(self.inspect_tenant(id))
     }
 
-    fn list(&self) -> Call<'_, Vec<Seen>> {
+    fn list(&self) -> DriverFuture<'_, Vec<ContainerStatus>> {
         Box::pin(self.list_all())
     }
 
-    fn watch(&self) -> BoxStream<'static, Sighting> {
-        super::stream_of(self.sightings.subscribe())
+    fn watch(&self) -> BoxStream<'static, EngineEvent> {
+        super::stream_of(self.events.subscribe())
     }
 
-    fn logs(&self, id: TenantId, wanted: LogsWanted) -> Call<'_, LogStream> {
+    fn logs(&self, id: TenantId, wanted: LogOptions) -> DriverFuture<'_, LogStream> {
         Box::pin(self.read_logs(id, wanted))
     }
 
-    fn stats(&self, id: TenantId) -> Call<'_, Stats> {
+    fn stats(&self, id: TenantId) -> DriverFuture<'_, ResourceUsage> {
         Box::pin(self.usage(id))
     }
 
-    fn capacity(&self) -> Call<'_, Capacity> {
+    fn capacity(&self) -> DriverFuture<'_, Capacity> {
         Box::pin(self.room())
     }
 }
 
 /// A fault of our own disk, in words for a person.
-fn on_disk(error: &std::io::Error) -> Refusal {
+fn disk_error(error: &std::io::Error) -> DriverError {
     let code = if error.kind() == std::io::ErrorKind::StorageFull {
-        Code::DiskFull
+        DriverErrorCode::DiskFull
     } else {
-        Code::Internal
+        DriverErrorCode::Internal
     };
-    Refusal::new(
+    DriverError::new(
         code,
         format!("The tenant's socket and secrets directories cannot be made: {error}."),
     )

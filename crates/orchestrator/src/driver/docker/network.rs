@@ -9,23 +9,23 @@ use bollard::models::{Ipam, NetworkInspect};
 use bollard::query_parameters::ListNetworksOptions;
 use protocol::TenantId;
 
-use super::Docker;
-use super::engine::{ACT, LOOK, found, within};
-use super::flags::FLAGS_LABEL;
-use super::pool::{Net, Pool};
-use crate::driver::{Code, Refusal};
+use super::DockerDriver;
+use super::engine::{ACTION_TIMEOUT, INSPECT_TIMEOUT, optional, with_timeout};
+use super::subnet_pool::{Net, Pool};
+use super::template::TEMPLATE_HASH_LABEL;
+use crate::driver::{DriverError, DriverErrorCode};
 
 /// Which subnets are taken: what the engine listed last, and what is being made right now.
 pub(super) struct Subnets {
     pool: Pool,
-    taken: Mutex<Taken>,
+    taken: Mutex<TakenSubnets>,
 }
 
 #[derive(Default)]
-struct Taken {
+struct TakenSubnets {
     /// `None`: ask the engine before the next one is taken.
     listed: Option<Vec<Net>>,
-    in_the_making: Vec<Net>,
+    reserved: Vec<Net>,
 }
 
 /// A tenant's network that was found.
@@ -35,45 +35,49 @@ pub(super) struct Network {
     pub(super) fits: bool,
 }
 
-/// A subnet that nobody else in this process takes while this is held.
-struct Held<'a> {
+/// A subnet that nobody else in this process takes while this is reserved.
+struct ReservedSubnet<'a> {
     net: Net,
     of: &'a Subnets,
 }
 
-impl Held<'_> {
-    fn made(self) {
+impl ReservedSubnet<'_> {
+    fn commit(self) {
         if let Some(listed) = &mut self.of.taken().listed {
             listed.push(self.net);
         }
     }
 }
 
-impl Drop for Held<'_> {
+impl Drop for ReservedSubnet<'_> {
     fn drop(&mut self) {
-        self.of.taken().in_the_making.retain(|net| *net != self.net);
+        self.of.taken().reserved.retain(|net| *net != self.net);
     }
 }
 
 /// Others may take subnets from under us; each time the list is read anew.
-const TRIES: u32 = 60;
+const MAX_ATTEMPTS: u32 = 60;
 /// How long a network that is not listed yet is waited for, and how often.
-const BREATH: Duration = Duration::from_millis(100);
-const BREATHS: u32 = 20;
+const UNLISTED_WAIT: Duration = Duration::from_millis(100);
+const UNLISTED_WAITS_PER_SUBNET: u32 = 20;
 
 impl Subnets {
     pub(super) fn new(pool: Pool) -> Self {
         Self { pool, taken: Mutex::default() }
     }
 
-    pub(super) async fn usage(&self, client: &Client) -> Result<(u32, u32), Refusal> {
+    pub(super) async fn usage(&self, client: &Client) -> Result<(u32, u32), DriverError> {
         let listed = subnets(client).await?;
         Ok(self.pool.usage(&listed))
     }
 
-    async fn hold(&self, client: &Client, avoid: &[Net]) -> Result<Held<'_>, Refusal> {
-        if let Some(held) = self.pick(avoid) {
-            return Ok(held);
+    async fn reserve(
+        &self,
+        client: &Client,
+        avoid: &[Net],
+    ) -> Result<ReservedSubnet<'_>, DriverError> {
+        if let Some(reserved) = self.pick(avoid) {
+            return Ok(reserved);
         }
         // Nothing known, or all gone: some may have come back since.
         let listed = subnets(client).await?;
@@ -84,15 +88,16 @@ impl Subnets {
                 self.pool
             )
         };
-        self.pick(avoid).ok_or_else(|| Refusal::new(Code::SubnetsExhausted, detail()))
+        self.pick(avoid)
+            .ok_or_else(|| DriverError::new(DriverErrorCode::SubnetsExhausted, detail()))
     }
 
-    fn pick(&self, avoid: &[Net]) -> Option<Held<'_>> {
+    fn pick(&self, avoid: &[Net]) -> Option<ReservedSubnet<'_>> {
         let mut taken = self.taken();
-        let all = [taken.listed.as_deref()?, &taken.in_the_making, avoid].concat();
+        let all = [taken.listed.as_deref()?, &taken.reserved, avoid].concat();
         let net = self.pool.pick(&all)?;
-        taken.in_the_making.push(net);
-        Some(Held { net, of: self })
+        taken.reserved.push(net);
+        Some(ReservedSubnet { net, of: self })
     }
 
     fn free(&self, nets: &[Net]) {
@@ -101,27 +106,27 @@ impl Subnets {
         }
     }
 
-    fn doubt(&self) {
+    fn invalidate(&self) {
         self.taken().listed = None;
     }
 
-    fn taken(&self) -> MutexGuard<'_, Taken> {
+    fn taken(&self) -> MutexGuard<'_, TakenSubnets> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Docker {
+impl DockerDriver {
     /// Looks for the tenant's network; `None` when there is none, a refusal when its name is somebody else's.
     pub(super) async fn find_network(
         &self,
         client: &Client,
         id: TenantId,
-    ) -> Result<Option<Network>, Refusal> {
+    ) -> Result<Option<Network>, DriverError> {
         let name = id.network();
-        let looked = found(LOOK, client.inspect_network(&name, None)).await;
+        let looked = optional(INSPECT_TIMEOUT, client.inspect_network(&name, None)).await;
         let network = match looked {
             // Two of one name, made by an engine that does not check: which is the right one cannot be told.
-            Err(refusal) if refusal.detail.contains("ambiguous") => {
+            Err(error) if error.detail.contains("ambiguous") => {
                 self.remove_networks(client, id).await?;
                 return Ok(None);
             }
@@ -136,21 +141,21 @@ impl Docker {
         &self,
         client: &Client,
         id: TenantId,
-    ) -> Result<String, Refusal> {
-        let (mut avoid, mut breaths) = (Vec::new(), 0);
-        for _ in 0..TRIES {
-            let held = self.subnets.hold(client, &avoid).await?;
-            let subnet = held.net;
-            let wanted = self.house.network(id, subnet);
-            let refused = match within(ACT, client.create_network(wanted)).await {
+    ) -> Result<String, DriverError> {
+        let (mut avoid, mut waits) = (Vec::new(), 0);
+        for _ in 0..MAX_ATTEMPTS {
+            let reserved = self.subnets.reserve(client, &avoid).await?;
+            let subnet = reserved.net;
+            let wanted = self.template.network(id, subnet);
+            let refused = match with_timeout(ACTION_TIMEOUT, client.create_network(wanted)).await {
                 Ok(network) => {
-                    held.made();
+                    reserved.commit();
                     return Ok(network.id);
                 }
                 Err(refused) => refused,
             };
-            drop(held);
-            self.subnets.doubt();
+            drop(reserved);
+            self.subnets.invalidate();
             let overlaps = refused.detail.contains("overlap");
             if !overlaps && !refused.detail.contains("already exists") {
                 return Err(refused);
@@ -166,18 +171,18 @@ impl Docker {
             if subnets(client).await?.iter().any(|net| net.overlaps(subnet)) {
                 continue;
             }
-            // Held by what is not listed: a network in the making, maybe ours, begun before we were killed.
-            breaths += 1;
-            if breaths % BREATHS == 0 {
+            // ReservedSubnet by what is not listed: a network in the making, maybe ours, begun before we were killed.
+            waits += 1;
+            if waits % UNLISTED_WAITS_PER_SUBNET == 0 {
                 avoid.push(subnet);
             }
-            tokio::time::sleep(BREATH).await;
+            tokio::time::sleep(UNLISTED_WAIT).await;
         }
         let detail = format!(
             "Every subnet tried in {} meets another network of this machine. Set CIAL_SUBNET_POOL to a range that is free.",
             self.subnets.pool
         );
-        Err(Refusal::new(Code::SubnetsExhausted, detail))
+        Err(DriverError::new(DriverErrorCode::SubnetsExhausted, detail))
     }
 
     /// Removes all networks of the tenant, whoever is attached.
@@ -185,16 +190,17 @@ impl Docker {
         &self,
         client: &Client,
         id: TenantId,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), DriverError> {
         for network in self.networks_of(client, id).await? {
-            let inspected = found(LOOK, client.inspect_network(&network, None)).await?;
+            let inspected =
+                optional(INSPECT_TIMEOUT, client.inspect_network(&network, None)).await?;
             let NetworkInspect { containers, ipam, .. } = inspected.unwrap_or_default();
             for container in containers.unwrap_or_default().into_keys() {
                 let leave =
                     bollard::models::NetworkDisconnectRequest { container, force: Some(true) };
-                found(ACT, client.disconnect_network(&network, leave)).await?;
+                optional(ACTION_TIMEOUT, client.disconnect_network(&network, leave)).await?;
             }
-            found(ACT, client.remove_network(&network)).await?;
+            optional(ACTION_TIMEOUT, client.remove_network(&network)).await?;
             self.subnets.free(&of(ipam).collect::<Vec<_>>());
         }
         Ok(())
@@ -204,21 +210,21 @@ impl Docker {
         &self,
         client: &Client,
         id: TenantId,
-    ) -> Result<Vec<String>, Refusal> {
-        let wanted = ListNetworksOptions { filters: Some(self.house.filters(Some(id))) };
-        let networks = within(LOOK, client.list_networks(Some(wanted))).await?;
+    ) -> Result<Vec<String>, DriverError> {
+        let wanted = ListNetworksOptions { filters: Some(self.template.filters(Some(id))) };
+        let networks = with_timeout(INSPECT_TIMEOUT, client.list_networks(Some(wanted))).await?;
         Ok(networks.into_iter().filter_map(|n| n.id).collect())
     }
 
-    fn claim_network(&self, network: NetworkInspect, id: TenantId) -> Result<Network, Refusal> {
+    fn claim_network(&self, network: NetworkInspect, id: TenantId) -> Result<Network, DriverError> {
         let labels = network.labels.unwrap_or_default();
         self.claim("network", &id.network(), &labels, id)?;
-        Ok(Network { id: network.id.unwrap_or_default(), fits: self.flags_fit(&labels) })
+        Ok(Network { id: network.id.unwrap_or_default(), fits: self.template_matches(&labels) })
     }
 
     /// What was made before flags were noted fits nothing.
-    pub(super) fn flags_fit(&self, labels: &HashMap<String, String>) -> bool {
-        labels.get(FLAGS_LABEL).is_some_and(|made_with| *made_with == self.flags)
+    pub(super) fn template_matches(&self, labels: &HashMap<String, String>) -> bool {
+        labels.get(TEMPLATE_HASH_LABEL).is_some_and(|made_with| *made_with == self.template_hash)
     }
 
     /// Refuses to go on with something that has our name but is not ours.
@@ -228,21 +234,21 @@ impl Docker {
         name: &str,
         labels: &HashMap<String, String>,
         id: TenantId,
-    ) -> Result<(), Refusal> {
-        if self.house.owns_for(labels, id) {
+    ) -> Result<(), DriverError> {
+        if self.template.owns_for(labels, id) {
             return Ok(());
         }
         let detail = format!(
             "A {kind} named {name} exists on the engine but does not belong to installation {}. Remove or rename it.",
-            self.house.install
+            self.template.install
         );
-        Err(Refusal::new(Code::NameTaken, detail))
+        Err(DriverError::new(DriverErrorCode::NameTaken, detail))
     }
 }
 
 /// All IPv4 subnets of the engine's networks, ours and others'.
-async fn subnets(client: &Client) -> Result<Vec<Net>, Refusal> {
-    let networks = within(LOOK, client.list_networks(None)).await?;
+async fn subnets(client: &Client) -> Result<Vec<Net>, DriverError> {
+    let networks = with_timeout(INSPECT_TIMEOUT, client.list_networks(None)).await?;
     Ok(networks.into_iter().flat_map(|network| of(network.ipam)).collect())
 }
 

@@ -6,29 +6,33 @@ use bollard::query_parameters::{
 };
 use protocol::TenantId;
 
-use super::engine::{ACT, LOOK, found, within};
-use super::{Docker, on_disk};
-use crate::driver::{Code, Refusal};
+use super::engine::{ACTION_TIMEOUT, INSPECT_TIMEOUT, optional, with_timeout};
+use super::{DockerDriver, disk_error};
+use crate::driver::{DriverError, DriverErrorCode};
 
-impl Docker {
-    pub(super) async fn remove_all(&self, id: TenantId) -> Result<(), Refusal> {
+impl DockerDriver {
+    pub(super) async fn remove_all(&self, id: TenantId) -> Result<(), DriverError> {
         let client = self.engine.client().await?;
-        self.doors.close(id);
+        self.probes.close(id);
         for container in self.containers_of(&client, id).await? {
             self.remove_container(&client, &container).await?;
         }
         let volumes = async {
             for volume in self.volumes_of(&client, id).await? {
-                found(ACT, client.remove_volume(&volume, None::<RemoveVolumeOptions>)).await?;
+                optional(
+                    ACTION_TIMEOUT,
+                    client.remove_volume(&volume, None::<RemoveVolumeOptions>),
+                )
+                .await?;
             }
             Ok(())
         };
         tokio::try_join!(self.remove_networks(&client, id), volumes)?;
-        self.rooms.remove(id).map_err(|e| on_disk(&e))?;
+        self.tenant_dirs.remove(id).map_err(|e| disk_error(&e))?;
         self.verify_gone(&client, id).await
     }
 
-    async fn verify_gone(&self, client: &Client, id: TenantId) -> Result<(), Refusal> {
+    async fn verify_gone(&self, client: &Client, id: TenantId) -> Result<(), DriverError> {
         let (containers, networks, volumes) = tokio::try_join!(
             self.containers_of(client, id),
             self.networks_of(client, id),
@@ -42,21 +46,26 @@ impl Docker {
             "Tenant {id} was removed, yet the engine still shows {}. Try again.",
             left.join(", ")
         );
-        Err(Refusal::new(Code::EngineRefused, detail))
+        Err(DriverError::new(DriverErrorCode::EngineRefused, detail))
     }
 
-    async fn containers_of(&self, client: &Client, id: TenantId) -> Result<Vec<String>, Refusal> {
+    async fn containers_of(
+        &self,
+        client: &Client,
+        id: TenantId,
+    ) -> Result<Vec<String>, DriverError> {
         let wanted = ListContainersOptionsBuilder::default()
             .all(true)
-            .filters(&self.house.filters(Some(id)))
+            .filters(&self.template.filters(Some(id)))
             .build();
-        let containers = within(LOOK, client.list_containers(Some(wanted))).await?;
+        let containers =
+            with_timeout(INSPECT_TIMEOUT, client.list_containers(Some(wanted))).await?;
         Ok(containers.into_iter().filter_map(|c| c.id).collect())
     }
 
-    async fn volumes_of(&self, client: &Client, id: TenantId) -> Result<Vec<String>, Refusal> {
-        let wanted = ListVolumesOptions { filters: Some(self.house.filters(Some(id))) };
-        let volumes = within(LOOK, client.list_volumes(Some(wanted))).await?;
+    async fn volumes_of(&self, client: &Client, id: TenantId) -> Result<Vec<String>, DriverError> {
+        let wanted = ListVolumesOptions { filters: Some(self.template.filters(Some(id))) };
+        let volumes = with_timeout(INSPECT_TIMEOUT, client.list_volumes(Some(wanted))).await?;
         Ok(volumes.volumes.unwrap_or_default().into_iter().map(|v| v.name).collect())
     }
 }

@@ -60,7 +60,7 @@ impl Router {
     }
 }
 
-/// Code, whether it says when to come back, and the words.
+/// DriverErrorCode, whether it says when to come back, and the words.
 pub(crate) fn refused(answer: Result<LeaseGrant, LeaseError>) -> (u16, &'static str, bool, String) {
     let none = answer.unwrap_err();
     (none.status, none.code, none.retry_after.is_some(), none.detail)

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use orchestrator::driver::Driver as _;
-use orchestrator::driver::memory::Memory;
+use orchestrator::driver::memory::MemoryDriver;
 use orchestrator::keeper::{Keeper, Rules};
 use orchestrator::state_dir::StateDir;
 use protocol::TenantId;
@@ -24,13 +24,13 @@ pub(crate) const RULES: Rules = Rules {
 pub(crate) const BEGAN: u64 = 1_795_000_000_000;
 
 pub(crate) struct World {
-    pub(crate) engine: Memory,
+    pub(crate) engine: MemoryDriver,
     pub(crate) state: Folder,
 }
 
 impl World {
     pub(crate) fn new() -> Self {
-        Self { engine: Memory::default(), state: Folder::new() }
+        Self { engine: MemoryDriver::default(), state: Folder::new() }
     }
 
     pub(crate) fn keeper(&self, rules: Rules) -> Running {

@@ -51,7 +51,7 @@ pub(crate) async fn rebuild(docker: &Docker, tag: &str, round: u32) -> String {
     docker.inspect_image(&name).await.unwrap().id.unwrap()
 }
 
-/// Images with tags of a test's own go with the test.
+/// AllowedImages with tags of a test's own go with the test.
 pub(crate) async fn remove(docker: &Docker, name: &str) {
     let none = None::<bollard::query_parameters::RemoveImageOptions>;
     docker.remove_image(name, none, None).await.unwrap();

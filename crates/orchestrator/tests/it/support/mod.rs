@@ -19,11 +19,11 @@ use bollard::query_parameters::{
     RemoveContainerOptionsBuilder, RemoveVolumeOptions,
 };
 use futures_util::{FutureExt as _, StreamExt as _};
-use orchestrator::driver::LogsWanted;
-use orchestrator::driver::docker::{Docker, House, Mounts, Settings};
+use orchestrator::driver::LogOptions;
+use orchestrator::driver::docker::{ContainerTemplate, DockerDriver, DockerSettings, EngineDirs};
 use orchestrator::keeper::{Keeper, Rules};
-use orchestrator::rooms::{Masters, Rooms};
 use orchestrator::state_dir::StateDir;
+use orchestrator::tenant_dirs::{MasterKeys, TenantDirs};
 use protocol::orchestrator::{ApplyRequest, ObservedTenant, Phase};
 use protocol::spec::Spec;
 use protocol::{InstallName, TenantId};
@@ -76,13 +76,13 @@ impl Install {
         Self { name: name.parse().unwrap(), client, image, base, pool, egress: true }
     }
 
-    pub(crate) fn rooms(&self) -> Rooms {
-        let masters = Masters {
+    pub(crate) fn tenant_dirs(&self) -> TenantDirs {
+        let master_keys = MasterKeys {
             sso: Secret::new("sso-master-of-a-test-0123456789abcdef"),
             sso_public: None,
             route: Secret::new("route-master-of-a-test-0123456789abcdef"),
         };
-        Rooms::new(self.base.join("sockets"), self.base.join("secrets"), masters)
+        TenantDirs::new(self.base.join("sockets"), self.base.join("secrets"), master_keys)
     }
 
     /// The same installation, for a test that changes a setting.
@@ -98,29 +98,31 @@ impl Install {
     }
 
     /// A driver as a freshly started process has it. Must be called inside a runtime.
-    pub(crate) fn driver(&self) -> Docker {
+    pub(crate) fn driver(&self) -> DockerDriver {
         self.driver_at(SOCKET)
     }
 
-    pub(crate) fn driver_at(&self, socket: &str) -> Docker {
-        let mounts =
-            Mounts::Host { sockets: self.base.join("sockets"), secrets: self.base.join("secrets") };
-        self.driver_with(socket, mounts)
+    pub(crate) fn driver_at(&self, socket: &str) -> DockerDriver {
+        let dirs = EngineDirs::Host {
+            sockets: self.base.join("sockets"),
+            secrets: self.base.join("secrets"),
+        };
+        self.driver_with(socket, dirs)
     }
 
-    pub(crate) fn driver_with(&self, socket: &str, mounts: Mounts) -> Docker {
-        let settings = Settings {
+    pub(crate) fn driver_with(&self, socket: &str, dirs: EngineDirs) -> DockerDriver {
+        let settings = DockerSettings {
             socket: socket.into(),
-            house: House {
+            template: ContainerTemplate {
                 install: self.name.clone(),
                 image: self.image.clone(),
                 publish: true,
                 egress: self.egress,
             },
             pool: self.pool.parse().unwrap(),
-            mounts,
+            dirs,
         };
-        Docker::new(settings, self.rooms()).unwrap()
+        DockerDriver::new(settings, self.tenant_dirs()).unwrap()
     }
 
     /// A keeper as a freshly started process has it, following the engine.
@@ -285,7 +287,7 @@ pub(crate) fn apply(spec: &Spec, run: bool) -> ApplyRequest {
 
 /// All that it has printed.
 pub(crate) async fn log(running: &Running, spec: &Spec) -> String {
-    let pieces = running.keeper.driver().logs(spec.id, LogsWanted::default()).await.unwrap();
+    let pieces = running.keeper.driver().logs(spec.id, LogOptions::default()).await.unwrap();
     let pieces: Vec<_> = pieces.map(|piece| piece.unwrap()).collect().await;
     String::from_utf8(pieces.concat()).unwrap()
 }

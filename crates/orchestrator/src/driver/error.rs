@@ -3,7 +3,7 @@
 use std::fmt;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Code {
+pub enum DriverErrorCode {
     NoSuchTenant,
     TenantDeleted,
     ImageMissing,
@@ -22,7 +22,7 @@ pub enum Code {
     Internal,
 }
 
-impl Code {
+impl DriverErrorCode {
     pub const ALL: [Self; 14] = [
         Self::NoSuchTenant,
         Self::TenantDeleted,
@@ -75,73 +75,76 @@ impl Code {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    pub code: Code,
+pub struct DriverError {
+    pub code: DriverErrorCode,
     pub detail: String,
 }
 
-impl Refusal {
-    pub fn new(code: Code, detail: impl Into<String>) -> Self {
+impl DriverError {
+    pub fn new(code: DriverErrorCode, detail: impl Into<String>) -> Self {
         Self { code, detail: detail.into() }
     }
 
     /// Worth remembering as the tenant's own reason. An engine that is away has a reason that all share, and
     /// that ends for all at once.
-    pub fn is_about_the_tenant(&self) -> bool {
+    pub fn concerns_tenant(&self) -> bool {
         match self.code {
-            Code::ImageMissing
-            | Code::ImageInvalid
-            | Code::NameTaken
-            | Code::PortConflict
-            | Code::SubnetsExhausted
-            | Code::DiskFull
-            | Code::EngineTimeout
-            | Code::EngineRefused
-            | Code::Internal => true,
-            Code::NoSuchTenant
-            | Code::TenantDeleted
-            | Code::EngineUnreachable
-            | Code::EngineTooOld
-            | Code::NotListed => false,
+            DriverErrorCode::ImageMissing
+            | DriverErrorCode::ImageInvalid
+            | DriverErrorCode::NameTaken
+            | DriverErrorCode::PortConflict
+            | DriverErrorCode::SubnetsExhausted
+            | DriverErrorCode::DiskFull
+            | DriverErrorCode::EngineTimeout
+            | DriverErrorCode::EngineRefused
+            | DriverErrorCode::Internal => true,
+            DriverErrorCode::NoSuchTenant
+            | DriverErrorCode::TenantDeleted
+            | DriverErrorCode::EngineUnreachable
+            | DriverErrorCode::EngineTooOld
+            | DriverErrorCode::NotListed => false,
         }
     }
 
     /// A start that failed so may go well once the tenant's resources were made again from its spec.
-    pub fn is_mended_by_making(&self) -> bool {
+    pub fn is_fixed_by_recreating(&self) -> bool {
         match self.code {
-            Code::NoSuchTenant | Code::EngineRefused => true,
-            Code::TenantDeleted
-            | Code::ImageMissing
-            | Code::ImageInvalid
-            | Code::NameTaken
-            | Code::PortConflict
-            | Code::SubnetsExhausted
-            | Code::DiskFull
-            | Code::EngineUnreachable
-            | Code::EngineTimeout
-            | Code::EngineTooOld
-            | Code::NotListed
-            | Code::Internal => false,
+            DriverErrorCode::NoSuchTenant | DriverErrorCode::EngineRefused => true,
+            DriverErrorCode::TenantDeleted
+            | DriverErrorCode::ImageMissing
+            | DriverErrorCode::ImageInvalid
+            | DriverErrorCode::NameTaken
+            | DriverErrorCode::PortConflict
+            | DriverErrorCode::SubnetsExhausted
+            | DriverErrorCode::DiskFull
+            | DriverErrorCode::EngineUnreachable
+            | DriverErrorCode::EngineTimeout
+            | DriverErrorCode::EngineTooOld
+            | DriverErrorCode::NotListed
+            | DriverErrorCode::Internal => false,
         }
     }
 
     pub fn no_such_tenant(id: protocol::TenantId) -> Self {
-        Self::new(Code::NoSuchTenant, format!("The engine has no container of tenant {id}."))
+        Self::new(
+            DriverErrorCode::NoSuchTenant,
+            format!("The engine has no container of tenant {id}."),
+        )
     }
 
     pub fn deleted(id: protocol::TenantId) -> Self {
         let detail = format!("Tenant {id} was deleted. Nothing of it comes back.");
-        Self::new(Code::TenantDeleted, detail)
+        Self::new(DriverErrorCode::TenantDeleted, detail)
     }
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for DriverError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.detail)
     }
 }
 
-impl std::error::Error for Refusal {}
+impl std::error::Error for DriverError {}
 
 #[cfg(test)]
 mod tests {
@@ -150,7 +153,7 @@ mod tests {
     #[test]
     fn every_code_is_a_word_and_a_status() {
         let lines: Vec<_> =
-            Code::ALL.iter().map(|c| format!("{} {}", c.status(), c.as_str())).collect();
+            DriverErrorCode::ALL.iter().map(|c| format!("{} {}", c.status(), c.as_str())).collect();
         insta::assert_snapshot!(lines.join("\n"), @r"
         404 no_such_tenant
         410 tenant_deleted

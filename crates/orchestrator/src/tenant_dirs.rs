@@ -13,7 +13,7 @@ use service::{Secret, keys};
 
 /// What the per-tenant keys are derived from. Never leaves this process.
 #[derive(Clone, Debug)]
-pub struct Masters {
+pub struct MasterKeys {
     pub sso: Secret,
     /// PEM: where it exists, tenants get this and no key of their own.
     pub sso_public: Option<String>,
@@ -21,43 +21,43 @@ pub struct Masters {
 }
 
 #[derive(Clone, Debug)]
-pub struct Rooms {
+pub struct TenantDirs {
     sockets: PathBuf,
     secrets: PathBuf,
-    masters: Masters,
+    master_keys: MasterKeys,
 }
 
-impl Rooms {
-    pub fn new(sockets: PathBuf, secrets: PathBuf, masters: Masters) -> Self {
-        Self { sockets, secrets, masters }
+impl TenantDirs {
+    pub fn new(sockets: PathBuf, secrets: PathBuf, master_keys: MasterKeys) -> Self {
+        Self { sockets, secrets, master_keys }
     }
 
     /// The directory that the tenant's PID 1 puts its socket into.
-    pub fn ingress(&self, id: TenantId) -> PathBuf {
+    pub fn ingress_dir(&self, id: TenantId) -> PathBuf {
         self.sockets.join(id.to_string())
     }
 
     /// As the router sees it too: both mount the volume at the same place.
-    pub fn socket(&self, id: TenantId) -> PathBuf {
-        self.ingress(id).join(inside::INGRESS_SOCKET)
+    pub fn ingress_socket(&self, id: TenantId) -> PathBuf {
+        self.ingress_dir(id).join(inside::INGRESS_SOCKET)
     }
 
     /// Where the tenant says what keeps it busy.
-    pub fn busy(&self, id: TenantId) -> PathBuf {
-        self.ingress(id).join(inside::BUSY_SOCKET)
+    pub fn busy_socket(&self, id: TenantId) -> PathBuf {
+        self.ingress_dir(id).join(inside::BUSY_SOCKET)
     }
 
     /// Must not be called while the container runs: it would keep the old directories.
-    pub fn make(&self, id: TenantId) -> io::Result<()> {
+    pub fn create(&self, id: TenantId) -> io::Result<()> {
         self.remove(id)?;
-        directory(&self.ingress(id), 0o750)?;
+        directory(&self.ingress_dir(id), 0o750)?;
         let secrets = self.secrets.join(id.to_string());
         directory(&secrets, 0o700)?;
-        match &self.masters.sso_public {
+        match &self.master_keys.sso_public {
             Some(pem) => file(&secrets, inside::SSO_PUBLIC_KEY, pem.as_bytes())?,
-            None => file(&secrets, inside::SSO_KEY, &keys::sso_key(&self.masters.sso, id))?,
+            None => file(&secrets, inside::SSO_KEY, &keys::sso_key(&self.master_keys.sso, id))?,
         }
-        let route = &self.masters.route;
+        let route = &self.master_keys.route;
         file(&secrets, inside::ROUTE_TOKEN, keys::route_token(route, id).as_bytes())?;
         file(&secrets, inside::ROUTE_PROOF, keys::route_proof(route, id).as_bytes())
     }
@@ -110,18 +110,18 @@ mod tests {
         }
     }
 
-    fn rooms(sso_public: Option<&str>) -> (Rooms, TenantId, Base) {
+    fn tenant_dirs(sso_public: Option<&str>) -> (TenantDirs, TenantId, Base) {
         let id = TenantId::new(uuid::Uuid::now_v7());
-        let base = std::env::temp_dir().join(format!("cial-rooms-{id}"));
+        let base = std::env::temp_dir().join(format!("cial-tenant_dirs-{id}"));
         let (sockets, secrets) = (base.join("sockets"), base.join("secrets"));
         fs::create_dir_all(&sockets).unwrap();
         fs::create_dir_all(&secrets).unwrap();
-        let masters = Masters {
+        let master_keys = MasterKeys {
             sso: Secret::new("s".repeat(40)),
             sso_public: sso_public.map(str::to_owned),
             route: Secret::new("r".repeat(40)),
         };
-        (Rooms::new(sockets, secrets, masters), id, Base(base))
+        (TenantDirs::new(sockets, secrets, master_keys), id, Base(base))
     }
 
     fn mode(path: &Path) -> u32 {
@@ -138,36 +138,36 @@ mod tests {
 
     #[test]
     fn a_tenant_gets_its_own_keys_and_only_it_may_read_them() {
-        let (rooms, id, _base) = rooms(None);
-        rooms.make(id).unwrap();
-        let secrets = rooms.secrets.join(id.to_string());
+        let (tenant_dirs, id, _base) = tenant_dirs(None);
+        tenant_dirs.create(id).unwrap();
+        let secrets = tenant_dirs.secrets.join(id.to_string());
         assert_eq!(names(&secrets), ["route-proof", "route-token", "sso-key"]);
         assert_eq!(mode(&secrets), 0o700);
-        assert_eq!(mode(&rooms.ingress(id)), 0o750);
+        assert_eq!(mode(&tenant_dirs.ingress_dir(id)), 0o750);
         for name in names(&secrets) {
             assert_eq!(mode(&secrets.join(name)), 0o400);
         }
         let key = fs::read(secrets.join(inside::SSO_KEY)).unwrap();
-        assert_eq!(key, keys::sso_key(&rooms.masters.sso, id));
+        assert_eq!(key, keys::sso_key(&tenant_dirs.master_keys.sso, id));
     }
 
     #[test]
     fn where_there_is_a_public_key_no_tenant_holds_a_key_to_sign_with() {
-        let (rooms, id, _base) = rooms(Some("PEM"));
-        rooms.make(id).unwrap();
-        let secrets = rooms.secrets.join(id.to_string());
+        let (tenant_dirs, id, _base) = tenant_dirs(Some("PEM"));
+        tenant_dirs.create(id).unwrap();
+        let secrets = tenant_dirs.secrets.join(id.to_string());
         assert_eq!(names(&secrets), ["route-proof", "route-token", "sso-public.pem"]);
     }
 
     #[test]
     fn made_anew_means_nothing_old_is_left_and_removing_twice_is_fine() {
-        let (rooms, id, _base) = rooms(None);
-        rooms.make(id).unwrap();
-        fs::write(rooms.socket(id), "stale").unwrap();
-        rooms.make(id).unwrap();
-        assert!(!rooms.socket(id).exists());
-        rooms.remove(id).unwrap();
-        rooms.remove(id).unwrap();
-        assert!(!rooms.ingress(id).exists());
+        let (tenant_dirs, id, _base) = tenant_dirs(None);
+        tenant_dirs.create(id).unwrap();
+        fs::write(tenant_dirs.ingress_socket(id), "stale").unwrap();
+        tenant_dirs.create(id).unwrap();
+        assert!(!tenant_dirs.ingress_socket(id).exists());
+        tenant_dirs.remove(id).unwrap();
+        tenant_dirs.remove(id).unwrap();
+        assert!(!tenant_dirs.ingress_dir(id).exists());
     }
 }

@@ -2,7 +2,7 @@
 
 /// Drops escape sequences and control characters, also where they are cut between two pieces.
 #[derive(Debug, Default)]
-pub(crate) struct Plain {
+pub(crate) struct PlainTextFilter {
     state: State,
 }
 
@@ -20,7 +20,7 @@ enum State {
     MaybeC1,
 }
 
-impl Plain {
+impl PlainTextFilter {
     pub(crate) fn take(&mut self, piece: &[u8]) -> Vec<u8> {
         let mut text = Vec::with_capacity(piece.len());
         for byte in piece {
@@ -69,7 +69,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn plain(text: &str) -> String {
-        String::from_utf8(Plain::default().take(text.as_bytes())).unwrap()
+        String::from_utf8(PlainTextFilter::default().take(text.as_bytes())).unwrap()
     }
 
     #[test]
@@ -96,15 +96,15 @@ mod tests {
         fn where_the_pieces_are_cut_makes_no_difference(text in "[a-z\x1b\\[\\]mé\u{9b}\n;0-9]{0,40}", cut in 0usize..60) {
             let bytes = text.as_bytes();
             let (left, right) = bytes.split_at(cut.min(bytes.len()));
-            let mut pieces = Plain::default();
+            let mut pieces = PlainTextFilter::default();
             let mut joined = pieces.take(left);
             joined.extend(pieces.take(right));
-            prop_assert_eq!(joined, Plain::default().take(bytes));
+            prop_assert_eq!(joined, PlainTextFilter::default().take(bytes));
         }
 
         #[test]
         fn no_control_character_is_left(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
-            let left = Plain::default().take(&bytes);
+            let left = PlainTextFilter::default().take(&bytes);
             prop_assert!(left.iter().all(|b| *b >= 0x20 && *b != 0x7f || *b == b'\n' || *b == b'\t'));
         }
     }

@@ -11,8 +11,8 @@ use protocol::id::labels;
 use protocol::spec::{Limits, Spec};
 use protocol::{InstallName, TenantId, inside};
 
-use super::pool::Net;
-use crate::driver::STOP_PATIENCE;
+use super::subnet_pool::Net;
+use crate::driver::STOP_TIMEOUT;
 
 /// Shared with `smoke-tenant`: production flags are written down once.
 const HOST_CONFIG: &str = include_str!("../../../../../docker/tenant.json");
@@ -21,22 +21,22 @@ const SECCOMP: &str = include_str!("../../../../../docker/seccomp.json");
 /// Which image a container was made from, by tag: a list shows an id once the tag has moved on.
 pub(super) const IMAGE_LABEL: &str = "cial.image";
 
-/// What the installation put into a container, or a network, besides its spec: see [`House::flags`].
-pub(super) const FLAGS_LABEL: &str = "cial.flags";
+/// What the installation put into a container, or a network, besides its spec: see [`ContainerTemplate::flags`].
+pub(super) const TEMPLATE_HASH_LABEL: &str = "cial.flags";
 
 /// What is the same for every tenant of an installation.
 #[derive(Clone, Debug)]
-pub struct House {
+pub struct ContainerTemplate {
     pub install: InstallName,
     /// The tag for specs that name none.
     pub image: String,
     /// Publish :8080 on a free port of 127.0.0.1.
     pub publish: bool,
-    /// Whether tenants reach the world outside.
+    /// Whether tenants reach the state outside.
     pub egress: bool,
 }
 
-impl House {
+impl ContainerTemplate {
     pub(super) fn image<'a>(&'a self, spec: &'a Spec) -> &'a str {
         spec.image.as_deref().unwrap_or(&self.image)
     }
@@ -101,20 +101,20 @@ impl House {
                 }]),
                 options: None,
             }),
-            labels: Some(self.flagged(id)),
+            labels: Some(self.labels_with_hash(id)),
             ..NetworkCreateRequest::default()
         }
     }
 
-    fn flagged(&self, id: TenantId) -> HashMap<String, String> {
+    fn labels_with_hash(&self, id: TenantId) -> HashMap<String, String> {
         let mut labels = self.labels(id);
-        labels.insert(FLAGS_LABEL.to_owned(), self.flags());
+        labels.insert(TEMPLATE_HASH_LABEL.to_owned(), self.hash());
         labels
     }
 
     /// Stands for all that is the installation's choice: where it differs from what something was made with, that is made
     /// anew at its tenant's next start. The same for all tenants, so that a list's labels tell it.
-    pub(super) fn flags(&self) -> String {
+    pub(super) fn hash(&self) -> String {
         let nobody = TenantId::new(uuid::Uuid::nil());
         let host = HostConfig {
             // Of the spec, and applied in place.
@@ -138,7 +138,7 @@ impl House {
         secrets: &Path,
     ) -> ContainerCreateBody {
         let image = self.image(spec);
-        let mut labels = self.flagged(spec.id);
+        let mut labels = self.labels_with_hash(spec.id);
         labels.insert(labels::SLUG.to_owned(), spec.slug.to_string());
         labels.insert(labels::GENERATION.to_owned(), spec.generation.to_string());
         labels.insert(IMAGE_LABEL.to_owned(), image.to_owned());
@@ -158,7 +158,7 @@ impl House {
             exposed_ports: self.publish.then(|| vec![port()]),
             host_config: Some(host),
             // Of stops that are not ours too: the engine's own, a person's, a machine's that goes down.
-            stop_timeout: i64::try_from(STOP_PATIENCE.as_secs()).ok(),
+            stop_timeout: i64::try_from(STOP_TIMEOUT.as_secs()).ok(),
             ..ContainerCreateBody::default()
         }
     }
@@ -261,8 +261,8 @@ fn bind(source: &Path, target: &str, read_only: bool) -> Mount {
 mod tests {
     use super::*;
 
-    fn house() -> House {
-        House {
+    fn template() -> ContainerTemplate {
+        ContainerTemplate {
             install: "local".parse().unwrap(),
             image: "cial-tenant:dev".to_owned(),
             publish: true,
@@ -278,11 +278,11 @@ mod tests {
         .unwrap()
     }
 
-    fn container(house: &House) -> serde_json::Value {
+    fn container(template: &ContainerTemplate) -> serde_json::Value {
         let spec = spec();
-        let made = house.container(&spec, Path::new("/e/sockets/x"), Path::new("/e/secrets/x"));
+        let made = template.container(&spec, Path::new("/e/sockets/x"), Path::new("/e/secrets/x"));
         let mut made = serde_json::to_value(made).unwrap();
-        made["Labels"][FLAGS_LABEL] = "…".into();
+        made["Labels"][TEMPLATE_HASH_LABEL] = "…".into();
         for option in made["HostConfig"]["SecurityOpt"].as_array_mut().unwrap() {
             if option.as_str().unwrap().starts_with("seccomp={") {
                 *option = "seccomp={…}".into();
@@ -295,7 +295,7 @@ mod tests {
     #[test]
     fn the_whole_container() {
         let shared: serde_json::Value = serde_json::from_str(HOST_CONFIG).unwrap();
-        let mut made = container(&house());
+        let mut made = container(&template());
         let host = made["HostConfig"].as_object_mut().unwrap();
         for (key, value) in shared.as_object().unwrap() {
             match key.as_str() {
@@ -316,7 +316,7 @@ mod tests {
     /// What an issue or a person asked for by name, apart from the rest of the picture.
     #[test]
     fn the_promises_about_a_container() {
-        let made = container(&house());
+        let made = container(&template());
         assert_eq!(made["StopTimeout"], 12, "longer than PID 1 drains");
         let host = &made["HostConfig"];
         assert_eq!(host["NanoCpus"], 2_000_000_000_i64);
@@ -332,7 +332,7 @@ mod tests {
 
     #[test]
     fn nothing_is_published_unless_asked_for() {
-        let made = container(&House { publish: false, ..house() });
+        let made = container(&ContainerTemplate { publish: false, ..template() });
         assert!(made["HostConfig"]["PortBindings"].is_null());
         assert!(made["ExposedPorts"].is_null());
     }
@@ -340,24 +340,32 @@ mod tests {
     #[test]
     fn without_egress_the_network_is_internal() {
         let subnet = "10.201.0.8/29".parse().unwrap();
-        let made = House { egress: false, ..house() }.network(spec().id, subnet);
+        let made = ContainerTemplate { egress: false, ..template() }.network(spec().id, subnet);
         assert_eq!(made.internal, Some(true));
-        assert_eq!(house().network(spec().id, subnet).internal, Some(false));
+        assert_eq!(template().network(spec().id, subnet).internal, Some(false));
     }
 
     #[test]
     fn flags_are_the_installations_choices_and_nothing_of_a_tenant() {
-        let flags = house().flags();
-        assert_eq!(flags, house().flags(), "the same each time");
-        for other in [House { egress: false, ..house() }, House { publish: false, ..house() }] {
-            assert_ne!(other.flags(), flags, "{other:?}");
+        let flags = template().hash();
+        assert_eq!(flags, template().hash(), "the same each time");
+        for other in [
+            ContainerTemplate { egress: false, ..template() },
+            ContainerTemplate { publish: false, ..template() },
+        ] {
+            assert_ne!(other.hash(), flags, "{other:?}");
         }
         let image = "another:tag".to_owned();
-        assert_eq!(House { image, ..house() }.flags(), flags, "an image is looked at by its id");
-        let network = house().network(spec().id, "10.201.0.8/29".parse().unwrap());
-        let made = house().container(&spec(), Path::new("/e/sockets/x"), Path::new("/e/secrets/x"));
+        assert_eq!(
+            ContainerTemplate { image, ..template() }.hash(),
+            flags,
+            "an image is looked at by its id"
+        );
+        let network = template().network(spec().id, "10.201.0.8/29".parse().unwrap());
+        let made =
+            template().container(&spec(), Path::new("/e/sockets/x"), Path::new("/e/secrets/x"));
         for labels in [network.labels, made.labels] {
-            assert_eq!(labels.unwrap()[FLAGS_LABEL], flags);
+            assert_eq!(labels.unwrap()[TEMPLATE_HASH_LABEL], flags);
         }
     }
 
@@ -370,23 +378,23 @@ mod tests {
 
     #[test]
     fn only_what_carries_both_labels_is_ours() {
-        let ours = house().labels(spec().id);
-        assert!(house().owns(&ours) && house().owns_for(&ours, spec().id));
+        let ours = template().labels(spec().id);
+        assert!(template().owns(&ours) && template().owns_for(&ours, spec().id));
         for key in [labels::MANAGED, labels::INSTALL] {
             let mut less = ours.clone();
             less.remove(key);
-            assert!(!house().owns(&less), "{key}");
+            assert!(!template().owns(&less), "{key}");
             less.insert(key.to_owned(), "other".to_owned());
-            assert!(!house().owns(&less), "{key}");
+            assert!(!template().owns(&less), "{key}");
         }
         let mut others = ours;
         others.insert(labels::TENANT.to_owned(), "other".to_owned());
-        assert!(house().owns(&others) && !house().owns_for(&others, spec().id));
+        assert!(template().owns(&others) && !template().owns_for(&others, spec().id));
     }
 
     #[test]
     fn limits_are_compared_whole() {
-        let fitting = container(&house());
+        let fitting = container(&template());
         let mut host: HostConfig = serde_json::from_value(fitting["HostConfig"].clone()).unwrap();
         assert!(limits_fit(&host, Limits::default()));
         assert!(!limits_fit(&host, Limits { pids: 64, ..Limits::default() }));

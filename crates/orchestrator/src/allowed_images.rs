@@ -4,14 +4,14 @@ use std::fmt;
 use std::str::FromStr;
 
 #[derive(Clone, Debug)]
-pub struct Images {
+pub struct AllowedImages {
     /// For specs that name none.
     own: String,
-    more: Tags,
+    more: ImageTags,
 }
 
-impl Images {
-    pub fn new(own: impl Into<String>, more: Tags) -> Self {
+impl AllowedImages {
+    pub fn new(own: impl Into<String>, more: ImageTags) -> Self {
         Self { own: own.into(), more }
     }
 
@@ -25,23 +25,23 @@ impl Images {
     }
 }
 
-/// Tags separated by commas.
+/// ImageTags separated by commas.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tags(Vec<String>);
+pub struct ImageTags(Vec<String>);
 
-impl FromStr for Tags {
-    type Err = NotTags;
+impl FromStr for ImageTags {
+    type Err = InvalidImageTags;
 
-    fn from_str(text: &str) -> Result<Self, NotTags> {
+    fn from_str(text: &str) -> Result<Self, InvalidImageTags> {
         let tags = text.split(',').map(str::trim).map(|tag| is_tag(tag).then(|| tag.to_owned()));
-        tags.collect::<Option<_>>().map(Self).ok_or(NotTags)
+        tags.collect::<Option<_>>().map(Self).ok_or(InvalidImageTags)
     }
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub struct NotTags;
+pub struct InvalidImageTags;
 
-impl fmt::Display for NotTags {
+impl fmt::Display for InvalidImageTags {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("must be names of images with their tags, separated by commas")
     }
@@ -58,8 +58,8 @@ mod tests {
 
     #[test]
     fn only_the_own_image_and_listed_ones_are_allowed() {
-        let none = Images::new("cial-tenant:dev", Tags::default());
-        let two = Images::new("cial-tenant:dev", "a/b:1, c:2".parse().unwrap());
+        let none = AllowedImages::new("cial-tenant:dev", ImageTags::default());
+        let two = AllowedImages::new("cial-tenant:dev", "a/b:1, c:2".parse().unwrap());
         for (tag, by_none, by_two) in [
             ("cial-tenant:dev", true, true),
             ("a/b:1", false, true),
@@ -76,7 +76,7 @@ mod tests {
     #[test]
     fn a_list_with_anything_but_tags_is_refused() {
         for text in ["", "a,", "a b", "a;b", &"x".repeat(256)] {
-            assert_eq!(text.parse::<Tags>(), Err(NotTags), "{text}");
+            assert_eq!(text.parse::<ImageTags>(), Err(InvalidImageTags), "{text}");
         }
     }
 }

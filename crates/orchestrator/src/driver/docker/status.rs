@@ -15,18 +15,18 @@ use protocol::orchestrator::Upstream;
 use protocol::{TenantId, Timestamp, inside};
 
 use super::container::{generation_of, labels_of};
-use super::engine::{LOOK, found, within};
-use super::{Docker, flags};
-use crate::driver::{Ended, Refusal, Run, Seen};
+use super::engine::{INSPECT_TIMEOUT, optional, with_timeout};
+use super::{DockerDriver, template};
+use crate::driver::{ContainerStatus, DriverError, ExitStatus, RunState};
 
-impl Docker {
-    pub(super) async fn list_all(&self) -> Result<Vec<Seen>, Refusal> {
+impl DockerDriver {
+    pub(super) async fn list_all(&self) -> Result<Vec<ContainerStatus>, DriverError> {
         let client = self.engine.client().await?;
         let ours = ListContainersOptionsBuilder::default()
             .all(true)
-            .filters(&self.house.filters(None))
+            .filters(&self.template.filters(None))
             .build();
-        let containers = within(LOOK, client.list_containers(Some(ours))).await?;
+        let containers = with_timeout(INSPECT_TIMEOUT, client.list_containers(Some(ours))).await?;
         let tags: HashSet<String> = containers.iter().filter_map(image_tag).collect();
         let images = images(&client, tags).await?;
         Ok(containers.into_iter().filter_map(|c| self.listed(c, &images)).collect())
@@ -36,7 +36,7 @@ impl Docker {
         &self,
         container: ContainerSummary,
         images: &HashMap<String, String>,
-    ) -> Option<Seen> {
+    ) -> Option<ContainerStatus> {
         let wanted = image_tag(&container).and_then(|tag| images.get(&tag));
         let labels = container.labels?;
         let id: TenantId = labels.get(labels::TENANT)?.parse().ok()?;
@@ -58,17 +58,17 @@ impl Docker {
             started_at: None,
             port,
             outdated,
-            flags_outdated: !self.flags_fit(&labels),
+            template_outdated: !self.template_matches(&labels),
         }))
     }
 
     /// `image`: what the tag of its image names now, where that is known.
-    pub(super) fn seen(
+    pub(super) fn status_of(
         &self,
         id: TenantId,
         container: &ContainerInspectResponse,
         image: Option<&str>,
-    ) -> Seen {
+    ) -> ContainerStatus {
         let state = container.state.clone().unwrap_or_default();
         let started_at = state.started_at.as_deref().and_then(moment);
         let ports = container.network_settings.as_ref().and_then(|s| s.ports.as_ref());
@@ -83,30 +83,30 @@ impl Docker {
             started_at,
             port,
             outdated: image.is_some_and(|i| Some(i) != container.image.as_deref()),
-            flags_outdated: !self.flags_fit(labels_of(container)),
+            template_outdated: !self.template_matches(labels_of(container)),
         })
     }
 
-    fn record(&self, facts: Facts) -> Seen {
-        let Facts { id, generation, container, run, started_at, port, outdated, flags_outdated } =
+    fn record(&self, facts: Facts) -> ContainerStatus {
+        let Facts { id, generation, container, run, started_at, port, outdated, template_outdated } =
             facts;
         let alive = run.is_alive();
-        if alive && let Err(error) = self.doors.expect(id, &container) {
+        if alive && let Err(error) = self.probes.expect(id, &container) {
             // It runs without its directory: nobody can reach it, which its state then shows.
             tracing::warn!(%id, %error, "no ingress directory to watch");
         }
-        let socket = self.rooms.socket(id).display().to_string();
-        Seen {
+        let socket = self.tenant_dirs.ingress_socket(id).display().to_string();
+        ContainerStatus {
             id,
             generation,
-            ready: alive && self.doors.is_ready(id, &container),
+            ready: alive && self.probes.is_ready(id, &container),
             container,
             run,
             started_at,
             port: port.filter(|_| alive),
             upstream: alive.then_some(Upstream::Unix(socket)),
             image_outdated: outdated,
-            flags_outdated,
+            template_outdated,
         }
     }
 }
@@ -115,25 +115,25 @@ struct Facts {
     id: TenantId,
     generation: i64,
     container: String,
-    run: Run,
+    run: RunState,
     started_at: Option<Timestamp>,
     port: Option<u16>,
     outdated: bool,
-    flags_outdated: bool,
+    template_outdated: bool,
 }
 
 fn image_tag(container: &ContainerSummary) -> Option<String> {
-    container.labels.as_ref()?.get(flags::IMAGE_LABEL).cloned()
+    container.labels.as_ref()?.get(template::IMAGE_LABEL).cloned()
 }
 
 /// The id that each tag names now. Few tags serve all tenants.
 async fn images(
     client: &Client,
     tags: HashSet<String>,
-) -> Result<HashMap<String, String>, Refusal> {
+) -> Result<HashMap<String, String>, DriverError> {
     let asked = stream::iter(tags).map(|tag| async move {
-        let image = found(LOOK, client.inspect_image(&tag)).await?;
-        Ok::<_, Refusal>((tag, image.and_then(|i| i.id)))
+        let image = optional(INSPECT_TIMEOUT, client.inspect_image(&tag)).await?;
+        Ok::<_, DriverError>((tag, image.and_then(|i| i.id)))
     });
     let answers: Vec<_> = asked.buffer_unordered(8).collect().await;
     let mut images = HashMap::new();
@@ -144,14 +144,14 @@ async fn images(
     Ok(images)
 }
 
-fn inspected_run(state: &ContainerState) -> Run {
+fn inspected_run(state: &ContainerState) -> RunState {
     use ContainerStateStatusEnum as S;
     match state.status {
-        Some(S::CREATED) => Run::Created,
-        Some(S::RUNNING | S::STOPPING) => Run::Running,
-        Some(S::PAUSED) => Run::Paused,
-        Some(S::RESTARTING) => Run::Restarting,
-        Some(S::EXITED | S::DEAD | S::REMOVING | S::EMPTY) | None => Run::Ended(Ended {
+        Some(S::CREATED) => RunState::Created,
+        Some(S::RUNNING | S::STOPPING) => RunState::Running,
+        Some(S::PAUSED) => RunState::Paused,
+        Some(S::RESTARTING) => RunState::Restarting,
+        Some(S::EXITED | S::DEAD | S::REMOVING | S::EMPTY) | None => RunState::Exited(ExitStatus {
             code: state.exit_code.unwrap_or_default(),
             out_of_memory: state.oom_killed.unwrap_or_default(),
             at: state.finished_at.as_deref().and_then(moment),
@@ -159,15 +159,15 @@ fn inspected_run(state: &ContainerState) -> Run {
     }
 }
 
-fn summary_run(state: ContainerSummaryStateEnum, status: &str) -> Run {
+fn summary_run(state: ContainerSummaryStateEnum, status: &str) -> RunState {
     use ContainerSummaryStateEnum as S;
     match state {
-        S::CREATED => Run::Created,
-        S::RUNNING | S::STOPPING => Run::Running,
-        S::PAUSED => Run::Paused,
-        S::RESTARTING => Run::Restarting,
+        S::CREATED => RunState::Created,
+        S::RUNNING | S::STOPPING => RunState::Running,
+        S::PAUSED => RunState::Paused,
+        S::RESTARTING => RunState::Restarting,
         S::EXITED | S::DEAD | S::REMOVING | S::EMPTY => {
-            Run::Ended(Ended { code: exit_code(status), out_of_memory: false, at: None })
+            RunState::Exited(ExitStatus { code: exit_code(status), out_of_memory: false, at: None })
         }
     }
 }

@@ -17,7 +17,7 @@ use tokio::net::UnixStream;
 use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::rooms::Rooms;
+use crate::tenant_dirs::TenantDirs;
 
 const REQUEST: &[u8] =
     b"GET /.cial/api/healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
@@ -28,9 +28,9 @@ const SOON: Duration = Duration::from_secs(1);
 
 type Tell = Arc<dyn Fn(TenantId, String) + Send + Sync>;
 
-/// The doors of all tenants that run, and which of them have answered.
-pub struct Doors {
-    rooms: Rooms,
+/// The probes of all tenants that run, and which of them have answered.
+pub struct ReadinessProbes {
+    tenant_dirs: TenantDirs,
     tell: Tell,
     open: Arc<Mutex<Open>>,
     _reader: AbortOnDropHandle<()>,
@@ -38,7 +38,7 @@ pub struct Doors {
 
 struct Open {
     watches: Watches,
-    doors: HashMap<TenantId, Door>,
+    probes: HashMap<TenantId, Door>,
     watched: HashMap<WatchDescriptor, TenantId>,
 }
 
@@ -51,15 +51,15 @@ struct Door {
     _asking: AbortOnDropHandle<()>,
 }
 
-impl Doors {
+impl ReadinessProbes {
     /// `tell` hears once for each start whose health has answered. Must be called inside a runtime.
     pub fn new(
-        rooms: Rooms,
+        tenant_dirs: TenantDirs,
         tell: impl Fn(TenantId, String) + Send + Sync + 'static,
     ) -> io::Result<Self> {
         let inotify = Inotify::init()?;
         let watches = inotify.watches();
-        let open = Open { watches, doors: HashMap::default(), watched: HashMap::default() };
+        let open = Open { watches, probes: HashMap::default(), watched: HashMap::default() };
         let open = Arc::new(Mutex::new(open));
         let mut events = inotify.into_event_stream(vec![0; 16 << 10])?;
         let reader = tokio::spawn({
@@ -77,19 +77,19 @@ impl Doors {
             }
         });
         let tell = Arc::new(tell);
-        Ok(Self { rooms, tell, open, _reader: AbortOnDropHandle::new(reader) })
+        Ok(Self { tenant_dirs, tell, open, _reader: AbortOnDropHandle::new(reader) })
     }
 
     /// Waits for `container` to answer. Its directory must exist; a wait for another container ends.
     pub fn expect_anew(&self, id: TenantId, container: &str) -> io::Result<()> {
         let mut open = self.lock();
         open.close(id);
-        let directory = self.rooms.ingress(id);
+        let directory = self.tenant_dirs.ingress_dir(id);
         let watch = open
             .watches
             .add(directory, WatchMask::CREATE | WatchMask::MOVED_TO | WatchMask::ONLYDIR)?;
         let bell = Arc::new(Notify::new());
-        let door = Door {
+        let probe = Door {
             container: container.to_owned(),
             ready: false,
             watch: watch.clone(),
@@ -97,15 +97,15 @@ impl Doors {
             bell,
         };
         open.watched.insert(watch, id);
-        open.doors.insert(id, door);
+        open.probes.insert(id, probe);
         Ok(())
     }
 
     /// The same for a container that was found running: one that is waited for, or has answered, is left alone.
     pub fn expect(&self, id: TenantId, container: &str) -> io::Result<()> {
-        if let Some(door) = self.lock().doors.get(&id).filter(|d| d.container == container) {
-            if !door.ready {
-                door.bell.notify_one();
+        if let Some(probe) = self.lock().probes.get(&id).filter(|d| d.container == container) {
+            if !probe.ready {
+                probe.bell.notify_one();
             }
             return Ok(());
         }
@@ -113,22 +113,22 @@ impl Doors {
     }
 
     pub fn is_ready(&self, id: TenantId, container: &str) -> bool {
-        self.lock().doors.get(&id).is_some_and(|d| d.container == container && d.ready)
+        self.lock().probes.get(&id).is_some_and(|d| d.container == container && d.ready)
     }
 
     /// Which container is waited for, or has answered.
     pub fn container(&self, id: TenantId) -> Option<String> {
-        self.lock().doors.get(&id).map(|door| door.container.clone())
+        self.lock().probes.get(&id).map(|probe| probe.container.clone())
     }
 
     /// A run of `container` ended, the next one may follow: whether it had answered.
     pub fn ended(&self, id: TenantId, container: &str) -> bool {
         let mut open = self.lock();
-        let Some(door) = open.doors.get_mut(&id).filter(|d| d.container == container) else {
+        let Some(probe) = open.probes.get_mut(&id).filter(|d| d.container == container) else {
             return false;
         };
-        if std::mem::take(&mut door.ready) {
-            door._asking = self.ask(id, container, &door.bell);
+        if std::mem::take(&mut probe.ready) {
+            probe._asking = self.ask(id, container, &probe.bell);
             return true;
         }
         false
@@ -139,15 +139,15 @@ impl Doors {
     pub fn ask_again(self: &Arc<Self>, doubted: impl Fn(TenantId) + Clone + Send + 'static) {
         let ready: Vec<_> = {
             let open = self.lock();
-            let ready = open.doors.iter().filter(|(_, door)| door.ready);
-            ready.map(|(id, door)| (*id, door.container.clone())).collect()
+            let ready = open.probes.iter().filter(|(_, probe)| probe.ready);
+            ready.map(|(id, probe)| (*id, probe.container.clone())).collect()
         };
         for (id, container) in ready {
-            let (doors, doubted) = (self.clone(), doubted.clone());
+            let (probes, doubted) = (self.clone(), doubted.clone());
             tokio::spawn(async move {
-                let socket = doors.rooms.socket(id);
+                let socket = probes.tenant_dirs.ingress_socket(id);
                 let soon = tokio::time::timeout(SOON, answers(&socket)).await;
-                if soon != Ok(true) && doors.ended(id, &container) {
+                if soon != Ok(true) && probes.ended(id, &container) {
                     doubted(id);
                 }
             });
@@ -155,8 +155,8 @@ impl Doors {
     }
 
     /// Ends once its health answers well; never where nobody listens, or where it answers otherwise.
-    pub async fn answers(&self, id: TenantId) {
-        if !answers(&self.rooms.socket(id)).await {
+    pub async fn wait_until_responsive(&self, id: TenantId) {
+        if !answers(&self.tenant_dirs.ingress_socket(id)).await {
             std::future::pending().await
         }
     }
@@ -168,13 +168,14 @@ impl Doors {
     /// `container` does not exist any more; another of the same tenant may.
     pub fn gone(&self, id: TenantId, container: &str) {
         let mut open = self.lock();
-        if open.doors.get(&id).is_some_and(|d| d.container == container) {
+        if open.probes.get(&id).is_some_and(|d| d.container == container) {
             open.close(id);
         }
     }
 
     fn ask(&self, id: TenantId, container: &str, bell: &Arc<Notify>) -> AbortOnDropHandle<()> {
-        let (bell, socket, container) = (bell.clone(), self.rooms.socket(id), container.to_owned());
+        let (bell, socket, container) =
+            (bell.clone(), self.tenant_dirs.ingress_socket(id), container.to_owned());
         let (open, tell) = (self.open.clone(), self.tell.clone());
         AbortOnDropHandle::new(tokio::spawn(async move {
             while !answers(&socket).await {
@@ -182,8 +183,8 @@ impl Doors {
             }
             let first = {
                 let mut open = open.lock().unwrap_or_else(PoisonError::into_inner);
-                let door = open.doors.get_mut(&id).filter(|d| d.container == container);
-                door.is_some_and(|door| !std::mem::replace(&mut door.ready, true))
+                let probe = open.probes.get_mut(&id).filter(|d| d.container == container);
+                probe.is_some_and(|probe| !std::mem::replace(&mut probe.ready, true))
             };
             if first {
                 tell(id, container);
@@ -198,21 +199,21 @@ impl Doors {
 
 impl Open {
     fn ring(&mut self, watch: &WatchDescriptor, named: bool) {
-        let Some(door) = self.watched.get(watch).and_then(|id| self.doors.get(id)) else {
+        let Some(probe) = self.watched.get(watch).and_then(|id| self.probes.get(id)) else {
             // The queue overflowed (no watch of ours) or the directory is gone.
-            self.doors.values().filter(|d| !d.ready).for_each(|d| d.bell.notify_one());
+            self.probes.values().filter(|d| !d.ready).for_each(|d| d.bell.notify_one());
             return;
         };
         if named {
-            door.bell.notify_one();
+            probe.bell.notify_one();
         }
     }
 
     fn close(&mut self, id: TenantId) {
-        if let Some(door) = self.doors.remove(&id) {
-            self.watched.remove(&door.watch);
+        if let Some(probe) = self.probes.remove(&id) {
+            self.watched.remove(&probe.watch);
             // Gone already where the directory is.
-            let _ = self.watches.remove(door.watch);
+            let _ = self.watches.remove(probe.watch);
         }
     }
 }
