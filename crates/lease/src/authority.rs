@@ -1,183 +1,215 @@
-//! The keeper's side as its shell sees it: events in, commands out. Puts [`Rest`] and [`Wake`] together.
+//! The orchestrator's side of all leases: events in, commands out, one timer. Combines [`TenantSleepState`] and
+//! [`WakeQueue`].
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::command::{Answer, Ask, Command, Failure, Outcome, Progress, Settings, Ticket};
-use crate::rest::{Depth, Policy, Rest, Used};
-use crate::time::{Millis, Moment};
-use crate::wake::Wake;
-use crate::why::Heard;
+use protocol::orchestrator::Phase;
 
+use crate::command::{
+    AuthoritySettings, CallId, CallOutcome, Command, LeaseRequest, LeaseResponse, WakeError,
+    WakeProgress,
+};
+use crate::reason::BusyReport;
+use crate::sleep_state::{HolderUsage, SleepPolicy, TenantSleepState};
+use crate::time::{Millis, Moment};
+use crate::wake_queue::WakeQueue;
+
+/// Grants leases and decides when tenants are suspended and woken. `T` identifies a tenant, `H` a holder, `W` a waiter.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Authority<T, H, W> {
-    pub(crate) settings: Settings,
-    /// No sleep before: one lease after the keeper's start.
-    pub(crate) floor: Moment,
-    pub(crate) tenants: BTreeMap<T, Entry<H>>,
-    pub(crate) wake: Wake<T, H, W>,
+    pub(crate) settings: AuthoritySettings,
+    /// No suspend before: one lease duration after the orchestrator's start.
+    pub(crate) earliest_suspend: Moment,
+    pub(crate) tenants: BTreeMap<T, TenantEntry<H>>,
+    pub(crate) wakes: WakeQueue<T, H, W>,
     pub(crate) timers: BTreeSet<(Moment, T)>,
     pub(crate) commands: VecDeque<Command<T, W>>,
-    pub(crate) tickets: u64,
-    pub(crate) refusals: u64,
+    pub(crate) last_call_id: u64,
+    pub(crate) queue_full_responses: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Entry<H> {
-    pub(crate) rest: Rest<H>,
-    /// Of the fall that was decided last.
-    pub(crate) fall: Option<(Ticket, u64)>,
+pub(crate) struct TenantEntry<H> {
+    pub(crate) state: TenantSleepState<H>,
+    /// The suspend that was decided last: its call, and the generation it was decided at.
+    pub(crate) suspend: Option<(CallId, u64)>,
     pub(crate) timer: Option<Moment>,
 }
 
 impl<T: Copy + Ord, H: Copy + Ord, W: Copy + Eq> Authority<T, H, W> {
-    /// The keeper starts now.
-    pub fn new(now: Moment, settings: Settings) -> Self {
+    /// Creates the authority of an orchestrator that starts now.
+    pub fn new(now: Moment, settings: AuthoritySettings) -> Self {
         Self {
             settings,
-            floor: now.plus(settings.lease),
+            earliest_suspend: now.plus(settings.lease_duration),
             tenants: BTreeMap::new(),
-            wake: Wake::new(settings.limits),
+            wakes: WakeQueue::new(settings.limits),
             timers: BTreeSet::new(),
             commands: VecDeque::new(),
-            tickets: 0,
-            refusals: 0,
+            last_call_id: 0,
+            queue_full_responses: 0,
         }
     }
 
-    // Events. Each may make commands; ask for them until there are none.
+    // Events. Each may produce commands: call `next_command` until there are none.
 
-    /// A tenant exists. `last_use`: as kept from before a restart, or now. Changes nothing for one that is known.
-    pub fn add(&mut self, now: Moment, tenant: T, depth: Depth, policy: Policy, last_use: Moment) {
-        let rest = Rest::new(now, depth, policy, last_use, self.floor);
-        self.tenants.entry(tenant).or_insert(Entry { rest, fall: None, timer: None });
-        self.settle(now, tenant);
+    /// Adds a tenant; a known one stays as it is. `last_use` comes from before a restart, or is `now`.
+    pub fn add_tenant(
+        &mut self,
+        now: Moment,
+        tenant: T,
+        phase: Phase,
+        policy: SleepPolicy,
+        last_use: Moment,
+    ) {
+        let state = TenantSleepState::new(now, phase, policy, last_use, self.earliest_suspend);
+        self.tenants.entry(tenant).or_insert(TenantEntry { state, suspend: None, timer: None });
+        self.reconcile_tenant(now, tenant);
     }
 
-    /// It was deleted: whoever waits is told.
-    pub fn remove(&mut self, tenant: T) {
-        self.end(tenant, Answer::Unknown);
-        if let Some(Entry { timer: Some(at), .. }) = self.tenants.remove(&tenant) {
+    /// Removes a deleted tenant and responds to its waiters.
+    pub fn remove_tenant(&mut self, tenant: T) {
+        self.close_wake(tenant, LeaseResponse::Unknown);
+        if let Some(TenantEntry { timer: Some(at), .. }) = self.tenants.remove(&tenant) {
             self.timers.remove(&(at, tenant));
         }
-        self.pump();
+        self.issue_wake_calls();
     }
 
-    /// What the engine shows, or pushed. What is older than the last [`Authority::done`] must not be told.
-    pub fn sees(&mut self, now: Moment, tenant: T, depth: Depth) {
-        let starting = self.wake.told(tenant).is_some_and(|told| told.begun);
-        // While our own call is under way, only good news is news.
-        if starting && !matches!(depth, Depth::Awake | Depth::Booting) {
+    /// Takes what the engine shows. Must not be called with an observation older than the last
+    /// [`Authority::on_call_finished`] of the tenant.
+    pub fn on_phase_observed(&mut self, now: Moment, tenant: T, phase: Phase) {
+        let is_waking = self.wakes.call(tenant).is_some_and(|call| call.is_running());
+        // While a wake's call runs, the phase from before the call is no news.
+        if is_waking && !matches!(phase, Phase::Ready | Phase::Starting) {
             return;
         }
         if let Some(entry) = self.tenants.get_mut(&tenant) {
-            entry.rest.sees(now, depth);
+            entry.state.on_phase_observed(now, phase);
         }
-        self.settle(now, tenant);
+        self.reconcile_tenant(now, tenant);
     }
 
-    /// Its owner wants it stopped (or deleted), or wants it to run: to be told at once, before the engine is called.
-    pub fn owner_wants(&mut self, now: Moment, tenant: T, running: bool) {
+    /// Sets whether the owner wants the tenant to run. Must be called before the engine is called for the owner.
+    pub fn set_owner_intent(&mut self, now: Moment, tenant: T, wants_running: bool) {
         if let Some(entry) = self.tenants.get_mut(&tenant) {
-            entry.rest.set_stopping(!running);
+            entry.state.set_stop_requested(!wants_running);
         }
-        self.settle(now, tenant);
+        self.reconcile_tenant(now, tenant);
     }
 
-    pub fn set_policy(&mut self, now: Moment, tenant: T, policy: Policy) {
+    pub fn set_policy(&mut self, now: Moment, tenant: T, policy: SleepPolicy) {
         if let Some(entry) = self.tenants.get_mut(&tenant) {
-            entry.rest.set_policy(policy);
+            entry.state.set_policy(policy);
         }
-        self.settle(now, tenant);
+        self.reconcile_tenant(now, tenant);
     }
 
-    pub fn ask(&mut self, now: Moment, ask: Ask<T, H, W>) {
-        let Ask { tenant, visit, waiter } = ask;
-        if let Some(answer) = self.answered(now, tenant, visit, waiter) {
-            self.commands.push_back(Command::Answer { waiter: waiter.id, answer });
+    /// Requests a lease. The response comes as [`Command::Respond`], at once or after a wake.
+    pub fn request_lease(&mut self, now: Moment, request: LeaseRequest<T, H, W>) {
+        let LeaseRequest { tenant, is_visit, waiter } = request;
+        if let Some(response) = self.respond_or_queue(now, tenant, is_visit, waiter) {
+            self.respond(waiter.id, response);
         }
-        self.settle(now, tenant);
+        self.reconcile_tenant(now, tenant);
     }
 
-    /// Whoever asked does not wait any more.
-    pub fn waiter_gone(&mut self, now: Moment, tenant: T, waiter: W) {
-        self.wake.leave(tenant, waiter);
-        self.settle(now, tenant);
+    /// Removes a waiter that needs no response any more.
+    pub fn remove_waiter(&mut self, now: Moment, tenant: T, waiter: W) {
+        self.wakes.remove_waiter(tenant, waiter);
+        self.reconcile_tenant(now, tenant);
     }
 
-    /// For how long it holds from now on; `None`: not at all.
-    pub fn renew(&mut self, now: Moment, tenant: T, holder: H, used: Used) -> Option<Millis> {
+    /// Renews a lease. Returns how long it lasts from now on; `None` ends it.
+    pub fn renew_lease(
+        &mut self,
+        now: Moment,
+        tenant: T,
+        holder: H,
+        usage: HolderUsage,
+    ) -> Option<Millis> {
         let entry = self.tenants.get_mut(&tenant)?;
-        let renewed = entry.rest.renew(now, holder, used, self.settings.lease);
-        self.settle(now, tenant);
-        renewed.then_some(self.settings.lease)
+        let renewed = entry.state.renew_lease(now, holder, usage, self.settings.lease_duration);
+        self.reconcile_tenant(now, tenant);
+        renewed.then_some(self.settings.lease_duration)
     }
 
-    pub fn release(&mut self, now: Moment, tenant: T, holder: H, used: Used) {
+    pub fn release_lease(&mut self, now: Moment, tenant: T, holder: H, usage: HolderUsage) {
         if let Some(entry) = self.tenants.get_mut(&tenant) {
-            entry.rest.release(now, holder, used);
+            entry.state.release_lease(now, holder, usage);
         }
-        self.settle(now, tenant);
+        self.reconcile_tenant(now, tenant);
     }
 
-    /// What the tenant said to [`Command::AskBusy`].
-    pub fn heard(&mut self, now: Moment, tenant: T, generation: u64, heard: Heard) {
+    /// Takes the tenant's answer to [`Command::QueryBusy`].
+    pub fn on_busy_report(&mut self, now: Moment, tenant: T, generation: u64, report: BusyReport) {
         let Some(entry) = self.tenants.get_mut(&tenant) else { return };
-        let decision = entry.rest.heard(now, generation, heard);
-        self.follow(tenant, decision);
-        self.settle(now, tenant);
+        let decision = entry.state.on_busy_report(now, generation, report);
+        self.apply_decision(tenant, decision);
+        self.reconcile_tenant(now, tenant);
     }
 
-    /// The right to change the tenant was taken. `false`: not wanted any more, nothing must be called.
-    pub fn begin(&mut self, now: Moment, tenant: T, ticket: Ticket) -> bool {
-        let begun = self.begins(now, tenant, ticket);
-        self.settle(now, tenant);
+    /// Begins an engine call, with the tenant's lock held. Returns `false` when the call is not wanted any more: the caller
+    /// must not call the engine.
+    pub fn begin_call(&mut self, now: Moment, tenant: T, call_id: CallId) -> bool {
+        let begun = self.try_begin_call(now, tenant, call_id);
+        self.reconcile_tenant(now, tenant);
         begun
     }
 
-    /// The right to change the tenant is somebody else's for now: others need not stand behind it.
-    pub fn put_off(&mut self, now: Moment, tenant: T, ticket: Ticket) {
-        if self.wake.told(tenant).is_some_and(|told| told.ticket == ticket.0) {
-            self.wake.put_off(tenant);
+    /// Frees the slot of a call that waits for the tenant's lock, so that other wakes go first.
+    pub fn defer_call(&mut self, now: Moment, tenant: T, call_id: CallId) {
+        if self.wakes.call(tenant).is_some_and(|call| call.id == call_id.0) {
+            self.wakes.defer_call(tenant);
         }
-        self.settle(now, tenant);
+        self.reconcile_tenant(now, tenant);
     }
 
-    /// Between the two halves of [`Act::ThawThenStop`](crate::Act::ThawThenStop), with what the tenant answered when it
-    /// was asked: whether to stop.
-    pub fn goes_on(&mut self, now: Moment, tenant: T, heard: Heard) -> bool {
-        self.tenants.get_mut(&tenant).is_some_and(|entry| entry.rest.thawed(now, heard))
+    /// Decides between the two halves of [`EngineCall::ThawThenStop`](crate::EngineCall::ThawThenStop), with the tenant's
+    /// report in between. Returns whether to stop.
+    pub fn continue_after_thaw(&mut self, now: Moment, tenant: T, report: BusyReport) -> bool {
+        let entry = self.tenants.get_mut(&tenant);
+        entry.is_some_and(|entry| entry.state.continue_after_thaw(now, report))
     }
 
-    /// The engine's call for this ticket has returned; `depth` is what the engine shows now.
-    pub fn done(&mut self, now: Moment, tenant: T, ticket: Ticket, outcome: Outcome, depth: Depth) {
-        let refused = outcome == Outcome::Refused;
+    /// Takes the end of an engine call; `phase` is what the engine shows now.
+    pub fn on_call_finished(
+        &mut self,
+        now: Moment,
+        tenant: T,
+        call_id: CallId,
+        outcome: CallOutcome,
+        phase: Phase,
+    ) {
+        let was_refused = outcome == CallOutcome::Refused;
         let Some(entry) = self.tenants.get_mut(&tenant) else {
-            self.wake.forget(tenant);
-            return self.pump();
+            self.wakes.clear_call(tenant);
+            return self.issue_wake_calls();
         };
-        if entry.fall.is_some_and(|(of, _)| of == ticket) {
-            entry.fall = None;
-            entry.rest.fell(now, depth, refused, self.settings.pause);
-        } else if self.wake.told(tenant).is_some_and(|told| told.ticket == ticket.0) {
-            self.wake.forget(tenant);
-            // It may have been ready before the call returned.
-            if !(depth == Depth::Booting && entry.rest.depth() == Depth::Awake) {
-                entry.rest.sees(now, depth);
+        if entry.suspend.is_some_and(|(id, _)| id == call_id) {
+            entry.suspend = None;
+            entry.state.on_suspend_finished(now, phase, was_refused, self.settings.retry_delay);
+        } else if self.wakes.call(tenant).is_some_and(|call| call.id == call_id.0) {
+            self.wakes.clear_call(tenant);
+            // The tenant may have been ready before the call returned.
+            if !(phase == Phase::Starting && entry.state.phase() == Phase::Ready) {
+                entry.state.on_phase_observed(now, phase);
             }
-            if refused && !matches!(entry.rest.depth(), Depth::Awake | Depth::Booting) {
-                self.fail(now, tenant, Failure::Refused);
+            let is_running = matches!(entry.state.phase(), Phase::Ready | Phase::Starting);
+            if was_refused && !is_running {
+                self.fail_wake(now, tenant, WakeError::EngineRefused);
             } else {
-                self.wake.returned(now, tenant);
+                self.wakes.mark_returned(now, tenant);
             }
         }
-        self.settle(now, tenant);
+        self.reconcile_tenant(now, tenant);
     }
 
-    /// Time has passed.
+    /// Handles every deadline up to `now`.
     pub fn tick(&mut self, now: Moment) {
         let due: Vec<_> = self.timers.iter().take_while(|(at, _)| *at <= now).copied().collect();
         for (_, tenant) in due {
-            self.settle(now, tenant);
+            self.reconcile_tenant(now, tenant);
         }
     }
 
@@ -185,36 +217,39 @@ impl<T: Copy + Ord, H: Copy + Ord, W: Copy + Eq> Authority<T, H, W> {
         self.commands.pop_front()
     }
 
-    /// When to call [`Authority::tick`], if nothing happens until then.
+    /// Returns when to call [`Authority::tick`], if no event comes first.
     pub fn next_deadline(&self) -> Option<Moment> {
         self.timers.first().map(|(at, _)| *at)
     }
 
-    // What is so.
+    // Read-only views.
 
-    pub fn rest(&self, tenant: T) -> Option<&Rest<H>> {
-        self.tenants.get(&tenant).map(|entry| &entry.rest)
+    pub fn sleep_state(&self, tenant: T) -> Option<&TenantSleepState<H>> {
+        self.tenants.get(&tenant).map(|entry| &entry.state)
     }
 
-    /// Leases, and calls of the engine, of before this keeper's start may still be live.
-    pub fn is_young(&self, now: Moment) -> bool {
-        self.floor > now
+    /// Whether leases and engine calls from before the orchestrator's restart may still be live.
+    pub fn is_starting_up(&self, now: Moment) -> bool {
+        self.earliest_suspend > now
     }
 
-    pub const fn wake(&self) -> &Wake<T, H, W> {
-        &self.wake
+    pub const fn wake_queue(&self) -> &WakeQueue<T, H, W> {
+        &self.wakes
     }
 
-    pub fn progress(&self, now: Moment, tenant: T) -> Option<Progress> {
-        let depth = self.rest(tenant)?.depth();
-        let Some(flight) = self.wake.flight(tenant) else { return Some(Progress::Resting(depth)) };
-        let elapsed = flight.elapsed(now);
-        let begun = self.wake.told(tenant).is_some_and(|told| told.begun);
-        Some(match (flight.returned, begun) {
-            (Some(_), _) => Progress::Booting { elapsed },
-            (None, true) => Progress::Starting { elapsed },
+    pub fn wake_progress(&self, now: Moment, tenant: T) -> Option<WakeProgress> {
+        let phase = self.sleep_state(tenant)?.phase();
+        let Some(wake) = self.wakes.pending_wake(tenant) else {
+            return Some(WakeProgress::NotWaking(phase));
+        };
+        let elapsed = wake.elapsed(now);
+        let is_running = self.wakes.call(tenant).is_some_and(|call| call.is_running());
+        Some(match (wake.returned_at, is_running) {
+            (Some(_), _) => WakeProgress::Booting { elapsed },
+            (None, true) => WakeProgress::Starting { elapsed },
             (None, false) => {
-                Progress::Queued { ahead: self.wake.ahead(tenant).unwrap_or(0), elapsed }
+                let queue_position = self.wakes.queue_position(tenant).unwrap_or(0);
+                WakeProgress::Queued { queue_position, elapsed }
             }
         })
     }

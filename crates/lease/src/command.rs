@@ -1,76 +1,80 @@
-//! What [`Authority`](crate::Authority) is told and what it says.
+//! Inputs and outputs of [`Authority`](crate::Authority).
 
-use crate::rest::Depth;
+use protocol::orchestrator::Phase;
+
 use crate::time::Millis;
-use crate::wake::{Limits, Waiter, Woke};
+use crate::wake_queue::{Waiter, WakeLimits, WakeTimings};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Settings {
-    /// How long a lease lasts.
-    pub lease: Millis,
-    /// After the engine refused to put a tenant to sleep.
-    pub pause: Millis,
-    pub limits: Limits,
+pub struct AuthoritySettings {
+    /// How long a lease lasts after its grant or renewal.
+    pub lease_duration: Millis,
+    /// How long to wait after the engine refused a call before the next try.
+    pub retry_delay: Millis,
+    pub limits: WakeLimits,
 }
 
-/// Somebody asks for a lease.
+/// A holder's request for a lease on one tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Ask<T, H, W> {
+pub struct LeaseRequest<T, H, W> {
     pub tenant: T,
-    /// It would wake the tenant from sleep: `Intent::Visit`.
-    pub visit: bool,
+    /// The request wakes a sleeping tenant: `RequestIntent::Visit`.
+    pub is_visit: bool,
     pub waiter: Waiter<H, W>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Grant {
     pub expires_in: Millis,
+    /// How long the holder may keep the lease without use.
     pub linger: Millis,
+    /// The tenant was woken for this lease.
     pub woke: bool,
 }
 
-/// What becomes of an ask: each gets exactly one.
+/// The result of a lease request. Each request gets exactly one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Answer {
+pub enum LeaseResponse {
     Granted(Grant),
-    /// This keeper knows no such tenant.
+    /// The authority does not know the tenant.
     Unknown,
-    /// Its owner stopped it.
+    /// The tenant's owner stopped it.
     Stopped,
     NotRunning,
+    /// The tenant sleeps, and the request is not one that wakes it.
     WakeRequired,
-    /// The deadline came first; how many wakes are before it.
+    /// The waiter's deadline came before the tenant was ready.
     Waking {
-        ahead: usize,
+        /// The number of wakes before this one.
+        queue_position: usize,
     },
-    /// `seed` differs from answer to answer: for the jitter of `Retry-After`.
     QueueFull {
+        /// Differs from response to response: the jitter of `Retry-After`.
         seed: u64,
     },
-    Failed(Failure),
+    Failed(WakeError),
 }
 
-/// Why a wake failed; the text is the shell's.
+/// Why a wake failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Failure {
-    /// The engine refused.
-    Refused,
-    /// It was started and ended.
-    Died,
-    /// It runs and was not ready in time.
-    Slow,
+pub enum WakeError {
+    /// The engine refused the call.
+    EngineRefused,
+    /// The container started and exited.
+    Exited,
+    /// The container runs and did not become ready in time.
+    ReadinessTimeout,
 }
 
-/// A call to the engine. Its steps are the same for all:
+/// A call to the container engine. Every kind takes the same steps:
 ///
-/// 1. take the right to change the tenant (whatever is under way is waited for, a wake
-///    [put off](crate::Authority::put_off) meanwhile);
-/// 2. [`begin`](crate::Authority::begin) with the ticket; `false`: let go, it is not wanted any more;
-/// 3. write down what must be known after a crash, call the engine (for [`Act::ThawThenStop`]: thaw, ask it whether it
-///    is busy as for [`Command::AskBusy`], then [`goes_on`](crate::Authority::goes_on); `true`: stop);
-/// 4. [`done`](crate::Authority::done), let go.
+/// 1. acquire the tenant's exclusive lock; while it is taken, [defer](crate::Authority::defer_call) a wake;
+/// 2. [`begin_call`](crate::Authority::begin_call) with the call's id; on `false` release the lock and do nothing;
+/// 3. persist what must survive a crash, then call the engine. For [`EngineCall::ThawThenStop`]: thaw, query the tenant as for
+///    [`Command::QueryBusy`], pass the report to [`continue_after_thaw`](crate::Authority::continue_after_thaw), stop on `true`;
+/// 4. [`on_call_finished`](crate::Authority::on_call_finished), then release the lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Act {
+pub enum EngineCall {
     Freeze,
     Stop,
     ThawThenStop,
@@ -78,52 +82,54 @@ pub enum Act {
     Start,
 }
 
-/// Names one [`Act`] of one tenant.
+/// Identifies one [`EngineCall`] for one tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Ticket(pub(crate) u64);
+pub struct CallId(pub(crate) u64);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Command<T, W> {
-    /// Ask the tenant itself; then [`heard`](crate::Authority::heard).
-    AskBusy {
+    /// Query the tenant whether it is busy, then call [`on_busy_report`](crate::Authority::on_busy_report).
+    QueryBusy {
         tenant: T,
         generation: u64,
     },
-    Act {
+    CallEngine {
         tenant: T,
-        act: Act,
-        ticket: Ticket,
+        call: EngineCall,
+        call_id: CallId,
     },
-    Answer {
+    Respond {
         waiter: W,
-        answer: Answer,
+        response: LeaseResponse,
     },
-    /// It is awake: for histograms and people.
-    Woke {
+    /// The tenant is ready after a wake: for metrics and status pages.
+    RecordWake {
         tenant: T,
-        woke: Woke,
+        timings: WakeTimings,
     },
 }
 
-/// How a call to the engine ended.
+/// How an [`EngineCall`] ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Outcome {
+pub enum CallOutcome {
     Done,
     Refused,
 }
 
-/// Where a wake is: `leases::Step`.
+/// How far the wake of a tenant is: `leases::WakeStep` on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Progress {
-    /// Nobody wakes it.
-    Resting(Depth),
+pub enum WakeProgress {
+    /// No wake is pending.
+    NotWaking(Phase),
     Queued {
-        ahead: usize,
+        queue_position: usize,
         elapsed: Millis,
     },
+    /// The engine is being called.
     Starting {
         elapsed: Millis,
     },
+    /// The container runs; its services do not all answer yet.
     Booting {
         elapsed: Millis,
     },

@@ -1,104 +1,108 @@
-//! The holder's side, one tenant: may it be sent a request, and what must be said to its keeper.
+//! The holder's side of one lease: whether requests may be sent to the tenant, and when to renew or release.
 
 use crate::planted::planted;
 use crate::time::{Millis, Moment};
 
-/// How a holder paces itself, in parts of what it was granted.
-const RENEWALS: Millis = 3;
-const RETRIES: Millis = 15;
-/// So much sooner than granted it ends here: two machines' clocks do not run equally fast.
-const MARGIN: Millis = 60;
+/// A lease in use is renewed this many times before it would expire.
+const RENEWALS_PER_LEASE: Millis = 3;
+/// A failed renewal is retried at most this many times per lease.
+const RENEWAL_RETRIES_PER_LEASE: Millis = 15;
+/// The holder gives up one part in so many of each lease: two machines' clocks do not run equally fast.
+const CLOCK_DRIFT_DIVISOR: Millis = 60;
+/// Minimum time between two lease requests on behalf of traffic that no lease covers.
+const REQUEST_RETRY_DELAY: Millis = 1_000;
 
-/// A call to the keeper that is under way. Its answer is given back with it; an answer that never comes needs nothing.
+/// A call to the orchestrator that is in flight. The caller passes it back together with the response; a response that
+/// never arrives needs no event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Call {
-    /// `Ask::number`, `Used::number`.
+pub struct LeaseCall {
+    /// `number` of `leases::LeaseRequest` and `leases::LeaseUsage`.
     pub number: u64,
-    pub sent: Moment,
+    pub sent_at: Moment,
 }
 
-/// What the keeper granted: `Grant::expires_in_ms`, `Grant::linger_ms`.
+/// The terms of a grant: `expires_in_ms` and `linger_ms` of `leases::LeaseGrant`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Terms {
+pub struct LeaseTerms {
     pub expires_in: Millis,
     pub linger: Millis,
 }
 
-/// What is to be said to the keeper now.
+/// The call that a holder must make now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Due {
+pub enum DueAction {
     Nothing,
-    /// [`Holder::renew`], together with all others that are due.
+    /// Call [`Holder::begin_renewal`]; renewals that are due together share one call.
     Renew,
-    /// [`Holder::release`].
+    /// Call [`Holder::begin_release`].
     Release,
-    /// [`Holder::ask`]: something is under way and no lease covers it.
-    Ask,
+    /// Call [`Holder::begin_request`]: traffic is in flight and no lease covers it.
+    Request,
 }
 
-/// What one router process may do with one tenant.
+/// The lease of one router process on one tenant.
 ///
-/// The order that keeps a request from slipping through: a request takes its guard *before* it reads [`Holder::until`]
-/// (or the shell's atomic copy), and a shell that releases sets its copy to 0 *before* it looks for guards.
+/// Two orders keep every request under a lease. A request counts itself *before* it reads [`Holder::valid_until`] (or the
+/// caller's atomic copy). A caller that releases clears its copy *before* it counts requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Holder {
-    /// Of the last ask.
-    pub(crate) asked: u64,
-    /// Answers to asks up to this number came too late: what they granted was given back.
-    pub(crate) over: u64,
-    pub(crate) live: Option<Live>,
-    /// When the keeper was last called, for whatever answer.
-    pub(crate) tried: Option<Moment>,
+    /// The number of the last lease request.
+    pub(crate) last_number: u64,
+    /// Grants of requests up to this number come too late: their lease was released.
+    pub(crate) released_up_to: u64,
+    pub(crate) lease: Option<HeldLease>,
+    /// When the last call was sent, whatever came of it.
+    pub(crate) last_call_at: Option<Moment>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Live {
+pub(crate) struct HeldLease {
     pub(crate) number: u64,
-    pub(crate) until: Moment,
-    pub(crate) terms: Terms,
-    /// When the call that last prolonged it was sent.
-    pub(crate) spoken: Moment,
+    pub(crate) valid_until: Moment,
+    pub(crate) terms: LeaseTerms,
+    /// When the call that last extended the lease was sent.
+    pub(crate) extended_at: Moment,
 }
 
 impl Holder {
     pub const fn may_send(&self, now: Moment) -> bool {
-        match self.live {
-            Some(live) => now.0 < live.until.0,
+        match self.lease {
+            Some(lease) => now.0 < lease.valid_until.0,
             None => false,
         }
     }
 
-    /// Until then requests may be sent; the epoch itself when not at all. For the shell's atomic.
-    pub const fn until(&self) -> Moment {
-        match self.live {
-            Some(live) => live.until,
+    /// Returns the moment until which requests may be sent; the epoch without a lease.
+    pub const fn valid_until(&self) -> Moment {
+        match self.lease {
+            Some(lease) => lease.valid_until,
             None => Moment(0),
         }
     }
 
-    /// A call for a lease is about to be sent. Several may be under way at once.
-    pub fn ask(&mut self, now: Moment) -> Call {
-        self.asked += 1;
-        self.tried = Some(now);
-        Call { number: self.asked, sent: now }
+    /// Starts a lease request. Several may be in flight at once.
+    pub fn begin_request(&mut self, now: Moment) -> LeaseCall {
+        self.last_number += 1;
+        self.last_call_at = Some(now);
+        LeaseCall { number: self.last_number, sent_at: now }
     }
 
-    /// An ask was granted. `false` when that is too late to be of use.
-    pub fn granted(&mut self, call: Call, terms: Terms) -> bool {
-        if call.number <= self.over && !planted!(LateGrantCounts) {
+    /// Takes the grant of a lease request. Returns `false` for a grant that a release has overtaken.
+    pub fn on_granted(&mut self, call: LeaseCall, terms: LeaseTerms) -> bool {
+        if call.number <= self.released_up_to && !planted!(LateGrantCounts) {
             return false;
         }
-        let fresh = Live {
+        let fresh = HeldLease {
             number: call.number,
-            until: ends(call, terms.expires_in),
+            valid_until: valid_until(call, terms.expires_in),
             terms,
-            spoken: call.sent,
+            extended_at: call.sent_at,
         };
-        self.live = Some(match self.live {
-            Some(old) => Live {
+        self.lease = Some(match self.lease {
+            Some(old) => HeldLease {
                 number: old.number.max(fresh.number),
-                until: old.until.max(fresh.until),
-                spoken: old.spoken.max(fresh.spoken),
+                valid_until: old.valid_until.max(fresh.valid_until),
+                extended_at: old.extended_at.max(fresh.extended_at),
                 terms,
             },
             None => fresh,
@@ -106,67 +110,72 @@ impl Holder {
         true
     }
 
-    /// A renewal is about to be sent; `None` when there is nothing to renew.
-    pub fn renew(&mut self, now: Moment) -> Option<Call> {
-        let live = self.live?;
-        self.tried = Some(now);
-        Some(Call { number: live.number, sent: now })
+    /// Starts a renewal; `None` without a lease.
+    pub fn begin_renewal(&mut self, now: Moment) -> Option<LeaseCall> {
+        let lease = self.lease?;
+        self.last_call_at = Some(now);
+        Some(LeaseCall { number: lease.number, sent_at: now })
     }
 
-    /// A renewal was answered: `Standing::expires_in_ms`.
-    pub fn renewed(&mut self, call: Call, expires_in: Option<Millis>) {
-        let Some(live) = self.live.as_mut().filter(|live| live.number == call.number) else {
+    /// Takes the response to a renewal: `leases::RenewedLease::expires_in_ms`; `None` ends the lease.
+    pub fn on_renewed(&mut self, call: LeaseCall, expires_in: Option<Millis>) {
+        let Some(lease) = self.lease.as_mut().filter(|lease| lease.number == call.number) else {
             return;
         };
         match expires_in {
             Some(time) => {
-                live.until = live.until.max(ends(call, time));
-                live.spoken = live.spoken.max(call.sent);
+                lease.valid_until = lease.valid_until.max(valid_until(call, time));
+                lease.extended_at = lease.extended_at.max(call.sent_at);
             }
-            None => self.live = None,
+            None => self.lease = None,
         }
     }
 
-    /// A release is about to be sent, with this number; `None` when there is nothing to release. Nothing may be sent from
-    /// here on: the call must not leave before the shell's atomic says so too.
-    pub fn release(&mut self) -> Option<u64> {
-        let live = self.live.take()?;
-        self.over = live.number;
-        Some(live.number)
+    /// Ends the lease and returns the number to release; `None` without a lease.
+    ///
+    /// The caller must clear its atomic copy before the release is sent: the tenant may be suspended on its arrival.
+    pub fn begin_release(&mut self) -> Option<u64> {
+        let lease = self.lease.take()?;
+        self.released_up_to = lease.number;
+        Some(lease.number)
     }
 
-    /// Something shows that the lease is worth nothing: another generation, another upstream.
-    pub fn lost(&mut self) {
-        self.live = None;
+    /// Drops the lease without a release: the tenant has another generation or another upstream.
+    pub fn discard_lease(&mut self) {
+        self.lease = None;
     }
 
-    /// What is to be said now. `in_use`: something is under way (a request, a tunnel with data in the last linger time);
-    /// `last_used`: when something last was.
-    pub fn due(&self, now: Moment, in_use: bool, last_used: Moment) -> Due {
-        match self.next(in_use, last_used) {
-            Some((at, due)) if at <= now => due,
-            Some(_) | None => Due::Nothing,
+    /// Returns the call that must be made now.
+    ///
+    /// `in_use`: a request is in flight, or a stream had data within the last linger time. `last_used`: the end of the last
+    /// request, or the last data of a stream.
+    pub fn due_action(&self, now: Moment, in_use: bool, last_used: Moment) -> DueAction {
+        match self.next_action(in_use, last_used) {
+            Some((at, action)) if at <= now => action,
+            Some(_) | None => DueAction::Nothing,
         }
     }
 
-    /// When [`Holder::due`] says something else than nothing, if nothing happens until then.
+    /// Returns when [`Holder::due_action`] stops returning nothing, if no event comes first.
     pub fn next_deadline(&self, in_use: bool, last_used: Moment) -> Option<Moment> {
-        self.next(in_use, last_used).map(|(at, _)| at)
+        self.next_action(in_use, last_used).map(|(at, _)| at)
     }
 
-    fn next(&self, in_use: bool, last_used: Moment) -> Option<(Moment, Due)> {
-        let Some(live) = self.live else {
-            let again = self.tried.map_or(Moment(0), |at| at.plus(RETRY));
-            return in_use.then_some((again, Due::Ask));
+    fn next_action(&self, in_use: bool, last_used: Moment) -> Option<(Moment, DueAction)> {
+        let Some(lease) = self.lease else {
+            let at = self.last_call_at.map_or(Moment(0), |at| at.plus(REQUEST_RETRY_DELAY));
+            return in_use.then_some((at, DueAction::Request));
         };
-        let renewal = (in_use || last_used > live.spoken).then(|| {
-            let pause = live.terms.expires_in / RETRIES;
-            let again = self.tried.map_or(Moment(0), |at| at.plus(pause));
-            let part = live.terms.expires_in / RENEWALS;
-            (again.max(live.spoken.plus(part)), Due::Renew)
+        let renewal = (in_use || last_used > lease.extended_at).then(|| {
+            let retry_delay = lease.terms.expires_in / RENEWAL_RETRIES_PER_LEASE;
+            let retry_at = self.last_call_at.map_or(Moment(0), |at| at.plus(retry_delay));
+            let interval = lease.terms.expires_in / RENEWALS_PER_LEASE;
+            (retry_at.max(lease.extended_at.plus(interval)), DueAction::Renew)
         });
-        let release =
-            (!in_use).then(|| (last_used.max(live.spoken).plus(live.terms.linger), Due::Release));
+        let release = (!in_use).then(|| {
+            let at = last_used.max(lease.extended_at).plus(lease.terms.linger);
+            (at, DueAction::Release)
+        });
         match (renewal, release) {
             (Some(renewal), Some(release)) if release.0 <= renewal.0 => Some(release),
             (Some(renewal), _) => Some(renewal),
@@ -175,10 +184,8 @@ impl Holder {
     }
 }
 
-/// Between two asks on behalf of what is under way without a lease.
-const RETRY: Millis = 1_000;
-
-fn ends(call: Call, expires_in: Millis) -> Moment {
-    let sent = if planted!(CountsFromArrival) { call.sent.plus(1_000) } else { call.sent };
-    sent.plus(expires_in - expires_in / MARGIN)
+/// Counts from when the call was sent, so that the holder's lease ends before the authority's.
+fn valid_until(call: LeaseCall, expires_in: Millis) -> Moment {
+    let sent_at = if planted!(CountsFromArrival) { call.sent_at.plus(1_000) } else { call.sent_at };
+    sent_at.plus(expires_in - expires_in / CLOCK_DRIFT_DIVISOR)
 }

@@ -1,66 +1,69 @@
-//! Sleep, wake and routing in one idea: a **lease** is the right to send a tenant requests, and whoever holds it keeps the tenant
-//! awake. Both sides as pure cores: no I/O, no clock (time is an argument), commands out.
+//! Leases: the right to send a tenant requests. While a lease is live the tenant is neither frozen nor stopped, so one protocol
+//! decides sleep, wake and routing. Both sides are pure cores: no I/O, no clock (time is an argument), commands out.
 //!
 //! ```text
-//!  holder (router), one Holder a tenant          keeper (orchestrator), one Authority
-//!  ───────────────────────────────────           ─────────────────────────────────────────────
-//!  no lease  ── ask ──────────────────────────►  awake? granted at once
-//!                                                frozen, asleep? one flight wakes it, all wait
-//!  may_send until sent + D − margin  ◄─ granted  counts D from its answer: the holder's ends first
-//!  in use    ── renew, every D/3 ─────────────►  idle clock = last use
-//!  lingered  ── release ──────────────────────►  idle clock runs on
-//!                                                idle, no lease → busy inside? → recheck → freeze, stop
-//!                                                frozen, still idle → thaw → busy inside? → stop
+//!  holder (router), one Holder per tenant        authority (orchestrator), one Authority
+//!  ──────────────────────────────────────        ─────────────────────────────────────────────
+//!  no lease  ── request ──────────────────────►  ready? granted at once
+//!                                                frozen, sleeping? one wake, all requests wait for it
+//!  may_send until sent + D − margin  ◄─ granted  counts D from its response: the holder's lease ends first
+//!  in use    ── renew, every D/3 ─────────────►  idle time restarts at the last use
+//!  lingered  ── release ──────────────────────►  idle time goes on
+//!                                                idle, no lease → query busy → recheck → freeze, stop
+//!                                                frozen, still idle → thaw → query busy → stop
 //! ```
 //!
-//! Nothing is frozen or stopped while a lease is live, but by its owner's will. An ask on the way to sleep voids the decision, up
-//! to the engine's call; from there on it waits and is served after. A keeper that starts puts nothing to sleep for one D: leases
-//! that it cannot know have then run out.
+//! No tenant is frozen or stopped while a lease is live, except by its owner. A request before the engine's call voids the
+//! decision to suspend; a request after that waits for the call and is served then. An orchestrator that starts suspends
+//! nothing for one lease duration: by then the leases that it does not know have expired.
 //!
-//! | file | is |
+//! | file | contents |
 //! |---|---|
-//! | ★ [`holder`] | the holder's side: may I send, what is due |
-//! | ★ [`rest`], [`fall`] | the keeper's, one tenant: leases and idle clock; the steps to sleep |
-//! | [`wake`] | the keeper's, all tenants: flights, waiters, queue, bounds |
-//! | [`authority`], `settle` | both put together: events in, commands out, one timer |
-//! | [`command`], [`why`], [`time`] | what is said; reasons as data; moments |
+//! | ★ [`holder`] | the holder's side: whether requests may be sent, which call is due |
+//! | ★ [`sleep_state`], [`suspend`] | the authority's side, one tenant: leases and idle time; the steps of a suspend |
+//! | [`wake_queue`] | the authority's side, all tenants: pending wakes, waiters, queue, bounds |
+//! | [`authority`], `reconcile` | both combined: events in, commands out, one timer |
+//! | [`command`], [`reason`], [`time`] | inputs and outputs; reasons as data; moments |
 //!
-//! A shell is a loop: feed an event, then run `next_command` until there is none; sleep until `next_deadline`, `tick`.
+//! A caller loops: pass an event, run `next_command` until there is none, sleep until `next_deadline`, call `tick`.
 //!
 //! # How it is checked
 //!
-//! `model` walks through every order of events, within budgets, with these very cores on both sides: messages late, lost,
-//! repeated and overtaking each other, holders that crash, a keeper that crashes before, during and after every call, an engine
-//! that refuses, owners, deaths, work inside. Two million states in nine scenes: no holder may send without a live lease; nothing
-//! sleeps under one, nor after it said that it is busy; each waiter is answered, for a reason that is true; one call to wake at
-//! a time; and left alone from any state, whoever waits is served. `planted` holds bugs that only tests can switch on; each is
-//! found, with a trace of a few moves (`cargo nextest run -p lease bugs --no-capture`). `props` does the same at random in longer
-//! stories and finer time; `stories` are single cases to read.
+//! `model` explores every order of events, within budgets, with these cores on both sides: messages that are late, lost, repeated
+//! and reordered, holders that crash, an orchestrator that crashes before, during and after every call, an engine that refuses,
+//! owners, exits, work inside. It checks that no holder may send without a live lease; that no tenant is suspended under a lease
+//! or after a busy report; that each waiter gets one response with a true reason; that one wake call runs at a time; and that from
+//! every state, once nothing fails any more, every waiter is served. `planted` holds bugs that only tests switch on; the model finds
+//! each with a short trace (`cargo nextest run -p lease bugs --no-capture`). `properties` runs random sequences that are longer and
+//! finer in time; `scenarios` are single cases to read.
 //!
-//! One thing is assumed of the engine: what an earlier keeper told it has ended before it shows that tenant to the next one.
-//! Should that fail, a tenant that rests under a live lease is woken.
+//! One assumption about the engine: calls of an earlier orchestrator have ended before the engine shows the tenant to the next one.
+//! Should that fail, a tenant that is suspended under a live lease is woken.
 
 pub mod authority;
 pub mod command;
-pub mod fall;
 pub mod holder;
 #[cfg(test)]
 mod model;
 mod planted;
 #[cfg(test)]
-mod props;
-pub mod rest;
-mod settle;
+mod properties;
+pub mod reason;
+mod reconcile;
 #[cfg(test)]
-mod stories;
+mod scenarios;
+pub mod sleep_state;
+pub mod suspend;
 pub mod time;
-pub mod wake;
-pub mod why;
+pub mod wake_queue;
 
 pub use authority::Authority;
-pub use command::{Act, Answer, Ask, Command, Failure, Grant, Outcome, Progress, Settings, Ticket};
-pub use holder::{Call, Due, Holder, Terms};
-pub use rest::{Depth, Policy, Rest, Used};
+pub use command::{
+    AuthoritySettings, CallId, CallOutcome, Command, EngineCall, Grant, LeaseRequest,
+    LeaseResponse, WakeError, WakeProgress,
+};
+pub use holder::{DueAction, Holder, LeaseCall, LeaseTerms};
+pub use reason::{AwakeReason, BusyReport, SleepRecord};
+pub use sleep_state::{HolderUsage, SleepPolicy, TenantSleepState};
 pub use time::{Millis, Moment};
-pub use wake::{Limits, Rouse, Waiter, Woke};
-pub use why::{Awake, Heard, Slept};
+pub use wake_queue::{Waiter, WakeKind, WakeLimits, WakeTimings};

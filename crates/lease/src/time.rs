@@ -1,8 +1,10 @@
-/// Milliseconds.
+/// A span of time in milliseconds.
 pub type Millis = u64;
 
-/// Milliseconds since an epoch of the shell's choosing. The keeper's shell takes 1970 as its epoch and moves on from there by a
-/// monotonic clock, so that moments can be kept across a restart; a holder's epoch is its own.
+/// A point in time: milliseconds since an epoch that the caller chooses.
+///
+/// The orchestrator counts from 1970 by a monotonic clock, so that moments survive a restart. A holder's epoch is its own
+/// start. Moments of two processes are never compared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Moment(pub Millis);
 
@@ -17,7 +19,7 @@ impl Moment {
         Self(self.0.saturating_sub(time))
     }
 
-    /// 0 when `earlier` is in fact later.
+    /// Returns the time since `earlier`; 0 when `earlier` lies later.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Millis {
         self.0.saturating_sub(earlier.0)

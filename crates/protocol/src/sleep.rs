@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::orchestrator::Phase;
 use crate::{TenantId, Timestamp};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,11 +34,25 @@ pub struct LastWake {
     pub phases_ms: WakePhases,
 }
 
+/// The two ways in which a tenant rests for want of use: the part of [`Phase`] from which a visit wakes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum IdleState {
     Frozen,
     Sleeping,
+}
+
+impl IdleState {
+    /// Returns the idle state of a tenant in this phase; `None` when the tenant does not rest.
+    pub const fn from_phase(phase: Phase) -> Option<Self> {
+        match phase {
+            Phase::Frozen => Some(Self::Frozen),
+            Phase::Sleeping => Some(Self::Sleeping),
+            Phase::Created | Phase::Starting | Phase::Ready | Phase::Stopped | Phase::Exited => {
+                None
+            }
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

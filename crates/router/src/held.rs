@@ -39,7 +39,7 @@ impl Held {
         let is_same = |old: &Arc<Tenure>| known.as_ref().is_some_and(|t| Arc::ptr_eq(old, t));
         if let Some(old) = self.tenure.take_if(|old| !is_same(old)) {
             self.leave(old);
-            self.holder.lost();
+            self.holder.discard_lease();
         }
         if let Some(known) = &known {
             self.former.retain(|former| !Arc::ptr_eq(former, known));
@@ -64,7 +64,7 @@ impl Held {
     pub(crate) fn lose(&mut self, lost: &Arc<Tenure>) {
         if let Some(tenure) = self.tenure.as_ref().filter(|tenure| Arc::ptr_eq(lost, tenure)) {
             tenure.set_until(Moment(0));
-            self.holder.lost();
+            self.holder.discard_lease();
         }
     }
 
@@ -81,7 +81,7 @@ impl Held {
 
     pub(crate) fn publish(&self) {
         if let Some(tenure) = &self.tenure {
-            tenure.set_until(self.holder.until());
+            tenure.set_until(self.holder.valid_until());
         }
     }
 
@@ -101,7 +101,7 @@ impl Held {
             return None;
         }
         tenure.woke(Moment(0));
-        let number = self.holder.release()?;
+        let number = self.holder.begin_release()?;
         Some(self.used(tenant, number, &usage))
     }
 
@@ -141,7 +141,7 @@ mod tests {
     use std::sync::atomic::AtomicUsize;
     use std::sync::atomic::Ordering::SeqCst;
 
-    use lease::Terms;
+    use lease::LeaseTerms;
     use protocol::orchestrator::Upstream;
 
     use super::*;
@@ -157,8 +157,8 @@ mod tests {
     }
 
     fn grant(held: &mut Held) {
-        let call = held.holder.ask(clock::now());
-        assert!(held.holder.granted(call, Terms { expires_in: 60_000, linger: 100 }));
+        let call = held.holder.begin_request(clock::now());
+        assert!(held.holder.on_granted(call, LeaseTerms { expires_in: 60_000, linger: 100 }));
         held.publish();
     }
 

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lease::{Call, Due, Millis, Moment, Terms};
+use lease::{DueAction, LeaseCall, LeaseTerms, Millis, Moment};
 use protocol::TenantId;
 use protocol::leases::{
     LeaseGrant, LeaseUsage, ReleaseRequest, RenewRequest, RenewResponse, RequestIntent,
@@ -45,12 +45,12 @@ pub(crate) struct Keeping {
 enum Said {
     Asked {
         tenant: TenantId,
-        call: Call,
+        call: LeaseCall,
         intent: RequestIntent,
         answer: Result<LeaseGrant, CallError>,
     },
     Renewed {
-        calls: Vec<(TenantId, Call)>,
+        calls: Vec<(TenantId, LeaseCall)>,
         answer: Result<RenewResponse, CallError>,
     },
     Listened(Result<RenewResponse, CallError>),
@@ -199,7 +199,7 @@ impl Keeping {
     fn ask(&mut self, tenant: TenantId, intent: RequestIntent) {
         let held = self.tenants.entry(tenant).or_default();
         (held.asking, held.asked, held.again) = (Some(intent), clock::now(), None);
-        let call = held.holder.ask(held.asked);
+        let call = held.holder.begin_request(held.asked);
         let keeper = self.keeper.clone();
         self.wakes.asked();
         self.calls.spawn(async move {
@@ -226,7 +226,7 @@ impl Keeping {
                 for ((tenant, call), standing) in calls.into_iter().zip(renewed.leases) {
                     let Some(held) = self.tenants.get_mut(&tenant) else { continue };
                     if standing.tenant == tenant {
-                        held.holder.renewed(call, standing.expires_in_ms.map(Millis::from));
+                        held.holder.on_renewed(call, standing.expires_in_ms.map(Millis::from));
                         held.publish();
                     }
                 }
@@ -246,14 +246,14 @@ impl Keeping {
         }
     }
 
-    fn granted(&mut self, call: Call, grant: &LeaseGrant) {
+    fn granted(&mut self, call: LeaseCall, grant: &LeaseGrant) {
         self.heard();
         let tenant = grant.tenant;
         let tenure = self.directory.settle(tenant, grant.generation, &grant.upstream);
         let Some(held) = self.tenants.get_mut(&tenant) else { return };
         let terms =
-            Terms { expires_in: grant.expires_in_ms.into(), linger: grant.linger_ms.into() };
-        let is_of_use = held.holder.granted(call, terms);
+            LeaseTerms { expires_in: grant.expires_in_ms.into(), linger: grant.linger_ms.into() };
+        let is_of_use = held.holder.on_granted(call, terms);
         let Some(tenure) = tenure else {
             held.refuse(&Refusal::NotRunning);
             return;
@@ -279,7 +279,13 @@ impl Keeping {
         self.look_by(clock::now().plus(BREATH));
     }
 
-    fn refused(&mut self, tenant: TenantId, call: Call, intent: RequestIntent, error: &CallError) {
+    fn refused(
+        &mut self,
+        tenant: TenantId,
+        call: LeaseCall,
+        intent: RequestIntent,
+        error: &CallError,
+    ) {
         let now = clock::now();
         let refusal = match asking::meaning(error) {
             Meaning::Refused(refusal) => {
@@ -313,7 +319,7 @@ impl Keeping {
             }
             // Some may wait longer than this ask did, unless it was not let wait at all.
             Refusal::Waking { .. }
-                if now.since(call.sent) >= Millis::from(asking::SLICE_MS) / 2 =>
+                if now.since(call.sent_at) >= Millis::from(asking::SLICE_MS) / 2 =>
             {
                 self.ask_again(tenant);
             }
@@ -355,16 +361,18 @@ impl Keeping {
         let (mut renewals, mut releases, mut asks) = (Vec::new(), Vec::new(), Vec::new());
         for (tenant, held) in &mut self.tenants {
             let usage = held.usage();
-            match held.holder.due(now, usage.requests > 0, usage.last) {
-                Due::Nothing => {}
-                Due::Renew => {
-                    if let Some(call) = held.holder.renew(now) {
+            match held.holder.due_action(now, usage.requests > 0, usage.last) {
+                DueAction::Nothing => {}
+                DueAction::Renew => {
+                    if let Some(call) = held.holder.begin_renewal(now) {
                         renewals.push(((*tenant, call), held.used(*tenant, call.number, &usage)));
                     }
                 }
-                Due::Release => releases.extend(held.give_back(*tenant, &usage)),
-                Due::Ask if held.asking.is_none() && held.again.is_none() => asks.push(*tenant),
-                Due::Ask => {}
+                DueAction::Release => releases.extend(held.give_back(*tenant, &usage)),
+                DueAction::Request if held.asking.is_none() && held.again.is_none() => {
+                    asks.push(*tenant)
+                }
+                DueAction::Request => {}
             }
         }
         self.ask_for(now, asks);

@@ -5,7 +5,7 @@ use super::tree::Tree;
 /// The arrows of ARCHITECTURE.md.
 const ARROWS: &[(&str, &[&str])] = &[
     ("protocol", &[]),
-    ("lease", &[]),
+    ("lease", &["protocol"]),
     ("proxy", &[]),
     ("service", &["protocol"]),
     ("supervisor", &["protocol"]),

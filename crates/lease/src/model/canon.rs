@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use super::holder::Router;
-use super::keeper::Keeper;
+use super::orchestrator::Orchestrator;
+use super::router::Router;
 use super::world::{Message, Turn, UNIT, World};
-use crate::Ticket;
-use crate::rest::{Depth, Step};
+use crate::CallId;
+use crate::reason::BusyReport;
+use crate::sleep_state::SuspendStep;
 use crate::time::{Millis, Moment};
-use crate::why::Heard;
+use protocol::orchestrator::Phase;
 
 const NOW: Moment = Moment(1_000 * UNIT);
 /// What is counted from a past moment ends after so long at the latest: a lease, an idle time, a renewal's pause.
@@ -26,7 +27,7 @@ pub(super) fn canonical(world: &World) -> World {
         granted.until = clock.at(granted.until, 0);
         granted.orphan = clock.at(granted.orphan, 0);
     }
-    clock.keeper(&mut world.keeper);
+    clock.orchestrator(&mut world.orchestrator);
     numbers(&mut world);
     counters(&mut world);
     world
@@ -51,72 +52,74 @@ impl Clock {
     fn router(&self, router: &mut Router) {
         // A call is known by its number.
         if let Some((call, until)) = &mut router.pending {
-            call.sent = NOW;
+            call.sent_at = NOW;
             self.set(until, 0);
         }
         if router.guard {
             router.last_used = self.now;
         }
         let holder = &mut router.holder;
-        let since = holder.live.map(|live| live.spoken);
+        let since = holder.lease.map(|live| live.extended_at);
         let used_since = since.is_some_and(|spoken| router.last_used > spoken);
         self.set(&mut router.last_used, self.idle);
-        if let Some(live) = &mut holder.live {
-            self.set(&mut live.until, 0);
-            self.set(&mut live.spoken, PAUSE);
-            live.spoken = if used_since {
-                live.spoken.min(router.last_used.minus(1))
+        if let Some(live) = &mut holder.lease {
+            self.set(&mut live.valid_until, 0);
+            self.set(&mut live.extended_at, PAUSE);
+            live.extended_at = if used_since {
+                live.extended_at.min(router.last_used.minus(1))
             } else {
-                live.spoken.max(router.last_used)
+                live.extended_at.max(router.last_used)
             };
         }
-        holder.tried.iter_mut().for_each(|at| self.set(at, PAUSE));
+        holder.last_call_at.iter_mut().for_each(|at| self.set(at, PAUSE));
     }
 
     fn message(&self, message: &mut Message) {
         match message {
-            Message::Ask { call, .. }
+            Message::LeaseRequest { call, .. }
             | Message::Granted { call, .. }
-            | Message::Renewed { call, .. } => self.set(&mut call.sent, LEASE),
+            | Message::Renewed { call, .. } => self.set(&mut call.sent_at, LEASE),
             Message::Renew { call, idle, .. } => {
-                self.set(&mut call.sent, LEASE);
+                self.set(&mut call.sent_at, LEASE);
                 *idle = (*idle).min(self.idle);
             }
             Message::Release { idle, .. } => *idle = (*idle).min(self.idle),
-            Message::Refused { call, .. } => call.sent = NOW,
+            Message::Refused { call, .. } => call.sent_at = NOW,
         }
     }
 
-    fn keeper(&self, keeper: &mut Keeper) {
-        for waiting in keeper.waiting.values_mut() {
-            self.set(&mut waiting.call.sent, LEASE);
+    fn orchestrator(&self, orchestrator: &mut Orchestrator) {
+        for waiting in orchestrator.waiting.values_mut() {
+            self.set(&mut waiting.call.sent_at, LEASE);
             self.set(&mut waiting.deadline, 0);
         }
-        let core = &mut keeper.core;
-        self.set(&mut core.floor, 0);
+        let core = &mut orchestrator.core;
+        self.set(&mut core.earliest_suspend, 0);
         core.timers.clear();
-        (core.refusals, core.tickets) = (0, 0);
+        (core.queue_full_responses, core.last_call_id) = (0, 0);
         for entry in core.tenants.values_mut() {
-            let rest = &mut entry.rest;
-            (entry.timer, rest.slept) = (None, None);
+            let rest = &mut entry.state;
+            (entry.timer, rest.last_sleep) = (None, None);
             self.set(&mut rest.last_use, self.idle);
-            self.set(&mut rest.floor, 0);
-            self.set(&mut rest.retry, 0);
+            self.set(&mut rest.earliest_suspend, 0);
+            self.set(&mut rest.retry_at, 0);
             rest.leases.values_mut().for_each(|lease| self.set(&mut lease.until, 0));
             if let Some(busy) = &mut rest.busy {
                 (busy.since, busy.until) = (NOW, NOW);
-                self.set(&mut busy.heard, self.idle);
+                self.set(&mut busy.reported_at, self.idle);
             }
             match &mut rest.step {
-                Step::Settled => {}
-                Step::Asking { until, .. } => self.set(until, 0),
-                Step::Agreed { heard, .. } | Step::Falling { heard, .. } => *heard = Heard::Free,
+                SuspendStep::Settled => {}
+                SuspendStep::QueryingBusy { until, .. } => self.set(until, 0),
+                SuspendStep::Decided { report, .. } | SuspendStep::Suspending { report, .. } => {
+                    *report = BusyReport::NotBusy
+                }
             }
         }
-        for flight in core.wake.flights.values_mut() {
+        for flight in core.wakes.pending.values_mut() {
             // Stamps are told, not acted on.
-            (flight.asked, flight.begun, flight.from) = (NOW, None, Depth::Asleep);
-            flight.returned.iter_mut().for_each(|at| self.set(at, UNIT));
+            (flight.requested_at, flight.begun_at, flight.from) = (NOW, None, Phase::Sleeping);
+            flight.returned_at.iter_mut().for_each(|at| self.set(at, UNIT));
             flight.waiters.iter_mut().for_each(|waiter| self.set(&mut waiter.deadline, 0));
         }
     }
@@ -140,8 +143,8 @@ fn each_number(world: &mut World, ids: &std::ops::Range<usize>, see: &mut impl F
     let routers = world.routers.iter_mut().filter(|router| mine(router.id));
     for router in routers {
         let holder = &mut router.holder;
-        [&mut holder.asked, &mut holder.over].into_iter().for_each(&mut *see);
-        holder.live.iter_mut().for_each(|live| see(&mut live.number));
+        [&mut holder.last_number, &mut holder.released_up_to].into_iter().for_each(&mut *see);
+        holder.lease.iter_mut().for_each(|live| see(&mut live.number));
         router.pending.iter_mut().for_each(|(call, _)| see(&mut call.number));
     }
     for message in &mut world.network {
@@ -149,15 +152,15 @@ fn each_number(world: &mut World, ids: &std::ops::Range<usize>, see: &mut impl F
             see(message.number());
         }
     }
-    let keeper = &mut world.keeper;
-    for waiting in keeper.waiting.values_mut().filter(|waiting| mine(waiting.holder)) {
+    let orchestrator = &mut world.orchestrator;
+    for waiting in orchestrator.waiting.values_mut().filter(|waiting| mine(waiting.holder)) {
         see(&mut waiting.call.number);
     }
-    for entry in keeper.core.tenants.values_mut() {
-        let leases = entry.rest.leases.iter_mut().filter(|(holder, _)| mine(**holder));
+    for entry in orchestrator.core.tenants.values_mut() {
+        let leases = entry.state.leases.iter_mut().filter(|(holder, _)| mine(**holder));
         leases.for_each(|(_, lease)| see(&mut lease.number));
     }
-    let flights = keeper.core.wake.flights.values_mut();
+    let flights = orchestrator.core.wakes.pending.values_mut();
     for waiter in flights.flat_map(|flight| &mut flight.waiters).filter(|w| mine(w.holder)) {
         see(&mut waiter.number);
     }
@@ -165,41 +168,42 @@ fn each_number(world: &mut World, ids: &std::ops::Range<usize>, see: &mut impl F
 
 /// Tickets and generations: only whether two are the same matters.
 fn counters(world: &mut World) {
-    let keeper = &mut world.keeper;
+    let orchestrator = &mut world.orchestrator;
     let mut tickets = BTreeMap::new();
-    let mut ticket = |ticket: &mut Ticket| {
+    let mut ticket = |ticket: &mut CallId| {
         let fresh = tickets.len() as u64 + 1;
         ticket.0 = *tickets.entry(ticket.0).or_insert(fresh);
     };
-    keeper.acts.iter_mut().for_each(|(_, _, of)| ticket(of));
+    orchestrator.issued.iter_mut().for_each(|(_, _, of)| ticket(of));
     for container in &mut world.containers {
-        if let Some(Turn::Ours { ticket: of, .. }) = &mut container.turn {
+        if let Some(Turn::Ours { call_id: of, .. }) = &mut container.turn {
             ticket(of);
         }
     }
-    for told in keeper.core.wake.told.values_mut() {
-        let mut of = Ticket(told.ticket);
+    for told in orchestrator.core.wakes.calls.values_mut() {
+        let mut of = CallId(told.id);
         ticket(&mut of);
-        told.ticket = of.0;
+        told.id = of.0;
     }
-    for (tenant, entry) in &mut keeper.core.tenants {
-        if !matches!(entry.rest.step, Step::Agreed { .. } | Step::Falling { .. }) {
-            entry.fall = None;
+    for (tenant, entry) in &mut orchestrator.core.tenants {
+        if !matches!(entry.state.step, SuspendStep::Decided { .. } | SuspendStep::Suspending { .. })
+        {
+            entry.suspend = None;
         }
-        if let Some((of, _)) = &mut entry.fall {
+        if let Some((of, _)) = &mut entry.suspend {
             ticket(of);
         }
-        let now = entry.rest.generation;
+        let now = entry.state.generation;
         let is_now = |generation: &mut u64| *generation = u64::from(*generation == now);
-        entry.fall.iter_mut().for_each(|(_, generation)| is_now(generation));
-        keeper.asked.get_mut(tenant).into_iter().for_each(is_now);
-        match &mut entry.rest.step {
-            Step::Settled => {}
-            Step::Asking { generation, .. }
-            | Step::Agreed { generation, .. }
-            | Step::Falling { generation, .. } => is_now(generation),
+        entry.suspend.iter_mut().for_each(|(_, generation)| is_now(generation));
+        orchestrator.queried.get_mut(tenant).into_iter().for_each(is_now);
+        match &mut entry.state.step {
+            SuspendStep::Settled => {}
+            SuspendStep::QueryingBusy { generation, .. }
+            | SuspendStep::Decided { generation, .. }
+            | SuspendStep::Suspending { generation, .. } => is_now(generation),
         }
-        entry.rest.generation = 1;
+        entry.state.generation = 1;
     }
 }
 
@@ -210,7 +214,7 @@ fn rank(all: &[u64], number: u64) -> u64 {
 impl Message {
     fn number(&mut self) -> &mut u64 {
         match self {
-            Self::Ask { call, .. }
+            Self::LeaseRequest { call, .. }
             | Self::Renew { call, .. }
             | Self::Granted { call, .. }
             | Self::Refused { call, .. }
@@ -221,7 +225,7 @@ impl Message {
 
     fn holder(&self) -> u8 {
         match self {
-            Self::Ask { holder, .. }
+            Self::LeaseRequest { holder, .. }
             | Self::Renew { holder, .. }
             | Self::Release { holder, .. }
             | Self::Granted { holder, .. }

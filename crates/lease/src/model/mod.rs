@@ -1,4 +1,4 @@
-//! Every order in which things can happen, up to a size: holders, network, keeper, engine and clock, each of them late, lost,
+//! Every order in which things can happen, up to a size: holders, network, orchestrator, engine and clock, each of them late, lost,
 //! repeated, crashed and started again. The deciding parts are the real cores; only the shells around them are stand-ins.
 //!
 //! States are visited breadth first, so a trace to a fault is the shortest. Two states that differ in nothing but the time of
@@ -7,9 +7,9 @@
 
 mod bugs;
 mod canon;
-mod holder;
-mod keeper;
 mod moves;
+mod orchestrator;
+mod router;
 mod scenes;
 mod world;
 
@@ -17,41 +17,41 @@ use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::hash::{Hash as _, Hasher as _};
 
-use crate::Act;
+use crate::EngineCall;
 use world::{Part, World};
 
 /// One thing that happens. What its numbers mean: see [`World::act`](world::World::act).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Move {
-    /// Time passes by one unit, and the keeper's timer with it.
+    /// Time passes by one unit, and the orchestrator's timer with it.
     Tick,
     /// Somebody wants something of the tenant of this router.
     Request(usize),
     /// The last byte has passed.
     Finish(usize),
     /// The router says what is due.
-    Say(usize),
+    DueAction(usize),
     Deliver(usize),
     Repeat(usize),
     Lose(usize),
-    /// The client has left, and the call to the keeper ends with it.
+    /// The client has left, and the call to the orchestrator ends with it.
     Leave(usize),
     /// The tenant answers whether it is busy.
-    Answer(usize, bool),
-    /// The keeper's shell has the tenant's turn and begins this act.
-    Begin(usize),
+    BusyReport(usize, bool),
+    /// The orchestrator's shell has the tenant's turn and begins this act.
+    BeginCall(usize),
     /// The engine's call for this tenant takes effect and returns.
-    Engine(usize),
-    Refuse(usize),
+    EngineReturns(usize),
+    EngineRefuses(usize),
     /// The health of this tenant answers.
-    Ready(usize),
+    BecomeReady(usize),
     /// The tenant ends by itself.
-    Die(usize),
+    Exit(usize),
     OwnerStops(usize),
     OwnerStarts(usize),
     RouterCrashes(usize),
     /// With or without the effect of the engine's calls that were under way.
-    KeeperCrashes(bool),
+    OrchestratorCrashes(bool),
 }
 
 impl Move {
@@ -59,21 +59,21 @@ impl Move {
         "tick",
         "request",
         "finish",
-        "say",
+        "due action",
         "deliver",
         "repeat",
         "lose",
         "leave",
-        "answer",
-        "begin",
-        "engine",
-        "refuse",
-        "ready",
-        "die",
+        "busy report",
+        "begin call",
+        "engine returns",
+        "engine refuses",
+        "become ready",
+        "exit",
         "owner stops",
         "owner starts",
         "router crashes",
-        "keeper crashes",
+        "orchestrator crashes",
     ];
 
     const fn name(self) -> &'static str {
@@ -81,21 +81,21 @@ impl Move {
             Self::Tick => 0,
             Self::Request(_) => 1,
             Self::Finish(_) => 2,
-            Self::Say(_) => 3,
+            Self::DueAction(_) => 3,
             Self::Deliver(_) => 4,
             Self::Repeat(_) => 5,
             Self::Lose(_) => 6,
             Self::Leave(_) => 7,
-            Self::Answer(..) => 8,
-            Self::Begin(_) => 9,
-            Self::Engine(_) => 10,
-            Self::Refuse(_) => 11,
-            Self::Ready(_) => 12,
-            Self::Die(_) => 13,
+            Self::BusyReport(..) => 8,
+            Self::BeginCall(_) => 9,
+            Self::EngineReturns(_) => 10,
+            Self::EngineRefuses(_) => 11,
+            Self::BecomeReady(_) => 12,
+            Self::Exit(_) => 13,
             Self::OwnerStops(_) => 14,
             Self::OwnerStarts(_) => 15,
             Self::RouterCrashes(_) => 16,
-            Self::KeeperCrashes(_) => 17,
+            Self::OrchestratorCrashes(_) => 17,
         }]
     }
 }
@@ -108,8 +108,8 @@ struct Explored {
     walked: BTreeSet<Walked>,
 }
 
-/// A kind of move, and for a crash of the keeper what the engine was told at that moment.
-type Walked = (&'static str, Option<(Act, Part)>);
+/// A kind of move, and for a crash of the orchestrator what the engine was told at that moment.
+type Walked = (&'static str, Option<(EngineCall, Part)>);
 
 /// What went wrong, and how it came to it.
 #[derive(Debug)]
@@ -143,7 +143,7 @@ fn explore(start: World, most: usize) -> Result<Explored, Fault> {
             }
             parents.push((at, Some(next)));
             let alone = ended.map_err(|what| (what, Vec::new()));
-            let alone = alone.and_then(|()| goes_on(&after, after_key, &mut good));
+            let alone = alone.and_then(|()| check_liveness(&after, after_key, &mut good));
             if let Err((what, alone)) = alone {
                 let trace = trace(&parents, parents.len() - 1);
                 return Err(Fault { what, trace, alone });
@@ -158,7 +158,7 @@ fn explore(start: World, most: usize) -> Result<Explored, Fault> {
 }
 
 /// If nothing is lost, refused or crashes from here on, everybody who waits is served, without any time passing.
-fn goes_on(
+fn check_liveness(
     from: &World,
     key_of_it: u64,
     good: &mut HashSet<u64>,

@@ -2,8 +2,8 @@
 
 use super::world::{Message, Note, Part, Run, Turn, UNIT, World};
 use super::{Move, Walked};
-use crate::holder::Due;
-use crate::rest::Depth;
+use crate::holder::DueAction;
+use protocol::orchestrator::Phase;
 
 impl World {
     /// Everything that may happen now.
@@ -14,7 +14,9 @@ impl World {
             let idle = !router.guard && router.pending.is_none() && self.budget.requests > 0;
             moves.extend(idle.then_some(Move::Request(at)));
             moves.extend(router.guard.then_some(Move::Finish(at)));
-            moves.extend((router.due(self.now) != Due::Nothing).then_some(Move::Say(at)));
+            moves.extend(
+                (router.due(self.now) != DueAction::Nothing).then_some(Move::DueAction(at)),
+            );
             let leaves = self.budget.leaves > 0 && router.pending.is_some();
             moves.extend(leaves.then_some(Move::Leave(at)));
             moves.extend((self.budget.router_crashes > 0).then_some(Move::RouterCrashes(at)));
@@ -23,54 +25,55 @@ impl World {
             moves.extend([Move::Deliver(at), Move::Lose(at)]);
             moves.extend((self.budget.repeats > 0).then_some(Move::Repeat(at)));
         }
-        for tenant in self.asked() {
-            moves.push(Move::Answer(tenant, false));
-            moves.extend((self.budget.busy > 0).then_some(Move::Answer(tenant, true)));
+        for tenant in self.queried() {
+            moves.push(Move::BusyReport(tenant, false));
+            moves.extend((self.budget.busy > 0).then_some(Move::BusyReport(tenant, true)));
         }
-        moves.extend(self.beginnings());
+        moves.extend(self.call_beginnings());
         for (at, container) in self.containers.iter().enumerate() {
             if let Some(turn) = container.turn.filter(|turn| turn.is_call()) {
-                moves.push(Move::Engine(at));
+                moves.push(Move::EngineReturns(at));
                 let ours = matches!(turn, Turn::Ours { .. });
-                moves.extend((ours && self.budget.refusals > 0).then_some(Move::Refuse(at)));
+                moves.extend((ours && self.budget.refusals > 0).then_some(Move::EngineRefuses(at)));
             }
-            moves.extend((container.run == Run::Booting).then_some(Move::Ready(at)));
+            moves.extend((container.run == Run::Booting).then_some(Move::BecomeReady(at)));
             let lives = matches!(container.run, Run::Booting | Run::Ready);
-            moves.extend((lives && self.budget.deaths > 0).then_some(Move::Die(at)));
+            moves.extend((lives && self.budget.exits > 0).then_some(Move::Exit(at)));
             if self.budget.owner > 0 && container.queued.is_none() {
                 moves.push(Move::OwnerStops(at));
                 moves.push(Move::OwnerStarts(at));
             }
         }
-        if self.budget.keeper_crashes > 0 {
-            moves.push(Move::KeeperCrashes(false));
+        if self.budget.orchestrator_crashes > 0 {
+            moves.push(Move::OrchestratorCrashes(false));
             let calls = self.containers.iter().any(|c| c.turn.is_some_and(Turn::is_call));
-            moves.extend(calls.then_some(Move::KeeperCrashes(true)));
+            moves.extend(calls.then_some(Move::OrchestratorCrashes(true)));
         }
         moves
     }
 
     /// Who was asked whether it is busy: before anything is done, or between a thaw and a stop.
-    fn asked(&self) -> impl Iterator<Item = usize> + '_ {
+    fn queried(&self) -> impl Iterator<Item = usize> + '_ {
         let thawed = |at: &usize| self.containers[*at].turn.is_some_and(|turn| !turn.is_call());
         let thawed = (0..self.containers.len()).filter(thawed);
-        self.keeper.asked.keys().copied().chain(thawed)
+        self.orchestrator.queried.keys().copied().chain(thawed)
     }
 
     pub(super) fn walked(&self, next: Move) -> impl Iterator<Item = Walked> + '_ {
         let calls = self.containers.iter().filter_map(|container| match container.turn {
-            Some(Turn::Ours { act, part, .. }) => Some((act, part)),
+            Some(Turn::Ours { call, part, .. }) => Some((call, part)),
             Some(Turn::OwnerStops | Turn::OwnerStarts) | None => None,
         });
-        let calls = calls.filter(move |_| matches!(next, Move::KeeperCrashes(_)));
+        let calls = calls.filter(move |_| matches!(next, Move::OrchestratorCrashes(_)));
         let during = calls.map(move |call| (next.name(), Some(call)));
         std::iter::once((next.name(), None)).chain(during)
     }
 
-    fn beginnings(&self) -> impl Iterator<Item = Move> + '_ {
-        let acts = self.keeper.acts.iter().enumerate();
-        acts.filter(|(_, (tenant, _, _))| self.containers[*tenant].turn.is_none())
-            .map(|(at, _)| Move::Begin(at))
+    fn call_beginnings(&self) -> impl Iterator<Item = Move> + '_ {
+        let issued = self.orchestrator.issued.iter().enumerate();
+        issued
+            .filter(|(_, (tenant, _, _))| self.containers[*tenant].turn.is_none())
+            .map(|(at, _)| Move::BeginCall(at))
     }
 
     /// The next thing that happens when nothing goes wrong and no time passes; `None`: all is at rest.
@@ -78,15 +81,15 @@ impl World {
         if !self.network.is_empty() {
             return Some(Move::Deliver(0));
         }
-        if let Some(tenant) = self.asked().next() {
-            return Some(Move::Answer(tenant, false));
+        if let Some(tenant) = self.queried().next() {
+            return Some(Move::BusyReport(tenant, false));
         }
-        if let Some(next) = self.beginnings().next() {
+        if let Some(next) = self.call_beginnings().next() {
             return Some(next);
         }
         let called = self.containers.iter().position(|container| container.turn.is_some());
         let booting = || self.containers.iter().position(|c| c.run == Run::Booting);
-        called.map(Move::Engine).or_else(|| booting().map(Move::Ready))
+        called.map(Move::EngineReturns).or_else(|| booting().map(Move::BecomeReady))
     }
 
     pub(super) fn act(&mut self, next: Move) -> Result<(), String> {
@@ -94,7 +97,7 @@ impl World {
             Move::Tick => self.tick()?,
             Move::Request(router) => self.request(router),
             Move::Finish(router) => self.finish(router),
-            Move::Say(router) => self.say(router),
+            Move::DueAction(router) => self.take_due_action(router),
             Move::Deliver(at) => {
                 let message = self.network.remove(at);
                 self.deliver(message)?;
@@ -107,24 +110,24 @@ impl World {
                 self.network.remove(at);
             }
             Move::Leave(router) => self.leave(router)?,
-            Move::Answer(tenant, busy) => self.says(tenant, busy)?,
-            Move::Begin(at) => self.begins(at)?,
-            Move::Engine(tenant) => self.engine(tenant, false)?,
-            Move::Refuse(tenant) => {
+            Move::BusyReport(tenant, busy) => self.report_busy(tenant, busy)?,
+            Move::BeginCall(at) => self.begin_call(at)?,
+            Move::EngineReturns(tenant) => self.engine(tenant, false)?,
+            Move::EngineRefuses(tenant) => {
                 self.budget.refusals -= 1;
                 self.engine(tenant, true)?;
             }
-            Move::Ready(tenant) => {
+            Move::BecomeReady(tenant) => {
                 self.containers[tenant].run = Run::Ready;
-                self.keeper.core.sees(self.now, tenant, Depth::Awake);
+                self.orchestrator.core.on_phase_observed(self.now, tenant, Phase::Ready);
                 self.pump()?;
             }
-            Move::Die(tenant) => self.die(tenant)?,
+            Move::Exit(tenant) => self.exit(tenant)?,
             Move::OwnerStops(tenant) => self.owner(tenant, Turn::OwnerStops)?,
             Move::OwnerStarts(tenant) => self.owner(tenant, Turn::OwnerStarts)?,
             Move::RouterCrashes(router) => self.router_crashes(router),
-            Move::KeeperCrashes(effect) => {
-                self.keeper_crashes(effect);
+            Move::OrchestratorCrashes(effect) => {
+                self.orchestrator_crashes(effect);
                 self.pump()?;
             }
         }
@@ -138,17 +141,17 @@ impl World {
         for router in &mut self.routers {
             router.pending = router.pending.filter(|(_, until)| *until > now);
         }
-        self.keeper.core.tick(now);
+        self.orchestrator.core.tick(now);
         self.pump()
     }
 
     fn deliver(&mut self, message: Message) -> Result<(), String> {
         match message {
-            Message::Ask { .. } | Message::Renew { .. } | Message::Release { .. } => {
+            Message::LeaseRequest { .. } | Message::Renew { .. } | Message::Release { .. } => {
                 self.arrive(message)
             }
             Message::Granted { .. } | Message::Refused { .. } | Message::Renewed { .. } => {
-                self.hear(message);
+                self.on_response(message);
                 Ok(())
             }
         }
@@ -160,27 +163,27 @@ impl World {
         let Some((call, _)) = it.pending.take() else { return Ok(()) };
         let (holder, tenant) = (it.id, it.tenant);
         let of_it: Vec<u8> = self
-            .keeper
+            .orchestrator
             .waiting
             .iter()
             .filter(|(_, w)| w.holder == holder && w.call == call)
             .map(|(id, _)| *id)
             .collect();
         for id in of_it {
-            self.keeper.waiting.remove(&id);
-            self.keeper.core.waiter_gone(self.now, tenant, id);
+            self.orchestrator.waiting.remove(&id);
+            self.orchestrator.core.remove_waiter(self.now, tenant, id);
         }
         self.pump()
     }
 
-    fn die(&mut self, tenant: usize) -> Result<(), String> {
-        self.budget.deaths -= 1;
+    fn exit(&mut self, tenant: usize) -> Result<(), String> {
+        self.budget.exits -= 1;
         let container = &mut self.containers[tenant];
         container.run = Run::Stopped;
         // An operation under way looks for itself at its end.
         if container.turn.is_none() {
-            let depth = container.depth();
-            self.keeper.core.sees(self.now, tenant, depth);
+            let phase = container.phase();
+            self.orchestrator.core.on_phase_observed(self.now, tenant, phase);
         }
         self.pump()
     }
@@ -195,13 +198,13 @@ impl World {
             Some(_) => container.queued = Some(turn),
             None => container.turn = Some(turn),
         }
-        self.keeper.core.owner_wants(self.now, tenant, runs);
+        self.orchestrator.core.set_owner_intent(self.now, tenant, runs);
         self.pump()
     }
 }
 
 impl Turn {
     pub(super) const fn is_call(self) -> bool {
-        !matches!(self, Self::Ours { part: Part::Asked, .. })
+        !matches!(self, Self::Ours { part: Part::Queried, .. })
     }
 }

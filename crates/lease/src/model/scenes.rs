@@ -2,25 +2,32 @@
 
 use std::collections::BTreeSet;
 
-use super::keeper::Keeper;
+use super::orchestrator::Orchestrator;
 use super::world::{Budget, Note, Part, Run, UNIT, World};
 use super::{Explored, Move, explore};
-use crate::Act;
-use crate::command::Settings;
-use crate::rest::Policy;
-use crate::wake::Limits;
+use crate::EngineCall;
+use crate::command::AuthoritySettings;
+use crate::sleep_state::SleepPolicy;
+use crate::wake_queue::WakeLimits;
 
-pub(super) const SETTINGS: Settings = Settings {
-    lease: 2 * UNIT,
-    pause: UNIT,
-    limits: Limits { starts: 1, thaws: 2, queue: 4, waiters_each: 4, waiters: 8, boot: UNIT },
+pub(super) const SETTINGS: AuthoritySettings = AuthoritySettings {
+    lease_duration: 2 * UNIT,
+    retry_delay: UNIT,
+    limits: WakeLimits {
+        concurrent_starts: 1,
+        concurrent_thaws: 2,
+        queued_wakes: 4,
+        waiters_per_tenant: 4,
+        waiters: 8,
+        readiness_timeout: UNIT,
+    },
 };
 
 pub(super) const QUIET: Budget = Budget {
     router_crashes: 0,
-    keeper_crashes: 0,
+    orchestrator_crashes: 0,
     owner: 0,
-    deaths: 0,
+    exits: 0,
     refusals: 0,
     busy: 0,
     leaves: 0,
@@ -30,13 +37,17 @@ pub(super) const QUIET: Budget = Budget {
     network: 2,
 };
 
-const FREEZES: Policy =
-    Policy { freeze_after: Some(UNIT), sleep_after: None, max_awake: None, wake_on_any: false };
-const BOTH: Policy = Policy { sleep_after: Some(2 * UNIT), ..FREEZES };
+const FREEZES: SleepPolicy = SleepPolicy {
+    freeze_after: Some(UNIT),
+    sleep_after: None,
+    max_awake: None,
+    wake_on_any: false,
+};
+const BOTH: SleepPolicy = SleepPolicy { sleep_after: Some(2 * UNIT), ..FREEZES };
 
-/// Messages that are late, lost and overtake each other, and a keeper that crashes.
+/// Messages that are late, lost and overtake each other, and an orchestrator that crashes.
 pub(super) fn crash() -> World {
-    World::new(1, 1, FREEZES, SETTINGS, Budget { keeper_crashes: 1, ticks: 4, ..QUIET })
+    World::new(1, 1, FREEZES, SETTINGS, Budget { orchestrator_crashes: 1, ticks: 4, ..QUIET })
 }
 
 /// Messages that arrive twice as well.
@@ -50,9 +61,9 @@ pub(super) fn router() -> World {
     World::new(1, 1, BOTH, SETTINGS, budget)
 }
 
-/// A keeper that crashes around every call there is: freezes and stops, thaws and starts.
+/// An orchestrator that crashes around every call there is: freezes and stops, thaws and starts.
 pub(super) fn recovery() -> World {
-    let budget = Budget { keeper_crashes: 1, refusals: 1, network: 1, ..QUIET };
+    let budget = Budget { orchestrator_crashes: 1, refusals: 1, network: 1, ..QUIET };
     World::new(1, 1, BOTH, SETTINGS, budget)
 }
 
@@ -68,7 +79,7 @@ pub(super) fn owner() -> World {
         1,
         BOTH,
         SETTINGS,
-        Budget { owner: 2, deaths: 1, ticks: 4, requests: 1, network: 1, ..QUIET },
+        Budget { owner: 2, exits: 1, ticks: 4, requests: 1, network: 1, ..QUIET },
     )
 }
 
@@ -86,11 +97,11 @@ pub(super) fn work() -> World {
 /// Two sleeping tenants and one slot to start them.
 pub(super) fn queue() -> World {
     let budget = Budget { refusals: 1, leaves: 1, ticks: 3, network: 1, ..QUIET };
-    let mut world = World::new(2, 2, Policy::default(), SETTINGS, budget);
+    let mut world = World::new(2, 2, SleepPolicy::default(), SETTINGS, budget);
     for container in &mut world.containers {
-        (container.run, container.note) = (Run::Stopped, Note::Asleep);
+        (container.run, container.note) = (Run::Stopped, Note::Sleeping);
     }
-    world.keeper = Keeper::start(world.now, SETTINGS, world.policy, &world.containers);
+    world.orchestrator = Orchestrator::start(world.now, SETTINGS, world.policy, &world.containers);
     world
 }
 
@@ -112,7 +123,7 @@ fn everything_that_may_happen_happens_in_some_scene() {
 }
 
 #[test]
-fn a_keeper_that_crashes_breaks_no_lease() {
+fn an_orchestrator_that_crashes_breaks_no_lease() {
     is_sound("crash", crash());
 }
 
@@ -142,12 +153,18 @@ fn a_router_that_crashes_leaves_nobody_waiting_and_nothing_awake() {
 }
 
 #[test]
-fn a_keeper_that_crashes_at_any_depth_recovers() {
+fn an_orchestrator_that_crashes_at_any_depth_recovers() {
     let explored = is_sound("recovery", recovery());
     let during: Vec<_> = explored.walked.into_iter().filter_map(|(_, call)| call).collect();
-    let first = [Act::Freeze, Act::Stop, Act::ThawThenStop, Act::Thaw, Act::Start];
-    let later = [Part::Asked, Part::Last].map(|part| (Act::ThawThenStop, part));
-    for call in first.map(|act| (act, Part::First)).into_iter().chain(later) {
+    let first = [
+        EngineCall::Freeze,
+        EngineCall::Stop,
+        EngineCall::ThawThenStop,
+        EngineCall::Thaw,
+        EngineCall::Start,
+    ];
+    let later = [Part::Queried, Part::Last].map(|part| (EngineCall::ThawThenStop, part));
+    for call in first.map(|call| (call, Part::First)).into_iter().chain(later) {
         assert!(during.contains(&call), "no crash during {call:?}");
     }
 }

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::holder::Router;
-use super::keeper::Keeper;
-use crate::command::Settings;
-use crate::holder::Call;
-use crate::rest::{Policy, Used};
+use super::orchestrator::Orchestrator;
+use super::router::Router;
+use crate::command::AuthoritySettings;
+use crate::holder::LeaseCall;
+use crate::sleep_state::{HolderUsage, SleepPolicy};
 use crate::time::{Millis, Moment};
-use crate::{Act, Ticket};
+use crate::{CallId, EngineCall};
 
 /// One unit of time: a lease lasts two.
 pub(super) const UNIT: Millis = 1_000;
@@ -17,9 +17,9 @@ pub(super) const UNIT: Millis = 1_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Budget {
     pub(super) router_crashes: u8,
-    pub(super) keeper_crashes: u8,
+    pub(super) orchestrator_crashes: u8,
     pub(super) owner: u8,
-    pub(super) deaths: u8,
+    pub(super) exits: u8,
     pub(super) refusals: u8,
     pub(super) busy: u8,
     pub(super) leaves: u8,
@@ -35,11 +35,11 @@ pub(super) struct World {
     pub(super) now: Moment,
     pub(super) routers: Vec<Router>,
     pub(super) network: Vec<Message>,
-    pub(super) keeper: Keeper,
+    pub(super) orchestrator: Orchestrator,
     pub(super) containers: Vec<Container>,
     pub(super) budget: Budget,
-    pub(super) policy: Policy,
-    pub(super) settings: Settings,
+    pub(super) policy: SleepPolicy,
+    pub(super) settings: AuthoritySettings,
     /// Every lease that was ever granted and may be live: by holder. What no crash forgets.
     pub(super) granted: BTreeMap<u8, Granted>,
 }
@@ -47,7 +47,7 @@ pub(super) struct World {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Granted {
     pub(super) until: Moment,
-    /// Of a keeper that has crashed: no release can end it.
+    /// Of an orchestrator that has crashed: no release can end it.
     pub(super) orphan: Moment,
 }
 
@@ -68,50 +68,50 @@ pub(super) enum Run {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Container {
     pub(super) run: Run,
-    /// It rests, or is about to, because the keeper said so for want of use.
-    pub(super) by_keeper: bool,
+    /// It rests, or is about to, because the orchestrator said so for want of use.
+    pub(super) is_suspended_by_orchestrator: bool,
     /// Who has the right to change it.
     pub(super) turn: Option<Turn>,
     /// The owner's, when it waits for that.
     pub(super) queued: Option<Turn>,
     /// What it said when it was last asked.
     pub(super) busy: bool,
-    /// The keeper's note: what survives its crash.
+    /// The orchestrator's note: what survives its crash.
     pub(super) note: Note,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Note {
     Running,
-    Asleep,
+    Sleeping,
     Stopped,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Turn {
-    Ours { act: Act, ticket: Ticket, part: Part },
+    Ours { call: EngineCall, call_id: CallId, part: Part },
     OwnerStops,
     OwnerStarts,
 }
 
-/// How far it is: all acts but [`Act::ThawThenStop`] have one part.
+/// How far it is: all issued but [`EngineCall::ThawThenStop`] have one part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Part {
     First,
     /// Thawed, and asked whether it is busy: no call is under way.
-    Asked,
+    Queried,
     Last,
 }
 
 /// Under way, in no order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Message {
-    Ask { router: usize, holder: u8, call: Call, visit: bool },
-    Renew { router: usize, holder: u8, call: Call, idle: Millis },
+    LeaseRequest { router: usize, holder: u8, call: LeaseCall, is_visit: bool },
+    Renew { router: usize, holder: u8, call: LeaseCall, idle: Millis },
     Release { router: usize, holder: u8, number: u64, idle: Millis },
-    Granted { router: usize, holder: u8, call: Call, expires_in: Millis, linger: Millis },
-    Refused { router: usize, holder: u8, call: Call },
-    Renewed { router: usize, holder: u8, call: Call, expires_in: Option<Millis> },
+    Granted { router: usize, holder: u8, call: LeaseCall, expires_in: Millis, linger: Millis },
+    Refused { router: usize, holder: u8, call: LeaseCall },
+    Renewed { router: usize, holder: u8, call: LeaseCall, expires_in: Option<Millis> },
 }
 
 impl Message {
@@ -120,7 +120,7 @@ impl Message {
             Self::Granted { router: of, .. }
             | Self::Refused { router: of, .. }
             | Self::Renewed { router: of, .. } => *of == router,
-            Self::Ask { .. } | Self::Renew { .. } | Self::Release { .. } => false,
+            Self::LeaseRequest { .. } | Self::Renew { .. } | Self::Release { .. } => false,
         }
     }
 }
@@ -129,25 +129,25 @@ impl World {
     pub(super) fn new(
         routers: usize,
         tenants: usize,
-        policy: Policy,
-        settings: Settings,
+        policy: SleepPolicy,
+        settings: AuthoritySettings,
         budget: Budget,
     ) -> Self {
         // Late enough that subtracting never meets the epoch.
         let now = Moment(1_000 * UNIT);
         let container = Container {
             run: Run::Ready,
-            by_keeper: false,
+            is_suspended_by_orchestrator: false,
             turn: None,
             queued: None,
             busy: false,
             note: Note::Running,
         };
         let containers = vec![container; tenants];
-        let keeper = Keeper::start(now, settings, policy, &containers);
+        let orchestrator = Orchestrator::start(now, settings, policy, &containers);
         let routers = (0..routers).map(|router| Router::new(router, router % tenants)).collect();
         let (network, granted) = (Vec::new(), BTreeMap::new());
-        Self { now, routers, network, keeper, containers, budget, policy, settings, granted }
+        Self { now, routers, network, orchestrator, containers, budget, policy, settings, granted }
     }
 
     pub(super) fn send(&mut self, message: Message) {
@@ -167,26 +167,27 @@ impl World {
             }
         }
         for (tenant, container) in self.containers.iter().enumerate() {
-            let live = self.leased(tenant).filter(|_| container.by_keeper);
+            let live = self.leased(tenant).filter(|_| container.is_suspended_by_orchestrator);
             if let Some(holder) = live {
                 return Err(format!(
                     "tenant {tenant} is put to sleep while holder {holder} has a live lease"
                 ));
             }
         }
-        self.keeper.check(self.now)
+        self.orchestrator.check(self.now)
     }
 
     /// What must be true once nothing moves but time.
     pub(super) fn check_quiet(&self) -> Result<(), String> {
-        if let Some(waiter) = self.keeper.waiting.keys().next() {
+        if let Some(waiter) = self.orchestrator.waiting.keys().next() {
             return Err(format!("waiter {waiter} waits for nothing"));
         }
         for (tenant, container) in self.containers.iter().enumerate() {
             let leased = self.leased(tenant).is_some();
             let rests = container.run == Run::Paused
-                || container.run == Run::Stopped && container.note == Note::Asleep;
-            let retries = self.keeper.core.tenants.get(&tenant).map(|entry| entry.rest.retry);
+                || container.run == Run::Stopped && container.note == Note::Sleeping;
+            let retries =
+                self.orchestrator.core.tenants.get(&tenant).map(|entry| entry.state.retry_at);
             if leased && rests && retries.is_none_or(|at| at <= self.now) {
                 return Err(format!("tenant {tenant} rests and nobody wakes it for its lease"));
             }
@@ -208,6 +209,6 @@ impl World {
     }
 }
 
-pub(super) fn used(number: u64, idle: Millis) -> Used {
-    Used { number, idle, requests: 0, streams: 0 }
+pub(super) fn used(number: u64, idle: Millis) -> HolderUsage {
+    HolderUsage { number, idle, requests: 0, streams: 0 }
 }

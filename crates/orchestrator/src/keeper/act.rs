@@ -4,10 +4,11 @@
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
-use lease::{Act, Depth, Heard, Outcome, Ticket, Woke};
+use lease::{BusyReport, CallId, CallOutcome, EngineCall, TenantSleepState, WakeTimings};
 use protocol::TenantId;
 use protocol::busy::BusyList;
 use protocol::leases::LeaseUsage;
+use protocol::orchestrator::Phase;
 use protocol::sleep::{self, LastWake, WakePhases};
 use protocol::spec::Spec;
 
@@ -29,19 +30,19 @@ impl Keeper {
             Order::Act { tenant, act, ticket } => {
                 self.acts.spawn(async move {
                     match act {
-                        Act::Freeze | Act::Stop | Act::ThawThenStop => {
+                        EngineCall::Freeze | EngineCall::Stop | EngineCall::ThawThenStop => {
                             keeper.fall(tenant, act, ticket).await;
                         }
-                        Act::Thaw | Act::Start => keeper.rouse(tenant, act, ticket).await,
+                        EngineCall::Thaw | EngineCall::Start => {
+                            keeper.rouse(tenant, act, ticket).await
+                        }
                     }
                 });
             }
             Order::Woke { tenant, woke } => self.woke(tenant, woke),
             Order::Failed { tenant } => {
-                let from = match self.depth(tenant) {
-                    Some(Depth::Frozen) => sleep::IdleState::Frozen,
-                    Some(_) | None => sleep::IdleState::Sleeping,
-                };
+                let from = self.phase(tenant).and_then(sleep::IdleState::from_phase);
+                let from = from.unwrap_or(sleep::IdleState::Sleeping);
                 self.metrics.sleep.count_wake(from, false);
             }
         }
@@ -49,17 +50,19 @@ impl Keeper {
 
     async fn ask_busy(self: Arc<Self>, id: TenantId, generation: u64) {
         let heard = self.hear(id).await;
-        self.desk.tell(|authority, now| authority.heard(now, id, generation, heard));
+        self.desk.tell(|authority, now| authority.on_busy_report(now, id, generation, heard));
     }
 
     /// Asks it whether it is busy, and keeps its answer for people.
-    async fn hear(&self, id: TenantId) -> Heard {
+    async fn hear(&self, id: TenantId) -> BusyReport {
         let answer = self.driver.busy_list(id).await;
         let heard = heard(&answer);
         self.metrics.sleep.count_busy_check(match heard {
-            Heard::Free | Heard::Nothing => metrics::sleep::BusyResponse::Idle,
-            Heard::Busy { .. } | Heard::TooLong { .. } => metrics::sleep::BusyResponse::Busy,
-            Heard::Silent => metrics::sleep::BusyResponse::None,
+            BusyReport::NotBusy | BusyReport::NotQueried => metrics::sleep::BusyResponse::Idle,
+            BusyReport::Busy { .. } | BusyReport::BusyTooLong { .. } => {
+                metrics::sleep::BusyResponse::Busy
+            }
+            BusyReport::NoReply => metrics::sleep::BusyResponse::None,
         });
         if let Err(why) = &answer {
             tracing::debug!(%id, why, "did not say whether it is busy");
@@ -71,20 +74,23 @@ impl Keeper {
     }
 
     /// On the way to sleep: whoever asks before the engine is called makes this come to nothing.
-    async fn fall(self: Arc<Self>, id: TenantId, act: Act, ticket: Ticket) {
+    async fn fall(self: Arc<Self>, id: TenantId, act: EngineCall, ticket: CallId) {
         // Before its turn: whoever wants the tenant awake must not stand behind all those that fall asleep.
         let _queued = self.falls.acquire().await;
         let turn = self.turn(id).await;
-        let depth =
-            if act == Act::Freeze { sleep::IdleState::Frozen } else { sleep::IdleState::Sleeping };
+        let depth = if act == EngineCall::Freeze {
+            sleep::IdleState::Frozen
+        } else {
+            sleep::IdleState::Sleeping
+        };
         let Some(begun) = self.begin(id, ticket) else {
             self.metrics.sleep.count_suspend(depth, SuspendResult::KeptAwake);
             return self.let_go(turn);
         };
         let done = match act {
-            Act::ThawThenStop => self.thaw_then_stop(id).await,
-            Act::Stop => self.put_to_sleep(id).await,
-            Act::Freeze | Act::Thaw | Act::Start => self.freeze(id).await,
+            EngineCall::ThawThenStop => self.thaw_then_stop(id).await,
+            EngineCall::Stop => self.put_to_sleep(id).await,
+            EngineCall::Freeze | EngineCall::Thaw | EngineCall::Start => self.freeze(id).await,
         };
         // As long as it runs it does not sleep: a look at what runs puts that right too.
         self.change(id, |known| known.ending = false);
@@ -92,19 +98,19 @@ impl Keeper {
             tracing::warn!(%id, %refusal, "would not fall asleep");
             self.refresh(id).await;
         }
-        let now = self.depth(id);
+        let now = self.phase(id);
         self.metrics.sleep.count_suspend(depth, fell(depth, now, done.is_ok()));
         begun.end(outcome(&done));
-        if matches!(now, Some(Depth::Frozen | Depth::Asleep)) {
+        if matches!(now, Some(Phase::Frozen | Phase::Sleeping)) {
             self.explain(id);
         }
         self.let_go(turn);
     }
 
     /// The recheck. `None`: not wanted any more, or this process is going.
-    fn begin(&self, id: TenantId, ticket: Ticket) -> Option<Begun<'_>> {
+    fn begin(&self, id: TenantId, ticket: CallId) -> Option<Begun<'_>> {
         let begins = !self.desk.is_leaving()
-            && self.desk.tell(|authority, now| authority.begin(now, id, ticket));
+            && self.desk.tell(|authority, now| authority.begin_call(now, id, ticket));
         begins.then_some(Begun { keeper: self, id, ticket: Some(ticket) })
     }
 
@@ -127,14 +133,15 @@ impl Keeper {
     /// declared right before it froze, nobody has heard.
     async fn thaw_then_stop(&self, id: TenantId) -> Result<(), DriverError> {
         self.thaw(id).await?;
-        let unwanted =
-            |authority: &Authority, _| authority.rest(id).is_some_and(lease::Rest::still_unwanted);
+        let unwanted = |authority: &Authority, _| {
+            authority.sleep_state(id).is_some_and(TenantSleepState::is_still_unused)
+        };
         // Whoever waits for it by now does not wait for its answer too.
         if !self.desk.see(unwanted) {
             return Ok(());
         }
         let heard = self.hear(id).await;
-        if self.desk.tell(|authority, now| authority.goes_on(now, id, heard)) {
+        if self.desk.tell(|authority, now| authority.continue_after_thaw(now, id, heard)) {
             self.put_to_sleep(id).await
         } else {
             Ok(())
@@ -169,22 +176,26 @@ impl Keeper {
     }
 
     /// Somebody waits for it.
-    async fn rouse(self: Arc<Self>, id: TenantId, act: Act, ticket: Ticket) {
+    async fn rouse(self: Arc<Self>, id: TenantId, act: EngineCall, ticket: CallId) {
         let turn = if let Some(turn) = self.turn(id).now_or_never() {
             turn
         } else {
-            self.desk.tell(|authority, now| authority.put_off(now, id, ticket));
+            self.desk.tell(|authority, now| authority.defer_call(now, id, ticket));
             self.turn(id).await
         };
         // Owners' starts are starts at the same engine.
         let _queued = match act {
-            Act::Start => self.starts.acquire().await.ok(),
-            Act::Thaw | Act::Freeze | Act::Stop | Act::ThawThenStop => None,
+            EngineCall::Start => self.starts.acquire().await.ok(),
+            EngineCall::Thaw | EngineCall::Freeze | EngineCall::Stop | EngineCall::ThawThenStop => {
+                None
+            }
         };
         let Some(begun) = self.begin(id, ticket) else { return self.let_go(turn) };
         let done = match act {
-            Act::Start => self.start_again(id).await,
-            Act::Thaw | Act::Freeze | Act::Stop | Act::ThawThenStop => self.thaw(id).await,
+            EngineCall::Start => self.start_again(id).await,
+            EngineCall::Thaw | EngineCall::Freeze | EngineCall::Stop | EngineCall::ThawThenStop => {
+                self.thaw(id).await
+            }
         };
         let told = done.as_ref().err().map(|refusal| refusal.detail.clone());
         let refused =
@@ -195,7 +206,7 @@ impl Keeper {
         if let Err(refusal) = &done {
             tracing::warn!(%id, %refusal, "could not be woken");
             self.refresh(id).await;
-            if act == Act::Start {
+            if act == EngineCall::Start {
                 self.back_to_sleep(id);
             }
         }
@@ -261,7 +272,9 @@ impl Keeper {
 
     /// Writes down why it fell asleep.
     fn explain(&self, id: TenantId) {
-        let slept = self.desk.see(|authority, _| authority.rest(id).and_then(lease::Rest::slept));
+        let slept = self
+            .desk
+            .see(|authority, _| authority.sleep_state(id).and_then(TenantSleepState::last_sleep));
         let Some(slept) = slept else { return };
         if let Some(entry) = self.book().tenants.get_mut(&id) {
             let answer = entry.answer.as_ref();
@@ -270,13 +283,9 @@ impl Keeper {
         self.save_or_log(id);
     }
 
-    fn woke(&self, id: TenantId, woke: Woke) {
-        let from = match woke.from {
-            Depth::Frozen => sleep::IdleState::Frozen,
-            Depth::Asleep => sleep::IdleState::Sleeping,
-            // A start that was not ours was met.
-            Depth::Down | Depth::Booting | Depth::Awake | Depth::Stopped => return,
-        };
+    fn woke(&self, id: TenantId, woke: WakeTimings) {
+        // Any other phase is a start that was not ours.
+        let Some(from) = sleep::IdleState::from_phase(woke.from) else { return };
         self.metrics.sleep.count_wake(from, true);
         let parts = [
             (WakePart::Queue, woke.queue),
@@ -294,7 +303,7 @@ impl Keeper {
         let short = |millis: u64| u32::try_from(millis).unwrap_or(u32::MAX);
         let (queue, engine, boot) = (short(woke.queue), short(woke.engine), short(woke.boot));
         let wake = LastWake {
-            at: timestamp(woke.at),
+            at: timestamp(woke.ready_at),
             from,
             total_ms: short(woke.total),
             phases_ms: WakePhases { queue, engine, boot, first_byte: None },
@@ -332,20 +341,22 @@ struct Begun<'a> {
     keeper: &'a Keeper,
     id: TenantId,
     /// `None`: its end was told.
-    ticket: Option<Ticket>,
+    ticket: Option<CallId>,
 }
 
 impl Begun<'_> {
     /// Tells what the engine shows now, with the turn still held.
-    fn end(mut self, outcome: Outcome) {
+    fn end(mut self, outcome: CallOutcome) {
         self.tell(outcome);
     }
 
-    fn tell(&mut self, outcome: Outcome) {
+    fn tell(&mut self, outcome: CallOutcome) {
         let (keeper, id) = (self.keeper, self.id);
         let Some(ticket) = self.ticket.take() else { return };
-        let depth = keeper.depth(id).unwrap_or(Depth::Down);
-        keeper.desk.tell(|authority, now| authority.done(now, id, ticket, outcome, depth));
+        let phase = keeper.phase(id).unwrap_or(Phase::Exited);
+        keeper
+            .desk
+            .tell(|authority, now| authority.on_call_finished(now, id, ticket, outcome, phase));
     }
 }
 
@@ -353,31 +364,27 @@ impl Drop for Begun<'_> {
     fn drop(&mut self) {
         if self.ticket.is_some() {
             self.keeper.change(self.id, |known| (known.ending, known.starting) = (false, false));
-            self.tell(Outcome::Refused);
+            self.tell(CallOutcome::Refused);
         }
     }
 }
 
-fn heard(answer: &Result<BusyList, String>) -> Heard {
+fn heard(answer: &Result<BusyList, String>) -> BusyReport {
     match answer {
-        Err(_) => Heard::Silent,
+        Err(_) => BusyReport::NoReply,
         Ok(list) => match list.busy.iter().map(|busy| busy.until).max() {
-            Some(until) => Heard::Busy { until: moment(until) },
-            None => Heard::Free,
+            Some(until) => BusyReport::Busy { until: moment(until) },
+            None => BusyReport::NotBusy,
         },
     }
 }
 
-fn outcome(done: &Result<(), DriverError>) -> Outcome {
-    if done.is_ok() { Outcome::Done } else { Outcome::Refused }
+fn outcome(done: &Result<(), DriverError>) -> CallOutcome {
+    if done.is_ok() { CallOutcome::Done } else { CallOutcome::Refused }
 }
 
-fn fell(wanted: sleep::IdleState, now: Option<Depth>, well: bool) -> SuspendResult {
-    let there = match wanted {
-        sleep::IdleState::Frozen => Depth::Frozen,
-        sleep::IdleState::Sleeping => Depth::Asleep,
-    };
-    match (now == Some(there), well) {
+fn fell(wanted: sleep::IdleState, now: Option<Phase>, well: bool) -> SuspendResult {
+    match (now.and_then(sleep::IdleState::from_phase) == Some(wanted), well) {
         (true, _) => SuspendResult::Asleep,
         (false, true) => SuspendResult::KeptAwake,
         (false, false) => SuspendResult::Failed,

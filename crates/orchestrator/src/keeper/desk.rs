@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use lease::{Act, Answer, Command, Millis, Moment, Ticket, Waiter, Woke};
+use lease::{CallId, Command, EngineCall, LeaseResponse, Millis, Moment, Waiter, WakeTimings};
 use protocol::{TenantId, Timestamp};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -24,12 +24,12 @@ pub(super) enum Order {
     },
     Act {
         tenant: TenantId,
-        act: Act,
-        ticket: Ticket,
+        act: EngineCall,
+        ticket: CallId,
     },
     Woke {
         tenant: TenantId,
-        woke: Woke,
+        woke: WakeTimings,
     },
     /// All who waited for it were told that it came to nothing.
     Failed {
@@ -40,7 +40,7 @@ pub(super) enum Order {
 /// What becomes of somebody who waits.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Word {
-    Said(Answer),
+    Said(LeaseResponse),
     /// This process is going.
     Leaving,
 }
@@ -150,15 +150,17 @@ impl Desk {
     /// Who was told of a wake that came to nothing.
     fn pass_on(&self, state: &mut State, command: Command<TenantId, u64>) -> Option<TenantId> {
         let order = match command {
-            Command::Answer { waiter, answer } => {
+            Command::Respond { waiter, response: answer } => {
                 let (tenant, waiting) = state.waiting.remove(&waiter)?;
                 // Whoever has left needs no answer.
                 let _ = waiting.send(Word::Said(answer));
-                return matches!(answer, Answer::Failed(_)).then_some(tenant);
+                return matches!(answer, LeaseResponse::Failed(_)).then_some(tenant);
             }
-            Command::AskBusy { tenant, generation } => Order::AskBusy { tenant, generation },
-            Command::Act { tenant, act, ticket } => Order::Act { tenant, act, ticket },
-            Command::Woke { tenant, woke } => Order::Woke { tenant, woke },
+            Command::QueryBusy { tenant, generation } => Order::AskBusy { tenant, generation },
+            Command::CallEngine { tenant, call, call_id } => {
+                Order::Act { tenant, act: call, ticket: call_id }
+            }
+            Command::RecordWake { tenant, timings } => Order::Woke { tenant, woke: timings },
         };
         let _ = self.orders.send(order);
         None
@@ -179,7 +181,7 @@ impl Desk {
         let Wanted { tenant, visit, holder, number, wait } = ask;
         self.feed(&mut state, |authority, now| {
             let waiter = Waiter { id, holder, number, deadline: now.plus(millis(wait)) };
-            authority.ask(now, lease::Ask { tenant, visit, waiter });
+            authority.request_lease(now, lease::LeaseRequest { tenant, is_visit: visit, waiter });
         });
         drop(state);
         self.moves.send_modify(|count| *count += 1);
@@ -190,7 +192,7 @@ impl Desk {
     pub(super) fn leave(&self, tenant: TenantId, waiter: u64) {
         let mut state = self.lock();
         if state.waiting.remove(&waiter).is_some() {
-            self.feed(&mut state, |authority, now| authority.waiter_gone(now, tenant, waiter));
+            self.feed(&mut state, |authority, now| authority.remove_waiter(now, tenant, waiter));
         }
     }
 

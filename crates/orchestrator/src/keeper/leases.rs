@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{Stream, stream};
-use lease::{Answer, Depth, Failure};
+use lease::{LeaseResponse, WakeError};
 use protocol::TenantId;
 use protocol::leases::{
     LeaseGrant, LeaseRequest, LeaseUsage, ReleaseRequest, RenewRequest, RenewResponse,
     RenewedLease, RequestIntent, WakeProgress, WakeStep, code,
 };
-use protocol::orchestrator::ObservedTenant;
+use protocol::orchestrator::{ObservedTenant, Phase};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
@@ -58,7 +58,7 @@ impl Keeper {
         drop(waiting);
         let granted = self.told(ask.tenant, word)?;
         let Some((generation, upstream)) = self.way_in(ask.tenant) else {
-            return Err(self.refusal(ask.tenant, Answer::NotRunning));
+            return Err(self.refusal(ask.tenant, LeaseResponse::NotRunning));
         };
         Ok(LeaseGrant {
             tenant: ask.tenant,
@@ -76,7 +76,7 @@ impl Keeper {
         let standing = |used: &LeaseUsage| {
             self.first_byte(used);
             let left = self.desk.tell_of_use(used.tenant, |authority, now| {
-                authority.renew(now, used.tenant, renew.holder, use_of(used))
+                authority.renew_lease(now, used.tenant, renew.holder, use_of(used))
             });
             RenewedLease { tenant: used.tenant, expires_in_ms: left.map(short) }
         };
@@ -87,7 +87,7 @@ impl Keeper {
         for used in &release.leases {
             self.first_byte(used);
             self.desk.tell_of_use(used.tenant, |authority, now| {
-                authority.release(now, used.tenant, release.holder, use_of(used));
+                authority.release_lease(now, used.tenant, release.holder, use_of(used));
             });
         }
     }
@@ -111,7 +111,7 @@ impl Keeper {
             }
         }
         let observed = self.observed(id);
-        observed.ok_or_else(|| self.refusal(id, Answer::Unknown))
+        observed.ok_or_else(|| self.refusal(id, LeaseResponse::Unknown))
     }
 
     /// This process is going: whoever waits is told, in the order in which they came.
@@ -120,14 +120,19 @@ impl Keeper {
     }
 
     async fn give_back_later(&self, id: TenantId, number: u64, told: oneshot::Receiver<Word>) {
-        if let Ok(Word::Said(Answer::Granted(_))) = told.await {
+        if let Ok(Word::Said(LeaseResponse::Granted(_))) = told.await {
             self.give_back(id, number);
         }
     }
 
     fn give_back(&self, id: TenantId, number: u64) {
         self.desk.tell(|authority, now| {
-            authority.release(now, id, OWNER, lease::Used { number, ..lease::Used::default() });
+            authority.release_lease(
+                now,
+                id,
+                OWNER,
+                lease::HolderUsage { number, ..lease::HolderUsage::default() },
+            );
         });
     }
 
@@ -147,7 +152,7 @@ impl Keeper {
 
     /// `woken`: it was on its way, so that resting means that this came to nothing.
     fn step(&self, id: TenantId, woken: bool) -> Option<WakeProgress> {
-        let progress = self.desk.see(|authority, now| authority.progress(now, id))?;
+        let progress = self.desk.see(|authority, now| authority.wake_progress(now, id))?;
         let at = |step, elapsed, ahead: Option<usize>| WakeProgress {
             step,
             ahead: ahead.map(|n| u32::try_from(n).unwrap_or(u32::MAX)),
@@ -155,22 +160,24 @@ impl Keeper {
             reason: None,
         };
         Some(match progress {
-            lease::Progress::Queued { ahead, elapsed } => {
+            lease::WakeProgress::Queued { queue_position: ahead, elapsed } => {
                 at(WakeStep::Queued, elapsed, Some(ahead))
             }
-            lease::Progress::Starting { elapsed } => at(WakeStep::Starting, elapsed, None),
-            lease::Progress::Booting { elapsed } => at(WakeStep::Booting, elapsed, None),
-            lease::Progress::Resting(Depth::Awake) => at(WakeStep::Ready, 0, None),
-            lease::Progress::Resting(Depth::Booting) if !woken => at(WakeStep::Booting, 0, None),
-            lease::Progress::Resting(Depth::Asleep | Depth::Frozen) if !woken => {
+            lease::WakeProgress::Starting { elapsed } => at(WakeStep::Starting, elapsed, None),
+            lease::WakeProgress::Booting { elapsed } => at(WakeStep::Booting, elapsed, None),
+            lease::WakeProgress::NotWaking(Phase::Ready) => at(WakeStep::Ready, 0, None),
+            lease::WakeProgress::NotWaking(Phase::Starting) if !woken => {
+                at(WakeStep::Booting, 0, None)
+            }
+            lease::WakeProgress::NotWaking(Phase::Sleeping | Phase::Frozen) if !woken => {
                 at(WakeStep::Asleep, 0, None)
             }
-            lease::Progress::Resting(Depth::Stopped) => {
+            lease::WakeProgress::NotWaking(Phase::Stopped) => {
                 let reason = Some(STOPPED.to_owned());
                 WakeProgress { reason, ..at(WakeStep::Failed, 0, None) }
             }
-            lease::Progress::Resting(
-                Depth::Asleep | Depth::Frozen | Depth::Booting | Depth::Down,
+            lease::WakeProgress::NotWaking(
+                Phase::Created | Phase::Exited | Phase::Sleeping | Phase::Frozen | Phase::Starting,
             ) => WakeProgress { reason: Some(self.reason(id)), ..at(WakeStep::Failed, 0, None) },
         })
     }
@@ -197,7 +204,7 @@ impl Keeper {
 
     fn told(&self, id: TenantId, word: Word) -> Result<lease::Grant, LeaseError> {
         match word {
-            Word::Said(Answer::Granted(grant)) => Ok(grant),
+            Word::Said(LeaseResponse::Granted(grant)) => Ok(grant),
             Word::Said(answer) => Err(self.refusal(id, answer)),
             Word::Leaving => Err(LeaseError {
                 status: 503,
@@ -209,7 +216,7 @@ impl Keeper {
         }
     }
 
-    fn refusal(&self, id: TenantId, answer: Answer) -> LeaseError {
+    fn refusal(&self, id: TenantId, answer: LeaseResponse) -> LeaseError {
         let no = |status, code, detail: String| LeaseError {
             status,
             code,
@@ -218,25 +225,27 @@ impl Keeper {
             queue_position: None,
         };
         match answer {
-            Answer::Unknown => {
+            LeaseResponse::Unknown => {
                 let refusal = DriverError::no_such_tenant(id);
                 no(404, DriverErrorCode::NoSuchTenant.as_str(), refusal.detail)
             }
-            Answer::Stopped => no(409, code::STOPPED, STOPPED.to_owned()),
+            LeaseResponse::Stopped => no(409, code::STOPPED, STOPPED.to_owned()),
             // A grant for what is not reachable any more is none.
-            Answer::NotRunning | Answer::Granted(_) => no(409, code::NOT_RUNNING, self.reason(id)),
-            Answer::WakeRequired => {
+            LeaseResponse::NotRunning | LeaseResponse::Granted(_) => {
+                no(409, code::NOT_RUNNING, self.reason(id))
+            }
+            LeaseResponse::WakeRequired => {
                 let detail = "It sleeps, and this request is none that wakes it. Open it in a browser, or call it with Authorization.";
                 no(409, code::WAKE_REQUIRED, detail.to_owned())
             }
-            Answer::Waking { ahead } => LeaseError {
+            LeaseResponse::Waking { queue_position: ahead } => LeaseError {
                 retry_after: Some(after(ahead, 0)),
                 queue_position: Some(ahead),
                 ..no(503, code::WAKING, format!("It is being woken; {ahead} wakes are before it."))
             },
-            Answer::QueueFull { seed } => {
+            LeaseResponse::QueueFull { seed } => {
                 self.metrics.sleep.count_wake_queue_full();
-                let ahead = self.desk.see(|authority, _| authority.wake().waiters());
+                let ahead = self.desk.see(|authority, _| authority.wake_queue().waiter_count());
                 let detail = format!("{ahead} requests wait for a wake already. Try again later.");
                 let retry_after = Some(after(ahead, seed));
                 let ahead = Some(ahead);
@@ -246,18 +255,18 @@ impl Keeper {
                     ..no(503, code::WAKE_QUEUE_FULL, detail)
                 }
             }
-            Answer::Failed(Failure::Slow) => {
+            LeaseResponse::Failed(WakeError::ReadinessTimeout) => {
                 let seconds = self.rules.boot.as_secs();
                 let detail = format!(
                     "It was started, and its services have not all answered within {seconds} s. Look at its log."
                 );
                 no(502, code::WAKE_FAILED, detail)
             }
-            Answer::Failed(Failure::Refused) => {
+            LeaseResponse::Failed(WakeError::EngineRefused) => {
                 let told = self.book().tenants.get(&id).and_then(|entry| entry.unwoken.clone());
                 no(502, code::WAKE_FAILED, told.unwrap_or_else(|| self.reason(id)))
             }
-            Answer::Failed(Failure::Died) => no(502, code::WAKE_FAILED, self.reason(id)),
+            LeaseResponse::Failed(WakeError::Exited) => no(502, code::WAKE_FAILED, self.reason(id)),
         }
     }
 
@@ -278,8 +287,8 @@ fn after(ahead: usize, seed: u64) -> Duration {
     SOON + Duration::from_secs(behind + seed.wrapping_mul(7) % JITTER)
 }
 
-fn use_of(used: &LeaseUsage) -> lease::Used {
-    lease::Used {
+fn use_of(used: &LeaseUsage) -> lease::HolderUsage {
+    lease::HolderUsage {
         number: used.number,
         idle: used.idle_ms.into(),
         requests: used.requests,

@@ -19,10 +19,10 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use lease::{Awake, Depth, Rouse};
+use lease::{AwakeReason, WakeKind};
 use protocol::TenantId;
 use protocol::busy::BusyList;
-use protocol::orchestrator::{ObservedTenant, Upstream};
+use protocol::orchestrator::{ObservedTenant, Phase, Upstream};
 use service::watch::Feed;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::task::TaskTracker;
@@ -172,35 +172,39 @@ impl Keeper {
         let gauges = self.desk.see(|authority, now| Gauges {
             leases: tenants
                 .iter()
-                .filter_map(|id| authority.rest(*id))
-                .flat_map(|rest| rest.awake_because(now))
+                .filter_map(|id| authority.sleep_state(*id))
+                .flat_map(|rest| rest.awake_reasons(now))
                 .map(|because| match because {
-                    Awake::Leased { holders, .. } => holders,
-                    Awake::Busy { .. }
-                    | Awake::KeeperStarted { .. }
-                    | Awake::EngineRefused { .. }
-                    | Awake::Always => 0,
+                    AwakeReason::Leased { holders, .. } => holders,
+                    AwakeReason::Busy { .. }
+                    | AwakeReason::OrchestratorStarted { .. }
+                    | AwakeReason::EngineRefused { .. }
+                    | AwakeReason::NeverSleeps => 0,
                 })
                 .sum(),
-            starts: authority.wake().calls(Rouse::Start),
+            starts: authority.wake_queue().active_calls(WakeKind::Start),
             bounded: vec![
                 // Includes the starts that owners request.
                 engine_calls("start", in_use(&self.starts, self.rules.starts), self.rules.starts),
-                engine_calls("thaw", authority.wake().calls(Rouse::Thaw), limits.thaws),
+                engine_calls(
+                    "thaw",
+                    authority.wake_queue().active_calls(WakeKind::Thaw),
+                    limits.concurrent_thaws,
+                ),
                 engine_calls("sleep", in_use(&self.falls, self.rules.falls), self.rules.falls),
                 engine_calls("other", in_use(&self.calls, CALLS), CALLS),
                 Bounded {
                     name: "cial_wake_queue",
                     help: "Wakes that wait for their call at the engine",
                     kind: None,
-                    current: authority.wake().queued(),
-                    limit: limits.queue,
+                    current: authority.wake_queue().queued_count(),
+                    limit: limits.queued_wakes,
                 },
                 Bounded {
                     name: "cial_lease_requests_waiting",
                     help: "Lease requests that wait for a wake",
                     kind: None,
-                    current: authority.wake().waiters(),
+                    current: authority.wake_queue().waiter_count(),
                     limit: limits.waiters,
                 },
             ],
@@ -221,8 +225,8 @@ impl Keeper {
         book.tenants.get(&id)?.known.observed(book.engine.as_deref())
     }
 
-    fn depth(&self, id: TenantId) -> Option<Depth> {
-        self.book().tenants.get(&id)?.known.depth()
+    fn phase(&self, id: TenantId) -> Option<Phase> {
+        self.book().tenants.get(&id)?.known.lease_phase()
     }
 
     /// Where it is reached, and which generation answers there.
@@ -239,7 +243,7 @@ impl Keeper {
             return;
         }
         let entry = Entry::new(self, id);
-        if entry.known.depth().is_some() {
+        if entry.known.lease_phase().is_some() {
             self.show(id, &entry.known, book.engine.as_deref());
             book.tenants.insert(id, entry);
         }
@@ -265,28 +269,28 @@ impl Keeper {
                 self.feed.remove(&id);
             }
         }
-        self.tell_depth(id, known);
+        self.report_phase(id, known);
     }
 
-    fn tell_depth(&self, id: TenantId, known: &Known) {
-        let Some(depth) = known.depth() else {
-            return self.desk.tell(|authority, _| authority.remove(id));
+    fn report_phase(&self, id: TenantId, known: &Known) {
+        let Some(phase) = known.lease_phase() else {
+            return self.desk.tell(|authority, _| authority.remove_tenant(id));
         };
         self.desk.tell(|authority, now| {
-            if authority.rest(id).is_some() {
-                return authority.sees(now, id, depth);
+            if authority.sleep_state(id).is_some() {
+                return authority.on_phase_observed(now, id, phase);
             }
             let policy = self.rules.policy(known.persisted.spec.as_ref());
             let last_use = known.persisted.last_use.map_or(now, moment);
-            authority.add(now, id, depth, policy, last_use);
+            authority.add_tenant(now, id, phase, policy, last_use);
             if known.persisted.target == TargetState::Stopped {
-                authority.owner_wants(now, id, false);
+                authority.set_owner_intent(now, id, false);
             }
         });
     }
 
     fn is_young(&self) -> bool {
-        self.desk.see(|authority, now| authority.is_young(now))
+        self.desk.see(|authority, now| authority.is_starting_up(now))
     }
 
     fn now(&self) -> u64 {

@@ -179,7 +179,7 @@ impl Keeper {
 
     /// At once: whoever waits for the tenant is told before the operation has its turn.
     fn owner_wants(&self, id: TenantId, running: bool) {
-        self.desk.tell(|authority, now| authority.owner_wants(now, id, running));
+        self.desk.tell(|authority, now| authority.set_owner_intent(now, id, running));
     }
 
     pub(super) async fn ensured(&self, spec: &Spec) -> Result<ContainerStatus, DriverError> {

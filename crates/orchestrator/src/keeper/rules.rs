@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lease::{Limits, Millis, Policy, Settings};
+use lease::{AuthoritySettings, Millis, SleepPolicy, WakeLimits};
 use protocol::spec::{self, Spec, WakeOn};
 
 #[derive(Clone, Copy, Debug)]
@@ -44,23 +44,23 @@ impl Rules {
         pause: Duration::from_secs(30),
     };
 
-    pub(super) fn settings(&self) -> Settings {
-        Settings {
-            lease: millis(self.lease),
-            pause: millis(self.pause),
-            limits: Limits {
-                starts: self.starts,
-                thaws: self.thaws,
-                queue: self.queue,
-                waiters_each: self.waiters_each,
+    pub(super) fn settings(&self) -> AuthoritySettings {
+        AuthoritySettings {
+            lease_duration: millis(self.lease),
+            retry_delay: millis(self.pause),
+            limits: WakeLimits {
+                concurrent_starts: self.starts,
+                concurrent_thaws: self.thaws,
+                queued_wakes: self.queue,
+                waiters_per_tenant: self.waiters_each,
                 waiters: self.waiters,
-                boot: millis(self.boot),
+                readiness_timeout: millis(self.boot),
             },
         }
     }
 
     /// Of a tenant whose spec is not known: the installation's.
-    pub(super) fn policy(&self, spec: Option<&Spec>) -> Policy {
+    pub(super) fn policy(&self, spec: Option<&Spec>) -> SleepPolicy {
         let policy = spec.map(|spec| spec.policy).unwrap_or_default();
         let or = |own: Option<u32>, house: Option<Duration>| match own {
             Some(own) => seconds(own),
@@ -68,7 +68,7 @@ impl Rules {
         };
         let spec::Policy { freeze_after_seconds, sleep_after_seconds, max_awake_seconds, wake_on } =
             policy;
-        Policy {
+        SleepPolicy {
             freeze_after: or(freeze_after_seconds, self.freeze_after),
             sleep_after: or(sleep_after_seconds, self.sleep_after),
             max_awake: max_awake_seconds.and_then(seconds),
@@ -103,7 +103,7 @@ mod tests {
                 "id": uuid::Uuid::nil(), "slug": "acme", "generation": 1, "policy": own,
             });
             let spec: Spec = serde_json::from_value(spec).unwrap();
-            let Policy { freeze_after, sleep_after, max_awake, wake_on_any } =
+            let SleepPolicy { freeze_after, sleep_after, max_awake, wake_on_any } =
                 Rules::DEFAULT.policy(Some(&spec));
             (freeze_after, sleep_after, max_awake, wake_on_any)
         };

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::PoisonError;
 
 use protocol::TenantId;
+use protocol::orchestrator::Phase;
 use protocol::sleep::SleepStatus;
 
 use super::desk::timestamp;
@@ -31,10 +32,10 @@ impl Keeper {
     /// Looking is no use: nothing here touches an idle clock.
     fn told_of(&self, id: TenantId, entry: &Entry) -> Option<SleepStatus> {
         self.desk.see(|authority, now| {
-            let rest = authority.rest(id)?;
+            let rest = authority.sleep_state(id)?;
             let note = &entry.known.persisted;
-            let mut because = why::awake(&rest.awake_because(now), entry.answer.as_ref());
-            if because.is_empty() && rest.depth() == lease::Depth::Awake {
+            let mut because = why::awake(&rest.awake_reasons(now), entry.answer.as_ref());
+            if because.is_empty() && rest.phase() == Phase::Ready {
                 because.push(why::idle(rest.last_use()));
             }
             Some(SleepStatus {
@@ -67,7 +68,9 @@ impl Keeper {
     /// Writes what is known now, unless it was deleted.
     pub(super) fn save(&self, id: TenantId) -> io::Result<()> {
         let _one = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let last_use = self.desk.see(|authority, _| authority.rest(id).map(lease::Rest::last_use));
+        let last_use = self
+            .desk
+            .see(|authority, _| authority.sleep_state(id).map(lease::TenantSleepState::last_use));
         let note = {
             let mut book = self.book();
             if book.tombs.set.contains(&id) {

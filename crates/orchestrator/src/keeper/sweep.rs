@@ -113,7 +113,7 @@ impl Keeper {
         entry.known.look(seen);
         let turned = entry.known.persisted.target != intent;
         self.show(id, &entry.known, engine.as_deref());
-        if entry.known.depth().is_none() {
+        if entry.known.lease_phase().is_none() {
             book.tenants.remove(&id);
         }
         drop(book);

@@ -1,6 +1,5 @@
 //! What is known of a tenant, and what of that is shown. Pure.
 
-use lease::Depth;
 use protocol::Timestamp;
 use protocol::orchestrator::{Exit, ObservedTenant, Phase};
 
@@ -145,22 +144,17 @@ impl Known {
     }
 
     /// As leases see it; `None`: there is nothing to reach, and nothing to wake.
-    pub(super) fn depth(&self) -> Option<Depth> {
+    pub(super) fn lease_phase(&self) -> Option<Phase> {
         let Some(seen) = &self.seen else {
             // Its container is gone; what it is made of is not.
             let wakes =
                 self.persisted.target == TargetState::Asleep && self.persisted.spec.is_some();
-            return wakes.then_some(Depth::Asleep);
+            return wakes.then_some(Phase::Sleeping);
         };
-        Some(match phase(seen, self.persisted.target) {
-            Phase::Created if self.persisted.target == TargetState::Stopped => Depth::Stopped,
-            Phase::Created | Phase::Exited => Depth::Down,
-            Phase::Starting => Depth::Booting,
-            Phase::Ready => Depth::Awake,
-            Phase::Frozen => Depth::Frozen,
-            Phase::Sleeping => Depth::Asleep,
-            Phase::Stopped => Depth::Stopped,
-        })
+        let phase = phase(seen, self.persisted.target);
+        // A container that its owner stopped before its first start.
+        let is_stopped = phase == Phase::Created && self.persisted.target == TargetState::Stopped;
+        Some(if is_stopped { Phase::Stopped } else { phase })
     }
 
     /// `engine`: why it does not answer, if so. What is known stays known.

@@ -1,6 +1,6 @@
 //! Reasons as sentences for a person. Pure.
 
-use lease::{Awake, Heard, Millis, Moment, Slept};
+use lease::{AwakeReason, BusyReport, Millis, Moment, SleepRecord};
 use protocol::busy::{Busy, BusyList, BusyOwner};
 
 use super::desk::timestamp;
@@ -8,31 +8,33 @@ use super::desk::timestamp;
 type Answer = Result<BusyList, String>;
 
 /// `answer`: what it said when it was last asked what keeps it busy.
-pub(super) fn awake(because: &[Awake], answer: Option<&Answer>) -> Vec<String> {
+pub(super) fn awake(because: &[AwakeReason], answer: Option<&Answer>) -> Vec<String> {
     because.iter().map(|because| sentence(*because, answer)).collect()
 }
 
-fn sentence(because: Awake, answer: Option<&Answer>) -> String {
+fn sentence(because: AwakeReason, answer: Option<&Answer>) -> String {
     match because {
-        Awake::Leased { requests: 0, streams: 0, .. } => "It was used a moment ago.".to_owned(),
-        Awake::Leased { requests, streams, .. } => {
+        AwakeReason::Leased { requests: 0, streams: 0, .. } => {
+            "It was used a moment ago.".to_owned()
+        }
+        AwakeReason::Leased { requests, streams, .. } => {
             format!("In use: {}.", both(counted(requests, "request"), counted(streams, "stream")))
         }
-        Awake::Busy { since, until } => {
+        AwakeReason::Busy { since, until } => {
             let what = answer.and_then(|answer| answer.as_ref().ok()).map(|list| work(&list.busy));
             let what = what.filter(|what| !what.is_empty()).unwrap_or_else(|| "work".to_owned());
             format!("Busy inside since {}, until {}: {what}.", clock(since), clock(until))
         }
-        Awake::KeeperStarted { until } => {
+        AwakeReason::OrchestratorStarted { until } => {
             format!(
                 "The orchestrator has just started; nothing falls asleep before {}.",
                 clock(until)
             )
         }
-        Awake::EngineRefused { until } => {
+        AwakeReason::EngineRefused { until } => {
             format!("The container engine would not put it to sleep; next try at {}.", clock(until))
         }
-        Awake::Always => "Its policy is never to sleep.".to_owned(),
+        AwakeReason::NeverSleeps => "Its policy is never to sleep.".to_owned(),
     }
 }
 
@@ -42,15 +44,15 @@ pub(super) fn idle(last_use: Moment) -> String {
 }
 
 /// Why it fell asleep; `answer` as for [`awake`].
-pub(super) fn asleep(slept: Slept, answer: Option<&Answer>) -> String {
+pub(super) fn asleep(slept: SleepRecord, answer: Option<&Answer>) -> String {
     let idle = format!("Nobody used it for {}.", span(slept.idle));
-    match slept.heard {
-        Heard::Free | Heard::Busy { .. } | Heard::Nothing => idle,
-        Heard::Silent => match answer.and_then(|answer| answer.as_ref().err()) {
+    match slept.busy_report {
+        BusyReport::NotBusy | BusyReport::Busy { .. } | BusyReport::NotQueried => idle,
+        BusyReport::NoReply => match answer.and_then(|answer| answer.as_ref().err()) {
             Some(why) => format!("{idle} It did not say whether it was busy: {why}."),
             None => format!("{idle} It did not say whether it was busy."),
         },
-        Heard::TooLong { since } => {
+        BusyReport::BusyTooLong { since } => {
             format!("{idle} It was busy since {}, for longer than its policy allows.", clock(since))
         }
     }
@@ -114,16 +116,16 @@ mod tests {
     #[test]
     fn why_it_is_awake() {
         let leased =
-            |requests, streams| Awake::Leased { holders: 1, requests, streams, until: NOON };
+            |requests, streams| AwakeReason::Leased { holders: 1, requests, streams, until: NOON };
         let told = awake(
             &[
                 leased(0, 0),
                 leased(1, 0),
                 leased(3, 1),
-                Awake::Busy { since: NOON, until: NOON.plus(3_600_000) },
-                Awake::KeeperStarted { until: NOON },
-                Awake::EngineRefused { until: NOON },
-                Awake::Always,
+                AwakeReason::Busy { since: NOON, until: NOON.plus(3_600_000) },
+                AwakeReason::OrchestratorStarted { until: NOON },
+                AwakeReason::EngineRefused { until: NOON },
+                AwakeReason::NeverSleeps,
             ],
             Some(&backup()),
         );
@@ -140,13 +142,14 @@ mod tests {
 
     #[test]
     fn why_it_slept() {
-        let slept = |idle, heard| Slept { at: NOON, depth: lease::Depth::Frozen, idle, heard };
+        let phase = protocol::orchestrator::Phase::Frozen;
+        let slept = |idle, busy_report| SleepRecord { at: NOON, phase, idle, busy_report };
         let mute = Err("no response within 200 ms".to_owned());
         let told = [
-            asleep(slept(60_000, Heard::Free), None),
-            asleep(slept(1_200_000, Heard::Nothing), None),
-            asleep(slept(7_200_000, Heard::Silent), Some(&mute)),
-            asleep(slept(60_000, Heard::TooLong { since: NOON }), Some(&backup())),
+            asleep(slept(60_000, BusyReport::NotBusy), None),
+            asleep(slept(1_200_000, BusyReport::NotQueried), None),
+            asleep(slept(7_200_000, BusyReport::NoReply), Some(&mute)),
+            asleep(slept(60_000, BusyReport::BusyTooLong { since: NOON }), Some(&backup())),
         ];
         insta::assert_snapshot!(told.join("\n"), @r"
         Nobody used it for 60 s.

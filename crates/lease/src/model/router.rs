@@ -1,7 +1,7 @@
 //! A router's shell: one tenant, one client.
 
 use super::world::{Message, UNIT, World};
-use crate::holder::{Call, Due, Holder, Terms};
+use crate::holder::{DueAction, Holder, LeaseCall, LeaseTerms};
 use crate::time::Moment;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -14,7 +14,7 @@ pub(super) struct Router {
     pub(super) guard: bool,
     pub(super) last_used: Moment,
     /// A request waits for this ask, until then.
-    pub(super) pending: Option<(Call, Moment)>,
+    pub(super) pending: Option<(LeaseCall, Moment)>,
 }
 
 /// How long a router holds a request.
@@ -28,8 +28,8 @@ impl Router {
     }
 
     /// What it has to say and has not said.
-    pub(super) fn due(&self, now: Moment) -> Due {
-        self.holder.due(now, self.guard, self.last_used)
+    pub(super) fn due(&self, now: Moment) -> DueAction {
+        self.holder.due_action(now, self.guard, self.last_used)
     }
 }
 
@@ -42,10 +42,10 @@ impl World {
             it.guard = true;
             return;
         }
-        let call = it.holder.ask(now);
+        let call = it.holder.begin_request(now);
         it.pending = Some((call, now.plus(HOLD)));
         let holder = it.id;
-        self.send(Message::Ask { router, holder, call, visit: true });
+        self.send(Message::LeaseRequest { router, holder, call, is_visit: true });
     }
 
     pub(super) fn finish(&mut self, router: usize) {
@@ -53,32 +53,32 @@ impl World {
         (it.guard, it.last_used) = (false, self.now);
     }
 
-    pub(super) fn say(&mut self, router: usize) {
+    pub(super) fn take_due_action(&mut self, router: usize) {
         let now = self.now;
         let it = &mut self.routers[router];
         let holder = it.id;
         let idle = if it.guard { 0 } else { now.since(it.last_used) };
         match it.due(now) {
-            Due::Nothing => {}
-            Due::Renew => {
-                if let Some(call) = it.holder.renew(now) {
+            DueAction::Nothing => {}
+            DueAction::Renew => {
+                if let Some(call) = it.holder.begin_renewal(now) {
                     self.send(Message::Renew { router, holder, call, idle });
                 }
             }
-            Due::Release => {
-                if let Some(number) = it.holder.release() {
+            DueAction::Release => {
+                if let Some(number) = it.holder.begin_release() {
                     self.send(Message::Release { router, holder, number, idle });
                 }
             }
-            Due::Ask => {
-                let call = it.holder.ask(now);
-                self.send(Message::Ask { router, holder, call, visit: false });
+            DueAction::Request => {
+                let call = it.holder.begin_request(now);
+                self.send(Message::LeaseRequest { router, holder, call, is_visit: false });
             }
         }
     }
 
-    /// An answer of the keeper arrives.
-    pub(super) fn hear(&mut self, message: Message) {
+    /// An answer of the orchestrator arrives.
+    pub(super) fn on_response(&mut self, message: Message) {
         let now = self.now;
         match message {
             Message::Granted { router, holder, call, expires_in, linger } => {
@@ -86,7 +86,7 @@ impl World {
                 if it.id != holder {
                     return;
                 }
-                it.holder.granted(call, Terms { expires_in, linger });
+                it.holder.on_granted(call, LeaseTerms { expires_in, linger });
                 let served = it.pending.is_some() && it.holder.may_send(now);
                 if served {
                     (it.guard, it.pending) = (true, None);
@@ -101,10 +101,10 @@ impl World {
             Message::Renewed { router, holder, call, expires_in } => {
                 let it = &mut self.routers[router];
                 if it.id == holder {
-                    it.holder.renewed(call, expires_in);
+                    it.holder.on_renewed(call, expires_in);
                 }
             }
-            Message::Ask { .. } | Message::Renew { .. } | Message::Release { .. } => {}
+            Message::LeaseRequest { .. } | Message::Renew { .. } | Message::Release { .. } => {}
         }
     }
 
