@@ -1,19 +1,19 @@
-//! The router's only clock: milliseconds since it started.
+//! The router's only clock: milliseconds since the process started.
 
 use std::sync::LazyLock;
 use std::time::Instant;
 
 use lease::Moment;
 
-static START: LazyLock<Instant> = LazyLock::new(read);
+static START: LazyLock<Instant> = LazyLock::new(read_clock);
 
-/// Never 0: a moment of 0 is "never".
+/// Never 0: `Moment(0)` means "never".
 pub(crate) fn now() -> Moment {
-    let passed = read().saturating_duration_since(*START);
+    let passed = read_clock().saturating_duration_since(*START);
     Moment(passed.as_secs() * 1_000 + u64::from(passed.subsec_millis()) + 1)
 }
 
 #[expect(clippy::disallowed_methods, reason = "the shell's one look at the clock")]
-fn read() -> Instant {
+fn read_clock() -> Instant {
     Instant::now()
 }

@@ -99,7 +99,7 @@ impl Keeping {
         mut wanted: mpsc::UnboundedReceiver<Want>,
         stop: CancellationToken,
     ) {
-        let mut tables = self.directory.changes();
+        let mut tables = self.directory.subscribe();
         loop {
             let due = self.due;
             let due = async {
@@ -249,7 +249,7 @@ impl Keeping {
     fn granted(&mut self, call: LeaseCall, grant: &LeaseGrant) {
         self.heard();
         let tenant = grant.tenant;
-        let tenure = self.directory.settle(tenant, grant.generation, &grant.upstream);
+        let tenure = self.directory.record_upstream(tenant, grant.generation, &grant.upstream);
         let Some(held) = self.tenants.get_mut(&tenant) else { return };
         let terms =
             LeaseTerms { expires_in: grant.expires_in_ms.into(), linger: grant.linger_ms.into() };

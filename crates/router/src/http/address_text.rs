@@ -1,8 +1,8 @@
-//! A client's address as text, without the machinery of formatting: every request carries it.
+//! Formats a client's address without `std::fmt`, because every request carries the address.
 
 use std::net::IpAddr;
 
-/// At most 45 bytes.
+/// The text of an IP address: at most 45 bytes.
 pub(crate) struct AddressText {
     bytes: [u8; 45],
     length: usize,
@@ -53,9 +53,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_reads_as_the_address_is_written(address in any::<IpAddr>()) {
-            let (ours, written) = (format_address(address), address.to_string());
-            prop_assert_eq!(ours.as_ref(), written.as_bytes());
+        fn the_text_is_what_display_writes(address in any::<IpAddr>()) {
+            let (ours, displayed) = (format_address(address), address.to_string());
+            prop_assert_eq!(ours.as_ref(), displayed.as_bytes());
         }
     }
 }

@@ -1,29 +1,67 @@
-//! Who may wake a sleeping tenant, and who is shown a page while it wakes. Pure.
+//! Who may wake a sleeping tenant, and who is shown a page while the tenant wakes: one table of rules. Pure.
+//!
+//! A cookie decides nothing: the polls of a forgotten tab carry the same cookies as a visit.
 
 use protocol::leases::RequestIntent;
 
-/// What is looked at of a request.
-pub(crate) struct Asked<'a, G> {
+/// The parts of a request that decide its class.
+pub(crate) struct RequestView<'a, 'h> {
     pub(crate) method: &'a str,
     /// Path and query.
     pub(crate) target: &'a str,
-    /// The first value of a header, its name in lower case.
-    pub(crate) get: G,
+    /// The first value of a header by its name in lower case.
+    pub(crate) header: &'a dyn Fn(&str) -> Option<&'h [u8]>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Class {
-    pub(crate) intent: RequestIntent,
-    /// Somebody goes to a page: nothing is lost when a page of ours comes in between.
-    pub(crate) navigates: bool,
+pub(crate) enum RequestClass {
+    /// A person opens a page: wakes the tenant, and nothing is lost when a page of ours comes in between.
+    Navigation,
+    /// Wakes the tenant, and waits for the tenant's own answer.
+    Visit,
+    /// Does not wake a sleeping tenant, unless the tenant's policy says that any request does.
+    Background,
 }
 
-const BACKGROUND: Class = Class { intent: RequestIntent::Background, navigates: false };
-const VISIT: Class = Class { intent: RequestIntent::Visit, navigates: false };
-const NAVIGATION: Class = Class { intent: RequestIntent::Visit, navigates: true };
+impl RequestClass {
+    pub(crate) fn intent(self) -> RequestIntent {
+        match self {
+            Self::Navigation | Self::Visit => RequestIntent::Visit,
+            Self::Background => RequestIntent::Background,
+        }
+    }
+}
 
-/// What monitors ask for, here and elsewhere.
-const HEALTH: &[&str] = &[
+type Rule = (fn(&RequestView<'_, '_>) -> bool, RequestClass);
+
+/// The first rule that matches decides.
+const RULES: &[Rule] = &[
+    (|r| matches!(r.method, "HEAD" | "OPTIONS"), RequestClass::Background),
+    (is_probe_path, RequestClass::Background),
+    (is_speculative, RequestClass::Background),
+    (is_crawler, RequestClass::Background),
+    // Only `Origin` tells that a browser opens a WebSocket, and it also reconnects for a tab that nobody looks at.
+    // No script of a page can add Authorization to the handshake.
+    (|r| r.has("upgrade") && r.has("origin") && !r.has("authorization"), RequestClass::Background),
+    (|r| r.has("upgrade"), RequestClass::Visit),
+    (|r| is_navigating(r) && r.method == "GET", RequestClass::Navigation),
+    // A page that moves on would not send a form again: the form waits for the tenant itself.
+    (is_navigating, RequestClass::Visit),
+    (
+        |r| r.is_without_fetch_mode() && r.method == "GET" && r.accepts_html(),
+        RequestClass::Navigation,
+    ),
+    (|r| r.has("authorization"), RequestClass::Visit),
+    (|r| !r.is_without_fetch_mode(), RequestClass::Background),
+    // No script sends a POST that accepts a page: this is a form.
+    (|r| r.method == "POST" && r.accepts_html(), RequestClass::Visit),
+    // Over plain HTTP to another machine a browser sends no Fetch Metadata.
+    (is_script_of_a_page, RequestClass::Background),
+    (|_| true, RequestClass::Visit),
+];
+
+/// The paths that monitors and crawlers request by themselves, without a slash at the end.
+const PROBE_PATHS: &[&str] = &[
     "/.cial/api/health",
     "/.cial/api/healthz",
     "/health",
@@ -32,83 +70,117 @@ const HEALTH: &[&str] = &[
     "/healthcheck",
     "/livez",
     "/readyz",
+    "/robots.txt",
 ];
 
-/// Reads a request the way its sender meant it. A cookie says nothing either way: a forgotten tab's polls carry it.
-pub(crate) fn classify<'a, G>(asked: &Asked<'a, G>) -> Class
-where
-    G: Fn(&str) -> Option<&'a [u8]>,
-{
-    let Asked { method, target, get } = asked;
-    let has = |name: &str| get(name).is_some();
-    if matches!(*method, "HEAD" | "OPTIONS") || is_health(target) || is_ahead(get) {
-        return BACKGROUND;
+/// Crawlers, link previews and monitors whose names do not end in `bot`; in lower case.
+const CRAWLERS: &[&str] = &[
+    "crawler",
+    "spider",
+    "slurp",
+    "facebookexternalhit",
+    "ia_archiver",
+    "mediapartners-google",
+    "whatsapp/",
+    "skypeuripreview",
+    "kube-probe/",
+    "elb-healthchecker/",
+    "googlehc/",
+    "consul health check",
+    "blackbox exporter",
+    "prometheus/",
+    "pingdom",
+    "statuscake",
+    "site24x7",
+    "nodeping",
+    "hetrixtools",
+    "zabbix",
+];
+
+/// Classifies a request by the intent of its sender.
+pub(crate) fn classify(request: &RequestView<'_, '_>) -> RequestClass {
+    let rule = RULES.iter().find(|(matches, _)| matches(request));
+    rule.map_or(RequestClass::Visit, |(_, class)| *class)
+}
+
+impl<'h> RequestView<'_, 'h> {
+    fn get(&self, name: &str) -> Option<&'h [u8]> {
+        (self.header)(name)
     }
-    if has("upgrade") {
-        // A browser says who it is here by nothing but Origin, and also when it reconnects for a tab nobody looks at.
-        // No script of a page can add Authorization to it.
-        return if has("origin") && !has("authorization") { BACKGROUND } else { VISIT };
+
+    fn has(&self, name: &str) -> bool {
+        self.get(name).is_some()
     }
-    let class = match get("sec-fetch-mode") {
-        Some(b"navigate") => NAVIGATION,
-        Some(_) => BACKGROUND,
-        None if *method == "GET" && wants_page(get("accept")) => NAVIGATION,
-        // No browser sends Fetch Metadata over plain HTTP to a host that is not this machine.
-        None if has("origin") || is_browser(get("user-agent")) || has("x-requested-with") => {
-            match *method {
-                // A form that is sent: no script asks for a page.
-                "POST" if wants_page(get("accept")) => VISIT,
-                _ => BACKGROUND,
-            }
-        }
-        None => VISIT,
-    };
-    match class {
-        // What a form sends would not be sent again by a page that moves on.
-        Class { navigates: true, .. } if *method != "GET" => VISIT,
-        Class { intent: RequestIntent::Background, .. } if has("authorization") => VISIT,
-        class => class,
+
+    /// Browsers send `Sec-Fetch-Mode` over HTTPS and to this machine.
+    fn is_without_fetch_mode(&self) -> bool {
+        !self.has("sec-fetch-mode")
+    }
+
+    fn accepts_html(&self) -> bool {
+        self.get("accept").is_some_and(|accept| contains(accept, "text/html"))
     }
 }
 
-fn is_health(target: &str) -> bool {
-    let path = target.split('?').next().unwrap_or_default();
-    HEALTH.contains(&path)
+fn is_navigating(request: &RequestView<'_, '_>) -> bool {
+    request.get("sec-fetch-mode") == Some(b"navigate")
 }
 
-/// Asked for ahead of a visit that may never come.
-fn is_ahead<'a>(get: impl Fn(&str) -> Option<&'a [u8]>) -> bool {
-    let says = |name: &str, words: &[&str]| {
-        let value = get(name).map(<[u8]>::to_ascii_lowercase).unwrap_or_default();
-        words.iter().any(|word| memchr::memmem::find(&value, word.as_bytes()).is_some())
-    };
+fn is_probe_path(request: &RequestView<'_, '_>) -> bool {
+    let path = request.target.split('?').next().unwrap_or_default();
+    PROBE_PATHS.contains(&path.trim_end_matches('/'))
+}
+
+/// The request runs ahead of a visit that may never come.
+fn is_speculative(request: &RequestView<'_, '_>) -> bool {
     const WORDS: &[&str] = &["prefetch", "prerender", "preview"];
-    ["sec-purpose", "purpose", "x-purpose", "x-moz"].iter().any(|name| says(name, WORDS))
+    ["sec-purpose", "purpose", "x-purpose", "x-moz"].iter().any(|name| {
+        let value = request.get(name).map(<[u8]>::to_ascii_lowercase).unwrap_or_default();
+        WORDS.iter().any(|word| contains(&value, word))
+    })
 }
 
-fn wants_page(accept: Option<&[u8]>) -> bool {
-    accept.is_some_and(|accept| memchr::memmem::find(accept, b"text/html").is_some())
+/// A crawler reads. A `POST` or a request with Authorization is a webhook or an integration, whatever its name.
+fn is_crawler(request: &RequestView<'_, '_>) -> bool {
+    if request.method != "GET" || request.has("authorization") {
+        return false;
+    }
+    let agent = request.get("user-agent").map(<[u8]>::to_ascii_lowercase).unwrap_or_default();
+    CRAWLERS.iter().any(|name| contains(&agent, name)) || has_bot_name(&agent)
 }
 
-/// All browsers begin so; programs name themselves.
-fn is_browser(agent: Option<&[u8]>) -> bool {
-    agent.is_some_and(|agent| agent.starts_with(b"Mozilla/"))
+/// Whether a word of `agent` ends in `bot`. Cubot makes phones.
+fn has_bot_name(agent: &[u8]) -> bool {
+    memchr::memmem::find_iter(agent, b"bot").any(|at| {
+        let is_word_end = agent.get(at + 3).is_none_or(|b| !b.is_ascii_alphabetic());
+        is_word_end && !agent[..at].ends_with(b"cu")
+    })
+}
+
+/// All browsers name themselves `Mozilla/`; programs use names of their own.
+fn is_script_of_a_page(request: &RequestView<'_, '_>) -> bool {
+    let is_browser = request.get("user-agent").is_some_and(|agent| agent.starts_with(b"Mozilla/"));
+    request.has("origin") || is_browser || request.has("x-requested-with")
+}
+
+fn contains(value: &[u8], word: &str) -> bool {
+    memchr::memmem::find(value, word.as_bytes()).is_some()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn of(method: &str, target: &str, headers: &str) -> Class {
+    fn class_of(method: &str, target: &str, headers: &str) -> RequestClass {
         let pairs: Vec<(&str, &str)> =
             headers.split(" | ").filter_map(|line| line.split_once(": ")).collect();
-        let get = |name: &str| {
+        let header = |name: &str| {
             pairs.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_bytes())
         };
-        classify(&Asked { method, target, get })
+        classify(&RequestView { method, target, header: &header })
     }
 
-    /// Method, path, headers; then what it is.
+    /// Method, path, headers => class.
     const TABLE: &str = "
         GET / :: => visit
         GET /api/items :: accept: */* | user-agent: curl/8.0 => visit
@@ -158,22 +230,41 @@ mod tests {
         GET /healthz :: authorization: Bearer x => background
         GET /health :: accept: text/html | sec-fetch-mode: navigate => background
         GET /healthy :: => visit
+        GET /healthz/ :: => background
+        GET /.cial/api/healthz/?x=1 :: user-agent: curl/8.0 => background
+        GET / :: user-agent: curl/8.0 => visit
+
+        GET /robots.txt :: => background
+        GET /robots.txt :: accept: text/html | sec-fetch-mode: navigate => background
+        GET /robots.txt.html :: => visit
+        GET / :: accept: text/html | user-agent: Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html) => background
+        GET / :: accept: */* | user-agent: Mozilla/5.0 (compatible; bingbot/2.0) => background
+        GET / :: user-agent: facebookexternalhit/1.1 => background
+        GET / :: accept: text/html | user-agent: Mozilla/5.0 (compatible; Baiduspider/2.0) => background
+        GET / :: user-agent: Slackbot-LinkExpanding 1.0 (+https://api.slack.com/robots) => background
+        GET / :: user-agent: Twitterbot => background
+        GET / :: accept: */* | user-agent: kube-probe/1.31 => background
+        GET / :: accept: */* | user-agent: UptimeRobot/2.0 => background
+        POST /slack/events :: user-agent: Slackbot 1.0 (+https://api.slack.com/robots) => visit
+        GET /api :: user-agent: deploy-bot/1 | authorization: Bearer x => visit
+        GET / :: accept: text/html | user-agent: Mozilla/5.0 (Linux; Android 9; CUBOT_X18) => navigation
+        GET /api :: user-agent: botanic-garden/1 => visit
     ";
 
     #[test]
-    fn who_may_wake_a_tenant_by_the_table() {
+    fn classes_of_requests() {
         let rows: Vec<_> = TABLE.lines().map(str::trim).filter(|row| !row.is_empty()).collect();
         for row in &rows {
-            let (asked, wanted) = row.split_once(" => ").unwrap();
-            let (line, headers) = asked.split_once(" ::").unwrap();
+            let (request, wanted) = row.split_once(" => ").unwrap();
+            let (line, headers) = request.split_once(" ::").unwrap();
             let (method, target) = line.split_once(' ').unwrap();
             let wanted = match wanted {
-                "visit" => VISIT,
-                "background" => BACKGROUND,
-                "navigation" => NAVIGATION,
+                "visit" => RequestClass::Visit,
+                "background" => RequestClass::Background,
+                "navigation" => RequestClass::Navigation,
                 other => panic!("{other}"),
             };
-            assert_eq!(of(method, target, headers.trim()), wanted, "{row}");
+            assert_eq!(class_of(method, target, headers.trim()), wanted, "{row}");
         }
         assert!(rows.len() > 40);
     }
@@ -181,14 +272,18 @@ mod tests {
     #[test]
     fn a_cookie_changes_nothing() {
         for row in TABLE.lines().map(str::trim).filter(|row| !row.is_empty()) {
-            let (asked, _) = row.split_once(" => ").unwrap();
-            let (line, headers) = asked.split_once(" ::").unwrap();
+            let (request, _) = row.split_once(" => ").unwrap();
+            let (line, headers) = request.split_once(" ::").unwrap();
             let (method, target) = line.split_once(' ').unwrap();
             let without: Vec<_> =
                 headers.trim().split(" | ").filter(|h| !h.starts_with("cookie")).collect();
             let with = [&without[..], &["cookie: cial_session=x"]].concat();
             let (with, without) = (with.join(" | "), without.join(" | "));
-            assert_eq!(of(method, target, &with), of(method, target, &without), "{row}");
+            assert_eq!(
+                class_of(method, target, &with),
+                class_of(method, target, &without),
+                "{row}"
+            );
         }
     }
 }

@@ -1,24 +1,26 @@
-//! The admin's cookies stay with the admin: a browser sends them to every port of its host.
+//! Removes the admin's cookies from requests: a browser sends them to every port of a host, tenants' included.
 
 use std::borrow::Cow;
 
-/// The admin session's cookie, over plain HTTP and over HTTPS.
-const ADMINS: [&[u8]; 2] = [b"cial_admin", b"__Host-cial_admin"];
+/// The cookie of an admin session, over plain HTTP and over HTTPS.
+const ADMIN_COOKIES: [&[u8]; 2] = [b"cial_admin", b"__Host-cial_admin"];
 
-/// A `Cookie` value without the admin's; everything else stays byte for byte. `None` when nothing is left.
-pub(crate) fn without_admins(value: &[u8]) -> Option<Cow<'_, [u8]>> {
-    // All of them end so; hardly any request has one.
-    if memchr::memmem::find(value, ADMINS[0]).is_none() {
+/// Returns a `Cookie` value without the admin's cookies and with every other byte unchanged, or `None` when no cookie
+/// is left.
+pub(crate) fn without_admin_cookies(value: &[u8]) -> Option<Cow<'_, [u8]>> {
+    // Both names hold the first. Hardly any request carries one of them.
+    if memchr::memmem::find(value, ADMIN_COOKIES[0]).is_none() {
         return Some(Cow::Borrowed(value));
     }
-    let kept: Vec<&[u8]> = value.split(|b| *b == b';').filter(|pair| !is_admins(pair)).collect();
+    let kept: Vec<&[u8]> =
+        value.split(|b| *b == b';').filter(|pair| !is_admin_cookie(pair)).collect();
     let kept = kept.join(&b';').trim_ascii().to_vec();
     (!kept.is_empty()).then_some(Cow::Owned(kept))
 }
 
-fn is_admins(pair: &[u8]) -> bool {
+fn is_admin_cookie(pair: &[u8]) -> bool {
     let name = pair.split(|b| *b == b'=').next().unwrap_or_default().trim_ascii();
-    ADMINS.contains(&name)
+    ADMIN_COOKIES.contains(&name)
 }
 
 #[cfg(test)]
@@ -26,7 +28,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_admins_go() {
+    fn only_admin_cookies_are_removed() {
         for (value, kept) in [
             ("a=b", Some("a=b")),
             ("cial_admin=x", None),
@@ -44,7 +46,7 @@ mod tests {
             (" cial_admin = x", None),
             ("", Some("")),
         ] {
-            let seen = without_admins(value.as_bytes());
+            let seen = without_admin_cookies(value.as_bytes());
             assert_eq!(seen.as_deref(), kept.map(str::as_bytes), "{value:?}");
         }
     }

@@ -40,7 +40,7 @@ impl Exchange for TenantExchange {
                 to.add("x-forwarded-host", header.value);
             }
             6 if header.is("cookie") => {
-                if let Some(value) = cookies::without_admins(header.value) {
+                if let Some(value) = cookies::without_admin_cookies(header.value) {
                     to.keep(Header { value: &value, ..header });
                 }
             }
@@ -78,7 +78,7 @@ impl Exchange for TenantExchange {
             return Ok(());
         }
         thread.counters.wrong_proof();
-        thread.reader.doubt();
+        thread.reader.request_resync();
         thread.leases.lost(tenure);
         let (tenant, id) = (tenure.tenant, self.asked.id.as_str());
         tracing::error!(%tenant, request_id = id, "an answer without the right proof was held back");

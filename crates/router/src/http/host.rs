@@ -1,34 +1,34 @@
-//! What a Host names: one label below our domain, the bare domain, something else, or nothing readable. Pure.
+//! Parses a Host: one label below the installation's domain, the bare domain, another name, or invalid syntax. Pure.
 
 use std::borrow::Cow;
 use std::net::Ipv6Addr;
 
-/// What was asked for.
+/// The meaning of a `Host` value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Host<'a> {
-    /// One label below the domain, in lower case. Whether a tenant has it only the table knows.
+    /// One label below the domain, in lower case. Only the route table knows whether a tenant has this slug.
     Label(Cow<'a, str>),
     /// The domain itself.
     Bare,
-    /// A sound name, and not ours. Also a Host that is empty.
+    /// A valid name outside the domain, or an empty Host.
     Unknown,
-    /// Not the syntax of a host.
+    /// Not the syntax of a host (RFC 3986 §3.2.2).
     Invalid,
 }
 
-/// Reads the value of a `Host` header. `domain` is in lower case.
+/// Parses the value of a `Host` header. `domain` is in lower case.
 ///
-/// A port is no part of the name, and neither is one dot at its end (RFC 3986 §3.2.2).
-pub(crate) fn read<'a>(value: &'a [u8], domain: &str) -> Host<'a> {
+/// The port and one dot at the end are not part of the name (RFC 3986 §3.2.2).
+pub(crate) fn parse<'a>(value: &'a [u8], domain: &str) -> Host<'a> {
     let Ok(text) = std::str::from_utf8(value) else { return Host::Invalid };
-    match plain(text, domain) {
+    match parse_common(text, domain) {
         Some(label) => Host::Label(label.into()),
-        None => read_any(text, domain),
+        None => parse_any(text, domain),
     }
 }
 
-/// What nearly every request says, in one walk: a label in lower case, our domain, perhaps a port.
-fn plain<'a>(text: &'a str, domain: &str) -> Option<&'a str> {
+/// Parses the form of nearly every request in one pass: a label in lower case, the domain, perhaps a port.
+fn parse_common<'a>(text: &'a str, domain: &str) -> Option<&'a str> {
     let lower = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     let at = text.bytes().position(|b| !lower(b)).filter(|at| (1..=63).contains(at))?;
     let rest = text[at..].strip_prefix('.')?.strip_prefix(domain)?;
@@ -43,9 +43,9 @@ fn plain<'a>(text: &'a str, domain: &str) -> Option<&'a str> {
     is_end.then(|| &text[..at])
 }
 
-fn read_any<'a>(text: &'a str, domain: &str) -> Host<'a> {
+fn parse_any<'a>(text: &'a str, domain: &str) -> Host<'a> {
     if text.starts_with('[') {
-        return literal(text);
+        return parse_literal(text);
     }
     let (name, port) = text.split_once(':').unwrap_or((text, ""));
     if !is_port(port) {
@@ -76,8 +76,8 @@ fn read_any<'a>(text: &'a str, domain: &str) -> Host<'a> {
     }
 }
 
-/// An address in brackets: sound or not, never ours.
-fn literal(text: &str) -> Host<'_> {
+/// Parses an address in brackets, which is never a tenant.
+fn parse_literal(text: &str) -> Host<'_> {
     match text[1..].split_once(']') {
         Some((address, port)) if address.parse::<Ipv6Addr>().is_ok() => {
             match port.strip_prefix(':').or(port.is_empty().then_some("")) {
@@ -94,7 +94,7 @@ fn is_port(text: &str) -> bool {
         || (text.bytes().all(|b| b.is_ascii_digit()) && text.parse::<u16>().is_ok_and(|p| p > 0))
 }
 
-/// Underscores are no letters of a host name, but some put them there; no such name is ours.
+/// Underscores are not allowed in host names but occur. No slug holds one.
 fn is_label(label: &str) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
     (1..=63).contains(&label.len()) && label.bytes().all(plain)
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_by_the_table() {
+    fn hosts_by_syntax() {
         let table: String = [
             "acme.localhost",
             "acme.localhost:8080",
@@ -173,7 +173,7 @@ mod tests {
             "http://acme.localhost",
         ]
         .iter()
-        .map(|text| format!("{text:<30} {}\n", shown(&read(text.as_bytes(), "localhost"))))
+        .map(|text| format!("{text:<30} {}\n", shown(&parse(text.as_bytes(), "localhost"))))
         .collect();
         insta::assert_snapshot!(table, @r"
         acme.localhost                 label acme
@@ -230,30 +230,30 @@ mod tests {
         .                              invalid
         http://acme.localhost          invalid
         ");
-        assert_eq!(read(b"acme\xff.localhost", "localhost"), Host::Invalid);
+        assert_eq!(parse(b"acme\xff.localhost", "localhost"), Host::Invalid);
         let long = format!("{}.localhost", "x".repeat(64));
-        assert_eq!(read(long.as_bytes(), "localhost"), Host::Invalid);
+        assert_eq!(parse(long.as_bytes(), "localhost"), Host::Invalid);
     }
 
     #[test]
     fn a_domain_may_have_dots() {
-        assert_eq!(read(b"acme.t.example.com", "t.example.com"), Host::Label("acme".into()));
-        assert_eq!(read(b"t.example.com", "t.example.com"), Host::Bare);
-        assert_eq!(read(b"example.com", "t.example.com"), Host::Unknown);
-        assert_eq!(read(b"xt.example.com", "t.example.com"), Host::Unknown);
+        assert_eq!(parse(b"acme.t.example.com", "t.example.com"), Host::Label("acme".into()));
+        assert_eq!(parse(b"t.example.com", "t.example.com"), Host::Bare);
+        assert_eq!(parse(b"example.com", "t.example.com"), Host::Unknown);
+        assert_eq!(parse(b"xt.example.com", "t.example.com"), Host::Unknown);
     }
 
     proptest! {
         #[test]
-        fn the_short_way_is_only_shorter(text in "[a-zA-B0.-]{0,5}(\\.localhost)?(:[0-9]{0,5})?") {
-            if let Some(label) = plain(&text, "localhost") {
-                prop_assert_eq!(read_any(&text, "localhost"), Host::Label(label.into()));
+        fn the_common_form_parses_as_any_form_does(text in "[a-zA-B0.-]{0,5}(\\.localhost)?(:[0-9]{0,5})?") {
+            if let Some(label) = parse_common(&text, "localhost") {
+                prop_assert_eq!(parse_any(&text, "localhost"), Host::Label(label.into()));
             }
         }
 
         #[test]
-        fn nothing_panics_and_labels_are_plain(value in proptest::collection::vec(any::<u8>(), 0..40)) {
-            if let Host::Label(label) = read(&value, "localhost") {
+        fn arbitrary_bytes_never_panic_and_labels_are_lower_case(value in proptest::collection::vec(any::<u8>(), 0..40)) {
+            if let Host::Label(label) = parse(&value, "localhost") {
                 prop_assert!(label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_'));
             }
         }
@@ -265,7 +265,7 @@ mod tests {
                 format!("{}.LOCALHOST:{port}", label.to_uppercase()),
                 format!("{label}.localhost.:{port}"),
             ] {
-                prop_assert_eq!(read(text.as_bytes(), "localhost"), Host::Label(label.as_str().into()));
+                prop_assert_eq!(parse(text.as_bytes(), "localhost"), Host::Label(label.as_str().into()));
             }
         }
     }

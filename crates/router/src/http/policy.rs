@@ -8,7 +8,7 @@ use protocol::leases::RequestIntent;
 use proxy::{Action, Decision, ErrorOrigin, Peer, Policy, ProxyError, RequestHead, Response};
 
 use crate::clock;
-use crate::http::classify;
+use crate::http::classify::{RequestClass, RequestView, classify};
 use crate::http::exchange::TenantExchange;
 use crate::http::host::{self, Host};
 use crate::http::rate_limit::ClientTenantPair;
@@ -40,7 +40,7 @@ impl Policy for RouterPolicy {
         let (id, form, tenant) = match asked {
             proxy::ErrorContext::Unparsed => (thread.ids.next(), ResponseFormat::Problem, None),
             proxy::ErrorContext::Head(head) => {
-                (thread.ids.of(head.get(REQUEST_ID)), responses::form(head), None)
+                (thread.ids.adopt_or_next(head.get(REQUEST_ID)), responses::form(head), None)
             }
             proxy::ErrorContext::Exchange(passage) => {
                 (passage.asked.id, passage.asked.form, Some(passage.used.tenure.tenant))
@@ -55,7 +55,7 @@ impl Policy for RouterPolicy {
         }
         // What refuses may have moved: the table is told to make sure.
         if let ProxyError::UpstreamUnreachable(_) = fault {
-            thread.reader.doubt();
+            thread.reader.request_resync();
         }
         responses::shown(responses::of_fault(fault), id.as_str(), form)
     }
@@ -69,10 +69,11 @@ impl RouterPolicy {
         peer: &Peer,
     ) -> Result<Decision<TenantExchange>, Response> {
         let thread = &self.0;
-        let id = thread.ids.of(head.get(REQUEST_ID));
+        let id = thread.ids.adopt_or_next(head.get(REQUEST_ID));
         let form = responses::form(head);
         let refuse = |problem: Problem| responses::shown(problem, id.as_str(), form);
-        let label = match host::read(head.get("host").unwrap_or_default(), thread.domain.as_str()) {
+        let label = match host::parse(head.get("host").unwrap_or_default(), thread.domain.as_str())
+        {
             Host::Label(label) => label,
             Host::Bare if head.target() == "/health" && reads(head) => return Err(self.health()),
             Host::Bare | Host::Unknown => return Err(refuse(responses::not_found())),
@@ -124,9 +125,9 @@ impl RouterPolicy {
         if standing == Availability::Down {
             return Err(refuse(responses::not_running()));
         }
-        let class = classify::classify(&of(head));
-        let page = class.navigates.then(|| head.target().to_owned());
-        Ok(Decision::Pending(thread.wait(entry, class.intent, asked, page)))
+        let class = class_of(head);
+        let page = (class == RequestClass::Navigation).then(|| head.target().to_owned());
+        Ok(Decision::Pending(thread.wait(entry, class.intent(), asked, page)))
     }
 
     /// What the waiting page is made of, and a Retry.
@@ -154,7 +155,7 @@ impl RouterPolicy {
                 Ok(Decision::Ready(Action::Stream(answer, events)))
             }
             "GET" | "HEAD" | "POST" => {
-                if classify::classify(&of(head)).intent == RequestIntent::Visit
+                if class_of(head).intent() == RequestIntent::Visit
                     && thread.retries.may(tenant, clock::now())
                 {
                     thread.leases.wake(tenant);
@@ -203,9 +204,9 @@ fn of_wake(target: &str) -> Option<&str> {
     (path == waiting_page::PATH).then_some(query)
 }
 
-fn of<'a>(head: &RequestHead<'a>) -> classify::Asked<'a, impl Fn(&str) -> Option<&'a [u8]>> {
+fn class_of(head: &RequestHead<'_>) -> RequestClass {
     let (method, target) = (head.method(), head.target());
-    classify::Asked { method, target, get: |name: &str| head.get(name) }
+    classify(&RequestView { method, target, header: &|name| head.get(name) })
 }
 
 fn reads(head: &RequestHead<'_>) -> bool {

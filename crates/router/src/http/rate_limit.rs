@@ -1,7 +1,7 @@
-//! How often one client may ask one tenant. No other client, and no other tenant, notices.
+//! Limits how many requests one client sends to one tenant, without effect on other clients and other tenants.
 //!
-//! Each pair has a bucket of its own, shared by all threads without a lock. A thread finds it in a map of its own; only
-//! a pair that this thread has not seen for a while costs a look into the map that all share.
+//! Each pair of client and tenant has a token bucket, which all threads share without a lock. A thread finds the bucket
+//! in a map of its own. Only a pair that is new to the thread costs a look into the shared map.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -21,15 +21,14 @@ use governor::{Quota, RateLimiter};
 use protocol::TenantId;
 use service::forwarded;
 
-/// `CIAL_RATE_LIMIT`: requests a second of one client to one tenant, and how many at once; or `off`.
+/// `CIAL_RATE_LIMIT`: requests per second and burst of one client to one tenant, or `off`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate(Option<(NonZeroU32, NonZeroU32)>);
 
-/// A text that is no rate.
+/// The text is not a rate.
 #[derive(Debug)]
 pub struct InvalidRate;
 
-/// Who asks whom.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct ClientTenantPair {
     tenant: TenantId,
@@ -38,31 +37,32 @@ pub(crate) struct ClientTenantPair {
 
 type Bucket<C> = RateLimiter<NotKeyed, InMemoryState, C, NoOpMiddleware<<C as Clock>::Instant>>;
 
-/// All pairs of all threads.
+/// The buckets of all pairs.
 pub(crate) struct RateLimit<C: Clock = DefaultClock> {
     quota: Quota,
     clock: C,
-    most: usize,
+    /// How many pairs are told apart.
+    pub(crate) max_pairs: usize,
     pairs: Mutex<SharedBuckets<C>>,
-    /// One for everybody there is no room for.
-    rest: Arc<Bucket<C>>,
+    /// Shared by all pairs beyond `max_pairs`.
+    overflow: Arc<Bucket<C>>,
     count: AtomicU64,
 }
 
 struct SharedBuckets<C: Clock> {
     buckets: HashMap<ClientTenantPair, Arc<Bucket<C>>>,
-    /// So many who found no room are turned away before all are looked at again.
-    turned_away: usize,
+    /// How many new pairs go to the overflow bucket before unused buckets are looked for again.
+    sweep_in: usize,
 }
 
-/// The pairs that one thread has seen lately.
+/// The buckets that one thread used lately.
 pub(crate) struct LocalRateLimit<C: Clock = DefaultClock> {
     limit: Arc<RateLimit<C>>,
     buckets: RefCell<HashMap<ClientTenantPair, Arc<Bucket<C>>>>,
 }
 
-/// So many a thread keeps at hand.
-const AT_HAND: usize = 4_096;
+/// How many buckets a thread keeps in its own map.
+const MAX_LOCAL_BUCKETS: usize = 4_096;
 
 impl Rate {
     pub const OFF: Self = Self(None);
@@ -108,43 +108,43 @@ impl ClientTenantPair {
 }
 
 impl RateLimit {
-    /// `None`: no limit. `most`: pairs that are told apart.
-    pub(crate) fn new(rate: Rate, most: usize) -> Option<Arc<Self>> {
-        rate.quota().map(|quota| Self::with(quota, most, DefaultClock::default()))
+    /// Returns `None` when the rate is off. `max_pairs` bounds the memory.
+    pub(crate) fn new(rate: Rate, max_pairs: usize) -> Option<Arc<Self>> {
+        rate.quota().map(|quota| Self::with(quota, max_pairs, DefaultClock::default()))
     }
 }
 
 impl<C: Clock + Clone> RateLimit<C> {
-    fn with(quota: Quota, most: usize, clock: C) -> Arc<Self> {
-        let rest = Arc::new(Bucket::direct_with_clock(quota, clock.clone()));
-        let pairs = Mutex::new(SharedBuckets { buckets: HashMap::new(), turned_away: 0 });
-        Arc::new(Self { quota, clock, most, pairs, rest, count: AtomicU64::new(0) })
+    fn with(quota: Quota, max_pairs: usize, clock: C) -> Arc<Self> {
+        let overflow = Arc::new(Bucket::direct_with_clock(quota, clock.clone()));
+        let pairs = Mutex::new(SharedBuckets { buckets: HashMap::new(), sweep_in: 0 });
+        Arc::new(Self { quota, clock, max_pairs, pairs, overflow, count: AtomicU64::new(0) })
     }
 
-    pub(crate) fn seen(self: &Arc<Self>) -> LocalRateLimit<C> {
+    pub(crate) fn local(self: &Arc<Self>) -> LocalRateLimit<C> {
         LocalRateLimit { limit: self.clone(), buckets: RefCell::default() }
     }
 
-    /// How many pairs are told apart now.
+    /// How many pairs have a bucket of their own now.
     pub(crate) fn count(&self) -> u64 {
         self.count.load(Relaxed)
     }
 
     fn bucket(&self, pair: ClientTenantPair) -> Arc<Bucket<C>> {
         let mut pairs = self.pairs.lock().unwrap_or_else(PoisonError::into_inner);
-        let SharedBuckets { buckets, turned_away } = &mut *pairs;
+        let SharedBuckets { buckets, sweep_in } = &mut *pairs;
         if let Some(bucket) = buckets.get(&pair) {
             return bucket.clone();
         }
-        if buckets.len() >= self.most && *turned_away == 0 {
-            // Whoever no thread has at hand and has its whole burst again is as good as never seen.
-            let is_whole = |b: &Bucket<C>| matches!(b.check_n(self.quota.burst_size()), Ok(Ok(())));
-            buckets.retain(|_, bucket| Arc::strong_count(bucket) > 1 || !is_whole(bucket));
-            *turned_away = self.most / 16;
+        if buckets.len() >= self.max_pairs && *sweep_in == 0 {
+            // A full bucket that no thread holds is as good as a new one.
+            let is_full = |b: &Bucket<C>| matches!(b.check_n(self.quota.burst_size()), Ok(Ok(())));
+            buckets.retain(|_, bucket| Arc::strong_count(bucket) > 1 || !is_full(bucket));
+            *sweep_in = self.max_pairs / 16;
         }
-        if buckets.len() >= self.most {
-            *turned_away = turned_away.saturating_sub(1);
-            return self.rest.clone();
+        if buckets.len() >= self.max_pairs {
+            *sweep_in = sweep_in.saturating_sub(1);
+            return self.overflow.clone();
         }
         let bucket = Arc::new(Bucket::direct_with_clock(self.quota, self.clock.clone()));
         buckets.insert(pair, bucket.clone());
@@ -154,11 +154,14 @@ impl<C: Clock + Clone> RateLimit<C> {
 }
 
 impl<C: Clock + Clone> LocalRateLimit<C> {
-    /// One more request; `Err`: too soon, by how much.
+    /// Counts one request.
+    ///
+    /// # Errors
+    /// The bucket is empty; the next request may come after this time.
     pub(crate) fn check(&self, pair: ClientTenantPair) -> Result<(), Duration> {
         let mut buckets = self.buckets.borrow_mut();
         if !buckets.contains_key(&pair) {
-            if buckets.len() >= AT_HAND {
+            if buckets.len() >= MAX_LOCAL_BUCKETS {
                 buckets.clear();
             }
             buckets.insert(pair, self.limit.bucket(pair));
@@ -178,18 +181,21 @@ mod tests {
         ClientTenantPair::new(TenantId::new(uuid::Uuid::from_u128(tenant)), client.parse().unwrap())
     }
 
-    fn limit(rate: &str, most: usize) -> (Arc<RateLimit<FakeRelativeClock>>, FakeRelativeClock) {
+    fn limit(
+        rate: &str,
+        max_pairs: usize,
+    ) -> (Arc<RateLimit<FakeRelativeClock>>, FakeRelativeClock) {
         let clock = FakeRelativeClock::default();
         let quota = rate.parse::<Rate>().unwrap().quota().unwrap();
-        (RateLimit::with(quota, most, clock.clone()), clock)
+        (RateLimit::with(quota, max_pairs, clock.clone()), clock)
     }
 
     #[test]
-    fn a_burst_passes_then_the_rate_and_nobody_else_notices() {
+    fn a_burst_passes_then_the_rate_and_no_other_pair_is_limited() {
         let (limit, clock) = limit("2:5", 100);
-        let (one, other) = (limit.seen(), limit.seen());
+        let (one, other) = (limit.local(), limit.local());
         let greedy = pair(1, "10.0.0.1");
-        // Both threads count on the same bucket.
+        // Both threads use one bucket.
         let passed = (0..10).filter(|n| [&one, &other][n % 2].check(greedy).is_ok()).count();
         assert_eq!(passed, 5);
         assert_eq!(one.check(greedy), Err(Duration::from_millis(500)));
@@ -201,40 +207,44 @@ mod tests {
     }
 
     #[test]
-    fn a_client_has_a_whole_64() {
+    fn an_ipv6_client_is_a_64_network() {
         assert!(pair(1, "2001:db8::1") == pair(1, "2001:db8::ffff:1"));
         assert!(pair(1, "2001:db8::1") != pair(1, "2001:db8:0:1::1"));
     }
 
     #[test]
-    fn beyond_the_limit_strangers_share_one_bucket_until_others_are_forgotten() {
+    fn new_pairs_share_one_bucket_while_there_is_no_room() {
         let (limit, clock) = limit("1:2", 32);
         for n in 0..32 {
-            // Each by a thread that ends: nobody has it at hand.
-            assert_eq!(limit.seen().check(pair(n, "10.0.0.1")), Ok(()));
+            // Each by a thread that ends, so that no thread holds the bucket.
+            assert_eq!(limit.local().check(pair(n, "10.0.0.1")), Ok(()));
         }
         assert_eq!(limit.count(), 32);
-        let strangers = limit.seen();
-        let passed = (100..110).filter(|n| strangers.check(pair(*n, "10.0.0.1")).is_ok()).count();
-        assert_eq!((passed, limit.count()), (2, 32), "memory is bounded, and so is what they get");
+        let newcomers = limit.local();
+        let passed = (100..110).filter(|n| newcomers.check(pair(*n, "10.0.0.1")).is_ok()).count();
+        assert_eq!(
+            (passed, limit.count()),
+            (2, 32),
+            "memory is bounded, and so are the requests that pass"
+        );
         clock.advance(Duration::from_secs(60));
-        let late = limit.seen();
+        let late = limit.local();
         assert_eq!(late.check(pair(200, "10.0.0.1")), Ok(()));
-        assert_eq!(limit.count(), 1, "the others have their whole burst again");
+        assert_eq!(limit.count(), 1, "the buckets of the others are full again");
     }
 
     #[test]
-    fn what_one_thread_keeps_at_hand_is_bounded() {
-        let (limit, _clock) = limit("1:2", 2 * AT_HAND);
-        let seen = limit.seen();
-        for n in 0..=AT_HAND {
+    fn the_map_of_a_thread_is_bounded() {
+        let (limit, _clock) = limit("1:2", 2 * MAX_LOCAL_BUCKETS);
+        let seen = limit.local();
+        for n in 0..=MAX_LOCAL_BUCKETS {
             assert_eq!(seen.check(pair(n as u128, "10.0.0.1")), Ok(()));
         }
         assert_eq!(seen.buckets.borrow().len(), 1);
     }
 
     #[test]
-    fn rates_are_read() {
+    fn rates_parse() {
         let rate = |text: &str| text.parse::<Rate>().ok();
         assert_eq!(rate("off"), Some(Rate::OFF));
         assert_eq!(rate("50:1000"), Some(Rate::default()));

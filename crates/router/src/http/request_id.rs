@@ -1,8 +1,8 @@
-//! One id a request, told to the tenant, to the client and to the log.
+//! One id per request, for the tenant, the client and the log.
 
 use std::cell::Cell;
 
-/// Makes ids for one thread: unique, and not meant to be unguessable.
+/// Makes unique ids for one thread. The ids may be guessable.
 pub(crate) struct RequestIds {
     thread: u64,
     count: Cell<u64>,
@@ -16,15 +16,15 @@ pub(crate) struct RequestId {
 }
 
 impl RequestIds {
-    /// `thread` tells this thread's ids from those of all others, of other routers and other runs.
+    /// `thread` differs between all threads of all routers and all runs.
     pub(crate) fn new(thread: u64) -> Self {
         Self { thread, count: Cell::new(0) }
     }
 
-    /// The inbound id, if it is plausible; a new one otherwise.
-    pub(crate) fn of(&self, inbound: Option<&[u8]>) -> RequestId {
-        let plain = |id: &&[u8]| id.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-');
-        match inbound.filter(|id| (8..=64).contains(&id.len())).filter(plain) {
+    /// Returns the inbound id if it is plausible, else a new id.
+    pub(crate) fn adopt_or_next(&self, inbound: Option<&[u8]>) -> RequestId {
+        let is_plain = |id: &&[u8]| id.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-');
+        match inbound.filter(|id| (8..=64).contains(&id.len())).filter(is_plain) {
             Some(id) => RequestId::of(id),
             None => self.next(),
         }
@@ -63,11 +63,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_inbound_id_is_taken_over_if_it_is_plausible() {
+    fn a_plausible_inbound_id_is_adopted() {
         let ids = RequestIds::new(0xabc);
-        assert_eq!(ids.of(Some(b"0192f0c1-2345")).as_str(), "0192f0c1-2345");
+        assert_eq!(ids.adopt_or_next(Some(b"0192f0c1-2345")).as_str(), "0192f0c1-2345");
         for bad in [&b"short"[..], b"has space 123", b"<script>alert", &[b'x'; 65], b""] {
-            assert_eq!(ids.of(Some(bad)).as_str().len(), 32);
+            assert_eq!(ids.adopt_or_next(Some(bad)).as_str().len(), 32);
         }
         assert_eq!(RequestIds::new(0xabc).next().as_str(), "0000000000000abc0000000000000001");
         assert_ne!(ids.next().as_str(), ids.next().as_str());

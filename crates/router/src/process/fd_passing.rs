@@ -1,5 +1,5 @@
-//! The link between the parent and a process that serves: listening sockets one way, the word that it serves the
-//! other way. Its end asks the process to finish; a word before says that another serves in its place.
+//! The link between the parent and a child: the parent passes its listening sockets, the child reports that it is
+//! ready. The end of the link requests the child to finish; a message before says that another child serves.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -14,50 +14,58 @@ use rustix::net::{
 };
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
-/// What the kernel takes at once.
-const MOST: usize = 253;
+/// The kernel passes no more descriptors in one message (`SCM_MAX_FD`).
+const MAX_SOCKETS: usize = 253;
 const SOCKETS: &[u8] = b"s";
-pub(crate) const SERVES: &[u8] = b"r";
-pub(crate) const RELIEVED: &[u8] = b"n";
+/// From the child: it has a route table and serves.
+pub(crate) const READY: &[u8] = b"r";
+/// From the parent: another child serves.
+pub(crate) const REPLACED: &[u8] = b"n";
 
-/// Sends all of them, in this order.
+/// Sends the sockets in this order.
+///
+/// # Errors
+/// There are more sockets than one message holds, or the link is broken.
 pub(crate) fn send(link: &UnixStream, sockets: &[TcpListener]) -> io::Result<()> {
     let sockets: Vec<BorrowedFd<'_>> = sockets.iter().map(|socket| socket.as_fd()).collect();
-    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MOST))];
+    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MAX_SOCKETS))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !control.push(SendAncillaryMessage::ScmRights(&sockets)) {
-        return Err(io::Error::other(format!("no more than {MOST} sockets can be handed over")));
+        return Err(io::Error::other(format!("no more than {MAX_SOCKETS} sockets can be passed")));
     }
     sendmsg(link, &[IoSlice::new(SOCKETS)], &mut control, SendFlags::NOSIGNAL)?;
     Ok(())
 }
 
-/// What [`send`] sent.
+/// Receives the sockets of [`send`].
+///
+/// # Errors
+/// The link is broken, or brings something else.
 pub(crate) fn receive(link: &UnixStream) -> io::Result<Vec<TcpListener>> {
-    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MOST))];
+    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MAX_SOCKETS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    let mut word = [0; SOCKETS.len()];
+    let mut message = [0; SOCKETS.len()];
     let flags = RecvFlags::CMSG_CLOEXEC;
-    let got = recvmsg(link, &mut [IoSliceMut::new(&mut word)], &mut control, flags)?;
-    if word != SOCKETS || got.flags.contains(ReturnFlags::CTRUNC) {
-        return Err(io::Error::other("not handed over whole"));
+    let got = recvmsg(link, &mut [IoSliceMut::new(&mut message)], &mut control, flags)?;
+    if message != SOCKETS || got.flags.contains(ReturnFlags::CTRUNC) {
+        return Err(io::Error::other("the parent passed no sockets"));
     }
     let mut sockets = Vec::new();
     for message in control.drain() {
-        if let RecvAncillaryMessage::ScmRights(handed) = message {
-            sockets.extend(handed.map(TcpListener::from));
+        if let RecvAncillaryMessage::ScmRights(passed) = message {
+            sockets.extend(passed.map(TcpListener::from));
         }
     }
     Ok(sockets)
 }
 
-/// Waits for the end of a process that the parent started: whether another serves in its place.
-pub(crate) async fn is_relieved(link: &mut (impl AsyncRead + Unpin)) -> bool {
-    let mut word = [0; RELIEVED.len()];
-    link.read_exact(&mut word).await.is_ok() && word == RELIEVED
+/// Waits until the parent requests a child to finish. Returns whether another child serves in its place.
+pub(crate) async fn wait_for_end(link: &mut (impl AsyncRead + Unpin)) -> bool {
+    let mut message = [0; REPLACED.len()];
+    link.read_exact(&mut message).await.is_ok() && message == REPLACED
 }
 
-/// The link of a process that the parent started: its standard input.
+/// The link of a child: its standard input.
 pub(crate) fn link() -> io::Result<UnixStream> {
     let link: OwnedFd = io::stdin().as_fd().try_clone_to_owned()?;
     Ok(link.into())
@@ -70,29 +78,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sockets_arrive_in_order_and_outlive_their_sender() {
+    fn sockets_arrive_in_order_and_outlive_the_sender() {
         let (near, far) = UnixStream::pair().unwrap();
         let sockets = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
         let addresses = sockets.each_ref().map(|socket| socket.local_addr().unwrap());
         send(&near, &sockets).unwrap();
         drop(sockets);
         let got = receive(&far).unwrap();
-        let heard: Vec<_> = got.iter().map(|socket| socket.local_addr().unwrap()).collect();
-        assert_eq!(heard, addresses);
+        let received: Vec<_> = got.iter().map(|socket| socket.local_addr().unwrap()).collect();
+        assert_eq!(received, addresses);
         let _client = std::net::TcpStream::connect(addresses[1]).unwrap();
         got[1].accept().unwrap();
     }
 
     #[tokio::test]
-    async fn whoever_is_told_to_finish_hears_whether_another_serves() {
-        assert!(is_relieved(&mut &RELIEVED[..]).await);
-        for other in [&b""[..], SERVES, SOCKETS] {
-            assert!(!is_relieved(&mut &*other).await, "{other:?}");
+    async fn the_end_of_a_child_says_whether_another_serves() {
+        assert!(wait_for_end(&mut &REPLACED[..]).await);
+        for other in [&b""[..], READY, SOCKETS] {
+            assert!(!wait_for_end(&mut &*other).await, "{other:?}");
         }
     }
 
     #[test]
-    fn a_link_that_brings_nothing_is_told() {
+    fn a_closed_link_is_an_error() {
         let (near, mut far) = UnixStream::pair().unwrap();
         drop(near);
         assert!(receive(&far).is_err());

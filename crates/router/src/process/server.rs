@@ -54,7 +54,7 @@ const TUNNELS_FIRST: Duration = Duration::from_secs(2);
 
 impl Server {
     pub fn new(settings: Settings) -> Result<Self, Failed> {
-        file_limit::raise();
+        file_limit::raise_to_hard_limit();
         let taken = |address: SocketAddr| move |e: io::Error| anyhow::anyhow!("{address}: {e}");
         let doors =
             proxy::bind(settings.listen, settings.threads).map_err(taken(settings.listen))?;
@@ -65,7 +65,7 @@ impl Server {
     }
 
     /// With the sockets of [`Server::into_sockets`], which stay open when this router ends.
-    pub(crate) fn handed(
+    pub(crate) fn with_sockets(
         settings: Settings,
         mut sockets: Vec<std::net::TcpListener>,
         link: std::os::unix::net::UnixStream,
@@ -98,9 +98,9 @@ impl Server {
         let inside = runtime.enter();
         let stop = stop()?;
         let leaving = Leaving::new(link.is_some());
-        let making =
+        let parameters =
             EntryParameters { master: settings.route_secret.clone(), threads: doors.len() };
-        let (directory, reader) = RouteStore::new(settings.cache.clone(), making);
+        let (directory, reader) = RouteStore::new(settings.cache.clone(), parameters);
         let directory = Arc::new(directory);
         let orchestrator =
             Client::new(settings.orchestrator.clone(), settings.leases_token.clone());
@@ -226,7 +226,7 @@ impl Share {
             reader: self.reader,
             domain: self.domain,
             trusted: self.trusted,
-            limit: self.limit.as_ref().map(RateLimit::seen),
+            limit: self.limit.as_ref().map(RateLimit::local),
             hold: self.hold,
             ids: RequestIds::new(self.seed),
             leases: self.leases,
@@ -283,10 +283,10 @@ async fn stay_linked(
     tokio::spawn(async move {
         // Without a table nobody is told anything: the one before is the better router.
         if tables.wait_for(|table| table.revision.is_some()).await.is_ok() {
-            let _ = says.write_all(fd_passing::SERVES).await;
+            let _ = says.write_all(fd_passing::READY).await;
         }
     });
-    match fd_passing::is_relieved(&mut hears).await {
+    match fd_passing::wait_for_end(&mut hears).await {
         true => leaving.relieved.cancel(),
         false => leaving.alone.cancel(),
     }

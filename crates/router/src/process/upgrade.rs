@@ -1,244 +1,262 @@
-//! Which process serves, which comes next, which are leaving. Pure: time is an argument, processes are numbers.
+//! Decides which process serves, which one starts to replace it, and which ones drain. Pure: time is an argument,
+//! processes are numbers.
 
 use std::time::Duration;
 
-/// How long a new process may take until it serves.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// A new process that does not serve within this time is killed, and the process before serves on.
+pub(crate) const READY_TIMEOUT: Duration = Duration::from_secs(30);
 
-pub(crate) type Number = u64;
+pub(crate) type ProcessNumber = u64;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
-    /// Somebody asks for another process in the place of the one that serves.
-    Again,
-    /// Somebody asks for the end.
-    Stop,
-    /// A process serves.
-    Ready(Number),
-    /// A process ended, by its own account well or not.
-    Ended(Number, bool),
+    UpgradeRequested,
+    StopRequested,
+    /// A process has a route table and serves.
+    Ready(ProcessNumber),
+    Exited {
+        process: ProcessNumber,
+        success: bool,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Order {
-    Start(Number),
-    /// Tell it to finish what it has begun, and to end: another serves in its place.
-    Relieve(Number),
-    /// The same, and nobody serves in its place.
-    Dismiss(Number),
-    Kill(Number),
-    /// Let go of the doors: nobody comes after those that are there.
-    Close,
-    Say(&'static str),
-    /// The last order: well or not.
-    Exit(bool),
+pub(crate) enum Command {
+    Start(ProcessNumber),
+    /// The process finishes the requests under way and exits: another process serves in its place.
+    Drain(ProcessNumber),
+    /// The process finishes the requests under way and exits: no process serves in its place.
+    Stop(ProcessNumber),
+    Kill(ProcessNumber),
+    /// Closes the parent's listeners: no process starts any more.
+    CloseListeners,
+    /// A log event.
+    Log(&'static str),
+    /// The last command.
+    Exit {
+        success: bool,
+    },
 }
 
 /// Begins with process 0 serving.
 #[derive(Debug, Default)]
 pub(crate) struct Upgrade {
-    serving: Number,
-    next: Option<(Number, Duration)>,
-    leaving: Vec<Number>,
-    last: Number,
+    serving: ProcessNumber,
+    /// The process that starts, and when its time to get ready is up.
+    starting: Option<(ProcessNumber, Duration)>,
+    draining: Vec<ProcessNumber>,
+    last: ProcessNumber,
     is_stopping: bool,
     has_failed: bool,
 }
 
 impl Upgrade {
-    pub(crate) fn handle(&mut self, event: Event, now: Duration) -> Vec<Order> {
+    pub(crate) fn handle(&mut self, event: Event, now: Duration) -> Vec<Command> {
         match event {
-            Event::Again if self.is_stopping => Vec::new(),
-            Event::Again if self.next.is_some() => {
-                vec![Order::Say("a restart is under way already")]
+            Event::UpgradeRequested if self.is_stopping => Vec::new(),
+            Event::UpgradeRequested if self.starting.is_some() => {
+                vec![Command::Log("upgrade already in progress")]
             }
-            Event::Again => {
+            Event::UpgradeRequested => {
                 self.last += 1;
-                self.next = Some((self.last, now + PATIENCE));
-                vec![Order::Say("starting another process"), Order::Start(self.last)]
+                self.starting = Some((self.last, now + READY_TIMEOUT));
+                vec![Command::Log("upgrade started"), Command::Start(self.last)]
             }
-            Event::Stop if self.is_stopping => Vec::new(),
-            Event::Stop => {
+            Event::StopRequested if self.is_stopping => Vec::new(),
+            Event::StopRequested => {
                 self.is_stopping = true;
-                let next = self.next.take().map(|(number, _)| number);
-                let told: Vec<_> = [self.serving].into_iter().chain(next).collect();
-                self.leaving.extend(&told);
-                [Order::Close].into_iter().chain(told.into_iter().map(Order::Dismiss)).collect()
+                let starting = self.starting.take().map(|(process, _)| process);
+                let stopped: Vec<_> = [self.serving].into_iter().chain(starting).collect();
+                self.draining.extend(&stopped);
+                let stops = stopped.into_iter().map(Command::Stop);
+                [Command::CloseListeners].into_iter().chain(stops).collect()
             }
-            Event::Ready(number) if self.is_next(number) => {
-                self.next = None;
-                let before = std::mem::replace(&mut self.serving, number);
-                self.leaving.push(before);
-                let said = Order::Say("another process serves; the one before finishes");
-                vec![said, Order::Relieve(before)]
+            Event::Ready(process) if self.is_starting(process) => {
+                self.starting = None;
+                let before = std::mem::replace(&mut self.serving, process);
+                self.draining.push(before);
+                vec![Command::Log("upgrade finished, old process drains"), Command::Drain(before)]
             }
-            // The first one; or one that has been told to leave in between.
+            // The first process, or a process that was stopped meanwhile.
             Event::Ready(_) => Vec::new(),
-            Event::Ended(number, well) => self.bury(number, well),
+            Event::Exited { process, success } => self.on_exit(process, success),
         }
     }
 
-    /// When to ask [`Upgrade::tick`], if nothing happens before.
+    /// When [`Upgrade::tick`] is due, if no event comes before.
     pub(crate) fn deadline(&self) -> Option<Duration> {
-        self.next.map(|(_, until)| until)
+        self.starting.map(|(_, until)| until)
     }
 
-    pub(crate) fn tick(&mut self, now: Duration) -> Vec<Order> {
-        match self.next {
-            Some((number, until)) if until <= now => {
-                self.next = None;
-                self.leaving.push(number);
-                let said = "the new process was not ready in time: the one before serves on";
-                vec![Order::Say(said), Order::Kill(number)]
+    pub(crate) fn tick(&mut self, now: Duration) -> Vec<Command> {
+        match self.starting {
+            Some((process, until)) if until <= now => {
+                self.starting = None;
+                self.draining.push(process);
+                let log = "upgrade timed out, old process serves on";
+                vec![Command::Log(log), Command::Kill(process)]
             }
             Some(_) | None => Vec::new(),
         }
     }
 
-    fn is_next(&self, number: Number) -> bool {
-        self.next.is_some_and(|(next, _)| next == number)
+    fn is_starting(&self, process: ProcessNumber) -> bool {
+        self.starting.is_some_and(|(starting, _)| starting == process)
     }
 
-    fn bury(&mut self, number: Number, well: bool) -> Vec<Order> {
-        if self.is_next(number) {
-            self.next = None;
-            return vec![Order::Say("the new process ended at once: the one before serves on")];
+    fn on_exit(&mut self, process: ProcessNumber, success: bool) -> Vec<Command> {
+        if self.is_starting(process) {
+            self.starting = None;
+            return vec![Command::Log("upgrade failed, old process serves on")];
         }
-        if number == self.serving && !self.is_stopping {
-            return vec![Order::Say("the process that serves has ended"), Order::Exit(false)];
+        if process == self.serving && !self.is_stopping {
+            return vec![Command::Log("serving process exited"), Command::Exit { success: false }];
         }
-        self.leaving.retain(|other| *other != number);
+        self.draining.retain(|other| *other != process);
         if !self.is_stopping {
             return Vec::new();
         }
-        self.has_failed |= !well;
-        if self.leaving.is_empty() { vec![Order::Exit(!self.has_failed)] } else { Vec::new() }
+        self.has_failed |= !success;
+        match self.draining.is_empty() {
+            true => vec![Command::Exit { success: !self.has_failed }],
+            false => Vec::new(),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Event::{Again, Ended, Ready, Stop};
+    use super::Event::{Ready, StopRequested as Stop, UpgradeRequested as Restart};
     use super::*;
 
-    /// Plays events at seconds; a deadline between two of them passes first.
+    fn exited(process: ProcessNumber, success: bool) -> Event {
+        Event::Exited { process, success }
+    }
+
+    /// Plays events at seconds. A deadline between two events passes first.
     fn play(script: &[(u64, Event)]) -> String {
-        let mut succession = Upgrade::default();
+        let mut upgrade = Upgrade::default();
         let mut lines = Vec::new();
-        let mut note = |at: Duration, orders: Vec<Order>| {
-            lines.extend(orders.iter().map(|order| format!("{:>3} {order:?}", at.as_secs())));
+        let mut record = |at: Duration, commands: Vec<Command>| {
+            lines.extend(commands.iter().map(|command| format!("{:>3} {command:?}", at.as_secs())));
         };
         for (at, event) in script {
             let at = Duration::from_secs(*at);
-            while let Some(due) = succession.deadline().filter(|due| *due <= at) {
-                note(due, succession.tick(due));
+            while let Some(due) = upgrade.deadline().filter(|due| *due <= at) {
+                record(due, upgrade.tick(due));
             }
-            note(at, succession.handle(*event, at));
+            record(at, upgrade.handle(*event, at));
         }
         lines.join("\n")
     }
 
     #[test]
-    fn the_one_before_leaves_once_the_new_one_serves() {
-        let script = [(0, Ready(0)), (1, Again), (2, Ready(1)), (30, Ended(0, true)), (40, Again)];
+    fn the_old_process_drains_once_the_new_one_serves() {
+        let script =
+            [(0, Ready(0)), (1, Restart), (2, Ready(1)), (30, exited(0, true)), (40, Restart)];
         insta::assert_snapshot!(play(&script), @r#"
-          1 Say("starting another process")
+          1 Log("upgrade started")
           1 Start(1)
-          2 Say("another process serves; the one before finishes")
-          2 Relieve(0)
-         40 Say("starting another process")
+          2 Log("upgrade finished, old process drains")
+          2 Drain(0)
+         40 Log("upgrade started")
          40 Start(2)
         "#);
     }
 
     #[test]
-    fn a_new_one_that_fails_changes_nothing() {
-        let script =
-            [(1, Again), (2, Again), (3, Ended(1, false)), (4, Again), (60, Ended(2, true))];
+    fn an_upgrade_that_fails_changes_nothing() {
+        let script = [
+            (1, Restart),
+            (2, Restart),
+            (3, exited(1, false)),
+            (4, Restart),
+            (60, exited(2, true)),
+        ];
         insta::assert_snapshot!(play(&script), @r#"
-          1 Say("starting another process")
+          1 Log("upgrade started")
           1 Start(1)
-          2 Say("a restart is under way already")
-          3 Say("the new process ended at once: the one before serves on")
-          4 Say("starting another process")
+          2 Log("upgrade already in progress")
+          3 Log("upgrade failed, old process serves on")
+          4 Log("upgrade started")
           4 Start(2)
-         34 Say("the new process was not ready in time: the one before serves on")
+         34 Log("upgrade timed out, old process serves on")
          34 Kill(2)
         "#);
     }
 
     #[test]
-    fn the_end_of_the_one_that_serves_is_the_end() {
-        insta::assert_snapshot!(play(&[(1, Ended(0, true))]), @r#"
-          1 Say("the process that serves has ended")
-          1 Exit(false)
+    fn the_parent_exits_with_the_serving_process() {
+        insta::assert_snapshot!(play(&[(1, exited(0, true))]), @r#"
+          1 Log("serving process exited")
+          1 Exit { success: false }
         "#);
     }
 
     #[test]
-    fn a_stop_waits_for_all() {
+    fn a_stop_waits_for_every_process() {
         let script = [
-            (1, Again),
+            (1, Restart),
             (2, Ready(1)),
-            (3, Again),
+            (3, Restart),
             (4, Stop),
             (5, Stop),
-            (6, Again),
-            (7, Ended(1, true)),
+            (6, Restart),
+            (7, exited(1, true)),
             (8, Ready(2)),
-            (9, Ended(2, true)),
-            (30, Ended(0, true)),
+            (9, exited(2, true)),
+            (30, exited(0, true)),
         ];
         insta::assert_snapshot!(play(&script), @r#"
-          1 Say("starting another process")
+          1 Log("upgrade started")
           1 Start(1)
-          2 Say("another process serves; the one before finishes")
-          2 Relieve(0)
-          3 Say("starting another process")
+          2 Log("upgrade finished, old process drains")
+          2 Drain(0)
+          3 Log("upgrade started")
           3 Start(2)
-          4 Close
-          4 Dismiss(1)
-          4 Dismiss(2)
-         30 Exit(true)
+          4 CloseListeners
+          4 Stop(1)
+          4 Stop(2)
+         30 Exit { success: true }
         "#);
     }
 
     proptest::proptest! {
-        /// Whatever happens: somebody serves until the end was asked for or that one died, and nobody is told to
-        /// leave before the next one serves.
+        /// A process serves until a stop was requested or the serving process died, and no process drains before
+        /// another serves.
         #[test]
-        fn somebody_serves(steps in proptest::collection::vec((0_u8..4, 0_u64..6, 0_u64..40), 1..60)) {
-            let mut succession = Upgrade::default();
+        fn a_process_serves_at_every_moment(steps in proptest::collection::vec((0_u8..4, 0_u64..6, 0_u64..40), 1..60)) {
+            let mut upgrade = Upgrade::default();
             let (mut alive, mut ready, mut now) = (vec![0], vec![0], 0);
             for (kind, number, pause) in steps {
                 now += pause;
                 let at = Duration::from_secs(now);
                 let event = match kind {
-                    0 => Again,
+                    0 => Restart,
                     1 if alive.contains(&number) => { ready.push(number); Ready(number) }
-                    2 if alive.contains(&number) && number != succession.serving => {
+                    2 if alive.contains(&number) && number != upgrade.serving => {
                         alive.retain(|other| *other != number);
-                        Ended(number, false)
+                        exited(number, false)
                     }
                     _ => continue,
                 };
-                let mut orders = succession.tick(at);
-                orders.extend(succession.handle(event, at));
-                for order in orders {
-                    match order {
-                        Order::Start(number) => alive.push(number),
-                        Order::Kill(number) => alive.retain(|other| *other != number),
-                        Order::Relieve(number) => {
-                            proptest::prop_assert_ne!(number, succession.serving);
+                let mut commands = upgrade.tick(at);
+                commands.extend(upgrade.handle(event, at));
+                for command in commands {
+                    match command {
+                        Command::Start(number) => alive.push(number),
+                        Command::Kill(number) => alive.retain(|other| *other != number),
+                        Command::Drain(number) => {
+                            proptest::prop_assert_ne!(number, upgrade.serving);
                         }
-                        Order::Exit(_) | Order::Close | Order::Dismiss(_) => {
-                            proptest::prop_assert!(false, "an end that nobody asked for");
+                        Command::Exit { .. } | Command::CloseListeners | Command::Stop(_) => {
+                            proptest::prop_assert!(false, "an end that was not requested");
                         }
-                        Order::Say(_) => {}
+                        Command::Log(_) => {}
                     }
                 }
-                proptest::prop_assert!(alive.contains(&succession.serving));
-                proptest::prop_assert!(ready.contains(&succession.serving));
+                proptest::prop_assert!(alive.contains(&upgrade.serving));
+                proptest::prop_assert!(ready.contains(&upgrade.serving));
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Keeps the table: by list and watch from app-api, on disk for when app-api is away, in memory for every thread.
+//! Keeps the route table: follows app-api's feed, and keeps a copy on disk for the time when app-api is away.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,16 +7,16 @@ use std::time::Duration;
 use protocol::TenantId;
 use protocol::orchestrator::Upstream;
 use protocol::routes::Route;
-use protocol::watch::Message;
+use protocol::watch::{Message, Replica};
 use service::client::Client;
 use service::watch::follow;
 use tokio::sync::{Notify, watch};
 
-use crate::routes::cache::{self, Cached};
+use crate::routes::cache::{self, CachedRoutes};
 use crate::routes::table::{EntryParameters, RouteEntry, RouteTable};
 use crate::tenure::Tenure;
 
-/// Where the threads that serve get the table from, and how they ask for a fresh one.
+/// Hands tables to the threads that serve requests, and takes their requests for a fresh snapshot.
 #[derive(Clone)]
 pub(crate) struct RouteReader {
     pub(crate) tables: watch::Receiver<Arc<RouteTable>>,
@@ -28,34 +28,34 @@ pub(crate) struct RouteStore {
     tables: watch::Sender<Arc<RouteTable>>,
     connected: watch::Sender<bool>,
     resync: Arc<Notify>,
-    making: EntryParameters,
-    path: PathBuf,
+    parameters: EntryParameters,
+    cache_path: PathBuf,
 }
 
-/// Between two tries; a try that got somewhere begins anew.
-const BACKOFF: Duration = Duration::from_millis(100);
-const BACKOFF_LIMIT: Duration = Duration::from_secs(2);
-/// From one list to the next, however many threads ask for a fresh table.
-const RESYNC_PAUSE: Duration = Duration::from_millis(500);
+/// The first pause after the feed ended; doubled up to the limit until a connection succeeds.
+const RECONNECT_DELAY: Duration = Duration::from_millis(100);
+const RECONNECT_DELAY_LIMIT: Duration = Duration::from_secs(2);
+/// From one snapshot to the next, however many threads request a resync.
+const RESYNC_INTERVAL: Duration = Duration::from_millis(500);
 
 impl RouteReader {
-    /// Something contradicts the table: list again. Costs the caller nothing.
-    pub(crate) fn doubt(&self) {
+    /// Requests a fresh snapshot because something contradicts the table. Costs the caller nothing.
+    pub(crate) fn request_resync(&self) {
         self.resync.notify_one();
     }
 }
 
 impl RouteStore {
-    /// Begins with what is on disk.
-    pub(crate) fn new(path: PathBuf, making: EntryParameters) -> (Self, RouteReader) {
-        let table = match cache::read(&path) {
+    /// Begins with the routes on disk.
+    pub(crate) fn new(cache_path: PathBuf, parameters: EntryParameters) -> (Self, RouteReader) {
+        let table = match cache::read(&cache_path) {
             Ok(None) => RouteTable::default(),
-            Ok(Some(Cached { revision, routes })) => {
-                tracing::info!(revision, routes = routes.len(), "routes read from disk");
-                RouteTable::default().next(revision, routes, &making)
+            Ok(Some(CachedRoutes { revision, routes })) => {
+                tracing::info!(revision, routes = routes.len(), "cached routes loaded");
+                RouteTable::default().with_snapshot(revision, routes.iter(), &parameters)
             }
             Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "routes on disk are unreadable");
+                tracing::warn!(path = %cache_path.display(), %error, "cached routes unreadable");
                 RouteTable::default()
             }
         };
@@ -63,20 +63,21 @@ impl RouteStore {
         let (connected, is_connected) = watch::channel(false);
         let resync = Arc::new(Notify::new());
         let reader = RouteReader { tables: table, connected: is_connected, resync: resync.clone() };
-        (Self { tables, connected, resync, making, path }, reader)
+        (Self { tables, connected, resync, parameters, cache_path }, reader)
     }
 
     pub(crate) fn get(&self, tenant: TenantId) -> Option<Arc<RouteEntry>> {
-        self.tables.borrow().of(tenant).cloned()
+        self.tables.borrow().by_tenant(tenant).cloned()
     }
 
     /// Changes with each table.
-    pub(crate) fn changes(&self) -> watch::Receiver<Arc<RouteTable>> {
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<RouteTable>> {
         self.tables.subscribe()
     }
 
-    /// The tenant where a lease says that it is, which wins over the table; `None` when the table knows no such tenant.
-    pub(crate) fn settle(
+    /// Records the address that a lease grants, which wins over the feed. Returns `None` when the table knows no such
+    /// tenant.
+    pub(crate) fn record_upstream(
         &self,
         tenant: TenantId,
         generation: i64,
@@ -87,80 +88,90 @@ impl RouteStore {
             return Some(tenure.clone());
         }
         let target = (generation, upstream.clone());
-        let tenure = Tenure::new(tenant, entry.keys.clone(), target, self.making.threads);
-        self.tables.send_modify(|table| *table = Arc::new(table.moved(&tenure)));
-        // A sleeper has no address in the table; any other difference is worth a fresh list.
+        let tenure = Tenure::new(tenant, entry.keys.clone(), target, self.parameters.threads);
+        self.tables.send_modify(|table| *table = Arc::new(table.with_upstream(&tenure)));
+        // A sleeping tenant has no address in the feed; any other difference is worth a fresh snapshot.
         if entry.route.upstream.is_some() || entry.route.generation != generation {
             self.resync.notify_one();
         }
         Some(tenure)
     }
 
-    /// Follows app-api for as long as it is polled.
+    /// Follows app-api for as long as the future is polled.
     pub(crate) async fn run(&self, client: Client) {
-        tokio::join!(self.follow(&client), self.keep());
+        tokio::join!(self.follow_feed(&client), self.write_cache());
     }
 
-    async fn follow(&self, client: &Client) {
-        let mut pause = BACKOFF;
+    async fn follow_feed(&self, client: &Client) {
+        let mut delay = RECONNECT_DELAY;
         loop {
-            let listed = Notify::new();
+            let has_snapshot = Notify::new();
             let watching = follow::<Route>(client, "/v1/routes/watch", |replica, message| {
                 if let Message::Snapshot { .. } = message {
-                    listed.notify_one();
+                    has_snapshot.notify_one();
                 }
                 self.connected.send_if_modified(|c| !std::mem::replace(c, true));
-                let routes = || replica.items().values().cloned().collect();
-                match (message, replica.revision()) {
-                    (Message::Heartbeat { .. }, _) | (_, None) => {}
-                    (_, Some(revision)) => self.take(revision, routes()),
-                }
+                self.apply(replica, message);
             });
-            // A doubt never takes the place of a list that is on its way: where there are always new ones, no change
-            // would arrive any more.
-            let doubted = async {
-                listed.notified().await;
-                tokio::time::sleep(RESYNC_PAUSE).await;
+            // A resync waits until the snapshot under way has arrived. Otherwise a steady flow of resync requests
+            // would keep every change out of the table.
+            let resync_due = async {
+                has_snapshot.notified().await;
+                tokio::time::sleep(RESYNC_INTERVAL).await;
                 self.resync.notified().await;
             };
             let ended = tokio::select! {
                 ended = watching => ended,
-                () = doubted => continue,
+                () = resync_due => continue,
             };
             if self.connected.send_replace(false) {
-                pause = BACKOFF;
+                delay = RECONNECT_DELAY;
             }
-            tracing::warn!(%ended, "the watch of the routes ended; the last table is served");
-            tokio::time::sleep(jittered(pause)).await;
-            pause = (pause * 2).min(BACKOFF_LIMIT);
+            tracing::warn!(error = %ended, "route feed disconnected");
+            tokio::time::sleep(jittered(delay)).await;
+            delay = (delay * 2).min(RECONNECT_DELAY_LIMIT);
         }
     }
 
-    fn take(&self, revision: u64, routes: Vec<Route>) {
-        self.tables.send_modify(|table| {
-            *table = Arc::new(table.next(revision, routes, &self.making));
-        });
+    /// Applies one message of the feed, which `replica` holds already.
+    fn apply(&self, replica: &Replica<Route>, message: &Message<Route>) {
+        let change = |next: &dyn Fn(&RouteTable) -> RouteTable| {
+            self.tables.send_modify(|table| *table = Arc::new(next(table)));
+        };
+        match message {
+            Message::Snapshot { revision, .. } => {
+                let routes = || replica.items().values();
+                change(&|table| table.with_snapshot(*revision, routes(), &self.parameters));
+            }
+            Message::Changed { revision, item, .. } => {
+                change(&|table| table.with_route(*revision, item, &self.parameters));
+            }
+            Message::Gone { revision, key, .. } => change(&|table| table.without(*revision, *key)),
+            Message::Heartbeat { .. } => {}
+        }
     }
 
-    /// Writes each new table to disk; while one is being written, only the last of the others counts.
-    async fn keep(&self) {
+    /// Writes each table to disk. Tables that arrive while one is being written are skipped up to the newest.
+    async fn write_cache(&self) {
         let mut tables = self.tables.subscribe();
         while tables.changed().await.is_ok() {
             let table = tables.borrow_and_update().clone();
             let Some(revision) = table.revision else { continue };
-            let cached = Cached { revision, routes: table.routes().cloned().collect() };
-            let path = self.path.clone();
-            let written = tokio::task::spawn_blocking(move || cache::write(&path, &cached)).await;
-            if let Ok(Err(error)) = written {
-                let path = self.path.display();
-                tracing::warn!(%path, %error, "routes could not be kept on disk");
+            let path = self.cache_path.clone();
+            let written = tokio::task::spawn_blocking(move || {
+                let routes = table.routes().cloned().collect();
+                cache::write(&path, &CachedRoutes { revision, routes })
+            });
+            if let Ok(Err(error)) = written.await {
+                let path = self.cache_path.display();
+                tracing::warn!(%path, %error, "writing cached routes failed");
             }
         }
     }
 }
 
-/// Half to all of `pause`, so that routers that lost the same app-api do not come back in step.
-fn jittered(pause: Duration) -> Duration {
+/// Half to all of `delay`, so that routers that lost the same app-api do not reconnect in step.
+fn jittered(delay: Duration) -> Duration {
     let chance = getrandom::u32().unwrap_or(u32::MAX);
-    pause / 2 + (pause / 2).mul_f64(f64::from(chance) / f64::from(u32::MAX))
+    delay / 2 + (delay / 2).mul_f64(f64::from(chance) / f64::from(u32::MAX))
 }

@@ -1,23 +1,24 @@
-//! The routes as one immutable table: built aside, swapped whole, read without a lock.
+//! The routes as one persistent table: a change copies the path to one entry and shares the rest with the table before.
+//! Readers hold a whole table and take no lock.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use protocol::State;
 use protocol::TenantId;
 use protocol::routes::Route;
 use protocol::spec::Desired;
+use rpds::HashTrieMapSync;
 use service::Secret;
 
 use crate::clock;
 use crate::routes::keys::TenantKeys;
 use crate::tenure::Tenure;
 
-/// All that is known at one moment.
+/// Everything that is known at one moment. A clone shares all entries.
 #[derive(Clone, Default)]
 pub(crate) struct RouteTable {
-    by_slug: HashMap<Arc<str>, Arc<RouteEntry>>,
-    slugs: HashMap<TenantId, Arc<str>>,
+    by_slug: HashTrieMapSync<Arc<str>, Arc<RouteEntry>>,
+    by_tenant: HashTrieMapSync<TenantId, Arc<RouteEntry>>,
     /// `None` before the first table was read, from app-api or from disk.
     pub(crate) revision: Option<u64>,
 }
@@ -26,88 +27,134 @@ pub(crate) struct RouteTable {
 pub(crate) struct RouteEntry {
     pub(crate) route: Route,
     pub(crate) keys: Arc<TenantKeys>,
-    /// `None` while nobody has said where it is reached.
+    /// `None` while no address of the tenant is known.
     pub(crate) tenure: Option<Arc<Tenure>>,
 }
 
-/// What all entries are made with.
+/// The inputs of every entry beside its route.
 pub(crate) struct EntryParameters {
+    /// The installation's route secret.
     pub(crate) master: Secret,
-    /// How many threads serve.
+    /// How many threads serve requests.
     pub(crate) threads: usize,
 }
 
-/// What the table alone says of a tenant.
+/// Whether a request may reach a tenant, by the table alone. `protocol::State` says how its owner sees the tenant;
+/// this enum says what the router may do about a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Availability {
     Running,
-    /// It sleeps, or is on its way: who keeps it knows more.
+    /// Frozen, asleep or starting: the orchestrator decides when a lease on the tenant is due.
     Wakeable,
-    /// Its owner wants it so.
     StoppedByOwner,
-    /// It should be there, and no request can make it so.
+    /// The tenant should run, and no request can start it.
     Down,
+    /// The orchestrator gave up: the tenant stays down until its owner acts.
+    Failed,
 }
 
 impl RouteTable {
+    /// The table of these routes. An entry whose route is the same is taken over from `self`, so that its lease and
+    /// its idle connections live on.
+    pub(crate) fn with_snapshot<'a>(
+        &self,
+        revision: u64,
+        routes: impl Iterator<Item = &'a Route>,
+        parameters: &EntryParameters,
+    ) -> Self {
+        let mut next = Self { revision: Some(revision), ..Self::default() };
+        for route in routes.filter(|route| is_listed(route)) {
+            let entry = RouteEntry::next(self.by_tenant(route.tenant), route, parameters);
+            next.insert(entry);
+        }
+        next
+    }
+
+    /// The table after one route changed. Costs the same however many routes there are.
+    pub(crate) fn with_route(
+        &self,
+        revision: u64,
+        route: &Route,
+        parameters: &EntryParameters,
+    ) -> Self {
+        let before = self.by_tenant(route.tenant);
+        if before.is_some_and(|before| before.route == *route) {
+            return Self { revision: Some(revision), ..self.clone() };
+        }
+        let entry = is_listed(route).then(|| RouteEntry::next(before, route, parameters));
+        let mut next = self.without(revision, route.tenant);
+        if let Some(entry) = entry {
+            next.insert(entry);
+        }
+        next
+    }
+
+    /// The table after one tenant is gone.
+    pub(crate) fn without(&self, revision: u64, tenant: TenantId) -> Self {
+        let mut next = Self { revision: Some(revision), ..self.clone() };
+        if let Some(before) = self.by_tenant(tenant) {
+            next.by_tenant.remove_mut(&tenant);
+            // The slug may belong to another tenant by now.
+            let slug = before.route.slug.as_str();
+            if self.get(slug).is_some_and(|entry| entry.route.tenant == tenant) {
+                next.by_slug.remove_mut(slug);
+            }
+        }
+        next
+    }
+
+    /// The table in which one tenant is reached at `tenure`.
+    pub(crate) fn with_upstream(&self, tenure: &Arc<Tenure>) -> Self {
+        let mut next = self.clone();
+        if let Some(entry) = self.by_tenant(tenure.tenant) {
+            let (route, keys) = (entry.route.clone(), entry.keys.clone());
+            next.insert(Arc::new(RouteEntry { route, keys, tenure: Some(tenure.clone()) }));
+        }
+        next
+    }
+
+    fn insert(&mut self, entry: Arc<RouteEntry>) {
+        let slug: Arc<str> = entry.route.slug.as_str().into();
+        self.by_tenant.insert_mut(entry.route.tenant, entry.clone());
+        self.by_slug.insert_mut(slug, entry);
+    }
+
     pub(crate) fn get(&self, slug: &str) -> Option<&Arc<RouteEntry>> {
         self.by_slug.get(slug)
     }
 
+    pub(crate) fn by_tenant(&self, tenant: TenantId) -> Option<&Arc<RouteEntry>> {
+        self.by_tenant.get(&tenant)
+    }
+
     pub(crate) fn len(&self) -> usize {
-        self.by_slug.len()
+        self.by_slug.size()
     }
 
     pub(crate) fn routes(&self) -> impl Iterator<Item = &Route> {
-        self.by_slug.values().map(|entry| &entry.route)
-    }
-
-    pub(crate) fn of(&self, tenant: TenantId) -> Option<&Arc<RouteEntry>> {
-        self.by_slug.get(self.slugs.get(&tenant)?).filter(|entry| entry.route.tenant == tenant)
-    }
-
-    /// The table of `routes`. What stays the same is taken over from `self`: leases and idle connections live on.
-    pub(crate) fn next(&self, revision: u64, routes: Vec<Route>, making: &EntryParameters) -> Self {
-        let mut slugs = HashMap::with_capacity(routes.len());
-        let mut by_slug: HashMap<Arc<str>, Arc<RouteEntry>> = HashMap::with_capacity(routes.len());
-        // One on the way out is gone for whoever asks for it, and its slug may be given anew.
-        for route in routes.into_iter().filter(|route| route.desired != Desired::Deleted) {
-            let slug: Arc<str> = route.slug.as_str().into();
-            slugs.insert(route.tenant, slug.clone());
-            let entry = RouteEntry::next(self.of(route.tenant), route, making);
-            by_slug.insert(slug, entry);
-        }
-        Self { by_slug, slugs, revision: Some(revision) }
-    }
-
-    /// The same, but for where one tenant is reached.
-    pub(crate) fn moved(&self, tenure: &Arc<Tenure>) -> Self {
-        let mut next = self.clone();
-        if let Some(entry) = self.of(tenure.tenant) {
-            let (route, keys) = (entry.route.clone(), entry.keys.clone());
-            let slug = route.slug.as_str().into();
-            let entry = RouteEntry { route, keys, tenure: Some(tenure.clone()) };
-            next.by_slug.insert(slug, Arc::new(entry));
-        }
-        next
+        self.by_tenant.values().map(|entry| &entry.route)
     }
 }
 
+/// A tenant that is being deleted is gone for its visitors, and its slug may be given to another tenant.
+fn is_listed(route: &Route) -> bool {
+    route.desired != Desired::Deleted
+}
+
 impl RouteEntry {
-    fn next(before: Option<&Arc<Self>>, route: Route, making: &EntryParameters) -> Arc<Self> {
-        if let Some(before) = before.filter(|before| before.route == route) {
+    fn next(before: Option<&Arc<Self>>, route: &Route, parameters: &EntryParameters) -> Arc<Self> {
+        if let Some(before) = before.filter(|before| before.route == *route) {
             return before.clone();
         }
-        let keys = before.map_or_else(
-            || Arc::new(TenantKeys::derive(&making.master, route.tenant)),
-            |before| before.keys.clone(),
-        );
-        let kept = before.and_then(|before| before.tenure.as_ref()).filter(|t| stays(t, &route));
+        let derive = || Arc::new(TenantKeys::derive(&parameters.master, route.tenant));
+        let keys = before.map_or_else(derive, |before| before.keys.clone());
+        let kept = before.and_then(|before| before.tenure.as_ref());
+        let kept = kept.filter(|tenure| is_still_reached_there(tenure, route));
         let tenure = kept.cloned().or_else(|| {
             let target = (route.generation, route.upstream.clone()?);
-            Some(Tenure::new(route.tenant, keys.clone(), target, making.threads))
+            Some(Tenure::new(route.tenant, keys.clone(), target, parameters.threads))
         });
-        Arc::new(Self { route, keys, tenure })
+        Arc::new(Self { route: route.clone(), keys, tenure })
     }
 
     pub(crate) fn availability(&self) -> Availability {
@@ -117,16 +164,17 @@ impl RouteEntry {
             (Desired::Running, State::Frozen | State::Sleeping | State::Starting) => {
                 Availability::Wakeable
             }
-            (
-                Desired::Running,
-                State::Provisioning | State::Stopped | State::Error | State::Deleting,
-            ) => Availability::Down,
+            (Desired::Running, State::Error) => Availability::Failed,
+            (Desired::Running, State::Provisioning | State::Stopped | State::Deleting) => {
+                Availability::Down
+            }
         }
     }
 }
 
-/// Whether a tenant is reached as before. One that sleeps is where it was, and what a lease says is newer than a table.
-fn stays(tenure: &Tenure, route: &Route) -> bool {
+/// Whether a tenant is reached where it was. A sleeping tenant stays where it was, and a live lease is newer than a
+/// route of the same or an earlier generation.
+fn is_still_reached_there(tenure: &Tenure, route: &Route) -> bool {
     let told = &tenure.target;
     let is_same = told.generation == route.generation
         && route.upstream.as_ref().is_none_or(|upstream| *upstream == told.told);
@@ -150,8 +198,12 @@ pub(crate) mod tests {
         }
     }
 
-    fn making() -> EntryParameters {
+    fn parameters() -> EntryParameters {
         EntryParameters { master: Secret::new("8vY2m0Qz5hYt1rKp7sXw3uBn6cEd9fGa"), threads: 2 }
+    }
+
+    fn table(routes: &[Route]) -> RouteTable {
+        RouteTable::default().with_snapshot(1, routes.iter(), &parameters())
     }
 
     fn tenure(table: &RouteTable) -> Arc<Tenure> {
@@ -159,14 +211,15 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn who_is_asked_for_by_the_table() {
+    fn availability_by_desired_and_observed_state() {
         let mut lines = String::new();
         for desired in [Desired::Running, Desired::Stopped, Desired::Deleted] {
             for state in State::ALL {
                 let routes = vec![route(1, "acme", state, desired)];
-                let table = RouteTable::default().next(1, routes, &making());
+                let table = table(&routes);
                 let availability = table.get("acme").map(|entry| entry.availability());
-                let availability = availability.map_or("nobody".to_owned(), |s| format!("{s:?}"));
+                let availability =
+                    availability.map_or("not listed".to_owned(), |s| format!("{s:?}"));
                 lines.push_str(&format!("{desired:?} {state}: {availability}\n"));
             }
         }
@@ -174,11 +227,11 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn connections_live_on_while_the_tenant_is_the_same_and_never_longer() {
+    fn connections_are_kept_exactly_while_the_tenant_stays_where_it_is() {
         let first = route(1, "acme", State::Running, Desired::Running);
-        let table = RouteTable::default().next(1, vec![first.clone()], &making());
+        let table = table(std::slice::from_ref(&first));
         let same = |after: Route| {
-            let next = table.next(2, vec![after], &making());
+            let next = table.with_route(2, &after, &parameters());
             next.get("acme")
                 .unwrap()
                 .tenure
@@ -195,33 +248,111 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_a_lease_says_wins_over_an_older_table_while_it_lasts() {
+    fn a_live_lease_wins_over_an_older_route() {
         let first = route(1, "acme", State::Running, Desired::Running);
-        let table = RouteTable::default().next(1, vec![first.clone()], &making());
+        let table = table(std::slice::from_ref(&first));
         let keys = table.get("acme").unwrap().keys.clone();
         let there = (2, Upstream::Unix("/there".to_owned()));
         let leased = Tenure::new(first.tenant, keys, there.clone(), 2);
         leased.set_until(clock::now().plus(60_000));
-        let table = table.moved(&leased);
+        let table = table.with_upstream(&leased);
         assert!(Arc::ptr_eq(&tenure(&table), &leased));
         let late = Route { state: State::Starting, ..first.clone() };
-        assert!(Arc::ptr_eq(&tenure(&table.next(2, vec![late.clone()], &making())), &leased));
+        assert!(Arc::ptr_eq(&tenure(&table.with_route(2, &late, &parameters())), &leased));
         let caught_up = Route { generation: 2, upstream: Some(there.1), ..first.clone() };
-        assert!(Arc::ptr_eq(&tenure(&table.next(2, vec![caught_up], &making())), &leased));
+        assert!(Arc::ptr_eq(&tenure(&table.with_route(2, &caught_up, &parameters())), &leased));
         let newer = Route { generation: 3, ..first };
-        assert!(!Arc::ptr_eq(&tenure(&table.next(2, vec![newer], &making())), &leased));
+        assert!(!Arc::ptr_eq(&tenure(&table.with_route(2, &newer, &parameters())), &leased));
         leased.set_until(lease::Moment(0));
-        assert!(!Arc::ptr_eq(&tenure(&table.next(2, vec![late], &making())), &leased));
+        assert!(!Arc::ptr_eq(&tenure(&table.with_route(2, &late, &parameters())), &leased));
     }
 
     #[test]
-    fn a_slug_given_anew_belongs_to_the_new_one() {
+    fn a_slug_that_is_given_again_belongs_to_the_new_tenant() {
         let old = route(1, "acme", State::Deleting, Desired::Deleted);
         let new = route(2, "acme", State::Running, Desired::Running);
         for routes in [vec![old.clone(), new.clone()], vec![new.clone(), old]] {
-            let table = RouteTable::default().next(1, routes, &making());
+            let table = table(&routes);
             assert_eq!(table.get("acme").unwrap().route, new);
             assert_eq!(table.len(), 1);
+        }
+    }
+    #[test]
+    fn the_end_of_a_former_owner_of_a_slug_leaves_the_new_owner_alone() {
+        let old = route(1, "acme", State::Running, Desired::Running);
+        let deleted = Route { desired: Desired::Deleted, ..old.clone() };
+        let new = route(2, "acme", State::Running, Desired::Running);
+        let table = table(std::slice::from_ref(&old)).with_route(2, &deleted, &parameters());
+        assert!(table.get("acme").is_none() && table.by_tenant(old.tenant).is_none());
+        let table = table.with_route(3, &new, &parameters()).without(4, old.tenant);
+        assert_eq!(table.get("acme").unwrap().route, new);
+        assert_eq!((table.len(), table.revision), (1, Some(4)));
+    }
+
+    #[test]
+    fn a_new_slug_replaces_the_old_one() {
+        let old = route(1, "acme", State::Running, Desired::Running);
+        let renamed = route(1, "acme-two", State::Running, Desired::Running);
+        let table = table(&[old]).with_route(2, &renamed, &parameters());
+        assert!(table.get("acme").is_none() && table.len() == 1);
+        assert_eq!(table.get("acme-two").unwrap().route, renamed);
+    }
+
+    #[test]
+    fn a_change_of_one_route_makes_no_other_entry_anew() {
+        let routes: Vec<_> = (0..1_000)
+            .map(|n| route(n, &format!("t-{n}"), State::Running, Desired::Running))
+            .collect();
+        let before = table(&routes);
+        let changed = Route { state: State::Frozen, ..routes[7].clone() };
+        let after = before.with_route(2, &changed, &parameters());
+        let made = routes.iter().filter(|route| {
+            let slug = route.slug.as_str();
+            !Arc::ptr_eq(before.get(slug).unwrap(), after.get(slug).unwrap())
+        });
+        assert_eq!(made.count(), 1);
+        assert_eq!(before.get("t-7").unwrap().route, routes[7], "a reader keeps its own table");
+        assert_eq!(after.get("t-7").unwrap().route, changed);
+    }
+
+    proptest::proptest! {
+        /// Deltas one by one lead to the table that a snapshot of their sum makes.
+        #[test]
+        fn deltas_lead_where_a_snapshot_leads(
+            steps in proptest::collection::vec((0_u128..6, 0_u8..4, 0_usize..8, proptest::bool::ANY), 0..60)
+        ) {
+            let mut held = std::collections::HashMap::new();
+            let mut by_deltas = RouteTable::default();
+            for (revision, (tenant, slug, state, is_gone)) in (1..).zip(steps) {
+                // No two tenants hold one slug at the same time.
+                let route = route(
+                    tenant,
+                    &format!("s-{tenant}-{slug}"),
+                    State::ALL[state % State::ALL.len()],
+                    Desired::Running,
+                );
+                if is_gone {
+                    held.remove(&route.tenant);
+                    by_deltas = by_deltas.without(revision, route.tenant);
+                } else {
+                    by_deltas = by_deltas.with_route(revision, &route, &parameters());
+                    held.insert(route.tenant, route);
+                }
+            }
+            let revision = by_deltas.revision.unwrap_or(0);
+            let at_once =
+                RouteTable::default().with_snapshot(revision, held.values(), &parameters());
+            let listed = |table: &RouteTable| {
+                let mut all: Vec<_> = table.routes().cloned().collect();
+                all.sort_by_key(|route| route.tenant.to_string());
+                all
+            };
+            proptest::prop_assert_eq!(listed(&by_deltas), listed(&at_once));
+            proptest::prop_assert_eq!(by_deltas.len(), at_once.len());
+            for route in held.values() {
+                let entry = by_deltas.get(route.slug.as_str());
+                proptest::prop_assert!(entry.is_some_and(|entry| entry.route == *route));
+            }
         }
     }
 }

@@ -240,7 +240,7 @@ fn health_is_asked_of_the_one_that_serves() {
     slow.say("GET /drip HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
     slow.until("\r\n\r\nhalf");
     parent.signal(Signal::HUP);
-    parent.hear("another process serves");
+    parent.hear("upgrade finished");
     let is_ready = || {
         let mut client = Client::connect(parent.internal);
         client.say("GET /readyz HTTP/1.1\r\nHost: router\r\n\r\n");
@@ -277,7 +277,7 @@ fn a_new_one_that_cannot_start_changes_nothing() {
     let (before, good) = (parent.serving(), std::fs::read(&parent.route_secret).unwrap());
     std::fs::write(&parent.route_secret, "short").unwrap();
     parent.signal(Signal::USR2);
-    parent.hear("the new process ended at once: the one before serves on");
+    parent.hear("upgrade failed, old process serves on");
     assert_eq!(parent.serving(), before);
     std::fs::write(&parent.route_secret, good).unwrap();
     parent.restart();
