@@ -42,11 +42,11 @@ pub(crate) async fn again(
         match thread.leases.wait(tenant, number, intent, lost.take(), left).await {
             Outcome::Leased(used) if is_there(&used.tenure).await => {
                 thread.counters.retried();
-                return Action::Forward(thread.pass(used, asked, true));
+                return Action::Forward(thread.forward(used, asked, true));
             }
             Outcome::Unleased(used) if is_there(&used.tenure).await => {
                 thread.counters.retried();
-                return Action::Forward(thread.pass(used, asked, false));
+                return Action::Forward(thread.forward(used, asked, false));
             }
             Outcome::Leased(used) => (lost, end) = (Some(used.tenure.clone()), soon),
             // Whoever put it to sleep is not heard: a restart of that one is waited through, as by all who want a sleeper.

@@ -89,7 +89,7 @@ pub(crate) fn meaning(error: &CallError) -> Meaning {
         code::WAKE_REQUIRED => Refusal::WakeRequired,
         code::WAKING => Refusal::Waking { ahead: queue_position::told(problem) },
         code::WAKE_QUEUE_FULL => Refusal::QueueFull { ahead: queue_position::told(problem) },
-        code::WAKE_FAILED => Refusal::Failed(responses::why_not_woken(problem).into()),
+        code::WAKE_FAILED => Refusal::Failed(responses::wake_failure_reason(problem).into()),
         // `leaving`, `not_listed`, and whatever stands in its queue_position.
         _ if matches!(problem.status, 502..=504) => return Meaning::Nobody,
         _ => return Meaning::Fault,

@@ -1,4 +1,4 @@
-//! `router [serve | parent | healthcheck]`
+//! `router [serve | parent | upgrade [PID] | healthcheck]`
 
 use std::process::ExitCode;
 
@@ -20,6 +20,9 @@ fn main() -> ExitCode {
                 parent::run_child(Settings::begin(env)?, command == parent::NEXT_CHILD)
             })
         }
+        Some("upgrade") => {
+            service::run("router", |_| parent::request_upgrade(std::env::args().nth(2).as_deref()))
+        }
         Some("healthcheck") => {
             let mut code = ExitCode::FAILURE;
             let run = service::run("router", |env| {
@@ -29,7 +32,9 @@ fn main() -> ExitCode {
             if run == ExitCode::SUCCESS { code } else { run }
         }
         Some(other) => {
-            eprintln!("router: unknown command {other:?}; use `serve`, `parent` or `healthcheck`");
+            eprintln!(
+                "router: unknown command {other:?}; use `serve`, `parent`, `upgrade` or `healthcheck`"
+            );
             ExitCode::from(64)
         }
     }

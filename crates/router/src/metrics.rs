@@ -1,4 +1,4 @@
-//! Counters of each thread, added up when they are read: serving threads share none.
+//! RequestCounters per serving thread, summed when they are read: serving threads share no counter.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -9,11 +9,11 @@ use proxy::{ProxyError, Stats};
 
 use crate::routes::table::RouteTable;
 
-/// What one thread counts. Only that thread writes.
+/// The counters of one serving thread. No other thread writes them.
 #[derive(Default)]
-pub(crate) struct Counters {
+pub(crate) struct RequestCounters {
     /// By the first digit of the status.
-    answers: [AtomicU64; 6],
+    responses: [AtomicU64; 6],
     entered: AtomicU64,
     left: AtomicU64,
     wrong_proofs: AtomicU64,
@@ -21,45 +21,52 @@ pub(crate) struct Counters {
     retries: AtomicU64,
     waiting_pages: AtomicU64,
     rate_limited: AtomicU64,
-    /// Rare, hence no arrays.
-    faults: Mutex<BTreeMap<&'static str, u64>>,
+    /// By code. Errors are rare, hence no array.
+    errors: Mutex<BTreeMap<&'static str, u64>>,
     refusals: Mutex<BTreeMap<&'static str, u64>>,
-    /// What the engine counts itself.
+    /// The proxy engine's own counters.
     pub(crate) engine: Arc<Stats>,
 }
 
-/// What the thread that holds the leases counts.
+/// The counters of the thread that manages the leases.
 #[derive(Default)]
 pub(crate) struct LeaseCounters {
     live: AtomicU64,
-    asks: AtomicU64,
+    requests: AtomicU64,
     wakes: AtomicU64,
     moves: AtomicU64,
 }
 
-/// What is shown beside what threads count.
-pub(crate) struct Now {
+/// The values that are read at the moment of rendering.
+pub(crate) struct Gauges {
     pub(crate) table: Arc<RouteTable>,
-    pub(crate) is_connected: bool,
-    pub(crate) is_keeper_away: bool,
-    pub(crate) held: usize,
-    pub(crate) watchers: usize,
-    pub(crate) clients: u64,
-    /// How many clients may be connected.
-    pub(crate) connections: usize,
+    pub(crate) is_feed_connected: bool,
+    pub(crate) is_orchestrator_away: bool,
+    pub(crate) held_requests: Bounded,
+    pub(crate) wake_watchers: Bounded,
+    pub(crate) rate_limit_pairs: Bounded,
+    /// Clients that may be connected at once, on all threads.
+    pub(crate) connections_limit: usize,
 }
 
-/// A request or tunnel under way, while it is held.
-pub(crate) struct InFlight(Arc<Counters>);
+/// How much of a bounded resource is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Bounded {
+    pub(crate) current: u64,
+    pub(crate) limit: u64,
+}
 
-impl Counters {
+/// Counts a request or tunnel under way until dropped.
+pub(crate) struct InFlight(Arc<RequestCounters>);
+
+impl RequestCounters {
     pub(crate) fn enter(self: &Arc<Self>) -> InFlight {
         add_one(&self.entered);
         InFlight(self.clone())
     }
 
-    pub(crate) fn answered(&self, status: u16) {
-        add_one(&self.answers[usize::from(status / 100).min(5)]);
+    pub(crate) fn responded(&self, status: u16) {
+        add_one(&self.responses[usize::from(status / 100).min(5)]);
     }
 
     pub(crate) fn wrong_proof(&self) {
@@ -82,8 +89,8 @@ impl Counters {
         add_one(&self.rate_limited);
     }
 
-    pub(crate) fn fault(&self, fault: &ProxyError) {
-        count(&self.faults, fault.code());
+    pub(crate) fn proxy_error(&self, error: &ProxyError) {
+        count(&self.errors, error.code());
     }
 
     pub(crate) fn refused(&self, reason: &'static str) {
@@ -97,22 +104,22 @@ impl LeaseCounters {
     }
 
     pub(crate) fn asked(&self) {
-        add_one(&self.asks);
+        add_one(&self.requests);
     }
 
     pub(crate) fn woke(&self) {
         add_one(&self.wakes);
     }
 
-    /// A tenant was elsewhere than before.
+    /// A tenant is at another address than before.
     pub(crate) fn moved(&self) {
         add_one(&self.moves);
     }
 }
 
-fn count(words: &Mutex<BTreeMap<&'static str, u64>>, word: &'static str) {
-    let mut words = words.lock().unwrap_or_else(PoisonError::into_inner);
-    *words.entry(word).or_default() += 1;
+fn count(counts: &Mutex<BTreeMap<&'static str, u64>>, word: &'static str) {
+    let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
+    *counts.entry(word).or_default() += 1;
 }
 
 impl Drop for InFlight {
@@ -121,86 +128,117 @@ impl Drop for InFlight {
     }
 }
 
-/// One writer: no locked instruction.
+/// Adds without a locked instruction: each counter has one writer.
 fn add_one(counter: &AtomicU64) {
     counter.store(counter.load(Relaxed) + 1, Relaxed);
 }
 
-/// The text that Prometheus reads.
-pub(crate) fn shown(threads: &[Arc<Counters>], wakes: &LeaseCounters, now: &Now) -> String {
-    let sum = |pick: &dyn Fn(&Counters) -> &AtomicU64| {
+/// Renders the text format of Prometheus.
+pub(crate) fn render(
+    threads: &[Arc<RequestCounters>],
+    lease_counters: &LeaseCounters,
+    gauges: &Gauges,
+) -> String {
+    let sum = |pick: &dyn Fn(&RequestCounters) -> &AtomicU64| {
         threads.iter().map(|c| pick(c).load(Relaxed)).sum::<u64>()
     };
     let mut out = String::new();
-    let mut one = |name: &str, kind: &str, help: &str, value: u64| {
+    let mut write_metric = |name: &str, kind: &str, help: &str, value: u64| {
+        let name = format!("cial_router_{name}");
         let _ = write!(out, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n");
     };
-    one("cial_router_routes", "gauge", "Tenants in the table.", now.table.len() as u64);
-    let revision = now.table.revision.unwrap_or(0);
-    one("cial_router_revision", "gauge", "Revision of the table; 0 before the first.", revision);
-    let up = u64::from(now.is_connected);
-    one("cial_router_control_plane_up", "gauge", "Whether the watch of the routes stands.", up);
-    let up = u64::from(!now.is_keeper_away);
-    one("cial_router_orchestrator_up", "gauge", "Whether it answered when last asked.", up);
-    // Read in this order: what leaves in between has entered.
+    // Read in this order: a request that leaves in between has entered.
     let left = sum(&|c| &c.left);
     let entered = sum(&|c| &c.entered);
-    let help = "Requests and tunnels under way.";
-    one("cial_router_in_flight", "gauge", help, entered.saturating_sub(left));
-    one("cial_router_forwarded_total", "counter", "Requests handed to a tenant.", entered);
-    let wrong = sum(&|c| &c.wrong_proofs);
-    one("cial_router_wrong_proof_total", "counter", "Answers held back for want of proof.", wrong);
-    let live = wakes.live.load(Relaxed);
-    one("cial_router_leases", "gauge", "Tenants that may be sent requests now.", live);
-    let help = "Requests that wait for their tenant.";
-    one("cial_router_held", "gauge", help, now.held as u64);
-    let help = "Waiting pages that watch a wake.";
-    one("cial_router_wake_watchers", "gauge", help, now.watchers as u64);
-    let help = "Pairs of tenant and client that the rate limit tells apart.";
-    one("cial_router_rate_limit_pairs", "gauge", help, now.clients);
-    let engines = |pick: &dyn Fn(&Stats) -> usize| {
+    let live = lease_counters.live.load(Relaxed);
+    let engine = |pick: &dyn Fn(&Stats) -> usize| {
         threads.iter().map(|c| pick(&c.engine) as u64).sum::<u64>()
     };
-    let help = "Clients connected, those in tunnels included.";
-    one("cial_router_connections", "gauge", help, engines(&|engine| engine.connections()));
-    let help = "How many may be; all others wait to be let in.";
-    one("cial_router_connections_limit", "gauge", help, now.connections as u64);
-    let help = "Connections to tenants that are kept for the next request.";
-    one("cial_router_idle_upstreams", "gauge", help, engines(&|engine| engine.idle()));
+    for (name, help, value) in [
+        ("routes", "Tenants in the route table.", gauges.table.len() as u64),
+        (
+            "revision",
+            "Revision of the route table, 0 before the first.",
+            gauges.table.revision.unwrap_or(0),
+        ),
+        (
+            "control_plane_up",
+            "Whether the route feed is connected.",
+            gauges.is_feed_connected.into(),
+        ),
+        (
+            "orchestrator_up",
+            "Whether the orchestrator answered the last call.",
+            (!gauges.is_orchestrator_away).into(),
+        ),
+        ("in_flight", "Requests and tunnels under way.", entered.saturating_sub(left)),
+        ("leases", "Tenants with a live lease.", live),
+        ("idle_upstreams", "Idle connections to tenants.", engine(&|engine| engine.idle())),
+    ] {
+        write_metric(name, "gauge", help, value);
+    }
+    let connections = Bounded {
+        current: engine(&|engine| engine.connections()),
+        limit: gauges.connections_limit as u64,
+    };
+    for (name, what, bounded) in [
+        ("connections", "Clients connected, tunnels included", connections),
+        ("held_requests", "Requests that wait for a lease", gauges.held_requests),
+        ("wake_watchers", "Waiting pages that watch a wake", gauges.wake_watchers),
+        (
+            "rate_limit_pairs",
+            "Pairs of client and tenant with a rate limit of their own",
+            gauges.rate_limit_pairs,
+        ),
+    ] {
+        write_metric(&format!("{name}_current"), "gauge", &format!("{what}."), bounded.current);
+        let help = format!("{what}: the upper bound.");
+        write_metric(&format!("{name}_limit"), "gauge", &help, bounded.limit);
+    }
     let pauses = threads.iter().map(|c| c.engine.pauses()).sum();
     for (name, help, value) in [
-        ("accept_pauses", "Times that a thread let nobody in for want of room.", pauses),
-        ("asks", "Leases asked for.", wakes.asks.load(Relaxed)),
-        ("wakes", "Leases for which a tenant was woken.", wakes.wakes.load(Relaxed)),
-        ("moves", "Leases on a tenant that was elsewhere than before.", wakes.moves.load(Relaxed)),
-        ("unleased", "Requests sent without a lease.", sum(&|c| &c.unleased)),
-        ("retries", "Requests sent again, their tenant having died.", sum(&|c| &c.retries)),
-        ("waiting_pages", "Waiting pages shown.", sum(&|c| &c.waiting_pages)),
+        ("forwarded", "Requests forwarded to a tenant.", entered),
+        ("wrong_proof", "Responses rejected for want of a proof.", sum(&|c| &c.wrong_proofs)),
+        (
+            "accept_pauses",
+            "Times that a thread accepted no client because its connections were at the limit.",
+            pauses,
+        ),
+        ("lease_requests", "Leases requested.", lease_counters.requests.load(Relaxed)),
+        ("wakes", "Leases for which a tenant was woken.", lease_counters.wakes.load(Relaxed)),
+        (
+            "moves",
+            "Leases on a tenant at another address than before.",
+            lease_counters.moves.load(Relaxed),
+        ),
+        ("unleased", "Requests forwarded without a lease.", sum(&|c| &c.unleased)),
+        ("retries", "Requests sent again after their tenant died.", sum(&|c| &c.retries)),
+        ("waiting_pages", "Waiting pages served.", sum(&|c| &c.waiting_pages)),
         ("rate_limited", "Requests refused with 429.", sum(&|c| &c.rate_limited)),
     ] {
-        one(&format!("cial_router_{name}_total"), "counter", help, value);
+        write_metric(&format!("{name}_total"), "counter", help, value);
     }
-    out.push_str("# HELP cial_router_answers_total Answers by class of status.\n# TYPE cial_router_answers_total counter\n");
+    out.push_str("# HELP cial_router_responses_total Responses by class of status.\n# TYPE cial_router_responses_total counter\n");
     for class in 1..=5 {
-        let count = sum(&|c| &c.answers[class]);
-        let _ = writeln!(out, "cial_router_answers_total{{class=\"{class}xx\"}} {count}");
+        let count = sum(&|c| &c.responses[class]);
+        let _ = writeln!(out, "cial_router_responses_total{{class=\"{class}xx\"}} {count}");
     }
-    let help = "Requests that met a fault.";
-    words(&mut out, ("faults", "code", help), threads.iter().map(|c| &c.faults));
-    let help = "Requests that did not get to their tenant.";
-    words(&mut out, ("refusals", "reason", help), threads.iter().map(|c| &c.refusals));
+    let help = "Requests that ended in an error of the proxy.";
+    write_labelled(&mut out, ("errors", "code", help), threads.iter().map(|c| &c.errors));
+    let help = "Requests that got no lease.";
+    write_labelled(&mut out, ("refusals", "reason", help), threads.iter().map(|c| &c.refusals));
     out
 }
 
-fn words<'a>(
+fn write_labelled<'a>(
     out: &mut String,
     (name, label, help): (&str, &str, &str),
     all: impl Iterator<Item = &'a Mutex<BTreeMap<&'static str, u64>>>,
 ) {
     let mut sums = BTreeMap::<&str, u64>::new();
-    for one in all {
-        let one = one.lock().unwrap_or_else(PoisonError::into_inner);
-        one.iter().for_each(|(word, count)| *sums.entry(word).or_default() += count);
+    for counts in all {
+        let counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.iter().for_each(|(word, count)| *sums.entry(word).or_default() += count);
     }
     let name = format!("cial_router_{name}_total");
     let _ = write!(out, "# HELP {name} {help}\n# TYPE {name} counter\n");
@@ -214,27 +252,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn threads_are_added_up() {
-        let threads = [Arc::new(Counters::default()), Arc::new(Counters::default())];
+    fn counters_of_threads_are_summed() {
+        let threads = [Arc::new(RequestCounters::default()), Arc::new(RequestCounters::default())];
         let held = threads[0].enter();
         drop(threads[1].enter());
-        threads.iter().for_each(|c| c.answered(204));
-        threads[1].fault(&ProxyError::ResponseTruncated);
+        threads.iter().for_each(|c| c.responded(204));
+        threads[1].proxy_error(&ProxyError::ResponseTruncated);
         threads[0].refused("waking");
-        let wakes = LeaseCounters::default();
-        wakes.asked();
-        let table = Arc::new(RouteTable::default());
-        let (is_connected, is_keeper_away) = (true, true);
-        let now = Now {
-            table,
-            is_connected,
-            is_keeper_away,
-            held: 2,
-            watchers: 1,
-            clients: 3,
-            connections: 4,
+        let lease_counters = LeaseCounters::default();
+        lease_counters.asked();
+        let gauges = Gauges {
+            table: Arc::new(RouteTable::default()),
+            is_feed_connected: true,
+            is_orchestrator_away: true,
+            held_requests: Bounded { current: 2, limit: 20 },
+            wake_watchers: Bounded { current: 1, limit: 10 },
+            rate_limit_pairs: Bounded { current: 3, limit: 30 },
+            connections_limit: 4,
         };
-        insta::assert_snapshot!(shown(&threads, &wakes, &now));
+        insta::assert_snapshot!(render(&threads, &lease_counters, &gauges));
         drop(held);
     }
 }

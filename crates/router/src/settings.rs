@@ -12,6 +12,7 @@ use service::settings::Faults;
 use service::{Secret, Vars};
 
 pub use crate::http::rate_limit::Rate;
+pub use crate::http::worker::HealthDetail;
 pub use crate::leases::Limits;
 
 #[derive(Clone, Debug)]
@@ -26,39 +27,41 @@ pub struct Settings {
     pub app_api: String,
     /// `CIAL_ROUTES_TOKEN_FILE`
     pub routes_token: Secret,
-    /// `CIAL_ORCHESTRATOR_URL`: who leases tenants.
+    /// `CIAL_ORCHESTRATOR_URL`: grants leases on tenants.
     pub orchestrator: String,
     /// `CIAL_LEASES_TOKEN_FILE`
     pub leases_token: Secret,
-    /// `CIAL_ROUTE_SECRET_FILE`: the master of each tenant's route token and proof.
+    /// `CIAL_ROUTE_SECRET_FILE`: each tenant's route token and proof are derived from this secret.
     pub route_secret: Secret,
     /// `CIAL_DOMAIN`: tenants are one label below it.
     pub domain: Domain,
-    /// `CIAL_ROUTES_CACHE`: the last good table.
+    /// `CIAL_ROUTES_CACHE`: the file with the last good routes.
     pub cache: PathBuf,
     /// `CIAL_BODY_LIMIT`: bytes of a request's body, 0 for no limit.
     pub body_limit: u64,
-    /// `CIAL_THREADS`: default one for each CPU.
+    /// `CIAL_THREADS`: one per CPU by default.
     pub threads: usize,
-    /// `CIAL_DRAIN`: seconds from the request to stop until what still runs is cut off.
+    /// `CIAL_DRAIN`: seconds from the stop until requests still under way are cut off.
     pub drain: Duration,
-    /// `CIAL_RATE_LIMIT`: requests a second of one client to one tenant, and how many at once.
+    /// `CIAL_RATE_LIMIT`: requests per second and burst of one client to one tenant.
     pub rate: Rate,
-    /// `CIAL_TRUSTED_PROXIES`: who may say on whose behalf it asks.
+    /// `CIAL_TRUSTED_PROXIES`: their `X-Forwarded-For` is believed.
     pub trusted: Trusted,
-    /// How long a page, and any other request, waits for its tenant.
+    /// Follows from the domain: see [`Exposure`].
+    pub health_detail: HealthDetail,
+    /// How long a request waits for its tenant.
     pub hold: Hold,
     pub limits: Limits,
 }
 
-/// How long a request waits for a tenant that is on its way.
+/// How long a request waits for a tenant that wakes.
 #[derive(Clone, Copy, Debug)]
 pub struct Hold {
-    /// A page; then the waiting page.
+    /// A navigation; then the waiting page follows.
     pub pages: Duration,
-    /// All others; then 503.
+    /// Any other request; then 503 follows.
     pub others: Duration,
-    /// One that was under way when its tenant died, unless that is being woken; then 502.
+    /// A request that was under way when its tenant died, unless the tenant is waking; then 502 follows.
     pub again: Duration,
 }
 
@@ -69,16 +72,57 @@ impl Default for Hold {
     }
 }
 
+/// Who can reach the installation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Exposure {
+    /// The domain resolves to loopback, and no proxy in front passes requests of others on.
+    Loopback,
+    Public,
+}
+
+impl Exposure {
+    fn new(domain: &Domain, trusted: &Trusted) -> Self {
+        let domain = domain.as_str();
+        // RFC 6761 §6.3: these names resolve to loopback.
+        let is_local = domain == "localhost" || domain.ends_with(".localhost");
+        match is_local && *trusted == Trusted::default() {
+            true => Self::Loopback,
+            false => Self::Public,
+        }
+    }
+
+    fn rate(self) -> Rate {
+        match self {
+            Self::Loopback => Rate::OFF,
+            Self::Public => Rate::default(),
+        }
+    }
+
+    fn health_detail(self) -> HealthDetail {
+        match self {
+            Self::Loopback => HealthDetail::Full,
+            Self::Public => HealthDetail::StatusOnly,
+        }
+    }
+}
+
 const INTERNAL: (Ipv4Addr, u16) = (Ipv4Addr::UNSPECIFIED, 8081);
 
 impl Settings {
-    /// What a process does first: it reads them, and logs as they say.
+    /// Reads the settings and starts logging by them.
+    ///
+    /// # Errors
+    /// Settings are missing or wrong: all of them are named.
     pub fn begin(env: &Env) -> Result<Self, Faults> {
         let settings = Self::read(env)?;
         service::logs::start(&settings.log);
         Ok(settings)
     }
 
+    /// Reads the settings.
+    ///
+    /// # Errors
+    /// Settings are missing or wrong: all of them are named.
     pub fn read(env: &Env) -> Result<Self, Faults> {
         let mut vars = Vars::new(env);
         let log = vars.or("CIAL_LOG", Filter::default());
@@ -98,8 +142,10 @@ impl Settings {
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = vars.or("CIAL_THREADS", cpus);
         let drain = vars.or("CIAL_DRAIN", 30);
-        let rate = vars.or("CIAL_RATE_LIMIT", Rate::default());
         let trusted = vars.or("CIAL_TRUSTED_PROXIES", Trusted::default());
+        let exposure = domain.as_ref().zip(trusted.as_ref());
+        let exposure = exposure.map(|(domain, trusted)| Exposure::new(domain, trusted));
+        let rate = vars.or("CIAL_RATE_LIMIT", exposure.map_or(Rate::default(), Exposure::rate));
         vars.finish(|| {
             Some(Self {
                 log: log?,
@@ -117,6 +163,7 @@ impl Settings {
                 drain: Duration::from_secs(drain?),
                 rate: rate?,
                 trusted: trusted?,
+                health_detail: exposure?.health_detail(),
                 hold: Hold::default(),
                 limits: Limits::default(),
             })
@@ -131,7 +178,10 @@ fn plain(vars: &mut Vars<'_>, name: &str, url: &str) -> Option<String> {
     }
 }
 
-/// Where this router's own health is asked, from the same machine.
+/// The address of this router's internal listener for a caller on the same machine.
+///
+/// # Errors
+/// `CIAL_INTERNAL_LISTEN` is not an address.
 pub fn own_health(env: &Env) -> Result<SocketAddr, Faults> {
     let mut vars = Vars::new(env);
     let internal: Option<SocketAddr> = vars.or("CIAL_INTERNAL_LISTEN", INTERNAL.into());
@@ -149,7 +199,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_fault_is_told_at_once() {
+    fn all_faults_are_reported_together() {
         let env = |name: &str| match name {
             "CIAL_LOG" => Some("inof".to_owned()),
             "CIAL_LISTEN" => Some("8080".to_owned()),
@@ -170,15 +220,41 @@ mod tests {
         CIAL_LEASES_TOKEN_FILE must name the file that holds the secret
         CIAL_ROUTE_SECRET_FILE must name the file that holds the secret
         CIAL_DOMAIN must be labels of a-z, 0-9 and hyphen with dots between them (is ".example")
-        CIAL_RATE_LIMIT must be off, or requests a second, or these and how many at once, like 50:1000 (is "fast")
         CIAL_TRUSTED_PROXIES must be addresses or blocks like 10.0.0.0/8 with commas between them, not "proxy" (is "10.0.0.0/8, proxy")
+        CIAL_RATE_LIMIT must be off, or requests a second, or these and how many at once, like 50:1000 (is "fast")
         "#);
     }
 
     #[test]
-    fn health_is_asked_on_loopback() {
+    fn the_health_address_is_on_loopback() {
         assert_eq!(own_health(&|_| None).unwrap(), "127.0.0.1:8081".parse().unwrap());
         let env = |_: &str| Some("10.0.0.1:99".to_owned());
         assert_eq!(own_health(&env).unwrap(), "10.0.0.1:99".parse().unwrap());
+    }
+
+    #[test]
+    fn only_an_installation_on_loopback_has_no_rate_limit_and_tells_its_health_in_full() {
+        let secrets = std::env::temp_dir().join(format!("router-settings-{}", std::process::id()));
+        std::fs::write(&secrets, "8vY2m0Qz5hYt1rKp7sXw3uBn6cEd9fGa").unwrap();
+        let read = |domain: &'static str, trusted: &'static str, rate: &'static str| {
+            let secrets = secrets.clone();
+            let env = move |name: &str| match name {
+                "CIAL_DOMAIN" => Some(domain.to_owned()),
+                "CIAL_TRUSTED_PROXIES" => Some(trusted.to_owned()),
+                "CIAL_RATE_LIMIT" => Some(rate.to_owned()),
+                name if name.ends_with("_FILE") => Some(secrets.to_str().unwrap().to_owned()),
+                _ => None,
+            };
+            let settings = Settings::read(&env).unwrap();
+            (settings.rate, settings.health_detail)
+        };
+        let (full, status) = (HealthDetail::Full, HealthDetail::StatusOnly);
+        assert_eq!(read("localhost", "", ""), (Rate::OFF, full));
+        assert_eq!(read("cial.localhost", "", ""), (Rate::OFF, full));
+        assert_eq!(read("localhost", "10.0.0.1", ""), (Rate::default(), status));
+        assert_eq!(read("notlocalhost", "", ""), (Rate::default(), status));
+        assert_eq!(read("tenants.example", "10.0.0.1", ""), (Rate::default(), status));
+        assert_eq!(read("tenants.example", "10.0.0.1", "off"), (Rate::OFF, status));
+        std::fs::remove_file(secrets).unwrap();
     }
 }

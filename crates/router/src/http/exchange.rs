@@ -1,4 +1,4 @@
-//! A request on its way to a tenant: what it gains, what it loses, and whether its answer is the tenant's.
+//! One request under way to a tenant: which headers the router adds and drops, and whether the response is the tenant's.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,9 +20,10 @@ use crate::tenure::Use;
 
 pub(crate) struct TenantExchange {
     pub(crate) used: Use,
-    pub(crate) asked: RequestContext,
-    pub(crate) thread: Rc<Worker>,
-    pub(crate) _passing: InFlight,
+    pub(crate) context: RequestContext,
+    pub(crate) worker: Rc<Worker>,
+    /// Counts the request until its end.
+    pub(crate) _in_flight: InFlight,
 }
 
 impl Exchange for TenantExchange {
@@ -50,40 +51,40 @@ impl Exchange for TenantExchange {
 
     fn add_request_headers(&self, to: &mut Headers<'_>) {
         to.add(ROUTE_TOKEN, &self.used.tenure.keys.route_token);
-        to.add(REQUEST_ID, self.asked.id.as_bytes());
-        let Some(origin) = self.asked.origin else {
+        to.add(REQUEST_ID, self.context.id.as_bytes());
+        let Some(origin) = self.context.origin else {
             return to.add("x-forwarded-proto", "http");
         };
         to.add("x-forwarded-proto", origin.scheme);
-        let text = address_text::format_address(origin.client);
-        to.add("x-forwarded-for", &text);
-        to.add("x-real-ip", &text);
+        let address = address_text::format_address(origin.client);
+        to.add("x-forwarded-for", &address);
+        to.add("x-real-ip", &address);
     }
 
-    /// An answer without this tenant's proof is somebody else's: nothing of it is passed on.
+    /// A response without this tenant's proof comes from another process: nothing of the response is passed on.
     fn check_response(&mut self, head: &ResponseHead<'_>) -> Result<(), Response> {
         let mut proofs = head.headers().filter(|h| h.is(PROOF));
         let (proof, more) = (proofs.next(), proofs.next());
-        let (thread, tenure) = (&self.thread, &self.used.tenure);
+        let (worker, tenure) = (&self.worker, &self.used.tenure);
         let right = tenure.keys.route_proof.as_bytes();
         if more.is_none() && proof.is_some_and(|h| is_same_secret(h.value, right)) {
             if head.status() >= 200 {
-                thread.counters.answered(head.status());
+                worker.counters.responded(head.status());
                 tenure.answered();
-                // What a request of another kind does goes on while its events tell of it, however rarely.
-                if self.asked.is_get && head.status() == 200 && is_event_stream(head) {
+                // Only a GET becomes a stream: other requests are work that goes on between two events.
+                if self.context.is_get && head.status() == 200 && is_event_stream(head) {
                     self.used.becomes_stream();
                 }
             }
             return Ok(());
         }
-        thread.counters.wrong_proof();
-        thread.reader.request_resync();
-        thread.leases.lost(tenure);
-        let (tenant, id) = (tenure.tenant, self.asked.id.as_str());
-        tracing::error!(%tenant, request_id = id, "an answer without the right proof was held back");
-        thread.counters.answered(502);
-        Err(responses::shown(responses::wrong_answer(), id, self.asked.form))
+        worker.counters.wrong_proof();
+        worker.reader.request_resync();
+        worker.leases.lost(tenure);
+        let (tenant, id) = (tenure.tenant, self.context.id.as_str());
+        tracing::error!(%tenant, request_id = id, "response without a valid proof rejected");
+        worker.counters.responded(502);
+        Err(responses::render(responses::wrong_proof(), id, self.context.format))
     }
 
     fn forward_response_header(&self, header: Header<'_>, to: &mut Headers<'_>) {
@@ -93,14 +94,13 @@ impl Exchange for TenantExchange {
     }
 
     fn add_response_headers(&self, to: &mut Headers<'_>) {
-        to.add(REQUEST_ID, self.asked.id.as_bytes());
+        to.add(REQUEST_ID, self.context.id.as_bytes());
     }
 
-    /// Once more, under a new lease where there is somebody to give one: what its tenant died of may have been sleep,
-    /// or a move.
-    fn retry(&mut self, fault: &ProxyError) -> Option<PendingAction<Self>> {
-        let (thread, tenure) = (self.thread.clone(), self.used.tenure.clone());
-        Some(Box::pin(again::again(thread, tenure, self.asked, fault.clone())))
+    /// Retries under a new lease where one is granted: the tenant may have fallen asleep or moved.
+    fn retry(&mut self, error: &ProxyError) -> Option<PendingAction<Self>> {
+        let (worker, tenure) = (self.worker.clone(), self.used.tenure.clone());
+        Some(Box::pin(again::again(worker, tenure, self.context, error.clone())))
     }
 
     fn on_tunnel_open(&mut self) {
@@ -108,20 +108,20 @@ impl Exchange for TenantExchange {
         self.used.becomes_stream();
     }
 
-    /// A tunnel keeps its tenant awake by what passes. If it froze meanwhile, it is thawed before more is sent.
+    /// Data in a tunnel keeps the tenant awake. A tenant that froze meanwhile is thawed before more is sent.
     fn before_sending(&mut self) -> Option<SendPermission> {
         self.used.stamp();
-        if self.used.is_leased() || self.thread.leases.room.is_away() {
+        if self.used.is_leased() || self.worker.leases.room.is_away() {
             return None;
         }
-        let (thread, tenure) = (self.thread.clone(), self.used.tenure.clone());
+        let (worker, tenure) = (self.worker.clone(), self.used.tenure.clone());
         Some(Box::pin(async move {
-            let (tenant, number, patience) = (tenure.tenant, thread.number, thread.hold.others);
-            match thread.leases.thaw(tenant, number, patience).await {
-                // At another place it is not the one that this tunnel leads to.
+            let (tenant, number, patience) = (tenure.tenant, worker.number, worker.hold.others);
+            match worker.leases.thaw(tenant, number, patience).await {
+                // At another address runs another process than the one that this tunnel leads to.
                 Ok(there) => Arc::ptr_eq(&there, &tenure),
                 Err(refusal) => {
-                    thread.counters.refused(refusal.word());
+                    worker.counters.refused(refusal.word());
                     false
                 }
             }
@@ -132,7 +132,7 @@ impl Exchange for TenantExchange {
         if self.used.is_stream() && !is_comment(data) {
             self.used.stamp();
             if !self.used.is_leased() {
-                self.thread.leases.flows(&self.used.tenure);
+                self.worker.leases.flows(&self.used.tenure);
             }
         }
     }
@@ -143,8 +143,8 @@ fn is_event_stream(head: &ResponseHead<'_>) -> bool {
     kind.get(..17).is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/event-stream"))
 }
 
-/// Whether this is nothing but a comment of an event stream, as it is sent to keep a connection open: what a ping is
-/// in a WebSocket. With the size line of its chunk or without.
+/// Whether `data` is only a comment of an event stream, which keeps a connection open like a ping of a WebSocket.
+/// A chunk size line may stand before the comment.
 fn is_comment(data: &[u8]) -> bool {
     let text = match memchr::memchr(b'\n', data) {
         Some(end) if end > 1 && data[..end - 1].iter().all(u8::is_ascii_hexdigit) => {
@@ -153,8 +153,8 @@ fn is_comment(data: &[u8]) -> bool {
         Some(_) | None => data,
     };
     let mut lines = text.split(|b| *b == b'\n').map(<[u8]>::trim_ascii).filter(|l| !l.is_empty());
-    let is_one = |line: &[u8]| line.starts_with(b":");
-    lines.next().is_some_and(is_one) && lines.all(is_one)
+    let is_comment_line = |line: &[u8]| line.starts_with(b":");
+    lines.next().is_some_and(is_comment_line) && lines.all(is_comment_line)
 }
 
 #[cfg(test)]
@@ -162,7 +162,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_comment_alone_is_no_data() {
+    fn a_comment_alone_does_not_count_as_data() {
         for (data, comment) in [
             (&b": keep-alive\n\n"[..], true),
             (b"e\r\n: keep-alive\n\n\r\n", true),

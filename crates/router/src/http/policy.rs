@@ -1,11 +1,13 @@
-//! Decides about each request: which tenant, and whether it can be asked now.
+//! Decides about each request: which tenant is meant, and whether the tenant can be reached now.
 
 use std::rc::Rc;
 
 use protocol::Problem;
 use protocol::headers::REQUEST_ID;
 use protocol::leases::RequestIntent;
-use proxy::{Action, Decision, ErrorOrigin, Peer, Policy, ProxyError, RequestHead, Response};
+use proxy::{
+    Action, Decision, ErrorContext, ErrorOrigin, Peer, Policy, ProxyError, RequestHead, Response,
+};
 
 use crate::clock;
 use crate::http::classify::{RequestClass, RequestView, classify};
@@ -14,72 +16,80 @@ use crate::http::host::{self, Host};
 use crate::http::rate_limit::ClientTenantPair;
 use crate::http::responses::{self, ResponseFormat};
 use crate::http::waiting_page;
-use crate::http::worker::{RequestContext, Worker};
+use crate::http::worker::{HealthDetail, RequestContext, Worker};
 use crate::leases::Refusal;
 use crate::routes::table::{Availability, RouteEntry};
 
-/// The policy of one thread.
+/// The policy of one serving thread.
 pub(crate) struct RouterPolicy(pub(crate) Rc<Worker>);
 
 impl Policy for RouterPolicy {
     type Exchange = TenantExchange;
 
     fn decide(&self, head: &RequestHead<'_>, peer: &Peer) -> Decision<TenantExchange> {
-        self.find(head, peer).unwrap_or_else(|answer| {
-            self.0.counters.answered(answer.status);
-            Decision::Ready(Action::Respond(answer))
+        self.route(head, peer).unwrap_or_else(|response| {
+            self.0.counters.responded(response.status);
+            Decision::Ready(Action::Respond(response))
         })
     }
 
     fn error_response(
         &self,
-        fault: &ProxyError,
-        asked: proxy::ErrorContext<'_, TenantExchange>,
+        error: &ProxyError,
+        context: ErrorContext<'_, TenantExchange>,
     ) -> Response {
-        let thread = &self.0;
-        let (id, form, tenant) = match asked {
-            proxy::ErrorContext::Unparsed => (thread.ids.next(), ResponseFormat::Problem, None),
-            proxy::ErrorContext::Head(head) => {
-                (thread.ids.adopt_or_next(head.get(REQUEST_ID)), responses::form(head), None)
+        let worker = &self.0;
+        let (id, format, tenant) = match context {
+            ErrorContext::Unparsed => (worker.request_ids.next(), ResponseFormat::Problem, None),
+            ErrorContext::Head(head) => {
+                let id = worker.request_ids.adopt_or_next(head.get(REQUEST_ID));
+                (id, responses::format_for(head), None)
             }
-            proxy::ErrorContext::Exchange(passage) => {
-                (passage.asked.id, passage.asked.form, Some(passage.used.tenure.tenant))
+            ErrorContext::Exchange(exchange) => {
+                let tenant = exchange.used.tenure.tenant;
+                (exchange.context.id, exchange.context.format, Some(tenant))
             }
         };
-        thread.counters.fault(fault);
-        thread.counters.answered(fault.status());
-        if fault.origin() == ErrorOrigin::Upstream {
+        worker.counters.proxy_error(error);
+        worker.counters.responded(error.status());
+        if error.origin() == ErrorOrigin::Upstream {
             let tenant = tenant.map(|t| t.to_string()).unwrap_or_default();
-            let (code, request_id) = (fault.code(), id.as_str());
-            tracing::warn!(code, tenant, request_id, cause = ?fault, "a tenant did not answer");
+            let (code, request_id) = (error.code(), id.as_str());
+            tracing::warn!(code, tenant, request_id, cause = ?error, "request to tenant failed");
         }
-        // What refuses may have moved: the table is told to make sure.
-        if let ProxyError::UpstreamUnreachable(_) = fault {
-            thread.reader.request_resync();
+        // A tenant that refuses connections may have moved: a fresh snapshot tells.
+        if let ProxyError::UpstreamUnreachable(_) = error {
+            worker.reader.request_resync();
         }
-        responses::shown(responses::of_fault(fault), id.as_str(), form)
+        responses::render(responses::proxy_error(error), id.as_str(), format)
     }
 }
 
 impl RouterPolicy {
-    /// `Err` is an answer that is not counted yet.
-    fn find(
+    /// An `Err` is a response that is not counted yet.
+    fn route(
         &self,
         head: &RequestHead<'_>,
         peer: &Peer,
     ) -> Result<Decision<TenantExchange>, Response> {
-        let thread = &self.0;
-        let id = thread.ids.adopt_or_next(head.get(REQUEST_ID));
-        let form = responses::form(head);
-        let refuse = |problem: Problem| responses::shown(problem, id.as_str(), form);
-        let label = match host::parse(head.get("host").unwrap_or_default(), thread.domain.as_str())
-        {
+        let worker = &self.0;
+        let id = worker.request_ids.adopt_or_next(head.get(REQUEST_ID));
+        let format = responses::format_for(head);
+        let refuse = |problem: Problem| responses::render(problem, id.as_str(), format);
+        // RFC 9110 §9.3.7: about the server as a whole, hence about no tenant.
+        if head.method() == "OPTIONS" && head.target() == "*" {
+            return Err(responses::server_options(id.as_str()));
+        }
+        let host = head.get("host").unwrap_or_default();
+        let label = match host::parse(host, worker.domain.as_str()) {
             Host::Label(label) => label,
-            Host::Bare if head.target() == "/health" && reads(head) => return Err(self.health()),
+            Host::Bare if head.target() == "/health" && is_read(head) => {
+                return Err(self.health());
+            }
             Host::Bare | Host::Unknown => return Err(refuse(responses::not_found())),
             Host::Invalid => return Err(refuse(responses::invalid_host())),
         };
-        let table = thread.table.borrow();
+        let table = worker.table.borrow();
         let Some(entry) = table.get(&label) else {
             return Err(refuse(match table.revision {
                 Some(_) => responses::not_found(),
@@ -89,117 +99,116 @@ impl RouterPolicy {
         let origin = peer.address.map(|peer| {
             let forwarded = head.headers().filter(|h| h.is("x-forwarded-for")).map(|h| h.value);
             let scheme = || head.get("x-forwarded-proto");
-            thread.trusted.origin(peer.ip(), forwarded, scheme)
+            worker.trusted.origin(peer.ip(), forwarded, scheme)
         });
         let is_get = head.method() == "GET";
-        let asked = RequestContext { id, form, is_get, intent: None, origin };
-        if let (Some(limit), Some(origin)) = (&thread.limit, origin)
-            && let Err(pause) =
-                limit.check(ClientTenantPair::new(entry.route.tenant, origin.client))
+        let context = RequestContext { id, format, is_get, intent: None, origin };
+        if let (Some(limit), Some(origin)) = (&worker.rate_limit, origin)
+            && let Err(wait) = limit.check(ClientTenantPair::new(entry.route.tenant, origin.client))
         {
-            thread.counters.rate_limited();
-            let seconds = pause.as_secs() + u64::from(pause.subsec_nanos() > 0);
+            worker.counters.rate_limited();
+            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
             let seconds = seconds.max(1).to_string();
             return Err(refuse(responses::rate_limited()).header("retry-after", seconds));
         }
-        let standing = entry.availability();
-        if standing == Availability::StoppedByOwner {
-            thread.counters.refused(Refusal::Stopped.word());
+        let availability = entry.availability();
+        if availability == Availability::StoppedByOwner {
+            worker.counters.refused(Refusal::Stopped.word());
             return Err(refuse(responses::stopped()));
         }
         if head.target().starts_with(waiting_page::PATH)
-            && let Some(query) = of_wake(head.target())
+            && let Some(query) = wake_query(head.target())
         {
-            return self.wake(head, entry, &asked, query);
+            return self.serve_wake_path(head, entry, &context, query);
         }
         if let Some(tenure) = &entry.tenure {
-            let used = tenure.begin(thread.number);
+            let used = tenure.begin(worker.number);
             if used.is_leased() {
-                return Ok(Decision::Ready(Action::Forward(thread.pass(used, asked, true))));
+                let exchange = worker.forward(used, context, true);
+                return Ok(Decision::Ready(Action::Forward(exchange)));
             }
-            if standing == Availability::Running && thread.leases.room.is_away() {
-                thread.leases.note(tenure);
-                return Ok(Decision::Ready(Action::Forward(thread.pass(used, asked, false))));
+            if availability == Availability::Running && worker.leases.room.is_away() {
+                worker.leases.note(tenure);
+                let exchange = worker.forward(used, context, false);
+                return Ok(Decision::Ready(Action::Forward(exchange)));
             }
         }
-        if standing == Availability::Down {
-            return Err(refuse(responses::not_running()));
+        match availability {
+            Availability::Down => return Err(refuse(responses::not_running())),
+            Availability::Failed => return Err(refuse(responses::failed_for_good())),
+            Availability::Running | Availability::Wakeable | Availability::StoppedByOwner => {}
         }
         let class = class_of(head);
         let page = (class == RequestClass::Navigation).then(|| head.target().to_owned());
-        Ok(Decision::Pending(thread.wait(entry, class.intent(), asked, page)))
+        Ok(Decision::Pending(worker.wait_for_lease(entry, class.intent(), context, page)))
     }
 
-    /// What the waiting page is made of, and a Retry.
-    fn wake(
+    /// Serves the event stream of the waiting page and its Retry.
+    fn serve_wake_path(
         &self,
         head: &RequestHead<'_>,
         entry: &RouteEntry,
-        asked: &RequestContext,
+        context: &RequestContext,
         query: &str,
     ) -> Result<Decision<TenantExchange>, Response> {
-        let (thread, tenant) = (&self.0, entry.route.tenant);
-        let wants_events =
+        let (worker, tenant) = (&self.0, entry.route.tenant);
+        let accepts_events =
             |accept: &[u8]| memchr::memmem::find(accept, b"text/event-stream").is_some();
         match head.method() {
-            "GET" if head.get("accept").is_some_and(wants_events) => {
-                let Some(events) = thread.watchers.watch(tenant) else {
-                    return Err(thread.crowded(asked));
+            "GET" if head.get("accept").is_some_and(accepts_events) => {
+                let Some(events) = worker.watchers.watch(tenant) else {
+                    worker.counters.refused(Refusal::Crowded.word());
+                    let id = context.id.as_str();
+                    return Err(responses::lease_refused(&Refusal::Crowded, id, context.format));
                 };
-                let answer = Response::new(200)
-                    .header(REQUEST_ID, asked.id.as_str().to_owned())
+                let response = Response::new(200)
+                    .header(REQUEST_ID, context.id.as_str().to_owned())
                     .header("cache-control", "no-store")
                     .header("x-content-type-options", "nosniff")
                     .body("text/event-stream", "");
-                thread.counters.answered(200);
-                Ok(Decision::Ready(Action::Stream(answer, events)))
+                worker.counters.responded(200);
+                Ok(Decision::Ready(Action::Stream(response, events)))
             }
             "GET" | "HEAD" | "POST" => {
                 if class_of(head).intent() == RequestIntent::Visit
-                    && thread.retries.may(tenant, clock::now())
+                    && worker.retries.may(tenant, clock::now())
                 {
-                    thread.leases.wake(tenant);
+                    worker.leases.wake(tenant);
                 }
-                let answer = Response::new(303)
-                    .header(REQUEST_ID, asked.id.as_str().to_owned())
-                    .header("cache-control", "no-store")
-                    .header("location", waiting_page::back(query));
-                Err(answer)
+                let target = waiting_page::retry_target(query);
+                Err(responses::see_other(&target, context.id.as_str()))
             }
-            _ => Err(responses::shown(
-                responses::method_not_allowed(),
-                asked.id.as_str(),
-                asked.form,
-            )),
+            _ => {
+                let problem = responses::method_not_allowed();
+                Err(responses::render(problem, context.id.as_str(), context.format))
+            }
         }
     }
 
     /// `GET /health` of the bare domain.
     fn health(&self) -> Response {
         let table = self.0.table.borrow();
-        let connected = *self.0.reader.connected.borrow();
-        let health = serde_json::json!({
-            "status": if table.revision.is_some() { "ok" } else { "starting" },
-            "routes": table.len(),
-            "revision": table.revision,
-            "control_plane": if connected { "connected" } else { "unreachable" },
-        });
+        let status = if table.revision.is_some() { "ok" } else { "starting" };
+        let health = match self.0.health_detail {
+            HealthDetail::StatusOnly => serde_json::json!({ "status": status }),
+            HealthDetail::Full => {
+                let is_connected = *self.0.reader.connected.borrow();
+                serde_json::json!({
+                    "status": status,
+                    "routes": table.len(),
+                    "revision": table.revision,
+                    "control_plane": if is_connected { "connected" } else { "unreachable" },
+                })
+            }
+        };
         Response::new(200)
             .header("cache-control", "no-store")
             .body("application/json", health.to_string())
     }
 }
 
-impl Worker {
-    fn crowded(&self, asked: &RequestContext) -> Response {
-        let refusal = Refusal::Crowded;
-        self.counters.refused(refusal.word());
-        responses::refused(&refusal, asked.id.as_str(), asked.form)
-    }
-}
-
-/// The query of the path that is reserved; `None`: another path.
-fn of_wake(target: &str) -> Option<&str> {
+/// The query of the reserved path, or `None` for another path.
+fn wake_query(target: &str) -> Option<&str> {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     (path == waiting_page::PATH).then_some(query)
 }
@@ -209,6 +218,6 @@ fn class_of(head: &RequestHead<'_>) -> RequestClass {
     classify(&RequestView { method, target, header: &|name| head.get(name) })
 }
 
-fn reads(head: &RequestHead<'_>) -> bool {
+fn is_read(head: &RequestHead<'_>) -> bool {
     matches!(head.method(), "GET" | "HEAD")
 }

@@ -1,4 +1,4 @@
-//! What the router says when no tenant does: problem+json, or a page for a browser. None names another tenant.
+//! The router's own responses: problem+json, or a page for a browser. No response names another tenant.
 
 use protocol::Problem;
 use protocol::headers::REQUEST_ID;
@@ -14,32 +14,44 @@ const STYLE: &str = "
 body { max-width: 34rem; margin: 20vh auto 0; padding: 0 1rem }
 small { opacity: .75 }
 ";
-/// The style by its hash, which a test keeps right; nothing else, and in nobody's frame.
-const POLICY: &str = "default-src 'none'; style-src 'sha256-YnMTzLsm4qOnuvxWEHDYgce3O4YoKGUzRfKDZmZ9Dr4='; \
+/// Allows the style by its hash, which a test checks, and nothing else. No page may frame this one.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'sha256-YnMTzLsm4qOnuvxWEHDYgce3O4YoKGUzRfKDZmZ9Dr4='; \
     base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// How an answer is shown.
+/// The methods that reach tenants.
+const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+/// The address at which a tenant redeems a sign-on token, which is in the query.
+const SSO_PATH: &str = "/.cial/sso";
+
+/// The form in which a client reads an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ResponseFormat {
     Problem,
     Page,
+    /// A page whose address carries a one-time token: the browser goes to `/` and gets the page there, so that the
+    /// token stays neither in the address bar nor in the history.
+    RedirectToRoot,
 }
 
-/// A browser that goes somewhere gets a page; scripts, images and everybody else get problem+json.
-pub(crate) fn form(head: &RequestHead<'_>) -> ResponseFormat {
-    let navigates = head.get("sec-fetch-mode").is_none_or(|mode| mode == b"navigate");
-    let wants_html = |accept: &[u8]| memchr::memmem::find(accept, b"text/html").is_some();
-    if navigates
+/// A browser's navigation gets a page. Scripts, images and all other clients get problem+json.
+pub(crate) fn format_for(head: &RequestHead<'_>) -> ResponseFormat {
+    let is_navigation = head.get("sec-fetch-mode").is_none_or(|mode| mode == b"navigate");
+    let accepts_html = |accept: &[u8]| memchr::memmem::find(accept, b"text/html").is_some();
+    let is_page = is_navigation
         && matches!(head.method(), "GET" | "HEAD")
-        && head.get("accept").is_some_and(wants_html)
-    {
-        ResponseFormat::Page
-    } else {
-        ResponseFormat::Problem
+        && head.get("accept").is_some_and(accepts_html);
+    match is_page {
+        true if carries_token(head.target()) => ResponseFormat::RedirectToRoot,
+        true => ResponseFormat::Page,
+        false => ResponseFormat::Problem,
     }
 }
 
-/// The same for every host that leads nowhere, so that nothing can be learnt from it.
+fn carries_token(target: &str) -> bool {
+    target.strip_prefix(SSO_PATH).is_some_and(|rest| rest.starts_with(['?', '/']))
+}
+
+/// The same response for every host without a tenant, so that a stranger learns nothing from it.
 pub(crate) fn not_found() -> Problem {
     Problem::new(404, "not_found", "Not found", "There is nothing at this address.")
 }
@@ -48,33 +60,41 @@ pub(crate) fn invalid_host() -> Problem {
     Problem::new(400, "invalid_host", "Bad request", "The Host header is not the name of a host.")
 }
 
-/// Its owner stopped it.
 pub(crate) fn stopped() -> Problem {
-    let detail = "What lives at this address is stopped. Its owner can start it.";
+    let detail = "This site is stopped. Its owner can start it.";
     Problem::new(503, "stopped", "Not running", detail)
 }
 
-/// It should run, and does not yet.
+/// The tenant should run and does not yet.
 pub(crate) fn not_running() -> Problem {
-    let detail =
-        "What lives at this address is not running at the moment. Try again in a few seconds.";
+    let detail = "This site is not running at the moment. Try again in a few seconds.";
     Problem::new(503, "not_running", "Not running", detail)
 }
 
-/// No table of routes was ever read.
+/// The orchestrator gave up on the tenant: trying again is of no use.
+pub(crate) fn failed_for_good() -> Problem {
+    let detail = "This site failed and does not start by itself. Its owner must start it again.";
+    Problem::new(503, "not_running", "Failed", detail)
+}
+
+/// The router never had a route table.
 pub(crate) fn no_routes() -> Problem {
     let detail = "This server is starting. Try again in a few seconds.";
     Problem::new(503, "starting", "Starting", detail)
 }
 
-/// Somebody answered who is not the one that was asked.
-pub(crate) fn wrong_answer() -> Problem {
+/// A response came without the proof of the tenant that was meant.
+pub(crate) fn wrong_proof() -> Problem {
     let detail = "The server behind this address gave an unreadable answer.";
     Problem::new(502, "upstream_malformed", "Bad gateway", detail)
 }
 
-/// Why a request does not get to its tenant, and when it is worth trying again.
-pub(crate) fn refused(refusal: &Refusal, request_id: &str, form: ResponseFormat) -> Response {
+/// The reason why a request got no lease, and when to try again.
+pub(crate) fn lease_refused(
+    refusal: &Refusal,
+    request_id: &str,
+    format: ResponseFormat,
+) -> Response {
     let ahead = match refusal {
         Refusal::Waking { ahead } | Refusal::QueueFull { ahead } => ahead.unwrap_or(0),
         Refusal::Stopped
@@ -84,49 +104,50 @@ pub(crate) fn refused(refusal: &Refusal, request_id: &str, form: ResponseFormat)
         | Refusal::Unavailable
         | Refusal::Crowded => 0,
     };
-    behind(of_refusal(refusal), ahead, request_id, form)
+    render_with_position(refusal_problem(refusal), ahead, request_id, format)
 }
 
-fn of_refusal(refusal: &Refusal) -> Problem {
+fn refusal_problem(refusal: &Refusal) -> Problem {
     let unavailable =
         |code: &str, title: &str, detail: &str| Problem::new(503, code, title, detail);
     match refusal {
         Refusal::Stopped => stopped(),
         Refusal::NotRunning => not_running(),
         Refusal::WakeRequired => {
-            let detail = "What lives at this address is asleep, and this request does not wake it: a visit to a page does, \
-                and so does a request with Authorization or of a client that is no browser.";
+            let detail = "This site is asleep, and this request does not wake it. A visit to a page does, and so does a request with \
+                Authorization or from a program that is not a browser or a crawler.";
             unavailable("wake_required", "Asleep", detail)
         }
         Refusal::Waking { ahead } => {
-            let place =
-                waiting_page::place(*ahead).map_or(String::new(), |place| format!(" {place}"));
-            let detail = format!(
-                "What lives at this address is waking up.{place} Try again after Retry-After."
-            );
+            let position = waiting_page::queue_position(*ahead)
+                .map_or(String::new(), |position| format!(" {position}"));
+            let detail = format!("This site is waking up.{position} Try again after Retry-After.");
             unavailable("waking", "Waking up", &detail)
         }
         Refusal::QueueFull { ahead } => {
             let many = ahead.map_or(String::new(), |n| format!(": {n} requests wait already"));
-            let detail =
-                format!("Too many are waking up at the moment{many}. Try again after Retry-After.");
+            let detail = format!(
+                "Too many sites are waking up at the moment{many}. Try again after Retry-After."
+            );
             unavailable("wake_queue_full", "Busy", &detail)
         }
         Refusal::Failed(reason) => unavailable("wake_failed", "It did not wake up", reason),
         Refusal::Unavailable => {
-            let detail = "What lives at this address is asleep and cannot be woken at the moment. Try again in a few seconds.";
+            let detail = "This site is asleep and cannot be woken at the moment. Try again in a few seconds.";
             unavailable("wake_unavailable", "Not running", detail)
         }
         Refusal::Crowded => {
-            let detail = "Too many requests wait for it already. Try again after Retry-After.";
+            let detail =
+                "Too many requests wait for this site already. Try again after Retry-After.";
             unavailable("too_many_waiting", "Busy", detail)
         }
     }
 }
 
-/// A failed wake in words of ours: the keeper's own name paths, images and sockets, which are the owner's to know.
-pub(crate) fn why_not_woken(told: &Problem) -> &'static str {
-    let kind = told.errors.iter().find(|error| error.field == wake_failure::FIELD);
+/// The reason of a failed wake for strangers. The orchestrator's own text names paths, images and sockets, which only
+/// the owner may read.
+pub(crate) fn wake_failure_reason(problem: &Problem) -> &'static str {
+    let kind = problem.errors.iter().find(|error| error.field == wake_failure::FIELD);
     match kind.map(|error| error.code.as_str()) {
         Some(wake_failure::REFUSED) => "It could not be started. Its owner can see why.",
         Some(wake_failure::DIED) => "It ended while it started. Its owner can see why.",
@@ -140,14 +161,14 @@ pub(crate) fn rate_limited() -> Problem {
     Problem::new(429, "rate_limited", "Too many requests", detail)
 }
 
-/// A path of our own, asked with another method.
+/// The reserved wake path takes no other method.
 pub(crate) fn method_not_allowed() -> Problem {
     let detail = "This address is read with GET, or tried again with POST.";
     Problem::new(405, "method_not_allowed", "Method not allowed", detail)
 }
 
-pub(crate) fn of_fault(fault: &ProxyError) -> Problem {
-    let title = match fault.status() {
+pub(crate) fn proxy_error(error: &ProxyError) -> Problem {
+    let title = match error.status() {
         400 => "Bad request",
         405 => "Method not allowed",
         408 => "Request timed out",
@@ -161,19 +182,19 @@ pub(crate) fn of_fault(fault: &ProxyError) -> Problem {
         505 => "Version not supported",
         _ => "Error",
     };
-    // A request without a Host leads nowhere, like one with a foreign Host.
-    if *fault == ProxyError::MissingHost {
+    // A request without a Host has no tenant, like a request with a foreign Host.
+    if *error == ProxyError::MissingHost {
         return not_found();
     }
-    Problem::new(fault.status(), fault.code(), title, fault.public_detail())
+    Problem::new(error.status(), error.code(), title, error.public_detail())
 }
 
-/// Seconds after which it is worth trying again: later the more are before, and for those whom many get at once, not
-/// the same for all.
+/// Seconds until a retry is worth it: more with the number of waiting requests (`ahead`), and spread by `chance` where
+/// many clients get the same response at once.
 fn retry_after(status: u16, code: &str, ahead: u32, chance: u32) -> Option<u32> {
     let (jitter, turn) = (chance % 6, (ahead / 10).min(20));
     match (status, code) {
-        // Nobody knows when; an hour keeps crawlers and polls at bay.
+        // Only the owner ends this state. An hour keeps crawlers and polls away.
         (503, "stopped") => Some(3_600),
         (503, "wake_required") => Some(30),
         (503, "wake_failed") => Some(10),
@@ -186,44 +207,70 @@ fn retry_after(status: u16, code: &str, ahead: u32, chance: u32) -> Option<u32> 
     }
 }
 
-pub(crate) fn shown(problem: Problem, request_id: &str, form: ResponseFormat) -> Response {
-    behind(problem, 0, request_id, form)
+pub(crate) fn render(problem: Problem, request_id: &str, format: ResponseFormat) -> Response {
+    render_with_position(problem, 0, request_id, format)
 }
 
-/// The same for one before whom so many are.
-fn behind(mut problem: Problem, ahead: u32, request_id: &str, form: ResponseFormat) -> Response {
+/// Like [`render`], with the number of requests that wait before the caller.
+fn render_with_position(
+    mut problem: Problem,
+    ahead: u32,
+    request_id: &str,
+    format: ResponseFormat,
+) -> Response {
+    if format == ResponseFormat::RedirectToRoot {
+        return see_other("/", request_id);
+    }
     problem.request_id = request_id.to_owned();
-    let mut answer = Response::new(problem.status)
+    let mut response = Response::new(problem.status)
         .header(REQUEST_ID, request_id.to_owned())
         .header("cache-control", "no-store")
         .header("x-content-type-options", "nosniff")
         .header("vary", "accept, sec-fetch-mode");
     let chance = waiting_page::chance(request_id);
     if let Some(seconds) = retry_after(problem.status, &problem.code, ahead, chance) {
-        answer = answer.header("retry-after", seconds.to_string());
+        response = response.header("retry-after", seconds.to_string());
     }
-    let answer = match (problem.status, problem.code.as_str()) {
-        (_, "wake_required") => answer.header("x-wake-required", "1"),
-        (_, "method_not_allowed") => answer.header("allow", "GET, HEAD, POST"),
-        (405, _) => answer.header("allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
-        (426, _) => answer.header("sec-websocket-version", "13"),
-        _ => answer,
+    let response = match (problem.status, problem.code.as_str()) {
+        (_, "wake_required") => response.header("x-wake-required", "1"),
+        (_, "method_not_allowed") => response.header("allow", "GET, HEAD, POST"),
+        (405, _) => response.header("allow", METHODS),
+        (426, _) => response.header("sec-websocket-version", "13"),
+        _ => response,
     };
-    match form {
+    match format {
         ResponseFormat::Problem => {
-            answer.body(CONTENT_TYPE, serde_json::to_vec(&problem).unwrap_or_default())
+            response.body(CONTENT_TYPE, serde_json::to_vec(&problem).unwrap_or_default())
         }
-        ResponseFormat::Page => answer
-            .header("content-security-policy", POLICY)
+        ResponseFormat::Page | ResponseFormat::RedirectToRoot => response
+            .header("referrer-policy", "no-referrer")
+            .header("content-security-policy", CONTENT_SECURITY_POLICY)
             .header("x-robots-tag", "noindex")
             .body("text/html; charset=utf-8", page(&problem)),
     }
 }
 
-/// The id is letters, digits and hyphens.
+/// Sends the client to `location` on the same host, without the address that it came from.
+pub(crate) fn see_other(location: &str, request_id: &str) -> Response {
+    Response::new(303)
+        .header(REQUEST_ID, request_id.to_owned())
+        .header("cache-control", "no-store")
+        .header("referrer-policy", "no-referrer")
+        .header("location", location.to_owned())
+}
+
+/// `OPTIONS *`: the methods that the router forwards.
+pub(crate) fn server_options(request_id: &str) -> Response {
+    Response::new(204)
+        .header(REQUEST_ID, request_id.to_owned())
+        .header("cache-control", "no-store")
+        .header("allow", METHODS)
+}
+
+/// `request_id` holds letters, digits and hyphens only.
 fn page(problem: &Problem) -> String {
     let Problem { title, status, detail, request_id, .. } = problem;
-    let detail = waiting_page::escaped(detail);
+    let detail = waiting_page::escape_html(detail);
     format!(
         r#"<!doctype html>
 <html lang="en">
@@ -250,11 +297,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_page_has_its_style_and_nothing_else_and_is_in_nobodys_frame() {
-        let answer = shown(not_running(), "0123456789abcdef", ResponseFormat::Page);
+    fn the_policy_of_a_page_allows_its_style_and_nothing_else() {
+        let response = render(not_running(), "0123456789abcdef", ResponseFormat::Page);
         let (_, policy) =
-            answer.headers.iter().find(|(name, _)| name == "content-security-policy").unwrap();
-        let body = String::from_utf8_lossy(&answer.body).into_owned();
+            response.headers.iter().find(|(name, _)| name == "content-security-policy").unwrap();
+        let body = String::from_utf8_lossy(&response.body).into_owned();
         let style = body.split("<style>").nth(1).unwrap().split("</style>").next().unwrap();
         let hash = STANDARD.encode(Sha256::digest(style));
         assert!(policy.contains(&format!("style-src 'sha256-{hash}'")), "{hash}: {policy}");
@@ -262,48 +309,44 @@ mod tests {
     }
 
     #[test]
-    fn those_who_waited_together_come_back_in_their_turn_and_not_together() {
+    fn retries_are_spread_and_later_for_more_waiting_requests() {
         for (code, first) in [("waking", 2), ("wake_queue_full", 5), ("too_many_waiting", 5)] {
             let all = |ahead| (0..60).map(move |c| retry_after(503, code, ahead, c).unwrap());
             let some: std::collections::BTreeSet<_> = all(0).collect();
             assert_eq!(some, (first..first + 6).collect(), "{code}");
             assert_eq!(all(100).min(), Some(first + 10), "{code}");
-            assert_eq!(
-                all(u32::MAX).max(),
-                Some(first + 25),
-                "{code}: nobody is sent away for good"
-            );
+            assert_eq!(all(u32::MAX).max(), Some(first + 25), "{code}: the wait is bounded");
         }
         assert_eq!(retry_after(503, "stopped", 0, 5), Some(3_600));
         assert_eq!(retry_after(404, "not_found", 0, 5), None);
     }
 
     #[test]
-    fn places_are_told() {
-        let told = |refusal| of_refusal(&refusal).detail;
+    fn queue_positions_in_words() {
+        let detail = |refusal| refusal_problem(&refusal).detail;
         insta::assert_snapshot!([
-            told(Refusal::Waking { ahead: None }),
-            told(Refusal::Waking { ahead: Some(0) }),
-            told(Refusal::Waking { ahead: Some(1) }),
-            told(Refusal::Waking { ahead: Some(7) }),
-            told(Refusal::QueueFull { ahead: None }),
-            told(Refusal::QueueFull { ahead: Some(900) }),
+            detail(Refusal::Waking { ahead: None }),
+            detail(Refusal::Waking { ahead: Some(0) }),
+            detail(Refusal::Waking { ahead: Some(1) }),
+            detail(Refusal::Waking { ahead: Some(7) }),
+            detail(Refusal::QueueFull { ahead: None }),
+            detail(Refusal::QueueFull { ahead: Some(900) }),
         ].join("\n"), @"
-        What lives at this address is waking up. Try again after Retry-After.
-        What lives at this address is waking up. Try again after Retry-After.
-        What lives at this address is waking up. One wake is before it. Try again after Retry-After.
-        What lives at this address is waking up. 7 wakes are before it. Try again after Retry-After.
-        Too many are waking up at the moment. Try again after Retry-After.
-        Too many are waking up at the moment: 900 requests wait already. Try again after Retry-After.
+        This site is waking up. Try again after Retry-After.
+        This site is waking up. Try again after Retry-After.
+        This site is waking up. One wake is before it. Try again after Retry-After.
+        This site is waking up. 7 wakes are before it. Try again after Retry-After.
+        Too many sites are waking up at the moment. Try again after Retry-After.
+        Too many sites are waking up at the moment: 900 requests wait already. Try again after Retry-After.
         ");
     }
 
     #[test]
-    fn nothing_of_a_404_tells_that_anybody_lives_here() {
+    fn a_404_does_not_reveal_tenants() {
         for form in [ResponseFormat::Problem, ResponseFormat::Page] {
-            let answer = shown(not_found(), "0123456789abcdef", form);
+            let response = render(not_found(), "0123456789abcdef", form);
             let all =
-                format!("{answer:?} {}", String::from_utf8_lossy(&answer.body)).to_lowercase();
+                format!("{response:?} {}", String::from_utf8_lossy(&response.body)).to_lowercase();
             for word in ["tenant", "org", "forbidden", "denied"] {
                 assert!(!all.contains(word), "{word}: {all}");
             }
@@ -311,10 +354,10 @@ mod tests {
     }
 
     #[test]
-    fn a_problem_as_it_is_shown() {
-        let answer = shown(not_running(), "0123456789abcdef", ResponseFormat::Problem);
-        let shown: String = answer.headers.iter().map(|(n, v)| format!("{n}: {v}\n")).collect();
-        insta::assert_snapshot!(format!("{shown}\n{}", String::from_utf8_lossy(&answer.body)), @r#"
+    fn a_problem_on_the_wire() {
+        let response = render(not_running(), "0123456789abcdef", ResponseFormat::Problem);
+        let shown: String = response.headers.iter().map(|(n, v)| format!("{n}: {v}\n")).collect();
+        insta::assert_snapshot!(format!("{shown}\n{}", String::from_utf8_lossy(&response.body)), @r#"
         x-request-id: 0123456789abcdef
         cache-control: no-store
         x-content-type-options: nosniff
@@ -322,7 +365,34 @@ mod tests {
         retry-after: 2
         content-type: application/problem+json
 
-        {"type":"urn:cial:problem:not_running","title":"Not running","status":503,"detail":"What lives at this address is not running at the moment. Try again in a few seconds.","code":"not_running","request_id":"0123456789abcdef"}
+        {"type":"urn:cial:problem:not_running","title":"Not running","status":503,"detail":"This site is not running at the moment. Try again in a few seconds.","code":"not_running","request_id":"0123456789abcdef"}
         "#);
+    }
+
+    #[test]
+    fn a_navigation_with_a_token_is_sent_to_the_root() {
+        for problem in [not_found(), stopped(), not_running(), no_routes(), rate_limited()] {
+            let response = render(problem, "0123456789abcdef", ResponseFormat::RedirectToRoot);
+            assert_eq!((response.status, response.body.len()), (303, 0));
+            let has = |name: &str, value: &str| {
+                response.headers.iter().any(|(n, v)| n == name && v == value)
+            };
+            assert!(has("location", "/") && has("referrer-policy", "no-referrer"), "{response:?}");
+        }
+        for (target, carries) in [
+            ("/.cial/sso?token=x", true),
+            ("/.cial/sso/?token=x", true),
+            ("/.cial/sso", false),
+            ("/.cial/ssox?token=x", false),
+            ("/?token=x", false),
+        ] {
+            assert_eq!(carries_token(target), carries, "{target}");
+        }
+    }
+
+    #[test]
+    fn the_owner_of_a_failed_tenant_must_act() {
+        let detail = failed_for_good().detail;
+        assert!(detail.contains("owner must") && !detail.contains("few seconds"), "{detail}");
     }
 }

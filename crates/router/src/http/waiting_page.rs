@@ -1,71 +1,71 @@
-//! The page that is shown while a tenant wakes, and when it did not. Pure.
+//! The page that a browser shows while a tenant wakes, and after a failed wake. Pure.
 //!
-//! It moves on by itself, with a script or without, and keeps its address.
+//! The page reloads by itself, with scripts or without, and keeps its address.
 
 use protocol::headers::REQUEST_ID;
 use proxy::Response;
 
 const STYLE: &str = include_str!("waiting_page/style.css");
 const SCRIPT: &str = include_str!("waiting_page/script.js");
-/// Both by their hashes: nothing else runs or is loaded, whatever gets into the page. A test keeps them right.
-const POLICY: &str = "default-src 'none'; style-src 'sha256-WHcu7hVwX6xiFsrhHD8sLXNGQr7fibu5XQSqHdz/+Bk='; script-src 'sha256-ICQ3A18Q7pRYASaCodVy7T+eEwdxS4wGrZtIem8G8qk='; \
+/// Allows style and script by their hashes, which a test checks, and nothing else.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'sha256-M4FMF3V3k3uFr9kx/1SONzlS2jhNZa0ZHW8HCDr6HeE='; script-src 'sha256-VwfqphGAGePKjTJH/UjJqFGTS2uULnZFw5JOBtSGjjI='; \
     connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
-/// Reserved by the router on every tenant's host.
+/// The path that the router reserves on every tenant's host.
 pub(crate) const PATH: &str = "/.cial/wake";
 
-/// What there is to say.
+/// The state of the wake that the page shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Seen<'a> {
-    /// So many wakes are before it, as far as that is known.
+pub(crate) enum WaitingState<'a> {
+    /// `ahead`: how many wakes come before this one, where known.
     Waking { ahead: Option<u32> },
-    /// Its keeper takes no more for now.
-    Crowded,
-    /// Its keeper is away.
+    /// The wake queue is full.
+    Busy,
+    /// The orchestrator is away.
     Unreachable,
-    /// The reason, for a person.
+    /// The reason in words for a person.
     Failed(&'a str),
 }
 
-/// The page, as the answer to a request for `target` (path and query).
-pub(crate) fn page(seen: Seen<'_>, target: &str, request_id: &str) -> Response {
-    let answer = Response::new(503)
+/// Renders the page for a request for `target` (path and query).
+pub(crate) fn render(state: WaitingState<'_>, target: &str, request_id: &str) -> Response {
+    let response = Response::new(503)
         .header(REQUEST_ID, request_id.to_owned())
         .header("cache-control", "no-store")
         .header("x-content-type-options", "nosniff")
         .header("x-robots-tag", "noindex")
+        .header("referrer-policy", "no-referrer")
         .header("vary", "accept, sec-fetch-mode")
-        .header("content-security-policy", POLICY);
-    let answer = match seen {
-        Seen::Waking { .. } => answer.header("retry-after", "2").header("refresh", "3"),
-        Seen::Crowded | Seen::Unreachable => {
-            // Many get this at once, and are not to come back at once.
+        .header("content-security-policy", CONTENT_SECURITY_POLICY);
+    let response = match state {
+        WaitingState::Waking { .. } => response.header("retry-after", "2").header("refresh", "3"),
+        WaitingState::Busy | WaitingState::Unreachable => {
+            // Many clients get this page at once and must not come back at once.
             let pause = 5 + chance(request_id) % 6;
-            answer.header("retry-after", pause.to_string()).header("refresh", pause.to_string())
+            response.header("retry-after", pause.to_string()).header("refresh", pause.to_string())
         }
-        // It would wake it again and again, for a tab that nobody looks at.
-        Seen::Failed(_) => answer.header("retry-after", "10"),
+        // A refresh would start a wake again and again, for a tab that nobody looks at.
+        WaitingState::Failed(_) => response.header("retry-after", "10"),
     };
-    answer.body("text/html; charset=utf-8", html(seen, target, request_id))
+    response.body("text/html; charset=utf-8", html(state, target, request_id))
 }
 
-fn html(seen: Seen<'_>, target: &str, request_id: &str) -> String {
-    let (title, main) = match seen {
-        Seen::Waking { ahead } => ("Waking up", steps(ahead)),
-        Seen::Crowded => {
-            let text = "Many are waking up at the moment. This page tries again by itself.";
+fn html(state: WaitingState<'_>, target: &str, request_id: &str) -> String {
+    let (title, main) = match state {
+        WaitingState::Waking { ahead } => ("Waking up", steps(ahead)),
+        WaitingState::Busy => {
+            let text = "Many sites are waking up at the moment. This page tries again by itself.";
             ("Waiting for its turn", format!("<p>{text}</p>"))
         }
-        Seen::Unreachable => {
-            let text =
-                "It is asleep, and cannot be woken at the moment. This page tries again by itself.";
+        WaitingState::Unreachable => {
+            let text = "This site is asleep and cannot be woken at the moment. This page tries again by itself.";
             ("Asleep", format!("<p>{text}</p>"))
         }
-        Seen::Failed(reason) => ("It did not wake up", failed(reason, target)),
+        WaitingState::Failed(reason) => ("It did not wake up", failure(reason, target)),
     };
-    let script = match seen {
-        Seen::Waking { .. } => format!("<script type=\"module\">{SCRIPT}</script>\n"),
-        Seen::Crowded | Seen::Unreachable | Seen::Failed(_) => String::new(),
+    let script = match state {
+        WaitingState::Waking { .. } => format!("<script type=\"module\">{SCRIPT}</script>\n"),
+        WaitingState::Busy | WaitingState::Unreachable | WaitingState::Failed(_) => String::new(),
     };
     format!(
         r#"<!doctype html>
@@ -84,13 +84,13 @@ fn html(seen: Seen<'_>, target: &str, request_id: &str) -> String {
     )
 }
 
-/// What tells those apart who get the same answer at once.
+/// A number that spreads clients which get the same response at once.
 pub(crate) fn chance(request_id: &str) -> u32 {
     request_id.bytes().map(u32::from).sum()
 }
 
-/// In words; `None` where there is nothing to say.
-pub(crate) fn place(ahead: Option<u32>) -> Option<String> {
+/// The position in the wake queue in words, or `None` when the position is first or unknown.
+pub(crate) fn queue_position(ahead: Option<u32>) -> Option<String> {
     match ahead? {
         0 => None,
         1 => Some("One wake is before it.".to_owned()),
@@ -100,7 +100,7 @@ pub(crate) fn place(ahead: Option<u32>) -> Option<String> {
 
 fn steps(ahead: Option<u32>) -> String {
     let mut out = String::from(
-        "<p>It slept because nobody used it. You will be there in a moment.</p>\n\
+        "<p>This site is asleep. Waking it takes about a second.</p>\n\
          <progress max=\"4\" value=\"1\" aria-label=\"Progress\"></progress>\n<ol>\n",
     );
     for (step, text) in
@@ -108,19 +108,19 @@ fn steps(ahead: Option<u32>) -> String {
     {
         out.push_str(&format!("<li data-step=\"{step}\">{text}\n"));
     }
-    let place = place(ahead).unwrap_or_default();
-    out.push_str(&format!("</ol>\n<p id=\"said\" role=\"status\">{place}</p>"));
+    let place = queue_position(ahead).unwrap_or_default();
+    out.push_str(&format!("</ol>\n<p id=\"position\" role=\"status\">{place}</p>"));
     out
 }
 
-fn failed(reason: &str, target: &str) -> String {
-    let (reason, to) = (escaped(reason), encoded(target));
+fn failure(reason: &str, target: &str) -> String {
+    let (reason, to) = (escape_html(reason), percent_encode(target));
     format!(
         "<p>{reason}</p>\n<form method=\"post\" action=\"{PATH}?to={to}\"><button>Retry</button></form>"
     )
 }
 
-pub(crate) fn escaped(text: &str) -> String {
+pub(crate) fn escape_html(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -135,7 +135,7 @@ pub(crate) fn escaped(text: &str) -> String {
     out
 }
 
-fn encoded(target: &str) -> String {
+fn percent_encode(target: &str) -> String {
     let mut out = String::with_capacity(target.len());
     for b in target.bytes() {
         match b {
@@ -148,19 +148,19 @@ fn encoded(target: &str) -> String {
     out
 }
 
-/// Where a Retry leads: `to` of its query, if that is a path of this host; otherwise its front page.
-pub(crate) fn back(query: &str) -> String {
+/// The target of a Retry: `to` of the query if that is a path of this host, else the front page.
+pub(crate) fn retry_target(query: &str) -> String {
     let to = query.split('&').find_map(|pair| pair.strip_prefix("to="));
-    let to = to.and_then(decoded).filter(|to| {
+    let to = to.and_then(percent_decode).filter(|to| {
         let mut bytes = to.bytes();
         let is_path = bytes.next() == Some(b'/') && !matches!(bytes.next(), Some(b'/' | b'\\'));
-        // A Retry that leads to a Retry would lead nowhere.
+        // A Retry that leads to the wake path would lead nowhere.
         is_path && to.bytes().all(|b| (0x21..=0x7e).contains(&b)) && !to.starts_with(PATH)
     });
     to.unwrap_or_else(|| "/".to_owned())
 }
 
-fn decoded(text: &str) -> Option<String> {
+fn percent_decode(text: &str) -> Option<String> {
     let mut out = Vec::with_capacity(text.len());
     let mut bytes = text.bytes();
     while let Some(b) = bytes.next() {
@@ -183,28 +183,35 @@ mod tests {
 
     use super::*;
 
-    fn shown(answer: &Response) -> String {
-        let head: String = answer.headers.iter().map(|(n, v)| format!("{n}: {v}\n")).collect();
-        format!("{}\n{head}\n{}", answer.status, String::from_utf8_lossy(&answer.body))
+    fn text(response: &Response) -> String {
+        let head: String = response.headers.iter().map(|(n, v)| format!("{n}: {v}\n")).collect();
+        format!("{}\n{head}\n{}", response.status, String::from_utf8_lossy(&response.body))
     }
 
     #[test]
-    fn the_policy_allows_what_the_page_has_and_nothing_else() {
+    fn the_policy_allows_the_style_and_the_script_and_nothing_else() {
         for (word, text) in [("style-src", STYLE), ("script-src", SCRIPT)] {
             let wanted = format!("{word} 'sha256-{}'", STANDARD.encode(Sha256::digest(text)));
-            assert!(POLICY.contains(&wanted), "{wanted} not in {POLICY}");
+            assert!(
+                CONTENT_SECURITY_POLICY.contains(&wanted),
+                "{wanted} not in {CONTENT_SECURITY_POLICY}"
+            );
         }
-        assert!(!POLICY.contains("unsafe") && POLICY.contains("frame-ancestors 'none'"));
+        assert!(
+            !CONTENT_SECURITY_POLICY.contains("unsafe")
+                && CONTENT_SECURITY_POLICY.contains("frame-ancestors 'none'")
+        );
     }
 
     #[test]
     fn the_waiting_page() {
-        let seen = Seen::Waking { ahead: None };
-        insta::assert_snapshot!(shown(&page(seen, "/a?b=c", "0123456789abcdef")));
-        // Without a script it is told its place all the same.
-        let behind = shown(&page(Seen::Waking { ahead: Some(3) }, "/", "0123456789abcdef"));
+        let state = WaitingState::Waking { ahead: None };
+        insta::assert_snapshot!(text(&render(state, "/a?b=c", "0123456789abcdef")));
+        // Without scripts the page shows the position, too.
+        let behind =
+            text(&render(WaitingState::Waking { ahead: Some(3) }, "/", "0123456789abcdef"));
         assert!(
-            behind.contains("<p id=\"said\" role=\"status\">3 wakes are before it.</p>"),
+            behind.contains("<p id=\"position\" role=\"status\">3 wakes are before it.</p>"),
             "{behind}"
         );
     }
@@ -212,26 +219,26 @@ mod tests {
     #[test]
     fn a_failed_wake_says_why_and_can_be_tried_again() {
         let reason = "its image is <gone> & \"lost\"";
-        insta::assert_snapshot!(shown(&page(
-            Seen::Failed(reason),
+        insta::assert_snapshot!(text(&render(
+            WaitingState::Failed(reason),
             "/a?b=\"c&d",
             "0123456789abcdef"
         )));
     }
 
     #[test]
-    fn those_who_find_no_room_do_not_come_back_together() {
+    fn clients_of_a_full_queue_come_back_at_different_times() {
         let pauses: std::collections::BTreeSet<_> = (0..50)
             .map(|n| {
-                let answer = page(Seen::Crowded, "/", &format!("{n:016x}"));
-                answer.headers.iter().find(|(n, _)| n == "retry-after").unwrap().1.to_string()
+                let response = render(WaitingState::Busy, "/", &format!("{n:016x}"));
+                response.headers.iter().find(|(n, _)| n == "retry-after").unwrap().1.to_string()
             })
             .collect();
         assert!(pauses.len() > 3, "{pauses:?}");
     }
 
     #[test]
-    fn a_retry_leads_back_and_never_elsewhere() {
+    fn a_retry_leads_to_this_host_only() {
         for (query, wanted) in [
             ("to=/", "/"),
             ("to=/a/b%3Fc%3Dd%26e", "/a/b?c=d&e"),
@@ -248,9 +255,9 @@ mod tests {
             ("to=/%2", "/"),
             ("to=/.cial/wake?to=/", "/"),
         ] {
-            assert_eq!(back(query), wanted, "{query}");
+            assert_eq!(retry_target(query), wanted, "{query}");
         }
-        let round = |target: &str| back(&format!("to={}", encoded(target)));
+        let round = |target: &str| retry_target(&format!("to={}", percent_encode(target)));
         assert_eq!(round("/a?b=c&d=%20e+f#"), "/a?b=c&d=%20e+f#");
     }
 }

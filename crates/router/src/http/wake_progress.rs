@@ -1,4 +1,5 @@
-//! Waiting pages that watch a wake: one stream from the orchestrator a tenant, as server-sent events to all who look.
+//! Relays the progress of wakes to waiting pages: one stream per tenant from the orchestrator becomes server-sent events
+//! for every page.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,95 +11,102 @@ use protocol::leases::{WakeProgress, WakeStep};
 use service::client::Client;
 use tokio::sync::{mpsc, watch};
 
-/// A thread's way to the progress of wakes.
+/// A thread's handle: subscribes pages to the progress of a wake.
 #[derive(Clone)]
-pub(crate) struct Watchers {
-    asks: mpsc::UnboundedSender<Watcher>,
-    room: Arc<Room>,
+pub(crate) struct ProgressWatchers {
+    subscriptions: mpsc::UnboundedSender<Watcher>,
+    slots: Arc<WatcherSlots>,
 }
 
-/// For so many pages, of all tenants and of one: no visitor of one takes the room of the others.
-struct Room {
-    most: usize,
-    most_of_one: usize,
+/// Bounds the pages that watch, in total and per tenant, so that the visitors of one tenant cannot take all slots.
+struct WatcherSlots {
+    max: usize,
+    max_per_tenant: usize,
     taken: Mutex<HashMap<TenantId, usize>>,
 }
 
-/// Held for as long as a page looks.
-struct Place {
-    room: Arc<Room>,
+/// Held while a page watches.
+struct WatcherSlot {
+    slots: Arc<WatcherSlots>,
     tenant: TenantId,
 }
 
-/// One page.
+/// One page that watches.
 struct Watcher {
     tenant: TenantId,
-    to: mpsc::Sender<Vec<u8>>,
-    place: Place,
+    events: mpsc::Sender<Vec<u8>>,
+    slot: WatcherSlot,
 }
 
-pub(crate) struct Watching {
-    asked: mpsc::UnboundedReceiver<Watcher>,
+/// Follows the orchestrator on behalf of all watchers.
+pub(crate) struct ProgressRelay {
+    subscribed: mpsc::UnboundedReceiver<Watcher>,
     client: Client,
-    tenants: HashMap<TenantId, watch::Sender<Told>>,
+    tenants: HashMap<TenantId, watch::Sender<LatestProgress>>,
 }
 
-/// The last of a wake.
+/// The newest event of one wake.
 #[derive(Clone, Default)]
-struct Told {
+struct LatestProgress {
     event: Option<Vec<u8>>,
-    /// Nothing follows soon.
+    /// No further event follows.
     is_over: bool,
 }
 
-/// How long a page hears nothing before it is told that somebody is there.
-const SILENCE: Duration = Duration::from_secs(10);
-/// No page looks for longer. One that still waits is loaded anew by then, and asks again.
-const LOOK: Duration = Duration::from_secs(60);
-const PATIENCE: Duration = Duration::from_secs(3);
-const LINE_LIMIT: usize = 64 << 10;
+/// A stream without events sends a comment this often, so that no proxy closes the connection.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// A page watches no longer than this. A page that still waits reloads before, and subscribes again.
+const MAX_WATCH: Duration = Duration::from_secs(60);
+/// Until the orchestrator begins its response.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);
+const MAX_LINE_BYTES: usize = 64 << 10;
 
-impl Watchers {
-    /// Pages that look at once: `most`, of one tenant `most_of_one`.
-    pub(crate) fn new((most, most_of_one): (usize, usize), client: Client) -> (Self, Watching) {
-        let (asks, asked) = mpsc::unbounded_channel();
-        let room = Arc::new(Room { most, most_of_one, taken: Mutex::default() });
-        (Self { asks, room }, Watching { asked, client, tenants: HashMap::new() })
+impl ProgressWatchers {
+    /// At most `max` pages watch at once, and `max_per_tenant` pages of one tenant.
+    pub(crate) fn new(
+        (max, max_per_tenant): (usize, usize),
+        client: Client,
+    ) -> (Self, ProgressRelay) {
+        // Every message holds a slot: the slots bound the queue.
+        let (subscriptions, subscribed) = mpsc::unbounded_channel();
+        let slots = Arc::new(WatcherSlots { max, max_per_tenant, taken: Mutex::default() });
+        let relay = ProgressRelay { subscribed, client, tenants: HashMap::new() };
+        (Self { subscriptions, slots }, relay)
     }
 
-    /// Events as they come, until the wake is over; `None` when too many look already.
+    /// Returns the events of a wake until the wake is over, or `None` when no slot is free.
     pub(crate) fn watch(&self, tenant: TenantId) -> Option<mpsc::Receiver<Vec<u8>>> {
-        let place = Room::take(&self.room, tenant)?;
-        let (to, events) = mpsc::channel(4);
-        // At the very end nobody listens: the page hears nothing and tries again.
-        let _ = self.asks.send(Watcher { tenant, to, place });
-        Some(events)
+        let slot = WatcherSlots::take(&self.slots, tenant)?;
+        let (events, received) = mpsc::channel(4);
+        // The relay ends with the process: the page receives nothing and tries again.
+        let _ = self.subscriptions.send(Watcher { tenant, events, slot });
+        Some(received)
     }
 
     pub(crate) fn count(&self) -> usize {
-        self.room.taken().values().sum()
+        self.slots.taken().values().sum()
     }
 }
 
-impl Room {
+impl WatcherSlots {
     fn taken(&self) -> std::sync::MutexGuard<'_, HashMap<TenantId, usize>> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take(room: &Arc<Self>, tenant: TenantId) -> Option<Place> {
-        let mut taken = room.taken();
-        let of_one = taken.get(&tenant).copied().unwrap_or_default();
-        if of_one >= room.most_of_one || taken.values().sum::<usize>() >= room.most {
+    fn take(slots: &Arc<Self>, tenant: TenantId) -> Option<WatcherSlot> {
+        let mut taken = slots.taken();
+        let of_tenant = taken.get(&tenant).copied().unwrap_or_default();
+        if of_tenant >= slots.max_per_tenant || taken.values().sum::<usize>() >= slots.max {
             return None;
         }
-        taken.insert(tenant, of_one + 1);
-        Some(Place { room: room.clone(), tenant })
+        taken.insert(tenant, of_tenant + 1);
+        Some(WatcherSlot { slots: slots.clone(), tenant })
     }
 }
 
-impl Drop for Place {
+impl Drop for WatcherSlot {
     fn drop(&mut self) {
-        let mut taken = self.room.taken();
+        let mut taken = self.slots.taken();
         if let Some(count) = taken.get_mut(&self.tenant) {
             *count -= 1;
         }
@@ -106,30 +114,30 @@ impl Drop for Place {
     }
 }
 
-impl Watching {
-    /// Serves for as long as it is polled.
+impl ProgressRelay {
+    /// Relays for as long as the future is polled.
     pub(crate) async fn run(mut self) {
-        while let Some(watcher) = self.asked.recv().await {
-            self.tenants.retain(|_, told| !told.borrow().is_over);
-            let told = self.tenants.entry(watcher.tenant).or_insert_with(|| {
-                let (told, _) = watch::channel(Told::default());
-                tokio::spawn(follow(self.client.clone(), watcher.tenant, told.clone()));
-                told
+        while let Some(watcher) = self.subscribed.recv().await {
+            self.tenants.retain(|_, latest| !latest.borrow().is_over);
+            let latest = self.tenants.entry(watcher.tenant).or_insert_with(|| {
+                let (latest, _) = watch::channel(LatestProgress::default());
+                tokio::spawn(follow(self.client.clone(), watcher.tenant, latest.clone()));
+                latest
             });
-            tokio::spawn(show(told.subscribe(), watcher));
+            tokio::spawn(send_events(latest.subscribe(), watcher));
         }
     }
 }
 
-/// One page: the last that is known, and what follows.
-async fn show(mut told: watch::Receiver<Told>, watcher: Watcher) {
-    let Watcher { to, place, .. } = watcher;
-    let end = tokio::time::sleep(LOOK);
+/// Sends one page the newest event, then each event that follows.
+async fn send_events(mut latest: watch::Receiver<LatestProgress>, watcher: Watcher) {
+    let Watcher { events, slot, .. } = watcher;
+    let end = tokio::time::sleep(MAX_WATCH);
     tokio::pin!(end);
     loop {
-        let Told { event, is_over } = told.borrow_and_update().clone();
+        let LatestProgress { event, is_over } = latest.borrow_and_update().clone();
         if let Some(event) = event
-            && to.send(event).await.is_err()
+            && events.send(event).await.is_err()
         {
             break;
         }
@@ -137,57 +145,57 @@ async fn show(mut told: watch::Receiver<Told>, watcher: Watcher) {
             break;
         }
         tokio::select! {
-            changed = told.changed() => if changed.is_err() { break },
-            () = tokio::time::sleep(SILENCE) => if to.send(b":\n\n".to_vec()).await.is_err() { break },
-            () = to.closed() => break,
+            changed = latest.changed() => if changed.is_err() { break },
+            () = tokio::time::sleep(KEEP_ALIVE_INTERVAL) => if events.send(b":\n\n".to_vec()).await.is_err() { break },
+            () = events.closed() => break,
             () = &mut end => break,
         }
     }
-    drop(place);
+    drop(slot);
 }
 
-/// One tenant, for as long as a page looks at it.
-async fn follow(client: Client, tenant: TenantId, told: watch::Sender<Told>) {
+/// Follows the wake of one tenant while a page watches.
+async fn follow(client: Client, tenant: TenantId, latest: watch::Sender<LatestProgress>) {
     tokio::select! {
-        () = read(&client, tenant, &told) => {}
-        () = told.closed() => {}
+        () = read(&client, tenant, &latest) => {}
+        () = latest.closed() => {}
     }
-    told.send_modify(|told| told.is_over = true);
+    latest.send_modify(|latest| latest.is_over = true);
 }
 
-async fn read(client: &Client, tenant: TenantId, told: &watch::Sender<Told>) {
+async fn read(client: &Client, tenant: TenantId, latest: &watch::Sender<LatestProgress>) {
     let path = format!("/v1/leases/{tenant}/progress");
-    let mut body = match client.stream(&path, PATIENCE).await {
-        Ok(answer) => answer.into_body(),
+    let mut body = match client.stream(&path, RESPONSE_TIMEOUT).await {
+        Ok(response) => response.into_body(),
         Err(error) => {
-            tracing::debug!(%tenant, %error, "nobody tells how a wake goes");
+            tracing::debug!(%tenant, %error, "reading wake progress failed");
             return;
         }
     };
-    let mut held = Vec::new();
+    let mut buffer = Vec::new();
     while let Some(Ok(frame)) = body.frame().await {
         let Ok(data) = frame.into_data() else { continue };
-        held.extend_from_slice(&data);
-        while let Some(end) = memchr::memchr(b'\n', &held) {
-            let line: Vec<u8> = held.drain(..=end).collect();
+        buffer.extend_from_slice(&data);
+        while let Some(end) = memchr::memchr(b'\n', &buffer) {
+            let line: Vec<u8> = buffer.drain(..=end).collect();
             let Ok(progress) = serde_json::from_slice::<WakeProgress>(&line) else { continue };
-            told.send_modify(|told| told.event = Some(event(&progress)));
+            latest.send_modify(|latest| latest.event = Some(format_event(&progress)));
             match progress.step {
-                // Nobody wakes it: no page is to look at that.
+                // The wake is over, or the tenant sleeps on: no further event follows.
                 WakeStep::Asleep | WakeStep::Ready | WakeStep::Failed => return,
                 WakeStep::Queued | WakeStep::Starting | WakeStep::Booting => {}
             }
         }
-        if held.len() > LINE_LIMIT {
+        if buffer.len() > MAX_LINE_BYTES {
             return;
         }
     }
 }
 
-/// The reason stays here: the page that a failed wake leads to says it.
-fn event(progress: &WakeProgress) -> Vec<u8> {
-    let shown = WakeProgress { reason: None, ..progress.clone() };
-    let data = serde_json::to_string(&shown).unwrap_or_default();
+/// Formats an event without its reason, which the page after a failed wake shows.
+fn format_event(progress: &WakeProgress) -> Vec<u8> {
+    let public = WakeProgress { reason: None, ..progress.clone() };
+    let data = serde_json::to_string(&public).unwrap_or_default();
     format!("retry: 1000\nevent: progress\ndata: {data}\n\n").into_bytes()
 }
 
@@ -196,30 +204,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_tenant_takes_all_the_room_and_what_is_given_back_is_there() {
-        let room = Arc::new(Room { most: 3, most_of_one: 2, taken: Mutex::default() });
+    fn no_tenant_takes_all_slots_and_a_freed_slot_is_taken_again() {
+        let slots = Arc::new(WatcherSlots { max: 3, max_per_tenant: 2, taken: Mutex::default() });
         let [one, other] = [1, 2].map(|n| TenantId::new(uuid::Uuid::from_u128(n)));
-        let mut places: Vec<_> = [one, one, one, other, other]
+        let mut held: Vec<_> = [one, one, one, other, other]
             .into_iter()
-            .map(|tenant| Room::take(&room, tenant))
+            .map(|tenant| WatcherSlots::take(&slots, tenant))
             .collect();
-        let had: Vec<_> = places.iter().map(Option::is_some).collect();
+        let had: Vec<_> = held.iter().map(Option::is_some).collect();
         assert_eq!(had, [true, true, false, true, false]);
-        places.remove(0);
-        assert!(Room::take(&room, other).is_some());
-        drop(places);
-        assert!(room.taken().is_empty());
+        held.remove(0);
+        assert!(WatcherSlots::take(&slots, other).is_some());
+        drop(held);
+        assert!(slots.taken().is_empty());
     }
 
     #[test]
-    fn an_event_as_it_is_written() {
+    fn an_event_on_the_wire() {
         let progress = WakeProgress {
             step: WakeStep::Queued,
             ahead: Some(3),
             elapsed_ms: 120,
             reason: Some("a\nb".to_owned()),
         };
-        let event = String::from_utf8(event(&progress)).unwrap();
+        let event = String::from_utf8(format_event(&progress)).unwrap();
         insta::assert_snapshot!(event.trim_end(), @r#"
         retry: 1000
         event: progress

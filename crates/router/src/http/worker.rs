@@ -1,4 +1,4 @@
-//! What all requests of one serving thread share. Nothing of it is known to another thread.
+//! The state that all requests of one serving thread share. No other thread sees it.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -13,10 +13,10 @@ use crate::http::exchange::TenantExchange;
 use crate::http::rate_limit;
 use crate::http::request_id::{RequestId, RequestIds};
 use crate::http::responses::{self, ResponseFormat};
-use crate::http::waiting_page;
-use crate::http::wake_progress::Watchers;
+use crate::http::waiting_page::{self, WaitingState};
+use crate::http::wake_progress::ProgressWatchers;
 use crate::leases::{Leases, Outcome, Refusal};
-use crate::metrics::Counters;
+use crate::metrics::RequestCounters;
 use crate::retries::Retries;
 use crate::routes::store::RouteReader;
 use crate::routes::table::{RouteEntry, RouteTable};
@@ -24,110 +24,125 @@ use crate::settings::Hold;
 use crate::tenure::Use;
 
 pub(crate) struct Worker {
-    /// Which of all that serve.
+    /// The index among all serving threads.
     pub(crate) number: usize,
-    /// This thread's own reference: swapped between two requests, never while one reads it.
+    /// This thread's own reference. Replaced between two requests, never while a request reads the table.
     pub(crate) table: RefCell<Arc<RouteTable>>,
     pub(crate) reader: RouteReader,
     pub(crate) domain: Domain,
     pub(crate) trusted: Trusted,
-    pub(crate) limit: Option<rate_limit::LocalRateLimit>,
+    pub(crate) rate_limit: Option<rate_limit::LocalRateLimit>,
+    pub(crate) health_detail: HealthDetail,
     pub(crate) hold: Hold,
-    pub(crate) ids: RequestIds,
+    pub(crate) request_ids: RequestIds,
     pub(crate) leases: Leases,
-    pub(crate) watchers: Watchers,
+    pub(crate) watchers: ProgressWatchers,
     pub(crate) retries: Arc<Retries>,
-    pub(crate) counters: Arc<Counters>,
+    pub(crate) counters: Arc<RequestCounters>,
 }
 
-/// What is remembered of a request, whatever becomes of it.
+/// How much `GET /health` on the public listener tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HealthDetail {
+    /// Everything: no stranger reaches an installation on loopback.
+    Full,
+    StatusOnly,
+}
+
+/// The facts of a request that outlive its head.
 #[derive(Clone, Copy)]
 pub(crate) struct RequestContext {
     pub(crate) id: RequestId,
-    pub(crate) form: ResponseFormat,
-    /// It asks to be shown something, and does nothing.
+    pub(crate) format: ResponseFormat,
+    /// The request reads and changes nothing.
     pub(crate) is_get: bool,
-    /// Of one that waited. Nobody reads it of one that finds a lease: that costs more than it is ever worth.
+    /// `None` for a request that found a lease: only a request that waits is classified.
     pub(crate) intent: Option<RequestIntent>,
     /// `None` over a unix socket.
     pub(crate) origin: Option<Origin>,
 }
 
 impl Worker {
-    /// `is_leased`: `false` where its keeper is away, and the table says that it runs.
-    pub(crate) fn pass(
+    /// Forwards a request. `is_leased` is `false` where the orchestrator is away and the table says that the tenant
+    /// runs.
+    pub(crate) fn forward(
         self: &Rc<Self>,
         used: Use,
-        asked: RequestContext,
+        context: RequestContext,
         is_leased: bool,
     ) -> TenantExchange {
         if !is_leased {
             self.counters.unleased();
         }
-        let _passing = self.counters.enter();
-        TenantExchange { used, asked, thread: self.clone(), _passing }
+        let _in_flight = self.counters.enter();
+        TenantExchange { used, context, worker: self.clone(), _in_flight }
     }
 
-    /// An answer of our own instead of the tenant's.
-    pub(crate) fn refuse(&self, refusal: &Refusal, asked: &RequestContext) -> Response {
+    /// The router's own response in place of the tenant's.
+    pub(crate) fn refuse(&self, refusal: &Refusal, context: &RequestContext) -> Response {
         self.counters.refused(refusal.word());
-        let answer = responses::refused(refusal, asked.id.as_str(), asked.form);
-        self.counters.answered(answer.status);
-        answer
+        let response = responses::lease_refused(refusal, context.id.as_str(), context.format);
+        self.counters.responded(response.status);
+        response
     }
 
-    /// A request without a lease waits for one. `page`: where the waiting page would lead to, if it is to get one.
-    pub(crate) fn wait(
+    /// Waits for a lease. `page_target` is the address that the waiting page leads to, where a page may come in
+    /// between.
+    pub(crate) fn wait_for_lease(
         self: &Rc<Self>,
         entry: &RouteEntry,
         intent: RequestIntent,
-        asked: RequestContext,
-        page: Option<String>,
+        context: RequestContext,
+        page_target: Option<String>,
     ) -> PendingAction<TenantExchange> {
-        let (thread, tenant) = (self.clone(), entry.route.tenant);
-        let asked = RequestContext { intent: Some(intent), ..asked };
-        let patience = if page.is_some() { self.hold.pages } else { self.hold.others };
+        let (worker, tenant) = (self.clone(), entry.route.tenant);
+        let context = RequestContext { intent: Some(intent), ..context };
+        let patience = if page_target.is_some() { self.hold.pages } else { self.hold.others };
         Box::pin(async move {
-            let outcome = thread.leases.wait(tenant, thread.number, intent, None, patience).await;
+            let outcome = worker.leases.wait(tenant, worker.number, intent, None, patience).await;
             match outcome {
-                Outcome::Leased(used) => Action::Forward(thread.pass(used, asked, true)),
-                Outcome::Unleased(used) => Action::Forward(thread.pass(used, asked, false)),
-                Outcome::Refused(refusal) => Action::Respond(match page {
-                    Some(target) => thread.page(&refusal, &asked, &target),
-                    None => thread.refuse(&refusal, &asked),
+                Outcome::Leased(used) => Action::Forward(worker.forward(used, context, true)),
+                Outcome::Unleased(used) => Action::Forward(worker.forward(used, context, false)),
+                Outcome::Refused(refusal) => Action::Respond(match page_target {
+                    Some(target) => worker.waiting_page(&refusal, &context, &target),
+                    None => worker.refuse(&refusal, &context),
                 }),
             }
         })
     }
 
     /// The waiting page, where there is something to wait for.
-    fn page(&self, refusal: &Refusal, asked: &RequestContext, target: &str) -> Response {
-        let seen = match refusal {
-            Refusal::Waking { ahead } => waiting_page::Seen::Waking { ahead: *ahead },
-            Refusal::QueueFull { .. } | Refusal::Crowded => waiting_page::Seen::Crowded,
-            Refusal::Unavailable => waiting_page::Seen::Unreachable,
-            Refusal::Failed(reason) => waiting_page::Seen::Failed(reason),
+    fn waiting_page(&self, refusal: &Refusal, context: &RequestContext, target: &str) -> Response {
+        let state = match refusal {
+            Refusal::Waking { ahead } => WaitingState::Waking { ahead: *ahead },
+            // A page that stays must not keep a one-time token in its address.
+            _ if context.format == ResponseFormat::RedirectToRoot => {
+                return self.refuse(refusal, context);
+            }
+            Refusal::QueueFull { .. } | Refusal::Crowded => WaitingState::Busy,
+            Refusal::Unavailable => WaitingState::Unreachable,
+            Refusal::Failed(reason) => WaitingState::Failed(reason),
             Refusal::Stopped | Refusal::NotRunning | Refusal::WakeRequired => {
-                return self.refuse(refusal, asked);
+                return self.refuse(refusal, context);
             }
         };
         self.counters.refused(refusal.word());
         self.counters.waiting_page();
-        self.counters.answered(503);
-        waiting_page::page(seen, target, asked.id.as_str())
+        self.counters.responded(503);
+        waiting_page::render(state, target, context.id.as_str())
     }
 
-    /// A request that was under way, and came to nothing.
+    /// The response to a request that was under way when its tenant failed.
     pub(crate) fn failed(
         &self,
-        fault: &ProxyError,
-        asked: &RequestContext,
+        error: &ProxyError,
+        context: &RequestContext,
         tenant: TenantId,
     ) -> Response {
-        let (code, request_id) = (fault.code(), asked.id.as_str());
-        tracing::warn!(code, %tenant, request_id, cause = ?fault, "a tenant did not answer");
-        self.counters.fault(fault);
-        self.counters.answered(fault.status());
-        responses::shown(responses::of_fault(fault), request_id, asked.form)
+        let (code, request_id) = (error.code(), context.id.as_str());
+        tracing::warn!(code, %tenant, request_id, cause = ?error, "request to tenant failed");
+        self.counters.proxy_error(error);
+        self.counters.responded(error.status());
+        responses::render(responses::proxy_error(error), request_id, context.format)
     }
 }

@@ -17,99 +17,108 @@ use uuid::Uuid;
 
 use crate::http::rate_limit::RateLimit;
 use crate::http::responses::{self, ResponseFormat};
-use crate::http::wake_progress::Watchers;
+use crate::http::wake_progress::ProgressWatchers;
 use crate::leases::Room;
-use crate::metrics::{self, Counters, LeaseCounters, Now};
+use crate::metrics::{self, Bounded, Gauges, LeaseCounters, RequestCounters};
 use crate::routes::store::RouteReader;
 
-pub(crate) struct Admin {
+pub(crate) struct AdminListener {
     pub(crate) reader: RouteReader,
-    pub(crate) threads: Vec<Arc<Counters>>,
-    pub(crate) wakes: Arc<LeaseCounters>,
+    pub(crate) threads: Vec<Arc<RequestCounters>>,
+    pub(crate) lease_counters: Arc<LeaseCounters>,
     pub(crate) room: Arc<Room>,
-    pub(crate) watchers: Watchers,
-    pub(crate) limit: Option<Arc<RateLimit>>,
-    /// How many clients may be connected.
-    pub(crate) connections: usize,
+    pub(crate) watchers: ProgressWatchers,
+    pub(crate) rate_limit: Option<Arc<RateLimit>>,
+    /// Clients that may be connected at once, on all threads.
+    pub(crate) connections_limit: usize,
     pub(crate) stop: CancellationToken,
 }
 
-impl Admin {
-    /// Serves for as long as it is polled.
+impl AdminListener {
+    /// Serves for as long as the future is polled.
     pub(crate) async fn run(self, listener: TcpListener) {
         let admin = Arc::new(self);
         loop {
             let Ok((stream, _)) = listener.accept().await else {
-                // Out of descriptors, most likely.
+                // The process is out of descriptors, most likely.
                 tokio::time::sleep(std::time::Duration::from_millis(100)).await;
                 continue;
             };
             let admin = admin.clone();
             tokio::spawn(async move {
-                let answer = service_fn(move |request| {
-                    let answer = admin.answer(&request);
-                    std::future::ready(Ok::<_, Infallible>(answer))
+                let respond = service_fn(move |request| {
+                    let response = admin.respond(&request);
+                    std::future::ready(Ok::<_, Infallible>(response))
                 });
                 let served = hyper::server::conn::http1::Builder::new()
                     .keep_alive(false)
-                    .serve_connection(TokioIo::new(stream), answer);
-                // Whoever breaks off inside does not want to know.
+                    .serve_connection(TokioIo::new(stream), respond);
+                // A client that breaks off needs no report.
                 let _ = tokio::time::timeout(std::time::Duration::from_secs(10), served).await;
             });
         }
     }
 
-    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    fn respond(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         match request.uri().path() {
             "/healthz" => text("ok\n".to_owned()),
-            "/readyz" => match self.missing() {
+            "/readyz" => match self.not_ready_reason() {
                 None => text("ready\n".to_owned()),
-                Some(missing) => refused(Problem::new(503, "waiting", "Not ready", missing)),
+                Some(reason) => problem_response(Problem::new(503, "waiting", "Not ready", reason)),
             },
             "/metrics" => {
-                let now = Now {
-                    table: self.reader.tables.borrow().clone(),
-                    is_connected: *self.reader.connected.borrow(),
-                    is_keeper_away: self.room.is_away(),
-                    held: self.room.holds(),
-                    watchers: self.watchers.count(),
-                    clients: self.limit.as_ref().map_or(0, |limit| limit.count()),
-                    connections: self.connections,
+                let bounded = |current: usize, limit: usize| Bounded {
+                    current: current as u64,
+                    limit: limit as u64,
                 };
-                text(metrics::shown(&self.threads, &self.wakes, &now))
+                let limits = &self.room.limits;
+                let pairs = self.rate_limit.as_ref();
+                let gauges = Gauges {
+                    table: self.reader.tables.borrow().clone(),
+                    is_feed_connected: *self.reader.connected.borrow(),
+                    is_orchestrator_away: self.room.is_away(),
+                    held_requests: bounded(self.room.holds(), limits.held),
+                    wake_watchers: bounded(self.watchers.count(), limits.watchers),
+                    rate_limit_pairs: pairs.map_or(bounded(0, 0), |limit| Bounded {
+                        current: limit.count(),
+                        limit: limit.max_pairs as u64,
+                    }),
+                    connections_limit: self.connections_limit,
+                };
+                text(metrics::render(&self.threads, &self.lease_counters, &gauges))
             }
-            _ => refused(responses::not_found()),
+            _ => problem_response(responses::not_found()),
         }
     }
 
-    fn missing(&self) -> Option<&'static str> {
+    fn not_ready_reason(&self) -> Option<&'static str> {
         if self.stop.is_cancelled() {
             return Some("draining");
         }
         if self.room.is_shut_out() {
-            return Some("orchestrator: answers, and takes no call of ours: see the log");
+            return Some("orchestrator: refuses every call, see the log");
         }
         let has_table = self.reader.tables.borrow().revision.is_some();
         (!has_table).then_some("routes: none from app-api and none on disk")
     }
 }
 
-fn refused(problem: Problem) -> Response<Full<Bytes>> {
-    let shown =
-        responses::shown(problem, &Uuid::new_v4().simple().to_string(), ResponseFormat::Problem);
-    let mut answer = Response::new(Full::from(shown.body));
-    *answer.status_mut() = StatusCode::from_u16(shown.status).unwrap_or_default();
-    for (name, value) in shown.headers {
+fn problem_response(problem: Problem) -> Response<Full<Bytes>> {
+    let rendered =
+        responses::render(problem, &Uuid::new_v4().simple().to_string(), ResponseFormat::Problem);
+    let mut response = Response::new(Full::from(rendered.body));
+    *response.status_mut() = StatusCode::from_u16(rendered.status).unwrap_or_default();
+    for (name, value) in rendered.headers {
         if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), value.parse()) {
-            answer.headers_mut().insert(name, value);
+            response.headers_mut().insert(name, value);
         }
     }
-    answer
+    response
 }
 
 fn text(body: String) -> Response<Full<Bytes>> {
-    let mut answer = Response::new(Full::from(body));
+    let mut response = Response::new(Full::from(body));
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    answer.headers_mut().insert(CONTENT_TYPE, kind);
-    answer
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response
 }

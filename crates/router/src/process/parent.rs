@@ -12,6 +12,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
 use service::Failed;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::unix::OwnedWriteHalf;
@@ -186,6 +187,26 @@ pub fn run_child(settings: Settings, replaces: bool) -> Result<(), Failed> {
     let link = fd_passing::link()?;
     let sockets = fd_passing::receive(&link)?;
     Server::with_sockets(settings, sockets, link, replaces)?.run(service::stop_requested)
+}
+
+/// `router upgrade`: requests an upgrade from a parent process, which is PID 1 in a container.
+///
+/// A signal through the engine's API would mark the container as stopped by hand, and the engine would not restart it
+/// after a crash. A signal from inside changes nothing that the engine believes.
+///
+/// # Errors
+/// `pid` is not a number, or names no process that runs `router parent`.
+pub fn request_upgrade(pid: Option<&str>) -> Result<(), Failed> {
+    let pid: i32 = pid.unwrap_or("1").parse().map_err(|_| anyhow::anyhow!("PID is a number"))?;
+    let command_line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let mut words = command_line.split(|byte| *byte == 0);
+    let is_router = words.next().is_some_and(|program| program.ends_with(b"router"));
+    if !is_router || words.next() != Some(b"parent") {
+        return Err(anyhow::anyhow!("process {pid} does not run `router parent`").into());
+    }
+    let pid = Pid::from_raw(pid).ok_or_else(|| anyhow::anyhow!("PID is a positive number"))?;
+    kill_process(pid, Signal::USR2).map_err(|e| anyhow::anyhow!("signal to {pid:?}: {e}"))?;
+    Ok(())
 }
 
 async fn sleep_until_deadline(deadline: Option<Instant>) {

@@ -1,4 +1,4 @@
-//! Threads: one that keeps the table, and one for each CPU that serves.
+//! Starts the threads: one for the route table and the leases, and one per CPU that serves requests.
 
 use std::cell::RefCell;
 use std::io;
@@ -23,245 +23,282 @@ use crate::asking::Keeper;
 use crate::http::policy::RouterPolicy;
 use crate::http::rate_limit::RateLimit;
 use crate::http::request_id::RequestIds;
-use crate::http::wake_progress::Watchers;
-use crate::http::worker::Worker;
+use crate::http::wake_progress::ProgressWatchers;
+use crate::http::worker::{HealthDetail, Worker};
 use crate::keeping::Keeping;
 use crate::leases::Leases;
-use crate::metrics::{Counters, LeaseCounters};
-use crate::process::admin::Admin;
-use crate::process::fd_passing;
-use crate::process::file_limit;
+use crate::metrics::{LeaseCounters, RequestCounters};
+use crate::process::admin::AdminListener;
+use crate::process::{fd_passing, file_limit};
 use crate::retries::Retries;
 use crate::routes::store::{RouteReader, RouteStore};
 use crate::routes::table::{EntryParameters, RouteTable};
 use crate::settings::{Hold, Settings};
 
-/// A router whose addresses are taken: nobody is served before [`Server::run`].
+/// A router with open listeners. No request is served before [`Server::run`].
 pub struct Server {
     settings: Settings,
-    doors: Vec<std::net::TcpListener>,
+    /// One per serving thread.
+    public: Vec<std::net::TcpListener>,
     internal: std::net::TcpListener,
-    /// To the parent, if there is one.
-    link: Option<std::os::unix::net::UnixStream>,
-    /// Another router serves until this one says that it does.
-    follows: bool,
+    parent: Option<Parent>,
 }
 
-/// Where another process serves, each client that is connected may ask so long for one thing more.
-const ONCE_MORE: Duration = Duration::from_secs(5);
-/// Before the end of a drain, tunnels get so long to be closed in good order.
-const TUNNELS_FIRST: Duration = Duration::from_secs(2);
+/// The parent process of this one.
+struct Parent {
+    link: std::os::unix::net::UnixStream,
+    /// Another child serves until this one reports that it is ready.
+    replaces_child: bool,
+}
+
+/// After another process took over, each connected client may send one more request within this time.
+const IDLE_DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Tunnels are closed this long before the end of a drain, so that the close frames arrive.
+const TUNNEL_CLOSE_MARGIN: Duration = Duration::from_secs(2);
 
 impl Server {
+    /// Opens the listeners.
+    ///
+    /// # Errors
+    /// An address is taken or not allowed.
     pub fn new(settings: Settings) -> Result<Self, Failed> {
         file_limit::raise_to_hard_limit();
-        let taken = |address: SocketAddr| move |e: io::Error| anyhow::anyhow!("{address}: {e}");
-        let doors =
-            proxy::bind(settings.listen, settings.threads).map_err(taken(settings.listen))?;
+        let with_address =
+            |address: SocketAddr| move |e: io::Error| anyhow::anyhow!("{address}: {e}");
+        let public = proxy::bind(settings.listen, settings.threads)
+            .map_err(with_address(settings.listen))?;
         let internal = std::net::TcpListener::bind(settings.internal);
-        let internal = internal.map_err(taken(settings.internal))?;
+        let internal = internal.map_err(with_address(settings.internal))?;
         internal.set_nonblocking(true)?;
-        Ok(Self { settings, doors, internal, link: None, follows: false })
+        Ok(Self { settings, public, internal, parent: None })
     }
 
-    /// With the sockets of [`Server::into_sockets`], which stay open when this router ends.
+    /// Serves with the sockets of [`Server::into_sockets`], which stay open when this process exits.
     pub(crate) fn with_sockets(
         settings: Settings,
         mut sockets: Vec<std::net::TcpListener>,
         link: std::os::unix::net::UnixStream,
-        follows: bool,
+        replaces_child: bool,
     ) -> Result<Self, Failed> {
         link.set_nonblocking(true)?;
         let internal = sockets.pop().filter(|_| !sockets.is_empty());
-        let internal = internal.ok_or_else(|| anyhow::anyhow!("no sockets were handed over"))?;
-        Ok(Self { settings, doors: sockets, internal, link: Some(link), follows })
+        let internal = internal.ok_or_else(|| anyhow::anyhow!("the parent passed no sockets"))?;
+        let parent = Some(Parent { link, replaces_child });
+        Ok(Self { settings, public: sockets, internal, parent })
     }
 
-    /// The doors, and last the internal listener.
+    /// The public listeners, and last the internal listener.
     pub(crate) fn into_sockets(self) -> Vec<std::net::TcpListener> {
-        self.doors.into_iter().chain([self.internal]).collect()
+        self.public.into_iter().chain([self.internal]).collect()
     }
 
-    /// Where tenants are served.
+    /// The address where tenants are served.
+    ///
+    /// # Errors
+    /// The socket has no address.
     pub fn public(&self) -> io::Result<SocketAddr> {
-        self.doors[0].local_addr()
+        self.public[0].local_addr()
     }
 
+    /// The address of health, readiness and metrics.
+    ///
+    /// # Errors
+    /// The socket has no address.
     pub fn internal(&self) -> io::Result<SocketAddr> {
         self.internal.local_addr()
     }
 
-    /// Serves until `stop` is asked for, and drains. `stop` is called inside the runtime.
+    /// Serves until `stop` is cancelled, and drains. `stop` is called inside the runtime.
+    ///
+    /// # Errors
+    /// A thread cannot be started, or failed.
     pub fn run(self, stop: impl FnOnce() -> io::Result<CancellationToken>) -> Result<(), Failed> {
-        let Self { settings, doors, internal, link, follows } = self;
+        let Self { settings, public, internal, parent } = self;
         let runtime = runtime()?;
-        let inside = runtime.enter();
+        let entered = runtime.enter();
         let stop = stop()?;
-        let leaving = Leaving::new(link.is_some());
+        let shutdown = Shutdown::new(parent.is_some());
+        let replaces_child = parent.as_ref().is_some_and(|parent| parent.replaces_child);
         let parameters =
-            EntryParameters { master: settings.route_secret.clone(), threads: doors.len() };
-        let (directory, reader) = RouteStore::new(settings.cache.clone(), parameters);
-        let directory = Arc::new(directory);
+            EntryParameters { master: settings.route_secret.clone(), threads: public.len() };
+        let (routes, reader) = RouteStore::new(settings.cache.clone(), parameters);
+        let routes = Arc::new(routes);
         let orchestrator =
             Client::new(settings.orchestrator.clone(), settings.leases_token.clone());
         let (leases, wanted) = Leases::new(settings.limits);
-        let (watchers, watching) = Watchers::new(
+        let (watchers, progress_relay) = ProgressWatchers::new(
             (settings.limits.watchers, settings.limits.watchers_of_one),
             orchestrator.clone(),
         );
         let retries = Arc::<Retries>::default();
-        let limit = RateLimit::new(settings.rate, settings.limits.clients);
-        let counters: Vec<_> = doors.iter().map(|_| Arc::new(Counters::default())).collect();
-        let (mut serving, mut connections) = (Vec::new(), 0);
-        for (number, (door, counters)) in doors.into_iter().zip(&counters).enumerate() {
-            let share = Share {
+        let rate_limit = RateLimit::new(settings.rate, settings.limits.clients);
+        let threads: Vec<_> = public.iter().map(|_| Arc::<RequestCounters>::default()).collect();
+        let (mut serving, mut connections_limit) = (Vec::new(), 0);
+        for (number, (listener, counters)) in public.into_iter().zip(&threads).enumerate() {
+            let setup = WorkerSetup {
                 number,
-                follows,
+                replaces_child,
                 reader: reader.clone(),
                 domain: settings.domain.clone(),
                 trusted: settings.trusted.clone(),
-                limit: limit.clone(),
+                rate_limit: rate_limit.clone(),
+                health_detail: settings.health_detail,
                 hold: settings.hold,
                 leases: leases.clone(),
                 watchers: watchers.clone(),
                 retries: retries.clone(),
                 counters: counters.clone(),
-                seed: getrandom::u64().map_err(|e| anyhow::anyhow!("no randomness: {e}"))?,
+                request_id_seed: getrandom::u64()
+                    .map_err(|e| anyhow::anyhow!("no randomness: {e}"))?,
             };
-            let stats = share.counters.engine.clone();
-            let engine = proxy::Settings { stats, ..engine(&settings, &leaving) };
-            connections += engine.max_connections;
+            let stats = setup.counters.engine.clone();
+            let engine = proxy::Settings { stats, ..engine_settings(&settings, &shutdown) };
+            connections_limit += engine.max_connections;
             let stop = stop.clone();
             let thread = thread::Builder::new().name("serve".to_owned());
-            serving.push(thread.spawn(move || share.serve(door, engine, stop))?);
+            serving.push(thread.spawn(move || setup.serve(listener, engine, stop))?);
         }
-        if let Some(link) = link {
-            let link = tokio::net::UnixStream::from_std(link)?;
-            tokio::spawn(stay_linked(link, reader.clone(), leaving.clone(), stop.clone()));
+        if let Some(parent) = parent {
+            let link = tokio::net::UnixStream::from_std(parent.link)?;
+            tokio::spawn(follow_parent(link, reader.clone(), shutdown.clone(), stop.clone()));
         }
-        let client = Client::new(settings.app_api, settings.routes_token);
-        let wakes = Arc::new(LeaseCounters::default());
+        let app_api = Client::new(settings.app_api, settings.routes_token);
+        let lease_counters = Arc::new(LeaseCounters::default());
         let keeper = Keeper { client: orchestrator, holder: Uuid::new_v4() };
-        let keeping = Keeping::new(directory.clone(), keeper, leases.room.clone(), wakes.clone());
         let room = leases.room;
-        let threads = counters;
-        let admin = Admin { reader, threads, wakes, room, watchers, limit, connections, stop };
+        let keeping = Keeping::new(routes.clone(), keeper, room.clone(), lease_counters.clone());
+        let admin = AdminListener {
+            reader,
+            threads,
+            lease_counters,
+            room,
+            watchers,
+            rate_limit,
+            connections_limit,
+            stop,
+        };
         let internal = tokio::net::TcpListener::from_std(internal)?;
-        drop(inside);
+        drop(entered);
         runtime.block_on(async {
-            // Leases are held to the last request: they end after all that serves has ended.
-            let over = CancellationToken::new();
-            let keeping = tokio::spawn(keeping.run(wanted, over.clone()));
+            // Leases are held to the last request: they end after every serving thread has ended.
+            let threads_ended = CancellationToken::new();
+            let keeping = tokio::spawn(keeping.run(wanted, threads_ended.clone()));
             let admin = async {
                 tokio::select! {
                     () = admin.run(internal) => {}
-                    () = leaving.relieved.cancelled() => {}
+                    () = shutdown.replaced.cancelled() => {}
                 }
             };
-            let inside = async { tokio::join!(directory.run(client), admin, watching.run()) };
+            let background =
+                async { tokio::join!(routes.run(app_api), admin, progress_relay.run()) };
             let ended = tokio::select! {
-                _ = inside => Ok(Ok(())),
-                ended = tokio::task::spawn_blocking(|| all(serving)) => ended,
+                _ = background => Ok(Ok(())),
+                ended = tokio::task::spawn_blocking(|| join_all(serving)) => ended,
             };
-            over.cancel();
+            threads_ended.cancel();
             keeping.await?;
             ended?
         })?;
-        // Nothing of what still waits (a file being written aside) is worth waiting for.
+        // A cache file that is being written is not worth waiting for.
         runtime.shutdown_background();
         Ok(())
     }
 }
 
-/// Whether another process serves when this one is told to stop.
+/// Whether another process serves after this one.
 #[derive(Clone)]
-struct Leaving {
-    /// It does: the internal listener is that one's.
-    relieved: CancellationToken,
-    /// It does not, and nobody will: no client is waited for that has nothing to ask.
-    alone: CancellationToken,
+struct Shutdown {
+    /// Another process serves and owns the internal listener.
+    replaced: CancellationToken,
+    /// No process serves after this one: connections without a request are closed at once.
+    without_successor: CancellationToken,
 }
 
-impl Leaving {
-    fn new(is_linked: bool) -> Self {
-        let leaving = Self { relieved: CancellationToken::new(), alone: CancellationToken::new() };
-        if !is_linked {
-            leaving.alone.cancel();
+impl Shutdown {
+    fn new(has_parent: bool) -> Self {
+        let shutdown = Self {
+            replaced: CancellationToken::new(),
+            without_successor: CancellationToken::new(),
+        };
+        if !has_parent {
+            shutdown.without_successor.cancel();
         }
-        leaving
+        shutdown
     }
 }
 
-/// What one serving thread is given.
-struct Share {
+/// The inputs of one serving thread.
+struct WorkerSetup {
     number: usize,
-    follows: bool,
+    replaces_child: bool,
     reader: RouteReader,
     domain: Domain,
     trusted: Trusted,
-    limit: Option<Arc<RateLimit>>,
+    rate_limit: Option<Arc<RateLimit>>,
+    health_detail: HealthDetail,
     hold: Hold,
     leases: Leases,
-    watchers: Watchers,
+    watchers: ProgressWatchers,
     retries: Arc<Retries>,
-    counters: Arc<Counters>,
-    seed: u64,
+    counters: Arc<RequestCounters>,
+    request_id_seed: u64,
 }
 
-impl Share {
+impl WorkerSetup {
     fn serve(
         self,
-        door: std::net::TcpListener,
+        listener: std::net::TcpListener,
         engine: proxy::Settings,
         stop: CancellationToken,
     ) -> io::Result<()> {
         let (mut tables, runtime) = (self.reader.tables.clone(), runtime()?);
-        if self.follows && !runtime.block_on(has_table(&mut tables, &stop)) {
+        if self.replaces_child && !runtime.block_on(wait_for_table(&mut tables, &stop)) {
             return Ok(());
         }
         let table = RefCell::new(tables.borrow_and_update().clone());
-        let thread = Rc::new(Worker {
+        let worker = Rc::new(Worker {
             number: self.number,
             table,
             reader: self.reader,
             domain: self.domain,
             trusted: self.trusted,
-            limit: self.limit.as_ref().map(RateLimit::local),
+            rate_limit: self.rate_limit.as_ref().map(RateLimit::local),
+            health_detail: self.health_detail,
             hold: self.hold,
-            ids: RequestIds::new(self.seed),
+            request_ids: RequestIds::new(self.request_id_seed),
             leases: self.leases,
             watchers: self.watchers,
             retries: self.retries,
             counters: self.counters,
         });
-        let gate = RouterPolicy(thread.clone());
-        let fresh = async {
+        let policy = RouterPolicy(worker.clone());
+        let take_tables = async {
             while tables.changed().await.is_ok() {
-                *thread.table.borrow_mut() = tables.borrow_and_update().clone();
+                *worker.table.borrow_mut() = tables.borrow_and_update().clone();
             }
-            // Nobody keeps the table any more: the last one is served to the end.
+            // The store has ended: the last table is served to the end.
             std::future::pending::<()>().await;
         };
         runtime.block_on(async {
             tokio::select! {
-                served = proxy::serve(vec![Listener::Tcp(door)], gate, engine, stop) => served,
-                () = fresh => Ok(()),
+                served = proxy::serve(vec![Listener::Tcp(listener)], policy, engine, stop) => served,
+                () = take_tables => Ok(()),
             }
         })
     }
 }
 
-/// Waits for all threads; the first that failed is told.
-fn all(serving: Vec<thread::JoinHandle<io::Result<()>>>) -> io::Result<()> {
-    let ended = serving.into_iter().map(|thread| {
+/// Joins all threads and returns the first error.
+fn join_all(threads: Vec<thread::JoinHandle<io::Result<()>>>) -> io::Result<()> {
+    let ended = threads.into_iter().map(|thread| {
         thread.join().unwrap_or_else(|_| Err(io::Error::other("a serving thread panicked")))
     });
     let ended: Vec<_> = ended.collect();
     ended.into_iter().collect()
 }
 
-/// Waits for routes; `false` if the end is asked for before.
-async fn has_table(
+/// Waits for the first route table. Returns `false` if a stop is requested before.
+async fn wait_for_table(
     tables: &mut watch::Receiver<Arc<RouteTable>>,
     stop: &CancellationToken,
 ) -> bool {
@@ -271,35 +308,35 @@ async fn has_table(
     }
 }
 
-/// Tells the parent once there is a table to serve by, and stops when the parent wants it, or is gone.
-async fn stay_linked(
+/// Reports to the parent that this process is ready, and stops when the parent requests it or is gone.
+async fn follow_parent(
     link: tokio::net::UnixStream,
     reader: RouteReader,
-    leaving: Leaving,
+    shutdown: Shutdown,
     stop: CancellationToken,
 ) {
-    let (mut hears, mut says) = link.into_split();
+    let (mut incoming, mut outgoing) = link.into_split();
     let mut tables = reader.tables;
     tokio::spawn(async move {
-        // Without a table nobody is told anything: the one before is the better router.
+        // A process without a table is not ready: the process before is the better router.
         if tables.wait_for(|table| table.revision.is_some()).await.is_ok() {
-            let _ = says.write_all(fd_passing::READY).await;
+            let _ = outgoing.write_all(fd_passing::READY).await;
         }
     });
-    match fd_passing::wait_for_end(&mut hears).await {
-        true => leaving.relieved.cancel(),
-        false => leaving.alone.cancel(),
+    match fd_passing::wait_for_end(&mut incoming).await {
+        true => shutdown.replaced.cancel(),
+        false => shutdown.without_successor.cancel(),
     }
     stop.cancel();
 }
 
-fn engine(settings: &Settings, leaving: &Leaving) -> proxy::Settings {
+fn engine_settings(settings: &Settings, shutdown: &Shutdown) -> proxy::Settings {
     proxy::Settings {
-        idle_drain_timeout: ONCE_MORE,
-        close_idle: leaving.alone.clone(),
+        idle_drain_timeout: IDLE_DRAIN_TIMEOUT,
+        close_idle: shutdown.without_successor.clone(),
         max_body_bytes: (settings.body_limit > 0).then_some(settings.body_limit),
         drain_timeout: settings.drain,
-        tunnel_drain_timeout: settings.drain.saturating_sub(TUNNELS_FIRST),
+        tunnel_drain_timeout: settings.drain.saturating_sub(TUNNEL_CLOSE_MARGIN),
         ..proxy::Settings::default()
     }
 }

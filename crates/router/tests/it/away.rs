@@ -128,7 +128,7 @@ fn whoever_waits_for_a_sleeper_waits_through_a_restart_of_the_orchestrator() {
     let address = router.lose_keeper();
     let mut late = Client::connect(router.public);
     late.say("GET / HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
-    eventually("both wait", || router.metric("cial_router_held") == "2");
+    eventually("both wait", || router.metric("cial_router_held_requests_current") == "2");
     let keeper = Keeper::at(address, &control.feed);
     keeper.make(acme.id, Mode::Awake);
     router.find_keeper(keeper);
@@ -167,7 +167,7 @@ fn a_long_wake_is_not_taken_for_silence() {
     let mut client = Client::connect(router.public);
     client.say("GET / HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
     eventually("somebody listened", || router.keeper().listened() >= 2);
-    assert_eq!(router.metric("cial_router_held"), "1");
+    assert_eq!(router.metric("cial_router_held_requests_current"), "1");
     router.keeper().make(acme.id, Mode::Awake);
     assert_eq!(client.answer().status, 200);
     assert_eq!(router.keeper().asks().len(), 1);

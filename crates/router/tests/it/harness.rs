@@ -15,7 +15,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use protocol::routes::Route;
 use router::Server;
-use router::settings::{Hold, Limits, Rate, Settings};
+use router::settings::{HealthDetail, Hold, Limits, Rate, Settings};
 use service::Secret;
 use service::forwarded::Trusted;
 use service::logs::Filter;
@@ -178,6 +178,7 @@ impl Running {
             leases_token: Secret::new(crate::keeper::TOKEN),
             rate: Rate::OFF,
             trusted: Trusted::default(),
+            health_detail: HealthDetail::Full,
             hold: Hold::default(),
             limits: Limits::default(),
         };

@@ -35,7 +35,7 @@ fn metrics_count_what_happened() {
     let _client = Client::connect(router.public);
     let has = |line: &str| ask(&router, "/metrics").body.contains(line);
     eventually("the requests have ended", || has("cial_router_in_flight 0\n"));
-    eventually("who is connected is counted", || has("cial_router_connections 1\n"));
+    eventually("who is connected is counted", || has("cial_router_connections_current 1\n"));
     eventually("and who waits for a request", || has("cial_router_idle_upstreams 1\n"));
     let text = ask(&router, "/metrics").body;
     for line in [
@@ -43,7 +43,7 @@ fn metrics_count_what_happened() {
         "cial_router_control_plane_up 1\n",
         "cial_router_forwarded_total 2\n",
         "cial_router_wrong_proof_total 1\n",
-        "cial_router_answers_total{class=\"5xx\"} 1\n",
+        "cial_router_responses_total{class=\"5xx\"} 1\n",
         "cial_router_connections_limit 32768\n",
         "cial_router_accept_pauses_total 0\n",
     ] {

@@ -9,6 +9,7 @@ mod internal;
 mod keeper;
 mod leases;
 mod passing;
+mod process;
 mod rate;
 mod rest;
 mod restart;

@@ -1,142 +1,77 @@
-//! A router that is started anew behind its doors, as a process of its own: no request is lost on the way.
+//! An upgrade of the router behind its open listeners loses no request.
 
-use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::harness::{Client, Control, Folder, TOKEN, nowhere};
-use crate::keeper::{self, Keeper};
+use crate::harness::{Client, Control, Folder};
+use crate::keeper::Keeper;
+use crate::process::{RouterProcess, wait_until};
 use crate::tenant::Tenant;
 
 const ASK: &str = "GET / HTTP/1.1\r\nHost: acme.localhost\r\n\r\n";
 const ASK_ONCE: &str = "GET / HTTP/1.1\r\nHost: acme.localhost\r\nConnection: close\r\n\r\n";
-/// Restarts under load.
-const TIMES: usize = 3;
+/// Upgrades under load.
+const UPGRADES: usize = 3;
 
-/// `router parent`, and what it needs around it.
+/// `router parent` with an app-api and an orchestrator.
 struct Parent {
-    public: SocketAddr,
-    internal: SocketAddr,
-    process: Child,
-    route_secret: PathBuf,
-    said: Receiver<String>,
+    router: RouterProcess,
     _control: Control,
     _keeper: Keeper,
 }
 
+impl std::ops::Deref for Parent {
+    type Target = RouterProcess;
+
+    fn deref(&self) -> &RouterProcess {
+        &self.router
+    }
+}
+
 impl Parent {
-    fn start(folder: &Folder, acme: &Tenant, drain: u32) -> Self {
+    fn start(folder: &Folder, acme: &Tenant, drain_seconds: u32) -> Self {
         let control = Control::start(1);
         control.feed.replace(vec![acme.running()]);
         let keeper = Keeper::start(&control.feed);
-        let (public, internal) = (nowhere(), nowhere());
-        let secret = |name: &str, text: &str| {
-            let path = folder.0.join(name);
-            std::fs::write(&path, text).unwrap();
-            path
-        };
-        let route_secret = secret("route-secret", crate::harness::master().reveal());
-        let mut process = Command::new(env!("CARGO_BIN_EXE_router"))
-            .arg("parent")
-            .env("CIAL_LISTEN", public.to_string())
-            .env("CIAL_INTERNAL_LISTEN", internal.to_string())
-            .env("CIAL_APP_API_URL", format!("http://{}", control.address))
-            .env("CIAL_ORCHESTRATOR_URL", keeper.url())
-            .env("CIAL_ROUTES_TOKEN_FILE", secret("routes-token", TOKEN))
-            .env("CIAL_LEASES_TOKEN_FILE", secret("leases-token", keeper::TOKEN))
-            .env("CIAL_ROUTE_SECRET_FILE", &route_secret)
-            .env("CIAL_ROUTES_CACHE", folder.0.join("routes.json"))
-            .env("CIAL_RATE_LIMIT", "off")
-            .env("CIAL_THREADS", "2")
-            .env("CIAL_DRAIN", drain.to_string())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let (says, said) = channel();
-        let lines = BufReader::new(process.stderr.take().unwrap()).lines();
-        std::thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
-                eprintln!("{line}");
-                // Read to the end, whether or not anyone still listens: a full pipe would stop them all.
-                let _ = says.send(line);
-            }
+        let router = RouterProcess::start(folder, "parent", (&control, &keeper), |command| {
+            command.env("CIAL_DRAIN", drain_seconds.to_string());
         });
-        let (_control, _keeper) = (control, keeper);
-        let parent = Self { public, internal, process, route_secret, said, _control, _keeper };
-        parent.wait_until("it serves", || {
-            std::net::TcpStream::connect(public).is_ok() && {
-                let mut client = Client::connect(public);
-                client.say(ASK_ONCE);
-                client.answer().status == 200
-            }
-        });
-        parent
+        wait_until("the parent serves", || router.serves("acme.localhost"));
+        Self { router, _control: control, _keeper: keeper }
     }
 
-    fn signal(&self, signal: Signal) {
-        let pid = Pid::from_raw(self.process.id().cast_signed()).unwrap();
-        kill_process(pid, signal).unwrap();
-    }
-
-    /// The processes that it has started and that have not ended.
-    fn serving(&self) -> Vec<u32> {
-        let id = self.process.id();
+    /// The child processes that have not exited.
+    fn children(&self) -> Vec<u32> {
+        let id = self.child.id();
         let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap();
         children.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
     }
 
-    /// Until it, or one that it has started, says this.
-    fn hear(&self, text: &str) {
-        let hears = || self.said.recv_timeout(Duration::from_secs(60)).unwrap().contains(text);
-        while !hears() {}
-    }
-
-    /// Until another process serves and the one before has ended.
-    fn restart(&self) {
-        let before = self.serving();
+    /// Waits until another child serves and the child before has exited.
+    fn upgrade(&self) {
+        let before = self.children();
         assert_eq!(before.len(), 1);
-        self.signal(Signal::USR2);
-        self.wait_until("another process serves alone", || {
-            let now = self.serving();
+        let id = self.child.id().to_string();
+        let status = Command::new(env!("CARGO_BIN_EXE_router")).args(["upgrade", &id]).status();
+        assert!(status.unwrap().success());
+        wait_until("another child serves alone", || {
+            let now = self.children();
             now.len() == 1 && now != before
         });
     }
 
-    /// Starting a process takes as long as a busy machine likes.
-    fn wait_until(&self, what: &str, mut holds: impl FnMut() -> bool) {
-        for _ in 0..6_000 {
-            if holds() {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        panic!("never: {what}");
-    }
-
-    /// Its exit code after SIGTERM.
+    /// The exit code after SIGTERM.
     fn end(mut self) -> Option<i32> {
-        self.signal(Signal::TERM);
-        self.process.wait().unwrap().code()
+        self.router.end()
     }
 }
 
-impl Drop for Parent {
-    fn drop(&mut self) {
-        // Those that it has started end with it.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-/// Clients that ask without a pause until they are told to end; a request that fails is a panic of theirs.
+/// Clients that send requests without a pause. A request that fails panics.
 struct Load {
     over: Arc<AtomicBool>,
     served: Arc<AtomicU64>,
@@ -179,24 +114,24 @@ impl Load {
 }
 
 #[test]
-fn under_load_no_request_is_lost() {
+fn an_upgrade_under_load_loses_no_request() {
     let folder = Folder::new();
     let acme = Tenant::new(&folder, 1, "acme");
     let parent = Parent::start(&folder, &acme, 20);
     let load = Load::start(parent.public);
-    for _ in 0..TIMES {
+    for _ in 0..UPGRADES {
         let before = load.served();
-        parent.wait_until("all are at it", || load.served() > before + 100);
-        parent.restart();
+        wait_until("all clients send requests", || load.served() > before + 100);
+        parent.upgrade();
     }
     let before = load.served();
-    parent.wait_until("it goes on", || load.served() > before + 100);
+    wait_until("requests are still served", || load.served() > before + 100);
     load.end();
     assert_eq!(parent.end(), Some(0));
 }
 
 #[test]
-fn what_is_under_way_is_finished_and_what_is_idle_may_ask_once_more() {
+fn requests_under_way_finish_and_idle_connections_may_send_one_more() {
     let folder = Folder::new();
     let acme = Tenant::new(&folder, 1, "acme");
     let parent = Parent::start(&folder, &acme, 60);
@@ -207,10 +142,10 @@ fn what_is_under_way_is_finished_and_what_is_idle_may_ask_once_more() {
     idle.say(ASK);
     assert_eq!(idle.answer().status, 200);
 
-    let before = parent.serving();
+    let before = parent.children();
     parent.signal(Signal::HUP);
-    // The new one takes connections as soon as it has been started; the old one leaves once it serves.
-    parent.wait_until("the old one takes no more", || {
+    // The old child drains once the new child serves.
+    wait_until("the old child accepts no connection", || {
         let mut client = Client::connect(parent.public);
         client.say(ASK);
         let answer = client.answer();
@@ -220,19 +155,19 @@ fn what_is_under_way_is_finished_and_what_is_idle_may_ask_once_more() {
         assert_eq!(answer.status, 200, "an idle connection is not closed under a request");
         answer.has("connection: close")
     });
-    assert_eq!(parent.serving().len(), 2, "the old one has something to finish");
+    assert_eq!(parent.children().len(), 2, "the old child has a request to finish");
     acme.cue();
     slow.until("half");
     drop(slow);
-    parent.wait_until("the old one has ended", || {
-        let now = parent.serving();
+    wait_until("the old child has exited", || {
+        let now = parent.children();
         now.len() == 1 && now != before
     });
     assert_eq!(parent.end(), Some(0));
 }
 
 #[test]
-fn health_is_asked_of_the_one_that_serves() {
+fn the_internal_listener_belongs_to_the_new_child() {
     let folder = Folder::new();
     let acme = Tenant::new(&folder, 1, "acme");
     let parent = Parent::start(&folder, &acme, 60);
@@ -240,16 +175,16 @@ fn health_is_asked_of_the_one_that_serves() {
     slow.say("GET /drip HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
     slow.until("\r\n\r\nhalf");
     parent.signal(Signal::HUP);
-    parent.hear("upgrade finished");
+    parent.wait_for_log("upgrade finished");
     let is_ready = || {
         let mut client = Client::connect(parent.internal);
         client.say("GET /readyz HTTP/1.1\r\nHost: router\r\n\r\n");
         client.answer().status == 200
     };
-    // The old one hears of it a moment later.
-    parent.wait_until("the new one is asked", || (0..50).all(|_| is_ready()));
-    assert_eq!(parent.serving().len(), 2, "the old one has something to finish");
-    assert!((0..200).all(|_| is_ready()), "the old one still answers, that it drains");
+    // The old child receives the message a moment later.
+    wait_until("the new child owns the internal listener", || (0..50).all(|_| is_ready()));
+    assert_eq!(parent.children().len(), 2, "the old child has a request to finish");
+    assert!((0..200).all(|_| is_ready()), "the old child still answers");
     acme.cue();
     slow.until("half");
     drop(slow);
@@ -257,30 +192,30 @@ fn health_is_asked_of_the_one_that_serves() {
 }
 
 #[test]
-fn a_websocket_gets_1001_when_the_time_of_the_old_one_is_up() {
+fn a_websocket_of_the_old_child_gets_1001_at_the_end_of_the_drain() {
     let folder = Folder::new();
     let acme = Tenant::new(&folder, 1, "acme");
     let parent = Parent::start(&folder, &acme, 3);
     let mut client = Client::connect(parent.public);
     client.say(crate::passing::WS);
     assert!(client.until("\r\n\r\n").starts_with("HTTP/1.1 101 "));
-    parent.restart();
+    parent.upgrade();
     assert_eq!(client.rest(), b"\x88\x02\x03\xe9");
     assert_eq!(parent.end(), Some(0));
 }
 
 #[test]
-fn a_new_one_that_cannot_start_changes_nothing() {
+fn an_upgrade_that_fails_changes_nothing() {
     let folder = Folder::new();
     let acme = Tenant::new(&folder, 1, "acme");
     let parent = Parent::start(&folder, &acme, 20);
-    let (before, good) = (parent.serving(), std::fs::read(&parent.route_secret).unwrap());
+    let (before, good) = (parent.children(), std::fs::read(&parent.route_secret).unwrap());
     std::fs::write(&parent.route_secret, "short").unwrap();
     parent.signal(Signal::USR2);
-    parent.hear("upgrade failed, old process serves on");
-    assert_eq!(parent.serving(), before);
+    parent.wait_for_log("upgrade failed, old process serves on");
+    assert_eq!(parent.children(), before);
     std::fs::write(&parent.route_secret, good).unwrap();
-    parent.restart();
+    parent.upgrade();
     let mut client = Client::connect(parent.public);
     client.say(ASK);
     assert_eq!(client.answer().status, 200);
@@ -288,11 +223,25 @@ fn a_new_one_that_cannot_start_changes_nothing() {
 }
 
 #[test]
-fn the_death_of_the_one_that_serves_is_the_end_and_no_success() {
+fn the_parent_fails_when_the_serving_child_dies() {
     let folder = Folder::new();
     let acme = Tenant::new(&folder, 1, "acme");
     let mut parent = Parent::start(&folder, &acme, 20);
-    let pid = Pid::from_raw(parent.serving()[0].cast_signed()).unwrap();
+    let pid = Pid::from_raw(parent.children()[0].cast_signed()).unwrap();
     kill_process(pid, Signal::KILL).unwrap();
-    assert_eq!(parent.process.wait().unwrap().code(), Some(1));
+    assert_eq!(parent.router.child.wait().unwrap().code(), Some(1));
+}
+
+#[test]
+fn an_upgrade_is_refused_where_no_parent_runs() {
+    let upgrade = |pid: &str| {
+        let output = Command::new(env!("CARGO_BIN_EXE_router")).args(["upgrade", pid]).output();
+        let output = output.unwrap();
+        assert!(!output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let own = std::process::id().to_string();
+    assert!(upgrade(&own).contains("does not run `router parent`"));
+    assert!(upgrade("-1").contains("does not run `router parent`"));
+    assert!(upgrade("x").contains("PID is a number"));
 }

@@ -1,4 +1,4 @@
-//! A host leads to its tenant or nowhere, and a state that is not `running` is said, not hidden.
+//! A host leads to its tenant or to nothing, and a tenant that does not run is reported as such.
 
 use protocol::State;
 use protocol::spec::Desired;
@@ -36,7 +36,7 @@ fn every_host_leads_to_its_own_tenant_and_no_other() {
 }
 
 #[test]
-fn what_leads_nowhere_is_told_in_one_way_only() {
+fn every_host_without_a_tenant_gets_the_same_404() {
     let folder = Folder::new();
     let acme = Tenant::new(&folder, 1, "acme");
     let (_control, router) = Running::knowing(vec![acme.running()], &folder);
@@ -68,7 +68,7 @@ fn what_leads_nowhere_is_told_in_one_way_only() {
 }
 
 #[test]
-fn what_is_no_host_is_refused() {
+fn an_invalid_host_is_refused() {
     let folder = Folder::new();
     let acme = Tenant::new(&folder, 1, "acme");
     let (_control, router) = Running::knowing(vec![acme.running()], &folder);
@@ -97,7 +97,7 @@ fn what_is_no_host_is_refused() {
 }
 
 #[test]
-fn only_running_tenants_are_asked() {
+fn only_running_tenants_get_requests() {
     let folder = Folder::new();
     let (control, router) = Running::knowing(vec![], &folder);
     let mut number = 0;
@@ -129,14 +129,14 @@ fn only_running_tenants_are_asked() {
     assert_eq!(router.ask("acme.localhost", "/").status, 200);
     control.feed.put(acme.route(State::Running, Desired::Stopped));
     router.knows(control.feed.revision());
-    assert_eq!(router.ask("acme.localhost", "/").code(), "stopped", "whatever lease there is");
+    assert_eq!(router.ask("acme.localhost", "/").code(), "stopped", "a live lease does not matter");
     control.feed.remove(&acme.id);
     router.knows(control.feed.revision());
     assert_eq!(router.ask("acme.localhost", "/").status, 404);
 }
 
 #[test]
-fn a_running_tenant_without_an_address_is_not_there_yet() {
+fn a_running_tenant_without_an_address_is_not_running_yet() {
     let folder = Folder::new();
     let acme = Tenant::new(&folder, 1, "acme");
     let route = protocol::routes::Route { upstream: None, ..acme.running() };
@@ -154,11 +154,11 @@ fn a_socket_that_refuses_is_a_bad_gateway() {
     assert_eq!((answer.status, answer.code().as_str()), (502, "upstream_unreachable"));
     assert!(!answer.body.contains("acme") && !answer.body.contains(".sock"), "{answer:?}");
     acme.listen(acme.id);
-    assert_eq!(router.ask("acme.localhost", "/").status, 200, "it comes back by itself");
+    assert_eq!(router.ask("acme.localhost", "/").status, 200, "the tenant is reached again");
 }
 
 #[test]
-fn a_browser_gets_a_page_and_everyone_else_a_problem() {
+fn a_browser_gets_a_page_and_other_clients_a_problem() {
     let folder = Folder::new();
     let acme = Tenant::new(&folder, 1, "acme");
     let route = acme.route(State::Starting, Desired::Running);
@@ -188,7 +188,7 @@ fn a_browser_gets_a_page_and_everyone_else_a_problem() {
 }
 
 #[test]
-fn the_bare_host_tells_its_health() {
+fn the_bare_host_reports_health() {
     let folder = Folder::new();
     let acme = Tenant::new(&folder, 1, "acme");
     let (control, router) = Running::knowing(vec![acme.running()], &folder);
@@ -198,4 +198,88 @@ fn the_bare_host_tells_its_health() {
     assert_eq!(router.health("status"), "\"ok\"");
     assert_eq!(router.health("routes"), "1");
     assert_eq!(router.health("revision"), control.feed.revision().to_string());
+}
+
+#[test]
+fn a_public_installation_tells_strangers_its_status_and_nothing_else() {
+    let folder = Folder::new();
+    let acme = Tenant::new(&folder, 1, "acme");
+    let control = crate::harness::Control::start(1);
+    control.feed.put(acme.running());
+    let router = Running::with(control.address, &folder, |settings| {
+        settings.health_detail = router::settings::HealthDetail::StatusOnly;
+    });
+    eventually("it has routes", || router.health("status") == "\"ok\"");
+    assert_eq!(router.ask("localhost:8080", "/health").body, "{\"status\":\"ok\"}");
+}
+
+#[test]
+fn options_about_the_server_are_answered_by_the_router() {
+    let folder = Folder::new();
+    let acme = Tenant::new(&folder, 1, "acme");
+    let route = acme.route(State::Sleeping, Desired::Running);
+    let (_control, router) = Running::knowing(vec![route], &folder);
+    for host in ["acme.localhost", "localhost", "nope.localhost"] {
+        let answer = router.send(&format!("OPTIONS * HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+        assert_eq!(answer.status, 204, "{answer:?}");
+        assert!(
+            answer.has("allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n"),
+            "{answer:?}"
+        );
+    }
+    assert!(acme.heads().is_empty() && router.keeper().asks().is_empty(), "no tenant is asked");
+}
+
+#[test]
+fn the_page_of_a_failed_tenant_says_that_its_owner_must_act() {
+    let folder = Folder::new();
+    let acme = Tenant::new(&folder, 1, "acme");
+    let route = acme.route(State::Error, Desired::Running);
+    let (_control, router) = Running::knowing(vec![route], &folder);
+    let page = router.send("GET / HTTP/1.1\r\nHost: acme.localhost\r\nAccept: text/html\r\n\r\n");
+    assert_eq!(page.status, 503);
+    assert!(page.body.contains("Its owner must start it again."), "{page:?}");
+    assert!(!page.body.contains("few seconds"), "{page:?}");
+    assert_eq!(router.ask("acme.localhost", "/").code(), "not_running");
+}
+
+#[test]
+fn a_sign_on_token_stays_in_no_address_and_on_no_page_of_the_router() {
+    let folder = Folder::new();
+    let html = "Accept: text/html\r\nSec-Fetch-Mode: navigate\r\n";
+    let sso = |host: &str| {
+        format!("GET /.cial/sso?token=s3cr3t HTTP/1.1\r\nHost: {host}.localhost\r\n{html}\r\n")
+    };
+    let tenants: Vec<_> = (1..6).map(|n| Tenant::new(&folder, n, &format!("t-{n}"))).collect();
+    let states = [State::Sleeping, State::Error, State::Stopped, State::Starting, State::Running];
+    let mut routes: Vec<_> = tenants
+        .iter()
+        .zip(states)
+        .map(|(tenant, state)| tenant.route(state, Desired::Running))
+        .collect();
+    // Nobody listens behind the last one.
+    tenants[4].vanish();
+    routes[2].desired = Desired::Stopped;
+    let control = crate::harness::Control::start(1);
+    control.feed.replace(routes);
+    // Without an orchestrator.
+    let router = Running::with(control.address, &folder, |settings| {
+        settings.limits.restart = std::time::Duration::ZERO;
+        settings.hold.pages = std::time::Duration::from_millis(50);
+    });
+    router.knows(control.feed.revision());
+    for tenant in &tenants {
+        let answer = router.send(&sso(&tenant.slug));
+        assert_eq!(answer.status, 303, "{}: {answer:?}", tenant.slug);
+        assert!(
+            answer.has("location: /\r\n") && answer.has("referrer-policy: no-referrer"),
+            "{answer:?}"
+        );
+        assert!(!answer.head.contains("s3cr3t") && answer.body.is_empty(), "{answer:?}");
+    }
+    let unknown = router.send(&sso("nope"));
+    assert!(unknown.status == 303 && unknown.has("location: /\r\n"), "{unknown:?}");
+    // A program gets the plain problem.
+    let problem = router.ask("t-2.localhost", "/.cial/sso?token=s3cr3t");
+    assert_eq!(problem.code(), "not_running");
 }

@@ -47,10 +47,10 @@ fn a_request_is_held_until_its_tenant_is_awake_and_then_served() {
         client.say(get("/", lines));
         eventually("it is asked for", || router.keeper().asks().len() == before + 1);
         assert_eq!(router.keeper().asks()[before].intent, RequestIntent::Visit);
-        eventually("it is held", || router.metric("cial_router_held") == "1");
+        eventually("it is held", || router.metric("cial_router_held_requests_current") == "1");
         router.keeper().make(acme.id, Mode::Awake);
         assert_eq!(client.answer().status, 200, "{lines}");
-        assert_eq!(router.metric("cial_router_held"), "0");
+        assert_eq!(router.metric("cial_router_held_requests_current"), "0");
         eventually("it is released", || router.keeper().releases().len() == before + 1);
     }
 }
@@ -156,7 +156,7 @@ fn a_visit_that_joins_a_polls_ask_wakes_after_all() {
     poll.say(get("/", POLL));
     eventually("it is asked for", || router.keeper().asks().len() == 1);
     visit.say(get("/", PAGE));
-    eventually("both wait", || router.metric("cial_router_held") == "2");
+    eventually("both wait", || router.metric("cial_router_held_requests_current") == "2");
     router.keeper().make(acme.id, Mode::Sleeping);
     assert_eq!(poll.answer().code(), "wake_required");
     eventually("it is asked for", || router.keeper().asks().len() == 2);
@@ -186,11 +186,11 @@ fn a_thousand_at_once_ask_once() {
     router.keeper().make(acme.id, Mode::Sleeping);
     let mut clients: Vec<_> = (0..1_000).map(|_| Client::connect(router.public)).collect();
     clients.iter_mut().for_each(|client| client.say(get("/", "")));
-    eventually("all wait", || router.metric("cial_router_held") == "1000");
+    eventually("all wait", || router.metric("cial_router_held_requests_current") == "1000");
     router.keeper().make(acme.id, Mode::Awake);
     assert!(clients.iter_mut().all(|client| client.answer().status == 200));
     assert_eq!(router.keeper().asks().len(), 1);
-    assert_eq!(router.metric("cial_router_held"), "0");
+    assert_eq!(router.metric("cial_router_held_requests_current"), "0");
 }
 
 #[test]
@@ -204,7 +204,7 @@ fn a_body_is_not_read_before_its_tenant_is_awake() {
         body.len()
     );
     client.say(head);
-    eventually("it is held", || router.metric("cial_router_held") == "1");
+    eventually("it is held", || router.metric("cial_router_held_requests_current") == "1");
     // The kernel takes some; nobody takes the rest.
     client.stream.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
     let mut sent = 0;
@@ -231,9 +231,9 @@ fn a_client_that_leaves_frees_its_place() {
     for _ in 0..5 {
         let mut client = Client::connect(router.public);
         client.say(get("/", ""));
-        eventually("it is held", || router.metric("cial_router_held") == "1");
+        eventually("it is held", || router.metric("cial_router_held_requests_current") == "1");
         drop(client);
-        eventually("nobody is", || router.metric("cial_router_held") == "0");
+        eventually("nobody is", || router.metric("cial_router_held_requests_current") == "0");
     }
 }
 
@@ -243,7 +243,7 @@ fn no_more_wait_than_there_is_room_for() {
     let (acme, _control, router) = asleep(&folder, 20_000, 20_000);
     let mut clients = [Client::connect(router.public), Client::connect(router.public)];
     clients.iter_mut().for_each(|client| client.say(get("/", "")));
-    eventually("two wait", || router.metric("cial_router_held") == "2");
+    eventually("two wait", || router.metric("cial_router_held_requests_current") == "2");
     let answer = router.send(&get("/", ""));
     assert_eq!((answer.status, answer.code().as_str()), (503, "too_many_waiting"));
     assert!(answer.has("retry-after: "), "{answer:?}");
@@ -262,7 +262,7 @@ fn no_more_wait_than_there_is_room_for() {
     router.keeper().make(acme.id, Mode::Sleeping);
     let mut client = Client::connect(router.public);
     client.say(get("/", ""));
-    eventually("one waits", || router.metric("cial_router_held") == "1");
+    eventually("one waits", || router.metric("cial_router_held_requests_current") == "1");
     assert_eq!(router.send(&get("/", "")).code(), "too_many_waiting", "all tenants together");
 }
 
@@ -340,7 +340,7 @@ fn a_page_does_not_look_at_one_who_sleeps_on() {
     router.keeper().tells(acme.id, WakeStep::Asleep);
     client.until("\"step\":\"asleep\"");
     client.until("0\r\n\r\n");
-    eventually("nobody looks", || router.metric("cial_router_wake_watchers") == "0");
+    eventually("nobody looks", || router.metric("cial_router_wake_watchers_current") == "0");
 }
 
 #[test]
@@ -361,7 +361,7 @@ fn a_waiting_page_hears_how_its_wake_goes() {
     }
     let more = router.send(&watch);
     assert_eq!((more.status, more.code().as_str()), (503, "too_many_waiting"));
-    assert_eq!(router.metric("cial_router_wake_watchers"), "2");
+    assert_eq!(router.metric("cial_router_wake_watchers_current"), "2");
     router.keeper().tells(acme.id, WakeStep::Booting);
     clients.iter_mut().for_each(|client| drop(client.until("\"step\":\"booting\"")));
     router.keeper().tells(acme.id, WakeStep::Ready);
@@ -369,7 +369,7 @@ fn a_waiting_page_hears_how_its_wake_goes() {
         client.until("\"step\":\"ready\"");
         client.until("0\r\n\r\n");
     }
-    eventually("nobody looks", || router.metric("cial_router_wake_watchers") == "0");
+    eventually("nobody looks", || router.metric("cial_router_wake_watchers_current") == "0");
     assert!(router.keeper().asks().is_empty(), "looking wakes nobody");
     assert!(acme.heads().is_empty());
 }
@@ -381,9 +381,9 @@ fn a_watcher_that_leaves_frees_its_place() {
     let mut client = Client::connect(router.public);
     client.say(get("/.cial/wake", "Accept: text/event-stream\r\n"));
     client.until("\r\n\r\n");
-    eventually("it looks", || router.metric("cial_router_wake_watchers") == "1");
+    eventually("it looks", || router.metric("cial_router_wake_watchers_current") == "1");
     drop(client);
-    eventually("nobody looks", || router.metric("cial_router_wake_watchers") == "0");
+    eventually("nobody looks", || router.metric("cial_router_wake_watchers_current") == "0");
 }
 
 #[test]

@@ -1,5 +1,5 @@
 const steps = [...document.querySelectorAll("[data-step]")];
-const said = document.getElementById("said");
+const position = document.getElementById("position");
 const progress = document.querySelector("progress");
 const events = new EventSource("/.cial/wake");
 events.addEventListener("progress", (event) => {
@@ -10,11 +10,11 @@ events.addEventListener("progress", (event) => {
     return;
   }
   const at = steps.findIndex((item) => item.dataset.step === step);
-  steps.forEach((item, place) => {
-    item.classList.toggle("done", place < at);
-    if (place === at) item.setAttribute("aria-current", "step");
+  steps.forEach((item, index) => {
+    item.classList.toggle("done", index < at);
+    if (index === at) item.setAttribute("aria-current", "step");
     else item.removeAttribute("aria-current");
   });
   progress.value = at + 1;
-  said.textContent = step === "queued" && ahead > 0 ? `${ahead} before it.` : "";
+  position.textContent = step === "queued" && ahead > 0 ? `Wakes before this one: ${ahead}.` : "";
 });
