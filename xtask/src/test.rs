@@ -70,7 +70,7 @@ const SHOWN: &[(Step, &[&str])] = &[
             "cargo xtask smoke-local",
             "cargo xtask doctor",
             "cargo xtask test smoke-local compose readme",
-            "docker compose kill -s SIGUSR2 router",
+            "docker compose exec router router upgrade",
         ],
     ),
     (Step::Browser, &["cargo xtask test browser"]),

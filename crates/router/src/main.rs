@@ -10,7 +10,8 @@ use router::settings::{self, Settings};
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    match std::env::args().nth(1).as_deref() {
+    let mut arguments = std::env::args().skip(1);
+    match arguments.next().as_deref() {
         None | Some("serve") => service::run("router", |env| {
             router::Server::new(Settings::begin(env)?)?.run(service::stop_requested)
         }),
@@ -20,9 +21,7 @@ fn main() -> ExitCode {
                 parent::run_child(Settings::begin(env)?, command == parent::NEXT_CHILD)
             })
         }
-        Some("upgrade") => {
-            service::run("router", |_| parent::request_upgrade(std::env::args().nth(2).as_deref()))
-        }
+        Some("upgrade") => service::run("router", |_| parent::request_upgrade(arguments.next())),
         Some("healthcheck") => {
             let mut code = ExitCode::FAILURE;
             let run = service::run("router", |env| {

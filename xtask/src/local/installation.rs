@@ -43,7 +43,7 @@ const AS_DOCUMENTED: [(&str, &str); 10] = [
     ("CIAL_EGRESS", "open"),
     ("CIAL_FREEZE_AFTER", "60"),
     ("CIAL_PUBLISH", "loopback"),
-    ("CIAL_RATE_LIMIT", "off"),
+    ("CIAL_RATE_LIMIT", ""),
     ("CIAL_SLEEP_AFTER", "1200"),
     ("CIAL_SSO_PRIVATE_KEY_FILE", ""),
     ("CIAL_SSO_PUBLIC_KEY_FILE", ""),

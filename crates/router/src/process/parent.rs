@@ -196,8 +196,11 @@ pub fn run_child(settings: Settings, replaces: bool) -> Result<(), Failed> {
 ///
 /// # Errors
 /// `pid` is not a number, or names no process that runs `router parent`.
-pub fn request_upgrade(pid: Option<&str>) -> Result<(), Failed> {
-    let pid: i32 = pid.unwrap_or("1").parse().map_err(|_| anyhow::anyhow!("PID is a number"))?;
+pub fn request_upgrade(pid: Option<String>) -> Result<(), Failed> {
+    let pid: i32 = match pid {
+        Some(pid) => pid.parse().map_err(|_| anyhow::anyhow!("PID is a number"))?,
+        None => 1,
+    };
     let command_line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let mut words = command_line.split(|byte| *byte == 0);
     let is_router = words.next().is_some_and(|program| program.ends_with(b"router"));
