@@ -7,7 +7,7 @@ use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use service::failure::Failure;
+use service::api_error::ApiError;
 
 use crate::app::App;
 use crate::db::session::Session;
@@ -61,14 +61,14 @@ fn is_page(path: &str) -> bool {
     path == "/admin" || path.starts_with("/admin/")
 }
 
-fn unauthenticated() -> Failure {
-    Failure::new(StatusCode::UNAUTHORIZED, "unauthenticated", "Sign in first.")
+fn unauthenticated() -> ApiError {
+    ApiError::new(StatusCode::UNAUTHORIZED, "unauthenticated", "Sign in first.")
 }
 
 impl<S: Sync> FromRequestParts<S> for Owner {
-    type Rejection = Failure;
+    type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         parts.extensions.get::<Self>().cloned().ok_or_else(unauthenticated)
     }
 }

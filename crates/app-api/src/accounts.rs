@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use protocol::control::{SignIn, SignUp};
-use service::failure::Failure;
+use service::api_error::ApiError;
 use uuid::Uuid;
 
 use crate::app::App;
@@ -21,7 +21,7 @@ const RESET_LINK_LIFETIME: Duration = Duration::from_secs(1_800);
 ///
 /// # Errors
 /// `signup_closed` when there is an owner; `invalid_fields`.
-pub async fn sign_up(app: &App, request: &SignUp) -> Result<User, Failure> {
+pub async fn sign_up(app: &App, request: &SignUp) -> Result<User, ApiError> {
     if user::owner_exists(&mut *app.conn().await?).await? {
         return Err(signup_closed());
     }
@@ -51,7 +51,7 @@ pub async fn sign_up(app: &App, request: &SignUp) -> Result<User, Failure> {
 ///
 /// # Errors
 /// `invalid_credentials`; `too_many_attempts`.
-pub async fn sign_in(app: &App, request: &SignIn, client: IpAddr) -> Result<User, Failure> {
+pub async fn sign_in(app: &App, request: &SignIn, client: IpAddr) -> Result<User, ApiError> {
     let email = request.email.trim().to_lowercase();
     // No account has a longer address, and the throttle's memory is bounded.
     let is_possible = email.len() <= validation::MAX_EMAIL_BYTES && !email.contains('\0');
@@ -67,7 +67,7 @@ pub async fn sign_in(app: &App, request: &SignIn, client: IpAddr) -> Result<User
             app.throttle.succeeded(account, client);
             Ok(user)
         }
-        None => Err(Failure::new(
+        None => Err(ApiError::new(
             StatusCode::UNAUTHORIZED,
             "invalid_credentials",
             "E-mail address or password is wrong.",
@@ -89,7 +89,7 @@ pub async fn reset_token(
     Ok(Some(token))
 }
 
-pub async fn is_reset_link_live(app: &App, token: &str) -> Result<bool, Failure> {
+pub async fn is_reset_link_live(app: &App, token: &str) -> Result<bool, ApiError> {
     let hash = Token::from(token).hash();
     Ok(reset_link::is_live(&mut *app.conn().await?, &hash, app.clock.now()).await?)
 }
@@ -98,7 +98,7 @@ pub async fn is_reset_link_live(app: &App, token: &str) -> Result<bool, Failure>
 ///
 /// # Errors
 /// `reset_link_ended`; `invalid_fields`.
-pub async fn reset_password(app: &App, token: &str, password: &str) -> Result<(), Failure> {
+pub async fn reset_password(app: &App, token: &str, password: &str) -> Result<(), ApiError> {
     validation::password(password, "")
         .map_err(|error| invalid_fields(&[("password", Some(error))]))?;
     let hash = app.passwords.hash(password).await?;
@@ -108,19 +108,19 @@ pub async fn reset_password(app: &App, token: &str, password: &str) -> Result<()
     if is_reset { Ok(()) } else { Err(reset_link_ended()) }
 }
 
-pub fn reset_link_ended() -> Failure {
+pub fn reset_link_ended() -> ApiError {
     let detail = "This link was used already or is too old. OwnerAction for a new one on the machine: app-api reset-password EMAIL.";
-    Failure::new(StatusCode::GONE, "reset_link_ended", detail)
+    ApiError::new(StatusCode::GONE, "reset_link_ended", detail)
 }
 
-fn signup_closed() -> Failure {
+fn signup_closed() -> ApiError {
     let detail = "This installation has its owner; sign-up is closed. Sign in instead.";
-    Failure::new(StatusCode::FORBIDDEN, "signup_closed", detail)
+    ApiError::new(StatusCode::FORBIDDEN, "signup_closed", detail)
 }
 
-fn too_many_attempts(wait: Duration) -> Failure {
+fn too_many_attempts(wait: Duration) -> ApiError {
     let seconds = wait.as_secs() + 1;
     let detail = format!("Too many attempts failed. Try again in {seconds} s.");
-    Failure::new(StatusCode::TOO_MANY_REQUESTS, "too_many_attempts", detail)
-        .retry_after(Duration::from_secs(seconds))
+    ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too_many_attempts", detail)
+        .with_retry_after(Duration::from_secs(seconds))
 }

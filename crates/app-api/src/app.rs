@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::http::StatusCode;
 use protocol::control::EffectivePolicy;
-use service::failure::Failure;
-use service::forwarded::Trusted;
+use service::api_error::ApiError;
+use service::forwarded::TrustedProxies;
 
 use crate::auth::passwords::Passwords;
 use crate::auth::sso::Signer;
@@ -25,7 +25,7 @@ pub struct App(Arc<Parts>);
 
 pub struct Parts {
     pub addresses: Addresses,
-    pub trusted: Trusted,
+    pub trusted: TrustedProxies,
     /// The policy of the installation, for tenants that set none.
     pub policy: EffectivePolicy,
     pub database: Database,
@@ -50,11 +50,11 @@ impl App {
     ///
     /// # Errors
     /// `database_unavailable` before the database is ready and while Postgres cannot be reached.
-    pub async fn conn(&self) -> Result<Pooled, Failure> {
+    pub async fn conn(&self) -> Result<Pooled, ApiError> {
         if !self.is_database_ready() {
             return Err(database_unavailable());
         }
-        self.database.conn().await.map_err(|error| database_unavailable().because(error))
+        self.database.conn().await.map_err(|error| database_unavailable().with_cause(error))
     }
 
     pub fn is_database_ready(&self) -> bool {
@@ -62,9 +62,9 @@ impl App {
     }
 }
 
-fn database_unavailable() -> Failure {
+fn database_unavailable() -> ApiError {
     let detail = "The database cannot be reached at the moment. Running tenants are not affected.";
-    Failure::new(StatusCode::SERVICE_UNAVAILABLE, "database_unavailable", detail)
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "database_unavailable", detail)
 }
 
 impl Deref for App {

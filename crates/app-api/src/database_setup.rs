@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use protocol::InstallName;
-use service::settings::Faults;
-use service::{Failed, Secret, keys};
+use service::settings::SettingsErrors;
+use service::{Secret, ServiceError, keys};
 
 use crate::db::connect::ConnectError;
 use crate::db::installation::DatabaseOwner;
@@ -31,12 +31,12 @@ pub async fn prepare_database(
     database: &Database,
     install: &InstallName,
     master: &Secret,
-) -> Result<(), Failed> {
+) -> Result<(), ServiceError> {
     let mut last_error = String::new();
     loop {
         match try_prepare(database, install, master).await {
             Ok(()) => return Ok(()),
-            Err(SetupError::WrongDatabase(why)) => return Err(Faults(vec![why]).into()),
+            Err(SetupError::WrongDatabase(why)) => return Err(SettingsErrors(vec![why]).into()),
             Err(SetupError::Permanent(error)) => return Err(error.into()),
             Err(SetupError::Transient(error)) => {
                 let error = format!("{error:#}");

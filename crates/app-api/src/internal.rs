@@ -10,8 +10,9 @@ use axum::middleware::{Next, from_fn};
 use axum::response::Response;
 use axum::routing::get;
 use protocol::State as TenantState;
-use service::failure::Failure;
-use service::{Secret, keys};
+use service::Secret;
+use service::api_error::ApiError;
+use service::secret::constant_time_eq;
 
 use crate::app::App;
 
@@ -19,7 +20,7 @@ pub fn internal_service(app: App, token: Secret) -> Router {
     let require_token = move |headers: HeaderMap, request: Request, next: Next| {
         let given = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
         let given = given.and_then(|text| text.strip_prefix("Bearer ")).unwrap_or_default();
-        let fits = keys::same(given, token.reveal());
+        let fits = constant_time_eq(given, token.reveal());
         async move { if fits { Ok(next.run(request).await) } else { Err(invalid_token()) } }
     };
     Router::new()
@@ -27,18 +28,18 @@ pub fn internal_service(app: App, token: Secret) -> Router {
         .route("/metrics", get(metrics))
         .route("/healthz", get(crate::api::health::healthz))
         .fallback(async || {
-            Failure::new(StatusCode::NOT_FOUND, "not_found", "There is nothing here.")
+            ApiError::new(StatusCode::NOT_FOUND, "not_found", "There is nothing here.")
         })
         .layer(from_fn(service::request_id::layer))
         .with_state(app)
 }
 
-fn invalid_token() -> Failure {
+fn invalid_token() -> ApiError {
     let detail = "Send the routes token as Authorization: Bearer.";
-    Failure::new(StatusCode::UNAUTHORIZED, "unauthenticated", detail)
+    ApiError::new(StatusCode::UNAUTHORIZED, "unauthenticated", detail)
 }
 
-async fn watch_routes(State(app): State<App>) -> Result<Response, Failure> {
+async fn watch_routes(State(app): State<App>) -> Result<Response, ApiError> {
     app.routes.watch_response()
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use axum::response::Response;
 use protocol::routes::Route;
-use service::failure::Failure;
+use service::api_error::ApiError;
 use service::watch::Feed;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
@@ -37,12 +37,12 @@ impl RouteFeed {
     ///
     /// # Errors
     /// `not_ready` before the routes were read for the first time.
-    pub fn watch_response(&self) -> Result<Response, Failure> {
+    pub fn watch_response(&self) -> Result<Response, ApiError> {
         if !self.is_loaded.load(Ordering::Acquire) {
             let detail = "The routes were not read from the database yet.";
-            return Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", detail));
+            return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", detail));
         }
-        Ok(self.feed.answer())
+        Ok(self.feed.watch_response())
     }
 
     pub fn list(&self) -> Vec<Route> {

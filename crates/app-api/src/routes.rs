@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{delete, get, patch, post};
-use service::failure::Failure;
+use service::api_error::ApiError;
 
 use crate::access::{self, Access, require_owner};
 use crate::app::App;
@@ -110,11 +110,11 @@ async fn not_found(
     method: Method,
     uri: Uri,
     headers: HeaderMap,
-) -> Result<Response, Failure> {
+) -> Result<Response, ApiError> {
     if let Some(refusal) = deny_unauthenticated(&app, &method, &uri, &headers).await? {
         return Ok(refusal);
     }
-    Err(Failure::new(StatusCode::NOT_FOUND, "not_found", "There is nothing here."))
+    Err(ApiError::new(StatusCode::NOT_FOUND, "not_found", "There is nothing here."))
 }
 
 async fn method_not_allowed(
@@ -122,12 +122,12 @@ async fn method_not_allowed(
     method: Method,
     uri: Uri,
     headers: HeaderMap,
-) -> Result<Response, Failure> {
+) -> Result<Response, ApiError> {
     if let Some(refusal) = deny_unauthenticated(&app, &method, &uri, &headers).await? {
         return Ok(refusal);
     }
     let detail = format!("{method} is not understood here.");
-    Err(Failure::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail))
+    Err(ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail))
 }
 
 /// Refuses a caller without a session on an owner's path: the response must not show whether the path exists.
@@ -136,7 +136,7 @@ async fn deny_unauthenticated(
     method: &Method,
     uri: &Uri,
     headers: &HeaderMap,
-) -> Result<Option<Response>, Failure> {
+) -> Result<Option<Response>, ApiError> {
     if access::requires_owner(uri.path()) && sessions::find(app, headers).await?.is_none() {
         return Ok(Some(access::unauthenticated_response(method, uri)));
     }

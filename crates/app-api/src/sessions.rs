@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum_extra::extract::CookieJar;
 use protocol::Timestamp;
-use service::failure::Failure;
+use service::api_error::ApiError;
 use uuid::Uuid;
 
 use crate::app::App;
@@ -25,7 +25,7 @@ pub fn cookie_name(addresses: &Addresses) -> &'static str {
 }
 
 /// Begins a session, ends the session of the request's own cookie, and returns the new cookie.
-pub async fn begin(app: &App, headers: &HeaderMap, user: &User) -> Result<HeaderValue, Failure> {
+pub async fn begin(app: &App, headers: &HeaderMap, user: &User) -> Result<HeaderValue, ApiError> {
     end(app, headers).await?;
     let (token, now) = (Token::random()?, app.clock.now());
     let row = Session {
@@ -42,7 +42,7 @@ pub async fn begin(app: &App, headers: &HeaderMap, user: &User) -> Result<Header
 }
 
 /// Returns the live session of the request's cookie.
-pub async fn find(app: &App, headers: &HeaderMap) -> Result<Option<(Session, User)>, Failure> {
+pub async fn find(app: &App, headers: &HeaderMap) -> Result<Option<(Session, User)>, ApiError> {
     let Some(token) = request_token(app, headers) else { return Ok(None) };
     let mut conn = app.conn().await?;
     let Some((mut row, user)) = session::by_token_hash(&mut conn, &token.hash()).await? else {
@@ -61,7 +61,7 @@ pub async fn find(app: &App, headers: &HeaderMap) -> Result<Option<(Session, Use
 }
 
 /// Ends the session of the request's cookie, if any.
-pub async fn end(app: &App, headers: &HeaderMap) -> Result<(), Failure> {
+pub async fn end(app: &App, headers: &HeaderMap) -> Result<(), ApiError> {
     if let Some((row, _)) = find(app, headers).await? {
         session::delete(&mut *app.conn().await?, row.id).await?;
     }
@@ -69,7 +69,7 @@ pub async fn end(app: &App, headers: &HeaderMap) -> Result<(), Failure> {
 }
 
 /// A cookie that makes the browser delete the session's cookie.
-pub fn clear_cookie(addresses: &Addresses) -> Result<HeaderValue, Failure> {
+pub fn clear_cookie(addresses: &Addresses) -> Result<HeaderValue, ApiError> {
     Ok(cookie(addresses, "", Duration::ZERO)?)
 }
 

@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 
 use protocol::control::EffectivePolicy;
 use protocol::{Domain, InstallName, Slug};
-use service::forwarded::Trusted;
-use service::logs::Filter;
+use service::forwarded::TrustedProxies;
+use service::logs::LogFilter;
 use service::run::Env;
-use service::settings::Faults;
-use service::{Secret, Vars};
+use service::settings::SettingsErrors;
+use service::{Secret, SettingsReader};
 use url::Url;
 
 use crate::auth::sso::Signer;
@@ -16,7 +16,7 @@ use crate::auth::sso::Signer;
 #[derive(Clone)]
 pub struct Settings {
     /// `CIAL_LOG`
-    pub log: Filter,
+    pub log: LogFilter,
     /// `CIAL_LISTEN`: the admin's pages and API.
     pub listen: SocketAddr,
     /// `CIAL_INTERNAL_LISTEN`: the route feed and metrics.
@@ -33,7 +33,7 @@ pub struct Settings {
     pub install: InstallName,
     pub addresses: Addresses,
     /// `CIAL_TRUSTED_PROXIES`: the proxies whose `X-Forwarded-For` is believed.
-    pub trusted: Trusted,
+    pub trusted: TrustedProxies,
     /// `CIAL_FREEZE_AFTER`, `CIAL_SLEEP_AFTER`: the orchestrator's values, shown to owners; 0 is never.
     pub policy: EffectivePolicy,
 }
@@ -77,25 +77,25 @@ impl Addresses {
 }
 
 impl Settings {
-    pub fn read(env: &Env) -> Result<Self, Faults> {
-        let mut vars = Vars::new(env);
-        let log = vars.or("CIAL_LOG", Filter::default());
-        let listen = vars.or("CIAL_LISTEN", SocketAddr::from(([0, 0, 0, 0], 3100)));
+    pub fn read(env: &Env) -> Result<Self, SettingsErrors> {
+        let mut vars = SettingsReader::new(env);
+        let log = vars.or_default("CIAL_LOG", LogFilter::default());
+        let listen = vars.or_default("CIAL_LISTEN", SocketAddr::from(([0, 0, 0, 0], 3100)));
         let internal_listen =
-            vars.or("CIAL_INTERNAL_LISTEN", SocketAddr::from(([0, 0, 0, 0], 3101)));
+            vars.or_default("CIAL_INTERNAL_LISTEN", SocketAddr::from(([0, 0, 0, 0], 3101)));
         let database = Self::read_database(&mut vars);
         let sso_secret = vars.secret("CIAL_SSO_SECRET");
         let signer = read_signer(&mut vars, sso_secret.as_ref());
         let orchestrator_url =
-            vars.or("CIAL_ORCHESTRATOR_URL", "http://orchestrator:3200".to_owned());
+            vars.or_default("CIAL_ORCHESTRATOR_URL", "http://orchestrator:3200".to_owned());
         let orchestrator_token = vars.secret("CIAL_ORCHESTRATOR_TOKEN");
         let routes_token = vars.secret("CIAL_ROUTES_TOKEN");
-        let install = vars.or("CIAL_INSTALL", default_install());
+        let install = vars.or_default("CIAL_INSTALL", default_install());
         let addresses = read_addresses(&mut vars);
-        let trusted = vars.or("CIAL_TRUSTED_PROXIES", Trusted::default());
+        let trusted = vars.or_default("CIAL_TRUSTED_PROXIES", TrustedProxies::default());
         let default = EffectivePolicy::default();
-        let freeze_after = vars.or("CIAL_FREEZE_AFTER", default.freeze_after_seconds);
-        let sleep_after = vars.or("CIAL_SLEEP_AFTER", default.sleep_after_seconds);
+        let freeze_after = vars.or_default("CIAL_FREEZE_AFTER", default.freeze_after_seconds);
+        let sleep_after = vars.or_default("CIAL_SLEEP_AFTER", default.sleep_after_seconds);
         vars.finish(|| {
             let (database_url, database_password) = database?;
             Some(Self {
@@ -122,40 +122,40 @@ impl Settings {
     }
 
     /// Reads only the settings of the database, for the commands beside the service.
-    pub fn read_database(vars: &mut Vars<'_>) -> Option<(String, Secret)> {
+    pub fn read_database(vars: &mut SettingsReader<'_>) -> Option<(String, Secret)> {
         let url: Option<String> = vars.required("CIAL_DATABASE_URL");
         let password = vars.secret("CIAL_DATABASE_PASSWORD");
         let (url, password) = (url?, password?);
         if url.parse::<tokio_postgres::Config>().is_err() {
             return vars
-                .fault("CIAL_DATABASE_URL", "must look like postgres://cial@postgres:5432/cial");
+                .reject("CIAL_DATABASE_URL", "must look like postgres://cial@postgres:5432/cial");
         }
         Some((url, password))
     }
 }
 
-pub fn read_addresses(vars: &mut Vars<'_>) -> Option<Addresses> {
-    let admin = vars.or("CIAL_ADMIN_URL", "http://localhost:3100".to_owned());
-    let domain = vars.or("CIAL_DOMAIN", Domain::default());
-    let router_port = vars.or("CIAL_ROUTER_PORT", 8080);
+pub fn read_addresses(vars: &mut SettingsReader<'_>) -> Option<Addresses> {
+    let admin = vars.or_default("CIAL_ADMIN_URL", "http://localhost:3100".to_owned());
+    let domain = vars.or_default("CIAL_DOMAIN", Domain::default());
+    let router_port = vars.or_default("CIAL_ROUTER_PORT", 8080);
     let rule = "must be http:// or https:// with a host and nothing behind it";
     let admin = match Url::parse(&admin?) {
         Ok(url) if matches!(url.scheme(), "http" | "https") && url.path() == "/" => url,
-        Ok(_) | Err(_) => return vars.fault("CIAL_ADMIN_URL", rule),
+        Ok(_) | Err(_) => return vars.reject("CIAL_ADMIN_URL", rule),
     };
     Some(Addresses { admin, domain: domain?, router_port: router_port? })
 }
 
-fn read_signer(vars: &mut Vars<'_>, secret: Option<&Secret>) -> Option<Signer> {
+fn read_signer(vars: &mut SettingsReader<'_>, secret: Option<&Secret>) -> Option<Signer> {
     const NAME: &str = "CIAL_SSO_PRIVATE_KEY_FILE";
     let Some(path) = vars.optional::<String>(NAME)? else {
         return Some(Signer::derived(secret?.clone()));
     };
     match std::fs::read(&path) {
-        Err(error) => vars.fault(NAME, &format!("cannot read {path}: {error}")),
+        Err(error) => vars.reject(NAME, &format!("cannot read {path}: {error}")),
         Ok(pem) => match Signer::rsa(&pem) {
             Ok(signer) => Some(signer),
-            Err(error) => vars.fault(NAME, &format!("{path} is no RSA private key: {error}")),
+            Err(error) => vars.reject(NAME, &format!("{path} is no RSA private key: {error}")),
         },
     }
 }
@@ -180,7 +180,9 @@ mod tests {
             "CIAL_SSO_PRIVATE_KEY_FILE" => Some("/nowhere/key.pem".to_owned()),
             _ => None,
         };
-        let Err(Faults(faults)) = Settings::read(&lookup) else { panic!("settings were accepted") };
+        let Err(SettingsErrors(faults)) = Settings::read(&lookup) else {
+            panic!("settings were accepted")
+        };
         insta::assert_snapshot!(faults.join("\n"));
     }
 

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Context as _;
 use argon2::Params;
 use service::client::Client;
-use service::{Env, Failed, Vars, stop_requested};
+use service::{Env, ServiceError, SettingsReader, shutdown_token};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
@@ -29,9 +29,9 @@ use crate::settings::{Settings, read_addresses};
 use crate::{database_setup, internal, routes};
 
 /// Serves until a stop is requested.
-pub fn serve(env: &Env) -> Result<(), Failed> {
+pub fn serve(env: &Env) -> Result<(), ServiceError> {
     let settings = Settings::read(env)?;
-    service::logs::start(&settings.log);
+    service::logs::init(&settings.log);
     runtime()?.block_on(async {
         let public = TcpListener::bind(settings.listen).await.context("CIAL_LISTEN")?;
         let internal =
@@ -42,7 +42,7 @@ pub fn serve(env: &Env) -> Result<(), Failed> {
             clock: Clock::system(),
             password_cost: Params::default(),
         };
-        run(settings, dependencies, public, internal, stop_requested()?).await
+        run(settings, dependencies, public, internal, shutdown_token()?).await
     })
 }
 
@@ -63,7 +63,7 @@ pub async fn run(
     public_listener: TcpListener,
     internal_listener: TcpListener,
     stop: CancellationToken,
-) -> Result<(), Failed> {
+) -> Result<(), ServiceError> {
     let (notifier, notifications) = reconcile::notify_channel();
     let database = Database::new(&settings.database_url, Some(&settings.database_password))?;
     let epoch = u64::try_from(dependencies.clock.now().timestamp_millis()).unwrap_or_default();
@@ -101,7 +101,7 @@ pub async fn run(
         app.database_ready.store(true, Ordering::Release);
         tracing::info!(install = %settings.install, "database ready");
         tokio::select! {
-            ended = reconcile::run(reconciler, notifications, ending.clone()) => ended.map_err(Failed::from),
+            ended = reconcile::run(reconciler, notifications, ending.clone()) => ended.map_err(ServiceError::from),
             () = app.routes.run(&database) => Ok(()),
         }
     };
@@ -118,17 +118,17 @@ pub async fn run(
 ///
 /// # Errors
 /// When the service is not ready.
-pub fn healthcheck(env: &Env) -> Result<(), Failed> {
-    let mut vars = Vars::new(env);
-    let listen = vars.or("CIAL_LISTEN", SocketAddr::from((Ipv4Addr::UNSPECIFIED, 3100)));
+pub fn healthcheck(env: &Env) -> Result<(), ServiceError> {
+    let mut vars = SettingsReader::new(env);
+    let listen = vars.or_default("CIAL_LISTEN", SocketAddr::from((Ipv4Addr::UNSPECIFIED, 3100)));
     let listen = vars.finish(|| listen)?;
-    let healthy = service::probe::healthcheck(listen, "/readyz") == ExitCode::SUCCESS;
+    let healthy = service::healthcheck::healthcheck(listen, "/readyz") == ExitCode::SUCCESS;
     if healthy { Ok(()) } else { Err(anyhow::anyhow!("not ready").into()) }
 }
 
 /// Prints a one-time link with which a locked-out owner sets a new password.
-pub fn reset_password(env: &Env, email: &str) -> Result<(), Failed> {
-    let mut vars = Vars::new(env);
+pub fn reset_password(env: &Env, email: &str) -> Result<(), ServiceError> {
+    let mut vars = SettingsReader::new(env);
     let (database, addresses) = (Settings::read_database(&mut vars), read_addresses(&mut vars));
     let ((url, password), addresses) = vars.finish(|| Some((database?, addresses?)))?;
     runtime()?.block_on(async {

@@ -4,7 +4,7 @@ use axum::http::StatusCode;
 use protocol::Slug;
 use protocol::control::{self, NewTenant};
 use protocol::spec::Desired;
-use service::failure::Failure;
+use service::api_error::ApiError;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
@@ -29,10 +29,14 @@ pub struct Create<'a> {
 }
 
 /// Inserts the row of a new tenant; the reconciler starts its container.
-pub async fn create(app: &App, owner: &Owner, new: Create<'_>) -> Result<control::Tenant, Failure> {
+pub async fn create(
+    app: &App,
+    owner: &Owner,
+    new: Create<'_>,
+) -> Result<control::Tenant, ApiError> {
     if new.idempotency_key.is_some_and(|key| key.is_empty() || key.len() > 200) {
         let detail = "Idempotency-Key must be 1 to 200 characters long.";
-        return Err(Failure::new(StatusCode::BAD_REQUEST, "invalid_idempotency_key", detail));
+        return Err(ApiError::new(StatusCode::BAD_REQUEST, "invalid_idempotency_key", detail));
     }
     let body_hash = Sha256::digest(new.bytes).to_vec();
     let mut conn = app.conn().await?;
@@ -66,18 +70,22 @@ async fn stored_response(
     owner: &Owner,
     key: Option<&str>,
     body_hash: &[u8],
-) -> Result<Option<control::Tenant>, Failure> {
+) -> Result<Option<control::Tenant>, ApiError> {
     let Some(key) = key else { return Ok(None) };
     idempotency::delete_old(conn).await?;
     let Some(stored) = idempotency::find(conn, owner.user.id, key).await? else { return Ok(None) };
     if stored.body_hash != body_hash {
         let detail = "This Idempotency-Key came with another body before. Use a new key.";
-        return Err(Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_mismatch", detail));
+        return Err(ApiError::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "idempotency_mismatch",
+            detail,
+        ));
     }
     Ok(Some(serde_json::from_value(stored.answer)?))
 }
 
-fn validate(request: &NewTenant) -> Result<(Slug, String), Failure> {
+fn validate(request: &NewTenant) -> Result<(Slug, String), ApiError> {
     let name = validation::name(&request.name);
     match (Slug::choose(&request.slug), name) {
         (Ok(slug), Ok(name)) => Ok((slug, name)),
@@ -85,30 +93,30 @@ fn validate(request: &NewTenant) -> Result<(Slug, String), Failure> {
         (Err(why), name) => {
             let detail = format!("The slug {why}.");
             let failure =
-                Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_slug", detail.clone())
-                    .field("slug", "invalid_slug", detail);
+                ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_slug", detail.clone())
+                    .with_field_error("slug", "invalid_slug", detail);
             Err(match name {
                 Ok(_) => failure,
-                Err(error) => failure.field("name", error.code, error.message),
+                Err(error) => failure.with_field_error("name", error.code, error.message),
             })
         }
     }
 }
 
-fn slug_taken(slug: &Slug) -> Failure {
+fn slug_taken(slug: &Slug) -> ApiError {
     let detail = format!("A tenant with the slug {slug} exists already. Choose another.");
-    Failure::new(StatusCode::CONFLICT, "slug_taken", detail.clone()).field(
+    ApiError::new(StatusCode::CONFLICT, "slug_taken", detail.clone()).with_field_error(
         "slug",
         "slug_taken",
         detail,
     )
 }
 
-pub async fn list(app: &App, owner: &Owner, filter: &Filter) -> Result<Vec<Tenant>, Failure> {
+pub async fn list(app: &App, owner: &Owner, filter: &Filter) -> Result<Vec<Tenant>, ApiError> {
     Ok(tenant::list(&mut *app.conn().await?, owner.user.id, filter).await?)
 }
 
-pub async fn find(app: &App, owner: &Owner, slug: &str) -> Result<Tenant, Failure> {
+pub async fn find(app: &App, owner: &Owner, slug: &str) -> Result<Tenant, ApiError> {
     // Postgres text cannot hold NUL.
     if slug.contains('\0') {
         return Err(no_such_tenant());
@@ -117,8 +125,8 @@ pub async fn find(app: &App, owner: &Owner, slug: &str) -> Result<Tenant, Failur
     tenant::by_slug(&mut conn, owner.user.id, slug).await?.ok_or_else(no_such_tenant)
 }
 
-pub fn no_such_tenant() -> Failure {
-    Failure::new(StatusCode::NOT_FOUND, "tenant_not_found", "There is no tenant of this name.")
+pub fn no_such_tenant() -> ApiError {
+    ApiError::new(StatusCode::NOT_FOUND, "tenant_not_found", "There is no tenant of this name.")
 }
 
 /// Each lost race is the success of another writer: enough for many concurrent callers and the reconciler.
@@ -130,7 +138,7 @@ pub async fn request_action(
     owner: &Owner,
     slug: &str,
     action: OwnerAction,
-) -> Result<Tenant, Failure> {
+) -> Result<Tenant, ApiError> {
     for _ in 0..MAX_WRITE_ATTEMPTS {
         let read = find(app, owner, slug).await?;
         if read.desired == Desired::Deleted {
@@ -158,14 +166,14 @@ pub async fn request_action(
     Err(changes_too_fast())
 }
 
-fn being_deleted() -> Failure {
+fn being_deleted() -> ApiError {
     let detail = "This tenant is being deleted. Nothing else can be done with it.";
-    Failure::new(StatusCode::CONFLICT, "tenant_deleting", detail)
+    ApiError::new(StatusCode::CONFLICT, "tenant_deleting", detail)
 }
 
-fn changes_too_fast() -> Failure {
+fn changes_too_fast() -> ApiError {
     let detail = "The tenant changes faster than this could be written. Try again.";
-    Failure::new(StatusCode::CONFLICT, "revision_conflict", detail)
+    ApiError::new(StatusCode::CONFLICT, "revision_conflict", detail)
 }
 
 /// Changes a tenant in place. `revision`: refuse the change when the tenant has another revision.
@@ -175,7 +183,7 @@ pub async fn change(
     slug: &str,
     change: &Change,
     revision: Option<i64>,
-) -> Result<Tenant, Failure> {
+) -> Result<Tenant, ApiError> {
     for _ in 0..MAX_WRITE_ATTEMPTS {
         let read = find(app, owner, slug).await?;
         if read.desired == Desired::Deleted {
@@ -183,7 +191,11 @@ pub async fn change(
         }
         if revision.is_some_and(|expected| expected != read.revision) {
             let detail = format!("The tenant is at revision {} by now.", read.revision);
-            return Err(Failure::new(StatusCode::PRECONDITION_FAILED, "revision_mismatch", detail));
+            return Err(ApiError::new(
+                StatusCode::PRECONDITION_FAILED,
+                "revision_mismatch",
+                detail,
+            ));
         }
         let next = change.apply_to(&read.changeable()).map_err(|errors| refused(&errors))?;
         let mut conn = app.conn().await?;
@@ -196,8 +208,10 @@ pub async fn change(
     Err(changes_too_fast())
 }
 
-fn refused(errors: &[FieldError]) -> Failure {
+fn refused(errors: &[FieldError]) -> ApiError {
     let detail = "Some fields need another value.";
-    let failure = Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_fields", detail);
-    errors.iter().fold(failure, |failure, e| failure.field(e.field, e.code, e.message.clone()))
+    let failure = ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_fields", detail);
+    errors
+        .iter()
+        .fold(failure, |failure, e| failure.with_field_error(e.field, e.code, e.message.clone()))
 }

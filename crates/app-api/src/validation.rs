@@ -2,7 +2,7 @@
 
 use axum::http::StatusCode;
 use protocol::busy::is_direction_mark;
-use service::failure::Failure;
+use service::api_error::ApiError;
 
 /// The reason for which a field's value is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,13 +76,15 @@ pub fn password(text: &str, email: &str) -> Result<(), FieldError> {
 }
 
 /// A 422 that names the error of each field that has one.
-pub fn invalid_fields(errors: &[(&str, Option<FieldError>)]) -> Failure {
+pub fn invalid_fields(errors: &[(&str, Option<FieldError>)]) -> ApiError {
     let detail = "Some fields need another value.";
-    let failure = Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_fields", detail);
+    let failure = ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_fields", detail);
     errors
         .iter()
         .filter_map(|(field, error)| Some((field, error.as_ref()?)))
-        .fold(failure, |failure, (field, error)| failure.field(field, error.code, error.message))
+        .fold(failure, |failure, (field, error)| {
+            failure.with_field_error(field, error.code, error.message)
+        })
 }
 
 #[cfg(test)]

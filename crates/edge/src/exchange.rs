@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use protocol::headers::{EMAIL, PROOF, REQUEST_ID, USER};
 use proxy::{Exchange, Header, Headers, Upstream};
-use service::inside::Asker;
+use tenant_service::RequestContext;
 
 use crate::headers::{Zone, may_leave, request_header_value};
 use crate::routes::Class;
@@ -19,7 +19,7 @@ pub(crate) enum Client {
 }
 
 pub(crate) struct EdgeExchange {
-    pub(crate) asker: Asker,
+    pub(crate) request_context: RequestContext,
     pub(crate) class: Class,
     pub(crate) upstream: Rc<Upstream>,
     pub(crate) target: Option<String>,
@@ -46,7 +46,7 @@ impl Exchange for EdgeExchange {
     }
 
     fn add_request_headers(&self, to: &mut Headers<'_>) {
-        to.add(REQUEST_ID, &self.asker.request_id);
+        to.add(REQUEST_ID, &self.request_context.request_id);
         if let Client::Direct { address, host } = &self.client {
             to.add("x-forwarded-proto", "http");
             if let Some(address) = address {
@@ -69,7 +69,7 @@ impl Exchange for EdgeExchange {
     }
 
     fn add_response_headers(&self, to: &mut Headers<'_>) {
-        to.add(REQUEST_ID, &self.asker.request_id);
+        to.add(REQUEST_ID, &self.request_context.request_id);
         if let Some(proof) = &self.proof {
             to.add(PROOF, proof.as_ref());
         }

@@ -6,7 +6,7 @@ use protocol::headers::REQUEST_ID;
 use proxy::{
     Action, Decision, ErrorContext, Peer, Policy, ProxyError, RequestHead, Response, Upstream,
 };
-use service::inside::{Asker, origin};
+use tenant_service::{RequestContext, same_origin};
 
 use crate::exchange::{Client, EdgeExchange};
 use crate::headers::{Zone, session_pairs};
@@ -87,19 +87,19 @@ impl Policy for EdgePolicy {
     fn decide(&self, head: &RequestHead<'_>, peer: &Peer) -> Decision<EdgeExchange> {
         let respond = |response| Decision::Ready(Action::Respond(response));
         let Some(admission) = self.admit(head) else { return respond(responses::unknown_site()) };
-        let (asker, proof) = (asker(head, admission), self.proof(admission));
+        let (request_context, proof) = (request_context(head, admission), self.proof(admission));
         let target = head.target();
         let class = match classify(head) {
             Ok(class) => class,
             Err((code, detail)) => {
-                let response = responses::problem(&asker, 400, code, detail);
+                let response = responses::problem(&request_context, 400, code, detail);
                 return respond(responses::with_proof(response, proof.as_deref()));
             }
         };
         if head.is_websocket() && Zone::of(class) == Zone::Core && !is_same_origin(head, admission)
         {
             let detail = "A page elsewhere cannot open a WebSocket of this tenant's core.";
-            let response = responses::problem(&asker, 403, "cross_site", detail);
+            let response = responses::problem(&request_context, 403, "cross_site", detail);
             return respond(responses::with_proof(response, proof.as_deref()));
         }
         let client = if admission.is_trusted() {
@@ -109,7 +109,8 @@ impl Policy for EdgePolicy {
             Client::Direct { address, host: head.text("host").map(str::to_owned) }
         };
         let (upstream, target) = (self.upstream(class), routes::rewritten(class, target));
-        let exchange = EdgeExchange { asker, class, upstream, target, client, user: None, proof };
+        let exchange =
+            EdgeExchange { request_context, class, upstream, target, client, user: None, proof };
         self.forward(head, exchange, admission)
     }
 
@@ -122,18 +123,19 @@ impl Policy for EdgePolicy {
             // An unparsed request proves nothing, so the response must not reveal that a tenant exists.
             ErrorContext::Unparsed if self.route_token.is_some() => responses::without_body(error),
             ErrorContext::Unparsed => {
-                responses::proxy_error(&Asker::told_by(|_| None), error, "client")
+                responses::proxy_error(&RequestContext::from_lookup(|_| None), error, "client")
             }
             ErrorContext::Head(head) => match self.admit(head) {
                 Some(admission) => {
-                    let response = responses::proxy_error(&asker(head, admission), error, "client");
+                    let response =
+                        responses::proxy_error(&request_context(head, admission), error, "client");
                     responses::with_proof(response, self.proof(admission).as_deref())
                 }
                 None => responses::unknown_site(),
             },
             ErrorContext::Exchange(exchange) => {
                 let response = responses::proxy_error(
-                    &exchange.asker,
+                    &exchange.request_context,
                     error,
                     &format!("{:?}", exchange.class),
                 );
@@ -159,7 +161,7 @@ fn path_of(target: &str) -> &str {
 /// Any page may open a WebSocket with the user's cookies; only `Origin` identifies the page.
 fn is_same_origin(head: &RequestHead<'_>, admission: Admission) -> bool {
     let origins = head.headers().filter(|header| header.is("origin")).map(|header| header.value);
-    origin::is_own(origins, head.text("host"), scheme(head, admission))
+    same_origin::is_same_origin(origins, head.text("host"), scheme(head, admission))
 }
 
 /// The scheme by which the browser reached the tenant.
@@ -171,8 +173,10 @@ fn scheme(head: &RequestHead<'_>, admission: Admission) -> &'static str {
 }
 
 /// Identifies the request. Only the router may choose the request id.
-fn asker(head: &RequestHead<'_>, admission: Admission) -> Asker {
-    Asker::told_by(|name| head.text(name).filter(|_| name != REQUEST_ID || admission.is_trusted()))
+fn request_context(head: &RequestHead<'_>, admission: Admission) -> RequestContext {
+    RequestContext::from_lookup(|name| {
+        head.text(name).filter(|_| name != REQUEST_ID || admission.is_trusted())
+    })
 }
 
 /// The cookies for a session lookup, if the request carries a session.
@@ -183,8 +187,11 @@ fn session_cookies(head: &RequestHead<'_>) -> Option<String> {
 }
 
 fn core_unreachable(exchange: &EdgeExchange, error: &SessionLookupError) -> Response {
-    eprintln!("session lookup failed: request_id={} error={}", exchange.asker.request_id, error.0);
+    eprintln!(
+        "session lookup failed: request_id={} error={}",
+        exchange.request_context.request_id, error.0
+    );
     let detail = "The core of this tenant did not say who is signed in.";
-    let response = responses::problem(&exchange.asker, 502, "core_unreachable", detail);
+    let response = responses::problem(&exchange.request_context, 502, "core_unreachable", detail);
     responses::with_proof(response, exchange.proof.as_deref())
 }

@@ -2,7 +2,7 @@
 
 use protocol::headers::{PROOF, REQUEST_ID};
 use proxy::{ErrorOrigin, ProxyError, Response};
-use service::inside::{Asker, page};
+use tenant_service::{RequestContext, page};
 
 /// The response of a guarded edge to a stranger. It must not reveal that a tenant exists.
 pub(crate) fn unknown_site() -> Response {
@@ -15,14 +15,19 @@ pub(crate) fn without_body(error: &ProxyError) -> Response {
 }
 
 /// An error as a page or a problem document, whichever the client accepts.
-pub(crate) fn problem(asker: &Asker, status: u16, code: &str, detail: &str) -> Response {
+pub(crate) fn problem(
+    request_context: &RequestContext,
+    status: u16,
+    code: &str,
+    detail: &str,
+) -> Response {
     let known = title(status);
     let mut problem = protocol::Problem::new(status, code, known, detail);
-    problem.request_id.clone_from(&asker.request_id);
-    let response = Response::new(status).header(REQUEST_ID, asker.request_id.clone());
-    if asker.wants_page {
+    problem.request_id.clone_from(&request_context.request_id);
+    let response = Response::new(status).header(REQUEST_ID, request_context.request_id.clone());
+    if request_context.is_navigation {
         let kind = "text/html; charset=utf-8";
-        let response = response.body(kind, page::problem(&problem));
+        let response = response.body(kind, page::render_problem(&problem));
         page::HEADERS.into_iter().fold(response, |response, (name, value)| {
             response.header(name.as_str().to_owned(), value)
         })
@@ -34,14 +39,18 @@ pub(crate) fn problem(asker: &Asker, status: u16, code: &str, detail: &str) -> R
 }
 
 /// The response to an engine error. Logs the errors that the client did not cause.
-pub(crate) fn proxy_error(asker: &Asker, error: &ProxyError, upstream: &str) -> Response {
+pub(crate) fn proxy_error(
+    request_context: &RequestContext,
+    error: &ProxyError,
+    upstream: &str,
+) -> Response {
     if error.origin() != ErrorOrigin::Client {
         eprintln!(
             "request failed: request_id={} upstream={upstream} error={error:?}",
-            asker.request_id
+            request_context.request_id
         );
     }
-    problem(asker, error.status(), error.code(), error.public_detail())
+    problem(request_context, error.status(), error.code(), error.public_detail())
 }
 
 /// Adds the proof that identifies this tenant to the router.

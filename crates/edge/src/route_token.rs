@@ -2,7 +2,7 @@
 
 use protocol::headers::ROUTE_TOKEN;
 use proxy::Header;
-use subtle::ConstantTimeEq as _;
+use service::secret::constant_time_eq;
 
 /// The only path of a guarded edge that needs no token.
 const HEALTH: &str = "/.cial/api/healthz";
@@ -39,8 +39,7 @@ pub fn check<'a>(
 ) -> Option<Admission> {
     let Some(route_token) = route_token else { return Some(Admission::Unguarded) };
     let mut presented = headers.filter(|header| header.is(ROUTE_TOKEN));
-    let is_right =
-        |header: Header<'_>| bool::from(header.value.ct_eq(route_token.token.as_bytes()));
+    let is_right = |header: Header<'_>| constant_time_eq(header.value, &route_token.token);
     match (presented.next().map(is_right), presented.next()) {
         (Some(true), None) => Some(Admission::Router),
         (Some(false) | None, _) | (_, Some(_)) => (path == HEALTH).then_some(Admission::Health),

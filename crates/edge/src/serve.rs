@@ -3,27 +3,27 @@
 use std::time::Duration;
 
 use proxy::HeadLimit;
-use service::inherited::Inherited;
-use service::{Env, Failed, stop_requested};
+use service::{Env, ServiceError, shutdown_token};
+use tenant_service::inherited::Inherited;
 use tokio_util::sync::CancellationToken;
 
 use crate::policy::EdgePolicy;
 use crate::settings::Settings;
 
 /// Starts the edge under PID 1, which passes the TCP listener, optionally the ingress listener, and the link.
-pub fn start(env: &Env) -> Result<(), Failed> {
+pub fn start(env: &Env) -> Result<(), ServiceError> {
     let settings = Settings::read(env)?;
     let mut inherited = Inherited::take();
-    let mut listeners = vec![proxy::Listener::Tcp(inherited.tcp(0)?)];
-    if inherited.listeners() > 1 {
-        listeners.push(proxy::Listener::Unix(inherited.unix(1)?));
+    let mut listeners = vec![proxy::Listener::Tcp(inherited.tcp_listener(0)?)];
+    if inherited.listener_count() > 1 {
+        listeners.push(proxy::Listener::Unix(inherited.unix_listener(1)?));
     }
-    let link = inherited.link()?;
+    let link = inherited.readiness_link()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let stop = stop_requested()?;
+        let stop = shutdown_token()?;
         // The sockets already listen: connections queue in the kernel until the engine accepts them.
-        link.say_ready()?;
+        link.notify_ready()?;
         serve(listeners, settings, stop).await?;
         Ok(())
     })

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use protocol::inside::{
     CORE_BACK_SOCKET, CORE_FRONT_SOCKET, PLATFORM_FRONT, ROUTE_PROOF, ROUTE_TOKEN, SECRETS_DIR,
 };
-use service::settings::Faults;
-use service::{Env, Vars};
+use service::settings::SettingsErrors;
+use service::{Env, SettingsReader};
 
 use crate::route_token::RouteToken;
 
@@ -24,11 +24,11 @@ pub struct Settings {
 }
 
 impl Settings {
-    pub fn read(env: &Env) -> Result<Self, Faults> {
-        let mut vars = Vars::new(env);
+    pub fn read(env: &Env) -> Result<Self, SettingsErrors> {
+        let mut vars = SettingsReader::new(env);
         let route_token = match read_route_token(Path::new(SECRETS_DIR)) {
             Ok(route_token) => Some(route_token),
-            Err(why) => vars.fault(SECRETS_DIR, &why),
+            Err(why) => vars.reject(SECRETS_DIR, &why),
         };
         let upstreams = UpstreamAddresses {
             core_back: CORE_BACK_SOCKET.into(),

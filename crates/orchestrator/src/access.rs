@@ -5,8 +5,9 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::{Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
-use service::failure::Failure;
-use service::{Secret, keys};
+use service::Secret;
+use service::api_error::ApiError;
+use service::secret::constant_time_eq;
 
 /// Who may call a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +51,7 @@ impl AccessTable {
             Access::Leases => &self.tokens.leases,
         };
         let token = authorization.and_then(|value| value.strip_prefix("Bearer "));
-        token.is_some_and(|token| keys::same(token, expected.reveal()))
+        token.is_some_and(|token| constant_time_eq(token, expected.reveal()))
     }
 }
 
@@ -69,8 +70,8 @@ pub async fn check_access(
     }
 }
 
-fn unauthorized() -> Failure {
-    Failure::new(
+fn unauthorized() -> ApiError {
+    ApiError::new(
         StatusCode::UNAUTHORIZED,
         "unauthorized",
         "Send the token of your service as Authorization: Bearer: app-api its orchestrator token, a router its leases token.",

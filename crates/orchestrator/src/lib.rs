@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use service::{Env, Failed, Vars};
+use service::{Env, ServiceError, SettingsReader};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -32,15 +32,15 @@ use crate::state_dir::StateDir;
 use crate::tenant_dirs::TenantDirs;
 
 /// Serves until it is asked to stop.
-pub fn serve(env: &Env) -> Result<(), Failed> {
+pub fn serve(env: &Env) -> Result<(), ServiceError> {
     // First: our secrets can be read by the user that we become, and by no other.
     privilege::drop_root(&settings::socket(env)?)?;
     let settings = Settings::read(env)?;
-    service::logs::start(&settings.log);
+    service::logs::init(&settings.log);
     let runtime = tokio::runtime::Runtime::new()?;
     Ok(runtime.block_on(async {
         let listener = TcpListener::bind(settings.listen).await.context(settings.listen)?;
-        let stop = service::stop_requested()?;
+        let stop = service::shutdown_token()?;
         let (tokens, images) = (settings.tokens.clone(), settings.images.clone());
         let keeper = keeper(settings)?;
         answer(listener, keeper, images, tokens, stop).await
@@ -48,12 +48,12 @@ pub fn serve(env: &Env) -> Result<(), Failed> {
 }
 
 /// The `healthcheck` subcommand.
-pub fn healthcheck(env: &Env) -> Result<ExitCode, Failed> {
-    let mut vars = Vars::new(env);
-    let listen = vars.or(settings::LISTEN, SocketAddr::from(([0, 0, 0, 0], 3200)));
+pub fn healthcheck(env: &Env) -> Result<ExitCode, ServiceError> {
+    let mut vars = SettingsReader::new(env);
+    let listen = vars.or_default(settings::LISTEN, SocketAddr::from(([0, 0, 0, 0], 3200)));
     let listen = vars.finish(|| listen)?;
     let local = SocketAddr::from(([127, 0, 0, 1], listen.port()));
-    Ok(service::probe::healthcheck(local, "/healthz"))
+    Ok(service::healthcheck::healthcheck(local, "/healthz"))
 }
 
 /// Serves the API on `listener` and follows the engine, until `stop`.

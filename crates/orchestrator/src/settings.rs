@@ -7,9 +7,9 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use protocol::InstallName;
-use service::logs::Filter;
-use service::settings::Faults;
-use service::{Env, Vars};
+use service::logs::LogFilter;
+use service::settings::SettingsErrors;
+use service::{Env, SettingsReader};
 
 use crate::access::Tokens;
 use crate::allowed_images::{AllowedImages, ImageTags};
@@ -21,7 +21,7 @@ pub const LISTEN: &str = "CIAL_LISTEN";
 #[derive(Debug)]
 pub struct Settings {
     /// `CIAL_LOG`, default `info`.
-    pub log: Filter,
+    pub log: LogFilter,
     /// `CIAL_LISTEN`, default `0.0.0.0:3200`.
     pub listen: SocketAddr,
     /// `CIAL_ORCHESTRATOR_TOKEN_FILE`.
@@ -58,39 +58,40 @@ pub struct Settings {
 }
 
 impl Settings {
-    pub fn read(env: &Env) -> Result<Self, Faults> {
-        let mut vars = Vars::new(env);
-        let log = vars.or("CIAL_LOG", Filter::default());
-        let listen = vars.or(LISTEN, SocketAddr::from(([0, 0, 0, 0], 3200)));
+    pub fn read(env: &Env) -> Result<Self, SettingsErrors> {
+        let mut vars = SettingsReader::new(env);
+        let log = vars.or_default("CIAL_LOG", LogFilter::default());
+        let listen = vars.or_default(LISTEN, SocketAddr::from(([0, 0, 0, 0], 3200)));
         let control = vars.secret("CIAL_ORCHESTRATOR_TOKEN");
         let leases = vars.secret("CIAL_LEASES_TOKEN");
         if let (Some(control), Some(leases)) = (&control, &leases)
             && control.reveal() == leases.reveal()
         {
             let rule = "must hold another secret than CIAL_ORCHESTRATOR_TOKEN_FILE";
-            vars.fault::<()>("CIAL_LEASES_TOKEN_FILE", rule);
+            vars.reject::<()>("CIAL_LEASES_TOKEN_FILE", rule);
         }
         let sso = vars.secret("CIAL_SSO_SECRET");
         let sso_public = public_key(&mut vars);
         let route = vars.secret("CIAL_ROUTE_SECRET");
-        let install = vars.or("CIAL_INSTALL", Word("local".parse().ok()));
-        let image = vars.or("CIAL_TENANT_IMAGE", "cial-tenant:dev".to_owned());
-        let more_images = vars.or("CIAL_TENANT_IMAGES", ImageTags::default());
-        let pool = vars.or("CIAL_SUBNET_POOL", Word("10.201.0.0/16".parse::<Pool>().ok()));
-        let publish = vars.or("CIAL_PUBLISH", Publish::Loopback);
-        let egress = vars.or("CIAL_EGRESS", Egress::Open);
-        let state = vars.or("CIAL_STATE_DIR", PathBuf::from("/var/lib/cial"));
-        let sockets = vars.or("CIAL_SOCKETS_DIR", PathBuf::from("/run/cial/sockets"));
-        let secrets = vars.or("CIAL_TENANT_SECRETS_DIR", PathBuf::from("/run/cial/tenant-secrets"));
-        let paths = vars.or("CIAL_ENGINE_PATHS", EnginePaths::Volumes);
+        let install = vars.or_default("CIAL_INSTALL", Word("local".parse().ok()));
+        let image = vars.or_default("CIAL_TENANT_IMAGE", "cial-tenant:dev".to_owned());
+        let more_images = vars.or_default("CIAL_TENANT_IMAGES", ImageTags::default());
+        let pool = vars.or_default("CIAL_SUBNET_POOL", Word("10.201.0.0/16".parse::<Pool>().ok()));
+        let publish = vars.or_default("CIAL_PUBLISH", Publish::Loopback);
+        let egress = vars.or_default("CIAL_EGRESS", Egress::Open);
+        let state = vars.or_default("CIAL_STATE_DIR", PathBuf::from("/var/lib/cial"));
+        let sockets = vars.or_default("CIAL_SOCKETS_DIR", PathBuf::from("/run/cial/sockets"));
+        let secrets =
+            vars.or_default("CIAL_TENANT_SECRETS_DIR", PathBuf::from("/run/cial/tenant-secrets"));
+        let paths = vars.or_default("CIAL_ENGINE_PATHS", EnginePaths::Volumes);
         let socket = docker_socket(&mut vars);
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
-        let starts = vars.or("CIAL_START_CONCURRENCY", cores);
+        let starts = vars.or_default("CIAL_START_CONCURRENCY", cores);
         if starts == Some(0) {
-            vars.fault::<()>("CIAL_START_CONCURRENCY", "must be at least 1");
+            vars.reject::<()>("CIAL_START_CONCURRENCY", "must be at least 1");
         }
-        let freeze_after = vars.or("CIAL_FREEZE_AFTER", 60);
-        let sleep_after = vars.or("CIAL_SLEEP_AFTER", 1_200);
+        let freeze_after = vars.or_default("CIAL_FREEZE_AFTER", 60);
+        let sleep_after = vars.or_default("CIAL_SLEEP_AFTER", 1_200);
         vars.finish(|| {
             Some(Self {
                 log: log?,
@@ -116,14 +117,14 @@ impl Settings {
 }
 
 /// Needed before all else.
-pub(crate) fn socket(env: &Env) -> Result<PathBuf, Faults> {
-    let mut vars = Vars::new(env);
+pub(crate) fn socket(env: &Env) -> Result<PathBuf, SettingsErrors> {
+    let mut vars = SettingsReader::new(env);
     let socket = docker_socket(&mut vars);
     vars.finish(|| socket)
 }
 
-fn docker_socket(vars: &mut Vars<'_>) -> Option<PathBuf> {
-    vars.or("CIAL_DOCKER_SOCKET", PathBuf::from("/var/run/docker.sock"))
+fn docker_socket(vars: &mut SettingsReader<'_>) -> Option<PathBuf> {
+    vars.or_default("CIAL_DOCKER_SOCKET", PathBuf::from("/var/run/docker.sock"))
 }
 
 /// 0 is never.
@@ -131,13 +132,13 @@ pub(crate) fn seconds(seconds: u32) -> Option<Duration> {
     (seconds > 0).then(|| Duration::from_secs(seconds.into()))
 }
 
-fn public_key(vars: &mut Vars<'_>) -> Option<Option<String>> {
+fn public_key(vars: &mut SettingsReader<'_>) -> Option<Option<String>> {
     const NAME: &str = "CIAL_SSO_PUBLIC_KEY_FILE";
     let Some(path) = vars.optional::<PathBuf>(NAME)? else { return Some(None) };
     match std::fs::read_to_string(&path) {
         Ok(pem) if pem.contains("-----BEGIN PUBLIC KEY-----") => Some(Some(pem)),
-        Ok(_) => vars.fault(NAME, &format!("{} must be a public key in PEM", path.display())),
-        Err(error) => vars.fault(NAME, &format!("cannot read {}: {error}", path.display())),
+        Ok(_) => vars.reject(NAME, &format!("{} must be a public key in PEM", path.display())),
+        Err(error) => vars.reject(NAME, &format!("cannot read {}: {error}", path.display())),
     }
 }
 

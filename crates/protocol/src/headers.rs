@@ -1,19 +1,51 @@
-//! Header names of our own, all lower-case as on an HTTP/1.1 wire parsed by us.
+//! Names of headers and cookies, in lower case, and what a request's headers say about it.
 
-/// Every name that begins so is ours: stripped from whatever comes from outside.
+/// The prefix of the platform's own headers. A header with this prefix that comes from outside is removed.
 pub const PREFIX: &str = "x-cial-";
 
-/// Router → edge: proves that the request came through the router for this very tenant.
+/// Router → edge: proves that the request came through the router for this tenant.
 pub const ROUTE_TOKEN: &str = "x-cial-route-token";
-/// Edge → router: proves that this very tenant answered. Stripped by the router.
+/// Edge → router: proves that this tenant answered. The router removes it.
 pub const PROOF: &str = "x-cial-proof";
 /// Edge → platform: `sub` of the signed-in user.
 pub const USER: &str = "x-cial-user";
-/// Edge → platform: e-mail of the signed-in user.
+/// Edge → platform: e-mail address of the signed-in user.
 pub const EMAIL: &str = "x-cial-email";
-/// On every request inside the platform and on every answer that leaves it.
+/// On every request inside the platform and on every response that leaves it.
 pub const REQUEST_ID: &str = "x-request-id";
 
-/// The tenant session's cookie, over plain HTTP and over HTTPS.
+/// The cookie of a tenant session over plain HTTP.
 pub const SESSION_COOKIE: &str = "cial_session";
+/// The cookie of a tenant session over HTTPS.
 pub const SESSION_COOKIE_SECURE: &str = "__Host-cial_session";
+
+/// Whether a browser expects a page as the response: `Accept` names HTML, and Fetch Metadata, where the browser sends
+/// it, says `navigate`.
+pub fn is_navigation(sec_fetch_mode: Option<&[u8]>, accept: Option<&[u8]>) -> bool {
+    const HTML: &[u8] = b"text/html";
+    let accepts_html =
+        |accept: &[u8]| accept.windows(HTML.len()).any(|part| part.eq_ignore_ascii_case(HTML));
+    sec_fetch_mode.is_none_or(|mode| mode == b"navigate") && accept.is_some_and(accepts_html)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_navigation_accepts_html_and_is_not_contradicted_by_fetch_metadata() {
+        for (mode, accept, expected) in [
+            (None, Some("text/html,*/*"), true),
+            (None, Some("TEXT/HTML"), true),
+            (Some("navigate"), Some("text/html"), true),
+            (Some("cors"), Some("text/html"), false),
+            (Some("navigate"), Some("application/json"), false),
+            (Some("navigate"), None, false),
+            (None, Some("*/*"), false),
+            (None, None, false),
+        ] {
+            let is = is_navigation(mode.map(str::as_bytes), accept.map(str::as_bytes));
+            assert_eq!(is, expected, "{mode:?} {accept:?}");
+        }
+    }
+}

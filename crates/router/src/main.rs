@@ -13,7 +13,7 @@ fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     match arguments.next().as_deref() {
         None | Some("serve") => service::run("router", |env| {
-            router::Server::new(Settings::begin(env)?)?.run(service::stop_requested)
+            router::Server::new(Settings::begin(env)?)?.run(service::shutdown_token)
         }),
         Some("parent") => service::run("router", |env| parent::run(Settings::begin(env)?)),
         Some(command @ (parent::FIRST_CHILD | parent::NEXT_CHILD)) => {
@@ -25,7 +25,7 @@ fn main() -> ExitCode {
         Some("healthcheck") => {
             let mut code = ExitCode::FAILURE;
             let run = service::run("router", |env| {
-                code = service::probe::healthcheck(settings::own_health(env)?, "/readyz");
+                code = service::healthcheck::healthcheck(settings::own_health(env)?, "/readyz");
                 Ok(())
             });
             if run == ExitCode::SUCCESS { code } else { run }

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use protocol::Domain;
-use service::forwarded::Trusted;
-use service::logs::Filter;
+use service::forwarded::TrustedProxies;
+use service::logs::LogFilter;
 use service::run::Env;
-use service::settings::Faults;
-use service::{Secret, Vars};
+use service::settings::SettingsErrors;
+use service::{Secret, SettingsReader};
 
 pub use crate::http::rate_limit::Rate;
 pub use crate::http::worker::HealthDetail;
@@ -18,7 +18,7 @@ pub use crate::leases::Limits;
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// `CIAL_LOG`
-    pub log: Filter,
+    pub log: LogFilter,
     /// `CIAL_LISTEN`: tenants, by Host.
     pub listen: SocketAddr,
     /// `CIAL_INTERNAL_LISTEN`: `/healthz`, `/readyz`, `/metrics`.
@@ -46,7 +46,7 @@ pub struct Settings {
     /// `CIAL_RATE_LIMIT`: requests per second and burst of one client to one tenant.
     pub rate: Rate,
     /// `CIAL_TRUSTED_PROXIES`: their `X-Forwarded-For` is believed.
-    pub trusted: Trusted,
+    pub trusted: TrustedProxies,
     /// Follows from the domain: see [`Exposure`].
     pub health_detail: HealthDetail,
     /// How long a request waits for its tenant.
@@ -81,11 +81,11 @@ enum Exposure {
 }
 
 impl Exposure {
-    fn new(domain: &Domain, trusted: &Trusted) -> Self {
+    fn new(domain: &Domain, trusted: &TrustedProxies) -> Self {
         let domain = domain.as_str();
         // RFC 6761 §6.3: these names resolve to loopback.
         let is_local = domain == "localhost" || domain.ends_with(".localhost");
-        match is_local && *trusted == Trusted::default() {
+        match is_local && *trusted == TrustedProxies::default() {
             true => Self::Loopback,
             false => Self::Public,
         }
@@ -113,9 +113,9 @@ impl Settings {
     ///
     /// # Errors
     /// Settings are missing or wrong: all of them are named.
-    pub fn begin(env: &Env) -> Result<Self, Faults> {
+    pub fn begin(env: &Env) -> Result<Self, SettingsErrors> {
         let settings = Self::read(env)?;
-        service::logs::start(&settings.log);
+        service::logs::init(&settings.log);
         Ok(settings)
     }
 
@@ -123,29 +123,32 @@ impl Settings {
     ///
     /// # Errors
     /// Settings are missing or wrong: all of them are named.
-    pub fn read(env: &Env) -> Result<Self, Faults> {
-        let mut vars = Vars::new(env);
-        let log = vars.or("CIAL_LOG", Filter::default());
-        let listen = vars.or("CIAL_LISTEN", (Ipv4Addr::UNSPECIFIED, 8080).into());
-        let internal = vars.or("CIAL_INTERNAL_LISTEN", INTERNAL.into());
-        let app_api = vars.or("CIAL_APP_API_URL", "http://app-api:3101".to_owned());
+    pub fn read(env: &Env) -> Result<Self, SettingsErrors> {
+        let mut vars = SettingsReader::new(env);
+        let log = vars.or_default("CIAL_LOG", LogFilter::default());
+        let listen = vars.or_default("CIAL_LISTEN", (Ipv4Addr::UNSPECIFIED, 8080).into());
+        let internal = vars.or_default("CIAL_INTERNAL_LISTEN", INTERNAL.into());
+        let app_api = vars.or_default("CIAL_APP_API_URL", "http://app-api:3101".to_owned());
         let app_api = app_api.and_then(|url| plain(&mut vars, "CIAL_APP_API_URL", &url));
         let routes_token = vars.secret("CIAL_ROUTES_TOKEN");
-        let orchestrator = vars.or("CIAL_ORCHESTRATOR_URL", "http://orchestrator:3200".to_owned());
+        let orchestrator =
+            vars.or_default("CIAL_ORCHESTRATOR_URL", "http://orchestrator:3200".to_owned());
         let orchestrator =
             orchestrator.and_then(|url| plain(&mut vars, "CIAL_ORCHESTRATOR_URL", &url));
         let leases_token = vars.secret("CIAL_LEASES_TOKEN");
         let route_secret = vars.secret("CIAL_ROUTE_SECRET");
-        let domain = vars.or("CIAL_DOMAIN", Domain::default());
-        let cache = vars.or("CIAL_ROUTES_CACHE", PathBuf::from("/var/lib/cial/routes.json"));
-        let body_limit = vars.or("CIAL_BODY_LIMIT", 50_000_000);
+        let domain = vars.or_default("CIAL_DOMAIN", Domain::default());
+        let cache =
+            vars.or_default("CIAL_ROUTES_CACHE", PathBuf::from("/var/lib/cial/routes.json"));
+        let body_limit = vars.or_default("CIAL_BODY_LIMIT", 50_000_000);
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = vars.or("CIAL_THREADS", cpus);
-        let drain = vars.or("CIAL_DRAIN", 30);
-        let trusted = vars.or("CIAL_TRUSTED_PROXIES", Trusted::default());
+        let threads = vars.or_default("CIAL_THREADS", cpus);
+        let drain = vars.or_default("CIAL_DRAIN", 30);
+        let trusted = vars.or_default("CIAL_TRUSTED_PROXIES", TrustedProxies::default());
         let exposure = domain.as_ref().zip(trusted.as_ref());
         let exposure = exposure.map(|(domain, trusted)| Exposure::new(domain, trusted));
-        let rate = vars.or("CIAL_RATE_LIMIT", exposure.map_or(Rate::default(), Exposure::rate));
+        let rate =
+            vars.or_default("CIAL_RATE_LIMIT", exposure.map_or(Rate::default(), Exposure::rate));
         vars.finish(|| {
             Some(Self {
                 log: log?,
@@ -171,10 +174,10 @@ impl Settings {
     }
 }
 
-fn plain(vars: &mut Vars<'_>, name: &str, url: &str) -> Option<String> {
+fn plain(vars: &mut SettingsReader<'_>, name: &str, url: &str) -> Option<String> {
     match url.starts_with("http://") {
         true => Some(url.trim_end_matches('/').to_owned()),
-        false => vars.fault(name, "must begin with http://"),
+        false => vars.reject(name, "must begin with http://"),
     }
 }
 
@@ -182,9 +185,9 @@ fn plain(vars: &mut Vars<'_>, name: &str, url: &str) -> Option<String> {
 ///
 /// # Errors
 /// `CIAL_INTERNAL_LISTEN` is not an address.
-pub fn own_health(env: &Env) -> Result<SocketAddr, Faults> {
-    let mut vars = Vars::new(env);
-    let internal: Option<SocketAddr> = vars.or("CIAL_INTERNAL_LISTEN", INTERNAL.into());
+pub fn own_health(env: &Env) -> Result<SocketAddr, SettingsErrors> {
+    let mut vars = SettingsReader::new(env);
+    let internal: Option<SocketAddr> = vars.or_default("CIAL_INTERNAL_LISTEN", INTERNAL.into());
     vars.finish(|| {
         let mut address = internal?;
         if address.ip().is_unspecified() {

@@ -1,4 +1,4 @@
-//! Calls between our own services: plain HTTP on an internal network, JSON, a bearer token, a deadline each.
+//! The HTTP client between services of the control plane: JSON, a bearer token, a timeout for each call.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 
 use crate::{Secret, request_id};
 
-/// One of our services, as seen from another.
+/// A client of one service. Clones share one connection pool.
 #[derive(Clone)]
 pub struct Client {
     base: String,
@@ -23,25 +23,25 @@ pub struct Client {
     pool: Pool<HttpConnector, Full<Bytes>>,
 }
 
-/// Why a call came to nothing.
+/// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
-    /// The service was not reached, or broke off: whether it acted is unknown.
+    /// The connection failed or broke: whether the service acted is unknown.
     #[error("{0}")]
     Unreachable(String),
-    /// No answer in time: whether it acted is unknown.
-    #[error("no answer within {0:?}")]
+    /// No response within the timeout: whether the service acted is unknown.
+    #[error("no response within {0:?}")]
     TimedOut(Duration),
-    /// It answered, and refused.
+    /// The service answered with an error.
     #[error("{} {}: {}", .0.status, .0.code, .0.detail)]
     Refused(Box<Problem>),
-    /// It answered in a shape that this build does not know.
-    #[error("unexpected answer: {0}")]
+    /// The request or the response is not in the form that this build knows.
+    #[error("unexpected response: {0}")]
     Unexpected(String),
 }
 
 impl CallError {
-    /// The `code` of a refusal.
+    /// The `code` of the problem, when the service refused.
     pub fn code(&self) -> Option<&str> {
         match self {
             Self::Refused(problem) => Some(&problem.code),
@@ -50,47 +50,56 @@ impl CallError {
     }
 }
 
-const ANSWER_LIMIT: usize = 16 << 20;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+const MAX_RESPONSE_BYTES: usize = 16 << 20;
+const MAX_PROBLEM_BYTES: usize = 64 << 10;
 
 impl Client {
-    /// `base` like `http://orchestrator:3200`, without a slash at its end.
+    /// `base` is like `http://orchestrator:3200`, without a slash at its end.
     pub fn new(base: impl Into<String>, token: Secret) -> Self {
         let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(Duration::from_secs(3)));
+        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
         connector.set_nodelay(true);
         let pool = Pool::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(Duration::from_secs(30))
+            .pool_idle_timeout(POOL_IDLE_TIMEOUT)
             .build(connector);
         Self { base: base.into(), token, pool }
     }
 
-    /// One call, JSON in and out, within `patience`. An empty answer reads as JSON `null`.
+    /// Makes one call with JSON in and out. An empty response body reads as JSON `null`.
+    ///
+    /// # Errors
+    /// [`CallError`]; the whole call, response body included, is bounded by `timeout`.
     pub async fn call<A: DeserializeOwned>(
         &self,
         method: Method,
         path: &str,
         body: Option<&impl Serialize>,
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<A, CallError> {
-        let whole = async {
-            let answer = self.send(method, path, body).await?;
-            let bytes = Limited::new(answer.into_body(), ANSWER_LIMIT).collect().await;
+        let exchange = async {
+            let response = self.send(method, path, body).await?;
+            let bytes = Limited::new(response.into_body(), MAX_RESPONSE_BYTES).collect().await;
             let bytes = bytes.map_err(|e| CallError::Unreachable(e.to_string()))?.to_bytes();
             let text: &[u8] = if bytes.is_empty() { b"null" } else { &bytes };
             serde_json::from_slice(text).map_err(|e| CallError::Unexpected(e.to_string()))
         };
-        tokio::time::timeout(patience, whole).await.unwrap_or(Err(CallError::TimedOut(patience)))
+        tokio::time::timeout(timeout, exchange).await.unwrap_or(Err(CallError::TimedOut(timeout)))
     }
 
-    /// The head of the answer within `patience`; its body streams for as long as it takes.
+    /// Requests a stream: `timeout` bounds the response head, and nothing bounds the body.
+    ///
+    /// # Errors
+    /// [`CallError`] until the head has arrived.
     pub async fn stream(
         &self,
         path: &str,
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<Response<Incoming>, CallError> {
         let head = self.send(Method::GET, path, None::<&()>);
-        tokio::time::timeout(patience, head).await.unwrap_or(Err(CallError::TimedOut(patience)))
+        tokio::time::timeout(timeout, head).await.unwrap_or(Err(CallError::TimedOut(timeout)))
     }
 
     async fn send(
@@ -114,23 +123,32 @@ impl Client {
         }
         let request =
             request.body(Full::from(body.unwrap_or_default())).map_err(|e| unexpected(&e))?;
-        let answer =
-            self.pool.request(request).await.map_err(|e| CallError::Unreachable(chain(&e)))?;
-        if answer.status().is_success() { Ok(answer) } else { Err(refusal(answer).await) }
+        let response = self
+            .pool
+            .request(request)
+            .await
+            .map_err(|e| CallError::Unreachable(with_sources(&e)))?;
+        if response.status().is_success() {
+            Ok(response)
+        } else {
+            Err(read_refusal(response).await)
+        }
     }
 }
 
-async fn refusal(answer: Response<Incoming>) -> CallError {
-    let status = answer.status();
-    let body = Limited::new(answer.into_body(), 64 << 10).collect().await;
+/// Reads the problem of an error response, or makes one of its status.
+async fn read_refusal(response: Response<Incoming>) -> CallError {
+    let status = response.status();
+    let body = Limited::new(response.into_body(), MAX_PROBLEM_BYTES).collect().await;
     let problem = body.ok().and_then(|b| serde_json::from_slice::<Problem>(&b.to_bytes()).ok());
-    let plain = |s: StatusCode| {
+    let without_problem = |s: StatusCode| {
         Problem::new(s.as_u16(), "unknown", s.canonical_reason().unwrap_or("Error"), "")
     };
-    CallError::Refused(Box::new(problem.unwrap_or_else(|| plain(status))))
+    CallError::Refused(Box::new(problem.unwrap_or_else(|| without_problem(status))))
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+/// The message of an error and of all its sources.
+fn with_sources(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {

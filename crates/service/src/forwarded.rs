@@ -1,4 +1,4 @@
-//! Who a request comes from when proxies of ours stand in between. Pure.
+//! The client of a request that came through trusted proxies, by `X-Forwarded-For` and `X-Forwarded-Proto`. Pure.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -6,52 +6,52 @@ use std::str::FromStr;
 
 /// A block of addresses, like `10.0.0.0/8` or `::1`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Block {
+struct AddressBlock {
     network: u128,
-    /// Of 128 bits: IPv4 counts as mapped into IPv6.
-    bits: u32,
+    /// The length of the prefix in 128 bits: an IPv4 address counts as mapped into IPv6.
+    prefix_bits: u32,
 }
 
-/// Proxies of ours: blocks with commas between them, or nothing.
+/// The proxies whose `X-Forwarded-*` headers are believed: address blocks with commas between them, or none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Trusted(Vec<Block>);
+pub struct TrustedProxies(Vec<AddressBlock>);
 
-/// A text that is no block of addresses.
+/// A text that is neither an address nor an address block.
 #[derive(Debug)]
 pub struct InvalidBlock(String);
 
-/// What is believed of where a request came from.
+/// The client of a request and the scheme that the client used, as far as both are believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Origin {
     pub client: IpAddr,
     pub scheme: &'static str,
 }
 
-impl Trusted {
-    fn has(&self, address: IpAddr) -> bool {
-        self.0.iter().any(|block| block.has(address))
+impl TrustedProxies {
+    fn contains(&self, address: IpAddr) -> bool {
+        self.0.iter().any(|block| block.contains(address))
     }
 
-    /// The first address outside the trusted ones, seen from here: `peer` itself, or what proxies that we trust say.
+    /// The client of a request: `peer`, or the last address of `X-Forwarded-For` that is not a trusted proxy.
     ///
-    /// `forwarded` gives the values of all `X-Forwarded-For` lines in their order, `scheme` that of `X-Forwarded-Proto`.
-    pub fn origin<'a>(
+    /// `forwarded` yields the values of all `X-Forwarded-For` lines in order, `scheme` the value of `X-Forwarded-Proto`.
+    pub fn client_origin<'a>(
         &self,
         peer: IpAddr,
         forwarded: impl Iterator<Item = &'a [u8]>,
         scheme: impl FnOnce() -> Option<&'a [u8]>,
     ) -> Origin {
         let peer = peer.to_canonical();
-        if !self.has(peer) {
+        if !self.contains(peer) {
             return Origin { client: peer, scheme: "http" };
         }
         let hops: Vec<&[u8]> = forwarded.flat_map(|line| line.split(|b| *b == b',')).collect();
         let mut client = peer;
         for hop in hops.iter().rev() {
-            // Beyond what cannot be read nothing can be believed.
-            let Some(address) = address(hop) else { break };
+            // An unreadable hop ends the chain: whatever stands before it is not believed.
+            let Some(address) = parse_hop(hop) else { break };
             client = address;
-            if !self.has(address) {
+            if !self.contains(address) {
                 break;
             }
         }
@@ -63,16 +63,16 @@ impl Trusted {
     }
 }
 
-/// Whom a limit counts as one client: an IPv6 client has a whole /64 to ask from.
-pub fn counted_as(client: IpAddr) -> IpAddr {
+/// The address by which a rate limit counts a client: an IPv6 client may use its whole /64.
+pub fn rate_limit_key(client: IpAddr) -> IpAddr {
     match client {
         IpAddr::V4(_) => client,
         IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() >> 64 << 64).into()),
     }
 }
 
-/// An address as proxies write it: bare, in brackets, with a port or without.
-fn address(text: &[u8]) -> Option<IpAddr> {
+/// Parses an address as proxies write it: bare or in brackets, with a port or without.
+fn parse_hop(text: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(text.trim_ascii()).ok()?;
     let bare = match text.strip_prefix('[') {
         Some(rest) => rest.split_once(']')?.0,
@@ -82,21 +82,21 @@ fn address(text: &[u8]) -> Option<IpAddr> {
     bare.parse().ok().map(|address: IpAddr| address.to_canonical())
 }
 
-impl Block {
-    fn has(&self, address: IpAddr) -> bool {
-        let mask = u128::MAX.checked_shl(128 - self.bits).unwrap_or(0);
-        number(address) & mask == self.network & mask
+impl AddressBlock {
+    fn contains(&self, address: IpAddr) -> bool {
+        let mask = u128::MAX.checked_shl(128 - self.prefix_bits).unwrap_or(0);
+        to_bits(address) & mask == self.network & mask
     }
 }
 
-fn number(address: IpAddr) -> u128 {
+fn to_bits(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
         IpAddr::V6(v6) => v6.to_bits(),
     }
 }
 
-impl FromStr for Block {
+impl FromStr for AddressBlock {
     type Err = InvalidBlock;
 
     fn from_str(text: &str) -> Result<Self, InvalidBlock> {
@@ -106,16 +106,16 @@ impl FromStr for Block {
             None => (text, None),
         };
         let address: IpAddr = address.parse().map_err(|_| invalid())?;
-        let (room, offset) = if address.is_ipv4() { (32, 96) } else { (128, 0) };
-        let bits = bits.unwrap_or(room);
-        if bits > room {
+        let (max_bits, offset) = if address.is_ipv4() { (32, 96) } else { (128, 0) };
+        let bits = bits.unwrap_or(max_bits);
+        if bits > max_bits {
             return Err(invalid());
         }
-        Ok(Self { network: number(address), bits: bits + offset })
+        Ok(Self { network: to_bits(address), prefix_bits: bits + offset })
     }
 }
 
-impl FromStr for Trusted {
+impl FromStr for TrustedProxies {
     type Err = InvalidBlock;
 
     fn from_str(text: &str) -> Result<Self, InvalidBlock> {
@@ -139,16 +139,17 @@ mod tests {
     use super::*;
 
     fn origin(trusted: &str, peer: &str, lines: &[&str], scheme: Option<&str>) -> String {
-        let trusted: Trusted = trusted.parse().unwrap();
+        let trusted: TrustedProxies = trusted.parse().unwrap();
         let lines = lines.iter().map(|line| line.as_bytes());
-        let origin = trusted.origin(peer.parse().unwrap(), lines, || scheme.map(str::as_bytes));
+        let origin =
+            trusted.client_origin(peer.parse().unwrap(), lines, || scheme.map(str::as_bytes));
         format!("{} {}", origin.scheme, origin.client)
     }
 
     #[test]
     fn the_client_is_the_first_address_outside_the_trusted_ones() {
         const OURS: &str = "10.0.0.0/8, 192.0.2.7,fd00::/8";
-        let one = |peer: &str, lines: &[&str]| origin(OURS, peer, lines, Some("https"));
+        let read = |peer: &str, lines: &[&str]| origin(OURS, peer, lines, Some("https"));
         for (peer, lines, wanted) in [
             ("203.0.113.9", &["1.1.1.1"][..], "http 203.0.113.9"),
             ("::ffff:203.0.113.9", &["1.1.1.1"], "http 203.0.113.9"),
@@ -167,16 +168,16 @@ mod tests {
             ("fd00::1", &["2001:db8::1"], "https 2001:db8::1"),
             ("fe00::1", &["2001:db8::1"], "http fe00::1"),
         ] {
-            assert_eq!(one(peer, lines), wanted, "{peer} {lines:?}");
+            assert_eq!(read(peer, lines), wanted, "{peer} {lines:?}");
         }
         assert_eq!(origin("", "10.0.0.1", &["1.1.1.1"], Some("https")), "http 10.0.0.1");
         assert_eq!(origin("::/0", "10.0.0.1", &["1.1.1.1"], Some("ftp")), "http 1.1.1.1");
     }
 
     #[test]
-    fn what_is_no_block_is_refused() {
+    fn a_text_that_is_not_an_address_block_is_refused() {
         for text in ["10.0.0.0/33", "::/129", "10.0.0/8", "localhost", "10.0.0.0/", "10.0.0.1/-1"] {
-            assert!(text.parse::<Trusted>().is_err(), "{text}");
+            assert!(text.parse::<TrustedProxies>().is_err(), "{text}");
         }
     }
 }

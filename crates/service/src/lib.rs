@@ -1,31 +1,30 @@
-//! What every long-running service does. `main` stays one sentence; its exit code is true.
+//! Shared by every long-running service: from `main` to a true exit code, settings, the shutdown signal.
+//!
+//! The feature `control` adds the parts of the control plane and the router, which stand on axum. The services inside
+//! a tenant do without it and use the crate `tenant-service` instead.
 
-pub mod probe;
+pub mod healthcheck;
+pub mod json_object;
+pub mod request_id;
 pub mod run;
+pub mod secret;
 pub mod settings;
-pub mod stop;
+pub mod shutdown;
 
+#[cfg(feature = "control")]
+pub mod api_error;
 #[cfg(feature = "control")]
 pub mod client;
 #[cfg(feature = "control")]
-pub mod failure;
-#[cfg(feature = "control")]
 pub mod forwarded;
-#[cfg(feature = "inherited")]
-pub mod inherited;
-#[cfg(feature = "inside")]
-pub mod inside;
 #[cfg(feature = "control")]
 pub mod keys;
 #[cfg(feature = "control")]
 pub mod logs;
-#[cfg(any(feature = "control", feature = "inside"))]
-pub mod object;
-#[cfg(feature = "control")]
-pub mod request_id;
 #[cfg(feature = "control")]
 pub mod watch;
 
-pub use run::{Env, Failed, run};
-pub use settings::{Secret, Vars};
-pub use stop::stop_requested;
+pub use run::{Env, ServiceError, run};
+pub use secret::Secret;
+pub use settings::SettingsReader;
+pub use shutdown::shutdown_token;

@@ -6,33 +6,33 @@ use std::str::FromStr;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-/// What is logged: a level, or levels of modules too, with commas between them.
+/// The log filter: a level, or levels of modules too, with commas between them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Filter(String);
+pub struct LogFilter(String);
 
-/// A text that is no filter.
+/// A text that is not a log filter.
 #[derive(Debug, PartialEq, Eq)]
-pub struct InvalidFilter;
+pub struct InvalidLogFilter;
 
-/// Call once, before anything is to be logged.
-pub fn start(filter: &Filter) {
+/// Starts logging. Call once, before the first log line.
+pub fn init(filter: &LogFilter) {
     let lines = tracing_subscriber::fmt().json().flatten_event(true).with_current_span(true);
     let lines = lines.with_env_filter(EnvFilter::new(&filter.0)).with_writer(std::io::stderr);
-    // A second start (tests) keeps the first.
+    // A second call, as in tests, keeps the first subscriber.
     let _ = lines.try_init();
 }
 
-impl Default for Filter {
+impl Default for LogFilter {
     fn default() -> Self {
         Self("info".to_owned())
     }
 }
 
-impl FromStr for Filter {
-    type Err = InvalidFilter;
+impl FromStr for LogFilter {
+    type Err = InvalidLogFilter;
 
-    /// Stricter than what reads it in the end, which takes a misspelt level for a module and then logs nothing else.
-    fn from_str(text: &str) -> Result<Self, InvalidFilter> {
+    /// Stricter than `EnvFilter`, which takes a misspelt level for a module and then logs nothing else.
+    fn from_str(text: &str) -> Result<Self, InvalidLogFilter> {
         let is_level = |word: &str| !word.is_empty() && word.parse::<LevelFilter>().is_ok();
         let in_module = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
         let is_module = |word: &str| !word.is_empty() && word.chars().all(in_module);
@@ -40,11 +40,11 @@ impl FromStr for Filter {
             Some((module, level)) => is_module(module) && is_level(level),
             None => is_level(part),
         };
-        if text.split(',').all(fits) { Ok(Self(text.to_owned())) } else { Err(InvalidFilter) }
+        if text.split(',').all(fits) { Ok(Self(text.to_owned())) } else { Err(InvalidLogFilter) }
     }
 }
 
-impl fmt::Display for InvalidFilter {
+impl fmt::Display for InvalidLogFilter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("must be off, error, warn, info, debug or trace, or levels of modules too, like info,router=debug")
     }
@@ -57,7 +57,7 @@ mod tests {
     #[test]
     fn filters_by_the_table() {
         for good in ["info", "WARN", "off", "info,router=debug", "app_api::db=trace,error"] {
-            assert!(good.parse::<Filter>().is_ok(), "{good}");
+            assert!(good.parse::<LogFilter>().is_ok(), "{good}");
             assert!(good.parse::<EnvFilter>().is_ok(), "{good}");
         }
         for bad in [
@@ -73,7 +73,7 @@ mod tests {
             "info debug",
             "info;debug",
         ] {
-            assert_eq!(bad.parse::<Filter>(), Err(InvalidFilter), "{bad:?}");
+            assert_eq!(bad.parse::<LogFilter>(), Err(InvalidLogFilter), "{bad:?}");
         }
     }
 }

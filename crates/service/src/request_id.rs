@@ -1,35 +1,73 @@
-//! One id a request, in its log lines, its answer's header and its problem.
+//! One id for each request: in its log lines, in the header of its response, and in its problem.
 
-use axum::extract::Request;
-use axum::http::HeaderValue;
-use axum::middleware::Next;
-use axum::response::Response;
-use protocol::headers::REQUEST_ID;
-use tracing::Instrument as _;
 use uuid::Uuid;
 
-tokio::task_local! {
-    static CURRENT: String;
-}
+const MAX_LENGTH: usize = 64;
 
-/// The id of the request being answered; empty outside one.
-pub fn current() -> String {
-    CURRENT.try_with(Clone::clone).unwrap_or_default()
-}
-
-/// Middleware: takes over a plausible inbound id, makes one otherwise, and puts it on the answer.
-pub async fn layer(request: Request, next: Next) -> Response {
-    let inbound =
-        request.headers().get(REQUEST_ID).and_then(|v| v.to_str().ok()).filter(|v| plausible(v));
-    let id = inbound.map_or_else(|| Uuid::new_v4().simple().to_string(), str::to_owned);
-    let span = tracing::info_span!("request", request_id = %id, method = %request.method(), path = request.uri().path());
-    let mut answer = CURRENT.scope(id.clone(), next.run(request).instrument(span)).await;
-    if let Ok(value) = HeaderValue::from_str(&id) {
-        answer.headers_mut().insert(REQUEST_ID, value);
+/// Takes over a valid inbound id (1 to 64 of `a-z A-Z 0-9 - _ .`) and generates one otherwise.
+///
+/// An id stands in logs and on pages, so a client must not be able to put markup or line breaks into it.
+pub fn accept_or_generate(inbound: Option<&str>) -> String {
+    match inbound.filter(|id| is_valid(id)) {
+        Some(id) => id.to_owned(),
+        None => Uuid::now_v7().simple().to_string(),
     }
-    answer
 }
 
-fn plausible(id: &str) -> bool {
-    (8..=64).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+fn is_valid(id: &str) -> bool {
+    let is_plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    (1..=MAX_LENGTH).contains(&id.len()) && id.bytes().all(is_plain)
+}
+
+#[cfg(feature = "control")]
+pub use middleware::{current, layer};
+
+#[cfg(feature = "control")]
+mod middleware {
+    use axum::extract::Request;
+    use axum::http::HeaderValue;
+    use axum::middleware::Next;
+    use axum::response::Response;
+    use protocol::headers::REQUEST_ID;
+    use tracing::Instrument as _;
+
+    use super::accept_or_generate;
+
+    tokio::task_local! {
+        static CURRENT: String;
+    }
+
+    /// The id of the request that this task handles; empty outside a request.
+    pub fn current() -> String {
+        CURRENT.try_with(Clone::clone).unwrap_or_default()
+    }
+
+    /// Middleware: assigns the id, opens the log span of the request, and adds the id to the response.
+    pub async fn layer(request: Request, next: Next) -> Response {
+        let inbound = request.headers().get(REQUEST_ID).and_then(|value| value.to_str().ok());
+        let id = accept_or_generate(inbound);
+        let (method, path) = (request.method(), request.uri().path());
+        let span = tracing::info_span!("request", request_id = %id, %method, path);
+        let mut response = CURRENT.scope(id.clone(), next.run(request).instrument(span)).await;
+        if let Ok(value) = HeaderValue::from_str(&id) {
+            response.headers_mut().insert(REQUEST_ID, value);
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plain_inbound_id_is_taken_over_and_any_other_is_replaced() {
+        for id in ["a", "0192f0c1-ab", "trace_1.2", &"x".repeat(64)] {
+            assert_eq!(accept_or_generate(Some(id)), id);
+        }
+        for id in ["", "a b", "<script>", "x/../y", "line\n", &"x".repeat(65)] {
+            assert_ne!(accept_or_generate(Some(id)), id);
+        }
+        assert_ne!(accept_or_generate(None), accept_or_generate(None));
+    }
 }

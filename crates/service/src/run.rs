@@ -2,48 +2,51 @@
 
 use std::process::ExitCode;
 
-use crate::settings::Faults;
+use crate::settings::SettingsErrors;
 
-/// Looks a variable up. Tests pass a map.
+/// Exit code for settings that are missing or wrong: `EX_USAGE` of `sysexits.h`.
+const EXIT_USAGE: u8 = 64;
+
+/// Looks up one environment variable by name. Tests pass a map.
 pub type Env = dyn Fn(&str) -> Option<String>;
 
-/// Why a service ended before it was asked to.
+/// Why a service ended without a request to stop.
 #[derive(Debug)]
-pub enum Failed {
-    /// Settings are unset or wrong: all faults of one start together. Exit code 64.
-    Settings(Faults),
-    /// Anything else. Exit code 1.
+pub enum ServiceError {
+    /// Settings are missing or wrong; holds every error of this start. Exit code 64.
+    Settings(SettingsErrors),
+    /// Any other error. Exit code 1.
     Other(anyhow::Error),
 }
 
-impl From<Faults> for Failed {
-    fn from(faults: Faults) -> Self {
-        Self::Settings(faults)
+impl From<SettingsErrors> for ServiceError {
+    fn from(errors: SettingsErrors) -> Self {
+        Self::Settings(errors)
     }
 }
 
-impl<E: Into<anyhow::Error>> From<E> for Failed {
+impl<E: Into<anyhow::Error>> From<E> for ServiceError {
     fn from(error: E) -> Self {
         Self::Other(error.into())
     }
 }
 
-/// Runs `serve` with the process's environment: 0 stopped on request · 64 bad settings · 1 anything else.
+/// Runs `serve` with the environment of the process: exit code 0 after a requested stop, 64 for bad settings, 1 for
+/// any other error.
 ///
-/// `serve` is synchronous so that each service makes the runtime it needs, after whatever must happen before
-/// the first thread exists.
-pub fn run(name: &str, serve: impl FnOnce(&Env) -> Result<(), Failed>) -> ExitCode {
+/// `serve` is synchronous, so that each service builds its own runtime after the steps that need a single thread.
+pub fn run(name: &str, serve: impl FnOnce(&Env) -> Result<(), ServiceError>) -> ExitCode {
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
     let env = |key: &str| std::env::var(key).ok();
     match serve(&env) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Failed::Settings(faults)) => {
-            for fault in &faults.0 {
-                eprintln!("{name}: {fault}");
+        Err(ServiceError::Settings(errors)) => {
+            for error in &errors.0 {
+                eprintln!("{name}: {error}");
             }
-            ExitCode::from(64)
+            ExitCode::from(EXIT_USAGE)
         }
-        Err(Failed::Other(error)) => {
+        Err(ServiceError::Other(error)) => {
             eprintln!("{name}: {error:#}");
             ExitCode::FAILURE
         }

@@ -1,42 +1,25 @@
-//! Settings: parsed once, at the edge, with every fault of a start reported together.
+//! Settings: parsed once at the start of a service, with every error reported together.
 
 use std::fmt;
 use std::str::FromStr;
 
+use crate::Secret;
 use crate::run::Env;
 
-/// All faults of one reading; each names the variable and the rule.
+/// Every error of one reading, one text each: the name of the variable and the rule that its value breaks.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Faults(pub Vec<String>);
+pub struct SettingsErrors(pub Vec<String>);
 
-/// Reads variables and remembers what was wrong with each.
-pub struct Vars<'a> {
+/// Reads environment variables and collects the errors.
+///
+/// Each method returns `None` for an error that is already collected, so that one start reports all of them.
+pub struct SettingsReader<'a> {
     lookup: &'a Env,
-    faults: Vec<String>,
+    errors: Vec<String>,
 }
 
-/// A value that never shows itself: not by `Debug`, not in a log.
-#[derive(Clone)]
-pub struct Secret(String);
-
-impl Secret {
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(…)")
-    }
-}
-
-const SECRET_LENGTH: usize = 32;
-const PLACEHOLDERS: &[&str] = &[
+const MIN_SECRET_CHARS: usize = 32;
+const PLACEHOLDER_PREFIXES: &[&str] = &[
     "changeme",
     "change-me",
     "change_me",
@@ -48,28 +31,32 @@ const PLACEHOLDERS: &[&str] = &[
     "xxxx",
 ];
 
-impl<'a> Vars<'a> {
+impl<'a> SettingsReader<'a> {
     pub fn new(lookup: &'a Env) -> Self {
-        Self { lookup, faults: Vec::new() }
+        Self { lookup, errors: Vec::new() }
     }
 
-    /// A variable without which the service cannot run. `None` is a fault that is already remembered.
+    /// Reads a variable that must be set.
     pub fn required<T: FromStr<Err: fmt::Display>>(&mut self, name: &str) -> Option<T> {
         match self.text(name) {
             Some(text) => self.parse(name, &text),
-            None => self.fault(name, "must be set"),
+            None => self.reject(name, "must be set"),
         }
     }
 
-    /// A variable with a default; set but empty counts as unset.
-    pub fn or<T: FromStr<Err: fmt::Display>>(&mut self, name: &str, default: T) -> Option<T> {
+    /// Reads a variable with a default. A variable that is set but empty counts as unset.
+    pub fn or_default<T: FromStr<Err: fmt::Display>>(
+        &mut self,
+        name: &str,
+        default: T,
+    ) -> Option<T> {
         match self.text(name) {
             Some(text) => self.parse(name, &text),
             None => Some(default),
         }
     }
 
-    /// A variable that may be absent.
+    /// Reads a variable that may be absent: `Some(None)` when it is.
     pub fn optional<T: FromStr<Err: fmt::Display>>(&mut self, name: &str) -> Option<Option<T>> {
         match self.text(name) {
             Some(text) => self.parse(name, &text).map(Some),
@@ -77,34 +64,37 @@ impl<'a> Vars<'a> {
         }
     }
 
-    /// A secret, read from the file that `<NAME>_FILE` names: at least 32 characters, no placeholder.
+    /// Reads a secret from the file that `<NAME>_FILE` names: at least 32 characters, no placeholder.
     pub fn secret(&mut self, name: &str) -> Option<Secret> {
         let variable = format!("{name}_FILE");
         let Some(path) = self.text(&variable) else {
-            return self.fault(&variable, "must name the file that holds the secret");
+            return self.reject(&variable, "must name the file that holds the secret");
         };
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text.trim_end_matches(['\r', '\n']).to_owned(),
-            Err(error) => return self.fault(&variable, &format!("cannot read {path}: {error}")),
+            Err(error) => return self.reject(&variable, &format!("cannot read {path}: {error}")),
         };
-        match weakness(&text) {
-            Some(rule) => self.fault(&variable, &format!("{path} {rule}")),
-            None => Some(Secret(text)),
+        match find_weakness(&text) {
+            Some(rule) => self.reject(&variable, &format!("{path} {rule}")),
+            None => Some(Secret::new(text)),
         }
     }
 
-    /// Remembers a fault of `name` that only the caller can see.
-    pub fn fault<T>(&mut self, name: &str, rule: &str) -> Option<T> {
-        self.faults.push(format!("{name} {rule}"));
+    /// Collects an error of the variable `name` that only the caller can detect.
+    pub fn reject<T>(&mut self, name: &str, rule: &str) -> Option<T> {
+        self.errors.push(format!("{name} {rule}"));
         None
     }
 
-    /// The settings, unless anything was wrong.
-    pub fn finish<T>(self, build: impl FnOnce() -> Option<T>) -> Result<T, Faults> {
-        if !self.faults.is_empty() {
-            return Err(Faults(self.faults));
+    /// Builds the settings.
+    ///
+    /// # Errors
+    /// Every collected error, when there is any.
+    pub fn finish<T>(self, build: impl FnOnce() -> Option<T>) -> Result<T, SettingsErrors> {
+        if !self.errors.is_empty() {
+            return Err(SettingsErrors(self.errors));
         }
-        build().ok_or_else(|| Faults(vec!["settings are incomplete".to_owned()]))
+        build().ok_or_else(|| SettingsErrors(vec!["settings are incomplete".to_owned()]))
     }
 
     fn text(&self, name: &str) -> Option<String> {
@@ -114,22 +104,23 @@ impl<'a> Vars<'a> {
     fn parse<T: FromStr<Err: fmt::Display>>(&mut self, name: &str, text: &str) -> Option<T> {
         match text.parse() {
             Ok(value) => Some(value),
-            Err(why) => self.fault(name, &format!("{why} (is {text:?})")),
+            Err(rule) => self.reject(name, &format!("{rule} (is {text:?})")),
         }
     }
 }
 
-/// Why a text is no secret to rely on.
-fn weakness(text: &str) -> Option<String> {
+/// The rule that makes a secret unusable, if it breaks any.
+fn find_weakness(text: &str) -> Option<String> {
     if text.is_empty() {
         return Some("is empty".to_owned());
     }
-    if text.len() < SECRET_LENGTH {
-        return Some(format!("is too short: at least {SECRET_LENGTH} characters"));
+    if text.len() < MIN_SECRET_CHARS {
+        return Some(format!("is too short: at least {MIN_SECRET_CHARS} characters"));
     }
     let lower = text.to_ascii_lowercase();
     let first = text.chars().next();
-    if PLACEHOLDERS.iter().any(|p| lower.starts_with(p)) || text.chars().all(|c| Some(c) == first) {
+    let has_placeholder = PLACEHOLDER_PREFIXES.iter().any(|prefix| lower.starts_with(prefix));
+    if has_placeholder || text.chars().all(|c| Some(c) == first) {
         return Some("is a placeholder: put random characters there".to_owned());
     }
     None
@@ -140,17 +131,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_fault_is_told_at_once() {
+    fn every_error_is_reported_at_once() {
         let lookup = |name: &str| match name {
             "PORT" => Some("eighty".to_owned()),
             _ => None,
         };
-        let mut vars = Vars::new(&lookup);
-        let port = vars.required::<u16>("PORT");
-        let url = vars.required::<String>("URL");
-        let token = vars.secret("TOKEN");
-        let faults = vars.finish(|| Some((port?, url?, token?))).err().unwrap();
-        insta::assert_snapshot!(faults.0.join("\n"), @r#"
+        let mut settings = SettingsReader::new(&lookup);
+        let port = settings.required::<u16>("PORT");
+        let url = settings.required::<String>("URL");
+        let token = settings.secret("TOKEN");
+        let errors = settings.finish(|| Some((port?, url?, token?))).err().unwrap();
+        insta::assert_snapshot!(errors.0.join("\n"), @r#"
         PORT invalid digit found in string (is "eighty")
         URL must be set
         TOKEN_FILE must name the file that holds the secret
@@ -159,15 +150,10 @@ mod tests {
 
     #[test]
     fn weak_secrets_are_refused() {
-        assert!(weakness("").is_some());
-        assert!(weakness("short").is_some());
-        assert!(weakness("changeme-changeme-changeme-changeme").is_some());
-        assert!(weakness(&"a".repeat(64)).is_some());
-        assert_eq!(weakness("8vY2m0Qz5hYt1rKp7sXw3uBn6cEd9fGa"), None);
-    }
-
-    #[test]
-    fn a_secret_does_not_show_itself() {
-        assert_eq!(format!("{:?}", Secret::new("hush")), "Secret(…)");
+        assert!(find_weakness("").is_some());
+        assert!(find_weakness("short").is_some());
+        assert!(find_weakness("changeme-changeme-changeme-changeme").is_some());
+        assert!(find_weakness(&"a".repeat(64)).is_some());
+        assert_eq!(find_weakness("8vY2m0Qz5hYt1rKp7sXw3uBn6cEd9fGa"), None);
     }
 }

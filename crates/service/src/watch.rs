@@ -1,4 +1,4 @@
-//! Both ends of a watch: [`Feed`] serves one, [`follow`] reads one for as long as it is polled.
+//! Both ends of list-and-watch: [`Feed`] serves a watch, [`follow`] reads one.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,7 +18,7 @@ use tokio::time::timeout;
 
 use crate::client::{CallError, Client};
 
-/// A set of items that is listed and watched. Cheap to clone; every clone is the same set.
+/// A set of items that is listed and watched. Clones share one set.
 pub struct Feed<T: Keyed> {
     shared: Arc<Mutex<Shared<T>>>,
 }
@@ -29,9 +29,10 @@ struct Shared<T: Keyed> {
     lines: broadcast::Sender<Message<T>>,
 }
 
-/// A watcher that lags by more than this is cut off and lists again.
-const BACKLOG: usize = 4_096;
-const LINE_LIMIT: usize = 16 << 20;
+/// A watcher that lags by more messages is disconnected and lists again.
+const MAX_WATCHER_LAG: usize = 4_096;
+const MAX_LINE_BYTES: usize = 16 << 20;
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl<T: Keyed> Clone for Feed<T> {
     fn clone(&self) -> Self {
@@ -44,11 +45,14 @@ where
     T: Keyed + Clone + PartialEq + Serialize + Send + Sync + 'static,
     T::Key: Serialize + Send + Sync + 'static,
 {
-    /// `epoch` begins the revisions. Take one that no earlier run of this process can have reached (a clock's
-    /// milliseconds), so that a reader's old revision never looks like ours.
+    /// `epoch` is the first revision. Use one that no earlier run of this process can have reached, such as the clock's
+    /// milliseconds: a reader must not take a revision of an earlier run for one of this run.
     pub fn new(epoch: u64) -> Self {
-        let shared =
-            Shared { revision: epoch, items: HashMap::new(), lines: broadcast::channel(BACKLOG).0 };
+        let shared = Shared {
+            revision: epoch,
+            items: HashMap::new(),
+            lines: broadcast::channel(MAX_WATCHER_LAG).0,
+        };
         Self { shared: Arc::new(Mutex::new(shared)) }
     }
 
@@ -64,17 +68,17 @@ where
         self.with(|s| s.items.values().cloned().collect())
     }
 
-    /// Tells watchers about `item` unless they know it as it is; `true` when it changed.
+    /// Puts an item and notifies the watchers; `false` when the item is unchanged.
     pub fn put(&self, item: T) -> bool {
         self.with(|s| s.put(item))
     }
 
-    /// `true` when it was there.
+    /// Removes an item and notifies the watchers; `false` when there was none.
     pub fn remove(&self, key: &T::Key) -> bool {
         self.with(|s| s.remove(key))
     }
 
-    /// Makes the set be `items`: puts those that differ, removes those that are gone.
+    /// Makes the set equal to `items`: puts the items that differ and removes the others.
     pub fn replace(&self, items: Vec<T>) {
         self.with(|s| {
             let kept: std::collections::HashSet<_> = items.iter().map(Keyed::key).collect();
@@ -88,13 +92,13 @@ where
         });
     }
 
-    /// A change stream for this process itself: a hint that something changed, never the change.
-    pub fn bell(&self) -> broadcast::Receiver<Message<T>> {
+    /// Subscribes to changes within this process. A receiver that lags loses messages: read the set, not the message.
+    pub fn subscribe(&self) -> broadcast::Receiver<Message<T>> {
         self.with(|s| s.lines.subscribe())
     }
 
-    /// The answer to a watch: a snapshot, then deltas, then heartbeats, until the watcher lags or leaves.
-    pub fn answer(&self) -> Response {
+    /// The response to a watch request: a snapshot, then deltas and heartbeats, until the watcher lags or leaves.
+    pub fn watch_response(&self) -> Response {
         let (snapshot, lines) = self.with(|s| {
             let items = s.items.values().cloned().collect();
             (Message::Snapshot { revision: s.revision, items }, s.lines.subscribe())
@@ -107,7 +111,7 @@ where
                     Ok(Ok(message)) => break message,
                     Ok(Err(_)) => return None,
                     Err(_) => {
-                        // A watcher with something left to read would take the revision for a gap.
+                        // A watcher with unread deltas would take the newest revision for a gap.
                         let idle = |s: &mut Shared<T>| lines.is_empty().then_some(s.revision);
                         if let Some(revision) = feed.with(idle) {
                             break Message::Heartbeat { revision };
@@ -117,10 +121,10 @@ where
             };
             Some((line(&message), (feed, lines)))
         });
-        let mut answer = Body::from_stream(start.chain(rest)).into_response();
+        let mut response = Body::from_stream(start.chain(rest)).into_response();
         let kind = HeaderValue::from_static("application/x-ndjson");
-        answer.headers_mut().insert(header::CONTENT_TYPE, kind);
-        answer
+        response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        response
     }
 
     fn with<R>(&self, work: impl FnOnce(&mut Shared<T>) -> R) -> R {
@@ -133,9 +137,9 @@ impl<T: Keyed + Clone + PartialEq> Shared<T> {
         if self.items.get(&item.key()) == Some(&item) {
             return false;
         }
-        let follows = self.step();
+        let follows = self.advance();
         self.items.insert(item.key(), item.clone());
-        // No watcher is no fault.
+        // An error means that nobody watches.
         let _ = self.lines.send(Message::Changed { follows, revision: self.revision, item });
         true
     }
@@ -144,13 +148,14 @@ impl<T: Keyed + Clone + PartialEq> Shared<T> {
         if self.items.remove(key).is_none() {
             return false;
         }
-        let follows = self.step();
+        let follows = self.advance();
         let _ =
             self.lines.send(Message::Gone { follows, revision: self.revision, key: key.clone() });
         true
     }
 
-    fn step(&mut self) -> u64 {
+    /// Returns the revision before.
+    fn advance(&mut self) -> u64 {
         self.revision += 1;
         self.revision - 1
     }
@@ -166,12 +171,12 @@ where
     Ok(text.into())
 }
 
-/// Why a watch ended. It always does, at last: list again.
+/// Why a watch ended. Every watch ends at some point; the reader then lists again.
 #[derive(Debug, thiserror::Error)]
 pub enum WatchEnded {
     #[error(transparent)]
     Call(#[from] CallError),
-    #[error("the stream broke off: {0}")]
+    #[error("the stream broke: {0}")]
     Broken(String),
     #[error("silent for three heartbeats")]
     Silent,
@@ -185,25 +190,25 @@ impl From<protocol::watch::Gap> for WatchEnded {
     }
 }
 
-/// Reads one watch from its snapshot to its end, showing each state of the replica to `seen`.
+/// Reads one watch from its snapshot to its end and calls `on_message` after each message, with the replica that holds it.
 ///
-/// Cancel-safe in the sense that matters: dropping it drops the connection.
+/// Dropping the future closes the connection.
 pub async fn follow<T>(
     client: &Client,
     path: &str,
-    mut seen: impl FnMut(&Replica<T>, &Message<T>),
+    mut on_message: impl FnMut(&Replica<T>, &Message<T>),
 ) -> WatchEnded
 where
     T: Keyed + Clone + DeserializeOwned,
     T::Key: DeserializeOwned,
 {
-    let mut answer = match client.stream(path, Duration::from_secs(5)).await {
-        Ok(answer) => answer.into_body(),
+    let mut body = match client.stream(path, HEAD_TIMEOUT).await {
+        Ok(response) => response.into_body(),
         Err(error) => return error.into(),
     };
     let (mut replica, mut text) = (Replica::default(), BytesMut::new());
     loop {
-        let frame = match timeout(HEARTBEAT * 3, answer.frame()).await {
+        let frame = match timeout(HEARTBEAT * 3, body.frame()).await {
             Err(_) => return WatchEnded::Silent,
             Ok(None) => return WatchEnded::Broken("closed by the other end".into()),
             Ok(Some(Err(error))) => return WatchEnded::Broken(error.to_string()),
@@ -220,10 +225,10 @@ where
             if let Err(gap) = replica.take(message.clone()) {
                 return gap.into();
             }
-            seen(&replica, &message);
+            on_message(&replica, &message);
         }
-        if text.len() > LINE_LIMIT {
-            return WatchEnded::Broken("a line of over 16 MiB".into());
+        if text.len() > MAX_LINE_BYTES {
+            return WatchEnded::Broken(format!("a line of over {MAX_LINE_BYTES} bytes"));
         }
     }
 }

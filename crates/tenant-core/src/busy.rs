@@ -37,7 +37,7 @@ pub enum Refused {
         most: usize,
         wait: Duration,
     },
-    /// It ran out, or never was, or is not the asker's.
+    /// It ran out, or never was, or is not the context's.
     Ended,
     TooOften {
         wait: Duration,

@@ -3,8 +3,8 @@
 use askama::Template;
 use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
-use service::inside::{Answer, Asker, Drain, User, answer, echo, page, serve};
-use service::{Env, Failed};
+use service::{Env, ServiceError};
+use tenant_service::{Drain, RequestContext, Response, User, echo, page, response, serve};
 use tokio::net::UnixListener;
 
 #[derive(Template)]
@@ -17,32 +17,38 @@ struct Page<'a> {
 }
 
 /// Started by PID 1: one unix listener and the link.
-pub fn start(env: &Env) -> Result<(), Failed> {
-    service::inside::start(env, crate::runtime(), run)
+pub fn start(env: &Env) -> Result<(), ServiceError> {
+    tenant_service::start(env, crate::runtime(), run)
 }
 
 /// Serves until the drain is asked for and done.
 pub async fn run(listener: UnixListener, tenant: String, drain: Drain) {
     let tenant: std::sync::Arc<str> = tenant.into();
     let sockets = drain.clone();
-    serve(listener, drain, move |asker, request| {
+    serve(listener, drain, move |context, request| {
         let (tenant, sockets) = (tenant.clone(), sockets.clone());
-        async move { respond(&asker, request, &tenant, &sockets) }
+        async move { respond(&context, request, &tenant, &sockets) }
     })
     .await;
 }
 
-fn respond(asker: &Asker, request: Request<Incoming>, tenant: &str, drain: &Drain) -> Answer {
+fn respond(
+    context: &RequestContext,
+    request: Request<Incoming>,
+    tenant: &str,
+    drain: &Drain,
+) -> Response {
     let path = request.uri().path();
     if path == "/.cial/ws" {
-        return echo::upgrade(asker, request, drain);
+        return echo::upgrade(context, request, drain);
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return asker.method_not_allowed("GET");
+        return context.method_not_allowed("GET");
     }
-    let page = Page { style: page::STYLE, tenant, path, user: User::of(request.headers()) };
+    let page =
+        Page { style: page::STYLE, tenant, path, user: User::from_headers(request.headers()) };
     match page.render() {
-        Ok(text) => answer::html(StatusCode::OK, text),
-        Err(error) => asker.internal(&error),
+        Ok(text) => response::html(StatusCode::OK, text),
+        Err(error) => context.internal(&error),
     }
 }

@@ -4,8 +4,8 @@ use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use service::inside::{Answer, Asker, Drain, answer, serve};
-use service::{Env, Failed};
+use service::{Env, ServiceError};
+use tenant_service::{Drain, RequestContext, Response, response, serve};
 use tokio::net::TcpListener;
 
 /// What the front shows to prove that it asked.
@@ -15,30 +15,30 @@ pub struct Facts {
 }
 
 /// Started by PID 1: one TCP listener on loopback and the link.
-pub fn start(env: &Env) -> Result<(), Failed> {
-    service::inside::start(env, crate::runtime(), run)
+pub fn start(env: &Env) -> Result<(), ServiceError> {
+    tenant_service::start(env, crate::runtime(), run)
 }
 
 /// Serves until the drain is asked for and done.
 pub async fn run(listener: TcpListener, tenant: String, drain: Drain) {
-    serve(listener, drain, move |asker, request| {
-        let answer = respond(&asker, &request, &tenant);
+    serve(listener, drain, move |context, request| {
+        let answer = respond(&context, &request, &tenant);
         async move { answer }
     })
     .await;
 }
 
-fn respond(asker: &Asker, request: &Request<Incoming>, tenant: &str) -> Answer {
+fn respond(context: &RequestContext, request: &Request<Incoming>, tenant: &str) -> Response {
     match (request.method(), request.uri().path()) {
         (&Method::GET | &Method::HEAD, "/health") => {
-            answer::json(StatusCode::OK, &json!({ "status": "ok" }))
+            response::json(StatusCode::OK, &json!({ "status": "ok" }))
         }
         (&Method::GET | &Method::HEAD, "/facts") => {
             let process = std::process::id();
             let fact = format!("platform-back of {tenant} answers as process {process}");
-            answer::json(StatusCode::OK, &Facts { fact })
+            response::json(StatusCode::OK, &Facts { fact })
         }
-        (_, "/health" | "/facts") => asker.method_not_allowed("GET"),
-        _ => asker.not_found(),
+        (_, "/health" | "/facts") => context.method_not_allowed("GET"),
+        _ => context.not_found(),
     }
 }

@@ -7,8 +7,8 @@ use askama::Template;
 use hyper::body::Incoming;
 use hyper::{HeaderMap, Method, Request, StatusCode};
 use protocol::inside::PLATFORM_BACK;
-use service::inside::{Answer, Asker, Drain, User, answer, echo, fetch, page, serve};
-use service::{Env, Failed};
+use service::{Env, ServiceError};
+use tenant_service::{Drain, RequestContext, Response, User, echo, fetch, page, response, serve};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
@@ -35,9 +35,9 @@ struct Home<'a> {
 }
 
 /// Started by PID 1: one TCP listener on loopback and the link.
-pub fn start(env: &Env) -> Result<(), Failed> {
+pub fn start(env: &Env) -> Result<(), ServiceError> {
     let back = PLATFORM_BACK.parse()?;
-    service::inside::start(env, crate::runtime(), |listener, tenant, drain| {
+    tenant_service::start(env, crate::runtime(), |listener, tenant, drain| {
         run(listener, Front::new(tenant, back, drain))
     })
 }
@@ -46,9 +46,9 @@ pub fn start(env: &Env) -> Result<(), Failed> {
 pub async fn run(listener: TcpListener, front: Front) {
     let drain = front.drain.clone();
     let front = Arc::new(front);
-    serve(listener, drain, move |asker, request| {
+    serve(listener, drain, move |context, request| {
         let front = front.clone();
-        async move { front.answer(&asker, request).await }
+        async move { front.answer(&context, request).await }
     })
     .await;
 }
@@ -59,28 +59,28 @@ impl Front {
         Self { tenant, back, fetches: Semaphore::new(FETCHES), drain }
     }
 
-    async fn answer(&self, asker: &Asker, request: Request<Incoming>) -> Answer {
+    async fn answer(&self, context: &RequestContext, request: Request<Incoming>) -> Response {
         match (request.method(), request.uri().path()) {
-            (_, "/ws") => echo::upgrade(asker, request, &self.drain),
-            (&Method::GET | &Method::HEAD, "/") => self.show_home(asker, request.headers()).await,
-            (_, "/") => asker.method_not_allowed("GET"),
-            _ => asker.not_found(),
+            (_, "/ws") => echo::upgrade(context, request, &self.drain),
+            (&Method::GET | &Method::HEAD, "/") => self.show_home(context, request.headers()).await,
+            (_, "/") => context.method_not_allowed("GET"),
+            _ => context.not_found(),
         }
     }
 
-    async fn show_home(&self, asker: &Asker, headers: &HeaderMap) -> Answer {
+    async fn show_home(&self, context: &RequestContext, headers: &HeaderMap) -> Response {
         // The page does without a fact when platform-back is busy or broken.
         let fact = self.fetch_fact().await;
-        let fact = fact.inspect_err(|error| eprintln!("request {}: {error}", asker.request_id));
+        let fact = fact.inspect_err(|error| eprintln!("request {}: {error}", context.request_id));
         let home = Home {
             style: page::STYLE,
             tenant: &self.tenant,
-            user: User::of(headers),
+            user: User::from_headers(headers),
             fact: fact.as_deref().ok(),
         };
         match home.render() {
-            Ok(text) => answer::html(StatusCode::OK, text),
-            Err(error) => asker.internal(&error),
+            Ok(text) => response::html(StatusCode::OK, text),
+            Err(error) => context.internal(&error),
         }
     }
 

@@ -108,8 +108,8 @@ mod tests {
     #[test]
     fn a_planted_code_is_found() {
         let cases = [
-            ("Failure::new(StatusCode::CONFLICT, \"planted\", \"\")", 1),
-            ("Failure::new(\n    StatusCode::CONFLICT,\n    \"planted\",", 1),
+            ("ApiError::new(StatusCode::CONFLICT, \"planted\", \"\")", 1),
+            ("ApiError::new(\n    StatusCode::CONFLICT,\n    \"planted\",", 1),
             ("Problem::new(404, \"planted\", \"Not found\", \"\")", 1),
             ("answers::problem(&asker, 502, \"planted\", detail)", 1),
             ("(StatusCode::BAD_REQUEST, \"planted\")", 1),

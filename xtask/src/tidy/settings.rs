@@ -71,7 +71,7 @@ mod tests {
     #[test]
     fn a_planted_setting_is_found() {
         let cases = [
-            ("crates/router/src/settings.rs", "vars.or(\"CIAL_PLANTED\", 1)", 1),
+            ("crates/router/src/settings.rs", "vars.or_default(\"CIAL_PLANTED\", 1)", 1),
             ("crates/router/src/settings.rs", "#[cfg(test)]\n\"CIAL_PLANTED\"", 0),
             ("xtask/src/images/build.rs", "world::var(\"CIAL_PLANTED\")", 1),
             ("scripts/plant", "${CIAL_PLANTED:-x}", 1),

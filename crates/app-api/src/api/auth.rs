@@ -5,7 +5,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use protocol::control::{SignIn, SignUp, SignedIn};
 use serde::Serialize;
-use service::failure::Failure;
+use service::api_error::ApiError;
 use uuid::Uuid;
 
 use crate::access::Owner;
@@ -18,7 +18,7 @@ pub async fn sign_up(
     State(app): State<App>,
     headers: HeaderMap,
     body: Json<SignUp>,
-) -> Result<Response, Failure> {
+) -> Result<Response, ApiError> {
     let user = accounts::sign_up(&app, &body.value).await?;
     let cookie = sessions::begin(&app, &headers, &user).await?;
     let response = axum::Json(SignedIn { user: views::user(&user) });
@@ -30,13 +30,13 @@ pub async fn sign_in(
     ClientAddress(client): ClientAddress,
     headers: HeaderMap,
     body: Json<SignIn>,
-) -> Result<Response, Failure> {
+) -> Result<Response, ApiError> {
     let user = accounts::sign_in(&app, &body.value, client).await?;
     let cookie = sessions::begin(&app, &headers, &user).await?;
     Ok((with_cookie(cookie), axum::Json(SignedIn { user: views::user(&user) })).into_response())
 }
 
-pub async fn sign_out(State(app): State<App>, headers: HeaderMap) -> Result<Response, Failure> {
+pub async fn sign_out(State(app): State<App>, headers: HeaderMap) -> Result<Response, ApiError> {
     sessions::end(&app, &headers).await?;
     let cookie = sessions::clear_cookie(&app.addresses)?;
     Ok((StatusCode::NO_CONTENT, with_cookie(cookie)).into_response())

@@ -4,7 +4,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
-use service::failure::Failure;
+use service::api_error::ApiError;
 
 use crate::app::App;
 
@@ -13,7 +13,7 @@ pub async fn healthz() -> &'static str {
 }
 
 /// The orchestrator is reported but not required: accounts and pages work without it.
-pub async fn readyz(State(app): State<App>) -> Result<Response, Failure> {
+pub async fn readyz(State(app): State<App>) -> Result<Response, ApiError> {
     if !app.is_database_ready() {
         return Err(waiting("not opened yet (not reachable, or migrations are running)"));
     }
@@ -25,7 +25,7 @@ pub async fn readyz(State(app): State<App>) -> Result<Response, Failure> {
     Ok(axum::Json(facts).into_response())
 }
 
-fn waiting(reason: &str) -> Failure {
+fn waiting(reason: &str) -> ApiError {
     let missing = format!("database: {reason}");
-    Failure::new(StatusCode::SERVICE_UNAVAILABLE, "waiting", missing)
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "waiting", missing)
 }

@@ -5,7 +5,7 @@ use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use protocol::State as TenantState;
 use protocol::spec::Desired;
-use service::failure::Failure;
+use service::api_error::ApiError;
 use uuid::Uuid;
 
 use crate::access::Owner;
@@ -20,24 +20,24 @@ pub async fn open_tenant(
     method: Method,
     headers: HeaderMap,
     SlugPath(slug): SlugPath,
-) -> Result<Response, Failure> {
+) -> Result<Response, ApiError> {
     // A link on another site must not sign anybody in. The security layer checks POST before this handler.
     let site = headers.get("sec-fetch-site").map(|v| v.as_bytes());
     if method != Method::POST && !matches!(site, None | Some(b"same-origin" | b"none")) {
         let detail = "Open a tenant from the admin itself.";
-        return Err(Failure::new(StatusCode::FORBIDDEN, "cross_site", detail));
+        return Err(ApiError::new(StatusCode::FORBIDDEN, "cross_site", detail));
     }
     // A prefetch must not consume a token: nobody visits the tenant yet.
     let mut purposes = ["sec-purpose", "purpose"].into_iter().filter_map(|name| headers.get(name));
     let is_prefetch = purposes.any(|value| value.as_bytes().starts_with(b"prefetch"));
     if method == Method::HEAD || is_prefetch {
         let detail = "Opening a tenant signs somebody in: it is done by going there.";
-        return Err(Failure::new(StatusCode::FORBIDDEN, "not_a_visit", detail));
+        return Err(ApiError::new(StatusCode::FORBIDDEN, "not_a_visit", detail));
     }
     let tenant = tenant_actions::find(&app, &owner, &slug).await?;
     if !can_open(tenant.desired, tenant.state) {
         let detail = "The tenant does not run. Start it first.";
-        return Err(Failure::new(StatusCode::CONFLICT, "tenant_not_running", detail));
+        return Err(ApiError::new(StatusCode::CONFLICT, "tenant_not_running", detail));
     }
     let target = (tenant.tenant_id(), &tenant.slug);
     let claims = Claims::new(target, &owner.user, Uuid::new_v4(), app.clock.now());

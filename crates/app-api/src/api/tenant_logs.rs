@@ -7,8 +7,8 @@ use axum::response::{IntoResponse, Response};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use protocol::Timestamp;
 use serde::Deserialize;
+use service::api_error::ApiError;
 use service::client::CallError;
-use service::failure::Failure;
 
 use crate::access::Owner;
 use crate::app::App;
@@ -28,7 +28,7 @@ const MAX_TAIL_LINES: u32 = 50_000;
 
 impl LogQuery {
     /// The query string for the orchestrator.
-    fn to_orchestrator_query(&self) -> Result<String, Failure> {
+    fn to_orchestrator_query(&self) -> Result<String, ApiError> {
         let tail = self.tail.unwrap_or(DEFAULT_TAIL_LINES);
         if tail > MAX_TAIL_LINES {
             return Err(invalid_query("tail", "must be 0 to 50000"));
@@ -53,14 +53,14 @@ pub async fn show_logs(
     owner: Owner,
     SlugPath(slug): SlugPath,
     Query(query): Query<LogQuery>,
-) -> Result<Response, Failure> {
+) -> Result<Response, ApiError> {
     let log_query = query.to_orchestrator_query()?;
     let tenant = tenant_actions::find(&app, &owner, &slug).await?;
     let body = match app.orchestrator.logs(tenant.tenant_id(), &log_query).await {
         Ok(body) => body,
         // Without a container there is no log.
         Err(CallError::Refused(problem)) if problem.status == 404 => Body::empty(),
-        Err(error) => return Err(unavailable().because(error)),
+        Err(error) => return Err(unavailable().with_cause(error)),
     };
     let mut response = body.into_response();
     let kind = HeaderValue::from_static("text/plain; charset=utf-8");
@@ -68,7 +68,7 @@ pub async fn show_logs(
     Ok(response)
 }
 
-fn unavailable() -> Failure {
+fn unavailable() -> ApiError {
     let detail = "The orchestrator cannot be reached at the moment.";
-    Failure::new(StatusCode::SERVICE_UNAVAILABLE, "orchestrator_unavailable", detail)
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "orchestrator_unavailable", detail)
 }

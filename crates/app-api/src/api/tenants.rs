@@ -8,7 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use protocol::State as TenantState;
 use protocol::control::{NewTenant, TenantList};
 use serde::Deserialize;
-use service::failure::Failure;
+use service::api_error::ApiError;
 
 use crate::access::Owner;
 use crate::app::App;
@@ -33,7 +33,7 @@ const DEFAULT_LIMIT: i64 = 100;
 const MAX_LIMIT: i64 = 500;
 
 impl ListQuery {
-    fn filter(self) -> Result<Filter, Failure> {
+    fn filter(self) -> Result<Filter, ApiError> {
         let state = self.state.filter(|s| !s.is_empty());
         let state = state.map(|s| s.parse::<TenantState>()).transpose();
         let after = self.cursor.map(|c| {
@@ -60,7 +60,7 @@ pub async fn list_tenants(
     State(app): State<App>,
     owner: Owner,
     Query(query): Query<ListQuery>,
-) -> Result<Response, Failure> {
+) -> Result<Response, ApiError> {
     let mut filter = query.filter()?;
     let limit = filter.limit;
     // One extra row shows whether there is a next page.
@@ -83,7 +83,7 @@ pub async fn create_tenant(
     owner: Owner,
     headers: HeaderMap,
     body: Json<NewTenant>,
-) -> Result<Response, Failure> {
+) -> Result<Response, ApiError> {
     let key = headers.get("idempotency-key").map(|v| v.to_str().unwrap_or_default());
     let new = Create { request: &body.value, idempotency_key: key, bytes: &body.bytes };
     let tenant = tenant_actions::create(&app, &owner, new).await?;
@@ -98,7 +98,7 @@ pub async fn show_tenant(
     State(app): State<App>,
     owner: Owner,
     SlugPath(slug): SlugPath,
-) -> Result<Response, Failure> {
+) -> Result<Response, ApiError> {
     Ok(tenant_response(&app, StatusCode::OK, &tenant_actions::find(&app, &owner, &slug).await?)
         .await)
 }
@@ -109,14 +109,14 @@ pub async fn change_tenant(
     SlugPath(slug): SlugPath,
     headers: HeaderMap,
     body: Json<Change>,
-) -> Result<Response, Failure> {
+) -> Result<Response, ApiError> {
     let revision = expected_revision(&headers)?;
     let tenant = tenant_actions::change(&app, &owner, &slug, &body.value, revision).await?;
     Ok(tenant_response(&app, StatusCode::OK, &tenant).await)
 }
 
 /// Parses `If-Match: "7"` or `7`; without the header and with `*` any revision matches.
-fn expected_revision(headers: &HeaderMap) -> Result<Option<i64>, Failure> {
+fn expected_revision(headers: &HeaderMap) -> Result<Option<i64>, ApiError> {
     let Some(value) = headers.get(header::IF_MATCH) else { return Ok(None) };
     let text = value.to_str().unwrap_or_default().trim();
     if text == "*" {
@@ -124,7 +124,7 @@ fn expected_revision(headers: &HeaderMap) -> Result<Option<i64>, Failure> {
     }
     text.trim_matches('"').parse().map(Some).map_err(|_| {
         let detail = "If-Match must be the tenant's revision, like \"7\".";
-        Failure::new(StatusCode::BAD_REQUEST, "invalid_if_match", detail)
+        ApiError::new(StatusCode::BAD_REQUEST, "invalid_if_match", detail)
     })
 }
 
@@ -132,7 +132,7 @@ pub async fn delete_tenant(
     State(app): State<App>,
     owner: Owner,
     SlugPath(slug): SlugPath,
-) -> Result<Response, Failure> {
+) -> Result<Response, ApiError> {
     request_action(&app, &owner, &slug, OwnerAction::Delete).await
 }
 
@@ -140,7 +140,7 @@ pub async fn start_tenant(
     State(app): State<App>,
     owner: Owner,
     SlugPath(slug): SlugPath,
-) -> Result<Response, Failure> {
+) -> Result<Response, ApiError> {
     request_action(&app, &owner, &slug, OwnerAction::Start).await
 }
 
@@ -148,7 +148,7 @@ pub async fn stop_tenant(
     State(app): State<App>,
     owner: Owner,
     SlugPath(slug): SlugPath,
-) -> Result<Response, Failure> {
+) -> Result<Response, ApiError> {
     request_action(&app, &owner, &slug, OwnerAction::Stop).await
 }
 
@@ -156,7 +156,7 @@ pub async fn restart_tenant(
     State(app): State<App>,
     owner: Owner,
     SlugPath(slug): SlugPath,
-) -> Result<Response, Failure> {
+) -> Result<Response, ApiError> {
     request_action(&app, &owner, &slug, OwnerAction::Restart).await
 }
 
@@ -169,7 +169,7 @@ async fn request_action(
     owner: &Owner,
     slug: &str,
     action: OwnerAction,
-) -> Result<Response, Failure> {
+) -> Result<Response, ApiError> {
     Ok(tenant_response(
         app,
         StatusCode::ACCEPTED,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use argon2::password_hash::phc::PasswordHash;
 use argon2::{Algorithm, Argon2, Params, PasswordHasher as _, PasswordVerifier as _, Version};
 use axum::http::StatusCode;
-use service::failure::Failure;
+use service::api_error::ApiError;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
@@ -32,13 +32,13 @@ impl Passwords {
         Ok(Self { params, slots, decoy_hash, verifications: Arc::default() })
     }
 
-    pub async fn hash(&self, password: &str) -> Result<String, Failure> {
+    pub async fn hash(&self, password: &str) -> Result<String, ApiError> {
         let (params, password) = (self.params.clone(), password.to_owned());
         Ok(self.in_slot(move || digest(&params, &password)).await??)
     }
 
     /// Takes the same work with and without a stored hash, so that timing does not reveal accounts.
-    pub async fn verify(&self, password: &str, hash: Option<String>) -> Result<bool, Failure> {
+    pub async fn verify(&self, password: &str, hash: Option<String>) -> Result<bool, ApiError> {
         let known = hash.is_some();
         let hash = hash.unwrap_or_else(|| self.decoy_hash.to_string());
         let password = password.to_owned();
@@ -57,12 +57,12 @@ impl Passwords {
     async fn in_slot<R: Send + 'static>(
         &self,
         work: impl FnOnce() -> R + Send + 'static,
-    ) -> Result<R, Failure> {
+    ) -> Result<R, ApiError> {
         let slot = timeout(QUEUE_TIMEOUT, self.slots.clone().acquire_owned()).await;
         let Ok(slot) = slot else {
             let detail = "Too many sign-ins at once. Try again in a moment.";
-            return Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail)
-                .retry_after(Duration::from_secs(5)));
+            return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail)
+                .with_retry_after(Duration::from_secs(5)));
         };
         let slot = slot?;
         let done = tokio::task::spawn_blocking(move || {

@@ -39,7 +39,7 @@ struct Window {
 impl Throttle {
     /// Counts an attempt before it is looked at, so that many at once are not all let through. `Err`: wait.
     pub fn attempt(&self, account: &str, client: IpAddr, now: Timestamp) -> Result<(), Duration> {
-        let client = forwarded::counted_as(client);
+        let client = forwarded::rate_limit_key(client);
         let names = [
             (Who::Pair(account.to_owned(), client), PER_PAIR),
             (Who::Client(client), PER_CLIENT),
@@ -65,7 +65,7 @@ impl Throttle {
 
     /// The attempt was good: this client starts afresh at this account, and the others get this one back.
     pub fn succeeded(&self, account: &str, client: IpAddr) {
-        let client = forwarded::counted_as(client);
+        let client = forwarded::rate_limit_key(client);
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         held.remove(&Who::Pair(account.to_owned(), client));
         for who in [Who::Client(client), Who::Account(account.to_owned())] {

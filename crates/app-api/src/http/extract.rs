@@ -8,7 +8,7 @@ use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use serde::de::DeserializeOwned;
-use service::failure::Failure;
+use service::api_error::ApiError;
 use tokio::time::timeout;
 
 use crate::app::App;
@@ -38,22 +38,22 @@ pub struct ClientAddress(pub IpAddr);
 pub struct SlugPath(pub String);
 
 impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Json<T> {
-    type Rejection = Failure;
+    type Rejection = ApiError;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self, Failure> {
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
         require_content_type(request.headers(), "application/json")?;
         let bytes = read_body(request.into_body()).await?;
-        let value = service::object::from_slice(&bytes).map_err(|error| {
-            Failure::new(StatusCode::BAD_REQUEST, "invalid_json", format!("The body: {error}."))
+        let value = service::json_object::from_slice(&bytes).map_err(|error| {
+            ApiError::new(StatusCode::BAD_REQUEST, "invalid_json", format!("The body: {error}."))
         })?;
         Ok(Self { value, bytes })
     }
 }
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Form<T> {
-    type Rejection = Failure;
+    type Rejection = ApiError;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         require_content_type(request.headers(), "application/x-www-form-urlencoded")?;
         let (parts, body) = request.into_parts();
         let body = read_body(body).await?;
@@ -61,72 +61,72 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Form<T> {
         let read = axum::Form::from_request(request, state).await;
         read.map(|form| Self(form.0)).map_err(|error| {
             let detail = format!("The form: {}.", error.body_text());
-            Failure::new(StatusCode::BAD_REQUEST, "invalid_form", detail)
+            ApiError::new(StatusCode::BAD_REQUEST, "invalid_form", detail)
         })
     }
 }
 
 impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Query<T> {
-    type Rejection = Failure;
+    type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         axum::extract::Query::try_from_uri(&parts.uri).map(|query| Self(query.0)).map_err(|error| {
             let detail = format!("The query: {}.", error.body_text());
-            Failure::new(StatusCode::BAD_REQUEST, "invalid_query", detail)
+            ApiError::new(StatusCode::BAD_REQUEST, "invalid_query", detail)
         })
     }
 }
 
 impl FromRequestParts<App> for ClientAddress {
-    type Rejection = Failure;
+    type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Failure> {
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
         let ConnectInfo(peer) = ConnectInfo::<SocketAddr>::from_request_parts(parts, app).await?;
         let lines = parts.headers.get_all("x-forwarded-for").iter().map(|line| line.as_bytes());
-        Ok(Self(app.trusted.origin(peer.ip(), lines, || None).client))
+        Ok(Self(app.trusted.client_origin(peer.ip(), lines, || None).client))
     }
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for SlugPath {
-    type Rejection = Failure;
+    type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let read = axum::extract::Path::from_request_parts(parts, state).await;
         read.map(|path| Self(path.0)).map_err(|_| no_such_tenant())
     }
 }
 
 /// A 400 for a query parameter that breaks `rule`, like "must be 0 or 1".
-pub fn invalid_query(field: &str, rule: &str) -> Failure {
+pub fn invalid_query(field: &str, rule: &str) -> ApiError {
     let detail = format!("The query's {field} {rule}.");
-    Failure::new(StatusCode::BAD_REQUEST, "invalid_query", detail.clone()).field(
+    ApiError::new(StatusCode::BAD_REQUEST, "invalid_query", detail.clone()).with_field_error(
         field,
         "invalid_query",
         detail,
     )
 }
 
-async fn read_body(body: Body) -> Result<Bytes, Failure> {
+async fn read_body(body: Body) -> Result<Bytes, ApiError> {
     let read = timeout(BODY_TIMEOUT, to_bytes(body, BODY_LIMIT)).await;
     read.map_err(|_| too_slow())?.map_err(|_| too_large())
 }
 
-fn too_slow() -> Failure {
+fn too_slow() -> ApiError {
     let detail = format!("The body did not arrive within {BODY_TIMEOUT:?}.");
-    Failure::new(StatusCode::REQUEST_TIMEOUT, "request_timed_out", detail)
+    ApiError::new(StatusCode::REQUEST_TIMEOUT, "request_timed_out", detail)
 }
 
-pub fn too_large() -> Failure {
+pub fn too_large() -> ApiError {
     let detail = format!("The body is larger than {BODY_LIMIT} bytes.");
-    Failure::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
+    ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
 }
 
-fn require_content_type(headers: &HeaderMap, wanted: &str) -> Result<(), Failure> {
+fn require_content_type(headers: &HeaderMap, wanted: &str) -> Result<(), ApiError> {
     let given = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let essence = given.split(';').next().unwrap_or_default().trim();
     if essence.eq_ignore_ascii_case(wanted) {
         return Ok(());
     }
     let detail = format!("Send the body as {wanted}.");
-    Err(Failure::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail))
+    Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail))
 }

@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, he
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
-use service::failure::Failure;
+use service::api_error::ApiError;
 
 use crate::app::App;
 use crate::http::extract::{BODY_LIMIT, too_large};
@@ -36,7 +36,7 @@ pub async fn add_security_headers(
 /// Turns a panic of a handler into a 500; other requests continue.
 async fn catch_panic(response: impl Future<Output = Response>) -> Response {
     AssertUnwindSafe(response).catch_unwind().await.unwrap_or_else(|_| {
-        Failure::internal(anyhow::anyhow!("a handler panicked")).into_response()
+        ApiError::internal(anyhow::anyhow!("a handler panicked")).into_response()
     })
 }
 
@@ -45,16 +45,16 @@ fn check(
     method: &Method,
     uri: &Uri,
     headers: &HeaderMap,
-) -> Result<(), Failure> {
+) -> Result<(), ApiError> {
     // Probes call by address, and their responses hold no secrets.
     if !matches!(uri.path(), "/healthz" | "/readyz") && !is_our_host(addresses, host(uri, headers))
     {
         let detail = format!("This is not {}.", addresses.admin_origin());
-        return Err(Failure::new(StatusCode::MISDIRECTED_REQUEST, "wrong_host", detail));
+        return Err(ApiError::new(StatusCode::MISDIRECTED_REQUEST, "wrong_host", detail));
     }
     if !method.is_safe() && !is_same_site(addresses, host(uri, headers), headers) {
         let detail = "This request was sent by a page of another site.";
-        return Err(Failure::new(StatusCode::FORBIDDEN, "cross_site", detail));
+        return Err(ApiError::new(StatusCode::FORBIDDEN, "cross_site", detail));
     }
     let length = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok());
     match length.and_then(|l| l.parse::<usize>().ok()) {

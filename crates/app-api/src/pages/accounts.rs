@@ -7,7 +7,7 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 use protocol::Problem;
 use protocol::control::{SignIn, SignUp};
 use serde::Deserialize;
-use service::failure::Failure;
+use service::api_error::ApiError;
 
 use super::field::Field;
 use super::{Layout, form_problem, page};
@@ -54,7 +54,7 @@ fn signup_page(form: &SignUpForm, problem: Option<Problem>) -> SignUpPage {
     }
 }
 
-pub async fn show_signup(State(app): State<App>, headers: HeaderMap) -> Result<Response, Failure> {
+pub async fn show_signup(State(app): State<App>, headers: HeaderMap) -> Result<Response, ApiError> {
     if let Some(redirect) = entry_redirect(&app, &headers, EntryPage::SignUp).await? {
         return Ok(redirect);
     }
@@ -65,7 +65,7 @@ pub async fn sign_up(
     State(app): State<App>,
     headers: HeaderMap,
     Form(form): Form<SignUpForm>,
-) -> Result<Response, Failure> {
+) -> Result<Response, ApiError> {
     let request = SignUp {
         email: form.email.clone(),
         password: form.password.clone(),
@@ -123,7 +123,7 @@ pub async fn show_login(
     State(app): State<App>,
     headers: HeaderMap,
     Query(query): Query<LoginQuery>,
-) -> Result<Response, Failure> {
+) -> Result<Response, ApiError> {
     if let Some(redirect) = entry_redirect(&app, &headers, EntryPage::Login).await? {
         return Ok(redirect);
     }
@@ -136,7 +136,7 @@ pub async fn sign_in(
     ClientAddress(client): ClientAddress,
     headers: HeaderMap,
     Form(form): Form<LoginForm>,
-) -> Result<Response, Failure> {
+) -> Result<Response, ApiError> {
     let request = SignIn { email: form.email.clone(), password: form.password.clone() };
     match accounts::sign_in(&app, &request, client).await {
         Ok(user) => {
@@ -151,7 +151,7 @@ pub async fn sign_in(
     }
 }
 
-pub async fn sign_out(State(app): State<App>, headers: HeaderMap) -> Result<Response, Failure> {
+pub async fn sign_out(State(app): State<App>, headers: HeaderMap) -> Result<Response, ApiError> {
     sessions::end(&app, &headers).await?;
     let cookie = sessions::clear_cookie(&app.addresses)?;
     Ok((with_cookie(cookie), Redirect::to("/admin/login")).into_response())
@@ -168,7 +168,7 @@ async fn entry_redirect(
     app: &App,
     headers: &HeaderMap,
     requested: EntryPage,
-) -> Result<Option<Response>, Failure> {
+) -> Result<Option<Response>, ApiError> {
     if sessions::find(app, headers).await?.is_some() {
         return Ok(Some(Redirect::to("/admin").into_response()));
     }
@@ -212,7 +212,7 @@ fn reset_page(token: &str, problem: Option<Problem>) -> ResetPage {
 pub async fn show_reset(
     State(app): State<App>,
     Query(form): Query<ResetForm>,
-) -> Result<Response, Failure> {
+) -> Result<Response, ApiError> {
     if !accounts::is_reset_link_live(&app, &form.token).await? {
         return Err(accounts::reset_link_ended());
     }
@@ -222,7 +222,7 @@ pub async fn show_reset(
 pub async fn reset(
     State(app): State<App>,
     Form(form): Form<ResetForm>,
-) -> Result<Response, Failure> {
+) -> Result<Response, ApiError> {
     match accounts::reset_password(&app, &form.token, &form.password).await {
         Ok(()) => Ok(Redirect::to("/admin/login").into_response()),
         Err(failure) if failure.problem.errors.is_empty() => Err(failure),

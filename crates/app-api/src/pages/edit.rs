@@ -9,7 +9,7 @@ use protocol::control::EffectivePolicy;
 use protocol::spec::WakeOn;
 use serde::Deserialize;
 use serde_json::Value;
-use service::failure::Failure;
+use service::api_error::ApiError;
 
 use super::choice::Choice;
 use super::field::Field;
@@ -233,7 +233,7 @@ pub async fn show_edit_tenant(
     State(app): State<App>,
     owner: Owner,
     SlugPath(slug): SlugPath,
-) -> Result<Response, Failure> {
+) -> Result<Response, ApiError> {
     let tenant = tenant_actions::find(&app, &owner, &slug).await?;
     let form = EditForm::from_current(&tenant.changeable(), Some(tenant.revision));
     page(StatusCode::OK, &edit_page(&owner, &slug, &form, &app.policy, None))
@@ -244,7 +244,7 @@ pub async fn edit_tenant(
     owner: Owner,
     SlugPath(slug): SlugPath,
     Form(mut form): Form<EditForm>,
-) -> Result<Response, Failure> {
+) -> Result<Response, ApiError> {
     let tenant = tenant_actions::find(&app, &owner, &slug).await?;
     let change = form.change(&tenant.changeable());
     match tenant_actions::change(&app, &owner, &slug, &change, form.revision).await {

@@ -15,7 +15,7 @@ use askama::Template;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use protocol::Problem;
-use service::failure::Failure;
+use service::api_error::ApiError;
 
 use crate::access::Owner;
 
@@ -44,13 +44,13 @@ pub async fn root() -> Redirect {
     Redirect::to("/admin")
 }
 
-fn page(status: StatusCode, template: &impl Template) -> Result<Response, Failure> {
+fn page(status: StatusCode, template: &impl Template) -> Result<Response, ApiError> {
     let html = Html(template.render()?);
     Ok((status, [(header::CACHE_CONTROL, "no-store")], html).into_response())
 }
 
 /// Returns a problem that the form can show at its fields; a server error becomes an error page.
-fn form_problem(failure: Failure) -> Result<(StatusCode, Problem), Failure> {
+fn form_problem(failure: ApiError) -> Result<(StatusCode, Problem), ApiError> {
     match failure.status() {
         status if status.is_server_error() => Err(failure),
         status => Ok((status, *failure.problem)),

@@ -11,7 +11,7 @@ use protocol::control::{EffectivePolicy, NewTenant};
 use protocol::spec::{Desired, Policy, WakeOn};
 use protocol::{Problem, State as TenantState, Timestamp};
 use serde::Deserialize;
-use service::failure::Failure;
+use service::api_error::ApiError;
 
 use super::field::Field;
 use super::format::{ago, bytes, span, thousandths};
@@ -77,7 +77,7 @@ pub async fn list_tenants(
     State(app): State<App>,
     owner: Owner,
     Query(query): Query<ListQuery>,
-) -> Result<Response, Failure> {
+) -> Result<Response, ApiError> {
     let q = query.q.unwrap_or_default().replace('\0', "");
     let text = Some(q.trim().to_owned()).filter(|q| !q.is_empty());
     let filter = Filter { text, limit: MAX_ROWS + 1, ..Filter::default() };
@@ -123,7 +123,7 @@ fn new_page(app: &App, owner: &Owner, form: &NewForm, problem: Option<Problem>) 
     }
 }
 
-pub async fn show_new_tenant(State(app): State<App>, owner: Owner) -> Result<Response, Failure> {
+pub async fn show_new_tenant(State(app): State<App>, owner: Owner) -> Result<Response, ApiError> {
     page(StatusCode::OK, &new_page(&app, &owner, &NewForm::default(), None))
 }
 
@@ -131,7 +131,7 @@ pub async fn create_tenant(
     State(app): State<App>,
     owner: Owner,
     Form(form): Form<NewForm>,
-) -> Result<Response, Failure> {
+) -> Result<Response, ApiError> {
     let request = NewTenant { slug: form.slug.trim().to_owned(), name: form.name.clone() };
     let new = tenant_actions::Create { request: &request, idempotency_key: None, bytes: &[] };
     match tenant_actions::create(&app, &owner, new).await {
@@ -169,7 +169,7 @@ pub async fn show_tenant(
     State(app): State<App>,
     owner: Owner,
     SlugPath(slug): SlugPath,
-) -> Result<Response, Failure> {
+) -> Result<Response, ApiError> {
     let tenant = tenant_actions::find(&app, &owner, &slug).await?;
     // Both calls run at the same time.
     let (asleep, log) = tokio::join!(sleep_status::fetch(&app, &tenant), last_lines(&app, &tenant));
@@ -241,7 +241,7 @@ pub async fn start_tenant(
     State(app): State<App>,
     owner: Owner,
     SlugPath(slug): SlugPath,
-) -> Result<Redirect, Failure> {
+) -> Result<Redirect, ApiError> {
     request_action(&app, &owner, &slug, OwnerAction::Start).await
 }
 
@@ -249,7 +249,7 @@ pub async fn stop_tenant(
     State(app): State<App>,
     owner: Owner,
     SlugPath(slug): SlugPath,
-) -> Result<Redirect, Failure> {
+) -> Result<Redirect, ApiError> {
     request_action(&app, &owner, &slug, OwnerAction::Stop).await
 }
 
@@ -257,7 +257,7 @@ pub async fn restart_tenant(
     State(app): State<App>,
     owner: Owner,
     SlugPath(slug): SlugPath,
-) -> Result<Redirect, Failure> {
+) -> Result<Redirect, ApiError> {
     request_action(&app, &owner, &slug, OwnerAction::Restart).await
 }
 
@@ -266,7 +266,7 @@ async fn request_action(
     owner: &Owner,
     slug: &str,
     action: OwnerAction,
-) -> Result<Redirect, Failure> {
+) -> Result<Redirect, ApiError> {
     let tenant = tenant_actions::request_action(app, owner, slug, action).await?;
     Ok(Redirect::to(&format!("/admin/tenants/{}", tenant.slug)))
 }
@@ -304,7 +304,7 @@ pub async fn show_delete_tenant(
     State(app): State<App>,
     owner: Owner,
     SlugPath(slug): SlugPath,
-) -> Result<Response, Failure> {
+) -> Result<Response, ApiError> {
     let tenant = tenant_actions::find(&app, &owner, &slug).await?;
     page(StatusCode::OK, &delete_page(&owner, &tenant, None))
 }
@@ -314,7 +314,7 @@ pub async fn delete_tenant(
     owner: Owner,
     SlugPath(slug): SlugPath,
     Form(form): Form<DeleteForm>,
-) -> Result<Response, Failure> {
+) -> Result<Response, ApiError> {
     let tenant = tenant_actions::find(&app, &owner, &slug).await?;
     if form.confirm.trim() != tenant.slug.as_str() {
         let again = delete_page(&owner, &tenant, Some(&form.confirm));

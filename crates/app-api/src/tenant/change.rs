@@ -15,9 +15,9 @@ use crate::validation;
 pub struct Change {
     #[serde(deserialize_with = "present")]
     pub name: Option<Value>,
-    #[serde(deserialize_with = "service::object::read")]
+    #[serde(deserialize_with = "service::json_object::read")]
     pub limits: LimitsChange,
-    #[serde(deserialize_with = "service::object::read")]
+    #[serde(deserialize_with = "service::json_object::read")]
     pub policy: PolicyChange,
 }
 

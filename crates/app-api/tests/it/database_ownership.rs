@@ -1,12 +1,12 @@
 //! app-api refuses a database of another installation, names the reason, and gives two ways out.
 
-use service::Failed;
+use service::ServiceError;
 
 use crate::harness::postgres::LOCKED_ROLE;
 use crate::harness::{FakeOrchestrator, Server, Setup};
 
-fn received(ended: Result<(), Failed>) -> String {
-    let Err(Failed::Settings(faults)) = ended else { panic!("{ended:?}") };
+fn received(ended: Result<(), ServiceError>) -> String {
+    let Err(ServiceError::Settings(faults)) = ended else { panic!("{ended:?}") };
     faults.0.join("\n")
 }
 
@@ -71,7 +71,7 @@ async fn a_refused_migration_ends_the_process() {
     // The tables are there already: the first migration cannot be applied again.
     first.database.sql("DELETE FROM __diesel_schema_migrations").await;
     let ended = after(&first).await.start_unready().await.wait_ended().await;
-    let Err(Failed::Other(error)) = ended else { panic!("{ended:?}") };
+    let Err(ServiceError::Other(error)) = ended else { panic!("{ended:?}") };
     assert!(error.to_string().contains("cannot be migrated"), "{error:#}");
     assert!(error.to_string().contains("already exists"), "{error:#}");
 }

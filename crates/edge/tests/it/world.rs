@@ -9,8 +9,8 @@ use hyper::body::Incoming;
 use hyper::header::{COOKIE, HeaderName, HeaderValue};
 use hyper::{Request, StatusCode};
 use serde_json::{Map, Value, json};
-use service::inside::{Answer, Asker, Drain, answer, echo, serve};
 use tempfile::TempDir;
+use tenant_service::{Drain, RequestContext, Response, echo, response, serve};
 use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
 
@@ -85,32 +85,32 @@ impl Drop for Tenant {
     }
 }
 
-async fn inside<L: service::inside::serve::Listener>(
+async fn inside<L: tenant_service::serve::Listener>(
     name: &'static str,
     listener: L,
     stop: CancellationToken,
 ) {
     let drain = Drain::new(stop);
     let sockets = drain.clone();
-    serve(listener, drain, move |asker, request| {
+    serve(listener, drain, move |request_context, request| {
         let sockets = sockets.clone();
-        async move { say_what_came(name, &asker, request, &sockets) }
+        async move { say_what_came(name, &request_context, request, &sockets) }
     })
     .await;
 }
 
 fn say_what_came(
     name: &'static str,
-    asker: &Asker,
+    request_context: &RequestContext,
     request: Request<Incoming>,
     drain: &Drain,
-) -> Answer {
+) -> Response {
     match (name, request.uri().path()) {
-        (_, "/ws" | "/.cial/ws") => echo::upgrade(asker, request, drain),
-        ("core-back", "/session") => answer_session(asker, &request),
+        (_, "/ws" | "/.cial/ws") => echo::upgrade(request_context, request, drain),
+        ("core-back", "/session") => answer_session(request_context, &request),
         ("platform", "/attack") => attack(),
         ("platform", "/head") => head(request.uri().query().unwrap()),
-        _ => answer::json(StatusCode::OK, &seen(name, &request)),
+        _ => response::json(StatusCode::OK, &seen(name, &request)),
     }
 }
 
@@ -124,23 +124,23 @@ fn seen(name: &str, request: &Request<Incoming>) -> Value {
     json!({ "by": name, "method": method, "target": target, "headers": headers })
 }
 
-fn answer_session(asker: &Asker, request: &Request<Incoming>) -> Answer {
+fn answer_session(request_context: &RequestContext, request: &Request<Incoming>) -> Response {
     let cookies = request.headers().get(COOKIE).map_or("", |line| line.to_str().unwrap());
     let https = request.headers().get("x-forwarded-proto").unwrap() == "https";
     let good = if https { "__Host-cial_session=good" } else { SIGNED_IN };
     if cookies.split("; ").any(|pair| pair == good) {
         let user = json!({ "sub": "u-1", "email": "owner@exämple.com", "role": "owner" });
-        answer::json(StatusCode::OK, &user)
+        response::json(StatusCode::OK, &user)
     } else {
-        asker.problem(StatusCode::UNAUTHORIZED, "not_signed_in", "")
+        request_context.problem(StatusCode::UNAUTHORIZED, "not_signed_in", "")
     }
 }
 
 /// An answer whose head has so many lines, and so many bytes.
-fn head(sizes: &str) -> Answer {
+fn head(sizes: &str) -> Response {
     let (lines, bytes) = sizes.split_once(',').unwrap();
     let (lines, bytes): (usize, usize) = (lines.parse().unwrap(), bytes.parse().unwrap());
-    let mut answer = answer::html(StatusCode::OK, "ok".to_owned());
+    let mut answer = response::html(StatusCode::OK, "ok".to_owned());
     let headers = answer.headers_mut();
     headers.clear();
     // As it will be written, with the lines that the server has of its own.
@@ -155,8 +155,8 @@ fn head(sizes: &str) -> Answer {
 }
 
 /// What an app that is not to be trusted would try.
-fn attack() -> Answer {
-    let mut answer = answer::html(StatusCode::OK, "attack".to_owned());
+fn attack() -> Response {
+    let mut answer = response::html(StatusCode::OK, "attack".to_owned());
     let lines = [
         ("set-cookie", "cial_session=planted; Path=/"),
         ("set-cookie", "__Host-cial_session=planted; Path=/; Secure"),

@@ -9,13 +9,13 @@ use protocol::orchestrator::ApplyRequest;
 use protocol::{TenantId, Timestamp};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use service::failure::Failure;
+use service::api_error::ApiError;
 
 use crate::allowed_images::AllowedImages;
 use crate::driver::LogOptions;
 
 /// The error is boxed: a parsed request must not pay for the size of an error.
-pub(super) type Parsed<T> = Result<T, Box<Failure>>;
+pub(super) type Parsed<T> = Result<T, Box<ApiError>>;
 
 /// The smallest limits that the container engine accepts.
 const MIN_MEMORY_BYTES: u64 = 6 << 20;
@@ -26,12 +26,12 @@ const MIN_CPU_MILLIS: u32 = 10;
 pub(super) struct TenantPath(pub(super) TenantId);
 
 impl<S: Send + Sync> FromRequestParts<S> for TenantPath {
-    type Rejection = Failure;
+    type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let text = Path::<String>::from_request_parts(parts, state).await.ok();
         text.and_then(|text| text.parse().ok()).map(Self).ok_or_else(|| {
-            Failure::new(StatusCode::NOT_FOUND, "no_such_tenant", "A tenant's id is a UUID.")
+            ApiError::new(StatusCode::NOT_FOUND, "no_such_tenant", "A tenant's id is a UUID.")
         })
     }
 }
@@ -43,16 +43,16 @@ pub(super) fn parse_json<T: DeserializeOwned>(
 ) -> Parsed<T> {
     let body = body.map_err(|rejection| {
         Box::new(match rejection.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => Failure::new(
+            StatusCode::PAYLOAD_TOO_LARGE => ApiError::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "body_too_large",
                 format!("A body may have {} KiB at most.", max_bytes >> 10),
             ),
-            status => Failure::new(status, "invalid_body", "The body ended early."),
+            status => ApiError::new(status, "invalid_body", "The body ended early."),
         })
     })?;
-    service::object::from_slice(&body).map_err(|error| {
-        Box::new(Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_body", error.to_string()))
+    service::json_object::from_slice(&body).map_err(|error| {
+        Box::new(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_body", error.to_string()))
     })
 }
 
@@ -67,8 +67,8 @@ pub(super) fn parse_apply(
         return Ok(apply);
     }
     let failure =
-        Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_spec", "The spec is not valid.");
-    let add_field = |f: Failure, e: FieldError| f.field(&e.field, e.code, e.rule);
+        ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_spec", "The spec is not valid.");
+    let add_field = |f: ApiError, e: FieldError| f.with_field_error(&e.field, e.code, e.rule);
     Err(errors.into_iter().fold(failure, add_field).into())
 }
 
@@ -137,8 +137,8 @@ pub(super) struct LogsQuery {
 pub(super) fn parse_logs_query(query: &LogsQuery) -> Parsed<LogOptions> {
     let error = |field: &str, rule: &str| {
         let detail = format!("{field} {rule}.");
-        let failure = Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_query", detail);
-        Box::new(failure.field(field, "invalid", rule))
+        let failure = ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_query", detail);
+        Box::new(failure.with_field_error(field, "invalid", rule))
     };
     let tail = match query.tail.as_str() {
         "" | "all" => None,
@@ -172,7 +172,7 @@ mod tests {
     const ID: &str = "0192f0c1-2345-7abc-8def-0123456789ab";
 
     fn read(body: &str) -> Result<ApplyRequest, String> {
-        let describe = |f: Box<Failure>| {
+        let describe = |f: Box<ApiError>| {
             let fields: Vec<_> =
                 f.problem.errors.iter().map(|e| format!("{} {}", e.field, e.message)).collect();
             if fields.is_empty() { f.to_string() } else { fields.join("; ") }

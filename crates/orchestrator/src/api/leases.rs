@@ -11,7 +11,7 @@ use protocol::leases::{
     LeaseGrant, LeaseRequest, LeaseUsage, ReleaseRequest, RenewRequest, RenewResponse,
     WakeProgress, queue_position,
 };
-use service::failure::Failure;
+use service::api_error::ApiError;
 
 use super::App;
 use super::input::{self, Parsed, TenantPath};
@@ -26,7 +26,7 @@ const MAX_WAIT_MS: u32 = 60_000;
 pub(super) async fn request_lease(
     State(keeper): App,
     body: Result<Bytes, BytesRejection>,
-) -> Result<Json<LeaseGrant>, Failure> {
+) -> Result<Json<LeaseGrant>, ApiError> {
     let request = parse_lease_request(body).map_err(|f| *f)?;
     Ok(Json(keeper.lease(request).await.map_err(lease_failure)?))
 }
@@ -34,7 +34,7 @@ pub(super) async fn request_lease(
 pub(super) async fn renew_leases(
     State(keeper): App,
     body: Result<Bytes, BytesRejection>,
-) -> Result<Json<RenewResponse>, Failure> {
+) -> Result<Json<RenewResponse>, ApiError> {
     let renew: RenewRequest = input::parse_json(body, MAX_BODY_BYTES).map_err(|f| *f)?;
     check_count(&renew.leases).map_err(|f| *f)?;
     Ok(Json(keeper.renew(&renew).map_err(lease_failure)?))
@@ -43,7 +43,7 @@ pub(super) async fn renew_leases(
 pub(super) async fn release_leases(
     State(keeper): App,
     body: Result<Bytes, BytesRejection>,
-) -> Result<StatusCode, Failure> {
+) -> Result<StatusCode, ApiError> {
     let release: ReleaseRequest = input::parse_json(body, MAX_BODY_BYTES).map_err(|f| *f)?;
     check_count(&release.leases).map_err(|f| *f)?;
     keeper.release(&release);
@@ -53,7 +53,7 @@ pub(super) async fn release_leases(
 pub(super) async fn stream_progress(
     State(keeper): App,
     TenantPath(id): TenantPath,
-) -> Result<Response, Failure> {
+) -> Result<Response, ApiError> {
     let steps = keeper.progress(id).map_err(super::driver_failure)?;
     let lines = steps.map(|step| to_line(&step));
     let mut response = Body::from_stream(lines).into_response();
@@ -83,20 +83,24 @@ fn check_count(leases: &[LeaseUsage]) -> Parsed<()> {
     Ok(())
 }
 
-fn field_error(field: &str, rule: &str) -> Box<Failure> {
+fn field_error(field: &str, rule: &str) -> Box<ApiError> {
     let detail = format!("{field} {rule}.");
-    let failure = Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_lease", detail);
-    Box::new(failure.field(field, "invalid", rule))
+    let failure = ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_lease", detail);
+    Box::new(failure.with_field_error(field, "invalid", rule))
 }
 
-pub(super) fn lease_failure(error: LeaseError) -> Failure {
+pub(super) fn lease_failure(error: LeaseError) -> ApiError {
     let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut failure = Failure::new(status, error.code, error.detail);
+    let mut failure = ApiError::new(status, error.code, error.detail);
     if let Some(position) = error.queue_position {
-        failure = failure.field(queue_position::FIELD, queue_position::CODE, position.to_string());
+        failure = failure.with_field_error(
+            queue_position::FIELD,
+            queue_position::CODE,
+            position.to_string(),
+        );
     }
     match error.retry_after {
-        Some(wait) => failure.retry_after(wait),
+        Some(wait) => failure.with_retry_after(wait),
         None => failure,
     }
 }

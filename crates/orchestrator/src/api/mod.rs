@@ -14,7 +14,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, delete, get, post, put};
 use axum::{Json, Router, middleware};
 use protocol::orchestrator::Capacity;
-use service::failure::Failure;
+use service::api_error::ApiError;
 use service::request_id;
 
 use crate::access::{Access, AccessTable, Tokens, check_access};
@@ -96,10 +96,10 @@ pub fn router(keeper: Arc<Keeper>, images: AllowedImages, tokens: Tokens) -> Rou
     let access = table.iter().map(|r| (r.method.clone(), r.path, r.access)).collect();
     let router = table.into_iter().fold(Router::new(), |router, r| router.route(r.path, r.handler));
     router
-        .fallback(async || Failure::new(StatusCode::NOT_FOUND, "not_found", "No such path."))
+        .fallback(async || ApiError::new(StatusCode::NOT_FOUND, "not_found", "No such path."))
         .method_not_allowed_fallback(async || {
             let detail = "This path does not take that method.";
-            Failure::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
+            ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
         })
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(middleware::from_fn_with_state(AccessTable::new(access, tokens), check_access))
@@ -112,11 +112,11 @@ async fn show_health() -> &'static str {
 }
 
 /// A 503 response names the missing part.
-async fn show_readiness(State(keeper): App) -> Result<&'static str, Failure> {
+async fn show_readiness(State(keeper): App) -> Result<&'static str, ApiError> {
     match keeper.engine() {
         Ok(()) => Ok("ok\n"),
         Err(reason) => {
-            Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, "engine_unreachable", reason))
+            Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "engine_unreachable", reason))
         }
     }
 }
@@ -128,16 +128,16 @@ async fn show_metrics(State(keeper): App) -> Response {
     response
 }
 
-async fn show_capacity(State(keeper): App) -> Result<Json<Capacity>, Failure> {
+async fn show_capacity(State(keeper): App) -> Result<Json<Capacity>, ApiError> {
     Ok(Json(keeper.driver().capacity().await.map_err(driver_failure)?))
 }
 
 /// The detail of a driver's error is the response, not its hidden cause: app-api shows the text to a person.
-fn driver_failure(refusal: DriverError) -> Failure {
+fn driver_failure(refusal: DriverError) -> ApiError {
     let status =
         StatusCode::from_u16(refusal.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     if status.is_server_error() {
         tracing::warn!(code = refusal.code.as_str(), error = %refusal, "request failed");
     }
-    Failure::new(status, refusal.code.as_str(), refusal.detail)
+    ApiError::new(status, refusal.code.as_str(), refusal.detail)
 }

@@ -5,7 +5,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use protocol::orchestrator::{ObservedTenant, Phase};
 use protocol::sleep::{SleepStatus, SleepStatusList};
-use service::failure::Failure;
+use service::api_error::ApiError;
 
 use super::input::TenantPath;
 use super::{App, driver_failure, leases};
@@ -13,11 +13,11 @@ use super::{App, driver_failure, leases};
 pub(super) async fn show(
     State(keeper): App,
     TenantPath(id): TenantPath,
-) -> Result<Json<SleepStatus>, Failure> {
+) -> Result<Json<SleepStatus>, ApiError> {
     Ok(Json(keeper.sleep_of(id).map_err(driver_failure)?))
 }
 
-pub(super) async fn list(State(keeper): App) -> Result<Json<SleepStatusList>, Failure> {
+pub(super) async fn list(State(keeper): App) -> Result<Json<SleepStatusList>, ApiError> {
     Ok(Json(SleepStatusList { tenants: keeper.sleeps().map_err(driver_failure)? }))
 }
 
@@ -25,7 +25,7 @@ pub(super) async fn list(State(keeper): App) -> Result<Json<SleepStatusList>, Fa
 pub(super) async fn wake(
     State(keeper): App,
     TenantPath(id): TenantPath,
-) -> Result<(StatusCode, Json<ObservedTenant>), Failure> {
+) -> Result<(StatusCode, Json<ObservedTenant>), ApiError> {
     let tenant = keeper.wake(id).await.map_err(leases::lease_failure)?;
     let status = if tenant.phase == Phase::Ready { StatusCode::OK } else { StatusCode::ACCEPTED };
     Ok((status, Json(tenant)))

@@ -9,21 +9,21 @@ use axum::extract::{Query, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use protocol::orchestrator::{ObservedTenant, ObservedTenantList};
-use service::failure::Failure;
+use service::api_error::ApiError;
 
 use super::input::{self, LogsQuery, TenantPath};
 use super::{App, driver_failure};
 use crate::allowed_images::AllowedImages;
 use crate::driver::ResourceUsage;
 
-pub(super) async fn list(State(keeper): App) -> Result<Json<ObservedTenantList>, Failure> {
+pub(super) async fn list(State(keeper): App) -> Result<Json<ObservedTenantList>, ApiError> {
     let mut tenants = keeper.feed().map_err(driver_failure)?.list();
     tenants.sort_by_key(|t| t.id);
     Ok(Json(ObservedTenantList { tenants }))
 }
 
-pub(super) async fn watch(State(keeper): App) -> Result<Response, Failure> {
-    Ok(keeper.feed().map_err(driver_failure)?.answer())
+pub(super) async fn watch(State(keeper): App) -> Result<Response, ApiError> {
+    Ok(keeper.feed().map_err(driver_failure)?.watch_response())
 }
 
 pub(super) async fn apply(
@@ -31,7 +31,7 @@ pub(super) async fn apply(
     State(images): State<Arc<AllowedImages>>,
     TenantPath(id): TenantPath,
     body: Result<Bytes, BytesRejection>,
-) -> Result<Json<ObservedTenant>, Failure> {
+) -> Result<Json<ObservedTenant>, ApiError> {
     let apply = input::parse_apply(id, body, &images).map_err(|f| *f)?;
     Ok(Json(keeper.apply(apply).await.map_err(driver_failure)?))
 }
@@ -39,14 +39,14 @@ pub(super) async fn apply(
 pub(super) async fn stop(
     State(keeper): App,
     TenantPath(id): TenantPath,
-) -> Result<Json<ObservedTenant>, Failure> {
+) -> Result<Json<ObservedTenant>, ApiError> {
     Ok(Json(keeper.stop(id).await.map_err(driver_failure)?))
 }
 
 pub(super) async fn remove(
     State(keeper): App,
     TenantPath(id): TenantPath,
-) -> Result<StatusCode, Failure> {
+) -> Result<StatusCode, ApiError> {
     keeper.delete(id).await.map_err(driver_failure)?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -55,9 +55,9 @@ pub(super) async fn logs(
     State(keeper): App,
     TenantPath(id): TenantPath,
     query: Result<Query<LogsQuery>, QueryRejection>,
-) -> Result<Response, Failure> {
+) -> Result<Response, ApiError> {
     let Query(query) = query.map_err(|rejection| {
-        Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_query", rejection.body_text())
+        ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_query", rejection.body_text())
     })?;
     let wanted = input::parse_logs_query(&query).map_err(|f| *f)?;
     let lines = keeper.driver().logs(id, wanted).await.map_err(driver_failure)?;
@@ -70,6 +70,6 @@ pub(super) async fn logs(
 pub(super) async fn stats(
     State(keeper): App,
     TenantPath(id): TenantPath,
-) -> Result<Json<ResourceUsage>, Failure> {
+) -> Result<Json<ResourceUsage>, ApiError> {
     Ok(Json(keeper.driver().stats(id).await.map_err(driver_failure)?))
 }

@@ -299,7 +299,7 @@ async fn ready(server: &Server) -> Spec {
     let (client, path) = (server.client(), format!("/v1/tenants/{}", spec.id));
     let body = apply(&spec, true);
     client.call::<ObservedTenant>(Method::PUT, &path, Some(&body), PATIENCE).await.unwrap();
-    let mut bell = server.keeper.feed().unwrap().bell();
+    let mut bell = server.keeper.feed().unwrap().subscribe();
     let is_ready = || server.keeper.feed().unwrap().get(&spec.id).map(|o| o.phase);
     while is_ready() != Some(Phase::Ready) {
         bell.recv().await.unwrap();
@@ -395,7 +395,7 @@ async fn who_waits_when_the_process_goes_is_told_to_come_back_and_a_wake_is_told
     let spec = ready(&server).await;
     // Frozen, on an engine that takes longer to thaw it than anybody waits here.
     server.engine.pause_externally(spec.id);
-    let mut bell = server.keeper.feed().unwrap().bell();
+    let mut bell = server.keeper.feed().unwrap().subscribe();
     while server.keeper.feed().unwrap().get(&spec.id).map(|o| o.phase) != Some(Phase::Frozen) {
         bell.recv().await.unwrap();
     }

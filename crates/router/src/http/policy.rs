@@ -99,7 +99,7 @@ impl RouterPolicy {
         let origin = peer.address.map(|peer| {
             let forwarded = head.headers().filter(|h| h.is("x-forwarded-for")).map(|h| h.value);
             let scheme = || head.get("x-forwarded-proto");
-            worker.trusted.origin(peer.ip(), forwarded, scheme)
+            worker.trusted.client_origin(peer.ip(), forwarded, scheme)
         });
         let is_get = head.method() == "GET";
         let context = RequestContext { id, format, is_get, intent: None, origin };

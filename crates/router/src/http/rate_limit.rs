@@ -103,7 +103,7 @@ impl fmt::Display for InvalidRate {
 
 impl ClientTenantPair {
     pub(crate) fn new(tenant: TenantId, client: IpAddr) -> Self {
-        Self { tenant, client: forwarded::counted_as(client) }
+        Self { tenant, client: forwarded::rate_limit_key(client) }
     }
 }
 

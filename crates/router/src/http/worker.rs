@@ -7,7 +7,7 @@ use std::sync::Arc;
 use protocol::leases::RequestIntent;
 use protocol::{Domain, TenantId};
 use proxy::{Action, PendingAction, ProxyError, Response};
-use service::forwarded::{Origin, Trusted};
+use service::forwarded::{Origin, TrustedProxies};
 
 use crate::http::exchange::TenantExchange;
 use crate::http::rate_limit;
@@ -30,7 +30,7 @@ pub(crate) struct Worker {
     pub(crate) table: RefCell<Arc<RouteTable>>,
     pub(crate) reader: RouteReader,
     pub(crate) domain: Domain,
-    pub(crate) trusted: Trusted,
+    pub(crate) trusted: TrustedProxies,
     pub(crate) rate_limit: Option<rate_limit::LocalRateLimit>,
     pub(crate) health_detail: HealthDetail,
     pub(crate) hold: Hold,

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
-use service::Failed;
+use service::ServiceError;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::signal::unix::{SignalKind, signal};
@@ -33,7 +33,7 @@ pub const NEXT_CHILD: &str = "handed-next";
 ///
 /// # Errors
 /// A listener cannot be opened, or a child failed.
-pub fn run(settings: Settings) -> Result<(), Failed> {
+pub fn run(settings: Settings) -> Result<(), ServiceError> {
     let program = std::env::current_exe()?;
     let sockets = Server::new(settings)?.into_sockets();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -183,10 +183,10 @@ impl Parent {
 ///
 /// # Errors
 /// No sockets arrive, or serving fails.
-pub fn run_child(settings: Settings, replaces: bool) -> Result<(), Failed> {
+pub fn run_child(settings: Settings, replaces: bool) -> Result<(), ServiceError> {
     let link = fd_passing::link()?;
     let sockets = fd_passing::receive(&link)?;
-    Server::with_sockets(settings, sockets, link, replaces)?.run(service::stop_requested)
+    Server::with_sockets(settings, sockets, link, replaces)?.run(service::shutdown_token)
 }
 
 /// `router upgrade`: requests an upgrade from a parent process, which is PID 1 in a container.
@@ -196,7 +196,7 @@ pub fn run_child(settings: Settings, replaces: bool) -> Result<(), Failed> {
 ///
 /// # Errors
 /// `pid` is not a number, or names no process that runs `router parent`.
-pub fn request_upgrade(pid: Option<String>) -> Result<(), Failed> {
+pub fn request_upgrade(pid: Option<String>) -> Result<(), ServiceError> {
     let pid: i32 = match pid {
         Some(pid) => pid.parse().map_err(|_| anyhow::anyhow!("PID is a number"))?,
         None => 1,

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use protocol::Domain;
 use proxy::Listener;
-use service::Failed;
+use service::ServiceError;
 use service::client::Client;
-use service::forwarded::Trusted;
+use service::forwarded::TrustedProxies;
 use tokio::io::AsyncWriteExt as _;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
@@ -61,7 +61,7 @@ impl Server {
     ///
     /// # Errors
     /// An address is taken or not allowed.
-    pub fn new(settings: Settings) -> Result<Self, Failed> {
+    pub fn new(settings: Settings) -> Result<Self, ServiceError> {
         file_limit::raise_to_hard_limit();
         let with_address =
             |address: SocketAddr| move |e: io::Error| anyhow::anyhow!("{address}: {e}");
@@ -79,7 +79,7 @@ impl Server {
         mut sockets: Vec<std::net::TcpListener>,
         link: std::os::unix::net::UnixStream,
         replaces_child: bool,
-    ) -> Result<Self, Failed> {
+    ) -> Result<Self, ServiceError> {
         link.set_nonblocking(true)?;
         let internal = sockets.pop().filter(|_| !sockets.is_empty());
         let internal = internal.ok_or_else(|| anyhow::anyhow!("the parent passed no sockets"))?;
@@ -112,7 +112,10 @@ impl Server {
     ///
     /// # Errors
     /// A thread cannot be started, or failed.
-    pub fn run(self, stop: impl FnOnce() -> io::Result<CancellationToken>) -> Result<(), Failed> {
+    pub fn run(
+        self,
+        stop: impl FnOnce() -> io::Result<CancellationToken>,
+    ) -> Result<(), ServiceError> {
         let Self { settings, public, internal, parent } = self;
         let runtime = runtime()?;
         let entered = runtime.enter();
@@ -233,7 +236,7 @@ struct WorkerSetup {
     replaces_child: bool,
     reader: RouteReader,
     domain: Domain,
-    trusted: Trusted,
+    trusted: TrustedProxies,
     rate_limit: Option<Arc<RateLimit>>,
     health_detail: HealthDetail,
     hold: Hold,

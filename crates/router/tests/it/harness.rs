@@ -17,8 +17,8 @@ use protocol::routes::Route;
 use router::Server;
 use router::settings::{HealthDetail, Hold, Limits, Rate, Settings};
 use service::Secret;
-use service::forwarded::Trusted;
-use service::logs::Filter;
+use service::forwarded::TrustedProxies;
+use service::logs::LogFilter;
 use service::watch::Feed;
 use tokio_util::sync::CancellationToken;
 
@@ -111,7 +111,7 @@ async fn serve(socket: std::net::TcpListener, feed: Feed<Route>, snapshots: Arc<
             let answer = service_fn(move |request: Request<Incoming>| {
                 let bearer = request.headers().get("authorization").map(|v| v.as_bytes().to_vec());
                 let is_known = bearer == Some(format!("Bearer {TOKEN}").into_bytes());
-                let mut answer = feed.answer();
+                let mut answer = feed.watch_response();
                 snapshots.fetch_add(1, Ordering::Relaxed);
                 if request.uri().path() != "/v1/routes/watch" || !is_known {
                     *answer.status_mut() = StatusCode::UNAUTHORIZED;
@@ -163,7 +163,7 @@ impl Running {
     ) -> Self {
         let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
         let mut settings = Settings {
-            log: Filter::default(),
+            log: LogFilter::default(),
             listen: any,
             internal: any,
             app_api: format!("http://{control}"),
@@ -177,7 +177,7 @@ impl Running {
             orchestrator: format!("http://{}", nowhere()),
             leases_token: Secret::new(crate::keeper::TOKEN),
             rate: Rate::OFF,
-            trusted: Trusted::default(),
+            trusted: TrustedProxies::default(),
             health_detail: HealthDetail::Full,
             hold: Hold::default(),
             limits: Limits::default(),

@@ -1,4 +1,4 @@
-//! Behaviours of the parts that two services meet through, over real sockets.
+//! Behaviours of the parts through which two services communicate, over real sockets.
 #![cfg(feature = "control")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 

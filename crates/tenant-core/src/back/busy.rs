@@ -9,8 +9,8 @@ use hyper::header::RETRY_AFTER;
 use hyper::{Method, Request, StatusCode};
 use protocol::Problem;
 use protocol::busy::{BusyOwner, DeclareBusy, RenewBusy};
-use service::inside::serve::Listener;
-use service::inside::{Answer, Asker, Bounded, Drain, answer, body, serve};
+use tenant_service::serve::Listener;
+use tenant_service::{BoundedListener, Drain, RequestContext, Response, body, response, serve};
 use tokio::net::UnixListener;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -48,7 +48,7 @@ struct Desk {
 /// Serves until the drain is asked for and done.
 pub(super) async fn run(doors: Doors, drain: Drain) {
     let desk = Desk { registry: Arc::default(), opened: steady() };
-    let agent = Bounded::new(doors.agent, SEATS, LONGEST_SEAT);
+    let agent = BoundedListener::new(doors.agent, SEATS, LONGEST_SEAT);
     let orchestrator = async {
         if let Some(listener) = doors.orchestrator {
             desk.open(listener, Door::Orchestrator, &drain).await;
@@ -64,77 +64,87 @@ pub(super) async fn run(doors: Doors, drain: Drain) {
 impl Desk {
     async fn open(&self, listener: impl Listener, door: Door, drain: &Drain) {
         let desk = self.clone();
-        serve(listener, drain.clone(), move |asker, request| {
+        serve(listener, drain.clone(), move |context, request| {
             let desk = desk.clone();
-            async move { desk.answer(&asker, door, request).await }
+            async move { desk.answer(&context, door, request).await }
         })
         .await;
     }
 
-    async fn answer(&self, asker: &Asker, door: Door, request: Request<Incoming>) -> Answer {
+    async fn answer(
+        &self,
+        context: &RequestContext,
+        door: Door,
+        request: Request<Incoming>,
+    ) -> Response {
         if let Door::Half(owner) = door
             && let Err(why) = self.with(|registry, now| registry.admit(owner, now))
         {
-            return refuse(asker, why);
+            return refuse(context, why);
         }
         let (path, method) = (request.uri().path(), request.method());
-        let Some(rest) = path.strip_prefix(PATH) else { return asker.not_found() };
+        let Some(rest) = path.strip_prefix(PATH) else { return context.not_found() };
         match (rest, door) {
             ("", _) if matches!(*method, Method::GET | Method::HEAD) => self.list(door),
-            ("", Door::Orchestrator) => asker.method_not_allowed("GET"),
+            ("", Door::Orchestrator) => context.method_not_allowed("GET"),
             ("", Door::Half(owner)) if method == Method::POST => {
-                self.declare(asker, owner, request).await
+                self.declare(context, owner, request).await
             }
-            ("", Door::Half(_)) => asker.method_not_allowed("GET, POST"),
-            (_, Door::Orchestrator) => asker.not_found(),
+            ("", Door::Half(_)) => context.method_not_allowed("GET, POST"),
+            (_, Door::Orchestrator) => context.not_found(),
             (id, Door::Half(owner)) => match id.strip_prefix('/').map(Uuid::try_parse) {
-                Some(Ok(id)) => self.change(asker, owner, id, request).await,
-                Some(Err(_)) | None => asker.not_found(),
+                Some(Ok(id)) => self.change(context, owner, id, request).await,
+                Some(Err(_)) | None => context.not_found(),
             },
         }
     }
 
-    fn list(&self, door: Door) -> Answer {
+    fn list(&self, door: Door) -> Response {
         let of = match door {
             Door::Half(BusyOwner::Agent) => Some(BusyOwner::Agent),
             Door::Half(BusyOwner::Core) | Door::Orchestrator => None,
         };
-        answer::json(StatusCode::OK, &self.with(|registry, now| registry.list(of, now)))
+        response::json(StatusCode::OK, &self.with(|registry, now| registry.list(of, now)))
     }
 
-    async fn declare(&self, asker: &Asker, owner: BusyOwner, request: Request<Incoming>) -> Answer {
-        let wish = match body::json::<DeclareBusy>(request.into_body(), LONGEST_BODY).await {
+    async fn declare(
+        &self,
+        context: &RequestContext,
+        owner: BusyOwner,
+        request: Request<Incoming>,
+    ) -> Response {
+        let wish = match body::read_json::<DeclareBusy>(request.into_body(), LONGEST_BODY).await {
             Ok(wish) => wish,
-            Err(why) => return asker.unread(&why),
+            Err(why) => return context.body_error(&why),
         };
         let id = Uuid::new_v4();
         match self.with(|registry, now| registry.declare(owner, id, wish, now)) {
-            Ok(declared) => answer::json(StatusCode::CREATED, &declared),
-            Err(why) => refuse(asker, why),
+            Ok(declared) => response::json(StatusCode::CREATED, &declared),
+            Err(why) => refuse(context, why),
         }
     }
 
     async fn change(
         &self,
-        asker: &Asker,
+        context: &RequestContext,
         owner: BusyOwner,
         id: Uuid,
         request: Request<Incoming>,
-    ) -> Answer {
+    ) -> Response {
         if request.method() == Method::DELETE {
             self.with(|registry, _| registry.withdraw(owner, id));
-            return answer::empty(StatusCode::NO_CONTENT);
+            return response::empty(StatusCode::NO_CONTENT);
         }
         if request.method() != Method::PUT {
-            return asker.method_not_allowed("PUT, DELETE");
+            return context.method_not_allowed("PUT, DELETE");
         }
-        let ttl = match body::json::<RenewBusy>(request.into_body(), LONGEST_BODY).await {
+        let ttl = match body::read_json::<RenewBusy>(request.into_body(), LONGEST_BODY).await {
             Ok(renew) => renew.ttl_seconds,
-            Err(why) => return asker.unread(&why),
+            Err(why) => return context.body_error(&why),
         };
         match self.with(|registry, now| registry.renew(owner, id, ttl, now)) {
-            Ok(declared) => answer::json(StatusCode::OK, &declared),
-            Err(why) => refuse(asker, why),
+            Ok(declared) => response::json(StatusCode::OK, &declared),
+            Err(why) => refuse(context, why),
         }
     }
 
@@ -145,15 +155,15 @@ impl Desk {
     }
 }
 
-fn refuse(asker: &Asker, why: Refused) -> Answer {
+fn refuse(context: &RequestContext, why: Refused) -> Response {
     match why {
         Refused::Fields(errors) => {
             let status = StatusCode::UNPROCESSABLE_ENTITY;
             let detail = "The declaration breaks the rules of its fields.";
             let problem = Problem::new(status.as_u16(), "invalid_fields", "Invalid fields", detail);
-            asker.tell(status, Problem { errors, ..problem })
+            context.problem_response(status, Problem { errors, ..problem })
         }
-        Refused::Ended => asker.problem(
+        Refused::Ended => context.problem(
             StatusCode::NOT_FOUND,
             "busy_ended",
             "This declaration ran out, or was none of yours. DeclareBusy anew.",
@@ -162,11 +172,11 @@ fn refuse(asker: &Asker, why: Refused) -> Answer {
             let detail = format!(
                 "{most} declarations are alive, and more cannot be. Withdraw one, or renew one instead."
             );
-            let problem = asker.problem(StatusCode::TOO_MANY_REQUESTS, "busy_quota", &detail);
+            let problem = context.problem(StatusCode::TOO_MANY_REQUESTS, "busy_quota", &detail);
             retry_after(problem, wait)
         }
         Refused::TooOften { wait } => retry_after(
-            asker.problem(
+            context.problem(
                 StatusCode::TOO_MANY_REQUESTS,
                 "busy_rate",
                 "You ask too often. DeclareBusy for longer, and renew when half of it has passed.",
@@ -177,7 +187,7 @@ fn refuse(asker: &Asker, why: Refused) -> Answer {
 }
 
 /// In whole seconds, and never too early.
-fn retry_after(mut answer: Answer, wait: Duration) -> Answer {
+fn retry_after(mut answer: Response, wait: Duration) -> Response {
     let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
     answer.headers_mut().insert(RETRY_AFTER, seconds.into());
     answer

@@ -3,7 +3,7 @@
 use hyper::HeaderMap;
 use hyper::header::{COOKIE, HeaderValue, SET_COOKIE};
 use protocol::headers::{SESSION_COOKIE, SESSION_COOKIE_SECURE};
-use service::inside::Answer;
+use tenant_service::Response;
 
 /// How the browser reached the tenant, as the edge tells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,15 +50,15 @@ fn is_end(byte: &u8) -> bool {
     *byte == b';'
 }
 
-pub(super) fn write(answer: &mut Answer, scheme: Scheme, secret: &str) {
+pub(super) fn write(answer: &mut Response, scheme: Scheme, secret: &str) {
     put(answer, scheme, secret, "");
 }
 
-pub(super) fn clear(answer: &mut Answer, scheme: Scheme) {
+pub(super) fn clear(answer: &mut Response, scheme: Scheme) {
     put(answer, scheme, "", "; Max-Age=0");
 }
 
-fn put(answer: &mut Answer, scheme: Scheme, value: &str, more: &str) {
+fn put(answer: &mut Response, scheme: Scheme, value: &str, more: &str) {
     let (name, attributes) = scheme.cookie();
     // Base64 and the texts above are header-safe.
     if let Ok(line) = HeaderValue::from_str(&format!("{name}={value}; {attributes}{more}")) {
@@ -94,8 +94,8 @@ mod tests {
 
     #[test]
     fn what_the_browser_is_told() {
-        let line = |scheme, write: fn(&mut Answer, Scheme)| {
-            let mut answer = service::inside::answer::see_other("/");
+        let line = |scheme, write: fn(&mut Response, Scheme)| {
+            let mut answer = tenant_service::response::see_other("/");
             write(&mut answer, scheme);
             answer.headers()[SET_COOKIE].to_str().unwrap().to_owned()
         };

@@ -13,10 +13,10 @@ use std::sync::Arc;
 use hyper::body::Incoming;
 use hyper::{HeaderMap, Method, Request, StatusCode};
 use serde_json::json;
-use service::inherited::{Inherited, Link};
-use service::inside::start::Handed as _;
-use service::inside::{Answer, Asker, Drain, answer, echo, serve};
-use service::{Env, Failed, stop_requested};
+use service::{Env, ServiceError, shutdown_token};
+use tenant_service::inherited::{Inherited, ReadinessLink};
+use tenant_service::start::InheritedListener as _;
+use tenant_service::{Drain, RequestContext, Response, echo, response, serve};
 use tokio::net::UnixListener;
 
 pub use health::{AllReady, Readiness};
@@ -36,27 +36,27 @@ pub struct Back {
 
 /// Started by PID 1: the unix listener for the edge, those of [`busy::Doors`] in their order, the last of them only
 /// where there is an ingress, and the link.
-pub fn start(env: &Env) -> Result<(), Failed> {
+pub fn start(env: &Env) -> Result<(), ServiceError> {
     let settings = Settings::read(env)?;
     crate::runtime()?.block_on(async {
         let mut inherited = Inherited::take();
         let mut listener = |place| UnixListener::take(&mut inherited, place);
         let (edge, core, agent) = (listener(0)?, listener(1)?, listener(2)?);
-        let has_ingress = inherited.listeners() > 3;
+        let has_ingress = inherited.listener_count() > 3;
         let orchestrator =
             has_ingress.then(|| UnixListener::take(&mut inherited, 3)).transpose()?;
-        let drain = Drain::new(stop_requested()?);
+        let drain = Drain::new(shutdown_token()?);
         let (readiness, all_ready) = Readiness::new();
         let back = Back::open(settings, readiness, drain)?;
-        let waiting = health::wait_on(announce(inherited.link()?)?, all_ready);
+        let waiting = health::wait_on(announce(inherited.readiness_link()?)?, all_ready);
         tokio::spawn(waiting);
         run(edge, busy::Doors { core, agent, orchestrator }, back).await;
         Ok(())
     })
 }
 
-fn announce(link: Link) -> std::io::Result<tokio::net::UnixDatagram> {
-    link.say_ready()?;
+fn announce(link: ReadinessLink) -> std::io::Result<tokio::net::UnixDatagram> {
+    link.notify_ready()?;
     tokio::net::UnixDatagram::from_std(link.into_socket()?)
 }
 
@@ -64,9 +64,9 @@ fn announce(link: Link) -> std::io::Result<tokio::net::UnixDatagram> {
 pub async fn run(listener: UnixListener, busy: busy::Doors, back: Back) {
     let drain = back.drain.clone();
     let back = Arc::new(back);
-    let edge = serve(listener, drain.clone(), move |asker, request| {
+    let edge = serve(listener, drain.clone(), move |context, request| {
         let back = back.clone();
-        async move { back.answer(&asker, request).await }
+        async move { back.answer(&context, request).await }
     });
     tokio::join!(edge, busy::run(busy, drain));
 }
@@ -78,75 +78,75 @@ impl Back {
         Ok(Self { tenant, sessions: Sessions::open(&data)?, verifier, readiness, drain })
     }
 
-    async fn answer(&self, asker: &Asker, request: Request<Incoming>) -> Answer {
+    async fn answer(&self, context: &RequestContext, request: Request<Incoming>) -> Response {
         let (path, get) = (request.uri().path(), is_read(request.method()));
         match path {
-            "/healthz" | "/health" | "/session" if !get => asker.method_not_allowed("GET"),
-            "/healthz" | "/health" => self.answer_health(asker).await,
-            "/session" => self.answer_session(asker, request.headers()).await,
-            "/sign-out" => self.sign_out(asker, &request).await,
-            sso::PATH => self.sign_in(asker, &request).await,
-            "/ws" => echo::upgrade(asker, request, &self.drain),
+            "/healthz" | "/health" | "/session" if !get => context.method_not_allowed("GET"),
+            "/healthz" | "/health" => self.answer_health(context).await,
+            "/session" => self.answer_session(context, request.headers()).await,
+            "/sign-out" => self.sign_out(context, &request).await,
+            sso::PATH => self.sign_in(context, &request).await,
+            "/ws" => echo::upgrade(context, request, &self.drain),
             _ if is_within(path, "/echo-path") => {
-                answer::json(StatusCode::OK, &json!({ "path": path }))
+                response::json(StatusCode::OK, &json!({ "path": path }))
             }
-            _ if LATER.iter().any(|stub| is_within(path, stub)) => asker.problem(
+            _ if LATER.iter().any(|stub| is_within(path, stub)) => context.problem(
                 StatusCode::NOT_IMPLEMENTED,
                 "not_implemented",
                 "This part of the core is not built yet.",
             ),
-            _ => asker.not_found(),
+            _ => context.not_found(),
         }
     }
 
-    async fn answer_health(&self, asker: &Asker) -> Answer {
+    async fn answer_health(&self, context: &RequestContext) -> Response {
         if !self.readiness.all_ready().await {
-            return asker.problem(
+            return context.problem(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "not_ready",
                 "Not all services of this tenant have started.",
             );
         }
         let version = env!("CARGO_PKG_VERSION");
-        answer::json(
+        response::json(
             StatusCode::OK,
             &json!({ "status": "ok", "tenant": self.tenant, "version": version }),
         )
     }
 
-    async fn answer_session(&self, asker: &Asker, headers: &HeaderMap) -> Answer {
+    async fn answer_session(&self, context: &RequestContext, headers: &HeaderMap) -> Response {
         let Some(session) = self.sessions.who(headers).await else {
-            return asker.problem(
+            return context.problem(
                 StatusCode::UNAUTHORIZED,
                 "not_signed_in",
                 "Nobody is signed in: open the tenant from the admin.",
             );
         };
         let (sub, email, role) = (&session.sub, &session.email, &session.role);
-        answer::json(
+        response::json(
             StatusCode::OK,
             &json!({ "sub": sub, "email": email, "role": role, "tenant": self.tenant }),
         )
     }
 
-    async fn sign_out(&self, asker: &Asker, request: &Request<Incoming>) -> Answer {
+    async fn sign_out(&self, context: &RequestContext, request: &Request<Incoming>) -> Response {
         if request.method() != Method::POST {
-            return asker.method_not_allowed("POST");
+            return context.method_not_allowed("POST");
         }
         let headers = request.headers();
         if !origin::is_own(headers) {
-            return asker.problem(
+            return context.problem(
                 StatusCode::FORBIDDEN,
                 "cross_site",
                 "This request came from another site.",
             );
         }
         if let Err(error) = self.sessions.close(headers).await {
-            return asker.internal(&error);
+            return context.internal(&error);
         }
-        let mut answer = match asker.wants_page {
-            true => answer::see_other("/"),
-            false => answer::empty(StatusCode::NO_CONTENT),
+        let mut answer = match context.is_navigation {
+            true => response::see_other("/"),
+            false => response::empty(StatusCode::NO_CONTENT),
         };
         cookie::clear(&mut answer, cookie::Scheme::of(headers));
         answer

@@ -2,7 +2,7 @@
 
 use hyper::HeaderMap;
 use hyper::header::{HOST, HeaderValue, ORIGIN};
-use service::inside::origin;
+use tenant_service::same_origin;
 
 use super::cookie::Scheme;
 
@@ -13,7 +13,7 @@ pub(super) fn is_own(headers: &HeaderMap) -> bool {
         None => {
             let origins = headers.get_all(ORIGIN).into_iter().map(HeaderValue::as_bytes);
             let host = headers.get(HOST).and_then(|host| host.to_str().ok());
-            origin::is_own(origins, host, Scheme::of(headers).name())
+            same_origin::is_same_origin(origins, host, Scheme::of(headers).name())
         }
     }
 }

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use protocol::TenantId;
 use protocol::inside::{DATA_DIR, SECRETS_DIR, TENANT_ID, TENANT_UUID};
-use service::settings::Faults;
-use service::{Env, Vars};
+use service::settings::SettingsErrors;
+use service::{Env, SettingsReader};
 
 use crate::token::Verifier;
 
@@ -18,14 +18,14 @@ pub struct Settings {
 }
 
 impl Settings {
-    pub fn read(env: &Env) -> Result<Self, Faults> {
-        let mut vars = Vars::new(env);
+    pub fn read(env: &Env) -> Result<Self, SettingsErrors> {
+        let mut vars = SettingsReader::new(env);
         let tenant = vars.required(TENANT_ID);
         let uuid = vars.optional::<TenantId>(TENANT_UUID).flatten();
         let read = uuid.and_then(|uuid| Verifier::read(Path::new(SECRETS_DIR), uuid).transpose());
         let verifier = match read.transpose() {
             Ok(verifier) => Some(verifier),
-            Err(error) => vars.fault(SECRETS_DIR, &error.to_string()),
+            Err(error) => vars.reject(SECRETS_DIR, &error.to_string()),
         };
         vars.finish(|| Some(Self { tenant: tenant?, verifier: verifier?, data: DATA_DIR.into() }))
     }

@@ -3,8 +3,8 @@
 use hyper::body::Incoming;
 use hyper::header::{CACHE_CONTROL, REFERRER_POLICY};
 use hyper::{Method, Request, StatusCode};
-use service::inside::answer::{see_other, set};
-use service::inside::{Answer, Asker};
+use tenant_service::response::{insert_header, see_other};
+use tenant_service::{RequestContext, Response};
 
 use super::sessions::Ungranted;
 use super::{Back, cookie};
@@ -14,27 +14,31 @@ pub(super) const PATH: &str = "/.cial/sso";
 
 impl Back {
     /// 303 to `/` with a cookie, or 401 without. The token is in no log and in no referrer.
-    pub(super) async fn sign_in(&self, asker: &Asker, request: &Request<Incoming>) -> Answer {
+    pub(super) async fn sign_in(
+        &self,
+        context: &RequestContext,
+        request: &Request<Incoming>,
+    ) -> Response {
         let mut answer = match request.method() {
             // HEAD too is refused: whoever looks ahead must not spend the token.
-            &Method::GET => self.spend(asker, request).await,
-            _ => asker.method_not_allowed("GET"),
+            &Method::GET => self.spend(context, request).await,
+            _ => context.method_not_allowed("GET"),
         };
-        set(&mut answer, REFERRER_POLICY, "no-referrer");
-        set(&mut answer, CACHE_CONTROL, "no-store");
+        insert_header(&mut answer, REFERRER_POLICY, "no-referrer");
+        insert_header(&mut answer, CACHE_CONTROL, "no-store");
         answer
     }
 
-    async fn spend(&self, asker: &Asker, request: &Request<Incoming>) -> Answer {
+    async fn spend(&self, context: &RequestContext, request: &Request<Incoming>) -> Response {
         let Some(token) = only_token(request.uri().query().unwrap_or_default()) else {
-            return refuse(asker, &"there is not one token in the address");
+            return refuse(context, &"there is not one token in the address");
         };
         let Some(verifier) = &self.verifier else {
-            return refuse(asker, &"this tenant was given no key for tokens");
+            return refuse(context, &"this tenant was given no key for tokens");
         };
         let granted = match verifier.verify(token, now()) {
             Ok(granted) => granted,
-            Err(refused) => return refuse(asker, &refused),
+            Err(refused) => return refuse(context, &refused),
         };
         let headers = request.headers();
         match self.sessions.grant(granted, headers).await {
@@ -43,16 +47,16 @@ impl Back {
                 cookie::write(&mut answer, cookie::Scheme::of(headers), &secret);
                 answer
             }
-            Err(Ungranted::Spent(spent)) => refuse(asker, &spent),
-            Err(Ungranted::Unrecorded(error)) => asker.internal(&error),
+            Err(Ungranted::Spent(spent)) => refuse(context, &spent),
+            Err(Ungranted::Unrecorded(error)) => context.internal(&error),
         }
     }
 }
 
 /// One constant answer for every reason; the log has the reason.
-fn refuse(asker: &Asker, why: &dyn std::fmt::Display) -> Answer {
-    eprintln!("request {}: token refused: {why}", asker.request_id);
-    asker.problem(
+fn refuse(context: &RequestContext, why: &dyn std::fmt::Display) -> Response {
+    eprintln!("request {}: token refused: {why}", context.request_id);
+    context.problem(
         StatusCode::UNAUTHORIZED,
         "invalid_token",
         "This link is not valid, or no longer: it works once and for one minute. \

@@ -1,8 +1,8 @@
 //! core-front: every page under `/.cial`, with what it was told and never as markup.
 
 use hyper::{Method, StatusCode};
-use service::inside::Drain;
 use tempfile::TempDir;
+use tenant_service::Drain;
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 

@@ -1,8 +1,8 @@
 //! platform-front: the home page says which tenant, who is signed in, and what platform-back knows.
 
 use hyper::{Method, StatusCode};
-use service::inside::Drain;
 use tenant_platform::front::{Front, run};
+use tenant_service::Drain;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 

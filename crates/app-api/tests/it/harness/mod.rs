@@ -19,7 +19,7 @@ use app_api::tenant::Tenant;
 use argon2::Params;
 use protocol::Timestamp;
 use serde_json::{Value, json};
-use service::Failed;
+use service::ServiceError;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -43,7 +43,7 @@ pub(crate) struct Server {
     pub(crate) internal: SocketAddr,
     now: Arc<Mutex<Timestamp>>,
     stop: CancellationToken,
-    running: JoinHandle<Result<(), Failed>>,
+    running: JoinHandle<Result<(), ServiceError>>,
 }
 
 /// The parts of a server that a test may replace.
@@ -158,7 +158,7 @@ impl Server {
     }
 
     /// Waits for the end of the server and returns its result.
-    pub(crate) async fn wait_ended(self) -> Result<(), Failed> {
+    pub(crate) async fn wait_ended(self) -> Result<(), ServiceError> {
         timeout(TEST_TIMEOUT, self.running).await.expect("the server did not end").unwrap()
     }
 

@@ -237,7 +237,7 @@ impl Orchestrator for FakeOrchestrator {
         Box::pin(async move {
             let mut reachable = self.reachable.subscribe();
             let _ = reachable.wait_for(|reachable| *reachable).await;
-            let mut lines = self.feed.bell();
+            let mut lines = self.feed.subscribe();
             on_message(Message::Snapshot {
                 revision: self.feed.revision(),
                 items: self.feed.list(),

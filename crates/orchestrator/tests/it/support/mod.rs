@@ -249,7 +249,7 @@ impl Running {
                 self.keeper.sweep().await;
             }
             let feed = self.keeper.feed().unwrap();
-            let mut bell = feed.bell();
+            let mut bell = feed.subscribe();
             loop {
                 let now = feed.get(&id);
                 if fits(now.as_ref()) {

@@ -1,4 +1,4 @@
-//! Who is signed in, as the edge says. It lets no such word of a client's through.
+//! The signed-in user, as the edge names them. The edge removes these headers from requests of clients.
 
 use hyper::HeaderMap;
 use protocol::headers::{EMAIL, USER};
@@ -9,7 +9,8 @@ pub struct User<'a> {
 }
 
 impl<'a> User<'a> {
-    pub fn of(headers: &'a HeaderMap) -> Option<Self> {
+    /// `None` when nobody is signed in.
+    pub fn from_headers(headers: &'a HeaderMap) -> Option<Self> {
         let text = |name: &str| std::str::from_utf8(headers.get(name)?.as_bytes()).ok();
         Some(Self { sub: text(USER)?, email: text(EMAIL)? })
     }

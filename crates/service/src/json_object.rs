@@ -1,4 +1,4 @@
-//! JSON objects that are read as such: a derived reader takes an array for one, field by field.
+//! Reads a struct from a JSON object only. A derived `Deserialize` also takes an array, field by field.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -14,7 +14,10 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     }
 }
 
-/// For a field: `#[serde(deserialize_with = "service::object::read")]`.
+/// For a field: `#[serde(deserialize_with = "service::json_object::read")]`.
+///
+/// # Errors
+/// When the value is not an object or does not fit `T`.
 pub fn read<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
@@ -35,7 +38,10 @@ pub fn read<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     deserializer.deserialize_map(Fields(PhantomData))
 }
 
-/// A whole body.
+/// Reads a whole body.
+///
+/// # Errors
+/// When the body is not one JSON object or does not fit `T`.
 pub fn from_slice<T: DeserializeOwned>(bytes: &[u8]) -> serde_json::Result<T> {
     serde_json::from_slice::<Object<T>>(bytes).map(|object| object.0)
 }
@@ -58,7 +64,7 @@ mod tests {
         count: u8,
     }
 
-    fn told(text: &str) -> String {
+    fn read_outer(text: &str) -> String {
         match super::from_slice::<Outer>(text.as_bytes()) {
             Ok(outer) => format!("{} {}", outer.name, outer.inner.count),
             Err(error) => error.to_string(),
@@ -66,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn an_array_is_no_object_at_any_depth() {
+    fn an_array_is_refused_at_any_depth() {
         for (text, wanted) in [
             (r#" {"name":"a","inner":{"count":2}}"#, "a 2"),
             (r#"{"name":"a"}"#, "a 0"),
@@ -80,11 +86,10 @@ mod tests {
             ),
             (r#""a""#, "invalid type: string \"a\", expected an object at line 1 column 3"),
         ] {
-            assert_eq!(told(text), wanted, "{text}");
+            assert_eq!(read_outer(text), wanted, "{text}");
         }
-        for fault in [r#"{"name":"a","name":"b"}"#, r#"{"name":"a","more":1}"#, r#"{"name":"a"} x"#]
-        {
-            assert!(super::from_slice::<Outer>(fault.as_bytes()).is_err(), "{fault}");
+        for bad in [r#"{"name":"a","name":"b"}"#, r#"{"name":"a","more":1}"#, r#"{"name":"a"} x"#] {
+            assert!(super::from_slice::<Outer>(bad.as_bytes()).is_err(), "{bad}");
         }
     }
 }

@@ -1,20 +1,21 @@
-//! What every page inside a tenant shares: one small style sheet, one strict policy, the page of a problem.
+//! Parts of every page inside a tenant: the style sheet, the security headers, the page of a problem.
 
 use askama::Template;
 use hyper::header::{self, HeaderName};
 use protocol::Problem;
 
-/// Inlined into each page. [`HEADERS`] names its hash, so nothing else is ever styled or run.
-pub const STYLE: &str = include_str!("../../templates/inside.css");
+/// The style sheet, inlined into each page. The policy in [`HEADERS`] allows this text by its hash and no other style
+/// or script.
+pub const STYLE: &str = include_str!("../templates/tenant.css");
 
-/// On every page.
+/// The response headers of every page.
 pub const HEADERS: [(HeaderName, &str); 4] = [
     (
         header::CONTENT_SECURITY_POLICY,
         "default-src 'none'; style-src 'sha256-FJex2fCpDnqJm98lAZGbikgZLmJzg3G1To8+aGr+dHk='; \
          form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     ),
-    // Not `no-referrer`: browsers then send `Origin: null` with our own forms.
+    // With `no-referrer`, browsers send `Origin: null` with the forms of these pages.
     (header::REFERRER_POLICY, "same-origin"),
     (header::CACHE_CONTROL, "no-store"),
     (header::X_FRAME_OPTIONS, "DENY"),
@@ -27,9 +28,9 @@ struct ProblemPage<'a> {
     problem: &'a Problem,
 }
 
-/// The page of a problem.
-pub fn problem(problem: &Problem) -> String {
-    // Writing to a string fails only when a value's own Display does, and these are texts and numbers.
+/// Renders a problem as a page.
+pub fn render_problem(problem: &Problem) -> String {
+    // Rendering fails only when the `Display` of a value does, and these values are texts and numbers.
     ProblemPage { style: STYLE, problem }.render().unwrap_or_default()
 }
 
@@ -48,10 +49,10 @@ mod tests {
     }
 
     #[test]
-    fn a_problem_on_a_page_is_text_and_not_markup() {
+    fn the_texts_of_a_problem_are_escaped() {
         let mut bad = Problem::new(404, "not_found", "Not Found", "<script>alert(1)</script>");
         bad.request_id = "abc".to_owned();
-        let page = problem(&bad);
+        let page = render_problem(&bad);
         assert!(!page.contains("<script>"), "{page}");
         assert!(page.contains("not_found") && page.contains("abc"), "{page}");
     }

@@ -1,4 +1,4 @@
-//! A WebSocket that says back what it hears, and takes its leave with 1001 when the service drains.
+//! A WebSocket that echoes each message and closes with 1001 when the service drains.
 
 use std::time::Duration;
 
@@ -14,48 +14,48 @@ use tokio_tungstenite::tungstenite::handshake::server::create_response;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 
-use super::answer::{Answer, Asker};
-use super::serve::Drain;
+use crate::response::insert_header;
+use crate::{Drain, RequestContext, Response};
 
-const LONGEST_MESSAGE: usize = 1 << 20;
-const BUFFER: usize = 4 << 10;
-/// How long a peer may take to say goodbye too.
-const GOODBYE: Duration = Duration::from_secs(2);
+const MAX_MESSAGE_BYTES: usize = 1 << 20;
+const READ_BUFFER_BYTES: usize = 4 << 10;
+/// Bounds the wait for the peer's close frame.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Answers the upgrade and echoes from then on.
-pub fn upgrade(asker: &Asker, request: Request<Incoming>, drain: &Drain) -> Answer {
+/// Accepts the WebSocket handshake and echoes messages until either side closes.
+pub fn upgrade(context: &RequestContext, request: Request<Incoming>, drain: &Drain) -> Response {
     let (parts, body) = request.into_parts();
     let head = Request::from_parts(parts.clone(), ());
     let Ok(accepted) = create_response(&head) else {
-        return refuse(asker);
+        return refuse(context);
     };
-    let ended = drain.clone();
+    let task_drain = drain.clone();
     let upgraded = hyper::upgrade::on(Request::from_parts(parts, body));
     drain.spawn(async move {
-        // A peer that goes away before the upgrade has nothing to hear.
+        // An error means that the peer left before the upgrade.
         if let Ok(upgraded) = upgraded.await {
             let config = WebSocketConfig::default()
-                .read_buffer_size(BUFFER)
+                .read_buffer_size(READ_BUFFER_BYTES)
                 .write_buffer_size(0)
-                .max_message_size(Some(LONGEST_MESSAGE))
-                .max_frame_size(Some(LONGEST_MESSAGE));
+                .max_message_size(Some(MAX_MESSAGE_BYTES))
+                .max_frame_size(Some(MAX_MESSAGE_BYTES));
             let io = TokioIo::new(upgraded);
             let socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await;
-            echo(socket, ended).await;
+            echo(socket, task_drain).await;
         }
     });
     accepted.map(|()| Full::<Bytes>::default())
 }
 
-fn refuse(asker: &Asker) -> Answer {
-    let mut answer = asker.problem(
+fn refuse(context: &RequestContext) -> Response {
+    let mut response = context.problem(
         StatusCode::UPGRADE_REQUIRED,
         "upgrade_required",
         "This address speaks WebSocket (version 13) only.",
     );
-    super::answer::set(&mut answer, hyper::header::UPGRADE, "websocket");
-    super::answer::set(&mut answer, hyper::header::CONNECTION, "upgrade");
-    answer
+    insert_header(&mut response, hyper::header::UPGRADE, "websocket");
+    insert_header(&mut response, hyper::header::CONNECTION, "upgrade");
+    response
 }
 
 async fn echo<S>(mut socket: WebSocketStream<S>, drain: Drain)
@@ -63,17 +63,17 @@ where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
 {
     loop {
-        let heard = tokio::select! {
-            heard = socket.next() => heard,
-            () = drain.asked() => break,
+        let received = tokio::select! {
+            received = socket.next() => received,
+            () = drain.requested() => break,
         };
-        match heard {
+        match received {
             Some(Ok(message @ (Message::Text(_) | Message::Binary(_)))) => {
                 if socket.send(message).await.is_err() {
                     return;
                 }
             }
-            // Pings and closes are answered by the library, while reading goes on.
+            // The library answers pings and closes while this loop reads.
             Some(Ok(
                 Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_),
             )) => {}
@@ -83,6 +83,7 @@ where
     let away = CloseFrame { code: CloseCode::Away, reason: "the tenant is stopping".into() };
     if socket.close(Some(away)).await.is_ok() {
         let _ =
-            tokio::time::timeout(GOODBYE, async { while socket.next().await.is_some() {} }).await;
+            tokio::time::timeout(CLOSE_TIMEOUT, async { while socket.next().await.is_some() {} })
+                .await;
     }
 }

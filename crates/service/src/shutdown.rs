@@ -3,17 +3,23 @@
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// A token that is cancelled by the first SIGTERM or SIGINT. Must be called inside a runtime.
-pub fn stop_requested() -> std::io::Result<CancellationToken> {
+/// Returns a token that the first SIGTERM or SIGINT cancels.
+///
+/// # Errors
+/// When the signal handlers cannot be installed.
+///
+/// # Panics
+/// Outside a tokio runtime.
+pub fn shutdown_token() -> std::io::Result<CancellationToken> {
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let token = CancellationToken::new();
-    let asked = token.clone();
+    let requested = token.clone();
     tokio::spawn(async move {
         tokio::select! {
             _ = term.recv() => {}
             _ = int.recv() => {}
         }
-        asked.cancel();
+        requested.cancel();
     });
     Ok(token)
 }

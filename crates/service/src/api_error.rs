@@ -1,4 +1,4 @@
-//! A request that failed: what its caller may know and what only the log may.
+//! The error of a request handler: a problem for the caller and, apart from it, the cause for the log.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,24 +10,24 @@ use protocol::problem::CONTENT_TYPE;
 
 use crate::request_id;
 
-/// A [`Problem`] for the caller and, apart from it, the cause. Logged once: here.
+/// A [`Problem`] for the caller and the cause for the log, which is written once, when the response is built.
 #[derive(Debug)]
-pub struct Failure {
-    /// Boxed, so that a failure is no weight on every success.
+pub struct ApiError {
+    /// Boxed: a `Result` stays small on the path without an error.
     pub problem: Box<Problem>,
     cause: Option<anyhow::Error>,
     retry_after: Option<Duration>,
 }
 
-impl Failure {
-    /// A fault of the caller's.
+impl ApiError {
+    /// An error with `code`, a snake_case word of `docs/reference/problems.md`, and `detail`, a sentence for the caller.
     pub fn new(status: StatusCode, code: &str, detail: impl Into<String>) -> Self {
         let title = status.canonical_reason().unwrap_or("Error");
         let problem = Box::new(Problem::new(status.as_u16(), code, title, detail));
         Self { problem, cause: None, retry_after: None }
     }
 
-    /// A fault of ours: the caller learns only that it happened.
+    /// A 500 whose cause reaches the log only.
     pub fn internal(cause: impl Into<anyhow::Error>) -> Self {
         Self {
             cause: Some(cause.into()),
@@ -39,21 +39,23 @@ impl Failure {
         }
     }
 
+    /// Adds the cause, for the log only.
     #[must_use]
-    pub fn because(mut self, cause: impl Into<anyhow::Error>) -> Self {
+    pub fn with_cause(mut self, cause: impl Into<anyhow::Error>) -> Self {
         self.cause = Some(cause.into());
         self
     }
 
-    /// Tells the caller when to come back.
+    /// Adds a `Retry-After` header, in whole seconds.
     #[must_use]
-    pub fn retry_after(mut self, wait: Duration) -> Self {
+    pub fn with_retry_after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait);
         self
     }
 
+    /// Adds an error of one field of the request.
     #[must_use]
-    pub fn field(mut self, field: &str, code: &str, message: impl Into<String>) -> Self {
+    pub fn with_field_error(mut self, field: &str, code: &str, message: impl Into<String>) -> Self {
         *self.problem = self.problem.field(field, code, message);
         self
     }
@@ -63,34 +65,34 @@ impl Failure {
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for ApiError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.problem.code, self.problem.detail)
     }
 }
 
-impl IntoResponse for Failure {
+impl IntoResponse for ApiError {
     fn into_response(mut self) -> Response {
         self.problem.request_id = request_id::current();
         if let Some(cause) = &self.cause {
             let (code, id) = (&self.problem.code, &self.problem.request_id);
-            tracing::error!(code, request_id = id, "{cause:#}");
+            tracing::error!(code, request_id = id, error = format!("{cause:#}"), "request failed");
         }
         let status = self.status();
         let body = serde_json::to_string(&self.problem).unwrap_or_default();
-        let mut answer = (status, body).into_response();
-        answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
+        let mut response = (status, body).into_response();
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
         if let Some(wait) = self.retry_after {
-            answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs()));
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs()));
         }
-        // Whoever turns problems into pages for browsers reads it from here.
-        answer.extensions_mut().insert(*self.problem);
-        answer
+        // A middleware that renders problems as pages for browsers reads the problem from the extensions.
+        response.extensions_mut().insert(*self.problem);
+        response
     }
 }
 
-/// Any error that is not told apart is ours.
-impl<E: Into<anyhow::Error>> From<E> for Failure {
+/// Any error without a code of its own is internal.
+impl<E: Into<anyhow::Error>> From<E> for ApiError {
     fn from(error: E) -> Self {
         Self::internal(error)
     }

@@ -1,0 +1,23 @@
+//! HTTP for the services inside a tenant: sockets inherited from PID 1, a small server, its responses, a bounded client.
+//!
+//! Bodies are held in memory and no framework is used: each of these processes takes about a megabyte, once a tenant.
+
+pub mod body;
+pub mod bounded_listener;
+pub mod echo;
+pub mod fetch;
+pub mod inherited;
+pub mod page;
+pub mod request_context;
+pub mod response;
+pub mod same_origin;
+pub mod serve;
+pub mod start;
+pub mod user;
+
+pub use bounded_listener::BoundedListener;
+pub use request_context::RequestContext;
+pub use response::Response;
+pub use serve::{Drain, serve};
+pub use start::start;
+pub use user::User;

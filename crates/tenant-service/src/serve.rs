@@ -1,0 +1,142 @@
+//! The HTTP server: accepts connections, serves requests, and drains on request: it finishes the requests under way
+//! and keeps no connection open.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::time::Duration;
+
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::header::HeaderValue;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use protocol::headers::REQUEST_ID;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
+use tokio_util::task::TaskTracker;
+
+use crate::{RequestContext, Response};
+
+/// Less than the 10 s after which PID 1 kills a service.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(8);
+/// The pause after a failed accept, so that a lack of descriptors does not become a busy loop.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
+
+/// The shutdown of a service: requested by a token, complete when every tracked task has ended.
+#[derive(Clone)]
+pub struct Drain {
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Drain {
+    pub fn new(stop: CancellationToken) -> Self {
+        Self { stop, tasks: TaskTracker::new() }
+    }
+
+    /// Resolves once the service must stop.
+    pub fn requested(&self) -> WaitForCancellationFuture<'_> {
+        self.stop.cancelled()
+    }
+
+    /// Runs a task that the drain waits for.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(task);
+    }
+
+    /// Waits for every tracked task, at most [`DRAIN_TIMEOUT`].
+    pub async fn finish(&self) {
+        self.tasks.close();
+        if tokio::time::timeout(DRAIN_TIMEOUT, self.tasks.wait()).await.is_err() {
+            eprintln!("drain timed out: unfinished_tasks={}", self.tasks.len());
+        }
+    }
+}
+
+/// A listening socket of either kind.
+pub trait Listener {
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    fn accept(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+}
+
+impl Listener for tokio::net::UnixListener {
+    type Stream = tokio::net::UnixStream;
+
+    async fn accept(&self) -> io::Result<Self::Stream> {
+        self.accept().await.map(|(stream, _)| stream)
+    }
+}
+
+impl Listener for tokio::net::TcpListener {
+    type Stream = tokio::net::TcpStream;
+
+    async fn accept(&self) -> io::Result<Self::Stream> {
+        self.accept().await.map(|(stream, _)| stream)
+    }
+}
+
+/// Serves until `drain` is requested and done.
+pub async fn serve<L, H, F>(listener: L, drain: Drain, handle: H)
+where
+    L: Listener,
+    H: Fn(RequestContext, Request<Incoming>) -> F + Clone + Send + 'static,
+    F: Future<Output = Response> + Send + 'static,
+{
+    loop {
+        tokio::select! {
+            biased;
+            // First the accept: a client that connected before the stop is still served.
+            accepted = listener.accept() => match accepted {
+                Ok(stream) => drain.spawn(serve_connection(stream, drain.clone(), handle.clone())),
+                Err(error) => {
+                    eprintln!("accept failed: {error}");
+                    tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
+                }
+            },
+            () = drain.requested() => break,
+        }
+    }
+    drop(listener);
+    drain.finish().await;
+}
+
+async fn serve_connection<S, H, F>(stream: S, drain: Drain, handle: H)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    H: Fn(RequestContext, Request<Incoming>) -> F + Send,
+    F: Future<Output = Response> + Send,
+{
+    let service = service_fn(move |request: Request<Incoming>| {
+        let context = RequestContext::from_headers(request.headers());
+        let id = HeaderValue::from_str(&context.request_id);
+        let handling = handle(context, request);
+        async move {
+            let mut response = handling.await;
+            if let Ok(id) = id {
+                response.headers_mut().insert(REQUEST_ID, id);
+            }
+            Ok::<_, Infallible>(response)
+        }
+    });
+    let connection = http1::Builder::new()
+        // Above the limit of the edge: a request that the edge accepts is not refused here.
+        .max_headers(128)
+        .keep_alive(!drain.stop.is_cancelled())
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    let mut connection = pin!(connection);
+    // A broken connection is not an error of this service.
+    if drain.stop.is_cancelled() {
+        let _ = connection.await;
+        return;
+    }
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        () = drain.requested() => connection.as_mut().graceful_shutdown(),
+    }
+    let _ = connection.await;
+}
