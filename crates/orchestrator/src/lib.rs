@@ -4,15 +4,17 @@ pub mod access;
 pub mod allowed_images;
 pub mod api;
 pub mod busy;
+pub mod controller;
 pub mod driver;
-pub mod keeper;
 mod metrics;
+pub mod operations;
 mod plain_text;
 mod privilege;
 pub mod readiness;
 pub mod settings;
-pub mod state_dir;
+pub mod sleep;
 pub mod tenant_dirs;
+pub mod tenants;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -25,15 +27,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::Tokens;
 use crate::allowed_images::AllowedImages;
+use crate::controller::Controller;
 use crate::driver::docker::{ContainerTemplate, DockerDriver, DockerSettings, EngineDirs};
-use crate::keeper::{Keeper, Rules};
 use crate::settings::{Egress, EnginePaths, Publish, Settings};
-use crate::state_dir::StateDir;
+use crate::sleep::SleepSettings;
 use crate::tenant_dirs::TenantDirs;
+use crate::tenants::state_dir::StateDir;
 
-/// Serves until it is asked to stop.
+/// Serves until the process receives a stop signal.
 pub fn serve(env: &Env) -> Result<(), ServiceError> {
-    // First: our secrets can be read by the user that we become, and by no other.
+    // First: the secrets are readable for the user that the process becomes, and for no other.
     privilege::drop_root(&settings::socket(env)?)?;
     let settings = Settings::read(env)?;
     service::logs::init(&settings.log);
@@ -42,8 +45,8 @@ pub fn serve(env: &Env) -> Result<(), ServiceError> {
         let listener = TcpListener::bind(settings.listen).await.context(settings.listen)?;
         let stop = service::shutdown_token()?;
         let (tokens, images) = (settings.tokens.clone(), settings.images.clone());
-        let keeper = keeper(settings)?;
-        answer(listener, keeper, images, tokens, stop).await
+        let controller = start_controller(settings)?;
+        serve_api(listener, controller, images, tokens, stop).await
     })?)
 }
 
@@ -56,43 +59,46 @@ pub fn healthcheck(env: &Env) -> Result<ExitCode, ServiceError> {
     Ok(service::healthcheck::healthcheck(local, "/healthz"))
 }
 
-/// Serves the API on `listener` and follows the engine, until `stop`.
-pub async fn answer(
+/// Serves the API on `listener` and runs the controller, until `stop`.
+///
+/// # Errors
+/// When the listener fails, or the controller's loop ends: nothing would fall asleep or wake any more.
+pub async fn serve_api(
     listener: TcpListener,
-    keeper: Arc<Keeper>,
+    controller: Arc<Controller>,
     images: AllowedImages,
     tokens: Tokens,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let mut following = tokio::spawn(keeper.clone().follow());
-    let router = api::router(keeper.clone(), images, tokens);
+    let mut running = tokio::spawn(controller.clone().run());
+    let router = api::router(controller.clone(), images, tokens);
     tracing::info!(address = %listener.local_addr()?, "serving");
     let serving =
         axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
-    // Watches and followed logs never end by themselves: whoever reads them takes up again elsewhere.
-    let bounded = async {
+    // Watches and followed logs never end by themselves; their readers reconnect elsewhere.
+    let deadline = async {
         stop.cancelled().await;
-        keeper.drain();
-        tokio::time::sleep(GRACE).await;
+        controller.sleep.shut_down();
+        tokio::time::sleep(SHUTDOWN_TIMEOUT).await;
     };
     tokio::select! {
         ended = serving => ended?,
-        () = bounded => {}
-        // Nothing would fall asleep or wake any more, and all calls would still be answered.
-        ended = &mut following => {
-            ended.context("the loop that follows the engine broke")?;
-            anyhow::bail!("the loop that follows the engine ended");
+        () = deadline => {}
+        ended = &mut running => {
+            ended.context("the controller's loop panicked")?;
+            anyhow::bail!("the controller's loop ended");
         }
     }
-    following.abort();
-    keeper.acts_ended().await;
-    keeper.note_uses();
+    running.abort();
+    controller.sleep.wait_for_calls().await;
+    controller.sleep.save_last_uses();
     Ok(())
 }
 
-const GRACE: std::time::Duration = std::time::Duration::from_secs(2);
+/// For responses under way.
+const SHUTDOWN_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
 
-fn keeper(settings: Settings) -> anyhow::Result<Arc<Keeper>> {
+fn start_controller(settings: Settings) -> anyhow::Result<Arc<Controller>> {
     let dirs = match settings.paths {
         EnginePaths::Volumes => EngineDirs::Volumes,
         EnginePaths::Host => EngineDirs::Host {
@@ -109,18 +115,18 @@ fn keeper(settings: Settings) -> anyhow::Result<Arc<Keeper>> {
     };
     let engine = DockerSettings { socket: settings.socket, template, pool: settings.pool, dirs };
     let driver = DockerDriver::new(engine, tenant_dirs).context("cannot watch directories")?;
-    let rules = Rules {
-        starts: settings.starts,
+    let sleep = SleepSettings {
+        concurrent_starts: settings.starts,
         freeze_after: settings.freeze_after,
         sleep_after: settings.sleep_after,
-        ..Rules::default()
+        ..SleepSettings::default()
     };
-    // Later than any revision of an earlier run, unless the clock was set back by more than that run took.
-    Ok(Keeper::new(Arc::new(driver), StateDir::new(settings.state), unix_millis(), rules))
+    // Later than any revision of an earlier process, unless the clock was set back by more than that process ran.
+    Ok(Controller::new(Arc::new(driver), StateDir::new(settings.state), unix_millis(), sleep))
 }
 
 fn unix_millis() -> u64 {
-    #[expect(clippy::disallowed_methods, reason = "the shell's one look at the clock")]
+    #[expect(clippy::disallowed_methods, reason = "the process reads the wall clock once")]
     let now = std::time::SystemTime::now();
     let since = now.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or_default()

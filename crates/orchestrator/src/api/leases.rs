@@ -1,5 +1,7 @@
 //! The lease protocol over HTTP, for routers.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
@@ -13,9 +15,8 @@ use protocol::leases::{
 };
 use service::api_error::ApiError;
 
-use super::App;
 use super::input::{self, Parsed, TenantPath};
-use crate::keeper::LeaseError;
+use crate::sleep::{LeaseError, SleepController};
 
 /// Holds [`MAX_LEASES_PER_CALL`] leases with every field at its longest.
 pub(super) const MAX_BODY_BYTES: usize = 256 << 10;
@@ -24,37 +25,37 @@ const MAX_LEASES_PER_CALL: usize = 1_000;
 const MAX_WAIT_MS: u32 = 60_000;
 
 pub(super) async fn request_lease(
-    State(keeper): App,
+    State(sleep): State<Arc<SleepController>>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<LeaseGrant>, ApiError> {
     let request = parse_lease_request(body).map_err(|f| *f)?;
-    Ok(Json(keeper.lease(request).await.map_err(lease_failure)?))
+    Ok(Json(sleep.request_lease(request).await.map_err(lease_failure)?))
 }
 
 pub(super) async fn renew_leases(
-    State(keeper): App,
+    State(sleep): State<Arc<SleepController>>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<RenewResponse>, ApiError> {
     let renew: RenewRequest = input::parse_json(body, MAX_BODY_BYTES).map_err(|f| *f)?;
     check_count(&renew.leases).map_err(|f| *f)?;
-    Ok(Json(keeper.renew(&renew).map_err(lease_failure)?))
+    Ok(Json(sleep.renew_leases(&renew).map_err(lease_failure)?))
 }
 
 pub(super) async fn release_leases(
-    State(keeper): App,
+    State(sleep): State<Arc<SleepController>>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<StatusCode, ApiError> {
     let release: ReleaseRequest = input::parse_json(body, MAX_BODY_BYTES).map_err(|f| *f)?;
     check_count(&release.leases).map_err(|f| *f)?;
-    keeper.release(&release);
+    sleep.release_leases(&release);
     Ok(StatusCode::NO_CONTENT)
 }
 
 pub(super) async fn stream_progress(
-    State(keeper): App,
+    State(sleep): State<Arc<SleepController>>,
     TenantPath(id): TenantPath,
 ) -> Result<Response, ApiError> {
-    let steps = keeper.progress(id).map_err(super::driver_failure)?;
+    let steps = sleep.wake_progress(id).map_err(super::driver_failure)?;
     let lines = steps.map(|step| to_line(&step));
     let mut response = Body::from_stream(lines).into_response();
     let content_type = HeaderValue::from_static("application/x-ndjson");

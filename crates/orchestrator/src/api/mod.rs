@@ -1,5 +1,4 @@
-//! The HTTP API of [`protocol::orchestrator`], [`protocol::leases`] and
-//! [`protocol::sleep`]. One table of routes builds the server; tests walk the same table.
+//! The HTTP API of [`protocol::orchestrator`], [`protocol::leases`] and [`protocol::sleep`]. One table of routes builds the server; tests walk the same table.
 
 mod input;
 mod leases;
@@ -19,20 +18,40 @@ use service::request_id;
 
 use crate::access::{Access, AccessTable, Tokens, check_access};
 use crate::allowed_images::AllowedImages;
+use crate::controller::Controller;
 use crate::driver::DriverError;
-use crate::keeper::Keeper;
+use crate::operations::Operations;
+use crate::sleep::SleepController;
+use crate::tenants::TenantStore;
 
-type App = State<Arc<Keeper>>;
-
+/// A handler extracts the one part that it may use.
 #[derive(Clone)]
 struct Parts {
-    keeper: Arc<Keeper>,
+    controller: Arc<Controller>,
     images: Arc<AllowedImages>,
 }
 
-impl FromRef<Parts> for Arc<Keeper> {
+impl FromRef<Parts> for Arc<Controller> {
     fn from_ref(parts: &Parts) -> Self {
-        parts.keeper.clone()
+        parts.controller.clone()
+    }
+}
+
+impl FromRef<Parts> for Arc<TenantStore> {
+    fn from_ref(parts: &Parts) -> Self {
+        parts.controller.store.clone()
+    }
+}
+
+impl FromRef<Parts> for Arc<Operations> {
+    fn from_ref(parts: &Parts) -> Self {
+        parts.controller.operations.clone()
+    }
+}
+
+impl FromRef<Parts> for Arc<SleepController> {
+    fn from_ref(parts: &Parts) -> Self {
+        parts.controller.sleep.clone()
     }
 }
 
@@ -91,7 +110,7 @@ fn with_large_body(handler: MethodRouter<Parts>) -> MethodRouter<Parts> {
     handler.layer(DefaultBodyLimit::max(leases::MAX_BODY_BYTES))
 }
 
-pub fn router(keeper: Arc<Keeper>, images: AllowedImages, tokens: Tokens) -> Router {
+pub fn router(controller: Arc<Controller>, images: AllowedImages, tokens: Tokens) -> Router {
     let table = routes();
     let access = table.iter().map(|r| (r.method.clone(), r.path, r.access)).collect();
     let router = table.into_iter().fold(Router::new(), |router, r| router.route(r.path, r.handler));
@@ -104,7 +123,7 @@ pub fn router(keeper: Arc<Keeper>, images: AllowedImages, tokens: Tokens) -> Rou
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(middleware::from_fn_with_state(AccessTable::new(access, tokens), check_access))
         .layer(middleware::from_fn(request_id::layer))
-        .with_state(Parts { keeper, images: Arc::new(images) })
+        .with_state(Parts { controller, images: Arc::new(images) })
 }
 
 async fn show_health() -> &'static str {
@@ -112,8 +131,8 @@ async fn show_health() -> &'static str {
 }
 
 /// A 503 response names the missing part.
-async fn show_readiness(State(keeper): App) -> Result<&'static str, ApiError> {
-    match keeper.engine() {
+async fn show_readiness(State(store): State<Arc<TenantStore>>) -> Result<&'static str, ApiError> {
+    match store.engine_status() {
         Ok(()) => Ok("ok\n"),
         Err(reason) => {
             Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "engine_unreachable", reason))
@@ -121,15 +140,17 @@ async fn show_readiness(State(keeper): App) -> Result<&'static str, ApiError> {
     }
 }
 
-async fn show_metrics(State(keeper): App) -> Response {
-    let mut response = keeper.metrics_text().into_response();
+async fn show_metrics(State(controller): State<Arc<Controller>>) -> Response {
+    let mut response = controller.metrics_text().into_response();
     let content_type = HeaderValue::from_static("text/plain; version=0.0.4");
     response.headers_mut().insert(header::CONTENT_TYPE, content_type);
     response
 }
 
-async fn show_capacity(State(keeper): App) -> Result<Json<Capacity>, ApiError> {
-    Ok(Json(keeper.driver().capacity().await.map_err(driver_failure)?))
+async fn show_capacity(
+    State(operations): State<Arc<Operations>>,
+) -> Result<Json<Capacity>, ApiError> {
+    Ok(Json(operations.capacity().await.map_err(driver_failure)?))
 }
 
 /// The detail of a driver's error is the response, not its hidden cause: app-api shows the text to a person.

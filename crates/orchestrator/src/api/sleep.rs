@@ -1,5 +1,7 @@
 //! Sleep status over HTTP, and the owner's wake.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -8,25 +10,28 @@ use protocol::sleep::{SleepStatus, SleepStatusList};
 use service::api_error::ApiError;
 
 use super::input::TenantPath;
-use super::{App, driver_failure, leases};
+use super::{driver_failure, leases};
+use crate::sleep::SleepController;
 
 pub(super) async fn show(
-    State(keeper): App,
+    State(sleep): State<Arc<SleepController>>,
     TenantPath(id): TenantPath,
 ) -> Result<Json<SleepStatus>, ApiError> {
-    Ok(Json(keeper.sleep_of(id).map_err(driver_failure)?))
+    Ok(Json(sleep.status(id).map_err(driver_failure)?))
 }
 
-pub(super) async fn list(State(keeper): App) -> Result<Json<SleepStatusList>, ApiError> {
-    Ok(Json(SleepStatusList { tenants: keeper.sleeps().map_err(driver_failure)? }))
+pub(super) async fn list(
+    State(sleep): State<Arc<SleepController>>,
+) -> Result<Json<SleepStatusList>, ApiError> {
+    Ok(Json(SleepStatusList { tenants: sleep.list_status().map_err(driver_failure)? }))
 }
 
 /// Responds 200 when the tenant is awake, 202 while a wake is under way; the watch reports its result.
 pub(super) async fn wake(
-    State(keeper): App,
+    State(sleep): State<Arc<SleepController>>,
     TenantPath(id): TenantPath,
 ) -> Result<(StatusCode, Json<ObservedTenant>), ApiError> {
-    let tenant = keeper.wake(id).await.map_err(leases::lease_failure)?;
+    let tenant = sleep.wake(id).await.map_err(leases::lease_failure)?;
     let status = if tenant.phase == Phase::Ready { StatusCode::OK } else { StatusCode::ACCEPTED };
     Ok((status, Json(tenant)))
 }

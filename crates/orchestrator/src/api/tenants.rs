@@ -11,48 +11,52 @@ use axum::response::{IntoResponse as _, Response};
 use protocol::orchestrator::{ObservedTenant, ObservedTenantList};
 use service::api_error::ApiError;
 
+use super::driver_failure;
 use super::input::{self, LogsQuery, TenantPath};
-use super::{App, driver_failure};
 use crate::allowed_images::AllowedImages;
 use crate::driver::ResourceUsage;
+use crate::operations::Operations;
+use crate::tenants::TenantStore;
 
-pub(super) async fn list(State(keeper): App) -> Result<Json<ObservedTenantList>, ApiError> {
-    let mut tenants = keeper.feed().map_err(driver_failure)?.list();
+pub(super) async fn list(
+    State(store): State<Arc<TenantStore>>,
+) -> Result<Json<ObservedTenantList>, ApiError> {
+    let mut tenants = store.feed().map_err(driver_failure)?.list();
     tenants.sort_by_key(|t| t.id);
     Ok(Json(ObservedTenantList { tenants }))
 }
 
-pub(super) async fn watch(State(keeper): App) -> Result<Response, ApiError> {
-    Ok(keeper.feed().map_err(driver_failure)?.watch_response())
+pub(super) async fn watch(State(store): State<Arc<TenantStore>>) -> Result<Response, ApiError> {
+    Ok(store.feed().map_err(driver_failure)?.watch_response())
 }
 
 pub(super) async fn apply(
-    State(keeper): App,
+    State(operations): State<Arc<Operations>>,
     State(images): State<Arc<AllowedImages>>,
     TenantPath(id): TenantPath,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<ObservedTenant>, ApiError> {
     let apply = input::parse_apply(id, body, &images).map_err(|f| *f)?;
-    Ok(Json(keeper.apply(apply).await.map_err(driver_failure)?))
+    Ok(Json(operations.apply(apply).await.map_err(driver_failure)?))
 }
 
 pub(super) async fn stop(
-    State(keeper): App,
+    State(operations): State<Arc<Operations>>,
     TenantPath(id): TenantPath,
 ) -> Result<Json<ObservedTenant>, ApiError> {
-    Ok(Json(keeper.stop(id).await.map_err(driver_failure)?))
+    Ok(Json(operations.stop(id).await.map_err(driver_failure)?))
 }
 
 pub(super) async fn remove(
-    State(keeper): App,
+    State(operations): State<Arc<Operations>>,
     TenantPath(id): TenantPath,
 ) -> Result<StatusCode, ApiError> {
-    keeper.delete(id).await.map_err(driver_failure)?;
+    operations.delete(id).await.map_err(driver_failure)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 pub(super) async fn logs(
-    State(keeper): App,
+    State(operations): State<Arc<Operations>>,
     TenantPath(id): TenantPath,
     query: Result<Query<LogsQuery>, QueryRejection>,
 ) -> Result<Response, ApiError> {
@@ -60,7 +64,7 @@ pub(super) async fn logs(
         ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_query", rejection.body_text())
     })?;
     let wanted = input::parse_logs_query(&query).map_err(|f| *f)?;
-    let lines = keeper.driver().logs(id, wanted).await.map_err(driver_failure)?;
+    let lines = operations.logs(id, wanted).await.map_err(driver_failure)?;
     let mut response = Body::from_stream(lines).into_response();
     let content_type = HeaderValue::from_static("text/plain; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, content_type);
@@ -68,8 +72,8 @@ pub(super) async fn logs(
 }
 
 pub(super) async fn stats(
-    State(keeper): App,
+    State(operations): State<Arc<Operations>>,
     TenantPath(id): TenantPath,
 ) -> Result<Json<ResourceUsage>, ApiError> {
-    Ok(Json(keeper.driver().stats(id).await.map_err(driver_failure)?))
+    Ok(Json(operations.resource_usage(id).await.map_err(driver_failure)?))
 }

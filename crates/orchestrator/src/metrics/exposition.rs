@@ -16,13 +16,13 @@ pub(super) struct Exposition(String);
 
 /// A gauge whose value has an upper bound: exported as `{name}_current` and `{name}_limit`.
 #[derive(Clone, Copy, Debug)]
-pub struct Bounded {
-    pub name: &'static str,
-    pub help: &'static str,
+pub(crate) struct Bounded {
+    pub(crate) name: &'static str,
+    pub(crate) help: &'static str,
     /// The value of the label `kind`, for families with several bounds.
-    pub kind: Option<&'static str>,
-    pub current: usize,
-    pub limit: usize,
+    pub(crate) kind: Option<&'static str>,
+    pub(crate) current: usize,
+    pub(crate) limit: usize,
 }
 
 impl Exposition {
@@ -68,6 +68,20 @@ impl Exposition {
 }
 
 impl Bounded {
+    pub(crate) const fn new(
+        name: &'static str,
+        help: &'static str,
+        current: usize,
+        limit: usize,
+    ) -> Self {
+        Self { name, help, kind: None, current, limit }
+    }
+
+    pub(crate) const fn engine_calls(kind: &'static str, current: usize, limit: usize) -> Self {
+        let (name, help) = ("cial_engine_calls", "Calls at the engine");
+        Self { name, help, kind: Some(kind), current, limit }
+    }
+
     fn labels(&self) -> String {
         self.kind.map_or_else(String::new, |kind| format!("{{kind=\"{kind}\"}}"))
     }

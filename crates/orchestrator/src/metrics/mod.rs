@@ -15,24 +15,24 @@ use crate::driver::DriverError;
 
 /// Counters of operations and of the engine.
 #[derive(Debug, Default)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     applies: AtomicU64,
     deletes: AtomicU64,
     ready_starts: AtomicU64,
     resyncs: AtomicU64,
     engine_is_up: AtomicU64,
     errors: Mutex<BTreeMap<&'static str, u64>>,
-    pub sleep: sleep::SleepMetrics,
+    pub(crate) sleep: sleep::SleepMetrics,
 }
 
 /// Values that are read at the moment of a scrape.
 #[derive(Clone, Debug, Default)]
-pub struct Gauges {
+pub(crate) struct Gauges {
     /// Live leases.
-    pub leases: usize,
+    pub(crate) leases: usize,
     /// Starts under way at the engine for wakes.
-    pub starts: usize,
-    pub bounded: Vec<Bounded>,
+    pub(crate) starts: usize,
+    pub(crate) bounded: Vec<Bounded>,
 }
 
 const PHASES: [(Phase, &str); 7] = [
@@ -75,7 +75,7 @@ impl Metrics {
         }
     }
 
-    pub fn text(&self, tenants: &[ObservedTenant], gauges: &Gauges) -> String {
+    pub(crate) fn text(&self, tenants: &[ObservedTenant], gauges: &Gauges) -> String {
         let mut text = Exposition::default();
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         text.gauge(
@@ -125,20 +125,8 @@ mod tests {
         let metrics = Metrics::default();
         metrics.count_apply::<()>(&Err(DriverError::new(DriverErrorCode::ImageMissing, "")));
         metrics.count_resync();
-        let calls = |kind, current| Bounded {
-            name: "cial_engine_calls",
-            help: "Calls at the engine",
-            kind: Some(kind),
-            current,
-            limit: 4,
-        };
-        let queue = Bounded {
-            name: "cial_wake_queue",
-            help: "Queued wakes",
-            kind: None,
-            current: 1,
-            limit: 512,
-        };
+        let calls = |kind, current| Bounded::engine_calls(kind, current, 4);
+        let queue = Bounded::new("cial_wake_queue", "Queued wakes", 1, 512);
         let bounded = vec![calls("start", 1), calls("thaw", 0), queue];
         insta::assert_snapshot!(metrics.text(&[], &Gauges { leases: 3, starts: 1, bounded }));
     }

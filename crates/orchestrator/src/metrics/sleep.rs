@@ -9,7 +9,7 @@ use protocol::sleep::IdleState;
 use super::exposition::{Exposition, Kind};
 
 #[derive(Debug, Default)]
-pub struct SleepMetrics(Mutex<Inner>);
+pub(crate) struct SleepMetrics(Mutex<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -49,7 +49,7 @@ impl Family {
 
 /// A part of a wake's duration.
 #[derive(Clone, Copy, Debug)]
-pub enum WakePart {
+pub(crate) enum WakePart {
     Queue,
     Engine,
     Boot,
@@ -59,7 +59,7 @@ pub enum WakePart {
 
 /// A tenant's response to a busy check.
 #[derive(Clone, Copy, Debug)]
-pub enum BusyResponse {
+pub(crate) enum BusyResponse {
     Busy,
     Idle,
     None,
@@ -67,7 +67,7 @@ pub enum BusyResponse {
 
 /// The result of a freeze or a stop for idleness.
 #[derive(Clone, Copy, Debug)]
-pub enum SuspendResult {
+pub(crate) enum SuspendResult {
     Asleep,
     /// A lease was requested meanwhile, or work inside is busy.
     KeptAwake,
@@ -75,12 +75,12 @@ pub enum SuspendResult {
 }
 
 impl SleepMetrics {
-    pub fn count_wake(&self, from: IdleState, is_ready: bool) {
+    pub(crate) fn count_wake(&self, from: IdleState, is_ready: bool) {
         let result = if is_ready { "ready" } else { "failed" };
         self.count(Family::Wakes, format!("{{from=\"{}\",result=\"{result}\"}}", label(from)));
     }
 
-    pub fn count_suspend(&self, to: IdleState, result: SuspendResult) {
+    pub(crate) fn count_suspend(&self, to: IdleState, result: SuspendResult) {
         let result = match result {
             SuspendResult::Asleep => "asleep",
             SuspendResult::KeptAwake => "kept_awake",
@@ -89,7 +89,7 @@ impl SleepMetrics {
         self.count(Family::Sleeps, format!("{{depth=\"{}\",result=\"{result}\"}}", label(to)));
     }
 
-    pub fn count_busy_check(&self, response: BusyResponse) {
+    pub(crate) fn count_busy_check(&self, response: BusyResponse) {
         let response = match response {
             BusyResponse::Busy => "busy",
             BusyResponse::Idle => "idle",
@@ -98,15 +98,15 @@ impl SleepMetrics {
         self.count(Family::BusyChecks, format!("{{response=\"{response}\"}}"));
     }
 
-    pub fn count_wake_queue_full(&self) {
+    pub(crate) fn count_wake_queue_full(&self) {
         self.count(Family::WakeQueueFull, String::new());
     }
 
-    pub fn count_state_write(&self) {
+    pub(crate) fn count_state_write(&self) {
         self.count(Family::StateWrites, String::new());
     }
 
-    pub fn record_wake_time(&self, from: IdleState, part: WakePart, duration: Duration) {
+    pub(crate) fn record_wake_time(&self, from: IdleState, part: WakePart, duration: Duration) {
         let part = match part {
             WakePart::Queue => "queue",
             WakePart::Engine => "engine",

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bollard::query_parameters::EventsOptionsBuilder;
 use futures_util::TryStreamExt as _;
 use futures_util::future::join_all;
-use orchestrator::keeper::Rules;
+use orchestrator::sleep::SleepSettings;
 use protocol::leases::RequestIntent;
 use protocol::orchestrator::{Phase, Upstream};
 use protocol::sleep::IdleState;
@@ -17,16 +17,16 @@ use tokio::net::UnixStream;
 use crate::support::asking::{Router, refused};
 use crate::support::{Install, PATIENCE, apply, image, spec, with_install};
 
-const SHORT: Rules = Rules {
-    starts: 2,
+const SHORT: SleepSettings = SleepSettings {
+    concurrent_starts: 2,
     freeze_after: Some(Duration::from_secs(1)),
     sleep_after: Some(Duration::from_secs(3)),
-    lease: Duration::from_millis(1_500),
-    ..Rules::DEFAULT
+    lease_duration: Duration::from_millis(1_500),
+    ..SleepSettings::DEFAULT
 };
-const FREEZES: Rules = Rules { sleep_after: None, ..SHORT };
-const STOPS: Rules =
-    Rules { freeze_after: None, sleep_after: Some(Duration::from_secs(1)), ..SHORT };
+const FREEZES: SleepSettings = SleepSettings { sleep_after: None, ..SHORT };
+const STOPS: SleepSettings =
+    SleepSettings { freeze_after: None, sleep_after: Some(Duration::from_secs(1)), ..SHORT };
 /// Any time: no two processes of a test begin at the same one.
 const BEGAN: u64 = 1_795_000_000_000;
 
@@ -62,10 +62,10 @@ async fn answers(upstream: &Upstream) -> bool {
 #[tokio::test]
 async fn left_alone_it_freezes_then_stops_and_one_request_brings_it_back_from_either() {
     with_install(async |install| {
-        let (spec, running) = (spec("acme", ""), install.keeper_with(BEGAN, FREEZES));
+        let (spec, running) = (spec("acme", ""), install.controller_with(BEGAN, FREEZES));
         running.run(&spec).await;
         running.until_phase(spec.id, Phase::Frozen).await;
-        let router = Router::new(&running.keeper);
+        let router = Router::new(&running.controller);
         let grant = router.ask(spec.id, RequestIntent::Background, 60_000).await.unwrap();
         assert!(grant.woke && answers(&grant.upstream).await);
         router.release(spec.id);
@@ -73,15 +73,15 @@ async fn left_alone_it_freezes_then_stops_and_one_request_brings_it_back_from_ei
         drop(running);
 
         // Another process finds it frozen and puts it to sleep, thawed first.
-        let next = install.keeper_with(BEGAN + 3_600_000, SHORT);
+        let next = install.controller_with(BEGAN + 3_600_000, SHORT);
         let asleep = next.until_phase(spec.id, Phase::Sleeping).await;
         assert_eq!((asleep.exits, asleep.reason), (0, None));
-        let router = Router::new(&next.keeper);
+        let router = Router::new(&next.controller);
         let told = refused(router.ask(spec.id, RequestIntent::Background, 60_000).await);
         assert_eq!(told.1, "wake_required");
         let grant = router.visit(spec.id).await.unwrap();
         assert!(grant.woke && answers(&grant.upstream).await);
-        let wake = next.keeper.sleep_of(spec.id).unwrap().last_wake.unwrap();
+        let wake = next.controller.sleep.status(spec.id).unwrap().last_wake.unwrap();
         assert_eq!(wake.from, IdleState::Sleeping);
         let shown = events(install, &spec).await;
         let acts: Vec<_> = shown
@@ -98,10 +98,10 @@ async fn left_alone_it_freezes_then_stops_and_one_request_brings_it_back_from_ei
 #[tokio::test]
 async fn a_thousand_requests_at_once_start_a_sleeper_once() {
     with_install(async |install| {
-        let (spec, running) = (spec("acme", "slow"), install.keeper_with(BEGAN, STOPS));
+        let (spec, running) = (spec("acme", "slow"), install.controller_with(BEGAN, STOPS));
         running.run(&spec).await;
         running.until_phase(spec.id, Phase::Sleeping).await;
-        let router = Router::new(&running.keeper);
+        let router = Router::new(&running.controller);
         let grants = join_all((0..1_000).map(|_| router.visit(spec.id))).await;
         for grant in grants {
             let grant = grant.unwrap();
@@ -117,16 +117,16 @@ async fn a_thousand_requests_at_once_start_a_sleeper_once() {
 #[tokio::test]
 async fn asks_around_the_moment_of_falling_asleep_are_all_served() {
     with_install(async |install| {
-        let rules = Rules {
+        let rules = SleepSettings {
             freeze_after: Some(Duration::from_millis(100)),
             sleep_after: None,
-            lease: Duration::from_millis(200),
+            lease_duration: Duration::from_millis(200),
             ..SHORT
         };
-        let (spec, running) = (spec("acme", ""), install.keeper_with(BEGAN, rules));
+        let (spec, running) = (spec("acme", ""), install.controller_with(BEGAN, rules));
         running.run(&spec).await;
         running.until_phase(spec.id, Phase::Frozen).await;
-        let router = Router::new(&running.keeper);
+        let router = Router::new(&running.controller);
         let mut woke = 0;
         for round in 0..60_u64 {
             let grant = router.ask(spec.id, RequestIntent::Background, 60_000).await.unwrap();
@@ -144,17 +144,17 @@ async fn asks_around_the_moment_of_falling_asleep_are_all_served() {
 #[tokio::test]
 async fn one_that_was_paused_by_hand_is_thawed_by_a_request_and_takes_limits_while_frozen() {
     with_install(async |install| {
-        let (spec, running) = (spec("acme", ""), install.keeper());
+        let (spec, running) = (spec("acme", ""), install.controller());
         running.run(&spec).await;
         running.until_phase(spec.id, Phase::Ready).await;
         install.client.pause_container(&spec.id.container()).await.unwrap();
         running.until_phase(spec.id, Phase::Frozen).await;
         let limits = Limits { pids: 48, ..spec.limits };
         let change = apply(&Spec { limits, ..spec.clone() }, true);
-        assert_eq!(running.keeper.apply(change).await.unwrap().phase, Phase::Frozen);
+        assert_eq!(running.controller.operations.apply(change).await.unwrap().phase, Phase::Frozen);
         let seen = install.client.inspect_container(&spec.id.container(), None).await.unwrap();
         assert_eq!(seen.host_config.unwrap().pids_limit, Some(48));
-        let grant = Router::new(&running.keeper).visit(spec.id).await.unwrap();
+        let grant = Router::new(&running.controller).visit(spec.id).await.unwrap();
         assert!(grant.woke && answers(&grant.upstream).await);
     })
     .await;
@@ -166,24 +166,24 @@ async fn what_became_of_its_image_and_its_network_meanwhile_is_met_by_the_wake()
         let tag = install.name.to_string();
         let old = image::rebuild(&install.client, &tag, 1).await;
         let spec = Spec { image: Some(image::name(&tag)), ..spec("acme", "") };
-        let running = install.keeper_with(BEGAN, STOPS);
+        let running = install.controller_with(BEGAN, STOPS);
         running.run(&spec).await;
         running.until_phase(spec.id, Phase::Sleeping).await;
         install.client.remove_network(&spec.id.network()).await.unwrap();
-        let router = Router::new(&running.keeper);
+        let router = Router::new(&running.controller);
         assert!(answers(&router.visit(spec.id).await.unwrap().upstream).await, "made anew");
 
         router.release(spec.id);
         running.until_phase(spec.id, Phase::Sleeping).await;
         let broken = image::broken(&install.client, &tag).await;
-        running.keeper.sweep().await;
+        running.controller.operations.resync().await;
         running.until(spec.id, |o| o.is_some_and(|o| o.image_outdated)).await;
         let (status, code, _, detail) = refused(router.visit(spec.id).await);
         assert_eq!((status, code), (502, "wake_failed"));
         assert!(detail.contains("entry point must be the supervisor"), "{detail}");
         let shown = running.until_phase(spec.id, Phase::Sleeping).await;
         assert_eq!((shown.reason, shown.exits), (Some(detail), 0));
-        running.keeper.delete(spec.id).await.unwrap();
+        running.controller.operations.delete(spec.id).await.unwrap();
         for image in [old, broken] {
             image::remove(&install.client, &image).await;
         }

@@ -15,7 +15,7 @@ use crate::support::{PATIENCE, SOCKET, apply, image, log, spec, with_install};
 #[tokio::test]
 async fn a_tenant_is_what_the_contract_says() {
     with_install(async |install| {
-        let (spec, running) = (spec("acme", ""), install.keeper());
+        let (spec, running) = (spec("acme", ""), install.controller());
         running.run(&spec).await;
         let ready = running.until_phase(spec.id, Phase::Ready).await;
         let seen = install.client.inspect_container(&spec.id.container(), None).await.unwrap();
@@ -97,7 +97,7 @@ async fn the_engine_is_told_its_own_names_of_directories_in_volumes() {
 #[tokio::test]
 async fn not_ready_before_its_health_answers() {
     with_install(async |install| {
-        let (spec, running) = (spec("slow", "slow"), install.keeper());
+        let (spec, running) = (spec("slow", "slow"), install.controller());
         let started = running.run(&spec).await;
         assert_eq!((started.phase, started.upstream), (Phase::Starting, None));
         assert!(started.container_port.is_some());
@@ -109,8 +109,8 @@ async fn not_ready_before_its_health_answers() {
 #[tokio::test]
 async fn twenty_applies_at_once_make_one_container() {
     with_install(async |install| {
-        let (spec, running) = (spec("acme", ""), install.keeper());
-        let asked = (0..20).map(|_| running.keeper.apply(apply(&spec, true)));
+        let (spec, running) = (spec("acme", ""), install.controller());
+        let asked = (0..20).map(|_| running.controller.operations.apply(apply(&spec, true)));
         for answer in futures_util::future::join_all(asked).await {
             answer.unwrap();
         }
@@ -166,7 +166,7 @@ async fn a_create_that_was_cut_off_is_adopted() {
             tokio::time::timeout(PATIENCE, cut).await.expect("the step is reached");
             drop(first);
 
-            let running = install.keeper();
+            let running = install.controller();
             running.run(&spec).await;
             running.until_phase(spec.id, Phase::Ready).await;
             let [containers, networks, volumes] = install.shown(Some(spec.id)).await;
@@ -183,7 +183,7 @@ async fn a_create_that_was_cut_off_is_adopted() {
 #[tokio::test]
 async fn what_is_done_by_hand_is_seen_and_mended() {
     with_install(async |install| {
-        let (spec, running) = (spec("acme", ""), install.keeper());
+        let (spec, running) = (spec("acme", ""), install.controller());
         running.run(&spec).await;
         let before = running.until_phase(spec.id, Phase::Ready).await;
         let name = spec.id.container();
@@ -225,7 +225,7 @@ async fn what_is_done_by_hand_is_seen_and_mended() {
 #[tokio::test]
 async fn the_engine_restarts_what_crashes_and_each_crash_is_counted() {
     with_install(async |install| {
-        let running = install.keeper();
+        let running = install.controller();
         let (never, later) = (spec("never", "exits"), spec("later", "answers-then-exits"));
         running.run(&never).await;
         let many =
@@ -244,19 +244,19 @@ async fn the_engine_restarts_what_crashes_and_each_crash_is_counted() {
 #[tokio::test]
 async fn a_stop_and_a_restart_by_the_owner_are_no_crashes() {
     with_install(async |install| {
-        let (spec, running) = (spec("acme", ""), install.keeper());
+        let (spec, running) = (spec("acme", ""), install.controller());
         running.run(&spec).await;
         let first = running.until_phase(spec.id, Phase::Ready).await;
         let again = ApplyRequest { restart: true, ..apply(&spec, true) };
-        running.keeper.apply(again).await.unwrap();
+        running.controller.operations.apply(again).await.unwrap();
         let second = running.until_phase(spec.id, Phase::Ready).await;
         assert_eq!(second.container_id, first.container_id);
-        let stopped = running.keeper.stop(spec.id).await.unwrap();
+        let stopped = running.controller.operations.stop(spec.id).await.unwrap();
         assert_eq!(
             (stopped.phase, stopped.exits, stopped.container_port),
             (Phase::Stopped, 0, None)
         );
-        running.keeper.stop(spec.id).await.unwrap();
+        running.controller.operations.stop(spec.id).await.unwrap();
         running.run(&spec).await;
         let third = running.until_phase(spec.id, Phase::Ready).await;
         assert_eq!((third.exits, third.last_exit), (0, None));
@@ -267,7 +267,7 @@ async fn a_stop_and_a_restart_by_the_owner_are_no_crashes() {
 #[tokio::test]
 async fn limits_apply_in_place() {
     with_install(async |install| {
-        let (spec, running) = (spec("acme", ""), install.keeper());
+        let (spec, running) = (spec("acme", ""), install.controller());
         let before = running.run(&spec).await;
         let limits = Limits { pids: 64, cpu_millis: 250, memory_bytes: 128 << 20 };
         let after = running.run(&Spec { limits, ..spec.clone() }).await;
@@ -287,17 +287,17 @@ async fn a_rebuilt_image_is_taken_up_at_the_next_start_and_data_is_kept() {
         let tag = install.name.to_string();
         let old = image::rebuild(&install.client, &tag, 1).await;
         let spec = Spec { image: Some(image::name(&tag)), ..spec("acme", "") };
-        let running = install.keeper();
+        let running = install.controller();
         running.run(&spec).await;
         let before = running.until_phase(spec.id, Phase::Ready).await;
         assert!(log(&running, &spec).await.contains("start 1 on this volume"));
         let new = image::rebuild(&install.client, &tag, 2).await;
-        running.keeper.sweep().await;
+        running.controller.operations.resync().await;
         running.until(spec.id, |o| o.is_some_and(|o| o.image_outdated)).await;
         let kept = running.run(&spec).await;
         assert_eq!(kept.container_id, before.container_id, "it runs: left alone");
         let again = ApplyRequest { restart: true, ..apply(&spec, true) };
-        let after = running.keeper.apply(again).await.unwrap();
+        let after = running.controller.operations.apply(again).await.unwrap();
         assert!(after.container_id != before.container_id && !after.image_outdated, "{after:?}");
         running.until_phase(spec.id, Phase::Ready).await;
         let said = log(&running, &spec).await;
@@ -305,7 +305,7 @@ async fn a_rebuilt_image_is_taken_up_at_the_next_start_and_data_is_kept() {
             said.contains("start 2 on this volume"),
             "another container, the same data: {said}"
         );
-        running.keeper.delete(spec.id).await.unwrap();
+        running.controller.operations.delete(spec.id).await.unwrap();
         for image in [old, new] {
             image::remove(&install.client, &image).await;
         }
@@ -318,13 +318,13 @@ async fn a_broken_image_is_told_in_words_to_act_on() {
     with_install(async |install| {
         let image = image::broken(&install.client, install.name.as_str()).await;
         let spec = Spec { image: Some(image.clone()), ..spec("acme", "") };
-        let running = install.keeper();
-        let refusal = running.keeper.apply(apply(&spec, true)).await.unwrap_err();
+        let running = install.controller();
+        let refusal = running.controller.operations.apply(apply(&spec, true)).await.unwrap_err();
         assert_eq!(refusal.code, DriverErrorCode::ImageInvalid, "{refusal}");
         assert!(refusal.detail.contains("entry point"), "{refusal}");
         let shown = running.until(spec.id, |o| o.is_some_and(|o| o.reason.is_some())).await;
         assert_eq!(shown.unwrap().reason, Some(refusal.detail));
-        running.keeper.delete(spec.id).await.unwrap();
+        running.controller.operations.delete(spec.id).await.unwrap();
         image::remove(&install.client, &image).await;
     })
     .await;
@@ -405,11 +405,11 @@ async fn a_delete_takes_leftovers_of_any_kind() {
 #[tokio::test]
 async fn logs_are_demultiplexed_plain_and_bounded() {
     with_install(async |install| {
-        let (spec, running) = (spec("acme", ""), install.keeper());
+        let (spec, running) = (spec("acme", ""), install.controller());
         running.run(&spec).await;
         running.until_phase(spec.id, Phase::Ready).await;
         let read = async |wanted| {
-            let pieces = running.keeper.driver().logs(spec.id, wanted).await.unwrap();
+            let pieces = running.controller.operations.logs(spec.id, wanted).await.unwrap();
             let pieces: Vec<_> = pieces.map(|p| p.unwrap()).collect().await;
             String::from_utf8(pieces.concat()).unwrap()
         };
@@ -420,7 +420,7 @@ async fn logs_are_demultiplexed_plain_and_bounded() {
         assert_eq!(read(one).await.lines().count(), 1);
         let follow = LogOptions { follow: true, ..Default::default() };
         let following = read(follow);
-        let stopping = running.keeper.stop(spec.id);
+        let stopping = running.controller.operations.stop(spec.id);
         let (text, stopped) = tokio::join!(following, stopping);
         stopped.unwrap();
         assert!(text.contains("hello"), "followed until its end");

@@ -4,10 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use orchestrator::controller::Controller;
 use orchestrator::driver::memory::{MemoryDriver, TenantBehavior};
 use orchestrator::driver::{DriverError, DriverErrorCode};
-use orchestrator::keeper::Keeper;
-use orchestrator::state_dir::StateDir;
+use orchestrator::tenants::state_dir::StateDir;
 use protocol::leases::RenewRequest;
 use protocol::orchestrator::{ApplyRequest, Phase};
 use protocol::spec::Spec;
@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::support::{AWAKE, Folder, Running, apply, spec};
 
-/// A keeper over an engine in memory. Another one over the same engine is the same process restarted.
+/// A controller over an engine in memory. Another one over the same engine is the same process restarted.
 struct World {
     engine: MemoryDriver,
     state: Folder,
@@ -26,9 +26,9 @@ impl World {
         Self { engine: MemoryDriver::default(), state: Folder::new() }
     }
 
-    fn keeper(&self) -> Running {
+    fn controller(&self) -> Running {
         let engine = Arc::new(self.engine.clone());
-        Running::new(Keeper::new(engine, StateDir::new(self.state.0.clone()), 1, AWAKE))
+        Running::new(Controller::new(engine, StateDir::new(self.state.0.clone()), 1, AWAKE))
     }
 
     fn starts(&self) -> usize {
@@ -43,8 +43,8 @@ fn code<T: std::fmt::Debug>(outcome: Result<T, DriverError>) -> DriverErrorCode 
 #[tokio::test(start_paused = true)]
 async fn twenty_applies_at_once_make_one_container() {
     let (world, spec) = (World::new(), spec("acme", ""));
-    let running = world.keeper();
-    let asked = (0..20).map(|_| running.keeper.apply(apply(&spec, true)));
+    let running = world.controller();
+    let asked = (0..20).map(|_| running.controller.operations.apply(apply(&spec, true)));
     let seen = futures_util::future::join_all(asked).await;
     let first = seen[0].as_ref().unwrap().container_id.clone();
     assert!(seen.iter().all(|s| s.as_ref().unwrap().container_id == first));
@@ -57,7 +57,7 @@ async fn an_apply_answers_after_the_start_call_and_readiness_is_pushed() {
     let slow =
         TenantBehavior { ready_after: Some(Duration::from_secs(5)), ..TenantBehavior::default() };
     world.engine.set_behavior(spec.id, slow);
-    let running = world.keeper();
+    let running = world.controller();
     let answer = running.run(&spec).await;
     assert_eq!((answer.phase, answer.upstream), (Phase::Starting, None));
     let ready = running.until_phase(spec.id, Phase::Ready).await;
@@ -67,7 +67,7 @@ async fn an_apply_answers_after_the_start_call_and_readiness_is_pushed() {
 #[tokio::test(start_paused = true)]
 async fn an_apply_for_what_runs_already_does_nothing() {
     let (world, spec) = (World::new(), spec("acme", ""));
-    let running = world.keeper();
+    let running = world.controller();
     running.run(&spec).await;
     let before = running.until_phase(spec.id, Phase::Ready).await;
     assert_eq!(running.run(&spec).await, before);
@@ -77,11 +77,11 @@ async fn an_apply_for_what_runs_already_does_nothing() {
 #[tokio::test(start_paused = true)]
 async fn a_restart_really_restarts_and_is_no_crash() {
     let (world, spec) = (World::new(), spec("acme", ""));
-    let running = world.keeper();
+    let running = world.controller();
     running.run(&spec).await;
     running.until_phase(spec.id, Phase::Ready).await;
     let again = ApplyRequest { restart: true, ..apply(&spec, true) };
-    running.keeper.apply(again).await.unwrap();
+    running.controller.operations.apply(again).await.unwrap();
     let ready = running.until_phase(spec.id, Phase::Ready).await;
     assert_eq!((world.starts(), ready.exits, ready.last_exit), (2, 0, None));
 }
@@ -89,18 +89,18 @@ async fn a_restart_really_restarts_and_is_no_crash() {
 #[tokio::test(start_paused = true)]
 async fn a_stop_is_told_apart_from_an_exit_also_by_the_next_process() {
     let (world, spec) = (World::new(), spec("acme", ""));
-    let running = world.keeper();
+    let running = world.controller();
     running.run(&spec).await;
-    let stopped = running.keeper.stop(spec.id).await.unwrap();
+    let stopped = running.controller.operations.stop(spec.id).await.unwrap();
     assert_eq!((stopped.phase, stopped.exits), (Phase::Stopped, 0));
     assert_eq!((stopped.container_port, stopped.upstream), (None, None));
     drop(running);
-    let next = world.keeper();
+    let next = world.controller();
     next.until_phase(spec.id, Phase::Stopped).await;
     let woken = next.run(&spec).await;
     assert_eq!((woken.phase, woken.container_id), (Phase::Starting, stopped.container_id));
     assert_eq!((woken.exits, woken.last_exit), (0, None));
-    next.keeper.stop(spec.id).await.unwrap();
+    next.controller.operations.stop(spec.id).await.unwrap();
     let again = next.run(&spec).await;
     assert_eq!((again.exits, again.last_exit), (0, None));
 }
@@ -108,18 +108,18 @@ async fn a_stop_is_told_apart_from_an_exit_also_by_the_next_process() {
 #[tokio::test(start_paused = true)]
 async fn not_to_run_means_stopped_whatever_was_before() {
     let (world, spec) = (World::new(), spec("acme", ""));
-    let running = world.keeper();
-    let made = running.keeper.apply(apply(&spec, false)).await.unwrap();
+    let running = world.controller();
+    let made = running.controller.operations.apply(apply(&spec, false)).await.unwrap();
     assert_eq!(made.phase, Phase::Created);
     running.run(&spec).await;
-    let stopped = running.keeper.apply(apply(&spec, false)).await.unwrap();
+    let stopped = running.controller.operations.apply(apply(&spec, false)).await.unwrap();
     assert_eq!(stopped.phase, Phase::Stopped);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_crash_is_counted_with_its_code_and_whether_it_had_been_ready() {
     let (world, spec) = (World::new(), spec("acme", ""));
-    let running = world.keeper();
+    let running = world.controller();
     running.run(&spec).await;
     running.until_phase(spec.id, Phase::Ready).await;
     world.engine.exit_container(spec.id, 9);
@@ -147,69 +147,80 @@ async fn a_crash_is_counted_with_its_code_and_whether_it_had_been_ready() {
 #[tokio::test(start_paused = true)]
 async fn a_delete_beats_the_starts_that_wait_behind_it_and_those_to_come() {
     let (world, spec) = (World::new(), spec("acme", ""));
-    let running = world.keeper();
-    let keeper = &running.keeper;
+    let running = world.controller();
+    let controller = &running.controller;
     let (first, gone, late) = tokio::join!(
-        keeper.apply(apply(&spec, true)),
-        keeper.delete(spec.id),
-        keeper.apply(apply(&spec, true)),
+        controller.operations.apply(apply(&spec, true)),
+        controller.operations.delete(spec.id),
+        controller.operations.apply(apply(&spec, true)),
     );
     gone.unwrap();
     // The first may have been through before; whatever it made is gone with the rest.
     assert!(first.is_ok() || code(first) == DriverErrorCode::TenantDeleted);
     assert_eq!(code(late), DriverErrorCode::TenantDeleted);
-    assert_eq!(code(keeper.apply(apply(&spec, true)).await), DriverErrorCode::TenantDeleted);
-    assert_eq!(code(keeper.stop(spec.id).await), DriverErrorCode::TenantDeleted);
+    assert_eq!(
+        code(controller.operations.apply(apply(&spec, true)).await),
+        DriverErrorCode::TenantDeleted
+    );
+    assert_eq!(code(controller.operations.stop(spec.id).await), DriverErrorCode::TenantDeleted);
     running.until(spec.id, |o| o.is_none()).await;
     assert!(!world.engine.has_volumes(spec.id));
     assert_eq!(world.starts(), 0, "{:?}", world.engine.calls());
-    keeper.delete(spec.id).await.unwrap();
+    controller.operations.delete(spec.id).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_engine_that_is_away_loses_nobody_and_says_why() {
     let (world, spec) = (World::new(), spec("acme", ""));
-    let running = world.keeper();
+    let running = world.controller();
     running.run(&spec).await;
     let ready = running.until_phase(spec.id, Phase::Ready).await;
     world.engine.disconnect("The container engine is not reachable.");
     let away = running.until(spec.id, |o| o.is_some_and(|o| o.reason.is_some())).await.unwrap();
     assert_eq!((away.phase, &away.upstream), (Phase::Ready, &ready.upstream));
-    assert_eq!(running.keeper.engine().unwrap_err(), "The container engine is not reachable.");
     assert_eq!(
-        code(running.keeper.apply(apply(&spec, true)).await),
+        running.controller.store.engine_status().unwrap_err(),
+        "The container engine is not reachable."
+    );
+    assert_eq!(
+        code(running.controller.operations.apply(apply(&spec, true)).await),
         DriverErrorCode::EngineUnreachable
     );
     assert_eq!(
-        code(running.keeper.delete(Uuid::now_v7().to_string().parse().unwrap()).await),
+        code(
+            running.controller.operations.delete(Uuid::now_v7().to_string().parse().unwrap()).await
+        ),
         DriverErrorCode::EngineUnreachable
     );
     world.engine.reconnect();
     running.until(spec.id, |o| o == Some(&ready)).await;
-    assert_eq!(running.keeper.engine(), Ok(()));
+    assert_eq!(running.controller.store.engine_status(), Ok(()));
 }
 
 #[tokio::test(start_paused = true)]
 async fn before_the_first_list_nobody_is_called_gone() {
     let world = World::new();
     world.engine.disconnect("away");
-    let running = world.keeper();
-    running.keeper.sweep().await;
-    assert_eq!(running.keeper.feed().map(|_| ()).unwrap_err().code, DriverErrorCode::NotListed);
+    let running = world.controller();
+    running.controller.operations.resync().await;
+    assert_eq!(
+        running.controller.store.feed().map(|_| ()).unwrap_err().code,
+        DriverErrorCode::NotListed
+    );
     // No lease of an earlier process is called over either, and "none" is an answer like any other.
     let renew = RenewRequest { holder: uuid::Uuid::now_v7(), leases: Vec::new() };
-    let none = running.keeper.renew(&renew).unwrap_err();
+    let none = running.controller.sleep.renew_leases(&renew).unwrap_err();
     assert_eq!((none.status, none.code), (503, "not_listed"));
     world.engine.reconnect();
-    running.keeper.sweep().await;
-    assert!(running.keeper.feed().is_ok());
-    assert!(running.keeper.renew(&renew).is_ok());
+    running.controller.operations.resync().await;
+    assert!(running.controller.store.feed().is_ok());
+    assert!(running.controller.sleep.renew_leases(&renew).is_ok());
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_is_done_by_hand_is_seen() {
     let (world, spec) = (World::new(), spec("acme", ""));
-    let running = world.keeper();
+    let running = world.controller();
     running.run(&spec).await;
     let before = running.until_phase(spec.id, Phase::Ready).await;
     world.engine.pause_externally(spec.id);
@@ -224,13 +235,13 @@ async fn what_is_done_by_hand_is_seen() {
 #[tokio::test(start_paused = true)]
 async fn a_rebuilt_image_shows_and_is_taken_up_at_the_next_start() {
     let (world, spec) = (World::new(), spec("acme", ""));
-    let running = world.keeper();
+    let running = world.controller();
     running.run(&spec).await;
     let before = running.until_phase(spec.id, Phase::Ready).await;
     world.engine.rebuild_image();
     running.until(spec.id, |o| o.is_some_and(|o| o.image_outdated)).await;
     assert_eq!(running.run(&spec).await.container_id, before.container_id, "it runs: left alone");
-    running.keeper.stop(spec.id).await.unwrap();
+    running.controller.operations.stop(spec.id).await.unwrap();
     let after = running.run(&spec).await;
     assert!(after.container_id != before.container_id && !after.image_outdated, "{after:?}");
 }
@@ -238,13 +249,13 @@ async fn a_rebuilt_image_shows_and_is_taken_up_at_the_next_start() {
 #[tokio::test(start_paused = true)]
 async fn a_refusal_is_the_answer_and_stays_as_the_reason_until_the_next_success() {
     let (world, spec) = (World::new(), spec("acme", ""));
-    let running = world.keeper();
-    running.keeper.apply(apply(&spec, false)).await.unwrap();
+    let running = world.controller();
+    running.controller.operations.apply(apply(&spec, false)).await.unwrap();
     world
         .engine
         .set_behavior(spec.id, TenantBehavior { image_exists: false, ..TenantBehavior::default() });
     let next = Spec { generation: 2, ..spec.clone() };
-    let refusal = running.keeper.apply(apply(&next, true)).await.unwrap_err();
+    let refusal = running.controller.operations.apply(apply(&next, true)).await.unwrap_err();
     assert_eq!(refusal.code, DriverErrorCode::ImageMissing);
     let seen = running.until(spec.id, |o| o.is_some_and(|o| o.reason.is_some())).await.unwrap();
     assert_eq!(seen.reason, Some(refusal.detail));
@@ -257,8 +268,8 @@ async fn a_refusal_is_the_answer_and_stays_as_the_reason_until_the_next_success(
 #[tokio::test(start_paused = true)]
 async fn a_caller_that_leaves_does_not_leave_half_a_tenant() {
     let (world, spec) = (World::new(), spec("acme", ""));
-    let running = world.keeper();
-    let asked = running.keeper.apply(apply(&spec, true));
+    let running = world.controller();
+    let asked = running.controller.operations.apply(apply(&spec, true));
     assert!(tokio::time::timeout(Duration::from_millis(1), asked).await.is_err());
     running.until_phase(spec.id, Phase::Ready).await;
     assert_eq!(world.starts(), 1);
@@ -267,11 +278,11 @@ async fn a_caller_that_leaves_does_not_leave_half_a_tenant() {
 #[tokio::test(start_paused = true)]
 async fn the_temporary_file_of_a_killed_process_is_removed_at_the_next_start() {
     let (world, spec) = (World::new(), spec("acme", ""));
-    let running = world.keeper();
+    let running = world.controller();
     running.run(&spec).await;
     drop(running);
     std::fs::write(world.state.0.join(format!(".{}.json", spec.id)), "{").unwrap();
-    let next = world.keeper();
+    let next = world.controller();
     next.until_phase(spec.id, Phase::Ready).await;
     let entries = std::fs::read_dir(&world.state.0).unwrap();
     let names: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();

@@ -12,9 +12,9 @@ use crate::support::{Install, apply, spec, with_install};
 #[tokio::test]
 async fn forty_tenants_at_once_all_answer_on_ports_and_networks_of_their_own() {
     with_install(async |install| {
-        let running = install.keeper();
+        let running = install.controller();
         let specs: Vec<_> = (0..40).map(|n| spec(&format!("t-{n}"), "")).collect();
-        let asked = specs.iter().map(|spec| running.keeper.apply(apply(spec, true)));
+        let asked = specs.iter().map(|spec| running.controller.operations.apply(apply(spec, true)));
         for answer in futures_util::future::join_all(asked).await {
             answer.unwrap();
         }
@@ -28,9 +28,9 @@ async fn forty_tenants_at_once_all_answer_on_ports_and_networks_of_their_own() {
             (ports.len(), containers.len(), networks.len(), volumes.len()),
             (40, 40, 40, 80)
         );
-        let room = running.keeper.driver().capacity().await.unwrap();
+        let room = running.controller.operations.capacity().await.unwrap();
         assert_eq!((room.networks_used, room.networks_total), (40, 128));
-        let gone = specs.iter().map(|spec| running.keeper.delete(spec.id));
+        let gone = specs.iter().map(|spec| running.controller.operations.delete(spec.id));
         for answer in futures_util::future::join_all(gone).await {
             answer.unwrap();
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use orchestrator::driver::memory::TenantBehavior;
 use orchestrator::driver::{Driver as _, RunState};
-use orchestrator::keeper::Rules;
+use orchestrator::sleep::SleepSettings;
 use protocol::TenantId;
 use tokio::time::sleep;
 
@@ -42,15 +42,15 @@ async fn runs(world: &World, id: TenantId) -> bool {
 #[tokio::test(start_paused = true)]
 async fn no_request_is_lost_between_falling_asleep_and_arriving() {
     let world = World::new();
-    let rules = Rules {
+    let rules = SleepSettings {
         freeze_after: Some(Duration::from_millis(1_000)),
         sleep_after: Some(Duration::from_millis(2_000)),
-        lease: Duration::from_millis(1_500),
+        lease_duration: Duration::from_millis(1_500),
         ..RULES
     };
-    let running = world.keeper(rules);
+    let running = world.controller(rules);
     let spec = ready(&running).await;
-    let (near, far) = (Router::new(&running.keeper), Router::new(&running.keeper));
+    let (near, far) = (Router::new(&running.controller), Router::new(&running.controller));
     let (mut dice, mut woken) = (Dice(7), 0);
     for round in 0..ROUNDS {
         let slow = Duration::from_millis(dice.below(600));
@@ -58,11 +58,11 @@ async fn no_request_is_lost_between_falling_asleep_and_arriving() {
             .engine
             .set_behavior(spec.id, TenantBehavior { engine: slow, ..TenantBehavior::default() });
         // Holds the tenant's turn for a while, so that time passes between a decision and what is done about it.
-        let (keeper, change) = (running.keeper.clone(), with_policy(&spec, spec.policy));
+        let (controller, change) = (running.controller.clone(), with_policy(&spec, spec.policy));
         let later = Duration::from_millis(700 + dice.below(500));
         let changing = tokio::spawn(async move {
             sleep(later).await;
-            keeper.apply(change).await
+            controller.operations.apply(change).await
         });
         // Around the freeze; or the stop, and the calls that both take.
         if dice.below(2) == 0 {

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use orchestrator::keeper::Keeper;
-use orchestrator::state_dir::StateDir;
+use orchestrator::controller::Controller;
+use orchestrator::tenants::state_dir::StateDir;
 use protocol::orchestrator::{ObservedTenant, Phase};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
@@ -55,12 +55,12 @@ impl Line {
 async fn a_new_process_finds_what_runs_and_leaves_it_alone() {
     with_install(async |install| {
         let (up, down) = (spec("up", ""), spec("down", ""));
-        let first = install.keeper();
+        let first = install.controller();
         for spec in [&up, &down] {
             first.run(spec).await;
             first.until_phase(spec.id, Phase::Ready).await;
         }
-        first.keeper.stop(down.id).await.unwrap();
+        first.controller.operations.stop(down.id).await.unwrap();
         let before = first.until_phase(up.id, Phase::Ready).await;
         let name = up.id.container();
         let started = async || {
@@ -70,7 +70,7 @@ async fn a_new_process_finds_what_runs_and_leaves_it_alone() {
         let at = started().await;
         drop(first);
 
-        let second = install.keeper();
+        let second = install.controller();
         assert_eq!(second.until_phase(up.id, Phase::Ready).await, before);
         second.until_phase(down.id, Phase::Stopped).await;
         assert_eq!(second.run(&up).await, before);
@@ -84,8 +84,8 @@ async fn an_engine_that_comes_back_is_taken_up_again() {
     with_install(async |install| {
         let mut line = Line::new(install);
         let driver = Arc::new(install.driver_at(&line.path().display().to_string()));
-        let notes = StateDir::new(install.base.join("state"));
-        let running = Running::new(Keeper::new(driver, notes, 1, AWAKE));
+        let state_dir = StateDir::new(install.base.join("state"));
+        let running = Running::new(Controller::new(driver, state_dir, 1, AWAKE));
         let spec = spec("acme", "");
         running.run(&spec).await;
         let ready = running.until_phase(spec.id, Phase::Ready).await;
@@ -93,7 +93,7 @@ async fn an_engine_that_comes_back_is_taken_up_again() {
         line.cut().await;
         let away = running.until(spec.id, |o| o.is_some_and(|o| o.reason.is_some())).await.unwrap();
         assert_eq!((away.phase, away.upstream), (Phase::Ready, ready.upstream.clone()));
-        assert!(running.keeper.engine().is_err());
+        assert!(running.controller.store.engine_status().is_err());
         install.client.pause_container(&spec.id.container()).await.unwrap();
 
         line.mend();
@@ -106,8 +106,8 @@ async fn an_engine_that_comes_back_is_taken_up_again() {
         install.client.unpause_container(&spec.id.container()).await.unwrap();
         running.until(spec.id, |o| o == Some(&ready)).await;
         tokio::time::timeout(PATIENCE, async {
-            while running.keeper.engine().is_err() {
-                running.keeper.sweep().await;
+            while running.controller.store.engine_status().is_err() {
+                running.controller.operations.resync().await;
             }
         })
         .await

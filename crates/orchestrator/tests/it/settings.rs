@@ -2,17 +2,17 @@
 
 use std::time::Duration;
 
-use orchestrator::keeper::Rules;
+use orchestrator::sleep::SleepSettings;
 use protocol::orchestrator::{ApplyRequest, Phase};
 
 use crate::support::asking::Router;
 use crate::support::{AWAKE, Install, apply, log, spec, with_install};
 
-const STOPS: Rules = Rules {
+const STOPS: SleepSettings = SleepSettings {
     freeze_after: None,
     sleep_after: Some(Duration::from_secs(1)),
-    lease: Duration::from_millis(1_500),
-    ..Rules::DEFAULT
+    lease_duration: Duration::from_millis(1_500),
+    ..SleepSettings::DEFAULT
 };
 /// Any time: no two processes of a test begin at the same one.
 const BEGAN: u64 = 1_795_000_000_000;
@@ -21,16 +21,16 @@ const BEGAN: u64 = 1_795_000_000_000;
 #[tokio::test]
 async fn a_way_out_that_is_closed_later_is_closed_at_the_next_start_and_data_is_kept() {
     with_install(async |install| {
-        let (spec, open) = (spec("acme", ""), install.keeper());
+        let (spec, open) = (spec("acme", ""), install.controller());
         open.run(&spec).await;
         let before = open.until_phase(spec.id, Phase::Ready).await;
         drop(open);
-        let closed = Install { egress: false, ..install.sibling() }.keeper_with(2, AWAKE);
+        let closed = Install { egress: false, ..install.sibling() }.controller_with(2, AWAKE);
         closed.until_phase(spec.id, Phase::Ready).await;
         let kept = closed.run(&spec).await;
         assert_eq!(kept.container_id, before.container_id, "it runs: left alone");
         let again = ApplyRequest { restart: true, ..apply(&spec, true) };
-        let after = closed.keeper.apply(again).await.unwrap();
+        let after = closed.controller.operations.apply(again).await.unwrap();
         assert_ne!(after.container_id, before.container_id);
         closed.until_phase(spec.id, Phase::Ready).await;
         let network = install.client.inspect_network(&spec.id.network(), None).await.unwrap();
@@ -44,14 +44,14 @@ async fn a_way_out_that_is_closed_later_is_closed_at_the_next_start_and_data_is_
 async fn a_sleeper_wakes_with_the_way_out_that_the_installation_gives_it_now() {
     with_install(async |install| {
         let spec = spec("acme", "");
-        let first = install.keeper_with(BEGAN, STOPS);
+        let first = install.controller_with(BEGAN, STOPS);
         first.run(&spec).await;
         let before = first.until_phase(spec.id, Phase::Sleeping).await;
         drop(first);
         let closed = Install { egress: false, ..install.sibling() };
-        let second = closed.keeper_with(BEGAN + 3_600_000, STOPS);
+        let second = closed.controller_with(BEGAN + 3_600_000, STOPS);
         second.until_phase(spec.id, Phase::Sleeping).await;
-        let grant = Router::new(&second.keeper).visit(spec.id).await.unwrap();
+        let grant = Router::new(&second.controller).visit(spec.id).await.unwrap();
         assert!(grant.woke);
         let network = install.client.inspect_network(&spec.id.network(), None).await.unwrap();
         assert_eq!(network.internal, Some(true));
@@ -60,9 +60,9 @@ async fn a_sleeper_wakes_with_the_way_out_that_the_installation_gives_it_now() {
         drop(second);
 
         // Its own settings again, and it is left alone: nothing differs.
-        let third = closed.keeper_with(BEGAN + 7_200_000, STOPS);
+        let third = closed.controller_with(BEGAN + 7_200_000, STOPS);
         third.until_phase(spec.id, Phase::Sleeping).await;
-        assert!(Router::new(&third.keeper).visit(spec.id).await.unwrap().woke);
+        assert!(Router::new(&third.controller).visit(spec.id).await.unwrap().woke);
         let again = third.until_phase(spec.id, Phase::Sleeping).await;
         assert_eq!(again.container_id, woken.container_id);
     })

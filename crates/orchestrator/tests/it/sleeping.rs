@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use orchestrator::driver::memory::TenantBehavior;
-use orchestrator::keeper::Rules;
-use orchestrator::state_dir::TargetState;
+use orchestrator::sleep::SleepSettings;
+use orchestrator::tenants::state_dir::TargetState;
 use protocol::busy::BusyList;
 use protocol::orchestrator::{ApplyRequest, Phase};
 use protocol::spec::{Policy, Spec};
@@ -17,7 +17,7 @@ use crate::support::doze::{RULES, World, asleep, frozen, ready, seconds, told, w
 #[tokio::test(start_paused = true)]
 async fn left_alone_it_freezes_and_then_stops_thawed_first_and_says_why() {
     let world = World::new();
-    let running = world.keeper(RULES);
+    let running = world.controller(RULES);
     let spec = ready(&running).await;
     let awake = told(&running, spec.id);
     assert!(awake.awake_because[0].starts_with("The orchestrator has just started"), "{awake:?}");
@@ -32,17 +32,17 @@ async fn left_alone_it_freezes_and_then_stops_thawed_first_and_says_why() {
     let asleep = told(&running, spec.id);
     assert_eq!(asleep.asleep_because.unwrap(), "Nobody used it for 30 s.");
     assert_eq!(asleep.sleeps_at, None);
-    let note = world.notes().read(spec.id);
-    assert_eq!(note.target, TargetState::Asleep);
-    assert_eq!(note.last_use.unwrap() + seconds(30), sleeps_at);
+    let persisted = world.state_dir().read(spec.id);
+    assert_eq!(persisted.target, TargetState::Asleep);
+    assert_eq!(persisted.last_use.unwrap() + seconds(30), sleeps_at);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_dead_holders_lease_runs_out_by_itself() {
     let world = World::new();
-    let running = world.keeper(RULES);
+    let running = world.controller(RULES);
     let spec = ready(&running).await;
-    let router = Router::new(&running.keeper);
+    let router = Router::new(&running.controller);
     let grant = router.visit(spec.id).await.unwrap();
     assert_eq!((grant.generation, grant.expires_in_ms, grant.woke), (1, 15_000, false));
     assert_eq!(grant.linger_ms, 2_500);
@@ -55,9 +55,9 @@ async fn a_dead_holders_lease_runs_out_by_itself() {
 #[tokio::test(start_paused = true)]
 async fn as_long_as_it_is_used_it_stays_awake_and_after_the_last_use_it_does_not() {
     let world = World::new();
-    let running = world.keeper(RULES);
+    let running = world.controller(RULES);
     let spec = ready(&running).await;
-    let router = Router::new(&running.keeper);
+    let router = Router::new(&running.controller);
     router.visit(spec.id).await.unwrap();
     for _ in 0..12 {
         sleep(seconds(5)).await;
@@ -78,14 +78,16 @@ async fn as_long_as_it_is_used_it_stays_awake_and_after_the_last_use_it_does_not
 #[tokio::test(start_paused = true)]
 async fn an_ask_in_the_middle_of_the_engines_call_waits_for_its_end_and_is_served() {
     let (ten, lease) = (Some(seconds(10)), seconds(1));
-    let freezes = Rules { freeze_after: ten, sleep_after: None, lease, ..RULES };
-    let stops = Rules { freeze_after: None, sleep_after: ten, lease, ..RULES };
+    let freezes =
+        SleepSettings { freeze_after: ten, sleep_after: None, lease_duration: lease, ..RULES };
+    let stops =
+        SleepSettings { freeze_after: None, sleep_after: ten, lease_duration: lease, ..RULES };
     for (rules, calls) in [
         (freezes, ["start", "busy", "freeze", "thaw"]),
         (stops, ["start", "busy", "stop", "start"]),
     ] {
         let world = World::new();
-        let running = world.keeper(rules);
+        let running = world.controller(rules);
         let spec = ready(&running).await;
         world.engine.set_behavior(
             spec.id,
@@ -93,17 +95,17 @@ async fn an_ask_in_the_middle_of_the_engines_call_waits_for_its_end_and_is_serve
         );
         sleep(Duration::from_millis(10_500)).await;
         assert_eq!(world.calls(spec.id), calls[..2], "the call is under way");
-        let grant = Router::new(&running.keeper).visit(spec.id).await.unwrap();
+        let grant = Router::new(&running.controller).visit(spec.id).await.unwrap();
         assert_eq!((grant.woke, world.calls(spec.id)), (true, calls.map(str::to_owned).to_vec()));
         let failed = |line: &&str| line.contains("result=\"failed\"");
-        assert_eq!(running.keeper.metrics_text().lines().find(failed), None);
+        assert_eq!(running.controller.metrics_text().lines().find(failed), None);
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_ask_while_it_is_asked_whether_it_is_busy_keeps_it_awake() {
     let world = World::new();
-    let running = world.keeper(RULES);
+    let running = world.controller(RULES);
     let spec = ready(&running).await;
     // The engine is so slow that the turn is taken long after the decision.
     world
@@ -111,15 +113,15 @@ async fn an_ask_while_it_is_asked_whether_it_is_busy_keeps_it_awake() {
         .set_behavior(spec.id, TenantBehavior { engine: seconds(20), ..TenantBehavior::default() });
     let change = with_policy(&spec, Policy { max_awake_seconds: Some(9), ..Policy::default() });
     let held = tokio::spawn({
-        let keeper = running.keeper.clone();
+        let controller = running.controller.clone();
         async move {
             sleep(seconds(14)).await;
-            keeper.apply(change).await
+            controller.operations.apply(change).await
         }
     });
     sleep(seconds(16)).await;
     assert_eq!(world.count(spec.id, "busy"), 1, "decided, and waiting for its turn");
-    let router = Router::new(&running.keeper);
+    let router = Router::new(&running.controller);
     let grant = router.visit(spec.id).await.unwrap();
     assert!(!grant.woke, "granted at once: the engine was not called yet");
     world.engine.set_behavior(spec.id, TenantBehavior::default());
@@ -133,65 +135,66 @@ async fn an_ask_while_it_is_asked_whether_it_is_busy_keeps_it_awake() {
 #[tokio::test(start_paused = true)]
 async fn an_owners_stop_beats_leases_and_waits_and_nothing_wakes_it() {
     let world = World::new();
-    let running = world.keeper(RULES);
+    let running = world.controller(RULES);
     let spec = ready(&running).await;
-    let router = Router::new(&running.keeper);
+    let router = Router::new(&running.controller);
     router.visit(spec.id).await.unwrap();
-    let stopped = running.keeper.stop(spec.id).await.unwrap();
+    let stopped = running.controller.operations.stop(spec.id).await.unwrap();
     assert_eq!((stopped.phase, router.renew(spec.id, 0)), (Phase::Stopped, None));
     let answer = refused(router.visit(spec.id).await);
     assert_eq!((answer.0, answer.1), (409, "tenant_stopped"));
-    assert_eq!(running.keeper.wake(spec.id).await.unwrap_err().code, "tenant_stopped");
+    assert_eq!(running.controller.sleep.wake(spec.id).await.unwrap_err().code, "tenant_stopped");
 
     let other = asleep(&running).await;
-    let (waited, stopped) = tokio::join!(router.visit(other.id), running.keeper.stop(other.id));
+    let (waited, stopped) =
+        tokio::join!(router.visit(other.id), running.controller.operations.stop(other.id));
     assert_eq!((refused(waited).1, stopped.unwrap().phase), ("tenant_stopped", Phase::Stopped));
     // Another process knows it as well.
     drop(running);
-    let next = world.keeper_later(seconds(100), RULES);
+    let next = world.controller_later(seconds(100), RULES);
     next.until_phase(other.id, Phase::Stopped).await;
-    assert_eq!(refused(Router::new(&next.keeper).visit(other.id).await).1, "tenant_stopped");
+    assert_eq!(refused(Router::new(&next.controller).visit(other.id).await).1, "tenant_stopped");
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_idle_clock_survives_a_restart_and_nothing_sleeps_for_one_lease_after_it() {
     let world = World::new();
-    let long = Rules { freeze_after: None, sleep_after: Some(seconds(60)), ..RULES };
-    let running = world.keeper(long);
+    let long = SleepSettings { freeze_after: None, sleep_after: Some(seconds(60)), ..RULES };
+    let running = world.controller(long);
     let spec = ready(&running).await;
-    Router::new(&running.keeper).visit(spec.id).await.unwrap();
+    Router::new(&running.controller).visit(spec.id).await.unwrap();
     sleep(seconds(20)).await;
     let sleeps_at = told(&running, spec.id).sleeps_at.unwrap();
     drop(running);
     sleep(seconds(35)).await;
-    let next = world.keeper_later(seconds(56), long);
+    let next = world.controller_later(seconds(56), long);
     next.until_phase(spec.id, Phase::Ready).await;
     let after = told(&next, spec.id);
     assert!(after.awake_because[0].starts_with("The orchestrator has just started"), "{after:?}");
     let early = next.until_phase(spec.id, Phase::Sleeping);
     assert!(timeout(Duration::from_millis(14_900), early).await.is_err(), "leases may be live");
     next.until_phase(spec.id, Phase::Sleeping).await;
-    let slept = world.notes().read(spec.id);
+    let slept = world.state_dir().read(spec.id);
     assert_eq!(slept.last_use.unwrap() + seconds(60), sleeps_at, "it did not begin anew");
     // And the one after that finds a sleeper, not a crash.
     drop(next);
-    let last = world.keeper_later(seconds(100), long);
+    let last = world.controller_later(seconds(100), long);
     assert_eq!(last.until_phase(spec.id, Phase::Sleeping).await.exits, 0);
-    assert!(Router::new(&last.keeper).visit(spec.id).await.unwrap().woke);
+    assert!(Router::new(&last.controller).visit(spec.id).await.unwrap().woke);
 }
 
 #[tokio::test(start_paused = true)]
 async fn one_with_a_service_that_does_not_answer_is_served_after_a_restart_as_before() {
     let world = World::new();
-    let running = world.keeper(RULES);
+    let running = world.controller(RULES);
     let spec = ready(&running).await;
     world
         .engine
         .set_behavior(spec.id, TenantBehavior { ready_after: None, ..TenantBehavior::default() });
     drop(running);
-    let next = world.keeper_later(seconds(1), Rules { freeze_after: None, ..RULES });
+    let next = world.controller_later(seconds(1), SleepSettings { freeze_after: None, ..RULES });
     next.until_phase(spec.id, Phase::Starting).await;
-    let router = Router::new(&next.keeper);
+    let router = Router::new(&next.controller);
     assert_eq!(router.visit(spec.id).await.unwrap().generation, 1);
     router.release(spec.id);
     assert!(router.visit(spec.id).await.is_ok());
@@ -201,7 +204,7 @@ async fn one_with_a_service_that_does_not_answer_is_served_after_a_restart_as_be
 #[tokio::test(start_paused = true)]
 async fn work_inside_keeps_it_awake_for_as_long_as_its_owner_allows() {
     let world = World::new();
-    let running = world.keeper(RULES);
+    let running = world.controller(RULES);
     let spec = ready(&running).await;
     let backup = r#"{"busy":[{"reason":"backup","owner":"core","until":"2099-01-01T00:00:00Z"}]}"#;
     let backup: BusyList = serde_json::from_str(backup).unwrap();
@@ -211,7 +214,7 @@ async fn work_inside_keeps_it_awake_for_as_long_as_its_owner_allows() {
     let because = told(&running, spec.id).awake_because;
     assert!(because[0].starts_with("Busy inside since") && because[0].ends_with(": “backup”."));
     let capped = Policy { max_awake_seconds: Some(90), ..Policy::default() };
-    running.keeper.apply(with_policy(&spec, capped)).await.unwrap();
+    running.controller.operations.apply(with_policy(&spec, capped)).await.unwrap();
     running.until_phase(spec.id, Phase::Frozen).await;
     let because = told(&running, spec.id).asleep_because.unwrap();
     assert!(because.contains("for longer than its policy allows"), "{because}");
@@ -221,13 +224,15 @@ async fn work_inside_keeps_it_awake_for_as_long_as_its_owner_allows() {
     running.until_phase(mute.id, Phase::Frozen).await;
     let because = told(&running, mute.id).asleep_because.unwrap();
     assert!(because.ends_with("did not say whether it was busy: no response within 200 ms."));
-    assert!(running.keeper.metrics_text().contains("cial_busy_checks_total{response=\"none\"} 1"));
+    assert!(
+        running.controller.metrics_text().contains("cial_busy_checks_total{response=\"none\"} 1")
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn work_declared_right_before_the_freeze_is_asked_about_before_the_stop() {
     let world = World::new();
-    let running = world.keeper(RULES);
+    let running = world.controller(RULES);
     let spec = frozen(&running).await;
     let backup = r#"{"busy":[{"reason":"backup","owner":"core","until":"2099-01-01T00:00:00Z"}]}"#;
     world.engine.set_busy_list(spec.id, Ok(serde_json::from_str(backup).unwrap()));
@@ -237,7 +242,7 @@ async fn work_declared_right_before_the_freeze_is_asked_about_before_the_stop() 
     let because = told(&running, spec.id).awake_because;
     assert!(because[0].ends_with(": “backup”."), "{because:?}");
     let kept = "cial_sleeps_total{depth=\"sleeping\",result=\"kept_awake\"} 1";
-    assert!(running.keeper.metrics_text().contains(kept));
+    assert!(running.controller.metrics_text().contains(kept));
     world.engine.set_busy_list(spec.id, Ok(BusyList::default()));
     running.until_phase(spec.id, Phase::Sleeping).await;
     assert_eq!(world.calls(spec.id).last().unwrap(), "stop");
@@ -246,23 +251,23 @@ async fn work_declared_right_before_the_freeze_is_asked_about_before_the_stop() 
 #[tokio::test(start_paused = true)]
 async fn a_change_is_handed_to_one_that_sleeps_or_is_frozen_without_waking_it() {
     let world = World::new();
-    let running = world.keeper(RULES);
+    let running = world.controller(RULES);
     let spec = frozen(&running).await;
     let never = Policy { sleep_after_seconds: Some(0), ..Policy::default() };
-    let kept = running.keeper.apply(with_policy(&spec, never)).await.unwrap();
+    let kept = running.controller.operations.apply(with_policy(&spec, never)).await.unwrap();
     assert_eq!((kept.phase, told(&running, spec.id).sleeps_at), (Phase::Frozen, None));
     sleep(seconds(60)).await;
-    let kept = running.keeper.apply(apply(&spec, true)).await.unwrap();
+    let kept = running.controller.operations.apply(apply(&spec, true)).await.unwrap();
     assert_eq!(kept.phase, Phase::Frozen);
     // Its time was over long ago: that holds at once.
     running.until_phase(spec.id, Phase::Sleeping).await;
     let next = Spec { generation: 2, ..spec.clone() };
-    let anew = running.keeper.apply(apply(&next, true)).await.unwrap();
+    let anew = running.controller.operations.apply(apply(&next, true)).await.unwrap();
     assert_eq!((anew.phase, anew.generation), (Phase::Sleeping, 2));
     assert_ne!(anew.container_id, kept.container_id);
     assert_eq!(world.count(spec.id, "start"), 1, "nothing of this woke it");
     let again = ApplyRequest { restart: true, ..apply(&next, true) };
-    running.keeper.apply(again).await.unwrap();
+    running.controller.operations.apply(again).await.unwrap();
     running.until_phase(spec.id, Phase::Ready).await;
     assert_eq!(world.count(spec.id, "start"), 2, "a restart does");
 }
@@ -270,7 +275,7 @@ async fn a_change_is_handed_to_one_that_sleeps_or_is_frozen_without_waking_it() 
 #[tokio::test(start_paused = true)]
 async fn a_policy_holds_before_the_engine_has_time_and_an_older_one_does_not_come_back() {
     let world = World::new();
-    let running = world.keeper(RULES);
+    let running = world.controller(RULES);
     let spec = ready(&running).await;
     world
         .engine
@@ -279,8 +284,8 @@ async fn a_policy_holds_before_the_engine_has_time_and_an_older_one_does_not_com
         Policy { freeze_after_seconds: Some(0), sleep_after_seconds: Some(0), ..Policy::default() };
     let mut changes = Vec::new();
     for policy in [spec.policy, Policy { max_awake_seconds: Some(9), ..spec.policy }, never] {
-        let (keeper, change) = (running.keeper.clone(), with_policy(&spec, policy));
-        changes.push(tokio::spawn(async move { keeper.apply(change).await }));
+        let (controller, change) = (running.controller.clone(), with_policy(&spec, policy));
+        changes.push(tokio::spawn(async move { controller.operations.apply(change).await }));
     }
     // In the first one's call, then in the second one's.
     for _ in 0..2 {
@@ -298,10 +303,11 @@ async fn a_policy_holds_before_the_engine_has_time_and_an_older_one_does_not_com
 #[tokio::test(start_paused = true)]
 async fn a_deleted_one_is_known_to_nobody_and_leaves_no_note() {
     let world = World::new();
-    let running = world.keeper(RULES);
+    let running = world.controller(RULES);
     let spec = asleep(&running).await;
-    let router = Router::new(&running.keeper);
-    let (waited, gone) = tokio::join!(router.visit(spec.id), running.keeper.delete(spec.id));
+    let router = Router::new(&running.controller);
+    let (waited, gone) =
+        tokio::join!(router.visit(spec.id), running.controller.operations.delete(spec.id));
     gone.unwrap();
     assert!(["tenant_stopped", "no_such_tenant"].contains(&refused(waited).1));
     assert_eq!(refused(router.visit(spec.id).await).1, "no_such_tenant");
@@ -312,12 +318,12 @@ async fn a_deleted_one_is_known_to_nobody_and_leaves_no_note() {
 #[tokio::test(start_paused = true)]
 async fn a_note_is_not_written_with_every_renewal() {
     let world = World::new();
-    let running = world.keeper(RULES);
+    let running = world.controller(RULES);
     let spec = ready(&running).await;
-    let router = Router::new(&running.keeper);
+    let router = Router::new(&running.controller);
     router.visit(spec.id).await.unwrap();
     let written = || {
-        let figures = running.keeper.metrics_text();
+        let figures = running.controller.metrics_text();
         let line = figures.lines().find_map(|l| l.strip_prefix("cial_state_writes_total "));
         line.unwrap().parse::<u32>().unwrap()
     };

@@ -5,8 +5,8 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use orchestrator::driver::memory::TenantBehavior;
-use orchestrator::keeper::Rules;
-use orchestrator::state_dir::TargetState;
+use orchestrator::sleep::SleepSettings;
+use orchestrator::tenants::state_dir::TargetState;
 use protocol::leases::{RequestIntent, WakeStep};
 use protocol::orchestrator::Phase;
 use protocol::sleep::IdleState;
@@ -18,9 +18,9 @@ use crate::support::doze::{RULES, World, asleep, frozen, ready, told, with_polic
 #[tokio::test(start_paused = true)]
 async fn a_frozen_one_is_thawed_once_for_all_who_ask() {
     let world = World::new();
-    let running = world.keeper(RULES);
+    let running = world.controller(RULES);
     let spec = frozen(&running).await;
-    let router = Router::new(&running.keeper);
+    let router = Router::new(&running.controller);
     let asks = (0..50).map(|_| router.ask(spec.id, RequestIntent::Background, 1_000));
     let grants = join_all(asks).await;
     assert!(grants.iter().all(|grant| grant.as_ref().unwrap().woke));
@@ -32,13 +32,13 @@ async fn a_frozen_one_is_thawed_once_for_all_who_ask() {
 #[tokio::test(start_paused = true)]
 async fn one_that_answers_is_thawed_whatever_the_engine_is_still_at() {
     let world = World::new();
-    let running = world.keeper(RULES);
+    let running = world.controller(RULES);
     let spec = frozen(&running).await;
     let thawed_after = Some(Duration::from_millis(5));
     world
         .engine
         .set_behavior(spec.id, TenantBehavior { thawed_after, ..TenantBehavior::default() });
-    let router = Router::new(&running.keeper);
+    let router = Router::new(&running.controller);
     assert!(router.visit(spec.id).await.unwrap().woke);
     assert_eq!(world.count(spec.id, "thaw"), 0, "the engine has not said so yet");
     let wake = told(&running, spec.id).last_wake.unwrap();
@@ -46,7 +46,7 @@ async fn one_that_answers_is_thawed_whatever_the_engine_is_still_at() {
     // Quicker than what is left of the thaw.
     let engine = Duration::from_millis(10);
     world.engine.set_behavior(spec.id, TenantBehavior { engine, ..TenantBehavior::default() });
-    running.keeper.stop(spec.id).await.unwrap();
+    running.controller.operations.stop(spec.id).await.unwrap();
     let calls = world.calls(spec.id);
     assert!(calls.ends_with(&["thaw".to_owned(), "stop".to_owned()]), "{calls:?}");
 }
@@ -54,7 +54,7 @@ async fn one_that_answers_is_thawed_whatever_the_engine_is_still_at() {
 #[tokio::test(start_paused = true)]
 async fn a_thaw_that_outlasts_its_wake_still_counts_against_the_limit() {
     let world = World::new();
-    let running = world.keeper(Rules { thaws: 1, ..RULES });
+    let running = world.controller(SleepSettings { concurrent_thaws: 1, ..RULES });
     let (one, other) = (frozen(&running).await, frozen(&running).await);
     for spec in [&one, &other] {
         let thawed_after = Some(Duration::from_millis(5));
@@ -62,7 +62,7 @@ async fn a_thaw_that_outlasts_its_wake_still_counts_against_the_limit() {
             .engine
             .set_behavior(spec.id, TenantBehavior { thawed_after, ..TenantBehavior::default() });
     }
-    let router = Router::new(&running.keeper);
+    let router = Router::new(&running.controller);
     let thaws = || [world.count(one.id, "thaw"), world.count(other.id, "thaw")];
     assert!(router.visit(one.id).await.unwrap().woke);
     assert_eq!(thaws(), [0, 0], "the engine is still at it");
@@ -73,12 +73,12 @@ async fn a_thaw_that_outlasts_its_wake_still_counts_against_the_limit() {
 #[tokio::test(start_paused = true)]
 async fn one_that_answers_and_then_could_not_be_thawed_is_looked_at_again() {
     let world = World::new();
-    let running = world.keeper(RULES);
+    let running = world.controller(RULES);
     let spec = frozen(&running).await;
     let thawed_after = Some(Duration::from_millis(5));
     let script = TenantBehavior { thawed_after, refuses_thaw: true, ..TenantBehavior::default() };
     world.engine.set_behavior(spec.id, script);
-    let router = Router::new(&running.keeper);
+    let router = Router::new(&running.controller);
     assert!(router.visit(spec.id).await.unwrap().woke);
     // Long before anything else has it looked at, or freezes it.
     let looked = running.until_phase(spec.id, Phase::Frozen);
@@ -91,9 +91,9 @@ async fn one_that_answers_and_then_could_not_be_thawed_is_looked_at_again() {
 #[tokio::test(start_paused = true)]
 async fn a_thousand_at_once_start_a_sleeper_once() {
     let world = World::new();
-    let running = world.keeper(RULES);
+    let running = world.controller(RULES);
     let spec = asleep(&running).await;
-    let router = Router::new(&running.keeper);
+    let router = Router::new(&running.controller);
     let grants = join_all((0..1_000).map(|_| router.visit(spec.id))).await;
     assert!(grants.iter().all(|grant| grant.as_ref().unwrap().woke));
     assert_eq!(world.count(spec.id, "start"), 2, "the first one, and one wake");
@@ -103,19 +103,19 @@ async fn a_thousand_at_once_start_a_sleeper_once() {
         (wake.from, phases.queue, total),
         (IdleState::Sleeping, 0, phases.engine + phases.boot)
     );
-    assert_eq!(world.notes().read(spec.id).target, TargetState::Running);
+    assert_eq!(world.state_dir().read(spec.id).target, TargetState::Running);
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_merely_happened_to_be_sent_wakes_no_sleeper_unless_its_policy_says_so() {
     let world = World::new();
-    let running = world.keeper(RULES);
+    let running = world.controller(RULES);
     let spec = asleep(&running).await;
-    let router = Router::new(&running.keeper);
+    let router = Router::new(&running.controller);
     let answer = refused(router.ask(spec.id, RequestIntent::Background, 1_000).await);
     assert_eq!((answer.0, answer.1), (409, "wake_required"));
     let any = Policy { wake_on: Some(WakeOn::AnyRequest), ..Policy::default() };
-    let kept = running.keeper.apply(with_policy(&spec, any)).await.unwrap();
+    let kept = running.controller.operations.apply(with_policy(&spec, any)).await.unwrap();
     assert_eq!(kept.phase, Phase::Sleeping, "handing a policy over wakes nobody");
     assert!(router.ask(spec.id, RequestIntent::Background, 1_000).await.unwrap().woke);
 }
@@ -123,7 +123,8 @@ async fn what_merely_happened_to_be_sent_wakes_no_sleeper_unless_its_policy_says
 #[tokio::test(start_paused = true)]
 async fn too_many_wakes_are_refused_with_a_place_and_a_time() {
     let world = World::new();
-    let running = world.keeper(Rules { starts: 1, queue: 1, ..RULES });
+    let running =
+        world.controller(SleepSettings { concurrent_starts: 1, queued_wakes: 1, ..RULES });
     let mut sleepers = Vec::new();
     for _ in 0..3 {
         sleepers.push(ready(&running).await);
@@ -131,7 +132,7 @@ async fn too_many_wakes_are_refused_with_a_place_and_a_time() {
     for sleeper in &sleepers {
         running.until_phase(sleeper.id, Phase::Sleeping).await;
     }
-    let router = Router::new(&running.keeper);
+    let router = Router::new(&running.controller);
     let (first, second, third) = tokio::join!(
         router.visit(sleepers[0].id),
         router.ask(sleepers[1].id, RequestIntent::Visit, 50),
@@ -146,7 +147,7 @@ async fn too_many_wakes_are_refused_with_a_place_and_a_time() {
     let (status, code, again, detail) = refused(third);
     assert_eq!((status, code, again), (503, "wake_queue_full", true));
     assert_eq!(detail, "2 requests wait for a wake already. Try again later.");
-    assert!(running.keeper.metrics_text().contains("cial_wake_queue_full_total 1\n"));
+    assert!(running.controller.metrics_text().contains("cial_wake_queue_full_total 1\n"));
     // The second one was waited for no longer, and woken all the same.
     running.until_phase(sleepers[1].id, Phase::Ready).await;
     assert_eq!(world.count(sleepers[2].id, "start"), 1, "the third was not");
@@ -155,9 +156,9 @@ async fn too_many_wakes_are_refused_with_a_place_and_a_time() {
 #[tokio::test(start_paused = true)]
 async fn a_wake_that_fails_says_why_and_leaves_a_sleeper() {
     let world = World::new();
-    let running = world.keeper(RULES);
+    let running = world.controller(RULES);
     let spec = asleep(&running).await;
-    let router = Router::new(&running.keeper);
+    let router = Router::new(&running.controller);
     world
         .engine
         .set_behavior(spec.id, TenantBehavior { refuses_start: true, ..TenantBehavior::default() });
@@ -169,9 +170,9 @@ async fn a_wake_that_fails_says_why_and_leaves_a_sleeper() {
     }
     let seen = running.until_phase(spec.id, Phase::Sleeping).await;
     assert!(seen.reason.unwrap().contains("it was told to"));
-    assert_eq!(world.notes().read(spec.id).target, TargetState::Asleep);
+    assert_eq!(world.state_dir().read(spec.id).target, TargetState::Asleep);
     let failed = "cial_wakes_total{from=\"sleeping\",result=\"failed\"} 1\n";
-    assert!(running.keeper.metrics_text().contains(failed), "one wake, whoever waited for it");
+    assert!(running.controller.metrics_text().contains(failed), "one wake, whoever waited for it");
     world.engine.set_behavior(spec.id, TenantBehavior::default());
     assert!(router.visit(spec.id).await.unwrap().woke);
     let ready = running.until_phase(spec.id, Phase::Ready).await;
@@ -181,16 +182,16 @@ async fn a_wake_that_fails_says_why_and_leaves_a_sleeper() {
 #[tokio::test(start_paused = true)]
 async fn an_act_that_breaks_off_is_a_failure_and_keeps_no_slot() {
     let world = World::new();
-    let running = world.keeper(Rules { starts: 1, ..RULES });
+    let running = world.controller(SleepSettings { concurrent_starts: 1, ..RULES });
     let (broken, other) = (asleep(&running).await, asleep(&running).await);
-    let router = Router::new(&running.keeper);
+    let router = Router::new(&running.controller);
     world
         .engine
         .set_behavior(broken.id, TenantBehavior { breaks: true, ..TenantBehavior::default() });
     assert_eq!(refused(router.visit(broken.id).await).1, "wake_failed");
     assert!(router.visit(other.id).await.unwrap().woke);
     world.engine.set_behavior(broken.id, TenantBehavior::default());
-    running.keeper.sweep().await;
+    running.controller.operations.resync().await;
     running.until_phase(broken.id, Phase::Exited).await;
     running.run(&broken).await;
     running.until_phase(broken.id, Phase::Ready).await;
@@ -207,15 +208,15 @@ async fn an_act_that_breaks_off_is_a_failure_and_keeps_no_slot() {
 #[tokio::test(start_paused = true)]
 async fn a_wake_does_not_wait_for_what_is_done_with_other_tenants() {
     let world = World::new();
-    let running = world.keeper(Rules { starts: 1, ..RULES });
+    let running = world.controller(SleepSettings { concurrent_starts: 1, ..RULES });
     let (held, free) = (asleep(&running).await, asleep(&running).await);
     let slow = TenantBehavior { engine: Duration::from_secs(30), ..TenantBehavior::default() };
     world.engine.set_behavior(held.id, slow);
-    let keeper = running.keeper.clone();
+    let controller = running.controller.clone();
     let change = with_policy(&held, Policy { max_awake_seconds: Some(9), ..Policy::default() });
-    let changing = tokio::spawn(async move { keeper.apply(change).await });
+    let changing = tokio::spawn(async move { controller.operations.apply(change).await });
     tokio::time::sleep(Duration::from_millis(1)).await;
-    let (one, other) = (Router::new(&running.keeper), Router::new(&running.keeper));
+    let (one, other) = (Router::new(&running.controller), Router::new(&running.controller));
     let (first, second) = tokio::join!(one.visit(held.id), async {
         let visit = other.visit(free.id);
         tokio::time::timeout(Duration::from_secs(1), visit).await
@@ -229,9 +230,9 @@ async fn a_wake_does_not_wait_for_what_is_done_with_other_tenants() {
 #[tokio::test(start_paused = true)]
 async fn one_that_dies_or_never_answers_after_its_wake_is_told_apart() {
     let world = World::new();
-    let running = world.keeper(RULES);
+    let running = world.controller(RULES);
     let (dies, mute) = (asleep(&running).await, asleep(&running).await);
-    let router = Router::new(&running.keeper);
+    let router = Router::new(&running.controller);
     let exits_after = Some((Duration::from_millis(5), 7));
     world.engine.set_behavior(
         dies.id,
@@ -247,18 +248,18 @@ async fn one_that_dies_or_never_answers_after_its_wake_is_told_apart() {
     assert_eq!(exited.exits, 1, "an exit like any other");
     let (status, code, _, detail) = refused(router.visit(mute.id).await);
     assert_eq!((status, code), (502, "wake_failed"));
-    assert!(detail.contains("not all answered within 45 s"), "{detail}");
+    assert!(detail.contains("not all responded within 45 s"), "{detail}");
     running.until_phase(mute.id, Phase::Starting).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn one_that_was_paused_by_hand_is_thawed_by_an_ask() {
     let world = World::new();
-    let running = world.keeper(RULES);
+    let running = world.controller(RULES);
     let spec = ready(&running).await;
     world.engine.pause_externally(spec.id);
     running.until_phase(spec.id, Phase::Frozen).await;
-    let router = Router::new(&running.keeper);
+    let router = Router::new(&running.controller);
     assert!(router.ask(spec.id, RequestIntent::Background, 1_000).await.unwrap().woke);
     assert_eq!(world.count(spec.id, "thaw"), 1);
 }
@@ -266,9 +267,9 @@ async fn one_that_was_paused_by_hand_is_thawed_by_an_ask() {
 #[tokio::test(start_paused = true)]
 async fn what_is_missing_or_outdated_is_made_anew_by_the_wake() {
     let world = World::new();
-    let running = world.keeper(RULES);
+    let running = world.controller(RULES);
     let spec = asleep(&running).await;
-    let router = Router::new(&running.keeper);
+    let router = Router::new(&running.controller);
     world.engine.remove_externally(spec.id);
     running.until(spec.id, |o| o.is_none()).await;
     assert!(router.visit(spec.id).await.unwrap().woke, "its note says what it is made of");
@@ -283,26 +284,26 @@ async fn what_is_missing_or_outdated_is_made_anew_by_the_wake() {
 #[tokio::test(start_paused = true)]
 async fn an_owners_hand_wakes_it_and_holds_nothing() {
     let world = World::new();
-    let running = world.keeper(RULES);
+    let running = world.controller(RULES);
     let spec = asleep(&running).await;
-    let seen = running.keeper.wake(spec.id).await.unwrap();
+    let seen = running.controller.sleep.wake(spec.id).await.unwrap();
     assert_eq!(seen.phase, Phase::Sleeping, "what comes of it is told by the watch");
     running.until_phase(spec.id, Phase::Ready).await;
-    assert_eq!(running.keeper.wake(spec.id).await.unwrap().phase, Phase::Ready);
+    assert_eq!(running.controller.sleep.wake(spec.id).await.unwrap().phase, Phase::Ready);
     assert!(told(&running, spec.id).freezes_at.is_some(), "no lease is left");
     let nobody = crate::support::spec("nobody", "").id;
-    assert_eq!(running.keeper.wake(nobody).await.unwrap_err().status, 404);
+    assert_eq!(running.controller.sleep.wake(nobody).await.unwrap_err().status, 404);
 }
 
 #[tokio::test(start_paused = true)]
 async fn each_step_of_a_wake_is_told_to_those_who_watch_it() {
     let world = World::new();
-    let running = world.keeper(RULES);
+    let running = world.controller(RULES);
     let spec = asleep(&running).await;
-    let steps = running.keeper.progress(spec.id).unwrap();
+    let steps = running.controller.sleep.wake_progress(spec.id).unwrap();
     let watching = tokio::spawn(steps.map(|progress| progress.step).collect::<Vec<_>>());
     tokio::task::yield_now().await;
-    Router::new(&running.keeper).visit(spec.id).await.unwrap();
+    Router::new(&running.controller).visit(spec.id).await.unwrap();
     let steps = watching.await.unwrap();
     assert_eq!(
         steps,
@@ -319,9 +320,10 @@ async fn each_step_of_a_wake_is_told_to_those_who_watch_it() {
     world
         .engine
         .set_behavior(spec.id, TenantBehavior { refuses_start: true, ..TenantBehavior::default() });
-    let watching = tokio::spawn(running.keeper.progress(spec.id).unwrap().collect::<Vec<_>>());
+    let watching =
+        tokio::spawn(running.controller.sleep.wake_progress(spec.id).unwrap().collect::<Vec<_>>());
     tokio::task::yield_now().await;
-    assert!(Router::new(&running.keeper).visit(spec.id).await.is_err());
+    assert!(Router::new(&running.controller).visit(spec.id).await.is_err());
     let last = watching.await.unwrap().pop().unwrap();
     assert_eq!(last.step, WakeStep::Failed);
     assert!(last.reason.unwrap().contains("it was told to"));
@@ -330,12 +332,12 @@ async fn each_step_of_a_wake_is_told_to_those_who_watch_it() {
 #[tokio::test(start_paused = true)]
 async fn a_process_that_goes_sends_its_waiters_away() {
     let world = World::new();
-    let running = world.keeper(RULES);
+    let running = world.controller(RULES);
     let spec = asleep(&running).await;
-    let router = Router::new(&running.keeper);
+    let router = Router::new(&running.controller);
     let going = async {
         tokio::task::yield_now().await;
-        running.keeper.drain();
+        running.controller.sleep.shut_down();
     };
     let (answers, ()) = tokio::join!(join_all((0..5).map(|_| router.visit(spec.id))), going);
     for answer in answers.into_iter().chain([router.visit(spec.id).await]) {
@@ -347,11 +349,11 @@ async fn a_process_that_goes_sends_its_waiters_away() {
 #[tokio::test(start_paused = true)]
 async fn an_ask_waits_for_the_first_list_and_for_the_wake_no_longer_than_it_said() {
     let world = World::new();
-    let before = world.keeper(RULES);
+    let before = world.controller(RULES);
     let spec = asleep(&before).await;
     drop(before);
     world.engine.disconnect("away");
-    let running = world.keeper_later(Duration::from_secs(3_600), RULES);
+    let running = world.controller_later(Duration::from_secs(3_600), RULES);
     world
         .engine
         .set_behavior(spec.id, TenantBehavior { ready_after: None, ..TenantBehavior::default() });
@@ -359,7 +361,7 @@ async fn an_ask_waits_for_the_first_list_and_for_the_wake_no_longer_than_it_said
         tokio::time::sleep(Duration::from_secs(20)).await;
         world.engine.reconnect();
     };
-    let router = Router::new(&running.keeper);
+    let router = Router::new(&running.controller);
     let visit = router.ask(spec.id, RequestIntent::Visit, 30_000);
     let visit = tokio::time::timeout(Duration::from_millis(30_100), visit);
     let (answer, ()) = tokio::join!(visit, back);
@@ -369,9 +371,9 @@ async fn an_ask_waits_for_the_first_list_and_for_the_wake_no_longer_than_it_said
 #[tokio::test(start_paused = true)]
 async fn the_first_byte_is_told_by_the_router_and_counts_once() {
     let world = World::new();
-    let running = world.keeper(RULES);
+    let running = world.controller(RULES);
     let spec = asleep(&running).await;
-    let router = Router::new(&running.keeper);
+    let router = Router::new(&running.controller);
     router.visit(spec.id).await.unwrap();
     let before = told(&running, spec.id).last_wake.unwrap();
     assert_eq!(before.phases_ms.first_byte, None);
@@ -382,14 +384,15 @@ async fn the_first_byte_is_told_by_the_router_and_counts_once() {
     assert_eq!(after.phases_ms.first_byte, Some(7));
     assert_eq!(after.total_ms, before.total_ms + 7);
     let count = "cial_wake_seconds_count{from=\"sleeping\",phase=\"first_byte\"} 1\n";
-    assert!(running.keeper.metrics_text().contains(count));
+    assert!(running.controller.metrics_text().contains(count));
 }
 
 /// Many fall asleep at the same time, each for long: those that are wanted do not stand behind them.
 #[tokio::test(start_paused = true)]
 async fn a_wake_does_not_wait_for_those_that_fall_asleep() {
     let world = World::new();
-    let running = world.keeper(Rules { falls: 1, sleep_after: None, ..RULES });
+    let running =
+        world.controller(SleepSettings { concurrent_suspends: 1, sleep_after: None, ..RULES });
     let mut tenants = Vec::new();
     for _ in 0..4 {
         let spec = ready(&running).await;
@@ -403,7 +406,7 @@ async fn a_wake_does_not_wait_for_those_that_fall_asleep() {
     assert!(tenants.iter().all(|spec| world.count(spec.id, "busy") == 1), "all have been decided");
     let last = tenants.last().unwrap();
     world.engine.set_behavior(last.id, TenantBehavior::default());
-    let stopped = running.keeper.stop(last.id);
+    let stopped = running.controller.operations.stop(last.id);
     let stopped = tokio::time::timeout(Duration::from_secs(1), stopped).await;
     assert_eq!(stopped.unwrap().unwrap().phase, Phase::Stopped);
 }

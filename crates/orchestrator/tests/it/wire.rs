@@ -10,9 +10,9 @@ use futures_util::StreamExt as _;
 use orchestrator::access::{Access, Tokens};
 use orchestrator::allowed_images::{AllowedImages, ImageTags};
 use orchestrator::api;
+use orchestrator::controller::Controller;
 use orchestrator::driver::memory::{MemoryDriver, TenantBehavior};
-use orchestrator::keeper::Keeper;
-use orchestrator::state_dir::StateDir;
+use orchestrator::tenants::state_dir::StateDir;
 use protocol::leases::{
     LeaseGrant, LeaseRequest, LeaseUsage, ReleaseRequest, RenewRequest, RenewResponse,
     RequestIntent, WakeStep,
@@ -38,7 +38,7 @@ const IMAGE: &str = "cial-tenant:dev";
 struct Server {
     address: SocketAddr,
     engine: MemoryDriver,
-    keeper: Arc<Keeper>,
+    controller: Arc<Controller>,
     stop: CancellationToken,
     _state: Folder,
 }
@@ -58,16 +58,17 @@ impl Server {
     async fn serving() -> (Self, JoinHandle<anyhow::Result<()>>) {
         let (engine, stop) = (MemoryDriver::default(), CancellationToken::new());
         let state = Folder::new();
-        let notes = StateDir::new(state.0.clone());
-        let keeper = Keeper::new(Arc::new(engine.clone()), notes, 1, AWAKE);
-        keeper.sweep().await;
+        let state_dir = StateDir::new(state.0.clone());
+        let controller = Controller::new(Arc::new(engine.clone()), state_dir, 1, AWAKE);
+        controller.operations.resync().await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let tokens = Tokens { control: Secret::new(TOKEN), leases: Secret::new(LEASES_TOKEN) };
         let images = AllowedImages::new(IMAGE, ImageTags::default());
-        let serving = orchestrator::answer(listener, keeper.clone(), images, tokens, stop.clone());
+        let serving =
+            orchestrator::serve_api(listener, controller.clone(), images, tokens, stop.clone());
         let serving = tokio::spawn(serving);
-        (Self { address, engine, keeper, stop, _state: state }, serving)
+        (Self { address, engine, controller, stop, _state: state }, serving)
     }
 
     fn client(&self) -> Client {
@@ -278,7 +279,7 @@ async fn health_readiness_and_figures() {
     assert_eq!(get("/readyz").await.status, 200);
     assert!(get("/metrics").await.body.contains("cial_engine_up 1"));
     server.engine.disconnect("The container engine is not reachable: it was told to go.");
-    server.keeper.sweep().await;
+    server.controller.operations.resync().await;
     assert_eq!(get("/healthz").await.status, 200);
     let readiness = get("/readyz").await;
     assert_eq!(readiness.status, 503);
@@ -299,10 +300,10 @@ async fn ready(server: &Server) -> Spec {
     let (client, path) = (server.client(), format!("/v1/tenants/{}", spec.id));
     let body = apply(&spec, true);
     client.call::<ObservedTenant>(Method::PUT, &path, Some(&body), PATIENCE).await.unwrap();
-    let mut bell = server.keeper.feed().unwrap().subscribe();
-    let is_ready = || server.keeper.feed().unwrap().get(&spec.id).map(|o| o.phase);
+    let mut changes = server.controller.store.feed().unwrap().subscribe();
+    let is_ready = || server.controller.store.feed().unwrap().get(&spec.id).map(|o| o.phase);
     while is_ready() != Some(Phase::Ready) {
-        bell.recv().await.unwrap();
+        changes.recv().await.unwrap();
     }
     spec
 }
@@ -343,7 +344,7 @@ async fn a_lease_from_ask_to_release() {
         .await
         .unwrap();
     assert_eq!(told.awake_because[0], "In use: 2 requests and 1 stream.");
-    assert!(server.keeper.metrics_text().contains("cial_leases 1\n"));
+    assert!(server.controller.metrics_text().contains("cial_leases 1\n"));
     let release = ReleaseRequest { holder, leases: vec![used(spec.id)] };
     for _ in 0..2 {
         let released =
@@ -395,9 +396,11 @@ async fn who_waits_when_the_process_goes_is_told_to_come_back_and_a_wake_is_told
     let spec = ready(&server).await;
     // Frozen, on an engine that takes longer to thaw it than anybody waits here.
     server.engine.pause_externally(spec.id);
-    let mut bell = server.keeper.feed().unwrap().subscribe();
-    while server.keeper.feed().unwrap().get(&spec.id).map(|o| o.phase) != Some(Phase::Frozen) {
-        bell.recv().await.unwrap();
+    let mut changes = server.controller.store.feed().unwrap().subscribe();
+    while server.controller.store.feed().unwrap().get(&spec.id).map(|o| o.phase)
+        != Some(Phase::Frozen)
+    {
+        changes.recv().await.unwrap();
     }
     let slow = TenantBehavior { engine: Duration::from_secs(3_600), ..TenantBehavior::default() };
     server.engine.set_behavior(spec.id, slow);
@@ -430,21 +433,26 @@ async fn who_waits_when_the_process_goes_is_told_to_come_back_and_a_wake_is_told
 
 #[tokio::test]
 async fn a_process_that_does_not_follow_the_engine_any_more_ends() {
-    let keeper = {
+    let controller = {
         let folder = Folder::new();
-        Keeper::new(Arc::new(MemoryDriver::default()), StateDir::new(folder.0.clone()), 1, AWAKE)
+        Controller::new(
+            Arc::new(MemoryDriver::default()),
+            StateDir::new(folder.0.clone()),
+            1,
+            AWAKE,
+        )
     };
-    // There is one loop in the life of a keeper: whoever begins another one finds it over.
-    let first = Running::new(keeper.clone());
+    // There is one loop in the life of a controller: whoever begins another one finds it over.
+    let first = Running::new(controller.clone());
     tokio::task::yield_now().await;
     drop(first);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let tokens = Tokens { control: Secret::new(TOKEN), leases: Secret::new(LEASES_TOKEN) };
     let images = AllowedImages::new(IMAGE, ImageTags::default());
     let stop = CancellationToken::new();
-    let serving = orchestrator::answer(listener, keeper, images, tokens, stop);
+    let serving = orchestrator::serve_api(listener, controller, images, tokens, stop);
     let ended = tokio::time::timeout(PATIENCE, serving).await.unwrap();
-    assert_eq!(ended.unwrap_err().to_string(), "the loop that follows the engine ended");
+    assert_eq!(ended.unwrap_err().to_string(), "the controller's loop ended");
 }
 
 #[tokio::test]
@@ -452,11 +460,11 @@ async fn what_the_engine_was_told_is_seen_to_its_end_before_the_process_ends() {
     let (server, serving) = Server::serving().await;
     let spec = ready(&server).await;
     server.engine.pause_externally(spec.id);
-    server.keeper.sweep().await;
+    server.controller.operations.resync().await;
     let engine = Duration::from_millis(500);
     server.engine.set_behavior(spec.id, TenantBehavior { engine, ..TenantBehavior::default() });
-    server.keeper.wake(spec.id).await.unwrap();
-    let steps = server.keeper.progress(spec.id).unwrap();
+    server.controller.sleep.wake(spec.id).await.unwrap();
+    let steps = server.controller.sleep.wake_progress(spec.id).unwrap();
     let begun = steps.filter(|progress| std::future::ready(progress.step == WakeStep::Starting));
     tokio::time::timeout(PATIENCE, pin!(begun).next()).await.unwrap().unwrap();
     server.stop.cancel();

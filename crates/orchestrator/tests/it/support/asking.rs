@@ -1,8 +1,9 @@
-//! A router as the keeper sees it.
+//! A router as the controller sees it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use orchestrator::keeper::{Keeper, LeaseError};
+use orchestrator::controller::Controller;
+use orchestrator::sleep::LeaseError;
 use protocol::TenantId;
 use protocol::leases::{
     LeaseGrant, LeaseRequest, LeaseUsage, ReleaseRequest, RenewRequest, RequestIntent,
@@ -12,13 +13,13 @@ use uuid::Uuid;
 
 pub(crate) struct Router {
     pub(crate) holder: Uuid,
-    keeper: Arc<Keeper>,
+    controller: Arc<Controller>,
     asks: AtomicU64,
 }
 
 impl Router {
-    pub(crate) fn new(keeper: &Arc<Keeper>) -> Self {
-        Self { holder: Uuid::now_v7(), keeper: keeper.clone(), asks: AtomicU64::new(0) }
+    pub(crate) fn new(controller: &Arc<Controller>) -> Self {
+        Self { holder: Uuid::now_v7(), controller: controller.clone(), asks: AtomicU64::new(0) }
     }
 
     /// As somebody's visit, with all the patience that is allowed.
@@ -34,24 +35,27 @@ impl Router {
     ) -> Result<LeaseGrant, LeaseError> {
         let number = self.asks.fetch_add(1, Ordering::Relaxed) + 1;
         let ask = LeaseRequest { tenant, holder: self.holder, number, intent, wait_ms };
-        self.keeper.lease(ask).await
+        self.controller.sleep.request_lease(ask).await
     }
 
     /// What is left of the lease.
     pub(crate) fn renew(&self, tenant: TenantId, idle_ms: u32) -> Option<u32> {
         let renew = RenewRequest { holder: self.holder, leases: vec![self.used(tenant, idle_ms)] };
-        self.keeper.renew(&renew).unwrap().leases.remove(0).expires_in_ms
+        self.controller.sleep.renew_leases(&renew).unwrap().leases.remove(0).expires_in_ms
     }
 
     pub(crate) fn release(&self, tenant: TenantId) {
         let leases = vec![self.used(tenant, 0)];
-        self.keeper.release(&ReleaseRequest { holder: self.holder, leases });
+        self.controller.sleep.release_leases(&ReleaseRequest { holder: self.holder, leases });
     }
 
     /// The first byte of an answer came so long after the grant.
     pub(crate) fn answered(&self, tenant: TenantId, millis: u32) {
         let used = LeaseUsage { first_byte_ms: Some(millis), ..self.used(tenant, 0) };
-        self.keeper.renew(&RenewRequest { holder: self.holder, leases: vec![used] }).unwrap();
+        self.controller
+            .sleep
+            .renew_leases(&RenewRequest { holder: self.holder, leases: vec![used] })
+            .unwrap();
     }
 
     fn used(&self, tenant: TenantId, idle_ms: u32) -> LeaseUsage {

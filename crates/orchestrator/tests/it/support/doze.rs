@@ -1,12 +1,13 @@
-//! A keeper over an engine in memory, in virtual time, with tenants that fall asleep within seconds.
+//! A controller over an engine in memory, in virtual time, with tenants that fall asleep within seconds.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use orchestrator::controller::Controller;
 use orchestrator::driver::Driver as _;
 use orchestrator::driver::memory::MemoryDriver;
-use orchestrator::keeper::{Keeper, Rules};
-use orchestrator::state_dir::StateDir;
+use orchestrator::sleep::SleepSettings;
+use orchestrator::tenants::state_dir::StateDir;
 use protocol::TenantId;
 use protocol::orchestrator::{ApplyRequest, Phase};
 use protocol::sleep::SleepStatus;
@@ -15,10 +16,10 @@ use protocol::spec::{Policy, Spec};
 use super::{Folder, Running, apply, spec};
 
 /// Frozen after 10 s, stopped after 30 s; a lease lasts 15 s.
-pub(crate) const RULES: Rules = Rules {
+pub(crate) const RULES: SleepSettings = SleepSettings {
     freeze_after: Some(Duration::from_secs(10)),
     sleep_after: Some(Duration::from_secs(30)),
-    ..Rules::DEFAULT
+    ..SleepSettings::DEFAULT
 };
 /// Some day in 2026, as milliseconds.
 pub(crate) const BEGAN: u64 = 1_795_000_000_000;
@@ -33,20 +34,20 @@ impl World {
         Self { engine: MemoryDriver::default(), state: Folder::new() }
     }
 
-    pub(crate) fn keeper(&self, rules: Rules) -> Running {
-        self.keeper_later(Duration::ZERO, rules)
+    pub(crate) fn controller(&self, rules: SleepSettings) -> Running {
+        self.controller_later(Duration::ZERO, rules)
     }
 
     /// A process that starts so long after the first one.
-    pub(crate) fn keeper_later(&self, later: Duration, rules: Rules) -> Running {
+    pub(crate) fn controller_later(&self, later: Duration, rules: SleepSettings) -> Running {
         let epoch = BEGAN + u64::try_from(later.as_millis()).unwrap();
         let engine = Arc::new(self.engine.clone());
         // A new process has yet to learn whose health answers.
         drop(engine.watch());
-        Running::new(Keeper::new(engine, self.notes(), epoch, rules))
+        Running::new(Controller::new(engine, self.state_dir(), epoch, rules))
     }
 
-    pub(crate) fn notes(&self) -> StateDir {
+    pub(crate) fn state_dir(&self) -> StateDir {
         StateDir::new(self.state.0.clone())
     }
 
@@ -82,7 +83,7 @@ pub(crate) async fn asleep(running: &Running) -> Spec {
 }
 
 pub(crate) fn told(running: &Running, id: TenantId) -> SleepStatus {
-    running.keeper.sleep_of(id).unwrap()
+    running.controller.sleep.status(id).unwrap()
 }
 
 pub(crate) fn seconds(n: u64) -> Duration {

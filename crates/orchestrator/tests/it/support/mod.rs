@@ -19,11 +19,12 @@ use bollard::query_parameters::{
     RemoveContainerOptionsBuilder, RemoveVolumeOptions,
 };
 use futures_util::{FutureExt as _, StreamExt as _};
+use orchestrator::controller::Controller;
 use orchestrator::driver::LogOptions;
 use orchestrator::driver::docker::{ContainerTemplate, DockerDriver, DockerSettings, EngineDirs};
-use orchestrator::keeper::{Keeper, Rules};
-use orchestrator::state_dir::StateDir;
+use orchestrator::sleep::SleepSettings;
 use orchestrator::tenant_dirs::{MasterKeys, TenantDirs};
+use orchestrator::tenants::state_dir::StateDir;
 use protocol::orchestrator::{ApplyRequest, ObservedTenant, Phase};
 use protocol::spec::Spec;
 use protocol::{InstallName, TenantId};
@@ -34,8 +35,12 @@ use uuid::Uuid;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Nothing falls asleep.
-pub(crate) const AWAKE: Rules =
-    Rules { starts: 4, freeze_after: None, sleep_after: None, ..Rules::DEFAULT };
+pub(crate) const AWAKE: SleepSettings = SleepSettings {
+    concurrent_starts: 4,
+    freeze_after: None,
+    sleep_after: None,
+    ..SleepSettings::DEFAULT
+};
 
 pub(crate) const SOCKET: &str = "/var/run/docker.sock";
 
@@ -125,15 +130,15 @@ impl Install {
         DockerDriver::new(settings, self.tenant_dirs()).unwrap()
     }
 
-    /// A keeper as a freshly started process has it, following the engine.
-    pub(crate) fn keeper(&self) -> Running {
-        self.keeper_with(1, AWAKE)
+    /// A controller as a freshly started process has it, following the engine.
+    pub(crate) fn controller(&self) -> Running {
+        self.controller_with(1, AWAKE)
     }
 
-    /// `epoch`: see [`Keeper::new`].
-    pub(crate) fn keeper_with(&self, epoch: u64, rules: Rules) -> Running {
-        let notes = StateDir::new(self.base.join("state"));
-        Running::new(Keeper::new(Arc::new(self.driver()), notes, epoch, rules))
+    /// `epoch`: see [`Controller::new`].
+    pub(crate) fn controller_with(&self, epoch: u64, rules: SleepSettings) -> Running {
+        let state_dir = StateDir::new(self.base.join("state"));
+        Running::new(Controller::new(Arc::new(self.driver()), state_dir, epoch, rules))
     }
 
     pub(crate) fn filters(&self, id: Option<TenantId>) -> HashMap<String, Vec<String>> {
@@ -221,20 +226,20 @@ impl Drop for Folder {
     }
 }
 
-/// A keeper that follows its engine until it is dropped, as a process does until it is killed.
+/// A controller that follows its engine until it is dropped, as a process does until it is killed.
 pub(crate) struct Running {
-    pub(crate) keeper: Arc<Keeper>,
+    pub(crate) controller: Arc<Controller>,
     following: tokio::task::JoinHandle<()>,
 }
 
 impl Running {
-    pub(crate) fn new(keeper: Arc<Keeper>) -> Self {
-        let following = tokio::spawn(keeper.clone().follow());
-        Self { keeper, following }
+    pub(crate) fn new(controller: Arc<Controller>) -> Self {
+        let following = tokio::spawn(controller.clone().run());
+        Self { controller, following }
     }
 
     pub(crate) async fn run(&self, spec: &Spec) -> ObservedTenant {
-        self.keeper.apply(apply(spec, true)).await.unwrap()
+        self.controller.operations.apply(apply(spec, true)).await.unwrap()
     }
 
     /// The tenant as soon as `fits` is true of it; `None` is a tenant without a container.
@@ -245,20 +250,20 @@ impl Running {
     ) -> Option<ObservedTenant> {
         let seen = async {
             // Before the first list nothing is told at all.
-            while self.keeper.feed().is_err() {
-                self.keeper.sweep().await;
+            while self.controller.store.feed().is_err() {
+                self.controller.operations.resync().await;
             }
-            let feed = self.keeper.feed().unwrap();
-            let mut bell = feed.subscribe();
+            let feed = self.controller.store.feed().unwrap();
+            let mut changes = feed.subscribe();
             loop {
                 let now = feed.get(&id);
                 if fits(now.as_ref()) {
                     return now;
                 }
-                bell.recv().await.unwrap();
+                changes.recv().await.unwrap();
             }
         };
-        let last = || self.keeper.feed().ok().and_then(|f| f.get(&id));
+        let last = || self.controller.store.feed().ok().and_then(|f| f.get(&id));
         tokio::time::timeout(PATIENCE, seen).await.unwrap_or_else(|_| panic!("last: {:?}", last()))
     }
 
@@ -287,7 +292,7 @@ pub(crate) fn apply(spec: &Spec, run: bool) -> ApplyRequest {
 
 /// All that it has printed.
 pub(crate) async fn log(running: &Running, spec: &Spec) -> String {
-    let pieces = running.keeper.driver().logs(spec.id, LogOptions::default()).await.unwrap();
+    let pieces = running.controller.operations.logs(spec.id, LogOptions::default()).await.unwrap();
     let pieces: Vec<_> = pieces.map(|piece| piece.unwrap()).collect().await;
     String::from_utf8(pieces.concat()).unwrap()
 }

@@ -1,80 +1,87 @@
-//! Reasons as sentences for a person. Pure.
+//! Sleep reasons as sentences for a person. Pure.
 
 use lease::{AwakeReason, BusyReport, Millis, Moment, SleepRecord};
 use protocol::busy::{Busy, BusyList, BusyOwner};
 
-use super::desk::timestamp;
+use super::clock_time;
 
-type Answer = Result<BusyList, String>;
+type BusyResponse = Result<BusyList, String>;
 
-/// `answer`: what it said when it was last asked what keeps it busy.
-pub(super) fn awake(because: &[AwakeReason], answer: Option<&Answer>) -> Vec<String> {
-    because.iter().map(|because| sentence(*because, answer)).collect()
+/// `response`: to the last busy check.
+pub(super) fn awake(reasons: &[AwakeReason], response: Option<&BusyResponse>) -> Vec<String> {
+    reasons.iter().map(|reason| sentence(*reason, response)).collect()
 }
 
-fn sentence(because: AwakeReason, answer: Option<&Answer>) -> String {
-    match because {
+fn sentence(reason: AwakeReason, response: Option<&BusyResponse>) -> String {
+    match reason {
         AwakeReason::Leased { requests: 0, streams: 0, .. } => {
             "It was used a moment ago.".to_owned()
         }
         AwakeReason::Leased { requests, streams, .. } => {
-            format!("In use: {}.", both(counted(requests, "request"), counted(streams, "stream")))
+            format!("In use: {}.", join(count(requests, "request"), count(streams, "stream")))
         }
         AwakeReason::Busy { since, until } => {
-            let what = answer.and_then(|answer| answer.as_ref().ok()).map(|list| work(&list.busy));
+            let list = response.and_then(|response| response.as_ref().ok());
+            let what = list.map(|list| describe_work(&list.busy));
             let what = what.filter(|what| !what.is_empty()).unwrap_or_else(|| "work".to_owned());
-            format!("Busy inside since {}, until {}: {what}.", clock(since), clock(until))
+            format!("Busy inside since {}, until {}: {what}.", clock_time(since), clock_time(until))
         }
         AwakeReason::OrchestratorStarted { until } => {
             format!(
                 "The orchestrator has just started; nothing falls asleep before {}.",
-                clock(until)
+                clock_time(until)
             )
         }
         AwakeReason::EngineRefused { until } => {
-            format!("The container engine would not put it to sleep; next try at {}.", clock(until))
+            format!(
+                "The container engine would not put it to sleep; next try at {}.",
+                clock_time(until)
+            )
         }
         AwakeReason::NeverSleeps => "Its policy is never to sleep.".to_owned(),
     }
 }
 
-/// Of one that nothing keeps awake but that its time is not up yet.
+/// For a tenant that only its idle time keeps awake.
 pub(super) fn idle(last_use: Moment) -> String {
-    format!("It was last used at {}, and its idle time is not up.", clock(last_use))
+    format!("It was last used at {}, and its idle time is not up.", clock_time(last_use))
 }
 
-/// Why it fell asleep; `answer` as for [`awake`].
-pub(super) fn asleep(slept: SleepRecord, answer: Option<&Answer>) -> String {
-    let idle = format!("Nobody used it for {}.", span(slept.idle));
-    match slept.busy_report {
+/// Why a tenant fell asleep. `response` as for [`awake`].
+pub(super) fn asleep(sleep: SleepRecord, response: Option<&BusyResponse>) -> String {
+    let idle = format!("Nobody used it for {}.", format_duration(sleep.idle));
+    match sleep.busy_report {
         BusyReport::NotBusy | BusyReport::Busy { .. } | BusyReport::NotQueried => idle,
-        BusyReport::NoReply => match answer.and_then(|answer| answer.as_ref().err()) {
-            Some(why) => format!("{idle} It did not say whether it was busy: {why}."),
+        BusyReport::NoReply => match response.and_then(|response| response.as_ref().err()) {
+            Some(error) => format!("{idle} It did not say whether it was busy: {error}."),
             None => format!("{idle} It did not say whether it was busy."),
         },
         BusyReport::BusyTooLong { since } => {
-            format!("{idle} It was busy since {}, for longer than its policy allows.", clock(since))
+            format!(
+                "{idle} It was busy since {}, for longer than its policy allows.",
+                clock_time(since)
+            )
         }
     }
 }
 
-fn work(busy: &[Busy]) -> String {
-    /// More than anybody reads.
-    const MOST: usize = 5;
-    // Its words stay its own, whatever they say.
+fn describe_work(busy: &[Busy]) -> String {
+    /// More declarations are counted, not listed.
+    const MAX_LISTED: usize = 5;
+    // A reason is the tenant's own text: quotes inside must not end the quotation.
     let quoted = |busy: &Busy| format!("“{}”", busy.reason.replace(['“', '”'], "\""));
-    let one = |busy: &Busy| match busy.owner {
+    let describe = |busy: &Busy| match busy.owner {
         BusyOwner::Core => quoted(busy),
         BusyOwner::Agent => format!("{} (its own app)", quoted(busy)),
     };
-    let mut told: Vec<_> = busy.iter().take(MOST).map(one).collect();
-    if busy.len() > MOST {
-        told.push(format!("{} more", busy.len() - MOST));
+    let mut listed: Vec<_> = busy.iter().take(MAX_LISTED).map(describe).collect();
+    if busy.len() > MAX_LISTED {
+        listed.push(format!("{} more", busy.len() - MAX_LISTED));
     }
-    told.join(", ")
+    listed.join(", ")
 }
 
-fn counted(n: u32, what: &str) -> Option<String> {
+fn count(n: u32, what: &str) -> Option<String> {
     match n {
         0 => None,
         1 => Some(format!("1 {what}")),
@@ -82,15 +89,11 @@ fn counted(n: u32, what: &str) -> Option<String> {
     }
 }
 
-fn both(one: Option<String>, other: Option<String>) -> String {
+fn join(one: Option<String>, other: Option<String>) -> String {
     one.into_iter().chain(other).collect::<Vec<_>>().join(" and ")
 }
 
-fn clock(at: Moment) -> String {
-    timestamp(at).format("%H:%M:%S UTC").to_string()
-}
-
-fn span(millis: Millis) -> String {
+fn format_duration(millis: Millis) -> String {
     let seconds = millis / 1_000;
     match seconds {
         0..=119 => format!("{seconds} s"),
@@ -105,7 +108,7 @@ mod tests {
 
     const NOON: Moment = Moment(1_763_812_800_000);
 
-    fn backup() -> Answer {
+    fn backup() -> BusyResponse {
         let list = serde_json::json!({"busy": [
             {"reason": "backup", "owner": "core", "until": "2025-11-22T13:00:00Z"},
             {"reason": "training”. All is well", "owner": "agent", "until": "2025-11-22T12:30:00Z"},
@@ -114,10 +117,10 @@ mod tests {
     }
 
     #[test]
-    fn why_it_is_awake() {
+    fn awake_reasons_are_sentences() {
         let leased =
             |requests, streams| AwakeReason::Leased { holders: 1, requests, streams, until: NOON };
-        let told = awake(
+        let sentences = awake(
             &[
                 leased(0, 0),
                 leased(1, 0),
@@ -129,7 +132,7 @@ mod tests {
             ],
             Some(&backup()),
         );
-        insta::assert_snapshot!(told.join("\n"), @r#"
+        insta::assert_snapshot!(sentences.join("\n"), @r#"
         It was used a moment ago.
         In use: 1 request.
         In use: 3 requests and 1 stream.
@@ -141,17 +144,21 @@ mod tests {
     }
 
     #[test]
-    fn why_it_slept() {
-        let phase = protocol::orchestrator::Phase::Frozen;
-        let slept = |idle, busy_report| SleepRecord { at: NOON, phase, idle, busy_report };
-        let mute = Err("no response within 200 ms".to_owned());
-        let told = [
-            asleep(slept(60_000, BusyReport::NotBusy), None),
-            asleep(slept(1_200_000, BusyReport::NotQueried), None),
-            asleep(slept(7_200_000, BusyReport::NoReply), Some(&mute)),
-            asleep(slept(60_000, BusyReport::BusyTooLong { since: NOON }), Some(&backup())),
+    fn asleep_reasons_are_sentences() {
+        let sleep = |idle, busy_report| SleepRecord {
+            at: NOON,
+            phase: protocol::orchestrator::Phase::Frozen,
+            idle,
+            busy_report,
+        };
+        let silent = Err("no response within 200 ms".to_owned());
+        let sentences = [
+            asleep(sleep(60_000, BusyReport::NotBusy), None),
+            asleep(sleep(1_200_000, BusyReport::NotQueried), None),
+            asleep(sleep(7_200_000, BusyReport::NoReply), Some(&silent)),
+            asleep(sleep(60_000, BusyReport::BusyTooLong { since: NOON }), Some(&backup())),
         ];
-        insta::assert_snapshot!(told.join("\n"), @r"
+        insta::assert_snapshot!(sentences.join("\n"), @r"
         Nobody used it for 60 s.
         Nobody used it for 20 min.
         Nobody used it for 2 h. It did not say whether it was busy: no response within 200 ms.

@@ -5,6 +5,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use protocol::sleep::LastWake;
 use protocol::spec::Spec;
@@ -44,15 +45,17 @@ pub struct PersistedState {
 }
 
 /// The directory of all state files: `{id}.json`, written as `.{id}.json` and renamed.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct StateDir {
     directory: PathBuf,
+    /// One write at a time: the state that is written last is the latest.
+    writing: Mutex<()>,
 }
 
 impl StateDir {
     /// Does no I/O.
     pub fn new(directory: PathBuf) -> Self {
-        Self { directory }
+        Self { directory, writing: Mutex::default() }
     }
 
     /// Returns the default for a tenant without a file. A file that exists and cannot be parsed, after a loss of power,
@@ -64,12 +67,25 @@ impl StateDir {
         serde_json::from_slice(&text).unwrap_or_else(|_| unreadable())
     }
 
-    /// Replaces the file as a whole, as far as a kill of this process goes. A loss of power may undo the write or empty the
-    /// file: leases are granted on the same threads, and visitors must not wait for a disk.
+    /// Writes the state that `latest` returns, and nothing for `None`. `latest` is called with this directory's lock held.
+    /// Returns whether a file was written.
     ///
     /// # Errors
     /// The file system's own, [`io::ErrorKind::StorageFull`] among them. The old file is intact then.
-    pub fn write(&self, id: TenantId, state: &PersistedState) -> io::Result<()> {
+    pub(super) fn write_latest(
+        &self,
+        id: TenantId,
+        latest: impl FnOnce() -> Option<PersistedState>,
+    ) -> io::Result<bool> {
+        let _one = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(state) = latest() else { return Ok(false) };
+        self.write(id, &state)?;
+        Ok(true)
+    }
+
+    /// Replaces the file as a whole, as far as a kill of this process goes. A loss of power may undo the write or empty the
+    /// file: leases are granted on the same threads, and visitors must not wait for a disk.
+    fn write(&self, id: TenantId, state: &PersistedState) -> io::Result<()> {
         let temporary = self.temporary_path(id);
         let written = write_file(&temporary, &serde_json::to_vec(state)?)
             .and_then(|()| fs::rename(&temporary, self.path(id)));
@@ -85,6 +101,7 @@ impl StateDir {
     /// # Errors
     /// The file system's own.
     pub fn remove(&self, id: TenantId) -> io::Result<()> {
+        let _one = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         remove_if_present(&self.temporary_path(id))?;
         remove_if_present(&self.path(id))
     }

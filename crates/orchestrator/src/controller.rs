@@ -1,0 +1,130 @@
+//! The parts of the orchestrator, wired together, and the loop that drives them.
+//!
+//! ```text
+//!  SleepController ──► Operations ──► TenantStore ──► (TenantObserver)
+//!        │                 │  (OwnerIntents)               │
+//!        └────────────────►└──────────────► LeaseService ◄─┘
+//! ```
+//!
+//! Each part has one lock and holds only the parts that an arrow leads to, so that locks are always taken along the arrows:
+//! turns, then tenants, then leases. A part in parentheses is a trait with the few methods that the caller may use.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use tokio::time::MissedTickBehavior;
+
+use crate::driver::Driver;
+use crate::metrics::{Bounded, Gauges, Metrics};
+use crate::operations::Operations;
+use crate::sleep::{LeaseService, SleepController, SleepSettings};
+use crate::tenants::state_dir::StateDir;
+use crate::tenants::{MAX_TOMBSTONES, TenantStore};
+
+pub struct Controller {
+    pub store: Arc<TenantStore>,
+    pub operations: Arc<Operations>,
+    pub sleep: Arc<SleepController>,
+    metrics: Arc<Metrics>,
+}
+
+/// After this time the resync finds what no event reported.
+const RESYNC_INTERVAL: Duration = Duration::from_secs(10);
+/// A crash loses at most this much, and a lease, of a tenant's idle time.
+const SAVE_INTERVAL: Duration = Duration::from_secs(5);
+
+impl Controller {
+    /// `epoch`: now, in milliseconds since 1970; later than that of any earlier process on the same `state_dir`. Must be called
+    /// inside a runtime.
+    pub fn new(
+        driver: Arc<dyn Driver>,
+        state_dir: StateDir,
+        epoch: u64,
+        settings: SleepSettings,
+    ) -> Arc<Self> {
+        match state_dir.remove_temporary_files() {
+            Ok(0) => {}
+            Ok(files) => tracing::info!(files, "temporary state files removed"),
+            Err(error) => tracing::warn!(%error, "temporary state files not removed"),
+        }
+        let metrics = Arc::new(Metrics::default());
+        let (leases, commands) = LeaseService::new(epoch, settings);
+        let leases = Arc::new(leases);
+        let store = TenantStore::new(state_dir, epoch, leases.clone(), metrics.clone());
+        let store = Arc::new(store);
+        let operations = Arc::new(Operations::new(
+            driver,
+            store.clone(),
+            leases.clone(),
+            settings.concurrent_starts,
+            metrics.clone(),
+        ));
+        let sleep = SleepController::new(
+            leases,
+            commands,
+            store.clone(),
+            operations.clone(),
+            metrics.clone(),
+        );
+        Arc::new(Self { store, operations, sleep: Arc::new(sleep), metrics })
+    }
+
+    /// Follows the engine, and does what was decided, for as long as it is polled. Once in the life of a controller: a second
+    /// call ends at once.
+    pub async fn run(self: Arc<Self>) {
+        let Some(mut commands) = self.sleep.take_commands() else { return };
+        let mut events = self.operations.watch_engine();
+        let mut resync = tokio::time::interval(RESYNC_INTERVAL);
+        resync.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut save = tokio::time::interval(SAVE_INTERVAL);
+        save.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                event = events.next() => match event {
+                    Some(event) => self.operations.on_engine_event(event),
+                    None => return,
+                },
+                Some(command) = commands.recv() => self.sleep.execute(command),
+                () = self.sleep.run_timer() => {}
+                _ = resync.tick() => self.operations.resync_later(),
+                _ = save.tick() => self.sleep.save_last_uses(),
+            }
+        }
+    }
+
+    /// The response to `/metrics`.
+    pub fn metrics_text(&self) -> String {
+        let tenants = self.store.feed().map(|feed| feed.list()).unwrap_or_default();
+        let (leases, settings) = (self.sleep.gauges(), self.sleep.settings());
+        let [start, other] = self.operations.gauges();
+        let suspends = (self.sleep.active_suspends(), settings.concurrent_suspends);
+        let bounded = vec![
+            // Includes the starts that owners request.
+            start,
+            Bounded::engine_calls("thaw", leases.thaws, settings.concurrent_thaws),
+            Bounded::engine_calls("sleep", suspends.0, suspends.1),
+            other,
+            Bounded::new(
+                "cial_wake_queue",
+                "Wakes that wait for their call at the engine",
+                leases.queued_wakes,
+                settings.queued_wakes,
+            ),
+            Bounded::new(
+                "cial_lease_requests_waiting",
+                "Lease requests that wait for a wake",
+                leases.waiters,
+                settings.waiters,
+            ),
+            Bounded::new(
+                "cial_tombstones",
+                "Deleted tenants that are remembered",
+                self.store.tombstone_count(),
+                MAX_TOMBSTONES,
+            ),
+        ];
+        let gauges = Gauges { leases: leases.leases, starts: leases.starts, bounded };
+        self.metrics.text(&tenants, &gauges)
+    }
+}

@@ -1,0 +1,274 @@
+//! Operations on tenants, one at a time for each; a delete comes before all others.
+//!
+//! An operation that has begun continues when its caller leaves. A caller that repeats its request waits for the operation
+//! under way and finds the result.
+
+mod resync;
+mod turn;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use protocol::TenantId;
+use protocol::busy::BusyList;
+use protocol::orchestrator::{ApplyRequest, Capacity, ObservedTenant};
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+pub(crate) use self::turn::Turn;
+
+use self::turn::TurnTable;
+use crate::driver::{
+    Driver, DriverError, DriverErrorCode, LogOptions, LogStream, ResourceUsage, RunState,
+};
+use crate::metrics::{Bounded, Metrics};
+use crate::tenants::state_dir::TargetState;
+use crate::tenants::{SpecVersion, TenantStore};
+
+/// The part that decides about sleep, as far as operations may call it.
+pub trait OwnerIntents: Send + Sync + 'static {
+    /// Takes effect at once: lease requests that wait for the tenant get their response before the operation has its turn.
+    fn set_owner_intent(&self, id: TenantId, wants_running: bool);
+}
+
+pub struct Operations {
+    driver: Arc<dyn Driver>,
+    store: Arc<TenantStore>,
+    owner_intents: Arc<dyn OwnerIntents>,
+    turns: TurnTable,
+    starts: CallLimit,
+    /// All other calls but freezes, thaws and stops.
+    other_calls: CallLimit,
+    /// One resync at a time.
+    resync: tokio::sync::Mutex<()>,
+    /// Orders inspections and operations: an older inspection must not overwrite the result of a newer operation.
+    clock: AtomicU64,
+    metrics: Arc<Metrics>,
+}
+
+/// Bounds concurrent calls of one kind.
+struct CallLimit {
+    permits: Semaphore,
+    limit: usize,
+}
+
+/// How often a container may vanish between its creation and its start.
+const MAX_START_ATTEMPTS: u32 = 3;
+const MAX_OTHER_CALLS: usize = 16;
+
+impl Operations {
+    pub(crate) fn new(
+        driver: Arc<dyn Driver>,
+        store: Arc<TenantStore>,
+        owner_intents: Arc<dyn OwnerIntents>,
+        concurrent_starts: usize,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            driver,
+            store,
+            owner_intents,
+            turns: TurnTable::default(),
+            starts: CallLimit::new(concurrent_starts),
+            other_calls: CallLimit::new(MAX_OTHER_CALLS),
+            resync: tokio::sync::Mutex::default(),
+            clock: AtomicU64::default(),
+            metrics,
+        }
+    }
+
+    /// Makes a tenant as its spec says, running or not. Waits for the operation under way on the same tenant.
+    ///
+    /// A tenant that sleeps or is frozen stays so. Its container gets new limits or a new generation, the sleep controller gets
+    /// its policy, and the next lease request wakes it. Only a restart, or its owner's wake, wakes it from here. A frozen
+    /// container of an older generation counts as running: it is replaced and started.
+    ///
+    /// # Errors
+    /// The driver's own, [`DriverErrorCode::TenantDeleted`] for a deleted tenant, or a state file that cannot be written.
+    pub async fn apply(
+        self: &Arc<Self>,
+        request: ApplyRequest,
+    ) -> Result<ObservedTenant, DriverError> {
+        let id = request.spec.id;
+        self.owner_intents.set_owner_intent(id, request.run);
+        let version = self.store.announce_spec(&request.spec);
+        let operations = self.clone();
+        let operation = tokio::spawn(async move {
+            let turn = operations.acquire_turn(id).await;
+            turn.check_not_deleted()?;
+            let result = operations.apply_in_turn(&turn, &request, version).await;
+            operations.finish(turn, result).await
+        });
+        let outcome = joined(operation.await);
+        self.metrics.count_apply(&outcome);
+        outcome
+    }
+
+    /// Stops a tenant for its owner: it stays stopped until it is requested to run again.
+    ///
+    /// # Errors
+    /// The driver's own, [`DriverErrorCode::NoSuchTenant`] where no container exists.
+    pub async fn stop(self: &Arc<Self>, id: TenantId) -> Result<ObservedTenant, DriverError> {
+        self.owner_intents.set_owner_intent(id, false);
+        let operations = self.clone();
+        let operation = tokio::spawn(async move {
+            let turn = operations.acquire_turn(id).await;
+            turn.check_not_deleted()?;
+            let result = stop_in_turn(&turn).await;
+            operations.finish(turn, result).await
+        });
+        joined(operation.await)
+    }
+
+    /// Deletes everything of a tenant, for good. Operations that wait for their turn behind the delete fail.
+    ///
+    /// # Errors
+    /// The driver's own, or a state file that cannot be removed.
+    pub async fn delete(self: &Arc<Self>, id: TenantId) -> Result<(), DriverError> {
+        self.store.mark_deleted(id);
+        self.owner_intents.set_owner_intent(id, false);
+        let operations = self.clone();
+        let operation = tokio::spawn(async move {
+            let turn = operations.acquire_turn(id).await;
+            turn.expect_stop();
+            operations.driver.remove(id).await.inspect_err(|error| {
+                let detail = error.detail.clone();
+                operations.store.update(id, |record| record.set_error(Some(detail)));
+            })?;
+            operations.store.erase(id).map_err(|error| state_dir_error(&error))?;
+            drop(turn);
+            operations.turns.remove_unused(id, || operations.store.forget(id));
+            Ok(())
+        });
+        let outcome = joined(operation.await);
+        self.metrics.count_delete(&outcome);
+        outcome
+    }
+
+    /// # Errors
+    /// The driver's own.
+    pub async fn logs(&self, id: TenantId, options: LogOptions) -> Result<LogStream, DriverError> {
+        self.driver.logs(id, options).await
+    }
+
+    /// # Errors
+    /// The driver's own.
+    pub async fn resource_usage(&self, id: TenantId) -> Result<ResourceUsage, DriverError> {
+        self.driver.stats(id).await
+    }
+
+    /// # Errors
+    /// The driver's own.
+    pub async fn capacity(&self) -> Result<Capacity, DriverError> {
+        self.driver.capacity().await
+    }
+
+    pub(crate) async fn fetch_busy_list(&self, id: TenantId) -> Result<BusyList, String> {
+        self.driver.busy_list(id).await
+    }
+
+    /// `None` is never returned while this process runs: the limit is never closed.
+    pub(crate) async fn acquire_start(&self) -> Option<SemaphorePermit<'_>> {
+        self.starts.acquire().await
+    }
+
+    /// The calls under way, and their limits.
+    pub(crate) fn gauges(&self) -> [Bounded; 2] {
+        [self.starts.gauge("start"), self.other_calls.gauge("other")]
+    }
+
+    async fn apply_in_turn(
+        &self,
+        turn: &Turn<'_>,
+        request: &ApplyRequest,
+        version: SpecVersion,
+    ) -> Result<(), DriverError> {
+        let ApplyRequest { spec, run, restart } = request;
+        let target = self.store.set_spec(spec, version).map_err(|error| state_dir_error(&error))?;
+        let stays_asleep = *run && !*restart && target == TargetState::Asleep;
+        if !stays_asleep {
+            turn.set_target(if *run { TargetState::Running } else { TargetState::Stopped })?;
+        }
+        if *restart || !*run {
+            turn.stop_if_present().await?;
+        }
+        let mut attempts = MAX_START_ATTEMPTS;
+        loop {
+            attempts -= 1;
+            let container = turn.ensure(spec).await?;
+            let is_down = match container.run {
+                RunState::Running | RunState::Restarting | RunState::Paused => false,
+                RunState::Created | RunState::Exited(_) => true,
+            };
+            if !*run || !is_down || stays_asleep {
+                return Ok(());
+            }
+            let permit = self.starts.acquire().await;
+            turn.check_not_deleted()?;
+            match turn.start().await {
+                // Another program removed the container between the two calls.
+                Err(error) if error.code == DriverErrorCode::NoSuchTenant && attempts > 0 => {
+                    drop(permit);
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// Ends an operation. Its error becomes the tenant's reason; events that arrived meanwhile are followed by an inspection.
+    async fn finish(
+        self: &Arc<Self>,
+        turn: Turn<'_>,
+        result: Result<(), DriverError>,
+    ) -> Result<ObservedTenant, DriverError> {
+        let id = turn.tenant();
+        turn.end_operation(result.as_ref().err());
+        if result.is_err() {
+            turn.refresh().await;
+        }
+        self.release_turn(turn);
+        result?;
+        self.store.observed(id).ok_or_else(|| DriverError::no_such_tenant(id))
+    }
+
+    fn now(&self) -> u64 {
+        self.clock.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+impl CallLimit {
+    fn new(limit: usize) -> Self {
+        Self { permits: Semaphore::new(limit), limit }
+    }
+
+    async fn acquire(&self) -> Option<SemaphorePermit<'_>> {
+        self.permits.acquire().await.ok()
+    }
+
+    fn gauge(&self, kind: &'static str) -> Bounded {
+        let current = self.limit.saturating_sub(self.permits.available_permits());
+        Bounded::engine_calls(kind, current, self.limit)
+    }
+}
+
+async fn stop_in_turn(turn: &Turn<'_>) -> Result<(), DriverError> {
+    turn.set_target(TargetState::Stopped)?;
+    if turn.stop_if_present().await? {
+        Ok(())
+    } else {
+        Err(DriverError::no_such_tenant(turn.tenant()))
+    }
+}
+
+fn joined<T>(
+    result: Result<Result<T, DriverError>, tokio::task::JoinError>,
+) -> Result<T, DriverError> {
+    result
+        .unwrap_or_else(|error| Err(DriverError::new(DriverErrorCode::Internal, error.to_string())))
+}
+
+fn state_dir_error(error: &std::io::Error) -> DriverError {
+    let detail = format!("CIAL_STATE_DIR cannot be written: {error}.");
+    let is_full = error.kind() == std::io::ErrorKind::StorageFull;
+    let code = if is_full { DriverErrorCode::DiskFull } else { DriverErrorCode::Internal };
+    DriverError::new(code, detail)
+}

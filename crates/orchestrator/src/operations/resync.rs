@@ -1,0 +1,106 @@
+//! What the engine shows: events as they arrive, inspections of single tenants, and complete listings.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use futures_util::stream::BoxStream;
+use protocol::TenantId;
+
+use super::Operations;
+use super::turn::InspectionResult;
+use crate::driver::{ContainerStatus, EngineEvent};
+
+impl Operations {
+    pub(crate) fn watch_engine(&self) -> BoxStream<'static, EngineEvent> {
+        self.driver.watch()
+    }
+
+    /// Never waits: an event must not be held up by a call to the engine.
+    pub(crate) fn on_engine_event(self: &Arc<Self>, event: EngineEvent) {
+        match event {
+            EngineEvent::Ready { id, container } => {
+                if self.store.on_ready(id, &container) {
+                    self.metrics.count_ready();
+                    // An inspection that began before may have missed the response.
+                    self.turns.touch(id, self.now());
+                } else {
+                    self.inspect_later(id);
+                }
+            }
+            EngineEvent::Died { id, container, exit } => {
+                let (code, out_of_memory) = (exit.code, exit.out_of_memory);
+                if self.store.on_exit(id, &container, exit) {
+                    tracing::info!(tenant = %id, code, out_of_memory, "tenant exited");
+                }
+                self.inspect_later(id);
+            }
+            EngineEvent::Changed(id) => self.inspect_later(id),
+            EngineEvent::EventsMissed | EngineEvent::Reconnected => self.resync_later(),
+            EngineEvent::Disconnected(error) => self.store.set_engine_error(Some(error)),
+        }
+    }
+
+    /// An operation under way inspects at its own end.
+    pub(super) fn inspect_later(self: &Arc<Self>, id: TenantId) {
+        if self.turns.begin_inspection(id) {
+            let operations = self.clone();
+            tokio::spawn(async move { operations.inspect(id).await });
+        }
+    }
+
+    async fn inspect(self: &Arc<Self>, id: TenantId) {
+        let _permit = self.other_calls.acquire().await;
+        let began = self.now();
+        match self.driver.inspect(id).await {
+            Ok(status) => self.take_status(id, status, began),
+            Err(error) => tracing::debug!(tenant = %id, %error, "inspection failed"),
+        }
+    }
+
+    /// The result of an operation is newer than a status that was read before the operation ended.
+    fn take_status(self: &Arc<Self>, id: TenantId, status: Option<ContainerStatus>, began: u64) {
+        let mut is_target_changed = false;
+        let result = self.turns.finish_inspection(id, began, || {
+            let change = self.store.reconcile_status(id, status);
+            is_target_changed = change.is_target_changed;
+            change.is_forgotten
+        });
+        match result {
+            InspectionResult::Applied if is_target_changed => self.store.save_or_log(id),
+            InspectionResult::Applied | InspectionResult::Deferred => {}
+            InspectionResult::Outdated => self.inspect_later(id),
+        }
+    }
+
+    pub(crate) fn resync_later(self: &Arc<Self>) {
+        let operations = self.clone();
+        tokio::spawn(async move { operations.resync().await });
+    }
+
+    /// Lists all containers once. A concurrent caller waits for the listing under way, and lists again.
+    pub async fn resync(self: &Arc<Self>) {
+        let _one = self.resync.lock().await;
+        let began = self.now();
+        match self.driver.list().await {
+            Ok(list) => self.take_list(list, began),
+            Err(error) => {
+                tracing::warn!(code = error.code.as_str(), %error, "resync failed");
+                self.store.set_engine_error(Some(error.detail));
+            }
+        }
+    }
+
+    fn take_list(self: &Arc<Self>, list: Vec<ContainerStatus>, began: u64) {
+        self.store.set_engine_error(None);
+        let listed: HashSet<_> = list.iter().map(|status| status.id).collect();
+        for status in list {
+            self.take_status(status.id, Some(status), began);
+        }
+        for id in self.store.ids().into_iter().filter(|id| !listed.contains(id)) {
+            self.take_status(id, None, began);
+        }
+        self.store.mark_listed();
+        self.metrics.count_resync();
+        self.store.unexplained().into_iter().for_each(|id| self.inspect_later(id));
+    }
+}

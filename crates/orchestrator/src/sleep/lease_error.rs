@@ -1,0 +1,114 @@
+//! Why a lease was not granted, as routers read it.
+
+use std::time::Duration;
+
+use protocol::leases::code;
+
+use crate::driver::{DriverError, DriverErrorCode};
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseError {
+    /// An HTTP status.
+    pub status: u16,
+    /// One of [`code`], or of [`DriverErrorCode`].
+    pub code: &'static str,
+    /// A sentence for a person.
+    pub detail: String,
+    pub retry_after: Option<Duration>,
+    /// The number of wakes, or requests, before this one; `None` where the request does not wait.
+    pub queue_position: Option<usize>,
+}
+
+/// The time after which a caller that was told to wait requests again.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
+
+const STOPPED: &str = "Its owner stopped it. No request wakes it: start it in the admin.";
+
+impl LeaseError {
+    fn new(status: u16, code: &'static str, detail: impl Into<String>) -> Self {
+        Self { status, code, detail: detail.into(), retry_after: None, queue_position: None }
+    }
+
+    pub(super) fn unknown_tenant(error: DriverError) -> Self {
+        Self::new(404, DriverErrorCode::NoSuchTenant.as_str(), error.detail)
+    }
+
+    pub(super) fn not_listed(error: DriverError) -> Self {
+        let retry_after = Some(RETRY_DELAY);
+        let (status, code) = (error.code.status(), error.code.as_str());
+        Self { retry_after, ..Self::new(status, code, error.detail) }
+    }
+
+    pub(super) fn shutting_down() -> Self {
+        let detail = "The orchestrator is being restarted. Request again.";
+        Self { retry_after: Some(RETRY_DELAY), ..Self::new(503, code::LEAVING, detail) }
+    }
+
+    pub(super) fn stopped() -> Self {
+        Self::new(409, code::STOPPED, STOPPED)
+    }
+
+    pub(super) fn not_running(reason: String) -> Self {
+        Self::new(409, code::NOT_RUNNING, reason)
+    }
+
+    pub(super) fn wake_required() -> Self {
+        let detail = "It sleeps, and this request does not wake it. Open it in a browser, or call it with Authorization.";
+        Self::new(409, code::WAKE_REQUIRED, detail)
+    }
+
+    pub(super) fn waking(queue_position: usize) -> Self {
+        let detail = format!("It is being woken; {queue_position} wakes are before it.");
+        Self {
+            retry_after: Some(retry_delay(queue_position, 0)),
+            queue_position: Some(queue_position),
+            ..Self::new(503, code::WAKING, detail)
+        }
+    }
+
+    pub(super) fn wake_queue_full(waiters: usize, seed: u64) -> Self {
+        let detail = format!("{waiters} requests wait for a wake already. Try again later.");
+        Self {
+            retry_after: Some(retry_delay(waiters, seed)),
+            queue_position: Some(waiters),
+            ..Self::new(503, code::WAKE_QUEUE_FULL, detail)
+        }
+    }
+
+    pub(super) fn wake_failed(reason: String) -> Self {
+        Self::new(502, code::WAKE_FAILED, reason)
+    }
+
+    pub(super) fn readiness_timeout(timeout: Duration) -> Self {
+        let seconds = timeout.as_secs();
+        Self::wake_failed(format!(
+            "It was started, and its services have not all responded within {seconds} s. Look at its log."
+        ))
+    }
+
+    /// The sentence for a tenant that its owner stopped.
+    pub(super) fn stopped_reason() -> String {
+        STOPPED.to_owned()
+    }
+}
+
+/// Longer the more requests are before, with a jitter by `seed`: callers must not all come back at once.
+fn retry_delay(before: usize, seed: u64) -> Duration {
+    const JITTER_SECONDS: u64 = 5;
+    let queue_seconds = u64::try_from(before / 10).unwrap_or(u64::MAX).min(20);
+    // Neighbours in the order of refusal get different times.
+    RETRY_DELAY + Duration::from_secs(queue_seconds + seed.wrapping_mul(7) % JITTER_SECONDS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_retry_delay_grows_with_the_queue_and_has_a_jitter() {
+        let seconds = |before, seed| retry_delay(before, seed).as_secs();
+        assert_eq!((seconds(0, 0), seconds(100, 0), seconds(100_000, 0)), (1, 11, 21));
+        let five: std::collections::BTreeSet<_> = (0..5).map(|seed| seconds(0, seed)).collect();
+        assert_eq!(five.len(), 5);
+    }
+}
