@@ -22,6 +22,7 @@
 //! | ★ [`holder`] | the holder's side: whether requests may be sent, which call is due |
 //! | ★ [`sleep_state`], [`suspend`] | the authority's side, one tenant: leases and idle time; the steps of a suspend |
 //! | [`wake_queue`] | the authority's side, all tenants: pending wakes, waiters, queue, bounds |
+//! | ★ [`manager`], [`outage`] | the holder's side, all tenants: waiters, single requests, reused refusals, retries, outages |
 //! | [`authority`], `reconcile` | both combined: events in, commands out, one timer |
 //! | [`command`], [`reason`], [`time`] | inputs and outputs; reasons as data; moments |
 //!
@@ -43,8 +44,11 @@
 pub mod authority;
 pub mod command;
 pub mod holder;
+mod lease_error;
+pub mod manager;
 #[cfg(test)]
 mod model;
+pub mod outage;
 mod planted;
 #[cfg(test)]
 mod properties;
@@ -63,6 +67,11 @@ pub use command::{
     LeaseResponse, WakeError, WakeProgress,
 };
 pub use holder::{DueAction, Holder, LeaseCall, LeaseTerms};
+pub use lease_error::LeaseError;
+pub use manager::{
+    CurrentUsage, LeaseManager, ManagerCommand, ManagerSettings, RequestOutcome, TenantRequest,
+};
+pub use outage::{CallHealth, OrchestratorStatus};
 pub use reason::{AwakeReason, BusyReport, SleepRecord};
 pub use sleep_state::{HolderUsage, SleepPolicy, TenantSleepState};
 pub use time::{Millis, Moment};

@@ -1,0 +1,42 @@
+use std::sync::Arc;
+
+/// Why a request gets no lease.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum LeaseError {
+    /// The tenant's owner stopped it.
+    Stopped,
+    NotRunning,
+    /// The tenant sleeps, and the request is not one that wakes it.
+    WakeRequired,
+    /// The tenant is waking, and the request waited for as long as it may.
+    Waking {
+        /// Wakes before this one, as last reported by the orchestrator.
+        queue_position: Option<u32>,
+    },
+    /// The orchestrator's wake queue is full.
+    WakeQueueFull {
+        /// Requests that wait already.
+        queue_position: Option<u32>,
+    },
+    /// The wake failed, for a reason that visitors may read.
+    WakeFailed(Arc<str>),
+    OrchestratorUnavailable,
+    /// Too many requests wait in this router, or it has no descriptors or memory left.
+    RouterQueueFull,
+}
+
+impl LeaseError {
+    /// Returns the code in problems and metrics.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Stopped => "stopped",
+            Self::NotRunning => "not_running",
+            Self::WakeRequired => "wake_required",
+            Self::Waking { .. } => "waking",
+            Self::WakeQueueFull { .. } => "wake_queue_full",
+            Self::WakeFailed(_) => "wake_failed",
+            Self::OrchestratorUnavailable => "wake_unavailable",
+            Self::RouterQueueFull => "too_many_waiting",
+        }
+    }
+}
