@@ -69,7 +69,8 @@ pub use command::{
 pub use holder::{DueAction, Holder, LeaseCall, LeaseTerms};
 pub use lease_error::LeaseError;
 pub use manager::{
-    CurrentUsage, LeaseManager, ManagerCommand, ManagerSettings, RequestOutcome, TenantRequest,
+    CurrentUsage, LeaseManager, ManagerCommand, ManagerSettings, REQUEST_WAIT, RequestOutcome,
+    TenantRequest,
 };
 pub use outage::{CallHealth, OrchestratorStatus};
 pub use reason::{AwakeReason, BusyReport, SleepRecord};

@@ -89,10 +89,11 @@ pub enum ManagerCommand<T, W> {
         tenant: T,
         call: LeaseCall,
     },
-    /// Clear the published lease, then check again that nobody uses the tenant. If so call
+    /// Clear the published lease, then check that nobody has used the tenant after `last_used`. If so call
     /// [`LeaseManager::begin_release`] and send the release, otherwise [`LeaseManager::keep_lease`].
     Release {
         tenant: T,
+        last_used: Moment,
     },
     /// Make a call that is always answered at once, then call [`LeaseManager::on_probe_finished`].
     SendProbe,
@@ -371,7 +372,7 @@ impl<T: Copy + Ord, W: Copy + Eq> LeaseManager<T, W> {
                     self.commands.extend(send);
                 }
                 DueAction::Release => {
-                    self.commands.push_back(ManagerCommand::Release { tenant });
+                    self.commands.push_back(ManagerCommand::Release { tenant, last_used });
                     continue;
                 }
                 DueAction::Request if entry.may_request() => unleased.push(tenant),

@@ -1,9 +1,9 @@
 //! The router's only clock: milliseconds since the process started.
 
 use std::sync::LazyLock;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use lease::Moment;
+use lease::{Millis, Moment};
 
 static START: LazyLock<Instant> = LazyLock::new(read_clock);
 
@@ -16,4 +16,9 @@ pub(crate) fn now() -> Moment {
 #[expect(clippy::disallowed_methods, reason = "the shell's one look at the clock")]
 fn read_clock() -> Instant {
     Instant::now()
+}
+
+/// Returns a duration in whole milliseconds.
+pub(crate) fn millis(time: Duration) -> Millis {
+    Millis::try_from(time.as_millis()).unwrap_or(Millis::MAX)
 }

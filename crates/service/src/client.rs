@@ -1,5 +1,6 @@
 //! The HTTP client between services of the control plane: JSON, a bearer token, a timeout for each call.
 
+use std::io;
 use std::time::Duration;
 
 use axum::http::{Method, Request, Response, StatusCode, header};
@@ -29,6 +30,9 @@ pub enum CallError {
     /// The connection failed or broke: whether the service acted is unknown.
     #[error("{0}")]
     Unreachable(String),
+    /// This process ran out of descriptors, memory or ports. It says nothing about the other service.
+    #[error("out of resources: {0}")]
+    OutOfResources(String),
     /// No response within the timeout: whether the service acted is unknown.
     #[error("no response within {0:?}")]
     TimedOut(Duration),
@@ -45,7 +49,10 @@ impl CallError {
     pub fn code(&self) -> Option<&str> {
         match self {
             Self::Refused(problem) => Some(&problem.code),
-            Self::Unreachable(_) | Self::TimedOut(_) | Self::Unexpected(_) => None,
+            Self::Unreachable(_)
+            | Self::OutOfResources(_)
+            | Self::TimedOut(_)
+            | Self::Unexpected(_) => None,
         }
     }
 }
@@ -82,7 +89,7 @@ impl Client {
         let exchange = async {
             let response = self.send(method, path, body).await?;
             let bytes = Limited::new(response.into_body(), MAX_RESPONSE_BYTES).collect().await;
-            let bytes = bytes.map_err(|e| CallError::Unreachable(e.to_string()))?.to_bytes();
+            let bytes = bytes.map_err(|e| transport_error(e.as_ref()))?.to_bytes();
             let text: &[u8] = if bytes.is_empty() { b"null" } else { &bytes };
             serde_json::from_slice(text).map_err(|e| CallError::Unexpected(e.to_string()))
         };
@@ -123,11 +130,7 @@ impl Client {
         }
         let request =
             request.body(Full::from(body.unwrap_or_default())).map_err(|e| unexpected(&e))?;
-        let response = self
-            .pool
-            .request(request)
-            .await
-            .map_err(|e| CallError::Unreachable(with_sources(&e)))?;
+        let response = self.pool.request(request).await.map_err(|e| transport_error(&e))?;
         if response.status().is_success() {
             Ok(response)
         } else {
@@ -145,6 +148,26 @@ async fn read_refusal(response: Response<Incoming>) -> CallError {
         Problem::new(s.as_u16(), "unknown", s.canonical_reason().unwrap_or("Error"), "")
     };
     CallError::Refused(Box::new(problem.unwrap_or_else(|| without_problem(status))))
+}
+
+/// Tells a failure of this process from one of the other service.
+fn transport_error(error: &(dyn std::error::Error + 'static)) -> CallError {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let is_local =
+        causes.filter_map(|cause| cause.downcast_ref::<io::Error>()).any(is_out_of_resources);
+    if is_local {
+        CallError::OutOfResources(with_sources(error))
+    } else {
+        CallError::Unreachable(with_sources(error))
+    }
+}
+
+/// Whether this process or its machine has no descriptors, memory, buffers or ports left.
+fn is_out_of_resources(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let errors = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS, Errno::ADDRNOTAVAIL];
+    let code = error.raw_os_error();
+    errors.iter().any(|errno| code == Some(errno.raw_os_error()))
 }
 
 /// The message of an error and of all its sources.

@@ -16,6 +16,7 @@ pub fn classify_error(error: &CallError) -> ErrorClass {
             is_fatal: is_fatal_status(problem.status),
         },
         CallError::Unreachable(_) => transient("The orchestrator cannot be reached"),
+        CallError::OutOfResources(_) => transient("This service is out of resources"),
         CallError::TimedOut(_) => transient("The orchestrator did not answer in time"),
         CallError::Unexpected(_) => {
             transient("The orchestrator gave an answer that is not understood")

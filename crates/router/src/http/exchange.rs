@@ -9,17 +9,17 @@ use proxy::{
     Upstream,
 };
 
-use crate::again;
 use crate::http::address_text;
 use crate::http::cookies;
 use crate::http::identity::{is_reserved_header, is_same_secret};
 use crate::http::responses;
 use crate::http::worker::{RequestContext, Worker};
+use crate::leases::LeaseGuard;
+use crate::leases::retry;
 use crate::metrics::InFlight;
-use crate::tenure::Use;
 
 pub(crate) struct TenantExchange {
-    pub(crate) used: Use,
+    pub(crate) guard: LeaseGuard,
     pub(crate) context: RequestContext,
     pub(crate) worker: Rc<Worker>,
     /// Counts the request until its end.
@@ -28,7 +28,7 @@ pub(crate) struct TenantExchange {
 
 impl Exchange for TenantExchange {
     fn upstream(&self) -> &Upstream {
-        &self.used.tenure.target.upstream
+        &self.guard.lease.target.upstream
     }
 
     fn forward_request_header(&self, header: Header<'_>, to: &mut Headers<'_>) {
@@ -50,7 +50,7 @@ impl Exchange for TenantExchange {
     }
 
     fn add_request_headers(&self, to: &mut Headers<'_>) {
-        to.add(ROUTE_TOKEN, &self.used.tenure.keys.route_token);
+        to.add(ROUTE_TOKEN, &self.guard.lease.keys.route_token);
         to.add(REQUEST_ID, self.context.id.as_bytes());
         let Some(origin) = self.context.origin else {
             return to.add("x-forwarded-proto", "http");
@@ -65,23 +65,23 @@ impl Exchange for TenantExchange {
     fn check_response(&mut self, head: &ResponseHead<'_>) -> Result<(), Response> {
         let mut proofs = head.headers().filter(|h| h.is(PROOF));
         let (proof, more) = (proofs.next(), proofs.next());
-        let (worker, tenure) = (&self.worker, &self.used.tenure);
-        let right = tenure.keys.route_proof.as_bytes();
+        let (worker, lease) = (&self.worker, &self.guard.lease);
+        let right = lease.keys.route_proof.as_bytes();
         if more.is_none() && proof.is_some_and(|h| is_same_secret(h.value, right)) {
             if head.status() >= 200 {
                 worker.counters.responded(head.status());
-                tenure.answered();
+                lease.on_response();
                 // Only a GET becomes a stream: other requests are work that goes on between two events.
                 if self.context.is_get && head.status() == 200 && is_event_stream(head) {
-                    self.used.becomes_stream();
+                    self.guard.convert_to_stream();
                 }
             }
             return Ok(());
         }
         worker.counters.wrong_proof();
         worker.reader.request_resync();
-        worker.leases.lost(tenure);
-        let (tenant, id) = (tenure.tenant, self.context.id.as_str());
+        worker.leases.report_failed_lease(lease);
+        let (tenant, id) = (lease.tenant, self.context.id.as_str());
         tracing::error!(%tenant, request_id = id, "response without a valid proof rejected");
         worker.counters.responded(502);
         Err(responses::render(responses::wrong_proof(), id, self.context.format))
@@ -97,31 +97,31 @@ impl Exchange for TenantExchange {
         to.add(REQUEST_ID, self.context.id.as_bytes());
     }
 
-    /// Retries under a new lease where one is granted: the tenant may have fallen asleep or moved.
+    /// RetryLimit under a new lease where one is granted: the tenant may have fallen asleep or moved.
     fn retry(&mut self, error: &ProxyError) -> Option<PendingAction<Self>> {
-        let (worker, tenure) = (self.worker.clone(), self.used.tenure.clone());
-        Some(Box::pin(again::again(worker, tenure, self.context, error.clone())))
+        let (worker, lease) = (self.worker.clone(), self.guard.lease.clone());
+        Some(Box::pin(retry::retry_request(worker, lease, self.context, error.clone())))
     }
 
     fn on_tunnel_open(&mut self) {
-        self.used.tenure.answered();
-        self.used.becomes_stream();
+        self.guard.lease.on_response();
+        self.guard.convert_to_stream();
     }
 
     /// Data in a tunnel keeps the tenant awake. A tenant that froze meanwhile is thawed before more is sent.
     fn before_sending(&mut self) -> Option<SendPermission> {
-        self.used.stamp();
-        if self.used.is_leased() || self.worker.leases.room.is_away() {
+        self.guard.record_use();
+        if self.guard.is_leased() || self.worker.leases.queue.is_orchestrator_away() {
             return None;
         }
-        let (worker, tenure) = (self.worker.clone(), self.used.tenure.clone());
+        let (worker, lease) = (self.worker.clone(), self.guard.lease.clone());
         Some(Box::pin(async move {
-            let (tenant, number, patience) = (tenure.tenant, worker.number, worker.hold.others);
-            match worker.leases.thaw(tenant, number, patience).await {
+            let (tenant, number, patience) = (lease.tenant, worker.number, worker.hold.others);
+            match worker.leases.thaw_tenant(tenant, number, patience).await {
                 // At another address runs another process than the one that this tunnel leads to.
-                Ok(there) => Arc::ptr_eq(&there, &tenure),
+                Ok(there) => Arc::ptr_eq(&there, &lease),
                 Err(refusal) => {
-                    worker.counters.refused(refusal.word());
+                    worker.counters.refused(refusal.code());
                     false
                 }
             }
@@ -129,10 +129,10 @@ impl Exchange for TenantExchange {
     }
 
     fn on_data_received(&self, data: &[u8]) {
-        if self.used.is_stream() && !is_comment(data) {
-            self.used.stamp();
-            if !self.used.is_leased() {
-                self.worker.leases.flows(&self.used.tenure);
+        if self.guard.is_stream() && !is_comment(data) {
+            self.guard.record_use();
+            if !self.guard.is_leased() {
+                self.worker.leases.report_unleased_data(&self.guard.lease);
             }
         }
     }

@@ -17,8 +17,8 @@ use crate::http::rate_limit::ClientTenantPair;
 use crate::http::responses::{self, ResponseFormat};
 use crate::http::waiting_page;
 use crate::http::worker::{HealthDetail, RequestContext, Worker};
-use crate::leases::Refusal;
 use crate::routes::table::{Availability, RouteEntry};
+use lease::LeaseError;
 
 /// The policy of one serving thread.
 pub(crate) struct RouterPolicy(pub(crate) Rc<Worker>);
@@ -46,7 +46,7 @@ impl Policy for RouterPolicy {
                 (id, responses::format_for(head), None)
             }
             ErrorContext::Exchange(exchange) => {
-                let tenant = exchange.used.tenure.tenant;
+                let tenant = exchange.guard.lease.tenant;
                 (exchange.context.id, exchange.context.format, Some(tenant))
             }
         };
@@ -113,7 +113,7 @@ impl RouterPolicy {
         }
         let availability = entry.availability();
         if availability == Availability::StoppedByOwner {
-            worker.counters.refused(Refusal::Stopped.word());
+            worker.counters.refused(LeaseError::Stopped.code());
             return Err(refuse(responses::stopped()));
         }
         if head.target().starts_with(waiting_page::PATH)
@@ -121,15 +121,15 @@ impl RouterPolicy {
         {
             return self.serve_wake_path(head, entry, &context, query);
         }
-        if let Some(tenure) = &entry.tenure {
-            let used = tenure.begin(worker.number);
-            if used.is_leased() {
-                let exchange = worker.forward(used, context, true);
+        if let Some(lease) = &entry.lease {
+            let guard = lease.begin_request(worker.number);
+            if guard.is_leased() {
+                let exchange = worker.forward(guard, context, true);
                 return Ok(Decision::Ready(Action::Forward(exchange)));
             }
-            if availability == Availability::Running && worker.leases.room.is_away() {
-                worker.leases.note(tenure);
-                let exchange = worker.forward(used, context, false);
+            if availability == Availability::Running && worker.leases.queue.is_orchestrator_away() {
+                worker.leases.report_unleased_request(lease);
+                let exchange = worker.forward(guard, context, false);
                 return Ok(Decision::Ready(Action::Forward(exchange)));
             }
         }
@@ -157,9 +157,13 @@ impl RouterPolicy {
         match head.method() {
             "GET" if head.get("accept").is_some_and(accepts_events) => {
                 let Some(events) = worker.watchers.watch(tenant) else {
-                    worker.counters.refused(Refusal::Crowded.word());
+                    worker.counters.refused(LeaseError::RouterQueueFull.code());
                     let id = context.id.as_str();
-                    return Err(responses::lease_refused(&Refusal::Crowded, id, context.format));
+                    return Err(responses::lease_refused(
+                        &LeaseError::RouterQueueFull,
+                        id,
+                        context.format,
+                    ));
                 };
                 let response = Response::new(200)
                     .header(REQUEST_ID, context.id.as_str().to_owned())
@@ -171,9 +175,9 @@ impl RouterPolicy {
             }
             "GET" | "HEAD" | "POST" => {
                 if class_of(head).intent() == RequestIntent::Visit
-                    && worker.retries.may(tenant, clock::now())
+                    && worker.retry_limit.try_retry(tenant, clock::now())
                 {
-                    worker.leases.wake(tenant);
+                    worker.leases.wake_tenant(tenant);
                 }
                 let target = waiting_page::retry_target(query);
                 Err(responses::see_other(&target, context.id.as_str()))

@@ -7,7 +7,7 @@ use protocol::problem::CONTENT_TYPE;
 use proxy::{ProxyError, RequestHead, Response};
 
 use crate::http::waiting_page;
-use crate::leases::Refusal;
+use lease::LeaseError;
 
 const STYLE: &str = "
 :root { color-scheme: light dark; font: 1rem/1.5 system-ui, sans-serif }
@@ -91,52 +91,53 @@ pub(crate) fn wrong_proof() -> Problem {
 
 /// The reason why a request got no lease, and when to try again.
 pub(crate) fn lease_refused(
-    refusal: &Refusal,
+    refusal: &LeaseError,
     request_id: &str,
     format: ResponseFormat,
 ) -> Response {
     let ahead = match refusal {
-        Refusal::Waking { ahead } | Refusal::QueueFull { ahead } => ahead.unwrap_or(0),
-        Refusal::Stopped
-        | Refusal::NotRunning
-        | Refusal::WakeRequired
-        | Refusal::Failed(_)
-        | Refusal::Unavailable
-        | Refusal::Crowded => 0,
+        LeaseError::Waking { queue_position: ahead }
+        | LeaseError::WakeQueueFull { queue_position: ahead } => ahead.unwrap_or(0),
+        LeaseError::Stopped
+        | LeaseError::NotRunning
+        | LeaseError::WakeRequired
+        | LeaseError::WakeFailed(_)
+        | LeaseError::OrchestratorUnavailable
+        | LeaseError::RouterQueueFull => 0,
     };
     render_with_position(refusal_problem(refusal), ahead, request_id, format)
 }
 
-fn refusal_problem(refusal: &Refusal) -> Problem {
+fn refusal_problem(refusal: &LeaseError) -> Problem {
     let unavailable =
         |code: &str, title: &str, detail: &str| Problem::new(503, code, title, detail);
     match refusal {
-        Refusal::Stopped => stopped(),
-        Refusal::NotRunning => not_running(),
-        Refusal::WakeRequired => {
+        LeaseError::Stopped => stopped(),
+        LeaseError::NotRunning => not_running(),
+        LeaseError::WakeRequired => {
             let detail = "This site is asleep, and this request does not wake it. A visit to a page does, and so does a request with \
                 Authorization or from a program that is not a browser or a crawler.";
             unavailable("wake_required", "Asleep", detail)
         }
-        Refusal::Waking { ahead } => {
+        LeaseError::Waking { queue_position: ahead } => {
             let position = waiting_page::queue_position(*ahead)
                 .map_or(String::new(), |position| format!(" {position}"));
             let detail = format!("This site is waking up.{position} Try again after Retry-After.");
             unavailable("waking", "Waking up", &detail)
         }
-        Refusal::QueueFull { ahead } => {
+        LeaseError::WakeQueueFull { queue_position: ahead } => {
             let many = ahead.map_or(String::new(), |n| format!(": {n} requests wait already"));
             let detail = format!(
                 "Too many sites are waking up at the moment{many}. Try again after Retry-After."
             );
             unavailable("wake_queue_full", "Busy", &detail)
         }
-        Refusal::Failed(reason) => unavailable("wake_failed", "It did not wake up", reason),
-        Refusal::Unavailable => {
+        LeaseError::WakeFailed(reason) => unavailable("wake_failed", "It did not wake up", reason),
+        LeaseError::OrchestratorUnavailable => {
             let detail = "This site is asleep and cannot be woken at the moment. Try again in a few seconds.";
             unavailable("wake_unavailable", "Not running", detail)
         }
-        Refusal::Crowded => {
+        LeaseError::RouterQueueFull => {
             let detail =
                 "Too many requests wait for this site already. Try again after Retry-After.";
             unavailable("too_many_waiting", "Busy", detail)
@@ -325,12 +326,12 @@ mod tests {
     fn queue_positions_in_words() {
         let detail = |refusal| refusal_problem(&refusal).detail;
         insta::assert_snapshot!([
-            detail(Refusal::Waking { ahead: None }),
-            detail(Refusal::Waking { ahead: Some(0) }),
-            detail(Refusal::Waking { ahead: Some(1) }),
-            detail(Refusal::Waking { ahead: Some(7) }),
-            detail(Refusal::QueueFull { ahead: None }),
-            detail(Refusal::QueueFull { ahead: Some(900) }),
+            detail(LeaseError::Waking { queue_position: None }),
+            detail(LeaseError::Waking { queue_position: Some(0) }),
+            detail(LeaseError::Waking { queue_position: Some(1) }),
+            detail(LeaseError::Waking { queue_position: Some(7) }),
+            detail(LeaseError::WakeQueueFull { queue_position: None }),
+            detail(LeaseError::WakeQueueFull { queue_position: Some(900) }),
         ].join("\n"), @"
         This site is waking up. Try again after Retry-After.
         This site is waking up. Try again after Retry-After.

@@ -15,13 +15,12 @@ use crate::http::request_id::{RequestId, RequestIds};
 use crate::http::responses::{self, ResponseFormat};
 use crate::http::waiting_page::{self, WaitingState};
 use crate::http::wake_progress::ProgressWatchers;
-use crate::leases::{Leases, Outcome, Refusal};
+use crate::leases::{LeaseGuard, LeaseHandle, LeaseResult, RetryLimit};
 use crate::metrics::RequestCounters;
-use crate::retries::Retries;
 use crate::routes::store::RouteReader;
 use crate::routes::table::{RouteEntry, RouteTable};
 use crate::settings::Hold;
-use crate::tenure::Use;
+use lease::LeaseError;
 
 pub(crate) struct Worker {
     /// The index among all serving threads.
@@ -35,9 +34,9 @@ pub(crate) struct Worker {
     pub(crate) health_detail: HealthDetail,
     pub(crate) hold: Hold,
     pub(crate) request_ids: RequestIds,
-    pub(crate) leases: Leases,
+    pub(crate) leases: LeaseHandle,
     pub(crate) watchers: ProgressWatchers,
-    pub(crate) retries: Arc<Retries>,
+    pub(crate) retry_limit: Arc<RetryLimit>,
     pub(crate) counters: Arc<RequestCounters>,
 }
 
@@ -67,7 +66,7 @@ impl Worker {
     /// runs.
     pub(crate) fn forward(
         self: &Rc<Self>,
-        used: Use,
+        guard: LeaseGuard,
         context: RequestContext,
         is_leased: bool,
     ) -> TenantExchange {
@@ -75,12 +74,12 @@ impl Worker {
             self.counters.unleased();
         }
         let _in_flight = self.counters.enter();
-        TenantExchange { used, context, worker: self.clone(), _in_flight }
+        TenantExchange { guard, context, worker: self.clone(), _in_flight }
     }
 
     /// The router's own response in place of the tenant's.
-    pub(crate) fn refuse(&self, refusal: &Refusal, context: &RequestContext) -> Response {
-        self.counters.refused(refusal.word());
+    pub(crate) fn refuse(&self, refusal: &LeaseError, context: &RequestContext) -> Response {
+        self.counters.refused(refusal.code());
         let response = responses::lease_refused(refusal, context.id.as_str(), context.format);
         self.counters.responded(response.status);
         response
@@ -99,11 +98,14 @@ impl Worker {
         let context = RequestContext { intent: Some(intent), ..context };
         let patience = if page_target.is_some() { self.hold.pages } else { self.hold.others };
         Box::pin(async move {
-            let outcome = worker.leases.wait(tenant, worker.number, intent, None, patience).await;
+            let outcome =
+                worker.leases.wait_for_lease(tenant, worker.number, intent, None, patience).await;
             match outcome {
-                Outcome::Leased(used) => Action::Forward(worker.forward(used, context, true)),
-                Outcome::Unleased(used) => Action::Forward(worker.forward(used, context, false)),
-                Outcome::Refused(refusal) => Action::Respond(match page_target {
+                LeaseResult::Leased(guard) => Action::Forward(worker.forward(guard, context, true)),
+                LeaseResult::Unleased(guard) => {
+                    Action::Forward(worker.forward(guard, context, false))
+                }
+                LeaseResult::Refused(refusal) => Action::Respond(match page_target {
                     Some(target) => worker.waiting_page(&refusal, &context, &target),
                     None => worker.refuse(&refusal, &context),
                 }),
@@ -112,21 +114,26 @@ impl Worker {
     }
 
     /// The waiting page, where there is something to wait for.
-    fn waiting_page(&self, refusal: &Refusal, context: &RequestContext, target: &str) -> Response {
+    fn waiting_page(
+        &self,
+        refusal: &LeaseError,
+        context: &RequestContext,
+        target: &str,
+    ) -> Response {
         let state = match refusal {
-            Refusal::Waking { ahead } => WaitingState::Waking { ahead: *ahead },
+            LeaseError::Waking { queue_position: ahead } => WaitingState::Waking { ahead: *ahead },
             // A page that stays must not keep a one-time token in its address.
             _ if context.format == ResponseFormat::RedirectToRoot => {
                 return self.refuse(refusal, context);
             }
-            Refusal::QueueFull { .. } | Refusal::Crowded => WaitingState::Busy,
-            Refusal::Unavailable => WaitingState::Unreachable,
-            Refusal::Failed(reason) => WaitingState::Failed(reason),
-            Refusal::Stopped | Refusal::NotRunning | Refusal::WakeRequired => {
+            LeaseError::WakeQueueFull { .. } | LeaseError::RouterQueueFull => WaitingState::Busy,
+            LeaseError::OrchestratorUnavailable => WaitingState::Unreachable,
+            LeaseError::WakeFailed(reason) => WaitingState::Failed(reason),
+            LeaseError::Stopped | LeaseError::NotRunning | LeaseError::WakeRequired => {
                 return self.refuse(refusal, context);
             }
         };
-        self.counters.refused(refusal.word());
+        self.counters.refused(refusal.code());
         self.counters.waiting_page();
         self.counters.responded(503);
         waiting_page::render(state, target, context.id.as_str())

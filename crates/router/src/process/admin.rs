@@ -18,7 +18,7 @@ use uuid::Uuid;
 use crate::http::rate_limit::RateLimit;
 use crate::http::responses::{self, ResponseFormat};
 use crate::http::wake_progress::ProgressWatchers;
-use crate::leases::Room;
+use crate::leases::LeaseQueue;
 use crate::metrics::{self, Bounded, Gauges, LeaseCounters, RequestCounters};
 use crate::routes::store::RouteReader;
 
@@ -26,7 +26,7 @@ pub(crate) struct AdminListener {
     pub(crate) reader: RouteReader,
     pub(crate) threads: Vec<Arc<RequestCounters>>,
     pub(crate) lease_counters: Arc<LeaseCounters>,
-    pub(crate) room: Arc<Room>,
+    pub(crate) lease_queue: Arc<LeaseQueue>,
     pub(crate) watchers: ProgressWatchers,
     pub(crate) rate_limit: Option<Arc<RateLimit>>,
     /// Clients that may be connected at once, on all threads.
@@ -71,13 +71,13 @@ impl AdminListener {
                     current: current as u64,
                     limit: limit as u64,
                 };
-                let limits = &self.room.limits;
+                let limits = &self.lease_queue.limits;
                 let pairs = self.rate_limit.as_ref();
                 let gauges = Gauges {
                     table: self.reader.tables.borrow().clone(),
                     is_feed_connected: *self.reader.connected.borrow(),
-                    is_orchestrator_away: self.room.is_away(),
-                    held_requests: bounded(self.room.holds(), limits.held),
+                    is_orchestrator_away: self.lease_queue.is_orchestrator_away(),
+                    held_requests: bounded(self.lease_queue.held_requests(), limits.held),
                     wake_watchers: bounded(self.watchers.count(), limits.watchers),
                     rate_limit_pairs: pairs.map_or(bounded(0, 0), |limit| Bounded {
                         current: limit.count(),
@@ -95,7 +95,7 @@ impl AdminListener {
         if self.stop.is_cancelled() {
             return Some("draining");
         }
-        if self.room.is_shut_out() {
+        if self.lease_queue.is_rejected_by_orchestrator() {
             return Some("orchestrator: refuses every call, see the log");
         }
         let has_table = self.reader.tables.borrow().revision.is_some();

@@ -19,18 +19,15 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::asking::Keeper;
 use crate::http::policy::RouterPolicy;
 use crate::http::rate_limit::RateLimit;
 use crate::http::request_id::RequestIds;
 use crate::http::wake_progress::ProgressWatchers;
 use crate::http::worker::{HealthDetail, Worker};
-use crate::keeping::Keeping;
-use crate::leases::Leases;
+use crate::leases::{LeaseClient, LeaseHandle, ManagerLoop, RetryLimit};
 use crate::metrics::{LeaseCounters, RequestCounters};
 use crate::process::admin::AdminListener;
 use crate::process::{fd_passing, file_limit};
-use crate::retries::Retries;
 use crate::routes::store::{RouteReader, RouteStore};
 use crate::routes::table::{EntryParameters, RouteTable};
 use crate::settings::{Hold, Settings};
@@ -128,12 +125,12 @@ impl Server {
         let routes = Arc::new(routes);
         let orchestrator =
             Client::new(settings.orchestrator.clone(), settings.leases_token.clone());
-        let (leases, wanted) = Leases::new(settings.limits);
+        let (leases, lease_commands) = LeaseHandle::new(settings.limits);
         let (watchers, progress_relay) = ProgressWatchers::new(
             (settings.limits.watchers, settings.limits.watchers_of_one),
             orchestrator.clone(),
         );
-        let retries = Arc::<Retries>::default();
+        let retry_limit = Arc::<RetryLimit>::default();
         let rate_limit = RateLimit::new(settings.rate, settings.limits.clients);
         let threads: Vec<_> = public.iter().map(|_| Arc::<RequestCounters>::default()).collect();
         let (mut serving, mut connections_limit) = (Vec::new(), 0);
@@ -149,7 +146,7 @@ impl Server {
                 hold: settings.hold,
                 leases: leases.clone(),
                 watchers: watchers.clone(),
-                retries: retries.clone(),
+                retry_limit: retry_limit.clone(),
                 counters: counters.clone(),
                 request_id_seed: getrandom::u64()
                     .map_err(|e| anyhow::anyhow!("no randomness: {e}"))?,
@@ -167,14 +164,19 @@ impl Server {
         }
         let app_api = Client::new(settings.app_api, settings.routes_token);
         let lease_counters = Arc::new(LeaseCounters::default());
-        let keeper = Keeper { client: orchestrator, holder: Uuid::new_v4() };
-        let room = leases.room;
-        let keeping = Keeping::new(routes.clone(), keeper, room.clone(), lease_counters.clone());
+        let lease_client = LeaseClient { client: orchestrator, holder: Uuid::new_v4() };
+        let lease_queue = leases.queue;
+        let manager_loop = ManagerLoop::new(
+            routes.clone(),
+            lease_client,
+            lease_queue.clone(),
+            lease_counters.clone(),
+        );
         let admin = AdminListener {
             reader,
             threads,
             lease_counters,
-            room,
+            lease_queue,
             watchers,
             rate_limit,
             connections_limit,
@@ -183,9 +185,10 @@ impl Server {
         let internal = tokio::net::TcpListener::from_std(internal)?;
         drop(entered);
         runtime.block_on(async {
-            // Leases are held to the last request: they end after every serving thread has ended.
+            // LeaseHandle are held to the last request: they end after every serving thread has ended.
             let threads_ended = CancellationToken::new();
-            let keeping = tokio::spawn(keeping.run(wanted, threads_ended.clone()));
+            let manager_loop =
+                tokio::spawn(manager_loop.run(lease_commands, threads_ended.clone()));
             let admin = async {
                 tokio::select! {
                     () = admin.run(internal) => {}
@@ -199,7 +202,7 @@ impl Server {
                 ended = tokio::task::spawn_blocking(|| join_all(serving)) => ended,
             };
             threads_ended.cancel();
-            keeping.await?;
+            manager_loop.await?;
             ended?
         })?;
         // A cache file that is being written is not worth waiting for.
@@ -240,9 +243,9 @@ struct WorkerSetup {
     rate_limit: Option<Arc<RateLimit>>,
     health_detail: HealthDetail,
     hold: Hold,
-    leases: Leases,
+    leases: LeaseHandle,
     watchers: ProgressWatchers,
-    retries: Arc<Retries>,
+    retry_limit: Arc<RetryLimit>,
     counters: Arc<RequestCounters>,
     request_id_seed: u64,
 }
@@ -271,7 +274,7 @@ impl WorkerSetup {
             request_ids: RequestIds::new(self.request_id_seed),
             leases: self.leases,
             watchers: self.watchers,
-            retries: self.retries,
+            retry_limit: self.retry_limit,
             counters: self.counters,
         });
         let policy = RouterPolicy(worker.clone());

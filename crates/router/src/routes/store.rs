@@ -12,9 +12,9 @@ use service::client::Client;
 use service::watch::follow;
 use tokio::sync::{Notify, watch};
 
+use crate::leases::CachedLease;
 use crate::routes::cache::{self, CachedRoutes};
 use crate::routes::table::{EntryParameters, RouteEntry, RouteTable};
-use crate::tenure::Tenure;
 
 /// Hands tables to the threads that serve requests, and takes their requests for a fresh snapshot.
 #[derive(Clone)]
@@ -82,19 +82,19 @@ impl RouteStore {
         tenant: TenantId,
         generation: i64,
         upstream: &Upstream,
-    ) -> Option<Arc<Tenure>> {
+    ) -> Option<Arc<CachedLease>> {
         let entry = self.get(tenant)?;
-        if let Some(tenure) = entry.tenure.as_ref().filter(|t| t.is_at(generation, upstream)) {
-            return Some(tenure.clone());
+        if let Some(lease) = entry.lease.as_ref().filter(|t| t.is_at(generation, upstream)) {
+            return Some(lease.clone());
         }
         let target = (generation, upstream.clone());
-        let tenure = Tenure::new(tenant, entry.keys.clone(), target, self.parameters.threads);
-        self.tables.send_modify(|table| *table = Arc::new(table.with_upstream(&tenure)));
+        let lease = CachedLease::new(tenant, entry.keys.clone(), target, self.parameters.threads);
+        self.tables.send_modify(|table| *table = Arc::new(table.with_upstream(&lease)));
         // A sleeping tenant has no address in the feed; any other difference is worth a fresh snapshot.
         if entry.route.upstream.is_some() || entry.route.generation != generation {
             self.resync.notify_one();
         }
-        Some(tenure)
+        Some(lease)
     }
 
     /// Follows app-api for as long as the future is polled.

@@ -11,8 +11,8 @@ use rpds::HashTrieMapSync;
 use service::Secret;
 
 use crate::clock;
+use crate::leases::CachedLease;
 use crate::routes::keys::TenantKeys;
-use crate::tenure::Tenure;
 
 /// Everything that is known at one moment. A clone shares all entries.
 #[derive(Clone, Default)]
@@ -28,7 +28,7 @@ pub(crate) struct RouteEntry {
     pub(crate) route: Route,
     pub(crate) keys: Arc<TenantKeys>,
     /// `None` while no address of the tenant is known.
-    pub(crate) tenure: Option<Arc<Tenure>>,
+    pub(crate) lease: Option<Arc<CachedLease>>,
 }
 
 /// The inputs of every entry beside its route.
@@ -103,12 +103,12 @@ impl RouteTable {
         next
     }
 
-    /// The table in which one tenant is reached at `tenure`.
-    pub(crate) fn with_upstream(&self, tenure: &Arc<Tenure>) -> Self {
+    /// The table in which one tenant is reached at `lease`.
+    pub(crate) fn with_upstream(&self, lease: &Arc<CachedLease>) -> Self {
         let mut next = self.clone();
-        if let Some(entry) = self.by_tenant(tenure.tenant) {
+        if let Some(entry) = self.by_tenant(lease.tenant) {
             let (route, keys) = (entry.route.clone(), entry.keys.clone());
-            next.insert(Arc::new(RouteEntry { route, keys, tenure: Some(tenure.clone()) }));
+            next.insert(Arc::new(RouteEntry { route, keys, lease: Some(lease.clone()) }));
         }
         next
     }
@@ -148,13 +148,13 @@ impl RouteEntry {
         }
         let derive = || Arc::new(TenantKeys::derive(&parameters.master, route.tenant));
         let keys = before.map_or_else(derive, |before| before.keys.clone());
-        let kept = before.and_then(|before| before.tenure.as_ref());
-        let kept = kept.filter(|tenure| is_still_reached_there(tenure, route));
-        let tenure = kept.cloned().or_else(|| {
+        let kept = before.and_then(|before| before.lease.as_ref());
+        let kept = kept.filter(|lease| is_still_reached_there(lease, route));
+        let lease = kept.cloned().or_else(|| {
             let target = (route.generation, route.upstream.clone()?);
-            Some(Tenure::new(route.tenant, keys.clone(), target, parameters.threads))
+            Some(CachedLease::new(route.tenant, keys.clone(), target, parameters.threads))
         });
-        Arc::new(Self { route: route.clone(), keys, tenure })
+        Arc::new(Self { route: route.clone(), keys, lease })
     }
 
     pub(crate) fn availability(&self) -> Availability {
@@ -174,11 +174,11 @@ impl RouteEntry {
 
 /// Whether a tenant is reached where it was. A sleeping tenant stays where it was, and a live lease is newer than a
 /// route of the same or an earlier generation.
-fn is_still_reached_there(tenure: &Tenure, route: &Route) -> bool {
-    let told = &tenure.target;
-    let is_same = told.generation == route.generation
-        && route.upstream.as_ref().is_none_or(|upstream| *upstream == told.told);
-    is_same || (told.generation >= route.generation && tenure.is_live(clock::now()))
+fn is_still_reached_there(lease: &CachedLease, route: &Route) -> bool {
+    let target = &lease.target;
+    let is_same = target.generation == route.generation
+        && route.upstream.as_ref().is_none_or(|upstream| *upstream == target.address);
+    is_same || (target.generation >= route.generation && lease.is_live(clock::now()))
 }
 
 #[cfg(test)]
@@ -206,8 +206,8 @@ pub(crate) mod tests {
         RouteTable::default().with_snapshot(1, routes.iter(), &parameters())
     }
 
-    fn tenure(table: &RouteTable) -> Arc<Tenure> {
-        table.get("acme").unwrap().tenure.clone().unwrap()
+    fn lease(table: &RouteTable) -> Arc<CachedLease> {
+        table.get("acme").unwrap().lease.clone().unwrap()
     }
 
     #[test]
@@ -232,11 +232,7 @@ pub(crate) mod tests {
         let table = table(std::slice::from_ref(&first));
         let same = |after: Route| {
             let next = table.with_route(2, &after, &parameters());
-            next.get("acme")
-                .unwrap()
-                .tenure
-                .as_ref()
-                .is_some_and(|t| Arc::ptr_eq(t, &tenure(&table)))
+            next.get("acme").unwrap().lease.as_ref().is_some_and(|t| Arc::ptr_eq(t, &lease(&table)))
         };
         assert!(same(first.clone()));
         assert!(same(Route { state: State::Starting, ..first.clone() }));
@@ -253,18 +249,18 @@ pub(crate) mod tests {
         let table = table(std::slice::from_ref(&first));
         let keys = table.get("acme").unwrap().keys.clone();
         let there = (2, Upstream::Unix("/there".to_owned()));
-        let leased = Tenure::new(first.tenant, keys, there.clone(), 2);
-        leased.set_until(clock::now().plus(60_000));
+        let leased = CachedLease::new(first.tenant, keys, there.clone(), 2);
+        leased.set_valid_until(clock::now().plus(60_000));
         let table = table.with_upstream(&leased);
-        assert!(Arc::ptr_eq(&tenure(&table), &leased));
+        assert!(Arc::ptr_eq(&lease(&table), &leased));
         let late = Route { state: State::Starting, ..first.clone() };
-        assert!(Arc::ptr_eq(&tenure(&table.with_route(2, &late, &parameters())), &leased));
+        assert!(Arc::ptr_eq(&lease(&table.with_route(2, &late, &parameters())), &leased));
         let caught_up = Route { generation: 2, upstream: Some(there.1), ..first.clone() };
-        assert!(Arc::ptr_eq(&tenure(&table.with_route(2, &caught_up, &parameters())), &leased));
+        assert!(Arc::ptr_eq(&lease(&table.with_route(2, &caught_up, &parameters())), &leased));
         let newer = Route { generation: 3, ..first };
-        assert!(!Arc::ptr_eq(&tenure(&table.with_route(2, &newer, &parameters())), &leased));
-        leased.set_until(lease::Moment(0));
-        assert!(!Arc::ptr_eq(&tenure(&table.with_route(2, &late, &parameters())), &leased));
+        assert!(!Arc::ptr_eq(&lease(&table.with_route(2, &newer, &parameters())), &leased));
+        leased.set_valid_until(lease::Moment(0));
+        assert!(!Arc::ptr_eq(&lease(&table.with_route(2, &late, &parameters())), &leased));
     }
 
     #[test]

@@ -2,4 +2,5 @@
 #![cfg(feature = "control")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod resources;
 mod watching;

@@ -1,0 +1,167 @@
+//! Lease calls to the orchestrator, and what their failures mean.
+
+use std::time::Duration;
+
+use hyper::Method;
+use lease::{CallHealth, LeaseError};
+use protocol::TenantId;
+use protocol::leases::{
+    LeaseGrant, LeaseRequest, ReleaseRequest, RenewRequest, RenewResponse, RequestIntent, code,
+    queue_position,
+};
+use service::client::{CallError, Client};
+use uuid::Uuid;
+
+use crate::http::responses;
+
+#[derive(Clone)]
+pub(crate) struct LeaseClient {
+    pub(crate) client: Client,
+    /// Identifies this process.
+    pub(crate) holder: Uuid,
+}
+
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+/// A call may take this long beyond the wait that it asks for.
+const CALL_TIMEOUT: Duration = Duration::from_secs(3);
+
+impl LeaseClient {
+    pub(crate) async fn request_lease(
+        &self,
+        tenant: TenantId,
+        number: u64,
+        intent: RequestIntent,
+    ) -> Result<LeaseGrant, CallError> {
+        let wait_ms = u32::try_from(lease::REQUEST_WAIT).unwrap_or(u32::MAX);
+        let request = LeaseRequest { tenant, holder: self.holder, number, intent, wait_ms };
+        let timeout = Duration::from_millis(lease::REQUEST_WAIT) + CALL_TIMEOUT;
+        let grant: LeaseGrant =
+            self.client.call(Method::POST, "/v1/leases", Some(&request), timeout).await?;
+        match grant.tenant == tenant {
+            true => Ok(grant),
+            false => Err(CallError::Unexpected("a lease on another tenant".to_owned())),
+        }
+    }
+
+    pub(crate) async fn renew(&self, renew: &RenewRequest) -> Result<RenewResponse, CallError> {
+        self.client.call(Method::POST, "/v1/leases/renew", Some(renew), CALL_TIMEOUT).await
+    }
+
+    /// Finds out whether the orchestrator answers, by a renewal of no leases.
+    pub(crate) async fn probe(&self) -> Result<RenewResponse, CallError> {
+        let nothing = RenewRequest { holder: self.holder, leases: Vec::new() };
+        self.client.call(Method::POST, "/v1/leases/renew", Some(&nothing), PROBE_TIMEOUT).await
+    }
+
+    /// Releases leases. A release that does not arrive is no loss: the lease expires.
+    pub(crate) async fn release(&self, release: &ReleaseRequest) {
+        let path = "/v1/leases/release";
+        let call = self.client.call::<()>(Method::POST, path, Some(release), CALL_TIMEOUT);
+        if let Err(error) = call.await {
+            tracing::debug!(%error, "lease release failed");
+        }
+    }
+}
+
+/// What a failed call says: either about its tenant, or about the orchestrator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum CallFailure {
+    Refused(LeaseError),
+    Health(CallHealth),
+}
+
+impl CallFailure {
+    /// The same for a call that concerns no single tenant.
+    pub(crate) fn health(self) -> CallHealth {
+        match self {
+            Self::Refused(_) => CallHealth::Fault { rejects_calls: false },
+            Self::Health(health) => health,
+        }
+    }
+}
+
+pub(crate) fn classify_failure(error: &CallError) -> CallFailure {
+    let problem = match error {
+        CallError::Unreachable(_) | CallError::TimedOut(_) => {
+            return CallFailure::Health(CallHealth::NoAnswer);
+        }
+        CallError::OutOfResources(_) => return CallFailure::Health(CallHealth::OutOfResources),
+        CallError::Unexpected(_) => {
+            return CallFailure::Health(CallHealth::Fault { rejects_calls: true });
+        }
+        CallError::Refused(problem) => problem,
+    };
+    CallFailure::Refused(match problem.code.as_str() {
+        code::STOPPED => LeaseError::Stopped,
+        code::NOT_RUNNING | code::NO_SUCH_TENANT => LeaseError::NotRunning,
+        code::WAKE_REQUIRED => LeaseError::WakeRequired,
+        code::WAKING => LeaseError::Waking { queue_position: queue_position::told(problem) },
+        code::WAKE_QUEUE_FULL => {
+            LeaseError::WakeQueueFull { queue_position: queue_position::told(problem) }
+        }
+        code::WAKE_FAILED => LeaseError::WakeFailed(responses::wake_failure_reason(problem).into()),
+        // `leaving`, `not_listed`, and a proxy in front of an orchestrator that is away.
+        _ if matches!(problem.status, 502..=504) => {
+            return CallFailure::Health(CallHealth::NoAnswer);
+        }
+        _ => {
+            let rejects_calls = matches!(problem.status, 401 | 403 | 422);
+            return CallFailure::Health(CallHealth::Fault { rejects_calls });
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::Problem;
+
+    use super::*;
+
+    #[test]
+    fn failed_calls_are_classified_by_status_and_code() {
+        let classify = |status, code| {
+            let problem = Problem::new(status, code, "", "");
+            classify_failure(&CallError::Refused(Box::new(problem)))
+        };
+        let away = CallFailure::Health(CallHealth::NoAnswer);
+        let fault = |rejects_calls| CallFailure::Health(CallHealth::Fault { rejects_calls });
+        let waking = LeaseError::Waking { queue_position: None };
+        let full = LeaseError::WakeQueueFull { queue_position: None };
+        for (status, code, failure) in [
+            (409, "tenant_stopped", CallFailure::Refused(LeaseError::Stopped)),
+            (503, "waking", CallFailure::Refused(waking)),
+            (503, "wake_queue_full", CallFailure::Refused(full)),
+            (503, "leaving", away.clone()),
+            (503, "not_listed", away.clone()),
+            (503, "engine_unreachable", away.clone()),
+            (502, "unknown", away.clone()),
+            (401, "unauthorized", fault(true)),
+            (403, "forbidden", fault(true)),
+            (422, "invalid", fault(true)),
+            (409, "something_else", fault(false)),
+            (500, "internal", fault(false)),
+        ] {
+            assert_eq!(classify(status, code), failure, "{status} {code}");
+        }
+        for (code, error) in [
+            ("waking", LeaseError::Waking { queue_position: Some(3) }),
+            ("wake_queue_full", LeaseError::WakeQueueFull { queue_position: Some(3) }),
+        ] {
+            let problem = Problem::new(503, code, "", "").field(
+                queue_position::FIELD,
+                queue_position::CODE,
+                "3",
+            );
+            let refused = CallError::Refused(Box::new(problem));
+            assert_eq!(classify_failure(&refused), CallFailure::Refused(error));
+        }
+        assert_eq!(classify_failure(&CallError::TimedOut(Duration::from_secs(1))), away);
+    }
+
+    #[test]
+    fn an_error_of_this_process_says_nothing_about_the_orchestrator() {
+        let error = CallError::OutOfResources("Too many open files".to_owned());
+        let failure = CallFailure::Health(CallHealth::OutOfResources);
+        assert_eq!(classify_failure(&error), failure);
+    }
+}

@@ -1,0 +1,96 @@
+//! Retries a request whose tenant died under it: once, where and when the tenant is reachable again.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lease::{LeaseError, Moment};
+use protocol::leases::RequestIntent;
+use protocol::orchestrator::Upstream;
+use proxy::{Action, ProxyError};
+use tokio::net::{TcpStream, UnixStream};
+
+use crate::clock;
+use crate::http::exchange::TenantExchange;
+use crate::http::worker::{RequestContext, Worker};
+use crate::leases::{CachedLease, LeaseResult};
+
+/// The orchestrator may notice the tenant's death later than the router. Only time helps then.
+const RETRY_INTERVAL: Duration = Duration::from_millis(100);
+
+/// A refusal arrives within this time. A lease request that is pending for longer waits for a wake.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Waits for a lease on the tenant and forwards the request again. `failed` is the lease under which the request failed.
+pub(crate) async fn retry_request(
+    worker: Rc<Worker>,
+    failed: Arc<CachedLease>,
+    context: RequestContext,
+    error: ProxyError,
+) -> Action<TenantExchange> {
+    let (tenant, started_at) = (failed.tenant, clock::now());
+    let deadline_after = |wait: Duration| started_at.plus(clock::millis(wait));
+    let short_deadline = deadline_after(worker.hold.again);
+    let mut deadline = short_deadline;
+    let mut tables = worker.reader.tables.clone();
+    tables.mark_unchanged();
+    let mut failed = Some(failed);
+    let intent = context.intent.unwrap_or(RequestIntent::Visit);
+    loop {
+        let (number, wait) = (worker.number, time_until(deadline).max(REFUSAL_TIMEOUT));
+        let result = worker.leases.wait_for_lease(tenant, number, intent, failed.take(), wait);
+        match result.await {
+            LeaseResult::Leased(guard) if is_listening(&guard.lease).await => {
+                worker.counters.retried();
+                return Action::Forward(worker.forward(guard, context, true));
+            }
+            LeaseResult::Unleased(guard) if is_listening(&guard.lease).await => {
+                worker.counters.retried();
+                return Action::Forward(worker.forward(guard, context, false));
+            }
+            LeaseResult::Leased(guard) => {
+                (failed, deadline) = (Some(guard.lease.clone()), short_deadline);
+            }
+            // The orchestrator may have suspended the tenant before it went away: its restart is waited for.
+            LeaseResult::Unleased(_) => {
+                deadline = deadline_after(worker.leases.queue.limits.restart);
+            }
+            LeaseResult::Refused(LeaseError::NotRunning) => deadline = short_deadline,
+            // A tenant that is waking is worth as long a wait as for any other request.
+            LeaseResult::Refused(LeaseError::Waking { .. }) => {
+                deadline = deadline_after(worker.hold.others);
+            }
+            // The client is told the first failure.
+            LeaseResult::Refused(LeaseError::RouterQueueFull) => {
+                return Action::Respond(worker.failed(&error, &context, tenant));
+            }
+            LeaseResult::Refused(refusal) => {
+                return Action::Respond(worker.refuse(&refusal, &context));
+            }
+        }
+        if clock::now() >= deadline {
+            return Action::Respond(worker.failed(&error, &context, tenant));
+        }
+        tokio::select! {
+            _ = tables.changed() => {}
+            () = tokio::time::sleep(RETRY_INTERVAL) => {}
+        }
+    }
+}
+
+fn time_until(at: Moment) -> Duration {
+    Duration::from_millis(at.since(clock::now()))
+}
+
+/// Whether the tenant accepts connections. A request can be sent again only once, so this is checked first.
+async fn is_listening(lease: &CachedLease) -> bool {
+    let connected = async {
+        match &lease.target.address {
+            Upstream::Unix(path) => UnixStream::connect(path).await.is_ok(),
+            Upstream::Tcp(address) => TcpStream::connect(address).await.is_ok(),
+        }
+    };
+    tokio::time::timeout(CONNECT_TIMEOUT, connected).await.unwrap_or(false)
+}
