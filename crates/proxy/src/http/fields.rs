@@ -8,15 +8,46 @@ use crate::http::hop_by_hop;
 pub(crate) struct Fields {
     pub(crate) host_count: u8,
     pub(crate) content_length: Option<u64>,
-    pub(crate) is_chunked: bool,
+    pub(crate) coding: TransferCoding,
+    pub(crate) connection: ConnectionOptions,
     pub(crate) has_unknown_expectation: bool,
-    pub(crate) close: bool,
-    pub(crate) stay: bool,
-    pub(crate) upgrade: bool,
-    pub(crate) websocket: bool,
-    pub(crate) names_other_headers: bool,
+    /// `Upgrade` offers or selects a WebSocket.
+    pub(crate) names_websocket: bool,
+    /// `Content-Type` is `text/event-stream`.
+    pub(crate) is_event_stream: bool,
     /// One bit per header line, in order: the header is hop-by-hop by its name.
     pub(crate) hop_by_hop_bits: u128,
+}
+
+/// The value of `Transfer-Encoding`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum TransferCoding {
+    /// No such header.
+    #[default]
+    Absent,
+    Chunked,
+    /// Obsolete since RFC 7230. Old servers send the value in responses, where it means the same as no header.
+    Identity,
+}
+
+/// The options of all `Connection` lines together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ConnectionOptions(u8);
+
+impl ConnectionOptions {
+    pub(crate) const CLOSE: Self = Self(1);
+    pub(crate) const KEEP_ALIVE: Self = Self(2);
+    pub(crate) const UPGRADE: Self = Self(4);
+    /// At least one option names a header that is not hop-by-hop by its own name.
+    pub(crate) const OTHER_HEADERS: Self = Self(8);
+
+    pub(crate) fn has(self, option: Self) -> bool {
+        self.0 & option.0 != 0
+    }
+
+    fn insert(&mut self, option: Self) {
+        self.0 |= option.0;
+    }
 }
 
 impl Fields {
@@ -31,7 +62,7 @@ impl Fields {
             seen.see(header, bit)?;
             bit <<= 1;
         }
-        if seen.is_chunked && seen.content_length.is_some() {
+        if seen.coding == TransferCoding::Chunked && seen.content_length.is_some() {
             return Err("Content-Length and Transfer-Encoding exclude each other.");
         }
         Ok(seen)
@@ -48,9 +79,12 @@ impl Fields {
                 self.has_unknown_expectation |= !header.value.eq_ignore_ascii_case(b"100-continue");
             }
             (b'u', 7) if same(name, b"upgrade") => {
-                self.websocket |= tokens(header.value).any(|t| is(t, "websocket"));
+                self.names_websocket |= tokens(header.value).any(|t| is(t, "websocket"));
             }
-            (b'c', 10) if same(name, b"connection") => self.connection(header.value)?,
+            (b'c', 10) if same(name, b"connection") => self.take_connection(header.value)?,
+            (b'c', 12) if same(name, b"content-type") => {
+                self.is_event_stream |= is_event_stream(header.value);
+            }
             (b'c', 14) if same(name, b"content-length") => self.take_length(header)?,
             (b't', 17) if same(name, b"transfer-encoding") => self.take_coding(header)?,
             (b'c', 14) if header.begins("content-length") => {
@@ -64,19 +98,29 @@ impl Fields {
         Ok(())
     }
 
+    /// Whether the message selects a WebSocket, in both `Connection` and `Upgrade`.
+    pub(crate) fn upgrades_to_websocket(&self) -> bool {
+        self.connection.has(ConnectionOptions::UPGRADE) && self.names_websocket
+    }
+
     pub(crate) fn keep_alive(&self, version: Version) -> bool {
         match version {
-            Version::Http11 => !self.close,
-            Version::Http10 => self.stay && !self.close,
+            Version::Http11 => !self.connection.has(ConnectionOptions::CLOSE),
+            Version::Http10 => {
+                self.connection.has(ConnectionOptions::KEEP_ALIVE)
+                    && !self.connection.has(ConnectionOptions::CLOSE)
+            }
         }
     }
 
-    fn connection(&mut self, value: &[u8]) -> Result<(), &'static str> {
+    fn take_connection(&mut self, value: &[u8]) -> Result<(), &'static str> {
         for token in tokens(value) {
             match token.len() {
-                5 if is(token, "close") => self.close = true,
-                7 if is(token, "upgrade") => self.upgrade = true,
-                10 if is(token, "keep-alive") => self.stay = true,
+                5 if is(token, "close") => self.connection.insert(ConnectionOptions::CLOSE),
+                7 if is(token, "upgrade") => self.connection.insert(ConnectionOptions::UPGRADE),
+                10 if is(token, "keep-alive") => {
+                    self.connection.insert(ConnectionOptions::KEEP_ALIVE);
+                },
                 // A peer that believed such a line would frame or route the message differently.
                 _ if ["host", "content-length", "transfer-encoding"]
                     .iter()
@@ -84,10 +128,8 @@ impl Fields {
                 {
                     return Err("Connection names a header that frames or routes the message.");
                 }
-                _ => {
-                    self.names_other_headers |=
-                        !std::str::from_utf8(token).is_ok_and(hop_by_hop::is_hop)
-                }
+                _ if std::str::from_utf8(token).is_ok_and(hop_by_hop::is_hop) => {}
+                _ => self.connection.insert(ConnectionOptions::OTHER_HEADERS),
             }
         }
         Ok(())
@@ -103,15 +145,26 @@ impl Fields {
     }
 
     fn take_coding(&mut self, header: Header<'_>) -> Result<(), &'static str> {
-        if self.is_chunked {
+        if self.coding != TransferCoding::Absent {
             return Err("Transfer-Encoding is there more than once.");
         }
-        if !header.value.eq_ignore_ascii_case(b"chunked") {
-            return Err("The only Transfer-Encoding served is chunked.");
-        }
-        self.is_chunked = true;
+        self.coding = if header.value.eq_ignore_ascii_case(b"chunked") {
+            TransferCoding::Chunked
+        } else if header.value.eq_ignore_ascii_case(b"identity") {
+            TransferCoding::Identity
+        } else {
+            return Err(ONLY_CHUNKED);
+        };
         Ok(())
     }
+}
+
+pub(crate) const ONLY_CHUNKED: &str = "The only Transfer-Encoding served is chunked.";
+
+fn is_event_stream(content_type: &[u8]) -> bool {
+    const NAME: &[u8] = b"text/event-stream";
+    content_type.get(..NAME.len()).is_some_and(|start| start.eq_ignore_ascii_case(NAME))
+        && matches!(content_type.get(NAME.len()), None | Some(b';' | b' ' | b'\t'))
 }
 
 /// Parses `1*DIGIT` that fits. Parsers disagree about signs, blanks and lists, so those are refused.
@@ -194,7 +247,8 @@ mod tests {
             &[("transfer_encoding", "chunked")],
             &[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")],
             &[("transfer-encoding", "gzip, chunked")],
-            &[("transfer-encoding", "identity")],
+            &[("transfer-encoding", "identity"), ("transfer-encoding", "chunked")],
+            &[("transfer-encoding", "chunked"), ("transfer-encoding", "identity")],
             &[("transfer-encoding", "")],
             &[("transfer-encoding", "chunked;q=1")],
             &[("transfer-encoding", "\"chunked\"")],
@@ -202,14 +256,17 @@ mod tests {
         ] {
             assert!(read(lines).is_err(), "{lines:?}");
         }
-        assert!(read(&[("Transfer-Encoding", "Chunked")]).unwrap().is_chunked);
+        let coding = |value| read(&[("Transfer-Encoding", value)]).unwrap().coding;
+        assert_eq!(coding("Chunked"), TransferCoding::Chunked);
+        assert_eq!(coding("Identity"), TransferCoding::Identity);
     }
 
     #[test]
     fn connection_is_a_list_over_all_its_lines() {
         let seen = read(&[("connection", "x-a ,, Keep-Alive"), ("Connection", "UPGRADE,close")]);
         let seen = seen.unwrap();
-        assert!(seen.close && seen.stay && seen.upgrade && seen.names_other_headers);
-        assert!(!read(&[("connection", "close, te, keep-alive")]).unwrap().names_other_headers);
+        assert_eq!(seen.connection, ConnectionOptions(15));
+        let known = read(&[("connection", "close, te, keep-alive")]).unwrap();
+        assert!(!known.connection.has(ConnectionOptions::OTHER_HEADERS));
     }
 }

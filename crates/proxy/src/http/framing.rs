@@ -1,6 +1,6 @@
 //! Where a body ends. A message to which no single rule applies is refused.
 
-use crate::http::fields::Fields;
+use crate::http::fields::{Fields, ONLY_CHUNKED, TransferCoding};
 use crate::http::head::Version;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,12 +13,23 @@ pub(crate) enum Framing {
     Close,
 }
 
+impl Framing {
+    /// Whether no byte of a body follows.
+    pub(crate) fn is_bodiless(self) -> bool {
+        matches!(self, Self::Empty | Self::Length(0))
+    }
+}
+
 pub(crate) fn of_request(seen: &Fields, version: Version) -> Result<Framing, &'static str> {
-    match (seen.is_chunked, seen.content_length, version) {
-        (true, _, Version::Http10) => Err("HTTP/1.0 knows no Transfer-Encoding."),
-        (true, _, Version::Http11) => Ok(Framing::Chunked),
-        (false, Some(length), _) => Ok(Framing::Length(length)),
-        (false, None, _) => Ok(Framing::Empty),
+    match (seen.coding, seen.content_length, version) {
+        // A request with an obsolete coding is ambiguous: some servers would read a body, others would not.
+        (TransferCoding::Identity, _, _) => Err(ONLY_CHUNKED),
+        (TransferCoding::Chunked, _, Version::Http10) => {
+            Err("HTTP/1.0 knows no Transfer-Encoding.")
+        }
+        (TransferCoding::Chunked, _, Version::Http11) => Ok(Framing::Chunked),
+        (TransferCoding::Absent, Some(length), _) => Ok(Framing::Length(length)),
+        (TransferCoding::Absent, None, _) => Ok(Framing::Empty),
     }
 }
 
@@ -30,16 +41,16 @@ pub(crate) fn of_response(
     to_head: bool,
 ) -> Result<Framing, &'static str> {
     let bodiless = status < 200 || status == 204;
-    match (seen.is_chunked, seen.content_length, version) {
-        (true, _, Version::Http10) => Err("HTTP/1.0 knows no Transfer-Encoding."),
+    match (seen.coding, seen.content_length, version) {
+        (TransferCoding::Chunked, _, Version::Http10) => Err("HTTP/1.0 knows no Transfer-Encoding."),
         // Only a length of zero agrees with an absent body; another parser would take further bytes for a message.
-        (true, _, _) if bodiless => Err("a response without a body has a Transfer-Encoding"),
+        (TransferCoding::Chunked, _, _) if bodiless => Err("a response without a body has a Transfer-Encoding"),
         (_, Some(1..), _) if bodiless => Err("a response without a body has a length"),
         _ if bodiless => Ok(Framing::Empty),
-        (true, _, Version::Http11) => Ok(Framing::Chunked),
-        (false, Some(length), _) => Ok(Framing::Length(length)),
-        (false, None, _) if to_head || status == 304 => Ok(Framing::Empty),
-        (false, None, _) => Ok(Framing::Close),
+        (TransferCoding::Chunked, _, Version::Http11) => Ok(Framing::Chunked),
+        (_, Some(length), _) => Ok(Framing::Length(length)),
+        (_, None, _) if to_head || status == 304 => Ok(Framing::Empty),
+        (_, None, _) => Ok(Framing::Close),
     }
 }
 
@@ -50,8 +61,10 @@ mod tests {
     #[test]
     fn answers_by_the_table() {
         let none = Fields::default();
-        let chunked = Fields { is_chunked: true, ..none };
+        let chunked = Fields { coding: TransferCoding::Chunked, ..none };
         let five = Fields { content_length: Some(5), ..none };
+        let identity = Fields { coding: TransferCoding::Identity, ..none };
+        let sized_identity = Fields { coding: TransferCoding::Identity, ..five };
         let zero = Fields { content_length: Some(0), ..none };
         let new = Version::Http11;
         for (seen, version, status, head, framing) in [
@@ -68,6 +81,10 @@ mod tests {
             (five, Version::Http10, 200, false, Some(Framing::Length(5))),
             (chunked, Version::Http10, 200, false, None),
             (chunked, new, 200, false, Some(Framing::Chunked)),
+            (identity, new, 200, false, Some(Framing::Close)),
+            (identity, Version::Http10, 200, false, Some(Framing::Close)),
+            (identity, new, 204, false, Some(Framing::Empty)),
+            (sized_identity, new, 200, false, Some(Framing::Length(5))),
         ] {
             assert_eq!(
                 of_response(&seen, version, status, head).ok(),

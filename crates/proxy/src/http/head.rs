@@ -3,7 +3,7 @@
 use std::mem::MaybeUninit;
 
 use crate::ProxyError;
-use crate::http::fields::Fields;
+use crate::http::fields::{ConnectionOptions, Fields};
 use crate::http::framing::{self, Framing};
 use crate::http::head_scan::HeadScan;
 use crate::http::hop_by_hop;
@@ -112,7 +112,7 @@ impl RequestInfo {
     };
 
     pub(crate) fn is_bodiless(&self) -> bool {
-        matches!(self.framing, Framing::Empty | Framing::Length(0))
+        self.framing.is_bodiless()
     }
 }
 
@@ -129,6 +129,7 @@ pub(crate) struct ResponseInfo {
     pub(crate) framing: Framing,
     pub(crate) is_persistent: bool,
     pub(crate) names_other_headers: bool,
+    pub(crate) is_event_stream: bool,
 }
 
 const MAX_HEADER_LINES: usize = 128;
@@ -185,7 +186,7 @@ impl<'a> RequestHead<'a> {
             Ok(_) => return then(Err(ProxyError::MalformedRequest("The head ends early."))),
             Err(error) => return then(Err(parse_error(error, bytes))),
         }
-        then(request(&raw, bytes))
+        then(request(&mut raw, bytes, &mut String::new()))
     }
 
     /// Parses the head at the start of `bytes` and passes the head and its length to `then`. `bytes` end with an empty
@@ -201,7 +202,7 @@ impl<'a> RequestHead<'a> {
         if let Ok(httparse::Status::Complete(end)) = raw.parse_with_uninit_headers(bytes, room)
             && line_ends_are_strict(&bytes[..end], raw.headers)
         {
-            return then(request(&raw, &bytes[..end]), end);
+            return then(request(&mut raw, &bytes[..end], &mut String::new()), end);
         }
         // The scan names the violated rule precisely.
         match HeadScan::default().end(bytes) {
@@ -225,9 +226,11 @@ fn line_ends_are_strict(head: &[u8], fields: &[httparse::Header<'_>]) -> bool {
         && ends(head.len() - 2)
 }
 
+/// `rewritten` holds the target where the received one cannot be forwarded as it is.
 fn request<'a>(
-    raw: &'a httparse::Request<'a, 'a>,
+    raw: &'a mut httparse::Request<'_, 'a>,
     bytes: &'a [u8],
+    rewritten: &'a mut String,
 ) -> Result<RequestHead<'a>, ProxyError> {
     let (Some(method), Some(target), Some(version)) = (raw.method, raw.path, raw.version) else {
         return Err(ProxyError::MalformedRequest("The request line is incomplete."));
@@ -236,7 +239,13 @@ fn request<'a>(
     if matches!(method, "CONNECT" | "TRACE") {
         return Err(ProxyError::MethodNotServed);
     }
-    let (authority, target) = split_target(method, target)?;
+    let (authority, target) = split_target(method, target, rewritten)?;
+    if let Some(authority) = authority {
+        // The authority of the target replaces any received `Host` (RFC 9112 §3.2.2).
+        for field in raw.headers.iter_mut().filter(|f| f.name.eq_ignore_ascii_case("host")) {
+            field.value = authority.as_bytes();
+        }
+    }
     let mut lines = HeaderLines { bytes, fields: raw.headers, hop_by_hop_bits: 0 };
     let seen = Fields::read(lines.each()).map_err(ProxyError::MalformedRequest)?;
     lines.hop_by_hop_bits = seen.hop_by_hop_bits;
@@ -244,12 +253,6 @@ fn request<'a>(
         (0, Version::Http11) => return Err(ProxyError::MissingHost),
         (0, Version::Http10) | (1, _) => {}
         _ => return Err(ProxyError::MalformedRequest("Host is there more than once.")),
-    }
-    if let Some(authority) = authority
-        && let Some(host) = lines.each().find(|h| h.is("host"))
-        && !authority.as_bytes().eq_ignore_ascii_case(host.value)
-    {
-        return Err(ProxyError::MalformedRequest("Host and the host in the address differ."));
     }
     if seen.has_unknown_expectation {
         return Err(ProxyError::ExpectationFailed);
@@ -262,34 +265,55 @@ fn request<'a>(
         version,
         is_persistent: seen.keep_alive(version),
         is_head: method == "HEAD",
-        is_repeatable: idempotent && matches!(framing, Framing::Empty | Framing::Length(0)),
-        names_other_headers: seen.names_other_headers,
+        is_repeatable: idempotent && framing.is_bodiless(),
+        names_other_headers: seen.connection.has(ConnectionOptions::OTHER_HEADERS),
         accept,
     };
     Ok(RequestHead { method, target, authority, version, lines, info })
 }
 
-/// RFC 3986 has none of these in a URI: a server that decodes or cuts there would see another path than we do, and one
-/// that refuses them says nothing that a person could read.
-const FORBIDDEN: [bool; 256] = {
-    let mut forbidden = [true; 256];
+/// Where a byte may stand in a target.
+const IN_PATH: u8 = 1;
+const IN_QUERY: u8 = 2;
+
+/// The bytes that a browser may leave raw in a path or a query: everything visible except the percent-encode sets of
+/// the WHATWG URL standard. `{`, `}` and `^` are accepted in paths too, because older clients leave them raw.
+///
+/// A server that decodes or cuts at one of the other bytes would see another path than the engine.
+const ALPHABET: [u8; 256] = {
+    let mut alphabet = [0; 256];
     let mut byte = 0x21;
     while byte <= 0x7e {
-        forbidden[byte] = matches!(byte as u8, b'#' | b'"' | b'<' | b'>' | b'`');
+        alphabet[byte] = match byte as u8 {
+            b'#' | b'"' | b'<' | b'>' => 0,
+            b'`' => IN_QUERY,
+            _ => IN_PATH | IN_QUERY,
+        };
         byte += 1;
     }
-    forbidden
+    alphabet
 };
+
+fn has_only_allowed_bytes(target: &str) -> bool {
+    let all = |part: &[u8], place: u8| part.iter().all(|b| ALPHABET[usize::from(*b)] & place != 0);
+    match memchr::memchr(b'?', target.as_bytes()) {
+        Some(end) => {
+            let (path, query) = target.as_bytes().split_at(end);
+            all(path, IN_PATH) && all(query, IN_QUERY)
+        }
+        None => all(target.as_bytes(), IN_PATH),
+    }
+}
 
 /// Splits a target into its authority, and its path with query.
 fn split_target<'a>(
     method: &str,
     target: &'a str,
+    rewritten: &'a mut String,
 ) -> Result<(Option<&'a str>, &'a str), ProxyError> {
-    if target.bytes().any(|b| FORBIDDEN[usize::from(b)]) {
-        return Err(ProxyError::MalformedRequest(
-            "The address holds a character that none may hold.",
-        ));
+    let malformed = |rule| Err(ProxyError::MalformedRequest(rule));
+    if !has_only_allowed_bytes(target) {
+        return malformed("The address holds a character that none may hold.");
     }
     if target.starts_with('/') || (target == "*" && method == "OPTIONS") {
         return Ok((None, target));
@@ -297,17 +321,21 @@ fn split_target<'a>(
     let scheme = target.find("://").unwrap_or(0);
     let known = ["http", "https"].iter().any(|s| target[..scheme].eq_ignore_ascii_case(s));
     if !known {
-        return Err(ProxyError::MalformedRequest("The address must begin with / or http://."));
+        return malformed("The address must begin with / or http://.");
     }
     let rest = &target[scheme + 3..];
     let end = rest.find(['/', '?']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
     match path.as_bytes().first() {
-        _ if authority.is_empty() => {
-            Err(ProxyError::MalformedRequest("The address names no host."))
-        }
+        _ if authority.is_empty() => malformed("The address names no host."),
+        _ if authority.contains(['@', '\\']) => malformed("The address names more than a host."),
         Some(b'/') => Ok((Some(authority), path)),
-        Some(_) => Err(ProxyError::MalformedRequest("The address has a query without a path.")),
+        // An empty path means the root (RFC 9110 §4.2.3).
+        Some(_) => {
+            rewritten.push('/');
+            rewritten.push_str(path);
+            Ok((Some(authority), rewritten))
+        }
         None if method == "OPTIONS" => Ok((Some(authority), "*")),
         None => Ok((Some(authority), "/")),
     }
@@ -394,7 +422,8 @@ fn response<'a>(
     let info = ResponseInfo {
         framing,
         is_persistent: seen.keep_alive(version) && framing != Framing::Close,
-        names_other_headers: seen.names_other_headers,
+        names_other_headers: seen.connection.has(ConnectionOptions::OTHER_HEADERS),
+        is_event_stream: seen.is_event_stream,
     };
     Ok(ResponseHead { status, reason: raw.reason.unwrap_or(""), lines, info })
 }

@@ -20,9 +20,10 @@ pub(crate) fn request<E: Exchange>(head: &RequestHead<'_>, exchange: &E, out: &m
         exchange.forward_request_header(header, &mut to)
     });
     exchange.add_request_headers(&mut to);
-    framing(head.info.framing, out);
     if head.is_websocket() {
         out.extend_from_slice(b"connection: Upgrade\r\nupgrade: websocket\r\n");
+    } else {
+        framing(head.info.framing, out);
     }
     out.extend_from_slice(b"\r\n");
 }

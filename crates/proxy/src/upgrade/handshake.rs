@@ -24,10 +24,10 @@ pub(crate) fn check_request<'a>(
     seen: &Fields,
     headers: impl Iterator<Item = Header<'a>>,
 ) -> Result<Option<AcceptKey>, ProxyError> {
-    if !(seen.upgrade && seen.websocket) {
+    if !seen.upgrades_to_websocket() {
         return Ok(None);
     }
-    if method != "GET" || version != Version::Http11 || framing != Framing::Empty {
+    if method != "GET" || version != Version::Http11 || !framing.is_bodiless() {
         return Err(ProxyError::MalformedRequest(
             "A WebSocket begins with a GET of HTTP/1.1 without a body.",
         ));
@@ -64,7 +64,7 @@ pub(crate) fn check_response<'a>(
     headers: impl Iterator<Item = Header<'a>>,
 ) -> Result<(), &'static str> {
     let expected = expected.ok_or("it switches protocols unasked")?;
-    if !(seen.upgrade && seen.websocket) {
+    if !seen.upgrades_to_websocket() {
         return Err("it switches to something else than a WebSocket");
     }
     let mut accepts = headers.filter(|h| h.is("sec-websocket-accept"));
@@ -91,7 +91,8 @@ mod tests {
     fn ask(method: &str, lines: &[(&str, &str)]) -> Result<Option<AcceptKey>, ProxyError> {
         let headers = || lines.iter().map(|(name, v)| Header { name, value: v.as_bytes() });
         let seen = Fields::read(headers()).unwrap();
-        check_request(method, Version::Http11, Framing::Empty, &seen, headers())
+        let framing = crate::http::framing::of_request(&seen, Version::Http11).unwrap();
+        check_request(method, Version::Http11, framing, &seen, headers())
     }
 
     #[test]
@@ -122,5 +123,10 @@ mod tests {
             assert!(matches!(ask("GET", lines), Err(ProxyError::MalformedRequest(_))), "{lines:?}");
         }
         assert!(ask("POST", &[up, ws, key, v13]).is_err());
+        let empty = ("Content-Length", "0");
+        assert!(ask("GET", &[up, ws, key, v13, empty]).unwrap().is_some(), "no byte of a body");
+        for body in [("Content-Length", "1"), ("Transfer-Encoding", "chunked")] {
+            assert!(ask("GET", &[up, ws, key, v13, body]).is_err(), "{body:?}");
+        }
     }
 }

@@ -28,7 +28,11 @@ fn targets_by_the_table() {
         ("GET", "http:/a", None),
         ("GET", "http:///a", None),
         ("GET", "http://?a", None),
-        ("GET", "http://a?b", None),
+        ("GET", "http://u@a/", None),
+        ("GET", "http://a\\b/", None),
+        ("GET", "http://a?b", Some((Some("a"), "/?b"))),
+        ("OPTIONS", "http://a?b", Some((Some("a"), "/?b"))),
+        ("GET", "http://a?http://b/c", Some((Some("a"), "/?http://b/c"))),
         ("GET", "ws://a/", None),
         ("GET", "://a/", None),
         ("GET", "/a#b", None),
@@ -36,10 +40,54 @@ fn targets_by_the_table() {
         ("GET", "/<b>", None),
         ("GET", "/a?b=\"c", None),
         ("GET", "/`", None),
+        ("GET", "/?q=`ls`", Some((None, "/?q=`ls`"))),
         ("GET", "/{a}|^\\", Some((None, "/{a}|^\\"))),
     ] {
-        assert_eq!(split_target(method, target).ok(), read, "{method} {target}");
+        assert_eq!(split_target(method, target, &mut String::new()).ok(), read, "{method} {target}");
     }
+}
+
+/// The URL standard percent-encodes the query set in a query and the path set in a path; everything else stays raw.
+#[test]
+fn every_byte_that_a_browser_leaves_raw_passes_unchanged() {
+    let is_control_or_non_ascii = |byte: u8| byte <= b' ' || byte >= 0x7f;
+    let is_raw_in_query = |byte: u8| !is_control_or_non_ascii(byte) && !b"\"#<>".contains(&byte);
+    let is_raw_in_path = |byte: u8| is_raw_in_query(byte) && !b"?^`{}".contains(&byte);
+    let settings = Settings::default();
+    for byte in 0..=u8::MAX {
+        for (start, is_raw) in [("/a", is_raw_in_path(byte)), ("/a?q=", is_raw_in_query(byte))] {
+            let target = [start.as_bytes(), &[byte], b"z"].concat();
+            let text = [b"GET ", &target[..], b" HTTP/1.1\r\nHost: a\r\n\r\n"].concat();
+            let read = RequestHead::read(&text, &settings, |head| {
+                head.map(|head| head.target().as_bytes().to_vec())
+            });
+            let accepts_more = start == "/a" && b"?^{}".contains(&byte);
+            match read {
+                Ok(read) => {
+                    assert!(is_raw || accepts_more, "{byte:#x} after {start}");
+                    assert_eq!(read, target);
+                }
+                Err(error) => assert!(!is_raw, "{byte:#x} after {start}: {error:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn the_authority_of_the_target_replaces_the_host_header() {
+    let settings = Settings::default();
+    let text = b"GET http://other.example/x HTTP/1.1\r\nA: b\r\nhost: a\r\nC: d\r\n\r\n";
+    RequestHead::read(text, &settings, |head| {
+        let head = head.unwrap();
+        assert_eq!(head.get("host"), Some(&b"other.example"[..]));
+        let mut out = Vec::new();
+        write::request(&head, &Plain, &mut out);
+        let written = "GET /x HTTP/1.1\r\nA: b\r\nhost: other.example\r\nC: d\r\n\r\n";
+        assert_eq!(String::from_utf8(out).unwrap(), written);
+    });
+    let text = b"GET http://a/x HTTP/1.1\r\nA: b\r\n\r\n";
+    let missing = RequestHead::read(text, &settings, |head| head.map(|_| ()));
+    assert_eq!(missing, Err(ProxyError::MissingHost));
 }
 
 proptest! {
