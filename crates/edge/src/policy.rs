@@ -89,6 +89,10 @@ impl Policy for EdgePolicy {
         let Some(admission) = self.admit(head) else { return respond(responses::unknown_site()) };
         let (request_context, proof) = (request_context(head, admission), self.proof(admission));
         let target = head.target();
+        if target == "*" {
+            // The engine accepts this target for OPTIONS only (RFC 9110 §9.3.7).
+            return respond(responses::with_proof(responses::options(&asker), proof.as_deref()));
+        }
         let class = match classify(head) {
             Ok(class) => class,
             Err((code, detail)) => {
@@ -146,9 +150,6 @@ impl Policy for EdgePolicy {
 }
 
 fn classify(head: &RequestHead<'_>) -> Result<Class, (&'static str, &'static str)> {
-    if !head.target().starts_with('/') {
-        return Err(("malformed_target", "The address must be a path that begins with /."));
-    }
     routes::classify(path_of(head.target())).map_err(|routes::Ambiguous| {
         ("ambiguous_path", "This path can be read in more than one way. Write it plainly.")
     })

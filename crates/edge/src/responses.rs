@@ -38,6 +38,17 @@ pub(crate) fn problem(
     }
 }
 
+/// The methods that the services of a tenant may implement; `CONNECT` and `TRACE` are never served.
+const ALLOWED_METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+
+/// The response to `OPTIONS *`, which concerns the server and none of its services.
+pub(crate) fn options(asker: &Asker) -> Response {
+    Response::new(204)
+        .header(REQUEST_ID, asker.request_id.clone())
+        .header("allow", ALLOWED_METHODS)
+        .header("cache-control", "no-store")
+}
+
 /// The response to an engine error. Logs the errors that the client did not cause.
 pub(crate) fn proxy_error(
     request_context: &RequestContext,

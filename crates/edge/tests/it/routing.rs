@@ -49,10 +49,28 @@ async fn what_can_be_read_in_two_ways_is_refused() {
         let answer = get(tenant.tcp, path, &[]).await;
         assert_eq!((answer.status, answer.code().as_str()), (400, "ambiguous_path"), "{path}");
     }
-    let options = "OPTIONS * HTTP/1.1\r\nHost: acme.localhost\r\nConnection: close\r\n\r\n";
-    assert_eq!(send(tenant.tcp, options).await.status, 400);
-    let other = get(tenant.tcp, "http://beta.localhost/", &[]).await;
-    assert_eq!((other.status, other.code().as_str()), (400, "malformed_request"));
+}
+
+#[tokio::test]
+async fn options_of_the_server_are_answered_by_the_edge() {
+    let tenant = Tenant::open().await;
+    for target in ["*", "http://acme.localhost"] {
+        let request = format!(
+            "OPTIONS {target} HTTP/1.1\r\nHost: acme.localhost\r\nConnection: close\r\n\r\n"
+        );
+        let answer = send(tenant.tcp, &request).await;
+        assert_eq!(answer.status, 204);
+        assert_eq!(answer.all("allow"), ["get, head, post, put, patch, delete, options"]);
+    }
+}
+
+#[tokio::test]
+async fn the_host_of_an_absolute_target_replaces_the_host_header() {
+    let tenant = Tenant::open().await;
+    let answer = get(tenant.tcp, "http://beta.localhost?q=`ls`", &[]).await;
+    let seen = answer.json();
+    assert_eq!((&seen["by"], &seen["target"]), (&"platform".into(), &"/?q=`ls`".into()));
+    assert_eq!(seen["headers"]["host"], "beta.localhost");
 }
 
 #[tokio::test]

@@ -120,7 +120,7 @@ impl Fields {
                 7 if is(token, "upgrade") => self.connection.insert(ConnectionOptions::UPGRADE),
                 10 if is(token, "keep-alive") => {
                     self.connection.insert(ConnectionOptions::KEEP_ALIVE);
-                },
+                }
                 // A peer that believed such a line would frame or route the message differently.
                 _ if ["host", "content-length", "transfer-encoding"]
                     .iter()

@@ -42,9 +42,13 @@ pub(crate) fn of_response(
 ) -> Result<Framing, &'static str> {
     let bodiless = status < 200 || status == 204;
     match (seen.coding, seen.content_length, version) {
-        (TransferCoding::Chunked, _, Version::Http10) => Err("HTTP/1.0 knows no Transfer-Encoding."),
+        (TransferCoding::Chunked, _, Version::Http10) => {
+            Err("HTTP/1.0 knows no Transfer-Encoding.")
+        }
         // Only a length of zero agrees with an absent body; another parser would take further bytes for a message.
-        (TransferCoding::Chunked, _, _) if bodiless => Err("a response without a body has a Transfer-Encoding"),
+        (TransferCoding::Chunked, _, _) if bodiless => {
+            Err("a response without a body has a Transfer-Encoding")
+        }
         (_, Some(1..), _) if bodiless => Err("a response without a body has a length"),
         _ if bodiless => Ok(Framing::Empty),
         (TransferCoding::Chunked, _, Version::Http11) => Ok(Framing::Chunked),

@@ -43,7 +43,11 @@ fn targets_by_the_table() {
         ("GET", "/?q=`ls`", Some((None, "/?q=`ls`"))),
         ("GET", "/{a}|^\\", Some((None, "/{a}|^\\"))),
     ] {
-        assert_eq!(split_target(method, target, &mut String::new()).ok(), read, "{method} {target}");
+        assert_eq!(
+            split_target(method, target, &mut String::new()).ok(),
+            read,
+            "{method} {target}"
+        );
     }
 }
 
