@@ -46,6 +46,10 @@ pub struct Settings {
     /// Without progress in either direction while a body is transferred.
     pub body_idle_timeout: Duration,
     pub connect_timeout: Duration,
+    /// After the end of a client's input while its request is in progress: once this time passes without a response,
+    /// the engine checks whether the client still reads; once a begun response pauses for five times as
+    /// long, the client counts as gone.
+    pub half_close_timeout: Duration,
     /// From the request to the head of its response.
     pub response_timeout: Duration,
     /// Idle upstream connections are closed after this time, which must be shorter than the upstream's own timeout.
@@ -82,6 +86,7 @@ impl Default for Settings {
             head_timeout: seconds(10),
             keep_alive_timeout: seconds(75),
             body_idle_timeout: seconds(100),
+            half_close_timeout: seconds(2),
             connect_timeout: seconds(5),
             response_timeout: seconds(100),
             pool_idle_timeout: seconds(30),

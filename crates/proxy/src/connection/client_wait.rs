@@ -1,46 +1,154 @@
 //! Watches for the client to leave while a request waits for a decision or a response.
+//!
+//! The end of the client's input alone does not mean that the client left: a client may close its sending side after
+//! the request and still read the response. A client that left is recognised by a hang-up, a reset or a failed write.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::time::Sleep;
 
 use crate::connection::step::Failure;
 use crate::error::ProxyError;
+use crate::http::head::Version;
 use crate::runtime::buffers::{BufferPool, ReadBuffer};
 use crate::runtime::stream::{ReadHalf, Stream};
 use crate::runtime::timers::Deadline;
 
-/// Whether the client closed. Input that arrives early is kept as far as a buffer holds it.
-pub(crate) fn client_is_gone(
+/// What the client does while it waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ClientInput {
+    /// The client may send more.
+    Open,
+    /// The client closed its sending side. It may still read.
+    Ended,
+    /// The connection failed.
+    Failed,
+}
+
+/// Reads ahead to notice the end of the input. Input that arrives early is kept as far as a buffer holds it.
+pub(crate) fn read_ahead(
     cx: &mut Context<'_>,
     from: &mut ReadHalf<'_>,
     ahead: &mut Option<ReadBuffer>,
     buffers: &Rc<BufferPool>,
-) -> bool {
+) -> ClientInput {
     if ahead.as_ref().is_some_and(|buf| !buf.is_empty()) {
-        return false;
+        return ClientInput::Open;
     }
     let buf = ahead.get_or_insert_with(|| buffers.take_read_buffer());
     let read = from.poll_read(cx, buf);
     ahead.take_if(|buf| buf.is_empty());
     // The wait may be long.
     ahead.iter_mut().for_each(ReadBuffer::shrink);
-    matches!(read, Poll::Ready(Ok(0) | Err(_)))
+    match read {
+        Poll::Pending | Poll::Ready(Ok(1..)) => ClientInput::Open,
+        Poll::Ready(Ok(0)) => ClientInput::Ended,
+        Poll::Ready(Err(_)) => ClientInput::Failed,
+    }
+}
+
+/// How to find out whether a client with ended input still reads.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Probe {
+    /// Sends an interim response, which every HTTP/1.1 client skips (RFC 9110 §15.2) and a closed socket resets.
+    Interim,
+    /// Nothing may be sent: a client that receives nothing for [`SILENT_TIMEOUTS`] counts as gone.
+    Silence,
+    /// Nothing may be sent and silence means nothing: another timeout bounds the wait.
+    None,
+}
+
+impl Probe {
+    /// While no part of the response was sent.
+    pub(crate) fn before_response(version: Version) -> Self {
+        match version {
+            Version::Http11 => Self::Interim,
+            // HTTP/1.0 has no interim responses.
+            Version::Http10 => Self::None,
+        }
+    }
+}
+
+/// After the response began: a pause of so many timeouts, in which a client with ended input counts as gone.
+const SILENT_TIMEOUTS: u8 = 5;
+const INTERIM: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// A client whose input ended while its request is in progress.
+pub(crate) struct HalfClose {
+    timer: Pin<Box<Sleep>>,
+    timeout: Duration,
+    has_probed: bool,
+    silent_timeouts: u8,
+}
+
+impl HalfClose {
+    pub(crate) fn new(timeout: Duration) -> Self {
+        Self {
+            timer: Box::pin(tokio::time::sleep(timeout)),
+            timeout,
+            has_probed: false,
+            silent_timeouts: 0,
+        }
+    }
+
+    /// The client received data, so the timeout starts again.
+    pub(crate) fn on_progress(&mut self) {
+        self.silent_timeouts = 0;
+        self.timer.set(tokio::time::sleep(self.timeout));
+    }
+
+    /// Ready when the client is gone.
+    pub(crate) fn poll_gone(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &Stream,
+        probe: Probe,
+    ) -> Poll<()> {
+        loop {
+            if client.is_hung_up() {
+                return Poll::Ready(());
+            }
+            ready!(self.timer.as_mut().poll(cx));
+            match probe {
+                Probe::Silence if self.silent_timeouts + 1 >= SILENT_TIMEOUTS => {
+                    return Poll::Ready(());
+                }
+                Probe::Silence => self.silent_timeouts += 1,
+                Probe::Interim if !std::mem::replace(&mut self.has_probed, true) => {
+                    if client.try_send_all(INTERIM).is_err() {
+                        return Poll::Ready(());
+                    }
+                }
+                Probe::Interim | Probe::None => {}
+            }
+            self.timer.set(tokio::time::sleep(self.timeout));
+        }
+    }
 }
 
 /// Awaits `later` unless the client leaves or the deadline passes first. Reads no client input.
 pub(crate) async fn unless_client_leaves<T>(
     client: &Stream,
     deadline: &Deadline,
+    (half_close_timeout, probe): (Duration, Probe),
     mut later: Pin<Box<dyn Future<Output = T>>>,
 ) -> Result<T, Failure> {
-    let mut gone = pin!(client.wait_for_close());
+    let mut input_ended = pin!(client.wait_for_input_end());
+    let mut half_close = None;
     poll_fn(|cx| {
-        if let Poll::Ready(verdict) = later.as_mut().poll(cx) {
-            return Poll::Ready(Ok(verdict));
+        if let Poll::Ready(output) = later.as_mut().poll(cx) {
+            return Poll::Ready(Ok(output));
         }
-        if gone.as_mut().poll(cx).is_ready() {
+        if half_close.is_none() && input_ended.as_mut().poll(cx).is_ready() {
+            half_close = Some(HalfClose::new(half_close_timeout));
+        }
+        if let Some(half_close) = &mut half_close
+            && half_close.poll_gone(cx, client, probe).is_ready()
+        {
             return Poll::Ready(Err(Failure::ClientGone));
         }
         match deadline.has_passed(cx) {
@@ -62,6 +170,8 @@ mod tests {
     use super::*;
     use crate::runtime::timers::Timers;
 
+    const PROBE: (Duration, Probe) = (Duration::from_secs(5), Probe::Interim);
+
     #[tokio::test(flavor = "current_thread")]
     async fn what_a_waiting_client_sends_stays_in_the_kernel_and_its_leaving_is_seen_behind_it() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
@@ -75,7 +185,10 @@ mod tests {
             }
             "decided"
         });
-        assert_eq!(unless_client_leaves(&ours, &deadline, later).await.ok(), Some("decided"));
+        assert_eq!(
+            unless_client_leaves(&ours, &deadline, PROBE, later).await.ok(),
+            Some("decided")
+        );
 
         let held = Rc::new(());
         let theirs_to_hold = held.clone();
@@ -85,7 +198,7 @@ mod tests {
         });
         drop(theirs);
         assert!(matches!(
-            unless_client_leaves(&ours, &deadline, never).await,
+            unless_client_leaves(&ours, &deadline, PROBE, never).await,
             Err(Failure::ClientGone)
         ));
         assert_eq!(Rc::strong_count(&held), 1, "and what was waited for is dropped");

@@ -102,6 +102,14 @@ impl BodyCopy {
         }
     }
 
+    /// Drops the decoded input that was not sent. The input behind it stays.
+    pub(crate) fn discard_unsent(&mut self) {
+        if let Some(buf) = &mut self.buf {
+            buf.consume(std::mem::take(&mut self.ready));
+        }
+        self.buf.take_if(|buf| buf.is_empty());
+    }
+
     /// Sends the head again.
     pub(crate) fn rewind(&mut self) {
         (self.sent, self.has_written) = (0, false);
@@ -190,5 +198,30 @@ impl BodyCopy {
             self.out.clear();
             self.sent = 0;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct NoHooks;
+
+    impl Direction for NoHooks {
+        fn trailer(&self, _: Header<'_>, _: &mut Headers<'_>) {}
+
+        fn on_read(&self, _: &[u8]) {}
+    }
+
+    #[test]
+    fn unsent_input_of_a_message_is_not_the_beginning_of_the_next_one() {
+        let mut buf = BufferPool::new(64).take_read_buffer();
+        buf.unfilled()[..11].copy_from_slice(b"bodyGET / H");
+        buf.filled(11);
+        let mut copy = BodyCopy::new(Vec::new(), Some(buf), Body::Length(4), None);
+        copy.take_input(&NoHooks);
+        assert!(copy.body.is_done());
+        copy.discard_unsent();
+        assert_eq!(copy.buf.unwrap().data(), b"GET / H");
     }
 }

@@ -3,12 +3,11 @@
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use crate::connection::client_wait::{self, client_is_gone};
+use crate::connection::client_wait::{self, ClientInput, HalfClose, Probe, read_ahead};
 use crate::connection::copy::{BodyCopy, CopyError, Side, ToClient, ToUpstream};
 use crate::connection::step::{End, Failure, Pause, Step};
 use crate::error::ProxyError;
 use crate::http::body::Body;
-use crate::http::framing::Framing;
 use crate::http::head::{RequestInfo, ResponseHead, ResponseInfo};
 use crate::http::head_scan::HeadScan;
 use crate::http::write;
@@ -32,6 +31,9 @@ pub(crate) struct Forward<'t, P: Policy> {
     down: BodyCopy,
     upstream: UpstreamState,
     stage: Stage,
+    half_close: Option<Box<HalfClose>>,
+    /// The response head announced that the connection closes.
+    closes_client: bool,
     interim_count: usize,
     /// The one permitted retry was used.
     has_retried: bool,
@@ -96,6 +98,8 @@ impl<'t, P: Policy> Forward<'t, P> {
             down,
             upstream,
             stage,
+            half_close: None,
+            closes_client: false,
             interim_count: 0,
             has_retried: false,
         }
@@ -151,9 +155,20 @@ impl<'t, P: Policy> Forward<'t, P> {
                 written.is_err().then_some(Step::Done(End::Close))
             }
             Pause::Retry(later) => {
+                let half_close = (
+                    self.worker.settings.half_close_timeout,
+                    Probe::before_response(self.info.version),
+                );
                 self.deadline.set_ticks(self.worker.timeouts.response);
                 Some(Step::Done(
-                    match client_wait::unless_client_leaves(client, self.deadline, later).await {
+                    match client_wait::unless_client_leaves(
+                        client,
+                        self.deadline,
+                        half_close,
+                        later,
+                    )
+                    .await
+                    {
                         Ok(Action::Forward(exchange)) => {
                             self.exchange = exchange;
                             self.up.rewind();
@@ -241,6 +256,7 @@ impl<'t, P: Policy> Forward<'t, P> {
         &mut self,
     ) -> (&'t Rc<Worker<P>>, RequestInfo, &'t Deadline, Option<Option<ReadBuffer>>) {
         self.upstream = UpstreamState::default();
+        self.up.discard_unsent();
         let rest = self.finish();
         (self.worker, self.info, self.deadline, self.up.body.is_done().then_some(rest))
     }
@@ -281,25 +297,37 @@ impl<'t, P: Policy> Forward<'t, P> {
         if let Poll::Ready(outcome) = self.poll_receive_head(cx) {
             return Poll::Ready(outcome);
         }
-        self.poll_client_and_timeout(cx, client, self.up.waits_for == Side::Source)
+        self.poll_client_and_timeout(cx, client, Probe::before_response(self.info.version))
     }
 
-    /// Ready when the client is gone or the deadline passed; then `waits_for_client` decides which party was late.
+    /// Ready when the client is gone or the deadline passed.
     fn poll_client_and_timeout<T>(
         &mut self,
         cx: &mut Context<'_>,
         client: &mut Stream,
-        waits_for_client: bool,
+        probe: Probe,
     ) -> Poll<Result<T, Failure>> {
         let sending = self.upstream.is_sending;
-        if !sending {
+        if !sending && self.half_close.is_none() {
             let (mut from, _) = client.split();
-            if client_is_gone(cx, &mut from, &mut self.up.buf, &self.worker.buffers) {
-                return client_gone();
+            match read_ahead(cx, &mut from, &mut self.up.buf, &self.worker.buffers) {
+                ClientInput::Open => {}
+                ClientInput::Failed => return client_gone(),
+                ClientInput::Ended => {
+                    let timeout = self.worker.settings.half_close_timeout;
+                    self.half_close = Some(Box::new(HalfClose::new(timeout)));
+                }
             }
         }
+        if let Some(half_close) = &mut self.half_close
+            && half_close.poll_gone(cx, client, probe).is_ready()
+        {
+            return client_gone();
+        }
         if self.deadline.has_passed(cx) {
-            let is_client_late = sending && waits_for_client;
+            let is_client_late = sending
+                && matches!(self.stage, Stage::ResponseHead)
+                && self.up.waits_for == Side::Source;
             let error = if is_client_late {
                 ProxyError::RequestBodyTimeout
             } else {
@@ -412,9 +440,10 @@ impl<'t, P: Policy> Forward<'t, P> {
                 HeadOutcome::Interim(out)
             }
             _ => {
-                let close =
-                    !info.is_persistent || worker.is_draining() || self.upstream.stopped_reading;
-                let body = write::response(head, &self.exchange, info, close, &mut out);
+                // A client that is still sending its body would lose the next request to an unannounced close.
+                let close = !info.is_persistent || worker.is_draining() || !self.up.body.is_done();
+                let (body, closes) = write::response(head, &self.exchange, info, close, &mut out);
+                self.closes_client = closes;
                 self.down = BodyCopy::new(out, None, body, None);
                 self.deadline.set_ticks(worker.timeouts.body);
                 HeadOutcome::Final(head.info)
@@ -458,8 +487,9 @@ impl<'t, P: Policy> Forward<'t, P> {
         }
         if moved {
             self.deadline.set_ticks(self.worker.timeouts.body);
+            self.half_close.iter_mut().for_each(|half_close| half_close.on_progress());
         }
-        match ready!(self.poll_client_and_timeout(cx, client, false)) {
+        match ready!(self.poll_client_and_timeout(cx, client, Probe::Silence)) {
             // The client accepts no data.
             Err(Failure::Error(_)) if self.down.waits_for == Side::Sink => client_gone(),
             ended => Poll::Ready(ended),
@@ -467,14 +497,14 @@ impl<'t, P: Policy> Forward<'t, P> {
     }
 
     fn end(&mut self, client: &Stream, passed: Result<(), Failure>, response: ResponseInfo) -> End {
-        let Self { worker, info, up, down, upstream, exchange, .. } = self;
-        let is_complete = !upstream.is_sending && !upstream.stopped_reading;
+        let Self { worker, up, down, upstream, exchange, .. } = self;
         match passed {
             Ok(()) => {
+                let took_request = !upstream.is_sending && !upstream.stopped_reading;
                 let has_no_extra_input = down.buf.as_ref().is_none_or(ReadBuffer::is_empty);
                 if let (true, true, true, false, Some(stream)) = (
                     response.is_persistent,
-                    is_complete,
+                    took_request,
                     has_no_extra_input,
                     worker.is_draining(),
                     upstream.stream.take(),
@@ -482,12 +512,10 @@ impl<'t, P: Policy> Forward<'t, P> {
                     let due = worker.timers.due(worker.timeouts.pool);
                     worker.pool.put(exchange.upstream().id, stream, due);
                 }
-                let ends =
-                    response.framing == Framing::Close || response.framing == Framing::Chunked;
-                let announced = !(ends && info.version == crate::Version::Http10);
-                match (is_complete, info.is_persistent && announced && !worker.is_draining()) {
-                    (true, true) => End::KeepAlive,
-                    (true, false) if up.buf.is_none() => End::Close,
+                up.discard_unsent();
+                match (up.body.is_done(), self.closes_client) {
+                    (true, false) => End::KeepAlive,
+                    (true, true) if up.buf.is_none() => End::Close,
                     (true | false, _) => End::LingeringClose,
                 }
             }

@@ -221,7 +221,7 @@ async fn refuse<P: Policy>(
 }
 
 /// The bounds of draining unread input before a close.
-const MAX_LINGER_BYTES: usize = 1 << 20;
+const MAX_LINGER_BYTES: usize = 64 << 20;
 const LINGER_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// Closes so that the response arrives: closing with unread input resets the connection (RFC 9112 §9.6).

@@ -7,8 +7,12 @@ use tokio::sync::mpsc;
 
 use crate::connection::forward::Forward;
 use crate::connection::step::{End, Failure, Step};
-use crate::connection::{client_wait, streamed_response};
+use crate::connection::{
+    client_wait::{self, Probe},
+    streamed_response,
+};
 use crate::error::ProxyError;
+use crate::http::body::{Body, Consumed};
 use crate::http::framing::Framing;
 use crate::http::head::{RequestHead, RequestInfo};
 use crate::http::write;
@@ -118,9 +122,10 @@ pub(crate) async fn respond_instead<P: Policy>(
     let mut out = Vec::new();
     if let RequestDecision::Pending(later, info) = decision {
         deadline.set_ticks(worker.timeouts.response);
+        let half_close = (worker.settings.half_close_timeout, Probe::before_response(info.version));
         // Many requests may wait for the same decision for a long time.
         buf.shrink();
-        let decided = client_wait::unless_client_leaves(client, deadline, later).await;
+        let decided = client_wait::unless_client_leaves(client, deadline, half_close, later).await;
         buf.grow();
         out = worker.buffers.take_write_buffer();
         decision = match decided {
@@ -145,11 +150,11 @@ pub(crate) async fn respond_instead<P: Policy>(
             finish(forward, step, client).await
         }
         RequestDecision::Respond(response, info) => {
-            let keep = info.is_bodiless().then_some(Some(buf));
+            let keep = skip_buffered_body(info.framing, buf);
             respond(worker, client, &response, &info, keep, deadline).await
         }
         RequestDecision::Stream(response, parts, info) => {
-            let (keep, made) = (info.is_bodiless().then_some(Some(buf)), (&response, parts));
+            let (keep, made) = (skip_buffered_body(info.framing, buf), (&response, parts));
             streamed_response::respond(worker, client, made, &info, keep, deadline).await
         }
         RequestDecision::Refuse(response) => {
@@ -228,6 +233,18 @@ fn parse_again<P: Policy>(
             RequestDecision::Refuse(worker.policy.error_response(&error, ErrorContext::Unparsed))
         }
     })
+}
+
+/// Returns the input beyond the request if the whole request body has arrived already; then the connection can go on.
+fn skip_buffered_body(framing: Framing, mut buf: ReadBuffer) -> Option<Option<ReadBuffer>> {
+    let (mut body, mut unused) = (Body::through(framing), Vec::new());
+    while !body.is_done() && !buf.is_empty() {
+        match body.take(buf.data(), &mut unused, &mut |_, _| {}) {
+            Ok(Consumed::AsIs(count) | Consumed::Rewritten(count)) => buf.consume(count),
+            Err(_) => return None,
+        }
+    }
+    body.is_done().then_some(Some(buf))
 }
 
 /// Sends a response in place of an upstream's. `keep`: the connection may continue with these bytes.

@@ -53,13 +53,22 @@ pub(crate) async fn respond<P: Policy>(
         stream.add(&response.body);
     }
     deadline.set_ticks(worker.timeouts.body);
-    let mut client_gone = pin!(client.wait_for_close());
+    let (mut input_ended, mut has_input) = (pin!(client.wait_for_input_end()), true);
     let is_complete = poll_fn(|cx| {
-        let polled = stream.poll(cx, client, deadline);
-        if polled.is_pending() && client_gone.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(false);
+        loop {
+            let polled = stream.poll(cx, client, deadline);
+            if polled.is_ready() || !has_input || input_ended.as_mut().poll(cx).is_pending() {
+                return polled;
+            }
+            // A client that asks for nothing more gets what there is, properly ended. A stream without end would
+            // otherwise go on for a client that has left.
+            has_input = false;
+            if client.is_hung_up() || stream.has_ended {
+                return Poll::Ready(false);
+            }
+            stream.end();
+            deadline.set_ticks(worker.timeouts.body);
         }
-        polled
     })
     .await;
     worker.buffers.return_write_buffer(stream.out);
@@ -71,7 +80,7 @@ pub(crate) async fn respond<P: Policy>(
 }
 
 impl<P> StreamedResponse<'_, P> {
-    /// Resolves to whether the is_complete response was sent.
+    /// Resolves to whether the whole response was sent.
     fn poll(&mut self, cx: &mut Context<'_>, client: &Stream, deadline: &Deadline) -> Poll<bool> {
         loop {
             while self.sent < self.out.len() {

@@ -110,10 +110,6 @@ impl RequestInfo {
         names_other_headers: false,
         accept: None,
     };
-
-    pub(crate) fn is_bodiless(&self) -> bool {
-        self.framing.is_bodiless()
-    }
 }
 
 /// A response head with exactly one meaning.

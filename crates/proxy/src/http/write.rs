@@ -28,14 +28,15 @@ pub(crate) fn request<E: Exchange>(head: &RequestHead<'_>, exchange: &E, out: &m
     out.extend_from_slice(b"\r\n");
 }
 
-/// Writes the final response head for the client and returns the body that follows. `close` announces the close.
+/// Writes the final response head for the client. Returns the body that follows, and whether the head announces that
+/// the connection closes: always if `close`, and whenever only a close can end the body.
 pub(crate) fn response<E: Exchange>(
     head: &ResponseHead<'_>,
     exchange: &E,
     request: &RequestInfo,
     close: bool,
     out: &mut Vec<u8>,
-) -> Body {
+) -> (Body, bool) {
     status_line(head.status(), head.reason, out);
     headers(head, exchange, out);
     let (announced, body) = match (head.info.framing, request.version) {
@@ -49,9 +50,10 @@ pub(crate) fn response<E: Exchange>(
         (framing, _) => (framing, Body::through(framing)),
     };
     framing(announced, out);
-    connection(request.version, close || (announced == Framing::Close && !request.is_head), out);
+    let close = close || (announced == Framing::Close && !request.is_head);
+    connection(request.version, close, out);
     out.extend_from_slice(b"\r\n");
-    if request.is_head || head.status() == 304 { Body::Done } else { body }
+    (if request.is_head || head.status() == 304 { Body::Done } else { body }, close)
 }
 
 /// Writes an interim (1xx) response head for the client.

@@ -1,12 +1,14 @@
 //! TCP and unix sockets behind one type.
 
 use std::io;
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use socket2::SockRef;
 use tokio::io::{AsyncRead as _, AsyncWrite as _, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream, tcp, unix};
@@ -125,8 +127,40 @@ impl Stream {
         peeked.is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock)
     }
 
+    /// Whether the connection is closed in both directions or failed, according to the kernel.
+    ///
+    /// A TCP peer that closed its socket is indistinguishable from a peer that closed its sending side, until it
+    /// resets the connection. A unix socket reports the difference at once.
+    pub(crate) fn is_hung_up(&self) -> bool {
+        let fd = match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
+        };
+        let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::empty())];
+        // A failed query says nothing about the connection.
+        let _ = rustix::event::poll(&mut fds, Some(&Timespec::default()));
+        fds[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
+    }
+
+    /// Sends all of `bytes` without waiting. A full socket buffer counts as success: the peer is not known to be gone.
+    ///
+    /// # Errors
+    /// Fails when the connection failed, or accepted only a part.
+    pub(crate) fn try_send_all(&self, bytes: &[u8]) -> io::Result<()> {
+        let sent = match self {
+            Self::Tcp(stream) => stream.try_write(bytes),
+            Self::Unix(stream) => stream.try_write(bytes),
+        };
+        match sent {
+            Ok(count) if count == bytes.len() => Ok(()),
+            Ok(_) => Err(io::ErrorKind::WriteZero.into()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Waits until the remote end closes its sending side. Reads none of its earlier input.
-    pub(crate) async fn wait_for_close(&self) {
+    pub(crate) async fn wait_for_input_end(&self) {
         // The runtime registers no interest in urgent data, so only the end of the read side completes this interest.
         let ready = match self {
             Self::Tcp(stream) => stream.ready(Interest::PRIORITY).await,

@@ -110,6 +110,10 @@ impl Proxy {
         eventually("the proxy rests", || Arc::strong_count(&self.policy.busy) <= 2);
     }
 
+    pub(crate) fn is_busy(&self) -> bool {
+        Arc::strong_count(&self.policy.busy) > 2
+    }
+
     pub(crate) fn faults(&self) -> Vec<ProxyError> {
         self.policy.faults.lock().unwrap().clone()
     }

@@ -41,6 +41,17 @@ fn an_answer_of_our_own_goes_out_as_it_is_made() {
 }
 
 #[test]
+fn a_streamed_response_ends_properly_for_a_client_that_ended_its_input() {
+    let server = Server::always(OK);
+    let (send, parts) = mpsc::channel(4);
+    let world = live(parts, &server);
+    let mut client = world.client();
+    client.say("GET /live HTTP/1.1\r\nHost: a\r\n\r\n").hush();
+    assert!(client.rest().ends_with("first\n\r\n0\r\n\r\n"));
+    eventually("the producer notices", || send.is_closed());
+}
+
+#[test]
 fn an_answer_that_is_made_ends_with_its_client_and_with_the_drain() {
     let server = Server::always(OK);
     let (send, parts) = mpsc::channel(4);

@@ -85,13 +85,16 @@ fn an_invalid_host_is_refused() {
     for text in [
         "GET / HTTP/1.1\r\nHost: acme.localhost\r\nHost: acme.localhost\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: acme.localhost\r\nHost: other.localhost\r\n\r\n",
-        "GET http://other.localhost/ HTTP/1.1\r\nHost: acme.localhost\r\n\r\n",
-        "GET http://acme.localhost:80/ HTTP/1.1\r\nHost: acme.localhost\r\n\r\n",
         "POST / HTTP/1.1\r\nHost: acme.localhost\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     ] {
         let answer = router.send(text);
         assert_eq!((answer.status, answer.code().as_str()), (400, "malformed_request"), "{text:?}");
     }
+    // The authority of an absolute target replaces `Host` (RFC 9112 §3.2.2).
+    let other = router.send("GET http://other.localhost/ HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
+    assert_eq!((other.status, other.code().as_str()), (404, "not_found"));
+    let acme = router.send("GET http://acme.localhost:80?q=1 HTTP/1.1\r\nHost: b\r\n\r\n");
+    assert!(acme.body.contains("GET /?q=1 HTTP/1.1"), "{acme:?}");
     let same = router.send("GET http://ACME.localhost/x HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
     assert!(same.body.contains("GET /x HTTP/1.1"), "{same:?}");
 }
