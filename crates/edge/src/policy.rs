@@ -91,7 +91,10 @@ impl Policy for EdgePolicy {
         let target = head.target();
         if target == "*" {
             // The engine accepts this target for OPTIONS only (RFC 9110 §9.3.7).
-            return respond(responses::with_proof(responses::options(&request_context), proof.as_deref()));
+            return respond(responses::with_proof(
+                responses::options(&request_context),
+                proof.as_deref(),
+            ));
         }
         let class = match classify(head) {
             Ok(class) => class,

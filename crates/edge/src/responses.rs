@@ -42,7 +42,7 @@ pub(crate) fn problem(
 const ALLOWED_METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
 /// The response to `OPTIONS *`, which concerns the server and none of its services.
-pub(crate) fn options(request_context: pub(crate) fn options(asker: &Asker)RequestContext) -> Response {
+pub(crate) fn options(request_context: &RequestContext) -> Response {
     Response::new(204)
         .header(REQUEST_ID, request_context.request_id.clone())
         .header("allow", ALLOWED_METHODS)
