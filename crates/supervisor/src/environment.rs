@@ -1,5 +1,5 @@
-//! Which variables a service sees: an allow-list per zone, so that what is not meant for the tenant's own app
-//! cannot reach it by being forgotten.
+//! The environment of a service: an allow-list for each zone, so that a variable that nobody thought of does not reach
+//! the tenant's own app.
 
 use std::ffi::{OsStr, OsString};
 
@@ -9,45 +9,46 @@ use crate::services::Zone;
 
 pub type Variables = Vec<(OsString, OsString)>;
 
-/// For everyone.
+/// Variables for every service.
 const COMMON: [&str; 4] = [inside::TENANT_ID, "TZ", "LANG", "LC_ALL"];
-/// Ours: the core's to read, and nobody's to set for the platform.
-const OURS: &str = "CIAL_";
+/// The prefix of the platform's own variables: the core reads them, and the app never receives one.
+const RESERVED_PREFIX: &str = "CIAL_";
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// What a service of `zone` gets of the container's variables, and what it is told besides.
-pub fn of(zone: Zone, container: &Variables, sockets: usize) -> Variables {
+/// Builds the environment of a service of `zone`: the allowed variables of the container, and the fixed ones.
+/// `inherited_fds` is the number of descriptors that the service inherits.
+pub fn build(zone: Zone, container: &Variables, inherited_fds: usize) -> Variables {
     let account = zone.account();
-    let told = [
+    let fixed = [
         ("PATH", PATH.to_owned()),
         ("HOME", account.home.to_owned()),
         ("USER", account.name.to_owned()),
-        ("TMPDIR", account.scratch.to_owned()),
-        ("LISTEN_FDS", sockets.to_string()),
+        ("TMPDIR", account.temp_dir.to_owned()),
+        ("LISTEN_FDS", inherited_fds.to_string()),
     ];
-    let app = named_by_the_container(container);
+    let app_names = read_app_names(container);
     let passes = |name: &OsStr| match name.to_str() {
         None => false,
-        Some(name) if told.iter().any(|(taken, _)| *taken == name) => false,
+        Some(name) if fixed.iter().any(|(taken, _)| *taken == name) => false,
         Some(name) if COMMON.contains(&name) => true,
         Some(name) => match zone {
-            Zone::Core => name.starts_with(OURS),
-            Zone::Platform => may_be_the_apps(name) && app.iter().any(|own| own == name),
+            Zone::Core => name.starts_with(RESERVED_PREFIX),
+            Zone::Platform => is_allowed_for_app(name) && app_names.iter().any(|own| own == name),
         },
     };
     let passed = container.iter().filter(|(name, _)| passes(name)).cloned();
-    passed.chain(told.iter().map(|(name, value)| (name.into(), value.into()))).collect()
+    passed.chain(fixed.iter().map(|(name, value)| (name.into(), value.into()))).collect()
 }
 
-/// The names that the maker of the container lists as the app's own.
-fn named_by_the_container(container: &Variables) -> Vec<String> {
+/// The names that the container lists as variables of the app.
+fn read_app_names(container: &Variables) -> Vec<String> {
     let list = container.iter().find(|(name, _)| name.as_os_str() == inside::APP_ENV);
     let list = list.and_then(|(_, names)| names.to_str()).unwrap_or_default();
     list.split(',').map(|name| name.trim().to_owned()).collect()
 }
 
-fn may_be_the_apps(name: &str) -> bool {
-    !name.starts_with(OURS) && !name.starts_with("LISTEN_")
+fn is_allowed_for_app(name: &str) -> bool {
+    !name.starts_with(RESERVED_PREFIX) && !name.starts_with("LISTEN_")
 }
 
 #[cfg(test)]
@@ -55,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_zone_sees_its_own() {
+    fn each_zone_receives_its_own_variables() {
         let container: Variables = [
             ("TENANT_ID", "acme"),
             ("TZ", "Europe/London"),
@@ -71,7 +72,7 @@ mod tests {
         .map(|(name, value)| (name.into(), value.into()))
         .to_vec();
         let show = |zone| {
-            let lines = of(zone, &container, 2).into_iter();
+            let lines = build(zone, &container, 2).into_iter();
             let lines = lines.map(|(n, v)| format!("{}={}", n.display(), v.display()));
             lines.collect::<Vec<_>>().join("\n")
         };

@@ -1,12 +1,12 @@
-//! PID 1 of a tenant: starts five services as two users, and ends as soon as any of them does.
+//! PID 1 of a tenant: starts five services as two users and ends as soon as one of them ends.
 //!
-//! It opens every listening socket itself and hands them on, so that nobody inside can take the public port;
-//! it prefixes what the services print, reaps every orphan, and restarts nothing: that is the engine's work.
+//! PID 1 opens every listening socket and passes it on, so that no process inside can take the public port. PID 1
+//! prefixes the lines of the services, reaps every orphan and restarts nothing: restarts are the engine's work.
 
-pub mod door;
 pub mod environment;
 pub mod machine;
 pub mod output;
+pub mod privilege_drop;
 pub mod reaper;
 pub mod serve;
 pub mod services;

@@ -1,34 +1,34 @@
-//! The life of a tenant's processes: events in, orders out. No clock, no system call.
+//! The state machine of a tenant's processes: events in, actions out. No clock, no system call.
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
 use crate::services::Service;
 
-/// From a request to stop until what still runs is killed. The engine's own patience must be longer.
-pub const DRAIN: Duration = Duration::from_secs(10);
-/// The edge is asked to stop first; the others when it has ended what it was doing, or after this long.
-pub const HEAD_START: Duration = Duration::from_secs(1);
-/// From the death of one service until the others are killed.
-pub const COLLAPSE: Duration = Duration::from_millis(500);
+/// From the request to stop until the remaining services are killed. The engine's stop timeout must be longer.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// The edge receives SIGTERM first; the others receive it when the edge has ended, at the latest after this time.
+pub const EDGE_DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
+/// From the unexpected end of one service until the others are killed.
+pub const CRASH_TIMEOUT: Duration = Duration::from_millis(500);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A service accepts.
+    /// A service accepts connections.
     Ready(Service),
-    Died(Service, Death),
-    /// The engine, or a person, asks the container to stop.
+    Ended(Service, ExitReason),
+    /// The engine or a person requests that the container stop.
     Stop,
 }
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Death {
+pub enum ExitReason {
     Exit(i32),
     Signal(i32),
 }
 
-impl fmt::Display for Death {
+impl fmt::Display for ExitReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Exit(code) => write!(f, "exited with {code}"),
@@ -37,30 +37,31 @@ impl fmt::Display for Death {
     }
 }
 
+/// One action for the loop of PID 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Order {
-    /// Tell core-back that all five accept.
-    AllReady,
+pub enum Action {
+    /// Notify core-back that all five services accept connections.
+    NotifyAllReady,
     Terminate(Service),
     Kill(Service),
-    Say(String),
-    /// The last order. Whatever still runs ends with PID 1.
+    Log(String),
+    /// The last action. Remaining processes end with PID 1.
     Exit(u8),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Running,
-    /// Asked to stop: the edge first.
-    Draining {
+    /// Stop requested; the edge has received SIGTERM.
+    DrainingEdge {
         since: Instant,
     },
-    /// Asked to stop, and all have been told.
-    Leaving {
+    /// Stop requested; every service has received SIGTERM.
+    DrainingAll {
         since: Instant,
     },
-    /// A service died, so all must.
-    Collapsing {
+    /// A service ended unexpectedly; the others have received SIGTERM.
+    Crashing {
         since: Instant,
     },
     Over,
@@ -82,33 +83,33 @@ impl Default for Machine {
 }
 
 impl Machine {
-    pub fn handle(&mut self, event: Event, now: Instant) -> Vec<Order> {
+    pub fn handle(&mut self, event: Event, now: Instant) -> Vec<Action> {
         match event {
-            Event::Ready(service) => self.hear(service),
-            Event::Died(service, death) => self.bury(service, death, now),
+            Event::Ready(service) => self.on_ready(service),
+            Event::Ended(service, reason) => self.on_ended(service, reason, now),
             Event::Stop => self.stop(now),
         }
     }
 
-    /// When to ask [`Machine::tick`], if nothing happens before.
+    /// When to call [`Machine::tick`], unless an event comes first.
     pub fn deadline(&self) -> Option<Instant> {
         match self.phase {
             Phase::Running | Phase::Over => None,
-            Phase::Draining { since } => Some(since + HEAD_START),
-            Phase::Leaving { since } => Some(since + DRAIN),
-            Phase::Collapsing { since } => Some(since + COLLAPSE),
+            Phase::DrainingEdge { since } => Some(since + EDGE_DRAIN_TIMEOUT),
+            Phase::DrainingAll { since } => Some(since + DRAIN_TIMEOUT),
+            Phase::Crashing { since } => Some(since + CRASH_TIMEOUT),
         }
     }
 
-    pub fn tick(&mut self, now: Instant) -> Vec<Order> {
+    pub fn tick(&mut self, now: Instant) -> Vec<Action> {
         if self.deadline().is_none_or(|at| at > now) {
             return Vec::new();
         }
         match self.phase {
             Phase::Running | Phase::Over => Vec::new(),
-            Phase::Draining { since } => self.tell_the_rest(since),
-            Phase::Leaving { .. } => self.cut_off("not stopped in time", 0),
-            Phase::Collapsing { .. } => self.cut_off("not ended in time", 1),
+            Phase::DrainingEdge { since } => self.terminate_others(since),
+            Phase::DrainingAll { .. } => self.kill_remaining("not stopped in time", 0),
+            Phase::Crashing { .. } => self.kill_remaining("not ended in time", 1),
         }
     }
 
@@ -116,74 +117,74 @@ impl Machine {
         self.alive[service.index()]
     }
 
-    fn hear(&mut self, service: Service) -> Vec<Order> {
-        let was_complete = self.is_complete();
+    fn on_ready(&mut self, service: Service) -> Vec<Action> {
+        let were_all_ready = self.are_all_ready();
         self.ready[service.index()] = true;
-        if self.phase == Phase::Running && self.is_complete() && !was_complete {
-            vec![Order::AllReady, Order::Say("all five services are ready".to_owned())]
+        if self.phase == Phase::Running && self.are_all_ready() && !were_all_ready {
+            vec![Action::NotifyAllReady, Action::Log("all five services are ready".to_owned())]
         } else {
             Vec::new()
         }
     }
 
-    fn bury(&mut self, service: Service, death: Death, now: Instant) -> Vec<Order> {
+    fn on_ended(&mut self, service: Service, reason: ExitReason, now: Instant) -> Vec<Action> {
         self.alive[service.index()] = false;
-        let nobody_left = self.living().next().is_none();
-        let mut orders = Vec::new();
+        let none_left = self.running().next().is_none();
+        let mut actions = Vec::new();
         match self.phase {
             Phase::Running => {
-                let fate = format!("{} {death}: ending the container", service.name());
-                orders.push(Order::Say(fate));
-                orders.extend(self.living().map(Order::Terminate));
-                self.phase = Phase::Collapsing { since: now };
+                let line = format!("{} {reason}: ending the container", service.name());
+                actions.push(Action::Log(line));
+                actions.extend(self.running().map(Action::Terminate));
+                self.phase = Phase::Crashing { since: now };
             }
-            Phase::Draining { since } if service == Service::Edge => {
-                orders.extend(self.tell_the_rest(since));
+            Phase::DrainingEdge { since } if service == Service::Edge => {
+                actions.extend(self.terminate_others(since));
             }
-            Phase::Draining { .. } | Phase::Leaving { .. } | Phase::Collapsing { .. } => {}
-            Phase::Over => return orders,
+            Phase::DrainingEdge { .. } | Phase::DrainingAll { .. } | Phase::Crashing { .. } => {}
+            Phase::Over => return actions,
         }
-        if nobody_left {
-            orders.push(Order::Exit(self.verdict()));
+        if none_left {
+            actions.push(Action::Exit(self.exit_code()));
             self.phase = Phase::Over;
         }
-        orders
+        actions
     }
 
-    fn stop(&mut self, now: Instant) -> Vec<Order> {
+    fn stop(&mut self, now: Instant) -> Vec<Action> {
         if self.phase != Phase::Running {
             return Vec::new();
         }
-        self.phase = Phase::Draining { since: now };
-        vec![Order::Say("stopping".to_owned()), Order::Terminate(Service::Edge)]
+        self.phase = Phase::DrainingEdge { since: now };
+        vec![Action::Log("stopping".to_owned()), Action::Terminate(Service::Edge)]
     }
 
-    fn tell_the_rest(&mut self, since: Instant) -> Vec<Order> {
-        self.phase = Phase::Leaving { since };
-        self.living().filter(|s| *s != Service::Edge).map(Order::Terminate).collect()
+    fn terminate_others(&mut self, since: Instant) -> Vec<Action> {
+        self.phase = Phase::DrainingAll { since };
+        self.running().filter(|s| *s != Service::Edge).map(Action::Terminate).collect()
     }
 
-    fn cut_off(&mut self, why: &str, code: u8) -> Vec<Order> {
-        let names: Vec<_> = self.living().map(Service::name).collect();
-        let mut orders = vec![Order::Say(format!("{why}, killed: {}", names.join(", ")))];
-        orders.extend(self.living().map(Order::Kill));
-        orders.push(Order::Exit(code));
+    fn kill_remaining(&mut self, why: &str, code: u8) -> Vec<Action> {
+        let names: Vec<_> = self.running().map(Service::name).collect();
+        let mut actions = vec![Action::Log(format!("{why}, killed: {}", names.join(", ")))];
+        actions.extend(self.running().map(Action::Kill));
+        actions.push(Action::Exit(code));
         self.phase = Phase::Over;
-        orders
+        actions
     }
 
-    const fn verdict(&self) -> u8 {
+    const fn exit_code(&self) -> u8 {
         match self.phase {
-            Phase::Draining { .. } | Phase::Leaving { .. } => 0,
-            Phase::Running | Phase::Collapsing { .. } | Phase::Over => 1,
+            Phase::DrainingEdge { .. } | Phase::DrainingAll { .. } => 0,
+            Phase::Running | Phase::Crashing { .. } | Phase::Over => 1,
         }
     }
 
-    fn is_complete(&self) -> bool {
+    fn are_all_ready(&self) -> bool {
         self.ready.iter().all(|ready| *ready)
     }
 
-    fn living(&self) -> impl Iterator<Item = Service> + use<> {
+    fn running(&self) -> impl Iterator<Item = Service> + use<> {
         let alive = self.alive;
         Service::ALL.into_iter().filter(move |service| alive[service.index()])
     }
@@ -194,16 +195,16 @@ mod tests {
     use super::*;
     use Service::{CoreBack, CoreFront, Edge, PlatformBack, PlatformFront};
 
-    const OK: Death = Death::Exit(0);
+    const OK: ExitReason = ExitReason::Exit(0);
 
-    /// Plays events at milliseconds; a deadline that lies between two events passes first.
+    /// Plays events at given milliseconds; a deadline between two events fires first.
     fn play(script: &[(u64, Event)], until: u64) -> String {
-        let start = some_moment();
+        let start = any_instant();
         let mut machine = Machine::default();
         let mut lines = Vec::new();
-        let mut note = |at: Instant, orders: Vec<Order>| {
+        let mut note = |at: Instant, actions: Vec<Action>| {
             let at = (at - start).as_millis();
-            lines.extend(orders.iter().map(|order| format!("{at:>5} {order:?}")));
+            lines.extend(actions.iter().map(|action| format!("{at:>5} {action:?}")));
         };
         let end = (until, None);
         let events = script.iter().map(|(at, event)| (*at, Some(*event)));
@@ -223,37 +224,38 @@ mod tests {
         clippy::disallowed_methods,
         reason = "any moment will do: there is no other way to one"
     )]
-    fn some_moment() -> Instant {
+    fn any_instant() -> Instant {
         Instant::now()
     }
 
     #[test]
-    fn all_ready_is_said_once_when_the_last_is() {
+    fn readiness_is_reported_once_when_the_last_service_is_ready() {
         let ready = [CoreBack, PlatformBack, Edge, Edge, CoreFront, PlatformFront, CoreBack];
         let script: Vec<_> = (0..).zip(ready.map(Event::Ready)).collect();
         insta::assert_snapshot!(play(&script, 60_000), @r#"
-            5 AllReady
-            5 Say("all five services are ready")
+            5 NotifyAllReady
+            5 Log("all five services are ready")
         "#);
     }
 
     #[test]
-    fn any_death_ends_all_within_a_second() {
+    fn an_unexpected_end_of_one_service_ends_all_within_a_second() {
         for dead in Service::ALL {
-            let story = play(&[(7, Event::Died(dead, OK))], 60_000);
+            let story = play(&[(7, Event::Ended(dead, OK))], 60_000);
             assert!(story.ends_with("507 Exit(1)"), "{story}");
             assert_eq!(story.matches("Terminate").count(), 4, "{story}");
             assert_eq!(story.matches("Kill").count(), 4, "{story}");
         }
-        assert!(COLLAPSE < Duration::from_secs(1));
+        assert!(CRASH_TIMEOUT < Duration::from_secs(1));
     }
 
     #[test]
-    fn a_collapse_ends_with_the_last_of_them() {
+    fn a_crash_ends_with_the_last_service() {
         let died = [PlatformFront, Edge, CoreBack, PlatformBack, CoreFront];
-        let script: Vec<_> = (0..).zip(died.map(|s| Event::Died(s, Death::Signal(9)))).collect();
+        let script: Vec<_> =
+            (0..).zip(died.map(|s| Event::Ended(s, ExitReason::Signal(9)))).collect();
         insta::assert_snapshot!(play(&script, 60_000), @r#"
-            0 Say("platform-front was killed by signal 9: ending the container")
+            0 Log("platform-front was killed by signal 9: ending the container")
             0 Terminate(Edge)
             0 Terminate(CoreBack)
             0 Terminate(CoreFront)
@@ -266,14 +268,14 @@ mod tests {
     fn a_stop_drains_the_edge_first() {
         let script = [
             (0, Event::Stop),
-            (200, Event::Died(Edge, OK)),
-            (210, Event::Died(CoreBack, OK)),
-            (220, Event::Died(CoreFront, OK)),
-            (230, Event::Died(PlatformFront, OK)),
-            (240, Event::Died(PlatformBack, OK)),
+            (200, Event::Ended(Edge, OK)),
+            (210, Event::Ended(CoreBack, OK)),
+            (220, Event::Ended(CoreFront, OK)),
+            (230, Event::Ended(PlatformFront, OK)),
+            (240, Event::Ended(PlatformBack, OK)),
         ];
         insta::assert_snapshot!(play(&script, 60_000), @r#"
-            0 Say("stopping")
+            0 Log("stopping")
             0 Terminate(Edge)
           200 Terminate(CoreBack)
           200 Terminate(CoreFront)
@@ -284,16 +286,16 @@ mod tests {
     }
 
     #[test]
-    fn a_drain_that_hangs_is_cut_off_and_still_is_a_stop() {
-        let script = [(0, Event::Stop), (50, Event::Stop), (3_000, Event::Died(CoreFront, OK))];
+    fn a_drain_that_hangs_is_killed_and_still_counts_as_a_stop() {
+        let script = [(0, Event::Stop), (50, Event::Stop), (3_000, Event::Ended(CoreFront, OK))];
         insta::assert_snapshot!(play(&script, 60_000), @r#"
-            0 Say("stopping")
+            0 Log("stopping")
             0 Terminate(Edge)
          1000 Terminate(CoreBack)
          1000 Terminate(CoreFront)
          1000 Terminate(PlatformFront)
          1000 Terminate(PlatformBack)
-        10000 Say("not stopped in time, killed: edge, core-back, platform-front, platform-back")
+        10000 Log("not stopped in time, killed: edge, core-back, platform-front, platform-back")
         10000 Kill(Edge)
         10000 Kill(CoreBack)
         10000 Kill(PlatformFront)
@@ -303,40 +305,40 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Whatever happens, whenever: exactly one exit follows a death or a stop, within the drain's time,
-        /// and nothing is ordered of the dead or after the exit.
+        /// In every action of events: exactly one exit follows an ended service or a stop, within the drain timeout, and no
+        /// action concerns an ended service or follows the exit.
         #[test]
-        fn every_story_ends_once(
+        fn every_sequence_of_events_exits_once(
             moves in proptest::collection::vec((0_usize..5, 0_u64..4_000, 0_u8..3), 1..40)
         ) {
-            let start = some_moment();
+            let start = any_instant();
             let (mut machine, mut now) = (Machine::default(), start);
-            let (mut dead, mut exits, mut doomed) = (Vec::new(), 0, None);
+            let (mut dead, mut exits, mut ending_since) = (Vec::new(), 0, None);
             for (who, pause, kind) in moves {
                 let service = Service::ALL[who];
                 let event = match kind {
                     0 => Event::Ready(service),
-                    1 if !dead.contains(&service) => Event::Died(service, Death::Signal(9)),
+                    1 if !dead.contains(&service) => Event::Ended(service, ExitReason::Signal(9)),
                     _ => Event::Stop,
                 };
-                let mut orders = machine.handle(event, now);
-                if let Event::Died(..) = event { dead.push(service); }
-                if !matches!(event, Event::Ready(_)) { doomed.get_or_insert(now); }
+                let mut actions = machine.handle(event, now);
+                if let Event::Ended(..) = event { dead.push(service); }
+                if !matches!(event, Event::Ready(_)) { ending_since.get_or_insert(now); }
                 now += Duration::from_millis(pause);
                 while let Some(due) = machine.deadline().filter(|due| *due <= now) {
-                    orders.extend(machine.tick(due));
+                    actions.extend(machine.tick(due));
                 }
-                for order in orders {
-                    proptest::prop_assert_eq!(exits, 0, "{:?} after the exit", order);
-                    match order {
-                        Order::Terminate(s) | Order::Kill(s) => {
+                for action in actions {
+                    proptest::prop_assert_eq!(exits, 0, "{:?} after the exit", action);
+                    match action {
+                        Action::Terminate(s) | Action::Kill(s) => {
                             proptest::prop_assert!(!dead.contains(&s), "{:?} is dead", s);
                         }
-                        Order::Exit(_) => exits += 1,
-                        Order::AllReady | Order::Say(_) => {}
+                        Action::Exit(_) => exits += 1,
+                        Action::NotifyAllReady | Action::Log(_) => {}
                     }
                 }
-                let overdue = doomed.is_some_and(|at| now >= at + DRAIN);
+                let overdue = ending_since.is_some_and(|at| now >= at + DRAIN_TIMEOUT);
                 proptest::prop_assert!(!overdue || exits == 1);
             }
         }

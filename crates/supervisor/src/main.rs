@@ -3,6 +3,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // `service::settings`, the reader of everyone else's variables, would bring a runtime along.
+    // Not by `service`, which reads the variables of every other program: it brings a runtime along.
     supervisor::run(&supervisor::Layout::tenant(), std::env::vars_os().collect())
 }

@@ -1,19 +1,19 @@
-//! The only place that waits for processes. PID 1 inherits every orphan: those are reaped here as well.
+//! The only caller of `waitpid`. PID 1 inherits every orphan and reaps it here as well.
 
 use nix::errno::Errno;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use crate::machine::Death;
+use crate::machine::ExitReason;
 
-/// Reaps all that have ended, ours or not, and says who.
-pub fn reap() -> Vec<(Pid, Death)> {
+/// Reaps every ended child, services and orphans alike, and returns how each ended.
+pub fn reap() -> Vec<(Pid, ExitReason)> {
     let mut dead = Vec::new();
     loop {
         match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(pid, code)) => dead.push((pid, Death::Exit(code))),
+            Ok(WaitStatus::Exited(pid, code)) => dead.push((pid, ExitReason::Exit(code))),
             Ok(WaitStatus::Signaled(pid, signal, _)) => {
-                dead.push((pid, Death::Signal(signal as i32)));
+                dead.push((pid, ExitReason::Signal(signal as i32)));
             }
             Err(Errno::EINTR)
             | Ok(

@@ -1,4 +1,4 @@
-//! The loop of PID 1: waits for signals, links and lines, asks the machine, does what it says.
+//! The event loop of PID 1: waits for signals, readiness and output, and performs the actions of the state machine.
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -14,72 +14,72 @@ use nix::unistd::{Pid, geteuid, getpid};
 use protocol::inside::link;
 
 use crate::environment::Variables;
-use crate::machine::{Event, Machine, Order};
-use crate::output::{Outlet, unblock};
+use crate::machine::{Action, Event, Machine};
+use crate::output::{OutputWriter, set_nonblocking};
 use crate::services::{Layout, Service};
-use crate::spawn::{self, Running};
-use crate::{door, reaper, sockets};
+use crate::spawn::{self, RunningService};
+use crate::{privilege_drop, reaper, sockets};
 
-/// How long the last lines may take to leave.
-const LAST_WORDS: Duration = Duration::from_millis(200);
-/// Could not start at all.
-const NOT_STARTED: u8 = 1;
+/// Bounds the kill of remaining processes and the write of the last lines.
+const EXIT_TIMEOUT: Duration = Duration::from_millis(200);
+/// The exit code of a tenant that could not start.
+const EXIT_NOT_STARTED: u8 = 1;
 
-/// Runs a tenant until it ends: 0 if it was asked to, anything else if it was not.
+/// Runs a tenant until it ends. The exit code is 0 after a requested stop only.
 pub fn run(layout: &Layout, container: Variables) -> ExitCode {
-    match Tenant::start(layout, &container) {
+    match Supervisor::start(layout, &container) {
         Ok(mut tenant) => {
             drop(container);
-            let code = tenant.live();
-            tenant.clear_the_house();
-            tenant.last_words();
+            let code = tenant.run_loop();
+            tenant.kill_all_processes();
+            tenant.flush_output();
             ExitCode::from(code)
         }
         Err(error) => {
             eprintln!("[supervisor] cannot start: {error}");
-            ExitCode::from(NOT_STARTED)
+            ExitCode::from(EXIT_NOT_STARTED)
         }
     }
 }
 
-struct Tenant {
+struct Supervisor {
     machine: Machine,
-    running: Vec<Running>,
-    /// Whose link need not be listened to any more.
-    heard: [bool; Service::ALL.len()],
+    running: Vec<RunningService>,
+    /// The services whose readiness link is no longer read.
+    link_done: [bool; Service::ALL.len()],
     signals: SignalFd,
-    out: Outlet,
-    err: Outlet,
-    _blocked: Option<OwnedFd>,
+    out: OutputWriter,
+    err: OutputWriter,
+    _blocked_ipv6: Option<OwnedFd>,
 }
 
-/// What one entry of the loop's wait stands for.
+/// The source of a wake-up of the loop.
 #[derive(Clone, Copy)]
-enum Source {
+enum WakeSource {
     Signals,
     Link(usize),
     Out(usize),
     Err(usize),
-    Outlet,
+    Writer,
 }
 
-impl Tenant {
+impl Supervisor {
     fn start(layout: &Layout, container: &Variables) -> io::Result<Self> {
         if !geteuid().is_root() {
             return Err(io::Error::other(
-                "it must start as root: it becomes the services' users itself",
+                "it must start as root, because it changes to the users of the services",
             ));
         }
-        let reserved = door::reserve()?;
-        // PID 1 is this anyway; where it is not PID 1, as in its tests, orphans come to it all the same.
+        let reserved = privilege_drop::reserve_fds()?;
+        // PID 1 inherits orphans anyway; in tests this process is not PID 1.
         set_child_subreaper(true)?;
         let signals = watch_signals()?;
-        let out = Outlet::new(unblock(io::stdout().as_fd().try_clone_to_owned()?)?);
-        let err = Outlet::new(unblock(io::stderr().as_fd().try_clone_to_owned()?)?);
+        let out = OutputWriter::new(set_nonblocking(io::stdout().as_fd().try_clone_to_owned()?)?);
+        let err = OutputWriter::new(set_nonblocking(io::stderr().as_fd().try_clone_to_owned()?)?);
         let blocked = sockets::block_ipv6(layout.public.port());
         let opened: Vec<_> = Service::ALL
             .into_iter()
-            .map(|service| Ok((service, spawn::open(service, layout)?)))
+            .map(|service| Ok((service, spawn::open_listeners(service, layout)?)))
             .collect::<io::Result<_>>()?;
         let mut running = Vec::with_capacity(Service::ALL.len());
         for (service, listeners) in opened {
@@ -91,29 +91,30 @@ impl Tenant {
                 }
             }
         }
-        door::keep_only_kill()
-            .map_err(|why| io::Error::other(format!("cannot give up its powers: {why}")))?;
+        privilege_drop::keep_only_cap_kill()
+            .map_err(|why| io::Error::other(format!("cannot drop its privileges: {why}")))?;
         drop(reserved);
-        let (machine, heard) = (Machine::default(), [false; Service::ALL.len()]);
-        Ok(Self { machine, running, heard, signals, out, err, _blocked: blocked })
+        let (machine, link_done) = (Machine::default(), [false; Service::ALL.len()]);
+        Ok(Self { machine, running, link_done, signals, out, err, _blocked_ipv6: blocked })
     }
 
-    /// Until the machine says that it is over.
-    fn live(&mut self) -> u8 {
+    /// Runs until the state machine orders the exit; returns the exit code.
+    fn run_loop(&mut self) -> u8 {
         loop {
             let woken = match self.wait() {
                 Ok(woken) => woken,
                 Err(Errno::EINTR) => Vec::new(),
                 Err(error) => {
-                    self.err.say(&format!("cannot wait: {error}"));
-                    return NOT_STARTED;
+                    self.err.log(&format!("poll failed: {error}"));
+                    return EXIT_NOT_STARTED;
                 }
             };
-            let events: Vec<_> = woken.into_iter().flat_map(|source| self.attend(source)).collect();
-            let mut orders: Vec<_> =
+            let events: Vec<_> =
+                woken.into_iter().flat_map(|source| self.handle_source(source)).collect();
+            let mut actions: Vec<_> =
                 events.into_iter().flat_map(|event| self.machine.handle(event, now())).collect();
-            orders.extend(self.machine.tick(now()));
-            if let Some(code) = orders.into_iter().find_map(|order| self.carry_out(order)) {
+            actions.extend(self.machine.tick(now()));
+            if let Some(code) = actions.into_iter().find_map(|action| self.perform(action)) {
                 return code;
             }
             self.out.flush();
@@ -121,67 +122,68 @@ impl Tenant {
         }
     }
 
-    /// Sleeps until something is to be done. A full outlet leaves what feeds it waiting.
-    fn wait(&self) -> Result<Vec<Source>, Errno> {
-        let mut asked = vec![(Source::Signals, self.signals.as_fd(), PollFlags::POLLIN)];
-        for (place, running) in self.running.iter().enumerate() {
-            if !self.heard[place] {
-                asked.push((Source::Link(place), running.link.as_fd(), PollFlags::POLLIN));
+    /// Waits for the next wake-up. While a writer is full, the streams that feed it are not read.
+    fn wait(&self) -> Result<Vec<WakeSource>, Errno> {
+        let mut polled = vec![(WakeSource::Signals, self.signals.as_fd(), PollFlags::POLLIN)];
+        for (index, running) in self.running.iter().enumerate() {
+            if !self.link_done[index] {
+                polled.push((WakeSource::Link(index), running.link.as_fd(), PollFlags::POLLIN));
             }
             if let Some(pipe) = running.out.pipe.as_ref().filter(|_| !self.out.is_full()) {
-                asked.push((Source::Out(place), pipe.as_fd(), PollFlags::POLLIN));
+                polled.push((WakeSource::Out(index), pipe.as_fd(), PollFlags::POLLIN));
             }
             if let Some(pipe) = running.err.pipe.as_ref().filter(|_| !self.err.is_full()) {
-                asked.push((Source::Err(place), pipe.as_fd(), PollFlags::POLLIN));
+                polled.push((WakeSource::Err(index), pipe.as_fd(), PollFlags::POLLIN));
             }
         }
-        for outlet in [&self.out, &self.err].into_iter().filter(|outlet| !outlet.is_empty()) {
-            asked.push((Source::Outlet, outlet.pipe.as_fd(), PollFlags::POLLOUT));
+        for writer in [&self.out, &self.err].into_iter().filter(|writer| !writer.is_empty()) {
+            polled.push((WakeSource::Writer, writer.pipe.as_fd(), PollFlags::POLLOUT));
         }
-        let mut fds: Vec<_> = asked.iter().map(|(_, fd, flags)| PollFd::new(*fd, *flags)).collect();
-        poll(&mut fds, self.patience())?;
-        let woken = asked.iter().zip(&fds).filter(|(_, fd)| fd.any().unwrap_or(true));
+        let mut fds: Vec<_> =
+            polled.iter().map(|(_, fd, flags)| PollFd::new(*fd, *flags)).collect();
+        poll(&mut fds, self.poll_timeout())?;
+        let woken = polled.iter().zip(&fds).filter(|(_, fd)| fd.any().unwrap_or(true));
         Ok(woken.map(|((source, ..), _)| *source).collect())
     }
 
-    fn patience(&self) -> PollTimeout {
+    fn poll_timeout(&self) -> PollTimeout {
         let Some(at) = self.machine.deadline() else { return PollTimeout::NONE };
-        // A millisecond more than the whole ones that are left: not to wake just too early.
+        // One millisecond more than the remaining whole ones, so that the loop does not wake just before the deadline.
         let left = at.saturating_duration_since(now()) + Duration::from_millis(1);
         PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
     }
 
-    fn attend(&mut self, source: Source) -> Vec<Event> {
+    fn handle_source(&mut self, source: WakeSource) -> Vec<Event> {
         match source {
-            Source::Signals => self.take_signals(),
-            Source::Link(place) => self.hear(place).into_iter().collect(),
-            Source::Out(place) => {
-                self.running[place].out.pump(&mut self.out);
+            WakeSource::Signals => self.take_signals(),
+            WakeSource::Link(index) => self.read_link(index).into_iter().collect(),
+            WakeSource::Out(index) => {
+                self.running[index].out.read_available(&mut self.out);
                 Vec::new()
             }
-            Source::Err(place) => {
-                self.running[place].err.pump(&mut self.err);
+            WakeSource::Err(index) => {
+                self.running[index].err.read_available(&mut self.err);
                 Vec::new()
             }
-            Source::Outlet => Vec::new(),
+            WakeSource::Writer => Vec::new(),
         }
     }
 
-    fn hear(&mut self, place: usize) -> Option<Event> {
-        let mut word = [0; 16];
-        match self.running[place].link.recv(&mut word) {
-            Ok(length) if word[..length] == *link::READY => {
-                self.heard[place] = true;
-                Some(Event::Ready(self.running[place].service))
+    fn read_link(&mut self, index: usize) -> Option<Event> {
+        let mut message = [0; 16];
+        match self.running[index].link.recv(&mut message) {
+            Ok(length) if message[..length] == *link::READY => {
+                self.link_done[index] = true;
+                Some(Event::Ready(self.running[index].service))
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
-            // Not a word that is known, or a link that is cut: its owner's death is told by a signal.
+            // An unknown message or a closed link: SIGCHLD reports the end of the service.
             Ok(length) => {
-                self.heard[place] = length == 0;
+                self.link_done[index] = length == 0;
                 None
             }
             Err(_) => {
-                self.heard[place] = true;
+                self.link_done[index] = true;
                 None
             }
         }
@@ -191,7 +193,7 @@ impl Tenant {
         let mut events = Vec::new();
         while let Ok(Some(info)) = self.signals.read_signal() {
             if i32::try_from(info.ssi_signo) == Ok(Signal::SIGCHLD as i32) {
-                events.extend(self.bury());
+                events.extend(self.reap_services());
             } else {
                 events.push(Event::Stop);
             }
@@ -199,73 +201,73 @@ impl Tenant {
         events
     }
 
-    /// Reaps all dead. What one of the five said last comes before the news of its death.
-    fn bury(&mut self) -> Vec<Event> {
+    /// Reaps every ended child. The last lines of a service precede the log line of its end.
+    fn reap_services(&mut self) -> Vec<Event> {
         let mut events = Vec::new();
-        for (pid, death) in reaper::reap() {
-            let ours = |running: &&mut Running| {
+        for (pid, reason) in reaper::reap() {
+            let ours = |running: &&mut RunningService| {
                 running.pid == pid && self.machine.is_alive(running.service)
             };
             let Some(running) = self.running.iter_mut().find(ours) else { continue };
             running.out.drain(&mut self.out);
             running.err.drain(&mut self.err);
-            events.push(Event::Died(running.service, death));
+            events.push(Event::Ended(running.service, reason));
         }
         events
     }
 
-    fn carry_out(&mut self, order: Order) -> Option<u8> {
-        match order {
-            Order::AllReady => {
+    fn perform(&mut self, action: Action) -> Option<u8> {
+        match action {
+            Action::NotifyAllReady => {
                 let back = &self.running[Service::CoreBack.index()].link;
                 if let Err(error) = back.send(link::ALL_READY) {
-                    self.err.say(&format!("cannot tell core-back that all are ready: {error}"));
+                    self.err.log(&format!("notify core-back failed: {error}"));
                 }
             }
-            Order::Terminate(service) => signal(&self.running[service.index()], Signal::SIGTERM),
-            Order::Kill(service) => signal(&self.running[service.index()], Signal::SIGKILL),
-            Order::Say(text) => self.err.say(&text),
-            Order::Exit(code) => return Some(code),
+            Action::Terminate(service) => signal(&self.running[service.index()], Signal::SIGTERM),
+            Action::Kill(service) => signal(&self.running[service.index()], Signal::SIGKILL),
+            Action::Log(text) => self.err.log(&text),
+            Action::Exit(code) => return Some(code),
         }
         None
     }
 
-    /// Ends every other process while the listening sockets are still held. The kernel would end them too, but
-    /// only after it has closed those: long enough for one of them to take the public port.
-    fn clear_the_house(&self) {
-        // Where this is not PID 1, "every process" is not ours.
+    /// Kills every other process while the listening sockets are still open. The kernel kills them too, but only after
+    /// it has closed the sockets, which leaves a process the time to take the public port.
+    fn kill_all_processes(&self) {
+        // Outside of a container, "every process" is not the tenant's.
         if getpid() != Pid::from_raw(1) {
             return;
         }
         let everyone = Pid::from_raw(-1);
-        let until = now() + LAST_WORDS;
+        let until = now() + EXIT_TIMEOUT;
         while kill(everyone, Signal::SIGKILL).is_ok() && now() < until {
             reaper::reap();
             std::thread::sleep(Duration::from_millis(1));
         }
     }
 
-    fn last_words(&mut self) {
+    fn flush_output(&mut self) {
         for running in &mut self.running {
             running.out.drain(&mut self.out);
             running.err.drain(&mut self.err);
         }
-        let until = now() + LAST_WORDS;
-        for outlet in [&mut self.out, &mut self.err] {
-            outlet.flush();
-            while !outlet.is_empty() && now() < until {
-                let mut fds = [PollFd::new(outlet.pipe.as_fd(), PollFlags::POLLOUT)];
+        let until = now() + EXIT_TIMEOUT;
+        for writer in [&mut self.out, &mut self.err] {
+            writer.flush();
+            while !writer.is_empty() && now() < until {
+                let mut fds = [PollFd::new(writer.pipe.as_fd(), PollFlags::POLLOUT)];
                 let _ = poll(&mut fds, PollTimeout::from(10_u8));
-                outlet.flush();
+                writer.flush();
             }
         }
     }
 }
 
-/// To the service and all that it has started in its group.
-fn signal(running: &Running, signal: Signal) {
+/// Signals the service and every process of its group.
+fn signal(running: &RunningService, signal: Signal) {
     if killpg(running.pid, signal).is_err() {
-        // Gone in between: its death is on its way.
+        // The group has ended; SIGCHLD will report it.
         let _ = kill(running.pid, signal);
     }
 }
@@ -279,7 +281,7 @@ fn watch_signals() -> io::Result<SignalFd> {
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "the shell around the machine: the one reader of the clock"
+    reason = "the shell reads the clock; the state machine receives the time"
 )]
 fn now() -> Instant {
     Instant::now()

@@ -1,11 +1,11 @@
-//! The five services of a tenant, and where each finds its place.
+//! The five services of a tenant: user, program, arguments and listening sockets of each.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use protocol::inside;
 
-/// One of the five.
+/// A service of the tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Service {
     Edge,
@@ -15,38 +15,38 @@ pub enum Service {
     PlatformBack,
 }
 
-/// Who a service runs as, and so what it may see.
+/// The half of the tenant that a service belongs to. The zone decides the user and the environment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Zone {
     /// The trusted half.
     Core,
-    /// The tenant's own app: code that others edit.
+    /// The tenant's own app: untrusted code.
     Platform,
 }
 
-/// A Linux user whose group has the same number.
+/// A Linux user whose group has the same id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Account {
     pub id: u32,
     pub name: &'static str,
     pub home: &'static str,
-    /// The temporary file system that is this user's own.
-    pub scratch: &'static str,
+    /// The user's own tmpfs.
+    pub temp_dir: &'static str,
 }
 
-/// What makes a listening socket.
+/// The address of a listening socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Listener {
     Tcp(SocketAddr),
     /// A path in a directory that belongs to the core's account.
     Unix(PathBuf),
-    /// The same, left out where the directory does not exist.
+    /// Like `Unix`, but left out where the directory does not exist.
     UnixIfMounted(PathBuf),
-    /// The same, open to the app's group too.
-    UnixForTheApp(PathBuf),
+    /// Like `Unix`, but the group of `agent` may connect.
+    UnixForAgent(PathBuf),
 }
 
-/// Where things are. One for all tenants; tests have one of their own.
+/// Paths and addresses. All tenants share one layout; tests use another.
 #[derive(Clone, Debug)]
 pub struct Layout {
     pub core_programs: PathBuf,
@@ -54,7 +54,7 @@ pub struct Layout {
     pub ingress: PathBuf,
     pub core_back: PathBuf,
     pub core_front: PathBuf,
-    /// Where core-back hears who is busy: from the core, from the app; and where it tells the orchestrator.
+    /// The busy sockets of core-back: for the core, for the app, and for the orchestrator.
     pub core_busy: PathBuf,
     pub agent_busy: PathBuf,
     pub ingress_busy: PathBuf,
@@ -65,7 +65,7 @@ pub struct Layout {
 
 impl Layout {
     pub fn tenant() -> Self {
-        let local = |text: &str| text.parse().expect("the protocol's own address");
+        let local = |text: &str| text.parse().expect("an address constant of the protocol");
         Self {
             core_programs: "/opt/cial-core".into(),
             platform_programs: "/opt/cial-platform".into(),
@@ -89,13 +89,13 @@ impl Zone {
                 id: inside::CIAL_UID,
                 name: "cial",
                 home: inside::DATA_DIR,
-                scratch: inside::CORE_DIR,
+                temp_dir: inside::CORE_DIR,
             },
             Self::Platform => Account {
                 id: inside::AGENT_UID,
                 name: "agent",
                 home: "/home/agent",
-                scratch: "/tmp",
+                temp_dir: "/tmp",
             },
         }
     }
@@ -105,7 +105,7 @@ impl Service {
     pub const ALL: [Self; 5] =
         [Self::Edge, Self::CoreBack, Self::CoreFront, Self::PlatformFront, Self::PlatformBack];
 
-    /// What its lines begin with.
+    /// The prefix of the service's log lines.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Edge => "edge",
@@ -116,8 +116,8 @@ impl Service {
         }
     }
 
-    /// Its arguments; the first is also its program's file name.
-    pub const fn words(self) -> &'static [&'static str] {
+    /// The arguments; the first is also the file name of the program.
+    pub const fn arguments(self) -> &'static [&'static str] {
         match self {
             Self::Edge => &["edge"],
             Self::CoreBack => &["core", "back"],
@@ -139,10 +139,10 @@ impl Service {
             Zone::Core => &layout.core_programs,
             Zone::Platform => &layout.platform_programs,
         };
-        folder.join(self.words()[0])
+        folder.join(self.arguments()[0])
     }
 
-    /// Its listening sockets, in the order in which it gets them.
+    /// The listening sockets, in the order in which the service inherits them.
     pub fn listeners(self, layout: &Layout) -> Vec<Listener> {
         match self {
             Self::Edge => {
@@ -151,7 +151,7 @@ impl Service {
             Self::CoreBack => vec![
                 Listener::Unix(layout.core_back.clone()),
                 Listener::Unix(layout.core_busy.clone()),
-                Listener::UnixForTheApp(layout.agent_busy.clone()),
+                Listener::UnixForAgent(layout.agent_busy.clone()),
                 Listener::UnixIfMounted(layout.ingress_busy.clone()),
             ],
             Self::CoreFront => vec![Listener::Unix(layout.core_front.clone())],
@@ -160,7 +160,7 @@ impl Service {
         }
     }
 
-    /// Its place in [`Service::ALL`].
+    /// The index in [`Service::ALL`].
     pub const fn index(self) -> usize {
         self as usize
     }
@@ -171,13 +171,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table() {
+    fn the_table_of_services() {
         let layout = Layout::tenant();
         let row = |service: Service| {
             let listeners: Vec<_> = service.listeners(&layout).iter().map(show).collect();
-            let (program, words) = (service.program(&layout), service.words().join(" "));
+            let (program, arguments) = (service.program(&layout), service.arguments().join(" "));
             let who = service.zone().account().name;
-            format!("{words} | {} | {who} | {}", program.display(), listeners.join(", "))
+            format!("{arguments} | {} | {who} | {}", program.display(), listeners.join(", "))
         };
         insta::assert_snapshot!(Service::ALL.map(row).join("\n"), @r"
         edge | /opt/cial-core/edge | cial | 0.0.0.0:8080, /run/cial/ingress/edge.sock if mounted
@@ -207,7 +207,7 @@ mod tests {
             Listener::Tcp(address) => address.to_string(),
             Listener::Unix(path) => path.display().to_string(),
             Listener::UnixIfMounted(path) => format!("{} if mounted", path.display()),
-            Listener::UnixForTheApp(path) => format!("{} for the app", path.display()),
+            Listener::UnixForAgent(path) => format!("{} for the app", path.display()),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The listening sockets, all opened by PID 1: nobody inside can take a door before or after its owner.
+//! The listening sockets. PID 1 opens all of them, so no process inside can bind an address before or after its owner.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -16,15 +16,18 @@ use nix::unistd::{Gid, Uid, setegid, seteuid};
 
 use crate::services::{Account, Listener, Zone};
 
-/// What the engine must leave to PID 1.
-const NEEDED: &str = "it needs the capabilities SETUID, SETGID, SETPCAP and KILL";
+/// The hint in an error of a missing capability.
+const CAPABILITY_HINT: &str = "it needs the capabilities SETUID, SETGID, SETPCAP and KILL";
 
-/// Opens one; `None` where it is not wanted here. An error names the address.
+/// Opens a listener; `None` for one whose directory is not mounted.
+///
+/// # Errors
+/// The error names the address.
 pub fn open(listener: &Listener) -> io::Result<Option<OwnedFd>> {
     let opened = match listener {
         Listener::Tcp(address) => tcp(*address).map(Some),
         Listener::Unix(path) => unix(path, Zone::Core).map(Some),
-        Listener::UnixForTheApp(path) => unix(path, Zone::Platform).map(Some),
+        Listener::UnixForAgent(path) => unix(path, Zone::Platform).map(Some),
         Listener::UnixIfMounted(path) if path.parent().is_some_and(Path::is_dir) => {
             unix(path, Zone::Core).map(Some)
         }
@@ -35,7 +38,7 @@ pub fn open(listener: &Listener) -> io::Result<Option<OwnedFd>> {
     })
 }
 
-/// Takes the same port of IPv6 without listening there, so that nobody else can. `None` without IPv6.
+/// Binds the same port of IPv6 without listening, so that no other process can. `None` without IPv6.
 pub fn block_ipv6(port: u16) -> Option<OwnedFd> {
     let flags = SockFlag::SOCK_CLOEXEC;
     let fd = socket(AddressFamily::Inet6, SockType::Stream, flags, None).ok()?;
@@ -57,10 +60,10 @@ fn tcp(address: SocketAddr) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// Listens under a temporary name, then renames: whoever watches for the name can connect once it is there.
-/// The core owns it; whoever is of `group` may connect.
+/// Listens under a temporary name and then renames the socket, so that a watcher of the name can connect at once.
+/// The core's account owns the socket; members of the group of `group` may connect.
 fn unix(path: &Path, group: Zone) -> io::Result<OwnedFd> {
-    let _owner = Acting::start(Zone::Core.account(), group.account())?;
+    let _ids = EffectiveIds::assume(Zone::Core.account(), group.account())?;
     let temporary = path.with_extension("new");
     match fs::remove_file(&temporary) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -74,25 +77,25 @@ fn unix(path: &Path, group: Zone) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// Acts as an account for as long as it is held: PID 1 has no power over other users' directories. What is made
-/// meanwhile belongs to the group of another where that is asked for: PID 1 cannot give files away either.
-struct Acting;
+/// Takes the effective user and group of two accounts until dropped: PID 1 lacks the capabilities to write into
+/// directories of other users and to change the owner of files.
+struct EffectiveIds;
 
-impl Acting {
-    fn start(user: Account, group: Account) -> io::Result<Self> {
+impl EffectiveIds {
+    fn assume(user: Account, group: Account) -> io::Result<Self> {
         // The group first: the change of user takes away the capability for it.
         setegid(Gid::from_raw(group.id))
-            .map_err(|why| io::Error::other(format!("{why}: {NEEDED}")))?;
-        let acting = Self;
+            .map_err(|why| io::Error::other(format!("{why}: {CAPABILITY_HINT}")))?;
+        let assumed = Self;
         seteuid(Uid::from_raw(user.id))?;
-        Ok(acting)
+        Ok(assumed)
     }
 }
 
-impl Drop for Acting {
+impl Drop for EffectiveIds {
     fn drop(&mut self) {
         let back = seteuid(Uid::from_raw(0)).and_then(|()| setegid(Gid::from_raw(0)));
-        back.expect("root stays the saved user until the door");
+        back.expect("root stays the saved user until the privilege drop");
     }
 }
 
@@ -100,7 +103,7 @@ impl std::fmt::Display for Listener {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Tcp(address) => address.fmt(f),
-            Self::Unix(path) | Self::UnixIfMounted(path) | Self::UnixForTheApp(path) => {
+            Self::Unix(path) | Self::UnixIfMounted(path) | Self::UnixForAgent(path) => {
                 path.display().fmt(f)
             }
         }

@@ -1,4 +1,4 @@
-//! Starts one service on its way through the door.
+//! Starts one service with its user, its descriptors and its environment.
 
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -9,66 +9,73 @@ use std::process::{Command, Stdio};
 use nix::unistd::Pid;
 
 use crate::environment::{self, Variables};
-use crate::output::{Stream, unblock};
+use crate::output::{OutputStream, set_nonblocking};
 use crate::services::{Layout, Service};
-use crate::{door, sockets};
+use crate::{privilege_drop, sockets};
 
-/// A service that runs.
+/// A started service.
 #[derive(Debug)]
-pub struct Running {
+pub struct RunningService {
     pub service: Service,
     pub pid: Pid,
-    /// PID 1's end of the pair over which the service says that it accepts.
+    /// PID 1's end of the readiness link, over which the service reports that it accepts connections.
     pub link: UnixDatagram,
-    pub out: Stream,
-    pub err: Stream,
-    /// Held, so that nobody can listen there when the service is gone.
+    pub out: OutputStream,
+    pub err: OutputStream,
+    /// Kept open, so that no other process can listen there after the service has ended.
     _listeners: Vec<OwnedFd>,
 }
 
-/// The listening sockets of a service, opened before any service runs.
-pub fn open(service: Service, layout: &Layout) -> io::Result<Vec<OwnedFd>> {
+/// Opens the listening sockets of a service. All are opened before the first service starts.
+///
+/// # Errors
+/// When a socket cannot be opened; the error names its address.
+pub fn open_listeners(service: Service, layout: &Layout) -> io::Result<Vec<OwnedFd>> {
     let opened = service.listeners(layout).into_iter();
     opened.filter_map(|listener| sockets::open(&listener).transpose()).collect()
 }
 
-/// Starts it. What goes wrong between fork and exec is told to `complaints`.
+/// Starts a service. A failure between fork and exec is written to `errors`.
+///
+/// # Errors
+/// When the process cannot be started.
 pub fn spawn(
     service: Service,
     layout: &Layout,
     listeners: Vec<OwnedFd>,
     container: &Variables,
-    complaints: BorrowedFd<'_>,
-) -> io::Result<Running> {
+    errors: BorrowedFd<'_>,
+) -> io::Result<RunningService> {
     let (link, theirs) = UnixDatagram::pair()?;
     link.set_nonblocking(true)?;
-    let mut hand_over: Vec<_> = listeners.iter().map(OwnedFd::as_fd).collect();
-    hand_over.push(theirs.as_fd());
-    let words = service.words();
+    let mut inherited: Vec<_> = listeners.iter().map(OwnedFd::as_fd).collect();
+    inherited.push(theirs.as_fd());
+    let arguments = service.arguments();
     let mut command = Command::new(service.program(layout));
     command
-        .arg0(words[0])
-        .args(&words[1..])
+        .arg0(arguments[0])
+        .args(&arguments[1..])
         .env_clear()
-        .envs(environment::of(service.zone(), container, hand_over.len()))
+        .envs(environment::build(service.zone(), container, inherited.len()))
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0);
-    door::install(&mut command, door::locks(service.zone().account(), &hand_over), complaints);
-    // Dropping the handle of a child does not wait for it: that is the reaper's alone.
+    let steps = privilege_drop::drop_steps(service.zone().account(), &inherited);
+    privilege_drop::install(&mut command, steps, errors);
+    // Dropping the handle does not wait for the child: only the reaper waits.
     let child = command.spawn()?;
     let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
     let (Some(out), Some(err)) = (child.stdout, child.stderr) else {
-        return Err(io::Error::other("a child without its pipes"));
+        return Err(io::Error::other("the child has no pipes"));
     };
-    Ok(Running {
+    Ok(RunningService {
         service,
         pid: Pid::from_raw(pid),
         link,
-        out: Stream::new(service.name(), unblock(out.into())?),
-        err: Stream::new(service.name(), unblock(err.into())?),
+        out: OutputStream::new(service.name(), set_nonblocking(out.into())?),
+        err: OutputStream::new(service.name(), set_nonblocking(err.into())?),
         _listeners: listeners,
     })
 }

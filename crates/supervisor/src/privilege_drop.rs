@@ -1,7 +1,7 @@
-//! The one-way door: how a child gets from PID 1's powers to none, and how PID 1 gives up its own.
+//! The irreversible privilege drop of a child between fork and exec, and of PID 1 after the last spawn.
 //!
-//! What a child does between fork and exec is a list of [`Lock`]s, made before the fork; [`turn`] performs one
-//! and proves that it holds. The order matters: see [`locks`]. This is the only file with unsafe code.
+//! A child performs a list of [`DropStep`]s that is built before the fork; [`perform`] runs one step and proves that it
+//! holds. The order matters: see [`drop_steps`]. This is the only file with unsafe code.
 
 #![expect(unsafe_code, reason = "steps between fork and exec have no safe form")]
 
@@ -17,24 +17,24 @@ use nix::sys::stat::Mode;
 
 use crate::services::Account;
 
-/// The first descriptor that a child is handed.
-pub const FIRST: RawFd = 3;
-/// How many descriptors a child is handed at most: four listeners and the link.
-pub const MOST: usize = 5;
+/// The first descriptor that a child inherits.
+pub const FIRST_FD: RawFd = 3;
+/// The maximum number of descriptors that a child inherits: four listeners and the readiness link.
+pub const MAX_FDS: usize = 5;
 
-/// One step through the door.
+/// One step of the privilege drop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lock {
-    /// Puts the descriptors to hand over where the child looks for them.
-    HandOver {
-        fds: [RawFd; MOST],
+pub enum DropStep {
+    /// Moves the descriptors to the numbers at which the child expects them.
+    PassFds {
+        fds: [RawFd; MAX_FDS],
         count: usize,
     },
-    /// Nothing else passes the exec. Not closed at once: std reports a failed exec over one of them.
+    /// Marks every other descriptor close-on-exec. An immediate close would break std's report of a failed exec.
     CloseOnExec {
         from: RawFd,
     },
-    /// PID 1 blocks the signals that it reads from a descriptor, and a mask survives the exec.
+    /// PID 1 blocks the signals that it reads from a descriptor, and a signal mask survives the exec.
     UnblockSignals,
     DropBoundingSet,
     NoNewPrivileges,
@@ -42,118 +42,131 @@ pub enum Lock {
     SetGroup(u32),
     SetUser(u32),
     ClearCapabilities,
-    ProveNoReturn,
+    ProveIrreversible,
 }
 
 /// All steps, in order.
-pub type Locks = [Lock; 10];
+pub type DropSteps = [DropStep; 10];
 
-/// The way to `account`. The bounding set needs a capability that the change of user takes away; groups need
-/// one too, so they go before the user; what is proven last is that none of it can be undone.
-pub fn locks(account: Account, hand_over: &[BorrowedFd<'_>]) -> Locks {
-    assert!(hand_over.len() <= MOST, "at most {MOST} descriptors are reserved");
-    let mut fds = [-1; MOST];
-    for (place, fd) in fds.iter_mut().zip(hand_over) {
+/// The steps that lead to `account`. Dropping the bounding set and clearing the groups need capabilities that the
+/// change of user takes away, so both precede it; the last step proves that nothing can be undone.
+///
+/// # Panics
+/// With more than [`MAX_FDS`] descriptors.
+pub fn drop_steps(account: Account, inherited: &[BorrowedFd<'_>]) -> DropSteps {
+    assert!(inherited.len() <= MAX_FDS, "at most {MAX_FDS} descriptors are reserved");
+    let mut fds = [-1; MAX_FDS];
+    for (place, fd) in fds.iter_mut().zip(inherited) {
         *place = fd.as_raw_fd();
     }
-    let count = hand_over.len();
-    let after = (FIRST..).nth(count).unwrap_or(RawFd::MAX);
+    let count = inherited.len();
+    let after = (FIRST_FD..).nth(count).unwrap_or(RawFd::MAX);
     [
-        Lock::HandOver { fds, count },
-        Lock::CloseOnExec { from: after },
-        Lock::UnblockSignals,
-        Lock::DropBoundingSet,
-        Lock::NoNewPrivileges,
-        Lock::ClearGroups,
-        Lock::SetGroup(account.id),
-        Lock::SetUser(account.id),
-        Lock::ClearCapabilities,
-        Lock::ProveNoReturn,
+        DropStep::PassFds { fds, count },
+        DropStep::CloseOnExec { from: after },
+        DropStep::UnblockSignals,
+        DropStep::DropBoundingSet,
+        DropStep::NoNewPrivileges,
+        DropStep::ClearGroups,
+        DropStep::SetGroup(account.id),
+        DropStep::SetUser(account.id),
+        DropStep::ClearCapabilities,
+        DropStep::ProveIrreversible,
     ]
 }
 
-/// Makes the child go through `locks` before its exec; a lock that does not turn is named on `complaints`.
-/// Never together with `Command::uid`, which would run first and take away what the first locks need.
-pub fn install(command: &mut Command, locks: Locks, complaints: BorrowedFd<'_>) {
-    let complaints = complaints.as_raw_fd();
-    let walk = move || locks.iter().try_for_each(|lock| turn_or_tell(lock, complaints));
-    // SAFETY: between fork and exec `walk` makes system calls on values that were prepared before the fork; it
+/// Makes the child perform `steps` before its exec; a step that fails is named on the descriptor `errors`.
+///
+/// Never use this together with `Command::uid`, which would run first and take away what the first steps need.
+pub fn install(command: &mut Command, steps: DropSteps, errors: BorrowedFd<'_>) {
+    let errors = errors.as_raw_fd();
+    let perform_all = move || steps.iter().try_for_each(|step| perform_or_report(step, errors));
+    // SAFETY: between fork and exec `perform_all` makes system calls on values that were prepared before the fork; it
     // allocates nothing and takes no lock.
-    unsafe { command.pre_exec(walk) };
+    unsafe { command.pre_exec(perform_all) };
 }
 
-/// Keeps the descriptors that children are handed free of PID 1's own, which a hand-over would overwrite.
-pub fn reserve() -> io::Result<Vec<OwnedFd>> {
+/// Occupies the descriptor numbers that children use, so that passing descriptors overwrites none of PID 1's own.
+///
+/// # Errors
+/// When `/dev/null` cannot be opened.
+pub fn reserve_fds() -> io::Result<Vec<OwnedFd>> {
     let mut kept = Vec::new();
     loop {
         let fd = open("/dev/null", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
-        if usize::try_from(fd.as_raw_fd() - FIRST).is_ok_and(|place| place >= MOST) {
+        if usize::try_from(fd.as_raw_fd() - FIRST_FD).is_ok_and(|place| place >= MAX_FDS) {
             return Ok(kept);
         }
         kept.push(fd);
     }
 }
 
-/// PID 1 after the last spawn: it may signal processes of any user, and nothing more.
-pub fn keep_only_kill() -> io::Result<()> {
-    turn(&Lock::DropBoundingSet)?;
-    turn(&Lock::NoNewPrivileges)?;
+/// Drops the privileges of PID 1 after the last spawn: it keeps `CAP_KILL` and nothing else.
+///
+/// # Errors
+/// When a step fails or does not hold afterwards.
+pub fn keep_only_cap_kill() -> io::Result<()> {
+    perform(&DropStep::DropBoundingSet)?;
+    perform(&DropStep::NoNewPrivileges)?;
     clear_ambient()?;
     set_capabilities(1 << CAP_KILL)
 }
 
-/// Tells which lock did not turn: over std's way back comes a bare error number.
-fn turn_or_tell(lock: &Lock, complaints: RawFd) -> io::Result<()> {
-    turn(lock).inspect_err(|_| {
-        for part in ["[supervisor] the way down failed at ", lock.name(), "\n"] {
+/// Names the failed step: std's own report carries an error number only.
+fn perform_or_report(step: &DropStep, errors: RawFd) -> io::Result<()> {
+    perform(step).inspect_err(|_| {
+        for part in ["[supervisor] privilege drop failed: step=", step.name(), "\n"] {
             // SAFETY: the pointer and the length are those of a string.
-            unsafe { libc::write(complaints, part.as_ptr().cast(), part.len()) };
+            unsafe { libc::write(errors, part.as_ptr().cast(), part.len()) };
         }
     })
 }
 
-/// Performs one lock, and fails unless it holds afterwards.
-pub fn turn(lock: &Lock) -> io::Result<()> {
-    match *lock {
-        Lock::HandOver { fds, count } => hand_over(&fds[..count]),
-        Lock::CloseOnExec { from } => close_on_exec(from),
-        Lock::UnblockSignals => unblock_signals(),
-        Lock::DropBoundingSet => drop_bounding_set(),
-        Lock::NoNewPrivileges => no_new_privileges(),
-        Lock::ClearGroups => clear_groups(),
-        Lock::SetGroup(id) => set_group(id),
-        Lock::SetUser(id) => set_user(id),
-        Lock::ClearCapabilities => clear_ambient().and_then(|()| set_capabilities(0)),
-        Lock::ProveNoReturn => prove_no_return(),
+/// Performs one step.
+///
+/// # Errors
+/// When the step fails or does not hold afterwards.
+pub fn perform(step: &DropStep) -> io::Result<()> {
+    match *step {
+        DropStep::PassFds { fds, count } => pass_fds(&fds[..count]),
+        DropStep::CloseOnExec { from } => close_on_exec(from),
+        DropStep::UnblockSignals => unblock_signals(),
+        DropStep::DropBoundingSet => drop_bounding_set(),
+        DropStep::NoNewPrivileges => no_new_privileges(),
+        DropStep::ClearGroups => clear_groups(),
+        DropStep::SetGroup(id) => set_group(id),
+        DropStep::SetUser(id) => set_user(id),
+        DropStep::ClearCapabilities => clear_ambient().and_then(|()| set_capabilities(0)),
+        DropStep::ProveIrreversible => prove_irreversible(),
     }
 }
 
-impl Lock {
+impl DropStep {
     const fn name(&self) -> &'static str {
         match self {
-            Self::HandOver { .. } => "handing over the sockets",
-            Self::CloseOnExec { .. } => "closing what must not leak",
-            Self::UnblockSignals => "unblocking the signals",
-            Self::DropBoundingSet => "dropping the bounding set",
+            Self::PassFds { .. } => "pass descriptors",
+            Self::CloseOnExec { .. } => "close-on-exec",
+            Self::UnblockSignals => "unblock signals",
+            Self::DropBoundingSet => "drop the bounding set",
             Self::NoNewPrivileges => "no_new_privs",
-            Self::ClearGroups => "clearing the groups",
-            Self::SetGroup(_) => "setting the group",
-            Self::SetUser(_) => "setting the user",
-            Self::ClearCapabilities => "clearing the capabilities",
-            Self::ProveNoReturn => "proving that there is no way back",
+            Self::ClearGroups => "clear the groups",
+            Self::SetGroup(_) => "set the group",
+            Self::SetUser(_) => "set the user",
+            Self::ClearCapabilities => "clear the capabilities",
+            Self::ProveIrreversible => "prove that nothing can be undone",
         }
     }
 }
 
 const CAP_KILL: u32 = 5;
 const CAPABILITIES_V3: u32 = 0x2008_0522;
-/// Kernels know fewer; the first unknown number ends a walk over all.
-const MOST_CAPABILITIES: libc::c_ulong = 64;
+/// More than any kernel knows; the loop ends at the first unknown number.
+const MAX_CAPABILITIES: libc::c_ulong = 64;
 const NONE: libc::c_ulong = 0;
 
-fn hand_over(fds: &[RawFd]) -> io::Result<()> {
-    for (target, fd) in (FIRST..).zip(fds) {
-        // SAFETY: dup2 takes numbers; the targets are reserved, so nothing of std's lives there.
+fn pass_fds(fds: &[RawFd]) -> io::Result<()> {
+    for (target, fd) in (FIRST_FD..).zip(fds) {
+        // SAFETY: dup2 takes numbers; the targets are reserved, so they hold no descriptor of std.
         check(unsafe { libc::dup2(*fd, target) })?;
     }
     Ok(())
@@ -167,7 +180,7 @@ fn close_on_exec(from: RawFd) -> io::Result<()> {
     if done == 0 {
         return Ok(());
     }
-    // Kernels before 5.11. What is open beyond this was opened by us, close-on-exec.
+    // Kernels before 5.11. Descriptors beyond 1024 are PID 1's own and are close-on-exec already.
     for fd in from..1024 {
         // SAFETY: the call takes numbers; a descriptor that is not open answers EBADF, which is fine.
         unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
@@ -181,7 +194,7 @@ fn unblock_signals() -> io::Result<()> {
 }
 
 fn drop_bounding_set() -> io::Result<()> {
-    for capability in 0..MOST_CAPABILITIES {
+    for capability in 0..MAX_CAPABILITIES {
         // SAFETY: prctl with these options takes numbers.
         let held = unsafe { libc::prctl(libc::PR_CAPBSET_READ, capability, NONE, NONE, NONE) };
         if held < 0 {
@@ -251,7 +264,7 @@ struct CapabilityWord {
     inheritable: u32,
 }
 
-/// Makes `low` (of the first 32) all that is effective and permitted, and nothing inheritable.
+/// Sets the effective and permitted capabilities to the bits in `low` (of the first 32) and the inheritable ones to none.
 fn set_capabilities(low: u32) -> io::Result<()> {
     let mut header = CapabilityHeader { version: CAPABILITIES_V3, pid: 0 };
     let first = CapabilityWord { effective: low, permitted: low, inheritable: 0 };
@@ -264,7 +277,7 @@ fn set_capabilities(low: u32) -> io::Result<()> {
     proven(seen == wanted)
 }
 
-fn prove_no_return() -> io::Result<()> {
+fn prove_irreversible() -> io::Result<()> {
     // SAFETY: the calls take numbers; each is meant to fail.
     let returned =
         unsafe { [libc::setuid(0), libc::seteuid(0), libc::setgid(0), libc::setegid(0)] };
@@ -277,7 +290,7 @@ fn check(result: impl Into<i64>) -> io::Result<()> {
     if result.into() < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// An error that needs no allocation.
+/// Fails with an error that needs no allocation.
 fn proven(holds: bool) -> io::Result<()> {
     if holds { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::ENOTRECOVERABLE)) }
 }
@@ -288,10 +301,10 @@ mod tests {
     use crate::services::Zone;
 
     #[test]
-    fn the_order_of_the_locks() {
-        let names = locks(Zone::Platform.account(), &[]).map(|lock| format!("{lock:?}"));
+    fn the_order_of_the_steps() {
+        let names = drop_steps(Zone::Platform.account(), &[]).map(|step| format!("{step:?}"));
         insta::assert_snapshot!(names.join("\n"), @r"
-        HandOver { fds: [-1, -1, -1, -1, -1], count: 0 }
+        PassFds { fds: [-1, -1, -1, -1, -1], count: 0 }
         CloseOnExec { from: 3 }
         UnblockSignals
         DropBoundingSet
@@ -300,15 +313,15 @@ mod tests {
         SetGroup(1001)
         SetUser(1001)
         ClearCapabilities
-        ProveNoReturn
+        ProveIrreversible
         ");
     }
 
     #[test]
-    fn whoever_can_go_back_is_stopped() {
-        // As root every way back is open, so the proof must fail; without root the way down itself does.
+    fn a_process_that_can_regain_root_fails_the_proof() {
+        // Root can undo every step, so the proof must fail. Without root, the change of user itself fails.
         let root = nix::unistd::geteuid().is_root();
-        let failed = if root { prove_no_return() } else { set_user(0) };
+        let failed = if root { prove_irreversible() } else { set_user(0) };
         assert!(failed.is_err());
     }
 }
