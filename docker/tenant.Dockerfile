@@ -36,7 +36,10 @@ RUN groupadd --gid 1000 cial \
     && install -d -o agent -g agent -m 0755 /opt/cial-platform /home/agent \
     && install -d -o agent -g agent -m 0750 /home/agent/files \
     # A file system that is mounted there takes over the mode.
-    && install -d -o agent -g agent -m 0700 /tmp
+    && install -d -o agent -g agent -m 0700 /tmp \
+    # Programs such as su and mount would run as another user. `no_new_privs` stops them at run time; here they lose
+    # the bits, so that no other way of starting a process in the container brings them back.
+    && find / -xdev -type f -perm /6000 -exec chmod a-s {} +
 
 FROM base
 COPY --from=binaries --chown=root:root /out/supervisor /usr/local/bin/supervisor

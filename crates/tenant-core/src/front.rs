@@ -1,10 +1,9 @@
 //! core-front: the core's own pages, everything under `/.cial` that is no API.
 
 use askama::Template;
-use hyper::body::Incoming;
-use hyper::{Method, Request, StatusCode};
+use hyper::{Method, StatusCode};
 use service::{Env, ServiceError};
-use tenant_service::{Drain, RequestContext, Response, User, echo, page, response, serve};
+use tenant_service::{Drain, Request, RequestContext, Response, User, echo, page, response, serve};
 use tokio::net::UnixListener;
 
 #[derive(Template)]
@@ -32,12 +31,7 @@ pub async fn run(listener: UnixListener, tenant: String, drain: Drain) {
     .await;
 }
 
-fn respond(
-    context: &RequestContext,
-    request: Request<Incoming>,
-    tenant: &str,
-    drain: &Drain,
-) -> Response {
+fn respond(context: &RequestContext, request: Request, tenant: &str, drain: &Drain) -> Response {
     let path = request.uri().path();
     if path == "/.cial/ws" {
         return echo::upgrade(context, request, drain);

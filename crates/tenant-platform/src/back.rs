@@ -1,11 +1,10 @@
 //! platform-back: facts over loopback. No public route leads here.
 
-use hyper::body::Incoming;
-use hyper::{Method, Request, StatusCode};
+use hyper::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use service::{Env, ServiceError};
-use tenant_service::{Drain, RequestContext, Response, response, serve};
+use tenant_service::{Drain, Request, RequestContext, Response, response, serve};
 use tokio::net::TcpListener;
 
 /// What the front shows to prove that it asked.
@@ -28,7 +27,7 @@ pub async fn run(listener: TcpListener, tenant: String, drain: Drain) {
     .await;
 }
 
-fn respond(context: &RequestContext, request: &Request<Incoming>, tenant: &str) -> Response {
+fn respond(context: &RequestContext, request: &Request, tenant: &str) -> Response {
     match (request.method(), request.uri().path()) {
         (&Method::GET | &Method::HEAD, "/health") => {
             response::json(StatusCode::OK, &json!({ "status": "ok" }))

@@ -4,11 +4,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use askama::Template;
-use hyper::body::Incoming;
-use hyper::{HeaderMap, Method, Request, StatusCode};
+use hyper::{HeaderMap, Method, StatusCode};
 use protocol::inside::PLATFORM_BACK;
 use service::{Env, ServiceError};
-use tenant_service::{Drain, RequestContext, Response, User, echo, fetch, page, response, serve};
+use tenant_service::{
+    Drain, Request, RequestContext, Response, User, echo, fetch, page, response, serve,
+};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
@@ -59,7 +60,7 @@ impl Front {
         Self { tenant, back, fetches: Semaphore::new(FETCHES), drain }
     }
 
-    async fn answer(&self, context: &RequestContext, request: Request<Incoming>) -> Response {
+    async fn answer(&self, context: &RequestContext, request: Request) -> Response {
         match (request.method(), request.uri().path()) {
             (_, "/ws") => echo::upgrade(context, request, &self.drain),
             (&Method::GET | &Method::HEAD, "/") => self.show_home(context, request.headers()).await,

@@ -2,12 +2,11 @@
 
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::StatusCode;
-use hyper::body::Incoming;
 use serde::de::DeserializeOwned;
 use service::json_object;
 use thiserror::Error;
 
-use crate::{RequestContext, Response};
+use crate::{RequestBody, RequestContext, Response};
 
 /// Why a request body cannot be used.
 #[derive(Debug, Error)]
@@ -25,7 +24,7 @@ pub enum BodyError {
 /// # Errors
 /// [`BodyError`], also for a body over `max_bytes`.
 pub async fn read_json<T: DeserializeOwned>(
-    body: Incoming,
+    body: RequestBody,
     max_bytes: usize,
 ) -> Result<T, BodyError> {
     let read = Limited::new(body, max_bytes).collect().await;

@@ -5,8 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
 use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper::{Request, StatusCode};
+use hyper::StatusCode;
 use hyper_util::rt::TokioIo;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -15,7 +14,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 
 use crate::response::insert_header;
-use crate::{Drain, RequestContext, Response};
+use crate::{Drain, Request, RequestContext, Response};
 
 const MAX_MESSAGE_BYTES: usize = 1 << 20;
 const READ_BUFFER_BYTES: usize = 4 << 10;
@@ -23,9 +22,9 @@ const READ_BUFFER_BYTES: usize = 4 << 10;
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Accepts the WebSocket handshake and echoes messages until either side closes.
-pub fn upgrade(context: &RequestContext, request: Request<Incoming>, drain: &Drain) -> Response {
+pub fn upgrade(context: &RequestContext, request: Request, drain: &Drain) -> Response {
     let (parts, body) = request.into_parts();
-    let head = Request::from_parts(parts.clone(), ());
+    let head = hyper::Request::from_parts(parts.clone(), ());
     let Ok(accepted) = create_response(&head) else {
         return refuse(context);
     };

@@ -8,6 +8,7 @@ pub mod echo;
 pub mod fetch;
 pub mod inherited;
 pub mod page;
+pub mod request_body;
 pub mod request_context;
 pub mod response;
 pub mod same_origin;
@@ -16,8 +17,12 @@ pub mod start;
 pub mod user;
 
 pub use bounded_listener::BoundedListener;
+pub use request_body::RequestBody;
 pub use request_context::RequestContext;
 pub use response::Response;
 pub use serve::{Drain, serve};
 pub use start::start;
 pub use user::User;
+
+/// A request whose body the handler may leave unread.
+pub type Request = hyper::Request<RequestBody>;

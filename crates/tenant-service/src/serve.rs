@@ -7,9 +7,8 @@ use std::io;
 use std::pin::pin;
 use std::time::Duration;
 
-use hyper::Request;
 use hyper::body::Incoming;
-use hyper::header::HeaderValue;
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -18,7 +17,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 use tokio_util::task::TaskTracker;
 
-use crate::{RequestContext, Response};
+use crate::request_body::RequestBody;
+use crate::{Request, RequestContext, Response};
 
 /// Less than the 10 s after which PID 1 kills a service.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(8);
@@ -83,7 +83,7 @@ impl Listener for tokio::net::TcpListener {
 pub async fn serve<L, H, F>(listener: L, drain: Drain, handle: H)
 where
     L: Listener,
-    H: Fn(RequestContext, Request<Incoming>) -> F + Clone + Send + 'static,
+    H: Fn(RequestContext, Request) -> F + Clone + Send + 'static,
     F: Future<Output = Response> + Send + 'static,
 {
     loop {
@@ -107,15 +107,21 @@ where
 async fn serve_connection<S, H, F>(stream: S, drain: Drain, handle: H)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    H: Fn(RequestContext, Request<Incoming>) -> F + Send,
+    H: Fn(RequestContext, Request) -> F + Send,
     F: Future<Output = Response> + Send,
 {
-    let service = service_fn(move |request: Request<Incoming>| {
+    let service = service_fn(move |request: hyper::Request<Incoming>| {
         let context = RequestContext::from_headers(request.headers());
         let id = HeaderValue::from_str(&context.request_id);
-        let handling = handle(context, request);
+        let (head, body) = request.into_parts();
+        let headers = head.headers.clone();
+        let (body, remainder) = RequestBody::new(body);
+        let handling = handle(context, Request::from_parts(head, body));
         async move {
             let mut response = handling.await;
+            if !remainder.drain(&headers).await {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
             if let Ok(id) = id {
                 response.headers_mut().insert(REQUEST_ID, id);
             }
@@ -125,6 +131,8 @@ where
     let connection = http1::Builder::new()
         // Above the limit of the edge: a request that the edge accepts is not refused here.
         .max_headers(128)
+        // A client that has shut down its writing side still receives the response.
+        .half_close(true)
         .keep_alive(!drain.stop.is_cancelled())
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
@@ -139,4 +147,76 @@ where
         () = drain.requested() => connection.as_mut().graceful_shutdown(),
     }
     let _ = connection.await;
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    /// A service that answers 404 and reads no body.
+    async fn connect() -> TcpStream {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let drain = Drain::new(CancellationToken::new());
+        tokio::spawn(serve(
+            listener,
+            drain,
+            |context, _request| async move { context.not_found() },
+        ));
+        TcpStream::connect(address).await.unwrap()
+    }
+
+    /// Reads one response with a `Content-Length`.
+    async fn read_response(stream: &mut TcpStream) -> String {
+        let mut text = Vec::new();
+        loop {
+            text.push(stream.read_u8().await.expect("a response"));
+            let Some(head) = text.strip_suffix(b"\r\n\r\n") else { continue };
+            let head = String::from_utf8(head.to_ascii_lowercase()).unwrap();
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+            let mut body = vec![0; length.unwrap().parse().unwrap()];
+            stream.read_exact(&mut body).await.unwrap();
+            return head;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_survives_a_short_body_that_nobody_read() {
+        let mut stream = connect().await;
+        for round in 0..3 {
+            stream
+                .write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 20000\r\n\r\n")
+                .await
+                .unwrap();
+            stream.write_all(&[b'x'; 20_000]).await.unwrap();
+            let head = read_response(&mut stream).await;
+            assert!(head.starts_with("http/1.1 404"), "{round} {head}");
+            assert!(!head.contains("connection: close"), "{round} {head}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_close_after_a_long_unread_body_is_announced() {
+        for request in [
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3000000\r\n\r\nbegun",
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n",
+        ] {
+            let mut stream = connect().await;
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let head = read_response(&mut stream).await;
+            assert!(head.starts_with("http/1.1 404"), "{head}");
+            assert!(head.contains("connection: close"), "{head}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_half_closed_client_receives_the_response() {
+        let mut stream = connect().await;
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        stream.shutdown().await.unwrap();
+        assert!(read_response(&mut stream).await.starts_with("http/1.1 404"));
+    }
 }

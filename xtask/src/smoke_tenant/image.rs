@@ -48,6 +48,8 @@ async fn check_contents(report: &mut Report, tenant: &Tenant) -> Result<()> {
         "cial 700",
         tenant.run("root", &stat).await?.out,
     );
+    let find = "find / -xdev -type f -perm /6000";
+    report.same("C25", "no set-uid or set-gid file", "", tenant.sh("root", find).await?.out);
     for (row, what, programs) in [
         ("C9", "no other supervisor", "s6-svscan supervisord runit tini node"),
         ("C23", "no build tools", "cargo rustc gcc cc make npm"),

@@ -5,12 +5,11 @@ use std::path::PathBuf;
 
 use edge::route_token::RouteToken;
 use edge::{Settings, UpstreamAddresses};
-use hyper::body::Incoming;
+use hyper::StatusCode;
 use hyper::header::{COOKIE, HeaderName, HeaderValue};
-use hyper::{Request, StatusCode};
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
-use tenant_service::{Drain, RequestContext, Response, echo, response, serve};
+use tenant_service::{Drain, Request, RequestContext, Response, echo, response, serve};
 use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
 
@@ -102,7 +101,7 @@ async fn inside<L: tenant_service::serve::Listener>(
 fn say_what_came(
     name: &'static str,
     request_context: &RequestContext,
-    request: Request<Incoming>,
+    request: Request,
     drain: &Drain,
 ) -> Response {
     match (name, request.uri().path()) {
@@ -114,7 +113,7 @@ fn say_what_came(
     }
 }
 
-fn seen(name: &str, request: &Request<Incoming>) -> Value {
+fn seen(name: &str, request: &Request) -> Value {
     let mut headers = Map::new();
     for (name, value) in request.headers() {
         let value = String::from_utf8_lossy(value.as_bytes());
@@ -124,7 +123,7 @@ fn seen(name: &str, request: &Request<Incoming>) -> Value {
     json!({ "by": name, "method": method, "target": target, "headers": headers })
 }
 
-fn answer_session(request_context: &RequestContext, request: &Request<Incoming>) -> Response {
+fn answer_session(request_context: &RequestContext, request: &Request) -> Response {
     let cookies = request.headers().get(COOKIE).map_or("", |line| line.to_str().unwrap());
     let https = request.headers().get("x-forwarded-proto").unwrap() == "https";
     let good = if https { "__Host-cial_session=good" } else { SIGNED_IN };

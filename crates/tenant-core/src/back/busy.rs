@@ -4,13 +4,14 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use hyper::body::Incoming;
 use hyper::header::RETRY_AFTER;
-use hyper::{Method, Request, StatusCode};
+use hyper::{Method, StatusCode};
 use protocol::Problem;
 use protocol::busy::{BusyOwner, DeclareBusy, RenewBusy};
 use tenant_service::serve::Listener;
-use tenant_service::{BoundedListener, Drain, RequestContext, Response, body, response, serve};
+use tenant_service::{
+    BoundedListener, Drain, Request, RequestContext, Response, body, response, serve,
+};
 use tokio::net::UnixListener;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -71,12 +72,7 @@ impl Desk {
         .await;
     }
 
-    async fn answer(
-        &self,
-        context: &RequestContext,
-        door: Door,
-        request: Request<Incoming>,
-    ) -> Response {
+    async fn answer(&self, context: &RequestContext, door: Door, request: Request) -> Response {
         if let Door::Half(owner) = door
             && let Err(why) = self.with(|registry, now| registry.admit(owner, now))
         {
@@ -111,7 +107,7 @@ impl Desk {
         &self,
         context: &RequestContext,
         owner: BusyOwner,
-        request: Request<Incoming>,
+        request: Request,
     ) -> Response {
         let wish = match body::read_json::<DeclareBusy>(request.into_body(), LONGEST_BODY).await {
             Ok(wish) => wish,
@@ -129,7 +125,7 @@ impl Desk {
         context: &RequestContext,
         owner: BusyOwner,
         id: Uuid,
-        request: Request<Incoming>,
+        request: Request,
     ) -> Response {
         if request.method() == Method::DELETE {
             self.with(|registry, _| registry.withdraw(owner, id));

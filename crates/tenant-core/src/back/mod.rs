@@ -10,13 +10,12 @@ mod sso;
 
 use std::sync::Arc;
 
-use hyper::body::Incoming;
-use hyper::{HeaderMap, Method, Request, StatusCode};
+use hyper::{HeaderMap, Method, StatusCode};
 use serde_json::json;
 use service::{Env, ServiceError, shutdown_token};
 use tenant_service::inherited::{Inherited, ReadinessLink};
 use tenant_service::start::InheritedListener as _;
-use tenant_service::{Drain, RequestContext, Response, echo, response, serve};
+use tenant_service::{Drain, Request, RequestContext, Response, echo, response, serve};
 use tokio::net::UnixListener;
 
 pub use health::{AllReady, Readiness};
@@ -78,7 +77,7 @@ impl Back {
         Ok(Self { tenant, sessions: Sessions::open(&data)?, verifier, readiness, drain })
     }
 
-    async fn answer(&self, context: &RequestContext, request: Request<Incoming>) -> Response {
+    async fn answer(&self, context: &RequestContext, request: Request) -> Response {
         let (path, get) = (request.uri().path(), is_read(request.method()));
         match path {
             "/healthz" | "/health" | "/session" if !get => context.method_not_allowed("GET"),
@@ -129,7 +128,7 @@ impl Back {
         )
     }
 
-    async fn sign_out(&self, context: &RequestContext, request: &Request<Incoming>) -> Response {
+    async fn sign_out(&self, context: &RequestContext, request: &Request) -> Response {
         if request.method() != Method::POST {
             return context.method_not_allowed("POST");
         }

@@ -1,10 +1,9 @@
 //! The way in: a token of the control plane is spent once for a session of this tenant.
 
-use hyper::body::Incoming;
 use hyper::header::{CACHE_CONTROL, REFERRER_POLICY};
-use hyper::{Method, Request, StatusCode};
+use hyper::{Method, StatusCode};
 use tenant_service::response::{insert_header, see_other};
-use tenant_service::{RequestContext, Response};
+use tenant_service::{Request, RequestContext, Response};
 
 use super::sessions::Ungranted;
 use super::{Back, cookie};
@@ -14,11 +13,7 @@ pub(super) const PATH: &str = "/.cial/sso";
 
 impl Back {
     /// 303 to `/` with a cookie, or 401 without. The token is in no log and in no referrer.
-    pub(super) async fn sign_in(
-        &self,
-        context: &RequestContext,
-        request: &Request<Incoming>,
-    ) -> Response {
+    pub(super) async fn sign_in(&self, context: &RequestContext, request: &Request) -> Response {
         let mut answer = match request.method() {
             // HEAD too is refused: whoever looks ahead must not spend the token.
             &Method::GET => self.spend(context, request).await,
@@ -29,7 +24,7 @@ impl Back {
         answer
     }
 
-    async fn spend(&self, context: &RequestContext, request: &Request<Incoming>) -> Response {
+    async fn spend(&self, context: &RequestContext, request: &Request) -> Response {
         let Some(token) = only_token(request.uri().query().unwrap_or_default()) else {
             return refuse(context, &"there is not one token in the address");
         };
