@@ -1,13 +1,13 @@
 //! `bench`: runs the package `bench` with what it needs: an installation that is gone afterwards, or an image.
 
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::images::{self, Chosen, base};
-use crate::local::{self, Installation};
-use crate::smoke_local::passing;
-use crate::world;
+use crate::docker::Docker;
+use crate::images::{self, ImageChoices, base};
+use crate::local::Installation;
+use crate::{environment, ephemeral};
 
 /// Benches in the order in which all of them run.
 const NAMES: [&str; 5] = ["tenant", "create", "router", "wake", "density"];
@@ -47,29 +47,25 @@ fn measure(name: &str, words: &[String], here: bool) -> Result<()> {
         return call(words, &Installation::of_checkout()?.variables());
     }
     if WITH_INSTALLATION.contains(&name) {
-        let mut installation = Installation::passing(&format!("bench-{name}"))?;
-        return world::block_on(passing::with(&mut installation, async |installation| {
-            local::up::up(installation).await?;
+        let installation = Installation::ephemeral(&format!("bench-{name}"))?;
+        return ephemeral::with_installation(installation, |installation| {
             call(words, &installation.variables())
-        }));
+        });
     }
-    let chosen = Chosen::of_checkout()?;
-    let base = world::block_on(async {
-        let docker = images::engine().await?;
-        if name == "tenant" {
-            images::tenant(&docker, TENANT_IMAGE, &chosen).await?;
-        }
-        base::debian(&docker, chosen.base.as_deref()).await
-    })?;
+    let (docker, choices) = (Docker::connect()?, ImageChoices::of_checkout()?);
+    if name == "tenant" {
+        images::tenant(&docker, TENANT_IMAGE, &choices)?;
+    }
+    let base = base::debian(&docker, choices.base.as_deref())?;
     let image = ("CIAL_E2E_IMAGE", TENANT_IMAGE.to_owned());
     call(words, &[image, ("CIAL_E2E_BASE_IMAGE", base)])
 }
 
 fn call(words: &[String], variables: &[(&'static str, String)]) -> Result<()> {
-    let mut cargo = Command::new(world::var("CARGO").unwrap_or_else(|| "cargo".to_owned()));
+    let mut cargo = environment::cargo();
     cargo.args(["run", "--quiet", "--locked", "--package", "bench", "--"]).args(words);
     cargo.envs(variables.iter().map(|(name, value)| (name, value)));
-    let status = cargo.current_dir(world::root()).status().context("cannot run cargo")?;
+    let status = cargo.status().context("cannot run cargo")?;
     ensure!(status.success(), "the bench failed: see above");
     Ok(())
 }

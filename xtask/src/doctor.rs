@@ -1,16 +1,16 @@
 //! `doctor`: named checks of the machine, the engine, the installation, and of what does not belong together:
-//! things on the engine without a tenant, and tenants without their things.
+//! objects on the engine without a tenant, and tenants without their objects.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, ensure};
-use bollard::Docker;
 use serde_json::{Value, json};
 
+use crate::docker::Docker;
+use crate::environment::print_line;
 use crate::local::{self, Compose, Installation};
-use crate::world;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -19,59 +19,54 @@ pub struct Args {
     json: bool,
 }
 
-struct Finding {
+struct Check {
     name: &'static str,
     /// What is wrong; nothing if it is as it should be.
-    faults: Vec<String>,
+    problems: Vec<String>,
 }
 
 pub fn run(args: Args) -> Result<ExitCode> {
     let installation = Installation::of_checkout()?;
-    let findings = world::block_on(examine(&installation))?;
-    let is_well = findings.iter().all(|finding| finding.faults.is_empty());
+    let checks = examine(&installation)?;
+    let is_healthy = checks.iter().all(|check| check.problems.is_empty());
     if args.json {
-        let checks: Vec<_> = findings
+        let reported: Vec<_> = checks
             .iter()
-            .map(|finding| json!({ "name": finding.name, "ok": finding.faults.is_empty(), "faults": finding.faults }))
+            .map(|check| json!({ "name": check.name, "ok": check.problems.is_empty(), "faults": check.problems }))
             .collect();
-        world::say(json!({ "install": installation.name, "ok": is_well, "checks": checks }));
+        print_line(json!({ "install": installation.name, "ok": is_healthy, "checks": reported }));
     } else {
-        for finding in &findings {
-            world::say(format_args!(
+        for check in &checks {
+            print_line(format_args!(
                 "{} {}",
-                if finding.faults.is_empty() { "ok    " } else { "FAILED" },
-                finding.name
+                if check.problems.is_empty() { "ok    " } else { "FAILED" },
+                check.name
             ));
-            for fault in &finding.faults {
-                world::say(format_args!("         {fault}"));
+            for problem in &check.problems {
+                print_line(format_args!("         {problem}"));
             }
         }
     }
-    Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if is_healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// All that is wrong with an installation.
-pub(crate) async fn faults(installation: &Installation) -> Result<Vec<String>> {
-    Ok(examine(installation).await?.into_iter().flat_map(|finding| finding.faults).collect())
-}
-
-async fn examine(installation: &Installation) -> Result<Vec<Finding>> {
-    let mut findings = Vec::new();
-    let mut tell = |name, faults| findings.push(Finding { name, faults });
-    let ready = local::machine(installation).await;
-    tell("engine, compose, disk, memory and ports are as they must be", of(&ready));
-    tell("what local-up wrote is its owner's alone", folder(installation));
-    let Ok((docker, compose)) = ready else { return Ok(findings) };
-    tell("every service is healthy", local::unhealthy(&docker, installation).await?);
+fn examine(installation: &Installation) -> Result<Vec<Check>> {
+    let mut checks = Vec::new();
+    let mut add = |name, problems| checks.push(Check { name, problems });
+    let ready = local::preflight(installation);
+    add("engine, compose, disk, memory and ports are as they must be", of(&ready));
+    add("what local-up wrote is its owner's alone", folder(installation));
+    let Ok((docker, compose)) = ready else { return Ok(checks) };
+    add("every service is healthy", local::unhealthy(&docker, installation)?);
     let rows = rows(&compose, installation);
-    tell("the database answers", of(&rows));
-    let Ok(rows) = rows else { return Ok(findings) };
-    let things = things(&docker, &compose, installation).await;
-    tell("orchestrator and router show what they have of tenants", of(&things));
-    let Ok(things) = things else { return Ok(findings) };
-    tell("nothing of a tenant is without its tenant", strays(&things, &rows));
-    tell("no tenant is without its things", gaps(&things, &rows));
-    Ok(findings)
+    add("the database answers", of(&rows));
+    let Ok(rows) = rows else { return Ok(checks) };
+    let objects = objects(&docker, &compose, installation);
+    add("orchestrator and router show what they have of tenants", of(&objects));
+    let Ok(objects) = objects else { return Ok(checks) };
+    add("nothing of a tenant is without its tenant", orphans(&objects, &rows));
+    add("no tenant is without its objects", missing(&objects, &rows));
+    Ok(checks)
 }
 
 fn of<T>(outcome: &Result<T>) -> Vec<String> {
@@ -82,8 +77,8 @@ fn folder(installation: &Installation) -> Vec<String> {
     let folder = installation.folder();
     let Ok(metadata) = folder.metadata() else { return Vec::new() };
     let mode = metadata.permissions().mode() & 0o777;
-    let fault = format!("{} is open to others ({mode:o}): chmod 0700 {0}", folder.display());
-    if mode == 0o700 { Vec::new() } else { vec![fault] }
+    let problem = format!("{} is open to others ({mode:o}): chmod 0700 {0}", folder.display());
+    if mode == 0o700 { Vec::new() } else { vec![problem] }
 }
 
 /// A tenant as the database has it.
@@ -95,7 +90,7 @@ struct Row {
 
 type Rows = BTreeMap<String, Row>;
 /// What of a tenant there is: on the engine, in the folders of the orchestrator, among the routes of the router.
-type Things = BTreeMap<String, BTreeSet<&'static str>>;
+type Objects = BTreeMap<String, BTreeSet<&'static str>>;
 
 fn rows(compose: &Compose, installation: &Installation) -> Result<Rows> {
     let query = "SELECT id, slug, desired FROM tenants";
@@ -123,21 +118,21 @@ fn rows(compose: &Compose, installation: &Installation) -> Result<Rows> {
 fn inside(compose: &Compose, installation: &Installation, words: &[&str]) -> Result<String> {
     let mut exec = compose.command(installation);
     let output = exec.args(["exec", "-T"]).args(words).output().context("cannot run compose")?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{}: {}", words.join(" "), said.trim());
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{}: {}", words.join(" "), stderr.trim());
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-async fn things(docker: &Docker, compose: &Compose, installation: &Installation) -> Result<Things> {
-    let mut things = Things::new();
-    for name in local::tenant_things(docker, installation).await? {
+fn objects(docker: &Docker, compose: &Compose, installation: &Installation) -> Result<Objects> {
+    let mut objects = Objects::new();
+    for name in local::tenant_objects(docker, installation)? {
         if let Some((id, kind)) = kind(&name) {
-            things.entry(id.to_owned()).or_default().insert(kind);
+            objects.entry(id.to_owned()).or_default().insert(kind);
         }
     }
     let mut note = |kind, ids: Vec<String>| {
         for id in ids {
-            things.entry(id).or_default().insert(kind);
+            objects.entry(id).or_default().insert(kind);
         }
     };
     for (kind, words) in FOLDERS {
@@ -148,7 +143,7 @@ async fn things(docker: &Docker, compose: &Compose, installation: &Installation)
     let routes = "cat /var/lib/cial/routes.json 2>/dev/null || echo '{}'";
     let routes = inside(compose, installation, &["router", "sh", "-c", routes])?;
     note("route", routed(&routes)?);
-    Ok(things)
+    Ok(objects)
 }
 
 /// Folders with one for each tenant in them, read by the user whose they are.
@@ -177,28 +172,26 @@ fn kind(name: &str) -> Option<(&str, &'static str)> {
     })
 }
 
-fn strays(things: &Things, rows: &Rows) -> Vec<String> {
-    let without = things.iter().filter(|(id, _)| !rows.contains_key(*id));
+fn orphans(objects: &Objects, rows: &Rows) -> Vec<String> {
+    let without = objects.iter().filter(|(id, _)| !rows.contains_key(*id));
     let words = |kinds: &BTreeSet<&str>| kinds.iter().copied().collect::<Vec<_>>().join(", ");
     without.map(|(id, kinds)| format!("{id} has no row, but: {}", words(kinds))).collect()
 }
 
-fn gaps(things: &Things, rows: &Rows) -> Vec<String> {
-    let mut gaps = Vec::new();
+fn missing(objects: &Objects, rows: &Rows) -> Vec<String> {
+    let mut problems = Vec::new();
     for (id, row) in rows {
-        let nothing = BTreeSet::new();
-        let has = things.get(id).unwrap_or(&nothing);
-        let missing: Vec<_> =
+        let none = BTreeSet::new();
+        let has = objects.get(id).unwrap_or(&none);
+        let lacks: Vec<_> =
             needed(&row.desired).iter().filter(|kind| !has.contains(*kind)).copied().collect();
-        if !missing.is_empty() {
+        if !lacks.is_empty() {
             let Row { slug, desired } = row;
-            gaps.push(format!(
-                "{slug} ({id}) is to be {desired}, and lacks: {}",
-                missing.join(", ")
-            ));
+            let lacks = lacks.join(", ");
+            problems.push(format!("{slug} ({id}) is to be {desired}, and lacks: {lacks}"));
         }
     }
-    gaps
+    problems
 }
 
 /// What a tenant has, whether awake or asleep. One that its owner stopped is still known to the router, which says so.
@@ -228,8 +221,8 @@ mod tests {
         Rows::from([(ID.to_owned(), Row { slug: "acme".to_owned(), desired: desired.to_owned() })])
     }
 
-    fn things(kinds: &[&'static str]) -> Things {
-        Things::from([(ID.to_owned(), kinds.iter().copied().collect())])
+    fn objects(kinds: &[&'static str]) -> Objects {
+        Objects::from([(ID.to_owned(), kinds.iter().copied().collect())])
     }
 
     #[test]
@@ -249,17 +242,19 @@ mod tests {
     #[test]
     fn a_leak_is_found_in_both_directions() {
         let whole = needed("running");
-        assert!(strays(&things(whole), &rows("running")).is_empty());
+        assert!(orphans(&objects(whole), &rows("running")).is_empty());
         for kind in whole {
             let without: Vec<_> = whole.iter().copied().filter(|other| other != kind).collect();
-            assert!(strays(&things(&[*kind]), &Rows::new())[0].ends_with(&format!("but: {kind}")));
-            let told = gaps(&things(&without), &rows("running"));
-            assert!(told[0].ends_with(&format!("lacks: {kind}")), "{told:?}");
+            assert!(
+                orphans(&objects(&[*kind]), &Rows::new())[0].ends_with(&format!("but: {kind}"))
+            );
+            let reported = missing(&objects(&without), &rows("running"));
+            assert!(reported[0].ends_with(&format!("lacks: {kind}")), "{reported:?}");
         }
-        assert!(gaps(&things(whole), &rows("running")).is_empty());
-        assert!(gaps(&things(&["route"]), &rows("stopped")).is_empty());
-        assert!(gaps(&Things::new(), &rows("stopped"))[0].ends_with("lacks: route"));
-        assert!(gaps(&Things::new(), &rows("deleted")).is_empty());
+        assert!(missing(&objects(whole), &rows("running")).is_empty());
+        assert!(missing(&objects(&["route"]), &rows("stopped")).is_empty());
+        assert!(missing(&Objects::new(), &rows("stopped"))[0].ends_with("lacks: route"));
+        assert!(missing(&Objects::new(), &rows("deleted")).is_empty());
     }
 
     #[test]

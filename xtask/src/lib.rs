@@ -1,17 +1,18 @@
 //! `cargo xtask …`: people's hands on a checkout. One variant a command, one module behind it.
 
 pub mod bench;
+pub mod docker;
 pub mod doctor;
-pub mod fault;
-pub mod http;
+mod e2e;
+pub mod environment;
+mod ephemeral;
+pub mod error;
 pub mod images;
+mod interrupt;
 pub mod local;
-mod readme;
-pub mod smoke_local;
-pub mod smoke_tenant;
+pub mod smoke;
 pub mod test;
 pub mod tidy;
-pub mod world;
 
 use std::process::ExitCode;
 
@@ -32,11 +33,11 @@ pub enum Command {
     /// Builds the images that are missing or out of date.
     Images(images::Args),
     /// Checks the tenant image as a black box, with the production flags.
-    SmokeTenant(smoke_tenant::Args),
+    SmokeTenant(smoke::TenantArgs),
     /// Looks for what is wrong with the machine or the installation, and for leaks.
     Doctor(doctor::Args),
     /// Takes a first owner's way over HTTP, in an installation of its own that is gone afterwards.
-    SmokeLocal(smoke_local::Args),
+    SmokeLocal(smoke::LocalArgs),
     /// Runs all that CI runs, step by step.
     Test(test::Args),
     /// Checks what ARCHITECTURE.md promises about the source itself.
@@ -53,9 +54,9 @@ impl Command {
             Self::LocalStatus(args) => local::status::run(args),
             Self::LocalLogs(args) => local::logs::run(args),
             Self::Images(args) => images::run(args),
-            Self::SmokeTenant(args) => smoke_tenant::run(args),
+            Self::SmokeTenant(args) => smoke::tenant(args),
             Self::Doctor(args) => doctor::run(args),
-            Self::SmokeLocal(args) => smoke_local::run(args),
+            Self::SmokeLocal(args) => smoke::local(args),
             Self::Test(args) => test::run(args),
             Self::Tidy(args) => tidy::run(args),
             Self::Bench(args) => bench::run(args),

@@ -3,5 +3,5 @@
 use clap::Parser as _;
 
 fn main() -> std::process::ExitCode {
-    xtask::world::finish(xtask::Command::parse().run())
+    xtask::environment::finish(xtask::Command::parse().run())
 }

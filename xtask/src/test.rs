@@ -6,9 +6,9 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Parser as _, ValueEnum};
 
+use crate::e2e::TestBinary;
 use crate::local::Installation;
-use crate::smoke_local::passing;
-use crate::{local, readme, smoke_local, world};
+use crate::{e2e, environment, ephemeral, local, smoke};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -70,7 +70,6 @@ const SHOWN: &[(Step, &[&str])] = &[
             "cargo xtask smoke-local",
             "cargo xtask doctor",
             "cargo xtask test smoke-local compose readme",
-            "docker compose exec router router upgrade",
         ],
     ),
     (Step::Browser, &["cargo xtask test browser"]),
@@ -90,14 +89,17 @@ const SHOWN: &[(Step, &[&str])] = &[
             "docker compose --profile build-only build tenant-base-build",
         ],
     ),
-    (Step::Readme, readme::COMMANDS),
 ];
-/// What stands around the steps: `.ci/run`.
+/// Commands that the step `readme` runs literally, a line each; its test fails unless it ran all of them.
+const DOCUMENTS: &str = include_str!("../../crates/e2e/tests/documents/commands.txt");
+/// Commands of `.ci/run`, which calls the steps.
 const AROUND: &[&str] = &["cargo xtask test", "scripts/install-tools"];
 
 /// Whether a step runs this.
 pub(crate) fn runs(command: &str) -> bool {
-    AROUND.contains(&command) || SHOWN.iter().any(|(_, commands)| commands.contains(&command))
+    AROUND.contains(&command)
+        || DOCUMENTS.lines().any(|line| line == command)
+        || SHOWN.iter().any(|(_, commands)| commands.contains(&command))
 }
 
 pub fn run(args: Args) -> Result<ExitCode> {
@@ -107,7 +109,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         let name =
             step.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
         eprintln!("── {}/{} {name}", index + 1, steps.len());
-        let start = world::now();
+        let start = environment::now();
         let outcome = step.run();
         times.push(format!("{name} {:.0} s", start.elapsed().as_secs_f32()));
         if let Err(error) = outcome {
@@ -115,7 +117,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
             return Err(error.context(format!("step {name} failed; this step alone: {again}")));
         }
     }
-    world::say(format_args!("all steps are green: {}", times.join(" · ")));
+    environment::print_line(format_args!("all steps are green: {}", times.join(" · ")));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -162,13 +164,13 @@ impl Step {
                 // Twice in a row: the first must leave nothing that the second could trip over.
                 xtask(&["smoke-local"])?;
                 xtask(&["smoke-local"])?;
-                smoke_local::fails_and_leaves_nothing()
+                smoke::a_failure_leaves_nothing()
             }
             Self::Browser => browser(),
             Self::Faults => xtask(&["smoke-local", "--faults"]),
             Self::Sleep => xtask(&["bench", "wake", "--ci"]),
             Self::Compose => compose(),
-            Self::Readme => readme::run(),
+            Self::Readme => documents(),
         }
     }
 }
@@ -181,9 +183,9 @@ fn xtask(args: &[&str]) -> Result<()> {
 }
 
 fn cargo(args: &[&str], variables: &[(&str, &str)]) -> Result<()> {
-    let mut cargo = Command::new(world::var("CARGO").unwrap_or_else(|| "cargo".to_owned()));
-    cargo.args(args).envs(variables.iter().copied()).current_dir(world::root());
-    let status = cargo.status().context("cannot run cargo")?;
+    let mut cargo = environment::cargo();
+    let status =
+        cargo.args(args).envs(variables.iter().copied()).status().context("cannot run cargo")?;
     ensure!(status.success(), "cargo {} failed: it says why above", args.join(" "));
     Ok(())
 }
@@ -200,13 +202,14 @@ fn tool(name: &str) -> Result<()> {
 
 /// Where tools are kept from one run to the next, beside every checkout.
 fn cache() -> Result<PathBuf> {
-    let home = world::var("HOME").context("HOME is not set")?;
+    let home = environment::variable("HOME").context("HOME is not set")?;
     Ok(PathBuf::from(home).join(".cache/cial"))
 }
 
 /// Where `scripts/install-tools` puts what it brings.
 fn tools() -> Result<PathBuf> {
-    world::var("CIAL_TOOLS").map_or_else(|| Ok(cache()?.join("bin")), |folder| Ok(folder.into()))
+    environment::variable("CIAL_TOOLS")
+        .map_or_else(|| Ok(cache()?.join("bin")), |folder| Ok(folder.into()))
 }
 
 fn browser() -> Result<()> {
@@ -217,32 +220,34 @@ fn browser() -> Result<()> {
             "{program} is missing: scripts/install-tools installs it (Debian: chromium, chromium-driver)"
         );
     }
-    tool("nextest")?;
     let axe = tools()?.join("axe.min.js");
     ensure!(axe.is_file(), "{} is missing: scripts/install-tools brings it", axe.display());
-    let axe = axe.to_string_lossy().into_owned();
-    let mut installation = Installation::passing("browser")?;
-    world::block_on(passing::with(&mut installation, async |installation| {
-        local::up::up(installation).await?;
-        let variables = [
-            ("CIAL_E2E_ADMIN_URL", installation.admin_url.as_str()),
-            ("CIAL_E2E_AXE", axe.as_str()),
-        ];
-        cargo(
-            &["nextest", "run", "--locked", "--package=e2e", "--features=installation"],
-            &variables,
-        )
-    }))
+    ephemeral::with_installation(Installation::ephemeral("browser")?, |installation| {
+        let mut variables = installation.variables();
+        variables.push(("CIAL_E2E_AXE", axe.to_string_lossy().into_owned()));
+        e2e::run(TestBinary::Browser, None, &variables)
+    })
 }
 
 /// The literal `docker compose up`, under tags of its own, so that compose itself builds every image.
 fn compose() -> Result<()> {
     let config = compose_plugins()?;
-    let mut installation = Installation::passing("compose")?;
-    world::block_on(passing::with(&mut installation, async |installation| {
-        local::up::by_compose(installation, config.as_deref()).await?;
-        smoke_local::journey::go(installation).await
-    }))
+    let bring_up =
+        |installation: &mut Installation| local::up::by_compose(installation, config.as_deref());
+    ephemeral::with_installation_by(Installation::ephemeral("compose")?, bring_up, |installation| {
+        e2e::run(TestBinary::Installation, None, &installation.variables())
+    })
+}
+
+/// The commands of the documents, in a copy of the checkout with an installation of its own.
+fn documents() -> Result<()> {
+    let plugins = compose_plugins()?;
+    ephemeral::then_purge(Installation::ephemeral("readme")?, |installation| {
+        let mut variables = installation.variables();
+        let plugins = plugins.map(|folder| folder.to_string_lossy().into_owned());
+        variables.extend(plugins.map(|folder| ("CIAL_E2E_PLUGINS", folder)));
+        e2e::run(TestBinary::Documents, None, &variables)
+    })
 }
 
 /// The folder with Compose 2 where the docker command does not find it by itself; Debian's packages bring it.
@@ -252,7 +257,8 @@ pub(crate) fn compose_plugins() -> Result<Option<PathBuf>> {
         return Ok(None);
     }
     let folder = cache()?.join("docker");
-    let status = Command::new(world::root().join("scripts/compose-plugins")).arg(&folder).status();
+    let status =
+        Command::new(environment::root().join("scripts/compose-plugins")).arg(&folder).status();
     if !status.is_ok_and(|status| status.success()) {
         bail!(
             "`docker compose` is missing, and Debian's package of it cannot be had: install docker-compose-plugin"

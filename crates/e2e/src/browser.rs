@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use thirtyfour::LoggingPrefsLogLevel;
 use thirtyfour::prelude::*;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 const INTERVAL: Duration = Duration::from_millis(100);
 
 pub struct Browser {
@@ -18,7 +18,7 @@ pub struct Browser {
     // Dropped after the session: ends the driver and its browser, then the profile.
     _driver: Driver,
     profile: PathBuf,
-    pictures: PathBuf,
+    screenshots: PathBuf,
 }
 
 /// The `chromedriver` process; killed on drop, also when a test panics.
@@ -39,22 +39,25 @@ impl Drop for Browser {
 }
 
 impl Browser {
-    /// Starts one. `name` keeps its profile and pictures apart from those of other tests.
+    /// Starts a browser. `name` separates its profile and screenshots from those of other tests.
+    ///
+    /// # Errors
+    /// Chromium or its driver does not start.
     pub async fn start(name: &str) -> anyhow::Result<Self> {
         let (driver, port) = start_driver()?;
         let profile = std::env::temp_dir().join(format!("cial-e2e-{name}-{}", std::process::id()));
-        let pictures = std::env::temp_dir().join("cial-e2e-pictures").join(name);
-        std::fs::create_dir_all(&pictures)?;
-        let mut wish = DesiredCapabilities::chrome();
-        wish.set_headless()?;
+        let screenshots = std::env::temp_dir().join("cial-e2e-screenshots").join(name);
+        std::fs::create_dir_all(&screenshots)?;
+        let mut capabilities = DesiredCapabilities::chrome();
+        capabilities.set_headless()?;
         // Chromium's own sandbox needs a user that is not root; the tests load nothing but our own pages.
-        wish.set_no_sandbox()?;
-        wish.add_arg("--disable-dev-shm-usage")?;
-        wish.add_arg("--window-size=1100,900")?;
-        wish.add_arg(&format!("--user-data-dir={}", profile.display()))?;
-        wish.set_browser_log_level(LoggingPrefsLogLevel::All)?;
-        let web = WebDriver::new(&format!("http://127.0.0.1:{port}"), wish).await?;
-        Ok(Self { web, _driver: driver, profile, pictures })
+        capabilities.set_no_sandbox()?;
+        capabilities.add_arg("--disable-dev-shm-usage")?;
+        capabilities.add_arg("--window-size=1100,900")?;
+        capabilities.add_arg(&format!("--user-data-dir={}", profile.display()))?;
+        capabilities.set_browser_log_level(LoggingPrefsLogLevel::All)?;
+        let web = WebDriver::new(&format!("http://127.0.0.1:{port}"), capabilities).await?;
+        Ok(Self { web, _driver: driver, profile, screenshots })
     }
 
     pub(crate) fn web(&self) -> &WebDriver {
@@ -84,25 +87,29 @@ impl Browser {
             quoted(text)
         );
         let found =
-            self.web.query(By::XPath(path)).wait(PATIENCE, INTERVAL).and_clickable().first().await;
+            self.web.query(By::XPath(path)).wait(TIMEOUT, INTERVAL).and_clickable().first().await;
         found.with_context(|| format!("no button or link {text:?}"))?.click().await?;
         Ok(())
     }
 
-    /// Waits until the page shows this text. A page that refreshes itself is waited for, too.
-    pub async fn sees(&self, text: &str) -> anyhow::Result<()> {
+    /// Waits until the page shows this text, also across refreshes.
+    pub async fn shows(&self, text: &str) -> anyhow::Result<()> {
         let path = format!("//body[contains(normalize-space(.), {})]", quoted(text));
-        match self.web.query(By::XPath(path)).wait(PATIENCE, INTERVAL).first().await {
+        match self.web.query(By::XPath(path)).wait(TIMEOUT, INTERVAL).first().await {
             Ok(_) => Ok(()),
             Err(_) => {
-                bail!("{} never showed {text:?}, but: {}", self.url().await?, self.text().await?)
+                bail!(
+                    "{} never showed {text:?}; it shows: {}",
+                    self.url().await?,
+                    self.text().await?
+                )
             }
         }
     }
 
-    /// Loads the page anew until it shows this text.
-    pub async fn sees_in_time(&self, url: &str, text: &str) -> anyhow::Result<()> {
-        let tries = PATIENCE.as_millis() / INTERVAL.as_millis();
+    /// Reloads a page until it shows this text.
+    pub async fn shows_after_reloads(&self, url: &str, text: &str) -> anyhow::Result<()> {
+        let tries = TIMEOUT.as_millis() / INTERVAL.as_millis();
         for _ in 0..tries {
             self.open(url).await?;
             if self.text().await?.contains(text) {
@@ -110,11 +117,14 @@ impl Browser {
             }
             tokio::time::sleep(INTERVAL).await;
         }
-        bail!("{url} never showed {text:?}, but: {}", self.text().await?)
+        bail!("{url} never showed {text:?}; it shows: {}", self.text().await?)
     }
 
-    /// Calls as a script of the page that is shown: with its session, from its origin. Fails unless that succeeds.
-    pub async fn calls(&self, method: &str, path: &str, body: &Value) -> anyhow::Result<()> {
+    /// Sends a request as a script of the current page: with its session, from its origin.
+    ///
+    /// # Errors
+    /// The response is no success.
+    pub async fn fetch(&self, method: &str, path: &str, body: &Value) -> anyhow::Result<()> {
         let script = "
             const [method, path, body, done] = arguments;
             fetch(path, { method, headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(body) })
@@ -127,8 +137,8 @@ impl Browser {
         Ok(())
     }
 
-    /// What is shown at this moment, as a page of its own that no script and no header moves on.
-    pub async fn still(&self, source: &str) -> anyhow::Result<()> {
+    /// Opens `source` as a page of its own that no script and no header replaces.
+    pub async fn open_still(&self, source: &str) -> anyhow::Result<()> {
         let without_script = source.split("<script").next().unwrap_or_default();
         let encoded: String = without_script.bytes().map(|byte| format!("%{byte:02x}")).collect();
         self.open(&format!("data:text/html;charset=utf-8,{encoded}")).await
@@ -138,35 +148,38 @@ impl Browser {
         Ok(self.web.source().await?)
     }
 
-    /// Whether pages may run scripts from now on. The driver's own go on.
-    pub async fn lets_scripts_run(&self, may: bool) -> anyhow::Result<()> {
-        let params = json!({ "value": !may });
+    /// Allows or forbids scripts of pages from now on. The driver's own scripts go on.
+    pub async fn set_scripts_enabled(&self, enabled: bool) -> anyhow::Result<()> {
+        let params = json!({ "value": !enabled });
         self.web.cdp().send_raw("Emulation.setScriptExecutionDisabled", params).await?;
         Ok(())
     }
 
-    /// Waits until the page shows this text no more.
-    pub async fn loses(&self, text: &str) -> anyhow::Result<()> {
+    /// Waits until the page no longer shows this text.
+    pub async fn hides(&self, text: &str) -> anyhow::Result<()> {
         let path = format!("//body[not(contains(normalize-space(.), {}))]", quoted(text));
-        let found = self.web.query(By::XPath(path)).wait(PATIENCE, INTERVAL).first().await;
+        let found = self.web.query(By::XPath(path)).wait(TIMEOUT, INTERVAL).first().await;
         found.with_context(|| format!("the page goes on showing {text:?}"))?;
         Ok(())
     }
 
-    /// What the page shows. Between two pages there is a moment without any.
+    /// The text of the page. Between two pages there is a moment without a body.
     pub async fn text(&self) -> anyhow::Result<String> {
-        let body = self.web.query(By::Tag("body")).wait(PATIENCE, INTERVAL).first().await?;
+        let body = self.web.query(By::Tag("body")).wait(TIMEOUT, INTERVAL).first().await?;
         Ok(body.text().await?)
     }
 
-    /// Keeps a picture of the page for people to look at.
-    pub async fn picture(&self, name: &str) -> anyhow::Result<()> {
-        self.web.screenshot(&self.pictures.join(format!("{name}.png"))).await?;
+    /// Saves a screenshot for people to look at.
+    pub async fn screenshot(&self, name: &str) -> anyhow::Result<()> {
+        self.web.screenshot(&self.screenshots.join(format!("{name}.png"))).await?;
         Ok(())
     }
 
-    /// Ends the session; fails when any page on the way wrote an error to the console (a refused script, style
-    /// or form by the content security policy is one). `expected` is what the way provoked on purpose.
+    /// Ends the session.
+    ///
+    /// # Errors
+    /// A page wrote an error to the console, such as a script, style or form that the content security policy refuses.
+    /// `expected` lists parts of the errors that the test provokes on purpose.
     pub async fn finish(self, expected: &[&str]) -> anyhow::Result<()> {
         let log = self.web.browser_log().await?;
         let severe = log.iter().filter(|e| e.level == "SEVERE").map(|e| &e.message);
@@ -182,7 +195,7 @@ impl Browser {
             "//*[@id=//label[starts-with(normalize-space(), {0})]/@for] | //label[starts-with(normalize-space(), {0})]//input",
             quoted(label)
         );
-        let found = self.web.query(By::XPath(path)).wait(PATIENCE, INTERVAL).first().await;
+        let found = self.web.query(By::XPath(path)).wait(TIMEOUT, INTERVAL).first().await;
         found.with_context(|| format!("no field labelled {label:?}"))
     }
 }

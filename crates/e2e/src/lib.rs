@@ -1,9 +1,19 @@
-//! The whole installation as a black box: HTTP and a real browser.
+//! The whole installation, and the tenant image, as black boxes: HTTP, the engine, and a real browser.
 
+#[cfg(feature = "browser")]
 pub mod axe;
+#[cfg(feature = "browser")]
 pub mod browser;
-pub mod installation;
+pub mod checks;
+#[cfg(feature = "engine")]
+pub mod leaks;
+#[cfg(feature = "engine")]
+pub mod reachability;
+pub mod session;
+pub mod xtask;
 
+#[cfg(feature = "browser")]
 pub use axe::Axe;
+#[cfg(feature = "browser")]
 pub use browser::Browser;
-pub use installation::Installation;
+pub use checks::Checks;

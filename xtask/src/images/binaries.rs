@@ -4,22 +4,22 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
-use bollard::Docker;
 use serde_json::Value;
 
-use crate::fault::Fault;
-use crate::world;
+use crate::docker::Docker;
+use crate::environment::{cargo, root, variable};
+use crate::error::ActionableError;
 
-/// Which binaries.
+/// The binaries of one kind of image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Set {
+pub enum BinarySet {
     Tenant,
     Control,
 }
 
 /// Where an image takes its binaries from: the value of the Dockerfiles' argument `BINARIES`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Binaries {
+pub enum BinarySource {
     /// From `dist/`, compiled on this machine.
     Prebuilt,
     /// From a stage that compiles them.
@@ -35,7 +35,7 @@ struct Compilation {
     packages: &'static [(&'static str, &'static str)],
 }
 
-impl Set {
+impl BinarySet {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Tenant => "tenant",
@@ -71,7 +71,7 @@ impl Set {
     }
 }
 
-impl Binaries {
+impl BinarySource {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Prebuilt => "prebuilt",
@@ -88,44 +88,46 @@ impl Binaries {
 
 /// Compiles a set into `dist/` where that was chosen or, without a choice, where this machine's programs run on
 /// the engine; leaves it to the image's own stage otherwise.
-pub async fn provide(docker: &Docker, set: Set, chosen: Option<Binaries>) -> Result<Binaries> {
+pub fn provide(
+    docker: &Docker,
+    set: BinarySet,
+    chosen: Option<BinarySource>,
+) -> Result<BinarySource> {
     let host = host_target()?;
-    let engine = docker.version().await?;
-    let native = runs_on(&host, engine.os.as_deref(), engine.arch.as_deref());
-    if decide(native, chosen)? == Binaries::Built {
+    let native = runs_on(&host, &docker.os, &docker.arch);
+    if decide(native, chosen)? == BinarySource::Built {
         eprintln!("compiling inside the image build: this takes minutes the first time");
-        return Ok(Binaries::Built);
+        return Ok(BinarySource::Built);
     }
-    let dist = world::root().join("dist").join(set.name());
+    let dist = root().join("dist").join(set.name());
     std::fs::create_dir_all(&dist).with_context(|| format!("cannot make {}", dist.display()))?;
     for compilation in set.compilations() {
         compile(compilation, &host, &dist)?;
     }
-    Ok(Binaries::Prebuilt)
+    Ok(BinarySource::Prebuilt)
 }
 
 /// A choice is kept; what cannot be had is told instead of being replaced by what compose would not expect.
-fn decide(native: bool, chosen: Option<Binaries>) -> Result<Binaries, Fault> {
+fn decide(native: bool, chosen: Option<BinarySource>) -> Result<BinarySource, ActionableError> {
     match (chosen, native) {
-        (Some(Binaries::Built), _) | (None, false) => Ok(Binaries::Built),
-        (Some(Binaries::Prebuilt) | None, true) => Ok(Binaries::Prebuilt),
-        (Some(Binaries::Prebuilt), false) => {
+        (Some(BinarySource::Built), _) | (None, false) => Ok(BinarySource::Built),
+        (Some(BinarySource::Prebuilt) | None, true) => Ok(BinarySource::Prebuilt),
+        (Some(BinarySource::Prebuilt), false) => {
             let cause =
                 "CIAL_BINARIES=prebuilt, but programs of this machine do not run on the engine";
-            Err(Fault::new(cause, "CIAL_BINARIES=built, in the environment or in .env"))
+            Err(ActionableError::new(cause, "CIAL_BINARIES=built, in the environment or in .env"))
         }
     }
 }
 
 /// Whether a program for `target` runs on an engine of this system and architecture.
-fn runs_on(target: &str, os: Option<&str>, arch: Option<&str>) -> bool {
+fn runs_on(target: &str, os: &str, arch: &str) -> bool {
     let wanted = match arch {
-        Some("amd64") => "x86_64",
-        Some("arm64") => "aarch64",
-        Some(other) => other,
-        None => return false,
+        "amd64" => "x86_64",
+        "arm64" => "aarch64",
+        other => other,
     };
-    os == Some("linux") && target.starts_with(wanted) && target.contains("-linux-")
+    os == "linux" && target.starts_with(wanted) && target.contains("-linux-")
 }
 
 fn host_target() -> Result<String> {
@@ -136,9 +138,8 @@ fn host_target() -> Result<String> {
 }
 
 fn compile(compilation: &Compilation, host: &str, dist: &Path) -> Result<()> {
-    let flags = [world::var("RUSTFLAGS").unwrap_or_default(), compilation.flags.to_owned()];
-    let mut cargo = Command::new(world::var("CARGO").unwrap_or_else(|| "cargo".to_owned()));
-    cargo.current_dir(world::root());
+    let flags = [variable("RUSTFLAGS").unwrap_or_default(), compilation.flags.to_owned()];
+    let mut cargo = cargo();
     // With a target of its own the flags reach neither build scripts nor macros.
     cargo.args(["build", "--target", host, "--profile", compilation.profile]);
     cargo.args(["--bins", "--message-format", "json-render-diagnostics"]);
@@ -193,20 +194,23 @@ mod tests {
             ("x86_64-pc-windows-msvc", "windows", "amd64", false),
         ];
         for (target, os, arch, runs) in cases {
-            assert_eq!(runs_on(target, Some(os), Some(arch)), runs, "{target} on {os}/{arch}");
+            assert_eq!(runs_on(target, os, arch), runs, "{target} on {os}/{arch}");
         }
     }
 
     #[test]
     fn a_choice_of_binaries_is_kept_or_refused() {
-        for chosen in [Binaries::Prebuilt, Binaries::Built] {
-            assert_eq!(Binaries::read(chosen.name()), Ok(chosen));
+        for chosen in [BinarySource::Prebuilt, BinarySource::Built] {
+            assert_eq!(BinarySource::read(chosen.name()), Ok(chosen));
             assert_eq!(decide(true, Some(chosen)), Ok(chosen));
         }
-        assert_eq!(Binaries::read("built ").err(), Some("CIAL_BINARIES must be built or prebuilt"));
-        assert_eq!(decide(true, None), Ok(Binaries::Prebuilt));
-        assert_eq!(decide(false, None), Ok(Binaries::Built));
-        assert!(decide(false, Some(Binaries::Prebuilt)).is_err());
+        assert_eq!(
+            BinarySource::read("built ").err(),
+            Some("CIAL_BINARIES must be built or prebuilt")
+        );
+        assert_eq!(decide(true, None), Ok(BinarySource::Prebuilt));
+        assert_eq!(decide(false, None), Ok(BinarySource::Built));
+        assert!(decide(false, Some(BinarySource::Prebuilt)).is_err());
     }
 
     #[test]

@@ -1,12 +1,11 @@
-//! What an image build sees of the checkout: an archive that depends on the files alone, not on who packs it
-//! or when.
+//! The build context of an image: an archive that depends on the files alone, and not on who packs it or when.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
-/// Packs files and folders below `root`, in order of their names; what is absent is left out.
+/// Packs files and folders below `root`, in order of their names; leaves out what is absent.
 pub(crate) fn pack(root: &Path, parts: &[String]) -> Result<Vec<u8>> {
     let mut files = Vec::new();
     for part in parts {
@@ -19,16 +18,6 @@ pub(crate) fn pack(root: &Path, parts: &[String]) -> Result<Vec<u8>> {
         append(&mut archive, &file, name)
             .with_context(|| format!("cannot pack {}", name.display()))?;
     }
-    Ok(archive.into_inner()?)
-}
-
-/// One file that is not in the checkout.
-pub(crate) fn pack_text(name: &str, text: &str) -> Result<Vec<u8>> {
-    let mut archive = tar::Builder::new(Vec::new());
-    let mut header = tar::Header::new_ustar();
-    header.set_size(text.len().try_into()?);
-    header.set_mode(0o644);
-    archive.append_data(&mut header, name, text.as_bytes())?;
     Ok(archive.into_inner()?)
 }
 

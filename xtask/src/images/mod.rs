@@ -1,79 +1,74 @@
-//! Images of ours, made from this checkout, with or without a registry.
+//! The images of this checkout, made with or without a registry.
 //!
-//! Four steps that other commands combine: [`engine()`] connects, [`binaries::provide`] compiles, [`base`] finds
-//! or makes what images stand on, [`build::build`] builds one [`Recipe`]. Each does nothing when
-//! nothing changed. No image of anyone else is ever replaced or removed.
+//! Three steps that other commands combine: [`binaries::provide`] compiles, [`base`] finds or makes what images are
+//! based on, [`build::build`] builds one [`ImageSpec`]. Each step does nothing when nothing changed. An image that
+//! somebody else made is never replaced or removed.
 
 pub mod base;
 pub mod binaries;
 pub mod build;
 mod context;
-mod engine;
 
 use std::process::ExitCode;
 
 use anyhow::Result;
-use bollard::Docker;
 
+use crate::docker::Docker;
+use crate::environment::print_line;
 use crate::local::Installation;
-use crate::world;
-use binaries::{Binaries, Set};
-use build::{Outcome, Recipe};
-pub use engine::engine;
+use binaries::{BinarySet, BinarySource};
+use build::{ImageSpec, Outcome};
 
 #[derive(clap::Args)]
 pub struct Args {
     /// The tenant image's tag, instead of the one that tenants of this checkout run.
     #[arg(long)]
     tenant: Option<String>,
-    /// Only what the images stand on.
+    /// Only the base of the images.
     #[arg(long)]
     base: bool,
 }
 
-/// What images are made of, as far as a person or an earlier run chose it; the rest is found out.
+/// Choices about images that a person or an earlier run made; xtask finds out the rest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Chosen {
+pub struct ImageChoices {
     pub base: Option<String>,
-    pub binaries: Option<Binaries>,
+    pub binaries: Option<BinarySource>,
 }
 
-impl Chosen {
-    /// What the environment and `.env` of this checkout say.
+impl ImageChoices {
+    /// The choices in the environment and in `.env` of this checkout.
     pub fn of_checkout() -> Result<Self> {
-        Ok(Installation::of_checkout()?.chosen)
+        Ok(Installation::of_checkout()?.images)
     }
 }
 
 pub fn run(args: Args) -> Result<ExitCode> {
-    let here = Installation::of_checkout()?;
-    world::block_on(async {
-        let docker = engine().await?;
-        if args.base {
-            world::say(base::debian(&docker, here.chosen.base.as_deref()).await?);
-            return Ok(ExitCode::SUCCESS);
-        }
-        let tag = args.tenant.as_deref().unwrap_or(&here.tenant_image);
-        let outcome = tenant(&docker, tag, &here.chosen).await?;
-        world::say(format_args!("{tag} {outcome}"));
-        Ok(ExitCode::SUCCESS)
-    })
+    let (installation, docker) = (Installation::of_checkout()?, Docker::connect()?);
+    if args.base {
+        print_line(base::debian(&docker, installation.images.base.as_deref())?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let tag = args.tenant.as_deref().unwrap_or(&installation.tenant_image);
+    let outcome = tenant(&docker, tag, &installation.images)?;
+    print_line(format_args!("{tag} {outcome}"));
+    Ok(ExitCode::SUCCESS)
 }
 
-/// The tenant image under `tag`, from its base and its binaries up; somebody else's is left as it is.
-pub async fn tenant(docker: &Docker, tag: &str, chosen: &Chosen) -> Result<Outcome> {
-    if build::is_foreign(docker, tag).await? {
+/// Builds the tenant image under `tag`, with its base and its binaries; leaves somebody else's image as it is.
+pub fn tenant(docker: &Docker, tag: &str, choices: &ImageChoices) -> Result<Outcome> {
+    if build::is_foreign(docker, tag)? {
         return Ok(Outcome::Foreign);
     }
-    let binaries = binaries::provide(docker, Set::Tenant, chosen.binaries).await?;
-    let base = base::debian(docker, chosen.base.as_deref()).await?;
-    build::build(docker, &tenant_recipe(tag, &base, binaries)).await
+    let binaries = binaries::provide(docker, BinarySet::Tenant, choices.binaries)?;
+    let base = base::debian(docker, choices.base.as_deref())?;
+    build::build(docker, &tenant_spec(tag, &base, binaries))
 }
 
-pub(crate) fn tenant_recipe(tag: &str, base: &str, binaries: Binaries) -> Recipe {
+pub(crate) fn tenant_spec(tag: &str, base: &str, binaries: BinarySource) -> ImageSpec {
     let dockerfile = "docker/tenant.Dockerfile";
-    Recipe::new(tag, dockerfile)
-        .sees(&[dockerfile, "docker/tenant.json"])
+    ImageSpec::new(tag, dockerfile)
+        .context(&[dockerfile, "docker/tenant.json"])
         .base(base)
-        .binaries(binaries, Set::Tenant)
+        .binaries(binaries, BinarySet::Tenant)
 }

@@ -1,4 +1,4 @@
-//! Compose, as this machine has it: the plugin `docker compose` (2), or `docker-compose` (1.29 and newer).
+//! Compose as this machine has it: the plugin `docker compose` (2), or `docker-compose` (1.29 and newer).
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -6,31 +6,31 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result};
 
 use super::installation::Installation;
-use crate::fault::Fault;
-use crate::world;
+use crate::environment::root;
+use crate::error::ActionableError;
 
-/// A way to call compose that answered.
+/// A compose command that answers.
 pub struct Compose {
-    program: Way,
+    program: Program,
     version: String,
-    /// Where the docker command looks for plugins, when not where it always does.
+    /// The folder in which the docker command finds its plugins, instead of its own.
     config: Option<PathBuf>,
 }
 
-const WAYS: [Way; 2] = [&["docker", "compose"], &["docker-compose"]];
-const OLDEST: (u32, u32) = (1, 29);
+const PROGRAMS: [Program; 2] = [&["docker", "compose"], &["docker-compose"]];
+const MIN_VERSION: (u32, u32) = (1, 29);
 
 impl Compose {
-    /// The first way that is new enough. The error is a [`Fault`].
+    /// Finds the first command that is new enough. The error is an [`ActionableError`].
     pub fn find() -> Result<Self> {
-        let (program, version) = choose(WAYS.map(|program| (program, version_of(program))))?;
+        let (program, version) = choose(PROGRAMS.map(|program| (program, version_of(program))))?;
         Ok(Self { program, version, config: None })
     }
 
-    /// The plugin, and nothing else.
+    /// The plugin alone, for the step that proves the literal `docker compose`.
     pub fn plugin(config: Option<&Path>) -> Result<Self> {
         let config = config.map(Path::to_owned);
-        let plugin = Self { program: WAYS[0], version: String::new(), config };
+        let plugin = Self { program: PROGRAMS[0], version: String::new(), config };
         let version = read_version(plugin.program().args(["version", "--short"]));
         Ok(Self { version: version.context("`docker compose` does not answer")?, ..plugin })
     }
@@ -51,9 +51,9 @@ impl Compose {
         self.command_for(installation, &installation.project())
     }
 
-    /// The same for a project of another name that serves it.
+    /// Like [`Self::command`], for a project of another name.
     pub(super) fn command_for(&self, installation: &Installation, project: &str) -> Command {
-        let root = world::root();
+        let root = root();
         let mut command = self.program();
         command.arg("--file").arg(root.join("compose.yml"));
         command.arg("--project-directory").arg(&root);
@@ -68,7 +68,7 @@ impl Compose {
         self.log(command, log).with_context(|| format!("compose {}", args.join(" ")))
     }
 
-    /// Runs a call of compose with all that it says going to the log; a failure brings the end of what it said.
+    /// Runs a call of compose with its output appended to the log; an error holds the last lines of the output.
     pub(super) fn log(&self, mut command: Command, log: &Path) -> Result<()> {
         let open = || std::fs::OpenOptions::new().create(true).append(true).open(log);
         let file = open().with_context(|| format!("cannot write {}", log.display()))?;
@@ -88,22 +88,22 @@ impl Compose {
     }
 }
 
-type Way = &'static [&'static str];
+type Program = &'static [&'static str];
 
-/// Of the ways with the versions that they told, the first that will do.
-fn choose(ways: [(Way, Option<String>); 2]) -> Result<(Way, String), Fault> {
+/// Chooses the first program whose version is new enough.
+fn choose(programs: [(Program, Option<String>); 2]) -> Result<(Program, String), ActionableError> {
     let fix =
         "Debian: sudo apt-get install docker-compose; elsewhere the package docker-compose-plugin";
     let mut cause =
         "Compose is missing: neither `docker compose` nor docker-compose answers".to_owned();
-    for (program, version) in ways {
+    for (program, version) in programs {
         let Some(version) = version else { continue };
-        if number(&version) >= OLDEST {
+        if number(&version) >= MIN_VERSION {
             return Ok((program, version));
         }
         cause = format!("{} is {version}; at least 1.29 is needed", program.join(" "));
     }
-    Err(Fault::new(cause, fix))
+    Err(ActionableError::new(cause, fix))
 }
 
 fn version_of(program: &[&str]) -> Option<String> {
@@ -126,11 +126,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_way_that_is_new_enough_is_taken() {
+    fn the_first_program_that_is_new_enough_is_chosen() {
         let chosen = |plugin: Option<&str>, other: Option<&str>| {
             let versions = [plugin, other].map(|version| version.map(str::to_owned));
             let [plugin, other] = versions;
-            match choose([(WAYS[0], plugin), (WAYS[1], other)]) {
+            match choose([(PROGRAMS[0], plugin), (PROGRAMS[1], other)]) {
                 Ok((program, version)) => format!("{} {version}", program.join(" ")),
                 Err(fault) => fault.cause,
             }
@@ -147,9 +147,9 @@ mod tests {
 
     #[test]
     fn versions_compare_as_numbers() {
-        assert!(number("1.25.0") < OLDEST);
-        assert!(number("1.29.2") >= OLDEST);
-        assert!(number("2.26.1-4") >= OLDEST);
-        assert!(number("2.3.3") >= OLDEST);
+        assert!(number("1.25.0") < MIN_VERSION);
+        assert!(number("1.29.2") >= MIN_VERSION);
+        assert!(number("2.26.1-4") >= MIN_VERSION);
+        assert!(number("2.3.3") >= MIN_VERSION);
     }
 }

@@ -1,17 +1,17 @@
-//! `local-down`: nothing of an installation runs afterwards; its data stays unless it is given up by name.
+//! `local-down`: nothing of an installation runs afterwards; its data stays unless a person gives it up by name.
 
 use std::collections::BTreeSet;
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
-use bollard::Docker;
 
 use super::compose::Compose;
-use super::engine::{self, Swept};
 use super::installation::Installation;
-use super::up::tools;
-use crate::world;
+use super::objects::{self, Removal};
+use super::tools;
+use crate::docker::Docker;
+use crate::environment::print_line;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -25,73 +25,71 @@ pub struct Args {
 
 pub fn run(args: Args) -> Result<ExitCode> {
     let installation = Installation::of_checkout()?;
-    world::block_on(async {
-        let (docker, compose) = tools().await?;
-        if args.purge && !args.yes {
-            ask(&docker, &installation).await?;
-        }
-        let swept = take_down(&docker, &compose, &installation, args.purge).await?;
-        for thing in &swept.removed {
-            world::say(format_args!("removed {thing}"));
-        }
-        swept.finish()?;
-        let kept =
-            if args.purge { "nothing is left" } else { "its data is kept (--purge removes it)" };
-        world::say(format_args!("installation {:?} is down; {kept}", installation.name));
-        Ok(ExitCode::SUCCESS)
-    })
+    let (docker, compose) = tools()?;
+    if args.purge && !args.yes {
+        confirm_purge(&docker, &installation)?;
+    }
+    let removal = take_down(&docker, &compose, &installation, args.purge)?;
+    for object in &removal.removed {
+        print_line(format_args!("removed {object}"));
+    }
+    removal.finish()?;
+    let kept = if args.purge { "nothing is left" } else { "its data is kept (--purge removes it)" };
+    print_line(format_args!("installation {:?} is down; {kept}", installation.name));
+    Ok(ExitCode::SUCCESS)
 }
 
-/// Takes the installation down, whatever of it there is, and tells what was removed beside compose's own.
-pub async fn down(
+/// Takes the installation down with its volumes, and fails unless nothing is left.
+pub fn purge(installation: &Installation) -> Result<()> {
+    let (docker, compose) = tools()?;
+    take_down(&docker, &compose, installation, true)?.finish()?;
+    super::images::remove_own(&docker, installation);
+    let left = objects::everything(&docker, installation)?;
+    anyhow::ensure!(left.is_empty(), "left behind: {left:?}");
+    // A log file that cannot be removed is no reason to fail.
+    let _ = std::fs::remove_dir_all(installation.folder());
+    Ok(())
+}
+
+fn take_down(
     docker: &Docker,
     compose: &Compose,
     installation: &Installation,
     purge: bool,
-) -> Result<Vec<String>> {
-    take_down(docker, compose, installation, purge).await?.finish()
-}
-
-async fn take_down(
-    docker: &Docker,
-    compose: &Compose,
-    installation: &Installation,
-    purge: bool,
-) -> Result<Swept> {
+) -> Result<Removal> {
     let logs = installation.folder().join("log");
     std::fs::create_dir_all(&logs).with_context(|| format!("cannot make {}", logs.display()))?;
     let log = logs.join("local-down.log");
-    let projects = engine::projects(docker, installation).await?;
-    let mut swept = Swept::default();
-    // Compose first: an orchestrator that still runs would bring the tenants back. What one project leaves must keep
-    // neither another one nor the rest.
-    for project in &projects {
+    let mut removal = Removal::default();
+    // Compose first: an orchestrator that still runs would bring the tenants back. Objects that one project leaves
+    // must keep neither another project nor the rest.
+    for project in &objects::projects(docker, installation)? {
         let mut command = compose.command_for(installation, project);
         command.arg("down");
-        // A project that has another name may have other things as well: of it, only what compose.yml names.
+        // A project of another name may have other objects as well: of it, only what compose.yml names.
         match *project == installation.project() {
             true => command.arg("--remove-orphans"),
             false => command.args(purge.then_some("--volumes")),
         };
         if let Err(error) = compose.log(command, &log) {
-            swept.note(format!("project {project}"), Err(error));
+            removal.record(format!("project {project}"), Err(error));
         }
     }
-    engine::sweep(docker, installation, &mut swept).await?;
+    objects::remove_tenants(docker, installation, &mut removal)?;
     if purge {
         let own = BTreeSet::from([installation.project()]);
-        let volumes = engine::all_volumes(docker, installation, &own).await?;
-        engine::remove_all(docker, volumes, &mut swept).await;
+        let volumes = objects::all_volumes(docker, installation, &own)?;
+        objects::remove_volumes(docker, volumes, &mut removal);
     }
-    Ok(swept)
+    Ok(removal)
 }
 
-async fn ask(docker: &Docker, installation: &Installation) -> Result<()> {
+fn confirm_purge(docker: &Docker, installation: &Installation) -> Result<()> {
     if !std::io::stdin().is_terminal() {
         bail!("--purge asks first, and nobody is here to answer: add --yes");
     }
-    let projects = engine::projects(docker, installation).await?;
-    let volumes = engine::all_volumes(docker, installation, &projects).await?;
+    let projects = objects::projects(docker, installation)?;
+    let volumes = objects::all_volumes(docker, installation, &projects)?;
     for volume in &volumes {
         eprintln!("{volume}");
     }

@@ -1,179 +1,162 @@
-//! Whether every service is up and healthy, and if one cannot be, which and why.
+//! Whether every service is up and healthy; if one cannot be, which and why.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Result;
-use bollard::Docker;
-use bollard::models::{
-    ContainerInspectResponse, ContainerStateStatusEnum as Status, HealthStatusEnum as Health,
-};
 
-use super::engine;
 use super::installation::{Installation, SERVICES};
-use crate::fault::Fault;
-use crate::world;
+use super::objects;
+use crate::docker::{Container, Docker};
+use crate::environment::now;
+use crate::error::ActionableError;
 
-const PATIENCE: Duration = Duration::from_secs(120);
-const INTERVAL: Duration = Duration::from_millis(200);
-/// A service that the engine had to restart this often does not come up by itself.
-const RESTARTS: i64 = 4;
+const TIMEOUT: Duration = Duration::from_secs(120);
+const INTERVAL: Duration = Duration::from_millis(300);
+/// A service that the engine restarted this often does not come up by itself.
+const MAX_RESTARTS: i64 = 4;
+/// Lines of a log that explain a failure.
+const LOG_LINES: usize = 12;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum ServiceHealth {
     Healthy,
-    /// Not yet; in words.
+    /// Not healthy yet; in words.
     Waiting(String),
-    /// It will not by itself; in words.
+    /// The service does not get healthy by itself; in words.
     Broken(String),
 }
 
-/// Waits until every service is healthy. One that cannot be ends the wait with the end of its log.
-pub(super) async fn wait(docker: &Docker, installation: &Installation) -> Result<()> {
-    let deadline = world::now() + PATIENCE;
+/// Waits until every service is healthy. A broken service ends the wait with the end of its log.
+pub(super) fn wait(docker: &Docker, installation: &Installation) -> Result<()> {
+    let deadline = now() + TIMEOUT;
     loop {
-        let verdicts = look(docker, installation).await?;
-        if verdicts.values().all(|verdict| *verdict == Verdict::Healthy) {
+        let services = services(docker, installation)?;
+        let is_late = now() > deadline;
+        let failed = services.iter().find_map(|(service, health)| match health {
+            ServiceHealth::Broken(why) => Some((service, why.clone())),
+            ServiceHealth::Waiting(why) if is_late => {
+                Some((service, format!("{why} after {} s", TIMEOUT.as_secs())))
+            }
+            ServiceHealth::Waiting(_) | ServiceHealth::Healthy => None,
+        });
+        if let Some((service, why)) = failed {
+            return Err(explain(docker, installation, service, &why).into());
+        }
+        if services.values().all(|health| *health == ServiceHealth::Healthy) {
             return Ok(());
         }
-        let broken = verdicts.iter().find(|(_, verdict)| matches!(verdict, Verdict::Broken(_)));
-        if let Some((service, Verdict::Broken(why))) = broken {
-            return Err(explain(docker, installation, service, why).await.into());
-        }
-        let waiting = verdicts.iter().find(|(_, verdict)| **verdict != Verdict::Healthy);
-        if let Some((service, Verdict::Waiting(why))) = waiting
-            && world::now() > deadline
-        {
-            let why = format!("{why} after {} s", PATIENCE.as_secs());
-            return Err(explain(docker, installation, service, &why).await.into());
-        }
-        tokio::time::sleep(INTERVAL).await;
+        std::thread::sleep(INTERVAL);
     }
 }
 
 /// Each service that is not healthy, in words.
-pub async fn unhealthy(docker: &Docker, installation: &Installation) -> Result<Vec<String>> {
-    let verdicts = look(docker, installation).await?;
-    let words = |(service, verdict): (&str, Verdict)| match verdict {
-        Verdict::Healthy => None,
-        Verdict::Waiting(why) | Verdict::Broken(why) => Some(format!("{service} {why}")),
+pub fn unhealthy(docker: &Docker, installation: &Installation) -> Result<Vec<String>> {
+    let words = |(service, health): (&str, ServiceHealth)| match health {
+        ServiceHealth::Healthy => None,
+        ServiceHealth::Waiting(why) | ServiceHealth::Broken(why) => {
+            Some(format!("{service} {why}"))
+        }
     };
-    Ok(verdicts.into_iter().filter_map(words).collect())
+    Ok(services(docker, installation)?.into_iter().filter_map(words).collect())
 }
 
-/// The verdict on each service that must run.
-pub(super) async fn look(
+/// The health of each service that must run.
+pub(super) fn services(
     docker: &Docker,
     installation: &Installation,
-) -> Result<BTreeMap<&'static str, Verdict>> {
-    let found = engine::containers(docker, engine::of_project(installation)).await?;
-    let mut verdicts = BTreeMap::new();
-    for service in SERVICES {
-        let container = found.iter().find(|container| engine::service(container) == service);
-        let id = container.and_then(|container| container.id.as_deref());
-        let verdict = match id {
-            None => Verdict::Waiting("has no container".to_owned()),
-            Some(id) => match docker.inspect_container(id, None).await {
-                Ok(seen) => judge(&seen),
-                Err(_) => Verdict::Waiting("was just replaced".to_owned()),
-            },
-        };
-        verdicts.insert(service, verdict);
-    }
-    Ok(verdicts)
+) -> Result<BTreeMap<&'static str, ServiceHealth>> {
+    let found = docker.containers(&objects::of_project(installation))?;
+    let health = |service| {
+        let container = found.iter().find(|container| objects::service(container) == service);
+        container.map_or(ServiceHealth::Waiting("has no container".to_owned()), health_of)
+    };
+    Ok(SERVICES.into_iter().map(|service| (service, health(service))).collect())
 }
 
-fn judge(seen: &ContainerInspectResponse) -> Verdict {
-    let state = seen.state.clone().unwrap_or_default();
-    let health = state.health.and_then(|health| health.status).unwrap_or(Health::NONE);
-    let code = state.exit_code.unwrap_or_default();
-    if seen.restart_count.unwrap_or_default() >= RESTARTS && health != Health::HEALTHY {
-        return Verdict::Broken(format!("keeps ending, last with exit code {code}"));
+fn health_of(container: &Container) -> ServiceHealth {
+    let state = &container.state;
+    let status = state["Status"].as_str().unwrap_or_default();
+    let health = state["Health"]["Status"].as_str().unwrap_or("none");
+    let code = state["ExitCode"].as_i64().unwrap_or_default();
+    if container.restart_count >= MAX_RESTARTS && health != "healthy" {
+        return ServiceHealth::Broken(format!("keeps ending, last with exit code {code}"));
     }
-    match (state.status.unwrap_or(Status::EMPTY), health) {
-        (Status::RUNNING, Health::HEALTHY) => Verdict::Healthy,
-        (Status::RUNNING, health) => Verdict::Waiting(format!("is {health}")),
-        (Status::EXITED | Status::DEAD, _) => {
-            Verdict::Broken(format!("ended with exit code {code}"))
-        }
-        (other, _) => Verdict::Waiting(format!("is {other}")),
+    match (status, health) {
+        ("running", "healthy") => ServiceHealth::Healthy,
+        ("running", health) => ServiceHealth::Waiting(format!("is {health}")),
+        ("exited" | "dead", _) => ServiceHealth::Broken(format!("ended with exit code {code}")),
+        (other, _) => ServiceHealth::Waiting(format!("is {other}")),
     }
 }
 
-async fn explain(docker: &Docker, installation: &Installation, service: &str, why: &str) -> Fault {
-    let said = said_by(docker, installation, service).await;
+fn explain(
+    docker: &Docker,
+    installation: &Installation,
+    service: &str,
+    why: &str,
+) -> ActionableError {
+    let container = objects::of_service(docker, installation, service);
+    let log = container.map(|found| docker.last_lines(&found.id, LOG_LINES)).unwrap_or_default();
     let fix = format!(
         "act on its last lines above, then run local-up again; all of them: cargo xtask local-logs {service}"
     );
-    Fault::new(format!("{service} {why}\n{said}"), fix)
+    ActionableError::new(format!("{service} {why}\n{log}"), fix)
 }
 
-async fn said_by(docker: &Docker, installation: &Installation, service: &str) -> String {
-    let found =
-        engine::containers(docker, engine::of_project(installation)).await.unwrap_or_default();
-    let container = found.into_iter().find(|container| engine::service(container) == service);
-    match container.and_then(|container| container.id) {
-        Some(id) => engine::last_lines(docker, &id, 12).await,
-        None => String::new(),
-    }
-}
-
-/// What every container that ended badly or is unhealthy said last: for when compose itself gave up.
-pub(super) async fn post_mortem(docker: &Docker, installation: &Installation) -> String {
-    let found =
-        engine::containers(docker, engine::of_project(installation)).await.unwrap_or_default();
-    let mut report = String::new();
-    for container in &found {
-        let id = container.id.as_deref().unwrap_or_default();
-        let Ok(seen) = docker.inspect_container(id, None).await else { continue };
-        let code = seen.state.as_ref().and_then(|state| state.exit_code).unwrap_or_default();
-        let is_fine = judge(&seen) == Verdict::Healthy
-            || (code == 0 && !matches!(judge(&seen), Verdict::Waiting(_)));
-        if !is_fine {
-            let said = engine::last_lines(docker, id, 12).await;
-            report.push_str(&format!("{}:\n{said}", engine::service(container)));
-        }
-    }
-    report
+/// The last lines of every container that failed or is unhealthy: for when compose itself gave up.
+pub(super) fn failed_logs(docker: &Docker, installation: &Installation) -> String {
+    let found = docker.containers(&objects::of_project(installation)).unwrap_or_default();
+    let is_fine = |container: &&Container| match health_of(container) {
+        ServiceHealth::Healthy => true,
+        ServiceHealth::Broken(_) => container.state["ExitCode"] == 0,
+        ServiceHealth::Waiting(_) => false,
+    };
+    let failed = found.iter().filter(|container| !is_fine(container));
+    let text = |container: &Container| {
+        let log = docker.last_lines(&container.id, LOG_LINES);
+        format!("{}:\n{log}", objects::service(container))
+    };
+    failed.map(text).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use bollard::models::{ContainerState, Health as HealthState};
+    use std::collections::BTreeSet;
+
+    use serde_json::json;
 
     use super::*;
 
-    fn seen(status: Status, health: Health, code: i64, restarts: i64) -> ContainerInspectResponse {
-        let health = HealthState { status: Some(health), ..HealthState::default() };
-        let state = ContainerState {
-            status: Some(status),
-            exit_code: Some(code),
-            health: Some(health),
-            ..ContainerState::default()
-        };
-        ContainerInspectResponse {
-            state: Some(state),
-            restart_count: Some(restarts),
-            ..ContainerInspectResponse::default()
+    fn container(status: &str, health: &str, exit_code: i64, restart_count: i64) -> Container {
+        let state =
+            json!({ "Status": status, "ExitCode": exit_code, "Health": { "Status": health } });
+        Container {
+            id: String::new(),
+            name: String::new(),
+            labels: BTreeMap::new(),
+            state,
+            restart_count,
+            published_ports: BTreeSet::new(),
         }
     }
 
     #[test]
     fn only_a_running_healthy_container_is_healthy() {
         let cases = [
-            (seen(Status::RUNNING, Health::HEALTHY, 0, 0), "Healthy"),
-            (seen(Status::RUNNING, Health::HEALTHY, 0, 9), "Healthy"),
-            (seen(Status::RUNNING, Health::STARTING, 0, 0), r#"Waiting("is starting")"#),
-            (seen(Status::RUNNING, Health::UNHEALTHY, 0, 0), r#"Waiting("is unhealthy")"#),
-            (seen(Status::RESTARTING, Health::NONE, 64, 1), r#"Waiting("is restarting")"#),
+            (container("running", "healthy", 0, 0), "Healthy"),
+            (container("running", "healthy", 0, 9), "Healthy"),
+            (container("running", "starting", 0, 0), r#"Waiting("is starting")"#),
+            (container("running", "unhealthy", 0, 0), r#"Waiting("is unhealthy")"#),
+            (container("restarting", "none", 64, 1), r#"Waiting("is restarting")"#),
             (
-                seen(Status::RESTARTING, Health::NONE, 64, 4),
+                container("restarting", "none", 64, 4),
                 r#"Broken("keeps ending, last with exit code 64")"#,
             ),
-            (seen(Status::EXITED, Health::NONE, 1, 0), r#"Broken("ended with exit code 1")"#),
+            (container("exited", "none", 1, 0), r#"Broken("ended with exit code 1")"#),
         ];
         for (container, expected) in cases {
-            assert_eq!(format!("{:?}", judge(&container)), expected);
+            assert_eq!(format!("{:?}", health_of(&container)), expected);
         }
     }
 }

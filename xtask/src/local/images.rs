@@ -1,61 +1,83 @@
-//! The images of an installation: pulled where they can be, made here where not.
+//! The images of an installation: pulled where a registry has them, made here where not.
 
-use anyhow::Result;
-use bollard::Docker;
-use bollard::query_parameters::{ListImagesOptions, RemoveImageOptions};
+use anyhow::{Context as _, Result};
 
 use super::installation::Installation;
-use crate::images::binaries::{self, Binaries, Set};
-use crate::images::build::{self, Recipe};
-use crate::images::{self, Chosen, base};
+use crate::docker::Docker;
+use crate::images::binaries::{self, BinarySet, BinarySource};
+use crate::images::build::{self, ImageSpec};
+use crate::images::{self, ImageChoices, base};
 
-const OURS: [&str; 3] = ["app-api", "orchestrator", "router"];
+const SERVICES: [&str; 3] = ["app-api", "orchestrator", "router"];
 const POSTGRES: &str = "postgres:16";
 const POSTGRES_MADE: &str = "cial-postgres:17";
 const POSTGRES_BASE: &str = "cial-postgres-base:17";
 
-/// Everything that compose.yml names exists afterwards; the choices are kept in `installation`.
-pub(super) async fn provide(docker: &Docker, installation: &mut Installation) -> Result<()> {
-    let (base, binaries) = ground(docker, installation).await?;
-    for service in OURS {
-        let tag = format!("cial-{service}:{}", installation.tag);
-        let recipe = Recipe::new(&tag, "docker/service.Dockerfile")
+/// Makes every image that compose.yml names; the choices are kept in `installation`.
+pub(super) fn provide(docker: &Docker, installation: &mut Installation) -> Result<()> {
+    let (base, binaries) = provide_inputs(docker, installation)?;
+    let control = SERVICES.map(|service| {
+        ImageSpec::new(&format!("cial-{service}:{}", installation.tag), "docker/service.Dockerfile")
             .base(&base)
-            .binaries(binaries, Set::Control)
-            .arg("SERVICE", service);
-        build::build(docker, &recipe).await?;
+            .binaries(binaries, BinarySet::Control)
+            .arg("SERVICE", service)
+    });
+    let mut specs = control.to_vec();
+    if !build::is_foreign(docker, &installation.tenant_image)? {
+        specs.push(images::tenant_spec(&installation.tenant_image, &base, binaries));
     }
-    images::tenant(docker, &installation.tenant_image, &installation.chosen).await?;
-    Ok(())
+    // Side by side: each build waits for the engine most of the time.
+    std::thread::scope(|scope| {
+        let builds: Vec<_> =
+            specs.iter().map(|spec| scope.spawn(move || build::build(docker, spec))).collect();
+        builds.into_iter().try_for_each(|build| match build.join() {
+            Ok(outcome) => outcome.map(drop),
+            Err(_) => anyhow::bail!("a build of an image panicked"),
+        })
+    })
 }
 
-/// What a build of all images needs and compose cannot make: bases and binaries.
-pub(super) async fn ground(
+/// Makes what a build of all images needs and compose cannot make: bases and binaries. The bases are made while cargo
+/// compiles.
+pub(super) fn provide_inputs(
     docker: &Docker,
     installation: &mut Installation,
-) -> Result<(String, Binaries)> {
-    let base = base::debian(docker, installation.chosen.base.as_deref()).await?;
-    let binaries = binaries::provide(docker, Set::Control, installation.chosen.binaries).await?;
-    binaries::provide(docker, Set::Tenant, installation.chosen.binaries).await?;
-    installation.postgres_image = Some(postgres(docker, installation.postgres_image.take()).await?);
-    installation.chosen = Chosen { base: Some(base.clone()), binaries: Some(binaries) };
+) -> Result<(String, BinarySource)> {
+    let chosen = installation.images.clone();
+    let postgres = installation.postgres_image.take();
+    let (bases, binaries) = std::thread::scope(|scope| {
+        let bases = scope.spawn(|| {
+            let base = base::debian(docker, chosen.base.as_deref())?;
+            anyhow::Ok((base, provide_postgres(docker, postgres)?))
+        });
+        let compile = || {
+            let binaries = binaries::provide(docker, BinarySet::Control, chosen.binaries)?;
+            binaries::provide(docker, BinarySet::Tenant, chosen.binaries)?;
+            anyhow::Ok(binaries)
+        };
+        let binaries = compile();
+        (bases.join(), binaries)
+    });
+    let (base, postgres) = bases.ok().context("making the bases panicked")??;
+    let binaries = binaries?;
+    installation.postgres_image = Some(postgres);
+    installation.images = ImageChoices { base: Some(base.clone()), binaries: Some(binaries) };
     Ok((base, binaries))
 }
 
-/// Removes images under tags that are a passing installation's own; those of others stay.
-pub async fn remove_own(docker: &Docker, installation: &Installation) {
-    if !installation.is_passing {
+/// Removes images under tags that are an ephemeral installation's own; those of others stay.
+pub(super) fn remove_own(docker: &Docker, installation: &Installation) {
+    if !installation.is_ephemeral {
         return;
     }
-    let is_own = |tag: &String| is_own(tag, &installation.name);
-    let images = docker.list_images(None::<ListImagesOptions>).await.unwrap_or_default();
-    for tag in images.into_iter().flat_map(|image| image.repo_tags).filter(is_own) {
-        // In use by something that could not be removed, either: that is told.
-        let _ = docker.remove_image(&tag, None::<RemoveImageOptions>, None).await;
+    let listed = docker.run(&["image", "ls", "--format", "{{.Repository}}:{{.Tag}}"]);
+    for tag in listed.unwrap_or_default().lines().filter(|tag| is_own(tag, &installation.name)) {
+        // An image in use belongs to a container that could not be removed, and that is an error already.
+        let _ = docker.run(&["image", "rm", tag]);
     }
 }
 
-/// Whether a tag is called after an installation: `cial-tenant:{name}`, `cial-tenant:{name}-broken`.
+/// Whether a tag is named after an installation: `cial-tenant:{name}`, `cial-tenant:{name}-broken`.
 fn is_own(tag: &str, name: &str) -> bool {
     let Some((repository, version)) = tag.split_once(':') else { return false };
     let rest = version.strip_prefix(name);
@@ -63,32 +85,29 @@ fn is_own(tag: &str, name: &str) -> bool {
         && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
 }
 
-/// The image that was chosen before; otherwise the official one, or ours where that cannot be had. A choice is
-/// kept, because a database never meets another major version.
-async fn postgres(docker: &Docker, chosen: Option<String>) -> Result<String> {
+/// Provides the chosen image; otherwise the official one, or ours where that cannot be pulled. A choice is kept,
+/// because a database never runs under another major version.
+fn provide_postgres(docker: &Docker, chosen: Option<String>) -> Result<String> {
     let wanted = match chosen {
         Some(chosen) => chosen,
-        None if base::exists(docker, POSTGRES).await? => POSTGRES.to_owned(),
-        None if base::exists(docker, POSTGRES_MADE).await? => POSTGRES_MADE.to_owned(),
-        None => match base::pull(docker, POSTGRES).await {
+        None if docker.image(POSTGRES)?.is_some() => POSTGRES.to_owned(),
+        None if docker.image(POSTGRES_MADE)?.is_some() => POSTGRES_MADE.to_owned(),
+        None => match docker.pull(POSTGRES) {
             Ok(()) => POSTGRES.to_owned(),
             Err(why) => {
                 eprintln!(
-                    "{POSTGRES} cannot be pulled ({why:#}): making {POSTGRES_MADE} from packages"
+                    "    {POSTGRES} cannot be pulled ({why:#}): making {POSTGRES_MADE} from packages"
                 );
                 POSTGRES_MADE.to_owned()
             }
         },
     };
     if wanted == POSTGRES_MADE {
-        base::rootfs(docker, POSTGRES_BASE, "trixie", &["postgresql-17"]).await?;
-        build::build(
-            docker,
-            &Recipe::new(POSTGRES_MADE, "docker/postgres/Dockerfile").base(POSTGRES_BASE),
-        )
-        .await?;
-    } else if !base::exists(docker, &wanted).await? {
-        base::pull(docker, &wanted).await?;
+        base::make_rootfs(docker, POSTGRES_BASE, "trixie", &["postgresql-17"])?;
+        let spec = ImageSpec::new(POSTGRES_MADE, "docker/postgres/Dockerfile").base(POSTGRES_BASE);
+        build::build(docker, &spec)?;
+    } else if docker.image(&wanted)?.is_none() {
+        docker.pull(&wanted)?;
     }
     Ok(wanted)
 }
@@ -98,13 +117,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_tags_that_are_called_after_an_installation_are_its_own() {
+    fn only_tags_that_are_named_after_an_installation_are_its_own() {
         let cases = [
             ("cial-tenant:smoke-12", true),
             ("cial-tenant:smoke-12-broken", true),
             ("cial-tenant:smoke-123", false),
             ("cial-tenant:dev", false),
-            ("tenant:smoke-12", false),
+            ("other:smoke-12", false),
             ("cial-tenant", false),
         ];
         for (tag, own) in cases {

@@ -1,14 +1,14 @@
-//! What one installation is called, where it listens and what it runs: read once from the environment and `.env`.
+//! Name, ports and images of one installation: read once from the environment and `.env`.
 
 use std::path::PathBuf;
 
 use anyhow::Result;
 
 use super::dotenv;
-use crate::fault::Fault;
-use crate::images::Chosen;
-use crate::images::binaries::Binaries;
-use crate::world;
+use crate::environment::{root, variable};
+use crate::error::ActionableError;
+use crate::images::ImageChoices;
+use crate::images::binaries::BinarySource;
 
 pub(super) const TENANT_IMAGE: &str = "cial-tenant:dev";
 pub(super) const SERVICES: [&str; 4] = ["postgres", "app-api", "orchestrator", "router"];
@@ -21,24 +21,26 @@ pub struct Installation {
     pub admin_port: u16,
     pub router_port: u16,
     pub postgres_port: u16,
-    /// What tenants' networks are cut from; not parsed yet.
+    /// The pool of tenants' subnets, as text.
     pub subnet_pool: String,
     /// Tag of the images of our services.
     pub tag: String,
     pub tenant_image: String,
-    /// What the images are made of: the person's choice or that of an earlier run, and everything once it is known.
-    pub chosen: Chosen,
-    /// Chosen by the person or by an earlier run; otherwise by what can be had.
+    /// Choices of the person or of an earlier run; complete once the images are built.
+    pub images: ImageChoices,
+    /// Chosen by the person or by an earlier run; otherwise by what can be pulled.
     pub postgres_image: Option<String>,
-    /// Whether its choices go to `.env`: a passing installation must not change what plain compose does.
-    pub is_passing: bool,
+    /// Whether it is gone after one command: then `.env` must not change.
+    pub is_ephemeral: bool,
 }
 
 pub(super) type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-const AMEND_BINARIES: &str = "correct CIAL_BINARIES in the environment or in .env";
+const BINARIES_FIX: &str = "correct CIAL_BINARIES in the environment or in .env";
 
-/// What a passing installation leaves at its default, whatever `.env` says.
+/// Marks an ephemeral installation for an xtask that a test calls.
+const EPHEMERAL: &str = "CIAL_E2E_EPHEMERAL";
+/// Settings that an ephemeral installation leaves at their deerrors, whatever `.env` says.
 const AS_DOCUMENTED: [(&str, &str); 10] = [
     ("CIAL_EGRESS", "open"),
     ("CIAL_FREEZE_AFTER", "60"),
@@ -55,27 +57,27 @@ const AS_DOCUMENTED: [(&str, &str); 10] = [
 impl Installation {
     /// The installation of this checkout.
     pub fn of_checkout() -> Result<Self> {
-        let file = dotenv::read(&world::root().join(".env"));
+        let file = dotenv::read(&root().join(".env"));
         let from_file = |name: &str| dotenv::get(&file, name).map(str::to_owned);
-        Self::read(&|name| world::var(name).or_else(|| from_file(name)))
+        Self::read(&|name| variable(name).or_else(|| from_file(name)))
     }
 
-    /// An installation that comes and goes beside the others: a name of its own, ports that are free now.
-    pub fn passing(purpose: &str) -> Result<Self> {
+    /// An installation that is gone after one command: a name of its own, ports that are free now.
+    pub fn ephemeral(purpose: &str) -> Result<Self> {
         let name = format!("{purpose}-{}", std::process::id());
-        let [admin, router, postgres] = super::ports::free()?.map(|port| port.to_string());
-        let installation = Self::read(&|variable| match variable {
+        let [admin, router, postgres] = super::ports::find_free()?.map(|port| port.to_string());
+        let installation = Self::read(&|name_of| match name_of {
             "CIAL_INSTALL" => Some(name.clone()),
             "CIAL_ADMIN_PORT" => Some(admin.clone()),
             "CIAL_ROUTER_PORT" => Some(router.clone()),
             "CIAL_POSTGRES_PORT" => Some(postgres.clone()),
             "CIAL_ADMIN_URL" | "CIAL_DOMAIN" | "CIAL_SUBNET_POOL" => None,
-            other => world::var(other),
+            other => variable(other),
         })?;
-        Ok(Self { is_passing: true, ..installation })
+        Ok(Self { is_ephemeral: true, ..installation })
     }
 
-    /// Lets its tenants run an image that is nobody else's, and may be changed under them.
+    /// Gives its tenants an image of their own, which a test may replace.
     pub fn with_own_tenant_image(&mut self) {
         self.tenant_image = format!("cial-tenant:{}", self.name);
     }
@@ -84,14 +86,14 @@ impl Installation {
         let text = |name: &str, default: &str| lookup(name).unwrap_or_else(|| default.to_owned());
         let name = text("CIAL_INSTALL", "local");
         let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        let mut faults = Vec::new();
+        let mut errors = Vec::new();
         if name.len() > 40 || !name.chars().all(allowed) || name.starts_with('-') {
             let rule = "CIAL_INSTALL takes 1 to 40 of a-z, 0-9 and -, and starts with none";
-            faults.push(Fault::new(format!("{rule} (is {name:?})"), "name it otherwise"));
+            errors.push(ActionableError::new(format!("{rule} (is {name:?})"), "name it otherwise"));
         }
         let mut port = |name: &str, default: u16| {
-            port(lookup, name, default).unwrap_or_else(|fault| {
-                faults.push(fault);
+            port(lookup, name, default).unwrap_or_else(|error| {
+                errors.push(error);
                 default
             })
         };
@@ -99,11 +101,12 @@ impl Installation {
         let router_port = port("CIAL_ROUTER_PORT", 8080);
         let postgres_port = port("CIAL_POSTGRES_PORT", 5432);
         let binaries = lookup("CIAL_BINARIES").and_then(|text| {
-            let wrong = |rule| Fault::new(format!("{rule} (is {text:?})"), AMEND_BINARIES);
-            Binaries::read(&text).map_err(|rule| faults.push(wrong(rule))).ok()
+            let invalid =
+                |rule| ActionableError::new(format!("{rule} (is {text:?})"), BINARIES_FIX);
+            BinarySource::read(&text).map_err(|rule| errors.push(invalid(rule))).ok()
         });
-        if let Some(fault) = Fault::joined(faults) {
-            return Err(fault.into());
+        if let Some(error) = ActionableError::joined(errors) {
+            return Err(error.into());
         }
         let default_url = format!("http://localhost:{admin_port}");
         Ok(Self {
@@ -115,9 +118,9 @@ impl Installation {
             subnet_pool: text("CIAL_SUBNET_POOL", "10.201.0.0/16"),
             tag: text("CIAL_TAG", "dev"),
             tenant_image: text("CIAL_TENANT_IMAGE", TENANT_IMAGE),
-            chosen: Chosen { base: lookup("CIAL_BASE_IMAGE"), binaries },
+            images: ImageChoices { base: lookup("CIAL_BASE_IMAGE"), binaries },
             postgres_image: lookup("CIAL_POSTGRES_IMAGE"),
-            is_passing: false,
+            is_ephemeral: lookup(EPHEMERAL).is_some(),
             name,
         })
     }
@@ -127,7 +130,7 @@ impl Installation {
         format!("cial-{}", self.name)
     }
 
-    /// What is published on loopback, by the variable that chooses it.
+    /// The published ports, by the variable that chooses each.
     pub(super) fn ports(&self) -> [(&'static str, u16); 3] {
         [
             ("CIAL_ADMIN_PORT", self.admin_port),
@@ -138,8 +141,8 @@ impl Installation {
 
     /// Where local-up keeps its log and state.
     pub fn folder(&self) -> PathBuf {
-        let folder = world::root().join(".cial");
-        if self.is_passing { folder.join(&self.name) } else { folder }
+        let folder = root().join(".cial");
+        if self.is_ephemeral { folder.join(&self.name) } else { folder }
     }
 
     pub fn admin_page(&self) -> String {
@@ -150,7 +153,7 @@ impl Installation {
         format!("http://{slug}.{}:{}", self.domain, self.router_port)
     }
 
-    /// What goes to `.env`. An address that follows from the port is left out, to follow it when the port changes.
+    /// The settings that go to `.env`. An address that follows from the port is left out, so that it keeps following.
     pub fn choices(&self) -> Vec<(&'static str, String)> {
         let follows = self.admin_url == "http://localhost:3100";
         let mut choices = self.variables();
@@ -158,8 +161,8 @@ impl Installation {
         choices
     }
 
-    /// What compose.yml asks for. For a passing installation that is all but where the engine is, so that the
-    /// `.env` of the checkout decides nothing.
+    /// The variables that compose.yml reads. For an ephemeral installation they include every setting, so that
+    /// the `.env` of the checkout decides nothing.
     pub fn variables(&self) -> Vec<(&'static str, String)> {
         let mut variables = vec![
             ("CIAL_INSTALL", self.name.clone()),
@@ -172,26 +175,30 @@ impl Installation {
             ("CIAL_TENANT_IMAGE", self.tenant_image.clone()),
         ];
         let known = [
-            ("CIAL_BASE_IMAGE", self.chosen.base.as_deref()),
-            ("CIAL_BINARIES", self.chosen.binaries.map(Binaries::name)),
+            ("CIAL_BASE_IMAGE", self.images.base.as_deref()),
+            ("CIAL_BINARIES", self.images.binaries.map(BinarySource::name)),
             ("CIAL_POSTGRES_IMAGE", self.postgres_image.as_deref()),
         ];
         variables
             .extend(known.into_iter().filter_map(|(name, value)| Some((name, value?.to_owned()))));
-        if self.is_passing {
+        if self.is_ephemeral {
+            variables.push((EPHEMERAL, "1".to_owned()));
             variables.extend(AS_DOCUMENTED.map(|(name, value)| (name, value.to_owned())));
         }
         variables
     }
 }
 
-fn port(lookup: Lookup<'_>, name: &str, default: u16) -> Result<u16, Fault> {
+fn port(lookup: Lookup<'_>, name: &str, default: u16) -> Result<u16, ActionableError> {
     let Some(text) = lookup(name) else { return Ok(default) };
     match text.parse() {
         Ok(port) if port > 0 => Ok(port),
         Ok(_) | Err(_) => {
             let cause = format!("{name} must be a port, 1 to 65535 (is {text:?})");
-            Err(Fault::new(cause, format!("correct {name} in the environment or in .env")))
+            Err(ActionableError::new(
+                cause,
+                format!("correct {name} in the environment or in .env"),
+            ))
         }
     }
 }
@@ -221,9 +228,9 @@ mod tests {
         assert_eq!(installation.admin_page(), "http://localhost:4100/admin");
     }
 
-    /// What a run wrote to `.env` is what the next one makes images of, and what compose is told.
+    /// A run writes the choices to `.env`; the next run and compose read them from there.
     #[test]
-    fn what_images_are_made_of_is_kept() {
+    fn choices_about_images_are_kept() {
         let of_images = |installation: &Installation| {
             let mut variables = installation.variables();
             variables.retain(|(name, _)| matches!(*name, "CIAL_BASE_IMAGE" | "CIAL_BINARIES"));
@@ -232,13 +239,13 @@ mod tests {
         assert_eq!(of_images(&read(&[]).unwrap()), [], "nothing is chosen by itself");
         let chosen = [("CIAL_BASE_IMAGE", "debian:trixie-slim"), ("CIAL_BINARIES", "built")];
         let installation = read(&chosen).unwrap();
-        assert_eq!(installation.chosen.base.as_deref(), Some("debian:trixie-slim"));
-        assert_eq!(installation.chosen.binaries, Some(Binaries::Built));
+        assert_eq!(installation.images.base.as_deref(), Some("debian:trixie-slim"));
+        assert_eq!(installation.images.binaries, Some(BinarySource::Built));
         assert_eq!(of_images(&installation), chosen.map(|(name, value)| (name, value.to_owned())));
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn invalid_settings_are_named() {
         for (name, value) in [
             ("CIAL_ROUTER_PORT", "0"),
             ("CIAL_ADMIN_PORT", "x"),

@@ -1,21 +1,22 @@
-//! `local-logs`: what the services say.
+//! `local-logs`: the logs of the services.
 
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 
 use super::compose::Compose;
-use super::engine;
 use super::installation::Installation;
+use super::objects;
+use crate::docker::Docker;
 
 #[derive(clap::Args)]
 pub struct Args {
     /// One service; all of them otherwise.
     service: Option<String>,
-    /// Stay, and show what comes.
+    /// Stay, and print new lines.
     #[arg(short, long)]
     follow: bool,
-    /// How many lines of each service to begin with.
+    /// How many earlier lines of each service to print.
     #[arg(long, default_value_t = 100)]
     tail: u32,
 }
@@ -36,16 +37,15 @@ fn show(installation: &Installation, args: &Args) -> Result<ExitCode> {
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The end of what every service and tenant said, to stderr: for a failure whose installation will be gone.
-pub async fn dump(installation: &Installation) {
+/// Prints the end of every log to stderr: for a failure whose installation is about to be removed.
+pub fn dump(installation: &Installation) {
     const LINES: usize = 60;
-    let Ok(docker) = crate::images::engine().await else { return };
-    for labels in [engine::of_project(installation), engine::of_tenants(installation)] {
-        for container in engine::containers(&docker, labels).await.unwrap_or_default() {
-            let id = container.id.as_deref().unwrap_or_default();
-            let status = container.status.as_deref().unwrap_or_default();
-            let said = engine::last_lines(&docker, id, LINES).await;
-            eprintln!("── {} ({status})\n{said}", engine::name(&container));
+    let Ok(docker) = Docker::connect() else { return };
+    for labels in [objects::of_project(installation), objects::of_tenants(installation)] {
+        for container in docker.containers(&labels).unwrap_or_default() {
+            let status = container.state["Status"].as_str().unwrap_or_default();
+            let log = docker.last_lines(&container.id, LINES);
+            eprintln!("── {} ({status})\n{log}", container.name);
         }
     }
 }

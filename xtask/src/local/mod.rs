@@ -1,28 +1,30 @@
-//! An installation on this machine: brought up, taken down, looked at.
+//! An installation on this machine: brought up, taken down, inspected.
 
 mod compose;
 mod dotenv;
 pub mod down;
-mod engine;
 mod health;
 mod images;
 mod installation;
-mod leaks;
 pub mod logs;
+mod objects;
 mod ports;
 mod preflight;
 pub mod status;
 mod steps;
 pub mod up;
 
+use anyhow::{Context as _, Result};
+
 pub use compose::Compose;
-pub use engine::{
-    GRACE_SECONDS, all_volumes, left, of_service, of_tenant, projects, remove_volumes,
-    tenant_things,
-};
 pub use health::unhealthy;
-pub use images::remove_own as remove_own_images;
 pub use installation::Installation;
-pub use leaks::examine as examine_logs;
-pub use preflight::machine;
-pub use up::tools;
+pub use objects::tenant_objects;
+pub use preflight::check as preflight;
+
+use crate::docker::Docker;
+
+/// The engine and compose, for commands that need no more than them.
+pub fn tools() -> Result<(Docker, Compose)> {
+    Ok((Docker::connect()?, Compose::find().context("compose is needed for this")?))
+}

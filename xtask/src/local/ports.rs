@@ -1,4 +1,4 @@
-//! Ports on loopback: whether one is free, who holds it otherwise, and some that are free.
+//! Ports on loopback: whether a port is free, who holds it otherwise, and finding free ones.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
@@ -10,7 +10,7 @@ pub(super) fn is_free(port: u16) -> bool {
 }
 
 /// Ports that are free now: each is held until all are known.
-pub(super) fn free<const N: usize>() -> Result<[u16; N]> {
+pub(super) fn find_free<const N: usize>() -> Result<[u16; N]> {
     let mut listeners = Vec::with_capacity(N);
     for _ in 0..N {
         listeners.push(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no port is free")?);

@@ -1,4 +1,4 @@
-//! The steps of a command: numbered, timed, with a log, and with a state that tells a half-finished run.
+//! The steps of a command: numbered, timed, logged, with a state file by which the next run knows an interrupted one.
 
 use std::fs::{File, Permissions};
 use std::io::Write as _;
@@ -10,8 +10,8 @@ use anyhow::{Context as _, Result};
 use serde_json::json;
 
 use super::installation::Installation;
-use crate::fault::Fault;
-use crate::world;
+use crate::environment::now;
+use crate::error::ActionableError;
 
 const READY: &str = "ready";
 
@@ -25,7 +25,7 @@ pub(super) struct Steps {
 }
 
 impl Steps {
-    /// Makes the folder (0700), empties the log, and says where an interrupted run had come to.
+    /// Makes the folder (0700), empties the log, and prints the step of an interrupted run.
     pub(super) fn begin(installation: &Installation, command: &str, total: usize) -> Result<Self> {
         let folder = installation.folder();
         let logs = folder.join("log");
@@ -39,7 +39,7 @@ impl Steps {
             eprintln!("the last run ended in step {step:?}: going on from there");
         }
         let name = installation.name.clone();
-        Ok(Self { total, done: 0, log, state, installation: name, began: world::now() })
+        Ok(Self { total, done: 0, log, state, installation: name, began: now() })
     }
 
     pub(super) fn log(&self) -> &Path {
@@ -47,41 +47,38 @@ impl Steps {
     }
 
     /// Runs one step. Its failure names the step, the cause, the fix and the log.
-    pub(super) async fn step<T>(
-        &mut self,
-        title: &str,
-        work: impl Future<Output = Result<T>>,
-    ) -> Result<T> {
+    pub(super) fn step<T>(&mut self, title: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        crate::interrupt::check()?;
         let number = self.done + 1;
         self.remember(title);
         eprintln!("{number}/{} {title}", self.total);
-        let start = world::now();
-        let outcome = work.await;
+        let start = now();
+        let outcome = work();
         let seconds = start.elapsed().as_secs_f32();
         match outcome {
             Ok(value) => {
-                self.note(&format!("{number}/{} {title}: done in {seconds:.1} s", self.total));
+                self.log_line(&format!("{number}/{} {title}: done in {seconds:.1} s", self.total));
                 eprintln!("    done in {seconds:.1} s");
                 self.done = number;
                 Ok(value)
             }
             Err(error) => {
-                self.note(&format!("{number}/{} {title}: {error:?}", self.total));
-                Err(self.tell(number, title, &error))
+                self.log_line(&format!("{number}/{} {title}: {error:?}", self.total));
+                Err(self.explain(number, title, &error))
             }
         }
     }
 
-    /// The whole is done; the next run has nothing to resume.
+    /// Records that every step is done: the next run has nothing to resume.
     pub(super) fn finish(&self) {
         self.remember(READY);
         let seconds = self.began.elapsed().as_secs_f32();
-        self.note(&format!("ready in {seconds:.1} s"));
+        self.log_line(&format!("ready in {seconds:.1} s"));
     }
 
-    fn tell(&self, number: usize, title: &str, error: &anyhow::Error) -> anyhow::Error {
-        let (cause, fix) = match error.downcast_ref::<Fault>() {
-            Some(fault) => (fault.cause.clone(), fault.fix.as_str()),
+    fn explain(&self, number: usize, title: &str, error: &anyhow::Error) -> anyhow::Error {
+        let (cause, fix) = match error.downcast_ref::<ActionableError>() {
+            Some(error) => (error.cause.clone(), error.fix.as_str()),
             None => (
                 format!("{error:#}"),
                 "remove the cause, then run the same command again: it goes on from here",
@@ -94,14 +91,14 @@ impl Steps {
         )
     }
 
-    /// What is told is worth more than the notes of it: a note that cannot be written fails nothing.
-    fn note(&self, line: &str) {
+    /// Appends to the log. The terminal shows the same, so a log that cannot be written fails nothing.
+    fn log_line(&self, line: &str) {
         if let Ok(mut file) = File::options().append(true).open(&self.log) {
             let _ = writeln!(file, "{line}");
         }
     }
 
-    /// By way of a rename: an interruption leaves the state of before or of now, never half of it.
+    /// Writes by a rename: an interruption leaves the old state or the new one, never half of it.
     fn remember(&self, step: &str) {
         let state = json!({ "install": self.installation, "step": step });
         let new = self.state.with_extension("new");
@@ -110,7 +107,7 @@ impl Steps {
     }
 }
 
-/// The step in which the run that wrote this state was interrupted.
+/// The step in which the run that wrote this state file was interrupted.
 fn unfinished(state: &Path) -> Option<String> {
     let state: serde_json::Value =
         serde_json::from_str(&std::fs::read_to_string(state).ok()?).ok()?;

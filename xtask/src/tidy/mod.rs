@@ -15,7 +15,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use crate::world;
+use crate::environment::{print_line, root};
 use tree::Tree;
 
 #[derive(clap::Args)]
@@ -37,18 +37,18 @@ const CHECKS: &[(&str, Check)] = &[
 ];
 
 pub fn run(_args: Args) -> Result<ExitCode> {
-    let tree = Tree::load(&world::root())?;
+    let tree = Tree::load(&root())?;
     let mut is_tidy = true;
     for (title, check) in CHECKS {
         let faults = check(&tree);
-        world::say(format_args!("{} {title}", if faults.is_empty() { "ok    " } else { "FAILED" }));
+        print_line(format_args!("{} {title}", if faults.is_empty() { "ok    " } else { "FAILED" }));
         for fault in &faults {
-            world::say(format_args!("         {fault}"));
+            print_line(format_args!("         {fault}"));
         }
         is_tidy &= faults.is_empty();
     }
     for warning in sizes::warnings(&tree) {
-        world::say(format_args!("note     {warning}"));
+        print_line(format_args!("note     {warning}"));
     }
     Ok(if is_tidy { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -70,7 +70,8 @@ fn collect(root: &Path, folder: &Path, files: &mut Vec<SourceFile>) -> Result<()
 }
 
 fn crates(root: &Path) -> Result<Vec<Crate>> {
-    let mut cargo = Command::new(crate::world::var("CARGO").unwrap_or_else(|| "cargo".to_owned()));
+    let mut cargo =
+        Command::new(crate::environment::variable("CARGO").unwrap_or_else(|| "cargo".to_owned()));
     cargo.args(["metadata", "--format-version=1", "--no-deps", "--offline"]);
     let output = cargo.current_dir(root).output().context("cannot run cargo metadata")?;
     if !output.status.success() {

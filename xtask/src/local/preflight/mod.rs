@@ -1,57 +1,45 @@
-//! What must hold before anything is started. Every fault is found in one pass, each with its fix.
+//! The requirements of a start. Every missing one is found in one pass, each with its fix.
 
-mod judge;
+mod requirements;
 
 use std::path::Path;
 
 use anyhow::Result;
-use bollard::Docker;
 
 use super::compose::Compose;
 use super::installation::Installation;
-use super::{engine, ports};
-use crate::fault::Fault;
-use crate::{images, world};
+use super::{objects, ports};
+use crate::docker::Docker;
+use crate::environment::{root, variable};
+use crate::error::ActionableError;
 
-/// What later steps work with.
-pub(super) struct Ready {
-    pub docker: Docker,
-    pub compose: Compose,
-}
-
-pub(super) async fn check(installation: &Installation) -> Result<Ready> {
-    let mut faults = Vec::new();
-    let docker = known(images::engine().await, &mut faults)?;
-    let compose = known(Compose::find(), &mut faults)?;
+/// Finds the engine and compose, and checks disk, memory, ports and subnets.
+pub fn check(installation: &Installation) -> Result<(Docker, Compose)> {
+    let mut errors = Vec::new();
+    let docker = collect(Docker::connect(), &mut errors)?;
+    let compose = collect(Compose::find(), &mut errors)?;
     if let (Some(docker), Some(compose)) = (&docker, &compose) {
-        let version = docker.version().await?;
-        let (version, api) =
-            (version.version.unwrap_or_default(), version.api_version.unwrap_or_default());
-        eprintln!("    engine {version} (API {api}), {}", compose.describe());
+        let Docker { version, api_version, .. } = docker;
+        eprintln!("    engine {version} (API {api_version}), {}", compose.describe());
     }
-    faults.extend(disks(docker.as_ref()).await);
-    faults.extend(judge::memory(&read("/proc/meminfo")));
-    faults.extend(judge::equal_ports(&installation.ports()));
-    faults.extend(judge::pool(&installation.subnet_pool, &read("/proc/net/route")));
-    faults.extend(taken_ports(docker.as_ref(), installation).await?);
-    match (Fault::joined(faults), docker, compose) {
-        (None, Some(docker), Some(compose)) => Ok(Ready { docker, compose }),
-        (Some(fault), _, _) => Err(fault.into()),
-        (None, _, _) => anyhow::bail!("what is missing has no fault"),
+    errors.extend(disks(docker.as_ref()));
+    errors.extend(requirements::memory(&read("/proc/meminfo")));
+    errors.extend(requirements::equal_ports(&installation.ports()));
+    errors.extend(requirements::pool(&installation.subnet_pool, &read("/proc/net/route")));
+    errors.extend(taken_ports(docker.as_ref(), installation)?);
+    match (ActionableError::joined(errors), docker, compose) {
+        (None, Some(docker), Some(compose)) => Ok((docker, compose)),
+        (Some(error), _, _) => Err(error.into()),
+        (None, _, _) => anyhow::bail!("a requirement is missing without an error"),
     }
 }
 
-/// The same for whoever only looks.
-pub async fn machine(installation: &Installation) -> Result<(Docker, Compose)> {
-    check(installation).await.map(|ready| (ready.docker, ready.compose))
-}
-
-/// Puts a fault beside the others, so that it does not hide them. What is no fault is a failure of the check.
-fn known<T>(found: Result<T>, faults: &mut Vec<Fault>) -> Result<Option<T>> {
-    match found.map_err(anyhow::Error::downcast::<Fault>) {
+/// Puts an actionable error beside the others, so that it does not hide them. Any other error fails the check itself.
+fn collect<T>(found: Result<T>, errors: &mut Vec<ActionableError>) -> Result<Option<T>> {
+    match found.map_err(anyhow::Error::downcast::<ActionableError>) {
         Ok(value) => Ok(Some(value)),
-        Err(Ok(fault)) => {
-            faults.push(fault);
+        Err(Ok(error)) => {
+            errors.push(error);
             Ok(None)
         }
         Err(Err(error)) => Err(error),
@@ -63,54 +51,49 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(path).unwrap_or_default()
 }
 
-/// Room where the engine keeps images and volumes, when that is on this machine, and where cargo compiles.
-async fn disks(docker: Option<&Docker>) -> Vec<Fault> {
-    let root = match docker {
-        Some(docker) => docker.info().await.ok().and_then(|info| info.docker_root_dir),
-        None => None,
-    };
-    let target = world::var("CARGO_TARGET_DIR").map_or_else(world::root, Into::into);
+/// Space where the engine keeps images and volumes, when that is on this machine, and where cargo compiles.
+fn disks(docker: Option<&Docker>) -> Vec<ActionableError> {
+    let info =
+        docker.and_then(|docker| docker.run(&["info", "--format", "{{.DockerRootDir}}"]).ok());
+    let target = variable("CARGO_TARGET_DIR").map_or_else(root, Into::into);
     let target = target.ancestors().find(|folder| folder.exists()).unwrap_or(&target).to_owned();
-    let engine = root.and_then(|root| room(Path::new(&root), judge::LEAST_DISK));
-    engine.into_iter().chain(room(&target, judge::LEAST_CHECKOUT)).collect()
+    let engine =
+        info.and_then(|folder| disk_space(Path::new(folder.trim()), requirements::MIN_DISK));
+    engine.into_iter().chain(disk_space(&target, requirements::MIN_CHECKOUT)).collect()
 }
 
-fn room(place: &Path, least: u64) -> Option<Fault> {
+fn disk_space(place: &Path, least: u64) -> Option<ActionableError> {
     let stat = nix::sys::statvfs::statvfs(place).ok()?;
     #[expect(clippy::useless_conversion, reason = "these are narrower than u64 on some systems")]
     let (blocks, size) = (u64::from(stat.blocks_available()), u64::from(stat.fragment_size()));
-    judge::room(&place.display().to_string(), blocks, size, least)
+    requirements::disk_space(&place.display().to_string(), blocks, size, least)
 }
 
-/// Ports that somebody else holds. One that this installation holds already is as it should be.
-async fn taken_ports(docker: Option<&Docker>, installation: &Installation) -> Result<Vec<Fault>> {
-    let everyones = match docker {
-        Some(docker) => engine::containers(docker, Vec::new()).await?,
+/// Ports that another process holds. A port that this installation holds already is as it should be.
+fn taken_ports(
+    docker: Option<&Docker>,
+    installation: &Installation,
+) -> Result<Vec<ActionableError>> {
+    let containers = match docker {
+        Some(docker) => docker.containers(&[])?,
         None => Vec::new(),
     };
-    let mut faults = Vec::new();
-    for (variable, port) in
-        installation.ports().into_iter().filter(|(_, port)| !ports::is_free(*port))
-    {
-        let publishes = |c: &&bollard::models::ContainerSummary| {
-            c.ports.iter().flatten().any(|published| published.public_port == Some(port))
-        };
-        let container = everyones.iter().find(publishes);
-        let is_ours = container.is_some_and(|c| {
-            engine::label(c, "com.docker.compose.project") == installation.project()
-        });
-        if is_ours {
+    let mut errors = Vec::new();
+    let taken = installation.ports().into_iter().filter(|(_, port)| !ports::is_free(*port));
+    for (setting, port) in taken {
+        let container = containers.iter().find(|found| found.published_ports.contains(&port));
+        if container.is_some_and(|found| objects::is_of_project(found, installation)) {
             continue;
         }
         let holder = match container {
-            Some(container) => format!("container {}", engine::name(container)),
+            Some(container) => format!("container {}", container.name),
             None => ports::holder(port)
                 .unwrap_or_else(|| "a process that cannot be seen from here".to_owned()),
         };
-        let fix = format!("stop it, or choose another port: put {variable}=… into .env");
-        faults.push(Fault::new(format!("port {port} is taken by {holder}"), fix));
+        let fix = format!("stop it, or choose another port: put {setting}=… into .env");
+        errors.push(ActionableError::new(format!("port {port} is taken by {holder}"), fix));
     }
-    Ok(faults)
+    Ok(errors)
 }
 
 #[cfg(test)]
@@ -119,8 +102,8 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test]
-    async fn what_is_wrong_is_told_all_at_once() {
+    #[test]
+    fn every_missing_requirement_is_reported_at_once() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port().to_string();
         let installation = Installation::read(&|name| match name {
@@ -128,7 +111,7 @@ mod tests {
             "CIAL_SUBNET_POOL" => Some("10.201.0.0".to_owned()),
             _ => None,
         });
-        let fault = check(&installation.unwrap()).await.err().unwrap().to_string();
+        let error = check(&installation.unwrap()).err().unwrap().to_string();
         let expected = [
             format!("CIAL_ADMIN_PORT and CIAL_POSTGRES_PORT are both {port}"),
             "CIAL_SUBNET_POOL must be an IPv4 network".to_owned(),
@@ -137,17 +120,17 @@ mod tests {
             "put CIAL_ADMIN_PORT=… into .env".to_owned(),
         ];
         for part in expected {
-            assert!(fault.contains(&part), "{part:?} is not in {fault}");
+            assert!(error.contains(&part), "{part:?} is not in {error}");
         }
     }
 
     #[test]
-    fn a_fault_is_kept_and_a_failure_is_passed_on() {
-        let mut faults = Vec::new();
-        let fault = Fault::new("Compose is missing", "install it");
-        assert_eq!(known(Ok(1), &mut faults).unwrap(), Some(1));
-        assert_eq!(known::<u8>(Err(fault.clone().into()), &mut faults).unwrap(), None);
-        assert!(known::<u8>(Err(anyhow::anyhow!("no clue")), &mut faults).is_err());
-        assert_eq!(faults, [fault]);
+    fn an_actionable_error_is_collected_and_any_other_is_returned() {
+        let mut errors = Vec::new();
+        let error = ActionableError::new("Compose is missing", "install it");
+        assert_eq!(collect(Ok(1), &mut errors).unwrap(), Some(1));
+        assert_eq!(collect::<u8>(Err(error.clone().into()), &mut errors).unwrap(), None);
+        assert!(collect::<u8>(Err(anyhow::anyhow!("no clue")), &mut errors).is_err());
+        assert_eq!(errors, [error]);
     }
 }

@@ -1,0 +1,39 @@
+//! `cargo xtask …` as a person calls it, on the installation under test.
+
+use std::process::{Command, Output};
+
+use anyhow::{Context as _, Result, ensure};
+use testkit::installation::required;
+
+/// Runs a command of xtask to its end. Both outputs are captured.
+///
+/// # Errors
+/// The binary that `CIAL_XTASK` names cannot be run.
+pub fn run(words: &[&str], variables: &[(&str, &str)]) -> Result<Output> {
+    let mut xtask = Command::new(required("CIAL_XTASK")?);
+    xtask.args(words).envs(variables.iter().copied());
+    xtask.output().with_context(|| format!("cannot run xtask {}", words.join(" ")))
+}
+
+/// # Errors
+/// The command fails; the message holds its outputs.
+pub fn succeed(words: &[&str], variables: &[(&str, &str)]) -> Result<()> {
+    let output = run(words, variables)?;
+    let text = text_of(&output);
+    ensure!(output.status.success(), "xtask {}: {}\n{text}", words.join(" "), output.status);
+    Ok(())
+}
+
+/// # Errors
+/// The command succeeds.
+pub fn refuse(words: &[&str], variables: &[(&str, &str)]) -> Result<String> {
+    let output = run(words, variables)?;
+    let text = text_of(&output);
+    ensure!(!output.status.success(), "xtask {} succeeded:\n{text}", words.join(" "));
+    Ok(text)
+}
+
+fn text_of(output: &Output) -> String {
+    let [out, err] = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
+    format!("{out}{err}")
+}

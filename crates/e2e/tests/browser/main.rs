@@ -1,0 +1,5 @@
+//! The pages of an installation in a real browser, from the first visit on. One test: an installation has one first
+//! owner.
+
+mod first_owner;
+mod sleeping_tenant;

@@ -1,0 +1,155 @@
+//! One death ends the container and the engine starts it again; a stop is peaceful and final.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use bollard::query_parameters::{EventsOptionsBuilder, StopContainerOptionsBuilder};
+use e2e::Checks;
+use futures_util::StreamExt as _;
+use testkit::engine::{Sandbox, TenantContainer};
+
+use super::processes;
+use super::websocket::{close_code, echo, open_websocket};
+
+/// A step that takes longer hangs.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// From just before one service is killed to the end of the container, both by the engine's machine's clock.
+const PROMPT: Duration = Duration::from_secs(1);
+/// From the engine's being asked to stop a tenant to its saying that it has.
+const DRAIN: Duration = Duration::from_secs(10);
+
+pub(crate) async fn check_deaths(
+    checks: &mut Checks,
+    sandbox: &Sandbox,
+    tenant: &TenantContainer,
+) -> Result<()> {
+    for (user, words) in [
+        ("cial", "edge"),
+        ("cial", "core back"),
+        ("cial", "core front"),
+        ("agent", "platform front"),
+        ("agent", "platform back"),
+    ] {
+        check_death(checks, sandbox, tenant, user, words)
+            .await
+            .with_context(|| format!("killing {words}"))?;
+    }
+    Ok(())
+}
+
+async fn check_death(
+    checks: &mut Checks,
+    sandbox: &Sandbox,
+    tenant: &TenantContainer,
+    user: &str,
+    words: &str,
+) -> Result<()> {
+    let restarts = async || tenant.inspect().await.ok()?.restart_count;
+    let before = restarts().await.unwrap_or_default();
+    let pid = processes::pid_of(tenant, words).await?;
+    let filters = [("container", vec![tenant.id.clone()]), ("event", vec!["die".to_owned()])];
+    let filters = filters.into_iter().collect();
+    let options = EventsOptionsBuilder::default().filters(&filters).build();
+    let mut deaths = std::pin::pin!(sandbox.docker.events(Some(options)));
+    // The stream is asked for when it is first polled, so the death is caused while it is being polled.
+    let (death, raced) = tokio::join!(tokio::time::timeout(TIMEOUT, deaths.next()), async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        tenant.exec_shell(user, &race(&pid)).await
+    });
+    let death = death.context("the container did not end")?.context("no more events")??;
+    let ended = death.time_nano.context("an event without its time")?;
+    let attributes = death.actor.and_then(|actor| actor.attributes).unwrap_or_default();
+    let code = attributes.get("exitCode").cloned().unwrap_or_default();
+    checks.holds(
+        &format!("the death of {words} ends the container with a failure"),
+        "not 0",
+        &code,
+        code != "0",
+    );
+    match raced.and_then(|ran| read_race(&ran.text)) {
+        Ok((killed, bound)) => {
+            let what = format!("nobody got the public port when {words} died");
+            checks.equal(&what, false, bound);
+            let took = Duration::from_nanos(u64::try_from(ended - killed).unwrap_or(u64::MAX));
+            let what = format!("… within 1 s ({words})");
+            checks.holds(&what, "≤ 1 s", format_args!("{took:?}"), took <= PROMPT);
+        }
+        Err(error) => {
+            checks.succeeds(&format!("a race while {words} dies"), Err::<(), _>(error));
+        }
+    }
+    tenant
+        .wait_for("a restart", async || restarts().await.filter(|now| *now > before))
+        .await
+        .context("the engine did not start it again")?;
+    let port = tenant.healthy_port().await?;
+    checks.holds(&format!("and the tenant is back after {words}"), "healthy", port, true);
+    Ok(())
+}
+
+/// Kills a process, then tries to take the public port for as long as the container lives. Tells the time first.
+fn race(pid: &str) -> String {
+    format!(
+        r#"date +%s%N; exec perl -e 'use Socket; $| = 1; alarm 60; kill 9, {pid}; for (;;) {{
+            socket(my $s, AF_INET, SOCK_STREAM, 0); setsockopt($s, SOL_SOCKET, SO_REUSEADDR, 1);
+            if (bind($s, pack_sockaddr_in(8080, INADDR_ANY)) && listen($s, 1)) {{ print "bound"; sleep 1 }} }}'"#
+    )
+}
+
+/// When a race began, in nanoseconds, and whether it was won. One that says nothing was never run.
+fn read_race(out: &str) -> Result<(i64, bool)> {
+    let (began, rest) = out.split_once('\n').unwrap_or((out, ""));
+    let began = began.parse().with_context(|| format!("no race was run: {out:?}"))?;
+    Ok((began, rest.contains("bound")))
+}
+
+/// Last: it ends the tenant.
+pub(crate) async fn check_drain(
+    checks: &mut Checks,
+    sandbox: &Sandbox,
+    tenant: &TenantContainer,
+) -> Result<()> {
+    let port = tenant.healthy_port().await?;
+    let mut sockets = Vec::new();
+    for path in ["/ws", "/.cial/ws", "/.cial/api/ws"] {
+        let mut socket = open_websocket(port, path, None).await?;
+        echo(&mut socket, "before").await?;
+        sockets.push((path, socket));
+    }
+    let closing: Vec<_> = sockets
+        .into_iter()
+        .map(|(path, socket)| (path, tokio::spawn(close_code(socket))))
+        .collect();
+    let options = StopContainerOptionsBuilder::default().t(15).build();
+    let since = testkit::clock::now();
+    sandbox.docker.stop_container(&tenant.id, Some(options)).await?;
+    let took = since.elapsed();
+    for (path, code) in closing {
+        let code = code.await??;
+        checks.equal(
+            &format!("{path} hears that the tenant goes away"),
+            "Some(1001)",
+            format_args!("{code:?}"),
+        );
+    }
+    let state = tenant.inspect().await?.state.unwrap_or_default();
+    let code = state.exit_code.unwrap_or(-1);
+    checks.equal("a stop is no failure", 0, code);
+    checks.equal("and final", false, state.running.unwrap_or_default());
+    checks.holds("a stop has its bound", "≤ 10 s", format_args!("{took:?}"), took <= DRAIN);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_race_counts_only_when_it_was_run() {
+        assert_eq!(read_race("1800000000000000000").unwrap(), (1_800_000_000_000_000_000, false));
+        assert!(read_race("1800000000000000000\nbound").unwrap().1);
+        assert!(read_race("").is_err());
+        assert!(read_race("OCI runtime exec failed").is_err());
+    }
+}

@@ -1,0 +1,94 @@
+//! A tenant that was frozen for long: whoever knocked meanwhile is served, and what ended meanwhile has ended.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use e2e::Checks;
+use serde_json::json;
+use testkit::clock::unix_time;
+use testkit::engine::{Endpoint, Sandbox, TenantContainer, TenantOptions};
+
+use super::token::{Keys, claims, header};
+
+const NAME: &str = "frozen";
+/// From the first sign-on until all that shall end has ended: time enough to restart, and less than a token's minute.
+const LIFE: u64 = 15;
+/// A session's absolute end.
+const LONGEST_SESSION: u64 = 12 * 60 * 60;
+
+pub(crate) async fn check(checks: &mut Checks, sandbox: &Sandbox) -> Result<()> {
+    let keys = Keys::random()?;
+    let options = TenantOptions {
+        name: NAME,
+        sso_key: Some(keys.sso().to_vec()),
+        ..TenantOptions::default()
+    };
+    let tenant = sandbox.start(&options).await?;
+    let endpoint = Endpoint::Port(tenant.healthy_port().await?);
+    let used = keys.sign(&header(), &claims(NAME, "smoke-used", unix_seconds()));
+    let signed_on = endpoint.get(&format!("/.cial/sso?token={used}"), &[]).await?;
+    let cookie = signed_on.header("set-cookie").and_then(|line| line.split(';').next());
+    let cookie = format!("cookie: {}", cookie.context("no cookie")?);
+
+    let end = unix_seconds() + LIFE;
+    age_sessions(&tenant, end).await?;
+    tenant.restart().await?;
+    let endpoint = Endpoint::Port(tenant.healthy_port().await?);
+    let mut short = claims(NAME, "smoke-short", unix_seconds());
+    short["exp"] = json!(end);
+    let short = keys.sign(&header(), &short);
+    let home = endpoint.get("/", &[&cookie]).await?;
+    checks.contains("before it is frozen a session lives", "signed in as owner-1", &home.body);
+
+    tenant.freeze().await?;
+    let caller = sandbox.call_from_outside(NAME, "/.cial/api/healthz").await?;
+    let connected =
+        caller.wait_for("a connection", async || said(&caller, "connected").await).await;
+    checks.equal("connect works while it is frozen", true, connected.is_ok());
+    while unix_seconds() <= end {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let early = said(&caller, "HTTP/1.1").await.is_some();
+    checks.equal("nobody answers while it is frozen", false, early);
+    tenant.thaw().await?;
+    let served = caller.wait_for("an response", async || said(&caller, "HTTP/1.1 200").await).await;
+    checks.equal("who knocked meanwhile is served after the thaw", true, served.is_ok());
+
+    let endpoint = Endpoint::Port(tenant.port().await?);
+    let home = endpoint.get("/", &[&cookie]).await?;
+    let seen = format!("{} {}", home.status, home.body.contains("signed in as"));
+    checks.equal("a session that ended meanwhile is gone", "200 false", seen);
+    for (what, token) in [("that ended meanwhile", short), ("used before", used)] {
+        let seen = endpoint.get(&format!("/.cial/sso?token={token}"), &[]).await?;
+        let cookie = seen.header("set-cookie").unwrap_or("no cookie");
+        let seen = format!("{} {cookie}", seen.status);
+        checks.equal(&format!("a token {what} is refused"), "401 no cookie", seen);
+    }
+    // Both responses are alike; the log has the reasons.
+    let logs = tenant.logs().await?;
+    for reason in ["its claim `exp` is in the past", "was used before"] {
+        checks.equal(&format!("… because: {reason}"), 1, logs.matches(reason).count());
+    }
+    let fresh = keys.sign(&header(), &claims(NAME, "smoke-fresh", unix_seconds()));
+    let seen = endpoint.get(&format!("/.cial/sso?token={fresh}"), &[]).await?;
+    checks.equal("a token made after the thaw signs in", 303, seen.status);
+    Ok(())
+}
+
+/// Makes every session end at `end`, as though it had begun long ago.
+async fn age_sessions(tenant: &TenantContainer, end: u64) -> Result<()> {
+    let since = end - LONGEST_SESSION;
+    let edit = format!(r#"s/"since":\d+/"since":{since}/g or die "no session""#);
+    let command = ["perl", "-pi", "-e", &edit, "/var/lib/cial/sessions.json"];
+    let ran = tenant.exec("cial", &command).await?;
+    anyhow::ensure!(ran.exit_code == 0, "cannot age a session: {}", ran.text);
+    Ok(())
+}
+
+async fn said(caller: &TenantContainer, text: &str) -> Option<()> {
+    caller.logs().await.ok()?.contains(text).then_some(())
+}
+
+fn unix_seconds() -> u64 {
+    unix_time().as_secs()
+}

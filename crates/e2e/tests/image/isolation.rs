@@ -1,0 +1,53 @@
+//! What two tenants beside each other can reach, each on a network as the driver makes it.
+
+use anyhow::Result;
+use e2e::Checks;
+use e2e::reachability::{CLOSED, OPEN, public_ports, published_ports, reach, reaches_itself};
+use testkit::engine::{Sandbox, TenantContainer, TenantOptions};
+
+pub(crate) async fn check(checks: &mut Checks, sandbox: &Sandbox) -> Result<()> {
+    let (one, other) = (neighbour(sandbox, "one").await?, neighbour(sandbox, "other").await?);
+    checks.equal("a tenant reaches its own app", OPEN, reaches_itself(&one).await?);
+    for (from, to, names) in [(&one, &other, "one → other"), (&other, &one, "other → one")] {
+        let mut targets = public_ports(to).await?;
+        targets.extend(published_ports(from, to).await?);
+        for target in targets {
+            let outcome = reach(from, &target).await?;
+            checks.equal(&format!("{names}: {} is closed", target.name), CLOSED, outcome);
+        }
+        let (own, others) = (name_of(from).await?, name_of(to).await?);
+        let resolves = async |name: &str| {
+            let ran = from.exec("agent", &["getent", "hosts", name]).await?;
+            anyhow::Ok(ran.exit_code == 0)
+        };
+        let outcome = format!("{} {}", resolves(&own).await?, resolves(&others).await?);
+        checks.equal(&format!("{names}: a name is known at home only"), "true false", outcome);
+    }
+    check_the_check(checks, &one, &other).await
+}
+
+/// With a hole made on purpose, the same question must have the other answer.
+async fn check_the_check(
+    checks: &mut Checks,
+    one: &TenantContainer,
+    other: &TenantContainer,
+) -> Result<()> {
+    one.join_network_of(other).await?;
+    for target in public_ports(other).await? {
+        let outcome = reach(one, &target).await?;
+        checks.equal(&format!("on one network, {} would be open", target.name), OPEN, outcome);
+    }
+    Ok(())
+}
+
+async fn neighbour(sandbox: &Sandbox, name: &'static str) -> Result<TenantContainer> {
+    let options = TenantOptions { name, has_network: true, ..TenantOptions::default() };
+    let tenant = sandbox.start(&options).await?;
+    tenant.healthy_port().await?;
+    Ok(tenant)
+}
+
+async fn name_of(tenant: &TenantContainer) -> Result<String> {
+    let name = tenant.inspect().await?.name.unwrap_or_default();
+    Ok(name.trim_start_matches('/').to_owned())
+}

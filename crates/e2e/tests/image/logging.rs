@@ -1,0 +1,46 @@
+//! What each of the five prints arrives in the container's log under its name.
+
+use anyhow::Result;
+use e2e::Checks;
+use testkit::engine::{Sandbox, TenantOptions};
+
+use super::layers;
+
+const SERVICES: [(&str, &str); 5] = [
+    ("edge", "edge"),
+    ("core-back", "core back"),
+    ("core-front", "core front"),
+    ("platform-front", "platform front"),
+    ("platform-back", "platform back"),
+];
+
+/// With programs that print a line before they become themselves: in health they have nothing to say.
+pub(crate) async fn check(checks: &mut Checks, sandbox: &Sandbox) -> Result<()> {
+    let programs = [
+        ("/opt/cial-core", "edge"),
+        ("/opt/cial-core", "core"),
+        ("/opt/cial-platform", "platform"),
+    ];
+    let layer = programs.map(|(folder, program)| {
+        layers::run_first(folder, program, &format!("echo smoke of {program} \"$@\""))
+    });
+    let talking = sandbox.with_layer("talking", &layer.join("\n")).await?;
+    let logs = async {
+        let tenant =
+            talking.start(&TenantOptions { name: "talking", ..TenantOptions::default() }).await?;
+        tenant.healthy_port().await?;
+        tenant.logs().await
+    };
+    let logs = logs.await;
+    let logs = logs?;
+    for (name, words) in SERVICES {
+        let line = format!("[{name}] smoke of {words}");
+        let found = logs.lines().any(|own| own == line);
+        checks.holds(&format!("lines of {words} are told apart"), &line, &logs, found);
+    }
+    let names = SERVICES.map(|(name, _)| name).into_iter().chain(["supervisor"]);
+    let prefixes: Vec<_> = names.map(|name| format!("[{name}] ")).collect();
+    let bare = logs.lines().filter(|line| !prefixes.iter().any(|own| line.starts_with(own)));
+    checks.equal("no line without a name", "", bare.collect::<Vec<_>>().join(" / "));
+    Ok(())
+}

@@ -1,0 +1,107 @@
+//! Six processes, two users, no power to spare.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result};
+use e2e::Checks;
+use testkit::engine::TenantContainer;
+
+/// Arguments and user of every process that belongs in a tenant.
+const EXPECTED: [(&str, &str); 6] = [
+    ("core back", "1000"),
+    ("core front", "1000"),
+    ("edge", "1000"),
+    ("platform back", "1001"),
+    ("platform front", "1001"),
+    ("supervisor", "0"),
+];
+/// CAP_KILL.
+const KILL: &str = "0000000000000020";
+const NOTHING: &str = "0000000000000000";
+
+/// One process, from `/proc`.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pub(crate) pid: String,
+    pub(crate) words: String,
+    status: BTreeMap<String, String>,
+}
+
+impl Process {
+    fn field(&self, name: &str) -> &str {
+        self.status.get(name).map_or("", String::as_str)
+    }
+}
+
+/// Every process but the one that looks.
+pub(crate) async fn list(tenant: &TenantContainer) -> Result<Vec<Process>> {
+    let script = r#"for p in /proc/[0-9]*; do
+        pid=${p#/proc/}; [ "$pid" = $$ ] && continue
+        words=$(tr '\0' ' ' < "$p/cmdline" 2>/dev/null) || continue
+        echo "== $pid $words"; cat "$p/status" 2>/dev/null
+    done"#;
+    // As root without its powers: /proc/*/status and cmdline are anyone's to read.
+    let told = tenant.exec_shell("root", script).await?.text;
+    let mut processes: Vec<Process> = Vec::new();
+    for line in told.lines() {
+        if let Some(rest) = line.strip_prefix("== ") {
+            let (pid, words) = rest.split_once(' ').unwrap_or((rest, ""));
+            let (pid, words) = (pid.to_owned(), words.trim().to_owned());
+            processes.push(Process { pid, words, status: BTreeMap::new() });
+        } else if let (Some(process), Some((name, value))) =
+            (processes.last_mut(), line.split_once(':'))
+        {
+            let value = value.split_whitespace().collect::<Vec<_>>().join(" ");
+            process.status.insert(name.to_owned(), value);
+        }
+    }
+    // Helpers of the looking shell have no arguments left, or are children of nobody here.
+    processes.retain(|process| {
+        !process.words.is_empty() && process.field("PPid") != "0" || process.pid == "1"
+    });
+    Ok(processes)
+}
+
+/// The number of the process with these arguments.
+pub(crate) async fn pid_of(tenant: &TenantContainer, words: &str) -> Result<String> {
+    let processes = list(tenant).await?;
+    let found = processes.into_iter().find(|process| process.words == words);
+    Ok(found.with_context(|| format!("no process {words:?}"))?.pid)
+}
+
+pub(crate) async fn check(checks: &mut Checks, tenant: &TenantContainer) -> Result<()> {
+    let processes = list(tenant).await?;
+    let mut words: Vec<_> = processes.iter().map(|p| p.words.as_str()).collect();
+    words.sort_unstable();
+    let expected: Vec<_> = EXPECTED.iter().map(|(words, _)| *words).collect();
+    checks.equal("PID 1 and the five services", expected.join(", "), words.join(", "));
+    for (words, user) in EXPECTED {
+        let Some(process) = processes.iter().find(|process| process.words == words) else {
+            continue;
+        };
+        let ids = [user; 4].join(" ");
+        checks.equal(&format!("user of {words}"), &ids, process.field("Uid"));
+        checks.equal(&format!("group of {words}"), &ids, process.field("Gid"));
+    }
+    for process in &processes {
+        check_powers(checks, process);
+    }
+    Ok(())
+}
+
+fn check_powers(checks: &mut Checks, process: &Process) {
+    let words = &process.words;
+    let is_first = process.pid == "1";
+    if !is_first {
+        let is_root = process.field("Uid").split(' ').any(|id| id == "0");
+        let groups = process.field("Groups");
+        checks.equal(&format!("{words} is not root"), false, is_root);
+        checks.equal(&format!("{words} has no other groups"), "", groups);
+    }
+    let kept = if is_first { KILL } else { NOTHING };
+    let expected = [NOTHING, kept, kept, NOTHING, NOTHING].join(" ");
+    let sets = ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"].map(|name| process.field(name));
+    checks.equal(&format!("capabilities of {words}"), expected, sets.join(" "));
+    checks.equal(&format!("{words} can gain none"), "1", process.field("NoNewPrivs"));
+    checks.equal(&format!("{words} is filtered"), "2", process.field("Seccomp"));
+}

@@ -1,0 +1,247 @@
+//! The container engine, through the `docker` command. The command finds the engine (a context, `DOCKER_HOST`, or the
+//! local socket), and xtask needs no HTTP client of its own.
+
+mod connect;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::Value;
+
+use crate::environment::output_within;
+
+/// Bound of every call but builds and imports.
+const CALL_TIMEOUT: Duration = Duration::from_secs(120);
+/// PID 1 of a tenant drains for ten seconds.
+const STOP_GRACE_SECONDS: &str = "12";
+
+/// An engine that answers and is new enough.
+#[derive(Clone, Debug)]
+pub struct Docker {
+    pub version: String,
+    pub api_version: String,
+    pub os: String,
+    pub arch: String,
+}
+
+/// A container as `docker inspect` shows it.
+#[derive(Clone, Debug)]
+pub struct Container {
+    pub id: String,
+    pub name: String,
+    pub labels: BTreeMap<String, String>,
+    /// `State` of the engine's API.
+    pub state: Value,
+    pub restart_count: i64,
+    /// Ports of the host that publish one of its ports.
+    pub published_ports: BTreeSet<u16>,
+}
+
+impl Container {
+    pub fn label(&self, name: &str) -> &str {
+        self.labels.get(name).map_or("", String::as_str)
+    }
+
+    fn read(inspected: &Value) -> Self {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let labels = inspected["Config"]["Labels"].as_object().into_iter().flatten();
+        let ports = inspected["NetworkSettings"]["Ports"].as_object().into_iter().flatten();
+        let published = ports.flat_map(|(_, bindings)| bindings.as_array().into_iter().flatten());
+        Self {
+            id: text(&inspected["Id"]),
+            name: text(&inspected["Name"]).trim_start_matches('/').to_owned(),
+            labels: labels.map(|(name, value)| (name.clone(), text(value))).collect(),
+            state: inspected["State"].clone(),
+            restart_count: inspected["RestartCount"].as_i64().unwrap_or_default(),
+            published_ports: published
+                .filter_map(|binding| binding["HostPort"].as_str()?.parse().ok())
+                .collect(),
+        }
+    }
+}
+
+impl Docker {
+    /// Finds the engine. The error is an `ActionableError`.
+    ///
+    /// # Errors
+    /// No engine answers, or the engine is too old.
+    pub fn connect() -> Result<Self> {
+        connect::connect(&[])
+    }
+
+    /// Runs `docker` with these words and returns its stdout.
+    ///
+    /// # Errors
+    /// The command fails; the message is its stderr.
+    pub fn run(&self, words: &[&str]) -> Result<String> {
+        let output = output_within(Command::new("docker").args(words), CALL_TIMEOUT)?;
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let title = words.iter().take(2).copied().collect::<Vec<_>>().join(" ");
+        ensure!(output.status.success(), "docker {title}: {}", stderr.trim());
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Containers with all these labels, running or not, in order of their names.
+    ///
+    /// # Errors
+    /// The engine does not answer.
+    pub fn containers(&self, labels: &[String]) -> Result<Vec<Container>> {
+        let listed = self.list("container", "{{.ID}}", labels, &["--all"])?;
+        if listed.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ids = listed.iter().map(String::as_str);
+        let words: Vec<_> = ["container", "inspect"].into_iter().chain(ids).collect();
+        // A container that was removed since it was listed makes the call fail, and the others are printed.
+        let output = output_within(Command::new("docker").args(words), CALL_TIMEOUT)?;
+        let inspected: Value =
+            serde_json::from_slice(&output.stdout).context("docker container inspect")?;
+        let mut found: Vec<_> =
+            inspected.as_array().into_iter().flatten().map(Container::read).collect();
+        found.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(found)
+    }
+
+    /// Names of networks with all these labels.
+    ///
+    /// # Errors
+    /// The engine does not answer.
+    pub fn networks(&self, labels: &[String]) -> Result<BTreeSet<String>> {
+        self.list("network", "{{.Name}}", labels, &[])
+    }
+
+    /// Names of volumes with all these labels.
+    ///
+    /// # Errors
+    /// The engine does not answer.
+    pub fn volumes(&self, labels: &[String]) -> Result<BTreeSet<String>> {
+        self.list("volume", "{{.Name}}", labels, &[])
+    }
+
+    /// One field of each container, network or volume with all these labels.
+    ///
+    /// # Errors
+    /// The engine does not answer.
+    pub fn list(
+        &self,
+        kind: &str,
+        field: &str,
+        labels: &[String],
+        more: &[&str],
+    ) -> Result<BTreeSet<String>> {
+        let filters: Vec<_> =
+            labels.iter().map(|label| format!("--filter=label={label}")).collect();
+        let mut words = vec![kind, "ls", "--format", field];
+        words.extend(filters.iter().map(String::as_str));
+        words.extend(more);
+        let listed = self.run(&words)?;
+        Ok(listed.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect())
+    }
+
+    /// The last lines of a container's log, both outputs.
+    pub fn last_lines(&self, id: &str, count: usize) -> String {
+        let tail = format!("--tail={count}");
+        let logs = output_within(Command::new("docker").args(["logs", &tail, id]), CALL_TIMEOUT);
+        let text = logs.map(|output| [output.stdout, output.stderr].concat()).unwrap_or_default();
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
+    /// Stops containers, frozen ones too, all at the same time; a container that does not run is no failure.
+    pub fn stop(&self, ids: &[&str]) {
+        if !ids.is_empty() {
+            // A frozen container cannot receive the signal.
+            let _ = self.run(&[&["unpause"], ids].concat());
+            let _ = self.run(&[&["stop", "--time", STOP_GRACE_SECONDS], ids].concat());
+        }
+    }
+
+    /// What `docker image inspect` shows; `None` where the engine has no such image.
+    ///
+    /// # Errors
+    /// The engine does not answer.
+    pub fn image(&self, tag: &str) -> Result<Option<Value>> {
+        match self.run(&["image", "inspect", tag]) {
+            Ok(text) => Ok(serde_json::from_str::<Value>(&text)?.get(0).cloned()),
+            Err(error) if format!("{error:#}").contains("No such image") => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("cannot look for image {tag}")),
+        }
+    }
+
+    /// Pulls an image, or fails within two minutes: a registry that is slower is no help.
+    ///
+    /// # Errors
+    /// The registry does not answer in time, or refuses.
+    pub fn pull(&self, tag: &str) -> Result<()> {
+        self.run(&["pull", "--quiet", tag]).map(drop)
+    }
+
+    /// Runs a build that reads its context from an archive; failures show the last lines of its output.
+    ///
+    /// # Errors
+    /// The build fails.
+    pub fn build(&self, words: &[String], archive: &[u8], has_buildkit: bool) -> Result<()> {
+        const SHOWN_LINES: usize = 40;
+        let mut build = Command::new("docker");
+        build.arg("build").args(words).arg("-");
+        build.env("DOCKER_BUILDKIT", if has_buildkit { "1" } else { "0" });
+        build.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = build.spawn().context("cannot run docker")?;
+        let stdin = child.stdin.take();
+        let output = std::thread::scope(|scope| {
+            scope.spawn(move || {
+                use std::io::Write as _;
+                // A build that fails early closes its input; its own message says why.
+                stdin.map(|mut stdin| stdin.write_all(archive))
+            });
+            child.wait_with_output()
+        })?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let text = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8_lossy(&text);
+        let lines: Vec<_> = text.lines().collect();
+        bail!("the build failed:\n{}", lines[lines.len().saturating_sub(SHOWN_LINES)..].join("\n"))
+    }
+
+    /// Imports a root file system as an image.
+    ///
+    /// # Errors
+    /// The engine refuses the archive.
+    pub fn import(&self, archive: &Path, tag: &str, changes: &[&str]) -> Result<()> {
+        let mut import = Command::new("docker");
+        import.arg("import");
+        for change in changes {
+            import.args(["--change", change]);
+        }
+        let status = import.arg(archive).arg(tag).stdout(Stdio::null()).status();
+        ensure!(status.context("cannot run docker")?.success(), "docker import: see above");
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_inspected_container_is_read() {
+        let container = Container::read(&json!({
+            "Id": "abc", "Name": "/cial-local_router_1", "RestartCount": 2,
+            "State": { "Status": "running" },
+            "Config": { "Labels": { "cial.slug": "acme" } },
+            "NetworkSettings": { "Ports": {
+                "8080/tcp": [{ "HostIp": "127.0.0.1", "HostPort": "18080" }], "8081/tcp": null,
+            } },
+        }));
+        assert_eq!((container.name.as_str(), container.restart_count), ("cial-local_router_1", 2));
+        assert_eq!(container.label("cial.slug"), "acme");
+        assert_eq!(container.published_ports, BTreeSet::from([18080]));
+        assert_eq!(container.state["Status"], "running");
+    }
+}

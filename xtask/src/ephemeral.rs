@@ -1,0 +1,62 @@
+//! An installation that is gone afterwards, whatever becomes of the work in between.
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::docker::Docker;
+use crate::e2e::{self, TestBinary};
+use crate::interrupt;
+use crate::local::{self, Installation};
+
+/// Brings an installation up by `local-up`, runs `work`, checks the logs, and purges the installation.
+///
+/// # Errors
+/// A step fails, or something of the installation is left on the engine.
+pub(crate) fn with_installation(
+    installation: Installation,
+    work: impl FnOnce(&Installation) -> Result<()>,
+) -> Result<()> {
+    with_installation_by(installation, local::up::up, work)
+}
+
+/// Like [`with_installation`], brought up by another command.
+///
+/// # Errors
+/// A step fails, or something of the installation is left on the engine.
+pub(crate) fn with_installation_by(
+    installation: Installation,
+    bring_up: impl FnOnce(&mut Installation) -> Result<()>,
+    work: impl FnOnce(&Installation) -> Result<()>,
+) -> Result<()> {
+    then_purge(installation, |installation| {
+        bring_up(installation)?;
+        work(installation)?;
+        // Work that stopped the services leaves nobody to read the secrets from.
+        if local::unhealthy(&Docker::connect()?, installation)?.is_empty() {
+            e2e::run(TestBinary::Logs, None, &installation.variables())?;
+        }
+        Ok(())
+    })
+}
+
+/// Runs `work`, then purges the installation: on success, on failure, on SIGINT and on SIGTERM. A failure shows the
+/// last log lines of every service before they are gone.
+///
+/// # Errors
+/// The work fails, a signal arrives, or something of the installation is left on the engine.
+pub(crate) fn then_purge(
+    mut installation: Installation,
+    work: impl FnOnce(&mut Installation) -> Result<()>,
+) -> Result<()> {
+    interrupt::defer();
+    let outcome = work(&mut installation).and_then(|()| interrupt::check());
+    interrupt::reset();
+    if outcome.is_err() {
+        local::logs::dump(&installation);
+    }
+    let purged = local::down::purge(&installation).context("the installation is not gone");
+    match (outcome, purged) {
+        (Ok(()), purged) => purged,
+        (Err(error), Ok(())) => Err(error),
+        (Err(error), Err(left)) => bail!("{error:#}; and {left:#}"),
+    }
+}

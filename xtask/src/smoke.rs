@@ -1,0 +1,131 @@
+//! `smoke-tenant` and `smoke-local`: black-box tests of the package `e2e`, with what they need and nothing left over.
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail, ensure};
+
+use crate::docker::Docker;
+use crate::e2e::{self, Filter, TestBinary};
+use crate::environment::print_line;
+use crate::images::{self, ImageChoices, base};
+use crate::local::Installation;
+use crate::{ephemeral, interrupt};
+
+const TENANT_IMAGE: &str = "cial-tenant:dev";
+const ON_PURPOSE: &str = "broken off on purpose";
+const BROKEN_IMAGES: &str = "broken_images_fail_exactly_their_checks";
+const CREATED: &str = "a_created_tenant_runs_and_answers_at_its_url";
+
+#[derive(clap::Args)]
+pub struct TenantArgs {
+    /// Test this image as it is, instead of building the checkout's.
+    #[arg(long)]
+    image: Option<String>,
+    /// Break the image in known ways, and demand that exactly the right checks fail.
+    #[arg(long)]
+    mutations: bool,
+}
+
+pub fn tenant(args: TenantArgs) -> Result<ExitCode> {
+    let (docker, choices) = (Docker::connect()?, ImageChoices::of_checkout()?);
+    let image = match args.image {
+        Some(image) => image,
+        None => {
+            images::tenant(&docker, TENANT_IMAGE, &choices)?;
+            TENANT_IMAGE.to_owned()
+        }
+    };
+    let base = base::debian(&docker, choices.base.as_deref())?;
+    let filter = match args.mutations {
+        true => Filter::Only(BROKEN_IMAGES),
+        false => Filter::Without(BROKEN_IMAGES),
+    };
+    let run = format!("smoke-tenant-{}", std::process::id());
+    let variables =
+        [("CIAL_E2E_IMAGE", image), ("CIAL_E2E_BASE_IMAGE", base), ("CIAL_E2E_RUN", run.clone())];
+    interrupt::defer();
+    let outcome = e2e::run(TestBinary::Image, Some(filter), &variables);
+    let swept = remove_run(&docker, &run);
+    report(outcome.and(swept), "smoke-tenant: all checks hold")
+}
+
+/// Removes what a killed test left behind; a test that ends removes everything itself.
+fn remove_run(docker: &Docker, run: &str) -> Result<()> {
+    let labels = [format!("cial.run={run}")];
+    for container in docker.containers(&labels)? {
+        docker.run(&["rm", "--force", "--volumes", &container.id])?;
+    }
+    for volume in docker.volumes(&labels)? {
+        docker.run(&["volume", "rm", &volume])?;
+    }
+    for network in docker.networks(&labels)? {
+        docker.run(&["network", "rm", &network])?;
+    }
+    for image in docker.list("image", "{{.ID}}", &labels, &[])? {
+        docker.run(&["image", "rm", "--force", &image])?;
+    }
+    Ok(())
+}
+
+#[derive(clap::Args)]
+pub struct LocalArgs {
+    /// Break off while a tenant runs: fails, and leaves as little behind.
+    #[arg(long)]
+    break_off: bool,
+    /// Kill, stop and remove parts of the installation, also in the middle of their work.
+    #[arg(long, conflicts_with = "break_off")]
+    faults: bool,
+}
+
+pub fn local(args: LocalArgs) -> Result<ExitCode> {
+    let outcome = match (args.break_off, args.faults) {
+        (true, _) => break_off(),
+        (false, true) => faults(),
+        (false, false) => installation(),
+    };
+    report(outcome, "ok     nothing of the installation is left")
+}
+
+fn report(outcome: Result<()>, success: &str) -> Result<ExitCode> {
+    match outcome {
+        Ok(()) => {
+            print_line(success);
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(error) => {
+            print_line(format_args!("FAILED {error:#}"));
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+fn installation() -> Result<()> {
+    ephemeral::with_installation(Installation::ephemeral("smoke")?, |installation| {
+        e2e::run(TestBinary::Installation, None, &installation.variables())
+    })
+}
+
+fn faults() -> Result<()> {
+    let mut installation = Installation::ephemeral("faults")?;
+    installation.with_own_tenant_image();
+    ephemeral::with_installation(installation, |installation| {
+        e2e::run(TestBinary::Faults, None, &installation.variables())
+    })
+}
+
+/// Always fails with [`ON_PURPOSE`], while a tenant runs.
+fn break_off() -> Result<()> {
+    ephemeral::with_installation(Installation::ephemeral("smoke")?, |installation| {
+        let variables = installation.variables();
+        e2e::run(TestBinary::Installation, Some(Filter::Only(CREATED)), &variables)?;
+        bail!(ON_PURPOSE)
+    })
+}
+
+/// A run that breaks off must fail for that reason alone: any other message names something that was left behind.
+pub(crate) fn a_failure_leaves_nothing() -> Result<()> {
+    let message = break_off().err().map_or_else(|| "success".to_owned(), |e| format!("{e:#}"));
+    ensure!(message == ON_PURPOSE, "expected {ON_PURPOSE:?}, got {message:?}");
+    print_line("ok     a run that fails says so and leaves nothing, either");
+    Ok(())
+}
