@@ -81,7 +81,7 @@ pub(crate) fn run(
         (None, false) => &mut cargo,
     };
     cargo.envs(variables.iter().map(|(name, value)| (name, value)));
-    cargo.env("CIAL_XTASK", std::env::current_exe()?).stdout(Stdio::piped());
+    cargo.env("CIAL_E2E_XTASK", std::env::current_exe()?).stdout(Stdio::piped());
     let mut child = cargo.spawn().context("cannot run cargo")?;
     let stdout = child.stdout.take().context("cargo has no output")?;
     for line in BufReader::new(stdout).lines().map_while(Result::ok) {

@@ -8,9 +8,9 @@ use testkit::installation::required;
 /// Runs a command of xtask to its end. Both outputs are captured.
 ///
 /// # Errors
-/// The binary that `CIAL_XTASK` names cannot be run.
+/// The binary that `CIAL_E2E_XTASK` names cannot be run.
 pub fn run(words: &[&str], variables: &[(&str, &str)]) -> Result<Output> {
-    let mut xtask = Command::new(required("CIAL_XTASK")?);
+    let mut xtask = Command::new(required("CIAL_E2E_XTASK")?);
     xtask.args(words).envs(variables.iter().copied());
     xtask.output().with_context(|| format!("cannot run xtask {}", words.join(" ")))
 }

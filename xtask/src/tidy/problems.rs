@@ -63,7 +63,9 @@ fn codes(file: &SourceFile) -> Vec<&str> {
 }
 
 fn is_word(text: &str) -> bool {
-    !text.is_empty() && text.chars().all(|c| c.is_ascii_lowercase() || c == '_')
+    // A metric stands before a sentence, too, and has the product's name in front.
+    let is_metric = text.starts_with("cial_");
+    !text.is_empty() && !is_metric && text.chars().all(|c| c.is_ascii_lowercase() || c == '_')
 }
 
 /// `StatusCode::CONFLICT, "slug_taken"` or `404, "not_found"`.
