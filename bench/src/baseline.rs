@@ -1,4 +1,4 @@
-//! The engine by itself, doing what Cial needs of it: the baseline under every figure.
+//! The engine alone, doing what Cial needs of it: the baseline of every figure.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -27,9 +27,9 @@ pub(super) struct EngineBaseline {
     image: String,
 }
 
-/// Names of what one baseline is made of.
+/// Names of the objects of one baseline.
 struct Names {
-    /// Of container and network.
+    /// Name of container and network.
     own: String,
     volumes: Vec<String>,
 }
@@ -40,7 +40,7 @@ impl EngineBaseline {
         Self { docker: docker.clone(), install, image }
     }
 
-    /// What a create takes: network, volumes, container and start, one after the other; removed afterwards.
+    /// Times what a create needs: network, volumes, container and start, one after the other. Removes them afterwards.
     pub(super) async fn create(&self, number: usize) -> Result<Duration> {
         let names = self.names(number);
         self.prepare(&names).await?;
@@ -74,7 +74,7 @@ impl EngineBaseline {
         Names { own, volumes }
     }
 
-    /// Two volumes are made beforehand: for Cial, too, they are folders of volumes that exist.
+    /// Makes two volumes beforehand: for Cial, too, they are folders of existing volumes.
     async fn prepare(&self, names: &Names) -> Result<()> {
         for volume in &names.volumes[2..] {
             self.volume(volume).await?;
@@ -136,7 +136,7 @@ impl EngineBaseline {
         Ok(())
     }
 
-    /// What is not there needs no removing; what cannot be removed goes with the installation.
+    /// Ignores errors: an object that cannot be removed is removed with the installation.
     async fn remove(&self, names: &Names) {
         let force = RemoveContainerOptionsBuilder::default().force(true).build();
         let _ = self.docker.remove_container(&names.own, Some(force)).await;
@@ -146,22 +146,22 @@ impl EngineBaseline {
         }
     }
 
-    /// The passing installation's own, so that its end sweeps what an interrupted bench leaves. Without `cial.tenant`
-    /// its orchestrator takes none of it for a tenant.
+    /// Labels of the ephemeral installation, whose removal covers an interrupted bench. Without `cial.tenant` its
+    /// orchestrator takes none of these objects for a tenant.
     fn labels(&self) -> HashMap<String, String> {
         let pairs = [("cial.managed", "1"), ("cial.install", &self.install), ("cial.bench", "1")];
         pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
     }
 }
 
-/// It runs, or rests.
+/// An empty container that runs, or rests.
 pub(super) struct EmptyContainer<'a> {
     docker: &'a Docker,
     name: &'a str,
 }
 
 impl EmptyContainer<'_> {
-    /// By force: it does not listen to a request.
+    /// Kills the container: its process ignores SIGTERM.
     pub(super) async fn kill(&self) -> Result<()> {
         self.docker.kill_container(self.name, None::<KillContainerOptions>).await?;
         super::fixture::until("the end of the empty container", async || {
@@ -171,7 +171,7 @@ impl EmptyContainer<'_> {
         .await
     }
 
-    /// How long the engine's start of it takes.
+    /// Times the engine's start call.
     pub(super) async fn start(&self) -> Result<Duration> {
         let start = now();
         self.docker.start_container(self.name, None::<StartContainerOptions>).await?;
@@ -182,7 +182,7 @@ impl EmptyContainer<'_> {
         Ok(self.docker.pause_container(self.name).await?)
     }
 
-    /// How long the engine's unpause of it takes.
+    /// Times the engine's unpause call.
     pub(super) async fn unpause(&self) -> Result<Duration> {
         let start = now();
         self.docker.unpause_container(self.name).await?;

@@ -1,5 +1,5 @@
-//! From the owner's create call to the first answer of the tenant's URL, beside what the engine itself takes
-//! for the same network, volumes, container and start, one after the other.
+//! From the owner's create call to the first response of the tenant's URL, beside the engine alone making the same
+//! network, volumes and container and starting it, one after the other.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::figure::{Environment, Figure, quantile};
 use super::fixture::{Fixture, IdlePolicy};
 use crate::{Measured, now};
 
-/// How often the URL is asked; it bounds what the figure can be wrong by.
+/// How often the URL is requested; bounds the error of the figure.
 const INTERVAL: Duration = Duration::from_millis(2);
 const TIMEOUT: Duration = Duration::from_secs(60);
 const BAR: f64 = 1.1;
@@ -43,20 +43,20 @@ fn figures(pairs: &[Pair]) -> Vec<Figure> {
         pairs.iter().map(|pair| pair.cial.as_secs_f64() / pair.engine.as_secs_f64()).collect();
     vec![
         Figure::new("create → URL, median", quantile(&cial, 0.5), "ms"),
-        Figure::new("the engine by itself, median", quantile(&engine, 0.5), "ms"),
+        Figure::new("the engine alone, median", quantile(&engine, 0.5), "ms"),
         Figure::new("create → URL / the engine, median of pairs", quantile(&ratios, 0.5), "")
             .bar(BAR),
         Figure::new("create → URL / the engine, worst pair", quantile(&ratios, 1.0), ""),
     ]
 }
 
-/// Measures pairs in turns, so that whatever else the machine does falls on both alike.
+/// Measures pairs in turns, so that other load of the machine falls on both alike.
 async fn pairs(fixture: &Fixture<'_>, times: usize) -> Result<Vec<Pair>> {
     let installation = fixture.installation;
     let baseline = EngineBaseline::new(&fixture.docker, installation);
     let mut owner = fixture.owner().clone();
     let mut measured = Vec::with_capacity(times);
-    // The first of each pays for what is cold.
+    // The first of each pays for cold caches and is dropped.
     for number in 0..=times {
         let before = if number % 2 == 1 { Some(baseline.create(number).await?) } else { None };
         let cial = create(installation, &mut owner, number).await?;
@@ -91,7 +91,7 @@ async fn create(
     let path = format!("/api/admin/tenants/{slug}");
     owner.delete(&path).await?;
     while owner.get(&path).await?.status != 404 {
-        ensure!(start.elapsed() < TIMEOUT, "{slug} does not go");
+        ensure!(start.elapsed() < TIMEOUT, "{slug} is not deleted");
         tokio::time::sleep(INTERVAL).await;
     }
     Ok(took)

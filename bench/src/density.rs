@@ -1,4 +1,4 @@
-//! As many tenants as a machine is meant to hold: what each weighs, and all of them woken at once.
+//! Hundreds of tenants on one machine: the memory of each, and all of them woken at once.
 
 use anyhow::{Context as _, Result, ensure};
 use bollard::Docker;
@@ -19,7 +19,7 @@ const FREEZES: IdlePolicy = IdlePolicy { freeze_after: 20, sleep_after: 0 };
 const STOPS: IdlePolicy = IdlePolicy { freeze_after: 0, sleep_after: 180 };
 const ENOUGH: f64 = 300.0;
 const BAR: f64 = 1.2;
-/// So many visitors at a time where nothing is measured by it.
+/// Requests at a time where nothing is measured.
 const AT_ONCE: usize = 16;
 
 /// Measures in an installation that is ready and has no owner yet.
@@ -45,14 +45,14 @@ async fn on(fixture: &Fixture<'_>, count: usize) -> Result<Vec<Figure>> {
         Figure::new("tenants running, all made in", took, "s"),
         Figure::new("tenants that run and answer", answering, "").at_least(ENOUGH),
     ];
-    figures.extend(weigh(&fixture.docker, &tenants).await?);
+    figures.extend(memory(&fixture.docker, &tenants).await?);
     figures.extend(thaw(fixture, &tenants).await?);
     figures.extend(wake(fixture, &tenants).await?);
     Ok(figures)
 }
 
-/// All processes of a tenant, by their share of what they share.
-async fn weigh(docker: &Docker, tenants: &[Tenant]) -> Result<Vec<Figure>> {
+/// The proportional set size of all processes of each tenant.
+async fn memory(docker: &Docker, tenants: &[Tenant]) -> Result<Vec<Figure>> {
     let mut weights = Vec::with_capacity(tenants.len());
     for tenant in tenants {
         let options = TopOptionsBuilder::default().ps_args("-eo pid").build();
@@ -71,7 +71,7 @@ async fn weigh(docker: &Docker, tenants: &[Tenant]) -> Result<Vec<Figure>> {
     Ok(vec![Figure::new("a tenant, PSS", at(0.5), "MB").between(at(0.0), at(1.0))])
 }
 
-/// All of them frozen, and a client for each at the same moment.
+/// Freezes all tenants, then sends each a request at the same moment.
 async fn thaw(fixture: &Fixture<'_>, tenants: &[Tenant]) -> Result<Vec<Figure>> {
     fixture.policies(tenants, FREEZES).await?;
     fixture.all(tenants, ContainerStatus::Paused).await?;
@@ -86,8 +86,8 @@ async fn thaw(fixture: &Fixture<'_>, tenants: &[Tenant]) -> Result<Vec<Figure>> 
     ])
 }
 
-/// All of them asleep, and a client for each at the same moment; then the same containers started by the engine
-/// alone, as many at a time as there are CPUs, while nobody else asks it for anything.
+/// Lets all tenants fall asleep, then sends each a request at the same moment. Afterwards the engine alone starts the
+/// same containers, as many at a time as there are CPUs, without other calls.
 async fn wake(fixture: &Fixture<'_>, tenants: &[Tenant]) -> Result<Vec<Figure>> {
     fixture.policies(tenants, STOPS).await?;
     fixture.all(tenants, ContainerStatus::Exited).await?;

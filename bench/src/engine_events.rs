@@ -1,4 +1,4 @@
-//! What an engine really did, counted from its own events while somebody else asks it.
+//! Operations of the engine, counted from its own events.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,23 +7,23 @@ use bollard::Docker;
 use bollard::query_parameters::EventsOptionsBuilder;
 use futures_util::StreamExt as _;
 
-/// Counts from its start until it is dropped.
+/// Counts events from its creation until it is dropped.
 pub(super) struct EngineEvents {
     counts: Arc<Mutex<Counts>>,
     task: tokio::task::JoinHandle<()>,
 }
 
-/// By what was done and to which container.
+/// Counts by action and container.
 type Counts = HashMap<(String, String), usize>;
 
 impl EngineEvents {
-    /// Of the containers of one installation.
+    /// Watches the containers of one installation.
     pub(super) fn watch(docker: &Docker, install: &str) -> Self {
         let filters = HashMap::from([
             ("type".to_owned(), vec!["container".to_owned()]),
             ("label".to_owned(), vec![format!("cial.install={install}")]),
         ]);
-        // From now on, even if the engine takes a while to listen: it remembers.
+        // From now on, even if the subscription takes a while: the engine keeps recent events.
         let now = testkit::clock::unix_time();
         let since = format!("{}.{:09}", now.as_secs(), now.subsec_nanos());
         let options = EventsOptionsBuilder::default().since(&since).filters(&filters).build();
@@ -42,7 +42,7 @@ impl EngineEvents {
         Self { counts, task }
     }
 
-    /// How often `action` was done, to one container or to all.
+    /// How often `action` happened, to one container or to all.
     pub(super) fn count(&self, action: &str, container: Option<&str>) -> usize {
         let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let is_it = |(did, to): &&(String, String)| {

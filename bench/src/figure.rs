@@ -1,4 +1,4 @@
-//! One measured number, and how it is results.
+//! One measured number and its formats.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -8,15 +8,15 @@ use bollard::Docker;
 use bollard::query_parameters::ListContainersOptionsBuilder;
 use serde_json::{Map, Value, json};
 
-/// What was measured, in its unit, and the bar that it must not pass.
+/// A measured value with its unit, and its bar.
 #[derive(Clone, Debug)]
 pub(crate) struct Figure {
     pub(crate) name: &'static str,
     pub(crate) value: f64,
     pub(crate) unit: &'static str,
-    /// `None`: results for comparison.
+    /// `None`: only for comparison.
     pub(crate) bar: Option<Bar>,
-    /// The least and the most that were seen, where the value is a median.
+    /// Minimum and maximum, where the value is a median.
     pub(crate) spread: Option<(f64, f64)>,
 }
 
@@ -26,7 +26,7 @@ pub(crate) enum Bar {
     AtLeast(f64),
 }
 
-/// What figures depend on, besides the code: each fact with its name.
+/// The facts that figures depend on besides the code, each with its name.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Environment {
     facts: Vec<(String, String)>,
@@ -37,12 +37,12 @@ impl Figure {
         Self { name, value, unit, bar: None, spread: None }
     }
 
-    /// It must be no more than this.
+    /// Sets a maximum.
     pub(crate) const fn bar(self, most: f64) -> Self {
         Self { bar: Some(Bar::AtMost(most)), ..self }
     }
 
-    /// It must be no less than this.
+    /// Sets a minimum.
     pub(crate) const fn at_least(self, least: f64) -> Self {
         Self { bar: Some(Bar::AtLeast(least)), ..self }
     }
@@ -102,7 +102,7 @@ impl fmt::Display for Environment {
 }
 
 impl Environment {
-    /// The machine, and how busy it is: a figure that was taken beside compilers says so itself.
+    /// The machine and its load: a figure measured beside compilers must show that.
     pub(crate) fn machine() -> Self {
         let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         let cpuinfo = read("/proc/cpuinfo");
@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quantiles_are_values_that_were_seen() {
+    fn quantiles_are_measured_values() {
         let values = [5.0, 1.0, 4.0, 2.0, 3.0];
         assert_eq!(quantile(&values, 0.0), 1.0);
         assert_eq!(quantile(&values, 0.5), 3.0);
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bar_is_the_most_that_is_allowed() {
+    fn a_value_at_its_maximum_holds() {
         let figure = |value| Figure::new("x", value, "ms").bar(30.0);
         assert!(figure(30.0).holds());
         assert!(!figure(30.1).holds());
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn what_must_be_reached_is_told_as_such() {
+    fn a_minimum_is_printed_as_a_minimum() {
         let figure = Figure::new("tenants", 299.0, "").at_least(300.0);
         assert!(!figure.holds());
         assert!(figure.to_string().ends_with("MISSED  (at least 300 )"), "{figure}");

@@ -1,4 +1,4 @@
-//! An installation of a bench: its owner, its tenants, and its engine.
+//! The installation under measurement: its owner, its tenants, and its engine.
 
 use std::time::Duration;
 
@@ -15,10 +15,10 @@ use crate::now;
 
 const TIMEOUT: Duration = Duration::from_secs(600);
 /// Longer than an engine's call outlasts what it does; shorter than any tenant stays awake.
-const SHOWN_AFTER: Duration = Duration::from_millis(200);
-/// How often what no event tells is looked at.
+const STATUS_DELAY: Duration = Duration::from_millis(200);
+/// How often a condition without an event is checked.
 const INTERVAL: Duration = Duration::from_millis(5);
-/// So many tenants are made at a time.
+/// Tenants that are made at a time.
 const AT_ONCE: usize = 4;
 
 pub(super) struct Fixture<'a> {
@@ -36,7 +36,7 @@ pub(super) struct Tenant {
     port: u16,
 }
 
-/// Seconds without use; 0 is never.
+/// Seconds without use until a tenant freezes or sleeps; 0 is never.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct IdlePolicy {
     pub(super) freeze_after: u32,
@@ -47,7 +47,7 @@ impl IdlePolicy {
     pub(super) const NEVER: Self = Self { freeze_after: 0, sleep_after: 0 };
 }
 
-/// What the engine shows of a container.
+/// The status of a container on the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ContainerStatus {
     Running,
@@ -80,7 +80,7 @@ impl<'a> Fixture<'a> {
         &self.owner
     }
 
-    /// Tenants `{name}-0` and so on, some at a time, each with its policy, each answering.
+    /// Makes tenants `{name}-0` and so on, some at a time; each has this policy and answers.
     pub(super) async fn tenants(
         &self,
         name: &str,
@@ -127,9 +127,10 @@ impl<'a> Fixture<'a> {
         container_of_service(&self.docker, self.installation, service).await
     }
 
-    /// Waits until the engine shows them all so. Not at once: one that was just thawed and served is status as it was.
+    /// Waits until the engine shows this status for all tenants. Waits a moment first: the engine may still show the old
+    /// status of a tenant that was just thawed.
     pub(super) async fn all(&self, tenants: &[Tenant], status: ContainerStatus) -> Result<()> {
-        tokio::time::sleep(SHOWN_AFTER).await;
+        tokio::time::sleep(STATUS_DELAY).await;
         let label = format!("cial.install={}", self.installation.name);
         let mut filters = label_filters(&[&label, "cial.tenant"]);
         filters.insert("status".to_owned(), vec![status.text().to_owned()]);
@@ -156,7 +157,7 @@ impl Tenant {
     }
 }
 
-/// Looks again and again, for as long as a slow machine may need.
+/// Waits for a condition, for as long as a slow machine may need.
 pub(super) async fn until(what: &str, mut holds: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
     let start = now();
     while !holds().await? {

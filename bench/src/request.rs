@@ -1,4 +1,4 @@
-//! One request on a connection of its own, timed from before it connects: what somebody who comes to a tenant waits.
+//! One request on a connection of its own, timed from before the connect: how long a visitor of a tenant waits.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -16,25 +16,25 @@ pub(super) struct TimedResponse {
     pub(super) whole: Duration,
     /// `Retry-After`, in seconds.
     pub(super) retry_after: Option<u64>,
-    /// The beginning, for a report.
-    said: String,
+    /// The beginning, for a failure message.
+    beginning: String,
 }
 
-/// A page of no size to speak of: what is measured is the way there.
+/// A small response, so that the figure is the time of the way there.
 pub(super) const PATH: &str = "/.cial/api/echo-path";
-/// Longer than any request may be held.
+/// Longer than the router holds any request.
 const TIMEOUT: Duration = Duration::from_secs(120);
 /// Longer than 300 wakes take one after the other.
 const TRIES_FOR: Duration = Duration::from_secs(300);
 
-/// As a client that is no browser, which wakes what sleeps.
+/// Sends a request as a client that is no browser, which wakes a sleeping tenant.
 pub(super) async fn request(port: u16, host: &str) -> Result<TimedResponse> {
     tokio::time::timeout(TIMEOUT, exchange(port, host))
         .await
         .with_context(|| format!("{host}: no answer within {TIMEOUT:?}"))?
 }
 
-/// The same as somebody who comes again when he is results to; `first_byte` and `whole` count from the first try.
+/// Like [`request`], with retries after `Retry-After`; `first_byte` and `whole` count from the first try.
 pub(super) async fn request_until_served(port: u16, host: &str) -> Result<TimedResponse> {
     let start = now();
     loop {
@@ -44,7 +44,7 @@ pub(super) async fn request_until_served(port: u16, host: &str) -> Result<TimedR
             let (first_byte, whole) = (before + seen.first_byte, before + seen.whole);
             return Ok(TimedResponse { first_byte, whole, ..seen });
         };
-        ensure!(start.elapsed() < TRIES_FOR, "{host} is results to come again and again");
+        ensure!(start.elapsed() < TRIES_FOR, "{host} answers Retry-After again and again");
         tokio::time::sleep(Duration::from_secs(seconds)).await;
     }
 }
@@ -64,20 +64,22 @@ async fn exchange(port: u16, host: &str) -> Result<TimedResponse> {
 impl TimedResponse {
     fn read(bytes: &[u8], first_byte: Duration, whole: Duration) -> Result<Self> {
         let text = String::from_utf8_lossy(bytes);
-        let said: String = text.chars().take(600).collect();
-        let Some((head, _)) = text.split_once("\r\n\r\n") else { bail!("no head in {said:?}") };
+        let beginning: String = text.chars().take(600).collect();
+        let Some((head, _)) = text.split_once("\r\n\r\n") else {
+            bail!("no head in {beginning:?}")
+        };
         let mut lines = head.split("\r\n");
         let status = lines.next().and_then(|line| line.split(' ').nth(1)?.parse().ok());
         let retry_after = lines.find_map(|line| {
             let (name, value) = line.split_once(':')?;
             name.eq_ignore_ascii_case("retry-after").then(|| value.trim().parse().ok())?
         });
-        let status = status.with_context(|| format!("no status in {said:?}"))?;
-        Ok(Self { status, first_byte, whole, retry_after, said })
+        let status = status.with_context(|| format!("no status in {beginning:?}"))?;
+        Ok(Self { status, first_byte, whole, retry_after, beginning })
     }
 
     pub(super) fn good(self) -> Result<Self> {
-        ensure!(self.status == 200, "expected 200, saw {:?}", self.said);
+        ensure!(self.status == 200, "expected 200, saw {:?}", self.beginning);
         Ok(self)
     }
 }
@@ -87,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_to_wait_is_read_from_the_head_alone() {
+    fn retry_after_is_read_from_the_head_alone() {
         let read =
             |text: &str| TimedResponse::read(text.as_bytes(), Duration::ZERO, Duration::ZERO);
         let busy = "HTTP/1.1 503 Service Unavailable\r\nretry-after: 7\r\n\r\nretry-after: 9";

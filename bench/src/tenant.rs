@@ -1,4 +1,4 @@
-//! One tenant: what it weighs at rest, what its image adds, and how soon it is ready.
+//! One tenant: its memory at rest, the size of its image, and its time to readiness.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,13 +15,13 @@ use crate::{Measured, now};
 
 /// Megabytes that the image may add to its base.
 const ADDED_MB: f64 = 16.0;
-/// What six processes may weigh together.
-const WEIGHT_MB: f64 = 10.0;
-/// From the end of the engine's start call until all five services are ready.
+/// Megabytes of memory that six processes may use together.
+const MEMORY_MB: f64 = 10.0;
+/// Milliseconds from the end of the engine's start call until all five services are ready.
 const READY_MS: f64 = 30.0;
-/// How often a tenant that is not there yet is asked again: an upper bound of the error.
+/// How often an unready tenant is requested; bounds the error of the figure.
 const INTERVAL: Duration = Duration::from_micros(500);
-/// Until a tenant that has served its first requests rests.
+/// How long a tenant needs to come to rest after its first requests.
 const SETTLE: Duration = Duration::from_secs(3);
 /// A start that takes longer hangs.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -42,7 +42,7 @@ async fn measure_in(sandbox: &Sandbox, times: usize) -> Result<Vec<Figure>> {
         Endpoint::Port(port).get(path, &[]).await?;
     }
     tokio::time::sleep(SETTLE).await;
-    let mut figures = weigh(&sandbox.docker, &tenant).await?;
+    let mut figures = memory(&sandbox.docker, &tenant).await?;
     figures.push(added(sandbox).await?);
     let socket = ingress(&tenant).await?;
     let mut waits = Vec::with_capacity(times);
@@ -57,7 +57,7 @@ async fn measure_in(sandbox: &Sandbox, times: usize) -> Result<Vec<Figure>> {
 
 /// The proportional set size of each process: a page that two share counts half for each. Read on the engine's
 /// own machine, since PID 1 lets nobody inside look at it.
-async fn weigh(docker: &Docker, tenant: &TenantContainer) -> Result<Vec<Figure>> {
+async fn memory(docker: &Docker, tenant: &TenantContainer) -> Result<Vec<Figure>> {
     let options = TopOptionsBuilder::default().ps_args("-eo pid").build();
     let seen = docker.top_processes(&tenant.id, Some(options)).await?;
     let pids: Vec<_> = seen.processes.unwrap_or_default().into_iter().flatten().collect();
@@ -73,7 +73,7 @@ async fn weigh(docker: &Docker, tenant: &TenantContainer) -> Result<Vec<Figure>>
         figures.push(Figure::new(name, value, "MB"));
     }
     let value = figures.iter().map(|figure| figure.value).sum();
-    figures.push(Figure::new("all six at rest, PSS", value, "MB").bar(WEIGHT_MB));
+    figures.push(Figure::new("all six at rest, PSS", value, "MB").bar(MEMORY_MB));
     Ok(figures)
 }
 

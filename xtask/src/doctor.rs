@@ -1,5 +1,5 @@
-//! `doctor`: named checks of the machine, the engine, the installation, and of what does not belong together:
-//! objects on the engine without a tenant, and tenants without their objects.
+//! `doctor`: named checks of the machine, the engine and the installation. They also find objects on the engine without
+//! a tenant, and tenants without their objects.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt as _;
@@ -21,7 +21,7 @@ pub struct Args {
 
 struct Check {
     name: &'static str,
-    /// What is wrong; nothing if it is as it should be.
+    /// Empty when the check passes.
     problems: Vec<String>,
 }
 
@@ -89,7 +89,7 @@ struct Row {
 }
 
 type Rows = BTreeMap<String, Row>;
-/// What of a tenant there is: on the engine, in the folders of the orchestrator, among the routes of the router.
+/// Kinds of objects by tenant: on the engine, in the folders of the orchestrator, among the routes of the router.
 type Objects = BTreeMap<String, BTreeSet<&'static str>>;
 
 fn rows(compose: &Compose, installation: &Installation) -> Result<Rows> {
@@ -114,7 +114,7 @@ fn rows(compose: &Compose, installation: &Installation) -> Result<Rows> {
     Ok(text.lines().filter_map(row).collect())
 }
 
-/// What a command says in a service's container: the service, and the words of the command.
+/// The output of a command in a service's container: `words` are the service and the command.
 fn inside(compose: &Compose, installation: &Installation, words: &[&str]) -> Result<String> {
     let mut exec = compose.command(installation);
     let output = exec.args(["exec", "-T"]).args(words).output().context("cannot run compose")?;
@@ -146,20 +146,20 @@ fn objects(docker: &Docker, compose: &Compose, installation: &Installation) -> R
     Ok(objects)
 }
 
-/// Folders with one for each tenant in them, read by the user whose they are.
+/// Folders with one entry for each tenant, read by the user who owns them.
 const FOLDERS: [(&str, &[&str]); 2] = [
     ("socket folder", &["--user=1000", "orchestrator", "ls", "/run/cial/sockets"]),
     ("secrets folder", &["--user=1000", "orchestrator", "ls", "/run/cial/tenant-secrets"]),
 ];
 
-/// The tenants of the table that a router keeps on its disk.
+/// The tenants in the route table on the router's disk.
 fn routed(table: &str) -> Result<Vec<String>> {
     let table: Value = serde_json::from_str(table).context("the router's table")?;
     let routes = table["routes"].as_array().cloned().unwrap_or_default();
     Ok(routes.iter().filter_map(|route| route["tenant"].as_str()).map(str::to_owned).collect())
 }
 
-/// From a name on the engine to the tenant and what of it that is.
+/// Parses a name on the engine: the tenant, and the kind of object.
 fn kind(name: &str) -> Option<(&str, &'static str)> {
     if let Some(id) = name.strip_prefix("cial-net-") {
         return Some((id, "network"));
@@ -194,7 +194,7 @@ fn missing(objects: &Objects, rows: &Rows) -> Vec<String> {
     problems
 }
 
-/// What a tenant has, whether awake or asleep. One that its owner stopped is still known to the router, which says so.
+/// The objects of a tenant, whether awake or asleep. The router keeps the route of a stopped tenant to answer 503.
 fn needed(desired: &str) -> &'static [&'static str] {
     match desired {
         "running" => &[

@@ -1,4 +1,4 @@
-//! `test`: all that CI runs, step by step, the quick ones first. The first step that fails is named.
+//! `test`: everything that CI runs, step by step, the quick steps first. The first failing step is named.
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
@@ -21,7 +21,7 @@ pub struct Args {
 pub(crate) enum Step {
     /// Formatting.
     Fmt,
-    /// What ARCHITECTURE.md promises about the source.
+    /// The promises of ARCHITECTURE.md about the source.
     Tidy,
     /// Lints, without a warning.
     Clippy,
@@ -47,7 +47,7 @@ pub(crate) enum Step {
     Readme,
 }
 
-/// What the documents show, by the step that runs it, literally or as what it stands for.
+/// Commands that the documents show, by the step that runs them, literally or by an equivalent.
 const SHOWN: &[(Step, &[&str])] = &[
     (Step::Fmt, &["cargo fmt"]),
     (Step::Tidy, &["cargo xtask tidy"]),
@@ -178,7 +178,7 @@ impl Step {
 /// Another command of ours, in this process.
 fn xtask(args: &[&str]) -> Result<()> {
     let code = crate::Command::parse_from(["xtask"].iter().chain(args)).run()?;
-    ensure!(code == ExitCode::SUCCESS, "cargo xtask {} failed: it says why above", args.join(" "));
+    ensure!(code == ExitCode::SUCCESS, "cargo xtask {} failed: see above", args.join(" "));
     Ok(())
 }
 
@@ -186,11 +186,11 @@ fn cargo(args: &[&str], variables: &[(&str, &str)]) -> Result<()> {
     let mut cargo = environment::cargo();
     let status =
         cargo.args(args).envs(variables.iter().copied()).status().context("cannot run cargo")?;
-    ensure!(status.success(), "cargo {} failed: it says why above", args.join(" "));
+    ensure!(status.success(), "cargo {} failed: see above", args.join(" "));
     Ok(())
 }
 
-/// A subcommand that cargo does not bring along.
+/// Fails unless a subcommand of cargo is installed.
 fn tool(name: &str) -> Result<()> {
     let output = Command::new(format!("cargo-{name}")).arg(name).arg("--version").output();
     ensure!(
@@ -200,13 +200,13 @@ fn tool(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Where tools are kept from one run to the next, beside every checkout.
+/// The folder of tools, shared by every checkout.
 fn cache() -> Result<PathBuf> {
     let home = environment::variable("HOME").context("HOME is not set")?;
     Ok(PathBuf::from(home).join(".cache/cial"))
 }
 
-/// Where `scripts/install-tools` puts what it brings.
+/// The folder into which `scripts/install-tools` installs.
 fn tools() -> Result<PathBuf> {
     environment::variable("CIAL_TOOLS")
         .map_or_else(|| Ok(cache()?.join("bin")), |folder| Ok(folder.into()))
@@ -250,7 +250,7 @@ fn documents() -> Result<()> {
     })
 }
 
-/// The folder with Compose 2 where the docker command does not find it by itself; Debian's packages bring it.
+/// The folder with Compose 2 where the docker command does not find it by itself; Debian's packages provide it.
 pub(crate) fn compose_plugins() -> Result<Option<PathBuf>> {
     let found = Command::new("docker").args(["compose", "version"]).output();
     if found.is_ok_and(|output| output.status.success()) {
@@ -261,7 +261,7 @@ pub(crate) fn compose_plugins() -> Result<Option<PathBuf>> {
         Command::new(environment::root().join("scripts/compose-plugins")).arg(&folder).status();
     if !status.is_ok_and(|status| status.success()) {
         bail!(
-            "`docker compose` is missing, and Debian's package of it cannot be had: install docker-compose-plugin"
+            "`docker compose` is missing, and Debian's package of it cannot be downloaded: install docker-compose-plugin"
         );
     }
     Ok(Some(folder))

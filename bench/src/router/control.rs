@@ -1,5 +1,5 @@
-//! What the router needs around it, played from a script: app-api's feed with one route, and an orchestrator that
-//! grants every lease on it.
+//! A scripted control plane for the router: app-api's feed with one route, and an orchestrator that grants every
+//! lease on it.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -20,7 +20,7 @@ use crate::tools::responses::end_of_head;
 
 pub(super) const TENANT: &str = "0192f0c1-2345-7abc-8def-0123456789ab";
 pub(super) const MASTER: &str = "8vY2m0Qz5hYt1rKp7sXw3uBn6cEd9fGa";
-/// Opens all that is played here.
+/// The bearer token of every scripted endpoint.
 pub(super) const TOKEN: &str = "bench-7Jk2mQ0zXc5hYt1rKp8sLw3uBn6";
 const HEARTBEAT: Duration = Duration::from_secs(3);
 /// D of the lease protocol, and how long an unused lease is kept.
@@ -33,7 +33,7 @@ pub(super) struct Control {
     calls: Arc<AtomicU64>,
 }
 
-/// What the tenant shows the router: HKDF-SHA256 of the route secret without salt, info `proof/v1/{uuid}`, base64url.
+/// The proof of the tenant: HKDF-SHA256 of the route secret without salt, info `proof/v1/{uuid}`, base64url.
 pub(super) fn proof() -> String {
     let extracted = hmac(&[0; 32], &[MASTER.as_bytes()]);
     let info = format!("proof/v1/{TENANT}");
@@ -157,7 +157,7 @@ impl Script {
     }
 }
 
-/// Path, and length of the body. Whoever does not show the token is results off by an error.
+/// Path and body length of a request. A request without the token is an error.
 fn read(head: &[u8]) -> Result<(String, usize)> {
     let mut headers = [httparse::EMPTY_HEADER; 32];
     let mut request = httparse::Request::new(&mut headers);

@@ -26,7 +26,7 @@ pub(super) const SMALL: Row = Row {
         "600 B, router, CPU",
         "600 B, nginx, CPU",
         "600 B, haproxy, CPU",
-        "600 B, nginx that only passes on, CPU",
+        "600 B, nginx that only forwards, CPU",
     ],
     ratio: "600 B, router / nginx",
     against: &[1],

@@ -11,7 +11,7 @@ pub(super) const VALGRIND: &str = "valgrind";
 
 const FOLDERS: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
-/// Installs what is missing, and says so.
+/// Installs missing packages, and prints that.
 pub(super) fn provide(names: &[&str]) -> Result<()> {
     let is_there = |name: &str| FOLDERS.iter().any(|folder| Path::new(folder).join(name).exists());
     let missing: Vec<_> = names.iter().copied().filter(|name| !is_there(name)).collect();

@@ -12,10 +12,10 @@ const PEERS: [(Kind, &str); 4] = [
     (Kind::Router, "instructions, router"),
     (Kind::Nginx, "instructions, nginx"),
     (Kind::Haproxy, "instructions, haproxy"),
-    (Kind::BareNginx, "instructions, nginx that only passes on"),
+    (Kind::BareNginx, "instructions, nginx that only forwards"),
 ];
 const BAR: f64 = 0.70;
-/// Two runs of different length: what starting and ending costs is in both, and falls out.
+/// Two runs of different length: the cost of start and end is in both, and cancels out.
 const RUNS: [u64; 2] = [1_000, 6_000];
 
 pub(super) fn measure(setup: &Setup<'_>) -> Result<Vec<Figure>> {
@@ -30,7 +30,7 @@ pub(super) fn measure(setup: &Setup<'_>) -> Result<Vec<Figure>> {
     Ok(figures)
 }
 
-/// User instructions of a whole life in which `requests` were answered.
+/// User instructions of a process from start to end, in which it answers `requests`.
 fn count(kind: Kind, setup: &Setup<'_>, requests: u64) -> Result<f64> {
     let out = setup.folder.join(format!("callgrind-{}-{requests}", kind.name()));
     let file = format!("--callgrind-out-file={}", out.display());

@@ -1,4 +1,4 @@
-//! What a proxy adds to the time of an answer, at a fixed rate that does not wait for it.
+//! The latency that a proxy adds, at a fixed rate of requests that does not wait for responses.
 
 use anyhow::{Result, ensure};
 

@@ -1,4 +1,4 @@
-//! What an idle WebSocket weighs in a proxy.
+//! Memory of an idle WebSocket in a proxy.
 
 use std::process::Stdio;
 
@@ -19,7 +19,7 @@ const KILOBYTES: f64 = 1.5;
 const TUNNELS: u64 = 9_000;
 const SPARE: u64 = 500;
 
-/// Each after it passed one message, both ways.
+/// Measures WebSockets that have passed one message in each direction.
 pub(super) fn measure(setup: &Setup<'_>) -> Result<Vec<Figure>> {
     let tunnels = TUNNELS.min((descriptors()? - SPARE) / 2);
     let mut figures = vec![Figure::new("idle WebSockets", tunnels as f64, "")];

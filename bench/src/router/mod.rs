@@ -1,5 +1,5 @@
 //! The router beside Debian's nginx and haproxy: clients over loopback TCP, one backend behind a unix socket, as in
-//! production. What a request costs is results as a ratio to a peer of the same round.
+//! production. The cost of a request is a ratio to a peer of the same round.
 
 mod build;
 mod control;
@@ -34,14 +34,14 @@ enum Target<'a> {
     Socket(&'a Path),
 }
 
-/// What a load tells.
+/// The report of a load.
 struct LoadResult {
     completed: f64,
     p50_us: f64,
     p99_us: f64,
 }
 
-/// What is measured of a proxy.
+/// A figure of a proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Row {
     /// CPU time per request.
@@ -52,7 +52,7 @@ pub(crate) enum Row {
     Memory,
     /// Added to an answer's time.
     Latency,
-    /// What the engine's own port publishing adds to all of that.
+    /// The cost of the engine's own port publishing.
     Published,
 }
 
@@ -79,7 +79,7 @@ pub(crate) fn measure(options: &Options<'_>) -> Result<(Environment, Vec<Figure>
     let tools = match options.tools {
         Some(tools) => ToolProgram::at(tools)?,
         None if is_timed => ToolProgram::optimised()?,
-        // How fast it is asked is nothing to a count of instructions or bytes.
+        // The speed of the load does not matter to a count of instructions or bytes.
         None => ToolProgram::own()?,
     };
     let environment = environment(rounds)?;
@@ -101,7 +101,7 @@ pub(crate) fn measure(options: &Options<'_>) -> Result<(Environment, Vec<Figure>
         figures.extend(with_setup(None, &router, &tools, |setup, _| memory::measure(setup))?);
     }
     if wants(Row::Latency) && first == last {
-        eprintln!("one CPU only: nothing is said of latency");
+        eprintln!("one CPU only: latency is not measured");
     } else if wants(Row::Latency) {
         figures.extend(with_setup(Some(first), &router, &tools, |setup, _| {
             latency::measure(setup, (last, first), rounds)
@@ -123,7 +123,7 @@ fn environment(rounds: usize) -> Result<Environment> {
     Ok(facts.and("rounds", rounds))
 }
 
-/// What the backend and the load are run from. A tool that was compiled without optimisation would be what is measured.
+/// The program of backend and load. Compiled without optimisation, it would dominate the figures.
 #[derive(Clone)]
 struct ToolProgram(String);
 
@@ -174,7 +174,7 @@ fn with_setup<T>(
 }
 
 impl Setup<'_> {
-    /// Asks until it is results to stop, on `cpu`.
+    /// Runs the load on `cpu` until its bound.
     fn load(
         &self,
         cpu: Option<usize>,

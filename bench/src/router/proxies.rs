@@ -1,6 +1,6 @@
-//! The router and those it is held against, each set up for the same job: to say where a request came from, to give
-//! it an id, to take the proof off its answer, to keep connections, and to write no log. Of the rest that the router
-//! does (host to tenant, whose headers are believed, cookies, the proof's check) they do nothing.
+//! The router and its peers, each configured for the same job: forwarded headers, a request id, removing the proof from
+//! the response, keeping connections, and no log. The peers do nothing of the rest that the router does (host to tenant,
+//! trusted headers, cookies, checking the proof).
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use super::process::{ChildProcess, INTERVAL, TIMEOUT, command};
 use super::{Target, ToolProgram};
 use crate::tools::load::HOST;
 
-/// What one bench has around its peers.
+/// The environment of the peers.
 pub(super) struct Setup<'a> {
     pub(super) folder: &'a Path,
     /// Of the backend.
@@ -28,7 +28,7 @@ pub(super) struct Setup<'a> {
 pub(super) enum Kind {
     Router,
     Nginx,
-    /// Passes everything on as it is: what no installation does, results for comparison.
+    /// Forwards everything unchanged, which no installation does: only for comparison.
     BareNginx,
     /// With buffers that hold a body of 64 KiB: its default ones make it twice as dear there.
     TunedNginx,

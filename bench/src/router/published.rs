@@ -1,4 +1,4 @@
-//! What the engine's own port publishing adds: a relay to the backend on the host, and the same one in a container whose
+//! The cost of the engine's own port publishing: a relay to the backend on the host, and the same one in a container whose
 //! port is published on loopback, as the router's is in an installation.
 
 use std::collections::HashMap;
@@ -149,7 +149,7 @@ impl<'a> Container<'a> {
     }
 }
 
-/// The engine's process behind a published port; none where the engine was results to do without.
+/// The engine's process behind a published port; `None` where the engine is configured without one.
 fn proxy_of(port: u16) -> Result<Option<u32>> {
     let port = port.to_string();
     let is_it = |line: &str| {

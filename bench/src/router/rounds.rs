@@ -1,4 +1,4 @@
-//! Rounds in which every peer has its turn, and what is results of them: a figure of one peer means something only
+//! Rounds in which every peer has its turn, and their statistics: a figure of one peer means something only
 //! beside that of another in the same round.
 
 use crate::figure::quantile;

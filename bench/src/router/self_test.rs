@@ -1,5 +1,5 @@
-//! Whether the harness can tell good from bad: a relay that sleeps must come out slow, one that computes must come
-//! out dear, and miss a bar.
+//! Whether the harness distinguishes good from bad: a relay that sleeps must come out slow, one that computes must
+//! come out expensive, and miss a bar.
 
 use std::path::Path;
 
@@ -28,7 +28,7 @@ const BAD: Row = Row {
 };
 const ROUNDS: usize = 1;
 
-/// A few seconds. An error is a harness that nobody should believe.
+/// Takes a few seconds. An error means that no figure of the harness can be trusted.
 pub(crate) fn self_test() -> Result<()> {
     with_setup(None, Path::new("/nonexistent"), &ToolProgram::own()?, |setup, _| {
         let start = |sleep_us, spin| Peer::start(Kind::Relay { sleep_us, spin }, setup, None, &[]);
@@ -41,21 +41,21 @@ pub(crate) fn self_test() -> Result<()> {
             Ok::<_, anyhow::Error>(p50)
         };
         let (fast, policy) = (through(&good)?, through(&slow)?);
-        // What sleeps for a millisecond takes one at the least, on any machine, and much of it beside who does not.
+        // A relay that sleeps for a millisecond takes at least one on any machine, and more than one that does not.
         ensure!(policy >= SLEEP_US as f64, "the sleeper came out fast");
-        ensure!(policy - fast >= LEAST_US, "who does not sleep came out as slow");
+        ensure!(policy - fast >= LEAST_US, "the relay that does not sleep came out slow");
         let few = &["--requests", "100"];
         let (cheap, dear) = (
             cost::of(setup, &good, "/600", None, few)?,
             cost::of(setup, &dear, "/600", None, few)?,
         );
         print_line(format_args!("CPU per request: {cheap:.0} us, {dear:.0} us where it computes"));
-        ensure!(dear > 2.0 * cheap, "who computes came out cheap");
+        ensure!(dear > 2.0 * cheap, "the relay that computes came out cheap");
         // As the router is measured and judged.
         let figures = BAD.measure(setup, process::cpus()?.1, ROUNDS)?;
         figures.iter().for_each(print_line);
         let ratio = figures.last().context("no figure")?;
-        ensure!(ratio.bar.is_some() && !ratio.holds(), "who computes misses no bar");
+        ensure!(ratio.bar.is_some() && !ratio.holds(), "the relay that computes misses no bar");
         Ok(())
     })
 }

@@ -1,5 +1,5 @@
-//! What stands behind every proxy: `GET /{bytes}` answers so many of them, `GET /ws` becomes a WebSocket that echoes.
-//! Whatever it says carries the proof that the router asks of a tenant; to the others that is one more header.
+//! The server behind every proxy: `GET /{bytes}` responds with that many bytes, `GET /ws` becomes a WebSocket that
+//! echoes. Every response carries the proof that the router demands; for the other proxies that is one more header.
 
 use std::collections::HashMap;
 use std::io;

@@ -1,5 +1,5 @@
-//! Who asks: a closed loop (each connection asks again when it is answered) or an open one (requests are due at
-//! fixed moments, whatever becomes of those before).
+//! The load: a closed loop (each connection sends its next request after a response) or an open one (requests are due
+//! at fixed moments, whatever happened to earlier ones).
 
 use std::cell::{Cell, RefCell};
 use std::net::Ipv4Addr;
@@ -44,7 +44,7 @@ pub(crate) struct Args {
     rate: Option<u32>,
 }
 
-/// What all connections share.
+/// State that all connections share.
 struct Work {
     request: Vec<u8>,
     left: Cell<u64>,

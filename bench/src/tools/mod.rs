@@ -1,5 +1,5 @@
-//! What a bench runs beside the thing it measures, each as a process of its own so that it can be pinned and its
-//! CPU time results apart: what answers, what asks, and proxies that are bad on purpose.
+//! Programs beside the measured proxy, each a process of its own that can be pinned and whose CPU time is separate:
+//! the backend, the load, and proxies that are bad on purpose.
 
 pub(crate) mod backend;
 pub(crate) mod load;
@@ -24,11 +24,11 @@ pub struct Args {
 enum Tool {
     /// Answers over a unix socket.
     Backend(backend::Args),
-    /// Asks, and prints one JSON object about the answers.
+    /// Sends requests, and prints one JSON object about the responses.
     Load(load::Args),
-    /// Opens WebSockets, says so, and holds them until its stdin ends.
+    /// Opens WebSockets, prints `open`, and holds them until its stdin ends.
     Tunnels(tunnels::Args),
-    /// A proxy that passes bytes on, as badly as it is results to.
+    /// A proxy that forwards bytes with a configured delay.
     Relay(relay::Args),
 }
 

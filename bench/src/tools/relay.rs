@@ -1,4 +1,4 @@
-//! A proxy that passes bytes on and is bad on purpose: what a bench says of it tells whether the bench can tell.
+//! A proxy that forwards bytes and is bad on purpose: it shows whether the bench notices.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -35,7 +35,7 @@ pub(crate) fn serve(args: &Args) -> Result<()> {
     let delay = Delay { sleep: Duration::from_micros(args.sleep_us), spin: args.spin };
     for client in listener.incoming() {
         let (client, socket) = (client?, args.socket.clone());
-        // Whoever goes away in the middle is no fault of this one.
+        // A client that goes away in the middle is no failure of the relay.
         std::thread::spawn(move || pass(client, &socket, delay));
     }
     Ok(())

@@ -1,5 +1,4 @@
-//! Waking: how long it takes beside what the engine takes by itself, what a crowd costs, and whether anything is lost
-//! between falling asleep and arriving.
+//! Waking: its time beside the engine alone, the cost of a crowd, and lost requests while a tenant falls asleep.
 
 mod pairs;
 mod race;
@@ -12,7 +11,7 @@ use super::figure::Environment;
 use super::fixture::{Fixture, IdlePolicy};
 use crate::{Measured, print_line};
 
-/// How much of everything.
+/// How often each part is measured.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Size {
     /// Pairs of wakes, Cial's and the engine's.
@@ -26,7 +25,7 @@ pub(crate) struct Size {
 }
 
 impl Size {
-    /// What every push can afford, and what must hold on a machine however busy.
+    /// The size for every push; its bars must hold on a busy machine, too.
     const CI: Self = Self { pairs: 0, crowds: 2, races: 100, beside: 0 };
 }
 

@@ -1,4 +1,4 @@
-//! First byte from a tenant that slept, and the engine doing no more than it must, by turns.
+//! The first byte from a tenant that slept, and the engine alone, by turns.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use crate::fixture::{ContainerStatus, Fixture, IdlePolicy, Tenant};
 
 const FROZEN_BAR: f64 = 1.2;
 const SLEEPING_BAR: f64 = 1.15;
-/// The first of each pays for what is cold.
+/// The first of each pays for cold caches and is dropped.
 const WARM_UP: usize = 1;
 
-/// What a tenant falls into, and what the engine does to get it out again.
+/// How a tenant is idle, and the call of the engine that ends that.
 #[derive(Clone, Copy)]
 enum IdleState {
     Frozen,
@@ -56,8 +56,7 @@ impl IdleState {
         }
     }
 
-    /// Cial's, and the engine's, which of them first changing from pair to pair; both have rested for
-    /// no longer than a moment.
+    /// Measures Cial and the engine, alternating which goes first; both have rested equally long.
     async fn pair(
         self,
         fixture: &Fixture<'_>,

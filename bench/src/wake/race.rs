@@ -1,4 +1,4 @@
-//! Requests timed around the moment at which their tenant falls asleep: none may be lost.
+//! Requests around the moment at which their tenant falls asleep: none may be lost.
 
 use std::time::Duration;
 
@@ -11,8 +11,7 @@ use crate::fixture::{ContainerStatus, Fixture, IdlePolicy, Tenant};
 use crate::now;
 use crate::request::TimedResponse;
 
-/// At the same time, half of them freezing and half of them stopping. More of them, and the engine would be late for
-/// every deadline.
+/// Half of them freeze, half of them stop, at the same time. With more of them the engine would miss every deadline.
 const TENANTS: usize = 8;
 const FREEZES: IdlePolicy = IdlePolicy { freeze_after: 1, sleep_after: 0 };
 const STOPS: IdlePolicy = IdlePolicy { freeze_after: 0, sleep_after: 1 };
@@ -23,7 +22,7 @@ const AROUND_STOP: Duration = Duration::from_millis(850);
 /// Of the rounds, those that met a tenant asleep or on its way there. With fewer it was no race.
 const LEAST_MET: f64 = 0.25;
 
-/// What became of one tenant's rounds.
+/// The outcome of one tenant's rounds.
 #[derive(Clone, Copy, Debug, Default)]
 struct RaceResult {
     rounds: usize,
@@ -35,7 +34,7 @@ pub(super) async fn measure(fixture: &Fixture<'_>, rounds: usize) -> Result<Vec<
     let freezing = fixture.tenants("freezing", TENANTS / 2, FREEZES).await?;
     let stopping = fixture.tenants("stopping", TENANTS / 2, STOPS).await?;
     let each = rounds.div_ceil(TENANTS);
-    // When that moment is depends on the machine as much as on the policy.
+    // That moment depends on the machine as much as on the policy.
     let freezing_takes = falls_asleep(fixture, &freezing, ContainerStatus::Paused).await?;
     let stopping_takes = falls_asleep(fixture, &stopping, ContainerStatus::Exited).await?;
     // Only now: what fell asleep to tell the moment was met by nobody.
@@ -69,7 +68,7 @@ fn figures(frozen: &[RaceResult], stopped: &[RaceResult]) -> Vec<Figure> {
     ]
 }
 
-/// How long after an answer the engine shows the last of them so.
+/// How long after a response the engine shows the last tenant as asleep.
 async fn falls_asleep(
     fixture: &Fixture<'_>,
     tenants: &[Tenant],

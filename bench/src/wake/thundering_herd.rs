@@ -1,4 +1,4 @@
-//! A crowd before one sleeping tenant: one start, and everybody is served.
+//! A crowd of requests for one sleeping tenant: one start, and every request is served.
 
 use anyhow::Result;
 use futures_util::future::join_all;
@@ -9,8 +9,8 @@ use crate::fixture::{ContainerStatus, Fixture, IdlePolicy, until};
 use crate::request::TimedResponse;
 
 const CROWD: usize = 1_000;
-/// Of those that failed; a crowd says the same a thousand times.
-const TOLD: usize = 3;
+/// Failures that are printed; a crowd repeats the same one a thousand times.
+const SHOWN_FAILURES: usize = 3;
 const SLEEPS: IdlePolicy = IdlePolicy { freeze_after: 0, sleep_after: 1 };
 
 pub(super) async fn measure(fixture: &Fixture<'_>, rounds: usize) -> Result<Vec<Figure>> {
@@ -24,14 +24,14 @@ pub(super) async fn measure(fixture: &Fixture<'_>, rounds: usize) -> Result<Vec<
             match seen.and_then(TimedResponse::good) {
                 Ok(seen) => waits.push(seen.first_byte.as_secs_f64() * 1e3),
                 Err(error) => {
-                    if failed < TOLD {
+                    if failed < SHOWN_FAILURES {
                         eprintln!("one of the crowd: {error:#}");
                     }
                     failed += 1;
                 }
             }
         }
-        // Asleep again: whatever this crowd started has ended, and the engine has results of it.
+        // Asleep again: every start of this crowd has ended, and the engine has reported it.
         fixture.all(std::slice::from_ref(&tenant), ContainerStatus::Exited).await?;
         let container = Some(tenant.container.as_str());
         until("the event of its end", async || Ok(events.count("die", container) > 0)).await?;

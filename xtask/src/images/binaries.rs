@@ -1,4 +1,4 @@
-//! Our binaries, statically linked, where the Dockerfiles look for them: `dist/{set}/{name}`.
+//! Our binaries, statically linked, where the Dockerfiles expect them: `dist/{set}/{name}`.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -17,7 +17,7 @@ pub enum BinarySet {
     Control,
 }
 
-/// Where an image takes its binaries from: the value of the Dockerfiles' argument `BINARIES`.
+/// The source of an image's binaries: the value of the Dockerfiles' argument `BINARIES`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BinarySource {
     /// From `dist/`, compiled on this machine.
@@ -26,8 +26,8 @@ pub enum BinarySource {
     Built,
 }
 
-/// One run of cargo. Packages that are compiled together share their features, so what must stay small is
-/// compiled apart from what may be large.
+/// One run of cargo. Packages that are compiled together share their features, so packages that must stay small are
+/// compiled apart from packages that may be large.
 struct Compilation {
     profile: &'static str,
     flags: &'static str,
@@ -86,8 +86,8 @@ impl BinarySource {
     }
 }
 
-/// Compiles a set into `dist/` where that was chosen or, without a choice, where this machine's programs run on
-/// the engine; leaves it to the image's own stage otherwise.
+/// Compiles a set into `dist/` when that was chosen or, without a choice, when this machine's programs run on the
+/// engine; otherwise the image's own stage compiles.
 pub fn provide(
     docker: &Docker,
     set: BinarySet,
@@ -107,7 +107,7 @@ pub fn provide(
     Ok(BinarySource::Prebuilt)
 }
 
-/// A choice is kept; what cannot be had is told instead of being replaced by what compose would not expect.
+/// Keeps a choice. An impossible choice is an error, because compose would not expect a replacement.
 fn decide(native: bool, chosen: Option<BinarySource>) -> Result<BinarySource, ActionableError> {
     match (chosen, native) {
         (Some(BinarySource::Built), _) | (None, false) => Ok(BinarySource::Built),
@@ -134,7 +134,7 @@ fn host_target() -> Result<String> {
     let output = Command::new("rustc").arg("-vV").output().context("cannot run rustc")?;
     let text = String::from_utf8_lossy(&output.stdout);
     let host = text.lines().find_map(|line| line.strip_prefix("host: "));
-    host.map(str::to_owned).context("rustc does not tell its host target")
+    host.map(str::to_owned).context("rustc does not print its host target")
 }
 
 fn compile(compilation: &Compilation, host: &str, dist: &Path) -> Result<()> {

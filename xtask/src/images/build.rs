@@ -20,7 +20,7 @@ const BUILD_LABEL: &str = "cial.build";
 /// Value of `CIAL_BUILDER` for engines without BuildKit.
 const CLASSIC: &str = "classic";
 
-/// What one image is made from.
+/// The input of one image.
 #[derive(Clone, Debug)]
 pub struct ImageSpec {
     tag: String,

@@ -83,7 +83,7 @@ impl Absence {
 }
 
 /// Whether `word` stands in `line` by itself, not as a part of another name and not in a text.
-fn has_word(line: &str, word: &str) -> bool {
+pub(super) fn has_word(line: &str, word: &str) -> bool {
     let is_name = |c: char| c.is_alphanumeric() || c == '_';
     line.match_indices(word).any(|(at, _)| {
         let before = line[..at].chars().next_back();

@@ -1,13 +1,13 @@
-//! Every command that a document shows can be called as it stands there, and CI runs it.
+//! Every command that a document shows can be called as it is, and CI runs it.
 
 use clap::CommandFactory as _;
 
 use super::tree::{SourceFile, Tree};
 use crate::test;
 
-/// What a shown command starts with; whatever else stands in code is no command.
+/// First words of commands; other code is no command.
 const PROGRAMS: &[&str] = &["cargo", "make", "docker", "docker-compose", "curl"];
-/// Shown for people to use; nothing that CI could judge.
+/// Commands for people, which CI cannot judge.
 const FOR_PEOPLE: &[&str] = &[
     "cargo xtask bench",
     "cargo xtask bench create",

@@ -10,6 +10,7 @@ mod problems;
 mod settings;
 mod sizes;
 mod tree;
+mod words;
 
 use std::process::ExitCode;
 
@@ -34,6 +35,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("every problem code is in the reference", problems::check),
     ("every setting is in the reference", settings::check),
     ("no registry and no machine is named", hosts::check),
+    ("replaced names stay away", words::check),
 ];
 
 pub fn run(_args: Args) -> Result<ExitCode> {

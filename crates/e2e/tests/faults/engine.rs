@@ -13,12 +13,12 @@ use testkit::engine::{
 };
 use testkit::{Client, Installation, eventually, wait_for};
 
-pub(crate) struct Scene {
+pub(crate) struct Fixture {
     pub(crate) docker: Docker,
     pub(crate) session: Session,
 }
 
-impl Scene {
+impl Fixture {
     /// With a tenant whose guest is signed in.
     pub(crate) async fn open(installation: &Installation) -> Result<Self> {
         let docker = testkit::engine::connect().await?;

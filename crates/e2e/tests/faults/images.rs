@@ -8,7 +8,7 @@ use e2e::session::TIMEOUT;
 use testkit::engine::{build_layer, remove_image};
 use testkit::eventually;
 
-use super::engine::Scene;
+use super::engine::Fixture;
 
 /// Ends at once, with a failure.
 const BROKEN: &str = "ENTRYPOINT [\"/bin/false\"]";
@@ -16,38 +16,38 @@ const BROKEN: &str = "ENTRYPOINT [\"/bin/false\"]";
 const REBUILT: &str = "LABEL cial.rebuilt=1";
 
 /// The owner reads why the tenant does not run, and starts it again once it can run.
-pub(crate) async fn broken(scene: &mut Scene) -> Result<()> {
-    let tag = Tag::of(scene).await?;
-    let broken = tag.derive(scene, "broken", BROKEN).await?;
-    tag.set(scene, &broken).await?;
-    scene.session.act("restart").await?;
-    let tenant = scene.session.becomes("error").await?;
+pub(crate) async fn broken(fixture: &mut Fixture) -> Result<()> {
+    let tag = Tag::of(fixture).await?;
+    let broken = tag.derive(fixture, "broken", BROKEN).await?;
+    tag.set(fixture, &broken).await?;
+    fixture.session.act("restart").await?;
+    let tenant = fixture.session.becomes("error").await?;
     let reason = tenant["state_reason"].as_str().unwrap_or_default();
     ensure!(!reason.is_empty(), "expected a reason, got {tenant}");
-    tag.set(scene, &tag.good).await?;
-    scene.session.act("start").await?;
-    scene.session.becomes("running").await?;
-    scene.url_answers(crate::SLUG).await?;
-    scene.session.guest_is_owner().await?;
-    tag.remove_derived(scene, "broken").await
+    tag.set(fixture, &tag.good).await?;
+    fixture.session.act("start").await?;
+    fixture.session.becomes("running").await?;
+    fixture.url_answers(crate::SLUG).await?;
+    fixture.session.guest_is_owner().await?;
+    tag.remove_derived(fixture, "broken").await
 }
 
 /// A running tenant is left alone; a restarted one runs the new image with its data.
-pub(crate) async fn rebuilt(scene: &mut Scene) -> Result<()> {
-    let tag = Tag::of(scene).await?;
-    let rebuilt = tag.derive(scene, "rebuilt", REBUILT).await?;
-    tag.set(scene, &rebuilt).await?;
-    let running = image_of_tenant(scene).await?;
+pub(crate) async fn rebuilt(fixture: &mut Fixture) -> Result<()> {
+    let tag = Tag::of(fixture).await?;
+    let rebuilt = tag.derive(fixture, "rebuilt", REBUILT).await?;
+    tag.set(fixture, &rebuilt).await?;
+    let running = image_of_tenant(fixture).await?;
     ensure!(running == tag.good, "expected {} before a restart, got {running}", tag.good);
-    scene.session.act("restart").await?;
+    fixture.session.act("restart").await?;
     eventually("the new image", TIMEOUT, async || {
-        Ok(image_of_tenant(scene).await.is_ok_and(|running| running == rebuilt))
+        Ok(image_of_tenant(fixture).await.is_ok_and(|running| running == rebuilt))
     })
     .await?;
-    scene.session.becomes("running").await?;
-    scene.url_answers(crate::SLUG).await?;
-    scene.session.guest_is_owner().await?;
-    tag.set(scene, &tag.good).await
+    fixture.session.becomes("running").await?;
+    fixture.url_answers(crate::SLUG).await?;
+    fixture.session.guest_is_owner().await?;
+    tag.set(fixture, &tag.good).await
 }
 
 /// The tag that tenants of this installation run, with the image that it was built for.
@@ -57,35 +57,36 @@ struct Tag {
 }
 
 impl Tag {
-    async fn of(scene: &Scene) -> Result<Self> {
-        let installation = &scene.session.installation;
+    async fn of(fixture: &Fixture) -> Result<Self> {
+        let installation = &fixture.session.installation;
         let name = installation.tenant_image.clone();
         let is_own = name.ends_with(&format!(":{}", installation.name));
         ensure!(is_own, "other installations run {name}, too");
-        let good = scene.docker.inspect_image(&name).await?.id.context("an image without an id")?;
+        let good =
+            fixture.docker.inspect_image(&name).await?.id.context("an image without an id")?;
         Ok(Self { name, good })
     }
 
     /// Builds an image like the good one with a layer on top; returns its id.
-    async fn derive(&self, scene: &Scene, suffix: &str, layer: &str) -> Result<String> {
+    async fn derive(&self, fixture: &Fixture, suffix: &str, layer: &str) -> Result<String> {
         let tag = format!("{}-{suffix}", self.name);
         let labels = HashMap::from([("cial.managed".to_owned(), "1".to_owned())]);
-        build_layer(&scene.docker, &tag, &self.name, layer, &labels).await?;
-        scene.docker.inspect_image(&tag).await?.id.context("an image without an id")
+        build_layer(&fixture.docker, &tag, &self.name, layer, &labels).await?;
+        fixture.docker.inspect_image(&tag).await?.id.context("an image without an id")
     }
 
-    async fn remove_derived(&self, scene: &Scene, suffix: &str) -> Result<()> {
-        remove_image(&scene.docker, &format!("{}-{suffix}", self.name)).await
+    async fn remove_derived(&self, fixture: &Fixture, suffix: &str) -> Result<()> {
+        remove_image(&fixture.docker, &format!("{}-{suffix}", self.name)).await
     }
 
-    async fn set(&self, scene: &Scene, image: &str) -> Result<()> {
+    async fn set(&self, fixture: &Fixture, image: &str) -> Result<()> {
         let (repository, tag) = self.name.split_once(':').context("a tag without a version")?;
         let options = TagImageOptionsBuilder::default().repo(repository).tag(tag).build();
-        Ok(scene.docker.tag_image(image, Some(options)).await?)
+        Ok(fixture.docker.tag_image(image, Some(options)).await?)
     }
 }
 
-async fn image_of_tenant(scene: &Scene) -> Result<String> {
-    let inspected = scene.docker.inspect_container(&scene.tenant().await?, None).await?;
+async fn image_of_tenant(fixture: &Fixture) -> Result<String> {
+    let inspected = fixture.docker.inspect_container(&fixture.tenant().await?, None).await?;
     inspected.image.context("a container without an image")
 }

@@ -14,7 +14,7 @@ use bollard::query_parameters::{
 };
 use e2e::session::{Session, TIMEOUT};
 use e2e::{Checks, xtask};
-use engine::{Scene, sigkill};
+use engine::{Fixture, sigkill};
 use futures_util::future::try_join_all;
 use serde_json::json;
 use testkit::engine::{label_filters, remove_volumes};
@@ -39,11 +39,11 @@ enum Moment {
 /// Runs `work` while a visitor of the bystander expects 200 for every request.
 async fn beside_bystander(
     name: &str,
-    work: impl AsyncFnOnce(&mut Scene, &Cell<u64>) -> Result<()>,
+    work: impl AsyncFnOnce(&mut Fixture, &Cell<u64>) -> Result<()>,
 ) -> Result<()> {
     let installation = Installation::from_env()?;
     Session::with_tenant(&installation, BYSTANDER).await?;
-    let mut scene = Scene::open(&installation).await?;
+    let mut fixture = Fixture::open(&installation).await?;
     let (answers, mut checks) = (Cell::new(0), Checks::new());
     let host = installation.tenant_host(BYSTANDER);
     let mut visitor = Client::new(&host, installation.router_port);
@@ -55,7 +55,7 @@ async fn beside_bystander(
     };
     let outcome: Result<()> = tokio::select! {
         failed = watch => failed,
-        outcome = work(&mut scene, &answers) => outcome,
+        outcome = work(&mut fixture, &answers) => outcome,
     };
     checks.require(name, outcome)?;
     let answered = answers.get();
@@ -71,21 +71,21 @@ async fn bystander_answers(answers: &Cell<u64>, times: u64) -> Result<()> {
 
 async fn killed_during_create(service: &str, moment: Moment, slug: &str) -> Result<()> {
     let name = format!("{service} killed, {moment:?}: one container, running");
-    beside_bystander(&name, async |scene, answers| {
-        let before = scene.restarts(service).await?;
+    beside_bystander(&name, async |fixture, answers| {
+        let before = fixture.restarts(service).await?;
         let body = json!({ "slug": slug, "name": slug });
-        let mut owner = scene.session.owner.clone();
+        let mut owner = fixture.session.owner.clone();
         if let Moment::Requested = moment {
-            let pid = scene.pid(service).await?;
+            let pid = fixture.pid(service).await?;
             let (_, killed) =
                 tokio::join!(owner.post("/api/admin/tenants", &body), async { sigkill(pid) });
             killed?;
         } else {
             owner.post("/api/admin/tenants", &body).await?.expect_status(201)?;
-            reaches(scene, moment, slug).await?;
-            sigkill(scene.pid(service).await?)?;
+            reaches(fixture, moment, slug).await?;
+            sigkill(fixture.pid(service).await?)?;
         }
-        eventually("a restart", TIMEOUT, async || Ok(scene.restarts(service).await? > before))
+        eventually("a restart", TIMEOUT, async || Ok(fixture.restarts(service).await? > before))
             .await?;
         // A request that was cut off may or may not have made its row: the caller finds out by asking again.
         if let Moment::Requested = moment {
@@ -95,17 +95,17 @@ async fn killed_during_create(service: &str, moment: Moment, slug: &str) -> Resu
             })
             .await?;
         }
-        scene.has_one_of_each(slug).await?;
+        fixture.has_one_of_each(slug).await?;
         bystander_answers(answers, 1).await
     })
     .await
 }
 
-async fn reaches(scene: &Scene, moment: Moment, slug: &str) -> Result<()> {
+async fn reaches(fixture: &Fixture, moment: Moment, slug: &str) -> Result<()> {
     eventually("the create", TIMEOUT, async || {
-        let found = scene.containers_of(slug).await?;
+        let found = fixture.containers_of(slug).await?;
         let Some(id) = found.first() else { return Ok(matches!(moment, Moment::Accepted)) };
-        Ok(!matches!(moment, Moment::ContainerStarted) || scene.is_running(id).await?)
+        Ok(!matches!(moment, Moment::ContainerStarted) || fixture.is_running(id).await?)
     })
     .await
 }
@@ -148,9 +148,9 @@ async fn orchestrator_killed_after_the_container_is_started_makes_one_container(
 #[tokio::test]
 async fn an_outage_of_postgres_is_reported_and_ends_by_itself() -> Result<()> {
     let name = "Postgres stopped and started: reported, and over by itself";
-    beside_bystander(name, async |scene, answers| {
-        scene.stop("postgres").await?;
-        let mut stranger = scene.session.stranger();
+    beside_bystander(name, async |fixture, answers| {
+        fixture.stop("postgres").await?;
+        let mut stranger = fixture.session.stranger();
         let mut is_ready = async |status: u16| {
             eventually("/readyz", TIMEOUT, async || {
                 Ok(stranger.get("/readyz").await.is_ok_and(|ready| ready.status == status))
@@ -159,10 +159,10 @@ async fn an_outage_of_postgres_is_reported_and_ends_by_itself() -> Result<()> {
         };
         is_ready(503).await?;
         bystander_answers(answers, 20).await?;
-        scene.start("postgres").await?;
+        fixture.start("postgres").await?;
         is_ready(200).await?;
-        Session::of_owner(&scene.session.installation, "after-postgres").await?.create().await?;
-        scene.has_one_of_each("after-postgres").await
+        Session::of_owner(&fixture.session.installation, "after-postgres").await?.create().await?;
+        fixture.has_one_of_each("after-postgres").await
     })
     .await
 }
@@ -170,59 +170,59 @@ async fn an_outage_of_postgres_is_reported_and_ends_by_itself() -> Result<()> {
 #[tokio::test]
 async fn a_create_waits_for_an_absent_orchestrator() -> Result<()> {
     let name = "orchestrator stopped and started: a create waits for it";
-    beside_bystander(name, async |scene, answers| {
-        scene.stop("orchestrator").await?;
-        Session::of_owner(&scene.session.installation, "patient").await?.create().await?;
+    beside_bystander(name, async |fixture, answers| {
+        fixture.stop("orchestrator").await?;
+        Session::of_owner(&fixture.session.installation, "patient").await?.create().await?;
         bystander_answers(answers, 20).await?;
-        scene.start("orchestrator").await?;
-        scene.has_one_of_each("patient").await
+        fixture.start("orchestrator").await?;
+        fixture.has_one_of_each("patient").await
     })
     .await
 }
 
 #[tokio::test]
 async fn a_tenant_whose_pid_1_is_killed_returns_with_its_data() -> Result<()> {
-    beside_bystander("a tenant whose PID 1 is killed returns with its data", async |scene, _| {
-        let id = scene.tenant().await?;
-        let before = scene.restarts_of(&id).await?;
-        sigkill(scene.pid_of(&id).await?)?;
-        eventually("a restart", TIMEOUT, async || Ok(scene.restarts_of(&id).await? > before))
+    beside_bystander("a tenant whose PID 1 is killed returns with its data", async |fixture, _| {
+        let id = fixture.tenant().await?;
+        let before = fixture.restarts_of(&id).await?;
+        sigkill(fixture.pid_of(&id).await?)?;
+        eventually("a restart", TIMEOUT, async || Ok(fixture.restarts_of(&id).await? > before))
             .await?;
-        scene.url_answers(SLUG).await?;
-        scene.session.guest_is_owner().await
+        fixture.url_answers(SLUG).await?;
+        fixture.session.guest_is_owner().await
     })
     .await
 }
 
 #[tokio::test]
 async fn a_tenant_removed_by_hand_returns_with_its_data() -> Result<()> {
-    beside_bystander("a tenant removed by hand returns with its data", async |scene, _| {
-        let before = scene.tenant().await?;
+    beside_bystander("a tenant removed by hand returns with its data", async |fixture, _| {
+        let before = fixture.tenant().await?;
         let options = RemoveContainerOptionsBuilder::default().force(true).build();
-        scene.docker.remove_container(&before, Some(options)).await?;
-        scene.has_one_of_each(SLUG).await?;
-        ensure!(scene.tenant().await? != before, "the removed container is still there");
-        scene.session.guest_is_owner().await
+        fixture.docker.remove_container(&before, Some(options)).await?;
+        fixture.has_one_of_each(SLUG).await?;
+        ensure!(fixture.tenant().await? != before, "the removed container is still there");
+        fixture.session.guest_is_owner().await
     })
     .await
 }
 
 #[tokio::test]
 async fn a_killed_router_serves_from_its_disk_alone() -> Result<()> {
-    alone("a killed router serves from its disk alone", async |scene| {
-        Session::with_tenant(&scene.session.installation, BYSTANDER).await?;
+    alone("a killed router serves from its disk alone", async |fixture| {
+        Session::with_tenant(&fixture.session.installation, BYSTANDER).await?;
         for service in ["app-api", "orchestrator", "postgres"] {
-            scene.stop(service).await?;
+            fixture.stop(service).await?;
         }
-        let before = scene.restarts("router").await?;
-        sigkill(scene.pid("router").await?)?;
-        eventually("a restart", TIMEOUT, async || Ok(scene.restarts("router").await? > before))
+        let before = fixture.restarts("router").await?;
+        sigkill(fixture.pid("router").await?)?;
+        eventually("a restart", TIMEOUT, async || Ok(fixture.restarts("router").await? > before))
             .await?;
-        scene.url_answers(BYSTANDER).await?;
+        fixture.url_answers(BYSTANDER).await?;
         for service in ["postgres", "orchestrator", "app-api"] {
-            scene.start(service).await?;
+            fixture.start(service).await?;
         }
-        scene.has_one_of_each(BYSTANDER).await
+        fixture.has_one_of_each(BYSTANDER).await
     })
     .await
 }
@@ -231,8 +231,8 @@ async fn a_killed_router_serves_from_its_disk_alone() -> Result<()> {
 /// no one-shot; the services start the tenants.
 #[tokio::test]
 async fn everything_killed_at_once_returns_by_itself() -> Result<()> {
-    alone("everything killed at once returns by itself, nothing twice", async |scene| {
-        let installation = scene.session.installation.clone();
+    alone("everything killed at once returns by itself, nothing twice", async |fixture| {
+        let installation = fixture.session.installation.clone();
         for slug in [BYSTANDER, "third"] {
             Session::with_tenant(&installation, slug).await?;
         }
@@ -242,19 +242,19 @@ async fn everything_killed_at_once_returns_by_itself() -> Result<()> {
         for label in [&project, &install] {
             let filters = label_filters(&[label]);
             let options = ListContainersOptionsBuilder::default().filters(&filters).build();
-            running.extend(scene.docker.list_containers(Some(options)).await?);
+            running.extend(fixture.docker.list_containers(Some(options)).await?);
         }
         let slugs = running.iter().filter_map(|found| found.labels.as_ref()?.get("cial.slug"));
         let slugs: Vec<_> = slugs.cloned().collect();
         ensure!(slugs.len() > 2, "expected tenants that run, got {slugs:?}");
         let ids = running.iter().filter_map(|container| container.id.as_deref());
-        let kills = ids.map(|id| scene.docker.kill_container(id, None::<KillContainerOptions>));
+        let kills = ids.map(|id| fixture.docker.kill_container(id, None::<KillContainerOptions>));
         try_join_all(kills).await?;
-        try_join_all(SERVICES.map(|service| scene.start(service))).await?;
+        try_join_all(SERVICES.map(|service| fixture.start(service))).await?;
         for slug in slugs {
-            scene.has_one_of_each(&slug).await.with_context(|| slug.clone())?;
+            fixture.has_one_of_each(&slug).await.with_context(|| slug.clone())?;
         }
-        scene.session.guest_is_owner().await
+        fixture.session.guest_is_owner().await
     })
     .await
 }
@@ -272,11 +272,11 @@ async fn a_rebuilt_image_runs_from_the_next_start_with_the_data() -> Result<()> 
 
 #[tokio::test]
 async fn an_installation_that_goes_down_and_up_keeps_its_tenants() -> Result<()> {
-    alone("down and up again, a tenant returns with its data", async |scene| {
+    alone("down and up again, a tenant returns with its data", async |fixture| {
         xtask::succeed(&["local-down"], &[])?;
         xtask::succeed(&["local-up"], &[])?;
-        scene.url_answers(SLUG).await?;
-        scene.session.guest_is_owner().await
+        fixture.url_answers(SLUG).await?;
+        fixture.session.guest_is_owner().await
     })
     .await
 }
@@ -284,8 +284,8 @@ async fn an_installation_that_goes_down_and_up_keeps_its_tenants() -> Result<()>
 /// The state of a fresh clone that finds the volume of an earlier installation of its name.
 #[tokio::test]
 async fn a_database_without_its_secrets_is_refused_by_name() -> Result<()> {
-    alone("a database without its secrets is refused by name", async |scene| {
-        let mut orphan = scene.session.installation.clone();
+    alone("a database without its secrets is refused by name", async |fixture| {
+        let mut orphan = fixture.session.installation.clone();
         orphan.name = format!("{}-orphan", orphan.name);
         let admin_url = format!("http://localhost:{}", orphan.admin_port);
         let variables =
@@ -295,7 +295,7 @@ async fn a_database_without_its_secrets_is_refused_by_name() -> Result<()> {
         let outcome = async {
             xtask::succeed(&["local-up"], &variables)?;
             xtask::succeed(&["local-down"], &variables)?;
-            let removed = remove_volumes(&scene.docker, &orphan, "-secrets").await?;
+            let removed = remove_volumes(&fixture.docker, &orphan, "-secrets").await?;
             ensure!(removed >= 4, "expected the secrets of four services, got {removed}");
             let text = xtask::refuse(&["local-up"], &variables)?;
             for part in [
@@ -316,9 +316,9 @@ async fn a_database_without_its_secrets_is_refused_by_name() -> Result<()> {
 }
 
 /// One named step without a bystander.
-async fn alone(name: &str, work: impl AsyncFnOnce(&mut Scene) -> Result<()>) -> Result<()> {
+async fn alone(name: &str, work: impl AsyncFnOnce(&mut Fixture) -> Result<()>) -> Result<()> {
     let mut checks = Checks::new();
-    let mut scene = Scene::open(&Installation::from_env()?).await?;
-    checks.require(name, work(&mut scene).await)?;
+    let mut fixture = Fixture::open(&Installation::from_env()?).await?;
+    checks.require(name, work(&mut fixture).await)?;
     checks.finish()
 }

@@ -1,4 +1,4 @@
-//! What neither the tenant's own app nor anyone else inside can do.
+//! Limits of the tenant's own app: files, listeners and system calls that its user is denied.
 
 use anyhow::Result;
 use e2e::Checks;
@@ -8,11 +8,11 @@ use super::processes;
 
 pub(crate) async fn check(checks: &mut Checks, tenant: &TenantContainer) -> Result<()> {
     check_files(checks, tenant).await?;
-    check_doors(checks, tenant).await?;
+    check_listeners(checks, tenant).await?;
     check_calls(checks, tenant).await
 }
 
-/// The boundary itself: each must end in "Permission denied", not in "not there".
+/// The boundary itself: each access must end in "Permission denied", not in "No such file".
 async fn check_files(checks: &mut Checks, tenant: &TenantContainer) -> Result<()> {
     let edge = processes::pid_of(tenant, "edge").await?;
     for command in [
@@ -54,11 +54,11 @@ async fn check_files(checks: &mut Checks, tenant: &TenantContainer) -> Result<()
     Ok(())
 }
 
-async fn check_doors(checks: &mut Checks, tenant: &TenantContainer) -> Result<()> {
+async fn check_listeners(checks: &mut Checks, tenant: &TenantContainer) -> Result<()> {
     let tables = tenant.exec_shell("root", "cat /proc/net/tcp /proc/net/tcp6").await?.text;
     let open = listening(&tables);
     let expected = "0.0.0.0:8080, 127.0.0.1:3000, 127.0.0.1:3001";
-    checks.equal("who listens on TCP", expected, open.join(", "));
+    checks.equal("the TCP listeners", expected, open.join(", "));
     for address in ["0.0.0.0", "127.0.0.1", "127.0.0.2", "::", "::1"] {
         let program = format!(
             r#"use Socket; use Socket qw(inet_pton AF_INET6 pack_sockaddr_in6);

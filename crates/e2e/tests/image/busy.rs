@@ -1,5 +1,5 @@
-//! Who keeps the tenant awake: declared inside by each half over its own socket, told to the orchestrator, and out
-//! of reach for everyone else.
+//! Busy declarations: each half declares inside over its own socket, the orchestrator reads them, and nobody else can
+//! reach them.
 
 use anyhow::Result;
 use e2e::Checks;
@@ -22,24 +22,24 @@ pub(crate) async fn check(checks: &mut Checks, tenant: &TenantContainer, port: u
         checks.equal(&format!("{reason} is declared"), 201, seen.status);
     }
     let both = "smoke of core (core), smoke of agent (agent)";
-    checks.equal("the orchestrator is told both", both, list(orchestrator).await?);
+    checks.equal("the orchestrator reads both", both, list(orchestrator).await?);
     checks.equal("the core sees both", both, list(core).await?);
     checks.equal("agent sees its own", "smoke of agent (agent)", list(agent).await?);
     let seen = declare(orchestrator, "by the router").await?;
-    checks.equal("where the orchestrator asks, nobody declares", 405, seen.status);
+    checks.equal("nobody declares over the orchestrator's socket", 405, seen.status);
     check_socket(checks, tenant).await?;
     for endpoint in [Endpoint::Port(port), Endpoint::Ingress(tenant)] {
-        check_strangers(checks, endpoint).await?;
+        check_edge(checks, endpoint).await?;
     }
     checks.equal("and nothing came of it", both, list(orchestrator).await?);
     check_quota(checks, agent).await
 }
 
-/// The socket that `agent` uses is the core's: it cannot be taken away, nor can another be put in its place.
+/// The socket that `agent` uses belongs to the core: `agent` can neither remove nor replace it.
 async fn check_socket(checks: &mut Checks, tenant: &TenantContainer) -> Result<()> {
     let stat = ["stat", "-c", "%U:%G %a", "/run/cial/agent", AGENT];
     let seen = tenant.exec("agent", &stat).await?.text.replace('\n', ", ");
-    checks.equal("whose agent's socket is", "cial:agent 750, cial:agent 660", seen);
+    checks.equal("owner of agent's socket", "cial:agent 750, cial:agent 660", seen);
     for command in [
         format!("rm {AGENT}"),
         format!("mv {AGENT} /run/cial/agent/other"),
@@ -58,8 +58,8 @@ async fn check_socket(checks: &mut Checks, tenant: &TenantContainer) -> Result<(
     Ok(())
 }
 
-/// Through the edge there is nothing of it, whoever asks.
-async fn check_strangers(checks: &mut Checks, endpoint: Endpoint<'_>) -> Result<()> {
+/// No declaration can be read or made through the edge.
+async fn check_edge(checks: &mut Checks, endpoint: Endpoint<'_>) -> Result<()> {
     for (method, path) in [
         ("GET", "/.cial/api/busy"),
         ("POST", "/.cial/api/busy"),
@@ -68,7 +68,7 @@ async fn check_strangers(checks: &mut Checks, endpoint: Endpoint<'_>) -> Result<
         ("GET", "/busy"),
         ("POST", "/busy"),
     ] {
-        let seen = call(endpoint, method, path, &wish("of a stranger")).await?;
+        let seen = call(endpoint, method, path, &declaration("of a stranger")).await?;
         let code = json_of(&seen)["code"].as_str().unwrap_or_default().to_owned();
         let seen = format!("{} {code}", seen.status);
         checks.equal(&format!("{method} {path} is nothing"), "404 not_found", seen);
@@ -87,14 +87,14 @@ async fn check_quota(checks: &mut Checks, agent: Endpoint<'_>) -> Result<()> {
 }
 
 async fn declare(endpoint: Endpoint<'_>, reason: &str) -> Result<Response> {
-    call(endpoint, "POST", "/busy", &wish(reason)).await
+    call(endpoint, "POST", "/busy", &declaration(reason)).await
 }
 
-fn wish(reason: &str) -> Value {
+fn declaration(reason: &str) -> Value {
     json!({ "reason": reason, "ttl_seconds": 900 })
 }
 
-/// What is told, as `reason (owner)`.
+/// The declarations that a socket lists, as `reason (owner)`.
 async fn list(endpoint: Endpoint<'_>) -> Result<String> {
     let seen = call(endpoint, "GET", "/busy", &Value::Null).await?;
     let busy = json_of(&seen)["busy"].as_array().cloned().unwrap_or_default();

@@ -7,7 +7,7 @@ use e2e::Checks;
 use testkit::engine::{Sandbox, TenantContainer};
 use testkit::installation::required;
 
-/// What an image may add to its base.
+/// Bytes that the image may add to its base.
 const MAX_ADDED_BYTES: i64 = 16_000_000;
 
 pub(crate) async fn check(

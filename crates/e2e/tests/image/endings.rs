@@ -1,4 +1,4 @@
-//! One death ends the container and the engine starts it again; a stop is peaceful and final.
+//! The death of one service ends the container, and the engine restarts it; a stop drains and is final.
 
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ use super::websocket::{close_code, echo, open_websocket};
 /// A step that takes longer hangs.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// From just before one service is killed to the end of the container, both by the engine's machine's clock.
-const PROMPT: Duration = Duration::from_secs(1);
-/// From the engine's being asked to stop a tenant to its saying that it has.
-const DRAIN: Duration = Duration::from_secs(10);
+/// From just before a service is killed to the end of the container, both by the clock of the engine's machine.
+const DEATH_TIMEOUT: Duration = Duration::from_secs(1);
+/// From the call to stop a tenant to its return.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(crate) async fn check_deaths(
     checks: &mut Checks,
@@ -73,7 +73,7 @@ async fn check_death(
             checks.equal(&what, false, bound);
             let took = Duration::from_nanos(u64::try_from(ended - killed).unwrap_or(u64::MAX));
             let what = format!("… within 1 s ({words})");
-            checks.holds(&what, "≤ 1 s", format_args!("{took:?}"), took <= PROMPT);
+            checks.holds(&what, "≤ 1 s", format_args!("{took:?}"), took <= DEATH_TIMEOUT);
         }
         Err(error) => {
             checks.succeeds(&format!("a race while {words} dies"), Err::<(), _>(error));
@@ -88,7 +88,8 @@ async fn check_death(
     Ok(())
 }
 
-/// Kills a process, then tries to take the public port for as long as the container lives. Tells the time first.
+/// A script that prints the time, kills a process, then tries to take the public port for as long as the container
+/// lives.
 fn race(pid: &str) -> String {
     format!(
         r#"date +%s%N; exec perl -e 'use Socket; $| = 1; alarm 60; kill 9, {pid}; for (;;) {{
@@ -97,14 +98,14 @@ fn race(pid: &str) -> String {
     )
 }
 
-/// When a race began, in nanoseconds, and whether it was won. One that says nothing was never run.
+/// Parses the start of a race in nanoseconds, and whether it took the port. A race without output never ran.
 fn read_race(out: &str) -> Result<(i64, bool)> {
     let (began, rest) = out.split_once('\n').unwrap_or((out, ""));
     let began = began.parse().with_context(|| format!("no race was run: {out:?}"))?;
     Ok((began, rest.contains("bound")))
 }
 
-/// Last: it ends the tenant.
+/// Ends the tenant.
 pub(crate) async fn check_drain(
     checks: &mut Checks,
     sandbox: &Sandbox,
@@ -128,7 +129,7 @@ pub(crate) async fn check_drain(
     for (path, code) in closing {
         let code = code.await??;
         checks.equal(
-            &format!("{path} hears that the tenant goes away"),
+            &format!("{path} receives the close code of a tenant that goes away"),
             "Some(1001)",
             format_args!("{code:?}"),
         );
@@ -137,7 +138,7 @@ pub(crate) async fn check_drain(
     let code = state.exit_code.unwrap_or(-1);
     checks.equal("a stop is no failure", 0, code);
     checks.equal("and final", false, state.running.unwrap_or_default());
-    checks.holds("a stop has its bound", "≤ 10 s", format_args!("{took:?}"), took <= DRAIN);
+    checks.holds("a stop has its bound", "≤ 10 s", format_args!("{took:?}"), took <= DRAIN_TIMEOUT);
     Ok(())
 }
 
@@ -146,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_race_counts_only_when_it_was_run() {
+    fn a_race_counts_only_when_it_ran() {
         assert_eq!(read_race("1800000000000000000").unwrap(), (1_800_000_000_000_000_000, false));
         assert!(read_race("1800000000000000000\nbound").unwrap().1);
         assert!(read_race("").is_err());

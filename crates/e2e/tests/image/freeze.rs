@@ -1,4 +1,5 @@
-//! A tenant that was frozen for long: whoever knocked meanwhile is served, and what ended meanwhile has ended.
+//! A tenant that was frozen for long: a client that connected meanwhile is served, and sessions and tokens that expired
+//! meanwhile are refused.
 
 use std::time::Duration;
 
@@ -11,10 +12,10 @@ use testkit::engine::{Endpoint, Sandbox, TenantContainer, TenantOptions};
 use super::token::{Keys, claims, header};
 
 const NAME: &str = "frozen";
-/// From the first sign-on until all that shall end has ended: time enough to restart, and less than a token's minute.
-const LIFE: u64 = 15;
+/// From the first sign-on to the end of its session: long enough for a restart, and less than a token's minute.
+const LIFETIME_SECONDS: u64 = 15;
 /// A session's absolute end.
-const LONGEST_SESSION: u64 = 12 * 60 * 60;
+const MAX_SESSION_SECONDS: u64 = 12 * 60 * 60;
 
 pub(crate) async fn check(checks: &mut Checks, sandbox: &Sandbox) -> Result<()> {
     let keys = Keys::random()?;
@@ -30,7 +31,7 @@ pub(crate) async fn check(checks: &mut Checks, sandbox: &Sandbox) -> Result<()> 
     let cookie = signed_on.header("set-cookie").and_then(|line| line.split(';').next());
     let cookie = format!("cookie: {}", cookie.context("no cookie")?);
 
-    let end = unix_seconds() + LIFE;
+    let end = unix_seconds() + LIFETIME_SECONDS;
     age_sessions(&tenant, end).await?;
     tenant.restart().await?;
     let endpoint = Endpoint::Port(tenant.healthy_port().await?);
@@ -52,7 +53,11 @@ pub(crate) async fn check(checks: &mut Checks, sandbox: &Sandbox) -> Result<()> 
     checks.equal("nobody answers while it is frozen", false, early);
     tenant.thaw().await?;
     let served = caller.wait_for("an response", async || said(&caller, "HTTP/1.1 200").await).await;
-    checks.equal("who knocked meanwhile is served after the thaw", true, served.is_ok());
+    checks.equal(
+        "a client that connected meanwhile is served after the thaw",
+        true,
+        served.is_ok(),
+    );
 
     let endpoint = Endpoint::Port(tenant.port().await?);
     let home = endpoint.get("/", &[&cookie]).await?;
@@ -77,7 +82,7 @@ pub(crate) async fn check(checks: &mut Checks, sandbox: &Sandbox) -> Result<()> 
 
 /// Makes every session end at `end`, as though it had begun long ago.
 async fn age_sessions(tenant: &TenantContainer, end: u64) -> Result<()> {
-    let since = end - LONGEST_SESSION;
+    let since = end - MAX_SESSION_SECONDS;
     let edit = format!(r#"s/"since":\d+/"since":{since}/g or die "no session""#);
     let command = ["perl", "-pi", "-e", &edit, "/var/lib/cial/sessions.json"];
     let ran = tenant.exec("cial", &command).await?;

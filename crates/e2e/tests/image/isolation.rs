@@ -1,4 +1,4 @@
-//! What two tenants beside each other can reach, each on a network as the driver makes it.
+//! Two tenants beside each other, each on a network as the driver makes it, reach nothing of each other.
 
 use anyhow::Result;
 use e2e::Checks;

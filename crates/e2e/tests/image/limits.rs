@@ -1,4 +1,4 @@
-//! What one tenant may use of the machine: as told to the engine, and as it works.
+//! Limits of one tenant: as configured on the engine, and as the kernel enforces them.
 
 use anyhow::{Context as _, Result};
 use e2e::Checks;

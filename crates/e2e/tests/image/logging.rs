@@ -1,4 +1,4 @@
-//! What each of the five prints arrives in the container's log under its name.
+//! Every line of a service arrives in the container's log under the name of the service.
 
 use anyhow::Result;
 use e2e::Checks;
@@ -14,7 +14,7 @@ const SERVICES: [(&str, &str); 5] = [
     ("platform-back", "platform back"),
 ];
 
-/// With programs that print a line before they become themselves: in health they have nothing to say.
+/// Uses programs that print a line before they start: healthy services log nothing.
 pub(crate) async fn check(checks: &mut Checks, sandbox: &Sandbox) -> Result<()> {
     let programs = [
         ("/opt/cial-core", "edge"),

@@ -1,4 +1,4 @@
-//! Six processes, two users, no power to spare.
+//! Six processes, two users, no privileges to spare.
 
 use std::collections::BTreeMap;
 
@@ -33,14 +33,14 @@ impl Process {
     }
 }
 
-/// Every process but the one that looks.
+/// Every process but the one that lists them.
 pub(crate) async fn list(tenant: &TenantContainer) -> Result<Vec<Process>> {
     let script = r#"for p in /proc/[0-9]*; do
         pid=${p#/proc/}; [ "$pid" = $$ ] && continue
         words=$(tr '\0' ' ' < "$p/cmdline" 2>/dev/null) || continue
         echo "== $pid $words"; cat "$p/status" 2>/dev/null
     done"#;
-    // As root without its powers: /proc/*/status and cmdline are anyone's to read.
+    // As root without capabilities: anyone may read /proc/*/status and cmdline.
     let told = tenant.exec_shell("root", script).await?.text;
     let mut processes: Vec<Process> = Vec::new();
     for line in told.lines() {
@@ -55,7 +55,7 @@ pub(crate) async fn list(tenant: &TenantContainer) -> Result<Vec<Process>> {
             process.status.insert(name.to_owned(), value);
         }
     }
-    // Helpers of the looking shell have no arguments left, or are children of nobody here.
+    // Helpers of the listing shell have no arguments left, or a parent outside of the container.
     processes.retain(|process| {
         !process.words.is_empty() && process.field("PPid") != "0" || process.pid == "1"
     });
@@ -84,12 +84,12 @@ pub(crate) async fn check(checks: &mut Checks, tenant: &TenantContainer) -> Resu
         checks.equal(&format!("group of {words}"), &ids, process.field("Gid"));
     }
     for process in &processes {
-        check_powers(checks, process);
+        check_privileges(checks, process);
     }
     Ok(())
 }
 
-fn check_powers(checks: &mut Checks, process: &Process) {
+fn check_privileges(checks: &mut Checks, process: &Process) {
     let words = &process.words;
     let is_first = process.pid == "1";
     if !is_first {

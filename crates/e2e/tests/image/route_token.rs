@@ -1,4 +1,4 @@
-//! A guarded edge: with the route token everything, without it health and an empty 404.
+//! An edge with a route token: with the token it serves everything, without it health and an empty 404.
 
 use anyhow::Result;
 use e2e::Checks;

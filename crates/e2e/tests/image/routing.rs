@@ -1,4 +1,4 @@
-//! Which service answers which path through each endpoint; and paths that two readers read differently.
+//! Which service answers which path through each endpoint, and paths that two parsers could read differently.
 
 use anyhow::Result;
 use e2e::Checks;
@@ -11,7 +11,7 @@ use super::websocket::{echo, open_websocket, upgrade_status};
 const PLATFORM: &str = "<h1>Platform · Tenant ";
 const CORE: &str = "<h1>Cial Core · Tenant ";
 
-/// Status, who answered by what only they say, and at which path where they say it.
+/// The status, and the service that answered: each is recognised by a text of its own.
 fn describe(response: &Response) -> String {
     let (status, body) = (response.status, &response.body);
     if body.contains(PLATFORM) {
@@ -38,8 +38,8 @@ pub(crate) async fn check(checks: &mut Checks, endpoint: Endpoint<'_>, name: &st
         let expected = format!("200 core-front at {path}");
         checks.equal(&format!("{path} is the core's, whole"), expected, describe(&seen));
     }
-    // The platform has nothing there and says so. Core-front has a page for each path, the edge no such response;
-    // core-back has something at the end of some of them.
+    // The platform answers 404 there. Core-front has a page for every path, and core-back a resource at the end of some
+    // of these.
     for path in [
         "/.cialx",
         "/.CIAL",
@@ -71,11 +71,11 @@ pub(crate) async fn check(checks: &mut Checks, endpoint: Endpoint<'_>, name: &st
             format_args!("{} {kind}", seen.status),
         );
     }
-    check_confusion(checks, endpoint).await
+    check_ambiguous(checks, endpoint).await
 }
 
-/// Of each it must be clear to every reader whose it is; where it is not, the response is 400.
-async fn check_confusion(checks: &mut Checks, endpoint: Endpoint<'_>) -> Result<()> {
+/// Every parser must agree which service a path belongs to; an ambiguous path is refused with 400.
+async fn check_ambiguous(checks: &mut Checks, endpoint: Endpoint<'_>) -> Result<()> {
     for path in [
         "/.cial%2fapi/healthz",
         "/%2ecial/api/healthz",
@@ -169,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_tells_who_gave_it() {
+    fn a_response_names_its_service() {
         let response =
             |status, body: &str| Response { status, body: body.to_owned(), ..Response::default() };
         let page = format!("{CORE}demo</h1><p>You are at <code>/.cial/x</code>.</p>");

@@ -1,4 +1,4 @@
-//! The way in with a token: once, from the control plane, for this tenant. Everyone else stays outside.
+//! Sign-on with a token: once, from the control plane, for this tenant. Every other token is refused.
 
 use anyhow::Result;
 use e2e::Checks;
@@ -30,7 +30,11 @@ pub(crate) async fn check(
     );
     let pair = cookie.split(';').next().unwrap_or_default();
     let home = endpoint.get("/", &[&format!("cookie: {pair}")]).await?;
-    checks.contains("who is signed in", "signed in as owner-1 (owner@example.com)", &home.body);
+    checks.contains(
+        "the page names the signed-in owner",
+        "signed in as owner-1 (owner@example.com)",
+        &home.body,
+    );
     let forged = endpoint
         .get(
             "/",
@@ -42,7 +46,7 @@ pub(crate) async fn check(
         )
         .await?;
     checks.equal(
-        "a made-up cookie or header is nobody",
+        "a made-up cookie or header signs nobody in",
         false,
         forged.body.contains("signed in as"),
     );

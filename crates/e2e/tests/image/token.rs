@@ -1,4 +1,4 @@
-//! Tokens as the control plane mints them, and as those who must not do.
+//! Tokens as the control plane mints them, and forged ones.
 
 use anyhow::Result;
 use base64::Engine as _;
@@ -32,7 +32,7 @@ impl Keys {
     }
 }
 
-/// What a good token says, as of `now`.
+/// The claims of a valid token, issued at `now` (seconds since 1970).
 pub(crate) fn claims(tenant: &str, jti: &str, now: u64) -> Value {
     json!({
         "iss": "cial", "aud": uuid_of(tenant), "sub": "owner-1", "email": "owner@example.com",
@@ -44,7 +44,7 @@ pub(crate) fn header() -> Value {
     json!({ "alg": "HS256", "typ": "JWT" })
 }
 
-/// A token that says itself that nobody signed it.
+/// A token with `alg: none`.
 pub(crate) fn unsigned(claims: &Value) -> String {
     format!("{}.{}.", encode(&json!({ "alg": "none", "typ": "JWT" })), encode(claims))
 }
