@@ -26,17 +26,27 @@ fn broken_images() -> [BrokenImage; 4] {
         BrokenImage {
             name: "core-directory-open",
             layer: "RUN chmod 0755 /opt/cial-core".to_owned(),
-            failing: &["TODO"],
+            failing: &[
+                "agent cannot cat /opt/cial-core/edge",
+                "agent cannot ls /opt/cial-core",
+                "the core's directory is closed",
+            ],
         },
         BrokenImage {
             name: "child-left-as-root",
             layer: format!("ENTRYPOINT [\"/bin/bash\", \"-c\", \"{linger}\"]"),
-            failing: &["TODO"],
+            failing: &[
+                "PID 1 and the five services",
+                "capabilities of sleep infinity",
+                "sleep infinity has no other groups",
+                "sleep infinity is not root",
+                "the image starts PID 1",
+            ],
         },
         BrokenImage {
             name: "service-on-all-interfaces",
             layer: layers::run_first("/opt/cial-platform", "platform", &listen),
-            failing: &["TODO"],
+            failing: &["PID 1 and the five services", "the TCP listeners"],
         },
     ]
 }
