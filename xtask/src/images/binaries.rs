@@ -139,6 +139,8 @@ fn host_target() -> Result<String> {
 
 fn compile(compilation: &Compilation, host: &str, dist: &Path) -> Result<()> {
     let flags = [variable("RUSTFLAGS").unwrap_or_default(), compilation.flags.to_owned()];
+    let names: Vec<_> = compilation.packages.iter().map(|(package, _)| *package).collect();
+    eprintln!("    compiling {} ({})", names.join(", "), compilation.profile);
     let mut cargo = cargo();
     // With a target of its own the flags reach neither build scripts nor macros.
     cargo.args(["build", "--target", host, "--profile", compilation.profile]);
@@ -146,7 +148,6 @@ fn compile(compilation: &Compilation, host: &str, dist: &Path) -> Result<()> {
     cargo.args(compilation.packages.iter().flat_map(|(package, _)| ["--package", package]));
     cargo.env("RUSTFLAGS", flags.join(" ").trim());
     let output = cargo.stderr(Stdio::inherit()).output().context("cannot run cargo")?;
-    let names: Vec<_> = compilation.packages.iter().map(|(package, _)| *package).collect();
     if !output.status.success() {
         bail!("cannot compile {}: cargo says why above", names.join(", "));
     }

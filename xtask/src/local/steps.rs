@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::installation::Installation;
 use crate::environment::now;
@@ -21,6 +21,8 @@ pub(super) struct Steps {
     log: PathBuf,
     state: PathBuf,
     installation: String,
+    /// Seconds of each step, this time or the last time.
+    durations: Map<String, Value>,
     began: Instant,
 }
 
@@ -35,11 +37,14 @@ impl Steps {
         let log = logs.join(format!("{command}.log"));
         File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
         let state = folder.join("state.json");
-        if let Some(step) = unfinished(&state) {
+        let last = std::fs::read_to_string(&state).unwrap_or_default();
+        let last: Value = serde_json::from_str(&last).unwrap_or_default();
+        if let Some(step) = unfinished(&last) {
             eprintln!("the last run ended in step {step:?}: going on from there");
         }
-        let name = installation.name.clone();
-        Ok(Self { total, done: 0, log, state, installation: name, began: now() })
+        let durations = last["seconds"].as_object().cloned().unwrap_or_default();
+        let installation = installation.name.clone();
+        Ok(Self { total, done: 0, log, state, installation, durations, began: now() })
     }
 
     pub(super) fn log(&self) -> &Path {
@@ -51,14 +56,17 @@ impl Steps {
         crate::interrupt::check()?;
         let number = self.done + 1;
         self.remember(title);
-        eprintln!("{number}/{} {title}", self.total);
+        let last = self.durations.get(title).and_then(Value::as_f64);
+        let last = last.map(|seconds| format!(" (last time {seconds:.0} s)")).unwrap_or_default();
+        eprintln!("{number}/{} {title}{last}", self.total);
         let start = now();
         let outcome = work();
-        let seconds = start.elapsed().as_secs_f32();
+        let seconds = start.elapsed().as_secs_f64();
         match outcome {
             Ok(value) => {
                 self.log_line(&format!("{number}/{} {title}: done in {seconds:.1} s", self.total));
                 eprintln!("    done in {seconds:.1} s");
+                self.durations.insert(title.to_owned(), json!(seconds.round()));
                 self.done = number;
                 Ok(value)
             }
@@ -100,7 +108,8 @@ impl Steps {
 
     /// Writes by a rename: an interruption leaves the old state or the new one, never half of it.
     fn remember(&self, step: &str) {
-        let state = json!({ "install": self.installation, "step": step });
+        let seconds = &self.durations;
+        let state = json!({ "install": self.installation, "step": step, "seconds": seconds });
         let new = self.state.with_extension("new");
         let _ = std::fs::write(&new, format!("{state:#}\n"))
             .and_then(|()| std::fs::rename(&new, &self.state));
@@ -108,8 +117,6 @@ impl Steps {
 }
 
 /// The step in which the run that wrote this state file was interrupted.
-fn unfinished(state: &Path) -> Option<String> {
-    let state: serde_json::Value =
-        serde_json::from_str(&std::fs::read_to_string(state).ok()?).ok()?;
+fn unfinished(state: &Value) -> Option<String> {
     state["step"].as_str().filter(|step| *step != READY).map(str::to_owned)
 }
