@@ -13,6 +13,7 @@ pub mod name;
 pub mod orchestrator;
 pub mod problem;
 pub mod routes;
+pub mod sessions;
 pub mod sleep;
 pub mod spec;
 pub mod state;

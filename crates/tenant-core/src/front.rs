@@ -1,4 +1,4 @@
-//! core-front: the core's own pages, everything under `/.cial` that is no API.
+//! core-front: the core's pages, which are all paths under `/.cial` outside the API.
 
 use askama::Template;
 use hyper::{Method, StatusCode};
@@ -15,23 +15,26 @@ struct Page<'a> {
     user: Option<User<'a>>,
 }
 
-/// Started by PID 1: one unix listener and the link.
+/// Starts core-front under PID 1, with one unix listener and the readiness link.
+///
+/// # Errors
+/// For missing settings or sockets.
 pub fn start(env: &Env) -> Result<(), ServiceError> {
     tenant_service::start(env, crate::runtime(), run)
 }
 
-/// Serves until the drain is asked for and done.
+/// Serves until the drain is requested and done.
 pub async fn run(listener: UnixListener, tenant: String, drain: Drain) {
     let tenant: std::sync::Arc<str> = tenant.into();
     let sockets = drain.clone();
     serve(listener, drain, move |context, request| {
         let (tenant, sockets) = (tenant.clone(), sockets.clone());
-        async move { respond(&context, request, &tenant, &sockets) }
+        async move { handle(&context, request, &tenant, &sockets) }
     })
     .await;
 }
 
-fn respond(context: &RequestContext, request: Request, tenant: &str, drain: &Drain) -> Response {
+fn handle(context: &RequestContext, request: Request, tenant: &str, drain: &Drain) -> Response {
     let path = request.uri().path();
     if path == "/.cial/ws" {
         return echo::upgrade(context, request, drain);

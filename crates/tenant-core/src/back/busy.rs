@@ -1,5 +1,7 @@
-//! Who is busy, over sockets that each say whose word it is: the core's, `agent`'s, and one where the orchestrator
-//! asks. None of it is served on the socket that the edge uses: what keeps a tenant awake has no way in from outside.
+//! The busy API over three sockets, one for each caller: the core half, `agent`, and the orchestrator. The socket of
+//! the edge serves none of it, so that no request from outside can keep a tenant awake.
+//!
+//! The orchestrator's socket also takes the ended admin sessions, whose tenant sessions end at once.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -8,6 +10,7 @@ use hyper::header::RETRY_AFTER;
 use hyper::{Method, StatusCode};
 use protocol::Problem;
 use protocol::busy::{BusyOwner, DeclareBusy, RenewBusy};
+use protocol::sessions::RevokeSessions;
 use tenant_service::serve::Listener;
 use tenant_service::{
     BoundedListener, Drain, Request, RequestContext, Response, body, response, serve,
@@ -16,91 +19,115 @@ use tokio::net::UnixListener;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::busy::{Moment, Refused, Registry};
+use super::sessions::Sessions;
+use crate::busy::{BusyError, BusyRegistry, Now};
 
 const PATH: &str = "/busy";
-/// The longest reason, whatever it is made of, and room to spare.
-const LONGEST_BODY: usize = 4 << 10;
-/// What `agent` may hold of this process: connections at once, and how long each.
-const SEATS: usize = 8;
-const LONGEST_SEAT: Duration = Duration::from_secs(10);
+const REVOKE_PATH: &str = "/sessions/revoke";
+/// More than the longest reason takes in any encoding.
+const MAX_BODY_BYTES: usize = 4 << 10;
+const MAX_REVOKE_BODY_BYTES: usize = 512 << 10;
+/// The connections that `agent` may hold at once, and the time for each.
+const MAX_AGENT_CONNECTIONS: usize = 8;
+const MAX_AGENT_CONNECTION_TIME: Duration = Duration::from_secs(10);
 
-/// Where is asked.
-pub struct Doors {
+/// The listeners of the busy API.
+pub struct BusyListeners {
     pub core: UnixListener,
     pub agent: UnixListener,
     /// Absent where no ingress is mounted.
     pub orchestrator: Option<UnixListener>,
 }
 
-/// Whose word it is.
+/// The caller, known by the socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Door {
+enum Caller {
     Half(BusyOwner),
     Orchestrator,
 }
 
 #[derive(Clone)]
-struct Desk {
-    registry: Arc<Mutex<Registry>>,
-    opened: Instant,
+struct BusyService {
+    registry: Arc<Mutex<BusyRegistry>>,
+    started_at: Instant,
+    sessions: Sessions,
 }
 
-/// Serves until the drain is asked for and done.
-pub(super) async fn run(doors: Doors, drain: Drain) {
-    let desk = Desk { registry: Arc::default(), opened: steady() };
-    let agent = BoundedListener::new(doors.agent, SEATS, LONGEST_SEAT);
+/// Serves until the drain is requested and done.
+pub(super) async fn run(listeners: BusyListeners, sessions: Sessions, drain: Drain) {
+    let service = BusyService { registry: Arc::default(), started_at: monotonic_now(), sessions };
+    let agent =
+        BoundedListener::new(listeners.agent, MAX_AGENT_CONNECTIONS, MAX_AGENT_CONNECTION_TIME);
     let orchestrator = async {
-        if let Some(listener) = doors.orchestrator {
-            desk.open(listener, Door::Orchestrator, &drain).await;
+        if let Some(listener) = listeners.orchestrator {
+            service.serve_on(listener, Caller::Orchestrator, &drain).await;
         }
     };
     tokio::join!(
-        desk.open(doors.core, Door::Half(BusyOwner::Core), &drain),
-        desk.open(agent, Door::Half(BusyOwner::Agent), &drain),
+        service.serve_on(listeners.core, Caller::Half(BusyOwner::Core), &drain),
+        service.serve_on(agent, Caller::Half(BusyOwner::Agent), &drain),
         orchestrator,
     );
 }
 
-impl Desk {
-    async fn open(&self, listener: impl Listener, door: Door, drain: &Drain) {
-        let desk = self.clone();
+impl BusyService {
+    async fn serve_on(&self, listener: impl Listener, caller: Caller, drain: &Drain) {
+        let service = self.clone();
         serve(listener, drain.clone(), move |context, request| {
-            let desk = desk.clone();
-            async move { desk.answer(&context, door, request).await }
+            let service = service.clone();
+            async move { service.handle(&context, caller, request).await }
         })
         .await;
     }
 
-    async fn answer(&self, context: &RequestContext, door: Door, request: Request) -> Response {
-        if let Door::Half(owner) = door
-            && let Err(why) = self.with(|registry, now| registry.admit(owner, now))
+    async fn handle(&self, context: &RequestContext, caller: Caller, request: Request) -> Response {
+        if let Caller::Half(owner) = caller
+            && let Err(why) = self.with(|registry, now| registry.check_rate(owner, now))
         {
             return refuse(context, why);
         }
         let (path, method) = (request.uri().path(), request.method());
+        if caller == Caller::Orchestrator && path == REVOKE_PATH {
+            return self.revoke_sessions(context, request).await;
+        }
         let Some(rest) = path.strip_prefix(PATH) else { return context.not_found() };
-        match (rest, door) {
-            ("", _) if matches!(*method, Method::GET | Method::HEAD) => self.list(door),
-            ("", Door::Orchestrator) => context.method_not_allowed("GET"),
-            ("", Door::Half(owner)) if method == Method::POST => {
+        match (rest, caller) {
+            ("", _) if matches!(*method, Method::GET | Method::HEAD) => self.list(caller),
+            ("", Caller::Orchestrator) => context.method_not_allowed("GET"),
+            ("", Caller::Half(owner)) if method == Method::POST => {
                 self.declare(context, owner, request).await
             }
-            ("", Door::Half(_)) => context.method_not_allowed("GET, POST"),
-            (_, Door::Orchestrator) => context.not_found(),
-            (id, Door::Half(owner)) => match id.strip_prefix('/').map(Uuid::try_parse) {
+            ("", Caller::Half(_)) => context.method_not_allowed("GET, POST"),
+            (_, Caller::Orchestrator) => context.not_found(),
+            (id, Caller::Half(owner)) => match id.strip_prefix('/').map(Uuid::try_parse) {
                 Some(Ok(id)) => self.change(context, owner, id, request).await,
                 Some(Err(_)) | None => context.not_found(),
             },
         }
     }
 
-    fn list(&self, door: Door) -> Response {
-        let of = match door {
-            Door::Half(BusyOwner::Agent) => Some(BusyOwner::Agent),
-            Door::Half(BusyOwner::Core) | Door::Orchestrator => None,
+    async fn revoke_sessions(&self, context: &RequestContext, request: Request) -> Response {
+        if request.method() != Method::POST {
+            return context.method_not_allowed("POST");
+        }
+        let body = request.into_body();
+        let revoked = match body::read_json::<RevokeSessions>(body, MAX_REVOKE_BODY_BYTES).await {
+            Ok(revoked) => revoked.sessions,
+            Err(error) => return context.body_error(&error),
         };
-        response::json(StatusCode::OK, &self.with(|registry, now| registry.list(of, now)))
+        let revoked: Vec<_> = revoked.iter().map(Uuid::to_string).collect();
+        match self.sessions.revoke(&revoked).await {
+            Ok(()) => response::empty(StatusCode::NO_CONTENT),
+            Err(error) => context.internal(&error),
+        }
+    }
+
+    fn list(&self, caller: Caller) -> Response {
+        let owner = match caller {
+            Caller::Half(BusyOwner::Agent) => Some(BusyOwner::Agent),
+            Caller::Half(BusyOwner::Core) | Caller::Orchestrator => None,
+        };
+        response::json(StatusCode::OK, &self.with(|registry, now| registry.list(owner, now)))
     }
 
     async fn declare(
@@ -109,12 +136,13 @@ impl Desk {
         owner: BusyOwner,
         request: Request,
     ) -> Response {
-        let wish = match body::read_json::<DeclareBusy>(request.into_body(), LONGEST_BODY).await {
-            Ok(wish) => wish,
-            Err(why) => return context.body_error(&why),
-        };
+        let declaration =
+            match body::read_json::<DeclareBusy>(request.into_body(), MAX_BODY_BYTES).await {
+                Ok(declaration) => declaration,
+                Err(why) => return context.body_error(&why),
+            };
         let id = Uuid::new_v4();
-        match self.with(|registry, now| registry.declare(owner, id, wish, now)) {
+        match self.with(|registry, now| registry.declare(owner, id, declaration, now)) {
             Ok(declared) => response::json(StatusCode::CREATED, &declared),
             Err(why) => refuse(context, why),
         }
@@ -134,7 +162,7 @@ impl Desk {
         if request.method() != Method::PUT {
             return context.method_not_allowed("PUT, DELETE");
         }
-        let ttl = match body::read_json::<RenewBusy>(request.into_body(), LONGEST_BODY).await {
+        let ttl = match body::read_json::<RenewBusy>(request.into_body(), MAX_BODY_BYTES).await {
             Ok(renew) => renew.ttl_seconds,
             Err(why) => return context.body_error(&why),
         };
@@ -144,52 +172,55 @@ impl Desk {
         }
     }
 
-    fn with<T>(&self, act: impl FnOnce(&mut Registry, Moment) -> T) -> T {
-        let now = Moment { steady: steady() - self.opened, wall: crate::wall() };
-        // A panic ends the process; there is no half-made change to be met here.
+    fn with<T>(&self, act: impl FnOnce(&mut BusyRegistry, Now) -> T) -> T {
+        let now = Now { monotonic: monotonic_now() - self.started_at, wall: crate::wall_clock() };
+        // A panic ends the process, so no caller sees a half-made change.
         act(&mut self.registry.lock().unwrap_or_else(PoisonError::into_inner), now)
     }
 }
 
-fn refuse(context: &RequestContext, why: Refused) -> Response {
+fn refuse(context: &RequestContext, why: BusyError) -> Response {
     match why {
-        Refused::Fields(errors) => {
+        BusyError::Fields(errors) => {
             let status = StatusCode::UNPROCESSABLE_ENTITY;
             let detail = "The declaration breaks the rules of its fields.";
             let problem = Problem::new(status.as_u16(), "invalid_fields", "Invalid fields", detail);
             context.problem_response(status, Problem { errors, ..problem })
         }
-        Refused::Ended => context.problem(
+        BusyError::NotFound => context.problem(
             StatusCode::NOT_FOUND,
             "busy_ended",
-            "This declaration ran out, or was none of yours. DeclareBusy anew.",
+            "This declaration has ended or belongs to the other half. Declare again.",
         ),
-        Refused::Full { most, wait } => {
+        BusyError::QuotaReached { max, wait } => {
             let detail = format!(
-                "{most} declarations are alive, and more cannot be. Withdraw one, or renew one instead."
+                "{max} declarations are active, which is the limit. Withdraw or renew one of them."
             );
             let problem = context.problem(StatusCode::TOO_MANY_REQUESTS, "busy_quota", &detail);
             retry_after(problem, wait)
         }
-        Refused::TooOften { wait } => retry_after(
+        BusyError::RateLimited { wait } => retry_after(
             context.problem(
                 StatusCode::TOO_MANY_REQUESTS,
                 "busy_rate",
-                "You ask too often. DeclareBusy for longer, and renew when half of it has passed.",
+                "Too many requests. Declare for a longer time, and renew when half of it has passed.",
             ),
             wait,
         ),
     }
 }
 
-/// In whole seconds, and never too early.
+/// Adds `Retry-After` in whole seconds, rounded up.
 fn retry_after(mut answer: Response, wait: Duration) -> Response {
     let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
     answer.headers_mut().insert(RETRY_AFTER, seconds.into());
     answer
 }
 
-#[expect(clippy::disallowed_methods, reason = "the shell reads the clock; the registry is told")]
-fn steady() -> Instant {
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the shell reads the clock; the registry receives the time"
+)]
+fn monotonic_now() -> Instant {
     Instant::now()
 }

@@ -1,11 +1,11 @@
-//! The session's cookie: host-only, out of reach of scripts, and `__Host-` where the scheme allows.
+//! The session cookie: host-only, hidden from scripts, and with the prefix `__Host-` over HTTPS.
 
 use hyper::HeaderMap;
 use hyper::header::{COOKIE, HeaderValue, SET_COOKIE};
 use protocol::headers::{SESSION_COOKIE, SESSION_COOKIE_SECURE};
 use tenant_service::Response;
 
-/// How the browser reached the tenant, as the edge tells it.
+/// The scheme that the browser used, as the edge reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Scheme {
     Http,
@@ -13,7 +13,7 @@ pub(super) enum Scheme {
 }
 
 impl Scheme {
-    pub(super) fn of(headers: &HeaderMap) -> Self {
+    pub(super) fn from_headers(headers: &HeaderMap) -> Self {
         match headers.get("x-forwarded-proto").map(HeaderValue::as_bytes) {
             Some(b"https") => Self::Https,
             Some(_) | None => Self::Http,
@@ -35,10 +35,10 @@ impl Scheme {
     }
 }
 
-/// The secret that the browser holds. Two different ones are none: one of them was planted.
+/// The secret in the cookie. Two different values count as none, because one of them was planted.
 pub(super) fn read(headers: &HeaderMap) -> Option<&str> {
-    let (name, _) = Scheme::of(headers).cookie();
-    // Pair by pair: what another cookie holds, in whatever alphabet, is no concern of ours.
+    let (name, _) = Scheme::from_headers(headers).cookie();
+    // Pair by pair, so that a cookie with other bytes beside this one does no harm.
     let pairs = headers.get_all(COOKIE).into_iter().flat_map(|line| line.as_bytes().split(is_end));
     let pairs = pairs.filter_map(|pair| std::str::from_utf8(pair).ok()?.split_once('='));
     let mut ours = pairs.filter(|(n, _)| n.trim() == name).map(|(_, value)| value.trim());
@@ -60,7 +60,7 @@ pub(super) fn clear(answer: &mut Response, scheme: Scheme) {
 
 fn put(answer: &mut Response, scheme: Scheme, value: &str, more: &str) {
     let (name, attributes) = scheme.cookie();
-    // Base64 and the texts above are header-safe.
+    // Base64 and the texts above are valid in headers.
     if let Ok(line) = HeaderValue::from_str(&format!("{name}={value}; {attributes}{more}")) {
         answer.headers_mut().append(SET_COOKIE, line);
     }
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn one_cookie_by_the_scheme_s_own_name() {
+    fn the_scheme_decides_the_name_of_the_cookie() {
         let some = |text: &str| Some(text.to_owned());
         assert_eq!(read_from("http", &["a=1; cial_session=x; b=2"]), some("x"));
         assert_eq!(read_from("http", &["a=1", "cial_session=x"]), some("x"));
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_browser_is_told() {
+    fn the_set_cookie_lines() {
         let line = |scheme, write: fn(&mut Response, Scheme)| {
             let mut answer = tenant_service::response::see_other("/");
             write(&mut answer, scheme);

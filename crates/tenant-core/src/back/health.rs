@@ -1,4 +1,4 @@
-//! Health that is true: it waits for PID 1's word that all five services accept.
+//! Health: ready once PID 1 has reported that all five services accept connections.
 
 use std::time::Duration;
 
@@ -6,44 +6,46 @@ use protocol::inside::link;
 use tokio::net::UnixDatagram;
 use tokio::sync::watch;
 
-/// How long a health request that came early is held.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a health request waits for readiness.
+const READY_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub struct Readiness(watch::Receiver<bool>);
 
-/// Says that all are ready. Dropped unused, nobody ever is.
-pub struct AllReady(watch::Sender<bool>);
+/// Reports readiness. Dropped without a report, the tenant never becomes ready.
+pub struct ReadinessReporter(watch::Sender<bool>);
 
 impl Readiness {
-    pub fn new() -> (Self, AllReady) {
-        let (all_ready, readiness) = watch::channel(false);
-        (Self(readiness), AllReady(all_ready))
+    pub fn new() -> (Self, ReadinessReporter) {
+        let (reporter, readiness) = watch::channel(false);
+        (Self(readiness), ReadinessReporter(reporter))
     }
 
-    /// Waits, up to a bound, until all are.
-    pub(super) async fn all_ready(&self) -> bool {
+    /// Waits until all services are ready; `false` after a timeout.
+    pub(super) async fn wait_ready(&self) -> bool {
         let mut readiness = self.0.clone();
         let waiting = readiness.wait_for(|ready| *ready);
-        matches!(tokio::time::timeout(PATIENCE, waiting).await, Ok(Ok(_)))
+        matches!(tokio::time::timeout(READY_TIMEOUT, waiting).await, Ok(Ok(_)))
     }
 }
 
-impl AllReady {
-    pub fn say(&self) {
+impl ReadinessReporter {
+    pub fn report_ready(&self) {
         self.0.send_replace(true);
     }
 }
 
-/// Passes PID 1's word on.
-pub(super) async fn wait_on(socket: UnixDatagram, all_ready: AllReady) {
-    let mut word = [0; 64];
+/// Waits for the report of PID 1 and passes it on.
+pub(super) async fn watch_link(socket: UnixDatagram, reporter: ReadinessReporter) {
+    let mut message = [0; 64];
     loop {
-        match socket.recv(&mut word).await {
-            Ok(length) if word.get(..length) == Some(link::ALL_READY) => break all_ready.say(),
+        match socket.recv(&mut message).await {
+            Ok(length) if message.get(..length) == Some(link::ALL_READY) => {
+                break reporter.report_ready();
+            }
             Ok(_) => {}
-            Err(error) => break eprintln!("the link to PID 1 broke: {error}"),
+            Err(error) => break eprintln!("readiness link failed: error={error}"),
         }
     }
-    // What was said stays true for as long as someone may ask.
-    all_ready.0.closed().await;
+    // The reporter lives as long as its receivers, so that the reported value stays.
+    reporter.0.closed().await;
 }

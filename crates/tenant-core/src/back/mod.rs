@@ -3,7 +3,7 @@
 pub mod busy;
 mod cookie;
 mod health;
-mod origin;
+mod same_origin;
 mod sessions;
 mod settings;
 mod sso;
@@ -18,13 +18,14 @@ use tenant_service::start::InheritedListener as _;
 use tenant_service::{Drain, Request, RequestContext, Response, echo, response, serve};
 use tokio::net::UnixListener;
 
-pub use health::{AllReady, Readiness};
+pub use busy::BusyListeners;
+pub use health::{Readiness, ReadinessReporter};
 pub use settings::Settings;
 
 use crate::token::Verifier;
 use sessions::Sessions;
 
-/// What every request is answered from.
+/// The shared state of all requests.
 pub struct Back {
     tenant: String,
     sessions: Sessions,
@@ -33,8 +34,11 @@ pub struct Back {
     drain: Drain,
 }
 
-/// Started by PID 1: the unix listener for the edge, those of [`busy::Doors`] in their order, the last of them only
-/// where there is an ingress, and the link.
+/// Starts core-back under PID 1. It inherits the unix listener for the edge, the listeners of [`BusyListeners`] in
+/// order, of which the last exists only with an ingress, and the readiness link.
+///
+/// # Errors
+/// For missing settings or sockets, or an unreadable session file.
 pub fn start(env: &Env) -> Result<(), ServiceError> {
     let settings = Settings::read(env)?;
     crate::runtime()?.block_on(async {
@@ -45,51 +49,55 @@ pub fn start(env: &Env) -> Result<(), ServiceError> {
         let orchestrator =
             has_ingress.then(|| UnixListener::take(&mut inherited, 3)).transpose()?;
         let drain = Drain::new(shutdown_token()?);
-        let (readiness, all_ready) = Readiness::new();
+        let (readiness, reporter) = Readiness::new();
         let back = Back::open(settings, readiness, drain)?;
-        let waiting = health::wait_on(announce(inherited.readiness_link()?)?, all_ready);
-        tokio::spawn(waiting);
-        run(edge, busy::Doors { core, agent, orchestrator }, back).await;
+        let link = notify_ready(inherited.readiness_link()?)?;
+        tokio::spawn(health::watch_link(link, reporter));
+        run(edge, BusyListeners { core, agent, orchestrator }, back).await;
         Ok(())
     })
 }
 
-fn announce(link: ReadinessLink) -> std::io::Result<tokio::net::UnixDatagram> {
+fn notify_ready(link: ReadinessLink) -> std::io::Result<tokio::net::UnixDatagram> {
     link.notify_ready()?;
     tokio::net::UnixDatagram::from_std(link.into_socket()?)
 }
 
-/// Serves the edge, and whoever is or asks about busy, until the drain is asked for and done.
-pub async fn run(listener: UnixListener, busy: busy::Doors, back: Back) {
+/// Serves the edge and the busy sockets until the drain is requested and done.
+pub async fn run(listener: UnixListener, busy: BusyListeners, back: Back) {
     let drain = back.drain.clone();
+    let sessions = back.sessions.clone();
     let back = Arc::new(back);
     let edge = serve(listener, drain.clone(), move |context, request| {
         let back = back.clone();
-        async move { back.answer(&context, request).await }
+        async move { back.handle(&context, request).await }
     });
-    tokio::join!(edge, busy::run(busy, drain));
+    tokio::join!(edge, busy::run(busy, sessions, drain));
 }
 
 impl Back {
-    /// Reads what an earlier run left on disk.
+    /// Reads the sessions of an earlier run.
+    ///
+    /// # Errors
+    /// When the session file cannot be read.
     pub fn open(settings: Settings, readiness: Readiness, drain: Drain) -> std::io::Result<Self> {
         let Settings { tenant, verifier, data } = settings;
         Ok(Self { tenant, sessions: Sessions::open(&data)?, verifier, readiness, drain })
     }
 
-    async fn answer(&self, context: &RequestContext, request: Request) -> Response {
+    async fn handle(&self, context: &RequestContext, request: Request) -> Response {
         let (path, get) = (request.uri().path(), is_read(request.method()));
         match path {
             "/healthz" | "/health" | "/session" if !get => context.method_not_allowed("GET"),
-            "/healthz" | "/health" => self.answer_health(context).await,
-            "/session" => self.answer_session(context, request.headers()).await,
+            "/healthz" | "/health" => self.get_health(context).await,
+            "/session" => self.get_session(context, request.headers()).await,
             "/sign-out" => self.sign_out(context, &request).await,
             sso::PATH => self.sign_in(context, &request).await,
             "/ws" => echo::upgrade(context, request, &self.drain),
             _ if is_within(path, "/echo-path") => {
                 response::json(StatusCode::OK, &json!({ "path": path }))
             }
-            _ if LATER.iter().any(|stub| is_within(path, stub)) => context.problem(
+            _ if NOT_IMPLEMENTED.iter().any(|stub| is_within(path, stub)) => context.problem(
                 StatusCode::NOT_IMPLEMENTED,
                 "not_implemented",
                 "This part of the core is not built yet.",
@@ -98,8 +106,8 @@ impl Back {
         }
     }
 
-    async fn answer_health(&self, context: &RequestContext) -> Response {
-        if !self.readiness.all_ready().await {
+    async fn get_health(&self, context: &RequestContext) -> Response {
+        if !self.readiness.wait_ready().await {
             return context.problem(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "not_ready",
@@ -113,8 +121,8 @@ impl Back {
         )
     }
 
-    async fn answer_session(&self, context: &RequestContext, headers: &HeaderMap) -> Response {
-        let Some(session) = self.sessions.who(headers).await else {
+    async fn get_session(&self, context: &RequestContext, headers: &HeaderMap) -> Response {
+        let Some(session) = self.sessions.find(headers).await else {
             return context.problem(
                 StatusCode::UNAUTHORIZED,
                 "not_signed_in",
@@ -133,27 +141,27 @@ impl Back {
             return context.method_not_allowed("POST");
         }
         let headers = request.headers();
-        if !origin::is_own(headers) {
+        if !same_origin::is_allowed(headers) {
             return context.problem(
                 StatusCode::FORBIDDEN,
                 "cross_site",
                 "This request came from another site.",
             );
         }
-        if let Err(error) = self.sessions.close(headers).await {
+        if let Err(error) = self.sessions.sign_out(headers).await {
             return context.internal(&error);
         }
-        let mut answer = match context.is_navigation {
+        let mut response = match context.is_navigation {
             true => response::see_other("/"),
             false => response::empty(StatusCode::NO_CONTENT),
         };
-        cookie::clear(&mut answer, cookie::Scheme::of(headers));
-        answer
+        cookie::clear(&mut response, cookie::Scheme::from_headers(headers));
+        response
     }
 }
 
-/// Answered 501 until their issue.
-const LATER: [&str; 3] = ["/chat", "/agent", "/deploy"];
+/// Answered with 501: not built yet.
+const NOT_IMPLEMENTED: [&str; 3] = ["/chat", "/agent", "/deploy"];
 
 fn is_read(method: &Method) -> bool {
     method == Method::GET || method == Method::HEAD

@@ -1,5 +1,4 @@
-//! Sessions as requests see them: the ledger and its disk behind one lock. No answer waits for another's write
-//! longer than that write takes, and a session exists only once it is on disk.
+//! The sessions behind one lock: the table and its file. A session exists only once it is on disk.
 
 use std::io;
 use std::path::Path;
@@ -12,94 +11,113 @@ use thiserror::Error;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::cookie;
-use crate::ledger::{Hash, Session, Spent};
 use crate::now;
-use crate::store::Store;
-use crate::token::Granted;
+use crate::session_file::SessionFile;
+use crate::session_table::{SecretHash, Session, TokenReuseError};
+use crate::token::VerifiedToken;
 
-pub(super) struct Sessions(Arc<Mutex<Store>>);
+#[derive(Clone)]
+pub(super) struct Sessions(Arc<Mutex<SessionFile>>);
 
 #[derive(Debug, Error)]
-pub(super) enum Ungranted {
+pub(super) enum SignInError {
     #[error(transparent)]
-    Spent(#[from] Spent),
+    Token(#[from] TokenReuseError),
     #[error("cannot record the session: {0}")]
-    Unrecorded(#[from] io::Error),
+    Write(#[from] io::Error),
 }
 
 impl Sessions {
     pub(super) fn open(dir: &Path) -> io::Result<Self> {
-        Ok(Self(Arc::new(Mutex::new(Store::open(dir, now())?))))
+        Ok(Self(Arc::new(Mutex::new(SessionFile::open(dir, now())?))))
     }
 
-    /// Spends the token and opens a session; what comes back is the secret for the cookie.
+    /// Uses up the token, opens a session and returns the secret for the cookie.
     ///
-    /// The session that the browser held before ends: its cookie is overwritten anyway.
-    pub(super) async fn grant(
+    /// The browser's previous session ends, because its cookie is overwritten.
+    ///
+    /// # Errors
+    /// [`SignInError`]; without a record on disk there is no session.
+    pub(super) async fn sign_in(
         &self,
-        token: Granted,
+        token: VerifiedToken,
         before: &HeaderMap,
-    ) -> Result<String, Ungranted> {
+    ) -> Result<String, SignInError> {
         let secret = fresh_secret()?;
-        let hash = Hash::of(&secret);
-        let mut store = self.lock().await;
-        store.ledger.grant(&token, hash.clone(), now())?;
+        let hash = SecretHash::of(&secret);
+        let mut file = self.lock().await;
+        file.table.open_session(&token, hash.clone(), now())?;
         if let Some(before) = hash_in(before) {
-            store.ledger.close(&before);
+            file.table.end_session(&before);
         }
-        let (mut store, saved) = write(store).await?;
+        let (mut file, saved) = write(file).await?;
         if let Err(error) = saved {
-            // The token stays spent: it may be on disk already.
-            store.ledger.close(&hash);
+            // The token stays used: the failed write may have reached the disk.
+            file.table.end_session(&hash);
             return Err(error.into());
         }
         Ok(secret)
     }
 
-    /// Whose cookie these headers carry. A use moves the session's end on.
-    pub(super) async fn who(&self, headers: &HeaderMap) -> Option<Session> {
+    /// The session of the cookie in these headers. A use extends the session.
+    pub(super) async fn find(&self, headers: &HeaderMap) -> Option<Session> {
         let hash = hash_in(headers)?;
-        let mut store = self.lock().await;
-        let session = store.ledger.who(&hash, now())?.clone();
-        if store.ledger.slide(&hash, now()) {
-            // Lost in a crash, it costs a minute of the session.
+        let mut file = self.lock().await;
+        let session = file.table.find(&hash, now())?.clone();
+        if file.table.record_use(&hash, now()) {
+            // A crash before the write costs one minute of the session.
             tokio::spawn(async move {
-                if let Ok((_, Err(error))) = write(store).await {
-                    eprintln!("cannot record the use of a session: {error}");
+                if let Ok((_, Err(error))) = write(file).await {
+                    eprintln!("session write failed: error={error}");
                 }
             });
         }
         Some(session)
     }
 
-    /// Ends the session whose cookie these headers carry.
-    pub(super) async fn close(&self, headers: &HeaderMap) -> io::Result<()> {
+    /// Ends the session of the cookie in these headers.
+    ///
+    /// # Errors
+    /// When the end cannot be recorded on disk.
+    pub(super) async fn sign_out(&self, headers: &HeaderMap) -> io::Result<()> {
         let Some(hash) = hash_in(headers) else { return Ok(()) };
-        let mut store = self.lock().await;
-        if !store.ledger.close(&hash) {
+        let mut file = self.lock().await;
+        if !file.table.end_session(&hash) {
             return Ok(());
         }
-        write(store).await?.1
+        write(file).await?.1
     }
 
-    async fn lock(&self) -> OwnedMutexGuard<Store> {
+    /// Ends every session that derives from one of these admin sessions.
+    ///
+    /// # Errors
+    /// When the revocation cannot be recorded on disk; in memory the sessions have ended all the same.
+    pub(super) async fn revoke(&self, parents: &[String]) -> io::Result<()> {
+        let mut file = self.lock().await;
+        if !file.table.revoke(parents, now()) {
+            return Ok(());
+        }
+        write(file).await?.1
+    }
+
+    async fn lock(&self) -> OwnedMutexGuard<SessionFile> {
         self.0.clone().lock_owned().await
     }
 }
 
-/// Writes while the lock is held, on the thread that may block.
+/// Writes on the blocking thread while the lock is held.
 async fn write(
-    store: OwnedMutexGuard<Store>,
-) -> io::Result<(OwnedMutexGuard<Store>, io::Result<()>)> {
+    file: OwnedMutexGuard<SessionFile>,
+) -> io::Result<(OwnedMutexGuard<SessionFile>, io::Result<()>)> {
     let writing = tokio::task::spawn_blocking(move || {
-        let saved = store.save();
-        (store, saved)
+        let saved = file.save();
+        (file, saved)
     });
     writing.await.map_err(io::Error::other)
 }
 
-fn hash_in(headers: &HeaderMap) -> Option<Hash> {
-    cookie::read(headers).map(Hash::of)
+fn hash_in(headers: &HeaderMap) -> Option<SecretHash> {
+    cookie::read(headers).map(SecretHash::of)
 }
 
 /// 256 bits.

@@ -1,4 +1,4 @@
-//! What core-back is told at its start.
+//! The settings of core-back.
 
 use std::path::{Path, PathBuf};
 
@@ -10,23 +10,24 @@ use service::{Env, SettingsReader};
 use crate::token::Verifier;
 
 pub struct Settings {
-    /// What pages call the tenant.
+    /// The tenant's name on pages.
     pub tenant: String,
-    /// Without one, nobody can sign in.
+    /// Without a verifier, nobody can sign in.
     pub verifier: Option<Verifier>,
     pub data: PathBuf,
 }
 
 impl Settings {
     pub fn read(env: &Env) -> Result<Self, SettingsErrors> {
-        let mut vars = SettingsReader::new(env);
-        let tenant = vars.required(TENANT_ID);
-        let uuid = vars.optional::<TenantId>(TENANT_UUID).flatten();
+        let mut settings = SettingsReader::new(env);
+        let tenant = settings.required(TENANT_ID);
+        let uuid = settings.optional::<TenantId>(TENANT_UUID).flatten();
         let read = uuid.and_then(|uuid| Verifier::read(Path::new(SECRETS_DIR), uuid).transpose());
         let verifier = match read.transpose() {
             Ok(verifier) => Some(verifier),
-            Err(error) => vars.reject(SECRETS_DIR, &error.to_string()),
+            Err(error) => settings.reject(SECRETS_DIR, &error.to_string()),
         };
-        vars.finish(|| Some(Self { tenant: tenant?, verifier: verifier?, data: DATA_DIR.into() }))
+        settings
+            .finish(|| Some(Self { tenant: tenant?, verifier: verifier?, data: DATA_DIR.into() }))
     }
 }

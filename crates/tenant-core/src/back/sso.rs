@@ -1,56 +1,56 @@
-//! The way in: a token of the control plane is spent once for a session of this tenant.
+//! Sign-in: an SSO token of the control plane opens one session of this tenant.
 
 use hyper::header::{CACHE_CONTROL, REFERRER_POLICY};
 use hyper::{Method, StatusCode};
 use tenant_service::response::{insert_header, see_other};
 use tenant_service::{Request, RequestContext, Response};
 
-use super::sessions::Ungranted;
+use super::sessions::SignInError;
 use super::{Back, cookie};
 use crate::now;
 
 pub(super) const PATH: &str = "/.cial/sso";
 
 impl Back {
-    /// 303 to `/` with a cookie, or 401 without. The token is in no log and in no referrer.
+    /// Responds 303 to `/` with a cookie, or 401. The token reaches no log and no referrer.
     pub(super) async fn sign_in(&self, context: &RequestContext, request: &Request) -> Response {
-        let mut answer = match request.method() {
-            // HEAD too is refused: whoever looks ahead must not spend the token.
-            &Method::GET => self.spend(context, request).await,
+        let mut response = match request.method() {
+            // HEAD is refused as well: a preview must not use up the token.
+            &Method::GET => self.use_token(context, request).await,
             _ => context.method_not_allowed("GET"),
         };
-        insert_header(&mut answer, REFERRER_POLICY, "no-referrer");
-        insert_header(&mut answer, CACHE_CONTROL, "no-store");
-        answer
+        insert_header(&mut response, REFERRER_POLICY, "no-referrer");
+        insert_header(&mut response, CACHE_CONTROL, "no-store");
+        response
     }
 
-    async fn spend(&self, context: &RequestContext, request: &Request) -> Response {
+    async fn use_token(&self, context: &RequestContext, request: &Request) -> Response {
         let Some(token) = only_token(request.uri().query().unwrap_or_default()) else {
             return refuse(context, &"there is not one token in the address");
         };
         let Some(verifier) = &self.verifier else {
             return refuse(context, &"this tenant was given no key for tokens");
         };
-        let granted = match verifier.verify(token, now()) {
-            Ok(granted) => granted,
-            Err(refused) => return refuse(context, &refused),
+        let verified = match verifier.verify(token, now()) {
+            Ok(verified) => verified,
+            Err(error) => return refuse(context, &error),
         };
         let headers = request.headers();
-        match self.sessions.grant(granted, headers).await {
+        match self.sessions.sign_in(verified, headers).await {
             Ok(secret) => {
-                let mut answer = see_other("/");
-                cookie::write(&mut answer, cookie::Scheme::of(headers), &secret);
-                answer
+                let mut response = see_other("/");
+                cookie::write(&mut response, cookie::Scheme::from_headers(headers), &secret);
+                response
             }
-            Err(Ungranted::Spent(spent)) => refuse(context, &spent),
-            Err(Ungranted::Unrecorded(error)) => context.internal(&error),
+            Err(SignInError::Token(error)) => refuse(context, &error),
+            Err(SignInError::Write(error)) => context.internal(&error),
         }
     }
 }
 
-/// One constant answer for every reason; the log has the reason.
+/// One constant response for every reason; the log holds the reason.
 fn refuse(context: &RequestContext, why: &dyn std::fmt::Display) -> Response {
-    eprintln!("request {}: token refused: {why}", context.request_id);
+    eprintln!("sso token refused: request_id={} reason={why}", context.request_id);
     context.problem(
         StatusCode::UNAUTHORIZED,
         "invalid_token",
@@ -70,7 +70,7 @@ mod tests {
     use super::only_token;
 
     #[test]
-    fn two_tokens_are_none() {
+    fn two_tokens_count_as_none() {
         assert_eq!(only_token("token=a.b.c"), Some("a.b.c"));
         assert_eq!(only_token("x=1&token=a"), Some("a"));
         assert_eq!(only_token("token=a&token=a"), None);

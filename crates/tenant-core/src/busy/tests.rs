@@ -4,12 +4,12 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn at(milliseconds: u64) -> Moment {
-    let steady = Duration::from_millis(milliseconds);
-    Moment { steady, wall: Timestamp::UNIX_EPOCH + steady }
+fn at(milliseconds: u64) -> Now {
+    let monotonic = Duration::from_millis(milliseconds);
+    Now { monotonic, wall: Timestamp::UNIX_EPOCH + monotonic }
 }
 
-fn wish(reason: &str, ttl_seconds: u32) -> DeclareBusy {
+fn declaration(reason: &str, ttl_seconds: u32) -> DeclareBusy {
     DeclareBusy { reason: reason.to_owned(), ttl_seconds }
 }
 
@@ -17,12 +17,12 @@ fn id(number: u128) -> Uuid {
     Uuid::from_u128(number)
 }
 
-fn reasons(registry: &Registry, of: Option<BusyOwner>, now: Moment) -> Vec<String> {
+fn reasons(registry: &BusyRegistry, of: Option<BusyOwner>, now: Now) -> Vec<String> {
     registry.list(of, now).busy.into_iter().map(|busy| busy.reason).collect()
 }
 
 #[test]
-fn what_may_be_said_and_for_how_long() {
+fn the_rules_for_reason_and_ttl() {
     let (long, longer) = ("ä".repeat(200), "ä".repeat(201));
     let cases: [(&str, u32, &[&str]); 10] = [
         ("nightly backup", 1, &[]),
@@ -37,11 +37,11 @@ fn what_may_be_said_and_for_how_long() {
         ("", 901, &["reason", "ttl_seconds"]),
     ];
     for (reason, ttl, faults) in cases {
-        let mut registry = Registry::default();
-        let outcome = registry.declare(BusyOwner::Core, id(1), wish(reason, ttl), at(0));
+        let mut registry = BusyRegistry::default();
+        let outcome = registry.declare(BusyOwner::Core, id(1), declaration(reason, ttl), at(0));
         let seen = match &outcome {
             Ok(_) => Vec::new(),
-            Err(Refused::Fields(seen)) => seen.iter().map(|fault| fault.field.as_str()).collect(),
+            Err(BusyError::Fields(seen)) => seen.iter().map(|fault| fault.field.as_str()).collect(),
             Err(other) => panic!("{other:?}"),
         };
         assert_eq!(seen, faults, "{reason:?} {ttl}");
@@ -50,9 +50,9 @@ fn what_may_be_said_and_for_how_long() {
 }
 
 #[test]
-fn it_ends_by_itself_unless_it_is_renewed() {
-    let mut registry = Registry::default();
-    let made = registry.declare(BusyOwner::Agent, id(1), wish("job", 10), at(0)).unwrap();
+fn a_declaration_ends_by_itself_unless_it_is_renewed() {
+    let mut registry = BusyRegistry::default();
+    let made = registry.declare(BusyOwner::Agent, id(1), declaration("job", 10), at(0)).unwrap();
     assert_eq!(made.busy.until, at(10_000).wall);
     assert_eq!(reasons(&registry, None, at(9_999)), ["job"]);
     let renewed = registry.renew(BusyOwner::Agent, id(1), 20, at(9_999)).unwrap();
@@ -60,28 +60,31 @@ fn it_ends_by_itself_unless_it_is_renewed() {
     assert_eq!(reasons(&registry, None, at(29_998)), ["job"]);
     assert_eq!(reasons(&registry, None, at(29_999)), [""; 0]);
     let late = registry.renew(BusyOwner::Agent, id(1), 20, at(29_999));
-    assert_eq!(late, Err(Refused::Ended), "what ran out does not come back");
-    assert!(matches!(registry.renew(BusyOwner::Agent, id(1), 901, at(0)), Err(Refused::Fields(_))));
+    assert_eq!(late, Err(BusyError::NotFound), "what ran out does not come back");
+    assert!(matches!(
+        registry.renew(BusyOwner::Agent, id(1), 901, at(0)),
+        Err(BusyError::Fields(_))
+    ));
 }
 
 #[test]
 fn a_renewal_may_shorten() {
-    let mut registry = Registry::default();
-    registry.declare(BusyOwner::Core, id(1), wish("job", 900), at(0)).unwrap();
+    let mut registry = BusyRegistry::default();
+    registry.declare(BusyOwner::Core, id(1), declaration("job", 900), at(0)).unwrap();
     registry.renew(BusyOwner::Core, id(1), 1, at(0)).unwrap();
     assert_eq!(reasons(&registry, None, at(1_000)), [""; 0]);
 }
 
 #[test]
-fn no_half_touches_the_others_and_agent_sees_its_own() {
-    let mut registry = Registry::default();
+fn each_half_changes_its_own_declarations_and_agent_sees_its_own() {
+    let mut registry = BusyRegistry::default();
     for (number, owner, reason) in
         [(1, BusyOwner::Core, "core's"), (2, BusyOwner::Agent, "agent's")]
     {
-        registry.declare(owner, id(number), wish(reason, 60), at(0)).unwrap();
+        registry.declare(owner, id(number), declaration(reason, 60), at(0)).unwrap();
     }
     for (owner, other) in [(BusyOwner::Agent, id(1)), (BusyOwner::Core, id(2))] {
-        assert_eq!(registry.renew(owner, other, 900, at(1)), Err(Refused::Ended));
+        assert_eq!(registry.renew(owner, other, 900, at(1)), Err(BusyError::NotFound));
         registry.withdraw(owner, other);
     }
     assert_eq!(reasons(&registry, None, at(1)), ["core's", "agent's"]);
@@ -92,33 +95,38 @@ fn no_half_touches_the_others_and_agent_sees_its_own() {
 }
 
 #[test]
-fn a_half_with_too_many_waits_for_the_first_to_end() {
-    let mut registry = Registry::default();
-    for number in 0..MOST_OF_AGENT as u128 {
+fn over_the_quota_the_wait_is_until_the_first_declaration_ends() {
+    let mut registry = BusyRegistry::default();
+    for number in 0..MAX_AGENT_DECLARATIONS as u128 {
         let ttl = 60 + u32::try_from(number).unwrap();
-        registry.declare(BusyOwner::Agent, id(number), wish("job", ttl), at(0)).unwrap();
+        registry.declare(BusyOwner::Agent, id(number), declaration("job", ttl), at(0)).unwrap();
     }
-    let more = |registry: &mut Registry, owner, now| {
-        registry.declare(owner, id(99), wish("one more", 60), now).map(drop)
+    let more = |registry: &mut BusyRegistry, owner, now| {
+        registry.declare(owner, id(99), declaration("one more", 60), now).map(drop)
     };
-    let full = Refused::Full { most: MOST_OF_AGENT, wait: Duration::from_secs(50) };
+    let full =
+        BusyError::QuotaReached { max: MAX_AGENT_DECLARATIONS, wait: Duration::from_secs(50) };
     assert_eq!(more(&mut registry, BusyOwner::Agent, at(10_000)), Err(full));
     assert_eq!(more(&mut registry, BusyOwner::Core, at(10_000)), Ok(()));
     assert_eq!(more(&mut registry, BusyOwner::Agent, at(60_000)), Ok(()));
 }
 
 #[test]
-fn agent_may_ask_in_bursts_and_the_core_always() {
-    let mut registry = Registry::default();
-    for _ in 0..BURST {
-        assert_eq!(registry.admit(BusyOwner::Agent, at(5_000)), Ok(()));
+fn agent_is_rate_limited_and_the_core_is_not() {
+    let mut registry = BusyRegistry::default();
+    for _ in 0..REQUEST_BURST {
+        assert_eq!(registry.check_rate(BusyOwner::Agent, at(5_000)), Ok(()));
     }
-    let refused = Err(Refused::TooOften { wait: EVERY });
-    assert_eq!(registry.admit(BusyOwner::Agent, at(5_000)), refused);
-    assert_eq!(registry.admit(BusyOwner::Agent, at(5_000)), refused, "a refusal costs nothing");
-    assert_eq!(registry.admit(BusyOwner::Core, at(5_000)), Ok(()));
-    assert_eq!(registry.admit(BusyOwner::Agent, at(5_500)), Ok(()));
-    assert!(registry.admit(BusyOwner::Agent, at(5_500)).is_err());
+    let refused = Err(BusyError::RateLimited { wait: REQUEST_INTERVAL });
+    assert_eq!(registry.check_rate(BusyOwner::Agent, at(5_000)), refused);
+    assert_eq!(
+        registry.check_rate(BusyOwner::Agent, at(5_000)),
+        refused,
+        "a refusal costs nothing"
+    );
+    assert_eq!(registry.check_rate(BusyOwner::Core, at(5_000)), Ok(()));
+    assert_eq!(registry.check_rate(BusyOwner::Agent, at(5_500)), Ok(()));
+    assert!(registry.check_rate(BusyOwner::Agent, at(5_500)).is_err());
 }
 
 #[derive(Clone, Debug)]
@@ -139,13 +147,13 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// Whatever is asked, whenever: what is listed is exactly what was granted, has not ended, and was not
-    /// withdrawn by its own half; and nobody has more than its share.
+    /// For every sequence of requests: the list holds exactly the declarations that were granted, have not ended and
+    /// were not withdrawn by their own half; and no half exceeds its quota.
     #[test]
-    fn what_is_listed_is_what_was_granted(
+    fn the_list_holds_exactly_the_granted_active_declarations(
         steps in prop::collection::vec((step(), 0_u64..120_000), 1..120)
     ) {
-        let (mut registry, mut model) = (Registry::default(), BTreeMap::new());
+        let (mut registry, mut model) = (BusyRegistry::default(), BTreeMap::new());
         let (mut now, mut next) = (0, 0_u128);
         for (step, pause) in steps {
             now += pause;
@@ -153,8 +161,8 @@ proptest! {
             let granted = match step {
                 Step::DeclareBusy(owner, ttl) => {
                     next += 1;
-                    let wish = wish(&next.to_string(), ttl);
-                    registry.declare(owner, id(next), wish, at(now)).ok()
+                    let declaration = declaration(&next.to_string(), ttl);
+                    registry.declare(owner, id(next), declaration, at(now)).ok()
                 }
                 Step::Renew(owner, which, ttl) => {
                     let renewed = registry.renew(owner, id(which), ttl, at(now)).ok();
@@ -180,27 +188,27 @@ proptest! {
                 let own = model.iter().filter(|(_, (whose, _))| *whose == owner);
                 let expected: Vec<_> = own.map(|(id, _)| id.to_string()).collect();
                 prop_assert_eq!(&listed, &expected);
-                let most = if owner == BusyOwner::Agent { MOST_OF_AGENT } else { MOST_OF_CORE };
+                let most = if owner == BusyOwner::Agent { MAX_AGENT_DECLARATIONS } else { MAX_CORE_DECLARATIONS };
                 prop_assert!(listed.len() <= most);
             }
         }
     }
 
-    /// In no stretch of time is `agent` let in more often than its burst and what the time earns.
+    /// In no interval does `agent` make more requests than the burst and the rate allow.
     #[test]
-    fn the_rate_holds_over_every_stretch(pauses in prop::collection::vec(0_u64..900, 1..300)) {
-        let (mut registry, mut now, mut admitted) = (Registry::default(), 0, Vec::new());
+    fn the_rate_limit_holds_over_every_interval(pauses in prop::collection::vec(0_u64..900, 1..300)) {
+        let (mut registry, mut now, mut admitted) = (BusyRegistry::default(), 0, Vec::new());
         for pause in pauses {
             now += pause;
-            if registry.admit(BusyOwner::Agent, at(now)).is_ok() {
+            if registry.check_rate(BusyOwner::Agent, at(now)).is_ok() {
                 admitted.push(now);
             }
         }
-        let every = u64::try_from(EVERY.as_millis()).unwrap();
+        let every = u64::try_from(REQUEST_INTERVAL.as_millis()).unwrap();
         for (first, since) in admitted.iter().enumerate() {
             for (last, until) in admitted.iter().enumerate().skip(first) {
                 let count = u64::try_from(last - first + 1).unwrap();
-                prop_assert!(count <= u64::from(BURST) + (until - since) / every);
+                prop_assert!(count <= u64::from(REQUEST_BURST) + (until - since) / every);
             }
         }
     }

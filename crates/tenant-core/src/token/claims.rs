@@ -1,15 +1,15 @@
-//! What a token must say, exactly.
+//! The claims of an SSO token and the rule for each.
 
 use protocol::TenantId;
 use serde::Deserialize;
 
-use super::{Granted, Refused};
+use super::{TokenError, VerifiedToken};
 use crate::Seconds;
 
 pub const ISSUER: &str = "cial";
-/// How far ahead of ours the issuer's clock may be. A token's end has no leeway.
+/// How far the issuer's clock may be ahead. The end of a token has no leeway.
 pub const LEEWAY: Seconds = 5;
-pub const LONGEST_LIFE: Seconds = 60;
+pub const MAX_TOKEN_LIFETIME: Seconds = 60;
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Claims {
@@ -23,12 +23,14 @@ pub(super) struct Claims {
     exp: Seconds,
     nbf: Option<Seconds>,
     jti: String,
+    /// The admin session that minted the token. Optional: an older control plane does not send it.
+    sid: Option<String>,
 }
 
 impl Claims {
-    pub(super) fn check(&self, tenant: TenantId, now: Seconds) -> Result<(), Refused> {
+    pub(super) fn check(&self, tenant: TenantId, now: Seconds) -> Result<(), TokenError> {
         let soon = now.saturating_add(LEEWAY);
-        let rules: [(bool, &'static str, &'static str); 12] = [
+        let rules: [(bool, &'static str, &'static str); 13] = [
             (self.iss == ISSUER, "iss", "is not the control plane"),
             (self.aud == tenant.to_string(), "aud", "is not this tenant"),
             (is_plain(&self.sub, 128), "sub", "must be 1 to 128 visible characters"),
@@ -36,27 +38,36 @@ impl Claims {
             (is_plain(&self.tenant, 128), "tenant", "must be 1 to 128 visible characters"),
             (is_plain(&self.role, 32), "role", "must be 1 to 32 visible characters"),
             (is_plain(&self.jti, 128), "jti", "must be 1 to 128 visible characters"),
+            (
+                self.sid.as_deref().is_none_or(|sid| is_plain(sid, 128)),
+                "sid",
+                "must be 1 to 128 visible characters",
+            ),
             (self.iat <= soon, "iat", "is in the future"),
             (self.nbf.is_none_or(|nbf| nbf <= soon), "nbf", "is in the future"),
             (self.exp > self.iat, "exp", "is not after iat"),
-            (self.exp.saturating_sub(self.iat) <= LONGEST_LIFE, "exp", "is over 60 s after iat"),
+            (
+                self.exp.saturating_sub(self.iat) <= MAX_TOKEN_LIFETIME,
+                "exp",
+                "is over 60 s after iat",
+            ),
             (now < self.exp, "exp", "is in the past"),
         ];
         match rules.into_iter().find(|(holds, _, _)| !holds) {
-            Some((_, claim, broken)) => Err(Refused::Claim(claim, broken)),
+            Some((_, claim, broken)) => Err(TokenError::Claim(claim, broken)),
             None => Ok(()),
         }
     }
 
-    pub(super) fn into_granted(self) -> Granted {
-        let Self { sub, email, role, jti, iat, exp, .. } = self;
-        Granted { sub, email, role, jti, iat, exp }
+    pub(super) fn into_verified(self) -> VerifiedToken {
+        let Self { sub, email, role, jti, sid, iat, exp, .. } = self;
+        VerifiedToken { sub, email, role, jti, sid, iat, exp }
     }
 }
 
-/// These texts travel in headers and stand on pages: no blanks at the ends, no control characters.
-fn is_plain(text: &str, longest: usize) -> bool {
-    (1..=longest).contains(&text.len())
+/// These texts stand in headers and on pages: no spaces at the ends, no control characters.
+fn is_plain(text: &str, max_bytes: usize) -> bool {
+    (1..=max_bytes).contains(&text.len())
         && text.trim() == text
         && !text.chars().any(char::is_control)
 }

@@ -1,7 +1,7 @@
-//! A token from the control plane, verified: one algorithm by the kind of key, then every claim.
+//! Verifies SSO tokens of the control plane: one algorithm, chosen by the kind of key, then every claim.
 
 mod claims;
-mod unique;
+mod unique_keys;
 
 use std::io;
 use std::path::Path;
@@ -15,34 +15,36 @@ use thiserror::Error;
 
 use crate::Seconds;
 use claims::Claims;
-pub use claims::{ISSUER, LEEWAY, LONGEST_LIFE};
-use unique::Unique;
+pub use claims::{ISSUER, LEEWAY, MAX_TOKEN_LIFETIME};
+use unique_keys::UniqueKeyMap;
 
-const LONGEST_TOKEN: usize = 4 << 10;
-const HS256_KEY: usize = 32;
+const MAX_TOKEN_BYTES: usize = 4 << 10;
+const HS256_KEY_BYTES: usize = 32;
 
-/// Verifies tokens for one tenant with the one key that it was given.
+/// Verifies the tokens of one tenant with the tenant's own key.
 pub struct Verifier {
     key: DecodingKey,
     rules: Validation,
     tenant: TenantId,
 }
 
-/// What a verified token says.
+/// The facts of a verified token.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Granted {
+pub struct VerifiedToken {
     pub sub: String,
     pub email: String,
     pub role: String,
     pub jti: String,
+    /// The admin session that minted the token.
+    pub sid: Option<String>,
     pub iat: Seconds,
     pub exp: Seconds,
 }
 
-/// Why a token is refused. For the log alone: the caller learns only that it was.
+/// Why a token is refused. For the log only: the caller receives one constant response.
 #[derive(Debug, Error)]
-pub enum Refused {
-    #[error("is longer than {LONGEST_TOKEN} bytes")]
+pub enum TokenError {
+    #[error("is longer than {MAX_TOKEN_BYTES} bytes")]
     TooLong,
     #[error("is no token of three parts with a JSON header")]
     Malformed,
@@ -50,7 +52,7 @@ pub enum Refused {
     Header,
     #[error("its header marks extensions as critical, and none is understood")]
     Critical,
-    /// What exactly is not shown: it may quote the token, which anyone may have written.
+    /// Without the text of the library error, which may quote the token.
     #[error("its algorithm, signature or form is wrong")]
     Unverified(#[from] jsonwebtoken::errors::Error),
     #[error("its claims are missing or of the wrong type: {0}")]
@@ -60,7 +62,10 @@ pub enum Refused {
 }
 
 impl Verifier {
-    /// The verifier for the key in `dir`: the public key where there is one, and then no other. `None` without a key.
+    /// Reads the key in `dir`: the public key where there is one, and then no other. `None` without a key.
+    ///
+    /// # Errors
+    /// When a key cannot be read or has the wrong form.
     pub fn read(dir: &Path, tenant: TenantId) -> io::Result<Option<Self>> {
         if let Some(pem) = read(&dir.join(SSO_PUBLIC_KEY))? {
             let key = DecodingKey::from_rsa_pem(&pem).map_err(|error| {
@@ -71,9 +76,10 @@ impl Verifier {
             return Ok(Some(Self::new(key, Algorithm::RS256, tenant)));
         }
         let Some(key) = read(&dir.join(SSO_KEY))? else { return Ok(None) };
-        if key.len() != HS256_KEY {
+        if key.len() != HS256_KEY_BYTES {
             let have = key.len();
-            let rule = format!("holds {SSO_KEY}, which must be {HS256_KEY} bytes (is {have})");
+            let rule =
+                format!("holds {SSO_KEY}, which must be {HS256_KEY_BYTES} bytes (is {have})");
             return Err(io::Error::other(rule));
         }
         Ok(Some(Self::new(DecodingKey::from_secret(&key), Algorithm::HS256, tenant)))
@@ -81,31 +87,35 @@ impl Verifier {
 
     fn new(key: DecodingKey, algorithm: Algorithm, tenant: TenantId) -> Self {
         let mut rules = Validation::new(algorithm);
-        // The library checks the signature; the claims are checked here, against a time that is an argument.
+        // The library checks the signature. The claims are checked here, because the time is an argument.
         rules.required_spec_claims.clear();
         rules.validate_exp = false;
         rules.validate_aud = false;
         Self { key, rules, tenant }
     }
 
-    pub fn verify(&self, token: &str, now: Seconds) -> Result<Granted, Refused> {
-        if token.len() > LONGEST_TOKEN {
-            return Err(Refused::TooLong);
+    /// Verifies the signature and every claim.
+    ///
+    /// # Errors
+    /// [`TokenError`]
+    pub fn verify(&self, token: &str, now: Seconds) -> Result<VerifiedToken, TokenError> {
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(TokenError::TooLong);
         }
         check_header(token)?;
-        let claims = jsonwebtoken::decode::<Unique>(token, &self.key, &self.rules)?.claims;
-        let claims = claims.into_typed::<Claims>().map_err(Refused::Claims)?;
+        let claims = jsonwebtoken::decode::<UniqueKeyMap>(token, &self.key, &self.rules)?.claims;
+        let claims = claims.into_typed::<Claims>().map_err(TokenError::Claims)?;
         claims.check(self.tenant, now)?;
-        Ok(claims.into_granted())
+        Ok(claims.into_verified())
     }
 }
 
-/// What the library does not look at: names that occur twice, and `crit`.
-fn check_header(token: &str) -> Result<(), Refused> {
+/// Checks two things that the library ignores: repeated names, and `crit`.
+fn check_header(token: &str) -> Result<(), TokenError> {
     let encoded = token.split('.').next().unwrap_or_default();
-    let json = URL_SAFE_NO_PAD.decode(encoded).map_err(|_| Refused::Malformed)?;
-    let header: Unique = serde_json::from_slice(&json).map_err(|_| Refused::Header)?;
-    if header.has("crit") { Err(Refused::Critical) } else { Ok(()) }
+    let json = URL_SAFE_NO_PAD.decode(encoded).map_err(|_| TokenError::Malformed)?;
+    let header: UniqueKeyMap = serde_json::from_slice(&json).map_err(|_| TokenError::Header)?;
+    if header.has("crit") { Err(TokenError::Critical) } else { Ok(()) }
 }
 
 fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {

@@ -2,7 +2,7 @@
 
 use hyper::{Method, StatusCode};
 
-use crate::world::{Core, code, header};
+use crate::harness::{Core, code, header};
 
 #[tokio::test]
 async fn the_path_is_shown_as_seen() {

@@ -5,17 +5,17 @@ use std::time::Duration;
 use hyper::{Method, StatusCode};
 use protocol::busy::{BusyLease, BusyList, BusyOwner};
 use serde_json::{Value, json};
-use tenant_core::busy::{BURST, MOST_OF_AGENT};
+use tenant_core::busy::{MAX_AGENT_DECLARATIONS, REQUEST_BURST};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
-use crate::world::{Answered, Core, ask_with, code, header};
+use crate::harness::{Core, TestResponse, ask_with, code, header};
 
 const CORE: &str = "core-busy.sock";
 const AGENT: &str = "agent-busy.sock";
 const ORCHESTRATOR: &str = "ingress-busy.sock";
 
-async fn call(core: &Core, socket: &str, method: Method, path: &str, body: &Value) -> Answered {
+async fn call(core: &Core, socket: &str, method: Method, path: &str, body: &Value) -> TestResponse {
     let body = if body.is_null() { String::new() } else { body.to_string() };
     ask_with(&core.dir.path().join(socket), method, path, &[], body).await
 }
@@ -106,7 +106,7 @@ async fn a_faulty_declaration_is_told_its_fields() {
 #[tokio::test]
 async fn agent_has_its_quota_and_the_core_is_not_hindered() {
     let core = Core::start(&[]);
-    for number in 0..MOST_OF_AGENT {
+    for number in 0..MAX_AGENT_DECLARATIONS {
         declare(&core, AGENT, &format!("job {number}"), 900).await;
     }
     let wish = json!({ "reason": "one more", "ttl_seconds": 1 });
@@ -122,7 +122,7 @@ async fn agent_has_its_quota_and_the_core_is_not_hindered() {
 #[tokio::test(start_paused = true)]
 async fn agent_cannot_ask_without_end() {
     let core = Core::start(&[]);
-    for _ in 0..BURST {
+    for _ in 0..REQUEST_BURST {
         reasons(&core, AGENT).await;
     }
     let often = call(&core, AGENT, Method::GET, "/busy", &Value::Null).await;

@@ -7,7 +7,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::{WebSocketStream, client_async};
 
-use crate::world::{Core, code};
+use crate::harness::{Core, code};
 
 async fn connect(core: &Core) -> WebSocketStream<UnixStream> {
     let stream = UnixStream::connect(core.socket()).await.unwrap();
@@ -39,10 +39,9 @@ async fn at_the_stop_a_websocket_gets_1001_and_a_held_request_its_answer() {
     socket.next().await.unwrap().unwrap();
 
     let path = core.socket();
-    let held =
-        tokio::spawn(
-            async move { crate::world::ask(&path, hyper::Method::GET, "/healthz", &[]).await },
-        );
+    let held = tokio::spawn(async move {
+        crate::harness::ask(&path, hyper::Method::GET, "/healthz", &[]).await
+    });
     // The echo after it proves that the held request was accepted before the stop.
     assert_eq!(core.get("/echo-path").await.status(), StatusCode::OK);
     core.stop.cancel();
@@ -50,7 +49,7 @@ async fn at_the_stop_a_websocket_gets_1001_and_a_held_request_its_answer() {
         panic!("not a close");
     };
     assert_eq!(frame.code, CloseCode::Away);
-    core.all_ready.say();
+    core.reporter.report_ready();
     assert_eq!(held.await.unwrap().status(), StatusCode::OK);
     drop(socket);
     core.stopped().await;

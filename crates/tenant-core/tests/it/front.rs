@@ -6,7 +6,7 @@ use tenant_service::Drain;
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::world::{Answered, ask, header};
+use crate::harness::{TestResponse, ask, header};
 
 fn start(tenant: &str) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
@@ -16,7 +16,7 @@ fn start(tenant: &str) -> TempDir {
     dir
 }
 
-async fn get(dir: &TempDir, path: &str, headers: &[(&str, &str)]) -> Answered {
+async fn get(dir: &TempDir, path: &str, headers: &[(&str, &str)]) -> TestResponse {
     ask(&dir.path().join("front.sock"), Method::GET, path, headers).await
 }
 

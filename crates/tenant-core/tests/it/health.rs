@@ -2,15 +2,15 @@
 
 use hyper::StatusCode;
 
-use crate::world::{Core, code};
+use crate::harness::{Core, code};
 
 #[tokio::test]
 async fn an_early_question_is_answered_when_all_are_ready() {
     let core = Core::start(&[]);
     let early = tokio::join!(core.get("/healthz"), async {
-        // Answered while the other is held: core-back itself is up.
+        // TestResponse while the other is held: core-back itself is up.
         assert_eq!(core.get("/echo-path").await.status(), StatusCode::OK);
-        core.all_ready.say();
+        core.reporter.report_ready();
     });
     assert_eq!(early.0.status(), StatusCode::OK);
     let version = env!("CARGO_PKG_VERSION");

@@ -3,8 +3,8 @@
 use hyper::{Method, StatusCode};
 use protocol::inside::SSO_KEY;
 
+use crate::harness::{Core, code, cookie, header};
 use crate::tokens::{KEY, claims, hs256};
-use crate::world::{Core, code, cookie, header};
 
 async fn signed_in() -> (Core, String) {
     let core = Core::start(&[(SSO_KEY, &KEY)]);

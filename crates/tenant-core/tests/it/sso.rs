@@ -6,8 +6,8 @@ use jsonwebtoken::Algorithm;
 use protocol::inside::{SSO_KEY, SSO_PUBLIC_KEY};
 use serde_json::{Value, json};
 
+use crate::harness::{Core, TENANT, TestResponse, code, cookie, header};
 use crate::tokens::{KEY, claims, hs256, now, raw, rsa_pair, signed, with};
-use crate::world::{Answered, Core, TENANT, code, cookie, header};
 use tenant_core::token::Verifier;
 
 const GOOD_HEADER: &str = r#"{"typ":"JWT","alg":"HS256"}"#;
@@ -17,7 +17,7 @@ fn core() -> Core {
 }
 
 #[track_caller]
-fn assert_refused(answer: &Answered, case: &str) {
+fn assert_refused(answer: &TestResponse, case: &str) {
     assert_eq!(answer.status(), StatusCode::UNAUTHORIZED, "{case}");
     assert_eq!(answer.headers().get(SET_COOKIE), None, "{case}");
     assert_eq!(header(answer, "cache-control"), Some("no-store"), "{case}");

@@ -6,7 +6,7 @@ use jsonwebtoken::crypto::sign;
 use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::{Value, json};
 
-use crate::world::TENANT;
+use crate::harness::TENANT;
 
 pub(crate) const KEY: [u8; 32] = *b"0123456789abcdef0123456789abcdef";
 

@@ -1,4 +1,4 @@
-//! Whether a request that changes something comes from this tenant's own pages.
+//! CSRF check: whether a state-changing request comes from one of this tenant's pages.
 
 use hyper::HeaderMap;
 use hyper::header::{HOST, HeaderValue, ORIGIN};
@@ -6,14 +6,14 @@ use tenant_service::same_origin;
 
 use super::cookie::Scheme;
 
-/// By Fetch Metadata where the browser sends it, else by `Origin`. A client that sends neither is no browser.
-pub(super) fn is_own(headers: &HeaderMap) -> bool {
+/// Decides by Fetch Metadata where the browser sends it, else by `Origin`. A client with neither is not a browser.
+pub(super) fn is_allowed(headers: &HeaderMap) -> bool {
     match headers.get("sec-fetch-site") {
         Some(site) => matches!(site.as_bytes(), b"same-origin" | b"none"),
         None => {
             let origins = headers.get_all(ORIGIN).into_iter().map(HeaderValue::as_bytes);
             let host = headers.get(HOST).and_then(|host| host.to_str().ok());
-            same_origin::is_same_origin(origins, host, Scheme::of(headers).name())
+            same_origin::is_same_origin(origins, host, Scheme::from_headers(headers).name())
         }
     }
 }
@@ -24,7 +24,7 @@ mod tests {
     use hyper::header::{HeaderName, HeaderValue};
 
     #[test]
-    fn only_our_own_pages_and_clients_that_are_no_browsers() {
+    fn pages_of_this_tenant_and_clients_that_are_not_browsers_pass() {
         let cases = [
             (&[][..], true),
             (&[("sec-fetch-site", "same-origin")], true),
@@ -40,11 +40,11 @@ mod tests {
             (&[("origin", "null")], false),
             (&[("origin", "https://a.localhost:8080"), ("x-forwarded-proto", "https")], true),
         ];
-        for (sent, own) in cases {
+        for (sent, is_same) in cases {
             let pair = |&(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v));
             let mut headers: HeaderMap = sent.iter().map(pair).collect();
             headers.insert(HOST, HeaderValue::from_static("a.localhost:8080"));
-            assert_eq!(is_own(&headers), own, "{sent:?}");
+            assert_eq!(is_allowed(&headers), is_same, "{sent:?}");
         }
     }
 }

@@ -9,8 +9,8 @@ use hyper::header::{COOKIE, SET_COOKIE};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use tempfile::TempDir;
-use tenant_core::back::busy::Doors;
-use tenant_core::back::{AllReady, Back, Readiness, Settings, run};
+use tenant_core::back::BusyListeners;
+use tenant_core::back::{Back, Readiness, ReadinessReporter, Settings, run};
 use tenant_core::token::Verifier;
 use tenant_service::Drain;
 use tokio::net::{UnixListener, UnixStream};
@@ -21,12 +21,12 @@ pub(crate) const TENANT: &str = "0192f0c1-2345-7abc-8def-0123456789ab";
 
 pub(crate) struct Core {
     pub(crate) dir: TempDir,
-    pub(crate) all_ready: AllReady,
+    pub(crate) reporter: ReadinessReporter,
     pub(crate) stop: CancellationToken,
     running: JoinHandle<()>,
 }
 
-pub(crate) type Answered = Response<String>;
+pub(crate) type TestResponse = Response<String>;
 
 impl Core {
     /// A core-back that was given these files as secrets.
@@ -41,13 +41,13 @@ impl Core {
     fn start_in(dir: TempDir) -> Self {
         let listen = |name: &str| UnixListener::bind(dir.path().join(name)).unwrap();
         let listener = listen("back.sock");
-        let busy = Doors {
+        let busy = BusyListeners {
             core: listen("core-busy.sock"),
             agent: listen("agent-busy.sock"),
             orchestrator: Some(listen("ingress-busy.sock")),
         };
         let stop = CancellationToken::new();
-        let (readiness, all_ready) = Readiness::new();
+        let (readiness, reporter) = Readiness::new();
         let settings = Settings {
             tenant: "acme".to_owned(),
             verifier: Verifier::read(dir.path(), TENANT.parse().unwrap()).unwrap(),
@@ -55,7 +55,7 @@ impl Core {
         };
         let back = Back::open(settings, readiness, Drain::new(stop.clone())).unwrap();
         let running = tokio::spawn(run(listener, busy, back));
-        Self { dir, all_ready, stop, running }
+        Self { dir, reporter, stop, running }
     }
 
     pub(crate) async fn stopped(self) -> TempDir {
@@ -77,7 +77,7 @@ impl Core {
         self.dir.path().join("back.sock")
     }
 
-    pub(crate) async fn get(&self, path: &str) -> Answered {
+    pub(crate) async fn get(&self, path: &str) -> TestResponse {
         self.ask(Method::GET, path, &[]).await
     }
 
@@ -86,16 +86,16 @@ impl Core {
         method: Method,
         path: &str,
         headers: &[(&str, &str)],
-    ) -> Answered {
+    ) -> TestResponse {
         ask(&self.socket(), method, path, headers).await
     }
 
-    pub(crate) async fn sign_in(&self, token: &str) -> Answered {
+    pub(crate) async fn sign_in(&self, token: &str) -> TestResponse {
         self.get(&format!("/.cial/sso?token={token}")).await
     }
 
     /// Whom this cookie signs in.
-    pub(crate) async fn who(&self, cookie: &str) -> Answered {
+    pub(crate) async fn who(&self, cookie: &str) -> TestResponse {
         self.ask(Method::GET, "/session", &[(COOKIE.as_str(), cookie)]).await
     }
 }
@@ -105,7 +105,7 @@ pub(crate) async fn ask(
     method: Method,
     path: &str,
     headers: &[(&str, &str)],
-) -> Answered {
+) -> TestResponse {
     ask_with(socket, method, path, headers, String::new()).await
 }
 
@@ -115,7 +115,7 @@ pub(crate) async fn ask_with(
     path: &str,
     headers: &[(&str, &str)],
     body: String,
-) -> Answered {
+) -> TestResponse {
     let mut request = Request::builder().method(method).uri(path).header("host", "acme.localhost");
     for (name, value) in headers {
         request = request.header(*name, *value);
@@ -130,17 +130,17 @@ pub(crate) async fn ask_with(
 }
 
 /// The name and value of the one cookie that the answer sets.
-pub(crate) fn cookie(answer: &Answered) -> String {
+pub(crate) fn cookie(answer: &TestResponse) -> String {
     let line = answer.headers()[SET_COOKIE].to_str().unwrap();
     line.split(';').next().unwrap().to_owned()
 }
 
-pub(crate) fn header<'a>(answer: &'a Answered, name: &str) -> Option<&'a str> {
+pub(crate) fn header<'a>(answer: &'a TestResponse, name: &str) -> Option<&'a str> {
     answer.headers().get(name).map(|value| value.to_str().unwrap())
 }
 
 /// The stable word of a problem.
-pub(crate) fn code(answer: &Answered) -> String {
+pub(crate) fn code(answer: &TestResponse) -> String {
     assert_eq!(header(answer, "content-type"), Some("application/problem+json"));
     let problem: serde_json::Value = serde_json::from_str(answer.body()).unwrap();
     assert_eq!(problem["status"], answer.status().as_u16());

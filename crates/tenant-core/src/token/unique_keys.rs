@@ -1,4 +1,4 @@
-//! A JSON object in which no name occurs twice: readers differ on which of two they take.
+//! A JSON object without repeated names. Parsers differ on which of two values they take, so a repeated name is refused.
 
 use std::fmt;
 
@@ -7,9 +7,9 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 #[derive(Debug)]
-pub(super) struct Unique(Map<String, Value>);
+pub(super) struct UniqueKeyMap(Map<String, Value>);
 
-impl Unique {
+impl UniqueKeyMap {
     pub(super) fn has(&self, name: &str) -> bool {
         self.0.contains_key(name)
     }
@@ -19,25 +19,25 @@ impl Unique {
     }
 }
 
-impl<'de> Deserialize<'de> for Unique {
+impl<'de> Deserialize<'de> for UniqueKeyMap {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         struct Object;
 
         impl<'de> Visitor<'de> for Object {
-            type Value = Unique;
+            type Value = UniqueKeyMap;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object without a repeated name")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut from: A) -> Result<Unique, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut from: A) -> Result<UniqueKeyMap, A::Error> {
                 let mut map = Map::new();
                 while let Some((name, value)) = from.next_entry::<String, Value>()? {
                     if map.insert(name, value).is_some() {
                         return Err(A::Error::custom("a name occurs twice"));
                     }
                 }
-                Ok(Unique(map))
+                Ok(UniqueKeyMap(map))
             }
         }
 
@@ -51,7 +51,7 @@ mod tests {
 
     #[test]
     fn a_repeated_name_is_refused() {
-        let read = |text| serde_json::from_str::<Unique>(text);
+        let read = |text| serde_json::from_str::<UniqueKeyMap>(text);
         assert!(read(r#"{"a":1,"b":1}"#).is_ok());
         assert!(read(r#"{"a":1,"a":1}"#).is_err());
         assert!(read(r#"{"a":1,"\u0061":2}"#).is_err());
