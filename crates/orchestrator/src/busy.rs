@@ -12,6 +12,8 @@ use protocol::busy::{BusyList, is_printable};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
+use crate::local_error::is_local;
+
 /// A tenant that does not respond within this time counts as not busy.
 pub const BUSY_TIMEOUT: Duration = Duration::from_millis(200);
 
@@ -19,15 +21,30 @@ const REQUEST: &[u8] = b"GET /busy HTTP/1.1\r\nHost: localhost\r\nConnection: cl
 /// Far above the largest list that a tenant may declare.
 const MAX_RESPONSE_BYTES: u64 = 256 << 10;
 
+/// Why there is no busy list, worded as the end of a sentence for the tenant's owner.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BusyError {
+    /// The tenant gave no valid response: it counts as not busy.
+    #[error("{0}")]
+    NoResponse(String),
+    /// This process could not ask: nothing is known, and the tenant stays awake.
+    #[error("the orchestrator could not ask: {0}")]
+    Local(String),
+}
+
 /// Fetches the busy list over the tenant's unix socket at `socket`.
 ///
 /// # Errors
-/// The reason for a missing response, worded as the end of a sentence for the tenant's owner.
-pub async fn fetch_busy_list(socket: &Path) -> Result<BusyList, String> {
+/// [`BusyError`], within [`BUSY_TIMEOUT`].
+pub async fn fetch_busy_list(socket: &Path) -> Result<BusyList, BusyError> {
     match tokio::time::timeout(BUSY_TIMEOUT, exchange(socket)).await {
         Ok(Ok(response)) => parse_response(&response),
-        Ok(Err(error)) => Err(describe(&error)),
-        Err(_) => Err(format!("no response within {} ms", BUSY_TIMEOUT.as_millis())),
+        Ok(Err(error)) if is_local(&error) => Err(BusyError::Local(error.to_string())),
+        Ok(Err(error)) => Err(BusyError::NoResponse(describe(&error))),
+        Err(_) => {
+            let detail = format!("no response within {} ms", BUSY_TIMEOUT.as_millis());
+            Err(BusyError::NoResponse(detail))
+        }
     }
 }
 
@@ -57,8 +74,8 @@ async fn exchange(socket: &Path) -> io::Result<Vec<u8>> {
     Ok(response)
 }
 
-fn parse_response(response: &[u8]) -> Result<BusyList, String> {
-    let unreadable = || "its response cannot be parsed".to_owned();
+fn parse_response(response: &[u8]) -> Result<BusyList, BusyError> {
+    let unreadable = || BusyError::NoResponse("its response cannot be parsed".to_owned());
     let end = response.windows(4).position(|w| w == b"\r\n\r\n").ok_or_else(unreadable)?;
     if !response.starts_with(b"HTTP/1.1 200 ") {
         return Err(unreadable());
@@ -136,7 +153,11 @@ mod tests {
             let path = folder.0.join(name);
             tenant(&path, text);
             let fetched = fetch_busy_list(&path).await.map(|list| list.busy.len());
-            assert_eq!(fetched, expected.map_err(str::to_owned), "{name}");
+            assert_eq!(
+                fetched,
+                expected.map_err(|detail: &str| BusyError::NoResponse(detail.to_owned())),
+                "{name}"
+            );
         }
         assert!(fetch_busy_list(&folder.0.join("nobody")).await.is_err());
     }
@@ -162,7 +183,7 @@ mod tests {
         std::os::unix::fs::symlink(&theirs, &link).unwrap();
         assert_eq!(
             fetch_busy_list(&link).await,
-            Err("the file at its place is not a socket".to_owned())
+            Err(BusyError::NoResponse("the file at its place is not a socket".to_owned()))
         );
         assert!(fetch_busy_list(&theirs).await.is_ok());
     }

@@ -15,7 +15,9 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use tokio::time::MissedTickBehavior;
 
+use crate::descriptors;
 use crate::driver::Driver;
+use crate::listener::Connections;
 use crate::metrics::{Bounded, Gauges, Metrics};
 use crate::operations::Operations;
 use crate::sleep::{LeaseService, SleepController, SleepSettings};
@@ -93,18 +95,19 @@ impl Controller {
         }
     }
 
-    /// The response to `/metrics`.
-    pub fn metrics_text(&self) -> String {
+    /// The response to `/metrics`. `connections`: those of the listener that serves it, if any.
+    pub fn metrics_text(&self, connections: Option<&Connections>) -> String {
         let tenants = self.store.feed().map(|feed| feed.list()).unwrap_or_default();
         let (leases, settings) = (self.sleep.gauges(), self.sleep.settings());
-        let [start, other] = self.operations.gauges();
+        let [start, other, busy_checks] = self.operations.gauges();
         let suspends = (self.sleep.active_suspends(), settings.concurrent_suspends);
-        let bounded = vec![
+        let mut bounded = vec![
             // Includes the starts that owners request.
             start,
             Bounded::engine_calls("thaw", leases.thaws, settings.concurrent_thaws),
             Bounded::engine_calls("sleep", suspends.0, suspends.1),
             other,
+            busy_checks,
             Bounded::new(
                 "cial_wake_queue",
                 "Wakes that wait for their call at the engine",
@@ -124,6 +127,11 @@ impl Controller {
                 MAX_TOMBSTONES,
             ),
         ];
+        bounded.extend(connections.map(|connections| {
+            let (current, limit) = (connections.current(), connections.limit());
+            Bounded::new("cial_connections", "Connections to the API", current, limit)
+        }));
+        bounded.extend(descriptors::gauge());
         let gauges = Gauges { leases: leases.leases, starts: leases.starts, bounded };
         self.metrics.text(&tenants, &gauges)
     }

@@ -5,7 +5,10 @@ pub mod allowed_images;
 pub mod api;
 pub mod busy;
 pub mod controller;
+mod descriptors;
 pub mod driver;
+pub mod listener;
+mod local_error;
 mod metrics;
 pub mod operations;
 mod plain_text;
@@ -28,7 +31,9 @@ use tokio_util::sync::CancellationToken;
 use crate::access::Tokens;
 use crate::allowed_images::AllowedImages;
 use crate::controller::Controller;
+use crate::descriptors::DescriptorBudget;
 use crate::driver::docker::{ContainerTemplate, DockerDriver, DockerSettings, EngineDirs};
+use crate::listener::EvictingListener;
 use crate::settings::{Egress, EnginePaths, Publish, Settings};
 use crate::sleep::SleepSettings;
 use crate::tenant_dirs::TenantDirs;
@@ -40,12 +45,16 @@ pub fn serve(env: &Env) -> Result<(), ServiceError> {
     privilege::drop_root(&settings::socket(env)?)?;
     let settings = Settings::read(env)?;
     service::logs::init(&settings.log);
+    let sleep = sleep_settings(&settings);
+    let budget = DescriptorBudget::from_process(&sleep)?;
+    tracing::info!(limit = budget.limit, connections = budget.connections, "descriptor budget");
     let runtime = tokio::runtime::Runtime::new()?;
     Ok(runtime.block_on(async {
         let listener = TcpListener::bind(settings.listen).await.context(settings.listen)?;
+        let listener = EvictingListener::new(listener, budget.connections);
         let stop = service::shutdown_token()?;
         let (tokens, images) = (settings.tokens.clone(), settings.images.clone());
-        let controller = start_controller(settings)?;
+        let controller = start_controller(settings, sleep)?;
         serve_api(listener, controller, images, tokens, stop).await
     })?)
 }
@@ -64,15 +73,15 @@ pub fn healthcheck(env: &Env) -> Result<ExitCode, ServiceError> {
 /// # Errors
 /// When the listener fails, or the controller's loop ends: nothing would fall asleep or wake any more.
 pub async fn serve_api(
-    listener: TcpListener,
+    listener: EvictingListener,
     controller: Arc<Controller>,
     images: AllowedImages,
     tokens: Tokens,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let mut running = tokio::spawn(controller.clone().run());
-    let router = api::router(controller.clone(), images, tokens);
-    tracing::info!(address = %listener.local_addr()?, "serving");
+    let router = api::router(controller.clone(), images, tokens, listener.connections());
+    tracing::info!(address = %axum::serve::Listener::local_addr(&listener)?, "serving");
     let serving =
         axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
     // Watches and followed logs never end by themselves; their readers reconnect elsewhere.
@@ -98,7 +107,7 @@ pub async fn serve_api(
 /// For responses under way.
 const SHUTDOWN_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
 
-fn start_controller(settings: Settings) -> anyhow::Result<Arc<Controller>> {
+fn start_controller(settings: Settings, sleep: SleepSettings) -> anyhow::Result<Arc<Controller>> {
     let dirs = match settings.paths {
         EnginePaths::Volumes => EngineDirs::Volumes,
         EnginePaths::Host => EngineDirs::Host {
@@ -115,14 +124,17 @@ fn start_controller(settings: Settings) -> anyhow::Result<Arc<Controller>> {
     };
     let engine = DockerSettings { socket: settings.socket, template, pool: settings.pool, dirs };
     let driver = DockerDriver::new(engine, tenant_dirs).context("cannot watch directories")?;
-    let sleep = SleepSettings {
+    // Later than any revision of an earlier process, unless the clock was set back by more than that process ran.
+    Ok(Controller::new(Arc::new(driver), StateDir::new(settings.state), unix_millis(), sleep))
+}
+
+fn sleep_settings(settings: &Settings) -> SleepSettings {
+    SleepSettings {
         concurrent_starts: settings.starts,
         freeze_after: settings.freeze_after,
         sleep_after: settings.sleep_after,
         ..SleepSettings::default()
-    };
-    // Later than any revision of an earlier process, unless the clock was set back by more than that process ran.
-    Ok(Controller::new(Arc::new(driver), StateDir::new(settings.state), unix_millis(), sleep))
+    }
 }
 
 fn unix_millis() -> u64 {

@@ -17,6 +17,7 @@ use tokio::net::UnixStream;
 use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::local_error::is_local;
 use crate::tenant_dirs::TenantDirs;
 
 const REQUEST: &[u8] =
@@ -25,6 +26,9 @@ const GOOD: &[u8] = b"HTTP/1.1 200 ";
 
 /// For one that has answered before.
 const SOON: Duration = Duration::from_secs(1);
+
+/// Between two probes of one tenant while this process lacks descriptors.
+const LOCAL_RETRY_DELAY: Duration = Duration::from_millis(200);
 
 type Tell = Arc<dyn Fn(TenantId, String) + Send + Sync>;
 
@@ -221,12 +225,20 @@ impl Open {
 /// Asks once and waits for as long as it takes: the wait is in PID 1's accept queue. `false` at once when
 /// nobody listens there.
 async fn answers(socket: &Path) -> bool {
-    let asked = async {
-        let mut stream = UnixStream::connect(socket).await?;
-        stream.write_all(REQUEST).await?;
-        let mut head = [0; GOOD.len()];
-        stream.read_exact(&mut head).await?;
-        io::Result::Ok(head == *GOOD)
-    };
-    asked.await.unwrap_or(false)
+    loop {
+        match probe_once(socket).await {
+            Ok(is_good) => return is_good,
+            // This process lacks descriptors or memory: nothing is known of the tenant.
+            Err(error) if is_local(&error) => tokio::time::sleep(LOCAL_RETRY_DELAY).await,
+            Err(_) => return false,
+        }
+    }
+}
+
+async fn probe_once(socket: &Path) -> io::Result<bool> {
+    let mut stream = UnixStream::connect(socket).await?;
+    stream.write_all(REQUEST).await?;
+    let mut head = [0; GOOD.len()];
+    stream.read_exact(&mut head).await?;
+    Ok(head == *GOOD)
 }

@@ -11,6 +11,9 @@ use crate::{TenantId, Timestamp};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SleepStatus {
     pub tenant: TenantId,
+    /// The observed phase, of the same moment as `last_wake`; `None` from an orchestrator of an earlier build.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<Phase>,
     /// Sentences for a person; empty while nothing but its idle time keeps it awake.
     pub awake_because: Vec<String>,
     /// A sentence: why it last froze or stopped for want of use.

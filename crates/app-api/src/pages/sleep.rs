@@ -169,6 +169,7 @@ mod tests {
         let wake = LastWake { at: at(-600), from: IdleState::Sleeping, total_ms: 326, phases_ms };
         SleepStatus {
             tenant: TenantId::new(Uuid::nil()),
+            phase: None,
             awake_because: vec!["In use: 1 <request>.".into(), "Busy inside.".into()],
             asleep_because: Some("Nobody used it for 20 min.".into()),
             freezes_at: Some(at(42)),

@@ -26,6 +26,7 @@ fn sleep_status(id: TenantId, now: Timestamp) -> SleepStatus {
     let at = now - chrono::TimeDelta::minutes(10);
     SleepStatus {
         tenant: id,
+        phase: None,
         awake_because: vec!["In use: 1 request.".into()],
         asleep_because: Some("Nobody used it for 20 min.".into()),
         freezes_at: Some(now + chrono::TimeDelta::seconds(42)),

@@ -20,6 +20,7 @@ use crate::access::{Access, AccessTable, Tokens, check_access};
 use crate::allowed_images::AllowedImages;
 use crate::controller::Controller;
 use crate::driver::DriverError;
+use crate::listener::Connections;
 use crate::operations::Operations;
 use crate::sleep::SleepController;
 use crate::tenants::TenantStore;
@@ -29,6 +30,13 @@ use crate::tenants::TenantStore;
 struct Parts {
     controller: Arc<Controller>,
     images: Arc<AllowedImages>,
+    connections: Arc<Connections>,
+}
+
+impl FromRef<Parts> for Arc<Connections> {
+    fn from_ref(parts: &Parts) -> Self {
+        parts.connections.clone()
+    }
 }
 
 impl FromRef<Parts> for Arc<Controller> {
@@ -110,7 +118,12 @@ fn with_large_body(handler: MethodRouter<Parts>) -> MethodRouter<Parts> {
     handler.layer(DefaultBodyLimit::max(leases::MAX_BODY_BYTES))
 }
 
-pub fn router(controller: Arc<Controller>, images: AllowedImages, tokens: Tokens) -> Router {
+pub fn router(
+    controller: Arc<Controller>,
+    images: AllowedImages,
+    tokens: Tokens,
+    connections: Arc<Connections>,
+) -> Router {
     let table = routes();
     let access = table.iter().map(|r| (r.method.clone(), r.path, r.access)).collect();
     let router = table.into_iter().fold(Router::new(), |router, r| router.route(r.path, r.handler));
@@ -123,7 +136,7 @@ pub fn router(controller: Arc<Controller>, images: AllowedImages, tokens: Tokens
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(middleware::from_fn_with_state(AccessTable::new(access, tokens), check_access))
         .layer(middleware::from_fn(request_id::layer))
-        .with_state(Parts { controller, images: Arc::new(images) })
+        .with_state(Parts { controller, images: Arc::new(images), connections })
 }
 
 async fn show_health() -> &'static str {
@@ -140,8 +153,11 @@ async fn show_readiness(State(store): State<Arc<TenantStore>>) -> Result<&'stati
     }
 }
 
-async fn show_metrics(State(controller): State<Arc<Controller>>) -> Response {
-    let mut response = controller.metrics_text().into_response();
+async fn show_metrics(
+    State(controller): State<Arc<Controller>>,
+    State(connections): State<Arc<Connections>>,
+) -> Response {
+    let mut response = controller.metrics_text(Some(&connections)).into_response();
     let content_type = HeaderValue::from_static("text/plain; version=0.0.4");
     response.headers_mut().insert(header::CONTENT_TYPE, content_type);
     response

@@ -18,12 +18,14 @@ pub enum DriverErrorCode {
     EngineRefused,
     /// What runs on the engine was not listed yet: nothing can be said, least of all "gone".
     NotListed,
+    /// This process lacks descriptors, memory or addresses: nothing is known of the engine.
+    OutOfResources,
     /// A fault of our own.
     Internal,
 }
 
 impl DriverErrorCode {
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::NoSuchTenant,
         Self::TenantDeleted,
         Self::ImageMissing,
@@ -37,6 +39,7 @@ impl DriverErrorCode {
         Self::EngineTooOld,
         Self::EngineRefused,
         Self::NotListed,
+        Self::OutOfResources,
         Self::Internal,
     ];
 
@@ -55,6 +58,7 @@ impl DriverErrorCode {
             Self::EngineTooOld => "engine_too_old",
             Self::EngineRefused => "engine_refused",
             Self::NotListed => "not_listed",
+            Self::OutOfResources => "out_of_resources",
             Self::Internal => "internal",
         }
     }
@@ -67,7 +71,10 @@ impl DriverErrorCode {
             Self::ImageMissing | Self::ImageInvalid => 422,
             Self::Internal => 500,
             Self::EngineRefused => 502,
-            Self::EngineUnreachable | Self::EngineTooOld | Self::NotListed => 503,
+            Self::EngineUnreachable
+            | Self::EngineTooOld
+            | Self::NotListed
+            | Self::OutOfResources => 503,
             Self::EngineTimeout => 504,
             Self::SubnetsExhausted | Self::DiskFull => 507,
         }
@@ -102,7 +109,8 @@ impl DriverError {
             | DriverErrorCode::TenantDeleted
             | DriverErrorCode::EngineUnreachable
             | DriverErrorCode::EngineTooOld
-            | DriverErrorCode::NotListed => false,
+            | DriverErrorCode::NotListed
+            | DriverErrorCode::OutOfResources => false,
         }
     }
 
@@ -121,6 +129,7 @@ impl DriverError {
             | DriverErrorCode::EngineTimeout
             | DriverErrorCode::EngineTooOld
             | DriverErrorCode::NotListed
+            | DriverErrorCode::OutOfResources
             | DriverErrorCode::Internal => false,
         }
     }
@@ -168,6 +177,7 @@ mod tests {
         503 engine_too_old
         502 engine_refused
         503 not_listed
+        503 out_of_resources
         500 internal
         ");
     }

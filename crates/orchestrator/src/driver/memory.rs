@@ -19,7 +19,7 @@ use super::{
     ContainerStatus, Driver, DriverError, DriverErrorCode, DriverFuture, EngineEvent, ExitStatus,
     LogOptions, LogStream, ResourceUsage, RunState,
 };
-use crate::busy;
+use crate::busy::{self, BusyError};
 
 /// How a tenant behaves once it is started.
 #[derive(Clone, Copy, Debug)]
@@ -69,14 +69,14 @@ struct SimulatedEngine {
     /// Volumes outlive containers.
     volumes: BTreeSet<TenantId>,
     /// The engine does not answer, and why.
-    away: Option<String>,
+    away: Option<DriverError>,
     /// Grows with each rebuild of the image.
     image: u32,
     /// Ticks: each thing that happens is later than the one before.
     ticks: i64,
     calls: Vec<String>,
     /// What they answer when they are asked; who is not here is not busy.
-    busy: BTreeMap<TenantId, Result<BusyList, String>>,
+    busy: BTreeMap<TenantId, Result<BusyList, BusyError>>,
 }
 
 struct Tenant {
@@ -106,7 +106,7 @@ impl MemoryDriver {
         self.state().calls.clone()
     }
 
-    pub fn set_busy_list(&self, id: TenantId, answer: Result<BusyList, String>) {
+    pub fn set_busy_list(&self, id: TenantId, answer: Result<BusyList, BusyError>) {
         self.state().busy.insert(id, answer);
     }
 
@@ -115,8 +115,13 @@ impl MemoryDriver {
     }
 
     pub fn disconnect(&self, why: &str) {
-        self.state().away = Some(why.to_owned());
+        self.fail_calls(DriverErrorCode::EngineUnreachable, why);
         self.tell(EngineEvent::Disconnected(why.to_owned()));
+    }
+
+    /// Every call fails, and no event is sent.
+    pub fn fail_calls(&self, code: DriverErrorCode, detail: &str) {
+        self.state().away = Some(DriverError::new(code, detail));
     }
 
     pub fn reconnect(&self) {
@@ -169,7 +174,7 @@ impl MemoryDriver {
 
     fn answering(&self) -> Result<(), DriverError> {
         match &self.state().away {
-            Some(why) => Err(DriverError::new(DriverErrorCode::EngineUnreachable, why.clone())),
+            Some(error) => Err(error.clone()),
             None => Ok(()),
         }
     }
@@ -390,7 +395,7 @@ impl Driver for MemoryDriver {
         })
     }
 
-    fn busy_list(&self, id: TenantId) -> BoxFuture<'_, Result<BusyList, String>> {
+    fn busy_list(&self, id: TenantId) -> BoxFuture<'_, Result<BusyList, BusyError>> {
         Box::pin(async move {
             let script = self.state().scripts.get(&id).copied().unwrap_or_default();
             tokio::time::sleep(script.engine.min(busy::BUSY_TIMEOUT)).await;

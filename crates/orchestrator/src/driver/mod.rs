@@ -19,6 +19,7 @@ use serde::Serialize;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
+use crate::busy::BusyError;
 pub use error::{DriverError, DriverErrorCode};
 
 pub type DriverFuture<'a, T> = BoxFuture<'a, Result<T, DriverError>>;
@@ -40,7 +41,7 @@ pub trait Driver: Send + Sync + 'static {
     fn wait_until_responsive(&self, id: TenantId) -> BoxFuture<'_, ()>;
     /// What in it is under way, as it says itself, with_timeout [`busy::BUSY_TIMEOUT`](crate::busy::BUSY_TIMEOUT). `Err`: why it
     /// did not say, in words that end a sentence.
-    fn busy_list(&self, id: TenantId) -> BoxFuture<'_, Result<BusyList, String>>;
+    fn busy_list(&self, id: TenantId) -> BoxFuture<'_, Result<BusyList, BusyError>>;
     /// Nothing of the tenant is left, and that was looked at. Works on leftovers of any kind.
     fn remove(&self, id: TenantId) -> DriverFuture<'_, ()>;
     fn inspect(&self, id: TenantId) -> DriverFuture<'_, Option<ContainerStatus>>;

@@ -17,6 +17,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 pub(crate) use self::turn::Turn;
 
 use self::turn::TurnTable;
+use crate::busy::BusyError;
 use crate::driver::{
     Driver, DriverError, DriverErrorCode, LogOptions, LogStream, ResourceUsage, RunState,
 };
@@ -38,6 +39,8 @@ pub struct Operations {
     starts: CallLimit,
     /// All other calls but freezes, thaws and stops.
     other_calls: CallLimit,
+    /// Many tenants become idle at the same moment; each check holds descriptors.
+    busy_checks: CallLimit,
     /// One resync at a time.
     resync: tokio::sync::Mutex<()>,
     /// Orders inspections and operations: an older inspection must not overwrite the result of a newer operation.
@@ -53,7 +56,8 @@ struct CallLimit {
 
 /// How often a container may vanish between its creation and its start.
 const MAX_START_ATTEMPTS: u32 = 3;
-const MAX_OTHER_CALLS: usize = 16;
+pub(crate) const MAX_OTHER_CALLS: usize = 16;
+pub(crate) const MAX_BUSY_CHECKS: usize = 64;
 
 impl Operations {
     pub(crate) fn new(
@@ -70,6 +74,7 @@ impl Operations {
             turns: TurnTable::default(),
             starts: CallLimit::new(concurrent_starts),
             other_calls: CallLimit::new(MAX_OTHER_CALLS),
+            busy_checks: CallLimit::new(MAX_BUSY_CHECKS),
             resync: tokio::sync::Mutex::default(),
             clock: AtomicU64::default(),
             metrics,
@@ -162,7 +167,8 @@ impl Operations {
         self.driver.capacity().await
     }
 
-    pub(crate) async fn fetch_busy_list(&self, id: TenantId) -> Result<BusyList, String> {
+    pub(crate) async fn fetch_busy_list(&self, id: TenantId) -> Result<BusyList, BusyError> {
+        let _permit = self.busy_checks.acquire().await;
         self.driver.busy_list(id).await
     }
 
@@ -172,8 +178,13 @@ impl Operations {
     }
 
     /// The calls under way, and their limits.
-    pub(crate) fn gauges(&self) -> [Bounded; 2] {
-        [self.starts.gauge("start"), self.other_calls.gauge("other")]
+    pub(crate) fn gauges(&self) -> [Bounded; 3] {
+        let busy = self.busy_checks.current();
+        [
+            Bounded::engine_calls("start", self.starts.current(), self.starts.limit),
+            Bounded::engine_calls("other", self.other_calls.current(), self.other_calls.limit),
+            Bounded::new("cial_busy_checks", "Busy checks under way", busy, MAX_BUSY_CHECKS),
+        ]
     }
 
     async fn apply_in_turn(
@@ -244,9 +255,8 @@ impl CallLimit {
         self.permits.acquire().await.ok()
     }
 
-    fn gauge(&self, kind: &'static str) -> Bounded {
-        let current = self.limit.saturating_sub(self.permits.available_permits());
-        Bounded::engine_calls(kind, current, self.limit)
+    fn current(&self) -> usize {
+        self.limit.saturating_sub(self.permits.available_permits())
     }
 }
 

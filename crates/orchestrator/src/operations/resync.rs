@@ -8,7 +8,7 @@ use protocol::TenantId;
 
 use super::Operations;
 use super::turn::InspectionResult;
-use crate::driver::{ContainerStatus, EngineEvent};
+use crate::driver::{ContainerStatus, DriverErrorCode, EngineEvent};
 
 impl Operations {
     pub(crate) fn watch_engine(&self) -> BoxStream<'static, EngineEvent> {
@@ -85,7 +85,10 @@ impl Operations {
             Ok(list) => self.take_list(list, began),
             Err(error) => {
                 tracing::warn!(code = error.code.as_str(), %error, "resync failed");
-                self.store.set_engine_error(Some(error.detail));
+                // An error of this process says nothing about the engine.
+                if error.code != DriverErrorCode::OutOfResources {
+                    self.store.set_engine_error(Some(error.detail));
+                }
             }
         }
     }

@@ -26,6 +26,7 @@ pub(crate) use self::lease_service::{LeaseGauges, LeaseService, SleepCommand};
 pub use self::settings::SleepSettings;
 
 use self::lease_service::{to_last_wake, to_moment};
+use crate::busy::BusyError;
 use crate::driver::DriverError;
 use crate::metrics::Metrics;
 use crate::metrics::sleep::{BusyResponse, WakePart};
@@ -123,14 +124,14 @@ impl SleepController {
     /// Asks the tenant whether work inside is busy, and keeps its response for people.
     async fn query_busy(&self, id: TenantId) -> BusyReport {
         let response = self.operations.fetch_busy_list(id).await;
-        let report = busy_report(&response);
+        let report = busy_report(&response, self.leases.now());
         self.metrics.sleep.count_busy_check(match report {
             BusyReport::NotBusy | BusyReport::NotQueried => BusyResponse::Idle,
             BusyReport::Busy { .. } | BusyReport::BusyTooLong { .. } => BusyResponse::Busy,
             BusyReport::NoReply => BusyResponse::None,
         });
         if let Err(error) = &response {
-            tracing::debug!(tenant = %id, error, "busy check failed");
+            tracing::debug!(tenant = %id, %error, "busy check failed");
         }
         self.store.set_busy_response(id, response);
         report
@@ -210,9 +211,11 @@ impl Drop for PendingEngineCall<'_> {
     }
 }
 
-fn busy_report(response: &Result<BusyList, String>) -> BusyReport {
+fn busy_report(response: &Result<BusyList, BusyError>, now: Moment) -> BusyReport {
     match response {
-        Err(_) => BusyReport::NoReply,
+        Err(BusyError::NoResponse(_)) => BusyReport::NoReply,
+        // Nothing is known of the work inside: the tenant must not be suspended now, and is asked again.
+        Err(BusyError::Local(_)) => BusyReport::Busy { until: now },
         Ok(list) => match list.busy.iter().map(|busy| busy.until).max() {
             Some(until) => BusyReport::Busy { until: to_moment(until) },
             None => BusyReport::NotBusy,

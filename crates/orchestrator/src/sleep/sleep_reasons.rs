@@ -4,8 +4,9 @@ use lease::{AwakeReason, BusyReport, Millis, Moment, SleepRecord};
 use protocol::busy::{Busy, BusyList, BusyOwner};
 
 use super::clock_time;
+use crate::busy::BusyError;
 
-type BusyResponse = Result<BusyList, String>;
+type BusyResponse = Result<BusyList, BusyError>;
 
 /// `response`: to the last busy check.
 pub(super) fn awake(reasons: &[AwakeReason], response: Option<&BusyResponse>) -> Vec<String> {
@@ -21,6 +22,9 @@ fn sentence(reason: AwakeReason, response: Option<&BusyResponse>) -> String {
             format!("In use: {}.", join(count(requests, "request"), count(streams, "stream")))
         }
         AwakeReason::Busy { since, until } => {
+            if let Some(Err(error @ BusyError::Local(_))) = response {
+                return format!("It stays awake, and is asked again whether it is busy: {error}.");
+            }
             let list = response.and_then(|response| response.as_ref().ok());
             let what = list.map(|list| describe_work(&list.busy));
             let what = what.filter(|what| !what.is_empty()).unwrap_or_else(|| "work".to_owned());
@@ -151,7 +155,7 @@ mod tests {
             idle,
             busy_report,
         };
-        let silent = Err("no response within 200 ms".to_owned());
+        let silent = Err(BusyError::NoResponse("no response within 200 ms".to_owned()));
         let sentences = [
             asleep(sleep(60_000, BusyReport::NotBusy), None),
             asleep(sleep(1_200_000, BusyReport::NotQueried), None),

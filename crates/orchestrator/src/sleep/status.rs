@@ -40,6 +40,7 @@ impl SleepController {
         }
         Some(SleepStatus {
             tenant: id,
+            phase: entry.record.observed(None).map(|observed| observed.phase),
             awake_because,
             asleep_because: persisted.asleep_because.clone(),
             freezes_at: forecast.freezes_at.map(to_timestamp),

@@ -26,6 +26,7 @@ pub(crate) use self::record::TenantRecord;
 pub(crate) use self::tombstones::MAX_TOMBSTONES;
 
 use self::tombstones::Tombstones;
+use crate::busy::BusyError;
 use crate::driver::{ContainerStatus, DriverError, DriverErrorCode};
 use crate::metrics::Metrics;
 use crate::tenants::state_dir::{PersistedState, StateDir, TargetState};
@@ -79,7 +80,7 @@ pub(crate) struct TenantEntry {
     /// Counts the specs that were requested; see [`SpecVersion`].
     spec_version: u64,
     /// The response to the last busy check.
-    pub(crate) busy_response: Option<Result<BusyList, String>>,
+    pub(crate) busy_response: Option<Result<BusyList, BusyError>>,
     /// The engine's error of the last wake.
     wake_error: Option<String>,
 }
@@ -305,7 +306,7 @@ impl TenantStore {
         self.read(id, recipe).unwrap_or_default()
     }
 
-    pub(crate) fn set_busy_response(&self, id: TenantId, response: Result<BusyList, String>) {
+    pub(crate) fn set_busy_response(&self, id: TenantId, response: Result<BusyList, BusyError>) {
         if let Some(entry) = self.lock().tenants.get_mut(&id) {
             entry.busy_response = Some(response);
         }
@@ -321,7 +322,7 @@ impl TenantStore {
     pub(crate) fn set_asleep_because(
         &self,
         id: TenantId,
-        explain: impl FnOnce(Option<&Result<BusyList, String>>) -> String,
+        explain: impl FnOnce(Option<&Result<BusyList, BusyError>>) -> String,
     ) {
         if let Some(entry) = self.lock().tenants.get_mut(&id) {
             entry.record.persisted.asleep_because = Some(explain(entry.busy_response.as_ref()));

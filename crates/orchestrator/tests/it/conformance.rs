@@ -73,7 +73,10 @@ async fn on_memory(test: impl AsyncFnOnce(&Rig<'_>)) {
         memory.set_behavior(spec.id, script);
         match mode {
             "busy" => memory.set_busy_list(spec.id, Ok(backup())),
-            "mute" => memory.set_busy_list(spec.id, Err("it was told so".to_owned())),
+            "mute" => memory.set_busy_list(
+                spec.id,
+                Err(orchestrator::busy::BusyError::NoResponse("it was told so".to_owned())),
+            ),
             _ => {}
         }
     };

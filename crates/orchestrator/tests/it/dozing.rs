@@ -60,7 +60,7 @@ async fn answers(upstream: &Upstream) -> bool {
 }
 
 #[tokio::test]
-async fn left_alone_it_freezes_then_stops_and_one_request_brings_it_back_from_either() {
+async fn an_idle_tenant_freezes_then_stops_and_a_request_wakes_it_from_both() {
     with_install(async |install| {
         let (spec, running) = (spec("acme", ""), install.controller_with(BEGAN, FREEZES));
         running.run(&spec).await;
@@ -96,7 +96,7 @@ async fn left_alone_it_freezes_then_stops_and_one_request_brings_it_back_from_ei
 }
 
 #[tokio::test]
-async fn a_thousand_requests_at_once_start_a_sleeper_once() {
+async fn a_thousand_concurrent_requests_start_a_sleeping_tenant_once() {
     with_install(async |install| {
         let (spec, running) = (spec("acme", "slow"), install.controller_with(BEGAN, STOPS));
         running.run(&spec).await;
@@ -115,7 +115,7 @@ async fn a_thousand_requests_at_once_start_a_sleeper_once() {
 }
 
 #[tokio::test]
-async fn asks_around_the_moment_of_falling_asleep_are_all_served() {
+async fn requests_around_the_moment_of_a_freeze_are_all_granted() {
     with_install(async |install| {
         let rules = SleepSettings {
             freeze_after: Some(Duration::from_millis(100)),
@@ -142,7 +142,7 @@ async fn asks_around_the_moment_of_falling_asleep_are_all_served() {
 }
 
 #[tokio::test]
-async fn one_that_was_paused_by_hand_is_thawed_by_a_request_and_takes_limits_while_frozen() {
+async fn a_paused_container_takes_new_limits_and_is_thawed_by_a_request() {
     with_install(async |install| {
         let (spec, running) = (spec("acme", ""), install.controller());
         running.run(&spec).await;
@@ -161,7 +161,7 @@ async fn one_that_was_paused_by_hand_is_thawed_by_a_request_and_takes_limits_whi
 }
 
 #[tokio::test]
-async fn what_became_of_its_image_and_its_network_meanwhile_is_met_by_the_wake() {
+async fn a_wake_handles_a_removed_network_and_a_broken_image() {
     with_install(async |install| {
         let tag = install.name.to_string();
         let old = image::rebuild(&install.client, &tag, 1).await;

@@ -52,7 +52,7 @@ async fn twenty_applies_at_once_make_one_container() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_apply_answers_after_the_start_call_and_readiness_is_pushed() {
+async fn an_apply_returns_after_the_start_call_and_readiness_is_published_later() {
     let (world, spec) = (World::new(), spec("acme", ""));
     let slow =
         TenantBehavior { ready_after: Some(Duration::from_secs(5)), ..TenantBehavior::default() };
@@ -65,7 +65,7 @@ async fn an_apply_answers_after_the_start_call_and_readiness_is_pushed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_apply_for_what_runs_already_does_nothing() {
+async fn an_apply_to_a_running_tenant_changes_nothing() {
     let (world, spec) = (World::new(), spec("acme", ""));
     let running = world.controller();
     running.run(&spec).await;
@@ -75,7 +75,7 @@ async fn an_apply_for_what_runs_already_does_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_restart_really_restarts_and_is_no_crash() {
+async fn a_restart_starts_the_container_again_and_counts_no_exit() {
     let (world, spec) = (World::new(), spec("acme", ""));
     let running = world.controller();
     running.run(&spec).await;
@@ -87,7 +87,7 @@ async fn a_restart_really_restarts_and_is_no_crash() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stop_is_told_apart_from_an_exit_also_by_the_next_process() {
+async fn a_stop_is_no_exit_even_for_the_next_process() {
     let (world, spec) = (World::new(), spec("acme", ""));
     let running = world.controller();
     running.run(&spec).await;
@@ -106,7 +106,7 @@ async fn a_stop_is_told_apart_from_an_exit_also_by_the_next_process() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn not_to_run_means_stopped_whatever_was_before() {
+async fn an_apply_without_run_stops_the_tenant() {
     let (world, spec) = (World::new(), spec("acme", ""));
     let running = world.controller();
     let made = running.controller.operations.apply(apply(&spec, false)).await.unwrap();
@@ -117,7 +117,7 @@ async fn not_to_run_means_stopped_whatever_was_before() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_crash_is_counted_with_its_code_and_whether_it_had_been_ready() {
+async fn a_crash_is_counted_with_its_code_and_its_readiness() {
     let (world, spec) = (World::new(), spec("acme", ""));
     let running = world.controller();
     running.run(&spec).await;
@@ -145,7 +145,7 @@ async fn a_crash_is_counted_with_its_code_and_whether_it_had_been_ready() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_delete_beats_the_starts_that_wait_behind_it_and_those_to_come() {
+async fn a_delete_refuses_waiting_and_later_starts() {
     let (world, spec) = (World::new(), spec("acme", ""));
     let running = world.controller();
     let controller = &running.controller;
@@ -170,7 +170,7 @@ async fn a_delete_beats_the_starts_that_wait_behind_it_and_those_to_come() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_engine_that_is_away_loses_nobody_and_says_why() {
+async fn an_unreachable_engine_keeps_the_known_phases_and_gives_a_reason() {
     let (world, spec) = (World::new(), spec("acme", ""));
     let running = world.controller();
     running.run(&spec).await;
@@ -198,7 +198,23 @@ async fn an_engine_that_is_away_loses_nobody_and_says_why() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn before_the_first_list_nobody_is_called_gone() {
+async fn a_lack_of_descriptors_is_not_an_unreachable_engine() {
+    let (world, spec) = (World::new(), spec("acme", ""));
+    let running = world.controller();
+    running.run(&spec).await;
+    let ready = running.until_phase(spec.id, Phase::Ready).await;
+    world.engine.fail_calls(DriverErrorCode::OutOfResources, "Too many open files.");
+    running.controller.operations.resync().await;
+    assert_eq!(running.controller.store.engine_status(), Ok(()));
+    assert_eq!(running.controller.store.feed().unwrap().get(&spec.id), Some(ready));
+    let error = running.controller.operations.apply(apply(&spec, true)).await.unwrap_err();
+    assert_eq!(error.code, DriverErrorCode::OutOfResources);
+    let shown = running.controller.store.feed().unwrap().get(&spec.id).unwrap();
+    assert_eq!(shown.reason, None, "it is not about the tenant");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_tenant_counts_as_gone_before_the_first_listing() {
     let world = World::new();
     world.engine.disconnect("away");
     let running = world.controller();
@@ -218,7 +234,7 @@ async fn before_the_first_list_nobody_is_called_gone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_done_by_hand_is_seen() {
+async fn changes_by_other_programs_are_observed() {
     let (world, spec) = (World::new(), spec("acme", ""));
     let running = world.controller();
     running.run(&spec).await;
@@ -233,7 +249,7 @@ async fn what_is_done_by_hand_is_seen() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rebuilt_image_shows_and_is_taken_up_at_the_next_start() {
+async fn a_rebuilt_image_is_reported_and_used_at_the_next_start() {
     let (world, spec) = (World::new(), spec("acme", ""));
     let running = world.controller();
     running.run(&spec).await;
@@ -247,7 +263,7 @@ async fn a_rebuilt_image_shows_and_is_taken_up_at_the_next_start() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_is_the_answer_and_stays_as_the_reason_until_the_next_success() {
+async fn an_engine_error_is_the_tenants_reason_until_the_next_success() {
     let (world, spec) = (World::new(), spec("acme", ""));
     let running = world.controller();
     running.controller.operations.apply(apply(&spec, false)).await.unwrap();
@@ -266,7 +282,7 @@ async fn a_refusal_is_the_answer_and_stays_as_the_reason_until_the_next_success(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_caller_that_leaves_does_not_leave_half_a_tenant() {
+async fn an_apply_completes_after_its_caller_left() {
     let (world, spec) = (World::new(), spec("acme", ""));
     let running = world.controller();
     let asked = running.controller.operations.apply(apply(&spec, true));

@@ -68,7 +68,7 @@ fn status(child: &Child, field: &str) -> String {
 }
 
 #[tokio::test]
-async fn root_is_given_up_for_a_user_with_the_sockets_group() {
+async fn root_privileges_are_dropped_to_a_user_with_the_sockets_group() {
     with_install(async |install| {
         let (mut command, port) = command(install);
         let mut process = Process(command.stderr(Stdio::piped()).spawn().unwrap());
@@ -97,8 +97,59 @@ async fn root_is_given_up_for_a_user_with_the_sockets_group() {
     .await;
 }
 
+/// The program under a limit of open files.
+fn limited(install: &Install, limit: u32) -> (Command, u16) {
+    let (command, port) = command(install);
+    let mut shell = Command::new("sh");
+    shell.arg("-c").arg(format!("ulimit -n {limit} && exec {PROGRAM}")).env_clear();
+    shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    (shell, port)
+}
+
 #[tokio::test]
-async fn a_start_with_bad_settings_is_refused_with_all_faults_and_code_64() {
+async fn a_limit_of_open_files_below_the_minimum_ends_the_start() {
+    with_install(async |install| {
+        let (mut command, _) = limited(install, 200);
+        let ended = command.output().unwrap();
+        let text = String::from_utf8(ended.stderr).unwrap();
+        assert_eq!(ended.status.code(), Some(1), "{text}");
+        assert!(text.contains("the limit of open files is 200, and at least"), "{text}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn more_connections_than_open_files_neither_lose_the_engine_nor_stop_health_checks() {
+    with_install(async |install| {
+        let (mut command, port) = limited(install, 500);
+        // Enough for any machine: the minimum grows with the number of starts.
+        command.env("CIAL_START_CONCURRENCY", "2");
+        let mut process = Process(command.stderr(Stdio::piped()).spawn().unwrap());
+        let mut lines = BufReader::new(process.0.stderr.take().unwrap()).lines();
+        assert!(lines.by_ref().any(|line| line.unwrap().contains("\"serving\"")));
+        let address = format!("127.0.0.1:{port}");
+        let silent: Vec<_> =
+            (0..600).map(|_| std::net::TcpStream::connect(&address).unwrap()).collect();
+        let metrics = || {
+            let mut stream = std::net::TcpStream::connect(&address).unwrap();
+            let request = "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+            std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
+            let mut text = String::new();
+            let _ = std::io::Read::read_to_string(&mut stream, &mut text);
+            text
+        };
+        let text = metrics();
+        assert!(text.contains("cial_descriptors_limit 500\n"), "{text}");
+        while !metrics().contains("cial_engine_up 1\n") {
+            assert!(process.0.try_wait().unwrap().is_none(), "it ended");
+        }
+        drop(silent);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn invalid_settings_end_the_start_with_all_errors_and_code_64() {
     with_install(async |install| {
         let (mut command, _) = command(install);
         command.env("CIAL_PUBLISH", "everywhere").env("CIAL_SUBNET_POOL", "x");

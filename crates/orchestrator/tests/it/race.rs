@@ -40,7 +40,7 @@ async fn runs(world: &World, id: TenantId) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_request_is_lost_between_falling_asleep_and_arriving() {
+async fn no_request_is_lost_around_a_suspend() {
     let world = World::new();
     let rules = SleepSettings {
         freeze_after: Some(Duration::from_millis(1_000)),

@@ -52,7 +52,7 @@ impl Line {
 }
 
 #[tokio::test]
-async fn a_new_process_finds_what_runs_and_leaves_it_alone() {
+async fn a_new_process_leaves_running_tenants_alone() {
     with_install(async |install| {
         let (up, down) = (spec("up", ""), spec("down", ""));
         let first = install.controller();
@@ -80,7 +80,7 @@ async fn a_new_process_finds_what_runs_and_leaves_it_alone() {
 }
 
 #[tokio::test]
-async fn an_engine_that_comes_back_is_taken_up_again() {
+async fn an_engine_that_returns_is_followed_again() {
     with_install(async |install| {
         let mut line = Line::new(install);
         let driver = Arc::new(install.driver_at(&line.path().display().to_string()));

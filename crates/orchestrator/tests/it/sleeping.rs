@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use orchestrator::busy::BusyError;
 use orchestrator::driver::memory::TenantBehavior;
 use orchestrator::sleep::SleepSettings;
 use orchestrator::tenants::state_dir::TargetState;
@@ -15,7 +16,7 @@ use crate::support::asking::{Router, refused};
 use crate::support::doze::{RULES, World, asleep, frozen, ready, seconds, told, with_policy};
 
 #[tokio::test(start_paused = true)]
-async fn left_alone_it_freezes_and_then_stops_thawed_first_and_says_why() {
+async fn an_idle_tenant_freezes_and_later_is_thawed_and_stopped() {
     let world = World::new();
     let running = world.controller(RULES);
     let spec = ready(&running).await;
@@ -38,7 +39,7 @@ async fn left_alone_it_freezes_and_then_stops_thawed_first_and_says_why() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dead_holders_lease_runs_out_by_itself() {
+async fn the_lease_of_a_dead_holder_expires() {
     let world = World::new();
     let running = world.controller(RULES);
     let spec = ready(&running).await;
@@ -53,7 +54,7 @@ async fn a_dead_holders_lease_runs_out_by_itself() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn as_long_as_it_is_used_it_stays_awake_and_after_the_last_use_it_does_not() {
+async fn a_tenant_in_use_stays_awake_until_its_idle_time_is_over() {
     let world = World::new();
     let running = world.controller(RULES);
     let spec = ready(&running).await;
@@ -76,7 +77,7 @@ async fn as_long_as_it_is_used_it_stays_awake_and_after_the_last_use_it_does_not
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_ask_in_the_middle_of_the_engines_call_waits_for_its_end_and_is_served() {
+async fn a_lease_request_during_a_suspend_waits_for_it_and_is_granted() {
     let (ten, lease) = (Some(seconds(10)), seconds(1));
     let freezes =
         SleepSettings { freeze_after: ten, sleep_after: None, lease_duration: lease, ..RULES };
@@ -98,12 +99,12 @@ async fn an_ask_in_the_middle_of_the_engines_call_waits_for_its_end_and_is_serve
         let grant = Router::new(&running.controller).visit(spec.id).await.unwrap();
         assert_eq!((grant.woke, world.calls(spec.id)), (true, calls.map(str::to_owned).to_vec()));
         let failed = |line: &&str| line.contains("result=\"failed\"");
-        assert_eq!(running.controller.metrics_text().lines().find(failed), None);
+        assert_eq!(running.controller.metrics_text(None).lines().find(failed), None);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_ask_while_it_is_asked_whether_it_is_busy_keeps_it_awake() {
+async fn a_lease_request_during_the_busy_check_cancels_the_suspend() {
     let world = World::new();
     let running = world.controller(RULES);
     let spec = ready(&running).await;
@@ -133,7 +134,7 @@ async fn an_ask_while_it_is_asked_whether_it_is_busy_keeps_it_awake() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_owners_stop_beats_leases_and_waits_and_nothing_wakes_it() {
+async fn an_owners_stop_overrides_leases_and_no_request_wakes_the_tenant() {
     let world = World::new();
     let running = world.controller(RULES);
     let spec = ready(&running).await;
@@ -157,7 +158,7 @@ async fn an_owners_stop_beats_leases_and_waits_and_nothing_wakes_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_idle_clock_survives_a_restart_and_nothing_sleeps_for_one_lease_after_it() {
+async fn the_idle_time_survives_a_restart_and_nothing_sleeps_for_one_lease_duration() {
     let world = World::new();
     let long = SleepSettings { freeze_after: None, sleep_after: Some(seconds(60)), ..RULES };
     let running = world.controller(long);
@@ -184,7 +185,7 @@ async fn the_idle_clock_survives_a_restart_and_nothing_sleeps_for_one_lease_afte
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_with_a_service_that_does_not_answer_is_served_after_a_restart_as_before() {
+async fn a_tenant_with_an_ill_service_is_served_after_a_restart() {
     let world = World::new();
     let running = world.controller(RULES);
     let spec = ready(&running).await;
@@ -202,7 +203,7 @@ async fn one_with_a_service_that_does_not_answer_is_served_after_a_restart_as_be
 }
 
 #[tokio::test(start_paused = true)]
-async fn work_inside_keeps_it_awake_for_as_long_as_its_owner_allows() {
+async fn declared_work_keeps_a_tenant_awake_up_to_its_policys_limit() {
     let world = World::new();
     let running = world.controller(RULES);
     let spec = ready(&running).await;
@@ -220,17 +221,38 @@ async fn work_inside_keeps_it_awake_for_as_long_as_its_owner_allows() {
     assert!(because.contains("for longer than its policy allows"), "{because}");
 
     let mute = ready(&running).await;
-    world.engine.set_busy_list(mute.id, Err("no response within 200 ms".to_owned()));
+    world
+        .engine
+        .set_busy_list(mute.id, Err(BusyError::NoResponse("no response within 200 ms".to_owned())));
     running.until_phase(mute.id, Phase::Frozen).await;
     let because = told(&running, mute.id).asleep_because.unwrap();
     assert!(because.ends_with("did not say whether it was busy: no response within 200 ms."));
     assert!(
-        running.controller.metrics_text().contains("cial_busy_checks_total{response=\"none\"} 1")
+        running
+            .controller
+            .metrics_text(None)
+            .contains("cial_busy_checks_total{response=\"none\"} 1")
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn work_declared_right_before_the_freeze_is_asked_about_before_the_stop() {
+async fn a_tenant_that_could_not_be_asked_whether_it_is_busy_stays_awake() {
+    let world = World::new();
+    let running = world.controller(RULES);
+    let spec = ready(&running).await;
+    let error = BusyError::Local("Too many open files".to_owned());
+    world.engine.set_busy_list(spec.id, Err(error));
+    sleep(seconds(60)).await;
+    assert_eq!(world.count(spec.id, "freeze"), 0);
+    assert!(world.count(spec.id, "busy") > 1, "it is asked again");
+    let because = told(&running, spec.id).awake_because;
+    assert!(because[0].contains("Too many open files"), "{because:?}");
+    world.engine.set_busy_list(spec.id, Ok(BusyList::default()));
+    running.until_phase(spec.id, Phase::Frozen).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn work_declared_right_before_a_freeze_prevents_the_stop() {
     let world = World::new();
     let running = world.controller(RULES);
     let spec = frozen(&running).await;
@@ -242,14 +264,14 @@ async fn work_declared_right_before_the_freeze_is_asked_about_before_the_stop() 
     let because = told(&running, spec.id).awake_because;
     assert!(because[0].ends_with(": “backup”."), "{because:?}");
     let kept = "cial_sleeps_total{depth=\"sleeping\",result=\"kept_awake\"} 1";
-    assert!(running.controller.metrics_text().contains(kept));
+    assert!(running.controller.metrics_text(None).contains(kept));
     world.engine.set_busy_list(spec.id, Ok(BusyList::default()));
     running.until_phase(spec.id, Phase::Sleeping).await;
     assert_eq!(world.calls(spec.id).last().unwrap(), "stop");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_change_is_handed_to_one_that_sleeps_or_is_frozen_without_waking_it() {
+async fn an_apply_to_a_frozen_or_sleeping_tenant_does_not_wake_it() {
     let world = World::new();
     let running = world.controller(RULES);
     let spec = frozen(&running).await;
@@ -273,7 +295,7 @@ async fn a_change_is_handed_to_one_that_sleeps_or_is_frozen_without_waking_it() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_policy_holds_before_the_engine_has_time_and_an_older_one_does_not_come_back() {
+async fn a_policy_applies_at_once_and_an_older_one_does_not_replace_it() {
     let world = World::new();
     let running = world.controller(RULES);
     let spec = ready(&running).await;
@@ -301,7 +323,7 @@ async fn a_policy_holds_before_the_engine_has_time_and_an_older_one_does_not_com
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_deleted_one_is_known_to_nobody_and_leaves_no_note() {
+async fn a_deleted_tenant_is_unknown_and_has_no_state_file() {
     let world = World::new();
     let running = world.controller(RULES);
     let spec = asleep(&running).await;
@@ -316,14 +338,14 @@ async fn a_deleted_one_is_known_to_nobody_and_leaves_no_note() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_note_is_not_written_with_every_renewal() {
+async fn a_state_file_is_not_written_with_every_renewal() {
     let world = World::new();
     let running = world.controller(RULES);
     let spec = ready(&running).await;
     let router = Router::new(&running.controller);
     router.visit(spec.id).await.unwrap();
     let written = || {
-        let figures = running.controller.metrics_text();
+        let figures = running.controller.metrics_text(None);
         let line = figures.lines().find_map(|l| l.strip_prefix("cial_state_writes_total "));
         line.unwrap().parse::<u32>().unwrap()
     };

@@ -16,7 +16,7 @@ use crate::support::asking::{Router, refused};
 use crate::support::doze::{RULES, World, asleep, frozen, ready, told, with_policy};
 
 #[tokio::test(start_paused = true)]
-async fn a_frozen_one_is_thawed_once_for_all_who_ask() {
+async fn concurrent_requests_thaw_a_frozen_tenant_once() {
     let world = World::new();
     let running = world.controller(RULES);
     let spec = frozen(&running).await;
@@ -30,7 +30,27 @@ async fn a_frozen_one_is_thawed_once_for_all_who_ask() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_answers_is_thawed_whatever_the_engine_is_still_at() {
+async fn the_phase_and_the_wake_that_led_to_it_are_published_together() {
+    let world = World::new();
+    let running = world.controller(RULES);
+    let spec = frozen(&running).await;
+    let feed = running.controller.store.feed().unwrap().clone();
+    let mut changes = feed.subscribe();
+    let published = async {
+        while feed.get(&spec.id).map(|observed| observed.phase) != Some(Phase::Ready) {
+            changes.recv().await.unwrap();
+        }
+        told(&running, spec.id)
+    };
+    let router = Router::new(&running.controller);
+    let (status, grant) = tokio::join!(published, router.visit(spec.id));
+    assert!(grant.unwrap().woke);
+    assert_eq!(status.phase, Some(Phase::Ready));
+    assert_eq!(status.last_wake.map(|wake| wake.from), Some(IdleState::Frozen));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tenant_that_responds_is_ready_before_the_thaw_call_returns() {
     let world = World::new();
     let running = world.controller(RULES);
     let spec = frozen(&running).await;
@@ -71,7 +91,7 @@ async fn a_thaw_that_outlasts_its_wake_still_counts_against_the_limit() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_answers_and_then_could_not_be_thawed_is_looked_at_again() {
+async fn a_tenant_that_responds_and_whose_thaw_fails_is_inspected_again() {
     let world = World::new();
     let running = world.controller(RULES);
     let spec = frozen(&running).await;
@@ -89,7 +109,7 @@ async fn one_that_answers_and_then_could_not_be_thawed_is_looked_at_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_thousand_at_once_start_a_sleeper_once() {
+async fn a_thousand_concurrent_requests_start_a_sleeping_tenant_once() {
     let world = World::new();
     let running = world.controller(RULES);
     let spec = asleep(&running).await;
@@ -107,7 +127,7 @@ async fn a_thousand_at_once_start_a_sleeper_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_merely_happened_to_be_sent_wakes_no_sleeper_unless_its_policy_says_so() {
+async fn a_background_request_wakes_a_sleeping_tenant_only_by_policy() {
     let world = World::new();
     let running = world.controller(RULES);
     let spec = asleep(&running).await;
@@ -121,7 +141,7 @@ async fn what_merely_happened_to_be_sent_wakes_no_sleeper_unless_its_policy_says
 }
 
 #[tokio::test(start_paused = true)]
-async fn too_many_wakes_are_refused_with_a_place_and_a_time() {
+async fn wakes_beyond_the_queue_are_refused_with_a_position_and_a_retry_time() {
     let world = World::new();
     let running =
         world.controller(SleepSettings { concurrent_starts: 1, queued_wakes: 1, ..RULES });
@@ -147,14 +167,14 @@ async fn too_many_wakes_are_refused_with_a_place_and_a_time() {
     let (status, code, again, detail) = refused(third);
     assert_eq!((status, code, again), (503, "wake_queue_full", true));
     assert_eq!(detail, "2 requests wait for a wake already. Try again later.");
-    assert!(running.controller.metrics_text().contains("cial_wake_queue_full_total 1\n"));
+    assert!(running.controller.metrics_text(None).contains("cial_wake_queue_full_total 1\n"));
     // The second one was waited for no longer, and woken all the same.
     running.until_phase(sleepers[1].id, Phase::Ready).await;
     assert_eq!(world.count(sleepers[2].id, "start"), 1, "the third was not");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wake_that_fails_says_why_and_leaves_a_sleeper() {
+async fn a_failed_wake_gives_a_reason_and_the_tenant_sleeps() {
     let world = World::new();
     let running = world.controller(RULES);
     let spec = asleep(&running).await;
@@ -172,7 +192,10 @@ async fn a_wake_that_fails_says_why_and_leaves_a_sleeper() {
     assert!(seen.reason.unwrap().contains("it was told to"));
     assert_eq!(world.state_dir().read(spec.id).target, TargetState::Asleep);
     let failed = "cial_wakes_total{from=\"sleeping\",result=\"failed\"} 1\n";
-    assert!(running.controller.metrics_text().contains(failed), "one wake, whoever waited for it");
+    assert!(
+        running.controller.metrics_text(None).contains(failed),
+        "one wake, whoever waited for it"
+    );
     world.engine.set_behavior(spec.id, TenantBehavior::default());
     assert!(router.visit(spec.id).await.unwrap().woke);
     let ready = running.until_phase(spec.id, Phase::Ready).await;
@@ -180,7 +203,7 @@ async fn a_wake_that_fails_says_why_and_leaves_a_sleeper() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_act_that_breaks_off_is_a_failure_and_keeps_no_slot() {
+async fn a_panicking_engine_call_counts_as_refused_and_frees_its_permit() {
     let world = World::new();
     let running = world.controller(SleepSettings { concurrent_starts: 1, ..RULES });
     let (broken, other) = (asleep(&running).await, asleep(&running).await);
@@ -206,7 +229,7 @@ async fn an_act_that_breaks_off_is_a_failure_and_keeps_no_slot() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wake_does_not_wait_for_what_is_done_with_other_tenants() {
+async fn a_wake_does_not_wait_for_operations_on_other_tenants() {
     let world = World::new();
     let running = world.controller(SleepSettings { concurrent_starts: 1, ..RULES });
     let (held, free) = (asleep(&running).await, asleep(&running).await);
@@ -228,7 +251,7 @@ async fn a_wake_does_not_wait_for_what_is_done_with_other_tenants() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_dies_or_never_answers_after_its_wake_is_told_apart() {
+async fn an_exit_and_a_readiness_timeout_after_a_wake_are_different_errors() {
     let world = World::new();
     let running = world.controller(RULES);
     let (dies, mute) = (asleep(&running).await, asleep(&running).await);
@@ -253,7 +276,7 @@ async fn one_that_dies_or_never_answers_after_its_wake_is_told_apart() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_was_paused_by_hand_is_thawed_by_an_ask() {
+async fn a_container_paused_by_another_program_is_thawed_by_a_request() {
     let world = World::new();
     let running = world.controller(RULES);
     let spec = ready(&running).await;
@@ -265,7 +288,7 @@ async fn one_that_was_paused_by_hand_is_thawed_by_an_ask() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_missing_or_outdated_is_made_anew_by_the_wake() {
+async fn a_wake_recreates_a_missing_or_outdated_container() {
     let world = World::new();
     let running = world.controller(RULES);
     let spec = asleep(&running).await;
@@ -282,7 +305,7 @@ async fn what_is_missing_or_outdated_is_made_anew_by_the_wake() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_owners_hand_wakes_it_and_holds_nothing() {
+async fn an_owners_wake_leaves_no_lease() {
     let world = World::new();
     let running = world.controller(RULES);
     let spec = asleep(&running).await;
@@ -296,7 +319,7 @@ async fn an_owners_hand_wakes_it_and_holds_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_step_of_a_wake_is_told_to_those_who_watch_it() {
+async fn wake_progress_reports_each_step() {
     let world = World::new();
     let running = world.controller(RULES);
     let spec = asleep(&running).await;
@@ -330,7 +353,7 @@ async fn each_step_of_a_wake_is_told_to_those_who_watch_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_process_that_goes_sends_its_waiters_away() {
+async fn a_shutdown_responds_to_those_who_wait() {
     let world = World::new();
     let running = world.controller(RULES);
     let spec = asleep(&running).await;
@@ -347,7 +370,7 @@ async fn a_process_that_goes_sends_its_waiters_away() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_ask_waits_for_the_first_list_and_for_the_wake_no_longer_than_it_said() {
+async fn a_request_waits_for_listing_and_wake_no_longer_than_its_limit() {
     let world = World::new();
     let before = world.controller(RULES);
     let spec = asleep(&before).await;
@@ -369,7 +392,7 @@ async fn an_ask_waits_for_the_first_list_and_for_the_wake_no_longer_than_it_said
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_first_byte_is_told_by_the_router_and_counts_once() {
+async fn the_first_byte_time_counts_once_per_wake() {
     let world = World::new();
     let running = world.controller(RULES);
     let spec = asleep(&running).await;
@@ -384,12 +407,12 @@ async fn the_first_byte_is_told_by_the_router_and_counts_once() {
     assert_eq!(after.phases_ms.first_byte, Some(7));
     assert_eq!(after.total_ms, before.total_ms + 7);
     let count = "cial_wake_seconds_count{from=\"sleeping\",phase=\"first_byte\"} 1\n";
-    assert!(running.controller.metrics_text().contains(count));
+    assert!(running.controller.metrics_text(None).contains(count));
 }
 
 /// Many fall asleep at the same time, each for long: those that are wanted do not stand behind them.
 #[tokio::test(start_paused = true)]
-async fn a_wake_does_not_wait_for_those_that_fall_asleep() {
+async fn an_operation_does_not_wait_for_suspends_of_other_tenants() {
     let world = World::new();
     let running =
         world.controller(SleepSettings { concurrent_suspends: 1, sleep_after: None, ..RULES });

@@ -12,6 +12,7 @@ use orchestrator::allowed_images::{AllowedImages, ImageTags};
 use orchestrator::api;
 use orchestrator::controller::Controller;
 use orchestrator::driver::memory::{MemoryDriver, TenantBehavior};
+use orchestrator::listener::EvictingListener;
 use orchestrator::tenants::state_dir::StateDir;
 use protocol::leases::{
     LeaseGrant, LeaseRequest, LeaseUsage, ReleaseRequest, RenewRequest, RenewResponse,
@@ -33,6 +34,7 @@ use crate::support::{AWAKE, Folder, Running, apply, spec};
 
 const TOKEN: &str = "a-token-of-a-test-0123456789abcdef0123";
 const LEASES_TOKEN: &str = "another-token-of-a-test-0123456789abcdef";
+const MAX_CONNECTIONS: usize = 16;
 const IMAGE: &str = "cial-tenant:dev";
 
 struct Server {
@@ -65,8 +67,13 @@ impl Server {
         let address = listener.local_addr().unwrap();
         let tokens = Tokens { control: Secret::new(TOKEN), leases: Secret::new(LEASES_TOKEN) };
         let images = AllowedImages::new(IMAGE, ImageTags::default());
-        let serving =
-            orchestrator::serve_api(listener, controller.clone(), images, tokens, stop.clone());
+        let serving = orchestrator::serve_api(
+            EvictingListener::new(listener, MAX_CONNECTIONS),
+            controller.clone(),
+            images,
+            tokens,
+            stop.clone(),
+        );
         let serving = tokio::spawn(serving);
         (Self { address, engine, controller, stop, _state: state }, serving)
     }
@@ -118,7 +125,7 @@ impl Answer {
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[tokio::test]
-async fn every_route_lets_in_whom_the_table_says_and_nobody_else() {
+async fn every_route_admits_exactly_the_callers_of_its_access() {
     let server = Server::start().await;
     let id = Uuid::now_v7().to_string();
     let (control, leases) = (format!("Bearer {TOKEN}"), format!("Bearer {LEASES_TOKEN}"));
@@ -165,7 +172,7 @@ async fn every_route_lets_in_whom_the_table_says_and_nobody_else() {
 }
 
 #[tokio::test]
-async fn what_is_not_in_the_table_shows_nothing_to_a_stranger() {
+async fn unknown_paths_are_not_revealed_without_a_token() {
     let server = Server::start().await;
     let bearer = format!("Bearer {TOKEN}");
     let table = [
@@ -183,7 +190,7 @@ async fn what_is_not_in_the_table_shows_nothing_to_a_stranger() {
 }
 
 #[tokio::test]
-async fn bad_input_is_refused_with_what_is_wrong() {
+async fn invalid_input_is_refused_with_its_error() {
     let server = Server::start().await;
     let bearer = format!("Bearer {TOKEN}");
     let (id, large) = (Uuid::now_v7().to_string(), vec![b' '; 70_000]);
@@ -203,7 +210,7 @@ async fn bad_input_is_refused_with_what_is_wrong() {
 }
 
 #[tokio::test]
-async fn a_tenant_from_apply_to_delete() {
+async fn a_tenant_is_applied_stopped_and_deleted() {
     let (server, spec) = (Server::start().await, spec("acme", ""));
     let (client, path) = (server.client(), format!("/v1/tenants/{}", spec.id));
     let call = async |method, path: &str, body: Option<&protocol::orchestrator::ApplyRequest>| {
@@ -229,7 +236,7 @@ async fn a_tenant_from_apply_to_delete() {
 }
 
 #[tokio::test]
-async fn no_image_but_those_of_the_settings_becomes_a_tenant() {
+async fn an_image_outside_the_settings_is_refused() {
     let (server, spec) = (Server::start().await, spec("acme", ""));
     let (client, path) = (server.client(), format!("/v1/tenants/{}", spec.id));
     let ask = async |image: &str| {
@@ -248,7 +255,7 @@ async fn no_image_but_those_of_the_settings_becomes_a_tenant() {
 }
 
 #[tokio::test]
-async fn a_watcher_is_told_each_step() {
+async fn a_watch_reports_each_phase() {
     let (server, spec) = (Server::start().await, spec("acme", ""));
     let client = server.client();
     let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
@@ -272,7 +279,7 @@ async fn a_watcher_is_told_each_step() {
 }
 
 #[tokio::test]
-async fn health_readiness_and_figures() {
+async fn health_readiness_and_metrics() {
     let server = Server::start().await;
     let get = async |path: &str| server.bare(&Method::GET, path, None, b"").await;
     assert_eq!(get("/healthz").await.status, 200);
@@ -294,6 +301,40 @@ async fn health_readiness_and_figures() {
     assert!(problem.detail.contains("it was told to go"));
 }
 
+#[tokio::test]
+async fn silent_connections_do_not_shut_out_callers() {
+    let server = Server::start().await;
+    let mut silent = Vec::new();
+    for _ in 0..3 * MAX_CONNECTIONS {
+        silent.push(TcpStream::connect(server.address).await.unwrap());
+    }
+    // A call that is under way keeps its connection.
+    let mut watch = TcpStream::connect(server.address).await.unwrap();
+    let head = format!(
+        "GET /v1/tenants/watch HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n\r\n"
+    );
+    watch.write_all(head.as_bytes()).await.unwrap();
+    let mut piece = [0; 1_024];
+    assert!(watch.read(&mut piece).await.unwrap() > 0);
+    for _ in 0..3 * MAX_CONNECTIONS {
+        silent.push(TcpStream::connect(server.address).await.unwrap());
+    }
+    let metrics = server.bare(&Method::GET, "/metrics", None, b"").await;
+    assert_eq!(metrics.status, 200);
+    let limit = format!("cial_connections_limit {MAX_CONNECTIONS}\n");
+    assert!(metrics.body.contains(&limit), "{}", metrics.body);
+    // The oldest silent connection was closed, the watch was not.
+    let closed = tokio::time::timeout(PATIENCE, silent[0].read(&mut piece)).await.unwrap();
+    assert_eq!(closed.unwrap_or(0), 0);
+    let spec = ready(&server).await;
+    let mut text = String::new();
+    while !text.contains(&spec.id.to_string()) {
+        let n = tokio::time::timeout(PATIENCE, watch.read(&mut piece)).await.unwrap().unwrap();
+        assert!(n > 0, "the watch was closed: {text}");
+        text.push_str(std::str::from_utf8(&piece[..n]).unwrap());
+    }
+}
+
 /// A tenant that is ready, on a server whose engine lives in memory.
 async fn ready(server: &Server) -> Spec {
     let spec = spec("acme", "");
@@ -309,7 +350,7 @@ async fn ready(server: &Server) -> Spec {
 }
 
 #[tokio::test]
-async fn a_lease_from_ask_to_release() {
+async fn a_lease_is_requested_renewed_and_released() {
     let server = Server::start().await;
     let spec = ready(&server).await;
     let router = Client::new(format!("http://{}", server.address), Secret::new(LEASES_TOKEN));
@@ -344,7 +385,7 @@ async fn a_lease_from_ask_to_release() {
         .await
         .unwrap();
     assert_eq!(told.awake_because[0], "In use: 2 requests and 1 stream.");
-    assert!(server.controller.metrics_text().contains("cial_leases 1\n"));
+    assert!(server.controller.metrics_text(None).contains("cial_leases 1\n"));
     let release = ReleaseRequest { holder, leases: vec![used(spec.id)] };
     for _ in 0..2 {
         let released =
@@ -365,7 +406,7 @@ async fn a_lease_from_ask_to_release() {
 }
 
 #[tokio::test]
-async fn leases_are_asked_for_in_the_right_words_or_not_at_all() {
+async fn invalid_lease_requests_are_refused() {
     let server = Server::start().await;
     let bearer = format!("Bearer {LEASES_TOKEN}");
     let used = format!("{{\"tenant\":\"{}\",\"number\":1,\"idle_ms\":0}}", Uuid::now_v7());
@@ -391,7 +432,7 @@ async fn leases_are_asked_for_in_the_right_words_or_not_at_all() {
 }
 
 #[tokio::test]
-async fn who_waits_when_the_process_goes_is_told_to_come_back_and_a_wake_is_told_as_it_goes() {
+async fn a_shutdown_answers_waiting_requests_and_progress_streams_until_then() {
     let server = Server::start().await;
     let spec = ready(&server).await;
     // Frozen, on an engine that takes longer to thaw it than anybody waits here.
@@ -432,7 +473,7 @@ async fn who_waits_when_the_process_goes_is_told_to_come_back_and_a_wake_is_told
 }
 
 #[tokio::test]
-async fn a_process_that_does_not_follow_the_engine_any_more_ends() {
+async fn the_server_ends_when_the_controllers_loop_ends() {
     let controller = {
         let folder = Folder::new();
         Controller::new(
@@ -450,13 +491,14 @@ async fn a_process_that_does_not_follow_the_engine_any_more_ends() {
     let tokens = Tokens { control: Secret::new(TOKEN), leases: Secret::new(LEASES_TOKEN) };
     let images = AllowedImages::new(IMAGE, ImageTags::default());
     let stop = CancellationToken::new();
+    let listener = EvictingListener::new(listener, MAX_CONNECTIONS);
     let serving = orchestrator::serve_api(listener, controller, images, tokens, stop);
     let ended = tokio::time::timeout(PATIENCE, serving).await.unwrap();
     assert_eq!(ended.unwrap_err().to_string(), "the controller's loop ended");
 }
 
 #[tokio::test]
-async fn what_the_engine_was_told_is_seen_to_its_end_before_the_process_ends() {
+async fn a_shutdown_waits_for_engine_calls_under_way() {
     let (server, serving) = Server::serving().await;
     let spec = ready(&server).await;
     server.engine.pause_externally(spec.id);

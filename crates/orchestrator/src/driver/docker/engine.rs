@@ -13,6 +13,7 @@ use http_body_util::{BodyExt as _, Either};
 use serde_json::Value;
 
 use crate::driver::{DriverError, DriverErrorCode};
+use crate::local_error::is_local;
 
 /// For calls that only look.
 pub(super) const INSPECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -111,6 +112,13 @@ pub(super) fn driver_error(error: &Error) -> DriverError {
     }
     if matches!(error, Error::RequestTimeoutError) {
         return timed_out(ACTION_TIMEOUT);
+    }
+    if is_local(error) {
+        let detail = format!(
+            "The orchestrator is out of resources: {}. Raise its limit of open files, or free memory.",
+            innermost(error)
+        );
+        return DriverError::new(DriverErrorCode::OutOfResources, detail);
     }
     if is_unreadable(error) {
         let detail = format!(
@@ -241,6 +249,15 @@ mod tests {
         for (status, message, code) in table {
             assert_eq!(classify_engine_message(status, message).code, code, "{message}");
         }
+    }
+
+    #[test]
+    fn a_lack_of_descriptors_is_no_error_of_the_engine() {
+        let error = Error::IOError { err: std::io::Error::from_raw_os_error(nix::libc::EMFILE) };
+        assert_eq!(driver_error(&error).code, DriverErrorCode::OutOfResources);
+        let refused = std::io::Error::from_raw_os_error(nix::libc::ECONNREFUSED);
+        let error = Error::IOError { err: refused };
+        assert_eq!(driver_error(&error).code, DriverErrorCode::EngineUnreachable);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use tokio::sync::broadcast::Sender;
 
 use super::engine::{Engine, INSPECT_TIMEOUT, with_timeout};
 use super::template::ContainerTemplate;
-use crate::driver::{DriverError, EngineEvent};
+use crate::driver::{DriverError, DriverErrorCode, EngineEvent};
 use crate::readiness::ReadinessProbes;
 
 /// How far before the end of a stream the next one begins.
@@ -42,7 +42,10 @@ pub(super) async fn follow(
             Err(error) => {
                 // A newer or older engine may answer next.
                 engine.forget();
-                reader.tell(EngineEvent::Disconnected(error.detail));
+                // An error of this process says nothing about the engine.
+                if error.code != DriverErrorCode::OutOfResources {
+                    reader.tell(EngineEvent::Disconnected(error.detail));
+                }
             }
         }
         tokio::time::sleep(pause).await;

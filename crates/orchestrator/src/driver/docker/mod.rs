@@ -31,7 +31,7 @@ use super::{
     ContainerStatus, Driver, DriverError, DriverErrorCode, DriverFuture, EngineEvent, LogOptions,
     LogStream, ResourceUsage,
 };
-use crate::busy;
+use crate::busy::{self, BusyError};
 use crate::readiness::ReadinessProbes;
 use crate::tenant_dirs::TenantDirs;
 
@@ -192,7 +192,7 @@ impl Driver for DockerDriver {
         Box::pin(self.probes.wait_until_responsive(id))
     }
 
-    fn busy_list(&self, id: TenantId) -> BoxFuture<'_, Result<BusyList, String>> {
+    fn busy_list(&self, id: TenantId) -> BoxFuture<'_, Result<BusyList, BusyError>> {
         Box::pin(async move { busy::fetch_busy_list(&self.tenant_dirs.busy_socket(id)).await })
     }
 

@@ -1,0 +1,53 @@
+//! Errors whose cause is this process or its machine.
+//!
+//! A process without free descriptors or memory cannot connect to anybody. Such an error says nothing about the other side: it
+//! must never count as an engine that is unreachable, or as a tenant that does not respond.
+
+use std::error::Error;
+use std::io;
+
+use nix::libc;
+
+const LOCAL_ERRNOS: [i32; 5] =
+    [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS, libc::EADDRNOTAVAIL];
+
+/// Whether `error`, or one of its causes, is a lack of descriptors, memory, buffers or local addresses.
+pub(crate) fn is_local(error: &(dyn Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if error.downcast_ref::<io::Error>().is_some_and(is_local_io) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+fn is_local_io(error: &io::Error) -> bool {
+    let is_here = error.raw_os_error().is_some_and(|errno| LOCAL_ERRNOS.contains(&errno));
+    // An error that wraps another one hides it from `source`.
+    is_here || error.get_ref().is_some_and(|inner| is_local(inner))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lack_of_resources_is_local_however_deep_it_is_wrapped() {
+        for errno in LOCAL_ERRNOS {
+            let error = io::Error::from_raw_os_error(errno);
+            assert!(is_local(&error), "{error}");
+            let wrapped = io::Error::other(io::Error::other(error));
+            assert!(is_local(&wrapped), "{wrapped}");
+        }
+    }
+
+    #[test]
+    fn an_error_of_the_other_side_is_not_local() {
+        for errno in [libc::ECONNREFUSED, libc::ENOENT, libc::ECONNRESET, libc::ETIMEDOUT] {
+            assert!(!is_local(&io::Error::from_raw_os_error(errno)));
+        }
+        assert!(!is_local(&io::Error::other("closed")));
+    }
+}
