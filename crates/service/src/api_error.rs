@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use protocol::Problem;
-use protocol::problem::CONTENT_TYPE;
+use protocol::problem::{CONTENT_TYPE, Code};
 
 use crate::request_id;
 
@@ -27,13 +27,18 @@ impl ApiError {
         Self { problem, cause: None, retry_after: None }
     }
 
+    /// An error with the usual status of `code`; `detail` is a sentence for the caller.
+    pub fn of_code(code: Code, detail: impl Into<String>) -> Self {
+        let problem = Box::new(Problem::of_code(code, detail));
+        Self { problem, cause: None, retry_after: None }
+    }
+
     /// A 500 whose cause reaches the log only.
     pub fn internal(cause: impl Into<anyhow::Error>) -> Self {
         Self {
             cause: Some(cause.into()),
-            ..Self::new(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "internal",
+            ..Self::of_code(
+                Code::Internal,
                 "Something went wrong on our side. The request id finds it in the log.",
             )
         }

@@ -1,12 +1,12 @@
 //! Request bodies that are read into memory: JSON, with a bound.
 
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use hyper::StatusCode;
 use serde::de::DeserializeOwned;
 use service::json_object;
 use thiserror::Error;
 
 use crate::{RequestBody, RequestContext, Response};
+use protocol::problem::Code;
 
 /// Why a request body cannot be used.
 #[derive(Debug, Error)]
@@ -38,10 +38,10 @@ pub async fn read_json<T: DeserializeOwned>(
 impl RequestContext {
     /// The error response for a body that cannot be used.
     pub fn body_error(&self, error: &BodyError) -> Response {
-        let (status, code) = match error {
-            BodyError::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
-            BodyError::Broken | BodyError::NotJson(_) => (StatusCode::BAD_REQUEST, "invalid_json"),
+        let code = match error {
+            BodyError::TooLarge(_) => Code::BodyTooLarge,
+            BodyError::Broken | BodyError::NotJson(_) => Code::InvalidJson,
         };
-        self.problem(status, code, &error.to_string())
+        self.problem(code, &error.to_string())
     }
 }

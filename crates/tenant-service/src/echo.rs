@@ -5,7 +5,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
 use http_body_util::Full;
-use hyper::StatusCode;
 use hyper_util::rt::TokioIo;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -15,6 +14,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig
 
 use crate::response::insert_header;
 use crate::{Drain, Request, RequestContext, Response};
+use protocol::problem::Code;
 
 const MAX_MESSAGE_BYTES: usize = 1 << 20;
 const READ_BUFFER_BYTES: usize = 4 << 10;
@@ -47,11 +47,8 @@ pub fn upgrade(context: &RequestContext, request: Request, drain: &Drain) -> Res
 }
 
 fn refuse(context: &RequestContext) -> Response {
-    let mut response = context.problem(
-        StatusCode::UPGRADE_REQUIRED,
-        "upgrade_required",
-        "This address speaks WebSocket (version 13) only.",
-    );
+    let mut response =
+        context.problem(Code::UpgradeRequired, "This address speaks WebSocket (version 13) only.");
     insert_header(&mut response, hyper::header::UPGRADE, "websocket");
     insert_header(&mut response, hyper::header::CONNECTION, "upgrade");
     response

@@ -8,6 +8,7 @@ use service::request_id;
 
 use crate::page;
 use crate::response::{Response, html, insert_header, problem_json};
+use protocol::problem::Code;
 
 /// The id of a request, and whether a browser expects a page.
 #[derive(Clone, Debug)]
@@ -32,13 +33,14 @@ impl RequestContext {
     }
 
     /// An error response: a page for a navigation, a JSON problem for any other request.
-    pub fn problem(&self, status: StatusCode, code: &str, detail: &str) -> Response {
-        let title = status.canonical_reason().unwrap_or("Error");
-        self.problem_response(status, Problem::new(status.as_u16(), code, title, detail))
+    pub fn problem(&self, code: Code, detail: &str) -> Response {
+        self.problem_response(Problem::of_code(code, detail))
     }
 
     /// Like [`problem`](Self::problem), for a problem that carries errors of fields.
-    pub fn problem_response(&self, status: StatusCode, mut problem: Problem) -> Response {
+    pub fn problem_response(&self, mut problem: Problem) -> Response {
+        let status =
+            StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         problem.request_id.clone_from(&self.request_id);
         let mut response = if self.is_navigation {
             html(status, page::render_problem(&problem))
@@ -51,13 +53,12 @@ impl RequestContext {
     }
 
     pub fn not_found(&self) -> Response {
-        self.problem(StatusCode::NOT_FOUND, "not_found", "There is nothing at this address.")
+        self.problem(Code::NotFound, "There is nothing at this address.")
     }
 
     pub fn method_not_allowed(&self, allow: &'static str) -> Response {
         let detail = format!("This address answers {allow} only.");
-        let mut response =
-            self.problem(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", &detail);
+        let mut response = self.problem(Code::MethodNotAllowed, &detail);
         insert_header(&mut response, header::ALLOW, allow);
         response
     }
@@ -66,8 +67,7 @@ impl RequestContext {
     pub fn internal(&self, cause: &dyn std::fmt::Display) -> Response {
         eprintln!("request failed: request_id={} error={cause}", self.request_id);
         self.problem(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "internal",
+            Code::Internal,
             "Something went wrong on our side. The request id finds it in the log.",
         )
     }

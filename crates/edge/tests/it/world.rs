@@ -7,6 +7,7 @@ use edge::route_token::RouteToken;
 use edge::{Settings, UpstreamAddresses};
 use hyper::StatusCode;
 use hyper::header::{COOKIE, HeaderName, HeaderValue};
+use protocol::problem::Code;
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 use tenant_service::{Drain, Request, RequestContext, Response, echo, response, serve};
@@ -131,7 +132,7 @@ fn answer_session(request_context: &RequestContext, request: &Request) -> Respon
         let user = json!({ "sub": "u-1", "email": "owner@exämple.com", "role": "owner" });
         response::json(StatusCode::OK, &user)
     } else {
-        request_context.problem(StatusCode::UNAUTHORIZED, "not_signed_in", "")
+        request_context.problem(Code::NotSignedIn, "")
     }
 }
 

@@ -21,6 +21,7 @@ use uuid::Uuid;
 
 use super::sessions::Sessions;
 use crate::busy::{BusyError, BusyRegistry, Now};
+use protocol::problem::Code;
 
 const PATH: &str = "/busy";
 const REVOKE_PATH: &str = "/sessions/revoke";
@@ -182,27 +183,24 @@ impl BusyService {
 fn refuse(context: &RequestContext, why: BusyError) -> Response {
     match why {
         BusyError::Fields(errors) => {
-            let status = StatusCode::UNPROCESSABLE_ENTITY;
             let detail = "The declaration breaks the rules of its fields.";
-            let problem = Problem::new(status.as_u16(), "invalid_fields", "Invalid fields", detail);
-            context.problem_response(status, Problem { errors, ..problem })
+            let problem = Problem { title: "Invalid fields".to_owned(), ..Problem::of_code(Code::InvalidFields, detail) };
+            context.problem_response(Problem { errors, ..problem })
         }
         BusyError::NotFound => context.problem(
-            StatusCode::NOT_FOUND,
-            "busy_ended",
+            Code::BusyEnded,
             "This declaration has ended or belongs to the other half. Declare again.",
         ),
         BusyError::QuotaReached { max, wait } => {
             let detail = format!(
                 "{max} declarations are active, which is the limit. Withdraw or renew one of them."
             );
-            let problem = context.problem(StatusCode::TOO_MANY_REQUESTS, "busy_quota", &detail);
+            let problem = context.problem(Code::BusyQuota, &detail);
             retry_after(problem, wait)
         }
         BusyError::RateLimited { wait } => retry_after(
             context.problem(
-                StatusCode::TOO_MANY_REQUESTS,
-                "busy_rate",
+                Code::BusyRate,
                 "Too many requests. Declare for a longer time, and renew when half of it has passed.",
             ),
             wait,

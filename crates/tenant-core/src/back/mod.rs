@@ -23,6 +23,7 @@ pub use health::{Readiness, ReadinessReporter};
 pub use settings::Settings;
 
 use crate::token::Verifier;
+use protocol::problem::Code;
 use sessions::Sessions;
 
 /// The shared state of all requests.
@@ -97,22 +98,17 @@ impl Back {
             _ if is_within(path, "/echo-path") => {
                 response::json(StatusCode::OK, &json!({ "path": path }))
             }
-            _ if NOT_IMPLEMENTED.iter().any(|stub| is_within(path, stub)) => context.problem(
-                StatusCode::NOT_IMPLEMENTED,
-                "not_implemented",
-                "This part of the core is not built yet.",
-            ),
+            _ if NOT_IMPLEMENTED.iter().any(|stub| is_within(path, stub)) => {
+                context.problem(Code::NotImplemented, "This part of the core is not built yet.")
+            }
             _ => context.not_found(),
         }
     }
 
     async fn get_health(&self, context: &RequestContext) -> Response {
         if !self.readiness.wait_ready().await {
-            return context.problem(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "not_ready",
-                "Not all services of this tenant have started.",
-            );
+            return context
+                .problem(Code::NotReady, "Not all services of this tenant have started.");
         }
         let version = env!("CARGO_PKG_VERSION");
         response::json(
@@ -124,8 +120,7 @@ impl Back {
     async fn get_session(&self, context: &RequestContext, headers: &HeaderMap) -> Response {
         let Some(session) = self.sessions.find(headers).await else {
             return context.problem(
-                StatusCode::UNAUTHORIZED,
-                "not_signed_in",
+                Code::NotSignedIn,
                 "Nobody is signed in: open the tenant from the admin.",
             );
         };
@@ -142,11 +137,7 @@ impl Back {
         }
         let headers = request.headers();
         if !same_origin::is_allowed(headers) {
-            return context.problem(
-                StatusCode::FORBIDDEN,
-                "cross_site",
-                "This request came from another site.",
-            );
+            return context.problem(Code::CrossSite, "This request came from another site.");
         }
         if let Err(error) = self.sessions.sign_out(headers).await {
             return context.internal(&error);

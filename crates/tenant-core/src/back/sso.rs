@@ -1,13 +1,14 @@
 //! Sign-in: an SSO token of the control plane opens one session of this tenant.
 
+use hyper::Method;
 use hyper::header::{CACHE_CONTROL, REFERRER_POLICY};
-use hyper::{Method, StatusCode};
 use tenant_service::response::{insert_header, see_other};
 use tenant_service::{Request, RequestContext, Response};
 
 use super::sessions::SignInError;
 use super::{Back, cookie};
 use crate::now;
+use protocol::problem::Code;
 
 pub(super) const PATH: &str = "/.cial/sso";
 
@@ -52,8 +53,7 @@ impl Back {
 fn refuse(context: &RequestContext, why: &dyn std::fmt::Display) -> Response {
     eprintln!("sso token refused: request_id={} reason={why}", context.request_id);
     context.problem(
-        StatusCode::UNAUTHORIZED,
-        "invalid_token",
+        Code::InvalidToken,
         "This link is not valid, or no longer: it works once and for one minute. \
          Open the tenant from the admin again.",
     )

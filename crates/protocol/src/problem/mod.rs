@@ -1,25 +1,31 @@
-//! Errors on the wire: RFC 9457, the same shape from every service.
+//! Errors on the wire: RFC 9457, in the same shape from every service.
+
+mod code;
 
 use serde::{Deserialize, Serialize};
 
+pub use code::{Code, reason_phrase};
+
 pub const CONTENT_TYPE: &str = "application/problem+json";
 
-/// `application/problem+json` with our fields. `code` is a stable snake_case word; a 5xx says nothing of its cause.
+/// The body of an error response. A 5xx does not reveal its cause.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
-    /// A name, made of the code. Nothing is to be fetched there.
+    /// A URN made from the code. It is a name, not an address.
     #[serde(rename = "type")]
     pub kind: String,
     pub title: String,
     pub status: u16,
+    /// A sentence for the caller.
     pub detail: String,
+    /// The word of a [`Code`]. A string, because a service of another release may send a word unknown here.
     pub code: String,
     pub request_id: String,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<FieldError>,
 }
 
-/// A fault of one field of the request.
+/// The error of one field of the request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FieldError {
     pub field: String,
@@ -28,7 +34,12 @@ pub struct FieldError {
 }
 
 impl Problem {
-    /// `request_id` is filled in by whoever answers.
+    /// A problem with the usual status and title of `code`. The service fills in `request_id` when it responds.
+    pub fn of_code(code: Code, detail: impl Into<String>) -> Self {
+        Self::new(code.status(), code.as_str(), code.title(), detail)
+    }
+
+    /// The service fills in `request_id` when it responds.
     pub fn new(status: u16, code: &str, title: &str, detail: impl Into<String>) -> Self {
         Self {
             kind: format!("urn:cial:problem:{code}"),
@@ -41,6 +52,7 @@ impl Problem {
         }
     }
 
+    /// Adds the error of one field.
     #[must_use]
     pub fn field(mut self, field: &str, code: &str, message: impl Into<String>) -> Self {
         self.errors.push(FieldError {
