@@ -61,7 +61,8 @@ fn is_page(path: &str) -> bool {
     path == "/admin" || path.starts_with("/admin/")
 }
 
-fn unauthenticated() -> ApiError {
+/// The refusal of a request without a live session.
+pub fn unauthenticated() -> ApiError {
     ApiError::new(StatusCode::UNAUTHORIZED, "unauthenticated", "Sign in first.")
 }
 

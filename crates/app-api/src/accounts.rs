@@ -3,12 +3,15 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use protocol::control::{SignIn, SignUp};
 use service::api_error::ApiError;
 use uuid::Uuid;
 
 use crate::app::App;
+use crate::auth::device;
+use crate::auth::passwords::Caller;
+use crate::auth::throttle::Attempt;
 use crate::auth::token::Token;
 use crate::db::user::{self, User};
 use crate::db::{Conn, reset_link};
@@ -21,7 +24,7 @@ const RESET_LINK_LIFETIME: Duration = Duration::from_secs(1_800);
 ///
 /// # Errors
 /// `signup_closed` when there is an owner; `invalid_fields`.
-pub async fn sign_up(app: &App, request: &SignUp) -> Result<User, ApiError> {
+pub async fn sign_up(app: &App, request: &SignUp, client: IpAddr) -> Result<User, ApiError> {
     if user::owner_exists(&mut *app.conn().await?).await? {
         return Err(signup_closed());
     }
@@ -32,12 +35,13 @@ pub async fn sign_up(app: &App, request: &SignUp) -> Result<User, ApiError> {
         let errors = [("email", email.err()), ("password", password.err()), ("name", name.err())];
         return Err(invalid_fields(&errors));
     };
+    count_attempt(app, Attempt::Client(client))?;
     let owner = User {
         id: Uuid::now_v7(),
         email: email.clone(),
         name: name.clone(),
         role: "owner".to_owned(),
-        password_hash: app.passwords.hash(&request.password).await?,
+        password_hash: app.passwords.hash(&request.password, Caller::NewClient(client)).await?,
     };
     if user::insert_owner(&mut *app.conn().await?, &owner).await? {
         tracing::info!(user = %owner.id, "owner signed up");
@@ -51,20 +55,28 @@ pub async fn sign_up(app: &App, request: &SignUp) -> Result<User, ApiError> {
 ///
 /// # Errors
 /// `invalid_credentials`; `too_many_attempts`.
-pub async fn sign_in(app: &App, request: &SignIn, client: IpAddr) -> Result<User, ApiError> {
+pub async fn sign_in(
+    app: &App,
+    request: &SignIn,
+    client: IpAddr,
+    headers: &HeaderMap,
+) -> Result<User, ApiError> {
     let email = request.email.trim().to_lowercase();
     // No account has a longer address, and the throttle's memory is bounded.
     let is_possible = email.len() <= validation::MAX_EMAIL_BYTES && !email.contains('\0');
     let account = if is_possible { email.as_str() } else { "" };
-    if let Err(wait) = app.throttle.attempt(account, client, app.clock.now()) {
-        return Err(too_many_attempts(wait));
-    }
+    let device = device::proven(&app.device_key, headers, account);
+    let (attempt, caller) = match device {
+        Some(device) => (Attempt::KnownDevice { account, device }, Caller::KnownDevice(client)),
+        None => (Attempt::SignIn { account, client }, Caller::NewClient(client)),
+    };
+    count_attempt(app, attempt)?;
     let found = user::by_email(&mut *app.conn().await?, account).await?;
     let hash = found.as_ref().map(|user| user.password_hash.clone());
-    let is_match = app.passwords.verify(&request.password, hash).await?;
+    let is_match = app.passwords.verify(&request.password, hash, caller).await?;
     match found.filter(|_| is_match) {
         Some(user) => {
-            app.throttle.succeeded(account, client);
+            app.throttle.succeeded(attempt, app.clock.now());
             Ok(user)
         }
         None => Err(ApiError::new(
@@ -98,18 +110,34 @@ pub async fn is_reset_link_live(app: &App, token: &str) -> Result<bool, ApiError
 ///
 /// # Errors
 /// `reset_link_ended`; `invalid_fields`.
-pub async fn reset_password(app: &App, token: &str, password: &str) -> Result<(), ApiError> {
+pub async fn reset_password(
+    app: &App,
+    token: &str,
+    password: &str,
+    client: IpAddr,
+) -> Result<(), ApiError> {
+    // The cheap check comes first: only the holder of a live link may cause a hash.
+    if !is_reset_link_live(app, token).await? {
+        return Err(reset_link_ended());
+    }
     validation::password(password, "")
         .map_err(|error| invalid_fields(&[("password", Some(error))]))?;
-    let hash = app.passwords.hash(password).await?;
+    count_attempt(app, Attempt::Client(client))?;
+    let hash = app.passwords.hash(password, Caller::NewClient(client)).await?;
     let (token, now) = (Token::from(token).hash(), app.clock.now());
     let mut conn = app.conn().await?;
-    let is_reset = reset_link::consume(&mut conn, &token, now, &hash).await?;
-    if is_reset { Ok(()) } else { Err(reset_link_ended()) }
+    let revoked = reset_link::consume(&mut conn, &token, now, &hash).await?;
+    let tenants = revoked.ok_or_else(reset_link_ended)?;
+    tenants.into_iter().for_each(|tenant| app.reconcile.notify(tenant));
+    Ok(())
+}
+
+fn count_attempt(app: &App, attempt: Attempt<'_>) -> Result<(), ApiError> {
+    app.throttle.attempt(attempt, app.clock.now()).map_err(too_many_attempts)
 }
 
 pub fn reset_link_ended() -> ApiError {
-    let detail = "This link was used already or is too old. OwnerAction for a new one on the machine: app-api reset-password EMAIL.";
+    let detail = "This link was used already or is too old. Ask for a new one on the machine: app-api reset-password EMAIL.";
     ApiError::new(StatusCode::GONE, "reset_link_ended", detail)
 }
 
@@ -119,7 +147,7 @@ fn signup_closed() -> ApiError {
 }
 
 fn too_many_attempts(wait: Duration) -> ApiError {
-    let seconds = wait.as_secs() + 1;
+    let seconds = wait.as_secs().max(1);
     let detail = format!("Too many attempts failed. Try again in {seconds} s.");
     ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too_many_attempts", detail)
         .with_retry_after(Duration::from_secs(seconds))

@@ -4,10 +4,15 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use axum::body::Body;
 use axum::http::StatusCode;
+use axum::response::Response;
+use futures_util::StreamExt as _;
 use protocol::control::EffectivePolicy;
+use service::Secret;
 use service::api_error::ApiError;
 use service::forwarded::TrustedProxies;
+use tokio_util::sync::CancellationToken;
 
 use crate::auth::passwords::Passwords;
 use crate::auth::sso::Signer;
@@ -35,10 +40,14 @@ pub struct Parts {
     pub observed: Arc<ObservedCache>,
     pub reconcile: Notifier,
     pub routes: RouteFeed,
+    /// Cancelled when the process stops.
+    pub stop: CancellationToken,
     pub clock: Clock,
     pub passwords: Passwords,
     pub throttle: Throttle,
     pub signer: Signer,
+    /// Derives the proofs of known devices.
+    pub device_key: Secret,
 }
 
 impl App {
@@ -55,6 +64,12 @@ impl App {
             return Err(database_unavailable());
         }
         self.database.conn().await.map_err(|error| database_unavailable().with_cause(error))
+    }
+
+    /// Ends a streaming response when the process stops, so that the drain waits only for requests that end.
+    pub fn until_stop(&self, response: Response) -> Response {
+        let stop = self.stop.clone().cancelled_owned();
+        response.map(|body| Body::from_stream(body.into_data_stream().take_until(stop)))
     }
 
     pub fn is_database_ready(&self) -> bool {

@@ -12,11 +12,15 @@ use crate::db::installation::DatabaseOwner;
 use crate::db::{Database, installation};
 
 const RETRY_DELAY: Duration = Duration::from_millis(500);
+/// A migration that fails this often on a reachable database ends the process with the reason.
+const MAX_MIGRATION_ATTEMPTS: u32 = 2;
 
 /// The reason for which one attempt failed.
 enum SetupError {
     /// A retry may succeed.
     Transient(anyhow::Error),
+    /// A migration failed on a reachable database.
+    Migration(String),
     /// The database belongs to another installation or program. The text names the setting and the ways out.
     WrongDatabase(String),
     /// The database belongs to this installation and refuses what this version needs.
@@ -33,11 +37,22 @@ pub async fn prepare_database(
     master: &Secret,
 ) -> Result<(), ServiceError> {
     let mut last_error = String::new();
+    let mut failed_migrations = 0;
     loop {
         match try_prepare(database, install, master).await {
             Ok(()) => return Ok(()),
             Err(SetupError::WrongDatabase(why)) => return Err(SettingsErrors(vec![why]).into()),
             Err(SetupError::Permanent(error)) => return Err(error.into()),
+            Err(SetupError::Migration(error)) => {
+                failed_migrations += 1;
+                if failed_migrations == MAX_MIGRATION_ATTEMPTS {
+                    return Err(anyhow::anyhow!(
+                        "the database cannot be migrated: it failed {failed_migrations} times, at last by: {error}"
+                    )
+                    .into());
+                }
+                tracing::warn!(error, "migration failed, retrying");
+            }
             Err(SetupError::Transient(error)) => {
                 let error = format!("{error:#}");
                 // The same error is logged once, not at every attempt.
@@ -86,6 +101,7 @@ fn classify_error(error: ConnectError, install: &InstallName) -> SetupError {
             ways_out(install)
         )),
         ConnectError::Unreachable(error) => SetupError::Transient(error),
+        ConnectError::MigrationFailed(error) => SetupError::Migration(error),
         error @ ConnectError::Unmigratable(_) => SetupError::Permanent(error.into()),
     }
 }

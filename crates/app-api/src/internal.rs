@@ -15,6 +15,8 @@ use service::api_error::ApiError;
 use service::secret::constant_time_eq;
 
 use crate::app::App;
+use crate::auth::throttle::Throttle;
+use crate::reconcile::MAX_CONCURRENT_RUNS;
 
 pub fn internal_service(app: App, token: Secret) -> Router {
     let require_token = move |headers: HeaderMap, request: Request, next: Next| {
@@ -30,6 +32,7 @@ pub fn internal_service(app: App, token: Secret) -> Router {
         .fallback(async || {
             ApiError::new(StatusCode::NOT_FOUND, "not_found", "There is nothing here.")
         })
+        .layer(from_fn(service::unread_body::layer))
         .layer(from_fn(service::request_id::layer))
         .with_state(app)
 }
@@ -40,28 +43,87 @@ fn invalid_token() -> ApiError {
 }
 
 async fn watch_routes(State(app): State<App>) -> Result<Response, ApiError> {
-    app.routes.watch_response()
+    Ok(app.until_stop(app.routes.watch_response()?))
 }
 
 async fn metrics(State(app): State<App>) -> String {
+    let mut text = String::new();
     let mut counts: BTreeMap<_, u32> = TenantState::ALL.map(|s| (s.as_str(), 0)).into();
     for route in app.routes.list() {
         *counts.entry(route.state.as_str()).or_default() += 1;
     }
-    let mut text = String::from("# TYPE cial_tenants gauge\n");
+    describe(&mut text, "cial_tenants", "gauge", "Tenants by state.");
     for (state, count) in counts {
         let _ = writeln!(text, "cial_tenants{{state=\"{state}\"}} {count}");
     }
+    let passwords = app.passwords.load();
+    let pool = app.database.pool_load();
     let gauges = [
-        ("cial_routes_revision", app.routes.revision()),
-        ("cial_database_ready", u64::from(app.is_database_ready())),
-        ("cial_orchestrator_connected", u64::from(app.observed.is_connected())),
+        ("cial_routes_revision", "Revision of the route feed.", app.routes.revision()),
+        ("cial_database_ready", "1 once the database is migrated.", app.is_database_ready().into()),
+        (
+            "cial_orchestrator_connected",
+            "1 while the watch of the orchestrator is connected.",
+            app.observed.is_connected().into(),
+        ),
+        ("cial_database_pool_limit", "Connections that the pool may open.", count(pool.limit)),
+        ("cial_database_pool_current", "Connections that are in use.", count(pool.current)),
+        (
+            "cial_password_hashes_limit",
+            "Password hashes that may run at once.",
+            count(passwords.max_running),
+        ),
+        ("cial_password_hashes_current", "Password hashes that run.", count(passwords.running)),
+        (
+            "cial_password_queue_limit",
+            "Password hashes that may wait.",
+            count(passwords.max_queued),
+        ),
+        ("cial_password_queue_current", "Password hashes that wait.", count(passwords.queued)),
+        (
+            "cial_throttle_cells_limit",
+            "Cells of the sign-in throttle.",
+            count(Throttle::cells_limit()),
+        ),
+        (
+            "cial_throttle_cells_current",
+            "Cells of the sign-in throttle that hold a count.",
+            count(app.throttle.cells_used()),
+        ),
+        (
+            "cial_reconcile_runs_limit",
+            "Reconcile runs that may run at once.",
+            count(MAX_CONCURRENT_RUNS),
+        ),
+        ("cial_reconcile_runs_current", "Reconcile runs that run.", count(app.reconcile.runs())),
     ];
-    for (name, value) in gauges {
-        let _ = writeln!(text, "# TYPE {name} gauge\n{name} {value}");
+    for (name, help, value) in gauges {
+        describe(&mut text, name, "gauge", help);
+        let _ = writeln!(text, "{name} {value}");
     }
-    let verifications = app.passwords.verifications();
-    let name = "cial_password_verifications_total";
-    let _ = writeln!(text, "# TYPE {name} counter\n{name} {verifications}");
+    let counters = [
+        (
+            "cial_password_verifications_total",
+            "Passwords verified since the start.",
+            app.passwords.verifications(),
+        ),
+        (
+            "cial_password_hashes_total",
+            "Password hashes since the start, verifications included.",
+            app.passwords.hashes(),
+        ),
+    ];
+    for (name, help, value) in counters {
+        describe(&mut text, name, "counter", help);
+        let _ = writeln!(text, "{name} {value}");
+    }
     text
+}
+
+fn describe(text: &mut String, name: &str, kind: &str, help: &str) {
+    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+}
+
+fn count(number: usize) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
 }

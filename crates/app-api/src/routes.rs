@@ -91,8 +91,9 @@ pub fn public_service(app: App) -> Router {
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(from_fn_with_state(app.clone(), security::check_request))
-        .layer(from_fn(pages::problem::layer))
+        .layer(from_fn_with_state(app.clone(), pages::problem::layer))
         .layer(from_fn_with_state(app.clone(), security::add_security_headers))
+        .layer(from_fn(service::unread_body::layer))
         .layer(from_fn(service::request_id::layer))
         .with_state(app)
 }

@@ -92,7 +92,7 @@ impl Settings {
         let routes_token = vars.secret("CIAL_ROUTES_TOKEN");
         let install = vars.or_default("CIAL_INSTALL", default_install());
         let addresses = read_addresses(&mut vars);
-        let trusted = vars.or_default("CIAL_TRUSTED_PROXIES", TrustedProxies::default());
+        let trusted = read_trusted(&mut vars, addresses.as_ref());
         let default = EffectivePolicy::default();
         let freeze_after = vars.or_default("CIAL_FREEZE_AFTER", default.freeze_after_seconds);
         let sleep_after = vars.or_default("CIAL_SLEEP_AFTER", default.sleep_after_seconds);
@@ -146,6 +146,23 @@ pub fn read_addresses(vars: &mut SettingsReader<'_>) -> Option<Addresses> {
     Some(Addresses { admin, domain: domain?, router_port: router_port? })
 }
 
+/// Behind an https address there is a proxy: unless it is named, all clients share one address and one limit.
+fn read_trusted(
+    vars: &mut SettingsReader<'_>,
+    addresses: Option<&Addresses>,
+) -> Option<TrustedProxies> {
+    const NAME: &str = "CIAL_TRUSTED_PROXIES";
+    match vars.optional(NAME)? {
+        Some(trusted) => Some(trusted),
+        None if addresses.is_some_and(Addresses::is_secure) => vars.reject(
+            NAME,
+            "must be set when CIAL_ADMIN_URL is https: name the proxies in front of the admin, like 10.0.0.0/8, or \
+             say none",
+        ),
+        None => Some(TrustedProxies::default()),
+    }
+}
+
 fn read_signer(vars: &mut SettingsReader<'_>, secret: Option<&Secret>) -> Option<Signer> {
     const NAME: &str = "CIAL_SSO_PRIVATE_KEY_FILE";
     let Some(path) = vars.optional::<String>(NAME)? else {
@@ -184,6 +201,28 @@ mod tests {
             panic!("settings were accepted")
         };
         insta::assert_snapshot!(faults.join("\n"));
+    }
+
+    #[test]
+    fn an_https_admin_must_name_its_proxies() {
+        let trusted = |admin: &'static str, proxies: Option<&'static str>| {
+            let lookup = move |name: &str| match name {
+                "CIAL_ADMIN_URL" => Some(admin.to_owned()),
+                "CIAL_TRUSTED_PROXIES" => proxies.map(str::to_owned),
+                _ => None,
+            };
+            let mut vars = SettingsReader::new(&lookup);
+            let addresses = read_addresses(&mut vars);
+            let trusted = read_trusted(&mut vars, addresses.as_ref());
+            vars.finish(|| trusted).map_err(|faults| faults.0.join("\n"))
+        };
+        assert!(trusted("http://localhost:3100", None).is_ok());
+        assert!(trusted("https://cial.example", Some("none")).is_ok());
+        assert!(trusted("https://cial.example", Some("10.0.0.0/8")).is_ok());
+        for proxies in [None, Some("")] {
+            let refused = trusted("https://cial.example", proxies).unwrap_err();
+            assert!(refused.starts_with("CIAL_TRUSTED_PROXIES must be set"), "{refused}");
+        }
     }
 
     #[test]

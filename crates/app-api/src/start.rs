@@ -20,6 +20,7 @@ use crate::auth::passwords::Passwords;
 use crate::auth::throttle::Throttle;
 use crate::clock::Clock;
 use crate::db::Database;
+use crate::db::connect::Limits;
 use crate::http::listen::listen;
 use crate::orchestrator::{Orchestrator, OrchestratorClient};
 use crate::reconcile::observed_cache::ObservedCache;
@@ -41,6 +42,7 @@ pub fn serve(env: &Env) -> Result<(), ServiceError> {
             orchestrator: Arc::new(OrchestratorClient::new(client)),
             clock: Clock::system(),
             password_cost: Params::default(),
+            database_limits: Limits::default(),
         };
         run(settings, dependencies, public, internal, shutdown_token()?).await
     })
@@ -51,6 +53,7 @@ pub struct Dependencies {
     pub orchestrator: Arc<dyn Orchestrator>,
     pub clock: Clock,
     pub password_cost: Params,
+    pub database_limits: Limits,
 }
 
 /// Serves on these listeners until `stop`.
@@ -65,7 +68,12 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<(), ServiceError> {
     let (notifier, notifications) = reconcile::notify_channel();
-    let database = Database::new(&settings.database_url, Some(&settings.database_password))?;
+    let database = Database::with_limits(
+        &settings.database_url,
+        Some(&settings.database_password),
+        dependencies.database_limits,
+    )?;
+    let ending = stop.child_token();
     let epoch = u64::try_from(dependencies.clock.now().timestamp_millis()).unwrap_or_default();
     let app = App::new(Parts {
         addresses: settings.addresses,
@@ -77,12 +85,13 @@ pub async fn run(
         observed: Arc::new(ObservedCache::default()),
         reconcile: notifier,
         routes: RouteFeed::new(epoch),
+        stop: ending.clone(),
         clock: dependencies.clock.clone(),
         passwords: Passwords::new(dependencies.password_cost)?,
         throttle: Throttle::default(),
         signer: settings.signer,
+        device_key: settings.sso_secret.clone(),
     });
-    let ending = stop.child_token();
     let public = listen(public_listener, routes::public_service(app.clone()), ending.clone());
     let internal = internal::internal_service(app.clone(), settings.routes_token);
     let internal = listen(internal_listener, internal, ending.clone());

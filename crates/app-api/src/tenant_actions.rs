@@ -82,7 +82,14 @@ async fn stored_response(
             detail,
         ));
     }
-    Ok(Some(serde_json::from_value(stored.answer)?))
+    let response: control::Tenant = serde_json::from_value(stored.answer)?;
+    let created = tenant::by_id(conn, response.id).await?;
+    if created.is_none_or(|tenant| tenant.desired == Desired::Deleted) {
+        let detail =
+            "The tenant that was created with this Idempotency-Key was deleted. Use a new key.";
+        return Err(ApiError::new(StatusCode::GONE, "tenant_deleted", detail));
+    }
+    Ok(Some(response))
 }
 
 fn validate(request: &NewTenant) -> Result<(Slug, String), ApiError> {
@@ -154,6 +161,7 @@ pub async fn request_action(
             restart: action == OwnerAction::Restart,
             // Independent of the row's state: the tenant may have fallen asleep since.
             wake: action == OwnerAction::Start && read.desired == Desired::Running,
+            at: app.clock.now(),
         };
         let status = read.status().after_action(action, app.clock.now());
         let mut conn = app.conn().await?;
@@ -176,20 +184,20 @@ fn changes_too_fast() -> ApiError {
     ApiError::new(StatusCode::CONFLICT, "revision_conflict", detail)
 }
 
-/// Changes a tenant in place. `revision`: refuse the change when the tenant has another revision.
+/// Changes a tenant in place. `revisions`: refuse the change when the tenant has none of them.
 pub async fn change(
     app: &App,
     owner: &Owner,
     slug: &str,
     change: &Change,
-    revision: Option<i64>,
+    revisions: Option<&[i64]>,
 ) -> Result<Tenant, ApiError> {
     for _ in 0..MAX_WRITE_ATTEMPTS {
         let read = find(app, owner, slug).await?;
         if read.desired == Desired::Deleted {
             return Err(being_deleted());
         }
-        if revision.is_some_and(|expected| expected != read.revision) {
+        if revisions.is_some_and(|revisions| !revisions.contains(&read.revision)) {
             let detail = format!("The tenant is at revision {} by now.", read.revision);
             return Err(ApiError::new(
                 StatusCode::PRECONDITION_FAILED,

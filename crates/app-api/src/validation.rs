@@ -1,7 +1,7 @@
 //! The rules for e-mail addresses, names and passwords.
 
 use axum::http::StatusCode;
-use protocol::busy::is_direction_mark;
+use protocol::text::{LineError, check_line};
 use service::api_error::ApiError;
 
 /// The reason for which a field's value is refused.
@@ -37,21 +37,19 @@ pub fn email(text: &str) -> Result<String, FieldError> {
 }
 
 /// Returns the trimmed name of a person or of a tenant.
+///
+/// # Errors
+/// By [`check_line`]: a name needs at least one visible character.
 pub fn name(text: &str) -> Result<String, FieldError> {
-    let name = text.trim();
-    if name.is_empty() {
-        return error("required", "Enter a name.");
-    }
-    if name.chars().count() > MAX_NAME_CHARS {
-        return error("too_long", "Use at most 100 characters.");
-    }
-    if name.chars().any(|c| c.is_control() || is_direction_mark(c)) {
-        return error(
+    match check_line(text, MAX_NAME_CHARS) {
+        Ok(name) => Ok(name.to_owned()),
+        Err(LineError::Blank) => error("required", "Enter a name."),
+        Err(LineError::TooLong) => error("too_long", "Use at most 100 characters."),
+        Err(LineError::Unprintable) => error(
             "invalid_name",
-            "Use no line breaks, control characters or marks of direction.",
-        );
+            "Use no line breaks, control characters, invisible characters or marks of direction.",
+        ),
     }
-    Ok(name.to_owned())
 }
 
 /// Checks a new password.
@@ -129,5 +127,11 @@ mod tests {
         for bad in ["", "  ", "a\nb", "a\u{202e}b", "a\u{2066}b", "a\u{200f}b", &"x".repeat(101)] {
             assert!(name(bad).is_err(), "{bad:?}");
         }
+        for blank in
+            ["\u{200b}", "\u{ad}", "\u{2800}", "\u{3164}", "\u{feff}", "\u{2060}", "\u{e0041}"]
+        {
+            assert_eq!(name(blank).unwrap_err().code, "required", "{blank:?}");
+        }
+        assert_eq!(name("👩\u{200d}💻").unwrap(), "👩\u{200d}💻");
     }
 }

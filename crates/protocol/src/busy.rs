@@ -18,23 +18,10 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::Timestamp;
+pub use crate::text::{is_direction_mark, is_printable};
 
 /// The longest that one declaration holds; whoever works longer renews it.
 pub const MAX_TTL_SECONDS: u32 = 900;
-
-/// No control characters, and none that show nothing but turn around, hide or break what stands beside them.
-pub fn is_printable(c: char) -> bool {
-    let hides = matches!(c,
-        '\u{ad}' | '\u{180e}' | '\u{200b}'..='\u{200d}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
-        | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}');
-    !c.is_control() && !is_direction_mark(c) && !hides
-}
-
-/// A mark of direction, or a separator of lines: it moves what stands beside it on a page.
-pub fn is_direction_mark(c: char) -> bool {
-    matches!(c,
-        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -17,6 +17,7 @@ pub mod sessions;
 pub mod sleep;
 pub mod spec;
 pub mod state;
+pub mod text;
 pub mod watch;
 
 pub use domain::Domain;

@@ -20,7 +20,8 @@ pub enum InvalidSlug {
     Reserved,
 }
 
-/// Words that would mislead as the first label of a tenant's host.
+/// Words that would mislead as the first label of a tenant's host, and names that machines request by themselves:
+/// whoever holds `wpad` or `autodiscover` configures the proxies and mail clients of others.
 const RESERVED: &[&str] = &[
     "admin",
     "api",
@@ -28,6 +29,8 @@ const RESERVED: &[&str] = &[
     "app-api",
     "assets",
     "auth",
+    "autoconfig",
+    "autodiscover",
     "blog",
     "cdn",
     "cial",
@@ -35,26 +38,33 @@ const RESERVED: &[&str] = &[
     "dashboard",
     "docs",
     "edge",
+    "enterpriseenrollment",
+    "enterpriseregistration",
     "ftp",
     "health",
     "help",
     "host",
     "imap",
     "internal",
+    "isatap",
     "local",
     "localhost",
     "login",
+    "lyncdiscover",
     "mail",
     "metrics",
+    "mta-sts",
     "new",
     "ns1",
     "ns2",
+    "openpgpkey",
     "orchestrator",
     "pop",
     "postgres",
     "public",
     "root",
     "router",
+    "sip",
     "smtp",
     "sso",
     "static",
@@ -62,9 +72,10 @@ const RESERVED: &[&str] = &[
     "support",
     "system",
     "test",
+    "wpad",
     "www",
 ];
-const RESERVED_PREFIXES: &[&str] = &["pg-", "cial-"];
+const RESERVED_PREFIXES: &[&str] = &["pg-", "cial-", "core--"];
 
 impl Slug {
     /// A slug for a new tenant: no hyphen at either end, not reserved, not punycode.
@@ -162,6 +173,14 @@ mod tests {
             ("xn--abc", InvalidSlug::Punycode),
             ("admin", InvalidSlug::Reserved),
             ("pg-temp", InvalidSlug::Reserved),
+            ("wpad", InvalidSlug::Reserved),
+            ("autodiscover", InvalidSlug::Reserved),
+            ("autoconfig", InvalidSlug::Reserved),
+            ("mta-sts", InvalidSlug::Reserved),
+            ("isatap", InvalidSlug::Reserved),
+            ("core--acme", InvalidSlug::Reserved),
+            ("ab--cd", InvalidSlug::Punycode),
+            ("_dmarc", InvalidSlug::Character),
         ] {
             assert_eq!(Slug::choose(bad), Err(why), "{bad:?}");
         }

@@ -13,6 +13,7 @@
 //! Readiness never arrives as the answer to a call: it is pushed through the watch.
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::spec::Spec;
 use crate::watch::Keyed;
@@ -27,6 +28,9 @@ pub struct ApplyRequest {
     /// End what runs now first, so that a start really happens (the owner's restart).
     #[serde(default)]
     pub restart: bool,
+    /// Admin sessions that ended: the tenant ends each of its own sessions whose SSO token carried such a `sid`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub revoked_sessions: Vec<Uuid>,
 }
 
 /// What the engine shows of a tenant.

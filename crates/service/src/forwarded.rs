@@ -119,6 +119,9 @@ impl FromStr for TrustedProxies {
     type Err = InvalidBlock;
 
     fn from_str(text: &str) -> Result<Self, InvalidBlock> {
+        if text.trim() == "none" {
+            return Ok(Self::default());
+        }
         let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
         parts.map(str::parse).collect::<Result<_, _>>().map(Self)
     }
@@ -172,6 +175,11 @@ mod tests {
         }
         assert_eq!(origin("", "10.0.0.1", &["1.1.1.1"], Some("https")), "http 10.0.0.1");
         assert_eq!(origin("::/0", "10.0.0.1", &["1.1.1.1"], Some("ftp")), "http 1.1.1.1");
+    }
+
+    #[test]
+    fn none_is_no_proxy() {
+        assert_eq!("none".parse::<TrustedProxies>().unwrap(), TrustedProxies::default());
     }
 
     #[test]

@@ -25,6 +25,11 @@ pub fn fingerprint(master: &Secret) -> String {
     URL_SAFE_NO_PAD.encode(derive(master, "fingerprint/v1"))
 }
 
+/// Proves that an account signed in on a device before: HKDF, info `device/v1/{device}/{account}`, base64url.
+pub fn device_proof(master: &Secret, device: uuid::Uuid, account: &str) -> String {
+    URL_SAFE_NO_PAD.encode(derive(master, &format!("device/v1/{device}/{account}")))
+}
+
 fn derive(master: &Secret, info: &str) -> [u8; 32] {
     let mut key = [0; 32];
     hkdf::Hkdf::<sha2::Sha256>::new(None, master.reveal().as_bytes())

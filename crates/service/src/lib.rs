@@ -3,6 +3,7 @@
 //! The feature `control` adds the parts of the control plane and the router, which stand on axum. The services inside
 //! a tenant do without it and use the crate `tenant-service` instead.
 
+pub mod cookies;
 pub mod healthcheck;
 pub mod json_object;
 pub mod request_id;
@@ -21,6 +22,8 @@ pub mod forwarded;
 pub mod keys;
 #[cfg(feature = "control")]
 pub mod logs;
+#[cfg(feature = "control")]
+pub mod unread_body;
 #[cfg(feature = "control")]
 pub mod watch;
 

@@ -16,13 +16,15 @@ use crate::{accounts, views};
 
 pub async fn sign_up(
     State(app): State<App>,
+    ClientAddress(client): ClientAddress,
     headers: HeaderMap,
     body: Json<SignUp>,
 ) -> Result<Response, ApiError> {
-    let user = accounts::sign_up(&app, &body.value).await?;
+    let user = accounts::sign_up(&app, &body.value, client).await?;
     let cookie = sessions::begin(&app, &headers, &user).await?;
+    let cookies = sessions::sign_in_cookies(&app, cookie, &user)?;
     let response = axum::Json(SignedIn { user: views::user(&user) });
-    Ok((StatusCode::CREATED, with_cookie(cookie), response).into_response())
+    Ok((StatusCode::CREATED, cookies, response).into_response())
 }
 
 pub async fn sign_in(
@@ -31,9 +33,10 @@ pub async fn sign_in(
     headers: HeaderMap,
     body: Json<SignIn>,
 ) -> Result<Response, ApiError> {
-    let user = accounts::sign_in(&app, &body.value, client).await?;
+    let user = accounts::sign_in(&app, &body.value, client, &headers).await?;
     let cookie = sessions::begin(&app, &headers, &user).await?;
-    Ok((with_cookie(cookie), axum::Json(SignedIn { user: views::user(&user) })).into_response())
+    let cookies = sessions::sign_in_cookies(&app, cookie, &user)?;
+    Ok((cookies, axum::Json(SignedIn { user: views::user(&user) })).into_response())
 }
 
 pub async fn sign_out(State(app): State<App>, headers: HeaderMap) -> Result<Response, ApiError> {

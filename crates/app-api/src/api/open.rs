@@ -8,9 +8,10 @@ use protocol::spec::Desired;
 use service::api_error::ApiError;
 use uuid::Uuid;
 
-use crate::access::Owner;
+use crate::access::{self, Owner};
 use crate::app::App;
-use crate::auth::sso::Claims;
+use crate::auth::sso::{Claims, MAX_TENANT_SESSION};
+use crate::db::sso_grant;
 use crate::http::extract::SlugPath;
 use crate::tenant_actions;
 
@@ -40,7 +41,15 @@ pub async fn open_tenant(
         return Err(ApiError::new(StatusCode::CONFLICT, "tenant_not_running", detail));
     }
     let target = (tenant.tenant_id(), &tenant.slug);
-    let claims = Claims::new(target, &owner.user, Uuid::new_v4(), app.clock.now());
+    let now = app.clock.now();
+    let mut conn = app.conn().await?;
+    sso_grant::delete_expired(&mut conn, now).await?;
+    let expires_at = now + MAX_TENANT_SESSION;
+    if !sso_grant::insert(&mut conn, &owner.session, tenant.tenant_id(), expires_at).await? {
+        return Err(access::unauthenticated());
+    }
+    let ids = (Uuid::new_v4(), owner.session.id);
+    let claims = Claims::new(target, &owner.user, ids, now);
     let token = app.signer.sign(&claims)?;
     let location = format!("{}/.cial/sso?token={token}", app.addresses.tenant_url(&tenant.slug));
     tracing::info!(tenant = %tenant.id, user = %owner.user.id, "tenant opened");

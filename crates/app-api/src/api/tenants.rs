@@ -110,22 +110,43 @@ pub async fn change_tenant(
     headers: HeaderMap,
     body: Json<Change>,
 ) -> Result<Response, ApiError> {
-    let revision = expected_revision(&headers)?;
-    let tenant = tenant_actions::change(&app, &owner, &slug, &body.value, revision).await?;
+    let revisions = expected_revisions(&headers)?;
+    let tenant =
+        tenant_actions::change(&app, &owner, &slug, &body.value, revisions.as_deref()).await?;
     Ok(tenant_response(&app, StatusCode::OK, &tenant).await)
 }
 
-/// Parses `If-Match: "7"` or `7`; without the header and with `*` any revision matches.
-fn expected_revision(headers: &HeaderMap) -> Result<Option<i64>, ApiError> {
-    let Some(value) = headers.get(header::IF_MATCH) else { return Ok(None) };
-    let text = value.to_str().unwrap_or_default().trim();
-    if text == "*" {
+/// Parses `If-Match` by RFC 9110 §13.1.1: `None` when any revision matches. A bare number counts as a strong tag.
+///
+/// The comparison is strong, so a weak tag and a tag that is no revision match nothing.
+fn expected_revisions(headers: &HeaderMap) -> Result<Option<Vec<i64>>, ApiError> {
+    let mut revisions = Vec::new();
+    let lines = headers.get_all(header::IF_MATCH);
+    if lines.iter().next().is_none() {
         return Ok(None);
     }
-    text.trim_matches('"').parse().map(Some).map_err(|_| {
-        let detail = "If-Match must be the tenant's revision, like \"7\".";
-        ApiError::new(StatusCode::BAD_REQUEST, "invalid_if_match", detail)
-    })
+    for line in lines {
+        let text = line.to_str().map_err(|_| invalid_if_match())?;
+        for tag in text.split(',').map(str::trim).filter(|tag| !tag.is_empty()) {
+            if tag == "*" {
+                return Ok(None);
+            }
+            let (is_weak, tag) = tag.strip_prefix("W/").map_or((false, tag), |tag| (true, tag));
+            let opaque = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
+            match opaque {
+                Some(opaque) if !is_weak => revisions.extend(opaque.parse::<i64>().ok()),
+                Some(_) => {}
+                None if !is_weak => revisions.push(tag.parse().map_err(|_| invalid_if_match())?),
+                None => return Err(invalid_if_match()),
+            }
+        }
+    }
+    Ok(Some(revisions))
+}
+
+fn invalid_if_match() -> ApiError {
+    let detail = "If-Match must be the tenant's revision, like \"7\".";
+    ApiError::new(StatusCode::BAD_REQUEST, "invalid_if_match", detail)
 }
 
 pub async fn delete_tenant(
@@ -182,4 +203,35 @@ async fn tenant_response(app: &App, status: StatusCode, tenant: &Tenant) -> Resp
     let head = [(header::ETAG, etag(tenant.revision))];
     let sleep = sleep_status::fetch(app, tenant).await;
     (status, head, axum::Json(views::tenant(app, tenant, sleep))).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn if_match_is_compared_strongly() {
+        let parse = |lines: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                headers.append(header::IF_MATCH, line.parse().unwrap());
+            }
+            expected_revisions(&headers).map_err(|failure| failure.problem.code)
+        };
+        for (lines, expected) in [
+            (&[][..], None),
+            (&["*"], None),
+            (&["\"3\""], Some(vec![3])),
+            (&["3"], Some(vec![3])),
+            (&["\"3\", \"4\"", "\"5\""], Some(vec![3, 4, 5])),
+            (&["W/\"3\""], Some(vec![])),
+            (&["W/\"3\", \"4\""], Some(vec![4])),
+            (&["\"abc\""], Some(vec![])),
+        ] {
+            assert_eq!(parse(lines), Ok(expected), "{lines:?}");
+        }
+        for bad in ["x", "\"3", "W/3"] {
+            assert_eq!(parse(&[bad]), Err("invalid_if_match".to_owned()), "{bad}");
+        }
+    }
 }

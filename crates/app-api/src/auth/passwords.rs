@@ -1,76 +1,223 @@
-//! Argon2id outside the async threads, a bounded number at once: each hash takes 19 MiB and one core.
+//! Argon2id outside the async threads. Each hash takes 19 MiB and one core, so work is bounded in two lanes.
+//!
+//! Known devices and new clients have lanes of their own: a flood of strangers cannot delay a known device. A full
+//! lane refuses at once instead of letting its callers wait for nothing.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use argon2::password_hash::phc::PasswordHash;
 use argon2::{Algorithm, Argon2, Params, PasswordHasher as _, PasswordVerifier as _, Version};
 use axum::http::StatusCode;
 use service::api_error::ApiError;
+use service::forwarded;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-pub const MAX_CONCURRENT_HASHES: usize = 2;
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(10);
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+/// The most jobs of one client in a lane, running and queued.
+const MAX_PER_CLIENT: usize = 10;
+
+/// The caller of a hash: decides on the lane.
+#[derive(Clone, Copy, Debug)]
+pub enum Caller {
+    /// A device on which the account signed in before.
+    KnownDevice(IpAddr),
+    NewClient(IpAddr),
+}
 
 #[derive(Clone)]
 pub struct Passwords {
     params: Params,
-    slots: Arc<Semaphore>,
+    known: Arc<Lane>,
+    new: Arc<Lane>,
     /// The hash of a random password, against which sign-ins of unknown users are verified.
     decoy_hash: Arc<str>,
     /// Verifications since the start. Each sign-in costs one.
     verifications: Arc<AtomicU64>,
+    /// Hashes since the start, verifications included.
+    hashes: Arc<AtomicU64>,
+}
+
+/// A bounded number of running jobs, and a bounded queue before them.
+struct Lane {
+    slots: Semaphore,
+    max_running: usize,
+    max_queued: usize,
+    /// Running and queued jobs.
+    jobs: AtomicUsize,
+    jobs_of_client: Mutex<HashMap<IpAddr, usize>>,
+}
+
+/// The load of both lanes together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Load {
+    pub running: usize,
+    pub max_running: usize,
+    pub queued: usize,
+    pub max_queued: usize,
+}
+
+/// A place in a lane. Dropping the value frees the place.
+struct Place {
+    lane: Arc<Lane>,
+    client: IpAddr,
 }
 
 impl Passwords {
     /// `params`: [`Params::default`] outside tests.
     pub fn new(params: Params) -> anyhow::Result<Self> {
-        let decoy_hash = digest(&params, crate::auth::token::Token::random()?.reveal())?.into();
-        let slots = Arc::new(Semaphore::new(MAX_CONCURRENT_HASHES));
-        Ok(Self { params, slots, decoy_hash, verifications: Arc::default() })
+        let decoy_hash = digest(&params, super::token::Token::random()?.reveal())?.into();
+        Ok(Self {
+            params,
+            known: Arc::new(Lane::new(1, 16)),
+            new: Arc::new(Lane::new(2, 32)),
+            decoy_hash,
+            verifications: Arc::default(),
+            hashes: Arc::default(),
+        })
     }
 
-    pub async fn hash(&self, password: &str) -> Result<String, ApiError> {
+    /// Hashes a new password.
+    ///
+    /// # Errors
+    /// `busy` when the lane is full.
+    pub async fn hash(&self, password: &str, caller: Caller) -> Result<String, ApiError> {
         let (params, password) = (self.params.clone(), password.to_owned());
-        Ok(self.in_slot(move || digest(&params, &password)).await??)
+        let hashes = self.hashes.clone();
+        let hash = move || {
+            hashes.fetch_add(1, Ordering::Relaxed);
+            digest(&params, &password)
+        };
+        Ok(self.in_slot(caller, hash).await??)
     }
 
     /// Takes the same work with and without a stored hash, so that timing does not reveal accounts.
-    pub async fn verify(&self, password: &str, hash: Option<String>) -> Result<bool, ApiError> {
-        let known = hash.is_some();
+    ///
+    /// # Errors
+    /// `busy` when the lane is full.
+    pub async fn verify(
+        &self,
+        password: &str,
+        hash: Option<String>,
+        caller: Caller,
+    ) -> Result<bool, ApiError> {
+        let is_known = hash.is_some();
         let hash = hash.unwrap_or_else(|| self.decoy_hash.to_string());
         let password = password.to_owned();
-        let verifications = self.verifications.clone();
+        let (verifications, hashes) = (self.verifications.clone(), self.hashes.clone());
         let compare = move || {
             verifications.fetch_add(1, Ordering::Relaxed);
-            fits(&password, &hash)
+            hashes.fetch_add(1, Ordering::Relaxed);
+            matches(&password, &hash)
         };
-        Ok(known & self.in_slot(compare).await??)
+        Ok(is_known & self.in_slot(caller, compare).await??)
     }
 
     pub fn verifications(&self) -> u64 {
         self.verifications.load(Ordering::Relaxed)
     }
 
+    pub fn hashes(&self) -> u64 {
+        self.hashes.load(Ordering::Relaxed)
+    }
+
+    pub fn load(&self) -> Load {
+        let (known, new) = (self.known.load(), self.new.load());
+        Load {
+            running: known.running + new.running,
+            max_running: known.max_running + new.max_running,
+            queued: known.queued + new.queued,
+            max_queued: known.max_queued + new.max_queued,
+        }
+    }
+
     async fn in_slot<R: Send + 'static>(
         &self,
+        caller: Caller,
         work: impl FnOnce() -> R + Send + 'static,
     ) -> Result<R, ApiError> {
-        let slot = timeout(QUEUE_TIMEOUT, self.slots.clone().acquire_owned()).await;
-        let Ok(slot) = slot else {
-            let detail = "Too many sign-ins at once. Try again in a moment.";
-            return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail)
-                .with_retry_after(Duration::from_secs(5)));
+        let (lane, client) = match caller {
+            Caller::KnownDevice(client) => (&self.known, client),
+            Caller::NewClient(client) => (&self.new, client),
         };
-        let slot = slot?;
+        // The place travels with the job: a caller that leaves keeps the place until its hash is done.
+        let place = Lane::enter(lane, client).ok_or_else(busy)?;
+        let Ok(slot) = timeout(QUEUE_TIMEOUT, lane.slots.acquire()).await else {
+            return Err(busy());
+        };
+        slot?.forget();
         let done = tokio::task::spawn_blocking(move || {
-            let _held_until_done = slot;
-            work()
+            let running = Running(place);
+            let result = work();
+            drop(running);
+            result
         });
         Ok(done.await?)
     }
+}
+
+/// A running job. Dropping the value frees its slot and its place.
+struct Running(Place);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.lane.slots.add_permits(1);
+    }
+}
+
+impl Lane {
+    fn new(max_running: usize, max_queued: usize) -> Self {
+        Self {
+            slots: Semaphore::new(max_running),
+            max_running,
+            max_queued,
+            jobs: AtomicUsize::new(0),
+            jobs_of_client: Mutex::default(),
+        }
+    }
+
+    /// Returns `None` when the lane is full, or full of jobs of this client.
+    fn enter(lane: &Arc<Self>, client: IpAddr) -> Option<Place> {
+        let client = forwarded::rate_limit_key(client);
+        let mut clients = lane.jobs_of_client.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = clients.get(&client).copied().unwrap_or_default();
+        let all = lane.jobs.load(Ordering::Relaxed);
+        if own >= MAX_PER_CLIENT || all >= lane.max_running + lane.max_queued {
+            return None;
+        }
+        clients.insert(client, own + 1);
+        lane.jobs.store(all + 1, Ordering::Relaxed);
+        Some(Place { lane: lane.clone(), client })
+    }
+
+    fn load(&self) -> Load {
+        let running = self.max_running - self.slots.available_permits().min(self.max_running);
+        let queued = self.jobs.load(Ordering::Relaxed).saturating_sub(running);
+        Load { running, max_running: self.max_running, queued, max_queued: self.max_queued }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut clients = self.lane.jobs_of_client.lock().unwrap_or_else(PoisonError::into_inner);
+        self.lane.jobs.fetch_sub(1, Ordering::Relaxed);
+        if let Some(jobs) = clients.get_mut(&self.client) {
+            *jobs -= 1;
+            if *jobs == 0 {
+                clients.remove(&self.client);
+            }
+        }
+    }
+}
+
+fn busy() -> ApiError {
+    let detail = "Too many sign-ins at once. Try again in a moment.";
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail).with_retry_after(RETRY_AFTER)
 }
 
 fn digest(params: &Params, password: &str) -> anyhow::Result<String> {
@@ -79,7 +226,7 @@ fn digest(params: &Params, password: &str) -> anyhow::Result<String> {
     Ok(hash.map_err(|error| anyhow::anyhow!("hashing: {error}"))?.to_string())
 }
 
-fn fits(password: &str, hash: &str) -> anyhow::Result<bool> {
+fn matches(password: &str, hash: &str) -> anyhow::Result<bool> {
     let hash = PasswordHash::new(hash).map_err(|error| anyhow::anyhow!("stored hash: {error}"))?;
     Ok(Argon2::default().verify_password(password.as_bytes(), &hash).is_ok())
 }
@@ -88,15 +235,35 @@ fn fits(password: &str, hash: &str) -> anyhow::Result<bool> {
 mod tests {
     use super::*;
 
+    const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
     #[tokio::test]
     async fn the_decoy_hash_costs_as_much_as_a_real_hash() {
         let passwords = Passwords::new(Params::default()).unwrap();
         let work = |hash: &str| hash.split('$').take(4).map(str::to_owned).collect::<Vec<_>>();
-        let real = passwords.hash("correct horse").await.unwrap();
+        let caller = Caller::NewClient(CLIENT);
+        let real = passwords.hash("correct horse", caller).await.unwrap();
         assert_eq!(work(&real), ["", "argon2id", "v=19", "m=19456,t=2,p=1"]);
         assert_eq!(work(&passwords.decoy_hash), work(&real));
-        assert!(!passwords.verify("correct horse", None).await.unwrap());
-        assert!(passwords.verify("correct horse", Some(real)).await.unwrap());
-        assert_eq!(passwords.verifications(), 2);
+        assert!(!passwords.verify("correct horse", None, caller).await.unwrap());
+        assert!(passwords.verify("correct horse", Some(real), caller).await.unwrap());
+        assert_eq!((passwords.verifications(), passwords.hashes()), (2, 3));
+    }
+
+    #[test]
+    fn a_full_lane_refuses_at_once_and_one_client_cannot_fill_a_lane() {
+        let lane = Arc::new(Lane::new(2, 16));
+        let client = |n: u8| IpAddr::from([192, 0, 2, n]);
+        let own: Vec<_> =
+            (0..MAX_PER_CLIENT).map(|_| Lane::enter(&lane, CLIENT).unwrap()).collect();
+        assert!(Lane::enter(&lane, CLIENT).is_none(), "the client's share is used up");
+        let others: Vec<_> = (0..8).map(|n| Lane::enter(&lane, client(n)).unwrap()).collect();
+        assert!(Lane::enter(&lane, client(9)).is_none(), "the lane is full");
+        drop(others);
+        assert!(Lane::enter(&lane, client(9)).is_some());
+        drop(own);
+        assert!(Lane::enter(&lane, CLIENT).is_some());
+        assert_eq!(lane.jobs.load(Ordering::Relaxed), 0);
+        assert!(lane.jobs_of_client.lock().unwrap().is_empty());
     }
 }

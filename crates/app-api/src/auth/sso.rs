@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use protocol::{Slug, TenantId, Timestamp};
@@ -11,6 +12,8 @@ use uuid::Uuid;
 
 /// The lifetime of a token, in seconds.
 const LIFETIME_SECONDS: i64 = 60;
+/// The longest life of a tenant's session, with that of its token.
+pub const MAX_TENANT_SESSION: Duration = Duration::from_secs(12 * 3_600 + 60);
 
 #[derive(Clone)]
 pub enum Signer {
@@ -41,13 +44,15 @@ pub struct Claims<'a> {
     iat: i64,
     exp: i64,
     jti: Uuid,
+    /// The admin session: its end ends the tenant's session.
+    sid: Uuid,
 }
 
 impl<'a> Claims<'a> {
     pub fn new(
         (id, slug): (TenantId, &'a Slug),
         owner: &'a crate::db::user::User,
-        jti: Uuid,
+        (jti, sid): (Uuid, Uuid),
         now: Timestamp,
     ) -> Self {
         let iat = now.timestamp();
@@ -61,6 +66,7 @@ impl<'a> Claims<'a> {
             iat,
             exp: iat + LIFETIME_SECONDS,
             jti,
+            sid,
         }
     }
 }

@@ -1,172 +1,294 @@
-//! Slows guessing down: so many failed sign-ins within a window. Bounded memory.
+//! Limits password guessing per client, per client and account, and per account. Fixed memory, nothing is evicted.
 //!
-//! A stranger who fails on purpose shuts out their own address. Only many addresses together rest an account.
+//! Attempts are counted in count-min sketches: a flood of invented names can raise a count, never lower one. Windows
+//! start at multiples of [`WINDOW`], the same for all counts, so that no choice of names or times adds guesses.
 
-use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher as _, Hash};
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use protocol::Timestamp;
 use service::forwarded;
+use uuid::Uuid;
 
-const WINDOW: Duration = Duration::from_secs(300);
-/// Of one client at one account.
-const PER_PAIR: u32 = 10;
-/// Of one client, whatever accounts it tries.
-const PER_CLIENT: u32 = 50;
-/// Of all clients at one account: high, because it shuts its owner out too.
-const PER_ACCOUNT: u32 = 100;
-/// Beyond this many names the oldest windows are forgotten.
-const REMEMBERED: usize = 10_000;
+/// The length of a window. A count starts anew with each window.
+pub const WINDOW: Duration = Duration::from_secs(300);
+/// The most attempts of one client at one account.
+const MAX_PER_PAIR: u32 = 10;
+/// The most attempts of one client at all accounts together.
+const MAX_PER_CLIENT: u32 = 50;
+/// The most attempts of all clients at one account. High, because reaching this limit locks out new devices.
+pub const MAX_PER_ACCOUNT: u32 = 100;
+/// The most attempts of one known device, which count against no other limit.
+const MAX_PER_DEVICE: u32 = 10;
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Who {
-    Pair(String, IpAddr),
+const SKETCH_ROWS: usize = 4;
+const SKETCH_WIDTH: usize = 16_384;
+
+/// The limits that one attempt counts against.
+#[derive(Clone, Copy, Debug)]
+pub enum Attempt<'a> {
+    /// A sign-in by a client that is not known at the account.
+    SignIn { account: &'a str, client: IpAddr },
+    /// A sign-in from a device on which the account signed in before.
+    KnownDevice { account: &'a str, device: Uuid },
+    /// Other work on unauthenticated input: sign-up and password reset.
     Client(IpAddr),
-    Account(String),
 }
 
-#[derive(Debug, Default)]
-pub struct Throttle(Mutex<HashMap<Who, Window>>);
+#[derive(Debug)]
+pub struct Throttle {
+    hasher: RandomState,
+    counts: Mutex<Counts>,
+}
 
-#[derive(Clone, Copy, Debug)]
-struct Window {
-    since: Timestamp,
-    failures: u32,
+#[derive(Debug)]
+struct Counts {
+    window: i64,
+    /// One row per hash; each row has [`SKETCH_WIDTH`] cells.
+    rows: Vec<u32>,
+}
+
+#[derive(Clone, Copy, Hash)]
+enum Key<'a> {
+    Pair(&'a str, IpAddr),
+    Client(IpAddr),
+    Account(&'a str),
+    Device(&'a str, Uuid),
+}
+
+impl Default for Throttle {
+    fn default() -> Self {
+        let rows = vec![0; SKETCH_ROWS * SKETCH_WIDTH];
+        Self { hasher: RandomState::new(), counts: Mutex::new(Counts { window: 0, rows }) }
+    }
 }
 
 impl Throttle {
-    /// Counts an attempt before it is looked at, so that many at once are not all let through. `Err`: wait.
-    pub fn attempt(&self, account: &str, client: IpAddr, now: Timestamp) -> Result<(), Duration> {
-        let client = forwarded::rate_limit_key(client);
-        let names = [
-            (Who::Pair(account.to_owned(), client), PER_PAIR),
-            (Who::Client(client), PER_CLIENT),
-            (Who::Account(account.to_owned()), PER_ACCOUNT),
-        ];
-        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let full = names.iter().filter_map(|(who, most)| {
-            held.get(who).filter(|w| w.failures >= *most).and_then(|w| w.left(now))
+    /// Counts an attempt before its password is verified, so that concurrent attempts are counted, too.
+    ///
+    /// # Errors
+    /// The time to wait when a limit is reached; a refused attempt is not counted.
+    pub fn attempt(&self, attempt: Attempt<'_>, now: Timestamp) -> Result<(), Duration> {
+        let limits = limits(attempt);
+        self.with_counts(now, |counts| {
+            for (key, limit) in &limits {
+                if self.estimate(counts, key) >= *limit {
+                    return Err(time_left(now));
+                }
+            }
+            for (key, _) in &limits {
+                for cell in self.cells(key) {
+                    counts.rows[cell] = counts.rows[cell].saturating_add(1);
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Takes the count of a successful attempt back.
+    pub fn succeeded(&self, attempt: Attempt<'_>, now: Timestamp) {
+        self.with_counts(now, |counts| {
+            for (key, _) in limits(attempt) {
+                for cell in self.cells(&key) {
+                    counts.rows[cell] = counts.rows[cell].saturating_sub(1);
+                }
+            }
         });
-        if let Some(wait) = full.max() {
-            return Err(wait);
-        }
-        for (who, _) in names {
-            make_room(&mut held, now);
-            let window = held.entry(who).or_insert(Window { since: now, failures: 0 });
-            if window.left(now).is_none() {
-                *window = Window { since: now, failures: 0 };
-            }
-            window.failures += 1;
-        }
-        Ok(())
     }
 
-    /// The attempt was good: this client starts afresh at this account, and the others get this one back.
-    pub fn succeeded(&self, account: &str, client: IpAddr) {
-        let client = forwarded::rate_limit_key(client);
-        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        held.remove(&Who::Pair(account.to_owned(), client));
-        for who in [Who::Client(client), Who::Account(account.to_owned())] {
-            if let Some(window) = held.get_mut(&who) {
-                window.failures = window.failures.saturating_sub(1);
-            }
+    /// The number of cells in the sketches.
+    pub const fn cells_limit() -> usize {
+        SKETCH_ROWS * SKETCH_WIDTH
+    }
+
+    /// The number of cells that hold a count in the current window.
+    pub fn cells_used(&self) -> usize {
+        let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.rows.iter().filter(|count| **count > 0).count()
+    }
+
+    /// Never less than the true count, because other keys can only add to a cell.
+    fn estimate(&self, counts: &Counts, key: &Key<'_>) -> u32 {
+        self.cells(key).map(|cell| counts.rows[cell]).min().unwrap_or_default()
+    }
+
+    fn cells(&self, key: &Key<'_>) -> impl Iterator<Item = usize> {
+        (0..SKETCH_ROWS).map(move |row| {
+            let hash = self.hasher.hash_one((row, key));
+            row * SKETCH_WIDTH + usize::try_from(hash % SKETCH_WIDTH as u64).unwrap_or_default()
+        })
+    }
+
+    fn with_counts<R>(&self, now: Timestamp, work: impl FnOnce(&mut Counts) -> R) -> R {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let window = window_of(now);
+        // A clock that steps back must not clear the counts.
+        if window > counts.window {
+            counts.window = window;
+            counts.rows.fill(0);
+        }
+        work(&mut counts)
+    }
+}
+
+fn limits(attempt: Attempt<'_>) -> Vec<(Key<'_>, u32)> {
+    match attempt {
+        Attempt::SignIn { account, client } => {
+            let client = forwarded::rate_limit_key(client);
+            vec![
+                (Key::Pair(account, client), MAX_PER_PAIR),
+                (Key::Client(client), MAX_PER_CLIENT),
+                (Key::Account(account), MAX_PER_ACCOUNT),
+            ]
+        }
+        Attempt::KnownDevice { account, device } => {
+            vec![(Key::Device(account, device), MAX_PER_DEVICE)]
+        }
+        Attempt::Client(client) => {
+            vec![(Key::Client(forwarded::rate_limit_key(client)), MAX_PER_CLIENT)]
         }
     }
 }
 
-/// When full: what is over goes, and if that is not enough, the older half.
-fn make_room(held: &mut HashMap<Who, Window>, now: Timestamp) {
-    if held.len() < REMEMBERED {
-        return;
-    }
-    held.retain(|_, window| window.left(now).is_some());
-    if held.len() >= REMEMBERED {
-        let mut since: Vec<_> = held.values().map(|window| window.since).collect();
-        let middle = since.len() / 2;
-        let (_, middle, _) = since.select_nth_unstable(middle);
-        held.retain(|_, window| window.since > *middle);
-    }
+fn window_seconds() -> i64 {
+    i64::try_from(WINDOW.as_secs()).unwrap_or(i64::MAX)
 }
 
-impl Window {
-    /// What is left of it; `None` when it is over.
-    fn left(&self, now: Timestamp) -> Option<Duration> {
-        let passed = (now - self.since).to_std().unwrap_or_default();
-        WINDOW.checked_sub(passed).filter(|left| !left.is_zero())
-    }
+fn window_of(now: Timestamp) -> i64 {
+    now.timestamp().div_euclid(window_seconds())
+}
+
+fn time_left(now: Timestamp) -> Duration {
+    let passed = now.timestamp().rem_euclid(window_seconds());
+    Duration::from_secs(u64::try_from(window_seconds() - passed).unwrap_or_default())
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
+    /// `second` counts from the start of a window.
     fn at(second: i64) -> Timestamp {
-        Timestamp::from_timestamp(1_700_000_000 + second, 0).unwrap()
+        Timestamp::from_timestamp(300 * 5_666_667 + second, 0).unwrap()
+    }
+
+    fn sign_in(account: &str, client: IpAddr) -> Attempt<'_> {
+        Attempt::SignIn { account, client }
+    }
+
+    fn address(n: u32) -> IpAddr {
+        IpAddr::from(n.to_be_bytes())
     }
 
     #[test]
-    fn a_client_rests_at_an_account_after_ten_failures_and_recovers() {
+    fn a_client_is_limited_at_one_account_until_the_window_ends() {
         let throttle = Throttle::default();
-        for _ in 0..PER_PAIR {
-            throttle.attempt("a", CLIENT, at(0)).unwrap();
+        for _ in 0..MAX_PER_PAIR {
+            throttle.attempt(sign_in("a", CLIENT), at(0)).unwrap();
         }
-        assert_eq!(throttle.attempt("a", CLIENT, at(100)), Err(Duration::from_secs(200)));
-        assert!(throttle.attempt("b", CLIENT, at(100)).is_ok());
-        assert!(throttle.attempt("a", CLIENT, at(300)).is_ok());
+        let refused = throttle.attempt(sign_in("a", CLIENT), at(100));
+        assert_eq!(refused, Err(Duration::from_secs(200)));
+        assert!(throttle.attempt(sign_in("b", CLIENT), at(100)).is_ok());
+        assert!(throttle.attempt(sign_in("a", CLIENT), at(300)).is_ok());
     }
 
     #[test]
-    fn a_client_with_a_network_of_its_own_is_one_client() {
+    fn an_ipv6_network_is_one_client() {
         let throttle = Throttle::default();
         let client = |n: u32| IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, n as u16]);
-        for n in 0..PER_PAIR {
-            throttle.attempt("a", client(n), at(0)).unwrap();
+        for n in 0..MAX_PER_PAIR {
+            throttle.attempt(sign_in("a", client(n)), at(0)).unwrap();
         }
-        assert!(throttle.attempt("a", client(PER_PAIR), at(0)).is_err());
-        throttle.succeeded("a", client(PER_PAIR));
-        assert!(throttle.attempt("a", client(PER_PAIR), at(0)).is_ok());
+        assert!(throttle.attempt(sign_in("a", client(MAX_PER_PAIR)), at(0)).is_err());
+        throttle.succeeded(sign_in("a", client(MAX_PER_PAIR)), at(0));
+        assert!(throttle.attempt(sign_in("a", client(MAX_PER_PAIR)), at(0)).is_ok());
     }
 
     #[test]
-    fn a_stranger_who_fails_shuts_out_nobody_else() {
+    fn a_failing_client_locks_out_only_itself() {
         let (throttle, owner) = (Throttle::default(), IpAddr::from([192, 0, 2, 1]));
-        while throttle.attempt("a", CLIENT, at(0)).is_ok() {}
-        assert!(throttle.attempt("a", owner, at(0)).is_ok());
+        while throttle.attempt(sign_in("a", CLIENT), at(0)).is_ok() {}
+        assert!(throttle.attempt(sign_in("a", owner), at(0)).is_ok());
     }
 
     #[test]
-    fn an_account_rests_once_many_clients_together_fail_at_it() {
+    fn an_account_under_attack_still_admits_known_devices() {
         let throttle = Throttle::default();
-        for n in 0..PER_ACCOUNT {
-            throttle.attempt("a", IpAddr::from(n.to_be_bytes()), at(0)).unwrap();
+        for n in 0..MAX_PER_ACCOUNT {
+            throttle.attempt(sign_in("a", address(n)), at(0)).unwrap();
         }
-        assert_eq!(throttle.attempt("a", CLIENT, at(60)), Err(Duration::from_secs(240)));
-        assert!(throttle.attempt("b", CLIENT, at(60)).is_ok());
+        let refused = throttle.attempt(sign_in("a", CLIENT), at(60));
+        assert_eq!(refused, Err(Duration::from_secs(240)));
+        assert!(throttle.attempt(sign_in("b", CLIENT), at(60)).is_ok());
+        let known = Attempt::KnownDevice { account: "a", device: Uuid::nil() };
+        for _ in 0..MAX_PER_DEVICE {
+            throttle.attempt(known, at(60)).unwrap();
+        }
+        assert!(throttle.attempt(known, at(60)).is_err(), "a stolen device is limited, too");
     }
 
     #[test]
-    fn a_success_starts_afresh() {
+    fn successes_are_not_counted() {
         let throttle = Throttle::default();
-        for _ in 0..2 * PER_ACCOUNT {
-            throttle.attempt("a", CLIENT, at(0)).unwrap();
-            throttle.succeeded("a", CLIENT);
+        for _ in 0..2 * MAX_PER_ACCOUNT {
+            throttle.attempt(sign_in("a", CLIENT), at(0)).unwrap();
+            throttle.succeeded(sign_in("a", CLIENT), at(0));
         }
+        assert_eq!(throttle.cells_used(), 0);
     }
 
     #[test]
-    fn a_client_rests_whatever_accounts_it_tries_and_memory_is_bounded() {
+    fn a_client_is_limited_over_all_accounts_and_other_work() {
         let throttle = Throttle::default();
-        for n in 0..PER_CLIENT {
-            throttle.attempt(&n.to_string(), CLIENT, at(0)).unwrap();
+        for n in 0..MAX_PER_CLIENT {
+            throttle.attempt(sign_in(&n.to_string(), CLIENT), at(0)).unwrap();
         }
-        assert!(throttle.attempt("x", CLIENT, at(1)).is_err());
+        assert!(throttle.attempt(sign_in("x", CLIENT), at(1)).is_err());
+        assert!(throttle.attempt(Attempt::Client(CLIENT), at(1)).is_err());
+    }
+
+    #[test]
+    fn twenty_thousand_invented_names_do_not_free_an_account() {
+        let throttle = Throttle::default();
+        let mut guesses = 0;
         for n in 0..20_000_u32 {
-            let _ = throttle.attempt(&n.to_string(), IpAddr::from(n.to_be_bytes()), at(2));
+            let _ = throttle.attempt(sign_in(&n.to_string(), address(1_000_000 + n)), at(2));
+            if n % 20 == 0 && throttle.attempt(sign_in("owner", address(n)), at(3)).is_ok() {
+                guesses += 1;
+            }
         }
-        assert!(throttle.0.lock().unwrap().len() <= REMEMBERED);
+        assert!((1..=MAX_PER_ACCOUNT).contains(&guesses), "{guesses}");
+        let honest = throttle.attempt(sign_in("honest", CLIENT), at(4));
+        assert_eq!(honest, Ok(()), "a flood does not lock out others");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
+        /// Under every flood of other names, at every times: a window has at most so many guesses at one account.
+        #[test]
+        fn guesses_per_account_and_window_are_bounded(
+            flood in proptest::collection::vec((0..5_000_u32, any::<u32>(), 0..900_i64, any::<bool>()), 1..3_000),
+        ) {
+            let throttle = Throttle::default();
+            let mut guesses = std::collections::HashMap::<i64, u32>::new();
+            let mut flood = flood;
+            flood.sort_by_key(|(_, _, second, _)| *second);
+            for (name, client, second, is_guess) in flood {
+                let name = if is_guess { "owner".to_owned() } else { name.to_string() };
+                let attempt = sign_in(&name, address(client));
+                if throttle.attempt(attempt, at(second)).is_ok() && is_guess {
+                    *guesses.entry(second / 300).or_default() += 1;
+                }
+            }
+            prop_assert!(guesses.values().all(|count| *count <= MAX_PER_ACCOUNT));
+        }
     }
 }

@@ -11,7 +11,7 @@ pub struct ChangeListener(AsyncPgConnection);
 impl ChangeListener {
     /// Starts listening. Earlier changes are not announced: read the table once afterwards.
     pub async fn connect(database: &Database) -> anyhow::Result<Self> {
-        let mut conn = database.connect().await?;
+        let mut conn = database.connect_listener().await?;
         diesel::sql_query("LISTEN tenants").execute(&mut conn).await?;
         Ok(Self(conn))
     }

@@ -12,21 +12,63 @@ use diesel_async::{AsyncMigrationHarness, AsyncPgConnection, RunQueryDsl as _};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness as _, embed_migrations};
 use futures_util::FutureExt as _;
 use service::Secret;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
+use tokio_postgres::config::Host;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Config, NoTls};
+use tokio_postgres::{Client, Config, NoTls};
+
+use super::query_deadline::DeadlineStream;
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!();
 /// Key of the advisory lock; no other program on this database may use it.
 const MIGRATION_LOCK: i64 = 0x6369_616c;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// A listening connection without a running query notices a vanished server by these.
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(10);
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(5);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
+const KEEPALIVE_RETRIES: u32 = 3;
 pub const MAX_POOL_CONNECTIONS: usize = 12;
 
 pub type Pooled = Object<AsyncPgConnection>;
 
+/// Bounds of a statement. The server enforces them; [`REPLY_GRACE`] later the client gives the connection up.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub statement: Duration,
+    /// One statement of a migration, which may rewrite a table.
+    pub migration: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { statement: Duration::from_secs(15), migration: Duration::from_secs(600) }
+    }
+}
+
+/// The time that the server has to report a statement timeout.
+const REPLY_GRACE: Duration = Duration::from_secs(5);
+
+fn session_options(statement_timeout: Duration) -> String {
+    let millis = statement_timeout.as_millis();
+    format!("-c statement_timeout={millis}ms -c lock_timeout=10s -c timezone=UTC")
+}
+
+/// The connections of the pool.
+#[derive(Clone, Copy, Debug)]
+pub struct PoolLoad {
+    /// Connections in use.
+    pub current: usize,
+    pub limit: usize,
+}
+
 #[derive(Clone)]
 pub struct Database {
     config: Config,
+    limits: Limits,
     pool: Pool<AsyncPgConnection>,
 }
 
@@ -41,11 +83,23 @@ pub enum ConnectError {
     /// A retry cannot succeed: the schema refuses a migration of this version.
     #[error("the database cannot be migrated: {0}")]
     Unmigratable(String),
+    /// A retry may succeed: the migration took too long, or another session or a full disk stopped it.
+    #[error("the migration failed: {0}")]
+    MigrationFailed(String),
 }
 
 impl Database {
-    /// `url` must hold no password; `password` carries it.
+    /// With the default limits.
     pub fn new(url: &str, password: Option<&Secret>) -> anyhow::Result<Self> {
+        Self::with_limits(url, password, Limits::default())
+    }
+
+    /// `url` must hold no password; `password` carries it.
+    pub fn with_limits(
+        url: &str,
+        password: Option<&Secret>,
+        limits: Limits,
+    ) -> anyhow::Result<Self> {
         let mut config: Config = url.parse().context("the database's URL")?;
         if let Some(password) = password {
             config.password(password.reveal());
@@ -53,7 +107,11 @@ impl Database {
         config
             .application_name("cial app-api")
             .connect_timeout(CONNECT_TIMEOUT)
-            .options("-c statement_timeout=15s -c lock_timeout=10s -c timezone=UTC");
+            .tcp_user_timeout(TCP_USER_TIMEOUT)
+            .keepalives_idle(KEEPALIVE_IDLE)
+            .keepalives_interval(KEEPALIVE_INTERVAL)
+            .keepalives_retries(KEEPALIVE_RETRIES)
+            .options(session_options(limits.statement));
         let pool_config = config.clone();
         let mut how = ManagerConfig::default();
         // Verified before each use: no request receives a connection that died in the pool.
@@ -62,13 +120,13 @@ impl Database {
             let config = pool_config.clone();
             async move {
                 let refused = |e: ConnectError| ConnectionError::BadConnection(e.to_string());
-                connect_once(&config).await.map_err(refused)
+                connect_once(&config, limits.statement).await.map_err(refused)
             }
             .boxed()
         });
         let manager = AsyncDieselConnectionManager::new_with_config(String::new(), how);
         let pool = Pool::builder(manager).max_size(MAX_POOL_CONNECTIONS).build()?;
-        Ok(Self { config, pool })
+        Ok(Self { config, limits, pool })
     }
 
     pub async fn conn(&self) -> Result<Pooled, ConnectError> {
@@ -80,9 +138,24 @@ impl Database {
         }
     }
 
+    pub fn pool_load(&self) -> PoolLoad {
+        let status = self.pool.status();
+        let current = status.size.saturating_sub(status.available);
+        PoolLoad { current, limit: status.max_size }
+    }
+
     /// Opens a connection outside the pool, for one long use.
     pub async fn connect(&self) -> Result<AsyncPgConnection, ConnectError> {
-        connect_once(&self.config).await
+        connect_once(&self.config, self.limits.statement).await
+    }
+
+    /// Opens a connection that receives notifications. It must run no query that could hang.
+    pub async fn connect_listener(&self) -> Result<AsyncPgConnection, ConnectError> {
+        let connected = timeout(CONNECT_TIMEOUT, self.config.connect(NoTls)).await;
+        let (client, connection) = connected.map_err(unreachable)?.map_err(connect_error)?;
+        let ready: ConnectionResult<_> =
+            AsyncPgConnection::try_from_client_and_connection(client, connection).await;
+        ready.map_err(unreachable)
     }
 
     /// Applies pending migrations. Of several processes that start at once, one migrates.
@@ -90,7 +163,9 @@ impl Database {
     /// # Panics
     /// Outside a multi-thread runtime: the migration harness blocks in place.
     pub async fn migrate(&self) -> Result<(), ConnectError> {
-        let mut conn = self.connect().await?;
+        let mut config = self.config.clone();
+        config.options(session_options(self.limits.migration));
+        let mut conn = connect_once(&config, self.limits.migration).await?;
         let lock = sql_query("SELECT pg_advisory_lock($1)")
             .bind::<diesel::sql_types::BigInt, _>(MIGRATION_LOCK);
         lock.execute(&mut conn).await.map_err(unreachable)?;
@@ -113,6 +188,8 @@ async fn migration_error(conn: &mut AsyncPgConnection, error: String) -> Connect
     let is_reachable = sql_query("SELECT 1").execute(conn).await.is_ok();
     if is_reachable && !TRANSIENT_MIGRATION_ERRORS.iter().any(|text| error.contains(text)) {
         ConnectError::Unmigratable(error)
+    } else if is_reachable {
+        ConnectError::MigrationFailed(error)
     } else {
         ConnectError::Unreachable(anyhow::anyhow!("migrations: {error}"))
     }
@@ -133,13 +210,67 @@ fn unreachable(error: impl Into<anyhow::Error>) -> ConnectError {
     ConnectError::Unreachable(error.into())
 }
 
-async fn connect_once(config: &Config) -> Result<AsyncPgConnection, ConnectError> {
-    let connected = timeout(CONNECT_TIMEOUT, config.connect(NoTls)).await.map_err(unreachable)?;
-    let (client, connection) = connected.map_err(|error| match error.code() {
+/// Connects to the first host that accepts. `statement_timeout` bounds each query, see [`Limits`].
+async fn connect_once(
+    config: &Config,
+    statement_timeout: Duration,
+) -> Result<AsyncPgConnection, ConnectError> {
+    let deadline = statement_timeout + REPLY_GRACE;
+    let connected = timeout(CONNECT_TIMEOUT, async {
+        let mut error = unreachable(anyhow::anyhow!("the database's URL names no host"));
+        for (place, host) in config.get_hosts().iter().enumerate() {
+            let ports = config.get_ports();
+            let port = ports.get(place).or(ports.first()).copied().unwrap_or(5432);
+            let opened = match host {
+                Host::Tcp(name) => match TcpStream::connect((name.as_str(), port)).await {
+                    Ok(stream) => {
+                        let _ = stream.set_nodelay(true);
+                        handshake(config, stream, deadline).await
+                    }
+                    Err(error) => Err(unreachable(error)),
+                },
+                Host::Unix(directory) => {
+                    let path = directory.join(format!(".s.PGSQL.{port}"));
+                    match UnixStream::connect(path).await {
+                        Ok(stream) => handshake(config, stream, deadline).await,
+                        Err(error) => Err(unreachable(error)),
+                    }
+                }
+            };
+            match opened {
+                Ok(client) => return Ok(client),
+                Err(refused) => error = refused,
+            }
+        }
+        Err(error)
+    });
+    let client = connected.await.map_err(unreachable)??;
+    AsyncPgConnection::try_from(client).await.map_err(unreachable)
+}
+
+async fn handshake<S>(
+    config: &Config,
+    stream: S,
+    deadline: Duration,
+) -> Result<Client, ConnectError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let stream = DeadlineStream::new(stream, deadline);
+    let connected = config.connect_raw(stream, NoTls).await;
+    let (client, connection) = connected.map_err(connect_error)?;
+    // Ends with the client, or with the first query that gets no reply.
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::warn!(%error, "database connection failed");
+        }
+    });
+    Ok(client)
+}
+
+fn connect_error(error: tokio_postgres::Error) -> ConnectError {
+    match error.code() {
         Some(code) if *code == SqlState::INVALID_PASSWORD => ConnectError::PasswordRefused,
         Some(_) | None => unreachable(error),
-    })?;
-    let ready: ConnectionResult<_> =
-        AsyncPgConnection::try_from_client_and_connection(client, connection).await;
-    ready.map_err(unreachable)
+    }
 }

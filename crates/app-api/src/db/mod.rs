@@ -7,9 +7,11 @@ pub mod creation;
 pub mod deleted_tenants;
 pub mod idempotency;
 pub mod installation;
+mod query_deadline;
 pub mod reset_link;
 pub mod schema;
 pub mod session;
+pub mod sso_grant;
 pub mod tenant;
 pub mod user;
 

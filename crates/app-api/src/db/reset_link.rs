@@ -2,12 +2,12 @@
 
 use diesel::prelude::*;
 use diesel_async::{AsyncConnection as _, RunQueryDsl};
-use protocol::Timestamp;
+use protocol::{TenantId, Timestamp};
 use uuid::Uuid;
 
 use super::Conn;
 use super::schema::reset_links::dsl;
-use super::{session, user};
+use super::{session, sso_grant, user};
 
 /// Inserts a link and deletes the earlier links of the user.
 pub async fn replace(
@@ -27,18 +27,20 @@ pub async fn is_live(conn: &mut Conn, token_hash: &[u8], now: Timestamp) -> Quer
     diesel::select(diesel::dsl::exists(live)).get_result(conn).await
 }
 
-/// Consumes a link: sets the password and ends every session. Of two concurrent calls, one returns `true`.
+/// Consumes a link: sets the password, ends every session and the tenant sessions that they opened. Returns the
+/// tenants; `None` when the link is not live. Of two concurrent calls, one succeeds.
 pub async fn consume(
     conn: &mut Conn,
     token_hash: &[u8],
     now: Timestamp,
     password_hash: &str,
-) -> QueryResult<bool> {
+) -> QueryResult<Option<Vec<TenantId>>> {
     conn.transaction(async |conn| {
-        let Some(user) = take(conn, token_hash, now).await? else { return Ok(false) };
-        user::set_password(conn, user, password_hash).await?;
+        let Some(user) = take(conn, token_hash, now).await? else { return Ok(None) };
         session::delete_of_user(conn, user).await?;
-        Ok(true)
+        let tenants = sso_grant::revoke_user(conn, user).await?;
+        user::set_password(conn, user, password_hash).await?;
+        Ok(Some(tenants))
     })
     .await
 }

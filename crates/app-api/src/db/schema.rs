@@ -68,6 +68,7 @@ diesel::table! {
         gave_up -> Bool,
         created_at -> Timestamptz,
         updated_at -> Timestamptz,
+        requested_at -> Timestamptz,
     }
 }
 
@@ -86,6 +87,16 @@ diesel::table! {
         body_hash -> Bytea,
         answer -> Jsonb,
         created_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    sso_grants (session_id, tenant_id) {
+        session_id -> Uuid,
+        tenant_id -> Uuid,
+        user_id -> Uuid,
+        expires_at -> Timestamptz,
+        revoked -> Bool,
     }
 }
 

@@ -1,14 +1,14 @@
 //! `sessions`: the hash of each session token; the token itself is only in the cookie. Deleting a row ends the session.
 
 use diesel::prelude::*;
-use diesel_async::RunQueryDsl;
-use protocol::Timestamp;
+use diesel_async::{AsyncConnection as _, RunQueryDsl};
+use protocol::{TenantId, Timestamp};
 use uuid::Uuid;
 
-use super::Conn;
 use super::schema::sessions::{self, dsl};
 use super::schema::users;
 use super::user::User;
+use super::{Conn, sso_grant};
 
 #[derive(Clone, Debug, Queryable, Selectable, Insertable)]
 #[diesel(table_name = sessions, check_for_backend(diesel::pg::Pg))]
@@ -39,7 +39,21 @@ pub async fn touch(conn: &mut Conn, id: Uuid, now: Timestamp) -> QueryResult<usi
     session.set(dsl::last_seen_at.eq(now)).execute(conn).await
 }
 
-pub async fn delete(conn: &mut Conn, id: Uuid) -> QueryResult<usize> {
+/// Ends a session and the tenant sessions that it opened; returns their tenants.
+pub async fn end(conn: &mut Conn, token_hash: &[u8]) -> QueryResult<Vec<TenantId>> {
+    conn.transaction(async |conn| {
+        let session = diesel::delete(dsl::sessions.filter(dsl::token_hash.eq(token_hash)));
+        let ended: Option<Uuid> = session.returning(dsl::id).get_result(conn).await.optional()?;
+        match ended {
+            Some(id) => sso_grant::revoke_session(conn, id).await,
+            None => Ok(Vec::new()),
+        }
+    })
+    .await
+}
+
+/// Deletes an expired session. The tenant sessions that it opened live on: they expire by themselves.
+pub async fn delete_expired(conn: &mut Conn, id: Uuid) -> QueryResult<usize> {
     diesel::delete(dsl::sessions.find(id)).execute(conn).await
 }
 
@@ -48,7 +62,7 @@ pub async fn delete_of_user(conn: &mut Conn, user: Uuid) -> QueryResult<usize> {
 }
 
 /// Deletes the sessions that are expired by either limit.
-pub async fn delete_ended(
+pub async fn delete_all_expired(
     conn: &mut Conn,
     last_seen_before: Timestamp,
     created_before: Timestamp,

@@ -71,6 +71,7 @@ tenant_row! {
     gave_up: bool,
     created_at: Timestamp,
     updated_at: Timestamp,
+    requested_at: Timestamp,
 }
 
 /// The columns of a [`TenantStatus`].
@@ -126,6 +127,7 @@ pub async fn insert(conn: &mut Conn, new: &NewTenant<'_>) -> QueryResult<Option<
         dsl::state_since.eq(new.now),
         dsl::created_at.eq(new.now),
         dsl::updated_at.eq(new.now),
+        dsl::requested_at.eq(new.now),
     );
     let inserted = diesel::insert_into(dsl::tenants)
         .values(row)
@@ -197,6 +199,7 @@ pub struct OwnerRequest {
     pub desired: Desired,
     pub restart: bool,
     pub wake: bool,
+    pub at: Timestamp,
 }
 
 /// Records a request of the owner; returns `None` when another writer changed the row first.
@@ -211,6 +214,7 @@ pub async fn record_request(
         dsl::desired.eq(request.desired.as_str()),
         dsl::restarts_asked.eq(read.restarts_asked + i64::from(request.restart)),
         dsl::wakes_asked.eq(read.wakes_asked + i64::from(request.wake)),
+        dsl::requested_at.eq(request.at),
         StatusColumns::from(status),
     );
     let recorded = diesel::update(unmoved).set(columns).returning(TenantRow::as_returning());

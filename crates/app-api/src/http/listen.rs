@@ -15,8 +15,8 @@ use tower::ServiceExt as _;
 
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// Bounded because log tails and watches never end by themselves.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
+/// Running requests finish within this time, like in the router. `stop_grace_period` in compose.yml is longer.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub async fn listen(listener: TcpListener, router: Router, stop: CancellationToken) {
     let connections = GracefulShutdown::new();
@@ -50,5 +50,7 @@ pub async fn listen(listener: TcpListener, router: Router, stop: CancellationTok
             }
         });
     }
+    // New clients must be refused at once instead of waiting in the backlog until the drain ends.
+    drop(listener);
     let _ = tokio::time::timeout(DRAIN_TIMEOUT, connections.shutdown()).await;
 }

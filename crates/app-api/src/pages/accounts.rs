@@ -63,6 +63,7 @@ pub async fn show_signup(State(app): State<App>, headers: HeaderMap) -> Result<R
 
 pub async fn sign_up(
     State(app): State<App>,
+    ClientAddress(client): ClientAddress,
     headers: HeaderMap,
     Form(form): Form<SignUpForm>,
 ) -> Result<Response, ApiError> {
@@ -71,10 +72,11 @@ pub async fn sign_up(
         password: form.password.clone(),
         name: form.name.clone(),
     };
-    match accounts::sign_up(&app, &request).await {
+    match accounts::sign_up(&app, &request, client).await {
         Ok(user) => {
             let cookie = sessions::begin(&app, &headers, &user).await?;
-            Ok((with_cookie(cookie), Redirect::to("/admin")).into_response())
+            let cookies = sessions::sign_in_cookies(&app, cookie, &user)?;
+            Ok((cookies, Redirect::to("/admin")).into_response())
         }
         Err(failure) => {
             let (status, problem) = form_problem(failure)?;
@@ -138,11 +140,12 @@ pub async fn sign_in(
     Form(form): Form<LoginForm>,
 ) -> Result<Response, ApiError> {
     let request = SignIn { email: form.email.clone(), password: form.password.clone() };
-    match accounts::sign_in(&app, &request, client).await {
+    match accounts::sign_in(&app, &request, client, &headers).await {
         Ok(user) => {
             let cookie = sessions::begin(&app, &headers, &user).await?;
+            let cookies = sessions::sign_in_cookies(&app, cookie, &user)?;
             let next = Redirect::to(safe_next(form.next.as_deref()));
-            Ok((with_cookie(cookie), next).into_response())
+            Ok((cookies, next).into_response())
         }
         Err(failure) => {
             let (status, problem) = form_problem(failure)?;
@@ -221,9 +224,10 @@ pub async fn show_reset(
 
 pub async fn reset(
     State(app): State<App>,
+    ClientAddress(client): ClientAddress,
     Form(form): Form<ResetForm>,
 ) -> Result<Response, ApiError> {
-    match accounts::reset_password(&app, &form.token, &form.password).await {
+    match accounts::reset_password(&app, &form.token, &form.password, client).await {
         Ok(()) => Ok(Redirect::to("/admin/login").into_response()),
         Err(failure) if failure.problem.errors.is_empty() => Err(failure),
         Err(failure) => {

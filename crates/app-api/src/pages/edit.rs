@@ -153,12 +153,9 @@ fn edit_page(
 ) -> EditPage {
     let errors = problem.as_ref();
     let after = |name, label, value: &str, default: u32, presets: &[u32]| {
-        let default =
-            if default == 0 { "never".to_owned() } else { format!("after {}", span(default)) };
-        let first = [
-            (String::new(), format!("The installation's default: {default}")),
-            ("0".to_owned(), "Never".to_owned()),
-        ];
+        let default = if default == 0 { "never".to_owned() } else { span(default) };
+        let first =
+            [(String::new(), format!("Default ({default})")), ("0".to_owned(), "Never".to_owned())];
         let presets = presets.iter().map(|s| (s.to_string(), format!("After {}", span(*s))));
         Choice::new(name, label, value.to_owned(), first.into_iter().chain(presets))
             .with_problem(errors)
@@ -171,9 +168,9 @@ fn edit_page(
         ("86400".to_owned(), "1 d".to_owned()),
     ];
     let visits = [
-        (String::new(), "The default: visits".to_owned()),
-        ("visits".to_owned(), "Visits: pages, programs, calls with credentials".to_owned()),
-        ("any_request".to_owned(), "Any request, polls of a forgotten tab too".to_owned()),
+        (String::new(), "Default (visits)".to_owned()),
+        ("visits".to_owned(), "Visits".to_owned()),
+        ("any_request".to_owned(), "Any request".to_owned()),
     ];
     EditPage {
         layout: Layout::signed_in(owner, format!("Edit {slug}")),
@@ -197,6 +194,7 @@ fn edit_page(
         )
         .hint("Asleep, it keeps its files only; it starts again when it is wanted."),
         wake_on: Choice::new(WAKE_ON, "Wakes from sleep for", form.wake_on.clone(), visits)
+            .hint("Visits are pages, programs and calls with credentials; polls of a forgotten tab are none.")
             .with_problem(errors),
         max_awake: Choice::new(
             MAX_AWAKE,
@@ -247,7 +245,15 @@ pub async fn edit_tenant(
 ) -> Result<Response, ApiError> {
     let tenant = tenant_actions::find(&app, &owner, &slug).await?;
     let change = form.change(&tenant.changeable());
-    match tenant_actions::change(&app, &owner, &slug, &change, form.revision).await {
+    match tenant_actions::change(
+        &app,
+        &owner,
+        &slug,
+        &change,
+        form.revision.as_ref().map(std::slice::from_ref),
+    )
+    .await
+    {
         Ok(tenant) => Ok(Redirect::to(&format!("/admin/tenants/{}", tenant.slug)).into_response()),
         Err(failure) => {
             let (status, mut problem) = form_problem(failure)?;

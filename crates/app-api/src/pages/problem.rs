@@ -1,13 +1,16 @@
 //! Renders a problem as a page when the request accepts HTML: the same facts, and a link to continue.
 
 use askama::Template;
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::http::header;
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use protocol::Problem;
 
 use super::{Layout, accepts_html, page};
+use crate::access::Owner;
+use crate::app::App;
+use crate::sessions;
 
 #[derive(Template)]
 #[template(path = "problem.html")]
@@ -16,13 +19,22 @@ struct ProblemPage {
     problem: Problem,
 }
 
-pub async fn layer(request: Request, next: Next) -> Response {
+pub async fn layer(State(app): State<App>, request: Request, next: Next) -> Response {
+    let headers = request.headers().clone();
     let is_navigation = accepts_html(request.headers());
     let response = next.run(request).await;
     let problem = response.extensions().get::<Problem>().filter(|_| is_navigation).cloned();
     let Some(problem) = problem else { return response };
     let status = response.status();
-    let shown = ProblemPage { layout: Layout::signed_out(problem.title.clone()), problem };
+    // The page keeps the navigation of a signed-in owner, unless the session cannot be read.
+    let session = sessions::find(&app, &headers).await;
+    let layout = match session {
+        Ok(Some((session, user))) => {
+            Layout::signed_in(&Owner { user, session }, problem.title.clone())
+        }
+        Ok(None) | Err(_) => Layout::signed_out(problem.title.clone()),
+    };
+    let shown = ProblemPage { layout, problem };
     match page(status, &shown) {
         Ok(mut page) => {
             // These headers belong to the status, not to the body.

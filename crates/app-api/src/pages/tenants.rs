@@ -58,7 +58,7 @@ impl Row {
             status: status_badge(
                 (tenant.state, tenant.desired),
                 tenant.desired_state().wake,
-                tenant.state_since,
+                tenant.shown_since(),
                 now,
             ),
             reason: tenant.state_reason.clone(),

@@ -9,6 +9,7 @@ pub mod schedule;
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use protocol::TenantId;
@@ -17,7 +18,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::db::{self, Database, deleted_tenants};
+use crate::db::{self, Database, deleted_tenants, sso_grant};
 use crate::orchestrator::Orchestrator;
 use crate::tenant::Tenant;
 use observed_cache::ObservedCache;
@@ -31,13 +32,21 @@ const WATCH_RETRY_DELAY: Duration = Duration::from_millis(500);
 
 /// Requests a reconcile run after a change of the desired state.
 #[derive(Clone)]
-pub struct Notifier(mpsc::UnboundedSender<TenantId>);
+pub struct Notifier {
+    sender: mpsc::UnboundedSender<TenantId>,
+    runs: Arc<AtomicUsize>,
+}
 
 impl Notifier {
     /// The notification is a hint; the reconciler reads the row itself.
     pub fn notify(&self, id: TenantId) {
         // The receiver is gone only while the process ends.
-        let _ = self.0.send(id);
+        let _ = self.sender.send(id);
+    }
+
+    /// The number of runs at this moment.
+    pub fn runs(&self) -> usize {
+        self.runs.load(Ordering::Relaxed)
     }
 }
 
@@ -48,11 +57,16 @@ pub struct Reconciler {
     pub clock: Clock,
 }
 
-pub type NotificationReceiver = mpsc::UnboundedReceiver<TenantId>;
+/// The receiving end of a [`Notifier`].
+pub struct NotificationReceiver {
+    receiver: mpsc::UnboundedReceiver<TenantId>,
+    runs: Arc<AtomicUsize>,
+}
 
 pub fn notify_channel() -> (Notifier, NotificationReceiver) {
     let (sender, receiver) = mpsc::unbounded_channel();
-    (Notifier(sender), receiver)
+    let runs = Arc::<AtomicUsize>::default();
+    (Notifier { sender, runs: runs.clone() }, NotificationReceiver { receiver, runs })
 }
 
 /// Watches the orchestrator and reconciles until `stop`. Must start only on a database of this installation.
@@ -74,11 +88,12 @@ pub async fn run(
             let reconciler = reconciler.clone();
             runs.spawn(async move { (id, reconciler.reconcile_tenant(id).await) });
         }
+        notifications.runs.store(runs.len(), Ordering::Relaxed);
         let due = schedule.next_due().filter(|_| runs.len() < MAX_CONCURRENT_RUNS);
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
             () = &mut watching => {}
-            Some(id) = notifications.recv() => schedule.request(id, now()),
+            Some(id) = notifications.receiver.recv() => schedule.request(id, now()),
             Some(id) = changed.recv() => schedule.hint(id, now()),
             _ = resync.tick() => {
                 for id in reconciler.find_drifted().await {
@@ -195,7 +210,13 @@ impl Reconciler {
             return Ok(Outcome::Settled);
         }
         tracing::info!(tenant = %id, slug = %tenant.slug, ?step, "reconcile step started");
-        match execute::execute(&*self.orchestrator, &self.observed, &tenant, step).await {
+        // Read after the row: a later revocation counts as another change.
+        let revoked = {
+            let mut conn = self.database.conn().await?;
+            sso_grant::revoked_sessions(&mut conn, id, self.clock.now()).await?
+        };
+        let (orchestrator, observed) = (&*self.orchestrator, &self.observed);
+        match execute::execute(orchestrator, observed, &tenant, revoked, step).await {
             Ok(()) => self.on_step_done(&tenant, step).await,
             Err(error) => self.on_step_failed(&tenant, step, &error).await,
         }

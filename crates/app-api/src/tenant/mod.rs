@@ -52,6 +52,8 @@ pub struct Tenant {
     pub gave_up: bool,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
+    /// The time of the owner's last request.
+    pub requested_at: Timestamp,
 }
 
 impl Tenant {
@@ -99,6 +101,19 @@ impl Tenant {
             env: self.env.clone(),
             limits: self.limits,
             policy: self.policy,
+        }
+    }
+
+    /// Since when the tenant is in the state that its owner reads: a tenant that is stopping or waking has been so
+    /// since the request, although the observed state is older.
+    pub fn shown_since(&self) -> Timestamp {
+        let is_stopping = self.desired == Desired::Stopped && self.state != State::Stopped;
+        let is_waking =
+            self.desired_state().wake && matches!(self.state, State::Frozen | State::Sleeping);
+        if is_stopping || is_waking {
+            self.state_since.max(self.requested_at)
+        } else {
+            self.state_since
         }
     }
 

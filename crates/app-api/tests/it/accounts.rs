@@ -3,7 +3,7 @@
 use axum::http::Method;
 use serde_json::json;
 
-use crate::harness::{EMAIL, FakeOrchestrator, PASSWORD, Server, Setup, owner_sign_up};
+use crate::harness::{EMAIL, FakeOrchestrator, PASSWORD, Server, Setup, TestClient, owner_sign_up};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_fifty_concurrent_sign_ups_one_creates_the_owner() {
@@ -18,8 +18,9 @@ async fn of_fifty_concurrent_sign_ups_one_creates_the_owner() {
     });
     let responses = futures_util::future::join_all(all).await;
     let made = responses.iter().filter(|a| a.status == 201).count();
-    let closed = responses.iter().filter(|a| a.status == 403).count();
-    assert_eq!((made, closed), (1, 49));
+    // A client has a bounded share of the password queue: the rest is refused at once.
+    let refused = responses.iter().filter(|a| a.status == 403 || a.status == 503).count();
+    assert_eq!((made, refused), (1, 49));
     assert_eq!(server.database.count("users WHERE role = 'owner'").await, 1);
     assert_eq!(server.database.count("users").await, 1);
     let late = server.visitor.post("/api/auth/sign-up/email", owner_sign_up()).await;
@@ -86,12 +87,7 @@ async fn unknown_users_look_like_wrong_passwords() {
 #[tokio::test(flavor = "multi_thread")]
 async fn unknown_users_cost_as_much_as_wrong_passwords() {
     let (server, _owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
-    let inside = crate::harness::TestClient::new(server.internal);
-    let count = || async {
-        let text = inside.get("/metrics").await.text();
-        let line = text.lines().find_map(|l| l.strip_prefix("cial_password_verifications_total "));
-        line.unwrap().parse::<u64>().unwrap()
-    };
+    let count = async || server.metric("cial_password_verifications_total").await;
     let long = format!("{}@example.com", "x".repeat(300));
     for email in [EMAIL, "nobody@example.com", "no address", "", "\u{0}", &long] {
         let before = count().await;
@@ -158,4 +154,46 @@ async fn without_a_trusted_proxy_the_forwarded_header_is_ignored() {
         statuses.push(response.status.as_u16());
     }
     assert_eq!(statuses, [[401; 10].as_slice(), &[429]].concat());
+}
+
+/// Counted, not timed: the flood costs a bounded number of hashes, and the owner is served.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_sign_ins_leaves_the_owner_served() {
+    let mut setup = Setup::new(FakeOrchestrator::unreachable()).await;
+    setup.env.push(("CIAL_TRUSTED_PROXIES", "127.0.0.0/8".to_owned()));
+    let server = setup.start().await;
+    let signed_up = server.visitor.post("/api/auth/sign-up/email", owner_sign_up()).await;
+    let cookies = signed_up.headers.get_all("set-cookie").iter();
+    let device = cookies.filter_map(|c| c.to_str().unwrap().split(';').next()).next_back().unwrap();
+    assert!(device.starts_with("cial_device="), "{device}");
+    let sign_in = async |client: &TestClient, password: &str, forwarded: &str| {
+        let request = json!({ "email": EMAIL, "password": password });
+        let headers = [("x-forwarded-for", forwarded)];
+        client.json(Method::POST, "/api/auth/sign-in/email", &headers, request).await
+    };
+    let before = server.metric("cial_password_hashes_total").await;
+    for chunk in 0..20 {
+        let flood = (0..50).map(|n| {
+            let address = format!("203.0.{chunk}.{n}");
+            let client = server.visitor.new_client();
+            async move { sign_in(&client, "wrong wrong", &address).await.status.as_u16() }
+        });
+        for status in futures_util::future::join_all(flood).await {
+            assert!(matches!(status, 401 | 429 | 503), "{status}");
+        }
+    }
+    let hashes = server.metric("cial_password_hashes_total").await - before;
+    assert!(hashes <= 100, "1,000 guesses at one account cost {hashes} hashes");
+    let stranger = sign_in(&server.visitor, PASSWORD, "198.51.100.7").await;
+    assert_eq!(stranger.problem(), "429 too_many_attempts", "the account is protected");
+    let mut known = server.visitor.new_client();
+    known.cookie = Some(device.to_owned());
+    assert_eq!(sign_in(&known, PASSWORD, "198.51.100.7").await.status, 200);
+    for name in
+        ["database_pool", "password_hashes", "password_queue", "throttle_cells", "reconcile_runs"]
+    {
+        let limit = server.metric(&format!("cial_{name}_limit")).await;
+        let current = server.metric(&format!("cial_{name}_current")).await;
+        assert!(limit > 0 && current <= limit, "{name}: {current} of {limit}");
+    }
 }

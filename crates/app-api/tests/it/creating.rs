@@ -41,6 +41,13 @@ async fn invalid_slugs_are_refused() {
         "xn--a",
         "admin",
         "new",
+        "wpad",
+        "autodiscover",
+        "autoconfig",
+        "mta-sts",
+        "isatap",
+        "core--acme",
+        "_dmarc",
         "\u{0}\u{0}",
     ] {
         let request = json!({ "slug": slug, "name": "N" });
@@ -98,4 +105,33 @@ async fn a_repeated_idempotency_key_returns_the_same_tenant() {
     let empty = owner.json(post(), "/api/admin/tenants", &[("idempotency-key", "")], acme()).await;
     assert_eq!(empty.problem(), "400 invalid_idempotency_key");
     assert_eq!(server.database.count("tenants").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_needs_a_visible_character() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
+    for name in ["\u{200b}", "\u{ad}\u{2060}", "\u{2800}", "\u{3164}", "\u{feff}", "\u{e0041}"] {
+        let response =
+            owner.post("/api/admin/tenants", json!({ "slug": "acme", "name": name })).await;
+        assert_eq!(response.problem(), "422 invalid_fields", "{name:?}");
+        assert_eq!(response.json()["errors"][0]["code"], "required", "{name:?}");
+    }
+    let emoji = json!({ "slug": "acme", "name": "👩\u{200d}💻" });
+    assert_eq!(owner.post("/api/admin/tenants", emoji).await.status, 201);
+    assert_eq!(server.database.count("tenants").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idempotency_key_of_a_deleted_tenant_is_gone() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
+    let post = || "POST".parse::<axum::http::Method>().unwrap();
+    let key = [("idempotency-key", "k-1")];
+    assert_eq!(owner.json(post(), "/api/admin/tenants", &key, acme()).await.status, 201);
+    server.until_state("acme", protocol::State::Running).await;
+    owner.send("DELETE".parse().unwrap(), "/api/admin/tenants/acme", &[], "").await;
+    server.until("acme", |tenant| tenant.is_none()).await;
+    let replayed = owner.json(post(), "/api/admin/tenants", &key, acme()).await;
+    assert_eq!(replayed.problem(), "410 tenant_deleted");
+    let fresh = [("idempotency-key", "k-2")];
+    assert_eq!(owner.json(post(), "/api/admin/tenants", &fresh, acme()).await.status, 201);
 }

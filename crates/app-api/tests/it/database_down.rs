@@ -1,22 +1,51 @@
 //! Without its database app-api waits, reports the outage, and recovers.
 
+use std::time::Duration;
+
+use app_api::db::Database;
+use app_api::db::connect::Limits;
+use diesel_async::RunQueryDsl as _;
 use protocol::State;
 use protocol::routes::Route;
 use serde_json::json;
 
 use crate::harness::link::NetworkLink;
-use crate::harness::{FakeOrchestrator, Server, Setup, TEST_TIMEOUT, acme, owner_sign_up};
+use crate::harness::{
+    FakeOrchestrator, Server, Setup, TEST_TIMEOUT, TestDatabase, acme, owner_sign_up,
+};
 use crate::route_feed::{until, watch};
 
 /// A server whose link to the database starts cut.
 async fn server_behind_link() -> (NetworkLink, Server) {
     let mut setup = Setup::new(FakeOrchestrator::obedient()).await;
-    let (_, after) = setup.url.split_once("host=").unwrap();
+    let (link, url) = link_to(&setup.url);
+    setup.url = url;
+    (link, setup.start_unready().await)
+}
+
+/// A link to the database of `url`, and the URL of the link.
+fn link_to(url: &str) -> (NetworkLink, String) {
+    let (_, after) = url.split_once("host=").unwrap();
     let (directory, _) = after.split_once('&').unwrap();
     let link = NetworkLink::to(format!("{directory}/.s.PGSQL.5432"));
     let (host, port) = (link.address().ip(), link.address().port());
-    setup.url = setup.url.replace(directory, &host.to_string()) + &format!("&port={port}");
-    (link, setup.start_unready().await)
+    let url = url.replace(directory, &host.to_string()) + &format!("&port={port}");
+    (link, url)
+}
+
+/// The deadline itself ends the wait; without it the query would wait for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_under_way_fails_when_postgres_vanishes() {
+    let postgres = TestDatabase::new().await;
+    let (link, url) = link_to(&postgres.url);
+    link.restore();
+    let limits = Limits { statement: Duration::from_millis(100), ..Limits::default() };
+    let database = Database::with_limits(&url, None, limits).unwrap();
+    let mut conn = database.conn().await.unwrap();
+    link.stall();
+    let query = diesel::sql_query("SELECT 1").execute(&mut *conn);
+    let failed = tokio::time::timeout(TEST_TIMEOUT, query).await.expect("the query waits for ever");
+    assert!(failed.is_err(), "{failed:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -100,3 +100,42 @@ async fn the_database_does_not_hold_the_master_secret() {
     assert_eq!(server.database.count(&held).await, 0);
     assert_eq!(server.database.count("installation WHERE name = 'local'").await, 1);
 }
+
+/// Every DDL command takes 300 ms; the last migration is missing.
+async fn slow_migration(setup: &Setup) {
+    let database = app_api::db::Database::new(&setup.url, None).unwrap();
+    database.migrate().await.unwrap();
+    let slow = "CREATE FUNCTION slow() RETURNS event_trigger LANGUAGE plpgsql AS \
+        $$ BEGIN PERFORM pg_sleep(0.3); END $$";
+    setup.database.sql("DROP TRIGGER users_revoke_grants ON users").await;
+    for statement in [
+        "DROP FUNCTION users_revoke_grants",
+        "DROP TABLE sso_grants",
+        "DROP FUNCTION sso_grants_hand_over",
+        "ALTER TABLE tenants DROP COLUMN requested_at",
+        "DELETE FROM __diesel_schema_migrations WHERE version = '20261129000004'",
+        slow,
+        "CREATE EVENT TRIGGER slow ON ddl_command_start EXECUTE FUNCTION slow()",
+    ] {
+        setup.database.sql(statement).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_migration_may_take_longer_than_a_statement() {
+    let mut setup = Setup::new(FakeOrchestrator::unreachable()).await;
+    slow_migration(&setup).await;
+    setup.database_limits.statement = std::time::Duration::from_millis(200);
+    setup.start().await.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_migration_that_fails_twice_ends_the_process() {
+    let mut setup = Setup::new(FakeOrchestrator::unreachable()).await;
+    slow_migration(&setup).await;
+    setup.database_limits.migration = std::time::Duration::from_millis(200);
+    let ended = setup.start_unready().await.wait_ended().await;
+    let Err(ServiceError::Other(error)) = ended else { panic!("{ended:?}") };
+    let error = error.to_string();
+    assert!(error.contains("failed 2 times") && error.contains("statement timeout"), "{error}");
+}

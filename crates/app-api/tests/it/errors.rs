@@ -35,3 +35,20 @@ async fn a_valid_request_id_is_kept() {
     let odd = server.visitor.send(get(), "/nothing", &[("x-request-id", "<script>")], "").await;
     assert_eq!(odd.header("x-request-id").len(), 32);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn error_pages_keep_the_navigation_of_a_signed_in_owner() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
+    for path in ["/admin/tenants/none", "/admin/nothing", "/nothing"] {
+        let page = owner.visit(path).await;
+        assert_eq!(page.status, 404);
+        assert!(page.text().contains(crate::harness::EMAIL), "{path}: {}", page.text());
+        assert!(page.text().contains("Sign out") && page.text().contains("<nav"), "{path}");
+    }
+    server.database.sql("ALTER TABLE tenants RENAME COLUMN policy TO secret_column").await;
+    let page = owner.visit("/admin").await;
+    assert_eq!(page.status, 500);
+    assert!(page.text().contains("Sign out"), "{}", page.text());
+    let visitor = server.visitor.visit("/nothing").await;
+    assert!(!visitor.text().contains("Sign out"), "{}", visitor.text());
+}

@@ -62,6 +62,11 @@ async fn a_change_applies_at_once_under_if_match() {
     assert!(changed.json()["revision"].as_i64() > before.json()["revision"].as_i64());
     let stale = patch(&matching, json!({ "name": "Other" })).await;
     assert_eq!(stale.problem(), "412 revision_mismatch");
+    let current = owner.get("/api/admin/tenants/acme").await.header("etag").to_owned();
+    let tag = format!("W/{current}");
+    let weak_match = [("if-match", tag.as_str())];
+    let weak = patch(&weak_match, json!({ "name": "Other" })).await;
+    assert_eq!(weak.problem(), "412 revision_mismatch", "weak tags never match (RFC 9110 §13.1.1)");
     let out = patch(&[], json!({ "limits": { "pids": 1 } })).await;
     assert_eq!(out.problem(), "422 invalid_fields");
     assert_eq!(out.json()["errors"][0]["field"], "limits.pids");

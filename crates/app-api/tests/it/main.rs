@@ -4,6 +4,7 @@
 
 mod access;
 mod accounts;
+mod connections;
 mod creating;
 mod database_down;
 mod database_ownership;

@@ -1,9 +1,12 @@
 //! The pages work as plain links and forms; an invalid form is shown again with its values.
 
 use protocol::State;
+use protocol::orchestrator::Phase;
 use serde_json::json;
 
-use crate::harness::{EMAIL, FakeOrchestrator, PASSWORD, Server, TestResponse, acme};
+use crate::harness::{
+    Call, EMAIL, FakeOrchestrator, PASSWORD, Reply, Server, TestResponse, acme, crashed,
+};
 
 fn leads(response: &TestResponse) -> (u16, &str) {
     (response.status.as_u16(), response.header("location"))
@@ -151,4 +154,36 @@ async fn transient_pages_reload_and_every_page_is_accessible() {
         assert!(page.len() < 100_000);
     }
     drop(server);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopping_tenant_is_stopping_since_the_request() {
+    let script = [(Call::Run, Reply::Observed(Phase::Ready))];
+    let (server, owner) = Server::with_owner(FakeOrchestrator::scripted(&script)).await;
+    owner.post("/api/admin/tenants", acme()).await;
+    server.until_state("acme", State::Running).await;
+    server.advance_clock(std::time::Duration::from_secs(240));
+    server.orchestrator.set_reachable(false);
+    owner.submit("/admin/tenants/acme/stop", &[]).await;
+    let page = owner.visit("/admin/tenants/acme").await.text();
+    assert!(page.contains(r#"data-state="stopping""#), "{page}");
+    assert!(page.contains("just now") && !page.contains("4 min ago</time></span>"), "{page}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_of_a_failed_tenant_shows_the_reason_at_its_log() {
+    let script = [
+        (Call::Run, Reply::Observed(Phase::Starting)),
+        (Call::Stop, Reply::Observed(Phase::Stopped)),
+    ];
+    let (server, owner) = Server::with_owner(FakeOrchestrator::scripted(&script)).await;
+    owner.post("/api/admin/tenants", acme()).await;
+    server.until_state("acme", State::Starting).await;
+    let id = server.row("acme").await.tenant_id();
+    (1..=5).for_each(|n| server.orchestrator.publish(crashed(id, n)));
+    server.until_state("acme", State::Error).await;
+    let page = owner.visit("/admin/tenants/acme").await.text();
+    let (_, log) = page.split_once(r#"<h2 id="log">"#).unwrap();
+    let reason = log.find("exit code 3").unwrap();
+    assert!(reason < log.find("[edge] log of").unwrap(), "{log}");
 }

@@ -53,3 +53,20 @@ async fn a_reset_link_expires_and_is_replaced_by_the_next() {
     let none = accounts::reset_token(&mut conn, "nobody@example.com", server.now()).await;
     assert!(none.unwrap().is_none());
 }
+
+/// Counted, not timed: a reset without a live link costs no hash.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_resets_costs_no_hash() {
+    let (server, _owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
+    let before = server.metric("cial_password_hashes_total").await;
+    for _ in 0..20 {
+        let flood = (0..50).map(|_| reset(&server.visitor, "no-such-token", "another good one"));
+        for response in futures_util::future::join_all(flood).await {
+            assert_eq!(response.status, 410);
+        }
+    }
+    assert_eq!(server.metric("cial_password_hashes_total").await, before);
+    let request = json!({ "email": EMAIL, "password": PASSWORD });
+    assert_eq!(server.visitor.post("/api/auth/sign-in/email", request).await.status, 200);
+    assert_eq!(server.metric("cial_password_hashes_total").await, before + 1);
+}

@@ -71,6 +71,7 @@ async fn sign_in_ends_the_previous_session() {
 async fn over_https_the_cookie_has_the_host_prefix() {
     let mut setup = Setup::new(FakeOrchestrator::unreachable()).await;
     setup.env.push(("CIAL_ADMIN_URL", "https://admin.example".into()));
+    setup.env.push(("CIAL_TRUSTED_PROXIES", "none".into()));
     let server = setup.start().await;
     let response =
         server.visitor.post("/api/auth/sign-up/email", crate::harness::owner_sign_up()).await;
@@ -82,4 +83,26 @@ async fn over_https_the_cookie_has_the_host_prefix() {
     let described = server.visitor.get("/api/openapi.json").await.json();
     let session = &described["components"]["securitySchemes"]["session"];
     assert_eq!(session["name"], cookie.split('=').next().unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_cookie_of_any_bytes_does_not_hide_the_session() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
+    let own = owner.cookie.clone().unwrap();
+    let with_cookie = |cookie: String| {
+        let mut client = owner.new_client();
+        client.cookie = Some(cookie);
+        client
+    };
+    for cookie in [format!("a=é; {own}"), format!("{own}; b=\u{202e}"), format!("x; {own};")] {
+        let client = with_cookie(cookie.clone());
+        assert_eq!(client.get("/api/auth/session").await.status, 200, "{cookie}");
+    }
+    // A planted second value signs nobody in, and sign-out still ends the real session.
+    let planted = with_cookie(format!("a=é; {own}; cial_admin={}", "A".repeat(43)));
+    assert_eq!(planted.get("/api/auth/session").await.status, 401);
+    let out = planted.send("POST".parse().unwrap(), "/api/auth/sign-out", &[], "").await;
+    assert_eq!(out.status, 204);
+    assert_eq!(owner.get("/api/auth/session").await.status, 401);
+    assert_eq!(server.database.count("sessions").await, 0);
 }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use service::Secret;
 use service::keys::sso_key;
 
-use crate::harness::{EMAIL, FakeOrchestrator, MASTER, Server, Setup, TestClient, acme};
+use crate::harness::{EMAIL, FakeOrchestrator, MASTER, PASSWORD, Server, Setup, TestClient, acme};
 
 const OPEN: &str = "/api/admin/tenants/acme/open";
 
@@ -51,6 +51,7 @@ async fn a_token_is_valid_for_one_tenant_and_one_minute() {
     let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
     let made = owner.post("/api/admin/tenants", acme()).await.json();
     server.until_state("acme", State::Running).await;
+    let session = owner.get("/api/auth/session").await.json();
     let token = token(&owner).await;
     assert_eq!(part(&token, 0), json!({ "alg": "HS256", "typ": "JWT" }));
     let mut claims = part(&token, 1);
@@ -59,7 +60,7 @@ async fn a_token_is_valid_for_one_tenant_and_one_minute() {
     let now = server.now().timestamp();
     let expected = json!({
         "iss": "cial", "aud": made["id"], "sub": made["owner_id"], "email": EMAIL,
-        "tenant": "acme", "role": "owner", "iat": now, "exp": now + 60,
+        "tenant": "acme", "role": "owner", "iat": now, "exp": now + 60, "sid": session["session"]["id"],
     });
     assert_eq!(claims, expected);
     let id: TenantId = made["id"].as_str().unwrap().parse().unwrap();
@@ -147,4 +148,56 @@ fn pem(kind: &str, der: &[u8]) -> String {
     let text = STANDARD.encode(der);
     let lines: Vec<_> = text.as_bytes().chunks(64).map(String::from_utf8_lossy).collect();
     format!("-----BEGIN {kind}-----\n{}\n-----END {kind}-----\n", lines.join("\n"))
+}
+
+/// The admin sessions that the orchestrator last received as ended.
+fn revoked(server: &Server) -> Vec<uuid::Uuid> {
+    let specs = server.orchestrator.specs.lock().unwrap();
+    specs.last().map(|apply| apply.revoked_sessions.clone()).unwrap_or_default()
+}
+
+async fn until_revoked(server: &Server, expected: &[uuid::Uuid]) {
+    server.until("acme", |t| t.is_some_and(|t| t.changes_done == t.changes_asked)).await;
+    assert_eq!(revoked(server), expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_an_admin_session_revokes_its_tenant_sessions() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
+    owner.post("/api/admin/tenants", acme()).await;
+    server.until_state("acme", State::Running).await;
+    let sid = |token: &str| part(token, 1)["sid"].as_str().unwrap().parse().unwrap();
+    let mut second = owner.new_client();
+    let credentials = json!({ "email": EMAIL, "password": PASSWORD });
+    let signed_in = second.post("/api/auth/sign-in/email", credentials).await;
+    second.store_cookie(&signed_in);
+    let (first_sid, second_sid) = (sid(&token(&owner).await), sid(&token(&second).await));
+    assert_ne!(first_sid, second_sid);
+    second.send(Method::POST, "/api/auth/sign-out", &[], "").await;
+    until_revoked(&server, &[second_sid]).await;
+    // A new password ends the sessions of all devices.
+    let mut conn = server.database.conn().await;
+    let reset = app_api::accounts::reset_token(&mut conn, EMAIL, server.now()).await.unwrap();
+    let form = [("token", reset.as_ref().unwrap().reveal()), ("password", "another good one")];
+    assert_eq!(server.visitor.submit("/admin/reset", &form).await.status, 303);
+    let mut both = vec![first_sid, second_sid];
+    both.sort();
+    until_revoked(&server, &both).await;
+    assert_eq!(owner.get(OPEN).await.problem(), "401 unauthenticated");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_or_password_changed_by_hand_revokes_and_an_expired_session_does_not() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
+    owner.post("/api/admin/tenants", acme()).await;
+    server.until_state("acme", State::Running).await;
+    token(&owner).await;
+    let asked = server.row("acme").await.changes_asked;
+    server.advance_clock(std::time::Duration::from_secs(1_800));
+    assert_eq!(owner.get(OPEN).await.problem(), "401 unauthenticated", "expired");
+    assert_eq!(server.row("acme").await.changes_asked, asked, "tenant sessions live on");
+    server.database.sql("UPDATE users SET password_hash = 'x'").await;
+    assert_eq!(server.row("acme").await.changes_asked, asked + 1);
+    server.until("acme", |t| t.is_some_and(|t| t.changes_done == t.changes_asked)).await;
+    assert_eq!(revoked(&server).len(), 1);
 }

@@ -193,7 +193,7 @@ impl Operations {
         request: &ApplyRequest,
         version: SpecVersion,
     ) -> Result<(), DriverError> {
-        let ApplyRequest { spec, run, restart } = request;
+        let ApplyRequest { spec, run, restart, .. } = request;
         let target = self.store.set_spec(spec, version).map_err(|error| state_dir_error(&error))?;
         let stays_asleep = *run && !*restart && target == TargetState::Asleep;
         if !stays_asleep {

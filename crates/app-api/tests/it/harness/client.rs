@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use axum::http::{HeaderMap, Method, Request, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
@@ -51,6 +51,10 @@ impl TestClient {
         Self { address, cookie: None }
     }
 
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// A client of the same server without a cookie.
     pub(crate) fn new_client(&self) -> Self {
         Self::new(self.address)
@@ -86,6 +90,7 @@ impl TestClient {
             request = request.header("host", self.address.to_string());
         }
         if let Some(cookie) = &self.cookie {
+            let cookie = HeaderValue::from_bytes(cookie.as_bytes()).unwrap();
             request = request.header("cookie", cookie);
         }
         for (name, value) in headers {

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use app_api::clock::Clock;
 use app_api::db::change_listener::ChangeListener;
+use app_api::db::connect::Limits;
 use app_api::db::{self, Database};
 use app_api::settings::Settings;
 use app_api::start::{Dependencies, run};
@@ -55,6 +56,7 @@ pub(crate) struct Setup {
     pub(crate) orchestrator: Arc<FakeOrchestrator>,
     pub(crate) env: Vec<(&'static str, String)>,
     pub(crate) master: &'static str,
+    pub(crate) database_limits: Limits,
 }
 
 impl Setup {
@@ -68,6 +70,7 @@ impl Setup {
             orchestrator: Arc::new(orchestrator),
             env: Vec::new(),
             master: MASTER,
+            database_limits: Limits::default(),
         }
     }
 
@@ -110,6 +113,7 @@ impl Setup {
                 move || *now.lock().unwrap()
             }),
             password_cost: Params::new(8, 1, 1, None).unwrap(),
+            database_limits: self.database_limits,
         };
         let stop = CancellationToken::new();
         let running = tokio::spawn(run(settings, dependencies, public, internal, stop.clone()));
@@ -191,6 +195,13 @@ impl Server {
 
     pub(crate) fn now(&self) -> Timestamp {
         *self.now.lock().unwrap()
+    }
+
+    /// Reads one metric of the internal listener.
+    pub(crate) async fn metric(&self, name: &str) -> u64 {
+        let text = TestClient::new(self.internal).get("/metrics").await.text();
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.unwrap_or_else(|| panic!("no metric {name} in {text}")).parse().unwrap()
     }
 
     pub(crate) async fn sign_up(&self) -> TestClient {

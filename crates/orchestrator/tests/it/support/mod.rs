@@ -287,7 +287,7 @@ pub(crate) fn spec(slug: &str, mode: &str) -> Spec {
 }
 
 pub(crate) fn apply(spec: &Spec, run: bool) -> ApplyRequest {
-    ApplyRequest { spec: spec.clone(), run, restart: false }
+    ApplyRequest { spec: spec.clone(), run, restart: false, revoked_sessions: Vec::new() }
 }
 
 /// All that it has printed.

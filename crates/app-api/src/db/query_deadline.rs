@@ -1,0 +1,137 @@
+//! Bounds the wait for Postgres on the wire: a query without a reply fails its connection after the deadline.
+//!
+//! The statement timeout is the server's; a server that vanished or stopped enforces nothing.
+
+use std::io::{self, ErrorKind};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep};
+
+/// `ReadyForQuery` with its length and any status: the last bytes of each reply (Postgres protocol 3.0, §53.7).
+const READY_FOR_QUERY: &[u8; 5] = b"Z\0\0\0\x05";
+
+pub(super) struct DeadlineStream<S> {
+    stream: S,
+    deadline: Duration,
+    /// Runs from the first write of a query to the end of its reply.
+    timer: Option<Pin<Box<Sleep>>>,
+    tail: ReplyTail,
+}
+
+impl<S> DeadlineStream<S> {
+    pub(super) fn new(stream: S, deadline: Duration) -> Self {
+        Self { stream, deadline, timer: None, tail: ReplyTail::default() }
+    }
+}
+
+/// The last six bytes of what was read, to recognise the end of a reply across reads.
+#[derive(Debug, Default)]
+struct ReplyTail([u8; 6]);
+
+impl ReplyTail {
+    fn push(&mut self, bytes: &[u8]) {
+        for byte in &bytes[bytes.len().saturating_sub(6)..] {
+            self.0.rotate_left(1);
+            self.0[5] = *byte;
+        }
+    }
+
+    fn is_ready_for_query(&self) -> bool {
+        self.0.starts_with(READY_FOR_QUERY) && matches!(self.0[5], b'I' | b'T' | b'E')
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for DeadlineStream<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let this = &mut *self;
+        match Pin::new(&mut this.stream).poll_read(cx, buffer) {
+            Poll::Ready(Ok(())) => {
+                this.tail.push(&buffer.filled()[before..]);
+                if this.tail.is_ready_for_query() {
+                    this.timer = None;
+                }
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => {
+                let timer = this.timer.as_mut().map(|timer| timer.as_mut().poll(cx));
+                match timer {
+                    Some(Poll::Ready(())) => {
+                        let text = format!("Postgres did not reply within {:?}", this.deadline);
+                        Poll::Ready(Err(io::Error::new(ErrorKind::TimedOut, text)))
+                    }
+                    Some(Poll::Pending) | None => Poll::Pending,
+                }
+            }
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for DeadlineStream<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.timer.is_none() {
+            let mut timer = Box::pin(sleep(self.deadline));
+            // Registers the waker: the connection's task reads only when it is woken.
+            let _ = timer.as_mut().poll(cx);
+            self.timer = Some(timer);
+        }
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_reply_is_recognised_across_reads() {
+        let mut tail = ReplyTail::default();
+        for (bytes, is_ready) in [
+            (&b"D\0\0\0\x0b\0\x01\0\0\0\x01x"[..], false),
+            (b"C\0\0\0\rSELECT 1\0Z\0\0", false),
+            (b"\0\x05", false),
+            (b"T", true),
+            (b"N", false),
+        ] {
+            tail.push(bytes);
+            assert_eq!(tail.is_ready_for_query(), is_ready, "{bytes:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_query_without_a_reply_fails_and_an_idle_connection_does_not() {
+        let (client, mut server) = duplex(64);
+        let mut client = DeadlineStream::new(client, Duration::from_secs(20));
+        let mut reply = [0; 6];
+        client.write_all(b"query").await.unwrap();
+        server.write_all(b"Z\0\0\0\x05I").await.unwrap();
+        client.read_exact(&mut reply).await.unwrap();
+        let idle = tokio::time::timeout(Duration::from_secs(3_600), client.read(&mut reply)).await;
+        assert!(idle.is_err(), "an idle connection waits");
+        client.write_all(b"query").await.unwrap();
+        let error = client.read(&mut reply).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
+    }
+}
