@@ -19,7 +19,7 @@ pub fn proven(key: &Secret, headers: &HeaderMap, account: &str) -> Option<Uuid> 
     values.find_map(|value| {
         let (device, proof) = value.split_once('.')?;
         let device: Uuid = device.parse().ok()?;
-        constant_time_eq(proof, &keys::device_proof(key, device, account)).then_some(device)
+        constant_time_eq(proof, keys::device_proof(key, device, account)).then_some(device)
     })
 }
 
