@@ -24,7 +24,7 @@ impl Zone {
     }
 }
 
-/// Headers by which some server identifies its client. A name ending in `-` stands for every name with that prefix.
+/// Headers by which some server identifies its client. `docs/reference/headers.md` lists them. A name ending in `-` stands for every name with that prefix.
 const DROPPED_HEADERS: &[&str] = &[
     PREFIX,
     "x-forwarded-",
@@ -149,6 +149,22 @@ mod tests {
     fn passed(zone: Zone, is_trusted: bool, name: &str, value: &str) -> Option<String> {
         let value = request_header_value(zone, is_trusted, header(name, value))?;
         Some(String::from_utf8(value.into_owned()).unwrap())
+    }
+
+    #[test]
+    fn the_reference_page_lists_exactly_the_dropped_headers() {
+        const BEGIN: &str = "<!-- dropped headers: begin -->\n";
+        const END: &str = "<!-- dropped headers: end -->";
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/reference/headers.md");
+        let page = std::fs::read_to_string(path).unwrap();
+        let (_, rest) = page.split_once(BEGIN).unwrap();
+        let (listed, _) = rest.split_once(END).unwrap();
+        let line = |name: &&str| match name.ends_with('-') {
+            true => format!("- `{name}*`\n"),
+            false => format!("- `{name}`\n"),
+        };
+        let expected: String = DROPPED_HEADERS.iter().map(line).collect();
+        assert_eq!(listed, expected, "the list in docs/reference/headers.md must be:\n{expected}");
     }
 
     #[test]

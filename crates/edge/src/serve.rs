@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use proxy::HeadLimit;
+use proxy::{DescriptorDemand, HeadLimit, TooFewDescriptors};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use service::{Env, ServiceError, shutdown_token};
 use tenant_service::inherited::Inherited;
 use tokio_util::sync::CancellationToken;
@@ -35,21 +36,62 @@ pub async fn serve(
     settings: Settings,
     stop: CancellationToken,
 ) -> std::io::Result<()> {
-    proxy::serve(listeners, EdgePolicy::new(settings), engine_settings(), stop).await
+    let engine = engine_settings(raise_open_file_limit()).map_err(std::io::Error::other)?;
+    proxy::serve(listeners, EdgePolicy::new(settings), engine, stop).await
 }
 
-fn engine_settings() -> proxy::Settings {
-    proxy::Settings {
+/// Raises the soft limit of open files to the hard limit and returns the limit in force.
+fn raise_open_file_limit() -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let current = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(_) => limit.current,
+    };
+    current.unwrap_or(u64::MAX)
+}
+
+/// Listeners, the runtime, the link to PID 1, standard streams and session lookups.
+const RESERVED_DESCRIPTORS: usize = 64;
+/// core-back, core-front and platform-front.
+const UPSTREAMS: usize = 3;
+
+fn engine_settings(open_file_limit: u64) -> Result<proxy::Settings, TooFewDescriptors> {
+    let demand = DescriptorDemand {
+        limit: open_file_limit,
+        reserved: RESERVED_DESCRIPTORS,
+        threads: 1,
+        upstreams: UPSTREAMS,
+        connections: 4_096,
+        idle_per_upstream: 64,
+    };
+    let budget = demand.budget()?;
+    Ok(proxy::Settings {
         // Requests have passed the router before, and responses pass it afterwards.
         request_head: HeadLimit::NEXT_HOP,
         response_head: HeadLimit::FIRST_HOP,
         // The edge of one tenant is a process of about a megabyte.
         buffer_bytes: HeadLimit::NEXT_HOP.bytes,
-        max_connections: 4_096,
-        max_idle_per_upstream: 64,
+        max_connections: budget.max_connections,
+        max_idle_per_upstream: budget.max_idle_per_upstream,
         drain_timeout: Duration::from_secs(9),
         // The core and the platform close their tunnels at once; the bound is for an app that does not.
         tunnel_drain_timeout: Duration::from_secs(2),
         ..proxy::Settings::default()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_connections_fit_into_the_open_file_limit() {
+        let usual = engine_settings(1_048_576).unwrap();
+        assert_eq!((usual.max_connections, usual.max_idle_per_upstream), (4_096, 64));
+        let small = engine_settings(300).unwrap();
+        let held = 2 * small.max_connections + UPSTREAMS * small.max_idle_per_upstream;
+        assert!(held + RESERVED_DESCRIPTORS <= 300 && small.max_connections > 50, "{small:?}");
+        assert!(engine_settings(64).is_err());
     }
 }

@@ -1,10 +1,14 @@
 //! The errors of a proxied request, and the party that caused each of them.
 
+use std::io;
+
 /// The party that caused an error, and so the party that can correct the error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorOrigin {
     Client,
     Upstream,
+    /// This process or its host. The error says nothing about the upstream.
+    Local,
 }
 
 /// Why a request gets no response from its upstream.
@@ -32,6 +36,8 @@ pub enum ProxyError {
     UnsupportedHttpVersion,
     /// 502: the connection was refused, or the socket does not exist.
     UpstreamUnreachable(String),
+    /// 503: this process or its host has no descriptor, memory or port left, so no upstream was contacted.
+    LocalShortage(String),
     /// 504: the connection was not established in time.
     ConnectTimeout,
     /// 504: the connection stands, and no response head arrived in time.
@@ -42,7 +48,25 @@ pub enum ProxyError {
     MalformedResponse(&'static str),
 }
 
+/// Whether a call failed for want of descriptors, memory, socket buffers or local ports.
+///
+/// Such an error never means that the remote end is absent, refuses or has died.
+pub fn is_local_shortage(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS, Errno::ADDRNOTAVAIL]
+        .into_iter()
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
 impl ProxyError {
+    /// The error of a failed connect.
+    pub(crate) fn of_connect(error: &io::Error) -> Self {
+        match is_local_shortage(error) {
+            true => Self::LocalShortage(error.to_string()),
+            false => Self::UpstreamUnreachable(error.to_string()),
+        }
+    }
+
     pub const fn status(&self) -> u16 {
         match self {
             Self::MalformedRequest(_) | Self::MissingHost => 400,
@@ -57,6 +81,7 @@ impl ProxyError {
             Self::UpstreamUnreachable(_) | Self::ResponseTruncated | Self::MalformedResponse(_) => {
                 502
             }
+            Self::LocalShortage(_) => 503,
             Self::ConnectTimeout | Self::ResponseTimeout => 504,
         }
     }
@@ -78,6 +103,7 @@ impl ProxyError {
             | Self::ResponseTimeout
             | Self::ResponseTruncated
             | Self::MalformedResponse(_) => ErrorOrigin::Upstream,
+            Self::LocalShortage(_) => ErrorOrigin::Local,
         }
     }
 
@@ -95,6 +121,7 @@ impl ProxyError {
             Self::UnsupportedWebSocketVersion => "upgrade_version",
             Self::UnsupportedHttpVersion => "version_refused",
             Self::UpstreamUnreachable(_) => "upstream_unreachable",
+            Self::LocalShortage(_) => "out_of_resources",
             Self::ConnectTimeout | Self::ResponseTimeout => "upstream_timed_out",
             Self::ResponseTruncated => "upstream_cut_off",
             Self::MalformedResponse(_) => "upstream_malformed",
@@ -118,6 +145,9 @@ impl ProxyError {
             Self::UpstreamUnreachable(_) => {
                 "The server behind this address did not take the request."
             }
+            Self::LocalShortage(_) => {
+                "This server is short of resources at the moment. Try again in a few seconds."
+            }
             Self::ConnectTimeout | Self::ResponseTimeout => {
                 "The server behind this address did not answer in time."
             }
@@ -125,6 +155,44 @@ impl ProxyError {
             Self::MalformedResponse(_) => {
                 "The server behind this address gave an unreadable answer."
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_local_shortage_is_never_the_upstreams_error() {
+        for (errno, is_local) in [
+            (libc_errno("EMFILE"), true),
+            (libc_errno("ENFILE"), true),
+            (libc_errno("ENOMEM"), true),
+            (libc_errno("ENOBUFS"), true),
+            (libc_errno("EADDRNOTAVAIL"), true),
+            (libc_errno("ECONNREFUSED"), false),
+            (libc_errno("ENOENT"), false),
+            (libc_errno("ECONNRESET"), false),
+        ] {
+            let error = ProxyError::of_connect(&io::Error::from_raw_os_error(errno));
+            let origin = if is_local { ErrorOrigin::Local } else { ErrorOrigin::Upstream };
+            assert_eq!(error.origin(), origin, "{error:?}");
+        }
+    }
+
+    /// The numbers of Linux, independent of the library under test.
+    fn libc_errno(name: &str) -> i32 {
+        match name {
+            "ENOENT" => 2,
+            "ENOMEM" => 12,
+            "ENFILE" => 23,
+            "EMFILE" => 24,
+            "EADDRNOTAVAIL" => 99,
+            "ECONNRESET" => 104,
+            "ENOBUFS" => 105,
+            "ECONNREFUSED" => 111,
+            _ => panic!("unknown error {name}"),
         }
     }
 }

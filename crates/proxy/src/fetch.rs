@@ -50,7 +50,7 @@ pub async fn fetch(
     timeout: Duration,
 ) -> Result<FetchResponse, ProxyError> {
     let whole = async {
-        let unreachable = |e: std::io::Error| ProxyError::UpstreamUnreachable(e.to_string());
+        let unreachable = |error: std::io::Error| ProxyError::of_connect(&error);
         let mut stream = Stream::connect(&upstream.address).await.map_err(unreachable)?;
         let text = written(question);
         match &mut stream {

@@ -8,6 +8,7 @@
 //! Each thread runs its own [`serve()`]. Threads share nothing; [`bind`] opens one listening socket per thread.
 
 mod connection;
+mod descriptors;
 mod error;
 mod fetch;
 mod http;
@@ -18,7 +19,8 @@ mod settings;
 mod stats;
 mod upgrade;
 
-pub use error::{ErrorOrigin, ProxyError};
+pub use descriptors::{DescriptorBudget, DescriptorDemand, TooFewDescriptors};
+pub use error::{ErrorOrigin, ProxyError, is_local_shortage};
 pub use fetch::{FetchRequest, FetchResponse, fetch};
 pub use http::head::{Header, RequestHead, ResponseHead, Version};
 pub use http::headers::Headers;
@@ -27,6 +29,7 @@ pub use policy::{
 };
 pub use response::Response;
 pub use runtime::serve::{bind, serve};
+pub use runtime::socket_file::{SocketFile, connect_in};
 pub use runtime::stream::{Address, Listener, Upstream};
 pub use settings::{HeadLimit, Settings};
 pub use stats::Stats;

@@ -119,7 +119,7 @@ pub trait Exchange: 'static {
         None
     }
 
-    /// Called when the upstream sent data: `data` is a part of a data frame of a tunnel, or of a response body with
-    /// its framing. Not called for long bodies with a `Content-Length`, which pass uninspected.
-    fn on_data_received(&self, _data: &[u8]) {}
+    /// Called once per read when the upstream sent a part of a response body or of a data frame. Control frames of a
+    /// tunnel and comments of an event stream do not count: they only keep a connection open.
+    fn on_data_received(&self) {}
 }

@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use crate::http::body::{Body, Consumed, Trailer};
+use crate::http::event_stream::EventStreamScanner;
 use crate::http::head::Header;
 use crate::http::headers::Headers;
 use crate::policy::Exchange;
@@ -50,29 +51,34 @@ pub(crate) enum CopyError {
 /// The hooks of an exchange for one direction of a body.
 pub(crate) trait Direction {
     fn trailer(&self, header: Header<'_>, to: &mut Headers<'_>);
-    fn on_read(&self, data: &[u8]);
+    fn on_read(&mut self, data: &[u8]);
 }
 
 /// Client to upstream.
 pub(crate) struct ToUpstream<'a, E>(pub(crate) &'a E);
 /// Upstream to client.
-pub(crate) struct ToClient<'a, E>(pub(crate) &'a E);
+pub(crate) struct ToClient<'a, E> {
+    pub(crate) exchange: &'a E,
+    pub(crate) events: &'a mut Option<Box<EventStreamScanner>>,
+}
 
 impl<E: Exchange> Direction for ToUpstream<'_, E> {
     fn trailer(&self, header: Header<'_>, to: &mut Headers<'_>) {
         self.0.forward_request_header(header, to);
     }
 
-    fn on_read(&self, _: &[u8]) {}
+    fn on_read(&mut self, _: &[u8]) {}
 }
 
 impl<E: Exchange> Direction for ToClient<'_, E> {
     fn trailer(&self, header: Header<'_>, to: &mut Headers<'_>) {
-        self.0.forward_response_header(header, to);
+        self.exchange.forward_response_header(header, to);
     }
 
-    fn on_read(&self, data: &[u8]) {
-        self.0.on_data_received(data);
+    fn on_read(&mut self, data: &[u8]) {
+        if self.events.as_mut().is_none_or(|events| events.has_event(data)) {
+            self.exchange.on_data_received();
+        }
     }
 }
 
@@ -121,7 +127,7 @@ impl BodyCopy {
         cx: &mut Context<'_>,
         (from, to): (&mut ReadHalf<'_>, &mut WriteHalf<'_>),
         buffers: &Rc<BufferPool>,
-        direction: &impl Direction,
+        direction: &mut impl Direction,
         moved: &mut bool,
     ) -> Poll<Result<(), CopyError>> {
         loop {
@@ -210,7 +216,7 @@ mod tests {
     impl Direction for NoHooks {
         fn trailer(&self, _: Header<'_>, _: &mut Headers<'_>) {}
 
-        fn on_read(&self, _: &[u8]) {}
+        fn on_read(&mut self, _: &[u8]) {}
     }
 
     #[test]

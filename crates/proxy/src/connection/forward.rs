@@ -5,9 +5,11 @@ use std::task::{Context, Poll, ready};
 
 use crate::connection::client_wait::{self, ClientInput, HalfClose, Probe, read_ahead};
 use crate::connection::copy::{BodyCopy, CopyError, Side, ToClient, ToUpstream};
+use crate::connection::interim_budget::InterimBudget;
 use crate::connection::step::{End, Failure, Pause, Step};
-use crate::error::ProxyError;
+use crate::error::{ErrorOrigin, ProxyError};
 use crate::http::body::Body;
+use crate::http::event_stream::EventStreamScanner;
 use crate::http::head::{RequestInfo, ResponseHead, ResponseInfo};
 use crate::http::head_scan::HeadScan;
 use crate::http::write;
@@ -34,7 +36,10 @@ pub(crate) struct Forward<'t, P: Policy> {
     half_close: Option<Box<HalfClose>>,
     /// The response head announced that the connection closes.
     closes_client: bool,
-    interim_count: usize,
+    /// Present since the first interim head.
+    interims: Option<InterimBudget>,
+    /// Present while the response is an event stream.
+    events: Option<Box<EventStreamScanner>>,
     /// The one permitted retry was used.
     has_retried: bool,
 }
@@ -70,9 +75,6 @@ enum HeadOutcome {
     Replaced(Response),
 }
 
-/// A response with more interim heads is refused.
-const MAX_INTERIM_HEADS: usize = 16;
-
 impl<'t, P: Policy> Forward<'t, P> {
     pub(crate) fn new(
         worker: &'t Rc<Worker<P>>,
@@ -100,7 +102,8 @@ impl<'t, P: Policy> Forward<'t, P> {
             stage,
             half_close: None,
             closes_client: false,
-            interim_count: 0,
+            interims: None,
+            events: None,
             has_retried: false,
         }
     }
@@ -146,6 +149,10 @@ impl<'t, P: Policy> Forward<'t, P> {
         match pause {
             Pause::Connect => match self.connect().await {
                 Ok(()) => None,
+                // Another upstream would meet the same shortage.
+                Err(error) if error.origin() == ErrorOrigin::Local => {
+                    Some(Step::Done(self.fail(&error)))
+                }
                 Err(error) => Some(self.retry_or_fail(error)),
             },
             Pause::Interim(out) => {
@@ -203,15 +210,16 @@ impl<'t, P: Policy> Forward<'t, P> {
                 self.on_connected(stream, false);
                 Ok(())
             }
-            Ok(Err(error)) => Err(ProxyError::UpstreamUnreachable(error.to_string())),
+            Ok(Err(error)) => Err(ProxyError::of_connect(&error)),
             Err(_) => Err(ProxyError::ConnectTimeout),
         }
     }
 
     fn on_interim(&mut self, out: Vec<u8>) -> Step<P::Exchange> {
-        self.interim_count += 1;
-        if self.interim_count > MAX_INTERIM_HEADS {
-            let error = ProxyError::MalformedResponse("it has too many interim heads");
+        let tick = self.worker.timers.now();
+        let budget = self.interims.get_or_insert_with(|| InterimBudget::new(tick));
+        if !budget.spend(out.len(), tick) {
+            let error = ProxyError::MalformedResponse("its interim heads arrive too fast");
             return Step::Done(self.fail(&error));
         }
         Step::Wait(Pause::Interim(out))
@@ -221,7 +229,7 @@ impl<'t, P: Policy> Forward<'t, P> {
         match failure {
             Failure::ClientGone => Step::Done(End::Close),
             // Nobody knows whether the upstream processed the request, so it must not be repeated.
-            Failure::UpstreamLost(error) if !self.info.is_repeatable || self.interim_count > 0 => {
+            Failure::UpstreamLost(error) if !self.info.is_repeatable || self.interims.is_some() => {
                 Step::Done(self.fail(&error))
             }
             // The upstream closed the connection while it was idle, which says nothing about its health.
@@ -279,7 +287,7 @@ impl<'t, P: Policy> Forward<'t, P> {
             let (mut from, _) = client.split();
             let Some(stream) = &mut self.upstream.stream else { return client_gone() };
             let (mut moved, (_, mut to)) = (false, stream.split());
-            let (halves, direction) = ((&mut from, &mut to), &ToUpstream(&self.exchange));
+            let (halves, direction) = ((&mut from, &mut to), &mut ToUpstream(&self.exchange));
             match self.up.poll(cx, halves, &self.worker.buffers, direction, &mut moved) {
                 Poll::Ready(Ok(())) => {
                     self.upstream.is_sending = false;
@@ -411,7 +419,10 @@ impl<'t, P: Policy> Forward<'t, P> {
         self.upstream.scan = None;
         if !received.is_empty() {
             if let Ok(HeadOutcome::Final(_)) = outcome {
-                self.exchange.on_data_received(received.data());
+                let is_use = self.events.as_mut().is_none_or(|e| e.has_event(received.data()));
+                if is_use {
+                    self.exchange.on_data_received();
+                }
                 self.down.buf = Some(received);
             } else {
                 self.upstream.received = Some(received);
@@ -444,6 +455,10 @@ impl<'t, P: Policy> Forward<'t, P> {
                 let close = !info.is_persistent || worker.is_draining() || !self.up.body.is_done();
                 let (body, closes) = write::response(head, &self.exchange, info, close, &mut out);
                 self.closes_client = closes;
+                if head.info.is_event_stream {
+                    let scanner = EventStreamScanner::new(head.info.framing);
+                    self.events = Some(Box::new(scanner));
+                }
                 self.down = BodyCopy::new(out, None, body, None);
                 self.deadline.set_ticks(worker.timeouts.body);
                 HeadOutcome::Final(head.info)
@@ -462,7 +477,10 @@ impl<'t, P: Policy> Forward<'t, P> {
         let (mut responses, mut to) = stream.split();
         let (mut from, mut back) = client.split();
         let mut moved = false;
-        let (halves, direction) = ((&mut responses, &mut back), &ToClient(&self.exchange));
+        let (halves, direction) = (
+            (&mut responses, &mut back),
+            &mut ToClient { exchange: &self.exchange, events: &mut self.events },
+        );
         if let Poll::Ready(done) = self.down.poll(cx, halves, buffers, direction, &mut moved) {
             return Poll::Ready(done.map_err(|error| match error {
                 CopyError::InvalidBody(_) => {
@@ -475,7 +493,7 @@ impl<'t, P: Policy> Forward<'t, P> {
             }));
         }
         if self.upstream.is_sending {
-            let (halves, direction) = ((&mut from, &mut to), &ToUpstream(&self.exchange));
+            let (halves, direction) = ((&mut from, &mut to), &mut ToUpstream(&self.exchange));
             match self.up.poll(cx, halves, buffers, direction, &mut moved) {
                 Poll::Ready(Ok(())) => self.upstream.is_sending = false,
                 Poll::Ready(Err(CopyError::SinkClosed)) => {

@@ -3,6 +3,7 @@
 pub(crate) mod client_wait;
 pub(crate) mod copy;
 pub(crate) mod forward;
+pub(crate) mod interim_budget;
 pub(crate) mod request;
 pub(crate) mod step;
 pub(crate) mod streamed_response;

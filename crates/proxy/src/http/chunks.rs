@@ -6,7 +6,7 @@ pub(crate) struct ChunkedDecoder {
     at: ChunkState,
     /// The chunk size parsed so far, then the bytes of chunk data still to come.
     left: u64,
-    /// Bytes of chunk extensions since the last chunk that carried data.
+    /// Bytes of chunk extensions that the payload has not paid for yet.
     extensions: usize,
     payload: u64,
     trailers: Vec<u8>,
@@ -38,6 +38,8 @@ pub(crate) enum ChunkPart {
 
 const MAX_SIZE_DIGITS: u8 = 16;
 const MAX_EXTENSION_BYTES: usize = 1 << 10;
+/// Payload pays for extensions, so that their bound does not depend on how long a stream lasts.
+const EXTENSION_BYTES_PER_PAYLOAD_BYTE: u64 = 16;
 const MAX_TRAILER_BYTES: usize = 8 << 10;
 
 impl ChunkedDecoder {
@@ -120,6 +122,9 @@ impl ChunkedDecoder {
             }
             (ChunkState::SizeLf, b'\n') => {
                 self.payload = self.payload.saturating_add(self.left);
+                let paid = self.left.saturating_mul(EXTENSION_BYTES_PER_PAYLOAD_BYTE);
+                let paid = usize::try_from(paid).unwrap_or(usize::MAX);
+                self.extensions = self.extensions.saturating_sub(paid);
                 if self.left == 0 { ChunkState::Trailers } else { ChunkState::Data }
             }
             (ChunkState::DataCr, b'\r') => ChunkState::DataLf,
@@ -203,6 +208,15 @@ mod tests {
             let wanted = data.map(|d| (d.as_bytes().to_vec(), text.len(), true));
             assert_eq!(seen.ok(), wanted, "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_long_stream_may_have_extensions_in_proportion_to_its_payload() {
+        let mut stream = "2;ping=1234567890\r\n:\n\r\n".repeat(5_000);
+        stream.push_str("0\r\n\r\n");
+        assert_eq!(fed(stream.as_bytes(), 1 << 20).unwrap().0.len(), 10_000);
+        let greedy = format!("1;{}\r\nx\r\n", "e".repeat(500)).repeat(4);
+        assert!(fed(greedy.as_bytes(), 1 << 20).is_err());
     }
 
     #[test]

@@ -346,6 +346,11 @@ impl<'a> ResponseHead<'a> {
         self.lines.each()
     }
 
+    /// Whether the body is an event stream (`text/event-stream`).
+    pub fn is_event_stream(&self) -> bool {
+        self.info.is_event_stream
+    }
+
     /// Returns the first header of this name (in lower case).
     pub fn get(&self, name: &str) -> Option<&'a [u8]> {
         self.headers().find(|h| h.is(name)).map(|h| h.value)

@@ -2,6 +2,7 @@
 
 pub(crate) mod body;
 pub(crate) mod chunks;
+pub(crate) mod event_stream;
 pub(crate) mod fields;
 pub(crate) mod framing;
 pub(crate) mod head;

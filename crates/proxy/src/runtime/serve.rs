@@ -21,6 +21,7 @@ use crate::settings::Settings;
 
 /// Connections that the kernel queues per listener before they are accepted.
 const BACKLOG: i32 = 4_096;
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(20);
 
 /// Serves on this thread until `stop`, then drains: no new connections, requests in progress finish with
 /// `Connection: close`, tunnels are closed with 1001 at their deadline.
@@ -170,8 +171,13 @@ async fn accept<P: Policy>(
         };
         match accepted {
             Ok(accepted) => serve_client(&worker, accepted, index),
-            // The process is probably out of descriptors: other connections must end first.
-            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            // The client left the accept queue.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            // The process is out of descriptors or memory: other connections must end first.
+            Err(_) => {
+                worker.settings.stats.count_accept_pause();
+                tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
+            }
         }
     }
     // Clients that connected before the stop are still served as far as there is room. The bound ends the loop however

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::AsFd as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
@@ -14,6 +14,9 @@ use tokio::io::{AsyncRead as _, AsyncWrite as _, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream, tcp, unix};
 
 use crate::runtime::buffers::ReadBuffer;
+use crate::runtime::socket_file::SocketFile;
+
+const ACCEPT_QUEUE_RETRY_DELAY: Duration = Duration::from_millis(5);
 
 /// A listening socket.
 pub enum Listener {
@@ -24,6 +27,7 @@ pub enum Listener {
 /// The address of an upstream.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Address {
+    /// The directory is trusted; a symbolic link in place of the socket is not followed.
     Unix(PathBuf),
     /// `host:port`.
     Tcp(String),
@@ -75,20 +79,30 @@ pub(crate) enum WriteHalf<'a> {
 impl Stream {
     pub(crate) async fn connect(address: &Address) -> io::Result<Self> {
         match address {
-            Address::Unix(path) => loop {
-                match UnixStream::connect(path).await {
-                    Ok(stream) => return Ok(Self::Unix(stream)),
-                    // The accept queue is full (the upstream may be frozen), and the kernel reports no event for it.
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        tokio::time::sleep(Duration::from_millis(5)).await;
-                    }
-                    Err(error) => return Err(error),
-                }
-            },
+            Address::Unix(path) => {
+                let dir = path.parent().unwrap_or(Path::new(""));
+                let name = path.file_name().unwrap_or_default();
+                // The file must stay open until the connection stands.
+                let file = SocketFile::open_in(dir, name)?;
+                Self::connect_unix(&file.path()).await
+            }
             Address::Tcp(address) => {
                 let stream = TcpStream::connect(address).await?;
                 stream.set_nodelay(true)?;
                 Ok(Self::Tcp(stream))
+            }
+        }
+    }
+
+    async fn connect_unix(path: &Path) -> io::Result<Self> {
+        loop {
+            match UnixStream::connect(path).await {
+                Ok(stream) => return Ok(Self::Unix(stream)),
+                // The accept queue is full (the upstream may be frozen), and the kernel reports no event for it.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    tokio::time::sleep(ACCEPT_QUEUE_RETRY_DELAY).await;
+                }
+                Err(error) => return Err(error),
             }
         }
     }

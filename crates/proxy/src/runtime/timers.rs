@@ -63,6 +63,11 @@ impl Timers {
         Ticks(u64::try_from(ticks).unwrap_or(NEVER - 2).min(NEVER - 2) + 1)
     }
 
+    /// The current tick.
+    pub(crate) fn now(&self) -> u64 {
+        self.now.get()
+    }
+
     /// The tick at which `timeout` has passed.
     pub(crate) fn due(&self, timeout: Ticks) -> u64 {
         self.now.get().saturating_add(timeout.0)

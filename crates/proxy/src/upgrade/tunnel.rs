@@ -59,8 +59,8 @@ struct TunnelDirection {
 
 /// The hooks of an exchange for one direction of a tunnel.
 trait Direction {
-    /// Resolves to whether `data` may pass.
-    fn poll_permission(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<bool>;
+    /// Resolves to whether data may pass.
+    fn poll_permission(&mut self, cx: &mut Context<'_>) -> Poll<bool>;
 
     /// Control frames pass without permission but the sink is full: resolves to whether following data may pass.
     fn poll_blocked(&mut self, cx: &mut Context<'_>) -> Poll<bool>;
@@ -74,7 +74,7 @@ struct ToUpstream<'a, E> {
 struct ToClient<'a, E>(&'a E);
 
 impl<E: Exchange> Direction for ToUpstream<'_, E> {
-    fn poll_permission(&mut self, cx: &mut Context<'_>, _: &[u8]) -> Poll<bool> {
+    fn poll_permission(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         if self.permission.is_none() {
             *self.permission = self.exchange.before_sending();
         }
@@ -86,13 +86,13 @@ impl<E: Exchange> Direction for ToUpstream<'_, E> {
 
     /// A frozen tenant reads nothing: unanswered pings would fill the socket until data cannot reach the tenant.
     fn poll_blocked(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
-        self.poll_permission(cx, &[])
+        self.poll_permission(cx)
     }
 }
 
 impl<E: Exchange> Direction for ToClient<'_, E> {
-    fn poll_permission(&mut self, _: &mut Context<'_>, data: &[u8]) -> Poll<bool> {
-        self.0.on_data_received(data);
+    fn poll_permission(&mut self, _: &mut Context<'_>) -> Poll<bool> {
+        self.0.on_data_received();
         Poll::Ready(true)
     }
 
@@ -232,11 +232,8 @@ impl TunnelDirection {
             let mut is_control = false;
             if !self.is_permitted {
                 let control = self.frames.control(data);
-                let is_allowed = if control > 0 {
-                    Poll::Ready(true)
-                } else {
-                    direction.poll_permission(cx, data)
-                };
+                let is_allowed =
+                    if control > 0 { Poll::Ready(true) } else { direction.poll_permission(cx) };
                 match is_allowed {
                     Poll::Ready(true) if control > 0 => {
                         (data, is_control) = (&data[..control], true);

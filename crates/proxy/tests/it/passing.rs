@@ -212,6 +212,29 @@ fn continue_comes_from_the_upstream_and_so_may_a_refusal() {
 }
 
 #[test]
+fn any_number_of_interim_responses_passes_and_a_flood_does_not() {
+    const INTERIM: &str = "HTTP/1.1 102 Processing\r\n\r\n";
+    for (count, status) in [(17, 200), (100, 200), (2_000, 502)] {
+        let server = Server::play(move |conn, _| {
+            conn.request();
+            conn.say(INTERIM.repeat(count));
+            conn.say(OK);
+        });
+        let proxy = Proxy::start(&server);
+        let mut client = proxy.client();
+        client.say("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        let mut head = client.until("\r\n\r\n");
+        let mut interims = 0;
+        while head == INTERIM {
+            interims += 1;
+            head = client.until("\r\n\r\n");
+        }
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{count}: {head}");
+        assert_eq!(interims == count, status == 200, "{count}: {interims}");
+    }
+}
+
+#[test]
 fn answers_without_a_body_have_none() {
     let server = Server::play(|conn, _| {
         while let Some(request) = conn.request() {

@@ -72,7 +72,7 @@ impl Exchange for TenantExchange {
                 worker.counters.responded(head.status());
                 lease.on_response();
                 // Only a GET becomes a stream: other requests are work that goes on between two events.
-                if self.context.is_get && head.status() == 200 && is_event_stream(head) {
+                if self.context.is_get && head.status() == 200 && head.is_event_stream() {
                     self.guard.convert_to_stream();
                 }
             }
@@ -128,54 +128,12 @@ impl Exchange for TenantExchange {
         }))
     }
 
-    fn on_data_received(&self, data: &[u8]) {
-        if self.guard.is_stream() && !is_comment(data) {
+    fn on_data_received(&self) {
+        if self.guard.is_stream() {
             self.guard.record_use();
             if !self.guard.is_leased() {
                 self.worker.leases.report_unleased_data(&self.guard.lease);
             }
-        }
-    }
-}
-
-fn is_event_stream(head: &ResponseHead<'_>) -> bool {
-    let kind = head.get("content-type").unwrap_or_default();
-    kind.get(..17).is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/event-stream"))
-}
-
-/// Whether `data` is only a comment of an event stream, which keeps a connection open like a ping of a WebSocket.
-/// A chunk size line may stand before the comment.
-fn is_comment(data: &[u8]) -> bool {
-    let text = match memchr::memchr(b'\n', data) {
-        Some(end) if end > 1 && data[..end - 1].iter().all(u8::is_ascii_hexdigit) => {
-            &data[end + 1..]
-        }
-        Some(_) | None => data,
-    };
-    let mut lines = text.split(|b| *b == b'\n').map(<[u8]>::trim_ascii).filter(|l| !l.is_empty());
-    let is_comment_line = |line: &[u8]| line.starts_with(b":");
-    lines.next().is_some_and(is_comment_line) && lines.all(is_comment_line)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_comment_alone_does_not_count_as_data() {
-        for (data, comment) in [
-            (&b": keep-alive\n\n"[..], true),
-            (b"e\r\n: keep-alive\n\n\r\n", true),
-            (b":\n\n", true),
-            (b": a\n: b\n\n", true),
-            (b"data: x\n\n", false),
-            (b"9\r\ndata: x\n\n\r\n", false),
-            (b": a\ndata: x\n\n", false),
-            (b"0\r\n\r\n", false),
-            (b"", false),
-            (b"\n", false),
-        ] {
-            assert_eq!(is_comment(data), comment, "{:?}", String::from_utf8_lossy(data));
         }
     }
 }
