@@ -185,6 +185,9 @@ codes! {
     OrchestratorUnavailable = "orchestrator_unavailable" [503]
         "app-api cannot reach the orchestrator"
         "look at its log; tenants go on",
+    OutOfResources = "out_of_resources" [503]
+        "the orchestrator has no free file descriptors or memory"
+        "raise its limit of open files (`ulimits: nofile` in compose.yml), or free memory",
     PortConflict = "port_conflict" [409]
         "the tenant's port is taken"
         "start it again",
