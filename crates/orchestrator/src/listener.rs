@@ -1,7 +1,7 @@
 //! A listener with a bound on its open connections.
 //!
-//! At the bound, a new connection takes the place of the one that has been silent for longest: a connection on which no byte
-//! was ever received is no caller that anybody would miss. Where none is silent, the new one waits.
+//! At the bound, a new connection takes the place of the one that has been silent for longest: no request is lost with a
+//! connection on which no byte was ever received. Where no connection is silent, the new one waits.
 
 use std::collections::BTreeMap;
 use std::io;

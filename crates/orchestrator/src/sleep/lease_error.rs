@@ -19,7 +19,7 @@ pub struct LeaseError {
     pub queue_position: Option<usize>,
 }
 
-/// The time after which a caller that was told to wait requests again.
+/// The shortest time until a refused caller requests again.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 const STOPPED: &str = "Its owner stopped it. No request wakes it: start it in the admin.";

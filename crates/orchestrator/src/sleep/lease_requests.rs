@@ -20,7 +20,7 @@ use crate::metrics::sleep::WakePart;
 
 /// An owner's wake holds no lease: it requests one and releases it at once.
 const OWNER: Uuid = Uuid::nil();
-/// How long an owner's wake may take. Nobody but this process waits for it.
+/// How long an owner's wake may take. Only this process waits for it.
 const OWNER_WAKE_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl SleepController {

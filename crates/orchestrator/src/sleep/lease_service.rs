@@ -206,7 +206,7 @@ impl LeaseService {
         self.on_use(tenant, |authority, now| authority.release_lease(now, tenant, holder, usage));
     }
 
-    /// Releases a lease that was requested for an owner's wake and is used by nobody.
+    /// Releases a lease that was requested for an owner's wake and is not used.
     pub(super) fn release_unused(&self, tenant: TenantId, holder: Uuid, number: u64) {
         let usage = HolderUsage { number, ..HolderUsage::default() };
         self.on_change(|authority, now| authority.release_lease(now, tenant, holder, usage));
@@ -231,7 +231,7 @@ impl LeaseService {
         self.on_change(|authority, now| authority.defer_call(now, tenant, call_id));
     }
 
-    /// Returns whether nobody requested the tenant since its suspend began.
+    /// Returns whether no lease request arrived since the tenant's suspend began.
     pub(super) fn is_still_unused(&self, tenant: TenantId) -> bool {
         self.read(|authority, _| {
             authority.sleep_state(tenant).is_some_and(TenantSleepState::is_still_unused)
@@ -464,7 +464,7 @@ impl OwnerIntents for LeaseService {
     }
 }
 
-/// `None` when the tenant was not woken from an idle state: a start by others was met.
+/// `None` when the tenant was not woken from an idle state: another program had started it.
 pub(super) fn to_last_wake(timings: &WakeTimings) -> Option<LastWake> {
     let from = IdleState::from_phase(timings.from)?;
     let (queue, engine, boot) =

@@ -180,8 +180,8 @@ impl SleepController {
     }
 }
 
-/// A call of the engine that has begun. One that breaks off counts as refused: its tenant must not count as "being called"
-/// for ever.
+/// A call of the engine that has begun. A call that panics counts as refused: without a report, the authority would wait for
+/// its end for ever.
 struct PendingEngineCall<'a> {
     controller: &'a SleepController,
     id: TenantId,

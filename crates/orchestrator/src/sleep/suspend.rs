@@ -1,4 +1,4 @@
-//! Freezing and stopping tenants that nobody uses.
+//! Freezing and stopping idle tenants.
 
 use std::sync::Arc;
 
@@ -51,7 +51,7 @@ impl SleepController {
     }
 
     /// An engine that stops a paused container waits in vain and kills it, so the container is thawed first. Then the tenant
-    /// is asked: nobody has seen what it declared right before it froze.
+    /// is asked: what it declared right before it froze is not known yet.
     async fn thaw_then_stop(&self, turn: &Turn<'_>) -> Result<(), DriverError> {
         turn.thaw().await?;
         // A request that arrived meanwhile does not wait for the busy check, too.

@@ -16,7 +16,7 @@ pub(crate) enum ContainerState {
 /// Who ended the last process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum EndCause {
-    /// The process itself, or nobody yet: a report of its end counts as an exit.
+    /// The process itself, or no process has ended yet: a report of its end counts as an exit.
     ByItself,
     /// The orchestrator: no report of that end counts.
     ByUs,

@@ -2,15 +2,15 @@
 #![cfg(test)]
 
 mod conformance;
-mod dozing;
 mod engine;
-mod keeping;
 mod networks;
+mod operations;
 mod process;
 mod race;
 mod recovery;
 mod settings;
-mod sleeping;
+mod sleep_on_docker;
 mod support;
+mod suspending;
 mod waking;
 mod wire;

@@ -1,4 +1,4 @@
-//! The program itself: what it refuses to start with, and whom it runs as.
+//! The program itself: settings, limits and the user that it runs as.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -23,7 +23,7 @@ impl Drop for Process {
     }
 }
 
-/// The environment of a good start, on a free port.
+/// A command with valid settings, on a free port.
 fn command(install: &Install) -> (Command, u16) {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let mut command = Command::new(PROGRAM);
@@ -54,7 +54,7 @@ fn command(install: &Install) -> (Command, u16) {
     (command, port)
 }
 
-/// As in its image: only the user that it becomes can read them.
+/// As in its image: only the service's user can read the files.
 fn for_the_service(path: &Path) {
     if geteuid().is_root() {
         chown(path, Some(1000), Some(1000)).unwrap();

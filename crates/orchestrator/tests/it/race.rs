@@ -1,5 +1,5 @@
-//! Requests timed around every deadline, on an engine that takes its time: none is refused, none meets a tenant that
-//! does not run, none is left to wait. In virtual time, the same each run.
+//! Lease requests around every deadline, on a slow engine: none is refused, none is granted for a suspended tenant, none is
+//! left waiting. In virtual time, the same in each run.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::support::doze::{RULES, World, ready, with_policy};
 
 const ROUNDS: u32 = 400;
 
-/// Numbers that look like chance.
+/// A pseudo-random generator with a fixed seed.
 struct Dice(u64);
 
 impl Dice {
@@ -57,14 +57,14 @@ async fn no_request_is_lost_around_a_suspend() {
         world
             .engine
             .set_behavior(spec.id, TenantBehavior { engine: slow, ..TenantBehavior::default() });
-        // Holds the tenant's turn for a while, so that time passes between a decision and what is done about it.
+        // Holds the tenant's turn, so that time passes between a decision and its execution.
         let (controller, change) = (running.controller.clone(), with_policy(&spec, spec.policy));
         let later = Duration::from_millis(700 + dice.below(500));
         let changing = tokio::spawn(async move {
             sleep(later).await;
             controller.operations.apply(change).await
         });
-        // Around the freeze; or the stop, and the calls that both take.
+        // Around the freeze, or around the stop and both calls.
         if dice.below(2) == 0 {
             sleep(Duration::from_millis(1_000)).await;
             dice.wait_below(600).await;
@@ -79,7 +79,7 @@ async fn no_request_is_lost_around_a_suspend() {
         for _ in 0..dice.below(4) {
             assert!(runs(&world, spec.id).await, "round {round}: just granted");
             if dice.below(8) == 0 {
-                // Perhaps too late, and told so.
+                // Perhaps too late: then the renewal says so.
                 dice.wait_below(2_000).await;
             } else {
                 dice.wait_below(500).await;
@@ -89,7 +89,7 @@ async fn no_request_is_lost_around_a_suspend() {
                 break;
             }
         }
-        // Every now and then a holder dies with its lease.
+        // Sometimes a holder dies without a release.
         if dice.below(4) > 0 {
             router.release(spec.id);
         }

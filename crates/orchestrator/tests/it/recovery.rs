@@ -1,4 +1,4 @@
-//! The process or the engine goes and comes back: nobody is forgotten, nothing that runs is touched.
+//! Restarts of the process and of the engine: every tenant is found again, and running tenants are left alone.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 
 use crate::support::{AWAKE, Install, PATIENCE, Running, SOCKET, spec, with_install};
 
-/// The engine's socket under another name, which a test can take away.
+/// A proxy to the engine's socket, which a test can cut.
 struct Line {
     path: PathBuf,
     serving: Option<tokio::task::JoinHandle<()>>,
@@ -27,7 +27,7 @@ impl Line {
     fn mend(&mut self) {
         let listener = UnixListener::bind(&self.path).unwrap();
         self.serving = Some(tokio::spawn(async move {
-            // Ends with the task, and all its connections with it.
+            // All connections end with the task.
             let mut connections = JoinSet::new();
             while let Ok((mut near, _)) = listener.accept().await {
                 connections.spawn(async move {
@@ -97,7 +97,7 @@ async fn an_engine_that_returns_is_followed_again() {
         install.client.pause_container(&spec.id.container()).await.unwrap();
 
         line.mend();
-        // A list may succeed before the watch has noticed that the engine is back, and then it is "away" once more.
+        // A listing may succeed before the event stream reconnects; then the engine counts as unreachable once more.
         let back = |o: Option<&ObservedTenant>| {
             o.is_some_and(|o| o.phase == Phase::Frozen && o.reason.is_none())
         };

@@ -1,4 +1,4 @@
-//! Waking what fell asleep: on the engine in memory, in virtual time.
+//! Waking frozen and sleeping tenants. On the engine in memory, in virtual time.
 
 use std::time::Duration;
 
@@ -63,7 +63,7 @@ async fn a_tenant_that_responds_is_ready_before_the_thaw_call_returns() {
     assert_eq!(world.count(spec.id, "thaw"), 0, "the engine has not said so yet");
     let wake = told(&running, spec.id).last_wake.unwrap();
     assert_eq!((wake.from, wake.phases_ms.engine, wake.total_ms), (IdleState::Frozen, 5, 5));
-    // Quicker than what is left of the thaw.
+    // The stop takes less time than the rest of the thaw.
     let engine = Duration::from_millis(10);
     world.engine.set_behavior(spec.id, TenantBehavior { engine, ..TenantBehavior::default() });
     running.controller.operations.stop(spec.id).await.unwrap();
@@ -100,7 +100,7 @@ async fn a_tenant_that_responds_and_whose_thaw_fails_is_inspected_again() {
     world.engine.set_behavior(spec.id, script);
     let router = Router::new(&running.controller);
     assert!(router.visit(spec.id).await.unwrap().woke);
-    // Long before anything else has it looked at, or freezes it.
+    // Long before a resync inspects it, or its idle time freezes it.
     let looked = running.until_phase(spec.id, Phase::Frozen);
     tokio::time::timeout(Duration::from_secs(1), looked).await.expect("looked at at once");
     world.engine.set_behavior(spec.id, TenantBehavior::default());
@@ -168,7 +168,7 @@ async fn wakes_beyond_the_queue_are_refused_with_a_position_and_a_retry_time() {
     assert_eq!((status, code, again), (503, "wake_queue_full", true));
     assert_eq!(detail, "2 requests wait for a wake already. Try again later.");
     assert!(running.controller.metrics_text(None).contains("cial_wake_queue_full_total 1\n"));
-    // The second one was waited for no longer, and woken all the same.
+    // The caller of the second one left, and the wake continued.
     running.until_phase(sleepers[1].id, Phase::Ready).await;
     assert_eq!(world.count(sleepers[2].id, "start"), 1, "the third was not");
 }
@@ -219,7 +219,7 @@ async fn a_panicking_engine_call_counts_as_refused_and_frees_its_permit() {
     running.run(&broken).await;
     running.until_phase(broken.id, Phase::Ready).await;
 
-    // The same on the way down.
+    // The same for a suspend.
     world
         .engine
         .set_behavior(broken.id, TenantBehavior { breaks: true, ..TenantBehavior::default() });
@@ -410,7 +410,7 @@ async fn the_first_byte_time_counts_once_per_wake() {
     assert!(running.controller.metrics_text(None).contains(count));
 }
 
-/// Many fall asleep at the same time, each for long: those that are wanted do not stand behind them.
+/// Many tenants are suspended at the same time, each by a slow call.
 #[tokio::test(start_paused = true)]
 async fn an_operation_does_not_wait_for_suspends_of_other_tenants() {
     let world = World::new();

@@ -1,4 +1,4 @@
-//! The API over real HTTP: who may call, what is refused and how, what a watcher is told.
+//! The API over real HTTP: access, errors, watches.
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -56,7 +56,7 @@ impl Server {
         Self::serving().await.0
     }
 
-    /// And what becomes of it.
+    /// Also returns the task that serves.
     async fn serving() -> (Self, JoinHandle<anyhow::Result<()>>) {
         let (engine, stop) = (MemoryDriver::default(), CancellationToken::new());
         let state = Folder::new();
@@ -91,7 +91,7 @@ impl Server {
             body.len()
         );
         stream.write_all(head.as_bytes()).await.unwrap();
-        // A server that refuses early does not read the rest.
+        // A server that refuses early does not read the body.
         let _ = stream.write_all(body).await;
         let mut answer = Vec::new();
         let _ = stream.read_to_end(&mut answer).await;
@@ -141,7 +141,7 @@ async fn every_route_admits_exactly_the_callers_of_its_access() {
         ];
         for (shown, known) in visitors {
             let expected = route.access == Access::Open || known == Some(route.access);
-            // A watch answers for as long as it is read.
+            // A watch responds for as long as it is read.
             if expected && path.ends_with("/watch") {
                 continue;
             }
@@ -152,7 +152,7 @@ async fn every_route_admits_exactly_the_callers_of_its_access() {
                 assert_eq!(answer.problem().code, "unauthorized");
             }
         }
-        // Bytes that are no text are one more name that no tenant has.
+        // Bytes that are no UTF-8 name no tenant either.
         if route.path.contains("{id}") {
             let path = route.path.replace("{id}", "%ff");
             let shown = if route.access == Access::Leases { &leases } else { &control };
@@ -435,7 +435,7 @@ async fn invalid_lease_requests_are_refused() {
 async fn a_shutdown_answers_waiting_requests_and_progress_streams_until_then() {
     let server = Server::start().await;
     let spec = ready(&server).await;
-    // Frozen, on an engine that takes longer to thaw it than anybody waits here.
+    // The tenant is frozen, and the thaw takes longer than this test.
     server.engine.pause_externally(spec.id);
     let mut changes = server.controller.store.feed().unwrap().subscribe();
     while server.controller.store.feed().unwrap().get(&spec.id).map(|o| o.phase)
@@ -483,7 +483,7 @@ async fn the_server_ends_when_the_controllers_loop_ends() {
             AWAKE,
         )
     };
-    // There is one loop in the life of a controller: whoever begins another one finds it over.
+    // A controller runs once: a second call of `run` ends at once.
     let first = Running::new(controller.clone());
     tokio::task::yield_now().await;
     drop(first);

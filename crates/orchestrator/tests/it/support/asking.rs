@@ -1,4 +1,4 @@
-//! A router as the controller sees it.
+//! A router, as the lease protocol sees it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -22,7 +22,7 @@ impl Router {
         Self { holder: Uuid::now_v7(), controller: controller.clone(), asks: AtomicU64::new(0) }
     }
 
-    /// As somebody's visit, with all the patience that is allowed.
+    /// Requests a lease for a visit, with the longest wait that is allowed.
     pub(crate) async fn visit(&self, tenant: TenantId) -> Result<LeaseGrant, LeaseError> {
         self.ask(tenant, RequestIntent::Visit, 60_000).await
     }
@@ -38,7 +38,7 @@ impl Router {
         self.controller.sleep.request_lease(ask).await
     }
 
-    /// What is left of the lease.
+    /// Returns how long the lease lasts, in milliseconds.
     pub(crate) fn renew(&self, tenant: TenantId, idle_ms: u32) -> Option<u32> {
         let renew = RenewRequest { holder: self.holder, leases: vec![self.used(tenant, idle_ms)] };
         self.controller.sleep.renew_leases(&renew).unwrap().leases.remove(0).expires_in_ms
@@ -49,7 +49,7 @@ impl Router {
         self.controller.sleep.release_leases(&ReleaseRequest { holder: self.holder, leases });
     }
 
-    /// The first byte of an answer came so long after the grant.
+    /// Reports the time from the grant to the first byte of a response.
     pub(crate) fn answered(&self, tenant: TenantId, millis: u32) {
         let used = LeaseUsage { first_byte_ms: Some(millis), ..self.used(tenant, 0) };
         self.controller
@@ -64,7 +64,7 @@ impl Router {
     }
 }
 
-/// DriverErrorCode, whether it says when to come back, and the words.
+/// Status, code, whether there is a retry time, and detail of a refused request.
 pub(crate) fn refused(answer: Result<LeaseGrant, LeaseError>) -> (u16, &'static str, bool, String) {
     let none = answer.unwrap_err();
     (none.status, none.code, none.retry_after.is_some(), none.detail)

@@ -38,11 +38,11 @@ impl World {
         self.controller_later(Duration::ZERO, rules)
     }
 
-    /// A process that starts so long after the first one.
+    /// A process that starts `later` than the first one.
     pub(crate) fn controller_later(&self, later: Duration, rules: SleepSettings) -> Running {
         let epoch = BEGAN + u64::try_from(later.as_millis()).unwrap();
         let engine = Arc::new(self.engine.clone());
-        // A new process has yet to learn whose health answers.
+        // A new process does not know which tenants are ready.
         drop(engine.watch());
         Running::new(Controller::new(engine, self.state_dir(), epoch, rules))
     }
@@ -51,7 +51,7 @@ impl World {
         StateDir::new(self.state.0.clone())
     }
 
-    /// What it was told to do with this tenant, in order.
+    /// The engine's calls for this tenant, in order.
     pub(crate) fn calls(&self, id: TenantId) -> Vec<String> {
         let (calls, id) = (self.engine.calls(), format!(" {id}"));
         calls.iter().filter_map(|call| call.strip_suffix(&id)).map(str::to_owned).collect()

@@ -1,4 +1,4 @@
-//! Falling asleep, and staying awake: on the engine in memory, in virtual time.
+//! Freezing and stopping idle tenants, and what keeps a tenant awake. On the engine in memory, in virtual time.
 
 use std::time::Duration;
 
@@ -67,7 +67,7 @@ async fn a_tenant_in_use_stays_awake_until_its_idle_time_is_over() {
     let because = told(&running, spec.id);
     assert_eq!(because.awake_because, ["In use: 1 request."]);
     assert_eq!(world.count(spec.id, "freeze"), 0);
-    // Released: what is left is its idle time, which runs from the last use.
+    // After the release only the idle time counts, from the last use on.
     router.release(spec.id);
     let idle = told(&running, spec.id);
     assert!(idle.freezes_at.is_some());
@@ -108,7 +108,7 @@ async fn a_lease_request_during_the_busy_check_cancels_the_suspend() {
     let world = World::new();
     let running = world.controller(RULES);
     let spec = ready(&running).await;
-    // The engine is so slow that the turn is taken long after the decision.
+    // A slow engine: the suspend acquires its turn long after the decision.
     world
         .engine
         .set_behavior(spec.id, TenantBehavior { engine: seconds(20), ..TenantBehavior::default() });
@@ -150,7 +150,7 @@ async fn an_owners_stop_overrides_leases_and_no_request_wakes_the_tenant() {
     let (waited, stopped) =
         tokio::join!(router.visit(other.id), running.controller.operations.stop(other.id));
     assert_eq!((refused(waited).1, stopped.unwrap().phase), ("tenant_stopped", Phase::Stopped));
-    // Another process knows it as well.
+    // The next process knows that its owner stopped it.
     drop(running);
     let next = world.controller_later(seconds(100), RULES);
     next.until_phase(other.id, Phase::Stopped).await;
@@ -177,7 +177,7 @@ async fn the_idle_time_survives_a_restart_and_nothing_sleeps_for_one_lease_durat
     next.until_phase(spec.id, Phase::Sleeping).await;
     let slept = world.state_dir().read(spec.id);
     assert_eq!(slept.last_use.unwrap() + seconds(60), sleeps_at, "it did not begin anew");
-    // And the one after that finds a sleeper, not a crash.
+    // The process after that finds a sleeping tenant, not a crash.
     drop(next);
     let last = world.controller_later(seconds(100), long);
     assert_eq!(last.until_phase(spec.id, Phase::Sleeping).await.exits, 0);
@@ -281,7 +281,7 @@ async fn an_apply_to_a_frozen_or_sleeping_tenant_does_not_wake_it() {
     sleep(seconds(60)).await;
     let kept = running.controller.operations.apply(apply(&spec, true)).await.unwrap();
     assert_eq!(kept.phase, Phase::Frozen);
-    // Its time was over long ago: that holds at once.
+    // Its idle time is over already, so that the policy stops it at once.
     running.until_phase(spec.id, Phase::Sleeping).await;
     let next = Spec { generation: 2, ..spec.clone() };
     let anew = running.controller.operations.apply(apply(&next, true)).await.unwrap();
@@ -309,7 +309,7 @@ async fn a_policy_applies_at_once_and_an_older_one_does_not_replace_it() {
         let (controller, change) = (running.controller.clone(), with_policy(&spec, policy));
         changes.push(tokio::spawn(async move { controller.operations.apply(change).await }));
     }
-    // In the first one's call, then in the second one's.
+    // During the engine call of the first change, then of the second one.
     for _ in 0..2 {
         sleep(seconds(15)).await;
         let because = told(&running, spec.id).awake_because;

@@ -1,5 +1,4 @@
-//! One operation a tenant at a time, nothing forgotten, a delete before all: on the engine in memory, in
-//! virtual time.
+//! Operations on tenants: one at a time per tenant, a delete before all others. On the engine in memory, in virtual time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +14,7 @@ use uuid::Uuid;
 
 use crate::support::{AWAKE, Folder, Running, apply, spec};
 
-/// A controller over an engine in memory. Another one over the same engine is the same process restarted.
+/// An engine in memory and a state directory. A second controller over both is the same process restarted.
 struct World {
     engine: MemoryDriver,
     state: Folder,
@@ -44,8 +43,8 @@ fn code<T: std::fmt::Debug>(outcome: Result<T, DriverError>) -> DriverErrorCode 
 async fn twenty_applies_at_once_make_one_container() {
     let (world, spec) = (World::new(), spec("acme", ""));
     let running = world.controller();
-    let asked = (0..20).map(|_| running.controller.operations.apply(apply(&spec, true)));
-    let seen = futures_util::future::join_all(asked).await;
+    let applies = (0..20).map(|_| running.controller.operations.apply(apply(&spec, true)));
+    let seen = futures_util::future::join_all(applies).await;
     let first = seen[0].as_ref().unwrap().container_id.clone();
     assert!(seen.iter().all(|s| s.as_ref().unwrap().container_id == first));
     assert_eq!(world.engine.calls(), ["create acme".to_owned(), format!("start {}", spec.id)]);
@@ -155,7 +154,7 @@ async fn a_delete_refuses_waiting_and_later_starts() {
         controller.operations.apply(apply(&spec, true)),
     );
     gone.unwrap();
-    // The first may have been through before; whatever it made is gone with the rest.
+    // The first apply may have ended before the delete; its container is gone, too.
     assert!(first.is_ok() || code(first) == DriverErrorCode::TenantDeleted);
     assert_eq!(code(late), DriverErrorCode::TenantDeleted);
     assert_eq!(
@@ -223,7 +222,7 @@ async fn no_tenant_counts_as_gone_before_the_first_listing() {
         running.controller.store.feed().map(|_| ()).unwrap_err().code,
         DriverErrorCode::NotListed
     );
-    // No lease of an earlier process is called over either, and "none" is an answer like any other.
+    // "No lease" would end the leases of an earlier process, even in an empty response.
     let renew = RenewRequest { holder: uuid::Uuid::now_v7(), leases: Vec::new() };
     let none = running.controller.sleep.renew_leases(&renew).unwrap_err();
     assert_eq!((none.status, none.code), (503, "not_listed"));
@@ -285,8 +284,8 @@ async fn an_engine_error_is_the_tenants_reason_until_the_next_success() {
 async fn an_apply_completes_after_its_caller_left() {
     let (world, spec) = (World::new(), spec("acme", ""));
     let running = world.controller();
-    let asked = running.controller.operations.apply(apply(&spec, true));
-    assert!(tokio::time::timeout(Duration::from_millis(1), asked).await.is_err());
+    let operation = running.controller.operations.apply(apply(&spec, true));
+    assert!(tokio::time::timeout(Duration::from_millis(1), operation).await.is_err());
     running.until_phase(spec.id, Phase::Ready).await;
     assert_eq!(world.starts(), 1);
 }

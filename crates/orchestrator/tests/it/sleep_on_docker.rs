@@ -1,4 +1,4 @@
-//! Falling asleep and waking on the real engine.
+//! Suspends and wakes on the real engine.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -27,10 +27,10 @@ const SHORT: SleepSettings = SleepSettings {
 const FREEZES: SleepSettings = SleepSettings { sleep_after: None, ..SHORT };
 const STOPS: SleepSettings =
     SleepSettings { freeze_after: None, sleep_after: Some(Duration::from_secs(1)), ..SHORT };
-/// Any time: no two processes of a test begin at the same one.
+/// Milliseconds since 1970. Every process of a test needs another start time.
 const BEGAN: u64 = 1_795_000_000_000;
 
-/// What the engine did with this tenant's container, in order.
+/// The engine's events of this tenant's container, in order.
 async fn events(install: &Install, spec: &Spec) -> Vec<String> {
     let filters = HashMap::from([
         ("type".to_owned(), vec!["container".to_owned()]),
@@ -47,13 +47,13 @@ async fn events(install: &Install, spec: &Spec) -> Vec<String> {
     events.into_iter().filter_map(|event| event.action).collect()
 }
 
-/// One request over its socket, as the router sends it.
-async fn answers(upstream: &Upstream) -> bool {
+/// Sends one request over the tenant's socket, as the router does, and returns whether the response is 200.
+async fn responds(upstream: &Upstream) -> bool {
     let Upstream::Unix(path) = upstream else { return false };
     let mut stream = UnixStream::connect(path).await.unwrap();
     stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
     let mut answer = String::new();
-    // A frozen one takes the request and does not answer.
+    // A frozen tenant accepts the request and does not respond.
     let read = stream.read_to_string(&mut answer);
     tokio::time::timeout(PATIENCE, read).await.expect("it is awake").unwrap();
     answer.starts_with("HTTP/1.1 200 ")
@@ -67,20 +67,20 @@ async fn an_idle_tenant_freezes_then_stops_and_a_request_wakes_it_from_both() {
         running.until_phase(spec.id, Phase::Frozen).await;
         let router = Router::new(&running.controller);
         let grant = router.ask(spec.id, RequestIntent::Background, 60_000).await.unwrap();
-        assert!(grant.woke && answers(&grant.upstream).await);
+        assert!(grant.woke && responds(&grant.upstream).await);
         router.release(spec.id);
         running.until_phase(spec.id, Phase::Frozen).await;
         drop(running);
 
-        // Another process finds it frozen and puts it to sleep, thawed first.
+        // The next process finds the tenant frozen, thaws it and stops it.
         let next = install.controller_with(BEGAN + 3_600_000, SHORT);
         let asleep = next.until_phase(spec.id, Phase::Sleeping).await;
         assert_eq!((asleep.exits, asleep.reason), (0, None));
         let router = Router::new(&next.controller);
-        let told = refused(router.ask(spec.id, RequestIntent::Background, 60_000).await);
-        assert_eq!(told.1, "wake_required");
+        let refusal = refused(router.ask(spec.id, RequestIntent::Background, 60_000).await);
+        assert_eq!(refusal.1, "wake_required");
         let grant = router.visit(spec.id).await.unwrap();
-        assert!(grant.woke && answers(&grant.upstream).await);
+        assert!(grant.woke && responds(&grant.upstream).await);
         let wake = next.controller.sleep.status(spec.id).unwrap().last_wake.unwrap();
         assert_eq!(wake.from, IdleState::Sleeping);
         let shown = events(install, &spec).await;
@@ -131,9 +131,9 @@ async fn requests_around_the_moment_of_a_freeze_are_all_granted() {
         for round in 0..60_u64 {
             let grant = router.ask(spec.id, RequestIntent::Background, 60_000).await.unwrap();
             woke += u32::from(grant.woke);
-            assert!(answers(&grant.upstream).await, "round {round}: frozen under a live lease");
+            assert!(responds(&grant.upstream).await, "round {round}: frozen under a live lease");
             router.release(spec.id);
-            // Not a wait for anything: it spreads the asks over the idle deadline, before and after.
+            // Spreads the requests over the time before and after the idle deadline.
             tokio::time::sleep(Duration::from_millis(85 + round % 30)).await;
         }
         assert!(woke > 0, "none of them met it frozen");
@@ -155,7 +155,7 @@ async fn a_paused_container_takes_new_limits_and_is_thawed_by_a_request() {
         let seen = install.client.inspect_container(&spec.id.container(), None).await.unwrap();
         assert_eq!(seen.host_config.unwrap().pids_limit, Some(48));
         let grant = Router::new(&running.controller).visit(spec.id).await.unwrap();
-        assert!(grant.woke && answers(&grant.upstream).await);
+        assert!(grant.woke && responds(&grant.upstream).await);
     })
     .await;
 }
@@ -171,7 +171,7 @@ async fn a_wake_handles_a_removed_network_and_a_broken_image() {
         running.until_phase(spec.id, Phase::Sleeping).await;
         install.client.remove_network(&spec.id.network()).await.unwrap();
         let router = Router::new(&running.controller);
-        assert!(answers(&router.visit(spec.id).await.unwrap().upstream).await, "made anew");
+        assert!(responds(&router.visit(spec.id).await.unwrap().upstream).await, "made anew");
 
         router.release(spec.id);
         running.until_phase(spec.id, Phase::Sleeping).await;
