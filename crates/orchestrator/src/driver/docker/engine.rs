@@ -113,7 +113,9 @@ pub(super) fn driver_error(error: &Error) -> DriverError {
     if matches!(error, Error::RequestTimeoutError) {
         return timed_out(ACTION_TIMEOUT);
     }
-    if is_local(error) {
+    // A transparent variant hides its own error from `source`.
+    let is_local_io = matches!(error, Error::IOError { err } if is_local(err));
+    if is_local_io || is_local(error) {
         let detail = format!(
             "The orchestrator is out of resources: {}. Raise its limit of open files, or free memory.",
             innermost(error)
