@@ -30,13 +30,14 @@
 //!
 //! # How it is checked
 //!
-//! `model` explores every order of events, within budgets, with these cores on both sides: messages that are late, lost, repeated
+//! `model` explores every order of events, within budgets, with [`Holder`] and [`Authority`] as they are: messages that are late, lost, repeated
 //! and reordered, holders that crash, an orchestrator that crashes before, during and after every call, an engine that refuses,
 //! owners, exits, work inside. It checks that no holder may send without a live lease; that no tenant is suspended under a lease
 //! or after a busy report; that each waiter gets one response with a true reason; that one wake call runs at a time; and that from
 //! every state, once nothing fails any more, every waiter is served. `planted` holds bugs that only tests switch on; the model finds
 //! each with a short trace (`cargo nextest run -p lease bugs --no-capture`). `properties` runs random sequences that are longer and
-//! finer in time; `scenarios` are single cases to read.
+//! finer in time; `scenarios` are single cases to read,
+//! and cover [`LeaseManager`], which the model does not contain yet.
 //!
 //! One assumption about the engine: calls of an earlier orchestrator have ended before the engine shows the tenant to the next one.
 //! Should that fail, a tenant that is suspended under a live lease is woken.

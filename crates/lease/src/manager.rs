@@ -477,6 +477,8 @@ impl<T: Copy + Ord, W: Copy + Eq> LeaseManager<T, W> {
     ) {
         let Some(entry) = self.tenants.get_mut(&tenant) else { return };
         if !entry.holder.on_granted(call, terms) || !entry.holder.may_send(now) {
+            // A grant that came too late is released.
+            self.schedule_by(now.plus(MIN_TICK_INTERVAL));
             return self.request_for_waiters(now, tenant);
         }
         (entry.linger, entry.failure) = (terms.linger, None);

@@ -1,14 +1,21 @@
 //! The keeper's core, told as single stories.
 
+use crate::LeaseError;
 use crate::authority::Authority;
 use crate::command::{
     AuthoritySettings, CallId, CallOutcome, Command, EngineCall, Grant, LeaseRequest,
     LeaseResponse, WakeError, WakeProgress,
 };
+use crate::holder::{Holder, LeaseCall, LeaseTerms};
+use crate::manager::{
+    CurrentUsage, LeaseManager, ManagerCommand, ManagerSettings, RequestOutcome, TenantRequest,
+};
+use crate::outage::{CallHealth, OrchestratorStatus};
 use crate::reason::{AwakeReason, BusyReport};
 use crate::sleep_state::{HolderUsage, SleepPolicy};
 use crate::time::{Millis, Moment};
 use crate::wake_queue::{Waiter, WakeLimits, WakeTimings};
+use protocol::leases::RequestIntent;
 use protocol::orchestrator::Phase;
 
 const START: Moment = Moment(1_000_000);
@@ -518,4 +525,142 @@ fn the_owners_stop_answers_whoever_waits_and_nothing_wakes_it() {
     scenario.core.on_phase_observed(scenario.now, 1, Phase::Stopped);
     scenario.request_lease(1, 2, true);
     assert_eq!(scenario.responses(), [LeaseResponse::Stopped]);
+}
+
+#[test]
+fn a_grant_that_a_release_has_overtaken_is_no_lease() {
+    let mut holder = Holder::default();
+    let terms = LeaseTerms { expires_in: LEASE, linger: 10_000 };
+    let (first, second) = (holder.begin_request(START), holder.begin_request(START));
+    assert!(holder.on_granted(second, terms) && holder.may_send(START));
+    assert_eq!(holder.begin_release(), Some(second.number));
+    assert!(!holder.on_granted(first, terms) && !holder.may_send(START));
+}
+
+#[test]
+fn an_older_release_does_not_end_a_lease_that_was_renewed_under_a_newer_number() {
+    let mut scenario = Scenario::new(Phase::Ready, SleepPolicy::default());
+    scenario.request_lease(1, 1, false);
+    let used = |number| HolderUsage { number, ..HolderUsage::default() };
+    assert_eq!(scenario.core.renew_lease(scenario.now, 1, 1, used(2)), Some(LEASE));
+    scenario.core.release_lease(scenario.now, 1, 1, used(1));
+    assert!(scenario.core.sleep_state(1).unwrap().has_lease(scenario.now));
+    scenario.core.release_lease(scenario.now, 1, 1, used(2));
+    assert!(!scenario.core.sleep_state(1).unwrap().has_lease(scenario.now));
+}
+
+/// The holder's side of one router, with tenant 1 in use or not.
+struct RouterScenario {
+    core: LeaseManager<u8, u8>,
+    now: Moment,
+}
+
+impl RouterScenario {
+    fn new() -> Self {
+        let settings = ManagerSettings { waiters_per_tenant: 2, outage_grace: 10_000 };
+        Self { core: LeaseManager::new(settings), now: START }
+    }
+
+    fn request(&mut self, waiter: u8, is_running: bool) -> Vec<ManagerCommand<u8, u8>> {
+        let intent = RequestIntent::Visit;
+        let waiter = Some(waiter);
+        let request = TenantRequest { intent, is_running, retries_failure: false, waiter };
+        self.core.request_tenant(self.now, 1, request);
+        self.commands()
+    }
+
+    fn finish(&mut self, call: LeaseCall, outcome: RequestOutcome) -> Vec<ManagerCommand<u8, u8>> {
+        self.core.on_request_finished(self.now, 1, call, outcome);
+        self.commands()
+    }
+
+    fn tick_after(&mut self, time: Millis) -> Vec<ManagerCommand<u8, u8>> {
+        self.now = self.now.plus(time);
+        self.core.tick(self.now, |_| CurrentUsage::default());
+        self.commands()
+    }
+
+    fn commands(&mut self) -> Vec<ManagerCommand<u8, u8>> {
+        let all = std::iter::from_fn(|| self.core.next_command());
+        all.filter(|command| !matches!(command, ManagerCommand::SetQueuePosition { .. })).collect()
+    }
+}
+
+fn sent(commands: &[ManagerCommand<u8, u8>]) -> LeaseCall {
+    match commands {
+        [ManagerCommand::SendRequest { call, .. }] => *call,
+        _ => panic!("{commands:?}"),
+    }
+}
+
+#[test]
+fn requests_for_one_tenant_share_one_lease_request_up_to_a_bound() {
+    let mut router = RouterScenario::new();
+    let call = sent(&router.request(1, false));
+    assert_eq!(router.request(2, false), []);
+    let error = LeaseError::RouterQueueFull;
+    assert_eq!(router.request(3, false), [ManagerCommand::Refuse { waiter: 3, error }]);
+    let terms = LeaseTerms { expires_in: LEASE, linger: 10_000 };
+    let served = router.finish(call, RequestOutcome::Granted { terms, woke: true });
+    let valid_until = router.core.valid_until(1);
+    assert_eq!(
+        served,
+        [
+            ManagerCommand::AdoptGrant { tenant: 1, valid_until, woke: true, is_awaited: true },
+            ManagerCommand::ServeLeased { tenant: 1, waiter: 1 },
+            ManagerCommand::ServeLeased { tenant: 1, waiter: 2 },
+        ]
+    );
+    let leased = ManagerCommand::ServeLeased { tenant: 1, waiter: 4 };
+    assert_eq!(router.request(4, false), [leased]);
+}
+
+#[test]
+fn a_failed_wake_is_reused_until_its_time_is_over_or_the_tenant_runs() {
+    let mut router = RouterScenario::new();
+    let call = sent(&router.request(1, false));
+    let error = LeaseError::WakeFailed("no image".into());
+    let refused = |waiter| [ManagerCommand::Refuse { waiter, error: error.clone() }];
+    assert_eq!(router.finish(call, RequestOutcome::Refused(error.clone())), refused(1));
+    router.tick_after(9_999);
+    assert_eq!(router.request(2, false), refused(2));
+    sent(&router.request(3, true));
+    let mut later = router;
+    later.core.remove_waiter(1, 3);
+    later.now = later.now.plus(1);
+    assert_eq!(later.request(4, false), [], "the request of waiter 3 is in flight");
+}
+
+#[test]
+fn an_outage_serves_running_tenants_unleased_and_retries_for_the_others() {
+    let away = RequestOutcome::CallFailed(CallHealth::NoAnswer);
+    let status = ManagerCommand::SetStatus(OrchestratorStatus::Away);
+    let mut router = RouterScenario::new();
+    let call = sent(&router.request(1, true));
+    let unleased = ManagerCommand::ServeUnleased { tenant: 1, waiter: 1 };
+    assert_eq!(router.finish(call, away.clone()), [status.clone(), unleased]);
+
+    let mut router = RouterScenario::new();
+    let call = sent(&router.request(1, false));
+    assert_eq!(router.finish(call, away.clone()), [status]);
+    assert_eq!(router.tick_after(999), []);
+    let call = sent(&router.tick_after(1));
+    router.finish(call, away);
+    router.now = router.now.plus(10_000);
+    let error = LeaseError::OrchestratorUnavailable;
+    let refused = router.request(2, false);
+    assert_eq!(refused[0], ManagerCommand::Refuse { waiter: 2, error }, "longer than a restart");
+}
+
+#[test]
+fn a_call_that_fails_for_want_of_resources_is_no_outage() {
+    let local = RequestOutcome::CallFailed(CallHealth::OutOfResources);
+    let mut router = RouterScenario::new();
+    let call = sent(&router.request(1, true));
+    let error = LeaseError::RouterQueueFull;
+    assert_eq!(router.finish(call, local), [ManagerCommand::Refuse { waiter: 1, error }]);
+    router.core.on_probe_finished(router.now, CallHealth::OutOfResources);
+    router.core.on_call_health(router.now, CallHealth::OutOfResources);
+    assert_eq!(router.core.status(), OrchestratorStatus::Reachable);
+    sent(&router.request(2, true));
 }
