@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_says_who_the_client_is_but_the_router() {
+    fn only_the_router_may_describe_the_client() {
         let claims = [
             "X-Cial-User",
             "x_cial_user",
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn our_keys_stay_with_us_and_theirs_are_theirs() {
+    fn core_keys_do_not_reach_the_platform_and_other_keys_do() {
         for (sent, got) in [
             ("Bearer cial_abc", None),
             ("bearer  cial_abc", None),
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn core_back_is_asked_only_when_there_is_something_to_ask() {
+    fn only_session_cookies_cause_a_session_lookup() {
         let asked = |line: &[u8]| session_pairs(line).collect::<Vec<_>>().join("; ");
         assert_eq!(asked(b"a=1; cial_session=x;b=2"), "cial_session=x");
         assert_eq!(asked(b"name=\xff; __Host-cial_session=x"), "__Host-cial_session=x");

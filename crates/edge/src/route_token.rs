@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_token_or_health_or_nothing() {
+    fn a_guarded_edge_admits_the_token_and_health_checks_only() {
         let route_token = RouteToken { token: "t".repeat(43), proof: "p".repeat(43) };
         let (right, long) = ("t".repeat(43), "t".repeat(44));
         let cases: [(&str, &[&str], Option<Admission>); 11] = [

@@ -31,7 +31,7 @@ async fn a_service_that_is_gone_is_a_502_without_a_cause() {
 }
 
 #[tokio::test]
-async fn two_framings_are_one_too_many() {
+async fn a_request_with_two_framings_is_refused() {
     let tenant = Tenant::open().await;
     let smuggled = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n\
                     0\r\n\r\nGET /.cial HTTP/1.1\r\nHost: a\r\n\r\n";

@@ -1,4 +1,4 @@
-//! What the public door of a tenant promises, in front of services that say what they saw.
+//! The promises of the edge, tested in front of services that echo what they receive.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod drain;

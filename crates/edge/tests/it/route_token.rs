@@ -53,7 +53,7 @@ async fn health_is_open_and_proves_nothing() {
 }
 
 #[tokio::test]
-async fn the_router_is_believed_and_gets_the_proof() {
+async fn a_request_with_the_route_token_is_trusted_and_gets_the_proof() {
     let tenant = Tenant::guarded().await;
     let lines = [
         &token(),

@@ -4,7 +4,7 @@ use crate::raw::{get, send};
 use crate::world::Tenant;
 
 #[tokio::test]
-async fn four_classes_lead_to_four_answers() {
+async fn each_path_class_reaches_its_service() {
     let tenant = Tenant::open().await;
     let cases = [
         ("/", "platform", "/"),
@@ -28,7 +28,7 @@ async fn four_classes_lead_to_four_answers() {
 }
 
 #[tokio::test]
-async fn what_can_be_read_in_two_ways_is_refused() {
+async fn an_ambiguous_path_is_refused() {
     let tenant = Tenant::open().await;
     let paths = [
         "/.cial%2fapi/x",

@@ -4,7 +4,7 @@ use crate::raw::get;
 use crate::world::{SIGNED_IN, TOKEN, Tenant};
 
 #[tokio::test]
-async fn the_pages_are_told_who_is_signed_in() {
+async fn the_front_services_receive_the_signed_in_user() {
     let tenant = Tenant::open().await;
     let cookie = format!("Cookie: {SIGNED_IN}; theirs=1");
     for path in ["/", "/.cial"] {
@@ -28,7 +28,7 @@ async fn an_app_s_cookie_in_another_alphabet_signs_nobody_out() {
 }
 
 #[tokio::test]
-async fn nobody_is_signed_in_by_saying_so() {
+async fn a_client_cannot_claim_to_be_signed_in() {
     let tenant = Tenant::open().await;
     let lies = [
         "X-Cial-User: owner",
@@ -56,7 +56,7 @@ async fn the_scheme_decides_which_cookie_counts() {
 }
 
 #[tokio::test]
-async fn without_core_back_nobody_is_taken_for_anyone() {
+async fn without_core_back_a_session_is_neither_valid_nor_invalid() {
     let tenant = Tenant::open().await;
     tenant.core_back.cancel();
     // The stand-in closes its listener once it has drained.

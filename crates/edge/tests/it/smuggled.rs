@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use crate::smuggling::{Recorder, run};
 
 #[test]
-fn nobody_gets_a_second_request_past_the_edge() {
+fn no_request_is_smuggled_through_the_edge() {
     let platform = TcpListener::bind("127.0.0.1:0").unwrap();
     let nowhere = tempfile::tempdir().unwrap();
     let insides = UpstreamAddresses {

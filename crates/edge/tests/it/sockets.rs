@@ -26,7 +26,7 @@ async fn every_class_echoes() {
 }
 
 #[tokio::test]
-async fn the_ingress_socket_asks_for_the_token() {
+async fn the_ingress_socket_requires_the_route_token() {
     let tenant = Tenant::guarded().await;
     let request = || "ws://acme.localhost/ws".into_client_request().unwrap();
 

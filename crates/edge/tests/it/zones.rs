@@ -1,4 +1,4 @@
-//! What crosses between the untrusted half and the trusted one.
+//! The headers that cross between the platform and the core.
 
 use crate::raw::get;
 use crate::world::Tenant;
@@ -17,7 +17,7 @@ async fn the_platform_cannot_touch_the_core_s_session() {
 }
 
 #[tokio::test]
-async fn an_unguarded_edge_says_itself_where_its_client_is() {
+async fn an_unguarded_edge_sets_the_forwarding_headers_itself() {
     let tenant = Tenant::open().await;
     let claims = [
         "X-Forwarded-For: 9.9.9.9",

@@ -173,7 +173,7 @@ mod tests {
     const PROBE: (Duration, Probe) = (Duration::from_secs(5), Probe::Interim);
 
     #[tokio::test(flavor = "current_thread")]
-    async fn what_a_waiting_client_sends_stays_in_the_kernel_and_its_leaving_is_seen_behind_it() {
+    async fn a_waiting_request_reads_no_input_and_ends_when_the_client_closes() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let ours = Stream::Unix(ours);
         let timers = Timers::new(Duration::from_millis(1));

@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_be_read_in_two_ways_is_refused() {
+    fn ambiguous_framing_headers_are_refused() {
         for lines in [
             &[("content-length", "1"), ("transfer-encoding", "chunked")][..],
             &[("content-length", "1"), ("Content-Length", "1")],

@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_of_ours_splits_a_head() {
+    fn a_header_value_cannot_split_the_head() {
         let mut out = Vec::new();
         let mut headers = Headers::new(&mut out);
         headers.add("a", "1");

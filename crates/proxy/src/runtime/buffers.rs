@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wait_costs_no_more_than_what_is_unused() {
+    fn a_shrunken_buffer_holds_only_its_unread_input() {
         let buffers = BufferPool::new(64);
         let mut buf = buffers.take_read_buffer();
         buf.unfilled()[..10].copy_from_slice(b"0123456789");

@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn pings_pongs_and_closes_are_told_apart_from_data() {
+    fn control_frames_are_distinguished_from_data_frames() {
         let ping = [0x89, 0x82, 1, 2, 3, 4, 0x81, 0x82];
         let text = [0x81, 0x82, 1, 2, 3, 4, 0x89, 0x89];
         let all = |parts: &[&[u8]]| parts.concat();

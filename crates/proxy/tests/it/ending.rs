@@ -1,4 +1,4 @@
-//! When one of the three goes away, the others learn it, and a request is sent twice only if nobody can tell.
+//! When client, proxy or upstream disconnects, the others notice. Only idempotent requests are repeated.
 
 use std::sync::mpsc;
 
@@ -10,7 +10,7 @@ const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 const ASK: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
 #[test]
-fn a_client_that_leaves_takes_its_request_along() {
+fn a_request_ends_when_its_client_disconnects() {
     for answer in ["", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n"] {
         let (tell, told) = mpsc::channel();
         let server = Server::play(move |conn, _| {
@@ -27,7 +27,7 @@ fn a_client_that_leaves_takes_its_request_along() {
         drop(client);
         assert_eq!(told.recv().unwrap(), "closed");
         proxy.rests();
-        assert_eq!(proxy.faults(), [], "nobody's fault");
+        assert_eq!(proxy.faults(), [], "no party caused an error");
     }
 }
 
@@ -100,7 +100,7 @@ fn a_connection_known_to_be_dead_is_not_used_for_anything() {
 }
 
 #[test]
-fn a_broken_answer_is_seen_to_be_broken() {
+fn a_truncated_or_invalid_response_ends_with_a_reset() {
     for (answer, fault) in [
         ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab", ProxyError::ResponseTruncated),
         (
@@ -134,7 +134,7 @@ fn a_broken_answer_is_seen_to_be_broken() {
 }
 
 #[test]
-fn an_upstream_that_answers_early_is_heard() {
+fn a_response_that_precedes_the_end_of_the_request_is_forwarded() {
     let server = Server::play(|conn, _| {
         conn.until(b"\r\n\r\n");
         conn.say("HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\nConnection: close\r\n\r\nbig");
@@ -149,7 +149,7 @@ fn an_upstream_that_answers_early_is_heard() {
 }
 
 #[test]
-fn a_drain_finishes_what_is_under_way_and_lets_nobody_in() {
+fn a_drain_finishes_requests_in_progress_and_accepts_no_connection() {
     let (tell, told) = mpsc::channel();
     let (go, wait) = mpsc::channel::<()>();
     let wait = std::sync::Mutex::new(wait);

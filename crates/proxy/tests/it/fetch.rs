@@ -34,7 +34,7 @@ fn reply(answer: &'static str, method: &str) -> Result<FetchResponse, ProxyError
 }
 
 #[test]
-fn replies_are_whole_in_every_framing() {
+fn a_fetched_response_is_complete_in_every_framing() {
     for (answer, body) in [
         ("HTTP/1.1 200 OK\r\nX-A: 1\r\nContent-Length: 5\r\n\r\nhello", "hello"),
         (
@@ -77,7 +77,7 @@ fn what_is_no_reply_says_so() {
 }
 
 #[test]
-fn nobody_there_and_nobody_answering_are_told_apart() {
+fn an_unreachable_upstream_and_a_silent_one_are_different_errors() {
     let gone = Upstream::unix("/nowhere/at/all.sock");
     assert!(matches!(
         asked(&gone, "GET", Duration::from_secs(20)),

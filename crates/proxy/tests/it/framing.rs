@@ -1,4 +1,4 @@
-//! A request has one meaning or none: what is refused never reaches the upstream, nor anything after it.
+//! A request with more than one meaning is refused, and nothing after it reaches the upstream.
 
 use crate::harness::{Proxy, Server, settings};
 
@@ -29,7 +29,7 @@ fn post(lines: &str, body: &str) -> String {
 }
 
 #[test]
-fn what_has_two_meanings_has_none() {
+fn an_ambiguous_request_is_refused() {
     let te = "Transfer-Encoding: chunked\r\n";
     let end = "0\r\n\r\n";
     let mut cases: Vec<(String, u16)> = Vec::new();
@@ -274,7 +274,7 @@ fn a_body_is_as_long_as_it_says_and_the_next_request_comes_after_it() {
 }
 
 #[test]
-fn limits_have_a_status_each() {
+fn each_limit_has_its_own_status() {
     let server = Server::always(OK);
     let small = proxy::Settings { max_body_bytes: Some(10), ..settings() };
     let proxy = Proxy::with(&server, small);
@@ -336,7 +336,7 @@ fn answers_are_read_as_strictly() {
 }
 
 #[test]
-fn what_follows_an_answer_is_not_the_next_answer() {
+fn input_after_a_response_is_not_taken_for_the_next_response() {
     let server = Server::play(|conn, _| {
         while conn.request().is_some() {
             conn.say("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil");

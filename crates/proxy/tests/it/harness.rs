@@ -298,7 +298,7 @@ impl Conn {
     }
 
     pub(crate) fn say(&mut self, text: impl AsRef<[u8]>) {
-        // Whoever has left does not listen.
+        // A peer that left receives nothing.
         let _ = self.stream.write_all(text.as_ref());
     }
 

@@ -1,4 +1,4 @@
-//! What a policy is asked and told on the way: before data goes up a tunnel, when an upstream is lost.
+//! The hooks of an exchange: before data enters a tunnel, on received data, after a lost upstream.
 
 use std::collections::VecDeque;
 use std::io::{Read as _, Write as _};
@@ -265,7 +265,7 @@ fn a_tunnel_that_waits_still_passes_what_comes_down_and_ends_in_time() {
 }
 
 #[test]
-fn each_part_of_an_answer_is_told_of_as_it_comes() {
+fn each_part_of_a_response_notifies_the_exchange() {
     let server = Server::play(|conn, _| {
         conn.until(b"\r\n\r\n");
         conn.say("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\none");
@@ -349,7 +349,7 @@ fn a_request_whose_upstream_was_lost_goes_to_another_once() {
 }
 
 #[test]
-fn a_loss_is_made_good_once_and_only_before_any_answer() {
+fn a_lost_upstream_is_retried_once_and_only_before_a_response() {
     let dies = || {
         Server::play(|conn, _| {
             conn.request();

@@ -43,7 +43,7 @@ fn a_head_that_keeps_arriving_is_given_up_all_the_same() {
 }
 
 #[test]
-fn an_idle_client_is_let_go_without_a_word() {
+fn an_idle_client_connection_is_closed_without_a_response() {
     let server = Server::always(OK);
     let proxy = Proxy::with(&server, Settings { keep_alive_timeout: FAIR, ..settings() });
     let mut client = proxy.client();
@@ -55,7 +55,7 @@ fn an_idle_client_is_let_go_without_a_word() {
 }
 
 #[test]
-fn a_body_that_stops_arriving_is_the_clients_fault() {
+fn a_request_body_that_stops_arriving_is_a_client_error() {
     let server = Server::play(|conn, _| conn.drain());
     let proxy = Proxy::with(&server, Settings { body_idle_timeout: SHORT, ..settings() });
     let mut client = proxy.client();
@@ -66,7 +66,7 @@ fn a_body_that_stops_arriving_is_the_clients_fault() {
 }
 
 #[test]
-fn an_upstream_that_says_nothing_has_timed_out() {
+fn a_silent_upstream_times_out() {
     let server = Server::play(|conn, _| conn.drain());
     let proxy = Proxy::with(&server, Settings { response_timeout: SHORT, ..settings() });
     let mut client = proxy.client();
@@ -80,7 +80,7 @@ fn an_upstream_that_says_nothing_has_timed_out() {
 }
 
 #[test]
-fn an_answer_that_stops_arriving_is_seen_to_be_cut_off() {
+fn a_response_that_stops_arriving_is_truncated_with_a_reset() {
     let server = Server::play(|conn, _| {
         conn.request();
         conn.say("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab");
@@ -162,7 +162,7 @@ fn steady_progress_may_take_longer_than_any_timeout() {
 }
 
 #[test]
-fn no_upstream_is_told_apart_from_a_slow_one() {
+fn an_absent_upstream_and_a_slow_one_are_different_errors() {
     let server = Server::always(OK);
     let proxy = Proxy::start(&server);
     drop(server);
@@ -175,7 +175,7 @@ fn no_upstream_is_told_apart_from_a_slow_one() {
 }
 
 #[test]
-fn more_clients_than_allowed_wait_for_their_turn() {
+fn clients_beyond_the_limit_wait_in_the_accept_queue() {
     let server = Server::always(OK);
     let room = Settings { max_connections: 2, ..settings() };
     let stats = room.stats.clone();

@@ -16,7 +16,7 @@ fn live(parts: mpsc::Receiver<Vec<u8>>, server: &Server) -> World {
 }
 
 #[test]
-fn an_answer_of_our_own_goes_out_as_it_is_made() {
+fn a_streamed_response_is_sent_as_it_is_produced() {
     let server = Server::always(OK);
     let (send, parts) = mpsc::channel(4);
     let world = live(parts, &server);
@@ -52,7 +52,7 @@ fn a_streamed_response_ends_properly_for_a_client_that_ended_its_input() {
 }
 
 #[test]
-fn an_answer_that_is_made_ends_with_its_client_and_with_the_drain() {
+fn a_streamed_response_ends_when_the_client_leaves_or_a_drain_begins() {
     let server = Server::always(OK);
     let (send, parts) = mpsc::channel(4);
     let world = live(parts, &server);
@@ -74,7 +74,7 @@ fn an_answer_that_is_made_ends_with_its_client_and_with_the_drain() {
 }
 
 #[test]
-fn an_answer_that_is_made_suits_old_clients_and_those_who_want_its_head() {
+fn a_streamed_response_suits_http_1_0_clients_and_head_requests() {
     let server = Server::always(OK);
     for (ask, body) in [
         ("GET /live HTTP/1.0\r\n\r\n", "first\nsecond"),

@@ -1,4 +1,4 @@
-//! What passes, passes whole, in order, as it comes, and with the headers that are end-to-end.
+//! Requests and responses are forwarded completely, in order, without delay, with their end-to-end headers.
 
 use std::sync::mpsc;
 
@@ -67,7 +67,7 @@ fn one_connection_serves_request_after_request_also_pipelined() {
 }
 
 #[test]
-fn an_answer_streams_before_it_is_whole() {
+fn a_response_is_streamed_before_it_is_complete() {
     let (go, wait) = mpsc::channel::<&str>();
     let wait = std::sync::Mutex::new(wait);
     let server = Server::play(move |conn, _| {
@@ -284,7 +284,7 @@ fn old(answer: &'static str, lines: &str) -> String {
 }
 
 #[test]
-fn old_clients_get_what_they_understand() {
+fn http_1_0_clients_get_no_chunks() {
     let chunked =
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX: y\r\n\r\n";
     for (answer, lines) in

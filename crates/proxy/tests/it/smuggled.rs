@@ -11,7 +11,7 @@ use crate::harness::{Through, serve, settings};
 use crate::smuggling::{Recorder, run};
 
 #[test]
-fn nobody_gets_a_second_request_past_the_engine() {
+fn no_request_is_smuggled_through_the_engine() {
     let path = std::env::temp_dir().join(format!("proxy-smuggled-{}.sock", std::process::id()));
     let listener = UnixListener::bind(&path).unwrap();
     let upstream = Recorder::new(move || listener.accept().unwrap().0, "");
@@ -49,7 +49,7 @@ fn careless(path: PathBuf) -> SocketAddr {
 }
 
 #[test]
-fn the_table_finds_a_front_that_looks_at_nothing() {
+fn the_smuggling_table_detects_a_proxy_without_checks() {
     let path = std::env::temp_dir().join(format!("proxy-careless-{}.sock", std::process::id()));
     let listener = UnixListener::bind(&path).unwrap();
     let upstream = Recorder::new(move || listener.accept().unwrap().0, "");

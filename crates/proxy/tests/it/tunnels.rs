@@ -97,7 +97,7 @@ fn a_server_that_does_not_agree_is_passed_on_or_refused() {
 }
 
 #[test]
-fn when_one_end_leaves_so_does_the_other() {
+fn a_tunnel_ends_when_either_end_closes() {
     let server = Server::play(|conn, _| {
         conn.until(b"\r\n\r\n");
         conn.say(AGREED);

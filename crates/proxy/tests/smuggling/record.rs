@@ -69,7 +69,7 @@ impl Recorder {
                         let body = if seen.method == "HEAD" { "" } else { "ok" };
                         self.0.lock().unwrap().seen.push(seen);
                         let head = format!("HTTP/1.1 200 OK\r\n{lines}Content-Length: 2\r\n\r\n");
-                        // Whoever has left does not listen.
+                        // A peer that left receives nothing.
                         let _ = stream.write_all((head + body).as_bytes());
                         continue;
                     }

@@ -1,4 +1,4 @@
-//! What is sent, and what it means. `HOST` stands for a host that is served.
+//! Requests and their only meaning. `HOST` stands for a host that is served.
 
 pub(crate) struct Case {
     pub(crate) text: String,
