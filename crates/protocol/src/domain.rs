@@ -1,13 +1,13 @@
-//! The domain that tenants live below, parsed once.
+//! The domain below which the tenants' hosts lie, parsed once.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// In lower case, without a dot at either end.
+/// A DNS domain in lower case, without a dot at either end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Domain(String);
 
-/// A text that is no domain.
+/// A text that is not a domain.
 #[derive(Debug, PartialEq, Eq)]
 pub struct InvalidDomain;
 
@@ -17,7 +17,7 @@ impl Domain {
     }
 }
 
-/// This machine's own: browsers resolve all names below it to loopback.
+/// `localhost`: browsers resolve every name below it to the loopback address.
 impl Default for Domain {
     fn default() -> Self {
         Self("localhost".to_owned())

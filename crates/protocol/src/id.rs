@@ -61,7 +61,7 @@ impl FromStr for TenantId {
 #[serde(try_from = "String", into = "String")]
 pub struct InstallName(String);
 
-/// Why a text is no [`InstallName`].
+/// A text that is not an [`InstallName`].
 #[derive(Debug, PartialEq, Eq)]
 pub struct InvalidInstallName;
 
@@ -123,8 +123,8 @@ impl From<InstallName> for String {
     }
 }
 
-/// Labels on everything of ours on the engine. Nothing without [`MANAGED`](labels::MANAGED) *and* our
-/// [`INSTALL`](labels::INSTALL) is ever touched.
+/// Labels on every object of an installation on the engine. An object without [`MANAGED`](labels::MANAGED) *and* the
+/// installation's [`INSTALL`](labels::INSTALL) is never changed.
 pub mod labels {
     pub const MANAGED: &str = "cial.managed";
     pub const INSTALL: &str = "cial.install";
@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tenant_id_reads_back_what_it_prints_and_nothing_looser() {
+    fn a_tenant_id_parses_its_own_form_only() {
         let text = "0192f0c1-2345-7abc-8def-0123456789ab";
         assert_eq!(text.parse::<TenantId>().unwrap().to_string(), text);
         assert!("0192f0c123457abc8def0123456789ab".parse::<TenantId>().is_err());
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn an_install_name_is_a_plain_word() {
+    fn install_names_by_the_table() {
         for good in ["local", "smoke-1", "0"] {
             assert!(good.parse::<InstallName>().is_ok(), "{good}");
         }

@@ -1,8 +1,8 @@
 //! router → orchestrator: the right to send a tenant requests, and with it to keep it awake.
 //!
 //! Every call carries `Authorization: Bearer <CIAL_LEASES_TOKEN>`, a token that opens nothing else. All durations are
-//! relative: no two machines' clocks are compared. A holder counts its lease from when it *sent* the call, the
-//! orchestrator from when it answered, so the holder's always ends first.
+//! relative, so no clocks of two machines are compared. A holder counts its lease from the time it *sent* the call, the
+//! orchestrator from the time it responded; the holder's lease therefore ends first.
 //!
 //! | call | body → answer |
 //! |---|---|

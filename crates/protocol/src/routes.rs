@@ -1,7 +1,7 @@
-//! app-api → router: which host is which tenant, and where it is reached.
+//! app-api → router: the tenant of each host, and the tenant's upstream.
 //!
 //! `GET /v1/routes/watch` on app-api's internal listener, `Authorization: Bearer <CIAL_ROUTES_TOKEN>`,
-//! answers NDJSON of [`Message<Route>`](crate::watch::Message).
+//! responds with NDJSON of [`Message<Route>`](crate::watch::Message).
 
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +10,7 @@ use crate::spec::Desired;
 use crate::watch::Keyed;
 use crate::{Slug, State, TenantId};
 
-/// All that the router knows of a tenant.
+/// The router's view of one tenant.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
     pub tenant: TenantId,

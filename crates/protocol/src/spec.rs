@@ -1,4 +1,4 @@
-//! What a tenant is meant to be.
+//! The desired state of a tenant.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Slug, TenantId};
 
-/// What the owner wants of a tenant.
+/// The owner's wish: the input of reconciliation. [`State`](crate::State) is what the owner sees of its outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Desired {
@@ -25,18 +25,18 @@ impl Desired {
     }
 }
 
-/// All that is needed to make a tenant's container, and to know whether one that exists is the right one.
+/// Everything that the orchestrator needs to create a tenant's container and to compare an existing one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Spec {
     pub id: TenantId,
     pub slug: Slug,
-    /// Grows only when the container must be made anew (image, env, mounts).
+    /// Grows only when the container must be recreated (image, env, mounts).
     pub generation: i64,
-    /// The image's tag; `None` is the installation's default. A rebuilt image is taken up at the next start.
+    /// The tag of the image; `None` is the installation's default. A rebuilt image takes effect at the next start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
-    /// Variables of the tenant's own app. Never secrets: `inspect` shows them.
+    /// Variables of the tenant's own app. Never secrets, because `inspect` shows them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
     #[serde(default)]
@@ -62,7 +62,7 @@ impl Default for Limits {
     }
 }
 
-/// When a tenant falls asleep and what wakes it. `None` is the installation's setting; 0 seconds is never.
+/// When a tenant freezes and sleeps, and which requests wake it. `None` is the installation's setting; 0 seconds is never.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Policy {
@@ -75,11 +75,11 @@ pub struct Policy {
     pub wake_on: Option<WakeOn>,
 }
 
-/// What wakes a *sleeping* tenant; a frozen one wakes for any request.
+/// The requests that wake a *sleeping* tenant. Every request wakes a frozen one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WakeOn {
-    /// What somebody wants now; see [`Intent::Visit`](crate::leases::RequestIntent::Visit).
+    /// A request of somebody who wants the tenant now; see [`Intent::Visit`](crate::leases::RequestIntent::Visit).
     #[default]
     Visits,
     /// Every request.

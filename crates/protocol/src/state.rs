@@ -1,4 +1,4 @@
-//! A tenant's life: one enum, one function that moves it.
+//! The state of a tenant as its owner sees it, and the one function that changes it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,54 +6,57 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// Where a tenant is in its life, as its owner sees it.
+/// The state that app-api stores and shows.
+///
+/// Other enums are other concepts: [`Phase`](crate::orchestrator::Phase) is the engine's view of the container,
+/// [`Desired`](crate::spec::Desired) the owner's wish, and [`IdleState`](crate::sleep::IdleState) the depth of a sleep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
-    /// Wanted; nothing of it is known to run yet.
+    /// Desired; no container of the tenant is known to run yet.
     Provisioning,
-    /// Its container runs; its services have not all answered.
+    /// The container runs; not all of its services are ready.
     Starting,
-    /// Its own health answers.
+    /// The tenant's health endpoint responds.
     Running,
     /// Paused by the engine: memory kept, no CPU.
     Frozen,
-    /// Container stopped for want of use: only the volumes are kept; a request wakes it.
+    /// The container is stopped because nobody uses the tenant. The volumes stay, and a request wakes the tenant.
     Sleeping,
-    /// Container stopped because its owner wants so; no request wakes it.
+    /// The container is stopped because its owner wants so. No request wakes the tenant.
     Stopped,
-    /// It will not run without a person; `state_reason` says why.
+    /// The tenant does not run until a person acts; `state_reason` gives the reason.
     Error,
-    /// Going for good. Nothing leads back from here.
+    /// The tenant is being deleted. No event leads out of this state.
     Deleting,
 }
 
-/// What can happen to a tenant: asked by its owner, or seen on the engine.
+/// An event of a tenant: a request of its owner, or an observation of the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Event {
-    /// The owner asked for it to run (start, restart, or a change that may cure an error).
+    /// The owner requests that the tenant runs (start, restart, or a change that may end an error).
     RunRequested,
-    /// The owner asked for it to go.
+    /// The owner requests the deletion.
     DeleteRequested,
-    /// Seen: its container runs, its services not yet.
+    /// Observed: the container runs, its services are not ready.
     Started,
-    /// Seen: its own health answers.
+    /// Observed: the health endpoint responds.
     Ready,
-    /// Seen: paused.
+    /// Observed: the container is paused.
     Froze,
-    /// Seen: stopped for want of use.
+    /// Observed: stopped because nobody uses the tenant.
     Slept,
-    /// Seen: stopped as its owner wanted.
+    /// Observed: stopped as its owner wanted.
     Stopped,
-    /// Seen: gave up (crash loop, broken image, refused by the engine).
+    /// Observed: given up (crash loop, broken image, refused by the engine).
     Failed,
-    /// Seen: no container of it exists.
+    /// Observed: the tenant has no container.
     Gone,
     /// A transient state outlived [`State::deadline`].
     Overdue,
 }
 
-/// A move that makes no sense.
+/// An event that is impossible in the state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidTransition {
     pub state: State,
@@ -72,7 +75,10 @@ impl State {
         Self::Deleting,
     ];
 
-    /// Where `event` leads. A state that merely stays is `Ok(self)`; what makes no sense is refused.
+    /// The state after `event`; `Ok(self)` when the event changes nothing.
+    ///
+    /// # Errors
+    /// When the event is impossible in this state.
     pub fn next(self, event: Event) -> Result<Self, InvalidTransition> {
         use {Event as E, State as S};
         match (self, event) {
@@ -83,13 +89,13 @@ impl State {
             (S::Provisioning | S::Stopped | S::Error, E::RunRequested) => Ok(S::Provisioning),
             (S::Starting | S::Running | S::Frozen | S::Sleeping, E::RunRequested) => Ok(self),
 
-            // Only readiness or its owner ends an error: each crash of a crash loop is a start, too.
+            // Only readiness or the owner ends an error: each crash of a crash loop is a start as well.
             (S::Error, E::Started | E::Gone) => Ok(S::Error),
             (_, E::Started) => Ok(S::Starting),
             (_, E::Ready) => Ok(S::Running),
 
-            // What is seen is a level, not an edge: the readiness in between may have been missed. Only what
-            // its owner stopped cannot have fallen asleep.
+            // An observation is a level, not an edge: the readiness in between may have been missed. Only a tenant
+            // that its owner stopped cannot freeze or fall asleep.
             (S::Stopped, E::Froze | E::Slept) => Err(InvalidTransition { state: self, event }),
             (_, E::Froze) => Ok(S::Frozen),
             (_, E::Slept) => Ok(S::Sleeping),
@@ -135,7 +141,7 @@ impl fmt::Display for State {
     }
 }
 
-/// A word that is no state.
+/// A word that is not a state.
 #[derive(Debug, PartialEq, Eq)]
 pub struct UnknownState;
 
@@ -193,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn words_read_back() {
+    fn the_word_of_a_state_reads_back() {
         for state in State::ALL {
             assert_eq!(state.as_str().parse(), Ok(state));
         }

@@ -1,7 +1,7 @@
 //! List, then watch: a snapshot with a revision, then deltas, heartbeats, and a resync on any gap.
 //!
-//! On the wire: one JSON object a line (`application/x-ndjson`). The first line is always a snapshot.
-//! A delta says which revision it follows; a reader that holds another one drops the stream and lists again.
+//! On the wire: one JSON object per line (`application/x-ndjson`). The first line is always a snapshot.
+//! A delta names the revision that it follows. A reader with another revision drops the stream and lists again.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -9,17 +9,17 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// A writer sends at least this often; a reader that hears nothing for three of them resyncs.
+/// A writer sends a line at least this often. A reader without a line for three intervals lists again.
 pub const HEARTBEAT: Duration = Duration::from_secs(5);
 
-/// Something that is listed and watched by a key of its own.
+/// An item that is listed and watched under a key.
 pub trait Keyed {
     type Key: Clone + Eq + Hash;
 
     fn key(&self) -> Self::Key;
 }
 
-/// One line of a watch. Deltas carry the whole item: a reader never merges fields.
+/// One line of a watch. A delta carries the whole item, so a reader never merges fields.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(
     rename_all = "snake_case",
@@ -35,14 +35,14 @@ pub enum Message<T: Keyed> {
     Heartbeat { revision: u64 },
 }
 
-/// A delta that does not follow what the reader holds: list again.
+/// A delta that does not follow the reader's revision. The reader must list again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gap {
     pub held: Option<u64>,
     pub offered: u64,
 }
 
-/// What a reader of a watch holds.
+/// A reader's copy of the watched set.
 #[derive(Clone, Debug)]
 pub struct Replica<T: Keyed> {
     revision: Option<u64>,
@@ -65,7 +65,10 @@ impl<T: Keyed> Replica<T> {
         &self.items
     }
 
-    /// Takes one message; an error means that the stream must be dropped and listed anew.
+    /// Applies one message.
+    ///
+    /// # Errors
+    /// [`Gap`]: the reader must drop the stream and list again.
     pub fn take(&mut self, message: Message<T>) -> Result<(), Gap> {
         match message {
             Message::Snapshot { revision, items } => {
@@ -117,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn deltas_follow_each_other_and_a_gap_is_told() {
+    fn deltas_follow_each_other_and_a_gap_is_an_error() {
         let mut held = Replica::default();
         assert!(held.take(Message::Heartbeat { revision: 3 }).is_err());
         held.take(Message::Snapshot { revision: 3, items: vec![item("a", 1)] }).unwrap();
