@@ -45,7 +45,7 @@ codes! {
         "the body is over the limit"
         "send less",
     Busy = "busy" [503]
-        "more sign-ins at once than can be checked"
+        "more passwords at once than can be hashed; refused at once"
         "try again after `Retry-After`",
     BusyEnded = "busy_ended" [404]
         "inside a tenant: the declaration ran out, or is another's"
@@ -120,8 +120,8 @@ codes! {
         "the key is empty or too long"
         "use 1 to 200 characters",
     InvalidIfMatch = "invalid_if_match" [400]
-        "`If-Match` is no revision"
-        "send the number in quotes",
+        "`If-Match` is no entity tag"
+        "send the revision in quotes",
     InvalidJson = "invalid_json" [400]
         "the body is no JSON, or has unknown fields"
         "correct it",
@@ -186,8 +186,8 @@ codes! {
         "app-api cannot reach the orchestrator"
         "look at its log; tenants go on",
     OutOfResources = "out_of_resources" [503]
-        "the orchestrator has no free file descriptors or memory"
-        "raise its limit of open files (`ulimits: nofile` in compose.yml), or free memory",
+        "the router, the edge or the orchestrator has no free file descriptors, memory or local ports; the tenant is not to blame"
+        "try again; raise the limit of open files (`ulimits: nofile` in compose.yml), or free memory",
     PortConflict = "port_conflict" [409]
         "the tenant's port is taken"
         "start it again",
@@ -204,7 +204,7 @@ codes! {
         "somebody changed the tenant at the same time"
         "read it and try again",
     RevisionMismatch = "revision_mismatch" [412]
-        "`If-Match`, or the form, is of an older revision"
+        "`If-Match`, or the form, is of an older revision; a weak tag (`W/\"3\"`) never matches"
         "read it and try again",
     SignupClosed = "signup_closed" [403]
         "there is an owner already"
@@ -225,8 +225,8 @@ codes! {
         "the address is over the limit"
         "shorten it",
     TenantDeleted = "tenant_deleted" [410]
-        "the tenant was deleted"
-        "—",
+        "the tenant was deleted; also for an `Idempotency-Key` whose tenant was deleted since"
+        "create another, with a new key",
     TenantDeleting = "tenant_deleting" [409]
         "the tenant is being deleted"
         "create another",
@@ -240,7 +240,7 @@ codes! {
         "its owner stopped the tenant; no request wakes it (orchestrator to router)"
         "start it in the admin",
     TooManyAttempts = "too_many_attempts" [429]
-        "too many sign-ins failed"
+        "too many sign-ins, sign-ups or resets within five minutes, by one client or at one account; a device on which the account signed in before has a limit of its own"
         "wait for `Retry-After`",
     TooManyWaiting = "too_many_waiting" [503]
         "too many requests wait for one tenant to wake"
