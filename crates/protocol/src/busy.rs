@@ -26,7 +26,7 @@ pub const MAX_TTL_SECONDS: u32 = 900;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DeclareBusy {
-    /// For a person: 1 to 200 characters, each of which [may be said](is_printable).
+    /// For people: 1 to 200 characters by the rule of [`check_line`](crate::text::check_line).
     pub reason: String,
     /// 1 to [`MAX_TTL_SECONDS`].
     pub ttl_seconds: u32,

@@ -6,10 +6,9 @@
 use std::time::Duration;
 
 use protocol::Timestamp;
-use protocol::busy::{
-    Busy, BusyLease, BusyList, BusyOwner, DeclareBusy, MAX_TTL_SECONDS, is_printable,
-};
+use protocol::busy::{Busy, BusyLease, BusyList, BusyOwner, DeclareBusy, MAX_TTL_SECONDS};
 use protocol::problem::FieldError;
+use protocol::text::check_line;
 use uuid::Uuid;
 
 /// The maximum number of active declarations of `agent`.
@@ -105,7 +104,8 @@ impl BusyRegistry {
             let first = own().map(|entry| entry.ends_at).min().unwrap_or_default();
             return Err(BusyError::QuotaReached { max, wait: first.saturating_sub(now.monotonic) });
         }
-        let busy = Busy { reason: declaration.reason, owner, until: now.wall + ttl };
+        let busy =
+            Busy { reason: declaration.reason.trim().to_owned(), owner, until: now.wall + ttl };
         self.entries.push(Entry { id, busy: busy.clone(), ends_at: now.monotonic + ttl });
         Ok(BusyLease { id, busy })
     }
@@ -162,12 +162,11 @@ fn ttl(seconds: u32) -> Result<Duration, FieldError> {
 }
 
 fn reason_error(reason: &str) -> Option<FieldError> {
-    let length = reason.chars().count();
-    let holds = (1..=MAX_REASON_CHARS).contains(&length) && reason.chars().all(is_printable);
     let rule = format!(
-        "must be 1 to {MAX_REASON_CHARS} characters, none of them a control or format character"
+        "must be 1 to {MAX_REASON_CHARS} characters, at least one of them visible and none a control or format character"
     );
-    (!holds).then(|| field_error("reason", "invalid_text", rule))
+    let is_refused = check_line(reason, MAX_REASON_CHARS).is_err();
+    is_refused.then(|| field_error("reason", "invalid_text", rule))
 }
 
 fn field_error(field: &str, code: &str, message: String) -> FieldError {

@@ -24,12 +24,16 @@ fn reasons(registry: &BusyRegistry, of: Option<BusyOwner>, now: Now) -> Vec<Stri
 #[test]
 fn the_rules_for_reason_and_ttl() {
     let (long, longer) = ("ä".repeat(200), "ä".repeat(201));
-    let cases: [(&str, u32, &[&str]); 10] = [
+    let cases: [(&str, u32, &[&str]); 14] = [
         ("nightly backup", 1, &[]),
         ("nightly backup", 900, &[]),
         (&long, 60, &[]),
         (&longer, 60, &["reason"]),
         ("", 60, &["reason"]),
+        (" ", 60, &["reason"]),
+        ("\u{200b}", 60, &["reason"]),
+        ("\u{3164}\u{2800}", 60, &["reason"]),
+        ("👩\u{200d}💻", 60, &[]),
         ("two\nlines", 60, &["reason"]),
         ("a\u{1b}[2J", 60, &["reason"]),
         ("paid \u{202e}etelpmoc", 60, &["reason"]),
