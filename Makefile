@@ -1,4 +1,4 @@
-# The same commands for hands that are used to make.
+# The same commands for people who are used to make.
 .PHONY: up down logs build tenant-build
 
 up:

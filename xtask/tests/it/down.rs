@@ -1,4 +1,4 @@
-//! The end of an installation, by hands with cargo and by hands without: all of it goes, whatever its compose project is
+//! Taking an installation down, by xtask and by the script: everything of it goes, whatever its compose project is
 //! called, and nothing of anybody else.
 
 use std::path::Path;
@@ -6,15 +6,15 @@ use std::process::{Command, Output};
 
 const INSTALL: &str = "cial.install";
 
-/// What an installation has on the engine, made of an image that holds nothing and never started: it is about names
-/// and labels. All of it is gone afterwards.
-struct Engine {
+/// Objects of an installation on the engine, made from an empty image and never started: only names and labels matter.
+/// Dropping it removes all of them.
+struct FakeInstallation {
     /// Of the installation that is taken down.
     name: String,
     image: String,
 }
 
-impl Engine {
+impl FakeInstallation {
     fn new(purpose: &str) -> Self {
         let name = format!("it-{purpose}-{}", std::process::id());
         let nothing = std::env::temp_dir().join(format!("cial-{name}.tar"));
@@ -70,7 +70,7 @@ impl Engine {
         labels.iter().chain([&own.as_str()]).map(|label| format!("--label={label}")).collect()
     }
 
-    /// All that was made here and is still there, in order.
+    /// Everything that was made here and still exists, in order.
     fn left(&self) -> Vec<String> {
         let own = format!("label=cial.it={}", self.name);
         let list =
@@ -86,7 +86,7 @@ impl Engine {
     }
 }
 
-impl Drop for Engine {
+impl Drop for FakeInstallation {
     fn drop(&mut self) {
         for thing in self.left() {
             let (kind, name) = thing.split_once(' ').unwrap();
@@ -106,10 +106,10 @@ fn docker(words: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Whoever takes an installation down, and with what.
-type Hands = fn(&[&str]) -> Command;
+/// A command that takes an installation down.
+type Method = fn(&[&str]) -> Command;
 
-const HANDS: [(&str, Hands); 2] = [
+const METHODS: [(&str, Method); 2] = [
     ("script", |words| {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/down");
         let mut sh = Command::new("sh");
@@ -123,18 +123,18 @@ const HANDS: [(&str, Hands); 2] = [
     }),
 ];
 
-fn take_down(hands: Hands, name: &str, words: &[&str]) -> Output {
-    let output = hands(words).env("CIAL_INSTALL", name).output().unwrap();
+fn take_down(method: Method, name: &str, words: &[&str]) -> Output {
+    let output = method(words).env("CIAL_INSTALL", name).output().unwrap();
     assert!(output.status.success(), "{output:?}");
     output
 }
 
 #[test]
 fn an_installation_goes_down_whatever_its_project_is_called() {
-    for (purpose, hands) in HANDS {
-        let engine = Engine::new(purpose);
-        let stranger = format!("{}-not", engine.name);
-        let [container, network, volume] = engine.tenant(&stranger);
+    for (purpose, method) in METHODS {
+        let engine = FakeInstallation::new(purpose);
+        let other = format!("{}-not", engine.name);
+        let [container, network, volume] = engine.tenant(&other);
         let mut kept = [
             format!("container {container}"),
             format!("network {network}"),
@@ -145,7 +145,7 @@ fn an_installation_goes_down_whatever_its_project_is_called() {
         engine.orchestrator(&format!("somehow-{}", engine.name));
         assert_eq!(engine.left().len(), 8);
 
-        take_down(hands, &engine.name, &[]);
+        take_down(method, &engine.name, &[]);
         let mut left = engine.left();
         // Nothing outlives a start in there: it may go, and may stay.
         left.retain(|thing| !thing.ends_with("-sockets"));
@@ -153,26 +153,26 @@ fn an_installation_goes_down_whatever_its_project_is_called() {
         kept.sort();
         assert_eq!(left, kept, "{purpose}");
 
-        take_down(hands, &engine.name, &["--purge", "--yes"]);
+        take_down(method, &engine.name, &["--purge", "--yes"]);
         kept.retain(|thing| !thing.ends_with(&data));
         assert_eq!(engine.left(), kept, "{purpose}");
     }
 }
 
 #[test]
-fn nobody_gives_up_data_by_one_word() {
-    for (purpose, hands) in HANDS {
-        let engine = Engine::new(&format!("ask-{purpose}"));
+fn a_purge_without_a_confirmation_removes_nothing() {
+    for (purpose, method) in METHODS {
+        let engine = FakeInstallation::new(&format!("ask-{purpose}"));
         engine.tenant(&engine.name);
         let before = engine.left();
-        let output = hands(&["--purge"])
+        let output = method(&["--purge"])
             .env("CIAL_INSTALL", &engine.name)
             .stdin(std::process::Stdio::null())
             .output()
             .unwrap();
         assert_eq!(output.status.code(), Some(1), "{purpose}");
-        let told = String::from_utf8(output.stderr).unwrap();
-        assert!(told.contains("add --yes"), "{purpose}: {told}");
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert!(message.contains("add --yes"), "{purpose}: {message}");
         assert_eq!(engine.left(), before, "{purpose}");
     }
 }

@@ -1,4 +1,4 @@
-//! xtask as a person runs it, and the scripts that run without cargo, as they are.
+//! xtask and the scripts that run without cargo, called as a person calls them.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
