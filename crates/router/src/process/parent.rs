@@ -201,10 +201,14 @@ pub fn request_upgrade(pid: Option<String>) -> Result<(), ServiceError> {
         Some(pid) => pid.parse().map_err(|_| anyhow::anyhow!("PID is a number"))?,
         None => 1,
     };
+    // The image starts the router through a link of another name, so the first word of the command line does not count.
+    // The kernel marks a replaced file as deleted, behind its name.
+    let program = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+    let is_router =
+        program.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"router"));
     let command_line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    let mut words = command_line.split(|byte| *byte == 0);
-    let is_router = words.next().is_some_and(|program| program.ends_with(b"router"));
-    if !is_router || words.next() != Some(b"parent") {
+    let is_parent = command_line.split(|byte| *byte == 0).nth(1) == Some(b"parent");
+    if !is_router || !is_parent {
         return Err(anyhow::anyhow!("process {pid} does not run `router parent`").into());
     }
     let pid = Pid::from_raw(pid).ok_or_else(|| anyhow::anyhow!("PID is a positive number"))?;
