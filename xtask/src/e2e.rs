@@ -82,7 +82,10 @@ pub(crate) fn run(
     };
     cargo.envs(variables.iter().map(|(name, value)| (name, value)));
     // The checks say what failed; a backtrace of each error would bury them.
-    cargo.env("RUST_BACKTRACE", "0").env("CIAL_E2E_XTASK", std::env::current_exe()?).stdout(Stdio::piped());
+    cargo
+        .env("RUST_BACKTRACE", "0")
+        .env("CIAL_E2E_XTASK", std::env::current_exe()?)
+        .stdout(Stdio::piped());
     let mut child = cargo.spawn().context("cannot run cargo")?;
     let stdout = child.stdout.take().context("cargo has no output")?;
     for line in BufReader::new(stdout).lines().map_while(Result::ok) {
