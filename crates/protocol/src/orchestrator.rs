@@ -12,6 +12,8 @@
 //!
 //! Readiness never arrives as the answer to a call: it is pushed through the watch.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -62,6 +64,24 @@ pub enum Upstream {
     Tcp(String),
 }
 
+/// A way in which a container differs from its spec or from the installation's settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Drift {
+    /// The image's tag names another image by now.
+    Image,
+    /// The installation's settings changed since the container was created.
+    Settings,
+    /// The container is not attached to the tenant's network, or also to others.
+    Network,
+    /// A volume or a directory is missing, or another one is mounted in its place.
+    Mounts,
+    /// Limits on the engine are not those of the spec.
+    Limits,
+    /// A label that Cial sets is missing.
+    Labels,
+}
+
 /// A container that ended by itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exit {
@@ -85,6 +105,9 @@ pub struct ObservedTenant {
     pub upstream: Option<Upstream>,
     /// Whether the tag of its image names another image by now.
     pub image_outdated: bool,
+    /// How the container differs from its spec and the installation's settings; the next start corrects it.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub drift: BTreeSet<Drift>,
     /// Exits by itself since this orchestrator first saw the container; with `last_exit` enough to count crashes.
     pub exits: u32,
     pub last_exit: Option<Exit>,

@@ -96,6 +96,7 @@ mod tests {
             container_port: None,
             upstream: None,
             image_outdated: false,
+            drift: std::collections::BTreeSet::new(),
             exits: 0,
             last_exit: None,
             reason: None,

@@ -10,14 +10,14 @@ use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream};
 use protocol::busy::BusyList;
-use protocol::orchestrator::{Capacity, Exit, Upstream};
+use protocol::orchestrator::{Capacity, Drift, Exit, Upstream};
 use protocol::spec::Spec;
 use protocol::{TenantId, Timestamp};
 use tokio::sync::broadcast;
 
 use super::{
-    ContainerStatus, Driver, DriverError, DriverErrorCode, DriverFuture, EngineEvent, ExitStatus,
-    LogOptions, LogStream, ResourceUsage, RunState,
+    AppliedLimits, ContainerStatus, Driver, DriverError, DriverErrorCode, DriverFuture,
+    EngineEvent, ExitStatus, LogOptions, LogStream, ResourceUsage, RunState,
 };
 use crate::busy::{self, BusyError};
 
@@ -81,6 +81,7 @@ struct SimulatedEngine {
 
 struct Tenant {
     generation: i64,
+    limits: AppliedLimits,
     image: u32,
     /// Counts containers and starts: what was set off for an earlier one must not hit a later one.
     life: i64,
@@ -206,8 +207,8 @@ impl MemoryDriver {
             started_at: tenant.started_at,
             port: None,
             upstream: alive.then(|| Upstream::Unix(format!("/memory/{id}/edge.sock"))),
-            image_outdated: tenant.image != state.image,
-            template_outdated: false,
+            limits: Some(tenant.limits),
+            drift: BTreeSet::from_iter((tenant.image != state.image).then_some(Drift::Image)),
         })
     }
 
@@ -277,6 +278,7 @@ impl MemoryDriver {
             state.volumes.insert(spec.id);
             let tenant = Tenant {
                 generation: spec.generation,
+                limits: spec.limits.into(),
                 image: state.image,
                 life: state.ticks,
                 run: RunState::Created,
@@ -284,6 +286,8 @@ impl MemoryDriver {
                 started_at: None,
             };
             state.tenants.insert(spec.id, tenant);
+        } else if let Some(tenant) = self.state().tenants.get_mut(&spec.id) {
+            tenant.limits = spec.limits.into();
         }
         self.seen_or_none(spec.id)
     }

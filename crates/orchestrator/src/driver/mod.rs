@@ -1,18 +1,21 @@
-//! What an engine must be able to do for us.
+//! The contract between the orchestrator and a container engine.
 //!
-//! Every call is idempotent, ends within a time of its own, and either shows what is true now or says in words
-//! that a person can act on why not. One conformance suite holds all drivers to that.
+//! Every call is idempotent and bounded in time. It returns what the engine shows now, or a [`DriverError`] that a
+//! person can act on. One conformance suite holds every implementation to this contract.
 
 pub mod docker;
+mod drift;
 mod error;
 pub mod memory;
+
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream};
 use protocol::busy::BusyList;
-use protocol::orchestrator::{Capacity, Exit, Upstream};
+use protocol::orchestrator::{Capacity, Drift, Exit, Upstream};
 use protocol::spec::Spec;
 use protocol::{TenantId, Timestamp};
 use serde::Serialize;
@@ -20,40 +23,45 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::busy::BusyError;
+
+pub use drift::{AppliedLimits, describe_drift};
 pub use error::{DriverError, DriverErrorCode};
 
 pub type DriverFuture<'a, T> = BoxFuture<'a, Result<T, DriverError>>;
 
 pub trait Driver: Send + Sync + 'static {
-    /// All of the tenant's resources exist and its limits apply. A container that runs is left alone unless it
-    /// is of another generation; one that rests is made anew when its image was rebuilt, or when the installation's
-    /// settings are others than it was made with.
+    /// Creates what the tenant lacks and applies its limits.
+    ///
+    /// A running container is kept unless its generation differs from the spec. A stopped container is created again
+    /// when it drifted from its spec, its image or the installation's settings.
     fn ensure<'a>(&'a self, spec: &'a Spec) -> DriverFuture<'a, ContainerStatus>;
-    /// Its start call has returned. Thaws what is frozen, leaves alone what runs.
+    /// Starts the container and returns when the engine's start call has returned. Unpauses a paused container.
     fn start(&self, id: TenantId) -> DriverFuture<'_, ContainerStatus>;
-    /// Ended in order: asked first, killed after [`STOP_TIMEOUT`].
+    /// Stops the container with a signal; the engine kills it after [`STOP_TIMEOUT`].
     fn stop(&self, id: TenantId) -> DriverFuture<'_, ContainerStatus>;
     fn freeze(&self, id: TenantId) -> DriverFuture<'_, ContainerStatus>;
-    /// It runs. Does not look at what it shows then: nobody should wait for more than it takes.
+    /// Unpauses the container. Does not inspect it afterwards, because a request waits for this call.
     fn thaw(&self, id: TenantId) -> DriverFuture<'_, ()>;
-    /// Ends once its health answers well, which one that is being thawed does before the engine has said so. Never
-    /// ends where nobody listens, or where it answers otherwise.
+    /// Ends once the tenant's health endpoint answers 200, which may be before [`thaw`](Self::thaw) returns.
+    /// Never ends while nothing listens there, or while another status is answered.
     fn wait_until_responsive(&self, id: TenantId) -> BoxFuture<'_, ()>;
-    /// What in it is under way, as it says itself, with_timeout [`busy::BUSY_TIMEOUT`](crate::busy::BUSY_TIMEOUT). `Err`: why it
-    /// did not say, in words that end a sentence.
+    /// Reads the tenant's busy leases within [`BUSY_TIMEOUT`](crate::busy::BUSY_TIMEOUT).
+    ///
+    /// # Errors
+    /// [`BusyError`]: why there is no list.
     fn busy_list(&self, id: TenantId) -> BoxFuture<'_, Result<BusyList, BusyError>>;
-    /// Nothing of the tenant is left, and that was looked at. Works on leftovers of any kind.
+    /// Removes everything of the tenant and verifies that nothing is left.
     fn remove(&self, id: TenantId) -> DriverFuture<'_, ()>;
     fn inspect(&self, id: TenantId) -> DriverFuture<'_, Option<ContainerStatus>>;
     fn list(&self) -> DriverFuture<'_, Vec<ContainerStatus>>;
-    /// Hints from now on. Never ends; whoever lags is told to list again.
+    /// Events from now on. The stream never ends; a reader that lags receives [`EngineEvent::EventsMissed`].
     fn watch(&self) -> BoxStream<'static, EngineEvent>;
-    fn logs(&self, id: TenantId, wanted: LogOptions) -> DriverFuture<'_, LogStream>;
+    fn logs(&self, id: TenantId, options: LogOptions) -> DriverFuture<'_, LogStream>;
     fn stats(&self, id: TenantId) -> DriverFuture<'_, ResourceUsage>;
     fn capacity(&self) -> DriverFuture<'_, Capacity>;
 }
 
-/// How long a tenant may take to end by itself; its own bound is 10 s.
+/// How long a container may take to stop. PID 1 of a tenant bounds itself to 10 s.
 pub const STOP_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(12);
 
 /// A container as the engine shows it.
@@ -63,24 +71,36 @@ pub struct ContainerStatus {
     pub generation: i64,
     pub container: String,
     pub run: RunState,
-    /// Its health has answered since its last start.
+    /// The tenant's health endpoint has answered since the last start.
     pub ready: bool,
-    /// The engine's clock; `None` where only an inspection would tell.
+    /// By the engine's clock; `None` where only an inspection shows it.
     pub started_at: Option<Timestamp>,
     pub port: Option<u16>,
     pub upstream: Option<Upstream>,
-    pub image_outdated: bool,
-    /// It was made with other settings of the installation than are in force now.
-    pub template_outdated: bool,
+    /// `None` where only an inspection shows them.
+    pub limits: Option<AppliedLimits>,
+    /// Differences that can be judged without the spec. [`ContainerStatus::drift_from`] adds the others.
+    pub drift: BTreeSet<Drift>,
 }
 
-/// What a container does.
+impl ContainerStatus {
+    /// All known differences between this container and `spec`. Never names limits that were not inspected.
+    pub fn drift_from(&self, spec: &Spec) -> BTreeSet<Drift> {
+        let mut drift = self.drift.clone();
+        if self.limits.is_some_and(|limits| limits != AppliedLimits::from(spec.limits)) {
+            drift.insert(Drift::Limits);
+        }
+        drift
+    }
+}
+
+/// The run state of a container, as the engine reports it. Not the tenant's phase, which depends on its target too.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RunState {
     Created,
     Running,
     Paused,
-    /// Ended by itself; the engine starts it again.
+    /// The container exited by itself and the engine starts it again.
     Restarting,
     Exited(ExitStatus),
 }
@@ -89,12 +109,12 @@ pub enum RunState {
 pub struct ExitStatus {
     pub code: i64,
     pub out_of_memory: bool,
-    /// `None` where only an inspection would tell.
+    /// `None` where only an inspection shows it.
     pub at: Option<Timestamp>,
 }
 
 impl RunState {
-    /// A process of the tenant exists, or is about to.
+    /// A process of the tenant exists, or the engine is about to start one.
     pub const fn is_alive(&self) -> bool {
         match self {
             Self::Running | Self::Paused | Self::Restarting => true,
@@ -103,37 +123,37 @@ impl RunState {
     }
 }
 
-/// Something happened on the engine. A hint: only [`Driver::look`] and [`Driver::list`] tell what is true.
+/// A change on the engine. Only a hint: [`Driver::inspect`] and [`Driver::list`] show the truth.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EngineEvent {
-    /// Look at this tenant.
+    /// Something about this tenant's container changed.
     Changed(TenantId),
-    /// Its health answered for the first time since its start.
+    /// The tenant's health endpoint answered for the first time since its start.
     Ready { id: TenantId, container: String },
-    /// A container ended, for whatever reason.
+    /// A container exited, for any reason.
     Died { id: TenantId, container: String, exit: Exit },
-    /// Hints may have been missed: list.
+    /// Events may have been missed; the reader must list again.
     EventsMissed,
-    /// The engine does not answer.
+    /// The engine does not answer, with the reason.
     Disconnected(String),
-    /// It answers again: list.
+    /// The engine answers again; the reader must list again.
     Reconnected,
 }
 
-/// Which lines of a tenant's output.
+/// Which lines of a tenant's output to read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LogOptions {
-    /// `None` is all that the engine kept.
+    /// `None` reads all lines that the engine kept.
     pub tail: Option<u32>,
     /// Seconds since 1970.
     pub since: Option<i64>,
     pub follow: bool,
 }
 
-/// PlainTextFilter text: no escape sequences, no framing.
+/// Plain text: no escape sequences, no framing.
 pub type LogStream = BoxStream<'static, std::io::Result<Bytes>>;
 
-/// What a tenant uses now.
+/// Resources that a tenant uses now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ResourceUsage {
     pub memory_bytes: u64,
@@ -141,7 +161,7 @@ pub struct ResourceUsage {
     pub pids: u64,
 }
 
-/// A receiver as a stream that never ends while its sender lives.
+/// Turns a receiver into a stream that ends only with its sender.
 fn stream_of(events: Receiver<EngineEvent>) -> BoxStream<'static, EngineEvent> {
     stream::unfold(events, async |mut events| match events.recv().await {
         Ok(event) => Some((event, events)),

@@ -297,9 +297,7 @@ impl TenantStore {
         let recipe = |entry: &TenantEntry| {
             let Some(spec) = entry.record.persisted.spec.clone() else { return Recipe::default() };
             let fits = entry.record.status().is_some_and(|status| {
-                !status.image_outdated
-                    && !status.template_outdated
-                    && spec.generation <= status.generation
+                status.drift_from(&spec).is_empty() && spec.generation <= status.generation
             });
             Recipe { spec: Some(spec), is_outdated: !fits }
         };

@@ -1,10 +1,12 @@
 //! The knowledge about one tenant, and the part of it that callers see. Pure.
 
+use std::collections::BTreeSet;
+
 use protocol::Timestamp;
-use protocol::orchestrator::{Exit, ObservedTenant, Phase};
+use protocol::orchestrator::{Drift, Exit, ObservedTenant, Phase};
 
 use super::container_state::{ContainerEvent, ContainerState, PendingCall, RunHistory};
-use crate::driver::{ContainerStatus, ExitStatus, RunState};
+use crate::driver::{ContainerStatus, ExitStatus, RunState, describe_drift};
 use crate::tenants::state_dir::{PersistedState, TargetState};
 
 /// Changed by operations, by the engine's events and by inspections; always under the store's lock.
@@ -177,6 +179,7 @@ impl TenantRecord {
             RunState::Created | RunState::Exited(_) => {}
         }
         status.started_at = status.started_at.or(started_at);
+        status.limits = status.limits.or(old.and_then(|old| old.limits));
         status.ready |= self.state.is_established()
             && (was_ready || !is_starting_up)
             && status.run == RunState::Running;
@@ -195,10 +198,22 @@ impl TenantRecord {
         self.record_exit(&container, exit, ExitSource::Inspection);
     }
 
-    /// A list does not say when a container ended: whether an inspection would explain an exit.
+    /// A list shows neither when a container ended nor its limits: whether an inspection would add one of them.
     pub(crate) fn needs_inspection(&self) -> bool {
-        let has_exited = self.status.as_ref().is_some_and(|s| matches!(s.run, RunState::Exited(_)));
-        has_exited && self.persisted.target == TargetState::Running && self.last_exit.is_none()
+        let Some(status) = &self.status else { return false };
+        let has_exited = matches!(status.run, RunState::Exited(_));
+        let is_exit_unexplained =
+            has_exited && self.persisted.target == TargetState::Running && self.last_exit.is_none();
+        is_exit_unexplained || status.limits.is_none()
+    }
+
+    /// How the container differs from its spec and the installation's settings, as far as that is known.
+    pub(crate) fn drift(&self) -> BTreeSet<Drift> {
+        match (&self.status, &self.persisted.spec) {
+            (Some(status), Some(spec)) => status.drift_from(spec),
+            (Some(status), None) => status.drift.clone(),
+            (None, _) => BTreeSet::new(),
+        }
     }
 
     /// The phase as leases need it; `None`: nothing can be reached or woken.
@@ -230,10 +245,13 @@ impl TenantRecord {
             container_id: status.container.clone(),
             container_port: status.port,
             upstream: status.upstream.clone().filter(|_| is_reachable),
-            image_outdated: status.image_outdated,
+            image_outdated: status.drift.contains(&Drift::Image),
+            drift: self.drift(),
             exits: self.exits,
             last_exit: self.last_exit.as_ref().map(|last| last.exit.clone()),
-            reason: reason.or_else(|| self.explain(status, phase)),
+            reason: reason
+                .or_else(|| self.explain(status, phase))
+                .or_else(|| is_reachable.then(|| describe_drift(&self.drift())).flatten()),
         })
     }
 
@@ -308,8 +326,8 @@ mod tests {
             started_at: None,
             port: Some(40_000),
             upstream: Some(Upstream::Unix("/s".to_owned())),
-            image_outdated: false,
-            template_outdated: false,
+            limits: None,
+            drift: BTreeSet::new(),
         }
     }
 

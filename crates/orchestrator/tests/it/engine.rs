@@ -2,15 +2,20 @@
 
 use std::time::Duration;
 
-use bollard::models::{ContainerCreateBody, HostConfig, VolumeCreateRequest};
+use bollard::models::{
+    ContainerCreateBody, ContainerUpdateBody, HostConfig, NetworkConnectRequest,
+    NetworkDisconnectRequest, VolumeCreateRequest,
+};
 use bollard::query_parameters::{CreateContainerOptionsBuilder, EventsOptionsBuilder};
 use futures_util::StreamExt as _;
 use orchestrator::driver::docker::EngineDirs;
 use orchestrator::driver::{Driver as _, DriverErrorCode, LogOptions};
-use protocol::orchestrator::{ApplyRequest, Phase, Upstream};
+use orchestrator::sleep::SleepSettings;
+use protocol::orchestrator::{ApplyRequest, Drift, ObservedTenant, Phase, Upstream};
 use protocol::spec::{Limits, Spec};
 
-use crate::support::{PATIENCE, SOCKET, apply, image, log, spec, with_install};
+use crate::support::asking::Router;
+use crate::support::{AWAKE, Install, PATIENCE, SOCKET, apply, image, log, spec, with_install};
 
 #[tokio::test]
 async fn a_tenant_is_what_the_contract_says() {
@@ -262,6 +267,148 @@ async fn a_stop_and_a_restart_by_the_owner_are_no_crashes() {
         assert_eq!((third.exits, third.last_exit), (0, None));
     })
     .await;
+}
+
+/// `docker network disconnect -f` leaves a container that starts without a network from then on.
+#[tokio::test]
+async fn a_container_that_lost_its_network_is_reported_and_recreated_at_the_next_start() {
+    with_install(async |install| {
+        let (spec, running) = (spec("acme", ""), install.controller());
+        running.run(&spec).await;
+        let before = running.until_phase(spec.id, Phase::Ready).await;
+        assert!(before.drift.is_empty(), "{before:?}");
+        let disconnect =
+            NetworkDisconnectRequest { container: spec.id.container(), force: Some(true) };
+        install.client.disconnect_network(&spec.id.network(), disconnect).await.unwrap();
+        running.controller.operations.resync().await;
+        let drifted =
+            running.until(spec.id, |o| o.is_some_and(|o| !o.drift.is_empty())).await.unwrap();
+        assert_eq!((drifted.phase, &drifted.drift), (Phase::Ready, &[Drift::Network].into()));
+        assert!(drifted.reason.unwrap().contains("not attached to its own network"));
+        assert_eq!(
+            running.run(&spec).await.container_id,
+            before.container_id,
+            "it runs: left alone"
+        );
+
+        running.controller.operations.stop(spec.id).await.unwrap();
+        running.run(&spec).await;
+        let healed = running.until_phase(spec.id, Phase::Ready).await;
+        assert_ne!(healed.container_id, before.container_id);
+        assert_eq!((healed.drift, healed.reason), (Default::default(), None));
+        assert_eq!(networks_of(install, &spec).await, [spec.id.network()]);
+        assert!(log(&running, &spec).await.contains("start 2 on this volume"), "its data stays");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_sleeping_container_that_lost_its_network_is_recreated_by_its_wake() {
+    with_install(async |install| {
+        let spec = spec("acme", "");
+        let settings = SleepSettings {
+            freeze_after: None,
+            sleep_after: Some(Duration::from_secs(1)),
+            lease_duration: Duration::from_millis(1_500),
+            ..SleepSettings::DEFAULT
+        };
+        let running = install.controller_with(1_795_000_000_000, settings);
+        running.run(&spec).await;
+        let before = running.until_phase(spec.id, Phase::Sleeping).await;
+        let disconnect =
+            NetworkDisconnectRequest { container: spec.id.container(), force: Some(true) };
+        install.client.disconnect_network(&spec.id.network(), disconnect).await.unwrap();
+        running.controller.operations.resync().await;
+        assert!(Router::new(&running.controller).visit(spec.id).await.unwrap().woke);
+        assert_eq!(networks_of(install, &spec).await, [spec.id.network()]);
+        let after = running.until(spec.id, |o| o.is_some()).await.unwrap();
+        assert_ne!(after.container_id, before.container_id);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_container_in_a_foreign_network_is_reported_and_leaves_it_at_the_next_start() {
+    with_install(async |install| {
+        let (spec, running) = (spec("acme", ""), install.controller());
+        running.run(&spec).await;
+        running.until_phase(spec.id, Phase::Ready).await;
+        let connect = NetworkConnectRequest {
+            container: spec.id.container(),
+            ..NetworkConnectRequest::default()
+        };
+        install.client.connect_network("bridge", connect).await.unwrap();
+        running.controller.operations.resync().await;
+        let network =
+            |o: Option<&ObservedTenant>| o.is_some_and(|o| o.drift == [Drift::Network].into());
+        running.until(spec.id, network).await;
+        let again = ApplyRequest { restart: true, ..apply(&spec, true) };
+        running.controller.operations.apply(again).await.unwrap();
+        running.until_phase(spec.id, Phase::Ready).await;
+        assert_eq!(networks_of(install, &spec).await, [spec.id.network()]);
+    })
+    .await;
+}
+
+/// `docker update`, also while no orchestrator runs.
+#[tokio::test]
+async fn limits_that_were_changed_by_hand_are_reported_and_corrected() {
+    with_install(async |install| {
+        let (spec, first) = (spec("acme", ""), install.controller());
+        first.run(&spec).await;
+        first.until_phase(spec.id, Phase::Ready).await;
+        let name = spec.id.container();
+        let limits = |pids| ContainerUpdateBody { pids_limit: Some(pids), ..Default::default() };
+        let reported =
+            |o: Option<&ObservedTenant>| o.is_some_and(|o| o.drift == [Drift::Limits].into());
+        install.client.update_container(&name, limits(300)).await.unwrap();
+        let drifted = first.until(spec.id, reported).await.unwrap();
+        assert!(drifted.reason.unwrap().contains("limits were changed"));
+        assert!(first.run(&spec).await.drift.is_empty(), "applied in place");
+
+        drop(first);
+        install.client.update_container(&name, limits(301)).await.unwrap();
+        let second = install.controller_with(2, AWAKE);
+        second.until(spec.id, reported).await;
+    })
+    .await;
+}
+
+/// A container of the right name and owner that somebody made by hand, over another volume.
+#[tokio::test]
+async fn a_container_with_other_mounts_and_labels_is_replaced() {
+    with_install(async |install| {
+        let (spec, driver) = (spec("acme", ""), install.driver());
+        let made = driver.ensure(&spec).await.unwrap();
+        assert_eq!(driver.inspect(spec.id).await.unwrap().unwrap().drift, Default::default());
+        let seen = install.client.inspect_container(&made.container, None).await.unwrap();
+        install.remove_container_by_hand(&made.container).await;
+        let mut labels = seen.config.unwrap().labels.unwrap();
+        labels.remove("cial.slug");
+        let named = CreateContainerOptionsBuilder::default().name(&spec.id.container()).build();
+        let body = ContainerCreateBody {
+            image: Some(install.image.clone()),
+            labels: Some(labels),
+            host_config: Some(HostConfig {
+                network_mode: Some(spec.id.network()),
+                ..HostConfig::default()
+            }),
+            ..ContainerCreateBody::default()
+        };
+        install.client.create_container(Some(named), body).await.unwrap();
+        let drift = [Drift::Mounts, Drift::Labels].into();
+        assert_eq!(driver.inspect(spec.id).await.unwrap().unwrap().drift, drift);
+        assert_eq!(driver.list().await.unwrap().remove(0).drift, drift);
+        assert_eq!(driver.ensure(&spec).await.unwrap().drift, Default::default());
+        assert_eq!(driver.inspect(spec.id).await.unwrap().unwrap().drift, Default::default());
+    })
+    .await;
+}
+
+async fn networks_of(install: &Install, spec: &Spec) -> Vec<String> {
+    let seen = install.client.inspect_container(&spec.id.container(), None).await.unwrap();
+    let networks = seen.network_settings.and_then(|settings| settings.networks);
+    networks.unwrap_or_default().into_keys().collect()
 }
 
 #[tokio::test]

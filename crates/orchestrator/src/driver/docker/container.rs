@@ -1,6 +1,6 @@
 //! Making, starting and stopping one tenant's container; adopting what an earlier try has left.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use bollard::Docker as Client;
@@ -18,53 +18,74 @@ use protocol::spec::Spec;
 use super::engine::{
     ACTION_TIMEOUT, INSPECT_TIMEOUT, driver_error, optional, status, with_timeout,
 };
+use super::network::Network;
 use super::{DockerDriver, disk_error, template};
-use crate::driver::{ContainerStatus, DriverError, DriverErrorCode, RunState, STOP_TIMEOUT};
+use crate::driver::{
+    AppliedLimits, ContainerStatus, DriverError, DriverErrorCode, RunState, STOP_TIMEOUT,
+};
 
 const MAX_PORT_ATTEMPTS: u32 = 3;
-/// For one that is not frozen to answer.
+/// How long a tenant that was just unpaused may take to answer before the engine is asked to unpause it again.
 const UNPAUSE_PROBE_TIMEOUT: Duration = Duration::from_millis(200);
 const MAX_UNPAUSE_ATTEMPTS: u32 = 5;
 
-/// What is to be done with a container that was found.
+/// What to do with a container that exists already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ContainerAction {
     Reuse,
     Recreate,
 }
 
-/// What decides a container's fate.
+/// The facts that decide whether a container is reused.
 #[derive(Clone, Copy, Debug)]
-struct Facts<'a> {
-    alive: bool,
-    /// The engine is taking it away already.
-    leaving: bool,
-    generation: i64,
-    wanted_generation: i64,
-    image: &'a str,
-    /// What the wanted tag names now; `None` when it names nothing.
-    wanted_image: Option<&'a str>,
-    /// The id of the network it was last started in; empty before its first start.
-    pinned_network: &'a str,
-    network: Option<&'a str>,
-    /// It and its network were made with the flags of this installation as it is now.
-    template_matches: bool,
+struct ContainerFacts {
+    is_alive: bool,
+    /// The engine removes it already.
+    is_leaving: bool,
+    generation_matches: bool,
+    /// It differs from its template, its image tag or its surroundings.
+    has_drifted: bool,
+    network: NetworkFacts,
 }
 
-fn choose_action(facts: Facts<'_>) -> ContainerAction {
-    if facts.leaving || facts.generation != facts.wanted_generation {
+/// The tenant's network, as seen from its container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum NetworkFacts {
+    /// The container never started, and the engine resolves its network by name at its first start.
+    NotJoinedYet,
+    /// The network that the container joined at its last start.
+    Joined,
+    /// That network is gone, or another one has its name now.
+    Replaced,
+    /// It exists, but was created with other settings of the installation.
+    Outdated,
+}
+
+fn choose_action(facts: ContainerFacts) -> ContainerAction {
+    if facts.is_leaving || !facts.generation_matches {
         return ContainerAction::Recreate;
     }
-    if facts.alive {
+    if facts.is_alive {
+        // A start that nobody asked for would interrupt the tenant's visitors.
         return ContainerAction::Reuse;
     }
-    let image_moved = facts.wanted_image.is_some_and(|id| id != facts.image);
-    let network_moved =
-        !facts.pinned_network.is_empty() && facts.network != Some(facts.pinned_network);
-    if image_moved || network_moved || !facts.template_matches {
+    let network_fits = match facts.network {
+        NetworkFacts::NotJoinedYet | NetworkFacts::Joined => true,
+        NetworkFacts::Replaced | NetworkFacts::Outdated => false,
+    };
+    if facts.has_drifted || !network_fits {
         ContainerAction::Recreate
     } else {
         ContainerAction::Reuse
+    }
+}
+
+fn network_facts(joined_network: &str, found: Option<&Network>) -> NetworkFacts {
+    match found {
+        Some(network) if !network.fits => NetworkFacts::Outdated,
+        _ if joined_network.is_empty() => NetworkFacts::NotJoinedYet,
+        Some(network) if network.id == joined_network => NetworkFacts::Joined,
+        Some(_) | None => NetworkFacts::Replaced,
     }
 }
 
@@ -101,19 +122,13 @@ impl DockerDriver {
         )?;
         let image = image.and_then(|i| i.id);
         self.claim("container", &name, labels_of(&container), spec.id)?;
-        let status = self.status_of(spec.id, &container, image.as_deref());
-        let pinned = pinned_network(&container, spec.id);
-        let facts = Facts {
-            alive: status.run.is_alive(),
-            leaving: is_leaving(&container),
-            generation: status.generation,
-            wanted_generation: spec.generation,
-            image: container.image.as_deref().unwrap_or_default(),
-            wanted_image: image.as_deref(),
-            pinned_network: pinned,
-            network: network.as_ref().map(|network| network.id.as_str()),
-            template_matches: !status.template_outdated
-                && network.as_ref().is_none_or(|network| network.fits),
+        let status = self.inspected_status(spec.id, &container, image.as_deref()).await?;
+        let facts = ContainerFacts {
+            is_alive: status.run.is_alive(),
+            is_leaving: is_leaving(&container),
+            generation_matches: status.generation == spec.generation,
+            has_drifted: !status.drift.is_empty(),
+            network: network_facts(joined_network(&container, spec.id), network.as_ref()),
         };
         match choose_action(facts) {
             ContainerAction::Recreate => {
@@ -125,14 +140,14 @@ impl DockerDriver {
             }
             ContainerAction::Reuse => {
                 if network.is_none() {
-                    self.make_network(client, spec.id).await?;
+                    self.create_network(client, spec.id).await?;
                 }
-                self.make_volumes(client, spec.id).await?;
-                let host = container.host_config.unwrap_or_default();
-                if !template::limits_fit(&host, spec.limits) {
+                self.create_volumes(client, spec.id).await?;
+                let wanted = AppliedLimits::from(spec.limits);
+                if status.limits != Some(wanted) {
                     self.apply_limits(client, &name, template::limits(spec.limits)).await?;
                 }
-                Ok(Some(status))
+                Ok(Some(ContainerStatus { limits: Some(wanted), ..status }))
             }
         }
     }
@@ -143,10 +158,10 @@ impl DockerDriver {
         client: &Client,
         spec: &Spec,
     ) -> Result<Option<ContainerStatus>, DriverError> {
-        let network = self.make_network(client, spec.id);
+        let network = self.create_network(client, spec.id);
         let container = async {
-            self.make_volumes(client, spec.id).await?;
-            self.make_container(client, spec).await
+            self.create_volumes(client, spec.id).await?;
+            self.create_container_for(client, spec).await
         };
         // Not `try_join`: what was begun is brought to its end, so that a retry meets it whole.
         let (network, container) = tokio::join!(network, container);
@@ -160,13 +175,13 @@ impl DockerDriver {
             started_at: None,
             port: None,
             upstream: None,
-            image_outdated: false,
-            template_outdated: false,
+            limits: Some(AppliedLimits::from(spec.limits)),
+            drift: BTreeSet::new(),
         };
         Ok(container?.map(created))
     }
 
-    async fn make_volumes(&self, client: &Client, id: TenantId) -> Result<(), DriverError> {
+    async fn create_volumes(&self, client: &Client, id: TenantId) -> Result<(), DriverError> {
         let one = async |name: String| {
             let labels = self.template.labels(id);
             let made = client.create_volume(self.template.volume(&name, labels));
@@ -177,12 +192,12 @@ impl DockerDriver {
         Ok(())
     }
 
-    async fn make_container(
+    async fn create_container_for(
         &self,
         client: &Client,
         spec: &Spec,
     ) -> Result<Option<String>, DriverError> {
-        let (ingress, secrets) = self.dirs_of(spec.id).await?;
+        let (ingress, secrets) = self.engine_side_dirs().await?.of(spec.id);
         // The engine wants the sources of binds to exist already now.
         self.tenant_dirs.create(spec.id).map_err(|e| disk_error(&e))?;
         let named = CreateContainerOptionsBuilder::default().name(&spec.id.container()).build();
@@ -232,7 +247,7 @@ impl DockerDriver {
             return Err(error);
         }
         let after = with_timeout(INSPECT_TIMEOUT, client.inspect_container(&name, None)).await?;
-        Ok(self.status_of(id, &after, None))
+        self.inspected_status(id, &after, None).await
     }
 
     /// A free port may be taken by another process between the engine's choice and its bind.
@@ -332,7 +347,7 @@ impl DockerDriver {
         let container = optional(INSPECT_TIMEOUT, client.inspect_container(&name, None)).await?;
         let container = container.ok_or_else(|| DriverError::no_such_tenant(id))?;
         self.claim("container", &name, labels_of(&container), id)?;
-        Ok((name, self.status_of(id, &container, None)))
+        Ok((name, self.inspected_status(id, &container, None).await?))
     }
 
     async fn inspect_status(
@@ -363,7 +378,7 @@ impl DockerDriver {
             }
             None => None,
         };
-        Ok(Some(self.status_of(id, &container, image.as_deref())))
+        self.inspected_status(id, &container, image.as_deref()).await.map(Some)
     }
 
     /// Force, and with the anonymous volumes that an image may have asked for.
@@ -412,7 +427,8 @@ pub(super) fn generation_of(found: &HashMap<String, String>) -> i64 {
     found.get(labels::GENERATION).and_then(|text| text.parse().ok()).unwrap_or(-1)
 }
 
-fn pinned_network(container: &ContainerInspectResponse, id: TenantId) -> &str {
+/// The id of the network that the container joined at its last start; empty before its first start.
+fn joined_network(container: &ContainerInspectResponse, id: TenantId) -> &str {
     let networks = container.network_settings.as_ref().and_then(|s| s.networks.as_ref());
     let endpoint = networks.and_then(|n| n.get(&id.network()));
     endpoint.and_then(|e| e.network_id.as_deref()).unwrap_or_default()
@@ -423,71 +439,65 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_becomes_of_a_container_that_is_met() {
-        let rests = Facts {
-            alive: false,
-            leaving: false,
-            generation: 3,
-            wanted_generation: 3,
-            image: "sha256:a",
-            wanted_image: Some("sha256:a"),
-            pinned_network: "n1",
-            network: Some("n1"),
-            template_matches: true,
+    fn an_existing_container_is_reused_only_where_it_fits() {
+        let stopped = ContainerFacts {
+            is_alive: false,
+            is_leaving: false,
+            generation_matches: true,
+            has_drifted: false,
+            network: NetworkFacts::Joined,
         };
-        let runs = Facts { alive: true, ..rests };
+        let running = ContainerFacts { is_alive: true, ..stopped };
+        let older = ContainerFacts { generation_matches: false, ..stopped };
+        let drifted = ContainerFacts { has_drifted: true, ..stopped };
+        let network = |network| ContainerFacts { network, ..stopped };
         let table = [
-            ("it fits", rests, ContainerAction::Reuse),
-            ("being removed", Facts { leaving: true, ..rests }, ContainerAction::Recreate),
+            ("it fits", stopped, ContainerAction::Reuse),
             (
-                "another generation",
-                Facts { wanted_generation: 4, ..rests },
+                "being removed",
+                ContainerFacts { is_leaving: true, ..stopped },
                 ContainerAction::Recreate,
             ),
+            ("another generation", older, ContainerAction::Recreate),
             (
                 "an older one runs",
-                Facts { wanted_generation: 4, ..runs },
+                ContainerFacts { is_alive: true, ..older },
                 ContainerAction::Recreate,
             ),
+            ("drifted, stopped", drifted, ContainerAction::Recreate),
             (
-                "rebuilt, rests",
-                Facts { wanted_image: Some("sha256:b"), ..rests },
-                ContainerAction::Recreate,
-            ),
-            (
-                "rebuilt, runs",
-                Facts { wanted_image: Some("sha256:b"), ..runs },
+                "drifted, running",
+                ContainerFacts { has_drifted: true, ..running },
                 ContainerAction::Reuse,
             ),
+            ("never started", network(NetworkFacts::NotJoinedYet), ContainerAction::Reuse),
+            ("network replaced", network(NetworkFacts::Replaced), ContainerAction::Recreate),
+            ("network outdated", network(NetworkFacts::Outdated), ContainerAction::Recreate),
             (
-                "its tag names nothing",
-                Facts { wanted_image: None, ..rests },
-                ContainerAction::Reuse,
-            ),
-            (
-                "network made anew",
-                Facts { network: Some("n2"), ..rests },
-                ContainerAction::Recreate,
-            ),
-            ("network gone", Facts { network: None, ..rests }, ContainerAction::Recreate),
-            (
-                "other flags, rests",
-                Facts { template_matches: false, ..rests },
-                ContainerAction::Recreate,
-            ),
-            (
-                "other flags, runs",
-                Facts { template_matches: false, ..runs },
-                ContainerAction::Reuse,
-            ),
-            (
-                "never started",
-                Facts { pinned_network: "", network: None, ..rests },
+                "network replaced, running",
+                ContainerFacts { is_alive: true, ..network(NetworkFacts::Replaced) },
                 ContainerAction::Reuse,
             ),
         ];
         for (what, facts, expected) in table {
             assert_eq!(choose_action(facts), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn a_network_that_was_never_joined_is_not_one_that_was_lost() {
+        let network = |id: &str, fits| Network { id: id.to_owned(), fits };
+        let table = [
+            ("", None, NetworkFacts::NotJoinedYet),
+            ("", Some(network("n1", true)), NetworkFacts::NotJoinedYet),
+            ("", Some(network("n1", false)), NetworkFacts::Outdated),
+            ("n1", Some(network("n1", true)), NetworkFacts::Joined),
+            ("n1", Some(network("n1", false)), NetworkFacts::Outdated),
+            ("n1", Some(network("n2", true)), NetworkFacts::Replaced),
+            ("n1", None, NetworkFacts::Replaced),
+        ];
+        for (joined, found, expected) in table {
+            assert_eq!(network_facts(joined, found.as_ref()), expected, "{joined:?} {expected:?}");
         }
     }
 }

@@ -71,6 +71,14 @@ struct EngineSideDirs {
     secrets: PathBuf,
 }
 
+impl EngineSideDirs {
+    /// The tenant's socket directory and its secrets directory.
+    fn of(&self, id: TenantId) -> (PathBuf, PathBuf) {
+        let of = |parent: &Path| parent.join(id.to_string());
+        (of(&self.sockets), of(&self.secrets))
+    }
+}
+
 /// Whoever lags by more than this lists again.
 const EVENT_BACKLOG: usize = 4_096;
 
@@ -127,13 +135,6 @@ impl DockerDriver {
         }
         let made = client.create_volume(self.template.volume(&name, self.template.own_labels()));
         Ok(with_timeout(INSPECT_TIMEOUT, made).await?.mountpoint.into())
-    }
-
-    /// The tenant's socket and secrets directories, as the engine sees them.
-    async fn dirs_of(&self, id: TenantId) -> Result<(PathBuf, PathBuf), DriverError> {
-        let engine_side_dirs = self.engine_side_dirs().await?;
-        let of = |parent: &Path| parent.join(id.to_string());
-        Ok((of(&engine_side_dirs.sockets), of(&engine_side_dirs.secrets)))
     }
 
     async fn usage(&self, id: TenantId) -> Result<ResourceUsage, DriverError> {

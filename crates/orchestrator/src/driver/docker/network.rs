@@ -137,7 +137,7 @@ impl DockerDriver {
 
     /// The id of the tenant's network, made unless one that fits exists: which is met in the making, because an engine
     /// with hundreds of networks is slow to look for one. Nobody may be in one that does not fit.
-    pub(super) async fn make_network(
+    pub(super) async fn create_network(
         &self,
         client: &Client,
         id: TenantId,

@@ -1,46 +1,48 @@
 //! The engine's answers as our own small record: from an inspection and from a list.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use bollard::Docker as Client;
 use bollard::models::{
     ContainerInspectResponse, ContainerState, ContainerStateStatusEnum, ContainerSummary,
-    ContainerSummaryStateEnum,
+    ContainerSummaryStateEnum, EndpointSettings, MountPoint,
 };
 use bollard::query_parameters::ListContainersOptionsBuilder;
 use futures_util::StreamExt as _;
 use futures_util::stream;
 use protocol::id::labels;
-use protocol::orchestrator::Upstream;
+use protocol::orchestrator::{Drift, Upstream};
 use protocol::{TenantId, Timestamp, inside};
 
 use super::container::{generation_of, labels_of};
 use super::engine::{INSPECT_TIMEOUT, optional, with_timeout};
-use super::{DockerDriver, template};
+use super::{DockerDriver, EngineSideDirs, template};
 use crate::driver::{ContainerStatus, DriverError, ExitStatus, RunState};
 
 impl DockerDriver {
     pub(super) async fn list_all(&self) -> Result<Vec<ContainerStatus>, DriverError> {
         let client = self.engine.client().await?;
+        let dirs = self.engine_side_dirs().await?;
         let ours = ListContainersOptionsBuilder::default()
             .all(true)
             .filters(&self.template.filters(None))
             .build();
         let containers = with_timeout(INSPECT_TIMEOUT, client.list_containers(Some(ours))).await?;
         let tags: HashSet<String> = containers.iter().filter_map(image_tag).collect();
-        let images = images(&client, tags).await?;
-        Ok(containers.into_iter().filter_map(|c| self.listed(c, &images)).collect())
+        let images = resolve_images(&client, tags).await?;
+        Ok(containers.into_iter().filter_map(|c| self.summary_status(dirs, c, &images)).collect())
     }
 
-    fn listed(
+    fn summary_status(
         &self,
+        dirs: &EngineSideDirs,
         container: ContainerSummary,
         images: &HashMap<String, String>,
     ) -> Option<ContainerStatus> {
-        let wanted = image_tag(&container).and_then(|tag| images.get(&tag));
+        let tagged_image = image_tag(&container).and_then(|tag| images.get(&tag));
         let labels = container.labels?;
         let id: TenantId = labels.get(labels::TENANT)?.parse().ok()?;
-        // Only the one of the right name is the tenant.
+        // A container with the tenant's label under another name is not the tenant.
         let name = format!("/{}", id.container());
         if !container.names.unwrap_or_default().contains(&name) {
             return None;
@@ -49,77 +51,112 @@ impl DockerDriver {
         let port = container.ports.unwrap_or_default().iter().find_map(|p| {
             (p.private_port == inside::INGRESS_PORT).then_some(p.public_port).flatten()
         });
-        let outdated = wanted.is_some_and(|id| Some(id) != container.image_id.as_ref());
-        Some(self.record(Facts {
+        let networks = container.network_settings.and_then(|settings| settings.networks);
+        let drift = self.drift_of(
+            dirs,
+            id,
+            &Observed {
+                image_outdated: tagged_image
+                    .is_some_and(|id| Some(id) != container.image_id.as_ref()),
+                labels: &labels,
+                networks: networks.as_ref(),
+                mounts: container.mounts.as_deref().unwrap_or_default(),
+            },
+        );
+        Some(self.complete_status(ContainerStatus {
             id,
             generation: generation_of(&labels),
             container: container.id?,
             run,
+            ready: false,
             started_at: None,
             port,
-            outdated,
-            template_outdated: !self.template_matches(&labels),
+            upstream: None,
+            limits: None,
+            drift,
         }))
     }
 
-    /// `image`: what the tag of its image names now, where that is known.
-    pub(super) fn status_of(
+    /// `tagged_image`: the id of the image that the container's tag names now, where it is known.
+    pub(super) async fn inspected_status(
         &self,
         id: TenantId,
         container: &ContainerInspectResponse,
-        image: Option<&str>,
-    ) -> ContainerStatus {
+        tagged_image: Option<&str>,
+    ) -> Result<ContainerStatus, DriverError> {
+        let dirs = self.engine_side_dirs().await?;
         let state = container.state.clone().unwrap_or_default();
-        let started_at = state.started_at.as_deref().and_then(moment);
-        let ports = container.network_settings.as_ref().and_then(|s| s.ports.as_ref());
+        let started_at = state.started_at.as_deref().and_then(parse_time);
+        let settings = container.network_settings.as_ref();
+        let ports = settings.and_then(|s| s.ports.as_ref());
         let bindings = ports.and_then(|p| p.get(&format!("{}/tcp", inside::INGRESS_PORT)));
         let binding = bindings.and_then(|b| b.as_ref()).and_then(|b| b.first());
         let port = binding.and_then(|b| b.host_port.as_ref()).and_then(|p| p.parse().ok());
-        self.record(Facts {
+        let drift = self.drift_of(
+            dirs,
+            id,
+            &Observed {
+                image_outdated: tagged_image.is_some_and(|i| Some(i) != container.image.as_deref()),
+                labels: labels_of(container),
+                networks: settings.and_then(|s| s.networks.as_ref()),
+                mounts: container.mounts.as_deref().unwrap_or_default(),
+            },
+        );
+        Ok(self.complete_status(ContainerStatus {
             id,
             generation: generation_of(labels_of(container)),
             container: container.id.clone().unwrap_or_default(),
             run: inspected_run(&state),
+            ready: false,
             started_at,
             port,
-            outdated: image.is_some_and(|i| Some(i) != container.image.as_deref()),
-            template_outdated: !self.template_matches(labels_of(container)),
-        })
+            upstream: None,
+            limits: container.host_config.as_ref().map(template::applied_limits),
+            drift,
+        }))
     }
 
-    fn record(&self, facts: Facts) -> ContainerStatus {
-        let Facts { id, generation, container, run, started_at, port, outdated, template_outdated } =
-            facts;
-        let alive = run.is_alive();
-        if alive && let Err(error) = self.probes.expect(id, &container) {
-            // It runs without its directory: nobody can reach it, which its state then shows.
-            tracing::warn!(%id, %error, "no ingress directory to watch");
+    fn drift_of(
+        &self,
+        dirs: &EngineSideDirs,
+        id: TenantId,
+        observed: &Observed<'_>,
+    ) -> BTreeSet<Drift> {
+        let (ingress, secrets) = dirs.of(id);
+        let checks = [
+            (Drift::Image, !observed.image_outdated),
+            (Drift::Settings, self.template_matches(observed.labels)),
+            (Drift::Network, template::networks_match(id, observed.networks)),
+            (Drift::Mounts, template::mounts_match(id, &ingress, &secrets, observed.mounts)),
+            (Drift::Labels, template::labels_match(observed.labels)),
+        ];
+        checks.into_iter().filter(|(_, matches)| !matches).map(|(drift, _)| drift).collect()
+    }
+
+    /// Adds what the orchestrator knows of a running container: whether it is ready, and where it is reached.
+    fn complete_status(&self, mut status: ContainerStatus) -> ContainerStatus {
+        let id = status.id;
+        if !status.run.is_alive() {
+            status.port = None;
+            return status;
         }
+        if let Err(error) = self.probes.expect(id, &status.container) {
+            // The directory is gone: nobody can reach the tenant, and it is shown as not ready.
+            tracing::warn!(tenant = %id, %error, "ingress directory cannot be watched");
+        }
+        status.ready = self.probes.is_ready(id, &status.container);
         let socket = self.tenant_dirs.ingress_socket(id).display().to_string();
-        ContainerStatus {
-            id,
-            generation,
-            ready: alive && self.probes.is_ready(id, &container),
-            container,
-            run,
-            started_at,
-            port: port.filter(|_| alive),
-            upstream: alive.then_some(Upstream::Unix(socket)),
-            image_outdated: outdated,
-            template_outdated,
-        }
+        status.upstream = Some(Upstream::Unix(socket));
+        status
     }
 }
 
-struct Facts {
-    id: TenantId,
-    generation: i64,
-    container: String,
-    run: RunState,
-    started_at: Option<Timestamp>,
-    port: Option<u16>,
-    outdated: bool,
-    template_outdated: bool,
+/// What an inspection and a list both show of a container's surroundings.
+struct Observed<'a> {
+    image_outdated: bool,
+    labels: &'a HashMap<String, String>,
+    networks: Option<&'a HashMap<String, EndpointSettings>>,
+    mounts: &'a [MountPoint],
 }
 
 fn image_tag(container: &ContainerSummary) -> Option<String> {
@@ -127,7 +164,7 @@ fn image_tag(container: &ContainerSummary) -> Option<String> {
 }
 
 /// The id that each tag names now. Few tags serve all tenants.
-async fn images(
+async fn resolve_images(
     client: &Client,
     tags: HashSet<String>,
 ) -> Result<HashMap<String, String>, DriverError> {
@@ -154,7 +191,7 @@ fn inspected_run(state: &ContainerState) -> RunState {
         Some(S::EXITED | S::DEAD | S::REMOVING | S::EMPTY) | None => RunState::Exited(ExitStatus {
             code: state.exit_code.unwrap_or_default(),
             out_of_memory: state.oom_killed.unwrap_or_default(),
-            at: state.finished_at.as_deref().and_then(moment),
+            at: state.finished_at.as_deref().and_then(parse_time),
         }),
     }
 }
@@ -179,7 +216,7 @@ fn exit_code(status: &str) -> i64 {
 }
 
 /// The engine writes year 1 for "never".
-fn moment(text: &str) -> Option<Timestamp> {
+fn parse_time(text: &str) -> Option<Timestamp> {
     let at = chrono::DateTime::parse_from_rfc3339(text).ok()?.to_utc();
     (at.timestamp() > 0).then_some(at)
 }
@@ -197,7 +234,7 @@ mod tests {
 
     #[test]
     fn never_is_no_moment() {
-        assert_eq!(moment("0001-01-01T00:00:00Z"), None);
-        assert!(moment("2026-11-22T04:00:00.123456789Z").is_some());
+        assert_eq!(parse_time("0001-01-01T00:00:00Z"), None);
+        assert!(parse_time("2026-11-22T04:00:00.123456789Z").is_some());
     }
 }

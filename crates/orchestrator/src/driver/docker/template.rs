@@ -4,15 +4,15 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use bollard::models::{
-    ContainerCreateBody, ContainerUpdateBody, HostConfig, Ipam, IpamConfig, Mount, MountType,
-    NetworkCreateRequest, PortBinding, VolumeCreateRequest,
+    ContainerCreateBody, ContainerUpdateBody, EndpointSettings, HostConfig, Ipam, IpamConfig,
+    Mount, MountPoint, MountType, NetworkCreateRequest, PortBinding, VolumeCreateRequest,
 };
 use protocol::id::labels;
 use protocol::spec::{Limits, Spec};
 use protocol::{InstallName, TenantId, inside};
 
 use super::subnet_pool::Net;
-use crate::driver::STOP_TIMEOUT;
+use crate::driver::{AppliedLimits, STOP_TIMEOUT};
 
 /// Shared with `smoke-tenant`: production flags are written down once.
 const HOST_CONFIG: &str = include_str!("../../../../../docker/tenant.json");
@@ -167,12 +167,7 @@ impl ContainerTemplate {
     fn host(&self, id: TenantId, ingress: &Path, secrets: &Path) -> HostConfig {
         let mut host = base();
         host.network_mode = Some(id.network());
-        host.mounts = Some(vec![
-            volume(id.data_volume(), inside::DATA_DIR),
-            volume(id.files_volume(), inside::FILES_DIR),
-            bind(ingress, inside::INGRESS_DIR, false),
-            bind(secrets, inside::SECRETS_DIR, true),
-        ]);
+        host.mounts = Some(mounts(id, ingress, secrets));
         host.port_bindings = self.publish.then(|| {
             let any_free = PortBinding {
                 host_ip: Some("127.0.0.1".to_owned()),
@@ -186,22 +181,69 @@ impl ContainerTemplate {
 
 /// Limits apply in place, to a running container too.
 pub(super) fn limits(limits: Limits) -> ContainerUpdateBody {
-    let memory = i64::try_from(limits.memory_bytes).unwrap_or(i64::MAX);
+    let limits = AppliedLimits::from(limits);
     ContainerUpdateBody {
-        nano_cpus: Some(i64::from(limits.cpu_millis) * 1_000_000),
-        memory: Some(memory),
-        memory_swap: Some(memory),
-        pids_limit: Some(i64::from(limits.pids)),
+        nano_cpus: Some(limits.nano_cpus),
+        memory: Some(limits.memory_bytes),
+        memory_swap: Some(limits.memory_swap_bytes),
+        pids_limit: Some(limits.pids),
         ..ContainerUpdateBody::default()
     }
 }
 
-pub(super) fn limits_fit(host: &HostConfig, wanted: Limits) -> bool {
-    let wanted = limits(wanted);
-    host.nano_cpus == wanted.nano_cpus
-        && host.memory == wanted.memory
-        && host.memory_swap == wanted.memory_swap
-        && host.pids_limit == wanted.pids_limit
+/// The limits that an inspection shows. A missing value means "unlimited", which no tenant may be.
+pub(super) fn applied_limits(host: &HostConfig) -> AppliedLimits {
+    AppliedLimits {
+        nano_cpus: host.nano_cpus.unwrap_or_default(),
+        memory_bytes: host.memory.unwrap_or_default(),
+        memory_swap_bytes: host.memory_swap.unwrap_or_default(),
+        pids: host.pids_limit.unwrap_or_default(),
+    }
+}
+
+/// `ingress` and `secrets`: the tenant's own directories, as the engine sees them.
+fn mounts(id: TenantId, ingress: &Path, secrets: &Path) -> Vec<Mount> {
+    vec![
+        volume(id.data_volume(), inside::DATA_DIR),
+        volume(id.files_volume(), inside::FILES_DIR),
+        bind(ingress, inside::INGRESS_DIR, false),
+        bind(secrets, inside::SECRETS_DIR, true),
+    ]
+}
+
+/// Whether a container has exactly the mounts that [`ContainerTemplate::container`] gives it. Mounts of the engine's
+/// own (tmpfs) do not count.
+pub(super) fn mounts_match(
+    id: TenantId,
+    ingress: &Path,
+    secrets: &Path,
+    found: &[MountPoint],
+) -> bool {
+    let is_shared = |point: &&MountPoint| matches!(point.typ.as_deref(), Some("bind" | "volume"));
+    let wanted = mounts(id, ingress, secrets);
+    found.iter().filter(is_shared).count() == wanted.len()
+        && wanted.iter().all(|mount| found.iter().any(|point| is_mount(mount, point)))
+}
+
+fn is_mount(mount: &Mount, point: &MountPoint) -> bool {
+    let source = if point.typ.as_deref() == Some("volume") { &point.name } else { &point.source };
+    point.destination == mount.target
+        && *source == mount.source
+        && point.rw == Some(!mount.read_only.unwrap_or_default())
+}
+
+/// Whether a container is attached to its tenant's network and to no other. An engine shows the network of a container
+/// that never started, too: an empty map always means that somebody disconnected it.
+pub(super) fn networks_match(
+    id: TenantId,
+    networks: Option<&HashMap<String, EndpointSettings>>,
+) -> bool {
+    networks.is_some_and(|networks| networks.keys().eq([&id.network()]))
+}
+
+/// Whether all labels are there that [`ContainerTemplate::container`] sets, besides those that name the owner.
+pub(super) fn labels_match(found: &HashMap<String, String>) -> bool {
+    [labels::SLUG, labels::GENERATION, IMAGE_LABEL].iter().all(|key| found.contains_key(*key))
 }
 
 fn base() -> HostConfig {
@@ -394,11 +436,54 @@ mod tests {
 
     #[test]
     fn limits_are_compared_whole() {
-        let fitting = container(&template());
-        let mut host: HostConfig = serde_json::from_value(fitting["HostConfig"].clone()).unwrap();
-        assert!(limits_fit(&host, Limits::default()));
-        assert!(!limits_fit(&host, Limits { pids: 64, ..Limits::default() }));
+        let made = container(&template());
+        let mut host: HostConfig = serde_json::from_value(made["HostConfig"].clone()).unwrap();
+        let wanted = AppliedLimits::from(Limits::default());
+        assert_eq!(applied_limits(&host), wanted);
         host.memory_swap = Some(-1);
-        assert!(!limits_fit(&host, Limits::default()));
+        assert_ne!(applied_limits(&host), wanted);
+    }
+
+    fn endpoints(names: &[String]) -> HashMap<String, EndpointSettings> {
+        names.iter().map(|name| (name.clone(), EndpointSettings::default())).collect()
+    }
+
+    #[test]
+    fn a_container_belongs_to_its_own_network_and_no_other() {
+        let id = spec().id;
+        let own = id.network();
+        assert!(networks_match(id, Some(&endpoints(std::slice::from_ref(&own)))));
+        assert!(!networks_match(id, Some(&endpoints(&[own, "bridge".to_owned()]))));
+        assert!(!networks_match(id, Some(&endpoints(&[]))), "disconnected by hand");
+        assert!(!networks_match(id, None));
+    }
+
+    #[test]
+    fn mounts_are_compared_by_source_target_and_mode() {
+        let (id, ingress, secrets) =
+            (spec().id, Path::new("/e/sockets/x"), Path::new("/e/secrets/x"));
+        let fitting: Vec<MountPoint> = serde_json::from_value(serde_json::json!([
+            {"Type": "volume", "Name": id.data_volume(), "Source": "/v/a", "Destination": inside::DATA_DIR, "RW": true},
+            {"Type": "volume", "Name": id.files_volume(), "Source": "/v/b", "Destination": inside::FILES_DIR, "RW": true},
+            {"Type": "bind", "Source": ingress, "Destination": inside::INGRESS_DIR, "RW": true},
+            {"Type": "bind", "Source": secrets, "Destination": inside::SECRETS_DIR, "RW": false},
+            {"Type": "tmpfs", "Destination": "/tmp", "RW": true},
+        ]))
+        .unwrap();
+        assert!(mounts_match(id, ingress, secrets, &fitting));
+        for (what, change) in [
+            (
+                "another volume",
+                (|points| points[0].name = Some("other".to_owned())) as fn(&mut Vec<MountPoint>),
+            ),
+            ("another directory", |points| points[2].source = Some("/etc".to_owned())),
+            ("writable secrets", |points| points[3].rw = Some(true)),
+            ("one too few", |points| drop(points.remove(1))),
+            ("one too many", |points| points.push(points[2].clone())),
+        ] {
+            let mut points = fitting.clone();
+            change(&mut points);
+            assert!(!mounts_match(id, ingress, secrets, &points), "{what}");
+        }
     }
 }
