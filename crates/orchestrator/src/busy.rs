@@ -2,15 +2,12 @@
 //! awake with it.
 
 use std::io;
-use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::time::Duration;
 
-use nix::libc;
 use protocol::busy::{BusyList, is_printable};
+use service::tenant_socket;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::UnixStream;
 
 use crate::local_error::is_local;
 
@@ -59,15 +56,7 @@ fn describe(error: &io::Error) -> String {
 }
 
 async fn exchange(socket: &Path) -> io::Result<Vec<u8>> {
-    // The tenant can write to this directory: a symlink in place of the socket must not lead to another tenant's socket.
-    let place = std::fs::OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC)
-        .open(socket)?;
-    if !place.metadata()?.file_type().is_socket() {
-        return Err(io::Error::other("the file at its place is not a socket"));
-    }
-    let mut stream = UnixStream::connect(format!("/proc/self/fd/{}", place.as_raw_fd())).await?;
+    let mut stream = tenant_socket::connect(socket).await?;
     stream.write_all(REQUEST).await?;
     let mut response = Vec::new();
     stream.take(MAX_RESPONSE_BYTES).read_to_end(&mut response).await?;
@@ -183,7 +172,7 @@ mod tests {
         std::os::unix::fs::symlink(&theirs, &link).unwrap();
         assert_eq!(
             fetch_busy_list(&link).await,
-            Err(BusyError::NoResponse("the file at its place is not a socket".to_owned()))
+            Err(BusyError::NoResponse("link is not a socket in its directory".to_owned()))
         );
         assert!(fetch_busy_list(&theirs).await.is_ok());
     }

@@ -1,166 +1,177 @@
-//! Whether a tenant's health answers, learnt without polling: a watch on its directory tells when PID 1 has
-//! put the socket there, and one request then waits in the accept queue until all five services are ready.
+//! Readiness of tenants without polling.
+//!
+//! A watch on the tenant's socket directory reports when PID 1 has put the socket there. One health request then waits in
+//! the socket's accept queue until all five services of the tenant are ready.
 
 use std::collections::HashMap;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use inotify::{Inotify, WatchDescriptor, WatchMask, Watches};
 use protocol::TenantId;
 use protocol::inside;
+use service::tenant_socket;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::UnixStream;
 use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::local_error::is_local;
 use crate::tenant_dirs::TenantDirs;
 
-const REQUEST: &[u8] =
+const HEALTH_REQUEST: &[u8] =
     b"GET /.cial/api/healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-const GOOD: &[u8] = b"HTTP/1.1 200 ";
+const HEALTHY_STATUS: &[u8] = b"HTTP/1.1 200 ";
 
-/// For one that has answered before.
-const SOON: Duration = Duration::from_secs(1);
+/// For a tenant that was ready before events were missed: one that takes longer is no longer ready.
+const RECHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Between two probes of one tenant while this process lacks descriptors.
 const LOCAL_RETRY_DELAY: Duration = Duration::from_millis(200);
 
-type Tell = Arc<dyn Fn(TenantId, String) + Send + Sync>;
+type OnReady = Arc<dyn Fn(TenantId, String) + Send + Sync>;
 
-/// The probes of all tenants that run, and which of them have answered.
+/// One probe for each running tenant, and whether its health endpoint has answered.
 pub struct ReadinessProbes {
     tenant_dirs: TenantDirs,
-    tell: Tell,
-    open: Arc<Mutex<Open>>,
-    _reader: AbortOnDropHandle<()>,
+    on_ready: OnReady,
+    table: Arc<Mutex<ProbeTable>>,
+    _watcher: AbortOnDropHandle<()>,
 }
 
-struct Open {
+struct ProbeTable {
     watches: Watches,
-    probes: HashMap<TenantId, Door>,
+    probes: HashMap<TenantId, Probe>,
     watched: HashMap<WatchDescriptor, TenantId>,
 }
 
-struct Door {
+struct Probe {
     container: String,
-    ready: bool,
-    /// Rings when a socket appeared.
-    bell: Arc<Notify>,
+    is_ready: bool,
+    /// Notified when a socket appeared in the tenant's directory.
+    socket_appeared: Arc<Notify>,
     watch: WatchDescriptor,
-    _asking: AbortOnDropHandle<()>,
+    /// Sends the health request; aborted with the probe.
+    task: AbortOnDropHandle<()>,
 }
 
 impl ReadinessProbes {
-    /// `tell` hears once for each start whose health has answered. Must be called inside a runtime.
+    /// `on_ready` is called once for each start whose health endpoint has answered. Must be called inside a runtime.
+    ///
+    /// # Errors
+    /// The kernel gives out no inotify instance.
     pub fn new(
         tenant_dirs: TenantDirs,
-        tell: impl Fn(TenantId, String) + Send + Sync + 'static,
+        on_ready: impl Fn(TenantId, String) + Send + Sync + 'static,
     ) -> io::Result<Self> {
         let inotify = Inotify::init()?;
         let watches = inotify.watches();
-        let open = Open { watches, probes: HashMap::default(), watched: HashMap::default() };
-        let open = Arc::new(Mutex::new(open));
+        let table = ProbeTable { watches, probes: HashMap::default(), watched: HashMap::default() };
+        let table = Arc::new(Mutex::new(table));
         let mut events = inotify.into_event_stream(vec![0; 16 << 10])?;
-        let reader = tokio::spawn({
-            let open = open.clone();
+        let watcher = tokio::spawn({
+            let table = table.clone();
             async move {
                 while let Some(event) = events.next().await {
-                    // An overflow loses names, not truth: whoever waits looks again.
+                    // An overflow loses names of files, not readiness: every waiting probe looks again.
                     let Ok(event) = event else { continue };
-                    let mut open = open.lock().unwrap_or_else(PoisonError::into_inner);
-                    let named = event
+                    let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
+                    let is_ingress = event
                         .name
                         .is_some_and(|n| n.as_bytes() == inside::INGRESS_SOCKET.as_bytes());
-                    open.ring(&event.wd, named);
+                    table.notify(&event.wd, is_ingress);
                 }
             }
         });
-        let tell = Arc::new(tell);
-        Ok(Self { tenant_dirs, tell, open, _reader: AbortOnDropHandle::new(reader) })
+        let on_ready = Arc::new(on_ready);
+        Ok(Self { tenant_dirs, on_ready, table, _watcher: AbortOnDropHandle::new(watcher) })
     }
 
-    /// Waits for `container` to answer. Its directory must exist; a wait for another container ends.
-    pub fn expect_anew(&self, id: TenantId, container: &str) -> io::Result<()> {
-        let mut open = self.lock();
-        open.close(id);
+    /// Replaces the tenant's probe by one for a new start of `container`. The tenant's directory must exist.
+    ///
+    /// # Errors
+    /// The directory cannot be watched.
+    pub fn expect_start(&self, id: TenantId, container: &str) -> io::Result<()> {
+        let mut table = self.lock();
+        table.close(id);
         let directory = self.tenant_dirs.ingress_dir(id);
-        let watch = open
+        let watch = table
             .watches
             .add(directory, WatchMask::CREATE | WatchMask::MOVED_TO | WatchMask::ONLYDIR)?;
-        let bell = Arc::new(Notify::new());
-        let probe = Door {
+        let socket_appeared = Arc::new(Notify::new());
+        let probe = Probe {
             container: container.to_owned(),
-            ready: false,
+            is_ready: false,
             watch: watch.clone(),
-            _asking: self.ask(id, container, &bell),
-            bell,
+            task: self.spawn_probe(id, container, &socket_appeared),
+            socket_appeared,
         };
-        open.watched.insert(watch, id);
-        open.probes.insert(id, probe);
+        table.watched.insert(watch, id);
+        table.probes.insert(id, probe);
         Ok(())
     }
 
-    /// The same for a container that was found running: one that is waited for, or has answered, is left alone.
+    /// Makes sure that a running `container` has a probe. An existing probe of the same container stays as it is.
+    ///
+    /// # Errors
+    /// As [`expect_start`](Self::expect_start).
     pub fn expect(&self, id: TenantId, container: &str) -> io::Result<()> {
-        if let Some(probe) = self.lock().probes.get(&id).filter(|d| d.container == container) {
-            if !probe.ready {
-                probe.bell.notify_one();
+        if let Some(probe) = self.lock().probes.get(&id).filter(|p| p.container == container) {
+            if !probe.is_ready {
+                probe.socket_appeared.notify_one();
             }
             return Ok(());
         }
-        self.expect_anew(id, container)
+        self.expect_start(id, container)
     }
 
     pub fn is_ready(&self, id: TenantId, container: &str) -> bool {
-        self.lock().probes.get(&id).is_some_and(|d| d.container == container && d.ready)
+        self.lock().probes.get(&id).is_some_and(|p| p.container == container && p.is_ready)
     }
 
-    /// Which container is waited for, or has answered.
+    /// The container that the tenant's probe belongs to.
     pub fn container(&self, id: TenantId) -> Option<String> {
         self.lock().probes.get(&id).map(|probe| probe.container.clone())
     }
 
-    /// A run of `container` ended, the next one may follow: whether it had answered.
-    pub fn ended(&self, id: TenantId, container: &str) -> bool {
-        let mut open = self.lock();
-        let Some(probe) = open.probes.get_mut(&id).filter(|d| d.container == container) else {
+    /// A run of `container` exited and the engine may start it again. Returns whether that run had been ready.
+    pub fn on_exit(&self, id: TenantId, container: &str) -> bool {
+        let mut table = self.lock();
+        let Some(probe) = table.probes.get_mut(&id).filter(|p| p.container == container) else {
             return false;
         };
-        if std::mem::take(&mut probe.ready) {
-            probe._asking = self.ask(id, container, &probe.bell);
+        if std::mem::take(&mut probe.is_ready) {
+            probe.task = self.spawn_probe(id, container, &probe.socket_appeared);
             return true;
         }
         false
     }
 
-    /// Hints were missed: what had answered is asked again, and called silent unless it answers soon. `doubted`
-    /// hears of each that does not.
-    pub fn ask_again(self: &Arc<Self>, doubted: impl Fn(TenantId) + Clone + Send + 'static) {
+    /// Probes all ready tenants again after missed events. `on_lost` is called for each that does not answer in time.
+    pub fn recheck_ready(self: &Arc<Self>, on_lost: impl Fn(TenantId) + Clone + Send + 'static) {
         let ready: Vec<_> = {
-            let open = self.lock();
-            let ready = open.probes.iter().filter(|(_, probe)| probe.ready);
+            let table = self.lock();
+            let ready = table.probes.iter().filter(|(_, probe)| probe.is_ready);
             ready.map(|(id, probe)| (*id, probe.container.clone())).collect()
         };
         for (id, container) in ready {
-            let (probes, doubted) = (self.clone(), doubted.clone());
+            let (probes, on_lost) = (self.clone(), on_lost.clone());
             tokio::spawn(async move {
                 let socket = probes.tenant_dirs.ingress_socket(id);
-                let soon = tokio::time::timeout(SOON, answers(&socket)).await;
-                if soon != Ok(true) && probes.ended(id, &container) {
-                    doubted(id);
+                let healthy = tokio::time::timeout(RECHECK_TIMEOUT, is_healthy(&socket)).await;
+                if healthy != Ok(true) && probes.on_exit(id, &container) {
+                    on_lost(id);
                 }
             });
         }
     }
 
-    /// Ends once its health answers well; never where nobody listens, or where it answers otherwise.
+    /// Ends once the health endpoint answers 200. Never ends while nothing listens, or while it answers otherwise.
     pub async fn wait_until_responsive(&self, id: TenantId) {
-        if !answers(&self.tenant_dirs.ingress_socket(id)).await {
+        if !is_healthy(&self.tenant_dirs.ingress_socket(id)).await {
             std::future::pending().await
         }
     }
@@ -169,65 +180,71 @@ impl ReadinessProbes {
         self.lock().close(id);
     }
 
-    /// `container` does not exist any more; another of the same tenant may.
-    pub fn gone(&self, id: TenantId, container: &str) {
-        let mut open = self.lock();
-        if open.probes.get(&id).is_some_and(|d| d.container == container) {
-            open.close(id);
+    /// Ends the probe of a container that was removed. The probe of another container of the same tenant stays.
+    pub fn on_removed(&self, id: TenantId, container: &str) {
+        let mut table = self.lock();
+        if table.probes.get(&id).is_some_and(|p| p.container == container) {
+            table.close(id);
         }
     }
 
-    fn ask(&self, id: TenantId, container: &str, bell: &Arc<Notify>) -> AbortOnDropHandle<()> {
-        let (bell, socket, container) =
-            (bell.clone(), self.tenant_dirs.ingress_socket(id), container.to_owned());
-        let (open, tell) = (self.open.clone(), self.tell.clone());
+    fn spawn_probe(
+        &self,
+        id: TenantId,
+        container: &str,
+        socket_appeared: &Arc<Notify>,
+    ) -> AbortOnDropHandle<()> {
+        let (socket_appeared, container) = (socket_appeared.clone(), container.to_owned());
+        let socket = self.tenant_dirs.ingress_socket(id);
+        let (table, on_ready) = (self.table.clone(), self.on_ready.clone());
         AbortOnDropHandle::new(tokio::spawn(async move {
-            while !answers(&socket).await {
-                bell.notified().await;
+            while !is_healthy(&socket).await {
+                socket_appeared.notified().await;
             }
-            let first = {
-                let mut open = open.lock().unwrap_or_else(PoisonError::into_inner);
-                let probe = open.probes.get_mut(&id).filter(|d| d.container == container);
-                probe.is_some_and(|probe| !std::mem::replace(&mut probe.ready, true))
+            let is_first = {
+                let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
+                let probe = table.probes.get_mut(&id).filter(|p| p.container == container);
+                probe.is_some_and(|probe| !std::mem::replace(&mut probe.is_ready, true))
             };
-            if first {
-                tell(id, container);
+            if is_first {
+                on_ready(id, container);
             }
         }))
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Open> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, ProbeTable> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Open {
-    fn ring(&mut self, watch: &WatchDescriptor, named: bool) {
+impl ProbeTable {
+    fn notify(&mut self, watch: &WatchDescriptor, is_ingress: bool) {
         let Some(probe) = self.watched.get(watch).and_then(|id| self.probes.get(id)) else {
-            // The queue overflowed (no watch of ours) or the directory is gone.
-            self.probes.values().filter(|d| !d.ready).for_each(|d| d.bell.notify_one());
+            // The event queue overflowed (no watch of ours), or the directory is gone.
+            let waiting = self.probes.values().filter(|probe| !probe.is_ready);
+            waiting.for_each(|probe| probe.socket_appeared.notify_one());
             return;
         };
-        if named {
-            probe.bell.notify_one();
+        if is_ingress {
+            probe.socket_appeared.notify_one();
         }
     }
 
     fn close(&mut self, id: TenantId) {
         if let Some(probe) = self.probes.remove(&id) {
             self.watched.remove(&probe.watch);
-            // Gone already where the directory is.
+            // Fails where the directory is gone, and its watch with it.
             let _ = self.watches.remove(probe.watch);
         }
     }
 }
 
-/// Asks once and waits for as long as it takes: the wait is in PID 1's accept queue. `false` at once when
-/// nobody listens there.
-async fn answers(socket: &Path) -> bool {
+/// Sends a health request and waits for its status as long as it takes, in PID 1's accept queue. Returns `false` at once
+/// where nothing listens.
+async fn is_healthy(socket: &Path) -> bool {
     loop {
         match probe_once(socket).await {
-            Ok(is_good) => return is_good,
+            Ok(is_healthy) => return is_healthy,
             // This process lacks descriptors or memory: nothing is known of the tenant.
             Err(error) if is_local(&error) => tokio::time::sleep(LOCAL_RETRY_DELAY).await,
             Err(_) => return false,
@@ -236,9 +253,40 @@ async fn answers(socket: &Path) -> bool {
 }
 
 async fn probe_once(socket: &Path) -> io::Result<bool> {
-    let mut stream = UnixStream::connect(socket).await?;
-    stream.write_all(REQUEST).await?;
-    let mut head = [0; GOOD.len()];
-    stream.read_exact(&mut head).await?;
-    Ok(head == *GOOD)
+    let mut stream = tenant_socket::connect(socket).await?;
+    stream.write_all(HEALTH_REQUEST).await?;
+    let mut status = [0; HEALTHY_STATUS.len()];
+    stream.read_exact(&mut status).await?;
+    Ok(status == *HEALTHY_STATUS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+    use tokio::net::UnixListener;
+
+    fn serve_health(socket: &Path) {
+        let listener = UnixListener::bind(socket).unwrap();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut request = [0; HEALTH_REQUEST.len()];
+                stream.read_exact(&mut request).await.unwrap();
+                stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+            }
+        });
+    }
+
+    /// A tenant whose link leads to another tenant's socket must not count as ready for it.
+    #[tokio::test]
+    async fn a_link_to_a_foreign_socket_is_not_healthy() {
+        let base = std::env::temp_dir().join(format!("cial-health-{}", uuid::Uuid::now_v7()));
+        std::fs::create_dir_all(&base).unwrap();
+        let (foreign, link) = (base.join("foreign.sock"), base.join("edge.sock"));
+        serve_health(&foreign);
+        symlink(&foreign, &link).unwrap();
+        let (at_link, at_foreign) = (is_healthy(&link).await, is_healthy(&foreign).await);
+        std::fs::remove_dir_all(&base).unwrap();
+        assert!(!at_link && at_foreign);
+    }
 }

@@ -23,6 +23,8 @@ pub mod keys;
 #[cfg(feature = "control")]
 pub mod logs;
 #[cfg(feature = "control")]
+pub mod tenant_socket;
+#[cfg(feature = "control")]
 pub mod unread_body;
 #[cfg(feature = "control")]
 pub mod watch;

@@ -236,7 +236,7 @@ impl DockerDriver {
             RunState::Created | RunState::Exited(_) => {}
         }
         self.tenant_dirs.create(id).map_err(|e| disk_error(&e))?;
-        self.probes.expect_anew(id, &before.container).map_err(|e| disk_error(&e))?;
+        self.probes.expect_start(id, &before.container).map_err(|e| disk_error(&e))?;
         if let Err(error) = self.start_with_free_port(&client, &name).await {
             self.probes.close(id);
             if error.detail.contains("marked for removal") {

@@ -123,7 +123,7 @@ impl EventReader {
         if self.since.replace(since).is_some() {
             // The engine may have been started anew, and remembers no event from before.
             let tell = self.tell.clone();
-            self.probes.ask_again(move |id| {
+            self.probes.recheck_ready(move |id| {
                 // Nobody listening is no fault.
                 let _ = tell.send(EngineEvent::Changed(id));
             });
@@ -159,12 +159,12 @@ impl EventReader {
                     at: chrono::DateTime::from_timestamp_nanos(nanos),
                     code: code.unwrap_or(-1),
                     out_of_memory: self.out_of_memory.remove(&container),
-                    was_ready: self.probes.ended(id, &container),
+                    was_ready: self.probes.on_exit(id, &container),
                 };
                 self.tell(EngineEvent::Died { id, container, exit });
             }
             "destroy" => {
-                self.probes.gone(id, &container);
+                self.probes.on_removed(id, &container);
                 self.tell(EngineEvent::Changed(id));
             }
             "create" | "start" | "stop" | "pause" | "unpause" | "rename" | "update" => {
