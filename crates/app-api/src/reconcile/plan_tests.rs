@@ -27,7 +27,7 @@ pub(crate) fn observed(phase: Phase) -> ObservedTenant {
         container_port: (phase == Phase::Ready).then_some(40_000),
         upstream: None,
         image_outdated: false,
-            drift: std::collections::BTreeSet::new(),
+        drift: std::collections::BTreeSet::new(),
         exits: 0,
         last_exit: None,
         reason: None,

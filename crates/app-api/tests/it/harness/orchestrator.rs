@@ -170,7 +170,7 @@ pub(crate) fn observed(id: TenantId, phase: Phase) -> ObservedTenant {
         container_port: up.then_some(41_234),
         upstream: up.then(|| Upstream::Unix(format!("/run/cial/sockets/{id}/edge.sock"))),
         image_outdated: false,
-            drift: std::collections::BTreeSet::new(),
+        drift: std::collections::BTreeSet::new(),
         exits: 0,
         last_exit: None,
         reason: None,
