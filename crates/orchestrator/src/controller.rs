@@ -33,6 +33,8 @@ pub struct Controller {
 
 /// After this time the resync finds what no event reported.
 const RESYNC_INTERVAL: Duration = Duration::from_secs(10);
+/// A check reads the free space of the disk, and measures the volumes only when much of it is gone.
+const DISK_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// A crash loses at most this much, and a lease, of a tenant's idle time.
 const SAVE_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -81,6 +83,10 @@ impl Controller {
         resync.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut save = tokio::time::interval(SAVE_INTERVAL);
         save.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut disk = tokio::time::interval(DISK_CHECK_INTERVAL);
+        // A process that starts has more urgent calls for the engine than a measurement.
+        disk.reset();
+        disk.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 event = events.next() => match event {
@@ -91,6 +97,7 @@ impl Controller {
                 () = self.sleep.run_timer() => {}
                 _ = resync.tick() => self.operations.resync_later(),
                 _ = save.tick() => self.sleep.save_last_uses(),
+                _ = disk.tick() => self.operations.check_disk_later(),
             }
         }
     }

@@ -122,7 +122,14 @@ fn start_controller(settings: Settings, sleep: SleepSettings) -> anyhow::Result<
         publish: settings.publish == Publish::Loopback,
         egress: settings.egress == Egress::Open,
     };
-    let engine = DockerSettings { socket: settings.socket, template, pool: settings.pool, dirs };
+    let engine = DockerSettings {
+        socket: settings.socket,
+        template,
+        pool: settings.pool,
+        dirs,
+        state_dir: settings.state.clone(),
+        disk_reserve_bytes: settings.disk_reserve_bytes,
+    };
     let driver = DockerDriver::new(engine, tenant_dirs).context("cannot watch directories")?;
     // Later than any revision of an earlier process, unless the clock was set back by more than that process ran.
     Ok(Controller::new(Arc::new(driver), StateDir::new(settings.state), unix_millis(), sleep))

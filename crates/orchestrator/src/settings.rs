@@ -50,6 +50,8 @@ pub struct Settings {
     pub paths: EnginePaths,
     /// `CIAL_DOCKER_SOCKET`, default `/var/run/docker.sock`.
     pub socket: PathBuf,
+    /// `CIAL_DISK_RESERVE_BYTES`, default 1 GiB: with less free on the engine's disk no new tenant is created.
+    pub disk_reserve_bytes: u64,
     /// `CIAL_START_CONCURRENCY`, default the number of cores.
     pub starts: usize,
     /// `CIAL_FREEZE_AFTER`, default 60, and `CIAL_SLEEP_AFTER`, default 1,200 seconds without use; 0 is never.
@@ -85,6 +87,7 @@ impl Settings {
             vars.or_default("CIAL_TENANT_SECRETS_DIR", PathBuf::from("/run/cial/tenant-secrets"));
         let paths = vars.or_default("CIAL_ENGINE_PATHS", EnginePaths::Volumes);
         let socket = docker_socket(&mut vars);
+        let disk_reserve_bytes = vars.or_default("CIAL_DISK_RESERVE_BYTES", 1 << 30);
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let starts = vars.or_default("CIAL_START_CONCURRENCY", cores);
         if starts == Some(0) {
@@ -108,6 +111,7 @@ impl Settings {
                 secrets: secrets?,
                 paths: paths?,
                 socket: socket?,
+                disk_reserve_bytes: disk_reserve_bytes?,
                 starts: starts?,
                 freeze_after: seconds(freeze_after?),
                 sleep_after: seconds(sleep_after?),

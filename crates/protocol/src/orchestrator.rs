@@ -135,4 +135,16 @@ pub struct Capacity {
     pub networks_total: u32,
     pub engine_version: String,
     pub api_version: String,
+    /// The disk that holds the engine's data; `None` from an orchestrator that does not read it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<DiskCapacity>,
+}
+
+/// Room on the disk that holds the engine's data, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskCapacity {
+    pub free_bytes: u64,
+    pub total_bytes: u64,
+    /// With less than this free, no new tenant is created.
+    pub reserve_bytes: u64,
 }

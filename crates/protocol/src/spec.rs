@@ -54,11 +54,13 @@ pub struct Limits {
     /// Swap is none: the same number bounds memory and swap together.
     pub memory_bytes: u64,
     pub pids: u32,
+    /// Both volumes together. Measured now and then: a tenant over its limit is stopped and not started again.
+    pub disk_bytes: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { cpu_millis: 2_000, memory_bytes: 4 << 30, pids: 512 }
+        Self { cpu_millis: 2_000, memory_bytes: 4 << 30, pids: 512, disk_bytes: 10 << 30 }
     }
 }
 

@@ -30,6 +30,8 @@ pub struct LimitsChange {
     pub memory_bytes: Option<Value>,
     #[serde(deserialize_with = "present")]
     pub pids: Option<Value>,
+    #[serde(deserialize_with = "present")]
+    pub disk_bytes: Option<Value>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -65,6 +67,8 @@ pub struct FieldError {
 pub const CPU_MILLIS: RangeInclusive<u64> = 10..=1_024_000;
 pub const MEMORY_BYTES: RangeInclusive<u64> = (32 << 20)..=(1 << 42);
 pub const PIDS: RangeInclusive<u64> = 32..=1_000_000;
+/// 64 MiB to 1 PiB.
+pub const DISK_BYTES: RangeInclusive<u64> = (64 << 20)..=(1 << 50);
 /// At most a year.
 pub const SECONDS: RangeInclusive<u64> = 0..=31_536_000;
 
@@ -92,6 +96,9 @@ impl Change {
         }));
         collect(set_field(&mut next_limits.pids, &limits.pids, |v| {
             whole_number("limits.pids", v, PIDS)
+        }));
+        collect(set_field(&mut next_limits.disk_bytes, &limits.disk_bytes, |v| {
+            whole_number("limits.disk_bytes", v, DISK_BYTES)
         }));
         let next_policy = &mut next.policy;
         for (field, to, value) in [

@@ -20,6 +20,8 @@ pub(super) type Parsed<T> = Result<T, Box<ApiError>>;
 /// The smallest limits that the container engine accepts.
 const MIN_MEMORY_BYTES: u64 = 6 << 20;
 const MIN_PIDS: u32 = 16;
+/// A tenant's own databases do not fit into less.
+const MIN_DISK_BYTES: u64 = 1 << 20;
 const MIN_CPU_MILLIS: u32 = 10;
 
 /// The tenant in the path. A path without a valid UUID gets the same 404 as an unknown tenant.
@@ -106,6 +108,7 @@ fn validate(
         "must be at least 6 MiB, and no more than a machine can have",
     );
     check(limits.pids >= MIN_PIDS, "spec.limits.pids", "must be at least 16");
+    check(limits.disk_bytes >= MIN_DISK_BYTES, "spec.limits.disk_bytes", "must be at least 1 MiB");
     for (name, value) in &spec.env {
         let field = format!("spec.env.{name}");
         check(is_variable_name(name), &field, "must be a name of letters, digits and _");

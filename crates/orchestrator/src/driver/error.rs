@@ -12,6 +12,8 @@ pub enum DriverErrorCode {
     PortConflict,
     SubnetsExhausted,
     DiskFull,
+    /// The tenant uses more of the disk than it may.
+    DiskLimitReached,
     EngineUnreachable,
     EngineTimeout,
     EngineTooOld,
@@ -34,6 +36,7 @@ impl DriverErrorCode {
         Self::PortConflict,
         Self::SubnetsExhausted,
         Self::DiskFull,
+        Self::DiskLimitReached,
         Self::EngineUnreachable,
         Self::EngineTimeout,
         Self::EngineTooOld,
@@ -53,6 +56,7 @@ impl DriverErrorCode {
             Self::PortConflict => "port_conflict",
             Self::SubnetsExhausted => "subnets_exhausted",
             Self::DiskFull => "disk_full",
+            Self::DiskLimitReached => "disk_limit_reached",
             Self::EngineUnreachable => "engine_unreachable",
             Self::EngineTimeout => "engine_timeout",
             Self::EngineTooOld => "engine_too_old",
@@ -76,7 +80,7 @@ impl DriverErrorCode {
             | Self::NotListed
             | Self::OutOfResources => 503,
             Self::EngineTimeout => 504,
-            Self::SubnetsExhausted | Self::DiskFull => 507,
+            Self::SubnetsExhausted | Self::DiskFull | Self::DiskLimitReached => 507,
         }
     }
 }
@@ -102,6 +106,7 @@ impl DriverError {
             | DriverErrorCode::PortConflict
             | DriverErrorCode::SubnetsExhausted
             | DriverErrorCode::DiskFull
+            | DriverErrorCode::DiskLimitReached
             | DriverErrorCode::EngineTimeout
             | DriverErrorCode::EngineRefused
             | DriverErrorCode::Internal => true,
@@ -125,6 +130,7 @@ impl DriverError {
             | DriverErrorCode::PortConflict
             | DriverErrorCode::SubnetsExhausted
             | DriverErrorCode::DiskFull
+            | DriverErrorCode::DiskLimitReached
             | DriverErrorCode::EngineUnreachable
             | DriverErrorCode::EngineTimeout
             | DriverErrorCode::EngineTooOld
@@ -172,6 +178,7 @@ mod tests {
         409 port_conflict
         507 subnets_exhausted
         507 disk_full
+        507 disk_limit_reached
         503 engine_unreachable
         504 engine_timeout
         503 engine_too_old

@@ -1,7 +1,7 @@
 //! An engine that exists in memory only: does as its script says, in virtual time, and remembers what it was
 //! told to do. ReservedSubnet to the same conformance suite as the real one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use protocol::{TenantId, Timestamp};
 use tokio::sync::broadcast;
 
 use super::{
-    AppliedLimits, ContainerStatus, Driver, DriverError, DriverErrorCode, DriverFuture,
+    AppliedLimits, ContainerStatus, DiskSpace, Driver, DriverError, DriverErrorCode, DriverFuture,
     EngineEvent, ExitStatus, LogOptions, LogStream, ResourceUsage, RunState,
 };
 use crate::busy::{self, BusyError};
@@ -66,6 +66,8 @@ pub struct MemoryDriver {
 struct SimulatedEngine {
     tenants: BTreeMap<TenantId, Tenant>,
     scripts: BTreeMap<TenantId, TenantBehavior>,
+    /// Bytes in a tenant's volumes, where a test set them.
+    disk_bytes: HashMap<TenantId, u64>,
     /// Volumes outlive containers.
     volumes: BTreeSet<TenantId>,
     /// The engine does not answer, and why.
@@ -90,6 +92,9 @@ struct Tenant {
     started_at: Option<Timestamp>,
 }
 
+/// The size of the simulated engine's disk.
+const DISK_BYTES: u64 = 1 << 40;
+
 impl Default for MemoryDriver {
     fn default() -> Self {
         Self { state: Arc::default(), events: broadcast::channel(4_096).0 }
@@ -109,6 +114,10 @@ impl MemoryDriver {
 
     pub fn set_busy_list(&self, id: TenantId, answer: Result<BusyList, BusyError>) {
         self.state().busy.insert(id, answer);
+    }
+
+    pub fn set_disk_bytes(&self, id: TenantId, bytes: u64) {
+        self.state().disk_bytes.insert(id, bytes);
     }
 
     pub fn has_volumes(&self, id: TenantId) -> bool {
@@ -466,7 +475,20 @@ impl Driver for MemoryDriver {
                 networks_total: 8_192,
                 engine_version: "memory".to_owned(),
                 api_version: "0".to_owned(),
+                disk: None,
             })
+        })
+    }
+
+    fn disk_space(&self) -> Result<DiskSpace, DriverError> {
+        let used: u64 = self.state().disk_bytes.values().sum();
+        Ok(DiskSpace { free_bytes: DISK_BYTES.saturating_sub(used), total_bytes: DISK_BYTES })
+    }
+
+    fn measure_disk(&self) -> DriverFuture<'_, HashMap<TenantId, u64>> {
+        Box::pin(async move {
+            self.answering()?;
+            Ok(self.state().disk_bytes.clone())
         })
     }
 }

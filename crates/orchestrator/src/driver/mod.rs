@@ -3,12 +3,13 @@
 //! Every call is idempotent and bounded in time. It returns what the engine shows now, or a [`DriverError`] that a
 //! person can act on. One conformance suite holds every implementation to this contract.
 
+mod disk_guard;
 pub mod docker;
 mod drift;
 mod error;
 pub mod memory;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -24,6 +25,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use crate::busy::BusyError;
 
+pub use disk_guard::{DiskExcess, DiskGuard, DiskSpace};
 pub use drift::{AppliedLimits, describe_drift};
 pub use error::{DriverError, DriverErrorCode};
 
@@ -59,6 +61,13 @@ pub trait Driver: Send + Sync + 'static {
     fn logs(&self, id: TenantId, options: LogOptions) -> DriverFuture<'_, LogStream>;
     fn stats(&self, id: TenantId) -> DriverFuture<'_, ResourceUsage>;
     fn capacity(&self) -> DriverFuture<'_, Capacity>;
+    /// Reads the free space of the disk that holds the engine's data. Cheap.
+    ///
+    /// # Errors
+    /// The directory that is read in its place is not accessible.
+    fn disk_space(&self) -> Result<DiskSpace, DriverError>;
+    /// Measures the volumes of all tenants, in bytes. Expensive: the engine walks every file.
+    fn measure_disk(&self) -> DriverFuture<'_, HashMap<TenantId, u64>>;
 }
 
 /// How long a container may take to stop. PID 1 of a tenant bounds itself to 10 s.
@@ -159,6 +168,8 @@ pub struct ResourceUsage {
     pub memory_bytes: u64,
     pub cpu_nanos: u64,
     pub pids: u64,
+    /// Both volumes, as they were last measured; `None` before the first measurement.
+    pub disk_bytes: Option<u64>,
 }
 
 /// Turns a receiver into a stream that ends only with its sender.

@@ -3,6 +3,7 @@
 //! An operation that has begun continues when its caller leaves. A caller that repeats its request waits for the operation
 //! under way and finds the result.
 
+mod disk;
 mod resync;
 mod turn;
 
@@ -16,6 +17,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 pub(crate) use self::turn::Turn;
 
+use self::disk::DiskWatch;
 use self::turn::TurnTable;
 use crate::busy::BusyError;
 use crate::driver::{
@@ -41,6 +43,7 @@ pub struct Operations {
     other_calls: CallLimit,
     /// Many tenants become idle at the same moment; each check holds descriptors.
     busy_checks: CallLimit,
+    disk: DiskWatch,
     /// One resync at a time.
     resync: tokio::sync::Mutex<()>,
     /// Orders inspections and operations: an older inspection must not overwrite the result of a newer operation.
@@ -75,6 +78,7 @@ impl Operations {
             starts: CallLimit::new(concurrent_starts),
             other_calls: CallLimit::new(MAX_OTHER_CALLS),
             busy_checks: CallLimit::new(MAX_BUSY_CHECKS),
+            disk: DiskWatch::new(),
             resync: tokio::sync::Mutex::default(),
             clock: AtomicU64::default(),
             metrics,
@@ -158,7 +162,8 @@ impl Operations {
     /// # Errors
     /// The driver's own.
     pub async fn resource_usage(&self, id: TenantId) -> Result<ResourceUsage, DriverError> {
-        self.driver.stats(id).await
+        let usage = self.driver.stats(id).await?;
+        Ok(ResourceUsage { disk_bytes: self.disk_bytes(id), ..usage })
     }
 
     /// # Errors

@@ -184,6 +184,7 @@ impl Turn<'_> {
     }
 
     pub(crate) async fn start(&self) -> Result<(), DriverError> {
+        self.operations.check_disk_limit(self.id)?;
         self.operations.store.on_event(self.id, ContainerEvent::StartRequested);
         let status = self.operations.driver.start(self.id).await?;
         self.operations.store.on_started(self.id, status);

@@ -163,6 +163,7 @@ impl TenantRecord {
     ) -> ContainerStatus {
         let old = self.status.as_ref().filter(|old| old.container == status.container);
         let started_at = old.filter(|old| old.run.is_alive()).and_then(|old| old.started_at);
+        let limits = old.and_then(|old| old.limits);
         let is_restarted =
             started_at.is_some() && status.started_at.is_some() && started_at != status.started_at;
         let was_running_before_us = is_starting_up && self.status.is_none();
@@ -179,7 +180,7 @@ impl TenantRecord {
             RunState::Created | RunState::Exited(_) => {}
         }
         status.started_at = status.started_at.or(started_at);
-        status.limits = status.limits.or(old.and_then(|old| old.limits));
+        status.limits = status.limits.or(limits);
         status.ready |= self.state.is_established()
             && (was_ready || !is_starting_up)
             && status.run == RunState::Running;

@@ -200,6 +200,13 @@ mod lenient {
         cpu_millis: u32,
         memory_bytes: u64,
         pids: u32,
+        /// Absent in files of earlier versions.
+        #[serde(default = "default_disk_bytes")]
+        disk_bytes: u64,
+    }
+
+    fn default_disk_bytes() -> u64 {
+        Limits::default().disk_bytes
     }
 
     #[derive(Deserialize)]

@@ -405,6 +405,69 @@ async fn a_container_with_other_mounts_and_labels_is_replaced() {
     .await;
 }
 
+/// The stand-in writes into its volume; the engine measures it.
+#[tokio::test]
+async fn a_tenant_over_its_disk_limit_is_stopped_until_the_limit_is_raised() {
+    with_install(async |install| {
+        let limits = |disk_bytes| Limits { disk_bytes, ..spec("any", "").limits };
+        let small = Spec { limits: limits(4 << 20), ..spec("acme", "fills") };
+        let running = install.controller();
+        running.run(&small).await;
+        running.until_phase(small.id, Phase::Ready).await;
+        let operations = &running.controller.operations;
+        let check = async {
+            // Another test's measurement makes the engine refuse this one, which is then repeated later.
+            loop {
+                operations.check_disk().await;
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+        };
+        let stopped = async {
+            running.until(small.id, |o| o.is_some_and(|o| o.phase == Phase::Exited)).await.unwrap()
+        };
+        let stopped = tokio::select! {
+            stopped = stopped => stopped,
+            () = check => unreachable!(),
+        };
+        assert_eq!(stopped.exits, 0, "it did not crash");
+        let has_reason = |o: Option<&ObservedTenant>| {
+            o.and_then(|o| o.reason.as_deref())
+                .is_some_and(|reason| reason.contains("it may use 4.0 MiB"))
+        };
+        running.until(small.id, has_reason).await;
+        let refused = operations.apply(apply(&small, true)).await.unwrap_err();
+        assert_eq!(refused.code, DriverErrorCode::DiskLimitReached, "{refused}");
+        assert!(refused.detail.contains("Raise its disk limit"), "{refused}");
+
+        let raised = Spec { limits: limits(64 << 20), ..small };
+        running.run(&raised).await;
+        let ready = running.until_phase(raised.id, Phase::Ready).await;
+        assert_eq!(ready.reason, None);
+        assert!(operations.resource_usage(raised.id).await.unwrap().disk_bytes > Some(4 << 20));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn below_the_reserve_no_new_tenant_is_created_and_existing_ones_are_kept() {
+    with_install(async |install| {
+        let (old, new) = (spec("old", ""), spec("new", ""));
+        install.driver().ensure(&old).await.unwrap();
+        let full = Install { disk_reserve_bytes: u64::MAX, ..install.sibling() }.driver();
+        let refused = full.ensure(&new).await.unwrap_err();
+        assert_eq!(refused.code, DriverErrorCode::DiskFull, "{refused}");
+        assert!(refused.detail.contains("CIAL_DISK_RESERVE_BYTES"), "{refused}");
+        assert_eq!(install.shown(Some(new.id)).await, [const { Vec::<String>::new() }; 3]);
+
+        install.remove_container_by_hand(&old.id.container()).await;
+        full.ensure(&old).await.unwrap();
+        full.start(old.id).await.unwrap();
+        let disk = full.capacity().await.unwrap().disk.unwrap();
+        assert!(disk.free_bytes < disk.total_bytes && disk.reserve_bytes == u64::MAX, "{disk:?}");
+    })
+    .await;
+}
+
 async fn networks_of(install: &Install, spec: &Spec) -> Vec<String> {
     let seen = install.client.inspect_container(&spec.id.container(), None).await.unwrap();
     let networks = seen.network_settings.and_then(|settings| settings.networks);
@@ -416,7 +479,8 @@ async fn limits_apply_in_place() {
     with_install(async |install| {
         let (spec, running) = (spec("acme", ""), install.controller());
         let before = running.run(&spec).await;
-        let limits = Limits { pids: 64, cpu_millis: 250, memory_bytes: 128 << 20 };
+        let limits =
+            Limits { pids: 64, cpu_millis: 250, memory_bytes: 128 << 20, ..Limits::default() };
         let after = running.run(&Spec { limits, ..spec.clone() }).await;
         assert_eq!(after.container_id, before.container_id);
         let seen = install.client.inspect_container(&spec.id.container(), None).await.unwrap();

@@ -2,6 +2,8 @@
 #![cfg(test)]
 
 mod conformance;
+mod disk_limits;
+mod dozing;
 mod engine;
 mod networks;
 mod operations;

@@ -114,6 +114,7 @@ impl DockerDriver {
         let Some(container) =
             optional(INSPECT_TIMEOUT, client.inspect_container(&name, None)).await?
         else {
+            self.refuse_new_below_reserve(client, spec.id).await?;
             return self.create_all(client, spec).await;
         };
         let (image, network) = tokio::try_join!(

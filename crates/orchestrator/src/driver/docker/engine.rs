@@ -1,7 +1,7 @@
 //! One connection to the engine: negotiated, with a time limit on every call, and its errors in our words.
 
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -30,6 +30,10 @@ pub(super) struct Engine {
 impl Engine {
     pub(super) fn new(socket: PathBuf) -> Self {
         Self { socket, client: Mutex::new(None) }
+    }
+
+    pub(super) fn socket(&self) -> &Path {
+        &self.socket
     }
 
     /// A client that speaks the engine's version. Connects anew after [`Engine::forget`].

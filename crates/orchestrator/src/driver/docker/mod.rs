@@ -1,6 +1,7 @@
 //! Docker Engine, API 1.41 and newer. The only place that knows bollard.
 
 mod container;
+mod disk;
 mod engine;
 mod events;
 mod logs;
@@ -10,6 +11,7 @@ mod status;
 pub mod subnet_pool;
 mod template;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -28,8 +30,8 @@ use self::engine::{Engine, INSPECT_TIMEOUT, optional, with_timeout};
 use self::subnet_pool::Pool;
 pub use self::template::ContainerTemplate;
 use super::{
-    ContainerStatus, Driver, DriverError, DriverErrorCode, DriverFuture, EngineEvent, LogOptions,
-    LogStream, ResourceUsage,
+    ContainerStatus, DiskSpace, Driver, DriverError, DriverErrorCode, DriverFuture, EngineEvent,
+    LogOptions, LogStream, ResourceUsage,
 };
 use crate::busy::{self, BusyError};
 use crate::readiness::ReadinessProbes;
@@ -49,6 +51,10 @@ pub struct DockerSettings {
     pub template: ContainerTemplate,
     pub pool: Pool,
     pub dirs: EngineDirs,
+    /// A directory on the disk that holds the engine's data: its free space stands for the engine's.
+    pub state_dir: PathBuf,
+    /// With less than this free, no new tenant is created.
+    pub disk_reserve_bytes: u64,
 }
 
 pub struct DockerDriver {
@@ -60,6 +66,8 @@ pub struct DockerDriver {
     probes: Arc<ReadinessProbes>,
     dirs: EngineDirs,
     engine_side_dirs: OnceCell<EngineSideDirs>,
+    state_dir: PathBuf,
+    disk_reserve_bytes: u64,
     subnets: network::Subnets,
     events: broadcast::Sender<EngineEvent>,
     _follower: AbortOnDropHandle<()>,
@@ -86,7 +94,8 @@ impl DockerDriver {
     /// Connects when first needed, again and again: an engine that is away is a state, not a failure. Must be
     /// called inside a runtime.
     pub fn new(settings: DockerSettings, tenant_dirs: TenantDirs) -> std::io::Result<Self> {
-        let DockerSettings { socket, template, pool, dirs } = settings;
+        let DockerSettings { socket, template, pool, dirs, state_dir, disk_reserve_bytes } =
+            settings;
         let events = broadcast::channel(EVENT_BACKLOG).0;
         let tell = events.clone();
         let probes = Arc::new(ReadinessProbes::new(tenant_dirs.clone(), move |id, container| {
@@ -104,6 +113,8 @@ impl DockerDriver {
             probes,
             dirs,
             engine_side_dirs: OnceCell::new(),
+            state_dir,
+            disk_reserve_bytes,
             subnets: network::Subnets::new(pool),
             events,
             _follower: AbortOnDropHandle::new(tokio::spawn(follower)),
@@ -150,6 +161,7 @@ impl DockerDriver {
             memory_bytes: stats.memory_stats.and_then(|s| s.usage).unwrap_or(0),
             cpu_nanos: cpu.unwrap_or(0),
             pids: stats.pids_stats.and_then(|s| s.current).unwrap_or(0),
+            disk_bytes: None,
         })
     }
 
@@ -164,6 +176,7 @@ impl DockerDriver {
             networks_total: total,
             engine_version: version.version.unwrap_or_default(),
             api_version: client.client_version().to_string(),
+            disk: self.disk_capacity(),
         })
     }
 }
@@ -223,6 +236,14 @@ impl Driver for DockerDriver {
 
     fn capacity(&self) -> DriverFuture<'_, Capacity> {
         Box::pin(self.room())
+    }
+
+    fn disk_space(&self) -> Result<DiskSpace, DriverError> {
+        self.read_disk_space()
+    }
+
+    fn measure_disk(&self) -> DriverFuture<'_, HashMap<TenantId, u64>> {
+        Box::pin(self.measure_volumes())
     }
 }
 

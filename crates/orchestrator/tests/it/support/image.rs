@@ -75,15 +75,19 @@ async fn build(docker: &Docker, name: &str, recipe: &str, program: &[u8]) {
     steps.try_collect::<Vec<_>>().await.unwrap();
 }
 
+/// Compiles the stand-in. Test processes that start together each need files of their own.
 fn compiled() -> Vec<u8> {
-    let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(std::process::id().to_string());
+    fs::create_dir_all(&directory).unwrap();
     let (source, program) = (directory.join("tenant.rs"), directory.join("tenant"));
     fs::write(&source, SOURCE).unwrap();
     let mut rustc = Command::new("rustc");
     rustc.args(["--edition=2024", "-Copt-level=s", "-Cstrip=symbols"]);
     rustc.args(["-Ctarget-feature=+crt-static", "-o"]).arg(&program).arg(&source);
     assert!(rustc.status().unwrap().success(), "the stand-in compiles");
-    fs::read(program).unwrap()
+    let compiled = fs::read(program).unwrap();
+    fs::remove_dir_all(directory).unwrap();
+    compiled
 }
 
 /// A tar of executable files.

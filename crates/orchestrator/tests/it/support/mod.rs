@@ -51,6 +51,7 @@ pub(crate) struct Install {
     pub(crate) base: PathBuf,
     pub(crate) pool: String,
     pub(crate) egress: bool,
+    pub(crate) disk_reserve_bytes: u64,
 }
 
 /// Runs `test` with an installation of its own and leaves nothing of it.
@@ -78,7 +79,15 @@ impl Install {
         }
         let pool = pool(n);
         let image = image::tenant(&client).await;
-        Self { name: name.parse().unwrap(), client, image, base, pool, egress: true }
+        Self {
+            name: name.parse().unwrap(),
+            client,
+            image,
+            base,
+            pool,
+            egress: true,
+            disk_reserve_bytes: 0,
+        }
     }
 
     pub(crate) fn tenant_dirs(&self) -> TenantDirs {
@@ -99,6 +108,7 @@ impl Install {
             base: self.base.clone(),
             pool: self.pool.clone(),
             egress: self.egress,
+            disk_reserve_bytes: self.disk_reserve_bytes,
         }
     }
 
@@ -126,6 +136,8 @@ impl Install {
             },
             pool: self.pool.parse().unwrap(),
             dirs,
+            state_dir: self.base.join("state"),
+            disk_reserve_bytes: self.disk_reserve_bytes,
         };
         DockerDriver::new(settings, self.tenant_dirs()).unwrap()
     }

@@ -1,0 +1,104 @@
+//! Stops tenants whose volumes hold more than they may, and refuses their starts until the limit was raised.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use protocol::TenantId;
+use tokio::time::Instant;
+
+use super::Operations;
+use crate::driver::{DiskExcess, DiskGuard, DriverError, DriverErrorCode, RunState};
+use crate::tenants::TenantEntry;
+
+/// The last measurement of all volumes. Its lock is never held across a call.
+pub(super) struct DiskWatch {
+    guard: Mutex<DiskGuard>,
+    /// One check at a time: a measurement may outlast several intervals.
+    check: tokio::sync::Mutex<()>,
+    origin: Instant,
+}
+
+impl DiskWatch {
+    pub(super) fn new() -> Self {
+        #[expect(clippy::disallowed_methods, reason = "the shell's clock")]
+        let origin = Instant::now();
+        Self { guard: Mutex::default(), check: tokio::sync::Mutex::default(), origin }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, DiskGuard> {
+        self.guard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Operations {
+    pub(crate) fn check_disk_later(self: &Arc<Self>) {
+        let operations = self.clone();
+        tokio::spawn(async move { operations.check_disk().await });
+    }
+
+    /// Reads the free space, measures the volumes when that is due, and stops tenants over their limit. Returns at once while
+    /// another check is under way.
+    pub async fn check_disk(self: &Arc<Self>) {
+        let Ok(_check) = self.disk.check.try_lock() else { return };
+        let space = match self.driver.disk_space() {
+            Ok(space) => space,
+            Err(error) => return tracing::warn!(%error, "free disk space not read"),
+        };
+        let now = self.disk.origin.elapsed();
+        if !self.disk.lock().is_measurement_due(now, space) {
+            return;
+        }
+        self.disk.lock().begin(now);
+        match self.driver.measure_disk().await {
+            Ok(used_bytes) => self.disk.lock().record(now, space, used_bytes),
+            Err(error) => return tracing::warn!(%error, "disk measurement failed"),
+        }
+        let over = self.store.read_all(|id, entry| self.running_excess(id, entry).map(|_| id));
+        for id in over.into_iter().flatten() {
+            self.stop_over_limit(id).await;
+        }
+    }
+
+    /// The bytes that the tenant's volumes held when they were last measured.
+    pub(super) fn disk_bytes(&self, id: TenantId) -> Option<u64> {
+        self.disk.lock().used_bytes(id)
+    }
+
+    /// # Errors
+    /// [`DriverErrorCode::DiskLimitReached`] for a tenant that used more than its current limit when it was last measured.
+    pub(super) fn check_disk_limit(&self, id: TenantId) -> Result<(), DriverError> {
+        let excess = self.store.read(id, |entry| self.excess(id, entry)).flatten();
+        excess.map_or(Ok(()), |excess| Err(limit_error(excess)))
+    }
+
+    fn excess(&self, id: TenantId, entry: &TenantEntry) -> Option<DiskExcess> {
+        let limit_bytes = entry.record.persisted.spec.as_ref()?.limits.disk_bytes;
+        self.disk.lock().excess(id, limit_bytes)
+    }
+
+    /// A paused container writes nothing, and a stop would have to thaw it first.
+    fn running_excess(&self, id: TenantId, entry: &TenantEntry) -> Option<DiskExcess> {
+        let status = entry.record.status()?;
+        matches!(status.run, RunState::Running | RunState::Restarting)
+            .then(|| self.excess(id, entry))
+            .flatten()
+    }
+
+    async fn stop_over_limit(self: &Arc<Self>, id: TenantId) {
+        let turn = self.acquire_turn(id).await;
+        // The limit may have been raised, or the tenant stopped, while this waited for its turn.
+        let excess = self.store.read(id, |entry| self.running_excess(id, entry)).flatten();
+        let Some(excess) = excess else { return self.release_turn(turn) };
+        let DiskExcess { used_bytes, limit_bytes } = excess;
+        tracing::warn!(tenant = %id, used_bytes, limit_bytes, "tenant stopped at its disk limit");
+        let result = turn.stop_if_present().await.and(Err(limit_error(excess)));
+        if let Err(error) = self.finish(turn, result).await
+            && error.code != DriverErrorCode::DiskLimitReached
+        {
+            tracing::warn!(tenant = %id, %error, "tenant over its disk limit not stopped");
+        }
+    }
+}
+
+fn limit_error(excess: DiskExcess) -> DriverError {
+    DriverError::new(DriverErrorCode::DiskLimitReached, excess.describe())
+}
