@@ -90,7 +90,7 @@ impl EditForm {
                 cpu_millis: differs(&self.cpus, &shown.cpus, cpu_millis),
                 memory_bytes: differs(&self.memory, &shown.memory, mebibytes),
                 pids: differs(&self.pids, &shown.pids, number),
-            disk_bytes: None,
+                disk_bytes: None,
             },
             policy: PolicyChange {
                 freeze_after_seconds: differs(

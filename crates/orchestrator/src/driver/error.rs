@@ -27,7 +27,7 @@ pub enum DriverErrorCode {
 }
 
 impl DriverErrorCode {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::NoSuchTenant,
         Self::TenantDeleted,
         Self::ImageMissing,
