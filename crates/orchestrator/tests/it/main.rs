@@ -3,7 +3,6 @@
 
 mod conformance;
 mod disk_limits;
-mod dozing;
 mod engine;
 mod networks;
 mod operations;
