@@ -21,8 +21,10 @@ pub enum LeaseError {
     /// The wake failed, for a reason that visitors may read.
     WakeFailed(Arc<str>),
     OrchestratorUnavailable,
-    /// Too many requests wait in this router, or it has no descriptors or memory left.
+    /// Too many requests wait in this router.
     RouterQueueFull,
+    /// This router has no descriptors, memory or ports left.
+    OutOfResources,
 }
 
 impl LeaseError {
@@ -37,6 +39,7 @@ impl LeaseError {
             Self::WakeFailed(_) => "wake_failed",
             Self::OrchestratorUnavailable => "wake_unavailable",
             Self::RouterQueueFull => "too_many_waiting",
+            Self::OutOfResources => "out_of_resources",
         }
     }
 }

@@ -312,7 +312,7 @@ impl<T: Copy + Ord, W: Copy + Eq> LeaseManager<T, W> {
                 self.serve_without_orchestrator(now, tenant);
             }
             RequestOutcome::CallFailed(CallHealth::OutOfResources) => {
-                self.refuse_waiters(tenant, &LeaseError::RouterQueueFull);
+                self.refuse_waiters(tenant, &LeaseError::OutOfResources);
             }
             RequestOutcome::CallFailed(
                 health @ (CallHealth::Fault { .. } | CallHealth::Answered),
@@ -529,6 +529,7 @@ impl<T: Copy + Ord, W: Copy + Eq> LeaseManager<T, W> {
             LeaseError::Stopped
             | LeaseError::WakeQueueFull { .. }
             | LeaseError::OrchestratorUnavailable
+            | LeaseError::OutOfResources
             | LeaseError::RouterQueueFull => {}
         }
         self.refuse_waiters(tenant, &error);

@@ -1,7 +1,7 @@
 //! The interface between the engine and a binary: where a request goes, and which headers change on the way.
 
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 
 use tokio::sync::mpsc;
@@ -11,6 +11,12 @@ use crate::{Header, Headers, ProxyError, RequestHead, Response, ResponseHead, Up
 /// Decides about each request. Each thread has its own policy, called on that thread only.
 pub trait Policy: 'static {
     type Exchange: Exchange;
+
+    /// The key by which [`Settings::max_connections_per_client`](crate::Settings) counts a connection. `None` counts
+    /// with no other connection, as for a proxy that speaks for many clients.
+    fn client_key(&self, _peer: &Peer) -> Option<IpAddr> {
+        None
+    }
 
     /// Decides where a request goes. Its framing is sound; hop-by-hop headers are never forwarded.
     fn decide(&self, head: &RequestHead<'_>, peer: &Peer) -> Decision<Self::Exchange>;

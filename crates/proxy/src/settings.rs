@@ -34,8 +34,13 @@ pub struct Settings {
     pub buffer_bytes: usize,
     /// Client connections of this thread. Further clients wait in the kernel's accept queue.
     pub max_connections: usize,
+    /// Connections of one client on this thread, by [`Policy::client_key`](crate::Policy::client_key). Further
+    /// connections of that client are closed at once.
+    pub max_connections_per_client: usize,
     /// Idle connections kept per upstream on this thread.
     pub max_idle_per_upstream: usize,
+    /// Idle upstream connections kept in total on this thread.
+    pub max_idle_upstreams: usize,
     /// Receives the counts of client connections and idle upstream connections.
     pub stats: Arc<Stats>,
 
@@ -81,7 +86,9 @@ impl Default for Settings {
             // A response of 64 KiB fits with its head into one read: half the system calls of two reads.
             buffer_bytes: 80 << 10,
             max_connections: 16_384,
+            max_connections_per_client: usize::MAX,
             max_idle_per_upstream: 256,
+            max_idle_upstreams: usize::MAX,
             stats: Arc::default(),
             head_timeout: seconds(10),
             keep_alive_timeout: seconds(75),

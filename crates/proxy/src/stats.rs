@@ -8,6 +8,8 @@ pub struct Stats {
     connections: AtomicUsize,
     idle: AtomicUsize,
     pauses: AtomicU64,
+    evicted: AtomicU64,
+    refused: AtomicU64,
 }
 
 impl Stats {
@@ -36,5 +38,22 @@ impl Stats {
 
     pub(crate) fn count_accept_pause(&self) {
         self.pauses.store(self.pauses() + 1, Relaxed);
+    }
+    /// How many silent connections were closed to make room.
+    pub fn evicted(&self) -> u64 {
+        self.evicted.load(Relaxed)
+    }
+
+    /// How many connections were refused because their client had all the seats that it may have.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Relaxed)
+    }
+
+    pub(crate) fn count_evicted(&self, count: usize) {
+        self.evicted.store(self.evicted() + count as u64, Relaxed);
+    }
+
+    pub(crate) fn count_refused(&self) {
+        self.refused.store(self.refused() + 1, Relaxed);
     }
 }

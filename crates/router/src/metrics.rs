@@ -195,6 +195,9 @@ pub(crate) fn render(
         let help = format!("{what}: the upper bound.");
         write_metric(&format!("{name}_limit"), "gauge", &help, bounded.limit);
     }
+    let (evicted, refused) = threads.iter().fold((0, 0), |(evicted, refused), c| {
+        (evicted + c.engine.evicted(), refused + c.engine.refused())
+    });
     let pauses = threads.iter().map(|c| c.engine.pauses()).sum();
     for (name, help, value) in [
         ("forwarded", "Requests forwarded to a tenant.", entered),
@@ -203,6 +206,12 @@ pub(crate) fn render(
             "accept_pauses",
             "Times that a thread accepted no client because its connections were at the limit.",
             pauses,
+        ),
+        ("evicted_connections", "Silent connections closed to make room for others.", evicted),
+        (
+            "refused_connections",
+            "Connections refused because their client had all the seats it may have.",
+            refused,
         ),
         ("lease_requests", "Leases requested.", lease_counters.requests.load(Relaxed)),
         ("wakes", "Leases for which a tenant was woken.", lease_counters.wakes.load(Relaxed)),

@@ -12,7 +12,6 @@ use service::settings::SettingsErrors;
 use service::{Secret, SettingsReader};
 
 pub use crate::http::rate_limit::Rate;
-pub use crate::http::worker::HealthDetail;
 pub use crate::leases::Limits;
 
 #[derive(Clone, Debug)]
@@ -47,8 +46,8 @@ pub struct Settings {
     pub rate: Rate,
     /// `CIAL_TRUSTED_PROXIES`: their `X-Forwarded-For` is believed.
     pub trusted: TrustedProxies,
-    /// Follows from the domain: see [`Exposure`].
-    pub health_detail: HealthDetail,
+    /// Follows from the domain and the trusted proxies.
+    pub exposure: Exposure,
     /// How long a request waits for its tenant.
     pub hold: Hold,
     pub limits: Limits,
@@ -74,7 +73,7 @@ impl Default for Hold {
 
 /// Who can reach the installation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Exposure {
+pub enum Exposure {
     /// The domain resolves to loopback, and no proxy in front passes requests of others on.
     Loopback,
     Public,
@@ -95,13 +94,6 @@ impl Exposure {
         match self {
             Self::Loopback => Rate::OFF,
             Self::Public => Rate::default(),
-        }
-    }
-
-    fn health_detail(self) -> HealthDetail {
-        match self {
-            Self::Loopback => HealthDetail::Full,
-            Self::Public => HealthDetail::StatusOnly,
         }
     }
 }
@@ -166,7 +158,7 @@ impl Settings {
                 drain: Duration::from_secs(drain?),
                 rate: rate?,
                 trusted: trusted?,
-                health_detail: exposure?.health_detail(),
+                exposure: exposure?,
                 hold: Hold::default(),
                 limits: Limits::default(),
             })
@@ -236,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn only_an_installation_on_loopback_has_no_rate_limit_and_tells_its_health_in_full() {
+    fn only_an_installation_on_loopback_has_no_rate_limit() {
         let secrets = std::env::temp_dir().join(format!("router-settings-{}", std::process::id()));
         std::fs::write(&secrets, "8vY2m0Qz5hYt1rKp7sXw3uBn6cEd9fGa").unwrap();
         let read = |domain: &'static str, trusted: &'static str, rate: &'static str| {
@@ -249,15 +241,15 @@ mod tests {
                 _ => None,
             };
             let settings = Settings::read(&env).unwrap();
-            (settings.rate, settings.health_detail)
+            (settings.rate, settings.exposure)
         };
-        let (full, status) = (HealthDetail::Full, HealthDetail::StatusOnly);
-        assert_eq!(read("localhost", "", ""), (Rate::OFF, full));
-        assert_eq!(read("cial.localhost", "", ""), (Rate::OFF, full));
-        assert_eq!(read("localhost", "10.0.0.1", ""), (Rate::default(), status));
-        assert_eq!(read("notlocalhost", "", ""), (Rate::default(), status));
-        assert_eq!(read("tenants.example", "10.0.0.1", ""), (Rate::default(), status));
-        assert_eq!(read("tenants.example", "10.0.0.1", "off"), (Rate::OFF, status));
+        let (local, public) = (Exposure::Loopback, Exposure::Public);
+        assert_eq!(read("localhost", "", ""), (Rate::OFF, local));
+        assert_eq!(read("cial.localhost", "", ""), (Rate::OFF, local));
+        assert_eq!(read("localhost", "10.0.0.1", ""), (Rate::default(), public));
+        assert_eq!(read("notlocalhost", "", ""), (Rate::default(), public));
+        assert_eq!(read("tenants.example", "10.0.0.1", ""), (Rate::default(), public));
+        assert_eq!(read("tenants.example", "10.0.0.1", "off"), (Rate::OFF, public));
         std::fs::remove_file(secrets).unwrap();
     }
 }

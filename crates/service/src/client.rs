@@ -153,8 +153,11 @@ async fn read_refusal(response: Response<Incoming>) -> CallError {
 /// Tells a failure of this process from one of the other service.
 fn transport_error(error: &(dyn std::error::Error + 'static)) -> CallError {
     let causes = std::iter::successors(Some(error), |error| error.source());
-    let is_local =
-        causes.filter_map(|cause| cause.downcast_ref::<io::Error>()).any(is_out_of_resources);
+    let is_local = causes
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(is_out_of_resources)
+        // A lookup of a name hides the cause.
+        || std::fs::File::open("/dev/null").is_err_and(|error| is_out_of_resources(&error));
     if is_local {
         CallError::OutOfResources(with_sources(error))
     } else {

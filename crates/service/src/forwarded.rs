@@ -28,7 +28,8 @@ pub struct Origin {
 }
 
 impl TrustedProxies {
-    fn contains(&self, address: IpAddr) -> bool {
+    /// Whether `address` (canonical) is one of the proxies.
+    pub fn contains(&self, address: IpAddr) -> bool {
         self.0.iter().any(|block| block.contains(address))
     }
 

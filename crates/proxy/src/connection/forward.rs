@@ -210,7 +210,13 @@ impl<'t, P: Policy> Forward<'t, P> {
                 self.on_connected(stream, false);
                 Ok(())
             }
-            Ok(Err(error)) => Err(ProxyError::of_connect(&error)),
+            Ok(Err(error)) => {
+                let error = ProxyError::of_connect(&error);
+                if let ProxyError::LocalShortage(_) = error {
+                    self.worker.free_descriptors();
+                }
+                Err(error)
+            }
             Err(_) => Err(ProxyError::ConnectTimeout),
         }
     }
@@ -244,6 +250,10 @@ impl<'t, P: Policy> Forward<'t, P> {
 
     /// Repeats the request once if the exchange offers another upstream.
     fn retry_or_fail(&mut self, error: ProxyError) -> Step<P::Exchange> {
+        // Another upstream would meet the same shortage.
+        if error.origin() == ErrorOrigin::Local {
+            return Step::Done(self.fail(&error));
+        }
         let first = !std::mem::replace(&mut self.has_retried, true);
         match first.then(|| self.exchange.retry(&error)).flatten() {
             Some(later) => Step::Wait(Pause::Retry(later)),

@@ -48,7 +48,7 @@ pub(crate) fn run<P: Policy>(
     let mut head = ArrivingHead::after(None);
     async move {
         let after = loop {
-            deadline.set_ticks(worker.timeouts.keep_alive);
+            deadline.set_evictable(worker.timeouts.keep_alive);
             let (buf, end) =
                 match poll_fn(|cx| head.poll(cx, &mut client, &worker, &deadline)).await {
                     HeadEvent::Head(buf, end) => (buf, end),
@@ -160,7 +160,7 @@ impl ArrivingHead {
         let buf = self.buf.as_mut().filter(|buf| !buf.is_empty())?;
         if !self.has_begun {
             self.has_begun = true;
-            deadline.set_ticks(worker.timeouts.head);
+            deadline.set_evictable(worker.timeouts.head);
         }
         if !self.skipped_empty_line {
             // One empty line before a request is tolerated (RFC 9112 §2.2).
@@ -172,7 +172,7 @@ impl ArrivingHead {
             self.skipped_empty_line = true;
             if buf.is_empty() {
                 self.has_begun = false;
-                deadline.set_ticks(worker.timeouts.keep_alive);
+                deadline.set_evictable(worker.timeouts.keep_alive);
                 return None;
             }
         }

@@ -1,6 +1,6 @@
 //! Idle upstream connections of one thread, by the identity of the upstream.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::rc::Rc;
@@ -12,8 +12,10 @@ use crate::stats::Stats;
 
 pub(crate) struct UpstreamPool {
     idle: RefCell<HashMap<u64, Vec<IdleConnection>, BuildHasherDefault<IdHasher>>>,
-    /// Connections kept per upstream.
+    /// Connections kept per upstream, and in total.
     max_per_upstream: usize,
+    max_total: usize,
+    total: Cell<usize>,
     timers: Rc<Timers>,
     stats: Arc<Stats>,
 }
@@ -24,8 +26,13 @@ struct IdleConnection {
 }
 
 impl UpstreamPool {
-    pub(crate) fn new(max_per_upstream: usize, timers: Rc<Timers>, stats: Arc<Stats>) -> Self {
-        Self { idle: RefCell::default(), max_per_upstream, timers, stats }
+    pub(crate) fn new(
+        (max_per_upstream, max_total): (usize, usize),
+        timers: Rc<Timers>,
+        stats: Arc<Stats>,
+    ) -> Self {
+        let total = Cell::new(0);
+        Self { idle: RefCell::default(), max_per_upstream, max_total, total, timers, stats }
     }
 
     /// Takes the most recently used connection that is still open. `checks_kernel` queries the kernel, for a request that
@@ -35,6 +42,7 @@ impl UpstreamPool {
         let kept = idle.get_mut(&upstream)?;
         while let Some(IdleConnection { stream, .. }) = kept.pop() {
             self.timers.disarm();
+            self.total.set(self.total.get() - 1);
             if if checks_kernel { stream.is_reusable_by_kernel() } else { stream.is_reusable() } {
                 return Some(stream);
             }
@@ -45,8 +53,9 @@ impl UpstreamPool {
     pub(crate) fn put(&self, upstream: u64, stream: Stream, due: u64) {
         let mut idle = self.idle.borrow_mut();
         let kept = idle.entry(upstream).or_default();
-        if kept.len() < self.max_per_upstream {
+        if kept.len() < self.max_per_upstream && self.total.get() < self.max_total {
             kept.push(IdleConnection { stream, due });
+            self.total.set(self.total.get() + 1);
             self.timers.arm();
         }
     }
@@ -61,6 +70,7 @@ impl UpstreamPool {
             all += kept.len();
             !kept.is_empty()
         });
+        self.total.set(all);
         self.stats.set_idle(all);
     }
 

@@ -14,6 +14,7 @@ use tokio::task::{LocalSet, spawn_local, unconstrained};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use crate::error::is_local_shortage;
 use crate::policy::{Peer, Policy};
 use crate::runtime::stream::{Listener, Stream};
 use crate::runtime::worker::{DrainPhase, Worker};
@@ -22,6 +23,9 @@ use crate::settings::Settings;
 /// Connections that the kernel queues per listener before they are accepted.
 const BACKLOG: i32 = 4_096;
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(20);
+
+/// From one eviction to the next while no seat is left.
+const EVICTION_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Serves on this thread until `stop`, then drains: no new connections, requests in progress finish with
 /// `Connection: close`, tunnels are closed with 1001 at their deadline.
@@ -161,7 +165,14 @@ async fn accept<P: Policy>(
             if worker.connections.count() > limit {
                 worker.settings.stats.count_accept_pause();
             }
-            worker.connections.wait_until_at_most(limit).await;
+            while worker.connections.count() > limit {
+                worker.evict_silent_clients();
+                // A client may fall silent later, and an evicted client whose request just arrived stays.
+                tokio::select! {
+                    () = worker.connections.wait_until_at_most(limit) => {}
+                    () = tokio::time::sleep(EVICTION_INTERVAL) => {}
+                }
+            }
             listener.accept().await
         };
         let accepted = tokio::select! {
@@ -173,9 +184,11 @@ async fn accept<P: Policy>(
             Ok(accepted) => serve_client(&worker, accepted, index),
             // The client left the accept queue.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-            // The process is out of descriptors or memory: other connections must end first.
-            Err(_) => {
+            Err(error) => {
                 worker.settings.stats.count_accept_pause();
+                if is_local_shortage(&error) {
+                    worker.free_descriptors();
+                }
                 tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
             }
         }
@@ -201,10 +214,17 @@ fn serve_client<P: Policy>(
     (client, address): (Stream, Option<SocketAddr>),
     index: usize,
 ) {
-    let (guard, peer) = (worker.connections.add(), Peer { address, listener: index });
+    let peer = Peer { address, listener: index };
+    let seat = worker.policy.client_key(&peer).map(|client| worker.take_client_seat(client));
+    if let Some(None) = seat {
+        // Dropping the connection closes it.
+        return worker.settings.stats.count_refused();
+    }
+    let guard = worker.connections.add();
     // The task is tiny: the state of a connection, and later of a tunnel, lives in boxes whose memory is reused.
     let connection = Box::pin(crate::connection::run(worker.clone(), client, peer, guard));
     spawn_local(async move {
+        let _seat = seat;
         let tunnel = connection.await;
         if let Some(mut tunnel) = tunnel {
             poll_fn(|cx| tunnel.poll(cx)).await;

@@ -11,6 +11,8 @@ use tokio::sync::Notify;
 pub(crate) struct Timers {
     tick: Duration,
     now: Cell<u64>,
+    /// How often a party fell silent.
+    silences: Cell<u64>,
     slots: RefCell<Vec<Rc<TimerSlot>>>,
     armed: Cell<usize>,
     armed_notify: Notify,
@@ -22,6 +24,9 @@ pub(crate) struct Ticks(u64);
 
 struct TimerSlot {
     due: Cell<u64>,
+    /// The order in which parties fell silent; `NEVER` while the party must not be evicted. Ticks are too coarse: a flood
+    /// would evict the clients that just came.
+    silent_since: Cell<u64>,
     waker: RefCell<Option<Waker>>,
     /// The index among the slots, so that removal needs no search.
     place: Cell<usize>,
@@ -40,6 +45,7 @@ impl Timers {
         Rc::new(Self {
             tick: tick.max(Duration::from_millis(1)),
             now: Cell::new(0),
+            silences: Cell::new(0),
             slots: RefCell::default(),
             armed: Cell::new(0),
             armed_notify: Notify::new(),
@@ -50,6 +56,7 @@ impl Timers {
         let mut slots = self.slots.borrow_mut();
         let slot = Rc::new(TimerSlot {
             due: Cell::new(NEVER),
+            silent_since: Cell::new(NEVER),
             waker: RefCell::default(),
             place: Cell::new(slots.len()),
         });
@@ -99,6 +106,26 @@ impl Timers {
         }
     }
 
+    /// Ends the deadlines of the `count` parties that are silent for the longest time. Returns how many there were.
+    pub(crate) fn evict_longest_silent(&self, count: usize) -> usize {
+        let slots = self.slots.borrow();
+        let mut silent: Vec<_> =
+            slots.iter().filter(|slot| slot.silent_since.get() != NEVER).collect();
+        let count = count.min(silent.len());
+        if count < silent.len() {
+            silent.select_nth_unstable_by_key(count, |slot| slot.silent_since.get());
+        }
+        for slot in &silent[..count] {
+            slot.silent_since.set(NEVER);
+            // Armed already: a silent party has a deadline.
+            slot.due.set(0);
+            if let Some(waker) = slot.waker.borrow_mut().take() {
+                waker.wake();
+            }
+        }
+        count
+    }
+
     /// Wakes every waiting party after a change that all of them watch for.
     pub(crate) fn wake_all(&self) {
         self.wake(|_| true);
@@ -119,14 +146,23 @@ impl Deadline {
         self.set_ticks(self.timers.ticks(timeout));
     }
 
+    /// Like [`Deadline::set_ticks`] for a party that waits for the other end to speak, and that may be evicted.
+    pub(crate) fn set_evictable(&self, timeout: Ticks) {
+        self.set_ticks(timeout);
+        self.slot.silent_since.set(self.timers.silences.get());
+        self.timers.silences.set(self.timers.silences.get() + 1);
+    }
+
     /// Like [`Deadline::set`] with a converted duration.
     pub(crate) fn set_ticks(&self, timeout: Ticks) {
+        self.slot.silent_since.set(NEVER);
         if self.slot.due.replace(self.timers.due(timeout)) == NEVER {
             self.timers.arm();
         }
     }
 
     pub(crate) fn clear(&self) {
+        self.slot.silent_since.set(NEVER);
         if self.slot.due.replace(NEVER) != NEVER {
             self.timers.disarm();
         }
@@ -198,6 +234,24 @@ mod tests {
             all.swap_remove(place);
         }
         assert_eq!((timers.slots.borrow().len(), timers.armed.get()), (3, 3));
+        drop(all);
+        assert_eq!((timers.slots.borrow().len(), timers.armed.get()), (0, 0));
+    }
+
+    #[test]
+    fn the_longest_silent_are_evicted_first_and_no_other_party() {
+        let timers = Timers::new(Duration::from_millis(1));
+        let all: Vec<_> = (0..5).map(|_| timers.deadline()).collect();
+        let minute = timers.ticks(Duration::from_secs(60));
+        all.iter().for_each(|deadline| deadline.set_evictable(minute));
+        // The oldest has spoken since.
+        all[0].set_ticks(minute);
+        let has_ended = |deadline: &Deadline| deadline.slot.due.get() == 0;
+        assert_eq!(timers.evict_longest_silent(2), 2);
+        let ended: Vec<_> = all.iter().map(has_ended).collect();
+        assert_eq!(ended, [false, true, true, false, false]);
+        assert_eq!(timers.evict_longest_silent(9), 2, "nobody is evicted twice");
+        assert!(!has_ended(&all[0]));
         drop(all);
         assert_eq!((timers.slots.borrow().len(), timers.armed.get()), (0, 0));
     }

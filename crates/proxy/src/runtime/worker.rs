@@ -1,8 +1,10 @@
 //! The state that all connections of one thread share. Never shared with another thread.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -25,6 +27,8 @@ pub(crate) struct Worker<P> {
     pub(crate) pool: UpstreamPool,
     pub(crate) phase: Cell<DrainPhase>,
     pub(crate) connections: Rc<ConnectionCount>,
+    /// Open connections by client.
+    clients: RefCell<HashMap<IpAddr, usize>>,
 }
 
 /// The timeouts that every request needs, converted to ticks once.
@@ -67,6 +71,27 @@ pub(crate) struct ConnectionCount {
     stats: Arc<Stats>,
 }
 
+/// A seat of one client while it is held.
+pub(crate) struct ClientSeat<P> {
+    worker: Rc<Worker<P>>,
+    client: IpAddr,
+}
+
+impl<P> Drop for ClientSeat<P> {
+    fn drop(&mut self) {
+        let mut clients = self.worker.clients.borrow_mut();
+        if let Some(taken) = clients.get_mut(&self.client) {
+            *taken -= 1;
+            if *taken == 0 {
+                clients.remove(&self.client);
+            }
+        }
+    }
+}
+
+/// One in this many connections is closed at once when no seat is left, so that a search serves many new clients.
+const EVICTED_SHARE: usize = 64;
+
 /// Counts one connection or tunnel while it is held.
 pub(crate) struct ConnectionGuard(Rc<ConnectionCount>);
 
@@ -83,15 +108,40 @@ impl<P> Worker<P> {
                     .max(settings.response_head.bytes),
             ),
             pool: UpstreamPool::new(
-                settings.max_idle_per_upstream,
+                (settings.max_idle_per_upstream, settings.max_idle_upstreams),
                 timers.clone(),
                 settings.stats.clone(),
             ),
             connections: Rc::new(ConnectionCount::new(settings.stats.clone())),
+            clients: RefCell::default(),
             timers,
             settings,
             phase: Cell::new(DrainPhase::Serving),
         })
+    }
+
+    /// Makes room when no seat or no descriptor is left: closes idle upstream connections, and the clients that are
+    /// silent for the longest time.
+    pub(crate) fn free_descriptors(&self) {
+        self.pool.close_all();
+        self.evict_silent_clients();
+    }
+
+    pub(crate) fn evict_silent_clients(&self) {
+        let batch = self.settings.max_connections / EVICTED_SHARE + 1;
+        let evicted = self.timers.evict_longest_silent(batch);
+        self.settings.stats.count_evicted(evicted);
+    }
+
+    /// Takes a seat of a client. Returns `None` when the client has all the seats that it may have.
+    pub(crate) fn take_client_seat(self: &Rc<Self>, client: IpAddr) -> Option<ClientSeat<P>> {
+        let mut clients = self.clients.borrow_mut();
+        let taken = clients.entry(client).or_default();
+        if *taken >= self.settings.max_connections_per_client {
+            return None;
+        }
+        *taken += 1;
+        Some(ClientSeat { worker: self.clone(), client })
     }
 
     /// Whether connections close after their next response.

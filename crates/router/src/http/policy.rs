@@ -1,5 +1,6 @@
 //! Decides about each request: which tenant is meant, and whether the tenant can be reached now.
 
+use std::net::IpAddr;
 use std::rc::Rc;
 
 use protocol::Problem;
@@ -9,6 +10,8 @@ use proxy::{
     Action, Decision, ErrorContext, ErrorOrigin, Peer, Policy, ProxyError, RequestHead, Response,
 };
 
+use service::forwarded;
+
 use crate::clock;
 use crate::http::classify::{RequestClass, RequestView, classify};
 use crate::http::exchange::TenantExchange;
@@ -16,8 +19,9 @@ use crate::http::host::{self, Host};
 use crate::http::rate_limit::ClientTenantPair;
 use crate::http::responses::{self, ResponseFormat};
 use crate::http::waiting_page;
-use crate::http::worker::{HealthDetail, RequestContext, Worker};
+use crate::http::worker::{RequestContext, Worker};
 use crate::routes::table::{Availability, RouteEntry};
+use crate::settings::Exposure;
 use lease::LeaseError;
 
 /// The policy of one serving thread.
@@ -25,6 +29,14 @@ pub(crate) struct RouterPolicy(pub(crate) Rc<Worker>);
 
 impl Policy for RouterPolicy {
     type Exchange = TenantExchange;
+
+    /// A trusted proxy speaks for many clients, and on loopback everyone comes from one address.
+    fn client_key(&self, peer: &Peer) -> Option<IpAddr> {
+        let address = peer.address?.ip().to_canonical();
+        let is_one_client =
+            self.0.exposure == Exposure::Public && !self.0.trusted.contains(address);
+        is_one_client.then(|| forwarded::rate_limit_key(address))
+    }
 
     fn decide(&self, head: &RequestHead<'_>, peer: &Peer) -> Decision<TenantExchange> {
         self.route(head, peer).unwrap_or_else(|response| {
@@ -189,13 +201,13 @@ impl RouterPolicy {
         }
     }
 
-    /// `GET /health` of the bare domain.
+    /// `GET /health` of the bare domain. A stranger learns the status and nothing else.
     fn health(&self) -> Response {
         let table = self.0.table.borrow();
         let status = if table.revision.is_some() { "ok" } else { "starting" };
-        let health = match self.0.health_detail {
-            HealthDetail::StatusOnly => serde_json::json!({ "status": status }),
-            HealthDetail::Full => {
+        let health = match self.0.exposure {
+            Exposure::Public => serde_json::json!({ "status": status }),
+            Exposure::Loopback => {
                 let is_connected = *self.0.reader.connected.borrow();
                 serde_json::json!({
                     "status": status,

@@ -103,6 +103,7 @@ pub(crate) fn lease_refused(
         | LeaseError::WakeRequired
         | LeaseError::WakeFailed(_)
         | LeaseError::OrchestratorUnavailable
+        | LeaseError::OutOfResources
         | LeaseError::RouterQueueFull => 0,
     };
     render_with_position(refusal_problem(refusal), ahead, request_id, format)
@@ -136,6 +137,10 @@ fn refusal_problem(refusal: &LeaseError) -> Problem {
         LeaseError::OrchestratorUnavailable => {
             let detail = "This site is asleep and cannot be woken at the moment. Try again in a few seconds.";
             unavailable("wake_unavailable", "Not running", detail)
+        }
+        LeaseError::OutOfResources => {
+            let detail = "This server is out of resources. Try again in a few seconds.";
+            unavailable("out_of_resources", "Busy", detail)
         }
         LeaseError::RouterQueueFull => {
             let detail =
@@ -179,6 +184,7 @@ pub(crate) fn proxy_error(error: &ProxyError) -> Problem {
         426 => "Upgrade required",
         431 => "Headers too large",
         502 => "Bad gateway",
+        503 => "Busy",
         504 => "Gateway timed out",
         505 => "Version not supported",
         _ => "Error",

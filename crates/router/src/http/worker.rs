@@ -19,7 +19,7 @@ use crate::leases::{LeaseGuard, LeaseHandle, LeaseResult, RetryLimit};
 use crate::metrics::RequestCounters;
 use crate::routes::store::RouteReader;
 use crate::routes::table::{RouteEntry, RouteTable};
-use crate::settings::Hold;
+use crate::settings::{Exposure, Hold};
 use lease::LeaseError;
 
 pub(crate) struct Worker {
@@ -31,21 +31,13 @@ pub(crate) struct Worker {
     pub(crate) domain: Domain,
     pub(crate) trusted: TrustedProxies,
     pub(crate) rate_limit: Option<rate_limit::LocalRateLimit>,
-    pub(crate) health_detail: HealthDetail,
+    pub(crate) exposure: Exposure,
     pub(crate) hold: Hold,
     pub(crate) request_ids: RequestIds,
     pub(crate) leases: LeaseHandle,
     pub(crate) watchers: ProgressWatchers,
     pub(crate) retry_limit: Arc<RetryLimit>,
     pub(crate) counters: Arc<RequestCounters>,
-}
-
-/// How much `GET /health` on the public listener tells.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HealthDetail {
-    /// Everything: no stranger reaches an installation on loopback.
-    Full,
-    StatusOnly,
 }
 
 /// The facts of a request that outlive its head.
@@ -126,7 +118,9 @@ impl Worker {
             _ if context.format == ResponseFormat::RedirectToRoot => {
                 return self.refuse(refusal, context);
             }
-            LeaseError::WakeQueueFull { .. } | LeaseError::RouterQueueFull => WaitingState::Busy,
+            LeaseError::WakeQueueFull { .. }
+            | LeaseError::RouterQueueFull
+            | LeaseError::OutOfResources => WaitingState::Busy,
             LeaseError::OrchestratorUnavailable => WaitingState::Unreachable,
             LeaseError::WakeFailed(reason) => WaitingState::Failed(reason),
             LeaseError::Stopped | LeaseError::NotRunning | LeaseError::WakeRequired => {

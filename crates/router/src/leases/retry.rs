@@ -88,9 +88,14 @@ fn time_until(at: Moment) -> Duration {
 async fn is_listening(lease: &CachedLease) -> bool {
     let connected = async {
         match &lease.target.address {
-            Upstream::Unix(path) => UnixStream::connect(path).await.is_ok(),
-            Upstream::Tcp(address) => TcpStream::connect(address).await.is_ok(),
+            Upstream::Unix(path) => accepts(UnixStream::connect(path).await),
+            Upstream::Tcp(address) => accepts(TcpStream::connect(address).await),
         }
     };
     tokio::time::timeout(CONNECT_TIMEOUT, connected).await.unwrap_or(false)
+}
+
+/// A shortage of this process says nothing about the tenant.
+fn accepts<S>(connected: std::io::Result<S>) -> bool {
+    connected.as_ref().err().is_none_or(proxy::is_local_shortage)
 }

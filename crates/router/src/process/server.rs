@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use protocol::Domain;
-use proxy::Listener;
+use proxy::{DescriptorBudget, Listener};
 use service::ServiceError;
 use service::client::Client;
 use service::forwarded::TrustedProxies;
@@ -23,14 +23,14 @@ use crate::http::policy::RouterPolicy;
 use crate::http::rate_limit::RateLimit;
 use crate::http::request_id::RequestIds;
 use crate::http::wake_progress::ProgressWatchers;
-use crate::http::worker::{HealthDetail, Worker};
+use crate::http::worker::Worker;
 use crate::leases::{LeaseClient, LeaseHandle, ManagerLoop, RetryLimit};
 use crate::metrics::{LeaseCounters, RequestCounters};
 use crate::process::admin::AdminListener;
 use crate::process::{fd_passing, file_limit};
 use crate::routes::store::{RouteReader, RouteStore};
 use crate::routes::table::{EntryParameters, RouteTable};
-use crate::settings::{Hold, Settings};
+use crate::settings::{Exposure, Hold, Settings};
 
 /// A router with open listeners. No request is served before [`Server::run`].
 pub struct Server {
@@ -39,6 +39,7 @@ pub struct Server {
     public: Vec<std::net::TcpListener>,
     internal: std::net::TcpListener,
     parent: Option<Parent>,
+    budget: DescriptorBudget,
 }
 
 /// The parent process of this one.
@@ -50,6 +51,8 @@ struct Parent {
 
 /// After another process took over, each connected client may send one more request within this time.
 const IDLE_DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// One client may have one in this many of the seats of a thread.
+const CLIENT_SHARE: usize = 4;
 /// Tunnels are closed this long before the end of a drain, so that the close frames arrive.
 const TUNNEL_CLOSE_MARGIN: Duration = Duration::from_secs(2);
 
@@ -57,9 +60,10 @@ impl Server {
     /// Opens the listeners.
     ///
     /// # Errors
-    /// An address is taken or not allowed.
+    /// An address is taken or not allowed, or the limit of open files is too low.
     pub fn new(settings: Settings) -> Result<Self, ServiceError> {
         file_limit::raise_to_hard_limit();
+        let budget = file_limit::budget(settings.threads)?;
         let with_address =
             |address: SocketAddr| move |e: io::Error| anyhow::anyhow!("{address}: {e}");
         let public = proxy::bind(settings.listen, settings.threads)
@@ -67,7 +71,7 @@ impl Server {
         let internal = std::net::TcpListener::bind(settings.internal);
         let internal = internal.map_err(with_address(settings.internal))?;
         internal.set_nonblocking(true)?;
-        Ok(Self { settings, public, internal, parent: None })
+        Ok(Self { settings, public, internal, parent: None, budget })
     }
 
     /// Serves with the sockets of [`Server::into_sockets`], which stay open when this process exits.
@@ -81,7 +85,8 @@ impl Server {
         let internal = sockets.pop().filter(|_| !sockets.is_empty());
         let internal = internal.ok_or_else(|| anyhow::anyhow!("the parent passed no sockets"))?;
         let parent = Some(Parent { link, replaces_child });
-        Ok(Self { settings, public: sockets, internal, parent })
+        let budget = file_limit::budget(sockets.len())?;
+        Ok(Self { settings, public: sockets, internal, parent, budget })
     }
 
     /// The public listeners, and last the internal listener.
@@ -113,7 +118,7 @@ impl Server {
         self,
         stop: impl FnOnce() -> io::Result<CancellationToken>,
     ) -> Result<(), ServiceError> {
-        let Self { settings, public, internal, parent } = self;
+        let Self { settings, public, internal, parent, budget } = self;
         let runtime = runtime()?;
         let entered = runtime.enter();
         let stop = stop()?;
@@ -142,7 +147,7 @@ impl Server {
                 domain: settings.domain.clone(),
                 trusted: settings.trusted.clone(),
                 rate_limit: rate_limit.clone(),
-                health_detail: settings.health_detail,
+                exposure: settings.exposure,
                 hold: settings.hold,
                 leases: leases.clone(),
                 watchers: watchers.clone(),
@@ -152,7 +157,7 @@ impl Server {
                     .map_err(|e| anyhow::anyhow!("no randomness: {e}"))?,
             };
             let stats = setup.counters.engine.clone();
-            let engine = proxy::Settings { stats, ..engine_settings(&settings, &shutdown) };
+            let engine = proxy::Settings { stats, ..engine_settings(&settings, budget, &shutdown) };
             connections_limit += engine.max_connections;
             let stop = stop.clone();
             let thread = thread::Builder::new().name("serve".to_owned());
@@ -185,7 +190,7 @@ impl Server {
         let internal = tokio::net::TcpListener::from_std(internal)?;
         drop(entered);
         runtime.block_on(async {
-            // LeaseHandle are held to the last request: they end after every serving thread has ended.
+            // Leases are held to the last request: they end after every serving thread has ended.
             let threads_ended = CancellationToken::new();
             let manager_loop =
                 tokio::spawn(manager_loop.run(lease_commands, threads_ended.clone()));
@@ -241,7 +246,7 @@ struct WorkerSetup {
     domain: Domain,
     trusted: TrustedProxies,
     rate_limit: Option<Arc<RateLimit>>,
-    health_detail: HealthDetail,
+    exposure: Exposure,
     hold: Hold,
     leases: LeaseHandle,
     watchers: ProgressWatchers,
@@ -269,7 +274,7 @@ impl WorkerSetup {
             domain: self.domain,
             trusted: self.trusted,
             rate_limit: self.rate_limit.as_ref().map(RateLimit::local),
-            health_detail: self.health_detail,
+            exposure: self.exposure,
             hold: self.hold,
             request_ids: RequestIds::new(self.request_id_seed),
             leases: self.leases,
@@ -336,8 +341,15 @@ async fn follow_parent(
     stop.cancel();
 }
 
-fn engine_settings(settings: &Settings, shutdown: &Shutdown) -> proxy::Settings {
+fn engine_settings(
+    settings: &Settings,
+    budget: DescriptorBudget,
+    shutdown: &Shutdown,
+) -> proxy::Settings {
     proxy::Settings {
+        max_connections: budget.max_connections,
+        max_connections_per_client: budget.max_connections / CLIENT_SHARE,
+        max_idle_upstreams: budget.max_idle_per_upstream,
         idle_drain_timeout: IDLE_DRAIN_TIMEOUT,
         close_idle: shutdown.without_successor.clone(),
         max_body_bytes: (settings.body_limit > 0).then_some(settings.body_limit),

@@ -15,7 +15,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use protocol::routes::Route;
 use router::Server;
-use router::settings::{HealthDetail, Hold, Limits, Rate, Settings};
+use router::settings::{Exposure, Hold, Limits, Rate, Settings};
 use service::Secret;
 use service::forwarded::TrustedProxies;
 use service::logs::LogFilter;
@@ -178,7 +178,7 @@ impl Running {
             leases_token: Secret::new(crate::keeper::TOKEN),
             rate: Rate::OFF,
             trusted: TrustedProxies::default(),
-            health_detail: HealthDetail::Full,
+            exposure: Exposure::Loopback,
             hold: Hold::default(),
             limits: Limits::default(),
         };

@@ -14,6 +14,7 @@ mod rate;
 mod rest;
 mod restart;
 mod routing;
+mod seats;
 mod smuggled;
 #[path = "../../../proxy/tests/smuggling/mod.rs"]
 mod smuggling;

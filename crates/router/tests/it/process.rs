@@ -36,6 +36,19 @@ impl RouterProcess {
         Self::spawn(folder, program, (control, keeper), change)
     }
 
+    /// Like `start`, with at most `limit` open files.
+    pub(crate) fn start_with_file_limit(
+        folder: &Folder,
+        limit: u32,
+        (control, keeper): (&Control, &Keeper),
+        change: impl FnOnce(&mut Command),
+    ) -> Self {
+        let mut program = Command::new("sh");
+        let script = format!("ulimit -n {limit}; exec \"$0\" serve");
+        program.args(["-c", &script, env!("CARGO_BIN_EXE_router")]);
+        Self::spawn(folder, program, (control, keeper), change)
+    }
+
     fn spawn(
         folder: &Folder,
         mut program: Command,

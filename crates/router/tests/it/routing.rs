@@ -210,7 +210,7 @@ fn a_public_installation_tells_strangers_its_status_and_nothing_else() {
     let control = crate::harness::Control::start(1);
     control.feed.put(acme.running());
     let router = Running::with(control.address, &folder, |settings| {
-        settings.health_detail = router::settings::HealthDetail::StatusOnly;
+        settings.exposure = router::settings::Exposure::Public;
     });
     eventually("it has routes", || router.health("status") == "\"ok\"");
     assert_eq!(router.ask("localhost:8080", "/health").body, "{\"status\":\"ok\"}");
