@@ -161,27 +161,22 @@ async fn accept<P: Policy>(
 ) {
     let limit = worker.settings.max_connections.saturating_sub(1);
     loop {
-        let next = async {
-            if worker.connections.count() > limit {
-                worker.settings.stats.count_accept_pause();
-            }
-            while worker.connections.count() > limit {
-                worker.evict_silent_clients();
-                // A client may fall silent later, and an evicted client whose request just arrived stays.
-                tokio::select! {
-                    () = worker.connections.wait_until_at_most(limit) => {}
-                    () = tokio::time::sleep(EVICTION_INTERVAL) => {}
-                }
-            }
-            listener.accept().await
-        };
         let accepted = tokio::select! {
             biased;
             () = stop.cancelled() => break,
-            accepted = next => accepted,
+            accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok(accepted) => serve_client(&worker, accepted, index),
+            Ok(accepted) => {
+                tokio::select! {
+                    biased;
+                    () = wait_for_seat(&worker, limit) => {}
+                    () = stop.cancelled() => {}
+                }
+                if worker.connections.count() <= limit {
+                    serve_client(&worker, accepted, index);
+                }
+            }
             // The client left the accept queue.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
@@ -206,6 +201,21 @@ async fn accept<P: Policy>(
         }));
         let Some(accepted) = accepted.await else { return };
         serve_client(&worker, accepted, index);
+    }
+}
+
+/// Waits until a seat is free. While none is, the clients that are silent for the longest time make room.
+async fn wait_for_seat<P>(worker: &Worker<P>, limit: usize) {
+    if worker.connections.count() > limit {
+        worker.settings.stats.count_accept_pause();
+    }
+    while worker.connections.count() > limit {
+        worker.evict_silent_clients();
+        // A client may fall silent later, and an evicted client whose request just arrived stays.
+        tokio::select! {
+            () = worker.connections.wait_until_at_most(limit) => {}
+            () = tokio::time::sleep(EVICTION_INTERVAL) => {}
+        }
     }
 }
 

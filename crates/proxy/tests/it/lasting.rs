@@ -175,7 +175,7 @@ fn an_absent_upstream_and_a_slow_one_are_different_errors() {
 }
 
 #[test]
-fn clients_beyond_the_limit_wait_in_the_accept_queue() {
+fn the_longest_silent_client_makes_room_for_a_new_one() {
     let server = Server::always(OK);
     let room = Settings { max_connections: 2, ..settings() };
     let stats = room.stats.clone();
@@ -185,19 +185,49 @@ fn clients_beyond_the_limit_wait_in_the_accept_queue() {
         client.say(ASK);
         assert_eq!(client.answer().0, 200);
     }
-    let mut outside = proxy.client();
-    outside.say(ASK);
     inside[0].say(ASK);
     assert_eq!(inside[0].answer().0, 200);
+    assert_eq!((stats.connections(), stats.pauses(), stats.evicted()), (2, 0, 0));
+    let mut outside = proxy.client();
+    outside.say(ASK);
+    assert_eq!(outside.answer().0, 200);
+    assert!(inside[1].rest().is_empty(), "it was silent for the longest time");
+    inside[0].say(ASK);
+    assert_eq!(inside[0].answer().0, 200);
+    assert_eq!((stats.connections(), stats.pauses(), stats.evicted()), (2, 1, 1));
+    drop((inside, outside));
+    eventually("nobody is there", || stats.connections() == 0);
+}
+
+#[test]
+fn a_client_under_way_keeps_its_seat_and_a_new_one_waits() {
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    let server = Server::play(move |conn, _| {
+        conn.request();
+        wait.lock().unwrap().recv().unwrap();
+        conn.say(OK);
+    });
+    let room = Settings { max_connections: 2, ..settings() };
+    let stats = room.stats.clone();
+    let proxy = Proxy::with(&server, room);
+    let mut inside: Vec<_> = (0..2).map(|_| proxy.client()).collect();
+    for client in &mut inside {
+        client.say(ASK);
+    }
+    eventually("both are under way", || server.connections() == 2);
+    let mut outside = proxy.client();
+    outside.say(ASK);
+    eventually("the third waits", || stats.pauses() == 1);
     outside.stream.set_nonblocking(true).unwrap();
     assert!(outside.stream.peek(&mut [0]).is_err(), "not its turn yet");
     outside.stream.set_nonblocking(false).unwrap();
-    assert_eq!((stats.connections(), stats.pauses()), (2, 1));
-    drop(inside.remove(0));
-    assert_eq!(outside.answer().0, 200);
-    eventually("it is full again", || stats.pauses() == 2);
-    drop((inside, outside));
-    eventually("nobody is there", || stats.connections() == 0);
+    assert_eq!((stats.connections(), stats.evicted()), (2, 0));
+    (0..3).for_each(|_| go.send(()).unwrap());
+    for client in &mut inside {
+        assert_eq!(client.answer().0, 200);
+    }
+    assert_eq!(outside.answer().0, 200, "a client that has its response makes room");
 }
 
 #[test]
