@@ -66,8 +66,11 @@ codes! {
         "Postgres does not answer"
         "wait; `/readyz` of app-api says when",
     DiskFull = "disk_full" [507]
-        "the engine has no room"
+        "the engine has no room, or less than `CIAL_DISK_RESERVE_BYTES` left for a new tenant"
         "make room on its disk",
+    DiskLimitReached = "disk_limit_reached" [507]
+        "the tenant's volumes hold more than `limits.disk_bytes`; it was stopped and does not start"
+        "raise the limit, start it, delete what is not needed",
     EngineRefused = "engine_refused" [502]
         "the engine said no"
         "read the detail; then the orchestrator's log",
