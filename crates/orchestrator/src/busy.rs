@@ -34,7 +34,7 @@ pub enum BusyError {
 /// # Errors
 /// [`BusyError`], within [`BUSY_TIMEOUT`].
 pub async fn fetch_busy_list(socket: &Path) -> Result<BusyList, BusyError> {
-    match tokio::time::timeout(BUSY_TIMEOUT, exchange(socket)).await {
+    match tokio::time::timeout(BUSY_TIMEOUT, exchange(socket, REQUEST)).await {
         Ok(Ok(response)) => parse_response(&response),
         Ok(Err(error)) if is_local(&error) => Err(BusyError::Local(error.to_string())),
         Ok(Err(error)) => Err(BusyError::NoResponse(describe(&error))),
@@ -55,9 +55,10 @@ fn describe(error: &io::Error) -> String {
     error.to_string()
 }
 
-async fn exchange(socket: &Path) -> io::Result<Vec<u8>> {
+/// Sends one request with `Connection: close` and returns the whole response, cut at [`MAX_RESPONSE_BYTES`].
+pub(crate) async fn exchange(socket: &Path, request: &[u8]) -> io::Result<Vec<u8>> {
     let mut stream = tenant_socket::connect(socket).await?;
-    stream.write_all(REQUEST).await?;
+    stream.write_all(request).await?;
     let mut response = Vec::new();
     stream.take(MAX_RESPONSE_BYTES).read_to_end(&mut response).await?;
     Ok(response)

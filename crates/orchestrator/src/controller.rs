@@ -9,7 +9,7 @@
 //! Each part has one lock and holds only the parts that an arrow leads to, so that locks are always taken along the arrows:
 //! turns, then tenants, then leases. A part in parentheses is a trait with the few methods that the caller may use.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -20,6 +20,7 @@ use crate::driver::Driver;
 use crate::listener::Connections;
 use crate::metrics::{Bounded, Gauges, Metrics};
 use crate::operations::Operations;
+use crate::revocation::Revocations;
 use crate::sleep::{LeaseService, SleepController, SleepSettings};
 use crate::tenants::state_dir::StateDir;
 use crate::tenants::{MAX_TOMBSTONES, TenantStore};
@@ -28,6 +29,7 @@ pub struct Controller {
     pub store: Arc<TenantStore>,
     pub operations: Arc<Operations>,
     pub sleep: Arc<SleepController>,
+    revocations: Mutex<Option<Revocations>>,
     metrics: Arc<Metrics>,
 }
 
@@ -57,6 +59,7 @@ impl Controller {
         let leases = Arc::new(leases);
         let store = TenantStore::new(state_dir, epoch, leases.clone(), metrics.clone());
         let store = Arc::new(store);
+        let revocations = Mutex::new(Some(Revocations::new(driver.clone(), store.clone())));
         let operations = Arc::new(Operations::new(
             driver,
             store.clone(),
@@ -71,13 +74,17 @@ impl Controller {
             operations.clone(),
             metrics.clone(),
         );
-        Arc::new(Self { store, operations, sleep: Arc::new(sleep), metrics })
+        Arc::new(Self { store, operations, sleep: Arc::new(sleep), revocations, metrics })
     }
 
     /// Follows the engine, and does what was decided, for as long as it is polled. Once in the life of a controller: a second
     /// call ends at once.
     pub async fn run(self: Arc<Self>) {
         let Some(mut commands) = self.sleep.take_commands() else { return };
+        let revocations = self.revocations.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(revocations) = revocations else { return };
+        let revocations = revocations.run();
+        tokio::pin!(revocations);
         let mut events = self.operations.watch_engine();
         let mut resync = tokio::time::interval(RESYNC_INTERVAL);
         resync.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -95,6 +102,7 @@ impl Controller {
                 },
                 Some(command) = commands.recv() => self.sleep.execute(command),
                 () = self.sleep.run_timer() => {}
+                () = &mut revocations => return,
                 _ = resync.tick() => self.operations.resync_later(),
                 _ = save.tick() => self.sleep.save_last_uses(),
                 _ = disk.tick() => self.operations.check_disk_later(),

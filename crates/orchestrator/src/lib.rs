@@ -14,6 +14,7 @@ pub mod operations;
 mod plain_text;
 mod privilege;
 pub mod readiness;
+pub mod revocation;
 pub mod settings;
 pub mod sleep;
 pub mod tenant_dirs;

@@ -11,15 +11,18 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream};
 use protocol::busy::BusyList;
 use protocol::orchestrator::{Capacity, Drift, Exit, Upstream};
+use protocol::sessions::RevokeSessions;
 use protocol::spec::Spec;
 use protocol::{TenantId, Timestamp};
 use tokio::sync::broadcast;
+use uuid::Uuid;
 
 use super::{
     AppliedLimits, ContainerStatus, DiskSpace, Driver, DriverError, DriverErrorCode, DriverFuture,
     EngineEvent, ExitStatus, LogOptions, LogStream, ResourceUsage, RunState,
 };
 use crate::busy::{self, BusyError};
+use crate::revocation::RevokeError;
 
 /// How a tenant behaves once it is started.
 #[derive(Clone, Copy, Debug)]
@@ -79,6 +82,10 @@ struct SimulatedEngine {
     calls: Vec<String>,
     /// What they answer when they are asked; who is not here is not busy.
     busy: BTreeMap<TenantId, Result<BusyList, BusyError>>,
+    /// The lists of ended sessions that tenants acknowledged, in order.
+    revoked: Vec<(TenantId, Vec<Uuid>)>,
+    /// How many more deliveries of ended sessions fail.
+    revoke_failures: BTreeMap<TenantId, u32>,
 }
 
 struct Tenant {
@@ -118,6 +125,18 @@ impl MemoryDriver {
 
     pub fn set_disk_bytes(&self, id: TenantId, bytes: u64) {
         self.state().disk_bytes.insert(id, bytes);
+    }
+
+    /// The next `count` deliveries of ended sessions to the tenant fail.
+    pub fn fail_revocations(&self, id: TenantId, count: u32) {
+        self.state().revoke_failures.insert(id, count);
+    }
+
+    /// The lists of ended sessions that the tenant acknowledged, in order.
+    pub fn revoked(&self, id: TenantId) -> Vec<Vec<Uuid>> {
+        let state = self.state();
+        let of_tenant = state.revoked.iter().filter(|(tenant, _)| *tenant == id);
+        of_tenant.map(|(_, sessions)| sessions.clone()).collect()
     }
 
     pub fn has_volumes(&self, id: TenantId) -> bool {
@@ -415,6 +434,22 @@ impl Driver for MemoryDriver {
             let mut state = self.state();
             state.calls.push(format!("busy {id}"));
             state.busy.get(&id).cloned().unwrap_or_else(|| Ok(BusyList::default()))
+        })
+    }
+
+    fn revoke_sessions(
+        &self,
+        id: TenantId,
+        revoked: RevokeSessions,
+    ) -> BoxFuture<'_, Result<(), RevokeError>> {
+        Box::pin(async move {
+            let mut state = self.state();
+            if let Some(failures) = state.revoke_failures.get_mut(&id).filter(|left| **left > 0) {
+                *failures -= 1;
+                return Err(RevokeError::NoResponse("scripted".to_owned()));
+            }
+            state.revoked.push((id, revoked.sessions));
+            Ok(())
         })
     }
 

@@ -17,6 +17,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream};
 use protocol::busy::BusyList;
 use protocol::orchestrator::{Capacity, Drift, Exit, Upstream};
+use protocol::sessions::RevokeSessions;
 use protocol::spec::Spec;
 use protocol::{TenantId, Timestamp};
 use serde::Serialize;
@@ -24,6 +25,7 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::busy::BusyError;
+use crate::revocation::RevokeError;
 
 pub use disk_guard::{DiskExcess, DiskGuard, DiskSpace};
 pub use drift::{AppliedLimits, describe_drift};
@@ -52,6 +54,15 @@ pub trait Driver: Send + Sync + 'static {
     /// # Errors
     /// [`BusyError`]: why there is no list.
     fn busy_list(&self, id: TenantId) -> BoxFuture<'_, Result<BusyList, BusyError>>;
+    /// Reports ended admin sessions to the tenant within [`REVOKE_TIMEOUT`](crate::revocation::REVOKE_TIMEOUT).
+    ///
+    /// # Errors
+    /// [`RevokeError`]: why the tenant did not acknowledge.
+    fn revoke_sessions(
+        &self,
+        id: TenantId,
+        revoked: RevokeSessions,
+    ) -> BoxFuture<'_, Result<(), RevokeError>>;
     /// Removes everything of the tenant and verifies that nothing is left.
     fn remove(&self, id: TenantId) -> DriverFuture<'_, ()>;
     fn inspect(&self, id: TenantId) -> DriverFuture<'_, Option<ContainerStatus>>;

@@ -24,6 +24,7 @@ use crate::driver::{
     Driver, DriverError, DriverErrorCode, LogOptions, LogStream, ResourceUsage, RunState,
 };
 use crate::metrics::{Bounded, Metrics};
+use crate::revocation;
 use crate::tenants::state_dir::TargetState;
 use crate::tenants::{SpecVersion, TenantStore};
 
@@ -198,8 +199,12 @@ impl Operations {
         request: &ApplyRequest,
         version: SpecVersion,
     ) -> Result<(), DriverError> {
-        let ApplyRequest { spec, run, restart, .. } = request;
+        let ApplyRequest { spec, run, restart, revoked_sessions } = request;
         let target = self.store.set_spec(spec, version).map_err(|error| state_dir_error(&error))?;
+        let is_revoked_changed = self.store.set_revoked_sessions(spec.id, revoked_sessions);
+        if is_revoked_changed.map_err(|error| state_dir_error(&error))? {
+            revocation::deliver_later(&self.driver, &self.store, spec.id);
+        }
         let stays_asleep = *run && !*restart && target == TargetState::Asleep;
         if !stays_asleep {
             turn.set_target(if *run { TargetState::Running } else { TargetState::Stopped })?;

@@ -18,8 +18,11 @@ use protocol::leases::LeaseUsage;
 use protocol::orchestrator::{Exit, ObservedTenant, Phase, Upstream};
 use protocol::sleep::{IdleState, LastWake};
 use protocol::spec::Spec;
+use protocol::watch::Message;
 use protocol::{TenantId, Timestamp};
 use service::watch::Feed;
+use tokio::sync::broadcast;
+use uuid::Uuid;
 
 pub(crate) use self::container_state::ContainerEvent;
 pub(crate) use self::record::TenantRecord;
@@ -140,6 +143,11 @@ impl TenantStore {
             None if !table.is_listed => Err(NOT_LISTED.to_owned()),
             None => Ok(()),
         }
+    }
+
+    /// Observed states as they change, from now on.
+    pub(crate) fn changes(&self) -> broadcast::Receiver<Message<ObservedTenant>> {
+        self.feed.subscribe()
     }
 
     pub(crate) fn observed(&self, id: TenantId) -> Option<ObservedTenant> {
@@ -286,6 +294,24 @@ impl TenantStore {
             self.save(spec.id)?;
         }
         Ok(target)
+    }
+
+    /// Saves the admin sessions that have ended. Returns whether the list changed.
+    pub(crate) fn set_revoked_sessions(&self, id: TenantId, sessions: &[Uuid]) -> io::Result<bool> {
+        let is_changed = self.update(id, |record| {
+            let is_changed = record.persisted.revoked_sessions != sessions;
+            record.persisted.revoked_sessions = sessions.to_vec();
+            is_changed
+        });
+        if is_changed {
+            self.save(id)?;
+        }
+        Ok(is_changed)
+    }
+
+    /// The admin sessions that have ended, and from which sessions of this tenant may derive.
+    pub(crate) fn revoked_sessions(&self, id: TenantId) -> Vec<Uuid> {
+        self.read(id, |entry| entry.record.persisted.revoked_sessions.clone()).unwrap_or_default()
     }
 
     pub(crate) fn set_target(&self, id: TenantId, target: TargetState) -> io::Result<()> {

@@ -13,6 +13,7 @@ use protocol::{TenantId, Timestamp};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
+use uuid::Uuid;
 
 /// The state that was last requested for a tenant.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +43,9 @@ pub struct PersistedState {
     pub asleep_because: Option<String>,
     #[serde(deserialize_with = "readable_or_default")]
     pub last_wake: Option<LastWake>,
+    /// Admin sessions that have ended, as app-api last reported them.
+    #[serde(deserialize_with = "readable_or_default")]
+    pub revoked_sessions: Vec<Uuid>,
 }
 
 /// The directory of all state files: `{id}.json`, written as `.{id}.json` and renamed.
@@ -261,6 +265,7 @@ mod tests {
                 total_ms: 300,
                 phases_ms: WakePhases { queue: 1, engine: 250, boot: 20, first_byte: None },
             }),
+            revoked_sessions: vec![Uuid::from_u128(7)],
         }
     }
 

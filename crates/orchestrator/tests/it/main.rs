@@ -9,6 +9,7 @@ mod operations;
 mod process;
 mod race;
 mod recovery;
+mod revoking;
 mod settings;
 mod sleep_on_docker;
 mod support;

@@ -22,6 +22,7 @@ use futures_util::stream::BoxStream;
 use protocol::TenantId;
 use protocol::busy::BusyList;
 use protocol::orchestrator::Capacity;
+use protocol::sessions::RevokeSessions;
 use protocol::spec::Spec;
 use tokio::sync::{OnceCell, broadcast};
 use tokio_util::task::AbortOnDropHandle;
@@ -35,6 +36,7 @@ use super::{
 };
 use crate::busy::{self, BusyError};
 use crate::readiness::ReadinessProbes;
+use crate::revocation::{self, RevokeError};
 use crate::tenant_dirs::TenantDirs;
 
 /// Where the engine finds the directories that we make.
@@ -208,6 +210,14 @@ impl Driver for DockerDriver {
 
     fn busy_list(&self, id: TenantId) -> BoxFuture<'_, Result<BusyList, BusyError>> {
         Box::pin(async move { busy::fetch_busy_list(&self.tenant_dirs.busy_socket(id)).await })
+    }
+
+    fn revoke_sessions(
+        &self,
+        id: TenantId,
+        revoked: RevokeSessions,
+    ) -> BoxFuture<'_, Result<(), RevokeError>> {
+        Box::pin(async move { revocation::send(&self.tenant_dirs.busy_socket(id), &revoked).await })
     }
 
     fn remove(&self, id: TenantId) -> DriverFuture<'_, ()> {
