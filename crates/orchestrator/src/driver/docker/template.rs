@@ -21,7 +21,7 @@ const SECCOMP: &str = include_str!("../../../../../docker/seccomp.json");
 /// Which image a container was made from, by tag: a list shows an id once the tag has moved on.
 pub(super) const IMAGE_LABEL: &str = "cial.image";
 
-/// What the installation put into a container, or a network, besides its spec: see [`ContainerTemplate::flags`].
+/// What the installation put into a container, or a network, besides its spec: see [`ContainerTemplate::hash`].
 pub(super) const TEMPLATE_HASH_LABEL: &str = "cial.flags";
 
 /// What is the same for every tenant of an installation.
