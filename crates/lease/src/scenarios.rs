@@ -657,7 +657,7 @@ fn a_call_that_fails_for_want_of_resources_is_no_outage() {
     let local = RequestOutcome::CallFailed(CallHealth::OutOfResources);
     let mut router = RouterScenario::new();
     let call = sent(&router.request(1, true));
-    let error = LeaseError::RouterQueueFull;
+    let error = LeaseError::OutOfResources;
     assert_eq!(router.finish(call, local), [ManagerCommand::Refuse { waiter: 1, error }]);
     router.core.on_probe_finished(router.now, CallHealth::OutOfResources);
     router.core.on_call_health(router.now, CallHealth::OutOfResources);

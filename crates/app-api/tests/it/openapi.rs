@@ -56,7 +56,8 @@ async fn responses_match_their_schemas() {
     let policy = json!({
         "freeze_after_seconds": 1, "sleep_after_seconds": 2, "max_awake_seconds": 3, "wake_on": "visits",
     });
-    let patch = json!({ "policy": policy });
+    // The default disk limit is absent from a response; this one shows.
+    let patch = json!({ "policy": policy, "limits": { "disk_bytes": 1_u64 << 30 } });
     let tenant = owner.json(Method::PATCH, "/api/admin/tenants/acme", &[], patch).await.json();
     let session = owner.get("/api/auth/session").await.json();
     let problem = server.visitor.get("/api/auth/session").await.json();
