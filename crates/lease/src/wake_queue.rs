@@ -1,6 +1,6 @@
 //! Wakes of all tenants: one pending wake per tenant, its waiters, and the queue for the engine's start and thaw slots.
 //!
-//! A [`PendingWake`] says that a tenant is *wanted*; a [`WakeCall`] says what the engine was *called* for. They are separate
+//! A `PendingWake` says that a tenant is *wanted*; a `WakeCall` says what the engine was *called* for. They are separate
 //! because a tenant can be ready before the engine's call has returned, and no second call may start until then.
 
 use std::collections::{BTreeMap, VecDeque};

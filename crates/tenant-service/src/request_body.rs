@@ -17,7 +17,7 @@ const MAX_DRAINED_BYTES: usize = 64 << 10;
 /// Bounds the read of the rest, and so the delay of the response.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The body of a request. A body that is dropped before its end goes back to its [`Remainder`].
+/// The body of a request. A body that is dropped before its end goes back to its `Remainder`.
 pub struct RequestBody {
     body: Option<Incoming>,
     remainder: Remainder,

@@ -47,7 +47,7 @@ impl Drain {
         self.tasks.spawn(task);
     }
 
-    /// Waits for every tracked task, at most [`DRAIN_TIMEOUT`].
+    /// Waits for every tracked task, at most `DRAIN_TIMEOUT`.
     pub async fn finish(&self) {
         self.tasks.close();
         if tokio::time::timeout(DRAIN_TIMEOUT, self.tasks.wait()).await.is_err() {

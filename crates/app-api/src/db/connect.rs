@@ -35,7 +35,7 @@ pub const MAX_POOL_CONNECTIONS: usize = 12;
 
 pub type Pooled = Object<AsyncPgConnection>;
 
-/// Bounds of a statement. The server enforces them; [`REPLY_GRACE`] later the client gives the connection up.
+/// Bounds of a statement. The server enforces them; `REPLY_GRACE` later the client gives the connection up.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     pub statement: Duration,
