@@ -11,7 +11,7 @@ use e2e::session::{PASSWORD, Session, TIMEOUT, until};
 use e2e::{Checks, leaks, xtask};
 use serde_json::{Value, json};
 use testkit::engine::{TenantContainer, containers_of_tenant, tenant_objects};
-use testkit::{Client, Installation, wait_for};
+use testkit::{Client, Installation, Response, wait_for};
 
 #[tokio::test]
 async fn the_first_visitor_becomes_the_owner_and_sign_up_closes() -> Result<()> {
@@ -120,6 +120,20 @@ async fn a_stopped_tenant_answers_503_and_knows_its_owner_after_a_start() -> Res
     session.act("start").await?;
     checks.require("a started tenant answers again", session.url_answers(200).await)?;
     checks.require("the owner's session goes on", session.guest_is_owner().await)?;
+    checks.finish()
+}
+
+#[tokio::test]
+async fn signing_out_at_the_admin_ends_the_session_at_the_tenant_and_no_other() -> Result<()> {
+    let (installation, mut checks) = (Installation::from_env()?, Checks::new());
+    let mut ended = Session::signed_in(&installation, "revoked").await?;
+    let mut other = Session::signed_in(&installation, "revoked").await?;
+    ended.owner.post("/api/auth/sign-out", &Value::Null).await?.expect_status(204)?;
+    let guest = &mut ended.guest;
+    let is_anonymous = |page: &Response| page.status == 200 && !page.body.contains("signed in as");
+    let page = until(async || guest.get("/").await, is_anonymous).await;
+    checks.require("the tenant session of the ended admin session is over", page)?;
+    checks.require("a session from another sign-in goes on", other.guest_is_owner().await)?;
     checks.finish()
 }
 
