@@ -1,18 +1,19 @@
-//! Work inside a tenant that must not be put to sleep: a job, a cron run, an agent's session.
+//! Work inside a tenant that keeps the tenant awake: a job, a cron run, an agent's session.
 //!
-//! BusyLease at core-back: by the core half over [`CORE_BUSY_SOCKET`](crate::inside::CORE_BUSY_SOCKET), by processes of
-//! `agent` over [`AGENT_BUSY_SOCKET`](crate::inside::AGENT_BUSY_SOCKET), which has a quota of its own. The socket says
-//! who asks; over the one that the edge uses none of this is served.
+//! Core-back holds the busy leases. The core half declares over
+//! [`CORE_BUSY_SOCKET`](crate::inside::CORE_BUSY_SOCKET). Processes of `agent` declare over
+//! [`AGENT_BUSY_SOCKET`](crate::inside::AGENT_BUSY_SOCKET), which has a separate quota. The socket
+//! identifies the caller. The socket that the edge uses serves none of these calls.
 //!
-//! | call | body → answer |
+//! | call | body → response |
 //! |---|---|
 //! | `POST /busy` | [`DeclareBusy`] → 201 [`BusyLease`]; 429 `busy_quota` with too many alive |
-//! | `PUT /busy/{id}` | [`RenewBusy`] → 200 [`BusyLease`]; 404 `busy_ended` once it ran out |
-//! | `DELETE /busy/{id}` | → 204, also when it ran out |
-//! | `GET /busy` | → 200 [`BusyList`]; all that the orchestrator's socket answers |
+//! | `PUT /busy/{id}` | [`RenewBusy`] → 200 [`BusyLease`]; 404 `busy_ended` after expiry |
+//! | `DELETE /busy/{id}` | → 204, also after expiry |
+//! | `GET /busy` | → 200 [`BusyList`]; the only call on the orchestrator's socket |
 //!
-//! Each half touches its own declarations only. `agent` is shown its own, the others are shown all. `agent` asks too
-//! often: 429 `busy_rate` with `Retry-After`.
+//! Each half changes its own declarations only. `agent` lists its own declarations, the other
+//! callers list all. Too many requests of `agent` receive 429 `busy_rate` with `Retry-After`.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -20,13 +21,14 @@ use uuid::Uuid;
 use crate::Timestamp;
 pub use crate::text::{is_direction_mark, is_printable};
 
-/// The longest that one declaration holds; whoever works longer renews it.
+/// The longest duration of one declaration. Longer work renews its declaration.
 pub const MAX_TTL_SECONDS: u32 = 900;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DeclareBusy {
-    /// For people: 1 to 200 characters by the rule of [`check_line`](crate::text::check_line).
+    /// A reason for people: 1 to 200 characters by the rule of
+    /// [`check_line`](crate::text::check_line).
     pub reason: String,
     /// 1 to [`MAX_TTL_SECONDS`].
     pub ttl_seconds: u32,
@@ -52,7 +54,7 @@ pub struct Busy {
     pub until: Timestamp,
 }
 
-/// Which half declared it.
+/// The half that declared the work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BusyOwner {

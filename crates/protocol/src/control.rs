@@ -1,4 +1,4 @@
-//! The admin API: what owners, the CLI and scripts read and write.
+//! The admin API that owners, the CLI and scripts use.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -38,12 +38,12 @@ pub struct SignedIn {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewTenant {
-    /// Checked against [`Slug`] by the handler, so that the fault is told at its field.
+    /// The handler checks the text against [`Slug`], so that the error names this field.
     pub slug: String,
     pub name: String,
 }
 
-/// A tenant as its owner sees it. Times: RFC 3339, UTC, milliseconds.
+/// A tenant as its owner sees it. Times are RFC 3339, UTC, with milliseconds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tenant {
     pub id: TenantId,
@@ -61,15 +61,16 @@ pub struct Tenant {
     pub container_port: Option<u16>,
     pub limits: Limits,
     pub policy: Policy,
-    /// `policy`, with the installation's settings where it names none.
+    /// `policy`, completed with the installation's settings.
     #[serde(default)]
     pub effective_policy: EffectivePolicy,
-    /// This and what follows is the orchestrator's word of this moment: empty while it cannot be asked.
+    /// This field and the following ones show the orchestrator's current state. They are empty
+    /// while the orchestrator is unreachable.
     #[serde(default)]
     pub awake_because: Vec<String>,
     #[serde(default)]
     pub asleep_because: Option<String>,
-    /// When it will, if it is not used until then.
+    /// The time at which the tenant freezes if it is not used before.
     #[serde(default)]
     pub freezes_at: Option<String>,
     #[serde(default)]
@@ -89,7 +90,8 @@ pub struct LastWake {
     pub phases_ms: WakePhases,
 }
 
-/// A [`Policy`] that leaves nothing open. 0 seconds is never, for `max_awake_seconds` no limit.
+/// A [`Policy`] without open fields. 0 seconds means never; for `max_awake_seconds`, 0 means no
+/// limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EffectivePolicy {
     pub freeze_after_seconds: u32,
@@ -98,7 +100,7 @@ pub struct EffectivePolicy {
     pub wake_on: WakeOn,
 }
 
-/// Of an installation that sets nothing.
+/// The policy of an installation that sets nothing.
 impl Default for EffectivePolicy {
     fn default() -> Self {
         Self {
@@ -111,7 +113,7 @@ impl Default for EffectivePolicy {
 }
 
 impl EffectivePolicy {
-    /// What `policy` says, and where it says nothing, this.
+    /// Returns the values of `policy`, and this policy's values for its open fields.
     #[must_use]
     pub fn under(self, policy: &Policy) -> Self {
         Self {
@@ -126,7 +128,7 @@ impl EffectivePolicy {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TenantList {
     pub tenants: Vec<Tenant>,
-    /// Pass as `?cursor=` for the next page; absent on the last.
+    /// The `?cursor=` value for the next page; absent on the last page.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_cursor: Option<String>,
 }

@@ -1,4 +1,5 @@
-//! Names of headers and cookies, in lower case, and what a request's headers say about it.
+//! Names of headers and cookies, in lower case, and the classification of requests by their
+//! headers.
 
 /// The prefix of the platform's own headers. A header with this prefix that comes from outside is removed.
 pub const PREFIX: &str = "x-cial-";
@@ -11,7 +12,8 @@ pub const PROOF: &str = "x-cial-proof";
 pub const USER: &str = "x-cial-user";
 /// Edge → platform: e-mail address of the signed-in user.
 pub const EMAIL: &str = "x-cial-email";
-/// On every request inside the platform and on every response that leaves it.
+/// Every request inside the platform and every response that leaves the platform carries this
+/// header.
 pub const REQUEST_ID: &str = "x-request-id";
 
 /// The cookie of a tenant session over plain HTTP.
@@ -19,8 +21,8 @@ pub const SESSION_COOKIE: &str = "cial_session";
 /// The cookie of a tenant session over HTTPS.
 pub const SESSION_COOKIE_SECURE: &str = "__Host-cial_session";
 
-/// Whether a browser expects a page as the response: `Accept` names HTML, and Fetch Metadata, where the browser sends
-/// it, says `navigate`.
+/// Returns whether a browser expects a page as the response. `Accept` must name HTML, and Fetch
+/// Metadata, if present, must contain `navigate`.
 pub fn is_navigation(sec_fetch_mode: Option<&[u8]>, accept: Option<&[u8]>) -> bool {
     const HTML: &[u8] = b"text/html";
     let accepts_html =

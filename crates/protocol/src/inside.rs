@@ -33,8 +33,8 @@ pub const AGENT_BUSY_SOCKET: &str = "/run/cial/agent/busy.sock";
 pub const CORE_DIR: &str = "/run/cial/core";
 pub const CORE_BACK_SOCKET: &str = "/run/cial/core/back.sock";
 pub const CORE_FRONT_SOCKET: &str = "/run/cial/core/front.sock";
-/// The socket on which the core half declares that it is busy. Not [`CORE_BACK_SOCKET`], which carries requests of
-/// strangers from the edge.
+/// The socket on which the core half declares that it is busy. Differs from [`CORE_BACK_SOCKET`],
+/// which carries requests of strangers from the edge.
 pub const CORE_BUSY_SOCKET: &str = "/run/cial/core/busy.sock";
 pub const PLATFORM_FRONT: &str = "127.0.0.1:3000";
 pub const PLATFORM_BACK: &str = "127.0.0.1:3001";

@@ -1,15 +1,16 @@
-//! router → orchestrator: the right to send a tenant requests, and with it to keep it awake.
+//! router → orchestrator: the right to send a tenant requests, which also keeps the tenant awake.
 //!
-//! Every call carries `Authorization: Bearer <CIAL_LEASES_TOKEN>`, a token that opens nothing else. All durations are
-//! relative, so no clocks of two machines are compared. A holder counts its lease from the time it *sent* the call, the
-//! orchestrator from the time it responded; the holder's lease therefore ends first.
+//! Every call carries `Authorization: Bearer <CIAL_LEASES_TOKEN>`, a token that opens nothing else.
+//! All durations are relative, so no clocks of two machines are compared. A holder counts its lease
+//! from the time it *sent* the call, the orchestrator from the time it responded; the holder's
+//! lease therefore ends first.
 //!
-//! | call | body → answer |
+//! | call | body → response |
 //! |---|---|
-//! | `POST /v1/leases` | [`LeaseRequest`] → 200 [`LeaseGrant`]; a frozen or sleeping tenant is woken first; otherwise a problem, its code one of [`code`] |
-//! | `POST /v1/leases/renew` | [`RenewRequest`] → 200 [`RenewResponse`]; 503 `not_listed` while the orchestrator does not know its tenants yet, which ends no lease |
-//! | `POST /v1/leases/release` | [`ReleaseRequest`] → 204, also for leases that ran out |
-//! | `GET /v1/leases/{tenant}/progress` | → NDJSON of [`WakeProgress`], one a change, until `ready` or `failed`; wakes nobody |
+//! | `POST /v1/leases` | [`LeaseRequest`] → 200 [`LeaseGrant`]; wakes a frozen or sleeping tenant first; otherwise a problem with a code of [`code`] |
+//! | `POST /v1/leases/renew` | [`RenewRequest`] → 200 [`RenewResponse`]; 503 `not_listed` before the orchestrator has listed its tenants, which ends no lease |
+//! | `POST /v1/leases/release` | [`ReleaseRequest`] → 204, also for expired leases |
+//! | `GET /v1/leases/{tenant}/progress` | → NDJSON of [`WakeProgress`], one line per change, until `ready` or `failed`; wakes no tenant |
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -17,45 +18,47 @@ use uuid::Uuid;
 use crate::TenantId;
 use crate::orchestrator::Upstream;
 
-/// Why a lease was not given: `code` of the problem.
+/// Codes of the problems that refuse a lease.
 pub mod code {
-    /// 404: no such tenant on this engine.
+    /// 404: the engine has no such tenant.
     pub const NO_SUCH_TENANT: &str = "no_such_tenant";
-    /// 409: its owner stopped it; no request wakes it.
+    /// 409: the owner stopped the tenant; no request wakes it.
     pub const STOPPED: &str = "tenant_stopped";
-    /// 409: it is not ready, and no wake is what it waits for (first start, owner's start, crash).
+    /// 409: the tenant is not ready, and a wake does not help (first start, owner's start, crash).
     pub const NOT_RUNNING: &str = "tenant_not_running";
-    /// 409: it sleeps, and this request is none that wakes it.
+    /// 409: the tenant sleeps, and this request does not wake it.
     pub const WAKE_REQUIRED: &str = "wake_required";
-    /// 503 + `Retry-After`: it is being woken; `wait_ms` ran out first.
+    /// 503 + `Retry-After`: the tenant is waking; `wait_ms` ran out first.
     pub const WAKING: &str = "waking";
-    /// 503 + `Retry-After`: the orchestrator is ending. As good as nobody there: what runs is served without it, what
-    /// rests is asked for again.
+    /// 503 + `Retry-After`: the orchestrator is shutting down. The router treats it as unreachable:
+    /// running tenants are served without it, and leases for resting tenants are requested again.
     pub const LEAVING: &str = "leaving";
-    /// 503 + `Retry-After`: too many wait already.
+    /// 503 + `Retry-After`: too many requests wait already.
     pub const WAKE_QUEUE_FULL: &str = "wake_queue_full";
-    /// 502: it was woken and did not get ready. `detail` is the reason in the engine's words, for its owner and nobody
-    /// else; `errors` says in `code` of the field `wake` which kind of wake_failure it was: one of [`super::wake_failure`].
+    /// 502: the wake failed, and the tenant did not get ready. `detail` is the reason in the
+    /// engine's words, for the owner only. `errors` carries the kind of the failure as `code` of
+    /// the field `wake`: one of [`super::wake_failure`].
     pub const WAKE_FAILED: &str = "wake_failed";
 }
 
-/// How a wake failed, as strangers may know it.
+/// Kinds of failed wakes, as strangers may see them.
 pub mod wake_failure {
-    /// The field of the problem that says it.
+    /// The field of the problem that carries the kind.
     pub const FIELD: &str = "wake";
-    /// The engine did not start it.
+    /// The engine did not start the tenant.
     pub const REFUSED: &str = "refused";
-    /// It ended while it started.
+    /// The tenant exited while it started.
     pub const DIED: &str = "died";
-    /// Its services had not all answered in time.
+    /// Some services of the tenant did not respond in time.
     pub const SLOW: &str = "slow";
 }
 
-/// How many are before one whose wake takes long, in a problem of [`code::WAKING`] or [`code::WAKE_QUEUE_FULL`].
+/// The number of wakes ahead of a slow wake, in a problem of [`code::WAKING`] or
+/// [`code::WAKE_QUEUE_FULL`].
 pub mod queue_position {
     use crate::Problem;
 
-    /// The field of the problem that says it: the number is the message.
+    /// The field of the problem that carries the number as its message.
     pub const FIELD: &str = "ahead";
     pub const CODE: &str = "waits";
 
@@ -65,13 +68,14 @@ pub mod queue_position {
     }
 }
 
-/// How a request relates to a *sleeping* tenant. A frozen one wakes for either.
+/// How a request relates to a *sleeping* tenant. Both kinds wake a frozen tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RequestIntent {
-    /// Somebody wants the tenant now: a page navigation, a client that is no browser, a call with `Authorization`.
+    /// Somebody needs the tenant now: a page navigation, a client that is no browser, a call with
+    /// `Authorization`.
     Visit,
-    /// It happened to be sent: a poll, a reconnect, a prefetch, a probe.
+    /// A request that no person waits for: a poll, a reconnect, a prefetch, a probe.
     Background,
 }
 
@@ -79,12 +83,12 @@ pub enum RequestIntent {
 #[serde(deny_unknown_fields)]
 pub struct LeaseRequest {
     pub tenant: TenantId,
-    /// Which router process: made anew at each start.
+    /// Identifies the router process: a new id at each start.
     pub holder: Uuid,
-    /// Grows with each ask of this holder for this tenant.
+    /// Grows with each request of this holder for this tenant.
     pub number: u64,
     pub intent: RequestIntent,
-    /// How long the answer may take while the tenant is woken; at most 60,000.
+    /// The longest wait for the response while the tenant wakes; at most 60,000.
     pub wait_ms: u32,
 }
 
@@ -94,13 +98,15 @@ pub struct LeaseGrant {
     pub generation: i64,
     pub upstream: Upstream,
     pub expires_in_ms: u32,
-    /// How long it may be kept without use before it should be released: always well below the tenant's freeze time.
+    /// How long the holder may keep an unused lease before the release: always well below the
+    /// tenant's freeze time.
     pub linger_ms: u32,
-    /// Whether the tenant had to be woken for it: then the holder reports its first byte.
+    /// Whether this lease woke the tenant. If so, the holder reports the first byte of the
+    /// response.
     pub woke: bool,
 }
 
-/// At most 1,000 leases a call.
+/// At most 1,000 leases per call.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RenewRequest {
@@ -108,7 +114,7 @@ pub struct RenewRequest {
     pub leases: Vec<LeaseUsage>,
 }
 
-/// At most 1,000 leases a call.
+/// At most 1,000 leases per call.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReleaseRequest {
@@ -116,21 +122,24 @@ pub struct ReleaseRequest {
     pub leases: Vec<LeaseUsage>,
 }
 
-/// What a lease was used for since it was last spoken of.
+/// The use of a lease since the holder's last report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LeaseUsage {
     pub tenant: TenantId,
-    /// [`LeaseRequest::number`] of the newest grant: a release that a newer ask has overtaken ends nothing.
+    /// [`LeaseRequest::number`] of the newest grant. A release that a newer request has overtaken
+    /// ends nothing.
     pub number: u64,
-    /// Since the last byte of the last request, or the last data of a tunnel; 0 while something is under way.
+    /// The time since the last byte of the last request, or the last data of a tunnel; 0 while a
+    /// request or tunnel is active.
     pub idle_ms: u32,
-    /// What is under way now, for people: requests, and tunnels or streams.
+    /// Describes the active requests, tunnels and streams for people.
     #[serde(default)]
     pub requests: u32,
     #[serde(default)]
     pub streams: u32,
-    /// From the grant that woke it to the first byte of its answer; once a wake.
+    /// The time from the grant that woke the tenant to the first byte of its response; reported
+    /// once per wake.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_byte_ms: Option<u32>,
 }
@@ -144,20 +153,21 @@ pub struct RenewResponse {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RenewedLease {
     pub tenant: TenantId,
-    /// `None`: it ran out, or its tenant is going: nothing more may be sent under it.
+    /// `None` when the lease expired or the tenant is going away: the holder must not send more
+    /// requests under it.
     pub expires_in_ms: Option<u32>,
 }
 
-/// Where a wake is.
+/// The progress of a wake.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WakeProgress {
     pub step: WakeStep,
-    /// Wakes before this one, while `queued`.
+    /// The number of wakes ahead, while `queued`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ahead: Option<u32>,
-    /// Since the wake was asked for.
+    /// The time since the wake was requested.
     pub elapsed_ms: u32,
-    /// For a person, when `failed`.
+    /// The reason for a person, when `failed`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
@@ -165,12 +175,12 @@ pub struct WakeProgress {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WakeStep {
-    /// Nobody wakes it.
+    /// No wake is in progress.
     Asleep,
     Queued,
-    /// The engine was told to start it.
+    /// The engine received the start call.
     Starting,
-    /// Its container runs; its services have not all answered.
+    /// The container runs, and some of its services have not responded yet.
     Booting,
     Ready,
     Failed,

@@ -5,7 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// `^[a-z0-9-]{2,40}$`. A new one passes [`Slug::choose`], whose rules may grow; one that was given out stays.
+/// `^[a-z0-9-]{2,40}$`. [`Slug::choose`] checks new slugs by rules that may grow; an assigned slug
+/// stays valid.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Slug(String);
@@ -20,8 +21,9 @@ pub enum InvalidSlug {
     Reserved,
 }
 
-/// Words that would mislead as the first label of a tenant's host, and names that machines request by themselves:
-/// whoever holds `wpad` or `autodiscover` configures the proxies and mail clients of others.
+/// Labels that would mislead as the first label of a tenant's host, and names that machines request
+/// by themselves. The holder of `wpad` or `autodiscover` configures the proxies and mail clients of
+/// others.
 const RESERVED: &[&str] = &[
     "admin",
     "api",
@@ -78,13 +80,14 @@ const RESERVED: &[&str] = &[
 const RESERVED_PREFIXES: &[&str] = &["pg-", "cial-", "core--"];
 
 impl Slug {
-    /// A slug for a new tenant: no hyphen at either end, not reserved, not punycode.
+    /// Parses a slug for a new tenant: no hyphen at either end, not reserved, not punycode.
     pub fn choose(text: &str) -> Result<Self, InvalidSlug> {
         let slug: Self = text.parse()?;
         if text.starts_with('-') || text.ends_with('-') {
             return Err(InvalidSlug::Edge);
         }
-        // A label of this form reads as an internationalised name to every browser (RFC 5891 §4.2.3.1).
+        // Every browser reads a label of this form as an internationalised name (RFC 5891
+        // §4.2.3.1).
         if text.get(2..4) == Some("--") {
             return Err(InvalidSlug::Punycode);
         }

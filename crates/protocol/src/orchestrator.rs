@@ -1,8 +1,8 @@
 //! app-api ↔ orchestrator. Every call carries `Authorization: Bearer <CIAL_ORCHESTRATOR_TOKEN>`.
 //!
-//! | call | body → answer |
+//! | call | body → response |
 //! |---|---|
-//! | `PUT /v1/tenants/{id}` | [`ApplyRequest`] → 200 [`ObservedTenant`]: resources exist, container of this generation exists and, if asked, its start call has returned |
+//! | `PUT /v1/tenants/{id}` | [`ApplyRequest`] → 200 [`ObservedTenant`]: resources exist, the container of this generation exists and, if requested, its start call has returned |
 //! | `POST /v1/tenants/{id}/stop` | → 200 [`ObservedTenant`] (404 when it does not exist) |
 //! | `DELETE /v1/tenants/{id}` | → 204, also when nothing was left |
 //! | `GET /v1/tenants` | → 200 [`ObservedTenantList`] |
@@ -10,7 +10,7 @@
 //! | `GET /v1/tenants/{id}/logs?tail=&since=&follow=` | → `text/plain` |
 //! | `GET /v1/capacity` | → 200 [`Capacity`] |
 //!
-//! Readiness never arrives as the answer to a call: it is pushed through the watch.
+//! Only the watch reports readiness; no response to a call does.
 
 use std::collections::BTreeSet;
 
@@ -21,13 +21,13 @@ use crate::spec::Spec;
 use crate::watch::Keyed;
 use crate::{TenantId, Timestamp};
 
-/// Make it so: the tenant's resources as `spec` says, its container running or not.
+/// Applies a spec: the tenant's resources match `spec`, and its container runs or does not run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ApplyRequest {
     pub spec: Spec,
     pub run: bool,
-    /// End what runs now first, so that a start really happens (the owner's restart).
+    /// Stops the running container first, so that a start really happens (the owner's restart).
     #[serde(default)]
     pub restart: bool,
     /// Admin sessions that ended: the tenant ends each of its own sessions whose SSO token carried such a `sid`.
@@ -35,26 +35,26 @@ pub struct ApplyRequest {
     pub revoked_sessions: Vec<Uuid>,
 }
 
-/// What the engine shows of a tenant.
+/// The phase of a tenant on the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// The container exists and was never started.
     Created,
-    /// It runs; its health has not answered yet.
+    /// The container runs, and its health endpoint has not responded yet.
     Starting,
-    /// Its health answers.
+    /// The health endpoint responds.
     Ready,
     Frozen,
-    /// Stopped for want of use.
+    /// Stopped because nobody used the tenant.
     Sleeping,
     /// Stopped on request.
     Stopped,
-    /// It ended by itself and is not being restarted at this moment.
+    /// The container exited by itself and is not restarting at this moment.
     Exited,
 }
 
-/// Where a tenant is reached.
+/// The address of a tenant.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Upstream {
@@ -68,15 +68,15 @@ pub enum Upstream {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Drift {
-    /// The image's tag names another image by now.
+    /// The image tag now names another image.
     Image,
     /// The installation's settings changed since the container was created.
     Settings,
-    /// The container is not attached to the tenant's network, or also to others.
+    /// The container is not attached to the tenant's network, or is also attached to others.
     Network,
     /// A volume or a directory is missing, or another one is mounted in its place.
     Mounts,
-    /// Limits on the engine are not those of the spec.
+    /// The limits on the engine differ from those of the spec.
     Limits,
     /// A label that Cial sets is missing.
     Labels,
@@ -88,30 +88,31 @@ pub struct Exit {
     pub at: Timestamp,
     pub code: i64,
     pub out_of_memory: bool,
-    /// Whether its health had answered since that start.
+    /// Whether the health endpoint had responded since that start.
     pub was_ready: bool,
 }
 
-/// What is true of one tenant on the engine, now.
+/// The current state of one tenant on the engine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObservedTenant {
     pub id: TenantId,
     pub generation: i64,
     pub phase: Phase,
     pub container_id: String,
-    /// Published on 127.0.0.1; changes at every start.
+    /// The port on 127.0.0.1; changes at every start.
     pub container_port: Option<u16>,
-    /// `None` while it cannot be reached.
+    /// `None` while the tenant is unreachable.
     pub upstream: Option<Upstream>,
-    /// Whether the tag of its image names another image by now.
+    /// Whether the image tag now names another image.
     pub image_outdated: bool,
     /// How the container differs from its spec and the installation's settings; the next start corrects it.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub drift: BTreeSet<Drift>,
-    /// Exits by itself since this orchestrator first saw the container; with `last_exit` enough to count crashes.
+    /// Exits of the container by itself since this orchestrator first saw it. Together with
+    /// `last_exit`, callers can count crashes.
     pub exits: u32,
     pub last_exit: Option<Exit>,
-    /// What a person should know: why it is not ready, or what the engine last refused.
+    /// A message for a person: why the tenant is not ready, or the engine's last refusal.
     pub reason: Option<String>,
 }
 
@@ -128,7 +129,7 @@ pub struct ObservedTenantList {
     pub tenants: Vec<ObservedTenant>,
 }
 
-/// Room on the engine, shown before it runs out.
+/// Room on the engine, so that operators see a shortage early.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Capacity {
     pub networks_used: u32,

@@ -1,7 +1,8 @@
 //! Why a tenant is awake, why it slept, and how it woke: orchestrator → app-api → its owner.
 //!
-//! `GET /v1/tenants/{id}/sleep` → 200 [`SleepStatus`]; `GET /v1/sleep` → 200 [`SleepStatusList`]. Asked for when somebody looks: it changes
-//! with every request, so it is not part of what is watched.
+//! `GET /v1/tenants/{id}/sleep` → 200 [`SleepStatus`]; `GET /v1/sleep` → 200 [`SleepStatusList`].
+//! The status changes with every request, so app-api requests it on demand and the watch does not
+//! carry it.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,14 +12,16 @@ use crate::{TenantId, Timestamp};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SleepStatus {
     pub tenant: TenantId,
-    /// The observed phase, of the same moment as `last_wake`; `None` from an orchestrator of an earlier build.
+    /// The observed phase, read at the same moment as `last_wake`; `None` from an orchestrator of
+    /// an earlier build.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<Phase>,
-    /// Sentences for a person; empty while nothing but its idle time keeps it awake.
+    /// Sentences for a person; empty while only the idle time keeps the tenant awake.
     pub awake_because: Vec<String>,
-    /// A sentence: why it last froze or stopped for want of use.
+    /// A sentence: why the tenant last froze or stopped for lack of use.
     pub asleep_because: Option<String>,
-    /// When it will, if nothing happens until then; `None`: never, or something keeps it awake.
+    /// The freeze time if the tenant stays idle. `None`: the tenant never freezes, or something
+    /// keeps it awake.
     pub freezes_at: Option<Timestamp>,
     pub sleeps_at: Option<Timestamp>,
     pub last_wake: Option<LastWake>,
@@ -37,7 +40,7 @@ pub struct LastWake {
     pub phases_ms: WakePhases,
 }
 
-/// The two ways in which a tenant rests for want of use: the part of [`Phase`] from which a visit wakes it.
+/// The two ways in which an idle tenant rests: the phases of [`Phase`] from which a visit wakes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum IdleState {
@@ -60,12 +63,13 @@ impl IdleState {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WakePhases {
-    /// Behind other wakes.
+    /// The time spent behind other wakes.
     pub queue: u32,
-    /// The engine's own call; of a thaw, as much as passed before the tenant answered.
+    /// The time of the engine's call; for a thaw, only the part before the tenant responded.
     pub engine: u32,
-    /// From there to readiness.
+    /// The time from the engine's call to readiness.
     pub boot: u32,
-    /// From readiness to the first byte of an answer; unknown until the router tells.
+    /// The time from readiness to the first byte of a response; unknown until the router reports
+    /// it.
     pub first_byte: Option<u32>,
 }
