@@ -1,11 +1,12 @@
-//! Which images tenants may be made from: the installation's own, and those that its operator lists beside it.
+//! The images that tenants may be made from: the installation's own and those that its operator
+//! lists.
 
 use std::fmt;
 use std::str::FromStr;
 
 #[derive(Clone, Debug)]
 pub struct AllowedImages {
-    /// For specs that name none.
+    /// The image for specs that name none.
     own: String,
     more: ImageTags,
 }
@@ -19,13 +20,13 @@ impl AllowedImages {
         &self.own
     }
 
-    /// By the very tag: what else lies on the engine was not made to be a tenant.
+    /// Allows an exact tag only: other images on the engine were not built to be tenants.
     pub fn allow(&self, tag: &str) -> bool {
         tag == self.own || self.more.0.iter().any(|listed| listed == tag)
     }
 }
 
-/// ImageTags separated by commas.
+/// Image tags separated by commas.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ImageTags(Vec<String>);
 

@@ -1,6 +1,6 @@
-//! Terminal output as plain text. Pure: what a tenant prints must not steer the terminal of whoever reads it.
+//! Terminal output as plain text. Pure. A tenant's output must not steer the reader's terminal.
 
-/// Drops escape sequences and control characters, also where they are cut between two pieces.
+/// Drops escape sequences and control characters, also when a chunk boundary cuts them.
 #[derive(Debug, Default)]
 pub(crate) struct PlainTextFilter {
     state: State,
@@ -11,9 +11,9 @@ enum State {
     #[default]
     Text,
     Escape,
-    /// `ESC [` … up to a final byte.
+    /// After `ESC [`, until a final byte.
     Control,
-    /// `ESC ]` and its kin, up to BEL or `ESC \`.
+    /// After `ESC ]` or a similar introducer, until BEL or `ESC \`.
     Command,
     CommandEscape,
     /// After the first byte of what may be a C1 control in UTF-8.
@@ -37,11 +37,11 @@ fn step(state: State, byte: u8, text: &mut Vec<u8>) -> State {
         (_, ESC) => State::Escape,
         (State::Escape, b'[') => State::Control,
         (State::Escape, b']' | b'P' | b'X' | b'^' | b'_') => State::Command,
-        // Intermediate bytes: the sequence goes on.
+        // Intermediate bytes do not end the sequence.
         (State::Escape, 0x20..=0x2f) => State::Escape,
         (State::Escape, _) => State::Text,
         (State::Control, 0x20..=0x3f) => State::Control,
-        // A line break is no part of a sequence: the rest of a broken one must not swallow text.
+        // A line break ends a broken sequence, whose rest must not swallow text.
         (State::Control | State::Command, b'\n') => {
             text.push(byte);
             State::Text

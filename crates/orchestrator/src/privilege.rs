@@ -1,5 +1,5 @@
-//! The orchestrator starts as root only to learn which group may use the engine's socket. Then it becomes an
-//! ordinary user with that group, for good.
+//! The orchestrator starts as root only to find the group of the engine's socket. Then the process
+//! becomes an ordinary user with that group, permanently.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -8,7 +8,8 @@ use anyhow::{Context as _, ensure};
 use nix::unistd::{Gid, Uid, getegid, geteuid, getgroups, setgroups, setresgid, setresuid, setuid};
 use protocol::inside::CIAL_UID;
 
-/// Must be called before the first thread exists: each thread has its own ids. Who is not root just goes on.
+/// Must be called before the first thread starts, because each thread has its own ids. Does nothing
+/// for a process that is not root.
 pub(crate) fn drop_root(socket: &Path) -> anyhow::Result<()> {
     if !geteuid().is_root() {
         return Ok(());

@@ -26,15 +26,16 @@ const HEALTH_REQUEST: &[u8] =
     b"GET /.cial/api/healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
 const HEALTHY_STATUS: &[u8] = b"HTTP/1.1 200 ";
 
-/// For a tenant that was ready before events were missed: one that takes longer is no longer ready.
+/// Limits the recheck of a tenant that was ready before events were missed. A slower tenant no
+/// longer counts as ready.
 const RECHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Between two probes of one tenant while this process lacks descriptors.
+/// The delay before a probe is repeated because this process lacks descriptors.
 const LOCAL_RETRY_DELAY: Duration = Duration::from_millis(200);
 
 type OnReady = Arc<dyn Fn(TenantId, String) + Send + Sync>;
 
-/// One probe for each running tenant, and whether its health endpoint has answered.
+/// One probe for each running tenant, with the result of its health request.
 pub struct ReadinessProbes {
     tenant_dirs: TenantDirs,
     on_ready: OnReady,
@@ -76,7 +77,8 @@ impl ReadinessProbes {
             let table = table.clone();
             async move {
                 while let Some(event) = events.next().await {
-                    // An overflow loses names of files, not readiness: every waiting probe looks again.
+                    // An overflow loses file names but no readiness: every waiting probe checks
+                    // again.
                     let Ok(event) = event else { continue };
                     let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
                     let is_ingress = event
@@ -114,10 +116,8 @@ impl ReadinessProbes {
         Ok(())
     }
 
-    /// Makes sure that a running `container` has a probe. An existing probe of the same container stays as it is.
-    ///
-    /// # Errors
-    /// As [`expect_start`](Self::expect_start).
+    /// Ensures that a running `container` has a probe. An existing probe of the same container
+    /// stays as it is.
     pub fn expect(&self, id: TenantId, container: &str) -> io::Result<()> {
         if let Some(probe) = self.lock().probes.get(&id).filter(|p| p.container == container) {
             if !probe.is_ready {
@@ -245,7 +245,7 @@ async fn is_healthy(socket: &Path) -> bool {
     loop {
         match probe_once(socket).await {
             Ok(is_healthy) => return is_healthy,
-            // This process lacks descriptors or memory: nothing is known of the tenant.
+            // This process lacks descriptors or memory, so the tenant's health is unknown.
             Err(error) if is_local(&error) => tokio::time::sleep(LOCAL_RETRY_DELAY).await,
             Err(_) => return false,
         }

@@ -1,4 +1,4 @@
-//! Everything that can be set, read once. Every fault of a start is told at once.
+//! All settings, read once. A failed start reports all invalid settings together.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -24,8 +24,7 @@ pub struct Settings {
     pub log: LogFilter,
     /// `CIAL_LISTEN`, default `0.0.0.0:3200`.
     pub listen: SocketAddr,
-    /// `CIAL_ORCHESTRATOR_TOKEN_FILE`.
-    /// `CIAL_LEASES_TOKEN_FILE`; must not be the same.
+    /// `CIAL_ORCHESTRATOR_TOKEN_FILE` and `CIAL_LEASES_TOKEN_FILE`. The two tokens must differ.
     pub tokens: Tokens,
     /// `CIAL_SSO_SECRET_FILE`, `CIAL_SSO_PUBLIC_KEY_FILE` (optional), `CIAL_ROUTE_SECRET_FILE`.
     pub master_keys: MasterKeys,
@@ -45,16 +44,19 @@ pub struct Settings {
     pub sockets: PathBuf,
     /// `CIAL_TENANT_SECRETS_DIR`, default `/run/cial/tenant-secrets`.
     pub secrets: PathBuf,
-    /// `CIAL_ENGINE_PATHS`: `volumes` when this runs in a container and the two directories are the
-    /// installation's volumes; `host` when it runs beside the engine and sees the same paths.
+    /// `CIAL_ENGINE_PATHS`. `volumes`: the orchestrator runs in a container and the two directories
+    /// are the installation's volumes. `host`: the orchestrator runs beside the engine and both use
+    /// the same paths.
     pub paths: EnginePaths,
     /// `CIAL_DOCKER_SOCKET`, default `/var/run/docker.sock`.
     pub socket: PathBuf,
-    /// `CIAL_DISK_RESERVE_BYTES`, default 1 GiB: with less free on the engine's disk no new tenant is created.
+    /// `CIAL_DISK_RESERVE_BYTES`, default 1 GiB. With less free space on the engine's disk, no new
+    /// tenant is created.
     pub disk_reserve_bytes: u64,
     /// `CIAL_START_CONCURRENCY`, default the number of cores.
     pub starts: usize,
-    /// `CIAL_FREEZE_AFTER`, default 60, and `CIAL_SLEEP_AFTER`, default 1,200 seconds without use; 0 is never.
+    /// `CIAL_FREEZE_AFTER`, default 60, and `CIAL_SLEEP_AFTER`, default 1,200 seconds without use;
+    /// 0 means never.
     pub freeze_after: Option<Duration>,
     pub sleep_after: Option<Duration>,
 }
@@ -120,7 +122,7 @@ impl Settings {
     }
 }
 
-/// Needed before all else.
+/// Reads the engine's socket path, which is needed before all other settings.
 pub(crate) fn socket(env: &Env) -> Result<PathBuf, SettingsErrors> {
     let mut vars = SettingsReader::new(env);
     let socket = docker_socket(&mut vars);
@@ -131,7 +133,7 @@ fn docker_socket(vars: &mut SettingsReader<'_>) -> Option<PathBuf> {
     vars.or_default("CIAL_DOCKER_SOCKET", PathBuf::from("/var/run/docker.sock"))
 }
 
-/// 0 is never.
+/// Converts seconds to a duration; 0 means never.
 pub(crate) fn seconds(seconds: u32) -> Option<Duration> {
     (seconds > 0).then(|| Duration::from_secs(seconds.into()))
 }
@@ -146,7 +148,7 @@ fn public_key(vars: &mut SettingsReader<'_>) -> Option<Option<String>> {
     }
 }
 
-/// A default that is a constant text: parsed like any other value.
+/// Holds a default that is a constant text and is parsed like any other value.
 struct Word<T>(Option<T>);
 
 impl<T: FromStr> FromStr for Word<T> {
@@ -157,7 +159,7 @@ impl<T: FromStr> FromStr for Word<T> {
     }
 }
 
-/// A setting that is one of two words.
+/// Defines a setting that is one of two words.
 macro_rules! one_of_two {
     ($name:ident { $($variant:ident = $word:literal),+ }) => {
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]

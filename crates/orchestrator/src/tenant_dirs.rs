@@ -1,5 +1,5 @@
-//! What a container is given from outside before it starts: a directory for its socket, a directory with its
-//! secrets. Both are made anew before each start and hold nothing of any other tenant.
+//! The directories that a container receives before it starts: one for its socket, one for its
+//! secrets. Both are created anew before each start and hold nothing of any other tenant.
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write as _};
@@ -11,11 +11,11 @@ use protocol::TenantId;
 use protocol::inside;
 use service::{Secret, keys};
 
-/// What the per-tenant keys are derived from. Never leaves this process.
+/// The secrets that the per-tenant keys are derived from. They never leave this process.
 #[derive(Clone, Debug)]
 pub struct MasterKeys {
     pub sso: Secret,
-    /// PEM: where it exists, tenants get this and no key of their own.
+    /// A public key in PEM. Where the key exists, tenants receive it and no SSO key of their own.
     pub sso_public: Option<String>,
     pub route: Secret,
 }
@@ -37,17 +37,18 @@ impl TenantDirs {
         self.sockets.join(id.to_string())
     }
 
-    /// As the router sees it too: both mount the volume at the same place.
+    /// The router uses the same path, because both processes mount the volume at the same place.
     pub fn ingress_socket(&self, id: TenantId) -> PathBuf {
         self.ingress_dir(id).join(inside::INGRESS_SOCKET)
     }
 
-    /// Where the tenant says what keeps it busy.
+    /// The socket on which the tenant lists the work that keeps it busy.
     pub fn busy_socket(&self, id: TenantId) -> PathBuf {
         self.ingress_dir(id).join(inside::BUSY_SOCKET)
     }
 
-    /// Must not be called while the container runs: it would keep the old directories.
+    /// Must not be called while the container runs, because the container would keep the old
+    /// directories.
     pub fn create(&self, id: TenantId) -> io::Result<()> {
         self.remove(id)?;
         directory(&self.ingress_dir(id), 0o750)?;
@@ -78,7 +79,7 @@ fn directory(path: &Path, mode: u32) -> io::Result<()> {
     give(path)
 }
 
-/// Whole or not at all under its name: a tenant never reads half a key.
+/// Writes the file completely or not at all, so that a tenant never reads half a key.
 fn file(directory: &Path, name: &str, content: &[u8]) -> io::Result<()> {
     let unfinished = directory.join(format!(".{name}"));
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o400).open(&unfinished)?;
@@ -87,7 +88,8 @@ fn file(directory: &Path, name: &str, content: &[u8]) -> io::Result<()> {
     fs::rename(&unfinished, directory.join(name))
 }
 
-/// To the tenant's `cial`. The service is that user itself; only a start by hand as root must hand it over.
+/// Gives the path to the tenant's user `cial`. The service runs as that user; only a manual start
+/// as root changes the owner.
 fn give(path: &Path) -> io::Result<()> {
     if geteuid().is_root() {
         let (uid, gid) = (Uid::from_raw(inside::CIAL_UID), Gid::from_raw(inside::CIAL_UID));
@@ -101,7 +103,7 @@ mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt as _;
 
-    /// Goes with its test.
+    /// Deleted together with its test.
     struct Base(PathBuf);
 
     impl Drop for Base {

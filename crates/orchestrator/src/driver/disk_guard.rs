@@ -23,7 +23,7 @@ pub struct DiskExcess {
 }
 
 impl DiskExcess {
-    /// Says for the tenant's owner what happened and how to undo it.
+    /// Describes for the tenant's owner the cause and the remedy.
     pub fn describe(self) -> String {
         format!(
             "Its files use {} and it may use {}, so it was stopped. Raise its disk limit (limits.disk_bytes), then start it and delete what it does not need.",
@@ -36,24 +36,25 @@ impl DiskExcess {
 #[derive(Clone, Debug, Default)]
 pub struct DiskGuard {
     last: Option<Measurement>,
-    /// When a measurement was last begun, whether or not it succeeded.
+    /// The start of the last measurement, whether or not it succeeded.
     begun_at: Option<Duration>,
 }
 
 #[derive(Clone, Debug)]
 struct Measurement {
-    /// By the caller's clock, as a duration since an origin of its own.
+    /// The time by the caller's clock, as a duration since the clock's own origin.
     at: Duration,
     free_bytes: u64,
     used_bytes: HashMap<TenantId, u64>,
 }
 
 impl DiskGuard {
-    /// Two measurements are at least this far apart, however fast the disk fills.
+    /// The shortest time from one measurement to the next, however fast the disk fills.
     pub const MIN_INTERVAL: Duration = Duration::from_secs(15);
-    /// Without a change of free space the volumes are measured this often.
+    /// The interval of measurements while the free space does not change.
     pub const MAX_INTERVAL: Duration = Duration::from_secs(600);
-    /// A tenant can exceed its limit by about this much before it is noticed, plus what it writes meanwhile.
+    /// The free space that the disk may lose before a measurement is due. A tenant can exceed its
+    /// limit by about this much, plus the bytes that it writes meanwhile.
     pub const GROWTH_BYTES: u64 = 256 << 20;
 
     pub fn is_measurement_due(&self, now: Duration, space: DiskSpace) -> bool {
@@ -65,7 +66,7 @@ impl DiskGuard {
         now.saturating_sub(last.at) >= Self::MAX_INTERVAL || lost_bytes >= Self::GROWTH_BYTES
     }
 
-    /// A measurement that fails is not repeated at once.
+    /// Records the start of a measurement, so that a failed one is not repeated at once.
     pub fn begin(&mut self, now: Duration) {
         self.begun_at = Some(now);
     }
@@ -163,7 +164,8 @@ mod tests {
     }
 
     proptest! {
-        /// However the disk fills, a writer is measured once it wrote [`DiskGuard::GROWTH_BYTES`] and waited.
+        /// A writer is measured after it wrote [`DiskGuard::GROWTH_BYTES`] and waited, however the
+        /// disk fills.
         #[test]
         fn growth_is_never_missed(start in 0u64..1 << 45, written in 0u64..1 << 45, seconds in 15u64..600) {
             let guard = measured(start, 0);

@@ -1,4 +1,5 @@
-//! How a container can differ from its spec, and the sentence that says so. Pure.
+//! The ways in which a container can differ from its spec, and a sentence that describes them.
+//! Pure.
 
 use std::collections::BTreeSet;
 
@@ -29,7 +30,7 @@ impl From<Limits> for AppliedLimits {
     }
 }
 
-/// Says for a person how a container differs from its spec; `None` when it does not.
+/// Describes for a person how a container differs from its spec; `None` when it does not.
 pub fn describe_drift(drift: &BTreeSet<Drift>) -> Option<String> {
     let parts: Vec<_> = drift.iter().map(|drift| describe(*drift)).collect();
     if parts.is_empty() {

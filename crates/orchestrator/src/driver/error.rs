@@ -1,4 +1,4 @@
-//! Why something was not done: a stable word to branch on and a sentence to act on.
+//! The errors of a driver: a stable code to branch on and a sentence to act on.
 
 use std::fmt;
 
@@ -18,11 +18,11 @@ pub enum DriverErrorCode {
     EngineTimeout,
     EngineTooOld,
     EngineRefused,
-    /// What runs on the engine was not listed yet: nothing can be said, least of all "gone".
+    /// The engine's containers were not listed yet, so nothing is known, least of all "gone".
     NotListed,
-    /// This process lacks descriptors, memory or addresses: nothing is known of the engine.
+    /// This process lacks descriptors, memory or addresses, so the engine's state is unknown.
     OutOfResources,
-    /// A fault of our own.
+    /// An error of our own.
     Internal,
 }
 
@@ -96,8 +96,8 @@ impl DriverError {
         Self { code, detail: detail.into() }
     }
 
-    /// Worth remembering as the tenant's own reason. An engine that is away has a reason that all share, and
-    /// that ends for all at once.
+    /// Whether the error is worth remembering as the tenant's own reason. An unreachable engine
+    /// concerns all tenants, and its return ends the reason for all at once.
     pub fn concerns_tenant(&self) -> bool {
         match self.code {
             DriverErrorCode::ImageMissing
@@ -119,7 +119,8 @@ impl DriverError {
         }
     }
 
-    /// A start that failed so may go well once the tenant's resources were made again from its spec.
+    /// Whether a failed start may succeed after the tenant's resources are created again from its
+    /// spec.
     pub fn is_fixed_by_recreating(&self) -> bool {
         match self.code {
             DriverErrorCode::NoSuchTenant | DriverErrorCode::EngineRefused => true,

@@ -1,5 +1,5 @@
-//! An engine that exists in memory only: does as its script says, in virtual time, and remembers what it was
-//! told to do. ReservedSubnet to the same conformance suite as the real one.
+//! An engine that exists in memory only. It follows its script in virtual time and records the
+//! calls that it receives. The real engine's conformance suite holds for this engine, too.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,22 +24,22 @@ use super::{
 use crate::busy::{self, BusyError};
 use crate::revocation::RevokeError;
 
-/// How a tenant behaves once it is started.
+/// The behavior of a tenant after its start.
 #[derive(Clone, Copy, Debug)]
 pub struct TenantBehavior {
-    /// How long the engine's calls for it take.
+    /// How long the engine's calls for the tenant take.
     pub engine: Duration,
-    /// `None`: it never gets ready.
+    /// `None`: the tenant never gets ready.
     pub ready_after: Option<Duration>,
-    /// How soon it answers while it is being thawed; `None`: not before that call has ended.
+    /// How soon the tenant responds during a thaw; `None`: not before the thaw call has ended.
     pub thawed_after: Option<Duration>,
-    /// Ends by itself, with this code.
+    /// The container exits by itself after this time, with this code.
     pub exits_after: Option<(Duration, i64)>,
     pub image_exists: bool,
-    /// Its start is refused, its thaw.
+    /// The engine refuses to start or thaw the tenant.
     pub refuses_start: bool,
     pub refuses_thaw: bool,
-    /// Whoever calls the engine for it breaks.
+    /// Calls of the engine for this tenant panic.
     pub breaks: bool,
 }
 
@@ -73,14 +73,14 @@ struct SimulatedEngine {
     disk_bytes: HashMap<TenantId, u64>,
     /// Volumes outlive containers.
     volumes: BTreeSet<TenantId>,
-    /// The engine does not answer, and why.
+    /// The reason why the engine is unreachable, if it is.
     away: Option<DriverError>,
     /// Grows with each rebuild of the image.
     image: u32,
-    /// Ticks: each thing that happens is later than the one before.
+    /// A counter of events: each event is later than the one before.
     ticks: i64,
     calls: Vec<String>,
-    /// What they answer when they are asked; who is not here is not busy.
+    /// The responses of tenants to requests for their busy list; an absent tenant is not busy.
     busy: BTreeMap<TenantId, Result<BusyList, BusyError>>,
     /// The lists of ended sessions that tenants acknowledged, in order.
     revoked: Vec<(TenantId, Vec<Uuid>)>,
@@ -92,7 +92,8 @@ struct Tenant {
     generation: i64,
     limits: AppliedLimits,
     image: u32,
-    /// Counts containers and starts: what was set off for an earlier one must not hit a later one.
+    /// Counts containers and starts, so that the effects of an earlier one do not reach a later
+    /// one.
     life: i64,
     run: RunState,
     ready: bool,
@@ -113,8 +114,8 @@ impl MemoryDriver {
         self.state().scripts.insert(id, script);
     }
 
-    /// What it was told to do, in order: `create …`, `start …`, `stop …`, `freeze …`, `thaw …`,
-    /// `busy …`, `remove …`.
+    /// The calls that the engine received, in order: `create …`, `start …`, `stop …`, `freeze …`,
+    /// `thaw …`, `busy …`, `remove …`.
     pub fn calls(&self) -> Vec<String> {
         self.state().calls.clone()
     }
@@ -127,7 +128,7 @@ impl MemoryDriver {
         self.state().disk_bytes.insert(id, bytes);
     }
 
-    /// The next `count` deliveries of ended sessions to the tenant fail.
+    /// Makes the next `count` deliveries of ended sessions to the tenant fail.
     pub fn fail_revocations(&self, id: TenantId, count: u32) {
         self.state().revoke_failures.insert(id, count);
     }
@@ -148,7 +149,7 @@ impl MemoryDriver {
         self.tell(EngineEvent::Disconnected(why.to_owned()));
     }
 
-    /// Every call fails, and no event is sent.
+    /// Makes every call fail, and sends no event.
     pub fn fail_calls(&self, code: DriverErrorCode, detail: &str) {
         self.state().away = Some(DriverError::new(code, detail));
     }
@@ -162,7 +163,7 @@ impl MemoryDriver {
         self.state().image += 1;
     }
 
-    /// Somebody removes the container, past us.
+    /// Removes the container as a stranger would, without the driver.
     pub fn remove_externally(&self, id: TenantId) {
         self.state().tenants.remove(&id);
         self.tell(EngineEvent::Changed(id));
@@ -175,7 +176,7 @@ impl MemoryDriver {
         self.tell(EngineEvent::Changed(id));
     }
 
-    /// Its process ends.
+    /// Ends the process of the container.
     pub fn exit_container(&self, id: TenantId, code: i64) {
         let life = self.state().tenants.get(&id).map(|t| t.life);
         if let Some(life) = life {
@@ -188,11 +189,11 @@ impl MemoryDriver {
     }
 
     fn tell(&self, event: EngineEvent) {
-        // Nobody listening is no fault.
+        // An event without a reader is no error.
         let _ = self.events.send(event);
     }
 
-    /// What every call begins with: the engine is there, and takes its time.
+    /// Begins every call: checks that the engine is reachable, and takes the engine's time.
     async fn call(&self, id: TenantId) -> Result<TenantBehavior, DriverError> {
         let script = self.state().scripts.get(&id).copied().unwrap_or_default();
         tokio::time::sleep(script.engine).await;
@@ -244,7 +245,7 @@ impl MemoryDriver {
         self.status_of(id).ok_or_else(|| DriverError::no_such_tenant(id))
     }
 
-    /// What happens after a start, by script.
+    /// Plays the scripted events after a start.
     fn schedule_behavior(&self, id: TenantId, life: i64, script: TenantBehavior) {
         self.schedule_ready(id, life, script);
         if let Some((after, code)) = script.exits_after {
@@ -472,7 +473,8 @@ impl Driver for MemoryDriver {
         })
     }
 
-    /// As of a new process: whether anybody's health answers is yet to be learnt.
+    /// Like a new process, the watch does not know yet whether any tenant's health endpoint
+    /// responds.
     fn watch(&self) -> BoxStream<'static, EngineEvent> {
         let events = self.events.subscribe();
         let mut state = self.state();

@@ -46,8 +46,9 @@ pub trait Driver: Send + Sync + 'static {
     fn freeze(&self, id: TenantId) -> DriverFuture<'_, ContainerStatus>;
     /// Unpauses the container. Does not inspect it afterwards, because a request waits for this call.
     fn thaw(&self, id: TenantId) -> DriverFuture<'_, ()>;
-    /// Ends once the tenant's health endpoint answers 200, which may be before [`thaw`](Self::thaw) returns.
-    /// Never ends while nothing listens there, or while another status is answered.
+    /// Ends once the tenant's health endpoint answers 200, which may be before [`thaw`](Self::thaw)
+    /// returns. Never ends while nothing listens there, or while the endpoint responds with another
+    /// status.
     fn wait_until_responsive(&self, id: TenantId) -> BoxFuture<'_, ()>;
     /// Reads the tenant's busy leases within [`BUSY_TIMEOUT`](crate::busy::BUSY_TIMEOUT).
     ///
@@ -97,7 +98,7 @@ pub struct ContainerStatus {
     pub started_at: Option<Timestamp>,
     pub port: Option<u16>,
     pub upstream: Option<Upstream>,
-    /// `None` where only an inspection shows them.
+    /// `None` where only an inspection shows the limits.
     pub limits: Option<AppliedLimits>,
     /// Differences that can be judged without the spec. [`ContainerStatus::drift_from`] adds the others.
     pub drift: BTreeSet<Drift>,

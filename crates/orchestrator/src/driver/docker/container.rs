@@ -1,4 +1,4 @@
-//! Making, starting and stopping one tenant's container; adopting what an earlier try has left.
+//! Creates, starts and stops one tenant's container, and adopts the remains of an earlier attempt.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -25,11 +25,12 @@ use crate::driver::{
 };
 
 const MAX_PORT_ATTEMPTS: u32 = 3;
-/// How long a tenant that was just unpaused may take to answer before the engine is asked to unpause it again.
+/// How long a tenant may take to respond after an unpause before the engine receives the unpause
+/// call again.
 const UNPAUSE_PROBE_TIMEOUT: Duration = Duration::from_millis(200);
 const MAX_UNPAUSE_ATTEMPTS: u32 = 5;
 
-/// What to do with a container that exists already.
+/// The treatment of an existing container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ContainerAction {
     Reuse,
@@ -40,10 +41,10 @@ enum ContainerAction {
 #[derive(Clone, Copy, Debug)]
 struct ContainerFacts {
     is_alive: bool,
-    /// The engine removes it already.
+    /// The engine is already removing the container.
     is_leaving: bool,
     generation_matches: bool,
-    /// It differs from its template, its image tag or its surroundings.
+    /// The container differs from its template, its image tag or its surroundings.
     has_drifted: bool,
     network: NetworkFacts,
 }
@@ -55,9 +56,9 @@ enum NetworkFacts {
     NotJoinedYet,
     /// The network that the container joined at its last start.
     Joined,
-    /// That network is gone, or another one has its name now.
+    /// The network that the container joined is gone, or another network has its name now.
     Replaced,
-    /// It exists, but was created with other settings of the installation.
+    /// The network exists, but was created with other settings of the installation.
     Outdated,
 }
 
@@ -66,7 +67,7 @@ fn choose_action(facts: ContainerFacts) -> ContainerAction {
         return ContainerAction::Recreate;
     }
     if facts.is_alive {
-        // A start that nobody asked for would interrupt the tenant's visitors.
+        // An unrequested start would interrupt the tenant's visitors.
         return ContainerAction::Reuse;
     }
     let network_fits = match facts.network {
@@ -95,7 +96,8 @@ impl DockerDriver {
         spec: &Spec,
     ) -> Result<ContainerStatus, DriverError> {
         let client = self.engine.client().await?;
-        // A second turn only if somebody else made the container between our look and our try.
+        // The second attempt runs only if another process created the container after our
+        // inspection.
         for _ in 0..2 {
             if let Some(status) = self.try_ensure_container(&client, spec).await? {
                 return Ok(status);
@@ -153,7 +155,8 @@ impl DockerDriver {
         }
     }
 
-    /// The network beside the rest: it is what takes longest. `None` when the name is taken by now.
+    /// Creates the network concurrently with the rest, because the network takes longest. Returns
+    /// `None` when the name is already taken.
     async fn create_all(
         &self,
         client: &Client,
@@ -164,7 +167,8 @@ impl DockerDriver {
             self.create_volumes(client, spec.id).await?;
             self.create_container_for(client, spec).await
         };
-        // Not `try_join`: what was begun is brought to its end, so that a retry meets it whole.
+        // `try_join` would abandon the other call; both calls finish, so that a retry finds
+        // complete objects.
         let (network, container) = tokio::join!(network, container);
         network?;
         let created = |container| ContainerStatus {
@@ -199,7 +203,7 @@ impl DockerDriver {
         spec: &Spec,
     ) -> Result<Option<String>, DriverError> {
         let (ingress, secrets) = self.engine_side_dirs().await?.of(spec.id);
-        // The engine wants the sources of binds to exist already now.
+        // The engine requires that the sources of binds exist at this point.
         self.tenant_dirs.create(spec.id).map_err(|e| disk_error(&e))?;
         let named = CreateContainerOptionsBuilder::default().name(&spec.id.container()).build();
         let body = self.template.container(spec, &ingress, &secrets);
@@ -241,7 +245,7 @@ impl DockerDriver {
         if let Err(error) = self.start_with_free_port(&client, &name).await {
             self.probes.close(id);
             if error.detail.contains("marked for removal") {
-                // By somebody's hand, just now: when that is done, there is none.
+                // Somebody is removing the container by hand; after that removal, none is left.
                 self.remove_container(&client, &before.container).await?;
                 return Err(DriverError::no_such_tenant(id));
             }
@@ -251,7 +255,8 @@ impl DockerDriver {
         self.inspected_status(id, &after, None).await
     }
 
-    /// A free port may be taken by another process between the engine's choice and its bind.
+    /// Starts the container. Another process may take a free port between the engine's choice and
+    /// its bind.
     async fn start_with_free_port(&self, client: &Client, name: &str) -> Result<(), DriverError> {
         let mut tries = MAX_PORT_ATTEMPTS;
         loop {
@@ -273,7 +278,8 @@ impl DockerDriver {
             return Ok(before);
         }
         if before.run == RunState::Paused {
-            // The engine would wait in vain and then kill it.
+            // A paused container ignores the signal, so the engine would wait in vain and then kill
+            // it.
             self.unpause(&client, &name, id).await?;
         }
         let seconds = i32::try_from(STOP_TIMEOUT.as_secs()).unwrap_or(i32::MAX);
@@ -296,7 +302,7 @@ impl DockerDriver {
             Ok(()) | Err(_) => {}
         }
         let mut status = self.inspect_status(&client, id).await?;
-        // The engine's own record may be behind.
+        // The engine's own record may be stale.
         if status.run == RunState::Running {
             status.run = RunState::Paused;
         }
@@ -305,10 +311,11 @@ impl DockerDriver {
 
     pub(super) async fn thaw_container(&self, id: TenantId) -> Result<(), DriverError> {
         let client = self.engine.client().await?;
-        // One that runs or is paused was status before, with our labels: its id is that of nobody else.
+        // A running or paused container was seen before with our labels, so its id belongs to no
+        // other container.
         if let Some(container) = self.probes.container(id) {
             match self.unpause(&client, &container, id).await {
-                // Made anew past us: look for it by its name.
+                // The container was created anew without us, so look it up by name.
                 Err(error) if error.detail.contains("No such container") => {}
                 done => return done,
             }
@@ -320,8 +327,10 @@ impl DockerDriver {
         Ok(())
     }
 
-    /// An engine hears late of what it did: right after a pause it may say of the container that it "is not paused", right
-    /// after an unpause that it is. What does not answer is therefore asked for again; in the end the engine is believed.
+    /// The engine's record may lag behind its own calls. Right after a pause, the engine may report
+    /// that the container "is not paused", and right after an unpause that it is. A tenant that
+    /// does not respond is therefore unpaused again; after the last attempt, the engine's report
+    /// counts.
     async fn unpause(&self, client: &Client, name: &str, id: TenantId) -> Result<(), DriverError> {
         for _ in 0..MAX_UNPAUSE_ATTEMPTS {
             match with_timeout(ACTION_TIMEOUT, client.unpause_container(name)).await {
@@ -338,7 +347,7 @@ impl DockerDriver {
         Ok(())
     }
 
-    /// The tenant's container, which must exist and be ours.
+    /// Inspects the tenant's container, which must exist and be ours.
     async fn inspect_owned(
         &self,
         client: &Client,
@@ -382,7 +391,7 @@ impl DockerDriver {
         self.inspected_status(id, &container, image.as_deref()).await.map(Some)
     }
 
-    /// Force, and with the anonymous volumes that an image may have asked for.
+    /// Removes the container by force, with the anonymous volumes that its image may declare.
     pub(super) async fn remove_container(
         &self,
         client: &Client,
@@ -390,13 +399,13 @@ impl DockerDriver {
     ) -> Result<(), DriverError> {
         let whole = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
         match optional(ACTION_TIMEOUT, client.remove_container(container, Some(whole))).await {
-            // Somebody else is at it: wait for the end of that.
+            // Another removal is in progress; wait for its end.
             Err(error) if error.detail.contains("is already in progress") => {
                 let removed = WaitContainerOptionsBuilder::default().condition("removed").build();
                 let mut ends = client.wait_container(container, Some(removed));
                 let end = async {
                     match ends.next().await.transpose() {
-                        // How it ended is told as an error; that it ended is all that matters here.
+                        // The exit code arrives as an error; only the end matters here.
                         Ok(_) | Err(Error::DockerContainerWaitError { .. }) => Ok(()),
                         Err(error) => Err(error),
                     }

@@ -1,7 +1,7 @@
-//! What tenants' volumes hold, measured by the engine, and how much room its disk has left.
+//! The sizes of tenants' volumes, measured by the engine, and the free space of the engine's disk.
 //!
-//! The orchestrator is an ordinary user without access to the engine's directories. It can neither set a quota nor walk
-//! a volume; the engine can measure volumes for it.
+//! The orchestrator is an ordinary user without access to the engine's directories. It can neither
+//! set a quota nor walk a volume; the engine can measure volumes for it.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -21,9 +21,9 @@ use super::template::ContainerTemplate;
 use crate::driver::disk_guard::describe_bytes;
 use crate::driver::{DiskSpace, DriverError, DriverErrorCode};
 
-/// The engine walks every volume for this, which takes its time on a slow disk.
+/// The engine walks every volume for a measurement, which is slow on a slow disk.
 const MEASURE_TIMEOUT: Duration = Duration::from_secs(300);
-/// Far above the list of ten thousand tenants.
+/// Far above the size of a list of ten thousand tenants.
 const MAX_RESPONSE_BYTES: u64 = 64 << 20;
 /// Engines up to this version list volumes in the shape that [`DataUsage`] reads, and newer ones still accept it.
 const NEWEST_READABLE: (usize, usize) = (1, 44);
@@ -131,7 +131,8 @@ fn bytes_by_tenant(template: &ContainerTemplate, usage: DataUsage) -> HashMap<Te
     bytes
 }
 
-/// One request on a connection of its own. HTTP/1.0: the engine ends the body by closing the connection.
+/// Sends one request on a separate connection. With HTTP/1.0, the engine ends the body by closing
+/// the connection.
 async fn fetch(socket: &Path, path: &str) -> std::io::Result<Vec<u8>> {
     let mut stream = UnixStream::connect(socket).await?;
     stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").as_bytes()).await?;

@@ -1,4 +1,5 @@
-//! One connection to the engine: negotiated, with a time limit on every call, and its errors in our words.
+//! The connection to the engine: negotiates the version, limits every call in time, and translates
+//! errors.
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -15,9 +16,9 @@ use serde_json::Value;
 use crate::driver::{DriverError, DriverErrorCode};
 use crate::local_error::is_local;
 
-/// For calls that only look.
+/// Limits calls that only read.
 pub(super) const INSPECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// For calls that make or end something: a loaded engine takes its time.
+/// Limits calls that create or end something, which are slow on a loaded engine.
 pub(super) const ACTION_TIMEOUT: Duration = Duration::from_secs(60);
 
 const MIN_API_VERSION: ClientVersion = ClientVersion { major_version: 1, minor_version: 41 };
@@ -36,7 +37,7 @@ impl Engine {
         &self.socket
     }
 
-    /// A client that speaks the engine's version. Connects anew after [`Engine::forget`].
+    /// Returns a client that speaks the engine's version. Connects anew after [`Engine::forget`].
     pub(super) async fn client(&self) -> Result<Docker, DriverError> {
         if let Some(client) = self.held() {
             return Ok(client);
@@ -60,7 +61,7 @@ impl Engine {
         Ok(client)
     }
 
-    /// The next caller negotiates again: the engine may have been replaced by another version.
+    /// Makes the next caller negotiate again: another version may have replaced the engine.
     pub(super) fn forget(&self) {
         *self.client.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
@@ -70,7 +71,7 @@ impl Engine {
     }
 }
 
-/// `call`, ended after `patience`, its error in our words.
+/// Runs `call` for at most `patience` and translates its error.
 pub(super) async fn with_timeout<T>(
     patience: Duration,
     call: impl Future<Output = Result<T, Error>>,
@@ -81,7 +82,7 @@ pub(super) async fn with_timeout<T>(
     }
 }
 
-/// The same, where "there is none" is an answer.
+/// Like `with_timeout`, but returns `None` when the object does not exist.
 pub(super) async fn optional<T>(
     patience: Duration,
     call: impl Future<Output = Result<T, Error>>,
@@ -137,7 +138,7 @@ pub(super) fn driver_error(error: &Error) -> DriverError {
     DriverError::new(DriverErrorCode::EngineUnreachable, detail)
 }
 
-/// It is there and it answered.
+/// The engine responded, but the response is unreadable.
 fn is_unreadable(error: &Error) -> bool {
     matches!(
         error,
@@ -151,7 +152,7 @@ fn is_unreadable(error: &Error) -> bool {
     )
 }
 
-/// What the engine answered, sorted by what a person would do about it.
+/// Classifies the engine's error by the remedy.
 fn classify_engine_message(status: u16, message: &str) -> DriverError {
     let has = |needle: &str| message.contains(needle);
     if has("No such image") {
@@ -192,8 +193,8 @@ fn innermost(error: &dyn std::error::Error) -> String {
     last.to_string()
 }
 
-/// Engines before 25 make two networks of one name unless told otherwise, and then refuse both. The models of
-/// newer APIs have lost the field.
+/// Makes the engine refuse a duplicate network name. By default, engines before 25 create two
+/// networks of one name and then refuse both. The models of newer APIs lack the field.
 fn refuse_duplicate_network(request: BollardRequest) -> BollardRequest {
     if !request.uri().path().ends_with("/networks/create") {
         return request;

@@ -1,5 +1,5 @@
-//! The engine's events as hints. The stream ends without a word now and then: it is taken up again from a
-//! little before its end, and whoever listens is told to list.
+//! The engine's events as hints. The stream sometimes ends silently. The follower resumes a little
+//! before its end and notifies readers that they must list again.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -19,14 +19,14 @@ use super::template::ContainerTemplate;
 use crate::driver::{DriverError, DriverErrorCode, EngineEvent};
 use crate::readiness::ReadinessProbes;
 
-/// How far before the end of a stream the next one begins.
+/// The next stream begins this long before the end of the previous one.
 const OVERLAP_SECONDS: i64 = 2;
-/// More events than the overlap can hold.
+/// More events than the overlap can contain.
 const MAX_REMEMBERED_EVENTS: usize = 4_096;
 const MIN_RECONNECT_DELAY: Duration = Duration::from_millis(200);
 const MAX_RECONNECT_DELAY: Duration = Duration::from_secs(5);
 
-/// Never ends.
+/// Follows the events forever.
 pub(super) async fn follow(
     engine: Arc<Engine>,
     template: ContainerTemplate,
@@ -37,12 +37,12 @@ pub(super) async fn follow(
     let mut pause = MIN_RECONNECT_DELAY;
     loop {
         match reader.follow_once(&engine, &template).await {
-            // It held for a while: what comes next is a new trouble, if any.
+            // The stream lasted for a while, so the next failure is a new one.
             Ok(()) => pause = MIN_RECONNECT_DELAY,
             Err(error) => {
-                // A newer or older engine may answer next.
+                // A newer or older engine may respond next.
                 engine.forget();
-                // An error of this process says nothing about the engine.
+                // An error of this process is no evidence about the engine.
                 if error.code != DriverErrorCode::OutOfResources {
                     reader.tell(EngineEvent::Disconnected(error.detail));
                 }
@@ -56,13 +56,13 @@ pub(super) async fn follow(
 struct EventReader {
     probes: Arc<ReadinessProbes>,
     tell: Sender<EngineEvent>,
-    /// Engine's clock, seconds: where the next stream begins.
+    /// The start of the next stream, in seconds of the engine's clock.
     since: Option<i64>,
     known: RecentEvents,
     out_of_memory: HashSet<String>,
 }
 
-/// Events status already: an overlap repeats some.
+/// The events seen so far, because an overlap repeats some.
 #[derive(Default)]
 struct RecentEvents {
     order: VecDeque<(i64, String, String)>,
@@ -96,11 +96,11 @@ impl EventReader {
     }
 
     fn tell(&self, event: EngineEvent) {
-        // Nobody listening is no fault.
+        // An event without a reader is no error.
         let _ = self.tell.send(event);
     }
 
-    /// One stream, from its beginning to its end.
+    /// Follows one stream from its beginning to its end.
     async fn follow_once(
         &mut self,
         engine: &Engine,
@@ -121,10 +121,10 @@ impl EventReader {
         };
         let mut events = std::pin::pin!(client.events(Some(wanted)));
         if self.since.replace(since).is_some() {
-            // The engine may have been started anew, and remembers no event from before.
+            // The engine may have restarted, and a restarted engine remembers no earlier event.
             let tell = self.tell.clone();
             self.probes.recheck_ready(move |id| {
-                // Nobody listening is no fault.
+                // An event without a reader is no error.
                 let _ = tell.send(EngineEvent::Changed(id));
             });
         }
@@ -179,7 +179,7 @@ fn tenant(attributes: &HashMap<String, String>) -> Option<TenantId> {
     attributes.get(labels::TENANT)?.parse().ok()
 }
 
-/// The engine's clock: its events are asked for by it, and it need not be ours.
+/// Reads the engine's clock, which selects events and may differ from ours.
 async fn engine_seconds(client: &Client) -> Result<i64, DriverError> {
     let info = with_timeout(INSPECT_TIMEOUT, client.info()).await?;
     let time = info.system_time.as_deref().unwrap_or_default();

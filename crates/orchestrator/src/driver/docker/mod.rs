@@ -1,4 +1,4 @@
-//! Docker Engine, API 1.41 and newer. The only place that knows bollard.
+//! Docker Engine, API 1.41 and newer. Only this module knows bollard.
 
 mod container;
 mod disk;
@@ -39,12 +39,13 @@ use crate::readiness::ReadinessProbes;
 use crate::revocation::{self, RevokeError};
 use crate::tenant_dirs::TenantDirs;
 
-/// Where the engine finds the directories that we make.
+/// The paths by which the engine finds our directories.
 #[derive(Clone, Debug)]
 pub enum EngineDirs {
-    /// We run in a container: they lie in the installation's two volumes.
+    /// The orchestrator runs in a container, and the directories are in the installation's two
+    /// volumes.
     Volumes,
-    /// We run beside the engine: our paths are its paths.
+    /// The orchestrator runs beside the engine, and both use the same paths.
     Host { sockets: PathBuf, secrets: PathBuf },
 }
 
@@ -53,7 +54,8 @@ pub struct DockerSettings {
     pub template: ContainerTemplate,
     pub pool: Pool,
     pub dirs: EngineDirs,
-    /// A directory on the disk that holds the engine's data: its free space stands for the engine's.
+    /// A directory on the disk that holds the engine's data. The free space of this directory
+    /// counts as the engine's.
     pub state_dir: PathBuf,
     /// With less than this free, no new tenant is created.
     pub disk_reserve_bytes: u64,
@@ -62,7 +64,7 @@ pub struct DockerSettings {
 pub struct DockerDriver {
     engine: Arc<Engine>,
     template: ContainerTemplate,
-    /// Of the template, which does not change.
+    /// The hash of the template, which does not change.
     template_hash: String,
     tenant_dirs: TenantDirs,
     probes: Arc<ReadinessProbes>,
@@ -75,7 +77,7 @@ pub struct DockerDriver {
     _follower: AbortOnDropHandle<()>,
 }
 
-/// The two directories of directories, as the engine sees them.
+/// The parents of the tenants' directories, as the engine sees them.
 struct EngineSideDirs {
     sockets: PathBuf,
     secrets: PathBuf,
@@ -89,19 +91,19 @@ impl EngineSideDirs {
     }
 }
 
-/// Whoever lags by more than this lists again.
+/// A reader that lags by more than this must list again.
 const EVENT_BACKLOG: usize = 4_096;
 
 impl DockerDriver {
-    /// Connects when first needed, again and again: an engine that is away is a state, not a failure. Must be
-    /// called inside a runtime.
+    /// Connects when first needed and reconnects after failures: an unreachable engine is a state,
+    /// not a failure. Must be called inside a runtime.
     pub fn new(settings: DockerSettings, tenant_dirs: TenantDirs) -> std::io::Result<Self> {
         let DockerSettings { socket, template, pool, dirs, state_dir, disk_reserve_bytes } =
             settings;
         let events = broadcast::channel(EVENT_BACKLOG).0;
         let tell = events.clone();
         let probes = Arc::new(ReadinessProbes::new(tenant_dirs.clone(), move |id, container| {
-            // Nobody listening is no fault.
+            // An event without a reader is no error.
             let _ = tell.send(EngineEvent::Ready { id, container });
         })?);
         let engine = Arc::new(Engine::new(socket));
@@ -123,7 +125,7 @@ impl DockerDriver {
         })
     }
 
-    /// Asked of the engine once: mountpoints of volumes do not move.
+    /// Requests the directories from the engine once, because mountpoints of volumes do not move.
     async fn engine_side_dirs(&self) -> Result<&EngineSideDirs, DriverError> {
         let ask = async || match &self.dirs {
             EngineDirs::Host { sockets, secrets } => {
@@ -257,7 +259,7 @@ impl Driver for DockerDriver {
     }
 }
 
-/// A fault of our own disk, in words for a person.
+/// Describes an error of our own disk for a person.
 fn disk_error(error: &std::io::Error) -> DriverError {
     let code = if error.kind() == std::io::ErrorKind::StorageFull {
         DriverErrorCode::DiskFull

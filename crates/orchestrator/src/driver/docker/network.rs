@@ -1,4 +1,5 @@
-//! One bridge network a tenant, with a subnet out of our pool: the engine's own pools end at 31 networks.
+//! One bridge network per tenant, with a subnet of our pool, because the engine's own pools end at
+//! 31 networks.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -15,7 +16,7 @@ use super::subnet_pool::{Net, Pool};
 use super::template::TEMPLATE_HASH_LABEL;
 use crate::driver::{DriverError, DriverErrorCode};
 
-/// Which subnets are taken: what the engine listed last, and what is being made right now.
+/// The subnets in use: the engine's last list, and those of networks that are being created.
 pub(super) struct Subnets {
     pool: Pool,
     taken: Mutex<TakenSubnets>,
@@ -23,19 +24,19 @@ pub(super) struct Subnets {
 
 #[derive(Default)]
 struct TakenSubnets {
-    /// `None`: ask the engine before the next one is taken.
+    /// `None`: the engine must be listed before the next subnet is reserved.
     listed: Option<Vec<Net>>,
     reserved: Vec<Net>,
 }
 
-/// A tenant's network that was found.
+/// An existing network of a tenant.
 pub(super) struct Network {
     pub(super) id: String,
-    /// Made with the flags of this installation as it is now.
+    /// Whether the network was created with the installation's current flags.
     pub(super) fits: bool,
 }
 
-/// A subnet that nobody else in this process takes while this is reserved.
+/// Reserves a subnet: nobody else in this process takes it during the reservation.
 struct ReservedSubnet<'a> {
     net: Net,
     of: &'a Subnets,
@@ -55,9 +56,10 @@ impl Drop for ReservedSubnet<'_> {
     }
 }
 
-/// Others may take subnets from under us; each time the list is read anew.
+/// Other processes may take a chosen subnet; each attempt lists the networks anew.
 const MAX_ATTEMPTS: u32 = 60;
-/// How long a network that is not listed yet is waited for, and how often.
+/// The delay between attempts while an unlisted network holds a subnet, and the number of delays
+/// before another subnet is tried.
 const UNLISTED_WAIT: Duration = Duration::from_millis(100);
 const UNLISTED_WAITS_PER_SUBNET: u32 = 20;
 
@@ -79,7 +81,7 @@ impl Subnets {
         if let Some(reserved) = self.pick(avoid) {
             return Ok(reserved);
         }
-        // Nothing known, or all gone: some may have come back since.
+        // The list is missing or used up; some subnets may be free again.
         let listed = subnets(client).await?;
         self.taken().listed = Some(listed);
         let detail = || {
@@ -116,7 +118,8 @@ impl Subnets {
 }
 
 impl DockerDriver {
-    /// Looks for the tenant's network; `None` when there is none, a refusal when its name is somebody else's.
+    /// Finds the tenant's network. Returns `None` when there is none, and an error when a
+    /// stranger's network has its name.
     pub(super) async fn find_network(
         &self,
         client: &Client,
@@ -125,7 +128,8 @@ impl DockerDriver {
         let name = id.network();
         let looked = optional(INSPECT_TIMEOUT, client.inspect_network(&name, None)).await;
         let network = match looked {
-            // Two of one name, made by an engine that does not check: which is the right one cannot be told.
+            // An engine without a name check made two networks of one name; the right one is
+            // unknown.
             Err(error) if error.detail.contains("ambiguous") => {
                 self.remove_networks(client, id).await?;
                 return Ok(None);
@@ -135,8 +139,9 @@ impl DockerDriver {
         network.map(|n| self.claim_network(n, id)).transpose()
     }
 
-    /// The id of the tenant's network, made unless one that fits exists: which is met in the making, because an engine
-    /// with hundreds of networks is slow to look for one. Nobody may be in one that does not fit.
+    /// Returns the id of the tenant's network and creates the network unless a matching one exists.
+    /// The create call itself detects an existing one, because lookups are slow on an engine with
+    /// hundreds of networks. No container may be attached to a network that does not match.
     pub(super) async fn create_network(
         &self,
         client: &Client,
@@ -171,7 +176,8 @@ impl DockerDriver {
             if subnets(client).await?.iter().any(|net| net.overlaps(subnet)) {
                 continue;
             }
-            // ReservedSubnet by what is not listed: a network in the making, maybe ours, begun before we were killed.
+            // An unlisted network holds the subnet: perhaps our own, begun before this process was
+            // killed.
             waits += 1;
             if waits % UNLISTED_WAITS_PER_SUBNET == 0 {
                 avoid.push(subnet);
@@ -185,7 +191,7 @@ impl DockerDriver {
         Err(DriverError::new(DriverErrorCode::SubnetsExhausted, detail))
     }
 
-    /// Removes all networks of the tenant, whoever is attached.
+    /// Removes all networks of the tenant, whichever containers are attached.
     pub(super) async fn remove_networks(
         &self,
         client: &Client,
@@ -222,12 +228,12 @@ impl DockerDriver {
         Ok(Network { id: network.id.unwrap_or_default(), fits: self.template_matches(&labels) })
     }
 
-    /// What was made before flags were noted fits nothing.
+    /// Objects from before the template hash was recorded match no template.
     pub(super) fn template_matches(&self, labels: &HashMap<String, String>) -> bool {
         labels.get(TEMPLATE_HASH_LABEL).is_some_and(|made_with| *made_with == self.template_hash)
     }
 
-    /// Refuses to go on with something that has our name but is not ours.
+    /// Refuses an object that has our name but is not ours.
     pub(super) fn claim(
         &self,
         kind: &str,
@@ -246,7 +252,7 @@ impl DockerDriver {
     }
 }
 
-/// All IPv4 subnets of the engine's networks, ours and others'.
+/// Lists all IPv4 subnets of the engine's networks, ours and others'.
 async fn subnets(client: &Client) -> Result<Vec<Net>, DriverError> {
     let networks = with_timeout(INSPECT_TIMEOUT, client.list_networks(None)).await?;
     Ok(networks.into_iter().flat_map(|network| of(network.ipam)).collect())

@@ -1,4 +1,4 @@
-//! Taking all of a tenant off the engine, found by label, and looking that nothing is left.
+//! Removes all objects of a tenant from the engine by label, and verifies that nothing is left.
 
 use bollard::Docker as Client;
 use bollard::query_parameters::{

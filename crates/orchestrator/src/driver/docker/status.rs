@@ -1,4 +1,4 @@
-//! The engine's answers as our own small record: from an inspection and from a list.
+//! Translates the engine's inspections and lists into our own small record.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -77,7 +77,8 @@ impl DockerDriver {
         }))
     }
 
-    /// `tagged_image`: the id of the image that the container's tag names now, where it is known.
+    /// Inspects a container. `tagged_image` is the id of the image that the container's tag names
+    /// now, if known.
     pub(super) async fn inspected_status(
         &self,
         id: TenantId,
@@ -133,7 +134,7 @@ impl DockerDriver {
         checks.into_iter().filter(|(_, matches)| !matches).map(|(drift, _)| drift).collect()
     }
 
-    /// Adds what the orchestrator knows of a running container: whether it is ready, and where it is reached.
+    /// Adds the orchestrator's own knowledge of a running container: its readiness and its address.
     fn complete_status(&self, mut status: ContainerStatus) -> ContainerStatus {
         let id = status.id;
         if !status.run.is_alive() {
@@ -141,7 +142,7 @@ impl DockerDriver {
             return status;
         }
         if let Err(error) = self.probes.expect(id, &status.container) {
-            // The directory is gone: nobody can reach the tenant, and it is shown as not ready.
+            // The directory is gone: nobody can reach the tenant, so it counts as not ready.
             tracing::warn!(tenant = %id, %error, "ingress directory cannot be watched");
         }
         status.ready = self.probes.is_ready(id, &status.container);
@@ -151,7 +152,7 @@ impl DockerDriver {
     }
 }
 
-/// What an inspection and a list both show of a container's surroundings.
+/// The facts about a container's surroundings that both an inspection and a list show.
 struct Observed<'a> {
     image_outdated: bool,
     labels: &'a HashMap<String, String>,
@@ -163,7 +164,7 @@ fn image_tag(container: &ContainerSummary) -> Option<String> {
     container.labels.as_ref()?.get(template::IMAGE_LABEL).cloned()
 }
 
-/// The id that each tag names now. Few tags serve all tenants.
+/// Resolves the id that each tag names now. Few tags serve all tenants.
 async fn resolve_images(
     client: &Client,
     tags: HashSet<String>,
@@ -209,7 +210,7 @@ fn summary_run(state: ContainerSummaryStateEnum, status: &str) -> RunState {
     }
 }
 
-/// From the words of a list: `Exited (137) 3 minutes ago`.
+/// Parses the status text of a list: `Exited (137) 3 minutes ago`.
 fn exit_code(status: &str) -> i64 {
     let inner = status.split_once('(').and_then(|(_, rest)| rest.split_once(')'));
     inner.and_then(|(code, _)| code.parse().ok()).unwrap_or_default()

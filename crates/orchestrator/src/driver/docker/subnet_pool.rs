@@ -1,4 +1,4 @@
-//! Subnets for tenants: a pool cut into /29s, never one that meets a network which exists. Pure.
+//! Subnets for tenants: a pool cut into /29s that avoids every existing network. Pure.
 
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -27,7 +27,7 @@ impl Net {
         u64::from(self.base)
     }
 
-    /// One past the last address.
+    /// The address after the last one.
     fn end(self) -> u64 {
         self.first() + (1 << (32 - self.prefix))
     }
@@ -36,7 +36,7 @@ impl Net {
         self.first() < other.end() && other.first() < self.end()
     }
 
-    /// Its first usable address, which we give to the bridge.
+    /// The first usable address, which we give to the bridge.
     pub fn gateway(self) -> Ipv4Addr {
         Ipv4Addr::from(self.base + 1)
     }
@@ -68,7 +68,7 @@ impl fmt::Display for InvalidNet {
     }
 }
 
-/// What tenants' networks are cut from: at least one block.
+/// The range that tenants' networks are cut from: at least one block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pool(Net);
 
@@ -97,7 +97,7 @@ impl fmt::Display for Pool {
 }
 
 impl Pool {
-    /// The first block that meets none of `taken`; `None` when the pool is used up.
+    /// Returns the first block that overlaps none of `taken`; `None` when the pool is used up.
     pub fn pick(self, taken: &[Net]) -> Option<Net> {
         let mut near: Vec<_> = taken.iter().filter(|n| n.overlaps(self.0)).collect();
         near.sort_unstable();
@@ -112,7 +112,7 @@ impl Pool {
             .then(|| Net { base: u32::try_from(at).unwrap_or(u32::MAX), prefix: TENANT_PREFIX })
     }
 
-    /// How many blocks there are, and how many of them meet one of `taken`.
+    /// Returns the number of blocks, and how many of them overlap one of `taken`.
     pub fn usage(self, taken: &[Net]) -> (u32, u32) {
         let count = |from: u64, to: u64| u32::try_from((to - from) / BLOCK).unwrap_or(u32::MAX);
         let mut near: Vec<_> = taken.iter().filter(|n| n.overlaps(self.0)).collect();

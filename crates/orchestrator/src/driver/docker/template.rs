@@ -1,4 +1,5 @@
-//! From a spec to what the engine is told. Pure: the same spec is always the same container.
+//! Translates a spec into the engine's container configuration. Pure: the same spec always gives
+//! the same container.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -14,25 +15,27 @@ use protocol::{InstallName, TenantId, inside};
 use super::subnet_pool::Net;
 use crate::driver::{AppliedLimits, STOP_TIMEOUT};
 
-/// Shared with `smoke-tenant`: production flags are written down once.
+/// Shared with `smoke-tenant`, so that the production flags exist only once.
 const HOST_CONFIG: &str = include_str!("../../../../../docker/tenant.json");
 const SECCOMP: &str = include_str!("../../../../../docker/seccomp.json");
 
-/// Which image a container was made from, by tag: a list shows an id once the tag has moved on.
+/// The image tag that a container was created from. A list shows an id instead once the tag has
+/// moved on.
 pub(super) const IMAGE_LABEL: &str = "cial.image";
 
-/// What the installation put into a container, or a network, besides its spec: see [`ContainerTemplate::hash`].
+/// The hash of the settings that the installation adds to a container or network: see
+/// [`ContainerTemplate::hash`].
 pub(super) const TEMPLATE_HASH_LABEL: &str = "cial.flags";
 
-/// What is the same for every tenant of an installation.
+/// The settings that all tenants of an installation share.
 #[derive(Clone, Debug)]
 pub struct ContainerTemplate {
     pub install: InstallName,
-    /// The tag for specs that name none.
+    /// The tag for specs that name no image.
     pub image: String,
-    /// Publish :8080 on a free port of 127.0.0.1.
+    /// Whether port 8080 is published on a free port of 127.0.0.1.
     pub publish: bool,
-    /// Whether tenants reach the state outside.
+    /// Whether tenants can reach addresses outside.
     pub egress: bool,
 }
 
@@ -41,7 +44,7 @@ impl ContainerTemplate {
         spec.image.as_deref().unwrap_or(&self.image)
     }
 
-    /// On what belongs to the installation and to no tenant.
+    /// Labels of objects that belong to the installation and to no tenant.
     pub(super) fn own_labels(&self) -> HashMap<String, String> {
         HashMap::from([
             (labels::MANAGED.to_owned(), "1".to_owned()),
@@ -55,7 +58,7 @@ impl ContainerTemplate {
         labels
     }
 
-    /// What finds everything of this installation, and of one tenant where `id` is given.
+    /// Filters that find all objects of this installation, or of one tenant where `id` is given.
     pub(super) fn filters(&self, id: Option<TenantId>) -> HashMap<String, Vec<String>> {
         let mut wanted =
             vec![format!("{}=1", labels::MANAGED), format!("{}={}", labels::INSTALL, self.install)];
@@ -63,7 +66,7 @@ impl ContainerTemplate {
         HashMap::from([("label".to_owned(), wanted)])
     }
 
-    /// Nothing for which this is false is ever touched.
+    /// Whether an object belongs to this installation. Other objects are never touched.
     pub(super) fn owns(&self, found: &HashMap<String, String>) -> bool {
         found.get(labels::MANAGED).is_some_and(|v| v == "1")
             && found.get(labels::INSTALL).is_some_and(|v| v == self.install.as_str())
@@ -112,12 +115,13 @@ impl ContainerTemplate {
         labels
     }
 
-    /// Stands for all that is the installation's choice: where it differs from what something was made with, that is made
-    /// anew at its tenant's next start. The same for all tenants, so that a list's labels tell it.
+    /// A hash of all choices of the installation. An object with another hash is created again at
+    /// its tenant's next start. All tenants have the same hash, so the labels of a list are enough
+    /// for the comparison.
     pub(super) fn hash(&self) -> String {
         let nobody = TenantId::new(uuid::Uuid::nil());
         let host = HostConfig {
-            // Of the spec, and applied in place.
+            // The spec sets the limits, and the engine applies them in place.
             nano_cpus: None,
             memory: None,
             memory_swap: None,
@@ -125,12 +129,13 @@ impl ContainerTemplate {
             ..self.host(nobody, Path::new("ingress"), Path::new("secrets"))
         };
         let mut all = serde_json::json!({ "host": host, "egress": self.egress });
-        // The engine's types hold maps in no order.
+        // The engine's types hold maps without a fixed order.
         all.sort_all_objects();
         format!("{:016x}", fnv1a(all.to_string().as_bytes()))
     }
 
-    /// `ingress` and `secrets`: the tenant's own directories, as the engine sees them.
+    /// Builds the container configuration. `ingress` and `secrets` are the tenant's own
+    /// directories, as the engine sees them.
     pub(super) fn container(
         &self,
         spec: &Spec,
@@ -157,13 +162,14 @@ impl ContainerTemplate {
             labels: Some(labels),
             exposed_ports: self.publish.then(|| vec![port()]),
             host_config: Some(host),
-            // Of stops that are not ours too: the engine's own, a person's, a machine's that goes down.
+            // Applies also to stops that are not ours: by the engine, a person, or a machine's
+            // shutdown.
             stop_timeout: i64::try_from(STOP_TIMEOUT.as_secs()).ok(),
             ..ContainerCreateBody::default()
         }
     }
 
-    /// Without the limits of a spec.
+    /// Builds the host configuration without the limits of a spec.
     fn host(&self, id: TenantId, ingress: &Path, secrets: &Path) -> HostConfig {
         let mut host = base();
         host.network_mode = Some(id.network());
@@ -179,7 +185,7 @@ impl ContainerTemplate {
     }
 }
 
-/// Limits apply in place, to a running container too.
+/// Builds the limits, which the engine applies in place, also to a running container.
 pub(super) fn limits(limits: Limits) -> ContainerUpdateBody {
     let limits = AppliedLimits::from(limits);
     ContainerUpdateBody {
@@ -201,7 +207,8 @@ pub(super) fn applied_limits(host: &HostConfig) -> AppliedLimits {
     }
 }
 
-/// `ingress` and `secrets`: the tenant's own directories, as the engine sees them.
+/// Builds the mounts. `ingress` and `secrets` are the tenant's own directories, as the engine sees
+/// them.
 fn mounts(id: TenantId, ingress: &Path, secrets: &Path) -> Vec<Mount> {
     vec![
         volume(id.data_volume(), inside::DATA_DIR),
@@ -232,8 +239,9 @@ fn is_mount(mount: &Mount, point: &MountPoint) -> bool {
         && point.rw == Some(!mount.read_only.unwrap_or_default())
 }
 
-/// Whether a container is attached to its tenant's network and to no other. An engine shows the network of a container
-/// that never started, too: an empty map always means that somebody disconnected it.
+/// Whether a container is attached to its tenant's network and to no other. An engine also shows
+/// the network of a container that never started: an empty map always means that somebody
+/// disconnected the container.
 pub(super) fn networks_match(
     id: TenantId,
     networks: Option<&HashMap<String, EndpointSettings>>,
@@ -241,7 +249,8 @@ pub(super) fn networks_match(
     networks.is_some_and(|networks| networks.keys().eq([&id.network()]))
 }
 
-/// Whether all labels are there that [`ContainerTemplate::container`] sets, besides those that name the owner.
+/// Whether all labels exist that [`ContainerTemplate::container`] sets, besides those that name the
+/// owner.
 pub(super) fn labels_match(found: &HashMap<String, String>) -> bool {
     [labels::SLUG, labels::GENERATION, IMAGE_LABEL].iter().all(|key| found.contains_key(*key))
 }
@@ -260,7 +269,8 @@ fn port() -> String {
     format!("{}/tcp", inside::INGRESS_PORT)
 }
 
-/// Kept on labels: the same in every build. Nobody gains by a collision.
+/// The hash is stored in labels, so it must be the same in every build. A collision gains nothing
+/// for an attacker.
 fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
@@ -294,7 +304,8 @@ fn bind(source: &Path, target: &str, read_only: bool) -> Mount {
         source: Some(source.display().to_string()),
         typ: Some(MountType::BIND),
         read_only: Some(read_only),
-        // No propagation is asked for: within the engine's own folder, where volumes are, it takes none but its own.
+        // No propagation is set: for sources in its own folder, where volumes are, the engine
+        // accepts only its own value.
         ..Mount::default()
     }
 }
@@ -333,7 +344,8 @@ mod tests {
         made
     }
 
-    /// All that is not written down in `docker/tenant.json`; of that, only the limits differ.
+    /// Covers all values that `docker/tenant.json` does not fix; of the fixed ones, only the limits
+    /// differ.
     #[test]
     fn the_whole_container() {
         let shared: serde_json::Value = serde_json::from_str(HOST_CONFIG).unwrap();
@@ -350,12 +362,12 @@ mod tests {
                 _ => assert_eq!(host.remove(key).as_ref(), Some(value), "{key}"),
             }
         }
-        // The engine's types hold labels in no order.
+        // The engine's types hold labels without a fixed order.
         made.sort_all_objects();
         insta::assert_snapshot!(serde_json::to_string_pretty(&made).unwrap());
     }
 
-    /// What an issue or a person asked for by name, apart from the rest of the picture.
+    /// Covers the requirements that somebody named explicitly, apart from the rest of the snapshot.
     #[test]
     fn the_promises_about_a_container() {
         let made = container(&template());
