@@ -1,4 +1,4 @@
-//! What every driver promises, asked of each with the same functions.
+//! The contract of every driver: the same functions test each driver.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,13 +12,13 @@ use protocol::spec::Spec;
 
 use crate::support::{PATIENCE, spec, with_install};
 
-/// Long enough for one that runs to answer.
+/// Long enough for a running tenant to respond.
 const MOMENT: Duration = Duration::from_millis(300);
 
-/// One driver under test, and what only its own world can do.
+/// One driver under test, with the abilities of its own environment.
 struct Rig<'a> {
     driver: Arc<dyn Driver>,
-    /// Prepares a tenant that behaves as `mode` says.
+    /// Prepares a tenant that behaves according to `mode`.
     script: &'a dyn Fn(&Spec),
 }
 
@@ -83,7 +83,7 @@ async fn on_memory(test: impl AsyncFnOnce(&Rig<'_>)) {
     test(&Rig { driver: Arc::new(memory.clone()), script: &script }).await;
 }
 
-/// What the stand-in says when it is busy.
+/// The busy list of the stand-in.
 fn backup() -> BusyList {
     let busy = r#"{"busy":[{"reason":"backup","owner":"core","until":"2099-01-01T00:00:00Z"}]}"#;
     serde_json::from_str(busy).unwrap()
@@ -160,7 +160,7 @@ async fn what_never_answers_is_never_ready(rig: &Rig<'_>) {
         rig.driver.ensure(spec).await.unwrap();
     }
     rig.driver.start(mute.id).await.unwrap();
-    // The other one is the clock: it starts later and is told ready.
+    // The other tenant is the clock: it starts later and is reported ready.
     rig.until_ready(&other, async || {
         rig.driver.start(other.id).await.unwrap();
     })

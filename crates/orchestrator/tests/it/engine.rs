@@ -1,4 +1,4 @@
-//! On the real engine: what is left behind, met by hand, or made by many at once.
+//! On the real engine: leftovers, manual changes, and concurrent creates.
 
 use std::time::Duration;
 
@@ -64,7 +64,7 @@ async fn a_tenant_is_what_the_contract_says() {
     .await;
 }
 
-/// Nothing that `inspect` shows holds a key.
+/// No key appears in the output of `inspect`.
 #[tokio::test]
 async fn secrets_are_files_and_nothing_else() {
     with_install(async |install| {
@@ -83,12 +83,12 @@ async fn secrets_are_files_and_nothing_else() {
     .await;
 }
 
-/// In a container of its own the orchestrator knows its directories by other names than the engine does.
+/// An orchestrator in a container knows its directories by other paths than the engine does.
 #[tokio::test]
 async fn the_engine_is_told_its_own_names_of_directories_in_volumes() {
     with_install(async |install| {
         let (spec, driver) = (spec("acme", ""), install.driver_with(SOCKET, EngineDirs::Volumes));
-        // The directories are not there: this test does not live in those volumes.
+        // The directories are missing, because this test does not live in those volumes.
         let refusal = driver.ensure(&spec).await.unwrap_err();
         assert_eq!(refusal.code, DriverErrorCode::EngineRefused);
         let volume = install.client.inspect_volume(&install.name.sockets_volume()).await.unwrap();
@@ -125,7 +125,8 @@ async fn twenty_applies_at_once_make_one_container() {
     .await;
 }
 
-/// Killed at any step of a create: the next process ends with exactly one of each.
+/// After a kill at any step of a create, the next process ends with exactly one object of each
+/// kind.
 #[tokio::test]
 async fn a_create_that_was_cut_off_is_adopted() {
     with_install(async |install| {
@@ -159,7 +160,7 @@ async fn a_create_that_was_cut_off_is_adopted() {
             let making = async {
                 first.ensure(&spec).await.unwrap();
                 first.start(spec.id).await.unwrap();
-                // Cut off before this ends, if not earlier.
+                // The test cuts the call off here or earlier.
                 std::future::pending::<()>().await;
             };
             let cut = async {
@@ -206,7 +207,8 @@ async fn what_is_done_by_hand_is_seen_and_mended() {
         let after = running.until_phase(spec.id, Phase::Ready).await;
         assert_ne!(after.container_id, before.container_id);
 
-        // Made again as soon as it is seen to end, which is before the engine is done with removing it.
+        // Creates the tenant again as soon as its end is visible, before the engine has finished
+        // the removal.
         let mend = async {
             running.until(spec.id, |o| o.is_none_or(|o| o.phase != Phase::Ready)).await;
             running.run(&spec).await
@@ -215,7 +217,8 @@ async fn what_is_done_by_hand_is_seen_and_mended() {
         assert_ne!(mended.container_id, after.container_id);
         running.until_phase(spec.id, Phase::Ready).await;
 
-        // Stopped past us, then without its network and its socket directory, as after a prune.
+        // The container is stopped without the driver and then loses its network and its socket
+        // directory, as after a prune.
         install.client.stop_container(&name, None).await.unwrap();
         let exited = running.until_phase(spec.id, Phase::Exited).await;
         assert_eq!((exited.exits, exited.last_exit.unwrap().was_ready), (1, true));
@@ -350,7 +353,7 @@ async fn a_container_in_a_foreign_network_is_reported_and_leaves_it_at_the_next_
     .await;
 }
 
-/// `docker update`, also while no orchestrator runs.
+/// Covers `docker update`, also while no orchestrator runs.
 #[tokio::test]
 async fn limits_that_were_changed_by_hand_are_reported_and_corrected() {
     with_install(async |install| {
@@ -374,7 +377,8 @@ async fn limits_that_were_changed_by_hand_are_reported_and_corrected() {
     .await;
 }
 
-/// A container of the right name and owner that somebody made by hand, over another volume.
+/// Covers a container of the right name and owner that somebody created by hand over another
+/// volume.
 #[tokio::test]
 async fn a_container_with_other_mounts_and_labels_is_replaced() {
     with_install(async |install| {
@@ -416,7 +420,7 @@ async fn a_tenant_over_its_disk_limit_is_stopped_until_the_limit_is_raised() {
         running.until_phase(small.id, Phase::Ready).await;
         let operations = &running.controller.operations;
         let check = async {
-            // Another test's measurement makes the engine refuse this one, which is then repeated later.
+            // Another test's measurement makes the engine refuse this one, so it is repeated later.
             loop {
                 operations.check_disk().await;
                 tokio::time::sleep(Duration::from_millis(500)).await;
@@ -541,7 +545,7 @@ async fn a_broken_image_is_told_in_words_to_act_on() {
     .await;
 }
 
-/// Same name, other labels: never adopted, never removed.
+/// An object with the same name and other labels is never adopted or removed.
 #[tokio::test]
 async fn what_is_not_ours_is_never_touched() {
     with_install(async |install| {
@@ -590,7 +594,7 @@ async fn a_delete_takes_leftovers_of_any_kind() {
         let (spec, driver) = (spec("acme", ""), install.driver());
         driver.ensure(&spec).await.unwrap();
         driver.start(spec.id).await.unwrap();
-        // A stranger in its network holds it.
+        // A stranger's container in its network blocks the removal.
         let guest = ContainerCreateBody {
             image: Some(install.image.clone()),
             labels: Some(install.labels()),
@@ -603,7 +607,8 @@ async fn a_delete_takes_leftovers_of_any_kind() {
         };
         let none = None::<bollard::query_parameters::CreateContainerOptions>;
         let guest = install.client.create_container(none, guest).await.unwrap().id;
-        // It has no ingress directory and ends at once, yet it is attached as long as it restarts.
+        // The guest has no ingress directory and exits at once, yet stays attached as long as it
+        // restarts.
         let _ = install.client.start_container(&guest, None).await;
         driver.remove(spec.id).await.unwrap();
         assert_eq!(install.shown(Some(spec.id)).await, [const { Vec::<String>::new() }; 3]);

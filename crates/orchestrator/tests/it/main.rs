@@ -1,4 +1,5 @@
-//! The orchestrator's promises, one file each, on the real engine and on the one in memory.
+//! The contract of the orchestrator, one file per topic, on the real engine and on the one in
+//! memory.
 #![cfg(test)]
 
 mod conformance;

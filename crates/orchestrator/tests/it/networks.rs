@@ -62,7 +62,7 @@ async fn a_subnet_taken_by_a_stranger_is_passed_over() {
     with_install(async |install| {
         let (driver, first, second) = (install.driver(), spec("one", ""), spec("two", ""));
         driver.ensure(&first).await.unwrap();
-        // From under the driver, which has read the list of networks already.
+        // The stranger takes the subnet after the driver has listed the networks.
         let stranger: NetworkCreateRequest = serde_json::from_value(serde_json::json!({
             "Name": format!("{}-stranger", install.name),
             "IPAM": {"Config": [{"Subnet": install.pool.replace(".0/22", ".8/29")}]},
@@ -75,7 +75,7 @@ async fn a_subnet_taken_by_a_stranger_is_passed_over() {
     .await;
 }
 
-/// Its container is gone, and the network shows other settings of the installation.
+/// The tenant's container is gone, and its network shows other settings of the installation.
 #[tokio::test]
 async fn one_that_was_left_over_is_taken_up_if_it_fits_and_made_anew_if_not() {
     with_install(async |install| {

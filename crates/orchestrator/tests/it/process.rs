@@ -1,4 +1,4 @@
-//! The program itself: settings, limits and the user that it runs as.
+//! The program itself: its settings, limits and user.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -54,7 +54,7 @@ fn command(install: &Install) -> (Command, u16) {
     (command, port)
 }
 
-/// As in its image: only the service's user can read the files.
+/// Makes the files readable for the service's user only, as in the image.
 fn for_the_service(path: &Path) {
     if geteuid().is_root() {
         chown(path, Some(1000), Some(1000)).unwrap();
@@ -97,7 +97,7 @@ async fn root_privileges_are_dropped_to_a_user_with_the_sockets_group() {
     .await;
 }
 
-/// The program under a limit of open files.
+/// Runs the program under a limit of open files.
 fn limited(install: &Install, limit: u32) -> (Command, u16) {
     let (command, port) = command(install);
     let mut shell = Command::new("sh");

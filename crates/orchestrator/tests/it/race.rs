@@ -1,5 +1,5 @@
-//! Lease requests around every deadline, on a slow engine: none is refused, none is granted for a suspended tenant, none is
-//! left waiting. In virtual time, the same in each run.
+//! Lease requests around every deadline, on a slow engine. None is refused, granted for a suspended
+//! tenant, or left waiting. The test runs in virtual time and is the same in each run.
 
 use std::time::Duration;
 
@@ -79,7 +79,7 @@ async fn no_request_is_lost_around_a_suspend() {
         for _ in 0..dice.below(4) {
             assert!(runs(&world, spec.id).await, "round {round}: just granted");
             if dice.below(8) == 0 {
-                // Perhaps too late: then the renewal says so.
+                // The lease may have expired; the renewal then shows that.
                 dice.wait_below(2_000).await;
             } else {
                 dice.wait_below(500).await;

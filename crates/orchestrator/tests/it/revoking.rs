@@ -36,7 +36,7 @@ async fn a_running_tenant_receives_the_ended_sessions_at_once() {
     let spec = ready(&running).await;
     running.controller.operations.apply(revoke(&spec, &[ENDED])).await.unwrap();
     until_revoked(&world, spec.id, &[&[ENDED]]).await;
-    // The same list once more is no news; a longer one is.
+    // The same list again triggers no delivery; a longer list does.
     running.controller.operations.apply(revoke(&spec, &[ENDED])).await.unwrap();
     running.controller.operations.apply(revoke(&spec, &[ENDED, OTHER])).await.unwrap();
     until_revoked(&world, spec.id, &[&[ENDED], &[ENDED, OTHER]]).await;

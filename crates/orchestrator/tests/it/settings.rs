@@ -1,4 +1,5 @@
-//! What the installation is set to reaches tenants that exist: at their next start, with their data kept.
+//! Changed settings of the installation reach existing tenants at their next start, and their data
+//! stays.
 
 use std::time::Duration;
 
@@ -14,10 +15,10 @@ const STOPS: SleepSettings = SleepSettings {
     lease_duration: Duration::from_millis(1_500),
     ..SleepSettings::DEFAULT
 };
-/// Any time: no two processes of a test begin at the same one.
+/// Any start time: no two processes of a test share one.
 const BEGAN: u64 = 1_795_000_000_000;
 
-/// As `CIAL_EGRESS=none` promises, also to those that exist.
+/// `CIAL_EGRESS=none` applies to existing tenants, too.
 #[tokio::test]
 async fn a_way_out_that_is_closed_later_is_closed_at_the_next_start_and_data_is_kept() {
     with_install(async |install| {
@@ -59,7 +60,7 @@ async fn a_sleeper_wakes_with_the_way_out_that_the_installation_gives_it_now() {
         assert_ne!(woken.container_id, before.container_id);
         drop(second);
 
-        // Its own settings again, and it is left alone: nothing differs.
+        // With its own settings again, the tenant is left alone, because nothing differs.
         let third = closed.controller_with(BEGAN + 7_200_000, STOPS);
         third.until_phase(spec.id, Phase::Sleeping).await;
         assert!(Router::new(&third.controller).visit(spec.id).await.unwrap().woke);

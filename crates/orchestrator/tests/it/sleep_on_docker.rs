@@ -27,7 +27,7 @@ const SHORT: SleepSettings = SleepSettings {
 const FREEZES: SleepSettings = SleepSettings { sleep_after: None, ..SHORT };
 const STOPS: SleepSettings =
     SleepSettings { freeze_after: None, sleep_after: Some(Duration::from_secs(1)), ..SHORT };
-/// Milliseconds since 1970. Every process of a test needs another start time.
+/// Milliseconds since 1970. Every process of a test needs a different start time.
 const BEGAN: u64 = 1_795_000_000_000;
 
 /// The engine's events of this tenant's container, in order.

@@ -150,7 +150,7 @@ async fn an_owners_stop_overrides_leases_and_no_request_wakes_the_tenant() {
     let (waited, stopped) =
         tokio::join!(router.visit(other.id), running.controller.operations.stop(other.id));
     assert_eq!((refused(waited).1, stopped.unwrap().phase), ("tenant_stopped", Phase::Stopped));
-    // The next process knows that its owner stopped it.
+    // The next process knows that the owner stopped the tenant.
     drop(running);
     let next = world.controller_later(seconds(100), RULES);
     next.until_phase(other.id, Phase::Stopped).await;
@@ -281,7 +281,7 @@ async fn an_apply_to_a_frozen_or_sleeping_tenant_does_not_wake_it() {
     sleep(seconds(60)).await;
     let kept = running.controller.operations.apply(apply(&spec, true)).await.unwrap();
     assert_eq!(kept.phase, Phase::Frozen);
-    // Its idle time is over already, so that the policy stops it at once.
+    // The tenant's idle time is already over, so the policy stops it at once.
     running.until_phase(spec.id, Phase::Sleeping).await;
     let next = Spec { generation: 2, ..spec.clone() };
     let anew = running.controller.operations.apply(apply(&next, true)).await.unwrap();

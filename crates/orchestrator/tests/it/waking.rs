@@ -100,7 +100,7 @@ async fn a_tenant_that_responds_and_whose_thaw_fails_is_inspected_again() {
     world.engine.set_behavior(spec.id, script);
     let router = Router::new(&running.controller);
     assert!(router.visit(spec.id).await.unwrap().woke);
-    // Long before a resync inspects it, or its idle time freezes it.
+    // Earlier than a resync inspects the tenant or its idle time freezes it.
     let looked = running.until_phase(spec.id, Phase::Frozen);
     tokio::time::timeout(Duration::from_secs(1), looked).await.expect("looked at at once");
     world.engine.set_behavior(spec.id, TenantBehavior::default());
@@ -168,7 +168,7 @@ async fn wakes_beyond_the_queue_are_refused_with_a_position_and_a_retry_time() {
     assert_eq!((status, code, again), (503, "wake_queue_full", true));
     assert_eq!(detail, "2 requests wait for a wake already. Try again later.");
     assert!(running.controller.metrics_text(None).contains("cial_wake_queue_full_total 1\n"));
-    // The caller of the second one left, and the wake continued.
+    // The caller of the second wake left, and the wake continued.
     running.until_phase(sleepers[1].id, Phase::Ready).await;
     assert_eq!(world.count(sleepers[2].id, "start"), 1, "the third was not");
 }
@@ -219,7 +219,7 @@ async fn a_panicking_engine_call_counts_as_refused_and_frees_its_permit() {
     running.run(&broken).await;
     running.until_phase(broken.id, Phase::Ready).await;
 
-    // The same for a suspend.
+    // Repeats the test for a suspend.
     world
         .engine
         .set_behavior(broken.id, TenantBehavior { breaks: true, ..TenantBehavior::default() });

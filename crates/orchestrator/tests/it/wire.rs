@@ -152,7 +152,7 @@ async fn every_route_admits_exactly_the_callers_of_its_access() {
                 assert_eq!(answer.problem().code, "unauthorized");
             }
         }
-        // Bytes that are no UTF-8 name no tenant either.
+        // Bytes that are not UTF-8 name no tenant either.
         if route.path.contains("{id}") {
             let path = route.path.replace("{id}", "%ff");
             let shown = if route.access == Access::Leases { &leases } else { &control };

@@ -16,7 +16,8 @@ use tokio::sync::OnceCell;
 const SOURCE: &str = include_str!("tenant.rs");
 const REPO: &str = "cial-test-orchestrator";
 
-/// The tag of an image whose only program is the stand-in. Made once and kept: its tag tells its content.
+/// Builds an image whose only program is the stand-in, and returns its tag. The image is kept for
+/// later runs, because its tag identifies its content.
 pub(crate) async fn tenant(docker: &Docker) -> String {
     static MADE: OnceCell<String> = OnceCell::const_new();
     MADE.get_or_init(async || {
@@ -43,25 +44,26 @@ pub(crate) async fn broken(docker: &Docker, tag: &str) -> String {
     name
 }
 
-/// Makes `tag` name another image than before, with the same program: what a rebuild does. Its id, which no other tag
-/// shares: the engine would give equal recipes one image, and whoever removes it takes it from the others too.
+/// Makes `tag` name another image with the same program, as a rebuild does. The new id belongs to
+/// no other tag. For equal recipes the engine would give one image, whose removal would take it
+/// from the other tags, too.
 pub(crate) async fn rebuild(docker: &Docker, tag: &str, round: u32) -> String {
     let name = name(tag);
     build(docker, &name, &recipe(&format!("ENV TAG={tag} ROUND={round}\n")), &compiled()).await;
     docker.inspect_image(&name).await.unwrap().id.unwrap()
 }
 
-/// AllowedImages with tags of a test's own go with the test.
+/// Removes an image whose tag belongs to one test.
 pub(crate) async fn remove(docker: &Docker, name: &str) {
     let none = None::<bollard::query_parameters::RemoveImageOptions>;
     docker.remove_image(name, none, None).await.unwrap();
 }
 
 fn recipe(more: &str) -> String {
-    // Whoever makes the directories must be the user who opens sockets in them.
+    // The creator of the directories must be the user who opens sockets in them.
     let user = if geteuid().is_root() { 1000 } else { geteuid().as_raw() };
-    // A new volume is the user's once the image has a folder of theirs in its place, with anything in it.
-    // PID 1 without handlers ignores any signal but this.
+    // A new volume belongs to the user only if the image has a non-empty folder of that user in its
+    // place. PID 1 without handlers ignores any signal but this.
     let stop = "STOPSIGNAL SIGKILL";
     format!(
         "FROM scratch\nCOPY tenant /tenant\nCOPY --chown={user}:{user} Dockerfile {DATA_DIR}/\nUSER {user}:{user}\n{stop}\n{more}ENTRYPOINT [\"/tenant\"]\n"
@@ -75,7 +77,7 @@ async fn build(docker: &Docker, name: &str, recipe: &str, program: &[u8]) {
     steps.try_collect::<Vec<_>>().await.unwrap();
 }
 
-/// Compiles the stand-in. Test processes that start together each need files of their own.
+/// Compiles the stand-in. Test processes that start together each need separate files.
 fn compiled() -> Vec<u8> {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(std::process::id().to_string());
     fs::create_dir_all(&directory).unwrap();

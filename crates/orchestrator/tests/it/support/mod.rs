@@ -1,4 +1,4 @@
-//! An installation of its own for each test, on the real engine, taken away again whatever happens.
+//! A separate installation for each test on the real engine, removed again whatever the outcome.
 
 pub(crate) mod asking;
 pub(crate) mod doze;
@@ -31,10 +31,10 @@ use protocol::{InstallName, TenantId};
 use service::Secret;
 use uuid::Uuid;
 
-/// Far more than anything takes here: reached only by what hangs.
+/// Far longer than any step takes here; only a hanging step reaches this limit.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Nothing falls asleep.
+/// No tenant falls asleep.
 pub(crate) const AWAKE: SleepSettings = SleepSettings {
     concurrent_starts: 4,
     freeze_after: None,
@@ -54,7 +54,7 @@ pub(crate) struct Install {
     pub(crate) disk_reserve_bytes: u64,
 }
 
-/// Runs `test` with an installation of its own and leaves nothing of it.
+/// Runs `test` with a separate installation and leaves nothing of it.
 pub(crate) async fn with_install(test: impl AsyncFnOnce(&Install)) {
     let install = Install::new().await;
     let outcome = AssertUnwindSafe(test(&install)).catch_unwind().await;
@@ -72,7 +72,7 @@ impl Install {
         let name = format!("orchestrator-{}-{n}", std::process::id());
         let client = Client::connect_with_local_defaults().unwrap();
         let client = client.negotiate_version().await.expect("these tests need a container engine");
-        // Short: the path of a socket has 107 bytes.
+        // The base is short, because the path of a socket has at most 107 bytes.
         let base = std::env::temp_dir().join(&name);
         for directory in ["sockets", "secrets", "state"] {
             fs::create_dir_all(base.join(directory)).unwrap();
@@ -112,7 +112,7 @@ impl Install {
         }
     }
 
-    /// A driver as a freshly started process has it. Must be called inside a runtime.
+    /// Creates a driver as a freshly started process does. Must be called inside a runtime.
     pub(crate) fn driver(&self) -> DockerDriver {
         self.driver_at(SOCKET)
     }
@@ -142,7 +142,7 @@ impl Install {
         DockerDriver::new(settings, self.tenant_dirs()).unwrap()
     }
 
-    /// A controller as a freshly started process has it, following the engine.
+    /// Creates a controller as a freshly started process does, which follows the engine.
     pub(crate) fn controller(&self) -> Running {
         self.controller_with(1, AWAKE)
     }
@@ -164,7 +164,7 @@ impl Install {
         labels.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
     }
 
-    /// Ids or names of what the engine shows: containers, networks, volumes.
+    /// Lists ids or names on the engine: containers, networks, volumes.
     pub(crate) async fn shown(&self, id: Option<TenantId>) -> [Vec<String>; 3] {
         let all = ListContainersOptionsBuilder::default().all(true).filters(&self.filters(id));
         let containers = self.client.list_containers(Some(all.build())).await.unwrap();
@@ -184,7 +184,7 @@ impl Install {
         self.client.remove_container(container, Some(force)).await.unwrap();
     }
 
-    /// What would not go, and why.
+    /// Removes the installation; returns the objects that could not be removed, and why.
     async fn take_away(&self) -> Vec<String> {
         let [containers, networks, volumes] = self.shown(None).await;
         let mut left = Vec::new();
@@ -209,8 +209,9 @@ impl Install {
     }
 }
 
-/// A range of 128 networks for the `n`th installation of this process: tests run beside each other and beside other
-/// installations. Processes of one run differ by their slot, runs by who started them.
+/// Returns a range of 128 networks for the `n`th installation of this process, because tests run
+/// beside each other and beside other installations. Processes of one run differ by their slot,
+/// runs by their parent process.
 fn pool(n: u32) -> String {
     #[expect(clippy::disallowed_methods, reason = "told by the test runner, not a setting")]
     let slot = std::env::var("NEXTEST_TEST_GLOBAL_SLOT").ok();
@@ -221,7 +222,7 @@ fn pool(n: u32) -> String {
     format!("10.{}.{}.0/22", 202 + run % 50, place % 64 * 4)
 }
 
-/// A directory that goes with its test.
+/// A directory that is deleted together with its test.
 pub(crate) struct Folder(pub(crate) PathBuf);
 
 impl Folder {
@@ -254,14 +255,15 @@ impl Running {
         self.controller.operations.apply(apply(spec, true)).await.unwrap()
     }
 
-    /// The tenant as soon as `fits` is true of it; `None` is a tenant without a container.
+    /// Waits until `fits` holds for the tenant, and returns it; `None` is a tenant without a
+    /// container.
     pub(crate) async fn until(
         &self,
         id: TenantId,
         fits: impl Fn(Option<&ObservedTenant>) -> bool,
     ) -> Option<ObservedTenant> {
         let seen = async {
-            // Before the first list nothing is told at all.
+            // Before the first list, the feed reports nothing.
             while self.controller.store.feed().is_err() {
                 self.controller.operations.resync().await;
             }
@@ -302,7 +304,7 @@ pub(crate) fn apply(spec: &Spec, run: bool) -> ApplyRequest {
     ApplyRequest { spec: spec.clone(), run, restart: false, revoked_sessions: Vec::new() }
 }
 
-/// All that it has printed.
+/// Returns the complete output of the tenant.
 pub(crate) async fn log(running: &Running, spec: &Spec) -> String {
     let pieces = running.controller.operations.logs(spec.id, LogOptions::default()).await.unwrap();
     let pieces: Vec<_> = pieces.map(|piece| piece.unwrap()).collect().await;

@@ -1,5 +1,5 @@
-//! A stand-in for a tenant: one static program that opens the ingress socket as PID 1 of a real tenant does
-//! and answers every request with 200. How it behaves is told by the variable `MODE`.
+//! A stand-in for a tenant: one static program that opens the ingress socket as PID 1 of a real
+//! tenant does and answers every request with 200. The variable `MODE` selects its behavior.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -54,7 +54,7 @@ fn main() {
     }
 }
 
-/// Says what keeps it busy: in one mode a backup without an end, otherwise nothing.
+/// Serves the busy list: in one mode a backup without an end, otherwise nothing.
 fn tell_busy(mode: &str) {
     let busy = match mode {
         "busy" => r#"{"reason":"backup","owner":"core","until":"2099-01-01T00:00:00Z"}"#,
@@ -73,7 +73,7 @@ fn tell_busy(mode: &str) {
     });
 }
 
-/// How often a stand-in started on this volume: for those who look whether files outlive containers.
+/// Counts the starts of a stand-in on this volume, for tests of whether files outlive containers.
 fn counted() -> usize {
     let mut file = fs::File::options().append(true).read(true).create(true).open(STARTS);
     let file = file.as_mut().expect("the data volume is the tenant's own");
