@@ -1,4 +1,4 @@
-//! The engine alone, doing what Cial needs of it: the baseline of every figure.
+//! The engine alone, performing the work that Cial requests: the baseline of every figure.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use testkit::engine::{host_config, volume_mount};
 
 use crate::now;
 
-/// Beside every pool that tenants' networks come from by default.
+/// Outside of every pool that tenants' networks come from by default.
 const SUBNET: &str = "10.255.255.0/29";
 
 pub(super) struct EngineBaseline {
@@ -29,7 +29,7 @@ pub(super) struct EngineBaseline {
 
 /// Names of the objects of one baseline.
 struct Names {
-    /// Name of container and network.
+    /// The name of the container and the network.
     own: String,
     volumes: Vec<String>,
 }
@@ -52,8 +52,8 @@ impl EngineBaseline {
         Ok(took)
     }
 
-    /// A container with a tenant's flags, network and volumes in which nothing happens: how fast it starts and thaws
-    /// is how fast a tenant could at best.
+    /// Creates a container with a tenant's flags, network and volumes in which nothing happens. Its
+    /// start and thaw times are the best that a tenant could reach.
     pub(super) async fn stand<T>(
         &self,
         work: impl AsyncFnOnce(&EmptyContainer<'_>) -> Result<T>,
@@ -74,7 +74,7 @@ impl EngineBaseline {
         Names { own, volumes }
     }
 
-    /// Makes two volumes beforehand: for Cial, too, they are folders of existing volumes.
+    /// Creates two volumes beforehand, because for Cial, too, these are folders of existing volumes.
     async fn prepare(&self, names: &Names) -> Result<()> {
         for volume in &names.volumes[2..] {
             self.volume(volume).await?;
@@ -136,7 +136,8 @@ impl EngineBaseline {
         Ok(())
     }
 
-    /// Ignores errors: an object that cannot be removed is removed with the installation.
+    /// Removes the objects and ignores errors: an object that stays is removed with the
+    /// installation.
     async fn remove(&self, names: &Names) {
         let force = RemoveContainerOptionsBuilder::default().force(true).build();
         let _ = self.docker.remove_container(&names.own, Some(force)).await;
@@ -146,15 +147,15 @@ impl EngineBaseline {
         }
     }
 
-    /// Labels of the ephemeral installation, whose removal covers an interrupted bench. Without `cial.tenant` its
-    /// orchestrator takes none of these objects for a tenant.
+    /// Labels of the ephemeral installation, whose removal covers an interrupted bench. Without
+    /// `cial.tenant`, its orchestrator takes none of these objects for a tenant.
     fn labels(&self) -> HashMap<String, String> {
         let pairs = [("cial.managed", "1"), ("cial.install", &self.install), ("cial.bench", "1")];
         pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
     }
 }
 
-/// An empty container that runs, or rests.
+/// An empty container that runs or rests.
 pub(super) struct EmptyContainer<'a> {
     docker: &'a Docker,
     name: &'a str,

@@ -1,5 +1,6 @@
-//! From the owner's create call to the first response of the tenant's URL, beside the engine alone making the same
-//! network, volumes and container and starting it, one after the other.
+//! The time from the owner's create call to the first response of the tenant's URL. The baseline is
+//! the engine alone, which creates the same network, volumes and container and starts it, one after
+//! the other.
 
 use std::time::Duration;
 
@@ -50,13 +51,13 @@ fn figures(pairs: &[Pair]) -> Vec<Figure> {
     ]
 }
 
-/// Measures pairs in turns, so that other load of the machine falls on both alike.
+/// Measures pairs in turns, so that other load of the machine affects both alike.
 async fn pairs(fixture: &Fixture<'_>, times: usize) -> Result<Vec<Pair>> {
     let installation = fixture.installation;
     let baseline = EngineBaseline::new(&fixture.docker, installation);
     let mut owner = fixture.owner().clone();
     let mut measured = Vec::with_capacity(times);
-    // The first of each pays for cold caches and is dropped.
+    // The first pair pays for cold caches and is dropped.
     for number in 0..=times {
         let before = if number % 2 == 1 { Some(baseline.create(number).await?) } else { None };
         let cial = create(installation, &mut owner, number).await?;
@@ -71,7 +72,7 @@ async fn pairs(fixture: &Fixture<'_>, times: usize) -> Result<Vec<Pair>> {
     Ok(measured)
 }
 
-/// A tenant, from the call until its URL answers; then it is deleted.
+/// Times a create from the call until the tenant's URL responds, and then deletes the tenant.
 async fn create(
     installation: &Installation,
     owner: &mut Client,

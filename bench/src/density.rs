@@ -14,12 +14,12 @@ use super::request::TimedResponse;
 use super::tenant::proportional;
 use crate::{Measured, now};
 
-/// Long enough for all to be woken before the first falls asleep again.
+/// Long enough that all tenants wake before the first falls asleep again.
 const FREEZES: IdlePolicy = IdlePolicy { freeze_after: 20, sleep_after: 0 };
 const STOPS: IdlePolicy = IdlePolicy { freeze_after: 0, sleep_after: 180 };
 const ENOUGH: f64 = 300.0;
 const BAR: f64 = 1.2;
-/// Requests at a time where nothing is measured.
+/// The number of concurrent requests that are not measured.
 const AT_ONCE: usize = 16;
 
 /// Measures in an installation that is ready and has no owner yet.
@@ -51,7 +51,7 @@ async fn on(fixture: &Fixture<'_>, count: usize) -> Result<Vec<Figure>> {
     Ok(figures)
 }
 
-/// The proportional set size of all processes of each tenant.
+/// Measures the proportional set size of all processes of each tenant.
 async fn memory(docker: &Docker, tenants: &[Tenant]) -> Result<Vec<Figure>> {
     let mut weights = Vec::with_capacity(tenants.len());
     for tenant in tenants {
@@ -108,9 +108,9 @@ async fn wake(fixture: &Fixture<'_>, tenants: &[Tenant]) -> Result<Vec<Figure>> 
 
 struct Hit {
     failed: f64,
-    /// Seconds to the first byte, of those who were served.
+    /// Seconds to the first byte of each served request.
     waits: Vec<f64>,
-    /// Seconds until the last was.
+    /// Seconds until the last request was served.
     took: f64,
 }
 
@@ -131,7 +131,8 @@ async fn hit(tenants: &[Tenant]) -> Hit {
     Hit { failed, waits, took }
 }
 
-/// Seconds. Takes the control plane away for good: it is the last thing that is measured.
+/// Returns seconds. Takes the control plane down permanently, so this measurement must be the last
+/// one.
 async fn bare(fixture: &Fixture<'_>, tenants: &[Tenant]) -> Result<f64> {
     for service in ["app-api", "orchestrator", "router"] {
         let container = fixture.service(service).await?;

@@ -42,7 +42,7 @@ impl EngineEvents {
         Self { counts, task }
     }
 
-    /// How often `action` happened, to one container or to all.
+    /// Returns how often `action` happened, to one container or to all.
     pub(super) fn count(&self, action: &str, container: Option<&str>) -> usize {
         let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let is_it = |(did, to): &&(String, String)| {

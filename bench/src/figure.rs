@@ -8,13 +8,13 @@ use bollard::Docker;
 use bollard::query_parameters::ListContainersOptionsBuilder;
 use serde_json::{Map, Value, json};
 
-/// A measured value with its unit, and its bar.
+/// A measured value with its unit and its bar.
 #[derive(Clone, Debug)]
 pub(crate) struct Figure {
     pub(crate) name: &'static str,
     pub(crate) value: f64,
     pub(crate) unit: &'static str,
-    /// `None`: only for comparison.
+    /// `None` for a value that is shown for comparison only.
     pub(crate) bar: Option<Bar>,
     /// Minimum and maximum, where the value is a median.
     pub(crate) spread: Option<(f64, f64)>,
@@ -102,7 +102,8 @@ impl fmt::Display for Environment {
 }
 
 impl Environment {
-    /// The machine and its load: a figure measured beside compilers must show that.
+    /// Describes the machine and its load, because a figure that was measured beside compilers must
+    /// show that load.
     pub(crate) fn machine() -> Self {
         let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         let cpuinfo = read("/proc/cpuinfo");
@@ -121,7 +122,7 @@ impl Environment {
         self
     }
 
-    /// The machine and its engine as they are now, before anything is started for a measurement.
+    /// Reads the facts of the machine and its engine, before a measurement starts anything.
     pub(crate) async fn look(docker: &Docker) -> Result<Self> {
         let info = docker.info().await?;
         let tenants = HashMap::from([("label".to_owned(), vec!["cial.tenant".to_owned()])]);
@@ -135,7 +136,7 @@ impl Environment {
     }
 }
 
-/// Value at a fraction of the way through, by rank.
+/// Returns the value at a fraction of the sorted values, by rank.
 pub(crate) fn quantile(values: &[f64], fraction: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);

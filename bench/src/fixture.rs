@@ -14,11 +14,12 @@ use super::request::{self, TimedResponse};
 use crate::now;
 
 const TIMEOUT: Duration = Duration::from_secs(600);
-/// Longer than an engine's call outlasts what it does; shorter than any tenant stays awake.
+/// Longer than an engine's call continues after its effect, and shorter than any tenant stays
+/// awake.
 const STATUS_DELAY: Duration = Duration::from_millis(200);
 /// How often a condition without an event is checked.
 const INTERVAL: Duration = Duration::from_millis(5);
-/// Tenants that are made at a time.
+/// The number of tenants that are created concurrently.
 const AT_ONCE: usize = 4;
 
 pub(super) struct Fixture<'a> {
@@ -27,7 +28,7 @@ pub(super) struct Fixture<'a> {
     owner: Client,
 }
 
-/// A tenant that answers.
+/// A tenant that responds.
 #[derive(Clone, Debug)]
 pub(super) struct Tenant {
     pub(super) slug: String,
@@ -36,7 +37,7 @@ pub(super) struct Tenant {
     port: u16,
 }
 
-/// Seconds without use until a tenant freezes or sleeps; 0 is never.
+/// Seconds without use until a tenant freezes or sleeps; 0 means never.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct IdlePolicy {
     pub(super) freeze_after: u32,
@@ -66,7 +67,7 @@ impl ContainerStatus {
 }
 
 impl<'a> Fixture<'a> {
-    /// In an installation that has no owner yet, and is ready.
+    /// Opens an installation that is ready and has no owner yet.
     pub(super) async fn open(installation: &'a Installation) -> Result<Self> {
         let docker = testkit::engine::connect().await?;
         let mut owner = Client::new("localhost", installation.admin_port);
@@ -80,7 +81,7 @@ impl<'a> Fixture<'a> {
         &self.owner
     }
 
-    /// Makes tenants `{name}-0` and so on, some at a time; each has this policy and answers.
+    /// Creates tenants `{name}-0` and so on, some concurrently; each has this policy and responds.
     pub(super) async fn tenants(
         &self,
         name: &str,
@@ -122,13 +123,13 @@ impl<'a> Fixture<'a> {
         futures_util::stream::iter(changes).buffered(AT_ONCE).try_collect().await
     }
 
-    /// The container of one of the installation's own services.
+    /// Returns the container of one of the installation's own services.
     pub(super) async fn service(&self, service: &str) -> Result<String> {
         container_of_service(&self.docker, self.installation, service).await
     }
 
-    /// Waits until the engine shows this status for all tenants. Waits a moment first: the engine may still show the old
-    /// status of a tenant that was just thawed.
+    /// Waits until the engine shows this status for all tenants. The first check waits a moment,
+    /// because the engine may still show the old status of a tenant that was just thawed.
     pub(super) async fn all(&self, tenants: &[Tenant], status: ContainerStatus) -> Result<()> {
         tokio::time::sleep(STATUS_DELAY).await;
         let label = format!("cial.install={}", self.installation.name);

@@ -1,7 +1,7 @@
 //! Figures that have a bar, each beside its bar, with the facts that they depend on.
 //!
-//! `cargo xtask bench` runs this: it brings up the installation that `create`, `wake` and `density` need, builds
-//! the tenant image, and removes the installation afterwards.
+//! `cargo xtask bench` runs this: the command brings up the installation that `create`, `wake` and
+//! `density` need, builds the tenant image, and removes the installation afterwards.
 
 mod baseline;
 mod create;
@@ -31,7 +31,7 @@ use testkit::clock::now;
 pub struct Command {
     #[command(subcommand)]
     bench: Bench,
-    /// Print one JSON object a line instead of a table.
+    /// Print one JSON object per line instead of a table.
     #[arg(long, global = true)]
     json: bool,
     /// How often a varying figure is measured.
@@ -58,7 +58,7 @@ enum Bench {
         #[arg(long, default_value_t = 300)]
         tenants: usize,
     },
-    /// One part of a bench, run as a process of its own.
+    /// One part of a bench, run as a separate process.
     #[command(hide = true)]
     Tool(tools::Args),
 }

@@ -1,4 +1,5 @@
-//! One request on a connection of its own, timed from before the connect: how long a visitor of a tenant waits.
+//! One request on a separate connection, timed from before the connect: the wait of a tenant's
+//! visitor.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -16,15 +17,15 @@ pub(super) struct TimedResponse {
     pub(super) whole: Duration,
     /// `Retry-After`, in seconds.
     pub(super) retry_after: Option<u64>,
-    /// The beginning, for a failure message.
+    /// The beginning of the response, for a failure message.
     beginning: String,
 }
 
-/// A small response, so that the figure is the time of the way there.
+/// A small response, so that the figure is the time of the path through the system.
 pub(super) const PATH: &str = "/.cial/api/echo-path";
 /// Longer than the router holds any request.
 const TIMEOUT: Duration = Duration::from_secs(120);
-/// Longer than 300 wakes take one after the other.
+/// Longer than 300 wakes that run one after the other.
 const TRIES_FOR: Duration = Duration::from_secs(300);
 
 /// Sends a request as a client that is no browser, which wakes a sleeping tenant.

@@ -21,7 +21,7 @@ const MEMORY_MB: f64 = 10.0;
 const READY_MS: f64 = 30.0;
 /// How often an unready tenant is requested; bounds the error of the figure.
 const INTERVAL: Duration = Duration::from_micros(500);
-/// How long a tenant needs to come to rest after its first requests.
+/// How long a tenant takes to settle after its first requests.
 const SETTLE: Duration = Duration::from_secs(3);
 /// A start that takes longer hangs.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -55,8 +55,9 @@ async fn measure_in(sandbox: &Sandbox, times: usize) -> Result<Vec<Figure>> {
     Ok(figures)
 }
 
-/// The proportional set size of each process: a page that two share counts half for each. Read on the engine's
-/// own machine, since PID 1 lets nobody inside look at it.
+/// Measures the proportional set size of each process: a page that two processes share counts half
+/// for each. The values come from the engine's own machine, because PID 1 hides its memory from
+/// processes inside.
 async fn memory(docker: &Docker, tenant: &TenantContainer) -> Result<Vec<Figure>> {
     let options = TopOptionsBuilder::default().ps_args("-eo pid").build();
     let seen = docker.top_processes(&tenant.id, Some(options)).await?;
@@ -82,14 +83,14 @@ fn words_of(pid: &str) -> Option<String> {
     Some(line.trim_end_matches('\0').replace('\0', " "))
 }
 
-/// In megabytes.
+/// Parses the proportional set size, in megabytes.
 pub(super) fn proportional(table: &str) -> Option<f64> {
     let line = table.lines().find_map(|line| line.strip_prefix("Pss:"))?;
     let kilobytes: f64 = line.trim().trim_end_matches(" kB").parse().ok()?;
     Some(kilobytes * 1024.0 / 1e6)
 }
 
-/// Name of the figure, and arguments of the process.
+/// Names of the figures, and arguments of the processes.
 const PROCESSES: [(&str, &str); 6] = [
     ("supervisor, PSS", "supervisor"),
     ("edge, PSS", "edge"),
@@ -109,7 +110,7 @@ async fn added(sandbox: &Sandbox) -> Result<Figure> {
     Ok(Figure::new("image on top of its base", sizes[0] - sizes[1], "MB").bar(ADDED_MB))
 }
 
-/// Where the tenant's socket for the router is on the engine's own machine.
+/// Returns the path of the tenant's router socket on the engine's own machine.
 async fn ingress(tenant: &TenantContainer) -> Result<PathBuf> {
     let mounts = tenant.inspect().await?.mounts.unwrap_or_default();
     let is_it = |mount: &MountPoint| mount.destination.as_deref() == Some("/run/cial/ingress");
@@ -117,8 +118,8 @@ async fn ingress(tenant: &TenantContainer) -> Result<PathBuf> {
     Ok(Path::new(&source.context("no folder for the router's socket")?).join("edge.sock"))
 }
 
-/// Milliseconds from the end of the start call until health answers over the router's socket. Health answers when
-/// all five services are ready.
+/// Returns milliseconds from the end of the start call until the health endpoint responds over the
+/// router's socket. The endpoint responds when all five services are ready.
 async fn time_to_readiness(
     sandbox: &Sandbox,
     tenant: &TenantContainer,

@@ -1,4 +1,5 @@
-//! The harness itself: a proxy that sleeps comes out slow, one that computes comes out expensive.
+//! Tests the harness itself: a proxy that sleeps is reported as slow, and one that computes as
+//! expensive.
 
 use std::process::Command;
 

@@ -23,7 +23,7 @@ pub(super) const MASTER: &str = "8vY2m0Qz5hYt1rKp7sXw3uBn6cEd9fGa";
 /// The bearer token of every scripted endpoint.
 pub(super) const TOKEN: &str = "bench-7Jk2mQ0zXc5hYt1rKp8sLw3uBn6";
 const HEARTBEAT: Duration = Duration::from_secs(3);
-/// D of the lease protocol, and how long an unused lease is kept.
+/// The lease duration D of the lease protocol, and how long an unused lease is kept.
 const LEASE_MS: u32 = 15_000;
 const LINGER_MS: u32 = 10_000;
 
@@ -33,7 +33,8 @@ pub(super) struct Control {
     calls: Arc<AtomicU64>,
 }
 
-/// The proof of the tenant: HKDF-SHA256 of the route secret without salt, info `proof/v1/{uuid}`, base64url.
+/// Returns the tenant's proof: HKDF-SHA256 of the route secret without salt, info
+/// `proof/v1/{uuid}`, base64url.
 pub(super) fn proof() -> String {
     let extracted = hmac(&[0; 32], &[MASTER.as_bytes()]);
     let info = format!("proof/v1/{TENANT}");
@@ -61,7 +62,7 @@ impl Control {
         Ok(Self { address, calls })
     }
 
-    /// How many calls about leases there were.
+    /// Returns the number of lease calls so far.
     pub(super) fn calls(&self) -> u64 {
         self.calls.load(Ordering::Relaxed)
     }
@@ -125,7 +126,7 @@ impl Script {
         loop {
             tokio::time::sleep(HEARTBEAT).await;
             let beat = json!({ "heartbeat": { "revision": 1 } });
-            // A router that is gone needs none.
+            // A router that is gone needs no heartbeat.
             if stream.write_all(format!("{beat}\n").as_bytes()).await.is_err() {
                 return Ok(());
             }
@@ -157,7 +158,7 @@ impl Script {
     }
 }
 
-/// Path and body length of a request. A request without the token is an error.
+/// Returns the path and the body length of a request. A request without the token is an error.
 fn read(head: &[u8]) -> Result<(String, usize)> {
     let mut headers = [httparse::EMPTY_HEADER; 32];
     let mut request = httparse::Request::new(&mut headers);
@@ -177,7 +178,7 @@ fn read(head: &[u8]) -> Result<(String, usize)> {
 mod tests {
     use super::*;
 
-    /// As another implementation of RFC 5869 derives it.
+    /// The expected value comes from another implementation of RFC 5869.
     #[test]
     fn the_proof_is_the_tenants() {
         assert_eq!(proof(), "8ANpJOYSch2I-mgFFcbnh4LPUJ-_uSsCEtdH8LSHOZs");

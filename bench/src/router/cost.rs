@@ -1,5 +1,5 @@
-//! CPU time per request, peers by turns, everything on one CPU: then nobody's time depends on how often an idle CPU
-//! had to be woken.
+//! CPU time per request, peers by turns, everything on one CPU. No peer's time then depends on how
+//! often an idle CPU had to wake.
 
 use anyhow::Result;
 
@@ -11,10 +11,10 @@ use crate::figure::Figure;
 pub(super) struct Row {
     pub(super) peers: &'static [Kind],
     pub(super) path: &'static str,
-    /// Names of the figure for each peer, in their order.
+    /// Names of the figure for each peer, in the order of `peers`.
     pub(super) each: &'static [&'static str],
     pub(super) ratio: &'static str,
-    /// Places in `peers` of those whose better is the measure.
+    /// Indices in `peers` of the rivals; the best of them is the reference.
     pub(super) against: &'static [usize],
     pub(super) bar: f64,
 }
@@ -89,7 +89,7 @@ fn cost(setup: &Setup<'_>, peer: &Peer, path: &str, cpu: usize) -> Result<f64> {
     of(setup, peer, path, Some(cpu), &["--milliseconds", MILLISECONDS])
 }
 
-/// Microseconds of CPU time per request while it is asked `so_long`.
+/// Returns microseconds of CPU time per request while the load runs for `so_long`.
 pub(super) fn of(
     setup: &Setup<'_>,
     peer: &Peer,

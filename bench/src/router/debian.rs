@@ -5,13 +5,13 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
-/// Name of the package and of its program.
+/// Names that the package and its program share.
 pub(super) const PEERS: [&str; 2] = ["nginx", "haproxy"];
 pub(super) const VALGRIND: &str = "valgrind";
 
 const FOLDERS: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
-/// Installs missing packages, and prints that.
+/// Installs missing packages and prints their names.
 pub(super) fn provide(names: &[&str]) -> Result<()> {
     let is_there = |name: &str| FOLDERS.iter().any(|folder| Path::new(folder).join(name).exists());
     let missing: Vec<_> = names.iter().copied().filter(|name| !is_there(name)).collect();
@@ -21,7 +21,7 @@ pub(super) fn provide(names: &[&str]) -> Result<()> {
     eprintln!("installing from Debian's packages: {}", missing.join(", "));
     let mut install = Command::new("apt-get");
     install.args(["install", "--yes", "--no-install-recommends"]).args(&missing);
-    // At run level 1 no service of theirs is started.
+    // At run level 1, the packages start no service.
     install.env("RUNLEVEL", "1").env("DEBIAN_FRONTEND", "noninteractive");
     let output = install.output().context("cannot run apt-get")?;
     let said = String::from_utf8_lossy(&output.stderr);
@@ -30,7 +30,7 @@ pub(super) fn provide(names: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Debian's, in full.
+/// Returns Debian's full version of the package.
 pub(super) fn version(name: &str) -> Result<String> {
     let mut query = Command::new("dpkg-query");
     let output = query.args(["--showformat=${Version}", "--show", name]).output()?;

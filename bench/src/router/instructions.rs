@@ -1,4 +1,5 @@
-//! Instructions per request, counted by callgrind: the same on a busy machine as on a quiet one.
+//! Instructions per request, counted by callgrind. The count is the same on a busy machine as on a
+//! quiet one.
 
 use std::path::Path;
 
@@ -15,7 +16,7 @@ const PEERS: [(Kind, &str); 4] = [
     (Kind::BareNginx, "instructions, nginx that only forwards"),
 ];
 const BAR: f64 = 0.70;
-/// Two runs of different length: the cost of start and end is in both, and cancels out.
+/// Two runs of different length: both contain the cost of start and end, which cancels out.
 const RUNS: [u64; 2] = [1_000, 6_000];
 
 pub(super) fn measure(setup: &Setup<'_>) -> Result<Vec<Figure>> {
@@ -30,7 +31,8 @@ pub(super) fn measure(setup: &Setup<'_>) -> Result<Vec<Figure>> {
     Ok(figures)
 }
 
-/// User instructions of a process from start to end, in which it answers `requests`.
+/// Counts the user instructions of a process from start to end, in which the process serves
+/// `requests`.
 fn count(kind: Kind, setup: &Setup<'_>, requests: u64) -> Result<f64> {
     let out = setup.folder.join(format!("callgrind-{}-{requests}", kind.name()));
     let file = format!("--callgrind-out-file={}", out.display());

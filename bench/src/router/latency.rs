@@ -14,10 +14,10 @@ const BAR: f64 = 1.0;
 const MILLISECONDS: u32 = 2_000;
 const WARM_UP: &str = "300";
 
-/// Requests a second.
+/// Requests per second.
 pub(super) const RATE: u32 = 12_000;
 
-/// The proxies on `proxies`, the load and the backend on `others`.
+/// Measures with the proxies on `proxies`, and the load and the backend on `others`.
 pub(super) fn measure(
     setup: &Setup<'_>,
     (proxies, others): (usize, usize),
@@ -34,7 +34,8 @@ pub(super) fn measure(
                 ask(setup, Target::Port(peers[place].port), Some(others), (RATE, MILLISECONDS))?;
             added[place] = (seen.p50_us - direct.p50_us, seen.p99_us - direct.p99_us);
         }
-        // A stall of the whole machine while nobody stood between says nothing of anybody.
+        // A stall of the whole machine during the direct requests makes the round useless for every
+        // peer.
         if added.iter().all(|(_, tail)| *tail > 0.0) {
             p50.push(added.iter().map(|(middle, _)| *middle).collect::<Vec<_>>());
             p99.push(added.iter().map(|(_, tail)| *tail).collect::<Vec<_>>());
@@ -47,7 +48,7 @@ pub(super) fn measure(
     Ok(figures(&p50, &p99, rounds))
 }
 
-/// Warmed up, then asked at this rate for so many milliseconds.
+/// Runs a warm-up, then the load at this rate for the given milliseconds.
 pub(super) fn ask(
     setup: &Setup<'_>,
     target: Target<'_>,

@@ -15,7 +15,7 @@ const PEERS: [(Kind, &str); 3] = [
     (Kind::Haproxy, "an idle WebSocket, haproxy"),
 ];
 const KILOBYTES: f64 = 1.5;
-/// Each takes two descriptors of the proxy, and 20,000 is a usual limit.
+/// Each tunnel takes two descriptors of the proxy, and 20,000 is a usual limit.
 const TUNNELS: u64 = 9_000;
 const SPARE: u64 = 500;
 
@@ -30,7 +30,7 @@ pub(super) fn measure(setup: &Setup<'_>) -> Result<Vec<Figure>> {
     Ok(figures)
 }
 
-/// Of one, in thousands of bytes.
+/// Returns the memory of one tunnel, in thousands of bytes.
 fn weight(kind: Kind, setup: &Setup<'_>, tunnels: u64) -> Result<f64> {
     let peer = Peer::start(kind, setup, None, &[])?;
     let before = peer.process.resident()?;
@@ -46,7 +46,8 @@ fn weight(kind: Kind, setup: &Setup<'_>, tunnels: u64) -> Result<f64> {
     Ok((after - before) / 1e3 / tunnels as f64)
 }
 
-/// As many as this process may have, which those it starts inherit.
+/// Raises the limit of descriptors to the maximum of this process; child processes inherit the
+/// limit.
 pub(super) fn descriptors() -> Result<u64> {
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, most, most)?;

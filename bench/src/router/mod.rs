@@ -27,7 +27,7 @@ use proxies::Setup;
 
 pub(crate) use self_test::self_test;
 
-/// Where requests go.
+/// The destination of requests.
 #[derive(Clone, Copy)]
 enum Target<'a> {
     Port(u16),
@@ -41,16 +41,16 @@ struct LoadResult {
     p99_us: f64,
 }
 
-/// A figure of a proxy.
+/// The figures of a proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Row {
     /// CPU time per request.
     Cpu,
     /// User instructions per request.
     Instructions,
-    /// Of idle WebSockets.
+    /// Memory of idle WebSockets.
     Memory,
-    /// Added to an answer's time.
+    /// Latency that the proxy adds to a response.
     Latency,
     /// The cost of the engine's own port publishing.
     Published,
@@ -58,10 +58,10 @@ pub(crate) enum Row {
 
 pub(crate) struct Options<'a> {
     pub(crate) rounds: usize,
-    /// Otherwise they are built.
+    /// The router's binary; `None` builds it.
     pub(crate) router: Option<&'a Path>,
     pub(crate) tools: Option<&'a Path>,
-    /// None: all there are.
+    /// The rows to measure; an empty slice selects all rows.
     pub(crate) rows: &'a [Row],
 }
 
@@ -79,7 +79,7 @@ pub(crate) fn measure(options: &Options<'_>) -> Result<(Environment, Vec<Figure>
     let tools = match options.tools {
         Some(tools) => ToolProgram::at(tools)?,
         None if is_timed => ToolProgram::optimised()?,
-        // The speed of the load does not matter to a count of instructions or bytes.
+        // The speed of the load does not affect a count of instructions or bytes.
         None => ToolProgram::own()?,
     };
     let environment = environment(rounds)?;
@@ -123,7 +123,8 @@ fn environment(rounds: usize) -> Result<Environment> {
     Ok(facts.and("rounds", rounds))
 }
 
-/// The program of backend and load. Compiled without optimisation, it would dominate the figures.
+/// The program of backend and load. Compiled without optimisation, the program would dominate the
+/// figures.
 #[derive(Clone)]
 struct ToolProgram(String);
 
@@ -132,7 +133,7 @@ impl ToolProgram {
         Self::at(&build::executable("bench", "control")?)
     }
 
-    /// This very program: good enough to tell a bad proxy from a good one.
+    /// Returns this very program, which is good enough to distinguish a bad proxy from a good one.
     fn own() -> Result<Self> {
         Self::at(&std::env::current_exe()?)
     }
@@ -145,7 +146,7 @@ impl ToolProgram {
         &self.0
     }
 
-    /// The command line of one of them.
+    /// Returns the command line of a tool.
     fn words<'a>(&self, words: impl IntoIterator<Item = &'a str>) -> Vec<String> {
         let mut all = vec![self.0.clone(), "tool".to_owned()];
         all.extend(words.into_iter().map(str::to_owned));
@@ -153,7 +154,8 @@ impl ToolProgram {
     }
 }
 
-/// A folder with a backend on `cpu` and a scripted control plane; all gone afterwards.
+/// Runs `work` with a folder, a backend on `cpu` and a scripted control plane, and removes all of
+/// them afterwards.
 fn with_setup<T>(
     cpu: Option<usize>,
     router: &Path,

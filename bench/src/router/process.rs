@@ -1,4 +1,4 @@
-//! Processes of a bench: pinned, watched, and ended with it.
+//! Child processes of a bench: pinned, watched, and ended with the bench.
 
 use std::io::Read as _;
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
-/// Ends with this value, and with the bench itself however that ends.
+/// A process that ends with this value, and with the bench itself, whatever ends the bench.
 pub(super) struct ChildProcess {
     name: String,
     child: Child,
@@ -16,7 +16,7 @@ pub(super) struct ChildProcess {
 pub(super) const TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) const INTERVAL: Duration = Duration::from_millis(5);
 
-/// `words` as a command that the kernel ends with the bench, on one CPU if one is given.
+/// Builds a command that the kernel ends with the bench, on one CPU if one is given.
 pub(super) fn command<'a>(cpu: Option<usize>, words: impl IntoIterator<Item = &'a str>) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "TERM"]);
@@ -27,7 +27,7 @@ pub(super) fn command<'a>(cpu: Option<usize>, words: impl IntoIterator<Item = &'
     command
 }
 
-/// The first CPU that this process may use, and the last: the same where there is but one.
+/// Returns the first and the last CPU that this process may use. Both are the same on a single CPU.
 pub(super) fn cpus() -> Result<(usize, usize)> {
     let set = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0))?;
     let usable = || (0..nix::sched::CpuSet::count()).filter(|cpu| set.is_set(*cpu) == Ok(true));
@@ -40,7 +40,7 @@ impl ChildProcess {
         Ok(Self { name: name.to_owned(), child })
     }
 
-    /// Waits for what no event tells, as long as the process lives.
+    /// Waits for a condition without an event, as long as the process lives.
     pub(super) fn until(&mut self, what: &str, mut holds: impl FnMut() -> bool) -> Result<()> {
         let start = crate::now();
         while !holds() {
@@ -55,17 +55,17 @@ impl ChildProcess {
         Ok(())
     }
 
-    /// CPU time of the process and of all below it, so far.
+    /// Returns the CPU time so far of the process and of all its descendants.
     pub(super) fn cpu_time(&self) -> Result<Duration> {
         self.family()?.iter().map(|pid| cpu_time(*pid)).sum()
     }
 
-    /// Resident memory of the process and of all below it, in bytes.
+    /// Returns the resident memory of the process and of all its descendants, in bytes.
     pub(super) fn resident(&self) -> Result<f64> {
         self.family()?.iter().map(|pid| resident(*pid)).sum()
     }
 
-    /// Asks it to end in good order, and waits until it has.
+    /// Sends the signal for a graceful end, and waits for the end.
     pub(super) fn end(mut self) -> Result<()> {
         signal(self.child.id(), "TERM")?;
         let start = crate::now();
@@ -101,7 +101,7 @@ impl ChildProcess {
 impl Drop for ChildProcess {
     fn drop(&mut self) {
         if matches!(self.child.try_wait(), Ok(None)) {
-            // A master tells its workers; a second signal would orphan them.
+            // A master notifies its workers; a second signal would orphan them.
             let _ = signal(self.child.id(), "TERM");
             let _ = self.child.wait();
         }
@@ -116,7 +116,7 @@ fn signal(pid: u32, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Each process with its parent.
+/// Lists each process with its parent.
 fn processes() -> Result<Vec<(u32, u32)>> {
     let read = |entry: std::io::Result<std::fs::DirEntry>| {
         let pid: u32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
@@ -126,12 +126,14 @@ fn processes() -> Result<Vec<(u32, u32)>> {
     Ok(std::fs::read_dir("/proc")?.filter_map(read).collect())
 }
 
-/// The fields of a process's stat from its state on; its name may hold anything.
+/// Returns the fields of a process's stat from its state on; the name before them may contain any
+/// character.
 fn after_name(stat: &str) -> Option<impl Iterator<Item = &str>> {
     Some(stat.rsplit_once(") ")?.1.split(' '))
 }
 
-/// utime + stime of all threads that it has or had, to the nanosecond: those in `stat` go in steps of 10 ms.
+/// Returns utime + stime of all present and past threads, in nanoseconds. The values in `stat` have
+/// steps of 10 ms.
 pub(super) fn cpu_time(pid: u32) -> Result<Duration> {
     let pid = nix::unistd::Pid::from_raw(i32::try_from(pid)?);
     Ok(nix::time::clock_getcpuclockid(pid)?.now()?.into())

@@ -1,6 +1,6 @@
-//! The router and its peers, each configured for the same job: forwarded headers, a request id, removing the proof from
-//! the response, keeping connections, and no log. The peers do nothing of the rest that the router does (host to tenant,
-//! trusted headers, cookies, checking the proof).
+//! The router and its peers, each configured for the same job: forwarded headers, a request id,
+//! removing the proof from the response, keeping connections, and no log. The peers lack the
+//! router's other work (host to tenant, trusted headers, cookies, checking the proof).
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -16,9 +16,9 @@ use crate::tools::load::HOST;
 /// The environment of the peers.
 pub(super) struct Setup<'a> {
     pub(super) folder: &'a Path,
-    /// Of the backend.
+    /// The socket of the backend.
     pub(super) socket: &'a Path,
-    /// app-api and orchestrator in one.
+    /// The address of app-api and the orchestrator, which one process plays.
     pub(super) control: SocketAddr,
     pub(super) router: &'a Path,
     pub(super) tools: &'a ToolProgram,
@@ -28,9 +28,10 @@ pub(super) struct Setup<'a> {
 pub(super) enum Kind {
     Router,
     Nginx,
-    /// Forwards everything unchanged, which no installation does: only for comparison.
+    /// Forwards everything unchanged, which no installation does; only for comparison.
     BareNginx,
-    /// With buffers that hold a body of 64 KiB: its default ones make it twice as dear there.
+    /// Has buffers that hold a body of 64 KiB, because the default buffers double the cost of such
+    /// a body.
     TunedNginx,
     Haproxy,
     TunedHaproxy,
@@ -62,7 +63,8 @@ impl Kind {
 }
 
 impl Peer {
-    /// One thread or worker, on `cpu`, by itself or under `tool`; answers when this returns.
+    /// Starts the proxy with one thread or worker on `cpu`, directly or under `tool`. The proxy
+    /// responds when this returns.
     pub(super) fn start(
         kind: Kind,
         setup: &Setup<'_>,
@@ -84,7 +86,7 @@ impl Peer {
     }
 }
 
-/// The same for what is no process of the bench's own.
+/// Waits for a response from a proxy that is not a child process of the bench.
 pub(super) fn wait_for_answer(setup: &Setup<'_>, port: u16) -> Result<()> {
     let start = crate::now();
     while let Err(error) = answers(setup, port) {
@@ -96,7 +98,7 @@ pub(super) fn wait_for_answer(setup: &Setup<'_>, port: u16) -> Result<()> {
     Ok(())
 }
 
-/// Whether the backend is reached through this port.
+/// Tests whether requests through this port reach the backend.
 fn answers(setup: &Setup<'_>, port: u16) -> Result<()> {
     let stream = std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     drop(stream);
@@ -111,7 +113,7 @@ pub(super) fn free_port() -> Result<u16> {
 type Variables = Vec<(&'static str, String)>;
 
 impl Kind {
-    /// The command line and the variables; `forks`: whether it may have a master process.
+    /// Returns the command line and the variables. `forks` allows a master process.
     fn words(
         self,
         setup: &Setup<'_>,

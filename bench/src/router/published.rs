@@ -1,5 +1,6 @@
-//! The cost of the engine's own port publishing: a relay to the backend on the host, and the same one in a container whose
-//! port is published on loopback, as the router's is in an installation.
+//! The cost of the engine's own port publishing. Compares a relay to the backend on the host with
+//! the same relay in a container, whose port is published on loopback like the router's in an
+//! installation.
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
@@ -19,13 +20,13 @@ use super::{Target, latency};
 use crate::block_on;
 use crate::figure::Figure;
 
-/// Requests a second, that the engine's proxy can carry on a small machine.
+/// Requests per second that the engine's proxy can carry on a small machine.
 const RATE: u32 = 2_000;
 const MILLISECONDS: u32 = 1_000;
 const PORT: &str = "8080/tcp";
 const TOOLS: &str = "/bench-tools";
 
-/// Nothing to hold against a bar: it stands beside the router's figures and is no part of them.
+/// Measures without a bar: the figure stands beside the router's figures and is no part of them.
 pub(super) fn measure(setup: &Setup<'_>, rounds: usize) -> Result<Vec<Figure>> {
     block_on(async {
         let docker = match testkit::engine::connect().await {
@@ -42,8 +43,8 @@ pub(super) fn measure(setup: &Setup<'_>, rounds: usize) -> Result<Vec<Figure>> {
     })
 }
 
-/// A relay in a container, which ends with this process, however that ends: PID 1 in there reads what this one holds
-/// open, and the engine removes what has ended.
+/// A relay in a container that ends with this process, whatever ends the process. PID 1 in the
+/// container reads a pipe that this process holds open, and the engine removes ended containers.
 struct Container<'a> {
     docker: &'a Docker,
     id: String,
@@ -98,7 +99,7 @@ impl<'a> Container<'a> {
         Ok(self.docker.remove_container(&self.id, Some(force)).await?)
     }
 
-    /// Where its port is published.
+    /// Returns the host port that publishes the container's port.
     async fn port(&self) -> Result<u16> {
         let seen = self.docker.inspect_container(&self.id, None).await?;
         let mut ports = seen.network_settings.and_then(|network| network.ports).unwrap_or_default();
@@ -149,7 +150,8 @@ impl<'a> Container<'a> {
     }
 }
 
-/// The engine's process behind a published port; `None` where the engine is configured without one.
+/// Finds the engine's process behind a published port; `None` where the engine is configured
+/// without a proxy.
 fn proxy_of(port: u16) -> Result<Option<u32>> {
     let port = port.to_string();
     let is_it = |line: &str| {

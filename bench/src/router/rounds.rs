@@ -1,9 +1,10 @@
-//! Rounds in which every peer has its turn, and their statistics: a figure of one peer means something only
-//! beside that of another in the same round.
+//! Rounds in which every peer has its turn, and their statistics. A figure of one peer is
+//! meaningful only beside another peer's figure of the same round.
 
 use crate::figure::quantile;
 
-/// Which peer goes when: forwards and backwards by turns, so that nobody always goes first.
+/// Returns the order of the peers in a round: forwards and backwards by turns, so that no peer
+/// always goes first.
 pub(super) fn order(round: usize, peers: usize) -> Vec<usize> {
     let mut order: Vec<_> = (0..peers).collect();
     if round % 2 == 1 {
@@ -12,7 +13,7 @@ pub(super) fn order(round: usize, peers: usize) -> Vec<usize> {
     order
 }
 
-/// The median with the least and the most.
+/// The median with the minimum and the maximum.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Spread {
     pub(super) median: f64,
@@ -27,7 +28,8 @@ impl Spread {
     }
 }
 
-/// `rounds` holds a value for each peer. Of each round: `peer`'s by the least of the `others`'.
+/// Returns, for each round, `peer`'s value divided by the smallest value of `others`. `rounds`
+/// holds one value for each peer.
 pub(super) fn ratios(rounds: &[Vec<f64>], peer: usize, others: &[usize]) -> Vec<f64> {
     let of = |round: &Vec<f64>| {
         let best = others.iter().map(|other| round[*other]).fold(f64::INFINITY, f64::min);
@@ -36,7 +38,7 @@ pub(super) fn ratios(rounds: &[Vec<f64>], peer: usize, others: &[usize]) -> Vec<
     rounds.iter().map(of).collect()
 }
 
-/// One peer's values.
+/// Returns one peer's values.
 pub(super) fn column(rounds: &[Vec<f64>], peer: usize) -> Vec<f64> {
     rounds.iter().map(|round| round[peer]).collect()
 }

@@ -1,5 +1,5 @@
-//! Whether the harness distinguishes good from bad: a relay that sleeps must come out slow, one that computes must
-//! come out expensive, and miss a bar.
+//! Tests that the harness distinguishes good from bad. A relay that sleeps must be reported as
+//! slow. A relay that computes must be reported as expensive and miss a bar.
 
 use std::path::Path;
 
@@ -12,12 +12,12 @@ use crate::print_line;
 
 const SLEEP_US: u64 = 1_000;
 const SPIN: u64 = 1_000_000;
-/// Between the sleeper and who does not sleep.
+/// The least difference from the relay that sleeps to the relay that does not.
 const LEAST_US: f64 = 500.0;
-/// Far below what either could do.
+/// Far below the capacity of both relays.
 const RATE: u32 = 500;
 const MILLISECONDS: u32 = 500;
-/// The one that computes in the router's place.
+/// The relay that computes takes the router's place.
 const BAD: Row = Row {
     peers: &[Kind::Relay { sleep_us: 0, spin: SPIN }, Kind::Relay { sleep_us: 0, spin: 0 }],
     path: "/600",
@@ -41,7 +41,8 @@ pub(crate) fn self_test() -> Result<()> {
             Ok::<_, anyhow::Error>(p50)
         };
         let (fast, policy) = (through(&good)?, through(&slow)?);
-        // A relay that sleeps for a millisecond takes at least one on any machine, and more than one that does not.
+        // A relay that sleeps for a millisecond takes at least that long on any machine, and longer
+        // than one without a sleep.
         ensure!(policy >= SLEEP_US as f64, "the sleeper came out fast");
         ensure!(policy - fast >= LEAST_US, "the relay that does not sleep came out slow");
         let few = &["--requests", "100"];
@@ -51,7 +52,7 @@ pub(crate) fn self_test() -> Result<()> {
         );
         print_line(format_args!("CPU per request: {cheap:.0} us, {dear:.0} us where it computes"));
         ensure!(dear > 2.0 * cheap, "the relay that computes came out cheap");
-        // As the router is measured and judged.
+        // Measures and judges the relay like the router.
         let figures = BAD.measure(setup, process::cpus()?.1, ROUNDS)?;
         figures.iter().for_each(print_line);
         let ratio = figures.last().context("no figure")?;

@@ -1,5 +1,6 @@
-//! The server behind every proxy: `GET /{bytes}` responds with that many bytes, `GET /ws` becomes a WebSocket that
-//! echoes. Every response carries the proof that the router demands; for the other proxies that is one more header.
+//! The server behind every proxy. `GET /{bytes}` responds with that many bytes, `GET /ws` becomes a
+//! WebSocket that echoes. Every response carries the proof that the router demands; for the other
+//! proxies, the proof is an extra header.
 
 use std::collections::HashMap;
 use std::io;
@@ -22,7 +23,7 @@ pub(crate) struct Args {
     proof: String,
 }
 
-/// Sizes of body that a bench asks for.
+/// Body sizes that a bench requests.
 pub(crate) const SIZES: [usize; 2] = [600, 65_536];
 
 struct Answers {
@@ -52,7 +53,7 @@ impl Answers {
 pub(crate) async fn serve(args: Args) -> Result<()> {
     let cannot = || format!("cannot listen on {}", args.socket.display());
     let listener = UnixListener::bind(&args.socket).with_context(cannot)?;
-    // Peers may run as users of their own.
+    // Peers may run as separate users.
     std::fs::set_permissions(&args.socket, std::fs::Permissions::from_mode(0o777))?;
     let answers = Rc::new(Answers::new(&args.proof));
     let local = tokio::task::LocalSet::new();
@@ -61,7 +62,7 @@ pub(crate) async fn serve(args: Args) -> Result<()> {
             loop {
                 let (stream, _) = listener.accept().await?;
                 let answers = answers.clone();
-                // A proxy that goes away in the middle is no fault of this one.
+                // A proxy that disconnects early is no failure of the backend.
                 tokio::task::spawn_local(async move { converse(stream, &answers).await });
             }
         })

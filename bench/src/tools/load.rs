@@ -1,5 +1,5 @@
-//! The load: a closed loop (each connection sends its next request after a response) or an open one (requests are due
-//! at fixed moments, whatever happened to earlier ones).
+//! The load: a closed loop or an open one. In a closed loop, each connection sends its next request
+//! after a response. In an open loop, requests are due at fixed times, regardless of earlier ones.
 
 use std::cell::{Cell, RefCell};
 use std::net::Ipv4Addr;
@@ -18,28 +18,28 @@ use super::schedule::{self, Schedule};
 use crate::figure::quantile;
 use crate::now;
 
-/// Every peer is asked for the same host.
+/// The host of every request, the same for all peers.
 pub(crate) const HOST: &str = "bench.localhost";
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// On loopback.
+    /// The proxy's port on loopback.
     #[arg(long, conflicts_with = "socket")]
     port: Option<u16>,
-    /// Instead: the backend itself.
+    /// The socket of the backend itself, instead of a proxy.
     #[arg(long, required_unless_present = "port")]
     socket: Option<PathBuf>,
     #[arg(long)]
     path: String,
     #[arg(long, default_value_t = 64)]
     connections: u32,
-    /// Ends after so long, …
+    /// End after this many milliseconds, …
     #[arg(long, required_unless_present = "requests")]
     milliseconds: Option<u64>,
-    /// … or after so many.
+    /// … or after this many requests.
     #[arg(long)]
     requests: Option<u64>,
-    /// Open loop: so many requests a second, in all.
+    /// Open loop: send this many requests per second in total.
     #[arg(long)]
     rate: Option<u32>,
 }
@@ -49,11 +49,13 @@ struct Work {
     request: Vec<u8>,
     left: Cell<u64>,
     deadline: Option<std::time::Instant>,
-    /// Microseconds from when a request was due (open loop) or sent (closed loop) to the end of its answer.
+    /// Microseconds from when a request was due (open loop) or sent (closed loop) to the end of its
+    /// response.
     took: RefCell<Vec<f64>>,
 }
 
-/// `{completed, seconds, p50_us, p99_us}`. One answer that is not as it should be is an error of the whole.
+/// Returns `{completed, seconds, p50_us, p99_us}`. One invalid response makes the whole run an
+/// error.
 pub(crate) async fn run(args: Args) -> Result<Value> {
     let start = now();
     let work = Rc::new(Work {
@@ -109,7 +111,7 @@ impl Work {
         Ok(())
     }
 
-    /// Whether one more is to be asked.
+    /// Returns whether to send another request.
     fn take(&self) -> bool {
         let left = self.left.get();
         self.left.set(left.saturating_sub(1));

@@ -1,5 +1,5 @@
-//! Programs beside the measured proxy, each a process of its own that can be pinned and whose CPU time is separate:
-//! the backend, the load, and proxies that are bad on purpose.
+//! Programs beside the measured proxy: the backend, the load, and proxies that are bad on purpose.
+//! Each is a separate process that can be pinned and whose CPU time is separate.
 
 pub(crate) mod backend;
 pub(crate) mod load;
@@ -22,7 +22,7 @@ pub struct Args {
 
 #[derive(clap::Subcommand)]
 enum Tool {
-    /// Answers over a unix socket.
+    /// Responds over a unix socket.
     Backend(backend::Args),
     /// Sends requests, and prints one JSON object about the responses.
     Load(load::Args),

@@ -1,4 +1,4 @@
-//! A proxy that forwards bytes and is bad on purpose: it shows whether the bench notices.
+//! A proxy that forwards bytes and is bad on purpose, to test whether the bench notices.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -16,10 +16,10 @@ pub(crate) struct Args {
     port: u16,
     #[arg(long)]
     socket: PathBuf,
-    /// Sleeps so long before each request.
+    /// Sleep this long before each request.
     #[arg(long, default_value_t = 0)]
     sleep_us: u64,
-    /// Computes so many rounds of nothing before each request.
+    /// Compute this many useless rounds before each request.
     #[arg(long, default_value_t = 0)]
     spin: u64,
 }
@@ -35,7 +35,7 @@ pub(crate) fn serve(args: &Args) -> Result<()> {
     let delay = Delay { sleep: Duration::from_micros(args.sleep_us), spin: args.spin };
     for client in listener.incoming() {
         let (client, socket) = (client?, args.socket.clone());
-        // A client that goes away in the middle is no failure of the relay.
+        // A client that disconnects early is no failure of the relay.
         std::thread::spawn(move || pass(client, &socket, delay));
     }
     Ok(())
@@ -46,7 +46,7 @@ fn pass(mut client: TcpStream, socket: &Path, delay: Delay) -> Result<()> {
     let mut tenant = UnixStream::connect(socket)?;
     let (mut answers, mut back) = (tenant.try_clone()?, client.try_clone()?);
     std::thread::spawn(move || std::io::copy(&mut answers, &mut back));
-    // The load's requests are small and wait for their answers: one read is one request.
+    // The load's requests are small and wait for their responses, so one read is one request.
     let mut bytes = [0; 4_096];
     loop {
         let count = client.read(&mut bytes)?;

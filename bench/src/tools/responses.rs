@@ -1,13 +1,14 @@
-//! Reading HTTP/1.1 answers as cheaply as it goes: these are known to be well-formed, and to tell their length.
+//! Reads HTTP/1.1 responses with minimal cost. These responses are known to be well-formed and to
+//! contain their length.
 
 use std::io;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
-/// Above 64 KiB, so that a large answer costs the asker few calls.
+/// Above 64 KiB, so that a large response takes few calls.
 const ROOM: usize = 128 * 1024;
 
-/// One connection that is asked again and again.
+/// A connection for repeated requests.
 pub(crate) struct Connection<S> {
     stream: S,
     room: Vec<u8>,
@@ -18,10 +19,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Self { stream, room: vec![0; ROOM] }
     }
 
-    /// Sends the request, reads the whole answer and throws it away.
+    /// Sends the request, reads the whole response and discards it.
     ///
     /// # Errors
-    /// The connection ends, or the answer is none with status 200 and a length.
+    /// The connection ends, or the response lacks status 200 or a length.
     pub(crate) async fn ask(&mut self, request: &[u8]) -> io::Result<()> {
         self.stream.write_all(request).await?;
         let mut had = 0;
@@ -46,12 +47,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 }
 
-/// Where the body begins.
+/// Returns the offset of the body.
 pub(crate) fn end_of_head(bytes: &[u8]) -> Option<usize> {
     bytes.windows(4).position(|window| window == b"\r\n\r\n").map(|at| at + 4)
 }
 
-/// Of the body of a good answer.
+/// Returns the body length of a successful response.
 fn length(head: &[u8]) -> io::Result<usize> {
     let text = std::str::from_utf8(head).map_err(io::Error::other)?;
     let mut lines = text.split("\r\n");

@@ -1,4 +1,5 @@
-//! When the next request of an open loop is due, to some microseconds: the runtime's own timer knows milliseconds.
+//! Due times of the requests of an open loop, precise to microseconds. The runtime's own timer has
+//! a resolution of milliseconds.
 
 use std::time::{Duration, Instant};
 
@@ -7,11 +8,11 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::now;
 
-/// Moments at which one connection is to send. The schedule never waits for an answer: a slow one makes those after
-/// it late, and late they are counted.
+/// The times at which one connection sends. The schedule never waits for a response: after a slow
+/// response, the next requests are late and count as late.
 pub(super) type Schedule = UnboundedReceiver<Instant>;
 
-/// Calls each of so many connections in turn, one every `interval`, until all of them are gone.
+/// Notifies the connections in turn, one every `interval`, until all of them are gone.
 pub(super) fn start(connections: u32, interval: Duration) -> Vec<Schedule> {
     let (callers, dues): (Vec<_>, Vec<_>) = (0..connections).map(|_| unbounded_channel()).unzip();
     std::thread::spawn(move || call(&callers, interval));
@@ -19,7 +20,7 @@ pub(super) fn start(connections: u32, interval: Duration) -> Vec<Schedule> {
 }
 
 fn call(callers: &[UnboundedSender<Instant>], interval: Duration) -> Result<()> {
-    // Otherwise the kernel may let this sleep 50 us longer than it was asked to.
+    // Without this call, the kernel may extend each sleep by 50 us.
     nix::sys::prctl::set_timerslack(1)?;
     let mut due = now();
     loop {

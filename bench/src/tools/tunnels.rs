@@ -1,4 +1,4 @@
-//! Upgraded connections that said one thing each and then lie idle.
+//! Upgraded connections that sent one message each and then stay idle.
 
 use std::net::Ipv4Addr;
 
@@ -22,24 +22,24 @@ pub(crate) struct Args {
 const PAYLOAD: usize = 100;
 /// A client's frame: two bytes, a mask of zeros, the payload.
 pub(super) const FRAME: usize = 6 + PAYLOAD;
-/// So many at a time: a listener's queue is short.
+/// The number of tunnels that open concurrently, because a listener's queue is short.
 const AT_ONCE: usize = 64;
 
-/// A binary frame as a client sends it, which leaves its payload as it is.
+/// Builds a binary frame of a client, whose mask leaves the payload unchanged.
 fn sent() -> Vec<u8> {
     let mut frame = vec![0x82, 0x80 | PAYLOAD as u8, 0, 0, 0, 0];
     frame.resize(FRAME, b'x');
     frame
 }
 
-/// The same as a server sends it back.
+/// Builds the same frame as a server echoes it.
 pub(super) fn echoed() -> Vec<u8> {
     let mut frame = vec![0x82, PAYLOAD as u8];
     frame.resize(2 + PAYLOAD, b'x');
     frame
 }
 
-/// Prints `open` once all are, each after one echo; returns when stdin ends.
+/// Prints `open` once all tunnels are open, each after one echo; returns when stdin ends.
 pub(crate) async fn hold(args: Args) -> Result<()> {
     let mut open = Vec::with_capacity(args.connections);
     while open.len() < args.connections {

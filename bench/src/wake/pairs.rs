@@ -10,10 +10,10 @@ use crate::fixture::{ContainerStatus, Fixture, IdlePolicy, Tenant};
 
 const FROZEN_BAR: f64 = 1.2;
 const SLEEPING_BAR: f64 = 1.15;
-/// The first of each pays for cold caches and is dropped.
+/// The first pair pays for cold caches and is dropped.
 const WARM_UP: usize = 1;
 
-/// How a tenant is idle, and the call of the engine that ends that.
+/// The idle state of a tenant, and the engine's call that ends the state.
 #[derive(Clone, Copy)]
 enum IdleState {
     Frozen,

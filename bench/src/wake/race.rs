@@ -1,4 +1,4 @@
-//! Requests around the moment at which their tenant falls asleep: none may be lost.
+//! Requests around the moment at which their tenant falls asleep. No request may be lost.
 
 use std::time::Duration;
 
@@ -11,15 +11,18 @@ use crate::fixture::{ContainerStatus, Fixture, IdlePolicy, Tenant};
 use crate::now;
 use crate::request::TimedResponse;
 
-/// Half of them freeze, half of them stop, at the same time. With more of them the engine would miss every deadline.
+/// Half of the tenants freeze, half of them stop, at the same time. With more tenants, the engine
+/// would miss every deadline.
 const TENANTS: usize = 8;
 const FREEZES: IdlePolicy = IdlePolicy { freeze_after: 1, sleep_after: 0 };
 const STOPS: IdlePolicy = IdlePolicy { freeze_after: 0, sleep_after: 1 };
-/// Requests are due within so long, half of it before the moment from which they meet a tenant that falls asleep:
-/// asking the tenant and freezing it takes some milliseconds, stopping it some hundred.
+/// The window in which requests are due, centred on the moment from which they meet a tenant that
+/// falls asleep. Requesting the busy list and freezing take some milliseconds; a stop takes some
+/// hundred.
 const AROUND_FREEZE: Duration = Duration::from_millis(350);
 const AROUND_STOP: Duration = Duration::from_millis(850);
-/// Of the rounds, those that met a tenant asleep or on its way there. With fewer it was no race.
+/// The least share of rounds that meet a tenant asleep or on its way there. Below this share, there
+/// was no race.
 const LEAST_MET: f64 = 0.25;
 
 /// The outcome of one tenant's rounds.
@@ -34,10 +37,11 @@ pub(super) async fn measure(fixture: &Fixture<'_>, rounds: usize) -> Result<Vec<
     let freezing = fixture.tenants("freezing", TENANTS / 2, FREEZES).await?;
     let stopping = fixture.tenants("stopping", TENANTS / 2, STOPS).await?;
     let each = rounds.div_ceil(TENANTS);
-    // That moment depends on the machine as much as on the policy.
+    // The moment depends on the machine as much as on the policy.
     let freezing_takes = falls_asleep(fixture, &freezing, ContainerStatus::Paused).await?;
     let stopping_takes = falls_asleep(fixture, &stopping, ContainerStatus::Exited).await?;
-    // Only now: what fell asleep to tell the moment was met by nobody.
+    // Counting begins here, because no request met the tenants that fell asleep for the measurement
+    // of the moment.
     let events = EngineEvents::watch(&fixture.docker, &fixture.installation.name);
     let race = async |tenant: &Tenant, aim, action| {
         run(tenant, each, aim, || events.count(action, Some(&tenant.container))).await
@@ -68,13 +72,14 @@ fn figures(frozen: &[RaceResult], stopped: &[RaceResult]) -> Vec<Figure> {
     ]
 }
 
-/// How long after a response the engine shows the last tenant as asleep.
+/// Returns how long after a response the engine shows the last tenant as asleep.
 async fn falls_asleep(
     fixture: &Fixture<'_>,
     tenants: &[Tenant],
     status: ContainerStatus,
 ) -> Result<Duration> {
-    // Once before it counts: a router still holds the lease of a time at which tenants were to sleep later.
+    // The first time does not count, because a router may still hold a lease from before the policy
+    // changed.
     fixture.all(tenants, status).await?;
     for tenant in tenants {
         tenant.request().await?.good()?;
@@ -84,8 +89,9 @@ async fn falls_asleep(
     Ok(start.elapsed())
 }
 
-/// So many requests, each due a while after the answer before it. `fell` counts how often the tenant fell asleep:
-/// once more after a round means that its request met that.
+/// Sends `rounds` requests, each due a while after the previous response. `fell` counts how often
+/// the tenant fell asleep. A higher count after a round means that the request met a tenant falling
+/// asleep.
 async fn run(
     tenant: &Tenant,
     rounds: usize,
@@ -93,7 +99,7 @@ async fn run(
     fell: impl Fn() -> usize,
 ) -> Result<RaceResult> {
     let mut results = RaceResult { rounds, ..RaceResult::default() };
-    // Awake, and that moment ahead.
+    // Wakes the tenant, so that the moment is still ahead.
     tenant.request().await?.good()?;
     for round in 0..rounds {
         let before = fell();
@@ -109,7 +115,8 @@ async fn run(
     Ok(results)
 }
 
-/// When after an answer the next request is due: somewhere around a moment that is only known from what requests meet.
+/// The due time of the next request after a response: around an estimated moment, which the
+/// outcomes of requests correct.
 #[derive(Clone, Copy)]
 struct Aim {
     moment: Duration,
@@ -121,15 +128,16 @@ impl Aim {
         Self { moment, length }
     }
 
-    /// Spread evenly, in an order in which few rounds already reach everywhere.
+    /// Spreads the requests evenly, in an order in which few rounds already cover the whole window.
     fn due(self, round: usize) -> Duration {
         const GOLDEN: f64 = 0.618_033_988_749_894_9;
         let from = self.moment.saturating_sub(self.length / 2);
         from + self.length.mul_f64((round as f64 * GOLDEN).fract())
     }
 
-    /// The moment was earlier than a request that met it, and later than one that did not. Twice the way back: then
-    /// two of three requests come after it, and some of them long enough to find the tenant asleep.
+    /// Corrects the moment: earlier after a request that met it, later after one that did not. The
+    /// step later is twice as large. Two of three requests then come after the moment, some of them
+    /// late enough to find the tenant asleep.
     fn learn(&mut self, met: bool) {
         let step = self.length / 16;
         self.moment = match met {
@@ -156,7 +164,8 @@ mod tests {
         }
     }
 
-    /// A busy machine tells the moment wrong: here so much that at first every request, or none, comes after it.
+    /// A busy machine gives a wrong moment. Here the error is so large that at first every request,
+    /// or none, comes after the moment.
     #[test]
     fn a_moment_that_was_told_wrong_is_found_within_the_rounds_of_ci() {
         let truth = Duration::from_millis(1_500);
