@@ -1,4 +1,4 @@
-//! `bench`: runs the package `bench` with what it needs: an installation that is gone afterwards, or an image.
+//! `bench` runs the package `bench` with its prerequisites: an ephemeral installation or an image.
 
 use std::process::ExitCode;
 

@@ -21,7 +21,7 @@ pub struct Args {
 
 struct Check {
     name: &'static str,
-    /// Empty when the check passes.
+    /// Empty if the check passes.
     problems: Vec<String>,
 }
 
@@ -81,7 +81,7 @@ fn folder(installation: &Installation) -> Vec<String> {
     if mode == 0o700 { Vec::new() } else { vec![problem] }
 }
 
-/// A tenant as the database has it.
+/// A tenant according to the database.
 #[derive(Clone, Debug)]
 struct Row {
     slug: String,
@@ -114,7 +114,8 @@ fn rows(compose: &Compose, installation: &Installation) -> Result<Rows> {
     Ok(text.lines().filter_map(row).collect())
 }
 
-/// The output of a command in a service's container: `words` are the service and the command.
+/// Returns the output of a command in a service's container: `words` are the service and the
+/// command.
 fn inside(compose: &Compose, installation: &Installation, words: &[&str]) -> Result<String> {
     let mut exec = compose.command(installation);
     let output = exec.args(["exec", "-T"]).args(words).output().context("cannot run compose")?;
@@ -146,13 +147,13 @@ fn objects(docker: &Docker, compose: &Compose, installation: &Installation) -> R
     Ok(objects)
 }
 
-/// Folders with one entry for each tenant, read by the user who owns them.
+/// Folders with one entry for each tenant, read as the user who owns them.
 const FOLDERS: [(&str, &[&str]); 2] = [
     ("socket folder", &["--user=1000", "orchestrator", "ls", "/run/cial/sockets"]),
     ("secrets folder", &["--user=1000", "orchestrator", "ls", "/run/cial/tenant-secrets"]),
 ];
 
-/// The tenants in the route table on the router's disk.
+/// Lists the tenants in the route table on the router's disk.
 fn routed(table: &str) -> Result<Vec<String>> {
     let table: Value = serde_json::from_str(table).context("the router's table")?;
     let routes = table["routes"].as_array().cloned().unwrap_or_default();
@@ -194,7 +195,8 @@ fn missing(objects: &Objects, rows: &Rows) -> Vec<String> {
     problems
 }
 
-/// The objects of a tenant, whether awake or asleep. The router keeps the route of a stopped tenant to answer 503.
+/// Returns the objects of a tenant, awake or asleep. The router keeps the route of a stopped tenant
+/// to answer 503.
 fn needed(desired: &str) -> &'static [&'static str] {
     match desired {
         "running" => &[

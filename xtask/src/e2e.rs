@@ -1,4 +1,4 @@
-//! Runs the black-box tests of the package `e2e`, and prints their checks a line each.
+//! Runs the black-box tests of the package `e2e` and prints their checks, one per line.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
@@ -40,7 +40,7 @@ impl TestBinary {
     }
 }
 
-/// Which tests of a binary run; all of them without one.
+/// The selected tests of a binary; without a selection, all of them run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Filter {
     Only(&'static str),
@@ -81,7 +81,7 @@ pub(crate) fn run(
         (None, false) => &mut cargo,
     };
     cargo.envs(variables.iter().map(|(name, value)| (name, value)));
-    // The checks say what failed; a backtrace of each error would bury them.
+    // The checks name the failure; a backtrace of each error would bury them.
     cargo
         .env("RUST_BACKTRACE", "0")
         .env("CIAL_E2E_XTASK", std::env::current_exe()?)
@@ -98,7 +98,8 @@ pub(crate) fn run(
     Ok(())
 }
 
-/// The check on a line of output. The test harness may print the name of the test before its first check.
+/// Returns the check on a line of output. The test harness may print the name of the test before
+/// its first check.
 fn check_of(line: &str) -> Option<&str> {
     let line = match line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... ")) {
         Some((_, rest)) => rest,

@@ -1,4 +1,5 @@
-//! Everything that xtask takes from outside: the checkout, variables, the clock, the terminal, other programs.
+//! Everything that xtask takes from outside: the checkout, variables, the clock, the terminal,
+//! other programs.
 
 use std::fmt::Display;
 use std::io::{Read, Write as _};
@@ -18,7 +19,7 @@ pub fn root() -> PathBuf {
     here.parent().unwrap_or(&here).to_owned()
 }
 
-/// A variable of the environment; an empty one counts as unset.
+/// Returns a variable of the environment; an empty one counts as unset.
 #[expect(clippy::disallowed_methods, reason = "the one place in xtask that reads the environment")]
 pub fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|text| !text.is_empty())
@@ -42,7 +43,7 @@ pub fn finish(outcome: Result<ExitCode>) -> ExitCode {
     })
 }
 
-/// A call of the cargo that runs xtask, in the checkout.
+/// Builds a call of the cargo that runs xtask, in the checkout.
 pub fn cargo() -> Command {
     let mut cargo = Command::new(variable("CARGO").unwrap_or_else(|| "cargo".to_owned()));
     cargo.current_dir(root());

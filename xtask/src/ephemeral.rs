@@ -1,4 +1,4 @@
-//! An installation that is gone afterwards, whatever becomes of the work in between.
+//! An installation that is removed after the work, whatever the outcome of the work.
 
 use anyhow::{Context as _, Result, bail};
 
@@ -30,7 +30,7 @@ pub(crate) fn with_installation_by(
     then_purge(installation, |installation| {
         bring_up(installation)?;
         work(installation)?;
-        // Work that stopped the services leaves nobody to read the secrets from.
+        // If the work stopped the services, no service can provide the secrets for the check.
         if local::unhealthy(&Docker::connect()?, installation)?.is_empty() {
             e2e::run(TestBinary::Logs, None, &installation.variables())?;
         }
@@ -38,8 +38,8 @@ pub(crate) fn with_installation_by(
     })
 }
 
-/// Runs `work`, then purges the installation: on success, on failure, on SIGINT and on SIGTERM. A failure shows the
-/// last log lines of every service before they are gone.
+/// Runs `work`, then purges the installation: on success, on failure, on SIGINT and on SIGTERM. A
+/// failure shows the last log lines of every service before the purge.
 ///
 /// # Errors
 /// The work fails, a signal arrives, or something of the installation is left on the engine.

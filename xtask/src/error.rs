@@ -13,7 +13,7 @@ impl ActionableError {
         Self { cause: cause.into(), fix: fix.into() }
     }
 
-    /// All errors as one, a line each; `None` when there are none.
+    /// Joins all errors into one, a line each; `None` when there are none.
     pub fn joined(errors: Vec<Self>) -> Option<Self> {
         let join = |part: fn(&Self) -> &str| {
             errors.iter().map(part).collect::<Vec<_>>().join("\n         ")

@@ -1,4 +1,4 @@
-//! SIGINT and SIGTERM during work that must clean up: the work ends early, and the cleaning runs.
+//! SIGINT and SIGTERM during work that must clean up: the work ends early, and the cleanup runs.
 
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +12,8 @@ use signal_hook::iterator::Signals;
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 static HANDLER: Once = Once::new();
 
-/// From now on a signal does not end xtask: it ends the running child processes, and makes [`check`] fail.
+/// Defers signals from now on: a signal ends the running child processes and makes [`check`] fail,
+/// but does not end xtask.
 pub(crate) fn defer() {
     HANDLER.call_once(|| {
         let Ok(mut signals) = Signals::new([SIGINT, SIGTERM]) else { return };
@@ -27,7 +28,7 @@ pub(crate) fn defer() {
     });
 }
 
-/// Forgets a signal: the cleaning must not end early, too.
+/// Forgets a signal, so that the cleanup does not end early, too.
 pub(crate) fn reset() {
     INTERRUPTED.store(false, Ordering::Relaxed);
 }
@@ -39,7 +40,7 @@ pub(crate) fn check() -> Result<()> {
     Ok(())
 }
 
-/// The child processes of every thread, where the system lists them.
+/// Lists the child processes of every thread, where the system provides them.
 fn children() -> Vec<Pid> {
     let threads = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
     let lists =

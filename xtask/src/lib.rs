@@ -1,4 +1,5 @@
-//! `cargo xtask …`: people's hands on a checkout. One variant a command, one module behind it.
+//! `cargo xtask …`: the commands for people who work on a checkout. Each command is one variant
+//! with one module.
 
 pub mod bench;
 pub mod docker;
@@ -24,23 +25,23 @@ use clap::Parser;
 pub enum Command {
     /// Brings the installation of this checkout up, and waits until it is ready.
     LocalUp(local::up::Args),
-    /// Takes it down; its data stays, unless --purge is given.
+    /// Takes the installation down; its data stays unless --purge is given.
     LocalDown(local::down::Args),
-    /// Tells what runs and is healthy.
+    /// Shows which services run and whether they are healthy.
     LocalStatus(local::status::Args),
-    /// Shows what the services say.
+    /// Shows the logs of the services.
     LocalLogs(local::logs::Args),
     /// Builds the images that are missing or out of date.
     Images(images::Args),
     /// Checks the tenant image as a black box, with the production flags.
     SmokeTenant(smoke::TenantArgs),
-    /// Looks for what is wrong with the machine or the installation, and for leaks.
+    /// Finds problems of the machine or the installation, and leaks.
     Doctor(doctor::Args),
-    /// Takes a first owner's way over HTTP, in an installation of its own that is gone afterwards.
+    /// Follows a first owner's path over HTTP, in an installation that is removed afterwards.
     SmokeLocal(smoke::LocalArgs),
-    /// Runs all that CI runs, step by step.
+    /// Runs everything that CI runs, step by step.
     Test(test::Args),
-    /// Checks what ARCHITECTURE.md promises about the source itself.
+    /// Checks the promises of ARCHITECTURE.md about the source itself.
     Tidy(tidy::Args),
     /// Measures, and prints each figure beside its bar.
     Bench(bench::Args),

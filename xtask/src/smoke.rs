@@ -1,4 +1,5 @@
-//! `smoke-tenant` and `smoke-local`: black-box tests of the package `e2e`, with what they need and nothing left over.
+//! `smoke-tenant` and `smoke-local` run black-box tests of the package `e2e` with their
+//! prerequisites and leave nothing behind.
 
 use std::process::ExitCode;
 
@@ -113,7 +114,7 @@ fn faults() -> Result<()> {
     })
 }
 
-/// Always fails with [`ON_PURPOSE`], while a tenant runs.
+/// Always fails with [`ON_PURPOSE`] while a tenant runs.
 fn break_off() -> Result<()> {
     ephemeral::with_installation(Installation::ephemeral("smoke")?, |installation| {
         let variables = installation.variables();

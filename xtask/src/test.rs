@@ -12,7 +12,7 @@ use crate::{e2e, environment, ephemeral, local, smoke};
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// These steps alone; all of them otherwise.
+    /// Run these steps alone; all of them otherwise.
     #[arg(value_enum)]
     steps: Vec<Step>,
 }
@@ -90,12 +90,13 @@ const SHOWN: &[(Step, &[&str])] = &[
         ],
     ),
 ];
-/// Commands that the step `readme` runs literally, a line each; its test fails unless it ran all of them.
+/// Commands that the step `readme` runs literally, one per line; its test fails unless it ran all
+/// of them.
 const DOCUMENTS: &str = include_str!("../../crates/e2e/tests/documents/commands.txt");
 /// Commands of `.ci/run`, which calls the steps.
 const AROUND: &[&str] = &["cargo xtask test", "scripts/install-tools"];
 
-/// Whether a step runs this.
+/// Whether a step runs this command.
 pub(crate) fn runs(command: &str) -> bool {
     AROUND.contains(&command)
         || DOCUMENTS.lines().any(|line| line == command)
@@ -146,7 +147,7 @@ impl Step {
             ),
             Self::Units => {
                 tool("nextest")?;
-                // A snapshot that differs is a failure, never a new file.
+                // A different snapshot is a failure, never a new file.
                 cargo(&["nextest", "run", "--locked", "--workspace"], &[("INSTA_UPDATE", "no")])
             }
             Self::Deny => {
@@ -161,7 +162,8 @@ impl Step {
                 xtask(&["smoke-tenant", "--mutations"])
             }
             Self::SmokeLocal => {
-                // Twice in a row: the first must leave nothing that the second could trip over.
+                // Runs twice in a row, because the first run must leave nothing that disturbs the
+                // second.
                 xtask(&["smoke-local"])?;
                 xtask(&["smoke-local"])?;
                 smoke::a_failure_leaves_nothing()
@@ -175,7 +177,7 @@ impl Step {
     }
 }
 
-/// Another command of ours, in this process.
+/// Runs another command of xtask in this process.
 fn xtask(args: &[&str]) -> Result<()> {
     let code = crate::Command::parse_from(["xtask"].iter().chain(args)).run()?;
     ensure!(code == ExitCode::SUCCESS, "cargo xtask {} failed: see above", args.join(" "));
@@ -229,7 +231,8 @@ fn browser() -> Result<()> {
     })
 }
 
-/// The literal `docker compose up`, under tags of its own, so that compose itself builds every image.
+/// Runs the literal `docker compose up` under separate tags, so that compose itself builds every
+/// image.
 fn compose() -> Result<()> {
     let config = compose_plugins()?;
     let bring_up =
@@ -239,7 +242,7 @@ fn compose() -> Result<()> {
     })
 }
 
-/// The commands of the documents, in a copy of the checkout with an installation of its own.
+/// Runs the commands of the documents in a copy of the checkout with a separate installation.
 fn documents() -> Result<()> {
     let plugins = compose_plugins()?;
     ephemeral::then_purge(Installation::ephemeral("readme")?, |installation| {
@@ -250,7 +253,8 @@ fn documents() -> Result<()> {
     })
 }
 
-/// The folder with Compose 2 where the docker command does not find it by itself; Debian's packages provide it.
+/// Returns the folder with Compose 2 where the docker command does not find Compose by itself.
+/// Debian's packages provide it.
 pub(crate) fn compose_plugins() -> Result<Option<PathBuf>> {
     let found = Command::new("docker").args(["compose", "version"]).output();
     if found.is_ok_and(|output| output.status.success()) {

@@ -1,4 +1,4 @@
-//! Finding the engine, or why there is none and what to do about that.
+//! Finds the engine, or reports why there is none and how to fix that.
 
 use std::process::Command;
 use std::time::Duration;
@@ -10,31 +10,31 @@ use super::Docker;
 use crate::environment::{output_within, variable};
 use crate::error::ActionableError;
 
-/// The oldest engine that is known to work: 20.10.
+/// The API version of the oldest engine that is known to work: 20.10.
 const MIN_API_VERSION: &str = "1.41";
-/// An engine that does not tell its version within this time hangs.
+/// An engine that does not report its version within this time hangs.
 const VERSION_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Why there is no engine to work with.
+/// The reason why no engine is usable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum ConnectError {
     /// There is no `docker` command.
     NoCommand,
     /// `DOCKER_HOST` is no address.
     InvalidAddress,
-    /// Nothing listens there.
+    /// Nothing listens at the address.
     NotRunning,
     /// The socket refuses this user.
     PermissionDenied,
-    /// The connection is accepted and not answered.
+    /// The engine accepts the connection and does not respond.
     Timeout,
-    /// The response is no engine's, or reports a failure; in its words.
+    /// The response is not an engine's, or reports a failure, which this text contains.
     Unusable(String),
-    /// The version of its API.
+    /// The API version of the engine.
     TooOld(String),
 }
 
-/// Asks the engine for its version; `variables` replace those of xtask.
+/// Requests the engine's version; `variables` replace those of xtask.
 pub(super) fn connect(variables: &[(&str, &str)]) -> Result<Docker> {
     let found = version(variables).map_err(|error| error.explain());
     Ok(found?)
@@ -63,7 +63,7 @@ fn version(variables: &[(&str, &str)]) -> Result<Docker, ConnectError> {
 }
 
 impl ConnectError {
-    /// Classifies what the command prints.
+    /// Classifies the message that the command prints.
     fn of(message: &str) -> Self {
         let has = |parts: &[&str]| parts.iter().any(|part| message.contains(part));
         if let Some((_, newest)) = message.split_once("Maximum supported API version is ") {
@@ -151,7 +151,7 @@ mod tests {
         }
     }
 
-    /// The real command against sockets that misbehave in each way.
+    /// Runs the real command against sockets that misbehave in each way.
     #[test]
     fn each_kind_of_broken_engine_is_told_apart() {
         let error = |host: &str| version(&[("DOCKER_HOST", host), ("DOCKER_CONTEXT", "")]);

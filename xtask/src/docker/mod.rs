@@ -13,12 +13,12 @@ use serde_json::Value;
 
 use crate::environment::output_within;
 
-/// Bound of every call but builds and imports.
+/// Bounds every call except builds and imports.
 const CALL_TIMEOUT: Duration = Duration::from_secs(120);
-/// PID 1 of a tenant drains for ten seconds.
+/// Longer than PID 1 of a tenant drains, which takes up to ten seconds.
 const STOP_GRACE_SECONDS: &str = "12";
 
-/// An engine that answers and is new enough.
+/// An engine that responds and is new enough.
 #[derive(Clone, Debug)]
 pub struct Docker {
     pub version: String,
@@ -36,7 +36,7 @@ pub struct Container {
     /// `State` of the engine's API.
     pub state: Value,
     pub restart_count: i64,
-    /// Ports of the host that publish one of its ports.
+    /// Ports of the host that publish the container's ports.
     pub published_ports: BTreeSet<u16>,
 }
 
@@ -84,7 +84,7 @@ impl Docker {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    /// Containers with all these labels, running or not, in order of their names.
+    /// Lists the containers with all these labels, running or not, in order of their names.
     ///
     /// # Errors
     /// The engine does not answer.
@@ -95,7 +95,8 @@ impl Docker {
         }
         let ids = listed.iter().map(String::as_str);
         let words: Vec<_> = ["container", "inspect"].into_iter().chain(ids).collect();
-        // A container that was removed since it was listed makes the call fail, and the others are printed.
+        // A container that was removed after the listing makes the call fail, but the output still
+        // contains the others.
         let output = output_within(Command::new("docker").args(words), CALL_TIMEOUT)?;
         let inspected: Value =
             serde_json::from_slice(&output.stdout).context("docker container inspect")?;
@@ -105,7 +106,7 @@ impl Docker {
         Ok(found)
     }
 
-    /// Names of networks with all these labels.
+    /// Lists the names of networks with all these labels.
     ///
     /// # Errors
     /// The engine does not answer.
@@ -113,7 +114,7 @@ impl Docker {
         self.list("network", "{{.Name}}", labels, &[])
     }
 
-    /// Names of volumes with all these labels.
+    /// Lists the names of volumes with all these labels.
     ///
     /// # Errors
     /// The engine does not answer.
@@ -121,7 +122,7 @@ impl Docker {
         self.list("volume", "{{.Name}}", labels, &[])
     }
 
-    /// One field of each container, network or volume with all these labels.
+    /// Lists one field of each container, network or volume with all these labels.
     ///
     /// # Errors
     /// The engine does not answer.
@@ -141,7 +142,7 @@ impl Docker {
         Ok(listed.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect())
     }
 
-    /// The last lines of a container's log, both outputs.
+    /// Returns the last lines of a container's log, of both outputs.
     pub fn last_lines(&self, id: &str, count: usize) -> String {
         let tail = format!("--tail={count}");
         let logs = output_within(Command::new("docker").args(["logs", &tail, id]), CALL_TIMEOUT);
@@ -149,7 +150,8 @@ impl Docker {
         String::from_utf8_lossy(&text).into_owned()
     }
 
-    /// Stops containers, frozen ones too, all at the same time; a container that does not run is no failure.
+    /// Stops containers, also frozen ones, all at the same time. A container that does not run is
+    /// no failure.
     pub fn stop(&self, ids: &[&str]) {
         if !ids.is_empty() {
             // A frozen container cannot receive the signal.
@@ -158,7 +160,7 @@ impl Docker {
         }
     }
 
-    /// What `docker image inspect` shows; `None` where the engine has no such image.
+    /// Returns the output of `docker image inspect`; `None` where the engine has no such image.
     ///
     /// # Errors
     /// The engine does not answer.
@@ -170,7 +172,7 @@ impl Docker {
         }
     }
 
-    /// Pulls an image, or fails within two minutes: a registry that is slower is no help.
+    /// Pulls an image, or fails within two minutes, because a slower registry does not help.
     ///
     /// # Errors
     /// The registry does not answer in time, or refuses.
@@ -193,7 +195,7 @@ impl Docker {
         let output = std::thread::scope(|scope| {
             scope.spawn(move || {
                 use std::io::Write as _;
-                // A build that fails early closes its input; its own message says why.
+                // A build that fails early closes its input, and its own message names the reason.
                 stdin.map(|mut stdin| stdin.write_all(archive))
             });
             child.wait_with_output()

@@ -11,9 +11,10 @@ use crate::environment::root;
 const DEBIAN: &str = "debian:bookworm-slim";
 const MADE: &str = "cial-base:bookworm";
 
-/// The Debian image that ours are based on. It exists afterwards.
+/// Returns the Debian image that ours are based on, and provides it first.
 ///
-/// In this order: the chosen one, one that is here, one that can be pulled, one made from packages.
+/// The candidates in order: the chosen one, a local one, one that can be pulled, one made from
+/// packages.
 pub fn debian(docker: &Docker, chosen: Option<&str>) -> Result<String> {
     if let Some(chosen) = chosen {
         provide(docker, chosen).context("CIAL_BASE_IMAGE")?;
@@ -34,7 +35,7 @@ pub fn debian(docker: &Docker, chosen: Option<&str>) -> Result<String> {
     }
 }
 
-/// Makes sure that an image exists: ours is made again, any other is pulled.
+/// Ensures that an image exists: one of ours is made again, any other is pulled.
 fn provide(docker: &Docker, tag: &str) -> Result<()> {
     match docker.image(tag)? {
         Some(_) => Ok(()),
@@ -43,8 +44,8 @@ fn provide(docker: &Docker, tag: &str) -> Result<()> {
     }
 }
 
-/// Makes `tag` from a Debian suite and packages, unless it exists. The tag must be one of ours: any other name could
-/// be taken for a registry's.
+/// Makes `tag` from a Debian suite and packages, unless the tag exists. The tag must be one of
+/// ours, because any other name could be a registry's.
 pub fn make_rootfs(docker: &Docker, tag: &str, suite: &str, packages: &[&str]) -> Result<()> {
     if docker.image(tag)?.is_some() {
         return Ok(());
@@ -81,7 +82,7 @@ fn bootstrap(archive: &Path, suite: &str, packages: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Makes sure that `mmdebstrap` can be run, installing it where that is allowed.
+/// Ensures that `mmdebstrap` can run, and installs it where that is allowed.
 fn find_mmdebstrap() -> Result<()> {
     if runs("mmdebstrap", &["--version"]) {
         return Ok(());
@@ -91,7 +92,7 @@ fn find_mmdebstrap() -> Result<()> {
         bail!("mmdebstrap is needed to make images without a registry: {fix}");
     }
     eprintln!("    installing mmdebstrap");
-    // A package list of any age may do; a fresh one is fetched only when it does not.
+    // An old package list may be sufficient; a fresh one is fetched only if the installation fails.
     let install = ["install", "--yes", "--no-install-recommends", "mmdebstrap", "uidmap"];
     let is_installed =
         runs("apt-get", &install) || runs("apt-get", &["update"]) && runs("apt-get", &install);

@@ -79,7 +79,7 @@ impl BinarySource {
         }
     }
 
-    /// The value of `CIAL_BINARIES`; the error is what it may be.
+    /// Parses the value of `CIAL_BINARIES`; the error lists the valid values.
     pub fn read(text: &str) -> Result<Self, &'static str> {
         let known = [Self::Prebuilt, Self::Built].into_iter().find(|known| known.name() == text);
         known.ok_or("CIAL_BINARIES must be built or prebuilt")
@@ -142,7 +142,7 @@ fn compile(compilation: &Compilation, host: &str, dist: &Path) -> Result<()> {
     let names: Vec<_> = compilation.packages.iter().map(|(package, _)| *package).collect();
     eprintln!("    compiling {} ({})", names.join(", "), compilation.profile);
     let mut cargo = cargo();
-    // With a target of its own the flags reach neither build scripts nor macros.
+    // With an explicit target, the flags reach neither build scripts nor macros.
     cargo.args(["build", "--target", host, "--profile", compilation.profile]);
     cargo.args(["--bins", "--message-format", "json-render-diagnostics"]);
     cargo.args(compilation.packages.iter().flat_map(|(package, _)| ["--package", package]));
@@ -160,7 +160,7 @@ fn compile(compilation: &Compilation, host: &str, dist: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Package and file of each executable that cargo reports.
+/// Returns the package and the file of each executable that cargo reports.
 fn executables(report: &str) -> Vec<(String, PathBuf)> {
     let read = |line: &str| {
         let message: Value = serde_json::from_str(line).ok()?;
@@ -172,7 +172,7 @@ fn executables(report: &str) -> Vec<(String, PathBuf)> {
     report.lines().filter_map(read).collect()
 }
 
-/// Copies by way of a rename, so that an interrupted copy leaves no half a binary.
+/// Copies by way of a rename, so that an interrupted copy leaves no partial binary.
 fn place(from: &Path, to: &Path) -> Result<()> {
     let partial = to.with_extension("partial");
     std::fs::copy(from, &partial)

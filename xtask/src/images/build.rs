@@ -106,7 +106,8 @@ impl ImageSpec {
     }
 }
 
-/// Whether the tag names an image that somebody else made. Such an image is used as it is, and that is printed here.
+/// Whether the tag names an image that somebody else made. Such an image is used unchanged, and
+/// this function prints that.
 pub fn is_foreign(docker: &Docker, tag: &str) -> Result<bool> {
     let is_foreign = is_made_by_others(docker.image(tag)?.as_ref());
     if is_foreign {
@@ -119,7 +120,7 @@ fn is_made_by_others(image: Option<&Value>) -> bool {
     image.is_some_and(|image| image["Config"]["Labels"][MANAGED_LABEL].is_null())
 }
 
-/// Builds an image, unless the tag names one that was made from the same input, or somebody else's.
+/// Builds an image unless the tag names one with the same input, or somebody else's.
 pub fn build(docker: &Docker, spec: &ImageSpec) -> Result<Outcome> {
     if is_foreign(docker, &spec.tag)? {
         return Ok(Outcome::Foreign);
@@ -155,7 +156,8 @@ fn run(docker: &Docker, spec: &ImageSpec, hash: &str, archive: Vec<u8>) -> Resul
     );
     words.extend(spec.args.iter().map(|(name, value)| format!("--build-arg={name}={value}")));
     if let Some(base) = spec.base.as_ref().filter(|_| !has_buildkit && spec.is_prebuilt()) {
-        // The classic builder runs every stage, also the one that compiles: for that stage any image will do.
+        // The classic builder runs every stage, also the one that compiles: any image is sufficient
+        // for that stage.
         words.push(format!("--build-arg=RUST={base}"));
     }
     docker.build(&words, &archive, has_buildkit)

@@ -1,11 +1,12 @@
-//! The build context of an image: an archive that depends on the files alone, and not on who packs it or when.
+//! The build context of an image: an archive that depends on the files alone, and not on its
+//! creator or its date.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
-/// Packs files and folders below `root`, in order of their names; leaves out what is absent.
+/// Packs files and folders below `root` in order of their names, and leaves out missing ones.
 pub(crate) fn pack(root: &Path, parts: &[String]) -> Result<Vec<u8>> {
     let mut files = Vec::new();
     for part in parts {

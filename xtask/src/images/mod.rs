@@ -1,8 +1,8 @@
 //! The images of this checkout, made with or without a registry.
 //!
-//! Three steps that other commands combine: [`binaries::provide`] compiles, [`base`] finds or makes what images are
-//! based on, [`build::build`] builds one [`ImageSpec`]. Each step does nothing when nothing changed. An image that
-//! somebody else made is never replaced or removed.
+//! Other commands combine three steps: [`binaries::provide`] compiles, [`base`] finds or makes the
+//! bases of images, and [`build::build`] builds one [`ImageSpec`]. Each step does nothing when
+//! nothing changed. An image that somebody else made is never replaced or removed.
 
 pub mod base;
 pub mod binaries;
@@ -29,7 +29,7 @@ pub struct Args {
     base: bool,
 }
 
-/// Choices about images that a person or an earlier run made; xtask finds out the rest.
+/// Choices about images by a person or an earlier run; xtask determines the rest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ImageChoices {
     pub base: Option<String>,
@@ -55,7 +55,8 @@ pub fn run(args: Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Builds the tenant image under `tag`, with its base and its binaries; leaves somebody else's image as it is.
+/// Builds the tenant image under `tag` with its base and its binaries; leaves somebody else's image
+/// unchanged.
 pub fn tenant(docker: &Docker, tag: &str, choices: &ImageChoices) -> Result<Outcome> {
     if build::is_foreign(docker, tag)? {
         return Ok(Outcome::Foreign);

@@ -1,4 +1,5 @@
-//! Compose as this machine has it: the plugin `docker compose` (2), or `docker-compose` (1.29 and newer).
+//! Compose in the version of this machine: the plugin `docker compose` (2), or `docker-compose`
+//! (1.29 and newer).
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -9,11 +10,11 @@ use super::installation::Installation;
 use crate::environment::root;
 use crate::error::ActionableError;
 
-/// A compose command that answers.
+/// A compose command that works.
 pub struct Compose {
     program: Program,
     version: String,
-    /// The folder in which the docker command finds its plugins, instead of its own.
+    /// The folder in which the docker command finds its plugins, in place of the default one.
     config: Option<PathBuf>,
 }
 
@@ -27,7 +28,7 @@ impl Compose {
         Ok(Self { program, version, config: None })
     }
 
-    /// The plugin alone, for the step that proves the literal `docker compose`.
+    /// Finds the plugin only, for the step that proves the literal `docker compose`.
     pub fn plugin(config: Option<&Path>) -> Result<Self> {
         let config = config.map(Path::to_owned);
         let plugin = Self { program: PROGRAMS[0], version: String::new(), config };
@@ -46,12 +47,12 @@ impl Compose {
         format!("{} {}", self.program.join(" "), self.version)
     }
 
-    /// A call of compose for this installation, whatever folder xtask was called in.
+    /// Builds a call of compose for this installation, independent of the current folder.
     pub fn command(&self, installation: &Installation) -> Command {
         self.command_for(installation, &installation.project())
     }
 
-    /// Like [`Self::command`], for a project of another name.
+    /// Like [`Self::command`], for a project with another name.
     pub(super) fn command_for(&self, installation: &Installation, project: &str) -> Command {
         let root = root();
         let mut command = self.program();
@@ -68,7 +69,8 @@ impl Compose {
         self.log(command, log).with_context(|| format!("compose {}", args.join(" ")))
     }
 
-    /// Runs a call of compose with its output appended to the log; an error holds the last lines of the output.
+    /// Runs a call of compose and appends its output to the log; an error contains the last lines
+    /// of the output.
     pub(super) fn log(&self, mut command: Command, log: &Path) -> Result<()> {
         let open = || std::fs::OpenOptions::new().create(true).append(true).open(log);
         let file = open().with_context(|| format!("cannot write {}", log.display()))?;

@@ -1,10 +1,10 @@
-//! The file `.env`: lines that a person wrote stay as they are, missing settings are added below.
+//! The file `.env`: a person's lines stay unchanged, and missing settings are added below.
 
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
-/// The value of a variable, as compose reads it.
+/// Returns the value of a variable as compose reads it.
 pub(super) fn get<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     text.lines().rev().find_map(|line| {
         let (key, value) = line.trim_start().split_once('=')?;
@@ -13,7 +13,7 @@ pub(super) fn get<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     })
 }
 
-/// `text` with every variable that it lacks; lines that are there are kept, whatever they say.
+/// Returns `text` with every missing variable added; existing lines stay, whatever they contain.
 fn completed(text: &str, wanted: &[(&str, String)]) -> String {
     let missing: Vec<_> = wanted.iter().filter(|(name, _)| get(text, name).is_none()).collect();
     if missing.is_empty() {

@@ -1,4 +1,5 @@
-//! `local-down`: nothing of an installation runs afterwards; its data stays unless a person gives it up by name.
+//! `local-down` stops everything of an installation. Its data stays unless a person gives up the
+//! data explicitly.
 
 use std::collections::BTreeSet;
 use std::io::{IsTerminal as _, Write as _};
@@ -18,7 +19,7 @@ pub struct Args {
     /// Remove the volumes too: the database, the secrets, every tenant's data.
     #[arg(long)]
     purge: bool,
-    /// Do not ask before a purge.
+    /// Skip the confirmation before a purge.
     #[arg(long, requires = "purge")]
     yes: bool,
 }
@@ -39,7 +40,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Takes the installation down with its volumes, and fails unless nothing is left.
+/// Takes the installation down with its volumes, and fails if anything is left.
 pub fn purge(installation: &Installation) -> Result<()> {
     let (docker, compose) = tools()?;
     take_down(&docker, &compose, installation, true)?.finish()?;
@@ -61,12 +62,13 @@ fn take_down(
     std::fs::create_dir_all(&logs).with_context(|| format!("cannot make {}", logs.display()))?;
     let log = logs.join("local-down.log");
     let mut removal = Removal::default();
-    // Compose first: an orchestrator that still runs would bring the tenants back. Objects that one project leaves
-    // must keep neither another project nor the rest.
+    // Compose goes first, because a running orchestrator would bring the tenants back. Leftovers of
+    // one project must not prevent the removal of another project or of the rest.
     for project in &objects::projects(docker, installation)? {
         let mut command = compose.command_for(installation, project);
         command.arg("down");
-        // A project of another name may have other objects as well: of it, only what compose.yml names.
+        // A project of another name may have other objects, too, so only the objects that
+        // compose.yml names are removed.
         match *project == installation.project() {
             true => command.arg("--remove-orphans"),
             false => command.args(purge.then_some("--volumes")),

@@ -1,4 +1,4 @@
-//! Whether every service is up and healthy; if one cannot be, which and why.
+//! Checks whether every service is up and healthy, and explains why a service cannot be.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,9 +21,9 @@ const LOG_LINES: usize = 12;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum ServiceHealth {
     Healthy,
-    /// Not healthy yet; in words.
+    /// Not healthy yet, with a description.
     Waiting(String),
-    /// The service does not get healthy by itself; in words.
+    /// The service does not get healthy by itself, with a description.
     Broken(String),
 }
 
@@ -50,7 +50,7 @@ pub(super) fn wait(docker: &Docker, installation: &Installation) -> Result<()> {
     }
 }
 
-/// Each service that is not healthy, in words.
+/// Describes each service that is not healthy.
 pub fn unhealthy(docker: &Docker, installation: &Installation) -> Result<Vec<String>> {
     let words = |(service, health): (&str, ServiceHealth)| match health {
         ServiceHealth::Healthy => None,
@@ -61,7 +61,7 @@ pub fn unhealthy(docker: &Docker, installation: &Installation) -> Result<Vec<Str
     Ok(services(docker, installation)?.into_iter().filter_map(words).collect())
 }
 
-/// The health of each service that must run.
+/// Returns the health of each service that must run.
 pub(super) fn services(
     docker: &Docker,
     installation: &Installation,
@@ -104,7 +104,8 @@ fn explain(
     ActionableError::new(format!("{service} {why}\n{log}"), fix)
 }
 
-/// The last lines of every container that failed or is unhealthy: for when compose itself gave up.
+/// Returns the last lines of every container that failed or is unhealthy, for cases where compose
+/// itself gave up.
 pub(super) fn failed_logs(docker: &Docker, installation: &Installation) -> String {
     let found = docker.containers(&objects::of_project(installation)).unwrap_or_default();
     let is_fine = |container: &&Container| match health_of(container) {

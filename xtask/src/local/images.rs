@@ -1,4 +1,4 @@
-//! The images of an installation: pulled where a registry has them, made here where not.
+//! The images of an installation: pulled where a registry has them, otherwise made here.
 
 use anyhow::{Context as _, Result};
 
@@ -13,7 +13,7 @@ const POSTGRES: &str = "postgres:16";
 const POSTGRES_MADE: &str = "cial-postgres:17";
 const POSTGRES_BASE: &str = "cial-postgres-base:17";
 
-/// Makes every image that compose.yml names; the choices are kept in `installation`.
+/// Provides every image that compose.yml names and stores the choices in `installation`.
 pub(super) fn provide(docker: &Docker, installation: &mut Installation) -> Result<()> {
     let (base, binaries) = provide_inputs(docker, installation)?;
     let control = SERVICES.map(|service| {
@@ -26,7 +26,7 @@ pub(super) fn provide(docker: &Docker, installation: &mut Installation) -> Resul
     if !build::is_foreign(docker, &installation.tenant_image)? {
         specs.push(images::tenant_spec(&installation.tenant_image, &base, binaries));
     }
-    // Side by side: each build waits for the engine most of the time.
+    // Builds run concurrently, because each build mostly waits for the engine.
     std::thread::scope(|scope| {
         let builds: Vec<_> =
             specs.iter().map(|spec| scope.spawn(move || build::build(docker, spec))).collect();
@@ -37,8 +37,8 @@ pub(super) fn provide(docker: &Docker, installation: &mut Installation) -> Resul
     })
 }
 
-/// Makes what a build of all images needs and compose cannot make: bases and binaries. The bases are made while cargo
-/// compiles.
+/// Provides the inputs of all builds that compose cannot make: bases and binaries. The bases are
+/// made while cargo compiles.
 pub(super) fn provide_inputs(
     docker: &Docker,
     installation: &mut Installation,
@@ -65,14 +65,15 @@ pub(super) fn provide_inputs(
     Ok((base, binaries))
 }
 
-/// Removes images under tags that are an ephemeral installation's own; those of others stay.
+/// Removes images under the tags of an ephemeral installation; images under other tags stay.
 pub(super) fn remove_own(docker: &Docker, installation: &Installation) {
     if !installation.is_ephemeral {
         return;
     }
     let listed = docker.run(&["image", "ls", "--format", "{{.Repository}}:{{.Tag}}"]);
     for tag in listed.unwrap_or_default().lines().filter(|tag| is_own(tag, &installation.name)) {
-        // An image in use belongs to a container that could not be removed, and that is an error already.
+        // An image in use belongs to a container that could not be removed, which is already
+        // reported as an error.
         let _ = docker.run(&["image", "rm", tag]);
     }
 }
@@ -85,8 +86,8 @@ fn is_own(tag: &str, name: &str) -> bool {
         && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
 }
 
-/// Provides the chosen image; otherwise the official one, or ours where that cannot be pulled. A choice is kept,
-/// because a database never runs under another major version.
+/// Provides the chosen image, otherwise the official one, or ours if the pull fails. A choice is
+/// kept, because a database never runs under another major version.
 fn provide_postgres(docker: &Docker, chosen: Option<String>) -> Result<String> {
     let wanted = match chosen {
         Some(chosen) => chosen,

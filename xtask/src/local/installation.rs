@@ -26,11 +26,11 @@ pub struct Installation {
     /// Tag of the images of our services.
     pub tag: String,
     pub tenant_image: String,
-    /// Choices of the person or of an earlier run; complete once the images are built.
+    /// Choices of a person or of an earlier run; complete once the images are built.
     pub images: ImageChoices,
-    /// Chosen by the person or by an earlier run; otherwise by what can be pulled.
+    /// Chosen by a person or by an earlier run; `None` selects an image that can be pulled.
     pub postgres_image: Option<String>,
-    /// Whether it is gone after one command: then `.env` must not change.
+    /// Whether the installation is removed after one command. If so, `.env` must not change.
     pub is_ephemeral: bool,
 }
 
@@ -40,7 +40,7 @@ const BINARIES_FIX: &str = "correct CIAL_BINARIES in the environment or in .env"
 
 /// Marks an ephemeral installation for an xtask that a test calls.
 const EPHEMERAL: &str = "CIAL_E2E_EPHEMERAL";
-/// Settings that an ephemeral installation leaves at their deerrors, whatever `.env` says.
+/// Settings that an ephemeral installation leaves at their defaults, regardless of `.env`.
 const AS_DOCUMENTED: [(&str, &str); 10] = [
     ("CIAL_EGRESS", "open"),
     ("CIAL_FREEZE_AFTER", "60"),
@@ -62,7 +62,7 @@ impl Installation {
         Self::read(&|name| variable(name).or_else(|| from_file(name)))
     }
 
-    /// An installation that is gone after one command: a name of its own, ports that are free now.
+    /// An installation that is removed after one command, with a separate name and free ports.
     pub fn ephemeral(purpose: &str) -> Result<Self> {
         let name = format!("{purpose}-{}", std::process::id());
         let [admin, router, postgres] = super::ports::find_free()?.map(|port| port.to_string());
@@ -77,7 +77,7 @@ impl Installation {
         Ok(Self { is_ephemeral: true, ..installation })
     }
 
-    /// Gives its tenants an image of their own, which a test may replace.
+    /// Gives the tenants a separate image, which a test may replace.
     pub fn with_own_tenant_image(&mut self) {
         self.tenant_image = format!("cial-tenant:{}", self.name);
     }
@@ -125,12 +125,13 @@ impl Installation {
         })
     }
 
-    /// The compose project: its containers, networks and unnamed volumes start with this.
+    /// The name of the compose project, which prefixes its containers, networks and unnamed
+    /// volumes.
     pub fn project(&self) -> String {
         format!("cial-{}", self.name)
     }
 
-    /// The published ports, by the variable that chooses each.
+    /// The published ports, each with the variable that chooses the port.
     pub(super) fn ports(&self) -> [(&'static str, u16); 3] {
         [
             ("CIAL_ADMIN_PORT", self.admin_port),
@@ -139,7 +140,7 @@ impl Installation {
         ]
     }
 
-    /// Where local-up keeps its log and state.
+    /// The folder in which local-up keeps its log and state.
     pub fn folder(&self) -> PathBuf {
         let folder = root().join(".cial");
         if self.is_ephemeral { folder.join(&self.name) } else { folder }
@@ -153,7 +154,8 @@ impl Installation {
         format!("http://{slug}.{}:{}", self.domain, self.router_port)
     }
 
-    /// The settings that go to `.env`. An address that follows from the port is left out, so that it keeps following.
+    /// The settings that `.env` stores. An address that follows from the port is left out, so that
+    /// it keeps following.
     pub fn choices(&self) -> Vec<(&'static str, String)> {
         let follows = self.admin_url == "http://localhost:3100";
         let mut choices = self.variables();
@@ -161,8 +163,8 @@ impl Installation {
         choices
     }
 
-    /// The variables that compose.yml reads. For an ephemeral installation they include every setting, so that
-    /// the `.env` of the checkout decides nothing.
+    /// The variables that compose.yml reads. For an ephemeral installation they include every
+    /// setting, so that the checkout's `.env` has no effect.
     pub fn variables(&self) -> Vec<(&'static str, String)> {
         let mut variables = vec![
             ("CIAL_INSTALL", self.name.clone()),

@@ -11,7 +11,7 @@ use crate::docker::Docker;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// One service; all of them otherwise.
+    /// Show one service; all of them otherwise.
     service: Option<String>,
     /// Stay, and print new lines.
     #[arg(short, long)]
@@ -37,7 +37,7 @@ fn show(installation: &Installation, args: &Args) -> Result<ExitCode> {
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Prints the end of every log to stderr: for a failure whose installation is about to be removed.
+/// Prints the end of every log to stderr, for a failed installation before its removal.
 pub fn dump(installation: &Installation) {
     const LINES: usize = 60;
     let Ok(docker) = Docker::connect() else { return };

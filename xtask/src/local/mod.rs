@@ -24,7 +24,7 @@ pub use preflight::check as preflight;
 
 use crate::docker::Docker;
 
-/// The engine and compose, for commands that need no more than them.
+/// Finds the engine and compose, for commands that need nothing else.
 pub fn tools() -> Result<(Docker, Compose)> {
     Ok((Docker::connect()?, Compose::find().context("compose is needed for this")?))
 }

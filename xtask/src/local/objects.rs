@@ -1,4 +1,5 @@
-//! Containers, networks and volumes of one installation: found by their labels, and nothing else is ever touched.
+//! Containers, networks and volumes of one installation, found by their labels. Other objects are
+//! never touched.
 
 use std::collections::BTreeSet;
 
@@ -20,7 +21,8 @@ pub(super) fn of_project(installation: &Installation) -> Vec<String> {
     vec![labelled(PROJECT, &installation.project())]
 }
 
-/// Label filters of the orchestrator's objects of this installation. Both labels, or the object is not ours.
+/// Label filters of the orchestrator's objects of this installation. An object without both labels
+/// is not ours.
 pub(super) fn of_tenants(installation: &Installation) -> Vec<String> {
     vec![labelled(labels::MANAGED, "1"), labelled(labels::INSTALL, &installation.name)]
 }
@@ -37,8 +39,8 @@ pub(super) fn is_of_project(container: &Container, installation: &Installation) 
     container.label(PROJECT) == installation.project()
 }
 
-/// The compose projects that serve this installation: its own, and every project that has an orchestrator on its
-/// sockets or has made its volumes. In order of their names.
+/// The compose projects that serve this installation, in order of their names. The list holds its
+/// own project, and every project that has an orchestrator on its sockets or made its volumes.
 pub(super) fn projects(docker: &Docker, installation: &Installation) -> Result<BTreeSet<String>> {
     let field = format!("{{{{.Label {PROJECT:?}}}}}");
     let orchestrators = [labelled(labels::MANAGED, "1"), labelled(SERVICE, "orchestrator")];
@@ -53,7 +55,8 @@ fn sockets(installation: &Installation) -> String {
     format!("cial-{}-sockets", installation.name)
 }
 
-/// Names of removed objects, and errors of the others: one object that stays must not keep the rest.
+/// Names of removed objects and errors of the others: a failed removal must not prevent the next
+/// ones.
 #[derive(Default)]
 pub(super) struct Removal {
     pub(super) removed: Vec<String>,
@@ -68,7 +71,7 @@ impl Removal {
         }
     }
 
-    /// The names of the removed objects, or every error.
+    /// Returns the names of the removed objects, or every error.
     pub(super) fn finish(self) -> Result<Vec<String>> {
         let errors: Vec<_> = self.errors.iter().map(|error| format!("{error:#}")).collect();
         ensure!(errors.is_empty(), "{}", errors.join("\n"));
@@ -76,8 +79,8 @@ impl Removal {
     }
 }
 
-/// Stops and removes every container and network of the orchestrator's, and the volume of sockets, which holds nothing
-/// that outlives a start.
+/// Stops and removes every container and network of the orchestrator, and the volume of sockets.
+/// The volume holds nothing that outlives a start.
 pub(super) fn remove_tenants(
     docker: &Docker,
     installation: &Installation,
@@ -99,7 +102,7 @@ pub(super) fn remove_tenants(
     Ok(())
 }
 
-/// Names of every container, network and volume that the orchestrator made for this installation.
+/// Lists every container, network and volume that the orchestrator made for this installation.
 pub fn tenant_objects(docker: &Docker, installation: &Installation) -> Result<Vec<String>> {
     let labels = of_tenants(installation);
     let is_tenants = |volume: &String| !volume.starts_with(&format!("cial-{}-", installation.name));
@@ -110,7 +113,7 @@ pub fn tenant_objects(docker: &Docker, installation: &Installation) -> Result<Ve
     Ok(objects)
 }
 
-/// Names of everything of this installation, made by compose or by the orchestrator.
+/// Lists everything of this installation that compose or the orchestrator made.
 pub(super) fn everything(docker: &Docker, installation: &Installation) -> Result<BTreeSet<String>> {
     let mut objects = BTreeSet::new();
     let projects = projects(docker, installation)?;
@@ -123,7 +126,7 @@ pub(super) fn everything(docker: &Docker, installation: &Installation) -> Result
     Ok(objects)
 }
 
-/// Every volume of this installation that these projects or the orchestrator made.
+/// Lists every volume of this installation that these projects or the orchestrator made.
 pub(super) fn all_volumes(
     docker: &Docker,
     installation: &Installation,
@@ -136,7 +139,7 @@ pub(super) fn all_volumes(
     Ok(volumes)
 }
 
-/// Removes volumes for good: databases, secrets, tenants' data.
+/// Removes volumes permanently: databases, secrets, tenants' data.
 pub(super) fn remove_volumes(
     docker: &Docker,
     volumes: impl IntoIterator<Item = String>,
@@ -148,7 +151,7 @@ pub(super) fn remove_volumes(
     }
 }
 
-/// The container of a service, which must exist.
+/// Finds the container of a service, which must exist.
 pub(super) fn of_service(
     docker: &Docker,
     installation: &Installation,

@@ -1,4 +1,5 @@
-//! Ports on loopback: whether a port is free, who holds it otherwise, and finding free ones.
+//! Ports on loopback: checks whether a port is free, finds its holder otherwise, and finds free
+//! ports.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
@@ -9,7 +10,7 @@ pub(super) fn is_free(port: u16) -> bool {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
 }
 
-/// Ports that are free now: each is held until all are known.
+/// Finds ports that are free now. Each port stays reserved until all are known.
 pub(super) fn find_free<const N: usize>() -> Result<[u16; N]> {
     let mut listeners = Vec::with_capacity(N);
     for _ in 0..N {
@@ -22,7 +23,7 @@ pub(super) fn find_free<const N: usize>() -> Result<[u16; N]> {
     Ok(ports)
 }
 
-/// The process that listens on a port, as Linux tells it: `nginx (pid 123)`.
+/// Names the process that listens on a port, as Linux reports it: `nginx (pid 123)`.
 pub(super) fn holder(port: u16) -> Option<String> {
     let sockets = ["/proc/net/tcp", "/proc/net/tcp6"]
         .map(|path| std::fs::read_to_string(path).unwrap_or_default());
@@ -44,7 +45,7 @@ fn holds(process: &Path, link: &str) -> bool {
         .any(|fd| std::fs::read_link(fd.path()).is_ok_and(|to| to.as_os_str() == link))
 }
 
-/// The inode of the socket that listens on `port`, in a table of /proc/net.
+/// Finds the inode of the socket that listens on `port` in a table of /proc/net.
 fn listening_inode(table: &str, port: u16) -> Option<u64> {
     const LISTEN: &str = "0A";
     table.lines().skip(1).find_map(|line| {

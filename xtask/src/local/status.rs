@@ -1,4 +1,4 @@
-//! `local-status`: which parts of the installation run, how healthy they are, and where.
+//! `local-status` shows which parts of the installation run, their health, and their addresses.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,5 @@
-//! The steps of a command: numbered, timed, logged, with a state file by which the next run knows an interrupted one.
+//! The steps of a command: numbered, timed and logged. A state file shows the next run that this
+//! one was interrupted.
 
 use std::fs::{File, Permissions};
 use std::io::Write as _;
@@ -21,7 +22,7 @@ pub(super) struct Steps {
     log: PathBuf,
     state: PathBuf,
     installation: String,
-    /// Seconds of each step, this time or the last time.
+    /// The duration of each step in seconds, from this run or the previous one.
     durations: Map<String, Value>,
     began: Instant,
 }
@@ -77,7 +78,7 @@ impl Steps {
         }
     }
 
-    /// Records that every step is done: the next run has nothing to resume.
+    /// Records that every step is done, so that the next run has nothing to resume.
     pub(super) fn finish(&self) {
         self.remember(READY);
         let seconds = self.began.elapsed().as_secs_f32();
@@ -99,14 +100,15 @@ impl Steps {
         )
     }
 
-    /// Appends to the log. The terminal shows the same, so a log that cannot be written fails nothing.
+    /// Appends to the log. The terminal shows the same line, so a failed write is no error.
     fn log_line(&self, line: &str) {
         if let Ok(mut file) = File::options().append(true).open(&self.log) {
             let _ = writeln!(file, "{line}");
         }
     }
 
-    /// Writes by a rename: an interruption leaves the old state or the new one, never half of it.
+    /// Writes the state by a rename: an interruption leaves the old state or the new one, never
+    /// half of it.
     fn remember(&self, step: &str) {
         let seconds = &self.durations;
         let state = json!({ "install": self.installation, "step": step, "seconds": seconds });

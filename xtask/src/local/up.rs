@@ -58,7 +58,7 @@ pub fn up(installation: &mut Installation) -> Result<()> {
     Ok(())
 }
 
-/// The steps that need no compose.
+/// Runs the steps that need no compose.
 fn build(installation: &mut Installation) -> Result<()> {
     let mut steps = Steps::begin(installation, "build", 2)?;
     let docker = Docker::connect()?;
@@ -68,8 +68,8 @@ fn build(installation: &mut Installation) -> Result<()> {
     Ok(())
 }
 
-/// Brings the installation up by the literal `docker compose up`, which builds every image itself, under tags of its
-/// own.
+/// Brings the installation up by the literal `docker compose up`, which builds every image itself
+/// under separate tags.
 ///
 /// # Errors
 /// A step fails.

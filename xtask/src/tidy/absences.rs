@@ -1,11 +1,11 @@
-//! Words that may stand in a few places only: SQL, the engine's API, `unsafe`, waiting for children, the
-//! environment.
+//! Words that are allowed in a few places only: SQL, the engine's API, `unsafe`, waiting for
+//! children, the environment.
 
 use super::tree::Tree;
 
 struct Absence {
     words: &'static [&'static str],
-    /// Where they may stand: files, or folders with a slash at the end.
+    /// The allowed places: files, or folders with a slash at the end.
     allowed: &'static [&'static str],
 }
 
@@ -27,7 +27,7 @@ const ABSENCES: &[Absence] = &[
     },
     Absence { words: &["unsafe"], allowed: &["crates/supervisor/src/privilege_drop.rs"] },
     Absence {
-        // The smoke test says it in Perl, to a process inside a tenant.
+        // The smoke test uses the word in Perl, in a process inside a tenant.
         words: &["waitpid", "waitid"],
         allowed: &["crates/supervisor/src/reaper.rs", "crates/e2e/tests/image/limits.rs"],
     },
@@ -53,7 +53,7 @@ const ABSENCES: &[Absence] = &[
     },
 ];
 
-/// These name the words in order to look for them.
+/// These files name the words in order to find them.
 const ABOUT_WORDS: &str = "xtask/src/tidy/";
 
 pub(super) fn check(tree: &Tree) -> Vec<String> {
@@ -82,7 +82,7 @@ impl Absence {
     }
 }
 
-/// Whether `word` stands in `line` by itself, not as a part of another name and not in a text.
+/// Whether `word` stands alone in `line`, neither part of another name nor inside a string literal.
 pub(super) fn has_word(line: &str, word: &str) -> bool {
     let is_name = |c: char| c.is_alphanumeric() || c == '_';
     line.match_indices(word).any(|(at, _)| {

@@ -1,4 +1,5 @@
-//! Who may depend on whom. Every crate is in the table, and every row of the table is a crate.
+//! The allowed dependencies of every crate. Every crate is in the table, and every row of the table
+//! is a crate.
 
 use super::tree::Tree;
 
@@ -22,11 +23,11 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("xtask", &["protocol", "testkit"]),
 ];
 
-/// Who must live without what, whatever it is for.
+/// Dependencies that a crate must not have, whatever their use.
 const WITHOUT: &[(&str, &[&str])] =
     &[("axum", &["proxy", "router", "edge"]), ("tokio", &["lease", "protocol", "supervisor"])];
 
-/// Who alone may have what.
+/// Dependencies that only the listed crates may have.
 const ONLY: &[(&str, &[&str])] = &[
     ("diesel", &["app-api"]),
     ("diesel-async", &["app-api"]),

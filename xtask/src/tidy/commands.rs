@@ -1,11 +1,11 @@
-//! Every command that a document shows can be called as it is, and CI runs it.
+//! Every command in a document can be called literally, and CI runs the command.
 
 use clap::CommandFactory as _;
 
 use super::tree::{SourceFile, Tree};
 use crate::test;
 
-/// First words of commands; other code is no command.
+/// First words of commands; other code is not a command.
 const PROGRAMS: &[&str] = &["cargo", "make", "docker", "docker-compose", "curl"];
 /// Commands for people, which CI cannot judge.
 const FOR_PEOPLE: &[&str] = &[
@@ -50,7 +50,7 @@ fn knows(xtask: &clap::Command, name: &str, words: &[&str]) -> bool {
     })
 }
 
-/// The commands of a document with their lines: those of its code blocks, and those between backticks.
+/// The commands of a document with their lines, from code blocks and from backticks.
 fn shown(file: &SourceFile) -> Vec<(&SourceFile, usize, String)> {
     let mut found = Vec::new();
     let mut is_block = false;
@@ -90,7 +90,7 @@ mod tests {
             ("`make moon`", false),
             ("They make nothing.", true),
             ("`make` is a program.", true),
-            // It exists, and nothing runs it like this.
+            // The command exists, but no step runs it in this form.
             ("`cargo xtask local-logs postgres`", false),
             ("`docker compose down --volumes`", false),
             ("```\nscripts/unheard-of\n```", false),

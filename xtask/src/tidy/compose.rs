@@ -1,10 +1,10 @@
-//! Whatever becomes of a service or of its machine, the engine starts it again: only one that has done its
-//! work once stays down.
+//! The engine restarts every service after any end of the service or its machine. Only a one-off
+//! service stays down after its work is done.
 
 use super::tree::Tree;
 
 const POLICY: &str = "restart: unless-stopped";
-/// The anchor that holds the policy for those that merge it.
+/// The anchor that holds the policy for the services that merge it.
 const ANCHOR: (&str, &str) = ("x-service", "<<: *service");
 
 pub(super) fn check(tree: &Tree) -> Vec<String> {
@@ -28,7 +28,7 @@ pub(super) fn check(tree: &Tree) -> Vec<String> {
     stay_down.map(|(name, _)| format!("compose.yml: {name} lacks {POLICY}")).collect()
 }
 
-/// The keys that are indented by so much, with the lines below them.
+/// Returns the keys at this indentation, each with the lines below it.
 fn blocks(text: &str, indent: usize) -> Vec<(&str, String)> {
     let mut blocks: Vec<(&str, String)> = Vec::new();
     for line in text.lines() {

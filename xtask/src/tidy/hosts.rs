@@ -1,9 +1,10 @@
-//! The source works wherever packages come from: it names no registry's host and no machine's folders.
+//! The source works with any source of packages: it names no registry's host and no machine's
+//! folders.
 
 use super::tree::Tree;
 use crate::environment::{root, variable};
 
-/// Names in halves, so that this file does not hold what it looks for.
+/// Names in halves, so that this file does not contain the names that it searches for.
 const NAMES: &[(&str, &str)] = &[
     ("docker", ".io/"),
     ("ghcr", ".io"),
@@ -18,7 +19,7 @@ const NAMES: &[(&str, &str)] = &[
     ("arti", "factory"),
 ];
 
-/// Written by cargo, which names the index there whatever the machine uses.
+/// Cargo writes this file and names the default index there, whatever index the machine uses.
 const WRITTEN_BY_CARGO: &str = "Cargo.lock";
 
 pub(super) fn check(tree: &Tree) -> Vec<String> {
@@ -29,7 +30,7 @@ fn registries() -> Vec<String> {
     NAMES.iter().map(|(head, tail)| format!("{head}{tail}")).collect()
 }
 
-/// Folders of the machine that checks: this checkout, and hidden folders of the user's home.
+/// Folders of the checking machine: this checkout, and hidden folders of the user's home.
 fn folders() -> Vec<String> {
     let home = variable("HOME").filter(|home| home.len() > 1);
     home.map(|home| format!("{home}/.")).into_iter().chain([root().display().to_string()]).collect()

@@ -1,4 +1,4 @@
-//! `tidy`: what ARCHITECTURE.md promises about the source itself, checked.
+//! `tidy` checks the promises of ARCHITECTURE.md about the source itself.
 
 mod absences;
 mod arrows;
@@ -22,7 +22,7 @@ use tree::Tree;
 #[derive(clap::Args)]
 pub struct Args {}
 
-/// A check looks at the tree and names each fault with its file.
+/// A check inspects the tree and names each fault with its file.
 type Check = fn(&Tree) -> Vec<String>;
 
 const CHECKS: &[(&str, Check)] = &[

@@ -1,4 +1,5 @@
-//! Every problem code that a service can answer with has one row in the reference, and every row is answered.
+//! Every problem code in a service's responses has one row in the reference, and every row appears
+//! in a response.
 
 use super::tree::{SourceFile, Tree};
 
@@ -7,7 +8,7 @@ const REFERENCE: &str = "docs/reference/problems.md";
 pub(super) fn check(tree: &Tree) -> Vec<String> {
     let reference =
         tree.files.iter().find(|file| file.path == REFERENCE).map_or("", |file| &file.text);
-    // One table a section: a code may be a whole answer's and a field's.
+    // Each section has one table, because a code may belong to a whole response and to a field.
     let tables: Vec<Vec<&str>> = reference.split("\n## ").map(rows).collect();
     let rows: Vec<&str> = tables.concat();
     let is_source =
@@ -33,18 +34,19 @@ pub(super) fn check(tree: &Tree) -> Vec<String> {
     faults
 }
 
-/// The codes in the first column of a table.
+/// Returns the codes in the first column of a table.
 fn rows(table: &str) -> Vec<&str> {
     let cells = table.lines().filter_map(|line| line.strip_prefix("| ")?.split(" | ").next());
     cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect()
 }
 
-/// A file without its tests.
+/// Returns a file without its tests.
 fn shipped(file: &SourceFile) -> &str {
     &file.text[..file.text.find("#[cfg(test)]").unwrap_or(file.text.len())]
 }
 
-/// Words that stand where a code does: behind a status, before a sentence, as a field `code`, in a table of codes.
+/// Finds words in the positions of a code: after a status, before a sentence, as a field `code`, in
+/// a table of codes.
 fn codes(file: &SourceFile) -> Vec<&str> {
     let text = shipped(file);
     let has_pairs = text.match_indices(" code, ").any(|(at, _)| is_behind_status(&text[..at]));
@@ -63,12 +65,12 @@ fn codes(file: &SourceFile) -> Vec<&str> {
 }
 
 fn is_word(text: &str) -> bool {
-    // A metric stands before a sentence, too, and has the product's name in front.
+    // A metric also stands before a sentence, and its name starts with the product's name.
     let is_metric = text.starts_with("cial_");
     !text.is_empty() && !is_metric && text.chars().all(|c| c.is_ascii_lowercase() || c == '_')
 }
 
-/// `StatusCode::CONFLICT, "slug_taken"` or `404, "not_found"`.
+/// Recognises `StatusCode::CONFLICT, "slug_taken"` or `404, "not_found"`.
 fn is_behind_status(before: &str) -> bool {
     let Some(before) = before.strip_suffix(',') else { return false };
     let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
@@ -76,12 +78,14 @@ fn is_behind_status(before: &str) -> bool {
     status.starts_with("StatusCode::") || (status.len() == 3 && status.parse::<u16>().is_ok())
 }
 
-/// `fault("too_short", "Use at least …")`. Pairs like that are codes where a status goes with a `code` from elsewhere.
+/// Recognises `fault("too_short", "Use at least …")`. Such pairs are codes if a status accompanies
+/// a `code` from elsewhere.
 fn is_in_call(before: &str) -> bool {
     before.strip_suffix('(').is_some_and(|name| name.ends_with(|c: char| c.is_ascii_lowercase()))
 }
 
-/// `("ambiguous_path", "This path …")`, and no third text behind it, as the name of a form's field has.
+/// Recognises `("ambiguous_path", "This path …")` without a third text after it, which the name of
+/// a form's field has.
 fn is_before_sentence(before: &str, after: &str) -> bool {
     let sentence = after.strip_prefix(',').and_then(|rest| rest.trim_start().strip_prefix('"'));
     let Some((sentence, rest)) = sentence.and_then(|rest| rest.split_once('"')) else {
@@ -95,7 +99,7 @@ fn is_before_sentence(before: &str, after: &str) -> bool {
         && third.is_none_or(|rest| !rest.starts_with('"'))
 }
 
-/// Inside a function `code`, or of an enum `Code`.
+/// Recognises the inside of a function `code`, and an enum `Code`.
 fn is_in_table(before: &str) -> bool {
     let item = before.rfind("\n}").map_or(before, |end| &before[end..]);
     let function = item.rfind("fn ").map_or("", |at| &item[at..]);

@@ -4,7 +4,8 @@
 use super::tree::{SourceFile, Tree};
 
 const REFERENCE: &str = "docs/reference/settings.md";
-/// Whose settings the reference is about; inside a tenant, names belong to the contract with PID 1.
+/// The readers whose settings the reference describes. Inside a tenant, names belong to the
+/// contract with PID 1.
 const READERS: &[&str] = &[
     ".ci/",
     "compose.yml",
@@ -15,7 +16,7 @@ const READERS: &[&str] = &[
     "scripts/",
     "xtask/src/",
 ];
-/// These name settings in order to look for them, or to hand them to the browser's test.
+/// These files name settings in order to find them, or to pass them to the browser's test.
 const ABOUT_SETTINGS: &[&str] = &["xtask/src/tidy/", "xtask/src/test.rs"];
 
 pub(super) fn check(tree: &Tree) -> Vec<String> {
@@ -45,7 +46,8 @@ fn is_reader(file: &SourceFile) -> bool {
     is_below(READERS) && !is_below(ABOUT_SETTINGS) && !file.path.ends_with(".snap")
 }
 
-/// The settings that a file reads: in Rust those that stand in a text of their own, outside of tests.
+/// Returns the settings that a file reads. In Rust, these are complete string literals outside of
+/// tests.
 fn settings(file: &SourceFile) -> Vec<&str> {
     if !file.path.ends_with(".rs") {
         return names(&file.text);
@@ -59,7 +61,7 @@ fn settings(file: &SourceFile) -> Vec<&str> {
 fn names(text: &str) -> Vec<&str> {
     let is_name = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
     let name = |(at, _)| text[at..].split(|c| !is_name(c)).next().unwrap_or_default();
-    // xtask itself sets the inputs of tests; nobody else has to know them.
+    // xtask itself sets the inputs of tests, so nobody else has to know them.
     let is_setting = |name: &&str| name.len() > "CIAL_".len() && !name.starts_with("CIAL_E2E_");
     text.match_indices("CIAL_").map(name).filter(is_setting).collect()
 }

@@ -1,4 +1,4 @@
-//! A `main.rs` stays short; a file of more than five hundred lines is worth a second look.
+//! A `main.rs` stays short; a file of more than five hundred lines deserves a second look.
 
 use super::tree::Tree;
 
@@ -13,7 +13,7 @@ pub(super) fn check(tree: &Tree) -> Vec<String> {
         .collect()
 }
 
-/// Notes that are no faults.
+/// Returns notes that are no faults.
 pub(super) fn warnings(tree: &Tree) -> Vec<String> {
     let counted = tree.rust().map(|file| (file, file.text.lines().count()));
     let long = counted.filter(|(_, lines)| *lines > WORTH_A_LOOK);

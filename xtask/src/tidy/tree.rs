@@ -1,4 +1,4 @@
-//! The tree as the checks see it: files with their text, crates with what they depend on.
+//! The tree for the checks: files with their text, and crates with their dependencies.
 
 use std::path::Path;
 use std::process::Command;
@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
-/// Not ours to judge, or not committed.
+/// Folders that are not ours to judge, or not committed.
 const SKIPPED: &[&str] = &[".git", "target", "dist", ".cial"];
 
 pub(super) struct Tree {
@@ -16,9 +16,9 @@ pub(super) struct Tree {
 
 pub(super) struct Crate {
     pub(super) name: String,
-    /// Of ours, by any kind of dependency.
+    /// Crates of this workspace, by any kind of dependency.
     pub(super) ours: Vec<String>,
-    /// Of everybody's, by any kind of dependency.
+    /// All crates, by any kind of dependency.
     pub(super) all: Vec<String>,
 }
 
@@ -29,7 +29,7 @@ pub(super) struct SourceFile {
 }
 
 impl SourceFile {
-    /// Lines with their numbers, without comments.
+    /// Returns the lines without comments, with their numbers.
     pub(super) fn code(&self) -> impl Iterator<Item = (usize, &str)> {
         let lines = self.text.lines().enumerate();
         lines.map(|(index, line)| (index + 1, line.split("//").next().unwrap_or_default()))

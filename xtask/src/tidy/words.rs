@@ -1,4 +1,5 @@
-//! Names that were replaced and must not come back: a newcomer searches for the field's word and does not find them.
+//! Names that were replaced and must not come back: a newcomer searches for the field's word and
+//! does not find them.
 
 use super::absences::has_word;
 use super::tree::Tree;

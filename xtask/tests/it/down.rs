@@ -1,15 +1,15 @@
-//! Taking an installation down, by xtask and by the script: everything of it goes, whatever its compose project is
-//! called, and nothing of anybody else.
+//! Takes an installation down, by xtask and by the script. Everything of the installation goes,
+//! whatever the name of its compose project, and nothing of anybody else.
 
 use std::path::Path;
 use std::process::{Command, Output};
 
 const INSTALL: &str = "cial.install";
 
-/// Objects of an installation on the engine, made from an empty image and never started: only names and labels matter.
-/// Dropping it removes all of them.
+/// Objects of an installation on the engine, made from an empty image and never started, because
+/// only names and labels matter. Dropping the value removes all of them.
 struct FakeInstallation {
-    /// Of the installation that is taken down.
+    /// The name of the installation that is taken down.
     name: String,
     image: String,
 }
@@ -26,7 +26,7 @@ impl FakeInstallation {
         Self { name, image }
     }
 
-    /// Container, network and volume of a tenant of `install`; their names.
+    /// Makes a container, a network and a volume of a tenant of `install`, and returns their names.
     fn tenant(&self, install: &str) -> [String; 3] {
         let named = |kind: &str| format!("cial-{kind}-{install}");
         let [container, network, volume] = ["tenant", "net", "data"].map(named);
@@ -40,7 +40,8 @@ impl FakeInstallation {
         [container, network, volume]
     }
 
-    /// An orchestrator as compose makes it, with the volume of sockets; the name of the container.
+    /// Makes an orchestrator as compose does, with the volume of sockets, and returns the name of
+    /// the container.
     fn orchestrator(&self, project: &str) -> String {
         let compose = |name: &str, value: &str| format!("com.docker.compose.{name}={value}");
         let (project_is, install) =
@@ -70,7 +71,7 @@ impl FakeInstallation {
         labels.iter().chain([&own.as_str()]).map(|label| format!("--label={label}")).collect()
     }
 
-    /// Everything that was made here and still exists, in order.
+    /// Lists everything that was made here and still exists, in order.
     fn left(&self) -> Vec<String> {
         let own = format!("label=cial.it={}", self.name);
         let list =
@@ -147,7 +148,7 @@ fn an_installation_goes_down_whatever_its_project_is_called() {
 
         take_down(method, &engine.name, &[]);
         let mut left = engine.left();
-        // Nothing outlives a start in there: it may go, and may stay.
+        // The volume holds nothing that outlives a start, so it may go or stay.
         left.retain(|thing| !thing.ends_with("-sockets"));
         kept.push(format!("volume {data}"));
         kept.sort();

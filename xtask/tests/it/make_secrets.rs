@@ -1,4 +1,5 @@
-//! `docker/make-secrets.sh`: each secret once, nothing overwritten, and no owner locked out of a database.
+//! `docker/make-secrets.sh` makes each secret once, overwrites nothing, and locks no owner out of a
+//! database.
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -6,7 +7,8 @@ use std::process::{Command, Output};
 
 const SERVICES: [&str; 4] = ["app-api", "orchestrator", "router", "postgres"];
 
-/// A folder for each service, and one for the database, all new and empty; gone afterwards.
+/// New, empty folders for each service and for the database, which are deleted together with the
+/// value.
 struct Volumes(PathBuf);
 
 impl Volumes {
@@ -31,7 +33,7 @@ impl Volumes {
         std::fs::read_to_string(self.secret(service, name)).unwrap()
     }
 
-    /// Files with what they hold, by their place.
+    /// Lists files with their content, in order of their paths.
     fn all(&self) -> Vec<(PathBuf, String)> {
         let folders = SERVICES.map(|service| self.0.join("secrets").join(service));
         let files = folders.iter().flat_map(|folder| std::fs::read_dir(folder).unwrap());
@@ -67,8 +69,8 @@ impl Drop for Volumes {
     }
 }
 
-/// Each secret that is made, with the services that have it, as docs/reference/settings.md tells; optional ones are
-/// brought by the operator.
+/// Lists each generated secret with the services that have it, according to
+/// docs/reference/settings.md. The operator provides the optional ones.
 fn documented() -> Vec<(&'static str, Vec<&'static str>)> {
     let text = include_str!("../../../docs/reference/settings.md");
     let (_, table) = text.split_once("| secret | who has it |").unwrap();
@@ -129,7 +131,7 @@ fn a_secret_that_one_service_lacks_is_copied_to_it() {
     volumes.succeed();
     volumes.initialise_database();
     let before = volumes.all();
-    // The only copy that is left is in turn the first and the second of the table.
+    // The only remaining copy is in turn the first and the second of the table.
     for (service, name) in
         [("app-api", "database-password"), ("router", "route-secret"), ("app-api", "sso-secret")]
     {

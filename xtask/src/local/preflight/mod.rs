@@ -1,4 +1,4 @@
-//! The requirements of a start. Every missing one is found in one pass, each with its fix.
+//! The requirements of a start. One pass finds all missing requirements, each with its fix.
 
 mod requirements;
 
@@ -34,7 +34,8 @@ pub fn check(installation: &Installation) -> Result<(Docker, Compose)> {
     }
 }
 
-/// Puts an actionable error beside the others, so that it does not hide them. Any other error fails the check itself.
+/// Adds an actionable error to the others, so that it does not hide them. Any other error fails the
+/// check itself.
 fn collect<T>(found: Result<T>, errors: &mut Vec<ActionableError>) -> Result<Option<T>> {
     match found.map_err(anyhow::Error::downcast::<ActionableError>) {
         Ok(value) => Ok(Some(value)),
@@ -46,12 +47,13 @@ fn collect<T>(found: Result<T>, errors: &mut Vec<ActionableError>) -> Result<Opt
     }
 }
 
-/// A file of the system's, empty where there is none.
+/// Reads a file of the system; returns an empty text if the file does not exist.
 fn read(path: &str) -> String {
     std::fs::read_to_string(path).unwrap_or_default()
 }
 
-/// Space where the engine keeps images and volumes, when that is on this machine, and where cargo compiles.
+/// Checks the space where the engine keeps images and volumes, if on this machine, and where cargo
+/// compiles.
 fn disks(docker: Option<&Docker>) -> Vec<ActionableError> {
     let info =
         docker.and_then(|docker| docker.run(&["info", "--format", "{{.DockerRootDir}}"]).ok());
@@ -69,7 +71,7 @@ fn disk_space(place: &Path, least: u64) -> Option<ActionableError> {
     requirements::disk_space(&place.display().to_string(), blocks, size, least)
 }
 
-/// Ports that another process holds. A port that this installation holds already is as it should be.
+/// Finds ports that another process holds. A port that this installation already holds is no error.
 fn taken_ports(
     docker: Option<&Docker>,
     installation: &Installation,

@@ -1,4 +1,5 @@
-//! Requirements of a machine, checked on what was read of it. Pure: no engine, no file, no clock.
+//! Checks a machine's requirements on values that the caller has read. Pure: no engine, no file, no
+//! clock.
 
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -11,7 +12,7 @@ pub(super) const MIN_DISK: u64 = 5 << 30;
 pub(super) const MIN_CHECKOUT: u64 = 2 << 30;
 const MIN_MEMORY: u64 = 1 << 30;
 
-/// `blocks` of `size` bytes are free where `place` is.
+/// Checks that `blocks` free blocks of `size` bytes at `place` amount to at least `least` bytes.
 pub(super) fn disk_space(
     place: &str,
     blocks: u64,
@@ -33,7 +34,7 @@ pub(super) fn memory(meminfo: &str) -> Option<ActionableError> {
         .then(|| ActionableError::new(cause, "end what needs memory, or stop other installations"))
 }
 
-/// Each pair of variables that ask for the same port.
+/// Finds each pair of variables with the same port.
 pub(super) fn equal_ports(ports: &[(&str, u16)]) -> Vec<ActionableError> {
     let pairs = ports
         .iter()
@@ -50,8 +51,8 @@ pub(super) fn equal_ports(ports: &[(&str, u16)]) -> Vec<ActionableError> {
     equal.map(error).collect()
 }
 
-/// The pool that tenants' networks are cut from, beside the text of /proc/net/route. Other networks of the
-/// engine's are no error: the orchestrator passes them over.
+/// Checks the pool of tenants' networks against the text of /proc/net/route. Other networks of the
+/// engine are no error, because the orchestrator skips them.
 pub(super) fn pool(text: &str, routes: &str) -> Option<ActionableError> {
     let fix = "set CIAL_SUBNET_POOL to a private range that this machine has no route to, like 10.201.0.0/16";
     let Some(pool) = Network::parse(text).filter(|pool| (8..=29).contains(&pool.prefix)) else {
@@ -66,7 +67,7 @@ pub(super) fn pool(text: &str, routes: &str) -> Option<ActionableError> {
     Some(ActionableError::new(cause, fix))
 }
 
-/// The engine names bridges after their networks' ids.
+/// Recognises the engine's bridges, which are named after their networks' ids.
 fn is_engines(interface: &str) -> bool {
     interface == "docker0" || interface.starts_with("br-")
 }
@@ -102,8 +103,8 @@ impl fmt::Display for Network {
     }
 }
 
-/// Interface and destination of a line of /proc/net/route; its numbers are in the order of the network, read
-/// as if they were this machine's.
+/// Parses the interface and the destination of a line of /proc/net/route. The file prints numbers
+/// in network order as if they were in this machine's order.
 fn route(line: &str) -> Option<(&str, Network)> {
     let fields: Vec<_> = line.split_whitespace().collect();
     let number = |at: usize| u32::from_str_radix(fields.get(at)?, 16).ok().map(u32::from_be);
@@ -119,7 +120,7 @@ mod tests {
 
     #[test]
     fn disk_space_by_the_table() {
-        // Blocks, their size, least, whether it will do.
+        // The columns are blocks, their size, the minimum, and the expected result.
         let cases = [
             (0, 4096, MIN_DISK, false),
             (MIN_DISK / 4096 - 1, 4096, MIN_DISK, false),
