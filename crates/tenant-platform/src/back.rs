@@ -1,4 +1,4 @@
-//! platform-back: facts over loopback. No public route leads here.
+//! platform-back serves facts over loopback. No public route leads here.
 
 use hyper::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
@@ -7,18 +7,18 @@ use service::{Env, ServiceError};
 use tenant_service::{Drain, Request, RequestContext, Response, response, serve};
 use tokio::net::TcpListener;
 
-/// What the front shows to prove that it asked.
+/// Facts that the front shows as proof of its request.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Facts {
     pub fact: String,
 }
 
-/// Started by PID 1: one TCP listener on loopback and the link.
+/// Starts under PID 1 with one TCP listener on loopback and the link.
 pub fn start(env: &Env) -> Result<(), ServiceError> {
     tenant_service::start(env, crate::runtime(), run)
 }
 
-/// Serves until the drain is asked for and done.
+/// Serves until the drain is requested and complete.
 pub async fn run(listener: TcpListener, tenant: String, drain: Drain) {
     serve(listener, drain, move |context, request| {
         let answer = respond(&context, &request, &tenant);

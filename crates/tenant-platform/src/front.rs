@@ -1,4 +1,5 @@
-//! platform-front: the tenant's home page, with who is signed in and a fact fetched on the server's side.
+//! platform-front serves the tenant's home page. The page names the signed-in user and shows a fact
+//! that the server fetches.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,10 +16,11 @@ use tokio::sync::Semaphore;
 
 use crate::back::Facts;
 
-/// Questions to platform-back at once: what a burst takes, this process keeps until it ends.
+/// The maximum number of concurrent requests to platform-back: this process keeps the memory of a
+/// burst until it exits.
 const FETCHES: usize = 4;
 
-/// What every request is answered from.
+/// The state behind every response.
 pub struct Front {
     tenant: String,
     back: SocketAddr,
@@ -35,7 +37,7 @@ struct Home<'a> {
     fact: Option<&'a str>,
 }
 
-/// Started by PID 1: one TCP listener on loopback and the link.
+/// Starts under PID 1 with one TCP listener on loopback and the link.
 pub fn start(env: &Env) -> Result<(), ServiceError> {
     let back = PLATFORM_BACK.parse()?;
     tenant_service::start(env, crate::runtime(), |listener, tenant, drain| {
@@ -43,7 +45,7 @@ pub fn start(env: &Env) -> Result<(), ServiceError> {
     })
 }
 
-/// Serves until the drain is asked for and done.
+/// Serves until the drain is requested and complete.
 pub async fn run(listener: TcpListener, front: Front) {
     let drain = front.drain.clone();
     let front = Arc::new(front);
@@ -55,7 +57,7 @@ pub async fn run(listener: TcpListener, front: Front) {
 }
 
 impl Front {
-    /// Asks the platform-back that listens at `back`.
+    /// Creates a front that requests facts from the platform-back at `back`.
     pub fn new(tenant: String, back: SocketAddr, drain: Drain) -> Self {
         Self { tenant, back, fetches: Semaphore::new(FETCHES), drain }
     }
@@ -70,7 +72,7 @@ impl Front {
     }
 
     async fn show_home(&self, context: &RequestContext, headers: &HeaderMap) -> Response {
-        // The page does without a fact when platform-back is busy or broken.
+        // The page renders without a fact when platform-back is busy or broken.
         let fact = self.fetch_fact().await;
         let fact = fact.inspect_err(|error| eprintln!("request {}: {error}", context.request_id));
         let home = Home {

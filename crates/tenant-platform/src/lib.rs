@@ -1,6 +1,6 @@
-//! The tenant's own app: pages (`front`), and facts that only its own pages may ask for (`back`).
+//! The tenant's own app: pages (`front`), and facts that only its own pages may request (`back`).
 //!
-//! Whoever uses the tenant may change this half, so the core never relies on it.
+//! A user of the tenant may change this half, so the core never relies on it.
 
 pub mod back;
 pub mod front;

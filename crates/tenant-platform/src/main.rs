@@ -1,4 +1,4 @@
-//! `platform front` and `platform back`: one file for the tenant's own half.
+//! `platform front` and `platform back`: one binary for the tenant's own half.
 
 use std::process::ExitCode;
 

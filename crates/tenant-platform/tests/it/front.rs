@@ -1,4 +1,5 @@
-//! platform-front: the home page says which tenant, who is signed in, and what platform-back knows.
+//! platform-front's home page names the tenant and the signed-in user, and shows the facts of
+//! platform-back.
 
 use hyper::{Method, StatusCode};
 use tenant_platform::front::{Front, run};

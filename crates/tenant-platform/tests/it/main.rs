@@ -1,4 +1,4 @@
-//! What the tenant's own half promises, over its real sockets.
+//! The contract of the tenant's own half, over its real sockets.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod back;

@@ -1,4 +1,4 @@
-//! platform-front's WebSocket echoes, and takes its leave when the service stops.
+//! platform-front's WebSocket echoes, and closes properly when the service stops.
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::net::TcpStream;

@@ -1,4 +1,4 @@
-//! Both services of the platform on free ports, and someone who asks them.
+//! Both services of the platform on free ports, and a client for them.
 
 use std::net::SocketAddr;
 
