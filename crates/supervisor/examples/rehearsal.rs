@@ -1,7 +1,8 @@
-//! A stand-in tenant for the tests: the real PID 1 around five services that do as they are told.
+//! A stand-in tenant for the tests: the real PID 1 around five services that follow a script.
 //!
-//! `rehearsal DIRECTORY` supervises; under any other name it is one of the services. `TENANT_ID` holds what
-//! they shall do, as `service:act` words; without a word for it a service says ready and waits.
+//! `rehearsal DIRECTORY` supervises; under any other name, the program is one of the services.
+//! `TENANT_ID` holds the script as `service:act` words. A service without a word in the script
+//! reports ready and waits.
 
 use std::io::Write as _;
 use std::os::unix::net::UnixDatagram;
@@ -84,7 +85,7 @@ fn perform(act: &str, link: &UnixDatagram) {
     }
 }
 
-/// Lines in pieces, on both streams, so that readers meet half lines.
+/// Prints lines in pieces on both streams, so that readers meet incomplete lines.
 fn count() {
     for number in 0..2_000 {
         let line = format!("line {number} of both\n");
@@ -118,7 +119,7 @@ fn report() {
         .filter_map(|(name, ())| name.parse::<u32>().ok())
         .collect();
     open.sort_unstable();
-    // The directory that is being read is one of them.
+    // One of them is the directory that is being read.
     open.pop();
     print(format!("fds {open:?}\nreported\n").as_bytes());
 }

@@ -1,5 +1,5 @@
-//! The environment of a service: an allow-list for each zone, so that a variable that nobody thought of does not reach
-//! the tenant's own app.
+//! The environment of a service. Each zone has an allow-list, so that an unexpected variable does
+//! not reach the tenant's own app.
 
 use std::ffi::{OsStr, OsString};
 

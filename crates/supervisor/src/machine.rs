@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 
 use crate::services::Service;
 
-/// From the request to stop until the remaining services are killed. The engine's stop timeout must be longer.
+/// The time from the request to stop until the remaining services are killed. The engine's stop
+/// timeout must be longer.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// The edge receives SIGTERM first; the others receive it when the edge has ended, at the latest after this time.
 pub const EDGE_DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
-/// From the unexpected end of one service until the others are killed.
+/// The time from the unexpected end of one service until the others are killed.
 pub const CRASH_TIMEOUT: Duration = Duration::from_millis(500);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,7 +92,7 @@ impl Machine {
         }
     }
 
-    /// When to call [`Machine::tick`], unless an event comes first.
+    /// Returns when to call [`Machine::tick`], unless an event comes first.
     pub fn deadline(&self) -> Option<Instant> {
         match self.phase {
             Phase::Running | Phase::Over => None,
@@ -305,8 +306,8 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// In every action of events: exactly one exit follows an ended service or a stop, within the drain timeout, and no
-        /// action concerns an ended service or follows the exit.
+        /// Holds for every order of events: exactly one exit follows an ended service or a stop,
+        /// within the drain timeout. No action concerns an ended service or follows the exit.
         #[test]
         fn every_sequence_of_events_exits_once(
             moves in proptest::collection::vec((0_usize..5, 0_u64..4_000, 0_u8..3), 1..40)

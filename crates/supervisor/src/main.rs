@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // Not by `service`, which reads the variables of every other program: it brings a runtime along.
+    // Not `service`, which reads the variables of every other program, because that crate brings a
+    // runtime along.
     supervisor::run(&supervisor::Layout::tenant(), std::env::vars_os().collect())
 }

@@ -173,9 +173,10 @@ pub fn set_nonblocking(pipe: OwnedFd) -> io::Result<OwnedFd> {
     Ok(pipe)
 }
 
-/// The length of `text` without an incomplete UTF-8 character at its end.
+/// Returns the length of `text` without an incomplete UTF-8 character at its end.
 ///
-/// Bytes that are not UTF-8 are cut anywhere: a leading byte counts only when its character does not fit.
+/// Text that is not UTF-8 may be cut anywhere: a leading byte counts only when its character does
+/// not fit.
 fn char_boundary_before(text: &[u8]) -> usize {
     let is_continuation = |byte: &u8| byte & 0b1100_0000 == 0b1000_0000;
     let trailing = text.iter().rev().take(3).take_while(|byte| is_continuation(byte)).count();

@@ -19,7 +19,7 @@ use crate::services::{Account, Listener, Zone};
 /// The hint in an error of a missing capability.
 const CAPABILITY_HINT: &str = "it needs the capabilities SETUID, SETGID, SETPCAP and KILL";
 
-/// Opens a listener; `None` for one whose directory is not mounted.
+/// Opens a listener; returns `None` for a listener whose directory is not mounted.
 ///
 /// # Errors
 /// The error names the address.
@@ -83,7 +83,7 @@ struct EffectiveIds;
 
 impl EffectiveIds {
     fn assume(user: Account, group: Account) -> io::Result<Self> {
-        // The group first: the change of user takes away the capability for it.
+        // The group goes first, because the change of user takes away the capability for it.
         setegid(Gid::from_raw(group.id))
             .map_err(|why| io::Error::other(format!("{why}: {CAPABILITY_HINT}")))?;
         let assumed = Self;

@@ -1,4 +1,4 @@
-//! No service keeps a power, and PID 1 keeps one.
+//! No service keeps a capability, and PID 1 keeps one.
 
 use crate::stage::Stage;
 

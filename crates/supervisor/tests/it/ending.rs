@@ -1,4 +1,4 @@
-//! One death ends all; a request to stop ends in peace; no orphan stays.
+//! The end of one service ends all; a requested stop is graceful; no orphan stays.
 
 use std::path::Path;
 
@@ -42,7 +42,8 @@ fn orphans_are_reaped() {
     let line = stage.line(|line| line.starts_with("[platform-back] orphan "));
     let pid = line.rsplit(' ').next().unwrap();
     let process = format!("/proc/{pid}");
-    // Gone means reaped: a zombie would keep its entry for as long as PID 1 lives.
+    // An entry disappears only when its process is reaped: a zombie would keep it for as long as
+    // PID 1 lives.
     while Path::new(&process).exists() {
         std::thread::yield_now();
     }

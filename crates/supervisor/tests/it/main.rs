@@ -1,4 +1,5 @@
-//! The promises of PID 1, kept by real processes under real users. They need root, as PID 1 does.
+//! The contract of PID 1, tested with real processes under real users. The tests need root, as PID
+//! 1 does.
 
 mod dropping;
 mod ending;

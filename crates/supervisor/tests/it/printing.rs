@@ -1,4 +1,4 @@
-//! What services print arrives whole, line by line, under their names.
+//! The output of services arrives completely, line by line, under their names.
 
 use std::collections::BTreeMap;
 

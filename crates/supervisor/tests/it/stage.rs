@@ -13,13 +13,13 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// Nothing here takes a second; whatever takes this long hangs.
+/// No step here takes a second; a step that takes this long hangs.
 const HANG: Duration = Duration::from_secs(20);
 const CIAL: Option<u32> = Some(protocol::inside::CIAL_UID);
 const AGENT: Option<u32> = Some(protocol::inside::AGENT_UID);
 
-/// Held while a program is written and while one is started: a child that forks in between would hold the file
-/// open for writing, and "text file busy" is what the next start would hear.
+/// Held while a program is written and while a program is started. A child that forks in between
+/// would hold the file open for writing, and the next start would fail with "text file busy".
 static FORKS: Mutex<()> = Mutex::new(());
 
 pub(crate) struct Stage {
@@ -30,7 +30,7 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    /// Starts a tenant whose services do what `script` says.
+    /// Starts a tenant whose services follow `script`.
     pub(crate) fn play(script: &str) -> Self {
         Self::prepare().start(script)
     }
@@ -61,7 +61,8 @@ impl Stage {
         Set { directory }
     }
 
-    /// The next line that `wanted` accepts. Lines before it are kept for [`Stage::all_lines`].
+    /// Returns the next line that `wanted` accepts. Earlier lines are kept for
+    /// [`Stage::all_lines`].
     pub(crate) fn line(&mut self, wanted: impl Fn(&str) -> bool) -> String {
         loop {
             let line = self.lines.recv_timeout(HANG);
@@ -73,7 +74,7 @@ impl Stage {
         }
     }
 
-    /// Until each of these was seen, in any order.
+    /// Waits until each of these lines has arrived, in any order.
     pub(crate) fn lines<const N: usize>(&mut self, wanted: [&dyn Fn(&str) -> bool; N]) {
         for want in wanted {
             if !self.seen.iter().any(|line| want(line)) {
@@ -82,7 +83,7 @@ impl Stage {
         }
     }
 
-    /// Kills the process that told its number on a line that begins so.
+    /// Kills the process that reported its number on a line with this beginning.
     pub(crate) fn kill(&self, told: &str) {
         let pid = self.seen.iter().find_map(|line| line.strip_prefix(told)).unwrap();
         kill(Pid::from_raw(pid.parse().unwrap()), Signal::SIGKILL).unwrap();
@@ -96,7 +97,7 @@ impl Stage {
         Pid::from_raw(i32::try_from(self.supervisor.id()).unwrap())
     }
 
-    /// Waits for the end; its exit code, and every line that was ever printed.
+    /// Waits for the end, and returns the exit code and every printed line.
     pub(crate) fn end(mut self) -> (Option<i32>, Vec<String>) {
         while let Ok(line) = self.lines.recv_timeout(HANG) {
             self.seen.push(line);
@@ -138,14 +139,15 @@ impl Set {
 
 impl Drop for Stage {
     fn drop(&mut self) {
-        // Not killed outright: outside a container its services would outlive it.
+        // SIGKILL would let the services outlive the process outside a container.
         let _ = kill(self.pid(), Signal::SIGTERM);
         let _ = self.supervisor.wait();
         let _ = fs::remove_dir_all(&self.directory);
     }
 }
 
-/// The example beside this test's own program: cargo builds it for `cargo test`, not for `--test it` alone.
+/// Returns the path of the example beside this test's own program. Cargo builds the example for
+/// `cargo test`, not for `--test it` alone.
 fn rehearsal() -> PathBuf {
     let own = std::env::current_exe().unwrap();
     let profile = own.parent().and_then(Path::parent).unwrap();

@@ -1,4 +1,5 @@
-//! Five services start, each with its own sockets, and core-back hears when all accept.
+//! Five services start, each with its own sockets, and core-back receives a notification when all
+//! accept.
 
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 
