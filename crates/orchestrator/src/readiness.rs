@@ -1,7 +1,7 @@
 //! Readiness of tenants without polling.
 //!
-//! A watch on the tenant's socket directory reports when PID 1 has put the socket there. One health request then waits in
-//! the socket's accept queue until all five services of the tenant are ready.
+//! A watch on the tenant's socket directory reports when PID 1 has put the socket there. One health
+//! request then waits in the socket's accept queue until all five services of the tenant are ready.
 
 use std::collections::HashMap;
 use std::io;
@@ -60,10 +60,11 @@ struct Probe {
 }
 
 impl ReadinessProbes {
-    /// `on_ready` is called once for each start whose health endpoint has answered. Must be called inside a runtime.
+    /// Calls `on_ready` once for each start whose health endpoint has responded. Must be called
+    /// inside a runtime.
     ///
     /// # Errors
-    /// The kernel gives out no inotify instance.
+    /// The kernel provides no inotify instance.
     pub fn new(
         tenant_dirs: TenantDirs,
         on_ready: impl Fn(TenantId, String) + Send + Sync + 'static,
@@ -92,7 +93,8 @@ impl ReadinessProbes {
         Ok(Self { tenant_dirs, on_ready, table, _watcher: AbortOnDropHandle::new(watcher) })
     }
 
-    /// Replaces the tenant's probe by one for a new start of `container`. The tenant's directory must exist.
+    /// Replaces the tenant's probe by a probe for a new start of `container`. The tenant's
+    /// directory must exist.
     ///
     /// # Errors
     /// The directory cannot be watched.
@@ -118,6 +120,9 @@ impl ReadinessProbes {
 
     /// Ensures that a running `container` has a probe. An existing probe of the same container
     /// stays as it is.
+    ///
+    /// # Errors
+    /// As [`expect_start`](Self::expect_start).
     pub fn expect(&self, id: TenantId, container: &str) -> io::Result<()> {
         if let Some(probe) = self.lock().probes.get(&id).filter(|p| p.container == container) {
             if !probe.is_ready {
@@ -137,7 +142,8 @@ impl ReadinessProbes {
         self.lock().probes.get(&id).map(|probe| probe.container.clone())
     }
 
-    /// A run of `container` exited and the engine may start it again. Returns whether that run had been ready.
+    /// Handles the exit of a run of `container`, which the engine may restart. Returns whether that
+    /// run had been ready.
     pub fn on_exit(&self, id: TenantId, container: &str) -> bool {
         let mut table = self.lock();
         let Some(probe) = table.probes.get_mut(&id).filter(|p| p.container == container) else {
@@ -150,7 +156,8 @@ impl ReadinessProbes {
         false
     }
 
-    /// Probes all ready tenants again after missed events. `on_lost` is called for each that does not answer in time.
+    /// Probes all ready tenants again after missed events. Calls `on_lost` for each tenant that
+    /// does not respond in time.
     pub fn recheck_ready(self: &Arc<Self>, on_lost: impl Fn(TenantId) + Clone + Send + 'static) {
         let ready: Vec<_> = {
             let table = self.lock();
@@ -169,7 +176,8 @@ impl ReadinessProbes {
         }
     }
 
-    /// Ends once the health endpoint answers 200. Never ends while nothing listens, or while it answers otherwise.
+    /// Ends once the health endpoint answers 200. Never ends while nothing listens, or while the
+    /// endpoint responds otherwise.
     pub async fn wait_until_responsive(&self, id: TenantId) {
         if !is_healthy(&self.tenant_dirs.ingress_socket(id)).await {
             std::future::pending().await
@@ -180,7 +188,8 @@ impl ReadinessProbes {
         self.lock().close(id);
     }
 
-    /// Ends the probe of a container that was removed. The probe of another container of the same tenant stays.
+    /// Ends the probe of a container that was removed. The probe of another container of the same
+    /// tenant stays.
     pub fn on_removed(&self, id: TenantId, container: &str) {
         let mut table = self.lock();
         if table.probes.get(&id).is_some_and(|p| p.container == container) {
@@ -220,7 +229,8 @@ impl ReadinessProbes {
 impl ProbeTable {
     fn notify(&mut self, watch: &WatchDescriptor, is_ingress: bool) {
         let Some(probe) = self.watched.get(watch).and_then(|id| self.probes.get(id)) else {
-            // The event queue overflowed (no watch of ours), or the directory is gone.
+            // The event queue overflowed (an event without one of our watches), or the directory is
+            // gone.
             let waiting = self.probes.values().filter(|probe| !probe.is_ready);
             waiting.for_each(|probe| probe.socket_appeared.notify_one());
             return;
@@ -233,14 +243,14 @@ impl ProbeTable {
     fn close(&mut self, id: TenantId) {
         if let Some(probe) = self.probes.remove(&id) {
             self.watched.remove(&probe.watch);
-            // Fails where the directory is gone, and its watch with it.
+            // Fails if the directory and its watch are gone.
             let _ = self.watches.remove(probe.watch);
         }
     }
 }
 
-/// Sends a health request and waits for its status as long as it takes, in PID 1's accept queue. Returns `false` at once
-/// where nothing listens.
+/// Sends a health request and waits for its status as long as it takes, in PID 1's accept queue.
+/// Returns `false` at once where nothing listens.
 async fn is_healthy(socket: &Path) -> bool {
     loop {
         match probe_once(socket).await {

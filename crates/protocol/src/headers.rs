@@ -1,7 +1,8 @@
 //! Names of headers and cookies, in lower case, and the classification of requests by their
 //! headers.
 
-/// The prefix of the platform's own headers. A header with this prefix that comes from outside is removed.
+/// The prefix of the platform's own headers. A header with this prefix that comes from outside is
+/// removed.
 pub const PREFIX: &str = "x-cial-";
 
 /// Router → edge: proves that the request came through the router for this tenant.

@@ -1,5 +1,5 @@
-//! The inside of a tenant's container: users, paths, sockets and variables. Shared by the orchestrator, which creates
-//! the container, and the processes inside.
+//! The inside of a tenant's container: users, paths, sockets and variables. Shared by the
+//! orchestrator, which creates the container, and the processes inside.
 
 /// The trusted half runs as this user.
 pub const CIAL_UID: u32 = 1000;
@@ -10,9 +10,11 @@ pub const AGENT_UID: u32 = 1001;
 pub const SECRETS_DIR: &str = "/run/cial/secrets";
 /// File name of the tenant's HS256 key: 32 raw bytes. Absent where [`SSO_PUBLIC_KEY`] is used.
 pub const SSO_KEY: &str = "sso-key";
-/// File name of the installation's RS256 public key, as PEM. Where the file exists, HS256 tokens are refused.
+/// File name of the installation's RS256 public key, as PEM. Where the file exists, HS256 tokens
+/// are refused.
 pub const SSO_PUBLIC_KEY: &str = "sso-public.pem";
-/// File name of the token that a request must carry in `x-cial-route-token`. Without the file, the edge does not check.
+/// File name of the token that a request must carry in `x-cial-route-token`. Without the file, the
+/// edge does not check.
 pub const ROUTE_TOKEN: &str = "route-token";
 /// File name of the proof that responses to such requests carry in `x-cial-proof`.
 pub const ROUTE_PROOF: &str = "route-proof";
@@ -22,9 +24,11 @@ pub const INGRESS_DIR: &str = "/run/cial/ingress";
 /// The edge's unix socket, beside TCP port 8080.
 pub const INGRESS_SOCKET: &str = "edge.sock";
 pub const INGRESS_PORT: u16 = 8080;
-/// In the same directory: core-back serves the orchestrator here. No request from outside reaches this socket.
+/// In the same directory: core-back serves the orchestrator here. No request from outside reaches
+/// this socket.
 pub const BUSY_SOCKET: &str = "busy.sock";
-/// tmpfs, owned by `cial` with the group of `agent`, 0750: `agent` can enter the directory and change nothing in it.
+/// tmpfs, owned by `cial` with the group of `agent`, 0750: `agent` can enter the directory and
+/// change nothing in it.
 pub const AGENT_DIR: &str = "/run/cial/agent";
 /// The socket on which processes of `agent` declare that they are busy.
 pub const AGENT_BUSY_SOCKET: &str = "/run/cial/agent/busy.sock";
@@ -48,15 +52,17 @@ pub const FILES_DIR: &str = "/home/agent/files";
 pub const TENANT_ID: &str = "TENANT_ID";
 /// Variable: the tenant's id, as tokens name it.
 pub const TENANT_UUID: &str = "CIAL_TENANT_UUID";
-/// Variable: the names, with commas between them, of the variables that the tenant's own app receives (those of
-/// `Spec::env`). Of the container's other variables the app receives [`TENANT_ID`] and the locale.
+/// Variable: the names, with commas between them, of the variables that the tenant's own app
+/// receives (those of `Spec::env`). Of the container's other variables the app receives
+/// [`TENANT_ID`] and the locale.
 pub const APP_ENV: &str = "CIAL_APP_ENV";
 
 /// The readiness link between PID 1 and a service: a datagram pair.
 ///
-/// Each service inherits its listening sockets from descriptor 3 on (`LISTEN_FDS`), then one end of the link. The
-/// service sends [`READY`](link::READY) once it accepts connections. When all five have, PID 1 sends
-/// [`ALL_READY`](link::ALL_READY) to core-back, whose health endpoint responds from then on.
+/// Each service inherits its listening sockets from descriptor 3 on (`LISTEN_FDS`), then one end of
+/// the link. The service sends [`READY`](link::READY) once it accepts connections. When all five
+/// have, PID 1 sends [`ALL_READY`](link::ALL_READY) to core-back, whose health endpoint responds
+/// from then on.
 pub mod link {
     pub const READY: &[u8] = b"ready";
     pub const ALL_READY: &[u8] = b"all-ready";

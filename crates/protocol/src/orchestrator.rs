@@ -30,7 +30,8 @@ pub struct ApplyRequest {
     /// Stops the running container first, so that a start really happens (the owner's restart).
     #[serde(default)]
     pub restart: bool,
-    /// Admin sessions that ended: the tenant ends each of its own sessions whose SSO token carried such a `sid`.
+    /// Admin sessions that ended: the tenant ends each of its own sessions whose SSO token carried
+    /// such a `sid`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub revoked_sessions: Vec<Uuid>,
 }
@@ -46,7 +47,7 @@ pub enum Phase {
     /// The health endpoint responds.
     Ready,
     Frozen,
-    /// Stopped because nobody used the tenant.
+    /// Stopped for lack of use.
     Sleeping,
     /// Stopped on request.
     Stopped,
@@ -105,7 +106,8 @@ pub struct ObservedTenant {
     pub upstream: Option<Upstream>,
     /// Whether the image tag now names another image.
     pub image_outdated: bool,
-    /// How the container differs from its spec and the installation's settings; the next start corrects it.
+    /// How the container differs from its spec and the installation's settings; the next start
+    /// corrects it.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub drift: BTreeSet<Drift>,
     /// Exits of the container by itself since this orchestrator first saw it. Together with

@@ -1,7 +1,9 @@
-//! Decides when tenants' volumes are measured and which tenants use more than they may. Pure: time is an argument.
+//! Decides when tenants' volumes are measured and which tenants use more than they may. Pure: time
+//! is an argument.
 //!
-//! Measuring walks every volume and is expensive; reading the free space of the disk is not. A measurement is therefore due
-//! when the disk lost a certain amount of free space since the last one, and otherwise only now and then.
+//! Measuring walks every volume and is expensive; reading the free space of the disk is not. A
+//! measurement is therefore due when the disk lost a certain amount of free space since the last
+//! one, and otherwise only now and then.
 
 use std::collections::HashMap;
 use std::time::Duration;

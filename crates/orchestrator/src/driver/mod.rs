@@ -1,7 +1,8 @@
 //! The contract between the orchestrator and a container engine.
 //!
-//! Every call is idempotent and bounded in time. It returns what the engine shows now, or a [`DriverError`] that a
-//! person can act on. One conformance suite holds every implementation to this contract.
+//! Every call is idempotent and bounded in time. It returns what the engine shows now, or a
+//! [`DriverError`] that a person can act on. One conformance suite holds every implementation to
+//! this contract.
 
 mod disk_guard;
 pub mod docker;
@@ -36,15 +37,17 @@ pub type DriverFuture<'a, T> = BoxFuture<'a, Result<T, DriverError>>;
 pub trait Driver: Send + Sync + 'static {
     /// Creates what the tenant lacks and applies its limits.
     ///
-    /// A running container is kept unless its generation differs from the spec. A stopped container is created again
-    /// when it drifted from its spec, its image or the installation's settings.
+    /// A running container is kept unless its generation differs from the spec. A stopped container
+    /// is created again when it drifted from its spec, its image or the installation's settings.
     fn ensure<'a>(&'a self, spec: &'a Spec) -> DriverFuture<'a, ContainerStatus>;
-    /// Starts the container and returns when the engine's start call has returned. Unpauses a paused container.
+    /// Starts the container and returns when the engine's start call has returned. Unpauses a
+    /// paused container.
     fn start(&self, id: TenantId) -> DriverFuture<'_, ContainerStatus>;
     /// Stops the container with a signal; the engine kills it after [`STOP_TIMEOUT`].
     fn stop(&self, id: TenantId) -> DriverFuture<'_, ContainerStatus>;
     fn freeze(&self, id: TenantId) -> DriverFuture<'_, ContainerStatus>;
-    /// Unpauses the container. Does not inspect it afterwards, because a request waits for this call.
+    /// Unpauses the container. Does not inspect it afterwards, because a request waits for this
+    /// call.
     fn thaw(&self, id: TenantId) -> DriverFuture<'_, ()>;
     /// Ends once the tenant's health endpoint answers 200, which may be before [`thaw`](Self::thaw)
     /// returns. Never ends while nothing listens there, or while the endpoint responds with another
@@ -55,7 +58,8 @@ pub trait Driver: Send + Sync + 'static {
     /// # Errors
     /// [`BusyError`]: why there is no list.
     fn busy_list(&self, id: TenantId) -> BoxFuture<'_, Result<BusyList, BusyError>>;
-    /// Reports ended admin sessions to the tenant within [`REVOKE_TIMEOUT`](crate::revocation::REVOKE_TIMEOUT).
+    /// Reports ended admin sessions to the tenant within
+    /// [`REVOKE_TIMEOUT`](crate::revocation::REVOKE_TIMEOUT).
     ///
     /// # Errors
     /// [`RevokeError`]: why the tenant did not acknowledge.
@@ -68,7 +72,8 @@ pub trait Driver: Send + Sync + 'static {
     fn remove(&self, id: TenantId) -> DriverFuture<'_, ()>;
     fn inspect(&self, id: TenantId) -> DriverFuture<'_, Option<ContainerStatus>>;
     fn list(&self) -> DriverFuture<'_, Vec<ContainerStatus>>;
-    /// Events from now on. The stream never ends; a reader that lags receives [`EngineEvent::EventsMissed`].
+    /// Events from now on. The stream never ends; a reader that lags receives
+    /// [`EngineEvent::EventsMissed`].
     fn watch(&self) -> BoxStream<'static, EngineEvent>;
     fn logs(&self, id: TenantId, options: LogOptions) -> DriverFuture<'_, LogStream>;
     fn stats(&self, id: TenantId) -> DriverFuture<'_, ResourceUsage>;
@@ -100,12 +105,14 @@ pub struct ContainerStatus {
     pub upstream: Option<Upstream>,
     /// `None` where only an inspection shows the limits.
     pub limits: Option<AppliedLimits>,
-    /// Differences that can be judged without the spec. [`ContainerStatus::drift_from`] adds the others.
+    /// Differences that can be judged without the spec. [`ContainerStatus::drift_from`] adds the
+    /// others.
     pub drift: BTreeSet<Drift>,
 }
 
 impl ContainerStatus {
-    /// All known differences between this container and `spec`. Never names limits that were not inspected.
+    /// All known differences between this container and `spec`. Never names limits that were not
+    /// inspected.
     pub fn drift_from(&self, spec: &Spec) -> BTreeSet<Drift> {
         let mut drift = self.drift.clone();
         if self.limits.is_some_and(|limits| limits != AppliedLimits::from(spec.limits)) {
@@ -115,7 +122,8 @@ impl ContainerStatus {
     }
 }
 
-/// The run state of a container, as the engine reports it. Not the tenant's phase, which depends on its target too.
+/// The run state of a container, as the engine reports it. Not the tenant's phase, which depends on
+/// its target too.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RunState {
     Created,

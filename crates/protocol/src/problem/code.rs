@@ -1,4 +1,5 @@
-//! Every problem code: its status, its meaning and its remedy. `docs/reference/problems.md` is made from this table.
+//! Every problem code: its status, its meaning and its remedy. `docs/reference/problems.md` is made
+//! from this table.
 
 use std::fmt;
 

@@ -18,7 +18,8 @@ pub struct Problem {
     pub status: u16,
     /// A sentence for the caller.
     pub detail: String,
-    /// The word of a [`Code`]. A string, because a service of another release may send a word unknown here.
+    /// The word of a [`Code`]. The type is a string, because a service of another release may send
+    /// an unknown word.
     pub code: String,
     pub request_id: String,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -34,7 +35,8 @@ pub struct FieldError {
 }
 
 impl Problem {
-    /// A problem with the usual status and title of `code`. The service fills in `request_id` when it responds.
+    /// A problem with the usual status and title of `code`. The service fills in `request_id` when
+    /// it responds.
     pub fn of_code(code: Code, detail: impl Into<String>) -> Self {
         Self::new(code.status(), code.as_str(), code.title(), detail)
     }

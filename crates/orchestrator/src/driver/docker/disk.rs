@@ -25,10 +25,12 @@ use crate::driver::{DiskSpace, DriverError, DriverErrorCode};
 const MEASURE_TIMEOUT: Duration = Duration::from_secs(300);
 /// Far above the size of a list of ten thousand tenants.
 const MAX_RESPONSE_BYTES: u64 = 64 << 20;
-/// Engines up to this version list volumes in the shape that [`DataUsage`] reads, and newer ones still accept it.
+/// Engines up to this version list volumes in the shape that [`DataUsage`] reads, and newer ones
+/// still accept it.
 const NEWEST_READABLE: (usize, usize) = (1, 44);
 
-/// The part of `GET /system/df` that lists volumes. The engine client's own type reads newer engines only.
+/// The part of `GET /system/df` that lists volumes. The engine client's own type reads newer
+/// engines only.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct DataUsage {
@@ -72,8 +74,8 @@ impl DockerDriver {
         Ok(bytes_by_tenant(&self.template, usage))
     }
 
-    /// Refuses a tenant without volumes when the disk has less free space than the reserve. Existing tenants pass: their
-    /// containers may be created again.
+    /// Refuses a tenant without volumes when the disk has less free space than the reserve.
+    /// Existing tenants pass: their containers may be created again.
     pub(super) async fn refuse_new_below_reserve(
         &self,
         client: &Client,

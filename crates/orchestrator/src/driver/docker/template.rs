@@ -218,8 +218,8 @@ fn mounts(id: TenantId, ingress: &Path, secrets: &Path) -> Vec<Mount> {
     ]
 }
 
-/// Whether a container has exactly the mounts that [`ContainerTemplate::container`] gives it. Mounts of the engine's
-/// own (tmpfs) do not count.
+/// Whether a container has exactly the mounts that [`ContainerTemplate::container`] gives it.
+/// Mounts of the engine's own (tmpfs) do not count.
 pub(super) fn mounts_match(
     id: TenantId,
     ingress: &Path,
