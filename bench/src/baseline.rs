@@ -40,7 +40,8 @@ impl EngineBaseline {
         Self { docker: docker.clone(), install, image }
     }
 
-    /// Times what a create needs: network, volumes, container and start, one after the other. Removes them afterwards.
+    /// Times what a create needs: network, volumes, container and start, one after the other.
+    /// Removes them afterwards.
     pub(super) async fn create(&self, number: usize) -> Result<Duration> {
         let names = self.names(number);
         self.prepare(&names).await?;
@@ -74,7 +75,8 @@ impl EngineBaseline {
         Names { own, volumes }
     }
 
-    /// Creates two volumes beforehand, because for Cial, too, these are folders of existing volumes.
+    /// Creates two volumes beforehand, because for Cial, too, these are folders of existing
+    /// volumes.
     async fn prepare(&self, names: &Names) -> Result<()> {
         for volume in &names.volumes[2..] {
             self.volume(volume).await?;

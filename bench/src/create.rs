@@ -24,7 +24,8 @@ struct Pair {
     engine: Duration,
 }
 
-/// Measures in an installation that is ready and has no owner yet, with `beside` other tenants running.
+/// Measures in an installation that is ready and has no owner yet, with `beside` other tenants
+/// running.
 pub(crate) async fn measure(
     installation: &Installation,
     times: usize,

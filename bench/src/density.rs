@@ -86,8 +86,9 @@ async fn thaw(fixture: &Fixture<'_>, tenants: &[Tenant]) -> Result<Vec<Figure>> 
     ])
 }
 
-/// Lets all tenants fall asleep, then sends each a request at the same moment. Afterwards the engine alone starts the
-/// same containers, as many at a time as there are CPUs, without other calls.
+/// Lets all tenants fall asleep, then sends each a request at the same moment. Afterwards the
+/// engine alone starts the same containers, as many at a time as there are CPUs, without other
+/// calls.
 async fn wake(fixture: &Fixture<'_>, tenants: &[Tenant]) -> Result<Vec<Figure>> {
     fixture.policies(tenants, STOPS).await?;
     fixture.all(tenants, ContainerStatus::Exited).await?;

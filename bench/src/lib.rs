@@ -51,7 +51,8 @@ enum Bench {
     },
     /// The router beside nginx and haproxy: CPU time, instructions, memory, latency.
     Router(RouterArgs),
-    /// From asleep to the first byte, beside the engine alone; crowds; races against the idle deadline.
+    /// From asleep to the first byte, beside the engine alone; crowds; races against the idle
+    /// deadline.
     Wake(WakeArgs),
     /// Hundreds of tenants: memory of each, and all of them woken at once.
     Density {
@@ -68,7 +69,8 @@ struct RouterArgs {
     /// Measure this binary instead of the one that cargo builds.
     #[arg(long)]
     router: Option<PathBuf>,
-    /// Take the backend and the load from this bench binary instead of an optimised one that cargo builds.
+    /// Take the backend and the load from this bench binary instead of an optimised one that cargo
+    /// builds.
     #[arg(long)]
     tools: Option<PathBuf>,
     /// Measure this row only; may be given more than once.

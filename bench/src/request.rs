@@ -35,7 +35,8 @@ pub(super) async fn request(port: u16, host: &str) -> Result<TimedResponse> {
         .with_context(|| format!("{host}: no answer within {TIMEOUT:?}"))?
 }
 
-/// Like [`request`], with retries after `Retry-After`; `first_byte` and `whole` count from the first try.
+/// Like [`request`], with retries after `Retry-After`; `first_byte` and `whole` count from the
+/// first try.
 pub(super) async fn request_until_served(port: u16, host: &str) -> Result<TimedResponse> {
     let start = now();
     loop {

@@ -1,5 +1,5 @@
-//! `doctor`: named checks of the machine, the engine and the installation. They also find objects on the engine without
-//! a tenant, and tenants without their objects.
+//! `doctor`: named checks of the machine, the engine and the installation. They also find objects
+//! on the engine without a tenant, and tenants without their objects.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt as _;
@@ -89,7 +89,8 @@ struct Row {
 }
 
 type Rows = BTreeMap<String, Row>;
-/// Kinds of objects by tenant: on the engine, in the folders of the orchestrator, among the routes of the router.
+/// Kinds of objects by tenant: on the engine, in the folders of the orchestrator, among the routes
+/// of the router.
 type Objects = BTreeMap<String, BTreeSet<&'static str>>;
 
 fn rows(compose: &Compose, installation: &Installation) -> Result<Rows> {

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
-/// The root of the checkout in which `cargo xtask` was called, because a target folder that two checkouts share holds
-/// one xtask. Without cargo, the checkout in which xtask was compiled.
+/// The root of the checkout in which `cargo xtask` was called, because a target folder that two
+/// checkouts share holds one xtask. Without cargo, the checkout in which xtask was compiled.
 pub fn root() -> PathBuf {
     let called =
         variable("CARGO_MANIFEST_DIR").map(PathBuf::from).filter(|here| here.ends_with("xtask"));
@@ -30,7 +30,8 @@ pub fn now() -> Instant {
     Instant::now()
 }
 
-/// Prints a line of result on stdout. Progress goes to stderr by `eprintln!`. A closed pipe is no failure.
+/// Prints a line of result on stdout. Progress goes to stderr by `eprintln!`. A closed pipe is no
+/// failure.
 pub fn print_line(line: impl Display) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }

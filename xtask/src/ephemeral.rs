@@ -7,7 +7,8 @@ use crate::e2e::{self, TestBinary};
 use crate::interrupt;
 use crate::local::{self, Installation};
 
-/// Brings an installation up by `local-up`, runs `work`, checks the logs, and purges the installation.
+/// Brings an installation up by `local-up`, runs `work`, checks the logs, and purges the
+/// installation.
 ///
 /// # Errors
 /// A step fails, or something of the installation is left on the engine.

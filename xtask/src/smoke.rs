@@ -123,7 +123,8 @@ fn break_off() -> Result<()> {
     })
 }
 
-/// A run that breaks off must fail for that reason alone: any other message names something that was left behind.
+/// A run that breaks off must fail for that reason alone: any other message names something that
+/// was left behind.
 pub(crate) fn a_failure_leaves_nothing() -> Result<()> {
     let message = break_off().err().map_or_else(|| "success".to_owned(), |e| format!("{e:#}"));
     ensure!(message == ON_PURPOSE, "expected {ON_PURPOSE:?}, got {message:?}");

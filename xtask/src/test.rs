@@ -1,4 +1,5 @@
-//! `test`: everything that CI runs, step by step, the quick steps first. The first failing step is named.
+//! `test`: everything that CI runs, step by step, the quick steps first. The first failing step is
+//! named.
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
@@ -39,7 +40,8 @@ pub(crate) enum Step {
     Browser,
     /// An installation whose parts are killed, stopped and removed.
     Faults,
-    /// Crowds before sleeping tenants, and requests around the moment at which a tenant falls asleep.
+    /// Crowds before sleeping tenants, and requests around the moment at which a tenant falls
+    /// asleep.
     Sleep,
     /// The same stack by `docker compose up` (Compose 2), without xtask.
     Compose,

@@ -1,5 +1,5 @@
-//! A scripted control plane for the router: app-api's feed with one route, and an orchestrator that grants every
-//! lease on it.
+//! A scripted control plane for the router: app-api's feed with one route, and an orchestrator that
+//! grants every lease on it.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;

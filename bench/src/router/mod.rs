@@ -1,5 +1,5 @@
-//! The router beside Debian's nginx and haproxy: clients over loopback TCP, one backend behind a unix socket, as in
-//! production. The cost of a request is a ratio to a peer of the same round.
+//! The router beside Debian's nginx and haproxy: clients over loopback TCP, one backend behind a
+//! unix socket, as in production. The cost of a request is a ratio to a peer of the same round.
 
 mod build;
 mod control;

@@ -1,6 +1,6 @@
 //! The cost of the engine's own port publishing. Compares a relay to the backend on the host with
-//! the same relay in a container, whose port is published on loopback like the router's in an
-//! installation.
+//! the same relay in a container. The container's port is published on loopback, like the router's
+//! in an installation.
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;

@@ -1,4 +1,5 @@
-//! Waking: its time beside the engine alone, the cost of a crowd, and lost requests while a tenant falls asleep.
+//! Waking: its time beside the engine alone, the cost of a crowd, and lost requests while a tenant
+//! falls asleep.
 
 mod pairs;
 mod race;
@@ -47,8 +48,8 @@ pub(crate) async fn measure(installation: &Installation, size: Size) -> Result<M
     Ok((environment, figures))
 }
 
-/// Runs the race and the crowds at the size for every push, in an installation that is ready and has no owner yet. A
-/// figure that misses its bar is an error.
+/// Runs the race and the crowds at the size for every push, in an installation that is ready and
+/// has no owner yet. A figure that misses its bar is an error.
 pub(crate) async fn ci(installation: &Installation) -> Result<()> {
     let (_, figures) = measure(installation, Size::CI).await?;
     for figure in &figures {

@@ -15,8 +15,8 @@ const COMMON: [&str; 4] = [inside::TENANT_ID, "TZ", "LANG", "LC_ALL"];
 const RESERVED_PREFIX: &str = "CIAL_";
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Builds the environment of a service of `zone`: the allowed variables of the container, and the fixed ones.
-/// `inherited_fds` is the number of descriptors that the service inherits.
+/// Builds the environment of a service of `zone`: the allowed variables of the container, and the
+/// fixed ones. `inherited_fds` is the number of descriptors that the service inherits.
 pub fn build(zone: Zone, container: &Variables, inherited_fds: usize) -> Variables {
     let account = zone.account();
     let fixed = [

@@ -1,7 +1,8 @@
 //! PID 1 of a tenant: starts five services as two users and ends as soon as one of them ends.
 //!
-//! PID 1 opens every listening socket and passes it on, so that no process inside can take the public port. PID 1
-//! prefixes the lines of the services, reaps every orphan and restarts nothing: restarts are the engine's work.
+//! PID 1 opens every listening socket and passes it on, so that no process inside can take the
+//! public port. PID 1 prefixes the lines of the services, reaps every orphan and restarts nothing:
+//! restarts are the engine's work.
 
 pub mod environment;
 pub mod machine;

@@ -8,7 +8,8 @@ use crate::services::Service;
 /// The time from the request to stop until the remaining services are killed. The engine's stop
 /// timeout must be longer.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
-/// The edge receives SIGTERM first; the others receive it when the edge has ended, at the latest after this time.
+/// The edge receives SIGTERM first; the others receive it when the edge has ended, at the latest
+/// after this time.
 pub const EDGE_DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// The time from the unexpected end of one service until the others are killed.
 pub const CRASH_TIMEOUT: Duration = Duration::from_millis(500);

@@ -1,5 +1,5 @@
-//! The log lines of the services, each prefixed with the name of its service. No line is lost, and no line of one
-//! service is split by a line of another.
+//! The log lines of the services, each prefixed with the name of its service. No line is lost, and
+//! no line of one service is split by a line of another.
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -103,7 +103,8 @@ impl OutputStream {
         }
     }
 
-    /// Reads the remaining output and ends the last line. Bounded: orphans may keep the pipe open and write on.
+    /// Reads the remaining output and ends the last line. The read is bounded, because orphans may
+    /// keep the pipe open and continue to write.
     pub fn drain(&mut self, writer: &mut OutputWriter) {
         let mut drained = 0;
         while drained <= MAX_PENDING_BYTES * 4 {
@@ -144,7 +145,8 @@ impl OutputWriter {
         self.pending.is_empty()
     }
 
-    /// Writes as much as possible without blocking. Without a reader the lines are dropped, and PID 1 goes on.
+    /// Writes as much as possible without blocking. Without a reader the lines are dropped, and PID
+    /// 1 continues.
     pub fn flush(&mut self) {
         let mut written = 0;
         while written < self.pending.len() {
@@ -231,7 +233,8 @@ mod tests {
         assert_eq!(out.iter().filter(|byte| **byte == b'x').count(), 100_000);
     }
 
-    /// A pipe holds 64 KiB, so the whole output is there when the service has ended. An orphan keeps the other end open.
+    /// A pipe holds 64 KiB, so the whole output is there when the service has ended. An orphan
+    /// keeps the other end open.
     #[test]
     fn an_incomplete_last_line_is_drained_whole() {
         let name = "[edge] ".len();

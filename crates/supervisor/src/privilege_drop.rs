@@ -1,7 +1,9 @@
-//! The irreversible privilege drop of a child between fork and exec, and of PID 1 after the last spawn.
+//! The irreversible privilege drop of a child between fork and exec, and of PID 1 after the last
+//! spawn.
 //!
-//! A child performs a list of [`DropStep`]s that is built before the fork; [`perform`] runs one step and proves that it
-//! holds. The order matters: see [`drop_steps`]. This is the only file with unsafe code.
+//! A child performs a list of [`DropStep`]s that is built before the fork; [`perform`] runs one
+//! step and proves that it holds. The order matters: see [`drop_steps`]. This is the only file with
+//! unsafe code.
 
 #![expect(unsafe_code, reason = "steps between fork and exec have no safe form")]
 
@@ -30,11 +32,13 @@ pub enum DropStep {
         fds: [RawFd; MAX_FDS],
         count: usize,
     },
-    /// Marks every other descriptor close-on-exec. An immediate close would break std's report of a failed exec.
+    /// Marks every other descriptor close-on-exec. An immediate close would break std's report of a
+    /// failed exec.
     CloseOnExec {
         from: RawFd,
     },
-    /// PID 1 blocks the signals that it reads from a descriptor, and a signal mask survives the exec.
+    /// PID 1 blocks the signals that it reads from a descriptor, and a signal mask survives the
+    /// exec.
     UnblockSignals,
     DropBoundingSet,
     NoNewPrivileges,
@@ -48,8 +52,9 @@ pub enum DropStep {
 /// All steps, in order.
 pub type DropSteps = [DropStep; 10];
 
-/// The steps that lead to `account`. Dropping the bounding set and clearing the groups need capabilities that the
-/// change of user takes away, so both precede it; the last step proves that nothing can be undone.
+/// The steps that lead to `account`. Dropping the bounding set and clearing the groups need
+/// capabilities that the change of user takes away, so both precede that change. The last step
+/// proves that nothing can be undone.
 ///
 /// # Panics
 /// With more than [`MAX_FDS`] descriptors.
@@ -75,18 +80,21 @@ pub fn drop_steps(account: Account, inherited: &[BorrowedFd<'_>]) -> DropSteps {
     ]
 }
 
-/// Makes the child perform `steps` before its exec; a step that fails is named on the descriptor `errors`.
+/// Makes the child perform `steps` before its exec; a step that fails is named on the descriptor
+/// `errors`.
 ///
-/// Never use this together with `Command::uid`, which would run first and take away what the first steps need.
+/// Never use this together with `Command::uid`, which would run first and take away what the first
+/// steps need.
 pub fn install(command: &mut Command, steps: DropSteps, errors: BorrowedFd<'_>) {
     let errors = errors.as_raw_fd();
     let perform_all = move || steps.iter().try_for_each(|step| perform_or_report(step, errors));
-    // SAFETY: between fork and exec `perform_all` makes system calls on values that were prepared before the fork; it
-    // allocates nothing and takes no lock.
+    // SAFETY: between fork and exec `perform_all` makes system calls on values that were prepared
+    // before the fork; it allocates nothing and takes no lock.
     unsafe { command.pre_exec(perform_all) };
 }
 
-/// Occupies the descriptor numbers that children use, so that passing descriptors overwrites none of PID 1's own.
+/// Occupies the descriptor numbers that children use, so that passing descriptors overwrites none
+/// of PID 1's own.
 ///
 /// # Errors
 /// When `/dev/null` cannot be opened.
@@ -182,7 +190,8 @@ fn close_on_exec(from: RawFd) -> io::Result<()> {
     }
     // Kernels before 5.11. Descriptors beyond 1024 are PID 1's own and are close-on-exec already.
     for fd in from..1024 {
-        // SAFETY: the call takes numbers; a descriptor that is not open answers EBADF, which is fine.
+        // SAFETY: the call takes numbers; a descriptor that is not open answers EBADF, which is
+        // fine.
         unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
     }
     Ok(())
@@ -264,7 +273,8 @@ struct CapabilityWord {
     inheritable: u32,
 }
 
-/// Sets the effective and permitted capabilities to the bits in `low` (of the first 32) and the inheritable ones to none.
+/// Sets the effective and permitted capabilities to the bits in `low` (of the first 32) and the
+/// inheritable ones to none.
 fn set_capabilities(low: u32) -> io::Result<()> {
     let mut header = CapabilityHeader { version: CAPABILITIES_V3, pid: 0 };
     let first = CapabilityWord { effective: low, permitted: low, inheritable: 0 };
@@ -319,7 +329,8 @@ mod tests {
 
     #[test]
     fn a_process_that_can_regain_root_fails_the_proof() {
-        // Root can undo every step, so the proof must fail. Without root, the change of user itself fails.
+        // Root can undo every step, so the proof must fail. Without root, the change of user itself
+        // fails.
         let root = nix::unistd::geteuid().is_root();
         let failed = if root { prove_irreversible() } else { set_user(0) };
         assert!(failed.is_err());

@@ -1,4 +1,5 @@
-//! The event loop of PID 1: waits for signals, readiness and output, and performs the actions of the state machine.
+//! The event loop of PID 1: waits for signals, readiness and output, and performs the actions of
+//! the state machine.
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -148,7 +149,8 @@ impl Supervisor {
 
     fn poll_timeout(&self) -> PollTimeout {
         let Some(at) = self.machine.deadline() else { return PollTimeout::NONE };
-        // One millisecond more than the remaining whole ones, so that the loop does not wake just before the deadline.
+        // One millisecond more than the remaining whole ones, so that the loop does not wake just
+        // before the deadline.
         let left = at.saturating_duration_since(now()) + Duration::from_millis(1);
         PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
     }
@@ -232,8 +234,9 @@ impl Supervisor {
         None
     }
 
-    /// Kills every other process while the listening sockets are still open. The kernel kills them too, but only after
-    /// it has closed the sockets, which leaves a process the time to take the public port.
+    /// Kills every other process while the listening sockets are still open. The kernel kills them
+    /// too, but only after it has closed the sockets, which leaves a process the time to take the
+    /// public port.
     fn kill_all_processes(&self) {
         // Outside of a container, "every process" is not the tenant's.
         if getpid() != Pid::from_raw(1) {

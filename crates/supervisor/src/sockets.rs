@@ -1,4 +1,5 @@
-//! The listening sockets. PID 1 opens all of them, so no process inside can bind an address before or after its owner.
+//! The listening sockets. PID 1 opens all of them, so no process inside can bind an address before
+//! or after its owner.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -38,7 +39,8 @@ pub fn open(listener: &Listener) -> io::Result<Option<OwnedFd>> {
     })
 }
 
-/// Binds the same port of IPv6 without listening, so that no other process can. `None` without IPv6.
+/// Binds the same port of IPv6 without listening, so that no other process can. `None` without
+/// IPv6.
 pub fn block_ipv6(port: u16) -> Option<OwnedFd> {
     let flags = SockFlag::SOCK_CLOEXEC;
     let fd = socket(AddressFamily::Inet6, SockType::Stream, flags, None).ok()?;
@@ -60,8 +62,9 @@ fn tcp(address: SocketAddr) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// Listens under a temporary name and then renames the socket, so that a watcher of the name can connect at once.
-/// The core's account owns the socket; members of the group of `group` may connect.
+/// Listens under a temporary name and then renames the socket, so that a watcher of the name can
+/// connect at once. The core's account owns the socket; members of the group of `group` may
+/// connect.
 fn unix(path: &Path, group: Zone) -> io::Result<OwnedFd> {
     let _ids = EffectiveIds::assume(Zone::Core.account(), group.account())?;
     let temporary = path.with_extension("new");
@@ -77,8 +80,8 @@ fn unix(path: &Path, group: Zone) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// Takes the effective user and group of two accounts until dropped: PID 1 lacks the capabilities to write into
-/// directories of other users and to change the owner of files.
+/// Takes the effective user and group of two accounts until dropped: PID 1 lacks the capabilities
+/// to write into directories of other users and to change the owner of files.
 struct EffectiveIds;
 
 impl EffectiveIds {

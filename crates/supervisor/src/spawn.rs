@@ -18,7 +18,8 @@ use crate::{privilege_drop, sockets};
 pub struct RunningService {
     pub service: Service,
     pub pid: Pid,
-    /// PID 1's end of the readiness link, over which the service reports that it accepts connections.
+    /// PID 1's end of the readiness link, over which the service reports that it accepts
+    /// connections.
     pub link: UnixDatagram,
     pub out: OutputStream,
     pub err: OutputStream,

@@ -1,5 +1,5 @@
-//! The container engine, through the `docker` command. The command finds the engine (a context, `DOCKER_HOST`, or the
-//! local socket), and xtask needs no HTTP client of its own.
+//! The container engine, through the `docker` command. The command finds the engine (a context,
+//! `DOCKER_HOST`, or the local socket), and xtask needs no HTTP client of its own.
 
 mod connect;
 
@@ -180,7 +180,8 @@ impl Docker {
         self.run(&["pull", "--quiet", tag]).map(drop)
     }
 
-    /// Runs a build that reads its context from an archive; failures show the last lines of its output.
+    /// Runs a build that reads its context from an archive; failures show the last lines of its
+    /// output.
     ///
     /// # Errors
     /// The build fails.

@@ -26,8 +26,8 @@ pub enum BinarySource {
     Built,
 }
 
-/// One run of cargo. Packages that are compiled together share their features, so packages that must stay small are
-/// compiled apart from packages that may be large.
+/// One run of cargo. Packages that are compiled together share their features, so packages that
+/// must stay small are compiled apart from packages that may be large.
 struct Compilation {
     profile: &'static str,
     flags: &'static str,
@@ -86,8 +86,8 @@ impl BinarySource {
     }
 }
 
-/// Compiles a set into `dist/` when that was chosen or, without a choice, when this machine's programs run on the
-/// engine; otherwise the image's own stage compiles.
+/// Compiles a set into `dist/` when `chosen` demands it. Without a choice, compiles only if this
+/// machine's programs run on the engine. Otherwise the image's own stage compiles.
 pub fn provide(
     docker: &Docker,
     set: BinarySet,
@@ -107,7 +107,8 @@ pub fn provide(
     Ok(BinarySource::Prebuilt)
 }
 
-/// Keeps a choice. An impossible choice is an error, because compose would not expect a replacement.
+/// Keeps a choice. An impossible choice is an error, because compose would not expect a
+/// replacement.
 fn decide(native: bool, chosen: Option<BinarySource>) -> Result<BinarySource, ActionableError> {
     match (chosen, native) {
         (Some(BinarySource::Built), _) | (None, false) => Ok(BinarySource::Built),

@@ -1,5 +1,6 @@
-//! One image from one Dockerfile, by `docker build`: with BuildKit where the command has its plugin, otherwise with the
-//! classic builder, which every engine has. `CIAL_BUILDER=classic` forces the latter.
+//! One image from one Dockerfile, by `docker build`: with BuildKit where the command has its
+//! plugin, otherwise with the classic builder, which every engine has. `CIAL_BUILDER=classic`
+//! forces the latter.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -50,7 +51,8 @@ impl fmt::Display for Outcome {
 }
 
 impl ImageSpec {
-    /// The Dockerfile's path is relative to the checkout; the context is the folder `docker` at least.
+    /// The Dockerfile's path is relative to the checkout; the context is the folder `docker` at
+    /// least.
     pub fn new(tag: &str, dockerfile: &str) -> Self {
         Self {
             tag: tag.to_owned(),
@@ -61,7 +63,8 @@ impl ImageSpec {
         }
     }
 
-    /// Replaces the folder `docker` by the files that the image depends on, so that no other change rebuilds it.
+    /// Replaces the folder `docker` by the files that the image depends on, so that no other change
+    /// rebuilds it.
     #[must_use]
     pub fn context(mut self, parts: &[&str]) -> Self {
         self.context = parts.iter().map(|part| (*part).to_owned()).collect();

@@ -1,4 +1,5 @@
-//! `local-up`: from a checkout to an installation that is ready, in numbered steps that can be run again.
+//! `local-up`: from a checkout to an installation that is ready, in numbered steps that can be run
+//! again.
 
 use std::path::Path;
 use std::process::ExitCode;

@@ -1,5 +1,5 @@
-//! Every setting that compose.yml, a service, xtask or a script reads is in the reference, and every setting
-//! of the reference is read.
+//! Every setting that compose.yml, a service, xtask or a script reads is in the reference, and
+//! every setting of the reference is read.
 
 use super::tree::{SourceFile, Tree};
 

@@ -1,4 +1,5 @@
-//! In virtual time: a tenant over its disk limit stops by itself and starts only when its owner raises the limit.
+//! A tenant over its disk limit stops by itself and starts only when its owner raises the limit.
+//! The tests use virtual time.
 
 use orchestrator::driver::DriverErrorCode;
 use protocol::orchestrator::Phase;

@@ -1,4 +1,5 @@
-//! Operations on tenants: one at a time per tenant, a delete before all others. On the engine in memory, in virtual time.
+//! Operations run one at a time per tenant, and a delete precedes all others. The tests use the
+//! engine in memory and virtual time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,8 @@ use uuid::Uuid;
 
 use crate::support::{AWAKE, Folder, Running, apply, spec};
 
-/// An engine in memory and a state directory. A second controller over both is the same process restarted.
+/// An engine in memory and a state directory. A second controller over both acts like the same
+/// process after a restart.
 struct World {
     engine: MemoryDriver,
     state: Folder,

@@ -1,4 +1,5 @@
-//! Restarts of the process and of the engine: every tenant is found again, and running tenants are left alone.
+//! After a restart of the process or the engine, every tenant is found again, and running tenants
+//! are left alone.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -97,7 +98,8 @@ async fn an_engine_that_returns_is_followed_again() {
         install.client.pause_container(&spec.id.container()).await.unwrap();
 
         line.mend();
-        // A listing may succeed before the event stream reconnects; then the engine counts as unreachable once more.
+        // A listing may succeed before the event stream reconnects; then the engine counts as
+        // unreachable once more.
         let back = |o: Option<&ObservedTenant>| {
             o.is_some_and(|o| o.phase == Phase::Frozen && o.reason.is_none())
         };

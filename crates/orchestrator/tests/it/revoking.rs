@@ -1,4 +1,5 @@
-//! Ended admin sessions reach the tenants whose sessions derive from them. On the engine in memory, in virtual time.
+//! Ended admin sessions reach the tenants whose sessions derive from them. The tests use the engine
+//! in memory and virtual time.
 
 use std::time::Duration;
 

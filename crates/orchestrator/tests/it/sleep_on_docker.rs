@@ -47,7 +47,8 @@ async fn events(install: &Install, spec: &Spec) -> Vec<String> {
     events.into_iter().filter_map(|event| event.action).collect()
 }
 
-/// Sends one request over the tenant's socket, as the router does, and returns whether the response is 200.
+/// Sends one request over the tenant's socket, as the router does, and returns whether the response
+/// is 200.
 async fn responds(upstream: &Upstream) -> bool {
     let Upstream::Unix(path) = upstream else { return false };
     let mut stream = UnixStream::connect(path).await.unwrap();

@@ -1,4 +1,5 @@
-//! Freezing and stopping idle tenants, and what keeps a tenant awake. On the engine in memory, in virtual time.
+//! Freezing and stopping idle tenants, and the reasons that keep a tenant awake. The tests use the
+//! engine in memory and virtual time.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Waking frozen and sleeping tenants. On the engine in memory, in virtual time.
+//! Waking frozen and sleeping tenants. The tests use the engine in memory and virtual time.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! A controller over an engine in memory, in virtual time, with tenants that fall asleep within seconds.
+//! A controller over an engine in memory, in virtual time, with tenants that fall asleep within
+//! seconds.
 
 use std::sync::Arc;
 use std::time::Duration;
