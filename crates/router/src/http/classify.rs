@@ -1,4 +1,5 @@
-//! Who may wake a sleeping tenant, and who is shown a page while the tenant wakes: one table of rules. Pure.
+//! Decides which requests wake a sleeping tenant, and which get a page while the tenant wakes: one
+//! table of rules. Pure.
 //!
 //! A cookie decides nothing: the polls of a forgotten tab carry the same cookies as a visit.
 
@@ -17,9 +18,10 @@ pub(crate) struct RequestView<'a, 'h> {
 pub(crate) enum RequestClass {
     /// A person opens a page: wakes the tenant, and nothing is lost when a page of ours comes in between.
     Navigation,
-    /// Wakes the tenant, and waits for the tenant's own answer.
+    /// Wakes the tenant, and waits for the tenant's own response.
     Visit,
-    /// Does not wake a sleeping tenant, unless the tenant's policy says that any request does.
+    /// Does not wake a sleeping tenant, unless the tenant's policy lets any request wake the
+    /// tenant.
     Background,
 }
 
@@ -40,8 +42,8 @@ const RULES: &[Rule] = &[
     (is_probe_path, RequestClass::Background),
     (is_speculative, RequestClass::Background),
     (is_crawler, RequestClass::Background),
-    // Only `Origin` tells that a browser opens a WebSocket, and it also reconnects for a tab that nobody looks at.
-    // No script of a page can add Authorization to the handshake.
+    // Only `Origin` shows that a browser opens a WebSocket, and a browser also reconnects for a tab
+    // in the background. No script of a page can add Authorization to the handshake.
     (|r| r.has("upgrade") && r.has("origin") && !r.has("authorization"), RequestClass::Background),
     (|r| r.has("upgrade"), RequestClass::Visit),
     (|r| is_navigating(r) && r.method == "GET", RequestClass::Navigation),
@@ -60,7 +62,7 @@ const RULES: &[Rule] = &[
     (|_| true, RequestClass::Visit),
 ];
 
-/// The paths that monitors and crawlers request by themselves, without a slash at the end.
+/// The paths that monitors and crawlers request on their own, without a slash at the end.
 const PROBE_PATHS: &[&str] = &[
     "/.cial/api/health",
     "/.cial/api/healthz",

@@ -1,4 +1,5 @@
-//! Who speaks: which headers only the router may write, and whether a response carries its tenant's proof. Pure.
+//! Identities: which headers only the router may write, and whether a response carries its tenant's
+//! proof. Pure.
 
 use protocol::headers::{PREFIX, REQUEST_ID};
 use proxy::Header;

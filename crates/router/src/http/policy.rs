@@ -30,7 +30,7 @@ pub(crate) struct RouterPolicy(pub(crate) Rc<Worker>);
 impl Policy for RouterPolicy {
     type Exchange = TenantExchange;
 
-    /// A trusted proxy speaks for many clients, and on loopback everyone comes from one address.
+    /// A trusted proxy forwards for many clients, and on loopback everyone comes from one address.
     fn client_key(&self, peer: &Peer) -> Option<IpAddr> {
         let address = peer.address?.ip().to_canonical();
         let is_one_client =
@@ -69,7 +69,7 @@ impl Policy for RouterPolicy {
             let (code, request_id) = (error.code(), id.as_str());
             tracing::warn!(code, tenant, request_id, cause = ?error, "request to tenant failed");
         }
-        // A tenant that refuses connections may have moved: a fresh snapshot tells.
+        // A tenant that refuses connections may have moved: a fresh snapshot shows the new address.
         if let ProxyError::UpstreamUnreachable(_) = error {
             worker.reader.request_resync();
         }
@@ -78,7 +78,7 @@ impl Policy for RouterPolicy {
 }
 
 impl RouterPolicy {
-    /// An `Err` is a response that is not counted yet.
+    /// An `Err` is a response that no counter includes yet.
     fn route(
         &self,
         head: &RequestHead<'_>,

@@ -41,7 +41,7 @@ type Bucket<C> = RateLimiter<NotKeyed, InMemoryState, C, NoOpMiddleware<<C as Cl
 pub(crate) struct RateLimit<C: Clock = DefaultClock> {
     quota: Quota,
     clock: C,
-    /// How many pairs are told apart.
+    /// How many pairs have a bucket of their own.
     pub(crate) max_pairs: usize,
     pairs: Mutex<SharedBuckets<C>>,
     /// Shared by all pairs beyond `max_pairs`.

@@ -89,7 +89,7 @@ pub(crate) fn wrong_proof() -> Problem {
     Problem::new(502, "upstream_malformed", "Bad gateway", detail)
 }
 
-/// The reason why a request got no lease, and when to try again.
+/// The reason why a request got no lease, and when to retry.
 pub(crate) fn lease_refused(
     refusal: &LeaseError,
     request_id: &str,

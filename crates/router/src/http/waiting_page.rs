@@ -17,7 +17,7 @@ pub(crate) const PATH: &str = "/.cial/wake";
 /// The state of the wake that the page shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WaitingState<'a> {
-    /// `ahead`: how many wakes come before this one, where known.
+    /// `ahead`: how many wakes come before this wake, where known.
     Waking { ahead: Option<u32> },
     /// The wake queue is full.
     Busy,
@@ -44,7 +44,7 @@ pub(crate) fn render(state: WaitingState<'_>, target: &str, request_id: &str) ->
             let pause = 5 + chance(request_id) % 6;
             response.header("retry-after", pause.to_string()).header("refresh", pause.to_string())
         }
-        // A refresh would start a wake again and again, for a tab that nobody looks at.
+        // A refresh would start a wake again and again, for a tab in the background.
         WaitingState::Failed(_) => response.header("retry-after", "10"),
     };
     response.body("text/html; charset=utf-8", html(state, target, request_id))
@@ -148,7 +148,8 @@ fn percent_encode(target: &str) -> String {
     out
 }
 
-/// The target of a Retry: `to` of the query if that is a path of this host, else the front page.
+/// The target of a Retry: `to` of the query if that value is a path of this host, else the front
+/// page.
 pub(crate) fn retry_target(query: &str) -> String {
     let to = query.split('&').find_map(|pair| pair.strip_prefix("to="));
     let to = to.and_then(percent_decode).filter(|to| {

@@ -47,7 +47,7 @@ pub(crate) struct RequestContext {
     pub(crate) format: ResponseFormat,
     /// The request reads and changes nothing.
     pub(crate) is_get: bool,
-    /// `None` for a request that found a lease: only a request that waits is classified.
+    /// `None` for a request that found a lease: only a waiting request is classified.
     pub(crate) intent: Option<RequestIntent>,
     /// `None` over a unix socket.
     pub(crate) origin: Option<Origin>,
@@ -69,7 +69,7 @@ impl Worker {
         TenantExchange { guard, context, worker: self.clone(), _in_flight }
     }
 
-    /// The router's own response in place of the tenant's.
+    /// A response of the router in place of the tenant's.
     pub(crate) fn refuse(&self, refusal: &LeaseError, context: &RequestContext) -> Response {
         self.counters.refused(refusal.code());
         let response = responses::lease_refused(refusal, context.id.as_str(), context.format);

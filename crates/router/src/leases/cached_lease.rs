@@ -1,7 +1,8 @@
-//! A tenant's lease as the serving threads see it: until when requests may be sent, where to, and who uses the tenant.
+//! A tenant's lease as the serving threads see it: until when requests may be sent, where to, and
+//! which requests use the tenant.
 //!
-//! A request takes its [`LeaseGuard`] before it reads the lease. A release clears the lease before it counts guards. So one
-//! of the two always sees the other, and neither waits.
+//! A request takes its [`LeaseGuard`] before it reads the lease. A release clears the lease before
+//! it counts guards. So one of the two always sees the other, and neither waits.
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU64, fence};
@@ -38,7 +39,7 @@ pub(crate) struct CachedLease {
     threads: usize,
     /// The manager knows that the tenant is used without a lease.
     is_use_reported: AtomicBool,
-    /// Until then the manager is not notified again of stream data without a lease.
+    /// Until then the manager receives no further report of stream data without a lease.
     next_report_at: AtomicU64,
 }
 
@@ -149,7 +150,7 @@ impl CachedLease {
         at <= now.0 && self.next_report_at.compare_exchange(at, next, Relaxed, Relaxed).is_ok()
     }
 
-    /// A lease was granted: its end is worth a report at once.
+    /// A lease was granted: the end of the lease is worth a report at once.
     pub(crate) fn allow_report(&self) {
         self.next_report_at.store(0, Relaxed);
     }
@@ -171,7 +172,7 @@ impl CachedLease {
         self.woken_at.store(at.0, Relaxed);
     }
 
-    /// Records the first byte of a response after a wake. Nearly always there is nothing to record.
+    /// Records the first byte of a response after a wake. Rarely has anything to record.
     pub(crate) fn on_response(&self) {
         if self.woken_at.load(Relaxed) == 0 {
             return;

@@ -1,4 +1,4 @@
-//! Lease calls to the orchestrator, and what their failures mean.
+//! Lease calls to the orchestrator, and the meaning of their failures.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ pub(crate) struct LeaseClient {
 }
 
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
-/// A call may take this long beyond the wait that it asks for.
+/// A call may take this long beyond the wait that the call requests.
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 
 impl LeaseClient {
@@ -63,7 +63,7 @@ impl LeaseClient {
     }
 }
 
-/// What a failed call says: either about its tenant, or about the orchestrator.
+/// The meaning of a failed call: about its tenant, or about the orchestrator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum CallFailure {
     Refused(LeaseError),
@@ -71,7 +71,7 @@ pub(crate) enum CallFailure {
 }
 
 impl CallFailure {
-    /// The same for a call that concerns no single tenant.
+    /// Returns the meaning for the orchestrator, for a call that concerns no single tenant.
     pub(crate) fn health(self) -> CallHealth {
         match self {
             Self::Refused(_) => CallHealth::Fault { rejects_calls: false },

@@ -1,4 +1,4 @@
-//! What the serving threads request from the manager loop, and how long they wait for it.
+//! The requests of the serving threads to the manager loop, and the bounds of their waits.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering::Relaxed;
@@ -14,7 +14,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use crate::clock;
 use crate::leases::{CachedLease, LeaseGuard};
 
-/// Bounds of what waits in this process. Not settings of an installation: they bound memory, not service.
+/// Bounds of the waiters in this process. They are no settings of an installation, because they
+/// bound memory, not service.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Requests that wait for a tenant, all together.
@@ -53,9 +54,10 @@ pub(crate) struct LeaseHandle {
     pub(crate) queue: Arc<LeaseQueue>,
 }
 
-/// What all threads share with the manager loop. Touched only by requests without a lease.
+/// The state that all threads share with the manager loop. Touched only by requests without a
+/// lease.
 pub(crate) struct LeaseQueue {
-    /// One permit per queued request. It travels with the request's message.
+    /// One permit per queued request. The permit travels with the request's message.
     permits: Arc<Semaphore>,
     pub(crate) limits: Limits,
     /// An [`OrchestratorStatus`].
@@ -92,7 +94,7 @@ pub(crate) struct QueuedRequest {
     pub(crate) retries_failure: bool,
     /// Holds the queue place of a request without a waiter until the loop has processed it.
     pub(crate) _permit: Option<OwnedSemaphorePermit>,
-    /// `None`: nobody waits for the result.
+    /// `None`: no waiter needs the result.
     pub(crate) waiter: Option<Waiter>,
 }
 
@@ -210,8 +212,8 @@ impl LeaseHandle {
         self.send_without_waiter(tenant, RequestIntent::Visit, None, true);
     }
 
-    /// Reports that somebody else answered at the tenant's address. Dropped when the queue is full: the next response
-    /// reports it again.
+    /// Reports that another process answered at the tenant's address. Dropped when the queue is
+    /// full: the next response reports it again.
     pub(crate) fn report_failed_lease(&self, lease: &Arc<CachedLease>) {
         let failed_lease = Some(lease.clone());
         self.send_without_waiter(lease.tenant, RequestIntent::Background, failed_lease, false);
@@ -266,7 +268,8 @@ impl LeaseHandle {
     }
 }
 
-/// Removes a waiter whose client left or whose time is over. Its queue place is freed when the loop has removed it.
+/// Removes a waiter whose client left or whose deadline passed. Its queue place is freed when the
+/// loop has removed it.
 struct CancelOnDrop<'a> {
     handle: &'a LeaseHandle,
     tenant: TenantId,

@@ -191,7 +191,7 @@ impl ManagerLoop {
         (RequestOutcome::Granted { terms, woke }, Some(lease))
     }
 
-    /// `grant`: the lease of the grant that was passed in last.
+    /// `grant`: the lease of the last grant that the loop received.
     fn execute_commands(&mut self, grant: Option<&Arc<CachedLease>>) {
         let (mut renewals, mut releases) = (Vec::new(), Vec::new());
         while let Some(command) = self.manager.next_command() {

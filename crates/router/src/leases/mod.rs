@@ -1,5 +1,5 @@
-//! Leases on tenants. Serving threads read the cached lease of a tenant; one loop requests, renews and releases leases, and
-//! serves those who wait. What to do is decided in [`lease::LeaseManager`].
+//! Leases on tenants. Serving threads read the cached lease of a tenant; one loop requests, renews
+//! and releases leases, and serves the waiters. [`lease::LeaseManager`] makes the decisions.
 
 mod cached_lease;
 mod client;

@@ -53,7 +53,8 @@ pub(crate) async fn retry_request(
             LeaseResult::Leased(guard) => {
                 (failed, deadline) = (Some(guard.lease.clone()), short_deadline);
             }
-            // The orchestrator may have suspended the tenant before it went away: its restart is waited for.
+            // The orchestrator may have suspended the tenant before it went away: the router waits
+            // for the orchestrator's restart.
             LeaseResult::Unleased(_) => {
                 deadline = deadline_after(worker.leases.queue.limits.restart);
             }
@@ -62,7 +63,7 @@ pub(crate) async fn retry_request(
             LeaseResult::Refused(LeaseError::Waking { .. }) => {
                 deadline = deadline_after(worker.hold.others);
             }
-            // The client is told the first failure.
+            // The client receives the first failure.
             LeaseResult::Refused(LeaseError::RouterQueueFull) => {
                 return Action::Respond(worker.failed(&error, &context, tenant));
             }
@@ -95,7 +96,7 @@ async fn is_listening(lease: &CachedLease) -> bool {
     tokio::time::timeout(CONNECT_TIMEOUT, connected).await.unwrap_or(false)
 }
 
-/// A shortage of this process says nothing about the tenant.
+/// A shortage of this process shows nothing about the tenant.
 fn accepts<S>(connected: std::io::Result<S>) -> bool {
     connected.as_ref().err().is_none_or(proxy::is_local_shortage)
 }

@@ -33,7 +33,7 @@ impl TenantLease {
         has_moved
     }
 
-    /// Ends the lease at a former target. What is in flight there counts to its end.
+    /// Ends the lease at a former target. Requests in flight there count to their end.
     fn retire(&mut self, old: Arc<CachedLease>) {
         old.set_valid_until(Moment(0));
         self.former.retain(|former| !former.usage().is_unused());

@@ -1,5 +1,6 @@
-//! The link between the parent and a child: the parent passes its listening sockets, the child reports that it is
-//! ready. The end of the link requests the child to finish; a message before says that another child serves.
+//! The link between the parent and a child: the parent passes its listening sockets, the child
+//! reports that it is ready. The end of the link requests the child to finish; an earlier message
+//! reports that another child serves.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;

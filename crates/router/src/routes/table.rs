@@ -14,7 +14,7 @@ use crate::clock;
 use crate::leases::CachedLease;
 use crate::routes::keys::TenantKeys;
 
-/// Everything that is known at one moment. A clone shares all entries.
+/// The complete table at one moment. A clone shares all entries.
 #[derive(Clone, Default)]
 pub(crate) struct RouteTable {
     by_slug: HashTrieMapSync<Arc<str>, Arc<RouteEntry>>,
@@ -39,8 +39,8 @@ pub(crate) struct EntryParameters {
     pub(crate) threads: usize,
 }
 
-/// Whether a request may reach a tenant, by the table alone. `protocol::State` says how its owner sees the tenant;
-/// this enum says what the router may do about a request.
+/// Whether a request may reach a tenant, by the table alone. `protocol::State` is the owner's view
+/// of the tenant; this enum is the router's decision about a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Availability {
     Running,

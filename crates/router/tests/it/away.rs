@@ -1,4 +1,4 @@
-//! What is served while the orchestrator, or app-api, is away.
+//! Tests the service while the orchestrator, or app-api, is away.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ fn without_an_orchestrator_what_runs_is_served_and_what_sleeps_is_not() {
     assert_eq!(router.metric("cial_router_orchestrator_up"), "0");
     assert!(other.heads().is_empty());
 
-    // It is back: whatever is used is leased again.
+    // The orchestrator is back: tenants in use are leased again.
     router.find_keeper(Keeper::at(address, &control.feed));
     eventually("it is leased", || {
         assert_eq!(router.ask("acme.localhost", "/").status, 200);
@@ -82,7 +82,7 @@ fn an_orchestrator_that_hangs_is_no_better_than_none() {
     let folder = Folder::new();
     let (acme, other) = (Tenant::new(&folder, 1, "acme"), Tenant::new(&folder, 2, "other"));
     let routes = vec![acme.running(), other.route(State::Sleeping, Desired::Running)];
-    // Connections are taken, and nothing is ever said.
+    // The listener accepts connections and never sends a byte.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", silent.local_addr().unwrap());
     let (_control, router) = Running::kept(routes, &folder, |settings| {
@@ -121,7 +121,8 @@ fn whoever_waits_for_a_sleeper_waits_through_a_restart_of_the_orchestrator() {
     let mut client = Client::connect(router.public);
     client.say("GET / HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
     eventually("it is asked for", || router.keeper().asks().len() == 1);
-    // It says so and leaves; then nobody is there; then the next one.
+    // The orchestrator reports that it is shutting down; then no orchestrator listens; then the
+    // next one starts.
     router.keeper().make(acme.id, Mode::Refused("leaving"));
     eventually("it is asked for again", || router.keeper().asks().len() > 2);
     assert_eq!(router.metric("cial_router_orchestrator_up"), "0");
@@ -143,7 +144,8 @@ fn an_orchestrator_that_takes_no_call_of_ours_is_not_away() {
     let (_control, router) = Running::kept(vec![acme.running()], &folder, |settings| {
         settings.leases_token = Secret::new("another-Vd8mQ0zXc5hYt1rKp7sLw2uBn6");
     });
-    // It goes on freezing who is not leased: nothing is sent without its leave.
+    // The orchestrator goes on freezing tenants without a lease, so the router sends nothing
+    // without a lease.
     for _ in 0..3 {
         let answer = router.ask("acme.localhost", "/");
         assert_eq!((answer.status, answer.code().as_str()), (503, "wake_unavailable"));

@@ -1,4 +1,5 @@
-//! A router on threads of its own, a stand-in for app-api that serves the real watch, tenants that echo.
+//! A router on its own threads, a stand-in for app-api that serves the real watch, and tenants that
+//! echo.
 
 use std::convert::Infallible;
 use std::io::{Read, Write};
@@ -31,7 +32,7 @@ pub(crate) fn master() -> Secret {
     Secret::new("8vY2m0Qz5hYt1rKp7sXw3uBn6cEd9fGa")
 }
 
-/// A folder of its own, gone at the end.
+/// A temporary folder, removed on drop.
 pub(crate) struct Folder(pub(crate) PathBuf);
 
 impl Folder {
@@ -50,7 +51,7 @@ impl Drop for Folder {
     }
 }
 
-/// app-api's internal listener, as far as routes go.
+/// The route watch of app-api's internal listener.
 pub(crate) struct Control {
     pub(crate) feed: Feed<Route>,
     pub(crate) address: SocketAddr,
@@ -83,12 +84,12 @@ impl Control {
         Self { feed, address, snapshots, stop, thread: Some(thread) }
     }
 
-    /// How often the routes were listed.
+    /// How often the router listed the routes.
     pub(crate) fn snapshots(&self) -> u32 {
         self.snapshots.load(Ordering::Relaxed)
     }
 
-    /// Gone, with every connection.
+    /// Stops the stand-in and closes every connection.
     pub(crate) fn end(mut self) -> SocketAddr {
         self.stop.cancel();
         self.thread.take().unwrap().join().unwrap();
@@ -139,19 +140,19 @@ pub(crate) fn until(stream: &mut impl Read, held: &mut Vec<u8>, end: &str) -> Op
 pub(crate) struct Running {
     pub(crate) public: SocketAddr,
     pub(crate) internal: SocketAddr,
-    /// Set where one was started along.
+    /// The orchestrator's stand-in, where the test started one.
     keeper: Option<Keeper>,
     stop: CancellationToken,
     thread: Option<JoinHandle<()>>,
 }
 
-/// An address where nobody listens.
+/// Returns an address without a listener.
 pub(crate) fn nowhere() -> SocketAddr {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 impl Running {
-    /// Without an orchestrator.
+    /// Starts a router without an orchestrator.
     pub(crate) fn start(control: SocketAddr, folder: &Folder) -> Self {
         Self::with(control, folder, |_| {})
     }
@@ -193,7 +194,8 @@ impl Running {
         Self { public, internal, keeper: None, stop, thread: Some(thread) }
     }
 
-    /// With one control plane, one orchestrator and these tenants, once it knows them.
+    /// Starts a router with one control plane, one orchestrator and these routes, and waits until
+    /// the router knows them.
     pub(crate) fn knowing(routes: Vec<Route>, folder: &Folder) -> (Control, Self) {
         Self::kept(routes, folder, |_| {})
     }
@@ -227,7 +229,7 @@ impl Running {
         self.keeper = Some(keeper);
     }
 
-    /// The value of a metric, as it is written.
+    /// Returns the value of a metric as text.
     pub(crate) fn metric(&self, name: &str) -> String {
         let mut client = Client::connect(self.internal);
         client.say("GET /metrics HTTP/1.1\r\nHost: router:8081\r\n\r\n");
@@ -246,17 +248,17 @@ impl Running {
         client.answer()
     }
 
-    /// The number behind `"field":` of `/health`, or the word.
+    /// Returns the number or the word behind `"field":` of `/health`.
     pub(crate) fn health(&self, field: &str) -> String {
         let body = self.ask("localhost:8080", "/health").body;
         let value: serde_json::Value = serde_json::from_str(&body).unwrap();
         value[field].to_string()
     }
 
-    /// Waits until every serving thread has this table, or a later one.
+    /// Waits until every serving thread has this revision of the table, or a later one.
     pub(crate) fn knows(&self, revision: u64) {
         let has = |_| self.health("revision").parse::<u64>().is_ok_and(|r| r >= revision);
-        // Each connection may meet either thread; this many in a row leave no doubt.
+        // Each connection may reach either thread; this many in a row leave no doubt.
         eventually("the table is everywhere", || (0..24).all(has));
     }
 
@@ -288,7 +290,7 @@ impl Answer {
         self.head.to_ascii_lowercase().contains(&line.to_ascii_lowercase())
     }
 
-    /// `code` of a problem.
+    /// Returns `code` of a problem.
     pub(crate) fn code(&self) -> String {
         assert!(self.has("content-type: application/problem+json"), "{self:?}");
         let value: serde_json::Value = serde_json::from_str(&self.body).unwrap();
@@ -340,7 +342,7 @@ impl Client {
     }
 }
 
-/// Waits for something that no event tells.
+/// Waits for a condition that no event reports.
 pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     for _ in 0..2_000 {
         if holds() {

@@ -1,4 +1,5 @@
-//! What fits through the router fits through the edge behind it, which reads what the router adds as well.
+//! A head that passes the router also passes the edge behind it, which reads the headers that the
+//! router adds as well.
 
 use proxy::HeadLimit;
 
@@ -8,9 +9,9 @@ use crate::tenant::Tenant;
 const FIRST: HeadLimit = HeadLimit::FIRST_HOP;
 const NEXT: HeadLimit = HeadLimit::NEXT_HOP;
 
-/// A request whose head has so many lines, and so many bytes.
+/// Builds a request whose head has this many lines and bytes.
 fn request(lines: usize, bytes: usize) -> String {
-    // As long as a host, a client and an id may be.
+    // The host, the client and the id have their greatest lengths.
     let host = format!("acme.localhost:{:0>5}", 80);
     let id = "0123456789abcdef".repeat(4);
     let mut head = format!(

@@ -1,4 +1,5 @@
-//! Who passes says so in our words only, and nobody's answer is taken for another's.
+//! Only the router sets the identity headers, and no tenant's response is taken for another
+//! tenant's.
 
 use crate::harness::{Folder, Running, master};
 use crate::tenant::Tenant;
@@ -63,7 +64,7 @@ fn a_tenant_that_sits_on_anothers_socket_is_not_mistaken_for_it() {
     let (control, router) = Running::knowing(vec![a.running(), b.running()], &folder);
     assert_eq!(router.ask("beta.localhost", "/").status, 200);
 
-    // The socket that the table gives for beta is alpha's now.
+    // The socket that the table lists for beta belongs to alpha now.
     b.listen(a.id);
     let mut moved = b.running();
     moved.generation = 2;
@@ -78,7 +79,8 @@ fn a_tenant_that_sits_on_anothers_socket_is_not_mistaken_for_it() {
         assert!(!answer.body.contains("alpha") && !answer.body.contains("Tenant"), "{answer:?}");
     }
 
-    // Doubt makes the router list anew, and what is right again is served.
+    // On a mismatch the router lists the routes again, and serves the tenant once the proof
+    // matches.
     b.listen(b.id);
     let mut back = b.running();
     back.generation = 3;

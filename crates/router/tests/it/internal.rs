@@ -1,4 +1,4 @@
-//! Health, readiness and metrics: on the internal listener, and only there.
+//! Health, readiness and metrics are on the internal listener only.
 
 use crate::harness::{Answer, Client, Folder, Running, eventually};
 use crate::tenant::Tenant;

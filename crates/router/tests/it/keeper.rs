@@ -1,4 +1,4 @@
-//! A stand-in for the orchestrator: answers as it is told, and remembers what was asked.
+//! A stand-in for the orchestrator: responds as the test configures, and records each request.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -30,18 +30,18 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) const TOKEN: &str = "leases-3Vd8mQ0zXc5hYt1rKp7sLw2uBn6";
 
-/// What a tenant is, as far as its keeper goes.
+/// The state of a tenant, as its orchestrator reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
-    /// Awake where the routes say, if they say that it runs.
+    /// Awake at the address of the route, if the route shows that the tenant runs.
     AsRouted,
     Awake,
-    /// Wakes for anybody, once it is made `Awake`.
+    /// Wakes for any request, once the test makes the tenant `Awake`.
     Frozen,
-    /// Wakes for a visit, once it is made `Awake`.
+    /// Wakes for a visit, once the test makes the tenant `Awake`.
     Sleeping,
     Refused(&'static str),
-    /// Refused, with so many before.
+    /// Refused, with this many wakes before.
     Behind(&'static str, u32),
     Failed(&'static str),
 }
@@ -59,9 +59,9 @@ struct Script {
     places: HashMap<TenantId, (i64, Upstream)>,
     expires_in_ms: u32,
     linger_ms: u32,
-    /// What a renewal hears of its lease.
+    /// Whether the stand-in grants renewals.
     keeps: bool,
-    /// Whether it knows who runs.
+    /// Whether the stand-in knows which tenants run.
     has_listed: bool,
     progress: HashMap<TenantId, Vec<WakeProgress>>,
 }
@@ -119,7 +119,7 @@ impl Keeper {
         format!("http://{}", self.address)
     }
 
-    /// Gone, with every connection.
+    /// Stops the stand-in and closes every connection.
     pub(crate) fn end(mut self) -> SocketAddr {
         self.stop.cancel();
         self.thread.take().unwrap().join().unwrap();
@@ -132,7 +132,7 @@ impl Keeper {
         });
     }
 
-    /// Leases say that it is there, whatever the routes say.
+    /// Makes leases name this upstream, whatever the routes show.
     pub(crate) fn set_upstream(&self, tenant: TenantId, generation: i64, upstream: Upstream) {
         self.shared.state.send_modify(|state| {
             state.places.insert(tenant, (generation, upstream));
@@ -145,12 +145,13 @@ impl Keeper {
         });
     }
 
-    /// Whether renewals are granted.
+    /// Sets whether the stand-in grants renewals.
     pub(crate) fn keeps(&self, keeps: bool) {
         self.shared.state.send_modify(|state| state.keeps = keeps);
     }
 
-    /// Before it has, it knows nothing of anybody: asks wait, and all else is refused.
+    /// Sets whether the stand-in knows its tenants. Before that, lease requests wait and all other
+    /// calls are refused.
     pub(crate) fn has_listed(&self, has_listed: bool) {
         self.shared.state.send_modify(|state| state.has_listed = has_listed);
     }
@@ -186,7 +187,7 @@ impl Keeper {
         self.calls().into_iter().filter_map(pick).collect()
     }
 
-    /// How often it was asked just whether it is there.
+    /// Returns how many probes the stand-in received.
     pub(crate) fn listened(&self) -> u32 {
         self.shared.listened.load(Ordering::Relaxed)
     }

@@ -1,4 +1,5 @@
-//! A tenant is sent requests under a lease only, and the lease is held while it is really used.
+//! The router sends a tenant requests only under a lease, and holds the lease only while the tenant
+//! is in use.
 
 use protocol::leases::RequestIntent;
 use protocol::orchestrator::Upstream;
@@ -38,7 +39,8 @@ fn a_lease_is_held_to_the_last_byte_of_the_answer_and_released_after_its_linger(
     let mut client = Client::connect(router.public);
     client.say("GET /drip HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
     client.until("half");
-    // Longer than the lease and its linger: each renewal says that a request is under way.
+    // The request is longer than the lease and its linger: each renewal reports a request in
+    // flight.
     eventually("it is renewed", || router.keeper().renewals().len() >= 4);
     let renewals = router.keeper().renewals();
     assert!(renewals.iter().all(|r| r.requests == 1 && r.idle_ms == 0), "{renewals:?}");
@@ -70,7 +72,7 @@ fn a_websocket_keeps_its_tenant_awake_by_data_and_not_by_being_open() {
     let release = router.keeper().releases().remove(0);
     assert_eq!((release.requests, release.streams), (0, 1));
 
-    // It freezes. A ping passes and asks for nothing; data waits until it is thawed.
+    // The tenant freezes. A ping passes without a lease request; data waits until the thaw.
     router.keeper().make(acme.id, Mode::Frozen);
     client.say([0x89, 0x02, b'p', b'i']);
     client.until("pi");
@@ -84,7 +86,7 @@ fn a_websocket_keeps_its_tenant_awake_by_data_and_not_by_being_open() {
     router.keeper().make(acme.id, Mode::Awake);
     client.until("go");
 
-    // While data flows it is renewed.
+    // The router renews the lease while data flows.
     let before = router.keeper().renewals().len();
     eventually("it is renewed", || {
         client.say([0x82, 0x01, b'x']);
@@ -140,7 +142,7 @@ fn an_event_that_comes_after_its_lease_ended_asks_for_the_next() {
     client.say("GET /sse HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
     client.until("data: first\n\n");
     for round in 1..4 {
-        // As long without an event as a lease lingers.
+        // The stream is silent for as long as a lease lingers.
         eventually("it is released", || router.keeper().releases().len() == round);
         assert_eq!(router.keeper().asks().len(), round);
         acme.cue();
@@ -164,7 +166,7 @@ fn a_stream_whose_lease_is_lost_asks_for_another_with_its_next_event() {
         acme.cue();
         client.until("data: more\n\n");
     };
-    // Its keeper was started anew, and knows of no lease.
+    // The orchestrator restarted, and knows of no lease.
     router.keeper().keeps(false);
     eventually("its renewal is refused", || {
         more(&mut client);
@@ -189,7 +191,7 @@ fn an_event_stream_that_answers_a_post_is_work_also_while_it_says_nothing() {
     let mut client = Client::connect(router.public);
     client.say("POST /sse HTTP/1.1\r\nHost: acme.localhost\r\nContent-Length: 0\r\n\r\n");
     client.until("data: first\n\n");
-    // Longer than the lease and its linger.
+    // The request is longer than the lease and its linger.
     eventually("it is renewed", || router.keeper().renewals().len() >= 4);
     let renewals = router.keeper().renewals();
     assert!(renewals.iter().all(|r| (r.requests, r.streams) == (1, 0)), "{renewals:?}");
@@ -222,7 +224,7 @@ fn a_lease_that_is_lost_is_asked_for_anew() {
     client.say("GET /drip HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
     client.until("half");
     router.keeper().keeps(false);
-    // On behalf of the request that is under way, which wakes nobody.
+    // The new lease request is for the request in flight, which wakes no tenant.
     eventually("it is asked for", || router.keeper().asks().len() >= 2);
     assert_eq!(router.keeper().asks()[1].intent, RequestIntent::Background);
     router.keeper().keeps(true);
@@ -262,7 +264,7 @@ fn a_tenant_with_the_name_and_the_port_of_another_never_gets_its_requests() {
     never_gets_its_requests(Tenant::listen_at_port);
 }
 
-/// `take`: B is where A was, there.
+/// `take` puts tenant B at the place of tenant A and returns its upstream.
 fn never_gets_its_requests(take: impl Fn(&Tenant, TenantId) -> Upstream) {
     let folder = Folder::new();
     let a = Tenant::new(&folder, 1, "acme");
@@ -270,14 +272,14 @@ fn never_gets_its_requests(take: impl Fn(&Tenant, TenantId) -> Upstream) {
     let mut route = a.running();
     route.upstream = Some(take(&a, b));
     let (control, router) = Running::knowing(vec![route.clone()], &folder);
-    // A is gone; B has its slug and its place. The router has not heard of it.
+    // A is gone; B has its slug and its place. The router has not received the change.
     let before = control.snapshots();
     let answer = router.ask("acme.localhost", "/");
     assert_eq!((answer.status, answer.code().as_str()), (502, "upstream_malformed"));
     assert!(!answer.body.contains("Tenant"), "{answer:?}");
     eventually("the router lists anew", || control.snapshots() > before);
 
-    // Now it hears.
+    // Now the router receives the change.
     route.tenant = b;
     control.feed.replace(vec![route]);
     router.knows(control.feed.revision());
@@ -309,7 +311,7 @@ fn a_tenant_that_died_is_asked_once_more_where_nothing_can_be_done_twice() {
 
     let answer = router.ask("acme.localhost", "/die");
     assert_eq!((answer.status, answer.code().as_str()), (502, "upstream_cut_off"));
-    // On an idle connection, on a new one, and once under a new lease.
+    // The router tries an idle connection, a new one, and once more under a new lease.
     assert!((2..=3).contains(&count("/die ")), "not for ever");
 
     let posts = router
@@ -332,11 +334,12 @@ fn a_request_waits_for_a_tenant_that_comes_back_after_it_died() {
     let mut client = Client::connect(router.public);
     client.say("GET /late HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
     eventually("it is there", || acme.heads().len() == 1);
-    // It dies, and its keeper has not noticed: the lease leads to a socket where nobody listens.
+    // The tenant dies, and its orchestrator has not noticed: the lease leads to a socket without a
+    // listener.
     acme.vanish();
     acme.cue();
     eventually("it is asked for", || router.keeper().asks().len() >= 2);
-    // It has, and it is on its way up.
+    // The orchestrator has noticed, and the tenant is starting.
     router.keeper().make(acme.id, Mode::Refused("tenant_not_running"));
     let before = router.keeper().asks().len();
     eventually("it is asked for", || router.keeper().asks().len() > before);
@@ -344,7 +347,7 @@ fn a_request_waits_for_a_tenant_that_comes_back_after_it_died() {
     acme.listen(acme.id);
     acme.cue();
     router.keeper().make(acme.id, Mode::Awake);
-    // The second answer is none either, and is the last.
+    // The second attempt gets no response either, and is the last.
     assert_eq!(client.answer().code(), "upstream_cut_off");
     assert_eq!(acme.heads().len(), 2);
 }
@@ -361,13 +364,13 @@ fn a_request_whose_tenant_died_waits_for_a_slow_wake_as_any_other_would() {
     eventually("it is there", || acme.heads().len() == 1);
     router.keeper().make(acme.id, Mode::Sleeping);
     acme.cue();
-    // Whoever keeps it is asked whether it is there for each second that the wake takes.
+    // The router probes the orchestrator in each second that the wake takes.
     eventually("it takes its time", || router.keeper().listened() > 1);
     router.keeper().make(acme.id, Mode::Awake);
     assert_eq!(client.answer().status, 200);
     assert_eq!(acme.heads().len(), 2);
 
-    // One of which nobody says that it is woken is not waited for.
+    // The router does not wait for a tenant without a wake in progress.
     acme.vanish();
     router.keeper().make(acme.id, Mode::Refused("tenant_not_running"));
     eventually("it is gone", || router.ask("acme.localhost", "/").status == 502);
@@ -384,7 +387,8 @@ fn a_request_that_nobody_took_is_sent_where_the_tenant_is_now() {
     assert_eq!(pooled.answer().status, 200);
     acme.vanish();
     router.keeper().set_upstream(acme.id, 2, moved.running().upstream.unwrap());
-    // Nothing of it went out: a body is no obstacle. Idle connections from before may still be there.
+    // No byte of the request went out, so a body is no obstacle. Idle connections from before may
+    // still exist.
     eventually("it is sent there", || {
         let post = "POST / HTTP/1.1\r\nHost: acme.localhost\r\nContent-Length: 2\r\n\r\nhi";
         let answer = router.send(post);

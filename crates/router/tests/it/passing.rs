@@ -1,4 +1,4 @@
-//! Streams, tunnels and limits, through the whole router; and an end that cuts nobody off.
+//! Streams, tunnels and limits through the whole router, and a shutdown that cuts no client off.
 
 use crate::harness::{Client, Folder, Running, eventually};
 use crate::tenant::Tenant;

@@ -81,7 +81,8 @@ impl RouterProcess {
         std::thread::spawn(move || {
             for line in stderr.map_while(Result::ok) {
                 eprintln!("{line}");
-                // Read to the end, whether or not a test still listens: a full pipe would stop the process.
+                // The thread reads to the end, even when no test listens: a full pipe would stop
+                // the process.
                 let _ = lines.send(line);
             }
         });
@@ -99,7 +100,7 @@ impl RouterProcess {
         while !is_next() {}
     }
 
-    /// One request on a connection of its own; `None` while the router does not listen.
+    /// Sends one request on a new connection; `None` while the router does not listen.
     pub(crate) fn try_request(&self, host: &str) -> Option<Answer> {
         TcpStream::connect(self.public).ok()?;
         let mut client = Client::connect(self.public);
@@ -111,7 +112,7 @@ impl RouterProcess {
         self.try_request(host).is_some_and(|answer| answer.status == 200)
     }
 
-    /// The exit code after SIGTERM.
+    /// Stops the router with SIGTERM and returns the exit code.
     pub(crate) fn end(&mut self) -> Option<i32> {
         self.signal(Signal::TERM);
         self.child.wait().unwrap().code()
@@ -126,7 +127,7 @@ impl Drop for RouterProcess {
     }
 }
 
-/// Waits for a condition; starting a process takes as long as a busy machine likes.
+/// Waits for a condition, with a long limit: on a busy machine a process may start slowly.
 pub(crate) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     for _ in 0..6_000 {
         if holds() {
@@ -154,7 +155,7 @@ fn two_routers_of_one_installation_hold_leases_of_their_own_and_one_outlives_the
     holders.dedup();
     assert_eq!(holders.len(), 2, "each process is a holder of its own");
 
-    // A change reaches both.
+    // A change reaches both routers.
     control.feed.put(other.running());
     for router in [&first, &second] {
         wait_until("the new tenant is served", || router.serves("other.localhost"));
@@ -164,7 +165,7 @@ fn two_routers_of_one_installation_hold_leases_of_their_own_and_one_outlives_the
         wait_until("the stopped tenant is not served", || !router.serves("acme.localhost"));
     }
 
-    // One dies without a word: the other goes on.
+    // One router dies by SIGKILL: the other goes on.
     first.signal(Signal::KILL);
     first.child.wait().unwrap();
     for _ in 0..20 {

@@ -1,4 +1,4 @@
-//! What is remembered of a tenant at rest, and how much room it takes who wants it.
+//! The router's memory of a tenant at rest, and the bound on held requests.
 
 use protocol::State;
 use protocol::spec::Desired;
@@ -18,7 +18,7 @@ fn tunnels_of_a_tenant_at_rest_wait_for_it_in_one_place() {
     let folder = Folder::new();
     let acme = Tenant::new(&folder, 1, "acme");
     let (_control, router) = Running::kept(vec![acme.running()], &folder, |settings| {
-        // One of each thread.
+        // One held request per thread.
         settings.limits.held = 2;
     });
     router.keeper().terms(900, 100);
@@ -48,7 +48,7 @@ fn a_failed_wake_is_over_once_its_tenant_runs() {
     let (control, router) = Running::knowing(vec![route], &folder);
     router.keeper().make(acme.id, Mode::Failed("Its image is gone."));
     assert_eq!(router.ask("acme.localhost", "/").code(), "wake_failed");
-    // Its owner started it.
+    // The owner has started the tenant.
     router.keeper().make(acme.id, Mode::Awake);
     control.feed.put(acme.running());
     router.knows(control.feed.revision());
@@ -66,7 +66,7 @@ fn whoever_insists_again_and_again_is_heard_once_in_a_while() {
     for _ in 0..3 {
         assert_eq!(router.send(RETRY).status, 303);
         eventually("it is asked for", || router.keeper().asks().len() == 2);
-        // Its answer has come when this one has, which asks nobody.
+        // This response proves that the router has the refusal: this request causes no call.
         assert_eq!(router.send(PAGE).status, 503);
     }
     assert_eq!(router.keeper().asks().len(), 2);
@@ -141,7 +141,7 @@ fn polls_of_a_tenant_that_starts_cost_no_call_each() {
     polls();
     let asks = router.keeper().asks().len();
     assert!((1..15).contains(&asks), "{asks} for 30 polls");
-    // Whatever the table says next makes that old.
+    // The next table makes the remembered refusal outdated.
     let other = Tenant::new(&folder, 2, "other");
     control.feed.put(other.running());
     router.knows(control.feed.revision());

@@ -65,7 +65,7 @@ impl Parent {
         });
     }
 
-    /// The exit code after SIGTERM.
+    /// Stops the parent with SIGTERM and returns the exit code.
     fn end(mut self) -> Option<i32> {
         self.router.end()
     }

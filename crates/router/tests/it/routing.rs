@@ -1,4 +1,4 @@
-//! A host leads to its tenant or to nothing, and a tenant that does not run is reported as such.
+//! A host leads to its tenant or to nothing, and the router reports a tenant that does not run.
 
 use protocol::State;
 use protocol::spec::Desired;
@@ -212,7 +212,7 @@ fn a_public_installation_tells_strangers_its_status_and_nothing_else() {
     let router = Running::with(control.address, &folder, |settings| {
         settings.exposure = router::settings::Exposure::Public;
     });
-    // Each connection may meet another thread.
+    // Each connection may reach another thread.
     let has_routes = || (0..24).all(|_| router.health("status") == "\"ok\"");
     eventually("every thread has routes", has_routes);
     assert_eq!(router.ask("localhost:8080", "/health").body, "{\"status\":\"ok\"}");
@@ -262,12 +262,12 @@ fn a_sign_on_token_stays_in_no_address_and_on_no_page_of_the_router() {
         .zip(states)
         .map(|(tenant, state)| tenant.route(state, Desired::Running))
         .collect();
-    // Nobody listens behind the last one.
+    // The last tenant has no listener.
     tenants[4].vanish();
     routes[2].desired = Desired::Stopped;
     let control = crate::harness::Control::start(1);
     control.feed.replace(routes);
-    // Without an orchestrator.
+    // This router has no orchestrator.
     let router = Running::with(control.address, &folder, |settings| {
         settings.limits.restart = std::time::Duration::ZERO;
         settings.hold.pages = std::time::Duration::from_millis(50);

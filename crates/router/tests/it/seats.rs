@@ -1,4 +1,5 @@
-//! Connections under a small limit of open files: seats for clients, and a shortage of our own that is told as one.
+//! Connections under a small limit of open files: seats for clients, and a shortage on the router's
+//! side that is reported as such.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -68,7 +69,8 @@ fn silent_clients_beyond_the_seats_shut_nobody_out() {
     let world = World::start("localhost", 300);
     let limit = world.metric("cial_router_connections_limit");
     assert!((32..150).contains(&limit), "{limit} clients and their tenants fit into 300 files");
-    // More than there are files. Each is let in, for silent ones that came before it.
+    // The clients outnumber the files. The router accepts each and evicts silent connections that
+    // came earlier.
     let silent: Vec<_> = (0..330).map(|_| Client::connect(world.router.public)).collect();
     for tenant in &world.tenants {
         let host = format!("{}.localhost", tenant.slug);
@@ -123,13 +125,13 @@ fn a_shortage_of_descriptors_is_neither_an_absent_tenant_nor_an_absent_orchestra
     world.keeper.make(third.id, Mode::Sleeping);
     let mut clients = [(); 3].map(|()| Client::connect(world.router.public));
     let get = |host: &str| format!("GET / HTTP/1.1\r\nHost: {host}.localhost\r\n\r\n");
-    // All are let in before there is no descriptor left for any.
+    // The router accepts all clients while descriptors remain.
     for client in &mut clients {
         client.say(get("acme"));
         assert_eq!(client.answer().status, 200);
     }
     let [first, second, third_client] = &mut clients;
-    // Takes the connection to the orchestrator for as long as the wake lasts.
+    // The request holds the connection to the orchestrator for as long as the wake lasts.
     third_client.say(get("third"));
     wait_until("the wake is requested", || {
         world.keeper.asks().iter().any(|ask| ask.tenant == third.id)

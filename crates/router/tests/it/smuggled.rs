@@ -1,4 +1,5 @@
-//! Nobody gets a second request past the router to a tenant: the engine's table, against the router.
+//! No client gets a second request past the router to a tenant: runs the engine's table against the
+//! router.
 
 use std::os::unix::net::UnixListener;
 
@@ -15,7 +16,7 @@ use crate::tenant::Tenant;
 fn nobody_gets_a_second_request_past_the_router() {
     let folder = Folder::new();
     let tenant = Tenant::new(&folder, 1, "acme");
-    // Somebody pickier listens in its place.
+    // A stricter server listens in the tenant's place.
     std::fs::remove_file(&tenant.socket).unwrap();
     let listener = UnixListener::bind(&tenant.socket).unwrap();
     let proof = format!("{PROOF}: {}\r\n", keys::route_proof(&master(), tenant.id));

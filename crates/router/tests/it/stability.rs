@@ -1,4 +1,5 @@
-//! What ran is served while the control plane is away, across a restart, and after it came back changed.
+//! The router serves running tenants while the control plane is away, across a restart, and after
+//! it returns with changes.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -84,7 +85,7 @@ fn whoever_casts_doubt_on_the_table_again_and_again_keeps_no_change_from_it() {
     let folder = Folder::new();
     let (acme, other) = (Tenant::new(&folder, 1, "acme"), Tenant::new(&folder, 2, "other"));
     let (control, router) = Running::knowing(vec![acme.running()], &folder);
-    // Somebody else answers in its place.
+    // Another tenant answers in its place.
     acme.listen(other.id);
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {

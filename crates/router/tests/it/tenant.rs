@@ -1,4 +1,4 @@
-//! Tenants: each behind a unix socket of its own, playing what it is asked for.
+//! Tenants behind unix sockets of their own; the request path selects the behaviour.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -14,7 +14,7 @@ use service::keys;
 
 use crate::harness::{Folder, master, until};
 
-/// A tenant's ingress socket. Answers with what it was asked, and proves to be `proves`.
+/// A tenant's ingress socket. Echoes the request, and proves to be `proves`.
 pub(crate) struct Tenant {
     pub(crate) id: TenantId,
     pub(crate) slug: String,
@@ -22,7 +22,7 @@ pub(crate) struct Tenant {
     stage: Arc<Stage>,
 }
 
-/// What a test knows of its tenant, and tells it.
+/// The state that a test shares with its tenant.
 #[derive(Default)]
 struct Stage {
     heads: Mutex<Vec<String>>,
@@ -31,7 +31,7 @@ struct Stage {
 }
 
 impl Stage {
-    /// Waits for the test.
+    /// Waits for a cue from the test.
     fn cue(&self) {
         let mut cues = self.cues.lock().unwrap();
         while *cues == 0 {
@@ -50,23 +50,23 @@ impl Tenant {
         tenant
     }
 
-    /// What `/drip`, `/events` or `/late` waits for.
+    /// Gives the cue that `/drip`, `/events` or `/late` waits for.
     pub(crate) fn cue(&self) {
         *self.stage.cues.lock().unwrap() += 1;
         self.stage.cued.notify_one();
     }
 
-    /// The heads of all requests that arrived.
+    /// Returns the heads of all requests that arrived.
     pub(crate) fn heads(&self) -> Vec<String> {
         self.stage.heads.lock().unwrap().clone()
     }
 
-    /// Nobody listens any more.
+    /// Removes the socket, so that no tenant listens.
     pub(crate) fn vanish(&self) {
         std::fs::remove_file(&self.socket).unwrap();
     }
 
-    /// Whoever listened there before does not any more.
+    /// Listens at the socket, in place of the earlier listener.
     pub(crate) fn listen(&self, proves: TenantId) {
         let _ = std::fs::remove_file(&self.socket);
         let listener = UnixListener::bind(&self.socket).unwrap();
@@ -80,7 +80,7 @@ impl Tenant {
         });
     }
 
-    /// The same at a port, where whoever listens is `proves`.
+    /// Like `listen`, at a port, with a listener that proves to be `proves`.
     pub(crate) fn listen_at_port(&self, proves: TenantId) -> Upstream {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -177,7 +177,7 @@ fn play(mut stream: impl Read + Write, name: &str, proof: &str, stage: &Stage) {
                 say("HTTP/1.1 200 OK\r\nContent-".to_owned());
                 return;
             }
-            // Dies when it is told to, the first time.
+            // The first request waits for the cue and closes the connection.
             "/late-once" if stage.heads.lock().unwrap().len() == 1 => {
                 stage.cue();
                 return;
@@ -186,7 +186,7 @@ fn play(mut stream: impl Read + Write, name: &str, proof: &str, stage: &Stage) {
                 stage.cue();
                 return;
             }
-            // An answer whose head has so many lines, and so many bytes.
+            // The response head has this many lines and bytes.
             "/head" => {
                 let mut sizes = path.split(['?', ',']).skip(1).map(|n| n.parse::<usize>().unwrap());
                 let (lines, bytes) = (sizes.next().unwrap(), sizes.next().unwrap());

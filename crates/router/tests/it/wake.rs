@@ -1,4 +1,5 @@
-//! Who wakes a tenant, how long its request waits, and what it gets instead.
+//! Which requests wake a tenant, how long a request waits, and which response a refused request
+//! gets.
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use crate::tenant::Tenant;
 const PAGE: &str = "Sec-Fetch-Mode: navigate\r\nAccept: text/html\r\n";
 const POLL: &str = "Sec-Fetch-Mode: cors\r\nCookie: cial_session=x\r\n";
 
-/// A tenant that sleeps, and a router that waits so long for pages and for others.
+/// Starts a sleeping tenant, and a router with these wait limits for pages and for other requests.
 fn asleep(folder: &Folder, pages: u64, others: u64) -> (Tenant, Control, Running) {
     let acme = Tenant::new(folder, 1, "acme");
     let mut route = acme.route(State::Sleeping, Desired::Running);
@@ -38,7 +39,7 @@ fn get(path: &str, lines: &str) -> String {
 fn a_request_is_held_until_its_tenant_is_awake_and_then_served() {
     let folder = Folder::new();
     let (acme, _control, router) = asleep(&folder, 20_000, 20_000);
-    // Soon over, so that the next one finds no lease.
+    // The lease ends soon, so that the next request finds none.
     router.keeper().terms(600, 100);
     for lines in [PAGE, "", "Authorization: Bearer x\r\nSec-Fetch-Mode: cors\r\n"] {
         router.keeper().make(acme.id, Mode::Sleeping);
@@ -69,7 +70,7 @@ fn a_page_that_waits_for_long_is_replaced_by_one_that_says_so() {
     assert!(!page.body.contains("acme"), "{page:?}");
     assert_eq!(router.metric("cial_router_waiting_pages_total"), "1");
     assert_eq!(router.metric("cial_router_refusals_total{reason=\"waking\"}"), "1");
-    // It comes back under the same address, and joins the wake that goes on.
+    // The client returns to the same address, and joins the wake in progress.
     router.send(&get("/a?b=c", PAGE));
     assert_eq!(router.keeper().asks().len(), 1);
     router.keeper().make(acme.id, Mode::Awake);
@@ -111,7 +112,7 @@ fn whoever_is_sent_away_is_told_how_many_are_before() {
     assert!((25..31).contains(&pause(&answer)), "{answer:?}");
 }
 
-/// `Retry-After`, in seconds.
+/// Returns `Retry-After` in seconds.
 fn pause(answer: &crate::harness::Answer) -> u32 {
     let head = answer.head.to_ascii_lowercase();
     let value = head.lines().find_map(|line| line.strip_prefix("retry-after: ")).unwrap();
@@ -137,7 +138,7 @@ fn what_happens_in_the_background_wakes_nobody_who_sleeps() {
     assert!(router.keeper().asks().iter().all(|ask| ask.intent == RequestIntent::Background));
     assert_eq!(router.keeper().asks().len(), 1, "known for a while: polls do not become asks");
 
-    // Somebody who visits is not held up by that.
+    // A visit does not wait for that.
     let mut client = Client::connect(router.public);
     client.say(get("/", PAGE));
     eventually("it is asked for", || {
@@ -205,7 +206,7 @@ fn a_body_is_not_read_before_its_tenant_is_awake() {
     );
     client.say(head);
     eventually("it is held", || router.metric("cial_router_held_requests_current") == "1");
-    // The kernel takes some; nobody takes the rest.
+    // The kernel buffers a part; no reader takes the rest.
     client.stream.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
     let mut sent = 0;
     while let Ok(count) = client.stream.write(&body[sent..]) {
@@ -216,7 +217,7 @@ fn a_body_is_not_read_before_its_tenant_is_awake() {
     router.keeper().make(acme.id, Mode::Awake);
     let mut stream = client.stream.try_clone().unwrap();
     let rest = std::thread::spawn(move || {
-        // The tenant here answers without reading it all.
+        // The tenant responds before it reads the whole body.
         let _ = stream.write_all(&body[sent..]);
     });
     assert_eq!(client.answer().status, 200);
@@ -301,7 +302,7 @@ fn a_wake_that_failed_says_why_and_is_tried_again_when_somebody_wants_it() {
     for shown in [&page.body, &problem.body] {
         assert!(!shown.contains("/var/lib/cial"), "the engine's words are the owner's: {shown}");
     }
-    // A tab that reloads does not start it again and again.
+    // A tab that reloads does not start the wake again.
     router.send(&get("/a?b=c", PAGE));
     assert_eq!(router.keeper().asks().len(), 1);
 
