@@ -76,11 +76,11 @@ impl<T: Copy + Ord, H: Copy + Ord, W: Copy + Eq> Authority<T, H, W> {
         self.issue_wake_calls();
     }
 
-    /// Takes what the engine shows. Must not be called with an observation older than the last
-    /// [`Authority::on_call_finished`] of the tenant.
+    /// Takes the phase that the engine shows. Must not be called with an observation older than the
+    /// last [`Authority::on_call_finished`] of the tenant.
     pub fn on_phase_observed(&mut self, now: Moment, tenant: T, phase: Phase) {
         let is_waking = self.wakes.call(tenant).is_some_and(|call| call.is_running());
-        // While a wake's call runs, the phase from before the call is no news.
+        // While a wake's call runs, a phase from before that call is outdated.
         if is_waking && !matches!(phase, Phase::Ready | Phase::Starting) {
             return;
         }

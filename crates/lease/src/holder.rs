@@ -3,11 +3,12 @@
 use crate::planted::planted;
 use crate::time::{Millis, Moment};
 
-/// A lease in use is renewed this many times before it would expire.
+/// A holder renews a lease in use this many times before the lease would expire.
 const RENEWALS_PER_LEASE: Millis = 3;
-/// A failed renewal is retried at most this many times per lease.
+/// A holder retries a failed renewal at most this many times per lease.
 const RENEWAL_RETRIES_PER_LEASE: Millis = 15;
-/// The holder gives up one part in so many of each lease: two machines' clocks do not run equally fast.
+/// The holder gives up this fraction of each lease, because two machines' clocks do not run equally
+/// fast.
 const CLOCK_DRIFT_DIVISOR: Millis = 60;
 /// Minimum time between two lease requests on behalf of traffic that no lease covers.
 const REQUEST_RETRY_DELAY: Millis = 1_000;
@@ -51,7 +52,7 @@ pub struct Holder {
     /// Grants of requests up to this number come too late: their lease was released.
     pub(crate) released_up_to: u64,
     pub(crate) lease: Option<HeldLease>,
-    /// When the last call was sent, whatever came of it.
+    /// When the holder sent its last call, whatever the result of that call was.
     pub(crate) last_call_at: Option<Moment>,
 }
 

@@ -1,7 +1,8 @@
 //! The holder's side of all leases of one router process: events in, commands out, one timer.
 //!
-//! Decides which lease requests are sent (one per tenant at a time), who waits for them, for how long a refusal is reused,
-//! when to renew and release, and what happens while the orchestrator is away.
+//! Decides which lease requests are sent (one per tenant at a time), which waiters wait for them,
+//! for how long a refusal is reused, when to renew and release, and what happens while the
+//! orchestrator is away.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -20,7 +21,8 @@ pub const REQUEST_WAIT: Millis = 10_000;
 const SLEEPING_REUSE: Millis = 1_000;
 const NOT_RUNNING_REUSE: Millis = 1_000;
 const FAILURE_REUSE: Millis = 10_000;
-/// No event tells when a tenant's last request ends: a tenant in use is checked at least this often.
+/// No event reports the end of a tenant's last request: the manager checks a tenant in use at least
+/// this often.
 const USAGE_CHECK_INTERVAL: Millis = 1_000;
 const MIN_USAGE_CHECK_INTERVAL: Millis = 50;
 /// Minimum time between two ticks, and while the orchestrator is away.
@@ -43,11 +45,11 @@ pub struct ManagerSettings {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TenantRequest<W> {
     pub intent: RequestIntent,
-    /// The route table shows the tenant running, with an address.
+    /// The route table shows that the tenant runs, with an address.
     pub is_running: bool,
-    /// The sender knows that the last wake failed, and asks for another one.
+    /// The sender knows that the last wake failed, and requests another wake.
     pub retries_failure: bool,
-    /// `None`: nobody waits for the result.
+    /// `None`: no waiter needs the result.
     pub waiter: Option<W>,
 }
 
@@ -89,22 +91,24 @@ pub enum ManagerCommand<T, W> {
         tenant: T,
         call: LeaseCall,
     },
-    /// Clear the published lease, then check that nobody has used the tenant after `last_used`. If so call
-    /// [`LeaseManager::begin_release`] and send the release, otherwise [`LeaseManager::keep_lease`].
+    /// Clear the published lease, then check that no request has used the tenant after `last_used`.
+    /// If so call [`LeaseManager::begin_release`] and send the release, otherwise
+    /// [`LeaseManager::keep_lease`].
     Release {
         tenant: T,
         last_used: Moment,
     },
-    /// Make a call that is always answered at once, then call [`LeaseManager::on_probe_finished`].
+    /// Make a call that the orchestrator always answers at once, then call
+    /// [`LeaseManager::on_probe_finished`].
     SendProbe,
-    /// The tenant is leased at the address of the grant that was passed in last.
+    /// The tenant is leased at the address of the last grant that the manager received.
     AdoptGrant {
         tenant: T,
         valid_until: Moment,
         woke: bool,
         is_awaited: bool,
     },
-    /// Requests may be sent until then; at the epoch no more.
+    /// Requests may be sent until this moment; the epoch stops them.
     Publish {
         tenant: T,
         valid_until: Moment,
@@ -123,14 +127,14 @@ pub enum ManagerCommand<T, W> {
         waiter: W,
         error: LeaseError,
     },
-    /// Wakes before that of the tenant; `None` once unknown.
+    /// The number of wakes before that of the tenant; `None` once the number is unknown.
     SetQueuePosition {
         tenant: T,
         queue_position: Option<u32>,
     },
     /// The status of the orchestrator changed.
     SetStatus(OrchestratorStatus),
-    /// The tenant is unknown by now, and nothing is known of it any more.
+    /// The tenant has become unknown, and the manager holds no more state of it.
     Forget {
         tenant: T,
     },
@@ -147,16 +151,16 @@ pub(crate) struct LeaseEntry<W> {
     pub(crate) holder: Holder,
     pub(crate) linger: Millis,
     pub(crate) is_running: bool,
-    /// The one lease request in flight, whoever waits for it.
+    /// The one lease request in flight, for all waiters.
     pub(crate) request: Option<PendingRequest>,
     pub(crate) waiters: Vec<(W, RequestIntent)>,
     /// The orchestrator was away: when to send the next request for the waiters.
     pub(crate) retry_at: Option<Moment>,
-    /// Background requests are refused until then: the tenant sleeps.
+    /// The manager refuses background requests until then: the tenant sleeps.
     pub(crate) sleeping_until: Moment,
-    /// Requests are refused until then: the tenant does not run.
+    /// The manager refuses requests until then: the tenant does not run.
     pub(crate) not_running_until: Moment,
-    /// Requests are refused until then, for this reason: the last wake failed.
+    /// The manager refuses requests until then, with this reason: the last wake failed.
     pub(crate) failure: Option<(Moment, Arc<str>)>,
 }
 
@@ -177,7 +181,7 @@ impl<W> Default for LeaseEntry<W> {
 }
 
 impl<W> LeaseEntry<W> {
-    /// Returns the refusal that is known without a call.
+    /// Returns the refusal that the manager knows without a call.
     fn known_error(&self, now: Moment, intent: RequestIntent) -> Option<LeaseError> {
         match &self.failure {
             // The tenant runs: earlier refusals are outdated.
@@ -332,7 +336,7 @@ impl<T: Copy + Ord, W: Copy + Eq> LeaseManager<T, W> {
         }
     }
 
-    /// Takes what a call that concerns no single tenant says about the orchestrator.
+    /// Takes the health of the orchestrator from a call that concerns no single tenant.
     pub fn on_call_health(&mut self, now: Moment, health: CallHealth) {
         match health {
             CallHealth::Answered => self.set_reachable(now),
@@ -388,7 +392,8 @@ impl<T: Copy + Ord, W: Copy + Eq> LeaseManager<T, W> {
         let is_away = self.outage.is_away();
         let pause = if is_away { MIN_TICK_INTERVAL_AWAY } else { MIN_TICK_INTERVAL };
         let next = deadline.into_iter().chain(self.next_wait_deadline()).min();
-        // A deadline may lie in the past: that of a request in flight, or of a tenant that is not requested while away.
+        // A deadline may lie in the past: that of a request in flight, or of a tenant without
+        // requests while away.
         self.due = next.map(|at| at.max(now.plus(pause)));
     }
 
@@ -455,7 +460,7 @@ impl<T: Copy + Ord, W: Copy + Eq> LeaseManager<T, W> {
         self.schedule_by(now.plus(SILENCE_TIMEOUT));
     }
 
-    /// Sends the next request for those who still wait.
+    /// Sends the next request for the waiters that remain.
     fn request_for_waiters(&mut self, now: Moment, tenant: T) {
         let Some(entry) = self.tenants.get_mut(&tenant) else { return };
         entry.retry_at = None;
@@ -477,7 +482,7 @@ impl<T: Copy + Ord, W: Copy + Eq> LeaseManager<T, W> {
     ) {
         let Some(entry) = self.tenants.get_mut(&tenant) else { return };
         if !entry.holder.on_granted(call, terms) || !entry.holder.may_send(now) {
-            // A grant that came too late is released.
+            // The holder releases a grant that came too late.
             self.schedule_by(now.plus(MIN_TICK_INTERVAL));
             return self.request_for_waiters(now, tenant);
         }
@@ -517,7 +522,8 @@ impl<T: Copy + Ord, W: Copy + Eq> LeaseManager<T, W> {
                 let queue_position = *queue_position;
                 self.commands
                     .push_back(ManagerCommand::SetQueuePosition { tenant, queue_position });
-                // Some may wait for longer than this request did. A request that did not wait at all is not repeated.
+                // Some waiters may wait for longer than this request did. A request that did not
+                // wait at all is not repeated.
                 if now.since(request.call.sent_at) >= REQUEST_WAIT / 2 {
                     return self.request_for_waiters(now, tenant);
                 }
@@ -548,7 +554,7 @@ impl<T: Copy + Ord, W: Copy + Eq> LeaseManager<T, W> {
             self.commands.push_back(ManagerCommand::SetStatus(self.outage.status));
         }
         if was_away && !self.outage.is_away() {
-            // The requests that wait for its return are sent at once.
+            // The requests that wait for the orchestrator's return go out at once.
             self.schedule_by(now);
         }
     }
@@ -566,7 +572,8 @@ impl<T: Copy + Ord, W: Copy + Eq> LeaseManager<T, W> {
         awaited.into_iter().for_each(|tenant| self.serve_without_orchestrator(now, tenant));
     }
 
-    /// Serves waiters of a running tenant without a lease. All others wait on: a restart is over before they give up.
+    /// Serves waiters of a running tenant without a lease. All others wait on: a restart ends
+    /// before their deadlines.
     fn serve_without_orchestrator(&mut self, now: Moment, tenant: T) {
         let Some(entry) = self.tenants.get_mut(&tenant) else { return };
         if entry.is_running {
@@ -593,8 +600,9 @@ impl<T: Copy + Ord, W: Copy + Eq> LeaseManager<T, W> {
         }
     }
 
-    /// A lease request may stay unanswered for long, because a tenant wakes or because the orchestrator is away. A call that
-    /// is always answered at once tells which.
+    /// A lease request may stay unanswered for long, because a tenant wakes or because the
+    /// orchestrator is away. A probe, which the orchestrator always answers at once, distinguishes
+    /// the two.
     fn probe_if_silent(&mut self, now: Moment) {
         if self.next_probe().is_some_and(|at| at <= now) {
             (self.outage.is_probing, self.outage.last_probe_at) = (true, now);
@@ -607,7 +615,7 @@ impl<T: Copy + Ord, W: Copy + Eq> LeaseManager<T, W> {
         self.outage.probe_at(requests.map(|request| request.call.sent_at).min())
     }
 
-    /// Returns when to tick for the sake of those who wait.
+    /// Returns when to tick for the sake of the waiters.
     fn next_wait_deadline(&self) -> Option<Moment> {
         let idle = self.tenants.values().filter(|entry| entry.request.is_none());
         let retry = idle.filter_map(|entry| entry.retry_at).min();

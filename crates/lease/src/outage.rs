@@ -1,8 +1,9 @@
-//! Whether the orchestrator is reachable, as one router process knows it.
+//! Whether the orchestrator is reachable, by the knowledge of one router process.
 
 use crate::time::{Millis, Moment};
 
-/// A lease request may stay without any sign of the orchestrator for this long; then a probe tells a long wake from an outage.
+/// A lease request may stay without any sign of the orchestrator for this long; then a probe
+/// distinguishes a long wake from an outage.
 pub(crate) const SILENCE_TIMEOUT: Millis = 1_000;
 /// Minimum time between two requests that only find out whether the orchestrator is back.
 const PROBE_INTERVAL: Millis = 1_000;
@@ -17,7 +18,7 @@ pub enum OrchestratorStatus {
     RejectsCalls,
 }
 
-/// What a call says about the orchestrator itself.
+/// The health of the orchestrator, by the outcome of one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CallHealth {
     Answered,
@@ -25,10 +26,11 @@ pub enum CallHealth {
     NoAnswer,
     /// The orchestrator answered and did not process the call.
     Fault {
-        /// Our token or our build is wrong: every call fails until somebody acts.
+        /// Our token or our build is wrong: every call fails until an operator acts.
         rejects_calls: bool,
     },
-    /// The call failed on this side: no descriptors, memory or ports. It says nothing about the orchestrator.
+    /// The call failed on this side: no descriptors, memory or ports. The failure shows nothing
+    /// about the orchestrator.
     OutOfResources,
 }
 
@@ -36,7 +38,7 @@ pub enum CallHealth {
 pub(crate) struct Outage {
     pub(crate) status: OrchestratorStatus,
     pub(crate) away_since: Moment,
-    /// Before then no refused request is the reason for another call.
+    /// Until this moment a refused request does not cause another call.
     pub(crate) next_retry_at: Moment,
     pub(crate) last_answer_at: Moment,
     pub(crate) last_probe_at: Moment,

@@ -1,4 +1,4 @@
-//! Bugs that the checks must find. Outside of tests there are none: `planted!` is `false`.
+//! Bugs that the checks must find. Outside of tests `planted!` is always `false`.
 
 #[cfg(test)]
 pub(crate) use planting::{Bug, is, plant};
@@ -26,33 +26,33 @@ mod planting {
 
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub(crate) enum Bug {
-        /// Holder: a lease is counted as if the call had been sent a second later.
+        /// Holder: a lease counts as if the call had been sent a second later.
         CountsFromArrival,
-        /// Holder: a grant that comes after the lease was given back counts.
+        /// Holder: a grant that comes after the release of its lease counts.
         LateGrantCounts,
-        /// Rest: what was decided is done, whoever asked meanwhile.
+        /// Suspend: a decided suspend is carried out despite requests since the decision.
         RecheckSkipped,
-        /// Rest: a keeper that starts puts to sleep at once.
+        /// Suspend: an orchestrator that starts suspends tenants at once.
         FloorForgotten,
-        /// Rest: a release ends whatever lease there is.
+        /// Suspend: a release ends any lease, even one of a newer request.
         LateReleaseCounts,
-        /// Rest: a release ends a lease though a renewal under a newer ask kept it.
+        /// Suspend: a release ends a lease although a renewal under a newer request kept the lease.
         RenewalForgotten,
-        /// Rest: a lease is granted while the engine is being called.
+        /// Suspend: the authority grants a lease during the engine's call.
         GrantedWhileFalling,
-        /// Rest: what it says of being busy is not listened to.
+        /// Suspend: the authority ignores the tenant's busy report.
         BusyIgnored,
-        /// Rest: what it says between the thaw and the stop is not listened to.
+        /// Suspend: the authority ignores the busy report between the thaw and the stop.
         BusyWhenThawed,
-        /// Wake: a call is made though one is under way.
+        /// Wake: the authority issues a call while another call is in flight.
         SecondCall,
-        /// Wake: who waits for a wake that fails is not told.
+        /// Wake: the waiters of a failed wake receive no response.
         ForgottenOnFailure,
-        /// Wake: deadlines of waiters are not looked at.
+        /// Wake: the authority ignores the deadlines of waiters.
         DeadlineForgotten,
-        /// Wake: a call that came to nothing keeps its slot.
+        /// Wake: a failed or unwanted call keeps its slot.
         SlotLost,
-        /// Wake: who asks while it falls asleep is not remembered.
+        /// Wake: the authority loses a request that arrives while the tenant is being suspended.
         LostWhileFalling,
     }
 

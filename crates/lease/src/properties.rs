@@ -1,4 +1,4 @@
-//! What holds for each core whatever it is told, in sequences longer and times finer than the model's.
+//! Properties of each core under any input, in sequences longer and times finer than the model's.
 
 use std::collections::BTreeMap;
 
@@ -41,7 +41,8 @@ fn holder_events() -> impl Strategy<Value = HolderEvent> {
 }
 
 proptest! {
-    /// A holder never goes beyond what some call that it sent can have got it, and never uses what it gave back.
+    /// A holder never sends beyond the greatest lease that its calls can have obtained, and never
+    /// under a released lease.
     #[test]
     fn a_holder_sends_only_under_a_lease_that_it_did_not_give_back(
         events in proptest::collection::vec(holder_events(), 1..80),
@@ -82,7 +83,7 @@ proptest! {
         }
     }
 
-    /// The deadline is neither late nor early: nothing is due before it, something at it.
+    /// The deadline is exact: no action is due before the deadline, and one is due at the deadline.
     #[test]
     fn a_holder_is_due_at_its_deadline(
         sent in 0..20_000u64, in_use: bool, used in 0..20_000u64, linger in 100..10_000u64,
@@ -98,7 +99,7 @@ proptest! {
         let due = holder.due_action(at, in_use, used);
         prop_assert!(due != DueAction::Nothing);
         prop_assert!(!in_use || due == DueAction::Renew);
-        // A lease in use is renewed twice before it runs out.
+        // A holder renews a lease in use twice before the lease expires.
         prop_assert!(!in_use || at <= call.sent_at.plus(LEASE / 2));
     }
 }
@@ -142,7 +143,7 @@ proptest! {
         let mut state = TenantSleepState::new(now, Phase::Ready, policy, Moment(0), floor);
         let mut leases = BTreeMap::<u8, Moment>::new();
         let (mut last_use, mut asked, mut agreed, mut busy) = (Moment(0), None, None, false);
-        // Since when it has said that it is busy, whoever visits it.
+        // The first busy report in a row, whatever visits come meanwhile.
         let mut first = None;
         for event in events {
             match event {

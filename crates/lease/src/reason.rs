@@ -9,7 +9,7 @@ use crate::time::{Millis, Moment};
 pub enum BusyReport {
     NotBusy,
     Busy {
-        /// The latest end that the tenant declared.
+        /// The latest end of the work that the tenant declared.
         until: Moment,
     },
     /// The tenant did not answer in time. No answer keeps no tenant awake.
@@ -25,7 +25,7 @@ pub enum BusyReport {
 /// Why a tenant is awake, besides its idle time not being over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AwakeReason {
-    /// Clients use it through routers. `requests` and `streams` are as last reported.
+    /// Clients use it through routers. `requests` and `streams` are the last reported numbers.
     Leased { holders: usize, requests: u32, streams: u32, until: Moment },
     /// Work inside the tenant declared itself busy.
     Busy { since: Moment, until: Moment },
@@ -37,7 +37,7 @@ pub enum AwakeReason {
     NeverSleeps,
 }
 
-/// The last time a tenant was suspended for want of use.
+/// The last time a tenant was suspended for lack of use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SleepRecord {
     pub at: Moment,

@@ -38,7 +38,8 @@ impl<T: Copy + Ord, H: Copy + Ord, W: Copy + Eq> Authority<T, H, W> {
         }
         let is_changing = is_waking || state.is_suspending();
         match state.phase() {
-            // A start from before this orchestrator's own is waited for as long as its leases could be live.
+            // A start from before this orchestrator's own start is waited for while earlier leases
+            // could be live.
             Phase::Starting if !is_changing && self.earliest_suspend <= now => {
                 return Some(LeaseResponse::NotRunning);
             }
@@ -100,7 +101,8 @@ impl<T: Copy + Ord, H: Copy + Ord, W: Copy + Eq> Authority<T, H, W> {
     pub(crate) fn reconcile_tenant(&mut self, now: Moment, tenant: T) {
         if let Some(entry) = self.tenants.get_mut(&tenant) {
             entry.state.remove_expired_leases(now);
-            // Somebody else suspended it, or a call from before a restart took effect late: its holders send no request.
+            // The tenant was suspended from outside, or a call from before a restart took effect
+            // late: its holders send no request.
             let must_wake = entry.state.rewake_at().is_some_and(|at| at <= now);
             if must_wake && self.wakes.pending_wake(tenant).is_none() {
                 self.wakes.open_wake(now, tenant, entry.state.phase());

@@ -1,4 +1,4 @@
-//! The keeper's core, told as single stories.
+//! Single cases of the authority and the lease manager, each as a readable story.
 
 use crate::LeaseError;
 use crate::authority::Authority;
@@ -27,7 +27,7 @@ struct Scenario {
 }
 
 impl Scenario {
-    /// Tenant 1, after the floor of a keeper that started with it.
+    /// Creates tenant 1. The scenario begins one lease duration after the orchestrator's start.
     fn new(phase: Phase, policy: SleepPolicy) -> Self {
         let limits = WakeLimits {
             concurrent_starts: 1,
@@ -62,7 +62,7 @@ impl Scenario {
         std::iter::from_fn(|| self.core.next_command()).collect()
     }
 
-    /// The only call that is wanted.
+    /// Returns the only engine call among the commands.
     fn engine_call(&mut self) -> (EngineCall, CallId) {
         let commands = self.commands();
         let calls = commands.iter().filter_map(|command| match command {
@@ -270,7 +270,7 @@ fn work_that_was_declared_right_before_the_freeze_is_met_by_the_question_after_t
     assert_eq!(scenario.engine_call().0, EngineCall::Freeze);
 }
 
-/// Asked and answered until it is put to sleep: how, and when.
+/// Answers every busy query with busy until the tenant is suspended. Returns the engine call.
 fn sleeps_however_busy(scenario: &mut Scenario) -> (EngineCall, CallId) {
     loop {
         let commands = scenario.commands();
@@ -311,7 +311,8 @@ fn a_visit_now_and_then_gives_busy_work_no_more_time() {
         }
     }
     let (call, _) = sleeps_however_busy(&mut scenario);
-    // It first commands so after the floor's 15 s and 60 s of idleness.
+    // The first busy report comes after the lease duration (15 s) and 60 s of idle time; the busy
+    // limit is 600 s.
     assert_eq!((call, scenario.now.since(START)), (EngineCall::Freeze, 75_000 + 600_000));
 }
 
@@ -394,7 +395,8 @@ fn work_inside_keeps_it_awake_as_long_as_its_owner_allows() {
             _ => panic!("{commands:?}"),
         }
     };
-    // Idle since 0, asked at 60, 120, 180; from 60 on it was kept awake for 150 s.
+    // The tenant is idle since 0 and queried at 60, 120 and 180 s. From 60 s on, work kept the
+    // tenant awake for 150 s.
     assert_eq!((call, scenario.now.since(START)), (EngineCall::Freeze, 210_000));
 }
 

@@ -81,18 +81,18 @@ pub(crate) struct BusyPeriod {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TenantSleepState<H> {
     pub(crate) phase: Phase,
-    /// The tenant was starting when it was added: its readiness is news, and no use.
+    /// The tenant was starting when it was added: its readiness is a new phase, and no use.
     pub(crate) was_starting_when_added: bool,
-    /// The owner wants it stopped: it is neither suspended nor woken.
+    /// The owner wants the tenant stopped: the authority neither suspends nor wakes the tenant.
     pub(crate) is_stop_requested: bool,
     pub(crate) leases: BTreeMap<H, GrantedLease>,
     /// Grows with every use and with every other event that a decision must not survive.
     pub(crate) generation: u64,
     pub(crate) last_use: Moment,
     pub(crate) policy: SleepPolicy,
-    /// No suspend before: leases from before the orchestrator's restart may be live.
+    /// No suspend before this moment: leases from before the orchestrator's restart may be live.
     pub(crate) earliest_suspend: Moment,
-    /// No engine call before: the engine refused the last one.
+    /// No engine call before this moment: the engine refused the last call.
     pub(crate) retry_at: Moment,
     pub(crate) busy: Option<BusyPeriod>,
     pub(crate) step: SuspendStep,
@@ -178,14 +178,15 @@ impl<H: Copy + Ord> TenantSleepState<H> {
         self.invalidate_decision();
     }
 
-    /// Takes what the engine shows. Ignored while a call that suspends the tenant is in flight.
+    /// Takes the phase that the engine shows. Ignored while a call that suspends the tenant is in
+    /// flight.
     pub fn on_phase_observed(&mut self, now: Moment, phase: Phase) {
         if self.phase == phase || self.is_suspending() {
             return;
         }
         let was_starting_when_added = std::mem::take(&mut self.was_starting_when_added);
         if phase == Phase::Ready {
-            // A refusal from before the start holds no more.
+            // A refusal from before the start no longer counts.
             self.retry_at = Moment(0);
             if !was_starting_when_added {
                 self.record_use(now);

@@ -10,7 +10,7 @@ use crate::time::{Millis, Moment};
 /// A busy report that takes longer counts as none. The caller's own timeout is far shorter.
 const BUSY_REPORT_TIMEOUT: Millis = 5_000;
 
-/// The next step that [`TenantSleepState`] wants taken.
+/// The next step that the caller of [`TenantSleepState`] takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Decision {
     Nothing,
@@ -115,7 +115,7 @@ impl<H: Copy + Ord> TenantSleepState<H> {
         true
     }
 
-    /// Whether nobody has used the tenant since the suspend began.
+    /// Whether no request has used the tenant since the suspend began.
     pub fn is_still_unused(&self) -> bool {
         matches!(self.step, SuspendStep::Suspending { generation, .. } if generation == self.generation)
     }

@@ -1,7 +1,9 @@
-//! Wakes of all tenants: one pending wake per tenant, its waiters, and the queue for the engine's start and thaw slots.
+//! Wakes of all tenants: one pending wake per tenant, its waiters, and the queue for the engine's
+//! start and thaw slots.
 //!
-//! A `PendingWake` says that a tenant is *wanted*; a `WakeCall` says what the engine was *called* for. They are separate
-//! because a tenant can be ready before the engine's call has returned, and no second call may start until then.
+//! A `PendingWake` records that a tenant is *wanted*; a `WakeCall` records the call that the
+//! engine *received*. They are separate because a tenant can be ready before the engine's call has
+//! returned, and no second call may start until then.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -158,7 +160,7 @@ impl<T: Copy + Ord, H: Copy, W: Copy + Eq> WakeQueue<T, H, W> {
         })
     }
 
-    /// Removes a waiter. The wake goes on, because somebody wanted the tenant.
+    /// Removes a waiter. The wake goes on, because a client wanted the tenant.
     pub fn remove_waiter(&mut self, tenant: T, waiter: W) {
         if let Some(wake) = self.pending.get_mut(&tenant) {
             let before = wake.waiters.len();

@@ -1,10 +1,10 @@
-//! Each planted bug is found, with a short trace.
+//! The model finds each planted bug with a short trace.
 
 use super::world::World;
 use super::{explore, scenes};
 use crate::planted::{Bug, plant};
 
-/// The trace that leads to it, which must be no longer than a person reads.
+/// Checks that the model finds `bug`, with a trace that is short enough to read.
 fn is_found(bug: Bug, scene: World, what: &str) {
     plant(Some(bug));
     let explored = explore(scene, 3_000_000);

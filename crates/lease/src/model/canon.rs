@@ -1,4 +1,5 @@
-//! The canonical form of a state: what differs between two states of one form cannot make a difference later.
+//! The canonical form of a state. Differences between two states of one form cannot make a
+//! difference later.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +13,8 @@ use crate::time::{Millis, Moment};
 use protocol::orchestrator::Phase;
 
 const NOW: Moment = Moment(1_000 * UNIT);
-/// What is counted from a past moment ends after so long at the latest: a lease, an idle time, a renewal's pause.
+/// The longest span that still matters from a past moment: a lease, an idle time, a renewal's
+/// pause.
 const LEASE: Millis = 2 * UNIT;
 const PAUSE: Millis = UNIT;
 
@@ -33,10 +35,10 @@ pub(super) fn canonical(world: &World) -> World {
     world
 }
 
-/// Counts from a fixed moment on, and takes all times for one that are longer ago than they matter.
+/// Counts from a fixed moment. Times that lie too far back to matter become equal.
 struct Clock {
     now: Moment,
-    /// A tenant that was idle for longer is as idle as can be.
+    /// The longest idle time that matters: longer ones become equal.
     idle: Millis,
 }
 
@@ -50,7 +52,7 @@ impl Clock {
     }
 
     fn router(&self, router: &mut Router) {
-        // A call is known by its number.
+        // The number alone identifies a call.
         if let Some((call, until)) = &mut router.pending {
             call.sent_at = NOW;
             self.set(until, 0);
@@ -117,7 +119,7 @@ impl Clock {
             }
         }
         for flight in core.wakes.pending.values_mut() {
-            // Stamps are told, not acted on.
+            // The core reports these times and makes no decision by them.
             (flight.requested_at, flight.begun_at, flight.from) = (NOW, None, Phase::Sleeping);
             flight.returned_at.iter_mut().for_each(|at| self.set(at, UNIT));
             flight.waiters.iter_mut().for_each(|waiter| self.set(&mut waiter.deadline, 0));
@@ -125,7 +127,7 @@ impl Clock {
     }
 }
 
-/// The numbers of a router's asks: only their order matters.
+/// The numbers of a router's lease requests: only their order matters.
 fn numbers(world: &mut World) {
     for router in 0..world.routers.len() {
         let range = (router * 8)..(router * 8 + 8);
@@ -166,7 +168,7 @@ fn each_number(world: &mut World, ids: &std::ops::Range<usize>, see: &mut impl F
     }
 }
 
-/// Tickets and generations: only whether two are the same matters.
+/// Call ids and generations: only equality matters.
 fn counters(world: &mut World) {
     let orchestrator = &mut world.orchestrator;
     let mut tickets = BTreeMap::new();

@@ -1,9 +1,10 @@
-//! Every order in which things can happen, up to a size: holders, network, orchestrator, engine and clock, each of them late, lost,
-//! repeated, crashed and started again. The deciding parts are the real cores; only the shells around them are stand-ins.
+//! Explores every order of events within budgets: holders, network, orchestrator, engine and clock,
+//! with messages late, lost or repeated, and crashes. The cores that decide are the real ones; only
+//! the shells around them are stand-ins.
 //!
-//! States are visited breadth first, so a trace to a fault is the shortest. Two states that differ in nothing but the time of
-//! day, or in the values of counters that are only compared, are one ([`canon`]). A scene has budgets: of time, of requests,
-//! of each kind of mishap.
+//! States are visited breadth first, so a trace to a fault is the shortest. Two states that differ
+//! in nothing but the time of day, or in the values of counters that are only compared, are the
+//! same state ([`canon`]). A scene has budgets for time, for requests and for each kind of failure.
 
 mod bugs;
 mod canon;
@@ -20,37 +21,37 @@ use std::hash::{Hash as _, Hasher as _};
 use crate::EngineCall;
 use world::{Part, World};
 
-/// One thing that happens. What its numbers mean: see [`World::act`](world::World::act).
+/// One event. [`World::act`](world::World::act) defines the meaning of its numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Move {
-    /// Time passes by one unit, and the orchestrator's timer with it.
+    /// Time advances by one unit, and the orchestrator's timer runs.
     Tick,
-    /// Somebody wants something of the tenant of this router.
+    /// A client requests the tenant of this router.
     Request(usize),
-    /// The last byte has passed.
+    /// The last byte of the request has passed.
     Finish(usize),
-    /// The router says what is due.
+    /// The router performs the action that is due.
     DueAction(usize),
     Deliver(usize),
     Repeat(usize),
     Lose(usize),
-    /// The client has left, and the call to the orchestrator ends with it.
+    /// The client disconnects, and the call to the orchestrator ends with the connection.
     Leave(usize),
-    /// The tenant answers whether it is busy.
+    /// The tenant reports whether it is busy.
     BusyReport(usize, bool),
-    /// The orchestrator's shell has the tenant's turn and begins this act.
+    /// The orchestrator's shell holds the tenant's lock and begins this call.
     BeginCall(usize),
     /// The engine's call for this tenant takes effect and returns.
     EngineReturns(usize),
     EngineRefuses(usize),
-    /// The health of this tenant answers.
+    /// The health endpoint of this tenant reports ready.
     BecomeReady(usize),
-    /// The tenant ends by itself.
+    /// The tenant exits by itself.
     Exit(usize),
     OwnerStops(usize),
     OwnerStarts(usize),
     RouterCrashes(usize),
-    /// With or without the effect of the engine's calls that were under way.
+    /// The engine's calls in flight take effect or not, by the flag.
     OrchestratorCrashes(bool),
 }
 
@@ -103,25 +104,25 @@ impl Move {
 struct Explored {
     states: usize,
     moves: usize,
-    /// Nothing was left out.
+    /// The exploration left no state out.
     whole: bool,
     walked: BTreeSet<Walked>,
 }
 
-/// A kind of move, and for a crash of the orchestrator what the engine was told at that moment.
+/// A kind of move; for a crash of the orchestrator also the engine call in flight at that moment.
 type Walked = (&'static str, Option<(EngineCall, Part)>);
 
-/// What went wrong, and how it came to it.
+/// A violated property, with the trace that leads to the violation.
 #[derive(Debug)]
 struct Fault {
     what: String,
     trace: Vec<Move>,
-    /// What came by itself after that, nothing going wrong.
+    /// The moves after the trace, in which no failure occurs.
     alone: Vec<Move>,
 }
 
-/// Visits every state that can be reached from `start`, `most` of them, and from each the way on when nothing goes wrong any
-/// more.
+/// Visits every state that can be reached from `start`, at most `most` of them. From each state,
+/// follows the moves without failures too.
 fn explore(start: World, most: usize) -> Result<Explored, Fault> {
     let mut seen = HashSet::new();
     let mut good = HashSet::new();
@@ -157,7 +158,7 @@ fn explore(start: World, most: usize) -> Result<Explored, Fault> {
     Ok(Explored { states: seen.len(), moves: count, whole: true, walked })
 }
 
-/// If nothing is lost, refused or crashes from here on, everybody who waits is served, without any time passing.
+/// Checks that every waiter is served without any time passing, if no failure occurs from here on.
 fn check_liveness(
     from: &World,
     key_of_it: u64,

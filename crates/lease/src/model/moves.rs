@@ -1,4 +1,4 @@
-//! What may happen next, and what it does.
+//! The moves that are possible next, and their effects.
 
 use super::world::{Message, Note, Part, Run, Turn, UNIT, World};
 use super::{Move, Walked};
@@ -6,7 +6,7 @@ use crate::holder::DueAction;
 use protocol::orchestrator::Phase;
 
 impl World {
-    /// Everything that may happen now.
+    /// Returns every move that is possible now.
     pub(super) fn moves(&self) -> Vec<Move> {
         let mut moves = Vec::new();
         moves.extend((self.budget.ticks > 0).then_some(Move::Tick));
@@ -52,7 +52,8 @@ impl World {
         moves
     }
 
-    /// Who was asked whether it is busy: before anything is done, or between a thaw and a stop.
+    /// Returns the tenants with a busy query in flight: before a suspend, or between a thaw and a
+    /// stop.
     fn queried(&self) -> impl Iterator<Item = usize> + '_ {
         let thawed = |at: &usize| self.containers[*at].turn.is_some_and(|turn| !turn.is_call());
         let thawed = (0..self.containers.len()).filter(thawed);
@@ -76,7 +77,7 @@ impl World {
             .map(|(at, _)| Move::BeginCall(at))
     }
 
-    /// The next thing that happens when nothing goes wrong and no time passes; `None`: all is at rest.
+    /// Returns the next move without failures and without time passing; `None` when all is at rest.
     pub(super) fn fair_move(&self) -> Option<Move> {
         if !self.network.is_empty() {
             return Some(Move::Deliver(0));
@@ -180,7 +181,7 @@ impl World {
         self.budget.exits -= 1;
         let container = &mut self.containers[tenant];
         container.run = Run::Stopped;
-        // An operation under way looks for itself at its end.
+        // An operation in progress observes the phase itself at its end.
         if container.turn.is_none() {
             let phase = container.phase();
             self.orchestrator.core.on_phase_observed(self.now, tenant, phase);
@@ -188,7 +189,7 @@ impl World {
         self.pump()
     }
 
-    /// Its will counts at once; its call waits for the tenant's turn.
+    /// The owner's intent counts at once; the owner's call waits for the tenant's lock.
     fn owner(&mut self, tenant: usize, turn: Turn) -> Result<(), String> {
         self.budget.owner -= 1;
         let runs = turn == Turn::OwnerStarts;

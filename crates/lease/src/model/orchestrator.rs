@@ -1,4 +1,4 @@
-//! The orchestrator's shell: what the orchestrator does around the core, step by step.
+//! The orchestrator's shell: the steps that the orchestrator takes around the core.
 
 use std::collections::BTreeMap;
 
@@ -18,11 +18,11 @@ use protocol::orchestrator::Phase;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Orchestrator {
     pub(super) core: Authority<usize, u8, u8>,
-    /// Who was not answered.
+    /// Lease requests without a response.
     pub(super) waiting: BTreeMap<u8, Waiting>,
-    /// Tenants that were asked whether they are busy, with the generation.
+    /// Tenants with a busy query in flight, with the generation of the query.
     pub(super) queried: BTreeMap<usize, u64>,
-    /// Acts that wait for their tenant's turn.
+    /// Calls that wait for their tenant's lock.
     pub(super) issued: Vec<(usize, EngineCall, CallId)>,
 }
 
@@ -36,7 +36,8 @@ pub(super) struct Waiting {
 }
 
 impl Orchestrator {
-    /// A start is a recovery: what the engine shows, what the notes say. The idle clock is as old as can be.
+    /// Starts by recovery, from the engine's phases and the persisted notes. The idle time is the
+    /// longest that matters.
     pub(super) fn start(
         now: Moment,
         settings: AuthoritySettings,
@@ -52,7 +53,8 @@ impl Orchestrator {
         Self { core, waiting, queried, issued }
     }
 
-    /// What the core has thought better of makes no difference any more: see the test of late begins in `authority`.
+    /// Calls that the core no longer wants make no difference: see the test of late begins in
+    /// `authority`.
     fn drop_stale(&mut self) {
         let core = &self.core;
         self.issued.retain(|(tenant, _, call_id)| {
@@ -107,7 +109,7 @@ impl Container {
 }
 
 impl World {
-    /// A message arrives at the orchestrator.
+    /// Delivers a message to the orchestrator.
     pub(super) fn arrive(&mut self, message: Message) -> Result<(), String> {
         let now = self.now;
         let core = &mut self.orchestrator.core;
@@ -139,7 +141,7 @@ impl World {
         self.pump()
     }
 
-    /// Runs what the core wants done, and writes down what it granted.
+    /// Runs the core's commands and records the leases that the core granted.
     pub(super) fn pump(&mut self) -> Result<(), String> {
         while let Some(command) = self.orchestrator.core.next_command() {
             match command {
@@ -156,7 +158,7 @@ impl World {
             }
         }
         self.orchestrator.drop_stale();
-        // A lease that was given back is not live; one that the orchestrator forgot by crashing is.
+        // A released lease is not live. A lease that a crashed orchestrator has forgotten is.
         let entries = self.orchestrator.core.tenants.values();
         let leases: BTreeMap<u8, Moment> = entries
             .flat_map(|e| e.state.leases.iter().map(|(h, lease)| (*h, lease.until)))
@@ -191,7 +193,7 @@ impl World {
         Ok(())
     }
 
-    /// Passes an response on; one that is no lease must have a reason in what is so.
+    /// Passes a response on. A refusal must have a reason in the state of the world.
     fn respond(&mut self, waiter: u8, response: LeaseResponse) -> Result<(), String> {
         let Some(waiting) = self.orchestrator.waiting.remove(&waiter) else {
             return Err(format!("waiter {waiter} is answered twice: {response:?}"));
@@ -226,7 +228,7 @@ impl World {
         }
     }
 
-    /// The tenant answers whether it is busy.
+    /// The tenant reports whether it is busy.
     pub(super) fn report_busy(&mut self, tenant: usize, is_busy: bool) -> Result<(), String> {
         let report =
             if is_busy { BusyReport::Busy { until: Moment(0) } } else { BusyReport::NotBusy };
@@ -280,7 +282,7 @@ impl World {
         self.pump()
     }
 
-    /// The engine's call of this tenant takes effect and returns; or is refused and has none.
+    /// The engine's call for this tenant takes effect and returns. A refused call has no effect.
     pub(super) fn engine(&mut self, tenant: usize, refused: bool) -> Result<(), String> {
         let container = &mut self.containers[tenant];
         let Some(turn) = container.turn else { return Ok(()) };
@@ -324,7 +326,8 @@ impl World {
         self.pump()
     }
 
-    /// Its memory goes; the engine ends by itself what it was told, before anybody is shown anything again.
+    /// The orchestrator loses its memory. The engine finishes the calls in flight before it shows
+    /// the tenants again.
     pub(super) fn orchestrator_crashes(&mut self, effect: bool) {
         for container in &mut self.containers {
             if let Some(turn) = container.turn.take().filter(|_| effect) {
@@ -344,7 +347,8 @@ impl World {
 }
 
 impl Container {
-    /// What a call does to it; `false`: nothing, it is not as the caller believed.
+    /// Applies a call to the container. Returns `false` when the container is not in the state that
+    /// the caller expected.
     fn effect(&mut self, turn: Turn) -> bool {
         let (run, works) = match (turn, self.run) {
             (Turn::Ours { call: EngineCall::Freeze, .. }, Run::Ready | Run::Booting) => {

@@ -7,13 +7,13 @@ use crate::time::Moment;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Router {
     pub(super) tenant: usize,
-    /// Made anew at each start.
+    /// Each start of the router has a new id.
     pub(super) id: u8,
     pub(super) holder: Holder,
-    /// A request is under way.
+    /// A request is in flight.
     pub(super) guard: bool,
     pub(super) last_used: Moment,
-    /// A request waits for this ask, until then.
+    /// A request waits for this lease request, until this deadline.
     pub(super) pending: Option<(LeaseCall, Moment)>,
 }
 
@@ -27,7 +27,7 @@ impl Router {
         Self { tenant, id, holder, guard: false, last_used, pending: None }
     }
 
-    /// What it has to say and has not said.
+    /// Returns the action that is due.
     pub(super) fn due(&self, now: Moment) -> DueAction {
         self.holder.due_action(now, self.guard, self.last_used)
     }
@@ -77,7 +77,7 @@ impl World {
         }
     }
 
-    /// An answer of the orchestrator arrives.
+    /// Takes a response of the orchestrator.
     pub(super) fn on_response(&mut self, message: Message) {
         let now = self.now;
         match message {

@@ -1,4 +1,4 @@
-//! The unplanted runs: every state of these is sound.
+//! The runs without planted bugs: every state of these scenes is sound.
 
 use std::collections::BTreeSet;
 
@@ -45,34 +45,34 @@ const FREEZES: SleepPolicy = SleepPolicy {
 };
 const BOTH: SleepPolicy = SleepPolicy { sleep_after: Some(2 * UNIT), ..FREEZES };
 
-/// Messages that are late, lost and overtake each other, and an orchestrator that crashes.
+/// Late, lost and reordered messages, and an orchestrator that crashes.
 pub(super) fn crash() -> World {
     World::new(1, 1, FREEZES, SETTINGS, Budget { orchestrator_crashes: 1, ticks: 4, ..QUIET })
 }
 
-/// Messages that arrive twice as well.
+/// Repeated messages as well.
 pub(super) fn post() -> World {
     World::new(1, 1, FREEZES, SETTINGS, Budget { repeats: 1, ticks: 4, ..QUIET })
 }
 
-/// A router that crashes: its next one is another holder.
+/// A router that crashes: the restarted router is another holder.
 pub(super) fn router() -> World {
     let budget = Budget { router_crashes: 1, ticks: 4, ..QUIET };
     World::new(1, 1, BOTH, SETTINGS, budget)
 }
 
-/// An orchestrator that crashes around every call there is: freezes and stops, thaws and starts.
+/// An orchestrator that crashes around every kind of call: freezes and stops, thaws and starts.
 pub(super) fn recovery() -> World {
     let budget = Budget { orchestrator_crashes: 1, refusals: 1, network: 1, ..QUIET };
     World::new(1, 1, BOTH, SETTINGS, budget)
 }
 
-/// Both depths, an engine that refuses, clients that leave.
+/// Freeze and stop, an engine that refuses, clients that leave.
 pub(super) fn depths() -> World {
     World::new(1, 1, BOTH, SETTINGS, Budget { refusals: 1, leaves: 1, network: 1, ..QUIET })
 }
 
-/// An owner who stops and starts it, and a tenant that dies.
+/// An owner who stops and starts the tenant, and a tenant that exits.
 pub(super) fn owner() -> World {
     World::new(
         1,
@@ -88,7 +88,7 @@ pub(super) fn pair() -> World {
     World::new(2, 1, FREEZES, SETTINGS, Budget { busy: 1, network: 1, ticks: 3, ..QUIET })
 }
 
-/// Work inside that is declared before it would freeze, or right before it froze.
+/// A tenant that reports busy before a freeze, or right before the freeze took effect.
 pub(super) fn work() -> World {
     let budget = Budget { busy: 2, refusals: 1, requests: 1, network: 1, ..QUIET };
     World::new(1, 1, BOTH, SETTINGS, budget)

@@ -1,4 +1,4 @@
-//! All there is, at one moment.
+//! The complete state of the model at one moment.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::{CallId, EngineCall};
 /// One unit of time: a lease lasts two.
 pub(super) const UNIT: Millis = 1_000;
 
-/// What may happen, and how often.
+/// The events that may happen, and how often.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Budget {
     pub(super) router_crashes: u8,
@@ -26,7 +26,7 @@ pub(super) struct Budget {
     pub(super) repeats: u8,
     pub(super) ticks: u8,
     pub(super) requests: u8,
-    /// Messages under way at once; what is sent beyond that is lost.
+    /// Messages in flight at once; the network loses any message beyond that.
     pub(super) network: usize,
 }
 
@@ -40,14 +40,14 @@ pub(super) struct World {
     pub(super) budget: Budget,
     pub(super) policy: SleepPolicy,
     pub(super) settings: AuthoritySettings,
-    /// Every lease that was ever granted and may be live: by holder. What no crash forgets.
+    /// Every lease that was granted and may be live, by holder. No crash erases this record.
     pub(super) granted: BTreeMap<u8, Granted>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Granted {
     pub(super) until: Moment,
-    /// Of an orchestrator that has crashed: no release can end it.
+    /// The expiry of a lease from a crashed orchestrator: no release can end that lease.
     pub(super) orphan: Moment,
 }
 
@@ -68,15 +68,15 @@ pub(super) enum Run {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Container {
     pub(super) run: Run,
-    /// It rests, or is about to, because the orchestrator said so for want of use.
+    /// The orchestrator suspended the tenant for lack of use, or is about to.
     pub(super) is_suspended_by_orchestrator: bool,
-    /// Who has the right to change it.
+    /// The operation that holds the tenant's lock.
     pub(super) turn: Option<Turn>,
-    /// The owner's, when it waits for that.
+    /// The owner's operation, while it waits for the lock.
     pub(super) queued: Option<Turn>,
-    /// What it said when it was last asked.
+    /// The tenant's last busy report.
     pub(super) busy: bool,
-    /// The orchestrator's note: what survives its crash.
+    /// The orchestrator's persisted note, which survives a crash.
     pub(super) note: Note,
 }
 
@@ -94,16 +94,17 @@ pub(super) enum Turn {
     OwnerStarts,
 }
 
-/// How far it is: all issued but [`EngineCall::ThawThenStop`] have one part.
+/// The part of a call that is in progress: all kinds but [`EngineCall::ThawThenStop`] have one
+/// part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Part {
     First,
-    /// Thawed, and asked whether it is busy: no call is under way.
+    /// Thawed, with a busy query in flight: no engine call is running.
     Queried,
     Last,
 }
 
-/// Under way, in no order.
+/// A message in flight; the network keeps no order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Message {
     LeaseRequest { router: usize, holder: u8, call: LeaseCall, is_visit: bool },
@@ -133,7 +134,7 @@ impl World {
         settings: AuthoritySettings,
         budget: Budget,
     ) -> Self {
-        // Late enough that subtracting never meets the epoch.
+        // The moment is late enough that no subtraction reaches the epoch.
         let now = Moment(1_000 * UNIT);
         let container = Container {
             run: Run::Ready,
@@ -157,7 +158,7 @@ impl World {
         }
     }
 
-    /// What must be true at every moment.
+    /// Checks the properties that hold at every moment.
     pub(super) fn check(&self) -> Result<(), String> {
         for router in &self.routers {
             let live =
@@ -177,7 +178,7 @@ impl World {
         self.orchestrator.check(self.now)
     }
 
-    /// What must be true once nothing moves but time.
+    /// Checks the properties that hold once nothing moves but time.
     pub(super) fn check_quiet(&self) -> Result<(), String> {
         if let Some(waiter) = self.orchestrator.waiting.keys().next() {
             return Err(format!("waiter {waiter} waits for nothing"));
@@ -195,7 +196,7 @@ impl World {
         Ok(())
     }
 
-    /// Somebody who holds a live lease on it.
+    /// Returns a holder with a live lease on the tenant.
     fn leased(&self, tenant: usize) -> Option<u8> {
         let live = |(holder, granted): (&u8, &Granted)| {
             (self.tenant_of(*holder) == tenant && granted.is_live(self.now)).then_some(*holder)
@@ -203,7 +204,7 @@ impl World {
         self.granted.iter().find_map(live)
     }
 
-    /// Holders of one router differ by crashes: eight each.
+    /// Each router has eight holder ids, for its restarts.
     pub(super) fn tenant_of(&self, holder: u8) -> usize {
         self.routers[usize::from(holder) / 8].tenant
     }
