@@ -53,7 +53,7 @@ fn main() {
     }
 }
 
-/// Until it is killed or its stdin ends.
+/// Serves until the process is killed or its standard input ends.
 fn serve(port: &str, socket: &str) {
     let door = proxy::bind(format!("127.0.0.1:{port}").parse().unwrap(), 1).unwrap().remove(0);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -158,7 +158,8 @@ fn ask(port: &str, clients: usize, requests: usize, size: usize) {
     asking.collect::<Vec<_>>().into_iter().for_each(|asking| asking.join().unwrap());
 }
 
-/// Opens so many, waits for the first bytes of an answer on each and for the echo of `more`, then for stdin.
+/// Opens `count` connections, waits on each for the first bytes of a response and for the echo of
+/// `more`, then for stdin.
 fn hold(port: &str, count: usize, ask: &str, more: &[u8]) {
     let mut held = Vec::new();
     let mut bytes = [0; 2_000];

@@ -7,7 +7,7 @@ use std::io;
 pub enum ErrorOrigin {
     Client,
     Upstream,
-    /// This process or its host. The error says nothing about the upstream.
+    /// This process or its host. The error shows nothing about the upstream.
     Local,
 }
 

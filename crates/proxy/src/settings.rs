@@ -19,7 +19,8 @@ pub struct HeadLimit {
 impl HeadLimit {
     /// For the first of several engines that a message passes.
     pub const FIRST_HOP: Self = Self { bytes: 16 << 10, lines: 100 };
-    /// For every further engine. Each engine adds header lines, and the next must accept whatever the first accepted.
+    /// For every further engine. Each engine adds header lines, and the next must accept every head
+    /// that the first accepted.
     pub const NEXT_HOP: Self = Self { bytes: 20 << 10, lines: 112 };
 }
 

@@ -234,11 +234,13 @@ impl<'t, P: Policy> Forward<'t, P> {
     fn on_failure(&mut self, failure: Failure) -> Step<P::Exchange> {
         match failure {
             Failure::ClientGone => Step::Done(End::Close),
-            // Nobody knows whether the upstream processed the request, so it must not be repeated.
+            // It is unknown whether the upstream processed the request, so the request must not be
+            // repeated.
             Failure::UpstreamLost(error) if !self.info.is_repeatable || self.interims.is_some() => {
                 Step::Done(self.fail(&error))
             }
-            // The upstream closed the connection while it was idle, which says nothing about its health.
+            // The upstream closed the connection while it was idle, which shows nothing about its
+            // health.
             Failure::UpstreamLost(_) if self.upstream.was_pooled => {
                 self.up.rewind();
                 Step::Wait(Pause::Connect)

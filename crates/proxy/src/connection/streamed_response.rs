@@ -60,8 +60,8 @@ pub(crate) async fn respond<P: Policy>(
             if polled.is_ready() || !has_input || input_ended.as_mut().poll(cx).is_pending() {
                 return polled;
             }
-            // A client that asks for nothing more gets what there is, properly ended. A stream without end would
-            // otherwise go on for a client that has left.
+            // A client whose input ended gets the response so far, properly ended. A stream without
+            // end would otherwise go on for a client that has left.
             has_input = false;
             if client.is_hung_up() || stream.has_ended {
                 return Poll::Ready(false);

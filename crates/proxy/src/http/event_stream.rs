@@ -1,4 +1,5 @@
-//! Tells events of an event stream (`text/event-stream`) from comments, which only keep the connection open.
+//! Distinguishes the events of an event stream (`text/event-stream`) from comments, which only keep
+//! the connection open.
 
 use crate::http::chunks::{ChunkPart, ChunkedDecoder};
 use crate::http::framing::Framing;

@@ -30,7 +30,8 @@ impl<'a> Header<'a> {
         self.name.eq_ignore_ascii_case(name)
     }
 
-    /// Whether the name begins with `prefix`, counting `_` as `-` because CGI-style servers cannot tell them apart.
+    /// Whether the name begins with `prefix`, counting `_` as `-` because CGI-style servers cannot
+    /// distinguish the two.
     pub fn begins(&self, prefix: &str) -> bool {
         let Some(start) = self.name.as_bytes().get(..prefix.len()) else { return false };
         start.eq_ignore_ascii_case(prefix.as_bytes())

@@ -151,7 +151,7 @@ impl Stream {
             Self::Unix(stream) => stream.as_fd(),
         };
         let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::empty())];
-        // A failed query says nothing about the connection.
+        // A failed query shows nothing about the connection.
         let _ = rustix::event::poll(&mut fds, Some(&Timespec::default()));
         fds[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
     }

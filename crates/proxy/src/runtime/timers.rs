@@ -146,7 +146,8 @@ impl Deadline {
         self.set_ticks(self.timers.ticks(timeout));
     }
 
-    /// Like [`Deadline::set_ticks`] for a party that waits for the other end to speak, and that may be evicted.
+    /// Like [`Deadline::set_ticks`] for a party that waits for input of the other end, and that may
+    /// be evicted.
     pub(crate) fn set_evictable(&self, timeout: Ticks) {
         self.set_ticks(timeout);
         self.slot.silent_since.set(self.timers.silences.get());
@@ -244,7 +245,7 @@ mod tests {
         let all: Vec<_> = (0..5).map(|_| timers.deadline()).collect();
         let minute = timers.ticks(Duration::from_secs(60));
         all.iter().for_each(|deadline| deadline.set_evictable(minute));
-        // The oldest has spoken since.
+        // The oldest party has sent data since.
         all[0].set_ticks(minute);
         let has_ended = |deadline: &Deadline| deadline.slot.due.get() == 0;
         assert_eq!(timers.evict_longest_silent(2), 2);

@@ -117,7 +117,8 @@ fn a_truncated_or_invalid_response_ends_with_a_reset() {
             let wait = std::sync::Mutex::new(wait);
             let server = Server::play(move |conn, _| {
                 conn.request();
-                // All but the last byte first: what is broken at once is a plain 502.
+                // The test sends all but the last byte first: a response that is broken at once is
+                // a plain 502.
                 conn.say(&answer[..answer.len() - 1]);
                 wait.lock().unwrap().recv().unwrap();
                 conn.say(&answer[answer.len() - 1..]);
@@ -231,7 +232,7 @@ fn idle_clients_are_waited_for_only_where_another_process_serves() {
     one.say(ASK);
     let (status, head, _) = one.answer();
     assert!(status == 200 && head.contains("connection: close"), "{head}");
-    // The news that nobody else serves may come after the stop.
+    // The signal that no other process serves may come after the stop.
     alone.cancel();
     assert_eq!(other.rest(), "");
     proxy.ended();

@@ -1,4 +1,4 @@
-//! A question on the way to a decision gets a whole reply or says why not, in time.
+//! A fetch during a decision gets a whole response, or an error with its reason, in time.
 
 use std::time::Duration;
 

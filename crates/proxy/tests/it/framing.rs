@@ -3,10 +3,11 @@
 use crate::harness::{Proxy, Server, settings};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
-/// What an attacker would like to be read as a request of its own.
+/// A request that an attacker wants to smuggle past the proxy.
 const HIDDEN: &str = "GET /hidden HTTP/1.1\r\nHost: a\r\n\r\n";
 
-/// The status and what the upstream read for `text`, the hidden request right after it.
+/// Sends `text` with the hidden request right after it. Returns the status and the input of the
+/// upstream.
 fn sent(text: &[u8]) -> (u16, String) {
     let server = Server::always(OK);
     let mut proxy = Proxy::with(&server, settings());
@@ -19,7 +20,7 @@ fn sent(text: &[u8]) -> (u16, String) {
     (answer.get(9..12).map_or(0, |status| status.parse().unwrap()), server.record(0))
 }
 
-/// A GET with these lines between `Host` and the empty line.
+/// Builds a GET with these lines between `Host` and the empty line.
 fn get(lines: &str) -> String {
     format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n")
 }
@@ -35,7 +36,7 @@ fn an_ambiguous_request_is_refused() {
     let mut cases: Vec<(String, u16)> = Vec::new();
     let mut add = |status: u16, text: String| cases.push((text, status));
 
-    // Two framings, or one that readers disagree about.
+    // Two framings, or one that parsers interpret differently.
     add(400, post(&format!("Content-Length: 5\r\n{te}"), end));
     add(400, post(&format!("{te}Content-Length: 5\r\n"), end));
     add(400, post(&format!("{te}Content-Length: 0\r\n"), end));
@@ -267,7 +268,8 @@ fn a_body_is_as_long_as_it_says_and_the_next_request_comes_after_it() {
         proxy.ended();
         let recorded = server.record(0);
         assert!(recorded.contains(path), "{text:?}: {recorded:?}");
-        // The second request of the same client, on the same upstream connection, after all of the first.
+        // The second request of the same client, on the same upstream connection, follows the whole
+        // first request.
         assert_eq!(recorded.matches("HTTP/1.1\r\n").count(), 2, "{text:?}: {recorded:?}");
         assert!(recorded.ends_with("\r\n\r\n"), "{recorded:?}");
     }
@@ -329,7 +331,7 @@ fn answers_are_read_as_strictly() {
         let (status, head, body) = client.answer();
         assert_eq!(status, 502, "{answer:?} gave {head}");
         assert!(body.starts_with("upstream_"), "{body}");
-        // The client did nothing wrong: its connection goes on.
+        // The client did nothing wrong: its connection continues.
         client.say("GET /own HTTP/1.1\r\nHost: a\r\n\r\n");
         assert_eq!(client.answer().0, 404, "{answer:?}");
     }

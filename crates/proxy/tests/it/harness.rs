@@ -1,4 +1,5 @@
-//! A proxy on a thread of its own, an upstream that records and plays a script, a client that speaks bytes.
+//! A proxy on a thread of its own, an upstream that records and plays a script, and a client that
+//! sends bytes.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -15,14 +16,14 @@ use proxy::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Nothing in these tests takes so long; whoever waits longer waits for what never comes.
+/// No step of these tests takes this long; a longer wait never ends.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Sends everything to one upstream and answers faults with their code.
+/// Forwards every request to one upstream and responds to errors with their code.
 #[derive(Clone)]
 pub(crate) struct Through {
     pub(crate) upstream: Arc<Upstream>,
-    /// Held once more for each request under way.
+    /// Cloned for each request in progress.
     pub(crate) busy: Arc<()>,
     pub(crate) faults: Arc<Mutex<Vec<ProxyError>>>,
 }
@@ -84,7 +85,7 @@ pub(crate) struct Proxy {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Fast ticks, and patience enough for everything that is not about patience.
+/// Fast ticks, and timeouts long enough for every test that does not test timeouts.
 pub(crate) fn settings() -> Settings {
     Settings { timer_tick: Duration::from_millis(5), ..Settings::default() }
 }
@@ -105,7 +106,7 @@ impl Proxy {
         Client::connect(self.address)
     }
 
-    /// Whether nothing is under way; waits for it.
+    /// Waits until no request is in progress.
     pub(crate) fn rests(&self) {
         eventually("the proxy rests", || Arc::strong_count(&self.policy.busy) <= 2);
     }
@@ -122,7 +123,7 @@ impl Proxy {
         self.stop.cancel();
     }
 
-    /// Waits until it has drained.
+    /// Stops the proxy and waits until the drain is done.
     pub(crate) fn ended(&mut self) {
         self.stop.cancel();
         self.thread.take().into_iter().for_each(|thread| thread.join().unwrap());
@@ -135,7 +136,7 @@ impl Drop for Proxy {
     }
 }
 
-/// Serves `policy` on a thread of its own, until it is told to stop and has drained.
+/// Serves `policy` on a thread of its own, until the test stops the proxy and the drain is done.
 pub(crate) fn serve<P: Policy + Send>(
     policy: P,
     settings: Settings,
@@ -152,7 +153,7 @@ pub(crate) fn serve<P: Policy + Send>(
     (address, stop, thread)
 }
 
-/// Waits for something that no event tells.
+/// Waits for a condition that no event reports.
 pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     for _ in 0..4_000 {
         if holds() {
@@ -163,10 +164,10 @@ pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     panic!("never: {what}");
 }
 
-/// What was read on one connection.
+/// The input of one connection.
 type Record = Arc<Mutex<Vec<u8>>>;
 
-/// Plays `script` on each connection, and records what it read.
+/// Plays `script` on each connection, and records the input.
 pub(crate) struct Server {
     path: PathBuf,
     seen: Arc<Mutex<Vec<Record>>>,
@@ -202,7 +203,7 @@ impl Server {
         server
     }
 
-    /// Answers every request with `answer`, as long as it is asked.
+    /// Responds to every request with `answer`.
     pub(crate) fn always(answer: &'static str) -> Self {
         Self::play(move |conn, _| {
             while conn.request().is_some() {
@@ -219,7 +220,7 @@ impl Server {
         self.seen.lock().unwrap().len()
     }
 
-    /// All that was read on connection `place`, once the script of each has ended.
+    /// Returns the whole input of connection `place`, once every script has ended.
     pub(crate) fn record(&self, place: usize) -> String {
         let playing = std::mem::take(&mut *self.playing.lock().unwrap());
         playing.into_iter().for_each(|script| script.join().unwrap());
@@ -237,7 +238,7 @@ impl Drop for Server {
     }
 }
 
-/// One connection, as an upstream sees it.
+/// One connection, as the upstream sees the connection.
 pub(crate) struct Conn {
     pub(crate) stream: UnixStream,
     held: Vec<u8>,
@@ -245,7 +246,7 @@ pub(crate) struct Conn {
 }
 
 impl Conn {
-    /// A whole request, body included, if one comes.
+    /// Returns the next whole request with its body, if one arrives.
     pub(crate) fn request(&mut self) -> Option<String> {
         let mut head = self.until(b"\r\n\r\n")?;
         let lower = head.to_ascii_lowercase();
@@ -258,7 +259,7 @@ impl Conn {
         Some(head)
     }
 
-    /// A chunked body, its trailers included.
+    /// Returns a chunked body with its trailers.
     fn chunks(&mut self) -> Option<String> {
         let mut all = String::new();
         loop {
@@ -320,7 +321,7 @@ impl Conn {
     }
 }
 
-/// One connection, as a client sees it.
+/// One connection, as the client sees the connection.
 pub(crate) struct Client {
     pub(crate) stream: TcpStream,
     held: Vec<u8>,
@@ -352,7 +353,7 @@ impl Client {
         }
     }
 
-    /// Status, head and body of an answer with a length or without a body.
+    /// Returns status, head and body of a response with a length or without a body.
     pub(crate) fn answer(&mut self) -> (u16, String, String) {
         let head = self.until("\r\n\r\n");
         let lower = head.to_ascii_lowercase();
@@ -367,7 +368,7 @@ impl Client {
         (status, head, String::from_utf8_lossy(&body).into_owned())
     }
 
-    /// All until the other end closes; an abort ends it, too.
+    /// Returns all input until the other end closes; an abort is an end as well.
     pub(crate) fn rest(&mut self) -> String {
         while self.more() {}
         String::from_utf8_lossy(&std::mem::take(&mut self.held)).into_owned()
@@ -387,7 +388,7 @@ impl Client {
         if ended.is_ok() { Ok(text) } else { Err(text) }
     }
 
-    /// What was read beyond what was asked for.
+    /// Returns the input beyond the responses that the test consumed.
     pub(crate) fn taken(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.held)
     }

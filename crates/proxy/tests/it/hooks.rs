@@ -24,12 +24,13 @@ const AGREED: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n
     Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 const GOING_AWAY: &[u8] = &[0x88, 0x02, 0x03, 0xe9];
 
-/// What the test prepares, and what it finds afterwards.
+/// The inputs that a test prepares, and the results that the test reads afterwards.
 #[derive(Default)]
 pub(crate) struct Script {
-    /// Each is waited for before data goes up; with none left nothing is.
+    /// Each receiver delays data to the upstream until its value arrives; without a receiver no
+    /// data waits.
     pub(crate) waits: VecDeque<oneshot::Receiver<bool>>,
-    /// What becomes of a request whose upstream was lost; taken once.
+    /// The fate of a request whose upstream was lost; taken once.
     pub(crate) again: Option<Again>,
     pub(crate) stream: Option<mpsc::Receiver<Vec<u8>>>,
     pub(crate) log: Vec<String>,
@@ -45,7 +46,7 @@ pub(crate) enum Again {
 struct Hooked {
     upstream: Arc<Upstream>,
     script: Arc<Mutex<Script>>,
-    /// Held once more for each request under way.
+    /// Cloned for each request in progress.
     busy: Arc<()>,
 }
 
@@ -150,7 +151,7 @@ impl World {
         eventually(what, || self.log().iter().any(|line| line == what));
     }
 
-    /// Nothing is under way, and nothing of what was is held.
+    /// Waits until no request is in progress.
     fn rests(&self) {
         eventually("the proxy rests", || Arc::strong_count(&self.policy.busy) <= 2);
     }
@@ -172,7 +173,7 @@ fn echo() -> Server {
     Server::play(|conn, _| {
         conn.until(b"\r\n\r\n");
         conn.say(AGREED);
-        // Bytes, not text.
+        // The payload is bytes, not text.
         let mut bytes = [0; 1_000];
         while let Ok(count @ 1..) = conn.stream.read(&mut bytes) {
             conn.say(&bytes[..count]);
@@ -180,7 +181,7 @@ fn echo() -> Server {
     })
 }
 
-/// A frame of text, as a client masks it: with zeros.
+/// Builds a text frame with a mask of zeros, as a client sends it.
 fn text(payload: &str) -> Vec<u8> {
     let length = u8::try_from(payload.len()).unwrap();
     [&[0x81, 0x80 | length, 0, 0, 0, 0], payload.as_bytes()].concat()
@@ -204,7 +205,7 @@ fn pings_pass_unasked_and_data_waits_until_it_may() {
     client.say(PING);
     client.until("\0\0\0\0");
     assert_eq!(world.log(), ["tunnelled"], "a ping and its echo are no use of anything");
-    // A ping in front of data, in one piece: the ping goes, the data waits.
+    // A ping arrives in front of data, in one piece: the ping passes, the data waits.
     client.say([&PING[..], &text("hello")].concat());
     client.until("\0\0\0\0");
     world.logs("sending");
@@ -322,7 +323,7 @@ fn comments_of_an_event_stream_do_not_count_as_data_however_they_are_cut() {
 #[test]
 fn a_request_whose_upstream_was_lost_goes_to_another_once() {
     const BODY: &str = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nab";
-    // Nobody listens, or somebody who reads the request and dies.
+    // Either no process listens, or the upstream reads the request and dies.
     for (listens, ask, saved) in
         [(false, ASK, true), (false, BODY, true), (true, ASK, true), (true, BODY, false)]
     {
@@ -355,7 +356,7 @@ fn a_lost_upstream_is_retried_once_and_only_before_a_response() {
             conn.request();
         })
     };
-    // The second one dies as well.
+    // The second upstream dies as well.
     let (first, second) = (dies(), dies());
     let upstream = Arc::new(Upstream::unix(second.path()));
     let world =
@@ -364,7 +365,7 @@ fn a_lost_upstream_is_retried_once_and_only_before_a_response() {
     client.say(ASK);
     assert_eq!(client.answer().0, 502);
     assert_eq!(world.log(), ["again: upstream_cut_off"]);
-    // An interim answer was seen: it had begun.
+    // The client received an interim response, so the response had begun.
     let begun = Server::play(|conn, _| {
         conn.request();
         conn.say("HTTP/1.1 103 Early Hints\r\n\r\n");
@@ -375,13 +376,13 @@ fn a_lost_upstream_is_retried_once_and_only_before_a_response() {
     client.until("\r\n\r\n");
     assert_eq!(client.answer().0, 502);
     assert_eq!(world.log(), [""; 0]);
-    // An answer of the policy's own instead.
+    // The policy responds in place of an upstream.
     let first = dies();
     let world = World::new(&first, Script { again: Some(Again::Response), ..Script::default() });
     let mut client = world.client();
     client.say(ASK);
     assert_eq!(client.answer().0, 503);
-    // The client leaves meanwhile.
+    // The client leaves during the retry.
     let world = World::new(&first, Script { again: Some(Again::Never), ..Script::default() });
     let mut client = world.client();
     client.say(ASK);
@@ -394,7 +395,7 @@ fn a_lost_upstream_is_retried_once_and_only_before_a_response() {
 fn pings_that_find_no_room_do_not_hold_data_back_for_ever() {
     let (go, wait) = std::sync::mpsc::channel::<()>();
     let wait = Mutex::new(wait);
-    // Frozen: it reads nothing until it is thawed.
+    // The upstream is frozen and reads nothing until the thaw.
     let server = Server::play(move |conn, _| {
         conn.until(b"\r\n\r\n");
         conn.say(AGREED);

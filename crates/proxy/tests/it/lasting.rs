@@ -1,4 +1,4 @@
-//! Nobody makes the engine wait for ever, and nobody who takes long in good faith is cut off.
+//! No party makes the engine wait for ever, and the engine cuts off no slow but honest party.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::harness::{Proxy, Server, eventually, settings};
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 const ASK: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 const SHORT: Duration = Duration::from_millis(60);
-/// Short, and yet enough for a busy machine to do what must be done within it.
+/// A short time that still suffices on a busy machine.
 const FAIR: Duration = Duration::from_millis(700);
 
 #[test]
@@ -122,7 +122,7 @@ fn an_upstream_that_does_not_read_is_given_up_and_holds_nothing_back_in_memory()
     let told = std::sync::Mutex::new(told);
     let server = Server::play(move |conn, _| {
         conn.until(b"\r\n\r\n");
-        // Silent until the client has seen its answer.
+        // The upstream stays silent until the client has received its response.
         let _ = told.lock().unwrap().recv();
     });
     let proxy = Proxy::with(&server, Settings { body_idle_timeout: FAIR, ..settings() });

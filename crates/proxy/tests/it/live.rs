@@ -1,4 +1,4 @@
-//! An answer of the policy's own that is made while it goes out.
+//! A response of the policy's own that is produced while it is sent.
 
 use std::time::Duration;
 

@@ -267,7 +267,7 @@ fn answers_without_a_body_have_none() {
     assert_eq!(server.connections(), 1);
 }
 
-/// The whole answer to an old client.
+/// Returns the whole response that an HTTP/1.0 client gets.
 fn old(answer: &'static str, lines: &str) -> String {
     let server = Server::play(move |conn, _| {
         while conn.request().is_some() {

@@ -1,4 +1,4 @@
-//! The table against the engine itself.
+//! Runs the table against the engine itself.
 
 use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -27,7 +27,7 @@ fn no_request_is_smuggled_through_the_engine() {
     std::fs::remove_file(path).unwrap();
 }
 
-/// Passes bytes on as they come: what upstream and client make of them is their affair.
+/// Copies bytes unchanged and interprets none of them.
 fn careless(path: PathBuf) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

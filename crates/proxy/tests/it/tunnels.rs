@@ -1,4 +1,5 @@
-//! WebSockets: both ends agree or there is none; frames pass as they come; the end is a close, not a cut.
+//! WebSockets: a tunnel opens only when both ends agree, frames pass unchanged, and the tunnel ends
+//! with a close frame.
 
 use std::time::Duration;
 
@@ -35,7 +36,7 @@ fn a_handshake_passes_and_then_bytes_both_ways() {
     let server = echo();
     let mut proxy = Proxy::start(&server);
     let mut client = proxy.client();
-    // The first frame right behind the handshake.
+    // The first frame arrives right behind the handshake.
     client.say(format!("{ASK}early"));
     insta::assert_snapshot!(client.until("\r\n\r\n").replace("\r\n", "\n"), @r"
     HTTP/1.1 101 Switching Protocols
@@ -136,7 +137,7 @@ fn a_silent_tunnel_stays_unless_told_otherwise() {
 
 #[test]
 fn at_the_deadline_of_a_drain_a_tunnel_gets_1001_between_two_frames() {
-    // A frame of five bytes of which three are there, then a wait.
+    // Three of a frame's five bytes arrive, then the sender pauses.
     let (go, wait) = std::sync::mpsc::channel::<()>();
     let wait = std::sync::Mutex::new(wait);
     let server = Server::play(move |conn, place| {

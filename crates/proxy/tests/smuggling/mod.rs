@@ -1,4 +1,5 @@
-//! Whether anybody gets a second request past a front: the table against a real one, judged by what its upstream read.
+//! Checks that no client gets a second request past a front: runs the table against a real front
+//! and compares the input of its upstream.
 //!
 //! Router and edge run the same table; they include this file by its path.
 
@@ -14,11 +15,12 @@ pub(crate) use record::Recorder;
 use record::Seen;
 use table::{Means, cases};
 
-/// Nothing here takes so long; whoever waits longer waits for what never comes.
+/// No step takes this long; a longer wait never ends.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Sends each case to the front at `address`, a request that an attacker would like to have smuggled right behind it,
-/// and compares what arrived with what was meant. `host` is one that the front serves from `upstream`.
+/// Sends each case to the front at `address`, with a request right behind it that an attacker wants
+/// to smuggle. Compares the requests that arrive with the expected ones. `host` is a host that the
+/// front serves from `upstream`.
 pub(crate) fn run(address: SocketAddr, host: &str, upstream: &Recorder) {
     let cases = cases();
     assert!(cases.len() >= 200, "{} cases", cases.len());
@@ -31,7 +33,7 @@ pub(crate) fn run(address: SocketAddr, host: &str, upstream: &Recorder) {
         let mut meant: VecDeque<Seen> = VecDeque::new();
         match &case.means {
             Means::Refused(status) => {
-                // A front may also say that nobody is there: whoever names no host, or another.
+                // A front may also respond 404, for a request without a host or with another host.
                 let refused = [[*status], [404]].map(Vec::from);
                 assert!(refused.contains(&statuses(&answers)), "{text:?}: {answers}");
             }
@@ -55,14 +57,15 @@ pub(crate) fn run(address: SocketAddr, host: &str, upstream: &Recorder) {
             upstream.take().unwrap_or_else(|why| panic!("{text:?}: the upstream read {why}"));
         assert_eq!(VecDeque::from(seen), meant, "{text:?}");
     }
-    // What broke off may arrive late; but nothing else broke off, and it held no whole request.
+    // A broken request may arrive late. No other request ends early, and no broken request contains
+    // a whole one.
     assert!(upstream.partials() <= partials, "{} broke off", upstream.partials());
 }
 
 fn converse(address: SocketAddr, bytes: &[u8], means: &Means) -> String {
     let mut client = TcpStream::connect(address).unwrap();
     client.set_read_timeout(Some(PATIENCE)).unwrap();
-    // Whoever refused it need not have read all of it.
+    // A front that refuses a request need not read all of it.
     let _ = client.write_all(bytes);
     if let Means::Short = means {
         client.shutdown(Shutdown::Write).unwrap();
@@ -72,13 +75,13 @@ fn converse(address: SocketAddr, bytes: &[u8], means: &Means) -> String {
         Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
             panic!("{:?}: neither answered nor closed", String::from_utf8_lossy(bytes))
         }
-        // It may end with an abort.
+        // The connection may end with an abort.
         Ok(_) | Err(_) => {}
     }
     String::from_utf8_lossy(&answers).into_owned()
 }
 
-/// Those of all final answers.
+/// Returns the statuses of all final responses.
 fn statuses(answers: &str) -> Vec<u16> {
     let lines = answers.match_indices("HTTP/1.1 ").map(|(at, start)| &answers[at + start.len()..]);
     let statuses = lines.filter_map(|rest| rest.get(..3)?.parse().ok());

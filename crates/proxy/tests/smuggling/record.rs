@@ -1,10 +1,10 @@
-//! An upstream that writes down what it reads, and is as picky about it as a reader can be: whatever could be read in
-//! two ways is a failure of whoever sent it.
+//! An upstream that records its input and parses as strictly as possible: input that parsers could
+//! read in two ways is a failure of the sender.
 
 use std::io::{Read, Write};
 use std::sync::{Arc, Mutex};
 
-/// A request as it was read, its body without its framing.
+/// A request as the upstream read it, with its body and without its framing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Seen {
     method: String,
@@ -25,12 +25,12 @@ struct Log {
     partials: usize,
 }
 
-/// Answers every request with 200 and a body of two bytes.
+/// Responds to every request with 200 and a body of two bytes.
 #[derive(Clone, Default)]
 pub(crate) struct Recorder(Arc<Mutex<Log>>);
 
 impl Recorder {
-    /// `lines` go into the head of each answer, each with its CRLF.
+    /// `lines` go into the head of each response, each with its CRLF.
     pub(crate) fn new<S: Read + Write + Send + 'static>(
         mut accept: impl FnMut() -> S + Send + 'static,
         lines: &str,
@@ -45,7 +45,8 @@ impl Recorder {
         recorder
     }
 
-    /// The whole requests since the last call; an error is what could be read in two ways.
+    /// Returns the whole requests since the last call. An error is input that parsers could read in
+    /// two ways.
     pub(crate) fn take(&self) -> Result<Vec<Seen>, String> {
         let mut log = self.0.lock().unwrap();
         match log.broken.take() {
@@ -54,7 +55,7 @@ impl Recorder {
         }
     }
 
-    /// How many connections ended inside a request.
+    /// Returns how many connections ended inside a request.
     pub(crate) fn partials(&self) -> usize {
         self.0.lock().unwrap().partials
     }
@@ -90,7 +91,7 @@ impl Recorder {
     }
 }
 
-/// The first request in `bytes` and its length, if it is whole.
+/// Returns the first request in `bytes` and its length, if the request is whole.
 fn whole(bytes: &[u8]) -> Result<Option<(Seen, usize)>, &'static str> {
     let Some(head) = bytes.windows(4).position(|w| w == b"\r\n\r\n") else { return Ok(None) };
     let text = std::str::from_utf8(&bytes[..head]).map_err(|_| "no text")?;

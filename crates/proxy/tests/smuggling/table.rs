@@ -1,4 +1,4 @@
-//! Requests and their only meaning. `HOST` stands for a host that is served.
+//! Requests and their only meaning. `HOST` stands for a host that the front serves.
 
 pub(crate) struct Case {
     pub(crate) text: String,
@@ -6,13 +6,14 @@ pub(crate) struct Case {
 }
 
 pub(crate) enum Means {
-    /// Nothing: it is answered with this status, the connection closes and the upstream reads nothing.
+    /// No request: the front responds with this status and closes, and the upstream reads nothing.
     Refused(u16),
-    /// Nothing: its body breaks its framing. Some of it may have been on its way.
+    /// No request: the body breaks its framing. A part of the request may have reached the
+    /// upstream.
     Breaks,
-    /// Nothing: it ends inside a body, which swallows what follows.
+    /// No request: the input ends inside a body, which includes the bytes that follow.
     Short,
-    /// These requests (method, target, body); whether the connection goes on behind them.
+    /// These requests (method, target, body), and whether the connection continues behind them.
     Requests(&'static [(&'static str, &'static str, &'static str)], bool),
 }
 
@@ -258,7 +259,7 @@ fn lines() -> Vec<String> {
     lines.iter().map(|lines| get(lines)).collect()
 }
 
-/// Requests without a body that begin so.
+/// Builds requests without a body from these request lines.
 fn first_words(lines: &[&str]) -> Vec<String> {
     lines.iter().map(|line| format!("{line} HTTP/1.1\r\nHost: HOST\r\n\r\n")).collect()
 }
@@ -295,7 +296,7 @@ fn first_lines() -> Vec<String> {
         "GET \\a",
         "GET /a\u{b}",
     ]);
-    // This one is a path like any other.
+    // This target is an ordinary path.
     all.retain(|text| !text.contains("//HOST:x:y"));
     for text in [
         "GET /a\r\nHost: HOST\r\n\r\n",
@@ -407,7 +408,7 @@ fn chunks() -> Vec<String> {
     all
 }
 
-/// A body of two bytes, said in every way that is allowed.
+/// Returns requests with a body of two bytes, in every permitted form.
 fn bodies() -> Vec<String> {
     vec![
         post("Content-Length: 2\r\n", "ab"),
@@ -427,7 +428,7 @@ fn bodies() -> Vec<String> {
     ]
 }
 
-/// Requests that a front must see as one plain one.
+/// Returns requests that a front must read as one plain request.
 fn plain() -> Vec<String> {
     let mut all: Vec<_> = [
         "",
