@@ -10,7 +10,7 @@ use crate::headers::{Zone, may_leave, request_header_value};
 use crate::routes::Class;
 use crate::session_user::User;
 
-/// The source of what the upstream learns about the client.
+/// The source of the upstream's facts about the client.
 pub(crate) enum Client {
     /// The router set the forwarding headers.
     DescribedByRouter,

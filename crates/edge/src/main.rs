@@ -1,4 +1,4 @@
-//! `edge`: the public door of a tenant.
+//! `edge`: the public entry of a tenant.
 
 use std::process::ExitCode;
 

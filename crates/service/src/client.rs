@@ -30,7 +30,8 @@ pub enum CallError {
     /// The connection failed or broke: whether the service acted is unknown.
     #[error("{0}")]
     Unreachable(String),
-    /// This process ran out of descriptors, memory or ports. It says nothing about the other service.
+    /// This process ran out of descriptors, memory or ports. The failure shows nothing about the
+    /// other service.
     #[error("out of resources: {0}")]
     OutOfResources(String),
     /// No response within the timeout: whether the service acted is unknown.
@@ -150,7 +151,7 @@ async fn read_refusal(response: Response<Incoming>) -> CallError {
     CallError::Refused(Box::new(problem.unwrap_or_else(|| without_problem(status))))
 }
 
-/// Tells a failure of this process from one of the other service.
+/// Distinguishes a failure of this process from a failure of the other service.
 fn transport_error(error: &(dyn std::error::Error + 'static)) -> CallError {
     let causes = std::iter::successors(Some(error), |error| error.source());
     let is_local = causes

@@ -1,8 +1,9 @@
 //! Connects to a unix socket in a directory that a tenant can write to.
 //!
-//! The tenant may put a symbolic link, a file or another directory in place of its socket. A service of the control
-//! plane that followed the link would talk to another tenant's socket, or to the engine's. Resolving the name, checking
-//! the type and connecting therefore use one file descriptor, so that the tenant cannot swap the file in between.
+//! The tenant may put a symbolic link, a file or another directory in place of its socket. A
+//! service of the control plane that followed the link would connect to another tenant's socket, or
+//! to the engine's. Resolving the name, checking the type and connecting therefore use one file
+//! descriptor, so that the tenant cannot swap the file in between.
 
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -27,8 +28,9 @@ pub async fn connect(path: &Path) -> io::Result<UnixStream> {
 /// Connects to the socket `name` in `directory`.
 ///
 /// # Errors
-/// `NotFound` when nothing has that name, `ConnectionRefused` when nobody listens, and `InvalidInput` when `name` is not
-/// a plain socket in that very directory: a link, a path out of it, or another type of file.
+/// `NotFound` when nothing has that name, `ConnectionRefused` when no process listens, and
+/// `InvalidInput` when `name` is not a plain socket in that very directory: a link, a path out of
+/// it, or another type of file.
 pub async fn connect_in(directory: &Path, name: &str) -> io::Result<UnixStream> {
     let socket = open_socket(directory, name)?;
     // An `O_PATH` descriptor cannot be connected directly; its entry in `/proc` is the same inode by definition.

@@ -139,7 +139,7 @@ impl<T: Keyed + Clone + PartialEq> Shared<T> {
         }
         let follows = self.advance();
         self.items.insert(item.key(), item.clone());
-        // An error means that nobody watches.
+        // An error means that no watcher is connected.
         let _ = self.lines.send(Message::Changed { follows, revision: self.revision, item });
         true
     }

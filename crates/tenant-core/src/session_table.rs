@@ -234,7 +234,7 @@ mod tests {
     fn a_clock_that_steps_back_revives_no_used_token() {
         for step in [1, LEEWAY, MAX_TOKEN_LIFETIME, USED_TOKEN_RETENTION] {
             let (mut table, _) = signed_in();
-            // Something happens when the token has just ended for good; then the clock is set.
+            // An event occurs just after the final end of the token; then the clock is set.
             let ended = START + 60;
             let ahead = ended - 1 + step;
             table.open_session(&token("b", ahead), SecretHash::of("b"), ahead).unwrap();

@@ -36,7 +36,7 @@ fn every_path_has_one_class_or_none() {
         "/.Cial/api",
         "/x/.cial",
         "/api/p/health",
-        // Honest oddities keep their class.
+        // Unusual but valid paths keep their class.
         "/a%20b",
         "/a%2fb",
         "/caf%C3%A9",
@@ -49,7 +49,7 @@ fn every_path_has_one_class_or_none() {
         "/.cial/a%20b",
         "/.cial/api/echo-path/a%2fb",
         "/.cial/api/echo-path/.cial",
-        // Stripped of its prefix it would be another.
+        // Without its prefix the path would have another class.
         "/.cial/api/.cial/sso",
         // Encoded dots and slashes.
         "/.cial%2fapi",
@@ -69,7 +69,7 @@ fn every_path_has_one_class_or_none() {
         "/.cial/api/%2e%2e/x",
         "/.cial/api%2f..%2fx",
         "/.cial%5capi",
-        // Dots and slashes as they are.
+        // Plain dots and slashes.
         "//.cial",
         "/x/../.cial/api",
         "/./.cial",
@@ -82,7 +82,7 @@ fn every_path_has_one_class_or_none() {
         "/\\.cial",
         "/.cial\\api",
         "/x\\..\\.cial",
-        // Parameters, late queries, cut strings.
+        // Parameters, late queries, truncated paths.
         "/.cial;x",
         "/.cial;x/api",
         "/.cial/api;x",
@@ -180,7 +180,8 @@ fn a_query_stays_with_its_path() {
     assert_eq!(rewritten(Class::CoreFront, "/.cial/a?b"), None);
 }
 
-/// What some server, framework or cache is known to do to a path. Written apart from what is tested.
+/// A transformation of a path that some server, framework or cache is known to apply. Independent
+/// of the code under test.
 #[derive(Clone, Copy, Debug)]
 enum Reader {
     Decode,

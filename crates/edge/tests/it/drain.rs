@@ -1,4 +1,4 @@
-//! At the stop nothing new comes in, and what was begun is finished.
+//! After the stop the edge accepts no connection and finishes the requests in progress.
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -15,7 +15,8 @@ async fn a_request_under_way_is_finished() {
     let tenant = Tenant::open().await;
     let mut stream = TcpStream::connect(tenant.tcp).await.unwrap();
     let head = "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n";
-    // The platform answers on the head alone; the edge has it once the first bytes of the answer are here.
+    // The platform responds to the head alone. The first byte of the response proves that the edge
+    // has the head.
     stream.write_all(head.as_bytes()).await.unwrap();
     let mut answer = vec![0; 1];
     stream.read_exact(&mut answer).await.unwrap();

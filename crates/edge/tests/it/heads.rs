@@ -1,4 +1,5 @@
-//! What the router hands on is taken, and taken inside as well; what comes from inside leaves room for what is added.
+//! The edge accepts every head that the router forwards, and so do the services; a service's head
+//! leaves room for the headers that the edge adds.
 
 use proxy::HeadLimit;
 
@@ -8,7 +9,7 @@ use crate::world::{PROOF, SIGNED_IN, TOKEN, Tenant};
 const FIRST: HeadLimit = HeadLimit::FIRST_HOP;
 const NEXT: HeadLimit = HeadLimit::NEXT_HOP;
 
-/// A request whose head has so many lines, and so many bytes.
+/// Sends a request whose head has this many lines and bytes.
 async fn sent(tenant: &Tenant, path: &str, (lines, bytes): (usize, usize)) -> Answer {
     let mut head = format!(
         "GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nX-Cial-Route-Token: {TOKEN}\r\n\
@@ -41,7 +42,7 @@ async fn the_longest_answer_gains_less_than_the_router_takes_beyond_it() {
     for (lines, bytes) in [(FIRST.lines, 4_000), (5, FIRST.bytes), (FIRST.lines, FIRST.bytes)] {
         let answer = sent(&tenant, &format!("/head?{lines},{bytes}"), (7, 500)).await;
         assert_eq!((answer.status, answer.all("x-cial-proof")), (200, vec![PROOF]));
-        // Without the line of the status and the last one's end.
+        // The counts exclude the status line and the end of the last line.
         assert!(answer.head.lines().count() - 1 <= NEXT.lines, "{lines} lines, {bytes} bytes");
         assert!(answer.head.len() + 4 <= NEXT.bytes, "{lines} lines, {bytes} bytes");
     }

@@ -1,4 +1,4 @@
-//! Requests byte by byte: what no well-behaved client would send.
+//! Requests byte by byte, which no well-behaved client would send.
 
 use std::net::SocketAddr;
 
@@ -6,7 +6,7 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-/// An answer as it came.
+/// A response as received.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -23,7 +23,7 @@ impl Answer {
         Self { status, head: head.to_lowercase(), body: body.to_owned() }
     }
 
-    /// The values of a header.
+    /// Returns the values of a header.
     pub(crate) fn all(&self, name: &str) -> Vec<&str> {
         let lines = self.head.lines().skip(1).filter_map(|line| line.split_once(": "));
         lines.filter(|(n, _)| *n == name).map(|(_, value)| value).collect()
@@ -47,7 +47,7 @@ pub(crate) async fn send(address: SocketAddr, request: &str) -> Answer {
     Answer::read(&answer)
 }
 
-/// `GET target` with these header lines.
+/// Sends `GET target` with these header lines.
 pub(crate) async fn get(address: SocketAddr, target: &str, lines: &[&str]) -> Answer {
     let lines: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
     let host = "Host: acme.localhost\r\nConnection: close";

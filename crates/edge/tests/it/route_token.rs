@@ -1,4 +1,4 @@
-//! A guarded edge answers its router and health; to anybody else there is nothing here.
+//! A guarded edge answers its router and health checks; a stranger learns nothing from it.
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;

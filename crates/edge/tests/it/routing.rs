@@ -1,4 +1,5 @@
-//! Each path has one class, whoever reads it; the four classes reach four doors and platform-back none.
+//! Each path has one class for every parser; the four classes reach four services, and
+//! platform-back none.
 
 use crate::raw::{get, send};
 use crate::world::Tenant;

@@ -1,4 +1,4 @@
-//! Who is signed in is core-back's word, told to pages by the edge alone.
+//! Only core-back decides who is signed in, and only the edge passes the user on to pages.
 
 use crate::raw::get;
 use crate::world::{SIGNED_IN, TOKEN, Tenant};

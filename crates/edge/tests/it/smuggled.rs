@@ -1,4 +1,5 @@
-//! Nobody gets a second request past the public door of a tenant: the engine's table, against the edge.
+//! No client gets a second request past the public entry of a tenant: runs the engine's table
+//! against the edge.
 
 use std::net::TcpListener;
 

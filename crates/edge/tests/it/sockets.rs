@@ -1,4 +1,4 @@
-//! WebSockets pass on every class of route, by either door, and meet the same gate.
+//! WebSockets pass on every class of route, through either listener, and meet the same checks.
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
@@ -64,7 +64,7 @@ async fn a_page_elsewhere_opens_no_socket_of_the_core() {
         (&open, "/.cial/api/ws", "Origin: http://evil\r\nX-Forwarded-Host: evil\r\n", 403),
         (&open, "/.cial/api/ws", &format!("{own}Origin: http://evil\r\n"), 403),
         (&open, "/.cial/api/ws", "Origin: http://evil\r\nSec-Fetch-Site: none\r\n", 403),
-        // Whose pages may open a socket of the tenant's own app, the app decides.
+        // The app decides whose pages may open a socket of the tenant's own app.
         (&open, "/ws", "Origin: http://evil.localhost\r\n", 101),
         (&guarded, "/.cial/ws", &format!("{token}{own}"), 101),
         (&guarded, "/.cial/ws", &format!("{over_https}{own}"), 403),
@@ -83,7 +83,7 @@ async fn a_page_elsewhere_opens_no_socket_of_the_core() {
     assert_eq!(send(open.tcp, plain).await.status, 200, "an ordinary request is not in question");
 }
 
-/// The status of the answer's first line.
+/// Returns the status of the response's first line.
 async fn opening(tenant: &Tenant, handshake: &str) -> u16 {
     let mut stream = BufReader::new(TcpStream::connect(tenant.tcp).await.unwrap());
     stream.write_all(handshake.as_bytes()).await.unwrap();

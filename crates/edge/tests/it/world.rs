@@ -1,4 +1,5 @@
-//! An edge with real sockets on both sides. The services behind it say what they saw, and which they are.
+//! An edge with real sockets on both sides. The services behind the edge report their requests and
+//! their own names.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -136,14 +137,14 @@ fn answer_session(request_context: &RequestContext, request: &Request) -> Respon
     }
 }
 
-/// An answer whose head has so many lines, and so many bytes.
+/// Builds a response whose head has this many lines and bytes.
 fn head(sizes: &str) -> Response {
     let (lines, bytes) = sizes.split_once(',').unwrap();
     let (lines, bytes): (usize, usize) = (lines.parse().unwrap(), bytes.parse().unwrap());
     let mut answer = response::html(StatusCode::OK, "ok".to_owned());
     let headers = answer.headers_mut();
     headers.clear();
-    // As it will be written, with the lines that the server has of its own.
+    // The head as the server will write it, with the lines that the server adds.
     let own = "HTTP/1.1 200 OK\r\nx-request-id: 0192f0c1-abc\r\ncontent-length: 2\r\n\
                date: Thu, 01 Jan 1970 00:00:00 GMT\r\n\r\n";
     for _ in 0..lines - 4 {
@@ -154,7 +155,7 @@ fn head(sizes: &str) -> Response {
     answer
 }
 
-/// What an app that is not to be trusted would try.
+/// Headers that a malicious app would try to send.
 fn attack() -> Response {
     let mut answer = response::html(StatusCode::OK, "attack".to_owned());
     let lines = [

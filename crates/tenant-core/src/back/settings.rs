@@ -12,7 +12,7 @@ use crate::token::Verifier;
 pub struct Settings {
     /// The tenant's name on pages.
     pub tenant: String,
-    /// Without a verifier, nobody can sign in.
+    /// Without a verifier, no visitor can sign in.
     pub verifier: Option<Verifier>,
     pub data: PathBuf,
 }

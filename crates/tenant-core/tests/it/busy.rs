@@ -1,4 +1,4 @@
-//! Who is busy: three sockets, each with its own word, and nothing of it where the edge asks.
+//! The busy API: three sockets, one for each caller, and no access through the edge.
 
 use std::time::Duration;
 
@@ -145,7 +145,8 @@ async fn connections_of_agent_s_that_say_nothing_hold_nobody_up() {
     }
     declare(&core, CORE, "backup", 60).await;
     assert_eq!(reasons(&core, ORCHESTRATOR).await.len(), 1);
-    // Behind all of them in the queue, and served once their time is up.
+    // This request is last in the queue, and is served once the time of the connections before it
+    // is up.
     declare(&core, AGENT, "job", 60).await;
     for mut connection in silent {
         let _ = connection.write_all(b"GET").await;

@@ -1,4 +1,4 @@
-//! WebSockets echo, and on SIGTERM take their leave; what was begun is finished.
+//! WebSockets echo, and close with 1001 on SIGTERM; the service finishes the requests in progress.
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use hyper::StatusCode;

@@ -1,4 +1,4 @@
-//! core-front: every page under `/.cial`, with what it was told and never as markup.
+//! core-front: every page under `/.cial`, with the facts from the edge as text and never as markup.
 
 use hyper::{Method, StatusCode};
 use tempfile::TempDir;

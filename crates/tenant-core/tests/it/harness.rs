@@ -1,4 +1,4 @@
-//! A core-back on a socket in a directory of its own, and someone who asks it.
+//! A core-back on a socket in a directory of its own, and a client.
 
 use std::path::{Path, PathBuf};
 
@@ -29,7 +29,7 @@ pub(crate) struct Core {
 pub(crate) type TestResponse = Response<String>;
 
 impl Core {
-    /// A core-back that was given these files as secrets.
+    /// Starts a core-back with these files as secrets.
     pub(crate) fn start(secrets: &[(&str, &[u8])]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         for (name, bytes) in secrets {
@@ -64,7 +64,7 @@ impl Core {
         self.dir
     }
 
-    /// The same tenant, after its container was started again.
+    /// Restarts the tenant's container.
     pub(crate) async fn restarted(self) -> Self {
         let dir = self.stopped().await;
         for name in ["back.sock", "core-busy.sock", "agent-busy.sock", "ingress-busy.sock"] {
@@ -94,7 +94,7 @@ impl Core {
         self.get(&format!("/.cial/sso?token={token}")).await
     }
 
-    /// Whom this cookie signs in.
+    /// Requests the user whom this cookie signs in.
     pub(crate) async fn who(&self, cookie: &str) -> TestResponse {
         self.ask(Method::GET, "/session", &[(COOKIE.as_str(), cookie)]).await
     }
@@ -129,7 +129,7 @@ pub(crate) async fn ask_with(
     Response::from_parts(head, String::from_utf8(body.to_vec()).unwrap())
 }
 
-/// The name and value of the one cookie that the answer sets.
+/// Returns the name and value of the one cookie that the response sets.
 pub(crate) fn cookie(answer: &TestResponse) -> String {
     let line = answer.headers()[SET_COOKIE].to_str().unwrap();
     line.split(';').next().unwrap().to_owned()
@@ -139,7 +139,7 @@ pub(crate) fn header<'a>(answer: &'a TestResponse, name: &str) -> Option<&'a str
     answer.headers().get(name).map(|value| value.to_str().unwrap())
 }
 
-/// The stable word of a problem.
+/// Returns the stable code of a problem.
 pub(crate) fn code(answer: &TestResponse) -> String {
     assert_eq!(header(answer, "content-type"), Some("application/problem+json"));
     let problem: serde_json::Value = serde_json::from_str(answer.body()).unwrap();

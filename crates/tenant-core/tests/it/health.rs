@@ -1,4 +1,4 @@
-//! Health answers once PID 1 has said that all are ready; who asks before is held.
+//! Health answers once PID 1 has reported that all services are ready; an earlier request waits.
 
 use hyper::StatusCode;
 
@@ -8,7 +8,7 @@ use crate::harness::{Core, code};
 async fn an_early_question_is_answered_when_all_are_ready() {
     let core = Core::start(&[]);
     let early = tokio::join!(core.get("/healthz"), async {
-        // TestResponse while the other is held: core-back itself is up.
+        // The response arrives while the other request waits: core-back itself is up.
         assert_eq!(core.get("/echo-path").await.status(), StatusCode::OK);
         core.reporter.report_ready();
     });

@@ -1,4 +1,4 @@
-//! What the trusted half promises, over its real sockets.
+//! The behaviour of the tenant's trusted half, over its real sockets.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod api;

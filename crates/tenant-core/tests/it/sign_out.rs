@@ -1,4 +1,5 @@
-//! Signing out ends the session itself, not only the cookie, and only on the tenant's own word.
+//! Signing out ends the session itself, not only the cookie, and only on a request of the tenant's
+//! own pages.
 
 use hyper::{Method, StatusCode};
 use protocol::inside::SSO_KEY;

@@ -1,4 +1,4 @@
-//! A good token signs in once; anything else is 401 and no cookie.
+//! A valid token signs in once; any other token gets 401 and no cookie.
 
 use hyper::header::SET_COOKIE;
 use hyper::{Method, StatusCode};
@@ -60,7 +60,8 @@ async fn over_https_the_cookie_is_host_bound_and_secure() {
 #[tokio::test]
 async fn forged_and_foreign_tokens_are_refused() {
     let core = core();
-    // Before the time is taken: making a key takes long, and what is too early now must be so when it is sent.
+    // The key comes before the time, because making a key is slow: a token that is too early must
+    // still be so when sent.
     let (_, rsa) = rsa_pair();
     let now = now();
     let good = claims("x").to_string();

@@ -1,4 +1,4 @@
-//! Tokens as the control plane mints them, and as an attacker would.
+//! Tokens as the control plane mints them, and forged tokens.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -14,7 +14,7 @@ pub(crate) fn now() -> u64 {
     std::time::UNIX_EPOCH.elapsed().unwrap().as_secs()
 }
 
-/// A good token's claims.
+/// Returns the claims of a valid token.
 pub(crate) fn claims(jti: &str) -> Value {
     let now = now();
     json!({
@@ -24,7 +24,7 @@ pub(crate) fn claims(jti: &str) -> Value {
     })
 }
 
-/// The claims with one changed; `null` takes it out.
+/// Returns valid claims with one claim changed; `null` removes the claim.
 pub(crate) fn with(jti: &str, name: &str, value: Value) -> Value {
     let mut claims = claims(jti);
     let map = claims.as_object_mut().unwrap();
@@ -39,7 +39,7 @@ pub(crate) fn hs256(claims: &Value) -> String {
     raw(&json!({ "typ": "JWT", "alg": "HS256" }).to_string(), &claims.to_string(), &KEY)
 }
 
-/// Signed with HMAC whatever the header says.
+/// Signs with HMAC, whatever algorithm the header names.
 pub(crate) fn raw(header: &str, claims: &str, key: &[u8]) -> String {
     let key = EncodingKey::from_secret(key);
     signed(header, claims, &key, Algorithm::HS256)
@@ -51,7 +51,7 @@ pub(crate) fn signed(header: &str, claims: &str, key: &EncodingKey, with: Algori
     format!("{message}.{signature}")
 }
 
-/// An installation's own pair of keys: public PEM, private key.
+/// Returns a key pair of an installation: the public PEM and the private key.
 pub(crate) fn rsa_pair() -> (String, EncodingKey) {
     use aws_lc_rs::encoding::{AsDer as _, Pkcs8V1Der, PublicKeyX509Der};
     use aws_lc_rs::rsa::{KeyPair, KeySize};
