@@ -41,7 +41,7 @@ pub async fn require_owner(State(app): State<App>, mut request: Request, next: N
     }
 }
 
-/// The response for a caller without a session.
+/// The response to a caller without a session.
 pub fn unauthenticated_response(method: &Method, uri: &Uri) -> Response {
     if !is_page(uri.path()) {
         return unauthenticated().into_response();

@@ -1,4 +1,5 @@
-//! A headless Chromium of Debian's, driven over WebDriver, with a profile of its own that goes with it.
+//! A headless Chromium of Debian's, driven over WebDriver, with a profile of its own that is
+//! removed at the end.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
@@ -26,7 +27,7 @@ struct Driver(Child);
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        // It may be gone already.
+        // The process may have exited already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -200,7 +201,7 @@ impl Browser {
     }
 }
 
-/// Starts the driver on a port of its own choice and reads that from its first lines.
+/// Starts the driver on a port of its own choice and reads the port from the driver's first lines.
 fn start_driver() -> anyhow::Result<(Driver, u16)> {
     let mut child = Command::new("chromedriver")
         .arg("--port=0")

@@ -1,4 +1,5 @@
-//! Named checks of one test, one line each. A failed check does not end the test: what else is wrong is worth knowing.
+//! Named checks of one test, one line each. A failed check does not end the test: further failures
+//! are worth knowing.
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
@@ -17,7 +18,7 @@ impl Checks {
         Self::default()
     }
 
-    /// Checks that print nothing: for what is broken on purpose.
+    /// Checks that print nothing: for images that are broken on purpose.
     pub fn silent() -> Self {
         Self { is_silent: true, ..Self::default() }
     }

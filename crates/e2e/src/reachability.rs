@@ -1,5 +1,6 @@
-//! What a tenant can connect to beyond itself. Every connection is tried from inside a container. For each address that
-//! must be closed, a connection in the container where it belongs first proves that something listens there.
+//! The addresses that a tenant can connect to beyond its own. Every connection is tried from inside
+//! a container. For each address that must be closed, a connection in the container where it
+//! belongs first proves that the address has a listener.
 
 use anyhow::{Context as _, Result, ensure};
 use bollard::Docker;
@@ -120,10 +121,10 @@ pub async fn reached(from: &TenantContainer, targets: Vec<Target>) -> Result<Vec
     Ok(reached.map(|(target, _)| target.name).collect())
 }
 
-/// [`OPEN`] or [`CLOSED`], once it is certain that something listens there.
+/// [`OPEN`] or [`CLOSED`], once it is certain that the target has a listener.
 ///
 /// # Errors
-/// Nothing listens at the target, or the attempt itself fails.
+/// The target has no listener, or the attempt itself fails.
 pub async fn reach(from: &TenantContainer, target: &Target) -> Result<&'static str> {
     let Target { name, address, port, home } = target;
     if let Some(home) = home {

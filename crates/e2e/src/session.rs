@@ -101,7 +101,7 @@ impl Session {
     /// Waits until the owner reads this state; returns the tenant.
     ///
     /// # Errors
-    /// The tenant never gets there.
+    /// The tenant never reaches the state.
     pub async fn becomes(&mut self, state: &str) -> Result<Value> {
         let path = self.path("");
         let owner = &mut self.owner;

@@ -50,7 +50,7 @@ impl Response {
     /// Parses a whole response of a closed connection.
     ///
     /// # Errors
-    /// The head is incomplete, or the body is shorter than its framing says.
+    /// The head is incomplete, or the body is shorter than its framing announces.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         let mut headers = [httparse::EMPTY_HEADER; 64];
         let mut head = httparse::Response::new(&mut headers);
@@ -94,7 +94,7 @@ fn decode_chunks(mut rest: &[u8]) -> Result<Vec<u8>> {
     }
 }
 
-/// Sends `request`, which must ask for its connection to be closed, and reads to the end.
+/// Sends `request`, which must contain `Connection: close`, and reads to the end.
 ///
 /// # Errors
 /// The connection fails before a byte arrives.
@@ -113,7 +113,7 @@ pub async fn exchange(
     Ok(bytes)
 }
 
-/// A client of JSON APIs on loopback that sends the `Host` it is given and keeps one cookie.
+/// A client of JSON APIs on loopback that sends the given `Host` and keeps one cookie.
 #[derive(Clone, Debug)]
 pub struct Client {
     port: u16,

@@ -22,13 +22,14 @@ pub async fn open_tenant(
     headers: HeaderMap,
     SlugPath(slug): SlugPath,
 ) -> Result<Response, ApiError> {
-    // A link on another site must not sign anybody in. The security layer checks POST before this handler.
+    // A link on another site must not sign a visitor in. The security layer checks POST before this
+    // handler.
     let site = headers.get("sec-fetch-site").map(|v| v.as_bytes());
     if method != Method::POST && !matches!(site, None | Some(b"same-origin" | b"none")) {
         let detail = "Open a tenant from the admin itself.";
         return Err(ApiError::new(StatusCode::FORBIDDEN, "cross_site", detail));
     }
-    // A prefetch must not consume a token: nobody visits the tenant yet.
+    // A prefetch must not consume a token: the owner does not visit the tenant yet.
     let mut purposes = ["sec-purpose", "purpose"].into_iter().filter_map(|name| headers.get(name));
     let is_prefetch = purposes.any(|value| value.as_bytes().starts_with(b"prefetch"));
     if method == Method::HEAD || is_prefetch {

@@ -272,7 +272,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(32))]
 
-        /// Under every flood of other names, at every times: a window has at most so many guesses at one account.
+        /// Under every flood of other names, at all times: the limits bound the guesses at one
+        /// account in a window.
         #[test]
         fn guesses_per_account_and_window_are_bounded(
             flood in proptest::collection::vec((0..5_000_u32, any::<u32>(), 0..900_i64, any::<bool>()), 1..3_000),

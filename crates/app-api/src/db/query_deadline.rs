@@ -83,7 +83,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for DeadlineStream<S> {
     ) -> Poll<io::Result<usize>> {
         if self.timer.is_none() {
             let mut timer = Box::pin(sleep(self.deadline));
-            // Registers the waker: the connection's task reads only when it is woken.
+            // Registers the waker: the connection's task reads only after a wake-up.
             let _ = timer.as_mut().poll(cx);
             self.timer = Some(timer);
         }

@@ -31,7 +31,7 @@ pub struct Form<T>(pub T);
 /// The query string, of exactly this shape.
 pub struct Query<T>(pub T);
 
-/// The client's address: the first that is no trusted proxy's.
+/// The client's address: the first address that belongs to no trusted proxy.
 pub struct ClientAddress(pub IpAddr);
 
 /// The slug in the path, not validated. Bytes that are no UTF-8 match no tenant.

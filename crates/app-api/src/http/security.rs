@@ -89,7 +89,8 @@ fn is_same_site(addresses: &Addresses, host: &str, headers: &HeaderMap) -> bool 
     }
     let Some(origin) = headers.get(header::ORIGIN) else { return true };
     let origin = origin.to_str().unwrap_or_default();
-    // The scheme must match: anybody on the network may have altered a page that came over plain HTTP.
+    // The scheme must match: an attacker on the network may have altered a page that came over
+    // plain HTTP.
     let own = format!("{}://{host}", addresses.admin.scheme());
     origin == addresses.admin_origin() || origin == own
 }

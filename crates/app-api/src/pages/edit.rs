@@ -28,7 +28,7 @@ use crate::tenant_actions;
 struct EditPage {
     layout: Layout,
     tenant_slug: String,
-    /// The revision that the form shows: a later change by somebody else is not overwritten.
+    /// The revision that the form shows: a later change of another session is not overwritten.
     revision: Option<i64>,
     name: Field,
     freeze_after: Choice,

@@ -22,7 +22,7 @@ pub struct SleepSection {
     last_wake: Option<Wake>,
 }
 
-/// A change that follows if nobody uses the tenant.
+/// A change that follows if no visitor uses the tenant.
 struct Upcoming {
     word: &'static str,
     at: String,

@@ -78,7 +78,7 @@ pub fn plan(desired: DesiredState, status: &TenantStatus, observation: &Observat
         ) => Step::Stop,
 
         (Desired::Running, _) if desired.restart => Step::Restart,
-        // A container that somebody else started would continue to crash: stop it.
+        // A container that was started from outside would continue to crash: stop the container.
         (Desired::Running, Some(Phase::Starting | Phase::Exited)) if status.gave_up => Step::Stop,
         (Desired::Running, _) if status.gave_up => Step::Noop,
         (Desired::Running, None | Some(Phase::Created | Phase::Stopped | Phase::Exited)) => {

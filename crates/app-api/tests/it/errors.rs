@@ -1,4 +1,4 @@
-//! An error says what to do; an internal error reveals only its request id.
+//! An error names the next step of the caller; an internal error reveals only its request id.
 
 use crate::harness::{FakeOrchestrator, Server};
 

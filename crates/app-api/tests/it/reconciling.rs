@@ -222,7 +222,7 @@ async fn an_owners_start_wakes_a_sleeping_tenant_once() {
     server.orchestrator.assert_script_done();
 }
 
-/// The row still says running although the tenant fell asleep a moment ago.
+/// The row still shows a running tenant although the tenant fell asleep a moment ago.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_owners_start_is_not_lost_when_the_row_is_stale() {
     let (server, owner, _) = with_acme(&[

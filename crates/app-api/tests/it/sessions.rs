@@ -98,7 +98,7 @@ async fn another_cookie_of_any_bytes_does_not_hide_the_session() {
         let client = with_cookie(cookie.clone());
         assert_eq!(client.get("/api/auth/session").await.status, 200, "{cookie}");
     }
-    // A planted second value signs nobody in, and sign-out still ends the real session.
+    // A planted second value signs no visitor in, and sign-out still ends the real session.
     let planted = with_cookie(format!("a=é; {own}; cial_admin={}", "A".repeat(43)));
     assert_eq!(planted.get("/api/auth/session").await.status, 401);
     let out = planted.send("POST".parse().unwrap(), "/api/auth/sign-out", &[], "").await;

@@ -1,4 +1,4 @@
-//! From an empty installation to a tenant one is signed in to, in a real browser.
+//! From an empty installation to a signed-in visit of a tenant, in a real browser.
 
 use e2e::{Axe, Browser};
 use testkit::Installation;
@@ -66,7 +66,7 @@ async fn an_owner_signs_up_creates_a_tenant_and_lands_inside_it() -> anyhow::Res
         browser.url().await?.contains("/admin/login?next="),
         "a page of the admin without a session"
     );
-    // Forms that are refused and pages that wait are answers of 422 and 503, which the browser notes.
+    // Refused forms and waiting pages are responses of 422 and 503, which the browser logs.
     let noted = "Failed to load resource: the server responded with a status of";
     let form = format!("/admin/tenants/new - {noted} 422");
     let waiting = format!("/?kept=1 - {noted} 503");

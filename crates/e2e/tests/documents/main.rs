@@ -1,7 +1,8 @@
-//! The commands of the documents, run literally in a copy of the checkout, like a person who has just cloned it: with
-//! an installation, an `.env` and ports of its own.
+//! The commands of the documents, run literally in a copy of the checkout, like a person who has
+//! just cloned it: with an installation, an `.env` and ports of its own.
 //!
-//! `cargo xtask test readme` names a free installation, runs this test, and removes whatever is left.
+//! `cargo xtask test readme` names a free installation, runs this test, and removes all that is
+//! left.
 
 mod checkout;
 mod terminal;
@@ -33,7 +34,7 @@ async fn the_commands_of_the_documents_work_in_a_fresh_clone() -> Result<()> {
 }
 
 async fn follow(terminal: &mut Terminal<'_>, installation: &Installation) -> Result<()> {
-    // Ctrl-C while images are looked at, and again while services start.
+    // Ctrl-C arrives while xtask checks the images, and again while services start.
     terminal.interrupt("cargo xtask local-up", "2/5")?;
     terminal.interrupt("cargo xtask local-up", "4/5")?;
     let output = terminal.run("cargo xtask local-up")?;
@@ -72,7 +73,7 @@ async fn follow(terminal: &mut Terminal<'_>, installation: &Installation) -> Res
     Ok(())
 }
 
-/// The way back in leads to a page, and no log holds it.
+/// The recovery link leads to a page, and no log holds the link.
 async fn reset(terminal: &mut Terminal<'_>, installation: &Installation) -> Result<()> {
     let command = "docker compose exec app-api app-api reset-password owner@example.com";
     let output = terminal.run(command)?;
@@ -87,7 +88,7 @@ async fn reset(terminal: &mut Terminal<'_>, installation: &Installation) -> Resu
     Ok(())
 }
 
-/// The tenant that was there before is there again.
+/// The earlier tenant is there again.
 async fn answers(installation: &Installation) -> Result<()> {
     let host = format!("acme.{}", installation.domain);
     let mut guest = Client::new(&host, installation.router_port);

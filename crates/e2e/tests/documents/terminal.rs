@@ -48,7 +48,7 @@ impl<'a> Terminal<'a> {
         Self { folder, installation, plugins, ran: BTreeSet::new() }
     }
 
-    /// Runs a command to its end, which must be good.
+    /// Runs a command to its end, which must be a success.
     pub(crate) fn run(&mut self, command: &'static str) -> Result<CommandOutput> {
         let start = now();
         let (output, status) = self.complete(command)?;

@@ -113,7 +113,8 @@ impl Fixture {
     }
 }
 
-/// Kills by the kernel and not by the engine, which would take the kill for a person's wish and restart nothing.
+/// Kills by the kernel and not by the engine, which would count the kill as a stop by hand and
+/// restart nothing.
 pub(crate) fn sigkill(pid: i64) -> Result<()> {
     let pid = Pid::from_raw(i32::try_from(pid)?);
     let killed = kill(pid, Signal::SIGKILL);

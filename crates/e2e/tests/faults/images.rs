@@ -10,12 +10,13 @@ use testkit::eventually;
 
 use super::engine::Fixture;
 
-/// Ends at once, with a failure.
+/// Exits at once, with a failure.
 const BROKEN: &str = "ENTRYPOINT [\"/bin/false\"]";
 /// Another image that does the same.
 const REBUILT: &str = "LABEL cial.rebuilt=1";
 
-/// The owner reads why the tenant does not run, and starts it again once it can run.
+/// The owner reads why the tenant does not run, and starts the tenant again once the tenant can
+/// run.
 pub(crate) async fn broken(fixture: &mut Fixture) -> Result<()> {
     let tag = Tag::of(fixture).await?;
     let broken = tag.derive(fixture, "broken", BROKEN).await?;

@@ -1,7 +1,9 @@
-//! Parts of an installation are killed, stopped or removed, also in the middle of their work. The installation mends
-//! itself, nothing is lost, and a tenant that nobody touches answers all the while.
+//! Parts of an installation are killed, stopped or removed, also in the middle of their work. The
+//! installation recovers by itself, nothing is lost, and an untouched tenant responds all the
+//! while.
 //!
-//! `cargo xtask smoke-local --faults` brings the installation up, runs these tests one after the other, and removes it.
+//! `cargo xtask smoke-local --faults` brings the installation up, runs these tests one after the
+//! other, and removes it.
 
 mod engine;
 mod images;
@@ -22,7 +24,7 @@ use testkit::{Client, Installation, eventually};
 
 /// The services that the engine starts by itself.
 const SERVICES: [&str; 4] = ["router", "orchestrator", "app-api", "postgres"];
-/// A tenant that nothing is done to.
+/// A tenant that no step touches.
 const BYSTANDER: &str = "bystander";
 /// A tenant with a signed-in visitor.
 const SLUG: &str = "acme";
@@ -63,7 +65,7 @@ async fn beside_bystander(
     checks.finish()
 }
 
-/// Waits until the bystander has answered this often again.
+/// Waits until the bystander has responded this many more times.
 async fn bystander_answers(answers: &Cell<u64>, times: u64) -> Result<()> {
     let wanted = answers.get() + times;
     eventually("the bystander answers", TIMEOUT, async || Ok(answers.get() >= wanted)).await
@@ -87,7 +89,8 @@ async fn killed_during_create(service: &str, moment: Moment, slug: &str) -> Resu
         }
         eventually("a restart", TIMEOUT, async || Ok(fixture.restarts(service).await? > before))
             .await?;
-        // A request that was cut off may or may not have made its row: the caller finds out by asking again.
+        // A request that was cut off may or may not have made its row: the caller finds out by a
+        // second request.
         if let Moment::Requested = moment {
             eventually("an answer to a second request", TIMEOUT, async || {
                 let again = owner.post("/api/admin/tenants", &body).await;
@@ -227,8 +230,8 @@ async fn a_killed_router_serves_from_its_disk_alone() -> Result<()> {
     .await
 }
 
-/// Like a machine that loses its power and starts again: the engine starts the services by itself, in no order, and
-/// no one-shot; the services start the tenants.
+/// Simulates a machine that loses its power and starts again: the engine starts the services by
+/// itself, in no order, and no one-shot; the services start the tenants.
 #[tokio::test]
 async fn everything_killed_at_once_returns_by_itself() -> Result<()> {
     alone("everything killed at once returns by itself, nothing twice", async |fixture| {

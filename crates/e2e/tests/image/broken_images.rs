@@ -13,7 +13,7 @@ use super::{layers, static_checks};
 struct BrokenImage {
     name: &'static str,
     layer: String,
-    /// The checks that must fail, and no others.
+    /// The checks that must fail; no other check may fail.
     failing: &'static [&'static str],
 }
 

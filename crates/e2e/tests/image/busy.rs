@@ -1,5 +1,5 @@
-//! Busy declarations: each half declares inside over its own socket, the orchestrator reads them, and nobody else can
-//! reach them.
+//! Busy declarations: each half declares inside over its own socket, the orchestrator reads them,
+//! and no other process can reach them.
 
 use anyhow::Result;
 use e2e::Checks;

@@ -1,4 +1,5 @@
-//! The death of one service ends the container, and the engine restarts it; a stop drains and is final.
+//! The death of one service ends the container, and the engine restarts it; a stop drains, and the
+//! container stays stopped.
 
 use std::time::Duration;
 
@@ -14,9 +15,10 @@ use super::websocket::{close_code, echo, open_websocket};
 /// A step that takes longer hangs.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// From just before a service is killed to the end of the container, both by the clock of the engine's machine.
+/// The time from just before the kill of a service to the end of the container, both by the clock
+/// of the engine's machine.
 const DEATH_TIMEOUT: Duration = Duration::from_secs(1);
-/// From the call to stop a tenant to its return.
+/// The time from the call to stop a tenant to the call's return.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(crate) async fn check_deaths(
@@ -52,7 +54,8 @@ async fn check_death(
     let filters = filters.into_iter().collect();
     let options = EventsOptionsBuilder::default().filters(&filters).build();
     let mut deaths = std::pin::pin!(sandbox.docker.events(Some(options)));
-    // The stream is asked for when it is first polled, so the death is caused while it is being polled.
+    // The client requests the stream at the first poll, so the death is caused while the stream is
+    // being polled.
     let (death, raced) = tokio::join!(tokio::time::timeout(TIMEOUT, deaths.next()), async {
         tokio::time::sleep(Duration::from_millis(100)).await;
         tenant.exec_shell(user, &race(&pid)).await

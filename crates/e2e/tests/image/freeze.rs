@@ -12,7 +12,8 @@ use testkit::engine::{Endpoint, Sandbox, TenantContainer, TenantOptions};
 use super::token::{Keys, claims, header};
 
 const NAME: &str = "frozen";
-/// From the first sign-on to the end of its session: long enough for a restart, and less than a token's minute.
+/// The time from the first sign-on to the end of its session: long enough for a restart, and less
+/// than a token's minute.
 const LIFETIME_SECONDS: u64 = 15;
 /// A session's absolute end.
 const MAX_SESSION_SECONDS: u64 = 12 * 60 * 60;

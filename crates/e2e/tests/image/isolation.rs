@@ -1,4 +1,5 @@
-//! Two tenants beside each other, each on a network as the driver makes it, reach nothing of each other.
+//! Two tenants beside each other, each on a network as the driver makes it, cannot reach each
+//! other.
 
 use anyhow::Result;
 use e2e::Checks;
@@ -26,7 +27,7 @@ pub(crate) async fn check(checks: &mut Checks, sandbox: &Sandbox) -> Result<()> 
     check_the_check(checks, &one, &other).await
 }
 
-/// With a hole made on purpose, the same question must have the other answer.
+/// With a hole made on purpose, the same check must give the opposite result.
 async fn check_the_check(
     checks: &mut Checks,
     one: &TenantContainer,

@@ -34,7 +34,7 @@ fn bare(names: Option<Vec<String>>) -> String {
     names.iter().map(|n| n.trim_start_matches("CAP_")).collect::<Vec<_>>().join(" ")
 }
 
-/// The same numbers where the kernel keeps them (cgroup 2, or what 1 called it).
+/// The same limits in the kernel's files (cgroup 2, or the names of cgroup 1).
 async fn check_kernel(checks: &mut Checks, tenant: &TenantContainer) -> Result<()> {
     for (what, files, expected) in [
         ("CPU in force", "cpu.max cpu/cpu.cfs_quota_us", "200000"),

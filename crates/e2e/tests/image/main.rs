@@ -147,7 +147,7 @@ async fn limits_are_configured_and_in_force() -> Result<()> {
 async fn a_tenant_with_a_route_token_reveals_nothing_without_it() -> Result<()> {
     in_sandbox("guarded", async |checks, sandbox| {
         let secrets = (route_token::TOKEN.to_owned(), route_token::PROOF.to_owned());
-        // The pages of the other tests say `demo`, from the same image.
+        // The pages of the other tests show `demo`, from the same image.
         let name = "guarded";
         let options =
             TenantOptions { name, route_secrets: Some(secrets), ..TenantOptions::default() };

@@ -11,7 +11,7 @@ use super::websocket::{echo, open_websocket, upgrade_status};
 const PLATFORM: &str = "<h1>Platform · Tenant ";
 const CORE: &str = "<h1>Cial Core · Tenant ";
 
-/// The status, and the service that answered: each is recognised by a text of its own.
+/// Returns the status and the service that answered: each service has a recognisable text.
 fn describe(response: &Response) -> String {
     let (status, body) = (response.status, &response.body);
     if body.contains(PLATFORM) {

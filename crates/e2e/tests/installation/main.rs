@@ -157,7 +157,7 @@ async fn a_deleted_tenant_leaves_nothing_behind() -> Result<()> {
     checks.finish()
 }
 
-/// The call that docs/sleep-and-wake.md shows, by the program that it shows.
+/// The call that docs/sleep-and-wake.md shows, with the same program.
 #[tokio::test]
 async fn the_documented_change_of_a_policy_works() -> Result<()> {
     let (installation, mut checks) = (Installation::from_env()?, Checks::new());

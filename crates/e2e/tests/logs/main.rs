@@ -1,4 +1,4 @@
-//! The last test of every run: nothing that happened before it may have left a secret in a log.
+//! The last test of every run: no earlier test may have left a secret in a log.
 
 use anyhow::Result;
 use e2e::leaks;

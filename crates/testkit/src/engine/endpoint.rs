@@ -40,7 +40,7 @@ impl Endpoint<'_> {
         self.send(request.as_bytes()).await.with_context(|| format!("GET {path}"))
     }
 
-    /// Sends a request that asks for its connection to be closed, and reads the response.
+    /// Sends a request with `Connection: close`, and reads the response.
     ///
     /// # Errors
     /// No whole response within 30 s.

@@ -161,7 +161,7 @@ impl Server {
         }
     }
 
-    /// Waits for the end of the server and returns its result.
+    /// Waits for the end of the server and returns the server's result.
     pub(crate) async fn wait_ended(self) -> Result<(), ServiceError> {
         timeout(TEST_TIMEOUT, self.running).await.expect("the server did not end").unwrap()
     }

@@ -1,7 +1,8 @@
 //! A real Postgres for each test: a database of its own on a server that all test processes share.
 //!
-//! Started from Debian's `postgresql` package by whichever test comes first, and stopped by a watchdog soon after
-//! the last test process is gone: each holds a shared lock on a file, and the watchdog waits for the exclusive one.
+//! Started from Debian's `postgresql` package by the first test, and stopped by a watchdog soon
+//! after the last test process is gone: each holds a shared lock on a file, and the watchdog waits
+//! for the exclusive one.
 
 use std::fs::{File, Permissions, create_dir_all, read_dir, set_permissions};
 use std::os::unix::fs::PermissionsExt as _;
@@ -78,7 +79,7 @@ fn server_url(database: &str) -> String {
     format!("postgres:///{database}?host={}&user=postgres", data.display())
 }
 
-/// Where its socket is, and the lock that keeps it up.
+/// The directory of the socket, and the lock that keeps the server running.
 fn shared_server() -> (PathBuf, File) {
     let home = std::env::temp_dir().join(format!("cial-test-postgres-{}", nix::unistd::getuid()));
     create_dir_all(&home).unwrap();
