@@ -109,7 +109,7 @@ pub async fn control_plane_ports(
     Ok(targets)
 }
 
-/// Those of `targets` that a tenant reaches.
+/// Returns the addresses of `targets` that a tenant reaches.
 ///
 /// # Errors
 /// The attempt itself fails.

@@ -41,11 +41,11 @@ pub enum LeaseResponse {
     /// The tenant's owner stopped it.
     Stopped,
     NotRunning,
-    /// The tenant sleeps, and the request is not one that wakes it.
+    /// The tenant sleeps, and the request does not wake a sleeping tenant.
     WakeRequired,
     /// The waiter's deadline came before the tenant was ready.
     Waking {
-        /// The number of wakes before this one.
+        /// The number of wakes before this wake.
         queue_position: usize,
     },
     QueueFull {

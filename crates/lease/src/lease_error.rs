@@ -6,11 +6,11 @@ pub enum LeaseError {
     /// The tenant's owner stopped it.
     Stopped,
     NotRunning,
-    /// The tenant sleeps, and the request is not one that wakes it.
+    /// The tenant sleeps, and the request does not wake a sleeping tenant.
     WakeRequired,
     /// The tenant is waking, and the request waited for as long as it may.
     Waking {
-        /// Wakes before this one, as last reported by the orchestrator.
+        /// The number of wakes before this wake, as last reported by the orchestrator.
         queue_position: Option<u32>,
     },
     /// The orchestrator's wake queue is full.

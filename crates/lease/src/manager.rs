@@ -1,8 +1,8 @@
 //! The holder's side of all leases of one router process: events in, commands out, one timer.
 //!
-//! Decides which lease requests are sent (one per tenant at a time), which waiters wait for them,
-//! for how long a refusal is reused, when to renew and release, and what happens while the
-//! orchestrator is away.
+//! Decides which lease requests are sent (one per tenant at a time), and which waiters wait for
+//! them. Also decides how long a refusal is reused, when to renew and release, and how requests are
+//! treated while the orchestrator is away.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;

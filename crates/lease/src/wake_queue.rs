@@ -265,7 +265,8 @@ impl<T: Copy + Ord, H: Copy, W: Copy + Eq> WakeQueue<T, H, W> {
         Some(wake)
     }
 
-    /// Returns how many wakes are before this one; `None` when it does not wait for a call.
+    /// Returns how many wakes are before the tenant's wake; `None` when that wake does not wait for
+    /// a call.
     pub fn queue_position(&self, tenant: T) -> Option<usize> {
         let position = |queue: &VecDeque<T>| queue.iter().position(|t| *t == tenant);
         position(&self.queued_starts).or_else(|| position(&self.queued_thaws))

@@ -1,11 +1,13 @@
-//! An HTTP/1.1 reverse-proxy engine: strict framing, streaming both ways, WebSocket tunnels, graceful drain.
-//! It holds no policy and knows no tenant.
+//! An HTTP/1.1 reverse-proxy engine: strict framing, streaming both ways, WebSocket tunnels,
+//! graceful drain. It holds no policy and knows no tenant.
 //!
-//! A binary brings a [`Policy`]: the upstream of each request ([`Policy::decide`]) and the response to an error
-//! ([`Policy::error_response`]). The [`Exchange`] of a request lives until the last byte of the response body or the
-//! end of the tunnel, so a guard that marks a tenant as busy belongs inside the exchange.
+//! A binary brings a [`Policy`]: the upstream of each request ([`Policy::decide`]) and the response
+//! to an error ([`Policy::error_response`]). The [`Exchange`] of a request lives until the last
+//! byte of the response body or the end of the tunnel. A guard that marks a tenant as busy
+//! therefore belongs inside the exchange.
 //!
-//! Each thread runs its own [`serve()`]. Threads share nothing; [`bind`] opens one listening socket per thread.
+//! Each thread runs its own [`serve()`]. Threads share nothing; [`bind`] opens one listening socket
+//! per thread.
 
 mod connection;
 mod descriptors;

@@ -12,8 +12,9 @@ use crate::{Header, Headers, ProxyError, RequestHead, Response, ResponseHead, Up
 pub trait Policy: 'static {
     type Exchange: Exchange;
 
-    /// The key by which [`Settings::max_connections_per_client`](crate::Settings) counts a connection. `None` counts
-    /// with no other connection, as for a proxy that speaks for many clients.
+    /// The key by which [`Settings::max_connections_per_client`](crate::Settings) counts a
+    /// connection. `None` counts with no other connection, as for a proxy that forwards for many
+    /// clients.
     fn client_key(&self, _peer: &Peer) -> Option<IpAddr> {
         None
     }

@@ -47,7 +47,7 @@ pub struct Settings {
 
     /// From the first byte of a request head to its last.
     pub head_timeout: Duration,
-    /// Between two requests on one client connection.
+    /// The idle time between two requests on one client connection.
     pub keep_alive_timeout: Duration,
     /// Without progress in either direction while a body is transferred.
     pub body_idle_timeout: Duration,

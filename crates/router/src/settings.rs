@@ -71,7 +71,7 @@ impl Default for Hold {
     }
 }
 
-/// Who can reach the installation.
+/// The reach of the installation: which clients can connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exposure {
     /// The domain resolves to loopback, and no proxy in front passes requests of others on.

@@ -45,8 +45,9 @@ where
     T: Keyed + Clone + PartialEq + Serialize + Send + Sync + 'static,
     T::Key: Serialize + Send + Sync + 'static,
 {
-    /// `epoch` is the first revision. Use one that no earlier run of this process can have reached, such as the clock's
-    /// milliseconds: a reader must not take a revision of an earlier run for one of this run.
+    /// `epoch` is the first revision. Use a revision that no earlier run of this process can have
+    /// reached, such as the clock's milliseconds: a reader must not take a revision of an earlier
+    /// run for one of this run.
     pub fn new(epoch: u64) -> Self {
         let shared = Shared {
             revision: epoch,

@@ -40,7 +40,8 @@ pub struct Session {
     pub sub: String,
     pub email: String,
     pub role: String,
-    /// The admin session from which this one derives (claim `sid`). `None` for a token without the claim.
+    /// The admin session from which this session derives (claim `sid`). `None` for a token without
+    /// the claim.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sid: Option<String>,
     #[serde(rename = "since")]

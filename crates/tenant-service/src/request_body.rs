@@ -1,7 +1,8 @@
 //! A request body that a handler may leave unread without breaking the connection in silence.
 //!
-//! A server that responds before it has read the whole body must either read the rest or announce that it closes the
-//! connection (RFC 9112 §9.3). Without either, the next request on the connection is lost.
+//! A server that responds before it has read the whole body must read the rest, or announce the
+//! close of the connection (RFC 9112 §9.3). Without either, the next request on the connection is
+//! lost.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};

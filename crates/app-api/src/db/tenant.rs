@@ -238,7 +238,7 @@ pub async fn change(
     Ok(changed.get_result(conn).await.optional()?.map(Tenant::from))
 }
 
-/// Marks the requests that `read` shows as done, as far as `fulfilled` says.
+/// Marks the requests that `read` shows as done, as far as `fulfilled` lists them.
 pub async fn mark_fulfilled(
     conn: &mut Conn,
     read: &Tenant,

@@ -70,7 +70,7 @@ async fn healthy_tenant(sandbox: &Sandbox, keys: Option<&Keys>) -> Result<(Tenan
     Ok((tenant, port))
 }
 
-/// The checks of a tenant that is left alone; those that a broken image must fail.
+/// The checks of an undisturbed tenant, among them the checks that a broken image must fail.
 async fn static_checks(checks: &mut Checks, sandbox: &Sandbox, tenant: &TenantContainer) {
     let outcome = contents::check(checks, sandbox, tenant).await;
     checks.succeeds("the image was examined", outcome);

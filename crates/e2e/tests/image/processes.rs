@@ -33,7 +33,7 @@ impl Process {
     }
 }
 
-/// Every process but the one that lists them.
+/// Every process except the listing process itself.
 pub(crate) async fn list(tenant: &TenantContainer) -> Result<Vec<Process>> {
     let script = r#"for p in /proc/[0-9]*; do
         pid=${p#/proc/}; [ "$pid" = $$ ] && continue

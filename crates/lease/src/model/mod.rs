@@ -2,9 +2,9 @@
 //! with messages late, lost or repeated, and crashes. The cores that decide are the real ones; only
 //! the shells around them are stand-ins.
 //!
-//! States are visited breadth first, so a trace to a fault is the shortest. Two states that differ
-//! in nothing but the time of day, or in the values of counters that are only compared, are the
-//! same state ([`canon`]). A scene has budgets for time, for requests and for each kind of failure.
+//! States are visited breadth first, so a trace to a fault is the shortest. Two states are the same
+//! when only the time of day differs, or the values of counters that are only compared ([`canon`]).
+//! A scene has budgets for time, for requests and for each kind of failure.
 
 mod bugs;
 mod canon;

@@ -18,7 +18,7 @@ use crate::runtime::buffers::{BufferPool, ReadBuffer};
 use crate::runtime::stream::{ReadHalf, Stream};
 use crate::runtime::timers::Deadline;
 
-/// What the client does while it waits.
+/// The state of the client's input during a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ClientInput {
     /// The client may send more.
@@ -73,7 +73,8 @@ impl Probe {
     }
 }
 
-/// After the response began: a pause of so many timeouts, in which a client with ended input counts as gone.
+/// After the response began: the number of timeouts without progress after which a client with
+/// ended input counts as gone.
 const SILENT_TIMEOUTS: u8 = 5;
 const INTERIM: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 

@@ -234,8 +234,7 @@ impl<'t, P: Policy> Forward<'t, P> {
     fn on_failure(&mut self, failure: Failure) -> Step<P::Exchange> {
         match failure {
             Failure::ClientGone => Step::Done(End::Close),
-            // It is unknown whether the upstream processed the request, so the request must not be
-            // repeated.
+            // The upstream may have processed the request, so the request must not be repeated.
             Failure::UpstreamLost(error) if !self.info.is_repeatable || self.interims.is_some() => {
                 Step::Done(self.fail(&error))
             }
@@ -551,7 +550,7 @@ impl<'t, P: Policy> Forward<'t, P> {
             }
             Err(Failure::Error(error)) if !down.has_written => self.fail(&error),
             Err(Failure::Error(error)) => {
-                // The response has begun: a reset tells the client that the response is incomplete.
+                // The response has begun: a reset shows the client that the response is incomplete.
                 let _ = worker.policy.error_response(&error, ErrorContext::Exchange(exchange));
                 client.reset_on_close();
                 End::Close

@@ -24,7 +24,7 @@ use crate::runtime::timers::Deadline;
 use crate::runtime::worker::{Worker, write_all};
 use crate::upgrade::tunnel::AgreedTunnel;
 
-/// What follows a request on its connection.
+/// The next step of a connection after a request.
 pub(crate) enum AfterRequest<E> {
     /// The next request, which may begin with these bytes.
     NextRequest(Option<ReadBuffer>),

@@ -118,7 +118,7 @@ impl Exchange for TenantExchange {
         Some(Box::pin(async move {
             let (tenant, number, patience) = (lease.tenant, worker.number, worker.hold.others);
             match worker.leases.thaw_tenant(tenant, number, patience).await {
-                // At another address runs another process than the one that this tunnel leads to.
+                // Another address belongs to another process than the process behind this tunnel.
                 Ok(there) => Arc::ptr_eq(&there, &lease),
                 Err(refusal) => {
                     worker.counters.refused(refusal.code());

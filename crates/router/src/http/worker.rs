@@ -54,8 +54,8 @@ pub(crate) struct RequestContext {
 }
 
 impl Worker {
-    /// Forwards a request. `is_leased` is `false` where the orchestrator is away and the table says that the tenant
-    /// runs.
+    /// Forwards a request. `is_leased` is `false` where the orchestrator is away and the table
+    /// shows that the tenant runs.
     pub(crate) fn forward(
         self: &Rc<Self>,
         guard: LeaseGuard,

@@ -355,7 +355,8 @@ impl ManagerLoop {
     }
 }
 
-/// Classifies a failed call, and logs those that are not the orchestrator's usual refusals.
+/// Classifies a failed call, and logs every failure that is not a usual refusal of the
+/// orchestrator.
 fn failure(error: &CallError) -> CallFailure {
     let failure = classify_failure(error);
     match &failure {

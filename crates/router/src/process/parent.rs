@@ -1,9 +1,11 @@
-//! `router parent`: holds the listeners and serves no request. Child processes serve and are replaced, so that an
-//! upgrade loses no request, even where the parent is PID 1 of a container and must not exit.
+//! `router parent`: holds the listeners and serves no request. Child processes serve and are
+//! replaced, so that an upgrade loses no request. The parent may be PID 1 of a container and must
+//! not exit.
 //!
-//! SIGHUP or SIGUSR2 starts another child (from the program file and with the settings and secrets of that moment),
-//! which receives the listening sockets. Once the new child serves, the old one accepts no connection, answers one
-//! more request on each that it has, drains, and exits. If the new child fails before that, nothing changes.
+//! SIGHUP or SIGUSR2 starts another child (from the program file and with the settings and secrets
+//! of that moment), which receives the listening sockets. Once the new child serves, the old one
+//! accepts no connection, answers one more request on each that it has, drains, and exits. If the
+//! new child fails before that, nothing changes.
 
 use std::io;
 use std::net::TcpListener;

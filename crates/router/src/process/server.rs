@@ -42,10 +42,10 @@ pub struct Server {
     budget: DescriptorBudget,
 }
 
-/// The parent process of this one.
+/// The parent of this process.
 struct Parent {
     link: std::os::unix::net::UnixStream,
-    /// Another child serves until this one reports that it is ready.
+    /// Another child serves until this child reports that it is ready.
     replaces_child: bool,
 }
 
@@ -216,12 +216,12 @@ impl Server {
     }
 }
 
-/// Whether another process serves after this one.
+/// Whether another process serves after this process.
 #[derive(Clone)]
 struct Shutdown {
     /// Another process serves and owns the internal listener.
     replaced: CancellationToken,
-    /// No process serves after this one: connections without a request are closed at once.
+    /// No process serves after this process: connections without a request are closed at once.
     without_successor: CancellationToken,
 }
 

@@ -94,7 +94,7 @@ impl Core {
         self.get(&format!("/.cial/sso?token={token}")).await
     }
 
-    /// Requests the user whom this cookie signs in.
+    /// Requests the session's user for this cookie.
     pub(crate) async fn who(&self, cookie: &str) -> TestResponse {
         self.ask(Method::GET, "/session", &[(COOKIE.as_str(), cookie)]).await
     }

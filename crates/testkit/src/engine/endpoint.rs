@@ -40,7 +40,7 @@ impl Endpoint<'_> {
         self.send(request.as_bytes()).await.with_context(|| format!("GET {path}"))
     }
 
-    /// Sends a request with `Connection: close`, and reads the response.
+    /// Sends a request, which must contain `Connection: close`, and reads the response.
     ///
     /// # Errors
     /// No whole response within 30 s.
