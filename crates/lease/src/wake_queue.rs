@@ -24,7 +24,7 @@ pub struct WakeLimits {
     pub waiters_per_tenant: usize,
     /// Waiters of all tenants together.
     pub waiters: usize,
-    /// From the return of the engine's call to readiness.
+    /// The limit from the return of the engine's call to readiness.
     pub readiness_timeout: Millis,
 }
 
@@ -87,11 +87,11 @@ pub struct WakeTimings {
     /// [`Phase::Frozen`] or [`Phase::Sleeping`]; [`Phase::Starting`] for a start that this orchestrator did not begin.
     pub from: Phase,
     pub total: Millis,
-    /// Behind other wakes, or behind the tenant's own suspend.
+    /// The time behind other wakes, or behind the tenant's own suspend.
     pub queue: Millis,
     /// The engine's call.
     pub engine: Millis,
-    /// From the return of the engine's call to readiness.
+    /// The time from the return of the engine's call to readiness.
     pub boot: Millis,
 }
 

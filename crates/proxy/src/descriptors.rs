@@ -5,7 +5,8 @@
 pub struct DescriptorDemand {
     /// `RLIMIT_NOFILE`: descriptors that the process may hold at once.
     pub limit: u64,
-    /// Held besides proxied connections: listeners, the runtime, administration, connections to other services.
+    /// Descriptors held besides proxied connections: listeners, the runtime, administration,
+    /// connections to other services.
     pub reserved: usize,
     /// Threads that serve.
     pub threads: usize,
@@ -20,9 +21,9 @@ pub struct DescriptorDemand {
 /// Bounds that cannot exhaust the descriptors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DescriptorBudget {
-    /// For [`Settings::max_connections`](crate::Settings).
+    /// The value for [`Settings::max_connections`](crate::Settings).
     pub max_connections: usize,
-    /// For [`Settings::max_idle_per_upstream`](crate::Settings).
+    /// The value for [`Settings::max_idle_per_upstream`](crate::Settings).
     pub max_idle_per_upstream: usize,
 }
 

@@ -17,10 +17,10 @@ pub struct HeadLimit {
 }
 
 impl HeadLimit {
-    /// For the first of several engines that a message passes.
+    /// The limit for the first of several engines that a message passes.
     pub const FIRST_HOP: Self = Self { bytes: 16 << 10, lines: 100 };
-    /// For every further engine. Each engine adds header lines, and the next must accept every head
-    /// that the first accepted.
+    /// The limit for every further engine. Each engine adds header lines, and the next must accept
+    /// every head that the first accepted.
     pub const NEXT_HOP: Self = Self { bytes: 20 << 10, lines: 112 };
 }
 
@@ -45,33 +45,34 @@ pub struct Settings {
     /// Receives the counts of client connections and idle upstream connections.
     pub stats: Arc<Stats>,
 
-    /// From the first byte of a request head to its last.
+    /// The limit from the first byte of a request head to its last.
     pub head_timeout: Duration,
     /// The idle time between two requests on one client connection.
     pub keep_alive_timeout: Duration,
-    /// Without progress in either direction while a body is transferred.
+    /// The limit without progress in either direction while a body is transferred.
     pub body_idle_timeout: Duration,
     pub connect_timeout: Duration,
-    /// After the end of a client's input while its request is in progress: once this time passes without a response,
-    /// the engine checks whether the client still reads; once a begun response pauses for five times as
-    /// long, the client counts as gone.
+    /// The limit after the end of a client's input while its request is in progress. Once this time
+    /// passes without a response, the engine checks whether the client still reads. Once a begun
+    /// response pauses for five times as long, the client counts as gone.
     pub half_close_timeout: Duration,
-    /// From the request to the head of its response.
+    /// The limit from the request to the head of its response.
     pub response_timeout: Duration,
     /// Idle upstream connections are closed after this time, which must be shorter than the upstream's own timeout.
     pub pool_idle_timeout: Duration,
     /// Closes a tunnel without traffic; `None` keeps such tunnels.
     pub tunnel_idle_timeout: Option<Duration>,
 
-    /// From the stop to the end of the drain. Requests in progress may finish until then.
+    /// The time from the stop to the end of the drain. Requests in progress may finish until then.
     pub drain_timeout: Duration,
-    /// From the stop to the moment when idle connections are closed. Until then each connection may send one more
-    /// request: closing earlier would lose a request that is already on its way.
+    /// The time from the stop to the moment when idle connections are closed. Until then each
+    /// connection may send one more request: closing earlier would lose a request that is already
+    /// on its way.
     pub idle_drain_timeout: Duration,
     /// Cancelled before or after the stop when no other process serves this address: idle connections close at once,
     /// because no later request could succeed.
     pub close_idle: CancellationToken,
-    /// From the stop to the moment when open tunnels are closed with 1001.
+    /// The time from the stop to the moment when open tunnels are closed with 1001.
     pub tunnel_drain_timeout: Duration,
     /// Timer resolution: timeouts fire up to two ticks late and never early.
     pub timer_tick: Duration,

@@ -2,7 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
-/// Passed in [`Settings::stats`](crate::Settings). Only the serving thread writes.
+/// The counters that [`Settings::stats`](crate::Settings) passes in. Only the serving thread
+/// writes.
 #[derive(Debug, Default)]
 pub struct Stats {
     connections: AtomicUsize,

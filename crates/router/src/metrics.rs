@@ -12,7 +12,7 @@ use crate::routes::table::RouteTable;
 /// The counters of one serving thread. No other thread writes them.
 #[derive(Default)]
 pub(crate) struct RequestCounters {
-    /// By the first digit of the status.
+    /// Responses by the first digit of the status.
     responses: [AtomicU64; 6],
     entered: AtomicU64,
     left: AtomicU64,
@@ -21,7 +21,7 @@ pub(crate) struct RequestCounters {
     retries: AtomicU64,
     waiting_pages: AtomicU64,
     rate_limited: AtomicU64,
-    /// By code. Errors are rare, hence no array.
+    /// Errors by code. Errors are rare, hence no array.
     errors: Mutex<BTreeMap<&'static str, u64>>,
     refusals: Mutex<BTreeMap<&'static str, u64>>,
     /// The proxy engine's own counters.

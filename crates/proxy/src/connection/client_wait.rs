@@ -63,7 +63,7 @@ pub(crate) enum Probe {
 }
 
 impl Probe {
-    /// While no part of the response was sent.
+    /// Returns the check to use while no part of the response was sent.
     pub(crate) fn before_response(version: Version) -> Self {
         match version {
             Version::Http11 => Self::Interim,

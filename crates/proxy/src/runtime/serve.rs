@@ -24,7 +24,7 @@ use crate::settings::Settings;
 const BACKLOG: i32 = 4_096;
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(20);
 
-/// From one eviction to the next while no seat is left.
+/// The time from one eviction to the next while no seat is left.
 const EVICTION_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Serves on this thread until `stop`, then drains: no new connections, requests in progress finish with

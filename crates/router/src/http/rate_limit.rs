@@ -44,7 +44,7 @@ pub(crate) struct RateLimit<C: Clock = DefaultClock> {
     /// How many pairs have a bucket of their own.
     pub(crate) max_pairs: usize,
     pairs: Mutex<SharedBuckets<C>>,
-    /// Shared by all pairs beyond `max_pairs`.
+    /// The bucket that all pairs beyond `max_pairs` share.
     overflow: Arc<Bucket<C>>,
     count: AtomicU64,
 }

@@ -57,7 +57,7 @@ struct LatestProgress {
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// A page watches no longer than this. A page that still waits reloads before, and subscribes again.
 const MAX_WATCH: Duration = Duration::from_secs(60);
-/// Until the orchestrator begins its response.
+/// The limit until the orchestrator begins its response.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);
 const MAX_LINE_BYTES: usize = 64 << 10;
 

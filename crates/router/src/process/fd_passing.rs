@@ -18,9 +18,9 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 /// The kernel passes no more descriptors in one message (`SCM_MAX_FD`).
 const MAX_SOCKETS: usize = 253;
 const SOCKETS: &[u8] = b"s";
-/// From the child: it has a route table and serves.
+/// The child reports that it has a route table and serves.
 pub(crate) const READY: &[u8] = b"r";
-/// From the parent: another child serves.
+/// The parent reports that another child serves.
 pub(crate) const REPLACED: &[u8] = b"n";
 
 /// Sends the sockets in this order.

@@ -35,7 +35,7 @@ pub(crate) struct RouteStore {
 /// The first pause after the feed ended; doubled up to the limit until a connection succeeds.
 const RECONNECT_DELAY: Duration = Duration::from_millis(100);
 const RECONNECT_DELAY_LIMIT: Duration = Duration::from_secs(2);
-/// From one snapshot to the next, however many threads request a resync.
+/// The time from one snapshot to the next, however many threads request a resync.
 const RESYNC_INTERVAL: Duration = Duration::from_millis(500);
 
 impl RouteReader {

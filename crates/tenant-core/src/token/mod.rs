@@ -52,7 +52,7 @@ pub enum TokenError {
     Header,
     #[error("its header marks extensions as critical, and none is understood")]
     Critical,
-    /// Without the text of the library error, which may quote the token.
+    /// The message omits the text of the library error, which may quote the token.
     #[error("its algorithm, signature or form is wrong")]
     Unverified(#[from] jsonwebtoken::errors::Error),
     #[error("its claims are missing or of the wrong type: {0}")]
