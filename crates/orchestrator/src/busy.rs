@@ -6,10 +6,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use protocol::busy::{BusyList, is_printable};
+use service::local_error::is_local;
 use service::tenant_socket;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-
-use crate::local_error::is_local;
 
 /// A tenant that does not respond within this time counts as not busy.
 pub const BUSY_TIMEOUT: Duration = Duration::from_millis(200);

@@ -8,7 +8,6 @@ pub mod controller;
 mod descriptors;
 pub mod driver;
 pub mod listener;
-mod local_error;
 mod metrics;
 pub mod operations;
 mod plain_text;

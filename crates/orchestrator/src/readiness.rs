@@ -14,12 +14,12 @@ use futures_util::StreamExt as _;
 use inotify::{Inotify, WatchDescriptor, WatchMask, Watches};
 use protocol::TenantId;
 use protocol::inside;
+use service::local_error::is_local;
 use service::tenant_socket;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::local_error::is_local;
 use crate::tenant_dirs::TenantDirs;
 
 const HEALTH_REQUEST: &[u8] =

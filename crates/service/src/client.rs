@@ -1,6 +1,5 @@
 //! The HTTP client between services of the control plane: JSON, a bearer token, a timeout for each call.
 
-use std::io;
 use std::time::Duration;
 
 use axum::http::{Method, Request, Response, StatusCode, header};
@@ -14,6 +13,7 @@ use protocol::headers::REQUEST_ID;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::local_error::is_local;
 use crate::{Secret, request_id};
 
 /// A client of one service. Clones share one connection pool.
@@ -153,25 +153,13 @@ async fn read_refusal(response: Response<Incoming>) -> CallError {
 
 /// Distinguishes a failure of this process from a failure of the other service.
 fn transport_error(error: &(dyn std::error::Error + 'static)) -> CallError {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    let is_local = causes
-        .filter_map(|cause| cause.downcast_ref::<io::Error>())
-        .any(is_out_of_resources)
-        // A lookup of a name hides the cause.
-        || std::fs::File::open("/dev/null").is_err_and(|error| is_out_of_resources(&error));
-    if is_local {
+    // A lookup of a name hides the cause.
+    let cannot_open = || std::fs::File::open("/dev/null").is_err_and(|error| is_local(&error));
+    if is_local(error) || cannot_open() {
         CallError::OutOfResources(with_sources(error))
     } else {
         CallError::Unreachable(with_sources(error))
     }
-}
-
-/// Whether this process or its machine has no descriptors, memory, buffers or ports left.
-fn is_out_of_resources(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    let errors = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS, Errno::ADDRNOTAVAIL];
-    let code = error.raw_os_error();
-    errors.iter().any(|errno| code == Some(errno.raw_os_error()))
 }
 
 /// The message of an error and of all its sources.

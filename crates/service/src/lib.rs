@@ -21,6 +21,8 @@ pub mod forwarded;
 #[cfg(feature = "control")]
 pub mod keys;
 #[cfg(feature = "control")]
+pub mod local_error;
+#[cfg(feature = "control")]
 pub mod logs;
 #[cfg(feature = "control")]
 pub mod tenant_socket;

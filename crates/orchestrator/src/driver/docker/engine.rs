@@ -12,9 +12,9 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http_body_util::{BodyExt as _, Either};
 use serde_json::Value;
+use service::local_error::is_local;
 
 use crate::driver::{DriverError, DriverErrorCode};
-use crate::local_error::is_local;
 
 /// Limits calls that only read.
 pub(super) const INSPECT_TIMEOUT: Duration = Duration::from_secs(10);

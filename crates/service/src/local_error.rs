@@ -6,13 +6,13 @@
 use std::error::Error;
 use std::io;
 
-use nix::libc;
+use rustix::io::Errno;
 
-const LOCAL_ERRNOS: [i32; 5] =
-    [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS, libc::EADDRNOTAVAIL];
+const LOCAL_ERRNOS: [Errno; 5] =
+    [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS, Errno::ADDRNOTAVAIL];
 
 /// Whether `error`, or one of its causes, is a lack of descriptors, memory, buffers or local addresses.
-pub(crate) fn is_local(error: &(dyn Error + 'static)) -> bool {
+pub fn is_local(error: &(dyn Error + 'static)) -> bool {
     let mut cause = Some(error);
     while let Some(error) = cause {
         if error.downcast_ref::<io::Error>().is_some_and(is_local_io) {
@@ -24,7 +24,8 @@ pub(crate) fn is_local(error: &(dyn Error + 'static)) -> bool {
 }
 
 fn is_local_io(error: &io::Error) -> bool {
-    let is_here = error.raw_os_error().is_some_and(|errno| LOCAL_ERRNOS.contains(&errno));
+    let errno = Errno::from_io_error(error);
+    let is_here = errno.is_some_and(|errno| LOCAL_ERRNOS.contains(&errno));
     // An error that wraps another one hides it from `source`.
     is_here || error.get_ref().is_some_and(|inner| is_local(inner))
 }
@@ -36,7 +37,7 @@ mod tests {
     #[test]
     fn a_lack_of_resources_is_local_however_deep_it_is_wrapped() {
         for errno in LOCAL_ERRNOS {
-            let error = io::Error::from_raw_os_error(errno);
+            let error = io::Error::from(errno);
             assert!(is_local(&error), "{error}");
             let wrapped = io::Error::other(io::Error::other(error));
             assert!(is_local(&wrapped), "{wrapped}");
@@ -45,8 +46,8 @@ mod tests {
 
     #[test]
     fn an_error_of_the_other_side_is_not_local() {
-        for errno in [libc::ECONNREFUSED, libc::ENOENT, libc::ECONNRESET, libc::ETIMEDOUT] {
-            assert!(!is_local(&io::Error::from_raw_os_error(errno)));
+        for errno in [Errno::CONNREFUSED, Errno::NOENT, Errno::CONNRESET, Errno::TIMEDOUT] {
+            assert!(!is_local(&io::Error::from(errno)));
         }
         assert!(!is_local(&io::Error::other("closed")));
     }
