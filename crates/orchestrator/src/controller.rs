@@ -9,7 +9,7 @@
 //! Each part has one lock and holds only the parts that an arrow leads to, so that locks are always taken along the arrows:
 //! turns, then tenants, then leases. A part in parentheses is a trait with the few methods that the caller may use.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -20,7 +20,6 @@ use crate::driver::Driver;
 use crate::listener::Connections;
 use crate::metrics::{Bounded, Gauges, Metrics};
 use crate::operations::Operations;
-use crate::revocation::Revocations;
 use crate::sleep::{LeaseService, SleepController, SleepSettings};
 use crate::tenants::state_dir::StateDir;
 use crate::tenants::{MAX_TOMBSTONES, TenantStore};
@@ -29,7 +28,6 @@ pub struct Controller {
     pub store: Arc<TenantStore>,
     pub operations: Arc<Operations>,
     pub sleep: Arc<SleepController>,
-    revocations: Mutex<Option<Revocations>>,
     metrics: Arc<Metrics>,
 }
 
@@ -59,7 +57,6 @@ impl Controller {
         let leases = Arc::new(leases);
         let store = TenantStore::new(state_dir, epoch, leases.clone(), metrics.clone());
         let store = Arc::new(store);
-        let revocations = Mutex::new(Some(Revocations::new(driver.clone(), store.clone())));
         let operations = Arc::new(Operations::new(
             driver,
             store.clone(),
@@ -74,16 +71,14 @@ impl Controller {
             operations.clone(),
             metrics.clone(),
         );
-        Arc::new(Self { store, operations, sleep: Arc::new(sleep), revocations, metrics })
+        Arc::new(Self { store, operations, sleep: Arc::new(sleep), metrics })
     }
 
     /// Follows the engine, and does what was decided, for as long as it is polled. Once in the life of a controller: a second
     /// call ends at once.
     pub async fn run(self: Arc<Self>) {
         let Some(mut commands) = self.sleep.take_commands() else { return };
-        let revocations = self.revocations.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(revocations) = revocations else { return };
-        let revocations = revocations.run();
+        let revocations = self.operations.revocations().run();
         tokio::pin!(revocations);
         let mut events = self.operations.watch_engine();
         let mut resync = tokio::time::interval(RESYNC_INTERVAL);

@@ -119,7 +119,7 @@ fn report() {
         .filter_map(|(name, ())| name.parse::<u32>().ok())
         .collect();
     open.sort_unstable();
-    // One of them is the directory that is being read.
+    // The listing holds the descriptor of the directory itself.
     open.pop();
     print(format!("fds {open:?}\nreported\n").as_bytes());
 }

@@ -61,7 +61,7 @@ impl LineSplitter {
     }
 }
 
-/// One of the two output streams of a service.
+/// An output stream of a service: standard output or standard error.
 #[derive(Debug)]
 pub struct OutputStream {
     /// `None` once every writer has closed the pipe.

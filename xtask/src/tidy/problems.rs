@@ -4,6 +4,8 @@
 use super::tree::{SourceFile, Tree};
 
 const REFERENCE: &str = "docs/reference/problems.md";
+/// Names every code, so that a name there does not show that a service uses the code.
+const DEFINITION: &str = "protocol/src/problem/code.rs";
 
 pub(super) fn check(tree: &Tree) -> Vec<String> {
     let reference =
@@ -25,8 +27,11 @@ pub(super) fn check(tree: &Tree) -> Vec<String> {
         let again = table.iter().enumerate().filter(|(at, code)| table[..*at].contains(code));
         faults.extend(again.map(|(_, code)| format!("{REFERENCE} explains {code} twice")));
     }
-    let is_named =
-        |code: &str| sources.iter().any(|file| shipped(file).contains(&format!("\"{code}\"")));
+    let is_named = |code: &str| {
+        let (word, variant) = (format!("\"{code}\""), format!("Code::{}", variant(code)));
+        let mut users = sources.iter().filter(|file| !file.path.ends_with(DEFINITION));
+        users.any(|file| shipped(file).contains(&word) || shipped(file).contains(&variant))
+    };
     let idle = rows.iter().filter(|code| !is_named(code));
     faults.extend(idle.map(|code| format!("{REFERENCE} has {code}, which nobody answers")));
     faults.sort();
@@ -38,6 +43,12 @@ pub(super) fn check(tree: &Tree) -> Vec<String> {
 fn rows(table: &str) -> Vec<&str> {
     let cells = table.lines().filter_map(|line| line.strip_prefix("| ")?.split(" | ").next());
     cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect()
+}
+
+/// Returns the enum variant of a code: `SlugTaken` of `slug_taken`.
+fn variant(code: &str) -> String {
+    let capitalised = |part: &str| part[..1].to_ascii_uppercase() + &part[1..];
+    code.split('_').filter(|part| !part.is_empty()).map(capitalised).collect()
 }
 
 /// Returns a file without its tests.
@@ -138,6 +149,20 @@ mod tests {
         for (text, faults) in cases {
             assert_eq!(check(&file("crates/a/src/lib.rs", text)).len(), faults, "{text}");
         }
+    }
+
+    #[test]
+    fn the_enum_that_defines_a_code_does_not_count_as_its_use() {
+        let unused = |user: &str| {
+            let mut tree = file("crates/protocol/src/problem/code.rs", "A = \"planted_code\"");
+            tree.files.push(SourceFile { path: "crates/a/src/lib.rs".into(), text: user.into() });
+            let row = "| `planted_code` | 404 | a thing | `other` |\n".to_owned();
+            tree.files.push(SourceFile { path: REFERENCE.to_owned(), text: row });
+            check(&tree).len()
+        };
+        assert_eq!(unused(""), 1);
+        assert_eq!(unused("Code::PlantedCode"), 0);
+        assert_eq!(unused("a(\"planted_code\")"), 0);
     }
 
     #[test]

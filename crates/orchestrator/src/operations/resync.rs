@@ -1,4 +1,4 @@
-//! What the engine shows: events as they arrive, inspections of single tenants, and complete listings.
+//! Reads the engine's side: events as they arrive, inspections of single tenants, complete listings.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -9,10 +9,16 @@ use protocol::TenantId;
 use super::Operations;
 use super::turn::InspectionResult;
 use crate::driver::{ContainerStatus, DriverErrorCode, EngineEvent};
+use crate::revocation::Revocations;
 
 impl Operations {
     pub(crate) fn watch_engine(&self) -> BoxStream<'static, EngineEvent> {
         self.driver.watch()
+    }
+
+    /// The deliveries of ended sessions, from now on.
+    pub(crate) fn revocations(&self) -> Revocations {
+        Revocations::new(self.driver.clone(), self.store.clone())
     }
 
     /// Never waits: an event must not be held up by a call to the engine.

@@ -10,7 +10,7 @@ use crate::driver::{DriverError, DriverErrorCode};
 pub struct LeaseError {
     /// An HTTP status.
     pub status: u16,
-    /// One of [`code`], or of [`DriverErrorCode`].
+    /// The problem code: a constant of [`code`], or the word of a [`DriverErrorCode`].
     pub code: &'static str,
     /// A sentence for a person.
     pub detail: String,

@@ -26,7 +26,7 @@ pub struct SleepSettings {
     pub lease_duration: Duration,
     /// How long a woken tenant may take from the engine's response to readiness.
     pub readiness_timeout: Duration,
-    /// Between two tries to suspend a tenant that the engine refused.
+    /// The pause before the engine is called again for a tenant that it refused to suspend.
     pub retry_delay: Duration,
 }
 

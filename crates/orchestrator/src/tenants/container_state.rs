@@ -76,7 +76,7 @@ pub(crate) enum RunHistory {
     New,
     /// The same container, and no sign of another start.
     Continued,
-    /// It has responded, or it ran before this process started.
+    /// The container has responded, or the container ran before this process started.
     Responded,
 }
 

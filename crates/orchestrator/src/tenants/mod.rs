@@ -92,7 +92,7 @@ pub(crate) struct TenantEntry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SpecVersion(u64);
 
-/// What a new status did to a tenant.
+/// The effect of a new status on a tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct StatusChange {
     /// The target changed, and must be saved.

@@ -230,8 +230,8 @@ impl TenantRecord {
         Some(if is_stopped { Phase::Stopped } else { phase })
     }
 
-    /// What callers see; `None`: no container exists. `engine_error`: why the engine does not respond; the last known
-    /// phase stays.
+    /// Returns the state that callers see, or `None` when no container exists. While the engine does not respond, the last
+    /// known phase stays and `engine_error` is the reason.
     pub(crate) fn observed(&self, engine_error: Option<&str>) -> Option<ObservedTenant> {
         let status = self.status.as_ref()?;
         let phase = phase(status, self.persisted.target);

@@ -30,7 +30,7 @@ macro_rules! codes {
                 match self { $(Self::$name => $means,)+ }
             }
 
-            /// What the caller can do, for the reference.
+            /// Returns the advice to the caller, for the reference.
             pub const fn remedy(self) -> &'static str {
                 match self { $(Self::$name => $remedy,)+ }
             }
@@ -150,9 +150,6 @@ codes! {
     MalformedRequest = "malformed_request" [400]
         "the request breaks HTTP's rules; the connection is closed"
         "correct the client",
-    MalformedTarget = "malformed_target" [400]
-        "inside a tenant: the address is no path that begins with `/`"
-        "correct it",
     MethodNotAllowed = "method_not_allowed" [405]
         "the path has other methods"
         "read `Allow`",
