@@ -70,7 +70,8 @@ pub(crate) async fn check(checks: &mut Checks, sandbox: &Sandbox) -> Result<()> 
         let seen = format!("{} {cookie}", seen.status);
         checks.equal(&format!("a token {what} is refused"), "401 no cookie", seen);
     }
-    // Both responses are alike; the log has the reasons.
+    // Both responses are alike; the log has the reasons. A line reaches the engine's log after the response that it tells of.
+    tenant.wait_for("the last reason", async || said(&tenant, "was used before").await).await?;
     let logs = tenant.logs().await?;
     for reason in ["its claim `exp` is in the past", "was used before"] {
         checks.equal(&format!("… because: {reason}"), 1, logs.matches(reason).count());
