@@ -1,4 +1,4 @@
-//! Authorisation of callers. Every route needs the control plane's token unless the access table says otherwise. So does every
+//! Authorisation of callers. Every route needs the control plane's token unless the access table names another one. So does every
 //! path outside the table: a stranger must not learn which paths exist.
 
 use axum::extract::{MatchedPath, Request, State};

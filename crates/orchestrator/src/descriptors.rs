@@ -70,7 +70,7 @@ impl fmt::Display for DescriptorError {
 
 impl std::error::Error for DescriptorError {}
 
-/// The descriptors that this process has open, and its limit; `None` where the system does not say.
+/// The descriptors that this process has open, and its limit; `None` where the system does not report them.
 pub(crate) fn gauge() -> Option<Bounded> {
     let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
     let entries = std::fs::read_dir("/proc/self/fd").ok()?;

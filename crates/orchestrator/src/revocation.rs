@@ -20,7 +20,7 @@ use crate::busy;
 use crate::driver::Driver;
 use crate::tenants::TenantStore;
 
-/// A tenant that does not acknowledge within this time is asked again.
+/// A tenant that does not acknowledge within this time receives the request again.
 pub const REVOKE_TIMEOUT: Duration = Duration::from_secs(1);
 const RETRY_DELAY: Duration = Duration::from_millis(250);
 /// After this many attempts the next readiness delivers the list.

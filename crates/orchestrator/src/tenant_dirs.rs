@@ -1,5 +1,5 @@
 //! The directories that a container receives before it starts: one for its socket, one for its
-//! secrets. Both are created anew before each start and hold nothing of any other tenant.
+//! secrets. Both are created again before each start and hold nothing of any other tenant.
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write as _};

@@ -74,7 +74,7 @@ struct SimulatedEngine {
     /// Volumes outlive containers.
     volumes: BTreeSet<TenantId>,
     /// The reason why the engine is unreachable, if it is.
-    away: Option<DriverError>,
+    call_error: Option<DriverError>,
     /// Grows with each rebuild of the image.
     image: u32,
     /// A counter of events: each event is later than the one before.
@@ -146,17 +146,17 @@ impl MemoryDriver {
 
     pub fn disconnect(&self, why: &str) {
         self.fail_calls(DriverErrorCode::EngineUnreachable, why);
-        self.tell(EngineEvent::Disconnected(why.to_owned()));
+        self.publish(EngineEvent::Disconnected(why.to_owned()));
     }
 
     /// Makes every call fail, and sends no event.
     pub fn fail_calls(&self, code: DriverErrorCode, detail: &str) {
-        self.state().away = Some(DriverError::new(code, detail));
+        self.state().call_error = Some(DriverError::new(code, detail));
     }
 
     pub fn reconnect(&self) {
-        self.state().away = None;
-        self.tell(EngineEvent::Reconnected);
+        self.state().call_error = None;
+        self.publish(EngineEvent::Reconnected);
     }
 
     pub fn rebuild_image(&self) {
@@ -166,21 +166,21 @@ impl MemoryDriver {
     /// Removes the container as a stranger would, without the driver.
     pub fn remove_externally(&self, id: TenantId) {
         self.state().tenants.remove(&id);
-        self.tell(EngineEvent::Changed(id));
+        self.publish(EngineEvent::Changed(id));
     }
 
     pub fn pause_externally(&self, id: TenantId) {
         if let Some(tenant) = self.state().tenants.get_mut(&id) {
             tenant.run = RunState::Paused;
         }
-        self.tell(EngineEvent::Changed(id));
+        self.publish(EngineEvent::Changed(id));
     }
 
     /// Ends the process of the container.
     pub fn exit_container(&self, id: TenantId, code: i64) {
         let life = self.state().tenants.get(&id).map(|t| t.life);
         if let Some(life) = life {
-            self.ended(id, life, code);
+            self.end_container(id, life, code);
         }
     }
 
@@ -188,7 +188,7 @@ impl MemoryDriver {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn tell(&self, event: EngineEvent) {
+    fn publish(&self, event: EngineEvent) {
         // An event without a reader is no error.
         let _ = self.events.send(event);
     }
@@ -197,19 +197,19 @@ impl MemoryDriver {
     async fn call(&self, id: TenantId) -> Result<TenantBehavior, DriverError> {
         let script = self.state().scripts.get(&id).copied().unwrap_or_default();
         tokio::time::sleep(script.engine).await;
-        assert!(!script.breaks, "it was told to");
-        self.answering()?;
+        assert!(!script.breaks, "a scripted panic");
+        self.check_reachable()?;
         Ok(script)
     }
 
-    fn answering(&self) -> Result<(), DriverError> {
-        match &self.state().away {
+    fn check_reachable(&self) -> Result<(), DriverError> {
+        match &self.state().call_error {
             Some(error) => Err(error.clone()),
             None => Ok(()),
         }
     }
 
-    fn ended(&self, id: TenantId, life: i64, code: i64) {
+    fn end_container(&self, id: TenantId, life: i64, code: i64) {
         let mut state = self.state();
         let at = state.tick();
         let Some(tenant) = state.tenants.get_mut(&id).filter(|t| t.life == life) else { return };
@@ -220,7 +220,7 @@ impl MemoryDriver {
         tenant.run = RunState::Exited(ExitStatus { code, out_of_memory: false, at: Some(at) });
         let exit = Exit { at, code, out_of_memory: false, was_ready };
         drop(state);
-        self.tell(EngineEvent::Died { id, container: container(id, life), exit });
+        self.publish(EngineEvent::Died { id, container: container(id, life), exit });
     }
 
     fn status_of(&self, id: TenantId) -> Option<ContainerStatus> {
@@ -241,7 +241,7 @@ impl MemoryDriver {
         })
     }
 
-    fn seen_or_none(&self, id: TenantId) -> Result<ContainerStatus, DriverError> {
+    fn status_or_error(&self, id: TenantId) -> Result<ContainerStatus, DriverError> {
         self.status_of(id).ok_or_else(|| DriverError::no_such_tenant(id))
     }
 
@@ -252,7 +252,7 @@ impl MemoryDriver {
             let memory = self.clone();
             tokio::spawn(async move {
                 tokio::time::sleep(after).await;
-                memory.ended(id, life, code);
+                memory.end_container(id, life, code);
             });
         }
     }
@@ -265,7 +265,7 @@ impl MemoryDriver {
             let fits = |t: &&mut Tenant| t.life == life && t.run == RunState::Running;
             let hit = memory.state().tenants.get_mut(&id).filter(fits).map(|t| t.ready = true);
             if hit.is_some() {
-                memory.tell(EngineEvent::Ready { id, container: container(id, life) });
+                memory.publish(EngineEvent::Ready { id, container: container(id, life) });
             }
         });
     }
@@ -283,7 +283,7 @@ impl MemoryDriver {
             state.calls.push(format!("{word} {id}"));
         }
         drop(state);
-        self.seen_or_none(id)
+        self.status_or_error(id)
     }
 
     async fn ensure_tenant(&self, spec: &Spec) -> Result<ContainerStatus, DriverError> {
@@ -318,7 +318,7 @@ impl MemoryDriver {
         } else if let Some(tenant) = self.state().tenants.get_mut(&spec.id) {
             tenant.limits = spec.limits.into();
         }
-        self.seen_or_none(spec.id)
+        self.status_or_error(spec.id)
     }
 
     async fn start_tenant(&self, id: TenantId) -> Result<ContainerStatus, DriverError> {
@@ -341,16 +341,16 @@ impl MemoryDriver {
         if starts {
             self.schedule_behavior(id, life, script);
         }
-        self.seen_or_none(id)
+        self.status_or_error(id)
     }
 
     async fn stop_tenant(&self, id: TenantId) -> Result<ContainerStatus, DriverError> {
         self.call(id).await?;
-        if self.seen_or_none(id)?.run.is_alive() {
+        if self.status_or_error(id)?.run.is_alive() {
             self.state().calls.push(format!("stop {id}"));
             self.exit_container(id, 0);
         }
-        self.seen_or_none(id)
+        self.status_or_error(id)
     }
 
     async fn remove_tenant(&self, id: TenantId) -> Result<(), DriverError> {
@@ -360,7 +360,7 @@ impl MemoryDriver {
         state.volumes.remove(&id);
         state.calls.push(format!("remove {id}"));
         drop(state);
-        self.tell(EngineEvent::Changed(id));
+        self.publish(EngineEvent::Changed(id));
         Ok(())
     }
 }
@@ -375,7 +375,7 @@ impl SimulatedEngine {
 fn refused() -> DriverError {
     DriverError::new(
         DriverErrorCode::EngineRefused,
-        "The container engine refused (500): it was told to.",
+        "The container engine refused (500): scripted refusal.",
     )
 }
 
@@ -460,14 +460,14 @@ impl Driver for MemoryDriver {
 
     fn inspect(&self, id: TenantId) -> DriverFuture<'_, Option<ContainerStatus>> {
         Box::pin(async move {
-            self.answering()?;
+            self.check_reachable()?;
             Ok(self.status_of(id))
         })
     }
 
     fn list(&self) -> DriverFuture<'_, Vec<ContainerStatus>> {
         Box::pin(async move {
-            self.answering()?;
+            self.check_reachable()?;
             let ids: Vec<_> = self.state().tenants.keys().copied().collect();
             Ok(ids.into_iter().filter_map(|id| self.status_of(id)).collect())
         })
@@ -493,19 +493,19 @@ impl Driver for MemoryDriver {
 
     fn logs(&self, id: TenantId, _: LogOptions) -> DriverFuture<'_, LogStream> {
         Box::pin(async move {
-            let status = self.seen_or_none(id)?;
+            let status = self.status_or_error(id)?;
             let line = Bytes::from(format!("container {}\n", status.container));
             Ok(stream::iter([Ok(line)]).boxed())
         })
     }
 
     fn stats(&self, id: TenantId) -> DriverFuture<'_, ResourceUsage> {
-        Box::pin(async move { self.seen_or_none(id).map(|_| ResourceUsage::default()) })
+        Box::pin(async move { self.status_or_error(id).map(|_| ResourceUsage::default()) })
     }
 
     fn capacity(&self) -> DriverFuture<'_, Capacity> {
         Box::pin(async move {
-            self.answering()?;
+            self.check_reachable()?;
             let used = u32::try_from(self.state().tenants.len()).unwrap_or(u32::MAX);
             Ok(Capacity {
                 networks_used: used,
@@ -524,7 +524,7 @@ impl Driver for MemoryDriver {
 
     fn measure_disk(&self) -> DriverFuture<'_, HashMap<TenantId, u64>> {
         Box::pin(async move {
-            self.answering()?;
+            self.check_reachable()?;
             Ok(self.state().disk_bytes.clone())
         })
     }

@@ -214,7 +214,7 @@ impl Drop for PendingEngineCall<'_> {
 fn busy_report(response: &Result<BusyList, BusyError>, now: Moment) -> BusyReport {
     match response {
         Err(BusyError::NoResponse(_)) => BusyReport::NoReply,
-        // Nothing is known of the work inside: the tenant must not be suspended now, and is asked again.
+        // Nothing is known of the work inside: the tenant must not be suspended now, and is checked again.
         Err(BusyError::Local(_)) => BusyReport::Busy { until: now },
         Ok(list) => match list.busy.iter().map(|busy| busy.until).max() {
             Some(until) => BusyReport::Busy { until: to_moment(until) },

@@ -51,7 +51,7 @@ impl SleepController {
     }
 
     /// An engine that stops a paused container waits in vain and kills it, so the container is thawed first. Then the tenant
-    /// is asked: what it declared right before it froze is not known yet.
+    /// is checked: what it declared right before it froze is not known yet.
     async fn thaw_then_stop(&self, turn: &Turn<'_>) -> Result<(), DriverError> {
         turn.thaw().await?;
         // A request that arrived meanwhile does not wait for the busy check, too.

@@ -1,6 +1,6 @@
 //! The life of a tenant's container as one state machine. Pure.
 //!
-//! The engine shows what is true now. This state says how to read it: whether the end of a process counts as an exit by
+//! The engine shows what is true now. This state decides how to read it: whether the end of a process counts as an exit by
 //! itself, and whether a process that runs must still respond before requests reach it. The tenant's
 //! [`Phase`](protocol::orchestrator::Phase) follows from both.
 

@@ -285,7 +285,7 @@ impl TenantRecord {
 
 fn phase(status: &ContainerStatus, target: TargetState) -> Phase {
     match (&status.run, target) {
-        // Made anew while the tenant slept: for a new generation, or a rebuilt image.
+        // Created again while the tenant slept: for a new generation, or a rebuilt image.
         (RunState::Created, TargetState::Asleep) => Phase::Sleeping,
         (RunState::Created, TargetState::Running | TargetState::Stopped) => Phase::Created,
         (RunState::Running, _) if status.ready => Phase::Ready,

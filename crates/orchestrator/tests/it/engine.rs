@@ -14,11 +14,11 @@ use orchestrator::sleep::SleepSettings;
 use protocol::orchestrator::{ApplyRequest, Drift, ObservedTenant, Phase, Upstream};
 use protocol::spec::{Limits, Spec};
 
-use crate::support::asking::Router;
+use crate::support::router::Router;
 use crate::support::{AWAKE, Install, PATIENCE, SOCKET, apply, image, log, spec, with_install};
 
 #[tokio::test]
-async fn a_tenant_is_what_the_contract_says() {
+async fn a_container_is_as_the_contract_says() {
     with_install(async |install| {
         let (spec, running) = (spec("acme", ""), install.controller());
         running.run(&spec).await;
@@ -66,7 +66,7 @@ async fn a_tenant_is_what_the_contract_says() {
 
 /// No key appears in the output of `inspect`.
 #[tokio::test]
-async fn secrets_are_files_and_nothing_else() {
+async fn secrets_are_in_files_only() {
     with_install(async |install| {
         let (spec, driver) = (spec("acme", ""), install.driver());
         driver.ensure(&spec).await.unwrap();
@@ -85,7 +85,7 @@ async fn secrets_are_files_and_nothing_else() {
 
 /// An orchestrator in a container knows its directories by other paths than the engine does.
 #[tokio::test]
-async fn the_engine_is_told_its_own_names_of_directories_in_volumes() {
+async fn directories_in_volumes_are_mounted_by_the_engines_paths() {
     with_install(async |install| {
         let (spec, driver) = (spec("acme", ""), install.driver_with(SOCKET, EngineDirs::Volumes));
         // The directories are missing, because this test does not live in those volumes.
@@ -100,7 +100,7 @@ async fn the_engine_is_told_its_own_names_of_directories_in_volumes() {
 }
 
 #[tokio::test]
-async fn not_ready_before_its_health_answers() {
+async fn a_tenant_is_not_ready_before_its_health_endpoint_responds() {
     with_install(async |install| {
         let (spec, running) = (spec("slow", "slow"), install.controller());
         let started = running.run(&spec).await;
@@ -115,11 +115,11 @@ async fn not_ready_before_its_health_answers() {
 async fn twenty_applies_at_once_make_one_container() {
     with_install(async |install| {
         let (spec, running) = (spec("acme", ""), install.controller());
-        let asked = (0..20).map(|_| running.controller.operations.apply(apply(&spec, true)));
-        for answer in futures_util::future::join_all(asked).await {
-            answer.unwrap();
+        let applies = (0..20).map(|_| running.controller.operations.apply(apply(&spec, true)));
+        for result in futures_util::future::join_all(applies).await {
+            result.unwrap();
         }
-        let [containers, networks, volumes] = install.shown(Some(spec.id)).await;
+        let [containers, networks, volumes] = install.objects(Some(spec.id)).await;
         assert_eq!((containers.len(), networks.len(), volumes.len()), (1, 1, 2));
     })
     .await;
@@ -128,7 +128,7 @@ async fn twenty_applies_at_once_make_one_container() {
 /// After a kill at any step of a create, the next process ends with exactly one object of each
 /// kind.
 #[tokio::test]
-async fn a_create_that_was_cut_off_is_adopted() {
+async fn an_interrupted_create_is_adopted() {
     with_install(async |install| {
         for (kind, action) in [
             ("network", "create"),
@@ -175,7 +175,7 @@ async fn a_create_that_was_cut_off_is_adopted() {
             let running = install.controller();
             running.run(&spec).await;
             running.until_phase(spec.id, Phase::Ready).await;
-            let [containers, networks, volumes] = install.shown(Some(spec.id)).await;
+            let [containers, networks, volumes] = install.objects(Some(spec.id)).await;
             assert_eq!(
                 (containers.len(), networks.len(), volumes.len()),
                 (1, 1, 2),
@@ -187,7 +187,7 @@ async fn a_create_that_was_cut_off_is_adopted() {
 }
 
 #[tokio::test]
-async fn what_is_done_by_hand_is_seen_and_mended() {
+async fn manual_changes_are_observed_and_corrected() {
     with_install(async |install| {
         let (spec, running) = (spec("acme", ""), install.controller());
         running.run(&spec).await;
@@ -201,7 +201,7 @@ async fn what_is_done_by_hand_is_seen_and_mended() {
 
         install.remove_container_by_hand(&before.container_id).await;
         running.until(spec.id, |o| o.is_none()).await;
-        let [_, _, volumes] = install.shown(Some(spec.id)).await;
+        let [_, _, volumes] = install.objects(Some(spec.id)).await;
         assert_eq!(volumes.len(), 2, "its data stays");
         running.run(&spec).await;
         let after = running.until_phase(spec.id, Phase::Ready).await;
@@ -231,7 +231,7 @@ async fn what_is_done_by_hand_is_seen_and_mended() {
 }
 
 #[tokio::test]
-async fn the_engine_restarts_what_crashes_and_each_crash_is_counted() {
+async fn the_engine_restarts_a_crashed_container_and_each_crash_is_counted() {
     with_install(async |install| {
         let running = install.controller();
         let (never, later) = (spec("never", "exits"), spec("later", "answers-then-exits"));
@@ -291,7 +291,7 @@ async fn a_container_that_lost_its_network_is_reported_and_recreated_at_the_next
         assert_eq!(
             running.run(&spec).await.container_id,
             before.container_id,
-            "it runs: left alone"
+            "a running container is kept"
         );
 
         running.controller.operations.stop(spec.id).await.unwrap();
@@ -383,10 +383,10 @@ async fn limits_that_were_changed_by_hand_are_reported_and_corrected() {
 async fn a_container_with_other_mounts_and_labels_is_replaced() {
     with_install(async |install| {
         let (spec, driver) = (spec("acme", ""), install.driver());
-        let made = driver.ensure(&spec).await.unwrap();
+        let created = driver.ensure(&spec).await.unwrap();
         assert_eq!(driver.inspect(spec.id).await.unwrap().unwrap().drift, Default::default());
-        let seen = install.client.inspect_container(&made.container, None).await.unwrap();
-        install.remove_container_by_hand(&made.container).await;
+        let seen = install.client.inspect_container(&created.container, None).await.unwrap();
+        install.remove_container_by_hand(&created.container).await;
         let mut labels = seen.config.unwrap().labels.unwrap();
         labels.remove("cial.slug");
         let named = CreateContainerOptionsBuilder::default().name(&spec.id.container()).build();
@@ -414,25 +414,19 @@ async fn a_container_with_other_mounts_and_labels_is_replaced() {
 async fn a_tenant_over_its_disk_limit_is_stopped_until_the_limit_is_raised() {
     with_install(async |install| {
         let limits = |disk_bytes| Limits { disk_bytes, ..spec("any", "").limits };
-        let small = Spec { limits: limits(4 << 20), ..spec("acme", "fills") };
+        let roomy = Spec { limits: limits(64 << 20), ..spec("acme", "fills") };
+        let small = Spec { limits: limits(4 << 20), ..roomy.clone() };
+        let first = install.controller();
+        first.run(&roomy).await;
+        first.until_phase(roomy.id, Phase::Ready).await;
+        drop(first);
+
+        // The first measurement of a new process follows the writes, and its loop repeats one that
+        // the engine refused because of another test's.
         let running = install.controller();
-        running.run(&small).await;
-        running.until_phase(small.id, Phase::Ready).await;
         let operations = &running.controller.operations;
-        let check = async {
-            // Another test's measurement makes the engine refuse this one, so it is repeated later.
-            loop {
-                operations.check_disk().await;
-                tokio::time::sleep(Duration::from_millis(500)).await;
-            }
-        };
-        let stopped = async {
-            running.until(small.id, |o| o.is_some_and(|o| o.phase == Phase::Exited)).await.unwrap()
-        };
-        let stopped = tokio::select! {
-            stopped = stopped => stopped,
-            () = check => unreachable!(),
-        };
+        running.run(&small).await;
+        let stopped = running.until_phase(small.id, Phase::Exited).await;
         assert_eq!(stopped.exits, 0, "it did not crash");
         let has_reason = |o: Option<&ObservedTenant>| {
             o.and_then(|o| o.reason.as_deref())
@@ -443,11 +437,10 @@ async fn a_tenant_over_its_disk_limit_is_stopped_until_the_limit_is_raised() {
         assert_eq!(refused.code, DriverErrorCode::DiskLimitReached, "{refused}");
         assert!(refused.detail.contains("Raise its disk limit"), "{refused}");
 
-        let raised = Spec { limits: limits(64 << 20), ..small };
-        running.run(&raised).await;
-        let ready = running.until_phase(raised.id, Phase::Ready).await;
+        running.run(&roomy).await;
+        let ready = running.until_phase(roomy.id, Phase::Ready).await;
         assert_eq!(ready.reason, None);
-        assert!(operations.resource_usage(raised.id).await.unwrap().disk_bytes > Some(4 << 20));
+        assert!(operations.resource_usage(roomy.id).await.unwrap().disk_bytes > Some(4 << 20));
     })
     .await;
 }
@@ -461,7 +454,7 @@ async fn below_the_reserve_no_new_tenant_is_created_and_existing_ones_are_kept()
         let refused = full.ensure(&new).await.unwrap_err();
         assert_eq!(refused.code, DriverErrorCode::DiskFull, "{refused}");
         assert!(refused.detail.contains("CIAL_DISK_RESERVE_BYTES"), "{refused}");
-        assert_eq!(install.shown(Some(new.id)).await, [const { Vec::<String>::new() }; 3]);
+        assert_eq!(install.objects(Some(new.id)).await, [const { Vec::<String>::new() }; 3]);
 
         install.remove_container_by_hand(&old.id.container()).await;
         full.ensure(&old).await.unwrap();
@@ -510,15 +503,15 @@ async fn a_rebuilt_image_is_taken_up_at_the_next_start_and_data_is_kept() {
         running.controller.operations.resync().await;
         running.until(spec.id, |o| o.is_some_and(|o| o.image_outdated)).await;
         let kept = running.run(&spec).await;
-        assert_eq!(kept.container_id, before.container_id, "it runs: left alone");
+        assert_eq!(kept.container_id, before.container_id, "a running container is kept");
         let again = ApplyRequest { restart: true, ..apply(&spec, true) };
         let after = running.controller.operations.apply(again).await.unwrap();
         assert!(after.container_id != before.container_id && !after.image_outdated, "{after:?}");
         running.until_phase(spec.id, Phase::Ready).await;
-        let said = log(&running, &spec).await;
+        let output = log(&running, &spec).await;
         assert!(
-            said.contains("start 2 on this volume"),
-            "another container, the same data: {said}"
+            output.contains("start 2 on this volume"),
+            "another container, the same data: {output}"
         );
         running.controller.operations.delete(spec.id).await.unwrap();
         for image in [old, new] {
@@ -529,7 +522,7 @@ async fn a_rebuilt_image_is_taken_up_at_the_next_start_and_data_is_kept() {
 }
 
 #[tokio::test]
-async fn a_broken_image_is_told_in_words_to_act_on() {
+async fn a_broken_image_is_reported_with_its_remedy() {
     with_install(async |install| {
         let image = image::broken(&install.client, install.name.as_str()).await;
         let spec = Spec { image: Some(image.clone()), ..spec("acme", "") };
@@ -547,7 +540,7 @@ async fn a_broken_image_is_told_in_words_to_act_on() {
 
 /// An object with the same name and other labels is never adopted or removed.
 #[tokio::test]
-async fn what_is_not_ours_is_never_touched() {
+async fn objects_of_others_are_never_touched() {
     with_install(async |install| {
         let (spec, driver) = (spec("acme", ""), install.driver());
         let other = std::collections::HashMap::from([
@@ -589,7 +582,7 @@ async fn what_is_not_ours_is_never_touched() {
 }
 
 #[tokio::test]
-async fn a_delete_takes_leftovers_of_any_kind() {
+async fn a_delete_removes_leftovers_of_every_kind() {
     with_install(async |install| {
         let (spec, driver) = (spec("acme", ""), install.driver());
         driver.ensure(&spec).await.unwrap();
@@ -611,7 +604,7 @@ async fn a_delete_takes_leftovers_of_any_kind() {
         // restarts.
         let _ = install.client.start_container(&guest, None).await;
         driver.remove(spec.id).await.unwrap();
-        assert_eq!(install.shown(Some(spec.id)).await, [const { Vec::<String>::new() }; 3]);
+        assert_eq!(install.objects(Some(spec.id)).await, [const { Vec::<String>::new() }; 3]);
         assert!(!install.tenant_dirs().ingress_dir(spec.id).exists());
         assert!(!install.base.join("secrets").join(spec.id.to_string()).exists());
     })
@@ -645,7 +638,7 @@ async fn logs_are_demultiplexed_plain_and_bounded() {
 }
 
 #[tokio::test]
-async fn an_engine_that_is_not_there_is_a_state_and_not_a_failure() {
+async fn an_unreachable_engine_is_a_state_and_not_a_failure() {
     with_install(async |install| {
         let driver = install.driver_at("/nowhere/docker.sock");
         let refusal = driver.list().await.unwrap_err();

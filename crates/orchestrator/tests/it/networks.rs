@@ -10,37 +10,38 @@ use crate::support::{Install, apply, spec, with_install};
 
 /// The engine's own address pools end at 31 networks.
 #[tokio::test]
-async fn forty_tenants_at_once_all_answer_on_ports_and_networks_of_their_own() {
+async fn forty_concurrent_tenants_get_their_own_ports_and_networks() {
     with_install(async |install| {
         let running = install.controller();
         let specs: Vec<_> = (0..40).map(|n| spec(&format!("t-{n}"), "")).collect();
-        let asked = specs.iter().map(|spec| running.controller.operations.apply(apply(spec, true)));
-        for answer in futures_util::future::join_all(asked).await {
-            answer.unwrap();
+        let applies =
+            specs.iter().map(|spec| running.controller.operations.apply(apply(spec, true)));
+        for result in futures_util::future::join_all(applies).await {
+            result.unwrap();
         }
         let mut ports = HashSet::new();
         for spec in &specs {
             let ready = running.until_phase(spec.id, Phase::Ready).await;
             ports.insert(ready.container_port.unwrap());
         }
-        let [containers, networks, volumes] = install.shown(None).await;
+        let [containers, networks, volumes] = install.objects(None).await;
         assert_eq!(
             (ports.len(), containers.len(), networks.len(), volumes.len()),
             (40, 40, 40, 80)
         );
-        let room = running.controller.operations.capacity().await.unwrap();
-        assert_eq!((room.networks_used, room.networks_total), (40, 128));
-        let gone = specs.iter().map(|spec| running.controller.operations.delete(spec.id));
-        for answer in futures_util::future::join_all(gone).await {
-            answer.unwrap();
+        let capacity = running.controller.operations.capacity().await.unwrap();
+        assert_eq!((capacity.networks_used, capacity.networks_total), (40, 128));
+        let deletes = specs.iter().map(|spec| running.controller.operations.delete(spec.id));
+        for result in futures_util::future::join_all(deletes).await {
+            result.unwrap();
         }
-        assert_eq!(install.shown(None).await, [const { Vec::<String>::new() }; 3]);
+        assert_eq!(install.objects(None).await, [const { Vec::<String>::new() }; 3]);
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_pool_that_is_used_up_is_told_and_a_delete_makes_room() {
+async fn an_exhausted_pool_is_an_error_and_a_delete_frees_a_subnet() {
     with_install(async |install| {
         let small = Install { pool: install.pool.replace("/22", "/28"), ..install.sibling() };
         let driver = small.driver();
@@ -58,7 +59,7 @@ async fn a_pool_that_is_used_up_is_told_and_a_delete_makes_room() {
 }
 
 #[tokio::test]
-async fn a_subnet_taken_by_a_stranger_is_passed_over() {
+async fn a_subnet_of_another_network_is_skipped() {
     with_install(async |install| {
         let (driver, first, second) = (install.driver(), spec("one", ""), spec("two", ""));
         driver.ensure(&first).await.unwrap();
@@ -77,13 +78,13 @@ async fn a_subnet_taken_by_a_stranger_is_passed_over() {
 
 /// The tenant's container is gone, and its network shows other settings of the installation.
 #[tokio::test]
-async fn one_that_was_left_over_is_taken_up_if_it_fits_and_made_anew_if_not() {
+async fn a_leftover_network_is_adopted_if_it_fits_and_recreated_otherwise() {
     with_install(async |install| {
         let spec = spec("acme", "");
         let make = async |install: &Install| {
-            let made = install.driver().ensure(&spec).await.unwrap();
+            let created = install.driver().ensure(&spec).await.unwrap();
             let network = install.client.inspect_network(&spec.id.network(), None).await.unwrap();
-            install.client.remove_container(&made.container, None).await.unwrap();
+            install.client.remove_container(&created.container, None).await.unwrap();
             (network.id, network.internal)
         };
         let first = make(install).await;

@@ -13,18 +13,18 @@ use protocol::orchestrator::{ApplyRequest, Phase};
 use protocol::spec::Spec;
 use uuid::Uuid;
 
-use crate::support::{AWAKE, Folder, Running, apply, spec};
+use crate::support::{AWAKE, Running, TempDir, apply, spec};
 
 /// An engine in memory and a state directory. A second controller over both acts like the same
 /// process after a restart.
-struct World {
+struct Simulation {
     engine: MemoryDriver,
-    state: Folder,
+    state: TempDir,
 }
 
-impl World {
+impl Simulation {
     fn new() -> Self {
-        Self { engine: MemoryDriver::default(), state: Folder::new() }
+        Self { engine: MemoryDriver::default(), state: TempDir::new() }
     }
 
     fn controller(&self) -> Running {
@@ -43,22 +43,22 @@ fn code<T: std::fmt::Debug>(outcome: Result<T, DriverError>) -> DriverErrorCode 
 
 #[tokio::test(start_paused = true)]
 async fn twenty_applies_at_once_make_one_container() {
-    let (world, spec) = (World::new(), spec("acme", ""));
-    let running = world.controller();
+    let (simulation, spec) = (Simulation::new(), spec("acme", ""));
+    let running = simulation.controller();
     let applies = (0..20).map(|_| running.controller.operations.apply(apply(&spec, true)));
     let seen = futures_util::future::join_all(applies).await;
     let first = seen[0].as_ref().unwrap().container_id.clone();
     assert!(seen.iter().all(|s| s.as_ref().unwrap().container_id == first));
-    assert_eq!(world.engine.calls(), ["create acme".to_owned(), format!("start {}", spec.id)]);
+    assert_eq!(simulation.engine.calls(), ["create acme".to_owned(), format!("start {}", spec.id)]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_apply_returns_after_the_start_call_and_readiness_is_published_later() {
-    let (world, spec) = (World::new(), spec("acme", ""));
+    let (simulation, spec) = (Simulation::new(), spec("acme", ""));
     let slow =
         TenantBehavior { ready_after: Some(Duration::from_secs(5)), ..TenantBehavior::default() };
-    world.engine.set_behavior(spec.id, slow);
-    let running = world.controller();
+    simulation.engine.set_behavior(spec.id, slow);
+    let running = simulation.controller();
     let answer = running.run(&spec).await;
     assert_eq!((answer.phase, answer.upstream), (Phase::Starting, None));
     let ready = running.until_phase(spec.id, Phase::Ready).await;
@@ -67,36 +67,36 @@ async fn an_apply_returns_after_the_start_call_and_readiness_is_published_later(
 
 #[tokio::test(start_paused = true)]
 async fn an_apply_to_a_running_tenant_changes_nothing() {
-    let (world, spec) = (World::new(), spec("acme", ""));
-    let running = world.controller();
+    let (simulation, spec) = (Simulation::new(), spec("acme", ""));
+    let running = simulation.controller();
     running.run(&spec).await;
     let before = running.until_phase(spec.id, Phase::Ready).await;
     assert_eq!(running.run(&spec).await, before);
-    assert_eq!(world.starts(), 1);
+    assert_eq!(simulation.starts(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_restart_starts_the_container_again_and_counts_no_exit() {
-    let (world, spec) = (World::new(), spec("acme", ""));
-    let running = world.controller();
+    let (simulation, spec) = (Simulation::new(), spec("acme", ""));
+    let running = simulation.controller();
     running.run(&spec).await;
     running.until_phase(spec.id, Phase::Ready).await;
     let again = ApplyRequest { restart: true, ..apply(&spec, true) };
     running.controller.operations.apply(again).await.unwrap();
     let ready = running.until_phase(spec.id, Phase::Ready).await;
-    assert_eq!((world.starts(), ready.exits, ready.last_exit), (2, 0, None));
+    assert_eq!((simulation.starts(), ready.exits, ready.last_exit), (2, 0, None));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_stop_is_no_exit_even_for_the_next_process() {
-    let (world, spec) = (World::new(), spec("acme", ""));
-    let running = world.controller();
+    let (simulation, spec) = (Simulation::new(), spec("acme", ""));
+    let running = simulation.controller();
     running.run(&spec).await;
     let stopped = running.controller.operations.stop(spec.id).await.unwrap();
     assert_eq!((stopped.phase, stopped.exits), (Phase::Stopped, 0));
     assert_eq!((stopped.container_port, stopped.upstream), (None, None));
     drop(running);
-    let next = world.controller();
+    let next = simulation.controller();
     next.until_phase(spec.id, Phase::Stopped).await;
     let woken = next.run(&spec).await;
     assert_eq!((woken.phase, woken.container_id), (Phase::Starting, stopped.container_id));
@@ -108,10 +108,10 @@ async fn a_stop_is_no_exit_even_for_the_next_process() {
 
 #[tokio::test(start_paused = true)]
 async fn an_apply_without_run_stops_the_tenant() {
-    let (world, spec) = (World::new(), spec("acme", ""));
-    let running = world.controller();
-    let made = running.controller.operations.apply(apply(&spec, false)).await.unwrap();
-    assert_eq!(made.phase, Phase::Created);
+    let (simulation, spec) = (Simulation::new(), spec("acme", ""));
+    let running = simulation.controller();
+    let created = running.controller.operations.apply(apply(&spec, false)).await.unwrap();
+    assert_eq!(created.phase, Phase::Created);
     running.run(&spec).await;
     let stopped = running.controller.operations.apply(apply(&spec, false)).await.unwrap();
     assert_eq!(stopped.phase, Phase::Stopped);
@@ -119,11 +119,11 @@ async fn an_apply_without_run_stops_the_tenant() {
 
 #[tokio::test(start_paused = true)]
 async fn a_crash_is_counted_with_its_code_and_its_readiness() {
-    let (world, spec) = (World::new(), spec("acme", ""));
-    let running = world.controller();
+    let (simulation, spec) = (Simulation::new(), spec("acme", ""));
+    let running = simulation.controller();
     running.run(&spec).await;
     running.until_phase(spec.id, Phase::Ready).await;
-    world.engine.exit_container(spec.id, 9);
+    simulation.engine.exit_container(spec.id, 9);
     let exited = running.until_phase(spec.id, Phase::Exited).await;
     let exit = exited.last_exit.unwrap();
     assert_eq!((exited.exits, exit.code, exit.was_ready), (1, 9, true));
@@ -134,7 +134,7 @@ async fn a_crash_is_counted_with_its_code_and_its_readiness() {
         exits_after: Some((Duration::from_millis(5), 1)),
         ..TenantBehavior::default()
     };
-    world.engine.set_behavior(spec.id, hopeless);
+    simulation.engine.set_behavior(spec.id, hopeless);
     for round in 2..=5 {
         running.run(&spec).await;
         let exited = running
@@ -147,8 +147,8 @@ async fn a_crash_is_counted_with_its_code_and_its_readiness() {
 
 #[tokio::test(start_paused = true)]
 async fn a_delete_refuses_waiting_and_later_starts() {
-    let (world, spec) = (World::new(), spec("acme", ""));
-    let running = world.controller();
+    let (simulation, spec) = (Simulation::new(), spec("acme", ""));
+    let running = simulation.controller();
     let controller = &running.controller;
     let (first, gone, late) = tokio::join!(
         controller.operations.apply(apply(&spec, true)),
@@ -165,18 +165,18 @@ async fn a_delete_refuses_waiting_and_later_starts() {
     );
     assert_eq!(code(controller.operations.stop(spec.id).await), DriverErrorCode::TenantDeleted);
     running.until(spec.id, |o| o.is_none()).await;
-    assert!(!world.engine.has_volumes(spec.id));
-    assert_eq!(world.starts(), 0, "{:?}", world.engine.calls());
+    assert!(!simulation.engine.has_volumes(spec.id));
+    assert_eq!(simulation.starts(), 0, "{:?}", simulation.engine.calls());
     controller.operations.delete(spec.id).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_unreachable_engine_keeps_the_known_phases_and_gives_a_reason() {
-    let (world, spec) = (World::new(), spec("acme", ""));
-    let running = world.controller();
+    let (simulation, spec) = (Simulation::new(), spec("acme", ""));
+    let running = simulation.controller();
     running.run(&spec).await;
     let ready = running.until_phase(spec.id, Phase::Ready).await;
-    world.engine.disconnect("The container engine is not reachable.");
+    simulation.engine.disconnect("The container engine is not reachable.");
     let away = running.until(spec.id, |o| o.is_some_and(|o| o.reason.is_some())).await.unwrap();
     assert_eq!((away.phase, &away.upstream), (Phase::Ready, &ready.upstream));
     assert_eq!(
@@ -193,18 +193,18 @@ async fn an_unreachable_engine_keeps_the_known_phases_and_gives_a_reason() {
         ),
         DriverErrorCode::EngineUnreachable
     );
-    world.engine.reconnect();
+    simulation.engine.reconnect();
     running.until(spec.id, |o| o == Some(&ready)).await;
     assert_eq!(running.controller.store.engine_status(), Ok(()));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_lack_of_descriptors_is_not_an_unreachable_engine() {
-    let (world, spec) = (World::new(), spec("acme", ""));
-    let running = world.controller();
+    let (simulation, spec) = (Simulation::new(), spec("acme", ""));
+    let running = simulation.controller();
     running.run(&spec).await;
     let ready = running.until_phase(spec.id, Phase::Ready).await;
-    world.engine.fail_calls(DriverErrorCode::OutOfResources, "Too many open files.");
+    simulation.engine.fail_calls(DriverErrorCode::OutOfResources, "Too many open files.");
     running.controller.operations.resync().await;
     assert_eq!(running.controller.store.engine_status(), Ok(()));
     assert_eq!(running.controller.store.feed().unwrap().get(&spec.id), Some(ready));
@@ -216,9 +216,9 @@ async fn a_lack_of_descriptors_is_not_an_unreachable_engine() {
 
 #[tokio::test(start_paused = true)]
 async fn no_tenant_counts_as_gone_before_the_first_listing() {
-    let world = World::new();
-    world.engine.disconnect("away");
-    let running = world.controller();
+    let simulation = Simulation::new();
+    simulation.engine.disconnect("away");
+    let running = simulation.controller();
     running.controller.operations.resync().await;
     assert_eq!(
         running.controller.store.feed().map(|_| ()).unwrap_err().code,
@@ -228,7 +228,7 @@ async fn no_tenant_counts_as_gone_before_the_first_listing() {
     let renew = RenewRequest { holder: uuid::Uuid::now_v7(), leases: Vec::new() };
     let none = running.controller.sleep.renew_leases(&renew).unwrap_err();
     assert_eq!((none.status, none.code), (503, "not_listed"));
-    world.engine.reconnect();
+    simulation.engine.reconnect();
     running.controller.operations.resync().await;
     assert!(running.controller.store.feed().is_ok());
     assert!(running.controller.sleep.renew_leases(&renew).is_ok());
@@ -236,13 +236,13 @@ async fn no_tenant_counts_as_gone_before_the_first_listing() {
 
 #[tokio::test(start_paused = true)]
 async fn changes_by_other_programs_are_observed() {
-    let (world, spec) = (World::new(), spec("acme", ""));
-    let running = world.controller();
+    let (simulation, spec) = (Simulation::new(), spec("acme", ""));
+    let running = simulation.controller();
     running.run(&spec).await;
     let before = running.until_phase(spec.id, Phase::Ready).await;
-    world.engine.pause_externally(spec.id);
+    simulation.engine.pause_externally(spec.id);
     running.until_phase(spec.id, Phase::Frozen).await;
-    world.engine.remove_externally(spec.id);
+    simulation.engine.remove_externally(spec.id);
     running.until(spec.id, |o| o.is_none()).await;
     running.run(&spec).await;
     let after = running.until_phase(spec.id, Phase::Ready).await;
@@ -251,13 +251,17 @@ async fn changes_by_other_programs_are_observed() {
 
 #[tokio::test(start_paused = true)]
 async fn a_rebuilt_image_is_reported_and_used_at_the_next_start() {
-    let (world, spec) = (World::new(), spec("acme", ""));
-    let running = world.controller();
+    let (simulation, spec) = (Simulation::new(), spec("acme", ""));
+    let running = simulation.controller();
     running.run(&spec).await;
     let before = running.until_phase(spec.id, Phase::Ready).await;
-    world.engine.rebuild_image();
+    simulation.engine.rebuild_image();
     running.until(spec.id, |o| o.is_some_and(|o| o.image_outdated)).await;
-    assert_eq!(running.run(&spec).await.container_id, before.container_id, "it runs: left alone");
+    assert_eq!(
+        running.run(&spec).await.container_id,
+        before.container_id,
+        "a running container is kept"
+    );
     running.controller.operations.stop(spec.id).await.unwrap();
     let after = running.run(&spec).await;
     assert!(after.container_id != before.container_id && !after.image_outdated, "{after:?}");
@@ -265,10 +269,10 @@ async fn a_rebuilt_image_is_reported_and_used_at_the_next_start() {
 
 #[tokio::test(start_paused = true)]
 async fn an_engine_error_is_the_tenants_reason_until_the_next_success() {
-    let (world, spec) = (World::new(), spec("acme", ""));
-    let running = world.controller();
+    let (simulation, spec) = (Simulation::new(), spec("acme", ""));
+    let running = simulation.controller();
     running.controller.operations.apply(apply(&spec, false)).await.unwrap();
-    world
+    simulation
         .engine
         .set_behavior(spec.id, TenantBehavior { image_exists: false, ..TenantBehavior::default() });
     let next = Spec { generation: 2, ..spec.clone() };
@@ -276,7 +280,7 @@ async fn an_engine_error_is_the_tenants_reason_until_the_next_success() {
     assert_eq!(refusal.code, DriverErrorCode::ImageMissing);
     let seen = running.until(spec.id, |o| o.is_some_and(|o| o.reason.is_some())).await.unwrap();
     assert_eq!(seen.reason, Some(refusal.detail));
-    world.engine.set_behavior(spec.id, TenantBehavior::default());
+    simulation.engine.set_behavior(spec.id, TenantBehavior::default());
     running.run(&next).await;
     let ready = running.until_phase(spec.id, Phase::Ready).await;
     assert_eq!(ready.reason, None);
@@ -284,24 +288,24 @@ async fn an_engine_error_is_the_tenants_reason_until_the_next_success() {
 
 #[tokio::test(start_paused = true)]
 async fn an_apply_completes_after_its_caller_left() {
-    let (world, spec) = (World::new(), spec("acme", ""));
-    let running = world.controller();
+    let (simulation, spec) = (Simulation::new(), spec("acme", ""));
+    let running = simulation.controller();
     let operation = running.controller.operations.apply(apply(&spec, true));
     assert!(tokio::time::timeout(Duration::from_millis(1), operation).await.is_err());
     running.until_phase(spec.id, Phase::Ready).await;
-    assert_eq!(world.starts(), 1);
+    assert_eq!(simulation.starts(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_temporary_file_of_a_killed_process_is_removed_at_the_next_start() {
-    let (world, spec) = (World::new(), spec("acme", ""));
-    let running = world.controller();
+    let (simulation, spec) = (Simulation::new(), spec("acme", ""));
+    let running = simulation.controller();
     running.run(&spec).await;
     drop(running);
-    std::fs::write(world.state.0.join(format!(".{}.json", spec.id)), "{").unwrap();
-    let next = world.controller();
+    std::fs::write(simulation.state.0.join(format!(".{}.json", spec.id)), "{").unwrap();
+    let next = simulation.controller();
     next.until_phase(spec.id, Phase::Ready).await;
-    let entries = std::fs::read_dir(&world.state.0).unwrap();
+    let entries = std::fs::read_dir(&simulation.state.0).unwrap();
     let names: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     assert_eq!(names, [format!("{}.json", spec.id)]);
 }

@@ -155,10 +155,10 @@ async fn invalid_settings_end_the_start_with_all_errors_and_code_64() {
         command.env("CIAL_PUBLISH", "everywhere").env("CIAL_SUBNET_POOL", "x");
         command.env("CIAL_SSO_SECRET_FILE", "/nowhere");
         let ended = command.output().unwrap();
-        let told = String::from_utf8(ended.stderr).unwrap();
-        assert_eq!(ended.status.code(), Some(64), "{told}");
+        let stderr = String::from_utf8(ended.stderr).unwrap();
+        assert_eq!(ended.status.code(), Some(64), "{stderr}");
         for name in ["CIAL_PUBLISH", "CIAL_SUBNET_POOL", "CIAL_SSO_SECRET_FILE"] {
-            assert!(told.contains(name), "{name}: {told}");
+            assert!(stderr.contains(name), "{name}: {stderr}");
         }
         assert_eq!(Command::new(PROGRAM).arg("nonsense").output().unwrap().status.code(), Some(64));
     })

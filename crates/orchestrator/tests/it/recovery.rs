@@ -12,34 +12,34 @@ use tokio::task::JoinSet;
 
 use crate::support::{AWAKE, Install, PATIENCE, Running, SOCKET, spec, with_install};
 
-/// A proxy to the engine's socket, which a test can cut.
-struct Line {
+/// A proxy to the engine's socket, which a test can close.
+struct EngineProxy {
     path: PathBuf,
     serving: Option<tokio::task::JoinHandle<()>>,
 }
 
-impl Line {
+impl EngineProxy {
     fn new(install: &Install) -> Self {
-        let mut line = Self { path: install.base.join("engine.sock"), serving: None };
-        line.mend();
-        line
+        let mut proxy = Self { path: install.base.join("engine.sock"), serving: None };
+        proxy.listen();
+        proxy
     }
 
-    fn mend(&mut self) {
+    fn listen(&mut self) {
         let listener = UnixListener::bind(&self.path).unwrap();
         self.serving = Some(tokio::spawn(async move {
             // All connections end with the task.
             let mut connections = JoinSet::new();
-            while let Ok((mut near, _)) = listener.accept().await {
+            while let Ok((mut client, _)) = listener.accept().await {
                 connections.spawn(async move {
-                    let mut far = UnixStream::connect(SOCKET).await.unwrap();
-                    let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+                    let mut engine = UnixStream::connect(SOCKET).await.unwrap();
+                    let _ = tokio::io::copy_bidirectional(&mut client, &mut engine).await;
                 });
             }
         }));
     }
 
-    async fn cut(&mut self) {
+    async fn close(&mut self) {
         if let Some(serving) = self.serving.take() {
             serving.abort();
             let _ = serving.await;
@@ -75,7 +75,7 @@ async fn a_new_process_leaves_running_tenants_alone() {
         assert_eq!(second.until_phase(up.id, Phase::Ready).await, before);
         second.until_phase(down.id, Phase::Stopped).await;
         assert_eq!(second.run(&up).await, before);
-        assert_eq!(started().await, at, "not started anew");
+        assert_eq!(started().await, at, "not restarted");
     })
     .await;
 }
@@ -83,21 +83,21 @@ async fn a_new_process_leaves_running_tenants_alone() {
 #[tokio::test]
 async fn an_engine_that_returns_is_followed_again() {
     with_install(async |install| {
-        let mut line = Line::new(install);
-        let driver = Arc::new(install.driver_at(&line.path().display().to_string()));
+        let mut proxy = EngineProxy::new(install);
+        let driver = Arc::new(install.driver_at(&proxy.path().display().to_string()));
         let state_dir = StateDir::new(install.base.join("state"));
         let running = Running::new(Controller::new(driver, state_dir, 1, AWAKE));
         let spec = spec("acme", "");
         running.run(&spec).await;
         let ready = running.until_phase(spec.id, Phase::Ready).await;
 
-        line.cut().await;
+        proxy.close().await;
         let away = running.until(spec.id, |o| o.is_some_and(|o| o.reason.is_some())).await.unwrap();
         assert_eq!((away.phase, away.upstream), (Phase::Ready, ready.upstream.clone()));
         assert!(running.controller.store.engine_status().is_err());
         install.client.pause_container(&spec.id.container()).await.unwrap();
 
-        line.mend();
+        proxy.listen();
         // A listing may succeed before the event stream reconnects; then the engine counts as
         // unreachable once more.
         let back = |o: Option<&ObservedTenant>| {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use orchestrator::sleep::SleepSettings;
 use protocol::orchestrator::{ApplyRequest, Phase};
 
-use crate::support::asking::Router;
+use crate::support::router::Router;
 use crate::support::{AWAKE, Install, apply, log, spec, with_install};
 
 const STOPS: SleepSettings = SleepSettings {
@@ -16,11 +16,11 @@ const STOPS: SleepSettings = SleepSettings {
     ..SleepSettings::DEFAULT
 };
 /// Any start time: no two processes of a test share one.
-const BEGAN: u64 = 1_795_000_000_000;
+const EPOCH_MILLIS: u64 = 1_795_000_000_000;
 
 /// `CIAL_EGRESS=none` applies to existing tenants, too.
 #[tokio::test]
-async fn a_way_out_that_is_closed_later_is_closed_at_the_next_start_and_data_is_kept() {
+async fn changed_egress_applies_at_the_next_start_and_data_is_kept() {
     with_install(async |install| {
         let (spec, open) = (spec("acme", ""), install.controller());
         open.run(&spec).await;
@@ -29,7 +29,7 @@ async fn a_way_out_that_is_closed_later_is_closed_at_the_next_start_and_data_is_
         let closed = Install { egress: false, ..install.sibling() }.controller_with(2, AWAKE);
         closed.until_phase(spec.id, Phase::Ready).await;
         let kept = closed.run(&spec).await;
-        assert_eq!(kept.container_id, before.container_id, "it runs: left alone");
+        assert_eq!(kept.container_id, before.container_id, "a running container is kept");
         let again = ApplyRequest { restart: true, ..apply(&spec, true) };
         let after = closed.controller.operations.apply(again).await.unwrap();
         assert_ne!(after.container_id, before.container_id);
@@ -42,15 +42,15 @@ async fn a_way_out_that_is_closed_later_is_closed_at_the_next_start_and_data_is_
 }
 
 #[tokio::test]
-async fn a_sleeper_wakes_with_the_way_out_that_the_installation_gives_it_now() {
+async fn a_sleeping_tenant_wakes_with_the_current_egress_setting() {
     with_install(async |install| {
         let spec = spec("acme", "");
-        let first = install.controller_with(BEGAN, STOPS);
+        let first = install.controller_with(EPOCH_MILLIS, STOPS);
         first.run(&spec).await;
         let before = first.until_phase(spec.id, Phase::Sleeping).await;
         drop(first);
         let closed = Install { egress: false, ..install.sibling() };
-        let second = closed.controller_with(BEGAN + 3_600_000, STOPS);
+        let second = closed.controller_with(EPOCH_MILLIS + 3_600_000, STOPS);
         second.until_phase(spec.id, Phase::Sleeping).await;
         let grant = Router::new(&second.controller).visit(spec.id).await.unwrap();
         assert!(grant.woke);
@@ -61,7 +61,7 @@ async fn a_sleeper_wakes_with_the_way_out_that_the_installation_gives_it_now() {
         drop(second);
 
         // With its own settings again, the tenant is left alone, because nothing differs.
-        let third = closed.controller_with(BEGAN + 7_200_000, STOPS);
+        let third = closed.controller_with(EPOCH_MILLIS + 7_200_000, STOPS);
         third.until_phase(spec.id, Phase::Sleeping).await;
         assert!(Router::new(&third.controller).visit(spec.id).await.unwrap().woke);
         let again = third.until_phase(spec.id, Phase::Sleeping).await;

@@ -14,7 +14,7 @@ use protocol::spec::{Limits, Spec};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
-use crate::support::asking::{Router, refused};
+use crate::support::router::{Router, lease_error};
 use crate::support::{Install, PATIENCE, apply, image, spec, with_install};
 
 const SHORT: SleepSettings = SleepSettings {
@@ -28,7 +28,7 @@ const FREEZES: SleepSettings = SleepSettings { sleep_after: None, ..SHORT };
 const STOPS: SleepSettings =
     SleepSettings { freeze_after: None, sleep_after: Some(Duration::from_secs(1)), ..SHORT };
 /// Milliseconds since 1970. Every process of a test needs a different start time.
-const BEGAN: u64 = 1_795_000_000_000;
+const EPOCH_MILLIS: u64 = 1_795_000_000_000;
 
 /// The engine's events of this tenant's container, in order.
 async fn events(install: &Install, spec: &Spec) -> Vec<String> {
@@ -63,22 +63,22 @@ async fn responds(upstream: &Upstream) -> bool {
 #[tokio::test]
 async fn an_idle_tenant_freezes_then_stops_and_a_request_wakes_it_from_both() {
     with_install(async |install| {
-        let (spec, running) = (spec("acme", ""), install.controller_with(BEGAN, FREEZES));
+        let (spec, running) = (spec("acme", ""), install.controller_with(EPOCH_MILLIS, FREEZES));
         running.run(&spec).await;
         running.until_phase(spec.id, Phase::Frozen).await;
         let router = Router::new(&running.controller);
-        let grant = router.ask(spec.id, RequestIntent::Background, 60_000).await.unwrap();
+        let grant = router.request(spec.id, RequestIntent::Background, 60_000).await.unwrap();
         assert!(grant.woke && responds(&grant.upstream).await);
         router.release(spec.id);
         running.until_phase(spec.id, Phase::Frozen).await;
         drop(running);
 
         // The next process finds the tenant frozen, thaws it and stops it.
-        let next = install.controller_with(BEGAN + 3_600_000, SHORT);
+        let next = install.controller_with(EPOCH_MILLIS + 3_600_000, SHORT);
         let asleep = next.until_phase(spec.id, Phase::Sleeping).await;
         assert_eq!((asleep.exits, asleep.reason), (0, None));
         let router = Router::new(&next.controller);
-        let refusal = refused(router.ask(spec.id, RequestIntent::Background, 60_000).await);
+        let refusal = lease_error(router.request(spec.id, RequestIntent::Background, 60_000).await);
         assert_eq!(refusal.1, "wake_required");
         let grant = router.visit(spec.id).await.unwrap();
         assert!(grant.woke && responds(&grant.upstream).await);
@@ -99,7 +99,7 @@ async fn an_idle_tenant_freezes_then_stops_and_a_request_wakes_it_from_both() {
 #[tokio::test]
 async fn a_thousand_concurrent_requests_start_a_sleeping_tenant_once() {
     with_install(async |install| {
-        let (spec, running) = (spec("acme", "slow"), install.controller_with(BEGAN, STOPS));
+        let (spec, running) = (spec("acme", "slow"), install.controller_with(EPOCH_MILLIS, STOPS));
         running.run(&spec).await;
         running.until_phase(spec.id, Phase::Sleeping).await;
         let router = Router::new(&running.controller);
@@ -118,19 +118,19 @@ async fn a_thousand_concurrent_requests_start_a_sleeping_tenant_once() {
 #[tokio::test]
 async fn requests_around_the_moment_of_a_freeze_are_all_granted() {
     with_install(async |install| {
-        let rules = SleepSettings {
+        let settings = SleepSettings {
             freeze_after: Some(Duration::from_millis(100)),
             sleep_after: None,
             lease_duration: Duration::from_millis(200),
             ..SHORT
         };
-        let (spec, running) = (spec("acme", ""), install.controller_with(BEGAN, rules));
+        let (spec, running) = (spec("acme", ""), install.controller_with(EPOCH_MILLIS, settings));
         running.run(&spec).await;
         running.until_phase(spec.id, Phase::Frozen).await;
         let router = Router::new(&running.controller);
         let mut woke = 0;
         for round in 0..60_u64 {
-            let grant = router.ask(spec.id, RequestIntent::Background, 60_000).await.unwrap();
+            let grant = router.request(spec.id, RequestIntent::Background, 60_000).await.unwrap();
             woke += u32::from(grant.woke);
             assert!(responds(&grant.upstream).await, "round {round}: frozen under a live lease");
             router.release(spec.id);
@@ -167,19 +167,19 @@ async fn a_wake_handles_a_removed_network_and_a_broken_image() {
         let tag = install.name.to_string();
         let old = image::rebuild(&install.client, &tag, 1).await;
         let spec = Spec { image: Some(image::name(&tag)), ..spec("acme", "") };
-        let running = install.controller_with(BEGAN, STOPS);
+        let running = install.controller_with(EPOCH_MILLIS, STOPS);
         running.run(&spec).await;
         running.until_phase(spec.id, Phase::Sleeping).await;
         install.client.remove_network(&spec.id.network()).await.unwrap();
         let router = Router::new(&running.controller);
-        assert!(responds(&router.visit(spec.id).await.unwrap().upstream).await, "made anew");
+        assert!(responds(&router.visit(spec.id).await.unwrap().upstream).await, "created again");
 
         router.release(spec.id);
         running.until_phase(spec.id, Phase::Sleeping).await;
         let broken = image::broken(&install.client, &tag).await;
         running.controller.operations.resync().await;
         running.until(spec.id, |o| o.is_some_and(|o| o.image_outdated)).await;
-        let (status, code, _, detail) = refused(router.visit(spec.id).await);
+        let (status, code, _, detail) = lease_error(router.visit(spec.id).await);
         assert_eq!((status, code), (502, "wake_failed"));
         assert!(detail.contains("entry point must be the supervisor"), "{detail}");
         let shown = running.until_phase(spec.id, Phase::Sleeping).await;

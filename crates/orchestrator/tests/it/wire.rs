@@ -30,7 +30,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::support::{AWAKE, Folder, Running, apply, spec};
+use crate::support::{AWAKE, Running, TempDir, apply, spec};
 
 const TOKEN: &str = "a-token-of-a-test-0123456789abcdef0123";
 const LEASES_TOKEN: &str = "another-token-of-a-test-0123456789abcdef";
@@ -42,7 +42,7 @@ struct Server {
     engine: MemoryDriver,
     controller: Arc<Controller>,
     stop: CancellationToken,
-    _state: Folder,
+    _state: TempDir,
 }
 
 impl Drop for Server {
@@ -59,7 +59,7 @@ impl Server {
     /// Also returns the task that serves.
     async fn serving() -> (Self, JoinHandle<anyhow::Result<()>>) {
         let (engine, stop) = (MemoryDriver::default(), CancellationToken::new());
-        let state = Folder::new();
+        let state = TempDir::new();
         let state_dir = StateDir::new(state.0.clone());
         let controller = Controller::new(Arc::new(engine.clone()), state_dir, 1, AWAKE);
         controller.operations.resync().await;
@@ -157,11 +157,11 @@ async fn every_route_admits_exactly_the_callers_of_its_access() {
             let path = route.path.replace("{id}", "%ff");
             let shown = if route.access == Access::Leases { &leases } else { &control };
             let answer = server.bare(&route.method, &path, Some(shown), b"").await;
-            let told = format!("{} {path}", route.method);
+            let route_name = format!("{} {path}", route.method);
             assert_eq!(
                 (answer.status, answer.problem().code.as_str()),
                 (404, "no_such_tenant"),
-                "{told}"
+                "{route_name}"
             );
         }
     }
@@ -216,8 +216,8 @@ async fn a_tenant_is_applied_stopped_and_deleted() {
     let call = async |method, path: &str, body: Option<&protocol::orchestrator::ApplyRequest>| {
         client.call::<ObservedTenant>(method, path, body, PATIENCE).await
     };
-    let made = call(Method::PUT, &path, Some(&apply(&spec, true))).await.unwrap();
-    assert_eq!((made.id, made.generation), (spec.id, 1));
+    let created = call(Method::PUT, &path, Some(&apply(&spec, true))).await.unwrap();
+    assert_eq!((created.id, created.generation), (spec.id, 1));
     let list: ObservedTenantList =
         client.call(Method::GET, "/v1/tenants", None::<&()>, PATIENCE).await.unwrap();
     assert_eq!(list.tenants.len(), 1);
@@ -231,50 +231,55 @@ async fn a_tenant_is_applied_stopped_and_deleted() {
     }
     let refused = call(Method::PUT, &path, Some(&apply(&spec, true))).await.unwrap_err();
     assert_eq!(refused.code(), Some("tenant_deleted"));
-    let nobody = format!("/v1/tenants/{}/stop", Uuid::now_v7());
-    assert_eq!(call(Method::POST, &nobody, None).await.unwrap_err().code(), Some("no_such_tenant"));
+    let unknown = format!("/v1/tenants/{}/stop", Uuid::now_v7());
+    assert_eq!(
+        call(Method::POST, &unknown, None).await.unwrap_err().code(),
+        Some("no_such_tenant")
+    );
 }
 
 #[tokio::test]
 async fn an_image_outside_the_settings_is_refused() {
     let (server, spec) = (Server::start().await, spec("acme", ""));
     let (client, path) = (server.client(), format!("/v1/tenants/{}", spec.id));
-    let ask = async |image: &str| {
+    let apply_image = async |image: &str| {
         let body = apply(&Spec { image: Some(image.to_owned()), ..spec.clone() }, true);
         client.call::<ObservedTenant>(Method::PUT, &path, Some(&body), PATIENCE).await
     };
-    let Err(CallError::Refused(problem)) = ask("postgres:16").await else { panic!("not refused") };
+    let Err(CallError::Refused(problem)) = apply_image("postgres:16").await else {
+        panic!("not refused")
+    };
     assert_eq!((problem.status, problem.code.as_str()), (422, "invalid_spec"));
     let fault = &problem.errors[0];
     assert_eq!((fault.field.as_str(), fault.code.as_str()), ("spec.image", "image_refused"));
     assert!(fault.message.contains("CIAL_TENANT_IMAGES"), "{fault:?}");
     let none: ObservedTenantList =
         client.call(Method::GET, "/v1/tenants", None::<&()>, PATIENCE).await.unwrap();
-    assert!(none.tenants.is_empty(), "nothing is made of it");
-    assert_eq!(ask(IMAGE).await.unwrap().id, spec.id);
+    assert!(none.tenants.is_empty(), "nothing is created of it");
+    assert_eq!(apply_image(IMAGE).await.unwrap().id, spec.id);
 }
 
 #[tokio::test]
 async fn a_watch_reports_each_phase() {
     let (server, spec) = (Server::start().await, spec("acme", ""));
     let client = server.client();
-    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let (sender, mut received) = tokio::sync::mpsc::unbounded_channel();
     let watching = tokio::spawn(async move {
         service::watch::follow::<ObservedTenant>(&client, "/v1/tenants/watch", |replica, _| {
             let phases: Vec<(TenantId, Phase)> =
                 replica.items().values().map(|o| (o.id, o.phase)).collect();
-            tell.send(phases).unwrap();
+            sender.send(phases).unwrap();
         })
         .await
     });
-    assert_eq!(told.recv().await.unwrap(), []);
+    assert_eq!(received.recv().await.unwrap(), []);
     let client = server.client();
     let path = format!("/v1/tenants/{}", spec.id);
     let body = apply(&spec, true);
     client.call::<ObservedTenant>(Method::PUT, &path, Some(&body), PATIENCE).await.unwrap();
-    while told.recv().await.unwrap() != [(spec.id, Phase::Ready)] {}
+    while received.recv().await.unwrap() != [(spec.id, Phase::Ready)] {}
     client.call::<()>(Method::DELETE, &path, None::<&()>, PATIENCE).await.unwrap();
-    while !told.recv().await.unwrap().is_empty() {}
+    while !received.recv().await.unwrap().is_empty() {}
     watching.abort();
 }
 
@@ -285,12 +290,12 @@ async fn health_readiness_and_metrics() {
     assert_eq!(get("/healthz").await.status, 200);
     assert_eq!(get("/readyz").await.status, 200);
     assert!(get("/metrics").await.body.contains("cial_engine_up 1"));
-    server.engine.disconnect("The container engine is not reachable: it was told to go.");
+    server.engine.disconnect("The container engine is not reachable: scripted outage.");
     server.controller.operations.resync().await;
     assert_eq!(get("/healthz").await.status, 200);
     let readiness = get("/readyz").await;
     assert_eq!(readiness.status, 503);
-    assert!(readiness.problem().detail.contains("it was told to go"));
+    assert!(readiness.problem().detail.contains("scripted outage"));
     assert!(get("/metrics").await.body.contains("cial_engine_up 0"));
     let spec = spec("acme", "");
     let path = format!("/v1/tenants/{}", spec.id);
@@ -298,7 +303,7 @@ async fn health_readiness_and_metrics() {
     let refused = client.call::<ObservedTenant>(Method::PUT, &path, Some(&body), PATIENCE).await;
     let Err(CallError::Refused(problem)) = refused else { panic!("not refused") };
     assert_eq!((problem.status, problem.code.as_str()), (503, "engine_unreachable"));
-    assert!(problem.detail.contains("it was told to go"));
+    assert!(problem.detail.contains("scripted outage"));
 }
 
 #[tokio::test]
@@ -326,7 +331,7 @@ async fn silent_connections_do_not_shut_out_callers() {
     // The oldest silent connection was closed, the watch was not.
     let closed = tokio::time::timeout(PATIENCE, silent[0].read(&mut piece)).await.unwrap();
     assert_eq!(closed.unwrap_or(0), 0);
-    let spec = ready(&server).await;
+    let spec = ready_tenant(&server).await;
     let mut text = String::new();
     while !text.contains(&spec.id.to_string()) {
         let n = tokio::time::timeout(PATIENCE, watch.read(&mut piece)).await.unwrap().unwrap();
@@ -336,7 +341,7 @@ async fn silent_connections_do_not_shut_out_callers() {
 }
 
 /// A tenant that is ready, on a server whose engine lives in memory.
-async fn ready(server: &Server) -> Spec {
+async fn ready_tenant(server: &Server) -> Spec {
     let spec = spec("acme", "");
     let (client, path) = (server.client(), format!("/v1/tenants/{}", spec.id));
     let body = apply(&spec, true);
@@ -352,10 +357,10 @@ async fn ready(server: &Server) -> Spec {
 #[tokio::test]
 async fn a_lease_is_requested_renewed_and_released() {
     let server = Server::start().await;
-    let spec = ready(&server).await;
+    let spec = ready_tenant(&server).await;
     let router = Client::new(format!("http://{}", server.address), Secret::new(LEASES_TOKEN));
     let holder = Uuid::now_v7();
-    let ask = LeaseRequest {
+    let request = LeaseRequest {
         tenant: spec.id,
         holder,
         number: 1,
@@ -363,9 +368,9 @@ async fn a_lease_is_requested_renewed_and_released() {
         wait_ms: 1_000,
     };
     let grant: LeaseGrant =
-        router.call(Method::POST, "/v1/leases", Some(&ask), PATIENCE).await.unwrap();
+        router.call(Method::POST, "/v1/leases", Some(&request), PATIENCE).await.unwrap();
     assert_eq!((grant.tenant, grant.generation, grant.woke), (spec.id, 1, false));
-    let nobody = TenantId::new(Uuid::now_v7());
+    let unknown = TenantId::new(Uuid::now_v7());
     let used = |tenant| LeaseUsage {
         tenant,
         number: 1,
@@ -374,17 +379,17 @@ async fn a_lease_is_requested_renewed_and_released() {
         streams: 1,
         first_byte_ms: None,
     };
-    let renew = RenewRequest { holder, leases: vec![used(spec.id), used(nobody)] };
+    let renew = RenewRequest { holder, leases: vec![used(spec.id), used(unknown)] };
     let renewed: RenewResponse =
         router.call(Method::POST, "/v1/leases/renew", Some(&renew), PATIENCE).await.unwrap();
     let left: Vec<_> = renewed.leases.iter().map(|s| (s.tenant, s.expires_in_ms)).collect();
-    assert_eq!(left, [(spec.id, Some(15_000)), (nobody, None)]);
-    let told: SleepStatus = server
+    assert_eq!(left, [(spec.id, Some(15_000)), (unknown, None)]);
+    let status: SleepStatus = server
         .client()
         .call(Method::GET, &format!("/v1/tenants/{}/sleep", spec.id), None::<&()>, PATIENCE)
         .await
         .unwrap();
-    assert_eq!(told.awake_because[0], "In use: 2 requests and 1 stream.");
+    assert_eq!(status.awake_because[0], "In use: 2 requests and 1 stream.");
     assert!(server.controller.metrics_text(None).contains("cial_leases 1\n"));
     let release = ReleaseRequest { holder, leases: vec![used(spec.id)] };
     for _ in 0..2 {
@@ -396,8 +401,9 @@ async fn a_lease_is_requested_renewed_and_released() {
         server.client().call(Method::GET, "/v1/sleep", None::<&()>, PATIENCE).await.unwrap();
     assert_eq!(list.tenants.len(), 1);
     assert!(!list.tenants[0].awake_because[0].contains("In use"), "{list:?}");
-    let ask = LeaseRequest { tenant: nobody, ..ask };
-    let refused = router.call::<LeaseGrant>(Method::POST, "/v1/leases", Some(&ask), PATIENCE).await;
+    let request = LeaseRequest { tenant: unknown, ..request };
+    let refused =
+        router.call::<LeaseGrant>(Method::POST, "/v1/leases", Some(&request), PATIENCE).await;
     assert_eq!(refused.unwrap_err().code(), Some("no_such_tenant"));
     let path = format!("/v1/tenants/{}/wake", spec.id);
     let awake: ObservedTenant =
@@ -434,7 +440,7 @@ async fn invalid_lease_requests_are_refused() {
 #[tokio::test]
 async fn a_shutdown_answers_waiting_requests_and_progress_streams_until_then() {
     let server = Server::start().await;
-    let spec = ready(&server).await;
+    let spec = ready_tenant(&server).await;
     // The tenant is frozen, and the thaw takes longer than this test.
     server.engine.pause_externally(spec.id);
     let mut changes = server.controller.store.feed().unwrap().subscribe();
@@ -446,11 +452,11 @@ async fn a_shutdown_answers_waiting_requests_and_progress_streams_until_then() {
     let slow = TenantBehavior { engine: Duration::from_secs(3_600), ..TenantBehavior::default() };
     server.engine.set_behavior(spec.id, slow);
     let bearer = format!("Bearer {LEASES_TOKEN}");
-    let ask = serde_json::json!({
+    let request = serde_json::json!({
         "tenant": spec.id, "holder": Uuid::nil(), "number": 1, "intent": "visit", "wait_ms": 60_000,
     })
     .to_string();
-    let asked = server.bare(&Method::POST, "/v1/leases", Some(&bearer), ask.as_bytes());
+    let response = server.bare(&Method::POST, "/v1/leases", Some(&bearer), request.as_bytes());
     let watched = async {
         let mut stream = TcpStream::connect(server.address).await.unwrap();
         let head = format!(
@@ -467,7 +473,7 @@ async fn a_shutdown_answers_waiting_requests_and_progress_streams_until_then() {
         assert!(text.contains("content-type: application/x-ndjson"), "{text}");
         server.stop.cancel();
     };
-    let (answer, ()) = tokio::join!(asked, watched);
+    let (answer, ()) = tokio::join!(response, watched);
     assert_eq!((answer.status, answer.problem().code.as_str()), (503, "leaving"));
     assert!(answer.head.contains("retry-after: 1"), "{}", answer.head);
 }
@@ -475,7 +481,7 @@ async fn a_shutdown_answers_waiting_requests_and_progress_streams_until_then() {
 #[tokio::test]
 async fn the_server_ends_when_the_controllers_loop_ends() {
     let controller = {
-        let folder = Folder::new();
+        let folder = TempDir::new();
         Controller::new(
             Arc::new(MemoryDriver::default()),
             StateDir::new(folder.0.clone()),
@@ -500,7 +506,7 @@ async fn the_server_ends_when_the_controllers_loop_ends() {
 #[tokio::test]
 async fn a_shutdown_waits_for_engine_calls_under_way() {
     let (server, serving) = Server::serving().await;
-    let spec = ready(&server).await;
+    let spec = ready_tenant(&server).await;
     server.engine.pause_externally(spec.id);
     server.controller.operations.resync().await;
     let engine = Duration::from_millis(500);

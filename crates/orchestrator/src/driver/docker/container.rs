@@ -315,7 +315,7 @@ impl DockerDriver {
         // other container.
         if let Some(container) = self.probes.container(id) {
             match self.unpause(&client, &container, id).await {
-                // The container was created anew without us, so look it up by name.
+                // The container was created again without us, so look it up by name.
                 Err(error) if error.detail.contains("No such container") => {}
                 done => return done,
             }

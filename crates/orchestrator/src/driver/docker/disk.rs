@@ -61,8 +61,7 @@ impl DockerDriver {
         let response = match tokio::time::timeout(MEASURE_TIMEOUT, fetch).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => {
-                let detail =
-                    format!("The engine could not be asked for the size of volumes: {error}.");
+                let detail = format!("The engine did not report the size of its volumes: {error}.");
                 return Err(DriverError::new(DriverErrorCode::EngineUnreachable, detail));
             }
             Err(_) => {

@@ -37,7 +37,7 @@ impl Engine {
         &self.socket
     }
 
-    /// Returns a client that speaks the engine's version. Connects anew after [`Engine::forget`].
+    /// Returns a client that speaks the engine's version. Connects again after [`Engine::forget`].
     pub(super) async fn client(&self) -> Result<Docker, DriverError> {
         if let Some(client) = self.held() {
             return Ok(client);

@@ -31,9 +31,9 @@ pub(super) async fn follow(
     engine: Arc<Engine>,
     template: ContainerTemplate,
     probes: Arc<ReadinessProbes>,
-    tell: Sender<EngineEvent>,
+    events: Sender<EngineEvent>,
 ) {
-    let mut reader = EventReader::new(probes, tell);
+    let mut reader = EventReader::new(probes, events);
     let mut pause = MIN_RECONNECT_DELAY;
     loop {
         match reader.follow_once(&engine, &template).await {
@@ -44,7 +44,7 @@ pub(super) async fn follow(
                 engine.forget();
                 // An error of this process is no evidence about the engine.
                 if error.code != DriverErrorCode::OutOfResources {
-                    reader.tell(EngineEvent::Disconnected(error.detail));
+                    reader.publish(EngineEvent::Disconnected(error.detail));
                 }
             }
         }
@@ -55,7 +55,7 @@ pub(super) async fn follow(
 
 struct EventReader {
     probes: Arc<ReadinessProbes>,
-    tell: Sender<EngineEvent>,
+    events: Sender<EngineEvent>,
     /// The start of the next stream, in seconds of the engine's clock.
     since: Option<i64>,
     known: RecentEvents,
@@ -85,19 +85,19 @@ impl RecentEvents {
 }
 
 impl EventReader {
-    fn new(probes: Arc<ReadinessProbes>, tell: Sender<EngineEvent>) -> Self {
+    fn new(probes: Arc<ReadinessProbes>, events: Sender<EngineEvent>) -> Self {
         Self {
             probes,
-            tell,
+            events,
             since: None,
             known: RecentEvents::default(),
             out_of_memory: HashSet::default(),
         }
     }
 
-    fn tell(&self, event: EngineEvent) {
+    fn publish(&self, event: EngineEvent) {
         // An event without a reader is no error.
-        let _ = self.tell.send(event);
+        let _ = self.events.send(event);
     }
 
     /// Follows one stream from its beginning to its end.
@@ -122,20 +122,20 @@ impl EventReader {
         let mut events = std::pin::pin!(client.events(Some(wanted)));
         if self.since.replace(since).is_some() {
             // The engine may have restarted, and a restarted engine remembers no earlier event.
-            let tell = self.tell.clone();
+            let events = self.events.clone();
             self.probes.recheck_ready(move |id| {
                 // An event without a reader is no error.
-                let _ = tell.send(EngineEvent::Changed(id));
+                let _ = events.send(EngineEvent::Changed(id));
             });
         }
-        self.tell(EngineEvent::Reconnected);
+        self.publish(EngineEvent::Reconnected);
         while let Some(event) = events.next().await {
             match event {
                 Ok(event) => self.take(event),
                 Err(error) => return Err(super::engine::driver_error(&error)),
             }
         }
-        self.tell(EngineEvent::EventsMissed);
+        self.publish(EngineEvent::EventsMissed);
         Ok(())
     }
 
@@ -161,14 +161,14 @@ impl EventReader {
                     out_of_memory: self.out_of_memory.remove(&container),
                     was_ready: self.probes.on_exit(id, &container),
                 };
-                self.tell(EngineEvent::Died { id, container, exit });
+                self.publish(EngineEvent::Died { id, container, exit });
             }
             "destroy" => {
                 self.probes.on_removed(id, &container);
-                self.tell(EngineEvent::Changed(id));
+                self.publish(EngineEvent::Changed(id));
             }
             "create" | "start" | "stop" | "pause" | "unpause" | "rename" | "update" => {
-                self.tell(EngineEvent::Changed(id));
+                self.publish(EngineEvent::Changed(id));
             }
             _ => {}
         }

@@ -101,10 +101,10 @@ impl DockerDriver {
         let DockerSettings { socket, template, pool, dirs, state_dir, disk_reserve_bytes } =
             settings;
         let events = broadcast::channel(EVENT_BACKLOG).0;
-        let tell = events.clone();
+        let sender = events.clone();
         let probes = Arc::new(ReadinessProbes::new(tenant_dirs.clone(), move |id, container| {
             // An event without a reader is no error.
-            let _ = tell.send(EngineEvent::Ready { id, container });
+            let _ = sender.send(EngineEvent::Ready { id, container });
         })?);
         let engine = Arc::new(Engine::new(socket));
         let follower =
@@ -127,7 +127,7 @@ impl DockerDriver {
 
     /// Requests the directories from the engine once, because mountpoints of volumes do not move.
     async fn engine_side_dirs(&self) -> Result<&EngineSideDirs, DriverError> {
-        let ask = async || match &self.dirs {
+        let read = async || match &self.dirs {
             EngineDirs::Host { sockets, secrets } => {
                 Ok(EngineSideDirs { sockets: sockets.clone(), secrets: secrets.clone() })
             }
@@ -140,7 +140,7 @@ impl DockerDriver {
                 Ok(EngineSideDirs { sockets, secrets })
             }
         };
-        self.engine_side_dirs.get_or_try_init(ask).await
+        self.engine_side_dirs.get_or_try_init(read).await
     }
 
     async fn mountpoint(&self, name: String) -> Result<PathBuf, DriverError> {
@@ -148,16 +148,16 @@ impl DockerDriver {
         if let Some(volume) = optional(INSPECT_TIMEOUT, client.inspect_volume(&name)).await? {
             return Ok(volume.mountpoint.into());
         }
-        let made = client.create_volume(self.template.volume(&name, self.template.own_labels()));
-        Ok(with_timeout(INSPECT_TIMEOUT, made).await?.mountpoint.into())
+        let created = client.create_volume(self.template.volume(&name, self.template.own_labels()));
+        Ok(with_timeout(INSPECT_TIMEOUT, created).await?.mountpoint.into())
     }
 
     async fn usage(&self, id: TenantId) -> Result<ResourceUsage, DriverError> {
         let client = self.engine.client().await?;
         let once = StatsOptionsBuilder::default().stream(false).one_shot(true).build();
         let name = id.container();
-        let mut answers = client.stats(&name, Some(once));
-        let first = async { answers.next().await.transpose() };
+        let mut responses = client.stats(&name, Some(once));
+        let first = async { responses.next().await.transpose() };
         let none = || DriverError::no_such_tenant(id);
         let stats = optional(INSPECT_TIMEOUT, first).await?.flatten().ok_or_else(none)?;
         let cpu = stats.cpu_stats.and_then(|s| s.cpu_usage).and_then(|u| u.total_usage);
@@ -169,7 +169,7 @@ impl DockerDriver {
         })
     }
 
-    async fn room(&self) -> Result<Capacity, DriverError> {
+    async fn read_capacity(&self) -> Result<Capacity, DriverError> {
         let client = self.engine.client().await?;
         let (version, (total, used)) = tokio::try_join!(
             with_timeout(INSPECT_TIMEOUT, client.version()),
@@ -247,7 +247,7 @@ impl Driver for DockerDriver {
     }
 
     fn capacity(&self) -> DriverFuture<'_, Capacity> {
-        Box::pin(self.room())
+        Box::pin(self.read_capacity())
     }
 
     fn disk_space(&self) -> Result<DiskSpace, DriverError> {

@@ -56,7 +56,7 @@ impl Drop for ReservedSubnet<'_> {
     }
 }
 
-/// Other processes may take a chosen subnet; each attempt lists the networks anew.
+/// Other processes may take a chosen subnet; each attempt lists the networks again.
 const MAX_ATTEMPTS: u32 = 60;
 /// The delay between attempts while an unlisted network holds a subnet, and the number of delays
 /// before another subnet is tried.

@@ -169,14 +169,14 @@ async fn resolve_images(
     client: &Client,
     tags: HashSet<String>,
 ) -> Result<HashMap<String, String>, DriverError> {
-    let asked = stream::iter(tags).map(|tag| async move {
+    let inspections = stream::iter(tags).map(|tag| async move {
         let image = optional(INSPECT_TIMEOUT, client.inspect_image(&tag)).await?;
         Ok::<_, DriverError>((tag, image.and_then(|i| i.id)))
     });
-    let answers: Vec<_> = asked.buffer_unordered(8).collect().await;
+    let results: Vec<_> = inspections.buffer_unordered(8).collect().await;
     let mut images = HashMap::new();
-    for answer in answers {
-        let (tag, id) = answer?;
+    for result in results {
+        let (tag, id) = result?;
         images.extend(id.map(|id| (tag, id)));
     }
     Ok(images)

@@ -1,8 +1,8 @@
 //! A separate installation for each test on the real engine, removed again whatever the outcome.
 
-pub(crate) mod asking;
-pub(crate) mod doze;
 pub(crate) mod image;
+pub(crate) mod router;
+pub(crate) mod simulation;
 
 use std::collections::HashMap;
 use std::fs;
@@ -58,11 +58,11 @@ pub(crate) struct Install {
 pub(crate) async fn with_install(test: impl AsyncFnOnce(&Install)) {
     let install = Install::new().await;
     let outcome = AssertUnwindSafe(test(&install)).catch_unwind().await;
-    let left = install.take_away().await;
+    let remaining = install.remove_all().await;
     if let Err(panic) = outcome {
         resume_unwind(panic);
     }
-    assert!(left.is_empty(), "not taken away: {left:?}");
+    assert!(remaining.is_empty(), "not removed: {remaining:?}");
 }
 
 impl Install {
@@ -148,9 +148,9 @@ impl Install {
     }
 
     /// `epoch`: see [`Controller::new`].
-    pub(crate) fn controller_with(&self, epoch: u64, rules: SleepSettings) -> Running {
+    pub(crate) fn controller_with(&self, epoch: u64, settings: SleepSettings) -> Running {
         let state_dir = StateDir::new(self.base.join("state"));
-        Running::new(Controller::new(Arc::new(self.driver()), state_dir, epoch, rules))
+        Running::new(Controller::new(Arc::new(self.driver()), state_dir, epoch, settings))
     }
 
     pub(crate) fn filters(&self, id: Option<TenantId>) -> HashMap<String, Vec<String>> {
@@ -165,7 +165,7 @@ impl Install {
     }
 
     /// Lists ids or names on the engine: containers, networks, volumes.
-    pub(crate) async fn shown(&self, id: Option<TenantId>) -> [Vec<String>; 3] {
+    pub(crate) async fn objects(&self, id: Option<TenantId>) -> [Vec<String>; 3] {
         let all = ListContainersOptionsBuilder::default().all(true).filters(&self.filters(id));
         let containers = self.client.list_containers(Some(all.build())).await.unwrap();
         let filters = Some(self.filters(id));
@@ -185,27 +185,27 @@ impl Install {
     }
 
     /// Removes the installation; returns the objects that could not be removed, and why.
-    async fn take_away(&self) -> Vec<String> {
-        let [containers, networks, volumes] = self.shown(None).await;
-        let mut left = Vec::new();
-        let mut took = |what: String, done: Result<(), Error>| match done {
+    async fn remove_all(&self) -> Vec<String> {
+        let [containers, networks, volumes] = self.objects(None).await;
+        let mut remaining = Vec::new();
+        let mut record = |what: String, done: Result<(), Error>| match done {
             Ok(()) | Err(Error::DockerResponseServerError { status_code: 404, .. }) => {}
-            Err(error) => left.push(format!("{what}: {error}")),
+            Err(error) => remaining.push(format!("{what}: {error}")),
         };
         for container in containers {
             let force = RemoveContainerOptionsBuilder::default().force(true).build();
-            took(container.clone(), self.client.remove_container(&container, Some(force)).await);
+            record(container.clone(), self.client.remove_container(&container, Some(force)).await);
         }
         for network in networks {
-            took(network.clone(), self.client.remove_network(&network).await);
+            record(network.clone(), self.client.remove_network(&network).await);
         }
         for volume in volumes {
             let none = None::<RemoveVolumeOptions>;
-            took(volume.clone(), self.client.remove_volume(&volume, none).await);
+            record(volume.clone(), self.client.remove_volume(&volume, none).await);
         }
         let folder = fs::remove_dir_all(&self.base);
-        left.extend(folder.err().map(|error| format!("{}: {error}", self.base.display())));
-        left
+        remaining.extend(folder.err().map(|error| format!("{}: {error}", self.base.display())));
+        remaining
     }
 }
 
@@ -213,7 +213,7 @@ impl Install {
 /// beside each other and beside other installations. Processes of one run differ by their slot,
 /// runs by their parent process.
 fn pool(n: u32) -> String {
-    #[expect(clippy::disallowed_methods, reason = "told by the test runner, not a setting")]
+    #[expect(clippy::disallowed_methods, reason = "the test runner sets it; it is no setting")]
     let slot = std::env::var("NEXTEST_TEST_GLOBAL_SLOT").ok();
     let (run, place) = match slot.and_then(|slot| slot.parse::<u32>().ok()) {
         Some(slot) => (std::os::unix::process::parent_id(), n * 16 + slot),
@@ -223,9 +223,9 @@ fn pool(n: u32) -> String {
 }
 
 /// A directory that is deleted together with its test.
-pub(crate) struct Folder(pub(crate) PathBuf);
+pub(crate) struct TempDir(pub(crate) PathBuf);
 
-impl Folder {
+impl TempDir {
     pub(crate) fn new() -> Self {
         let path = std::env::temp_dir().join(format!("cial-{}", Uuid::now_v7()));
         fs::create_dir_all(&path).unwrap();
@@ -233,7 +233,7 @@ impl Folder {
     }
 }
 
-impl Drop for Folder {
+impl Drop for TempDir {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
     }

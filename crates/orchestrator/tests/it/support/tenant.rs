@@ -22,15 +22,15 @@ fn main() {
     if mode == "exits" {
         exit(3);
     }
-    println!("start {} on this volume", counted());
+    println!("start {} on this volume", count_starts());
     if mode == "fills" {
         fs::write("/var/lib/cial/filler", vec![1; 8 << 20]).expect("write");
     }
     if mode != "mute" {
-        tell_busy(&mode);
+        serve_busy_list(&mode);
     }
     let _ = fs::remove_file(UNFINISHED);
-    let door = UnixListener::bind(UNFINISHED).expect("bind");
+    let listener = UnixListener::bind(UNFINISHED).expect("bind");
     fs::rename(UNFINISHED, SOCKET).expect("rename");
     match mode.as_str() {
         // The request waits in the accept queue.
@@ -46,7 +46,7 @@ fn main() {
             answer(stream);
         }
     });
-    for stream in door.incoming().flatten() {
+    for stream in listener.incoming().flatten() {
         answer(stream);
         if mode == "answers-then-exits" {
             exit(4);
@@ -55,7 +55,7 @@ fn main() {
 }
 
 /// Serves the busy list: in one mode a backup without an end, otherwise nothing.
-fn tell_busy(mode: &str) {
+fn serve_busy_list(mode: &str) {
     let busy = match mode {
         "busy" => r#"{"reason":"backup","owner":"core","until":"2099-01-01T00:00:00Z"}"#,
         _ => "",
@@ -64,9 +64,9 @@ fn tell_busy(mode: &str) {
     let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n", body.len());
     let answer = format!("{head}Connection: close\r\n\r\n{body}");
     let _ = fs::remove_file(BUSY);
-    let door = UnixListener::bind(BUSY).expect("bind");
+    let listener = UnixListener::bind(BUSY).expect("bind");
     thread::spawn(move || {
-        for mut stream in door.incoming().flatten() {
+        for mut stream in listener.incoming().flatten() {
             let _ = stream.read(&mut [0; 4096]);
             let _ = stream.write_all(answer.as_bytes());
         }
@@ -74,7 +74,7 @@ fn tell_busy(mode: &str) {
 }
 
 /// Counts the starts of a stand-in on this volume, for tests of whether files outlive containers.
-fn counted() -> usize {
+fn count_starts() -> usize {
     let mut file = fs::File::options().append(true).read(true).create(true).open(STARTS);
     let file = file.as_mut().expect("the data volume is the tenant's own");
     file.write_all(b".").expect("write");

@@ -14,28 +14,32 @@ use uuid::Uuid;
 pub(crate) struct Router {
     pub(crate) holder: Uuid,
     controller: Arc<Controller>,
-    asks: AtomicU64,
+    last_number: AtomicU64,
 }
 
 impl Router {
     pub(crate) fn new(controller: &Arc<Controller>) -> Self {
-        Self { holder: Uuid::now_v7(), controller: controller.clone(), asks: AtomicU64::new(0) }
+        Self {
+            holder: Uuid::now_v7(),
+            controller: controller.clone(),
+            last_number: AtomicU64::new(0),
+        }
     }
 
     /// Requests a lease for a visit, with the longest wait that is allowed.
     pub(crate) async fn visit(&self, tenant: TenantId) -> Result<LeaseGrant, LeaseError> {
-        self.ask(tenant, RequestIntent::Visit, 60_000).await
+        self.request(tenant, RequestIntent::Visit, 60_000).await
     }
 
-    pub(crate) async fn ask(
+    pub(crate) async fn request(
         &self,
         tenant: TenantId,
         intent: RequestIntent,
         wait_ms: u32,
     ) -> Result<LeaseGrant, LeaseError> {
-        let number = self.asks.fetch_add(1, Ordering::Relaxed) + 1;
-        let ask = LeaseRequest { tenant, holder: self.holder, number, intent, wait_ms };
-        self.controller.sleep.request_lease(ask).await
+        let number = self.last_number.fetch_add(1, Ordering::Relaxed) + 1;
+        let request = LeaseRequest { tenant, holder: self.holder, number, intent, wait_ms };
+        self.controller.sleep.request_lease(request).await
     }
 
     /// Returns how long the lease lasts, in milliseconds.
@@ -59,13 +63,15 @@ impl Router {
     }
 
     fn used(&self, tenant: TenantId, idle_ms: u32) -> LeaseUsage {
-        let number = self.asks.load(Ordering::Relaxed);
+        let number = self.last_number.load(Ordering::Relaxed);
         LeaseUsage { tenant, number, idle_ms, requests: 1, streams: 0, first_byte_ms: None }
     }
 }
 
 /// Status, code, whether there is a retry time, and detail of a refused request.
-pub(crate) fn refused(answer: Result<LeaseGrant, LeaseError>) -> (u16, &'static str, bool, String) {
-    let none = answer.unwrap_err();
-    (none.status, none.code, none.retry_after.is_some(), none.detail)
+pub(crate) fn lease_error(
+    answer: Result<LeaseGrant, LeaseError>,
+) -> (u16, &'static str, bool, String) {
+    let error = answer.unwrap_err();
+    (error.status, error.code, error.retry_after.is_some(), error.detail)
 }

@@ -14,38 +14,38 @@ use protocol::orchestrator::{ApplyRequest, Phase};
 use protocol::sleep::SleepStatus;
 use protocol::spec::{Policy, Spec};
 
-use super::{Folder, Running, apply, spec};
+use super::{Running, TempDir, apply, spec};
 
 /// Frozen after 10 s, stopped after 30 s; a lease lasts 15 s.
-pub(crate) const RULES: SleepSettings = SleepSettings {
+pub(crate) const SHORT_DELAYS: SleepSettings = SleepSettings {
     freeze_after: Some(Duration::from_secs(10)),
     sleep_after: Some(Duration::from_secs(30)),
     ..SleepSettings::DEFAULT
 };
 /// Some day in 2026, as milliseconds.
-pub(crate) const BEGAN: u64 = 1_795_000_000_000;
+pub(crate) const EPOCH_MILLIS: u64 = 1_795_000_000_000;
 
-pub(crate) struct World {
+pub(crate) struct Simulation {
     pub(crate) engine: MemoryDriver,
-    pub(crate) state: Folder,
+    pub(crate) state: TempDir,
 }
 
-impl World {
+impl Simulation {
     pub(crate) fn new() -> Self {
-        Self { engine: MemoryDriver::default(), state: Folder::new() }
+        Self { engine: MemoryDriver::default(), state: TempDir::new() }
     }
 
-    pub(crate) fn controller(&self, rules: SleepSettings) -> Running {
-        self.controller_later(Duration::ZERO, rules)
+    pub(crate) fn controller(&self, settings: SleepSettings) -> Running {
+        self.controller_later(Duration::ZERO, settings)
     }
 
     /// A process that starts `later` than the first one.
-    pub(crate) fn controller_later(&self, later: Duration, rules: SleepSettings) -> Running {
-        let epoch = BEGAN + u64::try_from(later.as_millis()).unwrap();
+    pub(crate) fn controller_later(&self, later: Duration, settings: SleepSettings) -> Running {
+        let epoch = EPOCH_MILLIS + u64::try_from(later.as_millis()).unwrap();
         let engine = Arc::new(self.engine.clone());
         // A new process does not know which tenants are ready.
         drop(engine.watch());
-        Running::new(Controller::new(engine, self.state_dir(), epoch, rules))
+        Running::new(Controller::new(engine, self.state_dir(), epoch, settings))
     }
 
     pub(crate) fn state_dir(&self) -> StateDir {
@@ -64,26 +64,26 @@ impl World {
 }
 
 /// A tenant that is ready, and one that sleeps.
-pub(crate) async fn ready(running: &Running) -> Spec {
+pub(crate) async fn ready_tenant(running: &Running) -> Spec {
     let spec = spec("acme", "");
     running.run(&spec).await;
     running.until_phase(spec.id, Phase::Ready).await;
     spec
 }
 
-pub(crate) async fn frozen(running: &Running) -> Spec {
-    let spec = ready(running).await;
+pub(crate) async fn frozen_tenant(running: &Running) -> Spec {
+    let spec = ready_tenant(running).await;
     running.until_phase(spec.id, Phase::Frozen).await;
     spec
 }
 
-pub(crate) async fn asleep(running: &Running) -> Spec {
-    let spec = ready(running).await;
+pub(crate) async fn sleeping_tenant(running: &Running) -> Spec {
+    let spec = ready_tenant(running).await;
     running.until_phase(spec.id, Phase::Sleeping).await;
     spec
 }
 
-pub(crate) fn told(running: &Running, id: TenantId) -> SleepStatus {
+pub(crate) fn sleep_status(running: &Running, id: TenantId) -> SleepStatus {
     running.controller.sleep.status(id).unwrap()
 }
 
