@@ -12,7 +12,7 @@ use service::api_error::ApiError;
 use crate::app::App;
 use crate::db::session::Session;
 use crate::db::user::User;
-use crate::sessions;
+use crate::sessions::{self, Authenticated};
 
 /// The access that a route requires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,10 +31,12 @@ pub struct Owner {
 
 /// Middleware: lets owners pass. Other callers get 401 in the API and the sign-in page elsewhere.
 pub async fn require_owner(State(app): State<App>, mut request: Request, next: Next) -> Response {
-    match sessions::find(&app, request.headers()).await {
-        Ok(Some((session, user))) => {
+    match sessions::authenticate(&app, request.headers()).await {
+        Ok(Some(Authenticated { session, user, cookie })) => {
             request.extensions_mut().insert(Owner { user, session });
-            next.run(request).await
+            let mut response = next.run(request).await;
+            sessions::add_renewed_cookie(&app.addresses, &mut response, cookie);
+            response
         }
         Ok(None) => unauthenticated_response(request.method(), request.uri()),
         Err(failure) => failure.into_response(),

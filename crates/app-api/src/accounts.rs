@@ -43,7 +43,7 @@ pub async fn sign_up(app: &App, request: &SignUp, client: IpAddr) -> Result<User
         role: "owner".to_owned(),
         password_hash: app.passwords.hash(&request.password, Caller::NewClient(client)).await?,
     };
-    if user::insert_owner(&mut *app.conn().await?, &owner).await? {
+    if user::insert_first_owner(&mut *app.conn().await?, &owner).await? {
         tracing::info!(user = %owner.id, "owner signed up");
         Ok(owner)
     } else {

@@ -23,6 +23,7 @@ use crate::orchestrator::Orchestrator;
 use crate::reconcile::Notifier;
 use crate::reconcile::observed_cache::ObservedCache;
 use crate::route_feed::RouteFeed;
+use crate::sessions::streams::SessionStreams;
 use crate::settings::Addresses;
 
 #[derive(Clone)]
@@ -40,6 +41,8 @@ pub struct Parts {
     pub observed: Arc<ObservedCache>,
     pub reconcile: Notifier,
     pub routes: RouteFeed,
+    /// The open streams, which end with the session that requested them.
+    pub streams: SessionStreams,
     /// Cancelled when the process stops.
     pub stop: CancellationToken,
     pub clock: Clock,

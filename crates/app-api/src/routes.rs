@@ -52,6 +52,10 @@ pub const ROUTES: &[Route] = routes! {
     GET    "/api/admin/tenants/{slug}/open"    Owner  "Enter a tenant, signed in" get(api::open::open_tenant);
     POST   "/api/admin/tenants/{slug}/open"    Owner  "Enter a tenant, signed in" post(api::open::open_tenant);
 
+    GET    "/v1/sessions"                      Owner  "" get(api::sessions::list_sessions);
+    DELETE "/v1/sessions"                      Owner  "" delete(api::sessions::revoke_other_sessions);
+    DELETE "/v1/sessions/{id}"                 Owner  "" delete(api::sessions::revoke_session);
+
     GET    "/"                                 Anyone "" get(pages::root);
     GET    "/admin/signup"                     Anyone "" get(pages::accounts::show_signup);
     POST   "/admin/signup"                     Anyone "" post(pages::accounts::sign_up);
@@ -71,6 +75,9 @@ pub const ROUTES: &[Route] = routes! {
     POST   "/admin/tenants/{slug}/edit"        Owner  "" post(pages::edit::edit_tenant);
     GET    "/admin/tenants/{slug}/delete"      Owner  "" get(pages::tenants::show_delete_tenant);
     POST   "/admin/tenants/{slug}/delete"      Owner  "" post(pages::tenants::delete_tenant);
+    GET    "/admin/account"                    Owner  "" get(pages::account::show_account);
+    POST   "/admin/account/sessions/revoke"    Owner  "" post(pages::account::revoke_other_sessions);
+    POST   "/admin/account/sessions/{id}/revoke" Owner "" post(pages::account::revoke_session);
 };
 
 /// The public service: each route behind its access check, and no route beside the table.

@@ -26,6 +26,7 @@ use crate::orchestrator::{Orchestrator, OrchestratorClient};
 use crate::reconcile::observed_cache::ObservedCache;
 use crate::reconcile::{self, Reconciler};
 use crate::route_feed::RouteFeed;
+use crate::sessions::streams::{self, SessionStreams};
 use crate::settings::{Settings, read_addresses};
 use crate::{database_setup, internal, routes};
 
@@ -85,6 +86,7 @@ pub async fn run(
         observed: Arc::new(ObservedCache::default()),
         reconcile: notifier,
         routes: RouteFeed::new(epoch),
+        streams: SessionStreams::default(),
         stop: ending.clone(),
         clock: dependencies.clock.clone(),
         passwords: Passwords::new(dependencies.password_cost)?,
@@ -96,6 +98,7 @@ pub async fn run(
     let internal = internal::internal_service(app.clone(), settings.routes_token);
     let internal = listen(internal_listener, internal, ending.clone());
     let servers = (tokio::spawn(public), tokio::spawn(internal));
+    let stream_watch = tokio::spawn(streams::watch(app.clone()));
     tracing::info!(listen = %settings.listen, "server started");
 
     let reconciler = Arc::new(Reconciler {
@@ -119,7 +122,7 @@ pub async fn run(
         () = stop.cancelled() => Ok(()),
     };
     ending.cancel();
-    let _ = tokio::join!(servers.0, servers.1);
+    let _ = tokio::join!(servers.0, servers.1, stream_watch);
     ended
 }
 

@@ -11,6 +11,7 @@ pub mod inside;
 pub mod leases;
 pub mod name;
 pub mod orchestrator;
+pub mod people;
 pub mod problem;
 pub mod routes;
 pub mod sessions;

@@ -21,7 +21,7 @@ pub async fn sign_up(
     body: Json<SignUp>,
 ) -> Result<Response, ApiError> {
     let user = accounts::sign_up(&app, &body.value, client).await?;
-    let cookie = sessions::begin(&app, &headers, &user).await?;
+    let cookie = sessions::begin(&app, &headers, client, &user).await?;
     let cookies = sessions::sign_in_cookies(&app, cookie, &user)?;
     let response = axum::Json(SignedIn { user: views::user(&user) });
     Ok((StatusCode::CREATED, cookies, response).into_response())
@@ -34,7 +34,7 @@ pub async fn sign_in(
     body: Json<SignIn>,
 ) -> Result<Response, ApiError> {
     let user = accounts::sign_in(&app, &body.value, client, &headers).await?;
-    let cookie = sessions::begin(&app, &headers, &user).await?;
+    let cookie = sessions::begin(&app, &headers, client, &user).await?;
     let cookies = sessions::sign_in_cookies(&app, cookie, &user)?;
     Ok((cookies, axum::Json(SignedIn { user: views::user(&user) })).into_response())
 }
@@ -56,7 +56,7 @@ pub async fn show_session(owner: Owner) -> Response {
     let session = SessionView {
         id: owner.session.id,
         created_at: views::time(owner.session.created_at),
-        expires_at: views::time(sessions::ends_at(&owner.session)),
+        expires_at: views::time(owner.session.expires_at),
     };
     let response = serde_json::json!({ "user": views::user(&owner.user), "session": session });
     axum::Json(response).into_response()

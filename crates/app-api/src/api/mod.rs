@@ -3,5 +3,6 @@
 pub mod auth;
 pub mod health;
 pub mod open;
+pub mod sessions;
 pub mod tenant_logs;
 pub mod tenants;

@@ -62,7 +62,8 @@ pub async fn show_logs(
         Err(CallError::Refused(problem)) if problem.status == 404 => Body::empty(),
         Err(error) => return Err(unavailable().with_cause(error)),
     };
-    let mut response = app.until_stop(body.into_response());
+    let response = app.until_stop(body.into_response());
+    let mut response = app.streams.until_ended(owner.session.id, response);
     let kind = HeaderValue::from_static("text/plain; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
     Ok(response)

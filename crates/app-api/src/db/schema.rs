@@ -27,6 +27,12 @@ diesel::table! {
         user_id -> Uuid,
         created_at -> Timestamptz,
         last_seen_at -> Timestamptz,
+        expires_at -> Timestamptz,
+        address -> Text,
+        user_agent -> Text,
+        must_rotate -> Bool,
+        previous_token_hash -> Nullable<Bytea>,
+        rotated_at -> Nullable<Timestamptz>,
     }
 }
 

@@ -9,6 +9,7 @@ use super::schema::sessions::{self, dsl};
 use super::schema::users;
 use super::user::User;
 use super::{Conn, sso_grant};
+use crate::sessions::lifetime::Lifetime;
 
 #[derive(Clone, Debug, Queryable, Selectable, Insertable)]
 #[diesel(table_name = sessions, check_for_backend(diesel::pg::Pg))]
@@ -18,20 +19,53 @@ pub struct Session {
     pub user_id: Uuid,
     pub created_at: Timestamp,
     pub last_seen_at: Timestamp,
+    pub expires_at: Timestamp,
+    /// The address from which the session began.
+    pub address: String,
+    pub user_agent: String,
+    pub must_rotate: bool,
+    pub previous_token_hash: Option<Vec<u8>>,
+    pub rotated_at: Option<Timestamp>,
+}
+
+impl Session {
+    /// The facts that decide about a use with the token of this hash.
+    pub fn lifetime(&self, token_hash: &[u8]) -> Lifetime {
+        Lifetime {
+            created_at: self.created_at,
+            expires_at: self.expires_at,
+            last_seen_at: self.last_seen_at,
+            must_rotate: self.must_rotate,
+            replaced_at: self.rotated_at.filter(|_| self.token_hash != token_hash),
+        }
+    }
 }
 
 pub async fn insert(conn: &mut Conn, session: &Session) -> QueryResult<usize> {
     diesel::insert_into(dsl::sessions).values(session).execute(conn).await
 }
 
+/// Finds a session by its current or by its previous token.
 pub async fn by_token_hash(conn: &mut Conn, hash: &[u8]) -> QueryResult<Option<(Session, User)>> {
     dsl::sessions
         .inner_join(users::table)
-        .filter(dsl::token_hash.eq(hash))
+        .filter(dsl::token_hash.eq(hash).or(dsl::previous_token_hash.eq(hash)))
         .select((Session::as_select(), User::as_select()))
         .first(conn)
         .await
         .optional()
+}
+
+/// The sessions of a user that are live at `now`, the latest first.
+pub async fn of_user(conn: &mut Conn, user: Uuid, now: Timestamp) -> QueryResult<Vec<Session>> {
+    let live = dsl::sessions.filter(dsl::user_id.eq(user).and(dsl::expires_at.gt(now)));
+    live.order(dsl::last_seen_at.desc()).select(Session::as_select()).load(conn).await
+}
+
+/// Those of the given sessions that are live at `now`.
+pub async fn live_ids(conn: &mut Conn, ids: &[Uuid], now: Timestamp) -> QueryResult<Vec<Uuid>> {
+    let live = dsl::sessions.filter(dsl::id.eq_any(ids).and(dsl::expires_at.gt(now)));
+    live.select(dsl::id).load(conn).await
 }
 
 pub async fn touch(conn: &mut Conn, id: Uuid, now: Timestamp) -> QueryResult<usize> {
@@ -39,15 +73,98 @@ pub async fn touch(conn: &mut Conn, id: Uuid, now: Timestamp) -> QueryResult<usi
     session.set(dsl::last_seen_at.eq(now)).execute(conn).await
 }
 
+pub async fn renew(
+    conn: &mut Conn,
+    id: Uuid,
+    now: Timestamp,
+    expires_at: Timestamp,
+) -> QueryResult<usize> {
+    let session = diesel::update(dsl::sessions.find(id));
+    session.set((dsl::last_seen_at.eq(now), dsl::expires_at.eq(expires_at))).execute(conn).await
+}
+
+/// The new identity of a session.
+pub struct Rotation {
+    pub id: Uuid,
+    pub token_hash: Vec<u8>,
+    pub expires_at: Timestamp,
+    pub now: Timestamp,
+}
+
+/// Replaces the id and the token of a session; `None` when another request did so first. The tenant sessions under the
+/// old id end: returns their tenants.
+pub async fn rotate(
+    conn: &mut Conn,
+    read: &Session,
+    to: &Rotation,
+) -> QueryResult<Option<(Session, Vec<TenantId>)>> {
+    conn.transaction(async |conn| {
+        let unrotated = dsl::sessions.find(read.id).filter(dsl::token_hash.eq(&read.token_hash));
+        let columns = (
+            dsl::id.eq(to.id),
+            dsl::token_hash.eq(&to.token_hash),
+            dsl::previous_token_hash.eq(&read.token_hash),
+            dsl::rotated_at.eq(to.now),
+            dsl::last_seen_at.eq(to.now),
+            dsl::expires_at.eq(to.expires_at),
+            dsl::must_rotate.eq(false),
+        );
+        let rotated = diesel::update(unrotated).set(columns).returning(Session::as_returning());
+        let Some(rotated) = rotated.get_result(conn).await.optional()? else { return Ok(None) };
+        Ok(Some((rotated, sso_grant::revoke_session(conn, read.id).await?)))
+    })
+    .await
+}
+
 /// Ends a session and the tenant sessions that it opened; returns their tenants.
 pub async fn end(conn: &mut Conn, token_hash: &[u8]) -> QueryResult<Vec<TenantId>> {
     conn.transaction(async |conn| {
-        let session = diesel::delete(dsl::sessions.filter(dsl::token_hash.eq(token_hash)));
+        let named = dsl::token_hash.eq(token_hash).or(dsl::previous_token_hash.eq(token_hash));
+        let session = diesel::delete(dsl::sessions.filter(named));
         let ended: Option<Uuid> = session.returning(dsl::id).get_result(conn).await.optional()?;
         match ended {
             Some(id) => sso_grant::revoke_session(conn, id).await,
             None => Ok(Vec::new()),
         }
+    })
+    .await
+}
+
+/// Ends one session of `user` like [`end`]; `None` when the user has no such session.
+pub async fn end_by_id(
+    conn: &mut Conn,
+    user: Uuid,
+    id: Uuid,
+) -> QueryResult<Option<Vec<TenantId>>> {
+    conn.transaction(async |conn| {
+        let session = dsl::sessions.find(id).filter(dsl::user_id.eq(user));
+        match diesel::delete(session).execute(conn).await? {
+            0 => Ok(None),
+            _ => Ok(Some(sso_grant::revoke_session(conn, id).await?)),
+        }
+    })
+    .await
+}
+
+/// Ends the sessions of `user` except `kept`, like [`end`].
+pub async fn end_others(
+    conn: &mut Conn,
+    user: Uuid,
+    kept: Option<Uuid>,
+) -> QueryResult<Vec<TenantId>> {
+    conn.transaction(async |conn| {
+        let of_user = dsl::user_id.eq(user);
+        let ended: Vec<Uuid> = match kept {
+            Some(kept) => {
+                let others = dsl::sessions.filter(of_user.and(dsl::id.ne(kept)));
+                diesel::delete(others).returning(dsl::id).get_results(conn).await?
+            }
+            None => {
+                let all = dsl::sessions.filter(of_user);
+                diesel::delete(all).returning(dsl::id).get_results(conn).await?
+            }
+        };
+        sso_grant::revoke_sessions(conn, &ended).await
     })
     .await
 }
@@ -61,12 +178,7 @@ pub async fn delete_of_user(conn: &mut Conn, user: Uuid) -> QueryResult<usize> {
     diesel::delete(dsl::sessions.filter(dsl::user_id.eq(user))).execute(conn).await
 }
 
-/// Deletes the sessions that are expired by either limit.
-pub async fn delete_all_expired(
-    conn: &mut Conn,
-    last_seen_before: Timestamp,
-    created_before: Timestamp,
-) -> QueryResult<usize> {
-    let ended = dsl::last_seen_at.lt(last_seen_before).or(dsl::created_at.lt(created_before));
-    diesel::delete(dsl::sessions.filter(ended)).execute(conn).await
+/// Deletes the sessions that expired before `now`.
+pub async fn delete_all_expired(conn: &mut Conn, now: Timestamp) -> QueryResult<usize> {
+    diesel::delete(dsl::sessions.filter(dsl::expires_at.le(now))).execute(conn).await
 }

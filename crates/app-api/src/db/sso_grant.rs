@@ -47,7 +47,12 @@ pub async fn delete_expired(conn: &mut Conn, now: Timestamp) -> QueryResult<usiz
 
 /// Revokes the grants of a session; returns its tenants.
 pub async fn revoke_session(conn: &mut Conn, session: Uuid) -> QueryResult<Vec<TenantId>> {
-    let live = dsl::sso_grants.filter(dsl::session_id.eq(session).and(dsl::revoked.eq(false)));
+    revoke_sessions(conn, &[session]).await
+}
+
+/// Revokes the grants of these sessions; returns their tenants.
+pub async fn revoke_sessions(conn: &mut Conn, sessions: &[Uuid]) -> QueryResult<Vec<TenantId>> {
+    let live = dsl::sso_grants.filter(dsl::session_id.eq_any(sessions).and(dsl::revoked.eq(false)));
     let revoked = diesel::update(live).set(dsl::revoked.eq(true)).returning(dsl::tenant_id);
     Ok(revoked.get_results(conn).await?.into_iter().map(TenantId::new).collect())
 }

@@ -1,8 +1,7 @@
-//! `users`: the accounts; today there is one, the owner.
+//! `users`: the accounts of people, with their platform role.
 
 use diesel::prelude::*;
-use diesel::result::{DatabaseErrorKind, Error};
-use diesel_async::RunQueryDsl;
+use diesel_async::{AsyncConnection as _, RunQueryDsl};
 use uuid::Uuid;
 
 use super::Conn;
@@ -24,13 +23,26 @@ pub async fn owner_exists(conn: &mut Conn) -> QueryResult<bool> {
         .await
 }
 
-/// Returns `false` when a concurrent sign-up created the owner first.
-pub async fn insert_owner(conn: &mut Conn, user: &User) -> QueryResult<bool> {
-    match diesel::insert_into(dsl::users).values(user).execute(conn).await {
-        Ok(_) => Ok(true),
-        Err(Error::DatabaseError(DatabaseErrorKind::UniqueViolation, _)) => Ok(false),
-        Err(error) => Err(error),
-    }
+/// Key of the advisory lock under which the first owner is made; no other use of this database may take it.
+const FIRST_OWNER_LOCK: i64 = 0x6369_616d;
+
+/// Returns `false` when there is an owner already, or an account with this address. Of any number of concurrent calls
+/// one succeeds.
+pub async fn insert_first_owner(conn: &mut Conn, user: &User) -> QueryResult<bool> {
+    conn.transaction(async |conn| {
+        diesel::sql_query("SELECT pg_advisory_xact_lock($1)")
+            .bind::<diesel::sql_types::BigInt, _>(FIRST_OWNER_LOCK)
+            .execute(conn)
+            .await?;
+        Ok(!owner_exists(conn).await? && insert(conn, user).await?)
+    })
+    .await
+}
+
+/// Returns `false` when the address is taken.
+pub async fn insert(conn: &mut Conn, user: &User) -> QueryResult<bool> {
+    let insert = diesel::insert_into(dsl::users).values(user).on_conflict(dsl::email).do_nothing();
+    Ok(insert.execute(conn).await? == 1)
 }
 
 pub async fn by_email(conn: &mut Conn, email: &str) -> QueryResult<Option<User>> {

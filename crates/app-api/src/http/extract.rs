@@ -8,6 +8,7 @@ use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use serde::de::DeserializeOwned;
+use protocol::problem::Code;
 use service::api_error::ApiError;
 use tokio::time::timeout;
 
@@ -36,6 +37,9 @@ pub struct ClientAddress(pub IpAddr);
 
 /// The slug in the path, not validated. Bytes that are no UTF-8 match no tenant.
 pub struct SlugPath(pub String);
+
+/// The id in the path. A text that is no UUID names nothing.
+pub struct IdPath(pub uuid::Uuid);
 
 impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Json<T> {
     type Rejection = ApiError;
@@ -93,6 +97,16 @@ impl<S: Send + Sync> FromRequestParts<S> for SlugPath {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let read = axum::extract::Path::from_request_parts(parts, state).await;
         read.map(|path| Self(path.0)).map_err(|_| no_such_tenant())
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for IdPath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let read = axum::extract::Path::from_request_parts(parts, state).await;
+        let nothing = |_| ApiError::of_code(Code::NotFound, "There is nothing of this id.");
+        read.map(|path| Self(path.0)).map_err(nothing)
     }
 }
 

@@ -74,7 +74,7 @@ pub async fn sign_up(
     };
     match accounts::sign_up(&app, &request, client).await {
         Ok(user) => {
-            let cookie = sessions::begin(&app, &headers, &user).await?;
+            let cookie = sessions::begin(&app, &headers, client, &user).await?;
             let cookies = sessions::sign_in_cookies(&app, cookie, &user)?;
             Ok((cookies, Redirect::to("/admin")).into_response())
         }
@@ -142,7 +142,7 @@ pub async fn sign_in(
     let request = SignIn { email: form.email.clone(), password: form.password.clone() };
     match accounts::sign_in(&app, &request, client, &headers).await {
         Ok(user) => {
-            let cookie = sessions::begin(&app, &headers, &user).await?;
+            let cookie = sessions::begin(&app, &headers, client, &user).await?;
             let cookies = sessions::sign_in_cookies(&app, cookie, &user)?;
             let next = Redirect::to(safe_next(form.next.as_deref()));
             Ok((cookies, next).into_response())

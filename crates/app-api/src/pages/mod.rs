@@ -1,5 +1,6 @@
 //! The admin's pages: plain links and forms that work without scripts. Every change is a POST that redirects.
 
+pub mod account;
 pub mod accounts;
 pub mod assets;
 pub mod choice;

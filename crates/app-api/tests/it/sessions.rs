@@ -1,10 +1,13 @@
 //! Sessions are extended by use, end for good, and are stored as a hash.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use http_body_util::BodyExt as _;
+use protocol::State;
 use serde_json::json;
 
-use crate::harness::{EMAIL, FakeOrchestrator, PASSWORD, Server, Setup};
+use crate::harness::{EMAIL, FakeOrchestrator, PASSWORD, Server, Setup, TestClient, acme};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -45,7 +48,7 @@ async fn the_cookie_is_restricted_and_only_its_hash_is_stored() {
         server.visitor.post("/api/auth/sign-up/email", crate::harness::owner_sign_up()).await;
     let cookie = response.header("set-cookie").to_owned();
     let (token, attributes) = cookie.split_once(';').unwrap();
-    insta::assert_snapshot!(attributes, @" Path=/; HttpOnly; SameSite=Lax; Max-Age=43200");
+    insta::assert_snapshot!(attributes, @" Path=/; HttpOnly; SameSite=Lax; Max-Age=1800");
     let token = token.strip_prefix("cial_admin=").unwrap();
     assert_eq!(token.len(), 43, "256 bits");
     let stored = format!("sessions WHERE encode(token_hash, 'escape') LIKE '%{token}%'");
@@ -105,4 +108,143 @@ async fn another_cookie_of_any_bytes_does_not_hide_the_session() {
     assert_eq!(out.status, 204);
     assert_eq!(owner.get("/api/auth/session").await.status, 401);
     assert_eq!(server.database.count("sessions").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_cookie_is_renewed_only_near_its_end() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
+    for (minutes, renewed) in [(0, false), (19, false), (1, true), (19, false), (1, true)] {
+        server.advance_clock(MINUTE * minutes);
+        let response = owner.get("/api/auth/session").await;
+        let set = response.header("set-cookie");
+        assert_eq!(!set.is_empty(), renewed, "{set}");
+        if renewed {
+            let own = owner.cookie.as_deref().unwrap();
+            assert_eq!(set, format!("{own}; Path=/; HttpOnly; SameSite=Lax; Max-Age=1800"));
+        }
+    }
+    // Unused beyond its end.
+    server.advance_clock(MINUTE * 31);
+    assert_eq!(owner.get("/api/auth/session").await.status, 401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_response_that_ends_the_session_does_not_renew_it() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
+    server.advance_clock(MINUTE * 25);
+    let out = owner.submit("/admin/logout", &[]).await;
+    let set: Vec<_> = out.headers.get_all("set-cookie").iter().collect();
+    assert!(set.len() == 1 && set[0].to_str().unwrap().contains("Max-Age=0"), "{set:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_role_replaces_the_token_and_the_id() {
+    let (server, mut owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
+    let old = owner.clone();
+    let id = async |client: &TestClient| client.get("/api/auth/session").await.json()["session"]["id"].clone();
+    let before = id(&owner).await;
+    server.database.sql("UPDATE users SET role = 'admin'").await;
+    server.database.sql("UPDATE users SET role = 'owner'").await;
+    let replaced = owner.get("/api/auth/session").await;
+    assert_eq!(replaced.status, 200);
+    owner.store_cookie(&replaced);
+    assert_ne!(owner.cookie, old.cookie);
+    let after = id(&owner).await;
+    assert_ne!(after, before);
+    // Requests that were on their way still pass; a copy of the old cookie does not later.
+    assert_eq!(id(&old).await, after);
+    server.advance_clock(Duration::from_secs(10));
+    assert_eq!(old.get("/api/auth/session").await.status, 401);
+    assert_eq!(owner.get("/api/auth/session").await.status, 200);
+    assert_eq!(server.database.count("sessions").await, 1);
+    // The replaced cookie still signs the session out: a stolen session ends from either side.
+    old.send("POST".parse().unwrap(), "/api/auth/sign-out", &[], "").await;
+    assert_eq!(owner.get("/api/auth/session").await.status, 401);
+}
+
+async fn second_session(owner: &TestClient, user_agent: &str) -> TestClient {
+    let mut second = owner.new_client();
+    let body = json!({ "email": EMAIL, "password": PASSWORD });
+    let headers = [("user-agent", user_agent)];
+    let response = second.json("POST".parse().unwrap(), "/api/auth/sign-in/email", &headers, body);
+    second.store_cookie(&response.await);
+    second
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn people_list_and_end_their_own_sessions() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
+    server.advance_clock(MINUTE);
+    let second = second_session(&owner, "Mozilla/5.0 (X11; Linux) Firefox/145.0").await;
+    let third = second_session(&owner, "curl/8").await;
+    let list = owner.get("/v1/sessions").await.json();
+    let sessions = list["sessions"].as_array().unwrap();
+    let of = |device: &str| sessions.iter().find(|s| s["device"] == device).unwrap();
+    assert_eq!(sessions.len(), 3);
+    let firefox = of("Firefox on Linux");
+    assert_eq!(firefox["address"], "127.0.0.1");
+    assert_eq!(firefox["is_current"], false);
+    assert_eq!(of("Unknown device")["is_current"], true);
+    assert_eq!(firefox["last_seen_at"], "2027-01-15T08:01:00.000Z");
+    assert!(!list.to_string().contains("hash"), "{list}");
+
+    let page = owner.visit("/admin/account").await.text();
+    assert!(page.contains("Firefox on Linux") && page.contains("this one"), "{page}");
+    let path = format!("/v1/sessions/{}", firefox["id"].as_str().unwrap());
+    let delete = "DELETE".parse::<axum::http::Method>().unwrap();
+    assert_eq!(owner.send(delete.clone(), &path, &[], "").await.status, 204);
+    assert_eq!(second.get("/api/auth/session").await.status, 401);
+    for gone in [path.as_str(), "/v1/sessions/none", "/v1/sessions/%ff"] {
+        assert_eq!(owner.send(delete.clone(), gone, &[], "").await.problem(), "404 not_found");
+    }
+    assert_eq!(third.get("/api/auth/session").await.status, 200);
+    assert_eq!(owner.send(delete, "/v1/sessions", &[], "").await.status, 204);
+    assert_eq!(third.get("/api/auth/session").await.status, 401);
+    assert_eq!(owner.get("/api/auth/session").await.status, 200);
+
+    let fourth = second_session(&owner, "curl/8").await;
+    assert_eq!(owner.submit("/admin/account/sessions/revoke", &[]).await.status, 303);
+    assert_eq!(fourth.get("/api/auth/session").await.status, 401);
+    let own = owner.get("/v1/sessions").await.json()["sessions"][0]["id"].clone();
+    let end = format!("/admin/account/sessions/{}/revoke", own.as_str().unwrap());
+    assert_eq!(owner.submit(&end, &[]).await.header("location"), "/admin/account");
+    assert_eq!(owner.get("/api/auth/session").await.status, 401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_ends_the_session_of_somebody_else() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
+    let other = "INSERT INTO users (id, email, name, role, password_hash) \
+        VALUES ('00000000-0000-7000-8000-000000000001', 'eve@example.com', 'Eve', 'none', 'x')";
+    server.database.sql(other).await;
+    let session = "INSERT INTO sessions (id, token_hash, user_id, created_at, last_seen_at, expires_at) \
+        VALUES ('00000000-0000-7000-8000-000000000002', 'x', '00000000-0000-7000-8000-000000000001', \
+        '2027-01-15', '2027-01-15', '2028-01-15')";
+    server.database.sql(session).await;
+    let path = "/v1/sessions/00000000-0000-7000-8000-000000000002";
+    let delete = "DELETE".parse::<axum::http::Method>().unwrap();
+    assert_eq!(owner.send(delete.clone(), path, &[], "").await.problem(), "404 not_found");
+    owner.send(delete, "/v1/sessions", &[], "").await;
+    assert_eq!(server.database.count("sessions").await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_ends_with_the_session_that_requested_it() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
+    owner.post("/api/admin/tenants", acme()).await;
+    server.until_state("acme", State::Running).await;
+    let second = second_session(&owner, "curl/8").await;
+    server.orchestrator.endless_logs.store(true, Ordering::Relaxed);
+    let path = "/api/admin/tenants/acme/logs?follow=1";
+    let follow = async |client: &TestClient| {
+        client.send_streaming("GET".parse().unwrap(), path, &[], "").await.into_body()
+    };
+    let (mut kept, ended) = (follow(&owner).await, follow(&second).await);
+    second.send("POST".parse().unwrap(), "/api/auth/sign-out", &[], "").await;
+    let end = tokio::time::timeout(Duration::from_secs(1), ended.collect()).await;
+    end.expect("the stream outlives its session by more than a second").unwrap();
+    // The first stream shows its line and stays open.
+    assert!(kept.frame().await.is_some());
+    let more = tokio::time::timeout(Duration::from_millis(700), kept.frame()).await;
+    assert!(more.is_err(), "{more:?}");
 }

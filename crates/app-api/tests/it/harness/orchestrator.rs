@@ -1,11 +1,14 @@
 //! A fake orchestrator: unreachable, obedient, or driven by a script that must be played completely.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use app_api::orchestrator::{OnMessage, Orchestrator};
 use axum::body::Body;
 use futures_util::future::BoxFuture;
+use futures_util::{StreamExt as _, stream};
 use protocol::orchestrator::{ApplyRequest, Exit, ObservedTenant, Phase, Upstream};
 use protocol::sleep::{SleepStatus, SleepStatusList};
 use protocol::watch::Message;
@@ -52,6 +55,8 @@ pub(crate) struct FakeOrchestrator {
     pub(crate) specs: Mutex<Vec<ApplyRequest>>,
     /// The sleep status of tenants; `None`: the call never returns.
     pub(crate) sleep_statuses: Mutex<Option<Vec<SleepStatus>>>,
+    /// Logs stay open after their lines, like those of a tenant that runs.
+    pub(crate) endless_logs: AtomicBool,
 }
 
 impl FakeOrchestrator {
@@ -64,6 +69,7 @@ impl FakeOrchestrator {
             errors: Mutex::default(),
             specs: Mutex::default(),
             sleep_statuses: Mutex::new(Some(Vec::new())),
+            endless_logs: AtomicBool::new(false),
         }
     }
 
@@ -231,7 +237,12 @@ impl Orchestrator for FakeOrchestrator {
     }
 
     fn logs<'a>(&'a self, id: TenantId, query: &'a str) -> BoxFuture<'a, Result<Body, CallError>> {
-        Box::pin(async move { Ok(Body::from(format!("[edge] log of {id}, {query}\n"))) })
+        let lines = format!("[edge] log of {id}, {query}\n");
+        let body = match self.endless_logs.load(Ordering::Relaxed) {
+            true => Body::from_stream(stream::iter([Ok::<_, Infallible>(lines)]).chain(stream::pending())),
+            false => Body::from(lines),
+        };
+        Box::pin(async move { Ok(body) })
     }
 
     fn watch<'a>(&'a self, on_message: OnMessage<'a>) -> BoxFuture<'a, WatchEnded> {

@@ -1,0 +1,61 @@
+//! `/v1/sessions`: the caller's own sessions: list, end one, end all others.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use protocol::people::{SessionInfo, SessionList};
+use protocol::problem::Code;
+use service::api_error::ApiError;
+use uuid::Uuid;
+
+use crate::access::Owner;
+use crate::app::App;
+use crate::db::session::Session;
+use crate::http::extract::IdPath;
+use crate::sessions::user_agent::summarize;
+use crate::{sessions, views};
+
+pub async fn list_sessions(
+    State(app): State<App>,
+    owner: Owner,
+) -> Result<axum::Json<SessionList>, ApiError> {
+    let rows = sessions::list(&app, owner.user.id).await?;
+    let sessions = rows.iter().map(|row| session_info(row, owner.session.id)).collect();
+    Ok(axum::Json(SessionList { sessions }))
+}
+
+pub async fn revoke_session(
+    State(app): State<App>,
+    owner: Owner,
+    IdPath(id): IdPath,
+) -> Result<StatusCode, ApiError> {
+    if sessions::revoke(&app, owner.user.id, id).await? {
+        Ok(StatusCode::NO_CONTENT)
+    } else {
+        Err(no_such_session())
+    }
+}
+
+pub async fn revoke_other_sessions(
+    State(app): State<App>,
+    owner: Owner,
+) -> Result<StatusCode, ApiError> {
+    sessions::revoke_others(&app, owner.user.id, Some(owner.session.id)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn session_info(row: &Session, current: Uuid) -> SessionInfo {
+    SessionInfo {
+        id: row.id,
+        device: summarize(&row.user_agent),
+        address: row.address.clone(),
+        created_at: views::time(row.created_at),
+        last_seen_at: views::time(row.last_seen_at),
+        expires_at: views::time(row.expires_at),
+        is_current: row.id == current,
+    }
+}
+
+/// The refusal for a session that has ended or belongs to somebody else.
+pub fn no_such_session() -> ApiError {
+    ApiError::of_code(Code::NotFound, "You have no such session. It may have ended by itself.")
+}

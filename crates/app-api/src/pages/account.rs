@@ -1,0 +1,82 @@
+//! The page of one's own account: the sessions, each with a button that ends it.
+
+use askama::Template;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Redirect, Response};
+use service::api_error::ApiError;
+use uuid::Uuid;
+
+use super::format::ago;
+use super::{Layout, page};
+use crate::access::Owner;
+use crate::api::sessions::no_such_session;
+use crate::app::App;
+use crate::http::extract::IdPath;
+use crate::sessions::user_agent::summarize;
+use crate::{sessions, views};
+
+#[derive(Template)]
+#[template(path = "account.html")]
+struct AccountPage {
+    layout: Layout,
+    name: String,
+    email: String,
+    role: String,
+    rows: Vec<SessionRow>,
+}
+
+struct SessionRow {
+    id: Uuid,
+    device: String,
+    address: String,
+    last_seen: String,
+    last_seen_ago: String,
+    began: String,
+    began_ago: String,
+    is_current: bool,
+}
+
+pub async fn show_account(State(app): State<App>, owner: Owner) -> Result<Response, ApiError> {
+    let now = app.clock.now();
+    let row = |row: crate::db::session::Session| SessionRow {
+        id: row.id,
+        device: summarize(&row.user_agent),
+        address: row.address,
+        last_seen: views::time(row.last_seen_at),
+        last_seen_ago: ago(row.last_seen_at, now),
+        began: views::time(row.created_at),
+        began_ago: ago(row.created_at, now),
+        is_current: row.id == owner.session.id,
+    };
+    let rows = sessions::list(&app, owner.user.id).await?.into_iter().map(row).collect();
+    let shown = AccountPage {
+        layout: Layout::signed_in(&owner, "Account"),
+        name: owner.user.name.clone(),
+        email: owner.user.email.clone(),
+        role: owner.user.role.clone(),
+        rows,
+    };
+    page(StatusCode::OK, &shown)
+}
+
+/// Ending the session of the request itself leads to the sign-in page.
+pub async fn revoke_session(
+    State(app): State<App>,
+    owner: Owner,
+    IdPath(id): IdPath,
+) -> Result<Response, ApiError> {
+    if sessions::revoke(&app, owner.user.id, id).await? {
+        Ok(Redirect::to("/admin/account").into_response())
+    } else {
+        Err(no_such_session())
+    }
+}
+
+pub async fn revoke_other_sessions(
+    State(app): State<App>,
+    owner: Owner,
+) -> Result<Redirect, ApiError> {
+    sessions::revoke_others(&app, owner.user.id, Some(owner.session.id)).await?;
+    Ok(Redirect::to("/admin/account"))
+}

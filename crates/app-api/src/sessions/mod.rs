@@ -1,0 +1,220 @@
+//! Sessions of people: a 256-bit token in a cookie, its hash in a row. [`lifetime`] decides when a session is extended,
+//! replaced or over; deleting the row ends the session at once.
+
+pub mod lifetime;
+pub mod streams;
+pub mod user_agent;
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::{AppendHeaders, Response};
+use protocol::{TenantId, Timestamp};
+use service::api_error::ApiError;
+use service::cookies;
+use uuid::Uuid;
+
+use crate::app::App;
+use crate::auth::device;
+use crate::auth::token::Token;
+use crate::db::session::{self, Session};
+use crate::db::user::User;
+use crate::settings::Addresses;
+use lifetime::{IDLE_TIMEOUT, Use, expiry};
+
+/// A device is known for half a year after its last sign-in.
+const DEVICE_LIFETIME: Duration = Duration::from_secs(180 * 24 * 3_600);
+
+/// The session of a request, with the cookie that the response must set, if any.
+pub struct Authenticated {
+    pub session: Session,
+    pub user: User,
+    pub cookie: Option<HeaderValue>,
+}
+
+/// Over plain HTTP the name has no `__Host-` prefix, because browsers would drop the cookie.
+pub fn cookie_name(addresses: &Addresses) -> &'static str {
+    if addresses.is_secure() { "__Host-cial_admin" } else { "cial_admin" }
+}
+
+/// Begins a session under a new token, ends the session of the request's own cookie, and returns the new cookie.
+pub async fn begin(
+    app: &App,
+    headers: &HeaderMap,
+    client: IpAddr,
+    user: &User,
+) -> Result<HeaderValue, ApiError> {
+    end(app, headers).await?;
+    let (token, now) = (Token::random()?, app.clock.now());
+    let user_agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
+    let row = Session {
+        id: Uuid::now_v7(),
+        token_hash: token.hash(),
+        user_id: user.id,
+        created_at: now,
+        last_seen_at: now,
+        expires_at: expiry(now, now),
+        address: client.to_string(),
+        user_agent: user_agent::stored(user_agent),
+        must_rotate: false,
+        previous_token_hash: None,
+        rotated_at: None,
+    };
+    let mut conn = app.conn().await?;
+    session::delete_all_expired(&mut conn, now).await?;
+    session::insert(&mut conn, &row).await?;
+    Ok(cookie(&app.addresses, token.reveal(), IDLE_TIMEOUT)?)
+}
+
+/// Returns the live session of the request's cookie. Read-only: does not extend the session.
+pub async fn find(app: &App, headers: &HeaderMap) -> Result<Option<(Session, User)>, ApiError> {
+    let Some(token) = request_token(app, headers) else { return Ok(None) };
+    let hash = token.hash();
+    let found = session::by_token_hash(&mut *app.conn().await?, &hash).await?;
+    let now = app.clock.now();
+    Ok(found.filter(|(row, _)| !matches!(row.lifetime(&hash).at(now), Use::Expired | Use::Replaced)))
+}
+
+/// Returns the live session of the request's cookie and extends or replaces it when that is due.
+pub async fn authenticate(
+    app: &App,
+    headers: &HeaderMap,
+) -> Result<Option<Authenticated>, ApiError> {
+    let Some(token) = request_token(app, headers) else { return Ok(None) };
+    let hash = token.hash();
+    let mut conn = app.conn().await?;
+    let Some((mut row, user)) = session::by_token_hash(&mut conn, &hash).await? else {
+        return Ok(None);
+    };
+    let now = app.clock.now();
+    let mut new_cookie = None;
+    match row.lifetime(&hash).at(now) {
+        Use::Expired => {
+            session::delete_expired(&mut conn, row.id).await?;
+            return Ok(None);
+        }
+        Use::Replaced => return Ok(None),
+        Use::Valid => {}
+        Use::Touch => {
+            session::touch(&mut conn, row.id, now).await?;
+            row.last_seen_at = now;
+        }
+        Use::Renew(expires_at) => {
+            session::renew(&mut conn, row.id, now, expires_at).await?;
+            (row.last_seen_at, row.expires_at) = (now, expires_at);
+            new_cookie = Some(cookie(&app.addresses, token.reveal(), age(&row, now))?);
+        }
+        Use::Rotate(expires_at) => {
+            let next = Token::random()?;
+            let rotation =
+                session::Rotation { id: Uuid::now_v7(), token_hash: next.hash(), expires_at, now };
+            // A concurrent request may have replaced the token first; its response carries the cookie.
+            if let Some((rotated, tenants)) = session::rotate(&mut conn, &row, &rotation).await? {
+                notify(app, tenants);
+                new_cookie = Some(cookie(&app.addresses, next.reveal(), age(&rotated, now))?);
+                row = rotated;
+            }
+        }
+    }
+    Ok(Some(Authenticated { session: row, user, cookie: new_cookie }))
+}
+
+/// Adds the cookie of a renewed or replaced session, unless the handler set or cleared the session's cookie itself.
+pub fn add_renewed_cookie(
+    addresses: &Addresses,
+    response: &mut Response,
+    cookie: Option<HeaderValue>,
+) {
+    let Some(cookie) = cookie else { return };
+    let prefix = format!("{}=", cookie_name(addresses));
+    let set = response.headers().get_all(header::SET_COOKIE);
+    if !set.iter().any(|line| line.as_bytes().starts_with(prefix.as_bytes())) {
+        response.headers_mut().append(header::SET_COOKIE, cookie);
+    }
+}
+
+/// Ends every session that a cookie of the request names: two different cookies must not hide a live session.
+/// The tenant sessions that it opened end, too.
+pub async fn end(app: &App, headers: &HeaderMap) -> Result<(), ApiError> {
+    for value in cookies::all(cookie_lines(headers), cookie_name(&app.addresses)) {
+        let hash = Token::from(value).hash();
+        notify(app, session::end(&mut *app.conn().await?, &hash).await?);
+    }
+    Ok(())
+}
+
+/// The live sessions of a user, the latest first.
+pub async fn list(app: &App, user: Uuid) -> Result<Vec<Session>, ApiError> {
+    Ok(session::of_user(&mut *app.conn().await?, user, app.clock.now()).await?)
+}
+
+/// Ends one session of a user; returns `false` when the user has no such session.
+pub async fn revoke(app: &App, user: Uuid, id: Uuid) -> Result<bool, ApiError> {
+    let revoked = session::end_by_id(&mut *app.conn().await?, user, id).await?;
+    Ok(revoked.map(|tenants| notify(app, tenants)).is_some())
+}
+
+/// Ends every session of the user but `kept`.
+pub async fn revoke_others(app: &App, user: Uuid, kept: Option<Uuid>) -> Result<(), ApiError> {
+    notify(app, session::end_others(&mut *app.conn().await?, user, kept).await?);
+    Ok(())
+}
+
+/// Makes the reconciler send these tenants the ids of their ended sessions.
+pub fn notify(app: &App, tenants: Vec<TenantId>) {
+    tenants.into_iter().for_each(|tenant| app.reconcile.notify(tenant));
+}
+
+/// A cookie that makes the browser delete the session's cookie.
+pub fn clear_cookie(addresses: &Addresses) -> Result<HeaderValue, ApiError> {
+    Ok(cookie(addresses, "", Duration::ZERO)?)
+}
+
+fn age(session: &Session, now: Timestamp) -> Duration {
+    (session.expires_at - now).to_std().unwrap_or_default()
+}
+
+fn cookie_lines(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    headers.get_all(header::COOKIE).iter().map(|line| line.as_bytes())
+}
+
+fn request_token(app: &App, headers: &HeaderMap) -> Option<Token> {
+    Some(Token::from(cookies::find(cookie_lines(headers), cookie_name(&app.addresses))?))
+}
+
+fn cookie(addresses: &Addresses, value: &str, age: Duration) -> anyhow::Result<HeaderValue> {
+    set_cookie(addresses, cookie_name(addresses), value, age)
+}
+
+fn set_cookie(
+    addresses: &Addresses,
+    name: &str,
+    value: &str,
+    age: Duration,
+) -> anyhow::Result<HeaderValue> {
+    let secure = if addresses.is_secure() { "; Secure" } else { "" };
+    let age = age.as_secs();
+    let text = format!("{name}={value}; Path=/; HttpOnly; SameSite=Lax; Max-Age={age}{secure}");
+    Ok(HeaderValue::try_from(text)?)
+}
+
+/// The response headers that set the session's cookie and make this device known.
+///
+/// # Errors
+/// When a value is no header value.
+pub fn sign_in_cookies(
+    app: &App,
+    session: HeaderValue,
+    user: &User,
+) -> Result<AppendHeaders<[(header::HeaderName, HeaderValue); 2]>, ApiError> {
+    let name = if app.addresses.is_secure() { device::COOKIE_SECURE } else { device::COOKIE };
+    let value = device::cookie_value(&app.device_key, &user.email);
+    let device = set_cookie(&app.addresses, name, &value, DEVICE_LIFETIME)?;
+    Ok(AppendHeaders([(header::SET_COOKIE, session), (header::SET_COOKIE, device)]))
+}
+
+/// The response header that sets `cookie`.
+pub fn with_cookie(cookie: HeaderValue) -> [(header::HeaderName, HeaderValue); 1] {
+    [(header::SET_COOKIE, cookie)]
+}
