@@ -7,8 +7,8 @@ use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
-use serde::de::DeserializeOwned;
 use protocol::problem::Code;
+use serde::de::DeserializeOwned;
 use service::api_error::ApiError;
 use tokio::time::timeout;
 

@@ -73,7 +73,8 @@ pub async fn find(app: &App, headers: &HeaderMap) -> Result<Option<(Session, Use
     let hash = token.hash();
     let found = session::by_token_hash(&mut *app.conn().await?, &hash).await?;
     let now = app.clock.now();
-    Ok(found.filter(|(row, _)| !matches!(row.lifetime(&hash).at(now), Use::Expired | Use::Replaced)))
+    Ok(found
+        .filter(|(row, _)| !matches!(row.lifetime(&hash).at(now), Use::Expired | Use::Replaced)))
 }
 
 /// Returns the live session of the request's cookie and extends or replaces it when that is due.

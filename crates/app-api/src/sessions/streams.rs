@@ -122,7 +122,9 @@ mod tests {
     async fn only_streams_of_ended_sessions_end_and_entries_do_not_leak() {
         let streams = SessionStreams::default();
         let (kept, ended) = (Uuid::now_v7(), Uuid::now_v7());
-        let endless = || Response::new(Body::from_stream(stream::pending::<Result<String, std::io::Error>>()));
+        let endless = || {
+            Response::new(Body::from_stream(stream::pending::<Result<String, std::io::Error>>()))
+        };
         let stays = streams.until_ended(kept, endless());
         let ends = streams.until_ended(ended, endless());
         let later = Uuid::now_v7();

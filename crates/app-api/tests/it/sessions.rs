@@ -141,7 +141,9 @@ async fn a_response_that_ends_the_session_does_not_renew_it() {
 async fn a_changed_role_replaces_the_token_and_the_id() {
     let (server, mut owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
     let old = owner.clone();
-    let id = async |client: &TestClient| client.get("/api/auth/session").await.json()["session"]["id"].clone();
+    let id = async |client: &TestClient| {
+        client.get("/api/auth/session").await.json()["session"]["id"].clone()
+    };
     let before = id(&owner).await;
     server.database.sql("UPDATE users SET role = 'admin'").await;
     server.database.sql("UPDATE users SET role = 'owner'").await;

@@ -239,7 +239,9 @@ impl Orchestrator for FakeOrchestrator {
     fn logs<'a>(&'a self, id: TenantId, query: &'a str) -> BoxFuture<'a, Result<Body, CallError>> {
         let lines = format!("[edge] log of {id}, {query}\n");
         let body = match self.endless_logs.load(Ordering::Relaxed) {
-            true => Body::from_stream(stream::iter([Ok::<_, Infallible>(lines)]).chain(stream::pending())),
+            true => Body::from_stream(
+                stream::iter([Ok::<_, Infallible>(lines)]).chain(stream::pending()),
+            ),
             false => Body::from(lines),
         };
         Box::pin(async move { Ok(body) })
