@@ -5,9 +5,8 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use connect::{connect_unix, is_local_shortage};
 use protocol::busy::{BusyList, is_printable};
-use service::local_error::is_local;
-use service::tenant_socket;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// A tenant that does not respond within this time counts as not busy.
@@ -35,7 +34,7 @@ pub enum BusyError {
 pub async fn fetch_busy_list(socket: &Path) -> Result<BusyList, BusyError> {
     match tokio::time::timeout(BUSY_TIMEOUT, exchange(socket, REQUEST)).await {
         Ok(Ok(response)) => parse_response(&response),
-        Ok(Err(error)) if is_local(&error) => Err(BusyError::Local(error.to_string())),
+        Ok(Err(error)) if is_local_shortage(&error) => Err(BusyError::Local(error.to_string())),
         Ok(Err(error)) => Err(BusyError::NoResponse(describe(&error))),
         Err(_) => {
             let detail = format!("no response within {} ms", BUSY_TIMEOUT.as_millis());
@@ -56,7 +55,7 @@ fn describe(error: &io::Error) -> String {
 
 /// Sends one request with `Connection: close` and returns the whole response, cut at [`MAX_RESPONSE_BYTES`].
 pub(crate) async fn exchange(socket: &Path, request: &[u8]) -> io::Result<Vec<u8>> {
-    let mut stream = tenant_socket::connect(socket).await?;
+    let mut stream = connect_unix(socket).await?;
     stream.write_all(request).await?;
     let mut response = Vec::new();
     stream.take(MAX_RESPONSE_BYTES).read_to_end(&mut response).await?;

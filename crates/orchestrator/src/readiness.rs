@@ -10,12 +10,11 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use connect::{connect_unix, is_local_shortage};
 use futures_util::StreamExt as _;
 use inotify::{Inotify, WatchDescriptor, WatchMask, Watches};
 use protocol::TenantId;
 use protocol::inside;
-use service::local_error::is_local;
-use service::tenant_socket;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
@@ -256,14 +255,14 @@ async fn is_healthy(socket: &Path) -> bool {
         match probe_once(socket).await {
             Ok(is_healthy) => return is_healthy,
             // This process lacks descriptors or memory, so the tenant's health is unknown.
-            Err(error) if is_local(&error) => tokio::time::sleep(LOCAL_RETRY_DELAY).await,
+            Err(error) if is_local_shortage(&error) => tokio::time::sleep(LOCAL_RETRY_DELAY).await,
             Err(_) => return false,
         }
     }
 }
 
 async fn probe_once(socket: &Path) -> io::Result<bool> {
-    let mut stream = tenant_socket::connect(socket).await?;
+    let mut stream = connect_unix(socket).await?;
     stream.write_all(HEALTH_REQUEST).await?;
     let mut status = [0; HEALTHY_STATUS.len()];
     stream.read_exact(&mut status).await?;

@@ -22,7 +22,7 @@ mod stats;
 mod upgrade;
 
 pub use descriptors::{DescriptorBudget, DescriptorDemand, TooFewDescriptors};
-pub use error::{ErrorOrigin, ProxyError, is_local_shortage};
+pub use error::{ErrorOrigin, ProxyError};
 pub use fetch::{FetchRequest, FetchResponse, fetch};
 pub use http::head::{Header, RequestHead, ResponseHead, Version};
 pub use http::headers::Headers;
@@ -31,7 +31,6 @@ pub use policy::{
 };
 pub use response::Response;
 pub use runtime::serve::{bind, serve};
-pub use runtime::socket_file::{SocketFile, connect_in};
 pub use runtime::stream::{Address, Listener, Upstream};
 pub use settings::{HeadLimit, Settings};
 pub use stats::Stats;

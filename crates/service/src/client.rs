@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use axum::http::{Method, Request, Response, StatusCode, header};
 use bytes::Bytes;
+use connect::is_local_shortage;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::{Client as Pool, connect::HttpConnector};
@@ -13,7 +14,6 @@ use protocol::headers::REQUEST_ID;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::local_error::is_local;
 use crate::{Secret, request_id};
 
 /// A client of one service. Clones share one connection pool.
@@ -154,8 +154,9 @@ async fn read_refusal(response: Response<Incoming>) -> CallError {
 /// Distinguishes a failure of this process from a failure of the other service.
 fn transport_error(error: &(dyn std::error::Error + 'static)) -> CallError {
     // A lookup of a name hides the cause.
-    let cannot_open = || std::fs::File::open("/dev/null").is_err_and(|error| is_local(&error));
-    if is_local(error) || cannot_open() {
+    let cannot_open =
+        || std::fs::File::open("/dev/null").is_err_and(|error| is_local_shortage(&error));
+    if is_local_shortage(error) || cannot_open() {
         CallError::OutOfResources(with_sources(error))
     } else {
         CallError::Unreachable(with_sources(error))

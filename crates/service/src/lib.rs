@@ -21,11 +21,7 @@ pub mod forwarded;
 #[cfg(feature = "control")]
 pub mod keys;
 #[cfg(feature = "control")]
-pub mod local_error;
-#[cfg(feature = "control")]
 pub mod logs;
-#[cfg(feature = "control")]
-pub mod tenant_socket;
 #[cfg(feature = "control")]
 pub mod unread_body;
 #[cfg(feature = "control")]

@@ -3,7 +3,6 @@
 pub(crate) mod buffers;
 pub(crate) mod pool;
 pub(crate) mod serve;
-pub(crate) mod socket_file;
 pub(crate) mod stream;
 pub(crate) mod timers;
 pub(crate) mod worker;

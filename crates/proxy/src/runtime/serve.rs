@@ -8,13 +8,13 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
+use connect::is_local_shortage;
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::{LocalSet, spawn_local, unconstrained};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use crate::error::is_local_shortage;
 use crate::policy::{Peer, Policy};
 use crate::runtime::stream::{Listener, Stream};
 use crate::runtime::worker::{DrainPhase, Worker};

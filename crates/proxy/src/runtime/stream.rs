@@ -8,13 +8,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use connect::SocketFile;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use socket2::SockRef;
 use tokio::io::{AsyncRead as _, AsyncWrite as _, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream, tcp, unix};
 
 use crate::runtime::buffers::ReadBuffer;
-use crate::runtime::socket_file::SocketFile;
 
 const ACCEPT_QUEUE_RETRY_DELAY: Duration = Duration::from_millis(5);
 
@@ -80,10 +80,8 @@ impl Stream {
     pub(crate) async fn connect(address: &Address) -> io::Result<Self> {
         match address {
             Address::Unix(path) => {
-                let dir = path.parent().unwrap_or(Path::new(""));
-                let name = path.file_name().unwrap_or_default();
                 // The file must stay open until the connection stands.
-                let file = SocketFile::open_in(dir, name)?;
+                let file = SocketFile::open(path)?;
                 Self::connect_unix(&file.path()).await
             }
             Address::Tcp(address) => {

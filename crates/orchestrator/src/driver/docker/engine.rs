@@ -9,10 +9,10 @@ use std::time::Duration;
 use bollard::errors::Error;
 use bollard::{API_DEFAULT_VERSION, BollardRequest, ClientVersion, Docker};
 use bytes::Bytes;
+use connect::is_local_shortage;
 use futures_util::FutureExt as _;
 use http_body_util::{BodyExt as _, Either};
 use serde_json::Value;
-use service::local_error::is_local;
 
 use crate::driver::{DriverError, DriverErrorCode};
 
@@ -119,8 +119,8 @@ pub(super) fn driver_error(error: &Error) -> DriverError {
         return timed_out(ACTION_TIMEOUT);
     }
     // A transparent variant hides its own error from `source`.
-    let is_local_io = matches!(error, Error::IOError { err } if is_local(err));
-    if is_local_io || is_local(error) {
+    let is_local_io = matches!(error, Error::IOError { err } if is_local_shortage(err));
+    if is_local_io || is_local_shortage(error) {
         let detail = format!(
             "The orchestrator is out of resources: {}. Raise its limit of open files, or free memory.",
             innermost(error)
