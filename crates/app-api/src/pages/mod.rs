@@ -58,8 +58,8 @@ fn form_problem(failure: ApiError) -> Result<(StatusCode, Problem), ApiError> {
     }
 }
 
-/// Whether the request accepts HTML, as a browser's navigation does.
-pub fn accepts_html(headers: &HeaderMap) -> bool {
-    let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    accept.split(',').any(|kind| kind.trim().starts_with("text/html"))
+/// Whether a browser expects a page as the response.
+pub fn is_navigation(headers: &HeaderMap) -> bool {
+    let value = |name: &str| headers.get(name).map(|value| value.as_bytes());
+    protocol::headers::is_navigation(value("sec-fetch-mode"), value("accept"))
 }

@@ -7,7 +7,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use protocol::Problem;
 
-use super::{Layout, accepts_html, page};
+use super::{Layout, is_navigation, page};
 use crate::access::Owner;
 use crate::app::App;
 use crate::sessions;
@@ -21,9 +21,9 @@ struct ProblemPage {
 
 pub async fn layer(State(app): State<App>, request: Request, next: Next) -> Response {
     let headers = request.headers().clone();
-    let is_navigation = accepts_html(request.headers());
+    let expects_page = is_navigation(request.headers());
     let response = next.run(request).await;
-    let problem = response.extensions().get::<Problem>().filter(|_| is_navigation).cloned();
+    let problem = response.extensions().get::<Problem>().filter(|_| expects_page).cloned();
     let Some(problem) = problem else { return response };
     let status = response.status();
     // The page keeps the navigation of a signed-in owner, unless the session cannot be read.

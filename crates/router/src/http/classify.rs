@@ -3,6 +3,7 @@
 //!
 //! A cookie decides nothing: the polls of a forgotten tab carry the same cookies as a visit.
 
+use protocol::headers;
 use protocol::leases::RequestIntent;
 
 /// The parts of a request that decide its class.
@@ -46,17 +47,12 @@ const RULES: &[Rule] = &[
     // in the background. No script of a page can add Authorization to the handshake.
     (|r| r.has("upgrade") && r.has("origin") && !r.has("authorization"), RequestClass::Background),
     (|r| r.has("upgrade"), RequestClass::Visit),
-    (|r| is_navigating(r) && r.method == "GET", RequestClass::Navigation),
+    (|r| r.is_navigation() && r.method == "GET", RequestClass::Navigation),
     // A page that moves on would not send a form again: the form waits for the tenant itself.
-    (is_navigating, RequestClass::Visit),
-    (
-        |r| r.is_without_fetch_mode() && r.method == "GET" && r.accepts_html(),
-        RequestClass::Navigation,
-    ),
+    (|r| r.is_navigation() && r.method == "POST", RequestClass::Visit),
+    (|r| r.get("sec-fetch-mode") == Some(b"navigate"), RequestClass::Visit),
     (|r| r.has("authorization"), RequestClass::Visit),
-    (|r| !r.is_without_fetch_mode(), RequestClass::Background),
-    // No script sends a POST that accepts a page: this is a form.
-    (|r| r.method == "POST" && r.accepts_html(), RequestClass::Visit),
+    (|r| r.has("sec-fetch-mode"), RequestClass::Background),
     // Over plain HTTP to another machine a browser sends no Fetch Metadata.
     (is_script_of_a_page, RequestClass::Background),
     (|_| true, RequestClass::Visit),
@@ -114,18 +110,11 @@ impl<'h> RequestView<'_, 'h> {
         self.get(name).is_some()
     }
 
-    /// Browsers send `Sec-Fetch-Mode` over HTTPS and to this machine.
-    fn is_without_fetch_mode(&self) -> bool {
-        !self.has("sec-fetch-mode")
+    /// Browsers send `Sec-Fetch-Mode` over HTTPS and to this machine. Without it `Accept` decides: no script asks for a
+    /// page.
+    fn is_navigation(&self) -> bool {
+        headers::is_navigation(self.get("sec-fetch-mode"), self.get("accept"))
     }
-
-    fn accepts_html(&self) -> bool {
-        self.get("accept").is_some_and(|accept| contains(accept, "text/html"))
-    }
-}
-
-fn is_navigating(request: &RequestView<'_, '_>) -> bool {
-    request.get("sec-fetch-mode") == Some(b"navigate")
 }
 
 fn is_probe_path(request: &RequestView<'_, '_>) -> bool {
@@ -193,6 +182,7 @@ mod tests {
         GET /docs?q=1 :: accept: text/html | user-agent: Mozilla/5.0 => navigation
         GET / :: sec-fetch-mode: navigate | sec-fetch-dest: document | sec-fetch-user: ?1 | accept: text/html => navigation
         GET / :: sec-fetch-mode: navigate | sec-fetch-dest: iframe | accept: text/html => navigation
+        GET / :: sec-fetch-mode: navigate | accept: image/avif => visit
         POST /form :: sec-fetch-mode: navigate | accept: text/html => visit
         POST /form :: origin: http://a.localhost | accept: text/html | user-agent: Mozilla/5.0 => visit
 
@@ -247,6 +237,9 @@ mod tests {
         GET / :: user-agent: Twitterbot => background
         GET / :: accept: */* | user-agent: kube-probe/1.31 => background
         GET / :: accept: */* | user-agent: UptimeRobot/2.0 => background
+        GET / :: accept: text/html | user-agent: Pingdom.com_bot_version_1.4 => background
+        GET / :: user-agent: ELB-HealthChecker/2.0 => background
+        GET / :: user-agent: Blackbox Exporter/0.25.0 => background
         POST /slack/events :: user-agent: Slackbot 1.0 (+https://api.slack.com/robots) => visit
         GET /api :: user-agent: deploy-bot/1 | authorization: Bearer x => visit
         GET / :: accept: text/html | user-agent: Mozilla/5.0 (Linux; Android 9; CUBOT_X18) => navigation

@@ -13,9 +13,9 @@ use crate::http::address_text;
 use crate::http::cookies;
 use crate::http::identity::{is_reserved_header, is_same_secret};
 use crate::http::responses;
+use crate::http::retry;
 use crate::http::worker::{RequestContext, Worker};
 use crate::leases::LeaseGuard;
-use crate::leases::retry;
 use crate::metrics::InFlight;
 
 pub(crate) struct TenantExchange {
@@ -97,7 +97,7 @@ impl Exchange for TenantExchange {
         to.add(REQUEST_ID, self.context.id.as_bytes());
     }
 
-    /// RetryLimit under a new lease where one is granted: the tenant may have fallen asleep or moved.
+    /// Retries under a new lease where one is granted: the tenant may have fallen asleep or moved.
     fn retry(&mut self, error: &ProxyError) -> Option<PendingAction<Self>> {
         let (worker, lease) = (self.worker.clone(), self.guard.lease.clone());
         Some(Box::pin(retry::retry_request(worker, lease, self.context, error.clone())))

@@ -10,6 +10,7 @@ pub(crate) mod policy;
 pub(crate) mod rate_limit;
 pub(crate) mod request_id;
 pub(crate) mod responses;
+mod retry;
 mod waiting_page;
 pub(crate) mod wake_progress;
 pub(crate) mod worker;

@@ -1,8 +1,7 @@
 //! The router's own responses: problem+json, or a page for a browser. No response names another tenant.
 
 use protocol::Problem;
-use protocol::headers::REQUEST_ID;
-use protocol::leases::wake_failure;
+use protocol::headers::{REQUEST_ID, is_navigation};
 use protocol::problem::CONTENT_TYPE;
 use proxy::{ProxyError, RequestHead, Response};
 
@@ -35,11 +34,8 @@ pub(crate) enum ResponseFormat {
 
 /// A browser's navigation gets a page. Scripts, images and all other clients get problem+json.
 pub(crate) fn format_for(head: &RequestHead<'_>) -> ResponseFormat {
-    let is_navigation = head.get("sec-fetch-mode").is_none_or(|mode| mode == b"navigate");
-    let accepts_html = |accept: &[u8]| memchr::memmem::find(accept, b"text/html").is_some();
-    let is_page = is_navigation
-        && matches!(head.method(), "GET" | "HEAD")
-        && head.get("accept").is_some_and(accepts_html);
+    let is_page = matches!(head.method(), "GET" | "HEAD")
+        && is_navigation(head.get("sec-fetch-mode"), head.get("accept"));
     match is_page {
         true if carries_token(head.target()) => ResponseFormat::RedirectToRoot,
         true => ResponseFormat::Page,
@@ -147,18 +143,6 @@ fn refusal_problem(refusal: &LeaseError) -> Problem {
                 "Too many requests wait for this site already. Try again after Retry-After.";
             unavailable("too_many_waiting", "Busy", detail)
         }
-    }
-}
-
-/// The reason of a failed wake for strangers. The orchestrator's own text names paths, images and sockets, which only
-/// the owner may read.
-pub(crate) fn wake_failure_reason(problem: &Problem) -> &'static str {
-    let kind = problem.errors.iter().find(|error| error.field == wake_failure::FIELD);
-    match kind.map(|error| error.code.as_str()) {
-        Some(wake_failure::REFUSED) => "It could not be started. Its owner can see why.",
-        Some(wake_failure::DIED) => "It ended while it started. Its owner can see why.",
-        Some(wake_failure::SLOW) => "It was started, and did not get ready in time.",
-        _ => "It could not be woken. Its owner can see why.",
     }
 }
 

@@ -4,15 +4,13 @@ use std::time::Duration;
 
 use hyper::Method;
 use lease::{CallHealth, LeaseError};
-use protocol::TenantId;
 use protocol::leases::{
     LeaseGrant, LeaseRequest, ReleaseRequest, RenewRequest, RenewResponse, RequestIntent, code,
-    queue_position,
+    queue_position, wake_failure,
 };
+use protocol::{Problem, TenantId};
 use service::client::{CallError, Client};
 use uuid::Uuid;
-
-use crate::http::responses;
 
 #[derive(Clone)]
 pub(crate) struct LeaseClient {
@@ -99,7 +97,7 @@ pub(crate) fn classify_failure(error: &CallError) -> CallFailure {
         code::WAKE_QUEUE_FULL => {
             LeaseError::WakeQueueFull { queue_position: queue_position::told(problem) }
         }
-        code::WAKE_FAILED => LeaseError::WakeFailed(responses::wake_failure_reason(problem).into()),
+        code::WAKE_FAILED => LeaseError::WakeFailed(wake_failure_reason(problem).into()),
         // `leaving`, `not_listed`, and a proxy in front of an orchestrator that is away.
         _ if matches!(problem.status, 502..=504) => {
             return CallFailure::Health(CallHealth::NoAnswer);
@@ -111,10 +109,20 @@ pub(crate) fn classify_failure(error: &CallError) -> CallFailure {
     })
 }
 
+/// The reason of a failed wake for strangers. The orchestrator's own text names paths, images and sockets, which only
+/// the owner may read.
+fn wake_failure_reason(problem: &Problem) -> &'static str {
+    let kind = problem.errors.iter().find(|error| error.field == wake_failure::FIELD);
+    match kind.map(|error| error.code.as_str()) {
+        Some(wake_failure::REFUSED) => "It could not be started. Its owner can see why.",
+        Some(wake_failure::DIED) => "It ended while it started. Its owner can see why.",
+        Some(wake_failure::SLOW) => "It was started, and did not get ready in time.",
+        _ => "It could not be woken. Its owner can see why.",
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use protocol::Problem;
-
     use super::*;
 
     #[test]

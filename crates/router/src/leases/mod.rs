@@ -5,7 +5,6 @@ mod cached_lease;
 mod client;
 mod handle;
 mod manager_loop;
-pub(crate) mod retry;
 mod retry_limit;
 mod tenant_lease;
 

@@ -226,6 +226,48 @@ fn a_body_is_not_read_before_its_tenant_is_awake() {
 }
 
 #[test]
+fn a_client_that_ends_its_input_wakes_the_tenant_and_gets_the_response() {
+    for lines in [PAGE, ""] {
+        let folder = Folder::new();
+        let (acme, _control, router) = asleep(&folder, 20_000, 20_000);
+        let mut client = Client::connect(router.public);
+        client.say(get("/", lines));
+        client.stream.shutdown(std::net::Shutdown::Write).unwrap();
+        eventually("the wake is requested", || router.keeper().asks().len() == 1);
+        assert_eq!(router.keeper().asks()[0].intent, RequestIntent::Visit);
+        let held = || router.metric("cial_router_held_requests_current") == "1";
+        eventually("the request waits", held);
+        // The router finds out whether the client left by an interim response, which does not end the wait.
+        assert_eq!(client.until("\r\n\r\n"), "HTTP/1.1 100 Continue\r\n\r\n");
+        assert!(held());
+        router.keeper().make(acme.id, Mode::Awake);
+        let head = client.until("\r\n\r\n");
+        assert!(head.starts_with("HTTP/1.1 200 "), "{lines}: {head}");
+        assert!(!client.rest().is_empty(), "{lines}: the body, then the close");
+    }
+}
+
+#[test]
+fn crawlers_and_probes_do_not_wake_a_sleeping_tenant() {
+    let folder = Folder::new();
+    let (_acme, _control, router) = asleep(&folder, 20_000, 20_000);
+    for (path, lines) in [
+        ("/robots.txt", PAGE),
+        ("/healthz/", ""),
+        ("/", "Accept: text/html\r\nUser-Agent: Mozilla/5.0 (compatible; Googlebot/2.1)\r\n"),
+        ("/", "User-Agent: kube-probe/1.31\r\n"),
+        ("/", "Accept: */*\r\nUser-Agent: facebookexternalhit/1.1\r\n"),
+    ] {
+        let mut client = Client::connect(router.public);
+        client.say(get(path, lines));
+        let head = client.until("\r\n\r\n").to_ascii_lowercase();
+        assert!(head.starts_with("http/1.1 503 "), "{path} {lines}: {head}");
+        assert!(head.contains("x-wake-required: 1") && head.contains("retry-after: 30"), "{head}");
+    }
+    assert!(router.keeper().asks().iter().all(|ask| ask.intent == RequestIntent::Background));
+}
+
+#[test]
 fn a_client_that_leaves_frees_its_place() {
     let folder = Folder::new();
     let (_acme, _control, router) = asleep(&folder, 20_000, 20_000);

@@ -1,14 +1,17 @@
 //! Retries a request whose tenant died under it: once, where and when the tenant is reachable again.
 
+use std::io;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use connect::{connect_unix, is_local_shortage};
 use lease::{LeaseError, Moment};
 use protocol::leases::RequestIntent;
 use protocol::orchestrator::Upstream;
 use proxy::{Action, ProxyError};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::TcpStream;
 
 use crate::clock;
 use crate::http::exchange::TenantExchange;
@@ -42,11 +45,11 @@ pub(crate) async fn retry_request(
         let (number, wait) = (worker.number, time_until(deadline).max(REFUSAL_TIMEOUT));
         let result = worker.leases.wait_for_lease(tenant, number, intent, failed.take(), wait);
         match result.await {
-            LeaseResult::Leased(guard) if is_listening(&guard.lease).await => {
+            LeaseResult::Leased(guard) if is_listening(&guard.lease.target.address).await => {
                 worker.counters.retried();
                 return Action::Forward(worker.forward(guard, context, true));
             }
-            LeaseResult::Unleased(guard) if is_listening(&guard.lease).await => {
+            LeaseResult::Unleased(guard) if is_listening(&guard.lease.target.address).await => {
                 worker.counters.retried();
                 return Action::Forward(worker.forward(guard, context, false));
             }
@@ -86,17 +89,42 @@ fn time_until(at: Moment) -> Duration {
 }
 
 /// Whether the tenant accepts connections. A request can be sent again only once, so this is checked first.
-async fn is_listening(lease: &CachedLease) -> bool {
+async fn is_listening(address: &Upstream) -> bool {
     let connected = async {
-        match &lease.target.address {
-            Upstream::Unix(path) => accepts(UnixStream::connect(path).await),
+        match address {
+            Upstream::Unix(path) => accepts(connect_unix(Path::new(path)).await),
             Upstream::Tcp(address) => accepts(TcpStream::connect(address).await),
         }
     };
     tokio::time::timeout(CONNECT_TIMEOUT, connected).await.unwrap_or(false)
 }
 
-/// A shortage of this process shows nothing about the tenant.
-fn accepts<S>(connected: std::io::Result<S>) -> bool {
-    connected.as_ref().err().is_none_or(proxy::is_local_shortage)
+/// A shortage of this process shows nothing about the tenant, and a full accept queue belongs to a listener.
+fn accepts<S>(connected: io::Result<S>) -> bool {
+    match connected {
+        Ok(_) => true,
+        Err(error) => is_local_shortage(&error) || error.kind() == io::ErrorKind::WouldBlock,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_tenant_that_links_to_the_socket_of_another_does_not_listen() {
+        let folder = std::env::temp_dir().join(format!("router-retry-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let at = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+        let _other = std::os::unix::net::UnixListener::bind(at("other.sock")).unwrap();
+        symlink(at("other.sock"), at("edge.sock")).unwrap();
+        let mut found = Vec::new();
+        for name in ["other.sock", "edge.sock", "absent.sock"] {
+            found.push(is_listening(&Upstream::Unix(at(name))).await);
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(found, [true, false, false]);
+    }
 }
