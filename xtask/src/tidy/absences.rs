@@ -44,6 +44,7 @@ const ABSENCES: &[Absence] = &[
             "crates/service/src/run.rs",
             "crates/supervisor/src/main.rs",
             "crates/supervisor/examples/",
+            "crates/cli/src/environment.rs",
             "crates/app-api/tests/",
             "crates/orchestrator/tests/",
             "xtask/src/environment.rs",

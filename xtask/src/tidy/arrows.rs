@@ -18,6 +18,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("tenant-platform", &["protocol", "service", "tenant-service"]),
     ("orchestrator", &["connect", "lease", "protocol", "service"]),
     ("app-api", &["protocol", "service"]),
+    ("cli", &["protocol", "testkit"]),
     ("testkit", &["protocol"]),
     ("e2e", &["protocol", "testkit"]),
     ("bench", &["protocol", "testkit"]),

@@ -1,0 +1,263 @@
+//! Keys, sessions, users, members, invitations, webhooks, audit.
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::tenants::Confirm;
+
+/// A role in a tenant, of a key or of a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Role {
+    Read,
+    Write,
+    Admin,
+}
+
+impl Role {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub enum KeysCommand {
+    /// list keys; --tenant lists those of one tenant
+    List,
+    /// create a key and print it once
+    Create(CreateKey),
+    /// revoke a key at once
+    #[command(alias = "delete")]
+    Revoke(RevokeKey),
+}
+
+#[derive(Debug, Args)]
+pub struct CreateKey {
+    /// name that tells what the key is for
+    pub name: String,
+    /// what the key may do in its tenant
+    #[arg(long, value_name = "ROLE")]
+    pub role: Role,
+    /// days until the key expires
+    #[arg(long, value_name = "DAYS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3650))]
+    pub expires_in_days: u32,
+    /// create a key that does not expire
+    #[arg(long, conflicts_with = "expires_in_days")]
+    pub never_expires: bool,
+    /// create a key for the whole installation, above every role
+    #[arg(long, conflicts_with = "tenant")]
+    pub is_admin: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct RevokeKey {
+    /// id of the key, from `cial keys list`
+    pub id: String,
+    #[command(flatten)]
+    pub confirm: Confirm,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum SessionsCommand {
+    /// list the sessions of the signed-in person
+    List,
+    /// end a session at once
+    Revoke(RevokeSessions),
+}
+
+#[derive(Debug, Args)]
+#[group(id = "sessions", required = true, multiple = false)]
+pub struct RevokeSessions {
+    /// id of the session, from `cial sessions list`
+    #[arg(group = "sessions")]
+    pub id: Option<String>,
+    /// every session but the one of this call
+    #[arg(long, group = "sessions")]
+    pub all_others: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum UsersCommand {
+    /// list the people of the installation
+    List,
+}
+
+/// A person's role in a tenant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum MemberRole {
+    Admin,
+    Member,
+    Viewer,
+}
+
+impl MemberRole {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Admin => "admin",
+            Self::Member => "member",
+            Self::Viewer => "viewer",
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub enum MembersCommand {
+    /// list the members of a tenant
+    List,
+    /// give a person a role in a tenant
+    Set(SetMember),
+    /// remove a person from a tenant; their sessions there end
+    Remove(RemoveMember),
+}
+
+#[derive(Debug, Args)]
+pub struct SetMember {
+    /// id of the person, from `cial users list` or `cial members list`
+    pub user: String,
+    #[arg(long, value_name = "ROLE")]
+    /// role in the tenant
+    pub role: MemberRole,
+}
+
+#[derive(Debug, Args)]
+pub struct RemoveMember {
+    /// id of the person, from `cial members list`
+    pub user: String,
+    #[command(flatten)]
+    pub confirm: Confirm,
+}
+
+/// A role of an invitation: owner, admin or viewer of the installation; admin, member or viewer of a tenant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum InvitedRole {
+    Owner,
+    Admin,
+    Member,
+    Viewer,
+}
+
+impl InvitedRole {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Owner => "owner",
+            Self::Admin => "admin",
+            Self::Member => "member",
+            Self::Viewer => "viewer",
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub enum InvitationsCommand {
+    /// create a one-time link and print it once
+    Create(CreateInvitation),
+}
+
+#[derive(Debug, Args)]
+pub struct CreateInvitation {
+    /// e-mail address of the person
+    pub email: String,
+    /// role after acceptance; with --tenant in that tenant
+    #[arg(long, value_name = "ROLE")]
+    pub role: InvitedRole,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum WebhooksCommand {
+    /// list webhooks
+    List,
+    /// create a webhook and print its signing secret once
+    Create(CreateWebhook),
+    /// delete a webhook
+    Delete(DeleteWebhook),
+    /// list the deliveries of a webhook
+    Deliveries(WebhookArg),
+    /// send a delivery again
+    Replay(ReplayDelivery),
+}
+
+#[derive(Debug, Args)]
+pub struct CreateWebhook {
+    /// address that receives the events
+    pub url: String,
+    /// events to send, separated by commas; default: all
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub events: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct WebhookArg {
+    /// id of the webhook, from `cial webhooks list`
+    pub id: String,
+}
+
+#[derive(Debug, Args)]
+pub struct DeleteWebhook {
+    /// id of the webhook, from `cial webhooks list`
+    pub id: String,
+    #[command(flatten)]
+    pub confirm: Confirm,
+}
+
+#[derive(Debug, Args)]
+pub struct ReplayDelivery {
+    /// id of the delivery, from `cial webhooks deliveries`
+    pub delivery: String,
+    /// id of the webhook
+    #[arg(long, value_name = "ID")]
+    pub webhook: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum AuditCommand {
+    /// list entries, newest first
+    List(AuditFilter),
+    /// write every entry to standard output
+    Export(ExportAudit),
+}
+
+#[derive(Debug, Default, Args)]
+pub struct AuditFilter {
+    /// only entries of this person or key
+    #[arg(long, value_name = "TEXT")]
+    pub actor: Option<String>,
+    /// only entries of this action, like tenant.delete
+    #[arg(long, value_name = "ACTION")]
+    pub action: Option<String>,
+    /// only entries about this resource
+    #[arg(long, value_name = "TEXT")]
+    pub resource: Option<String>,
+    /// only entries after this: a time of RFC 3339, or an age like 7d
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// only entries before this: a time of RFC 3339, or an age like 1h
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<String>,
+    /// at most this many entries
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub limit: usize,
+}
+
+#[derive(Debug, Args)]
+pub struct ExportAudit {
+    /// format of the export
+    #[arg(long, value_name = "FORMAT", default_value = "csv")]
+    pub format: ExportFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ExportFormat {
+    Csv,
+    Json,
+}
+
+impl ExportFormat {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Csv => "csv",
+            Self::Json => "json",
+        }
+    }
+}

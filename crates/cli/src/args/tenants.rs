@@ -1,0 +1,244 @@
+//! `cial tenants …`.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand, ValueEnum};
+use clap_complete::engine::ArgValueCompleter;
+
+use crate::complete;
+
+#[derive(Debug, Subcommand)]
+pub enum TenantsCommand {
+    /// list tenants
+    List(ListTenants),
+    /// create a tenant and wait until it runs
+    Create(CreateTenant),
+    /// show a tenant
+    Get(TenantArg),
+    /// start a tenant, or wake it
+    Start(ChangeState),
+    /// stop a tenant; its data stays
+    Stop(ChangeState),
+    /// stop and start a tenant
+    Restart(ChangeState),
+    /// delete a tenant with its data
+    Delete(DeleteTenant),
+    /// print the log of a tenant
+    Logs(LogsArgs),
+    /// open a tenant in the browser, signed in
+    Open(OpenTenant),
+    /// wait until a tenant is in a state
+    Wait(WaitArgs),
+}
+
+#[derive(Debug, Default, Args)]
+pub struct ListTenants {
+    /// only tenants in this state
+    #[arg(long, value_name = "STATE")]
+    pub state: Option<TenantState>,
+    /// only tenants whose slug or name contains this text
+    #[arg(long = "query", value_name = "TEXT")]
+    pub query: Option<String>,
+    /// at most this many tenants
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+}
+
+#[derive(Debug, Args)]
+pub struct CreateTenant {
+    /// label in front of the domain: 2 to 40 of a-z, 0-9 and -
+    pub slug: String,
+    /// name for people; default: the slug
+    #[arg(long, value_name = "TEXT")]
+    pub name: Option<String>,
+    #[command(flatten)]
+    pub wait: WaitOptions,
+}
+
+#[derive(Debug, Args)]
+pub struct TenantArg {
+    /// slug of the tenant; default: --tenant, else the key's tenant
+    #[arg(value_name = "SLUG", add = ArgValueCompleter::new(complete::tenants))]
+    pub slug: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct ChangeState {
+    #[command(flatten)]
+    pub tenant: TenantArg,
+    #[command(flatten)]
+    pub wait: WaitOptions,
+}
+
+#[derive(Debug, Args)]
+pub struct DeleteTenant {
+    /// slug of the tenant
+    #[arg(value_name = "SLUG", add = ArgValueCompleter::new(complete::tenants))]
+    pub slug: String,
+    #[command(flatten)]
+    pub confirm: Confirm,
+    #[command(flatten)]
+    pub wait: WaitOptions,
+}
+
+/// Flags of commands that destroy something.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub struct Confirm {
+    /// do not ask
+    #[arg(long, short)]
+    pub yes: bool,
+    /// print what would be done, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// Flags of commands that start work which goes on after the response.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct WaitOptions {
+    /// wait until the work is done (the default)
+    #[arg(long, overrides_with = "no_wait")]
+    wait: bool,
+    /// return as soon as the server accepted the request
+    #[arg(long)]
+    no_wait: bool,
+    /// longest wait, like 90s or 5m
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = parse_duration)]
+    pub timeout: Duration,
+}
+
+impl WaitOptions {
+    pub fn waits(&self) -> bool {
+        !self.no_wait
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct LogsArgs {
+    #[command(flatten)]
+    pub tenant: TenantArg,
+    /// go on with new lines until Ctrl-C
+    #[arg(long, short)]
+    pub follow: bool,
+    /// number of last lines to begin with
+    #[arg(long, short = 'n', value_name = "LINES", default_value_t = 100)]
+    pub tail: u32,
+    /// only lines after this: a time of RFC 3339, or an age like 10m
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// show when each line was written
+    #[arg(long)]
+    pub timestamps: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct OpenTenant {
+    #[command(flatten)]
+    pub tenant: TenantArg,
+    /// print the address instead of opening a browser
+    #[arg(long)]
+    pub print: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct WaitArgs {
+    #[command(flatten)]
+    pub tenant: TenantArg,
+    /// state to wait for
+    #[arg(long = "for", value_name = "STATE", default_value = "running")]
+    pub wait_for: WaitFor,
+    /// longest wait, like 90s or 5m
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = parse_duration)]
+    pub timeout: Duration,
+}
+
+/// A state of `protocol::State` as a value of a flag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TenantState {
+    Provisioning,
+    Starting,
+    Running,
+    Frozen,
+    Sleeping,
+    Stopped,
+    Error,
+    Deleting,
+}
+
+impl TenantState {
+    pub fn state(self) -> protocol::State {
+        match self {
+            Self::Provisioning => protocol::State::Provisioning,
+            Self::Starting => protocol::State::Starting,
+            Self::Running => protocol::State::Running,
+            Self::Frozen => protocol::State::Frozen,
+            Self::Sleeping => protocol::State::Sleeping,
+            Self::Stopped => protocol::State::Stopped,
+            Self::Error => protocol::State::Error,
+            Self::Deleting => protocol::State::Deleting,
+        }
+    }
+}
+
+/// The end of a wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum WaitFor {
+    Running,
+    Frozen,
+    Sleeping,
+    Stopped,
+    Deleted,
+}
+
+/// Parses a positive time with its unit: `500ms`, `90s`, `5m`, `2h`, `7d`.
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let scale = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err("must be a number with a unit of ms, s, m, h or d, like 90s".to_owned()),
+    };
+    let milliseconds = number.parse::<u64>().ok().and_then(|number| number.checked_mul(scale));
+    milliseconds
+        .filter(|milliseconds| (1..=366 * 86_400_000).contains(milliseconds))
+        .map(Duration::from_millis)
+        .ok_or_else(|| "must be more than 0 and at most 366d".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::ValueEnum as _;
+
+    use super::*;
+
+    #[test]
+    fn durations_need_a_unit_and_are_bounded() {
+        for (text, milliseconds) in [
+            ("500ms", 500),
+            ("90s", 90_000),
+            ("5m", 300_000),
+            ("2h", 7_200_000),
+            ("1d", 86_400_000),
+        ] {
+            assert_eq!(parse_duration(text), Ok(Duration::from_millis(milliseconds)), "{text}");
+        }
+        for bad in
+            ["", "5", "m", "0s", "-1s", "1.5h", "5 m", "99999999999999999999s", "9000d", "1µs"]
+        {
+            assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn every_state_of_the_protocol_is_a_value() {
+        let states: Vec<_> = TenantState::value_variants().iter().map(|own| own.state()).collect();
+        assert_eq!(states, protocol::State::ALL);
+        for own in TenantState::value_variants() {
+            let value = own.to_possible_value().unwrap();
+            assert_eq!(value.get_name(), own.state().as_str());
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! `cial doctor`: named checks, each with its fix.
+
+use serde_json::{Value, json};
+
+use crate::context::{Context, OWN_VERSION, version_warning};
+use crate::error::{CliError, Exit};
+use crate::http::{NOTABLE_SKEW_SECONDS, Request, describe_skew};
+use crate::output::{Column, Shape};
+
+const CHECKS: Shape = Shape {
+    plural: "checks",
+    name: "/check",
+    columns: &[
+        Column::new("CHECK", "/check"),
+        Column::new("RESULT", "/result"),
+        Column::new("DETAIL", "/detail"),
+        Column::new("FIX", "/fix"),
+    ],
+};
+
+/// The result of one check. A check that needs a failed one is skipped.
+enum Outcome {
+    Passed(String),
+    Failed { detail: String, fix: String },
+    Skipped,
+}
+
+pub(super) fn run(context: &Context<'_>) -> Result<(), CliError> {
+    // In this order: a later check uses what an earlier one found.
+    let rows = [
+        row("configuration", check_configuration(context)),
+        row("connection", check_connection(context)),
+        row("clock", check_clock(context)),
+        row("versions", check_versions(context)),
+        row("key", check_key(context)),
+        row("key's expiry", check_expiry(context)),
+    ];
+    context.output.list(&CHECKS, &rows)?;
+    let failed = rows.iter().filter(|row| row["result"] == "FAILED").count();
+    if failed == 0 { Ok(()) } else { Err(CliError::silent(Exit::Failed)) }
+}
+
+fn row(name: &str, outcome: Outcome) -> Value {
+    let (result, detail, fix) = match outcome {
+        Outcome::Passed(detail) => ("PASSED", Some(detail), None),
+        Outcome::Failed { detail, fix } => ("FAILED", Some(detail), Some(fix)),
+        Outcome::Skipped => ("SKIPPED", None, None),
+    };
+    json!({ "check": name, "result": result, "detail": detail, "fix": fix })
+}
+
+impl From<CliError> for Outcome {
+    fn from(error: CliError) -> Self {
+        let (detail, fix) = error.into_parts();
+        Self::Failed { detail, fix }
+    }
+}
+
+fn check_configuration(context: &Context<'_>) -> Outcome {
+    let check = || {
+        let resolved = context.resolved()?;
+        let server = context.server(&resolved)?;
+        context.key(&resolved)?;
+        Ok(format!("{} from {}", server.url, server.origin))
+    };
+    check().map_or_else(|error: CliError| error.into(), Outcome::Passed)
+}
+
+fn check_connection(context: &Context<'_>) -> Outcome {
+    let Ok(client) = context.open_client() else { return Outcome::Skipped };
+    // A problem in the API's form is as good as a success: the server is Cial's.
+    let request = Request::get("/v1/auth/whoami", "reach the server");
+    match client.call(&request) {
+        Err(error) if error.status().is_none() => error.into(),
+        Ok(_) | Err(_) => Outcome::Passed(format!("{} answers", client.server.url)),
+    }
+}
+
+fn check_clock(context: &Context<'_>) -> Outcome {
+    let skew = context.open_client().ok().and_then(|client| client.clock_skew());
+    match skew {
+        None => Outcome::Skipped,
+        Some(skew) if skew.abs() < NOTABLE_SKEW_SECONDS => Outcome::Passed(describe_skew(skew)),
+        Some(skew) => Outcome::Failed {
+            detail: describe_skew(skew),
+            fix: "set both clocks by a time service".to_owned(),
+        },
+    }
+}
+
+fn check_versions(context: &Context<'_>) -> Outcome {
+    let server = context.open_client().ok().and_then(|client| client.server_version());
+    let Some(server) = server else { return Outcome::Skipped };
+    match version_warning(server, OWN_VERSION) {
+        None => Outcome::Passed(format!("cial {OWN_VERSION}, server {server}")),
+        Some(detail) => Outcome::Failed { detail, fix: "upgrade the older of both".to_owned() },
+    }
+}
+
+fn check_key(context: &Context<'_>) -> Outcome {
+    match whoami(context) {
+        Ok(whoami) => {
+            let scope = whoami["tenant"].as_str().map(|tenant| format!("tenant {tenant}"));
+            let scope = scope.unwrap_or_else(|| "the whole installation".to_owned());
+            Outcome::Passed(format!("role {} for {scope}", whoami["role"].as_str().unwrap_or("-")))
+        }
+        Err(error) => error.into(),
+    }
+}
+
+fn check_expiry(context: &Context<'_>) -> Outcome {
+    const NOTICE_DAYS: i64 = 3;
+    let Ok(whoami) = whoami(context) else { return Outcome::Skipped };
+    let Some(expires_at) = whoami["key"]["expires_at"].as_str() else {
+        return Outcome::Passed("does not expire".to_owned());
+    };
+    let Ok(at) = expires_at.parse::<protocol::Timestamp>() else { return Outcome::Skipped };
+    let detail = format!("expires at {expires_at}");
+    if (at - crate::clock::now()).num_days() >= NOTICE_DAYS {
+        return Outcome::Passed(detail);
+    }
+    Outcome::Failed { detail, fix: "create a new key and run: cial login --token-stdin".to_owned() }
+}
+
+fn whoami(context: &Context<'_>) -> Result<Value, CliError> {
+    context.call(&Request::get("/v1/auth/whoami", "use the key"))
+}

@@ -1,0 +1,90 @@
+//! `cial keys`.
+
+use serde_json::json;
+
+use super::{confirm, pages};
+use crate::args::{CreateKey, KeysCommand};
+use crate::context::Context;
+use crate::error::CliError;
+use crate::http::{Method, Request, segment};
+use crate::output::{Column, Shape};
+
+const KEYS: Shape = Shape {
+    plural: "keys",
+    name: "/id",
+    columns: &[
+        Column::new("ID", "/id"),
+        Column::new("NAME", "/name"),
+        Column::new("ROLE", "/role"),
+        Column::new("TENANT", "/tenant"),
+        Column::new("ADMIN", "/is_admin"),
+        Column::time("EXPIRES", "/expires_at"),
+        Column::time("USED", "/last_used_at"),
+        Column::new("REVOKED", "/revoked"),
+        Column::time("CREATED", "/created_at").wide(),
+    ],
+};
+
+/// A key that was just made: the only time that the server shows it.
+const NEW_KEY: Shape = Shape {
+    plural: "keys",
+    name: "/key",
+    columns: &[
+        Column::new("KEY", "/key"),
+        Column::new("ID", "/id"),
+        Column::new("NAME", "/name"),
+        Column::new("ROLE", "/role"),
+        Column::new("TENANT", "/tenant"),
+        Column::new("ADMIN", "/is_admin"),
+        Column::time("EXPIRES", "/expires_at"),
+    ],
+};
+
+pub(super) fn run(command: Option<KeysCommand>, context: &Context<'_>) -> Result<(), CliError> {
+    match command.unwrap_or(KeysCommand::List) {
+        KeysCommand::List => {
+            let request = Request::get(path(context)?, "list keys");
+            context.output.list(&KEYS, &pages::single(context, &request, "keys")?)
+        }
+        KeysCommand::Create(args) => create(&args, context),
+        KeysCommand::Revoke(args) => {
+            if !confirm::goes_on(context, args.confirm, &format!("revoke key {}", args.id))? {
+                return Ok(());
+            }
+            let path = format!("{}/{}", path(context)?, segment(&args.id));
+            context.send(&Request::new(Method::DELETE, path, format!("revoke key {}", args.id)))?;
+            context.output.note(&format!("key {} is revoked", args.id));
+            Ok(())
+        }
+    }
+}
+
+fn create(args: &CreateKey, context: &Context<'_>) -> Result<(), CliError> {
+    let mut body = json!({ "name": args.name, "role": args.role.as_str() });
+    if args.never_expires {
+        body["expires_in_days"] = json!(0);
+    } else {
+        body["expires_in_days"] = json!(args.expires_in_days);
+    }
+    let path = if args.is_admin {
+        body["is_admin"] = json!(true);
+        GLOBAL.to_owned()
+    } else {
+        path(context)?
+    };
+    let request = Request::new(Method::POST, path, format!("create key {}", args.name)).json(body);
+    let created = context.call(&request)?;
+    context.output.object(&NEW_KEY, &created)?;
+    context.output.note("store the key now: nobody can see it again");
+    Ok(())
+}
+
+const GLOBAL: &str = "/v1/auth/keys";
+
+/// The keys of the tenant in effect; those of the whole installation without one.
+fn path(context: &Context<'_>) -> Result<String, CliError> {
+    Ok(match context.optional_tenant()? {
+        Some(tenant) => format!("/v1/tenants/{}/keys", segment(&tenant)),
+        None => GLOBAL.to_owned(),
+    })
+}

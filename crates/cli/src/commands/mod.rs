@@ -1,0 +1,54 @@
+//! The commands: each turns its arguments into calls, and what the API returned into output.
+
+mod api;
+mod audit;
+mod browser;
+mod confirm;
+mod doctor;
+mod help;
+mod keys;
+mod login;
+mod pages;
+mod people;
+mod profile;
+mod tenants;
+mod version;
+mod webhooks;
+mod whoami;
+
+use crate::args::Command;
+use crate::context::Context;
+use crate::error::CliError;
+
+pub(crate) fn run(command: Command, context: &Context<'_>) -> Result<(), CliError> {
+    let outcome = dispatch(command, context);
+    context.warn_about_version();
+    outcome
+}
+
+fn dispatch(command: Command, context: &Context<'_>) -> Result<(), CliError> {
+    match command {
+        Command::Tenants { command } => tenants::run(command, context),
+        Command::Keys { command } => keys::run(command, context),
+        Command::Sessions { command } => people::sessions(command, context),
+        Command::Users { command } => people::users(command, context),
+        Command::Members { command } => people::members(command, context),
+        Command::Invitations { command } => people::invitations(command, context),
+        Command::Webhooks { command } => webhooks::run(command, context),
+        Command::Audit { filter, command } => audit::run(filter, command, context),
+        Command::Profile { command } => profile::run(command, context),
+        Command::Config { command } => profile::show_config(&command, context),
+        Command::Login(args) => login::login(&args, context),
+        Command::Logout(args) => login::logout(&args, context),
+        Command::Whoami => whoami::run(context),
+        Command::Doctor => doctor::run(context),
+        Command::Api(args) => api::run(&args, context),
+        Command::Completion(args) => help::completion(args.shell, context),
+        Command::Man(args) => help::man(&args.dir, context),
+        Command::Version => version::run(context),
+        Command::HelpEnvironment => help::topic("environment", context),
+        Command::HelpFormatting => help::topic("formatting", context),
+        Command::HelpExitCodes => help::topic("exit-codes", context),
+        Command::HelpProfiles => help::topic("profiles", context),
+    }
+}

@@ -1,0 +1,149 @@
+//! `cial sessions`, `users`, `members` and `invitations`.
+
+use serde_json::json;
+
+use super::{confirm, pages};
+use crate::args::{
+    CreateInvitation, InvitationsCommand, MembersCommand, SessionsCommand, UsersCommand,
+};
+use crate::context::Context;
+use crate::error::CliError;
+use crate::http::{Method, Request, segment};
+use crate::output::{Column, Shape};
+
+const SESSIONS: Shape = Shape {
+    plural: "sessions",
+    name: "/id",
+    columns: &[
+        Column::new("ID", "/id"),
+        Column::new("DEVICE", "/device"),
+        Column::new("ADDRESS", "/address"),
+        Column::time("SEEN", "/last_seen_at"),
+        Column::new("CURRENT", "/is_current"),
+        Column::time("CREATED", "/created_at").wide(),
+        Column::time("EXPIRES", "/expires_at").wide(),
+    ],
+};
+
+const USERS: Shape = Shape {
+    plural: "users",
+    name: "/id",
+    columns: &[
+        Column::new("ID", "/id"),
+        Column::new("EMAIL", "/email"),
+        Column::new("NAME", "/name"),
+        Column::new("ROLE", "/role"),
+        Column::time("CREATED", "/created_at").wide(),
+    ],
+};
+
+const MEMBERS: Shape = Shape {
+    plural: "members",
+    name: "/user_id",
+    columns: &[
+        Column::new("USER", "/user_id"),
+        Column::new("EMAIL", "/email"),
+        Column::new("NAME", "/name"),
+        Column::new("ROLE", "/role"),
+        Column::time("CREATED", "/created_at").wide(),
+    ],
+};
+
+/// An invitation that was just made: the only time that the server shows its link.
+const NEW_INVITATION: Shape = Shape {
+    plural: "invitations",
+    name: "/url",
+    columns: &[
+        Column::new("URL", "/url"),
+        Column::new("ID", "/id"),
+        Column::time("EXPIRES", "/expires_at"),
+    ],
+};
+
+pub(super) fn sessions(
+    command: Option<SessionsCommand>,
+    context: &Context<'_>,
+) -> Result<(), CliError> {
+    match command.unwrap_or(SessionsCommand::List) {
+        SessionsCommand::List => {
+            let request = Request::get("/v1/sessions", "list sessions");
+            context.output.list(&SESSIONS, &pages::single(context, &request, "sessions")?)
+        }
+        SessionsCommand::Revoke(args) => {
+            let (path, title) = match &args.id {
+                Some(id) => (format!("/v1/sessions/{}", segment(id)), format!("end session {id}")),
+                None => ("/v1/sessions".to_owned(), "end the other sessions".to_owned()),
+            };
+            context.send(&Request::new(Method::DELETE, path, title))?;
+            context.output.note("done");
+            Ok(())
+        }
+    }
+}
+
+pub(super) fn users(command: Option<UsersCommand>, context: &Context<'_>) -> Result<(), CliError> {
+    match command.unwrap_or(UsersCommand::List) {
+        UsersCommand::List => {
+            let request = Request::get("/v1/users", "list users");
+            context.output.list(&USERS, &pages::single(context, &request, "users")?)
+        }
+    }
+}
+
+pub(super) fn members(
+    command: Option<MembersCommand>,
+    context: &Context<'_>,
+) -> Result<(), CliError> {
+    let tenant = context.tenant()?;
+    let path = format!("/v1/tenants/{}/members", segment(&tenant));
+    match command.unwrap_or(MembersCommand::List) {
+        MembersCommand::List => {
+            let request = Request::get(path, format!("list the members of tenant {tenant}"));
+            context.output.list(&MEMBERS, &pages::single(context, &request, "members")?)
+        }
+        MembersCommand::Set(args) => {
+            let title = format!("change a member of tenant {tenant}");
+            let request =
+                Request::new(Method::PUT, format!("{path}/{}", segment(&args.user)), title);
+            context.send(&request.json(json!({ "role": args.role.as_str() })))?;
+            context.output.note(&format!(
+                "{} is {} of tenant {tenant}",
+                args.user,
+                args.role.as_str()
+            ));
+            Ok(())
+        }
+        MembersCommand::Remove(args) => {
+            let plan = format!("remove {} from tenant {tenant}", args.user);
+            if !confirm::goes_on(context, args.confirm, &plan)? {
+                return Ok(());
+            }
+            let path = format!("{path}/{}", segment(&args.user));
+            context.send(&Request::new(Method::DELETE, path, plan))?;
+            context.output.note(&format!("{} is no member of tenant {tenant} any more", args.user));
+            Ok(())
+        }
+    }
+}
+
+pub(super) fn invitations(
+    command: InvitationsCommand,
+    context: &Context<'_>,
+) -> Result<(), CliError> {
+    match command {
+        InvitationsCommand::Create(args) => invite(&args, context),
+    }
+}
+
+fn invite(args: &CreateInvitation, context: &Context<'_>) -> Result<(), CliError> {
+    let path = match context.optional_tenant()? {
+        Some(tenant) => format!("/v1/tenants/{}/invitations", segment(&tenant)),
+        None => "/v1/invitations".to_owned(),
+    };
+    let request = Request::new(Method::POST, path, format!("invite {}", args.email))
+        .json(json!({ "email": args.email, "role": args.role.as_str() }));
+    let invitation = context.call(&request)?;
+    context.output.object(&NEW_INVITATION, &invitation)?;
+    context.output.note("send the link to the person: nobody can see it again");
+    Ok(())
+}

@@ -1,0 +1,179 @@
+//! `cial tenants`.
+
+use serde_json::{Value, json};
+
+use super::{browser, confirm, pages};
+use crate::args::{
+    ChangeState, CreateTenant, DeleteTenant, ListTenants, LogsArgs, OpenTenant, TenantArg,
+    TenantsCommand, WaitArgs, WaitOptions,
+};
+use crate::clock;
+use crate::context::Context;
+use crate::error::CliError;
+use crate::http::{Method, Request, segment};
+use crate::output::{Column, Shape, parse_moment};
+use crate::tenant::logs::{self, LogOptions};
+use crate::tenant::wait::{self, Goal};
+
+const TENANTS: Shape = Shape {
+    plural: "tenants",
+    name: "/slug",
+    columns: &[
+        Column::new("SLUG", "/slug"),
+        Column::new("NAME", "/name"),
+        Column::state("STATE", "/state"),
+        Column::time("SINCE", "/state_since"),
+        Column::new("URL", "/url"),
+        Column::new("REASON", "/state_reason").wide(),
+        Column::new("DESIRED", "/desired").wide(),
+        Column::new("AWAKE-BECAUSE", "/awake_because").wide(),
+        Column::new("ASLEEP-BECAUSE", "/asleep_because").wide(),
+        Column::time("FREEZES", "/freezes_at").wide(),
+        Column::time("SLEEPS", "/sleeps_at").wide(),
+        Column::new("REVISION", "/revision").wide(),
+        Column::new("GENERATION", "/generation").wide(),
+        Column::new("PORT", "/container_port").wide(),
+        Column::time("CREATED", "/created_at").wide(),
+        Column::new("ID", "/id").wide(),
+    ],
+};
+
+/// The most tenants on one page of the API.
+const PAGE: &str = "500";
+
+pub(super) fn run(command: Option<TenantsCommand>, context: &Context<'_>) -> Result<(), CliError> {
+    match command.unwrap_or(TenantsCommand::List(ListTenants::default())) {
+        TenantsCommand::List(args) => list(&args, context),
+        TenantsCommand::Create(args) => create(&args, context),
+        TenantsCommand::Get(args) => get(&args, context),
+        TenantsCommand::Start(args) => change_state(&args, Change::Start, context),
+        TenantsCommand::Stop(args) => change_state(&args, Change::Stop, context),
+        TenantsCommand::Restart(args) => change_state(&args, Change::Restart, context),
+        TenantsCommand::Delete(args) => delete(&args, context),
+        TenantsCommand::Logs(args) => print_logs(&args, context),
+        TenantsCommand::Open(args) => open(&args, context),
+        TenantsCommand::Wait(args) => wait_for(&args, context),
+    }
+}
+
+fn list(args: &ListTenants, context: &Context<'_>) -> Result<(), CliError> {
+    let request = Request::get("/v1/tenants", "list tenants")
+        .query("limit", Some(PAGE))
+        .query("state", args.state.map(|state| state.state().as_str()))
+        .query("q", args.query.as_deref());
+    let limit = args.limit.unwrap_or(usize::MAX);
+    let tenants = pages::collect(context, &request, "tenants", "next_cursor", limit)?;
+    context.output.list(&TENANTS, &tenants)
+}
+
+fn create(args: &CreateTenant, context: &Context<'_>) -> Result<(), CliError> {
+    let name = args.name.as_deref().unwrap_or(&args.slug);
+    let request = Request::new(Method::POST, "/v1/tenants", format!("create tenant {}", args.slug))
+        .json(json!({ "slug": args.slug, "name": name }))
+        .idempotent();
+    let created = context.call(&request)?;
+    finish(context, &args.slug, Goal::State(protocol::State::Running), &args.wait, created)
+}
+
+fn get(args: &TenantArg, context: &Context<'_>) -> Result<(), CliError> {
+    let slug = slug(args, context)?;
+    let request = Request::get(path(&slug, ""), format!("show tenant {slug}"));
+    context.output.object(&TENANTS, &context.call(&request)?)
+}
+
+#[derive(Clone, Copy)]
+enum Change {
+    Start,
+    Stop,
+    Restart,
+}
+
+fn change_state(args: &ChangeState, change: Change, context: &Context<'_>) -> Result<(), CliError> {
+    let slug = slug(&args.tenant, context)?;
+    let (verb, goal) = match change {
+        Change::Start => ("start", protocol::State::Running),
+        Change::Stop => ("stop", protocol::State::Stopped),
+        Change::Restart => ("restart", protocol::State::Running),
+    };
+    let path = path(&slug, &format!("/{verb}"));
+    let request = Request::new(Method::POST, path, format!("{verb} tenant {slug}"));
+    let changed = context.call(&request)?;
+    finish(context, &slug, Goal::State(goal), &args.wait, changed)
+}
+
+/// Waits, unless the person does not want to, and shows the tenant.
+fn finish(
+    context: &Context<'_>,
+    slug: &str,
+    goal: Goal,
+    options: &WaitOptions,
+    tenant: Value,
+) -> Result<(), CliError> {
+    let tenant = if options.waits() {
+        wait::wait(context, slug, goal, options.timeout, Some(tenant))?.unwrap_or_default()
+    } else {
+        tenant
+    };
+    context.output.object(&TENANTS, &tenant)
+}
+
+fn delete(args: &DeleteTenant, context: &Context<'_>) -> Result<(), CliError> {
+    let slug = &args.slug;
+    if !confirm::goes_on(context, args.confirm, &format!("delete tenant {slug} with all its data"))?
+    {
+        return Ok(());
+    }
+    let request = Request::new(Method::DELETE, path(slug, ""), format!("delete tenant {slug}"));
+    let deleting = context.call(&request)?;
+    if args.wait.waits() {
+        wait::wait(context, slug, Goal::Deleted, args.wait.timeout, Some(deleting))?;
+    }
+    Ok(())
+}
+
+fn print_logs(args: &LogsArgs, context: &Context<'_>) -> Result<(), CliError> {
+    let since = match &args.since {
+        None => None,
+        Some(text) => Some(
+            parse_moment(text, clock::now())
+                .map_err(|rule| CliError::usage(format!("--since {text:?} {rule}")))?,
+        ),
+    };
+    let options =
+        LogOptions { follow: args.follow, tail: args.tail, since, shows_times: args.timestamps };
+    logs::print(context, &slug(&args.tenant, context)?, &options)
+}
+
+/// The browser has a session of its own at the admin, which signs it in to the tenant.
+fn open(args: &OpenTenant, context: &Context<'_>) -> Result<(), CliError> {
+    let slug = slug(&args.tenant, context)?;
+    let server = context.server(&context.resolved()?)?;
+    let address = server.url.join(&format!("/api/admin/tenants/{}/open", segment(&slug)));
+    if args.print {
+        return context.output.data(&format!("{address}\n"));
+    }
+    browser::open(context, &address)
+}
+
+fn wait_for(args: &WaitArgs, context: &Context<'_>) -> Result<(), CliError> {
+    let slug = slug(&args.tenant, context)?;
+    let (goal, timeout) = (Goal::from(args.wait_for), args.timeout);
+    // The first look fails like any command: nobody waits for a wrong address.
+    let seen = wait::look(context, &slug)?;
+    match wait::wait(context, &slug, goal, timeout, seen)? {
+        Some(tenant) => context.output.object(&TENANTS, &tenant),
+        None => Ok(()),
+    }
+}
+
+/// The tenant that a command names, or the tenant of the key.
+fn slug(args: &TenantArg, context: &Context<'_>) -> Result<String, CliError> {
+    match &args.slug {
+        Some(slug) => Ok(slug.clone()),
+        None => context.tenant(),
+    }
+}
+
+fn path(slug: &str, rest: &str) -> String {
+    format!("/v1/tenants/{}{rest}", segment(slug))
+}

@@ -1,0 +1,93 @@
+//! A request before it has a server.
+
+use std::fmt::Write as _;
+
+use serde_json::Value;
+pub(crate) use ureq::http::Method;
+
+/// A request of the API. Its title completes "cannot …" when the request fails.
+#[derive(Clone, Debug)]
+pub(crate) struct Request {
+    pub(crate) title: String,
+    pub(crate) method: Method,
+    pub(crate) path: String,
+    pub(crate) body: Option<Value>,
+    /// With a key the server performs a repeated request once.
+    pub(crate) idempotency_key: Option<String>,
+}
+
+impl Request {
+    pub(crate) fn new(method: Method, path: impl Into<String>, title: impl Into<String>) -> Self {
+        let (path, title) = (path.into(), title.into());
+        Self { title, method, path, body: None, idempotency_key: None }
+    }
+
+    pub(crate) fn get(path: impl Into<String>, title: impl Into<String>) -> Self {
+        Self::new(Method::GET, path, title)
+    }
+
+    #[must_use]
+    pub(crate) fn json(mut self, body: Value) -> Self {
+        self.body = Some(body);
+        self
+    }
+
+    /// Lets the request be repeated after a broken connection.
+    #[must_use]
+    pub(crate) fn idempotent(mut self) -> Self {
+        self.idempotency_key = Some(uuid::Uuid::new_v4().to_string());
+        self
+    }
+
+    /// Adds a parameter to the query; `None` adds nothing.
+    #[must_use]
+    pub(crate) fn query(mut self, name: &str, value: Option<&str>) -> Self {
+        if let Some(value) = value {
+            let mark = if self.path.contains('?') { '&' } else { '?' };
+            let _ = write!(self.path, "{mark}{name}={}", segment(value));
+        }
+        self
+    }
+
+    /// Whether a second attempt has the effect of one.
+    pub(crate) fn can_repeat(&self) -> bool {
+        self.method == Method::GET || self.idempotency_key.is_some()
+    }
+}
+
+/// Encodes a text as one segment of a path or one value of a query (RFC 3986 §2.3: unreserved characters stay).
+pub(crate) fn segment(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            let _ = write!(encoded, "%{byte:02X}");
+        }
+    }
+    // A segment of dots alone would climb.
+    if encoded.bytes().all(|byte| byte == b'.') { encoded.replace('.', "%2E") } else { encoded }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segments_cannot_leave_their_place() {
+        for (text, encoded) in [
+            ("acme", "acme"),
+            ("a/b", "a%2Fb"),
+            ("..", "%2E%2E"),
+            ("a b?c#d&e=f", "a%20b%3Fc%23d%26e%3Df"),
+            ("é\n", "%C3%A9%0A"),
+        ] {
+            assert_eq!(segment(text), encoded);
+        }
+        let request = Request::get("/v1/x", "")
+            .query("a", Some("1&2"))
+            .query("b", None)
+            .query("c", Some("3"));
+        assert_eq!(request.path, "/v1/x?a=1%262&c=3");
+    }
+}
