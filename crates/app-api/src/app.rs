@@ -23,7 +23,6 @@ use crate::orchestrator::Orchestrator;
 use crate::reconcile::Notifier;
 use crate::reconcile::observed_cache::ObservedCache;
 use crate::route_feed::RouteFeed;
-use crate::sessions::streams::SessionStreams;
 use crate::settings::Addresses;
 
 #[derive(Clone)]
@@ -41,14 +40,14 @@ pub struct Parts {
     pub observed: Arc<ObservedCache>,
     pub reconcile: Notifier,
     pub routes: RouteFeed,
-    /// The open streams, which end with the session that requested them.
-    pub streams: SessionStreams,
     /// Cancelled when the process stops.
     pub stop: CancellationToken,
     pub clock: Clock,
     pub passwords: Passwords,
     pub throttle: Throttle,
     pub signer: Signer,
+    /// The token by which services of the installation call the internal listener.
+    pub routes_token: Secret,
     /// Derives the proofs of known devices.
     pub device_key: Secret,
 }

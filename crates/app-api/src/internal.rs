@@ -1,52 +1,24 @@
-//! The internal listener: the route feed for the router, and metrics.
+//! The handlers of the internal listener: the route feed for the router, and metrics.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use axum::Router;
-use axum::extract::{Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::middleware::{Next, from_fn};
+use axum::extract::State;
 use axum::response::Response;
-use axum::routing::get;
 use protocol::State as TenantState;
-use service::Secret;
 use service::api_error::ApiError;
-use service::secret::constant_time_eq;
 
 use crate::app::App;
 use crate::auth::throttle::Throttle;
 use crate::reconcile::MAX_CONCURRENT_RUNS;
 
-pub fn internal_service(app: App, token: Secret) -> Router {
-    let require_token = move |headers: HeaderMap, request: Request, next: Next| {
-        let given = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
-        let given = given.and_then(|text| text.strip_prefix("Bearer ")).unwrap_or_default();
-        let fits = constant_time_eq(given, token.reveal());
-        async move { if fits { Ok(next.run(request).await) } else { Err(invalid_token()) } }
-    };
-    Router::new()
-        .route("/v1/routes/watch", get(watch_routes).route_layer(from_fn(require_token)))
-        .route("/metrics", get(metrics))
-        .route("/healthz", get(crate::api::health::healthz))
-        .fallback(async || {
-            ApiError::new(StatusCode::NOT_FOUND, "not_found", "There is nothing here.")
-        })
-        .layer(from_fn(service::unread_body::layer))
-        .layer(from_fn(service::request_id::layer))
-        .with_state(app)
-}
-
-fn invalid_token() -> ApiError {
-    let detail = "Send the routes token as Authorization: Bearer.";
-    ApiError::new(StatusCode::UNAUTHORIZED, "unauthenticated", detail)
-}
-
-async fn watch_routes(State(app): State<App>) -> Result<Response, ApiError> {
+/// The feed of routes, for the router.
+pub async fn watch_routes(State(app): State<App>) -> Result<Response, ApiError> {
     Ok(app.until_stop(app.routes.watch_response()?))
 }
 
-async fn metrics(State(app): State<App>) -> String {
+/// The metrics of this process, in the text format of Prometheus.
+pub async fn metrics(State(app): State<App>) -> String {
     let mut text = String::new();
     let mut counts: BTreeMap<_, u32> = TenantState::ALL.map(|s| (s.as_str(), 0)).into();
     for route in app.routes.list() {

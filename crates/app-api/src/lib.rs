@@ -6,6 +6,7 @@
 pub mod access;
 pub mod accounts;
 pub mod api;
+pub mod api_keys;
 pub mod app;
 pub mod auth;
 pub mod clock;

@@ -11,8 +11,11 @@ const SCHEMAS: &str = include_str!("openapi_schemas.json");
 pub fn describe(routes: &[Route], cookie: &str) -> Value {
     let mut paths = Map::new();
     for route in routes.iter().filter(|route| !route.summary.is_empty()) {
-        let path = paths.entry(route.path).or_insert_with(|| json!({}));
-        path[route.method.as_str().to_lowercase()] = operation(route);
+        for path in route.paths() {
+            let operation = operation(route, &path);
+            let described = paths.entry(path).or_insert_with(|| json!({}));
+            described[route.method.as_str().to_lowercase()] = operation;
+        }
     }
     let schemas: Value = serde_json::from_str(SCHEMAS).unwrap_or_default();
     json!({
@@ -23,19 +26,23 @@ pub fn describe(routes: &[Route], cookie: &str) -> Value {
             "schemas": schemas,
             "securitySchemes": {
                 "session": { "type": "apiKey", "in": "cookie", "name": cookie },
+                "key": { "type": "http", "scheme": "bearer" },
             },
         },
     })
 }
 
-fn operation(route: &Route) -> Value {
+fn operation(route: &Route, path: &str) -> Value {
+    let is_secured = route.access != Access::Public;
     let mut parameters = Vec::new();
-    if route.path.contains("{slug}") {
+    if route.names_tenant() {
         parameters.push(parameter("path", "slug", true));
     }
-    parameters.extend(details(route).query.iter().map(|name| parameter("query", name, false)));
-    parameters.extend(details(route).headers.iter().map(|name| parameter("header", name, false)));
-    let (status, content) = details(route).response;
+    parameters
+        .extend(details(route, path).query.iter().map(|name| parameter("query", name, false)));
+    parameters
+        .extend(details(route, path).headers.iter().map(|name| parameter("header", name, false)));
+    let (status, content) = details(route, path).response;
     let mut responses = json!({
         status: response_object(content),
         "default": {
@@ -43,16 +50,16 @@ fn operation(route: &Route) -> Value {
             "content": { "application/problem+json": { "schema": reference("Problem") } },
         },
     });
-    if route.access == Access::Owner {
-        responses["401"] = json!({ "description": "No session" });
+    if is_secured {
+        responses["401"] = json!({ "description": "No session and no key" });
     }
     let mut operation = json!({
         "summary": route.summary,
         "parameters": parameters,
         "responses": responses,
-        "security": if route.access == Access::Owner { json!([{ "session": [] }]) } else { json!([]) },
+        "security": if is_secured { json!([{ "session": [] }, { "key": [] }]) } else { json!([]) },
     });
-    if let Some(body) = details(route).body {
+    if let Some(body) = details(route, path).body {
         let schema = json!({ "schema": reference(body) });
         operation["requestBody"] =
             json!({ "required": true, "content": { "application/json": schema } });
@@ -97,14 +104,14 @@ struct Details {
     response: (&'static str, Content),
 }
 
-fn details(route: &Route) -> Details {
+fn details(route: &Route, path: &str) -> Details {
     let plain = |status, content| Details {
         body: None,
         query: &[],
         headers: &[],
         response: (status, content),
     };
-    match (route.method.as_str(), route.path) {
+    match (route.method.as_str(), path.trim_start_matches("/v1").trim_start_matches("/api/admin")) {
         ("POST", "/api/auth/sign-up/email") => {
             Details { body: Some("SignUp"), ..plain("201", Content::Json("SignedIn")) }
         }
@@ -113,11 +120,11 @@ fn details(route: &Route) -> Details {
         }
         ("POST", "/api/auth/sign-out") => plain("204", Content::Empty("The session ended")),
         ("GET", "/api/auth/session") => plain("200", Content::Json("Session")),
-        ("GET", "/api/admin/tenants") => Details {
+        ("GET", "/tenants") => Details {
             query: &["state", "q", "cursor", "limit"],
             ..plain("200", Content::Json("TenantList"))
         },
-        ("POST", "/api/admin/tenants") => Details {
+        ("POST", "/tenants") => Details {
             body: Some("NewTenant"),
             headers: &["Idempotency-Key"],
             ..plain("201", Content::Json("Tenant"))
@@ -127,13 +134,13 @@ fn details(route: &Route) -> Details {
             headers: &["If-Match"],
             ..plain("200", Content::Json("Tenant"))
         },
-        ("GET", "/api/admin/tenants/{slug}/logs") => {
+        ("GET", "/tenants/{slug}/logs") => {
             Details { query: &["tail", "since", "follow"], ..plain("200", Content::Text) }
         }
-        (_, "/api/admin/tenants/{slug}/open") => {
+        (_, "/tenants/{slug}/open") => {
             plain("303", Content::Empty("To the tenant, with a token for one minute"))
         }
-        ("GET", "/api/admin/tenants/{slug}") => plain("200", Content::Json("Tenant")),
+        ("GET", "/tenants/{slug}") => plain("200", Content::Json("Tenant")),
         ("POST" | "DELETE", _) => plain("202", Content::Json("Tenant")),
         (_, _) => plain("200", Content::Json("Anything")),
     }

@@ -26,9 +26,8 @@ use crate::orchestrator::{Orchestrator, OrchestratorClient};
 use crate::reconcile::observed_cache::ObservedCache;
 use crate::reconcile::{self, Reconciler};
 use crate::route_feed::RouteFeed;
-use crate::sessions::streams::{self, SessionStreams};
 use crate::settings::{Settings, read_addresses};
-use crate::{database_setup, internal, routes};
+use crate::{database_setup, routes};
 
 /// Serves until a stop is requested.
 pub fn serve(env: &Env) -> Result<(), ServiceError> {
@@ -86,19 +85,18 @@ pub async fn run(
         observed: Arc::new(ObservedCache::default()),
         reconcile: notifier,
         routes: RouteFeed::new(epoch),
-        streams: SessionStreams::default(),
         stop: ending.clone(),
         clock: dependencies.clock.clone(),
         passwords: Passwords::new(dependencies.password_cost)?,
         throttle: Throttle::default(),
         signer: settings.signer,
+        routes_token: settings.routes_token,
         device_key: settings.sso_secret.clone(),
     });
     let public = listen(public_listener, routes::public_service(app.clone()), ending.clone());
-    let internal = internal::internal_service(app.clone(), settings.routes_token);
+    let internal = routes::internal_service(app.clone());
     let internal = listen(internal_listener, internal, ending.clone());
     let servers = (tokio::spawn(public), tokio::spawn(internal));
-    let stream_watch = tokio::spawn(streams::watch(app.clone()));
     tracing::info!(listen = %settings.listen, "server started");
 
     let reconciler = Arc::new(Reconciler {
@@ -122,7 +120,7 @@ pub async fn run(
         () = stop.cancelled() => Ok(()),
     };
     ending.cancel();
-    let _ = tokio::join!(servers.0, servers.1, stream_watch);
+    let _ = tokio::join!(servers.0, servers.1);
     ended
 }
 

@@ -8,12 +8,13 @@ use service::api_error::ApiError;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
-use crate::access::Owner;
+use crate::access::Principal;
+use crate::access::principal::Reach;
 use crate::app::App;
 use crate::db::Conn;
 use crate::db::creation::{self, IdempotencyKey};
 use crate::db::idempotency;
-use crate::db::tenant::{self, Filter, OwnerRequest};
+use crate::db::tenant::{self, Filter, OwnerRequest, Visibility};
 use crate::tenant::Tenant;
 use crate::tenant::change::{Change, FieldError};
 use crate::tenant::status::OwnerAction;
@@ -31,7 +32,7 @@ pub struct Create<'a> {
 /// Inserts the row of a new tenant; the reconciler starts its container.
 pub async fn create(
     app: &App,
-    owner: &Owner,
+    caller: &Principal,
     new: Create<'_>,
 ) -> Result<control::Tenant, ApiError> {
     if new.idempotency_key.is_some_and(|key| key.is_empty() || key.len() > 200) {
@@ -41,7 +42,7 @@ pub async fn create(
     let body_hash = Sha256::digest(new.bytes).to_vec();
     let mut conn = app.conn().await?;
     if let Some(response) =
-        stored_response(&mut conn, owner, new.idempotency_key, &body_hash).await?
+        stored_response(&mut conn, caller, new.idempotency_key, &body_hash).await?
     {
         return Ok(response);
     }
@@ -51,29 +52,33 @@ pub async fn create(
         id: Uuid::now_v7(),
         slug: &slug,
         name: &name,
-        owner_id: owner.user.id,
+        owner_id: caller.user_id(),
         now,
     };
-    let key = new.idempotency_key.map(|text| IdempotencyKey { text, body_hash: &body_hash });
+    let key = new.idempotency_key.map(|text| IdempotencyKey {
+        principal: caller.id(),
+        text,
+        body_hash: &body_hash,
+    });
     let view = |tenant: &Tenant| views::tenant(app, tenant, None);
     if let Some(response) = creation::create(&mut conn, &row, key, view).await? {
         app.reconcile.notify(response.id);
         return Ok(response);
     }
     // A concurrent request with the same key may have taken the slug.
-    let first = stored_response(&mut conn, owner, new.idempotency_key, &body_hash).await?;
+    let first = stored_response(&mut conn, caller, new.idempotency_key, &body_hash).await?;
     first.ok_or_else(|| slug_taken(&slug))
 }
 
 async fn stored_response(
     conn: &mut Conn,
-    owner: &Owner,
+    caller: &Principal,
     key: Option<&str>,
     body_hash: &[u8],
 ) -> Result<Option<control::Tenant>, ApiError> {
     let Some(key) = key else { return Ok(None) };
     idempotency::delete_old(conn).await?;
-    let Some(stored) = idempotency::find(conn, owner.user.id, key).await? else { return Ok(None) };
+    let Some(stored) = idempotency::find(conn, caller.id(), key).await? else { return Ok(None) };
     if stored.body_hash != body_hash {
         let detail = "This Idempotency-Key came with another body before. Use a new key.";
         return Err(ApiError::new(
@@ -119,17 +124,20 @@ fn slug_taken(slug: &Slug) -> ApiError {
     )
 }
 
-pub async fn list(app: &App, owner: &Owner, filter: &Filter) -> Result<Vec<Tenant>, ApiError> {
-    Ok(tenant::list(&mut *app.conn().await?, owner.user.id, filter).await?)
+/// Lists the tenants that the caller may see.
+pub async fn list(app: &App, caller: &Principal, filter: &Filter) -> Result<Vec<Tenant>, ApiError> {
+    let visibility = match caller.reach() {
+        Reach::Platform | Reach::PlatformRead | Reach::AllTenants(_) => Visibility::All,
+        Reach::OneTenant(..) | Reach::Memberships | Reach::Services => {
+            Visibility::MemberOf(caller.id())
+        }
+    };
+    Ok(tenant::list(&mut *app.conn().await?, visibility, filter).await?)
 }
 
-pub async fn find(app: &App, owner: &Owner, slug: &str) -> Result<Tenant, ApiError> {
-    // Postgres text cannot hold NUL.
-    if slug.contains('\0') {
-        return Err(no_such_tenant());
-    }
-    let mut conn = app.conn().await?;
-    tenant::by_slug(&mut conn, owner.user.id, slug).await?.ok_or_else(no_such_tenant)
+async fn read_again(app: &App, tenant: &Tenant) -> Result<Tenant, ApiError> {
+    let read = tenant::by_id(&mut *app.conn().await?, tenant.tenant_id()).await?;
+    read.ok_or_else(no_such_tenant)
 }
 
 pub fn no_such_tenant() -> ApiError {
@@ -139,15 +147,15 @@ pub fn no_such_tenant() -> ApiError {
 /// Each lost race is the success of another writer: enough for many concurrent callers and the reconciler.
 const MAX_WRITE_ATTEMPTS: usize = 100;
 
-/// Records a request of the owner. A delete wins over every later request.
+/// Records a request of the caller. A delete wins over every later request.
 pub async fn request_action(
     app: &App,
-    owner: &Owner,
-    slug: &str,
+    caller: &Principal,
+    tenant: Tenant,
     action: OwnerAction,
 ) -> Result<Tenant, ApiError> {
+    let mut read = tenant;
     for _ in 0..MAX_WRITE_ATTEMPTS {
-        let read = find(app, owner, slug).await?;
         if read.desired == Desired::Deleted {
             return if action == OwnerAction::Delete { Ok(read) } else { Err(being_deleted()) };
         }
@@ -166,10 +174,12 @@ pub async fn request_action(
         let status = read.status().after_action(action, app.clock.now());
         let mut conn = app.conn().await?;
         if let Some(recorded) = tenant::record_request(&mut conn, &read, request, &status).await? {
-            tracing::info!(tenant = %recorded.id, %slug, ?action, user = %owner.user.id, "tenant action requested");
+            tracing::info!(tenant = %recorded.id, slug = %recorded.slug, ?action, %caller, "tenant action requested");
             app.reconcile.notify(recorded.tenant_id());
             return Ok(recorded);
         }
+        drop(conn);
+        read = read_again(app, &read).await?;
     }
     Err(changes_too_fast())
 }
@@ -187,13 +197,13 @@ fn changes_too_fast() -> ApiError {
 /// Changes a tenant in place. `revisions`: refuse the change when the tenant has none of them.
 pub async fn change(
     app: &App,
-    owner: &Owner,
-    slug: &str,
+    caller: &Principal,
+    tenant: Tenant,
     change: &Change,
     revisions: Option<&[i64]>,
 ) -> Result<Tenant, ApiError> {
+    let mut read = tenant;
     for _ in 0..MAX_WRITE_ATTEMPTS {
-        let read = find(app, owner, slug).await?;
         if read.desired == Desired::Deleted {
             return Err(being_deleted());
         }
@@ -208,10 +218,12 @@ pub async fn change(
         let next = change.apply_to(&read.changeable()).map_err(|errors| refused(&errors))?;
         let mut conn = app.conn().await?;
         if let Some(changed) = tenant::change(&mut conn, &read, &next).await? {
-            tracing::info!(tenant = %changed.id, %slug, user = %owner.user.id, "tenant changed");
+            tracing::info!(tenant = %changed.id, slug = %changed.slug, %caller, "tenant changed");
             app.reconcile.notify(changed.tenant_id());
             return Ok(changed);
         }
+        drop(conn);
+        read = read_again(app, &read).await?;
     }
     Err(changes_too_fast())
 }

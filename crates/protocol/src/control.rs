@@ -49,7 +49,8 @@ pub struct Tenant {
     pub id: TenantId,
     pub slug: Slug,
     pub name: String,
-    pub owner_id: Uuid,
+    /// The person who created the tenant; null when a key did.
+    pub owner_id: Option<Uuid>,
     pub url: String,
     pub desired: Desired,
     pub state: State,

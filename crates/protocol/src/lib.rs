@@ -2,6 +2,7 @@
 //!
 //! One file per conversation; a type that crosses a process boundary lives here and nowhere else.
 
+pub mod api_keys;
 pub mod busy;
 pub mod control;
 pub mod domain;

@@ -8,7 +8,7 @@ use serde::Serialize;
 use service::api_error::ApiError;
 use uuid::Uuid;
 
-use crate::access::Owner;
+use crate::access::Person;
 use crate::app::App;
 use crate::http::extract::{ClientAddress, Json};
 use crate::sessions::{self, with_cookie};
@@ -52,12 +52,12 @@ struct SessionView {
     expires_at: String,
 }
 
-pub async fn show_session(owner: Owner) -> Response {
+pub async fn show_session(person: Person) -> Response {
     let session = SessionView {
-        id: owner.session.id,
-        created_at: views::time(owner.session.created_at),
-        expires_at: views::time(owner.session.expires_at),
+        id: person.session.id,
+        created_at: views::time(person.session.created_at),
+        expires_at: views::time(person.session.expires_at),
     };
-    let response = serde_json::json!({ "user": views::user(&owner.user), "session": session });
+    let response = serde_json::json!({ "user": views::user(&person.user), "session": session });
     axum::Json(response).into_response()
 }

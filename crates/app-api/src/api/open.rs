@@ -8,19 +8,18 @@ use protocol::spec::Desired;
 use service::api_error::ApiError;
 use uuid::Uuid;
 
-use crate::access::{self, Owner};
+use crate::access::authority::unauthenticated;
+use crate::access::{AuthorizedTenant, Person};
 use crate::app::App;
 use crate::auth::sso::{Claims, MAX_TENANT_SESSION};
 use crate::db::sso_grant;
-use crate::http::extract::SlugPath;
-use crate::tenant_actions;
 
 pub async fn open_tenant(
     State(app): State<App>,
-    owner: Owner,
+    person: Person,
     method: Method,
     headers: HeaderMap,
-    SlugPath(slug): SlugPath,
+    found: AuthorizedTenant,
 ) -> Result<Response, ApiError> {
     // A link on another site must not sign a visitor in. The security layer checks POST before this
     // handler.
@@ -36,7 +35,7 @@ pub async fn open_tenant(
         let detail = "Opening a tenant signs somebody in: it is done by going there.";
         return Err(ApiError::new(StatusCode::FORBIDDEN, "not_a_visit", detail));
     }
-    let tenant = tenant_actions::find(&app, &owner, &slug).await?;
+    let tenant = found.tenant;
     if !can_open(tenant.desired, tenant.state) {
         let detail = "The tenant does not run. Start it first.";
         return Err(ApiError::new(StatusCode::CONFLICT, "tenant_not_running", detail));
@@ -46,14 +45,14 @@ pub async fn open_tenant(
     let mut conn = app.conn().await?;
     sso_grant::delete_expired(&mut conn, now).await?;
     let expires_at = now + MAX_TENANT_SESSION;
-    if !sso_grant::insert(&mut conn, &owner.session, tenant.tenant_id(), expires_at).await? {
-        return Err(access::unauthenticated());
+    if !sso_grant::insert(&mut conn, &person.session, tenant.tenant_id(), expires_at).await? {
+        return Err(unauthenticated());
     }
-    let ids = (Uuid::new_v4(), owner.session.id);
-    let claims = Claims::new(target, &owner.user, ids, now);
+    let ids = (Uuid::new_v4(), person.session.id);
+    let claims = Claims::new(target, &person.user, ids, now);
     let token = app.signer.sign(&claims)?;
     let location = format!("{}/.cial/sso?token={token}", app.addresses.tenant_url(&tenant.slug));
-    tracing::info!(tenant = %tenant.id, user = %owner.user.id, "tenant opened");
+    tracing::info!(tenant = %tenant.id, user = %person.user.id, "tenant opened");
     let head = [(header::LOCATION, location), (header::REFERRER_POLICY, "no-referrer".to_owned())];
     Ok((StatusCode::SEE_OTHER, head).into_response())
 }

@@ -7,7 +7,7 @@ use protocol::problem::Code;
 use service::api_error::ApiError;
 use uuid::Uuid;
 
-use crate::access::Owner;
+use crate::access::Person;
 use crate::app::App;
 use crate::db::session::Session;
 use crate::http::extract::IdPath;
@@ -16,19 +16,19 @@ use crate::{sessions, views};
 
 pub async fn list_sessions(
     State(app): State<App>,
-    owner: Owner,
+    person: Person,
 ) -> Result<axum::Json<SessionList>, ApiError> {
-    let rows = sessions::list(&app, owner.user.id).await?;
-    let sessions = rows.iter().map(|row| session_info(row, owner.session.id)).collect();
+    let rows = sessions::list(&app, person.user.id).await?;
+    let sessions = rows.iter().map(|row| session_info(row, person.session.id)).collect();
     Ok(axum::Json(SessionList { sessions }))
 }
 
 pub async fn revoke_session(
     State(app): State<App>,
-    owner: Owner,
+    person: Person,
     IdPath(id): IdPath,
 ) -> Result<StatusCode, ApiError> {
-    if sessions::revoke(&app, owner.user.id, id).await? {
+    if sessions::revoke(&app, person.user.id, id).await? {
         Ok(StatusCode::NO_CONTENT)
     } else {
         Err(no_such_session())
@@ -37,9 +37,9 @@ pub async fn revoke_session(
 
 pub async fn revoke_other_sessions(
     State(app): State<App>,
-    owner: Owner,
+    person: Person,
 ) -> Result<StatusCode, ApiError> {
-    sessions::revoke_others(&app, owner.user.id, Some(owner.session.id)).await?;
+    sessions::revoke_others(&app, person.user.id, Some(person.session.id)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

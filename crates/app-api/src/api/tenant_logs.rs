@@ -10,10 +10,9 @@ use serde::Deserialize;
 use service::api_error::ApiError;
 use service::client::CallError;
 
-use crate::access::Owner;
+use crate::access::AuthorizedTenant;
 use crate::app::App;
-use crate::http::extract::{Query, SlugPath, invalid_query};
-use crate::tenant_actions;
+use crate::http::extract::{Query, invalid_query};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -50,20 +49,17 @@ impl LogQuery {
 
 pub async fn show_logs(
     State(app): State<App>,
-    owner: Owner,
-    SlugPath(slug): SlugPath,
+    found: AuthorizedTenant,
     Query(query): Query<LogQuery>,
 ) -> Result<Response, ApiError> {
     let log_query = query.to_orchestrator_query()?;
-    let tenant = tenant_actions::find(&app, &owner, &slug).await?;
-    let body = match app.orchestrator.logs(tenant.tenant_id(), &log_query).await {
+    let body = match app.orchestrator.logs(found.tenant.tenant_id(), &log_query).await {
         Ok(body) => body,
         // Without a container there is no log.
         Err(CallError::Refused(problem)) if problem.status == 404 => Body::empty(),
         Err(error) => return Err(unavailable().with_cause(error)),
     };
-    let response = app.until_stop(body.into_response());
-    let mut response = app.streams.until_ended(owner.session.id, response);
+    let mut response = app.until_stop(body.into_response());
     let kind = HeaderValue::from_static("text/plain; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
     Ok(response)

@@ -10,10 +10,10 @@ use protocol::control::{NewTenant, TenantList};
 use serde::Deserialize;
 use service::api_error::ApiError;
 
-use crate::access::Owner;
+use crate::access::{AuthorizedTenant, Caller, Principal};
 use crate::app::App;
 use crate::db::tenant::Filter;
-use crate::http::extract::{Json, Query, SlugPath, invalid_query};
+use crate::http::extract::{Json, Query, invalid_query};
 use crate::tenant::Tenant;
 use crate::tenant::change::Change;
 use crate::tenant::status::OwnerAction;
@@ -58,14 +58,14 @@ impl ListQuery {
 
 pub async fn list_tenants(
     State(app): State<App>,
-    owner: Owner,
+    Caller(caller): Caller,
     Query(query): Query<ListQuery>,
 ) -> Result<Response, ApiError> {
     let mut filter = query.filter()?;
     let limit = filter.limit;
     // One extra row shows whether there is a next page.
     filter.limit += 1;
-    let mut rows = tenant_actions::list(&app, &owner, &filter).await?;
+    let mut rows = tenant_actions::list(&app, &caller, &filter).await?;
     let more = i64::try_from(rows.len()).is_ok_and(|n| n > limit);
     if more {
         rows.pop();
@@ -80,13 +80,13 @@ pub async fn list_tenants(
 
 pub async fn create_tenant(
     State(app): State<App>,
-    owner: Owner,
+    Caller(caller): Caller,
     headers: HeaderMap,
     body: Json<NewTenant>,
 ) -> Result<Response, ApiError> {
     let key = headers.get("idempotency-key").map(|v| v.to_str().unwrap_or_default());
     let new = Create { request: &body.value, idempotency_key: key, bytes: &body.bytes };
-    let tenant = tenant_actions::create(&app, &owner, new).await?;
+    let tenant = tenant_actions::create(&app, &caller, new).await?;
     let head = [
         (header::LOCATION, format!("/api/admin/tenants/{}", tenant.slug)),
         (header::ETAG, etag(tenant.revision)),
@@ -94,25 +94,21 @@ pub async fn create_tenant(
     Ok((StatusCode::CREATED, head, axum::Json(tenant)).into_response())
 }
 
-pub async fn show_tenant(
-    State(app): State<App>,
-    owner: Owner,
-    SlugPath(slug): SlugPath,
-) -> Result<Response, ApiError> {
-    Ok(tenant_response(&app, StatusCode::OK, &tenant_actions::find(&app, &owner, &slug).await?)
-        .await)
+pub async fn show_tenant(State(app): State<App>, found: AuthorizedTenant) -> Response {
+    tenant_response(&app, StatusCode::OK, &found.tenant).await
 }
 
 pub async fn change_tenant(
     State(app): State<App>,
-    owner: Owner,
-    SlugPath(slug): SlugPath,
+    Caller(caller): Caller,
+    found: AuthorizedTenant,
     headers: HeaderMap,
     body: Json<Change>,
 ) -> Result<Response, ApiError> {
     let revisions = expected_revisions(&headers)?;
     let tenant =
-        tenant_actions::change(&app, &owner, &slug, &body.value, revisions.as_deref()).await?;
+        tenant_actions::change(&app, &caller, found.tenant, &body.value, revisions.as_deref())
+            .await?;
     Ok(tenant_response(&app, StatusCode::OK, &tenant).await)
 }
 
@@ -151,34 +147,34 @@ fn invalid_if_match() -> ApiError {
 
 pub async fn delete_tenant(
     State(app): State<App>,
-    owner: Owner,
-    SlugPath(slug): SlugPath,
+    Caller(caller): Caller,
+    found: AuthorizedTenant,
 ) -> Result<Response, ApiError> {
-    request_action(&app, &owner, &slug, OwnerAction::Delete).await
+    request_action(&app, &caller, found.tenant, OwnerAction::Delete).await
 }
 
 pub async fn start_tenant(
     State(app): State<App>,
-    owner: Owner,
-    SlugPath(slug): SlugPath,
+    Caller(caller): Caller,
+    found: AuthorizedTenant,
 ) -> Result<Response, ApiError> {
-    request_action(&app, &owner, &slug, OwnerAction::Start).await
+    request_action(&app, &caller, found.tenant, OwnerAction::Start).await
 }
 
 pub async fn stop_tenant(
     State(app): State<App>,
-    owner: Owner,
-    SlugPath(slug): SlugPath,
+    Caller(caller): Caller,
+    found: AuthorizedTenant,
 ) -> Result<Response, ApiError> {
-    request_action(&app, &owner, &slug, OwnerAction::Stop).await
+    request_action(&app, &caller, found.tenant, OwnerAction::Stop).await
 }
 
 pub async fn restart_tenant(
     State(app): State<App>,
-    owner: Owner,
-    SlugPath(slug): SlugPath,
+    Caller(caller): Caller,
+    found: AuthorizedTenant,
 ) -> Result<Response, ApiError> {
-    request_action(&app, &owner, &slug, OwnerAction::Restart).await
+    request_action(&app, &caller, found.tenant, OwnerAction::Restart).await
 }
 
 fn etag(revision: i64) -> String {
@@ -187,14 +183,14 @@ fn etag(revision: i64) -> String {
 
 async fn request_action(
     app: &App,
-    owner: &Owner,
-    slug: &str,
+    caller: &Principal,
+    tenant: Tenant,
     action: OwnerAction,
 ) -> Result<Response, ApiError> {
     Ok(tenant_response(
         app,
         StatusCode::ACCEPTED,
-        &tenant_actions::request_action(app, owner, slug, action).await?,
+        &tenant_actions::request_action(app, caller, tenant, action).await?,
     )
     .await)
 }

@@ -1,5 +1,6 @@
 //! Parts of signing in that know neither HTTP routes nor tenants: passwords, the throttle, tokens.
 
+pub mod api_key;
 pub mod device;
 pub mod passwords;
 pub mod sso;

@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use diesel::deserialize::{self, FromSql, FromSqlRow};
 use diesel::pg::{Pg, PgValue};
 use diesel::sql_types::{Jsonb, Text};
+use protocol::api_keys::Role;
 use protocol::orchestrator::Upstream;
 use protocol::spec::{Desired, Limits, Policy};
 use protocol::{Slug, State};
@@ -47,6 +48,7 @@ macro_rules! unwraps {
 unwraps! {
     TextColumn => State,
     TextColumn => Desired,
+    TextColumn => Role,
     TextColumn => Slug,
     JsonColumn => Limits,
     JsonColumn => Policy,

@@ -12,6 +12,8 @@ use crate::tenant::Tenant;
 /// An idempotency key with the SHA-256 of the request body.
 #[derive(Clone, Copy)]
 pub struct IdempotencyKey<'a> {
+    /// The user or the API key that sent the idempotency key.
+    pub principal: uuid::Uuid,
     pub text: &'a str,
     pub body_hash: &'a [u8],
 }
@@ -28,7 +30,7 @@ pub async fn create(
         let response = view(&tenant);
         let Some(key) = key else { return Ok(Some(response)) };
         let stored = StoredResponse {
-            owner_id: new.owner_id,
+            owner_id: key.principal,
             key: key.text.to_owned(),
             body_hash: key.body_hash.to_owned(),
             answer: serde_json::to_value(&response).unwrap_or_default(),

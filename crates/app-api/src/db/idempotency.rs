@@ -12,6 +12,7 @@ use super::schema::idempotency_keys::{self, dsl};
 #[derive(Clone, Debug, Queryable, Selectable, Insertable)]
 #[diesel(table_name = idempotency_keys, check_for_backend(diesel::pg::Pg))]
 pub struct StoredResponse {
+    /// The user or the API key that sent the request.
     pub owner_id: Uuid,
     pub key: String,
     pub body_hash: Vec<u8>,

@@ -1,5 +1,6 @@
 //! All SQL, one file per table: `&mut Conn` in, `QueryResult` out, so callers choose the transaction.
 
+pub mod api_key;
 pub mod change_listener;
 mod columns;
 pub mod connect;

@@ -49,7 +49,7 @@ diesel::table! {
         id -> Uuid,
         slug -> Text,
         name -> Text,
-        owner_id -> Uuid,
+        owner_id -> Nullable<Uuid>,
         desired -> Text,
         state -> Text,
         state_since -> Timestamptz,
@@ -75,6 +75,32 @@ diesel::table! {
         created_at -> Timestamptz,
         updated_at -> Timestamptz,
         requested_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    api_keys (id) {
+        id -> Uuid,
+        key_hash -> Bytea,
+        name -> Text,
+        role -> Text,
+        is_admin -> Bool,
+        tenant_id -> Nullable<Uuid>,
+        created_by_user -> Nullable<Uuid>,
+        created_by_key -> Nullable<Uuid>,
+        created_at -> Timestamptz,
+        expires_at -> Nullable<Timestamptz>,
+        last_used_at -> Nullable<Timestamptz>,
+        revoked -> Bool,
+    }
+}
+
+diesel::table! {
+    memberships (tenant_id, user_id) {
+        tenant_id -> Uuid,
+        user_id -> Uuid,
+        role -> Text,
+        created_at -> Timestamptz,
     }
 }
 
@@ -109,3 +135,5 @@ diesel::table! {
 diesel::joinable!(sessions -> users (user_id));
 diesel::joinable!(reset_links -> users (user_id));
 diesel::allow_tables_to_appear_in_same_query!(users, sessions, reset_links);
+diesel::allow_tables_to_appear_in_same_query!(tenants, api_keys);
+diesel::allow_tables_to_appear_in_same_query!(tenants, memberships);

@@ -62,10 +62,19 @@ pub async fn of_user(conn: &mut Conn, user: Uuid, now: Timestamp) -> QueryResult
     live.order(dsl::last_seen_at.desc()).select(Session::as_select()).load(conn).await
 }
 
-/// Those of the given sessions that are live at `now`.
-pub async fn live_ids(conn: &mut Conn, ids: &[Uuid], now: Timestamp) -> QueryResult<Vec<Uuid>> {
-    let live = dsl::sessions.filter(dsl::id.eq_any(ids).and(dsl::expires_at.gt(now)));
-    live.select(dsl::id).load(conn).await
+/// The session of this id with its user, if it is live at `now`.
+pub async fn by_id(
+    conn: &mut Conn,
+    id: Uuid,
+    now: Timestamp,
+) -> QueryResult<Option<(Session, User)>> {
+    dsl::sessions
+        .inner_join(users::table)
+        .filter(dsl::id.eq(id).and(dsl::expires_at.gt(now)))
+        .select((Session::as_select(), User::as_select()))
+        .first(conn)
+        .await
+        .optional()
 }
 
 pub async fn touch(conn: &mut Conn, id: Uuid, now: Timestamp) -> QueryResult<usize> {

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::Conn;
 use super::columns::{JsonColumn, TextColumn};
+use super::schema::memberships;
 use super::schema::tenants::{self, dsl};
 use crate::tenant::Tenant;
 use crate::tenant::change::Changeable;
@@ -39,7 +40,7 @@ tenant_row! {
     #[diesel(deserialize_as = TextColumn<Slug>)]
     slug: Slug,
     name: String,
-    owner_id: Uuid,
+    owner_id: Option<Uuid>,
     #[diesel(deserialize_as = TextColumn<Desired>)]
     desired: Desired,
     #[diesel(deserialize_as = TextColumn<State>)]
@@ -111,7 +112,7 @@ pub struct NewTenant<'a> {
     pub id: Uuid,
     pub slug: &'a Slug,
     pub name: &'a str,
-    pub owner_id: Uuid,
+    pub owner_id: Option<Uuid>,
     pub now: Timestamp,
 }
 
@@ -145,14 +146,36 @@ pub async fn by_id(conn: &mut Conn, id: TenantId) -> QueryResult<Option<Tenant>>
     Ok(query.first(conn).await.optional()?.map(Tenant::from))
 }
 
-pub async fn by_slug(conn: &mut Conn, owner: Uuid, slug: &str) -> QueryResult<Option<Tenant>> {
-    let query = dsl::tenants.filter(dsl::slug.eq(slug).and(dsl::owner_id.eq(owner)));
-    Ok(query.select(TenantRow::as_select()).first(conn).await.optional()?.map(Tenant::from))
+/// The tenant of this slug, with the role of `user` on it by membership.
+pub async fn by_slug_with_membership(
+    conn: &mut Conn,
+    slug: &str,
+    user: Option<Uuid>,
+) -> QueryResult<Option<(Tenant, Option<String>)>> {
+    let of_user = memberships::tenant_id
+        .eq(tenants::id)
+        .and(memberships::user_id.eq(user.unwrap_or_default()));
+    let found = dsl::tenants
+        .left_join(memberships::table.on(of_user))
+        .filter(dsl::slug.eq(slug))
+        .select((TenantRow::as_select(), memberships::role.nullable()))
+        .first::<(TenantRow, Option<String>)>(conn)
+        .await
+        .optional()?;
+    Ok(found.map(|(row, role)| (Tenant::from(row), role)))
 }
 
 pub async fn all(conn: &mut Conn) -> QueryResult<Vec<Tenant>> {
     let rows: Vec<TenantRow> = dsl::tenants.select(TenantRow::as_select()).load(conn).await?;
     Ok(rows.into_iter().map(Tenant::from).collect())
+}
+
+/// The tenants that a caller may see.
+#[derive(Clone, Copy, Debug)]
+pub enum Visibility {
+    All,
+    /// Those with a membership of this user.
+    MemberOf(Uuid),
 }
 
 /// Narrows a list of tenants.
@@ -166,8 +189,16 @@ pub struct Filter {
     pub limit: i64,
 }
 
-pub async fn list(conn: &mut Conn, owner: Uuid, filter: &Filter) -> QueryResult<Vec<Tenant>> {
-    let mut query = dsl::tenants.filter(dsl::owner_id.eq(owner)).into_boxed();
+pub async fn list(
+    conn: &mut Conn,
+    visibility: Visibility,
+    filter: &Filter,
+) -> QueryResult<Vec<Tenant>> {
+    let mut query = dsl::tenants.into_boxed();
+    if let Visibility::MemberOf(user) = visibility {
+        let of_user = memberships::table.filter(memberships::user_id.eq(user));
+        query = query.filter(dsl::id.eq_any(of_user.select(memberships::tenant_id)));
+    }
     if let Some(state) = filter.state {
         query = query.filter(dsl::state.eq(state.as_str()));
     }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, to_bytes};
-use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Request};
+use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, RawPathParams, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use protocol::problem::Code;
@@ -13,7 +13,6 @@ use service::api_error::ApiError;
 use tokio::time::timeout;
 
 use crate::app::App;
-use crate::tenant_actions::no_such_tenant;
 
 /// The most bytes of a request body.
 pub const BODY_LIMIT: usize = 64 << 10;
@@ -35,10 +34,7 @@ pub struct Query<T>(pub T);
 /// The client's address: the first address that belongs to no trusted proxy.
 pub struct ClientAddress(pub IpAddr);
 
-/// The slug in the path, not validated. Bytes that are no UTF-8 match no tenant.
-pub struct SlugPath(pub String);
-
-/// The id in the path. A text that is no UUID names nothing.
+/// The `id` in the path. A text that is no UUID names nothing.
 pub struct IdPath(pub uuid::Uuid);
 
 impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Json<T> {
@@ -91,22 +87,14 @@ impl FromRequestParts<App> for ClientAddress {
     }
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for SlugPath {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let read = axum::extract::Path::from_request_parts(parts, state).await;
-        read.map(|path| Self(path.0)).map_err(|_| no_such_tenant())
-    }
-}
-
 impl<S: Send + Sync> FromRequestParts<S> for IdPath {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let read = axum::extract::Path::from_request_parts(parts, state).await;
-        let nothing = |_| ApiError::of_code(Code::NotFound, "There is nothing of this id.");
-        read.map(|path| Self(path.0)).map_err(nothing)
+        let params = RawPathParams::from_request_parts(parts, state).await.ok();
+        let id = params.iter().flatten().find_map(|(name, value)| (name == "id").then_some(value));
+        let id = id.and_then(|id| id.parse().ok()).map(Self);
+        id.ok_or_else(|| ApiError::of_code(Code::NotFound, "There is nothing of this id."))
     }
 }
 

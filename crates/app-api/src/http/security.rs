@@ -47,7 +47,8 @@ fn check(
     headers: &HeaderMap,
 ) -> Result<(), ApiError> {
     // Probes call by address, and their responses hold no secrets.
-    if !matches!(uri.path(), "/healthz" | "/readyz") && !is_our_host(addresses, host(uri, headers))
+    if !matches!(uri.path(), "/healthz" | "/readyz" | "/health" | "/ready")
+        && !is_our_host(addresses, host(uri, headers))
     {
         let detail = format!("This is not {}.", addresses.admin_origin());
         return Err(ApiError::new(StatusCode::MISDIRECTED_REQUEST, "wrong_host", detail));

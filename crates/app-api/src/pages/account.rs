@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::format::ago;
 use super::{Layout, page};
-use crate::access::Owner;
+use crate::access::Person;
 use crate::api::sessions::no_such_session;
 use crate::app::App;
 use crate::http::extract::IdPath;
@@ -37,7 +37,7 @@ struct SessionRow {
     is_current: bool,
 }
 
-pub async fn show_account(State(app): State<App>, owner: Owner) -> Result<Response, ApiError> {
+pub async fn show_account(State(app): State<App>, person: Person) -> Result<Response, ApiError> {
     let now = app.clock.now();
     let row = |row: crate::db::session::Session| SessionRow {
         id: row.id,
@@ -47,14 +47,14 @@ pub async fn show_account(State(app): State<App>, owner: Owner) -> Result<Respon
         last_seen_ago: ago(row.last_seen_at, now),
         began: views::time(row.created_at),
         began_ago: ago(row.created_at, now),
-        is_current: row.id == owner.session.id,
+        is_current: row.id == person.session.id,
     };
-    let rows = sessions::list(&app, owner.user.id).await?.into_iter().map(row).collect();
+    let rows = sessions::list(&app, person.user.id).await?.into_iter().map(row).collect();
     let shown = AccountPage {
-        layout: Layout::signed_in(&owner, "Account"),
-        name: owner.user.name.clone(),
-        email: owner.user.email.clone(),
-        role: owner.user.role.clone(),
+        layout: Layout::signed_in(&person, "Account"),
+        name: person.user.name.clone(),
+        email: person.user.email.clone(),
+        role: person.user.role.clone(),
         rows,
     };
     page(StatusCode::OK, &shown)
@@ -63,10 +63,10 @@ pub async fn show_account(State(app): State<App>, owner: Owner) -> Result<Respon
 /// Ending the session of the request itself leads to the sign-in page.
 pub async fn revoke_session(
     State(app): State<App>,
-    owner: Owner,
+    person: Person,
     IdPath(id): IdPath,
 ) -> Result<Response, ApiError> {
-    if sessions::revoke(&app, owner.user.id, id).await? {
+    if sessions::revoke(&app, person.user.id, id).await? {
         Ok(Redirect::to("/admin/account").into_response())
     } else {
         Err(no_such_session())
@@ -75,8 +75,8 @@ pub async fn revoke_session(
 
 pub async fn revoke_other_sessions(
     State(app): State<App>,
-    owner: Owner,
+    person: Person,
 ) -> Result<Redirect, ApiError> {
-    sessions::revoke_others(&app, owner.user.id, Some(owner.session.id)).await?;
+    sessions::revoke_others(&app, person.user.id, Some(person.session.id)).await?;
     Ok(Redirect::to("/admin/account"))
 }

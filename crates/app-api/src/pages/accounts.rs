@@ -11,7 +11,7 @@ use service::api_error::ApiError;
 
 use super::field::Field;
 use super::{Layout, form_problem, page};
-use crate::access::safe_next;
+use crate::access::next_path::safe_next;
 use crate::accounts;
 use crate::app::App;
 use crate::db::user;

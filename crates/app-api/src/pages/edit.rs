@@ -15,9 +15,9 @@ use super::choice::Choice;
 use super::field::Field;
 use super::format::{span, thousandths};
 use super::{Layout, form_problem, page};
-use crate::access::Owner;
+use crate::access::{AuthorizedTenant, Caller, Person};
 use crate::app::App;
-use crate::http::extract::{Form, SlugPath};
+use crate::http::extract::Form;
 use crate::tenant::change::{
     Change, Changeable, FREEZE, LimitsChange, MAX_AWAKE, PolicyChange, SLEEP, WAKE_ON,
 };
@@ -146,7 +146,7 @@ fn cpu_millis(sent: &str) -> Value {
 }
 
 fn edit_page(
-    owner: &Owner,
+    person: &Person,
     slug: &str,
     form: &EditForm,
     default: &EffectivePolicy,
@@ -174,7 +174,7 @@ fn edit_page(
         ("any_request".to_owned(), "Any request".to_owned()),
     ];
     EditPage {
-        layout: Layout::signed_in(owner, format!("Edit {slug}")),
+        layout: Layout::signed_in(person, format!("Edit {slug}")),
         tenant_slug: slug.to_owned(),
         revision: form.revision,
         name: Field::new("name", "Name", "text").value(&form.name).with_problem(errors).autofocus(),
@@ -230,26 +230,27 @@ const CHANGED_MEANWHILE: &str = "Somebody changed this tenant meanwhile. Below i
 
 pub async fn show_edit_tenant(
     State(app): State<App>,
-    owner: Owner,
-    SlugPath(slug): SlugPath,
+    person: Person,
+    found: AuthorizedTenant,
 ) -> Result<Response, ApiError> {
-    let tenant = tenant_actions::find(&app, &owner, &slug).await?;
+    let tenant = found.tenant;
     let form = EditForm::from_current(&tenant.changeable(), Some(tenant.revision));
-    page(StatusCode::OK, &edit_page(&owner, &slug, &form, &app.policy, None))
+    page(StatusCode::OK, &edit_page(&person, tenant.slug.as_str(), &form, &app.policy, None))
 }
 
 pub async fn edit_tenant(
     State(app): State<App>,
-    owner: Owner,
-    SlugPath(slug): SlugPath,
+    Caller(caller): Caller,
+    person: Person,
+    found: AuthorizedTenant,
     Form(mut form): Form<EditForm>,
 ) -> Result<Response, ApiError> {
-    let tenant = tenant_actions::find(&app, &owner, &slug).await?;
+    let tenant = found.tenant;
     let change = form.change(&tenant.changeable());
     match tenant_actions::change(
         &app,
-        &owner,
-        &slug,
+        &caller,
+        tenant.clone(),
         &change,
         form.revision.as_ref().map(std::slice::from_ref),
     )
@@ -262,7 +263,10 @@ pub async fn edit_tenant(
                 problem.detail = CHANGED_MEANWHILE.to_owned();
                 form.revision = Some(tenant.revision);
             }
-            page(status, &edit_page(&owner, &slug, &form, &app.policy, Some(problem)))
+            page(
+                status,
+                &edit_page(&person, tenant.slug.as_str(), &form, &app.policy, Some(problem)),
+            )
         }
     }
 }

@@ -18,12 +18,12 @@ use axum::response::{Html, IntoResponse, Redirect, Response};
 use protocol::Problem;
 use service::api_error::ApiError;
 
-use crate::access::Owner;
+use crate::access::Person;
 
 /// The values of the layout around every page.
 pub struct Layout {
     pub title: String,
-    /// The signed-in owner's address.
+    /// The signed-in person's address.
     pub email: Option<String>,
     /// The page shows a transient state and reloads itself.
     pub refresh: bool,
@@ -35,8 +35,8 @@ impl Layout {
         Self { title: title.into(), email: None, refresh: false, style: assets::style_path() }
     }
 
-    fn signed_in(owner: &Owner, title: impl Into<String>) -> Self {
-        Self { email: Some(owner.user.email.clone()), ..Self::signed_out(title) }
+    fn signed_in(person: &Person, title: impl Into<String>) -> Self {
+        Self { email: Some(person.user.email.clone()), ..Self::signed_out(title) }
     }
 }
 

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse as _, Response};
 use protocol::Problem;
 
 use super::{Layout, is_navigation, page};
-use crate::access::Owner;
+use crate::access::Person;
 use crate::app::App;
 use crate::sessions;
 
@@ -30,7 +30,7 @@ pub async fn layer(State(app): State<App>, request: Request, next: Next) -> Resp
     let session = sessions::find(&app, &headers).await;
     let layout = match session {
         Ok(Some((session, user))) => {
-            Layout::signed_in(&Owner { user, session }, problem.title.clone())
+            Layout::signed_in(&Person { user, session }, problem.title.clone())
         }
         Ok(None) | Err(_) => Layout::signed_out(problem.title.clone()),
     };

@@ -18,10 +18,10 @@ use super::format::{ago, bytes, span, thousandths};
 use super::sleep::{SleepContext, SleepSection};
 use super::status_badge::{StatusBadge, status_badge};
 use super::{Layout, form_problem, page};
-use crate::access::Owner;
+use crate::access::{AuthorizedTenant, Caller, Person, Principal};
 use crate::app::App;
 use crate::db::tenant::Filter;
-use crate::http::extract::{Form, Query, SlugPath};
+use crate::http::extract::{Form, Query};
 use crate::settings::Addresses;
 use crate::tenant::Tenant;
 use crate::tenant::status::OwnerAction;
@@ -75,17 +75,18 @@ pub struct ListQuery {
 
 pub async fn list_tenants(
     State(app): State<App>,
-    owner: Owner,
+    Caller(caller): Caller,
+    person: Person,
     Query(query): Query<ListQuery>,
 ) -> Result<Response, ApiError> {
     let q = query.q.unwrap_or_default().replace('\0', "");
     let text = Some(q.trim().to_owned()).filter(|q| !q.is_empty());
     let filter = Filter { text, limit: MAX_ROWS + 1, ..Filter::default() };
-    let tenants = tenant_actions::list(&app, &owner, &filter).await?;
+    let tenants = tenant_actions::list(&app, &caller, &filter).await?;
     let (now, more) = (app.clock.now(), tenants.len() > MAX_ROWS as usize);
     let shown = tenants.iter().take(MAX_ROWS as usize);
     let rows: Vec<_> = shown.map(|t| Row::new(&app.addresses, t, now)).collect();
-    let mut layout = Layout::signed_in(&owner, "Tenants");
+    let mut layout = Layout::signed_in(&person, "Tenants");
     layout.refresh = rows.iter().any(|row| row.status.is_transient);
     page(StatusCode::OK, &ListPage { layout, q, rows, more })
 }
@@ -107,10 +108,10 @@ pub struct NewForm {
     name: String,
 }
 
-fn new_page(app: &App, owner: &Owner, form: &NewForm, problem: Option<Problem>) -> NewPage {
+fn new_page(app: &App, person: &Person, form: &NewForm, problem: Option<Problem>) -> NewPage {
     let checked = |field: Field| field.with_problem(problem.as_ref());
     NewPage {
-        layout: Layout::signed_in(owner, "New tenant"),
+        layout: Layout::signed_in(person, "New tenant"),
         slug: checked(Field::new("slug", "Slug", "text"))
             .hint("2 to 40 of a–z, 0–9 and hyphen. It becomes the tenant's address and stays.")
             .value(&form.slug)
@@ -123,22 +124,23 @@ fn new_page(app: &App, owner: &Owner, form: &NewForm, problem: Option<Problem>) 
     }
 }
 
-pub async fn show_new_tenant(State(app): State<App>, owner: Owner) -> Result<Response, ApiError> {
-    page(StatusCode::OK, &new_page(&app, &owner, &NewForm::default(), None))
+pub async fn show_new_tenant(State(app): State<App>, person: Person) -> Result<Response, ApiError> {
+    page(StatusCode::OK, &new_page(&app, &person, &NewForm::default(), None))
 }
 
 pub async fn create_tenant(
     State(app): State<App>,
-    owner: Owner,
+    Caller(caller): Caller,
+    person: Person,
     Form(form): Form<NewForm>,
 ) -> Result<Response, ApiError> {
     let request = NewTenant { slug: form.slug.trim().to_owned(), name: form.name.clone() };
     let new = tenant_actions::Create { request: &request, idempotency_key: None, bytes: &[] };
-    match tenant_actions::create(&app, &owner, new).await {
+    match tenant_actions::create(&app, &caller, new).await {
         Ok(made) => Ok(Redirect::to(&format!("/admin/tenants/{}", made.slug)).into_response()),
         Err(failure) => {
             let (status, problem) = form_problem(failure)?;
-            page(status, &new_page(&app, &owner, &form, Some(problem)))
+            page(status, &new_page(&app, &person, &form, Some(problem)))
         }
     }
 }
@@ -167,17 +169,17 @@ struct TenantPage {
 
 pub async fn show_tenant(
     State(app): State<App>,
-    owner: Owner,
-    SlugPath(slug): SlugPath,
+    person: Person,
+    found: AuthorizedTenant,
 ) -> Result<Response, ApiError> {
-    let tenant = tenant_actions::find(&app, &owner, &slug).await?;
+    let tenant = found.tenant;
     // Both calls run at the same time.
     let (asleep, log) = tokio::join!(sleep_status::fetch(&app, &tenant), last_lines(&app, &tenant));
     let now = app.clock.now();
     let row = Row::new(&app.addresses, &tenant, now);
     let policy = app.policy.under(&tenant.policy);
     let is_asleep = matches!(tenant.state, TenantState::Frozen | TenantState::Sleeping);
-    let mut layout = Layout::signed_in(&owner, tenant.name.clone());
+    let mut layout = Layout::signed_in(&person, tenant.name.clone());
     layout.refresh = row.status.is_transient;
     let deleted = tenant.desired == Desired::Deleted;
     let failed = tenant.state == TenantState::Error;
@@ -239,35 +241,35 @@ async fn last_lines(app: &App, tenant: &Tenant) -> Option<String> {
 
 pub async fn start_tenant(
     State(app): State<App>,
-    owner: Owner,
-    SlugPath(slug): SlugPath,
+    Caller(caller): Caller,
+    found: AuthorizedTenant,
 ) -> Result<Redirect, ApiError> {
-    request_action(&app, &owner, &slug, OwnerAction::Start).await
+    request_action(&app, &caller, found.tenant, OwnerAction::Start).await
 }
 
 pub async fn stop_tenant(
     State(app): State<App>,
-    owner: Owner,
-    SlugPath(slug): SlugPath,
+    Caller(caller): Caller,
+    found: AuthorizedTenant,
 ) -> Result<Redirect, ApiError> {
-    request_action(&app, &owner, &slug, OwnerAction::Stop).await
+    request_action(&app, &caller, found.tenant, OwnerAction::Stop).await
 }
 
 pub async fn restart_tenant(
     State(app): State<App>,
-    owner: Owner,
-    SlugPath(slug): SlugPath,
+    Caller(caller): Caller,
+    found: AuthorizedTenant,
 ) -> Result<Redirect, ApiError> {
-    request_action(&app, &owner, &slug, OwnerAction::Restart).await
+    request_action(&app, &caller, found.tenant, OwnerAction::Restart).await
 }
 
 async fn request_action(
     app: &App,
-    owner: &Owner,
-    slug: &str,
+    caller: &Principal,
+    tenant: Tenant,
     action: OwnerAction,
 ) -> Result<Redirect, ApiError> {
-    let tenant = tenant_actions::request_action(app, owner, slug, action).await?;
+    let tenant = tenant_actions::request_action(app, caller, tenant, action).await?;
     Ok(Redirect::to(&format!("/admin/tenants/{}", tenant.slug)))
 }
 
@@ -286,14 +288,14 @@ pub struct DeleteForm {
     confirm: String,
 }
 
-fn delete_page(owner: &Owner, tenant: &Tenant, typed: Option<&str>) -> DeletePage {
+fn delete_page(person: &Person, tenant: &Tenant, typed: Option<&str>) -> DeletePage {
     let mut confirm = Field::new("confirm", "Its slug", "text").autofocus();
     if let Some(typed) = typed {
         confirm.value = typed.to_owned();
         confirm.error = Some(format!("Type {} to confirm.", tenant.slug));
     }
     DeletePage {
-        layout: Layout::signed_in(owner, format!("Delete {}", tenant.slug)),
+        layout: Layout::signed_in(person, format!("Delete {}", tenant.slug)),
         slug: tenant.slug.to_string(),
         name: tenant.name.clone(),
         confirm,
@@ -301,25 +303,23 @@ fn delete_page(owner: &Owner, tenant: &Tenant, typed: Option<&str>) -> DeletePag
 }
 
 pub async fn show_delete_tenant(
-    State(app): State<App>,
-    owner: Owner,
-    SlugPath(slug): SlugPath,
+    person: Person,
+    found: AuthorizedTenant,
 ) -> Result<Response, ApiError> {
-    let tenant = tenant_actions::find(&app, &owner, &slug).await?;
-    page(StatusCode::OK, &delete_page(&owner, &tenant, None))
+    page(StatusCode::OK, &delete_page(&person, &found.tenant, None))
 }
 
 pub async fn delete_tenant(
     State(app): State<App>,
-    owner: Owner,
-    SlugPath(slug): SlugPath,
+    Caller(caller): Caller,
+    person: Person,
+    found: AuthorizedTenant,
     Form(form): Form<DeleteForm>,
 ) -> Result<Response, ApiError> {
-    let tenant = tenant_actions::find(&app, &owner, &slug).await?;
-    if form.confirm.trim() != tenant.slug.as_str() {
-        let again = delete_page(&owner, &tenant, Some(&form.confirm));
+    if form.confirm.trim() != found.tenant.slug.as_str() {
+        let again = delete_page(&person, &found.tenant, Some(&form.confirm));
         return page(StatusCode::UNPROCESSABLE_ENTITY, &again);
     }
-    tenant_actions::request_action(&app, &owner, &slug, OwnerAction::Delete).await?;
+    tenant_actions::request_action(&app, &caller, found.tenant, OwnerAction::Delete).await?;
     Ok(Redirect::to("/admin").into_response())
 }

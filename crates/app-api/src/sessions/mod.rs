@@ -2,7 +2,6 @@
 //! replaced or over; deleting the row ends the session at once.
 
 pub mod lifetime;
-pub mod streams;
 pub mod user_agent;
 
 use std::net::IpAddr;

@@ -23,7 +23,8 @@ pub struct Tenant {
     pub id: Uuid,
     pub slug: Slug,
     pub name: String,
-    pub owner_id: Uuid,
+    /// The person who created the tenant; `None` when a key did.
+    pub owner_id: Option<Uuid>,
     pub desired: Desired,
     pub state: State,
     pub state_since: Timestamp,

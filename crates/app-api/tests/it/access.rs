@@ -1,83 +1,220 @@
 //! Every route enforces the access of the route table, and no other route exists.
 
 use app_api::access::Access;
-use app_api::routes::ROUTES;
-use axum::http::StatusCode;
+use app_api::route::{Route, Surface};
+use app_api::routes::{INTERNAL_ROUTES, ROUTES};
+use axum::http::{Method, StatusCode};
+use protocol::api_keys::Role;
+use serde_json::json;
 
-use crate::harness::{FakeOrchestrator, Server, TestClient, acme};
+use crate::harness::callers::{Kind, Place, TestCaller};
+use crate::harness::{FakeOrchestrator, ROUTES_TOKEN, Server, TestClient, TestResponse, acme};
 
-#[derive(Clone, Copy, Debug)]
-enum Visitor {
-    Nobody,
-    Forger,
-    SignedOut,
-    Owner,
+/// The outcome of an access check as a caller sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Admitted,
+    Unauthenticated,
+    InvalidKey,
+    Forbidden,
+    InsufficientRole,
+}
+use Outcome::{Admitted, Forbidden, InsufficientRole, InvalidKey, Unauthenticated};
+
+/// The promise, written apart from the code that keeps it.
+fn promised(route: &Route, kind: Kind) -> Outcome {
+    let is_page = route.surface == Surface::Page;
+    let at_least = |role: Role, needed| if role >= needed { Admitted } else { InsufficientRole };
+    match (route.access, kind) {
+        (Access::Public, _) => Admitted,
+        (_, Kind::Stranger) | (Access::Service, _) => Unauthenticated,
+        // Pages take sessions only.
+        (_, Kind::Key(..) | Kind::AdminKey | Kind::DeadKey) if is_page => Unauthenticated,
+        (_, Kind::DeadKey) => InvalidKey,
+        // A key of another tenant is refused on every path of this one, before anything else is looked at.
+        (_, Kind::Key(_, Place::Elsewhere)) if route.names_tenant() => Forbidden,
+        (Access::SignedIn, _) => Admitted,
+        (Access::Person | Access::Member(_), Kind::Key(..) | Kind::AdminKey) => Forbidden,
+        (Access::Person, _) => Admitted,
+        (Access::Global, Kind::Key(_, Place::Here | Place::Elsewhere)) => Forbidden,
+        (Access::Global, _) => Admitted,
+        (_, Kind::Operator("owner" | "admin") | Kind::AdminKey) => Admitted,
+        (Access::Tenant(needed) | Access::Member(needed), Kind::Operator("viewer")) => {
+            at_least(Role::Read, needed)
+        }
+        (
+            Access::Tenant(needed) | Access::Member(needed),
+            Kind::Member(role, Place::Here) | Kind::Key(role, Place::Here | Place::Everywhere),
+        ) => at_least(role, needed),
+        (Access::Tenant(_) | Access::Member(_), _) => Forbidden,
+        (Access::PlatformRead, Kind::Operator("viewer")) => Admitted,
+        (Access::PlatformAdmin, Kind::Operator("viewer")) => InsufficientRole,
+        // A person of another tenant does not learn that this one exists.
+        (
+            Access::PlatformRead | Access::PlatformAdmin,
+            Kind::Operator(_) | Kind::Member(_, Place::Elsewhere),
+        ) if route.names_tenant() => Forbidden,
+        (Access::PlatformRead | Access::PlatformAdmin, Kind::Key(_, place))
+            if !route.names_tenant() || place == Place::Elsewhere =>
+        {
+            Forbidden
+        }
+        (Access::PlatformRead | Access::PlatformAdmin, _) => InsufficientRole,
+    }
 }
 
-fn visiting(
-    server: &Server,
-    owner: &TestClient,
-    ended: &TestClient,
-    visitor: Visitor,
-) -> TestClient {
-    let mut browser = server.visitor.clone();
-    browser.cookie = match visitor {
-        Visitor::Nobody => None,
-        Visitor::Forger => Some(format!("cial_admin={}", "A".repeat(43))),
-        Visitor::SignedOut => ended.cookie.clone(),
-        Visitor::Owner => owner.cookie.clone(),
-    };
-    browser
+fn outcome(response: &TestResponse) -> Outcome {
+    if response.header("location").starts_with("/admin/login?next=") {
+        return Unauthenticated;
+    }
+    let is_problem = response.header("content-type") == "application/problem+json";
+    let code = if is_problem { response.problem() } else { String::new() };
+    match code.as_str() {
+        "401 unauthenticated" => Unauthenticated,
+        "401 invalid_key" => InvalidKey,
+        "403 forbidden" => Forbidden,
+        "403 insufficient_role" => InsufficientRole,
+        _ => Admitted,
+    }
+}
+
+async fn call(caller: &TestCaller, method: &Method, path: &str) -> TestResponse {
+    let bearer = caller.key.as_ref().map(|key| format!("Bearer {key}"));
+    let headers: Vec<_> = bearer.iter().map(|value| ("authorization", value.as_str())).collect();
+    caller.client.send(method.clone(), path, &headers, "").await
+}
+
+/// The path with a value for each parameter.
+fn concrete(path: &str, slug: &str) -> String {
+    let segments = path.split('/').map(|segment| match segment {
+        "{slug}" => slug,
+        parameter if parameter.starts_with('{') => "00000000-0000-0000-0000-000000000000",
+        segment => segment,
+    });
+    segments.collect::<Vec<_>>().join("/")
+}
+
+/// A server whose reconciler removes nothing, with its owner and two tenants.
+async fn with_two_tenants() -> (Server, TestClient) {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
+    owner.post("/api/admin/tenants", acme()).await;
+    owner.post("/api/admin/tenants", json!({ "slug": "globex", "name": "Globex" })).await;
+    (server, owner)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_route_enforces_the_access_of_the_table() {
-    let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
-    owner.post("/api/admin/tenants", acme()).await;
-    let mut ended = owner.new_client();
-    let body =
-        serde_json::json!({ "email": crate::harness::EMAIL, "password": crate::harness::PASSWORD });
-    ended.store_cookie(&ended.post("/api/auth/sign-in/email", body).await);
-    ended.send("POST".parse().unwrap(), "/api/auth/sign-out", &[], "").await;
-    for route in ROUTES {
-        for who in [Visitor::Nobody, Visitor::Forger, Visitor::SignedOut] {
-            let path = route.path.replace("{slug}", "acme");
-            let browser = visiting(&server, &owner, &ended, who);
-            let response = browser.send(route.method.clone(), &path, &[], "").await;
-            let received = format!("{} {path} as {who:?}: {}", route.method, response.status);
-            match route.access {
-                Access::Anyone => {
-                    assert_ne!(response.status, StatusCode::UNAUTHORIZED, "{received}")
+async fn every_route_admits_whom_the_table_says() {
+    let (server, owner) = with_two_tenants().await;
+    let callers = server.every_caller(&owner).await;
+    let mut routes: Vec<_> = ROUTES.iter().collect();
+    // Signing out ends the session of its caller.
+    routes.sort_by_key(|route| {
+        route.paths().any(|path| path.contains("sign-out") || path.contains("logout"))
+    });
+    let mut faults = Vec::new();
+    for route in routes {
+        for path in route.paths() {
+            for caller in &callers {
+                let path = concrete(&path, "acme");
+                let response = call(caller, &route.method, &path).await;
+                let (expected, found) = (promised(route, caller.kind), outcome(&response));
+                if expected != found || response.status == StatusCode::INTERNAL_SERVER_ERROR {
+                    let (method, name) = (&route.method, &caller.name);
+                    faults.push(format!(
+                        "{method} {path} as {name}: {expected:?}, was {found:?} {}",
+                        response.text()
+                    ));
                 }
-                Access::Owner if path.starts_with("/api/") || path.starts_with("/v1/") => {
-                    assert_eq!(response.problem(), "401 unauthenticated", "{received}");
-                }
-                Access::Owner => {
-                    assert_eq!(response.status, StatusCode::SEE_OTHER, "{received}");
-                    assert!(
-                        response.header("location").starts_with("/admin/login?next="),
-                        "{received}"
-                    );
-                }
-            }
-        }
-        // The owner comes last because some routes delete the tenant.
-        if route.access == Access::Owner {
-            let path = route.path.replace("{slug}", "unknown");
-            let browser = visiting(&server, &owner, &ended, Visitor::Owner);
-            let response = browser.send(route.method.clone(), &path, &[], "").await;
-            assert_ne!(response.status, StatusCode::UNAUTHORIZED, "{} {path}", route.method);
-            assert!(!response.header("location").contains("login"), "{} {path}", route.method);
-            assert!(!response.status.is_server_error(), "{} {path}", route.method);
-            // Invalid UTF-8 is a slug that no tenant has.
-            if route.path.contains("{slug}") {
-                let path = route.path.replace("{slug}", "%ff");
-                let response = browser.send(route.method.clone(), &path, &[], "").await;
-                assert_eq!(response.problem(), "404 tenant_not_found", "{} {path}", route.method);
             }
         }
     }
+    assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
     server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_internal_listener_admits_services_only() {
+    let (server, owner) = with_two_tenants().await;
+    let callers = server.every_caller(&owner).await;
+    let internal = TestClient::new(server.internal);
+    for route in INTERNAL_ROUTES {
+        for path in route.paths() {
+            for caller in &callers {
+                let mut caller = caller.clone();
+                let cookie = caller.client.cookie.take();
+                caller.client = internal.new_client();
+                caller.client.cookie = cookie;
+                let response = call(&caller, &route.method, &path).await;
+                let expected =
+                    if route.access == Access::Public { Admitted } else { Unauthenticated };
+                assert_eq!(outcome(&response), expected, "{path} as {}", caller.name);
+            }
+        }
+    }
+    let token = format!("Bearer {ROUTES_TOKEN}");
+    let headers = [("authorization", token.as_str())];
+    let watch = internal.send_streaming(Method::GET, "/v1/routes/watch", &headers, "").await;
+    assert_eq!(watch.status(), 200);
+    // Not on the public listener, whoever asks.
+    for path in ["/v1/routes/watch", "/metrics"] {
+        assert_eq!(owner.get(path).await.problem(), "404 not_found", "{path}");
+    }
+    let public = server.visitor.send(Method::GET, "/v1/routes/watch", &headers, "").await;
+    assert_eq!(public.problem(), "401 invalid_key");
+    assert_eq!(server.visitor.get("/metrics").await.problem(), "404 not_found");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_foreign_key_gets_one_constant_response() {
+    let (server, _owner) = with_two_tenants().await;
+    let key = format!("Bearer {}", server.key_of(Some("globex"), Role::Admin).await);
+    let headers = [("authorization", key.as_str()), ("x-request-id", "0123456789abcdef")];
+    let mut bodies = Vec::new();
+    for prefix in ["/v1", "/api/admin"] {
+        for slug in ["acme", "nothing", "ACME", "%ff", "%00", "a%2fb", "globex2"] {
+            for rest in ["", "/start", "/logs", "/open", "/nothing", "/keys", "/keys/1"] {
+                for method in
+                    [Method::GET, Method::POST, Method::PATCH, Method::DELETE, Method::PUT]
+                {
+                    let path = format!("{prefix}/tenants/{slug}{rest}");
+                    let response = server.visitor.send(method.clone(), &path, &headers, "").await;
+                    assert_eq!(response.problem(), "403 forbidden", "{method} {path}");
+                    bodies.push(response.text());
+                }
+            }
+        }
+    }
+    bodies.sort();
+    bodies.dedup();
+    assert_eq!(bodies.len(), 1, "{bodies:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_learns_nothing_of_other_tenants() {
+    let (server, _owner) = with_two_tenants().await;
+    let member = server.sign_in_as("eve", "none", &[("globex", "admin")]).await;
+    let get = |path: &'static str| {
+        member.send(Method::GET, path, &[("x-request-id", "0123456789abcdef")], "")
+    };
+    let (exists, missing) = (get("/v1/tenants/acme").await, get("/v1/tenants/missing").await);
+    assert_eq!(exists.problem(), "403 forbidden");
+    assert_eq!(exists.body, missing.body);
+    let listed = get("/v1/tenants").await.json();
+    let slugs: Vec<_> = listed["tenants"].as_array().unwrap().iter().map(|t| &t["slug"]).collect();
+    assert_eq!(slugs, ["globex"]);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_role_counts_at_the_next_request() {
+    let (server, _owner) = with_two_tenants().await;
+    let member = server.sign_in_as("mia", "none", &[("acme", "viewer")]).await;
+    let start = || member.send(Method::POST, "/v1/tenants/acme/start", &[], "");
+    assert_eq!(start().await.problem(), "403 insufficient_role");
+    server.database.sql("UPDATE memberships SET role = 'member'").await;
+    assert_eq!(start().await.status, 202);
+    server.database.sql("DELETE FROM memberships").await;
+    assert_eq!(start().await.problem(), "403 forbidden");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -85,24 +222,38 @@ async fn unauthenticated_callers_do_not_learn_what_exists() {
     let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
     owner.post("/api/admin/tenants", acme()).await;
     let nobody = &server.visitor;
-    for path in
-        ["/api/admin", "/api/admin/nothing", "/api/admin/tenants/acme", "/api/admin/tenants/none"]
-    {
-        assert_eq!(nobody.get(path).await.problem(), "401 unauthenticated", "{path}");
+    for prefix in ["/api/admin", "/v1"] {
+        for path in ["", "/nothing", "/tenants/acme", "/tenants/none"] {
+            let path = format!("{prefix}{path}");
+            assert_eq!(nobody.get(&path).await.problem(), "401 unauthenticated", "{path}");
+        }
+        let tenants = format!("{prefix}/tenants");
+        let put = nobody.send(Method::PUT, &tenants, &[], "").await;
+        assert_eq!(put.problem(), "401 unauthenticated");
+        let nothing = format!("{prefix}/nothing");
+        assert_eq!(owner.get(&nothing).await.problem(), "404 not_found");
+        for none in ["none", "%00", "%2e%2e", "ACME", "acme%2f", "%ff"] {
+            let response = owner.get(&format!("{prefix}/tenants/{none}")).await;
+            assert_eq!(response.problem(), "404 tenant_not_found", "{none}");
+        }
+        let put = owner.send(Method::PUT, &tenants, &[], "").await;
+        assert_eq!(put.problem(), "405 method_not_allowed");
+        assert!(put.header("allow").contains("POST"), "{:?}", put.headers);
     }
-    let put = nobody.send("PUT".parse().unwrap(), "/api/admin/tenants", &[], "").await;
-    assert_eq!(put.problem(), "401 unauthenticated");
-    assert_eq!(owner.get("/api/admin/nothing").await.problem(), "404 not_found");
-    for none in ["none", "%00", "%2e%2e", "ACME", "acme%2f"] {
-        let response = owner.get(&format!("/api/admin/tenants/{none}")).await;
-        assert_eq!(response.problem(), "404 tenant_not_found", "{none}");
-    }
-    let put = owner.send("PUT".parse().unwrap(), "/api/admin/tenants", &[], "").await;
-    assert_eq!(put.problem(), "405 method_not_allowed");
-    assert!(put.header("allow").contains("POST"), "{:?}", put.headers);
     assert_eq!(nobody.get("/nothing").await.problem(), "404 not_found");
-    // The internal routes do not exist on the public listener.
-    for path in ["/v1/routes/watch", "/metrics"] {
-        assert_eq!(owner.get(path).await.problem(), "404 not_found", "{path}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signed_in_owner_reaches_every_route_of_a_missing_tenant_as_not_found() {
+    let (server, owner) = with_two_tenants().await;
+    for route in ROUTES.iter().filter(|route| route.names_tenant()) {
+        for path in route.paths() {
+            for slug in ["unknown", "%ff"] {
+                let path = concrete(&path, slug);
+                let response = owner.send(route.method.clone(), &path, &[], "").await;
+                assert_eq!(response.problem(), "404 tenant_not_found", "{} {path}", route.method);
+            }
+        }
     }
+    server.stop().await;
 }

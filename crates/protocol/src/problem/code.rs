@@ -87,6 +87,9 @@ codes! {
     ExpectationFailed = "expectation_failed" [417]
         "an `Expect` other than `100-continue`"
         "leave it out",
+    Forbidden = "forbidden" [403]
+        "the key or the person has no right here; the answer is the same whether or not the tenant exists"
+        "use a key of that tenant, or ask its admin",
     HeadersTooLarge = "headers_too_large" [431]
         "the head of the request is over the limit"
         "send fewer or shorter headers",
@@ -102,6 +105,9 @@ codes! {
     ImageMissing = "image_missing" [422]
         "the engine does not have the tenant image"
         "build it: `cargo xtask images`",
+    InsufficientRole = "insufficient_role" [403]
+        "the role does not permit this"
+        "ask for a higher role",
     Internal = "internal" [500]
         "a fault of ours"
         "report it with the `request_id`",
@@ -129,6 +135,9 @@ codes! {
     InvalidJson = "invalid_json" [400]
         "the body is no JSON, or has unknown fields"
         "correct it",
+    InvalidKey = "invalid_key" [401]
+        "the API key is malformed, expired or revoked; the response is the same for all"
+        "use another key",
     InvalidLease = "invalid_lease" [422]
         "a router's call about leases breaks a rule"
         "read the detail; router and orchestrator should be of one release",

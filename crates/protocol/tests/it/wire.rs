@@ -265,7 +265,7 @@ fn the_admin_api() {
         id: id(),
         slug: slug(),
         name: "Acme".into(),
-        owner_id: user.id,
+        owner_id: Some(user.id),
         url: "http://acme.localhost:8080".into(),
         desired: Desired::Running,
         state: State::Frozen,

@@ -10,7 +10,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct TestClient {
     address: SocketAddr,
     pub(crate) cookie: Option<String>,

@@ -1,5 +1,6 @@
 //! A complete app-api on free ports, with a real Postgres and a fake orchestrator.
 
+pub(crate) mod callers;
 pub(crate) mod client;
 pub(crate) mod link;
 pub(crate) mod orchestrator;

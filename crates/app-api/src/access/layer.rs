@@ -1,0 +1,169 @@
+//! The middleware in front of every route that is not public, and the extractors of what it found out.
+
+use std::time::Duration;
+
+use axum::RequestExt as _;
+use axum::body::{Body, HttpBody as _};
+use axum::extract::{FromRequestParts, RawPathParams, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Method, Uri};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Redirect, Response};
+use futures_util::StreamExt as _;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use service::api_error::ApiError;
+
+use super::authority::{
+    self, Authenticated, AuthorizedTenant, PathTenant, refused, unauthenticated,
+};
+use super::principal::{Access, Person, Principal, Refusal};
+use crate::app::App;
+use crate::route::Surface;
+use crate::sessions;
+
+/// The name of the path parameter that holds a tenant's slug.
+pub const SLUG: &str = "slug";
+/// How often the caller of a streaming response is checked again: a revocation ends the stream within a second.
+const RECHECK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// The access of one route.
+#[derive(Clone)]
+pub struct Rule {
+    pub app: App,
+    pub access: Access,
+    pub surface: Surface,
+    pub names_tenant: bool,
+}
+
+/// The admitted caller. Only [`check`] creates this value.
+#[derive(Clone, Debug)]
+pub struct Caller(pub Principal);
+
+/// Middleware: lets admitted callers pass. A response that streams ends when its caller loses the access.
+pub async fn check(State(rule): State<Rule>, mut request: Request, next: Next) -> Response {
+    let Rule { app, access, surface, .. } = &rule;
+    let tenant = if rule.names_tenant { Some(path_tenant(&mut request).await) } else { None };
+    let authenticated = authority::authenticate(app, *surface, request.headers()).await;
+    let Authenticated { principal, cookie } = match authenticated {
+        Ok(Some(authenticated)) => authenticated,
+        Ok(None) => return unauthenticated_response(*surface, request.method(), request.uri()),
+        Err(error) => return error.into_response(),
+    };
+    let mut response = match authority::admit(app, *access, &principal, tenant.as_ref()).await {
+        Ok(found) => {
+            request.extensions_mut().insert(Caller(principal.clone()));
+            if let Some(found) = found {
+                request.extensions_mut().insert(found);
+            }
+            next.run(request).await
+        }
+        Err(error) => error.into_response(),
+    };
+    sessions::add_renewed_cookie(&app.addresses, &mut response, cookie);
+    let is_complete = response.body().size_hint().exact().is_some();
+    if is_complete || matches!(principal, Principal::Service) {
+        return response;
+    }
+    let lost = Box::pin(access_lost(rule, principal, tenant));
+    response.map(|body| Body::from_stream(body.into_data_stream().take_until(lost)))
+}
+
+/// Resolves when the caller is no longer admitted, or when the database does not say so.
+async fn access_lost(rule: Rule, principal: Principal, tenant: Option<PathTenant>) {
+    let Rule { app, access, .. } = rule;
+    loop {
+        tokio::time::sleep(RECHECK_INTERVAL).await;
+        let again = match authority::read_again(&app, &principal).await {
+            Ok(Some(again)) => authority::admit(&app, access, &again, tenant.as_ref()).await,
+            Ok(None) => Err(unauthenticated()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = again {
+            tracing::info!(caller = %principal, code = error.problem.code, "stream ended: access lost");
+            return;
+        }
+    }
+}
+
+async fn path_tenant(request: &mut Request) -> PathTenant {
+    let params = request.extract_parts::<RawPathParams>().await;
+    let slug = params.ok().and_then(|params| {
+        let slug = params.iter().find(|(name, _)| *name == SLUG);
+        slug.map(|(_, value)| value.to_owned())
+    });
+    PathTenant(slug)
+}
+
+/// The response to a caller whom nothing names: 401 in the API, the sign-in page elsewhere.
+pub fn unauthenticated_response(surface: Surface, method: &Method, uri: &Uri) -> Response {
+    if surface != Surface::Page {
+        return unauthenticated().into_response();
+    }
+    // A form sent after the end of a session is lost; the visitor continues at the list of tenants.
+    let next = if method == Method::GET { uri.to_string() } else { "/admin".to_owned() };
+    let next = utf8_percent_encode(&next, NON_ALPHANUMERIC);
+    Redirect::to(&format!("/admin/login?next={next}")).into_response()
+}
+
+/// The surface to which a path belongs although no route matches it; `None` where anyone may learn that.
+pub fn private_surface(path: &str) -> Option<Surface> {
+    let is_below = |root: &str| {
+        path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    if is_below("/admin") {
+        Some(Surface::Page)
+    } else if crate::route::API_PREFIXES.iter().any(|prefix| is_below(prefix)) {
+        Some(Surface::Api)
+    } else {
+        None
+    }
+}
+
+/// Refuses, on a path that no route matches, a caller who must not learn so.
+///
+/// # Errors
+/// `invalid_key`; `forbidden` for a key of another tenant than the path names.
+pub async fn deny_unknown_path(
+    app: &App,
+    method: &Method,
+    uri: &Uri,
+    headers: &HeaderMap,
+) -> Result<Option<Response>, ApiError> {
+    let Some(surface) = private_surface(uri.path()) else { return Ok(None) };
+    let Some(caller) = authority::identify(app, surface, headers).await? else {
+        return Ok(Some(unauthenticated_response(surface, method, uri)));
+    };
+    let mut segments = uri.path().split('/').skip_while(|segment| *segment != "tenants").skip(1);
+    match segments.next() {
+        Some(slug) if caller.reach().excludes(slug) => Err(refused(Refusal::Forbidden)),
+        Some(_) | None => Ok(None),
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Caller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        parts.extensions.get::<Self>().cloned().ok_or_else(unauthenticated)
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Person {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        match Caller::from_request_parts(parts, state).await?.0 {
+            Principal::Session(person) => Ok(person),
+            Principal::Key(_) | Principal::Service => Err(refused(Refusal::Forbidden)),
+        }
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for AuthorizedTenant {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let found = parts.extensions.get::<Self>().cloned();
+        found.ok_or_else(|| ApiError::internal(anyhow::anyhow!("the route names no tenant")))
+    }
+}

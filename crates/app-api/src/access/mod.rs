@@ -1,0 +1,12 @@
+//! Authorisation. The route table gives every route an [`Access`]; [`layer`] admits a caller before the handler runs.
+//!
+//! [`principal`] decides, without I/O. [`authority`] reads what the database says about the caller, on every request.
+
+pub mod authority;
+pub mod layer;
+pub mod next_path;
+pub mod principal;
+
+pub use authority::AuthorizedTenant;
+pub use layer::Caller;
+pub use principal::{Access, Person, Principal};

@@ -1,0 +1,208 @@
+//! Who calls, what a route requires, and whether the one fits the other. Pure.
+
+use std::fmt;
+
+use protocol::TenantId;
+use protocol::api_keys::Role;
+use uuid::Uuid;
+
+use crate::db::api_key::ApiKey;
+use crate::db::session::Session;
+use crate::db::user::User;
+
+/// The access that a route requires.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Anyone, without a check.
+    Public,
+    /// Any person or key.
+    SignedIn,
+    /// Any person; no key.
+    Person,
+    /// Any person, and any key that is not confined to one tenant.
+    Global,
+    /// This role on the tenant in the path.
+    Tenant(Role),
+    /// A person with this role on the tenant in the path; no key.
+    Member(Role),
+    /// An owner, admin or viewer of the platform, or an `is_admin` key.
+    PlatformRead,
+    /// An owner or admin of the platform, or an `is_admin` key.
+    PlatformAdmin,
+    /// Another service of the installation.
+    Service,
+}
+
+impl fmt::Display for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Public => f.write_str("public"),
+            Self::SignedIn => f.write_str("signed in"),
+            Self::Person => f.write_str("person"),
+            Self::Global => f.write_str("global"),
+            Self::Tenant(role) => write!(f, "tenant {role}"),
+            Self::Member(role) => write!(f, "member {role}"),
+            Self::PlatformRead => f.write_str("platform read"),
+            Self::PlatformAdmin => f.write_str("platform admin"),
+            Self::Service => f.write_str("service"),
+        }
+    }
+}
+
+/// A signed-in person.
+#[derive(Clone, Debug)]
+pub struct Person {
+    pub user: User,
+    pub session: Session,
+}
+
+/// An authenticated caller.
+#[derive(Clone, Debug)]
+pub enum Principal {
+    Session(Person),
+    Key(ApiKey),
+    /// Another service, which holds the installation's token.
+    Service,
+}
+
+/// How far the rights of a caller go, before any tenant is looked up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach<'a> {
+    /// Everything.
+    Platform,
+    /// Reads everything; memberships may add to that.
+    PlatformRead,
+    /// This role on every tenant.
+    AllTenants(Role),
+    /// This role on the tenant of this slug.
+    OneTenant(&'a str, Role),
+    /// What the memberships of the person say.
+    Memberships,
+    /// The routes of services.
+    Services,
+}
+
+/// The reason for which a caller is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The caller has nothing to do with the tenant, or with anything beside its own tenant.
+    Forbidden,
+    /// A higher role would be admitted.
+    InsufficientRole,
+}
+
+impl Principal {
+    pub fn reach(&self) -> Reach<'_> {
+        match self {
+            Self::Session(person) => match person.user.role.as_str() {
+                "owner" | "admin" => Reach::Platform,
+                "viewer" => Reach::PlatformRead,
+                _ => Reach::Memberships,
+            },
+            Self::Key(ApiKey { tenant: Some(tenant), role, .. }) => {
+                Reach::OneTenant(&tenant.slug, *role)
+            }
+            Self::Key(ApiKey { is_admin: true, .. }) => Reach::Platform,
+            Self::Key(key) => Reach::AllTenants(key.role),
+            Self::Service => Reach::Services,
+        }
+    }
+
+    /// The person of a session.
+    pub fn person(&self) -> Option<&Person> {
+        match self {
+            Self::Session(person) => Some(person),
+            Self::Key(_) | Self::Service => None,
+        }
+    }
+
+    pub fn user_id(&self) -> Option<Uuid> {
+        self.person().map(|person| person.user.id)
+    }
+
+    /// The id of the user or of the key; nil for a service.
+    pub fn id(&self) -> Uuid {
+        match self {
+            Self::Session(person) => person.user.id,
+            Self::Key(key) => key.id,
+            Self::Service => Uuid::nil(),
+        }
+    }
+
+    /// The only tenant of the caller, if it is confined to one.
+    pub fn only_tenant(&self) -> Option<TenantId> {
+        match self {
+            Self::Key(key) => key.tenant.as_ref().map(|tenant| tenant.id),
+            Self::Session(_) | Self::Service => None,
+        }
+    }
+}
+
+/// For logs: the kind and the id.
+impl fmt::Display for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Session(person) => write!(f, "user {}", person.user.id),
+            Self::Key(key) => write!(f, "key {}", key.id),
+            Self::Service => f.write_str("service"),
+        }
+    }
+}
+
+impl Reach<'_> {
+    /// The role on a tenant, where the caller has `membership`.
+    pub fn role_on_tenant(self, membership: Option<Role>) -> Option<Role> {
+        match self {
+            Self::Platform => Some(Role::Admin),
+            Self::PlatformRead => membership.max(Some(Role::Read)),
+            Self::AllTenants(role) | Self::OneTenant(_, role) => Some(role),
+            Self::Memberships => membership,
+            Self::Services => None,
+        }
+    }
+
+    /// Whether the tenant in a path is none of the caller's business. Decided by the path alone, without a lookup.
+    pub fn excludes(self, slug: &str) -> bool {
+        matches!(self, Self::OneTenant(own, _) if own != slug)
+    }
+
+    /// Whether the caller may know which tenants exist.
+    pub fn knows_all_tenants(self) -> bool {
+        matches!(self, Self::Platform | Self::PlatformRead | Self::AllTenants(_))
+    }
+}
+
+impl Access {
+    /// Whether the rule concerns the tenant in the path.
+    pub const fn needs_tenant(self) -> bool {
+        matches!(self, Self::Tenant(_) | Self::Member(_))
+    }
+
+    /// Decides about a caller with `role` on the tenant in the path; `None` without such a tenant or role.
+    ///
+    /// # Errors
+    /// The refusal of a caller who is not admitted.
+    pub fn admit(self, principal: &Principal, role: Option<Role>) -> Result<(), Refusal> {
+        let is_person = principal.person().is_some();
+        let reach = principal.reach();
+        let is_admitted = match self {
+            Self::Public => true,
+            Self::SignedIn => reach != Reach::Services,
+            Self::Person => is_person,
+            Self::Global => !matches!(reach, Reach::OneTenant(..) | Reach::Services),
+            Self::Tenant(needed) => role >= Some(needed),
+            Self::Member(needed) => is_person && role >= Some(needed),
+            Self::PlatformRead => matches!(reach, Reach::Platform | Reach::PlatformRead),
+            Self::PlatformAdmin => reach == Reach::Platform,
+            Self::Service => reach == Reach::Services,
+        };
+        if is_admitted {
+            return Ok(());
+        }
+        let is_for_people = matches!(self, Self::Person | Self::Member(_)) && !is_person;
+        let is_outside = role.is_none() && !matches!(reach, Reach::Platform | Reach::PlatformRead);
+        let is_platform_rule = matches!(self, Self::PlatformRead | Self::PlatformAdmin);
+        let is_forbidden = is_for_people || (is_outside && !(is_platform_rule && is_person));
+        Err(if is_forbidden { Refusal::Forbidden } else { Refusal::InsufficientRole })
+    }
+}

@@ -1,0 +1,164 @@
+//! `api_keys`: the hash of each key; the key itself is shown once, when it is created. Rows are revoked, not deleted.
+
+use diesel::prelude::*;
+use diesel_async::{AsyncConnection as _, RunQueryDsl};
+use protocol::api_keys::Role;
+use protocol::{TenantId, Timestamp};
+use uuid::Uuid;
+
+use super::Conn;
+use super::columns::TextColumn;
+use super::schema::api_keys::{self, dsl};
+use super::schema::tenants;
+
+/// The only tenant of a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyTenant {
+    pub id: TenantId,
+    pub slug: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiKey {
+    pub id: Uuid,
+    pub name: String,
+    pub role: Role,
+    pub is_admin: bool,
+    /// `None`: a key of all tenants.
+    pub tenant: Option<KeyTenant>,
+    pub created_at: Timestamp,
+    /// `None`: never.
+    pub expires_at: Option<Timestamp>,
+    pub last_used_at: Option<Timestamp>,
+    pub revoked: bool,
+}
+
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = api_keys)]
+struct KeyRow {
+    id: Uuid,
+    name: String,
+    #[diesel(deserialize_as = TextColumn<Role>)]
+    role: Role,
+    is_admin: bool,
+    tenant_id: Option<Uuid>,
+    created_at: Timestamp,
+    expires_at: Option<Timestamp>,
+    last_used_at: Option<Timestamp>,
+    revoked: bool,
+}
+
+impl KeyRow {
+    /// `None` for a key whose tenant is gone.
+    fn with_tenant(self, slug: Option<String>) -> Option<ApiKey> {
+        let tenant = match self.tenant_id {
+            Some(id) => Some(KeyTenant { id: TenantId::new(id), slug: slug? }),
+            None => None,
+        };
+        Some(ApiKey {
+            id: self.id,
+            name: self.name,
+            role: self.role,
+            is_admin: self.is_admin,
+            tenant,
+            created_at: self.created_at,
+            expires_at: self.expires_at,
+            last_used_at: self.last_used_at,
+            revoked: self.revoked,
+        })
+    }
+}
+
+#[derive(Insertable)]
+#[diesel(table_name = api_keys)]
+pub struct NewApiKey<'a> {
+    pub id: Uuid,
+    pub key_hash: &'a [u8],
+    pub name: &'a str,
+    pub role: &'static str,
+    pub is_admin: bool,
+    pub tenant_id: Option<Uuid>,
+    pub created_by_user: Option<Uuid>,
+    pub created_by_key: Option<Uuid>,
+    pub created_at: Timestamp,
+    pub expires_at: Option<Timestamp>,
+}
+
+/// Returns `false` and inserts nothing when the tenant of the key is gone.
+pub async fn insert(conn: &mut Conn, key: &NewApiKey<'_>) -> QueryResult<bool> {
+    conn.transaction(async |conn| {
+        if let Some(tenant) = key.tenant_id {
+            // The lock makes a concurrent end of the tenant wait and then revoke this key, too.
+            let locked = tenants::table.find(tenant).select(tenants::id).for_share();
+            if locked.first::<Uuid>(conn).await.optional()?.is_none() {
+                return Ok(false);
+            }
+        }
+        diesel::insert_into(dsl::api_keys).values(key).execute(conn).await?;
+        Ok(true)
+    })
+    .await
+}
+
+/// How a key is looked up.
+#[derive(Clone, Copy, Debug)]
+pub enum Lookup<'a> {
+    Hash(&'a [u8]),
+    Id(Uuid),
+}
+
+/// The key that is neither revoked nor expired at `now`, and whose tenant exists.
+pub async fn find_live(
+    conn: &mut Conn,
+    lookup: Lookup<'_>,
+    now: Timestamp,
+) -> QueryResult<Option<ApiKey>> {
+    let mut query = dsl::api_keys
+        .left_join(tenants::table.on(dsl::tenant_id.eq(tenants::id.nullable())))
+        .filter(dsl::revoked.eq(false))
+        .into_boxed();
+    query = match lookup {
+        Lookup::Hash(hash) => query.filter(dsl::key_hash.eq(hash)),
+        Lookup::Id(id) => query.filter(dsl::id.eq(id)),
+    };
+    let found = query
+        .select((KeyRow::as_select(), tenants::slug.nullable()))
+        .first::<(KeyRow, Option<String>)>(conn)
+        .await
+        .optional()?;
+    let key = found.and_then(|(row, slug)| row.with_tenant(slug));
+    Ok(key.filter(|key| key.expires_at.is_none_or(|at| now < at)))
+}
+
+/// The keys of `tenant`, or those of all tenants for `None`; the newest first.
+pub async fn list(conn: &mut Conn, tenant: Option<TenantId>) -> QueryResult<Vec<ApiKey>> {
+    let rows: Vec<(KeyRow, Option<String>)> = dsl::api_keys
+        .left_join(tenants::table.on(dsl::tenant_id.eq(tenants::id.nullable())))
+        .filter(dsl::tenant_id.is_not_distinct_from(tenant.map(TenantId::uuid)))
+        .order((dsl::created_at.desc(), dsl::id))
+        .select((KeyRow::as_select(), tenants::slug.nullable()))
+        .load(conn)
+        .await?;
+    Ok(rows.into_iter().filter_map(|(row, slug)| row.with_tenant(slug)).collect())
+}
+
+/// Revokes a key of `tenant`, or one of all tenants for `None`. Returns `false` when there is no such key.
+pub async fn revoke(conn: &mut Conn, id: Uuid, tenant: Option<TenantId>) -> QueryResult<bool> {
+    let of_tenant = dsl::tenant_id.is_not_distinct_from(tenant.map(TenantId::uuid));
+    let key = diesel::update(dsl::api_keys.find(id).filter(of_tenant));
+    Ok(key.set(dsl::revoked.eq(true)).execute(conn).await? == 1)
+}
+
+/// Notes a use.
+pub async fn touch(conn: &mut Conn, id: Uuid, now: Timestamp) -> QueryResult<usize> {
+    let key = diesel::update(dsl::api_keys.find(id));
+    key.set(dsl::last_used_at.eq(now)).execute(conn).await
+}
+
+/// Whether an `is_admin` key is neither revoked nor expired.
+pub async fn live_admin_exists(conn: &mut Conn, now: Timestamp) -> QueryResult<bool> {
+    let expired = dsl::expires_at.is_not_null().and(dsl::expires_at.le(now));
+    let live = dsl::api_keys.filter(dsl::is_admin.eq(true).and(dsl::revoked.eq(false)));
+    let live = live.filter(diesel::dsl::not(expired).is_not_distinct_from(true));
+    diesel::select(diesel::dsl::exists(live)).get_result(conn).await
+}
