@@ -8,6 +8,7 @@ mod e2e;
 pub mod environment;
 mod ephemeral;
 pub mod error;
+pub mod fuzz;
 pub mod images;
 mod interrupt;
 pub mod local;
@@ -43,6 +44,8 @@ pub enum Command {
     Test(test::Args),
     /// Checks the promises of ARCHITECTURE.md about the source itself.
     Tidy(tidy::Args),
+    /// Looks for bytes that break a parser, with libFuzzer.
+    Fuzz(fuzz::Args),
     /// Measures, and prints each figure beside its bar.
     Bench(bench::Args),
 }
@@ -60,6 +63,7 @@ impl Command {
             Self::SmokeLocal(args) => smoke::local(args),
             Self::Test(args) => test::run(args),
             Self::Tidy(args) => tidy::run(args),
+            Self::Fuzz(args) => fuzz::run(args),
             Self::Bench(args) => bench::run(args),
         }
     }

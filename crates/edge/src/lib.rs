@@ -3,6 +3,8 @@
 //! leaves the bytes to the proxy engine.
 
 mod exchange;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 pub mod headers;
 mod policy;
 mod responses;

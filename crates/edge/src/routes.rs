@@ -20,7 +20,7 @@ pub enum Class {
 pub struct Ambiguous;
 
 /// The number of decodings that are examined; a path that still changes is refused.
-const MAX_DECODINGS: usize = 3;
+pub(crate) const MAX_DECODINGS: usize = 3;
 /// The most interpretations of one path; ordinary paths have a handful.
 const MAX_READINGS: usize = 64;
 
@@ -168,5 +168,7 @@ fn without_dots(path: &[u8]) -> Vec<u8> {
     resolved
 }
 
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod readers;
 #[cfg(test)]
 mod tests;

@@ -13,6 +13,8 @@ mod connection;
 mod descriptors;
 mod error;
 mod fetch;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod http;
 mod policy;
 mod response;

@@ -2,6 +2,8 @@
 //! leased tenant waits for no other service.
 
 mod clock;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod http;
 mod leases;
 mod metrics;

@@ -131,7 +131,7 @@ fn runs_on(target: &str, os: &str, arch: &str) -> bool {
     os == "linux" && target.starts_with(wanted) && target.contains("-linux-")
 }
 
-fn host_target() -> Result<String> {
+pub(crate) fn host_target() -> Result<String> {
     let output = Command::new("rustc").arg("-vV").output().context("cannot run rustc")?;
     let text = String::from_utf8_lossy(&output.stdout);
     let host = text.lines().find_map(|line| line.strip_prefix("host: "));
@@ -162,7 +162,7 @@ fn compile(compilation: &Compilation, host: &str, dist: &Path) -> Result<()> {
 }
 
 /// Returns the package and the file of each executable that cargo reports.
-fn executables(report: &str) -> Vec<(String, PathBuf)> {
+pub(crate) fn executables(report: &str) -> Vec<(String, PathBuf)> {
     let read = |line: &str| {
         let message: Value = serde_json::from_str(line).ok()?;
         let executable = message["executable"].as_str()?;

@@ -1,7 +1,7 @@
-use percent_encoding::percent_decode_str;
 use proptest::prelude::*;
 use proptest::sample::select;
 
+use super::readers::{Reader, is_api, is_core};
 use super::*;
 
 fn verdict(path: &str) -> String {
@@ -178,74 +178,6 @@ fn a_query_stays_with_its_path() {
     assert_eq!(rewritten(Class::CoreApi, "/.cial/api?x=1"), Some("/?x=1".to_owned()));
     assert_eq!(rewritten(Class::CoreApi, "/.cial/api/a?b=/../c"), Some("/a?b=/../c".to_owned()));
     assert_eq!(rewritten(Class::CoreFront, "/.cial/a?b"), None);
-}
-
-/// A transformation of a path that some server, framework or cache is known to apply. Independent
-/// of the code under test.
-#[derive(Clone, Copy, Debug)]
-enum Reader {
-    Decode,
-    Backslash,
-    Merge,
-    Dots,
-    Parameters,
-    Cut,
-    Browser,
-}
-
-impl Reader {
-    const ALL: [Self; 7] = [
-        Self::Decode,
-        Self::Backslash,
-        Self::Merge,
-        Self::Dots,
-        Self::Parameters,
-        Self::Cut,
-        Self::Browser,
-    ];
-
-    fn read(self, path: &str) -> String {
-        match self {
-            Self::Decode => percent_decode_str(path).decode_utf8_lossy().into_owned(),
-            Self::Backslash => path.replace('\\', "/"),
-            Self::Merge => {
-                let mut path = path.to_owned();
-                while path.contains("//") {
-                    path = path.replace("//", "/");
-                }
-                path
-            }
-            Self::Dots => {
-                let mut kept: Vec<&str> = Vec::new();
-                for part in path.split('/').skip(1) {
-                    match part {
-                        "." => {}
-                        ".." => drop(kept.pop()),
-                        part => kept.push(part),
-                    }
-                }
-                format!("/{}", kept.join("/"))
-            }
-            Self::Parameters => {
-                let bare = |part: &str| part.split(';').next().unwrap().to_owned();
-                path.split('/').map(bare).collect::<Vec<_>>().join("/")
-            }
-            Self::Cut => path.split(['?', '#']).next().unwrap().to_owned(),
-            Self::Browser => {
-                let mut url = url::Url::parse("http://tenant.localhost/").unwrap();
-                url.set_path(path);
-                url.path().to_owned()
-            }
-        }
-    }
-}
-
-fn is_core(path: &str) -> bool {
-    path == "/.cial" || path.starts_with("/.cial/")
-}
-
-fn is_api(path: &str) -> bool {
-    path == "/.cial/api" || path.starts_with("/.cial/api/")
 }
 
 fn paths() -> impl Strategy<Value = String> {

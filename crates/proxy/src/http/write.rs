@@ -20,6 +20,11 @@ pub(crate) fn request<E: Exchange>(head: &RequestHead<'_>, exchange: &E, out: &m
         exchange.forward_request_header(header, &mut to)
     });
     exchange.add_request_headers(&mut to);
+    // HTTP/1.0 knows requests without `Host`. HTTP/1.1 demands the line, with an empty value where no host is known
+    // (RFC 9112 §3.2).
+    if head.version() == Version::Http10 && head.get("host").is_none() {
+        out.extend_from_slice(b"host:\r\n");
+    }
     if head.is_websocket() {
         out.extend_from_slice(b"connection: Upgrade\r\nupgrade: websocket\r\n");
     } else {
