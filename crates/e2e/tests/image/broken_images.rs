@@ -19,7 +19,10 @@ struct BrokenImage {
 
 fn broken_images() -> [BrokenImage; 4] {
     let listen = "IO::Socket::INET->new(Listen => 1, LocalAddr => q(0.0.0.0:4444)) and sleep";
-    let listen = format!("if [ $1 = back ]; then perl -MIO::Socket::INET -e '{listen}' & fi");
+    // The service starts once the listener is there: the checks look once.
+    let wait = "until (exec 3<>/dev/tcp/127.0.0.1/4444) 2>/dev/null; do sleep 0.01; done";
+    let listen =
+        format!("if [ $1 = back ]; then perl -MIO::Socket::INET -e '{listen}' & {wait}; fi");
     let linger = "sleep infinity > /dev/null 2>&1 & exec -a supervisor supervisor";
     [
         BrokenImage { name: "unchanged", layer: String::new(), failing: &[] },

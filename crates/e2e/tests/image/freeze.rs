@@ -45,15 +45,15 @@ pub(crate) async fn check(checks: &mut Checks, sandbox: &Sandbox) -> Result<()> 
     tenant.freeze().await?;
     let caller = sandbox.call_from_outside(NAME, "/.cial/api/healthz").await?;
     let connected =
-        caller.wait_for("a connection", async || said(&caller, "connected").await).await;
+        caller.wait_for("a connection", async || caller.logged("connected").await).await;
     checks.equal("connect works while it is frozen", true, connected.is_ok());
     while unix_seconds() <= end {
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    let early = said(&caller, "HTTP/1.1").await.is_some();
+    let early = caller.logged("HTTP/1.1").await.is_some();
     checks.equal("nobody answers while it is frozen", false, early);
     tenant.thaw().await?;
-    let served = caller.wait_for("an response", async || said(&caller, "HTTP/1.1 200").await).await;
+    let served = caller.wait_for("a response", async || caller.logged("HTTP/1.1 200").await).await;
     checks.equal(
         "a client that connected meanwhile is served after the thaw",
         true,
@@ -71,7 +71,7 @@ pub(crate) async fn check(checks: &mut Checks, sandbox: &Sandbox) -> Result<()> 
         checks.equal(&format!("a token {what} is refused"), "401 no cookie", seen);
     }
     // Both responses are alike; the log has the reasons. A line reaches the engine's log after the response that it tells of.
-    tenant.wait_for("the last reason", async || said(&tenant, "was used before").await).await?;
+    tenant.wait_for("the last reason", async || tenant.logged("was used before").await).await?;
     let logs = tenant.logs().await?;
     for reason in ["its claim `exp` is in the past", "was used before"] {
         checks.equal(&format!("… because: {reason}"), 1, logs.matches(reason).count());
@@ -90,10 +90,6 @@ async fn age_sessions(tenant: &TenantContainer, end: u64) -> Result<()> {
     let ran = tenant.exec("cial", &command).await?;
     anyhow::ensure!(ran.exit_code == 0, "cannot age a session: {}", ran.text);
     Ok(())
-}
-
-async fn said(caller: &TenantContainer, text: &str) -> Option<()> {
-    caller.logs().await.ok()?.contains(text).then_some(())
 }
 
 fn unix_seconds() -> u64 {

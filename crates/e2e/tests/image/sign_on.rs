@@ -58,6 +58,9 @@ pub(crate) async fn check(
         let seen = endpoint.get(path, &[]).await?;
         checks.equal(&format!("{path} is refused"), 401, seen.status);
     }
+    // A line reaches the engine's log after the response that it tells of: this one is the last.
+    let last = "is no token of three parts";
+    tenant.wait_for("the last refusal", async || tenant.logged(last).await).await?;
     let logs = tenant.logs().await?;
     let part = good.rsplit('.').next().unwrap_or(&good);
     checks.equal("no token in a log", false, logs.contains(part));

@@ -10,7 +10,9 @@ use e2e::reachability::{control_plane_ports, public_ports, reached};
 use e2e::session::{PASSWORD, Session, TIMEOUT, until};
 use e2e::{Checks, leaks, xtask};
 use serde_json::{Value, json};
-use testkit::engine::{TenantContainer, containers_of_tenant, tenant_objects};
+use testkit::engine::{
+    TenantContainer, container_of_service, containers_of_tenant, tenant_objects,
+};
 use testkit::{Client, Installation, Response, wait_for};
 
 #[tokio::test]
@@ -24,6 +26,21 @@ async fn the_first_visitor_becomes_the_owner_and_sign_up_closes() -> Result<()> 
     checks.equal("a second sign-up is refused", 403, second.status);
     let listed = stranger.get("/api/admin/tenants").await?;
     checks.equal("a stranger sees no tenants", 401, listed.status);
+    checks.finish()
+}
+
+/// Whatever ends a service or its machine.
+#[tokio::test]
+async fn the_engine_restarts_every_service() -> Result<()> {
+    let (installation, mut checks) = (Installation::from_env()?, Checks::new());
+    let docker = testkit::engine::connect().await?;
+    for service in ["postgres", "app-api", "orchestrator", "router"] {
+        let id = container_of_service(&docker, &installation, service).await?;
+        let host = docker.inspect_container(&id, None).await?.host_config.unwrap_or_default();
+        let policy = host.restart_policy.and_then(|policy| policy.name);
+        let policy = policy.map_or_else(String::new, |name| name.to_string());
+        checks.equal(&format!("{service} comes back by itself"), "unless-stopped", policy);
+    }
     checks.finish()
 }
 
@@ -92,6 +109,10 @@ async fn open_signs_the_owner_in_once_and_no_log_holds_the_token() -> Result<()>
     let known: Vec<_> = cookies.chain([PASSWORD, token]).map(str::to_owned).collect();
     checks.equal("owner and guest have a cookie each", 4, known.len());
     let docker = testkit::engine::connect().await?;
+    // A line reaches the engine's log after the response that it tells of: this one is about the replayed token.
+    let id = containers_of_tenant(&docker, &installation, "opened").await?.pop();
+    let tenant = TenantContainer::existing(&docker, &id.context("the tenant has no container")?);
+    tenant.wait_for("the refusal", async || tenant.logged("was used before").await).await?;
     let searched = leaks::search_logs(&docker, &installation, &known).await;
     let name = "no log holds a secret, a password, a cookie or a token";
     let searched = checks.require(name, searched)?;

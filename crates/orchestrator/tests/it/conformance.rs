@@ -298,8 +298,18 @@ async fn logs_usage_and_capacity_are_readable(harness: &Harness<'_>) {
             harness.driver.start(spec.id).await.unwrap();
         })
         .await;
-    let lines = harness.driver.logs(spec.id, Default::default()).await.unwrap();
-    let text: Vec<u8> = lines.map(|piece| piece.unwrap()).collect::<Vec<_>>().await.concat();
+    // The engine's log may lag behind the tenant.
+    let logged = async {
+        loop {
+            let lines = harness.driver.logs(spec.id, Default::default()).await.unwrap();
+            let lines: Vec<_> = lines.map(|piece| piece.unwrap()).collect().await;
+            if !lines.is_empty() {
+                return lines.concat();
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let text = tokio::time::timeout(PATIENCE, logged).await.expect("a line of the tenant");
     assert!(text.ends_with(b"\n") && !text.contains(&0x1b), "{}", String::from_utf8_lossy(&text));
     harness.driver.stats(spec.id).await.unwrap();
     let room = harness.driver.capacity().await.unwrap();

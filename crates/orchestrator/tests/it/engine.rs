@@ -15,7 +15,9 @@ use protocol::orchestrator::{ApplyRequest, Drift, ObservedTenant, Phase, Upstrea
 use protocol::spec::{Limits, Spec};
 
 use crate::support::router::Router;
-use crate::support::{AWAKE, Install, PATIENCE, SOCKET, apply, image, log, spec, with_install};
+use crate::support::{
+    AWAKE, Install, PATIENCE, SOCKET, apply, image, spec, until_logged, with_install,
+};
 
 #[tokio::test]
 async fn a_container_is_as_the_contract_says() {
@@ -300,7 +302,8 @@ async fn a_container_that_lost_its_network_is_reported_and_recreated_at_the_next
         assert_ne!(healed.container_id, before.container_id);
         assert_eq!((healed.drift, healed.reason), (Default::default(), None));
         assert_eq!(networks_of(install, &spec).await, [spec.id.network()]);
-        assert!(log(&running, &spec).await.contains("start 2 on this volume"), "its data stays");
+        // Its data stays.
+        until_logged(&running, &spec, "start 2 on this volume").await;
     })
     .await;
 }
@@ -498,7 +501,7 @@ async fn a_rebuilt_image_is_taken_up_at_the_next_start_and_data_is_kept() {
         let running = install.controller();
         running.run(&spec).await;
         let before = running.until_phase(spec.id, Phase::Ready).await;
-        assert!(log(&running, &spec).await.contains("start 1 on this volume"));
+        until_logged(&running, &spec, "start 1 on this volume").await;
         let new = image::rebuild(&install.client, &tag, 2).await;
         running.controller.operations.resync().await;
         running.until(spec.id, |o| o.is_some_and(|o| o.image_outdated)).await;
@@ -508,11 +511,8 @@ async fn a_rebuilt_image_is_taken_up_at_the_next_start_and_data_is_kept() {
         let after = running.controller.operations.apply(again).await.unwrap();
         assert!(after.container_id != before.container_id && !after.image_outdated, "{after:?}");
         running.until_phase(spec.id, Phase::Ready).await;
-        let output = log(&running, &spec).await;
-        assert!(
-            output.contains("start 2 on this volume"),
-            "another container, the same data: {output}"
-        );
+        // Another container, the same data.
+        until_logged(&running, &spec, "start 2 on this volume").await;
         running.controller.operations.delete(spec.id).await.unwrap();
         for image in [old, new] {
             image::remove(&install.client, &image).await;
@@ -622,9 +622,9 @@ async fn logs_are_demultiplexed_plain_and_bounded() {
             let pieces: Vec<_> = pieces.map(|p| p.unwrap()).collect().await;
             String::from_utf8(pieces.concat()).unwrap()
         };
-        let all = read(LogOptions::default()).await;
-        assert!(all.contains("hello from the tenant\n"), "{all:?}");
-        assert!(all.contains("and its other stream\n"), "{all:?}");
+        for text in ["hello from the tenant\n", "and its other stream\n"] {
+            until_logged(&running, &spec, text).await;
+        }
         let one = LogOptions { tail: Some(1), ..Default::default() };
         assert_eq!(read(one).await.lines().count(), 1);
         let follow = LogOptions { follow: true, ..Default::default() };

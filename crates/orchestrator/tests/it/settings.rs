@@ -7,7 +7,7 @@ use orchestrator::sleep::SleepSettings;
 use protocol::orchestrator::{ApplyRequest, Phase};
 
 use crate::support::router::Router;
-use crate::support::{AWAKE, Install, apply, log, spec, with_install};
+use crate::support::{AWAKE, Install, apply, spec, until_logged, with_install};
 
 const STOPS: SleepSettings = SleepSettings {
     freeze_after: None,
@@ -36,7 +36,7 @@ async fn changed_egress_applies_at_the_next_start_and_data_is_kept() {
         closed.until_phase(spec.id, Phase::Ready).await;
         let network = install.client.inspect_network(&spec.id.network(), None).await.unwrap();
         assert_eq!(network.internal, Some(true));
-        assert!(log(&closed, &spec).await.contains("start 2 on this volume"));
+        until_logged(&closed, &spec, "start 2 on this volume").await;
     })
     .await;
 }

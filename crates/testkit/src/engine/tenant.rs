@@ -124,6 +124,11 @@ impl TenantContainer {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
+    /// `Some` once the log holds this text.
+    pub async fn logged(&self, text: &str) -> Option<()> {
+        self.logs().await.ok()?.contains(text).then_some(())
+    }
+
     /// Calls `probe` every 20 ms until it returns a value.
     ///
     /// # Errors

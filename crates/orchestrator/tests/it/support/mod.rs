@@ -304,9 +304,18 @@ pub(crate) fn apply(spec: &Spec, run: bool) -> ApplyRequest {
     ApplyRequest { spec: spec.clone(), run, restart: false, revoked_sessions: Vec::new() }
 }
 
-/// Returns the complete output of the tenant.
-pub(crate) async fn log(running: &Running, spec: &Spec) -> String {
-    let pieces = running.controller.operations.logs(spec.id, LogOptions::default()).await.unwrap();
-    let pieces: Vec<_> = pieces.map(|piece| piece.unwrap()).collect().await;
-    String::from_utf8(pieces.concat()).unwrap()
+/// Waits until the tenant's output holds `text`, and returns all of it. The engine's log may lag behind the tenant.
+pub(crate) async fn until_logged(running: &Running, spec: &Spec, text: &str) -> String {
+    let mut output = String::new();
+    let logged = async {
+        while !output.contains(text) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            let pieces = running.controller.operations.logs(spec.id, LogOptions::default()).await;
+            let pieces: Vec<_> = pieces.unwrap().map(|piece| piece.unwrap()).collect().await;
+            output = String::from_utf8(pieces.concat()).unwrap();
+        }
+    };
+    let is_logged = tokio::time::timeout(PATIENCE, logged).await.is_ok();
+    assert!(is_logged, "{text:?} is not in {output:?}");
+    output
 }
