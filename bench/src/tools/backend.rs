@@ -26,12 +26,12 @@ pub(crate) struct Args {
 /// Body sizes that a bench requests.
 pub(crate) const SIZES: [usize; 2] = [600, 65_536];
 
-struct Answers {
+struct PreparedResponses {
     by_path: HashMap<String, Vec<u8>>,
     upgrade: Vec<u8>,
 }
 
-impl Answers {
+impl PreparedResponses {
     fn new(proof: &str) -> Self {
         let answer = |size: usize| {
             let head = format!(
@@ -55,7 +55,7 @@ pub(crate) async fn serve(args: Args) -> Result<()> {
     let listener = UnixListener::bind(&args.socket).with_context(cannot)?;
     // Peers may run as separate users.
     std::fs::set_permissions(&args.socket, std::fs::Permissions::from_mode(0o777))?;
-    let answers = Rc::new(Answers::new(&args.proof));
+    let answers = Rc::new(PreparedResponses::new(&args.proof));
     let local = tokio::task::LocalSet::new();
     local
         .run_until(async {
@@ -69,7 +69,7 @@ pub(crate) async fn serve(args: Args) -> Result<()> {
         .await
 }
 
-async fn converse(mut stream: UnixStream, answers: &Answers) -> io::Result<()> {
+async fn converse(mut stream: UnixStream, answers: &PreparedResponses) -> io::Result<()> {
     let mut held = Vec::with_capacity(2_048);
     loop {
         let head = loop {

@@ -69,7 +69,7 @@ impl Docker {
     /// # Errors
     /// No engine answers, or the engine is too old.
     pub fn connect() -> Result<Self> {
-        connect::connect(&[])
+        Ok(connect::connect(&[])?)
     }
 
     /// Runs `docker` with these words and returns its stdout.

@@ -67,9 +67,5 @@ pub fn tenant(docker: &Docker, tag: &str, choices: &ImageChoices) -> Result<Outc
 }
 
 pub(crate) fn tenant_spec(tag: &str, base: &str, binaries: BinarySource) -> ImageSpec {
-    let dockerfile = "docker/tenant.Dockerfile";
-    ImageSpec::new(tag, dockerfile)
-        .context(&[dockerfile, "docker/tenant.json"])
-        .base(base)
-        .binaries(binaries, BinarySet::Tenant)
+    ImageSpec::new(tag, "docker/tenant.Dockerfile", base).binaries(binaries, BinarySet::Tenant)
 }

@@ -17,10 +17,10 @@ const POSTGRES_BASE: &str = "cial-postgres-base:17";
 pub(super) fn provide(docker: &Docker, installation: &mut Installation) -> Result<()> {
     let (base, binaries) = provide_inputs(docker, installation)?;
     let control = SERVICES.map(|service| {
-        ImageSpec::new(&format!("cial-{service}:{}", installation.tag), "docker/service.Dockerfile")
-            .base(&base)
+        let tag = format!("cial-{service}:{}", installation.tag);
+        ImageSpec::new(&tag, "docker/service.Dockerfile", &base)
             .binaries(binaries, BinarySet::Control)
-            .arg("SERVICE", service)
+            .argument("SERVICE", service)
     });
     let mut specs = control.to_vec();
     if !build::is_foreign(docker, &installation.tenant_image)? {
@@ -105,7 +105,7 @@ fn provide_postgres(docker: &Docker, chosen: Option<String>) -> Result<String> {
     };
     if wanted == POSTGRES_MADE {
         base::make_rootfs(docker, POSTGRES_BASE, "trixie", &["postgresql-17"])?;
-        let spec = ImageSpec::new(POSTGRES_MADE, "docker/postgres/Dockerfile").base(POSTGRES_BASE);
+        let spec = ImageSpec::new(POSTGRES_MADE, "docker/postgres/Dockerfile", POSTGRES_BASE);
         build::build(docker, &spec)?;
     } else if docker.image(&wanted)?.is_none() {
         docker.pull(&wanted)?;

@@ -15,6 +15,7 @@ const FOR_PEOPLE: &[&str] = &[
     "cargo xtask bench router",
     "cargo xtask bench tenant",
     "cargo xtask bench wake",
+    "cargo xtask fuzz --seconds 600",
 ];
 
 pub(super) fn check(tree: &Tree) -> Vec<String> {
@@ -76,7 +77,7 @@ fn shown(file: &SourceFile) -> Vec<(&SourceFile, usize, String)> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tree::planted::file;
+    use super::super::tree::planted_file as file;
     use super::*;
 
     #[test]

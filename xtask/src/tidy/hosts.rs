@@ -50,7 +50,7 @@ fn check_names(tree: &Tree, names: &[String]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tree::planted::file;
+    use super::super::tree::planted_file as file;
     use super::*;
 
     #[test]

@@ -24,7 +24,7 @@ fn takes_the_house_lints(manifest: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tree::planted::file;
+    use super::super::tree::planted_file as file;
     use super::*;
 
     #[test]

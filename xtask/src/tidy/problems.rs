@@ -119,7 +119,7 @@ fn is_in_table(before: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tree::planted::file;
+    use super::super::tree::planted_file as file;
     use super::*;
 
     #[test]

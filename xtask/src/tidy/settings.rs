@@ -89,7 +89,7 @@ mod tests {
             let reader = file("scripts/reader", "$CIAL_KNOWN_FILE");
             let reference = file(REFERENCE, "`CIAL_KNOWN_FILE`");
             let files = vec![file(path, text), reader, reference];
-            let tree = Tree { crates: Vec::new(), files };
+            let tree = Tree { files };
             assert_eq!(check(&tree).len(), faults, "{path}: {text}");
         }
     }
@@ -98,7 +98,7 @@ mod tests {
     fn a_planted_row_is_found() {
         let reference =
             SourceFile { path: REFERENCE.to_owned(), text: "| `CIAL_PLANTED` |".to_owned() };
-        let tree = Tree { crates: Vec::new(), files: vec![reference] };
+        let tree = Tree { files: vec![reference] };
         assert_eq!(check(&tree), [format!("{REFERENCE} has CIAL_PLANTED, which nobody reads")]);
     }
 }

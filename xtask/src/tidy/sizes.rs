@@ -23,7 +23,7 @@ pub(super) fn warnings(tree: &Tree) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tree::planted::file;
+    use super::super::tree::planted_file as file;
     use super::*;
 
     #[test]

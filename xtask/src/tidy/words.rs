@@ -1,78 +1,204 @@
-//! Names that were replaced and must not come back: a newcomer searches for the field's word and
-//! does not find them.
+//! Words in code that are allowed in a few places only, and names that were replaced: a newcomer searches for the
+//! field's word and does not find them.
 
-use super::absences::has_word;
 use super::tree::Tree;
 
-struct Word {
-    word: &'static str,
+/// Words that stand nowhere but below these paths, with what to do instead.
+struct Rule {
+    words: &'static [&'static str],
+    allowed: &'static [&'static str],
     instead: &'static str,
 }
 
-const fn word(word: &'static str, instead: &'static str) -> Word {
-    Word { word, instead }
-}
-
-const METAPHORS: &[Word] = &[
-    word("Asking", "LeaseRequests: a request says what it requests"),
-    word("Bell", "Waker or Notify: tokio's word for it"),
-    word("Book", "TenantTable"),
-    word("Course", "Direction"),
-    word("Depth", "IdleState: frozen or sleeping"),
-    word("Fate", "Reuse or Recreate"),
-    word("Far", "Upstream"),
-    word("Fell", "the transition's name, like Suspended"),
-    word("Glimpse", "Observation"),
-    word("Harm", "Delay, or the fault that a test injects"),
-    word("Held", "LeaseGuard or TenantLease"),
-    word("House", "the template or the settings that it is"),
-    word("Keeping", "LeaseManager"),
-    word("Masters", "MasterKeys"),
-    word("Met", "Fulfilled"),
-    word("NoLease", "LeaseError: errors end in Error"),
-    word("Pump", "Copy"),
-    word("Refusal", "the error that it is, like AccessError"),
-    word("Relieve", "Drain or Upgrade"),
-    word("Rest", "IdleState"),
-    word("Rooms", "TenantDirs"),
-    word("Rouse", "WakeKind"),
-    word("Sight", "ObservedCache"),
-    word("Sighting", "EngineEvent"),
-    word("Standing", "Availability"),
-    word("Succession", "Upgrade"),
-    word("Tally", "Stats"),
-    word("Tenure", "CachedLease"),
-    word("Told", "the response, the output or the result that it is"),
-    word("Tombs", "Tombstones"),
-    word("Trouble", "the error that it is, like DriverError"),
-    word("Want", "Desired"),
-    word("Went", "End: how a connection ended"),
-    word("Whose", "Origin"),
-    word("Wish", "Options"),
-    word("bury", "mark_deleted"),
-    word("dig", "Tombstones::insert"),
-    word("dress", "security_headers"),
+/// The absences of ARCHITECTURE.md, as far as they are about lines of code. `deny.toml` has those about dependencies.
+const ABSENCES: &[Rule] = &[
+    Rule {
+        words: &["diesel", "diesel_async", "diesel_migrations"],
+        allowed: &["crates/app-api/src/db/", "crates/app-api/tests/"],
+        instead: "call a function of app-api/src/db",
+    },
+    Rule {
+        words: &["bollard"],
+        allowed: &[
+            "crates/orchestrator/src/driver/docker/",
+            "crates/orchestrator/tests/",
+            "crates/testkit/src/engine/",
+            "crates/e2e/",
+            "bench/",
+        ],
+        instead: "call the driver",
+    },
+    Rule {
+        words: &["unsafe"],
+        allowed: &["crates/supervisor/src/privilege_drop.rs"],
+        instead: "find a safe function",
+    },
+    Rule {
+        // The smoke test uses the word in Perl, in a process inside a tenant.
+        words: &["waitpid", "waitid"],
+        allowed: &["crates/supervisor/src/reaper.rs", "crates/e2e/tests/image/limits.rs"],
+        instead: "leave children to the reaper",
+    },
+    Rule {
+        words: &["env::var", "env::vars", "env::var_os", "env::vars_os", "env::set_var", "env::remove_var"],
+        allowed: &[
+            "crates/service/src/run.rs",
+            "crates/supervisor/src/main.rs",
+            "crates/supervisor/examples/",
+            "crates/cli/src/environment.rs",
+            "crates/app-api/tests/",
+            "crates/orchestrator/tests/",
+            "xtask/src/environment.rs",
+            "crates/testkit/src/installation.rs",
+            "crates/e2e/",
+        ],
+        instead: "read a setting",
+    },
 ];
 
-pub(super) fn check(tree: &Tree) -> Vec<String> {
+/// Crates without a dependency that the others have, whatever its use.
+const WITHOUT: &[(&str, &[&str])] = &[
+    ("axum", &["crates/proxy/", "crates/router/", "crates/edge/"]),
+    ("tokio", &["crates/lease/", "crates/protocol/", "crates/supervisor/", "xtask/"]),
+];
+
+/// Replaced names, each with the name to write.
+const REPLACED: &[(&str, &str)] = &[
+    ("Asker", "RequestContext"),
+    ("Asking", "LeaseRequests: a request says what it requests"),
+    ("Bell", "Waker or Notify: tokio's word for it"),
+    ("Book", "TenantTable"),
+    ("Course", "Direction"),
+    ("Crowd", "Requests, or the number that it is"),
+    ("Depth", "IdleState: frozen or sleeping"),
+    ("Desk", "LeaseService"),
+    ("Door", "Listener, Route or access: what it is"),
+    ("Doors", "ReadinessProbes"),
+    ("Far", "Upstream"),
+    ("Fate", "Reuse or Recreate"),
+    ("Fell", "the transition's name, like Suspended"),
+    ("Glimpse", "Observation"),
+    ("Harm", "Delay, or the fault that a test injects"),
+    ("Held", "LeaseGuard or TenantLease"),
+    ("House", "the template or the settings that it is"),
+    ("Keeping", "LeaseManager"),
+    ("Masters", "MasterKeys"),
+    ("Met", "Fulfilled"),
+    ("NoLease", "LeaseError: errors end in Error"),
+    ("Pump", "Copy"),
+    ("Refusal", "the error that it is, like AccessError"),
+    ("Relieve", "Drain or Upgrade"),
+    ("Rest", "IdleState"),
+    ("Rooms", "TenantDirs"),
+    ("Rouse", "WakeKind"),
+    ("Sight", "ObservedCache"),
+    ("Sighting", "EngineEvent"),
+    ("Standing", "Availability"),
+    ("Succession", "Upgrade"),
+    ("Tally", "Stats"),
+    ("Tenure", "CachedLease"),
+    ("Told", "the response, the output or the result that it is"),
+    ("Tombs", "Tombstones"),
+    ("Trouble", "the error that it is, like DriverError"),
+    ("Want", "Desired"),
+    ("Way", "Forward, or the path that it is"),
+    ("Went", "End: how a connection ended"),
+    ("Whose", "Origin"),
+    ("Wish", "Options"),
+    ("bury", "mark_deleted"),
+    ("dig", "Tombstones::insert"),
+    ("dress", "security_headers"),
+];
+
+/// These files name the words in order to find them.
+const ABOUT_WORDS: &str = "xtask/src/tidy/";
+
+/// What must be absent is absent.
+pub(super) fn absences(tree: &Tree) -> Vec<String> {
+    let rules = ABSENCES.iter().flat_map(|rule| {
+        rule.words.iter().map(move |word| (*word, rule.allowed, rule.instead))
+    });
+    let mut faults = find(tree, &rules.collect::<Vec<_>>());
+    for (name, folders) in WITHOUT {
+        let manifests = tree.files.iter().filter(|file| {
+            folders.iter().any(|folder| file.path == format!("{folder}Cargo.toml"))
+        });
+        let has = |text: &str| text.lines().any(|line| line.starts_with(name) && has_word(line, name));
+        faults.extend(
+            manifests.filter(|file| has(&file.text)).map(|file| format!("{} has {name}", file.path)),
+        );
+    }
+    faults
+}
+
+/// Replaced names stay away.
+pub(super) fn replaced(tree: &Tree) -> Vec<String> {
+    let rules = REPLACED.iter().map(|(word, instead)| (*word, &[][..], *instead));
+    find(tree, &rules.collect::<Vec<_>>())
+}
+
+fn find(tree: &Tree, rules: &[(&str, &[&str], &str)]) -> Vec<String> {
     let mut faults = Vec::new();
-    for file in tree.rust().filter(|file| !file.path.starts_with("xtask/src/tidy/")) {
+    for file in tree.rust().filter(|file| !file.path.starts_with(ABOUT_WORDS)) {
+        let is_allowed = |allowed: &[&str]| {
+            allowed.iter().any(|place| {
+                file.path == *place || place.ends_with('/') && file.path.starts_with(place)
+            })
+        };
+        let rules: Vec<_> = rules.iter().filter(|(_, allowed, _)| !is_allowed(allowed)).collect();
         for (number, line) in file.code() {
-            for Word { word, instead } in METAPHORS.iter().filter(|own| has_word(line, own.word)) {
-                faults.push(format!("{}:{number} says {word}; write {instead}", file.path));
-            }
+            let found = rules.iter().filter(|(word, _, _)| has_word(line, word));
+            faults.extend(
+                found.map(|(word, _, instead)| format!("{}:{number} says {word}: {instead}", file.path)),
+            );
         }
     }
     faults
 }
 
+/// Whether `word` stands alone in `line`, neither part of another name nor inside a string literal.
+fn has_word(line: &str, word: &str) -> bool {
+    let is_name = |c: char| c.is_alphanumeric() || c == '_' || c == '-';
+    line.match_indices(word).any(|(at, _)| {
+        let before = line[..at].chars().next_back();
+        let after = line[at + word.len()..].chars().next();
+        let is_in_text = line[..at].matches('"').count() % 2 == 1;
+        !is_in_text && !before.is_some_and(is_name) && !after.is_some_and(is_name)
+    })
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::tree::planted::file;
+    use super::super::tree::planted_file;
     use super::*;
 
     #[test]
-    fn a_planted_name_is_found_in_code_only() {
+    fn a_planted_word_is_found_outside_its_place_only() {
+        let cases = [
+            ("crates/router/src/lib.rs", "use diesel::prelude::*;", 1),
+            ("crates/app-api/src/db/tenants.rs", "use diesel::prelude::*;", 0),
+            ("crates/app-api/src/api/tenants.rs", "use diesel::prelude::*;", 1),
+            ("crates/edge/src/lib.rs", "unsafe { libc::fork() }", 1),
+            ("crates/edge/src/lib.rs", "#[expect(unsafe_code)]", 0),
+            ("crates/edge/src/lib.rs", "// nothing unsafe here", 0),
+            ("crates/edge/src/lib.rs", "let why = \"unsafe\";", 0),
+            ("crates/supervisor/src/privilege_drop.rs", "unsafe { libc::fork() }", 0),
+            ("crates/supervisor/src/spawn.rs", "nix::sys::wait::waitpid(pid, None)", 1),
+            ("crates/edge/src/lib.rs", "let port = std::env::var(\"PORT\");", 1),
+            ("crates/edge/src/lib.rs", "std::env::temp_dir()", 0),
+            ("crates/orchestrator/src/api.rs", "bollard::Docker::connect()", 1),
+            ("crates/edge/Cargo.toml", "axum.workspace = true", 1),
+            ("crates/edge/Cargo.toml", "hyper.workspace = true", 0),
+            ("crates/lease/Cargo.toml", "tokio = { workspace = true }", 1),
+            ("crates/lease/Cargo.toml", "tokio-util.workspace = true", 0),
+        ];
+        for (path, text, faults) in cases {
+            assert_eq!(absences(&planted_file(path, text)).len(), faults, "{path}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_replaced_name_is_found_in_code_only() {
         let cases = [
             ("struct Rouse;", 1),
             ("fn wake(rouse: WakeKind) {}", 0),
@@ -81,7 +207,7 @@ mod tests {
             ("struct Household;", 0),
         ];
         for (text, faults) in cases {
-            assert_eq!(check(&file("crates/a/src/lib.rs", text)).len(), faults, "{text}");
+            assert_eq!(replaced(&planted_file("crates/a/src/lib.rs", text)).len(), faults, "{text}");
         }
     }
 }

@@ -1,8 +1,9 @@
 //! Checks a machine's requirements on values that the caller has read. Pure: no engine, no file, no
 //! clock.
 
-use std::fmt;
 use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
 
 use crate::error::ActionableError;
 
@@ -55,61 +56,28 @@ pub(super) fn equal_ports(ports: &[(&str, u16)]) -> Vec<ActionableError> {
 /// engine are no error, because the orchestrator skips them.
 pub(super) fn pool(text: &str, routes: &str) -> Option<ActionableError> {
     let fix = "set CIAL_SUBNET_POOL to a private range that this machine has no route to, like 10.201.0.0/16";
-    let Some(pool) = Network::parse(text).filter(|pool| (8..=29).contains(&pool.prefix)) else {
+    let is_valid = |pool: &Ipv4Net| (8..=29).contains(&pool.prefix_len()) && *pool == pool.trunc();
+    let Some(pool) = text.parse().ok().filter(is_valid) else {
         let rule = "CIAL_SUBNET_POOL must be an IPv4 network of /8 to /29 that starts where its prefix says";
         return Some(ActionableError::new(format!("{rule} (is {text:?})"), fix));
     };
     let (interface, route) = routes.lines().filter_map(route).find(|(interface, route)| {
-        !is_engines(interface) && route.prefix > 0 && route.meets(&pool)
+        // The engine's bridges are named after their networks' ids.
+        let is_engines = *interface == "docker0" || interface.starts_with("br-");
+        !is_engines && route.prefix_len() > 0 && (route.contains(&pool) || pool.contains(route))
     })?;
     let cause =
         format!("CIAL_SUBNET_POOL {text} meets {route}, which this machine reaches by {interface}");
     Some(ActionableError::new(cause, fix))
 }
 
-/// Recognises the engine's bridges, which are named after their networks' ids.
-fn is_engines(interface: &str) -> bool {
-    interface == "docker0" || interface.starts_with("br-")
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Network {
-    address: u32,
-    prefix: u32,
-}
-
-impl Network {
-    fn parse(text: &str) -> Option<Self> {
-        let (address, prefix) = text.split_once('/')?;
-        let address = u32::from(address.parse::<Ipv4Addr>().ok()?);
-        let prefix = prefix.parse().ok().filter(|prefix| *prefix <= 32)?;
-        let network = Self { address, prefix };
-        (network.address & network.mask() == address).then_some(network)
-    }
-
-    fn mask(&self) -> u32 {
-        u32::MAX.checked_shl(32 - self.prefix).unwrap_or(0)
-    }
-
-    fn meets(&self, other: &Self) -> bool {
-        let mask = self.mask() & other.mask();
-        self.address & mask == other.address & mask
-    }
-}
-
-impl fmt::Display for Network {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", Ipv4Addr::from(self.address), self.prefix)
-    }
-}
-
 /// Parses the interface and the destination of a line of /proc/net/route. The file prints numbers
 /// in network order as if they were in this machine's order.
-fn route(line: &str) -> Option<(&str, Network)> {
+fn route(line: &str) -> Option<(&str, Ipv4Net)> {
     let fields: Vec<_> = line.split_whitespace().collect();
     let number = |at: usize| u32::from_str_radix(fields.get(at)?, 16).ok().map(u32::from_be);
-    let (address, mask) = (number(1)?, number(7)?);
-    Some((fields.first()?, Network { address, prefix: mask.leading_ones() }))
+    let (address, mask) = (Ipv4Addr::from(number(1)?), Ipv4Addr::from(number(7)?));
+    Some((fields.first()?, Ipv4Net::with_netmask(address, mask).ok()?))
 }
 
 #[cfg(test)]
