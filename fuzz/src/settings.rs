@@ -22,7 +22,7 @@ pub fn settings(bytes: &[u8]) {
             return Some(secret.clone());
         }
         let pairs = text.lines().filter_map(|line| line.split_once('='));
-        pairs.filter(|pair| pair.0 == name).map(|pair| pair.1.to_owned()).last()
+        pairs.rev().find(|pair| pair.0 == name).map(|pair| pair.1.to_owned())
     };
     if let Err(errors) = router::settings::Settings::read(&lookup) {
         assert!(!errors.0.is_empty());

@@ -68,9 +68,8 @@ fn run(name: &str) {
     let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
     let seeds: Vec<_> = files.map(|file| std::fs::read(file).unwrap()).collect();
     seeds.iter().for_each(|seed| target(seed));
-    let near_a_seed = (select(seeds), vec(edits(), 0..6))
-        .prop_map(|(seed, edits)| edited(seed, edits))
-        .boxed();
+    let near_a_seed =
+        (select(seeds), vec(edits(), 0..6)).prop_map(|(seed, edits)| edited(seed, edits)).boxed();
     let bytes = prop_oneof![8 => near_a_seed, 1 => vec(any::<u8>(), 0..60)];
     let config = Config { cases: CASES, failure_persistence: None, ..Config::default() };
     let outcome = TestRunner::new(config).run(&bytes, |bytes| {

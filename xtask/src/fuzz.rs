@@ -33,7 +33,11 @@ pub fn run(args: Args) -> Result<ExitCode> {
     };
     for target in &targets {
         let is_known = corpus(target).is_dir();
-        ensure!(is_known, "there is no target {target:?}; there are {}", self::targets()?.join(", "));
+        ensure!(
+            is_known,
+            "there is no target {target:?}; there are {}",
+            self::targets()?.join(", ")
+        );
     }
     let programs = build(&targets)?;
     let mut is_clean = true;

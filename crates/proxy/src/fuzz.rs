@@ -64,7 +64,10 @@ fn framing_of(head: &[u8], lines: &HeaderLines<'_>) -> Framing {
     assert_eq!(fields.len(), lines.each().count(), "a line that is no header");
     let values = |name: &str| -> Vec<&str> {
         let split = fields.iter().filter_map(|line| line.split_once(':'));
-        split.filter(|field| field.0 == name).map(|field| field.1.trim_matches([' ', '\t'])).collect()
+        split
+            .filter(|field| field.0 == name)
+            .map(|field| field.1.trim_matches([' ', '\t']))
+            .collect()
     };
     match (values("transfer-encoding").as_slice(), values("content-length").as_slice()) {
         ([], []) => Framing::Empty,

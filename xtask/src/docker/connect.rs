@@ -95,7 +95,8 @@ impl EngineProblem {
         let host = variable("DOCKER_HOST").map(|host| format!("DOCKER_HOST is {host}"));
         let details = host.iter().map(String::as_str).chain([message]);
         let details: Vec<_> = details.filter(|detail| !detail.is_empty()).collect();
-        let details = if details.is_empty() { String::new() } else { format!(" ({})", details.join("; ")) };
+        let details =
+            if details.is_empty() { String::new() } else { format!(" ({})", details.join("; ")) };
         ActionableError::new(format!("{}{details}", self.cause), self.fix)
     }
 }

@@ -99,7 +99,8 @@ pub fn build(docker: &Docker, spec: &ImageSpec) -> Result<Outcome> {
     if is_foreign(docker, tag)? {
         return Ok(Outcome::Foreign);
     }
-    let id = || anyhow::Ok(docker.image(tag)?.unwrap_or_default()["Id"].as_str().map(str::to_owned));
+    let id =
+        || anyhow::Ok(docker.image(tag)?.unwrap_or_default()["Id"].as_str().map(str::to_owned));
     let before = id()?;
     run(docker, spec).with_context(|| format!("image {tag}"))?;
     if before == id()? {
@@ -116,8 +117,7 @@ pub fn build(docker: &Docker, spec: &ImageSpec) -> Result<Outcome> {
 fn run(docker: &Docker, spec: &ImageSpec) -> Result<()> {
     let has_buildkit = variable("CIAL_BUILDER").as_deref() != Some(CLASSIC)
         && docker.run(&["buildx", "version"]).is_ok();
-    let mut words =
-        vec![format!("--tag={}", spec.tag), format!("--label={MANAGED_LABEL}=1")];
+    let mut words = vec![format!("--tag={}", spec.tag), format!("--label={MANAGED_LABEL}=1")];
     words.extend_from_slice(&spec.arguments);
     if !has_buildkit && spec.is_prebuilt {
         // The classic builder runs every stage, also the one that compiles: any image is sufficient

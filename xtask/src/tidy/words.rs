@@ -40,7 +40,14 @@ const ABSENCES: &[Rule] = &[
         instead: "leave children to the reaper",
     },
     Rule {
-        words: &["env::var", "env::vars", "env::var_os", "env::vars_os", "env::set_var", "env::remove_var"],
+        words: &[
+            "env::var",
+            "env::vars",
+            "env::var_os",
+            "env::vars_os",
+            "env::set_var",
+            "env::remove_var",
+        ],
         allowed: &[
             "crates/service/src/run.rs",
             "crates/supervisor/src/main.rs",
@@ -115,17 +122,21 @@ const ABOUT_WORDS: &str = "xtask/src/tidy/";
 
 /// What must be absent is absent.
 pub(super) fn absences(tree: &Tree) -> Vec<String> {
-    let rules = ABSENCES.iter().flat_map(|rule| {
-        rule.words.iter().map(move |word| (*word, rule.allowed, rule.instead))
-    });
+    let rules = ABSENCES
+        .iter()
+        .flat_map(|rule| rule.words.iter().map(move |word| (*word, rule.allowed, rule.instead)));
     let mut faults = find(tree, &rules.collect::<Vec<_>>());
     for (name, folders) in WITHOUT {
-        let manifests = tree.files.iter().filter(|file| {
-            folders.iter().any(|folder| file.path == format!("{folder}Cargo.toml"))
-        });
-        let has = |text: &str| text.lines().any(|line| line.starts_with(name) && has_word(line, name));
+        let manifests = tree
+            .files
+            .iter()
+            .filter(|file| folders.iter().any(|folder| file.path == format!("{folder}Cargo.toml")));
+        let has =
+            |text: &str| text.lines().any(|line| line.starts_with(name) && has_word(line, name));
         faults.extend(
-            manifests.filter(|file| has(&file.text)).map(|file| format!("{} has {name}", file.path)),
+            manifests
+                .filter(|file| has(&file.text))
+                .map(|file| format!("{} has {name}", file.path)),
         );
     }
     faults
@@ -148,9 +159,9 @@ fn find(tree: &Tree, rules: &[(&str, &[&str], &str)]) -> Vec<String> {
         let rules: Vec<_> = rules.iter().filter(|(_, allowed, _)| !is_allowed(allowed)).collect();
         for (number, line) in file.code() {
             let found = rules.iter().filter(|(word, _, _)| has_word(line, word));
-            faults.extend(
-                found.map(|(word, _, instead)| format!("{}:{number} says {word}: {instead}", file.path)),
-            );
+            faults.extend(found.map(|(word, _, instead)| {
+                format!("{}:{number} says {word}: {instead}", file.path)
+            }));
         }
     }
     faults
@@ -207,7 +218,11 @@ mod tests {
             ("struct Household;", 0),
         ];
         for (text, faults) in cases {
-            assert_eq!(replaced(&planted_file("crates/a/src/lib.rs", text)).len(), faults, "{text}");
+            assert_eq!(
+                replaced(&planted_file("crates/a/src/lib.rs", text)).len(),
+                faults,
+                "{text}"
+            );
         }
     }
 }
