@@ -6,6 +6,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, ensure};
+use protocol::TenantId;
+use protocol::orchestrator::{DiskCapacity, DiskUse, Drift, EngineReport};
+use protocol::text::describe_bytes;
 use serde_json::{Value, json};
 
 use crate::docker::Docker;
@@ -23,6 +26,8 @@ struct Check {
     name: &'static str,
     /// Empty if the check passes.
     problems: Vec<String>,
+    /// Facts that are no problem.
+    notes: Vec<String>,
 }
 
 pub fn run(args: Args) -> Result<ExitCode> {
@@ -32,7 +37,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     if args.json {
         let reported: Vec<_> = checks
             .iter()
-            .map(|check| json!({ "name": check.name, "ok": check.problems.is_empty(), "faults": check.problems }))
+            .map(|check| json!({ "name": check.name, "ok": check.problems.is_empty(), "faults": check.problems, "notes": check.notes }))
             .collect();
         print_line(json!({ "install": installation.name, "ok": is_healthy, "checks": reported }));
     } else {
@@ -42,8 +47,8 @@ pub fn run(args: Args) -> Result<ExitCode> {
                 if check.problems.is_empty() { "ok    " } else { "FAILED" },
                 check.name
             ));
-            for problem in &check.problems {
-                print_line(format_args!("         {problem}"));
+            for line in check.problems.iter().chain(&check.notes) {
+                print_line(format_args!("         {line}"));
             }
         }
     }
@@ -52,7 +57,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
 
 fn examine(installation: &Installation) -> Result<Vec<Check>> {
     let mut checks = Vec::new();
-    let mut add = |name, problems| checks.push(Check { name, problems });
+    let mut add = |name, problems| checks.push(Check { name, problems, notes: Vec::new() });
     let ready = local::preflight(installation);
     add("engine, compose, disk, memory and ports are as they must be", of(&ready));
     add("what local-up wrote is its owner's alone", folder(installation));
@@ -66,6 +71,12 @@ fn examine(installation: &Installation) -> Result<Vec<Check>> {
     let Ok(objects) = objects else { return Ok(checks) };
     add("nothing of a tenant is without its tenant", orphans(&objects, &rows));
     add("no tenant is without its objects", missing(&objects, &rows));
+    let report = report(&compose, installation);
+    add("the orchestrator reports its tenants and its disk", of(&report));
+    if let Ok(report) = report {
+        checks.push(drift(&report, &rows));
+        checks.push(disk(&report, &rows));
+    }
     Ok(checks)
 }
 
@@ -174,6 +185,79 @@ fn kind(name: &str) -> Option<(&str, &'static str)> {
     })
 }
 
+/// Runs as the user who owns the orchestrator's token.
+fn report(compose: &Compose, installation: &Installation) -> Result<EngineReport> {
+    let words = ["--user=1000", "orchestrator", "orchestrator", "report"];
+    let text = inside(compose, installation, &words)?;
+    serde_json::from_str(&text).context("the orchestrator's report")
+}
+
+/// Finds containers that differ from their specs. A rebuilt image and changed settings are no problem: they apply at the
+/// next start.
+fn drift(report: &EngineReport, rows: &Rows) -> Check {
+    let mut check = Check {
+        name: "every container is as its tenant's settings say",
+        problems: Vec::new(),
+        notes: Vec::new(),
+    };
+    for tenant in &report.tenants {
+        let is_update = |drift: &Drift| matches!(drift, Drift::Image | Drift::Settings);
+        let (updates, faults): (Vec<_>, Vec<_>) = tenant.drift.iter().partition(|d| is_update(d));
+        let line = |parts: &[&Drift]| {
+            let parts: Vec<_> = parts.iter().map(|drift| drift.describe()).collect();
+            let parts = parts.join("; ");
+            format!("{}: {parts}. The next start corrects this.", name(rows, tenant.id))
+        };
+        if !faults.is_empty() {
+            check.problems.push(line(&faults));
+        }
+        if !updates.is_empty() {
+            check.notes.push(line(&updates));
+        }
+    }
+    check
+}
+
+/// Finds tenants over their disk limit and a disk below its reserve, and notes how full all are. The limits are not the
+/// filesystem's: the orchestrator measures, and stops a tenant that is over its limit.
+fn disk(report: &EngineReport, rows: &Rows) -> Check {
+    let name_of_check = "the disk has room, and each tenant is within its limit (measured)";
+    let mut check = Check { name: name_of_check, problems: Vec::new(), notes: Vec::new() };
+    match report.capacity.disk {
+        Some(DiskCapacity { free_bytes, total_bytes, reserve_bytes }) => {
+            let [free, total, reserve] =
+                [free_bytes, total_bytes, reserve_bytes].map(describe_bytes);
+            let line = format!("the engine's disk: {free} of {total} free, reserve {reserve}");
+            if free_bytes < reserve_bytes {
+                check.problems.push(format!("{line}: no tenant is created until there is room"));
+            } else {
+                check.notes.push(line);
+            }
+        }
+        None => check.problems.push("the free space of the engine's disk is unknown".to_owned()),
+    }
+    for DiskUse { tenant, used_bytes, limit_bytes } in &report.disk {
+        let (name, limit) = (name(rows, *tenant), describe_bytes(*limit_bytes));
+        match used_bytes {
+            Some(used) if used > limit_bytes => check.problems.push(format!(
+                "{name}: {} used, over its limit of {limit}: raise limits.disk_bytes, then start it",
+                describe_bytes(*used)
+            )),
+            Some(used) => {
+                check.notes.push(format!("{name}: {} of {limit} used", describe_bytes(*used)));
+            }
+            None => check.notes.push(format!("{name}: not measured yet, limit {limit}")),
+        }
+    }
+    check
+}
+
+/// The slug of a tenant, or its id if the database does not know it.
+fn name(rows: &Rows, id: TenantId) -> String {
+    let id = id.to_string();
+    rows.get(&id).map_or(id, |row| row.slug.clone())
+}
+
 fn orphans(objects: &Objects, rows: &Rows) -> Vec<String> {
     let without = objects.iter().filter(|(id, _)| !rows.contains_key(*id));
     let words = |kinds: &BTreeSet<&str>| kinds.iter().copied().collect::<Vec<_>>().join(", ");
@@ -258,6 +342,50 @@ mod tests {
         assert!(missing(&objects(&["route"]), &rows("stopped")).is_empty());
         assert!(missing(&Objects::new(), &rows("stopped"))[0].ends_with("lacks: route"));
         assert!(missing(&Objects::new(), &rows("deleted")).is_empty());
+    }
+
+    fn report(tenants: Value, disk: Value, free_bytes: u64) -> EngineReport {
+        let capacity = json!({
+            "networks_used": 1, "networks_total": 8, "engine_version": "20", "api_version": "1.41",
+            "disk": { "free_bytes": free_bytes, "total_bytes": 8 << 30, "reserve_bytes": 1 << 30 },
+        });
+        let report = json!({ "capacity": capacity, "tenants": tenants, "disk": disk });
+        serde_json::from_value(report).unwrap()
+    }
+
+    #[test]
+    fn drift_is_a_problem_unless_the_next_start_is_its_time() {
+        let tenant = |drift: Value| {
+            json!([{ "id": ID, "generation": 1, "phase": "ready", "container_id": "c", "image_outdated": false,
+                "drift": drift, "exits": 0 }])
+        };
+        let check = |names| drift(&report(tenant(names), json!([]), 2 << 30), &rows("running"));
+        let none = check(json!([]));
+        assert!(none.problems.is_empty() && none.notes.is_empty());
+        let both = check(json!(["image", "network", "limits"]));
+        let network = "acme: it is not attached to its own network, or to that network only; its limits were changed on the engine. The next start corrects this.";
+        assert_eq!(both.problems, [network]);
+        let image = "acme: its image was rebuilt or replaced. The next start corrects this.";
+        assert_eq!(both.notes, [image]);
+    }
+
+    #[test]
+    fn a_full_disk_and_a_tenant_over_its_limit_are_problems() {
+        let use_of =
+            |used: Value| json!([{ "tenant": ID, "used_bytes": used, "limit_bytes": 10 << 20 }]);
+        let check = |used, free| disk(&report(json!([]), use_of(used), free), &rows("running"));
+        let fine = check(json!(3 << 20), 2 << 30);
+        assert_eq!(fine.problems, [""; 0]);
+        assert_eq!(
+            fine.notes,
+            [
+                "the engine's disk: 2.0 GiB of 8.0 GiB free, reserve 1.0 GiB",
+                "acme: 3.0 MiB of 10.0 MiB used"
+            ]
+        );
+        assert!(check(Value::Null, 2 << 30).notes[1].contains("not measured yet"));
+        assert!(check(json!(11 << 20), 2 << 30).problems[0].contains("over its limit of 10.0 MiB"));
+        assert!(check(json!(1), 1 << 29).problems[0].contains("no tenant is created"));
     }
 
     #[test]

@@ -79,7 +79,8 @@ impl App {
     }
 }
 
-fn database_unavailable() -> ApiError {
+/// The error of a request that needs Postgres while Postgres does not reply.
+pub(crate) fn database_unavailable() -> ApiError {
     let detail = "The database cannot be reached at the moment. Running tenants are not affected.";
     ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "database_unavailable", detail)
 }

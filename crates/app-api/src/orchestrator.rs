@@ -6,7 +6,7 @@ use axum::body::Body;
 use axum::http::Method;
 use futures_util::future::BoxFuture;
 use protocol::TenantId;
-use protocol::orchestrator::{ApplyRequest, ObservedTenant};
+use protocol::orchestrator::{ApplyRequest, DiskUse, ObservedTenant};
 use protocol::sleep::{SleepStatus, SleepStatusList};
 use protocol::watch::Message;
 use serde::de::IgnoredAny;
@@ -37,6 +37,9 @@ pub trait Orchestrator: Send + Sync + 'static {
 
     /// Like [`Self::sleep_status`], for all tenants.
     fn all_sleep_status(&self) -> BoxFuture<'_, Result<SleepStatusList, CallError>>;
+
+    /// Reads what the tenant's volumes hold and may hold.
+    fn disk_use(&self, id: TenantId) -> BoxFuture<'_, Result<DiskUse, CallError>>;
 
     /// Streams the log. `query` is the query string of the orchestrator's API.
     fn logs<'a>(&'a self, id: TenantId, query: &'a str) -> BoxFuture<'a, Result<Body, CallError>>;
@@ -112,6 +115,13 @@ impl Orchestrator for OrchestratorClient {
     fn all_sleep_status(&self) -> BoxFuture<'_, Result<SleepStatusList, CallError>> {
         Box::pin(async move {
             self.client.call(Method::GET, "/v1/sleep", None::<&()>, RESPONSE_TIMEOUT).await
+        })
+    }
+
+    fn disk_use(&self, id: TenantId) -> BoxFuture<'_, Result<DiskUse, CallError>> {
+        Box::pin(async move {
+            let path = format!("/v1/tenants/{id}/disk");
+            self.client.call(Method::GET, &path, None::<&()>, RESPONSE_TIMEOUT).await
         })
     }
 

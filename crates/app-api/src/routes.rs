@@ -2,22 +2,22 @@
 //! and a test walks them as every kind of caller.
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
-use axum::middleware::{from_fn, from_fn_with_state};
-use axum::response::Response;
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodFilter, on};
 use protocol::api_keys::Role::{Read, Write};
-use service::api_error::ApiError;
+use service::api_error::{ApiError, ErrorCause};
 
 use crate::access::Access::{
     Global, Member, Person, PlatformAdmin, Public, Service, SignedIn, Tenant,
 };
 use crate::access::layer::deny_unknown_path;
-use crate::app::App;
+use crate::app::{App, database_unavailable};
 use crate::http::security;
 use crate::route::{Route, Surface, mount};
-use crate::{api, internal, openapi, pages, sessions};
+use crate::{api, db, internal, openapi, pages, sessions};
 
 /// `api`: below `/api/admin` and `/v1`. `call`: JSON at one path. `page`: HTML and assets. `internal`: for services.
 macro_rules! routes {
@@ -101,6 +101,7 @@ pub fn public_service(app: App) -> Router {
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(from_fn_with_state(app.clone(), security::check_request))
+        .layer(from_fn(report_database_failure))
         .layer(from_fn_with_state(app.clone(), pages::problem::layer))
         .layer(from_fn_with_state(app.clone(), security::add_security_headers))
         .layer(from_fn(service::unread_body::layer))
@@ -115,6 +116,16 @@ pub fn internal_service(app: App) -> Router {
         .layer(from_fn(service::unread_body::layer))
         .layer(from_fn(service::request_id::layer))
         .with_state(app)
+}
+
+/// Middleware: a request whose query failed for lack of a reply gets 503 `database_unavailable` instead of 500.
+async fn report_database_failure(request: Request, next: Next) -> Response {
+    let response = next.run(request).await;
+    let cause = response.extensions().get::<ErrorCause>().map(|cause| cause.error.clone());
+    match cause.filter(|error| db::is_unavailable(error)) {
+        Some(cause) => database_unavailable().with_shared_cause(cause).into_response(),
+        None => response,
+    }
 }
 
 async fn show_description(State(app): State<App>) -> axum::Json<serde_json::Value> {

@@ -60,7 +60,7 @@ pub async fn create(
         text,
         body_hash: &body_hash,
     });
-    let view = |tenant: &Tenant| views::tenant(app, tenant, None);
+    let view = |tenant: &Tenant| views::tenant(app, tenant.clone(), None);
     if let Some(response) = creation::create(&mut conn, &row, key, view).await? {
         app.reconcile.notify(response.id);
         return Ok(response);

@@ -6,10 +6,12 @@ use protocol::{Timestamp, control};
 
 use crate::app::App;
 use crate::db::user::User;
+use crate::sleep_status;
 use crate::tenant::Tenant;
 
-/// `sleep`: the orchestrator's current status of the tenant, if it is available.
-pub fn tenant(app: &App, tenant: &Tenant, sleep: Option<SleepStatus>) -> control::Tenant {
+/// `sleep`: the orchestrator's current status of the tenant, if it is available. It is newer than the row.
+pub fn tenant(app: &App, mut tenant: Tenant, sleep: Option<SleepStatus>) -> control::Tenant {
+    sleep_status::update_state(&mut tenant, sleep.as_ref(), app.clock.now());
     let (awake_because, asleep_because, times, last_wake) = match sleep {
         Some(s) => (s.awake_because, s.asleep_because, (s.freezes_at, s.sleeps_at), s.last_wake),
         None => (Vec::new(), None, (None, None), None),

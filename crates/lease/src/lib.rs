@@ -76,5 +76,6 @@ pub use manager::{
 pub use outage::{CallHealth, OrchestratorStatus};
 pub use reason::{AwakeReason, BusyReport, SleepRecord};
 pub use sleep_state::{HolderUsage, SleepPolicy, TenantSleepState};
+pub use suspend::BUSY_REPORT_TIMEOUT;
 pub use time::{Millis, Moment};
 pub use wake_queue::{Waiter, WakeKind, WakeLimits, WakeTimings};

@@ -7,8 +7,9 @@ use crate::reason::{AwakeReason, BusyReport, SleepRecord};
 use crate::sleep_state::{BusyPeriod, SuspendKind, SuspendStep, TenantSleepState};
 use crate::time::{Millis, Moment};
 
-/// A busy report that takes longer counts as none. The caller's own timeout is far shorter.
-const BUSY_REPORT_TIMEOUT: Millis = 5_000;
+/// A busy report that takes longer counts as none. The caller's own timeouts together are shorter: a report that it could
+/// not fetch for reasons of its own keeps the tenant awake.
+pub const BUSY_REPORT_TIMEOUT: Millis = 5_000;
 
 /// The next step that the caller of [`TenantSleepState`] takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

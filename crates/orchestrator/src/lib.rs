@@ -13,6 +13,7 @@ pub mod operations;
 mod plain_text;
 mod privilege;
 pub mod readiness;
+pub mod report;
 pub mod revocation;
 pub mod settings;
 pub mod sleep;
@@ -33,7 +34,7 @@ use crate::allowed_images::AllowedImages;
 use crate::controller::Controller;
 use crate::descriptors::DescriptorBudget;
 use crate::driver::docker::{ContainerTemplate, DockerDriver, DockerSettings, EngineDirs};
-use crate::listener::EvictingListener;
+use crate::listener::{ConnectionId, EvictingListener};
 use crate::settings::{Egress, EnginePaths, Publish, Settings};
 use crate::sleep::SleepSettings;
 use crate::tenant_dirs::TenantDirs;
@@ -82,8 +83,9 @@ pub async fn serve_api(
     let mut running = tokio::spawn(controller.clone().run());
     let router = api::router(controller.clone(), images, tokens, listener.connections());
     tracing::info!(address = %axum::serve::Listener::local_addr(&listener)?, "serving");
+    let service = router.into_make_service_with_connect_info::<ConnectionId>();
     let serving =
-        axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
+        axum::serve(listener, service).with_graceful_shutdown(stop.clone().cancelled_owned());
     // Watches and followed logs never end by themselves; their readers reconnect elsewhere.
     let deadline = async {
         stop.cancelled().await;

@@ -1,5 +1,6 @@
-//! `orchestrator [serve]`, `orchestrator healthcheck`.
+//! `orchestrator [serve]`, `orchestrator healthcheck`, `orchestrator report`.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -14,8 +15,12 @@ fn main() -> ExitCode {
             });
             if ran == ExitCode::SUCCESS { answer } else { ran }
         }
+        (Some("report"), None) => service::run("orchestrator", |env| {
+            let report = serde_json::to_string(&orchestrator::report::report(env)?)?;
+            Ok(writeln!(std::io::stdout(), "{report}")?)
+        }),
         _ => {
-            eprintln!("usage: orchestrator [serve | healthcheck]");
+            eprintln!("usage: orchestrator [serve | healthcheck | report]");
             ExitCode::from(64)
         }
     }

@@ -8,6 +8,8 @@
 //! | `GET /v1/tenants` | → 200 [`ObservedTenantList`] |
 //! | `GET /v1/tenants/watch` | → NDJSON of [`Message<ObservedTenant>`](crate::watch::Message) |
 //! | `GET /v1/tenants/{id}/logs?tail=&since=&follow=` | → `text/plain` |
+//! | `GET /v1/tenants/{id}/disk` | → 200 [`DiskUse`] |
+//! | `GET /v1/disk` | → 200 [`DiskUseList`] |
 //! | `GET /v1/capacity` | → 200 [`Capacity`] |
 //!
 //! Only the watch reports readiness; no response to a call does.
@@ -83,6 +85,20 @@ pub enum Drift {
     Labels,
 }
 
+impl Drift {
+    /// Describes the difference for a person, as a part of a sentence.
+    pub const fn describe(self) -> &'static str {
+        match self {
+            Self::Image => "its image was rebuilt or replaced",
+            Self::Settings => "the installation's settings changed",
+            Self::Network => "it is not attached to its own network, or to that network only",
+            Self::Mounts => "its volumes or directories are not the ones it must have",
+            Self::Limits => "its limits were changed on the engine",
+            Self::Labels => "its labels are incomplete",
+        }
+    }
+}
+
 /// A container that ended by itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exit {
@@ -150,4 +166,27 @@ pub struct DiskCapacity {
     pub total_bytes: u64,
     /// With less than this free, no new tenant is created.
     pub reserve_bytes: u64,
+}
+
+/// What the volumes of a tenant hold and may hold, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskUse {
+    pub tenant: TenantId,
+    /// Both volumes together, as last measured; `None` before the first measurement.
+    pub used_bytes: Option<u64>,
+    /// A tenant that is found above its limit is stopped.
+    pub limit_bytes: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskUseList {
+    pub tenants: Vec<DiskUse>,
+}
+
+/// The output of `orchestrator report`: all tenants on the engine and the room that is left.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EngineReport {
+    pub capacity: Capacity,
+    pub tenants: Vec<ObservedTenant>,
+    pub disk: Vec<DiskUse>,
 }

@@ -55,14 +55,7 @@ pub struct Limits {
     pub memory_bytes: u64,
     pub pids: u32,
     /// Both volumes together. Measured now and then: a tenant over its limit is stopped and not started again.
-    /// Absent on the wire at the default of 10 GiB.
-    #[serde(skip_serializing_if = "is_default_disk_limit")]
     pub disk_bytes: u64,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-fn is_default_disk_limit(bytes: &u64) -> bool {
-    *bytes == Limits::default().disk_bytes
 }
 
 impl Default for Limits {

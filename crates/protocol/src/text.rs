@@ -1,4 +1,4 @@
-//! The rule for a line of text that people read: names and reasons. Pure.
+//! The rule for a line of text that people read, names and reasons, and sizes in words. Pure.
 
 /// The reason for which a line is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +35,15 @@ pub fn check_line(text: &str, max_chars: usize) -> Result<&str, LineError> {
         before = c;
     }
     Ok(line)
+}
+
+/// Binary units with one decimal: "1.5 GiB".
+pub fn describe_bytes(bytes: u64) -> String {
+    const UNITS: [(u64, &str); 3] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    let unit = UNITS.iter().find(|(size, _)| bytes >= *size);
+    let Some((size, name)) = unit else { return format!("{bytes} bytes") };
+    // The rest in tenths of the unit: less than ten.
+    format!("{}.{} {name}", bytes / size, bytes % size * 10 / size)
 }
 
 const BLACK_FLAG: char = '\u{1f3f4}';
@@ -75,6 +84,20 @@ pub fn is_direction_mark(c: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_are_described_in_the_largest_unit() {
+        for (bytes, text) in [
+            (0, "0 bytes"),
+            (1_023, "1023 bytes"),
+            (1_536, "1.5 KiB"),
+            (10 << 30, "10.0 GiB"),
+            ((10 << 30) - 1, "9.9 GiB"),
+            (u64::MAX, "17179869183.9 GiB"),
+        ] {
+            assert_eq!(describe_bytes(bytes), text);
+        }
+    }
 
     #[test]
     fn a_line_needs_a_visible_character() {

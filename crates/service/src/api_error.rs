@@ -1,6 +1,7 @@
 //! The error of a request handler: a problem for the caller and, apart from it, the cause for the log.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::{HeaderValue, StatusCode, header};
@@ -10,13 +11,28 @@ use protocol::problem::{CONTENT_TYPE, Code};
 
 use crate::request_id;
 
-/// A [`Problem`] for the caller and the cause for the log, which is written once, when the response is built.
+/// A [`Problem`] for the caller and the cause for the log.
 #[derive(Debug)]
 pub struct ApiError {
     /// Boxed: a `Result` stays small on the path without an error.
     pub problem: Box<Problem>,
-    cause: Option<anyhow::Error>,
+    cause: Option<Arc<anyhow::Error>>,
     retry_after: Option<Duration>,
+}
+
+/// The cause of an error response, among its extensions. [`request_id::layer`] logs it, once; a middleware below may
+/// replace the response by one with another code.
+#[derive(Clone, Debug)]
+pub struct ErrorCause {
+    code: String,
+    pub error: Arc<anyhow::Error>,
+}
+
+impl ErrorCause {
+    pub(crate) fn log(&self) {
+        let (code, id, error) = (&self.code, request_id::current(), format!("{:#}", self.error));
+        tracing::error!(code, request_id = id, error, "request failed");
+    }
 }
 
 impl ApiError {
@@ -36,7 +52,7 @@ impl ApiError {
     /// A 500 whose cause reaches the log only.
     pub fn internal(cause: impl Into<anyhow::Error>) -> Self {
         Self {
-            cause: Some(cause.into()),
+            cause: Some(Arc::new(cause.into())),
             ..Self::of_code(
                 Code::Internal,
                 "Something went wrong on our side. The request id finds it in the log.",
@@ -46,8 +62,14 @@ impl ApiError {
 
     /// Adds the cause, for the log only.
     #[must_use]
-    pub fn with_cause(mut self, cause: impl Into<anyhow::Error>) -> Self {
-        self.cause = Some(cause.into());
+    pub fn with_cause(self, cause: impl Into<anyhow::Error>) -> Self {
+        self.with_shared_cause(Arc::new(cause.into()))
+    }
+
+    /// Adds the cause of a response that this error replaces.
+    #[must_use]
+    pub fn with_shared_cause(mut self, cause: Arc<anyhow::Error>) -> Self {
+        self.cause = Some(cause);
         self
     }
 
@@ -79,16 +101,15 @@ impl fmt::Display for ApiError {
 impl IntoResponse for ApiError {
     fn into_response(mut self) -> Response {
         self.problem.request_id = request_id::current();
-        if let Some(cause) = &self.cause {
-            let (code, id) = (&self.problem.code, &self.problem.request_id);
-            tracing::error!(code, request_id = id, error = format!("{cause:#}"), "request failed");
-        }
         let status = self.status();
         let body = serde_json::to_string(&self.problem).unwrap_or_default();
         let mut response = (status, body).into_response();
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
         if let Some(wait) = self.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs()));
+        }
+        if let Some(error) = self.cause {
+            response.extensions_mut().insert(ErrorCause { code: self.problem.code.clone(), error });
         }
         // A middleware that renders problems as pages for browsers reads the problem from the extensions.
         response.extensions_mut().insert(*self.problem);

@@ -32,6 +32,7 @@ mod middleware {
     use tracing::Instrument as _;
 
     use super::accept_or_generate;
+    use crate::api_error::ErrorCause;
 
     tokio::task_local! {
         static CURRENT: String;
@@ -42,13 +43,21 @@ mod middleware {
         CURRENT.try_with(Clone::clone).unwrap_or_default()
     }
 
-    /// Middleware: assigns the id, opens the log span of the request, and adds the id to the response.
+    /// Middleware: assigns the id, opens the log span of the request, logs the cause of an error response, and adds the
+    /// id to the response.
     pub async fn layer(request: Request, next: Next) -> Response {
         let inbound = request.headers().get(REQUEST_ID).and_then(|value| value.to_str().ok());
         let id = accept_or_generate(inbound);
         let (method, path) = (request.method(), request.uri().path());
         let span = tracing::info_span!("request", request_id = %id, %method, path);
-        let mut response = CURRENT.scope(id.clone(), next.run(request).instrument(span)).await;
+        let respond = async {
+            let response = next.run(request).await;
+            if let Some(cause) = response.extensions().get::<ErrorCause>() {
+                cause.log();
+            }
+            response
+        };
+        let mut response = CURRENT.scope(id.clone(), respond.instrument(span)).await;
         if let Ok(value) = HeaderValue::from_str(&id) {
             response.headers_mut().insert(REQUEST_ID, value);
         }

@@ -73,8 +73,11 @@ pub async fn list_tenants(
     let last = rows.last().filter(|_| more);
     let next_cursor = last.map(|tenant| URL_SAFE_NO_PAD.encode(tenant.slug.as_str()));
     let mut sleeps = sleep_status::fetch_all(&app, &rows).await;
-    let tenants =
-        rows.iter().map(|row| views::tenant(&app, row, sleeps.remove(&row.tenant_id()))).collect();
+    let view = |row: Tenant| {
+        let sleep = sleeps.remove(&row.tenant_id());
+        views::tenant(&app, row, sleep)
+    };
+    let tenants = rows.into_iter().map(view).collect();
     Ok(axum::Json(TenantList { tenants, next_cursor }).into_response())
 }
 
@@ -198,7 +201,7 @@ async fn request_action(
 async fn tenant_response(app: &App, status: StatusCode, tenant: &Tenant) -> Response {
     let head = [(header::ETAG, etag(tenant.revision))];
     let sleep = sleep_status::fetch(app, tenant).await;
-    (status, head, axum::Json(views::tenant(app, tenant, sleep))).into_response()
+    (status, head, axum::Json(views::tenant(app, tenant.clone(), sleep))).into_response()
 }
 
 #[cfg(test)]

@@ -18,3 +18,25 @@ pub mod user;
 
 pub use connect::{Database, Pooled};
 pub type Conn = diesel_async::AsyncPgConnection;
+
+/// Whether `error` means that Postgres did not reply in time: the connection ended, or a timeout of the server cancelled
+/// the statement.
+pub fn is_unavailable(error: &anyhow::Error) -> bool {
+    use diesel::result::{DatabaseErrorKind, Error};
+
+    match error.downcast_ref::<Error>() {
+        // The deadline of a query ends its connection. Errors without a code of Postgres are of this kind, too.
+        Some(Error::DatabaseError(
+            DatabaseErrorKind::ClosedConnection | DatabaseErrorKind::UnableToSendCommand,
+            _,
+        )) => true,
+        Some(Error::DatabaseError(DatabaseErrorKind::Unknown, info)) => {
+            TIMEOUT_MESSAGES.contains(&info.message())
+        }
+        _ => false,
+    }
+}
+
+/// Diesel passes no error code on. In another language such a timeout counts as an internal error.
+const TIMEOUT_MESSAGES: [&str; 2] =
+    ["canceling statement due to statement timeout", "canceling statement due to lock timeout"];

@@ -6,6 +6,7 @@ use axum::http::header;
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use protocol::Problem;
+use service::api_error::ErrorCause;
 
 use super::{Layout, is_navigation, page};
 use crate::access::Person;
@@ -42,6 +43,9 @@ pub async fn layer(State(app): State<App>, request: Request, next: Next) -> Resp
                 if let Some(value) = response.headers().get(&name) {
                     page.headers_mut().insert(name, value.clone());
                 }
+            }
+            if let Some(cause) = response.extensions().get::<ErrorCause>() {
+                page.extensions_mut().insert(cause.clone());
             }
             page
         }

@@ -9,6 +9,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use protocol::control::{EffectivePolicy, NewTenant};
 use protocol::spec::{Desired, Policy, WakeOn};
+use protocol::text::describe_bytes;
 use protocol::{Problem, State as TenantState, Timestamp};
 use serde::Deserialize;
 use service::api_error::ApiError;
@@ -159,6 +160,7 @@ struct TenantPage {
     cpus: String,
     memory: String,
     pids: u32,
+    disk: String,
     sleep: SleepSection,
     policy: Vec<(&'static str, String)>,
     can_start: bool,
@@ -172,10 +174,15 @@ pub async fn show_tenant(
     person: Person,
     found: AuthorizedTenant,
 ) -> Result<Response, ApiError> {
-    let tenant = found.tenant;
-    // Both calls run at the same time.
-    let (asleep, log) = tokio::join!(sleep_status::fetch(&app, &tenant), last_lines(&app, &tenant));
+    let mut tenant = found.tenant;
+    // The calls run at the same time.
+    let (asleep, disk_bytes, log) = tokio::join!(
+        sleep_status::fetch(&app, &tenant),
+        sleep_status::fetch_disk_bytes(&app, &tenant),
+        last_lines(&app, &tenant)
+    );
     let now = app.clock.now();
+    sleep_status::update_state(&mut tenant, asleep.as_ref(), now);
     let row = Row::new(&app.addresses, &tenant, now);
     let policy = app.policy.under(&tenant.policy);
     let is_asleep = matches!(tenant.state, TenantState::Frozen | TenantState::Sleeping);
@@ -195,6 +202,7 @@ pub async fn show_tenant(
         cpus: thousandths(tenant.limits.cpu_millis),
         memory: bytes(tenant.limits.memory_bytes),
         pids: tenant.limits.pids,
+        disk: disk(disk_bytes, tenant.limits.disk_bytes),
         can_start: !deleted && (tenant.desired == Desired::Stopped || failed),
         sleep: SleepSection::new(SleepContext::of(&tenant), &policy, asleep, now),
         policy: policy_rows(&tenant.policy, &policy),
@@ -203,6 +211,16 @@ pub async fn show_tenant(
         log,
     };
     page(StatusCode::OK, &tenant_page)
+}
+
+/// The limit is not one of the filesystem: the use is measured now and then, and may be above it for a moment.
+fn disk(used_bytes: Option<u64>, limit_bytes: u64) -> String {
+    match used_bytes {
+        Some(used_bytes) => {
+            format!("{} used of {}", describe_bytes(used_bytes), bytes(limit_bytes))
+        }
+        None => format!("{}, not measured yet", bytes(limit_bytes)),
+    }
 }
 
 /// The effective policy as labels and values; a value that is not the tenant's own is marked.

@@ -1,6 +1,6 @@
 //! The desired state of a tenant, its observed status, and how requests and failures change that status. Pure.
 
-use protocol::orchestrator::Upstream;
+use protocol::orchestrator::{Phase, Upstream};
 use protocol::spec::Desired;
 use protocol::state::Event;
 use protocol::{State, Timestamp};
@@ -26,6 +26,19 @@ pub struct Fulfilled {
     pub restart: bool,
     pub change: bool,
     pub wake: bool,
+}
+
+/// The state of a tenant whose phase was read after its row, which follows the phase a moment later. Only between the
+/// states of a tenant that is up: any other transition comes with a reason or a crash count, which the row gets with it.
+#[must_use]
+pub fn state_at_phase(state: State, phase: Phase) -> State {
+    match (state, phase) {
+        (State::Running | State::Frozen | State::Sleeping, Phase::Ready) => State::Running,
+        (State::Running | State::Frozen | State::Sleeping, Phase::Frozen) => State::Frozen,
+        (State::Running | State::Frozen | State::Sleeping, Phase::Sleeping) => State::Sleeping,
+        (State::Sleeping, Phase::Starting) => State::Starting,
+        _ => state,
+    }
 }
 
 /// The status columns of a tenant: what owners and the router read.

@@ -45,7 +45,27 @@ async fn a_query_under_way_fails_when_postgres_vanishes() {
     link.stall();
     let query = diesel::sql_query("SELECT 1").execute(&mut *conn);
     let failed = tokio::time::timeout(TEST_TIMEOUT, query).await.expect("the query waits for ever");
-    assert!(failed.is_err(), "{failed:?}");
+    let error = anyhow::Error::from(failed.unwrap_err());
+    assert!(app_api::db::is_unavailable(&error), "{error:?}");
+}
+
+/// A lock makes the query of a request wait for longer than the statement timeout.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_over_its_deadline_is_refused_with_a_code() {
+    let mut setup = Setup::new(FakeOrchestrator::unreachable()).await;
+    setup.database_limits = Limits { statement: Duration::from_secs(2), ..Limits::default() };
+    let server = setup.start().await;
+    let owner = server.sign_up().await;
+    let mut lock = server.database.conn().await;
+    for statement in ["BEGIN", "LOCK TABLE tenants IN ACCESS EXCLUSIVE MODE"] {
+        diesel::sql_query(statement).execute(&mut lock).await.unwrap();
+    }
+    assert_eq!(owner.get("/api/admin/tenants").await.problem(), "503 database_unavailable");
+    let page = owner.visit("/admin").await;
+    assert_eq!(page.status, 503);
+    assert!(page.text().contains("database_unavailable"), "{}", page.text());
+    diesel::sql_query("ROLLBACK").execute(&mut lock).await.unwrap();
+    assert_eq!(owner.get("/api/admin/tenants").await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]

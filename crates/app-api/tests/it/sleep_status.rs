@@ -76,6 +76,42 @@ async fn the_api_shows_the_sleep_status() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_page_shows_the_disk_use_and_its_limit() {
+    let (server, owner, _) = with_acme(Phase::Ready, State::Running).await;
+    let page = owner.visit("/admin/tenants/acme").await.text();
+    assert!(page.contains("10 GiB, not measured yet"), "{page}");
+    *server.orchestrator.disk_bytes.lock().unwrap() = Some(3 << 29);
+    let page = owner.visit("/admin/tenants/acme").await.text();
+    assert!(page.contains("1.5 GiB used of 10 GiB"), "{page}");
+}
+
+/// The orchestrator answers before the watch has reported the wake.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_state_and_the_last_wake_belong_to_one_moment() {
+    for (phase, state) in [(Phase::Frozen, State::Frozen), (Phase::Sleeping, State::Sleeping)] {
+        let (server, owner, id) = with_acme(phase, state).await;
+        let mut woken = sleep_status(id, server.now());
+        woken.phase = Some(Phase::Ready);
+        woken.last_wake.as_mut().unwrap().at = server.now();
+        *server.orchestrator.sleep_statuses.lock().unwrap() = Some(vec![woken.clone()]);
+        let shown = owner.get(ACME).await.json();
+        assert_eq!(
+            (&shown["state"], &shown["state_since"]),
+            (&json!("running"), &shown["last_wake"]["at"])
+        );
+        assert_eq!(owner.get("/api/admin/tenants").await.json()["tenants"], json!([shown]));
+        let page = owner.visit("/admin/tenants/acme").await.text();
+        assert!(page.contains(r#"data-state="running""#), "{page}");
+        assert_eq!(server.row("acme").await.state, state, "a read changes nothing");
+        // A stop that the owner requested is under way: the phase before it says nothing new.
+        server.orchestrator.set_reachable(false);
+        while server.visitor.get("/readyz").await.json()["orchestrator"] == "connected" {}
+        let stopping = owner.post(&format!("{ACME}/stop"), json!({})).await.json();
+        assert_eq!(stopping["state"], state.as_str());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_missing_sleep_status_is_no_error() {
     let (server, owner, _) = with_acme(Phase::Frozen, State::Frozen).await;
     let nothing = |tenant: &Value| {
@@ -280,7 +316,7 @@ async fn the_edit_form_changes_a_tenant_and_shows_errors() {
     assert_eq!(tenant["name"], "New");
     assert_eq!(
         tenant["limits"],
-        json!({ "cpu_millis": 1_500, "memory_bytes": 256 << 20, "pids": 100 })
+        json!({ "cpu_millis": 1_500, "memory_bytes": 256 << 20, "pids": 100, "disk_bytes": 10_u64 << 30 })
     );
     assert_eq!(
         tenant["policy"],

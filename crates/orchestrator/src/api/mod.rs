@@ -20,7 +20,7 @@ use crate::access::{Access, AccessTable, Tokens, check_access};
 use crate::allowed_images::AllowedImages;
 use crate::controller::Controller;
 use crate::driver::DriverError;
-use crate::listener::Connections;
+use crate::listener::{self, Connections};
 use crate::operations::Operations;
 use crate::sleep::SleepController;
 use crate::tenants::TenantStore;
@@ -95,6 +95,8 @@ pub fn routes() -> Vec<Route> {
         route(Method::POST, "/v1/tenants/{id}/wake", Control, post(sleep::wake)),
         route(Method::GET, "/v1/tenants/{id}/sleep", Control, get(sleep::show)),
         route(Method::GET, "/v1/sleep", Control, get(sleep::list)),
+        route(Method::GET, "/v1/tenants/{id}/disk", Control, get(tenants::show_disk_use)),
+        route(Method::GET, "/v1/disk", Control, get(tenants::list_disk_use)),
         route(Method::GET, "/v1/tenants/{id}/logs", Control, get(tenants::logs)),
         route(Method::GET, "/v1/tenants/{id}/stats", Control, get(tenants::stats)),
         route(Method::POST, "/v1/leases", Leases, post(leases::request_lease)),
@@ -135,6 +137,8 @@ pub fn router(
         })
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(middleware::from_fn_with_state(AccessTable::new(access, tokens), check_access))
+        .layer(middleware::from_fn(listener::track_request))
+        .layer(middleware::from_fn(service::unread_body::layer))
         .layer(middleware::from_fn(request_id::layer))
         .with_state(Parts { controller, images: Arc::new(images), connections })
 }

@@ -8,7 +8,7 @@ use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::extract::{Query, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use protocol::orchestrator::{ObservedTenant, ObservedTenantList};
+use protocol::orchestrator::{DiskUse, DiskUseList, ObservedTenant, ObservedTenantList};
 use service::api_error::ApiError;
 
 use super::driver_failure;
@@ -76,4 +76,17 @@ pub(super) async fn stats(
     TenantPath(id): TenantPath,
 ) -> Result<Json<ResourceUsage>, ApiError> {
     Ok(Json(operations.resource_usage(id).await.map_err(driver_failure)?))
+}
+
+pub(super) async fn show_disk_use(
+    State(operations): State<Arc<Operations>>,
+    TenantPath(id): TenantPath,
+) -> Result<Json<DiskUse>, ApiError> {
+    Ok(Json(operations.disk_use(id).map_err(driver_failure)?))
+}
+
+pub(super) async fn list_disk_use(
+    State(operations): State<Arc<Operations>>,
+) -> Result<Json<DiskUseList>, ApiError> {
+    Ok(Json(DiskUseList { tenants: operations.list_disk_use().map_err(driver_failure)? }))
 }

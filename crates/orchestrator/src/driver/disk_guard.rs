@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use protocol::TenantId;
+use protocol::text::describe_bytes;
 
 /// Room on the disk that holds the engine's data.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -88,15 +89,6 @@ impl DiskGuard {
     }
 }
 
-/// Binary units with one decimal, as the admin pages show them.
-pub(super) fn describe_bytes(bytes: u64) -> String {
-    const UNITS: [(u64, &str); 3] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-    let unit = UNITS.iter().find(|(size, _)| bytes >= *size);
-    let Some((size, name)) = unit else { return format!("{bytes} bytes") };
-    let tenths = bytes / (size / 10).max(1);
-    format!("{}.{} {name}", tenths / 10, tenths % 10)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -154,15 +146,6 @@ mod tests {
             assert_eq!(guard.excess(id(), limit), None, "{limit}");
         }
         assert_eq!(DiskGuard::default().excess(id(), 1), None, "nothing was measured yet");
-    }
-
-    #[test]
-    fn bytes_are_described_in_binary_units() {
-        let table =
-            [(0, "0 bytes"), (1_023, "1023 bytes"), (1_536, "1.5 KiB"), (10 << 30, "10.0 GiB")];
-        for (bytes, text) in table {
-            assert_eq!(describe_bytes(bytes), text);
-        }
     }
 
     proptest! {

@@ -32,23 +32,12 @@ impl From<Limits> for AppliedLimits {
 
 /// Describes for a person how a container differs from its spec; `None` when it does not.
 pub fn describe_drift(drift: &BTreeSet<Drift>) -> Option<String> {
-    let parts: Vec<_> = drift.iter().map(|drift| describe(*drift)).collect();
+    let parts: Vec<_> = drift.iter().map(|drift| drift.describe()).collect();
     if parts.is_empty() {
         return None;
     }
     let parts = parts.join("; ");
     Some(format!("Its container differs from its settings: {parts}. The next start corrects this."))
-}
-
-const fn describe(drift: Drift) -> &'static str {
-    match drift {
-        Drift::Image => "its image was rebuilt or replaced",
-        Drift::Settings => "the installation's settings changed",
-        Drift::Network => "it is not attached to its own network, or to that network only",
-        Drift::Mounts => "its volumes or directories are not the ones it must have",
-        Drift::Limits => "its limits were changed on the engine",
-        Drift::Labels => "its labels are incomplete",
-    }
 }
 
 #[cfg(test)]

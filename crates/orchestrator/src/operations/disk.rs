@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use protocol::TenantId;
+use protocol::orchestrator::DiskUse;
 use tokio::time::Instant;
 
 use super::Operations;
@@ -56,6 +57,30 @@ impl Operations {
         for id in over.into_iter().flatten() {
             self.stop_over_limit(id).await;
         }
+    }
+
+    /// # Errors
+    /// Before the first listing, and for an unknown tenant.
+    pub fn disk_use(&self, id: TenantId) -> Result<DiskUse, DriverError> {
+        self.store.feed()?;
+        self.store.load(id);
+        let disk_use = self.store.read(id, |entry| self.disk_use_of(id, entry)).flatten();
+        disk_use.ok_or_else(|| DriverError::no_such_tenant(id))
+    }
+
+    /// # Errors
+    /// Before the first listing.
+    pub fn list_disk_use(&self) -> Result<Vec<DiskUse>, DriverError> {
+        self.store.feed()?;
+        let list = self.store.read_all(|id, entry| self.disk_use_of(id, entry));
+        let mut list: Vec<_> = list.into_iter().flatten().collect();
+        list.sort_by_key(|disk_use| disk_use.tenant);
+        Ok(list)
+    }
+
+    fn disk_use_of(&self, id: TenantId, entry: &TenantEntry) -> Option<DiskUse> {
+        let limit_bytes = entry.record.persisted.spec.as_ref()?.limits.disk_bytes;
+        Some(DiskUse { tenant: id, used_bytes: self.disk_bytes(id), limit_bytes })
     }
 
     /// The bytes that the tenant's volumes held when they were last measured.

@@ -9,6 +9,7 @@ mod turn;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use protocol::TenantId;
 use protocol::busy::BusyList;
@@ -19,7 +20,7 @@ pub(crate) use self::turn::Turn;
 
 use self::disk::DiskWatch;
 use self::turn::TurnTable;
-use crate::busy::BusyError;
+use crate::busy::{BUSY_TIMEOUT, BusyError};
 use crate::driver::{
     Driver, DriverError, DriverErrorCode, LogOptions, LogStream, ResourceUsage, RunState,
 };
@@ -62,6 +63,13 @@ struct CallLimit {
 const MAX_START_ATTEMPTS: u32 = 3;
 pub(crate) const MAX_OTHER_CALLS: usize = 16;
 pub(crate) const MAX_BUSY_CHECKS: usize = 64;
+/// The longest wait for one of the [`MAX_BUSY_CHECKS`]. With silent tenants, 1,280 checks begin within this time.
+const BUSY_QUEUE_TIMEOUT: Duration = Duration::from_secs(4);
+
+// The authority takes a later report for none and suspends the tenant, however busy it is.
+const _: () = assert!(
+    BUSY_QUEUE_TIMEOUT.as_millis() + BUSY_TIMEOUT.as_millis() < lease::BUSY_REPORT_TIMEOUT as u128
+);
 
 impl Operations {
     pub(crate) fn new(
@@ -174,7 +182,11 @@ impl Operations {
     }
 
     pub(crate) async fn fetch_busy_list(&self, id: TenantId) -> Result<BusyList, BusyError> {
-        let _permit = self.busy_checks.acquire().await;
+        let permit = tokio::time::timeout(BUSY_QUEUE_TIMEOUT, self.busy_checks.acquire()).await;
+        let Ok(_permit) = permit else {
+            let detail = format!("{MAX_BUSY_CHECKS} other checks were under way");
+            return Err(BusyError::Local(detail));
+        };
         self.driver.busy_list(id).await
     }
 

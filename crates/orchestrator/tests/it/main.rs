@@ -3,6 +3,7 @@
 #![cfg(test)]
 
 mod conformance;
+mod connections;
 mod disk_limits;
 mod engine;
 mod networks;

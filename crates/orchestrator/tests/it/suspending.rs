@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use orchestrator::busy::BusyError;
+use futures_util::future::join_all;
+use orchestrator::busy::{BUSY_TIMEOUT, BusyError};
 use orchestrator::driver::memory::TenantBehavior;
 use orchestrator::sleep::SleepSettings;
 use orchestrator::tenants::state_dir::TargetState;
@@ -12,12 +13,12 @@ use protocol::orchestrator::{ApplyRequest, Phase};
 use protocol::spec::{Policy, Spec};
 use tokio::time::{sleep, timeout};
 
-use crate::support::apply;
 use crate::support::router::{Router, lease_error};
 use crate::support::simulation::{
     SHORT_DELAYS, Simulation, frozen_tenant, ready_tenant, seconds, sleep_status, sleeping_tenant,
     with_policy,
 };
+use crate::support::{AWAKE, Running, apply, spec};
 
 #[tokio::test(start_paused = true)]
 async fn an_idle_tenant_freezes_and_later_is_thawed_and_stopped() {
@@ -221,14 +222,17 @@ async fn a_tenant_with_an_unhealthy_service_is_served_after_a_restart() {
     assert_eq!(simulation.calls(spec.id), ["start"]);
 }
 
+fn backup() -> BusyList {
+    let backup = r#"{"busy":[{"reason":"backup","owner":"core","until":"2099-01-01T00:00:00Z"}]}"#;
+    serde_json::from_str(backup).unwrap()
+}
+
 #[tokio::test(start_paused = true)]
 async fn declared_work_keeps_a_tenant_awake_up_to_its_policys_limit() {
     let simulation = Simulation::new();
     let running = simulation.controller(SHORT_DELAYS);
     let spec = ready_tenant(&running).await;
-    let backup = r#"{"busy":[{"reason":"backup","owner":"core","until":"2099-01-01T00:00:00Z"}]}"#;
-    let backup: BusyList = serde_json::from_str(backup).unwrap();
-    simulation.engine.set_busy_list(spec.id, Ok(backup));
+    simulation.engine.set_busy_list(spec.id, Ok(backup()));
     sleep(seconds(60)).await;
     running.until_phase(spec.id, Phase::Ready).await;
     let because = sleep_status(&running, spec.id).awake_because;
@@ -252,6 +256,47 @@ async fn declared_work_keeps_a_tenant_awake_up_to_its_policys_limit() {
             .metrics_text(None)
             .contains("cial_busy_checks_total{response=\"none\"} 1")
     );
+}
+
+/// Starts `count` tenants whose busy checks take as long as they may, and then another process, which finds all of them
+/// idle at the same moment.
+async fn find_idle(simulation: &Simulation, count: usize, busy: &BusyList) -> Running {
+    let first = simulation.controller(AWAKE);
+    let specs: Vec<_> = (0..count).map(|n| spec(&format!("t-{n}"), "")).collect();
+    join_all(specs.iter().map(|spec| first.run(spec))).await;
+    for spec in &specs {
+        first.until_phase(spec.id, Phase::Ready).await;
+        let slow = TenantBehavior { engine: BUSY_TIMEOUT, ..TenantBehavior::default() };
+        simulation.engine.set_behavior(spec.id, slow);
+        simulation.engine.set_busy_list(spec.id, Ok(busy.clone()));
+    }
+    drop(first);
+    let next = simulation.controller_later(seconds(3_600), SHORT_DELAYS);
+    while count_calls(simulation, "busy") == 0 {
+        sleep(Duration::from_millis(10)).await;
+    }
+    next
+}
+
+fn count_calls(simulation: &Simulation, call: &str) -> usize {
+    simulation.engine.calls().iter().filter(|recorded| recorded.starts_with(call)).count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn three_hundred_idle_tenants_are_checked_within_two_seconds() {
+    let simulation = Simulation::new();
+    let _running = find_idle(&simulation, 300, &BusyList::default()).await;
+    sleep(seconds(2)).await;
+    assert!(count_calls(&simulation, "busy") >= 300);
+}
+
+/// More tenants than can be checked before the authority takes a report for missing.
+#[tokio::test(start_paused = true)]
+async fn a_busy_tenant_stays_awake_however_many_checks_wait() {
+    let simulation = Simulation::new();
+    let _running = find_idle(&simulation, 2_000, &backup()).await;
+    sleep(seconds(30)).await;
+    assert_eq!(count_calls(&simulation, "freeze"), 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -32,13 +32,13 @@ use uuid::Uuid;
 
 use crate::support::{AWAKE, Running, TempDir, apply, spec};
 
-const TOKEN: &str = "a-token-of-a-test-0123456789abcdef0123";
+pub(crate) const TOKEN: &str = "a-token-of-a-test-0123456789abcdef0123";
 const LEASES_TOKEN: &str = "another-token-of-a-test-0123456789abcdef";
-const MAX_CONNECTIONS: usize = 16;
+pub(crate) const MAX_CONNECTIONS: usize = 16;
 const IMAGE: &str = "cial-tenant:dev";
 
-struct Server {
-    address: SocketAddr,
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
     engine: MemoryDriver,
     controller: Arc<Controller>,
     stop: CancellationToken,
@@ -52,7 +52,7 @@ impl Drop for Server {
 }
 
 impl Server {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::serving().await.0
     }
 
@@ -83,7 +83,13 @@ impl Server {
     }
 
     /// Status, head and body of one bare request.
-    async fn bare(&self, method: &Method, path: &str, token: Option<&str>, body: &[u8]) -> Answer {
+    pub(crate) async fn bare(
+        &self,
+        method: &Method,
+        path: &str,
+        token: Option<&str>,
+        body: &[u8],
+    ) -> Answer {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         let shown = token.map_or(String::new(), |t| format!("Authorization: {t}\r\n"));
         let head = format!(
@@ -102,10 +108,10 @@ impl Server {
     }
 }
 
-struct Answer {
-    status: u16,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
     head: String,
-    body: String,
+    pub(crate) body: String,
 }
 
 impl Answer {
@@ -306,42 +312,8 @@ async fn health_readiness_and_metrics() {
     assert!(problem.detail.contains("scripted outage"));
 }
 
-#[tokio::test]
-async fn silent_connections_do_not_shut_out_callers() {
-    let server = Server::start().await;
-    let mut silent = Vec::new();
-    for _ in 0..3 * MAX_CONNECTIONS {
-        silent.push(TcpStream::connect(server.address).await.unwrap());
-    }
-    // A call that is under way keeps its connection.
-    let mut watch = TcpStream::connect(server.address).await.unwrap();
-    let head = format!(
-        "GET /v1/tenants/watch HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n\r\n"
-    );
-    watch.write_all(head.as_bytes()).await.unwrap();
-    let mut piece = [0; 1_024];
-    assert!(watch.read(&mut piece).await.unwrap() > 0);
-    for _ in 0..3 * MAX_CONNECTIONS {
-        silent.push(TcpStream::connect(server.address).await.unwrap());
-    }
-    let metrics = server.bare(&Method::GET, "/metrics", None, b"").await;
-    assert_eq!(metrics.status, 200);
-    let limit = format!("cial_connections_limit {MAX_CONNECTIONS}\n");
-    assert!(metrics.body.contains(&limit), "{}", metrics.body);
-    // The oldest silent connection was closed, the watch was not.
-    let closed = tokio::time::timeout(PATIENCE, silent[0].read(&mut piece)).await.unwrap();
-    assert_eq!(closed.unwrap_or(0), 0);
-    let spec = ready_tenant(&server).await;
-    let mut text = String::new();
-    while !text.contains(&spec.id.to_string()) {
-        let n = tokio::time::timeout(PATIENCE, watch.read(&mut piece)).await.unwrap().unwrap();
-        assert!(n > 0, "the watch was closed: {text}");
-        text.push_str(std::str::from_utf8(&piece[..n]).unwrap());
-    }
-}
-
 /// A tenant that is ready, on a server whose engine lives in memory.
-async fn ready_tenant(server: &Server) -> Spec {
+pub(crate) async fn ready_tenant(server: &Server) -> Spec {
     let spec = spec("acme", "");
     let (client, path) = (server.client(), format!("/v1/tenants/{}", spec.id));
     let body = apply(&spec, true);

@@ -9,7 +9,7 @@ use app_api::orchestrator::{OnMessage, Orchestrator};
 use axum::body::Body;
 use futures_util::future::BoxFuture;
 use futures_util::{StreamExt as _, stream};
-use protocol::orchestrator::{ApplyRequest, Exit, ObservedTenant, Phase, Upstream};
+use protocol::orchestrator::{ApplyRequest, DiskUse, Exit, ObservedTenant, Phase, Upstream};
 use protocol::sleep::{SleepStatus, SleepStatusList};
 use protocol::watch::Message;
 use protocol::{Problem, TenantId, Timestamp};
@@ -53,6 +53,8 @@ pub(crate) struct FakeOrchestrator {
     calls: Mutex<Vec<Call>>,
     errors: Mutex<Vec<String>>,
     pub(crate) specs: Mutex<Vec<ApplyRequest>>,
+    /// Bytes in the volumes of every tenant; `None`: not measured yet.
+    pub(crate) disk_bytes: Mutex<Option<u64>>,
     /// The sleep status of tenants; `None`: the call never returns.
     pub(crate) sleep_statuses: Mutex<Option<Vec<SleepStatus>>>,
     /// Logs stay open after their lines, like those of a tenant that runs.
@@ -68,6 +70,7 @@ impl FakeOrchestrator {
             calls: Mutex::default(),
             errors: Mutex::default(),
             specs: Mutex::default(),
+            disk_bytes: Mutex::default(),
             sleep_statuses: Mutex::new(Some(Vec::new())),
             endless_logs: AtomicBool::new(false),
         }
@@ -226,6 +229,11 @@ impl Orchestrator for FakeOrchestrator {
                 None => std::future::pending().await,
             }
         })
+    }
+
+    fn disk_use(&self, tenant: TenantId) -> BoxFuture<'_, Result<DiskUse, CallError>> {
+        let used_bytes = *self.disk_bytes.lock().unwrap();
+        Box::pin(async move { Ok(DiskUse { tenant, used_bytes, limit_bytes: 10 << 30 }) })
     }
 
     fn stop(&self, id: TenantId) -> BoxFuture<'_, Result<(), CallError>> {

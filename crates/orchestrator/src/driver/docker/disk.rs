@@ -11,6 +11,7 @@ use bollard::Docker as Client;
 use protocol::TenantId;
 use protocol::id::labels;
 use protocol::orchestrator::DiskCapacity;
+use protocol::text::describe_bytes;
 use serde::Deserialize;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
@@ -18,7 +19,6 @@ use tokio::net::UnixStream;
 use super::DockerDriver;
 use super::engine::{INSPECT_TIMEOUT, optional};
 use super::template::ContainerTemplate;
-use crate::driver::disk_guard::describe_bytes;
 use crate::driver::{DiskSpace, DriverError, DriverErrorCode};
 
 /// The engine walks every volume for a measurement, which is slow on a slow disk.

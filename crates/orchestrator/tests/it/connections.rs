@@ -1,0 +1,91 @@
+//! Idle connections give way to new ones, and a connection is kept or its end announced.
+
+use axum::http::Method;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::support::PATIENCE;
+use crate::wire::{MAX_CONNECTIONS, Server, TOKEN, ready_tenant};
+
+#[tokio::test]
+async fn idle_connections_do_not_shut_out_callers() {
+    let server = Server::start().await;
+    let mut idle = Vec::new();
+    let mut open_idle = async || {
+        for n in 0..3 * MAX_CONNECTIONS {
+            let mut stream = TcpStream::connect(server.address).await.unwrap();
+            // Silent from the beginning, within a head, and after a response.
+            match n % 3 {
+                0 => {}
+                1 => stream.write_all(b"G").await.unwrap(),
+                _ => {
+                    let request = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
+                    stream.write_all(request).await.unwrap();
+                    let mut piece = [0; 1_024];
+                    let read = tokio::time::timeout(PATIENCE, stream.read(&mut piece)).await;
+                    assert!(piece.starts_with(b"HTTP/1.1 200 "), "{read:?}");
+                }
+            }
+            idle.push(stream);
+        }
+    };
+    open_idle().await;
+    // A call that is under way keeps its connection.
+    let mut watch = TcpStream::connect(server.address).await.unwrap();
+    let head = format!(
+        "GET /v1/tenants/watch HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n\r\n"
+    );
+    watch.write_all(head.as_bytes()).await.unwrap();
+    let mut piece = [0; 1_024];
+    assert!(watch.read(&mut piece).await.unwrap() > 0);
+    open_idle().await;
+    let metrics = server.bare(&Method::GET, "/metrics", None, b"").await;
+    assert_eq!(metrics.status, 200);
+    let limit = format!("cial_connections_limit {MAX_CONNECTIONS}\n");
+    assert!(metrics.body.contains(&limit), "{}", metrics.body);
+    // The oldest idle connections were closed, the watch was not.
+    for stream in &mut idle[..3] {
+        let closed = tokio::time::timeout(PATIENCE, stream.read(&mut piece)).await.unwrap();
+        assert_eq!(closed.unwrap_or(0), 0);
+    }
+    let spec = ready_tenant(&server).await;
+    let mut text = String::new();
+    while !text.contains(&spec.id.to_string()) {
+        let n = tokio::time::timeout(PATIENCE, watch.read(&mut piece)).await.unwrap().unwrap();
+        assert!(n > 0, "the watch was closed: {text}");
+        text.push_str(std::str::from_utf8(&piece[..n]).unwrap());
+    }
+}
+
+#[tokio::test]
+async fn an_unread_body_is_drained_or_the_end_of_the_connection_announced() {
+    let server = Server::start().await;
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    let post = |path: &str, length: usize| {
+        format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n")
+    };
+    // Without a token and to unknown paths: refused before the body is read.
+    for path in ["/v1/leases", "/nothing", "/healthz"] {
+        stream.write_all(post(path, 1_000).as_bytes()).await.unwrap();
+        stream.write_all(&[b'x'; 1_000]).await.unwrap();
+        let head = response_head(&mut stream).await;
+        assert!(!head.contains("connection: close"), "{path}: {head}");
+    }
+    stream.write_all(post("/v1/leases", 50_000_000).as_bytes()).await.unwrap();
+    let head = response_head(&mut stream).await;
+    assert!(head.contains("connection: close"), "{head}");
+}
+
+/// Reads one response and returns its head in lower case.
+async fn response_head(stream: &mut TcpStream) -> String {
+    let mut text = Vec::new();
+    while !text.ends_with(b"\r\n\r\n") {
+        let byte = tokio::time::timeout(PATIENCE, stream.read_u8()).await.unwrap();
+        text.push(byte.unwrap());
+    }
+    let head = String::from_utf8(text).unwrap().to_ascii_lowercase();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+    let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
+    stream.read_exact(&mut body).await.unwrap();
+    head
+}
