@@ -5,16 +5,19 @@ use std::time::Duration;
 
 use axum::http::{HeaderMap, StatusCode};
 use protocol::control::{SignIn, SignUp};
+use serde_json::json;
 use service::api_error::ApiError;
 use uuid::Uuid;
 
 use crate::app::App;
+use crate::audit::{Action, Actor, Entry, Resource};
 use crate::auth::device;
 use crate::auth::passwords::Caller;
 use crate::auth::throttle::Attempt;
 use crate::auth::token::Token;
 use crate::db::user::{self, User};
-use crate::db::{Conn, reset_link};
+use crate::db::{Conn, QueryResult, Transaction as _, audit_log, reset_link};
+use crate::sessions;
 use crate::validation::{self, invalid_fields};
 
 /// How long a reset link stays valid.
@@ -43,7 +46,19 @@ pub async fn sign_up(app: &App, request: &SignUp, client: IpAddr) -> Result<User
         role: "owner".to_owned(),
         password_hash: app.passwords.hash(&request.password, Caller::NewClient(client)).await?,
     };
-    if user::insert_first_owner(&mut *app.conn().await?, &owner).await? {
+    let entry = Entry::new(Actor::user(&owner, None), Action::UserSignUp, Resource::user(email));
+    let entry = entry.after(described(&owner));
+    let (mut conn, now) = (app.conn().await?, app.clock.now());
+    let inserted = conn
+        .transaction(async |conn| {
+            let inserted = user::insert_first_owner(conn, &owner).await?;
+            if inserted {
+                audit_log::append(conn, &entry, now).await?;
+            }
+            QueryResult::Ok(inserted)
+        })
+        .await?;
+    if inserted {
         tracing::info!(user = %owner.id, "owner signed up");
         Ok(owner)
     } else {
@@ -97,7 +112,13 @@ pub async fn reset_token(
         return Ok(None);
     };
     let token = Token::random()?;
-    reset_link::replace(conn, user.id, &token.hash(), now + RESET_LINK_LIFETIME).await?;
+    let actor = Actor::command("app-api reset-password");
+    let entry = Entry::new(actor, Action::PasswordResetLink, Resource::user(&user.email));
+    conn.transaction(async |conn| {
+        reset_link::replace(conn, user.id, &token.hash(), now + RESET_LINK_LIFETIME).await?;
+        audit_log::append(conn, &entry, now).await
+    })
+    .await?;
     Ok(Some(token))
 }
 
@@ -126,10 +147,23 @@ pub async fn reset_password(
     let hash = app.passwords.hash(password, Caller::NewClient(client)).await?;
     let (token, now) = (Token::from(token).hash(), app.clock.now());
     let mut conn = app.conn().await?;
-    let revoked = reset_link::consume(&mut conn, &token, now, &hash).await?;
-    let tenants = revoked.ok_or_else(reset_link_ended)?;
-    tenants.into_iter().for_each(|tenant| app.reconcile.notify(tenant));
+    let reset = conn
+        .transaction(async |conn| {
+            let reset = reset_link::consume(conn, &token, now, &hash).await?;
+            let Some((user, tenants)) = reset else { return Ok(None) };
+            let actor = Actor::user(&user, None);
+            let entry = Entry::new(actor, Action::PasswordReset, Resource::user(&user.email));
+            audit_log::append(conn, &entry, now).await?;
+            QueryResult::Ok(Some(tenants))
+        })
+        .await?;
+    sessions::notify(app, reset.ok_or_else(reset_link_ended)?);
     Ok(())
+}
+
+/// An account as the audit log shows it.
+fn described(user: &User) -> serde_json::Value {
+    json!({ "name": user.name, "role": user.role })
 }
 
 fn count_attempt(app: &App, attempt: Attempt<'_>) -> Result<(), ApiError> {

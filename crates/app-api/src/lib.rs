@@ -8,6 +8,7 @@ pub mod accounts;
 pub mod api;
 pub mod api_keys;
 pub mod app;
+pub mod audit;
 pub mod auth;
 pub mod clock;
 pub mod database_setup;

@@ -20,6 +20,8 @@ enum Command {
     Healthcheck,
     /// print a one-time link for an owner who is locked out
     ResetPassword { email: String },
+    /// check the hash chain of the audit log; exit 1 at the first break
+    VerifyAudit,
 }
 
 fn main() -> ExitCode {
@@ -27,5 +29,6 @@ fn main() -> ExitCode {
         Command::Serve => start::serve(env),
         Command::Healthcheck => start::healthcheck(env),
         Command::ResetPassword { email } => start::reset_password(env, &email),
+        Command::VerifyAudit => start::verify_audit(env),
     })
 }

@@ -11,13 +11,13 @@ use protocol::api_keys::Role::{Read, Write};
 use service::api_error::{ApiError, ErrorCause};
 
 use crate::access::Access::{
-    Global, Member, Person, PlatformAdmin, Public, Service, SignedIn, Tenant,
+    Global, Member, Person, PlatformAdmin, PlatformRead, Public, Service, SignedIn, Tenant,
 };
 use crate::access::layer::deny_unknown_path;
 use crate::app::{App, database_unavailable};
 use crate::http::security;
 use crate::route::{Route, Surface, mount};
-use crate::{api, db, internal, openapi, pages, sessions};
+use crate::{api, audit, db, internal, openapi, pages, sessions};
 
 /// `api`: below `/api/admin` and `/v1`. `call`: JSON at one path. `page`: HTML and assets. `internal`: for services.
 macro_rules! routes {
@@ -64,6 +64,9 @@ pub const ROUTES: &[Route] = routes! {
     api  DELETE "/sessions",                    Person,        "End one's other sessions", api::sessions::revoke_other_sessions;
     api  DELETE "/sessions/{id}",               Person,        "End one of one's sessions", api::sessions::revoke_session;
 
+    api  GET    "/audit",                       PlatformRead,  "List audit entries", api::audit::list_entries;
+    api  GET    "/audit/export",                PlatformRead,  "Export audit entries", api::audit::export_entries;
+
     page GET    "/",                            Public,        "", pages::root;
     page GET    "/admin/signup",                Public,        "", pages::accounts::show_signup;
     page POST   "/admin/signup",                Public,        "", pages::accounts::sign_up;
@@ -83,6 +86,7 @@ pub const ROUTES: &[Route] = routes! {
     page POST   "/admin/tenants/{slug}/edit",   PlatformAdmin, "", pages::edit::edit_tenant;
     page GET    "/admin/tenants/{slug}/delete", PlatformAdmin, "", pages::tenants::show_delete_tenant;
     page POST   "/admin/tenants/{slug}/delete", PlatformAdmin, "", pages::tenants::delete_tenant;
+    page GET    "/admin/audit",                 PlatformRead,  "", pages::audit::show_audit;
     page GET    "/admin/account",               SignedIn,      "", pages::account::show_account;
     page POST   "/admin/account/sessions/revoke", SignedIn,    "", pages::account::revoke_other_sessions;
     page POST   "/admin/account/sessions/{id}/revoke", SignedIn, "", pages::account::revoke_session;
@@ -105,6 +109,7 @@ pub fn public_service(app: App) -> Router {
         .layer(from_fn_with_state(app.clone(), pages::problem::layer))
         .layer(from_fn_with_state(app.clone(), security::add_security_headers))
         .layer(from_fn(service::unread_body::layer))
+        .layer(from_fn_with_state(app.clone(), audit::origin::layer))
         .layer(from_fn(service::request_id::layer))
         .with_state(app)
 }

@@ -27,7 +27,7 @@ use crate::reconcile::observed_cache::ObservedCache;
 use crate::reconcile::{self, Reconciler};
 use crate::route_feed::RouteFeed;
 use crate::settings::{Settings, read_addresses};
-use crate::{database_setup, routes};
+use crate::{audit, database_setup, routes};
 
 /// Serves until a stop is requested.
 pub fn serve(env: &Env) -> Result<(), ServiceError> {
@@ -147,6 +147,23 @@ pub fn reset_password(env: &Env, email: &str) -> Result<(), ServiceError> {
         let token = token.with_context(|| format!("nobody signed up as {email}"))?;
         let link = format!("{}/admin/reset?token={}", addresses.admin_origin(), token.reveal());
         writeln!(std::io::stdout(), "{link}\nIt works once, for 30 minutes.")?;
+        Ok(())
+    })
+}
+
+/// Prints the number of audit entries and the hash of the last one.
+///
+/// # Errors
+/// When the chain has a break, or the log cannot be read.
+pub fn verify_audit(env: &Env) -> Result<(), ServiceError> {
+    let mut vars = SettingsReader::new(env);
+    let database = Settings::read_database(&mut vars);
+    let (url, password) = vars.finish(|| database)?;
+    runtime()?.block_on(async {
+        let mut conn = Database::new(&url, Some(&password))?.connect().await?;
+        let verified = audit::verify::verify(&mut conn).await?.map_err(anyhow::Error::from)?;
+        let hash = audit::chain::hex(&verified.hash);
+        writeln!(std::io::stdout(), "audit log: {} entries, head {hash}", verified.entries)?;
         Ok(())
     })
 }

@@ -3,6 +3,7 @@
 //! One file per conversation; a type that crosses a process boundary lives here and nowhere else.
 
 pub mod api_keys;
+pub mod audit;
 pub mod busy;
 pub mod control;
 pub mod domain;

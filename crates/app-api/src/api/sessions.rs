@@ -28,7 +28,7 @@ pub async fn revoke_session(
     person: Person,
     IdPath(id): IdPath,
 ) -> Result<StatusCode, ApiError> {
-    if sessions::revoke(&app, person.user.id, id).await? {
+    if sessions::revoke(&app, &person.user, person.session.id, id).await? {
         Ok(StatusCode::NO_CONTENT)
     } else {
         Err(no_such_session())
@@ -39,7 +39,7 @@ pub async fn revoke_other_sessions(
     State(app): State<App>,
     person: Person,
 ) -> Result<StatusCode, ApiError> {
-    sessions::revoke_others(&app, person.user.id, Some(person.session.id)).await?;
+    sessions::revoke_others(&app, &person.user, person.session.id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -1,6 +1,7 @@
 //! All SQL, one file per table: `&mut Conn` in, `QueryResult` out, so callers choose the transaction.
 
 pub mod api_key;
+pub mod audit_log;
 pub mod change_listener;
 mod columns;
 pub mod connect;
@@ -17,6 +18,9 @@ pub mod tenant;
 pub mod user;
 
 pub use connect::{Database, Pooled};
+/// For the callers that choose the transaction: `conn.transaction(async |conn| …)`.
+pub use diesel::QueryResult;
+pub use diesel_async::AsyncConnection as Transaction;
 pub type Conn = diesel_async::AsyncPgConnection;
 
 /// Whether `error` means that Postgres did not reply in time: the connection ended, or a timeout of the server cancelled

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::Conn;
 use super::schema::reset_links::dsl;
+use super::user::User;
 use super::{session, sso_grant, user};
 
 /// Inserts a link and deletes the earlier links of the user.
@@ -27,20 +28,20 @@ pub async fn is_live(conn: &mut Conn, token_hash: &[u8], now: Timestamp) -> Quer
     diesel::select(diesel::dsl::exists(live)).get_result(conn).await
 }
 
-/// Consumes a link: sets the password, ends every session and the tenant sessions that they opened. Returns the
-/// tenants; `None` when the link is not live. Of two concurrent calls, one succeeds.
+/// Consumes a link: sets the password, ends every session and the tenant sessions that they opened. Returns the user
+/// and the tenants; `None` when the link is not live. Of two concurrent calls, one succeeds.
 pub async fn consume(
     conn: &mut Conn,
     token_hash: &[u8],
     now: Timestamp,
     password_hash: &str,
-) -> QueryResult<Option<Vec<TenantId>>> {
+) -> QueryResult<Option<(User, Vec<TenantId>)>> {
     conn.transaction(async |conn| {
         let Some(user) = take(conn, token_hash, now).await? else { return Ok(None) };
         session::delete_of_user(conn, user).await?;
         let tenants = sso_grant::revoke_user(conn, user).await?;
-        user::set_password(conn, user, password_hash).await?;
-        Ok(Some(tenants))
+        let user = user::set_password(conn, user, password_hash).await?;
+        Ok(Some((user, tenants)))
     })
     .await
 }

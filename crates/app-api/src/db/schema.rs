@@ -132,6 +132,34 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    audit_log (id) {
+        id -> Int8,
+        at -> Timestamptz,
+        actor_kind -> Text,
+        actor_id -> Nullable<Uuid>,
+        actor -> Text,
+        role -> Text,
+        session_id -> Nullable<Uuid>,
+        action -> Text,
+        resource_kind -> Text,
+        resource -> Text,
+        before -> Nullable<Jsonb>,
+        after -> Nullable<Jsonb>,
+        address -> Text,
+        request_id -> Text,
+        hash -> Bytea,
+    }
+}
+
+diesel::table! {
+    audit_head (only_one) {
+        only_one -> Bool,
+        id -> Int8,
+        hash -> Bytea,
+    }
+}
+
 diesel::joinable!(sessions -> users (user_id));
 diesel::joinable!(reset_links -> users (user_id));
 diesel::allow_tables_to_appear_in_same_query!(users, sessions, reset_links);

@@ -125,16 +125,19 @@ pub async fn rotate(
     .await
 }
 
-/// Ends a session and the tenant sessions that it opened; returns their tenants.
-pub async fn end(conn: &mut Conn, token_hash: &[u8]) -> QueryResult<Vec<TenantId>> {
+/// A session that a call ended, and the tenants whose sessions end with it.
+pub struct Ended {
+    pub session: Session,
+    pub user: User,
+    pub tenants: Vec<TenantId>,
+}
+
+/// Ends a session and the tenant sessions that it opened; `None` when the token names no session.
+pub async fn end(conn: &mut Conn, token_hash: &[u8]) -> QueryResult<Option<Ended>> {
     conn.transaction(async |conn| {
-        let named = dsl::token_hash.eq(token_hash).or(dsl::previous_token_hash.eq(token_hash));
-        let session = diesel::delete(dsl::sessions.filter(named));
-        let ended: Option<Uuid> = session.returning(dsl::id).get_result(conn).await.optional()?;
-        match ended {
-            Some(id) => sso_grant::revoke_session(conn, id).await,
-            None => Ok(Vec::new()),
-        }
+        let Some((session, user)) = by_token_hash(conn, token_hash).await? else { return Ok(None) };
+        let tenants = end_by_id(conn, user.id, session.id).await?;
+        Ok(tenants.map(|tenants| Ended { session, user, tenants }))
     })
     .await
 }
@@ -155,12 +158,12 @@ pub async fn end_by_id(
     .await
 }
 
-/// Ends the sessions of `user` except `kept`, like [`end`].
+/// Ends the sessions of `user` except `kept`, like [`end`]; returns how many, and the tenants.
 pub async fn end_others(
     conn: &mut Conn,
     user: Uuid,
     kept: Option<Uuid>,
-) -> QueryResult<Vec<TenantId>> {
+) -> QueryResult<(usize, Vec<TenantId>)> {
     conn.transaction(async |conn| {
         let of_user = dsl::user_id.eq(user);
         let ended: Vec<Uuid> = match kept {
@@ -173,7 +176,7 @@ pub async fn end_others(
                 diesel::delete(all).returning(dsl::id).get_results(conn).await?
             }
         };
-        sso_grant::revoke_sessions(conn, &ended).await
+        Ok((ended.len(), sso_grant::revoke_sessions(conn, &ended).await?))
     })
     .await
 }

@@ -50,7 +50,7 @@ pub async fn by_email(conn: &mut Conn, email: &str) -> QueryResult<Option<User>>
     query.first(conn).await.optional()
 }
 
-pub async fn set_password(conn: &mut Conn, id: Uuid, hash: &str) -> QueryResult<usize> {
-    let user = diesel::update(dsl::users.find(id));
-    user.set(dsl::password_hash.eq(hash)).execute(conn).await
+pub async fn set_password(conn: &mut Conn, id: Uuid, hash: &str) -> QueryResult<User> {
+    let user = diesel::update(dsl::users.find(id)).set(dsl::password_hash.eq(hash));
+    user.returning(User::as_returning()).get_result(conn).await
 }

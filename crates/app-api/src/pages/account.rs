@@ -66,7 +66,7 @@ pub async fn revoke_session(
     person: Person,
     IdPath(id): IdPath,
 ) -> Result<Response, ApiError> {
-    if sessions::revoke(&app, person.user.id, id).await? {
+    if sessions::revoke(&app, &person.user, person.session.id, id).await? {
         Ok(Redirect::to("/admin/account").into_response())
     } else {
         Err(no_such_session())
@@ -77,6 +77,6 @@ pub async fn revoke_other_sessions(
     State(app): State<App>,
     person: Person,
 ) -> Result<Redirect, ApiError> {
-    sessions::revoke_others(&app, person.user.id, Some(person.session.id)).await?;
+    sessions::revoke_others(&app, &person.user, person.session.id).await?;
     Ok(Redirect::to("/admin/account"))
 }

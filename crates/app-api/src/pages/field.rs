@@ -14,6 +14,7 @@ pub struct Field {
     pub autocomplete: &'static str,
     pub error: Option<String>,
     pub autofocus: bool,
+    pub required: bool,
 }
 
 /// The template escapes its values.
@@ -30,6 +31,7 @@ impl Field {
             autocomplete: "off",
             error: None,
             autofocus: false,
+            required: true,
         }
     }
 
@@ -43,6 +45,11 @@ impl Field {
 
     pub fn autofocus(self) -> Self {
         Self { autofocus: true, ..self }
+    }
+
+    /// An empty value is valid.
+    pub fn optional(self) -> Self {
+        Self { required: false, ..self }
     }
 
     pub fn value(self, value: &str) -> Self {

@@ -3,6 +3,7 @@
 pub mod account;
 pub mod accounts;
 pub mod assets;
+pub mod audit;
 pub mod choice;
 pub mod edit;
 pub mod field;

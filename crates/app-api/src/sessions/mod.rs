@@ -10,15 +10,18 @@ use std::time::Duration;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{AppendHeaders, Response};
 use protocol::{TenantId, Timestamp};
+use serde_json::json;
 use service::api_error::ApiError;
 use service::cookies;
 use uuid::Uuid;
 
 use crate::app::App;
+use crate::audit::{Action, Actor, Entry, Resource};
 use crate::auth::device;
 use crate::auth::token::Token;
 use crate::db::session::{self, Session};
 use crate::db::user::User;
+use crate::db::{Conn, QueryResult, Transaction as _, audit_log};
 use crate::settings::Addresses;
 use lifetime::{IDLE_TIMEOUT, Use, expiry};
 
@@ -44,7 +47,6 @@ pub async fn begin(
     client: IpAddr,
     user: &User,
 ) -> Result<HeaderValue, ApiError> {
-    end(app, headers).await?;
     let (token, now) = (Token::random()?, app.clock.now());
     let user_agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
     let row = Session {
@@ -60,9 +62,19 @@ pub async fn begin(
         previous_token_hash: None,
         rotated_at: None,
     };
+    let began = Entry::new(Actor::user(user, Some(row.id)), Action::SessionBegin, resource(&row));
     let mut conn = app.conn().await?;
-    session::delete_all_expired(&mut conn, now).await?;
-    session::insert(&mut conn, &row).await?;
+    let tenants = conn
+        .transaction(async |conn| {
+            let (mut entries, tenants) = end_named(conn, &request_hashes(app, headers)).await?;
+            session::delete_all_expired(conn, now).await?;
+            session::insert(conn, &row).await?;
+            entries.push(began.after(described(&row)));
+            audit_log::append_all(conn, &entries, now).await?;
+            QueryResult::Ok(tenants)
+        })
+        .await?;
+    notify(app, tenants);
     Ok(cookie(&app.addresses, token.reveal(), IDLE_TIMEOUT)?)
 }
 
@@ -137,11 +149,46 @@ pub fn add_renewed_cookie(
 /// Ends every session that a cookie of the request names: two different cookies must not hide a live session.
 /// The tenant sessions that it opened end, too.
 pub async fn end(app: &App, headers: &HeaderMap) -> Result<(), ApiError> {
-    for value in cookies::all(cookie_lines(headers), cookie_name(&app.addresses)) {
-        let hash = Token::from(value).hash();
-        notify(app, session::end(&mut *app.conn().await?, &hash).await?);
+    let hashes = request_hashes(app, headers);
+    if hashes.is_empty() {
+        return Ok(());
     }
+    let (mut conn, now) = (app.conn().await?, app.clock.now());
+    let tenants = conn
+        .transaction(async |conn| {
+            let (entries, tenants) = end_named(conn, &hashes).await?;
+            audit_log::append_all(conn, &entries, now).await?;
+            QueryResult::Ok(tenants)
+        })
+        .await?;
+    notify(app, tenants);
     Ok(())
+}
+
+/// Ends the sessions of these tokens. Returns the audit entries, which the caller writes at the end of the
+/// transaction, and the tenants whose sessions end with them.
+async fn end_named(
+    conn: &mut Conn,
+    hashes: &[Vec<u8>],
+) -> QueryResult<(Vec<Entry>, Vec<TenantId>)> {
+    let (mut entries, mut tenants) = (Vec::new(), Vec::new());
+    for hash in hashes {
+        let Some(ended) = session::end(conn, hash).await? else { continue };
+        let actor = Actor::user(&ended.user, Some(ended.session.id));
+        let entry = Entry::new(actor, Action::SessionEnd, resource(&ended.session));
+        entries.push(entry.before(described(&ended.session)));
+        tenants.extend(ended.tenants);
+    }
+    Ok((entries, tenants))
+}
+
+fn resource(session: &Session) -> Resource {
+    Resource::new("session", session.id)
+}
+
+/// A session as the audit log shows it.
+fn described(session: &Session) -> serde_json::Value {
+    json!({ "device": user_agent::summarize(&session.user_agent), "address": session.address })
 }
 
 /// The live sessions of a user, the latest first.
@@ -149,15 +196,36 @@ pub async fn list(app: &App, user: Uuid) -> Result<Vec<Session>, ApiError> {
     Ok(session::of_user(&mut *app.conn().await?, user, app.clock.now()).await?)
 }
 
-/// Ends one session of a user; returns `false` when the user has no such session.
-pub async fn revoke(app: &App, user: Uuid, id: Uuid) -> Result<bool, ApiError> {
-    let revoked = session::end_by_id(&mut *app.conn().await?, user, id).await?;
+/// Ends a session of the user from the session `current`; returns `false` when the user has no such session.
+pub async fn revoke(app: &App, user: &User, current: Uuid, id: Uuid) -> Result<bool, ApiError> {
+    let actor = Actor::user(user, Some(current));
+    let entry = Entry::new(actor, Action::SessionRevoke, Resource::new("session", id));
+    let (mut conn, now) = (app.conn().await?, app.clock.now());
+    let revoked = conn
+        .transaction(async |conn| {
+            let revoked = session::end_by_id(conn, user.id, id).await?;
+            if revoked.is_some() {
+                audit_log::append(conn, &entry, now).await?;
+            }
+            QueryResult::Ok(revoked)
+        })
+        .await?;
     Ok(revoked.map(|tenants| notify(app, tenants)).is_some())
 }
 
-/// Ends every session of the user but `kept`.
-pub async fn revoke_others(app: &App, user: Uuid, kept: Option<Uuid>) -> Result<(), ApiError> {
-    notify(app, session::end_others(&mut *app.conn().await?, user, kept).await?);
+/// Ends every session of the user but `current`.
+pub async fn revoke_others(app: &App, user: &User, current: Uuid) -> Result<(), ApiError> {
+    let actor = Actor::user(user, Some(current));
+    let entry = Entry::new(actor, Action::SessionRevokeOthers, Resource::user(&user.email));
+    let (mut conn, now) = (app.conn().await?, app.clock.now());
+    let tenants = conn
+        .transaction(async |conn| {
+            let (count, tenants) = session::end_others(conn, user.id, Some(current)).await?;
+            audit_log::append(conn, &entry.before(json!({ "sessions": count })), now).await?;
+            QueryResult::Ok(tenants)
+        })
+        .await?;
+    notify(app, tenants);
     Ok(())
 }
 
@@ -177,6 +245,11 @@ fn age(session: &Session, now: Timestamp) -> Duration {
 
 fn cookie_lines(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     headers.get_all(header::COOKIE).iter().map(|line| line.as_bytes())
+}
+
+fn request_hashes(app: &App, headers: &HeaderMap) -> Vec<Vec<u8>> {
+    let values = cookies::all(cookie_lines(headers), cookie_name(&app.addresses));
+    values.map(|value| Token::from(value).hash()).collect()
 }
 
 fn request_token(app: &App, headers: &HeaderMap) -> Option<Token> {

@@ -4,6 +4,7 @@
 
 mod access;
 mod accounts;
+mod audit;
 mod connections;
 mod creating;
 mod database_down;

@@ -134,6 +134,8 @@ async fn transient_pages_reload_and_every_page_is_accessible() {
         "/admin/tenants/acme/edit",
         "/admin/tenants/acme/delete",
         "/admin/tenants/none",
+        "/admin/account",
+        "/admin/audit",
     ] {
         let page = owner.visit(path).await.text();
         let moves = matches!(path, "/admin" | "/admin/tenants/acme");

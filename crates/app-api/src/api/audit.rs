@@ -1,0 +1,36 @@
+//! `/v1/audit`: the audit log, filtered, and its export.
+
+use axum::extract::State;
+use axum::response::Response;
+use protocol::audit::AuditPage;
+use serde_json::Value;
+use service::api_error::ApiError;
+
+use crate::app::App;
+use crate::audit::export::{Format, export};
+use crate::audit::query::{self, AuditQuery};
+use crate::http::extract::{Query, invalid_query};
+
+pub async fn list_entries(
+    State(app): State<App>,
+    Query(query): Query<AuditQuery>,
+) -> Result<axum::Json<AuditPage<Value>>, ApiError> {
+    if query.format.is_some() {
+        return Err(invalid_query("format", "belongs to exports"));
+    }
+    Ok(axum::Json(query::list(&mut *app.conn().await?, &query).await?))
+}
+
+pub async fn export_entries(
+    State(app): State<App>,
+    Query(query): Query<AuditQuery>,
+) -> Result<Response, ApiError> {
+    let format = Format::parse(query.format.as_deref());
+    let format = format.ok_or_else(|| invalid_query("format", "must be csv or json"))?;
+    if query.cursor.is_some() || query.limit.is_some() {
+        return Err(invalid_query("cursor", "and limit belong to lists"));
+    }
+    let filter = query.filter()?;
+    let response = export(app.clone(), filter, format).await?;
+    Ok(app.until_stop(response))
+}

@@ -1,0 +1,166 @@
+//! An entry of the audit log, as a change writes it.
+
+use std::fmt;
+
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::mask::{differing, mask};
+use super::origin::{self, Origin};
+use crate::db::user::User;
+
+macro_rules! actions {
+    ($($name:ident = $text:literal,)+) => {
+        /// The kind of a change. The word is stable: people filter by it.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Action {
+            $($name,)+
+        }
+
+        impl Action {
+            pub const ALL: &'static [Self] = &[$(Self::$name,)+];
+
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $text,)+ }
+            }
+        }
+    };
+}
+
+actions! {
+    UserSignUp = "user.sign_up",
+    UserRole = "user.role",
+    UserDelete = "user.delete",
+    PasswordResetLink = "user.password_reset_link",
+    PasswordReset = "user.password_reset",
+    SessionBegin = "session.begin",
+    SessionEnd = "session.end",
+    SessionRevoke = "session.revoke",
+    SessionRevokeOthers = "session.revoke_others",
+    TenantCreate = "tenant.create",
+    TenantChange = "tenant.change",
+    TenantStart = "tenant.start",
+    TenantStop = "tenant.stop",
+    TenantRestart = "tenant.restart",
+    TenantDelete = "tenant.delete",
+    TenantOpen = "tenant.open",
+    KeyCreate = "key.create",
+    KeyRevoke = "key.revoke",
+    InvitationCreate = "invitation.create",
+    InvitationRevoke = "invitation.revoke",
+    InvitationAccept = "invitation.accept",
+    MembershipSet = "membership.set",
+    MembershipRemove = "membership.remove",
+    WebhookCreate = "webhook.create",
+    WebhookDelete = "webhook.delete",
+    WebhookReplay = "webhook.replay",
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Who makes a change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Actor {
+    pub(crate) kind: &'static str,
+    pub(crate) id: Option<Uuid>,
+    pub(crate) name: String,
+    pub(crate) role: String,
+    pub(crate) session_id: Option<Uuid>,
+}
+
+impl Actor {
+    /// A person, with the session that the request belongs to or begins.
+    pub fn user(user: &User, session_id: Option<Uuid>) -> Self {
+        Self {
+            kind: "user",
+            id: Some(user.id),
+            name: user.email.clone(),
+            role: user.role.clone(),
+            session_id,
+        }
+    }
+
+    pub fn key(id: Uuid, name: &str, role: &str) -> Self {
+        Self {
+            kind: "key",
+            id: Some(id),
+            name: name.to_owned(),
+            role: role.to_owned(),
+            session_id: None,
+        }
+    }
+
+    /// A command on the machine, such as `app-api reset-password`.
+    pub fn command(name: &str) -> Self {
+        Self {
+            kind: "command",
+            id: None,
+            name: name.to_owned(),
+            role: String::new(),
+            session_id: None,
+        }
+    }
+}
+
+/// What a change concerns: its kind and its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resource {
+    pub(crate) kind: &'static str,
+    pub(crate) name: String,
+}
+
+impl Resource {
+    pub fn new(kind: &'static str, name: impl fmt::Display) -> Self {
+        Self { kind, name: name.to_string() }
+    }
+
+    pub fn tenant(slug: &protocol::Slug) -> Self {
+        Self::new("tenant", slug)
+    }
+
+    pub fn user(email: &str) -> Self {
+        Self::new("user", email)
+    }
+}
+
+/// A change. The address and the id of the request are those of the request that this task handles.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    pub(crate) actor: Actor,
+    pub(crate) action: Action,
+    pub(crate) resource: Resource,
+    pub(crate) before: Option<Value>,
+    pub(crate) after: Option<Value>,
+    pub(crate) origin: Origin,
+}
+
+impl Entry {
+    pub fn new(actor: Actor, action: Action, resource: Resource) -> Self {
+        Self { actor, action, resource, before: None, after: None, origin: origin::current() }
+    }
+
+    /// Adds what the change made. Secrets are masked.
+    #[must_use]
+    pub fn after(mut self, after: Value) -> Self {
+        self.after = Some(mask(after));
+        self
+    }
+
+    /// Adds what the change removed. Secrets are masked.
+    #[must_use]
+    pub fn before(mut self, before: Value) -> Self {
+        self.before = Some(mask(before));
+        self
+    }
+
+    /// Adds the fields that the change changed. Secrets are masked.
+    #[must_use]
+    pub fn changed(self, before: Value, after: Value) -> Self {
+        let (before, after) = differing(before, after);
+        self.before(before).after(after)
+    }
+}
