@@ -110,7 +110,9 @@ pub async fn show_audit(
         layout: Layout::signed_in(&person, "Audit log"),
         actor: Field::new("actor", "Actor", "text").optional().value(&text(&query.actor)),
         action: Field::new("action", "Action", "text").optional().value(&text(&query.action)),
-        resource: Field::new("resource", "Resource", "text").optional().value(&text(&query.resource)),
+        resource: Field::new("resource", "Resource", "text")
+            .optional()
+            .value(&text(&query.resource)),
         is_filtered: !filter.is_empty(),
         filter,
         rows: listed.entries.into_iter().map(|entry| Row::new(entry, now)).collect(),
