@@ -69,8 +69,13 @@ impl EngineBaseline {
         done
     }
 
+    /// Returns what the names of a baseline's objects begin with.
+    pub(super) fn name(&self, number: usize) -> String {
+        format!("cial-{}-baseline-{number}", self.install)
+    }
+
     fn names(&self, number: usize) -> Names {
-        let own = format!("cial-{}-baseline-{number}", self.install);
+        let own = self.name(number);
         let volumes = ["data", "files", "ingress", "secrets"].map(|v| format!("{own}-{v}")).into();
         Names { own, volumes }
     }

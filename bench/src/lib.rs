@@ -48,6 +48,9 @@ enum Bench {
         /// How many other tenants run meanwhile.
         #[arg(long, default_value_t = 0)]
         beside: usize,
+        /// Print the steps of one create with their times instead, and those of the engine alone.
+        #[arg(long)]
+        explain: bool,
     },
     /// The router beside nginx and haproxy: CPU time, instructions, memory, latency.
     Router(RouterArgs),
@@ -112,7 +115,11 @@ impl Command {
                 return Ok(ExitCode::SUCCESS);
             }
             Bench::Tenant => ("tenant", block_on(tenant::measure(times))?),
-            Bench::Create { beside } => {
+            Bench::Create { explain: true, .. } => {
+                block_on(create::explain(&Installation::from_env()?))?;
+                return Ok(ExitCode::SUCCESS);
+            }
+            Bench::Create { beside, .. } => {
                 ("create", block_on(create::measure(&Installation::from_env()?, times, beside))?)
             }
             Bench::Router(args) => {

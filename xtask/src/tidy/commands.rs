@@ -11,6 +11,7 @@ const PROGRAMS: &[&str] = &["cargo", "make", "docker", "docker-compose", "curl"]
 const FOR_PEOPLE: &[&str] = &[
     "cargo xtask bench",
     "cargo xtask bench create",
+    "cargo xtask bench create --explain",
     "cargo xtask bench density",
     "cargo xtask bench router",
     "cargo xtask bench tenant",
@@ -46,8 +47,10 @@ pub(super) fn check(tree: &Tree) -> Vec<String> {
 fn knows(xtask: &clap::Command, name: &str, words: &[&str]) -> bool {
     let Some(command) = xtask.find_subcommand(name) else { return false };
     let mut flags = words.iter().filter_map(|word| word.strip_prefix("--"));
+    // `bench` passes every word on to another program.
+    let passes_on = command.get_arguments().any(clap::Arg::is_trailing_var_arg_set);
     flags.all(|flag| {
-        flag == "help" || command.get_arguments().any(|argument| argument.get_long() == Some(flag))
+        passes_on || flag == "help" || command.get_arguments().any(|argument| argument.get_long() == Some(flag))
     })
 }
 

@@ -2,21 +2,34 @@
 //! the engine alone, which creates the same network, volumes and container and starts it, one after
 //! the other.
 
+mod explain;
+
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use serde_json::json;
 use testkit::{Client, Installation};
 
-use super::baseline::EngineBaseline;
-use super::figure::{Environment, Figure, quantile};
-use super::fixture::{Fixture, IdlePolicy};
+use crate::baseline::EngineBaseline;
+use crate::figure::{Environment, Figure, quantile};
+use crate::fixture::{Fixture, IdlePolicy};
 use crate::{Measured, now};
+
+pub(crate) use explain::explain;
 
 /// How often the URL is requested; bounds the error of the figure.
 const INTERVAL: Duration = Duration::from_millis(2);
 const TIMEOUT: Duration = Duration::from_secs(60);
 const BAR: f64 = 1.1;
+
+/// A tenant that was created, answered, and is deleted again.
+struct Created {
+    id: String,
+    /// From the owner's call to its response.
+    accepted_after: Duration,
+    /// From the owner's call to the first response of the tenant's URL.
+    served_after: Duration,
+}
 
 /// One create through Cial and one by the engine alone.
 struct Pair {
@@ -61,7 +74,7 @@ async fn pairs(fixture: &Fixture<'_>, times: usize) -> Result<Vec<Pair>> {
     // The first pair pays for cold caches and is dropped.
     for number in 0..=times {
         let before = if number % 2 == 1 { Some(baseline.create(number).await?) } else { None };
-        let cial = create(installation, &mut owner, number).await?;
+        let cial = create(installation, &mut owner, number).await?.served_after;
         let engine = match before {
             Some(engine) => engine,
             None => baseline.create(number).await?,
@@ -78,23 +91,25 @@ async fn create(
     installation: &Installation,
     owner: &mut Client,
     number: usize,
-) -> Result<Duration> {
+) -> Result<Created> {
     let slug = format!("bench-{number}");
     let mut guest =
         Client::new(&format!("{slug}.{}", installation.domain), installation.router_port);
     let start = now();
     let created = owner.post("/api/admin/tenants", &json!({ "slug": slug, "name": slug })).await?;
     ensure!(created.status == 201, "cannot create {slug}: {}", created.summary());
+    let accepted_after = start.elapsed();
     while guest.get("/").await?.status != 200 {
         ensure!(start.elapsed() < TIMEOUT, "{slug} does not answer");
         tokio::time::sleep(INTERVAL).await;
     }
-    let took = start.elapsed();
+    let served_after = start.elapsed();
     let path = format!("/api/admin/tenants/{slug}");
     owner.delete(&path).await?;
     while owner.get(&path).await?.status != 404 {
         ensure!(start.elapsed() < TIMEOUT, "{slug} is not deleted");
         tokio::time::sleep(INTERVAL).await;
     }
-    Ok(took)
+    let id = created.json()["id"].as_str().unwrap_or_default().to_owned();
+    Ok(Created { id, accepted_after, served_after })
 }
