@@ -29,14 +29,19 @@ pub(crate) async fn explain(installation: &Installation) -> Result<()> {
     let created = create(installation, &mut owner, 1).await?;
     let end = start + created.served_after;
     let steps = engine_events::between(&fixture.docker, start, end + MARGIN, &created.id).await?;
-    let own = [(created.accepted_after, "the owner's call returns"), (created.served_after, "the URL answers")];
+    let own = [
+        (created.accepted_after, "the owner's call returns"),
+        (created.served_after, "the URL answers"),
+    ];
     let own = own.map(|(at, what)| EngineStep { at: start + at, what: what.to_owned() });
     print("Cial", start, steps.into_iter().chain(own).collect());
 
     let baseline = EngineBaseline::new(&fixture.docker, installation);
     let start = unix_time();
     let took = baseline.create(1).await?;
-    let steps = engine_events::between(&fixture.docker, start, start + took + MARGIN, &baseline.name(1)).await?;
+    let steps =
+        engine_events::between(&fixture.docker, start, start + took + MARGIN, &baseline.name(1))
+            .await?;
     let end = EngineStep { at: start + took, what: "the last call returns".to_owned() };
     print("the engine alone", start, steps.into_iter().chain([end]).collect());
     Ok(())
@@ -49,7 +54,11 @@ fn print(title: &str, start: Duration, mut steps: Vec<EngineStep>) {
     for EngineStep { at, what } in steps {
         let milliseconds = |time: Duration| time.as_secs_f64() * 1_000.0;
         let (since, step) = (at.saturating_sub(start), at.saturating_sub(before));
-        print_line(format_args!("{:>9.1} ms  +{:<7.1} {what}", milliseconds(since), milliseconds(step)));
+        print_line(format_args!(
+            "{:>9.1} ms  +{:<7.1} {what}",
+            milliseconds(since),
+            milliseconds(step)
+        ));
         before = before.max(at);
     }
 }

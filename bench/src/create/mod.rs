@@ -87,11 +87,7 @@ async fn pairs(fixture: &Fixture<'_>, times: usize) -> Result<Vec<Pair>> {
 }
 
 /// Times a create from the call until the tenant's URL responds, and then deletes the tenant.
-async fn create(
-    installation: &Installation,
-    owner: &mut Client,
-    number: usize,
-) -> Result<Created> {
+async fn create(installation: &Installation, owner: &mut Client, number: usize) -> Result<Created> {
     let slug = format!("bench-{number}");
     let mut guest =
         Client::new(&format!("{slug}.{}", installation.domain), installation.router_port);

@@ -50,7 +50,9 @@ fn knows(xtask: &clap::Command, name: &str, words: &[&str]) -> bool {
     // `bench` passes every word on to another program.
     let passes_on = command.get_arguments().any(clap::Arg::is_trailing_var_arg_set);
     flags.all(|flag| {
-        passes_on || flag == "help" || command.get_arguments().any(|argument| argument.get_long() == Some(flag))
+        passes_on
+            || flag == "help"
+            || command.get_arguments().any(|argument| argument.get_long() == Some(flag))
     })
 }
 
