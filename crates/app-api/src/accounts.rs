@@ -3,8 +3,9 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::HeaderMap;
 use protocol::control::{SignIn, SignUp};
+use protocol::problem::Code;
 use serde_json::json;
 use service::api_error::ApiError;
 use uuid::Uuid;
@@ -94,11 +95,9 @@ pub async fn sign_in(
             app.throttle.succeeded(attempt, app.clock.now());
             Ok(user)
         }
-        None => Err(ApiError::new(
-            StatusCode::UNAUTHORIZED,
-            "invalid_credentials",
-            "E-mail address or password is wrong.",
-        )),
+        None => {
+            Err(ApiError::new(Code::InvalidCredentials, "E-mail address or password is wrong."))
+        }
     }
 }
 
@@ -172,17 +171,16 @@ fn count_attempt(app: &App, attempt: Attempt<'_>) -> Result<(), ApiError> {
 
 pub fn reset_link_ended() -> ApiError {
     let detail = "This link was used already or is too old. Ask for a new one on the machine: app-api reset-password EMAIL.";
-    ApiError::new(StatusCode::GONE, "reset_link_ended", detail)
+    ApiError::new(Code::ResetLinkEnded, detail)
 }
 
 fn signup_closed() -> ApiError {
     let detail = "This installation has its owner; sign-up is closed. Sign in instead.";
-    ApiError::new(StatusCode::FORBIDDEN, "signup_closed", detail)
+    ApiError::new(Code::SignupClosed, detail)
 }
 
 fn too_many_attempts(wait: Duration) -> ApiError {
     let seconds = wait.as_secs().max(1);
     let detail = format!("Too many attempts failed. Try again in {seconds} s.");
-    ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too_many_attempts", detail)
-        .with_retry_after(Duration::from_secs(seconds))
+    ApiError::new(Code::TooManyAttempts, detail).with_retry_after(Duration::from_secs(seconds))
 }

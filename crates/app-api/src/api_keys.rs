@@ -30,5 +30,5 @@ pub async fn authenticate(app: &App, text: &str) -> Result<ApiKey, ApiError> {
 }
 
 fn invalid_key() -> ApiError {
-    ApiError::of_code(Code::InvalidKey, "The API key is malformed, expired or revoked.")
+    ApiError::new(Code::InvalidKey, "The API key is malformed, expired or revoked.")
 }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::body::Body;
-use axum::http::StatusCode;
 use axum::response::Response;
 use futures_util::StreamExt as _;
 use protocol::control::EffectivePolicy;
+use protocol::problem::Code;
 use service::Secret;
 use service::api_error::ApiError;
 use service::forwarded::TrustedProxies;
@@ -82,7 +82,7 @@ impl App {
 /// The error of a request that needs Postgres while Postgres does not reply.
 pub(crate) fn database_unavailable() -> ApiError {
     let detail = "The database cannot be reached at the moment. Running tenants are not affected.";
-    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "database_unavailable", detail)
+    ApiError::new(Code::DatabaseUnavailable, detail)
 }
 
 impl Deref for App {

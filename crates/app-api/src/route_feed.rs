@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use axum::http::StatusCode;
 use axum::response::Response;
+use protocol::problem::Code;
 use protocol::routes::Route;
 use service::api_error::ApiError;
 use service::watch::Feed;
@@ -40,7 +40,7 @@ impl RouteFeed {
     pub fn watch_response(&self) -> Result<Response, ApiError> {
         if !self.is_loaded.load(Ordering::Acquire) {
             let detail = "The routes were not read from the database yet.";
-            return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", detail));
+            return Err(ApiError::new(Code::NotReady, detail));
         }
         Ok(self.feed.watch_response())
     }

@@ -3,11 +3,12 @@
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use axum::http::{HeaderMap, Method, Uri};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodFilter, on};
 use protocol::api_keys::Role::{Read, Write};
+use protocol::problem::Code;
 use service::api_error::{ApiError, ErrorCause};
 
 use crate::access::Access::{
@@ -154,7 +155,7 @@ async fn not_found(
 }
 
 fn nothing_here() -> ApiError {
-    ApiError::new(StatusCode::NOT_FOUND, "not_found", "There is nothing here.")
+    ApiError::new(Code::NotFound, "There is nothing here.")
 }
 
 async fn method_not_allowed(
@@ -167,5 +168,5 @@ async fn method_not_allowed(
         return Ok(refusal);
     }
     let detail = format!("{method} is not understood here.");
-    Err(ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail))
+    Err(ApiError::new(Code::MethodNotAllowed, detail))
 }

@@ -1,8 +1,8 @@
 //! The actions of an owner on tenants, shared by the pages and the API.
 
-use axum::http::StatusCode;
 use protocol::Slug;
 use protocol::control::{self, NewTenant};
+use protocol::problem::Code;
 use protocol::spec::Desired;
 use service::api_error::ApiError;
 use sha2::{Digest as _, Sha256};
@@ -37,7 +37,7 @@ pub async fn create(
 ) -> Result<control::Tenant, ApiError> {
     if new.idempotency_key.is_some_and(|key| key.is_empty() || key.len() > 200) {
         let detail = "Idempotency-Key must be 1 to 200 characters long.";
-        return Err(ApiError::new(StatusCode::BAD_REQUEST, "invalid_idempotency_key", detail));
+        return Err(ApiError::new(Code::InvalidIdempotencyKey, detail));
     }
     let body_hash = Sha256::digest(new.bytes).to_vec();
     let mut conn = app.conn().await?;
@@ -81,18 +81,14 @@ async fn stored_response(
     let Some(stored) = idempotency::find(conn, caller.id(), key).await? else { return Ok(None) };
     if stored.body_hash != body_hash {
         let detail = "This Idempotency-Key came with another body before. Use a new key.";
-        return Err(ApiError::new(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            "idempotency_mismatch",
-            detail,
-        ));
+        return Err(ApiError::new(Code::IdempotencyMismatch, detail));
     }
     let response: control::Tenant = serde_json::from_value(stored.answer)?;
     let created = tenant::by_id(conn, response.id).await?;
     if created.is_none_or(|tenant| tenant.desired == Desired::Deleted) {
         let detail =
             "The tenant that was created with this Idempotency-Key was deleted. Use a new key.";
-        return Err(ApiError::new(StatusCode::GONE, "tenant_deleted", detail));
+        return Err(ApiError::new(Code::TenantDeleted, detail));
     }
     Ok(Some(response))
 }
@@ -104,9 +100,11 @@ fn validate(request: &NewTenant) -> Result<(Slug, String), ApiError> {
         (Ok(_), Err(error)) => Err(invalid_fields(&[("name", Some(error))])),
         (Err(why), name) => {
             let detail = format!("The slug {why}.");
-            let failure =
-                ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_slug", detail.clone())
-                    .with_field_error("slug", "invalid_slug", detail);
+            let failure = ApiError::new(Code::InvalidSlug, detail.clone()).with_field_error(
+                "slug",
+                "invalid_slug",
+                detail,
+            );
             Err(match name {
                 Ok(_) => failure,
                 Err(error) => failure.with_field_error("name", error.code, error.message),
@@ -117,11 +115,7 @@ fn validate(request: &NewTenant) -> Result<(Slug, String), ApiError> {
 
 fn slug_taken(slug: &Slug) -> ApiError {
     let detail = format!("A tenant with the slug {slug} exists already. Choose another.");
-    ApiError::new(StatusCode::CONFLICT, "slug_taken", detail.clone()).with_field_error(
-        "slug",
-        "slug_taken",
-        detail,
-    )
+    ApiError::new(Code::SlugTaken, detail.clone()).with_field_error("slug", "slug_taken", detail)
 }
 
 /// Lists the tenants that the caller may see.
@@ -141,7 +135,7 @@ async fn read_again(app: &App, tenant: &Tenant) -> Result<Tenant, ApiError> {
 }
 
 pub fn no_such_tenant() -> ApiError {
-    ApiError::new(StatusCode::NOT_FOUND, "tenant_not_found", "There is no tenant of this name.")
+    ApiError::new(Code::TenantNotFound, "There is no tenant of this name.")
 }
 
 /// Each lost race is the success of another writer: enough for many concurrent callers and the reconciler.
@@ -186,12 +180,12 @@ pub async fn request_action(
 
 fn being_deleted() -> ApiError {
     let detail = "This tenant is being deleted. Nothing else can be done with it.";
-    ApiError::new(StatusCode::CONFLICT, "tenant_deleting", detail)
+    ApiError::new(Code::TenantDeleting, detail)
 }
 
 fn changes_too_fast() -> ApiError {
     let detail = "The tenant changes faster than this could be written. Try again.";
-    ApiError::new(StatusCode::CONFLICT, "revision_conflict", detail)
+    ApiError::new(Code::RevisionConflict, detail)
 }
 
 /// Changes a tenant in place. `revisions`: refuse the change when the tenant has none of them.
@@ -209,11 +203,7 @@ pub async fn change(
         }
         if revisions.is_some_and(|revisions| !revisions.contains(&read.revision)) {
             let detail = format!("The tenant is at revision {} by now.", read.revision);
-            return Err(ApiError::new(
-                StatusCode::PRECONDITION_FAILED,
-                "revision_mismatch",
-                detail,
-            ));
+            return Err(ApiError::new(Code::RevisionMismatch, detail));
         }
         let next = change.apply_to(&read.changeable()).map_err(|errors| refused(&errors))?;
         let mut conn = app.conn().await?;
@@ -230,7 +220,7 @@ pub async fn change(
 
 fn refused(errors: &[FieldError]) -> ApiError {
     let detail = "Some fields need another value.";
-    let failure = ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_fields", detail);
+    let failure = ApiError::new(Code::InvalidFields, detail);
     errors
         .iter()
         .fold(failure, |failure, e| failure.with_field_error(e.field, e.code, e.message.clone()))

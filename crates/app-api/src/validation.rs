@@ -1,6 +1,6 @@
 //! The rules for e-mail addresses, names and passwords.
 
-use axum::http::StatusCode;
+use protocol::problem::Code;
 use protocol::text::{LineError, check_line};
 use service::api_error::ApiError;
 
@@ -76,7 +76,7 @@ pub fn password(text: &str, email: &str) -> Result<(), FieldError> {
 /// A 422 that names the error of each field that has one.
 pub fn invalid_fields(errors: &[(&str, Option<FieldError>)]) -> ApiError {
     let detail = "Some fields need another value.";
-    let failure = ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_fields", detail);
+    let failure = ApiError::new(Code::InvalidFields, detail);
     errors
         .iter()
         .filter_map(|(field, error)| Some((field, error.as_ref()?)))

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use protocol::headers::REQUEST_ID;
+use protocol::problem::Code;
 use proxy::{
     Action, Decision, ErrorContext, Peer, Policy, ProxyError, RequestHead, Response, Upstream,
 };
@@ -96,17 +97,18 @@ impl Policy for EdgePolicy {
                 proof.as_deref(),
             ));
         }
-        let class = match classify(head) {
+        let class = match routes::classify(path_of(target)) {
             Ok(class) => class,
-            Err((code, detail)) => {
-                let response = responses::problem(&request_context, 400, code, detail);
+            Err(routes::Ambiguous) => {
+                let detail = "This path can be read in more than one way. Write it plainly.";
+                let response = responses::problem(&request_context, Code::AmbiguousPath, detail);
                 return respond(responses::with_proof(response, proof.as_deref()));
             }
         };
         if head.is_websocket() && Zone::of(class) == Zone::Core && !is_same_origin(head, admission)
         {
             let detail = "A page elsewhere cannot open a WebSocket of this tenant's core.";
-            let response = responses::problem(&request_context, 403, "cross_site", detail);
+            let response = responses::problem(&request_context, Code::CrossSite, detail);
             return respond(responses::with_proof(response, proof.as_deref()));
         }
         let client = if admission.is_trusted() {
@@ -152,12 +154,6 @@ impl Policy for EdgePolicy {
     }
 }
 
-fn classify(head: &RequestHead<'_>) -> Result<Class, (&'static str, &'static str)> {
-    routes::classify(path_of(head.target())).map_err(|routes::Ambiguous| {
-        ("ambiguous_path", "This path can be read in more than one way. Write it plainly.")
-    })
-}
-
 fn path_of(target: &str) -> &str {
     target.split('?').next().unwrap_or_default()
 }
@@ -196,6 +192,6 @@ fn core_unreachable(exchange: &EdgeExchange, error: &SessionLookupError) -> Resp
         exchange.request_context.request_id, error.0
     );
     let detail = "The core of this tenant did not say who is signed in.";
-    let response = responses::problem(&exchange.request_context, 502, "core_unreachable", detail);
+    let response = responses::problem(&exchange.request_context, Code::CoreUnreachable, detail);
     responses::with_proof(response, exchange.proof.as_deref())
 }

@@ -1,6 +1,7 @@
 //! The edge's own responses: problem documents, pages with the same facts, and the bare 404 of a guarded edge.
 
 use protocol::headers::{PROOF, REQUEST_ID};
+use protocol::problem::Code;
 use proxy::{ErrorOrigin, ProxyError, Response};
 use tenant_service::{RequestContext, page};
 
@@ -15,16 +16,11 @@ pub(crate) fn without_body(error: &ProxyError) -> Response {
 }
 
 /// An error as a page or a problem document, whichever the client accepts.
-pub(crate) fn problem(
-    request_context: &RequestContext,
-    status: u16,
-    code: &str,
-    detail: &str,
-) -> Response {
-    let known = title(status);
-    let mut problem = protocol::Problem::new(status, code, known, detail);
+pub(crate) fn problem(request_context: &RequestContext, code: Code, detail: &str) -> Response {
+    let mut problem = protocol::Problem::new(code, detail);
     problem.request_id.clone_from(&request_context.request_id);
-    let response = Response::new(status).header(REQUEST_ID, request_context.request_id.clone());
+    let response =
+        Response::new(problem.status).header(REQUEST_ID, request_context.request_id.clone());
     if request_context.is_navigation {
         let kind = "text/html; charset=utf-8";
         let response = response.body(kind, page::render_problem(&problem));
@@ -61,7 +57,8 @@ pub(crate) fn proxy_error(
             request_context.request_id
         );
     }
-    problem(request_context, error.status(), error.code(), error.public_detail())
+    let code = Code::from_word(error.code()).unwrap_or(Code::Internal);
+    problem(request_context, code, error.public_detail())
 }
 
 /// Adds the proof that identifies this tenant to the router.
@@ -72,21 +69,34 @@ pub(crate) fn with_proof(response: Response, proof: Option<&str>) -> Response {
     }
 }
 
-fn title(status: u16) -> &'static str {
-    match status {
-        400 => "Bad Request",
-        403 => "Forbidden",
-        405 => "Method Not Allowed",
-        408 => "Request Timeout",
-        413 => "Content Too Large",
-        414 => "URI Too Long",
-        417 => "Expectation Failed",
-        426 => "Upgrade Required",
-        431 => "Request Header Fields Too Large",
-        502 => "Bad Gateway",
-        503 => "Service Unavailable",
-        504 => "Gateway Timeout",
-        505 => "HTTP Version Not Supported",
-        _ => "Error",
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_proxy_error_has_a_problem_code_with_its_status() {
+        let errors = [
+            ProxyError::MalformedRequest("rule"),
+            ProxyError::MissingHost,
+            ProxyError::MethodNotServed,
+            ProxyError::RequestHeadTimeout,
+            ProxyError::RequestBodyTimeout,
+            ProxyError::RequestBodyTooLarge,
+            ProxyError::RequestHeadTooLarge { target: true },
+            ProxyError::RequestHeadTooLarge { target: false },
+            ProxyError::ExpectationFailed,
+            ProxyError::UnsupportedWebSocketVersion,
+            ProxyError::UnsupportedHttpVersion,
+            ProxyError::UpstreamUnreachable(String::new()),
+            ProxyError::LocalShortage(String::new()),
+            ProxyError::ConnectTimeout,
+            ProxyError::ResponseTimeout,
+            ProxyError::ResponseTruncated,
+            ProxyError::MalformedResponse("rule"),
+        ];
+        for error in errors {
+            let code = Code::from_word(error.code());
+            assert_eq!(code.map(Code::status), Some(error.status()), "{error:?}");
+        }
     }
 }

@@ -1,5 +1,7 @@
 use std::sync::Arc;
 
+use protocol::problem::Code;
+
 /// Why a request gets no lease.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum LeaseError {
@@ -29,17 +31,17 @@ pub enum LeaseError {
 
 impl LeaseError {
     /// Returns the code in problems and metrics.
-    pub const fn code(&self) -> &'static str {
+    pub const fn code(&self) -> Code {
         match self {
-            Self::Stopped => "stopped",
-            Self::NotRunning => "not_running",
-            Self::WakeRequired => "wake_required",
-            Self::Waking { .. } => "waking",
-            Self::WakeQueueFull { .. } => "wake_queue_full",
-            Self::WakeFailed(_) => "wake_failed",
-            Self::OrchestratorUnavailable => "wake_unavailable",
-            Self::RouterQueueFull => "too_many_waiting",
-            Self::OutOfResources => "out_of_resources",
+            Self::Stopped => Code::Stopped,
+            Self::NotRunning => Code::NotRunning,
+            Self::WakeRequired => Code::WakeRequired,
+            Self::Waking { .. } => Code::Waking,
+            Self::WakeQueueFull { .. } => Code::WakeQueueFull,
+            Self::WakeFailed(_) => Code::WakeFailed,
+            Self::OrchestratorUnavailable => Code::WakeUnavailable,
+            Self::RouterQueueFull => Code::TooManyWaiting,
+            Self::OutOfResources => Code::OutOfResources,
         }
     }
 }

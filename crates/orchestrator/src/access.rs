@@ -2,9 +2,10 @@
 //! path outside the table: a stranger must not learn which paths exist.
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{Method, StatusCode, header};
+use axum::http::{Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
+use protocol::problem::Code;
 use service::Secret;
 use service::api_error::ApiError;
 use service::secret::constant_time_eq;
@@ -72,8 +73,7 @@ pub async fn check_access(
 
 fn unauthorized() -> ApiError {
     ApiError::new(
-        StatusCode::UNAUTHORIZED,
-        "unauthorized",
+        Code::Unauthenticated,
         "Send the token of your service as Authorization: Bearer: app-api its orchestrator token, a router its leases token.",
     )
 }

@@ -7,39 +7,29 @@
 //!
 //! | call | body → response |
 //! |---|---|
-//! | `POST /v1/leases` | [`LeaseRequest`] → 200 [`LeaseGrant`]; wakes a frozen or sleeping tenant first; otherwise a problem with a code of [`code`] |
+//! | `POST /v1/leases` | [`LeaseRequest`] → 200 [`LeaseGrant`]; wakes a frozen or sleeping tenant first; otherwise a problem, below |
 //! | `POST /v1/leases/renew` | [`RenewRequest`] → 200 [`RenewResponse`]; 503 `not_listed` before the orchestrator has listed its tenants, which ends no lease |
 //! | `POST /v1/leases/release` | [`ReleaseRequest`] → 204, also for expired leases |
 //! | `GET /v1/leases/{tenant}/progress` | → NDJSON of [`WakeProgress`], one line per change, until `ready` or `failed`; wakes no tenant |
+//!
+//! The problems that refuse a lease:
+//!
+//! | code | when |
+//! |---|---|
+//! | [`NoSuchTenant`](crate::problem::Code::NoSuchTenant) | the engine has no such tenant |
+//! | [`TenantStopped`](crate::problem::Code::TenantStopped) | the owner stopped the tenant; no request wakes it |
+//! | [`TenantNotRunning`](crate::problem::Code::TenantNotRunning) | the tenant is not ready, and a wake does not help (first start, owner's start, crash) |
+//! | [`WakeRequired`](crate::problem::Code::WakeRequired) | the tenant sleeps, and this request does not wake it |
+//! | [`Waking`](crate::problem::Code::Waking) + `Retry-After` | the tenant is waking; `wait_ms` ran out first |
+//! | [`Leaving`](crate::problem::Code::Leaving) + `Retry-After` | the orchestrator is shutting down. The router treats it as unreachable: running tenants are served without it, and leases for resting tenants are requested again |
+//! | [`WakeQueueFull`](crate::problem::Code::WakeQueueFull) + `Retry-After` | too many requests wait already |
+//! | [`WakeFailed`](crate::problem::Code::WakeFailed) | the tenant did not get ready. `detail` is the reason in the engine's words, for the owner only. `errors` carries the kind of the failure as `code` of the field `wake`: one of [`wake_failure`] |
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::TenantId;
 use crate::orchestrator::Upstream;
-
-/// Codes of the problems that refuse a lease.
-pub mod code {
-    /// 404: the engine has no such tenant.
-    pub const NO_SUCH_TENANT: &str = "no_such_tenant";
-    /// 409: the owner stopped the tenant; no request wakes it.
-    pub const STOPPED: &str = "tenant_stopped";
-    /// 409: the tenant is not ready, and a wake does not help (first start, owner's start, crash).
-    pub const NOT_RUNNING: &str = "tenant_not_running";
-    /// 409: the tenant sleeps, and this request does not wake it.
-    pub const WAKE_REQUIRED: &str = "wake_required";
-    /// 503 + `Retry-After`: the tenant is waking; `wait_ms` ran out first.
-    pub const WAKING: &str = "waking";
-    /// 503 + `Retry-After`: the orchestrator is shutting down. The router treats it as unreachable:
-    /// running tenants are served without it, and leases for resting tenants are requested again.
-    pub const LEAVING: &str = "leaving";
-    /// 503 + `Retry-After`: too many requests wait already.
-    pub const WAKE_QUEUE_FULL: &str = "wake_queue_full";
-    /// 502: the wake failed, and the tenant did not get ready. `detail` is the reason in the
-    /// engine's words, for the owner only. `errors` carries the kind of the failure as `code` of
-    /// the field `wake`: one of [`super::wake_failure`].
-    pub const WAKE_FAILED: &str = "wake_failed";
-}
 
 /// Kinds of failed wakes, as strangers may see them.
 pub mod wake_failure {
@@ -53,8 +43,8 @@ pub mod wake_failure {
     pub const SLOW: &str = "slow";
 }
 
-/// The number of wakes ahead of a slow wake, in a problem of [`code::WAKING`] or
-/// [`code::WAKE_QUEUE_FULL`].
+/// The number of wakes ahead of a slow wake, in a problem with the code `waking` or
+/// `wake_queue_full`.
 pub mod queue_position {
     use crate::Problem;
 

@@ -36,24 +36,25 @@ impl ErrorCause {
 }
 
 impl ApiError {
-    /// An error with `code`, a snake_case word of `docs/reference/problems.md`, and `detail`, a sentence for the caller.
-    pub fn new(status: StatusCode, code: &str, detail: impl Into<String>) -> Self {
-        let title = status.canonical_reason().unwrap_or("Error");
-        let problem = Box::new(Problem::new(status.as_u16(), code, title, detail));
-        Self { problem, cause: None, retry_after: None }
+    /// An error with the usual status of `code`; `detail` is a sentence for the caller.
+    pub fn new(code: Code, detail: impl Into<String>) -> Self {
+        Self::from_problem(Problem::new(code, detail))
     }
 
-    /// An error with the usual status of `code`; `detail` is a sentence for the caller.
-    pub fn of_code(code: Code, detail: impl Into<String>) -> Self {
-        let problem = Box::new(Problem::of_code(code, detail));
-        Self { problem, cause: None, retry_after: None }
+    /// An error with another status of `code` than the usual one: one of [`Code::statuses`].
+    pub fn with_status(code: Code, status: StatusCode, detail: impl Into<String>) -> Self {
+        Self::from_problem(Problem::with_status(code, status.as_u16(), detail))
+    }
+
+    fn from_problem(problem: Problem) -> Self {
+        Self { problem: Box::new(problem), cause: None, retry_after: None }
     }
 
     /// A 500 whose cause reaches the log only.
     pub fn internal(cause: impl Into<anyhow::Error>) -> Self {
         Self {
             cause: Some(Arc::new(cause.into())),
-            ..Self::of_code(
+            ..Self::new(
                 Code::Internal,
                 "Something went wrong on our side. The request id finds it in the log.",
             )

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum::http::{Method, Request, Response, StatusCode, header};
+use axum::http::{Method, Request, Response, header};
 use bytes::Bytes;
 use connect::is_local_shortage;
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -145,10 +145,8 @@ async fn read_refusal(response: Response<Incoming>) -> CallError {
     let status = response.status();
     let body = Limited::new(response.into_body(), MAX_PROBLEM_BYTES).collect().await;
     let problem = body.ok().and_then(|b| serde_json::from_slice::<Problem>(&b.to_bytes()).ok());
-    let without_problem = |s: StatusCode| {
-        Problem::new(s.as_u16(), "unknown", s.canonical_reason().unwrap_or("Error"), "")
-    };
-    CallError::Refused(Box::new(problem.unwrap_or_else(|| without_problem(status))))
+    let without_problem = || Problem::about_blank(status.as_u16());
+    CallError::Refused(Box::new(problem.unwrap_or_else(without_problem)))
 }
 
 /// Distinguishes a failure of this process from a failure of the other service.

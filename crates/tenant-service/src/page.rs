@@ -50,7 +50,7 @@ mod tests {
 
     #[test]
     fn the_texts_of_a_problem_are_escaped() {
-        let mut bad = Problem::new(404, "not_found", "Not Found", "<script>alert(1)</script>");
+        let mut bad = Problem::new(protocol::problem::Code::NotFound, "<script>alert(1)</script>");
         bad.request_id = "abc".to_owned();
         let page = render_problem(&bad);
         assert!(!page.contains("<script>"), "{page}");

@@ -34,7 +34,7 @@ impl RequestContext {
 
     /// An error response: a page for a navigation, a JSON problem for any other request.
     pub fn problem(&self, code: Code, detail: &str) -> Response {
-        self.problem_response(Problem::of_code(code, detail))
+        self.problem_response(Problem::new(code, detail))
     }
 
     /// Like [`problem`](Self::problem), for a problem that carries errors of fields.

@@ -172,17 +172,16 @@ fn membership_role(membership: &str) -> Option<Role> {
 /// Constant texts: the response must not reveal more than its code.
 pub fn refused(refusal: Refusal) -> ApiError {
     match refusal {
-        Refusal::Forbidden => ApiError::of_code(
-            Code::Forbidden,
-            "You have no access here. Use another key or account.",
-        ),
+        Refusal::Forbidden => {
+            ApiError::new(Code::Forbidden, "You have no access here. Use another key or account.")
+        }
         Refusal::InsufficientRole => {
-            ApiError::of_code(Code::InsufficientRole, "Your role does not permit this.")
+            ApiError::new(Code::InsufficientRole, "Your role does not permit this.")
         }
     }
 }
 
 /// The refusal of a request without a live session or key.
 pub fn unauthenticated() -> ApiError {
-    ApiError::of_code(Code::Unauthenticated, "Sign in first, or send an API key.")
+    ApiError::new(Code::Unauthenticated, "Sign in first, or send an API key.")
 }

@@ -1,8 +1,8 @@
 //! `/healthz`: the process runs. `/readyz`: the service can work; otherwise the response names the missing part.
 
 use axum::extract::State;
-use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use protocol::problem::Code;
 use serde_json::json;
 use service::api_error::ApiError;
 
@@ -27,5 +27,5 @@ pub async fn readyz(State(app): State<App>) -> Result<Response, ApiError> {
 
 fn waiting(reason: &str) -> ApiError {
     let missing = format!("database: {reason}");
-    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "waiting", missing)
+    ApiError::new(Code::Waiting, missing)
 }

@@ -4,6 +4,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use protocol::State as TenantState;
+use protocol::problem::Code;
 use protocol::spec::Desired;
 use service::api_error::ApiError;
 use uuid::Uuid;
@@ -26,19 +27,19 @@ pub async fn open_tenant(
     let site = headers.get("sec-fetch-site").map(|v| v.as_bytes());
     if method != Method::POST && !matches!(site, None | Some(b"same-origin" | b"none")) {
         let detail = "Open a tenant from the admin itself.";
-        return Err(ApiError::new(StatusCode::FORBIDDEN, "cross_site", detail));
+        return Err(ApiError::new(Code::CrossSite, detail));
     }
     // A prefetch must not consume a token: the owner does not visit the tenant yet.
     let mut purposes = ["sec-purpose", "purpose"].into_iter().filter_map(|name| headers.get(name));
     let is_prefetch = purposes.any(|value| value.as_bytes().starts_with(b"prefetch"));
     if method == Method::HEAD || is_prefetch {
         let detail = "Opening a tenant signs somebody in: it is done by going there.";
-        return Err(ApiError::new(StatusCode::FORBIDDEN, "not_a_visit", detail));
+        return Err(ApiError::new(Code::NotAVisit, detail));
     }
     let tenant = found.tenant;
     if !can_open(tenant.desired, tenant.state) {
         let detail = "The tenant does not run. Start it first.";
-        return Err(ApiError::new(StatusCode::CONFLICT, "tenant_not_running", detail));
+        return Err(ApiError::new(Code::TenantNotRunning, detail));
     }
     let target = (tenant.tenant_id(), &tenant.slug);
     let now = app.clock.now();

@@ -57,5 +57,5 @@ fn session_info(row: &Session, current: Uuid) -> SessionInfo {
 
 /// The refusal for a session that has ended or belongs to somebody else.
 pub fn no_such_session() -> ApiError {
-    ApiError::of_code(Code::NotFound, "You have no such session. It may have ended by itself.")
+    ApiError::new(Code::NotFound, "You have no such session. It may have ended by itself.")
 }

@@ -2,10 +2,11 @@
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use protocol::Timestamp;
+use protocol::problem::Code;
 use serde::Deserialize;
 use service::api_error::ApiError;
 use service::client::CallError;
@@ -67,5 +68,5 @@ pub async fn show_logs(
 
 fn unavailable() -> ApiError {
     let detail = "The orchestrator cannot be reached at the moment.";
-    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "orchestrator_unavailable", detail)
+    ApiError::new(Code::OrchestratorUnavailable, detail)
 }

@@ -7,6 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use protocol::State as TenantState;
 use protocol::control::{NewTenant, TenantList};
+use protocol::problem::Code;
 use serde::Deserialize;
 use service::api_error::ApiError;
 
@@ -145,7 +146,7 @@ fn expected_revisions(headers: &HeaderMap) -> Result<Option<Vec<i64>>, ApiError>
 
 fn invalid_if_match() -> ApiError {
     let detail = "If-Match must be the tenant's revision, like \"7\".";
-    ApiError::new(StatusCode::BAD_REQUEST, "invalid_if_match", detail)
+    ApiError::new(Code::InvalidIfMatch, detail)
 }
 
 pub async fn delete_tenant(

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use argon2::password_hash::phc::PasswordHash;
 use argon2::{Algorithm, Argon2, Params, PasswordHasher as _, PasswordVerifier as _, Version};
-use axum::http::StatusCode;
+use protocol::problem::Code;
 use service::api_error::ApiError;
 use service::forwarded;
 use tokio::sync::Semaphore;
@@ -217,7 +217,7 @@ impl Drop for Place {
 
 fn busy() -> ApiError {
     let detail = "Too many sign-ins at once. Try again in a moment.";
-    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail).with_retry_after(RETRY_AFTER)
+    ApiError::new(Code::Busy, detail).with_retry_after(RETRY_AFTER)
 }
 
 fn digest(params: &Params, password: &str) -> anyhow::Result<String> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, RawPathParams, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, header};
 use protocol::problem::Code;
 use serde::de::DeserializeOwned;
 use service::api_error::ApiError;
@@ -43,9 +43,8 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Json<T> {
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
         require_content_type(request.headers(), "application/json")?;
         let bytes = read_body(request.into_body()).await?;
-        let value = service::json_object::from_slice(&bytes).map_err(|error| {
-            ApiError::new(StatusCode::BAD_REQUEST, "invalid_json", format!("The body: {error}."))
-        })?;
+        let value = service::json_object::from_slice(&bytes)
+            .map_err(|error| ApiError::new(Code::InvalidJson, format!("The body: {error}.")))?;
         Ok(Self { value, bytes })
     }
 }
@@ -61,7 +60,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Form<T> {
         let read = axum::Form::from_request(request, state).await;
         read.map(|form| Self(form.0)).map_err(|error| {
             let detail = format!("The form: {}.", error.body_text());
-            ApiError::new(StatusCode::BAD_REQUEST, "invalid_form", detail)
+            ApiError::new(Code::InvalidForm, detail)
         })
     }
 }
@@ -72,7 +71,7 @@ impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Query<T> {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         axum::extract::Query::try_from_uri(&parts.uri).map(|query| Self(query.0)).map_err(|error| {
             let detail = format!("The query: {}.", error.body_text());
-            ApiError::new(StatusCode::BAD_REQUEST, "invalid_query", detail)
+            ApiError::new(Code::InvalidQuery, detail)
         })
     }
 }
@@ -94,14 +93,14 @@ impl<S: Send + Sync> FromRequestParts<S> for IdPath {
         let params = RawPathParams::from_request_parts(parts, state).await.ok();
         let id = params.iter().flatten().find_map(|(name, value)| (name == "id").then_some(value));
         let id = id.and_then(|id| id.parse().ok()).map(Self);
-        id.ok_or_else(|| ApiError::of_code(Code::NotFound, "There is nothing of this id."))
+        id.ok_or_else(|| ApiError::new(Code::NotFound, "There is nothing of this id."))
     }
 }
 
 /// A 400 for a query parameter that breaks `rule`, like "must be 0 or 1".
 pub fn invalid_query(field: &str, rule: &str) -> ApiError {
     let detail = format!("The query's {field} {rule}.");
-    ApiError::new(StatusCode::BAD_REQUEST, "invalid_query", detail.clone()).with_field_error(
+    ApiError::new(Code::InvalidQuery, detail.clone()).with_field_error(
         field,
         "invalid_query",
         detail,
@@ -115,12 +114,12 @@ async fn read_body(body: Body) -> Result<Bytes, ApiError> {
 
 fn too_slow() -> ApiError {
     let detail = format!("The body did not arrive within {BODY_TIMEOUT:?}.");
-    ApiError::new(StatusCode::REQUEST_TIMEOUT, "request_timed_out", detail)
+    ApiError::new(Code::RequestTimedOut, detail)
 }
 
 pub fn too_large() -> ApiError {
     let detail = format!("The body is larger than {BODY_LIMIT} bytes.");
-    ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
+    ApiError::new(Code::BodyTooLarge, detail)
 }
 
 fn require_content_type(headers: &HeaderMap, wanted: &str) -> Result<(), ApiError> {
@@ -130,5 +129,5 @@ fn require_content_type(headers: &HeaderMap, wanted: &str) -> Result<(), ApiErro
         return Ok(());
     }
     let detail = format!("Send the body as {wanted}.");
-    Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail))
+    Err(ApiError::new(Code::UnsupportedMediaType, detail))
 }

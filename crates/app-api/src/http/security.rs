@@ -3,10 +3,11 @@
 use std::panic::AssertUnwindSafe;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
+use protocol::problem::Code;
 use service::api_error::ApiError;
 
 use crate::app::App;
@@ -51,11 +52,11 @@ fn check(
         && !is_our_host(addresses, host(uri, headers))
     {
         let detail = format!("This is not {}.", addresses.admin_origin());
-        return Err(ApiError::new(StatusCode::MISDIRECTED_REQUEST, "wrong_host", detail));
+        return Err(ApiError::new(Code::WrongHost, detail));
     }
     if !method.is_safe() && !is_same_site(addresses, host(uri, headers), headers) {
         let detail = "This request was sent by a page of another site.";
-        return Err(ApiError::new(StatusCode::FORBIDDEN, "cross_site", detail));
+        return Err(ApiError::new(Code::CrossSite, detail));
     }
     let length = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok());
     match length.and_then(|l| l.parse::<usize>().ok()) {

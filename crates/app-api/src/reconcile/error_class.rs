@@ -53,7 +53,8 @@ mod tests {
     #[test]
     fn each_error_has_its_class_and_reason() {
         let refused = |status, code: &str, detail: &str| {
-            CallError::Refused(Box::new(Problem::new(status, code, "", detail)))
+            let (code, detail) = (code.to_owned(), detail.to_owned());
+            CallError::Refused(Box::new(Problem { code, detail, ..Problem::about_blank(status) }))
         };
         let table: Vec<_> = [
             refused(422, "image_missing", "The image cial-tenant:dev does not exist."),

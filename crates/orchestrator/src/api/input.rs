@@ -6,6 +6,7 @@ use axum::extract::{FromRequestParts, Path};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use protocol::orchestrator::ApplyRequest;
+use protocol::problem::Code;
 use protocol::{TenantId, Timestamp};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -32,9 +33,9 @@ impl<S: Send + Sync> FromRequestParts<S> for TenantPath {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let text = Path::<String>::from_request_parts(parts, state).await.ok();
-        text.and_then(|text| text.parse().ok()).map(Self).ok_or_else(|| {
-            ApiError::new(StatusCode::NOT_FOUND, "no_such_tenant", "A tenant's id is a UUID.")
-        })
+        text.and_then(|text| text.parse().ok())
+            .map(Self)
+            .ok_or_else(|| ApiError::new(Code::NoSuchTenant, "A tenant's id is a UUID."))
     }
 }
 
@@ -46,16 +47,14 @@ pub(super) fn parse_json<T: DeserializeOwned>(
     let body = body.map_err(|rejection| {
         Box::new(match rejection.status() {
             StatusCode::PAYLOAD_TOO_LARGE => ApiError::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "body_too_large",
+                Code::BodyTooLarge,
                 format!("A body may have {} KiB at most.", max_bytes >> 10),
             ),
-            status => ApiError::new(status, "invalid_body", "The body ended early."),
+            _ => ApiError::new(Code::InvalidBody, "The body ended early."),
         })
     })?;
-    service::json_object::from_slice(&body).map_err(|error| {
-        Box::new(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_body", error.to_string()))
-    })
+    service::json_object::from_slice(&body)
+        .map_err(|error| Box::new(ApiError::new(Code::InvalidBody, error.to_string())))
 }
 
 pub(super) fn parse_apply(
@@ -68,8 +67,7 @@ pub(super) fn parse_apply(
     if errors.is_empty() {
         return Ok(apply);
     }
-    let failure =
-        ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_spec", "The spec is not valid.");
+    let failure = ApiError::new(Code::InvalidSpec, "The spec is not valid.");
     let add_field = |f: ApiError, e: FieldError| f.with_field_error(&e.field, e.code, e.rule);
     Err(errors.into_iter().fold(failure, add_field).into())
 }
@@ -140,7 +138,8 @@ pub(super) struct LogsQuery {
 pub(super) fn parse_logs_query(query: &LogsQuery) -> Parsed<LogOptions> {
     let error = |field: &str, rule: &str| {
         let detail = format!("{field} {rule}.");
-        let failure = ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_query", detail);
+        let failure =
+            ApiError::with_status(Code::InvalidQuery, StatusCode::UNPROCESSABLE_ENTITY, detail);
         Box::new(failure.with_field_error(field, "invalid", rule))
     };
     let tail = match query.tail.as_str() {

@@ -13,6 +13,7 @@ use protocol::leases::{
     LeaseGrant, LeaseRequest, LeaseUsage, ReleaseRequest, RenewRequest, RenewResponse,
     WakeProgress, queue_position,
 };
+use protocol::problem::Code;
 use service::api_error::ApiError;
 
 use super::input::{self, Parsed, TenantPath};
@@ -86,13 +87,12 @@ fn check_count(leases: &[LeaseUsage]) -> Parsed<()> {
 
 fn field_error(field: &str, rule: &str) -> Box<ApiError> {
     let detail = format!("{field} {rule}.");
-    let failure = ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_lease", detail);
+    let failure = ApiError::new(Code::InvalidLease, detail);
     Box::new(failure.with_field_error(field, "invalid", rule))
 }
 
 pub(super) fn lease_failure(error: LeaseError) -> ApiError {
-    let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut failure = ApiError::new(status, error.code, error.detail);
+    let mut failure = ApiError::new(error.code, error.detail);
     if let Some(position) = error.queue_position {
         failure = failure.with_field_error(
             queue_position::FIELD,
@@ -147,8 +147,7 @@ mod tests {
     #[test]
     fn a_queue_position_has_a_field_of_its_own() {
         let error = |queue_position| LeaseError {
-            status: 503,
-            code: "waking",
+            code: Code::Waking,
             detail: "It is being woken.".to_owned(),
             retry_after: None,
             queue_position,

@@ -8,11 +8,12 @@ mod tenants;
 use std::sync::Arc;
 
 use axum::extract::{DefaultBodyLimit, FromRef, State};
-use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderValue, Method, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, delete, get, post, put};
 use axum::{Json, Router, middleware};
 use protocol::orchestrator::Capacity;
+use protocol::problem::Code;
 use service::api_error::ApiError;
 use service::request_id;
 
@@ -130,10 +131,10 @@ pub fn router(
     let access = table.iter().map(|r| (r.method.clone(), r.path, r.access)).collect();
     let router = table.into_iter().fold(Router::new(), |router, r| router.route(r.path, r.handler));
     router
-        .fallback(async || ApiError::new(StatusCode::NOT_FOUND, "not_found", "No such path."))
+        .fallback(async || ApiError::new(Code::NotFound, "No such path."))
         .method_not_allowed_fallback(async || {
             let detail = "This path does not take that method.";
-            ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
+            ApiError::new(Code::MethodNotAllowed, detail)
         })
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(middleware::from_fn_with_state(AccessTable::new(access, tokens), check_access))
@@ -151,9 +152,7 @@ async fn show_health() -> &'static str {
 async fn show_readiness(State(store): State<Arc<TenantStore>>) -> Result<&'static str, ApiError> {
     match store.engine_status() {
         Ok(()) => Ok("ok\n"),
-        Err(reason) => {
-            Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "engine_unreachable", reason))
-        }
+        Err(reason) => Err(ApiError::new(Code::EngineUnreachable, reason)),
     }
 }
 
@@ -175,10 +174,9 @@ async fn show_capacity(
 
 /// The detail of a driver's error is the response, not its hidden cause: app-api shows the text to a person.
 fn driver_failure(refusal: DriverError) -> ApiError {
-    let status =
-        StatusCode::from_u16(refusal.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    if status.is_server_error() {
-        tracing::warn!(code = refusal.code.as_str(), error = %refusal, "request failed");
+    let code = refusal.code.problem_code();
+    if code.status() >= 500 {
+        tracing::warn!(code = code.as_str(), error = %refusal, "request failed");
     }
-    ApiError::new(status, refusal.code.as_str(), refusal.detail)
+    ApiError::new(code, refusal.detail)
 }

@@ -9,6 +9,7 @@ use axum::extract::{Query, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use protocol::orchestrator::{DiskUse, DiskUseList, ObservedTenant, ObservedTenantList};
+use protocol::problem::Code;
 use service::api_error::ApiError;
 
 use super::driver_failure;
@@ -61,7 +62,11 @@ pub(super) async fn logs(
     query: Result<Query<LogsQuery>, QueryRejection>,
 ) -> Result<Response, ApiError> {
     let Query(query) = query.map_err(|rejection| {
-        ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_query", rejection.body_text())
+        ApiError::with_status(
+            Code::InvalidQuery,
+            StatusCode::UNPROCESSABLE_ENTITY,
+            rejection.body_text(),
+        )
     })?;
     let wanted = input::parse_logs_query(&query).map_err(|f| *f)?;
     let lines = operations.logs(id, wanted).await.map_err(driver_failure)?;

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use protocol::problem::Code;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DriverErrorCode {
     NoSuchTenant,
@@ -46,42 +48,31 @@ impl DriverErrorCode {
         Self::Internal,
     ];
 
-    pub const fn as_str(self) -> &'static str {
+    /// The code of the problem that reports the error.
+    pub const fn problem_code(self) -> Code {
         match self {
-            Self::NoSuchTenant => "no_such_tenant",
-            Self::TenantDeleted => "tenant_deleted",
-            Self::ImageMissing => "image_missing",
-            Self::ImageInvalid => "image_invalid",
-            Self::NameTaken => "name_taken",
-            Self::PortConflict => "port_conflict",
-            Self::SubnetsExhausted => "subnets_exhausted",
-            Self::DiskFull => "disk_full",
-            Self::DiskLimitReached => "disk_limit_reached",
-            Self::EngineUnreachable => "engine_unreachable",
-            Self::EngineTimeout => "engine_timeout",
-            Self::EngineTooOld => "engine_too_old",
-            Self::EngineRefused => "engine_refused",
-            Self::NotListed => "not_listed",
-            Self::OutOfResources => "out_of_resources",
-            Self::Internal => "internal",
+            Self::NoSuchTenant => Code::NoSuchTenant,
+            Self::TenantDeleted => Code::TenantDeleted,
+            Self::ImageMissing => Code::ImageMissing,
+            Self::ImageInvalid => Code::ImageInvalid,
+            Self::NameTaken => Code::NameTaken,
+            Self::PortConflict => Code::PortConflict,
+            Self::SubnetsExhausted => Code::SubnetsExhausted,
+            Self::DiskFull => Code::DiskFull,
+            Self::DiskLimitReached => Code::DiskLimitReached,
+            Self::EngineUnreachable => Code::EngineUnreachable,
+            Self::EngineTimeout => Code::EngineTimeout,
+            Self::EngineTooOld => Code::EngineTooOld,
+            Self::EngineRefused => Code::EngineRefused,
+            Self::NotListed => Code::NotListed,
+            Self::OutOfResources => Code::OutOfResources,
+            Self::Internal => Code::Internal,
         }
     }
 
-    pub const fn status(self) -> u16 {
-        match self {
-            Self::NoSuchTenant => 404,
-            Self::NameTaken | Self::PortConflict => 409,
-            Self::TenantDeleted => 410,
-            Self::ImageMissing | Self::ImageInvalid => 422,
-            Self::Internal => 500,
-            Self::EngineRefused => 502,
-            Self::EngineUnreachable
-            | Self::EngineTooOld
-            | Self::NotListed
-            | Self::OutOfResources => 503,
-            Self::EngineTimeout => 504,
-            Self::SubnetsExhausted | Self::DiskFull | Self::DiskLimitReached => 507,
-        }
+    /// The word in logs, metrics and problems.
+    pub const fn as_str(self) -> &'static str {
+        self.problem_code().as_str()
     }
 }
 
@@ -168,8 +159,8 @@ mod tests {
 
     #[test]
     fn every_code_is_a_word_and_a_status() {
-        let lines: Vec<_> =
-            DriverErrorCode::ALL.iter().map(|c| format!("{} {}", c.status(), c.as_str())).collect();
+        let line = |code: Code| format!("{} {code}", code.status());
+        let lines: Vec<_> = DriverErrorCode::ALL.iter().map(|c| line(c.problem_code())).collect();
         insta::assert_snapshot!(lines.join("\n"), @r"
         404 no_such_tenant
         410 tenant_deleted

@@ -2,16 +2,13 @@
 
 use std::time::Duration;
 
-use protocol::leases::code;
+use protocol::problem::Code;
 
-use crate::driver::{DriverError, DriverErrorCode};
+use crate::driver::DriverError;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaseError {
-    /// An HTTP status.
-    pub status: u16,
-    /// The problem code: a constant of [`code`], or the word of a [`DriverErrorCode`].
-    pub code: &'static str,
+    pub code: Code,
     /// A sentence for a person.
     pub detail: String,
     pub retry_after: Option<Duration>,
@@ -25,36 +22,35 @@ const RETRY_DELAY: Duration = Duration::from_secs(1);
 const STOPPED: &str = "Its owner stopped it. No request wakes it: start it in the admin.";
 
 impl LeaseError {
-    fn new(status: u16, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, code, detail: detail.into(), retry_after: None, queue_position: None }
+    fn new(code: Code, detail: impl Into<String>) -> Self {
+        Self { code, detail: detail.into(), retry_after: None, queue_position: None }
     }
 
     pub(super) fn unknown_tenant(error: DriverError) -> Self {
-        Self::new(404, DriverErrorCode::NoSuchTenant.as_str(), error.detail)
+        Self::new(Code::NoSuchTenant, error.detail)
     }
 
     pub(super) fn not_listed(error: DriverError) -> Self {
         let retry_after = Some(RETRY_DELAY);
-        let (status, code) = (error.code.status(), error.code.as_str());
-        Self { retry_after, ..Self::new(status, code, error.detail) }
+        Self { retry_after, ..Self::new(error.code.problem_code(), error.detail) }
     }
 
     pub(super) fn shutting_down() -> Self {
         let detail = "The orchestrator is being restarted. Request again.";
-        Self { retry_after: Some(RETRY_DELAY), ..Self::new(503, code::LEAVING, detail) }
+        Self { retry_after: Some(RETRY_DELAY), ..Self::new(Code::Leaving, detail) }
     }
 
     pub(super) fn stopped() -> Self {
-        Self::new(409, code::STOPPED, STOPPED)
+        Self::new(Code::TenantStopped, STOPPED)
     }
 
     pub(super) fn not_running(reason: String) -> Self {
-        Self::new(409, code::NOT_RUNNING, reason)
+        Self::new(Code::TenantNotRunning, reason)
     }
 
     pub(super) fn wake_required() -> Self {
         let detail = "It sleeps, and this request does not wake it. Open it in a browser, or call it with Authorization.";
-        Self::new(409, code::WAKE_REQUIRED, detail)
+        Self::new(Code::WakeRequired, detail)
     }
 
     pub(super) fn waking(queue_position: usize) -> Self {
@@ -62,7 +58,7 @@ impl LeaseError {
         Self {
             retry_after: Some(retry_delay(queue_position, 0)),
             queue_position: Some(queue_position),
-            ..Self::new(503, code::WAKING, detail)
+            ..Self::new(Code::Waking, detail)
         }
     }
 
@@ -71,12 +67,12 @@ impl LeaseError {
         Self {
             retry_after: Some(retry_delay(waiters, seed)),
             queue_position: Some(waiters),
-            ..Self::new(503, code::WAKE_QUEUE_FULL, detail)
+            ..Self::new(Code::WakeQueueFull, detail)
         }
     }
 
     pub(super) fn wake_failed(reason: String) -> Self {
-        Self::new(502, code::WAKE_FAILED, reason)
+        Self::new(Code::WakeFailed, reason)
     }
 
     pub(super) fn readiness_timeout(timeout: Duration) -> Self {

@@ -227,7 +227,7 @@ async fn no_tenant_counts_as_gone_before_the_first_listing() {
     // "No lease" would end the leases of an earlier process, even in an empty response.
     let renew = RenewRequest { holder: uuid::Uuid::now_v7(), leases: Vec::new() };
     let none = running.controller.sleep.renew_leases(&renew).unwrap_err();
-    assert_eq!((none.status, none.code), (503, "not_listed"));
+    assert_eq!((none.code.status(), none.code.as_str()), (503, "not_listed"));
     simulation.engine.reconnect();
     running.controller.operations.resync().await;
     assert!(running.controller.store.feed().is_ok());

@@ -251,7 +251,7 @@ async fn a_wake_does_not_wait_for_operations_on_other_tenants() {
         tokio::time::timeout(Duration::from_secs(1), visit).await
     });
     assert!(second.expect("it stood behind the other").unwrap().woke);
-    assert_eq!(first.unwrap_err().code, "waking", "its turn came late");
+    assert_eq!(first.unwrap_err().code.as_str(), "waking", "its turn came late");
     assert!(changing.await.unwrap().is_ok());
     running.until_phase(held.id, Phase::Ready).await;
 }
@@ -321,7 +321,7 @@ async fn an_owners_wake_leaves_no_lease() {
     assert_eq!(running.controller.sleep.wake(spec.id).await.unwrap().phase, Phase::Ready);
     assert!(sleep_status(&running, spec.id).freezes_at.is_some(), "no lease is left");
     let unknown = crate::support::spec("unknown", "").id;
-    assert_eq!(running.controller.sleep.wake(unknown).await.unwrap_err().status, 404);
+    assert_eq!(running.controller.sleep.wake(unknown).await.unwrap_err().code.status(), 404);
 }
 
 #[tokio::test(start_paused = true)]

@@ -155,7 +155,7 @@ async fn every_route_admits_exactly_the_callers_of_its_access() {
             let let_in = answer.status != StatusCode::UNAUTHORIZED.as_u16();
             assert_eq!(let_in, expected, "{} {path} as {shown:?}: {}", route.method, answer.status);
             if !let_in {
-                assert_eq!(answer.problem().code, "unauthorized");
+                assert_eq!(answer.problem().code, "unauthenticated");
             }
         }
         // Bytes that are not UTF-8 name no tenant either.

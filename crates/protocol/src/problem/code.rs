@@ -4,7 +4,7 @@
 use std::fmt;
 
 macro_rules! codes {
-    ($($name:ident = $text:literal [$($status:literal),+] $means:literal $remedy:literal,)+) => {
+    ($($name:ident = $text:literal [$($status:literal),+] $title:literal $means:literal $remedy:literal,)+) => {
         /// The code of a [`Problem`](super::Problem): a stable word by which a client decides.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Code {
@@ -25,6 +25,11 @@ macro_rules! codes {
                 match self { $(Self::$name => &[$($status),+],)+ }
             }
 
+            /// The title of every problem with this code, and the heading of its page.
+            pub const fn title(self) -> &'static str {
+                match self { $(Self::$name => $title,)+ }
+            }
+
             /// The meaning, for the reference.
             pub const fn meaning(self) -> &'static str {
                 match self { $(Self::$name => $means,)+ }
@@ -39,271 +44,289 @@ macro_rules! codes {
 }
 
 codes! {
-    AmbiguousPath = "ambiguous_path" [400]
+    AlreadyMember = "already_member" [409] "Already a member"
+        "the person is a member of the tenant already"
+        "change the role instead",
+    AmbiguousPath = "ambiguous_path" [400] "Ambiguous path"
         "inside a tenant: the path can be read in more than one way"
         "write it plainly, without encoded slashes and dots",
-    BodyTooLarge = "body_too_large" [413]
+    BodyTooLarge = "body_too_large" [413] "Content too large"
         "the body is over the limit"
         "send less",
-    Busy = "busy" [503]
+    Busy = "busy" [503] "Busy"
         "more passwords at once than can be hashed; refused at once"
         "try again after `Retry-After`",
-    BusyEnded = "busy_ended" [404]
+    BusyEnded = "busy_ended" [404] "Declaration ended"
         "inside a tenant: the declaration ran out, or is another's"
         "declare anew",
-    BusyQuota = "busy_quota" [429]
+    BusyQuota = "busy_quota" [429] "Too many declarations"
         "inside a tenant: 16 declarations of `agent` are alive"
         "withdraw or renew one; `Retry-After` says when the first ends",
-    BusyRate = "busy_rate" [429]
+    BusyRate = "busy_rate" [429] "Too many requests"
         "inside a tenant: `agent` asks about being busy too often"
         "declare for longer, renew at half time; wait for `Retry-After`",
-    CoreUnreachable = "core_unreachable" [502]
+    CoreUnreachable = "core_unreachable" [502] "Bad gateway"
         "inside a tenant: its core did not say who is signed in"
         "try again; look at the tenant's log",
-    CrossSite = "cross_site" [403]
+    CrossSite = "cross_site" [403] "Forbidden"
         "the request comes from a page elsewhere"
         "act from the admin's own pages",
-    DatabaseUnavailable = "database_unavailable" [503]
+    DatabaseUnavailable = "database_unavailable" [503] "Service unavailable"
         "Postgres does not answer"
         "wait; `/readyz` of app-api says when",
-    DiskFull = "disk_full" [507]
+    DiskFull = "disk_full" [507] "Disk full"
         "the engine has no room, or less than `CIAL_DISK_RESERVE_BYTES` left for a new tenant"
         "make room on its disk",
-    DiskLimitReached = "disk_limit_reached" [507]
+    DiskLimitReached = "disk_limit_reached" [507] "Disk limit reached"
         "the tenant's volumes hold more than `limits.disk_bytes`; it was stopped and does not start"
         "raise the limit, start it, delete what is not needed",
-    EngineRefused = "engine_refused" [502]
+    EngineRefused = "engine_refused" [502] "Engine refused"
         "the engine said no"
         "read the detail; then the orchestrator's log",
-    EngineTimeout = "engine_timeout" [504]
+    EngineTimeout = "engine_timeout" [504] "Engine timed out"
         "the engine took too long"
         "try again; look at the machine's load",
-    EngineTooOld = "engine_too_old" [503]
+    EngineTooOld = "engine_too_old" [503] "Engine too old"
         "the engine's API is older than 1.41"
         "upgrade it",
-    EngineUnreachable = "engine_unreachable" [503]
+    EngineUnreachable = "engine_unreachable" [503] "Engine unreachable"
         "the engine does not answer"
         "start it; nothing is forgotten",
-    ExpectationFailed = "expectation_failed" [417]
+    ExpectationFailed = "expectation_failed" [417] "Expectation failed"
         "an `Expect` other than `100-continue`"
         "leave it out",
-    Forbidden = "forbidden" [403]
+    Forbidden = "forbidden" [403] "Forbidden"
         "the key or the person has no right here; the answer is the same whether or not the tenant exists"
         "use a key of that tenant, or ask its admin",
-    HeadersTooLarge = "headers_too_large" [431]
+    HeadersTooLarge = "headers_too_large" [431] "Headers too large"
         "the head of the request is over the limit"
         "send fewer or shorter headers",
-    HostMissing = "host_missing" [400]
+    HostMissing = "host_missing" [400] "Bad request"
         "a request without `Host`"
         "send one",
-    IdempotencyMismatch = "idempotency_mismatch" [422]
+    IdempotencyMismatch = "idempotency_mismatch" [422] "Idempotency key reused"
         "the `Idempotency-Key` was used with another body"
         "use a new key",
-    ImageInvalid = "image_invalid" [422]
+    ImageInvalid = "image_invalid" [422] "Image invalid"
         "the image cannot be started: it has no command, or one that is not there or not for this machine"
         "build it anew: `cargo xtask images`; its entry point must be the supervisor",
-    ImageMissing = "image_missing" [422]
+    ImageMissing = "image_missing" [422] "Image missing"
         "the engine does not have the tenant image"
         "build it: `cargo xtask images`",
-    InsufficientRole = "insufficient_role" [403]
+    InsufficientRole = "insufficient_role" [403] "Role too low"
         "the role does not permit this"
         "ask for a higher role",
-    Internal = "internal" [500]
+    Internal = "internal" [500] "Internal server error"
         "a fault of ours"
         "report it with the `request_id`",
-    InvalidBody = "invalid_body" [422]
+    InvalidBody = "invalid_body" [422] "Invalid body"
         "the body does not fit"
         "read the detail",
-    InvalidCredentials = "invalid_credentials" [401]
+    InvalidCredentials = "invalid_credentials" [401] "Invalid credentials"
         "e-mail or password is wrong"
         "try again, or reset the password",
-    InvalidFields = "invalid_fields" [422]
+    InvalidFields = "invalid_fields" [422] "Invalid fields"
         "fields are at fault"
         "read `errors`",
-    InvalidForm = "invalid_form" [400]
+    InvalidForm = "invalid_form" [400] "Invalid form"
         "the form cannot be read"
         "send it as a form",
-    InvalidHost = "invalid_host" [400]
+    InvalidHost = "invalid_host" [400] "Bad request"
         "the `Host` is no name of a host"
         "correct it",
-    InvalidIdempotencyKey = "invalid_idempotency_key" [400]
+    InvalidIdempotencyKey = "invalid_idempotency_key" [400] "Invalid idempotency key"
         "the key is empty or too long"
         "use 1 to 200 characters",
-    InvalidIfMatch = "invalid_if_match" [400]
+    InvalidIfMatch = "invalid_if_match" [400] "Invalid If-Match"
         "`If-Match` is no entity tag"
         "send the revision in quotes",
-    InvalidJson = "invalid_json" [400]
+    InvalidJson = "invalid_json" [400] "Invalid JSON"
         "the body is no JSON, or has unknown fields"
         "correct it",
-    InvalidKey = "invalid_key" [401]
+    InvalidKey = "invalid_key" [401] "Invalid key"
         "the API key is malformed, expired or revoked; the response is the same for all"
         "use another key",
-    InvalidLease = "invalid_lease" [422]
+    InvalidLease = "invalid_lease" [422] "Invalid lease"
         "a router's call about leases breaks a rule"
         "read the detail; router and orchestrator should be of one release",
-    InvalidQuery = "invalid_query" [400, 422]
+    InvalidQuery = "invalid_query" [400, 422] "Invalid query"
         "a parameter of the address does not fit"
         "read the detail",
-    InvalidSlug = "invalid_slug" [422]
+    InvalidSlug = "invalid_slug" [422] "Invalid slug"
         "the slug breaks a rule or is reserved"
         "2 to 40 of a-z, 0-9, hyphen inside",
-    InvalidSpec = "invalid_spec" [422]
+    InvalidSpec = "invalid_spec" [422] "Invalid spec"
         "the orchestrator was asked for what cannot be"
         "read `errors`",
-    InvalidToken = "invalid_token" [401]
+    InvalidToken = "invalid_token" [401] "Invalid token"
         "a sign-on token is forged, expired, used, or for another tenant"
         "open the tenant from the admin again",
-    Leaving = "leaving" [503]
+    InvitationEnded = "invitation_ended" [410] "Invitation ended"
+        "the invitation was used, withdrawn, or is too old"
+        "ask for another",
+    InvitationMismatch = "invitation_mismatch" [403] "Wrong account"
+        "the invitation is for another e-mail address"
+        "sign in with that address",
+    KeyNotFound = "key_not_found" [404] "Not found"
+        "there is no such key, or it is not yours"
+        "list the keys",
+    LastOwner = "last_owner" [409] "Last owner"
+        "the installation, or the tenant, would have nobody left to administer it"
+        "give the role to another person first",
+    Leaving = "leaving" [503] "Restarting"
         "the orchestrator is ending"
         "ask again; the next one answers",
-    MalformedRequest = "malformed_request" [400]
+    MalformedRequest = "malformed_request" [400] "Bad request"
         "the request breaks HTTP's rules; the connection is closed"
         "correct the client",
-    MethodNotAllowed = "method_not_allowed" [405]
+    MethodNotAllowed = "method_not_allowed" [405] "Method not allowed"
         "the path has other methods"
         "read `Allow`",
-    MethodRefused = "method_refused" [405]
+    MethodRefused = "method_refused" [405] "Method not allowed"
         "`CONNECT` and `TRACE` are not served"
         "use another",
-    NameTaken = "name_taken" [409]
+    NameTaken = "name_taken" [409] "Name taken"
         "the engine has a thing of that name that is not ours"
         "rename or remove it",
-    NoSuchTenant = "no_such_tenant" [404]
+    NoSuchTenant = "no_such_tenant" [404] "Not found"
         "the orchestrator does not know the tenant"
         "—",
-    NotAVisit = "not_a_visit" [403]
+    NotAVisit = "not_a_visit" [403] "Forbidden"
         "opening a tenant by `HEAD` or a prefetch: nobody would go there"
         "go there",
-    NotFound = "not_found" [404]
+    NotFound = "not_found" [404] "Not found"
         "nothing is at this address"
         "—",
-    NotImplemented = "not_implemented" [501]
+    NotImplemented = "not_implemented" [501] "Not implemented"
         "planned, not built"
         "—",
-    NotListed = "not_listed" [503]
+    NotListed = "not_listed" [503] "Starting"
         "the orchestrator has not looked at the engine yet"
         "try again",
-    NotReady = "not_ready" [503]
+    NotReady = "not_ready" [503] "Starting"
         "the service is starting"
         "try again",
-    NotRunning = "not_running" [503]
+    NotRunning = "not_running" [503] "Not running"
         "the tenant is not running; the text says when it failed for good"
         "wait, or start it in the admin",
-    NotSignedIn = "not_signed_in" [401]
+    NotSignedIn = "not_signed_in" [401] "Not signed in"
         "the page needs a session of the tenant"
         "open the tenant from the admin",
-    OrchestratorUnavailable = "orchestrator_unavailable" [503]
+    OrchestratorUnavailable = "orchestrator_unavailable" [503] "Service unavailable"
         "app-api cannot reach the orchestrator"
         "look at its log; tenants go on",
-    OutOfResources = "out_of_resources" [503]
+    OutOfResources = "out_of_resources" [503] "Busy"
         "the router, the edge or the orchestrator has no free file descriptors, memory or local ports; the tenant is not to blame"
         "try again; raise the limit of open files (`ulimits: nofile` in compose.yml), or free memory",
-    PortConflict = "port_conflict" [409]
+    PortConflict = "port_conflict" [409] "Port taken"
         "the tenant's port is taken"
         "start it again",
-    RateLimited = "rate_limited" [429]
+    RateLimited = "rate_limited" [429] "Too many requests"
         "one client sends one tenant more than `CIAL_RATE_LIMIT`"
         "wait for `Retry-After`",
-    RequestTimedOut = "request_timed_out" [408]
+    RequestTimedOut = "request_timed_out" [408] "Request timed out"
         "the request took too long to arrive"
         "try again",
-    ResetLinkEnded = "reset_link_ended" [410]
+    ResetLinkEnded = "reset_link_ended" [410] "Link ended"
         "the link was used or is too old"
         "print a new one",
-    RevisionConflict = "revision_conflict" [409]
+    ResourceNotFound = "resource_not_found" [404] "Not found"
+        "there is no such session, person, member, invitation, webhook or delivery"
+        "list them",
+    RevisionConflict = "revision_conflict" [409] "Conflict"
         "somebody changed the tenant at the same time"
         "read it and try again",
-    RevisionMismatch = "revision_mismatch" [412]
+    RevisionMismatch = "revision_mismatch" [412] "Precondition failed"
         "`If-Match`, or the form, is of an older revision; a weak tag (`W/\"3\"`) never matches"
         "read it and try again",
-    SignupClosed = "signup_closed" [403]
+    SignupClosed = "signup_closed" [403] "Sign-up closed"
         "there is an owner already"
         "sign in",
-    SlugTaken = "slug_taken" [409]
+    SlugTaken = "slug_taken" [409] "Slug taken"
         "a tenant has that slug"
         "choose another",
-    Starting = "starting" [503]
+    Starting = "starting" [503] "Starting"
         "the tenant is on its way"
         "try again after `Retry-After`",
-    Stopped = "stopped" [503]
+    Stopped = "stopped" [503] "Not running"
         "its owner stopped the tenant"
         "start it in the admin",
-    SubnetsExhausted = "subnets_exhausted" [507]
+    SubnetsExhausted = "subnets_exhausted" [507] "Subnets exhausted"
         "every /29 of `CIAL_SUBNET_POOL` is taken"
         "delete tenants or give a larger pool",
-    TargetTooLong = "target_too_long" [414]
+    TargetTooLong = "target_too_long" [414] "Address too long"
         "the address is over the limit"
         "shorten it",
-    TenantDeleted = "tenant_deleted" [410]
+    TenantDeleted = "tenant_deleted" [410] "Tenant deleted"
         "the tenant was deleted; also for an `Idempotency-Key` whose tenant was deleted since"
         "create another, with a new key",
-    TenantDeleting = "tenant_deleting" [409]
+    TenantDeleting = "tenant_deleting" [409] "Tenant is being deleted"
         "the tenant is being deleted"
         "create another",
-    TenantNotFound = "tenant_not_found" [404]
+    TenantNotFound = "tenant_not_found" [404] "Not found"
         "no tenant has that slug"
         "—",
-    TenantNotRunning = "tenant_not_running" [409]
+    TenantNotRunning = "tenant_not_running" [409] "Tenant not running"
         "the tenant neither runs nor sleeps, so it cannot be opened, or leased"
         "start it",
-    TenantStopped = "tenant_stopped" [409]
+    TenantStopped = "tenant_stopped" [409] "Tenant stopped"
         "its owner stopped the tenant; no request wakes it (orchestrator to router)"
         "start it in the admin",
-    TooManyAttempts = "too_many_attempts" [429]
+    TooManyAttempts = "too_many_attempts" [429] "Too many attempts"
         "too many sign-ins, sign-ups or resets within five minutes, by one client or at one account; a device on which the account signed in before has a limit of its own"
         "wait for `Retry-After`",
-    TooManyWaiting = "too_many_waiting" [503]
+    TooManyWaiting = "too_many_waiting" [503] "Busy"
         "too many requests wait for one tenant to wake"
         "try again after `Retry-After`",
-    Unauthenticated = "unauthenticated" [401]
-        "no session, or it ended"
-        "sign in",
-    Unauthorized = "unauthorized" [401]
-        "the bearer token between services is wrong"
-        "check that both have the same secrets",
-    UnsupportedMediaType = "unsupported_media_type" [415]
+    Unauthenticated = "unauthenticated" [401] "Unauthorized"
+        "no session, or it ended; between services: the bearer token is wrong"
+        "sign in; between services: check that both have the same secrets",
+    UnsupportedFilter = "unsupported_filter" [422] "Unsupported filter"
+        "the filter of a list names no field, or no value, that is known"
+        "read the detail",
+    UnsupportedMediaType = "unsupported_media_type" [415] "Unsupported media type"
         "the body is of another type"
         "send JSON",
-    UpgradeRequired = "upgrade_required" [426]
+    UpgradeRequired = "upgrade_required" [426] "Upgrade required"
         "the path is a WebSocket"
         "connect as one",
-    UpgradeVersion = "upgrade_version" [426]
+    UpgradeVersion = "upgrade_version" [426] "Upgrade required"
         "WebSockets are served in version 13"
         "—",
-    UpstreamCutOff = "upstream_cut_off" [502]
+    UpstreamCutOff = "upstream_cut_off" [502] "Bad gateway"
         "the tenant broke off"
         "try again",
-    UpstreamMalformed = "upstream_malformed" [502]
+    UpstreamMalformed = "upstream_malformed" [502] "Bad gateway"
         "the tenant's answer cannot be read"
         "look at the tenant's log",
-    UpstreamTimedOut = "upstream_timed_out" [504]
+    UpstreamTimedOut = "upstream_timed_out" [504] "Gateway timed out"
         "the tenant did not answer in time"
         "try again",
-    UpstreamUnreachable = "upstream_unreachable" [502]
+    UpstreamUnreachable = "upstream_unreachable" [502] "Bad gateway"
         "the tenant did not take the request"
         "try again",
-    VersionRefused = "version_refused" [505]
+    VersionRefused = "version_refused" [505] "Version not supported"
         "only HTTP/1.1 and HTTP/1.0 are served"
         "—",
-    Waiting = "waiting" [503]
+    Waiting = "waiting" [503] "Not ready"
         "`/readyz` of app-api or of a router: it cannot do its work; the detail names what is missing, or that it drains"
         "wait; look at what is named",
-    WakeFailed = "wake_failed" [502, 503]
+    WakeFailed = "wake_failed" [502, 503] "It did not wake up"
         "the tenant was woken and did not get ready; the detail says how, the tenant's page in the admin says why"
         "look at its log, then try again",
-    WakeQueueFull = "wake_queue_full" [503]
+    WakeQueueFull = "wake_queue_full" [503] "Busy"
         "too many wakes wait already"
         "try again after `Retry-After`",
-    WakeRequired = "wake_required" [409, 503]
+    WakeRequired = "wake_required" [409, 503] "Asleep"
         "the tenant sleeps, and this request is none that wakes it; `X-Wake-Required: 1`"
         "visit it, send `Authorization`, or change `wake_on`; see [sleep and wake](../sleep-and-wake.md)",
-    WakeUnavailable = "wake_unavailable" [503]
+    WakeUnavailable = "wake_unavailable" [503] "Not running"
         "the tenant has no lease, and the orchestrator cannot be reached for one or takes no call of the router"
         "try again after `Retry-After`; look at the router's `/readyz` and at the orchestrator",
-    Waking = "waking" [503]
+    Waking = "waking" [503] "Waking up"
         "the tenant is being woken; this request waited as long as it may"
         "try again after `Retry-After`",
-    WrongHost = "wrong_host" [421]
+    WrongHost = "wrong_host" [421] "Misdirected request"
         "the admin is reached under another name than `CIAL_ADMIN_URL`"
         "use that, or change the setting",
 }
@@ -312,11 +335,6 @@ impl Code {
     /// The usual status.
     pub const fn status(self) -> u16 {
         self.statuses()[0]
-    }
-
-    /// The title of a problem with this code: the reason phrase of its usual status.
-    pub const fn title(self) -> &'static str {
-        reason_phrase(self.status())
     }
 
     /// The code with this word. `None` for a word of another release.
@@ -364,46 +382,4 @@ pub const fn reason_phrase(status: u16) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The table of the reference is the table of this file. To rewrite the reference:
-    /// `UPDATE_REFERENCE=1 cargo test -p protocol the_reference`.
-    #[test]
-    fn the_reference_is_made_from_the_codes() {
-        const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/reference/problems.md");
-        const HEAD: &str = "| code | status | means | what to do |\n|---|---|---|---|\n";
-        let text = std::fs::read_to_string(PATH).unwrap();
-        let (before, rest) = text.split_once(HEAD).expect("the head of the table");
-        let (_, after) = rest.split_once("\n\n").expect("the end of the table");
-        let rows: Vec<_> = Code::ALL.iter().map(|code| row(*code)).collect();
-        let expected = format!("{before}{HEAD}{}\n\n{after}", rows.join("\n"));
-        if option_env!("UPDATE_REFERENCE").is_some() {
-            std::fs::write(PATH, &expected).unwrap();
-        }
-        assert!(
-            text == expected,
-            "the reference is outdated: set UPDATE_REFERENCE=1 and run again"
-        );
-    }
-
-    fn row(code: Code) -> String {
-        let statuses: Vec<_> = code.statuses().iter().map(u16::to_string).collect();
-        format!("| `{code}` | {} | {} | {} |", statuses.join(", "), code.meaning(), code.remedy())
-    }
-
-    #[test]
-    fn codes_are_unique_words_in_order_and_have_titles() {
-        for pair in Code::ALL.windows(2) {
-            assert!(pair[0].as_str() < pair[1].as_str(), "{} before {}", pair[0], pair[1]);
-        }
-        for code in Code::ALL {
-            assert!(code.as_str().bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{code}");
-            assert!(
-                code.statuses().iter().all(|status| reason_phrase(*status) != "Error"),
-                "{code}"
-            );
-            assert_eq!(Code::from_word(code.as_str()), Some(*code));
-        }
-    }
-}
+mod tests;

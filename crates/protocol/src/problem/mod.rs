@@ -8,6 +8,9 @@ pub use code::{Code, reason_phrase};
 
 pub const CONTENT_TYPE: &str = "application/problem+json";
 
+/// The code of [`Problem::about_blank`], which no service sends.
+const UNKNOWN_CODE: &str = "unknown";
+
 /// The body of an error response. A 5xx does not reveal its cause.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
@@ -35,20 +38,33 @@ pub struct FieldError {
 }
 
 impl Problem {
-    /// A problem with the usual status and title of `code`. The service fills in `request_id` when
-    /// it responds.
-    pub fn of_code(code: Code, detail: impl Into<String>) -> Self {
-        Self::new(code.status(), code.as_str(), code.title(), detail)
+    /// A problem with the usual status of `code`. The service fills in `request_id` when it responds.
+    pub fn new(code: Code, detail: impl Into<String>) -> Self {
+        Self::with_status(code, code.status(), detail)
     }
 
-    /// The service fills in `request_id` when it responds.
-    pub fn new(status: u16, code: &str, title: &str, detail: impl Into<String>) -> Self {
+    /// A problem with another status of `code` than the usual one: one of [`Code::statuses`].
+    pub fn with_status(code: Code, status: u16, detail: impl Into<String>) -> Self {
+        debug_assert!(code.statuses().contains(&status), "{code} has no status {status}");
         Self {
             kind: format!("urn:cial:problem:{code}"),
-            title: title.to_owned(),
+            title: code.title().to_owned(),
             status,
             detail: detail.into(),
-            code: code.to_owned(),
+            code: code.as_str().to_owned(),
+            request_id: String::new(),
+            errors: Vec::new(),
+        }
+    }
+
+    /// Stands for the problem that an error response of another server does not carry (RFC 9457, section 4.2.1).
+    pub fn about_blank(status: u16) -> Self {
+        Self {
+            kind: "about:blank".to_owned(),
+            title: reason_phrase(status).to_owned(),
+            status,
+            detail: String::new(),
+            code: UNKNOWN_CODE.to_owned(),
             request_id: String::new(),
             errors: Vec::new(),
         }

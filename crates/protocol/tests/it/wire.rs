@@ -299,7 +299,7 @@ fn the_admin_api() {
         "sleeps_at",
         "last_wake",
     ];
-    let problem = Problem::of_code(Code::InvalidFields, "Some fields need another value.").field(
+    let problem = Problem::new(Code::InvalidFields, "Some fields need another value.").field(
         "name",
         "required",
         "Enter a name.",

@@ -121,7 +121,7 @@ impl Exchange for TenantExchange {
                 // Another address belongs to another process than the process behind this tunnel.
                 Ok(there) => Arc::ptr_eq(&there, &lease),
                 Err(refusal) => {
-                    worker.counters.refused(refusal.code());
+                    worker.counters.refused(refusal.code().as_str());
                     false
                 }
             }

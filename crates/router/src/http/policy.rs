@@ -125,7 +125,7 @@ impl RouterPolicy {
         }
         let availability = entry.availability();
         if availability == Availability::StoppedByOwner {
-            worker.counters.refused(LeaseError::Stopped.code());
+            worker.counters.refused(LeaseError::Stopped.code().as_str());
             return Err(refuse(responses::stopped()));
         }
         if head.target().starts_with(waiting_page::PATH)
@@ -169,7 +169,7 @@ impl RouterPolicy {
         match head.method() {
             "GET" if head.get("accept").is_some_and(accepts_events) => {
                 let Some(events) = worker.watchers.watch(tenant) else {
-                    worker.counters.refused(LeaseError::RouterQueueFull.code());
+                    worker.counters.refused(LeaseError::RouterQueueFull.code().as_str());
                     let id = context.id.as_str();
                     return Err(responses::lease_refused(
                         &LeaseError::RouterQueueFull,

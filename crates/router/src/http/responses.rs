@@ -2,7 +2,7 @@
 
 use protocol::Problem;
 use protocol::headers::{REQUEST_ID, is_navigation};
-use protocol::problem::CONTENT_TYPE;
+use protocol::problem::{CONTENT_TYPE, Code};
 use proxy::{ProxyError, RequestHead, Response};
 
 use crate::http::waiting_page;
@@ -49,40 +49,40 @@ fn carries_token(target: &str) -> bool {
 
 /// The same response for every host without a tenant, so that a stranger learns nothing from it.
 pub(crate) fn not_found() -> Problem {
-    Problem::new(404, "not_found", "Not found", "There is nothing at this address.")
+    Problem::new(Code::NotFound, "There is nothing at this address.")
 }
 
 pub(crate) fn invalid_host() -> Problem {
-    Problem::new(400, "invalid_host", "Bad request", "The Host header is not the name of a host.")
+    Problem::new(Code::InvalidHost, "The Host header is not the name of a host.")
 }
 
 pub(crate) fn stopped() -> Problem {
     let detail = "This site is stopped. Its owner can start it.";
-    Problem::new(503, "stopped", "Not running", detail)
+    Problem::new(Code::Stopped, detail)
 }
 
 /// The tenant should run and does not yet.
 pub(crate) fn not_running() -> Problem {
     let detail = "This site is not running at the moment. Try again in a few seconds.";
-    Problem::new(503, "not_running", "Not running", detail)
+    Problem::new(Code::NotRunning, detail)
 }
 
 /// The orchestrator gave up on the tenant: trying again is of no use.
 pub(crate) fn failed_for_good() -> Problem {
     let detail = "This site failed and does not start by itself. Its owner must start it again.";
-    Problem::new(503, "not_running", "Failed", detail)
+    Problem::new(Code::NotRunning, detail)
 }
 
 /// The router never had a route table.
 pub(crate) fn no_routes() -> Problem {
     let detail = "This server is starting. Try again in a few seconds.";
-    Problem::new(503, "starting", "Starting", detail)
+    Problem::new(Code::Starting, detail)
 }
 
 /// A response came without the proof of the tenant that was meant.
 pub(crate) fn wrong_proof() -> Problem {
     let detail = "The server behind this address gave an unreadable answer.";
-    Problem::new(502, "upstream_malformed", "Bad gateway", detail)
+    Problem::new(Code::UpstreamMalformed, detail)
 }
 
 /// The reason why a request got no lease, and when to retry.
@@ -106,78 +106,64 @@ pub(crate) fn lease_refused(
 }
 
 fn refusal_problem(refusal: &LeaseError) -> Problem {
-    let unavailable =
-        |code: &str, title: &str, detail: &str| Problem::new(503, code, title, detail);
+    let code = refusal.code();
+    let unavailable = |detail: &str| Problem::with_status(code, 503, detail);
     match refusal {
         LeaseError::Stopped => stopped(),
         LeaseError::NotRunning => not_running(),
         LeaseError::WakeRequired => {
             let detail = "This site is asleep, and this request does not wake it. A visit to a page does, and so does a request with \
                 Authorization or from a program that is not a browser or a crawler.";
-            unavailable("wake_required", "Asleep", detail)
+            unavailable(detail)
         }
         LeaseError::Waking { queue_position: ahead } => {
             let position = waiting_page::queue_position(*ahead)
                 .map_or(String::new(), |position| format!(" {position}"));
             let detail = format!("This site is waking up.{position} Try again after Retry-After.");
-            unavailable("waking", "Waking up", &detail)
+            unavailable(&detail)
         }
         LeaseError::WakeQueueFull { queue_position: ahead } => {
             let many = ahead.map_or(String::new(), |n| format!(": {n} requests wait already"));
             let detail = format!(
                 "Too many sites are waking up at the moment{many}. Try again after Retry-After."
             );
-            unavailable("wake_queue_full", "Busy", &detail)
+            unavailable(&detail)
         }
-        LeaseError::WakeFailed(reason) => unavailable("wake_failed", "It did not wake up", reason),
+        LeaseError::WakeFailed(reason) => unavailable(reason),
         LeaseError::OrchestratorUnavailable => {
             let detail = "This site is asleep and cannot be woken at the moment. Try again in a few seconds.";
-            unavailable("wake_unavailable", "Not running", detail)
+            unavailable(detail)
         }
         LeaseError::OutOfResources => {
             let detail = "This server is out of resources. Try again in a few seconds.";
-            unavailable("out_of_resources", "Busy", detail)
+            unavailable(detail)
         }
         LeaseError::RouterQueueFull => {
             let detail =
                 "Too many requests wait for this site already. Try again after Retry-After.";
-            unavailable("too_many_waiting", "Busy", detail)
+            unavailable(detail)
         }
     }
 }
 
 pub(crate) fn rate_limited() -> Problem {
     let detail = "More requests than allowed. Try again after Retry-After.";
-    Problem::new(429, "rate_limited", "Too many requests", detail)
+    Problem::new(Code::RateLimited, detail)
 }
 
 /// The reserved wake path takes no other method.
 pub(crate) fn method_not_allowed() -> Problem {
     let detail = "This address is read with GET, or tried again with POST.";
-    Problem::new(405, "method_not_allowed", "Method not allowed", detail)
+    Problem::new(Code::MethodNotAllowed, detail)
 }
 
 pub(crate) fn proxy_error(error: &ProxyError) -> Problem {
-    let title = match error.status() {
-        400 => "Bad request",
-        405 => "Method not allowed",
-        408 => "Request timed out",
-        413 => "Content too large",
-        414 => "Address too long",
-        417 => "Expectation failed",
-        426 => "Upgrade required",
-        431 => "Headers too large",
-        502 => "Bad gateway",
-        503 => "Busy",
-        504 => "Gateway timed out",
-        505 => "Version not supported",
-        _ => "Error",
-    };
     // A request without a Host has no tenant, like a request with a foreign Host.
     if *error == ProxyError::MissingHost {
         return not_found();
     }
-    Problem::new(error.status(), error.code(), title, error.public_detail())
+    let code = Code::from_word(error.code()).unwrap_or(Code::Internal);
+    Problem::new(code, error.public_detail())
 }
 
 /// Seconds until a retry is worth it: more with the number of waiting requests (`ahead`), and spread by `chance` where

@@ -71,7 +71,7 @@ impl Worker {
 
     /// A response of the router in place of the tenant's.
     pub(crate) fn refuse(&self, refusal: &LeaseError, context: &RequestContext) -> Response {
-        self.counters.refused(refusal.code());
+        self.counters.refused(refusal.code().as_str());
         let response = responses::lease_refused(refusal, context.id.as_str(), context.format);
         self.counters.responded(response.status);
         response
@@ -127,7 +127,7 @@ impl Worker {
                 return self.refuse(refusal, context);
             }
         };
-        self.counters.refused(refusal.code());
+        self.counters.refused(refusal.code().as_str());
         self.counters.waiting_page();
         self.counters.responded(503);
         waiting_page::render(state, target, context.id.as_str())

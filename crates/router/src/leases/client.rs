@@ -5,9 +5,10 @@ use std::time::Duration;
 use hyper::Method;
 use lease::{CallHealth, LeaseError};
 use protocol::leases::{
-    LeaseGrant, LeaseRequest, ReleaseRequest, RenewRequest, RenewResponse, RequestIntent, code,
+    LeaseGrant, LeaseRequest, ReleaseRequest, RenewRequest, RenewResponse, RequestIntent,
     queue_position, wake_failure,
 };
+use protocol::problem::Code;
 use protocol::{Problem, TenantId};
 use service::client::{CallError, Client};
 use uuid::Uuid;
@@ -89,15 +90,15 @@ pub(crate) fn classify_failure(error: &CallError) -> CallFailure {
         }
         CallError::Refused(problem) => problem,
     };
-    CallFailure::Refused(match problem.code.as_str() {
-        code::STOPPED => LeaseError::Stopped,
-        code::NOT_RUNNING | code::NO_SUCH_TENANT => LeaseError::NotRunning,
-        code::WAKE_REQUIRED => LeaseError::WakeRequired,
-        code::WAKING => LeaseError::Waking { queue_position: queue_position::told(problem) },
-        code::WAKE_QUEUE_FULL => {
+    CallFailure::Refused(match Code::from_word(&problem.code) {
+        Some(Code::TenantStopped) => LeaseError::Stopped,
+        Some(Code::TenantNotRunning | Code::NoSuchTenant) => LeaseError::NotRunning,
+        Some(Code::WakeRequired) => LeaseError::WakeRequired,
+        Some(Code::Waking) => LeaseError::Waking { queue_position: queue_position::told(problem) },
+        Some(Code::WakeQueueFull) => {
             LeaseError::WakeQueueFull { queue_position: queue_position::told(problem) }
         }
-        code::WAKE_FAILED => LeaseError::WakeFailed(wake_failure_reason(problem).into()),
+        Some(Code::WakeFailed) => LeaseError::WakeFailed(wake_failure_reason(problem).into()),
         // `leaving`, `not_listed`, and a proxy in front of an orchestrator that is away.
         _ if matches!(problem.status, 502..=504) => {
             return CallFailure::Health(CallHealth::NoAnswer);
@@ -128,7 +129,7 @@ mod tests {
     #[test]
     fn failed_calls_are_classified_by_status_and_code() {
         let classify = |status, code| {
-            let problem = Problem::new(status, code, "", "");
+            let problem = Problem { code: str::to_owned(code), ..Problem::about_blank(status) };
             classify_failure(&CallError::Refused(Box::new(problem)))
         };
         let away = CallFailure::Health(CallHealth::NoAnswer);
@@ -152,14 +153,11 @@ mod tests {
             assert_eq!(classify(status, code), failure, "{status} {code}");
         }
         for (code, error) in [
-            ("waking", LeaseError::Waking { queue_position: Some(3) }),
-            ("wake_queue_full", LeaseError::WakeQueueFull { queue_position: Some(3) }),
+            (Code::Waking, LeaseError::Waking { queue_position: Some(3) }),
+            (Code::WakeQueueFull, LeaseError::WakeQueueFull { queue_position: Some(3) }),
         ] {
-            let problem = Problem::new(503, code, "", "").field(
-                queue_position::FIELD,
-                queue_position::CODE,
-                "3",
-            );
+            let problem =
+                Problem::new(code, "").field(queue_position::FIELD, queue_position::CODE, "3");
             let refused = CallError::Refused(Box::new(problem));
             assert_eq!(classify_failure(&refused), CallFailure::Refused(error));
         }

@@ -11,6 +11,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use protocol::Problem;
+use protocol::problem::Code;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -64,7 +65,7 @@ impl AdminListener {
             "/healthz" => text("ok\n".to_owned()),
             "/readyz" => match self.not_ready_reason() {
                 None => text("ready\n".to_owned()),
-                Some(reason) => problem_response(Problem::new(503, "waiting", "Not ready", reason)),
+                Some(reason) => problem_response(Problem::new(Code::Waiting, reason)),
             },
             "/metrics" => {
                 let bounded = |current: usize, limit: usize| Bounded {

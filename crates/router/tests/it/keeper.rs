@@ -16,7 +16,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use protocol::leases::{
     LeaseGrant, LeaseRequest, LeaseUsage, ReleaseRequest, RenewRequest, RenewResponse,
-    RenewedLease, RequestIntent, WakeProgress, WakeStep, code, queue_position, wake_failure,
+    RenewedLease, RequestIntent, WakeProgress, WakeStep, queue_position, wake_failure,
 };
 use protocol::orchestrator::Upstream;
 use protocol::routes::Route;
@@ -282,24 +282,24 @@ impl Shared {
             match mode {
                 _ if !now.has_listed => {}
                 Mode::AsRouted if !route.as_ref().is_some_and(is_there) => {
-                    return refused(StatusCode::CONFLICT, code::NOT_RUNNING, "");
+                    return refused(StatusCode::CONFLICT, "tenant_not_running", "");
                 }
                 Mode::AsRouted | Mode::Awake => return self.grant(ask, route, &now, woke),
                 Mode::Sleeping if ask.intent == RequestIntent::Background => {
-                    return refused(StatusCode::CONFLICT, code::WAKE_REQUIRED, "");
+                    return refused(StatusCode::CONFLICT, "wake_required", "");
                 }
-                Mode::Refused(code @ code::LEAVING) => {
+                Mode::Refused(code @ "leaving") => {
                     return refused(StatusCode::SERVICE_UNAVAILABLE, code, "");
                 }
                 Mode::Refused(code) => return refused(StatusCode::CONFLICT, code, ""),
                 Mode::Behind(code, ahead) => {
-                    let told = Problem::new(503, code, "Refused", "");
+                    let told = problem(503, code, "");
                     let told =
                         told.field(queue_position::FIELD, queue_position::CODE, ahead.to_string());
                     return json(StatusCode::SERVICE_UNAVAILABLE, &told);
                 }
                 Mode::Failed(why) => {
-                    let told = Problem::new(502, code::WAKE_FAILED, "Refused", why);
+                    let told = problem(502, "wake_failed", why);
                     let told = told.field(wake_failure::FIELD, wake_failure::DIED, "");
                     return json(StatusCode::BAD_GATEWAY, &told);
                 }
@@ -308,7 +308,7 @@ impl Shared {
             tokio::select! {
                 changed = state.changed() => changed.unwrap(),
                 () = &mut patience => {
-                    return refused(StatusCode::SERVICE_UNAVAILABLE, code::WAKING, "");
+                    return refused(StatusCode::SERVICE_UNAVAILABLE, "waking", "");
                 }
             }
         }
@@ -375,5 +375,11 @@ fn json(status: StatusCode, value: &impl Serialize) -> Answer {
 }
 
 fn refused(status: StatusCode, code: &str, detail: &str) -> Answer {
-    json(status, &Problem::new(status.as_u16(), code, "Refused", detail))
+    json(status, &problem(status.as_u16(), code, detail))
+}
+
+/// A problem whose code may be one that this build does not know.
+fn problem(status: u16, code: &str, detail: &str) -> Problem {
+    let (code, detail) = (code.to_owned(), detail.to_owned());
+    Problem { code, detail, ..Problem::about_blank(status) }
 }

@@ -184,7 +184,7 @@ fn refuse(context: &RequestContext, why: BusyError) -> Response {
     match why {
         BusyError::Fields(errors) => {
             let detail = "The declaration breaks the rules of its fields.";
-            let problem = Problem { title: "Invalid fields".to_owned(), ..Problem::of_code(Code::InvalidFields, detail) };
+            let problem = Problem::new(Code::InvalidFields, detail);
             context.problem_response(Problem { errors, ..problem })
         }
         BusyError::NotFound => context.problem(

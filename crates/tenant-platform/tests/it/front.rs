@@ -56,7 +56,7 @@ async fn anything_else_is_not_there() {
     for path in ["/nowhere", "/facts", "/health", "/.cial", "//"] {
         let answer = ask(platform.front, Method::GET, path, &[("accept", "text/html")]).await;
         assert_eq!(answer.status(), StatusCode::NOT_FOUND, "{path}");
-        assert!(answer.body().contains("<h1>404 · Not Found</h1>"), "{path}");
+        assert!(answer.body().contains("<h1>404 · Not found</h1>"), "{path}");
     }
     let post = ask(platform.front, Method::POST, "/", &[]).await;
     assert_eq!(post.status(), StatusCode::METHOD_NOT_ALLOWED);

@@ -10,6 +10,7 @@ use axum::body::Body;
 use futures_util::future::BoxFuture;
 use futures_util::{StreamExt as _, stream};
 use protocol::orchestrator::{ApplyRequest, DiskUse, Exit, ObservedTenant, Phase, Upstream};
+use protocol::problem::Code;
 use protocol::sleep::{SleepStatus, SleepStatusList};
 use protocol::watch::Message;
 use protocol::{Problem, TenantId, Timestamp};
@@ -163,7 +164,9 @@ impl FakeOrchestrator {
             }
             Reply::Refused(status, code) => {
                 let detail = format!("The engine says {code}.");
-                Err(CallError::Refused(Box::new(Problem::new(status, code, "No", detail))))
+                let code = code.to_owned();
+                let problem = Problem { code, detail, ..Problem::about_blank(status) };
+                Err(CallError::Refused(Box::new(problem)))
             }
         }
     }
@@ -215,9 +218,7 @@ impl Orchestrator for FakeOrchestrator {
         Box::pin(async move {
             let status =
                 self.all_sleep_status().await?.tenants.into_iter().find(|s| s.tenant == id);
-            status.ok_or_else(|| {
-                CallError::Refused(Box::new(Problem::new(404, "no_such_tenant", "No", "")))
-            })
+            status.ok_or_else(|| CallError::Refused(Box::new(Problem::new(Code::NoSuchTenant, ""))))
         })
     }
 

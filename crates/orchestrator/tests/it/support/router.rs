@@ -73,5 +73,5 @@ pub(crate) fn lease_error(
     answer: Result<LeaseGrant, LeaseError>,
 ) -> (u16, &'static str, bool, String) {
     let error = answer.unwrap_err();
-    (error.status, error.code, error.retry_after.is_some(), error.detail)
+    (error.code.status(), error.code.as_str(), error.retry_after.is_some(), error.detail)
 }
