@@ -2,15 +2,60 @@
 
 use std::time::Duration;
 
+use protocol::TenantId;
+use protocol::api_keys::{CreatedKey, NewKey, Role};
 use protocol::problem::Code;
+use protocol::{Slug, Timestamp};
 use service::api_error::ApiError;
+use uuid::Uuid;
 
+use crate::access::authority::refused;
+use crate::access::principal::{Reach, Refusal};
+use crate::access::{AuthorizedTenant, Principal};
 use crate::app::App;
 use crate::auth::api_key::KeyText;
-use crate::db::api_key::{self, ApiKey, Lookup};
+use crate::db::api_key::{self, ApiKey, Lookup, NewApiKey};
+use crate::validation::{self, FieldError, invalid_fields};
+use crate::views;
 
 /// The time of the last use is written at most this often.
 const TOUCH_INTERVAL: Duration = Duration::from_secs(60);
+const DEFAULT_LIFETIME_DAYS: u32 = 30;
+const MAX_LIFETIME_DAYS: u32 = 3_650;
+const DAY: Duration = Duration::from_secs(24 * 3_600);
+
+/// The tenants of a key.
+#[derive(Clone, Debug)]
+pub enum Scope {
+    AllTenants,
+    Tenant {
+        id: TenantId,
+        slug: Slug,
+        /// The caller's role on the tenant.
+        role: Option<Role>,
+    },
+}
+
+impl Scope {
+    pub fn of(found: &AuthorizedTenant) -> Self {
+        let tenant = &found.tenant;
+        Self::Tenant { id: tenant.tenant_id(), slug: tenant.slug.clone(), role: found.role }
+    }
+
+    fn tenant_id(&self) -> Option<TenantId> {
+        match self {
+            Self::AllTenants => None,
+            Self::Tenant { id, .. } => Some(*id),
+        }
+    }
+
+    fn slug(&self) -> Option<&Slug> {
+        match self {
+            Self::AllTenants => None,
+            Self::Tenant { slug, .. } => Some(slug),
+        }
+    }
+}
 
 /// Returns the live key of a bearer token, which counts as a use of the key.
 ///
@@ -31,4 +76,162 @@ pub async fn authenticate(app: &App, text: &str) -> Result<ApiKey, ApiError> {
 
 fn invalid_key() -> ApiError {
     ApiError::new(Code::InvalidKey, "The API key is malformed, expired or revoked.")
+}
+
+/// Creates a key with at most the rights of its creator.
+///
+/// # Errors
+/// `insufficient_role`; `invalid_fields`; `tenant_not_found` when the tenant went meanwhile.
+pub async fn create(
+    app: &App,
+    caller: &Principal,
+    scope: &Scope,
+    new: &NewKey,
+) -> Result<CreatedKey, ApiError> {
+    if !may_grant(caller.reach(), scope, new) {
+        return Err(refused(Refusal::InsufficientRole));
+    }
+    let now = app.clock.now();
+    let (name, expires_at) = validate(scope, new, now)?;
+    let text = KeyText::random()?;
+    let (created_by_user, created_by_key) = match caller {
+        Principal::Session(person) => (Some(person.user.id), None),
+        Principal::Key(key) => (None, Some(key.id)),
+        Principal::Service => (None, None),
+    };
+    let row = NewApiKey {
+        id: Uuid::now_v7(),
+        key_hash: &text.hash(),
+        name: &name,
+        role: new.role.as_str(),
+        is_admin: new.is_admin,
+        tenant_id: scope.tenant_id().map(TenantId::uuid),
+        created_by_user,
+        created_by_key,
+        created_at: now,
+        expires_at,
+    };
+    if !api_key::insert(&mut *app.conn().await?, &row).await? {
+        return Err(crate::tenant_actions::no_such_tenant());
+    }
+    tracing::info!(key = %row.id, %caller, role = row.role, is_admin = row.is_admin, "API key created");
+    Ok(CreatedKey {
+        id: row.id,
+        key: text.reveal().to_owned(),
+        name,
+        role: new.role,
+        tenant: scope.slug().cloned(),
+        is_admin: new.is_admin,
+        expires_at: expires_at.map(views::time),
+    })
+}
+
+/// Whether a caller may create this key: nobody grants more than they have.
+fn may_grant(caller: Reach<'_>, scope: &Scope, new: &NewKey) -> bool {
+    let role = match scope {
+        Scope::AllTenants => caller.role_on_tenant(None),
+        Scope::Tenant { role, .. } => *role,
+    };
+    role >= Some(new.role) && (!new.is_admin || caller == Reach::Platform)
+}
+
+fn validate(
+    scope: &Scope,
+    new: &NewKey,
+    now: Timestamp,
+) -> Result<(String, Option<Timestamp>), ApiError> {
+    let field = |code, message| Some(FieldError { code, message });
+    let days = new.expires_in_days.unwrap_or(DEFAULT_LIFETIME_DAYS);
+    let lifetime = (days > MAX_LIFETIME_DAYS)
+        .then_some(field("out_of_bounds", "Must be 1 to 3650, or 0 for a key that never expires."));
+    let is_confined = matches!(scope, Scope::Tenant { .. });
+    let admin = if new.is_admin && is_confined {
+        field("invalid_is_admin", "A key that may do everything is a key of all tenants.")
+    } else if new.is_admin && new.role != Role::Admin {
+        field("invalid_is_admin", "A key that may do everything has the role admin.")
+    } else {
+        None
+    };
+    let name = validation::name(&new.name);
+    match name {
+        Ok(name) if lifetime.is_none() && admin.is_none() => {
+            Ok((name, (days > 0).then(|| now + DAY * days)))
+        }
+        name => Err(invalid_fields(&[
+            ("name", name.err()),
+            ("expires_in_days", lifetime.flatten()),
+            ("is_admin", admin),
+        ])),
+    }
+}
+
+pub async fn list(app: &App, scope: &Scope) -> Result<Vec<ApiKey>, ApiError> {
+    Ok(api_key::list(&mut *app.conn().await?, scope.tenant_id()).await?)
+}
+
+/// Revokes a key of the scope. A key that is revoked already stays so.
+///
+/// # Errors
+/// `not_found` for a key outside the scope.
+pub async fn revoke(
+    app: &App,
+    caller: &Principal,
+    scope: &Scope,
+    id: Uuid,
+) -> Result<(), ApiError> {
+    if !api_key::revoke(&mut *app.conn().await?, id, scope.tenant_id()).await? {
+        return Err(ApiError::new(Code::NotFound, "There is no such key here."));
+    }
+    tracing::info!(key = %id, %caller, "API key revoked");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn new_key(role: Role, is_admin: bool) -> NewKey {
+        NewKey { name: "ci".into(), role, is_admin, expires_in_days: None }
+    }
+
+    #[test]
+    fn nobody_grants_more_than_they_have() {
+        let tenant = |role| Scope::Tenant {
+            id: TenantId::new(Uuid::nil()),
+            slug: "acme".parse().unwrap(),
+            role,
+        };
+        for role in Role::ALL {
+            for own in Role::ALL {
+                let reach = Reach::OneTenant("acme", own);
+                let scope = tenant(Some(own));
+                assert_eq!(may_grant(reach, &scope, &new_key(role, false)), role <= own);
+                assert!(!may_grant(reach, &scope, &new_key(role, true)), "{own} makes is_admin");
+                let reach = Reach::AllTenants(own);
+                assert_eq!(
+                    may_grant(reach, &Scope::AllTenants, &new_key(role, false)),
+                    role <= own
+                );
+                assert!(!may_grant(reach, &Scope::AllTenants, &new_key(role, true)));
+            }
+            assert!(may_grant(Reach::Platform, &Scope::AllTenants, &new_key(role, true)));
+            assert!(!may_grant(Reach::Memberships, &tenant(None), &new_key(role, false)));
+        }
+    }
+
+    #[test]
+    fn a_key_expires_after_thirty_days_unless_asked_otherwise() {
+        let now = Timestamp::from_timestamp(1_800_000_000, 0).unwrap();
+        let expiry = |days| {
+            let new = NewKey { expires_in_days: days, ..new_key(Role::Read, false) };
+            validate(&Scope::AllTenants, &new, now)
+                .map(|(_, at)| at.map(|at| (at - now).num_days()))
+        };
+        assert_eq!(expiry(None).unwrap(), Some(30));
+        assert_eq!(expiry(Some(1)).unwrap(), Some(1));
+        assert_eq!(expiry(Some(3_650)).unwrap(), Some(3_650));
+        assert_eq!(expiry(Some(0)).unwrap(), None);
+        let refused = expiry(Some(3_651)).unwrap_err();
+        assert_eq!(refused.problem.errors[0].field, "expires_in_days");
+    }
 }

@@ -10,6 +10,7 @@ pub mod api_keys;
 pub mod app;
 pub mod audit;
 pub mod auth;
+pub mod bootstrap_key;
 pub mod clock;
 pub mod database_setup;
 pub mod db;

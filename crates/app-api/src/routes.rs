@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, Method, Uri};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodFilter, on};
-use protocol::api_keys::Role::{Read, Write};
+use protocol::api_keys::Role::{Admin, Read, Write};
 use protocol::problem::Code;
 use service::api_error::{ApiError, ErrorCause};
 
@@ -49,6 +49,11 @@ pub const ROUTES: &[Route] = routes! {
     call POST   "/api/auth/sign-out",           Public,        "Sign out", api::auth::sign_out;
     call GET    "/api/auth/session",            Person,        "Who is signed in", api::auth::show_session;
 
+    api  GET    "/auth/whoami",                 SignedIn,      "Who calls", api::keys::show_caller;
+    api  GET    "/auth/keys",                   PlatformAdmin, "List the keys of all tenants", api::keys::list_keys;
+    api  POST   "/auth/keys",                   PlatformAdmin, "Create a key of all tenants", api::keys::create_key;
+    api  DELETE "/auth/keys/{id}",              PlatformAdmin, "Revoke a key of all tenants", api::keys::revoke_key;
+
     api  GET    "/tenants",                     Global,        "List tenants", api::tenants::list_tenants;
     api  POST   "/tenants",                     PlatformAdmin, "Create a tenant", api::tenants::create_tenant;
     api  GET    "/tenants/{slug}",              Tenant(Read),  "Show a tenant", api::tenants::show_tenant;
@@ -58,6 +63,9 @@ pub const ROUTES: &[Route] = routes! {
     api  POST   "/tenants/{slug}/stop",         Tenant(Write), "Stop a tenant", api::tenants::stop_tenant;
     api  POST   "/tenants/{slug}/restart",      Tenant(Write), "Restart a tenant", api::tenants::restart_tenant;
     api  GET    "/tenants/{slug}/logs",         Tenant(Read),  "A tenant's log", api::tenant_logs::show_logs;
+    api  GET    "/tenants/{slug}/keys",         Tenant(Admin), "List a tenant's keys", api::keys::list_tenant_keys;
+    api  POST   "/tenants/{slug}/keys",         Tenant(Admin), "Create a key of a tenant", api::keys::create_tenant_key;
+    api  DELETE "/tenants/{slug}/keys/{id}",    Tenant(Admin), "Revoke a key of a tenant", api::keys::revoke_tenant_key;
     api  GET    "/tenants/{slug}/open",         Member(Read),  "Enter a tenant, signed in", api::open::open_tenant;
     api  POST   "/tenants/{slug}/open",         Member(Read),  "Enter a tenant, signed in", api::open::open_tenant;
 

@@ -1,6 +1,7 @@
 //! The settings of app-api, read once at the start. All faults are reported together.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use protocol::control::EffectivePolicy;
 use protocol::{Domain, InstallName, Slug};
@@ -11,7 +12,9 @@ use service::settings::SettingsErrors;
 use service::{Secret, SettingsReader};
 use url::Url;
 
+use crate::auth::api_key::KeyText;
 use crate::auth::sso::Signer;
+use crate::bootstrap_key;
 
 #[derive(Clone)]
 pub struct Settings {
@@ -31,6 +34,8 @@ pub struct Settings {
     pub orchestrator_token: Secret,
     pub routes_token: Secret,
     pub install: InstallName,
+    /// `CIAL_BOOTSTRAP_KEY`, `CIAL_BOOTSTRAP_KEY_FILE`, or else `CIAL_STATE_DIR`.
+    pub bootstrap_key: Option<bootstrap_key::Source>,
     pub addresses: Addresses,
     /// `CIAL_TRUSTED_PROXIES`: the proxies whose `X-Forwarded-For` is believed.
     pub trusted: TrustedProxies,
@@ -91,6 +96,7 @@ impl Settings {
         let orchestrator_token = vars.secret("CIAL_ORCHESTRATOR_TOKEN");
         let routes_token = vars.secret("CIAL_ROUTES_TOKEN");
         let install = vars.or_default("CIAL_INSTALL", default_install());
+        let bootstrap_key = read_bootstrap_key(&mut vars);
         let addresses = read_addresses(&mut vars);
         let trusted = read_trusted(&mut vars, addresses.as_ref());
         let default = EffectivePolicy::default();
@@ -110,6 +116,7 @@ impl Settings {
                 orchestrator_token: orchestrator_token?,
                 routes_token: routes_token?,
                 install: install?,
+                bootstrap_key: bootstrap_key?,
                 addresses: addresses?,
                 trusted: trusted?,
                 policy: EffectivePolicy {
@@ -174,6 +181,26 @@ fn read_signer(vars: &mut SettingsReader<'_>, secret: Option<&Secret>) -> Option
             Ok(signer) => Some(signer),
             Err(error) => vars.reject(NAME, &format!("{path} is no RSA private key: {error}")),
         },
+    }
+}
+
+/// A key that is supplied goes before one that would be made.
+fn read_bootstrap_key(vars: &mut SettingsReader<'_>) -> Option<Option<bootstrap_key::Source>> {
+    const FILE: &str = "CIAL_BOOTSTRAP_KEY_FILE";
+    let directory = vars.optional::<PathBuf>("CIAL_STATE_DIR");
+    let supplied = vars.optional::<KeyText>("CIAL_BOOTSTRAP_KEY");
+    let from_file = match vars.optional::<String>(FILE)? {
+        None => None,
+        Some(path) => match std::fs::read_to_string(&path).map(|text| text.trim().parse()) {
+            Err(error) => return vars.reject(FILE, &format!("cannot read {path}: {error}")),
+            Ok(Err(malformed)) => return vars.reject(FILE, &format!("{path} {malformed}")),
+            Ok(Ok(key)) => Some(key),
+        },
+    };
+    match (from_file, supplied?) {
+        (Some(_), Some(_)) => vars.reject(FILE, "must not be set beside CIAL_BOOTSTRAP_KEY"),
+        (Some(key), None) | (None, Some(key)) => Some(Some(bootstrap_key::Source::Supplied(key))),
+        (None, None) => Some(directory?.map(bootstrap_key::Source::Made)),
     }
 }
 

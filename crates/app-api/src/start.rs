@@ -27,7 +27,7 @@ use crate::reconcile::observed_cache::ObservedCache;
 use crate::reconcile::{self, Reconciler};
 use crate::route_feed::RouteFeed;
 use crate::settings::{Settings, read_addresses};
-use crate::{audit, database_setup, routes};
+use crate::{audit, bootstrap_key, database_setup, routes};
 
 /// Serves until a stop is requested.
 pub fn serve(env: &Env) -> Result<(), ServiceError> {
@@ -108,6 +108,7 @@ pub async fn run(
     let work = async {
         database_setup::prepare_database(&database, &settings.install, &settings.sso_secret)
             .await?;
+        bootstrap_key::ensure(&database, settings.bootstrap_key.as_ref(), app.clock.now()).await?;
         app.database_ready.store(true, Ordering::Release);
         tracing::info!(install = %settings.install, "database ready");
         tokio::select! {

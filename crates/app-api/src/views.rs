@@ -2,9 +2,10 @@
 
 use chrono::SecondsFormat;
 use protocol::sleep::{LastWake, SleepStatus};
-use protocol::{Timestamp, control};
+use protocol::{Timestamp, api_keys, control};
 
 use crate::app::App;
+use crate::db::api_key::ApiKey;
 use crate::db::user::User;
 use crate::sleep_status;
 use crate::tenant::Tenant;
@@ -54,6 +55,20 @@ pub fn user(user: &User) -> control::User {
         email: user.email.clone(),
         name: user.name.clone(),
         role: user.role.clone(),
+    }
+}
+
+pub fn api_key(key: &ApiKey) -> api_keys::Key {
+    api_keys::Key {
+        id: key.id,
+        name: key.name.clone(),
+        role: key.role,
+        tenant: key.tenant.as_ref().map(|tenant| tenant.slug.clone()),
+        is_admin: key.is_admin,
+        created_at: time(key.created_at),
+        expires_at: key.expires_at.map(time),
+        last_used_at: key.last_used_at.map(time),
+        revoked: key.revoked,
     }
 }
 

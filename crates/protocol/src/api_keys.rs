@@ -69,12 +69,9 @@ pub struct NewKey {
     /// The key may do everything. Only a caller that may do everything can ask for it, for a key of all tenants.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_admin: bool,
-    /// Absent: the key expires after 30 days.
+    /// At most 3650; 0: the key never expires. Absent: 30.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_in_days: Option<u32>,
-    /// The key never expires. Excludes `expires_in_days`.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub never_expires: bool,
 }
 
 /// A key as lists show it. Times are RFC 3339, UTC, with milliseconds.

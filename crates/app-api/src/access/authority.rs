@@ -99,10 +99,14 @@ pub async fn read_again(app: &App, principal: &Principal) -> Result<Option<Princ
     })
 }
 
+/// The token of the scheme `Bearer`, also an empty one or one that is no text: such a request names a key, if a wrong
+/// one, and never falls back to a cookie.
 fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, token) = value.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+    let value = headers.get(header::AUTHORIZATION)?.as_bytes();
+    let (scheme, token) =
+        value.split_at(value.iter().position(|b| *b == b' ').unwrap_or(value.len()));
+    let is_bearer = scheme.eq_ignore_ascii_case(b"bearer");
+    is_bearer.then(|| std::str::from_utf8(token).unwrap_or_default().trim())
 }
 
 /// Admits a caller to a route with this access, and reads the tenant in the path.

@@ -100,7 +100,7 @@ impl Principal {
                 _ => Reach::Memberships,
             },
             Self::Key(ApiKey { tenant: Some(tenant), role, .. }) => {
-                Reach::OneTenant(&tenant.slug, *role)
+                Reach::OneTenant(tenant.slug.as_str(), *role)
             }
             Self::Key(ApiKey { is_admin: true, .. }) => Reach::Platform,
             Self::Key(key) => Reach::AllTenants(key.role),

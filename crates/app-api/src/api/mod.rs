@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod auth;
 pub mod health;
+pub mod keys;
 pub mod open;
 pub mod sessions;
 pub mod tenant_logs;

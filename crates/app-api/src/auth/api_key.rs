@@ -3,6 +3,7 @@
 //! The checksum tells a typing error from a revoked key without a query, and lets scanners of source code be sure.
 
 use std::fmt;
+use std::str::FromStr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -61,6 +62,14 @@ impl KeyText {
 
     pub fn hash(&self) -> Vec<u8> {
         Sha256::digest(self.0.as_bytes()).to_vec()
+    }
+}
+
+impl FromStr for KeyText {
+    type Err = MalformedKey;
+
+    fn from_str(text: &str) -> Result<Self, MalformedKey> {
+        Self::parse(text)
     }
 }
 

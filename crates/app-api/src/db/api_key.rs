@@ -3,7 +3,7 @@
 use diesel::prelude::*;
 use diesel_async::{AsyncConnection as _, RunQueryDsl};
 use protocol::api_keys::Role;
-use protocol::{TenantId, Timestamp};
+use protocol::{Slug, TenantId, Timestamp};
 use uuid::Uuid;
 
 use super::Conn;
@@ -15,7 +15,7 @@ use super::schema::tenants;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyTenant {
     pub id: TenantId,
-    pub slug: String,
+    pub slug: Slug,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,9 +50,9 @@ struct KeyRow {
 
 impl KeyRow {
     /// `None` for a key whose tenant is gone.
-    fn with_tenant(self, slug: Option<String>) -> Option<ApiKey> {
+    fn with_tenant(self, slug: Option<TextColumn<Slug>>) -> Option<ApiKey> {
         let tenant = match self.tenant_id {
-            Some(id) => Some(KeyTenant { id: TenantId::new(id), slug: slug? }),
+            Some(id) => Some(KeyTenant { id: TenantId::new(id), slug: slug?.into() }),
             None => None,
         };
         Some(ApiKey {
@@ -123,7 +123,7 @@ pub async fn find_live(
     };
     let found = query
         .select((KeyRow::as_select(), tenants::slug.nullable()))
-        .first::<(KeyRow, Option<String>)>(conn)
+        .first::<(KeyRow, Option<TextColumn<Slug>>)>(conn)
         .await
         .optional()?;
     let key = found.and_then(|(row, slug)| row.with_tenant(slug));
@@ -132,7 +132,7 @@ pub async fn find_live(
 
 /// The keys of `tenant`, or those of all tenants for `None`; the newest first.
 pub async fn list(conn: &mut Conn, tenant: Option<TenantId>) -> QueryResult<Vec<ApiKey>> {
-    let rows: Vec<(KeyRow, Option<String>)> = dsl::api_keys
+    let rows: Vec<(KeyRow, Option<TextColumn<Slug>>)> = dsl::api_keys
         .left_join(tenants::table.on(dsl::tenant_id.eq(tenants::id.nullable())))
         .filter(dsl::tenant_id.is_not_distinct_from(tenant.map(TenantId::uuid)))
         .order((dsl::created_at.desc(), dsl::id))
@@ -155,10 +155,48 @@ pub async fn touch(conn: &mut Conn, id: Uuid, now: Timestamp) -> QueryResult<usi
     key.set(dsl::last_used_at.eq(now)).execute(conn).await
 }
 
+/// Key of the advisory lock under which the first `is_admin` key is made; no other use of this database may take it.
+const BOOTSTRAP_LOCK: i64 = 0x6369_616e;
+
+/// What [`insert_bootstrap`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bootstrap {
+    /// There is a live `is_admin` key: nothing was done.
+    AdminKeyExists,
+    Created,
+    /// The table holds this key, revoked or expired: nothing was done.
+    KeyIsDead,
+}
+
+/// Inserts `key` if there is no live `is_admin` key, and calls `publish` before the commit. Of any number of
+/// concurrent calls one inserts.
+pub async fn insert_bootstrap(
+    conn: &mut Conn,
+    key: &NewApiKey<'_>,
+    now: Timestamp,
+    publish: impl FnOnce() -> anyhow::Result<()> + Send,
+) -> anyhow::Result<Bootstrap> {
+    conn.transaction(async |conn| {
+        diesel::sql_query("SELECT pg_advisory_xact_lock($1)")
+            .bind::<diesel::sql_types::BigInt, _>(BOOTSTRAP_LOCK)
+            .execute(conn)
+            .await?;
+        if live_admin_exists(conn, now).await? {
+            return Ok(Bootstrap::AdminKeyExists);
+        }
+        let insert = diesel::insert_into(dsl::api_keys).values(key);
+        if insert.on_conflict(dsl::key_hash).do_nothing().execute(conn).await? == 0 {
+            return Ok(Bootstrap::KeyIsDead);
+        }
+        publish()?;
+        Ok(Bootstrap::Created)
+    })
+    .await
+}
+
 /// Whether an `is_admin` key is neither revoked nor expired.
 pub async fn live_admin_exists(conn: &mut Conn, now: Timestamp) -> QueryResult<bool> {
-    let expired = dsl::expires_at.is_not_null().and(dsl::expires_at.le(now));
     let live = dsl::api_keys.filter(dsl::is_admin.eq(true).and(dsl::revoked.eq(false)));
-    let live = live.filter(diesel::dsl::not(expired).is_not_distinct_from(true));
+    let live = live.filter(dsl::expires_at.is_null().or(dsl::expires_at.gt(now)));
     diesel::select(diesel::dsl::exists(live)).get_result(conn).await
 }

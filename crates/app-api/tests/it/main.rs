@@ -4,7 +4,9 @@
 
 mod access;
 mod accounts;
+mod api_keys;
 mod audit;
+mod bootstrap_key;
 mod connections;
 mod creating;
 mod database_down;

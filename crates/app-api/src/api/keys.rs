@@ -1,0 +1,96 @@
+//! `/v1/auth/keys` and `/v1/tenants/{slug}/keys`: list, create, revoke. `/v1/auth/whoami`: who calls.
+
+use axum::Json as JsonResponse;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use protocol::api_keys::{CreatedKey, KeyList, NewKey, PrincipalKind, WhoAmI};
+use service::api_error::ApiError;
+
+use crate::access::principal::Reach;
+use crate::access::{AuthorizedTenant, Caller, Principal};
+use crate::api_keys::{self, Scope};
+use crate::app::App;
+use crate::http::extract::{IdPath, Json};
+use crate::views;
+
+pub async fn show_caller(Caller(caller): Caller) -> Result<JsonResponse<WhoAmI>, ApiError> {
+    let is_admin = caller.reach() == Reach::Platform;
+    Ok(JsonResponse(match caller {
+        Principal::Session(person) => WhoAmI {
+            kind: PrincipalKind::Session,
+            role: person.user.role.clone(),
+            user: Some(views::user(&person.user)),
+            key: None,
+            tenant: None,
+            is_admin,
+        },
+        Principal::Key(key) => {
+            let key = views::api_key(&key);
+            let (role, tenant) = (key.role.to_string(), key.tenant.clone());
+            let kind = PrincipalKind::Key;
+            WhoAmI { kind, user: None, key: Some(key), tenant, role, is_admin }
+        }
+        Principal::Service => return Err(ApiError::internal(anyhow::anyhow!("a service calls"))),
+    }))
+}
+
+pub async fn list_keys(State(app): State<App>) -> Result<JsonResponse<KeyList>, ApiError> {
+    list(&app, &Scope::AllTenants).await
+}
+
+pub async fn list_tenant_keys(
+    State(app): State<App>,
+    found: AuthorizedTenant,
+) -> Result<JsonResponse<KeyList>, ApiError> {
+    list(&app, &Scope::of(&found)).await
+}
+
+async fn list(app: &App, scope: &Scope) -> Result<JsonResponse<KeyList>, ApiError> {
+    let keys = api_keys::list(app, scope).await?;
+    Ok(JsonResponse(KeyList { keys: keys.iter().map(views::api_key).collect() }))
+}
+
+pub async fn create_key(
+    State(app): State<App>,
+    Caller(caller): Caller,
+    body: Json<NewKey>,
+) -> Result<Response, ApiError> {
+    let created = api_keys::create(&app, &caller, &Scope::AllTenants, &body.value).await?;
+    let location = format!("/v1/auth/keys/{}", created.id);
+    Ok(created_response(location, created))
+}
+
+pub async fn create_tenant_key(
+    State(app): State<App>,
+    Caller(caller): Caller,
+    found: AuthorizedTenant,
+    body: Json<NewKey>,
+) -> Result<Response, ApiError> {
+    let created = api_keys::create(&app, &caller, &Scope::of(&found), &body.value).await?;
+    let location = format!("/v1/tenants/{}/keys/{}", found.tenant.slug, created.id);
+    Ok(created_response(location, created))
+}
+
+fn created_response(location: String, created: CreatedKey) -> Response {
+    (StatusCode::CREATED, [(header::LOCATION, location)], JsonResponse(created)).into_response()
+}
+
+pub async fn revoke_key(
+    State(app): State<App>,
+    Caller(caller): Caller,
+    IdPath(id): IdPath,
+) -> Result<StatusCode, ApiError> {
+    api_keys::revoke(&app, &caller, &Scope::AllTenants, id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub async fn revoke_tenant_key(
+    State(app): State<App>,
+    Caller(caller): Caller,
+    found: AuthorizedTenant,
+    IdPath(id): IdPath,
+) -> Result<StatusCode, ApiError> {
+    api_keys::revoke(&app, &caller, &Scope::of(&found), id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

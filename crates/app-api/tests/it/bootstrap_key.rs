@@ -1,0 +1,140 @@
+//! The first key: made once, readable by its owner alone, replaced by the documented recovery.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use app_api::auth::api_key::KeyText;
+use axum::http::Method;
+use futures_util::future::join_all;
+use protocol::api_keys::Role;
+
+use crate::harness::{FakeOrchestrator, Server, Setup, acme};
+
+/// The statement of docs/api-keys.md.
+const RECOVERY: &str = "UPDATE api_keys SET revoked = true WHERE is_admin = true";
+
+async fn setup_with(directory: &Path) -> Setup {
+    let mut setup = Setup::new(FakeOrchestrator::unreachable()).await;
+    setup.env.push(("CIAL_STATE_DIR", directory.to_str().unwrap().to_owned()));
+    setup
+}
+
+/// A setup on the database of another server.
+async fn setup_like(server: &Server, directory: &Path) -> Setup {
+    Setup {
+        url: server.database.url.clone(),
+        database: server.database.clone(),
+        ..setup_with(directory).await
+    }
+}
+
+async fn status(server: &Server, key: &str, path: &str) -> u16 {
+    let bearer = format!("Bearer {}", key.trim());
+    let headers = [("authorization", bearer.as_str())];
+    server.visitor.send(Method::GET, path, &headers, "").await.status.as_u16()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_start_writes_a_key_and_later_starts_do_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("bootstrap-key");
+    let server = setup_with(directory.path()).await.start().await;
+    let key = fs::read_to_string(&file).unwrap();
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(status(&server, &key, "/v1/auth/keys").await, 200);
+    let stored = format!("api_keys WHERE api_keys::text LIKE '%{}%'", &key[5..30]);
+    assert_eq!(server.database.count(&stored).await, 0);
+    let written = fs::metadata(&file).unwrap().modified().unwrap();
+
+    let again = setup_like(&server, directory.path()).await;
+    server.kill().await;
+    let server = again.start().await;
+    assert_eq!(server.database.count("api_keys").await, 1);
+    assert_eq!(fs::metadata(&file).unwrap().modified().unwrap(), written);
+    assert_eq!(status(&server, &key, "/v1/auth/whoami").await, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_replicas_on_an_empty_database_write_one_key() {
+    let directories: Vec<_> = (0..10).map(|_| tempfile::tempdir().unwrap()).collect();
+    let first = Setup::new(FakeOrchestrator::unreachable()).await;
+    let mut setups = Vec::new();
+    for directory in &directories {
+        setups.push(Setup {
+            url: first.url.clone(),
+            database: first.database.clone(),
+            ..setup_with(directory.path()).await
+        });
+    }
+    let servers = join_all(setups.into_iter().map(Setup::start)).await;
+    let files = directories.iter().map(|directory| directory.path().join("bootstrap-key"));
+    let keys: Vec<_> = files.filter_map(|file| fs::read_to_string(file).ok()).collect();
+    assert_eq!(keys.len(), 1);
+    assert_eq!(servers[0].database.count("api_keys").await, 1);
+    for server in &servers {
+        assert_eq!(status(server, &keys[0], "/v1/auth/keys").await, 200);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_documented_recovery_replaces_the_admin_keys_and_no_other() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("bootstrap-key");
+    let server = setup_with(directory.path()).await.start().await;
+    let owner = server.sign_up().await;
+    owner.post("/v1/tenants", acme()).await;
+    let of_tenant = server.key_of(Some("acme"), Role::Read).await;
+    let old = fs::read_to_string(&file).unwrap();
+    server.database.sql(RECOVERY).await;
+    assert_eq!(status(&server, &old, "/v1/auth/whoami").await, 401);
+
+    let again = setup_like(&server, directory.path()).await;
+    server.kill().await;
+    let server = again.start().await;
+    let new = fs::read_to_string(&file).unwrap();
+    assert_ne!(new, old);
+    assert_eq!(status(&server, &new, "/v1/auth/keys").await, 200);
+    assert_eq!(status(&server, &old, "/v1/auth/whoami").await, 401);
+    assert_eq!(status(&server, &of_tenant, "/v1/tenants/acme").await, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_supplied_key_works_and_a_revoked_one_is_refused() {
+    let key = KeyText::random().unwrap().reveal().to_owned();
+    let directory = tempfile::tempdir().unwrap();
+    let supplied = async |server: Option<&Server>| {
+        let mut setup = match server {
+            Some(server) => setup_like(server, directory.path()).await,
+            None => setup_with(directory.path()).await,
+        };
+        setup.env.push(("CIAL_BOOTSTRAP_KEY", key.clone()));
+        setup
+    };
+    let server = supplied(None).await.start().await;
+    assert_eq!(status(&server, &key, "/v1/auth/keys").await, 200);
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0, "nothing is written");
+
+    let again = supplied(Some(&server)).await;
+    server.kill().await;
+    let server = again.start().await;
+    assert_eq!(server.database.count("api_keys").await, 1);
+
+    server.database.sql(RECOVERY).await;
+    let refused = supplied(Some(&server)).await;
+    server.kill().await;
+    let ended = refused.start_unready().await.wait_ended().await;
+    let error = format!("{:?}", ended.unwrap_err());
+    assert!(error.contains("CIAL_BOOTSTRAP_KEY: this key was revoked"), "{error}");
+    assert!(!error.contains(&key), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_that_cannot_be_written_ends_the_start() {
+    let server = setup_with(Path::new("/nowhere")).await.start_unready().await;
+    let database = server.database.clone();
+    let error = format!("{:?}", server.wait_ended().await.unwrap_err());
+    assert!(error.contains("CIAL_STATE_DIR"), "{error}");
+    // Nothing remains of the attempt.
+    assert_eq!(database.count("api_keys").await, 0);
+}
