@@ -134,9 +134,10 @@ fn details(route: &Route, path: &str) -> Details {
             headers: &["If-Match"],
             ..plain("200", Content::Json("Tenant"))
         },
-        ("GET", "/tenants/{slug}/logs") => {
-            Details { query: &["tail", "since", "follow"], ..plain("200", Content::Text) }
-        }
+        ("GET", "/tenants/{slug}/logs") => Details {
+            query: &["tail", "since", "follow", "timestamps"],
+            ..plain("200", Content::Text)
+        },
         (_, "/tenants/{slug}/open") => {
             plain("303", Content::Empty("To the tenant, with a token for one minute"))
         }

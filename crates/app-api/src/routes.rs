@@ -16,7 +16,7 @@ use crate::access::Access::{
 };
 use crate::access::layer::deny_unknown_path;
 use crate::app::{App, database_unavailable};
-use crate::http::security;
+use crate::http::{self, security};
 use crate::route::{Route, Surface, mount};
 use crate::{api, audit, db, internal, openapi, pages, sessions};
 
@@ -117,6 +117,7 @@ pub fn public_service(app: App) -> Router {
         .layer(from_fn(report_database_failure))
         .layer(from_fn_with_state(app.clone(), pages::problem::layer))
         .layer(from_fn_with_state(app.clone(), security::add_security_headers))
+        .layer(from_fn(http::release::layer))
         .layer(from_fn(service::unread_body::layer))
         .layer(from_fn_with_state(app.clone(), audit::origin::layer))
         .layer(from_fn(service::request_id::layer))

@@ -49,9 +49,12 @@ fn fetch_tenants(begun: &str) -> Vec<String> {
     let context = Context::new(global.clone(), &environment, Output::new(&global, &environment));
     let request = Request::get("/v1/tenants?limit=100", "list tenants");
     let list = context.call(&request.query("q", Some(begun).filter(|text| !text.is_empty())));
-    let tenants = list.ok().and_then(|mut list| list["tenants"].as_array_mut().map(std::mem::take));
     let slug = |tenant: &serde_json::Value| Some(tenant["slug"].as_str()?.to_owned());
-    tenants.unwrap_or_default().iter().filter_map(slug).collect()
+    match list {
+        Ok(list) => list["tenants"].as_array().into_iter().flatten().filter_map(slug).collect(),
+        // A key of one tenant may list nothing.
+        Err(_) => context.optional_tenant().ok().flatten().into_iter().collect(),
+    }
 }
 
 /// The connection's flags of an unfinished command line, which does not parse as a whole.

@@ -77,12 +77,21 @@ impl<'a> Context<'a> {
 
     /// The settings in effect.
     pub(crate) fn resolved(&self) -> Result<Resolved, CliError> {
+        self.resolve(self.args.profile.as_deref())
+    }
+
+    /// The settings without the profile that `--profile` names: that one may be about to be made.
+    pub(crate) fn resolved_without_profile(&self) -> Result<Resolved, CliError> {
+        self.resolve(None)
+    }
+
+    fn resolve(&self, profile: Option<&str>) -> Result<Resolved, CliError> {
         let (args, variable) = (&self.args, |name| self.environment.variable(name));
         let sources = Sources {
             flags: ProfileChoice {
                 server: args.server.as_deref(),
                 api_key: args.api_key.as_deref(),
-                profile: args.profile.as_deref(),
+                profile,
                 tenant: args.tenant.as_deref(),
             },
             variables: ProfileChoice {

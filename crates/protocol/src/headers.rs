@@ -13,6 +13,8 @@ pub const PROOF: &str = "x-cial-proof";
 pub const USER: &str = "x-cial-user";
 /// Edge → platform: e-mail address of the signed-in user.
 pub const EMAIL: &str = "x-cial-email";
+/// App-api → its clients: the release of the service. The command line warns when the release is too far from its own.
+pub const RELEASE: &str = "x-cial-release";
 /// Every request inside the platform and every response that leaves the platform carries this
 /// header.
 pub const REQUEST_ID: &str = "x-request-id";

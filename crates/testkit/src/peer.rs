@@ -1,6 +1,6 @@
 //! A server that plays a script: the same bytes to every connection, over TCP or a unix socket.
 
-use std::io::{Read, Write};
+use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -34,6 +34,48 @@ pub fn scripted_unix(path: &Path, script: impl Into<Vec<u8>>) -> std::io::Result
     Ok(())
 }
 
+/// Listens on a free port of loopback, reads one request from every connection, and sends what `answer` makes of its text:
+/// head and body, as they came. The connection ends after the answer.
+///
+/// # Errors
+/// No port is free.
+pub fn answering_tcp(
+    mut answer: impl FnMut(&str) -> Vec<u8> + Send + 'static,
+) -> std::io::Result<SocketAddr> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let address = listener.local_addr()?;
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            // A peer that leaves early is visible to the test on its own side.
+            if let Ok(request) = read_request(&mut stream) {
+                let _ = stream.write_all(&answer(&request));
+            }
+        }
+    });
+    Ok(address)
+}
+
+/// Reads the head of a request, and a body of `content-length` bytes.
+fn read_request(stream: impl Read) -> std::io::Result<String> {
+    let (mut reader, mut request, mut length) = (BufReader::new(stream), String::new(), 0);
+    loop {
+        let start = request.len();
+        if reader.read_line(&mut request)? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        let line = request[start..].to_ascii_lowercase();
+        if let Some(value) = line.strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap_or_default();
+        }
+        if line.trim_end().is_empty() {
+            break;
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body)?;
+    Ok(request + &String::from_utf8_lossy(&body))
+}
+
 fn play(mut stream: impl Read + Write, script: &[u8]) {
     // A peer that closes early misses its script; the test sees that on its own side.
     let _ = stream.read(&mut [0; 4_096]);
@@ -52,6 +94,18 @@ pub fn http_response(status: &str, body: &str) -> String {
 mod tests {
     use super::*;
     use crate::Client;
+
+    #[tokio::test]
+    async fn an_answering_peer_gets_each_whole_request() {
+        let echo = |request: &str| {
+            http_response("200 OK", request.rsplit("\r\n").next().unwrap_or_default())
+        };
+        let peer = answering_tcp(move |request| echo(request).into_bytes()).unwrap();
+        let mut client = Client::new("localhost", peer.port());
+        for body in [serde_json::json!({ "a": 1 }), serde_json::json!({ "b": [] })] {
+            assert_eq!(client.post("/", &body).await.unwrap().json(), body);
+        }
+    }
 
     #[tokio::test]
     async fn a_scripted_peer_answers_every_connection() {

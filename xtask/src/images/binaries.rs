@@ -26,6 +26,8 @@ pub enum BinarySource {
     Built,
 }
 
+const STATIC: &str = "-C target-feature=+crt-static";
+
 /// One run of cargo. Packages that are compiled together share their features, so packages that
 /// must stay small are compiled apart from packages that may be large.
 struct Compilation {
@@ -47,7 +49,7 @@ impl BinarySet {
         match self {
             Self::Tenant => &[Compilation {
                 profile: "release",
-                flags: "-C target-feature=+crt-static",
+                flags: STATIC,
                 packages: &[
                     ("supervisor", "supervisor"),
                     ("edge", "edge"),
@@ -58,12 +60,12 @@ impl BinarySet {
             Self::Control => &[
                 Compilation {
                     profile: "control",
-                    flags: "-C target-feature=+crt-static",
+                    flags: STATIC,
                     packages: &[("app-api", "app-api"), ("orchestrator", "orchestrator")],
                 },
                 Compilation {
                     profile: "release",
-                    flags: "-C target-feature=+crt-static",
+                    flags: STATIC,
                     packages: &[("router", "router")],
                 },
             ],
@@ -105,6 +107,17 @@ pub fn provide(
         compile(compilation, &host, &dist)?;
     }
     Ok(BinarySource::Prebuilt)
+}
+
+/// Compiles `cial` for this machine into `folder`.
+///
+/// # Errors
+/// It does not compile, or the folder cannot be written.
+pub fn compile_command_line(folder: &Path) -> Result<()> {
+    const COMMAND_LINE: Compilation =
+        Compilation { profile: "control", flags: STATIC, packages: &[("cli", "cial")] };
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    compile(&COMMAND_LINE, &host_target()?, folder)
 }
 
 /// Keeps a choice. An impossible choice is an error, because compose would not expect a

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-use super::dotenv;
+use super::{command_line, dotenv};
 use crate::environment::{root, variable};
 use crate::error::ActionableError;
 use crate::images::ImageChoices;
@@ -40,6 +40,8 @@ const BINARIES_FIX: &str = "correct CIAL_BINARIES in the environment or in .env"
 
 /// Marks an ephemeral installation for an xtask that a test calls.
 const EPHEMERAL: &str = "CIAL_E2E_EPHEMERAL";
+/// The command line's configuration of an ephemeral installation, in its folder.
+const COMMAND_LINE_CONFIG: &str = "config.toml";
 /// Settings that an ephemeral installation leaves at their defaults, regardless of `.env`.
 const AS_DOCUMENTED: [(&str, &str); 10] = [
     ("CIAL_EGRESS", "open"),
@@ -146,6 +148,16 @@ impl Installation {
         if self.is_ephemeral { folder.join(&self.name) } else { folder }
     }
 
+    /// The name of its profile in the command line's configuration.
+    pub fn profile(&self) -> &str {
+        &self.name
+    }
+
+    /// The command line's configuration, if it is not the person's own.
+    pub fn command_line_config(&self) -> Option<PathBuf> {
+        self.is_ephemeral.then(|| self.folder().join(COMMAND_LINE_CONFIG))
+    }
+
     pub fn admin_page(&self) -> String {
         format!("{}/admin", self.admin_url)
     }
@@ -185,6 +197,11 @@ impl Installation {
             .extend(known.into_iter().filter_map(|(name, value)| Some((name, value?.to_owned()))));
         if self.is_ephemeral {
             variables.push((EPHEMERAL, "1".to_owned()));
+            // For the tests: the command line and its configuration.
+            let program = command_line::program();
+            variables.push(("CIAL_E2E_CIAL", program.to_string_lossy().into_owned()));
+            let config = self.folder().join(COMMAND_LINE_CONFIG);
+            variables.push(("CIAL_E2E_CONFIG", config.to_string_lossy().into_owned()));
             variables.extend(AS_DOCUMENTED.map(|(name, value)| (name, value.to_owned())));
         }
         variables

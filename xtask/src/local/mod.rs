@@ -1,5 +1,6 @@
 //! An installation on this machine: brought up, taken down, inspected.
 
+mod command_line;
 mod compose;
 mod dotenv;
 pub mod down;

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
+use super::command_line;
 use super::compose::Compose;
 use super::installation::Installation;
 use super::steps::Steps;
@@ -45,16 +46,20 @@ pub fn run(args: Args) -> Result<ExitCode> {
 /// # Errors
 /// A step fails; the message names the step, the cause and the fix.
 pub fn up(installation: &mut Installation) -> Result<()> {
-    let mut steps = Steps::begin(installation, "local-up", 5)?;
+    let mut steps = Steps::begin(installation, "local-up", 7)?;
     let (docker, compose) =
         steps.step("Checking this machine", || preflight::check(installation))?;
     steps.step("Images", || images::provide(&docker, installation))?;
+    steps.step("Command line", command_line::compile)?;
     steps.step("Settings", || write_settings(installation))?;
     let log = steps.log().to_owned();
     let start = || start(&docker, &compose, installation, &log);
     steps.step("Starting services (the first time makes the secrets)", start)?;
     let wait = || health::wait(&docker, installation);
     steps.step("Waiting until every service is healthy", wait)?;
+    steps.step("Key and profile of the command line", || {
+        command_line::connect(&docker, installation)
+    })?;
     steps.finish();
     Ok(())
 }
@@ -75,9 +80,10 @@ fn build(installation: &mut Installation) -> Result<()> {
 /// # Errors
 /// A step fails.
 pub fn by_compose(installation: &mut Installation, config: Option<&Path>) -> Result<()> {
-    let mut steps = Steps::begin(installation, "compose-up", 4)?;
+    let mut steps = Steps::begin(installation, "compose-up", 6)?;
     let docker = Docker::connect()?;
     steps.step("Bases and binaries", || images::provide_inputs(&docker, installation))?;
+    steps.step("Command line", command_line::compile)?;
     installation.tag = installation.name.clone();
     installation.with_own_tenant_image();
     let compose = Compose::plugin(config)?;
@@ -89,6 +95,9 @@ pub fn by_compose(installation: &mut Installation, config: Option<&Path>) -> Res
     steps.step("docker compose build of the tenant image's base", base)?;
     let wait = || health::wait(&docker, installation);
     steps.step("Waiting until every service is healthy", wait)?;
+    steps.step("Key and profile of the command line", || {
+        command_line::connect(&docker, installation)
+    })?;
     steps.finish();
     Ok(())
 }
@@ -123,6 +132,7 @@ fn banner(installation: &Installation) -> String {
         format!("Admin     {}", installation.admin_page()),
         format!("Tenants   {}", installation.tenant_url("{slug}")),
         format!("Database  127.0.0.1:{}", installation.postgres_port),
+        format!("CLI       .cial/bin/cial --profile {} tenants", installation.profile()),
         String::new(),
         "cargo xtask local-status   what runs".to_owned(),
         "cargo xtask local-logs -f  its logs".to_owned(),

@@ -21,6 +21,7 @@ pub struct LogQuery {
     tail: Option<u32>,
     since: Option<String>,
     follow: Option<String>,
+    timestamps: Option<String>,
 }
 
 const DEFAULT_TAIL_LINES: u32 = 100;
@@ -40,11 +41,14 @@ impl LogQuery {
             let at = crate::views::time(at);
             query.push_str(&format!("&since={}", utf8_percent_encode(&at, NON_ALPHANUMERIC)));
         }
-        match self.follow.as_deref() {
-            None | Some("" | "0" | "false") => Ok(query),
-            Some("1" | "true") => Ok(query + "&follow=1"),
-            Some(_) => Err(invalid_query("follow", "must be 0 or 1")),
+        for (name, value) in [("follow", &self.follow), ("timestamps", &self.timestamps)] {
+            match value.as_deref() {
+                None | Some("" | "0" | "false") => {}
+                Some("1" | "true") => query.push_str(&format!("&{name}=1")),
+                Some(_) => return Err(invalid_query(name, "must be 0 or 1")),
+            }
         }
+        Ok(query)
     }
 }
 

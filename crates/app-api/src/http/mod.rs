@@ -2,4 +2,5 @@
 
 pub mod extract;
 pub mod listen;
+pub mod release;
 pub mod security;

@@ -37,6 +37,9 @@ pub(super) fn run(args: &ApiArgs, context: &Context<'_>) -> Result<(), CliError>
     // An error response is data, too: a script asked for it.
     let is_failure = !response.status.is_success();
     context.output.bytes(&response.body)?;
+    if context.environment.is_stdout_terminal && !response.body.ends_with(b"\n") {
+        context.output.data("\n")?;
+    }
     if is_failure { client.check(&request, response).map(|_| ()) } else { Ok(()) }
 }
 

@@ -13,7 +13,13 @@ use crate::http::{Client, Method, Request, segment};
 
 /// Stores a key that the server accepts: in a file of its own, which the profile names.
 pub(super) fn login(args: &LoginArgs, context: &Context<'_>) -> Result<(), CliError> {
-    let server = context.server(&context.resolved()?)?;
+    let is_known =
+        |name: &String| context.config().is_ok_and(|own| own.profiles.contains_key(name));
+    let resolved = match context.args.profile.as_ref().filter(|name| !is_known(name)) {
+        Some(_) => context.resolved_without_profile()?,
+        None => context.resolved()?,
+    };
+    let server = context.server(&resolved)?;
     let name = profile_name(context, &server.url)?;
     if !args.token_stdin {
         return Err(CliError::usage("cannot sign in without a key")

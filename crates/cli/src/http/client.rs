@@ -3,6 +3,7 @@
 use std::cell::{Cell, OnceCell};
 use std::time::Duration;
 
+use protocol::headers::RELEASE;
 use ureq::http::header;
 use ureq::{Agent, AsSendBody, Proxy};
 
@@ -21,8 +22,6 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 const REPEAT_DELAY: Duration = Duration::from_millis(200);
 const USER_AGENT: &str = concat!("cial/", env!("CARGO_PKG_VERSION"));
-/// Release of the server, on every response.
-const VERSION_HEADER: &str = "x-cial-version";
 
 /// A server and where its address comes from, for errors.
 #[derive(Clone, Debug)]
@@ -164,7 +163,7 @@ impl Client {
 
     fn note_facts(&self, headers: &ureq::http::HeaderMap) {
         let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-        if let Some(version) = text(VERSION_HEADER) {
+        if let Some(version) = text(RELEASE) {
             let _ = self.server_version.set(version.to_owned());
         }
         let date = text("date").and_then(|date| chrono::DateTime::parse_from_rfc2822(date).ok());

@@ -19,9 +19,10 @@ pub(super) fn transport_error(request: &Request, server: &Server, error: &ureq::
     }
     let failed = failed.of_connection();
     match error {
-        ureq::Error::HostNotFound => failed
-            .because(format!("the host of {url} is not known"))
-            .next(format!("correct the address, which comes from {origin}, or check the network")),
+        ureq::Error::HostNotFound => unknown_host(failed, server),
+        ureq::Error::Io(error) if error.to_string().starts_with(LOOKUP_FAILED) => {
+            unknown_host(failed, server)
+        }
         ureq::Error::Timeout(timeout) => failed
             .because(format!("{url} did not answer in time ({timeout})"))
             .next("try again; then check the server and the network: cial doctor"),
@@ -53,6 +54,16 @@ pub(super) fn transport_error(request: &Request, server: &Server, error: &ureq::
     }
 }
 
+/// How std begins the error of a name that is not found.
+const LOOKUP_FAILED: &str = "failed to lookup address information";
+
+fn unknown_host(failed: CliError, server: &Server) -> CliError {
+    let (url, origin) = (&server.url, &server.origin);
+    failed
+        .because(format!("the host of {url} is not known"))
+        .next(format!("correct the address, which comes from {origin}, or check the network"))
+}
+
 fn repeat_advice(request: &Request) -> &'static str {
     if request.can_repeat() {
         "try again"
@@ -65,6 +76,12 @@ fn repeat_advice(request: &Request) -> &'static str {
 pub(super) fn wrong_server(request: &Request, server: &Server, response: &Response) -> CliError {
     let (url, origin, status) = (&server.url, &server.origin, response.status);
     let kind = response.header("content-type").unwrap_or("no content type");
+    if response.status.is_server_error() {
+        return CliError::failed(format!("cannot {}", request.title))
+            .of_connection()
+            .because(format!("what stands before {url} answers {status}: the server is not there"))
+            .next("try again; if it stays, tell the operator of the server");
+    }
     let mut error = CliError::failed(format!("cannot {}", request.title))
         .because(format!("{url} does not answer like Cial's API: {status}, {kind}"));
     if let Some(location) = response.header("location") {

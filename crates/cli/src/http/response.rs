@@ -17,6 +17,9 @@ const MAX_BODY_BYTES: u64 = 64 << 20;
 /// From this difference on, a clock explains why a key or a certificate seems to be expired.
 pub(crate) const NOTABLE_SKEW_SECONDS: i64 = 60;
 
+/// Stands in the reference where nothing can be done.
+const NO_REMEDY: &str = "—";
+
 #[derive(Clone, Debug)]
 pub(crate) struct Response {
     pub(crate) status: StatusCode,
@@ -104,7 +107,12 @@ fn advice(problem: &Problem, retry_after: Option<u64>, has_key: bool) -> Option<
             "report it to the operator with the request id, which is in the server's log"
                 .to_owned(),
         ),
-        _ => Code::from_word(&problem.code).map(|code| code.remedy().to_owned()),
+        // The fields at fault are named one by one already.
+        _ if !problem.errors.is_empty() => None,
+        _ => {
+            let remedy = Code::from_word(&problem.code)?.remedy();
+            (remedy != NO_REMEDY).then(|| remedy.to_owned())
+        }
     }
 }
 

@@ -163,8 +163,8 @@ impl Output {
                 .because(format!("the question is: {question}"))
                 .next("pass --yes to answer it"));
         }
-        let mut stderr = io::stderr().lock();
-        let _ = write!(stderr, "{question} [y/N] ").and_then(|()| stderr.flush());
+        // In one piece, so that what is typed meanwhile stands behind it.
+        let _ = io::stderr().lock().write_all(format!("{question} [y/N] ").as_bytes());
         let mut answer = String::new();
         let read = io::stdin().lock().read_line(&mut answer);
         if read.is_ok() && matches!(answer.trim().to_lowercase().as_str(), "y" | "yes") {

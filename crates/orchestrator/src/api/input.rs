@@ -126,13 +126,14 @@ fn is_reserved(name: &str) -> bool {
         || ["CIAL_", "LISTEN_", "LD_"].iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// `?tail=&since=&follow=`, all optional.
+/// `?tail=&since=&follow=&timestamps=`, all optional.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct LogsQuery {
     tail: String,
     since: String,
     follow: String,
+    timestamps: String,
 }
 
 pub(super) fn parse_logs_query(query: &LogsQuery) -> Parsed<LogOptions> {
@@ -153,12 +154,14 @@ pub(super) fn parse_logs_query(query: &LogsQuery) -> Parsed<LogOptions> {
                 .ok_or_else(|| error("since", "must be an RFC 3339 time or seconds since 1970"))?,
         ),
     };
-    let follow = match query.follow.as_str() {
-        "" | "0" | "false" => false,
-        "1" | "true" => true,
-        _ => return Err(error("follow", "must be 0 or 1")),
+    let switch = |field: &str, text: &str| match text {
+        "" | "0" | "false" => Ok(false),
+        "1" | "true" => Ok(true),
+        _ => Err(error(field, "must be 0 or 1")),
     };
-    Ok(LogOptions { tail, since, follow })
+    let follow = switch("follow", &query.follow)?;
+    let timestamps = switch("timestamps", &query.timestamps)?;
+    Ok(LogOptions { tail, since, follow, timestamps })
 }
 
 /// Parses seconds since 1970, or an RFC 3339 time.
@@ -222,16 +225,18 @@ mod tests {
     }
 
     #[test]
-    fn a_logs_query_takes_a_number_of_lines_a_time_and_following() {
+    fn a_logs_query_takes_a_number_of_lines_a_time_and_switches() {
         let parse = |tail: &str, since: &str, follow: &str| {
             let query = LogsQuery {
                 tail: tail.to_owned(),
                 since: since.to_owned(),
                 follow: follow.to_owned(),
+                timestamps: follow.to_owned(),
             };
             parse_logs_query(&query).map_err(|f| f.to_string())
         };
-        let wanted = LogOptions { tail: Some(100), since: Some(1_700_000_000), follow: true };
+        let since = Some(1_700_000_000);
+        let wanted = LogOptions { tail: Some(100), since, follow: true, timestamps: true };
         assert_eq!(parse("100", "1700000000", "1"), Ok(wanted));
         assert_eq!(parse("100", "2023-11-14T22:13:20Z", "true"), Ok(wanted));
         assert_eq!(parse("all", "", "0"), Ok(LogOptions::default()));

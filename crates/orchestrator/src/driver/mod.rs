@@ -177,6 +177,8 @@ pub struct LogOptions {
     /// Seconds since 1970.
     pub since: Option<i64>,
     pub follow: bool,
+    /// Begin every line with the time at which the engine received the line, by RFC 3339 with nanoseconds, and a blank.
+    pub timestamps: bool,
 }
 
 /// Plain text: no escape sequences, no framing.

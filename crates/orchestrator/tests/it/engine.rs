@@ -627,6 +627,11 @@ async fn logs_are_demultiplexed_plain_and_bounded() {
         }
         let one = LogOptions { tail: Some(1), ..Default::default() };
         assert_eq!(read(one).await.lines().count(), 1);
+        let timed = LogOptions { timestamps: true, ..Default::default() };
+        for line in read(timed).await.lines() {
+            let (time, _) = line.split_once(' ').unwrap();
+            assert!(time.parse::<protocol::Timestamp>().is_ok(), "{line}");
+        }
         let follow = LogOptions { follow: true, ..Default::default() };
         let following = read(follow);
         let stopping = running.controller.operations.stop(spec.id);

@@ -1,0 +1,13 @@
+//! `cial` as a process against scripted servers. What it prints is in golden files: `snapshots/`.
+
+mod completion;
+mod configuration;
+mod connection;
+mod destroying;
+mod following;
+mod output;
+mod refusals;
+mod signing_in;
+mod support;
+mod tls;
+mod waiting;

@@ -1,0 +1,112 @@
+//! `cial` against the whole installation: with the profile that `local-up` writes, and with keys of one tenant.
+
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use e2e::Checks;
+use serde_json::Value;
+use testkit::Installation;
+use testkit::installation::required;
+
+/// What a command printed, and its exit code.
+struct Printed {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+/// Runs `cial` with the configuration of the installation.
+fn cial(words: &[&str], key: Option<&str>) -> Result<Printed> {
+    let mut command = Command::new(required("CIAL_E2E_CIAL")?);
+    command.args(words).env("CIAL_CONFIG", required("CIAL_E2E_CONFIG")?);
+    for name in ["CIAL_SERVER", "CIAL_API_KEY", "CIAL_PROFILE", "CIAL_TENANT"] {
+        command.env_remove(name);
+    }
+    // Keys are secrets, so commands name a variable.
+    if let Some(key) = key {
+        command.env("ONE_OFF_KEY", key);
+    }
+    let output =
+        command.output().with_context(|| format!("cannot run cial {}", words.join(" ")))?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Ok(Printed {
+        code: output.status.code(),
+        stdout: text(&output.stdout),
+        stderr: text(&output.stderr),
+    })
+}
+
+/// Like [`cial`], for a command that must succeed.
+fn succeed(words: &[&str], key: Option<&str>) -> Result<String> {
+    let printed = cial(words, key)?;
+    let Printed { code, stdout, stderr } = &printed;
+    ensure!(*code == Some(0), "cial {}: {code:?}\n{stdout}{stderr}", words.join(" "));
+    Ok(printed.stdout)
+}
+
+/// An error without what differs between two requests.
+fn without_request_id(text: &str) -> &str {
+    text.split(", request id").next().unwrap_or_default()
+}
+
+#[tokio::test]
+async fn the_command_line_works_with_the_profile_of_the_installation_and_with_a_tenants_key()
+-> Result<()> {
+    let (installation, mut checks) = (Installation::from_env()?, Checks::new());
+    let listed = succeed(&["tenant", "list", "-o", "json"], None);
+    checks.require("the profile of the installation just works", listed)?;
+    for slug in ["cli-acme", "cli-globex"] {
+        let created = succeed(&["tenant", "create", slug, "-o", "json"], None);
+        let created = checks.require("a tenant is created and waited for", created)?;
+        let tenant: Value = serde_json::from_str(&created)?;
+        checks.equal("it runs", "running", tenant["state"].as_str().unwrap_or_default());
+    }
+    let names = succeed(&["tenant", "list", "-o", "name"], None)?;
+    checks.contains("the list names the first tenant", "cli-acme", &names);
+    checks.contains("the list names the second tenant", "cli-globex", &names);
+
+    let create = ["key", "create", "ci", "--role", "write", "--tenant", "cli-acme", "-o", "json"];
+    let created = checks.require("a key of a tenant is created", succeed(&create, None))?;
+    let created: Value = serde_json::from_str(&created)?;
+    let key = created["key"].as_str().context("a created key is shown")?;
+    let id = created["id"].as_str().context("a created key has an id")?;
+    let listed = succeed(&["key", "list", "--tenant", "cli-acme", "-o", "json"], None)?;
+    checks.holds(
+        "a list never shows a key",
+        id,
+        &listed,
+        listed.contains(id) && !listed.contains(key),
+    );
+
+    let server = ["--server", &installation.admin_url, "--api-key", "env:ONE_OFF_KEY"];
+    let with_key = |words: &[&str]| cial(&[&server[..], words].concat(), Some(key));
+    let own = with_key(&["tenants", "get", "-o", "name"])?;
+    checks.equal("a tenant's key brings its tenant", "cli-acme\n", own.stdout);
+    let log = with_key(&["tenants", "logs", "--tail", "5"])?;
+    checks.equal("its log is readable", 5, log.stdout.lines().count());
+    let other = with_key(&["tenants", "get", "--tenant", "cli-globex"])?;
+    checks.equal("another tenant is a failure", "Some(1)", format!("{:?}", other.code));
+    checks.contains("it is forbidden", "403 Forbidden", &other.stderr);
+    let nobody = with_key(&["tenants", "get", "--tenant", "cli-nobody"])?;
+    let same = without_request_id(&nobody.stderr)
+        == without_request_id(&other.stderr).replace("cli-globex", "cli-nobody");
+    checks.holds(
+        "a tenant that does not exist looks the same",
+        &other.stderr,
+        &nobody.stderr,
+        same,
+    );
+    let creation = with_key(&["tenant", "create", "cli-third"])?;
+    checks.contains("creating a tenant is forbidden", "403 Forbidden", &creation.stderr);
+
+    succeed(&["key", "revoke", id, "--tenant", "cli-acme", "--yes"], None)?;
+    let revoked = with_key(&["tenants", "get"])?;
+    checks.equal("a revoked key is not authenticated", "Some(4)", format!("{:?}", revoked.code));
+    for slug in ["cli-acme", "cli-globex"] {
+        let deleted = succeed(&["tenant", "delete", slug, "--yes"], None);
+        checks.require("a tenant is deleted and waited for", deleted)?;
+    }
+    let doctor = succeed(&["doctor"], None);
+    checks.require("its doctor finds nothing wrong", doctor)?;
+    checks.finish()
+}
