@@ -1,4 +1,5 @@
 //! `cial` as a process against scripted servers. What it prints is in golden files: `snapshots/`.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod completion;
 mod configuration;
