@@ -8,7 +8,7 @@ use tokio::io::AsyncWriteExt as _;
 use crate::http::body::{Body, Consumed};
 use crate::http::chunks::ChunkedDecoder;
 use crate::http::framing::Framing;
-use crate::http::head::{RequestInfo, ResponseHead};
+use crate::http::head::{MethodKind, RequestInfo, ResponseHead};
 use crate::http::head_scan::HeadScan;
 use crate::http::headers::Headers;
 use crate::runtime::buffers::{BufferPool, ReadBuffer};
@@ -58,7 +58,7 @@ pub async fn fetch(
             Stream::Unix(stream) => stream.write_all(&text).await,
         }
         .map_err(unreachable)?;
-        read(&mut stream, question.method == "HEAD", limit).await
+        read(&mut stream, MethodKind::of(question.method), limit).await
     };
     tokio::time::timeout(timeout, whole).await.unwrap_or(Err(ProxyError::ResponseTimeout))
 }
@@ -82,13 +82,13 @@ const BUFFER: usize = 4 << 10;
 
 async fn read(
     stream: &mut Stream,
-    is_head: bool,
+    method: MethodKind,
     limit: usize,
 ) -> Result<FetchResponse, ProxyError> {
     let (mut buf, mut scan) = (BufferPool::new(BUFFER).take_read_buffer(), HeadScan::default());
     let response_head = HeadLimit { bytes: BUFFER, ..HeadLimit::FIRST_HOP };
     let settings = Settings { response_head, ..Settings::default() };
-    let info = RequestInfo { is_head, ..RequestInfo::UNPARSED };
+    let info = RequestInfo { method, ..RequestInfo::UNPARSED };
     let (mut reply, mut body) = loop {
         let Some(end) = scan.end(buf.data()).map_err(ProxyError::MalformedResponse)? else {
             if buf.unfilled().is_empty() {
@@ -104,7 +104,7 @@ async fn read(
             let lower = |h: crate::Header<'_>| (h.name.to_ascii_lowercase(), h.value.to_vec());
             let headers = head.headers().map(lower).collect();
             let body = match head.info.framing {
-                _ if is_head || head.status() == 304 => Body::Done,
+                _ if info.is_head() || head.status() == 304 => Body::Done,
                 Framing::Chunked => Body::Dechunked(ChunkedDecoder::new()),
                 framing @ (Framing::Empty | Framing::Length(_) | Framing::Close) => {
                     Body::through(framing)

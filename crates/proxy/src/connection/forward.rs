@@ -61,10 +61,18 @@ pub(crate) struct UpstreamState {
     scan: Option<HeadScan>,
     /// The connection was idle in the pool before.
     was_pooled: bool,
-    /// A part of the request is still unsent.
-    is_sending: bool,
-    /// The upstream accepts no more of the request.
-    stopped_reading: bool,
+    request: RequestProgress,
+}
+
+/// How much of the request the upstream has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum RequestProgress {
+    /// Nothing is left to send.
+    #[default]
+    Sent,
+    Sending,
+    /// The upstream accepts no more.
+    Refused,
 }
 
 /// The meaning of a received response head.
@@ -88,7 +96,7 @@ impl<'t, P: Policy> Forward<'t, P> {
             Body::through(info.framing),
             worker.settings.max_body_bytes,
         );
-        up.keeps_head = info.is_repeatable;
+        up.keeps_head = info.is_repeatable();
         let down = BodyCopy::new(Vec::new(), None, Body::Done, None);
         let (upstream, stage) = (UpstreamState::default(), Stage::Connect);
         Self {
@@ -118,7 +126,7 @@ impl<'t, P: Policy> Forward<'t, P> {
             match self.stage {
                 Stage::Connect => {
                     let upstream = self.exchange.upstream().id;
-                    let idle = self.worker.pool.take_idle(upstream, !self.info.is_repeatable);
+                    let idle = self.worker.pool.take_idle(upstream, !self.info.is_repeatable());
                     let Some(stream) = idle else { return Poll::Ready(Step::Wait(Pause::Connect)) };
                     self.on_connected(stream, true);
                 }
@@ -196,7 +204,7 @@ impl<'t, P: Policy> Forward<'t, P> {
         self.upstream = UpstreamState {
             was_pooled,
             stream: Some(stream),
-            is_sending: true,
+            request: RequestProgress::Sending,
             ..UpstreamState::default()
         };
         self.stage = Stage::ResponseHead;
@@ -235,7 +243,7 @@ impl<'t, P: Policy> Forward<'t, P> {
         match failure {
             Failure::ClientGone => Step::Done(End::Close),
             // The upstream may have processed the request, so the request must not be repeated.
-            Failure::UpstreamLost(error) if !self.info.is_repeatable || self.interims.is_some() => {
+            Failure::UpstreamLost(error) if !self.info.is_repeatable() || self.interims.is_some() => {
                 Step::Done(self.fail(&error))
             }
             // The upstream closed the connection while it was idle, which shows nothing about its
@@ -294,19 +302,19 @@ impl<'t, P: Policy> Forward<'t, P> {
         client: &mut Stream,
     ) -> Poll<Result<HeadOutcome, Failure>> {
         let timeout = &self.worker.timeouts;
-        if self.upstream.is_sending {
+        if self.upstream.request == RequestProgress::Sending {
             let (mut from, _) = client.split();
             let Some(stream) = &mut self.upstream.stream else { return client_gone() };
             let (mut moved, (_, mut to)) = (false, stream.split());
             let (halves, direction) = ((&mut from, &mut to), &mut ToUpstream(&self.exchange));
             match self.up.poll(cx, halves, &self.worker.buffers, direction, &mut moved) {
                 Poll::Ready(Ok(())) => {
-                    self.upstream.is_sending = false;
+                    self.upstream.request = RequestProgress::Sent;
                     self.deadline.set_ticks(timeout.response);
                 }
                 // The upstream may have sent a response before it closed.
                 Poll::Ready(Err(CopyError::SinkClosed)) => {
-                    (self.upstream.is_sending, self.upstream.stopped_reading) = (false, true);
+                    self.upstream.request = RequestProgress::Refused;
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(upload_failure(error))),
                 Poll::Pending if moved => self.deadline.set_ticks(timeout.body),
@@ -326,7 +334,7 @@ impl<'t, P: Policy> Forward<'t, P> {
         client: &mut Stream,
         probe: Probe,
     ) -> Poll<Result<T, Failure>> {
-        let sending = self.upstream.is_sending;
+        let sending = self.upstream.request == RequestProgress::Sending;
         if !sending && self.half_close.is_none() {
             let (mut from, _) = client.split();
             match read_ahead(cx, &mut from, &mut self.up.buf, &self.worker.buffers) {
@@ -503,12 +511,12 @@ impl<'t, P: Policy> Forward<'t, P> {
                 CopyError::SinkClosed => Failure::ClientGone,
             }));
         }
-        if self.upstream.is_sending {
+        if self.upstream.request == RequestProgress::Sending {
             let (halves, direction) = ((&mut from, &mut to), &mut ToUpstream(&self.exchange));
             match self.up.poll(cx, halves, buffers, direction, &mut moved) {
-                Poll::Ready(Ok(())) => self.upstream.is_sending = false,
+                Poll::Ready(Ok(())) => self.upstream.request = RequestProgress::Sent,
                 Poll::Ready(Err(CopyError::SinkClosed)) => {
-                    (self.upstream.is_sending, self.upstream.stopped_reading) = (false, true);
+                    self.upstream.request = RequestProgress::Refused;
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(upload_failure(error))),
                 Poll::Pending => {}
@@ -529,7 +537,7 @@ impl<'t, P: Policy> Forward<'t, P> {
         let Self { worker, up, down, upstream, exchange, .. } = self;
         match passed {
             Ok(()) => {
-                let took_request = !upstream.is_sending && !upstream.stopped_reading;
+                let took_request = upstream.request == RequestProgress::Sent;
                 let has_no_extra_input = down.buf.as_ref().is_none_or(ReadBuffer::is_empty);
                 if let (true, true, true, false, Some(stream)) = (
                     response.is_persistent,

@@ -258,7 +258,7 @@ pub(crate) async fn respond<P: Policy>(
 ) -> AfterRequest<P::Exchange> {
     let keeps_connection = keep.is_some() && info.is_persistent && !worker.is_draining();
     let mut out = worker.buffers.take_write_buffer();
-    write::own_response(response, info.version, info.is_head, !keeps_connection, &mut out);
+    write::own_response(response, info.version, info.is_head(), !keeps_connection, &mut out);
     deadline.set_ticks(worker.timeouts.body);
     let written = write_all(client, &out, deadline).await;
     worker.buffers.return_write_buffer(out);

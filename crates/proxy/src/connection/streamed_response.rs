@@ -47,7 +47,7 @@ pub(crate) async fn respond<P: Policy>(
         && !worker.is_draining();
     let mut out = worker.buffers.take_write_buffer();
     write::own_response_head(response, info.version, framing, !keeps_connection, &mut out);
-    let has_ended = info.is_head || write::is_bodiless(response.status);
+    let has_ended = info.is_head() || write::is_bodiless(response.status);
     let mut stream = StreamedResponse { worker, parts, framing, out, sent: 0, has_ended };
     if !has_ended && !response.body.is_empty() {
         stream.add(&response.body);

@@ -65,22 +65,55 @@ pub(crate) struct HeaderLines<'a> {
     fields: &'a [httparse::Header<'a>],
     /// One bit per line: the header is hop-by-hop by its name.
     hop_by_hop_bits: u128,
+    /// `Connection` names headers that are not hop-by-hop by their own name.
+    names_other_headers: bool,
 }
 
 impl<'a> HeaderLines<'a> {
+    /// Returns the lines with what they say to the engine, or the violated rule.
+    fn read(
+        bytes: &'a [u8],
+        fields: &'a [httparse::Header<'a>],
+    ) -> Result<(Self, Fields), &'static str> {
+        let mut lines = Self { bytes, fields, hop_by_hop_bits: 0, names_other_headers: false };
+        let seen = Fields::read(lines.each())?;
+        lines.hop_by_hop_bits = seen.hop_by_hop_bits;
+        lines.names_other_headers = seen.connection.has(ConnectionOptions::OTHER_HEADERS);
+        Ok((lines, seen))
+    }
+
     pub(crate) fn each(&self) -> impl Iterator<Item = Header<'a>> + use<'a> {
         self.fields.iter().map(|f| Header { name: f.name, value: f.value })
     }
 
-    /// Passes each end-to-end header to `pass`. `names_other_headers`: `Connection` names some of the headers.
-    pub(crate) fn end_to_end(&self, names_other_headers: bool, mut pass: impl FnMut(Header<'a>)) {
+    /// Passes each end-to-end header to `pass`.
+    pub(crate) fn end_to_end(&self, mut pass: impl FnMut(Header<'a>)) {
         let mut hop_by_hop_bits = self.hop_by_hop_bits;
         for header in self.each() {
             let is_hop = hop_by_hop_bits & 1 != 0;
             hop_by_hop_bits >>= 1;
-            if !(is_hop || names_other_headers && hop_by_hop::is_named(header.name, self.each())) {
+            if !(is_hop || self.names_other_headers && hop_by_hop::is_named(header.name, self.each())) {
                 pass(header);
             }
+        }
+    }
+}
+
+/// The properties of a method that the engine depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MethodKind {
+    /// `HEAD`: idempotent, and its response has no body.
+    Head,
+    Idempotent,
+    Other,
+}
+
+impl MethodKind {
+    pub(crate) fn of(method: &str) -> Self {
+        match method {
+            "HEAD" => Self::Head,
+            "GET" | "OPTIONS" | "PUT" | "DELETE" => Self::Idempotent,
+            _ => Self::Other,
         }
     }
 }
@@ -89,13 +122,9 @@ impl<'a> HeaderLines<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RequestInfo {
     pub(crate) framing: Framing,
-    pub(crate) is_persistent: bool,
     pub(crate) version: Version,
-    pub(crate) is_head: bool,
-    /// Idempotent and without a body: may be sent again while no byte of a response has arrived.
-    pub(crate) is_repeatable: bool,
-    /// `Connection` names headers that are not hop-by-hop by their own name.
-    pub(crate) names_other_headers: bool,
+    pub(crate) method: MethodKind,
+    pub(crate) is_persistent: bool,
     /// The required `Sec-WebSocket-Accept`, if the request is a WebSocket handshake.
     pub(crate) accept: Option<handshake::AcceptKey>,
 }
@@ -104,13 +133,20 @@ impl RequestInfo {
     /// For a head that was not understood.
     pub(crate) const UNPARSED: Self = Self {
         framing: Framing::Empty,
-        is_persistent: false,
         version: Version::Http11,
-        is_head: false,
-        is_repeatable: false,
-        names_other_headers: false,
+        method: MethodKind::Other,
+        is_persistent: false,
         accept: None,
     };
+
+    pub(crate) fn is_head(&self) -> bool {
+        self.method == MethodKind::Head
+    }
+
+    /// Idempotent and without a body: may be sent again while no byte of a response has arrived.
+    pub(crate) fn is_repeatable(&self) -> bool {
+        self.method != MethodKind::Other && self.framing.is_bodiless()
+    }
 }
 
 /// A response head with exactly one meaning.
@@ -125,7 +161,6 @@ pub struct ResponseHead<'a> {
 pub(crate) struct ResponseInfo {
     pub(crate) framing: Framing,
     pub(crate) is_persistent: bool,
-    pub(crate) names_other_headers: bool,
     pub(crate) is_event_stream: bool,
 }
 
@@ -243,9 +278,8 @@ fn request<'a>(
             field.value = authority.as_bytes();
         }
     }
-    let mut lines = HeaderLines { bytes, fields: raw.headers, hop_by_hop_bits: 0 };
-    let seen = Fields::read(lines.each()).map_err(ProxyError::MalformedRequest)?;
-    lines.hop_by_hop_bits = seen.hop_by_hop_bits;
+    let (lines, seen) =
+        HeaderLines::read(bytes, raw.headers).map_err(ProxyError::MalformedRequest)?;
     match (seen.host_count, version) {
         (0, Version::Http11) => return Err(ProxyError::MissingHost),
         (0, Version::Http10) | (1, _) => {}
@@ -256,14 +290,11 @@ fn request<'a>(
     }
     let framing = framing::of_request(&seen, version).map_err(ProxyError::MalformedRequest)?;
     let accept = handshake::check_request(method, version, framing, &seen, lines.each())?;
-    let idempotent = matches!(method, "GET" | "HEAD" | "OPTIONS" | "PUT" | "DELETE");
     let info = RequestInfo {
         framing,
         version,
+        method: MethodKind::of(method),
         is_persistent: seen.keep_alive(version),
-        is_head: method == "HEAD",
-        is_repeatable: idempotent && framing.is_bodiless(),
-        names_other_headers: seen.connection.has(ConnectionOptions::OTHER_HEADERS),
         accept,
     };
     Ok(RequestHead { method, target, authority, version, lines, info })
@@ -414,17 +445,14 @@ fn response<'a>(
     if !(100..=599).contains(&status) {
         return Err("its status is none");
     }
-    let mut lines = HeaderLines { bytes, fields: raw.headers, hop_by_hop_bits: 0 };
-    let seen = Fields::read(lines.each())?;
-    lines.hop_by_hop_bits = seen.hop_by_hop_bits;
+    let (lines, seen) = HeaderLines::read(bytes, raw.headers)?;
     if status == 101 {
         handshake::check_response(to.accept.as_ref(), &seen, lines.each())?;
     }
-    let framing = framing::of_response(&seen, version, status, to.is_head)?;
+    let framing = framing::of_response(&seen, version, status, to.is_head())?;
     let info = ResponseInfo {
         framing,
         is_persistent: seen.keep_alive(version) && framing != Framing::Close,
-        names_other_headers: seen.connection.has(ConnectionOptions::OTHER_HEADERS),
         is_event_stream: seen.is_event_stream,
     };
     Ok(ResponseHead { status, reason: raw.reason.unwrap_or(""), lines, info })

@@ -16,7 +16,7 @@ pub(crate) fn request<E: Exchange>(head: &RequestHead<'_>, exchange: &E, out: &m
         out.extend_from_slice(part);
     }
     let mut to = Headers::passing(head.lines.bytes, out);
-    head.lines.end_to_end(head.info.names_other_headers, |header| {
+    head.lines.end_to_end(|header| {
         exchange.forward_request_header(header, &mut to)
     });
     exchange.add_request_headers(&mut to);
@@ -55,10 +55,10 @@ pub(crate) fn response<E: Exchange>(
         (framing, _) => (framing, Body::through(framing)),
     };
     framing(announced, out);
-    let close = close || (announced == Framing::Close && !request.is_head);
+    let close = close || (announced == Framing::Close && !request.is_head());
     connection(request.version, close, out);
     out.extend_from_slice(b"\r\n");
-    (if request.is_head || head.status() == 304 { Body::Done } else { body }, close)
+    (if request.is_head() || head.status() == 304 { Body::Done } else { body }, close)
 }
 
 /// Writes an interim (1xx) response head for the client.
@@ -122,7 +122,7 @@ pub(crate) fn chunk(part: &[u8], out: &mut Vec<u8>) {
 
 fn headers<E: Exchange>(head: &ResponseHead<'_>, exchange: &E, out: &mut Vec<u8>) {
     let mut to = Headers::passing(head.lines.bytes, out);
-    head.lines.end_to_end(head.info.names_other_headers, |header| {
+    head.lines.end_to_end(|header| {
         exchange.forward_response_header(header, &mut to)
     });
     exchange.add_response_headers(&mut to);

@@ -35,9 +35,18 @@ pub(crate) struct Tunnel<P, E> {
     /// The pending permission to send client data.
     permission: Option<SendPermission>,
     deadline: Deadline,
-    is_closing: bool,
-    is_last_wait: bool,
+    phase: TunnelPhase,
     _guard: ConnectionGuard,
+}
+
+/// How far a tunnel is from its end. Each phase has a deadline of its own.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum TunnelPhase {
+    Open,
+    /// One direction ended; the other still may.
+    HalfOpen,
+    /// The client gets a close frame.
+    Closing,
 }
 
 /// One direction of a tunnel.
@@ -45,16 +54,23 @@ struct TunnelDirection {
     /// Boxed because it is occupied only while the sink is slow.
     unsent: Option<Box<ReadBuffer>>,
     frames: Frames,
-    /// The source closed; unsent input is still sent.
-    is_source_closed: bool,
+    input: Input,
     /// The sink was shut down.
     is_done: bool,
     /// Unsent bytes of the proxy's own close frame.
     close_frame_left: Option<u8>,
     /// The exchange was notified of the unsent data and permitted sending it.
     is_permitted: bool,
-    /// Input is read and dropped.
-    discards_input: bool,
+}
+
+/// The input of one direction.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Input {
+    Open,
+    /// The source closed; unsent input is still sent.
+    Ended,
+    /// The exchange refused the data: input is read and dropped.
+    Refused,
 }
 
 /// The hooks of an exchange for one direction of a tunnel.
@@ -122,7 +138,6 @@ impl<P, E: Exchange> Tunnel<P, E> {
             None => deadline.clear(),
         }
         let (up, down) = (TunnelDirection::new(ahead), TunnelDirection::new(received));
-        let (permission, is_closing, is_last_wait) = (None, false, false);
         Self {
             worker,
             client,
@@ -130,10 +145,9 @@ impl<P, E: Exchange> Tunnel<P, E> {
             exchange,
             up,
             down,
-            permission,
+            permission: None,
             deadline,
-            is_closing,
-            is_last_wait,
+            phase: TunnelPhase::Open,
             _guard: guard,
         }
     }
@@ -152,10 +166,10 @@ impl<P, E: Exchange> Tunnel<P, E> {
             &worker.buffers,
             &mut moved,
         );
-        if !self.is_closing
-            && (up.discards_input || worker.phase.get() == DrainPhase::ClosingTunnels)
-        {
-            (self.is_closing, self.is_last_wait) = (true, true);
+        let must_close =
+            up.input == Input::Refused || worker.phase.get() == DrainPhase::ClosingTunnels;
+        if must_close && self.phase != TunnelPhase::Closing {
+            self.phase = TunnelPhase::Closing;
             down.close_frame_left = Some(GOING_AWAY.len() as u8);
             deadline.set(CLOSE_TIMEOUT);
         }
@@ -164,13 +178,13 @@ impl<P, E: Exchange> Tunnel<P, E> {
         if sent.is_err() || received.is_err() || (up.is_done && down.is_done) {
             return Poll::Ready(());
         }
-        if (up.is_done || down.is_done) && !self.is_last_wait {
-            self.is_last_wait = true;
-            deadline.set(HALF_OPEN_TIMEOUT);
-        } else if let (true, false, Some(idle)) =
-            (moved, self.is_last_wait, worker.settings.tunnel_idle_timeout)
-        {
-            deadline.set(idle);
+        if self.phase == TunnelPhase::Open {
+            if up.is_done || down.is_done {
+                self.phase = TunnelPhase::HalfOpen;
+                deadline.set(HALF_OPEN_TIMEOUT);
+            } else if let (true, Some(idle)) = (moved, worker.settings.tunnel_idle_timeout) {
+                deadline.set(idle);
+            }
         }
         if deadline.has_passed(cx) { Poll::Ready(()) } else { Poll::Pending }
     }
@@ -181,11 +195,10 @@ impl TunnelDirection {
         Self {
             unsent: unsent.map(Box::new),
             frames: Frames::default(),
-            is_source_closed: false,
+            input: Input::Open,
             is_done: false,
             close_frame_left: None,
             is_permitted: false,
-            discards_input: false,
         }
     }
 
@@ -201,7 +214,7 @@ impl TunnelDirection {
         let mut buf = self.unsent.take().map(|unsent| *unsent);
         while !self.is_done {
             let step = self.step(cx, from, to, direction, &mut buf, buffers);
-            buf.take_if(|buf| self.discards_input || buf.is_empty());
+            buf.take_if(|buf| self.input == Input::Refused || buf.is_empty());
             match step {
                 Poll::Ready(Ok(())) => *moved = true,
                 Poll::Ready(Err(error)) => return Err(error),
@@ -261,13 +274,18 @@ impl TunnelDirection {
             buf.consume(count);
             return Poll::Ready(Ok(()));
         }
-        if self.is_source_closed {
+        if self.input == Input::Ended {
             self.is_done = true;
             return to.poll_shutdown(cx);
         }
         self.is_permitted = false;
-        let read = from.poll_read(cx, buf.insert(buffers.take_read_buffer()));
-        self.is_source_closed = ready!(read)? == 0;
+        let read = ready!(from.poll_read(cx, buf.insert(buffers.take_read_buffer())))?;
+        match self.input {
+            Input::Open if read == 0 => self.input = Input::Ended,
+            // The sink is shut down already.
+            Input::Refused if read == 0 => self.is_done = true,
+            Input::Open | Input::Ended | Input::Refused => {}
+        }
         Poll::Ready(Ok(()))
     }
 
@@ -277,7 +295,7 @@ impl TunnelDirection {
         cx: &mut Context<'_>,
         to: &mut WriteHalf<'_>,
     ) -> Poll<std::io::Result<()>> {
-        self.discards_input = true;
+        self.input = Input::Refused;
         to.poll_shutdown(cx)
     }
 
