@@ -1,20 +1,16 @@
 //! The client of a request that came through trusted proxies, by `X-Forwarded-For` and `X-Forwarded-Proto`. Pure.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
-/// A block of addresses, like `10.0.0.0/8` or `::1`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct AddressBlock {
-    network: u128,
-    /// The length of the prefix in 128 bits: an IPv4 address counts as mapped into IPv6.
-    prefix_bits: u32,
-}
+use ipnet::{IpNet, Ipv6Net};
 
 /// The proxies whose `X-Forwarded-*` headers are believed: address blocks with commas between them, or none.
+///
+/// An IPv4 block counts as mapped into IPv6.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TrustedProxies(Vec<AddressBlock>);
+pub struct TrustedProxies(Vec<Ipv6Net>);
 
 /// A text that is neither an address nor an address block.
 #[derive(Debug)]
@@ -30,7 +26,8 @@ pub struct Origin {
 impl TrustedProxies {
     /// Whether `address` (canonical) is one of the proxies.
     pub fn contains(&self, address: IpAddr) -> bool {
-        self.0.iter().any(|block| block.contains(address))
+        let address = to_ipv6(address);
+        self.0.iter().any(|block| block.contains(&address))
     }
 
     /// The client of a request: `peer`, or the last address of `X-Forwarded-For` that is not a trusted proxy.
@@ -83,37 +80,22 @@ fn parse_hop(text: &[u8]) -> Option<IpAddr> {
     bare.parse().ok().map(|address: IpAddr| address.to_canonical())
 }
 
-impl AddressBlock {
-    fn contains(&self, address: IpAddr) -> bool {
-        let mask = u128::MAX.checked_shl(128 - self.prefix_bits).unwrap_or(0);
-        to_bits(address) & mask == self.network & mask
-    }
-}
-
-fn to_bits(address: IpAddr) -> u128 {
+fn to_ipv6(address: IpAddr) -> Ipv6Addr {
     match address {
-        IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
-        IpAddr::V6(v6) => v6.to_bits(),
+        IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+        IpAddr::V6(v6) => v6,
     }
 }
 
-impl FromStr for AddressBlock {
-    type Err = InvalidBlock;
-
-    fn from_str(text: &str) -> Result<Self, InvalidBlock> {
-        let invalid = || InvalidBlock(text.to_owned());
-        let (address, bits) = match text.split_once('/') {
-            Some((address, bits)) => (address, Some(bits.parse::<u32>().map_err(|_| invalid())?)),
-            None => (text, None),
-        };
-        let address: IpAddr = address.parse().map_err(|_| invalid())?;
-        let (max_bits, offset) = if address.is_ipv4() { (32, 96) } else { (128, 0) };
-        let bits = bits.unwrap_or(max_bits);
-        if bits > max_bits {
-            return Err(invalid());
-        }
-        Ok(Self { network: to_bits(address), prefix_bits: bits + offset })
+/// Parses a block, or an address as a block of its own.
+fn parse_block(text: &str) -> Result<Ipv6Net, InvalidBlock> {
+    let invalid = || InvalidBlock(text.to_owned());
+    let block = text.parse().or_else(|_| text.parse().map(|address: IpAddr| IpNet::from(address))).map_err(|_| invalid())?;
+    match block {
+        IpNet::V4(v4) => Ipv6Net::new(v4.addr().to_ipv6_mapped(), 96 + v4.prefix_len()),
+        IpNet::V6(v6) => Ok(v6),
     }
+    .map_err(|_| invalid())
 }
 
 impl FromStr for TrustedProxies {
@@ -124,7 +106,7 @@ impl FromStr for TrustedProxies {
             return Ok(Self::default());
         }
         let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
-        parts.map(str::parse).collect::<Result<_, _>>().map(Self)
+        parts.map(parse_block).collect::<Result<_, _>>().map(Self)
     }
 }
 
