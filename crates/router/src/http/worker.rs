@@ -10,7 +10,7 @@ use proxy::{Action, PendingAction, ProxyError, Response};
 use service::forwarded::{Origin, TrustedProxies};
 
 use crate::http::exchange::TenantExchange;
-use crate::http::rate_limit;
+use crate::http::rate_limit::RateLimit;
 use crate::http::request_id::{RequestId, RequestIds};
 use crate::http::responses::{self, ResponseFormat};
 use crate::http::waiting_page::{self, WaitingState};
@@ -30,7 +30,7 @@ pub(crate) struct Worker {
     pub(crate) reader: RouteReader,
     pub(crate) domain: Domain,
     pub(crate) trusted: TrustedProxies,
-    pub(crate) rate_limit: Option<rate_limit::LocalRateLimit>,
+    pub(crate) rate_limit: Option<Arc<RateLimit>>,
     pub(crate) exposure: Exposure,
     pub(crate) hold: Hold,
     pub(crate) request_ids: RequestIds,

@@ -273,7 +273,7 @@ impl WorkerSetup {
             reader: self.reader,
             domain: self.domain,
             trusted: self.trusted,
-            rate_limit: self.rate_limit.as_ref().map(RateLimit::local),
+            rate_limit: self.rate_limit.clone(),
             exposure: self.exposure,
             hold: self.hold,
             request_ids: RequestIds::new(self.request_id_seed),
