@@ -1,5 +1,6 @@
 //! The router's own responses: problem+json, or a page for a browser. No response names another tenant.
 
+use askama::Template;
 use protocol::Problem;
 use protocol::headers::{REQUEST_ID, is_navigation};
 use protocol::problem::{CONTENT_TYPE, Code};
@@ -8,14 +9,13 @@ use proxy::{ProxyError, RequestHead, Response};
 use crate::http::waiting_page;
 use lease::LeaseError;
 
-const STYLE: &str = "
-:root { color-scheme: light dark; font: 1rem/1.5 system-ui, sans-serif }
-body { max-width: 34rem; margin: 20vh auto 0; padding: 0 1rem }
-small { opacity: .75 }
-";
-/// Allows the style by its hash, which a test checks, and nothing else. No page may frame this one.
-const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'sha256-YnMTzLsm4qOnuvxWEHDYgce3O4YoKGUzRfKDZmZ9Dr4='; \
-    base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+const STYLE: &str = include_str!("../../templates/problem.css");
+/// Allows the style by its hash, and nothing else. No page may frame this one.
+const CONTENT_SECURITY_POLICY: &str = concat!(
+    "default-src 'none'; style-src 'sha256-",
+    env!("PROBLEM_STYLE_SHA256"),
+    "'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+);
 
 /// The methods that reach tenants.
 const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
@@ -244,25 +244,21 @@ pub(crate) fn server_options(request_id: &str) -> Response {
         .header("allow", METHODS)
 }
 
-/// `request_id` holds letters, digits and hyphens only.
+#[derive(Template)]
+#[template(path = "problem.html")]
+struct ProblemPage<'a> {
+    title: &'a str,
+    style: &'static str,
+    detail: &'a str,
+    status: u16,
+    request_id: &'a str,
+}
+
 fn page(problem: &Problem) -> String {
     let Problem { title, status, detail, request_id, .. } = problem;
-    let detail = waiting_page::escape_html(detail);
-    format!(
-        r#"<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<meta name="robots" content="noindex">
-<title>{title}</title>
-<style>{STYLE}</style>
-<main>
-<h1>{title}</h1>
-<p>{detail}</p>
-<p><small>Status {status} · request <code>{request_id}</code></small></p>
-</main>
-"#
-    )
+    let page = ProblemPage { title, style: STYLE, detail, status: *status, request_id };
+    // Rendering fails only when the `Display` of a value does, and these values are texts and numbers.
+    page.render().unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -2,14 +2,23 @@
 //!
 //! The page reloads by itself, with scripts or without, and keeps its address.
 
+use std::borrow::Cow;
+
+use askama::Template;
+use percent_encoding::percent_decode_str;
 use protocol::headers::REQUEST_ID;
 use proxy::Response;
 
-const STYLE: &str = include_str!("waiting_page/style.css");
-const SCRIPT: &str = include_str!("waiting_page/script.js");
-/// Allows style and script by their hashes, which a test checks, and nothing else.
-const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'sha256-M4FMF3V3k3uFr9kx/1SONzlS2jhNZa0ZHW8HCDr6HeE='; script-src 'sha256-VwfqphGAGePKjTJH/UjJqFGTS2uULnZFw5JOBtSGjjI='; \
-    connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+const STYLE: &str = include_str!("../../templates/waiting.css");
+const SCRIPT: &str = include_str!("../../templates/waiting.js");
+/// Allows style and script by their hashes, and nothing else.
+const CONTENT_SECURITY_POLICY: &str = concat!(
+    "default-src 'none'; style-src 'sha256-",
+    env!("WAITING_STYLE_SHA256"),
+    "'; script-src 'sha256-",
+    env!("WAITING_SCRIPT_SHA256"),
+    "'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+);
 
 /// The path that the router reserves on every tenant's host.
 pub(crate) const PATH: &str = "/.cial/wake";
@@ -25,6 +34,19 @@ pub(crate) enum WaitingState<'a> {
     Unreachable,
     /// The reason in words for a person.
     Failed(&'a str),
+}
+
+#[derive(Template)]
+#[template(path = "waiting.html")]
+struct WaitingPage<'a> {
+    title: &'static str,
+    style: &'static str,
+    script: &'static str,
+    state: WaitingState<'a>,
+    /// In words; empty when first, unknown or of no meaning.
+    position: String,
+    target: &'a str,
+    request_id: &'a str,
 }
 
 /// Renders the page for a request for `target` (path and query).
@@ -51,37 +73,17 @@ pub(crate) fn render(state: WaitingState<'_>, target: &str, request_id: &str) ->
 }
 
 fn html(state: WaitingState<'_>, target: &str, request_id: &str) -> String {
-    let (title, main) = match state {
-        WaitingState::Waking { ahead } => ("Waking up", steps(ahead)),
-        WaitingState::Busy => {
-            let text = "Many sites are waking up at the moment. This page tries again by itself.";
-            ("Waiting for its turn", format!("<p>{text}</p>"))
-        }
-        WaitingState::Unreachable => {
-            let text = "This site is asleep and cannot be woken at the moment. This page tries again by itself.";
-            ("Asleep", format!("<p>{text}</p>"))
-        }
-        WaitingState::Failed(reason) => ("It did not wake up", failure(reason, target)),
+    let (title, ahead) = match state {
+        WaitingState::Waking { ahead } => ("Waking up", ahead),
+        WaitingState::Busy => ("Waiting for its turn", None),
+        WaitingState::Unreachable => ("Asleep", None),
+        WaitingState::Failed(_) => ("It did not wake up", None),
     };
-    let script = match state {
-        WaitingState::Waking { .. } => format!("<script type=\"module\">{SCRIPT}</script>\n"),
-        WaitingState::Busy | WaitingState::Unreachable | WaitingState::Failed(_) => String::new(),
-    };
-    format!(
-        r#"<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<meta name="robots" content="noindex">
-<title>{title}</title>
-<style>{STYLE}</style>
-<main>
-<h1>{title}</h1>
-{main}
-<p><small>Request <code>{request_id}</code></small></p>
-</main>
-{script}"#
-    )
+    let position = queue_position(ahead).unwrap_or_default();
+    let (style, script) = (STYLE, SCRIPT);
+    let page = WaitingPage { title, style, script, state, position, target, request_id };
+    // Rendering fails only when the `Display` of a value does, and these values are texts.
+    page.render().unwrap_or_default()
 }
 
 /// A number that spreads clients which get the same response at once.
@@ -98,82 +100,17 @@ pub(crate) fn queue_position(ahead: Option<u32>) -> Option<String> {
     }
 }
 
-fn steps(ahead: Option<u32>) -> String {
-    let mut out = String::from(
-        "<p>This site is asleep. Waking it takes about a second.</p>\n\
-         <progress max=\"4\" value=\"1\" aria-label=\"Progress\"></progress>\n<ol>\n",
-    );
-    for (step, text) in
-        [("queued", "Waiting for its turn"), ("starting", "Starting"), ("booting", "Getting ready")]
-    {
-        out.push_str(&format!("<li data-step=\"{step}\">{text}\n"));
-    }
-    let place = queue_position(ahead).unwrap_or_default();
-    out.push_str(&format!("</ol>\n<p id=\"position\" role=\"status\">{place}</p>"));
-    out
-}
-
-fn failure(reason: &str, target: &str) -> String {
-    let (reason, to) = (escape_html(reason), percent_encode(target));
-    format!(
-        "<p>{reason}</p>\n<form method=\"post\" action=\"{PATH}?to={to}\"><button>Retry</button></form>"
-    )
-}
-
-pub(crate) fn escape_html(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            c => out.push(c),
-        }
-    }
-    out
-}
-
-fn percent_encode(target: &str) -> String {
-    let mut out = String::with_capacity(target.len());
-    for b in target.bytes() {
-        match b {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'.' | b'_' | b'~' => {
-                out.push(char::from(b));
-            }
-            b => out.push_str(&format!("%{b:02X}")),
-        }
-    }
-    out
-}
-
 /// The target of a Retry: `to` of the query if that value is a path of this host, else the front
 /// page.
 pub(crate) fn retry_target(query: &str) -> String {
     let to = query.split('&').find_map(|pair| pair.strip_prefix("to="));
-    let to = to.and_then(percent_decode).filter(|to| {
+    let to = to.and_then(|to| percent_decode_str(to).decode_utf8().ok()).filter(|to| {
         let mut bytes = to.bytes();
         let is_path = bytes.next() == Some(b'/') && !matches!(bytes.next(), Some(b'/' | b'\\'));
         // A Retry that leads to the wake path would lead nowhere.
         is_path && to.bytes().all(|b| (0x21..=0x7e).contains(&b)) && !to.starts_with(PATH)
     });
-    to.unwrap_or_else(|| "/".to_owned())
-}
-
-fn percent_decode(text: &str) -> Option<String> {
-    let mut out = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    while let Some(b) = bytes.next() {
-        match b {
-            b'%' => {
-                let pair = [bytes.next()?, bytes.next()?];
-                out.push(u8::from_str_radix(std::str::from_utf8(&pair).ok()?, 16).ok()?);
-            }
-            b => out.push(b),
-        }
-    }
-    String::from_utf8(out).ok()
+    to.map_or_else(|| "/".to_owned(), Cow::into_owned)
 }
 
 #[cfg(test)]
@@ -189,9 +126,18 @@ mod tests {
         format!("{}\n{head}\n{}", response.status, String::from_utf8_lossy(&response.body))
     }
 
+    /// The text between a tag's first occurrence and its end.
+    fn inside<'a>(page: &'a str, from: &str, to: &str) -> &'a str {
+        page.split_once(from).unwrap().1.split_once(to).unwrap().0
+    }
+
     #[test]
     fn the_policy_allows_the_style_and_the_script_and_nothing_else() {
-        for (word, text) in [("style-src", STYLE), ("script-src", SCRIPT)] {
+        let page = html(WaitingState::Waking { ahead: None }, "/", "0123456789abcdef");
+        for (word, text) in [
+            ("style-src", inside(&page, "<style>", "</style>")),
+            ("script-src", inside(&page, "<script type=\"module\">", "</script>")),
+        ] {
             let wanted = format!("{word} 'sha256-{}'", STANDARD.encode(Sha256::digest(text)));
             assert!(
                 CONTENT_SECURITY_POLICY.contains(&wanted),
@@ -253,12 +199,18 @@ mod tests {
             ("to=/a%0D%0Aset-cookie:x", "/"),
             ("to=/a%20b", "/"),
             ("to=/%ff", "/"),
-            ("to=/%2", "/"),
+            ("to=/%2", "/%2"),
             ("to=/.cial/wake?to=/", "/"),
         ] {
             assert_eq!(retry_target(query), wanted, "{query}");
         }
-        let round = |target: &str| retry_target(&format!("to={}", percent_encode(target)));
-        assert_eq!(round("/a?b=c&d=%20e+f#"), "/a?b=c&d=%20e+f#");
+    }
+
+    #[test]
+    fn a_retry_leads_back_to_the_target() {
+        let target = "/a?b=c&d=%20e+f\"<'#";
+        let page = html(WaitingState::Failed(""), target, "0123456789abcdef");
+        let query = inside(&page, "action=\"/.cial/wake?", "\"");
+        assert_eq!(retry_target(query), target);
     }
 }
