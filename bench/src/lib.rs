@@ -11,6 +11,7 @@ pub(crate) mod figure;
 mod fixture;
 mod request;
 mod router;
+mod routes;
 mod tenant;
 pub mod tools;
 pub(crate) mod wake;
@@ -54,6 +55,8 @@ enum Bench {
     },
     /// The router beside nginx and haproxy: CPU time, instructions, memory, latency.
     Router(RouterArgs),
+    /// A change of one route in the router's table, beside a table made anew.
+    Routes,
     /// From asleep to the first byte, beside the engine alone; crowds; races against the idle
     /// deadline.
     Wake(WakeArgs),
@@ -131,6 +134,7 @@ impl Command {
                 };
                 ("router", router::measure(&options)?)
             }
+            Bench::Routes => ("routes", routes::measure()?),
             Bench::Wake(args) => {
                 let size = wake::Size {
                     pairs: times,

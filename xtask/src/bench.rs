@@ -10,7 +10,7 @@ use crate::local::Installation;
 use crate::{environment, ephemeral};
 
 /// Benches in the order in which all of them run.
-const NAMES: [&str; 5] = ["tenant", "create", "router", "wake", "density"];
+const NAMES: [&str; 6] = ["tenant", "create", "router", "routes", "wake", "density"];
 /// Benches that measure an installation.
 const WITH_INSTALLATION: [&str; 3] = ["create", "wake", "density"];
 const TENANT_IMAGE: &str = "cial-tenant:dev";

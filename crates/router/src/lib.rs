@@ -13,3 +13,5 @@ pub mod settings;
 
 pub use process::parent;
 pub use process::server::Server;
+// For the bench of the table.
+pub use routes::table::{EntryParameters, RouteTable};

@@ -90,7 +90,10 @@ fn to_ipv6(address: IpAddr) -> Ipv6Addr {
 /// Parses a block, or an address as a block of its own.
 fn parse_block(text: &str) -> Result<Ipv6Net, InvalidBlock> {
     let invalid = || InvalidBlock(text.to_owned());
-    let block = text.parse().or_else(|_| text.parse().map(|address: IpAddr| IpNet::from(address))).map_err(|_| invalid())?;
+    let block = text
+        .parse()
+        .or_else(|_| text.parse().map(|address: IpAddr| IpNet::from(address)))
+        .map_err(|_| invalid())?;
     match block {
         IpNet::V4(v4) => Ipv6Net::new(v4.addr().to_ipv6_mapped(), 96 + v4.prefix_len()),
         IpNet::V6(v6) => Ok(v6),

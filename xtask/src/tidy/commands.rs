@@ -14,6 +14,7 @@ const FOR_PEOPLE: &[&str] = &[
     "cargo xtask bench create --explain",
     "cargo xtask bench density",
     "cargo xtask bench router",
+    "cargo xtask bench routes",
     "cargo xtask bench tenant",
     "cargo xtask bench wake",
     "cargo xtask fuzz --seconds 600",

@@ -243,7 +243,9 @@ impl<'t, P: Policy> Forward<'t, P> {
         match failure {
             Failure::ClientGone => Step::Done(End::Close),
             // The upstream may have processed the request, so the request must not be repeated.
-            Failure::UpstreamLost(error) if !self.info.is_repeatable() || self.interims.is_some() => {
+            Failure::UpstreamLost(error)
+                if !self.info.is_repeatable() || self.interims.is_some() =>
+            {
                 Step::Done(self.fail(&error))
             }
             // The upstream closed the connection while it was idle, which shows nothing about its

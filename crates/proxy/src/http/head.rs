@@ -92,7 +92,9 @@ impl<'a> HeaderLines<'a> {
         for header in self.each() {
             let is_hop = hop_by_hop_bits & 1 != 0;
             hop_by_hop_bits >>= 1;
-            if !(is_hop || self.names_other_headers && hop_by_hop::is_named(header.name, self.each())) {
+            if !(is_hop
+                || self.names_other_headers && hop_by_hop::is_named(header.name, self.each()))
+            {
                 pass(header);
             }
         }

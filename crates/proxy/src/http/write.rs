@@ -16,9 +16,7 @@ pub(crate) fn request<E: Exchange>(head: &RequestHead<'_>, exchange: &E, out: &m
         out.extend_from_slice(part);
     }
     let mut to = Headers::passing(head.lines.bytes, out);
-    head.lines.end_to_end(|header| {
-        exchange.forward_request_header(header, &mut to)
-    });
+    head.lines.end_to_end(|header| exchange.forward_request_header(header, &mut to));
     exchange.add_request_headers(&mut to);
     // HTTP/1.0 knows requests without `Host`. HTTP/1.1 demands the line, with an empty value where no host is known
     // (RFC 9112 §3.2).
@@ -122,9 +120,7 @@ pub(crate) fn chunk(part: &[u8], out: &mut Vec<u8>) {
 
 fn headers<E: Exchange>(head: &ResponseHead<'_>, exchange: &E, out: &mut Vec<u8>) {
     let mut to = Headers::passing(head.lines.bytes, out);
-    head.lines.end_to_end(|header| {
-        exchange.forward_response_header(header, &mut to)
-    });
+    head.lines.end_to_end(|header| exchange.forward_response_header(header, &mut to));
     exchange.add_response_headers(&mut to);
 }
 

@@ -31,12 +31,8 @@ pub(crate) struct ClientTenantPair {
     client: IpAddr,
 }
 
-type Limiter<C> = RateLimiter<
-    ClientTenantPair,
-    BoundedStates,
-    C,
-    NoOpMiddleware<<C as Clock>::Instant>,
->;
+type Limiter<C> =
+    RateLimiter<ClientTenantPair, BoundedStates, C, NoOpMiddleware<<C as Clock>::Instant>>;
 
 /// The token buckets of all pairs, which all threads share.
 pub(crate) struct RateLimit<C: Clock = DefaultClock> {
@@ -121,9 +117,7 @@ impl<C: Clock + Clone> RateLimit<C> {
         if self.limiter.len() >= self.max_pairs {
             self.sweep();
         }
-        self.limiter
-            .check_key(&pair)
-            .map_err(|not_yet| not_yet.wait_time_from(self.clock.now()))
+        self.limiter.check_key(&pair).map_err(|not_yet| not_yet.wait_time_from(self.clock.now()))
     }
 
     /// Drops full buckets, which are as good as new ones. One thread sweeps, the others go on.
@@ -148,10 +142,7 @@ mod tests {
         ClientTenantPair::new(TenantId::new(uuid::Uuid::from_u128(tenant)), client.parse().unwrap())
     }
 
-    fn limit(
-        rate: &str,
-        max_pairs: usize,
-    ) -> (RateLimit<FakeRelativeClock>, FakeRelativeClock) {
+    fn limit(rate: &str, max_pairs: usize) -> (RateLimit<FakeRelativeClock>, FakeRelativeClock) {
         let clock = FakeRelativeClock::default();
         let quota = rate.parse::<Rate>().unwrap().quota().unwrap();
         (RateLimit::with(quota, max_pairs, clock.clone()), clock)
@@ -178,7 +169,8 @@ mod tests {
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
-                    let ours = (0..500).filter(|_| limit.check(pair(1, "10.0.0.1")).is_ok()).count();
+                    let ours =
+                        (0..500).filter(|_| limit.check(pair(1, "10.0.0.1")).is_ok()).count();
                     passed.fetch_add(ours, std::sync::atomic::Ordering::Relaxed);
                 });
             }
