@@ -12,6 +12,7 @@ pub mod fuzz;
 pub mod images;
 mod interrupt;
 pub mod local;
+pub mod mutants;
 pub mod smoke;
 pub mod test;
 pub mod tidy;
@@ -46,6 +47,8 @@ pub enum Command {
     Tidy(tidy::Args),
     /// Looks for bytes that break a parser, with libFuzzer.
     Fuzz(fuzz::Args),
+    /// Changes each line of the pure cores, and checks that a test fails.
+    Mutants(mutants::Args),
     /// Measures, and prints each figure beside its bar.
     Bench(bench::Args),
 }
@@ -64,6 +67,7 @@ impl Command {
             Self::Test(args) => test::run(args),
             Self::Tidy(args) => tidy::run(args),
             Self::Fuzz(args) => fuzz::run(args),
+            Self::Mutants(args) => mutants::run(args),
             Self::Bench(args) => bench::run(args),
         }
     }

@@ -30,6 +30,8 @@ pub(crate) enum Step {
     Doc,
     /// Unit and integration tests.
     Units,
+    /// A fixed part of the mutants of `lease`: each must fail a test.
+    Mutants,
     /// Licences, sources and banned crates.
     Deny,
     /// The tenant image as a black box.
@@ -49,6 +51,9 @@ pub(crate) enum Step {
     Readme,
 }
 
+/// The part of the mutants that CI tests: about eight of five hundred.
+const MUTANTS_SHARD: &str = "0/60";
+
 /// Commands that the documents show, by the step that runs them, literally or by an equivalent.
 const SHOWN: &[(Step, &[&str])] = &[
     (Step::Fmt, &["cargo fmt"]),
@@ -65,6 +70,7 @@ const SHOWN: &[(Step, &[&str])] = &[
             "cargo xtask test units",
         ],
     ),
+    (Step::Mutants, &["cargo xtask mutants lease", "cargo xtask test mutants"]),
     (Step::SmokeTenant, &["cargo xtask smoke-tenant"]),
     (
         Step::SmokeLocal,
@@ -151,6 +157,10 @@ impl Step {
                 tool("nextest")?;
                 // A different snapshot is a failure, never a new file.
                 cargo(&["nextest", "run", "--locked", "--workspace"], &[("INSTA_UPDATE", "no")])
+            }
+            Self::Mutants => {
+                tool("mutants")?;
+                xtask(&["mutants", "lease", "--shard", MUTANTS_SHARD])
             }
             Self::Deny => {
                 tool("deny")?;

@@ -2,7 +2,7 @@
 //! decides sleep, wake and routing. Both sides are pure cores: no I/O, no clock (time is an argument), commands out.
 //!
 //! ```text
-//!  holder (router), one Holder per tenant        authority (orchestrator), one Authority
+//!  holder (router), one LeaseManager              authority (orchestrator), one Authority
 //!  ──────────────────────────────────────        ─────────────────────────────────────────────
 //!  no lease  ── request ──────────────────────►  ready? granted at once
 //!                                                frozen, sleeping? one wake, all requests wait for it
@@ -19,63 +19,52 @@
 //!
 //! | file | contents |
 //! |---|---|
-//! | ★ [`holder`] | the holder's side: whether requests may be sent, which call is due |
-//! | ★ [`sleep_state`], [`suspend`] | the authority's side, one tenant: leases and idle time; the steps of a suspend |
-//! | [`wake_queue`] | the authority's side, all tenants: pending wakes, waiters, queue, bounds |
-//! | ★ [`manager`], [`outage`] | the holder's side, all tenants: waiters, single requests, reused refusals, retries, outages |
-//! | [`authority`], `reconcile` | both combined: events in, commands out, one timer |
-//! | [`command`], [`reason`], [`time`] | inputs and outputs; reasons as data; moments |
+//! | ★ `holder/manager.rs`, `holder/decide.rs` | the holder's side, all tenants: waiters, single requests, reused refusals, retries, outages |
+//! | ★ `holder/lease.rs`, `holder/entry.rs`, `holder/outage.rs` | one lease: may requests be sent, which call is due; one tenant; whether the orchestrator is reachable |
+//! | ★ `authority/sleep_state.rs`, `authority/suspend.rs` | the authority's side, one tenant: leases and idle time; the steps of a suspend |
+//! | `authority/wake_queue.rs` | the authority's side, all tenants: pending wakes, waiters, queue, bounds |
+//! | `authority/mod.rs`, `authority/reconcile.rs` | both combined: events in, commands out, one timer |
+//! | `holder/command.rs`, `authority/command.rs`, `authority/reason.rs` | inputs and outputs; reasons as data |
 //!
 //! A caller loops: pass an event, run `next_command` until there is none, sleep until `next_deadline`, call `tick`.
 //!
 //! # How it is checked
 //!
-//! `model` explores every order of events, within budgets, with [`Holder`] and [`Authority`] as they are: messages that are late, lost, repeated
-//! and reordered, holders that crash, an orchestrator that crashes before, during and after every call, an engine that refuses,
-//! owners, exits, work inside. It checks that no holder may send without a live lease; that no tenant is suspended under a lease
-//! or after a busy report; that each waiter gets one response with a true reason; that one wake call runs at a time; and that from
-//! every state, once nothing fails any more, every waiter is served. `planted` holds bugs that only tests switch on; the model finds
-//! each with a short trace (`cargo nextest run -p lease bugs --no-capture`). `properties` runs random sequences that are longer and
-//! finer in time; `scenarios` are single cases to read,
-//! and cover [`LeaseManager`], which the model does not contain yet.
+//! `model` explores every order of events, within budgets, with [`LeaseManager`] and [`Authority`] as they ship: calls that are late, lost,
+//! repeated and reordered, routers that crash, an orchestrator that crashes before, during and after every call or is unreachable, an engine
+//! that refuses, owners, exits, work inside, clients that leave, route tables that lag behind. It checks that a request is sent only under a
+//! live lease, or without one while the orchestrator is away; that no tenant is suspended under a lease or after a busy report; that each
+//! waiter gets one response with a true reason; that one lease request per tenant and one wake call run at a time; and that from every state,
+//! once nothing fails any more, every waiter is served and a tenant in use is leased. `properties` runs random sequences that are longer
+//! and finer in time; `scenarios` are single cases to read. `cargo xtask mutants lease` shows that a change of any line fails one of them.
 //!
 //! One assumption about the engine: calls of an earlier orchestrator have ended before the engine shows the tenant to the next one.
 //! Should that fail, a tenant that is suspended under a live lease is woken.
 
 pub mod authority;
-pub mod command;
 pub mod holder;
-mod lease_error;
-pub mod manager;
 #[cfg(test)]
 mod model;
-pub mod outage;
-mod planted;
 #[cfg(test)]
 mod properties;
-pub mod reason;
-mod reconcile;
 #[cfg(test)]
 mod scenarios;
-pub mod sleep_state;
-pub mod suspend;
 pub mod time;
-pub mod wake_queue;
 
 pub use authority::Authority;
-pub use command::{
+pub use authority::command::{
     AuthoritySettings, CallId, CallOutcome, Command, EngineCall, Grant, LeaseRequest,
     LeaseResponse, WakeError, WakeProgress,
 };
-pub use holder::{DueAction, Holder, LeaseCall, LeaseTerms};
-pub use lease_error::LeaseError;
-pub use manager::{
-    CurrentUsage, LeaseManager, ManagerCommand, ManagerSettings, REQUEST_WAIT, RequestOutcome,
-    TenantRequest,
+pub use authority::reason::{AwakeReason, BusyReport, SleepRecord};
+pub use authority::sleep_state::{HolderUsage, SleepPolicy, TenantSleepState};
+pub use authority::suspend::BUSY_REPORT_TIMEOUT;
+pub use authority::wake_queue::{Waiter, WakeKind, WakeLimits, WakeTimings};
+pub use holder::command::{
+    CurrentUsage, ManagerCommand, ManagerSettings, RequestOutcome, RouteStatus, TenantRequest,
 };
-pub use outage::{CallHealth, OrchestratorStatus};
-pub use reason::{AwakeReason, BusyReport, SleepRecord};
-pub use sleep_state::{HolderUsage, SleepPolicy, TenantSleepState};
-pub use suspend::BUSY_REPORT_TIMEOUT;
+pub use holder::error::LeaseError;
+pub use holder::lease::{LeaseCall, LeaseTerms};
+pub use holder::manager::{LeaseManager, REQUEST_WAIT};
+pub use holder::outage::{CallHealth, OrchestratorStatus};
 pub use time::{Millis, Moment};
-pub use wake_queue::{Waiter, WakeKind, WakeLimits, WakeTimings};

@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use crate::authority::Authority;
-use crate::command::{
+use crate::Authority;
+use crate::authority::command::{
     AuthoritySettings, CallOutcome, Command, EngineCall, LeaseRequest, LeaseResponse,
 };
-use crate::holder::{DueAction, Holder, LeaseTerms};
-use crate::reason::{AwakeReason, BusyReport};
-use crate::sleep_state::{HolderUsage, SleepPolicy, SuspendStep, TenantSleepState};
-use crate::suspend::Decision;
+use crate::authority::reason::{AwakeReason, BusyReport};
+use crate::authority::sleep_state::{HolderUsage, SleepPolicy, SuspendStep, TenantSleepState};
+use crate::authority::suspend::Decision;
+use crate::authority::wake_queue::{Waiter, WakeKind, WakeLimits};
+use crate::holder::lease::{DueAction, Holder, LeaseCall, LeaseTerms};
 use crate::time::{Millis, Moment};
-use crate::wake_queue::{Waiter, WakeKind, WakeLimits};
 use protocol::orchestrator::Phase;
 
 const LEASE: Millis = 15_000;
@@ -23,7 +23,7 @@ const START: Moment = Moment(1_000_000);
 enum HolderEvent {
     Advance(Millis),
     Request,
-    Granted(usize),
+    Granted,
     Renew,
     Renewed(usize, bool),
     Release,
@@ -33,7 +33,7 @@ fn holder_events() -> impl Strategy<Value = HolderEvent> {
     prop_oneof![
         3 => (0..6_000u64).prop_map(HolderEvent::Advance),
         2 => Just(HolderEvent::Request),
-        3 => any::<usize>().prop_map(HolderEvent::Granted),
+        3 => Just(HolderEvent::Granted),
         2 => Just(HolderEvent::Renew),
         2 => any::<(usize, bool)>().prop_map(|(at, kept)| HolderEvent::Renewed(at, kept)),
         1 => Just(HolderEvent::Release),
@@ -44,39 +44,42 @@ proptest! {
     /// A holder never sends beyond the greatest lease that its calls can have obtained, and never
     /// under a released lease.
     #[test]
-    fn a_holder_sends_only_under_a_lease_that_it_did_not_give_back(
+    fn a_holder_sends_only_under_a_lease_that_it_did_not_release(
         events in proptest::collection::vec(holder_events(), 1..80),
     ) {
         let terms = LeaseTerms { expires_in: LEASE, linger: 10_000 };
         let (mut holder, mut now) = (Holder::default(), START);
-        let (mut asks, mut renewals) = (Vec::new(), Vec::new());
-        let (mut newest, mut over) = (Moment(0), 0);
+        // The caller has one request in flight, and forgets it with its response.
+        let (mut request, mut number, mut renewals) = (None::<LeaseCall>, 0, Vec::new());
+        let mut newest = Moment(0);
         for event in events {
             match event {
                 HolderEvent::Advance(time) => now = now.plus(time),
-                HolderEvent::Request => asks.push(holder.begin_request(now)),
-                HolderEvent::Granted(at) if !asks.is_empty() => {
-                    let call = asks[at % asks.len()];
-                    prop_assert_eq!(holder.on_granted(call, terms), call.number > over);
-                    if call.number > over {
+                HolderEvent::Request => {
+                    number += 1;
+                    request = Some(holder.begin_request(now, number));
+                }
+                HolderEvent::Granted => {
+                    if let Some(call) = request.take() {
+                        holder.on_granted(call, terms);
                         newest = newest.max(call.sent_at);
                     }
                 }
                 HolderEvent::Renew => renewals.extend(holder.begin_renewal(now)),
                 HolderEvent::Renewed(at, kept) if !renewals.is_empty() => {
-                    let call = renewals[at % renewals.len()];
+                    let call: LeaseCall = renewals[at % renewals.len()];
+                    let is_current = holder.lease.is_some_and(|lease| lease.number == call.number);
                     holder.on_renewed(call, kept.then_some(LEASE));
-                    if call.number > over {
-                        newest = newest.max(call.sent_at);
+                    if is_current {
+                        newest = if kept { newest.max(call.sent_at) } else { Moment(0) };
                     }
                 }
                 HolderEvent::Release => {
-                    if let Some(number) = holder.begin_release() {
-                        prop_assert!(number > over);
-                        (over, newest) = (number, Moment(0));
-                    }
+                    let held = holder.lease.map(|lease| lease.number);
+                    prop_assert_eq!(holder.begin_release(), held);
+                    newest = Moment(0);
                 }
-                HolderEvent::Granted(_) | HolderEvent::Renewed(..) => {}
+                HolderEvent::Renewed(..) => {}
             }
             prop_assert!(!holder.may_send(now) || now < newest.plus(LEASE));
             prop_assert_eq!(holder.may_send(now), now < holder.valid_until());
@@ -89,7 +92,7 @@ proptest! {
         sent in 0..20_000u64, in_use: bool, used in 0..20_000u64, linger in 100..10_000u64,
     ) {
         let mut holder = Holder::default();
-        let call = holder.begin_request(START.plus(sent));
+        let call = holder.begin_request(START.plus(sent), 1);
         holder.on_granted(call, LeaseTerms { expires_in: LEASE, linger });
         let used = START.plus(used);
         let at = holder.next_deadline(in_use, used);

@@ -3,36 +3,38 @@
 
 use std::collections::BTreeMap;
 
+use super::call::{Call, CallKind};
+use super::container::Operation;
 use super::orchestrator::Orchestrator;
 use super::router::Router;
-use super::world::{Message, Turn, UNIT, World};
+use super::system::{System, UNIT};
 use crate::CallId;
-use crate::reason::BusyReport;
-use crate::sleep_state::SuspendStep;
+use crate::authority::reason::BusyReport;
+use crate::authority::sleep_state::SuspendStep;
 use crate::time::{Millis, Moment};
 use protocol::orchestrator::Phase;
 
 const NOW: Moment = Moment(1_000 * UNIT);
-/// The longest span that still matters from a past moment: a lease, an idle time, a renewal's
-/// pause.
+/// The longest span that still matters from a past moment: a lease or the wait of a request, and the pauses before
+/// renewals, retries and probes.
 const LEASE: Millis = 2 * UNIT;
 const PAUSE: Millis = UNIT;
 
-pub(super) fn canonical(world: &World) -> World {
-    let mut world = world.clone();
-    let idle = world.policy.freeze_after.max(world.policy.sleep_after).unwrap_or_default();
-    let clock = Clock { now: world.now, idle };
-    world.now = NOW;
-    world.routers.iter_mut().for_each(|router| clock.router(router));
-    world.network.iter_mut().for_each(|message| clock.message(message));
-    for granted in world.granted.values_mut() {
+/// Moves the state to a fixed time of day, and renumbers everything that is only compared.
+pub(super) fn canonicalize(system: &mut System) {
+    let idle = system.policy.freeze_after.max(system.policy.sleep_after).unwrap_or_default();
+    let clock = Clock { now: system.now, idle };
+    system.now = NOW;
+    system.routers.iter_mut().for_each(|router| clock.router(router));
+    system.calls.values_mut().for_each(|call| clock.call(call));
+    for granted in system.granted.values_mut() {
         granted.until = clock.at(granted.until, 0);
         granted.orphan = clock.at(granted.orphan, 0);
     }
-    clock.orchestrator(&mut world.orchestrator);
-    numbers(&mut world);
-    counters(&mut world);
-    world
+    clock.orchestrator(&mut system.orchestrator);
+    numbers(system);
+    counters(system);
+    sort_calls(system);
 }
 
 /// Counts from a fixed moment. Times that lie too far back to matter become equal.
@@ -52,65 +54,83 @@ impl Clock {
     }
 
     fn router(&self, router: &mut Router) {
-        // The number alone identifies a call.
-        if let Some((call, until)) = &mut router.pending {
-            call.sent_at = NOW;
-            self.set(until, 0);
-        }
-        if router.guard {
+        if router.in_use {
             router.last_used = self.now;
         }
-        let holder = &mut router.holder;
-        let since = holder.lease.map(|live| live.extended_at);
-        let used_since = since.is_some_and(|spoken| router.last_used > spoken);
+        self.set(&mut router.published, 0);
+        let tenant = router.tenant;
+        let manager = &mut router.manager;
+        // The model's timer runs once per unit, so the rest of a unit makes no difference.
+        manager.due = manager.due.map(|due| {
+            let due = self.at(due, 0);
+            NOW.plus(due.since(NOW) / UNIT * UNIT)
+        });
+        let outage = &mut manager.outage;
+        let (is_away, silent_since) =
+            (outage.is_away(), outage.last_answer_at.max(outage.last_probe_at));
+        let silent_since = self.at(silent_since, PAUSE);
+        (outage.last_answer_at, outage.last_probe_at) = (silent_since, silent_since);
+        outage.away_since = if is_away { self.at(outage.away_since, PAUSE) } else { NOW };
+        outage.next_retry_at = if is_away { self.at(outage.next_retry_at, 0) } else { NOW };
+        let entry = manager.tenants.get_mut(&tenant);
+        let lease = entry.as_ref().and_then(|entry| entry.holder.lease);
+        let is_used_since = lease.is_some_and(|lease| router.last_used > lease.extended_at);
+        let is_used_after_release = router.releasing.is_some_and(|last| router.last_used > last);
         self.set(&mut router.last_used, self.idle);
-        if let Some(live) = &mut holder.lease {
-            self.set(&mut live.valid_until, 0);
-            self.set(&mut live.extended_at, PAUSE);
-            live.extended_at = if used_since {
-                live.extended_at.min(router.last_used.minus(1))
+        if let Some(releasing) = &mut router.releasing {
+            *releasing = router.last_used.minus(u64::from(is_used_after_release));
+        }
+        let Some(entry) = entry else { return };
+        if let Some(lease) = &mut entry.holder.lease {
+            self.set(&mut lease.valid_until, 0);
+            self.set(&mut lease.extended_at, PAUSE);
+            lease.extended_at = if is_used_since {
+                lease.extended_at.min(router.last_used.minus(1))
             } else {
-                live.extended_at.max(router.last_used)
+                lease.extended_at.max(router.last_used)
             };
         }
-        holder.last_call_at.iter_mut().for_each(|at| self.set(at, PAUSE));
+        entry.holder.last_call_at.iter_mut().for_each(|at| self.set(at, PAUSE));
+        entry.request.iter_mut().for_each(|request| self.set(&mut request.call.sent_at, LEASE));
+        entry.retry_at.iter_mut().for_each(|at| self.set(at, 0));
+        self.set(&mut entry.sleeping_until, 0);
+        self.set(&mut entry.not_running_until, 0);
+        if let Some((until, _)) = &mut entry.failure {
+            self.set(until, 0);
+            entry.failure = entry.failure.take_if(|(until, _)| *until > NOW);
+        }
     }
 
-    fn message(&self, message: &mut Message) {
-        match message {
-            Message::LeaseRequest { call, .. }
-            | Message::Granted { call, .. }
-            | Message::Renewed { call, .. } => self.set(&mut call.sent_at, LEASE),
-            Message::Renew { call, idle, .. } => {
-                self.set(&mut call.sent_at, LEASE);
-                *idle = (*idle).min(self.idle);
+    fn call(&self, call: &mut Call) {
+        self.set(&mut call.call.sent_at, LEASE);
+        match &mut call.kind {
+            CallKind::Renewal { idle } => *idle = (*idle).min(self.idle),
+            CallKind::Release { idle } => {
+                (*idle, call.call.sent_at) = ((*idle).min(self.idle), NOW);
             }
-            Message::Release { idle, .. } => *idle = (*idle).min(self.idle),
-            Message::Refused { call, .. } => call.sent_at = NOW,
+            CallKind::Probe => call.call.sent_at = NOW,
+            CallKind::Request { .. } => {}
         }
     }
 
     fn orchestrator(&self, orchestrator: &mut Orchestrator) {
-        for waiting in orchestrator.waiting.values_mut() {
-            self.set(&mut waiting.call.sent_at, LEASE);
-            self.set(&mut waiting.deadline, 0);
-        }
         let core = &mut orchestrator.core;
         self.set(&mut core.earliest_suspend, 0);
-        core.timers.clear();
-        (core.queue_full_responses, core.last_call_id) = (0, 0);
+        core.timers = core.timers.iter().map(|(at, tenant)| (self.at(*at, 0), *tenant)).collect();
+        core.queue_full_responses = 0;
         for entry in core.tenants.values_mut() {
-            let rest = &mut entry.state;
-            (entry.timer, rest.last_sleep) = (None, None);
-            self.set(&mut rest.last_use, self.idle);
-            self.set(&mut rest.earliest_suspend, 0);
-            self.set(&mut rest.retry_at, 0);
-            rest.leases.values_mut().for_each(|lease| self.set(&mut lease.until, 0));
-            if let Some(busy) = &mut rest.busy {
+            let state = &mut entry.state;
+            state.last_sleep = None;
+            entry.timer.iter_mut().for_each(|at| self.set(at, 0));
+            self.set(&mut state.last_use, self.idle);
+            self.set(&mut state.earliest_suspend, 0);
+            self.set(&mut state.retry_at, 0);
+            state.leases.values_mut().for_each(|lease| self.set(&mut lease.until, 0));
+            if let Some(busy) = &mut state.busy {
                 (busy.since, busy.until) = (NOW, NOW);
                 self.set(&mut busy.reported_at, self.idle);
             }
-            match &mut rest.step {
+            match &mut state.step {
                 SuspendStep::Settled => {}
                 SuspendStep::QueryingBusy { until, .. } => self.set(until, 0),
                 SuspendStep::Decided { report, .. } | SuspendStep::Suspending { report, .. } => {
@@ -118,74 +138,81 @@ impl Clock {
                 }
             }
         }
-        for flight in core.wakes.pending.values_mut() {
+        for wake in core.wakes.pending.values_mut() {
             // The core reports these times and makes no decision by them.
-            (flight.requested_at, flight.begun_at, flight.from) = (NOW, None, Phase::Sleeping);
-            flight.returned_at.iter_mut().for_each(|at| self.set(at, UNIT));
-            flight.waiters.iter_mut().for_each(|waiter| self.set(&mut waiter.deadline, 0));
+            (wake.requested_at, wake.from) = (NOW, Phase::Sleeping);
+            wake.begun_at = wake.begun_at.map(|_| NOW);
+            wake.returned_at.iter_mut().for_each(|at| self.set(at, UNIT));
+            wake.waiters.iter_mut().for_each(|waiter| self.set(&mut waiter.deadline, 0));
         }
     }
 }
 
 /// The numbers of a router's lease requests: only their order matters.
-fn numbers(world: &mut World) {
-    for router in 0..world.routers.len() {
+fn numbers(system: &mut System) {
+    for router in 0..system.routers.len() {
         let range = (router * 8)..(router * 8 + 8);
         let mut all = vec![0];
-        each_number(world, &range, &mut |number| all.push(*number));
+        each_number(system, &range, &mut |number| all.push(*number));
         all.sort_unstable();
         all.dedup();
-        each_number(world, &range, &mut |number| *number = rank(&all, *number));
+        each_number(system, &range, &mut |number| *number = rank(&all, *number));
     }
-    world.network.sort_unstable();
 }
 
-fn each_number(world: &mut World, ids: &std::ops::Range<usize>, see: &mut impl FnMut(&mut u64)) {
+fn each_number(system: &mut System, ids: &std::ops::Range<usize>, see: &mut impl FnMut(&mut u64)) {
     let mine = |holder: u8| ids.contains(&usize::from(holder));
-    let routers = world.routers.iter_mut().filter(|router| mine(router.id));
-    for router in routers {
-        let holder = &mut router.holder;
-        [&mut holder.last_number, &mut holder.released_up_to].into_iter().for_each(&mut *see);
-        holder.lease.iter_mut().for_each(|live| see(&mut live.number));
-        router.pending.iter_mut().for_each(|(call, _)| see(&mut call.number));
-    }
-    for message in &mut world.network {
-        if mine(message.holder()) {
-            see(message.number());
+    for router in system.routers.iter_mut().filter(|router| mine(router.holder)) {
+        see(&mut router.manager.last_number);
+        for entry in router.manager.tenants.values_mut() {
+            entry.holder.lease.iter_mut().for_each(|lease| see(&mut lease.number));
+            entry.request.iter_mut().for_each(|request| see(&mut request.call.number));
         }
     }
-    let orchestrator = &mut world.orchestrator;
-    for waiting in orchestrator.waiting.values_mut().filter(|waiting| mine(waiting.holder)) {
-        see(&mut waiting.call.number);
-    }
-    for entry in orchestrator.core.tenants.values_mut() {
+    system.calls.values_mut().filter(|c| mine(c.holder)).for_each(|c| see(&mut c.call.number));
+    let core = &mut system.orchestrator.core;
+    for entry in core.tenants.values_mut() {
         let leases = entry.state.leases.iter_mut().filter(|(holder, _)| mine(**holder));
         leases.for_each(|(_, lease)| see(&mut lease.number));
     }
-    let flights = orchestrator.core.wakes.pending.values_mut();
-    for waiter in flights.flat_map(|flight| &mut flight.waiters).filter(|w| mine(w.holder)) {
-        see(&mut waiter.number);
+    let waiters = core.wakes.pending.values_mut().flat_map(|wake| &mut wake.waiters);
+    waiters.filter(|w| mine(w.holder)).for_each(|w| see(&mut w.number));
+}
+
+/// The ids of calls: only equality matters.
+fn sort_calls(system: &mut System) {
+    if system.calls.len() < 2 && system.calls.keys().all(|id| *id == 0) {
+        return;
     }
+    let mut calls: Vec<(Call, u8)> = system.calls.iter().map(|(id, call)| (*call, *id)).collect();
+    calls.sort_unstable();
+    for wake in system.orchestrator.core.wakes.pending.values_mut() {
+        for waiter in &mut wake.waiters {
+            let position = calls.iter().position(|(_, id)| *id == waiter.id);
+            waiter.id = position.and_then(|at| u8::try_from(at).ok()).unwrap_or(u8::MAX);
+        }
+    }
+    system.calls = (0..).zip(calls.into_iter().map(|(call, _)| call)).collect();
 }
 
 /// Call ids and generations: only equality matters.
-fn counters(world: &mut World) {
-    let orchestrator = &mut world.orchestrator;
-    let mut tickets = BTreeMap::new();
-    let mut ticket = |ticket: &mut CallId| {
-        let fresh = tickets.len() as u64 + 1;
-        ticket.0 = *tickets.entry(ticket.0).or_insert(fresh);
+fn counters(system: &mut System) {
+    let orchestrator = &mut system.orchestrator;
+    let mut ids = BTreeMap::new();
+    let mut renumber = |id: &mut CallId| {
+        let fresh = ids.len() as u64 + 1;
+        id.0 = *ids.entry(id.0).or_insert(fresh);
     };
-    orchestrator.issued.iter_mut().for_each(|(_, _, of)| ticket(of));
-    for container in &mut world.containers {
-        if let Some(Turn::Ours { call_id: of, .. }) = &mut container.turn {
-            ticket(of);
+    orchestrator.issued.iter_mut().for_each(|(_, _, of)| renumber(of));
+    for container in &mut system.containers {
+        if let Some(Operation::Ours { call_id: of, .. }) = &mut container.operation {
+            renumber(of);
         }
     }
-    for told in orchestrator.core.wakes.calls.values_mut() {
-        let mut of = CallId(told.id);
-        ticket(&mut of);
-        told.id = of.0;
+    for call in orchestrator.core.wakes.calls.values_mut() {
+        let mut id = CallId(call.id);
+        renumber(&mut id);
+        call.id = id.0;
     }
     for (tenant, entry) in &mut orchestrator.core.tenants {
         if !matches!(entry.state.step, SuspendStep::Decided { .. } | SuspendStep::Suspending { .. })
@@ -193,7 +220,7 @@ fn counters(world: &mut World) {
             entry.suspend = None;
         }
         if let Some((of, _)) = &mut entry.suspend {
-            ticket(of);
+            renumber(of);
         }
         let now = entry.state.generation;
         let is_now = |generation: &mut u64| *generation = u64::from(*generation == now);
@@ -207,32 +234,9 @@ fn counters(world: &mut World) {
         }
         entry.state.generation = 1;
     }
+    orchestrator.core.last_call_id = ids.len() as u64;
 }
 
 fn rank(all: &[u64], number: u64) -> u64 {
     all.binary_search(&number).unwrap_or(all.len()) as u64
-}
-
-impl Message {
-    fn number(&mut self) -> &mut u64 {
-        match self {
-            Self::LeaseRequest { call, .. }
-            | Self::Renew { call, .. }
-            | Self::Granted { call, .. }
-            | Self::Refused { call, .. }
-            | Self::Renewed { call, .. } => &mut call.number,
-            Self::Release { number, .. } => number,
-        }
-    }
-
-    fn holder(&self) -> u8 {
-        match self {
-            Self::LeaseRequest { holder, .. }
-            | Self::Renew { holder, .. }
-            | Self::Release { holder, .. }
-            | Self::Granted { holder, .. }
-            | Self::Refused { holder, .. }
-            | Self::Renewed { holder, .. } => *holder,
-        }
-    }
 }

@@ -1,42 +1,57 @@
-//! Explores every order of events within budgets: holders, network, orchestrator, engine and clock,
-//! with messages late, lost or repeated, and crashes. The cores that decide are the real ones; only
-//! the shells around them are stand-ins.
+//! Explores every order of events within budgets: routers, transport, orchestrator, engine and clock,
+//! with calls late, lost or repeated, and crashes. The cores that decide are the shipped ones,
+//! [`LeaseManager`](crate::LeaseManager) and [`Authority`](crate::Authority); only the shells around them are stand-ins.
 //!
-//! States are visited breadth first, so a trace to a fault is the shortest. Two states are the same
+//! States are visited breadth first, so a trace to a violation is the shortest. Two states are the same
 //! when only the time of day differs, or the values of counters that are only compared ([`canon`]).
 //! A scene has budgets for time, for requests and for each kind of failure.
 
-mod bugs;
+mod call;
 mod canon;
+mod container;
 mod moves;
 mod orchestrator;
 mod router;
 mod scenes;
-mod world;
+mod system;
 
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeSet, HashSet, VecDeque};
-use std::hash::{Hash as _, Hasher as _};
+use std::hash::Hasher as _;
 
 use crate::EngineCall;
-use world::{Part, World};
+use crate::holder::command::RouteStatus;
+use crate::holder::outage::CallHealth;
+use container::Part;
+use router::RequestKind;
+use system::System;
 
-/// One event. [`World::act`](world::World::act) defines the meaning of its numbers.
+/// One event. [`System::act`](system::System::act) defines the meaning of its numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Move {
     /// Time advances by one unit, and the orchestrator's timer runs.
     Tick,
     /// A client requests the tenant of this router.
-    Request(usize),
-    /// The last byte of the request has passed.
+    Request(usize, RequestKind),
+    /// The last byte of the requests in flight has passed.
     Finish(usize),
-    /// The router performs the action that is due.
-    DueAction(usize),
-    Deliver(usize),
-    Repeat(usize),
-    Lose(usize),
-    /// The client disconnects, and the call to the orchestrator ends with the connection.
-    Leave(usize),
+    /// The router's timer runs.
+    TickRouter(usize),
+    /// The router clears the published lease, and counts uses again.
+    FinishRelease(usize),
+    /// A client disconnects while it waits.
+    WaiterLeaves(usize),
+    RouteChanges(usize, RouteStatus),
+    /// The tenant does not answer under its lease.
+    LeaseFails(usize),
+    RouterCrashes(usize),
+    /// The call reaches the orchestrator, or its response the router.
+    Deliver(u8),
+    Repeat(u8),
+    Lose(u8),
+    /// The router gives the call up, which arrives all the same.
+    Delay(u8),
+    Fault(u8, CallHealth),
     /// The tenant reports whether it is busy.
     BusyReport(usize, bool),
     /// The orchestrator's shell holds the tenant's lock and begins this call.
@@ -50,21 +65,26 @@ enum Move {
     Exit(usize),
     OwnerStops(usize),
     OwnerStarts(usize),
-    RouterCrashes(usize),
     /// The engine's calls in flight take effect or not, by the flag.
     OrchestratorCrashes(bool),
 }
 
 impl Move {
-    const NAMES: [&str; 18] = [
+    const NAMES: [&str; 23] = [
         "tick",
         "request",
         "finish",
-        "due action",
+        "tick router",
+        "finish release",
+        "waiter leaves",
+        "route changes",
+        "lease fails",
+        "router crashes",
         "deliver",
         "repeat",
         "lose",
-        "leave",
+        "delay",
+        "fault",
         "busy report",
         "begin call",
         "engine returns",
@@ -73,30 +93,34 @@ impl Move {
         "exit",
         "owner stops",
         "owner starts",
-        "router crashes",
         "orchestrator crashes",
     ];
 
     const fn name(self) -> &'static str {
         Self::NAMES[match self {
             Self::Tick => 0,
-            Self::Request(_) => 1,
+            Self::Request(..) => 1,
             Self::Finish(_) => 2,
-            Self::DueAction(_) => 3,
-            Self::Deliver(_) => 4,
-            Self::Repeat(_) => 5,
-            Self::Lose(_) => 6,
-            Self::Leave(_) => 7,
-            Self::BusyReport(..) => 8,
-            Self::BeginCall(_) => 9,
-            Self::EngineReturns(_) => 10,
-            Self::EngineRefuses(_) => 11,
-            Self::BecomeReady(_) => 12,
-            Self::Exit(_) => 13,
-            Self::OwnerStops(_) => 14,
-            Self::OwnerStarts(_) => 15,
-            Self::RouterCrashes(_) => 16,
-            Self::OrchestratorCrashes(_) => 17,
+            Self::TickRouter(_) => 3,
+            Self::FinishRelease(_) => 4,
+            Self::WaiterLeaves(_) => 5,
+            Self::RouteChanges(..) => 6,
+            Self::LeaseFails(_) => 7,
+            Self::RouterCrashes(_) => 8,
+            Self::Deliver(_) => 9,
+            Self::Repeat(_) => 10,
+            Self::Lose(_) => 11,
+            Self::Delay(_) => 12,
+            Self::Fault(..) => 13,
+            Self::BusyReport(..) => 14,
+            Self::BeginCall(_) => 15,
+            Self::EngineReturns(_) => 16,
+            Self::EngineRefuses(_) => 17,
+            Self::BecomeReady(_) => 18,
+            Self::Exit(_) => 19,
+            Self::OwnerStops(_) => 20,
+            Self::OwnerStarts(_) => 21,
+            Self::OrchestratorCrashes(_) => 22,
         }]
     }
 }
@@ -105,83 +129,100 @@ struct Explored {
     states: usize,
     moves: usize,
     /// The exploration left no state out.
-    whole: bool,
-    walked: BTreeSet<Walked>,
+    is_complete: bool,
+    covered: BTreeSet<Covered>,
 }
 
 /// A kind of move; for a crash of the orchestrator also the engine call in flight at that moment.
-type Walked = (&'static str, Option<(EngineCall, Part)>);
+type Covered = (&'static str, Option<(EngineCall, Part)>);
 
 /// A violated property, with the trace that leads to the violation.
 #[derive(Debug)]
-struct Fault {
-    what: String,
+struct Violation {
+    property: String,
     trace: Vec<Move>,
     /// The moves after the trace, in which no failure occurs.
-    alone: Vec<Move>,
+    fair: Vec<Move>,
 }
+
+/// How long the fair moves after a trace may take, in units.
+const FAIR_TICKS: usize = 4;
+/// A request in flight is watched for this long: two renewals.
+const RENEWAL_TICKS: usize = 2;
 
 /// Visits every state that can be reached from `start`, at most `most` of them. From each state,
 /// follows the moves without failures too.
-fn explore(start: World, most: usize) -> Result<Explored, Fault> {
-    let mut seen = HashSet::new();
-    let mut good = HashSet::new();
+fn explore(start: System, most: usize) -> Result<Explored, Violation> {
+    let mut start = start;
+    canon::canonicalize(&mut start);
+    let (mut seen, mut live) = (HashSet::from([hash(&start)]), HashSet::new());
     let mut parents: Vec<(usize, Option<Move>)> = vec![(0, None)];
-    let mut queue = VecDeque::new();
-    let (mut count, mut walked) = (0, BTreeSet::new());
-    seen.insert(key(&start));
-    queue.push_back((0, start));
-    while let Some((at, world)) = queue.pop_front() {
-        for next in world.moves() {
-            count += 1;
-            walked.extend(world.walked(next));
-            let mut after = world.clone();
-            let ended = after.act(next).and_then(|()| after.check());
-            let after_key = key(&after);
-            let is_new = ended.is_err() || seen.insert(after_key);
-            if !is_new {
+    let mut queue = VecDeque::from([(0, start)]);
+    let (mut moves, mut covered) = (0, BTreeSet::new());
+    while let Some((at, system)) = queue.pop_front() {
+        for next in system.moves() {
+            moves += 1;
+            covered.extend(system.covered(next));
+            let mut after = system.clone();
+            let outcome = after.act(next).and_then(|()| after.check());
+            canon::canonicalize(&mut after);
+            if outcome.is_ok() && !seen.insert(hash(&after)) {
                 continue;
             }
             parents.push((at, Some(next)));
-            let alone = ended.map_err(|what| (what, Vec::new()));
-            let alone = alone.and_then(|()| check_liveness(&after, after_key, &mut good));
-            if let Err((what, alone)) = alone {
+            let outcome = outcome.map_err(|property| (property, Vec::new()));
+            let outcome = outcome.and_then(|()| check_liveness(&after, &mut live));
+            if let Err((property, fair)) = outcome {
                 let trace = trace(&parents, parents.len() - 1);
-                return Err(Fault { what, trace, alone });
+                return Err(Violation { property, trace, fair });
             }
             if seen.len() > most {
-                return Ok(Explored { states: seen.len(), moves: count, whole: false, walked });
+                return Ok(Explored { states: seen.len(), moves, is_complete: false, covered });
             }
             queue.push_back((parents.len() - 1, after));
         }
     }
-    Ok(Explored { states: seen.len(), moves: count, whole: true, walked })
+    Ok(Explored { states: seen.len(), moves, is_complete: true, covered })
 }
 
-/// Checks that every waiter is served without any time passing, if no failure occurs from here on.
-fn check_liveness(
-    from: &World,
-    key_of_it: u64,
-    good: &mut HashSet<u64>,
-) -> Result<(), (String, Vec<Move>)> {
-    let (mut world, mut at, mut path) = (from.clone(), key_of_it, Vec::new());
-    while good.insert(at) {
-        let Some(next) = world.fair_move() else {
-            return world.check_quiet().map_err(|what| (what, path));
-        };
-        path.push(next);
-        if let Err(what) = world.act(next).and_then(|()| world.check()) {
-            return Err((what, path));
+/// Checks that every waiter is served, and that a tenant in use is leased and stays leased, if no failure occurs from
+/// here on. `live` holds the states from which that is known.
+fn check_liveness(from: &System, live: &mut HashSet<u64>) -> Result<(), (String, Vec<Move>)> {
+    let mut system = System { budget: scenes::NOTHING, ..from.clone() };
+    let (mut path, mut ticks) = (Vec::new(), 0);
+    // Whether each router had a lease in use when only time moved before.
+    let mut leased = vec![false; system.routers.len()];
+    while live.insert(hash(&(&system, &leased))) {
+        let is_quiet = system.fair_move().is_none();
+        if is_quiet {
+            for (router, leased) in system.routers.iter().zip(&mut leased) {
+                if *leased && system.lacks_lease(router) {
+                    return Err(("a lease in use is not renewed".to_owned(), path));
+                }
+                *leased = router.in_use && router.published > system.now;
+            }
+            let is_open = |r: &router::Router| !r.waiters.is_empty() || system.lacks_lease(r);
+            let is_open = system.routers.iter().any(is_open);
+            let is_watched = ticks < RENEWAL_TICKS && system.routers.iter().any(|r| r.in_use);
+            if ticks == FAIR_TICKS || !(is_open || is_watched) {
+                return system.check_quiet().map_err(|property| (property, path));
+            }
+            ticks += 1;
         }
-        at = key(&world);
-        assert!(path.len() < 1_000, "never comes to rest");
+        let next = system.fair_move().unwrap_or(Move::Tick);
+        path.push(next);
+        if let Err(property) = system.act(next).and_then(|()| system.check()) {
+            return Err((property, path));
+        }
+        canon::canonicalize(&mut system);
+        assert!(path.len() < 1_000, "never comes to rest: {path:?}");
     }
     Ok(())
 }
 
-fn key(world: &World) -> u64 {
+fn hash(value: &impl std::hash::Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
-    canon::canonical(world).hash(&mut hasher);
+    value.hash(&mut hasher);
     hasher.finish()
 }
 
@@ -195,14 +236,14 @@ fn trace(parents: &[(usize, Option<Move>)], mut at: usize) -> Vec<Move> {
     moves
 }
 
-impl std::fmt::Display for Fault {
+impl std::fmt::Display for Violation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         for (number, next) in self.trace.iter().enumerate() {
             writeln!(f, "{:>3}. {next:?}", number + 1)?;
         }
-        for next in &self.alone {
+        for next in &self.fair {
             writeln!(f, "     {next:?}")?;
         }
-        write!(f, "  ⇒ {}", self.what)
+        write!(f, "  ⇒ {}", self.property)
     }
 }

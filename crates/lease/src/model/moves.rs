@@ -1,69 +1,147 @@
 //! The moves that are possible next, and their effects.
 
-use super::world::{Message, Note, Part, Run, Turn, UNIT, World};
-use super::{Move, Walked};
-use crate::holder::DueAction;
+use super::call::Stage;
+use super::canon::canonicalize;
+use super::container::{Intent, Operation, Run};
+use super::system::{Layer, System, UNIT};
+use super::{Covered, Move};
+use crate::holder::command::RouteStatus;
+use crate::holder::outage::CallHealth;
 use protocol::orchestrator::Phase;
 
-impl World {
+const FAULTS: [CallHealth; 3] = [
+    CallHealth::Fault { rejects_calls: true },
+    CallHealth::Fault { rejects_calls: false },
+    CallHealth::OutOfResources,
+];
+
+impl System {
     /// Returns every move that is possible now.
     pub(super) fn moves(&self) -> Vec<Move> {
         let mut moves = Vec::new();
-        moves.extend((self.budget.ticks > 0).then_some(Move::Tick));
-        for (at, router) in self.routers.iter().enumerate() {
-            let idle = !router.guard && router.pending.is_none() && self.budget.requests > 0;
-            moves.extend(idle.then_some(Move::Request(at)));
-            moves.extend(router.guard.then_some(Move::Finish(at)));
-            moves.extend(
-                (router.due(self.now) != DueAction::Nothing).then_some(Move::DueAction(at)),
-            );
-            let leaves = self.budget.leaves > 0 && router.pending.is_some();
-            moves.extend(leaves.then_some(Move::Leave(at)));
-            moves.extend((self.budget.router_crashes > 0).then_some(Move::RouterCrashes(at)));
+        for layer in self.budget.eager {
+            self.layer_moves(*layer, &mut moves);
+            moves.retain(|next| self.is_progress(*next));
+            if !moves.is_empty() {
+                return moves;
+            }
         }
-        for at in 0..self.network.len() {
-            moves.extend([Move::Deliver(at), Move::Lose(at)]);
-            moves.extend((self.budget.repeats > 0).then_some(Move::Repeat(at)));
+        let has_room = self.calls.len() <= self.budget.calls;
+        moves.extend((self.budget.ticks > 0 && has_room).then_some(Move::Tick));
+        for layer in [Layer::Engine, Layer::Transport, Layer::Timers] {
+            self.layer_moves(layer, &mut moves);
         }
+        for router in 0..self.routers.len() {
+            self.router_moves(router, &mut moves);
+        }
+        self.container_moves(&mut moves);
+        if self.budget.orchestrator_crashes > 0 {
+            moves.push(Move::OrchestratorCrashes(false));
+            let calls = self.containers.iter().any(|c| c.operation.is_some_and(Operation::is_call));
+            moves.extend(calls.then_some(Move::OrchestratorCrashes(true)));
+        }
+        moves
+    }
+
+    fn layer_moves(&self, layer: Layer, moves: &mut Vec<Move>) {
+        match layer {
+            Layer::Engine => self.engine_moves(moves),
+            Layer::Transport => self.call_moves(moves),
+            Layer::Timers => {
+                for (index, router) in self.routers.iter().enumerate() {
+                    moves.extend(router.ticks_soon(self.now).then_some(Move::TickRouter(index)));
+                    let releases = router.releasing.is_some();
+                    moves.extend(releases.then_some(Move::FinishRelease(index)));
+                }
+            }
+        }
+    }
+
+    /// A timer that changes nothing must not keep other moves from happening.
+    fn is_progress(&self, next: Move) -> bool {
+        let Move::TickRouter(router) = next else { return true };
+        let mut after = self.clone();
+        let outcome = after.tick_router(router);
+        canonicalize(&mut after);
+        outcome.is_err() || after != *self
+    }
+
+    fn engine_moves(&self, moves: &mut Vec<Move>) {
         for tenant in self.queried() {
             moves.push(Move::BusyReport(tenant, false));
             moves.extend((self.budget.busy > 0).then_some(Move::BusyReport(tenant, true)));
         }
         moves.extend(self.call_beginnings());
         for (at, container) in self.containers.iter().enumerate() {
-            if let Some(turn) = container.turn.filter(|turn| turn.is_call()) {
+            if let Some(operation) = container.operation.filter(|operation| operation.is_call()) {
                 moves.push(Move::EngineReturns(at));
-                let ours = matches!(turn, Turn::Ours { .. });
+                let ours = matches!(operation, Operation::Ours { .. });
                 moves.extend((ours && self.budget.refusals > 0).then_some(Move::EngineRefuses(at)));
             }
             moves.extend((container.run == Run::Booting).then_some(Move::BecomeReady(at)));
+        }
+    }
+
+    fn container_moves(&self, moves: &mut Vec<Move>) {
+        for (at, container) in self.containers.iter().enumerate() {
             let lives = matches!(container.run, Run::Booting | Run::Ready);
             moves.extend((lives && self.budget.exits > 0).then_some(Move::Exit(at)));
             if self.budget.owner > 0 && container.queued.is_none() {
-                moves.push(Move::OwnerStops(at));
-                moves.push(Move::OwnerStarts(at));
+                moves.extend([Move::OwnerStops(at), Move::OwnerStarts(at)]);
             }
         }
-        if self.budget.orchestrator_crashes > 0 {
-            moves.push(Move::OrchestratorCrashes(false));
-            let calls = self.containers.iter().any(|c| c.turn.is_some_and(Turn::is_call));
-            moves.extend(calls.then_some(Move::OrchestratorCrashes(true)));
+    }
+
+    fn router_moves(&self, index: usize, moves: &mut Vec<Move>) {
+        let (router, budget) = (&self.routers[index], &self.budget);
+        if budget.requests > 0 && router.may_request(self.now) {
+            // Under a lease all kinds of requests are the same.
+            let kinds = if router.published > self.now { 1 } else { budget.kinds.len() };
+            moves.extend(budget.kinds[..kinds].iter().map(|kind| Move::Request(index, *kind)));
         }
-        moves
+        moves.extend(router.in_use.then_some(Move::Finish(index)));
+        if router.releasing.is_some() {
+            return;
+        }
+        let leaves = budget.leaves > 0 && !router.waiters.is_empty();
+        moves.extend(leaves.then_some(Move::WaiterLeaves(index)));
+        if budget.route_changes > 0 {
+            let shown = [self.containers[router.tenant].route(), RouteStatus::Unlisted];
+            let changes = shown.into_iter().filter(|route| *route != router.route);
+            moves.extend(changes.map(|route| Move::RouteChanges(index, route)));
+        }
+        let fails = budget.failed_leases > 0 && router.published > self.now;
+        moves.extend(fails.then_some(Move::LeaseFails(index)));
+        moves.extend((budget.router_crashes > 0).then_some(Move::RouterCrashes(index)));
+    }
+
+    fn call_moves(&self, moves: &mut Vec<Move>) {
+        for (id, call) in &self.calls {
+            let (id, is_sent) = (*id, call.stage == Stage::Sent);
+            moves.extend((call.stage != Stage::Waiting).then_some(Move::Deliver(id)));
+            moves.extend((is_sent && self.budget.repeats > 0).then_some(Move::Repeat(id)));
+            if self.budget.losses > 0 {
+                moves.push(Move::Lose(id));
+                moves.extend((is_sent && call.is_open).then_some(Move::Delay(id)));
+            }
+            if is_sent && call.is_open && self.budget.faults > 0 {
+                moves.extend(FAULTS.map(|health| Move::Fault(id, health)));
+            }
+        }
     }
 
     /// Returns the tenants with a busy query in flight: before a suspend, or between a thaw and a
     /// stop.
     fn queried(&self) -> impl Iterator<Item = usize> + '_ {
-        let thawed = |at: &usize| self.containers[*at].turn.is_some_and(|turn| !turn.is_call());
+        let thawed = |at: &usize| self.containers[*at].operation.is_some_and(|it| !it.is_call());
         let thawed = (0..self.containers.len()).filter(thawed);
         self.orchestrator.queried.keys().copied().chain(thawed)
     }
 
-    pub(super) fn walked(&self, next: Move) -> impl Iterator<Item = Walked> + '_ {
-        let calls = self.containers.iter().filter_map(|container| match container.turn {
-            Some(Turn::Ours { call, part, .. }) => Some((call, part)),
-            Some(Turn::OwnerStops | Turn::OwnerStarts) | None => None,
+    pub(super) fn covered(&self, next: Move) -> impl Iterator<Item = Covered> + '_ {
+        let calls = self.containers.iter().filter_map(|container| match container.operation {
+            Some(Operation::Ours { call, part, .. }) => Some((call, part)),
+            Some(Operation::OwnerStops | Operation::OwnerStarts) | None => None,
         });
         let calls = calls.filter(move |_| matches!(next, Move::OrchestratorCrashes(_)));
         let during = calls.map(move |call| (next.name(), Some(call)));
@@ -73,14 +151,18 @@ impl World {
     fn call_beginnings(&self) -> impl Iterator<Item = Move> + '_ {
         let issued = self.orchestrator.issued.iter().enumerate();
         issued
-            .filter(|(_, (tenant, _, _))| self.containers[*tenant].turn.is_none())
+            .filter(|(_, (tenant, _, _))| self.containers[*tenant].operation.is_none())
             .map(|(at, _)| Move::BeginCall(at))
     }
 
     /// Returns the next move without failures and without time passing; `None` when all is at rest.
     pub(super) fn fair_move(&self) -> Option<Move> {
-        if !self.network.is_empty() {
-            return Some(Move::Deliver(0));
+        let routers = || self.routers.iter().enumerate();
+        if let Some((index, _)) = routers().find(|(_, router)| router.releasing.is_some()) {
+            return Some(Move::FinishRelease(index));
+        }
+        if let Some((id, _)) = self.calls.iter().find(|(_, call)| call.stage != Stage::Waiting) {
+            return Some(Move::Deliver(*id));
         }
         if let Some(tenant) = self.queried().next() {
             return Some(Move::BusyReport(tenant, false));
@@ -88,92 +170,75 @@ impl World {
         if let Some(next) = self.call_beginnings().next() {
             return Some(next);
         }
-        let called = self.containers.iter().position(|container| container.turn.is_some());
-        let booting = || self.containers.iter().position(|c| c.run == Run::Booting);
-        called.map(Move::EngineReturns).or_else(|| booting().map(Move::BecomeReady))
+        let called = self.containers.iter().position(|container| container.operation.is_some());
+        if let Some(tenant) = called {
+            return Some(Move::EngineReturns(tenant));
+        }
+        if let Some(tenant) = self.containers.iter().position(|c| c.run == Run::Booting) {
+            return Some(Move::BecomeReady(tenant));
+        }
+        let is_due = |at| at <= self.now;
+        let due = routers().find(|(_, router)| router.manager.next_deadline().is_some_and(is_due));
+        due.map(|(index, _)| Move::TickRouter(index))
     }
 
     pub(super) fn act(&mut self, next: Move) -> Result<(), String> {
         match next {
-            Move::Tick => self.tick()?,
-            Move::Request(router) => self.request(router),
-            Move::Finish(router) => self.finish(router),
-            Move::DueAction(router) => self.take_due_action(router),
-            Move::Deliver(at) => {
-                let message = self.network.remove(at);
-                self.deliver(message)?;
+            Move::Tick => self.tick(),
+            Move::Request(router, kind) => self.request(router, kind),
+            Move::Finish(router) => {
+                self.finish(router);
+                Ok(())
             }
-            Move::Repeat(at) => {
+            Move::TickRouter(router) => self.tick_router(router),
+            Move::FinishRelease(router) => self.finish_release(router),
+            Move::WaiterLeaves(router) => self.waiter_leaves(router),
+            Move::RouteChanges(router, route) => self.change_route(router, route),
+            Move::LeaseFails(router) => self.lease_fails(router),
+            Move::RouterCrashes(router) => self.crash_router(router),
+            Move::Deliver(id) => self.deliver(id),
+            Move::Repeat(id) => {
                 self.budget.repeats -= 1;
-                self.deliver(self.network[at])?;
+                self.repeat(id)
             }
-            Move::Lose(at) => {
-                self.network.remove(at);
+            Move::Lose(id) => {
+                self.budget.losses -= 1;
+                self.fail(id, CallHealth::NoAnswer, false)
             }
-            Move::Leave(router) => self.leave(router)?,
-            Move::BusyReport(tenant, busy) => self.report_busy(tenant, busy)?,
-            Move::BeginCall(at) => self.begin_call(at)?,
-            Move::EngineReturns(tenant) => self.engine(tenant, false)?,
+            Move::Delay(id) => {
+                self.budget.losses -= 1;
+                self.fail(id, CallHealth::NoAnswer, true)
+            }
+            Move::Fault(id, health) => {
+                self.budget.faults -= 1;
+                self.fail(id, health, false)
+            }
+            Move::BusyReport(tenant, busy) => self.report_busy(tenant, busy),
+            Move::BeginCall(at) => self.begin_call(at),
+            Move::EngineReturns(tenant) => self.engine(tenant, false),
             Move::EngineRefuses(tenant) => {
                 self.budget.refusals -= 1;
-                self.engine(tenant, true)?;
+                self.engine(tenant, true)
             }
             Move::BecomeReady(tenant) => {
                 self.containers[tenant].run = Run::Ready;
                 self.orchestrator.core.on_phase_observed(self.now, tenant, Phase::Ready);
-                self.pump()?;
+                self.pump()
             }
-            Move::Exit(tenant) => self.exit(tenant)?,
-            Move::OwnerStops(tenant) => self.owner(tenant, Turn::OwnerStops)?,
-            Move::OwnerStarts(tenant) => self.owner(tenant, Turn::OwnerStarts)?,
-            Move::RouterCrashes(router) => self.router_crashes(router),
+            Move::Exit(tenant) => self.exit(tenant),
+            Move::OwnerStops(tenant) => self.owner(tenant, Operation::OwnerStops),
+            Move::OwnerStarts(tenant) => self.owner(tenant, Operation::OwnerStarts),
             Move::OrchestratorCrashes(effect) => {
-                self.orchestrator_crashes(effect);
-                self.pump()?;
+                self.crash_orchestrator(effect);
+                self.pump()
             }
         }
-        Ok(())
     }
 
     fn tick(&mut self) -> Result<(), String> {
-        self.budget.ticks -= 1;
+        self.budget.ticks = self.budget.ticks.saturating_sub(1);
         self.now = self.now.plus(UNIT);
-        let now = self.now;
-        for router in &mut self.routers {
-            router.pending = router.pending.filter(|(_, until)| *until > now);
-        }
-        self.orchestrator.core.tick(now);
-        self.pump()
-    }
-
-    fn deliver(&mut self, message: Message) -> Result<(), String> {
-        match message {
-            Message::LeaseRequest { .. } | Message::Renew { .. } | Message::Release { .. } => {
-                self.arrive(message)
-            }
-            Message::Granted { .. } | Message::Refused { .. } | Message::Renewed { .. } => {
-                self.on_response(message);
-                Ok(())
-            }
-        }
-    }
-
-    fn leave(&mut self, router: usize) -> Result<(), String> {
-        self.budget.leaves -= 1;
-        let it = &mut self.routers[router];
-        let Some((call, _)) = it.pending.take() else { return Ok(()) };
-        let (holder, tenant) = (it.id, it.tenant);
-        let of_it: Vec<u8> = self
-            .orchestrator
-            .waiting
-            .iter()
-            .filter(|(_, w)| w.holder == holder && w.call == call)
-            .map(|(id, _)| *id)
-            .collect();
-        for id in of_it {
-            self.orchestrator.waiting.remove(&id);
-            self.orchestrator.core.remove_waiter(self.now, tenant, id);
-        }
+        self.orchestrator.core.tick(self.now);
         self.pump()
     }
 
@@ -182,7 +247,7 @@ impl World {
         let container = &mut self.containers[tenant];
         container.run = Run::Stopped;
         // An operation in progress observes the phase itself at its end.
-        if container.turn.is_none() {
+        if container.operation.is_none() {
             let phase = container.phase();
             self.orchestrator.core.on_phase_observed(self.now, tenant, phase);
         }
@@ -190,22 +255,16 @@ impl World {
     }
 
     /// The owner's intent counts at once; the owner's call waits for the tenant's lock.
-    fn owner(&mut self, tenant: usize, turn: Turn) -> Result<(), String> {
+    fn owner(&mut self, tenant: usize, operation: Operation) -> Result<(), String> {
         self.budget.owner -= 1;
-        let runs = turn == Turn::OwnerStarts;
+        let runs = operation == Operation::OwnerStarts;
         let container = &mut self.containers[tenant];
-        container.note = if runs { Note::Running } else { Note::Stopped };
-        match container.turn {
-            Some(_) => container.queued = Some(turn),
-            None => container.turn = Some(turn),
+        container.intent = if runs { Intent::Running } else { Intent::Stopped };
+        match container.operation {
+            Some(_) => container.queued = Some(operation),
+            None => container.operation = Some(operation),
         }
         self.orchestrator.core.set_owner_intent(self.now, tenant, runs);
         self.pump()
-    }
-}
-
-impl Turn {
-    pub(super) const fn is_call(self) -> bool {
-        !matches!(self, Self::Ours { part: Part::Queried, .. })
     }
 }

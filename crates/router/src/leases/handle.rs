@@ -1,51 +1,16 @@
-//! The requests of the serving threads to the manager loop, and the bounds of their waits.
+//! The requests of the serving threads to the manager loop.
 
-use std::collections::HashMap;
-use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicU8, AtomicU64};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use lease::{LeaseError, Millis, OrchestratorStatus};
+use lease::LeaseError;
 use protocol::TenantId;
 use protocol::leases::RequestIntent;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 
+use super::queue::{LeaseQueue, Limits, REPORT_INTERVAL};
 use crate::clock;
 use crate::leases::{CachedLease, LeaseGuard};
-
-/// Bounds of the waiters in this process. They are no settings of an installation, because they
-/// bound memory, not service.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Requests that wait for a tenant, all together.
-    pub held: usize,
-    /// Requests that wait for one tenant.
-    pub held_for_one: usize,
-    /// Waiting pages that watch a wake, all together.
-    pub watchers: usize,
-    /// Waiting pages that watch the wake of one tenant.
-    pub watchers_of_one: usize,
-    /// Pairs of tenant and client for which the rate limit keeps a count.
-    pub clients: usize,
-    /// How long a restart of the orchestrator takes. While it is away for longer, requests for a tenant that does not
-    /// run are refused at once.
-    pub restart: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            held: 16_384,
-            // A sixteenth: the visitors of one tenant must not take the places of the others.
-            held_for_one: 1_024,
-            watchers: 1_024,
-            watchers_of_one: 64,
-            clients: 65_536,
-            restart: Duration::from_secs(10),
-        }
-    }
-}
 
 /// A serving thread's access to leases.
 #[derive(Clone)]
@@ -53,27 +18,6 @@ pub(crate) struct LeaseHandle {
     commands: mpsc::UnboundedSender<LeaseCommand>,
     pub(crate) queue: Arc<LeaseQueue>,
 }
-
-/// The state that all threads share with the manager loop. Touched only by requests without a
-/// lease.
-pub(crate) struct LeaseQueue {
-    /// One permit per queued request. The permit travels with the request's message.
-    permits: Arc<Semaphore>,
-    pub(crate) limits: Limits,
-    /// An [`OrchestratorStatus`].
-    status: AtomicU8,
-    /// From this moment on a request without a lease may be the reason for another lease request.
-    next_report_at: AtomicU64,
-    last_waiter: AtomicU64,
-    /// Streams that wait for their tenant, one wait for each thread and tenant.
-    thaws: Mutex<Thaws>,
-    /// Wakes before that of a tenant, as last reported by the orchestrator.
-    queue_positions: Mutex<HashMap<TenantId, u32>>,
-}
-
-/// `None` until the wait has ended.
-type ThawResult = Option<Result<Arc<CachedLease>, LeaseError>>;
-type Thaws = HashMap<(usize, TenantId), watch::Receiver<ThawResult>>;
 
 pub(crate) enum LeaseCommand {
     Request(QueuedRequest),
@@ -115,22 +59,11 @@ pub(crate) enum LeaseResult {
     Refused(LeaseError),
 }
 
-/// Minimum time between two reports of use without a lease.
-const REPORT_INTERVAL: Millis = 1_000;
-
 impl LeaseHandle {
     pub(crate) fn new(limits: Limits) -> (Self, mpsc::UnboundedReceiver<LeaseCommand>) {
         // The permits bound the channel: a message has one, cancels a message that had one, or is one of a few a second.
         let (commands, receiver) = mpsc::unbounded_channel();
-        let queue = LeaseQueue {
-            permits: Arc::new(Semaphore::new(limits.held)),
-            limits,
-            status: AtomicU8::new(OrchestratorStatus::Reachable as u8),
-            next_report_at: AtomicU64::new(0),
-            last_waiter: AtomicU64::new(0),
-            thaws: Mutex::default(),
-            queue_positions: Mutex::default(),
-        };
+        let queue = LeaseQueue::new(limits);
         (Self { commands, queue: Arc::new(queue) }, receiver)
     }
 
@@ -147,7 +80,7 @@ impl LeaseHandle {
             return LeaseResult::Refused(LeaseError::RouterQueueFull);
         };
         let (sender, result) = oneshot::channel();
-        let id = self.queue.last_waiter.fetch_add(1, Relaxed) + 1;
+        let id = self.queue.next_waiter();
         let waiter = Waiter { id, thread, result: sender, _permit: permit };
         self.send(LeaseCommand::Request(QueuedRequest {
             tenant,
@@ -169,7 +102,7 @@ impl LeaseHandle {
                 LeaseResult::Refused(LeaseError::OrchestratorUnavailable)
             }
             Err(_) => {
-                let queue_position = self.queue.queue_positions().get(&tenant).copied();
+                let queue_position = self.queue.queue_position(tenant);
                 LeaseResult::Refused(LeaseError::Waking { queue_position })
             }
         }
@@ -288,54 +221,6 @@ impl Drop for CancelOnDrop<'_> {
     }
 }
 
-impl LeaseQueue {
-    fn take_permit(&self) -> Option<OwnedSemaphorePermit> {
-        self.permits.clone().try_acquire_owned().ok()
-    }
-
-    pub(crate) fn is_orchestrator_away(&self) -> bool {
-        self.status.load(Relaxed) == OrchestratorStatus::Away as u8
-    }
-
-    pub(crate) fn is_rejected_by_orchestrator(&self) -> bool {
-        self.status.load(Relaxed) == OrchestratorStatus::RejectsCalls as u8
-    }
-
-    pub(crate) fn set_status(&self, status: OrchestratorStatus) {
-        if status == OrchestratorStatus::Away {
-            self.next_report_at.store(clock::now().plus(REPORT_INTERVAL).0, Relaxed);
-        }
-        self.status.store(status as u8, Relaxed);
-    }
-
-    /// Returns `true` once per [`REPORT_INTERVAL`].
-    fn take_report(&self) -> bool {
-        let (now, at) = (clock::now(), self.next_report_at.load(Relaxed));
-        let next = now.plus(REPORT_INTERVAL).0;
-        at <= now.0 && self.next_report_at.compare_exchange(at, next, Relaxed, Relaxed).is_ok()
-    }
-
-    fn queue_positions(&self) -> MutexGuard<'_, HashMap<TenantId, u32>> {
-        self.queue_positions.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn set_queue_position(&self, tenant: TenantId, queue_position: Option<u32>) {
-        match queue_position {
-            Some(position) => self.queue_positions().insert(tenant, position),
-            None => self.queue_positions().remove(&tenant),
-        };
-    }
-
-    fn thaws(&self) -> MutexGuard<'_, Thaws> {
-        self.thaws.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Returns the number of requests that wait.
-    pub(crate) fn held_requests(&self) -> usize {
-        self.limits.held.saturating_sub(self.permits.available_permits())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -375,13 +260,5 @@ mod tests {
         assert_eq!(request.waiter.as_ref().map(|waiter| waiter.id), Some(waiter));
         drop(request);
         assert_eq!(handle.queue.held_requests(), 1);
-    }
-
-    #[test]
-    fn one_tenant_gets_at_most_a_sixteenth_of_the_queue() {
-        let limits = Limits::default();
-        // A thousand requests at once for one sleeping tenant are all served.
-        assert!(limits.held_for_one >= 1_024 && limits.held_for_one <= limits.held / 16);
-        assert!(limits.watchers_of_one <= limits.watchers / 16);
     }
 }

@@ -5,48 +5,36 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lease::{
-    CallHealth, CurrentUsage, LeaseCall, LeaseManager, LeaseTerms, ManagerCommand, ManagerSettings,
-    Millis, Moment, OrchestratorStatus, RequestOutcome, TenantRequest,
+    CallHealth, CurrentUsage, LeaseManager, LeaseTerms, ManagerCommand, ManagerSettings, Millis,
+    Moment, RequestOutcome, RouteStatus, TenantRequest,
 };
 use protocol::TenantId;
-use protocol::leases::{
-    LeaseGrant, LeaseUsage, ReleaseRequest, RenewRequest, RenewResponse, RequestIntent,
-};
-use service::client::CallError;
+use protocol::leases::LeaseGrant;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::client::{CallFailure, LeaseClient, classify_failure};
-use super::handle::{LeaseCommand, LeaseQueue, LeaseResult, QueuedRequest, Waiter};
+use super::calls::{FinishedCall, LeaseCalls};
+use super::client::{CallFailure, LeaseClient};
+use super::handle::{LeaseCommand, LeaseResult, QueuedRequest, Waiter};
+use super::queue::LeaseQueue;
 use super::tenant_lease::TenantLease;
+use super::{CachedLease, LeaseGuard};
 use crate::clock;
-use crate::leases::CachedLease;
 use crate::metrics::LeaseCounters;
 use crate::routes::store::RouteStore;
-use crate::routes::table::{Availability, RouteEntry};
+use crate::routes::table::Availability;
 
-/// Leases per call, as the orchestrator bounds them.
-const MAX_LEASES_PER_CALL: usize = 1_000;
 /// Releases that are not sent within this time at shutdown are left to expire.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(crate) struct ManagerLoop {
     routes: Arc<RouteStore>,
-    client: LeaseClient,
     queue: Arc<LeaseQueue>,
     counters: Arc<LeaseCounters>,
     manager: LeaseManager<TenantId, u64>,
     leases: HashMap<TenantId, TenantLease>,
     waiters: HashMap<u64, Waiter>,
-    calls: JoinSet<FinishedCall>,
-}
-
-enum FinishedCall {
-    Request { tenant: TenantId, call: LeaseCall, result: Result<LeaseGrant, CallError> },
-    Renewal { calls: Vec<(TenantId, LeaseCall)>, result: Result<RenewResponse, CallError> },
-    Probe(Result<RenewResponse, CallError>),
-    Release,
+    calls: LeaseCalls,
 }
 
 impl ManagerLoop {
@@ -58,10 +46,12 @@ impl ManagerLoop {
     ) -> Self {
         let manager = LeaseManager::new(ManagerSettings {
             waiters_per_tenant: queue.limits.held_for_one,
+            request_wait: lease::REQUEST_WAIT,
             outage_grace: clock::millis(queue.limits.restart),
         });
-        let (leases, waiters, calls) = (HashMap::new(), HashMap::new(), JoinSet::new());
-        Self { routes, client, queue, counters, manager, leases, waiters, calls }
+        let (leases, waiters) = (HashMap::new(), HashMap::new());
+        let calls = LeaseCalls::new(client);
+        Self { routes, queue, counters, manager, leases, waiters, calls }
     }
 
     /// Runs until `stop` is cancelled, then releases all leases.
@@ -70,51 +60,24 @@ impl ManagerLoop {
         mut commands: mpsc::UnboundedReceiver<LeaseCommand>,
         stop: CancellationToken,
     ) {
-        let mut tables = self.routes.subscribe();
+        let routes = self.routes.clone();
         loop {
             let due = self.manager.next_deadline();
-            let due = async {
-                match due {
-                    Some(at) => {
-                        tokio::time::sleep(Duration::from_millis(at.since(clock::now()))).await;
-                    }
-                    None => std::future::pending().await,
-                }
-            };
-            let (mut grant, mut has_ticked) = (None, false);
             tokio::select! {
                 Some(command) = commands.recv() => self.on_command(command),
-                Some(call) = self.calls.join_next() => {
-                    if let Ok(call) = call {
-                        grant = self.on_call_finished(call);
-                    }
-                }
-                Ok(()) = tables.changed() => {
-                    let table = tables.borrow_and_update().clone();
-                    let is_running = |tenant| table.by_tenant(tenant).map(|entry| is_running(entry));
-                    self.manager.on_routes_changed(clock::now(), is_running);
-                }
-                () = due => {
-                    let leases = &self.leases;
-                    let usage = |tenant| leases.get(&tenant).map_or(CurrentUsage::default(), current_usage);
-                    self.manager.tick(clock::now(), usage);
-                    has_ticked = true;
-                }
+                Some(call) = self.calls.next_finished() => self.on_call_finished(call),
+                changed = routes.changed_tenants() => self.on_routes_changed(changed),
+                () = sleep_until(due) => self.tick(),
                 () = stop.cancelled() => break,
             }
-            self.execute_commands(grant.as_ref());
-            if has_ticked {
-                self.counters.live(self.manager.live_leases(clock::now()));
-            }
+            self.execute_commands();
         }
-        let tenants: Vec<TenantId> = self.leases.keys().copied().collect();
-        let release = |tenant| {
-            let last_used = self.leases.get(&tenant)?.usage().last_used;
-            self.release_lease(tenant, last_used)
-        };
-        let releases = tenants.into_iter().filter_map(release).collect();
-        self.send_releases(releases);
-        let finished = async { while self.calls.join_next().await.is_some() {} };
+        for tenant in self.leases.keys().copied().collect::<Vec<_>>() {
+            let last_used = self.leases[&tenant].usage().last_used;
+            self.release_lease(tenant, last_used);
+        }
+        self.calls.flush();
+        let finished = async { while self.calls.next_finished().await.is_some() {} };
         let _ = tokio::time::timeout(SHUTDOWN_TIMEOUT, finished).await;
     }
 
@@ -123,107 +86,120 @@ impl ManagerLoop {
             LeaseCommand::Request(request) => self.on_request(request),
             LeaseCommand::Cancel { tenant, waiter } => {
                 self.waiters.remove(&waiter);
-                self.manager.remove_waiter(tenant, waiter);
+                self.manager.remove_waiter(clock::now(), tenant, waiter);
             }
         }
     }
 
     fn on_request(&mut self, request: QueuedRequest) {
         let QueuedRequest { tenant, intent, failed_lease, retries_failure, waiter, .. } = request;
-        let entry = self.routes.get(tenant);
         let lease = self.leases.entry(tenant).or_default();
-        let has_moved = lease.follow_route(entry.as_ref().and_then(|entry| entry.lease.clone()));
+        let has_moved = lease.follow_route(self.routes.lease(tenant));
         let has_failed = failed_lease.is_some_and(|failed| lease.end_if_current(&failed));
         if has_moved || has_failed {
             self.manager.discard_lease(tenant);
         }
-        let is_running = entry.is_some_and(|entry| is_running(&entry));
         let id = waiter.as_ref().map(|waiter| waiter.id);
         self.waiters.extend(waiter.map(|waiter| (waiter.id, waiter)));
-        let request = TenantRequest { intent, is_running, retries_failure, waiter: id };
+        let route = self.route_status(tenant);
+        let request = TenantRequest { intent, route, retries_failure, waiter: id };
         self.manager.request_tenant(clock::now(), tenant, request);
     }
 
-    /// Returns the lease that a granted request is for.
-    fn on_call_finished(&mut self, call: FinishedCall) -> Option<Arc<CachedLease>> {
+    fn on_routes_changed(&mut self, tenants: impl IntoIterator<Item = TenantId>) {
+        for tenant in tenants {
+            let route = self.route_status(tenant);
+            self.manager.on_route_changed(clock::now(), tenant, route);
+        }
+    }
+
+    fn route_status(&self, tenant: TenantId) -> RouteStatus {
+        match self.routes.get(tenant) {
+            None => RouteStatus::Unlisted,
+            Some(entry)
+                if entry.availability() == Availability::Running && entry.lease.is_some() =>
+            {
+                RouteStatus::Running
+            }
+            Some(_) => RouteStatus::NotRunning,
+        }
+    }
+
+    fn tick(&mut self) {
+        let (now, leases) = (clock::now(), &self.leases);
+        self.manager.tick(now, |tenant| {
+            let usage = leases.get(&tenant).map(TenantLease::usage).unwrap_or_default();
+            CurrentUsage { in_use: usage.requests > 0, last_used: usage.last_used }
+        });
+        self.execute_commands();
+        self.counters.live(self.manager.live_leases(now));
+    }
+
+    fn on_call_finished(&mut self, call: FinishedCall) {
         let now = clock::now();
         match call {
             FinishedCall::Request { tenant, call, result } => {
-                let (outcome, lease) = self.request_outcome(result);
+                let outcome = self.request_outcome(result);
                 self.manager.on_request_finished(now, tenant, call, outcome);
-                return lease;
             }
             FinishedCall::Renewal { calls, result: Ok(response) } => {
                 self.manager.on_call_health(now, CallHealth::Answered);
                 for ((tenant, call), renewed) in calls.into_iter().zip(response.leases) {
                     if renewed.tenant == tenant {
                         let expires_in = renewed.expires_in_ms.map(Millis::from);
-                        self.manager.on_renewed(tenant, call, expires_in);
+                        self.manager.on_renewed(now, tenant, call, expires_in);
                     }
                 }
             }
-            FinishedCall::Renewal { result: Err(error), .. } => {
-                self.manager.on_call_health(now, failure(&error).health());
+            FinishedCall::Renewal { result: Err(health), .. } => {
+                self.manager.on_call_health(now, health);
             }
-            FinishedCall::Probe(result) => {
-                let health = result.map_or_else(|e| failure(&e).health(), |_| CallHealth::Answered);
-                self.manager.on_probe_finished(now, health);
-            }
+            FinishedCall::Probe(health) => self.manager.on_probe_finished(now, health),
             FinishedCall::Release => {}
         }
-        None
     }
 
-    fn request_outcome(
-        &self,
-        result: Result<LeaseGrant, CallError>,
-    ) -> (RequestOutcome, Option<Arc<CachedLease>>) {
-        let grant = match result.map_err(|error| failure(&error)) {
+    /// Takes the target of a grant.
+    fn request_outcome(&mut self, result: Result<LeaseGrant, CallFailure>) -> RequestOutcome {
+        let grant = match result {
             Ok(grant) => grant,
-            Err(CallFailure::Refused(error)) => return (RequestOutcome::Refused(error), None),
-            Err(CallFailure::Health(health)) => return (RequestOutcome::CallFailed(health), None),
+            Err(CallFailure::Refused(error)) => return RequestOutcome::Refused(error),
+            Err(CallFailure::Health(health)) => return RequestOutcome::CallFailed(health),
         };
         let LeaseGrant { tenant, generation, upstream, expires_in_ms, linger_ms, woke } = grant;
-        let Some(lease) = self.routes.record_upstream(tenant, generation, &upstream) else {
-            return (RequestOutcome::UnknownRoute, None);
+        let Some(granted) = self.routes.record_upstream(tenant, generation, &upstream) else {
+            return RequestOutcome::UnknownRoute;
         };
+        if self.leases.entry(tenant).or_default().move_to(&granted) {
+            self.counters.moved();
+        }
         let terms = LeaseTerms { expires_in: expires_in_ms.into(), linger: linger_ms.into() };
-        (RequestOutcome::Granted { terms, woke }, Some(lease))
+        RequestOutcome::Granted { terms, woke }
     }
 
-    /// `grant`: the lease of the last grant that the loop received.
-    fn execute_commands(&mut self, grant: Option<&Arc<CachedLease>>) {
-        let (mut renewals, mut releases) = (Vec::new(), Vec::new());
+    fn execute_commands(&mut self) {
         while let Some(command) = self.manager.next_command() {
             match command {
                 ManagerCommand::SendRequest { tenant, call, intent } => {
-                    self.send_request(tenant, call, intent);
+                    self.counters.asked();
+                    self.calls.send_request(tenant, call, intent);
                 }
                 ManagerCommand::SendRenewal { tenant, call } => {
                     let lease = self.leases.entry(tenant).or_default();
                     let usage = lease.report_usage(tenant, call.number, &lease.usage());
-                    renewals.push(((tenant, call), usage));
+                    self.calls.add_renewal(tenant, call, usage);
                 }
                 ManagerCommand::Release { tenant, last_used } => {
-                    releases.extend(self.release_lease(tenant, last_used));
+                    self.release_lease(tenant, last_used);
                 }
-                ManagerCommand::SendProbe => {
-                    let client = self.client.clone();
-                    self.calls.spawn(async move { FinishedCall::Probe(client.probe().await) });
-                }
+                ManagerCommand::SendProbe => self.calls.send_probe(),
                 ManagerCommand::AdoptGrant { tenant, valid_until, woke, is_awaited } => {
-                    let Some(granted) = grant else { continue };
-                    let lease = self.leases.entry(tenant).or_default();
-                    if lease.move_to(granted) {
-                        self.counters.moved();
-                    }
                     if woke {
                         self.counters.woke();
                     }
-                    granted.allow_report();
-                    let woken_at = if woke && is_awaited { clock::now() } else { Moment(0) };
-                    granted.set_woken_at(woken_at);
-                    granted.set_valid_until(valid_until);
+                    if let Some(lease) = self.leases.get(&tenant) {
+                        lease.adopt_grant(valid_until, woke && is_awaited);
+                    }
                 }
                 ManagerCommand::Publish { tenant, valid_until } => {
                     if let Some(lease) = self.leases.get(&tenant) {
@@ -231,10 +207,12 @@ impl ManagerLoop {
                     }
                 }
                 ManagerCommand::ServeLeased { tenant, waiter } => {
-                    self.serve(tenant, waiter, LeaseResult::Leased);
+                    let lease = self.leases.get(&tenant).and_then(|lease| lease.current.clone());
+                    self.serve(lease, waiter, LeaseResult::Leased);
                 }
                 ManagerCommand::ServeUnleased { tenant, waiter } => {
-                    self.serve_unleased(tenant, waiter);
+                    // At the address that the route table shows now.
+                    self.serve(self.routes.lease(tenant), waiter, LeaseResult::Unleased);
                 }
                 ManagerCommand::Refuse { waiter, error } => {
                     self.respond(waiter, LeaseResult::Refused(error));
@@ -242,87 +220,38 @@ impl ManagerLoop {
                 ManagerCommand::SetQueuePosition { tenant, queue_position } => {
                     self.queue.set_queue_position(tenant, queue_position);
                 }
-                ManagerCommand::SetStatus(status) => self.set_status(status),
+                ManagerCommand::SetStatus(status) => self.queue.set_status(status),
                 ManagerCommand::Forget { tenant } => {
                     self.leases.remove(&tenant);
                 }
             }
         }
-        self.send_renewals(&renewals);
-        self.send_releases(releases);
-    }
-
-    fn send_request(&mut self, tenant: TenantId, call: LeaseCall, intent: RequestIntent) {
-        self.counters.asked();
-        let client = self.client.clone();
-        self.calls.spawn(async move {
-            let result = client.request_lease(tenant, call.number, intent).await;
-            FinishedCall::Request { tenant, call, result }
-        });
-    }
-
-    fn send_renewals(&mut self, renewals: &[((TenantId, LeaseCall), LeaseUsage)]) {
-        for batch in renewals.chunks(MAX_LEASES_PER_CALL) {
-            let (calls, leases): (Vec<_>, Vec<_>) = batch.iter().cloned().unzip();
-            let client = self.client.clone();
-            self.calls.spawn(async move {
-                let renew = RenewRequest { holder: client.holder, leases };
-                FinishedCall::Renewal { calls, result: client.renew(&renew).await }
-            });
-        }
-    }
-
-    fn send_releases(&mut self, releases: Vec<LeaseUsage>) {
-        for batch in releases.chunks(MAX_LEASES_PER_CALL) {
-            let leases = batch.to_vec();
-            let client = self.client.clone();
-            self.calls.spawn(async move {
-                client.release(&ReleaseRequest { holder: client.holder, leases }).await;
-                FinishedCall::Release
-            });
-        }
+        self.calls.flush();
     }
 
     /// Ends the lease, unless the tenant is in use or was used after `last_used`.
-    fn release_lease(&mut self, tenant: TenantId, last_used: Moment) -> Option<LeaseUsage> {
-        let now = clock::now();
-        let lease = self.leases.get(&tenant)?;
-        let manager = &mut self.manager;
+    fn release_lease(&mut self, tenant: TenantId, last_used: Moment) {
+        let (now, manager) = (clock::now(), &mut self.manager);
+        let Some(lease) = self.leases.get(&tenant) else { return };
         match lease.clear_if_unused(last_used) {
             Some(usage) => {
-                let number = manager.begin_release(tenant)?;
-                Some(lease.report_usage(tenant, number, &usage))
+                let released = manager.begin_release(now, tenant);
+                let report = |number| lease.report_usage(tenant, number, &usage);
+                released.map(report).into_iter().for_each(|usage| self.calls.add_release(usage));
             }
             None => {
                 // Published at once: until then requests of serving threads find no lease.
                 lease.publish(manager.valid_until(tenant));
                 manager.keep_lease(now, tenant);
-                None
             }
         }
     }
 
     fn serve(
         &mut self,
-        tenant: TenantId,
-        waiter: u64,
-        result: impl Fn(super::LeaseGuard) -> LeaseResult,
-    ) {
-        let lease = self.leases.get(&tenant).and_then(|lease| lease.current.clone());
-        self.serve_at(lease, waiter, result);
-    }
-
-    /// Serves at the address that the route table shows now.
-    fn serve_unleased(&mut self, tenant: TenantId, waiter: u64) {
-        let lease = self.routes.get(tenant).and_then(|entry| entry.lease.clone());
-        self.serve_at(lease, waiter, LeaseResult::Unleased);
-    }
-
-    fn serve_at(
-        &mut self,
         lease: Option<Arc<CachedLease>>,
         waiter: u64,
-        result: impl Fn(super::LeaseGuard) -> LeaseResult,
+        result: fn(LeaseGuard) -> LeaseResult,
     ) {
         let Some(thread) = self.waiters.get(&waiter).map(|waiter| waiter.thread) else { return };
         let not_running = LeaseResult::Refused(lease::LeaseError::NotRunning);
@@ -336,47 +265,11 @@ impl ManagerLoop {
             let _ = waiter.result.send(result);
         }
     }
+}
 
-    fn set_status(&self, status: OrchestratorStatus) {
-        self.queue.set_status(status);
-        match status {
-            OrchestratorStatus::Reachable => tracing::info!("orchestrator reachable"),
-            OrchestratorStatus::Away => {
-                tracing::warn!(
-                    "orchestrator unreachable; running tenants are served without leases"
-                );
-            }
-            OrchestratorStatus::RejectsCalls => {
-                tracing::error!(
-                    "orchestrator rejects lease calls; compare the leases token and the builds"
-                );
-            }
-        }
+async fn sleep_until(due: Option<Moment>) {
+    match due {
+        Some(at) => tokio::time::sleep(Duration::from_millis(at.since(clock::now()))).await,
+        None => std::future::pending().await,
     }
-}
-
-/// Classifies a failed call, and logs every failure that is not a usual refusal of the
-/// orchestrator.
-fn failure(error: &CallError) -> CallFailure {
-    let failure = classify_failure(error);
-    match &failure {
-        CallFailure::Refused(_) => {}
-        CallFailure::Health(CallHealth::OutOfResources) => {
-            tracing::error!(%error, "lease call failed: this process is out of resources");
-        }
-        CallFailure::Health(CallHealth::Fault { rejects_calls: false }) => {
-            tracing::error!(%error, "lease call failed at the orchestrator");
-        }
-        CallFailure::Health(_) => tracing::debug!(%error, "lease call failed"),
-    }
-    failure
-}
-
-fn is_running(entry: &RouteEntry) -> bool {
-    entry.availability() == Availability::Running && entry.lease.is_some()
-}
-
-fn current_usage(lease: &TenantLease) -> CurrentUsage {
-    let usage = lease.usage();
-    CurrentUsage { in_use: usage.requests > 0, last_used: usage.last_used }
 }

@@ -2,15 +2,18 @@
 //! and releases leases, and serves the waiters. [`lease::LeaseManager`] makes the decisions.
 
 mod cached_lease;
+mod calls;
 mod client;
 mod handle;
 mod manager_loop;
+mod queue;
 mod retry_limit;
 mod tenant_lease;
 
 pub(crate) use cached_lease::{CachedLease, LeaseGuard};
 pub(crate) use client::LeaseClient;
-pub use handle::Limits;
-pub(crate) use handle::{LeaseHandle, LeaseQueue, LeaseResult};
+pub(crate) use handle::{LeaseHandle, LeaseResult};
 pub(crate) use manager_loop::ManagerLoop;
+pub(crate) use queue::LeaseQueue;
+pub use queue::Limits;
 pub(crate) use retry_limit::RetryLimit;

@@ -62,6 +62,15 @@ impl TenantLease {
         old.map(|old| self.retire(old)).is_some()
     }
 
+    /// Lets requests be sent under a grant. `woke_for_waiter`: the tenant was woken, and a request waits for it.
+    pub(crate) fn adopt_grant(&self, valid_until: Moment, woke_for_waiter: bool) {
+        if let Some(lease) = &self.current {
+            lease.allow_report();
+            lease.set_woken_at(if woke_for_waiter { clock::now() } else { Moment(0) });
+            lease.set_valid_until(valid_until);
+        }
+    }
+
     pub(crate) fn publish(&self, valid_until: Moment) {
         if let Some(lease) = &self.current {
             lease.set_valid_until(valid_until);

@@ -1,7 +1,8 @@
 //! Keeps the route table: follows app-api's feed, and keeps a copy on disk for the time when app-api is away.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use protocol::TenantId;
@@ -28,6 +29,9 @@ pub(crate) struct RouteStore {
     tables: watch::Sender<Arc<RouteTable>>,
     connected: watch::Sender<bool>,
     resync: Arc<Notify>,
+    /// The tenants whose routes changed since [`RouteStore::changed_tenants`] returned last.
+    changed: Mutex<BTreeSet<TenantId>>,
+    has_changed: Notify,
     parameters: EntryParameters,
     cache_path: PathBuf,
 }
@@ -63,16 +67,25 @@ impl RouteStore {
         let (connected, is_connected) = watch::channel(false);
         let resync = Arc::new(Notify::new());
         let reader = RouteReader { tables: table, connected: is_connected, resync: resync.clone() };
-        (Self { tables, connected, resync, parameters, cache_path }, reader)
+        let (changed, has_changed) = (Mutex::default(), Notify::new());
+        let store =
+            Self { tables, connected, resync, changed, has_changed, parameters, cache_path };
+        (store, reader)
     }
 
     pub(crate) fn get(&self, tenant: TenantId) -> Option<Arc<RouteEntry>> {
         self.tables.borrow().by_tenant(tenant).cloned()
     }
 
-    /// Changes with each table.
-    pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<RouteTable>> {
-        self.tables.subscribe()
+    /// Returns the tenant's lease at the address that the table shows.
+    pub(crate) fn lease(&self, tenant: TenantId) -> Option<Arc<CachedLease>> {
+        self.get(tenant).and_then(|entry| entry.lease.clone())
+    }
+
+    /// Waits until the feed changed routes, and returns the tenants. Has one caller.
+    pub(crate) async fn changed_tenants(&self) -> BTreeSet<TenantId> {
+        self.has_changed.notified().await;
+        std::mem::take(&mut *self.changed.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Records the address that a lease grants, which wins over the feed. Returns `None` when the table knows no such
@@ -135,19 +148,32 @@ impl RouteStore {
 
     /// Applies one message of the feed, which `replica` holds already.
     fn apply(&self, replica: &Replica<Route>, message: &Message<Route>) {
-        let change = |next: &dyn Fn(&RouteTable) -> RouteTable| {
-            self.tables.send_modify(|table| *table = Arc::new(next(table)));
+        let mut changed = BTreeSet::new();
+        // In one step: the loop of the leases changes the table too.
+        let change = |table: &mut Arc<RouteTable>| {
+            let next = match message {
+                Message::Snapshot { revision, .. } => {
+                    let routes = replica.items().values();
+                    let next = table.with_snapshot(*revision, routes, &self.parameters);
+                    changed.extend(next.changed_since(table));
+                    next
+                }
+                Message::Changed { revision, item, .. } => {
+                    changed.insert(item.tenant);
+                    table.with_route(*revision, item, &self.parameters)
+                }
+                Message::Gone { revision, key, .. } => {
+                    changed.insert(*key);
+                    table.without(*revision, *key)
+                }
+                Message::Heartbeat { .. } => return false,
+            };
+            *table = Arc::new(next);
+            true
         };
-        match message {
-            Message::Snapshot { revision, .. } => {
-                let routes = || replica.items().values();
-                change(&|table| table.with_snapshot(*revision, routes(), &self.parameters));
-            }
-            Message::Changed { revision, item, .. } => {
-                change(&|table| table.with_route(*revision, item, &self.parameters));
-            }
-            Message::Gone { revision, key, .. } => change(&|table| table.without(*revision, *key)),
-            Message::Heartbeat { .. } => {}
+        if self.tables.send_if_modified(change) {
+            self.changed.lock().unwrap_or_else(PoisonError::into_inner).extend(changed);
+            self.has_changed.notify_one();
         }
     }
 

@@ -109,6 +109,20 @@ impl RouteTable {
         next
     }
 
+    /// Returns the tenants whose entry is another than in `before`, those of one table alone included.
+    pub(crate) fn changed_since<'a>(
+        &'a self,
+        before: &'a Self,
+    ) -> impl Iterator<Item = TenantId> + 'a {
+        let is_same = |tenant, entry: &Arc<RouteEntry>| {
+            self.by_tenant(tenant).is_some_and(|now| Arc::ptr_eq(now, entry))
+        };
+        let changed =
+            before.by_tenant.iter().filter(move |(tenant, entry)| !is_same(**tenant, entry));
+        let added = self.by_tenant.keys().filter(|tenant| before.by_tenant(**tenant).is_none());
+        changed.map(|(tenant, _)| *tenant).chain(added.copied())
+    }
+
     fn insert(&mut self, entry: Arc<RouteEntry>) {
         let slug: Arc<str> = entry.route.slug.as_str().into();
         self.by_tenant.insert_mut(entry.route.tenant, entry.clone());
@@ -257,6 +271,19 @@ pub(crate) mod tests {
         assert!(!Arc::ptr_eq(&lease(&table.with_route(2, &newer, &parameters())), &leased));
         leased.set_valid_until(lease::Moment(0));
         assert!(!Arc::ptr_eq(&lease(&table.with_route(2, &late, &parameters())), &leased));
+    }
+
+    #[test]
+    fn a_tenant_has_changed_if_its_entry_is_another() {
+        let running = |number, slug| route(number, slug, State::Running, Desired::Running);
+        let before = table(&[running(1, "same"), running(2, "moved"), running(3, "gone")]);
+        let moved = Route { generation: 2, ..running(2, "moved") };
+        let routes = [running(1, "same"), moved, running(4, "new")];
+        let after = before.with_snapshot(2, routes.iter(), &parameters());
+        let mut changed: Vec<_> = after.changed_since(&before).collect();
+        changed.sort_unstable();
+        assert_eq!(changed, [2, 3, 4].map(|id| TenantId::new(uuid::Uuid::from_u128(id))));
+        assert_eq!(after.changed_since(&after).count(), 0);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use protocol::spec::Desired;
 use service::Secret;
 
 use crate::harness::{Client, Folder, Running, eventually, nowhere};
-use crate::keeper::{Keeper, Mode};
+use crate::orchestrator::{FakeOrchestrator, Mode};
 use crate::tenant::Tenant;
 
 #[test]
@@ -19,10 +19,10 @@ fn without_an_orchestrator_what_runs_is_served_and_what_sleeps_is_not() {
     let (control, mut router) = Running::kept(routes, &folder, |settings| {
         settings.limits.restart = Duration::ZERO;
     });
-    let address = router.lose_keeper();
+    let address = router.stop_orchestrator();
     for _ in 0..3 {
-        assert_eq!(router.ask("acme.localhost", "/").status, 200);
-        let answer = router.ask("other.localhost", "/");
+        assert_eq!(router.get("acme.localhost", "/").status, 200);
+        let answer = router.get("other.localhost", "/");
         assert_eq!((answer.status, answer.code().as_str()), (503, "wake_unavailable"));
         assert!(answer.has("retry-after: "), "{answer:?}");
     }
@@ -35,14 +35,14 @@ fn without_an_orchestrator_what_runs_is_served_and_what_sleeps_is_not() {
     assert!(other.heads().is_empty());
 
     // The orchestrator is back: tenants in use are leased again.
-    router.find_keeper(Keeper::at(address, &control.feed));
-    eventually("it is leased", || {
-        assert_eq!(router.ask("acme.localhost", "/").status, 200);
+    router.set_orchestrator(FakeOrchestrator::at(address, &control.feed));
+    eventually("the tenant is leased", || {
+        assert_eq!(router.get("acme.localhost", "/").status, 200);
         router.metric("cial_router_leases") == "1"
     });
     assert_eq!(router.metric("cial_router_orchestrator_up"), "1");
     let unleased = router.metric("cial_router_unleased_total");
-    assert_eq!(router.ask("acme.localhost", "/").status, 200);
+    assert_eq!(router.get("acme.localhost", "/").status, 200);
     assert_eq!(router.metric("cial_router_unleased_total"), unleased);
 }
 
@@ -51,12 +51,14 @@ fn a_request_under_way_is_leased_as_soon_as_there_is_somebody_to_ask() {
     let folder = Folder::new();
     let acme = Tenant::new(&folder, 1, "acme");
     let (control, mut router) = Running::knowing(vec![acme.running()], &folder);
-    let address = router.lose_keeper();
+    let address = router.stop_orchestrator();
     let mut client = Client::connect(router.public);
     client.say("GET /drip HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
     client.until("half");
-    router.find_keeper(Keeper::at(address, &control.feed));
-    eventually("it is leased", || router.keeper().asks().iter().any(|ask| ask.tenant == acme.id));
+    router.set_orchestrator(FakeOrchestrator::at(address, &control.feed));
+    eventually("the tenant is leased", || {
+        router.orchestrator().lease_requests().iter().any(|request| request.tenant == acme.id)
+    });
     acme.cue();
     client.until("half");
 }
@@ -66,9 +68,9 @@ fn a_request_without_a_lease_is_asked_once_more_where_nothing_can_be_done_twice(
     let folder = Folder::new();
     let acme = Tenant::new(&folder, 1, "acme");
     let (_control, mut router) = Running::knowing(vec![acme.running()], &folder);
-    router.lose_keeper();
+    router.stop_orchestrator();
     let count = |path: &str| acme.heads().iter().filter(|head| head.contains(path)).count();
-    assert_eq!(router.ask("acme.localhost", "/die-once").status, 200);
+    assert_eq!(router.get("acme.localhost", "/die-once").status, 200);
     assert_eq!(count("/die-once"), 2);
     assert_eq!(router.metric("cial_router_retries_total"), "1");
     let post = router
@@ -89,10 +91,10 @@ fn an_orchestrator_that_hangs_is_no_better_than_none() {
         settings.orchestrator = url;
         settings.limits.restart = Duration::ZERO;
     });
-    assert_eq!(router.ask("acme.localhost", "/").status, 200);
+    assert_eq!(router.get("acme.localhost", "/").status, 200);
     assert_eq!(router.metric("cial_router_unleased_total"), "1");
     assert_eq!(router.metric("cial_router_orchestrator_up"), "0");
-    assert_eq!(router.ask("other.localhost", "/").code(), "wake_unavailable");
+    assert_eq!(router.get("other.localhost", "/").code(), "wake_unavailable");
 }
 
 #[test]
@@ -100,14 +102,14 @@ fn an_orchestrator_that_knows_nobody_yet_is_no_better_than_none() {
     let folder = Folder::new();
     let acme = Tenant::new(&folder, 1, "acme");
     let (_control, router) = Running::knowing(vec![acme.running()], &folder);
-    router.keeper().has_listed(false);
+    router.orchestrator().set_listed(false);
     for _ in 0..3 {
-        assert_eq!(router.ask("acme.localhost", "/").status, 200);
+        assert_eq!(router.get("acme.localhost", "/").status, 200);
     }
     assert_eq!(router.metric("cial_router_unleased_total"), "3");
     assert_eq!(router.metric("cial_router_orchestrator_up"), "0");
-    router.keeper().has_listed(true);
-    eventually("it is leased", || router.metric("cial_router_leases") == "1");
+    router.orchestrator().set_listed(true);
+    eventually("the tenant is leased", || router.metric("cial_router_leases") == "1");
     assert_eq!(router.metric("cial_router_orchestrator_up"), "1");
 }
 
@@ -117,22 +119,22 @@ fn whoever_waits_for_a_sleeper_waits_through_a_restart_of_the_orchestrator() {
     let acme = Tenant::new(&folder, 1, "acme");
     let route = acme.route(State::Sleeping, Desired::Running);
     let (control, mut router) = Running::knowing(vec![route], &folder);
-    router.keeper().make(acme.id, Mode::Sleeping);
+    router.orchestrator().set_mode(acme.id, Mode::Sleeping);
     let mut client = Client::connect(router.public);
     client.say("GET / HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
-    eventually("it is asked for", || router.keeper().asks().len() == 1);
+    eventually("a lease is requested", || router.orchestrator().lease_requests().len() == 1);
     // The orchestrator reports that it is shutting down; then no orchestrator listens; then the
     // next one starts.
-    router.keeper().make(acme.id, Mode::Refused("leaving"));
-    eventually("it is asked for again", || router.keeper().asks().len() > 2);
+    router.orchestrator().set_mode(acme.id, Mode::Refused("leaving"));
+    eventually("a lease is requested again", || router.orchestrator().lease_requests().len() > 2);
     assert_eq!(router.metric("cial_router_orchestrator_up"), "0");
-    let address = router.lose_keeper();
+    let address = router.stop_orchestrator();
     let mut late = Client::connect(router.public);
     late.say("GET / HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
     eventually("both wait", || router.metric("cial_router_held_requests_current") == "2");
-    let keeper = Keeper::at(address, &control.feed);
-    keeper.make(acme.id, Mode::Awake);
-    router.find_keeper(keeper);
+    let orchestrator = FakeOrchestrator::at(address, &control.feed);
+    orchestrator.set_mode(acme.id, Mode::Awake);
+    router.set_orchestrator(orchestrator);
     assert_eq!((client.answer().status, late.answer().status), (200, 200));
     assert_eq!(router.metric("cial_router_unleased_total"), "0");
 }
@@ -147,7 +149,7 @@ fn an_orchestrator_that_takes_no_call_of_ours_is_not_away() {
     // The orchestrator goes on freezing tenants without a lease, so the router sends nothing
     // without a lease.
     for _ in 0..3 {
-        let answer = router.ask("acme.localhost", "/");
+        let answer = router.get("acme.localhost", "/");
         assert_eq!((answer.status, answer.code().as_str()), (503, "wake_unavailable"));
     }
     assert!(acme.heads().is_empty());
@@ -165,14 +167,14 @@ fn a_long_wake_is_not_taken_for_silence() {
     let acme = Tenant::new(&folder, 1, "acme");
     let route = acme.route(State::Sleeping, Desired::Running);
     let (_control, router) = Running::knowing(vec![route], &folder);
-    router.keeper().make(acme.id, Mode::Sleeping);
+    router.orchestrator().set_mode(acme.id, Mode::Sleeping);
     let mut client = Client::connect(router.public);
     client.say("GET / HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
-    eventually("somebody listened", || router.keeper().listened() >= 2);
+    eventually("a probe arrives", || router.orchestrator().probes() >= 2);
     assert_eq!(router.metric("cial_router_held_requests_current"), "1");
-    router.keeper().make(acme.id, Mode::Awake);
+    router.orchestrator().set_mode(acme.id, Mode::Awake);
     assert_eq!(client.answer().status, 200);
-    assert_eq!(router.keeper().asks().len(), 1);
+    assert_eq!(router.orchestrator().lease_requests().len(), 1);
 }
 
 #[test]
@@ -180,14 +182,14 @@ fn a_lease_outlives_the_orchestrator_for_its_time_and_tunnels_go_on_after() {
     let folder = Folder::new();
     let acme = Tenant::new(&folder, 1, "acme");
     let (_control, mut router) = Running::knowing(vec![acme.running()], &folder);
-    router.keeper().terms(600, 100);
+    router.orchestrator().set_terms(600, 100);
     let mut client = Client::connect(router.public);
     client.say(
         "GET /ws HTTP/1.1\r\nHost: acme.localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
     );
     client.until("\r\n\r\n");
-    router.lose_keeper();
+    router.stop_orchestrator();
     eventually("the loss is known", || {
         client.say([0x82, 0x01, b'x']);
         client.until("x");
@@ -198,7 +200,7 @@ fn a_lease_outlives_the_orchestrator_for_its_time_and_tunnels_go_on_after() {
         client.until("x");
         router.metric("cial_router_leases") == "0"
     });
-    assert_eq!(router.ask("acme.localhost", "/").status, 200);
+    assert_eq!(router.get("acme.localhost", "/").status, 200);
 }
 
 #[test]
@@ -216,14 +218,15 @@ fn without_app_api_a_sleeper_wakes_where_its_lease_says() {
     });
     router.end();
 
-    let keeper = Keeper::start(&control.feed);
-    keeper.make(acme.id, Mode::Awake);
-    keeper.set_upstream(acme.id, 1, acme.running().upstream.unwrap());
+    let orchestrator = FakeOrchestrator::start(&control.feed);
+    orchestrator.set_mode(acme.id, Mode::Awake);
+    orchestrator.set_upstream(acme.id, 1, acme.running().upstream.unwrap());
     control.end();
-    let router = Running::with(nowhere(), &folder, |settings| settings.orchestrator = keeper.url());
+    let router =
+        Running::with(nowhere(), &folder, |settings| settings.orchestrator = orchestrator.url());
     for _ in 0..20 {
-        assert_eq!(router.ask("acme.localhost", "/").status, 200);
+        assert_eq!(router.get("acme.localhost", "/").status, 200);
     }
-    assert_eq!(keeper.asks().len(), 1);
+    assert_eq!(orchestrator.lease_requests().len(), 1);
     assert_eq!(router.metric("cial_router_unleased_total"), "0");
 }

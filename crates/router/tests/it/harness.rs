@@ -23,7 +23,7 @@ use service::logs::LogFilter;
 use service::watch::Feed;
 use tokio_util::sync::CancellationToken;
 
-use crate::keeper::Keeper;
+use crate::orchestrator::FakeOrchestrator;
 
 pub(crate) const TOKEN: &str = "routes-7Jk2mQ0zXc5hYt1rKp8sLw3uBn6";
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -141,7 +141,7 @@ pub(crate) struct Running {
     pub(crate) public: SocketAddr,
     pub(crate) internal: SocketAddr,
     /// The orchestrator's stand-in, where the test started one.
-    keeper: Option<Keeper>,
+    orchestrator: Option<FakeOrchestrator>,
     stop: CancellationToken,
     thread: Option<JoinHandle<()>>,
 }
@@ -176,7 +176,7 @@ impl Running {
             threads: 2,
             drain: Duration::from_secs(20),
             orchestrator: format!("http://{}", nowhere()),
-            leases_token: Secret::new(crate::keeper::TOKEN),
+            leases_token: Secret::new(crate::orchestrator::TOKEN),
             rate: Rate::OFF,
             trusted: TrustedProxies::default(),
             exposure: Exposure::Loopback,
@@ -191,7 +191,7 @@ impl Running {
         let thread = std::thread::spawn(move || {
             bound.run(|| Ok(token)).unwrap_or_else(|e| panic!("{e:?}"));
         });
-        Self { public, internal, keeper: None, stop, thread: Some(thread) }
+        Self { public, internal, orchestrator: None, stop, thread: Some(thread) }
     }
 
     /// Starts a router with one control plane, one orchestrator and these routes, and waits until
@@ -207,26 +207,26 @@ impl Running {
     ) -> (Control, Self) {
         let control = Control::start(1);
         control.feed.replace(routes);
-        let keeper = Keeper::start(&control.feed);
+        let orchestrator = FakeOrchestrator::start(&control.feed);
         let mut running = Self::with(control.address, folder, |settings| {
-            settings.orchestrator = keeper.url();
+            settings.orchestrator = orchestrator.url();
             change(settings);
         });
-        running.keeper = Some(keeper);
+        running.orchestrator = Some(orchestrator);
         running.knows(control.feed.revision());
         (control, running)
     }
 
-    pub(crate) fn keeper(&self) -> &Keeper {
-        self.keeper.as_ref().unwrap()
+    pub(crate) fn orchestrator(&self) -> &FakeOrchestrator {
+        self.orchestrator.as_ref().unwrap()
     }
 
-    pub(crate) fn lose_keeper(&mut self) -> SocketAddr {
-        self.keeper.take().unwrap().end()
+    pub(crate) fn stop_orchestrator(&mut self) -> SocketAddr {
+        self.orchestrator.take().unwrap().end()
     }
 
-    pub(crate) fn find_keeper(&mut self, keeper: Keeper) {
-        self.keeper = Some(keeper);
+    pub(crate) fn set_orchestrator(&mut self, orchestrator: FakeOrchestrator) {
+        self.orchestrator = Some(orchestrator);
     }
 
     /// Returns the value of a metric as text.
@@ -238,7 +238,7 @@ impl Running {
         found.unwrap_or("").to_owned()
     }
 
-    pub(crate) fn ask(&self, host: &str, path: &str) -> Answer {
+    pub(crate) fn get(&self, host: &str, path: &str) -> Answer {
         self.send(&format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n"))
     }
 
@@ -250,7 +250,7 @@ impl Running {
 
     /// Returns the number or the word behind `"field":` of `/health`.
     pub(crate) fn health(&self, field: &str) -> String {
-        let body = self.ask("localhost:8080", "/health").body;
+        let body = self.get("localhost:8080", "/health").body;
         let value: serde_json::Value = serde_json::from_str(&body).unwrap();
         value[field].to_string()
     }

@@ -43,7 +43,7 @@ fn the_longest_request_gains_less_than_the_edge_takes_beyond_it() {
         assert_eq!((answer.status, answer.code().as_str()), (431, "headers_too_large"));
     }
     assert_eq!(acme.heads().len(), before);
-    assert_eq!(router.keeper().asks().len(), 1, "no lease was lost over it");
+    assert_eq!(router.orchestrator().lease_requests().len(), 1, "no lease was lost over it");
 }
 
 #[test]
@@ -52,12 +52,12 @@ fn whatever_answer_an_edge_may_hand_on_is_taken() {
     let acme = Tenant::new(&folder, 1, "acme");
     let (_control, router) = Running::knowing(vec![acme.running()], &folder);
     for (lines, bytes) in [(NEXT.lines, 4_000), (5, NEXT.bytes), (NEXT.lines, NEXT.bytes)] {
-        let answer = router.ask("acme.localhost", &format!("/head?{lines},{bytes}"));
+        let answer = router.get("acme.localhost", &format!("/head?{lines},{bytes}"));
         assert_eq!((answer.status, answer.body.as_str()), (200, "ok"), "{lines}, {bytes}");
     }
     for (lines, bytes) in [(NEXT.lines + 1, 4_000), (5, NEXT.bytes + 1)] {
-        let answer = router.ask("acme.localhost", &format!("/head?{lines},{bytes}"));
+        let answer = router.get("acme.localhost", &format!("/head?{lines},{bytes}"));
         assert_eq!((answer.status, answer.code().as_str()), (502, "upstream_malformed"));
     }
-    assert_eq!(router.keeper().asks().len(), 1, "no lease was lost over it");
+    assert_eq!(router.orchestrator().lease_requests().len(), 1, "no lease was lost over it");
 }

@@ -40,7 +40,7 @@ fn an_answer_loses_what_is_between_us_and_the_tenant() {
     let folder = Folder::new();
     let acme = Tenant::new(&folder, 1, "acme");
     let (_control, router) = Running::knowing(vec![acme.running()], &folder);
-    let answer = router.ask("acme.localhost", "/");
+    let answer = router.get("acme.localhost", "/");
     assert!(!answer.has("x-cial-") && !answer.has("theirs"), "{answer:?}");
     assert!(answer.has("set-cookie: a=b") && answer.has("x-request-id: "), "{answer:?}");
 }
@@ -51,7 +51,7 @@ fn an_answer_without_the_right_proof_goes_nowhere() {
     let acme = Tenant::new(&folder, 1, "acme");
     let (_control, router) = Running::knowing(vec![acme.running()], &folder);
     for path in ["/bare", "/twice"] {
-        let answer = router.ask("acme.localhost", path);
+        let answer = router.get("acme.localhost", path);
         assert_eq!((answer.status, answer.code().as_str()), (502, "upstream_malformed"), "{path}");
         assert!(!answer.body.contains("secret"), "{answer:?}");
     }
@@ -62,7 +62,7 @@ fn a_tenant_that_sits_on_anothers_socket_is_not_mistaken_for_it() {
     let folder = Folder::new();
     let (a, b) = (Tenant::new(&folder, 1, "alpha"), Tenant::new(&folder, 2, "beta"));
     let (control, router) = Running::knowing(vec![a.running(), b.running()], &folder);
-    assert_eq!(router.ask("beta.localhost", "/").status, 200);
+    assert_eq!(router.get("beta.localhost", "/").status, 200);
 
     // The socket that the table lists for beta belongs to alpha now.
     b.listen(a.id);
@@ -86,6 +86,6 @@ fn a_tenant_that_sits_on_anothers_socket_is_not_mistaken_for_it() {
     back.generation = 3;
     control.feed.put(back);
     router.knows(control.feed.revision());
-    assert!(router.ask("beta.localhost", "/").body.starts_with("Tenant beta\n"));
-    assert!(router.ask("alpha.localhost", "/").body.starts_with("Tenant alpha\n"));
+    assert!(router.get("beta.localhost", "/").body.starts_with("Tenant beta\n"));
+    assert!(router.get("alpha.localhost", "/").body.starts_with("Tenant alpha\n"));
 }

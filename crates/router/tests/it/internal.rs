@@ -3,7 +3,7 @@
 use crate::harness::{Answer, Client, Folder, Running, eventually};
 use crate::tenant::Tenant;
 
-fn ask(router: &Running, path: &str) -> Answer {
+fn get(router: &Running, path: &str) -> Answer {
     let mut client = Client::connect(router.internal);
     client.say(format!("GET {path} HTTP/1.1\r\nHost: router:8081\r\n\r\n"));
     client.answer()
@@ -14,15 +14,15 @@ fn ready_is_who_has_a_table() {
     let folder = Folder::new();
     let nowhere = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let router = Running::start(nowhere, &folder);
-    assert_eq!(ask(&router, "/healthz").status, 200);
-    let answer = ask(&router, "/readyz");
+    assert_eq!(get(&router, "/healthz").status, 200);
+    let answer = get(&router, "/readyz");
     assert_eq!((answer.status, answer.code().as_str()), (503, "waiting"));
     assert!(answer.body.contains("routes: none") && answer.has("x-request-id: "), "{answer:?}");
-    let nothing = ask(&router, "/nothing");
+    let nothing = get(&router, "/nothing");
     assert_eq!((nothing.status, nothing.code().as_str()), (404, "not_found"));
     router.end();
     let (_control, router) = Running::knowing(vec![], &folder);
-    assert_eq!(ask(&router, "/readyz").status, 200, "an empty table is one");
+    assert_eq!(get(&router, "/readyz").status, 200, "an empty table is one");
 }
 
 #[test]
@@ -30,14 +30,14 @@ fn metrics_count_what_happened() {
     let folder = Folder::new();
     let acme = Tenant::new(&folder, 1, "acme");
     let (_control, router) = Running::knowing(vec![acme.running()], &folder);
-    router.ask("acme.localhost", "/bare");
-    router.ask("acme.localhost", "/");
+    router.get("acme.localhost", "/bare");
+    router.get("acme.localhost", "/");
     let _client = Client::connect(router.public);
-    let has = |line: &str| ask(&router, "/metrics").body.contains(line);
+    let has = |line: &str| get(&router, "/metrics").body.contains(line);
     eventually("the requests have ended", || has("cial_router_in_flight 0\n"));
     eventually("who is connected is counted", || has("cial_router_connections_current 1\n"));
     eventually("and who waits for a request", || has("cial_router_idle_upstreams 1\n"));
-    let text = ask(&router, "/metrics").body;
+    let text = get(&router, "/metrics").body;
     for line in [
         "cial_router_routes 1\n",
         "cial_router_control_plane_up 1\n",
@@ -51,6 +51,6 @@ fn metrics_count_what_happened() {
     let limit: usize = router.metric("cial_router_connections_limit").parse().unwrap();
     assert!((32..=2 * 16_384).contains(&limit), "{limit}");
     for path in ["/metrics", "/healthz", "/readyz"] {
-        assert_eq!(router.ask("localhost:8080", path).status, 404, "{path} in public");
+        assert_eq!(router.get("localhost:8080", path).status, 404, "{path} in public");
     }
 }

@@ -7,7 +7,7 @@ use protocol::spec::Desired;
 use protocol::{State, TenantId};
 
 use crate::harness::{Client, Folder, Running, eventually};
-use crate::keeper::Mode;
+use crate::orchestrator::Mode;
 use crate::tenant::Tenant;
 
 const WS: &str = "GET /ws HTTP/1.1\r\nHost: acme.localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -19,12 +19,12 @@ fn the_first_request_asks_and_the_next_ones_do_not() {
     let acme = Tenant::new(&folder, 1, "acme");
     let (_control, router) = Running::knowing(vec![acme.running()], &folder);
     for _ in 0..20 {
-        assert_eq!(router.ask("acme.localhost", "/").status, 200);
+        assert_eq!(router.get("acme.localhost", "/").status, 200);
     }
-    let asks = router.keeper().asks();
-    assert_eq!(asks.len(), 1);
+    let requests = router.orchestrator().lease_requests();
+    assert_eq!(requests.len(), 1);
     assert_eq!(
-        (asks[0].tenant, asks[0].intent, asks[0].number),
+        (requests[0].tenant, requests[0].intent, requests[0].number),
         (acme.id, RequestIntent::Visit, 1)
     );
     eventually("it is counted", || router.metric("cial_router_leases") == "1");
@@ -35,26 +35,26 @@ fn a_lease_is_held_to_the_last_byte_of_the_answer_and_released_after_its_linger(
     let folder = Folder::new();
     let acme = Tenant::new(&folder, 1, "acme");
     let (_control, router) = Running::knowing(vec![acme.running()], &folder);
-    router.keeper().terms(900, 100);
+    router.orchestrator().set_terms(900, 100);
     let mut client = Client::connect(router.public);
     client.say("GET /drip HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
     client.until("half");
     // The request is longer than the lease and its linger: each renewal reports a request in
     // flight.
-    eventually("it is renewed", || router.keeper().renewals().len() >= 4);
-    let renewals = router.keeper().renewals();
+    eventually("the lease is renewed", || router.orchestrator().renewals().len() >= 4);
+    let renewals = router.orchestrator().renewals();
     assert!(renewals.iter().all(|r| r.requests == 1 && r.idle_ms == 0), "{renewals:?}");
-    assert!(router.keeper().releases().is_empty());
+    assert!(router.orchestrator().releases().is_empty());
     acme.cue();
     client.until("half");
-    eventually("it is released", || router.keeper().releases().len() == 1);
-    let release = router.keeper().releases().remove(0);
+    eventually("the lease is released", || router.orchestrator().releases().len() == 1);
+    let release = router.orchestrator().releases().remove(0);
     assert_eq!((release.tenant, release.requests, release.number), (acme.id, 0, 1));
     assert!(release.idle_ms >= 100, "{release:?}");
 
-    assert_eq!(router.ask("acme.localhost", "/").status, 200);
-    let asks = router.keeper().asks();
-    assert_eq!((asks.len(), asks[1].number), (2, 2), "a new lease, of a new number");
+    assert_eq!(router.get("acme.localhost", "/").status, 200);
+    let requests = router.orchestrator().lease_requests();
+    assert_eq!((requests.len(), requests[1].number), (2, 2), "a new lease, of a new number");
 }
 
 #[test]
@@ -62,38 +62,38 @@ fn a_websocket_keeps_its_tenant_awake_by_data_and_not_by_being_open() {
     let folder = Folder::new();
     let acme = Tenant::new(&folder, 1, "acme");
     let (_control, router) = Running::knowing(vec![acme.running()], &folder);
-    router.keeper().terms(900, 100);
+    router.orchestrator().set_terms(900, 100);
     let mut client = Client::connect(router.public);
     client.say(WS);
     client.until("\r\n\r\n");
     client.say("\u{82}\u{5}hello".chars().map(|c| c as u8).collect::<Vec<_>>());
     client.until("hello");
-    eventually("it is released", || router.keeper().releases().len() == 1);
-    let release = router.keeper().releases().remove(0);
+    eventually("the lease is released", || router.orchestrator().releases().len() == 1);
+    let release = router.orchestrator().releases().remove(0);
     assert_eq!((release.requests, release.streams), (0, 1));
 
     // The tenant freezes. A ping passes without a lease request; data waits until the thaw.
-    router.keeper().make(acme.id, Mode::Frozen);
+    router.orchestrator().set_mode(acme.id, Mode::Frozen);
     client.say([0x89, 0x02, b'p', b'i']);
     client.until("pi");
-    assert_eq!(router.keeper().asks().len(), 1);
+    assert_eq!(router.orchestrator().lease_requests().len(), 1);
     client.say([0x82, 0x02, b'g', b'o']);
-    eventually("it is asked for", || router.keeper().asks().len() == 2);
-    assert_eq!(router.keeper().asks()[1].intent, RequestIntent::Background);
+    eventually("a lease is requested", || router.orchestrator().lease_requests().len() == 2);
+    assert_eq!(router.orchestrator().lease_requests()[1].intent, RequestIntent::Background);
     client.stream.set_nonblocking(true).unwrap();
     assert!(client.stream.peek(&mut [0]).is_err(), "nothing passed yet");
     client.stream.set_nonblocking(false).unwrap();
-    router.keeper().make(acme.id, Mode::Awake);
+    router.orchestrator().set_mode(acme.id, Mode::Awake);
     client.until("go");
 
     // The router renews the lease while data flows.
-    let before = router.keeper().renewals().len();
-    eventually("it is renewed", || {
+    let before = router.orchestrator().renewals().len();
+    eventually("the lease is renewed", || {
         client.say([0x82, 0x01, b'x']);
         client.until("x");
-        router.keeper().renewals().len() > before + 1
+        router.orchestrator().renewals().len() > before + 1
     });
-    assert_eq!(router.keeper().asks().len(), 2);
+    assert_eq!(router.orchestrator().lease_requests().len(), 2);
 }
 
 #[test]
@@ -101,12 +101,12 @@ fn a_websocket_whose_tenant_was_stopped_ends() {
     let folder = Folder::new();
     let acme = Tenant::new(&folder, 1, "acme");
     let (_control, router) = Running::knowing(vec![acme.running()], &folder);
-    router.keeper().terms(900, 100);
+    router.orchestrator().set_terms(900, 100);
     let mut client = Client::connect(router.public);
     client.say(WS);
     client.until("\r\n\r\n");
-    eventually("it is released", || router.keeper().releases().len() == 1);
-    router.keeper().make(acme.id, Mode::Refused("tenant_stopped"));
+    eventually("the lease is released", || router.orchestrator().releases().len() == 1);
+    router.orchestrator().set_mode(acme.id, Mode::Refused("tenant_stopped"));
     client.say([0x82, 0x02, b'g', b'o']);
     assert_eq!(client.rest(), [0x88, 0x02, 0x03, 0xe9]);
 }
@@ -116,19 +116,19 @@ fn an_event_stream_keeps_its_tenant_awake_while_events_come() {
     let folder = Folder::new();
     let acme = Tenant::new(&folder, 1, "acme");
     let (_control, router) = Running::knowing(vec![acme.running()], &folder);
-    router.keeper().terms(900, 100);
+    router.orchestrator().set_terms(900, 100);
     let mut client = Client::connect(router.public);
     client.say("GET /sse HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
     client.until("data: first\n\n");
-    let before = router.keeper().renewals().len();
-    eventually("it is renewed", || {
+    let before = router.orchestrator().renewals().len();
+    eventually("the lease is renewed", || {
         acme.cue();
         client.until("data: more\n\n");
-        router.keeper().renewals().len() > before + 1
+        router.orchestrator().renewals().len() > before + 1
     });
-    assert_eq!(router.keeper().asks().len(), 1);
-    eventually("it is released", || router.keeper().releases().len() == 1);
-    let release = router.keeper().releases().remove(0);
+    assert_eq!(router.orchestrator().lease_requests().len(), 1);
+    eventually("the lease is released", || router.orchestrator().releases().len() == 1);
+    let release = router.orchestrator().releases().remove(0);
     assert_eq!((release.requests, release.streams), (0, 1), "open, and quiet");
 }
 
@@ -137,19 +137,21 @@ fn an_event_that_comes_after_its_lease_ended_asks_for_the_next() {
     let folder = Folder::new();
     let acme = Tenant::new(&folder, 1, "acme");
     let (_control, router) = Running::knowing(vec![acme.running()], &folder);
-    router.keeper().terms(900, 100);
+    router.orchestrator().set_terms(900, 100);
     let mut client = Client::connect(router.public);
     client.say("GET /sse HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
     client.until("data: first\n\n");
     for round in 1..4 {
         // The stream is silent for as long as a lease lingers.
-        eventually("it is released", || router.keeper().releases().len() == round);
-        assert_eq!(router.keeper().asks().len(), round);
+        eventually("the lease is released", || router.orchestrator().releases().len() == round);
+        assert_eq!(router.orchestrator().lease_requests().len(), round);
         acme.cue();
         client.until("data: more\n\n");
-        eventually("it is asked for", || router.keeper().asks().len() == round + 1);
-        assert_eq!(router.keeper().asks()[round].intent, RequestIntent::Background);
-        eventually("it is leased", || router.metric("cial_router_leases") == "1");
+        eventually("a lease is requested", || {
+            router.orchestrator().lease_requests().len() == round + 1
+        });
+        assert_eq!(router.orchestrator().lease_requests()[round].intent, RequestIntent::Background);
+        eventually("the tenant is leased", || router.metric("cial_router_leases") == "1");
     }
 }
 
@@ -158,7 +160,7 @@ fn a_stream_whose_lease_is_lost_asks_for_another_with_its_next_event() {
     let folder = Folder::new();
     let acme = Tenant::new(&folder, 1, "acme");
     let (_control, router) = Running::knowing(vec![acme.running()], &folder);
-    router.keeper().terms(900, 600);
+    router.orchestrator().set_terms(900, 600);
     let mut client = Client::connect(router.public);
     client.say("GET /sse HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
     client.until("data: first\n\n");
@@ -167,18 +169,19 @@ fn a_stream_whose_lease_is_lost_asks_for_another_with_its_next_event() {
         client.until("data: more\n\n");
     };
     // The orchestrator restarted, and knows of no lease.
-    router.keeper().keeps(false);
+    router.orchestrator().set_grants_renewals(false);
     eventually("its renewal is refused", || {
         more(&mut client);
-        !router.keeper().renewals().is_empty()
+        !router.orchestrator().renewals().is_empty()
     });
-    router.keeper().keeps(true);
-    let before = router.keeper().renewals().len();
+    router.orchestrator().set_grants_renewals(true);
+    let before = router.orchestrator().renewals().len();
     eventually("another is asked for, and renewed", || {
         more(&mut client);
-        router.keeper().asks().len() > 1 && router.keeper().renewals().len() > before
+        router.orchestrator().lease_requests().len() > 1
+            && router.orchestrator().renewals().len() > before
     });
-    assert_eq!(router.keeper().asks()[1].intent, RequestIntent::Background);
+    assert_eq!(router.orchestrator().lease_requests()[1].intent, RequestIntent::Background);
     assert_eq!(router.metric("cial_router_leases"), "1");
 }
 
@@ -187,15 +190,15 @@ fn an_event_stream_that_answers_a_post_is_work_also_while_it_says_nothing() {
     let folder = Folder::new();
     let acme = Tenant::new(&folder, 1, "acme");
     let (_control, router) = Running::knowing(vec![acme.running()], &folder);
-    router.keeper().terms(900, 100);
+    router.orchestrator().set_terms(900, 100);
     let mut client = Client::connect(router.public);
     client.say("POST /sse HTTP/1.1\r\nHost: acme.localhost\r\nContent-Length: 0\r\n\r\n");
     client.until("data: first\n\n");
     // The request is longer than the lease and its linger.
-    eventually("it is renewed", || router.keeper().renewals().len() >= 4);
-    let renewals = router.keeper().renewals();
+    eventually("the lease is renewed", || router.orchestrator().renewals().len() >= 4);
+    let renewals = router.orchestrator().renewals();
     assert!(renewals.iter().all(|r| (r.requests, r.streams) == (1, 0)), "{renewals:?}");
-    assert!(router.keeper().releases().is_empty());
+    assert!(router.orchestrator().releases().is_empty());
 }
 
 #[test]
@@ -205,13 +208,13 @@ fn what_a_lease_says_wins_over_the_table() {
     moved.listen(acme.id);
     let (_control, router) = Running::knowing(vec![acme.running()], &folder);
     let there = moved.running().upstream.unwrap();
-    router.keeper().set_upstream(acme.id, 2, there);
+    router.orchestrator().set_upstream(acme.id, 2, there);
     for _ in 0..20 {
-        let answer = router.ask("acme.localhost", "/");
+        let answer = router.get("acme.localhost", "/");
         assert!(answer.body.starts_with("Tenant moved\n"), "{answer:?}");
     }
     assert!(acme.heads().is_empty());
-    assert_eq!(router.keeper().asks().len(), 1);
+    assert_eq!(router.orchestrator().lease_requests().len(), 1);
 }
 
 #[test]
@@ -219,18 +222,18 @@ fn a_lease_that_is_lost_is_asked_for_anew() {
     let folder = Folder::new();
     let acme = Tenant::new(&folder, 1, "acme");
     let (_control, router) = Running::knowing(vec![acme.running()], &folder);
-    router.keeper().terms(900, 100);
+    router.orchestrator().set_terms(900, 100);
     let mut client = Client::connect(router.public);
     client.say("GET /drip HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
     client.until("half");
-    router.keeper().keeps(false);
+    router.orchestrator().set_grants_renewals(false);
     // The new lease request is for the request in flight, which wakes no tenant.
-    eventually("it is asked for", || router.keeper().asks().len() >= 2);
-    assert_eq!(router.keeper().asks()[1].intent, RequestIntent::Background);
-    router.keeper().keeps(true);
+    eventually("a lease is requested", || router.orchestrator().lease_requests().len() >= 2);
+    assert_eq!(router.orchestrator().lease_requests()[1].intent, RequestIntent::Background);
+    router.orchestrator().set_grants_renewals(true);
     acme.cue();
     client.until("half");
-    assert_eq!(router.ask("acme.localhost", "/").status, 200);
+    assert_eq!(router.get("acme.localhost", "/").status, 200);
 }
 
 #[test]
@@ -239,14 +242,14 @@ fn a_router_that_ends_gives_back_what_it_holds() {
     let acme = Tenant::new(&folder, 1, "acme");
     let control = crate::harness::Control::start(1);
     control.feed.put(acme.running());
-    let keeper = crate::keeper::Keeper::start(&control.feed);
+    let orchestrator = crate::orchestrator::FakeOrchestrator::start(&control.feed);
     let router = Running::with(control.address, &folder, |settings| {
-        settings.orchestrator = keeper.url();
+        settings.orchestrator = orchestrator.url();
     });
     router.knows(control.feed.revision());
-    assert_eq!(router.ask("acme.localhost", "/").status, 200);
+    assert_eq!(router.get("acme.localhost", "/").status, 200);
     router.end();
-    let releases = keeper.releases();
+    let releases = orchestrator.releases();
     assert_eq!((releases.len(), releases[0].tenant), (1, acme.id));
 }
 
@@ -274,7 +277,7 @@ fn never_gets_its_requests(take: impl Fn(&Tenant, TenantId) -> Upstream) {
     let (control, router) = Running::knowing(vec![route.clone()], &folder);
     // A is gone; B has its slug and its place. The router has not received the change.
     let before = control.snapshots();
-    let answer = router.ask("acme.localhost", "/");
+    let answer = router.get("acme.localhost", "/");
     assert_eq!((answer.status, answer.code().as_str()), (502, "upstream_malformed"));
     assert!(!answer.body.contains("Tenant"), "{answer:?}");
     eventually("the router lists anew", || control.snapshots() > before);
@@ -283,7 +286,7 @@ fn never_gets_its_requests(take: impl Fn(&Tenant, TenantId) -> Upstream) {
     route.tenant = b;
     control.feed.replace(vec![route]);
     router.knows(control.feed.revision());
-    assert_eq!(router.ask("acme.localhost", "/").status, 200);
+    assert_eq!(router.get("acme.localhost", "/").status, 200);
     let token = service::keys::route_token(&crate::harness::master(), b);
     assert!(a.heads().last().unwrap().contains(&token), "with B's own token");
 }
@@ -294,8 +297,8 @@ fn a_generation_that_the_table_does_not_know_makes_the_router_list_anew() {
     let acme = Tenant::new(&folder, 1, "acme");
     let (control, router) = Running::knowing(vec![acme.running()], &folder);
     let before = control.snapshots();
-    router.keeper().set_upstream(acme.id, 2, acme.running().upstream.unwrap());
-    assert_eq!(router.ask("acme.localhost", "/").status, 200);
+    router.orchestrator().set_upstream(acme.id, 2, acme.running().upstream.unwrap());
+    assert_eq!(router.get("acme.localhost", "/").status, 200);
     eventually("the router lists anew", || control.snapshots() > before);
 }
 
@@ -305,11 +308,11 @@ fn a_tenant_that_died_is_asked_once_more_where_nothing_can_be_done_twice() {
     let acme = Tenant::new(&folder, 1, "acme");
     let (_control, router) = Running::knowing(vec![acme.running()], &folder);
     let count = |path: &str| acme.heads().iter().filter(|head| head.contains(path)).count();
-    assert_eq!(router.ask("acme.localhost", "/die-once").status, 200);
-    assert_eq!((count("/die-once"), router.keeper().asks().len()), (2, 2));
+    assert_eq!(router.get("acme.localhost", "/die-once").status, 200);
+    assert_eq!((count("/die-once"), router.orchestrator().lease_requests().len()), (2, 2));
     assert_eq!(router.metric("cial_router_retries_total"), "1");
 
-    let answer = router.ask("acme.localhost", "/die");
+    let answer = router.get("acme.localhost", "/die");
     assert_eq!((answer.status, answer.code().as_str()), (502, "upstream_cut_off"));
     // The router tries an idle connection, a new one, and once more under a new lease.
     assert!((2..=3).contains(&count("/die ")), "not for ever");
@@ -319,7 +322,7 @@ fn a_tenant_that_died_is_asked_once_more_where_nothing_can_be_done_twice() {
     assert_eq!((posts.status, posts.code().as_str()), (502, "upstream_cut_off"));
     assert_eq!(count("/die?post"), 1);
 
-    let late = router.ask("acme.localhost", "/die-late");
+    let late = router.get("acme.localhost", "/die-late");
     assert_eq!((late.status, late.code().as_str()), (502, "upstream_cut_off"));
     assert_eq!(count("/die-late"), 1, "it had begun to answer");
 }
@@ -338,15 +341,15 @@ fn a_request_waits_for_a_tenant_that_comes_back_after_it_died() {
     // listener.
     acme.vanish();
     acme.cue();
-    eventually("it is asked for", || router.keeper().asks().len() >= 2);
+    eventually("a lease is requested", || router.orchestrator().lease_requests().len() >= 2);
     // The orchestrator has noticed, and the tenant is starting.
-    router.keeper().make(acme.id, Mode::Refused("tenant_not_running"));
-    let before = router.keeper().asks().len();
-    eventually("it is asked for", || router.keeper().asks().len() > before);
+    router.orchestrator().set_mode(acme.id, Mode::Refused("tenant_not_running"));
+    let before = router.orchestrator().lease_requests().len();
+    eventually("a lease is requested", || router.orchestrator().lease_requests().len() > before);
     assert_eq!(acme.heads().len(), 1);
     acme.listen(acme.id);
     acme.cue();
-    router.keeper().make(acme.id, Mode::Awake);
+    router.orchestrator().set_mode(acme.id, Mode::Awake);
     // The second attempt gets no response either, and is the last.
     assert_eq!(client.answer().code(), "upstream_cut_off");
     assert_eq!(acme.heads().len(), 2);
@@ -362,18 +365,18 @@ fn a_request_whose_tenant_died_waits_for_a_slow_wake_as_any_other_would() {
     let mut client = Client::connect(router.public);
     client.say("GET /late-once HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
     eventually("it is there", || acme.heads().len() == 1);
-    router.keeper().make(acme.id, Mode::Sleeping);
+    router.orchestrator().set_mode(acme.id, Mode::Sleeping);
     acme.cue();
     // The router probes the orchestrator in each second that the wake takes.
-    eventually("it takes its time", || router.keeper().listened() > 1);
-    router.keeper().make(acme.id, Mode::Awake);
+    eventually("a probe arrives", || router.orchestrator().probes() > 1);
+    router.orchestrator().set_mode(acme.id, Mode::Awake);
     assert_eq!(client.answer().status, 200);
     assert_eq!(acme.heads().len(), 2);
 
     // The router does not wait for a tenant without a wake in progress.
     acme.vanish();
-    router.keeper().make(acme.id, Mode::Refused("tenant_not_running"));
-    eventually("it is gone", || router.ask("acme.localhost", "/").status == 502);
+    router.orchestrator().set_mode(acme.id, Mode::Refused("tenant_not_running"));
+    eventually("it is gone", || router.get("acme.localhost", "/").status == 502);
 }
 
 #[test]
@@ -386,7 +389,7 @@ fn a_request_that_nobody_took_is_sent_where_the_tenant_is_now() {
     pooled.say("GET / HTTP/1.1\r\nHost: acme.localhost\r\nConnection: close\r\n\r\n");
     assert_eq!(pooled.answer().status, 200);
     acme.vanish();
-    router.keeper().set_upstream(acme.id, 2, moved.running().upstream.unwrap());
+    router.orchestrator().set_upstream(acme.id, 2, moved.running().upstream.unwrap());
     // No byte of the request went out, so a body is no obstacle. Idle connections from before may
     // still exist.
     eventually("it is sent there", || {
@@ -399,20 +402,21 @@ fn a_request_that_nobody_took_is_sent_where_the_tenant_is_now() {
 }
 
 #[test]
-fn a_sleeper_is_told_when_its_first_byte_came() {
+fn the_first_byte_after_a_wake_is_reported_once() {
     let folder = Folder::new();
     let acme = Tenant::new(&folder, 1, "acme");
     let route = acme.route(State::Sleeping, Desired::Running);
     let (_control, router) = Running::knowing(vec![route], &folder);
-    router.keeper().terms(900, 100);
-    router.keeper().make(acme.id, Mode::Sleeping);
+    router.orchestrator().set_terms(900, 100);
+    router.orchestrator().set_mode(acme.id, Mode::Sleeping);
     std::thread::scope(|scope| {
-        let asking = scope.spawn(|| router.ask("acme.localhost", "/"));
-        eventually("it is asked for", || router.keeper().asks().len() == 1);
-        router.keeper().make(acme.id, Mode::Awake);
+        let asking = scope.spawn(|| router.get("acme.localhost", "/"));
+        eventually("a lease is requested", || router.orchestrator().lease_requests().len() == 1);
+        router.orchestrator().set_mode(acme.id, Mode::Awake);
         assert_eq!(asking.join().unwrap().status, 200);
     });
-    eventually("it is released", || router.keeper().releases().len() == 1);
-    let told = router.keeper().renewals().into_iter().chain(router.keeper().releases());
-    assert_eq!(told.filter(|used| used.first_byte_ms.is_some()).count(), 1);
+    eventually("the lease is released", || router.orchestrator().releases().len() == 1);
+    let usages =
+        router.orchestrator().renewals().into_iter().chain(router.orchestrator().releases());
+    assert_eq!(usages.filter(|used| used.first_byte_ms.is_some()).count(), 1);
 }

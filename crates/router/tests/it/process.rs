@@ -12,7 +12,7 @@ use protocol::spec::Desired;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::harness::{Answer, Client, Control, Folder, TOKEN, nowhere};
-use crate::keeper::{self, Keeper};
+use crate::orchestrator::{self, FakeOrchestrator};
 use crate::tenant::Tenant;
 
 pub(crate) struct RouterProcess {
@@ -28,31 +28,31 @@ impl RouterProcess {
     pub(crate) fn start(
         folder: &Folder,
         command: &str,
-        (control, keeper): (&Control, &Keeper),
+        (control, orchestrator): (&Control, &FakeOrchestrator),
         change: impl FnOnce(&mut Command),
     ) -> Self {
         let mut program = Command::new(env!("CARGO_BIN_EXE_router"));
         program.arg(command);
-        Self::spawn(folder, program, (control, keeper), change)
+        Self::spawn(folder, program, (control, orchestrator), change)
     }
 
     /// Like `start`, with at most `limit` open files.
     pub(crate) fn start_with_file_limit(
         folder: &Folder,
         limit: u32,
-        (control, keeper): (&Control, &Keeper),
+        (control, orchestrator): (&Control, &FakeOrchestrator),
         change: impl FnOnce(&mut Command),
     ) -> Self {
         let mut program = Command::new("sh");
         let script = format!("ulimit -n {limit}; exec \"$0\" serve");
         program.args(["-c", &script, env!("CARGO_BIN_EXE_router")]);
-        Self::spawn(folder, program, (control, keeper), change)
+        Self::spawn(folder, program, (control, orchestrator), change)
     }
 
     fn spawn(
         folder: &Folder,
         mut program: Command,
-        (control, keeper): (&Control, &Keeper),
+        (control, orchestrator): (&Control, &FakeOrchestrator),
         change: impl FnOnce(&mut Command),
     ) -> Self {
         let (public, internal) = (nowhere(), nowhere());
@@ -66,9 +66,9 @@ impl RouterProcess {
             .env("CIAL_LISTEN", public.to_string())
             .env("CIAL_INTERNAL_LISTEN", internal.to_string())
             .env("CIAL_APP_API_URL", format!("http://{}", control.address))
-            .env("CIAL_ORCHESTRATOR_URL", keeper.url())
+            .env("CIAL_ORCHESTRATOR_URL", orchestrator.url())
             .env("CIAL_ROUTES_TOKEN_FILE", secret("routes-token", TOKEN))
-            .env("CIAL_LEASES_TOKEN_FILE", secret("leases-token", keeper::TOKEN))
+            .env("CIAL_LEASES_TOKEN_FILE", secret("leases-token", orchestrator::TOKEN))
             .env("CIAL_ROUTE_SECRET_FILE", &route_secret)
             .env("CIAL_ROUTES_CACHE", folder.0.join("routes.json"))
             .env("CIAL_RATE_LIMIT", "off")
@@ -144,13 +144,14 @@ fn two_routers_of_one_installation_hold_leases_of_their_own_and_one_outlives_the
     let (acme, other) = (Tenant::new(&folders[0], 1, "acme"), Tenant::new(&folders[0], 2, "other"));
     let control = Control::start(1);
     control.feed.replace(vec![acme.running()]);
-    let keeper = Keeper::start(&control.feed);
-    let start = |folder| RouterProcess::start(folder, "serve", (&control, &keeper), |_| {});
+    let orchestrator = FakeOrchestrator::start(&control.feed);
+    let start = |folder| RouterProcess::start(folder, "serve", (&control, &orchestrator), |_| {});
     let [mut first, mut second] = folders.each_ref().map(start);
     for router in [&first, &second] {
         wait_until("the router serves", || router.serves("acme.localhost"));
     }
-    let mut holders: Vec<_> = keeper.asks().iter().map(|ask| ask.holder).collect();
+    let mut holders: Vec<_> =
+        orchestrator.lease_requests().iter().map(|request| request.holder).collect();
     holders.sort_unstable();
     holders.dedup();
     assert_eq!(holders.len(), 2, "each process is a holder of its own");
@@ -173,7 +174,7 @@ fn two_routers_of_one_installation_hold_leases_of_their_own_and_one_outlives_the
     }
     assert_eq!(second.end(), Some(0));
     assert!(
-        keeper.releases().iter().any(|release| release.tenant == other.id),
+        orchestrator.releases().iter().any(|release| release.tenant == other.id),
         "the router that ends in order gives its leases back"
     );
 }

@@ -4,7 +4,7 @@ use protocol::State;
 use protocol::spec::Desired;
 
 use crate::harness::{Client, Folder, Running, eventually};
-use crate::keeper::Mode;
+use crate::orchestrator::Mode;
 use crate::tenant::Tenant;
 
 const PAGE: &str = "GET / HTTP/1.1\r\nHost: acme.localhost\r\nSec-Fetch-Mode: navigate\r\nAccept: text/html\r\n\r\n";
@@ -21,22 +21,23 @@ fn tunnels_of_a_tenant_at_rest_wait_for_it_in_one_place() {
         // One held request per thread.
         settings.limits.held = 2;
     });
-    router.keeper().terms(900, 100);
+    router.orchestrator().set_terms(900, 100);
     let mut clients: Vec<_> = (0..8).map(|_| Client::connect(router.public)).collect();
     for client in &mut clients {
         client.say(WS);
         client.until("\r\n\r\n");
     }
-    let keeper = router.keeper();
-    eventually("it is released", || {
-        let (asks, releases) = (keeper.asks().len(), keeper.releases().len());
-        releases == asks && router.metric("cial_router_leases") == "0"
+    let orchestrator = router.orchestrator();
+    eventually("the lease is released", || {
+        let (requests, releases) =
+            (orchestrator.lease_requests().len(), orchestrator.releases().len());
+        releases == requests && router.metric("cial_router_leases") == "0"
     });
-    let before = router.keeper().asks().len();
-    router.keeper().make(acme.id, Mode::Frozen);
+    let before = router.orchestrator().lease_requests().len();
+    router.orchestrator().set_mode(acme.id, Mode::Frozen);
     clients.iter_mut().for_each(|client| client.say([0x82, 0x02, b'g', b'o']));
-    eventually("it is asked for", || router.keeper().asks().len() > before);
-    router.keeper().make(acme.id, Mode::Awake);
+    eventually("a lease is requested", || router.orchestrator().lease_requests().len() > before);
+    router.orchestrator().set_mode(acme.id, Mode::Awake);
     clients.iter_mut().for_each(|client| drop(client.until("go")));
 }
 
@@ -46,13 +47,13 @@ fn a_failed_wake_is_over_once_its_tenant_runs() {
     let acme = Tenant::new(&folder, 1, "acme");
     let route = acme.route(State::Sleeping, Desired::Running);
     let (control, router) = Running::knowing(vec![route], &folder);
-    router.keeper().make(acme.id, Mode::Failed("Its image is gone."));
-    assert_eq!(router.ask("acme.localhost", "/").code(), "wake_failed");
+    router.orchestrator().set_mode(acme.id, Mode::Failed("Its image is gone."));
+    assert_eq!(router.get("acme.localhost", "/").code(), "wake_failed");
     // The owner has started the tenant.
-    router.keeper().make(acme.id, Mode::Awake);
+    router.orchestrator().set_mode(acme.id, Mode::Awake);
     control.feed.put(acme.running());
     router.knows(control.feed.revision());
-    assert_eq!(router.ask("acme.localhost", "/").status, 200);
+    assert_eq!(router.get("acme.localhost", "/").status, 200);
 }
 
 #[test]
@@ -61,15 +62,15 @@ fn whoever_insists_again_and_again_is_heard_once_in_a_while() {
     let acme = Tenant::new(&folder, 1, "acme");
     let route = acme.route(State::Sleeping, Desired::Running);
     let (_control, router) = Running::knowing(vec![route], &folder);
-    router.keeper().make(acme.id, Mode::Failed("Its image is gone."));
+    router.orchestrator().set_mode(acme.id, Mode::Failed("Its image is gone."));
     assert_eq!(router.send(PAGE).status, 503);
     for _ in 0..3 {
         assert_eq!(router.send(RETRY).status, 303);
-        eventually("it is asked for", || router.keeper().asks().len() == 2);
+        eventually("a lease is requested", || router.orchestrator().lease_requests().len() == 2);
         // This response proves that the router has the refusal: this request causes no call.
         assert_eq!(router.send(PAGE).status, 503);
     }
-    assert_eq!(router.keeper().asks().len(), 2);
+    assert_eq!(router.orchestrator().lease_requests().len(), 2);
 }
 
 #[test]
@@ -78,16 +79,17 @@ fn a_wake_that_nobody_waited_for_has_no_first_byte() {
     let acme = Tenant::new(&folder, 1, "acme");
     let route = acme.route(State::Sleeping, Desired::Running);
     let (_control, router) = Running::knowing(vec![route], &folder);
-    router.keeper().terms(3_000, 2_000);
-    router.keeper().make(acme.id, Mode::Sleeping);
+    router.orchestrator().set_terms(3_000, 2_000);
+    router.orchestrator().set_mode(acme.id, Mode::Sleeping);
     assert_eq!(router.send(RETRY).status, 303);
-    eventually("it is asked for", || router.keeper().asks().len() == 1);
-    router.keeper().make(acme.id, Mode::Awake);
-    eventually("it is leased", || router.metric("cial_router_leases") == "1");
-    assert_eq!(router.ask("acme.localhost", "/").status, 200);
-    eventually("it is released", || router.keeper().releases().len() == 1);
-    let told = router.keeper().renewals().into_iter().chain(router.keeper().releases());
-    assert_eq!(told.filter(|used| used.first_byte_ms.is_some()).count(), 0);
+    eventually("a lease is requested", || router.orchestrator().lease_requests().len() == 1);
+    router.orchestrator().set_mode(acme.id, Mode::Awake);
+    eventually("the tenant is leased", || router.metric("cial_router_leases") == "1");
+    assert_eq!(router.get("acme.localhost", "/").status, 200);
+    eventually("the lease is released", || router.orchestrator().releases().len() == 1);
+    let usages =
+        router.orchestrator().renewals().into_iter().chain(router.orchestrator().releases());
+    assert_eq!(usages.filter(|used| used.first_byte_ms.is_some()).count(), 0);
 }
 
 #[test]
@@ -95,13 +97,13 @@ fn what_died_under_a_poll_is_not_woken_for_it() {
     let folder = Folder::new();
     let acme = Tenant::new(&folder, 1, "acme");
     let (_control, router) = Running::knowing(vec![acme.running()], &folder);
-    router.keeper().make(acme.id, Mode::Frozen);
+    router.orchestrator().set_mode(acme.id, Mode::Frozen);
     let mut client = Client::connect(router.public);
     client.say("GET /late HTTP/1.1\r\nHost: acme.localhost\r\nSec-Fetch-Mode: cors\r\n\r\n");
-    eventually("it is asked for", || router.keeper().asks().len() == 1);
-    router.keeper().make(acme.id, Mode::Awake);
+    eventually("a lease is requested", || router.orchestrator().lease_requests().len() == 1);
+    router.orchestrator().set_mode(acme.id, Mode::Awake);
     eventually("it is there", || acme.heads().len() == 1);
-    router.keeper().make(acme.id, Mode::Sleeping);
+    router.orchestrator().set_mode(acme.id, Mode::Sleeping);
     acme.cue();
     assert_eq!(client.answer().code(), "wake_required");
 }
@@ -112,7 +114,7 @@ fn what_is_under_way_of_one_generation_keeps_the_lease_of_the_next() {
     let (acme, moved) = (Tenant::new(&folder, 1, "acme"), Tenant::new(&folder, 2, "moved"));
     moved.listen(acme.id);
     let (control, router) = Running::knowing(vec![acme.running()], &folder);
-    router.keeper().terms(900, 100);
+    router.orchestrator().set_terms(900, 100);
     let mut client = Client::connect(router.public);
     client.say("GET /drip HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
     client.until("half");
@@ -120,14 +122,15 @@ fn what_is_under_way_of_one_generation_keeps_the_lease_of_the_next() {
     (next.generation, next.upstream) = (2, moved.running().upstream);
     control.feed.put(next);
     router.knows(control.feed.revision());
-    assert!(router.ask("acme.localhost", "/").body.starts_with("Tenant moved\n"));
-    let (before, releases) = (router.keeper().renewals().len(), router.keeper().releases().len());
-    eventually("it is renewed", || router.keeper().renewals().len() >= before + 4);
-    assert!(router.keeper().renewals()[before..].iter().all(|used| used.requests == 1));
-    assert_eq!(router.keeper().releases().len(), releases);
+    assert!(router.get("acme.localhost", "/").body.starts_with("Tenant moved\n"));
+    let (before, releases) =
+        (router.orchestrator().renewals().len(), router.orchestrator().releases().len());
+    eventually("the lease is renewed", || router.orchestrator().renewals().len() >= before + 4);
+    assert!(router.orchestrator().renewals()[before..].iter().all(|used| used.requests == 1));
+    assert_eq!(router.orchestrator().releases().len(), releases);
     acme.cue();
     client.until("half");
-    eventually("it is released", || router.keeper().releases().len() > releases);
+    eventually("the lease is released", || router.orchestrator().releases().len() > releases);
 }
 
 #[test]
@@ -136,20 +139,20 @@ fn polls_of_a_tenant_that_starts_cost_no_call_each() {
     let acme = Tenant::new(&folder, 1, "acme");
     let starting = acme.route(State::Starting, Desired::Running);
     let (control, router) = Running::knowing(vec![starting.clone()], &folder);
-    router.keeper().make(acme.id, Mode::Refused("tenant_not_running"));
+    router.orchestrator().set_mode(acme.id, Mode::Refused("tenant_not_running"));
     let polls = || (0..30).for_each(|_| assert_eq!(router.send(PAGE).status, 503));
     polls();
-    let asks = router.keeper().asks().len();
-    assert!((1..15).contains(&asks), "{asks} for 30 polls");
+    let requests = router.orchestrator().lease_requests().len();
+    assert!((1..15).contains(&requests), "{requests} for 30 polls");
     // The next table makes the remembered refusal outdated.
     let other = Tenant::new(&folder, 2, "other");
     control.feed.put(other.running());
     router.knows(control.feed.revision());
-    eventually("it is asked for", || {
+    eventually("a lease is requested", || {
         router.send(PAGE);
-        router.keeper().asks().len() > asks
+        router.orchestrator().lease_requests().len() > requests
     });
-    router.keeper().make(acme.id, Mode::Awake);
+    router.orchestrator().set_mode(acme.id, Mode::Awake);
     control.feed.put(starting.clone());
     control.feed.put(protocol::routes::Route { generation: 2, ..starting });
     eventually("it is served", || router.send(PAGE).status == 200);

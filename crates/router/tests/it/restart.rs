@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::harness::{Client, Control, Folder};
-use crate::keeper::Keeper;
+use crate::orchestrator::FakeOrchestrator;
 use crate::process::{RouterProcess, wait_until};
 use crate::tenant::Tenant;
 
@@ -22,7 +22,7 @@ const UPGRADES: usize = 3;
 struct Parent {
     router: RouterProcess,
     _control: Control,
-    _keeper: Keeper,
+    _orchestrator: FakeOrchestrator,
 }
 
 impl std::ops::Deref for Parent {
@@ -37,12 +37,12 @@ impl Parent {
     fn start(folder: &Folder, acme: &Tenant, drain_seconds: u32) -> Self {
         let control = Control::start(1);
         control.feed.replace(vec![acme.running()]);
-        let keeper = Keeper::start(&control.feed);
-        let router = RouterProcess::start(folder, "parent", (&control, &keeper), |command| {
+        let orchestrator = FakeOrchestrator::start(&control.feed);
+        let router = RouterProcess::start(folder, "parent", (&control, &orchestrator), |command| {
             command.env("CIAL_DRAIN", drain_seconds.to_string());
         });
         wait_until("the parent serves", || router.serves("acme.localhost"));
-        Self { router, _control: control, _keeper: keeper }
+        Self { router, _control: control, _orchestrator: orchestrator }
     }
 
     /// The child processes that have not exited.

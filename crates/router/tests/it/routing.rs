@@ -21,7 +21,7 @@ fn every_host_leads_to_its_own_tenant_and_no_other() {
                 2 => format!("{}.LOCALHOST:8080", slug.to_uppercase()),
                 _ => format!("{slug}.localhost."),
             };
-            let answer = router.ask(&host, "/");
+            let answer = router.get(&host, "/");
             assert_eq!(answer.status, 200, "{host}");
             assert!(
                 answer.body.starts_with(&format!("Tenant {slug}\nGET / HTTP/1.1\r\n")),
@@ -79,7 +79,7 @@ fn an_invalid_host_is_refused() {
         "acme.localhost/x",
         "acme localhost",
     ] {
-        let answer = router.ask(host, "/");
+        let answer = router.get(host, "/");
         assert_eq!((answer.status, answer.code().as_str()), (400, "invalid_host"), "{host}");
     }
     for text in [
@@ -110,13 +110,13 @@ fn only_running_tenants_get_requests() {
             let acme = Tenant::new(&folder, number, &format!("acme-{number}"));
             control.feed.put(acme.route(state, desired));
             router.knows(control.feed.revision());
-            let answer = router.ask(&format!("acme-{number}.localhost"), "/");
+            let answer = router.get(&format!("acme-{number}.localhost"), "/");
             if state == State::Running && desired == Desired::Running {
                 assert_eq!(answer.status, 200);
                 continue;
             }
             if desired == Desired::Deleted {
-                let nobody = router.ask("nobody.localhost", "/");
+                let nobody = router.get("nobody.localhost", "/");
                 assert_eq!((answer.status, answer.code()), (404, nobody.code()), "{state}");
                 continue;
             }
@@ -129,13 +129,13 @@ fn only_running_tenants_get_requests() {
     let acme = Tenant::new(&folder, 1_000, "acme");
     control.feed.put(acme.running());
     router.knows(control.feed.revision());
-    assert_eq!(router.ask("acme.localhost", "/").status, 200);
+    assert_eq!(router.get("acme.localhost", "/").status, 200);
     control.feed.put(acme.route(State::Running, Desired::Stopped));
     router.knows(control.feed.revision());
-    assert_eq!(router.ask("acme.localhost", "/").code(), "stopped", "a live lease does not matter");
+    assert_eq!(router.get("acme.localhost", "/").code(), "stopped", "a live lease does not matter");
     control.feed.remove(&acme.id);
     router.knows(control.feed.revision());
-    assert_eq!(router.ask("acme.localhost", "/").status, 404);
+    assert_eq!(router.get("acme.localhost", "/").status, 404);
 }
 
 #[test]
@@ -144,7 +144,7 @@ fn a_running_tenant_without_an_address_is_not_running_yet() {
     let acme = Tenant::new(&folder, 1, "acme");
     let route = protocol::routes::Route { upstream: None, ..acme.running() };
     let (_control, router) = Running::knowing(vec![route], &folder);
-    assert_eq!(router.ask("acme.localhost", "/").code(), "not_running");
+    assert_eq!(router.get("acme.localhost", "/").code(), "not_running");
 }
 
 #[test]
@@ -153,11 +153,11 @@ fn a_socket_that_refuses_is_a_bad_gateway() {
     let acme = Tenant::new(&folder, 1, "acme");
     std::fs::remove_file(&acme.socket).unwrap();
     let (_control, router) = Running::knowing(vec![acme.running()], &folder);
-    let answer = router.ask("acme.localhost", "/");
+    let answer = router.get("acme.localhost", "/");
     assert_eq!((answer.status, answer.code().as_str()), (502, "upstream_unreachable"));
     assert!(!answer.body.contains("acme") && !answer.body.contains(".sock"), "{answer:?}");
     acme.listen(acme.id);
-    assert_eq!(router.ask("acme.localhost", "/").status, 200, "the tenant is reached again");
+    assert_eq!(router.get("acme.localhost", "/").status, 200, "the tenant is reached again");
 }
 
 #[test]
@@ -166,12 +166,12 @@ fn a_browser_gets_a_page_and_other_clients_a_problem() {
     let acme = Tenant::new(&folder, 1, "acme");
     let route = acme.route(State::Starting, Desired::Running);
     let (_control, router) = Running::knowing(vec![route], &folder);
-    let ask = |lines: &str| {
+    let get = |lines: &str| {
         router.send(&format!("GET / HTTP/1.1\r\nHost: acme.localhost\r\n{lines}\r\n"))
     };
     let html = "Accept: text/html,application/xhtml+xml,*/*;q=0.8\r\n";
     for lines in [html.to_owned(), format!("{html}Sec-Fetch-Mode: navigate\r\n")] {
-        let page = ask(&lines);
+        let page = get(&lines);
         assert!(page.status == 503 && page.has("content-type: text/html"), "{page:?}");
         let id = page.head.split("x-request-id: ").nth(1).unwrap().split('\r').next().unwrap();
         assert!(page.body.contains("<h1>Not running</h1>") && page.body.contains(id), "{page:?}");
@@ -183,7 +183,7 @@ fn a_browser_gets_a_page_and_other_clients_a_problem() {
         "Accept: application/json\r\n",
         &format!("{html}Sec-Fetch-Mode: cors\r\n"),
     ] {
-        assert_eq!(ask(lines).code(), "not_running", "{lines:?}");
+        assert_eq!(get(lines).code(), "not_running", "{lines:?}");
     }
     let post =
         format!("POST / HTTP/1.1\r\nHost: acme.localhost\r\n{html}Content-Length: 0\r\n\r\n");
@@ -196,7 +196,7 @@ fn the_bare_host_reports_health() {
     let acme = Tenant::new(&folder, 1, "acme");
     let (control, router) = Running::knowing(vec![acme.running()], &folder);
     eventually("it is connected", || router.health("control_plane") == "\"connected\"");
-    let answer = router.ask("localhost:8080", "/health");
+    let answer = router.get("localhost:8080", "/health");
     assert!(answer.status == 200 && answer.has("content-type: application/json"), "{answer:?}");
     assert_eq!(router.health("status"), "\"ok\"");
     assert_eq!(router.health("routes"), "1");
@@ -215,7 +215,7 @@ fn a_public_installation_tells_strangers_its_status_and_nothing_else() {
     // Each connection may reach another thread.
     let has_routes = || (0..24).all(|_| router.health("status") == "\"ok\"");
     eventually("every thread has routes", has_routes);
-    assert_eq!(router.ask("localhost:8080", "/health").body, "{\"status\":\"ok\"}");
+    assert_eq!(router.get("localhost:8080", "/health").body, "{\"status\":\"ok\"}");
 }
 
 #[test]
@@ -232,7 +232,10 @@ fn options_about_the_server_are_answered_by_the_router() {
             "{answer:?}"
         );
     }
-    assert!(acme.heads().is_empty() && router.keeper().asks().is_empty(), "no tenant is asked");
+    assert!(
+        acme.heads().is_empty() && router.orchestrator().lease_requests().is_empty(),
+        "no lease is requested"
+    );
 }
 
 #[test]
@@ -245,7 +248,7 @@ fn the_page_of_a_failed_tenant_says_that_its_owner_must_act() {
     assert_eq!(page.status, 503);
     assert!(page.body.contains("Its owner must start it again."), "{page:?}");
     assert!(!page.body.contains("few seconds"), "{page:?}");
-    assert_eq!(router.ask("acme.localhost", "/").code(), "not_running");
+    assert_eq!(router.get("acme.localhost", "/").code(), "not_running");
 }
 
 #[test]
@@ -285,6 +288,6 @@ fn a_sign_on_token_stays_in_no_address_and_on_no_page_of_the_router() {
     let unknown = router.send(&sso("nope"));
     assert!(unknown.status == 303 && unknown.has("location: /\r\n"), "{unknown:?}");
     // A program gets the plain problem.
-    let problem = router.ask("t-2.localhost", "/.cial/sso?token=s3cr3t");
+    let problem = router.get("t-2.localhost", "/.cial/sso?token=s3cr3t");
     assert_eq!(problem.code(), "not_running");
 }

@@ -9,33 +9,33 @@ use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use socket2::{Domain, Socket, Type};
 
 use crate::harness::{Client, Control, Folder};
-use crate::keeper::{Keeper, Mode};
+use crate::orchestrator::{FakeOrchestrator, Mode};
 use crate::process::{RouterProcess, wait_until};
 use crate::tenant::Tenant;
 
-struct World {
+struct LimitedRouter {
     router: RouterProcess,
     control: Control,
-    keeper: Keeper,
+    orchestrator: FakeOrchestrator,
     tenants: [Tenant; 3],
     _folder: Folder,
 }
 
-impl World {
+impl LimitedRouter {
     fn start(domain: &str, file_limit: u32) -> Self {
         let folder = Folder::new();
         let tenants = [(1, "acme"), (2, "other"), (3, "third")]
             .map(|(number, slug)| Tenant::new(&folder, number, slug));
         let control = Control::start(1);
         control.feed.replace(tenants.iter().map(Tenant::running).collect());
-        let keeper = Keeper::start(&control.feed);
-        let ends = (&control, &keeper);
+        let orchestrator = FakeOrchestrator::start(&control.feed);
+        let ends = (&control, &orchestrator);
         let router = RouterProcess::start_with_file_limit(&folder, file_limit, ends, |command| {
             command.env("CIAL_DOMAIN", domain);
         });
         let host = format!("acme.{domain}");
         wait_until("the router serves", || router.serves(&host));
-        Self { router, control, keeper, tenants, _folder: folder }
+        Self { router, control, orchestrator, tenants, _folder: folder }
     }
 
     fn metric(&self, name: &str) -> u64 {
@@ -66,53 +66,53 @@ fn connect_from(source: &str, to: SocketAddr) -> TcpStream {
 
 #[test]
 fn silent_clients_beyond_the_seats_shut_nobody_out() {
-    let world = World::start("localhost", 300);
-    let limit = world.metric("cial_router_connections_limit");
+    let limited = LimitedRouter::start("localhost", 300);
+    let limit = limited.metric("cial_router_connections_limit");
     assert!((32..150).contains(&limit), "{limit} clients and their tenants fit into 300 files");
     // The clients outnumber the files. The router accepts each and evicts silent connections that
     // came earlier.
-    let silent: Vec<_> = (0..330).map(|_| Client::connect(world.router.public)).collect();
-    for tenant in &world.tenants {
+    let silent: Vec<_> = (0..330).map(|_| Client::connect(limited.router.public)).collect();
+    for tenant in &limited.tenants {
         let host = format!("{}.localhost", tenant.slug);
-        let answer = world.router.try_request(&host).unwrap();
+        let answer = limited.router.try_request(&host).unwrap();
         assert_eq!(answer.status, 200, "{answer:?}");
     }
-    let mut client = Client::connect(world.router.internal);
+    let mut client = Client::connect(limited.router.internal);
     client.say("GET /healthz HTTP/1.1\r\nHost: router:8081\r\n\r\n");
     assert_eq!(client.answer().status, 200);
-    assert!(world.metric("cial_router_evicted_connections_total") > 0);
-    assert!(world.metric("cial_router_connections_current") <= limit);
-    assert_eq!(world.metric("cial_router_orchestrator_up"), 1);
+    assert!(limited.metric("cial_router_evicted_connections_total") > 0);
+    assert!(limited.metric("cial_router_connections_current") <= limit);
+    assert_eq!(limited.metric("cial_router_orchestrator_up"), 1);
     drop(silent);
 }
 
 #[test]
 fn one_address_gets_a_share_of_the_seats() {
     // A public installation: on loopback everyone comes from one address.
-    let world = World::start("tenants.example", 300);
-    let limit = usize::try_from(world.metric("cial_router_connections_limit")).unwrap();
+    let limited = LimitedRouter::start("tenants.example", 300);
+    let limit = usize::try_from(limited.metric("cial_router_connections_limit")).unwrap();
     let greedy: Vec<_> =
-        (0..limit).map(|_| connect_from("127.0.0.1", world.router.public)).collect();
-    let ask = |mut stream: TcpStream| {
+        (0..limit).map(|_| connect_from("127.0.0.1", limited.router.public)).collect();
+    let get = |mut stream: TcpStream| {
         let request = b"GET / HTTP/1.1\r\nHost: acme.tenants.example\r\nConnection: close\r\n\r\n";
         let mut text = Vec::new();
         let sent = stream.write_all(request).and_then(|()| stream.read_to_end(&mut text));
         sent.is_ok() && text.starts_with(b"HTTP/1.1 200 ")
     };
     for other in ["127.0.0.2", "127.0.0.3"] {
-        assert!(ask(connect_from(other, world.router.public)), "{other} finds a seat");
+        assert!(get(connect_from(other, limited.router.public)), "{other} finds a seat");
     }
-    let served = greedy.into_iter().map(ask).filter(|served| *served).count();
+    let served = greedy.into_iter().map(get).filter(|served| *served).count();
     assert!(served >= 1 && served <= limit / 4, "{served} of {limit} seats for one address");
-    assert!(world.metric("cial_router_refused_connections_total") > 0);
+    assert!(limited.metric("cial_router_refused_connections_total") > 0);
 }
 
 #[test]
 fn too_low_a_limit_is_a_refusal_to_start() {
     let folder = Folder::new();
     let control = Control::start(1);
-    let keeper = Keeper::start(&control.feed);
-    let ends = (&control, &keeper);
+    let orchestrator = FakeOrchestrator::start(&control.feed);
+    let ends = (&control, &orchestrator);
     let mut router = RouterProcess::start_with_file_limit(&folder, 100, ends, |_| {});
     router.wait_for_log("the limit of open files is 100 and must be at least");
     assert_eq!(router.child.wait().unwrap().code(), Some(1));
@@ -120,10 +120,10 @@ fn too_low_a_limit_is_a_refusal_to_start() {
 
 #[test]
 fn a_shortage_of_descriptors_is_neither_an_absent_tenant_nor_an_absent_orchestrator() {
-    let world = World::start("localhost", 300);
-    let [_, other, third] = &world.tenants;
-    world.keeper.make(third.id, Mode::Sleeping);
-    let mut clients = [(); 3].map(|()| Client::connect(world.router.public));
+    let limited = LimitedRouter::start("localhost", 300);
+    let [_, other, third] = &limited.tenants;
+    limited.orchestrator.set_mode(third.id, Mode::Sleeping);
+    let mut clients = [(); 3].map(|()| Client::connect(limited.router.public));
     let get = |host: &str| format!("GET / HTTP/1.1\r\nHost: {host}.localhost\r\n\r\n");
     // The router accepts all clients while descriptors remain.
     for client in &mut clients {
@@ -134,25 +134,25 @@ fn a_shortage_of_descriptors_is_neither_an_absent_tenant_nor_an_absent_orchestra
     // The request holds the connection to the orchestrator for as long as the wake lasts.
     third_client.say(get("third"));
     wait_until("the wake is requested", || {
-        world.keeper.asks().iter().any(|ask| ask.tenant == third.id)
+        limited.orchestrator.lease_requests().iter().any(|request| request.tenant == third.id)
     });
-    world.set_file_limit(3);
+    limited.set_file_limit(3);
     for client in [first, second] {
         client.say(get("other"));
         let answer = client.answer();
         assert_eq!((answer.status, answer.code().as_str()), (503, "out_of_resources"));
         assert!(answer.has("retry-after: "), "{answer:?}");
     }
-    world.set_file_limit(300);
+    limited.set_file_limit(300);
     assert_eq!(
-        world.metric("cial_router_orchestrator_up"),
+        limited.metric("cial_router_orchestrator_up"),
         1,
         "a shortage here is no absence there"
     );
-    assert_eq!(world.metric("cial_router_unleased_total"), 0);
-    assert!(world.router.serves("other.localhost"));
-    world.keeper.make(third.id, Mode::Awake);
+    assert_eq!(limited.metric("cial_router_unleased_total"), 0);
+    assert!(limited.router.serves("other.localhost"));
+    limited.orchestrator.set_mode(third.id, Mode::Awake);
     assert_eq!(third_client.answer().status, 200, "the one that waited is served");
     assert!(!other.heads().is_empty());
-    drop(world.control);
+    drop(limited.control);
 }

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use crate::harness::{Control, Folder, Running, eventually, nowhere};
-use crate::keeper::Mode;
+use crate::orchestrator::Mode;
 use crate::tenant::Tenant;
 
 #[test]
@@ -14,17 +14,17 @@ fn with_app_api_gone_tenants_are_served_and_with_it_back_changes_arrive() {
     let (control, router) = Running::knowing(vec![acme.running()], &folder);
     let address = control.end();
     eventually("the loss is known", || router.health("control_plane") == "\"unreachable\"");
-    let answer = router.ask("acme.localhost", "/");
+    let answer = router.get("acme.localhost", "/");
     assert_eq!(answer.status, 200, "{answer:?}");
     assert_eq!(router.health("status"), "\"ok\"");
 
     let control = Control::at(address, 1_000);
     control.feed.replace(vec![other.running()]);
-    router.keeper().make(other.id, Mode::Awake);
-    router.keeper().set_upstream(other.id, 1, other.running().upstream.unwrap());
+    router.orchestrator().set_mode(other.id, Mode::Awake);
+    router.orchestrator().set_upstream(other.id, 1, other.running().upstream.unwrap());
     router.knows(control.feed.revision());
-    assert_eq!(router.ask("other.localhost", "/").status, 200);
-    assert_eq!(router.ask("acme.localhost", "/").status, 404);
+    assert_eq!(router.get("other.localhost", "/").status, 200);
+    assert_eq!(router.get("acme.localhost", "/").status, 404);
     assert_eq!(router.health("control_plane"), "\"connected\"");
 }
 
@@ -43,10 +43,10 @@ fn a_router_that_starts_alone_serves_what_was_known() {
     control.end();
 
     let router = Running::start(nowhere(), &folder);
-    assert_eq!(router.ask("acme.localhost", "/").status, 200, "from its first moment");
+    assert_eq!(router.get("acme.localhost", "/").status, 200, "from its first moment");
     assert_eq!(router.health("revision"), revision.to_string());
     assert_eq!(router.health("control_plane"), "\"unreachable\"");
-    assert_eq!(router.ask("nope.localhost", "/").status, 404);
+    assert_eq!(router.get("nope.localhost", "/").status, 404);
     let text = std::fs::read_to_string(&cache).unwrap();
     let token = service::keys::route_token(&crate::harness::master(), acme.id);
     assert!(!text.contains(&token), "no secret on disk");
@@ -60,7 +60,7 @@ fn a_router_that_knows_nothing_says_so() {
             std::fs::write(folder.0.join("routes.json"), text).unwrap();
         }
         let router = Running::start(nowhere(), &folder);
-        let answer = router.ask("acme.localhost", "/");
+        let answer = router.get("acme.localhost", "/");
         assert_eq!((answer.status, answer.code().as_str()), (503, "starting"));
         assert!(answer.has("retry-after: "));
         assert_eq!(router.health("status"), "\"starting\"");
@@ -73,11 +73,11 @@ fn changes_reach_a_router_that_serves() {
     let folder = Folder::new();
     let acme = Tenant::new(&folder, 1, "acme");
     let (control, router) = Running::knowing(vec![], &folder);
-    assert_eq!(router.ask("acme.localhost", "/").status, 404);
+    assert_eq!(router.get("acme.localhost", "/").status, 404);
     control.feed.put(acme.running());
-    eventually("it is served", || router.ask("acme.localhost", "/").status == 200);
+    eventually("it is served", || router.get("acme.localhost", "/").status == 200);
     control.feed.remove(&acme.id);
-    eventually("it is gone", || router.ask("acme.localhost", "/").status == 404);
+    eventually("it is gone", || router.get("acme.localhost", "/").status == 404);
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn whoever_casts_doubt_on_the_table_again_and_again_keeps_no_change_from_it() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !over.load(Relaxed) {
-                assert_eq!(router.ask("acme.localhost", "/").status, 502);
+                assert_eq!(router.get("acme.localhost", "/").status, 502);
             }
         });
         let seen = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {

@@ -9,7 +9,7 @@ use protocol::leases::{RequestIntent, WakeStep};
 use protocol::spec::Desired;
 
 use crate::harness::{Client, Control, Folder, Running, eventually};
-use crate::keeper::Mode;
+use crate::orchestrator::Mode;
 use crate::tenant::Tenant;
 
 const PAGE: &str = "Sec-Fetch-Mode: navigate\r\nAccept: text/html\r\n";
@@ -26,8 +26,8 @@ fn asleep(folder: &Folder, pages: u64, others: u64) -> (Tenant, Control, Running
         settings.limits.held_for_one = 2;
         settings.limits.watchers_of_one = 2;
     });
-    router.keeper().set_upstream(acme.id, 1, acme.running().upstream.unwrap());
-    router.keeper().make(acme.id, Mode::Sleeping);
+    router.orchestrator().set_upstream(acme.id, 1, acme.running().upstream.unwrap());
+    router.orchestrator().set_mode(acme.id, Mode::Sleeping);
     (acme, control, router)
 }
 
@@ -40,19 +40,23 @@ fn a_request_is_held_until_its_tenant_is_awake_and_then_served() {
     let folder = Folder::new();
     let (acme, _control, router) = asleep(&folder, 20_000, 20_000);
     // The lease ends soon, so that the next request finds none.
-    router.keeper().terms(600, 100);
+    router.orchestrator().set_terms(600, 100);
     for lines in [PAGE, "", "Authorization: Bearer x\r\nSec-Fetch-Mode: cors\r\n"] {
-        router.keeper().make(acme.id, Mode::Sleeping);
-        let before = router.keeper().asks().len();
+        router.orchestrator().set_mode(acme.id, Mode::Sleeping);
+        let before = router.orchestrator().lease_requests().len();
         let mut client = Client::connect(router.public);
         client.say(get("/", lines));
-        eventually("it is asked for", || router.keeper().asks().len() == before + 1);
-        assert_eq!(router.keeper().asks()[before].intent, RequestIntent::Visit);
+        eventually("a lease is requested", || {
+            router.orchestrator().lease_requests().len() == before + 1
+        });
+        assert_eq!(router.orchestrator().lease_requests()[before].intent, RequestIntent::Visit);
         eventually("it is held", || router.metric("cial_router_held_requests_current") == "1");
-        router.keeper().make(acme.id, Mode::Awake);
+        router.orchestrator().set_mode(acme.id, Mode::Awake);
         assert_eq!(client.answer().status, 200, "{lines}");
         assert_eq!(router.metric("cial_router_held_requests_current"), "0");
-        eventually("it is released", || router.keeper().releases().len() == before + 1);
+        eventually("the lease is released", || {
+            router.orchestrator().releases().len() == before + 1
+        });
     }
 }
 
@@ -72,8 +76,8 @@ fn a_page_that_waits_for_long_is_replaced_by_one_that_says_so() {
     assert_eq!(router.metric("cial_router_refusals_total{reason=\"waking\"}"), "1");
     // The client returns to the same address, and joins the wake in progress.
     router.send(&get("/a?b=c", PAGE));
-    assert_eq!(router.keeper().asks().len(), 1);
-    router.keeper().make(acme.id, Mode::Awake);
+    assert_eq!(router.orchestrator().lease_requests().len(), 1);
+    router.orchestrator().set_mode(acme.id, Mode::Awake);
     eventually("it is there", || router.send(&get("/a?b=c", PAGE)).status == 200);
 }
 
@@ -94,10 +98,10 @@ fn a_program_that_waits_for_too_long_hears_when_to_come_back() {
 }
 
 #[test]
-fn whoever_is_sent_away_is_told_how_many_are_before() {
+fn a_refused_client_learns_how_many_wakes_are_before() {
     let folder = Folder::new();
     let (acme, _control, router) = asleep(&folder, 20_000, 20_000);
-    router.keeper().make(acme.id, Mode::Behind("waking", 30));
+    router.orchestrator().set_mode(acme.id, Mode::Behind("waking", 30));
     let answer = router.send(&get("/", ""));
     assert_eq!((answer.status, answer.code().as_str()), (503, "waking"));
     assert!(answer.body.contains("30 wakes are before it."), "{answer:?}");
@@ -105,7 +109,7 @@ fn whoever_is_sent_away_is_told_how_many_are_before() {
     let page = router.send(&get("/", PAGE));
     assert!(page.body.contains("role=\"status\">30 wakes are before it.</p>"), "{page:?}");
 
-    router.keeper().make(acme.id, Mode::Behind("wake_queue_full", 300));
+    router.orchestrator().set_mode(acme.id, Mode::Behind("wake_queue_full", 300));
     let answer = router.send(&get("/", ""));
     assert_eq!((answer.status, answer.code().as_str()), (503, "wake_queue_full"));
     assert!(answer.body.contains("300 requests wait already"), "{answer:?}");
@@ -135,16 +139,30 @@ fn what_happens_in_the_background_wakes_nobody_who_sleeps() {
     let ws = "GET /ws HTTP/1.1\r\nHost: acme.localhost\r\nOrigin: http://acme.localhost\r\nConnection: Upgrade\r\n\
         Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
     assert_eq!(router.send(ws).code(), "wake_required");
-    assert!(router.keeper().asks().iter().all(|ask| ask.intent == RequestIntent::Background));
-    assert_eq!(router.keeper().asks().len(), 1, "known for a while: polls do not become asks");
+    assert!(
+        router
+            .orchestrator()
+            .lease_requests()
+            .iter()
+            .all(|request| request.intent == RequestIntent::Background)
+    );
+    assert_eq!(
+        router.orchestrator().lease_requests().len(),
+        1,
+        "a known refusal: polls do not become lease requests"
+    );
 
     // A visit does not wait for that.
     let mut client = Client::connect(router.public);
     client.say(get("/", PAGE));
-    eventually("it is asked for", || {
-        router.keeper().asks().last().is_some_and(|ask| ask.intent == RequestIntent::Visit)
+    eventually("a lease is requested", || {
+        router
+            .orchestrator()
+            .lease_requests()
+            .last()
+            .is_some_and(|request| request.intent == RequestIntent::Visit)
     });
-    router.keeper().make(acme.id, Mode::Awake);
+    router.orchestrator().set_mode(acme.id, Mode::Awake);
     assert_eq!(client.answer().status, 200);
 }
 
@@ -152,17 +170,17 @@ fn what_happens_in_the_background_wakes_nobody_who_sleeps() {
 fn a_visit_that_joins_a_polls_ask_wakes_after_all() {
     let folder = Folder::new();
     let (acme, _control, router) = asleep(&folder, 20_000, 20_000);
-    router.keeper().make(acme.id, Mode::Frozen);
+    router.orchestrator().set_mode(acme.id, Mode::Frozen);
     let (mut poll, mut visit) = (Client::connect(router.public), Client::connect(router.public));
     poll.say(get("/", POLL));
-    eventually("it is asked for", || router.keeper().asks().len() == 1);
+    eventually("a lease is requested", || router.orchestrator().lease_requests().len() == 1);
     visit.say(get("/", PAGE));
     eventually("both wait", || router.metric("cial_router_held_requests_current") == "2");
-    router.keeper().make(acme.id, Mode::Sleeping);
+    router.orchestrator().set_mode(acme.id, Mode::Sleeping);
     assert_eq!(poll.answer().code(), "wake_required");
-    eventually("it is asked for", || router.keeper().asks().len() == 2);
-    assert_eq!(router.keeper().asks()[1].intent, RequestIntent::Visit);
-    router.keeper().make(acme.id, Mode::Awake);
+    eventually("a lease is requested", || router.orchestrator().lease_requests().len() == 2);
+    assert_eq!(router.orchestrator().lease_requests()[1].intent, RequestIntent::Visit);
+    router.orchestrator().set_mode(acme.id, Mode::Awake);
     assert_eq!(visit.answer().status, 200);
 }
 
@@ -170,11 +188,11 @@ fn a_visit_that_joins_a_polls_ask_wakes_after_all() {
 fn a_frozen_tenant_wakes_for_anybody() {
     let folder = Folder::new();
     let (acme, _control, router) = asleep(&folder, 20_000, 20_000);
-    router.keeper().make(acme.id, Mode::Frozen);
+    router.orchestrator().set_mode(acme.id, Mode::Frozen);
     let mut client = Client::connect(router.public);
     client.say(get("/", POLL));
-    eventually("it is asked for", || router.keeper().asks().len() == 1);
-    router.keeper().make(acme.id, Mode::Awake);
+    eventually("a lease is requested", || router.orchestrator().lease_requests().len() == 1);
+    router.orchestrator().set_mode(acme.id, Mode::Awake);
     assert_eq!(client.answer().status, 200);
 }
 
@@ -184,13 +202,13 @@ fn a_thousand_at_once_ask_once() {
     let acme = Tenant::new(&folder, 1, "acme");
     let route = acme.route(State::Sleeping, Desired::Running);
     let (_control, router) = Running::knowing(vec![route], &folder);
-    router.keeper().make(acme.id, Mode::Sleeping);
+    router.orchestrator().set_mode(acme.id, Mode::Sleeping);
     let mut clients: Vec<_> = (0..1_000).map(|_| Client::connect(router.public)).collect();
     clients.iter_mut().for_each(|client| client.say(get("/", "")));
     eventually("all wait", || router.metric("cial_router_held_requests_current") == "1000");
-    router.keeper().make(acme.id, Mode::Awake);
+    router.orchestrator().set_mode(acme.id, Mode::Awake);
     assert!(clients.iter_mut().all(|client| client.answer().status == 200));
-    assert_eq!(router.keeper().asks().len(), 1);
+    assert_eq!(router.orchestrator().lease_requests().len(), 1);
     assert_eq!(router.metric("cial_router_held_requests_current"), "0");
 }
 
@@ -214,7 +232,7 @@ fn a_body_is_not_read_before_its_tenant_is_awake() {
     }
     assert!(sent < body.len(), "all {sent} bytes were taken");
     client.stream.set_write_timeout(None).unwrap();
-    router.keeper().make(acme.id, Mode::Awake);
+    router.orchestrator().set_mode(acme.id, Mode::Awake);
     let mut stream = client.stream.try_clone().unwrap();
     let rest = std::thread::spawn(move || {
         // The tenant responds before it reads the whole body.
@@ -233,14 +251,14 @@ fn a_client_that_ends_its_input_wakes_the_tenant_and_gets_the_response() {
         let mut client = Client::connect(router.public);
         client.say(get("/", lines));
         client.stream.shutdown(std::net::Shutdown::Write).unwrap();
-        eventually("the wake is requested", || router.keeper().asks().len() == 1);
-        assert_eq!(router.keeper().asks()[0].intent, RequestIntent::Visit);
+        eventually("the wake is requested", || router.orchestrator().lease_requests().len() == 1);
+        assert_eq!(router.orchestrator().lease_requests()[0].intent, RequestIntent::Visit);
         let held = || router.metric("cial_router_held_requests_current") == "1";
         eventually("the request waits", held);
         // The router finds out whether the client left by an interim response, which does not end the wait.
         assert_eq!(client.until("\r\n\r\n"), "HTTP/1.1 100 Continue\r\n\r\n");
         assert!(held());
-        router.keeper().make(acme.id, Mode::Awake);
+        router.orchestrator().set_mode(acme.id, Mode::Awake);
         let head = client.until("\r\n\r\n");
         assert!(head.starts_with("HTTP/1.1 200 "), "{lines}: {head}");
         assert!(!client.rest().is_empty(), "{lines}: the body, then the close");
@@ -264,7 +282,13 @@ fn crawlers_and_probes_do_not_wake_a_sleeping_tenant() {
         assert!(head.starts_with("http/1.1 503 "), "{path} {lines}: {head}");
         assert!(head.contains("x-wake-required: 1") && head.contains("retry-after: 30"), "{head}");
     }
-    assert!(router.keeper().asks().iter().all(|ask| ask.intent == RequestIntent::Background));
+    assert!(
+        router
+            .orchestrator()
+            .lease_requests()
+            .iter()
+            .all(|request| request.intent == RequestIntent::Background)
+    );
 }
 
 #[test]
@@ -296,13 +320,13 @@ fn no_more_wait_than_there_is_room_for() {
             && page.has("refresh: ")
             && page.body.contains("<h1>Waiting for its turn</h1>")
     );
-    router.keeper().make(acme.id, Mode::Awake);
+    router.orchestrator().set_mode(acme.id, Mode::Awake);
     assert!(clients.iter_mut().all(|client| client.answer().status == 200));
 
     let limits = |settings: &mut router::settings::Settings| settings.limits.held = 1;
     let route = acme.route(State::Sleeping, Desired::Running);
     let (_control, router) = Running::kept(vec![route], &folder, limits);
-    router.keeper().make(acme.id, Mode::Sleeping);
+    router.orchestrator().set_mode(acme.id, Mode::Sleeping);
     let mut client = Client::connect(router.public);
     client.say(get("/", ""));
     eventually("one waits", || router.metric("cial_router_held_requests_current") == "1");
@@ -310,7 +334,7 @@ fn no_more_wait_than_there_is_room_for() {
 }
 
 #[test]
-fn refusals_are_told_as_what_they_are() {
+fn each_refusal_has_its_own_status_and_code() {
     let folder = Folder::new();
     for (mode, code) in [
         (Mode::Refused("tenant_stopped"), "stopped"),
@@ -322,7 +346,7 @@ fn refusals_are_told_as_what_they_are() {
         (Mode::Refused("something_else"), "wake_unavailable"),
     ] {
         let (acme, _control, router) = asleep(&folder, 20_000, 20_000);
-        router.keeper().make(acme.id, mode);
+        router.orchestrator().set_mode(acme.id, mode);
         let answer = router.send(&get("/", ""));
         assert_eq!((answer.status, answer.code().as_str()), (503, code));
         assert!(answer.has("retry-after: "), "{answer:?}");
@@ -335,7 +359,7 @@ fn refusals_are_told_as_what_they_are() {
 fn a_wake_that_failed_says_why_and_is_tried_again_when_somebody_wants_it() {
     let folder = Folder::new();
     let (acme, _control, router) = asleep(&folder, 20_000, 20_000);
-    router.keeper().make(acme.id, Mode::Failed("no such file: /var/lib/cial/1"));
+    router.orchestrator().set_mode(acme.id, Mode::Failed("no such file: /var/lib/cial/1"));
     let page = router.send(&get("/a?b=c", PAGE));
     assert_eq!(page.status, 503);
     assert!(page.body.contains("It ended while it started.") && !page.has("refresh: "), "{page:?}");
@@ -346,9 +370,9 @@ fn a_wake_that_failed_says_why_and_is_tried_again_when_somebody_wants_it() {
     }
     // A tab that reloads does not start the wake again.
     router.send(&get("/a?b=c", PAGE));
-    assert_eq!(router.keeper().asks().len(), 1);
+    assert_eq!(router.orchestrator().lease_requests().len(), 1);
 
-    router.keeper().make(acme.id, Mode::Awake);
+    router.orchestrator().set_mode(acme.id, Mode::Awake);
     let action = page.body.split("action=\"").nth(1).unwrap().split('"').next().unwrap();
     let retry = format!(
         "POST {action} HTTP/1.1\r\nHost: acme.localhost\r\n{PAGE}Content-Length: 0\r\n\r\n"
@@ -363,14 +387,14 @@ fn a_wake_that_failed_says_why_and_is_tried_again_when_somebody_wants_it() {
 fn nobody_makes_the_pause_after_a_failed_wake_void_by_trying_on_and_on() {
     let folder = Folder::new();
     let (acme, _control, router) = asleep(&folder, 20_000, 20_000);
-    router.keeper().make(acme.id, Mode::Failed("no such image"));
+    router.orchestrator().set_mode(acme.id, Mode::Failed("no such image"));
     let retry = "POST /.cial/wake HTTP/1.1\r\nHost: acme.localhost\r\nContent-Length: 0\r\n\r\n";
     for _ in 0..30 {
         assert_eq!(router.send(retry).status, 303);
         assert_eq!(router.send(&get("/", "")).code(), "wake_failed");
     }
-    let asks = router.keeper().asks().len();
-    assert!((1..15).contains(&asks), "{asks} for 30 who tried again");
+    let requests = router.orchestrator().lease_requests().len();
+    assert!((1..15).contains(&requests), "{requests} for 30 who tried again");
 }
 
 #[test]
@@ -380,7 +404,7 @@ fn a_page_does_not_look_at_one_who_sleeps_on() {
     let mut client = Client::connect(router.public);
     client.say(get("/.cial/wake", "Accept: text/event-stream\r\n"));
     client.until("\r\n\r\n");
-    router.keeper().tells(acme.id, WakeStep::Asleep);
+    router.orchestrator().set_progress(acme.id, WakeStep::Asleep);
     client.until("\"step\":\"asleep\"");
     client.until("0\r\n\r\n");
     eventually("nobody looks", || router.metric("cial_router_wake_watchers_current") == "0");
@@ -392,7 +416,7 @@ fn a_waiting_page_hears_how_its_wake_goes() {
     let (acme, _control, router) = asleep(&folder, 20_000, 20_000);
     let watch = get("/.cial/wake", "Accept: text/event-stream\r\nSec-Fetch-Mode: cors\r\n");
     let mut clients = [Client::connect(router.public), Client::connect(router.public)];
-    router.keeper().tells(acme.id, WakeStep::Queued);
+    router.orchestrator().set_progress(acme.id, WakeStep::Queued);
     for client in &mut clients {
         client.say(&watch);
         let head = client.until("\r\n\r\n").to_lowercase();
@@ -405,15 +429,15 @@ fn a_waiting_page_hears_how_its_wake_goes() {
     let more = router.send(&watch);
     assert_eq!((more.status, more.code().as_str()), (503, "too_many_waiting"));
     assert_eq!(router.metric("cial_router_wake_watchers_current"), "2");
-    router.keeper().tells(acme.id, WakeStep::Booting);
+    router.orchestrator().set_progress(acme.id, WakeStep::Booting);
     clients.iter_mut().for_each(|client| drop(client.until("\"step\":\"booting\"")));
-    router.keeper().tells(acme.id, WakeStep::Ready);
+    router.orchestrator().set_progress(acme.id, WakeStep::Ready);
     for client in &mut clients {
         client.until("\"step\":\"ready\"");
         client.until("0\r\n\r\n");
     }
     eventually("nobody looks", || router.metric("cial_router_wake_watchers_current") == "0");
-    assert!(router.keeper().asks().is_empty(), "looking wakes nobody");
+    assert!(router.orchestrator().lease_requests().is_empty(), "watching wakes no tenant");
     assert!(acme.heads().is_empty());
 }
 
@@ -445,7 +469,7 @@ fn the_reserved_path_never_reaches_a_tenant() {
     assert_eq!((delete.status, delete.code().as_str()), (405, "method_not_allowed"));
     assert!(acme.heads().is_empty());
     for path in ["/.cial/wakeup", "/.cial/wake/", "/.cial"] {
-        assert_eq!(router.ask("acme.localhost", path).status, 200, "{path}");
+        assert_eq!(router.get("acme.localhost", path).status, 200, "{path}");
     }
     assert_eq!(acme.heads().len(), 3);
 }

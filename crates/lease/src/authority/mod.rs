@@ -1,18 +1,25 @@
 //! The orchestrator's side of all leases: events in, commands out, one timer. Combines [`TenantSleepState`] and
 //! [`WakeQueue`].
 
+pub mod command;
+pub mod reason;
+mod reconcile;
+pub mod sleep_state;
+pub mod suspend;
+pub mod wake_queue;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use protocol::orchestrator::Phase;
 
-use crate::command::{
+use crate::authority::command::{
     AuthoritySettings, CallId, CallOutcome, Command, LeaseRequest, LeaseResponse, WakeError,
     WakeProgress,
 };
-use crate::reason::BusyReport;
-use crate::sleep_state::{HolderUsage, SleepPolicy, TenantSleepState};
+use crate::authority::reason::BusyReport;
+use crate::authority::sleep_state::{HolderUsage, SleepPolicy, TenantSleepState};
+use crate::authority::wake_queue::WakeQueue;
 use crate::time::{Millis, Moment};
-use crate::wake_queue::WakeQueue;
 
 /// Grants leases and decides when tenants are suspended and woken. `T` identifies a tenant, `H` a holder, `W` a waiter.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -9,7 +9,6 @@ use std::collections::{BTreeMap, VecDeque};
 
 use protocol::orchestrator::Phase;
 
-use crate::planted::planted;
 use crate::time::{Millis, Moment};
 
 /// The bounds of the wake queue.
@@ -172,9 +171,6 @@ impl<T: Copy + Ord, H: Copy, W: Copy + Eq> WakeQueue<T, H, W> {
     /// Removes and returns the waiters past their deadline. The wake goes on.
     pub fn take_overdue_waiters(&mut self, now: Moment, tenant: T) -> Vec<Waiter<H, W>> {
         let Some(wake) = self.pending.get_mut(&tenant) else { return Vec::new() };
-        if planted!(DeadlineForgotten) {
-            return Vec::new();
-        }
         let overdue: Vec<_> = wake.waiters.iter().filter(|w| w.deadline <= now).copied().collect();
         wake.waiters.retain(|w| w.deadline > now);
         self.waiter_count -= overdue.len();
@@ -201,7 +197,7 @@ impl<T: Copy + Ord, H: Copy, W: Copy + Eq> WakeQueue<T, H, W> {
             WakeKind::Start => &mut self.queued_starts,
         };
         let calls = &self.calls;
-        let is_free = |tenant: &T| !calls.contains_key(tenant) || planted!(SecondCall);
+        let is_free = |tenant: &T| !calls.contains_key(tenant);
         let position = queue.iter().position(is_free)?;
         let tenant = queue.remove(position)?;
         let call = WakeCall { id, kind, state: WakeCallState::Issued };
@@ -214,8 +210,7 @@ impl<T: Copy + Ord, H: Copy, W: Copy + Eq> WakeQueue<T, H, W> {
             WakeKind::Thaw => (&self.queued_thaws, self.limits.concurrent_thaws),
             WakeKind::Start => (&self.queued_starts, self.limits.concurrent_starts),
         };
-        self.active_calls(kind) < limit
-            && queue.iter().any(|t| !self.calls.contains_key(t) || planted!(SecondCall))
+        self.active_calls(kind) < limit && queue.iter().any(|t| !self.calls.contains_key(t))
     }
 
     pub(crate) fn call(&self, tenant: T) -> Option<WakeCall> {
@@ -240,9 +235,7 @@ impl<T: Copy + Ord, H: Copy, W: Copy + Eq> WakeQueue<T, H, W> {
 
     /// Clears a call that has returned, or that is not wanted any more.
     pub(crate) fn clear_call(&mut self, tenant: T) {
-        if !planted!(SlotLost) {
-            self.calls.remove(&tenant);
-        }
+        self.calls.remove(&tenant);
     }
 
     /// Starts the readiness timeout: the tenant runs.

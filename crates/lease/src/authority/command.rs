@@ -2,8 +2,8 @@
 
 use protocol::orchestrator::Phase;
 
+use crate::authority::wake_queue::{Waiter, WakeLimits, WakeTimings};
 use crate::time::Millis;
-use crate::wake_queue::{Waiter, WakeLimits, WakeTimings};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AuthoritySettings {

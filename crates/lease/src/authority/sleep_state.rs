@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use protocol::orchestrator::Phase;
 
-use crate::planted::planted;
-use crate::reason::{BusyReport, SleepRecord};
+use crate::authority::reason::{BusyReport, SleepRecord};
 use crate::time::{Millis, Moment};
 
 /// When a tenant is suspended; `None` is never.
@@ -127,7 +126,7 @@ impl<H: Copy + Ord> TenantSleepState<H> {
             generation: 0,
             last_use: last_use.min(now),
             policy,
-            earliest_suspend: if planted!(FloorForgotten) { now } else { earliest_suspend },
+            earliest_suspend,
             retry_at: Moment(0),
             busy: None,
             step: SuspendStep::Settled,
@@ -163,8 +162,7 @@ impl<H: Copy + Ord> TenantSleepState<H> {
 
     /// Whether a lease may be granted at this moment.
     pub fn accepts_leases(&self) -> bool {
-        let settled = !self.is_suspending() || planted!(GrantedWhileFalling);
-        matches!(self.phase, Phase::Ready) && !self.is_stop_requested && settled
+        matches!(self.phase, Phase::Ready) && !self.is_stop_requested && !self.is_suspending()
     }
 
     pub fn set_policy(&mut self, policy: SleepPolicy) {
@@ -204,9 +202,7 @@ impl<H: Copy + Ord> TenantSleepState<H> {
 
     pub(crate) fn invalidate_decision(&mut self) {
         self.generation += 1;
-        let decided = matches!(self.step, SuspendStep::Decided { .. });
-        let stays = self.is_suspending() || decided && planted!(RecheckSkipped);
-        if !stays {
+        if !self.is_suspending() {
             self.step = SuspendStep::Settled;
         }
     }
@@ -235,9 +231,7 @@ impl<H: Copy + Ord> TenantSleepState<H> {
             return false;
         };
         // An older release that is still in flight must not end the lease that this renewal extends.
-        if !planted!(RenewalForgotten) {
-            lease.number = lease.number.max(usage.number);
-        }
+        lease.number = lease.number.max(usage.number);
         lease.until = now.plus(duration);
         (lease.requests, lease.streams) = (usage.requests, usage.streams);
         self.invalidate_decision();
@@ -247,11 +241,7 @@ impl<H: Copy + Ord> TenantSleepState<H> {
     /// Ends a lease, unless it was granted for a newer request than the released one.
     pub fn release_lease(&mut self, now: Moment, holder: H, usage: HolderUsage) {
         self.record_reported_use(now, usage);
-        if self
-            .leases
-            .get(&holder)
-            .is_some_and(|lease| lease.number <= usage.number || planted!(LateReleaseCounts))
-        {
+        if self.leases.get(&holder).is_some_and(|lease| lease.number <= usage.number) {
             self.leases.remove(&holder);
         }
     }

@@ -1,6 +1,5 @@
 //! The holder's side of one lease: whether requests may be sent to the tenant, and when to renew or release.
 
-use crate::planted::planted;
 use crate::time::{Millis, Moment};
 
 /// A holder renews a lease in use this many times before the lease would expire.
@@ -47,10 +46,6 @@ pub enum DueAction {
 /// caller's atomic copy). A caller that releases clears its copy *before* it counts requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Holder {
-    /// The number of the last lease request.
-    pub(crate) last_number: u64,
-    /// Grants of requests up to this number come too late: their lease was released.
-    pub(crate) released_up_to: u64,
     pub(crate) lease: Option<HeldLease>,
     /// When the holder sent its last call, whatever the result of that call was.
     pub(crate) last_call_at: Option<Moment>,
@@ -81,34 +76,27 @@ impl Holder {
         }
     }
 
-    /// Starts a lease request. Several may be in flight at once.
-    pub fn begin_request(&mut self, now: Moment) -> LeaseCall {
-        self.last_number += 1;
+    /// Starts a lease request; the caller has at most one in flight.
+    ///
+    /// `number` grows from request to request, also beyond the life of this value: a release that is still in flight
+    /// must not end a lease that was requested after it.
+    pub fn begin_request(&mut self, now: Moment, number: u64) -> LeaseCall {
         self.last_call_at = Some(now);
-        LeaseCall { number: self.last_number, sent_at: now }
+        LeaseCall { number, sent_at: now }
     }
 
-    /// Takes the grant of a lease request. Returns `false` for a grant that a release has overtaken.
-    pub fn on_granted(&mut self, call: LeaseCall, terms: LeaseTerms) -> bool {
-        if call.number <= self.released_up_to && !planted!(LateGrantCounts) {
-            return false;
-        }
-        let fresh = HeldLease {
+    /// Takes the grant of the lease request in flight. A grant of any earlier request comes too late: the lease may have
+    /// been released since.
+    pub fn on_granted(&mut self, call: LeaseCall, terms: LeaseTerms) {
+        let old =
+            self.lease.map_or((Moment(0), Moment(0)), |old| (old.valid_until, old.extended_at));
+        self.lease = Some(HeldLease {
             number: call.number,
-            valid_until: valid_until(call, terms.expires_in),
+            valid_until: old.0.max(valid_until(call, terms.expires_in)),
             terms,
-            extended_at: call.sent_at,
-        };
-        self.lease = Some(match self.lease {
-            Some(old) => HeldLease {
-                number: old.number.max(fresh.number),
-                valid_until: old.valid_until.max(fresh.valid_until),
-                extended_at: old.extended_at.max(fresh.extended_at),
-                terms,
-            },
-            None => fresh,
+            // A renewal of the lease before may have been sent after the request.
+            extended_at: old.1.max(call.sent_at),
         });
-        true
     }
 
     /// Starts a renewal; `None` without a lease.
@@ -136,9 +124,7 @@ impl Holder {
     ///
     /// The caller must clear its atomic copy before the release is sent: the tenant may be suspended on its arrival.
     pub fn begin_release(&mut self) -> Option<u64> {
-        let lease = self.lease.take()?;
-        self.released_up_to = lease.number;
-        Some(lease.number)
+        self.lease.take().map(|lease| lease.number)
     }
 
     /// Drops the lease without a release: the tenant has another generation or another upstream.
@@ -187,6 +173,5 @@ impl Holder {
 
 /// Counts from when the call was sent, so that the holder's lease ends before the authority's.
 fn valid_until(call: LeaseCall, expires_in: Millis) -> Moment {
-    let sent_at = if planted!(CountsFromArrival) { call.sent_at.plus(1_000) } else { call.sent_at };
-    sent_at.plus(expires_in - expires_in / CLOCK_DRIFT_DIVISOR)
+    call.sent_at.plus(expires_in - expires_in / CLOCK_DRIFT_DIVISOR)
 }

@@ -56,11 +56,11 @@ pub(crate) enum Call {
 #[derive(Clone)]
 struct Script {
     modes: HashMap<TenantId, Mode>,
-    places: HashMap<TenantId, (i64, Upstream)>,
+    upstreams: HashMap<TenantId, (i64, Upstream)>,
     expires_in_ms: u32,
     linger_ms: u32,
     /// Whether the stand-in grants renewals.
-    keeps: bool,
+    grants_renewals: bool,
     /// Whether the stand-in knows which tenants run.
     has_listed: bool,
     progress: HashMap<TenantId, Vec<WakeProgress>>,
@@ -71,17 +71,17 @@ struct Shared {
     feed: Feed<Route>,
     state: Arc<watch::Sender<Script>>,
     calls: Arc<Mutex<Vec<Call>>>,
-    listened: Arc<AtomicU32>,
+    probes: Arc<AtomicU32>,
 }
 
-pub(crate) struct Keeper {
+pub(crate) struct FakeOrchestrator {
     shared: Shared,
     pub(crate) address: SocketAddr,
     stop: CancellationToken,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Keeper {
+impl FakeOrchestrator {
     pub(crate) fn start(feed: &Feed<Route>) -> Self {
         Self::at("127.0.0.1:0".parse().unwrap(), feed)
     }
@@ -89,16 +89,16 @@ impl Keeper {
     pub(crate) fn at(address: SocketAddr, feed: &Feed<Route>) -> Self {
         let state = Script {
             modes: HashMap::new(),
-            places: HashMap::new(),
+            upstreams: HashMap::new(),
             expires_in_ms: 15_000,
             linger_ms: 10_000,
-            keeps: true,
+            grants_renewals: true,
             has_listed: true,
             progress: HashMap::new(),
         };
         let state = Arc::new(watch::channel(state).0);
         let shared =
-            Shared { feed: feed.clone(), state, calls: Arc::default(), listened: Arc::default() };
+            Shared { feed: feed.clone(), state, calls: Arc::default(), probes: Arc::default() };
         let socket = std::net::TcpListener::bind(address).unwrap();
         socket.set_nonblocking(true).unwrap();
         let (address, stop) = (socket.local_addr().unwrap(), CancellationToken::new());
@@ -126,7 +126,7 @@ impl Keeper {
         self.address
     }
 
-    pub(crate) fn make(&self, tenant: TenantId, mode: Mode) {
+    pub(crate) fn set_mode(&self, tenant: TenantId, mode: Mode) {
         self.shared.state.send_modify(|state| {
             state.modes.insert(tenant, mode);
         });
@@ -135,37 +135,37 @@ impl Keeper {
     /// Makes leases name this upstream, whatever the routes show.
     pub(crate) fn set_upstream(&self, tenant: TenantId, generation: i64, upstream: Upstream) {
         self.shared.state.send_modify(|state| {
-            state.places.insert(tenant, (generation, upstream));
+            state.upstreams.insert(tenant, (generation, upstream));
         });
     }
 
-    pub(crate) fn terms(&self, expires_in_ms: u32, linger_ms: u32) {
+    pub(crate) fn set_terms(&self, expires_in_ms: u32, linger_ms: u32) {
         self.shared.state.send_modify(|state| {
             (state.expires_in_ms, state.linger_ms) = (expires_in_ms, linger_ms);
         });
     }
 
     /// Sets whether the stand-in grants renewals.
-    pub(crate) fn keeps(&self, keeps: bool) {
-        self.shared.state.send_modify(|state| state.keeps = keeps);
+    pub(crate) fn set_grants_renewals(&self, grants_renewals: bool) {
+        self.shared.state.send_modify(|state| state.grants_renewals = grants_renewals);
     }
 
     /// Sets whether the stand-in knows its tenants. Before that, lease requests wait and all other
     /// calls are refused.
-    pub(crate) fn has_listed(&self, has_listed: bool) {
+    pub(crate) fn set_listed(&self, has_listed: bool) {
         self.shared.state.send_modify(|state| state.has_listed = has_listed);
     }
 
-    pub(crate) fn tells(&self, tenant: TenantId, step: WakeStep) {
+    pub(crate) fn set_progress(&self, tenant: TenantId, step: WakeStep) {
         let progress = WakeProgress { step, ahead: None, elapsed_ms: 1, reason: None };
         self.shared.state.send_modify(|state| {
             state.progress.entry(tenant).or_default().push(progress);
         });
     }
 
-    pub(crate) fn asks(&self) -> Vec<LeaseRequest> {
+    pub(crate) fn lease_requests(&self) -> Vec<LeaseRequest> {
         let pick = |call| match call {
-            Call::Lease(ask) => Some(ask),
+            Call::Lease(request) => Some(request),
             Call::Renew(_) | Call::Release(_) => None,
         };
         self.calls().into_iter().filter_map(pick).collect()
@@ -188,8 +188,8 @@ impl Keeper {
     }
 
     /// Returns how many probes the stand-in received.
-    pub(crate) fn listened(&self) -> u32 {
-        self.shared.listened.load(Ordering::Relaxed)
+    pub(crate) fn probes(&self) -> u32 {
+        self.shared.probes.load(Ordering::Relaxed)
     }
 
     fn calls(&self) -> Vec<Call> {
@@ -197,7 +197,7 @@ impl Keeper {
     }
 }
 
-impl Drop for Keeper {
+impl Drop for FakeOrchestrator {
     fn drop(&mut self) {
         self.stop.cancel();
     }
@@ -231,14 +231,14 @@ impl Shared {
         let path = request.uri().path().to_owned();
         match path.as_str() {
             "/v1/leases" => {
-                let ask: LeaseRequest = read(request).await;
-                self.calls.lock().unwrap().push(Call::Lease(ask.clone()));
-                self.ask(&ask).await
+                let request: LeaseRequest = read(request).await;
+                self.calls.lock().unwrap().push(Call::Lease(request.clone()));
+                self.lease(&request).await
             }
             "/v1/leases/renew" => {
                 let renew: RenewRequest = read(request).await;
                 if renew.leases.is_empty() {
-                    self.listened.fetch_add(1, Ordering::Relaxed);
+                    self.probes.fetch_add(1, Ordering::Relaxed);
                 }
                 let mut calls = self.calls.lock().unwrap();
                 let state = self.state.borrow();
@@ -246,7 +246,7 @@ impl Shared {
                     return refused(StatusCode::SERVICE_UNAVAILABLE, "not_listed", "");
                 }
                 let leases = renew.leases.into_iter().map(|used| {
-                    let expires_in_ms = state.keeps.then_some(state.expires_in_ms);
+                    let expires_in_ms = state.grants_renewals.then_some(state.expires_in_ms);
                     let standing = RenewedLease { tenant: used.tenant, expires_in_ms };
                     calls.push(Call::Renew(used));
                     standing
@@ -268,15 +268,15 @@ impl Shared {
         }
     }
 
-    async fn ask(&self, ask: &LeaseRequest) -> Answer {
+    async fn lease(&self, request: &LeaseRequest) -> Answer {
         let mut state = self.state.subscribe();
-        let patience = tokio::time::sleep(Duration::from_millis(ask.wait_ms.into()));
+        let patience = tokio::time::sleep(Duration::from_millis(request.wait_ms.into()));
         tokio::pin!(patience);
         let mut woke = false;
         loop {
             let now = state.borrow_and_update().clone();
-            let mode = now.modes.get(&ask.tenant).cloned().unwrap_or(Mode::AsRouted);
-            let route = self.feed.get(&ask.tenant);
+            let mode = now.modes.get(&request.tenant).cloned().unwrap_or(Mode::AsRouted);
+            let route = self.feed.get(&request.tenant);
             let runs = |r: &Route| r.desired == Desired::Running && r.state == State::Running;
             let is_there = |r: &Route| runs(r) && r.upstream.is_some();
             match mode {
@@ -284,8 +284,8 @@ impl Shared {
                 Mode::AsRouted if !route.as_ref().is_some_and(is_there) => {
                     return refused(StatusCode::CONFLICT, "tenant_not_running", "");
                 }
-                Mode::AsRouted | Mode::Awake => return self.grant(ask, route, &now, woke),
-                Mode::Sleeping if ask.intent == RequestIntent::Background => {
+                Mode::AsRouted | Mode::Awake => return self.grant(request, route, &now, woke),
+                Mode::Sleeping if request.intent == RequestIntent::Background => {
                     return refused(StatusCode::CONFLICT, "wake_required", "");
                 }
                 Mode::Refused(code @ "leaving") => {
@@ -293,15 +293,18 @@ impl Shared {
                 }
                 Mode::Refused(code) => return refused(StatusCode::CONFLICT, code, ""),
                 Mode::Behind(code, ahead) => {
-                    let told = problem(503, code, "");
-                    let told =
-                        told.field(queue_position::FIELD, queue_position::CODE, ahead.to_string());
-                    return json(StatusCode::SERVICE_UNAVAILABLE, &told);
+                    let problem = problem(503, code, "");
+                    let problem = problem.field(
+                        queue_position::FIELD,
+                        queue_position::CODE,
+                        ahead.to_string(),
+                    );
+                    return json(StatusCode::SERVICE_UNAVAILABLE, &problem);
                 }
                 Mode::Failed(why) => {
-                    let told = problem(502, "wake_failed", why);
-                    let told = told.field(wake_failure::FIELD, wake_failure::DIED, "");
-                    return json(StatusCode::BAD_GATEWAY, &told);
+                    let problem = problem(502, "wake_failed", why);
+                    let problem = problem.field(wake_failure::FIELD, wake_failure::DIED, "");
+                    return json(StatusCode::BAD_GATEWAY, &problem);
                 }
                 Mode::Frozen | Mode::Sleeping => woke = true,
             }
@@ -316,19 +319,19 @@ impl Shared {
 
     fn grant(
         &self,
-        ask: &LeaseRequest,
+        request: &LeaseRequest,
         route: Option<Route>,
         state: &Script,
         woke: bool,
     ) -> Answer {
-        let placed = state.places.get(&ask.tenant).cloned();
+        let placed = state.upstreams.get(&request.tenant).cloned();
         let (generation, upstream) = placed
             .or_else(|| route.and_then(|r| Some((r.generation, r.upstream?))))
             .expect("somewhere to send requests to");
         json(
             StatusCode::OK,
             &LeaseGrant {
-                tenant: ask.tenant,
+                tenant: request.tenant,
                 generation,
                 upstream,
                 expires_in_ms: state.expires_in_ms,
@@ -342,18 +345,18 @@ impl Shared {
         let (mut lines, body) = Channel::<Bytes, Infallible>::new(16);
         let mut state = self.state.subscribe();
         tokio::spawn(async move {
-            let mut told = 0;
+            let mut sent = 0;
             loop {
                 let all =
                     state.borrow_and_update().progress.get(&tenant).cloned().unwrap_or_default();
-                for progress in &all[told..] {
+                for progress in &all[sent..] {
                     let mut line = serde_json::to_vec(progress).unwrap();
                     line.push(b'\n');
                     if lines.send_data(line.into()).await.is_err() {
                         return;
                     }
                 }
-                told = all.len();
+                sent = all.len();
                 if state.changed().await.is_err() {
                     return;
                 }

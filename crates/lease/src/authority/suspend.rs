@@ -2,9 +2,8 @@
 
 use protocol::orchestrator::Phase;
 
-use crate::planted::planted;
-use crate::reason::{AwakeReason, BusyReport, SleepRecord};
-use crate::sleep_state::{BusyPeriod, SuspendKind, SuspendStep, TenantSleepState};
+use crate::authority::reason::{AwakeReason, BusyReport, SleepRecord};
+use crate::authority::sleep_state::{BusyPeriod, SuspendKind, SuspendStep, TenantSleepState};
 use crate::time::{Millis, Moment};
 
 /// A busy report that takes longer counts as none. The caller's own timeouts together are shorter: a report that it could
@@ -75,7 +74,7 @@ impl<H: Copy + Ord> TenantSleepState<H> {
     /// refusal of the engine extends the time that the policy allows.
     fn record_busy_report(&mut self, now: Moment, report: BusyReport) -> Option<BusyReport> {
         match report {
-            BusyReport::Busy { until } if !planted!(BusyIgnored) => {
+            BusyReport::Busy { until } => {
                 let since = self.busy.map_or(now, |busy| busy.since);
                 if self.policy.max_awake.is_some_and(|max| now >= since.plus(max)) {
                     return Some(BusyReport::BusyTooLong { since });
@@ -87,10 +86,9 @@ impl<H: Copy + Ord> TenantSleepState<H> {
                 self.busy = None;
                 Some(report)
             }
-            BusyReport::Busy { .. }
-            | BusyReport::NoReply
-            | BusyReport::BusyTooLong { .. }
-            | BusyReport::NotQueried => Some(report),
+            BusyReport::NoReply | BusyReport::BusyTooLong { .. } | BusyReport::NotQueried => {
+                Some(report)
+            }
         }
     }
 
@@ -107,8 +105,7 @@ impl<H: Copy + Ord> TenantSleepState<H> {
         if generation != decided_generation {
             return false;
         }
-        let used = generation != self.generation || self.has_lease(now);
-        if used && !planted!(RecheckSkipped) {
+        if generation != self.generation || self.has_lease(now) {
             self.step = SuspendStep::Settled;
             return false;
         }
@@ -128,11 +125,7 @@ impl<H: Copy + Ord> TenantSleepState<H> {
         if generation != self.generation {
             return false;
         }
-        let report = if planted!(BusyWhenThawed) {
-            Some(report)
-        } else {
-            self.record_busy_report(now, report)
-        };
+        let report = self.record_busy_report(now, report);
         if let Some(report) = report {
             self.step = SuspendStep::Suspending { generation, kind, report };
         }

@@ -2,13 +2,12 @@
 
 use protocol::orchestrator::Phase;
 
-use crate::authority::Authority;
-use crate::command::{CallId, Command, EngineCall, Grant, LeaseResponse, WakeError};
-use crate::planted::planted;
-use crate::sleep_state::{SleepPolicy, SuspendKind};
-use crate::suspend::Decision;
+use crate::Authority;
+use crate::authority::command::{CallId, Command, EngineCall, Grant, LeaseResponse, WakeError};
+use crate::authority::sleep_state::{SleepPolicy, SuspendKind};
+use crate::authority::suspend::Decision;
+use crate::authority::wake_queue::{Waiter, WakeKind};
 use crate::time::{Millis, Moment};
-use crate::wake_queue::{Waiter, WakeKind};
 
 const MIN_LINGER: Millis = 100;
 const MAX_LINGER: Millis = 10_000;
@@ -33,7 +32,7 @@ impl<T: Copy + Ord, H: Copy + Ord, W: Copy + Eq> Authority<T, H, W> {
         if state.accepts_leases() && !is_waking {
             let expires_in = self.settings.lease_duration;
             state.grant_lease(now, waiter.holder, waiter.number, expires_in);
-            let linger = linger_for(state.policy());
+            let linger = linger_for(state.policy(), expires_in);
             return Some(LeaseResponse::Granted(Grant { expires_in, linger, woke: false }));
         }
         let is_changing = is_waking || state.is_suspending();
@@ -56,9 +55,6 @@ impl<T: Copy + Ord, H: Copy + Ord, W: Copy + Eq> Authority<T, H, W> {
             | Phase::Frozen
             | Phase::Sleeping
             | Phase::Stopped => {}
-        }
-        if state.is_suspending() && planted!(LostWhileFalling) {
-            return None;
         }
         state.record_use(now);
         let from = state.phase();
@@ -166,7 +162,7 @@ impl<T: Copy + Ord, H: Copy + Ord, W: Copy + Eq> Authority<T, H, W> {
         if phase == Phase::Ready {
             return self.complete_wake(now, tenant);
         }
-        if call.is_some() && !planted!(SecondCall) {
+        if call.is_some() {
             return;
         }
         let has_returned =
@@ -202,7 +198,7 @@ impl<T: Copy + Ord, H: Copy + Ord, W: Copy + Eq> Authority<T, H, W> {
         for waiter in wake.waiters {
             let expires_in = self.settings.lease_duration;
             entry.state.grant_lease(now, waiter.holder, waiter.number, expires_in);
-            let linger = linger_for(entry.state.policy());
+            let linger = linger_for(entry.state.policy(), expires_in);
             let response = LeaseResponse::Granted(Grant { expires_in, linger, woke });
             self.commands.push_back(Command::Respond { waiter: waiter.id, response });
         }
@@ -218,9 +214,6 @@ impl<T: Copy + Ord, H: Copy + Ord, W: Copy + Eq> Authority<T, H, W> {
     /// Ends a wake with the same response to all its waiters.
     pub(crate) fn close_wake(&mut self, tenant: T, response: LeaseResponse) {
         let wake = self.wakes.close_wake(tenant);
-        if planted!(ForgottenOnFailure) && matches!(response, LeaseResponse::Failed(_)) {
-            return;
-        }
         for waiter in wake.into_iter().flat_map(|wake| wake.waiters) {
             self.respond(waiter.id, response);
         }
@@ -255,8 +248,10 @@ impl<T: Copy + Ord, H: Copy + Ord, W: Copy + Eq> Authority<T, H, W> {
     }
 }
 
-/// Returns how long a lease may be kept without use: well below the time until the tenant is first suspended.
-fn linger_for(policy: SleepPolicy) -> Millis {
+/// Returns how long a lease may be kept without use: well below the time until the tenant is first suspended, and short
+/// enough that a holder that finds its lease in use again at the end of that time can still renew it.
+fn linger_for(policy: SleepPolicy, lease_duration: Millis) -> Millis {
     let first = [policy.freeze_after, policy.sleep_after].into_iter().flatten().min();
-    first.map_or(MAX_LINGER, |first| (first / 4).clamp(MIN_LINGER, MAX_LINGER))
+    let linger = first.map_or(MAX_LINGER, |first| (first / 4).clamp(MIN_LINGER, MAX_LINGER));
+    linger.min(lease_duration * 2 / 3)
 }
