@@ -347,7 +347,7 @@ mod tests {
     fn report(tenants: Value, disk: Value, free_bytes: u64) -> EngineReport {
         let capacity = json!({
             "networks_used": 1, "networks_total": 8, "engine_version": "20", "api_version": "1.41",
-            "disk": { "free_bytes": free_bytes, "total_bytes": 8 << 30, "reserve_bytes": 1 << 30 },
+            "disk": { "free_bytes": free_bytes, "total_bytes": 8_u64 << 30, "reserve_bytes": 1 << 30 },
         });
         let report = json!({ "capacity": capacity, "tenants": tenants, "disk": disk });
         serde_json::from_value(report).unwrap()

@@ -15,9 +15,6 @@ use crate::environment::output_within;
 
 /// Bounds every call except builds and imports.
 const CALL_TIMEOUT: Duration = Duration::from_secs(120);
-/// Longer than PID 1 of a tenant drains, which takes up to ten seconds.
-const STOP_GRACE_SECONDS: &str = "12";
-
 /// An engine that responds and is new enough.
 #[derive(Clone, Debug)]
 pub struct Docker {
@@ -148,16 +145,6 @@ impl Docker {
         let logs = output_within(Command::new("docker").args(["logs", &tail, id]), CALL_TIMEOUT);
         let text = logs.map(|output| [output.stdout, output.stderr].concat()).unwrap_or_default();
         String::from_utf8_lossy(&text).into_owned()
-    }
-
-    /// Stops containers, also frozen ones, all at the same time. A container that does not run is
-    /// no failure.
-    pub fn stop(&self, ids: &[&str]) {
-        if !ids.is_empty() {
-            // A frozen container cannot receive the signal.
-            let _ = self.run(&[&["unpause"], ids].concat());
-            let _ = self.run(&[&["stop", "--time", STOP_GRACE_SECONDS], ids].concat());
-        }
     }
 
     /// Returns the output of `docker image inspect`; `None` where the engine has no such image.

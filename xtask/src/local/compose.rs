@@ -49,16 +49,11 @@ impl Compose {
 
     /// Builds a call of compose for this installation, independent of the current folder.
     pub fn command(&self, installation: &Installation) -> Command {
-        self.command_for(installation, &installation.project())
-    }
-
-    /// Like [`Self::command`], for a project with another name.
-    pub(super) fn command_for(&self, installation: &Installation, project: &str) -> Command {
         let root = root();
         let mut command = self.program();
         command.arg("--file").arg(root.join("compose.yml"));
         command.arg("--project-directory").arg(&root);
-        command.args(["--project-name", project]);
+        command.args(["--project-name", &installation.project()]);
         command.envs(installation.variables()).stdin(Stdio::null());
         command
     }
@@ -66,28 +61,26 @@ impl Compose {
     pub fn run(&self, installation: &Installation, args: &[&str], log: &Path) -> Result<()> {
         let mut command = self.command(installation);
         command.args(args);
-        self.log(command, log).with_context(|| format!("compose {}", args.join(" ")))
+        log_output(command, log).with_context(|| format!("compose {}", args.join(" ")))
     }
+}
 
-    /// Runs a call of compose and appends its output to the log; an error contains the last lines
-    /// of the output.
-    pub(super) fn log(&self, mut command: Command, log: &Path) -> Result<()> {
-        let open = || std::fs::OpenOptions::new().create(true).append(true).open(log);
-        let file = open().with_context(|| format!("cannot write {}", log.display()))?;
-        let before = file.metadata()?.len();
-        command.stdout(file.try_clone()?).stderr(file);
-        let status =
-            command.status().with_context(|| format!("cannot run {}", self.program.join(" ")))?;
-        if status.success() {
-            return Ok(());
-        }
-        let said = std::fs::read(log).unwrap_or_default();
-        let said =
-            String::from_utf8_lossy(said.get(before as usize..).unwrap_or_default()).into_owned();
-        let lines: Vec<_> = said.lines().filter(|line| !line.trim().is_empty()).collect();
-        let tail = lines[lines.len().saturating_sub(8)..].join("\n");
-        anyhow::bail!("{} failed:\n{tail}", self.program.join(" "))
+/// Runs a program and appends its output to the log; an error contains the last lines of the output.
+pub(super) fn log_output(mut command: Command, log: &Path) -> Result<()> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let open = || std::fs::OpenOptions::new().create(true).append(true).open(log);
+    let file = open().with_context(|| format!("cannot write {}", log.display()))?;
+    let before = file.metadata()?.len();
+    command.stdout(file.try_clone()?).stderr(file);
+    let status = command.status().with_context(|| format!("cannot run {program}"))?;
+    if status.success() {
+        return Ok(());
     }
+    let output = std::fs::read(log).unwrap_or_default();
+    let output = String::from_utf8_lossy(output.get(before as usize..).unwrap_or_default());
+    let lines: Vec<_> = output.lines().filter(|line| !line.trim().is_empty()).collect();
+    let tail = lines[lines.len().saturating_sub(8)..].join("\n");
+    anyhow::bail!("{program} failed:\n{tail}")
 }
 
 type Program = &'static [&'static str];

@@ -15,17 +15,8 @@ pub mod status;
 mod steps;
 pub mod up;
 
-use anyhow::{Context as _, Result};
-
 pub use compose::Compose;
 pub use health::unhealthy;
 pub use installation::Installation;
 pub use objects::tenant_objects;
 pub use preflight::check as preflight;
-
-use crate::docker::Docker;
-
-/// Finds the engine and compose, for commands that need nothing else.
-pub fn tools() -> Result<(Docker, Compose)> {
-    Ok((Docker::connect()?, Compose::find().context("compose is needed for this")?))
-}

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Result, anyhow};
 use protocol::id::labels;
 
 use super::installation::Installation;
@@ -44,62 +44,11 @@ pub(super) fn is_of_project(container: &Container, installation: &Installation) 
 pub(super) fn projects(docker: &Docker, installation: &Installation) -> Result<BTreeSet<String>> {
     let field = format!("{{{{.Label {PROJECT:?}}}}}");
     let orchestrators = [labelled(labels::MANAGED, "1"), labelled(SERVICE, "orchestrator")];
-    let on_sockets = format!("--filter=volume={}", sockets(installation));
+    let on_sockets = format!("--filter=volume=cial-{}-sockets", installation.name);
     let mut projects = docker.list("container", &field, &orchestrators, &["--all", &on_sockets])?;
     projects.extend(docker.list("volume", &field, &of_tenants(installation), &[])?);
     projects.insert(installation.project());
     Ok(projects)
-}
-
-fn sockets(installation: &Installation) -> String {
-    format!("cial-{}-sockets", installation.name)
-}
-
-/// Names of removed objects and errors of the others: a failed removal must not prevent the next
-/// ones.
-#[derive(Default)]
-pub(super) struct Removal {
-    pub(super) removed: Vec<String>,
-    errors: Vec<anyhow::Error>,
-}
-
-impl Removal {
-    pub(super) fn record(&mut self, object: String, outcome: Result<()>) {
-        match outcome {
-            Ok(()) => self.removed.push(object),
-            Err(error) => self.errors.push(error.context(format!("{object} stays"))),
-        }
-    }
-
-    /// Returns the names of the removed objects, or every error.
-    pub(super) fn finish(self) -> Result<Vec<String>> {
-        let errors: Vec<_> = self.errors.iter().map(|error| format!("{error:#}")).collect();
-        ensure!(errors.is_empty(), "{}", errors.join("\n"));
-        Ok(self.removed)
-    }
-}
-
-/// Stops and removes every container and network of the orchestrator, and the volume of sockets.
-/// The volume holds nothing that outlives a start.
-pub(super) fn remove_tenants(
-    docker: &Docker,
-    installation: &Installation,
-    removal: &mut Removal,
-) -> Result<()> {
-    let containers = docker.containers(&of_tenants(installation))?;
-    docker.stop(&containers.iter().map(|container| container.id.as_str()).collect::<Vec<_>>());
-    for container in &containers {
-        let outcome = docker.run(&["rm", "--force", &container.id]).map(drop);
-        removal.record(format!("container {}", container.name), outcome);
-    }
-    for network in docker.networks(&of_tenants(installation))? {
-        let outcome = docker.run(&["network", "rm", &network]).map(drop);
-        removal.record(format!("network {network}"), outcome);
-    }
-    let mut volumes = docker.volumes(&of_tenants(installation))?;
-    volumes.retain(|volume| *volume == sockets(installation));
-    remove_volumes(docker, volumes, removal);
-    Ok(())
 }
 
 /// Lists every container, network and volume that the orchestrator made for this installation.
@@ -139,18 +88,6 @@ pub(super) fn all_volumes(
     Ok(volumes)
 }
 
-/// Removes volumes permanently: databases, secrets, tenants' data.
-pub(super) fn remove_volumes(
-    docker: &Docker,
-    volumes: impl IntoIterator<Item = String>,
-    removal: &mut Removal,
-) {
-    for volume in volumes {
-        let outcome = docker.run(&["volume", "rm", &volume]).map(drop);
-        removal.record(format!("volume {volume}"), outcome);
-    }
-}
-
 /// Finds the container of a service, which must exist.
 pub(super) fn of_service(
     docker: &Docker,
@@ -160,20 +97,4 @@ pub(super) fn of_service(
     let found = docker.containers(&of_project(installation))?;
     let found = found.into_iter().find(|container| service(container) == name);
     found.ok_or_else(|| anyhow!("{name} has no container"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_object_that_stays_is_named_and_keeps_no_other() {
-        let mut removal = Removal::default();
-        removal.record("container a".to_owned(), Err(anyhow!("is stuck")));
-        removal.record("container b".to_owned(), Ok(()));
-        removal.record("network c".to_owned(), Err(anyhow!("is in use")));
-        assert_eq!(removal.removed, ["container b"]);
-        let message = removal.finish().err().unwrap().to_string();
-        assert_eq!(message, "container a stays: is stuck\nnetwork c stays: is in use");
-    }
 }

@@ -27,7 +27,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("every crate is under the house lints", manifests::check),
     ("files are of a readable size", sizes::check),
     ("commands in the documents exist", commands::check),
-    ("every problem code is in the reference", problems::check),
+    ("every problem code has a user and a row", problems::check),
     ("every setting is in the reference", settings::check),
     ("no registry and no machine is named", hosts::check),
     ("replaced names stay away", words::replaced),

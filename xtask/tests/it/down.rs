@@ -66,6 +66,15 @@ impl FakeInstallation {
         name
     }
 
+    /// Makes a container of somebody else that uses a volume, and returns the name of the container.
+    fn user_of(&self, volume: &str) -> String {
+        let (labels, name) = (self.labels(&[]), format!("user-{}", self.name));
+        let mount = format!("{volume}:/data");
+        let create = ["create", "--name", &name, "--volume", &mount];
+        docker(&[create.as_slice(), &words(&labels), &[&self.image, "nothing"]].concat());
+        name
+    }
+
     fn labels(&self, labels: &[&str]) -> Vec<String> {
         let own = format!("cial.it={}", self.name);
         labels.iter().chain([&own.as_str()]).map(|label| format!("--label={label}")).collect()
@@ -175,5 +184,20 @@ fn a_purge_without_a_confirmation_removes_nothing() {
         let message = String::from_utf8(output.stderr).unwrap();
         assert!(message.contains("add --yes"), "{purpose}: {message}");
         assert_eq!(engine.left(), before, "{purpose}");
+    }
+}
+
+#[test]
+fn an_object_that_cannot_be_removed_is_named_and_keeps_no_other() {
+    for (purpose, method) in METHODS {
+        let engine = FakeInstallation::new(&format!("used-{purpose}"));
+        let [_, _, data] = engine.tenant(&engine.name);
+        let user = engine.user_of(&data);
+        let output =
+            method(&["--purge", "--yes"]).env("CIAL_INSTALL", &engine.name).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{purpose}");
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert!(message.contains(&data), "{purpose}: {message}");
+        assert_eq!(engine.left(), [format!("container {user}"), format!("volume {data}")]);
     }
 }
