@@ -8,49 +8,110 @@ use protocol::{Domain, InstallName, Slug};
 use service::forwarded::TrustedProxies;
 use service::logs::LogFilter;
 use service::run::Env;
-use service::settings::SettingsErrors;
-use service::{Secret, SettingsReader};
+use service::settings::{SettingsErrors, shared};
+use service::{Secret, Setting, SettingsReader};
 use url::Url;
 
 use crate::auth::api_key::KeyText;
 use crate::auth::sso::Signer;
 use crate::bootstrap_key;
 
+pub(crate) const LISTEN: Setting =
+    Setting::with_default("CIAL_LISTEN", "0.0.0.0:3100", "the admin's pages and API");
+const INTERNAL_LISTEN: Setting = Setting::with_default(
+    "CIAL_INTERNAL_LISTEN",
+    "0.0.0.0:3101",
+    "the routes, for routers, and metrics; never published",
+);
+const DATABASE_URL: Setting =
+    Setting::required("CIAL_DATABASE_URL", "the database, without a password");
+const DATABASE_PASSWORD: Setting =
+    Setting::secret("CIAL_DATABASE_PASSWORD_FILE", "the password of the database");
+const SSO_PRIVATE_KEY: Setting = Setting::optional(
+    "CIAL_SSO_PRIVATE_KEY_FILE",
+    "with `CIAL_SSO_PUBLIC_KEY_FILE` of the orchestrator: sign-on tokens are RS256 instead of HS256; see below",
+)
+.for_operators();
+const STATE_DIR: Setting = Setting::optional(
+    "CIAL_STATE_DIR",
+    "the directory in which app-api leaves `bootstrap-key`; without it no key is made",
+);
+const BOOTSTRAP_KEY: Setting = Setting::optional(
+    "CIAL_BOOTSTRAP_KEY",
+    "the first API key with `is_admin`, taken while there is no live one; without it app-api makes one; \
+     [API keys](../api-keys.md)",
+)
+.for_operators();
+const BOOTSTRAP_KEY_FILE: Setting =
+    Setting::optional("CIAL_BOOTSTRAP_KEY_FILE", "the same, in a file. compose.yml leaves it out");
+const ADMIN_URL: Setting = Setting::with_default(
+    "CIAL_ADMIN_URL",
+    "http://localhost:3100",
+    "how browsers reach the admin; `local-up` derives it from the port, plain compose takes it as it is",
+)
+.for_operators();
+const ROUTER_PORT: Setting = Setting::with_default(
+    "CIAL_ROUTER_PORT",
+    "8080",
+    "the port in the tenants' URLs, where compose.yml publishes the router on 127.0.0.1",
+)
+.for_operators();
+
+/// Every variable that app-api reads.
+pub const SETTINGS: &[Setting] = &[
+    shared::LOG,
+    LISTEN,
+    INTERNAL_LISTEN,
+    DATABASE_URL,
+    DATABASE_PASSWORD,
+    shared::SSO_SECRET,
+    SSO_PRIVATE_KEY,
+    shared::ORCHESTRATOR_URL,
+    shared::ORCHESTRATOR_TOKEN,
+    shared::ROUTES_TOKEN,
+    shared::INSTALL,
+    STATE_DIR,
+    BOOTSTRAP_KEY,
+    BOOTSTRAP_KEY_FILE,
+    ADMIN_URL,
+    shared::DOMAIN,
+    ROUTER_PORT,
+    shared::TRUSTED_PROXIES,
+    shared::FREEZE_AFTER,
+    shared::SLEEP_AFTER,
+];
+
 #[derive(Clone)]
 pub struct Settings {
-    /// `CIAL_LOG`
     pub log: LogFilter,
-    /// `CIAL_LISTEN`: the admin's pages and API.
+    /// The admin's pages and API.
     pub listen: SocketAddr,
-    /// `CIAL_INTERNAL_LISTEN`: the route feed and metrics.
+    /// The route feed and metrics.
     pub internal_listen: SocketAddr,
-    /// `CIAL_DATABASE_URL`, without a password.
+    /// Without a password.
     pub database_url: String,
     pub database_password: Secret,
     pub sso_secret: Secret,
-    /// RS256 with `CIAL_SSO_PRIVATE_KEY_FILE`; without it HS256, with keys derived from `CIAL_SSO_SECRET`.
+    /// RS256 with a private key; without one HS256, with keys derived from the SSO secret.
     pub signer: Signer,
     pub orchestrator_url: String,
     pub orchestrator_token: Secret,
     pub routes_token: Secret,
     pub install: InstallName,
-    /// `CIAL_BOOTSTRAP_KEY`, `CIAL_BOOTSTRAP_KEY_FILE`, or else `CIAL_STATE_DIR`.
+    /// Where the first key with `is_admin` comes from; `None`: nowhere.
     pub bootstrap_key: Option<bootstrap_key::Source>,
     pub addresses: Addresses,
-    /// `CIAL_TRUSTED_PROXIES`: the proxies whose `X-Forwarded-For` is believed.
+    /// The proxies whose `X-Forwarded-For` is believed.
     pub trusted: TrustedProxies,
-    /// `CIAL_FREEZE_AFTER`, `CIAL_SLEEP_AFTER`: the orchestrator's values, shown to owners; 0 is never.
+    /// The orchestrator's values, shown to owners; 0 is never.
     pub policy: EffectivePolicy,
 }
 
 /// The public addresses of the admin and of the tenants.
 #[derive(Clone, Debug)]
 pub struct Addresses {
-    /// `CIAL_ADMIN_URL`
     pub admin: Url,
-    /// `CIAL_DOMAIN`
     pub domain: Domain,
-    /// `CIAL_ROUTER_PORT`
     pub router_port: u16,
 }
 
@@ -84,24 +145,21 @@ impl Addresses {
 impl Settings {
     pub fn read(env: &Env) -> Result<Self, SettingsErrors> {
         let mut vars = SettingsReader::new(env);
-        let log = vars.or_default("CIAL_LOG", LogFilter::default());
-        let listen = vars.or_default("CIAL_LISTEN", SocketAddr::from(([0, 0, 0, 0], 3100)));
-        let internal_listen =
-            vars.or_default("CIAL_INTERNAL_LISTEN", SocketAddr::from(([0, 0, 0, 0], 3101)));
+        let log = vars.value(&shared::LOG);
+        let listen = vars.value(&LISTEN);
+        let internal_listen = vars.value(&INTERNAL_LISTEN);
         let database = Self::read_database(&mut vars);
-        let sso_secret = vars.secret("CIAL_SSO_SECRET");
+        let sso_secret = vars.secret(&shared::SSO_SECRET);
         let signer = read_signer(&mut vars, sso_secret.as_ref());
-        let orchestrator_url =
-            vars.or_default("CIAL_ORCHESTRATOR_URL", "http://orchestrator:3200".to_owned());
-        let orchestrator_token = vars.secret("CIAL_ORCHESTRATOR_TOKEN");
-        let routes_token = vars.secret("CIAL_ROUTES_TOKEN");
-        let install = vars.or_default("CIAL_INSTALL", default_install());
+        let orchestrator_url: Option<String> = vars.value(&shared::ORCHESTRATOR_URL);
+        let orchestrator_token = vars.secret(&shared::ORCHESTRATOR_TOKEN);
+        let routes_token = vars.secret(&shared::ROUTES_TOKEN);
+        let install = vars.value(&shared::INSTALL);
         let bootstrap_key = read_bootstrap_key(&mut vars);
         let addresses = read_addresses(&mut vars);
         let trusted = read_trusted(&mut vars, addresses.as_ref());
-        let default = EffectivePolicy::default();
-        let freeze_after = vars.or_default("CIAL_FREEZE_AFTER", default.freeze_after_seconds);
-        let sleep_after = vars.or_default("CIAL_SLEEP_AFTER", default.sleep_after_seconds);
+        let freeze_after = vars.value(&shared::FREEZE_AFTER);
+        let sleep_after = vars.value(&shared::SLEEP_AFTER);
         vars.finish(|| {
             let (database_url, database_password) = database?;
             Some(Self {
@@ -122,7 +180,7 @@ impl Settings {
                 policy: EffectivePolicy {
                     freeze_after_seconds: freeze_after?,
                     sleep_after_seconds: sleep_after?,
-                    ..default
+                    ..EffectivePolicy::default()
                 },
             })
         })
@@ -130,25 +188,24 @@ impl Settings {
 
     /// Reads only the settings of the database, for the commands beside the service.
     pub fn read_database(vars: &mut SettingsReader<'_>) -> Option<(String, Secret)> {
-        let url: Option<String> = vars.required("CIAL_DATABASE_URL");
-        let password = vars.secret("CIAL_DATABASE_PASSWORD");
+        let url: Option<String> = vars.value(&DATABASE_URL);
+        let password = vars.secret(&DATABASE_PASSWORD);
         let (url, password) = (url?, password?);
         if url.parse::<tokio_postgres::Config>().is_err() {
-            return vars
-                .reject("CIAL_DATABASE_URL", "must look like postgres://cial@postgres:5432/cial");
+            return vars.reject(&DATABASE_URL, "must look like postgres://cial@postgres:5432/cial");
         }
         Some((url, password))
     }
 }
 
 pub fn read_addresses(vars: &mut SettingsReader<'_>) -> Option<Addresses> {
-    let admin = vars.or_default("CIAL_ADMIN_URL", "http://localhost:3100".to_owned());
-    let domain = vars.or_default("CIAL_DOMAIN", Domain::default());
-    let router_port = vars.or_default("CIAL_ROUTER_PORT", 8080);
+    let admin: Option<String> = vars.value(&ADMIN_URL);
+    let domain = vars.value(&shared::DOMAIN);
+    let router_port = vars.value(&ROUTER_PORT);
     let rule = "must be http:// or https:// with a host and nothing behind it";
     let admin = match Url::parse(&admin?) {
         Ok(url) if matches!(url.scheme(), "http" | "https") && url.path() == "/" => url,
-        Ok(_) | Err(_) => return vars.reject("CIAL_ADMIN_URL", rule),
+        Ok(_) | Err(_) => return vars.reject(&ADMIN_URL, rule),
     };
     Some(Addresses { admin, domain: domain?, router_port: router_port? })
 }
@@ -158,11 +215,10 @@ fn read_trusted(
     vars: &mut SettingsReader<'_>,
     addresses: Option<&Addresses>,
 ) -> Option<TrustedProxies> {
-    const NAME: &str = "CIAL_TRUSTED_PROXIES";
-    match vars.optional(NAME)? {
+    match vars.optional(&shared::TRUSTED_PROXIES)? {
         Some(trusted) => Some(trusted),
         None if addresses.is_some_and(Addresses::is_secure) => vars.reject(
-            NAME,
+            &shared::TRUSTED_PROXIES,
             "must be set when CIAL_ADMIN_URL is https: name the proxies in front of the admin, like 10.0.0.0/8, or \
              say none",
         ),
@@ -171,46 +227,60 @@ fn read_trusted(
 }
 
 fn read_signer(vars: &mut SettingsReader<'_>, secret: Option<&Secret>) -> Option<Signer> {
-    const NAME: &str = "CIAL_SSO_PRIVATE_KEY_FILE";
-    let Some(path) = vars.optional::<String>(NAME)? else {
+    let Some(path) = vars.optional::<String>(&SSO_PRIVATE_KEY)? else {
         return Some(Signer::derived(secret?.clone()));
     };
     match std::fs::read(&path) {
-        Err(error) => vars.reject(NAME, &format!("cannot read {path}: {error}")),
+        Err(error) => vars.reject(&SSO_PRIVATE_KEY, &format!("cannot read {path}: {error}")),
         Ok(pem) => match Signer::rsa(&pem) {
             Ok(signer) => Some(signer),
-            Err(error) => vars.reject(NAME, &format!("{path} is no RSA private key: {error}")),
+            Err(error) => {
+                vars.reject(&SSO_PRIVATE_KEY, &format!("{path} is no RSA private key: {error}"))
+            }
         },
     }
 }
 
-/// A key that is supplied goes before one that would be made.
+/// A key that is supplied goes before one that would be made. No error shows the key.
 fn read_bootstrap_key(vars: &mut SettingsReader<'_>) -> Option<Option<bootstrap_key::Source>> {
-    const FILE: &str = "CIAL_BOOTSTRAP_KEY_FILE";
-    let directory = vars.optional::<PathBuf>("CIAL_STATE_DIR");
-    let supplied = vars.optional::<KeyText>("CIAL_BOOTSTRAP_KEY");
-    let from_file = match vars.optional::<String>(FILE)? {
+    let directory = vars.optional::<PathBuf>(&STATE_DIR);
+    let supplied: Option<String> = vars.optional(&BOOTSTRAP_KEY)?;
+    let supplied = match supplied.map(|text| text.parse::<KeyText>()).transpose() {
+        Ok(key) => key,
+        Err(malformed) => return vars.reject(&BOOTSTRAP_KEY, &malformed.to_string()),
+    };
+    let from_file = match vars.optional::<String>(&BOOTSTRAP_KEY_FILE)? {
         None => None,
         Some(path) => match std::fs::read_to_string(&path).map(|text| text.trim().parse()) {
-            Err(error) => return vars.reject(FILE, &format!("cannot read {path}: {error}")),
-            Ok(Err(malformed)) => return vars.reject(FILE, &format!("{path} {malformed}")),
+            Err(error) => {
+                return vars.reject(&BOOTSTRAP_KEY_FILE, &format!("cannot read {path}: {error}"));
+            }
+            Ok(Err(malformed)) => {
+                return vars.reject(&BOOTSTRAP_KEY_FILE, &format!("{path} {malformed}"));
+            }
             Ok(Ok(key)) => Some(key),
         },
     };
-    match (from_file, supplied?) {
-        (Some(_), Some(_)) => vars.reject(FILE, "must not be set beside CIAL_BOOTSTRAP_KEY"),
+    match (from_file, supplied) {
+        (Some(_), Some(_)) => {
+            vars.reject(&BOOTSTRAP_KEY_FILE, "must not be set beside CIAL_BOOTSTRAP_KEY")
+        }
         (Some(key), None) | (None, Some(key)) => Some(Some(bootstrap_key::Source::Supplied(key))),
         (None, None) => Some(directory?.map(bootstrap_key::Source::Made)),
     }
 }
 
-fn default_install() -> InstallName {
-    "local".parse().expect("a valid name")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_table_names_every_variable_that_is_read() {
+        let read = service::settings::variables_read(|env| drop(Settings::read(env)));
+        assert_eq!(read, SETTINGS.iter().map(|setting| setting.name.to_owned()).collect());
+        let table = service::settings::reference_table(SETTINGS);
+        testkit::reference::check_table("docs/reference/settings.md", "### app-api", &table);
+    }
 
     #[test]
     fn all_faults_are_reported_together() {

@@ -1,7 +1,7 @@
 //! Builds the service from its settings and runs it; the commands beside the service.
 
 use std::io::Write as _;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,7 +26,7 @@ use crate::orchestrator::{Orchestrator, OrchestratorClient};
 use crate::reconcile::observed_cache::ObservedCache;
 use crate::reconcile::{self, Reconciler};
 use crate::route_feed::RouteFeed;
-use crate::settings::{Settings, read_addresses};
+use crate::settings::{self, Settings, read_addresses};
 use crate::{audit, bootstrap_key, database_setup, routes};
 
 /// Serves until a stop is requested.
@@ -131,7 +131,7 @@ pub async fn run(
 /// When the service is not ready.
 pub fn healthcheck(env: &Env) -> Result<(), ServiceError> {
     let mut vars = SettingsReader::new(env);
-    let listen = vars.or_default("CIAL_LISTEN", SocketAddr::from((Ipv4Addr::UNSPECIFIED, 3100)));
+    let listen = vars.value::<SocketAddr>(&settings::LISTEN);
     let listen = vars.finish(|| listen)?;
     let healthy = service::healthcheck::healthcheck(listen, "/readyz") == ExitCode::SUCCESS;
     if healthy { Ok(()) } else { Err(anyhow::anyhow!("not ready").into()) }

@@ -28,7 +28,7 @@ impl Settings {
         let mut vars = SettingsReader::new(env);
         let route_token = match read_route_token(Path::new(SECRETS_DIR)) {
             Ok(route_token) => Some(route_token),
-            Err(why) => vars.reject(SECRETS_DIR, &why),
+            Err(why) => vars.reject_named(SECRETS_DIR, &why),
         };
         let upstreams = UpstreamAddresses {
             core_back: CORE_BACK_SOCKET.into(),

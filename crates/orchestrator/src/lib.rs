@@ -63,7 +63,7 @@ pub fn serve(env: &Env) -> Result<(), ServiceError> {
 /// The `healthcheck` subcommand.
 pub fn healthcheck(env: &Env) -> Result<ExitCode, ServiceError> {
     let mut vars = SettingsReader::new(env);
-    let listen = vars.or_default(settings::LISTEN, SocketAddr::from(([0, 0, 0, 0], 3200)));
+    let listen = vars.value::<SocketAddr>(&settings::LISTEN);
     let listen = vars.finish(|| listen)?;
     let local = SocketAddr::from(([127, 0, 0, 1], listen.port()));
     Ok(service::healthcheck::healthcheck(local, "/healthz"))

@@ -7,6 +7,7 @@ use std::time::Duration;
 use axum::http::Method;
 use protocol::orchestrator::{Capacity, DiskUseList, EngineReport, ObservedTenantList};
 use service::client::Client;
+use service::settings::shared;
 use service::{Env, ServiceError, SettingsReader};
 
 use crate::settings;
@@ -19,8 +20,8 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// Invalid settings, and a service that does not respond or refuses the token.
 pub fn report(env: &Env) -> Result<EngineReport, ServiceError> {
     let mut vars = SettingsReader::new(env);
-    let listen = vars.or_default(settings::LISTEN, SocketAddr::from(([0, 0, 0, 0], 3200)));
-    let token = vars.secret("CIAL_ORCHESTRATOR_TOKEN");
+    let listen = vars.value::<SocketAddr>(&settings::LISTEN);
+    let token = vars.secret(&shared::ORCHESTRATOR_TOKEN);
     let (listen, token) = vars.finish(|| Some((listen?, token?)))?;
     let client = Client::new(format!("http://127.0.0.1:{}", listen.port()), token);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

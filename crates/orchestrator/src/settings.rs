@@ -8,55 +8,140 @@ use std::time::Duration;
 
 use protocol::InstallName;
 use service::logs::LogFilter;
-use service::settings::SettingsErrors;
-use service::{Env, SettingsReader};
+use service::settings::{SettingsErrors, shared};
+use service::{Env, Setting, SettingsReader};
 
 use crate::access::Tokens;
 use crate::allowed_images::{AllowedImages, ImageTags};
 use crate::driver::docker::subnet_pool::Pool;
 use crate::tenant_dirs::MasterKeys;
 
-pub const LISTEN: &str = "CIAL_LISTEN";
+pub(crate) const LISTEN: Setting = Setting::with_default(
+    "CIAL_LISTEN",
+    "0.0.0.0:3200",
+    "the API, health and metrics; never published",
+);
+const SSO_PUBLIC_KEY: Setting = Setting::optional(
+    "CIAL_SSO_PUBLIC_KEY_FILE",
+    "with `CIAL_SSO_PRIVATE_KEY_FILE` of app-api: sign-on tokens are RS256 instead of HS256; see below",
+)
+.for_operators();
+const TENANT_IMAGE: Setting =
+    Setting::with_default("CIAL_TENANT_IMAGE", "cial-tenant:dev", "what tenants run")
+        .for_operators();
+const TENANT_IMAGES: Setting = Setting::optional(
+    "CIAL_TENANT_IMAGES",
+    "further tags, separated by commas, that a tenant may name; any other image is refused",
+)
+.for_operators();
+const SUBNET_POOL: Setting = Setting::with_default(
+    "CIAL_SUBNET_POOL",
+    "10.201.0.0/16",
+    "cut into a /29 for each tenant's network",
+)
+.for_operators();
+const PUBLISH: Setting = Setting::with_default(
+    "CIAL_PUBLISH",
+    "loopback",
+    "`loopback` publishes each tenant's port on 127.0.0.1, `none` does not. A change reaches a tenant that exists at \
+     its next start",
+)
+.for_operators();
+const EGRESS: Setting = Setting::with_default(
+    "CIAL_EGRESS",
+    "open",
+    "`none`: tenants reach nothing outside. A change reaches a tenant that exists at its next start: restart those \
+     that run",
+)
+.for_operators();
+const STATE_DIR: Setting = Setting::with_default(
+    "CIAL_STATE_DIR",
+    "/var/lib/cial",
+    "what the orchestrator remembers over a restart",
+);
+const SOCKETS_DIR: Setting = Setting::with_default(
+    "CIAL_SOCKETS_DIR",
+    "/run/cial/sockets",
+    "the tenants' sockets, which the router reaches",
+);
+const TENANT_SECRETS_DIR: Setting = Setting::with_default(
+    "CIAL_TENANT_SECRETS_DIR",
+    "/run/cial/tenant-secrets",
+    "the tenants' secrets, which nothing else mounts",
+);
+const ENGINE_PATHS: Setting = Setting::with_default(
+    "CIAL_ENGINE_PATHS",
+    "volumes",
+    "`volumes`: the orchestrator runs in a container, and the directories of sockets and secrets are the \
+     installation's volumes; `host`: it runs beside the engine, and both use the same paths. compose.yml leaves it out",
+);
+const DOCKER_SOCKET: Setting = Setting::with_default(
+    "CIAL_DOCKER_SOCKET",
+    "/var/run/docker.sock",
+    "the engine's socket; in `.env`: its path on the host",
+)
+.for_operators();
+const DISK_RESERVE_BYTES: Setting = Setting::with_default(
+    "CIAL_DISK_RESERVE_BYTES",
+    "1073741824",
+    "with less free on the engine's disk no new tenant is created",
+)
+.for_operators();
+const START_CONCURRENCY: Setting = Setting::computed(
+    "CIAL_START_CONCURRENCY",
+    "the number of cores",
+    "how many tenants the engine starts at once",
+)
+.for_operators();
+
+/// Every variable that the orchestrator reads.
+pub const SETTINGS: &[Setting] = &[
+    shared::LOG,
+    LISTEN,
+    shared::ORCHESTRATOR_TOKEN,
+    shared::LEASES_TOKEN,
+    shared::SSO_SECRET,
+    SSO_PUBLIC_KEY,
+    shared::ROUTE_SECRET,
+    shared::INSTALL,
+    TENANT_IMAGE,
+    TENANT_IMAGES,
+    SUBNET_POOL,
+    PUBLISH,
+    EGRESS,
+    STATE_DIR,
+    SOCKETS_DIR,
+    TENANT_SECRETS_DIR,
+    ENGINE_PATHS,
+    DOCKER_SOCKET,
+    DISK_RESERVE_BYTES,
+    START_CONCURRENCY,
+    shared::FREEZE_AFTER,
+    shared::SLEEP_AFTER,
+];
 
 #[derive(Debug)]
 pub struct Settings {
-    /// `CIAL_LOG`, default `info`.
     pub log: LogFilter,
-    /// `CIAL_LISTEN`, default `0.0.0.0:3200`.
     pub listen: SocketAddr,
-    /// `CIAL_ORCHESTRATOR_TOKEN_FILE` and `CIAL_LEASES_TOKEN_FILE`. The two tokens must differ.
+    /// The two tokens differ.
     pub tokens: Tokens,
-    /// `CIAL_SSO_SECRET_FILE`, `CIAL_SSO_PUBLIC_KEY_FILE` (optional), `CIAL_ROUTE_SECRET_FILE`.
     pub master_keys: MasterKeys,
-    /// `CIAL_INSTALL`, default `local`.
     pub install: InstallName,
-    /// `CIAL_TENANT_IMAGE`, default `cial-tenant:dev`, and `CIAL_TENANT_IMAGES` (optional).
     pub images: AllowedImages,
-    /// `CIAL_SUBNET_POOL`, default `10.201.0.0/16`.
     pub pool: Pool,
-    /// `CIAL_PUBLISH`, `loopback` or `none`.
     pub publish: Publish,
-    /// `CIAL_EGRESS`, `open` or `none`.
     pub egress: Egress,
-    /// `CIAL_STATE_DIR`, default `/var/lib/cial`.
     pub state: PathBuf,
-    /// `CIAL_SOCKETS_DIR`, default `/run/cial/sockets`.
     pub sockets: PathBuf,
-    /// `CIAL_TENANT_SECRETS_DIR`, default `/run/cial/tenant-secrets`.
     pub secrets: PathBuf,
-    /// `CIAL_ENGINE_PATHS`. `volumes`: the orchestrator runs in a container and the two directories
-    /// are the installation's volumes. `host`: the orchestrator runs beside the engine and both use
-    /// the same paths.
     pub paths: EnginePaths,
-    /// `CIAL_DOCKER_SOCKET`, default `/var/run/docker.sock`.
     pub socket: PathBuf,
-    /// `CIAL_DISK_RESERVE_BYTES`, default 1 GiB. With less free space on the engine's disk, no new
-    /// tenant is created.
+    /// With less free space on the engine's disk, no new tenant is created.
     pub disk_reserve_bytes: u64,
-    /// `CIAL_START_CONCURRENCY`, default the number of cores.
+    /// Concurrent starts of tenants; at least 1.
     pub starts: usize,
-    /// `CIAL_FREEZE_AFTER`, default 60, and `CIAL_SLEEP_AFTER`, default 1,200 seconds without use;
-    /// 0 means never.
+    /// `None`: never.
     pub freeze_after: Option<Duration>,
     pub sleep_after: Option<Duration>,
 }
@@ -64,48 +149,47 @@ pub struct Settings {
 impl Settings {
     pub fn read(env: &Env) -> Result<Self, SettingsErrors> {
         let mut vars = SettingsReader::new(env);
-        let log = vars.or_default("CIAL_LOG", LogFilter::default());
-        let listen = vars.or_default(LISTEN, SocketAddr::from(([0, 0, 0, 0], 3200)));
-        let control = vars.secret("CIAL_ORCHESTRATOR_TOKEN");
-        let leases = vars.secret("CIAL_LEASES_TOKEN");
+        let log = vars.value(&shared::LOG);
+        let listen = vars.value(&LISTEN);
+        let control = vars.secret(&shared::ORCHESTRATOR_TOKEN);
+        let leases = vars.secret(&shared::LEASES_TOKEN);
         if let (Some(control), Some(leases)) = (&control, &leases)
             && control.reveal() == leases.reveal()
         {
             let rule = "must hold another secret than CIAL_ORCHESTRATOR_TOKEN_FILE";
-            vars.reject::<()>("CIAL_LEASES_TOKEN_FILE", rule);
+            vars.reject::<()>(&shared::LEASES_TOKEN, rule);
         }
-        let sso = vars.secret("CIAL_SSO_SECRET");
+        let sso = vars.secret(&shared::SSO_SECRET);
         let sso_public = public_key(&mut vars);
-        let route = vars.secret("CIAL_ROUTE_SECRET");
-        let install = vars.or_default("CIAL_INSTALL", Word("local".parse().ok()));
-        let image = vars.or_default("CIAL_TENANT_IMAGE", "cial-tenant:dev".to_owned());
-        let more_images = vars.or_default("CIAL_TENANT_IMAGES", ImageTags::default());
-        let pool = vars.or_default("CIAL_SUBNET_POOL", Word("10.201.0.0/16".parse::<Pool>().ok()));
-        let publish = vars.or_default("CIAL_PUBLISH", Publish::Loopback);
-        let egress = vars.or_default("CIAL_EGRESS", Egress::Open);
-        let state = vars.or_default("CIAL_STATE_DIR", PathBuf::from("/var/lib/cial"));
-        let sockets = vars.or_default("CIAL_SOCKETS_DIR", PathBuf::from("/run/cial/sockets"));
-        let secrets =
-            vars.or_default("CIAL_TENANT_SECRETS_DIR", PathBuf::from("/run/cial/tenant-secrets"));
-        let paths = vars.or_default("CIAL_ENGINE_PATHS", EnginePaths::Volumes);
-        let socket = docker_socket(&mut vars);
-        let disk_reserve_bytes = vars.or_default("CIAL_DISK_RESERVE_BYTES", 1 << 30);
+        let route = vars.secret(&shared::ROUTE_SECRET);
+        let install = vars.value(&shared::INSTALL);
+        let image: Option<String> = vars.value(&TENANT_IMAGE);
+        let more_images: Option<Option<ImageTags>> = vars.optional(&TENANT_IMAGES);
+        let pool = vars.value(&SUBNET_POOL);
+        let publish = vars.value(&PUBLISH);
+        let egress = vars.value(&EGRESS);
+        let state = vars.value(&STATE_DIR);
+        let sockets = vars.value(&SOCKETS_DIR);
+        let secrets = vars.value(&TENANT_SECRETS_DIR);
+        let paths = vars.value(&ENGINE_PATHS);
+        let socket = vars.value(&DOCKER_SOCKET);
+        let disk_reserve_bytes = vars.value(&DISK_RESERVE_BYTES);
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
-        let starts = vars.or_default("CIAL_START_CONCURRENCY", cores);
+        let starts = vars.value_or(&START_CONCURRENCY, cores);
         if starts == Some(0) {
-            vars.reject::<()>("CIAL_START_CONCURRENCY", "must be at least 1");
+            vars.reject::<()>(&START_CONCURRENCY, "must be at least 1");
         }
-        let freeze_after = vars.or_default("CIAL_FREEZE_AFTER", 60);
-        let sleep_after = vars.or_default("CIAL_SLEEP_AFTER", 1_200);
+        let freeze_after = vars.value(&shared::FREEZE_AFTER);
+        let sleep_after = vars.value(&shared::SLEEP_AFTER);
         vars.finish(|| {
             Some(Self {
                 log: log?,
                 listen: listen?,
                 tokens: Tokens { control: control?, leases: leases? },
                 master_keys: MasterKeys { sso: sso?, sso_public: sso_public?, route: route? },
-                install: install?.0?,
-                images: AllowedImages::new(image?, more_images?),
-                pool: pool?.0?,
+                install: install?,
+                images: AllowedImages::new(image?, more_images?.unwrap_or_default()),
+                pool: pool?,
                 publish: publish?,
                 egress: egress?,
                 state: state?,
@@ -125,12 +209,8 @@ impl Settings {
 /// Reads the engine's socket path, which is needed before all other settings.
 pub(crate) fn socket(env: &Env) -> Result<PathBuf, SettingsErrors> {
     let mut vars = SettingsReader::new(env);
-    let socket = docker_socket(&mut vars);
+    let socket = vars.value(&DOCKER_SOCKET);
     vars.finish(|| socket)
-}
-
-fn docker_socket(vars: &mut SettingsReader<'_>) -> Option<PathBuf> {
-    vars.or_default("CIAL_DOCKER_SOCKET", PathBuf::from("/var/run/docker.sock"))
 }
 
 /// Converts seconds to a duration; 0 means never.
@@ -139,23 +219,15 @@ pub(crate) fn seconds(seconds: u32) -> Option<Duration> {
 }
 
 fn public_key(vars: &mut SettingsReader<'_>) -> Option<Option<String>> {
-    const NAME: &str = "CIAL_SSO_PUBLIC_KEY_FILE";
-    let Some(path) = vars.optional::<PathBuf>(NAME)? else { return Some(None) };
+    let Some(path) = vars.optional::<PathBuf>(&SSO_PUBLIC_KEY)? else { return Some(None) };
     match std::fs::read_to_string(&path) {
         Ok(pem) if pem.contains("-----BEGIN PUBLIC KEY-----") => Some(Some(pem)),
-        Ok(_) => vars.reject(NAME, &format!("{} must be a public key in PEM", path.display())),
-        Err(error) => vars.reject(NAME, &format!("cannot read {}: {error}", path.display())),
-    }
-}
-
-/// Holds a default that is a constant text and is parsed like any other value.
-struct Word<T>(Option<T>);
-
-impl<T: FromStr> FromStr for Word<T> {
-    type Err = T::Err;
-
-    fn from_str(text: &str) -> Result<Self, T::Err> {
-        text.parse().map(|value| Self(Some(value)))
+        Ok(_) => {
+            vars.reject(&SSO_PUBLIC_KEY, &format!("{} must be a public key in PEM", path.display()))
+        }
+        Err(error) => {
+            vars.reject(&SSO_PUBLIC_KEY, &format!("cannot read {}: {error}", path.display()))
+        }
     }
 }
 
@@ -194,6 +266,14 @@ impl fmt::Display for NotOneOf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_table_names_every_variable_that_is_read() {
+        let read = service::settings::variables_read(|env| drop(Settings::read(env)));
+        assert_eq!(read, SETTINGS.iter().map(|setting| setting.name.to_owned()).collect());
+        let table = service::settings::reference_table(SETTINGS);
+        testkit::reference::check_table("docs/reference/settings.md", "### orchestrator", &table);
+    }
 
     #[test]
     fn every_fault_of_a_start_is_told_with_its_rule() {

@@ -8,43 +8,98 @@ use protocol::Domain;
 use service::forwarded::TrustedProxies;
 use service::logs::LogFilter;
 use service::run::Env;
-use service::settings::SettingsErrors;
-use service::{Secret, SettingsReader};
+use service::settings::{SettingsErrors, shared};
+use service::{Secret, Setting, SettingsReader};
 
 pub use crate::http::rate_limit::Rate;
 pub use crate::leases::Limits;
 
+const LISTEN: Setting = Setting::with_default("CIAL_LISTEN", "0.0.0.0:8080", "tenants, by Host");
+const INTERNAL_LISTEN: Setting = Setting::with_default(
+    "CIAL_INTERNAL_LISTEN",
+    "0.0.0.0:8081",
+    "health, readiness and metrics; never published",
+);
+const APP_API_URL: Setting = Setting::with_default(
+    "CIAL_APP_API_URL",
+    "http://app-api:3101",
+    "app-api's internal listener, from which the routes come",
+);
+const ROUTES_CACHE: Setting = Setting::with_default(
+    "CIAL_ROUTES_CACHE",
+    "/var/lib/cial/routes.json",
+    "the file with the last good routes, for a start without app-api",
+);
+const BODY_LIMIT: Setting = Setting::with_default(
+    "CIAL_BODY_LIMIT",
+    "50000000",
+    "the most bytes that a request's body to a tenant may have; 0: no limit",
+)
+.for_operators();
+const THREADS: Setting =
+    Setting::computed("CIAL_THREADS", "the number of cores", "threads of the router")
+        .for_operators();
+const DRAIN: Setting = Setting::with_default(
+    "CIAL_DRAIN",
+    "30",
+    "seconds from the stop until requests that are still under way are cut off; `stop_grace_period` in compose.yml is \
+     longer",
+);
+const RATE_LIMIT: Setting = Setting::computed(
+    "CIAL_RATE_LIMIT",
+    "`50:1000`, or `off` on loopback",
+    "requests per second of one client to one tenant and how many at once, like `50:1000`; one number is both; `off`: \
+     no limit. The default is `off` only where `CIAL_DOMAIN` is `localhost` or ends in `.localhost` and \
+     `CIAL_TRUSTED_PROXIES` is empty",
+)
+.for_operators();
+
+/// Every variable that the router reads.
+pub const SETTINGS: &[Setting] = &[
+    shared::LOG,
+    LISTEN,
+    INTERNAL_LISTEN,
+    APP_API_URL,
+    shared::ROUTES_TOKEN,
+    shared::ORCHESTRATOR_URL,
+    shared::LEASES_TOKEN,
+    shared::ROUTE_SECRET,
+    shared::DOMAIN,
+    ROUTES_CACHE,
+    BODY_LIMIT,
+    THREADS,
+    DRAIN,
+    shared::TRUSTED_PROXIES,
+    RATE_LIMIT,
+];
+
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// `CIAL_LOG`
     pub log: LogFilter,
-    /// `CIAL_LISTEN`: tenants, by Host.
+    /// Tenants, by Host.
     pub listen: SocketAddr,
-    /// `CIAL_INTERNAL_LISTEN`: `/healthz`, `/readyz`, `/metrics`.
+    /// `/healthz`, `/readyz`, `/metrics`.
     pub internal: SocketAddr,
-    /// `CIAL_APP_API_URL`: app-api's internal listener.
+    /// app-api's internal listener.
     pub app_api: String,
-    /// `CIAL_ROUTES_TOKEN_FILE`
     pub routes_token: Secret,
-    /// `CIAL_ORCHESTRATOR_URL`: grants leases on tenants.
+    /// The orchestrator, which grants leases on tenants.
     pub orchestrator: String,
-    /// `CIAL_LEASES_TOKEN_FILE`
     pub leases_token: Secret,
-    /// `CIAL_ROUTE_SECRET_FILE`: each tenant's route token and proof are derived from this secret.
+    /// Each tenant's route token and proof are derived from this secret.
     pub route_secret: Secret,
-    /// `CIAL_DOMAIN`: tenants are one label below it.
+    /// Tenants are one label below it.
     pub domain: Domain,
-    /// `CIAL_ROUTES_CACHE`: the file with the last good routes.
+    /// The file with the last good routes.
     pub cache: PathBuf,
-    /// `CIAL_BODY_LIMIT`: bytes of a request's body, 0 for no limit.
+    /// Bytes of a request's body, 0 for no limit.
     pub body_limit: u64,
-    /// `CIAL_THREADS`: one per CPU by default.
     pub threads: usize,
-    /// `CIAL_DRAIN`: seconds from the stop until requests still under way are cut off.
+    /// The time from the stop until requests still under way are cut off.
     pub drain: Duration,
-    /// `CIAL_RATE_LIMIT`: requests per second and burst of one client to one tenant.
+    /// Requests per second and burst of one client to one tenant.
     pub rate: Rate,
-    /// `CIAL_TRUSTED_PROXIES`: their `X-Forwarded-For` is believed.
+    /// Their `X-Forwarded-For` is believed.
     pub trusted: TrustedProxies,
     /// Follows from the domain and the trusted proxies.
     pub exposure: Exposure,
@@ -98,8 +153,6 @@ impl Exposure {
     }
 }
 
-const INTERNAL: (Ipv4Addr, u16) = (Ipv4Addr::UNSPECIFIED, 8081);
-
 impl Settings {
     /// Reads the settings and starts logging by them.
     ///
@@ -117,30 +170,25 @@ impl Settings {
     /// Settings are missing or wrong: all of them are named.
     pub fn read(env: &Env) -> Result<Self, SettingsErrors> {
         let mut vars = SettingsReader::new(env);
-        let log = vars.or_default("CIAL_LOG", LogFilter::default());
-        let listen = vars.or_default("CIAL_LISTEN", (Ipv4Addr::UNSPECIFIED, 8080).into());
-        let internal = vars.or_default("CIAL_INTERNAL_LISTEN", INTERNAL.into());
-        let app_api = vars.or_default("CIAL_APP_API_URL", "http://app-api:3101".to_owned());
-        let app_api = app_api.and_then(|url| plain(&mut vars, "CIAL_APP_API_URL", &url));
-        let routes_token = vars.secret("CIAL_ROUTES_TOKEN");
-        let orchestrator =
-            vars.or_default("CIAL_ORCHESTRATOR_URL", "http://orchestrator:3200".to_owned());
-        let orchestrator =
-            orchestrator.and_then(|url| plain(&mut vars, "CIAL_ORCHESTRATOR_URL", &url));
-        let leases_token = vars.secret("CIAL_LEASES_TOKEN");
-        let route_secret = vars.secret("CIAL_ROUTE_SECRET");
-        let domain = vars.or_default("CIAL_DOMAIN", Domain::default());
-        let cache =
-            vars.or_default("CIAL_ROUTES_CACHE", PathBuf::from("/var/lib/cial/routes.json"));
-        let body_limit = vars.or_default("CIAL_BODY_LIMIT", 50_000_000);
+        let log = vars.value(&shared::LOG);
+        let listen = vars.value(&LISTEN);
+        let internal = vars.value(&INTERNAL_LISTEN);
+        let app_api = plain_url(&mut vars, &APP_API_URL);
+        let routes_token = vars.secret(&shared::ROUTES_TOKEN);
+        let orchestrator = plain_url(&mut vars, &shared::ORCHESTRATOR_URL);
+        let leases_token = vars.secret(&shared::LEASES_TOKEN);
+        let route_secret = vars.secret(&shared::ROUTE_SECRET);
+        let domain = vars.value(&shared::DOMAIN);
+        let cache = vars.value(&ROUTES_CACHE);
+        let body_limit = vars.value(&BODY_LIMIT);
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = vars.or_default("CIAL_THREADS", cpus);
-        let drain = vars.or_default("CIAL_DRAIN", 30);
-        let trusted = vars.or_default("CIAL_TRUSTED_PROXIES", TrustedProxies::default());
+        let threads = vars.value_or(&THREADS, cpus);
+        let drain = vars.value(&DRAIN);
+        let trusted: Option<Option<TrustedProxies>> = vars.optional(&shared::TRUSTED_PROXIES);
+        let trusted = trusted.map(Option::unwrap_or_default);
         let exposure = domain.as_ref().zip(trusted.as_ref());
         let exposure = exposure.map(|(domain, trusted)| Exposure::new(domain, trusted));
-        let rate =
-            vars.or_default("CIAL_RATE_LIMIT", exposure.map_or(Rate::default(), Exposure::rate));
+        let rate = vars.value_or(&RATE_LIMIT, exposure.map_or(Rate::default(), Exposure::rate));
         vars.finish(|| {
             Some(Self {
                 log: log?,
@@ -166,10 +214,11 @@ impl Settings {
     }
 }
 
-fn plain(vars: &mut SettingsReader<'_>, name: &str, url: &str) -> Option<String> {
+fn plain_url(vars: &mut SettingsReader<'_>, setting: &Setting) -> Option<String> {
+    let url: String = vars.value(setting)?;
     match url.starts_with("http://") {
         true => Some(url.trim_end_matches('/').to_owned()),
-        false => vars.reject(name, "must begin with http://"),
+        false => vars.reject(setting, "must begin with http://"),
     }
 }
 
@@ -179,7 +228,7 @@ fn plain(vars: &mut SettingsReader<'_>, name: &str, url: &str) -> Option<String>
 /// `CIAL_INTERNAL_LISTEN` is not an address.
 pub fn own_health(env: &Env) -> Result<SocketAddr, SettingsErrors> {
     let mut vars = SettingsReader::new(env);
-    let internal: Option<SocketAddr> = vars.or_default("CIAL_INTERNAL_LISTEN", INTERNAL.into());
+    let internal: Option<SocketAddr> = vars.value(&INTERNAL_LISTEN);
     vars.finish(|| {
         let mut address = internal?;
         if address.ip().is_unspecified() {
@@ -218,6 +267,14 @@ mod tests {
         CIAL_TRUSTED_PROXIES must be addresses or blocks like 10.0.0.0/8 with commas between them, not "proxy" (is "10.0.0.0/8, proxy")
         CIAL_RATE_LIMIT must be off, or requests a second, or these and how many at once, like 50:1000 (is "fast")
         "#);
+    }
+
+    #[test]
+    fn the_table_names_every_variable_that_is_read() {
+        let read = service::settings::variables_read(|env| drop(Settings::read(env)));
+        assert_eq!(read, SETTINGS.iter().map(|setting| setting.name.to_owned()).collect());
+        let table = service::settings::reference_table(SETTINGS);
+        testkit::reference::check_table("docs/reference/settings.md", "### router", &table);
     }
 
     #[test]

@@ -29,5 +29,5 @@ pub mod watch;
 
 pub use run::{Env, ServiceError, run};
 pub use secret::Secret;
-pub use settings::SettingsReader;
+pub use settings::{Setting, SettingsReader};
 pub use shutdown::shutdown_token;

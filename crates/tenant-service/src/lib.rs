@@ -21,7 +21,7 @@ pub use request_body::RequestBody;
 pub use request_context::RequestContext;
 pub use response::Response;
 pub use serve::{Drain, serve};
-pub use start::start;
+pub use start::{TENANT, start};
 pub use user::User;
 
 /// A request whose body the handler may leave unread.

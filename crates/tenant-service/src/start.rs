@@ -3,12 +3,15 @@
 use std::io;
 
 use protocol::inside::TENANT_ID;
-use service::{Env, ServiceError, SettingsReader, shutdown_token};
+use service::{Env, ServiceError, Setting, SettingsReader, shutdown_token};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::Runtime;
 
 use crate::Drain;
 use crate::inherited::Inherited;
+
+/// The tenant's name on pages.
+pub const TENANT: Setting = Setting::required(TENANT_ID, "the tenant's name on pages");
 
 /// A listening socket that PID 1 passes to the service.
 pub trait InheritedListener: Sized {
@@ -41,7 +44,7 @@ pub fn start<L: InheritedListener, F: Future<Output = ()>>(
     run: impl FnOnce(L, String, Drain) -> F,
 ) -> Result<(), ServiceError> {
     let mut settings = SettingsReader::new(env);
-    let tenant = settings.required::<String>(TENANT_ID);
+    let tenant = settings.value::<String>(&TENANT);
     let tenant = settings.finish(|| tenant)?;
     runtime?.block_on(async {
         let mut inherited = Inherited::take();

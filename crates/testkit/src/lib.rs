@@ -7,6 +7,7 @@ mod eventually;
 pub mod http;
 pub mod installation;
 pub mod peer;
+pub mod reference;
 mod temp_dir;
 
 pub use eventually::{eventually, wait_for};

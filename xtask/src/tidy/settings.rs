@@ -1,44 +1,48 @@
-//! Every setting that compose.yml, a service, xtask or a script reads is in the reference, and
-//! every setting of the reference is read.
+//! The part of the reference that no code generates: the settings of compose.yml, of xtask and of the scripts. Each
+//! service compares its own table with the reference in a test.
 
 use super::tree::{SourceFile, Tree};
 
 const REFERENCE: &str = "docs/reference/settings.md";
-/// The readers whose settings the reference describes. Inside a tenant, names belong to the
-/// contract with PID 1.
-const READERS: &[&str] = &[
-    ".ci/",
-    "compose.yml",
-    "crates/app-api/src/",
-    "crates/orchestrator/src/",
-    "crates/router/src/",
-    "crates/service/src/",
-    "scripts/",
-    "xtask/src/",
-];
+const COMPOSE: &str = "compose.yml";
+/// The services' tables, which are made from the code, follow this heading.
+const SERVICES: &str = "\n## Services\n";
+/// The readers whose settings the reference describes by hand.
+const READERS: &[&str] = &[".ci/", COMPOSE, "scripts/", "xtask/src/"];
 /// These files name settings in order to find them, or to pass them to the browser's test.
 const ABOUT_SETTINGS: &[&str] = &["xtask/src/tidy/", "xtask/src/test.rs"];
 
 pub(super) fn check(tree: &Tree) -> Vec<String> {
-    let Some(reference) = tree.files.iter().find(|file| file.path == REFERENCE) else {
-        return Vec::new();
-    };
-    let known = names(&reference.text);
+    let text_of = |path: &str| tree.files.iter().find(|file| file.path == path).map(|f| &*f.text);
+    let Some(reference) = text_of(REFERENCE) else { return Vec::new() };
+    let (by_hand, services) = reference.split_once(SERVICES).unwrap_or((reference, ""));
+    let known = names(reference);
     let (mut faults, mut read) = (Vec::new(), Vec::new());
     for file in tree.files.iter().filter(|file| is_reader(file)) {
-        for name in settings(file) {
-            let secret = format!("{name}_FILE");
-            if !known.contains(&name) && !known.contains(&secret.as_str()) {
-                faults.push(format!("{} reads {name}, which {REFERENCE} lacks", file.path));
-            }
-            read.extend([name.to_owned(), secret]);
-        }
+        let settings = settings(file);
+        let unknown = settings.iter().filter(|name| !known.contains(name));
+        faults.extend(
+            unknown.map(|name| format!("{} reads {name}, which {REFERENCE} lacks", file.path)),
+        );
+        read.extend(settings);
     }
-    let unread = known.into_iter().filter(|name| !read.iter().any(|read| read == name));
+    let unread = names(by_hand).into_iter().filter(|name| !read.contains(name));
     faults.extend(unread.map(|name| format!("{REFERENCE} has {name}, which nobody reads")));
+    let compose = text_of(COMPOSE).unwrap_or_default();
+    let misplaced = services.lines().filter(|row| !is_set_as_told(row, compose));
+    faults.extend(misplaced.map(|row| format!("{COMPOSE} does not agree with: {row}")));
     faults.sort();
     faults.dedup();
     faults
+}
+
+/// Whether compose.yml takes a variable from `.env` exactly where its row says so.
+fn is_set_as_told(row: &str, compose: &str) -> bool {
+    let Some((name, cells)) = row.strip_prefix("| `").and_then(|row| row.split_once("` | ")) else {
+        return true;
+    };
+    let from_env = compose.contains(&format!("${{{name}:"));
+    from_env == cells.contains(" | `.env` | ")
 }
 
 fn is_reader(file: &SourceFile) -> bool {
@@ -70,35 +74,43 @@ fn names(text: &str) -> Vec<&str> {
 mod tests {
     use super::*;
 
+    fn faults(reference: &str, others: &[(&str, &str)]) -> Vec<String> {
+        let file =
+            |path: &str, text: &str| SourceFile { path: path.to_owned(), text: text.to_owned() };
+        let mut files = vec![file(REFERENCE, reference)];
+        files.extend(others.iter().map(|(path, text)| file(path, text)));
+        check(&Tree { files })
+    }
+
     #[test]
     fn a_planted_setting_is_found() {
         let cases = [
-            ("crates/router/src/settings.rs", "vars.or_default(\"CIAL_PLANTED\", 1)", 1),
-            ("crates/router/src/settings.rs", "#[cfg(test)]\n\"CIAL_PLANTED\"", 0),
-            ("xtask/src/images/build.rs", "world::var(\"CIAL_PLANTED\")", 1),
+            ("xtask/src/images/build.rs", "environment::var(\"CIAL_PLANTED\")", 1),
+            ("xtask/src/images/build.rs", "#[cfg(test)]\n\"CIAL_PLANTED\"", 0),
             ("scripts/plant", "${CIAL_PLANTED:-x}", 1),
             ("compose.yml", "A: ${CIAL_PLANTED:-x}", 1),
-            ("crates/edge/src/lib.rs", "\"CIAL_PLANTED\"", 0),
-            ("crates/router/src/settings.rs", "vars.secret(\"CIAL_KNOWN\")", 0),
+            ("crates/router/src/settings.rs", "\"CIAL_PLANTED\"", 0),
+            ("compose.yml", "${CIAL_KNOWN:-x}", 0),
         ];
-        for (path, text, faults) in cases {
-            let file = |path: &str, text: &str| SourceFile {
-                path: path.to_owned(),
-                text: text.to_owned(),
-            };
-            let reader = file("scripts/reader", "$CIAL_KNOWN_FILE");
-            let reference = file(REFERENCE, "`CIAL_KNOWN_FILE`");
-            let files = vec![file(path, text), reader, reference];
-            let tree = Tree { files };
-            assert_eq!(check(&tree).len(), faults, "{path}: {text}");
+        for (path, text, count) in cases {
+            let found = faults("`CIAL_KNOWN`", &[(path, text), ("scripts/reader", "$CIAL_KNOWN")]);
+            assert_eq!(found.len(), count, "{path}: {text}");
         }
     }
 
     #[test]
     fn a_planted_row_is_found() {
-        let reference =
-            SourceFile { path: REFERENCE.to_owned(), text: "| `CIAL_PLANTED` |".to_owned() };
-        let tree = Tree { files: vec![reference] };
-        assert_eq!(check(&tree), [format!("{REFERENCE} has CIAL_PLANTED, which nobody reads")]);
+        let unread = format!("{REFERENCE} has CIAL_PLANTED, which nobody reads");
+        assert_eq!(faults("| `CIAL_PLANTED` |", &[]), [unread]);
+        let service = |set_in: &str| format!("{SERVICES}\n| `CIAL_KNOWN` | `1` | {set_in} | a |\n");
+        for (set_in, compose, count) in [
+            ("`.env`", "A: ${CIAL_KNOWN:-}", 0),
+            ("compose.yml", "CIAL_KNOWN: 1", 0),
+            ("`.env`", "CIAL_KNOWN: 1", 1),
+            ("compose.yml", "A: ${CIAL_KNOWN:-}", 1),
+        ] {
+            let found = faults(&service(set_in), &[(COMPOSE, compose)]);
+            assert_eq!(found.len(), count, "{set_in} {compose}");
+        }
     }
 }

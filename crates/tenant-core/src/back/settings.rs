@@ -3,11 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use protocol::TenantId;
-use protocol::inside::{DATA_DIR, SECRETS_DIR, TENANT_ID, TENANT_UUID};
+use protocol::inside::{DATA_DIR, SECRETS_DIR, TENANT_UUID};
 use service::settings::SettingsErrors;
-use service::{Env, SettingsReader};
+use service::{Env, Setting, SettingsReader};
+use tenant_service::TENANT;
 
 use crate::token::Verifier;
+
+const UUID: Setting = Setting::optional(TENANT_UUID, "the tenant's id in sign-on tokens");
 
 pub struct Settings {
     /// The tenant's name on pages.
@@ -20,12 +23,12 @@ pub struct Settings {
 impl Settings {
     pub fn read(env: &Env) -> Result<Self, SettingsErrors> {
         let mut settings = SettingsReader::new(env);
-        let tenant = settings.required(TENANT_ID);
-        let uuid = settings.optional::<TenantId>(TENANT_UUID).flatten();
+        let tenant = settings.value(&TENANT);
+        let uuid = settings.optional::<TenantId>(&UUID).flatten();
         let read = uuid.and_then(|uuid| Verifier::read(Path::new(SECRETS_DIR), uuid).transpose());
         let verifier = match read.transpose() {
             Ok(verifier) => Some(verifier),
-            Err(error) => settings.reject(SECRETS_DIR, &error.to_string()),
+            Err(error) => settings.reject_named(SECRETS_DIR, &error.to_string()),
         };
         settings
             .finish(|| Some(Self { tenant: tenant?, verifier: verifier?, data: DATA_DIR.into() }))
