@@ -85,6 +85,13 @@ pub(crate) fn database_unavailable() -> ApiError {
     ApiError::new(Code::DatabaseUnavailable, detail)
 }
 
+/// The error of a change that Postgres cannot store.
+pub(crate) fn database_disk_full() -> ApiError {
+    let detail =
+        "The database's disk is full, and nothing was changed. Free space on it, then try again.";
+    ApiError::new(Code::DiskFull, detail)
+}
+
 impl Deref for App {
     type Target = Parts;
 

@@ -15,10 +15,11 @@ use crate::access::Access::{
     Global, Member, Person, PlatformAdmin, PlatformRead, Public, Service, SignedIn, Tenant,
 };
 use crate::access::layer::deny_unknown_path;
-use crate::app::{App, database_unavailable};
+use crate::app::{App, database_disk_full, database_unavailable};
+use crate::db::DatabaseFailure;
 use crate::http::{self, security};
 use crate::route::{Route, Surface, mount};
-use crate::{api, audit, db, internal, openapi, pages, sessions};
+use crate::{api, audit, internal, openapi, pages, sessions};
 
 /// `api`: below `/api/admin` and `/v1`. `call`: JSON at one path. `page`: HTML and assets. `internal`: for services.
 macro_rules! routes {
@@ -133,14 +134,17 @@ pub fn internal_service(app: App) -> Router {
         .with_state(app)
 }
 
-/// Middleware: a request whose query failed for lack of a reply gets 503 `database_unavailable` instead of 500.
+/// Middleware: a failure of Postgres gets a code and a status of its own instead of 500.
 async fn report_database_failure(request: Request, next: Next) -> Response {
     let response = next.run(request).await;
     let cause = response.extensions().get::<ErrorCause>().map(|cause| cause.error.clone());
-    match cause.filter(|error| db::is_unavailable(error)) {
-        Some(cause) => database_unavailable().with_shared_cause(cause).into_response(),
-        None => response,
-    }
+    let Some(cause) = cause else { return response };
+    let error = match DatabaseFailure::find(&cause) {
+        Some(DatabaseFailure::Unavailable) => database_unavailable(),
+        Some(DatabaseFailure::DiskFull) => database_disk_full(),
+        None => return response,
+    };
+    error.with_shared_cause(cause).into_response()
 }
 
 async fn show_description(State(app): State<App>) -> axum::Json<serde_json::Value> {

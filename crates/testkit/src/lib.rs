@@ -8,9 +8,11 @@ pub mod http;
 pub mod installation;
 pub mod peer;
 pub mod reference;
+mod small_disk;
 mod temp_dir;
 
 pub use eventually::{eventually, wait_for};
 pub use http::{Client, Response};
 pub use installation::Installation;
+pub use small_disk::SmallDisk;
 pub use temp_dir::TempDir;

@@ -23,24 +23,41 @@ pub use diesel::QueryResult;
 pub use diesel_async::AsyncConnection as Transaction;
 pub type Conn = diesel_async::AsyncPgConnection;
 
-/// Whether `error` means that Postgres did not reply in time: the connection ended, or a timeout of the server cancelled
-/// the statement.
-pub fn is_unavailable(error: &anyhow::Error) -> bool {
-    use diesel::result::{DatabaseErrorKind, Error};
+/// A failure of Postgres that is no fault of the request or of its handler.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DatabaseFailure {
+    /// No reply in time: the connection ended, or a timeout of the server cancelled the statement.
+    Unavailable,
+    /// The disk of the server has no room for the change.
+    DiskFull,
+}
 
-    match error.downcast_ref::<Error>() {
-        // The deadline of a query ends its connection. Errors without a code of Postgres are of this kind, too.
-        Some(Error::DatabaseError(
-            DatabaseErrorKind::ClosedConnection | DatabaseErrorKind::UnableToSendCommand,
-            _,
-        )) => true,
-        Some(Error::DatabaseError(DatabaseErrorKind::Unknown, info)) => {
-            TIMEOUT_MESSAGES.contains(&info.message())
+impl DatabaseFailure {
+    /// Finds the failure in the cause of an error response; `None` for any other cause.
+    pub fn find(error: &anyhow::Error) -> Option<Self> {
+        use diesel::result::{DatabaseErrorKind, Error};
+
+        match error.downcast_ref::<Error>() {
+            // The deadline of a query ends its connection. Errors without a code of Postgres are of this kind, too.
+            Some(Error::DatabaseError(
+                DatabaseErrorKind::ClosedConnection | DatabaseErrorKind::UnableToSendCommand,
+                _,
+            )) => Some(Self::Unavailable),
+            Some(Error::DatabaseError(DatabaseErrorKind::Unknown, info)) => {
+                if TIMEOUT_MESSAGES.contains(&info.message()) {
+                    Some(Self::Unavailable)
+                } else if info.message().contains(NO_SPACE_MESSAGE) {
+                    Some(Self::DiskFull)
+                } else {
+                    None
+                }
+            }
+            _ => None,
         }
-        _ => false,
     }
 }
 
-/// Diesel passes no error code on. In another language such a timeout counts as an internal error.
+/// Diesel passes no error code on. In another language such a failure counts as an internal error.
 const TIMEOUT_MESSAGES: [&str; 2] =
     ["canceling statement due to statement timeout", "canceling statement due to lock timeout"];
+const NO_SPACE_MESSAGE: &str = "No space left on device";

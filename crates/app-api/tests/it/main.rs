@@ -11,6 +11,7 @@ mod connections;
 mod creating;
 mod database_down;
 mod database_ownership;
+mod disk_full;
 mod errors;
 mod harness;
 mod listing;

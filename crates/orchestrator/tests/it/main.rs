@@ -4,12 +4,14 @@
 
 mod conformance;
 mod connections;
+mod disk_full;
 mod disk_limits;
 mod engine;
 mod networks;
 mod operations;
 mod process;
 mod race;
+mod reboot;
 mod recovery;
 mod revoking;
 mod settings;

@@ -75,7 +75,7 @@ codes! {
         "Postgres does not answer"
         "wait; `/readyz` of app-api says when",
     DiskFull = "disk_full" [507] "Disk full"
-        "the engine has no room, or less than `CIAL_DISK_RESERVE_BYTES` left for a new tenant"
+        "the disk of the engine or of the database has no room, or less than `CIAL_DISK_RESERVE_BYTES` is left for a new tenant"
         "make room on its disk",
     DiskLimitReached = "disk_limit_reached" [507] "Disk limit reached"
         "the tenant's volumes hold more than `limits.disk_bytes`; it was stopped and does not start"

@@ -100,14 +100,58 @@ fn responses(data: &Path) -> bool {
     std::os::unix::net::UnixStream::connect(data.join(".s.PGSQL.5432")).is_ok()
 }
 
+/// A Postgres of one test, which may end before the test does.
+pub(crate) struct PrivateServer {
+    data: PathBuf,
+}
+
+impl PrivateServer {
+    /// Creates and starts a server in `data`. Its write-ahead log stays small.
+    pub(crate) fn start(data: PathBuf) -> Self {
+        initialize(&data);
+        let server = Self { data };
+        server.ensure_running();
+        server
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("postgres:///postgres?host={}&user=postgres", self.data.display())
+    }
+
+    /// Starts the server again if it ended, like the engine does with its container.
+    pub(crate) fn ensure_running(&self) {
+        if !responses(&self.data) {
+            launch(&self.data, "-c min_wal_size=32MB -c max_wal_size=64MB");
+        }
+    }
+}
+
+impl Drop for PrivateServer {
+    fn drop(&mut self) {
+        let mut stop = as_postgres(&binaries().join("pg_ctl"));
+        let _ = stop.args(["stop", "-s", "-m", "immediate", "-D"]).arg(&self.data).status();
+    }
+}
+
 fn start(home: &Path, data: &Path) {
+    initialize(data);
+    launch(data, "");
+    let stop = format!(
+        "while sleep 10; do flock -n -x {home}/users {pg_ctl} stop -s -m immediate -D {data} && exit; done",
+        home = home.display(),
+        pg_ctl = binaries().join("pg_ctl").display(),
+        data = data.display()
+    );
+    run(as_postgres(Path::new("setsid")).args(["--fork", "sh", "-c", &stop]));
+}
+
+fn initialize(data: &Path) {
     let _ = std::fs::remove_dir_all(data);
     create_dir_all(data).unwrap();
-    let bin = binaries();
     if nix::unistd::getuid().is_root() {
         run(Command::new("chown").arg("postgres").arg(data));
     }
-    run(as_postgres(&bin.join("initdb")).arg("-D").arg(data).args([
+    run(as_postgres(&binaries().join("initdb")).arg("-D").arg(data).args([
         "-U",
         "postgres",
         "-A",
@@ -119,23 +163,19 @@ fn start(home: &Path, data: &Path) {
     ]));
     let rules = format!("local all {LOCKED_ROLE} scram-sha-256\nlocal all all trust\n");
     std::fs::write(data.join("pg_hba.conf"), rules).unwrap();
+}
+
+fn launch(data: &Path, more_options: &str) {
     let options = format!(
         "-c listen_addresses= -c unix_socket_directories={} -c fsync=off -c full_page_writes=off \
-         -c synchronous_commit=off -c max_connections=300 -c shared_buffers=64MB",
+         -c synchronous_commit=off -c max_connections=300 -c shared_buffers=64MB {more_options}",
         data.display()
     );
-    run(as_postgres(&bin.join("pg_ctl"))
+    run(as_postgres(&binaries().join("pg_ctl"))
         .args(["-w", "-s", "start", "-o", &options, "-l"])
         .arg(data.join("log"))
         .arg("-D")
         .arg(data));
-    let stop = format!(
-        "while sleep 10; do flock -n -x {home}/users {bin} stop -s -m immediate -D {data} && exit; done",
-        home = home.display(),
-        bin = bin.join("pg_ctl").display(),
-        data = data.display()
-    );
-    run(as_postgres(Path::new("setsid")).args(["--fork", "sh", "-c", &stop]));
 }
 
 /// `initdb` and `postgres` refuse to run as root.

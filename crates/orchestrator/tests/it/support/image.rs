@@ -19,18 +19,19 @@ const REPO: &str = "cial-test-orchestrator";
 /// Builds an image whose only program is the stand-in, and returns its tag. The image is kept for
 /// later runs, because its tag identifies its content.
 pub(crate) async fn tenant(docker: &Docker) -> String {
-    static MADE: OnceCell<String> = OnceCell::const_new();
-    MADE.get_or_init(async || {
-        let mut hasher = DefaultHasher::new();
-        (SOURCE, recipe("")).hash(&mut hasher);
-        let name = format!("{REPO}:{:016x}", hasher.finish());
-        if docker.inspect_image(&name).await.is_err() {
-            build(docker, &name, &recipe(""), &compiled()).await;
-        }
-        name
-    })
-    .await
-    .clone()
+    static BUILT: OnceCell<String> = OnceCell::const_new();
+    BUILT.get_or_init(async || build_tenant(docker).await).await.clone()
+}
+
+/// Like [`tenant`], on any engine.
+pub(crate) async fn build_tenant(docker: &Docker) -> String {
+    let mut hasher = DefaultHasher::new();
+    (SOURCE, recipe("")).hash(&mut hasher);
+    let name = format!("{REPO}:{:016x}", hasher.finish());
+    if docker.inspect_image(&name).await.is_err() {
+        build(docker, &name, &recipe(""), &compiled()).await;
+    }
+    name
 }
 
 pub(crate) fn name(tag: &str) -> String {

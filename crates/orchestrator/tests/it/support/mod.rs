@@ -1,6 +1,7 @@
 //! A separate installation for each test on the real engine, removed again whatever the outcome.
 
 pub(crate) mod image;
+pub(crate) mod private_engine;
 pub(crate) mod router;
 pub(crate) mod simulation;
 
@@ -47,6 +48,7 @@ pub(crate) const SOCKET: &str = "/var/run/docker.sock";
 pub(crate) struct Install {
     pub(crate) name: InstallName,
     pub(crate) client: Client,
+    pub(crate) socket: PathBuf,
     pub(crate) image: String,
     pub(crate) base: PathBuf,
     pub(crate) pool: String,
@@ -72,16 +74,33 @@ impl Install {
         let name = format!("orchestrator-{}-{n}", std::process::id());
         let client = Client::connect_with_local_defaults().unwrap();
         let client = client.negotiate_version().await.expect("these tests need a container engine");
+        let image = image::tenant(&client).await;
         // The base is short, because the path of a socket has at most 107 bytes.
         let base = std::env::temp_dir().join(&name);
+        Self::create(name, SOCKET.into(), client, image, base, pool(n))
+    }
+
+    /// An installation on another engine, which is removed with that engine.
+    pub(crate) fn new_on(socket: PathBuf, client: Client, image: String, base: PathBuf) -> Self {
+        let name = format!("private-{}", std::process::id());
+        Self::create(name, socket, client, image, base, pool(0))
+    }
+
+    fn create(
+        name: String,
+        socket: PathBuf,
+        client: Client,
+        image: String,
+        base: PathBuf,
+        pool: String,
+    ) -> Self {
         for directory in ["sockets", "secrets", "state"] {
             fs::create_dir_all(base.join(directory)).unwrap();
         }
-        let pool = pool(n);
-        let image = image::tenant(&client).await;
         Self {
             name: name.parse().unwrap(),
             client,
+            socket,
             image,
             base,
             pool,
@@ -104,6 +123,7 @@ impl Install {
         Self {
             name: self.name.clone(),
             client: self.client.clone(),
+            socket: self.socket.clone(),
             image: self.image.clone(),
             base: self.base.clone(),
             pool: self.pool.clone(),
@@ -114,7 +134,7 @@ impl Install {
 
     /// Creates a driver as a freshly started process does. Must be called inside a runtime.
     pub(crate) fn driver(&self) -> DockerDriver {
-        self.driver_at(SOCKET)
+        self.driver_at(&self.socket.display().to_string())
     }
 
     pub(crate) fn driver_at(&self, socket: &str) -> DockerDriver {
