@@ -18,6 +18,7 @@ const FOR_PEOPLE: &[&str] = &[
     "cargo xtask bench tenant",
     "cargo xtask bench wake",
     "cargo xtask fuzz --seconds 600",
+    "cargo xtask mutants SET",
 ];
 
 pub(super) fn check(tree: &Tree) -> Vec<String> {

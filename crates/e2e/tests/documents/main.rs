@@ -49,6 +49,8 @@ async fn follow(terminal: &mut Terminal<'_>, installation: &Installation) -> Res
         .contains("Tenant acme")?;
     terminal.run("docker ps --filter label=cial.install=local")?.contains("cial-tenant-")?;
     terminal.run("docker compose exec router router upgrade")?;
+    let key = "docker compose exec app-api cat /var/lib/cial/bootstrap-key";
+    terminal.run(key)?.word_with("cial_")?;
     terminal.watch("cargo xtask local-logs router --follow")?;
     reset(terminal, installation).await?;
 
