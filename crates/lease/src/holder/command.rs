@@ -65,26 +65,26 @@ pub struct CurrentUsage {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ManagerCommand<T, W> {
-    /// Send a lease request, then call [`LeaseManager::on_request_finished`].
+    /// Send a lease request, then call [`LeaseManager::on_request_finished`](crate::LeaseManager::on_request_finished).
     SendRequest {
         tenant: T,
         call: LeaseCall,
         intent: RequestIntent,
     },
-    /// Renew the lease, together with others, then call [`LeaseManager::on_renewed`].
+    /// Renew the lease, together with others, then call [`LeaseManager::on_renewed`](crate::LeaseManager::on_renewed).
     SendRenewal {
         tenant: T,
         call: LeaseCall,
     },
     /// Clear the published lease, then check that no request has used the tenant after `last_used`.
-    /// If so call [`LeaseManager::begin_release`] and send the release, otherwise
-    /// [`LeaseManager::keep_lease`].
+    /// If so call [`LeaseManager::begin_release`](crate::LeaseManager::begin_release) and send the release, otherwise
+    /// [`LeaseManager::keep_lease`](crate::LeaseManager::keep_lease).
     Release {
         tenant: T,
         last_used: Moment,
     },
     /// Make a call that the orchestrator always answers at once, then call
-    /// [`LeaseManager::on_probe_finished`].
+    /// [`LeaseManager::on_probe_finished`](crate::LeaseManager::on_probe_finished).
     SendProbe,
     /// Let requests be sent until this moment, at the address of the grant.
     AdoptGrant {

@@ -23,6 +23,33 @@ fn a_request_before_the_recheck_keeps_the_tenant_awake_and_voids_the_call() {
 }
 
 #[test]
+fn a_void_call_does_not_begin_a_later_decision() {
+    let mut scenario = Scenario::new(Phase::Ready, freezes_after_a_minute());
+    let decide = |scenario: &mut Scenario| {
+        scenario.advance(75_000);
+        let generation = scenario.busy_query();
+        scenario.core.on_busy_report(scenario.now, 1, generation, BusyReport::NotBusy);
+        scenario.engine_call().1
+    };
+    let first = decide(&mut scenario);
+    scenario.request_lease(1, 1, false);
+    scenario.commands();
+    let second = decide(&mut scenario);
+    assert!(!scenario.core.begin_call(scenario.now, 1, first));
+    assert!(scenario.core.begin_call(scenario.now, 1, second));
+}
+
+#[test]
+fn a_stop_that_the_engine_refuses_is_no_sleep() {
+    let mut scenario = Scenario::new(Phase::Frozen, SleepPolicy::from_seconds(60, 120, 0, false));
+    scenario.advance(120_000);
+    let (_, call_id) = scenario.engine_call();
+    assert!(scenario.core.begin_call(scenario.now, 1, call_id));
+    scenario.core.on_call_finished(scenario.now, 1, call_id, CallOutcome::Refused, Phase::Frozen);
+    assert_eq!(scenario.core.sleep_state(1).unwrap().last_sleep(), None);
+}
+
+#[test]
 fn a_request_after_the_recheck_waits_for_the_freeze_and_the_thaw() {
     let mut scenario = Scenario::new(Phase::Ready, freezes_after_a_minute());
     scenario.advance(60_000);
@@ -55,6 +82,7 @@ fn a_request_during_the_thaw_before_a_stop_is_served_without_the_stop() {
     assert!(!scenario.core.continue_after_thaw(scenario.now, 1, BusyReport::NotBusy));
     scenario.core.on_call_finished(scenario.now, 1, call_id, CallOutcome::Done, Phase::Ready);
     assert!(matches!(scenario.responses()[..], [LeaseResponse::Granted(_)]));
+    assert_eq!(scenario.core.sleep_state(1).unwrap().last_sleep(), None, "it did not sleep");
 }
 
 #[test]

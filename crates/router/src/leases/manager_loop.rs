@@ -1,12 +1,12 @@
-//! The loop around [`lease::LeaseManager`]: passes events in and executes commands. Nothing is decided here.
+//! The loop around [`lease::LeaseManager`]: passes events in. `execute` carries its commands out. Nothing is decided here.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use lease::{
-    CallHealth, CurrentUsage, LeaseManager, LeaseTerms, ManagerCommand, ManagerSettings, Millis,
-    Moment, RequestOutcome, RouteStatus, TenantRequest,
+    CallHealth, CurrentUsage, LeaseManager, LeaseTerms, ManagerSettings, Millis, Moment,
+    RequestOutcome, RouteStatus, TenantRequest,
 };
 use protocol::TenantId;
 use protocol::leases::LeaseGrant;
@@ -15,10 +15,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::calls::{FinishedCall, LeaseCalls};
 use super::client::{CallFailure, LeaseClient};
-use super::handle::{LeaseCommand, LeaseResult, QueuedRequest, Waiter};
+use super::handle::{LeaseCommand, QueuedRequest, Waiter};
 use super::queue::LeaseQueue;
 use super::tenant_lease::TenantLease;
-use super::{CachedLease, LeaseGuard};
 use crate::clock;
 use crate::metrics::LeaseCounters;
 use crate::routes::store::RouteStore;
@@ -28,13 +27,13 @@ use crate::routes::table::Availability;
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(crate) struct ManagerLoop {
-    routes: Arc<RouteStore>,
-    queue: Arc<LeaseQueue>,
-    counters: Arc<LeaseCounters>,
-    manager: LeaseManager<TenantId, u64>,
-    leases: HashMap<TenantId, TenantLease>,
-    waiters: HashMap<u64, Waiter>,
-    calls: LeaseCalls,
+    pub(super) routes: Arc<RouteStore>,
+    pub(super) queue: Arc<LeaseQueue>,
+    pub(super) counters: Arc<LeaseCounters>,
+    pub(super) manager: LeaseManager<TenantId, u64>,
+    pub(super) leases: HashMap<TenantId, TenantLease>,
+    pub(super) waiters: HashMap<u64, Waiter>,
+    pub(super) calls: LeaseCalls,
 }
 
 impl ManagerLoop {
@@ -175,95 +174,6 @@ impl ManagerLoop {
         }
         let terms = LeaseTerms { expires_in: expires_in_ms.into(), linger: linger_ms.into() };
         RequestOutcome::Granted { terms, woke }
-    }
-
-    fn execute_commands(&mut self) {
-        while let Some(command) = self.manager.next_command() {
-            match command {
-                ManagerCommand::SendRequest { tenant, call, intent } => {
-                    self.counters.asked();
-                    self.calls.send_request(tenant, call, intent);
-                }
-                ManagerCommand::SendRenewal { tenant, call } => {
-                    let lease = self.leases.entry(tenant).or_default();
-                    let usage = lease.report_usage(tenant, call.number, &lease.usage());
-                    self.calls.add_renewal(tenant, call, usage);
-                }
-                ManagerCommand::Release { tenant, last_used } => {
-                    self.release_lease(tenant, last_used);
-                }
-                ManagerCommand::SendProbe => self.calls.send_probe(),
-                ManagerCommand::AdoptGrant { tenant, valid_until, woke, is_awaited } => {
-                    if woke {
-                        self.counters.woke();
-                    }
-                    if let Some(lease) = self.leases.get(&tenant) {
-                        lease.adopt_grant(valid_until, woke && is_awaited);
-                    }
-                }
-                ManagerCommand::Publish { tenant, valid_until } => {
-                    if let Some(lease) = self.leases.get(&tenant) {
-                        lease.publish(valid_until);
-                    }
-                }
-                ManagerCommand::ServeLeased { tenant, waiter } => {
-                    let lease = self.leases.get(&tenant).and_then(|lease| lease.current.clone());
-                    self.serve(lease, waiter, LeaseResult::Leased);
-                }
-                ManagerCommand::ServeUnleased { tenant, waiter } => {
-                    // At the address that the route table shows now.
-                    self.serve(self.routes.lease(tenant), waiter, LeaseResult::Unleased);
-                }
-                ManagerCommand::Refuse { waiter, error } => {
-                    self.respond(waiter, LeaseResult::Refused(error));
-                }
-                ManagerCommand::SetQueuePosition { tenant, queue_position } => {
-                    self.queue.set_queue_position(tenant, queue_position);
-                }
-                ManagerCommand::SetStatus(status) => self.queue.set_status(status),
-                ManagerCommand::Forget { tenant } => {
-                    self.leases.remove(&tenant);
-                }
-            }
-        }
-        self.calls.flush();
-    }
-
-    /// Ends the lease, unless the tenant is in use or was used after `last_used`.
-    fn release_lease(&mut self, tenant: TenantId, last_used: Moment) {
-        let (now, manager) = (clock::now(), &mut self.manager);
-        let Some(lease) = self.leases.get(&tenant) else { return };
-        match lease.clear_if_unused(last_used) {
-            Some(usage) => {
-                let released = manager.begin_release(now, tenant);
-                let report = |number| lease.report_usage(tenant, number, &usage);
-                released.map(report).into_iter().for_each(|usage| self.calls.add_release(usage));
-            }
-            None => {
-                // Published at once: until then requests of serving threads find no lease.
-                lease.publish(manager.valid_until(tenant));
-                manager.keep_lease(now, tenant);
-            }
-        }
-    }
-
-    fn serve(
-        &mut self,
-        lease: Option<Arc<CachedLease>>,
-        waiter: u64,
-        result: fn(LeaseGuard) -> LeaseResult,
-    ) {
-        let Some(thread) = self.waiters.get(&waiter).map(|waiter| waiter.thread) else { return };
-        let not_running = LeaseResult::Refused(lease::LeaseError::NotRunning);
-        let served = lease.map_or(not_running, |lease| result(lease.begin_request(thread)));
-        self.respond(waiter, served);
-    }
-
-    fn respond(&mut self, waiter: u64, result: LeaseResult) {
-        if let Some(waiter) = self.waiters.remove(&waiter) {
-            // A waiter that left needs no result.
-            let _ = waiter.result.send(result);
-        }
     }
 }
 

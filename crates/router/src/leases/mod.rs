@@ -4,6 +4,7 @@
 mod cached_lease;
 mod calls;
 mod client;
+mod execute;
 mod handle;
 mod manager_loop;
 mod queue;
