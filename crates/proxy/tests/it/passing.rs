@@ -305,6 +305,22 @@ fn http_1_0_clients_get_no_chunks() {
 }
 
 #[test]
+fn a_request_of_http_1_0_goes_on_with_the_one_host_that_http_1_1_demands() {
+    let server = Server::play(|conn, _| {
+        let request = conn.request().unwrap();
+        let hosts = request.lines().filter(|line| line.to_ascii_lowercase().starts_with("host:"));
+        let seen = hosts.collect::<Vec<_>>().join("|");
+        conn.say(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{seen}", seen.len()));
+    });
+    let proxy = Proxy::start(&server);
+    for (lines, seen) in [("", "host:"), ("Host: a\r\n", "Host: a")] {
+        let mut client = proxy.client();
+        client.say(format!("GET / HTTP/1.0\r\n{lines}\r\n"));
+        assert_eq!(client.answer().2, seen);
+    }
+}
+
+#[test]
 fn an_answer_until_close_becomes_chunks() {
     let server = Server::play(|conn, _| {
         conn.request();
