@@ -11,8 +11,8 @@ use clap_complete::engine::ArgValueCompleter;
 
 pub use people::{
     AuditCommand, AuditFilter, CreateInvitation, CreateKey, CreateWebhook, ExportAudit,
-    ExportFormat, InvitationsCommand, KeysCommand, MembersCommand, SessionsCommand, UsersCommand,
-    WebhooksCommand,
+    ExportFormat, InvitationsCommand, KeysCommand, ListAudit, MembersCommand, SessionsCommand,
+    UsersCommand, WebhooksCommand,
 };
 pub use tenants::{
     ChangeState, Confirm, CreateTenant, DeleteTenant, ListTenants, LogsArgs, OpenTenant, TenantArg,
@@ -115,7 +115,7 @@ pub enum Command {
         #[command(subcommand)]
         command: Option<SessionsCommand>,
     },
-    /// list the people of the installation
+    /// list the people of the installation, and change their roles
     #[command(visible_alias = "user", args_conflicts_with_subcommands = true)]
     Users {
         #[command(subcommand)]
@@ -128,10 +128,10 @@ pub enum Command {
         command: Option<MembersCommand>,
     },
     /// invite people to the installation or to a tenant
-    #[command(visible_alias = "invitation")]
+    #[command(visible_alias = "invitation", args_conflicts_with_subcommands = true)]
     Invitations {
         #[command(subcommand)]
-        command: InvitationsCommand,
+        command: Option<InvitationsCommand>,
     },
     /// send events to an address of yours, and follow the deliveries
     #[command(visible_alias = "webhook", args_conflicts_with_subcommands = true)]
@@ -143,7 +143,7 @@ pub enum Command {
     #[command(args_conflicts_with_subcommands = true)]
     Audit {
         #[command(flatten)]
-        filter: AuditFilter,
+        list: ListAudit,
         #[command(subcommand)]
         command: Option<AuditCommand>,
     },

@@ -82,6 +82,47 @@ pub struct RevokeSessions {
 pub enum UsersCommand {
     /// list the people of the installation
     List,
+    /// change a person's role in the installation
+    Set(SetUser),
+    /// delete a person; their sessions end
+    Delete(DeleteUser),
+}
+
+/// A person's role in the installation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PlatformRole {
+    Owner,
+    Admin,
+    Viewer,
+    None,
+}
+
+impl PlatformRole {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Owner => "owner",
+            Self::Admin => "admin",
+            Self::Viewer => "viewer",
+            Self::None => "none",
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct SetUser {
+    /// id of the person, from `cial users list`
+    pub user: String,
+    /// role in the installation
+    #[arg(long, value_name = "ROLE")]
+    pub role: PlatformRole,
+}
+
+#[derive(Debug, Args)]
+pub struct DeleteUser {
+    /// id of the person, from `cial users list`
+    pub user: String,
+    #[command(flatten)]
+    pub confirm: Confirm,
 }
 
 /// A person's role in a tenant.
@@ -116,8 +157,8 @@ pub enum MembersCommand {
 pub struct SetMember {
     /// id of the person, from `cial users list` or `cial members list`
     pub user: String,
-    #[arg(long, value_name = "ROLE")]
     /// role in the tenant
+    #[arg(long, value_name = "ROLE")]
     pub role: MemberRole,
 }
 
@@ -151,8 +192,20 @@ impl InvitedRole {
 
 #[derive(Debug, Subcommand)]
 pub enum InvitationsCommand {
+    /// list open invitations; --tenant lists those to one tenant
+    List,
     /// create a one-time link and print it once
     Create(CreateInvitation),
+    /// withdraw an open invitation
+    Revoke(RevokeInvitation),
+}
+
+#[derive(Debug, Args)]
+pub struct RevokeInvitation {
+    /// id of the invitation, from `cial invitations list`
+    pub id: String,
+    #[command(flatten)]
+    pub confirm: Confirm,
 }
 
 #[derive(Debug, Args)]
@@ -213,7 +266,7 @@ pub struct ReplayDelivery {
 #[derive(Debug, Subcommand)]
 pub enum AuditCommand {
     /// list entries, newest first
-    List(AuditFilter),
+    List(ListAudit),
     /// write every entry to standard output
     Export(ExportAudit),
 }
@@ -235,6 +288,12 @@ pub struct AuditFilter {
     /// only entries before this: a time of RFC 3339, or an age like 1h
     #[arg(long, value_name = "TIME")]
     pub until: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct ListAudit {
+    #[command(flatten)]
+    pub filter: AuditFilter,
     /// at most this many entries
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub limit: usize,
@@ -242,6 +301,8 @@ pub struct AuditFilter {
 
 #[derive(Debug, Args)]
 pub struct ExportAudit {
+    #[command(flatten)]
+    pub filter: AuditFilter,
     /// format of the export
     #[arg(long, value_name = "FORMAT", default_value = "csv")]
     pub format: ExportFormat,

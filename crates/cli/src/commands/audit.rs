@@ -3,7 +3,7 @@
 use std::io::Read as _;
 
 use super::pages;
-use crate::args::{AuditCommand, AuditFilter, ExportAudit};
+use crate::args::{AuditCommand, AuditFilter, ExportAudit, ListAudit};
 use crate::clock;
 use crate::context::Context;
 use crate::error::CliError;
@@ -20,6 +20,8 @@ const AUDIT: Shape = Shape {
         Column::new("RESOURCE", "/resource"),
         Column::new("ADDRESS", "/address"),
         Column::new("ID", "/id").wide(),
+        Column::new("KIND", "/actor_kind").wide(),
+        Column::new("ROLE", "/role").wide(),
         Column::new("REQUEST", "/request_id").wide(),
         Column::new("BEFORE", "/before").wide(),
         Column::new("AFTER", "/after").wide(),
@@ -27,26 +29,29 @@ const AUDIT: Shape = Shape {
 };
 
 pub(super) fn run(
-    filter: AuditFilter,
+    list: ListAudit,
     command: Option<AuditCommand>,
     context: &Context<'_>,
 ) -> Result<(), CliError> {
-    match command {
-        None => list(&filter, context),
-        Some(AuditCommand::List(filter)) => list(&filter, context),
-        Some(AuditCommand::Export(args)) => export(&args, context),
+    match command.unwrap_or(AuditCommand::List(list)) {
+        AuditCommand::List(args) => show(&args, context),
+        AuditCommand::Export(args) => export(&args, context),
     }
 }
 
-fn list(filter: &AuditFilter, context: &Context<'_>) -> Result<(), CliError> {
-    let request = Request::get("/v1/audit", "read the audit")
+fn show(args: &ListAudit, context: &Context<'_>) -> Result<(), CliError> {
+    let request = filtered(Request::get("/v1/audit", "read the audit"), &args.filter)?;
+    let entries = pages::collect(context, &request, "entries", "next", args.limit)?;
+    context.output.list(&AUDIT, &entries)
+}
+
+fn filtered(request: Request, filter: &AuditFilter) -> Result<Request, CliError> {
+    Ok(request
         .query("actor", filter.actor.as_deref())
         .query("action", filter.action.as_deref())
         .query("resource", filter.resource.as_deref())
         .query("since", moment("since", filter.since.as_deref())?.as_deref())
-        .query("until", moment("until", filter.until.as_deref())?.as_deref());
-    let entries = pages::collect(context, &request, "entries", "next", filter.limit)?;
-    context.output.list(&AUDIT, &entries)
+        .query("until", moment("until", filter.until.as_deref())?.as_deref()))
 }
 
 fn moment(flag: &str, text: Option<&str>) -> Result<Option<String>, CliError> {
@@ -61,6 +66,7 @@ fn moment(flag: &str, text: Option<&str>) -> Result<Option<String>, CliError> {
 fn export(args: &ExportAudit, context: &Context<'_>) -> Result<(), CliError> {
     let request = Request::get("/v1/audit/export", "export the audit")
         .query("format", Some(args.format.as_str()));
+    let request = filtered(request, &args.filter)?;
     let mut body = context.client()?.stream(&request)?;
     let mut piece = vec![0; 64 << 10];
     loop {

@@ -1,7 +1,9 @@
 //! Opening an address in the person's browser.
 
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
 
+use crate::clock;
 use crate::context::Context;
 use crate::error::CliError;
 
@@ -15,17 +17,31 @@ pub(super) fn open(context: &Context<'_>, address: &str) -> Result<(), CliError>
     command.args(words).arg(address);
     // What a browser prints is for nobody.
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let status = command.status();
-    if status.as_ref().is_ok_and(std::process::ExitStatus::success) {
-        return Ok(());
-    }
-    let why = match status {
-        Ok(status) => format!("{program}: {status}"),
+    let why = match command.spawn().and_then(|child| outcome(child, PATIENCE)) {
+        Ok(None) => return Ok(()),
+        Ok(Some(status)) if status.success() => return Ok(()),
+        Ok(Some(status)) => format!("{program}: {status}"),
         Err(error) => format!("{program}: {error}"),
     };
     Err(CliError::failed("cannot open a browser")
         .because(why)
         .next(format!("open the address yourself: {address}")))
+}
+
+/// An opener that fails does so at once; a browser that stays in the foreground has opened.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The status of a program that ends in time; `None` while it still runs.
+fn outcome(mut child: Child, patience: Duration) -> std::io::Result<Option<ExitStatus>> {
+    const PAUSE: Duration = Duration::from_millis(20);
+    let begin = clock::instant();
+    while begin.elapsed() < patience {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        std::thread::sleep(PAUSE);
+    }
+    Ok(None)
 }
 
 const DEFAULT_OPENER: &str = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };

@@ -35,7 +35,7 @@ fn dispatch(command: Command, context: &Context<'_>) -> Result<(), CliError> {
         Command::Members { command } => people::members(command, context),
         Command::Invitations { command } => people::invitations(command, context),
         Command::Webhooks { command } => webhooks::run(command, context),
-        Command::Audit { filter, command } => audit::run(filter, command, context),
+        Command::Audit { list, command } => audit::run(list, command, context),
         Command::Profile { command } => profile::run(command, context),
         Command::Config { command } => profile::show_config(&command, context),
         Command::Login(args) => login::login(&args, context),

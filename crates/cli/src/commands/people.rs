@@ -3,9 +3,7 @@
 use serde_json::json;
 
 use super::{confirm, pages};
-use crate::args::{
-    CreateInvitation, InvitationsCommand, MembersCommand, SessionsCommand, UsersCommand,
-};
+use crate::args::{InvitationsCommand, MembersCommand, SessionsCommand, UsersCommand};
 use crate::context::Context;
 use crate::error::CliError;
 use crate::http::{Method, Request, segment};
@@ -33,7 +31,6 @@ const USERS: Shape = Shape {
         Column::new("EMAIL", "/email"),
         Column::new("NAME", "/name"),
         Column::new("ROLE", "/role"),
-        Column::time("CREATED", "/created_at").wide(),
     ],
 };
 
@@ -45,6 +42,19 @@ const MEMBERS: Shape = Shape {
         Column::new("EMAIL", "/email"),
         Column::new("NAME", "/name"),
         Column::new("ROLE", "/role"),
+        Column::time("SINCE", "/since"),
+    ],
+};
+
+const INVITATIONS: Shape = Shape {
+    plural: "invitations",
+    name: "/id",
+    columns: &[
+        Column::new("ID", "/id"),
+        Column::new("EMAIL", "/email"),
+        Column::new("ROLE", "/role"),
+        Column::new("BY", "/invited_by"),
+        Column::time("EXPIRES", "/expires_at"),
         Column::time("CREATED", "/created_at").wide(),
     ],
 };
@@ -87,7 +97,27 @@ pub(super) fn users(command: Option<UsersCommand>, context: &Context<'_>) -> Res
             let request = Request::get("/v1/users", "list users");
             context.output.list(&USERS, &pages::single(context, &request, "users")?)
         }
+        UsersCommand::Set(args) => {
+            let title = format!("change the role of {}", args.user);
+            let request = Request::new(Method::PATCH, user_path(&args.user), title);
+            context.send(&request.json(json!({ "role": args.role.as_str() })))?;
+            context.output.note(&format!("{} has the role {}", args.user, args.role.as_str()));
+            Ok(())
+        }
+        UsersCommand::Delete(args) => {
+            let plan = format!("delete {}", args.user);
+            if !confirm::goes_on(context, args.confirm, &plan)? {
+                return Ok(());
+            }
+            context.send(&Request::new(Method::DELETE, user_path(&args.user), plan))?;
+            context.output.note(&format!("{} is deleted", args.user));
+            Ok(())
+        }
     }
+}
+
+fn user_path(id: &str) -> String {
+    format!("/v1/users/{}", segment(id))
 }
 
 pub(super) fn members(
@@ -127,23 +157,35 @@ pub(super) fn members(
 }
 
 pub(super) fn invitations(
-    command: InvitationsCommand,
+    command: Option<InvitationsCommand>,
     context: &Context<'_>,
 ) -> Result<(), CliError> {
-    match command {
-        InvitationsCommand::Create(args) => invite(&args, context),
-    }
-}
-
-fn invite(args: &CreateInvitation, context: &Context<'_>) -> Result<(), CliError> {
     let path = match context.optional_tenant()? {
         Some(tenant) => format!("/v1/tenants/{}/invitations", segment(&tenant)),
         None => "/v1/invitations".to_owned(),
     };
-    let request = Request::new(Method::POST, path, format!("invite {}", args.email))
-        .json(json!({ "email": args.email, "role": args.role.as_str() }));
-    let invitation = context.call(&request)?;
-    context.output.object(&NEW_INVITATION, &invitation)?;
-    context.output.note("send the link to the person: nobody can see it again");
-    Ok(())
+    match command.unwrap_or(InvitationsCommand::List) {
+        InvitationsCommand::List => {
+            let request = Request::get(path, "list invitations");
+            context.output.list(&INVITATIONS, &pages::single(context, &request, "invitations")?)
+        }
+        InvitationsCommand::Create(args) => {
+            let request = Request::new(Method::POST, path, format!("invite {}", args.email))
+                .json(json!({ "email": args.email, "role": args.role.as_str() }));
+            let invitation = context.call(&request)?;
+            context.output.object(&NEW_INVITATION, &invitation)?;
+            context.output.note("send the link to the person: nobody can see it again");
+            Ok(())
+        }
+        InvitationsCommand::Revoke(args) => {
+            let plan = format!("withdraw invitation {}", args.id);
+            if !confirm::goes_on(context, args.confirm, &plan)? {
+                return Ok(());
+            }
+            let path = format!("{path}/{}", segment(&args.id));
+            context.send(&Request::new(Method::DELETE, path, plan))?;
+            context.output.note(&format!("invitation {} is withdrawn", args.id));
+            Ok(())
+        }
+    }
 }
