@@ -10,7 +10,7 @@ use service::api_error::ApiError;
 use uuid::Uuid;
 
 use crate::access::authority::refused;
-use crate::access::principal::{Reach, Refusal};
+use crate::access::principal::{Reach, AccessError};
 use crate::access::{AuthorizedTenant, Principal};
 use crate::app::App;
 use crate::auth::api_key::KeyText;
@@ -89,7 +89,7 @@ pub async fn create(
     new: &NewKey,
 ) -> Result<CreatedKey, ApiError> {
     if !may_grant(caller.reach(), scope, new) {
-        return Err(refused(Refusal::InsufficientRole));
+        return Err(refused(AccessError::InsufficientRole));
     }
     let now = app.clock.now();
     let (name, expires_at) = validate(scope, new, now)?;
