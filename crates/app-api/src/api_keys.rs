@@ -10,7 +10,7 @@ use service::api_error::ApiError;
 use uuid::Uuid;
 
 use crate::access::authority::refused;
-use crate::access::principal::{Reach, AccessError};
+use crate::access::principal::{AccessError, Reach};
 use crate::access::{AuthorizedTenant, Principal};
 use crate::app::App;
 use crate::auth::api_key::KeyText;

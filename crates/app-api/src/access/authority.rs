@@ -7,7 +7,7 @@ use protocol::problem::Code;
 use service::api_error::ApiError;
 use service::secret::constant_time_eq;
 
-use super::principal::{Access, Person, Principal, AccessError};
+use super::principal::{Access, AccessError, Person, Principal};
 use crate::api_keys;
 use crate::app::App;
 use crate::db::api_key::Lookup;

@@ -16,7 +16,7 @@ use service::api_error::ApiError;
 use super::authority::{
     self, Authenticated, AuthorizedTenant, PathTenant, refused, unauthenticated,
 };
-use super::principal::{Access, Person, Principal, AccessError};
+use super::principal::{Access, AccessError, Person, Principal};
 use crate::app::App;
 use crate::route::Surface;
 use crate::sessions;
