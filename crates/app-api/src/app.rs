@@ -1,10 +1,10 @@
 //! The shared parts of this process that every handler receives. Cheap to clone.
 
 use std::ops::Deref;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::response::Response;
 use futures_util::StreamExt as _;
 use protocol::control::EffectivePolicy;
@@ -48,6 +48,8 @@ pub struct Parts {
     pub signer: Signer,
     /// The token by which services of the installation call the internal listener.
     pub routes_token: Secret,
+    /// The description of the API, set when the public service is built.
+    pub description: OnceLock<Bytes>,
     /// Derives the proofs of known devices.
     pub device_key: Secret,
 }

@@ -1,148 +1,139 @@
-//! The OpenAPI description, built from the route table: it names each call of the table and no other.
+//! The OpenAPI description, built from the route table and the signatures of its handlers: it names each call of the
+//! table and no other.
 
-use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+
+use axum::body::Bytes;
+use axum::http::{Method, header};
+use axum::response::IntoResponse;
+use protocol::Problem;
+use utoipa::openapi::content::ContentBuilder;
+use utoipa::openapi::extensions::ExtensionsBuilder;
+use utoipa::openapi::path::{
+    HttpMethod, Operation, OperationBuilder, Parameter, ParameterBuilder, ParameterIn, Paths,
+};
+use utoipa::openapi::response::{Response, ResponseBuilder};
+use utoipa::openapi::schema::{Object, Schema, Type};
+use utoipa::openapi::security::{
+    ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityRequirement, SecurityScheme,
+};
+use utoipa::openapi::{ComponentsBuilder, Info, OpenApi, OpenApiBuilder, Ref, RefOr, Required};
+use utoipa::{PartialSchema as _, ToSchema};
 
 use crate::access::Access;
-use crate::route::Route;
+use crate::http::describe::{Call, DescribeOutput};
+use crate::route::{Description, Route};
 
-const SCHEMAS: &str = include_str!("openapi_schemas.json");
+/// The description as a response: JSON, made once.
+pub struct OpenApiDocument(pub Bytes);
+
+impl IntoResponse for OpenApiDocument {
+    fn into_response(self) -> axum::response::Response {
+        ([(header::CONTENT_TYPE, "application/json")], self.0).into_response()
+    }
+}
+
+impl DescribeOutput for OpenApiDocument {
+    fn describe(call: &mut Call) {
+        call.json_response::<serde_json::Value>(200);
+    }
+}
 
 /// `cookie` is the name of the session's cookie.
-pub fn describe(routes: &[Route], cookie: &str) -> Value {
-    let mut paths = Map::new();
-    for route in routes.iter().filter(|route| !route.summary.is_empty()) {
+pub fn describe(routes: &[Route], cookie: &str) -> OpenApi {
+    let (mut paths, mut schemas) = (Paths::new(), BTreeMap::<String, RefOr<Schema>>::new());
+    schemas.insert(Problem::name().into_owned(), Problem::schema());
+    let mut nested = Vec::new();
+    Problem::schemas(&mut nested);
+    for route in routes {
+        let Some(Description { summary, describe }) = route.description else { continue };
         for path in route.paths() {
-            let operation = operation(route, &path);
-            let described = paths.entry(path).or_insert_with(|| json!({}));
-            described[route.method.as_str().to_lowercase()] = operation;
+            let mut call = Call::default();
+            describe(&mut call);
+            nested.append(&mut call.schemas);
+            let operation = operation(route, &path, summary, call);
+            paths.add_path_operation(path, vec![http_method(&route.method)], operation);
         }
     }
-    let schemas: Value = serde_json::from_str(SCHEMAS).unwrap_or_default();
-    json!({
-        "openapi": "3.1.0",
-        "info": { "title": "Cial admin API", "version": env!("CARGO_PKG_VERSION") },
-        "paths": paths,
-        "components": {
-            "schemas": schemas,
-            "securitySchemes": {
-                "session": { "type": "apiKey", "in": "cookie", "name": cookie },
-                "key": { "type": "http", "scheme": "bearer" },
-            },
-        },
-    })
+    schemas.extend(nested);
+    let session = SecurityScheme::ApiKey(ApiKey::Cookie(ApiKeyValue::new(cookie)));
+    let key = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
+    let components = ComponentsBuilder::new()
+        .schemas_from_iter(schemas)
+        .security_scheme("session", session)
+        .security_scheme("key", key);
+    OpenApiBuilder::new()
+        .info(Info::new("Cial admin API", env!("CARGO_PKG_VERSION")))
+        .paths(paths)
+        .components(Some(components.build()))
+        .build()
 }
 
-fn operation(route: &Route, path: &str) -> Value {
-    let is_secured = route.access != Access::Public;
-    let mut parameters = Vec::new();
+fn http_method(method: &Method) -> HttpMethod {
+    match method.as_str() {
+        "POST" => HttpMethod::Post,
+        "PUT" => HttpMethod::Put,
+        "PATCH" => HttpMethod::Patch,
+        "DELETE" => HttpMethod::Delete,
+        _ => HttpMethod::Get,
+    }
+}
+
+fn operation(route: &Route, path: &str, summary: &str, call: Call) -> Operation {
+    let access = route.access.to_string();
+    let mut operation = OperationBuilder::new()
+        .summary(Some(summary))
+        .description(Some(format!("Access: {access}.")))
+        .extensions(Some(ExtensionsBuilder::new().add("x-access", access).build()))
+        .request_body(call.request_body)
+        .securities(Some(securities(route.access)))
+        .response("default", problem("An error"));
+    for parameter in path_parameters(path).chain(call.parameters) {
+        operation = operation.parameter(parameter);
+    }
+    for (status, response) in call.responses {
+        operation = operation.response(status.to_string(), response);
+    }
+    if route.access != Access::Public {
+        operation = operation.response("401", problem("No session, or no valid key"));
+        operation = operation.response("403", problem("No access, or a role that is too low"));
+    }
     if route.names_tenant() {
-        parameters.push(parameter("path", "slug", true));
+        operation = operation.response("404", problem("No such tenant, or nothing of that id"));
     }
-    parameters
-        .extend(details(route, path).query.iter().map(|name| parameter("query", name, false)));
-    parameters
-        .extend(details(route, path).headers.iter().map(|name| parameter("header", name, false)));
-    let (status, content) = details(route, path).response;
-    let mut responses = json!({
-        status: response_object(content),
-        "default": {
-            "description": "An error",
-            "content": { "application/problem+json": { "schema": reference("Problem") } },
-        },
-    });
-    if is_secured {
-        responses["401"] = json!({ "description": "No session and no key" });
-    }
-    let mut operation = json!({
-        "summary": route.summary,
-        "parameters": parameters,
-        "responses": responses,
-        "security": if is_secured { json!([{ "session": [] }, { "key": [] }]) } else { json!([]) },
-    });
-    if let Some(body) = details(route, path).body {
-        let schema = json!({ "schema": reference(body) });
-        operation["requestBody"] =
-            json!({ "required": true, "content": { "application/json": schema } });
-    }
-    operation
+    operation.build()
 }
 
-fn parameter(place: &str, name: &str, required: bool) -> Value {
-    json!({ "in": place, "name": name, "required": required, "schema": { "type": "string" } })
-}
-
-fn response_object(content: Content) -> Value {
-    match content {
-        Content::Empty(description) => json!({ "description": description }),
-        Content::Text => json!({
-            "description": "Lines, newest last",
-            "content": { "text/plain": { "schema": { "type": "string" } } },
-        }),
-        Content::Json(name) => json!({
-            "description": name,
-            "content": { "application/json": { "schema": reference(name) } },
-        }),
+/// A person's session, an API key, or either.
+fn securities(access: Access) -> Vec<SecurityRequirement> {
+    let requirement = |name: &str| SecurityRequirement::new(name, Vec::<String>::new());
+    match access {
+        Access::Public | Access::Service => Vec::new(),
+        Access::Person | Access::Member(_) => vec![requirement("session")],
+        Access::SignedIn
+        | Access::Global
+        | Access::Tenant(_)
+        | Access::PlatformRead
+        | Access::PlatformAdmin => vec![requirement("session"), requirement("key")],
     }
 }
 
-fn reference(name: &str) -> Value {
-    json!({ "$ref": format!("#/components/schemas/{name}") })
+fn problem(description: &str) -> Response {
+    let content = ContentBuilder::new().schema(Some(Ref::from_schema_name(Problem::name())));
+    ResponseBuilder::new()
+        .description(description)
+        .content(protocol::problem::CONTENT_TYPE, content.build())
+        .build()
 }
 
-#[derive(Clone, Copy)]
-enum Content {
-    Empty(&'static str),
-    Text,
-    Json(&'static str),
-}
-
-/// Facts of a call that the route table does not hold.
-struct Details {
-    body: Option<&'static str>,
-    query: &'static [&'static str],
-    headers: &'static [&'static str],
-    response: (&'static str, Content),
-}
-
-fn details(route: &Route, path: &str) -> Details {
-    let plain = |status, content| Details {
-        body: None,
-        query: &[],
-        headers: &[],
-        response: (status, content),
-    };
-    match (route.method.as_str(), path.trim_start_matches("/v1").trim_start_matches("/api/admin")) {
-        ("POST", "/api/auth/sign-up/email") => {
-            Details { body: Some("SignUp"), ..plain("201", Content::Json("SignedIn")) }
-        }
-        ("POST", "/api/auth/sign-in/email") => {
-            Details { body: Some("SignIn"), ..plain("200", Content::Json("SignedIn")) }
-        }
-        ("POST", "/api/auth/sign-out") => plain("204", Content::Empty("The session ended")),
-        ("GET", "/api/auth/session") => plain("200", Content::Json("Session")),
-        ("GET", "/tenants") => Details {
-            query: &["state", "q", "cursor", "limit"],
-            ..plain("200", Content::Json("TenantList"))
-        },
-        ("POST", "/tenants") => Details {
-            body: Some("NewTenant"),
-            headers: &["Idempotency-Key"],
-            ..plain("201", Content::Json("Tenant"))
-        },
-        ("PATCH", _) => Details {
-            body: Some("Change"),
-            headers: &["If-Match"],
-            ..plain("200", Content::Json("Tenant"))
-        },
-        ("GET", "/tenants/{slug}/logs") => Details {
-            query: &["tail", "since", "follow", "timestamps"],
-            ..plain("200", Content::Text)
-        },
-        (_, "/tenants/{slug}/open") => {
-            plain("303", Content::Empty("To the tenant, with a token for one minute"))
-        }
-        ("GET", "/tenants/{slug}") => plain("200", Content::Json("Tenant")),
-        ("POST" | "DELETE", _) => plain("202", Content::Json("Tenant")),
-        (_, _) => plain("200", Content::Json("Anything")),
-    }
+fn path_parameters(path: &str) -> impl Iterator<Item = Parameter> {
+    let names = path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
+    names.map(|name| {
+        ParameterBuilder::new()
+            .name(name)
+            .parameter_in(ParameterIn::Path)
+            .required(Required::True)
+            .schema(Some(Object::with_type(Type::String)))
+            .build()
+    })
 }

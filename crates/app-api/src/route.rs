@@ -8,6 +8,7 @@ use axum::routing::MethodRouter;
 use crate::access::Access;
 use crate::access::layer::{self, Rule};
 use crate::app::App;
+use crate::http::describe::Call;
 
 /// The prefixes of the API: the browser's and the programs'. The same handlers answer at both.
 pub const API_PREFIXES: [&str; 2] = ["/api/admin", "/v1"];
@@ -23,6 +24,13 @@ pub enum Surface {
     Internal,
 }
 
+/// What the API's description says of a route.
+#[derive(Clone, Copy)]
+pub struct Description {
+    pub summary: &'static str,
+    pub describe: fn(&mut Call),
+}
+
 /// One row: a method and path with the access that they require. A row without access does not compile.
 pub struct Route {
     pub method: Method,
@@ -31,13 +39,13 @@ pub struct Route {
     prefixes: &'static [&'static str],
     pub surface: Surface,
     pub access: Access,
-    /// The summary in the API's description; empty for a route that is no API.
-    pub summary: &'static str,
+    /// `None` for a route that is no API.
+    pub description: Option<Description>,
     handler: fn() -> MethodRouter<App>,
 }
 
 impl Route {
-    /// A route at one path.
+    /// A route at one path that is no API.
     ///
     /// # Panics
     /// At compile time, when the access is about a tenant and the path names none.
@@ -46,11 +54,26 @@ impl Route {
         method: Method,
         path: &'static str,
         access: Access,
-        summary: &'static str,
         handler: fn() -> MethodRouter<App>,
     ) -> Self {
         assert!(!access.needs_tenant() || names_tenant(path), "the path names no tenant");
-        Self { method, path, prefixes: &[""], surface, access, summary, handler }
+        Self { method, path, prefixes: &[""], surface, access, description: None, handler }
+    }
+
+    /// A route of the API at one path.
+    ///
+    /// # Panics
+    /// Like [`Self::new`].
+    pub const fn call(
+        method: Method,
+        path: &'static str,
+        access: Access,
+        handler: fn() -> MethodRouter<App>,
+        description: Description,
+    ) -> Self {
+        let mut route = Self::new(Surface::Api, method, path, access, handler);
+        route.description = Some(description);
+        route
     }
 
     /// A route of the API, below each of [`API_PREFIXES`].
@@ -61,12 +84,12 @@ impl Route {
         method: Method,
         path: &'static str,
         access: Access,
-        summary: &'static str,
         handler: fn() -> MethodRouter<App>,
+        description: Description,
     ) -> Self {
-        assert!(!access.needs_tenant() || names_tenant(path), "the path names no tenant");
-        let surface = Surface::Api;
-        Self { method, path, prefixes: &API_PREFIXES, surface, access, summary, handler }
+        let mut route = Self::call(method, path, access, handler, description);
+        route.prefixes = &API_PREFIXES;
+        route
     }
 
     /// Each path at which the route is mounted.

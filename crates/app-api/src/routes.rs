@@ -17,21 +17,29 @@ use crate::access::Access::{
 use crate::access::layer::deny_unknown_path;
 use crate::app::{App, database_disk_full, database_unavailable};
 use crate::db::DatabaseFailure;
+use crate::http::describe::describe_handler;
 use crate::http::{self, security};
-use crate::route::{Route, Surface, mount};
+use crate::openapi::OpenApiDocument;
+use crate::route::{Description, Route, Surface, mount};
 use crate::{api, audit, internal, openapi, pages, sessions};
 
 /// `api`: below `/api/admin` and `/v1`. `call`: JSON at one path. `page`: HTML and assets. `internal`: for services.
 macro_rules! routes {
     ($($kind:ident $method:ident $path:literal, $access:expr, $summary:literal, $handler:path;)+) => {
-        &[$(routes!(@$kind Method::$method, $path, $access, $summary, || {
-            on(MethodFilter::$method, $handler)
-        })),+]
+        &[$(routes!(@$kind Method::$method, $path, $access, || on(MethodFilter::$method, $handler), $summary, $handler)),+]
     };
-    (@api $($row:tt)+) => { Route::api($($row)+) };
-    (@call $($row:tt)+) => { Route::new(Surface::Api, $($row)+) };
-    (@page $($row:tt)+) => { Route::new(Surface::Page, $($row)+) };
-    (@internal $($row:tt)+) => { Route::new(Surface::Internal, $($row)+) };
+    (@api $method:expr, $path:expr, $access:expr, $on:expr, $summary:expr, $handler:path) => {
+        Route::api($method, $path, $access, $on, Description { summary: $summary, describe: |call| describe_handler($handler, call) })
+    };
+    (@call $method:expr, $path:expr, $access:expr, $on:expr, $summary:expr, $handler:path) => {
+        Route::call($method, $path, $access, $on, Description { summary: $summary, describe: |call| describe_handler($handler, call) })
+    };
+    (@page $method:expr, $path:expr, $access:expr, $on:expr, $($rest:tt)+) => {
+        Route::new(Surface::Page, $method, $path, $access, $on)
+    };
+    (@internal $method:expr, $path:expr, $access:expr, $on:expr, $($rest:tt)+) => {
+        Route::new(Surface::Internal, $method, $path, $access, $on)
+    };
 }
 
 /// The routes of the public listener.
@@ -111,6 +119,8 @@ pub const INTERNAL_ROUTES: &[Route] = routes! {
 
 /// The public service: each route behind its access check, and no route beside the table.
 pub fn public_service(app: App) -> Router {
+    let description = openapi::describe(ROUTES, sessions::cookie_name(&app.addresses));
+    let _ = app.description.set(description.to_json().unwrap_or_default().into());
     mount(&app, ROUTES)
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
@@ -147,12 +157,8 @@ async fn report_database_failure(request: Request, next: Next) -> Response {
     error.with_shared_cause(cause).into_response()
 }
 
-async fn show_description(State(app): State<App>) -> axum::Json<serde_json::Value> {
-    axum::Json(description(&app))
-}
-
-fn description(app: &App) -> serde_json::Value {
-    openapi::describe(ROUTES, sessions::cookie_name(&app.addresses))
+async fn show_description(State(app): State<App>) -> OpenApiDocument {
+    OpenApiDocument(app.description.get().cloned().unwrap_or_default())
 }
 
 async fn not_found(
@@ -182,4 +188,26 @@ async fn method_not_allowed(
     }
     let detail = format!("{method} is not understood here.");
     Err(ApiError::new(Code::MethodNotAllowed, detail))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(heading: &str, routes: &[Route], surface: Surface) {
+        let rows = routes.iter().filter(|route| route.surface == surface).map(|route| {
+            let paths: Vec<_> = route.paths().map(|path| format!("`{path}`")).collect();
+            format!("| {} | {} | {} |", route.method, paths.join(", "), route.access)
+        });
+        let head = ["| method | path | access |".to_owned(), "|---|---|---|".to_owned()];
+        let table = head.into_iter().chain(rows).collect::<Vec<_>>().join("\n");
+        testkit::reference::check_table("docs/reference/access.md", heading, &table);
+    }
+
+    #[test]
+    fn the_access_reference_is_made_from_the_routes() {
+        check("## API", ROUTES, Surface::Api);
+        check("## Pages", ROUTES, Surface::Page);
+        check("## Internal listener", INTERNAL_ROUTES, Surface::Internal);
+    }
 }

@@ -3,8 +3,8 @@
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use anyhow::Context as _;
 use argon2::Params;
@@ -91,6 +91,7 @@ pub async fn run(
         throttle: Throttle::default(),
         signer: settings.signer,
         routes_token: settings.routes_token,
+        description: OnceLock::new(),
         device_key: settings.sso_secret.clone(),
     });
     let public = listen(public_listener, routes::public_service(app.clone()), ending.clone());

@@ -10,6 +10,7 @@ use crate::Slug;
 use crate::control::User;
 
 /// A role on a tenant. Each role includes the ones before it.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
@@ -60,6 +61,7 @@ impl FromStr for Role {
 }
 
 /// A request to create a key, of one tenant or, at `/v1/auth/keys`, of all tenants.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewKey {
@@ -75,6 +77,7 @@ pub struct NewKey {
 }
 
 /// A key as lists show it. Times are RFC 3339, UTC, with milliseconds.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Key {
     pub id: Uuid,
@@ -83,15 +86,19 @@ pub struct Key {
     /// The only tenant of the key; null for a key of all tenants.
     pub tenant: Option<Slug>,
     pub is_admin: bool,
+    #[cfg_attr(feature = "openapi", schema(format = DateTime))]
     pub created_at: String,
     /// Null: never.
+    #[cfg_attr(feature = "openapi", schema(format = DateTime))]
     pub expires_at: Option<String>,
     /// To the minute; null before the first use.
+    #[cfg_attr(feature = "openapi", schema(format = DateTime))]
     pub last_used_at: Option<String>,
     pub revoked: bool,
 }
 
 /// The response to a created key: the only one that shows the key itself.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Serialize, Deserialize)]
 pub struct CreatedKey {
     pub id: Uuid,
@@ -101,6 +108,7 @@ pub struct CreatedKey {
     pub role: Role,
     pub tenant: Option<Slug>,
     pub is_admin: bool,
+    #[cfg_attr(feature = "openapi", schema(format = DateTime))]
     pub expires_at: Option<String>,
 }
 
@@ -111,12 +119,14 @@ impl fmt::Debug for CreatedKey {
     }
 }
 
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyList {
     pub keys: Vec<Key>,
 }
 
 /// The kind of a caller.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PrincipalKind {
@@ -125,6 +135,7 @@ pub enum PrincipalKind {
 }
 
 /// The caller of `GET /v1/auth/whoami`.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WhoAmI {
     pub kind: PrincipalKind,

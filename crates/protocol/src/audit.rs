@@ -5,10 +5,12 @@ use uuid::Uuid;
 
 /// One change; `J` is the program's type for any JSON. Times are RFC 3339, UTC, with microseconds, as the hash covers
 /// them.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditEntry<J> {
     /// The place in the log, from 1 without a gap.
     pub id: i64,
+    #[cfg_attr(feature = "openapi", schema(format = DateTime))]
     pub at: String,
     /// The e-mail address of a person, the name of a key, or the command.
     pub actor: String,
@@ -32,6 +34,7 @@ pub struct AuditEntry<J> {
 }
 
 /// A page of the log, the latest entry first.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditPage<J> {
     pub entries: Vec<AuditEntry<J>>,

@@ -7,6 +7,7 @@ use crate::sleep::{IdleState, WakePhases};
 use crate::spec::{Desired, Limits, Policy, WakeOn};
 use crate::{Slug, State, TenantId};
 
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SignUp {
@@ -15,6 +16,7 @@ pub struct SignUp {
     pub name: String,
 }
 
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SignIn {
@@ -22,6 +24,7 @@ pub struct SignIn {
     pub password: String,
 }
 
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct User {
     pub id: Uuid,
@@ -30,11 +33,13 @@ pub struct User {
     pub role: String,
 }
 
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SignedIn {
     pub user: User,
 }
 
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewTenant {
@@ -44,6 +49,7 @@ pub struct NewTenant {
 }
 
 /// A tenant as its owner sees it. Times are RFC 3339, UTC, with milliseconds.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tenant {
     pub id: TenantId,
@@ -51,9 +57,11 @@ pub struct Tenant {
     pub name: String,
     /// The person who created the tenant; null when a key did.
     pub owner_id: Option<Uuid>,
+    #[cfg_attr(feature = "openapi", schema(format = "uri"))]
     pub url: String,
     pub desired: Desired,
     pub state: State,
+    #[cfg_attr(feature = "openapi", schema(format = DateTime))]
     pub state_since: String,
     pub state_reason: Option<String>,
     pub revision: i64,
@@ -73,26 +81,34 @@ pub struct Tenant {
     pub asleep_because: Option<String>,
     /// The time at which the tenant freezes if it is not used before.
     #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(format = DateTime))]
     pub freezes_at: Option<String>,
     #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(format = DateTime))]
     pub sleeps_at: Option<String>,
     #[serde(default)]
     pub last_wake: Option<LastWake>,
+    #[cfg_attr(feature = "openapi", schema(format = DateTime))]
     pub created_at: String,
+    #[cfg_attr(feature = "openapi", schema(format = DateTime))]
     pub updated_at: String,
 }
 
 /// How a tenant last woke.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastWake {
+    #[cfg_attr(feature = "openapi", schema(format = DateTime))]
     pub at: String,
     pub from: IdleState,
     pub total_ms: u32,
+    #[cfg_attr(feature = "openapi", schema(inline))]
     pub phases_ms: WakePhases,
 }
 
 /// A [`Policy`] without open fields. 0 seconds means never; for `max_awake_seconds`, 0 means no
 /// limit.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EffectivePolicy {
     pub freeze_after_seconds: u32,
@@ -126,6 +142,7 @@ impl EffectivePolicy {
     }
 }
 
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TenantList {
     pub tenants: Vec<Tenant>,

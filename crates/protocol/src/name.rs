@@ -7,8 +7,10 @@ use serde::{Deserialize, Serialize};
 
 /// `^[a-z0-9-]{2,40}$`. [`Slug::choose`] checks new slugs by rules that may grow; an assigned slug
 /// stays valid.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
+#[cfg_attr(feature = "openapi", schema(value_type = String, pattern = "^[a-z0-9-]{2,40}$"))]
 pub struct Slug(String);
 
 /// Why a text is no slug. The message names the rule.

@@ -41,6 +41,7 @@ pub struct LastWake {
 }
 
 /// The two ways in which an idle tenant rests: the phases of [`Phase`] from which a visit wakes it.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum IdleState {
@@ -61,6 +62,7 @@ impl IdleState {
     }
 }
 
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WakePhases {
     /// The time spent behind other wakes.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Slug, TenantId};
 
 /// The owner's wish: the input of reconciliation. [`State`](crate::State) is what the owner sees of its outcome.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Desired {
@@ -46,15 +47,20 @@ pub struct Spec {
 }
 
 /// What one tenant may use of its machine.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// Thousandths of a CPU.
+    #[cfg_attr(feature = "openapi", schema(minimum = 10, maximum = 1024000))]
     pub cpu_millis: u32,
     /// Swap is none: the same number bounds memory and swap together.
+    #[cfg_attr(feature = "openapi", schema(minimum = 33554432, maximum = 4398046511104_u64))]
     pub memory_bytes: u64,
+    #[cfg_attr(feature = "openapi", schema(minimum = 32, maximum = 1000000))]
     pub pids: u32,
     /// Both volumes together. Measured now and then: a tenant over its limit is stopped and not started again.
+    #[cfg_attr(feature = "openapi", schema(minimum = 67108864, maximum = 1125899906842624_u64))]
     pub disk_bytes: u64,
 }
 
@@ -65,6 +71,7 @@ impl Default for Limits {
 }
 
 /// When a tenant freezes and sleeps, and which requests wake it. `None` is the installation's setting; 0 seconds is never.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Policy {
@@ -78,6 +85,7 @@ pub struct Policy {
 }
 
 /// The requests that wake a *sleeping* tenant. Every request wakes a frozen one.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WakeOn {

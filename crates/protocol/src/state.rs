@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 ///
 /// Other enums are other concepts: [`Phase`](crate::orchestrator::Phase) is the engine's view of the container,
 /// [`Desired`](crate::spec::Desired) the owner's wish, and [`IdleState`](crate::sleep::IdleState) the depth of a sleep.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {

@@ -1,7 +1,7 @@
 //! `/v1/audit`: the audit log, filtered, and its export.
 
 use axum::extract::State;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use protocol::audit::AuditPage;
 use serde_json::Value;
 use service::api_error::ApiError;
@@ -9,6 +9,7 @@ use service::api_error::ApiError;
 use crate::app::App;
 use crate::audit::export::{Format, export};
 use crate::audit::query::{self, AuditQuery};
+use crate::http::describe::{Call, DescribeOutput};
 use crate::http::extract::{Query, invalid_query};
 
 pub async fn list_entries(
@@ -21,10 +22,25 @@ pub async fn list_entries(
     Ok(axum::Json(query::list(&mut *app.conn().await?, &query).await?))
 }
 
+/// The entries as a file.
+pub struct AuditExport(Response);
+
+impl IntoResponse for AuditExport {
+    fn into_response(self) -> Response {
+        self.0
+    }
+}
+
+impl DescribeOutput for AuditExport {
+    fn describe(call: &mut Call) {
+        call.text_response(&["text/csv", "application/json"]);
+    }
+}
+
 pub async fn export_entries(
     State(app): State<App>,
     Query(query): Query<AuditQuery>,
-) -> Result<Response, ApiError> {
+) -> Result<AuditExport, ApiError> {
     let format = Format::parse(query.format.as_deref());
     let format = format.ok_or_else(|| invalid_query("format", "must be csv or json"))?;
     if query.cursor.is_some() || query.limit.is_some() {
@@ -32,5 +48,5 @@ pub async fn export_entries(
     }
     let filter = query.filter()?;
     let response = export(app.clone(), filter, format).await?;
-    Ok(app.until_stop(response))
+    Ok(AuditExport(app.until_stop(response)))
 }

@@ -2,8 +2,7 @@
 
 use axum::Json as JsonResponse;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse as _, Response};
+use axum::http::header;
 use protocol::api_keys::{CreatedKey, KeyList, NewKey, PrincipalKind, WhoAmI};
 use service::api_error::ApiError;
 
@@ -12,6 +11,7 @@ use crate::access::{AuthorizedTenant, Caller, Principal};
 use crate::api_keys::{self, Scope};
 use crate::app::App;
 use crate::http::extract::{IdPath, Json};
+use crate::http::reply::{Created, NoContent};
 use crate::views;
 
 pub async fn show_caller(Caller(caller): Caller) -> Result<JsonResponse<WhoAmI>, ApiError> {
@@ -55,10 +55,10 @@ pub async fn create_key(
     State(app): State<App>,
     Caller(caller): Caller,
     body: Json<NewKey>,
-) -> Result<Response, ApiError> {
+) -> Result<Created<CreatedKey>, ApiError> {
     let created = api_keys::create(&app, &caller, &Scope::AllTenants, &body.value).await?;
     let location = format!("/v1/auth/keys/{}", created.id);
-    Ok(created_response(location, created))
+    Ok(Created::new(created).with_text(header::LOCATION, &location)?)
 }
 
 pub async fn create_tenant_key(
@@ -66,23 +66,19 @@ pub async fn create_tenant_key(
     Caller(caller): Caller,
     found: AuthorizedTenant,
     body: Json<NewKey>,
-) -> Result<Response, ApiError> {
+) -> Result<Created<CreatedKey>, ApiError> {
     let created = api_keys::create(&app, &caller, &Scope::of(&found), &body.value).await?;
     let location = format!("/v1/tenants/{}/keys/{}", found.tenant.slug, created.id);
-    Ok(created_response(location, created))
-}
-
-fn created_response(location: String, created: CreatedKey) -> Response {
-    (StatusCode::CREATED, [(header::LOCATION, location)], JsonResponse(created)).into_response()
+    Ok(Created::new(created).with_text(header::LOCATION, &location)?)
 }
 
 pub async fn revoke_key(
     State(app): State<App>,
     Caller(caller): Caller,
     IdPath(id): IdPath,
-) -> Result<StatusCode, ApiError> {
+) -> Result<NoContent, ApiError> {
     api_keys::revoke(&app, &caller, &Scope::AllTenants, id).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(NoContent::default())
 }
 
 pub async fn revoke_tenant_key(
@@ -90,7 +86,7 @@ pub async fn revoke_tenant_key(
     Caller(caller): Caller,
     found: AuthorizedTenant,
     IdPath(id): IdPath,
-) -> Result<StatusCode, ApiError> {
+) -> Result<NoContent, ApiError> {
     api_keys::revoke(&app, &caller, &Scope::of(&found), id).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(NoContent::default())
 }

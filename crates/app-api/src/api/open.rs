@@ -14,6 +14,22 @@ use crate::access::{AuthorizedTenant, Person};
 use crate::app::App;
 use crate::auth::sso::{Claims, MAX_TENANT_SESSION};
 use crate::db::sso_grant;
+use crate::http::describe::{Call, DescribeOutput};
+
+/// A redirect into the tenant, with a token for one minute.
+pub struct IntoTenant(Response);
+
+impl IntoResponse for IntoTenant {
+    fn into_response(self) -> Response {
+        self.0
+    }
+}
+
+impl DescribeOutput for IntoTenant {
+    fn describe(call: &mut Call) {
+        call.empty_response(303);
+    }
+}
 
 pub async fn open_tenant(
     State(app): State<App>,
@@ -21,7 +37,7 @@ pub async fn open_tenant(
     method: Method,
     headers: HeaderMap,
     found: AuthorizedTenant,
-) -> Result<Response, ApiError> {
+) -> Result<IntoTenant, ApiError> {
     // A link on another site must not sign a visitor in. The security layer checks POST before this
     // handler.
     let site = headers.get("sec-fetch-site").map(|v| v.as_bytes());
@@ -55,7 +71,7 @@ pub async fn open_tenant(
     let location = format!("{}/.cial/sso?token={token}", app.addresses.tenant_url(&tenant.slug));
     tracing::info!(tenant = %tenant.id, user = %person.user.id, "tenant opened");
     let head = [(header::LOCATION, location), (header::REFERRER_POLICY, "no-referrer".to_owned())];
-    Ok((StatusCode::SEE_OTHER, head).into_response())
+    Ok(IntoTenant((StatusCode::SEE_OTHER, head).into_response()))
 }
 
 /// Whether the tenant serves a visitor now or within the lifetime of a token.

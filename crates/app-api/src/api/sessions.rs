@@ -1,7 +1,6 @@
 //! `/v1/sessions`: the caller's own sessions: list, end one, end all others.
 
 use axum::extract::State;
-use axum::http::StatusCode;
 use protocol::people::{SessionInfo, SessionList};
 use protocol::problem::Code;
 use service::api_error::ApiError;
@@ -11,6 +10,7 @@ use crate::access::Person;
 use crate::app::App;
 use crate::db::session::Session;
 use crate::http::extract::IdPath;
+use crate::http::reply::NoContent;
 use crate::sessions::user_agent::summarize;
 use crate::{sessions, views};
 
@@ -27,9 +27,9 @@ pub async fn revoke_session(
     State(app): State<App>,
     person: Person,
     IdPath(id): IdPath,
-) -> Result<StatusCode, ApiError> {
+) -> Result<NoContent, ApiError> {
     if sessions::revoke(&app, &person.user, person.session.id, id).await? {
-        Ok(StatusCode::NO_CONTENT)
+        Ok(NoContent::default())
     } else {
         Err(no_such_session())
     }
@@ -38,9 +38,9 @@ pub async fn revoke_session(
 pub async fn revoke_other_sessions(
     State(app): State<App>,
     person: Person,
-) -> Result<StatusCode, ApiError> {
+) -> Result<NoContent, ApiError> {
     sessions::revoke_others(&app, &person.user, person.session.id).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(NoContent::default())
 }
 
 fn session_info(row: &Session, current: Uuid) -> SessionInfo {

@@ -10,12 +10,14 @@ use protocol::problem::Code;
 use serde::Deserialize;
 use service::api_error::ApiError;
 use service::client::CallError;
+use utoipa::IntoParams;
 
 use crate::access::AuthorizedTenant;
 use crate::app::App;
+use crate::http::describe::{Call, DescribeOutput};
 use crate::http::extract::{Query, invalid_query};
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 pub struct LogQuery {
     tail: Option<u32>,
@@ -52,11 +54,26 @@ impl LogQuery {
     }
 }
 
+/// The lines of a log, the newest last.
+pub struct LogLines(Response);
+
+impl IntoResponse for LogLines {
+    fn into_response(self) -> Response {
+        self.0
+    }
+}
+
+impl DescribeOutput for LogLines {
+    fn describe(call: &mut Call) {
+        call.text_response(&["text/plain"]);
+    }
+}
+
 pub async fn show_logs(
     State(app): State<App>,
     found: AuthorizedTenant,
     Query(query): Query<LogQuery>,
-) -> Result<Response, ApiError> {
+) -> Result<LogLines, ApiError> {
     let log_query = query.to_orchestrator_query()?;
     let body = match app.orchestrator.logs(found.tenant.tenant_id(), &log_query).await {
         Ok(body) => body,
@@ -67,7 +84,7 @@ pub async fn show_logs(
     let mut response = app.until_stop(body.into_response());
     let kind = HeaderValue::from_static("text/plain; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
-    Ok(response)
+    Ok(LogLines(response))
 }
 
 fn unavailable() -> ApiError {

@@ -1,32 +1,39 @@
 //! `/api/admin/tenants`: list, create, show, change, delete, start, stop, restart.
 
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::{HeaderValue, header};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use protocol::State as TenantState;
-use protocol::control::{NewTenant, TenantList};
-use protocol::problem::Code;
+use protocol::control::{self, NewTenant, TenantList};
 use serde::Deserialize;
 use service::api_error::ApiError;
+use utoipa::IntoParams;
 
 use crate::access::{AuthorizedTenant, Caller, Principal};
 use crate::app::App;
 use crate::db::tenant::Filter;
 use crate::http::extract::{Json, Query, invalid_query};
+use crate::http::reply::{Accepted, Created, Okay, Reply};
+use crate::http::request_headers::{IdempotencyKey, IfMatch};
 use crate::tenant::Tenant;
 use crate::tenant::change::Change;
 use crate::tenant::status::OwnerAction;
 use crate::tenant_actions::{self, Create};
 use crate::{sleep_status, views};
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 pub struct ListQuery {
+    /// Only tenants in this state.
+    #[param(value_type = Option<TenantState>)]
     state: Option<String>,
+    /// Part of the slug or of the name.
     q: Option<String>,
+    /// `next_cursor` of the page before.
     cursor: Option<String>,
+    /// 100 unless given.
+    #[param(minimum = 1, maximum = 500)]
     limit: Option<i64>,
 }
 
@@ -61,7 +68,7 @@ pub async fn list_tenants(
     State(app): State<App>,
     Caller(caller): Caller,
     Query(query): Query<ListQuery>,
-) -> Result<Response, ApiError> {
+) -> Result<axum::Json<TenantList>, ApiError> {
     let mut filter = query.filter()?;
     let limit = filter.limit;
     // One extra row shows whether there is a next page.
@@ -79,81 +86,45 @@ pub async fn list_tenants(
         views::tenant(&app, row, sleep)
     };
     let tenants = rows.into_iter().map(view).collect();
-    Ok(axum::Json(TenantList { tenants, next_cursor }).into_response())
+    Ok(axum::Json(TenantList { tenants, next_cursor }))
 }
 
 pub async fn create_tenant(
     State(app): State<App>,
     Caller(caller): Caller,
-    headers: HeaderMap,
+    IdempotencyKey(key): IdempotencyKey,
     body: Json<NewTenant>,
-) -> Result<Response, ApiError> {
-    let key = headers.get("idempotency-key").map(|v| v.to_str().unwrap_or_default());
+) -> Result<Created<control::Tenant>, ApiError> {
+    let key = key.as_deref();
     let new = Create { request: &body.value, idempotency_key: key, bytes: &body.bytes };
     let tenant = tenant_actions::create(&app, &caller, new).await?;
-    let head = [
-        (header::LOCATION, format!("/api/admin/tenants/{}", tenant.slug)),
-        (header::ETAG, etag(tenant.revision)),
-    ];
-    Ok((StatusCode::CREATED, head, axum::Json(tenant)).into_response())
+    let (location, tag) = (format!("/api/admin/tenants/{}", tenant.slug), etag(tenant.revision));
+    let created = Created::new(tenant).with_text(header::LOCATION, &location)?;
+    Ok(created.with_header(header::ETAG, tag))
 }
 
-pub async fn show_tenant(State(app): State<App>, found: AuthorizedTenant) -> Response {
-    tenant_response(&app, StatusCode::OK, &found.tenant).await
+pub async fn show_tenant(State(app): State<App>, found: AuthorizedTenant) -> Okay<control::Tenant> {
+    reply(&app, &found.tenant).await
 }
 
 pub async fn change_tenant(
     State(app): State<App>,
     Caller(caller): Caller,
     found: AuthorizedTenant,
-    headers: HeaderMap,
+    IfMatch(revisions): IfMatch,
     body: Json<Change>,
-) -> Result<Response, ApiError> {
-    let revisions = expected_revisions(&headers)?;
+) -> Result<Okay<control::Tenant>, ApiError> {
     let tenant =
         tenant_actions::change(&app, &caller, found.tenant, &body.value, revisions.as_deref())
             .await?;
-    Ok(tenant_response(&app, StatusCode::OK, &tenant).await)
-}
-
-/// Parses `If-Match` by RFC 9110 §13.1.1: `None` when any revision matches. A bare number counts as a strong tag.
-///
-/// The comparison is strong, so a weak tag and a tag that is no revision match nothing.
-fn expected_revisions(headers: &HeaderMap) -> Result<Option<Vec<i64>>, ApiError> {
-    let mut revisions = Vec::new();
-    let lines = headers.get_all(header::IF_MATCH);
-    if lines.iter().next().is_none() {
-        return Ok(None);
-    }
-    for line in lines {
-        let text = line.to_str().map_err(|_| invalid_if_match())?;
-        for tag in text.split(',').map(str::trim).filter(|tag| !tag.is_empty()) {
-            if tag == "*" {
-                return Ok(None);
-            }
-            let (is_weak, tag) = tag.strip_prefix("W/").map_or((false, tag), |tag| (true, tag));
-            let opaque = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
-            match opaque {
-                Some(opaque) if !is_weak => revisions.extend(opaque.parse::<i64>().ok()),
-                Some(_) => {}
-                None if !is_weak => revisions.push(tag.parse().map_err(|_| invalid_if_match())?),
-                None => return Err(invalid_if_match()),
-            }
-        }
-    }
-    Ok(Some(revisions))
-}
-
-fn invalid_if_match() -> ApiError {
-    let detail = "If-Match must be the tenant's revision, like \"7\".";
-    ApiError::new(Code::InvalidIfMatch, detail)
+    Ok(reply(&app, &tenant).await)
 }
 
 pub async fn delete_tenant(
     State(app): State<App>,
     Caller(caller): Caller,
     found: AuthorizedTenant,
-) -> Result<Response, ApiError> {
+) -> Result<Accepted<control::Tenant>, ApiError> {
     request_action(&app, &caller, found.tenant, OwnerAction::Delete).await
 }
 
@@ -161,7 +132,7 @@ pub async fn start_tenant(
     State(app): State<App>,
     Caller(caller): Caller,
     found: AuthorizedTenant,
-) -> Result<Response, ApiError> {
+) -> Result<Accepted<control::Tenant>, ApiError> {
     request_action(&app, &caller, found.tenant, OwnerAction::Start).await
 }
 
@@ -169,7 +140,7 @@ pub async fn stop_tenant(
     State(app): State<App>,
     Caller(caller): Caller,
     found: AuthorizedTenant,
-) -> Result<Response, ApiError> {
+) -> Result<Accepted<control::Tenant>, ApiError> {
     request_action(&app, &caller, found.tenant, OwnerAction::Stop).await
 }
 
@@ -177,12 +148,12 @@ pub async fn restart_tenant(
     State(app): State<App>,
     Caller(caller): Caller,
     found: AuthorizedTenant,
-) -> Result<Response, ApiError> {
+) -> Result<Accepted<control::Tenant>, ApiError> {
     request_action(&app, &caller, found.tenant, OwnerAction::Restart).await
 }
 
-fn etag(revision: i64) -> String {
-    format!("\"{revision}\"")
+fn etag(revision: i64) -> HeaderValue {
+    HeaderValue::try_from(format!("\"{revision}\"")).expect("a number in quotes")
 }
 
 async fn request_action(
@@ -190,48 +161,13 @@ async fn request_action(
     caller: &Principal,
     tenant: Tenant,
     action: OwnerAction,
-) -> Result<Response, ApiError> {
-    Ok(tenant_response(
-        app,
-        StatusCode::ACCEPTED,
-        &tenant_actions::request_action(app, caller, tenant, action).await?,
-    )
-    .await)
+) -> Result<Accepted<control::Tenant>, ApiError> {
+    let tenant = tenant_actions::request_action(app, caller, tenant, action).await?;
+    Ok(reply(app, &tenant).await)
 }
 
-async fn tenant_response(app: &App, status: StatusCode, tenant: &Tenant) -> Response {
-    let head = [(header::ETAG, etag(tenant.revision))];
+async fn reply<const STATUS: u16>(app: &App, tenant: &Tenant) -> Reply<STATUS, control::Tenant> {
     let sleep = sleep_status::fetch(app, tenant).await;
-    (status, head, axum::Json(views::tenant(app, tenant.clone(), sleep))).into_response()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn if_match_is_compared_strongly() {
-        let parse = |lines: &[&str]| {
-            let mut headers = HeaderMap::new();
-            for line in lines {
-                headers.append(header::IF_MATCH, line.parse().unwrap());
-            }
-            expected_revisions(&headers).map_err(|failure| failure.problem.code)
-        };
-        for (lines, expected) in [
-            (&[][..], None),
-            (&["*"], None),
-            (&["\"3\""], Some(vec![3])),
-            (&["3"], Some(vec![3])),
-            (&["\"3\", \"4\"", "\"5\""], Some(vec![3, 4, 5])),
-            (&["W/\"3\""], Some(vec![])),
-            (&["W/\"3\", \"4\""], Some(vec![4])),
-            (&["\"abc\""], Some(vec![])),
-        ] {
-            assert_eq!(parse(lines), Ok(expected), "{lines:?}");
-        }
-        for bad in ["x", "\"3", "W/3"] {
-            assert_eq!(parse(&[bad]), Err("invalid_if_match".to_owned()), "{bad}");
-        }
-    }
+    Reply::new(views::tenant(app, tenant.clone(), sleep))
+        .with_header(header::ETAG, etag(tenant.revision))
 }

@@ -5,6 +5,7 @@ use protocol::audit::{AuditEntry, AuditPage};
 use serde::Deserialize;
 use serde_json::Value;
 use service::api_error::ApiError;
+use utoipa::IntoParams;
 
 use super::chain::hex;
 use crate::db::Conn;
@@ -29,7 +30,7 @@ pub struct AuditFilter {
 }
 
 /// The filters as they stand in a query string.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]
 pub struct AuditQuery {
     pub actor: Option<String>,

@@ -5,45 +5,55 @@ use std::ops::RangeInclusive;
 use protocol::spec::{Limits, Policy, WakeOn};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use crate::validation;
 
 /// A change as received: absent fields stay, and in a policy `null` means the installation's setting.
 /// [`Change::apply_to`] parses the values and reports each error at its field.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Change {
-    #[serde(deserialize_with = "present")]
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<String>, nullable = false, max_length = 100)]
     pub name: Option<Value>,
-    #[serde(deserialize_with = "service::json_object::read")]
+    #[serde(default, deserialize_with = "service::json_object::read")]
     pub limits: LimitsChange,
-    #[serde(deserialize_with = "service::json_object::read")]
+    #[serde(default, deserialize_with = "service::json_object::read")]
     pub policy: PolicyChange,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct LimitsChange {
-    #[serde(deserialize_with = "present")]
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<u32>, nullable = false, minimum = 10, maximum = 1024000)]
     pub cpu_millis: Option<Value>,
-    #[serde(deserialize_with = "present")]
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<u64>, nullable = false, minimum = 33554432, maximum = 4398046511104_u64)]
     pub memory_bytes: Option<Value>,
-    #[serde(deserialize_with = "present")]
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<u32>, nullable = false, minimum = 32, maximum = 1000000)]
     pub pids: Option<Value>,
-    #[serde(deserialize_with = "present")]
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<u64>, nullable = false, minimum = 67108864, maximum = 1125899906842624_u64)]
     pub disk_bytes: Option<Value>,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct PolicyChange {
-    #[serde(deserialize_with = "present")]
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<u32>, minimum = 0, maximum = 31536000)]
     pub freeze_after_seconds: Option<Value>,
-    #[serde(deserialize_with = "present")]
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<u32>, minimum = 0, maximum = 31536000)]
     pub sleep_after_seconds: Option<Value>,
-    #[serde(deserialize_with = "present")]
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<u32>, minimum = 0, maximum = 31536000)]
     pub max_awake_seconds: Option<Value>,
-    #[serde(deserialize_with = "present")]
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<protocol::spec::WakeOn>)]
     pub wake_on: Option<Value>,
 }
 

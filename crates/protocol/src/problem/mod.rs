@@ -12,6 +12,7 @@ pub const CONTENT_TYPE: &str = "application/problem+json";
 const UNKNOWN_CODE: &str = "unknown";
 
 /// The body of an error response. A 5xx does not reveal its cause.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
     /// A URN made from the code. It is a name, not an address.
@@ -30,6 +31,7 @@ pub struct Problem {
 }
 
 /// The error of one field of the request.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FieldError {
     pub field: String,

@@ -1,6 +1,6 @@
 //! Validates a value against the served OpenAPI schemas. Supports only the JSON Schema keywords that they use.
 
-use protocol::Timestamp;
+use protocol::{Slug, Timestamp};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -56,7 +56,14 @@ impl Schemas {
                 "format" => value.as_str().is_none_or(|text| is_written(rule.as_str(), text)),
                 "minimum" => value.as_i64().is_none_or(|number| number >= rule.as_i64().unwrap()),
                 "maximum" => value.as_i64().is_none_or(|number| number <= rule.as_i64().unwrap()),
-                "description" | "additionalProperties" => true,
+                "allOf" => {
+                    let ways = rule.as_array().unwrap().iter();
+                    violations.extend(ways.flat_map(|way| self.validate(way, value, at)));
+                    true
+                }
+                // The only pattern is the slug's.
+                "pattern" => value.as_str().is_none_or(|text| text.parse::<Slug>().is_ok()),
+                "description" | "additionalProperties" | "default" => true,
                 other => panic!("{at}: unsupported: {other}"),
             };
             if !fits {
@@ -86,6 +93,8 @@ fn is_of(kind: &str, value: &Value) -> bool {
 
 fn is_written(format: Option<&str>, text: &str) -> bool {
     match format {
+        // Of numbers, whose type is checked apart.
+        Some("int32" | "int64") => true,
         Some("uuid") => text.parse::<Uuid>().is_ok(),
         Some("date-time") => text.parse::<Timestamp>().is_ok(),
         Some("uri") => text.parse::<url::Url>().is_ok(),
