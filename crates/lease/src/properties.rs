@@ -138,14 +138,14 @@ fn tenant_events() -> impl Strategy<Value = TenantEvent> {
 
 proptest! {
     #[test]
-    fn a_tenant_falls_asleep_idle_and_unleased_and_never_before_the_floor(
+    fn a_tenant_is_suspended_idle_and_unleased_and_not_before_the_earliest_moment(
         events in proptest::collection::vec(tenant_events(), 1..120),
     ) {
-        let (mut now, floor) = (START, START.plus(LEASE));
+        let (mut now, earliest) = (START, START.plus(LEASE));
         let mut policy = SleepPolicy::from_seconds(20, 60, 0, false);
-        let mut state = TenantSleepState::new(now, Phase::Ready, policy, Moment(0), floor);
+        let mut state = TenantSleepState::new(now, Phase::Ready, policy, Moment(0), earliest);
         let mut leases = BTreeMap::<u8, Moment>::new();
-        let (mut last_use, mut asked, mut agreed, mut busy) = (Moment(0), None, None, false);
+        let (mut last_use, mut queried, mut decided, mut busy) = (Moment(0), None, None, false);
         // The first busy report in a row, whatever visits come meanwhile.
         let mut first = None;
         for event in events {
@@ -172,27 +172,27 @@ proptest! {
                     last_use = last_use.max(now.minus(60_000));
                 }
                 TenantEvent::BusyReport(is_busy) => {
-                    if let Some(generation) = asked.take() {
+                    if let Some(generation) = queried.take() {
                         let report = if is_busy { BusyReport::Busy { until: now } } else { BusyReport::NotBusy };
                         busy = is_busy;
-                        let asks = matches!(state.step, SuspendStep::QueryingBusy { generation: of, .. } if of == generation);
-                        if asks {
+                        let is_querying = matches!(state.step, SuspendStep::QueryingBusy { generation: of, .. } if of == generation);
+                        if is_querying {
                             first = is_busy.then_some(first.unwrap_or(now));
                         }
                         if let Decision::Suspend { generation, kind } = state.on_busy_report(now, generation, report) {
-                            agreed = Some((generation, kind));
+                            decided = Some((generation, kind));
                         }
                     }
                 }
                 TenantEvent::Begin => {
-                    if let Some((generation, kind)) = agreed.take()
+                    if let Some((generation, kind)) = decided.take()
                         && state.begin_suspend(now, generation)
                     {
                         prop_assert!(leases.values().all(|until| *until <= now), "a lease is live");
-                        prop_assert!(now >= floor, "before the floor");
+                        prop_assert!(now >= earliest, "before the earliest suspend");
                         let after = [policy.freeze_after, policy.sleep_after].into_iter().flatten();
                         let after = after.min().unwrap_or(Millis::MAX);
-                        prop_assert!(now.since(last_use) >= after, "{kind:?} of one in use");
+                        prop_assert!(now.since(last_use) >= after, "{kind:?} of a tenant in use");
                         prop_assert!(!busy || policy.max_awake.is_some() || state.phase() == Phase::Frozen);
                     }
                 }
@@ -219,7 +219,7 @@ proptest! {
             }
             for reason in state.awake_reasons(now) {
                 if let AwakeReason::Busy { since, .. } = reason {
-                    prop_assert!(first.is_none_or(|first| since <= first), "its time began anew");
+                    prop_assert!(first.is_none_or(|first| since <= first), "the busy period began anew");
                 }
             }
             let deadline = state.next_deadline();
@@ -228,12 +228,12 @@ proptest! {
                     || state.next_deadline().is_none_or(|at| at > now), "a deadline that spins"),
                 Decision::QueryBusy { generation } => {
                     prop_assert!(deadline.is_some_and(|at| at <= now), "not at its deadline");
-                    asked = Some(generation);
+                    queried = Some(generation);
                 }
                 Decision::Suspend { generation, kind } => {
                     prop_assert!(deadline.is_some_and(|at| at <= now), "not at its deadline");
-                    (busy, asked) = (false, None);
-                    agreed = Some((generation, kind));
+                    (busy, queried) = (false, None);
+                    decided = Some((generation, kind));
                 }
             }
         }
@@ -244,11 +244,11 @@ proptest! {
 enum AuthorityEvent {
     Advance(Millis),
     Request(u8, bool),
-    Gone(usize),
+    WaiterLeaves(usize),
     Begin(usize),
     Done(usize, bool),
     Ready(u8),
-    Die(u8),
+    Exit(u8),
     Owner(u8, bool),
 }
 
@@ -256,11 +256,11 @@ fn authority_events() -> impl Strategy<Value = AuthorityEvent> {
     prop_oneof![
         3 => (0..3_000u64).prop_map(AuthorityEvent::Advance),
         8 => (0..6u8, prop::bool::weighted(0.8)).prop_map(|(t, is_visit)| AuthorityEvent::Request(t, is_visit)),
-        1 => any::<usize>().prop_map(AuthorityEvent::Gone),
+        1 => any::<usize>().prop_map(AuthorityEvent::WaiterLeaves),
         4 => any::<usize>().prop_map(AuthorityEvent::Begin),
         4 => (any::<usize>(), prop::bool::weighted(0.2)).prop_map(|(at, r)| AuthorityEvent::Done(at, r)),
         2 => (0..6u8).prop_map(AuthorityEvent::Ready),
-        1 => (0..6u8).prop_map(AuthorityEvent::Die),
+        1 => (0..6u8).prop_map(AuthorityEvent::Exit),
         1 => (0..6u8, any::<bool>()).prop_map(|(t, runs)| AuthorityEvent::Owner(t, runs)),
     ]
 }
@@ -278,7 +278,7 @@ const SETTINGS: AuthoritySettings =
 
 proptest! {
     #[test]
-    fn everybody_who_asks_is_answered_once_in_time_and_all_bounds_hold(
+    fn every_request_gets_one_response_in_time_and_all_bounds_hold(
         events in proptest::collection::vec(authority_events(), 1..200),
     ) {
         let mut now = START;
@@ -302,7 +302,7 @@ proptest! {
                     let waiter = Waiter { id, holder: 1, number: 1, deadline };
                     core.request_lease(now, LeaseRequest { tenant, is_visit, waiter });
                 }
-                AuthorityEvent::Gone(at) => {
+                AuthorityEvent::WaiterLeaves(at) => {
                     if let Some((id, (tenant, _))) = waiting.iter().nth(at % 8).map(|(k, v)| (*k, *v)) {
                         waiting.remove(&id);
                         core.remove_waiter(now, tenant, id);
@@ -328,7 +328,7 @@ proptest! {
                         core.on_phase_observed(now, tenant, Phase::Ready);
                     }
                 }
-                AuthorityEvent::Die(tenant) => {
+                AuthorityEvent::Exit(tenant) => {
                     if core.sleep_state(tenant).is_some_and(|state| state.phase() == Phase::Ready) {
                         core.on_phase_observed(now, tenant, Phase::Sleeping);
                     }
@@ -340,9 +340,9 @@ proptest! {
                 match command {
                     Command::CallEngine { tenant, call, call_id } => issued.push((tenant, call, call_id)),
                     Command::Respond { waiter, response } => {
-                        let asked = waiting.remove(&waiter);
-                        prop_assert!(asked.is_some(), "{waiter} answered twice: {response:?}");
-                        let deadline = asked.map(|(_, deadline)| deadline).unwrap_or_default();
+                        let removed = waiting.remove(&waiter);
+                        prop_assert!(removed.is_some(), "{waiter} gets a second response: {response:?}");
+                        let deadline = removed.map(|(_, deadline)| deadline).unwrap_or_default();
                         let is_late = matches!(response, LeaseResponse::Waking { .. });
                         prop_assert!(!is_late || deadline <= now, "too early");
                     }

@@ -200,14 +200,14 @@ fn a_tenant_frozen_for_being_busy_too_long_is_stopped_without_more_time_unless_v
 #[test]
 fn work_inside_keeps_a_tenant_awake_as_long_as_its_policy_allows() {
     let mut scenario = Scenario::new(Phase::Ready, SleepPolicy::from_seconds(60, 0, 150, false));
-    let mut asked = 0;
+    let mut queries = 0;
     let (call, _) = loop {
         scenario.advance(1_000);
         let commands = scenario.commands();
         match commands[..] {
             [] => {}
             [Command::QueryBusy { generation, .. }] => {
-                asked += 1;
+                queries += 1;
                 let until = scenario.now.plus(900_000);
                 scenario.core.on_busy_report(
                     scenario.now,
@@ -215,7 +215,7 @@ fn work_inside_keeps_a_tenant_awake_as_long_as_its_policy_allows() {
                     generation,
                     BusyReport::Busy { until },
                 );
-                if asked < 4 {
+                if queries < 4 {
                     let state = scenario.core.sleep_state(1).unwrap();
                     assert!(matches!(
                         state.awake_reasons(scenario.now)[..],

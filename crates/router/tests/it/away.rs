@@ -114,7 +114,7 @@ fn an_orchestrator_that_knows_nobody_yet_is_no_better_than_none() {
 }
 
 #[test]
-fn whoever_waits_for_a_sleeper_waits_through_a_restart_of_the_orchestrator() {
+fn a_request_for_a_sleeping_tenant_waits_through_a_restart_of_the_orchestrator() {
     let folder = Folder::new();
     let acme = Tenant::new(&folder, 1, "acme");
     let route = acme.route(State::Sleeping, Desired::Running);
@@ -204,7 +204,7 @@ fn a_lease_outlives_the_orchestrator_for_its_time_and_tunnels_go_on_after() {
 }
 
 #[test]
-fn without_app_api_a_sleeper_wakes_where_its_lease_says() {
+fn without_app_api_a_sleeping_tenant_wakes_where_its_lease_says() {
     let folder = Folder::new();
     let acme = Tenant::new(&folder, 1, "acme");
     let mut route = acme.route(State::Sleeping, Desired::Running);

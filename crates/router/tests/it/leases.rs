@@ -14,7 +14,7 @@ const WS: &str = "GET /ws HTTP/1.1\r\nHost: acme.localhost\r\nConnection: Upgrad
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
 #[test]
-fn the_first_request_asks_and_the_next_ones_do_not() {
+fn the_first_request_requests_a_lease_and_the_next_ones_do_not() {
     let folder = Folder::new();
     let acme = Tenant::new(&folder, 1, "acme");
     let (_control, router) = Running::knowing(vec![acme.running()], &folder);
@@ -133,7 +133,7 @@ fn an_event_stream_keeps_its_tenant_awake_while_events_come() {
 }
 
 #[test]
-fn an_event_that_comes_after_its_lease_ended_asks_for_the_next() {
+fn stream_data_after_the_end_of_a_lease_requests_the_next() {
     let folder = Folder::new();
     let acme = Tenant::new(&folder, 1, "acme");
     let (_control, router) = Running::knowing(vec![acme.running()], &folder);
@@ -156,7 +156,7 @@ fn an_event_that_comes_after_its_lease_ended_asks_for_the_next() {
 }
 
 #[test]
-fn a_stream_whose_lease_is_lost_asks_for_another_with_its_next_event() {
+fn a_stream_whose_lease_is_lost_requests_another_with_its_next_data() {
     let folder = Folder::new();
     let acme = Tenant::new(&folder, 1, "acme");
     let (_control, router) = Running::knowing(vec![acme.running()], &folder);

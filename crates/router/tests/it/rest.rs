@@ -57,7 +57,7 @@ fn a_failed_wake_is_over_once_its_tenant_runs() {
 }
 
 #[test]
-fn whoever_insists_again_and_again_is_heard_once_in_a_while() {
+fn a_visitor_who_retries_again_and_again_causes_a_request_once_in_a_while() {
     let folder = Folder::new();
     let acme = Tenant::new(&folder, 1, "acme");
     let route = acme.route(State::Sleeping, Desired::Running);

@@ -167,7 +167,7 @@ fn what_happens_in_the_background_wakes_nobody_who_sleeps() {
 }
 
 #[test]
-fn a_visit_that_joins_a_polls_ask_wakes_after_all() {
+fn a_visit_that_joins_the_request_of_a_poll_wakes_the_tenant() {
     let folder = Folder::new();
     let (acme, _control, router) = asleep(&folder, 20_000, 20_000);
     router.orchestrator().set_mode(acme.id, Mode::Frozen);
@@ -197,7 +197,7 @@ fn a_frozen_tenant_wakes_for_anybody() {
 }
 
 #[test]
-fn a_thousand_at_once_ask_once() {
+fn a_thousand_requests_at_once_are_one_lease_request() {
     let folder = Folder::new();
     let acme = Tenant::new(&folder, 1, "acme");
     let route = acme.route(State::Sleeping, Desired::Running);
@@ -384,7 +384,7 @@ fn a_wake_that_failed_says_why_and_is_tried_again_when_somebody_wants_it() {
 }
 
 #[test]
-fn nobody_makes_the_pause_after_a_failed_wake_void_by_trying_on_and_on() {
+fn retries_do_not_void_the_pause_after_a_failed_wake() {
     let folder = Folder::new();
     let (acme, _control, router) = asleep(&folder, 20_000, 20_000);
     router.orchestrator().set_mode(acme.id, Mode::Failed("no such image"));
