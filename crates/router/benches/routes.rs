@@ -18,6 +18,8 @@ use uuid::Uuid;
 const SIZES: [usize; 2] = [1_000, 10_000];
 const CHANGES: usize = 5_000;
 const REBUILDS: usize = 20;
+/// The golden ratio of 2^128.
+const SPREAD: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c834;
 
 fn main() -> Result<(), Box<dyn Error>> {
     for size in SIZES {
@@ -74,9 +76,7 @@ fn measure_table(size: usize) -> Result<serde_json::Value, Box<dyn Error>> {
 fn route(number: usize) -> Result<Route, Box<dyn Error>> {
     Ok(Route {
         // Spread as real ids are.
-        tenant: TenantId::new(Uuid::from_u128(
-            number as u128 * 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c834,
-        )),
+        tenant: TenantId::new(Uuid::from_u128((number as u128).wrapping_mul(SPREAD))),
         slug: format!("tenant-{number}").parse()?,
         generation: 1,
         desired: Desired::Running,

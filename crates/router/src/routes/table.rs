@@ -70,7 +70,7 @@ impl RouteTable {
         next
     }
 
-    /// The table after one route changed. Copies the path to its entry, which grows with the logarithm (base 32) of the
+    /// The table after one route changed. Copies the path to its entry, which grows with the logarithm (base 64) of the
     /// number of routes; figures in docs/benchmarks.md.
     pub fn with_route(&self, revision: u64, route: &Route, parameters: &EntryParameters) -> Self {
         let before = self.by_tenant(route.tenant);
