@@ -165,7 +165,7 @@ fn described(user: &User) -> serde_json::Value {
     json!({ "name": user.name, "role": user.role })
 }
 
-fn count_attempt(app: &App, attempt: Attempt<'_>) -> Result<(), ApiError> {
+pub(crate) fn count_attempt(app: &App, attempt: Attempt<'_>) -> Result<(), ApiError> {
     app.throttle.attempt(attempt, app.clock.now()).map_err(too_many_attempts)
 }
 

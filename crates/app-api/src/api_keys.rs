@@ -6,15 +6,18 @@ use protocol::TenantId;
 use protocol::api_keys::{CreatedKey, NewKey, Role};
 use protocol::problem::Code;
 use protocol::{Slug, Timestamp};
+use serde_json::json;
 use service::api_error::ApiError;
 use uuid::Uuid;
 
 use crate::access::authority::refused;
-use crate::access::principal::{AccessError, Reach};
+use crate::access::principal::{Reach, Refusal};
 use crate::access::{AuthorizedTenant, Principal};
 use crate::app::App;
+use crate::audit::{Action, Actor, Entry, Resource};
 use crate::auth::api_key::KeyText;
 use crate::db::api_key::{self, ApiKey, Lookup, NewApiKey};
+use crate::db::{Transaction as _, audit_log};
 use crate::validation::{self, FieldError, invalid_fields};
 use crate::views;
 
@@ -89,7 +92,7 @@ pub async fn create(
     new: &NewKey,
 ) -> Result<CreatedKey, ApiError> {
     if !may_grant(caller.reach(), scope, new) {
-        return Err(refused(AccessError::InsufficientRole));
+        return Err(refused(Refusal::InsufficientRole));
     }
     let now = app.clock.now();
     let (name, expires_at) = validate(scope, new, now)?;
@@ -111,9 +114,19 @@ pub async fn create(
         created_at: now,
         expires_at,
     };
-    if !api_key::insert(&mut *app.conn().await?, &row).await? {
-        return Err(crate::tenant_actions::no_such_tenant());
-    }
+    let entry = Entry::new(Actor::from(caller), Action::KeyCreate, Resource::new("key", row.id));
+    let entry = entry.after(json!({
+        "name": name, "role": new.role, "is_admin": new.is_admin, "tenant": scope.slug(), "expires_at": expires_at,
+    }));
+    let mut conn = app.conn().await?;
+    conn.transaction(async |conn| -> Result<_, ApiError> {
+        if !api_key::insert(conn, &row).await? {
+            return Err(crate::tenant_actions::no_such_tenant());
+        }
+        audit_log::append(conn, &entry, now).await?;
+        Ok(())
+    })
+    .await?;
     tracing::info!(key = %row.id, %caller, role = row.role, is_admin = row.is_admin, "API key created");
     Ok(CreatedKey {
         id: row.id,
@@ -179,9 +192,17 @@ pub async fn revoke(
     scope: &Scope,
     id: Uuid,
 ) -> Result<(), ApiError> {
-    if !api_key::revoke(&mut *app.conn().await?, id, scope.tenant_id()).await? {
-        return Err(ApiError::new(Code::NotFound, "There is no such key here."));
-    }
+    let entry = Entry::new(Actor::from(caller), Action::KeyRevoke, Resource::new("key", id));
+    let entry = entry.before(json!({ "tenant": scope.slug() }));
+    let (mut conn, now) = (app.conn().await?, app.clock.now());
+    conn.transaction(async |conn| -> Result<_, ApiError> {
+        if !api_key::revoke(conn, id, scope.tenant_id()).await? {
+            return Err(ApiError::new(Code::NotFound, "There is no such key here."));
+        }
+        audit_log::append(conn, &entry, now).await?;
+        Ok(())
+    })
+    .await?;
     tracing::info!(key = %id, %caller, "API key revoked");
     Ok(())
 }

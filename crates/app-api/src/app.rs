@@ -24,6 +24,7 @@ use crate::reconcile::Notifier;
 use crate::reconcile::observed_cache::ObservedCache;
 use crate::route_feed::RouteFeed;
 use crate::settings::Addresses;
+use crate::webhooks::target::Targets;
 
 #[derive(Clone)]
 pub struct App(Arc<Parts>);
@@ -40,6 +41,7 @@ pub struct Parts {
     pub observed: Arc<ObservedCache>,
     pub reconcile: Notifier,
     pub routes: RouteFeed,
+    pub webhook_targets: Targets,
     /// Cancelled when the process stops.
     pub stop: CancellationToken,
     pub clock: Clock,

@@ -85,6 +85,27 @@ pub const ROUTES: &[Route] = routes! {
     api  GET    "/audit",                       PlatformRead,  "List audit entries", api::audit::list_entries;
     api  GET    "/audit/export",                PlatformRead,  "Export audit entries", api::audit::export_entries;
 
+    api  GET    "/users",                       PlatformRead,  "List people", api::users::list_users;
+    api  GET    "/users/me",                    Person,        "Show oneself and one's memberships", api::users::show_me;
+    api  DELETE "/users/me/tenants/{id}",       Person,        "End one's own membership", api::members::leave;
+    api  PATCH  "/users/{id}",                  PlatformAdmin, "Change a person's platform role", api::users::change_user;
+    api  DELETE "/users/{id}",                  PlatformAdmin, "Delete a person", api::users::delete_user;
+    api  GET    "/invitations",                 PlatformRead,  "List open invitations of operators", api::invitations::list_operator_invitations;
+    api  POST   "/invitations",                 PlatformAdmin, "Invite an operator", api::invitations::invite_operator;
+    api  DELETE "/invitations/{id}",            PlatformAdmin, "Withdraw an invitation", api::invitations::revoke_operator_invitation;
+    api  GET    "/tenants/{slug}/members",      Tenant(Read),  "List a tenant's members", api::members::list_members;
+    api  PUT    "/tenants/{slug}/members/{id}", Tenant(Admin), "Set a member's role", api::members::set_member;
+    api  DELETE "/tenants/{slug}/members/{id}", Tenant(Admin), "Remove a member", api::members::remove_member;
+    api  GET    "/tenants/{slug}/invitations",  Tenant(Admin), "List a tenant's open invitations", api::invitations::list_member_invitations;
+    api  POST   "/tenants/{slug}/invitations",  Tenant(Admin), "Invite a member", api::invitations::invite_member;
+    api  DELETE "/tenants/{slug}/invitations/{id}", Tenant(Admin), "Withdraw an invitation", api::invitations::revoke_member_invitation;
+
+    api  GET    "/webhooks",                    PlatformAdmin, "List webhooks", api::webhooks::list_webhooks;
+    api  POST   "/webhooks",                    PlatformAdmin, "Create a webhook", api::webhooks::create_webhook;
+    api  DELETE "/webhooks/{id}",               PlatformAdmin, "Delete a webhook", api::webhooks::delete_webhook;
+    api  GET    "/webhooks/{id}/deliveries",    PlatformAdmin, "List a webhook's latest deliveries", api::webhooks::list_deliveries;
+    api  POST   "/webhooks/{id}/deliveries/{delivery}/replay", PlatformAdmin, "Send a delivery again", api::webhooks::replay_delivery;
+
     page GET    "/",                            Public,        "", pages::root;
     page GET    "/admin/signup",                Public,        "", pages::accounts::show_signup;
     page POST   "/admin/signup",                Public,        "", pages::accounts::sign_up;
@@ -104,6 +125,18 @@ pub const ROUTES: &[Route] = routes! {
     page POST   "/admin/tenants/{slug}/edit",   PlatformAdmin, "", pages::edit::edit_tenant;
     page GET    "/admin/tenants/{slug}/delete", PlatformAdmin, "", pages::tenants::show_delete_tenant;
     page POST   "/admin/tenants/{slug}/delete", PlatformAdmin, "", pages::tenants::delete_tenant;
+    page GET    "/admin/invitations/{token}",   Public,        "", pages::invitation::show_invitation;
+    page POST   "/admin/invitations/{token}",   Public,        "", pages::invitation::accept_invitation;
+    page GET    "/admin/team",                  PlatformRead,  "", pages::team::show_team;
+    page POST   "/admin/team/invitations",      PlatformAdmin, "", pages::team::invite_operator;
+    page POST   "/admin/team/invitations/{id}/revoke", PlatformAdmin, "", pages::team::revoke_operator_invitation;
+    page POST   "/admin/team/{id}/role",        PlatformAdmin, "", pages::team::set_operator_role;
+    page POST   "/admin/team/{id}/remove",      PlatformAdmin, "", pages::team::delete_operator;
+    page GET    "/admin/tenants/{slug}/members", Tenant(Read), "", pages::team::show_members;
+    page POST   "/admin/tenants/{slug}/members/invitations", Tenant(Admin), "", pages::team::invite_member;
+    page POST   "/admin/tenants/{slug}/members/invitations/{id}/revoke", Tenant(Admin), "", pages::team::revoke_member_invitation;
+    page POST   "/admin/tenants/{slug}/members/{id}/role", Tenant(Admin), "", pages::team::set_member_role;
+    page POST   "/admin/tenants/{slug}/members/{id}/remove", Tenant(Admin), "", pages::team::remove_member;
     page GET    "/admin/audit",                 PlatformRead,  "", pages::audit::show_audit;
     page GET    "/admin/account",               SignedIn,      "", pages::account::show_account;
     page POST   "/admin/account/sessions/revoke", SignedIn,    "", pages::account::revoke_other_sessions;

@@ -15,6 +15,7 @@ use url::Url;
 use crate::auth::api_key::KeyText;
 use crate::auth::sso::Signer;
 use crate::bootstrap_key;
+use crate::webhooks::target::Targets;
 
 pub(crate) const LISTEN: Setting =
     Setting::with_default("CIAL_LISTEN", "0.0.0.0:3100", "the admin's pages and API");
@@ -57,6 +58,13 @@ const ROUTER_PORT: Setting = Setting::with_default(
 )
 .for_operators();
 
+const WEBHOOK_TARGETS: Setting = Setting::with_default(
+    "CIAL_WEBHOOK_TARGETS",
+    "public",
+    "where webhooks may go: `public` addresses only, or `any`, private and loopback ones included",
+)
+.for_operators();
+
 /// Every variable that app-api reads.
 pub const SETTINGS: &[Setting] = &[
     shared::LOG,
@@ -79,6 +87,7 @@ pub const SETTINGS: &[Setting] = &[
     shared::TRUSTED_PROXIES,
     shared::FREEZE_AFTER,
     shared::SLEEP_AFTER,
+    WEBHOOK_TARGETS,
 ];
 
 #[derive(Clone)]
@@ -105,6 +114,8 @@ pub struct Settings {
     pub trusted: TrustedProxies,
     /// The orchestrator's values, shown to owners; 0 is never.
     pub policy: EffectivePolicy,
+    /// Whether webhooks may go to private addresses.
+    pub webhook_targets: Targets,
 }
 
 /// The public addresses of the admin and of the tenants.
@@ -160,6 +171,7 @@ impl Settings {
         let trusted = read_trusted(&mut vars, addresses.as_ref());
         let freeze_after = vars.value(&shared::FREEZE_AFTER);
         let sleep_after = vars.value(&shared::SLEEP_AFTER);
+        let webhook_targets = vars.value(&WEBHOOK_TARGETS);
         vars.finish(|| {
             let (database_url, database_password) = database?;
             Some(Self {
@@ -182,6 +194,7 @@ impl Settings {
                     sleep_after_seconds: sleep_after?,
                     ..EffectivePolicy::default()
                 },
+                webhook_targets: webhook_targets?,
             })
         })
     }

@@ -27,7 +27,8 @@ use crate::reconcile::observed_cache::ObservedCache;
 use crate::reconcile::{self, Reconciler};
 use crate::route_feed::RouteFeed;
 use crate::settings::{self, Settings, read_addresses};
-use crate::{audit, bootstrap_key, database_setup, routes};
+use crate::webhooks::client::WebhookClient;
+use crate::{audit, bootstrap_key, database_setup, routes, webhooks};
 
 /// Serves until a stop is requested.
 pub fn serve(env: &Env) -> Result<(), ServiceError> {
@@ -85,6 +86,7 @@ pub async fn run(
         observed: Arc::new(ObservedCache::default()),
         reconcile: notifier,
         routes: RouteFeed::new(epoch),
+        webhook_targets: settings.webhook_targets,
         stop: ending.clone(),
         clock: dependencies.clock.clone(),
         passwords: Passwords::new(dependencies.password_cost)?,
@@ -97,7 +99,9 @@ pub async fn run(
     let public = listen(public_listener, routes::public_service(app.clone()), ending.clone());
     let internal = routes::internal_service(app.clone());
     let internal = listen(internal_listener, internal, ending.clone());
+    let webhook_client = WebhookClient::new(settings.webhook_targets)?;
     let servers = (tokio::spawn(public), tokio::spawn(internal));
+    let deliveries = tokio::spawn(webhooks::deliver::run(app.clone(), webhook_client));
     tracing::info!(listen = %settings.listen, "server started");
 
     let reconciler = Arc::new(Reconciler {
@@ -122,7 +126,7 @@ pub async fn run(
         () = stop.cancelled() => Ok(()),
     };
     ending.cancel();
-    let _ = tokio::join!(servers.0, servers.1);
+    let _ = tokio::join!(servers.0, servers.1, deliveries);
     ended
 }
 

@@ -4,6 +4,7 @@ use protocol::Slug;
 use protocol::control::{self, NewTenant};
 use protocol::problem::Code;
 use protocol::spec::Desired;
+use serde_json::json;
 use service::api_error::ApiError;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
@@ -11,12 +12,13 @@ use uuid::Uuid;
 use crate::access::Principal;
 use crate::access::principal::Reach;
 use crate::app::App;
-use crate::db::Conn;
+use crate::audit::{Action, Actor, Entry, Resource};
 use crate::db::creation::{self, IdempotencyKey};
 use crate::db::idempotency;
 use crate::db::tenant::{self, Filter, OwnerRequest, Visibility};
+use crate::db::{Conn, QueryResult, Transaction as _, audit_log};
 use crate::tenant::Tenant;
-use crate::tenant::change::{Change, FieldError};
+use crate::tenant::change::{Change, Changeable, FieldError};
 use crate::tenant::status::OwnerAction;
 use crate::validation::{self, invalid_fields};
 use crate::views;
@@ -61,7 +63,9 @@ pub async fn create(
         body_hash: &body_hash,
     });
     let view = |tenant: &Tenant| views::tenant(app, tenant.clone(), None);
-    if let Some(response) = creation::create(&mut conn, &row, key, view).await? {
+    let entry = Entry::new(Actor::from(caller), Action::TenantCreate, Resource::tenant(&slug))
+        .after(json!({ "id": row.id, "name": name }));
+    if let Some(response) = creation::create(&mut conn, &row, key, view, &entry).await? {
         app.reconcile.notify(response.id);
         return Ok(response);
     }
@@ -167,7 +171,18 @@ pub async fn request_action(
         };
         let status = read.status().after_action(action, app.clock.now());
         let mut conn = app.conn().await?;
-        if let Some(recorded) = tenant::record_request(&mut conn, &read, request, &status).await? {
+        let entry = Entry::new(Actor::from(caller), audited(action), Resource::tenant(&read.slug))
+            .changed(json!({ "desired": read.desired }), json!({ "desired": desired }));
+        let recorded = conn
+            .transaction(async |conn| {
+                let recorded = tenant::record_request(conn, &read, request, &status).await?;
+                if recorded.is_some() {
+                    audit_log::append(conn, &entry, request.at).await?;
+                }
+                QueryResult::Ok(recorded)
+            })
+            .await?;
+        if let Some(recorded) = recorded {
             tracing::info!(tenant = %recorded.id, slug = %recorded.slug, ?action, %caller, "tenant action requested");
             app.reconcile.notify(recorded.tenant_id());
             return Ok(recorded);
@@ -176,6 +191,15 @@ pub async fn request_action(
         read = read_again(app, &read).await?;
     }
     Err(changes_too_fast())
+}
+
+fn audited(action: OwnerAction) -> Action {
+    match action {
+        OwnerAction::Start => Action::TenantStart,
+        OwnerAction::Stop => Action::TenantStop,
+        OwnerAction::Restart => Action::TenantRestart,
+        OwnerAction::Delete => Action::TenantDelete,
+    }
 }
 
 fn being_deleted() -> ApiError {
@@ -207,7 +231,20 @@ pub async fn change(
         }
         let next = change.apply_to(&read.changeable()).map_err(|errors| refused(&errors))?;
         let mut conn = app.conn().await?;
-        if let Some(changed) = tenant::change(&mut conn, &read, &next).await? {
+        let entry =
+            Entry::new(Actor::from(caller), Action::TenantChange, Resource::tenant(&read.slug))
+                .changed(described(&read.changeable()), described(&next));
+        let now = app.clock.now();
+        let changed = conn
+            .transaction(async |conn| {
+                let changed = tenant::change(conn, &read, &next).await?;
+                if changed.is_some() {
+                    audit_log::append(conn, &entry, now).await?;
+                }
+                QueryResult::Ok(changed)
+            })
+            .await?;
+        if let Some(changed) = changed {
             tracing::info!(tenant = %changed.id, slug = %changed.slug, %caller, "tenant changed");
             app.reconcile.notify(changed.tenant_id());
             return Ok(changed);
@@ -216,6 +253,11 @@ pub async fn change(
         read = read_again(app, &read).await?;
     }
     Err(changes_too_fast())
+}
+
+/// The changeable fields as the audit log shows them.
+fn described(fields: &Changeable) -> serde_json::Value {
+    json!({ "name": fields.name, "limits": fields.limits, "policy": fields.policy })
 }
 
 fn refused(errors: &[FieldError]) -> ApiError {

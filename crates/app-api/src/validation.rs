@@ -4,6 +4,8 @@ use protocol::problem::Code;
 use protocol::text::{LineError, check_line};
 use service::api_error::ApiError;
 
+use crate::auth::common_passwords::is_common;
+
 /// The reason for which a field's value is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FieldError {
@@ -54,8 +56,6 @@ pub fn name(text: &str) -> Result<String, FieldError> {
 
 /// Checks a new password.
 pub fn password(text: &str, email: &str) -> Result<(), FieldError> {
-    const COMMON: &[&str] =
-        &["password", "12345678", "123456789", "1234567890", "qwertyuiop", "iloveyou", "changeme"];
     let length = text.chars().count();
     if length < 8 {
         return error("too_short", "Use at least 8 characters.");
@@ -64,7 +64,7 @@ pub fn password(text: &str, email: &str) -> Result<(), FieldError> {
         return error("too_long", "Use at most 256 characters.");
     }
     let (lower, first) = (text.to_lowercase(), text.chars().next());
-    let guessable = COMMON.contains(&lower.as_str())
+    let guessable = is_common(text)
         || lower == email.trim().to_lowercase()
         || text.chars().all(|c| Some(c) == first);
     if guessable {

@@ -22,6 +22,7 @@ pub mod spec;
 pub mod state;
 pub mod text;
 pub mod watch;
+pub mod webhooks;
 
 pub use domain::Domain;
 pub use id::{InstallName, TenantId};

@@ -30,6 +30,11 @@ pub fn device_proof(master: &Secret, device: uuid::Uuid, account: &str) -> Strin
     URL_SAFE_NO_PAD.encode(derive(master, &format!("device/v1/{device}/{account}")))
 }
 
+/// The key of a webhook's signatures: HKDF, info `webhook/v1/{webhook}`, base64url after `whsec_`.
+pub fn webhook_secret(master: &Secret, webhook: uuid::Uuid) -> String {
+    format!("whsec_{}", URL_SAFE_NO_PAD.encode(derive(master, &format!("webhook/v1/{webhook}"))))
+}
+
 fn derive(master: &Secret, info: &str) -> [u8; 32] {
     let mut key = [0; 32];
     hkdf::Hkdf::<sha2::Sha256>::new(None, master.reveal().as_bytes())

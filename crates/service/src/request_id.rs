@@ -19,6 +19,13 @@ fn is_valid(id: &str) -> bool {
     (1..=MAX_LENGTH).contains(&id.len()) && id.bytes().all(is_plain)
 }
 
+/// The part of a path that may stand in a log. What follows `/invitations/` is a secret until it was used.
+#[cfg_attr(not(feature = "control"), expect(dead_code, reason = "the middleware uses it"))]
+fn loggable(path: &str) -> &str {
+    const SECRET_BELOW: &str = "/invitations/";
+    path.find(SECRET_BELOW).map_or(path, |at| &path[..at + SECRET_BELOW.len()])
+}
+
 #[cfg(feature = "control")]
 pub use middleware::{current, layer};
 
@@ -31,7 +38,7 @@ mod middleware {
     use protocol::headers::REQUEST_ID;
     use tracing::Instrument as _;
 
-    use super::accept_or_generate;
+    use super::{accept_or_generate, loggable};
     use crate::api_error::ErrorCause;
 
     tokio::task_local! {
@@ -48,7 +55,7 @@ mod middleware {
     pub async fn layer(request: Request, next: Next) -> Response {
         let inbound = request.headers().get(REQUEST_ID).and_then(|value| value.to_str().ok());
         let id = accept_or_generate(inbound);
-        let (method, path) = (request.method(), request.uri().path());
+        let (method, path) = (request.method(), loggable(request.uri().path()));
         let span = tracing::info_span!("request", request_id = %id, %method, path);
         let respond = async {
             let response = next.run(request).await;
@@ -78,5 +85,12 @@ mod tests {
             assert_ne!(accept_or_generate(Some(id)), id);
         }
         assert_ne!(accept_or_generate(None), accept_or_generate(None));
+    }
+
+    #[test]
+    fn the_token_of_an_invitation_does_not_reach_the_log() {
+        assert_eq!(loggable("/admin/invitations/abc"), "/admin/invitations/");
+        assert_eq!(loggable("/.cial/invitations/abc/x"), "/.cial/invitations/");
+        assert_eq!(loggable("/v1/tenants/acme"), "/v1/tenants/acme");
     }
 }

@@ -7,7 +7,7 @@ use protocol::problem::Code;
 use service::api_error::ApiError;
 use service::secret::constant_time_eq;
 
-use super::principal::{Access, AccessError, Person, Principal};
+use super::principal::{Access, Person, Principal, Refusal};
 use crate::api_keys;
 use crate::app::App;
 use crate::db::api_key::Lookup;
@@ -136,13 +136,13 @@ async fn tenant_of(
     let slug = path.0.as_deref().unwrap_or_default();
     // Before any lookup: the response must not depend on whether the tenant exists.
     if reach.excludes(slug) {
-        return Err(refused(AccessError::Forbidden));
+        return Err(refused(Refusal::Forbidden));
     }
     let authority = authority_of(&mut *app.conn().await?, principal, slug).await?;
     match authority {
         Some(found) if found.role.is_some() || reach.knows_all_tenants() => Ok(found),
         None if reach.knows_all_tenants() => Err(no_such_tenant()),
-        Some(_) | None => Err(refused(AccessError::Forbidden)),
+        Some(_) | None => Err(refused(Refusal::Forbidden)),
     }
 }
 
@@ -174,12 +174,12 @@ fn membership_role(membership: &str) -> Option<Role> {
 }
 
 /// Constant texts: the response must not reveal more than its code.
-pub fn refused(refusal: AccessError) -> ApiError {
+pub fn refused(refusal: Refusal) -> ApiError {
     match refusal {
-        AccessError::Forbidden => {
+        Refusal::Forbidden => {
             ApiError::new(Code::Forbidden, "You have no access here. Use another key or account.")
         }
-        AccessError::InsufficientRole => {
+        Refusal::InsufficientRole => {
             ApiError::new(Code::InsufficientRole, "Your role does not permit this.")
         }
     }

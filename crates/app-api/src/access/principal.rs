@@ -84,7 +84,7 @@ pub enum Reach<'a> {
 
 /// The reason for which a caller is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AccessError {
+pub enum Refusal {
     /// The caller has nothing to do with the tenant, or with anything beside its own tenant.
     Forbidden,
     /// A higher role would be admitted.
@@ -182,7 +182,7 @@ impl Access {
     ///
     /// # Errors
     /// The refusal of a caller who is not admitted.
-    pub fn admit(self, principal: &Principal, role: Option<Role>) -> Result<(), AccessError> {
+    pub fn admit(self, principal: &Principal, role: Option<Role>) -> Result<(), Refusal> {
         let is_person = principal.person().is_some();
         let reach = principal.reach();
         let is_admitted = match self {
@@ -203,6 +203,6 @@ impl Access {
         let is_outside = role.is_none() && !matches!(reach, Reach::Platform | Reach::PlatformRead);
         let is_platform_rule = matches!(self, Self::PlatformRead | Self::PlatformAdmin);
         let is_forbidden = is_for_people || (is_outside && !(is_platform_rule && is_person));
-        Err(if is_forbidden { AccessError::Forbidden } else { AccessError::InsufficientRole })
+        Err(if is_forbidden { Refusal::Forbidden } else { Refusal::InsufficientRole })
     }
 }

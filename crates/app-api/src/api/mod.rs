@@ -3,8 +3,12 @@
 pub mod audit;
 pub mod auth;
 pub mod health;
+pub mod invitations;
 pub mod keys;
+pub mod members;
 pub mod open;
 pub mod sessions;
 pub mod tenant_logs;
 pub mod tenants;
+pub mod users;
+pub mod webhooks;

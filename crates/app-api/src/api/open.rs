@@ -12,8 +12,9 @@ use uuid::Uuid;
 use crate::access::authority::unauthenticated;
 use crate::access::{AuthorizedTenant, Person};
 use crate::app::App;
+use crate::audit::{Action, Actor, Entry, Resource};
 use crate::auth::sso::{Claims, MAX_TENANT_SESSION};
-use crate::db::sso_grant;
+use crate::db::{QueryResult, Transaction as _, audit_log, sso_grant};
 use crate::http::describe::{Call, DescribeOutput};
 
 /// A redirect into the tenant, with a token for one minute.
@@ -62,7 +63,19 @@ pub async fn open_tenant(
     let mut conn = app.conn().await?;
     sso_grant::delete_expired(&mut conn, now).await?;
     let expires_at = now + MAX_TENANT_SESSION;
-    if !sso_grant::insert(&mut conn, &person.session, tenant.tenant_id(), expires_at).await? {
+    let actor = Actor::user(&person.user, Some(person.session.id));
+    let entry = Entry::new(actor, Action::TenantOpen, Resource::tenant(&tenant.slug));
+    let granted = conn
+        .transaction(async |conn| {
+            let granted =
+                sso_grant::insert(conn, &person.session, tenant.tenant_id(), expires_at).await?;
+            if granted {
+                audit_log::append(conn, &entry, now).await?;
+            }
+            QueryResult::Ok(granted)
+        })
+        .await?;
+    if !granted {
         return Err(unauthenticated());
     }
     let ids = (Uuid::new_v4(), person.session.id);

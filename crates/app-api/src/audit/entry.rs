@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::mask::{differing, mask};
 use super::origin::{self, Origin};
+use crate::access::Principal;
 use crate::db::user::User;
 
 macro_rules! actions {
@@ -56,6 +57,40 @@ actions! {
     WebhookReplay = "webhook.replay",
 }
 
+impl Action {
+    /// The event of which webhooks are notified: changes of tenants and of who belongs to them.
+    pub fn event(self) -> Option<&'static str> {
+        match self {
+            Self::TenantCreate
+            | Self::TenantChange
+            | Self::TenantStart
+            | Self::TenantStop
+            | Self::TenantRestart
+            | Self::TenantDelete
+            | Self::InvitationAccept
+            | Self::MembershipSet
+            | Self::MembershipRemove => Some(self.as_str()),
+            Self::UserSignUp
+            | Self::UserRole
+            | Self::UserDelete
+            | Self::PasswordResetLink
+            | Self::PasswordReset
+            | Self::SessionBegin
+            | Self::SessionEnd
+            | Self::SessionRevoke
+            | Self::SessionRevokeOthers
+            | Self::TenantOpen
+            | Self::KeyCreate
+            | Self::KeyRevoke
+            | Self::InvitationCreate
+            | Self::InvitationRevoke
+            | Self::WebhookCreate
+            | Self::WebhookDelete
+            | Self::WebhookReplay => None,
+        }
+    }
+}
+
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
@@ -102,6 +137,17 @@ impl Actor {
             name: name.to_owned(),
             role: String::new(),
             session_id: None,
+        }
+    }
+}
+
+impl From<&Principal> for Actor {
+    fn from(caller: &Principal) -> Self {
+        match caller {
+            Principal::Session(person) => Self::user(&person.user, Some(person.session.id)),
+            Principal::Key(key) if key.is_admin => Self::key(key.id, &key.name, "is_admin"),
+            Principal::Key(key) => Self::key(key.id, &key.name, key.role.as_str()),
+            Principal::Service => Self::command("service"),
         }
     }
 }

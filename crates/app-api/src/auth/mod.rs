@@ -1,6 +1,7 @@
 //! Parts of signing in that know neither HTTP routes nor tenants: passwords, the throttle, tokens.
 
 pub mod api_key;
+pub mod common_passwords;
 pub mod device;
 pub mod passwords;
 pub mod sso;

@@ -6,9 +6,9 @@ use protocol::Timestamp;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::Conn;
 use super::schema::audit_head::dsl as head;
 use super::schema::audit_log::{self, dsl};
+use super::{Conn, webhook};
 use crate::audit::Entry;
 use crate::audit::chain::{GENESIS, Hash, link};
 use crate::audit::query::AuditFilter;
@@ -69,7 +69,7 @@ pub async fn head(conn: &mut Conn) -> QueryResult<(i64, Vec<u8>)> {
     head::audit_head.select((head::id, head::hash)).first(conn).await
 }
 
-/// Writes an entry. Belongs at the end of the transaction that makes the change: other writers wait for this lock until
+/// Writes an entry and, for an event, the deliveries to webhooks. Belongs at the end of the transaction that makes the change: other writers wait for this lock until
 /// the transaction ends, so that ids follow the order of commits.
 pub async fn append(conn: &mut Conn, entry: &Entry, now: Timestamp) -> QueryResult<i64> {
     let locked = head::audit_head.select((head::id, head::hash)).for_update();
@@ -98,6 +98,9 @@ pub async fn append(conn: &mut Conn, entry: &Entry, now: Timestamp) -> QueryResu
         .set((head::id.eq(row.id), head::hash.eq(&row.hash)))
         .execute(conn)
         .await?;
+    if let Some(event) = entry.action.event() {
+        webhook::enqueue(conn, event, &row.record(), now).await?;
+    }
     Ok(row.id)
 }
 

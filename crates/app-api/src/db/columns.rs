@@ -50,6 +50,7 @@ unwraps! {
     TextColumn => Desired,
     TextColumn => Role,
     TextColumn => Slug,
+    TextColumn => protocol::people::MemberRole,
     JsonColumn => Limits,
     JsonColumn => Policy,
     JsonColumn => Crashes,

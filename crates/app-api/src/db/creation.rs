@@ -1,12 +1,13 @@
-//! Inserts a new tenant and its idempotency key in one transaction.
+//! Inserts a new tenant, its idempotency key and its audit entry in one transaction.
 
 use diesel::result::Error;
 use diesel_async::AsyncConnection as _;
 use protocol::control;
 
-use super::Conn;
 use super::idempotency::{self, StoredResponse};
 use super::tenant::{self, NewTenant};
+use super::{Conn, audit_log};
+use crate::audit::Entry;
 use crate::tenant::Tenant;
 
 /// An idempotency key with the SHA-256 of the request body.
@@ -24,21 +25,26 @@ pub async fn create(
     new: &NewTenant<'_>,
     key: Option<IdempotencyKey<'_>>,
     view: impl Fn(&Tenant) -> control::Tenant + Send + Sync,
+    entry: &Entry,
 ) -> anyhow::Result<Option<control::Tenant>> {
     let made = conn.transaction(async |conn| {
         let Some(tenant) = tenant::insert(conn, new).await? else { return Ok(None) };
         let response = view(&tenant);
-        let Some(key) = key else { return Ok(Some(response)) };
+        let Some(key) = key else {
+            audit_log::append(conn, entry, new.now).await?;
+            return Ok(Some(response));
+        };
         let stored = StoredResponse {
             owner_id: key.principal,
             key: key.text.to_owned(),
             body_hash: key.body_hash.to_owned(),
             answer: serde_json::to_value(&response).unwrap_or_default(),
         };
-        match idempotency::insert(conn, &stored).await? {
-            true => Ok(Some(response)),
-            false => Err(Error::RollbackTransaction),
+        if !idempotency::insert(conn, &stored).await? {
+            return Err(Error::RollbackTransaction);
         }
+        audit_log::append(conn, entry, new.now).await?;
+        Ok(Some(response))
     });
     match made.await {
         Err(Error::RollbackTransaction) => Ok(None),

@@ -9,6 +9,8 @@ pub mod creation;
 pub mod deleted_tenants;
 pub mod idempotency;
 pub mod installation;
+pub mod invitation;
+pub mod membership;
 mod query_deadline;
 pub mod reset_link;
 pub mod schema;
@@ -16,6 +18,7 @@ pub mod session;
 pub mod sso_grant;
 pub mod tenant;
 pub mod user;
+pub mod webhook;
 
 pub use connect::{Database, Pooled};
 /// For the callers that choose the transaction: `conn.transaction(async |conn| …)`.

@@ -2,6 +2,7 @@
 
 use diesel::prelude::*;
 use diesel_async::{AsyncConnection as _, RunQueryDsl};
+use protocol::people::PlatformRole;
 use uuid::Uuid;
 
 use super::Conn;
@@ -53,4 +54,30 @@ pub async fn by_email(conn: &mut Conn, email: &str) -> QueryResult<Option<User>>
 pub async fn set_password(conn: &mut Conn, id: Uuid, hash: &str) -> QueryResult<User> {
     let user = diesel::update(dsl::users.find(id)).set(dsl::password_hash.eq(hash));
     user.returning(User::as_returning()).get_result(conn).await
+}
+
+/// Every account, by e-mail address.
+pub async fn all(conn: &mut Conn) -> QueryResult<Vec<User>> {
+    dsl::users.order(dsl::email).select(User::as_select()).load(conn).await
+}
+
+pub async fn by_id(conn: &mut Conn, id: Uuid) -> QueryResult<Option<User>> {
+    dsl::users.find(id).select(User::as_select()).first(conn).await.optional()
+}
+
+/// Returns the owners, and keeps others from becoming or ceasing to be one until the transaction ends: of two owners
+/// who remove each other at once, one stays.
+pub async fn lock_owners(conn: &mut Conn) -> QueryResult<Vec<Uuid>> {
+    let owners = dsl::users.filter(dsl::role.eq("owner")).order(dsl::id).select(dsl::id);
+    owners.for_no_key_update().load(conn).await
+}
+
+pub async fn set_role(conn: &mut Conn, id: Uuid, role: PlatformRole) -> QueryResult<User> {
+    let user = diesel::update(dsl::users.find(id)).set(dsl::role.eq(role.as_str()));
+    user.returning(User::as_returning()).get_result(conn).await
+}
+
+/// Deletes an account with its sessions and memberships.
+pub async fn delete(conn: &mut Conn, id: Uuid) -> QueryResult<usize> {
+    diesel::delete(dsl::users.find(id)).execute(conn).await
 }

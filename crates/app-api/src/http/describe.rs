@@ -2,7 +2,7 @@
 //! what it takes from the request, the return type what the response is. A handler with a type that describes nothing
 //! does not compile in the route table.
 
-use axum::extract::State;
+use axum::extract::{RawPathParams, State};
 use axum::http::{HeaderMap, Method};
 use service::api_error::ApiError;
 use utoipa::openapi::content::ContentBuilder;
@@ -99,6 +99,7 @@ impl DescribeInput for HeaderMap {}
 /// Parameters of the path follow from the path.
 impl DescribeInput for AuthorizedTenant {}
 impl DescribeInput for IdPath {}
+impl DescribeInput for RawPathParams {}
 
 impl DescribeInput for IdempotencyKey {
     fn describe(call: &mut Call) {

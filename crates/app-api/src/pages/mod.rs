@@ -8,9 +8,11 @@ pub mod choice;
 pub mod edit;
 pub mod field;
 pub mod format;
+pub mod invitation;
 pub mod problem;
 pub mod sleep;
 pub mod status_badge;
+pub mod team;
 pub mod tenants;
 
 use askama::Template;

@@ -255,3 +255,36 @@ async fn the_page_shows_changes_and_filters_by_links_and_a_form() {
     assert!(page.contains("export?format=csv&#38;action=user.sign_up"), "{page}");
     assert_eq!(owner.visit("/admin/audit?since=x").await.status, 400);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tenants_write_who_did_what_with_the_changed_fields() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
+    owner.post("/v1/tenants", json!({ "slug": "acme", "name": "Acme" })).await;
+    let taken = owner.post("/v1/tenants", json!({ "slug": "acme", "name": "Acme" })).await;
+    assert_eq!(taken.problem(), "409 slug_taken");
+    server.until_state("acme", protocol::State::Running).await;
+    owner.json(Method::PATCH, "/v1/tenants/acme", &[], json!({ "name": "Acme Ltd" })).await;
+    owner.get("/v1/tenants/acme/open").await;
+    let key = server.admin_key().await;
+    let bearer = format!("Bearer {key}");
+    for verb in ["stop", "start", "restart"] {
+        let path = format!("/v1/tenants/acme/{verb}");
+        server.visitor.send(Method::POST, &path, &[("authorization", &bearer)], "").await;
+    }
+    owner.send(Method::DELETE, "/v1/tenants/acme", &[], "").await;
+    let written = entries(&owner, "resource=tenant:acme").await;
+    let shown: Vec<_> = written
+        .iter()
+        .rev()
+        .map(|entry| {
+            let part = |name: &str| entry[name].as_str().unwrap_or_default().to_owned();
+            let side = |name: &str| entry[name].to_string();
+            [part("action"), part("actor"), part("role"), side("before"), side("after")].join(" ")
+        })
+        .map(|line| match line.split_once("{\"id\":") {
+            Some((head, _)) => format!("{head}…"),
+            None => line,
+        })
+        .collect();
+    insta::assert_snapshot!(shown.join("\n"));
+}

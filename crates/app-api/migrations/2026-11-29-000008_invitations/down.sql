@@ -1,0 +1,10 @@
+DROP TRIGGER users_revoke_grants_at_end ON users;
+DROP FUNCTION users_revoke_grants_at_end();
+ALTER TABLE tenants DROP CONSTRAINT tenants_owner_id_fkey;
+ALTER TABLE tenants ADD CONSTRAINT tenants_owner_id_fkey FOREIGN KEY (owner_id) REFERENCES users;
+DELETE FROM sso_grants WHERE NOT EXISTS (SELECT FROM users WHERE users.id = user_id);
+ALTER TABLE sso_grants ADD CONSTRAINT sso_grants_user_id_fkey FOREIGN KEY (user_id) REFERENCES users ON DELETE CASCADE;
+DROP TRIGGER memberships_revoke_grants_at_end ON memberships;
+DROP TRIGGER memberships_revoke_grants_at_change ON memberships;
+DROP FUNCTION memberships_revoke_grants();
+DROP TABLE invitations;

@@ -1,0 +1,99 @@
+//! `/v1/invitations` and `/v1/tenants/{slug}/invitations`: invite, list, withdraw.
+
+use axum::extract::State;
+use protocol::people::{CreatedInvitation, Invitation, InvitationList, NewInvitation};
+use service::api_error::ApiError;
+use uuid::Uuid;
+
+use crate::access::{AuthorizedTenant, Caller, Principal};
+use crate::app::App;
+use crate::db::invitation;
+use crate::http::extract::{IdPath, Json};
+use crate::http::reply::{Created, NoContent};
+use crate::people::invitations::{self, Target};
+use crate::views;
+
+pub async fn invite_operator(
+    State(app): State<App>,
+    Caller(caller): Caller,
+    body: Json<NewInvitation>,
+) -> Result<Created<CreatedInvitation>, ApiError> {
+    invite(&app, &caller, Target::Platform, &body.value).await
+}
+
+pub async fn invite_member(
+    State(app): State<App>,
+    Caller(caller): Caller,
+    found: AuthorizedTenant,
+    body: Json<NewInvitation>,
+) -> Result<Created<CreatedInvitation>, ApiError> {
+    invite(&app, &caller, Target::Tenant(&found.tenant), &body.value).await
+}
+
+async fn invite(
+    app: &App,
+    caller: &Principal,
+    target: Target<'_>,
+    new: &NewInvitation,
+) -> Result<Created<CreatedInvitation>, ApiError> {
+    let created = invitations::create(app, caller, target, &new.email, &new.role).await?;
+    let view = CreatedInvitation {
+        id: created.id,
+        url: created.url,
+        expires_at: views::time(created.expires_at),
+    };
+    Ok(Created::new(view))
+}
+
+pub async fn list_operator_invitations(
+    State(app): State<App>,
+) -> Result<axum::Json<InvitationList>, ApiError> {
+    list(&app, Target::Platform).await
+}
+
+pub async fn list_member_invitations(
+    State(app): State<App>,
+    found: AuthorizedTenant,
+) -> Result<axum::Json<InvitationList>, ApiError> {
+    list(&app, Target::Tenant(&found.tenant)).await
+}
+
+async fn list(app: &App, target: Target<'_>) -> Result<axum::Json<InvitationList>, ApiError> {
+    let view = |open: invitation::Invitation| Invitation {
+        id: open.id,
+        email: open.email,
+        role: open.role,
+        invited_by: open.invited_by,
+        created_at: views::time(open.created_at),
+        expires_at: views::time(open.expires_at),
+    };
+    let invitations = invitations::list(app, target).await?.into_iter().map(view).collect();
+    Ok(axum::Json(InvitationList { invitations }))
+}
+
+pub async fn revoke_operator_invitation(
+    State(app): State<App>,
+    Caller(caller): Caller,
+    IdPath(id): IdPath,
+) -> Result<NoContent, ApiError> {
+    revoke(&app, &caller, Target::Platform, id).await
+}
+
+pub async fn revoke_member_invitation(
+    State(app): State<App>,
+    Caller(caller): Caller,
+    found: AuthorizedTenant,
+    IdPath(id): IdPath,
+) -> Result<NoContent, ApiError> {
+    revoke(&app, &caller, Target::Tenant(&found.tenant), id).await
+}
+
+async fn revoke(
+    app: &App,
+    caller: &Principal,
+    target: Target<'_>,
+    id: Uuid,
+) -> Result<NoContent, ApiError> {
+    invitations::revoke(app, caller, target, id).await?;
+    Ok(NoContent::default())
+}

@@ -1,0 +1,63 @@
+//! `/v1/tenants/{slug}/members`: the people of a tenant.
+
+use axum::extract::State;
+use protocol::TenantId;
+use protocol::people::{Member, MemberList, SetMember};
+use service::api_error::ApiError;
+
+use crate::access::{AuthorizedTenant, Caller, Person, Principal};
+use crate::app::App;
+use crate::db::{membership, tenant};
+use crate::http::extract::{IdPath, Json};
+use crate::http::reply::NoContent;
+use crate::people::members;
+use crate::views;
+
+pub async fn list_members(
+    State(app): State<App>,
+    found: AuthorizedTenant,
+) -> Result<axum::Json<MemberList>, ApiError> {
+    let view = |member: membership::Member| Member {
+        user_id: member.user.id,
+        email: member.user.email,
+        name: member.user.name,
+        role: member.role,
+        since: views::time(member.since),
+    };
+    let members = members::list(&app, &found.tenant).await?.into_iter().map(view).collect();
+    Ok(axum::Json(MemberList { members }))
+}
+
+pub async fn set_member(
+    State(app): State<App>,
+    Caller(caller): Caller,
+    found: AuthorizedTenant,
+    IdPath(user): IdPath,
+    body: Json<SetMember>,
+) -> Result<NoContent, ApiError> {
+    members::set(&app, &caller, &found.tenant, user, body.value.role).await?;
+    Ok(NoContent::default())
+}
+
+pub async fn remove_member(
+    State(app): State<App>,
+    Caller(caller): Caller,
+    found: AuthorizedTenant,
+    IdPath(user): IdPath,
+) -> Result<NoContent, ApiError> {
+    members::remove(&app, &caller, &found.tenant, user).await?;
+    Ok(NoContent::default())
+}
+
+/// Ends the caller's own membership of the tenant with this id, which needs no admin.
+pub async fn leave(
+    State(app): State<App>,
+    person: Person,
+    IdPath(tenant): IdPath,
+) -> Result<NoContent, ApiError> {
+    let tenant = tenant::by_id(&mut *app.conn().await?, TenantId::new(tenant)).await?;
+    let tenant = tenant.ok_or_else(members::no_such_member)?;
+    let user = person.user.id;
+    members::remove(&app, &Principal::Session(person), &tenant, user).await?;
+    Ok(NoContent::default())
+}

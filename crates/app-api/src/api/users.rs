@@ -1,0 +1,52 @@
+//! `/v1/users`: the caller; every account, its role, its end.
+
+use axum::extract::State;
+use protocol::control::User;
+use protocol::people::{ChangeUser, Me, OwnMembership, PlatformRole, UserList};
+use service::api_error::ApiError;
+
+use crate::access::{Caller, Person};
+use crate::app::App;
+use crate::db::membership;
+use crate::http::extract::{IdPath, Json};
+use crate::http::reply::NoContent;
+use crate::people::{platform_role, users};
+use crate::views;
+
+pub async fn show_me(State(app): State<App>, person: Person) -> Result<axum::Json<Me>, ApiError> {
+    let tenants = membership::of_user(&mut *app.conn().await?, person.user.id).await?;
+    let own = |own: membership::OwnMembership| OwnMembership {
+        id: own.id,
+        slug: own.slug,
+        role: own.role,
+    };
+    Ok(axum::Json(Me {
+        platform_admin: platform_role(&person.user.role) >= PlatformRole::Admin,
+        user: views::user(&person.user),
+        tenants: tenants.into_iter().map(own).collect(),
+    }))
+}
+
+pub async fn list_users(State(app): State<App>) -> Result<axum::Json<UserList>, ApiError> {
+    let users = users::list(&app).await?.iter().map(views::user).collect();
+    Ok(axum::Json(UserList { users }))
+}
+
+pub async fn change_user(
+    State(app): State<App>,
+    Caller(caller): Caller,
+    IdPath(id): IdPath,
+    body: Json<ChangeUser>,
+) -> Result<axum::Json<User>, ApiError> {
+    let changed = users::set_role(&app, &caller, id, body.value.role).await?;
+    Ok(axum::Json(views::user(&changed)))
+}
+
+pub async fn delete_user(
+    State(app): State<App>,
+    Caller(caller): Caller,
+    IdPath(id): IdPath,
+) -> Result<NoContent, ApiError> {
+    users::delete(&app, &caller, id).await?;
+    Ok(NoContent::default())
+}

@@ -1,0 +1,336 @@
+//! Operators and members are invited by a link that works once; each sees only what is theirs; rights end at once.
+
+use std::time::Duration;
+
+use axum::http::Method;
+use protocol::State;
+use serde_json::{Value, json};
+
+use crate::harness::{EMAIL, FakeOrchestrator, PASSWORD, Server, TestClient, TestResponse, acme};
+
+async fn with_tenants() -> (Server, TestClient) {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
+    owner.post("/v1/tenants", acme()).await;
+    owner.post("/v1/tenants", json!({ "slug": "globex", "name": "Globex" })).await;
+    server.until_state("acme", State::Running).await;
+    (server, owner)
+}
+
+/// Invites and returns the path of the link.
+async fn invite(caller: &TestClient, path: &str, email: &str, role: &str) -> String {
+    let created = caller.post(path, json!({ "email": email, "role": role })).await;
+    assert_eq!(created.status, 201, "{}", created.text());
+    let url = created.json()["url"].as_str().unwrap().to_owned();
+    url.strip_prefix("http://localhost:3100").unwrap().to_owned()
+}
+
+async fn sign_up(server: &Server, link: &str) -> (TestClient, TestResponse) {
+    let mut client = server.visitor.new_client();
+    let made = client.submit(link, &[("name", "Grace"), ("password", PASSWORD)]).await;
+    client.store_cookie(&made);
+    (client, made)
+}
+
+async fn me(client: &TestClient) -> Value {
+    client.get("/v1/users/me").await.json()
+}
+
+async fn delete(client: &TestClient, path: &str) -> TestResponse {
+    client.send(Method::DELETE, path, &[], "").await
+}
+
+async fn patch(client: &TestClient, path: &str, role: &str) -> TestResponse {
+    client.json(Method::PATCH, path, &[], json!({ "role": role })).await
+}
+
+fn slugs(list: &Value) -> Vec<&str> {
+    list["tenants"].as_array().unwrap().iter().map(|t| t["slug"].as_str().unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_joins_by_a_link_that_works_once() {
+    let (server, owner) = with_tenants().await;
+    let link = invite(&owner, "/v1/invitations", "Grace@Example.com", "viewer").await;
+    assert!(!owner.get("/v1/invitations").await.text().contains(link.rsplit('/').next().unwrap()));
+    assert_eq!(
+        owner.get("/v1/invitations").await.json()["invitations"][0]["email"],
+        "grace@example.com"
+    );
+    let page = server.visitor.visit(&link).await.text();
+    assert!(page.contains("Join the team") && page.contains("name=\"password\""), "{page}");
+    let weak = server.visitor.submit(&link, &[("name", ""), ("password", "short")]).await;
+    assert_eq!(weak.status, 422);
+    let (grace, made) = sign_up(&server, &link).await;
+    assert_eq!((made.status.as_u16(), made.header("location")), (303, "/admin"));
+    let shown = me(&grace).await;
+    assert_eq!(shown["email"], "grace@example.com");
+    assert_eq!((&shown["role"], &shown["platform_admin"]), (&json!("viewer"), &json!(false)));
+    assert_eq!(slugs(&grace.get("/v1/tenants").await.json()), ["acme", "globex"]);
+    assert_eq!(sign_up(&server, &link).await.1.problem_page(), 410);
+    assert_eq!(server.visitor.get(&link).await.problem(), "410 invitation_ended");
+    assert_eq!(owner.get("/v1/invitations").await.json()["invitations"], json!([]));
+    let again = owner
+        .post("/v1/invitations", json!({ "email": "grace@example.com", "role": "admin" }))
+        .await;
+    assert_eq!(again.problem(), "409 already_member");
+    let actions = owner.get("/v1/audit?resource=user:grace@example.com").await.json();
+    assert_eq!(actions["entries"][0]["action"], "invitation.accept");
+    assert_eq!(actions["entries"][0]["after"], json!({ "role": "viewer" }));
+}
+
+impl TestResponse {
+    /// The status of a problem that is shown as a page.
+    fn problem_page(&self) -> u16 {
+        assert!(self.header("content-type").starts_with("text/html"), "{}", self.text());
+        self.status.as_u16()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn links_end_after_a_day_by_withdrawal_and_by_a_later_link() {
+    let (server, owner) = with_tenants().await;
+    let first = invite(&owner, "/v1/invitations", "grace@example.com", "viewer").await;
+    let second = invite(&owner, "/v1/invitations", "grace@example.com", "admin").await;
+    assert_eq!(server.visitor.get(&first).await.problem(), "410 invitation_ended");
+    let open = owner.get("/v1/invitations").await.json();
+    let path = format!("/v1/invitations/{}", open["invitations"][0]["id"].as_str().unwrap());
+    assert_eq!(delete(&owner, &path).await.status, 204);
+    assert_eq!(delete(&owner, &path).await.problem(), "404 resource_not_found");
+    assert_eq!(server.visitor.get(&second).await.problem(), "410 invitation_ended");
+    let third = invite(&owner, "/v1/tenants/acme/invitations", "grace@example.com", "admin").await;
+    server.advance_clock(Duration::from_secs(24 * 3_600 - 1));
+    assert_eq!(server.visitor.get(&third).await.status, 200);
+    server.advance_clock(Duration::from_secs(1));
+    assert_eq!(server.visitor.get(&third).await.problem(), "410 invitation_ended");
+    assert_eq!(
+        server.visitor.get("/admin/invitations/%ff").await.problem(),
+        "410 invitation_ended"
+    );
+    for (path, email, role) in [
+        ("/v1/invitations", "nonsense", "viewer"),
+        ("/v1/invitations", "a@b.c", "none"),
+        ("/v1/invitations", "a@b.c", "member"),
+        ("/v1/tenants/acme/invitations", "a@b.c", "owner"),
+    ] {
+        let owner = server.new_session_of(EMAIL).await;
+        let refused = owner.post(path, json!({ "email": email, "role": role })).await;
+        assert_eq!(refused.problem(), "422 invalid_fields", "{path} {email} {role}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_sees_only_their_tenants_and_another_account_cannot_accept() {
+    let (server, owner) = with_tenants().await;
+    let grace = server.sign_in_as("grace", "none", &[]).await;
+    let eve = server.sign_in_as("eve", "none", &[]).await;
+    let link = invite(&owner, "/v1/tenants/acme/invitations", "grace@example.com", "member").await;
+    let page = server.visitor.visit(&link).await.text();
+    assert!(page.contains("Sign in to accept") && !page.contains("password"), "{page}");
+    assert!(eve.visit(&link).await.text().contains("another e-mail address"));
+    let refused = eve
+        .send(Method::POST, &link, &[("content-type", "application/x-www-form-urlencoded")], "")
+        .await;
+    assert_eq!(refused.problem(), "403 invitation_mismatch");
+    assert_eq!(grace.get("/v1/tenants/acme").await.problem(), "403 forbidden");
+    assert_eq!(grace.submit(&link, &[]).await.header("location"), "/admin");
+    assert_eq!(slugs(&grace.get("/v1/tenants").await.json()), ["acme"]);
+    assert_eq!(me(&grace).await["tenants"][0]["role"], "member");
+    assert_eq!(grace.get("/v1/tenants/acme").await.status, 200);
+    assert_eq!(grace.get("/v1/tenants/globex").await.problem(), "403 forbidden");
+    let members = owner.get("/v1/tenants/acme/members").await.json();
+    assert_eq!(members["members"][0]["email"], "grace@example.com");
+    // Only an admin of the tenant manages its people, and nobody is added without being invited.
+    let invitation = json!({ "email": "x@example.com", "role": "viewer" });
+    let forbidden = grace.post("/v1/tenants/acme/invitations", invitation.clone()).await;
+    assert_eq!(forbidden.problem(), "403 insufficient_role");
+    let admin = server.sign_in_as("admin", "none", &[("acme", "admin")]).await;
+    assert_eq!(admin.post("/v1/tenants/acme/invitations", invitation).await.status, 201);
+    let eve_id = me(&eve).await["id"].as_str().unwrap().to_owned();
+    let path = format!("/v1/tenants/acme/members/{eve_id}");
+    let role = json!({ "role": "admin" });
+    assert_eq!(
+        admin.json(Method::PUT, &path, &[], role.clone()).await.problem(),
+        "404 resource_not_found"
+    );
+    assert_eq!(owner.json(Method::PUT, &path, &[], role).await.status, 204);
+    assert_eq!(slugs(&eve.get("/v1/tenants").await.json()), ["acme"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leaving_a_tenant_takes_effect_with_the_same_cookie_and_ends_the_tenant_session() {
+    let (server, owner) = with_tenants().await;
+    for leaves_by_themselves in [false, true] {
+        let name = format!("grace-{leaves_by_themselves}");
+        let mut grace = server.sign_in_as(&name, "none", &[("acme", "member")]).await;
+        let id = me(&grace).await["id"].as_str().unwrap().to_owned();
+        assert_eq!(grace.get("/v1/tenants/acme/open").await.status, 303);
+        let sid = grace.get("/api/auth/session").await.json()["session"]["id"].clone();
+        let asked = server.row("acme").await.changes_asked;
+        let left = if leaves_by_themselves {
+            let acme = me(&grace).await["tenants"][0]["id"].as_str().unwrap().to_owned();
+            delete(&grace, &format!("/v1/users/me/tenants/{acme}")).await
+        } else {
+            delete(&owner, &format!("/v1/tenants/acme/members/{id}")).await
+        };
+        assert_eq!(left.status, 204, "{}", left.text());
+        let refused = grace.get("/v1/tenants/acme").await;
+        assert_eq!(refused.problem(), "403 forbidden");
+        server
+            .until("acme", |t| {
+                t.is_some_and(|t| t.changes_asked > asked && t.changes_done == t.changes_asked)
+            })
+            .await;
+        let sent =
+            server.orchestrator.specs.lock().unwrap().last().unwrap().revoked_sessions.clone();
+        assert!(sent.iter().any(|ended| json!(ended) == sid), "{sent:?}");
+        // The refusal carried a new cookie: who comes back can open the tenant again.
+        grace.store_cookie(&refused);
+        let path = format!("/v1/tenants/acme/members/{id}");
+        assert_eq!(
+            owner.json(Method::PUT, &path, &[], json!({ "role": "viewer" })).await.status,
+            204
+        );
+        assert_eq!(grace.get("/v1/tenants/acme/open").await.status, 303);
+        assert_ne!(grace.get("/api/auth/session").await.json()["session"]["id"], sid);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_owner_stays_and_roles_are_given_from_above() {
+    let (server, owner) = with_tenants().await;
+    let ada = format!("/v1/users/{}", me(&owner).await["id"].as_str().unwrap());
+    assert_eq!(patch(&owner, &ada, "admin").await.problem(), "409 last_owner");
+    assert_eq!(delete(&owner, &ada).await.problem(), "409 last_owner");
+    assert_eq!(patch(&owner, &ada, "owner").await.status, 200, "nothing changes");
+    let admin = server.sign_in_as("admin", "admin", &[]).await;
+    let viewer = server.sign_in_as("viewer", "viewer", &[]).await;
+    let id = async |client: &TestClient| {
+        format!("/v1/users/{}", me(client).await["id"].as_str().unwrap())
+    };
+    let (admin_path, viewer_path) = (id(&admin).await, id(&viewer).await);
+    assert_eq!(patch(&admin, &ada, "none").await.problem(), "403 insufficient_role");
+    assert_eq!(delete(&admin, &ada).await.problem(), "403 insufficient_role");
+    assert_eq!(patch(&admin, &viewer_path, "owner").await.problem(), "403 insufficient_role");
+    let invitation = json!({ "email": "x@example.com", "role": "owner" });
+    assert_eq!(admin.post("/v1/invitations", invitation).await.problem(), "403 insufficient_role");
+    assert_eq!(patch(&viewer, &viewer_path, "admin").await.problem(), "403 insufficient_role");
+    assert_eq!(patch(&owner, "/v1/users/none", "admin").await.problem(), "404 not_found");
+    assert_eq!(patch(&owner, &admin_path, "owner").await.json()["role"], "owner");
+    // Two owners who demote each other at once: one stays.
+    let (first, second) =
+        tokio::join!(patch(&owner, &admin_path, "none"), patch(&admin, &ada, "none"));
+    let mut statuses = [first.status.as_u16(), second.status.as_u16()];
+    statuses.sort_unstable();
+    assert!(matches!(statuses, [200, 403 | 409]), "{} {}", first.text(), second.text());
+    assert_eq!(server.database.count("users WHERE role = 'owner'").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_person_is_signed_out_everywhere_and_their_tenants_stay() {
+    let (server, owner) = with_tenants().await;
+    let grace = server.sign_in_as("grace", "admin", &[("acme", "admin")]).await;
+    grace.post("/v1/tenants", json!({ "slug": "initech", "name": "Initech" })).await;
+    assert_eq!(grace.get("/v1/tenants/acme/open").await.status, 303);
+    let sid = grace.get("/api/auth/session").await.json()["session"]["id"].clone();
+    let path = format!("/v1/users/{}", me(&grace).await["id"].as_str().unwrap());
+    assert_eq!(delete(&owner, &path).await.status, 204);
+    assert_eq!(grace.get("/api/auth/session").await.status, 401);
+    server
+        .until("acme", |t| {
+            t.is_some_and(|t| t.changes_asked > 0 && t.changes_done == t.changes_asked)
+        })
+        .await;
+    let sent = server
+        .orchestrator
+        .specs
+        .lock()
+        .unwrap()
+        .iter()
+        .flat_map(|a| a.revoked_sessions.clone())
+        .collect::<Vec<_>>();
+    assert!(sent.iter().any(|ended| json!(ended) == sid), "{sent:?}");
+    assert_eq!(owner.get("/v1/tenants/initech").await.json()["owner_id"], Value::Null);
+    assert_eq!(delete(&owner, &path).await.problem(), "404 resource_not_found");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hundred_memberships_do_not_grow_the_cookie() {
+    let (server, _owner) = with_tenants().await;
+    let few = server.sign_in_as("few", "none", &[("acme", "viewer")]).await;
+    server
+        .database
+        .sql(
+            "INSERT INTO tenants (id, slug, name, limits, policy) \
+             SELECT gen_random_uuid(), 'many-' || n, 'Many', '{}', '{}' FROM generate_series(1, 200) n",
+        )
+        .await;
+    let many = server.sign_in_as("many", "none", &[]).await;
+    server
+        .database
+        .sql(
+            "INSERT INTO memberships (tenant_id, user_id, role) SELECT tenants.id, users.id, 'viewer' \
+             FROM tenants, users WHERE slug LIKE 'many-%' AND email = 'many@example.com'",
+        )
+        .await;
+    assert_eq!(me(&many).await["tenants"].as_array().unwrap().len(), 200);
+    assert_eq!(slugs(&many.get("/v1/tenants?limit=500").await.json()).len(), 200);
+    assert_eq!(many.cookie.as_ref().unwrap().len(), few.cookie.as_ref().unwrap().len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn people_are_managed_by_forms_alone() {
+    let (server, owner) = with_tenants().await;
+    let invited = owner
+        .submit("/admin/team/invitations", &[("email", "grace@example.com"), ("role", "viewer")])
+        .await;
+    assert_eq!(invited.status, 201);
+    let text = invited.text();
+    let link =
+        text.split("http://localhost:3100").nth(1).unwrap().split('<').next().unwrap().to_owned();
+    let page = owner.visit("/admin/team").await.text();
+    assert!(page.contains("grace@example.com") && !page.contains(&link), "{page}");
+    let (grace, _) = sign_up(&server, &link).await;
+    let id = me(&grace).await["id"].as_str().unwrap().to_owned();
+    let role = format!("/admin/team/{id}/role");
+    assert_eq!(owner.submit(&role, &[("role", "none")]).await.header("location"), "/admin/team");
+    assert_eq!(me(&grace).await["role"], "none");
+    assert_eq!(owner.submit(&role, &[("role", "king")]).await.status, 422);
+    let bad = owner
+        .submit("/admin/tenants/acme/members/invitations", &[("email", "x"), ("role", "member")])
+        .await;
+    assert!(bad.status == 422 && bad.text().contains("email-fault"), "{}", bad.text());
+    let form = [("email", "grace@example.com"), ("role", "member")];
+    let invited = owner.submit("/admin/tenants/acme/members/invitations", &form).await.text();
+    let link = invited
+        .split("http://localhost:3100")
+        .nth(1)
+        .unwrap()
+        .split('<')
+        .next()
+        .unwrap()
+        .to_owned();
+    let mut grace = grace;
+    let rotated = grace.submit(&link, &[]).await;
+    assert_eq!(rotated.status, 303);
+    grace = server.new_session_of("grace@example.com").await;
+    let page = owner.visit("/admin/tenants/acme/members").await.text();
+    assert!(page.contains("grace@example.com"), "{page}");
+    assert!(grace.visit("/admin/tenants/acme/members").await.text().contains("grace@example.com"));
+    let remove = format!("/admin/tenants/acme/members/{id}/remove");
+    assert_eq!(grace.submit(&remove, &[]).await.status, 403);
+    assert_eq!(owner.submit(&remove, &[]).await.header("location"), "/admin/tenants/acme/members");
+    assert_eq!(
+        owner.submit(&format!("/admin/team/{id}/remove"), &[]).await.header("location"),
+        "/admin/team"
+    );
+    assert_eq!(grace.get("/api/auth/session").await.status, 401);
+}
+
+impl Server {
+    async fn new_session_of(&self, email: &str) -> TestClient {
+        let mut client = self.visitor.new_client();
+        let body = json!({ "email": email, "password": PASSWORD });
+        client.store_cookie(&client.post("/api/auth/sign-in/email", body).await);
+        client
+    }
+}
