@@ -171,7 +171,7 @@ mod tests {
         std::os::unix::fs::symlink(&theirs, &link).unwrap();
         assert_eq!(
             fetch_busy_list(&link).await,
-            Err(BusyError::NoResponse("link is not a socket in its directory".to_owned()))
+            Err(BusyError::NoResponse("link is a symbolic link".to_owned()))
         );
         assert!(fetch_busy_list(&theirs).await.is_ok());
     }

@@ -286,5 +286,13 @@ async fn tenants_write_who_did_what_with_the_changed_fields() {
             None => line,
         })
         .collect();
-    insta::assert_snapshot!(shown.join("\n"));
+    insta::assert_snapshot!(shown.join("\n"), @r#"
+    tenant.create ada@example.com owner null …
+    tenant.change ada@example.com owner {"name":"Acme"} {"name":"Acme Ltd"}
+    tenant.open ada@example.com owner null null
+    tenant.stop test is_admin {"desired":"running"} {"desired":"stopped"}
+    tenant.start test is_admin {"desired":"stopped"} {"desired":"running"}
+    tenant.restart test is_admin {} {}
+    tenant.delete ada@example.com owner {"desired":"running"} {"desired":"deleted"}
+    "#);
 }

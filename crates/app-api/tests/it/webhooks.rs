@@ -107,7 +107,7 @@ async fn an_event_is_delivered_with_a_signature_that_the_receiver_can_check() {
     assert_eq!((&done["attempts"], &done["last_status"]), (&json!(1), &json!(200)));
     // Sign-ins are no events; a delivery can be sent again; a deleted webhook gets nothing.
     let replay = format!("/v1/webhooks/{id}/deliveries/{}/replay", done["id"].as_str().unwrap());
-    assert_eq!(owner.send(Method::POST, &replay, &[], "").await.status, 202);
+    assert_eq!(owner.send(Method::POST, &replay, &[], "").await.status, 204);
     assert_eq!(receiver.nth(2).await.1, body);
     assert_eq!(
         owner.send(Method::DELETE, &format!("/v1/webhooks/{id}"), &[], "").await.status,
