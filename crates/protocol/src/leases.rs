@@ -52,7 +52,7 @@ pub mod queue_position {
     pub const FIELD: &str = "ahead";
     pub const CODE: &str = "waits";
 
-    pub fn told(problem: &Problem) -> Option<u32> {
+    pub fn from_problem(problem: &Problem) -> Option<u32> {
         let told = problem.errors.iter().find(|error| error.field == FIELD)?;
         told.message.parse().ok()
     }

@@ -99,20 +99,20 @@ impl RequestCounters {
 }
 
 impl LeaseCounters {
-    pub(crate) fn live(&self, count: usize) {
+    pub(crate) fn set_live_leases(&self, count: usize) {
         self.live.store(count as u64, Relaxed);
     }
 
-    pub(crate) fn asked(&self) {
+    pub(crate) fn count_request(&self) {
         add_one(&self.requests);
     }
 
-    pub(crate) fn woke(&self) {
+    pub(crate) fn count_wake(&self) {
         add_one(&self.wakes);
     }
 
-    /// A tenant is at another address than before.
-    pub(crate) fn moved(&self) {
+    /// Counts a tenant that is at another address than before.
+    pub(crate) fn count_target_change(&self) {
         add_one(&self.moves);
     }
 }
@@ -269,7 +269,7 @@ mod tests {
         threads[1].proxy_error(&ProxyError::ResponseTruncated);
         threads[0].refused("waking");
         let lease_counters = LeaseCounters::default();
-        lease_counters.asked();
+        lease_counters.count_request();
         let gauges = Gauges {
             table: Arc::new(RouteTable::default()),
             is_feed_connected: true,

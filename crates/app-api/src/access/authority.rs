@@ -1,4 +1,4 @@
-//! What the database says about a caller at this moment. Read on every request: nothing is cached, so that a
+//! The caller's current rights in the database. Read on every request: nothing is cached, so that a
 //! revocation takes effect with the next request on every replica.
 
 use axum::http::{HeaderMap, HeaderValue, header};
@@ -47,8 +47,9 @@ pub async fn authenticate(
     let without_cookie = |principal| Authenticated { principal, cookie: None };
     match (surface, bearer(headers)) {
         (Surface::Internal, token) => {
-            let fits = constant_time_eq(token.unwrap_or_default(), app.routes_token.reveal());
-            Ok(fits.then(|| without_cookie(Principal::Service)))
+            let is_valid_token =
+                constant_time_eq(token.unwrap_or_default(), app.routes_token.reveal());
+            Ok(is_valid_token.then(|| without_cookie(Principal::Service)))
         }
         (Surface::Api, Some(key)) => {
             let key = api_keys::authenticate(app, key).await?;
@@ -80,11 +81,14 @@ pub async fn identify(
     Ok(found.map(|(session, user)| Principal::Session(Person { user, session })))
 }
 
-/// Reads the caller again. `None` when the session or the key has ended. No use of either.
+/// Reads the caller again. `None` when the session or the key has ended. Neither extends the session nor records a use of the key.
 ///
 /// # Errors
 /// When the database cannot be read.
-pub async fn read_again(app: &App, principal: &Principal) -> Result<Option<Principal>, ApiError> {
+pub async fn reload_principal(
+    app: &App,
+    principal: &Principal,
+) -> Result<Option<Principal>, ApiError> {
     let (mut conn, now) = (app.conn().await?, app.clock.now());
     Ok(match principal {
         Principal::Session(person) => {

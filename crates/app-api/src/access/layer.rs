@@ -68,12 +68,12 @@ pub async fn check(State(rule): State<Rule>, mut request: Request, next: Next) -
     response.map(|body| Body::from_stream(body.into_data_stream().take_until(lost)))
 }
 
-/// Resolves when the caller is no longer admitted, or when the database does not say so.
+/// Resolves when the caller is no longer admitted, or when the database cannot be read.
 async fn access_lost(rule: Rule, principal: Principal, tenant: Option<PathTenant>) {
     let Rule { app, access, .. } = rule;
     loop {
         tokio::time::sleep(RECHECK_INTERVAL).await;
-        let again = match authority::read_again(&app, &principal).await {
+        let again = match authority::reload_principal(&app, &principal).await {
             Ok(Some(again)) => authority::admit(&app, access, &again, tenant.as_ref()).await,
             Ok(None) => Err(unauthenticated()),
             Err(error) => Err(error),
@@ -94,7 +94,7 @@ async fn path_tenant(request: &mut Request) -> PathTenant {
     PathTenant(slug)
 }
 
-/// The response to a caller whom nothing names: 401 in the API, the sign-in page elsewhere.
+/// The response to an unauthenticated caller: 401 in the API, the sign-in page elsewhere.
 pub fn unauthenticated_response(surface: Surface, method: &Method, uri: &Uri) -> Response {
     if surface != Surface::Page {
         return unauthenticated().into_response();
@@ -105,7 +105,7 @@ pub fn unauthenticated_response(surface: Surface, method: &Method, uri: &Uri) ->
     Redirect::to(&format!("/admin/login?next={next}")).into_response()
 }
 
-/// The surface to which a path belongs although no route matches it; `None` where anyone may learn that.
+/// The surface to which a path belongs although no route matches it; `None` for a public path.
 pub fn private_surface(path: &str) -> Option<Surface> {
     let is_below = |root: &str| {
         path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
@@ -119,7 +119,7 @@ pub fn private_surface(path: &str) -> Option<Surface> {
     }
 }
 
-/// Refuses, on a path that no route matches, a caller who must not learn so.
+/// Refuses, on a path that no route matches, a caller who must not find out that no route matches.
 ///
 /// # Errors
 /// `invalid_key`; `forbidden` for a key of another tenant than the path names.

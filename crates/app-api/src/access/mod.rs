@@ -1,4 +1,4 @@
-//! Authorisation. The route table gives every route an [`Access`]; [`layer`] admits a caller before the handler runs.
+//! Authorisation: roles, and the permission that each route needs. The table of routes gives every route an [`Access`]; [`layer`] admits a caller before the handler runs.
 //!
 //! [`principal`] decides, without I/O. [`authority`] reads what the database says about the caller, on every request.
 

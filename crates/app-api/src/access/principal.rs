@@ -85,7 +85,7 @@ pub enum Reach<'a> {
 /// The reason for which a caller is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// The caller has nothing to do with the tenant, or with anything beside its own tenant.
+    /// The tenant, or anything beside the caller's own tenant, is outside the caller's scope.
     Forbidden,
     /// A higher role would be admitted.
     InsufficientRole,
@@ -161,7 +161,7 @@ impl Reach<'_> {
         }
     }
 
-    /// Whether the tenant in a path is none of the caller's business. Decided by the path alone, without a lookup.
+    /// Whether the tenant in a path is outside the caller's scope. Decided by the path alone, without a lookup.
     pub fn excludes(self, slug: &str) -> bool {
         matches!(self, Self::OneTenant(own, _) if own != slug)
     }

@@ -197,7 +197,7 @@ impl<H: Copy + Ord> TenantSleepState<H> {
         }
     }
 
-    /// Returns when the tenant will have been idle for `after` with nothing else that keeps it awake.
+    /// The idle timer: returns when the tenant will have been idle for `after` with nothing else that keeps it awake.
     fn idle_at(&self, after: Millis) -> Moment {
         let busy = self.busy.map_or(Moment(0), |busy| {
             let next_query = busy.reported_at.plus(after);

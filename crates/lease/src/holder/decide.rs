@@ -1,5 +1,5 @@
-//! The deciding half of [`LeaseManager`]: what follows from the end of a call, and what happens while the orchestrator
-//! is away.
+//! Decisions of [`LeaseManager`] that follow a finished call: grants, refusals with their back-off, renewals, and the retries
+//! during an outage of the orchestrator.
 
 use protocol::leases::RequestIntent;
 
@@ -11,14 +11,15 @@ use crate::holder::manager::{LeaseManager, MIN_TICK_INTERVAL};
 use crate::holder::outage::SILENCE_TIMEOUT;
 use crate::time::{Millis, Moment};
 
-/// How long a refusal is reused for later requests, by its reason.
-const SLEEPING_REUSE: Millis = 1_000;
-const NOT_RUNNING_REUSE: Millis = 1_000;
-const FAILURE_REUSE: Millis = 10_000;
+/// How long a refusal answers later requests, too, by its reason. After a failed wake this is the retry back-off: no request starts the
+/// tenant again until it is over, unless a visitor presses Retry.
+const SLEEPING_REFUSAL_TTL: Millis = 1_000;
+const NOT_RUNNING_REFUSAL_TTL: Millis = 1_000;
+const WAKE_FAILURE_BACKOFF: Millis = 10_000;
 /// Minimum time between two lease requests for one tenant while the orchestrator is away.
-const RETRY_DELAY_AWAY: Millis = 1_000;
+const OUTAGE_RETRY_DELAY: Millis = 1_000;
 /// Lease requests per tick while the orchestrator is away: enough to notice that it is back.
-const MAX_REQUESTS_PER_TICK_AWAY: usize = 4;
+const MAX_REQUESTS_PER_TICK_IN_OUTAGE: usize = 4;
 
 impl<T: Copy + Ord, W: Copy + Eq> LeaseManager<T, W> {
     pub(crate) fn refuse(&mut self, waiter: Option<W>, error: LeaseError) {
@@ -111,7 +112,7 @@ impl<T: Copy + Ord, W: Copy + Eq> LeaseManager<T, W> {
         let Some(entry) = self.tenants.get_mut(&tenant) else { return };
         match &error {
             LeaseError::WakeRequired => {
-                entry.sleeping_until = now.plus(SLEEPING_REUSE);
+                entry.sleeping_until = now.plus(SLEEPING_REFUSAL_TTL);
                 let joined_later = |(_, intent): &(W, RequestIntent)| {
                     *intent == RequestIntent::Visit && request.intent == RequestIntent::Background
                 };
@@ -134,9 +135,9 @@ impl<T: Copy + Ord, W: Copy + Eq> LeaseManager<T, W> {
                 }
             }
             LeaseError::WakeFailed(reason) => {
-                entry.failure = Some((now.plus(FAILURE_REUSE), reason.clone()));
+                entry.failure = Some((now.plus(WAKE_FAILURE_BACKOFF), reason.clone()));
             }
-            LeaseError::NotRunning => entry.not_running_until = now.plus(NOT_RUNNING_REUSE),
+            LeaseError::NotRunning => entry.not_running_until = now.plus(NOT_RUNNING_REFUSAL_TTL),
             LeaseError::Stopped
             | LeaseError::WakeQueueFull { .. }
             | LeaseError::OrchestratorUnavailable
@@ -174,7 +175,7 @@ impl<T: Copy + Ord, W: Copy + Eq> LeaseManager<T, W> {
                 self.commands.extend(entry.waiters.drain(..).map(serve));
             } else if entry.may_request() {
                 // All others wait on: a restart ends before their deadlines.
-                entry.retry_at = Some(now.plus(RETRY_DELAY_AWAY));
+                entry.retry_at = Some(now.plus(OUTAGE_RETRY_DELAY));
             }
         }
         self.schedule_by(now.plus(MIN_TICK_INTERVAL));
@@ -183,7 +184,7 @@ impl<T: Copy + Ord, W: Copy + Eq> LeaseManager<T, W> {
     /// Sends requests for waiters whose retry is due, and for tenants in use without a lease (`unleased`).
     pub(crate) fn send_due_requests(&mut self, now: Moment, unleased: Vec<T>) {
         let is_away = self.outage.is_away();
-        let limit = if is_away { MAX_REQUESTS_PER_TICK_AWAY } else { usize::MAX };
+        let limit = if is_away { MAX_REQUESTS_PER_TICK_IN_OUTAGE } else { usize::MAX };
         let is_due = |entry: &LeaseEntry<W>| {
             entry.request.is_none() && entry.retry_at.is_some_and(|at| at <= now || !is_away)
         };

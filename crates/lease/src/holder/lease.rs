@@ -25,6 +25,7 @@ pub struct LeaseCall {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct LeaseTerms {
     pub expires_in: Millis,
+    /// How long the holder keeps the lease after the last use before it releases it.
     pub linger: Millis,
 }
 
@@ -85,7 +86,7 @@ impl Holder {
         LeaseCall { number, sent_at: now }
     }
 
-    /// Takes the grant of the lease request in flight. A grant of any earlier request comes too late: the lease may have
+    /// Handles the grant of the lease request in flight. A grant of any earlier request comes too late: the lease may have
     /// been released since.
     pub fn on_granted(&mut self, call: LeaseCall, terms: LeaseTerms) {
         let old =
@@ -106,7 +107,7 @@ impl Holder {
         Some(LeaseCall { number: lease.number, sent_at: now })
     }
 
-    /// Takes the response to a renewal: `leases::RenewedLease::expires_in_ms`; `None` ends the lease.
+    /// Handles the response to a renewal: `leases::RenewedLease::expires_in_ms`; `None` ends the lease.
     pub fn on_renewed(&mut self, call: LeaseCall, expires_in: Option<Millis>) {
         let Some(lease) = self.lease.as_mut().filter(|lease| lease.number == call.number) else {
             return;

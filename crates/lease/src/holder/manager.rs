@@ -96,14 +96,14 @@ impl<T: Copy + Ord, W: Copy + Eq> LeaseManager<T, W> {
         }
     }
 
-    /// Takes what the route table shows of one tenant now.
+    /// Sets the status of one tenant in the route table.
     pub fn on_route_changed(&mut self, now: Moment, tenant: T, route: RouteStatus) {
         let Some(entry) = self.tenants.get_mut(&tenant) else { return };
         (entry.route, entry.not_running_until) = (route, Moment(0));
         self.forget_if_unneeded(now, tenant);
     }
 
-    /// Takes the end of a lease request.
+    /// Handles a finished lease request.
     pub fn on_request_finished(
         &mut self,
         now: Moment,
@@ -143,7 +143,7 @@ impl<T: Copy + Ord, W: Copy + Eq> LeaseManager<T, W> {
         self.forget_if_unneeded(now, tenant);
     }
 
-    /// Takes the response to a renewal: `leases::RenewedLease::expires_in_ms`; `None` ends the lease.
+    /// Handles the response to a renewal: `leases::RenewedLease::expires_in_ms`; `None` ends the lease.
     pub fn on_renewed(
         &mut self,
         now: Moment,
@@ -158,7 +158,7 @@ impl<T: Copy + Ord, W: Copy + Eq> LeaseManager<T, W> {
         self.forget_if_unneeded(now, tenant);
     }
 
-    /// Takes the health of the orchestrator from a call.
+    /// Updates the status of the orchestrator by the outcome of a call.
     pub fn on_call_health(&mut self, now: Moment, health: CallHealth) {
         match health {
             CallHealth::Answered => self.set_reachable(now),

@@ -153,7 +153,7 @@ mod tests {
             queue_position,
         };
         for position in [None, Some(0), Some(7)] {
-            let read = queue_position::told(&lease_failure(error(position)).problem);
+            let read = queue_position::from_problem(&lease_failure(error(position)).problem);
             assert_eq!(read, position.map(|position| u32::try_from(position).unwrap()));
         }
     }

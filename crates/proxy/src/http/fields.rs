@@ -135,6 +135,7 @@ impl Fields {
         Ok(())
     }
 
+    /// Refuses a duplicate `Content-Length`, whatever its value: the next server may believe the other one.
     fn take_length(&mut self, header: Header<'_>) -> Result<(), &'static str> {
         if self.content_length.is_some() {
             return Err("Content-Length is there more than once.");

@@ -1,4 +1,5 @@
-//! Finds the end of a head as bytes arrive. Refuses line ends and folded lines that parsers interpret differently.
+//! Finds the end of a head as bytes arrive. Refuses bare line ends and folded lines (obs-fold,
+//! RFC 9112 §5.2), which parsers interpret differently: the material of request smuggling.
 
 /// Scan position in a head. Each byte is examined once, however slowly the bytes arrive.
 #[derive(Clone, Copy, Debug, Default)]

@@ -59,7 +59,7 @@ pub(crate) async fn retry_request(
             // The orchestrator may have suspended the tenant before it went away: the router waits
             // for the orchestrator's restart.
             LeaseResult::Unleased(_) => {
-                deadline = deadline_after(worker.leases.queue.limits.restart);
+                deadline = deadline_after(worker.leases.queue.limits.outage_grace);
             }
             LeaseResult::Refused(LeaseError::NotRunning) => deadline = short_deadline,
             // A tenant that is waking is worth as long a wait as for any other request.

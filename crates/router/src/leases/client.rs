@@ -94,9 +94,11 @@ pub(crate) fn classify_failure(error: &CallError) -> CallFailure {
         Some(Code::TenantStopped) => LeaseError::Stopped,
         Some(Code::TenantNotRunning | Code::NoSuchTenant) => LeaseError::NotRunning,
         Some(Code::WakeRequired) => LeaseError::WakeRequired,
-        Some(Code::Waking) => LeaseError::Waking { queue_position: queue_position::told(problem) },
+        Some(Code::Waking) => {
+            LeaseError::Waking { queue_position: queue_position::from_problem(problem) }
+        }
         Some(Code::WakeQueueFull) => {
-            LeaseError::WakeQueueFull { queue_position: queue_position::told(problem) }
+            LeaseError::WakeQueueFull { queue_position: queue_position::from_problem(problem) }
         }
         Some(Code::WakeFailed) => LeaseError::WakeFailed(wake_failure_reason(problem).into()),
         // `leaving`, `not_listed`, and a proxy in front of an orchestrator that is away.

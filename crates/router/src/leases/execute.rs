@@ -15,7 +15,7 @@ impl ManagerLoop {
         while let Some(command) = self.manager.next_command() {
             match command {
                 ManagerCommand::SendRequest { tenant, call, intent } => {
-                    self.counters.asked();
+                    self.counters.count_request();
                     self.calls.send_request(tenant, call, intent);
                 }
                 ManagerCommand::SendRenewal { tenant, call } => {
@@ -29,7 +29,7 @@ impl ManagerLoop {
                 ManagerCommand::SendProbe => self.calls.send_probe(),
                 ManagerCommand::AdoptGrant { tenant, valid_until, woke, is_awaited } => {
                     if woke {
-                        self.counters.woke();
+                        self.counters.count_wake();
                     }
                     if let Some(lease) = self.leases.get(&tenant) {
                         lease.adopt_grant(valid_until, woke && is_awaited);

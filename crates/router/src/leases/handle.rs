@@ -140,7 +140,7 @@ impl LeaseHandle {
         result.unwrap_or(Err(LeaseError::OrchestratorUnavailable))
     }
 
-    /// Wakes the tenant for a visitor that comes back by itself. Dropped when the queue is full.
+    /// Wakes the tenant for a waiting page, which reloads by itself. Dropped when the queue is full.
     pub(crate) fn wake_tenant(&self, tenant: TenantId) {
         self.send_without_waiter(tenant, RequestIntent::Visit, None, true);
     }
@@ -246,7 +246,8 @@ mod tests {
 
     #[test]
     fn a_cancelled_wait_keeps_its_queue_place_until_its_messages_are_processed() {
-        let (handle, mut commands) = LeaseHandle::new(Limits { held: 2, ..Limits::default() });
+        let (handle, mut commands) =
+            LeaseHandle::new(Limits { max_waiters: 2, ..Limits::default() });
         let tenant = TenantId::new(uuid::Uuid::from_u128(1));
         for _ in 0..2 {
             wait_briefly(&handle, tenant);

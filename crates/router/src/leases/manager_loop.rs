@@ -44,9 +44,9 @@ impl ManagerLoop {
         counters: Arc<LeaseCounters>,
     ) -> Self {
         let manager = LeaseManager::new(ManagerSettings {
-            waiters_per_tenant: queue.limits.held_for_one,
+            waiters_per_tenant: queue.limits.max_waiters_per_tenant,
             request_wait: lease::REQUEST_WAIT,
-            outage_grace: clock::millis(queue.limits.restart),
+            outage_grace: clock::millis(queue.limits.outage_grace),
         });
         let (leases, waiters) = (HashMap::new(), HashMap::new());
         let calls = LeaseCalls::new(client);
@@ -131,7 +131,7 @@ impl ManagerLoop {
             CurrentUsage { in_use: usage.requests > 0, last_used: usage.last_used }
         });
         self.execute_commands();
-        self.counters.live(self.manager.live_leases(now));
+        self.counters.set_live_leases(self.manager.live_leases(now));
     }
 
     fn on_call_finished(&mut self, call: FinishedCall) {
@@ -158,7 +158,7 @@ impl ManagerLoop {
         }
     }
 
-    /// Takes the target of a grant.
+    /// Sets the target of a grant.
     fn request_outcome(&mut self, result: Result<LeaseGrant, CallFailure>) -> RequestOutcome {
         let grant = match result {
             Ok(grant) => grant,
@@ -170,7 +170,7 @@ impl ManagerLoop {
             return RequestOutcome::UnknownRoute;
         };
         if self.leases.entry(tenant).or_default().move_to(&granted) {
-            self.counters.moved();
+            self.counters.count_target_change();
         }
         let terms = LeaseTerms { expires_in: expires_in_ms.into(), linger: linger_ms.into() };
         RequestOutcome::Granted { terms, woke }

@@ -18,30 +18,30 @@ use crate::leases::CachedLease;
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Requests that wait for a tenant, all together.
-    pub held: usize,
+    pub max_waiters: usize,
     /// Requests that wait for one tenant.
-    pub held_for_one: usize,
+    pub max_waiters_per_tenant: usize,
     /// Waiting pages that watch a wake, all together.
     pub watchers: usize,
     /// Waiting pages that watch the wake of one tenant.
-    pub watchers_of_one: usize,
+    pub watchers_per_tenant: usize,
     /// Pairs of tenant and client for which the rate limit keeps a count.
     pub clients: usize,
     /// How long a restart of the orchestrator takes. While it is away for longer, requests for a tenant that does not
     /// run are refused at once.
-    pub restart: Duration,
+    pub outage_grace: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            held: 16_384,
+            max_waiters: 16_384,
             // A sixteenth: the visitors of one tenant must not take the places of the others.
-            held_for_one: 1_024,
+            max_waiters_per_tenant: 1_024,
             watchers: 1_024,
-            watchers_of_one: 64,
+            watchers_per_tenant: 64,
             clients: 65_536,
-            restart: Duration::from_secs(10),
+            outage_grace: Duration::from_secs(10),
         }
     }
 }
@@ -73,7 +73,7 @@ pub(super) const REPORT_INTERVAL: Millis = 1_000;
 impl LeaseQueue {
     pub(super) fn new(limits: Limits) -> Self {
         Self {
-            permits: Arc::new(Semaphore::new(limits.held)),
+            permits: Arc::new(Semaphore::new(limits.max_waiters)),
             limits,
             status: AtomicU8::new(OrchestratorStatus::Reachable as u8),
             next_report_at: AtomicU64::new(0),
@@ -149,7 +149,7 @@ impl LeaseQueue {
 
     /// Returns the number of requests that wait.
     pub(crate) fn held_requests(&self) -> usize {
-        self.limits.held.saturating_sub(self.permits.available_permits())
+        self.limits.max_waiters.saturating_sub(self.permits.available_permits())
     }
 }
 
@@ -161,7 +161,10 @@ mod tests {
     fn one_tenant_gets_at_most_a_sixteenth_of_the_queue() {
         let limits = Limits::default();
         // A thousand requests at once for one sleeping tenant are all served.
-        assert!(limits.held_for_one >= 1_024 && limits.held_for_one <= limits.held / 16);
-        assert!(limits.watchers_of_one <= limits.watchers / 16);
+        assert!(
+            limits.max_waiters_per_tenant >= 1_024
+                && limits.max_waiters_per_tenant <= limits.max_waiters / 16
+        );
+        assert!(limits.watchers_per_tenant <= limits.watchers / 16);
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use lease::{Millis, Moment};
 use protocol::TenantId;
 
-/// Minimum time between two retries for one tenant: no visitor cancels the back-off that holds for all of them.
+/// Minimum time between two retries for one tenant: each retry cancels the back-off after a failed wake for all visitors.
 const RETRY_INTERVAL: Millis = 3_000;
 
 /// When each tenant's wake may be retried again. Holds only tenants whose interval is not over.

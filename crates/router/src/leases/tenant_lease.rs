@@ -17,7 +17,7 @@ pub(crate) struct TenantLease {
 }
 
 impl TenantLease {
-    /// Takes the target that the route table shows. Returns `true` when a lease at another target ended.
+    /// Sets the target of the route table. Returns `true` when a lease at another target ended.
     ///
     /// The table is newer than the lease, unless the lease's grant changed the table.
     pub(crate) fn follow_route(&mut self, routed: Option<Arc<CachedLease>>) -> bool {
@@ -55,7 +55,7 @@ impl TenantLease {
         is_current
     }
 
-    /// Takes the target of a grant. Returns `true` when the tenant was at another target before.
+    /// Sets the target of a grant. Returns `true` when the tenant was at another target before.
     pub(crate) fn move_to(&mut self, granted: &Arc<CachedLease>) -> bool {
         self.former.retain(|former| !Arc::ptr_eq(former, granted));
         let old = self.current.replace(granted.clone()).filter(|old| !Arc::ptr_eq(old, granted));

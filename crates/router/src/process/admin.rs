@@ -78,7 +78,7 @@ impl AdminListener {
                     table: self.reader.tables.borrow().clone(),
                     is_feed_connected: *self.reader.connected.borrow(),
                     is_orchestrator_away: self.lease_queue.is_orchestrator_away(),
-                    held_requests: bounded(self.lease_queue.held_requests(), limits.held),
+                    held_requests: bounded(self.lease_queue.held_requests(), limits.max_waiters),
                     wake_watchers: bounded(self.watchers.count(), limits.watchers),
                     rate_limit_pairs: pairs.map_or(bounded(0, 0), |limit| Bounded {
                         current: limit.count(),

@@ -132,7 +132,7 @@ impl Server {
             Client::new(settings.orchestrator.clone(), settings.leases_token.clone());
         let (leases, lease_commands) = LeaseHandle::new(settings.limits);
         let (watchers, progress_relay) = ProgressWatchers::new(
-            (settings.limits.watchers, settings.limits.watchers_of_one),
+            (settings.limits.watchers, settings.limits.watchers_per_tenant),
             orchestrator.clone(),
         );
         let retry_limit = Arc::<RetryLimit>::default();

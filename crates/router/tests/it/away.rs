@@ -17,7 +17,7 @@ fn without_an_orchestrator_what_runs_is_served_and_what_sleeps_is_not() {
     let (acme, other) = (Tenant::new(&folder, 1, "acme"), Tenant::new(&folder, 2, "other"));
     let routes = vec![acme.running(), other.route(State::Sleeping, Desired::Running)];
     let (control, mut router) = Running::kept(routes, &folder, |settings| {
-        settings.limits.restart = Duration::ZERO;
+        settings.limits.outage_grace = Duration::ZERO;
     });
     let address = router.stop_orchestrator();
     for _ in 0..3 {
@@ -89,7 +89,7 @@ fn an_orchestrator_that_hangs_is_no_better_than_none() {
     let url = format!("http://{}", silent.local_addr().unwrap());
     let (_control, router) = Running::kept(routes, &folder, |settings| {
         settings.orchestrator = url;
-        settings.limits.restart = Duration::ZERO;
+        settings.limits.outage_grace = Duration::ZERO;
     });
     assert_eq!(router.get("acme.localhost", "/").status, 200);
     assert_eq!(router.metric("cial_router_unleased_total"), "1");

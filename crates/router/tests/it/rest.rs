@@ -19,7 +19,7 @@ fn tunnels_of_a_tenant_at_rest_wait_for_it_in_one_place() {
     let acme = Tenant::new(&folder, 1, "acme");
     let (_control, router) = Running::kept(vec![acme.running()], &folder, |settings| {
         // One held request per thread.
-        settings.limits.held = 2;
+        settings.limits.max_waiters = 2;
     });
     router.orchestrator().set_terms(900, 100);
     let mut clients: Vec<_> = (0..8).map(|_| Client::connect(router.public)).collect();

@@ -272,7 +272,7 @@ fn a_sign_on_token_stays_in_no_address_and_on_no_page_of_the_router() {
     control.feed.replace(routes);
     // This router has no orchestrator.
     let router = Running::with(control.address, &folder, |settings| {
-        settings.limits.restart = std::time::Duration::ZERO;
+        settings.limits.outage_grace = std::time::Duration::ZERO;
         settings.hold.pages = std::time::Duration::from_millis(50);
     });
     router.knows(control.feed.revision());

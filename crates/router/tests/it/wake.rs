@@ -23,8 +23,8 @@ fn asleep(folder: &Folder, pages: u64, others: u64) -> (Tenant, Control, Running
     let (control, router) = Running::kept(vec![route], folder, |settings| {
         settings.hold.pages = Duration::from_millis(pages);
         settings.hold.others = Duration::from_millis(others);
-        settings.limits.held_for_one = 2;
-        settings.limits.watchers_of_one = 2;
+        settings.limits.max_waiters_per_tenant = 2;
+        settings.limits.watchers_per_tenant = 2;
     });
     router.orchestrator().set_upstream(acme.id, 1, acme.running().upstream.unwrap());
     router.orchestrator().set_mode(acme.id, Mode::Sleeping);
@@ -323,7 +323,7 @@ fn no_more_wait_than_there_is_room_for() {
     router.orchestrator().set_mode(acme.id, Mode::Awake);
     assert!(clients.iter_mut().all(|client| client.answer().status == 200));
 
-    let limits = |settings: &mut router::settings::Settings| settings.limits.held = 1;
+    let limits = |settings: &mut router::settings::Settings| settings.limits.max_waiters = 1;
     let route = acme.route(State::Sleeping, Desired::Running);
     let (_control, router) = Running::kept(vec![route], &folder, limits);
     router.orchestrator().set_mode(acme.id, Mode::Sleeping);
