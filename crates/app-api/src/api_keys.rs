@@ -11,7 +11,7 @@ use service::api_error::ApiError;
 use uuid::Uuid;
 
 use crate::access::authority::refused;
-use crate::access::principal::{Reach, Refusal};
+use crate::access::principal::{AccessError, CallerScope};
 use crate::access::{AuthorizedTenant, Principal};
 use crate::app::App;
 use crate::audit::{Action, Actor, Entry, Resource};
@@ -91,8 +91,8 @@ pub async fn create(
     scope: &Scope,
     new: &NewKey,
 ) -> Result<CreatedKey, ApiError> {
-    if !may_grant(caller.reach(), scope, new) {
-        return Err(refused(Refusal::InsufficientRole));
+    if !may_grant(caller.scope(), scope, new) {
+        return Err(refused(AccessError::InsufficientRole));
     }
     let now = app.clock.now();
     let (name, expires_at) = validate(scope, new, now)?;
@@ -140,12 +140,12 @@ pub async fn create(
 }
 
 /// Whether a caller may create this key: nobody grants more than they have.
-fn may_grant(caller: Reach<'_>, scope: &Scope, new: &NewKey) -> bool {
+fn may_grant(caller: CallerScope<'_>, scope: &Scope, new: &NewKey) -> bool {
     let role = match scope {
         Scope::AllTenants => caller.role_on_tenant(None),
         Scope::Tenant { role, .. } => *role,
     };
-    role >= Some(new.role) && (!new.is_admin || caller == Reach::Platform)
+    role >= Some(new.role) && (!new.is_admin || caller == CallerScope::Platform)
 }
 
 fn validate(
@@ -224,19 +224,19 @@ mod tests {
         };
         for role in Role::ALL {
             for own in Role::ALL {
-                let reach = Reach::OneTenant("acme", own);
+                let caller = CallerScope::OneTenant("acme", own);
                 let scope = tenant(Some(own));
-                assert_eq!(may_grant(reach, &scope, &new_key(role, false)), role <= own);
-                assert!(!may_grant(reach, &scope, &new_key(role, true)), "{own} makes is_admin");
-                let reach = Reach::AllTenants(own);
+                assert_eq!(may_grant(caller, &scope, &new_key(role, false)), role <= own);
+                assert!(!may_grant(caller, &scope, &new_key(role, true)), "{own} makes is_admin");
+                let caller = CallerScope::AllTenants(own);
                 assert_eq!(
-                    may_grant(reach, &Scope::AllTenants, &new_key(role, false)),
+                    may_grant(caller, &Scope::AllTenants, &new_key(role, false)),
                     role <= own
                 );
-                assert!(!may_grant(reach, &Scope::AllTenants, &new_key(role, true)));
+                assert!(!may_grant(caller, &Scope::AllTenants, &new_key(role, true)));
             }
-            assert!(may_grant(Reach::Platform, &Scope::AllTenants, &new_key(role, true)));
-            assert!(!may_grant(Reach::Memberships, &tenant(None), &new_key(role, false)));
+            assert!(may_grant(CallerScope::Platform, &Scope::AllTenants, &new_key(role, true)));
+            assert!(!may_grant(CallerScope::Memberships, &tenant(None), &new_key(role, false)));
         }
     }
 

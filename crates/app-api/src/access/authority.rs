@@ -7,7 +7,7 @@ use protocol::problem::Code;
 use service::api_error::ApiError;
 use service::secret::constant_time_eq;
 
-use super::principal::{Access, Person, Principal, Refusal};
+use super::principal::{Access, AccessError, Person, Principal};
 use crate::api_keys;
 use crate::app::App;
 use crate::db::api_key::Lookup;
@@ -136,17 +136,17 @@ async fn tenant_of(
     principal: &Principal,
     path: &PathTenant,
 ) -> Result<AuthorizedTenant, ApiError> {
-    let reach = principal.reach();
+    let scope = principal.scope();
     let slug = path.0.as_deref().unwrap_or_default();
     // Before any lookup: the response must not depend on whether the tenant exists.
-    if reach.excludes(slug) {
-        return Err(refused(Refusal::Forbidden));
+    if scope.excludes(slug) {
+        return Err(refused(AccessError::Forbidden));
     }
     let authority = authority_of(&mut *app.conn().await?, principal, slug).await?;
     match authority {
-        Some(found) if found.role.is_some() || reach.knows_all_tenants() => Ok(found),
-        None if reach.knows_all_tenants() => Err(no_such_tenant()),
-        Some(_) | None => Err(refused(Refusal::Forbidden)),
+        Some(found) if found.role.is_some() || scope.knows_all_tenants() => Ok(found),
+        None if scope.knows_all_tenants() => Err(no_such_tenant()),
+        Some(_) | None => Err(refused(AccessError::Forbidden)),
     }
 }
 
@@ -163,7 +163,7 @@ pub async fn authority_of(
     let found = db::tenant::by_slug_with_membership(conn, slug, principal.user_id()).await?;
     Ok(found.map(|(tenant, membership)| {
         let membership = membership.as_deref().and_then(membership_role);
-        AuthorizedTenant { tenant, role: principal.reach().role_on_tenant(membership) }
+        AuthorizedTenant { tenant, role: principal.scope().role_on_tenant(membership) }
     }))
 }
 
@@ -178,12 +178,12 @@ fn membership_role(membership: &str) -> Option<Role> {
 }
 
 /// Constant texts: the response must not reveal more than its code.
-pub fn refused(refusal: Refusal) -> ApiError {
-    match refusal {
-        Refusal::Forbidden => {
+pub fn refused(error: AccessError) -> ApiError {
+    match error {
+        AccessError::Forbidden => {
             ApiError::new(Code::Forbidden, "You have no access here. Use another key or account.")
         }
-        Refusal::InsufficientRole => {
+        AccessError::InsufficientRole => {
             ApiError::new(Code::InsufficientRole, "Your role does not permit this.")
         }
     }

@@ -16,7 +16,7 @@ use service::api_error::ApiError;
 use super::authority::{
     self, Authenticated, AuthorizedTenant, PathTenant, refused, unauthenticated,
 };
-use super::principal::{Access, Person, Principal, Refusal};
+use super::principal::{Access, AccessError, Person, Principal};
 use crate::app::App;
 use crate::route::Surface;
 use crate::sessions;
@@ -135,7 +135,7 @@ pub async fn deny_unknown_path(
     };
     let mut segments = uri.path().split('/').skip_while(|segment| *segment != "tenants").skip(1);
     match segments.next() {
-        Some(slug) if caller.reach().excludes(slug) => Err(refused(Refusal::Forbidden)),
+        Some(slug) if caller.scope().excludes(slug) => Err(refused(AccessError::Forbidden)),
         Some(_) | None => Ok(None),
     }
 }
@@ -154,7 +154,7 @@ impl<S: Sync> FromRequestParts<S> for Person {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         match Caller::from_request_parts(parts, state).await?.0 {
             Principal::Session(person) => Ok(person),
-            Principal::Key(_) | Principal::Service => Err(refused(Refusal::Forbidden)),
+            Principal::Key(_) | Principal::Service => Err(refused(AccessError::Forbidden)),
         }
     }
 }

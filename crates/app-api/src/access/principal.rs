@@ -67,7 +67,7 @@ pub enum Principal {
 
 /// How far the rights of a caller go, before any tenant is looked up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reach<'a> {
+pub enum CallerScope<'a> {
     /// Everything.
     Platform,
     /// Reads everything; memberships may add to that.
@@ -84,7 +84,7 @@ pub enum Reach<'a> {
 
 /// The reason for which a caller is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum AccessError {
     /// The tenant, or anything beside the caller's own tenant, is outside the caller's scope.
     Forbidden,
     /// A higher role would be admitted.
@@ -92,19 +92,19 @@ pub enum Refusal {
 }
 
 impl Principal {
-    pub fn reach(&self) -> Reach<'_> {
+    pub fn scope(&self) -> CallerScope<'_> {
         match self {
             Self::Session(person) => match person.user.role.as_str() {
-                "owner" | "admin" => Reach::Platform,
-                "viewer" => Reach::PlatformRead,
-                _ => Reach::Memberships,
+                "owner" | "admin" => CallerScope::Platform,
+                "viewer" => CallerScope::PlatformRead,
+                _ => CallerScope::Memberships,
             },
             Self::Key(ApiKey { tenant: Some(tenant), role, .. }) => {
-                Reach::OneTenant(tenant.slug.as_str(), *role)
+                CallerScope::OneTenant(tenant.slug.as_str(), *role)
             }
-            Self::Key(ApiKey { is_admin: true, .. }) => Reach::Platform,
-            Self::Key(key) => Reach::AllTenants(key.role),
-            Self::Service => Reach::Services,
+            Self::Key(ApiKey { is_admin: true, .. }) => CallerScope::Platform,
+            Self::Key(key) => CallerScope::AllTenants(key.role),
+            Self::Service => CallerScope::Services,
         }
     }
 
@@ -149,7 +149,7 @@ impl fmt::Display for Principal {
     }
 }
 
-impl Reach<'_> {
+impl CallerScope<'_> {
     /// The role on a tenant, where the caller has `membership`.
     pub fn role_on_tenant(self, membership: Option<Role>) -> Option<Role> {
         match self {
@@ -182,27 +182,30 @@ impl Access {
     ///
     /// # Errors
     /// The refusal of a caller who is not admitted.
-    pub fn admit(self, principal: &Principal, role: Option<Role>) -> Result<(), Refusal> {
+    pub fn admit(self, principal: &Principal, role: Option<Role>) -> Result<(), AccessError> {
         let is_person = principal.person().is_some();
-        let reach = principal.reach();
+        let scope = principal.scope();
         let is_admitted = match self {
             Self::Public => true,
-            Self::SignedIn => reach != Reach::Services,
+            Self::SignedIn => scope != CallerScope::Services,
             Self::Person => is_person,
-            Self::Global => !matches!(reach, Reach::OneTenant(..) | Reach::Services),
+            Self::Global => !matches!(scope, CallerScope::OneTenant(..) | CallerScope::Services),
             Self::Tenant(needed) => role >= Some(needed),
             Self::Member(needed) => is_person && role >= Some(needed),
-            Self::PlatformRead => matches!(reach, Reach::Platform | Reach::PlatformRead),
-            Self::PlatformAdmin => reach == Reach::Platform,
-            Self::Service => reach == Reach::Services,
+            Self::PlatformRead => {
+                matches!(scope, CallerScope::Platform | CallerScope::PlatformRead)
+            }
+            Self::PlatformAdmin => scope == CallerScope::Platform,
+            Self::Service => scope == CallerScope::Services,
         };
         if is_admitted {
             return Ok(());
         }
         let is_for_people = matches!(self, Self::Person | Self::Member(_)) && !is_person;
-        let is_outside = role.is_none() && !matches!(reach, Reach::Platform | Reach::PlatformRead);
+        let is_outside =
+            role.is_none() && !matches!(scope, CallerScope::Platform | CallerScope::PlatformRead);
         let is_platform_rule = matches!(self, Self::PlatformRead | Self::PlatformAdmin);
         let is_forbidden = is_for_people || (is_outside && !(is_platform_rule && is_person));
-        Err(if is_forbidden { Refusal::Forbidden } else { Refusal::InsufficientRole })
+        Err(if is_forbidden { AccessError::Forbidden } else { AccessError::InsufficientRole })
     }
 }

@@ -6,7 +6,7 @@ use axum::http::header;
 use protocol::api_keys::{CreatedKey, KeyList, NewKey, PrincipalKind, WhoAmI};
 use service::api_error::ApiError;
 
-use crate::access::principal::Reach;
+use crate::access::principal::CallerScope;
 use crate::access::{AuthorizedTenant, Caller, Principal};
 use crate::api_keys::{self, Scope};
 use crate::app::App;
@@ -15,7 +15,7 @@ use crate::http::reply::{Created, NoContent};
 use crate::views;
 
 pub async fn show_caller(Caller(caller): Caller) -> Result<JsonResponse<WhoAmI>, ApiError> {
-    let is_admin = caller.reach() == Reach::Platform;
+    let is_admin = caller.scope() == CallerScope::Platform;
     Ok(JsonResponse(match caller {
         Principal::Session(person) => WhoAmI {
             kind: PrincipalKind::Session,

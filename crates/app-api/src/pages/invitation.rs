@@ -25,15 +25,15 @@ struct InvitationPage {
     email: String,
     role: String,
     tenant_name: Option<String>,
-    way: Way,
+    action: InvitationAction,
     name: Field,
     password: Field,
     problem: Option<Problem>,
 }
 
-/// How the invitation can be accepted by who looks at it.
+/// What the visitor can do with the invitation.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Way {
+enum InvitationAction {
     Accept,
     SignIn,
     SignUp,
@@ -41,12 +41,12 @@ enum Way {
     OtherAccount,
 }
 
-fn way(open: &Open, person: Option<&Person>) -> Way {
+fn action(open: &Open, person: Option<&Person>) -> InvitationAction {
     match person {
-        Some(person) if person.user.email == open.invitation.email => Way::Accept,
-        Some(_) => Way::OtherAccount,
-        None if open.has_account => Way::SignIn,
-        None => Way::SignUp,
+        Some(person) if person.user.email == open.invitation.email => InvitationAction::Accept,
+        Some(_) => InvitationAction::OtherAccount,
+        None if open.has_account => InvitationAction::SignIn,
+        None => InvitationAction::SignUp,
     }
 }
 
@@ -71,7 +71,7 @@ fn invitation_page(
     InvitationPage {
         layout,
         token: token.to_owned(),
-        way: way(&open, person),
+        action: action(&open, person),
         email: open.invitation.email,
         role: open.invitation.role,
         tenant_name: open.tenant_name,
