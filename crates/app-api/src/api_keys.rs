@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use protocol::TenantId;
 use protocol::api_keys::{CreatedKey, NewKey, Role};
+use protocol::people::PlatformRole;
 use protocol::problem::Code;
 use protocol::{Slug, Timestamp};
 use serde_json::json;
@@ -18,6 +19,7 @@ use crate::audit::{Action, Actor, Entry, Resource};
 use crate::auth::api_key::KeyText;
 use crate::db::api_key::{self, ApiKey, Lookup, NewApiKey};
 use crate::db::{Transaction as _, audit_log};
+use crate::people;
 use crate::validation::{self, FieldError, invalid_fields};
 use crate::views;
 
@@ -91,11 +93,15 @@ pub async fn create(
     scope: &Scope,
     new: &NewKey,
 ) -> Result<CreatedKey, ApiError> {
-    if !may_grant(caller.scope(), scope, new) {
+    if !may_grant(caller.scope(), scope, new) || (new.is_admin && !manages_admin_keys(caller)) {
         return Err(refused(AccessError::InsufficientRole));
     }
     let now = app.clock.now();
     let (name, expires_at) = validate(scope, new, now)?;
+    let expires_at = match caller {
+        Principal::Key(parent) => earlier(parent.expires_at, expires_at),
+        Principal::Session(_) | Principal::Service => expires_at,
+    };
     let text = KeyText::random()?;
     let (created_by_user, created_by_key) = match caller {
         Principal::Session(person) => (Some(person.user.id), None),
@@ -137,6 +143,20 @@ pub async fn create(
         is_admin: new.is_admin,
         expires_at: expires_at.map(views::time),
     })
+}
+
+/// Whether a caller may create and revoke `is_admin` keys: an owner, or another such key. A platform admin may not: the
+/// key would make its holder an owner.
+fn manages_admin_keys(caller: &Principal) -> bool {
+    people::widest_grant(caller) == PlatformRole::Owner
+}
+
+/// The earlier of two ends; `None` is never. A key outlives no key that it created.
+fn earlier(one: Option<Timestamp>, other: Option<Timestamp>) -> Option<Timestamp> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
 }
 
 /// Whether a caller may create this key: nobody grants more than they have.
@@ -196,8 +216,11 @@ pub async fn revoke(
     let entry = entry.before(json!({ "tenant": scope.slug() }));
     let (mut conn, now) = (app.conn().await?, app.clock.now());
     conn.transaction(async |conn| -> Result<_, ApiError> {
-        if !api_key::revoke(conn, id, scope.tenant_id()).await? {
+        let Some(is_admin) = api_key::revoke(conn, id, scope.tenant_id()).await? else {
             return Err(ApiError::new(Code::NotFound, "There is no such key here."));
+        };
+        if is_admin && !manages_admin_keys(caller) {
+            return Err(refused(AccessError::InsufficientRole));
         }
         audit_log::append(conn, &entry, now).await?;
         Ok(())
@@ -213,6 +236,16 @@ mod tests {
 
     fn new_key(role: Role, is_admin: bool) -> NewKey {
         NewKey { name: "ci".into(), role, is_admin, expires_in_days: None }
+    }
+
+    #[test]
+    fn a_key_ends_with_the_key_that_created_it() {
+        let (soon, late) = (Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH + DAY);
+        assert_eq!(earlier(Some(soon), Some(late)), Some(soon));
+        assert_eq!(earlier(Some(late), Some(soon)), Some(soon));
+        assert_eq!(earlier(Some(soon), None), Some(soon));
+        assert_eq!(earlier(None, Some(late)), Some(late));
+        assert_eq!(earlier(None, None), None);
     }
 
     #[test]

@@ -11,8 +11,10 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use protocol::Timestamp;
 use protocol::api_keys::Role;
+use serde_json::json;
 use uuid::Uuid;
 
+use crate::audit::{Action, Actor, Entry, Resource};
 use crate::auth::api_key::KeyText;
 use crate::db::Database;
 use crate::db::api_key::{self, Bootstrap, NewApiKey};
@@ -68,7 +70,10 @@ pub async fn ensure(
         Source::Supplied(_) => Ok(()),
         Source::Made(directory) => write(&directory.join(FILE_NAME), &key),
     };
-    match api_key::insert_bootstrap(&mut conn, &row, now, publish).await? {
+    let entry =
+        Entry::new(Actor::command("app-api"), Action::KeyCreate, Resource::new("key", row.id));
+    let entry = entry.after(json!({ "name": row.name, "role": row.role, "is_admin": true }));
+    match api_key::insert_bootstrap(&mut conn, &row, &entry, now, publish).await? {
         Bootstrap::AdminKeyExists => {}
         Bootstrap::Created => tracing::info!(key = %row.id, "bootstrap key created"),
         Bootstrap::KeyIsDead => anyhow::bail!(

@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use crate::access::Principal;
-use crate::access::principal::Reach;
+use crate::access::principal::CallerScope;
 use crate::app::App;
 use crate::audit::{Action, Actor, Entry, Resource};
 use crate::db::creation::{self, IdempotencyKey};
@@ -124,9 +124,11 @@ fn slug_taken(slug: &Slug) -> ApiError {
 
 /// Lists the tenants that the caller may see.
 pub async fn list(app: &App, caller: &Principal, filter: &Filter) -> Result<Vec<Tenant>, ApiError> {
-    let visibility = match caller.reach() {
-        Reach::Platform | Reach::PlatformRead | Reach::AllTenants(_) => Visibility::All,
-        Reach::OneTenant(..) | Reach::Memberships | Reach::Services => {
+    let visibility = match caller.scope() {
+        CallerScope::Platform | CallerScope::PlatformRead | CallerScope::AllTenants(_) => {
+            Visibility::All
+        }
+        CallerScope::OneTenant(..) | CallerScope::Memberships | CallerScope::Services => {
             Visibility::MemberOf(caller.id())
         }
     };

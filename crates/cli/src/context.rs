@@ -155,7 +155,7 @@ impl<'a> Context<'a> {
         Ok(self.client.get_or_init(|| self.connect(server, key)))
     }
 
-    fn connect(&self, server: Server, key: Option<String>) -> Client {
+    pub(crate) fn connect(&self, server: Server, key: Option<String>) -> Client {
         let url = &server.url;
         if key.is_some() && !url.is_https() && !url.is_this_machine() {
             self.output.warning(&format!("the key travels unencrypted to {url}: use https"));

@@ -6,10 +6,11 @@ use protocol::api_keys::Role;
 use protocol::{Slug, TenantId, Timestamp};
 use uuid::Uuid;
 
-use super::Conn;
 use super::columns::TextColumn;
 use super::schema::api_keys::{self, dsl};
 use super::schema::tenants;
+use super::{Conn, audit_log};
+use crate::audit::Entry;
 
 /// The only tenant of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -142,11 +143,16 @@ pub async fn list(conn: &mut Conn, tenant: Option<TenantId>) -> QueryResult<Vec<
     Ok(rows.into_iter().filter_map(|(row, slug)| row.with_tenant(slug)).collect())
 }
 
-/// Revokes a key of `tenant`, or one of all tenants for `None`. Returns `false` when there is no such key.
-pub async fn revoke(conn: &mut Conn, id: Uuid, tenant: Option<TenantId>) -> QueryResult<bool> {
+/// Revokes a key of `tenant`, or one of all tenants for `None`. Returns whether it is an
+/// `is_admin` key; `None` when there is no such key.
+pub async fn revoke(
+    conn: &mut Conn,
+    id: Uuid,
+    tenant: Option<TenantId>,
+) -> QueryResult<Option<bool>> {
     let of_tenant = dsl::tenant_id.is_not_distinct_from(tenant.map(TenantId::uuid));
     let key = diesel::update(dsl::api_keys.find(id).filter(of_tenant));
-    Ok(key.set(dsl::revoked.eq(true)).execute(conn).await? == 1)
+    key.set(dsl::revoked.eq(true)).returning(dsl::is_admin).get_result(conn).await.optional()
 }
 
 /// Notes a use.
@@ -168,11 +174,12 @@ pub enum Bootstrap {
     KeyIsDead,
 }
 
-/// Inserts `key` if there is no live `is_admin` key, and calls `publish` before the commit. Of any number of
+/// Inserts `key` and its entry in the audit log if there is no live `is_admin` key, and calls `publish` before the commit. Of any number of
 /// concurrent calls one inserts.
 pub async fn insert_bootstrap(
     conn: &mut Conn,
     key: &NewApiKey<'_>,
+    entry: &Entry,
     now: Timestamp,
     publish: impl FnOnce() -> anyhow::Result<()> + Send,
 ) -> anyhow::Result<Bootstrap> {
@@ -188,6 +195,7 @@ pub async fn insert_bootstrap(
         if insert.on_conflict(dsl::key_hash).do_nothing().execute(conn).await? == 0 {
             return Ok(Bootstrap::KeyIsDead);
         }
+        audit_log::append(conn, entry, now).await?;
         publish()?;
         Ok(Bootstrap::Created)
     })

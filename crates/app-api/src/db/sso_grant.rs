@@ -10,7 +10,8 @@ use super::schema::sessions;
 use super::schema::sso_grants::dsl;
 use super::session::Session;
 
-/// Records that `session` opened `tenant`; returns `false` when the session has ended. Must be written before the
+/// Records that `session` opened `tenant`; returns `false` when the session has ended or the person's
+/// rights have changed. Must be written before the
 /// token leaves: the lock on the session makes a concurrent end wait and then revoke this grant, too.
 pub async fn insert(
     conn: &mut Conn,
@@ -19,7 +20,9 @@ pub async fn insert(
     expires_at: Timestamp,
 ) -> QueryResult<bool> {
     conn.transaction(async |conn| {
-        let locked = sessions::table.find(session.id).select(sessions::id).for_share();
+        // A change of rights that the lock waited for has marked the session: the caller's rights are to be read again.
+        let unchanged = sessions::table.find(session.id).filter(sessions::must_rotate.eq(false));
+        let locked = unchanged.select(sessions::id).for_share();
         if locked.first::<Uuid>(conn).await.optional()?.is_none() {
             return Ok(false);
         }

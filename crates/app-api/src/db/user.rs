@@ -65,6 +65,12 @@ pub async fn by_id(conn: &mut Conn, id: Uuid) -> QueryResult<Option<User>> {
     dsl::users.find(id).select(User::as_select()).first(conn).await.optional()
 }
 
+/// Returns an account, and keeps others from changing it until the transaction ends.
+pub async fn lock(conn: &mut Conn, id: Uuid) -> QueryResult<Option<User>> {
+    let user = dsl::users.find(id).select(User::as_select()).for_no_key_update();
+    user.first(conn).await.optional()
+}
+
 /// Returns the owners, and keeps others from becoming or ceasing to be one until the transaction ends: of two owners
 /// who remove each other at once, one stays.
 pub async fn lock_owners(conn: &mut Conn) -> QueryResult<Vec<Uuid>> {

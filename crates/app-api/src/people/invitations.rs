@@ -267,6 +267,9 @@ async fn apply(
             (entry.changed(members::described(before), members::described(Some(role))), Vec::new())
         }
         None => {
+            // Read under the lock: a role that changes meanwhile is neither restored nor lost.
+            user::lock_owners(conn).await?;
+            let person = user::lock(conn, person.id).await?.ok_or_else(invitation_ended)?;
             let before = platform_role(&person.role);
             let role = before.max(platform_role(&taken.role));
             let tenants = sso_grant::revoke_user(conn, person.id).await?;

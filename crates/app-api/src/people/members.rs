@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::users::no_such_user;
 use crate::access::Principal;
-use crate::access::principal::Reach;
+use crate::access::principal::CallerScope;
 use crate::app::App;
 use crate::audit::{Action, Actor, Entry, Resource};
 use crate::db::membership::{self, Member};
@@ -35,7 +35,7 @@ pub async fn set(
     let found = conn
         .transaction(async |conn| -> Result<_, ApiError> {
             let before = membership::lock_role(conn, tenant.tenant_id(), user).await?;
-            if before.is_none() && caller.reach() != Reach::Platform {
+            if before.is_none() && caller.scope() != CallerScope::Platform {
                 return Err(no_such_member());
             }
             let found = user::by_id(conn, user).await?.ok_or_else(no_such_user)?;

@@ -16,7 +16,7 @@ pub fn platform_role(text: &str) -> PlatformRole {
 }
 
 /// The widest platform role that a caller may give or take.
-fn widest_grant(caller: &Principal) -> PlatformRole {
+pub(crate) fn widest_grant(caller: &Principal) -> PlatformRole {
     match caller {
         Principal::Session(person) => platform_role(&person.user.role),
         Principal::Key(key) if key.is_admin => PlatformRole::Owner,

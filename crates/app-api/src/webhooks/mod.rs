@@ -13,6 +13,7 @@ use protocol::problem::Code;
 use serde_json::json;
 use service::api_error::ApiError;
 use service::keys;
+use url::Url;
 use uuid::Uuid;
 
 use crate::access::Principal;
@@ -46,7 +47,7 @@ pub async fn create(
         created_at: now,
     };
     let entry = Entry::new(actor, Action::WebhookCreate, Resource::new("webhook", row.id));
-    let entry = entry.after(json!({ "url": row.url }));
+    let entry = entry.after(json!({ "url": origin(&row.url) }));
     let mut conn = app.conn().await?;
     conn.transaction(async |conn| -> Result<_, ApiError> {
         webhook::insert(conn, &row).await?;
@@ -56,6 +57,12 @@ pub async fn create(
     .await?;
     let secret = keys::webhook_secret(&app.device_key, row.id);
     Ok((row, secret))
+}
+
+/// Scheme, host and port of a webhook's address. Its path and query often are the receiver's secret, and more people read the
+/// audit log than webhooks.
+fn origin(url: &str) -> String {
+    Url::parse(url).map(|url| url.origin().ascii_serialization()).unwrap_or_default()
 }
 
 pub async fn list(app: &App) -> Result<Vec<Webhook>, ApiError> {
@@ -73,7 +80,7 @@ pub async fn delete(app: &App, caller: &Principal, id: Uuid) -> Result<(), ApiEr
         let resource = Resource::new("webhook", found.id);
         let entry = Entry::new(Actor::from(caller), Action::WebhookDelete, resource);
         // The entry comes first: a concurrent change holds the log's lock while it inserts a delivery of this webhook.
-        audit_log::append(conn, &entry.before(json!({ "url": found.url })), now).await?;
+        audit_log::append(conn, &entry.before(json!({ "url": origin(&found.url) })), now).await?;
         if webhook::delete(conn, id).await? == 0 { Err(nothing()) } else { Ok(()) }
     })
     .await

@@ -72,6 +72,7 @@ async fn ten_replicas_on_an_empty_database_write_one_key() {
     let keys: Vec<_> = files.filter_map(|file| fs::read_to_string(file).ok()).collect();
     assert_eq!(keys.len(), 1);
     assert_eq!(servers[0].database.count("api_keys").await, 1);
+    assert_eq!(servers[0].database.count("audit_log WHERE action = 'key.create'").await, 1);
     for server in &servers {
         assert_eq!(status(server, &keys[0], "/v1/auth/keys").await, 200);
     }

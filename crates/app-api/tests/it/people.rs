@@ -87,6 +87,23 @@ impl TestResponse {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_admin_of_the_platform_makes_nobody_an_owner_by_a_key() {
+    let (server, owner) = with_tenants().await;
+    let link = invite(&owner, "/v1/invitations", "grace@example.com", "admin").await;
+    let (grace, _) = sign_up(&server, &link).await;
+    let wide = json!({ "name": "wide", "role": "admin", "is_admin": true });
+    let refused = grace.post("/v1/auth/keys", wide.clone()).await;
+    assert_eq!(refused.problem(), "403 insufficient_role");
+    let plain = grace.post("/v1/auth/keys", json!({ "name": "plain", "role": "admin" })).await;
+    assert_eq!(plain.status, 201);
+    // Nor does an admin end the keys of the owners.
+    let key = owner.post("/v1/auth/keys", wide).await.json();
+    let path = format!("/v1/auth/keys/{}", key["id"].as_str().unwrap());
+    assert_eq!(delete(&grace, &path).await.problem(), "403 insufficient_role");
+    assert_eq!(delete(&owner, &path).await.status, 204);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn links_end_after_a_day_by_withdrawal_and_by_a_later_link() {
     let (server, owner) = with_tenants().await;
     let first = invite(&owner, "/v1/invitations", "grace@example.com", "viewer").await;

@@ -95,6 +95,13 @@ async fn an_event_is_delivered_with_a_signature_that_the_receiver_can_check() {
     let (id, secret) = (webhook["id"].as_str().unwrap(), webhook["secret"].as_str().unwrap());
     assert!(secret.starts_with("whsec_"), "{secret}");
     assert!(!owner.get("/v1/webhooks").await.text().contains("whsec_"), "shown once");
+    let created = owner.get("/v1/audit?action=webhook.create").await.json();
+    let shown = created["entries"][0]["after"]["url"].as_str().unwrap();
+    let url = webhook["url"].as_str().unwrap();
+    assert!(
+        url.starts_with(shown) && url.len() > shown.len(),
+        "{url} {shown}: a path may be a secret"
+    );
     owner.post("/v1/tenants", acme()).await;
     let (headers, body) = receiver.nth(1).await;
     assert_eq!(headers["x-cial-event"], "tenant.create");

@@ -9,7 +9,7 @@ use crate::args::{LoginArgs, LogoutArgs};
 use crate::config::{Credential, Profile, ServerUrl};
 use crate::context::Context;
 use crate::error::{CliError, Exit};
-use crate::http::{Client, Method, Request, segment};
+use crate::http::{Method, Request, segment};
 
 /// Stores a key that the server accepts: in a file of its own, which the profile names.
 pub(super) fn login(args: &LoginArgs, context: &Context<'_>) -> Result<(), CliError> {
@@ -26,7 +26,7 @@ pub(super) fn login(args: &LoginArgs, context: &Context<'_>) -> Result<(), CliEr
             .next("create a key in the admin, then: cial login --token-stdin < FILE"));
     }
     let key = read_key()?;
-    let client = Client::new(server, Some(key.clone()));
+    let client = context.connect(server, Some(key.clone()));
     let request = Request::get("/v1/auth/whoami", "sign in");
     let whoami = client.call(&request)?.json(&request, &client)?;
     let path = store(context, &name, &key)?;
@@ -70,13 +70,24 @@ fn read_key() -> Result<String, CliError> {
 
 /// The file of a profile's key: beside the configuration file.
 fn store(context: &Context<'_>, name: &str, key: &str) -> Result<PathBuf, CliError> {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    let file: String = name.chars().map(|c| if is_plain(c) { c } else { '_' }).collect();
-    let path = context.config_path()?.with_file_name("keys").join(file.trim_start_matches('.'));
+    let path = context.config_path()?.with_file_name("keys").join(key_file(name));
     crate::config::write_private(&path, format!("{key}\n").as_bytes()).map_err(|error| {
         CliError::failed(format!("cannot write {}", path.display())).because(error)
     })?;
     Ok(path)
+}
+
+/// The name of the file, another for every profile. A dot may stand within it only, so that no file is hidden or a directory.
+fn key_file(profile: &str) -> String {
+    let mut file = String::with_capacity(profile.len());
+    for (at, byte) in profile.bytes().enumerate() {
+        match byte {
+            b'-' | b'_' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' => file.push(byte.into()),
+            b'.' if at > 0 => file.push('.'),
+            _ => file.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    file
 }
 
 /// Removes the stored key; `--revoke` also ends it on the server.
@@ -118,4 +129,16 @@ fn revoke(context: &Context<'_>) -> Result<(), CliError> {
         None => format!("/v1/auth/keys/{}", segment(id)),
     };
     context.send(&Request::new(Method::DELETE, path, "revoke the key")).map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_profile_has_a_key_file_of_its_own() {
+        let names = ["a/b", "a_b", ".x", "x", "a.b", "..", "a%2Fb", "ä", ""];
+        let files: Vec<_> = names.into_iter().map(key_file).collect();
+        insta::assert_snapshot!(files.join(" "), @"a%2Fb a_b %2Ex x a.b %2E. a%252Fb %C3%A4 ");
+    }
 }
