@@ -94,9 +94,11 @@ pub fn run(args: Args) -> Result<ExitCode> {
 
 impl Set {
     fn command(&self, shard: Option<&str>, tests: &[&str], options: &[&str]) -> Result<ExitStatus> {
+        let output = environment::root().join("target/mutants").join(self.name);
+        std::fs::create_dir_all(&output).with_context(|| output.display().to_string())?;
         let mut cargo = environment::cargo();
         cargo.args(["mutants", "--package", self.package, "--file", self.files]).args(options);
-        cargo.arg("--output").arg(environment::root().join("target/mutants").join(self.name));
+        cargo.arg("--output").arg(output);
         if let Some(shard) = shard {
             cargo.args(["--sharding", "round-robin", "--shard", shard]);
         }

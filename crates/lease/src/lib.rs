@@ -36,7 +36,8 @@
 //! live lease, or without one while the orchestrator is away; that no tenant is suspended under a lease or after a busy report; that each
 //! waiter gets one response with a true reason; that one lease request per tenant and one wake call run at a time; and that from every state,
 //! once nothing fails any more, every waiter is served and a tenant in use is leased. `properties` runs random sequences that are longer
-//! and finer in time; `scenarios` are single cases to read. `cargo xtask mutants lease` shows that a change of any line fails one of them.
+//! and finer in time; `scenarios` are single cases to read. `cargo xtask mutants lease` changes line after line; each
+//! change must fail one of them.
 //!
 //! One assumption about the engine: calls of an earlier orchestrator have ended before the engine shows the tenant to the next one.
 //! Should that fail, a tenant that is suspended under a live lease is woken.

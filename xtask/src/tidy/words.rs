@@ -71,6 +71,7 @@ const WITHOUT: &[(&str, &[&str])] = &[
 
 /// Replaced names, each with the name to write.
 const REPLACED: &[(&str, &str)] = &[
+    ("Answers", "Responses"),
     ("Asker", "RequestContext"),
     ("Asking", "LeaseRequests: a request says what it requests"),
     ("Bell", "Waker or Notify: tokio's word for it"),
@@ -88,10 +89,12 @@ const REPLACED: &[(&str, &str)] = &[
     ("Harm", "Delay, or the fault that a test injects"),
     ("Held", "LeaseGuard or TenantLease"),
     ("House", "the template or the settings that it is"),
+    ("Keeper", "TenantStore, Operations or LeaseClient"),
     ("Keeping", "LeaseManager"),
     ("Masters", "MasterKeys"),
     ("Met", "Fulfilled"),
     ("NoLease", "LeaseError: errors end in Error"),
+    ("Note", "PersistedState"),
     ("Pump", "Copy"),
     ("Refusal", "the error that it is, like AccessError"),
     ("Relieve", "Drain or Upgrade"),
@@ -112,6 +115,7 @@ const REPLACED: &[(&str, &str)] = &[
     ("Went", "End: how a connection ended"),
     ("Whose", "Origin"),
     ("Wish", "Options"),
+    ("Word", "Message, or the value that it is"),
     ("bury", "mark_deleted"),
     ("dig", "Tombstones::insert"),
     ("dress", "security_headers"),
