@@ -13,57 +13,41 @@ struct Set {
     name: &'static str,
     package: &'static str,
     files: &'static str,
-    /// Arguments of nextest for the quick tests.
-    quick: &'static [&'static str],
-    /// The slower tests run for the mutants that the quick ones leave.
-    has_slow: bool,
+    /// Arguments of nextest. Its profile `mutants` ends a run with the first failure, and runs slow tests last.
+    tests: &'static [&'static str],
 }
 
-/// cargo-mutants found mutants that survive, or that hang.
-const SURVIVORS: [Option<i32>; 2] = [Some(2), Some(3)];
-
 const SETS: &[Set] = &[
-    Set {
-        name: "lease",
-        package: "lease",
-        files: "crates/lease/src/**",
-        quick: &["-E", "not test(/^model::/)"],
-        has_slow: true,
-    },
+    Set { name: "lease", package: "lease", files: "crates/lease/src/**", tests: &[] },
     Set {
         name: "classify",
         package: "router",
         files: "crates/router/src/http/classify.rs",
-        quick: &["--lib"],
-        has_slow: false,
+        tests: &["--lib"],
     },
     Set {
         name: "host",
         package: "router",
         files: "crates/router/src/http/host.rs",
-        quick: &["--lib"],
-        has_slow: false,
+        tests: &["--lib"],
     },
     Set {
         name: "routes",
         package: "router",
         files: "crates/router/src/routes/table.rs",
-        quick: &["--lib"],
-        has_slow: false,
+        tests: &["--lib"],
     },
     Set {
         name: "plan",
         package: "app-api",
         files: "crates/app-api/src/reconcile/plan.rs",
-        quick: &["--lib"],
-        has_slow: false,
+        tests: &["--lib"],
     },
     Set {
         name: "access",
         package: "app-api",
         files: "crates/app-api/src/access/**",
-        quick: &["--lib"],
-        has_slow: false,
+        tests: &["--lib"],
     },
 ];
 
@@ -81,27 +65,22 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let sets: Vec<&Set> = SETS.iter().filter(is_chosen).collect();
     ensure!(!sets.is_empty(), "no such set; cargo xtask mutants --help lists them");
     for set in sets {
-        let mut status = set.command(args.shard.as_deref(), set.quick, &[])?;
-        if set.has_slow && SURVIVORS.contains(&status.code()) {
-            // Without a baseline there is no measured time to derive a timeout from.
-            let options = ["--iterate", "--baseline", "skip", "--timeout", "600"];
-            status = set.command(args.shard.as_deref(), &[], &options)?;
-        }
+        let status = set.run(args.shard.as_deref())?;
         ensure!(status.success(), "mutants of {} survive, or the tests fail: see above", set.name);
     }
     Ok(ExitCode::SUCCESS)
 }
 
 impl Set {
-    fn command(&self, shard: Option<&str>, tests: &[&str], options: &[&str]) -> Result<ExitStatus> {
+    fn run(&self, shard: Option<&str>) -> Result<ExitStatus> {
         let output = environment::root().join("target/mutants").join(self.name);
         std::fs::create_dir_all(&output).with_context(|| output.display().to_string())?;
         let mut cargo = environment::cargo();
-        cargo.args(["mutants", "--package", self.package, "--file", self.files]).args(options);
+        cargo.args(["mutants", "--package", self.package, "--file", self.files]);
         cargo.arg("--output").arg(output);
         if let Some(shard) = shard {
             cargo.args(["--sharding", "round-robin", "--shard", shard]);
         }
-        cargo.arg("--").args(tests).status().context("cannot run cargo")
+        cargo.arg("--").args(self.tests).status().context("cannot run cargo")
     }
 }

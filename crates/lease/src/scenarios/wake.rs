@@ -182,3 +182,22 @@ fn the_owners_stop_refuses_all_waiters_and_nothing_wakes_the_tenant() {
     scenario.request_lease(1, 2, true);
     assert_eq!(scenario.responses(), [LeaseResponse::Stopped]);
 }
+
+#[test]
+fn a_deleted_tenant_refuses_its_waiters_and_gives_its_slot_to_the_next() {
+    let mut scenario = Scenario::new(Phase::Sleeping, SleepPolicy::default());
+    let now = scenario.now;
+    scenario.core.add_tenant(now, 2, Phase::Sleeping, SleepPolicy::default(), now);
+    scenario.request_lease(1, 1, true);
+    let (_, call_id) = scenario.engine_call();
+    scenario.request_lease(2, 2, true);
+    assert_eq!(scenario.commands(), [], "one start at a time");
+    scenario.core.remove_tenant(1);
+    let refused = Command::Respond { waiter: 1, response: LeaseResponse::Unknown };
+    assert_eq!(scenario.commands(), [refused]);
+    // The call of the removed tenant held the only slot; it is void when its turn comes.
+    assert!(!scenario.core.begin_call(now, 1, call_id));
+    assert_eq!(scenario.engine_call().0, EngineCall::Start);
+    scenario.request_lease(1, 3, true);
+    assert_eq!(scenario.responses(), [LeaseResponse::Unknown]);
+}
