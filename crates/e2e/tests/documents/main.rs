@@ -35,8 +35,8 @@ async fn the_commands_of_the_documents_work_in_a_fresh_clone() -> Result<()> {
 
 async fn follow(terminal: &mut Terminal<'_>, installation: &Installation) -> Result<()> {
     // Ctrl-C arrives while xtask checks the images, and again while services start.
-    terminal.interrupt("cargo xtask local-up", "2/5")?;
-    terminal.interrupt("cargo xtask local-up", "4/5")?;
+    terminal.interrupt("cargo xtask local-up", "2/7")?;
+    terminal.interrupt("cargo xtask local-up", "5/7")?;
     let output = terminal.run("cargo xtask local-up")?;
     output.contains(&format!("{INTERRUPTED} \"Starting services"))?;
     output.contains(&installation.admin("/admin"))?;

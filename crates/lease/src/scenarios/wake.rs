@@ -201,3 +201,28 @@ fn a_deleted_tenant_refuses_its_waiters_and_gives_its_slot_to_the_next() {
     scenario.request_lease(1, 3, true);
     assert_eq!(scenario.responses(), [LeaseResponse::Unknown]);
 }
+
+#[test]
+fn a_tenant_that_only_its_owner_starts_is_not_running() {
+    for phase in [Phase::Created, Phase::Exited, Phase::Starting] {
+        let mut scenario = Scenario::new(phase, SleepPolicy::default());
+        scenario.commands();
+        scenario.request_lease(1, 1, true);
+        assert_eq!(scenario.responses(), [LeaseResponse::NotRunning], "{phase:?}");
+    }
+}
+
+#[test]
+fn a_refused_thaw_under_a_live_lease_is_tried_again_after_the_retry_delay() {
+    let mut scenario = Scenario::new(Phase::Ready, SleepPolicy::default());
+    scenario.request_lease(1, 1, true);
+    scenario.commands();
+    scenario.core.on_phase_observed(scenario.now, 1, Phase::Frozen);
+    let (_, call_id) = scenario.engine_call();
+    assert!(scenario.core.begin_call(scenario.now, 1, call_id));
+    scenario.core.on_call_finished(scenario.now, 1, call_id, CallOutcome::Refused, Phase::Frozen);
+    scenario.advance(4_999);
+    assert_eq!(scenario.commands(), []);
+    scenario.advance(1);
+    assert_eq!(scenario.engine_call().0, EngineCall::Thaw);
+}
