@@ -262,6 +262,9 @@ fn documents() -> Result<()> {
         let mut variables = installation.variables();
         let plugins = plugins.map(|folder| folder.to_string_lossy().into_owned());
         variables.extend(plugins.map(|folder| ("CIAL_E2E_PLUGINS", folder)));
+        // The profile of the copy must not reach the configuration of the person who runs the tests.
+        let config = installation.command_line_config();
+        variables.extend(config.map(|path| ("CIAL_CONFIG", path.to_string_lossy().into_owned())));
         e2e::run(TestBinary::Documents, None, &variables)
     })
 }

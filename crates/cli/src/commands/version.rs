@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::context::{Context, OWN_VERSION, version_warning};
 use crate::error::CliError;
-use crate::http::Request;
+use crate::http::{Client, Request};
 use crate::output::{Column, Shape};
 
 const VERSIONS: Shape = Shape {
@@ -28,7 +28,8 @@ pub(super) fn run(context: &Context<'_>) -> Result<(), CliError> {
 
 /// The server's release, or why it is not known. Every response carries it, so anyone may ask.
 fn ask_server(context: &Context<'_>) -> Result<(Option<String>, Option<String>), CliError> {
-    let client = context.open_client()?;
+    // Without the key: it is not needed, and may be the very thing that is missing.
+    let client = Client::new(context.server(&context.resolved()?)?, None);
     match client.exchange(&Request::get("/healthz", "ask the server for its release")) {
         Ok(_) => match client.server_version() {
             Some(version) => Ok((Some(version.to_owned()), None)),

@@ -114,4 +114,7 @@ fn versions_of_both_sides_are_shown() {
     );
     insta::assert_snapshot!(Cial::at(&server).run(&["version", "-o", "json"]));
     insta::assert_snapshot!(Cial::new().run(&["version"]));
+    // A key that cannot be read is no reason not to show the versions.
+    let without_key = Cial::at(&server).run(&["version", "--api-key", "env:UNSET", "-o", "json"]);
+    assert!(without_key.to_string().contains("exit code 0"), "{without_key}");
 }
