@@ -50,6 +50,9 @@ impl Session {
         let mut session = Self::of_owner(installation, slug).await?;
         if session.owner.get(&session.path("")).await?.status == 404 {
             session.create().await?;
+        } else {
+            // The tenant may have fallen asleep since the last test, and only a visit wakes it.
+            session.url_answers(200).await?;
         }
         session.becomes("running").await?;
         session.url_answers(200).await?;
