@@ -1,4 +1,4 @@
-//! What a command works with: its flags, its settings, its client. Each is found when a command first needs it.
+//! The context of a command: its flags, its settings, its client. Each is made when the command first needs it.
 
 use std::cell::OnceCell;
 use std::os::unix::fs::PermissionsExt as _;

@@ -121,7 +121,7 @@ impl CliError {
         self.response().map(|facts| facts.status)
     }
 
-    /// What failed and why in one line, and what to do next.
+    /// Returns one line with the failure, its reason and the next step.
     pub fn into_parts(self) -> (String, String) {
         let detail = [vec![self.what], self.why].concat().join(": ");
         (detail, self.next.unwrap_or_default())

@@ -43,6 +43,8 @@ macro_rules! roles {
         }
 
         impl $kind {
+            pub const ALL: &'static [Self] = &[$(Self::$name,)+];
+
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$name => $text,)+ }
             }
@@ -65,13 +67,13 @@ macro_rules! roles {
 }
 
 roles! {
-    /// What a person may do on the whole platform. Each role includes the ones before it.
+    /// The role of a person on the whole platform. Each role includes the ones before it.
     PlatformRole { None = "none", Viewer = "viewer", Admin = "admin", Owner = "owner", }
     "must be none, viewer, admin or owner"
 }
 
 roles! {
-    /// What a person may do on one tenant. Each role includes the ones before it.
+    /// The role of a person on one tenant. Each role includes the ones before it.
     MemberRole { Viewer = "viewer", Member = "member", Admin = "admin", }
     "must be viewer, member or admin"
 }

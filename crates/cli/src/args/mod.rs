@@ -6,6 +6,10 @@ mod tools;
 
 pub(crate) use tenants::parse_duration;
 
+use std::error::Error;
+use std::str::FromStr;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::engine::ArgValueCompleter;
 
@@ -16,7 +20,7 @@ pub use people::{
 };
 pub use tenants::{
     ChangeState, Confirm, CreateTenant, DeleteTenant, ListTenants, LogsArgs, OpenTenant, TenantArg,
-    TenantState, TenantsCommand, WaitArgs, WaitFor, WaitOptions,
+    TenantsCommand, WaitArgs, WaitFor, WaitOptions,
 };
 pub use tools::{
     ApiArgs, CompletionArgs, ConfigCommand, LoginArgs, LogoutArgs, ManArgs, Method,
@@ -25,6 +29,17 @@ pub use tools::{
 
 use crate::complete;
 use crate::help;
+
+/// Parses a flag with a type of the protocol; the help lists the words of `values` in this order.
+fn words_of<T>(
+    values: impl IntoIterator<Item = T>,
+    as_str: fn(T) -> &'static str,
+) -> impl TypedValueParser<Value = T>
+where
+    T: FromStr<Err: Into<Box<dyn Error + Send + Sync>>> + Clone + Send + Sync + 'static,
+{
+    PossibleValuesParser::new(values.into_iter().map(as_str)).try_map(|text| text.parse())
+}
 
 /// Cial's command line: tenants, keys, people and audit of an installation.
 #[derive(Debug, Parser)]

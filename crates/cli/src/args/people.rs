@@ -1,26 +1,11 @@
 //! Keys, sessions, users, members, invitations, webhooks, audit.
 
 use clap::{Args, Subcommand, ValueEnum};
+use protocol::api_keys::Role;
+use protocol::people::{MemberRole, PlatformRole};
 
 use super::tenants::Confirm;
-
-/// A role in a tenant, of a key or of a member.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Role {
-    Read,
-    Write,
-    Admin,
-}
-
-impl Role {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Read => "read",
-            Self::Write => "write",
-            Self::Admin => "admin",
-        }
-    }
-}
+use super::words_of;
 
 #[derive(Debug, Subcommand)]
 pub enum KeysCommand {
@@ -38,7 +23,7 @@ pub struct CreateKey {
     /// name that tells what the key is for
     pub name: String,
     /// what the key may do in its tenant
-    #[arg(long, value_name = "ROLE")]
+    #[arg(long, value_name = "ROLE", value_parser = words_of(Role::ALL, Role::as_str))]
     pub role: Role,
     /// days until the key expires
     #[arg(long, value_name = "DAYS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3650))]
@@ -88,32 +73,12 @@ pub enum UsersCommand {
     Delete(DeleteUser),
 }
 
-/// A person's role in the installation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum PlatformRole {
-    Owner,
-    Admin,
-    Viewer,
-    None,
-}
-
-impl PlatformRole {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Owner => "owner",
-            Self::Admin => "admin",
-            Self::Viewer => "viewer",
-            Self::None => "none",
-        }
-    }
-}
-
 #[derive(Debug, Args)]
 pub struct SetUser {
     /// id of the person, from `cial users list`
     pub user: String,
     /// role in the installation
-    #[arg(long, value_name = "ROLE")]
+    #[arg(long, value_name = "ROLE", value_parser = words_of(PlatformRole::ALL.iter().rev().copied(), PlatformRole::as_str))]
     pub role: PlatformRole,
 }
 
@@ -123,24 +88,6 @@ pub struct DeleteUser {
     pub user: String,
     #[command(flatten)]
     pub confirm: Confirm,
-}
-
-/// A person's role in a tenant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum MemberRole {
-    Admin,
-    Member,
-    Viewer,
-}
-
-impl MemberRole {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Admin => "admin",
-            Self::Member => "member",
-            Self::Viewer => "viewer",
-        }
-    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -158,7 +105,7 @@ pub struct SetMember {
     /// id of the person, from `cial users list` or `cial members list`
     pub user: String,
     /// role in the tenant
-    #[arg(long, value_name = "ROLE")]
+    #[arg(long, value_name = "ROLE", value_parser = words_of(MemberRole::ALL.iter().rev().copied(), MemberRole::as_str))]
     pub role: MemberRole,
 }
 
@@ -168,26 +115,6 @@ pub struct RemoveMember {
     pub user: String,
     #[command(flatten)]
     pub confirm: Confirm,
-}
-
-/// A role of an invitation: owner, admin or viewer of the installation; admin, member or viewer of a tenant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum InvitedRole {
-    Owner,
-    Admin,
-    Member,
-    Viewer,
-}
-
-impl InvitedRole {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Owner => "owner",
-            Self::Admin => "admin",
-            Self::Member => "member",
-            Self::Viewer => "viewer",
-        }
-    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -213,8 +140,8 @@ pub struct CreateInvitation {
     /// e-mail address of the person
     pub email: String,
     /// role after acceptance; with --tenant in that tenant
-    #[arg(long, value_name = "ROLE")]
-    pub role: InvitedRole,
+    #[arg(long, value_name = "ROLE", value_parser = ["owner", "admin", "member", "viewer"])]
+    pub role: String,
 }
 
 #[derive(Debug, Subcommand)]

@@ -15,7 +15,7 @@ pub(super) fn open(context: &Context<'_>, address: &str) -> Result<(), CliError>
     context.output.note(&format!("opening {address}"));
     let mut command = Command::new(program);
     command.args(words).arg(address);
-    // What a browser prints is for nobody.
+    // The output of the browser would mix with the output of `cial`.
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let why = match command.spawn().and_then(|child| outcome(child, PATIENCE)) {
         Ok(None) => return Ok(()),

@@ -1,5 +1,6 @@
 //! `cial tenants`.
 
+use protocol::State;
 use serde_json::{Value, json};
 
 use super::{browser, confirm, pages};
@@ -59,7 +60,7 @@ pub(super) fn run(command: Option<TenantsCommand>, context: &Context<'_>) -> Res
 fn list(args: &ListTenants, context: &Context<'_>) -> Result<(), CliError> {
     let request = Request::get("/v1/tenants", "list tenants")
         .query("limit", Some(PAGE))
-        .query("state", args.state.map(|state| state.state().as_str()))
+        .query("state", args.state.map(State::as_str))
         .query("q", args.query.as_deref());
     let limit = args.limit.unwrap_or(usize::MAX);
     let tenants = pages::collect(context, &request, "tenants", "next_cursor", limit)?;

@@ -94,7 +94,7 @@ impl Response {
     }
 }
 
-/// What a person can do about a problem.
+/// Returns the next step that a person can take after a problem.
 fn advice(problem: &Problem, retry_after: Option<u64>, has_key: bool) -> Option<String> {
     if let Some(seconds) = retry_after {
         return Some(format!("try again in {seconds} s"));

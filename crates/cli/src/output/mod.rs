@@ -1,4 +1,4 @@
-//! What a command prints: data on standard output; progress, notes and errors on standard error.
+//! The output of a command: data on standard output; progress, notes and errors on standard error.
 
 mod color;
 mod progress;

@@ -31,7 +31,7 @@ pub struct Column {
     pub is_wide: bool,
 }
 
-/// What a value is, which decides its colour and its short form.
+/// The kind of a value, which decides its colour and its short form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Text,

@@ -19,7 +19,7 @@ const MAX_PAUSE: Duration = Duration::from_secs(5);
 /// The most lines that the API returns.
 const MAX_TAIL_LINES: u32 = 50_000;
 
-/// What to read.
+/// The part of a log to read.
 #[derive(Clone, Debug)]
 pub(crate) struct LogOptions {
     pub(crate) follow: bool,
@@ -40,7 +40,7 @@ struct Position {
     is_searching: bool,
 }
 
-/// What to do with a line.
+/// The decision about a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     Print,

@@ -43,7 +43,7 @@ impl Goal {
     }
 }
 
-/// What a look at the tenant means for the wait.
+/// The decision of a wait after reading the tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
     Pending,
