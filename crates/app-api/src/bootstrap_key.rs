@@ -110,7 +110,7 @@ mod tests {
     fn the_file_is_its_owners_alone_and_replaced_as_a_whole() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join(FILE_NAME);
-        // What a crash left behind is no obstacle.
+        // A temporary file that a crash left behind is replaced.
         fs::write(path.with_extension("new"), "half").unwrap();
         for _ in 0..2 {
             let key = KeyText::random().unwrap();

@@ -24,7 +24,7 @@ pub enum Surface {
     Internal,
 }
 
-/// What the API's description says of a route.
+/// The entry of a route in the API's description.
 #[derive(Clone, Copy)]
 pub struct Description {
     pub summary: &'static str,

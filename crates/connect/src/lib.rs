@@ -1,4 +1,4 @@
-//! What every caller of another process needs: connecting to a unix socket whose directory the
+//! Shared by every caller of another process: connecting to a unix socket whose directory the
 //! other party may write to, and the difference between its failure and this process's own.
 
 mod shortage;

@@ -168,7 +168,7 @@ pub struct DiskCapacity {
     pub reserve_bytes: u64,
 }
 
-/// What the volumes of a tenant hold and may hold, in bytes.
+/// The disk use of a tenant's volumes and their limit, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiskUse {
     pub tenant: TenantId,

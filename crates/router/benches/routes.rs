@@ -1,4 +1,4 @@
-//! What a change of one route costs the table of all routes, beside a table made anew. Prints one
+//! The cost of one route's change in the table of all routes, beside a rebuilt table. Prints one
 //! JSON object per size of the table; `cargo xtask bench routes` shows them beside their bars.
 
 use std::error::Error;

@@ -19,7 +19,7 @@ const RESERVED: &[&str] = &[
     "resource_not_found",
     "unsupported_filter",
 ];
-/// What stands before the code of a field; in a call, a sentence follows.
+/// The text before the code of a field; in a call, a sentence follows.
 const BEFORE: [&str; 4] = [" code: \"", " error(\"", "(error(\"", "(field(\""];
 
 pub(super) fn check(tree: &Tree) -> Vec<String> {

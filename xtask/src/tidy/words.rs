@@ -124,7 +124,7 @@ const REPLACED: &[(&str, &str)] = &[
 /// These files name the words in order to find them.
 const ABOUT_WORDS: &str = "xtask/src/tidy/";
 
-/// What must be absent is absent.
+/// Checks the absences that ARCHITECTURE.md lists.
 pub(super) fn absences(tree: &Tree) -> Vec<String> {
     let rules = ABSENCES
         .iter()

@@ -76,7 +76,7 @@ pub enum CallerScope<'a> {
     AllTenants(Role),
     /// This role on the tenant of this slug.
     OneTenant(&'a str, Role),
-    /// What the memberships of the person say.
+    /// The roles of the person's memberships, one for each tenant.
     Memberships,
     /// The routes of services.
     Services,

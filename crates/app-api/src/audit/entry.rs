@@ -152,7 +152,7 @@ impl From<&Principal> for Actor {
     }
 }
 
-/// What a change concerns: its kind and its name.
+/// The object that a change concerns: its kind and its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resource {
     pub(crate) kind: &'static str,

@@ -164,7 +164,7 @@ pub async fn touch(conn: &mut Conn, id: Uuid, now: Timestamp) -> QueryResult<usi
 /// Key of the advisory lock under which the first `is_admin` key is made; no other use of this database may take it.
 const BOOTSTRAP_LOCK: i64 = 0x6369_616e;
 
-/// What [`insert_bootstrap`] did.
+/// The outcome of [`insert_bootstrap`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bootstrap {
     /// There is a live `is_admin` key: nothing was done.

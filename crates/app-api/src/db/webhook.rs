@@ -145,7 +145,7 @@ pub async fn claim(
     .await
 }
 
-/// What became of an attempt.
+/// The outcome of a delivery attempt.
 #[derive(Clone, Debug)]
 pub enum Outcome {
     Delivered {

@@ -1,4 +1,4 @@
-//! What the API's description says of a call. It follows from the handler's own signature: each extractor describes
+//! The description of a call in the API's document. The handler's own signature yields the description: each extractor describes
 //! what it takes from the request, the return type what the response is. A handler with a type that describes nothing
 //! does not compile in the route table.
 

@@ -31,7 +31,7 @@ struct InvitationPage {
     problem: Option<Problem>,
 }
 
-/// What the visitor can do with the invitation.
+/// The action that an invitation offers to its visitor.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum InvitationAction {
     Accept,

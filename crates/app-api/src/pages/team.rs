@@ -83,7 +83,7 @@ pub struct RoleForm {
     role: String,
 }
 
-/// What a page shows beside the lists.
+/// The parts of a page beside its lists.
 #[derive(Default)]
 struct Shown {
     form: InviteForm,
@@ -149,7 +149,7 @@ async fn people_page(
     })
 }
 
-/// Whose people a page shows.
+/// The group of people that a page shows.
 #[derive(Clone, Copy)]
 enum Place<'a> {
     Team,

@@ -28,7 +28,7 @@ use crate::validation::{self, FieldError, invalid_fields};
 /// How long a link stays valid.
 pub const LIFETIME: Duration = Duration::from_secs(24 * 3_600);
 
-/// What an invitation is to.
+/// The target of an invitation: the platform or one tenant.
 #[derive(Clone, Copy)]
 pub enum Target<'a> {
     Platform,

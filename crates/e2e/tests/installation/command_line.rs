@@ -8,7 +8,7 @@ use serde_json::Value;
 use testkit::Installation;
 use testkit::installation::required;
 
-/// What a command printed, and its exit code.
+/// The output of a command, and its exit code.
 struct Printed {
     code: Option<i32>,
     stdout: String,

@@ -17,7 +17,7 @@ pub struct ManagerSettings {
     pub outage_grace: Millis,
 }
 
-/// What the route table shows of a tenant.
+/// The status of a tenant in the route table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum RouteStatus {
     #[default]

@@ -15,7 +15,7 @@ pub(super) struct Container {
     pub(super) queued: Option<Operation>,
     /// The tenant's last busy report.
     pub(super) is_busy: bool,
-    /// What the orchestrator persists, which survives a crash.
+    /// The state that the orchestrator persists, which survives a crash.
     pub(super) intent: Intent,
 }
 

@@ -18,7 +18,7 @@ pub(super) struct Router {
     /// Each start of the router has a new id.
     pub(super) holder: u8,
     pub(super) manager: LeaseManager<usize, u8>,
-    /// What the router's route table shows of the tenant.
+    /// The status of the tenant in the router's route table.
     pub(super) route: RouteStatus,
     /// The copy of the lease that serving threads read.
     pub(super) published: Moment,

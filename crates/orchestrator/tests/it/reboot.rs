@@ -43,7 +43,7 @@ async fn every_tenant_returns_after(how: Shutdown) {
         engine.boot().await;
 
         let after = install.controller_with(EPOCH_MILLIS + 3_600_000, AWAKE);
-        // What ran runs again: by the engine, or by the reconciler, which calls exactly this for an exited container.
+        // A tenant that ran runs again: by the engine, or by the reconciler, which calls exactly this for an exited container.
         for spec in [&running, &frozen] {
             after.run(spec).await;
             after.until_phase(spec.id, Phase::Ready).await;

@@ -93,7 +93,7 @@ fn is_of(kind: &str, value: &Value) -> bool {
 
 fn is_written(format: Option<&str>, text: &str) -> bool {
     match format {
-        // Of numbers, whose type is checked apart.
+        // Formats of numbers; the type of a number is checked apart.
         Some("int32" | "int64") => true,
         Some("uuid") => text.parse::<Uuid>().is_ok(),
         Some("date-time") => text.parse::<Timestamp>().is_ok(),

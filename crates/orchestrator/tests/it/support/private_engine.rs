@@ -75,7 +75,7 @@ impl PrivateEngine {
     /// namespace is the end of every process in it.
     pub(crate) async fn boot(&mut self) {
         let outside = self.disk.outside();
-        // What a crash leaves is gone after a boot, since such directories are in memory.
+        // Directories in memory are empty after a boot: no file of the crashed engine is left there.
         for volatile in ["exec", "pid", "docker.sock"] {
             let path = outside.join(volatile);
             let _ = fs::remove_dir_all(&path);
