@@ -51,7 +51,7 @@ pub(crate) enum Step {
     Readme,
 }
 
-/// The part of the mutants that CI tests: about eight of five hundred.
+/// The part of the mutants that the step tests: about eight of five hundred.
 const MUTANTS_SHARD: &str = "0/60";
 
 /// Commands that the documents show, by the step that runs them, literally or by an equivalent.

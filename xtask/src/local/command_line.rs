@@ -53,10 +53,8 @@ fn folder() -> PathBuf {
 
 /// The key's text; `None` when the container has no such file any more.
 fn key_in_container(docker: &Docker, installation: &Installation) -> Result<Option<String>> {
-    let containers = docker.containers(&objects::of_project(installation))?;
-    let app_api = containers.iter().find(|container| objects::service(container) == "app-api");
-    let id = &app_api.context("app-api has no container")?.id;
-    match docker.run(&["exec", id, "cat", KEY_IN_CONTAINER]) {
+    let app_api = objects::of_service(docker, installation, "app-api")?;
+    match docker.run(&["exec", &app_api.id, "cat", KEY_IN_CONTAINER]) {
         Ok(text) => Ok(Some(text)),
         Err(error) if format!("{error:#}").contains("No such file") => Ok(None),
         Err(error) => Err(error).context("cannot read the first API key"),

@@ -19,6 +19,7 @@ const FOR_PEOPLE: &[&str] = &[
     "cargo xtask bench wake",
     "cargo xtask fuzz --seconds 600",
     "cargo xtask mutants SET",
+    "scripts/install-tools mutants",
 ];
 
 pub(super) fn check(tree: &Tree) -> Vec<String> {
