@@ -1,19 +1,13 @@
 //! Before something is destroyed.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::support::{Cial, Server, json as json_response, problem, tenant};
+use crate::support::{Cial, Server, json as json_response, no_tenant, tenant};
 
 fn server() -> Server {
     Server::new(|_, request| match request.split(' ').next() {
         Some("DELETE") => json_response("202 Accepted", &tenant("acme", "deleting")),
-        _ => problem(
-            "404 Not Found",
-            "",
-            "tenant_not_found",
-            "There is no tenant of this name.",
-            Value::Null,
-        ),
+        _ => no_tenant(),
     })
 }
 

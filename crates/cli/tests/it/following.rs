@@ -5,7 +5,7 @@ use std::io::{BufRead as _, BufReader};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::support::{Cial, Server, problem};
+use crate::support::{Cial, Server, no_tenant, problem};
 
 /// The beginning of a stream in chunks, without its end.
 fn chunks(lines: &[&str]) -> Vec<u8> {
@@ -98,13 +98,7 @@ fn a_log_that_moved_on_too_far_says_so() {
 fn a_deleted_tenant_ends_its_log() {
     let server = Server::new(|number, _| match number {
         0 => whole(&[A]),
-        _ => problem(
-            "404 Not Found",
-            "",
-            "tenant_not_found",
-            "There is no tenant of this name.",
-            Value::Null,
-        ),
+        _ => no_tenant(),
     });
     insta::assert_snapshot!(Cial::at(&server).run(&["tenants", "logs", "acme", "-f"]));
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::support::{Cial, Server, json as json_response, problem, tenant};
+use crate::support::{Cial, Server, json as json_response, no_tenant, problem, tenant};
 
 /// A server whose tenant goes through `states`, one a look; the last one stays. `None` is its absence.
 fn going_through(states: &'static [Option<&'static str>]) -> Server {
@@ -24,13 +24,7 @@ fn going_through(states: &'static [Option<&'static str>]) -> Server {
                 json_response("200 OK", &broken)
             }
             Some(state) => json_response("200 OK", &tenant("acme", state)),
-            None => problem(
-                "404 Not Found",
-                "",
-                "tenant_not_found",
-                "There is no tenant of this name.",
-                Value::Null,
-            ),
+            None => no_tenant(),
         }
     })
 }

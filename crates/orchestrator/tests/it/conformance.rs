@@ -33,6 +33,13 @@ impl Harness<'_> {
         self.until(started, |s| matches!(s, EngineEvent::Ready { id, .. } if *id == spec.id)).await;
     }
 
+    async fn start(&self, spec: &Spec) {
+        let start = async || {
+            self.driver.start(spec.id).await.unwrap();
+        };
+        self.until_ready(spec, start).await;
+    }
+
     async fn until(
         &self,
         act: impl AsyncFnOnce(),
@@ -168,11 +175,7 @@ async fn a_tenant_that_never_responds_is_never_ready(harness: &Harness<'_>) {
     }
     harness.driver.start(mute.id).await.unwrap();
     // The other tenant is the clock: it starts later and is reported ready.
-    harness
-        .until_ready(&other, async || {
-            harness.driver.start(other.id).await.unwrap();
-        })
-        .await;
+    harness.start(&other).await;
     let seen = harness.driver.inspect(mute.id).await.unwrap().unwrap();
     assert!(seen.run == RunState::Running && !seen.ready, "{seen:?}");
 }
@@ -182,31 +185,19 @@ async fn a_stop_is_idempotent(harness: &Harness<'_>) {
     harness.driver.ensure(&spec).await.unwrap();
     let before = harness.driver.stop(spec.id).await.unwrap();
     assert_eq!(before.run, RunState::Created, "it was never started");
-    harness
-        .until_ready(&spec, async || {
-            harness.driver.start(spec.id).await.unwrap();
-        })
-        .await;
+    harness.start(&spec).await;
     for _ in 0..2 {
         let stopped = harness.driver.stop(spec.id).await.unwrap();
         assert!(matches!(stopped.run, RunState::Exited(_)) && !stopped.ready, "{stopped:?}");
         assert_eq!((stopped.port, stopped.upstream), (None, None));
     }
-    harness
-        .until_ready(&spec, async || {
-            harness.driver.start(spec.id).await.unwrap();
-        })
-        .await;
+    harness.start(&spec).await;
 }
 
 async fn a_frozen_tenant_thaws_stops_and_starts(harness: &Harness<'_>) {
     let spec = harness.spec("");
     harness.driver.ensure(&spec).await.unwrap();
-    harness
-        .until_ready(&spec, async || {
-            harness.driver.start(spec.id).await.unwrap();
-        })
-        .await;
+    harness.start(&spec).await;
     for _ in 0..2 {
         let frozen = harness.driver.freeze(spec.id).await.unwrap();
         assert!(frozen.run == RunState::Paused && frozen.upstream.is_some(), "{frozen:?}");
@@ -258,11 +249,7 @@ async fn a_new_generation_is_a_new_container(harness: &Harness<'_>) {
     let new = harness.driver.ensure(&next).await.unwrap();
     assert_eq!((new.run.clone(), new.generation), (RunState::Created, 2));
     assert_ne!(new.container, old.container);
-    harness
-        .until_ready(&next, async || {
-            harness.driver.start(next.id).await.unwrap();
-        })
-        .await;
+    harness.start(&next).await;
 }
 
 async fn calls_for_an_unknown_tenant_are_refused_with_a_code(harness: &Harness<'_>) {
@@ -293,11 +280,7 @@ async fn a_missing_image_is_refused_with_its_code(harness: &Harness<'_>) {
 async fn logs_usage_and_capacity_are_readable(harness: &Harness<'_>) {
     let spec = harness.spec("");
     harness.driver.ensure(&spec).await.unwrap();
-    harness
-        .until_ready(&spec, async || {
-            harness.driver.start(spec.id).await.unwrap();
-        })
-        .await;
+    harness.start(&spec).await;
     // The engine's log may lag behind the tenant.
     let logged = async {
         loop {
@@ -320,11 +303,7 @@ async fn the_busy_list_is_read_from_the_tenant(harness: &Harness<'_>) {
     let (busy, idle, mute) = (harness.spec("busy"), harness.spec(""), harness.spec("mute"));
     for spec in [&busy, &idle, &mute] {
         harness.driver.ensure(spec).await.unwrap();
-        harness
-            .until_ready(spec, async || {
-                harness.driver.start(spec.id).await.unwrap();
-            })
-            .await;
+        harness.start(spec).await;
     }
     let reasons = |list: BusyList| list.busy.into_iter().map(|b| b.reason).collect::<Vec<_>>();
     assert_eq!(harness.driver.busy_list(busy.id).await.map(reasons), Ok(vec!["backup".to_owned()]));

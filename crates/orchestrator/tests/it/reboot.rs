@@ -1,23 +1,13 @@
 //! After the machine went down and came back, tenants that ran or slept are served with their data, and stopped ones stay
 //! stopped: on a real engine whose processes all end.
 
-use std::time::Duration;
-
-use orchestrator::sleep::SleepSettings;
 use protocol::orchestrator::Phase;
 
 use crate::support::private_engine::{Shutdown, with_private_engine};
 use crate::support::router::{Router, lease_error};
-use crate::support::{AWAKE, spec, until_logged};
+use crate::support::simulation::EPOCH_MILLIS;
+use crate::support::{AWAKE, STOPS, spec, until_logged};
 
-const STOPS: SleepSettings = SleepSettings {
-    freeze_after: None,
-    sleep_after: Some(Duration::from_secs(1)),
-    lease_duration: Duration::from_millis(1_500),
-    ..SleepSettings::DEFAULT
-};
-/// Milliseconds since 1970. Every process of a test needs a different start time.
-const EPOCH_MILLIS: u64 = 1_795_000_000_000;
 /// Tenants count their starts in a file of their volume.
 const DATA_KEPT: &str = "start 2 on this volume";
 

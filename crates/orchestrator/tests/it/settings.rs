@@ -1,22 +1,11 @@
 //! Changed settings of the installation reach existing tenants at their next start, and their data
 //! stays.
 
-use std::time::Duration;
-
-use orchestrator::sleep::SleepSettings;
 use protocol::orchestrator::{ApplyRequest, Phase};
 
 use crate::support::router::Router;
-use crate::support::{AWAKE, Install, apply, spec, until_logged, with_install};
-
-const STOPS: SleepSettings = SleepSettings {
-    freeze_after: None,
-    sleep_after: Some(Duration::from_secs(1)),
-    lease_duration: Duration::from_millis(1_500),
-    ..SleepSettings::DEFAULT
-};
-/// Any start time: no two processes of a test share one.
-const EPOCH_MILLIS: u64 = 1_795_000_000_000;
+use crate::support::simulation::EPOCH_MILLIS;
+use crate::support::{AWAKE, Install, STOPS, apply, spec, until_logged, with_install};
 
 /// `CIAL_EGRESS=none` applies to existing tenants, too.
 #[tokio::test]

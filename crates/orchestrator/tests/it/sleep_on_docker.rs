@@ -15,7 +15,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
 use crate::support::router::{Router, lease_error};
-use crate::support::{Install, PATIENCE, apply, image, spec, with_install};
+use crate::support::simulation::EPOCH_MILLIS;
+use crate::support::{Install, PATIENCE, STOPS, apply, image, spec, with_install};
 
 const SHORT: SleepSettings = SleepSettings {
     concurrent_starts: 2,
@@ -25,10 +26,6 @@ const SHORT: SleepSettings = SleepSettings {
     ..SleepSettings::DEFAULT
 };
 const FREEZES: SleepSettings = SleepSettings { sleep_after: None, ..SHORT };
-const STOPS: SleepSettings =
-    SleepSettings { freeze_after: None, sleep_after: Some(Duration::from_secs(1)), ..SHORT };
-/// Milliseconds since 1970. Every process of a test needs a different start time.
-const EPOCH_MILLIS: u64 = 1_795_000_000_000;
 
 /// The engine's events of this tenant's container, in order.
 async fn events(install: &Install, spec: &Spec) -> Vec<String> {

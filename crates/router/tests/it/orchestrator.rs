@@ -171,6 +171,13 @@ impl FakeOrchestrator {
         self.calls().into_iter().filter_map(pick).collect()
     }
 
+    /// At least one lease was requested, and no request was a visit.
+    pub(crate) fn assert_no_visit(&self) {
+        let requests = self.lease_requests();
+        let is_background = |request: &LeaseRequest| request.intent == RequestIntent::Background;
+        assert!(!requests.is_empty() && requests.iter().all(is_background), "{requests:?}");
+    }
+
     pub(crate) fn renewals(&self) -> Vec<LeaseUsage> {
         let pick = |call| match call {
             Call::Renew(used) => Some(used),

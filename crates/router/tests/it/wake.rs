@@ -139,13 +139,7 @@ fn what_happens_in_the_background_wakes_nobody_who_sleeps() {
     let ws = "GET /ws HTTP/1.1\r\nHost: acme.localhost\r\nOrigin: http://acme.localhost\r\nConnection: Upgrade\r\n\
         Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
     assert_eq!(router.send(ws).code(), "wake_required");
-    assert!(
-        router
-            .orchestrator()
-            .lease_requests()
-            .iter()
-            .all(|request| request.intent == RequestIntent::Background)
-    );
+    router.orchestrator().assert_no_visit();
     assert_eq!(
         router.orchestrator().lease_requests().len(),
         1,
@@ -282,13 +276,7 @@ fn crawlers_and_probes_do_not_wake_a_sleeping_tenant() {
         assert!(head.starts_with("http/1.1 503 "), "{path} {lines}: {head}");
         assert!(head.contains("x-wake-required: 1") && head.contains("retry-after: 30"), "{head}");
     }
-    assert!(
-        router
-            .orchestrator()
-            .lease_requests()
-            .iter()
-            .all(|request| request.intent == RequestIntent::Background)
-    );
+    router.orchestrator().assert_no_visit();
 }
 
 #[test]

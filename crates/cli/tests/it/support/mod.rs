@@ -180,6 +180,12 @@ pub(crate) fn json(status: &str, body: &Value) -> Vec<u8> {
     response(status, "", "application/json", &body.to_string())
 }
 
+/// The problem of a tenant that does not exist.
+pub(crate) fn no_tenant() -> Vec<u8> {
+    let detail = "There is no tenant of this name.";
+    problem("404 Not Found", "", "tenant_not_found", detail, Value::Null)
+}
+
 /// An error as the API sends it.
 pub(crate) fn problem(
     status: &str,

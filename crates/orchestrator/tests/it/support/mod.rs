@@ -43,6 +43,14 @@ pub(crate) const AWAKE: SleepSettings = SleepSettings {
     ..SleepSettings::DEFAULT
 };
 
+/// Tenants sleep after a second without a use, and are never frozen.
+pub(crate) const STOPS: SleepSettings = SleepSettings {
+    freeze_after: None,
+    sleep_after: Some(Duration::from_secs(1)),
+    lease_duration: Duration::from_millis(1_500),
+    ..SleepSettings::DEFAULT
+};
+
 pub(crate) const SOCKET: &str = "/var/run/docker.sock";
 
 pub(crate) struct Install {

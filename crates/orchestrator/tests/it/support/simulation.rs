@@ -22,7 +22,7 @@ pub(crate) const SHORT_DELAYS: SleepSettings = SleepSettings {
     sleep_after: Some(Duration::from_secs(30)),
     ..SleepSettings::DEFAULT
 };
-/// Some day in 2026, as milliseconds.
+/// A start time in milliseconds since 1970. Every process of a test needs a different one.
 pub(crate) const EPOCH_MILLIS: u64 = 1_795_000_000_000;
 
 pub(crate) struct Simulation {
