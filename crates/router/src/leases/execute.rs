@@ -57,6 +57,7 @@ impl ManagerLoop {
                 ManagerCommand::SetStatus(status) => self.queue.set_status(status),
                 ManagerCommand::Forget { tenant } => {
                     self.leases.remove(&tenant);
+                    self.queue.set_queue_position(tenant, None);
                 }
             }
         }
@@ -69,9 +70,9 @@ impl ManagerLoop {
         let Some(lease) = self.leases.get(&tenant) else { return };
         match lease.clear_if_unused(last_used) {
             Some(usage) => {
-                let released = manager.begin_release(now, tenant);
-                let report = |number| lease.report_usage(tenant, number, &usage);
-                released.map(report).into_iter().for_each(|usage| self.calls.add_release(usage));
+                if let Some(number) = manager.begin_release(now, tenant) {
+                    self.calls.add_release(lease.report_usage(tenant, number, &usage));
+                }
             }
             None => {
                 // Published at once: until then requests of serving threads find no lease.
