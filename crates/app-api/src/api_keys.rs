@@ -151,7 +151,7 @@ fn manages_admin_keys(caller: &Principal) -> bool {
     people::widest_grant(caller) == PlatformRole::Owner
 }
 
-/// The earlier of two ends; `None` is never. A key outlives no key that it created.
+/// The earlier of two ends; `None` is never. No key outlives the key that created it.
 fn earlier(one: Option<Timestamp>, other: Option<Timestamp>) -> Option<Timestamp> {
     match (one, other) {
         (Some(one), Some(other)) => Some(one.min(other)),
@@ -175,8 +175,11 @@ fn validate(
 ) -> Result<(String, Option<Timestamp>), ApiError> {
     let field = |code, message| Some(FieldError { code, message });
     let days = new.expires_in_days.unwrap_or(DEFAULT_LIFETIME_DAYS);
-    let lifetime = (days > MAX_LIFETIME_DAYS)
-        .then_some(field("out_of_bounds", "Must be 1 to 3650, or 0 for a key that never expires."));
+    let lifetime = if days > MAX_LIFETIME_DAYS {
+        field("out_of_bounds", "Must be 1 to 3650, or 0 for a key that never expires.")
+    } else {
+        None
+    };
     let is_confined = matches!(scope, Scope::Tenant { .. });
     let admin = if new.is_admin && is_confined {
         field("invalid_is_admin", "A key that may do everything is a key of all tenants.")
@@ -192,7 +195,7 @@ fn validate(
         }
         name => Err(invalid_fields(&[
             ("name", name.err()),
-            ("expires_in_days", lifetime.flatten()),
+            ("expires_in_days", lifetime),
             ("is_admin", admin),
         ])),
     }

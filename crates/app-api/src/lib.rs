@@ -16,6 +16,7 @@ pub mod database_setup;
 pub mod db;
 pub mod http;
 pub mod internal;
+pub mod jitter;
 pub mod openapi;
 pub mod orchestrator;
 pub mod pages;

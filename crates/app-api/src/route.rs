@@ -76,20 +76,11 @@ impl Route {
         route
     }
 
-    /// A route of the API, below each of [`API_PREFIXES`].
-    ///
-    /// # Panics
-    /// Like [`Self::new`].
-    pub const fn api(
-        method: Method,
-        path: &'static str,
-        access: Access,
-        handler: fn() -> MethodRouter<App>,
-        description: Description,
-    ) -> Self {
-        let mut route = Self::call(method, path, access, handler, description);
-        route.prefixes = &API_PREFIXES;
-        route
+    /// Mounts the route below each of [`API_PREFIXES`].
+    #[must_use]
+    pub const fn below_api_prefixes(mut self) -> Self {
+        self.prefixes = &API_PREFIXES;
+        self
     }
 
     /// Each path at which the route is mounted.

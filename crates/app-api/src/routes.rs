@@ -29,7 +29,7 @@ macro_rules! routes {
         &[$(routes!(@$kind Method::$method, $path, $access, || on(MethodFilter::$method, $handler), $summary, $handler)),+]
     };
     (@api $method:expr, $path:expr, $access:expr, $on:expr, $summary:expr, $handler:path) => {
-        Route::api($method, $path, $access, $on, Description { summary: $summary, describe: |call| describe_handler($handler, call) })
+        routes!(@call $method, $path, $access, $on, $summary, $handler).below_api_prefixes()
     };
     (@call $method:expr, $path:expr, $access:expr, $on:expr, $summary:expr, $handler:path) => {
         Route::call($method, $path, $access, $on, Description { summary: $summary, describe: |call| describe_handler($handler, call) })

@@ -10,7 +10,6 @@ use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use crate::access::Principal;
-use crate::access::principal::CallerScope;
 use crate::app::App;
 use crate::audit::{Action, Actor, Entry, Resource};
 use crate::db::creation::{self, IdempotencyKey};
@@ -124,13 +123,10 @@ fn slug_taken(slug: &Slug) -> ApiError {
 
 /// Lists the tenants that the caller may see.
 pub async fn list(app: &App, caller: &Principal, filter: &Filter) -> Result<Vec<Tenant>, ApiError> {
-    let visibility = match caller.scope() {
-        CallerScope::Platform | CallerScope::PlatformRead | CallerScope::AllTenants(_) => {
-            Visibility::All
-        }
-        CallerScope::OneTenant(..) | CallerScope::Memberships | CallerScope::Services => {
-            Visibility::MemberOf(caller.id())
-        }
+    let visibility = if caller.scope().knows_all_tenants() {
+        Visibility::All
+    } else {
+        Visibility::MemberOf(caller.id())
     };
     Ok(tenant::list(&mut *app.conn().await?, visibility, filter).await?)
 }

@@ -72,6 +72,13 @@ roles! {
     "must be none, viewer, admin or owner"
 }
 
+impl PlatformRole {
+    /// Reads a stored role. A role that this release does not know permits nothing.
+    pub fn from_stored(text: &str) -> Self {
+        text.parse().unwrap_or(Self::None)
+    }
+}
+
 roles! {
     /// The role of a person on one tenant. Each role includes the ones before it.
     MemberRole { Viewer = "viewer", Member = "member", Admin = "admin", }

@@ -3,6 +3,7 @@
 
 use axum::http::{HeaderMap, HeaderValue, header};
 use protocol::api_keys::Role;
+use protocol::people::MemberRole;
 use protocol::problem::Code;
 use service::api_error::ApiError;
 use service::secret::constant_time_eq;
@@ -169,12 +170,11 @@ pub async fn authority_of(
 
 /// The role on a tenant of a membership: `viewer`, `member` or `admin`.
 fn membership_role(membership: &str) -> Option<Role> {
-    match membership {
-        "viewer" => Some(Role::Read),
-        "member" => Some(Role::Write),
-        "admin" => Some(Role::Admin),
-        _ => None,
-    }
+    Some(match membership.parse().ok()? {
+        MemberRole::Viewer => Role::Read,
+        MemberRole::Member => Role::Write,
+        MemberRole::Admin => Role::Admin,
+    })
 }
 
 /// Constant texts: the response must not reveal more than its code.

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use protocol::TenantId;
 use protocol::api_keys::Role;
+use protocol::people::PlatformRole;
 use uuid::Uuid;
 
 use crate::db::api_key::ApiKey;
@@ -94,10 +94,10 @@ pub enum AccessError {
 impl Principal {
     pub fn scope(&self) -> CallerScope<'_> {
         match self {
-            Self::Session(person) => match person.user.role.as_str() {
-                "owner" | "admin" => CallerScope::Platform,
-                "viewer" => CallerScope::PlatformRead,
-                _ => CallerScope::Memberships,
+            Self::Session(person) => match PlatformRole::from_stored(&person.user.role) {
+                PlatformRole::Owner | PlatformRole::Admin => CallerScope::Platform,
+                PlatformRole::Viewer => CallerScope::PlatformRead,
+                PlatformRole::None => CallerScope::Memberships,
             },
             Self::Key(ApiKey { tenant: Some(tenant), role, .. }) => {
                 CallerScope::OneTenant(tenant.slug.as_str(), *role)
@@ -126,14 +126,6 @@ impl Principal {
             Self::Session(person) => person.user.id,
             Self::Key(key) => key.id,
             Self::Service => Uuid::nil(),
-        }
-    }
-
-    /// The only tenant of the caller, if it is confined to one.
-    pub fn only_tenant(&self) -> Option<TenantId> {
-        match self {
-            Self::Key(key) => key.tenant.as_ref().map(|tenant| tenant.id),
-            Self::Session(_) | Self::Service => None,
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::app::App;
 use crate::db::membership;
 use crate::http::extract::{IdPath, Json};
 use crate::http::reply::NoContent;
-use crate::people::{platform_role, users};
+use crate::people::users;
 use crate::views;
 
 pub async fn show_me(State(app): State<App>, person: Person) -> Result<axum::Json<Me>, ApiError> {
@@ -21,7 +21,7 @@ pub async fn show_me(State(app): State<App>, person: Person) -> Result<axum::Jso
         role: own.role,
     };
     Ok(axum::Json(Me {
-        platform_admin: platform_role(&person.user.role) >= PlatformRole::Admin,
+        platform_admin: PlatformRole::from_stored(&person.user.role) >= PlatformRole::Admin,
         user: views::user(&person.user),
         tenants: tenants.into_iter().map(own).collect(),
     }))

@@ -92,14 +92,15 @@ pub async fn append(conn: &mut Conn, entry: &Entry, now: Timestamp) -> QueryResu
         request_id: entry.origin.request_id.clone(),
         hash: Vec::new(),
     };
-    row.hash = link(&previous, &row.record()).to_vec();
+    let record = row.record();
+    row.hash = link(&previous, &record).to_vec();
     diesel::insert_into(dsl::audit_log).values(&row).execute(conn).await?;
     diesel::update(head::audit_head)
         .set((head::id.eq(row.id), head::hash.eq(&row.hash)))
         .execute(conn)
         .await?;
     if let Some(event) = entry.action.event() {
-        webhook::enqueue(conn, event, &row.record(), now).await?;
+        webhook::enqueue(conn, event, &record, now).await?;
     }
     Ok(row.id)
 }

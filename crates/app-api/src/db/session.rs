@@ -162,20 +162,11 @@ pub async fn end_by_id(
 pub async fn end_others(
     conn: &mut Conn,
     user: Uuid,
-    kept: Option<Uuid>,
+    kept: Uuid,
 ) -> QueryResult<(usize, Vec<TenantId>)> {
     conn.transaction(async |conn| {
-        let of_user = dsl::user_id.eq(user);
-        let ended: Vec<Uuid> = match kept {
-            Some(kept) => {
-                let others = dsl::sessions.filter(of_user.and(dsl::id.ne(kept)));
-                diesel::delete(others).returning(dsl::id).get_results(conn).await?
-            }
-            None => {
-                let all = dsl::sessions.filter(of_user);
-                diesel::delete(all).returning(dsl::id).get_results(conn).await?
-            }
-        };
+        let others = dsl::sessions.filter(dsl::user_id.eq(user).and(dsl::id.ne(kept)));
+        let ended: Vec<Uuid> = diesel::delete(others).returning(dsl::id).get_results(conn).await?;
         Ok((ended.len(), sso_grant::revoke_sessions(conn, &ended).await?))
     })
     .await

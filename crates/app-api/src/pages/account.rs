@@ -3,7 +3,7 @@
 use askama::Template;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::response::{IntoResponse as _, Redirect, Response};
+use axum::response::{Redirect, Response};
 use service::api_error::ApiError;
 use uuid::Uuid;
 
@@ -65,9 +65,9 @@ pub async fn revoke_session(
     State(app): State<App>,
     person: Person,
     IdPath(id): IdPath,
-) -> Result<Response, ApiError> {
+) -> Result<Redirect, ApiError> {
     if sessions::revoke(&app, &person.user, person.session.id, id).await? {
-        Ok(Redirect::to("/admin/account").into_response())
+        Ok(Redirect::to("/admin/account"))
     } else {
         Err(no_such_session())
     }

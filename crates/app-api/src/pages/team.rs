@@ -4,7 +4,7 @@
 use askama::Template;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::response::{IntoResponse as _, Redirect, Response};
+use axum::response::{Redirect, Response};
 use protocol::Problem;
 use protocol::people::{MemberRole, PlatformRole};
 use serde::Deserialize;
@@ -19,7 +19,7 @@ use crate::app::App;
 use crate::db::invitation::Invitation;
 use crate::http::extract::{Form, IdPath};
 use crate::people::invitations::{self, Created, Target};
-use crate::people::{members, platform_role, users};
+use crate::people::{members, users};
 use crate::tenant::Tenant;
 use crate::validation::{FieldError, invalid_fields};
 
@@ -91,10 +91,6 @@ struct Shown {
     problem: Option<Problem>,
 }
 
-const OPERATOR_ROLES: [PlatformRole; 3] =
-    [PlatformRole::Viewer, PlatformRole::Admin, PlatformRole::Owner];
-const MEMBER_ROLES: [MemberRole; 3] = [MemberRole::Viewer, MemberRole::Member, MemberRole::Admin];
-
 async fn people_page(
     app: &App,
     person: &Person,
@@ -111,8 +107,7 @@ async fn people_page(
                 role: user.role,
             };
             let rows = users::list(app).await?.into_iter().map(row).collect();
-            let roles = [PlatformRole::None].into_iter().chain(OPERATOR_ROLES);
-            (rows, roles.map(PlatformRole::as_str).collect())
+            (rows, PlatformRole::ALL.iter().map(|role| role.as_str()).collect())
         }
         Place::Tenant(found) => {
             let row = |member: crate::db::membership::Member| Row {
@@ -123,7 +118,7 @@ async fn people_page(
                 role: member.role.to_string(),
             };
             let rows = members::list(app, &found.tenant).await?.into_iter().map(row).collect();
-            (rows, MEMBER_ROLES.map(MemberRole::as_str).to_vec())
+            (rows, MemberRole::ALL.iter().map(|role| role.as_str()).collect())
         }
     };
     let can_manage = place.can_manage(person);
@@ -181,7 +176,7 @@ impl<'a> Place<'a> {
 
     fn can_manage(self, person: &Person) -> bool {
         match self {
-            Self::Team => platform_role(&person.user.role) >= PlatformRole::Admin,
+            Self::Team => PlatformRole::from_stored(&person.user.role) >= PlatformRole::Admin,
             Self::Tenant(found) => found.role == Some(protocol::api_keys::Role::Admin),
         }
     }
@@ -302,7 +297,7 @@ pub async fn remove_member(
     person: Person,
     found: AuthorizedTenant,
     IdPath(id): IdPath,
-) -> Result<Response, ApiError> {
+) -> Result<Redirect, ApiError> {
     members::remove(&app, &Principal::Session(person), &found.tenant, id).await?;
-    Ok(Redirect::to(&Place::Tenant(&found).base()).into_response())
+    Ok(Redirect::to(&Place::Tenant(&found).base()))
 }

@@ -10,7 +10,7 @@ use serde_json::json;
 use service::api_error::ApiError;
 use uuid::Uuid;
 
-use super::{check_grant, members, platform_role};
+use super::{check_grant, members};
 use crate::access::{Person, Principal};
 use crate::accounts::count_attempt;
 use crate::app::App;
@@ -83,7 +83,7 @@ pub async fn create(
         return Err(invalid_fields(&[("email", email.err()), ("role", checked.err())]));
     };
     if let Target::Platform = target {
-        check_grant(caller, platform_role(role))?;
+        check_grant(caller, PlatformRole::from_stored(role))?;
     }
     let (token, now, actor) = (Token::random()?, app.clock.now(), Actor::from(caller));
     let row = Invitation {
@@ -124,7 +124,7 @@ fn tenant_slug(target: Target<'_>) -> Option<String> {
 async fn refuse_members(conn: &mut Conn, target: Target<'_>, email: &str) -> Result<(), ApiError> {
     let Some(found) = user::by_email(conn, email).await? else { return Ok(()) };
     let has_role = match target {
-        Target::Platform => platform_role(&found.role) != PlatformRole::None,
+        Target::Platform => PlatformRole::from_stored(&found.role) != PlatformRole::None,
         Target::Tenant(tenant) => {
             membership::lock_role(conn, tenant.tenant_id(), found.id).await?.is_some()
         }
@@ -270,8 +270,8 @@ async fn apply(
             // Read under the lock: a role that changes meanwhile is neither restored nor lost.
             user::lock_owners(conn).await?;
             let person = user::lock(conn, person.id).await?.ok_or_else(invitation_ended)?;
-            let before = platform_role(&person.role);
-            let role = before.max(platform_role(&taken.role));
+            let before = PlatformRole::from_stored(&person.role);
+            let role = before.max(PlatformRole::from_stored(&taken.role));
             let tenants = sso_grant::revoke_user(conn, person.id).await?;
             user::set_role(conn, person.id, role).await?;
             let entry = entry(Resource::user(&person.email));

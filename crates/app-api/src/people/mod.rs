@@ -10,15 +10,10 @@ use service::api_error::ApiError;
 
 use crate::access::Principal;
 
-/// The platform role of a person; a role that this version does not know permits nothing.
-pub fn platform_role(text: &str) -> PlatformRole {
-    text.parse().unwrap_or(PlatformRole::None)
-}
-
 /// The widest platform role that a caller may give or take.
 pub(crate) fn widest_grant(caller: &Principal) -> PlatformRole {
     match caller {
-        Principal::Session(person) => platform_role(&person.user.role),
+        Principal::Session(person) => PlatformRole::from_stored(&person.user.role),
         Principal::Key(key) if key.is_admin => PlatformRole::Owner,
         Principal::Key(_) | Principal::Service => PlatformRole::None,
     }

@@ -6,7 +6,7 @@ use serde_json::json;
 use service::api_error::ApiError;
 use uuid::Uuid;
 
-use super::{check_grant, platform_role};
+use super::check_grant;
 use crate::access::Principal;
 use crate::app::App;
 use crate::audit::{Action, Actor, Entry, Resource};
@@ -33,7 +33,7 @@ pub async fn set_role(
         .transaction(async |conn| -> Result<_, ApiError> {
             let before = manageable(conn, caller, id, role != PlatformRole::Owner).await?;
             check_grant(caller, role)?;
-            if platform_role(&before.role) == role {
+            if PlatformRole::from_stored(&before.role) == role {
                 return Ok((before, Vec::new()));
             }
             let tenants = sso_grant::revoke_user(conn, id).await?;
@@ -81,7 +81,7 @@ async fn manageable(
 ) -> Result<User, ApiError> {
     let owners = user::lock_owners(conn).await?;
     let found = user::by_id(conn, id).await?.ok_or_else(no_such_user)?;
-    check_grant(caller, platform_role(&found.role))?;
+    check_grant(caller, PlatformRole::from_stored(&found.role))?;
     if ends_ownership && owners == [id] {
         let detail = "This is the last owner. Make somebody else an owner first.";
         return Err(ApiError::new(Code::LastOwner, detail));

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::db::{self, Database, deleted_tenants, sso_grant};
+use crate::jitter::random_fraction;
 use crate::orchestrator::Orchestrator;
 use crate::tenant::Tenant;
 use observed_cache::ObservedCache;
@@ -119,14 +120,6 @@ async fn sleep_until(due: Option<Instant>) {
     if let Some(due) = due {
         tokio::time::sleep_until(due.into()).await;
     }
-}
-
-/// Returns 0 to 1, for jitter.
-fn random_fraction() -> f64 {
-    let mut byte = [0];
-    // Without randomness there is no jitter, which is harmless.
-    let _ = getrandom::fill(&mut byte);
-    f64::from(byte[0]) / 255.0
 }
 
 /// Lists and watches for as long as the future is polled. Each end of a watch clears the cache.

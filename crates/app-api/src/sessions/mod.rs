@@ -220,7 +220,7 @@ pub async fn revoke_others(app: &App, user: &User, current: Uuid) -> Result<(), 
     let (mut conn, now) = (app.conn().await?, app.clock.now());
     let tenants = conn
         .transaction(async |conn| {
-            let (count, tenants) = session::end_others(conn, user.id, Some(current)).await?;
+            let (count, tenants) = session::end_others(conn, user.id, current).await?;
             audit_log::append(conn, &entry.before(json!({ "sessions": count })), now).await?;
             QueryResult::Ok(tenants)
         })

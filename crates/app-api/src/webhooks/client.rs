@@ -75,16 +75,8 @@ impl WebhookClient {
             .header(signature::HEADER, signed)
             .body(Full::new(body))?;
         let response = tokio::time::timeout(ATTEMPT_TIMEOUT, self.client.request(request)).await;
-        let response = response.context("no response in time")?;
-        let response = response.map_err(|error| anyhow::anyhow!("{}", with_sources(&error)))?;
-        Ok(response.status())
+        Ok(response.context("no response in time")??.status())
     }
-}
-
-/// The message of an error and of all its sources: the outer one alone says only that connecting failed.
-fn with_sources(error: &dyn std::error::Error) -> String {
-    let sources = std::iter::successors(Some(error), |error| error.source());
-    sources.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// Resolves a name to its permitted addresses.

@@ -11,6 +11,7 @@ use super::schedule::retry_delay;
 use super::signature::sign;
 use crate::app::App;
 use crate::db::webhook::{self, Claimed, Outcome};
+use crate::jitter::random_fraction;
 
 /// A delivery is due for at most this long before it is claimed.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
@@ -86,11 +87,4 @@ async fn attempt(app: &App, client: &WebhookClient, delivery: &Claimed) -> Outco
     let retry_at = retry_delay(failed, random_fraction()).map(|delay| app.clock.now() + delay);
     tracing::info!(delivery = %delivery.id, error, attempts = failed, "webhook delivery failed");
     Outcome::Failed { status, error, retry_at }
-}
-
-/// From 0 to 1. Without randomness all retries come at the earliest time.
-fn random_fraction() -> f64 {
-    let mut bytes = [0; 4];
-    let _ = getrandom::fill(&mut bytes);
-    f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX)
 }
