@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::environment::{cargo, print_line};
+use crate::environment::{self, cargo, print_line};
 
 /// A test binary of the package.
 #[derive(Clone, Copy, Debug)]
@@ -84,7 +84,7 @@ pub(crate) fn run(
     // The checks name the failure; a backtrace of each error would bury them.
     cargo
         .env("RUST_BACKTRACE", "0")
-        .env("CIAL_E2E_XTASK", std::env::current_exe()?)
+        .env("CIAL_E2E_XTASK", environment::program()?)
         .stdout(Stdio::piped());
     let mut child = cargo.spawn().context("cannot run cargo")?;
     let stdout = child.stdout.take().context("cargo has no output")?;

@@ -44,6 +44,23 @@ pub fn finish(outcome: Result<ExitCode>) -> ExitCode {
     })
 }
 
+/// Returns the path of xtask for a call of it by another program.
+///
+/// # Errors
+/// The system does not tell it.
+pub fn program() -> Result<PathBuf> {
+    Ok(without_deleted_mark(std::env::current_exe()?))
+}
+
+/// Linux appends this mark once a build has replaced the file of a running program; the path without
+/// it names the new program.
+fn without_deleted_mark(path: PathBuf) -> PathBuf {
+    path.to_str()
+        .and_then(|text| text.strip_suffix(" (deleted)"))
+        .map(PathBuf::from)
+        .unwrap_or(path)
+}
+
 /// Builds a call of the cargo that runs xtask, in the checkout.
 pub fn cargo() -> Command {
     let mut cargo = Command::new(variable("CARGO").unwrap_or_else(|| "cargo".to_owned()));
@@ -85,4 +102,18 @@ pub fn output_within(command: &mut Command, timeout: Duration) -> Result<Output>
     }
     let [stdout, stderr] = outputs;
     Ok(Output { status: child.wait()?, stdout, stderr })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replaced_program_is_called_by_its_path() {
+        let cases =
+            [("/target/xtask (deleted)", "/target/xtask"), ("/target/xtask", "/target/xtask")];
+        for (system, path) in cases {
+            assert_eq!(without_deleted_mark(system.into()), PathBuf::from(path));
+        }
+    }
 }

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::audit::{Action, Actor, Entry, Resource};
 use crate::auth::api_key::KeyText;
-use crate::db::Database;
+use crate::db::Conn;
 use crate::db::api_key::{self, Bootstrap, NewApiKey};
 
 /// The name of the file in the state directory.
@@ -34,15 +34,14 @@ pub enum Source {
 /// Makes sure that there is a live `is_admin` key. Of several replicas that start at once, one creates it.
 ///
 /// # Errors
-/// When the supplied key was revoked, or when the file cannot be written.
+/// When the supplied key was revoked, when the file cannot be written, or when the database fails.
 pub async fn ensure(
-    database: &Database,
+    conn: &mut Conn,
     source: Option<&Source>,
     now: Timestamp,
 ) -> anyhow::Result<()> {
-    let mut conn = database.connect().await?;
     let Some(source) = source else {
-        if !api_key::live_admin_exists(&mut conn, now).await? {
+        if !api_key::live_admin_exists(conn, now).await? {
             tracing::warn!(
                 "no bootstrap key: neither CIAL_BOOTSTRAP_KEY_FILE nor CIAL_STATE_DIR is set"
             );
@@ -73,7 +72,7 @@ pub async fn ensure(
     let entry =
         Entry::new(Actor::command("app-api"), Action::KeyCreate, Resource::new("key", row.id));
     let entry = entry.after(json!({ "name": row.name, "role": row.role, "is_admin": true }));
-    match api_key::insert_bootstrap(&mut conn, &row, &entry, now, publish).await? {
+    match api_key::insert_bootstrap(conn, &row, &entry, now, publish).await? {
         Bootstrap::AdminKeyExists => {}
         Bootstrap::Created => tracing::info!(key = %row.id, "bootstrap key created"),
         Bootstrap::KeyIsDead => anyhow::bail!(

@@ -1,15 +1,17 @@
-//! Prepares the database at the start: waits for it, checks that it belongs to this installation, migrates it.
+//! Prepares the database at the start: waits for it, checks that it belongs to this installation, migrates it, and
+//! makes sure that it holds an `is_admin` key.
 
 use std::time::Duration;
 
 use anyhow::Context as _;
-use protocol::InstallName;
+use protocol::{InstallName, Timestamp};
 use service::settings::SettingsErrors;
 use service::{Secret, ServiceError, keys};
 
+use crate::bootstrap_key;
 use crate::db::connect::ConnectError;
 use crate::db::installation::DatabaseOwner;
-use crate::db::{Database, installation};
+use crate::db::{Database, DatabaseFailure, installation};
 
 const RETRY_DELAY: Duration = Duration::from_millis(500);
 /// A migration that fails this often on a reachable database ends the process with the reason.
@@ -23,7 +25,7 @@ enum SetupError {
     Migration(String),
     /// The database belongs to another installation or program. The text names the setting and the ways out.
     WrongDatabase(String),
-    /// The database belongs to this installation and refuses what this version needs.
+    /// No retry can succeed: the database refuses what this version needs, or the bootstrap key cannot be used.
     Permanent(anyhow::Error),
 }
 
@@ -35,11 +37,13 @@ pub async fn prepare_database(
     database: &Database,
     install: &InstallName,
     master: &Secret,
+    key: Option<&bootstrap_key::Source>,
+    now: Timestamp,
 ) -> Result<(), ServiceError> {
     let mut last_error = String::new();
     let mut failed_migrations = 0;
     loop {
-        match try_prepare(database, install, master).await {
+        match try_prepare(database, install, master, key, now).await {
             Ok(()) => return Ok(()),
             Err(SetupError::WrongDatabase(why)) => return Err(SettingsErrors(vec![why]).into()),
             Err(SetupError::Permanent(error)) => return Err(error.into()),
@@ -70,6 +74,8 @@ async fn try_prepare(
     database: &Database,
     install: &InstallName,
     master: &Secret,
+    key: Option<&bootstrap_key::Source>,
+    now: Timestamp,
 ) -> Result<(), SetupError> {
     let classify = |error| classify_error(error, install);
     let own_fingerprint = keys::fingerprint(master);
@@ -91,7 +97,14 @@ async fn try_prepare(
         .await
         .context("installation")
         .map_err(SetupError::Transient)?;
-    check_owner(install, &own_fingerprint, &name, &fingerprint)
+    check_owner(install, &own_fingerprint, &name, &fingerprint)?;
+    bootstrap_key::ensure(&mut conn, key, now).await.map_err(|error| {
+        if DatabaseFailure::find(&error).is_some() {
+            SetupError::Transient(error)
+        } else {
+            SetupError::Permanent(error)
+        }
+    })
 }
 
 fn classify_error(error: ConnectError, install: &InstallName) -> SetupError {

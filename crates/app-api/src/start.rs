@@ -28,7 +28,7 @@ use crate::reconcile::{self, Reconciler};
 use crate::route_feed::RouteFeed;
 use crate::settings::{self, Settings, read_addresses};
 use crate::webhooks::client::WebhookClient;
-use crate::{audit, bootstrap_key, database_setup, routes, webhooks};
+use crate::{audit, database_setup, routes, webhooks};
 
 /// Serves until a stop is requested.
 pub fn serve(env: &Env) -> Result<(), ServiceError> {
@@ -111,9 +111,9 @@ pub async fn run(
         clock: dependencies.clock,
     });
     let work = async {
-        database_setup::prepare_database(&database, &settings.install, &settings.sso_secret)
-            .await?;
-        bootstrap_key::ensure(&database, settings.bootstrap_key.as_ref(), app.clock.now()).await?;
+        let (install, master) = (&settings.install, &settings.sso_secret);
+        let key = settings.bootstrap_key.as_ref();
+        database_setup::prepare_database(&database, install, master, key, app.clock.now()).await?;
         app.database_ready.store(true, Ordering::Release);
         tracing::info!(install = %settings.install, "database ready");
         tokio::select! {
