@@ -19,6 +19,7 @@ use crate::tenant::Tenant;
 
 /// A change without a notification reaches the router within this time.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(2);
+const _: () = assert!(REFRESH_INTERVAL.as_secs() < 5, "a route is at most five seconds old");
 const RECONNECT_DELAY: Duration = Duration::from_millis(500);
 
 #[derive(Clone)]

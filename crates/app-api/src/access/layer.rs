@@ -25,6 +25,8 @@ use crate::sessions;
 pub const SLUG: &str = "slug";
 /// How often the caller of a streaming response is checked again: a revocation ends the stream within a second.
 const RECHECK_INTERVAL: Duration = Duration::from_millis(500);
+const _: () =
+    assert!(RECHECK_INTERVAL.as_millis() * 2 <= 1_000, "docs/api-keys.md: within a second");
 
 /// The access of one route.
 #[derive(Clone)]

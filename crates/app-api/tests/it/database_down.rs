@@ -39,7 +39,7 @@ async fn a_query_under_way_fails_when_postgres_vanishes() {
     let postgres = TestDatabase::new().await;
     let (link, url) = link_to(&postgres.url);
     link.restore();
-    let limits = Limits { statement: Duration::from_millis(100), ..Limits::default() };
+    let limits = Limits { statement: Duration::from_secs(2), ..Limits::default() };
     let database = Database::with_limits(&url, None, limits).unwrap();
     let mut conn = database.conn().await.unwrap();
     link.stall();
@@ -95,7 +95,7 @@ async fn a_database_outage_is_reported_and_recovered_from() {
     owner.post("/api/admin/tenants", acme()).await;
     server.until_state("acme", State::Running).await;
     let runs = |routes: &[Route]| routes.iter().any(|r| r.state == State::Running);
-    until(&mut watch(&server), TEST_TIMEOUT, runs).await;
+    until(&mut watch(&server), runs).await;
     link.cut();
     for path in ["/api/admin/tenants", "/api/auth/session"] {
         let response = owner.get(path).await;
@@ -103,7 +103,7 @@ async fn a_database_outage_is_reported_and_recovered_from() {
         assert!(!response.text().contains("onnection refused"), "{}", response.text());
     }
     assert_eq!(owner.get("/readyz").await.problem(), "503 waiting");
-    until(&mut watch(&server), TEST_TIMEOUT, runs).await;
+    until(&mut watch(&server), runs).await;
     assert_eq!(owner.get("/healthz").await.status, 200);
     link.restore();
     server.wait_ready().await;

@@ -22,7 +22,8 @@ const SHORT: SleepSettings = SleepSettings {
     concurrent_starts: 2,
     freeze_after: Some(Duration::from_secs(1)),
     sleep_after: Some(Duration::from_secs(3)),
-    lease_duration: Duration::from_millis(1_500),
+    // Nothing renews these leases: a request on a busy machine must end before.
+    lease_duration: Duration::from_secs(5),
     ..SleepSettings::DEFAULT
 };
 const FREEZES: SleepSettings = SleepSettings { sleep_after: None, ..SHORT };
@@ -88,7 +89,8 @@ async fn an_idle_tenant_freezes_then_stops_and_a_request_wakes_it_from_both() {
             .filter(|a| ["start", "pause", "unpause", "stop"].contains(a))
             .collect();
         let expected = ["start", "pause", "unpause", "pause", "unpause", "stop", "start"];
-        assert_eq!(acts, expected, "{shown:?}");
+        // Nothing renews the last lease, so the tenant may be frozen again.
+        assert_eq!(acts.get(..expected.len()), Some(&expected[..]), "{shown:?}");
     })
     .await;
 }
@@ -118,7 +120,8 @@ async fn requests_around_the_moment_of_a_freeze_are_all_granted() {
         let settings = SleepSettings {
             freeze_after: Some(Duration::from_millis(100)),
             sleep_after: None,
-            lease_duration: Duration::from_millis(200),
+            // A request on a busy machine must end before.
+            lease_duration: Duration::from_secs(10),
             ..SHORT
         };
         let (spec, running) = (spec("acme", ""), install.controller_with(EPOCH_MILLIS, settings));

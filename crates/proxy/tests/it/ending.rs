@@ -168,7 +168,9 @@ fn a_drain_finishes_requests_in_progress_and_accepts_no_connection() {
     told.recv().unwrap();
     proxy.ask_to_stop();
     assert_eq!(idle.rest(), "", "an idle client is let go");
-    assert!(std::net::TcpStream::connect(proxy.address).is_err(), "nobody new");
+    crate::harness::eventually("nobody new", || {
+        std::net::TcpStream::connect(proxy.address).is_err()
+    });
     go.send(()).unwrap();
     let (status, head, body) = busy.answer();
     assert_eq!((status, body.as_str()), (200, "ok"));

@@ -4,13 +4,11 @@ use std::time::Duration;
 
 use proxy::{ProxyError, Settings};
 
-use crate::harness::{Proxy, Server, eventually, settings};
+use crate::harness::{Proxy, Server, eventually, in_time_for_one_of, settings};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 const ASK: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 const SHORT: Duration = Duration::from_millis(60);
-/// A short time that still suffices on a busy machine.
-const FAIR: Duration = Duration::from_millis(700);
 
 #[test]
 fn a_head_that_does_not_end_is_given_up() {
@@ -45,13 +43,16 @@ fn a_head_that_keeps_arriving_is_given_up_all_the_same() {
 #[test]
 fn an_idle_client_connection_is_closed_without_a_response() {
     let server = Server::always(OK);
-    let proxy = Proxy::with(&server, Settings { keep_alive_timeout: FAIR, ..settings() });
-    let mut client = proxy.client();
-    assert_eq!(client.rest(), "");
-    let mut client = proxy.client();
-    client.say(ASK);
-    assert_eq!(client.answer().2, "ok");
-    assert_eq!(client.rest(), "");
+    let silent = Proxy::with(&server, Settings { keep_alive_timeout: SHORT, ..settings() });
+    assert_eq!(silent.client().rest(), "");
+    in_time_for_one_of("a request before the timeout", |keep_alive_timeout| {
+        let proxy = Proxy::with(&server, Settings { keep_alive_timeout, ..settings() });
+        let mut client = proxy.client();
+        client.say(ASK);
+        let all = client.rest();
+        assert!(all.is_empty() || all.ends_with("ok"), "a response, then the end: {all}");
+        !all.is_empty()
+    });
 }
 
 #[test]
@@ -118,47 +119,53 @@ fn a_client_that_does_not_read_is_let_go() {
 
 #[test]
 fn an_upstream_that_does_not_read_is_given_up_and_holds_nothing_back_in_memory() {
-    let (tell, told) = std::sync::mpsc::channel::<()>();
-    let told = std::sync::Mutex::new(told);
-    let server = Server::play(move |conn, _| {
-        conn.until(b"\r\n\r\n");
-        // The upstream stays silent until the client has received its response.
-        let _ = told.lock().unwrap().recv();
+    in_time_for_one_of("a client that sends all the while", |body_idle_timeout| {
+        let (tell, told) = std::sync::mpsc::channel::<()>();
+        let told = std::sync::Mutex::new(told);
+        let server = Server::play(move |conn, _| {
+            conn.until(b"\r\n\r\n");
+            // The upstream stays silent until the client has received its response.
+            let _ = told.lock().unwrap().recv();
+        });
+        let proxy = Proxy::with(&server, Settings { body_idle_timeout, ..settings() });
+        let mut client = proxy.client();
+        client.say("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\n\r\n");
+        let mut sender = client.stream.try_clone().unwrap();
+        let sending = std::thread::spawn(move || {
+            let piece = vec![b'x'; 1 << 20];
+            (0..900).take_while(|_| std::io::Write::write_all(&mut sender, &piece).is_ok()).count()
+        });
+        let (status, _, _) = client.answer();
+        drop((tell, client));
+        assert!(sending.join().unwrap() < 100, "it was taken, and nobody read it");
+        // 408 is a pause of the client.
+        assert!(status == 504 || status == 408, "{status}");
+        status == 504
     });
-    let proxy = Proxy::with(&server, Settings { body_idle_timeout: FAIR, ..settings() });
-    let mut client = proxy.client();
-    client.say("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\n\r\n");
-    let mut sender = client.stream.try_clone().unwrap();
-    let sending = std::thread::spawn(move || {
-        let piece = vec![b'x'; 1 << 20];
-        (0..900).take_while(|_| std::io::Write::write_all(&mut sender, &piece).is_ok()).count()
-    });
-    assert_eq!(client.answer().0, 504);
-    drop((tell, client));
-    assert!(sending.join().unwrap() < 100, "it was taken, and nobody read it");
 }
 
 #[test]
 fn steady_progress_may_take_longer_than_any_timeout() {
-    let server = Server::play(|conn, _| {
-        conn.request();
-        conn.say("HTTP/1.1 200 OK\r\nContent-Length: 30\r\n\r\n");
-        for _ in 0..30 {
-            conn.say("x");
-            std::thread::sleep(Duration::from_millis(40));
-        }
+    in_time_for_one_of("an upstream that sends all the while", |timeout| {
+        let server = Server::play(move |conn, _| {
+            conn.request();
+            conn.say("HTTP/1.1 200 OK\r\nContent-Length: 30\r\n\r\n");
+            for _ in 0..30 {
+                conn.say("x");
+                std::thread::sleep(timeout / 20);
+            }
+        });
+        let settings = Settings {
+            body_idle_timeout: timeout,
+            response_timeout: timeout,
+            head_timeout: timeout,
+            ..settings()
+        };
+        let proxy = Proxy::with(&server, settings);
+        let mut client = proxy.client();
+        client.say(ASK);
+        client.try_until(&"x".repeat(30)).is_some()
     });
-    let patience = FAIR;
-    let settings = Settings {
-        body_idle_timeout: patience,
-        response_timeout: patience,
-        head_timeout: patience,
-        ..settings()
-    };
-    let proxy = Proxy::with(&server, settings);
-    let mut client = proxy.client();
-    client.say(ASK);
-    assert_eq!(client.answer().2.len(), 30);
 }
 
 #[test]

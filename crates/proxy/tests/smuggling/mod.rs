@@ -16,7 +16,7 @@ use record::Seen;
 use table::{Means, cases};
 
 /// No step takes this long; a longer wait never ends.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Sends each case to the front at `address`, with a request right behind it that an attacker wants
 /// to smuggle. Compares the requests that arrive with the expected ones. `host` is a host that the

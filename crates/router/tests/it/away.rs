@@ -182,7 +182,7 @@ fn a_lease_outlives_the_orchestrator_for_its_time_and_tunnels_go_on_after() {
     let folder = Folder::new();
     let acme = Tenant::new(&folder, 1, "acme");
     let (_control, mut router) = Running::knowing(vec![acme.running()], &folder);
-    router.orchestrator().set_terms(600, 100);
+    router.orchestrator().set_terms(3_000, 100);
     let mut client = Client::connect(router.public);
     client.say(
         "GET /ws HTTP/1.1\r\nHost: acme.localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\

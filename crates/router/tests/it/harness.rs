@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
@@ -21,12 +21,14 @@ use service::Secret;
 use service::forwarded::TrustedProxies;
 use service::logs::LogFilter;
 use service::watch::Feed;
+use testkit::clock::now;
 use tokio_util::sync::CancellationToken;
 
 use crate::orchestrator::FakeOrchestrator;
 
 pub(crate) const TOKEN: &str = "routes-7Jk2mQ0zXc5hYt1rKp8sLw3uBn6";
-const PATIENCE: Duration = Duration::from_secs(20);
+/// A longer wait never ends: on a busy machine a process may take seconds to start.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) fn master() -> Secret {
     Secret::new("8vY2m0Qz5hYt1rKp7sXw3uBn6cEd9fGa")
@@ -344,11 +346,18 @@ impl Client {
 
 /// Waits for a condition that no event reports.
 pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    for _ in 0..2_000 {
-        if holds() {
-            return;
-        }
+    let start = now();
+    while !holds() {
+        assert!(start.elapsed() < PATIENCE, "never: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
-    panic!("never: {what}");
+}
+
+/// The time for which the router remembers that a tenant sleeps or does not run.
+pub(crate) const REFUSAL_TTL: Duration = Duration::from_secs(1);
+
+/// More calls than a limit of one per `interval` allows until now, the one at `start` included.
+pub(crate) fn allowed_since(start: Instant, interval: Duration) -> usize {
+    let intervals = start.elapsed().as_millis() / interval.as_millis();
+    2 + usize::try_from(intervals).unwrap()
 }

@@ -35,7 +35,7 @@ fn a_lease_is_held_to_the_last_byte_of_the_answer_and_released_after_its_linger(
     let folder = Folder::new();
     let acme = Tenant::new(&folder, 1, "acme");
     let (_control, router) = Running::knowing(vec![acme.running()], &folder);
-    router.orchestrator().set_terms(900, 100);
+    router.orchestrator().set_terms(3_000, 100);
     let mut client = Client::connect(router.public);
     client.say("GET /drip HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
     client.until("half");
@@ -62,7 +62,7 @@ fn a_websocket_keeps_its_tenant_awake_by_data_and_not_by_being_open() {
     let folder = Folder::new();
     let acme = Tenant::new(&folder, 1, "acme");
     let (_control, router) = Running::knowing(vec![acme.running()], &folder);
-    router.orchestrator().set_terms(900, 100);
+    router.orchestrator().set_terms(3_000, 100);
     let mut client = Client::connect(router.public);
     client.say(WS);
     client.until("\r\n\r\n");
@@ -101,7 +101,7 @@ fn a_websocket_whose_tenant_was_stopped_ends() {
     let folder = Folder::new();
     let acme = Tenant::new(&folder, 1, "acme");
     let (_control, router) = Running::knowing(vec![acme.running()], &folder);
-    router.orchestrator().set_terms(900, 100);
+    router.orchestrator().set_terms(3_000, 100);
     let mut client = Client::connect(router.public);
     client.say(WS);
     client.until("\r\n\r\n");
@@ -116,7 +116,7 @@ fn an_event_stream_keeps_its_tenant_awake_while_events_come() {
     let folder = Folder::new();
     let acme = Tenant::new(&folder, 1, "acme");
     let (_control, router) = Running::knowing(vec![acme.running()], &folder);
-    router.orchestrator().set_terms(900, 100);
+    router.orchestrator().set_terms(3_000, 100);
     let mut client = Client::connect(router.public);
     client.say("GET /sse HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
     client.until("data: first\n\n");
@@ -137,7 +137,7 @@ fn stream_data_after_the_end_of_a_lease_requests_the_next() {
     let folder = Folder::new();
     let acme = Tenant::new(&folder, 1, "acme");
     let (_control, router) = Running::knowing(vec![acme.running()], &folder);
-    router.orchestrator().set_terms(900, 100);
+    router.orchestrator().set_terms(3_000, 100);
     let mut client = Client::connect(router.public);
     client.say("GET /sse HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
     client.until("data: first\n\n");
@@ -161,7 +161,7 @@ fn a_stream_whose_lease_is_lost_requests_another_with_its_next_data() {
     let folder = Folder::new();
     let acme = Tenant::new(&folder, 1, "acme");
     let (_control, router) = Running::knowing(vec![acme.running()], &folder);
-    router.orchestrator().set_terms(900, 600);
+    router.orchestrator().set_terms(3_000, 600);
     let mut client = Client::connect(router.public);
     client.say("GET /sse HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
     client.until("data: first\n\n");
@@ -183,7 +183,10 @@ fn a_stream_whose_lease_is_lost_requests_another_with_its_next_data() {
             && router.orchestrator().renewals().len() > before
     });
     assert_eq!(router.orchestrator().lease_requests()[1].intent, RequestIntent::Background);
-    assert_eq!(router.metric("cial_router_leases"), "1");
+    eventually("the tenant is leased", || {
+        more(&mut client);
+        router.metric("cial_router_leases") == "1"
+    });
 }
 
 #[test]
@@ -191,7 +194,7 @@ fn an_event_stream_that_answers_a_post_is_work_also_while_it_says_nothing() {
     let folder = Folder::new();
     let acme = Tenant::new(&folder, 1, "acme");
     let (_control, router) = Running::knowing(vec![acme.running()], &folder);
-    router.orchestrator().set_terms(900, 100);
+    router.orchestrator().set_terms(3_000, 100);
     let mut client = Client::connect(router.public);
     client.say("POST /sse HTTP/1.1\r\nHost: acme.localhost\r\nContent-Length: 0\r\n\r\n");
     client.until("data: first\n\n");
@@ -223,7 +226,7 @@ fn a_lease_that_is_lost_is_asked_for_anew() {
     let folder = Folder::new();
     let acme = Tenant::new(&folder, 1, "acme");
     let (_control, router) = Running::knowing(vec![acme.running()], &folder);
-    router.orchestrator().set_terms(900, 100);
+    router.orchestrator().set_terms(3_000, 100);
     let mut client = Client::connect(router.public);
     client.say("GET /drip HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
     client.until("half");
@@ -408,7 +411,7 @@ fn the_first_byte_after_a_wake_is_reported_once() {
     let acme = Tenant::new(&folder, 1, "acme");
     let route = acme.route(State::Sleeping, Desired::Running);
     let (_control, router) = Running::knowing(vec![route], &folder);
-    router.orchestrator().set_terms(900, 100);
+    router.orchestrator().set_terms(3_000, 100);
     router.orchestrator().set_mode(acme.id, Mode::Sleeping);
     std::thread::scope(|scope| {
         let asking = scope.spawn(|| router.get("acme.localhost", "/"));

@@ -11,7 +11,7 @@ use protocol::State;
 use protocol::spec::Desired;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::harness::{Answer, Client, Control, Folder, TOKEN, nowhere};
+use crate::harness::{Answer, Client, Control, Folder, TOKEN, eventually, nowhere};
 use crate::orchestrator::{self, FakeOrchestrator};
 use crate::tenant::Tenant;
 
@@ -127,17 +127,6 @@ impl Drop for RouterProcess {
     }
 }
 
-/// Waits for a condition, with a long limit: on a busy machine a process may start slowly.
-pub(crate) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    for _ in 0..6_000 {
-        if holds() {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    panic!("never: {what}");
-}
-
 #[test]
 fn two_routers_of_one_installation_hold_leases_of_their_own_and_one_outlives_the_other() {
     let folders = [Folder::new(), Folder::new()];
@@ -148,7 +137,7 @@ fn two_routers_of_one_installation_hold_leases_of_their_own_and_one_outlives_the
     let start = |folder| RouterProcess::start(folder, "serve", (&control, &orchestrator), |_| {});
     let [mut first, mut second] = folders.each_ref().map(start);
     for router in [&first, &second] {
-        wait_until("the router serves", || router.serves("acme.localhost"));
+        eventually("the router serves", || router.serves("acme.localhost"));
     }
     let mut holders: Vec<_> =
         orchestrator.lease_requests().iter().map(|request| request.holder).collect();
@@ -159,11 +148,11 @@ fn two_routers_of_one_installation_hold_leases_of_their_own_and_one_outlives_the
     // A change reaches both routers.
     control.feed.put(other.running());
     for router in [&first, &second] {
-        wait_until("the new tenant is served", || router.serves("other.localhost"));
+        eventually("the new tenant is served", || router.serves("other.localhost"));
     }
     control.feed.put(acme.route(State::Running, Desired::Stopped));
     for router in [&first, &second] {
-        wait_until("the stopped tenant is not served", || !router.serves("acme.localhost"));
+        eventually("the stopped tenant is not served", || !router.serves("acme.localhost"));
     }
 
     // One router dies by SIGKILL: the other goes on.

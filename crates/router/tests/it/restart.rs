@@ -8,9 +8,9 @@ use std::thread::JoinHandle;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::harness::{Client, Control, Folder};
+use crate::harness::{Client, Control, Folder, eventually};
 use crate::orchestrator::FakeOrchestrator;
-use crate::process::{RouterProcess, wait_until};
+use crate::process::RouterProcess;
 use crate::tenant::Tenant;
 
 const ASK: &str = "GET / HTTP/1.1\r\nHost: acme.localhost\r\n\r\n";
@@ -41,7 +41,7 @@ impl Parent {
         let router = RouterProcess::start(folder, "parent", (&control, &orchestrator), |command| {
             command.env("CIAL_DRAIN", drain_seconds.to_string());
         });
-        wait_until("the parent serves", || router.serves("acme.localhost"));
+        eventually("the parent serves", || router.serves("acme.localhost"));
         Self { router, _control: control, _orchestrator: orchestrator }
     }
 
@@ -59,7 +59,7 @@ impl Parent {
         let id = self.child.id().to_string();
         let status = Command::new(env!("CARGO_BIN_EXE_router")).args(["upgrade", &id]).status();
         assert!(status.unwrap().success());
-        wait_until("another child serves alone", || {
+        eventually("another child serves alone", || {
             let now = self.children();
             now.len() == 1 && now != before
         });
@@ -121,11 +121,11 @@ fn an_upgrade_under_load_loses_no_request() {
     let load = Load::start(parent.public);
     for _ in 0..UPGRADES {
         let before = load.served();
-        wait_until("all clients send requests", || load.served() > before + 100);
+        eventually("all clients send requests", || load.served() > before + 100);
         parent.upgrade();
     }
     let before = load.served();
-    wait_until("requests are still served", || load.served() > before + 100);
+    eventually("requests are still served", || load.served() > before + 100);
     load.end();
     assert_eq!(parent.end(), Some(0));
 }
@@ -145,7 +145,7 @@ fn requests_under_way_finish_and_idle_connections_may_send_one_more() {
     let before = parent.children();
     parent.signal(Signal::HUP);
     // The old child drains once the new child serves.
-    wait_until("the old child accepts no connection", || {
+    eventually("the old child accepts no connection", || {
         let mut client = Client::connect(parent.public);
         client.say(ASK);
         let answer = client.answer();
@@ -159,7 +159,7 @@ fn requests_under_way_finish_and_idle_connections_may_send_one_more() {
     acme.cue();
     slow.until("half");
     drop(slow);
-    wait_until("the old child has exited", || {
+    eventually("the old child has exited", || {
         let now = parent.children();
         now.len() == 1 && now != before
     });
@@ -182,7 +182,7 @@ fn the_internal_listener_belongs_to_the_new_child() {
         client.answer().status == 200
     };
     // The old child receives the message a moment later.
-    wait_until("the new child owns the internal listener", || (0..50).all(|_| is_ready()));
+    eventually("the new child owns the internal listener", || (0..50).all(|_| is_ready()));
     assert_eq!(parent.children().len(), 2, "the old child has a request to finish");
     assert!((0..200).all(|_| is_ready()), "the old child still answers");
     acme.cue();

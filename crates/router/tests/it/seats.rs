@@ -3,14 +3,13 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
 
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use socket2::{Domain, Socket, Type};
 
-use crate::harness::{Client, Control, Folder};
+use crate::harness::{Client, Control, Folder, PATIENCE, eventually};
 use crate::orchestrator::{FakeOrchestrator, Mode};
-use crate::process::{RouterProcess, wait_until};
+use crate::process::RouterProcess;
 use crate::tenant::Tenant;
 
 struct LimitedRouter {
@@ -34,7 +33,7 @@ impl LimitedRouter {
             command.env("CIAL_DOMAIN", domain);
         });
         let host = format!("acme.{domain}");
-        wait_until("the router serves", || router.serves(&host));
+        eventually("the router serves", || router.serves(&host));
         Self { router, control, orchestrator, tenants, _folder: folder }
     }
 
@@ -60,7 +59,7 @@ fn connect_from(source: &str, to: SocketAddr) -> TcpStream {
     let source: SocketAddr = format!("{source}:0").parse().unwrap();
     socket.bind(&source.into()).unwrap();
     socket.connect(&to.into()).unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket.into()
 }
 
@@ -133,7 +132,7 @@ fn a_shortage_of_descriptors_is_neither_an_absent_tenant_nor_an_absent_orchestra
     let [first, second, third_client] = &mut clients;
     // The request holds the connection to the orchestrator for as long as the wake lasts.
     third_client.say(get("third"));
-    wait_until("the wake is requested", || {
+    eventually("the wake is requested", || {
         limited.orchestrator.lease_requests().iter().any(|request| request.tenant == third.id)
     });
     limited.set_file_limit(3);

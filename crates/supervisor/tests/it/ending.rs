@@ -19,8 +19,10 @@ fn any_death_ends_the_container_even_if_others_will_not_go() {
         assert_eq!(code, Some(1), "{lines:#?}");
         let told = format!("[supervisor] {dead} was killed by signal 9: ending the container");
         assert!(lines.contains(&told), "{lines:#?}");
-        let killed = format!("[supervisor] not ended in time, killed: {stubborn}");
-        assert!(lines.contains(&killed), "{lines:#?}");
+        // A busy machine may leave the other services too little time as well.
+        let killed =
+            lines.iter().find_map(|l| l.strip_prefix("[supervisor] not ended in time, killed: "));
+        assert!(killed.is_some_and(|names| names.contains(stubborn)), "{lines:#?}");
     }
 }
 

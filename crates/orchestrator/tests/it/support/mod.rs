@@ -47,7 +47,8 @@ pub(crate) const AWAKE: SleepSettings = SleepSettings {
 pub(crate) const STOPS: SleepSettings = SleepSettings {
     freeze_after: None,
     sleep_after: Some(Duration::from_secs(1)),
-    lease_duration: Duration::from_millis(1_500),
+    // Nothing renews these leases: a request on a busy machine must end before.
+    lease_duration: Duration::from_secs(5),
     ..SleepSettings::DEFAULT
 };
 
