@@ -77,7 +77,25 @@ fn examine(installation: &Installation) -> Result<Vec<Check>> {
         checks.push(drift(&report, &rows));
         checks.push(disk(&report, &rows));
     }
+    let watchers = inside(&compose, installation, &["router", "cat", FILE_WATCHERS]);
+    checks.push(file_watchers(&watchers));
     Ok(checks)
+}
+
+/// The kernel counts file watchers per user, and all tenants run as the same two users.
+const FILE_WATCHERS: &str = "/proc/sys/fs/inotify/max_user_instances";
+/// Costs nothing while unused.
+const MIN_FILE_WATCHERS: u64 = 8_192;
+
+fn file_watchers(limit: &Result<String>) -> Check {
+    let known = limit.as_ref().ok().and_then(|text| text.trim().parse::<u64>().ok());
+    let note = |limit| {
+        format!(
+            "{limit} for all tenants together; more: sysctl -w fs.inotify.max_user_instances={MIN_FILE_WATCHERS}"
+        )
+    };
+    let notes = known.filter(|limit| *limit < MIN_FILE_WATCHERS).map(note).into_iter().collect();
+    Check { name: "the limit of file watchers is known", problems: of(limit), notes }
 }
 
 fn of<T>(outcome: &Result<T>) -> Vec<String> {
@@ -386,6 +404,17 @@ mod tests {
         assert!(check(Value::Null, 2 << 30).notes[1].contains("not measured yet"));
         assert!(check(json!(11 << 20), 2 << 30).problems[0].contains("over its limit of 10.0 MiB"));
         assert!(check(json!(1), 1 << 29).problems[0].contains("no tenant is created"));
+    }
+
+    #[test]
+    fn a_low_limit_of_file_watchers_is_noted() {
+        let check = |text: &str| file_watchers(&Ok(text.to_owned()));
+        let low =
+            "128 for all tenants together; more: sysctl -w fs.inotify.max_user_instances=8192";
+        assert_eq!(check("128\n").notes, [low]);
+        assert_eq!(check("8192\n").notes, [""; 0]);
+        assert_eq!(check("128\n").problems, [""; 0]);
+        assert_eq!(file_watchers(&Err(anyhow::anyhow!("no router"))).problems, ["no router"]);
     }
 
     #[test]

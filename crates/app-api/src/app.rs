@@ -11,6 +11,7 @@ use protocol::control::EffectivePolicy;
 use protocol::problem::Code;
 use service::Secret;
 use service::api_error::ApiError;
+use service::connections::Connections;
 use service::forwarded::TrustedProxies;
 use tokio_util::sync::CancellationToken;
 
@@ -45,6 +46,8 @@ pub struct Parts {
     /// Cancelled when the process stops.
     pub stop: CancellationToken,
     pub clock: Clock,
+    pub public_connections: Arc<Connections>,
+    pub internal_connections: Arc<Connections>,
     pub passwords: Passwords,
     pub throttle: Throttle,
     pub signer: Signer,

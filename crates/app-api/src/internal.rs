@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::response::Response;
 use protocol::State as TenantState;
 use service::api_error::ApiError;
+use service::descriptors::open_files;
 
 use crate::app::App;
 use crate::auth::throttle::Throttle;
@@ -30,6 +31,7 @@ pub async fn metrics(State(app): State<App>) -> String {
     }
     let passwords = app.passwords.load();
     let pool = app.database.pool_load();
+    let open_files = open_files();
     let gauges = [
         ("cial_routes_revision", "Revision of the route feed.", app.routes.revision()),
         ("cial_database_ready", "1 once the database is migrated.", app.is_database_ready().into()),
@@ -52,6 +54,32 @@ pub async fn metrics(State(app): State<App>) -> String {
             count(passwords.max_queued),
         ),
         ("cial_password_queue_current", "Password hashes that wait.", count(passwords.queued)),
+        (
+            "cial_connections_limit",
+            "Connections that the public listener may hold.",
+            count(app.public_connections.limit()),
+        ),
+        (
+            "cial_connections_current",
+            "Connections that the public listener holds.",
+            count(app.public_connections.current()),
+        ),
+        (
+            "cial_internal_connections_limit",
+            "Connections that the internal listener may hold.",
+            count(app.internal_connections.limit()),
+        ),
+        (
+            "cial_internal_connections_current",
+            "Connections that the internal listener holds.",
+            count(app.internal_connections.current()),
+        ),
+        ("cial_descriptors_limit", "Descriptors that the process may open.", count(open_files.0)),
+        (
+            "cial_descriptors_current",
+            "Open file descriptors.",
+            count(open_files.1.unwrap_or_default()),
+        ),
         (
             "cial_throttle_cells_limit",
             "Cells of the sign-in throttle.",

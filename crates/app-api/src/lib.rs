@@ -14,6 +14,7 @@ pub mod bootstrap_key;
 pub mod clock;
 pub mod database_setup;
 pub mod db;
+pub mod descriptors;
 pub mod http;
 pub mod internal;
 pub mod jitter;

@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 use anyhow::Context as _;
 use argon2::Params;
 use service::client::Client;
+use service::connections::Connections;
 use service::{Env, ServiceError, SettingsReader, shutdown_token};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
@@ -21,6 +22,7 @@ use crate::auth::throttle::Throttle;
 use crate::clock::Clock;
 use crate::db::Database;
 use crate::db::connect::Limits;
+use crate::descriptors::ConnectionLimits;
 use crate::http::listen::listen;
 use crate::orchestrator::{Orchestrator, OrchestratorClient};
 use crate::reconcile::observed_cache::ObservedCache;
@@ -34,6 +36,7 @@ use crate::{audit, database_setup, routes, webhooks};
 pub fn serve(env: &Env) -> Result<(), ServiceError> {
     let settings = Settings::read(env)?;
     service::logs::init(&settings.log);
+    let connections = ConnectionLimits::from_process()?;
     runtime()?.block_on(async {
         let public = TcpListener::bind(settings.listen).await.context("CIAL_LISTEN")?;
         let internal =
@@ -44,6 +47,7 @@ pub fn serve(env: &Env) -> Result<(), ServiceError> {
             clock: Clock::system(),
             password_cost: Params::default(),
             database_limits: Limits::default(),
+            connections,
         };
         run(settings, dependencies, public, internal, shutdown_token()?).await
     })
@@ -55,6 +59,7 @@ pub struct Dependencies {
     pub clock: Clock,
     pub password_cost: Params,
     pub database_limits: Limits,
+    pub connections: ConnectionLimits,
 }
 
 /// Serves on these listeners until `stop`.
@@ -89,6 +94,8 @@ pub async fn run(
         webhook_targets: settings.webhook_targets,
         stop: ending.clone(),
         clock: dependencies.clock.clone(),
+        public_connections: Connections::new(dependencies.connections.public),
+        internal_connections: Connections::new(dependencies.connections.internal),
         passwords: Passwords::new(dependencies.password_cost)?,
         throttle: Throttle::default(),
         signer: settings.signer,
@@ -96,9 +103,18 @@ pub async fn run(
         description: OnceLock::new(),
         device_key: settings.sso_secret.clone(),
     });
-    let public = listen(public_listener, routes::public_service(app.clone()), ending.clone());
-    let internal = routes::internal_service(app.clone());
-    let internal = listen(internal_listener, internal, ending.clone());
+    let public = listen(
+        public_listener,
+        app.public_connections.clone(),
+        routes::public_service(app.clone()),
+        ending.clone(),
+    );
+    let internal = listen(
+        internal_listener,
+        app.internal_connections.clone(),
+        routes::internal_service(app.clone()),
+        ending.clone(),
+    );
     let webhook_client = WebhookClient::new(settings.webhook_targets)?;
     let servers = (tokio::spawn(public), tokio::spawn(internal));
     let deliveries = tokio::spawn(webhooks::deliver::run(app.clone(), webhook_client));

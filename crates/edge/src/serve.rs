@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use proxy::{DescriptorDemand, HeadLimit, TooFewDescriptors};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use service::descriptors::raise_open_file_limit;
 use service::{Env, ServiceError, shutdown_token};
 use tenant_service::inherited::Inherited;
 use tokio_util::sync::CancellationToken;
@@ -36,19 +36,8 @@ pub async fn serve(
     settings: Settings,
     stop: CancellationToken,
 ) -> std::io::Result<()> {
-    let engine = engine_settings(raise_open_file_limit()).map_err(std::io::Error::other)?;
+    let engine = engine_settings(raise_open_file_limit() as u64).map_err(std::io::Error::other)?;
     proxy::serve(listeners, EdgePolicy::new(settings), engine, stop).await
-}
-
-/// Raises the soft limit of open files to the hard limit and returns the limit in force.
-fn raise_open_file_limit() -> u64 {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    let current = match setrlimit(Resource::Nofile, raised) {
-        Ok(()) => limit.maximum,
-        Err(_) => limit.current,
-    };
-    current.unwrap_or(u64::MAX)
 }
 
 /// Listeners, the runtime, the link to PID 1, standard streams and session lookups.

@@ -13,11 +13,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use service::connections::Connections;
 use tokio::time::MissedTickBehavior;
 
 use crate::descriptors;
 use crate::driver::Driver;
-use crate::listener::Connections;
 use crate::metrics::{Bounded, Gauges, Metrics};
 use crate::operations::Operations;
 use crate::sleep::{LeaseService, SleepController, SleepSettings};

@@ -34,7 +34,7 @@ use crate::allowed_images::AllowedImages;
 use crate::controller::Controller;
 use crate::descriptors::DescriptorBudget;
 use crate::driver::docker::{ContainerTemplate, DockerDriver, DockerSettings, EngineDirs};
-use crate::listener::{ConnectionId, EvictingListener};
+use crate::listener::{EvictingListener, RequestConnection};
 use crate::settings::{Egress, EnginePaths, Publish, Settings};
 use crate::sleep::SleepSettings;
 use crate::tenant_dirs::TenantDirs;
@@ -83,7 +83,7 @@ pub async fn serve_api(
     let mut running = tokio::spawn(controller.clone().run());
     let router = api::router(controller.clone(), images, tokens, listener.connections());
     tracing::info!(address = %axum::serve::Listener::local_addr(&listener)?, "serving");
-    let service = router.into_make_service_with_connect_info::<ConnectionId>();
+    let service = router.into_make_service_with_connect_info::<RequestConnection>();
     let serving =
         axum::serve(listener, service).with_graceful_shutdown(stop.clone().cancelled_owned());
     // Watches and followed logs never end by themselves; their readers reconnect elsewhere.

@@ -1,9 +1,12 @@
-//! Shared by every long-running service: from `main` to a true exit code, settings, the shutdown signal.
+//! Shared by every long-running service: from `main` to a true exit code, settings, the shutdown signal, bounds of
+//! connections and descriptors.
 //!
 //! The feature `control` adds the parts of the control plane and the router, which stand on axum. The services inside
 //! a tenant do without it and use the crate `tenant-service` instead.
 
+pub mod connections;
 pub mod cookies;
+pub mod descriptors;
 pub mod healthcheck;
 pub mod json_object;
 pub mod request_id;

@@ -3,7 +3,9 @@
 use askama::Template;
 use hyper::{Method, StatusCode};
 use service::{Env, ServiceError};
-use tenant_service::{Drain, Request, RequestContext, Response, User, echo, page, response, serve};
+use tenant_service::{
+    BoundedListener, Drain, Request, RequestContext, Response, User, echo, page, response, serve,
+};
 use tokio::net::UnixListener;
 
 #[derive(Template)]
@@ -24,7 +26,7 @@ pub fn start(env: &Env) -> Result<(), ServiceError> {
 }
 
 /// Serves until the drain is requested and done.
-pub async fn run(listener: UnixListener, tenant: String, drain: Drain) {
+pub async fn run(listener: BoundedListener<UnixListener>, tenant: String, drain: Drain) {
     let tenant: std::sync::Arc<str> = tenant.into();
     let sockets = drain.clone();
     serve(listener, drain, move |context, request| {

@@ -4,7 +4,7 @@ use hyper::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use service::{Env, ServiceError};
-use tenant_service::{Drain, Request, RequestContext, Response, response, serve};
+use tenant_service::{BoundedListener, Drain, Request, RequestContext, Response, response, serve};
 use tokio::net::TcpListener;
 
 /// Facts that the front shows as proof of its request.
@@ -19,7 +19,7 @@ pub fn start(env: &Env) -> Result<(), ServiceError> {
 }
 
 /// Serves until the drain is requested and complete.
-pub async fn run(listener: TcpListener, tenant: String, drain: Drain) {
+pub async fn run(listener: BoundedListener<TcpListener>, tenant: String, drain: Drain) {
     serve(listener, drain, move |context, request| {
         let answer = respond(&context, &request, &tenant);
         async move { answer }

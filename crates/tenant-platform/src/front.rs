@@ -9,7 +9,8 @@ use hyper::{HeaderMap, Method, StatusCode};
 use protocol::inside::PLATFORM_BACK;
 use service::{Env, ServiceError};
 use tenant_service::{
-    Drain, Request, RequestContext, Response, User, echo, fetch, page, response, serve,
+    BoundedListener, Drain, Request, RequestContext, Response, User, echo, fetch, page, response,
+    serve,
 };
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -46,7 +47,7 @@ pub fn start(env: &Env) -> Result<(), ServiceError> {
 }
 
 /// Serves until the drain is requested and complete.
-pub async fn run(listener: TcpListener, front: Front) {
+pub async fn run(listener: BoundedListener<TcpListener>, front: Front) {
     let drain = front.drain.clone();
     let front = Arc::new(front);
     serve(listener, drain, move |context, request| {

@@ -3,7 +3,6 @@
 //! Bodies are held in memory and no framework is used: each of these processes takes about a megabyte, once a tenant.
 
 pub mod body;
-pub mod bounded_listener;
 pub mod echo;
 pub mod fetch;
 pub mod inherited;
@@ -14,14 +13,15 @@ pub mod response;
 pub mod same_origin;
 pub mod serve;
 pub mod start;
+pub mod timed_listener;
 pub mod user;
 
-pub use bounded_listener::BoundedListener;
 pub use request_body::RequestBody;
 pub use request_context::RequestContext;
 pub use response::Response;
-pub use serve::{Drain, serve};
+pub use serve::{BoundedListener, Drain, serve};
 pub use start::{TENANT, start};
+pub use timed_listener::TimedListener;
 pub use user::User;
 
 /// A request whose body the handler may leave unread.

@@ -1,10 +1,11 @@
 //! The HTTP server: accepts connections, serves requests, and drains on request: it finishes the requests under way
-//! and keeps no connection open.
+//! and keeps no connection open. At the bound of its connections an idle one gives way to a new one.
 
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::Incoming;
@@ -13,6 +14,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use protocol::headers::REQUEST_ID;
+use service::connections::{Connections, EvictableStream};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 use tokio_util::task::TaskTracker;
@@ -79,8 +81,25 @@ impl Listener for tokio::net::TcpListener {
     }
 }
 
+/// A listener with a bound on its open connections.
+pub struct BoundedListener<L> {
+    listener: L,
+    connections: Arc<Connections>,
+}
+
+impl<L: Listener> BoundedListener<L> {
+    /// Allows `max_connections` at once.
+    pub fn new(listener: L, max_connections: usize) -> Self {
+        Self { listener, connections: Connections::new(max_connections) }
+    }
+
+    async fn accept(&self) -> io::Result<EvictableStream<L::Stream>> {
+        Ok(self.connections.admit(self.listener.accept().await?).await)
+    }
+}
+
 /// Serves until `drain` is requested and done.
-pub async fn serve<L, H, F>(listener: L, drain: Drain, handle: H)
+pub async fn serve<L, H, F>(listener: BoundedListener<L>, drain: Drain, handle: H)
 where
     L: Listener,
     H: Fn(RequestContext, Request) -> F + Clone + Send + 'static,
@@ -104,18 +123,20 @@ where
     drain.finish().await;
 }
 
-async fn serve_connection<S, H, F>(stream: S, drain: Drain, handle: H)
+async fn serve_connection<S, H, F>(stream: EvictableStream<S>, drain: Drain, handle: H)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     H: Fn(RequestContext, Request) -> F + Send,
     F: Future<Output = Response> + Send,
 {
+    let connection = stream.connection();
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let context = RequestContext::from_headers(request.headers());
         let id = HeaderValue::from_str(&context.request_id);
         let (head, body) = request.into_parts();
         let headers = head.headers.clone();
         let (body, remainder) = RequestBody::new(body);
+        let active = connection.clone().begin_request();
         let handling = handle(context, Request::from_parts(head, body));
         async move {
             let mut response = handling.await;
@@ -125,7 +146,7 @@ where
             if let Ok(id) = id {
                 response.headers_mut().insert(REQUEST_ID, id);
             }
-            Ok::<_, Infallible>(response)
+            Ok::<_, Infallible>(active.track(response))
         }
     });
     let connection = http1::Builder::new()
@@ -162,7 +183,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let drain = Drain::new(CancellationToken::new());
         tokio::spawn(serve(
-            listener,
+            BoundedListener::new(listener, 2),
             drain,
             |context, _request| async move { context.not_found() },
         ));
@@ -210,6 +231,19 @@ mod tests {
             assert!(head.starts_with("http/1.1 404"), "{head}");
             assert!(head.contains("connection: close"), "{head}");
         }
+    }
+
+    #[tokio::test]
+    async fn silent_connections_beyond_the_bound_shut_nobody_out() {
+        let silent = connect().await;
+        let address = silent.peer_addr().unwrap();
+        let mut others = Vec::new();
+        for _ in 0..8 {
+            others.push(TcpStream::connect(address).await.unwrap());
+        }
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        assert!(read_response(&mut stream).await.starts_with("http/1.1 404"));
     }
 
     #[tokio::test]

@@ -3,12 +3,14 @@
 use std::io;
 
 use protocol::inside::TENANT_ID;
+use service::descriptors::{connection_limit, raise_open_file_limit};
 use service::{Env, ServiceError, Setting, SettingsReader, shutdown_token};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::Runtime;
 
-use crate::Drain;
 use crate::inherited::Inherited;
+use crate::serve::Listener;
+use crate::{BoundedListener, Drain};
 
 /// The tenant's name on pages.
 pub const TENANT: Setting = Setting::required(TENANT_ID, "the tenant's name on pages");
@@ -34,22 +36,29 @@ impl InheritedListener for TcpListener {
     }
 }
 
+/// Standard streams, the listener, the link, epoll, and connections to other services.
+const RESERVED_DESCRIPTORS: usize = 32;
+/// More would only wait for each other.
+pub const MAX_CONNECTIONS: usize = 4_096;
+
 /// Takes the listener and the readiness link from PID 1, reports ready, and serves until the drain is done.
 ///
 /// # Errors
-/// For missing settings or sockets, before anything is served.
-pub fn start<L: InheritedListener, F: Future<Output = ()>>(
+/// For missing settings or sockets, or a limit of open files that is too low, before anything is served.
+pub fn start<L: InheritedListener + Listener, F: Future<Output = ()>>(
     env: &Env,
     runtime: io::Result<Runtime>,
-    run: impl FnOnce(L, String, Drain) -> F,
+    run: impl FnOnce(BoundedListener<L>, String, Drain) -> F,
 ) -> Result<(), ServiceError> {
     let mut settings = SettingsReader::new(env);
     let tenant = settings.value::<String>(&TENANT);
     let tenant = settings.finish(|| tenant)?;
+    let connections = connection_limit(raise_open_file_limit(), RESERVED_DESCRIPTORS, 1)?;
     runtime?.block_on(async {
         let mut inherited = Inherited::take();
         let (listener, link) = (L::take(&mut inherited, 0)?, inherited.readiness_link()?);
         let drain = Drain::new(shutdown_token()?);
+        let listener = BoundedListener::new(listener, connections.min(MAX_CONNECTIONS));
         link.notify_ready()?;
         run(listener, tenant, drain).await;
         Ok(())

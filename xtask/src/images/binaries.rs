@@ -27,9 +27,18 @@ pub enum BinarySource {
 }
 
 const STATIC: &str = "-C target-feature=+crt-static";
+const COMMAND_LINE: (&str, &str) = ("cli", "cial");
+/// The command line is no part of an image, and shares most of its dependencies with those that are.
+const CONTROL_PLANE: Compilation = Compilation {
+    profile: "control",
+    flags: STATIC,
+    packages: &[("app-api", "app-api"), ("orchestrator", "orchestrator"), COMMAND_LINE],
+};
 
 /// One run of cargo. Packages that are compiled together share their features, so packages that
-/// must stay small are compiled apart from packages that may be large.
+/// must stay small are compiled apart from packages that may be large. Those compile a shared
+/// dependency once.
+#[derive(Clone, Copy)]
 struct Compilation {
     profile: &'static str,
     flags: &'static str,
@@ -58,11 +67,7 @@ impl BinarySet {
                 ],
             }],
             Self::Control => &[
-                Compilation {
-                    profile: "control",
-                    flags: STATIC,
-                    packages: &[("app-api", "app-api"), ("orchestrator", "orchestrator")],
-                },
+                CONTROL_PLANE,
                 Compilation {
                     profile: "release",
                     flags: STATIC,
@@ -104,20 +109,27 @@ pub fn provide(
     let dist = root().join("dist").join(set.name());
     std::fs::create_dir_all(&dist).with_context(|| format!("cannot make {}", dist.display()))?;
     for compilation in set.compilations() {
-        compile(compilation, &host, &dist)?;
+        let built = compile(compilation, &host)?;
+        let in_image = compilation.packages.iter().filter(|binary| **binary != COMMAND_LINE);
+        for binary in in_image {
+            place_binary(&built, binary, &dist)?;
+        }
     }
     Ok(BinarySource::Prebuilt)
 }
 
-/// Compiles `cial` for this machine into `folder`.
+/// Compiles `cial` for this machine into `folder`. Where `source` says that the images' binaries were
+/// compiled here, it is compiled already, and this only copies it.
 ///
 /// # Errors
 /// It does not compile, or the folder cannot be written.
-pub fn compile_command_line(folder: &Path) -> Result<()> {
-    const COMMAND_LINE: Compilation =
-        Compilation { profile: "control", flags: STATIC, packages: &[("cli", "cial")] };
+pub fn compile_command_line(source: BinarySource, folder: &Path) -> Result<()> {
     std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    compile(&COMMAND_LINE, &host_target()?, folder)
+    let compilation = match source {
+        BinarySource::Prebuilt => CONTROL_PLANE,
+        BinarySource::Built => Compilation { packages: &[COMMAND_LINE], ..CONTROL_PLANE },
+    };
+    place_binary(&compile(&compilation, &host_target()?)?, &COMMAND_LINE, folder)
 }
 
 /// Keeps a choice. An impossible choice is an error, because compose would not expect a
@@ -151,7 +163,8 @@ pub(crate) fn host_target() -> Result<String> {
     host.map(str::to_owned).context("rustc does not print its host target")
 }
 
-fn compile(compilation: &Compilation, host: &str, dist: &Path) -> Result<()> {
+/// Returns the package and the file of each executable.
+fn compile(compilation: &Compilation, host: &str) -> Result<Vec<(String, PathBuf)>> {
     let flags = [variable("RUSTFLAGS").unwrap_or_default(), compilation.flags.to_owned()];
     let names: Vec<_> = compilation.packages.iter().map(|(package, _)| *package).collect();
     eprintln!("    compiling {} ({})", names.join(", "), compilation.profile);
@@ -165,13 +178,18 @@ fn compile(compilation: &Compilation, host: &str, dist: &Path) -> Result<()> {
     if !output.status.success() {
         bail!("cannot compile {}: cargo says why above", names.join(", "));
     }
-    let built = executables(&String::from_utf8_lossy(&output.stdout));
-    for (package, name) in compilation.packages {
-        let found = built.iter().find(|(owner, _)| owner == package);
-        let (_, path) = found.with_context(|| format!("package {package} has no binary"))?;
-        place(path, &dist.join(name))?;
-    }
-    Ok(())
+    Ok(executables(&String::from_utf8_lossy(&output.stdout)))
+}
+
+/// Copies the binary of a package to its name in `folder`.
+fn place_binary(
+    built: &[(String, PathBuf)],
+    (package, name): &(&str, &str),
+    folder: &Path,
+) -> Result<()> {
+    let found = built.iter().find(|(owner, _)| owner == package);
+    let (_, path) = found.with_context(|| format!("package {package} has no binary"))?;
+    place(path, &folder.join(name))
 }
 
 /// Returns the package and the file of each executable that cargo reports.

@@ -13,15 +13,16 @@ use super::installation::Installation;
 use super::objects;
 use crate::docker::Docker;
 use crate::environment::{output_within, root};
-use crate::images::binaries;
+use crate::images::binaries::{self, BinarySource};
 
 /// Where app-api keeps the key that it made at its first start.
 const KEY_IN_CONTAINER: &str = "/var/lib/cial/bootstrap-key";
 const CALL_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Compiles the program of this checkout.
-pub(super) fn compile() -> Result<()> {
-    binaries::compile_command_line(&folder())
+/// Compiles the program of this checkout, together with the images' binaries where those are compiled here.
+pub(super) fn compile(installation: &Installation) -> Result<()> {
+    let source = installation.images.binaries.unwrap_or(BinarySource::Built);
+    binaries::compile_command_line(source, &folder())
 }
 
 /// Fetches the first key, and writes the profile. A key that its operator removed stays away.

@@ -50,7 +50,7 @@ pub fn up(installation: &mut Installation) -> Result<()> {
     let (docker, compose) =
         steps.step("Checking this machine", || preflight::check(installation))?;
     steps.step("Images", || images::provide(&docker, installation))?;
-    steps.step("Command line", command_line::compile)?;
+    steps.step("Command line", || command_line::compile(installation))?;
     steps.step("Settings", || write_settings(installation))?;
     let log = steps.log().to_owned();
     let start = || start(&docker, &compose, installation, &log);
@@ -83,7 +83,7 @@ pub fn by_compose(installation: &mut Installation, config: Option<&Path>) -> Res
     let mut steps = Steps::begin(installation, "compose-up", 6)?;
     let docker = Docker::connect()?;
     steps.step("Bases and binaries", || images::provide_inputs(&docker, installation))?;
-    steps.step("Command line", command_line::compile)?;
+    steps.step("Command line", || command_line::compile(installation))?;
     installation.tag = installation.name.clone();
     installation.with_own_tenant_image();
     let compose = Compose::plugin(config)?;

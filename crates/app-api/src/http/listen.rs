@@ -1,5 +1,6 @@
-//! Serves a router on a listener. A slow request head is cut off; a stop drains running requests for a bounded time.
+//! Serves a router on a listener. At the bound of its connections an idle one gives way. A slow request head is cut off; a stop drains running requests for a bounded time.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -9,6 +10,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
+use service::connections::Connections;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
@@ -18,8 +20,13 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Running requests finish within this time, like in the router. `stop_grace_period` in compose.yml is longer.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
-pub async fn listen(listener: TcpListener, router: Router, stop: CancellationToken) {
-    let connections = GracefulShutdown::new();
+pub async fn listen(
+    listener: TcpListener,
+    connections: Arc<Connections>,
+    router: Router,
+    stop: CancellationToken,
+) {
+    let graceful = GracefulShutdown::new();
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
@@ -34,16 +41,22 @@ pub async fn listen(listener: TcpListener, router: Router, stop: CancellationTok
                 continue;
             }
         };
-        let router = router.clone();
+        let stream = tokio::select! {
+            () = stop.cancelled() => break,
+            stream = connections.admit(stream) => stream,
+        };
+        let (router, connection) = (router.clone(), stream.connection());
         let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(ConnectInfo(peer));
-            router.clone().oneshot(request)
+            let active = connection.clone().begin_request();
+            let response = router.clone().oneshot(request);
+            async move { response.await.map(|response| active.track(response)) }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
             .serve_connection(TokioIo::new(stream), service);
-        let watched = connections.watch(connection);
+        let watched = graceful.watch(connection);
         tokio::spawn(async move {
             if let Err(error) = watched.await {
                 tracing::debug!(%error, "connection ended early");
@@ -52,5 +65,5 @@ pub async fn listen(listener: TcpListener, router: Router, stop: CancellationTok
     }
     // New clients must be refused at once instead of waiting in the backlog until the drain ends.
     drop(listener);
-    let _ = tokio::time::timeout(DRAIN_TIMEOUT, connections.shutdown()).await;
+    let _ = tokio::time::timeout(DRAIN_TIMEOUT, graceful.shutdown()).await;
 }

@@ -11,7 +11,9 @@ use hyper::header::{COOKIE, HeaderName, HeaderValue};
 use protocol::problem::Code;
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
-use tenant_service::{Drain, Request, RequestContext, Response, echo, response, serve};
+use tenant_service::{
+    BoundedListener, Drain, Request, RequestContext, Response, echo, response, serve,
+};
 use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
 
@@ -93,7 +95,7 @@ async fn inside<L: tenant_service::serve::Listener>(
 ) {
     let drain = Drain::new(stop);
     let sockets = drain.clone();
-    serve(listener, drain, move |request_context, request| {
+    serve(BoundedListener::new(listener, 1_000), drain, move |request_context, request| {
         let sockets = sockets.clone();
         async move { say_what_came(name, &request_context, request, &sockets) }
     })

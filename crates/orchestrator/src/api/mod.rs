@@ -15,13 +15,14 @@ use axum::{Json, Router, middleware};
 use protocol::orchestrator::Capacity;
 use protocol::problem::Code;
 use service::api_error::ApiError;
+use service::connections::Connections;
 use service::request_id;
 
 use crate::access::{Access, AccessTable, Tokens, check_access};
 use crate::allowed_images::AllowedImages;
 use crate::controller::Controller;
 use crate::driver::DriverError;
-use crate::listener::{self, Connections};
+use crate::listener;
 use crate::operations::Operations;
 use crate::sleep::SleepController;
 use crate::tenants::TenantStore;

@@ -13,7 +13,7 @@ use protocol::busy::{BusyOwner, DeclareBusy, RenewBusy};
 use protocol::sessions::RevokeSessions;
 use tenant_service::serve::Listener;
 use tenant_service::{
-    BoundedListener, Drain, Request, RequestContext, Response, body, response, serve,
+    BoundedListener, Drain, Request, RequestContext, Response, TimedListener, body, response, serve,
 };
 use tokio::net::UnixListener;
 use tokio::time::Instant;
@@ -28,8 +28,12 @@ const REVOKE_PATH: &str = "/sessions/revoke";
 /// More than the longest reason takes in any encoding.
 const MAX_BODY_BYTES: usize = 4 << 10;
 const MAX_REVOKE_BODY_BYTES: usize = 512 << 10;
-/// The connections that `agent` may hold at once, and the time for each.
+/// The connections that the core half, the orchestrator and `agent` may hold at once, and the time for one of `agent`.
+const MAX_CORE_CONNECTIONS: usize = 16;
+const MAX_ORCHESTRATOR_CONNECTIONS: usize = 16;
 const MAX_AGENT_CONNECTIONS: usize = 8;
+pub(super) const MAX_BUSY_CONNECTIONS: usize =
+    MAX_CORE_CONNECTIONS + MAX_ORCHESTRATOR_CONNECTIONS + MAX_AGENT_CONNECTIONS;
 const MAX_AGENT_CONNECTION_TIME: Duration = Duration::from_secs(10);
 
 /// The listeners of the busy API.
@@ -57,22 +61,29 @@ struct BusyService {
 /// Serves until the drain is requested and done.
 pub(super) async fn run(listeners: BusyListeners, sessions: Sessions, drain: Drain) {
     let service = BusyService { registry: Arc::default(), started_at: monotonic_now(), sessions };
-    let agent =
-        BoundedListener::new(listeners.agent, MAX_AGENT_CONNECTIONS, MAX_AGENT_CONNECTION_TIME);
+    let core = BoundedListener::new(listeners.core, MAX_CORE_CONNECTIONS);
+    let agent = TimedListener::new(listeners.agent, MAX_AGENT_CONNECTION_TIME);
+    let agent = BoundedListener::new(agent, MAX_AGENT_CONNECTIONS);
     let orchestrator = async {
         if let Some(listener) = listeners.orchestrator {
+            let listener = BoundedListener::new(listener, MAX_ORCHESTRATOR_CONNECTIONS);
             service.serve_on(listener, Caller::Orchestrator, &drain).await;
         }
     };
     tokio::join!(
-        service.serve_on(listeners.core, Caller::Half(BusyOwner::Core), &drain),
+        service.serve_on(core, Caller::Half(BusyOwner::Core), &drain),
         service.serve_on(agent, Caller::Half(BusyOwner::Agent), &drain),
         orchestrator,
     );
 }
 
 impl BusyService {
-    async fn serve_on(&self, listener: impl Listener, caller: Caller, drain: &Drain) {
+    async fn serve_on(
+        &self,
+        listener: BoundedListener<impl Listener>,
+        caller: Caller,
+        drain: &Drain,
+    ) {
         let service = self.clone();
         serve(listener, drain.clone(), move |context, request| {
             let service = service.clone();

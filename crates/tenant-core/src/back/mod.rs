@@ -12,10 +12,14 @@ use std::sync::Arc;
 
 use hyper::{HeaderMap, Method, StatusCode};
 use serde_json::json;
+use service::descriptors::{connection_limit, raise_open_file_limit};
 use service::{Env, ServiceError, shutdown_token};
 use tenant_service::inherited::{Inherited, ReadinessLink};
 use tenant_service::start::InheritedListener as _;
-use tenant_service::{Drain, Request, RequestContext, Response, echo, response, serve};
+use tenant_service::start::MAX_CONNECTIONS;
+use tenant_service::{
+    BoundedListener, Drain, Request, RequestContext, Response, echo, response, serve,
+};
 use tokio::net::UnixListener;
 
 pub use busy::BusyListeners;
@@ -35,13 +39,17 @@ pub struct Back {
     drain: Drain,
 }
 
+/// Standard streams, listeners, the link, epoll, the session file, and the connections of the busy API.
+const RESERVED_DESCRIPTORS: usize = 32 + busy::MAX_BUSY_CONNECTIONS;
+
 /// Starts core-back under PID 1. It inherits the unix listener for the edge, the listeners of [`BusyListeners`] in
 /// order, of which the last exists only with an ingress, and the readiness link.
 ///
 /// # Errors
-/// For missing settings or sockets, or an unreadable session file.
+/// For missing settings or sockets, an unreadable session file, or a limit of open files that is too low.
 pub fn start(env: &Env) -> Result<(), ServiceError> {
     let settings = Settings::read(env)?;
+    let connections = connection_limit(raise_open_file_limit(), RESERVED_DESCRIPTORS, 1)?;
     crate::runtime()?.block_on(async {
         let mut inherited = Inherited::take();
         let mut listener = |place| UnixListener::take(&mut inherited, place);
@@ -49,6 +57,7 @@ pub fn start(env: &Env) -> Result<(), ServiceError> {
         let has_ingress = inherited.listener_count() > 3;
         let orchestrator =
             has_ingress.then(|| UnixListener::take(&mut inherited, 3)).transpose()?;
+        let edge = BoundedListener::new(edge, connections.min(MAX_CONNECTIONS));
         let drain = Drain::new(shutdown_token()?);
         let (readiness, reporter) = Readiness::new();
         let back = Back::open(settings, readiness, drain)?;
@@ -65,7 +74,7 @@ fn notify_ready(link: ReadinessLink) -> std::io::Result<tokio::net::UnixDatagram
 }
 
 /// Serves the edge and the busy sockets until the drain is requested and done.
-pub async fn run(listener: UnixListener, busy: BusyListeners, back: Back) {
+pub async fn run(listener: BoundedListener<UnixListener>, busy: BusyListeners, back: Back) {
     let drain = back.drain.clone();
     let sessions = back.sessions.clone();
     let back = Arc::new(back);

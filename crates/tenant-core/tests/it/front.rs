@@ -2,7 +2,7 @@
 
 use hyper::{Method, StatusCode};
 use tempfile::TempDir;
-use tenant_service::Drain;
+use tenant_service::{BoundedListener, Drain};
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
@@ -12,7 +12,11 @@ fn start(tenant: &str) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     let listener = UnixListener::bind(dir.path().join("front.sock")).unwrap();
     let drain = Drain::new(CancellationToken::new());
-    tokio::spawn(tenant_core::front::run(listener, tenant.to_owned(), drain));
+    tokio::spawn(tenant_core::front::run(
+        BoundedListener::new(listener, 64),
+        tenant.to_owned(),
+        drain,
+    ));
     dir
 }
 

@@ -12,12 +12,15 @@ use tempfile::TempDir;
 use tenant_core::back::BusyListeners;
 use tenant_core::back::{Back, Readiness, ReadinessReporter, Settings, run};
 use tenant_core::token::Verifier;
-use tenant_service::Drain;
+use tenant_service::{BoundedListener, Drain};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) const TENANT: &str = "0192f0c1-2345-7abc-8def-0123456789ab";
+
+/// Connections of the edge.
+pub(crate) const MAX_CONNECTIONS: usize = 64;
 
 pub(crate) struct Core {
     pub(crate) dir: TempDir,
@@ -40,7 +43,7 @@ impl Core {
 
     fn start_in(dir: TempDir) -> Self {
         let listen = |name: &str| UnixListener::bind(dir.path().join(name)).unwrap();
-        let listener = listen("back.sock");
+        let listener = BoundedListener::new(listen("back.sock"), MAX_CONNECTIONS);
         let busy = BusyListeners {
             core: listen("core-busy.sock"),
             agent: listen("agent-busy.sock"),

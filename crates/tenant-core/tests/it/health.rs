@@ -1,8 +1,12 @@
 //! Health answers once PID 1 has reported that all services are ready; an earlier request waits.
 
+use futures_util::{SinkExt as _, StreamExt as _};
 use hyper::StatusCode;
+use tokio::net::UnixStream;
+use tokio_tungstenite::client_async;
+use tokio_tungstenite::tungstenite::Message;
 
-use crate::harness::{Core, code};
+use crate::harness::{Core, MAX_CONNECTIONS, code};
 
 #[tokio::test]
 async fn an_early_question_is_answered_when_all_are_ready() {
@@ -25,4 +29,19 @@ async fn a_tenant_that_never_gets_ready_says_so_in_the_end() {
     let answer = core.get("/healthz").await;
     assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(code(&answer), "not_ready");
+}
+
+/// Whoever holds the edge's connections without a word shuts nobody out; a WebSocket under way is not evicted.
+#[tokio::test]
+async fn silent_connections_beyond_the_bound_leave_room_for_requests() {
+    let core = Core::start(&[]);
+    let stream = UnixStream::connect(core.socket()).await.unwrap();
+    let (mut socket, _) = client_async("ws://acme.localhost/ws", stream).await.unwrap();
+    let mut silent = Vec::new();
+    for _ in 0..2 * MAX_CONNECTIONS {
+        silent.push(UnixStream::connect(core.socket()).await.unwrap());
+    }
+    assert_eq!(core.get("/echo-path").await.status(), StatusCode::OK);
+    socket.send(Message::text("still here")).await.unwrap();
+    assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("still here"));
 }

@@ -3,7 +3,7 @@
 
 use hyper::{Method, StatusCode};
 use tenant_platform::front::{Front, run};
-use tenant_service::Drain;
+use tenant_service::{BoundedListener, Drain};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -44,7 +44,10 @@ async fn the_page_does_without_a_fact_when_platform_back_is_gone() {
     // Nothing listens on the port of tcpmux.
     let gone = "127.0.0.1:1".parse().unwrap();
     let drain = Drain::new(CancellationToken::new());
-    tokio::spawn(run(listener, Front::new("demo".to_owned(), gone, drain)));
+    tokio::spawn(run(
+        BoundedListener::new(listener, 64),
+        Front::new("demo".to_owned(), gone, drain),
+    ));
     let home = ask(address, Method::GET, "/", &[]).await;
     assert_eq!(home.status(), StatusCode::OK);
     assert!(home.body().contains("gave no fact"), "{}", home.body());

@@ -8,7 +8,7 @@ use hyper::client::conn::http1;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use tenant_platform::{back, front};
-use tenant_service::Drain;
+use tenant_service::{BoundedListener, Drain};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -28,8 +28,12 @@ impl Platform {
         let drain = || Drain::new(stop.clone());
         let home = front::Front::new(tenant.to_owned(), back, drain());
         let running = [
-            tokio::spawn(front::run(front_door, home)),
-            tokio::spawn(back::run(back_door, tenant.to_owned(), drain())),
+            tokio::spawn(front::run(BoundedListener::new(front_door, 64), home)),
+            tokio::spawn(back::run(
+                BoundedListener::new(back_door, 64),
+                tenant.to_owned(),
+                drain(),
+            )),
         ];
         Self { front, back, stop, running }
     }

@@ -15,6 +15,7 @@ use app_api::clock::Clock;
 use app_api::db::change_listener::ChangeListener;
 use app_api::db::connect::Limits;
 use app_api::db::{self, Database};
+use app_api::descriptors::ConnectionLimits;
 use app_api::settings::Settings;
 use app_api::start::{Dependencies, run};
 use app_api::tenant::Tenant;
@@ -115,6 +116,7 @@ impl Setup {
             }),
             password_cost: Params::new(8, 1, 1, None).unwrap(),
             database_limits: self.database_limits,
+            connections: ConnectionLimits { public: 1_000, internal: 64 },
         };
         let stop = CancellationToken::new();
         let running = tokio::spawn(run(settings, dependencies, public, internal, stop.clone()));

@@ -1,50 +1,45 @@
-//! A listener for untrusted peers: a bounded number of connections, each for a bounded time.
+//! A listener for untrusted peers: each connection lasts for a bounded time.
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
 
 use crate::serve::Listener;
 
-/// Limits the connections of a listener. Further peers wait in the backlog of the socket.
-pub struct BoundedListener<L> {
+/// Limits the time of each connection of a listener.
+pub struct TimedListener<L> {
     listener: L,
-    permits: Arc<Semaphore>,
     max_duration: Duration,
 }
 
-/// A connection that holds a permit and fails once its time is up.
-pub struct BoundedConnection<S> {
+/// A connection that fails once its time is up.
+pub struct TimedConnection<S> {
     stream: S,
     deadline: Pin<Box<Sleep>>,
-    _permit: OwnedSemaphorePermit,
 }
 
-impl<L> BoundedListener<L> {
-    /// Allows `max_connections` at once, each for at most `max_duration`.
-    pub fn new(listener: L, max_connections: usize, max_duration: Duration) -> Self {
-        Self { listener, permits: Arc::new(Semaphore::new(max_connections)), max_duration }
+impl<L> TimedListener<L> {
+    /// Allows each connection `max_duration`.
+    pub fn new(listener: L, max_duration: Duration) -> Self {
+        Self { listener, max_duration }
     }
 }
 
-impl<L: Listener + Sync> Listener for BoundedListener<L> {
-    type Stream = BoundedConnection<L::Stream>;
+impl<L: Listener + Sync> Listener for TimedListener<L> {
+    type Stream = TimedConnection<L::Stream>;
 
     async fn accept(&self) -> io::Result<Self::Stream> {
-        let permit = self.permits.clone().acquire_owned().await.map_err(io::Error::other)?;
         let stream = self.listener.accept().await?;
         let deadline = Box::pin(tokio::time::sleep(self.max_duration));
-        Ok(BoundedConnection { stream, deadline, _permit: permit })
+        Ok(TimedConnection { stream, deadline })
     }
 }
 
-impl<S> BoundedConnection<S> {
+impl<S> TimedConnection<S> {
     /// # Errors
     /// `TimedOut` once the deadline has passed, whether or not the peer sends or reads.
     fn check_deadline(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
@@ -55,7 +50,7 @@ impl<S> BoundedConnection<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for BoundedConnection<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for TimedConnection<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -66,7 +61,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for BoundedConnection<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for BoundedConnection<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for TimedConnection<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -106,28 +101,14 @@ mod tests {
         }
     }
 
-    fn bounded() -> BoundedListener<SilentPeers> {
-        BoundedListener::new(SilentPeers(std::sync::Mutex::default()), 2, Duration::from_secs(10))
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_accept_over_the_limit_waits_for_a_free_permit() {
-        let bounded = bounded();
-        let first = bounded.accept().await.unwrap();
-        let _second = bounded.accept().await.unwrap();
-        let third = tokio::time::timeout(Duration::from_secs(5), bounded.accept()).await;
-        assert!(third.is_err(), "a third connection");
-        drop(first);
-        bounded.accept().await.unwrap();
-    }
-
     #[tokio::test(start_paused = true)]
     async fn a_peer_that_neither_sends_nor_reads_is_disconnected() {
-        let bounded = bounded();
-        let mut connection = bounded.accept().await.unwrap();
+        let peers = SilentPeers(std::sync::Mutex::default());
+        let timed = TimedListener::new(peers, Duration::from_secs(10));
+        let mut connection = timed.accept().await.unwrap();
         let read = connection.read(&mut [0; 4]).await.unwrap_err();
         assert_eq!(read.kind(), io::ErrorKind::TimedOut);
-        let mut connection = bounded.accept().await.unwrap();
+        let mut connection = timed.accept().await.unwrap();
         let written = connection.write_all(&[0; 64]).await.unwrap_err();
         assert_eq!(written.kind(), io::ErrorKind::TimedOut);
     }
