@@ -12,10 +12,20 @@ use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::libc;
+use nix::sys::prctl;
 use nix::sys::signal::SigSet;
 use nix::sys::stat::Mode;
+use nix::unistd::{
+    Gid, Uid, getresgid, getresuid, setegid, seteuid, setgid, setgroups, setresgid, setresuid,
+    setuid,
+};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, capabilities, capability_is_in_bounding_set,
+    clear_ambient_capability_set, remove_capability_from_bounding_set, set_capabilities,
+};
 
 use crate::services::Account;
 
@@ -116,8 +126,8 @@ pub fn reserve_fds() -> io::Result<Vec<OwnedFd>> {
 pub fn keep_only_cap_kill() -> io::Result<()> {
     perform(&DropStep::DropBoundingSet)?;
     perform(&DropStep::NoNewPrivileges)?;
-    clear_ambient()?;
-    set_capabilities(1 << CAP_KILL)
+    clear_ambient_capability_set()?;
+    hold_only(CapabilitySet::KILL)
 }
 
 /// Names the failed step: std's own report carries an error number only.
@@ -142,9 +152,12 @@ pub fn perform(step: &DropStep) -> io::Result<()> {
         DropStep::DropBoundingSet => drop_bounding_set(),
         DropStep::NoNewPrivileges => no_new_privileges(),
         DropStep::ClearGroups => clear_groups(),
-        DropStep::SetGroup(id) => set_group(id),
-        DropStep::SetUser(id) => set_user(id),
-        DropStep::ClearCapabilities => clear_ambient().and_then(|()| set_capabilities(0)),
+        DropStep::SetGroup(id) => set_group(Gid::from_raw(id)),
+        DropStep::SetUser(id) => set_user(Uid::from_raw(id)),
+        DropStep::ClearCapabilities => {
+            clear_ambient_capability_set()?;
+            hold_only(CapabilitySet::empty())
+        }
         DropStep::ProveIrreversible => prove_irreversible(),
     }
 }
@@ -166,16 +179,10 @@ impl DropStep {
     }
 }
 
-const CAP_KILL: u32 = 5;
-const CAPABILITIES_V3: u32 = 0x2008_0522;
-/// More than any kernel knows; the loop ends at the first unknown number.
-const MAX_CAPABILITIES: libc::c_ulong = 64;
-const NONE: libc::c_ulong = 0;
-
 fn pass_fds(fds: &[RawFd]) -> io::Result<()> {
     for (target, fd) in (FIRST_FD..).zip(fds) {
         // SAFETY: dup2 takes numbers; the targets are reserved, so they hold no descriptor of std.
-        check(unsafe { libc::dup2(*fd, target) })?;
+        Errno::result(unsafe { libc::dup2(*fd, target) })?;
     }
     Ok(())
 }
@@ -203,101 +210,56 @@ fn unblock_signals() -> io::Result<()> {
 }
 
 fn drop_bounding_set() -> io::Result<()> {
-    for capability in 0..MAX_CAPABILITIES {
-        // SAFETY: prctl with these options takes numbers.
-        let held = unsafe { libc::prctl(libc::PR_CAPBSET_READ, capability, NONE, NONE, NONE) };
-        if held < 0 {
-            return proven(capability > 0);
+    // The kernel refuses the first number that is no capability.
+    for number in 0..u64::BITS {
+        let capability = CapabilitySet::from_bits_retain(1 << number);
+        let Ok(is_held) = capability_is_in_bounding_set(capability) else {
+            return proven(number > 0);
+        };
+        if is_held {
+            remove_capability_from_bounding_set(capability)?;
+            proven(!capability_is_in_bounding_set(capability)?)?;
         }
-        if held == 1 {
-            // SAFETY: as above.
-            check(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, NONE, NONE, NONE) })?;
-        }
-        // SAFETY: as above.
-        let held = unsafe { libc::prctl(libc::PR_CAPBSET_READ, capability, NONE, NONE, NONE) };
-        proven(held == 0)?;
     }
     Ok(())
 }
 
 fn no_new_privileges() -> io::Result<()> {
-    let one: libc::c_ulong = 1;
-    // SAFETY: prctl with these options takes numbers.
-    check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, one, NONE, NONE, NONE) })?;
-    // SAFETY: as above.
-    proven(unsafe { libc::prctl(libc::PR_GET_NO_NEW_PRIVS, NONE, NONE, NONE, NONE) } == 1)
+    prctl::set_no_new_privs()?;
+    proven(prctl::get_no_new_privs()?)
 }
 
 fn clear_groups() -> io::Result<()> {
-    // SAFETY: a length of 0 means that nothing is read or written.
-    check(unsafe { libc::setgroups(0, std::ptr::null()) })?;
-    // SAFETY: as above.
+    setgroups(&[])?;
+    // Not `getgroups` of nix, which may allocate.
+    // SAFETY: a length of 0 means that nothing is written.
     proven(unsafe { libc::getgroups(0, std::ptr::null_mut()) } == 0)
 }
 
-fn set_group(id: u32) -> io::Result<()> {
-    let (mut real, mut effective, mut saved) = (0, 0, 0);
-    // SAFETY: the call takes numbers.
-    check(unsafe { libc::setresgid(id, id, id) })?;
-    // SAFETY: the pointers are to locals.
-    check(unsafe { libc::getresgid(&raw mut real, &raw mut effective, &raw mut saved) })?;
-    proven((real, effective, saved) == (id, id, id))
+fn set_group(id: Gid) -> io::Result<()> {
+    setresgid(id, id, id)?;
+    let ids = getresgid()?;
+    proven([ids.real, ids.effective, ids.saved] == [id; 3])
 }
 
-fn set_user(id: u32) -> io::Result<()> {
-    let (mut real, mut effective, mut saved) = (0, 0, 0);
-    // SAFETY: the call takes numbers.
-    check(unsafe { libc::setresuid(id, id, id) })?;
-    // SAFETY: the pointers are to locals.
-    check(unsafe { libc::getresuid(&raw mut real, &raw mut effective, &raw mut saved) })?;
-    proven((real, effective, saved) == (id, id, id))
+fn set_user(id: Uid) -> io::Result<()> {
+    setresuid(id, id, id)?;
+    let ids = getresuid()?;
+    proven([ids.real, ids.effective, ids.saved] == [id; 3])
 }
 
-fn clear_ambient() -> io::Result<()> {
-    let clear = libc::PR_CAP_AMBIENT_CLEAR_ALL as libc::c_ulong;
-    // SAFETY: prctl with these options takes numbers.
-    check(unsafe { libc::prctl(libc::PR_CAP_AMBIENT, clear, NONE, NONE, NONE) })
-}
-
-#[repr(C)]
-struct CapabilityHeader {
-    version: u32,
-    pid: i32,
-}
-
-#[repr(C)]
-#[derive(Clone, Copy, Default, PartialEq)]
-struct CapabilityWord {
-    effective: u32,
-    permitted: u32,
-    inheritable: u32,
-}
-
-/// Sets the effective and permitted capabilities to the bits in `low` (of the first 32) and the
-/// inheritable ones to none.
-fn set_capabilities(low: u32) -> io::Result<()> {
-    let mut header = CapabilityHeader { version: CAPABILITIES_V3, pid: 0 };
-    let first = CapabilityWord { effective: low, permitted: low, inheritable: 0 };
-    let wanted = [first, CapabilityWord::default()];
-    let mut seen = [CapabilityWord::default(); 2];
-    // SAFETY: header and two words are what version 3 of the call reads.
-    check(unsafe { libc::syscall(libc::SYS_capset, &raw mut header, wanted.as_ptr()) })?;
-    // SAFETY: header and two words are what version 3 of the call reads and writes.
-    check(unsafe { libc::syscall(libc::SYS_capget, &raw mut header, seen.as_mut_ptr()) })?;
-    proven(seen == wanted)
+/// Makes `held` the effective and permitted capabilities, and none the inheritable ones.
+fn hold_only(held: CapabilitySet) -> io::Result<()> {
+    let inheritable = CapabilitySet::empty();
+    let sets = CapabilitySets { effective: held, permitted: held, inheritable };
+    set_capabilities(None, sets)?;
+    proven(capabilities(None)? == sets)
 }
 
 fn prove_irreversible() -> io::Result<()> {
-    // SAFETY: the calls take numbers; each is meant to fail.
-    let returned =
-        unsafe { [libc::setuid(0), libc::seteuid(0), libc::setgid(0), libc::setegid(0)] };
-    // SAFETY: the length says that nothing is read.
-    let grouped = unsafe { libc::setgroups(0, std::ptr::null()) };
-    proven(returned == [-1; 4] && grouped == -1)
-}
-
-fn check(result: impl Into<i64>) -> io::Result<()> {
-    if result.into() < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    let (user, group) = (Uid::from_raw(0), Gid::from_raw(0));
+    let attempts = [setuid(user), seteuid(user), setgid(group), setegid(group), setgroups(&[])];
+    proven(attempts.iter().all(Result::is_err))
 }
 
 /// Fails with an error that needs no allocation.
@@ -332,7 +294,7 @@ mod tests {
         // Root can undo every step, so the proof must fail. Without root, the change of user itself
         // fails.
         let root = nix::unistd::geteuid().is_root();
-        let failed = if root { prove_irreversible() } else { set_user(0) };
+        let failed = if root { prove_irreversible() } else { set_user(Uid::from_raw(0)) };
         assert!(failed.is_err());
     }
 }
