@@ -24,6 +24,7 @@ type Check = fn(&Tree) -> Vec<String>;
 
 const CHECKS: &[(&str, Check)] = &[
     ("what must be absent is absent", words::absences),
+    ("the rooms of the router have no circle", words::one_way),
     ("every crate is under the house lints", manifests::check),
     ("files are of a readable size", sizes::check),
     ("commands in the documents exist", commands::check),

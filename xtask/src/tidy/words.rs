@@ -69,6 +69,13 @@ const WITHOUT: &[(&str, &[&str])] = &[
     ("tokio", &["crates/lease/", "crates/protocol/", "crates/supervisor/", "xtask/"]),
 ];
 
+/// The modules that the files below a folder do not use: the rooms of a crate depend on each other one way.
+const ONE_WAY: &[(&str, &[&str])] = &[
+    ("crates/router/src/routes/", &["crate::leases", "crate::http", "crate::process"]),
+    ("crates/router/src/leases/", &["crate::http", "crate::process"]),
+    ("crates/router/src/http/", &["crate::process"]),
+];
+
 /// Replaced names, each with the name to write.
 const REPLACED: &[(&str, &str)] = &[
     ("Answers", "Responses"),
@@ -146,6 +153,22 @@ pub(super) fn absences(tree: &Tree) -> Vec<String> {
     faults
 }
 
+/// Checks that the rooms of a crate use each other one way only.
+pub(super) fn one_way(tree: &Tree) -> Vec<String> {
+    let mut faults = Vec::new();
+    for (folder, modules) in ONE_WAY {
+        for file in tree.rust().filter(|file| file.path.starts_with(folder)) {
+            for (number, line) in file.code() {
+                let used = modules.iter().filter(|module| has_word(line, module));
+                faults.extend(used.map(|module| {
+                    format!("{}:{number} uses {module}, which uses {folder}", file.path)
+                }));
+            }
+        }
+    }
+    faults
+}
+
 /// Replaced names stay away.
 pub(super) fn replaced(tree: &Tree) -> Vec<String> {
     let rules = REPLACED.iter().map(|(word, instead)| (*word, &[][..], *instead));
@@ -209,6 +232,19 @@ mod tests {
         ];
         for (path, text, faults) in cases {
             assert_eq!(absences(&planted_file(path, text)).len(), faults, "{path}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_planted_circle_between_rooms_is_found() {
+        let cases = [
+            ("crates/router/src/routes/table.rs", "use crate::leases::LeaseHandle;", 1),
+            ("crates/router/src/leases/queue.rs", "use crate::routes::table::RouteTable;", 0),
+            ("crates/router/src/leases/queue.rs", "crate::http::responses::render()", 1),
+            ("crates/orchestrator/src/lib.rs", "use crate::leases::Lease;", 0),
+        ];
+        for (path, text, faults) in cases {
+            assert_eq!(one_way(&planted_file(path, text)).len(), faults, "{path}: {text}");
         }
     }
 

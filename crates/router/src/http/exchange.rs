@@ -15,8 +15,8 @@ use crate::http::identity::{is_reserved_header, is_same_secret};
 use crate::http::responses;
 use crate::http::retry;
 use crate::http::worker::{RequestContext, Worker};
-use crate::leases::LeaseGuard;
 use crate::metrics::InFlight;
+use crate::routes::cached_lease::LeaseGuard;
 
 pub(crate) struct TenantExchange {
     pub(crate) guard: LeaseGuard,

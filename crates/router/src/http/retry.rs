@@ -16,7 +16,8 @@ use tokio::net::TcpStream;
 use crate::clock;
 use crate::http::exchange::TenantExchange;
 use crate::http::worker::{RequestContext, Worker};
-use crate::leases::{CachedLease, LeaseResult};
+use crate::leases::LeaseResult;
+use crate::routes::cached_lease::CachedLease;
 
 /// The orchestrator may notice the tenant's death later than the router. Only time helps then.
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);

@@ -7,8 +7,8 @@ use protocol::TenantId;
 
 use super::handle::LeaseResult;
 use super::manager_loop::ManagerLoop;
-use super::{CachedLease, LeaseGuard};
 use crate::clock;
+use crate::routes::cached_lease::{CachedLease, LeaseGuard};
 
 impl ManagerLoop {
     pub(super) fn execute_commands(&mut self) {

@@ -10,7 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 
 use super::queue::{LeaseQueue, Limits, REPORT_INTERVAL};
 use crate::clock;
-use crate::leases::{CachedLease, LeaseGuard};
+use crate::routes::cached_lease::{CachedLease, LeaseGuard};
 
 /// A serving thread's access to leases.
 #[derive(Clone)]

@@ -1,7 +1,6 @@
 //! Leases on tenants. Serving threads read the cached lease of a tenant; one loop requests, renews
 //! and releases leases, and serves the waiters. [`lease::LeaseManager`] makes the decisions.
 
-mod cached_lease;
 mod calls;
 mod client;
 mod execute;
@@ -11,7 +10,6 @@ mod queue;
 mod retry_limit;
 mod tenant_lease;
 
-pub(crate) use cached_lease::{CachedLease, LeaseGuard};
 pub(crate) use client::LeaseClient;
 pub(crate) use handle::{LeaseHandle, LeaseResult};
 pub(crate) use manager_loop::ManagerLoop;

@@ -11,7 +11,7 @@ use protocol::TenantId;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::clock;
-use crate::leases::CachedLease;
+use crate::routes::cached_lease::CachedLease;
 
 /// Bounds of the waiters in this process. They are no settings of an installation, because they
 /// bound memory, not service.

@@ -6,8 +6,8 @@ use lease::Moment;
 use protocol::TenantId;
 use protocol::leases::LeaseUsage;
 
-use super::cached_lease::{CachedLease, Usage};
 use crate::clock;
+use crate::routes::cached_lease::{CachedLease, Usage};
 
 #[derive(Default)]
 pub(crate) struct TenantLease {

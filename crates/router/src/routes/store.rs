@@ -13,8 +13,8 @@ use service::client::Client;
 use service::watch::follow;
 use tokio::sync::{Notify, watch};
 
-use crate::leases::CachedLease;
 use crate::routes::cache::{self, CachedRoutes};
+use crate::routes::cached_lease::CachedLease;
 use crate::routes::table::{EntryParameters, RouteEntry, RouteTable};
 
 /// Hands tables to the threads that serve requests, and takes their requests for a fresh snapshot.

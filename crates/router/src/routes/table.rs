@@ -11,7 +11,7 @@ use rpds::HashTrieMapSync;
 use service::Secret;
 
 use crate::clock;
-use crate::leases::CachedLease;
+use crate::routes::cached_lease::CachedLease;
 use crate::routes::keys::TenantKeys;
 
 /// The complete table at one moment. A clone shares all entries.
