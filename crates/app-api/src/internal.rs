@@ -1,13 +1,15 @@
 //! The handlers of the internal listener: the route feed for the router, and metrics.
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
-
 use axum::extract::State;
-use axum::response::Response;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
 use protocol::State as TenantState;
 use service::api_error::ApiError;
 use service::descriptors::open_files;
+use service::metrics::{self, Bounded, Samples};
 
 use crate::app::App;
 use crate::auth::throttle::Throttle;
@@ -19,111 +21,71 @@ pub async fn watch_routes(State(app): State<App>) -> Result<Response, ApiError> 
 }
 
 /// The metrics of this process, in the text format of Prometheus.
-pub async fn metrics(State(app): State<App>) -> String {
-    let mut text = String::new();
-    let mut counts: BTreeMap<_, u32> = TenantState::ALL.map(|s| (s.as_str(), 0)).into();
-    for route in app.routes.list() {
-        *counts.entry(route.state.as_str()).or_default() += 1;
-    }
-    describe(&mut text, "cial_tenants", "gauge", "Tenants by state.");
-    for (state, count) in counts {
-        let _ = writeln!(text, "cial_tenants{{state=\"{state}\"}} {count}");
-    }
-    let passwords = app.passwords.load();
-    let pool = app.database.pool_load();
-    let open_files = open_files();
-    let gauges = [
-        ("cial_routes_revision", "Revision of the route feed.", app.routes.revision()),
-        ("cial_database_ready", "1 once the database is migrated.", app.is_database_ready().into()),
+pub async fn metrics(State(app): State<App>) -> impl IntoResponse {
+    let mut registry = Registry::with_prefix("cial");
+    register_gauges(&mut registry, &app);
+    register_bounded(&mut registry, &app);
+    for (name, help, value) in [
         (
-            "cial_orchestrator_connected",
-            "1 while the watch of the orchestrator is connected.",
-            app.observed.is_connected().into(),
-        ),
-        ("cial_database_pool_limit", "Connections that the pool may open.", count(pool.limit)),
-        ("cial_database_pool_current", "Connections that are in use.", count(pool.current)),
-        (
-            "cial_password_hashes_limit",
-            "Password hashes that may run at once.",
-            count(passwords.max_running),
-        ),
-        ("cial_password_hashes_current", "Password hashes that run.", count(passwords.running)),
-        (
-            "cial_password_queue_limit",
-            "Password hashes that may wait.",
-            count(passwords.max_queued),
-        ),
-        ("cial_password_queue_current", "Password hashes that wait.", count(passwords.queued)),
-        (
-            "cial_connections_limit",
-            "Connections that the public listener may hold.",
-            count(app.public_connections.limit()),
-        ),
-        (
-            "cial_connections_current",
-            "Connections that the public listener holds.",
-            count(app.public_connections.current()),
-        ),
-        (
-            "cial_internal_connections_limit",
-            "Connections that the internal listener may hold.",
-            count(app.internal_connections.limit()),
-        ),
-        (
-            "cial_internal_connections_current",
-            "Connections that the internal listener holds.",
-            count(app.internal_connections.current()),
-        ),
-        ("cial_descriptors_limit", "Descriptors that the process may open.", count(open_files.0)),
-        (
-            "cial_descriptors_current",
-            "Open file descriptors.",
-            count(open_files.1.unwrap_or_default()),
-        ),
-        (
-            "cial_throttle_cells_limit",
-            "Cells of the sign-in throttle.",
-            count(Throttle::cells_limit()),
-        ),
-        (
-            "cial_throttle_cells_current",
-            "Cells of the sign-in throttle that hold a count.",
-            count(app.throttle.cells_used()),
-        ),
-        (
-            "cial_reconcile_runs_limit",
-            "Reconcile runs that may run at once.",
-            count(MAX_CONCURRENT_RUNS),
-        ),
-        ("cial_reconcile_runs_current", "Reconcile runs that run.", count(app.reconcile.runs())),
-    ];
-    for (name, help, value) in gauges {
-        describe(&mut text, name, "gauge", help);
-        let _ = writeln!(text, "{name} {value}");
-    }
-    let counters = [
-        (
-            "cial_password_verifications_total",
-            "Passwords verified since the start.",
+            "password_verifications",
+            "Passwords verified since the start",
             app.passwords.verifications(),
         ),
         (
-            "cial_password_hashes_total",
-            "Password hashes since the start, verifications included.",
+            "password_hashes",
+            "Password hashes since the start, verifications included",
             app.passwords.hashes(),
         ),
-    ];
-    for (name, help, value) in counters {
-        describe(&mut text, name, "counter", help);
-        let _ = writeln!(text, "{name} {value}");
+    ] {
+        registry.register(name, help, ConstCounter::new(value));
     }
-    text
+    ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::render(&registry))
 }
 
-fn describe(text: &mut String, name: &str, kind: &str, help: &str) {
-    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+fn register_gauges(registry: &mut Registry, app: &App) {
+    let routes = app.routes.list();
+    let tenants = TenantState::ALL.map(|state| {
+        ([("state", state.as_str())], routes.iter().filter(|route| route.state == state).count())
+    });
+    registry.register("tenants", "Tenants by state", Samples::gauges(tenants));
+    for (name, help, value) in [
+        ("routes_revision", "Revision of the route feed", app.routes.revision()),
+        ("database_ready", "1 once the database is migrated", app.is_database_ready().into()),
+        (
+            "orchestrator_connected",
+            "1 while the watch of the orchestrator is connected",
+            app.observed.is_connected().into(),
+        ),
+    ] {
+        registry.register(name, help, ConstGauge::new(value));
+    }
 }
 
-fn count(number: usize) -> u64 {
-    u64::try_from(number).unwrap_or(u64::MAX)
+fn register_bounded(registry: &mut Registry, app: &App) {
+    let (passwords, pool) = (app.passwords.load(), app.database.pool_load());
+    let (runs, cells) = (app.reconcile.runs(), app.throttle.cells_used());
+    let (public, internal) = (&app.public_connections, &app.internal_connections);
+    let (descriptor_limit, descriptors) = open_files();
+    for (name, help, current, limit) in [
+        ("database_pool", "Connections to the database in use", pool.current, pool.limit),
+        ("password_hashes", "Password hashes that run", passwords.running, passwords.max_running),
+        ("password_queue", "Password hashes that wait", passwords.queued, passwords.max_queued),
+        ("connections", "Connections of the public listener", public.current(), public.limit()),
+        (
+            "internal_connections",
+            "Connections of the internal listener",
+            internal.current(),
+            internal.limit(),
+        ),
+        ("descriptors", "Open file descriptors", descriptors.unwrap_or_default(), descriptor_limit),
+        (
+            "throttle_cells",
+            "Cells of the sign-in throttle that hold a count",
+            cells,
+            Throttle::cells_limit(),
+        ),
+        ("reconcile_runs", "Reconcile runs under way", runs, MAX_CONCURRENT_RUNS),
+    ] {
+        Bounded { current, limit }.register(registry, name, help);
+    }
 }

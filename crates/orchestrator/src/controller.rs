@@ -14,11 +14,12 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use service::connections::Connections;
+use service::metrics::Bounded;
 use tokio::time::MissedTickBehavior;
 
 use crate::descriptors;
 use crate::driver::Driver;
-use crate::metrics::{Bounded, Gauges, Metrics};
+use crate::metrics::{BoundedGauge, Gauges, Metrics};
 use crate::operations::Operations;
 use crate::sleep::{LeaseService, SleepController, SleepSettings};
 use crate::tenants::state_dir::StateDir;
@@ -109,29 +110,35 @@ impl Controller {
     pub fn metrics_text(&self, connections: Option<&Connections>) -> String {
         let tenants = self.store.feed().map(|feed| feed.list()).unwrap_or_default();
         let (leases, settings) = (self.sleep.gauges(), self.sleep.settings());
-        let [start, other, busy_checks] = self.operations.gauges();
-        let suspends = (self.sleep.active_suspends(), settings.concurrent_suspends);
-        let mut bounded = vec![
+        let calls = self.operations.gauges();
+        let (suspends, thaws) = (self.sleep.active_suspends(), leases.thaws);
+        let engine_calls = vec![
             // Includes the starts that owners request.
-            start,
-            Bounded::engine_calls("thaw", leases.thaws, settings.concurrent_thaws),
-            Bounded::engine_calls("sleep", suspends.0, suspends.1),
-            other,
-            busy_checks,
-            Bounded::new(
-                "cial_wake_queue",
+            ("start", calls.starts),
+            ("thaw", Bounded { current: thaws, limit: settings.concurrent_thaws }),
+            ("sleep", Bounded { current: suspends, limit: settings.concurrent_suspends }),
+            ("other", calls.other),
+        ];
+        let mut bounded = vec![
+            BoundedGauge {
+                name: "busy_checks",
+                help: "Busy checks under way",
+                value: calls.busy_checks,
+            },
+            BoundedGauge::new(
+                "wake_queue",
                 "Wakes that wait for their call at the engine",
                 leases.queued_wakes,
                 settings.queued_wakes,
             ),
-            Bounded::new(
-                "cial_lease_requests_waiting",
+            BoundedGauge::new(
+                "lease_requests_waiting",
                 "Lease requests that wait for a wake",
                 leases.waiters,
                 settings.waiters,
             ),
-            Bounded::new(
-                "cial_tombstones",
+            BoundedGauge::new(
+                "tombstones",
                 "Deleted tenants that are remembered",
                 self.store.tombstone_count(),
                 MAX_TOMBSTONES,
@@ -139,10 +146,10 @@ impl Controller {
         ];
         bounded.extend(connections.map(|connections| {
             let (current, limit) = (connections.current(), connections.limit());
-            Bounded::new("cial_connections", "Connections to the API", current, limit)
+            BoundedGauge::new("connections", "Connections to the API", current, limit)
         }));
         bounded.extend(descriptors::gauge());
-        let gauges = Gauges { leases: leases.leases, starts: leases.starts, bounded };
+        let gauges = Gauges { leases: leases.leases, starts: leases.starts, engine_calls, bounded };
         self.metrics.text(&tenants, &gauges)
     }
 }

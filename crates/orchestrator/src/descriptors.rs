@@ -7,7 +7,7 @@ use service::descriptors::{
     TooFewDescriptors, connection_limit, open_files, raise_open_file_limit,
 };
 
-use crate::metrics::Bounded;
+use crate::metrics::BoundedGauge;
 use crate::operations::{MAX_BUSY_CHECKS, MAX_OTHER_CALLS};
 use crate::sleep::SleepSettings;
 
@@ -43,9 +43,9 @@ impl DescriptorBudget {
 }
 
 /// The descriptors that this process has open, and its limit; `None` where the system does not report them.
-pub(crate) fn gauge() -> Option<Bounded> {
+pub(crate) fn gauge() -> Option<BoundedGauge> {
     let (limit, current) = open_files();
-    current.map(|current| Bounded::new("cial_descriptors", "Open file descriptors", current, limit))
+    current.map(|current| BoundedGauge::new("descriptors", "Open file descriptors", current, limit))
 }
 
 #[cfg(test)]

@@ -1,15 +1,27 @@
-//! RequestCounters per serving thread, summed when they are read: serving threads share no counter.
+//! Metrics. What is counted for every request has a counter in each serving thread, summed at a scrape: no cache line moves
+//! between threads. Errors are rare, and all threads share their counters.
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
 
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::registry::Registry;
 use proxy::{ProxyError, Stats};
+use service::metrics::{self, Bounded, Described, Labels, Samples};
 
 use crate::routes::table::RouteTable;
 
-/// The counters of one serving thread. No other thread writes them.
+/// All counters of this process.
+#[derive(Default)]
+pub(crate) struct Metrics {
+    threads: Vec<Arc<RequestCounters>>,
+    errors: ErrorCounters,
+    pub(crate) leases: LeaseCounters,
+}
+
+/// The counters of one serving thread. No other thread writes them, `errors` excepted.
 #[derive(Default)]
 pub(crate) struct RequestCounters {
     /// Responses by the first digit of the status.
@@ -21,20 +33,27 @@ pub(crate) struct RequestCounters {
     retries: AtomicU64,
     waiting_pages: AtomicU64,
     rate_limited: AtomicU64,
-    /// Errors by code. Errors are rare, hence no array.
-    errors: Mutex<BTreeMap<&'static str, u64>>,
-    refusals: Mutex<BTreeMap<&'static str, u64>>,
+    errors: ErrorCounters,
     /// The proxy engine's own counters.
     pub(crate) engine: Arc<Stats>,
 }
 
-/// The counters of the thread that manages the leases.
-#[derive(Default)]
+type CounterFamily = Described<Family<Labels<1>, Counter>>;
+
+/// The counters of requests that fail. Clones share them.
+#[derive(Clone, Default)]
+struct ErrorCounters {
+    by_code: CounterFamily,
+    refusals: CounterFamily,
+}
+
+/// The counters of the thread that manages the leases. Clones share them.
+#[derive(Clone, Default)]
 pub(crate) struct LeaseCounters {
-    live: AtomicU64,
-    requests: AtomicU64,
-    wakes: AtomicU64,
-    moves: AtomicU64,
+    live: Gauge,
+    requests: Counter,
+    wakes: Counter,
+    moves: Counter,
 }
 
 /// The values that are read at the moment of rendering.
@@ -47,13 +66,6 @@ pub(crate) struct Gauges {
     pub(crate) rate_limit_pairs: Bounded,
     /// Clients that may be connected at once, on all threads.
     pub(crate) connections_limit: usize,
-}
-
-/// How much of a bounded resource is taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Bounded {
-    pub(crate) current: u64,
-    pub(crate) limit: u64,
 }
 
 /// Counts a request or tunnel under way until dropped.
@@ -90,36 +102,31 @@ impl RequestCounters {
     }
 
     pub(crate) fn proxy_error(&self, error: &ProxyError) {
-        count(&self.errors, error.code());
+        self.errors.by_code.0.get_or_create(&[("code", error.code())]).inc();
     }
 
     pub(crate) fn refused(&self, reason: &'static str) {
-        count(&self.refusals, reason);
+        self.errors.refusals.0.get_or_create(&[("reason", reason)]).inc();
     }
 }
 
 impl LeaseCounters {
     pub(crate) fn set_live_leases(&self, count: usize) {
-        self.live.store(count as u64, Relaxed);
+        self.live.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     pub(crate) fn count_request(&self) {
-        add_one(&self.requests);
+        self.requests.inc();
     }
 
     pub(crate) fn count_wake(&self) {
-        add_one(&self.wakes);
+        self.wakes.inc();
     }
 
     /// Counts a tenant that is at another address than before.
     pub(crate) fn count_target_change(&self) {
-        add_one(&self.moves);
+        self.moves.inc();
     }
-}
-
-fn count(counts: &Mutex<BTreeMap<&'static str, u64>>, word: &'static str) {
-    let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
-    *counts.entry(word).or_default() += 1;
 }
 
 impl Drop for InFlight {
@@ -133,126 +140,122 @@ fn add_one(counter: &AtomicU64) {
     counter.store(counter.load(Relaxed) + 1, Relaxed);
 }
 
-/// Renders the text format of Prometheus.
-pub(crate) fn render(
-    threads: &[Arc<RequestCounters>],
-    lease_counters: &LeaseCounters,
-    gauges: &Gauges,
-) -> String {
-    let sum = |pick: &dyn Fn(&RequestCounters) -> &AtomicU64| {
-        threads.iter().map(|c| pick(c).load(Relaxed)).sum::<u64>()
-    };
-    let mut out = String::new();
-    let mut write_metric = |name: &str, kind: &str, help: &str, value: u64| {
-        let name = format!("cial_router_{name}");
-        let _ = write!(out, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n");
-    };
-    // Read in this order: a request that leaves in between has entered.
-    let left = sum(&|c| &c.left);
-    let entered = sum(&|c| &c.entered);
-    let live = lease_counters.live.load(Relaxed);
-    let engine = |pick: &dyn Fn(&Stats) -> usize| {
-        threads.iter().map(|c| pick(&c.engine) as u64).sum::<u64>()
-    };
-    for (name, help, value) in [
-        ("routes", "Tenants in the route table.", gauges.table.len() as u64),
-        (
-            "revision",
-            "Revision of the route table, 0 before the first.",
-            gauges.table.revision.unwrap_or(0),
-        ),
-        (
-            "control_plane_up",
-            "Whether the route feed is connected.",
-            gauges.is_feed_connected.into(),
-        ),
-        (
-            "orchestrator_up",
-            "Whether the orchestrator answered the last call.",
-            (!gauges.is_orchestrator_away).into(),
-        ),
-        ("in_flight", "Requests and tunnels under way.", entered.saturating_sub(left)),
-        ("leases", "Tenants with a live lease.", live),
-        ("idle_upstreams", "Idle connections to tenants.", engine(&|engine| engine.idle())),
-    ] {
-        write_metric(name, "gauge", help, value);
+impl Metrics {
+    /// Adds the counters of a further serving thread.
+    pub(crate) fn add_thread(&mut self) -> Arc<RequestCounters> {
+        let errors = self.errors.clone();
+        let counters = Arc::new(RequestCounters { errors, ..RequestCounters::default() });
+        self.threads.push(counters.clone());
+        counters
     }
-    let connections = Bounded {
-        current: engine(&|engine| engine.connections()),
-        limit: gauges.connections_limit as u64,
-    };
-    for (name, what, bounded) in [
-        ("connections", "Clients connected, tunnels included", connections),
-        ("held_requests", "Requests that wait for a lease", gauges.held_requests),
-        ("wake_watchers", "Waiting pages that watch a wake", gauges.wake_watchers),
-        (
-            "rate_limit_pairs",
-            "Pairs of client and tenant with a rate limit of their own",
-            gauges.rate_limit_pairs,
-        ),
-    ] {
-        write_metric(&format!("{name}_current"), "gauge", &format!("{what}."), bounded.current);
-        let help = format!("{what}: the upper bound.");
-        write_metric(&format!("{name}_limit"), "gauge", &help, bounded.limit);
-    }
-    let (evicted, refused) = threads.iter().fold((0, 0), |(evicted, refused), c| {
-        (evicted + c.engine.evicted(), refused + c.engine.refused())
-    });
-    let pauses = threads.iter().map(|c| c.engine.pauses()).sum();
-    for (name, help, value) in [
-        ("forwarded", "Requests forwarded to a tenant.", entered),
-        ("wrong_proof", "Responses rejected for want of a proof.", sum(&|c| &c.wrong_proofs)),
-        (
-            "accept_pauses",
-            "Times that a thread accepted no client because its connections were at the limit.",
-            pauses,
-        ),
-        ("evicted_connections", "Silent connections closed to make room for others.", evicted),
-        (
-            "refused_connections",
-            "Connections refused because their client had all the seats it may have.",
-            refused,
-        ),
-        ("lease_requests", "Leases requested.", lease_counters.requests.load(Relaxed)),
-        ("wakes", "Leases for which a tenant was woken.", lease_counters.wakes.load(Relaxed)),
-        (
-            "moves",
-            "Leases on a tenant at another address than before.",
-            lease_counters.moves.load(Relaxed),
-        ),
-        ("unleased", "Requests forwarded without a lease.", sum(&|c| &c.unleased)),
-        ("retries", "Requests sent again after their tenant died.", sum(&|c| &c.retries)),
-        ("waiting_pages", "Waiting pages served.", sum(&|c| &c.waiting_pages)),
-        ("rate_limited", "Requests refused with 429.", sum(&|c| &c.rate_limited)),
-    ] {
-        write_metric(&format!("{name}_total"), "counter", help, value);
-    }
-    out.push_str("# HELP cial_router_responses_total Responses by class of status.\n# TYPE cial_router_responses_total counter\n");
-    for class in 1..=5 {
-        let count = sum(&|c| &c.responses[class]);
-        let _ = writeln!(out, "cial_router_responses_total{{class=\"{class}xx\"}} {count}");
-    }
-    let help = "Requests that ended in an error of the proxy.";
-    write_labelled(&mut out, ("errors", "code", help), threads.iter().map(|c| &c.errors));
-    let help = "Requests that got no lease.";
-    write_labelled(&mut out, ("refusals", "reason", help), threads.iter().map(|c| &c.refusals));
-    out
-}
 
-fn write_labelled<'a>(
-    out: &mut String,
-    (name, label, help): (&str, &str, &str),
-    all: impl Iterator<Item = &'a Mutex<BTreeMap<&'static str, u64>>>,
-) {
-    let mut sums = BTreeMap::<&str, u64>::new();
-    for counts in all {
-        let counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
-        counts.iter().for_each(|(word, count)| *sums.entry(word).or_default() += count);
+    /// Renders the text format of Prometheus.
+    pub(crate) fn text(&self, gauges: &Gauges) -> String {
+        let mut registry = Registry::with_prefix("cial_router");
+        // In this order: a request that leaves in between has entered.
+        let left = self.sum(|c| &c.left);
+        let entered = self.sum(|c| &c.entered);
+        self.register_gauges(&mut registry, gauges, entered.saturating_sub(left));
+        self.register_bounded(&mut registry, gauges);
+        self.register_counters(&mut registry, entered);
+        let classes = ["1xx", "2xx", "3xx", "4xx", "5xx"].into_iter().zip(1..);
+        let responses =
+            classes.map(|(class, index)| ([("class", class)], self.sum(|c| &c.responses[index])));
+        let help = "Responses by class of status";
+        registry.register("responses", help, Samples::counters(responses));
+        let help = "Requests that ended in an error of the proxy";
+        registry.register("errors", help, self.errors.by_code.clone());
+        registry.register("refusals", "Requests that got no lease", self.errors.refusals.clone());
+        metrics::render(&registry)
     }
-    let name = format!("cial_router_{name}_total");
-    let _ = write!(out, "# HELP {name} {help}\n# TYPE {name} counter\n");
-    for (word, count) in sums {
-        let _ = writeln!(out, "{name}{{{label}=\"{word}\"}} {count}");
+
+    fn register_gauges(&self, registry: &mut Registry, gauges: &Gauges, in_flight: u64) {
+        let table = &gauges.table;
+        let revision = table.revision.unwrap_or(0);
+        let idle = self.engine(Stats::idle);
+        for (name, help, value) in [
+            ("routes", "Tenants in the route table", table.len() as u64),
+            ("revision", "Revision of the route table, 0 before the first", revision),
+            (
+                "control_plane_up",
+                "Whether the route feed is connected",
+                gauges.is_feed_connected.into(),
+            ),
+            (
+                "orchestrator_up",
+                "Whether the orchestrator answered the last call",
+                (!gauges.is_orchestrator_away).into(),
+            ),
+            ("in_flight", "Requests and tunnels under way", in_flight),
+            ("idle_upstreams", "Idle connections to tenants", idle as u64),
+        ] {
+            registry.register(name, help, ConstGauge::new(value));
+        }
+        registry.register("leases", "Tenants with a live lease", self.leases.live.clone());
+    }
+
+    fn register_bounded(&self, registry: &mut Registry, gauges: &Gauges) {
+        let connections =
+            Bounded { current: self.engine(Stats::connections), limit: gauges.connections_limit };
+        for (name, help, value) in [
+            ("connections", "Clients connected, tunnels included", connections),
+            ("held_requests", "Requests that wait for a lease", gauges.held_requests),
+            ("wake_watchers", "Waiting pages that watch a wake", gauges.wake_watchers),
+            (
+                "rate_limit_pairs",
+                "Pairs of client and tenant with a rate limit of their own",
+                gauges.rate_limit_pairs,
+            ),
+        ] {
+            value.register(registry, name, help);
+        }
+    }
+
+    fn register_counters(&self, registry: &mut Registry, entered: u64) {
+        for (name, help, value) in [
+            ("forwarded", "Requests forwarded to a tenant", entered),
+            (
+                "wrong_proof",
+                "Responses rejected for want of a proof",
+                self.sum(|c| &c.wrong_proofs),
+            ),
+            (
+                "accept_pauses",
+                "Times that a thread accepted no client because its connections were at the limit",
+                self.engine(Stats::pauses),
+            ),
+            (
+                "evicted_connections",
+                "Silent connections closed to make room for others",
+                self.engine(Stats::evicted),
+            ),
+            (
+                "refused_connections",
+                "Connections refused because their client had all the seats it may have",
+                self.engine(Stats::refused),
+            ),
+            ("unleased", "Requests forwarded without a lease", self.sum(|c| &c.unleased)),
+            ("retries", "Requests sent again after their tenant died", self.sum(|c| &c.retries)),
+            ("waiting_pages", "Waiting pages served", self.sum(|c| &c.waiting_pages)),
+            ("rate_limited", "Requests refused with 429", self.sum(|c| &c.rate_limited)),
+        ] {
+            registry.register(name, help, ConstCounter::new(value));
+        }
+        for (name, help, counter) in [
+            ("lease_requests", "Leases requested", &self.leases.requests),
+            ("wakes", "Leases for which a tenant was woken", &self.leases.wakes),
+            ("moves", "Leases on a tenant at another address than before", &self.leases.moves),
+        ] {
+            registry.register(name, help, counter.clone());
+        }
+    }
+
+    fn sum(&self, pick: impl Fn(&RequestCounters) -> &AtomicU64) -> u64 {
+        self.threads.iter().map(|counters| pick(counters).load(Relaxed)).sum()
+    }
+
+    fn engine<T: std::iter::Sum>(&self, pick: fn(&Stats) -> T) -> T {
+        self.threads.iter().map(|counters| pick(&counters.engine)).sum()
     }
 }
 
@@ -262,14 +265,14 @@ mod tests {
 
     #[test]
     fn counters_of_threads_are_summed() {
-        let threads = [Arc::new(RequestCounters::default()), Arc::new(RequestCounters::default())];
+        let mut metrics = Metrics::default();
+        let threads = [metrics.add_thread(), metrics.add_thread()];
         let held = threads[0].enter();
         drop(threads[1].enter());
         threads.iter().for_each(|c| c.responded(204));
-        threads[1].proxy_error(&ProxyError::ResponseTruncated);
+        threads.iter().for_each(|c| c.proxy_error(&ProxyError::ResponseTruncated));
         threads[0].refused("waking");
-        let lease_counters = LeaseCounters::default();
-        lease_counters.count_request();
+        metrics.leases.count_request();
         let gauges = Gauges {
             table: Arc::new(RouteTable::default()),
             is_feed_connected: true,
@@ -279,7 +282,7 @@ mod tests {
             rate_limit_pairs: Bounded { current: 3, limit: 30 },
             connections_limit: 4,
         };
-        insta::assert_snapshot!(render(&threads, &lease_counters, &gauges));
+        insta::assert_snapshot!(metrics.text(&gauges));
         drop(held);
     }
 }

@@ -26,6 +26,8 @@ pub mod keys;
 #[cfg(feature = "control")]
 pub mod logs;
 #[cfg(feature = "control")]
+pub mod metrics;
+#[cfg(feature = "control")]
 pub mod unread_body;
 #[cfg(feature = "control")]
 pub mod watch;

@@ -159,6 +159,34 @@ async fn the_internal_listener_admits_services_only() {
     for path in ["/v1/routes/watch", "/metrics"] {
         assert_eq!(owner.get(path).await.problem(), "404 not_found", "{path}");
     }
+    let metrics = internal.get("/metrics").await;
+    assert_eq!(metrics.header("content-type"), "text/plain; version=0.0.4; charset=utf-8");
+    let text = metrics.text();
+    let types: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+    insta::assert_snapshot!(types.join("\n"), @r"
+    cial_tenants gauge
+    cial_routes_revision gauge
+    cial_database_ready gauge
+    cial_orchestrator_connected gauge
+    cial_database_pool_current gauge
+    cial_database_pool_limit gauge
+    cial_password_hashes_current gauge
+    cial_password_hashes_limit gauge
+    cial_password_queue_current gauge
+    cial_password_queue_limit gauge
+    cial_connections_current gauge
+    cial_connections_limit gauge
+    cial_internal_connections_current gauge
+    cial_internal_connections_limit gauge
+    cial_descriptors_current gauge
+    cial_descriptors_limit gauge
+    cial_throttle_cells_current gauge
+    cial_throttle_cells_limit gauge
+    cial_reconcile_runs_current gauge
+    cial_reconcile_runs_limit gauge
+    cial_password_verifications_total counter
+    cial_password_hashes_total counter
+    ");
     let public = server.visitor.send(Method::GET, "/v1/routes/watch", &headers, "").await;
     assert_eq!(public.problem(), "401 invalid_key");
     assert_eq!(server.visitor.get("/metrics").await.problem(), "404 not_found");

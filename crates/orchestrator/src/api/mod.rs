@@ -16,7 +16,7 @@ use protocol::orchestrator::Capacity;
 use protocol::problem::Code;
 use service::api_error::ApiError;
 use service::connections::Connections;
-use service::request_id;
+use service::{metrics, request_id};
 
 use crate::access::{Access, AccessTable, Tokens, check_access};
 use crate::allowed_images::AllowedImages;
@@ -162,7 +162,7 @@ async fn show_metrics(
     State(connections): State<Arc<Connections>>,
 ) -> Response {
     let mut response = controller.metrics_text(Some(&connections)).into_response();
-    let content_type = HeaderValue::from_static("text/plain; version=0.0.4");
+    let content_type = HeaderValue::from_static(metrics::CONTENT_TYPE);
     response.headers_mut().insert(header::CONTENT_TYPE, content_type);
     response
 }

@@ -1,29 +1,29 @@
 //! Metrics in Prometheus's text format.
 
-mod exposition;
 pub(crate) mod sleep;
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
-
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::registry::Registry;
 use protocol::orchestrator::{ObservedTenant, Phase};
+use service::metrics::{self, Bounded, Described, Labels, Samples};
 
-pub(crate) use self::exposition::Bounded;
-use self::exposition::{Exposition, Kind};
 use crate::driver::DriverError;
 
 /// Counters of operations and of the engine.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
-    applies: AtomicU64,
-    deletes: AtomicU64,
-    ready_starts: AtomicU64,
-    resyncs: AtomicU64,
-    engine_is_up: AtomicU64,
-    errors: Mutex<BTreeMap<&'static str, u64>>,
+    applies: Counter,
+    deletes: Counter,
+    ready_starts: Counter,
+    resyncs: Counter,
+    engine_is_up: Gauge,
+    errors: CounterFamily<1>,
     pub(crate) sleep: sleep::SleepMetrics,
 }
+
+type CounterFamily<const N: usize> = Described<Family<Labels<N>, Counter>>;
 
 /// Values that are read at the moment of a scrape.
 #[derive(Clone, Debug, Default)]
@@ -32,7 +32,17 @@ pub(crate) struct Gauges {
     pub(crate) leases: usize,
     /// Starts under way at the engine for wakes.
     pub(crate) starts: usize,
-    pub(crate) bounded: Vec<Bounded>,
+    /// Calls at the engine by their kind.
+    pub(crate) engine_calls: Vec<(&'static str, Bounded)>,
+    pub(crate) bounded: Vec<BoundedGauge>,
+}
+
+/// A bounded resource that has a metric of its own.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BoundedGauge {
+    pub(crate) name: &'static str,
+    pub(crate) help: &'static str,
+    pub(crate) value: Bounded,
 }
 
 const PHASES: [(Phase, &str); 7] = [
@@ -47,71 +57,79 @@ const PHASES: [(Phase, &str); 7] = [
 
 impl Metrics {
     pub(crate) fn count_apply<T>(&self, outcome: &Result<T, DriverError>) {
-        self.applies.fetch_add(1, Ordering::Relaxed);
+        self.applies.inc();
         self.count_error(outcome);
     }
 
     pub(crate) fn count_delete<T>(&self, outcome: &Result<T, DriverError>) {
-        self.deletes.fetch_add(1, Ordering::Relaxed);
+        self.deletes.inc();
         self.count_error(outcome);
     }
 
     pub(crate) fn count_ready(&self) {
-        self.ready_starts.fetch_add(1, Ordering::Relaxed);
+        self.ready_starts.inc();
     }
 
     pub(crate) fn count_resync(&self) {
-        self.resyncs.fetch_add(1, Ordering::Relaxed);
+        self.resyncs.inc();
     }
 
     pub(crate) fn set_engine_up(&self, is_up: bool) {
-        self.engine_is_up.store(u64::from(is_up), Ordering::Relaxed);
+        self.engine_is_up.set(is_up.into());
     }
 
     fn count_error<T>(&self, outcome: &Result<T, DriverError>) {
         if let Err(error) = outcome {
-            let mut errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
-            *errors.entry(error.code.as_str()).or_default() += 1;
+            self.errors.0.get_or_create(&[("code", error.code.as_str())]).inc();
         }
     }
 
     pub(crate) fn text(&self, tenants: &[ObservedTenant], gauges: &Gauges) -> String {
-        let mut text = Exposition::default();
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        text.gauge(
-            "cial_engine_up",
-            "1 while the container engine responds.",
-            read(&self.engine_is_up),
-        );
-        text.family("cial_tenants", Kind::Gauge, "Tenants by phase.");
-        for (phase, word) in PHASES {
-            let count = tenants.iter().filter(|t| t.phase == phase).count();
-            text.sample("cial_tenants", &format!("{{phase=\"{word}\"}}"), count);
+        let mut registry = Registry::with_prefix("cial");
+        let help = "1 while the container engine responds";
+        registry.register("engine_up", help, self.engine_is_up.clone());
+        let phases = PHASES.map(|(phase, word)| {
+            ([("phase", word)], tenants.iter().filter(|t| t.phase == phase).count())
+        });
+        registry.register("tenants", "Tenants by phase", Samples::gauges(phases));
+        for (name, help, counter) in [
+            ("applies", "Apply requests completed", &self.applies),
+            ("deletes", "Delete requests completed", &self.deletes),
+            ("ready", "Starts that became ready", &self.ready_starts),
+            ("resyncs", "Complete listings of the engine's containers", &self.resyncs),
+        ] {
+            registry.register(name, help, counter.clone());
         }
-        let counters = [
-            ("cial_applies_total", "Apply requests completed.", &self.applies),
-            ("cial_deletes_total", "Delete requests completed.", &self.deletes),
-            ("cial_ready_total", "Starts that became ready.", &self.ready_starts),
-            ("cial_resyncs_total", "Complete listings of the engine's containers.", &self.resyncs),
-        ];
-        for (name, help, counter) in counters {
-            text.family(name, Kind::Counter, help);
-            text.sample(name, "", read(counter));
+        let help = "Operations that failed, by error code";
+        registry.register("operation_errors", help, self.errors.clone());
+        gauges.register(&mut registry);
+        self.sleep.register(&mut registry);
+        metrics::render(&registry)
+    }
+}
+
+impl Gauges {
+    fn register(&self, registry: &mut Registry) {
+        registry.register("leases", "Live leases", ConstGauge::new(self.leases));
+        let help = "Starts under way at the engine for wakes";
+        registry.register("starts_in_flight", help, ConstGauge::new(self.starts));
+        let calls = self.engine_calls.iter().map(|(kind, calls)| ([("kind", *kind)], *calls));
+        let calls: Vec<_> = calls.collect();
+        Bounded::register_family(registry, "engine_calls", "Calls at the engine", &calls);
+        for BoundedGauge { name, help, value } in &self.bounded {
+            value.register(registry, name, help);
         }
-        let name = "cial_operation_errors_total";
-        text.family(name, Kind::Counter, "Operations that failed, by error code.");
-        for (code, count) in self.errors.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            text.sample(name, &format!("{{code=\"{code}\"}}"), count);
-        }
-        text.gauge("cial_leases", "Live leases.", gauges.leases);
-        text.gauge(
-            "cial_starts_in_flight",
-            "Starts under way at the engine for wakes.",
-            gauges.starts,
-        );
-        text.bounded(&gauges.bounded);
-        self.sleep.write(&mut text);
-        text.finish()
+    }
+}
+
+impl BoundedGauge {
+    pub(crate) const fn new(
+        name: &'static str,
+        help: &'static str,
+        current: usize,
+        limit: usize,
+    ) -> Self {
+        Self { name, help, value: Bounded { current, limit } }
     }
 }
 
@@ -125,9 +143,15 @@ mod tests {
         let metrics = Metrics::default();
         metrics.count_apply::<()>(&Err(DriverError::new(DriverErrorCode::ImageMissing, "")));
         metrics.count_resync();
-        let calls = |kind, current| Bounded::engine_calls(kind, current, 4);
-        let queue = Bounded::new("cial_wake_queue", "Queued wakes", 1, 512);
-        let bounded = vec![calls("start", 1), calls("thaw", 0), queue];
-        insta::assert_snapshot!(metrics.text(&[], &Gauges { leases: 3, starts: 1, bounded }));
+        let gauges = Gauges {
+            leases: 3,
+            starts: 1,
+            engine_calls: vec![
+                ("start", Bounded { current: 1, limit: 4 }),
+                ("thaw", Bounded { current: 0, limit: 4 }),
+            ],
+            bounded: vec![BoundedGauge::new("wake_queue", "Queued wakes", 1, 512)],
+        };
+        insta::assert_snapshot!(metrics.text(&[], &gauges));
     }
 }

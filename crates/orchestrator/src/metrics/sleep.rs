@@ -1,50 +1,24 @@
 //! Metrics of busy checks, sleep and wake.
 
-use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
 use protocol::sleep::IdleState;
+use service::metrics::{Described, Labels};
 
-use super::exposition::{Exposition, Kind};
+use super::CounterFamily;
 
-#[derive(Debug, Default)]
-pub(crate) struct SleepMetrics(Mutex<Inner>);
-
-#[derive(Debug, Default)]
-struct Inner {
-    /// By family and labels.
-    counts: BTreeMap<(Family, String), u64>,
-    /// By labels, without braces.
-    wake_seconds: BTreeMap<String, Histogram>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Family {
-    Wakes,
-    Sleeps,
-    BusyChecks,
-    WakeQueueFull,
-    StateWrites,
-}
-
-impl Family {
-    const ALL: [Self; 5] =
-        [Self::Wakes, Self::Sleeps, Self::BusyChecks, Self::WakeQueueFull, Self::StateWrites];
-
-    const fn name_and_help(self) -> (&'static str, &'static str) {
-        match self {
-            Self::Wakes => ("cial_wakes_total", "Wakes by idle state and result."),
-            Self::Sleeps => ("cial_sleeps_total", "Freezes and stops for idleness by result."),
-            Self::BusyChecks => ("cial_busy_checks_total", "Busy checks before sleep by response."),
-            Self::WakeQueueFull => {
-                ("cial_wake_queue_full_total", "Lease requests refused because the queue was full.")
-            }
-            Self::StateWrites => {
-                ("cial_state_writes_total", "State files written to CIAL_STATE_DIR.")
-            }
-        }
-    }
+#[derive(Debug)]
+pub(crate) struct SleepMetrics {
+    wakes: CounterFamily<2>,
+    sleeps: CounterFamily<2>,
+    busy_checks: CounterFamily<1>,
+    wake_queue_full: Counter,
+    state_writes: Counter,
+    wake_seconds: Described<Family<Labels<2>, Histogram>>,
 }
 
 /// A part of a wake's duration.
@@ -77,7 +51,7 @@ pub(crate) enum SuspendResult {
 impl SleepMetrics {
     pub(crate) fn count_wake(&self, from: IdleState, is_ready: bool) {
         let result = if is_ready { "ready" } else { "failed" };
-        self.count(Family::Wakes, format!("{{from=\"{}\",result=\"{result}\"}}", label(from)));
+        self.wakes.0.get_or_create(&[("from", label(from)), ("result", result)]).inc();
     }
 
     pub(crate) fn count_suspend(&self, to: IdleState, result: SuspendResult) {
@@ -86,7 +60,7 @@ impl SleepMetrics {
             SuspendResult::KeptAwake => "kept_awake",
             SuspendResult::Failed => "failed",
         };
-        self.count(Family::Sleeps, format!("{{depth=\"{}\",result=\"{result}\"}}", label(to)));
+        self.sleeps.0.get_or_create(&[("depth", label(to)), ("result", result)]).inc();
     }
 
     pub(crate) fn count_busy_check(&self, response: BusyResponse) {
@@ -95,15 +69,15 @@ impl SleepMetrics {
             BusyResponse::Idle => "idle",
             BusyResponse::None => "none",
         };
-        self.count(Family::BusyChecks, format!("{{response=\"{response}\"}}"));
+        self.busy_checks.0.get_or_create(&[("response", response)]).inc();
     }
 
     pub(crate) fn count_wake_queue_full(&self) {
-        self.count(Family::WakeQueueFull, String::new());
+        self.wake_queue_full.inc();
     }
 
     pub(crate) fn count_state_write(&self) {
-        self.count(Family::StateWrites, String::new());
+        self.state_writes.inc();
     }
 
     pub(crate) fn record_wake_time(&self, from: IdleState, part: WakePart, duration: Duration) {
@@ -114,34 +88,35 @@ impl SleepMetrics {
             WakePart::FirstByte => "first_byte",
             WakePart::Total => "total",
         };
-        let labels = format!("from=\"{}\",phase=\"{part}\"", label(from));
-        self.with(|inner| inner.wake_seconds.entry(labels).or_default().add(duration));
+        let labels = [("from", label(from)), ("phase", part)];
+        self.wake_seconds.0.get_or_create(&labels).observe(duration.as_secs_f64());
     }
 
-    pub(super) fn write(&self, text: &mut Exposition) {
-        self.with(|inner| {
-            for family in Family::ALL {
-                let (name, help) = family.name_and_help();
-                text.family(name, Kind::Counter, help);
-                let of_family = inner.counts.iter().filter(|((f, _), _)| *f == family);
-                for ((_, labels), count) in of_family {
-                    text.sample(name, labels, count);
-                }
-            }
-            let name = "cial_wake_seconds";
-            text.family(name, Kind::Histogram, "Duration of wakes by idle state and phase.");
-            for (labels, histogram) in &inner.wake_seconds {
-                histogram.write(text, name, labels);
-            }
-        });
+    pub(super) fn register(&self, registry: &mut Registry) {
+        registry.register("wakes", "Wakes by idle state and result", self.wakes.clone());
+        let help = "Freezes and stops for idleness by result";
+        registry.register("sleeps", help, self.sleeps.clone());
+        let help = "Busy checks before sleep by response";
+        registry.register("busy_checks", help, self.busy_checks.clone());
+        let help = "Lease requests refused because the queue was full";
+        registry.register("wake_queue_full", help, self.wake_queue_full.clone());
+        let help = "State files written to CIAL_STATE_DIR";
+        registry.register("state_writes", help, self.state_writes.clone());
+        let help = "Duration of wakes by idle state and phase";
+        registry.register("wake_seconds", help, self.wake_seconds.clone());
     }
+}
 
-    fn count(&self, family: Family, labels: String) {
-        self.with(|inner| *inner.counts.entry((family, labels)).or_default() += 1);
-    }
-
-    fn with<R>(&self, work: impl FnOnce(&mut Inner) -> R) -> R {
-        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+impl Default for SleepMetrics {
+    fn default() -> Self {
+        Self {
+            wakes: CounterFamily::default(),
+            sleeps: CounterFamily::default(),
+            busy_checks: CounterFamily::default(),
+            wake_queue_full: Counter::default(),
+            state_writes: Counter::default(),
+            wake_seconds: Described(Family::new_with_constructor(|| Histogram::new(BOUNDS))),
+        }
     }
 }
 
@@ -156,35 +131,6 @@ const fn label(state: IdleState) -> &'static str {
 const BOUNDS: [f64; 13] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 45.0];
 
-#[derive(Debug, Default)]
-struct Histogram {
-    /// Cumulative: the number of durations up to the bound at the same index.
-    buckets: [u64; BOUNDS.len()],
-    count: u64,
-    sum: Duration,
-}
-
-impl Histogram {
-    fn add(&mut self, duration: Duration) {
-        let seconds = duration.as_secs_f64();
-        for (bucket, bound) in self.buckets.iter_mut().zip(BOUNDS) {
-            *bucket += u64::from(seconds <= bound);
-        }
-        self.count += 1;
-        self.sum += duration;
-    }
-
-    fn write(&self, text: &mut Exposition, name: &str, labels: &str) {
-        let bucket = format!("{name}_bucket");
-        for (count, bound) in self.buckets.iter().zip(BOUNDS) {
-            text.sample(&bucket, &format!("{{{labels},le=\"{bound}\"}}"), count);
-        }
-        text.sample(&bucket, &format!("{{{labels},le=\"+Inf\"}}"), self.count);
-        text.sample(&format!("{name}_sum"), &format!("{{{labels}}}"), self.sum.as_secs_f64());
-        text.sample(&format!("{name}_count"), &format!("{{{labels}}}"), self.count);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -194,16 +140,29 @@ mod tests {
         let metrics = SleepMetrics::default();
         metrics.count_wake(IdleState::Sleeping, true);
         metrics.count_wake(IdleState::Sleeping, true);
-        metrics.count_wake(IdleState::Frozen, false);
         metrics.count_suspend(IdleState::Frozen, SuspendResult::Asleep);
-        metrics.count_suspend(IdleState::Sleeping, SuspendResult::KeptAwake);
         metrics.count_busy_check(BusyResponse::None);
         metrics.count_wake_queue_full();
         metrics.count_state_write();
         metrics.record_wake_time(IdleState::Sleeping, WakePart::Engine, Duration::from_millis(180));
         metrics.record_wake_time(IdleState::Sleeping, WakePart::Engine, Duration::from_secs(60));
-        let mut text = Exposition::default();
-        metrics.write(&mut text);
-        insta::assert_snapshot!(text.finish());
+        insta::assert_snapshot!(text(&metrics));
+        // A family exports its label sets in no order.
+        metrics.count_wake(IdleState::Frozen, false);
+        metrics.count_suspend(IdleState::Sleeping, SuspendResult::KeptAwake);
+        let text = text(&metrics);
+        for sample in [
+            "cial_wakes_total{from=\"frozen\",result=\"failed\"} 1\n",
+            "cial_wakes_total{from=\"sleeping\",result=\"ready\"} 2\n",
+            "cial_sleeps_total{depth=\"sleeping\",result=\"kept_awake\"} 1\n",
+        ] {
+            assert!(text.contains(sample), "{text}");
+        }
+    }
+
+    fn text(metrics: &SleepMetrics) -> String {
+        let mut registry = Registry::with_prefix("cial");
+        metrics.register(&mut registry);
+        service::metrics::render(&registry)
     }
 }

@@ -14,6 +14,7 @@ use std::time::Duration;
 use protocol::TenantId;
 use protocol::busy::BusyList;
 use protocol::orchestrator::{ApplyRequest, Capacity, ObservedTenant};
+use service::metrics::Bounded;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 pub(crate) use self::turn::Turn;
@@ -24,7 +25,7 @@ use crate::busy::{BUSY_TIMEOUT, BusyError};
 use crate::driver::{
     Driver, DriverError, DriverErrorCode, LogOptions, LogStream, ResourceUsage, RunState,
 };
-use crate::metrics::{Bounded, Metrics};
+use crate::metrics::Metrics;
 use crate::revocation;
 use crate::tenants::state_dir::TargetState;
 use crate::tenants::{SpecVersion, TenantStore};
@@ -57,6 +58,13 @@ pub struct Operations {
 struct CallLimit {
     permits: Semaphore,
     limit: usize,
+}
+
+/// The calls under way, and their limits.
+pub(crate) struct CallGauges {
+    pub(crate) starts: Bounded,
+    pub(crate) other: Bounded,
+    pub(crate) busy_checks: Bounded,
 }
 
 /// How often a container may vanish between its creation and its start.
@@ -195,14 +203,12 @@ impl Operations {
         self.starts.acquire().await
     }
 
-    /// The calls under way, and their limits.
-    pub(crate) fn gauges(&self) -> [Bounded; 3] {
-        let busy = self.busy_checks.current();
-        [
-            Bounded::engine_calls("start", self.starts.current(), self.starts.limit),
-            Bounded::engine_calls("other", self.other_calls.current(), self.other_calls.limit),
-            Bounded::new("cial_busy_checks", "Busy checks under way", busy, MAX_BUSY_CHECKS),
-        ]
+    pub(crate) fn gauges(&self) -> CallGauges {
+        CallGauges {
+            starts: self.starts.usage(),
+            other: self.other_calls.usage(),
+            busy_checks: self.busy_checks.usage(),
+        }
     }
 
     async fn apply_in_turn(
@@ -277,8 +283,9 @@ impl CallLimit {
         self.permits.acquire().await.ok()
     }
 
-    fn current(&self) -> usize {
-        self.limit.saturating_sub(self.permits.available_permits())
+    fn usage(&self) -> Bounded {
+        let current = self.limit.saturating_sub(self.permits.available_permits());
+        Bounded { current, limit: self.limit }
     }
 }
 

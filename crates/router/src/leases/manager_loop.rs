@@ -29,7 +29,7 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 pub(crate) struct ManagerLoop {
     pub(super) routes: Arc<RouteStore>,
     pub(super) queue: Arc<LeaseQueue>,
-    pub(super) counters: Arc<LeaseCounters>,
+    pub(super) counters: LeaseCounters,
     pub(super) manager: LeaseManager<TenantId, u64>,
     pub(super) leases: HashMap<TenantId, TenantLease>,
     pub(super) waiters: HashMap<u64, Waiter>,
@@ -41,7 +41,7 @@ impl ManagerLoop {
         routes: Arc<RouteStore>,
         client: LeaseClient,
         queue: Arc<LeaseQueue>,
-        counters: Arc<LeaseCounters>,
+        counters: LeaseCounters,
     ) -> Self {
         let manager = LeaseManager::new(ManagerSettings {
             waiters_per_tenant: queue.limits.max_waiters_per_tenant,

@@ -12,6 +12,7 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use protocol::Problem;
 use protocol::problem::Code;
+use service::metrics::{self, Bounded};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -20,13 +21,12 @@ use crate::http::rate_limit::RateLimit;
 use crate::http::responses::{self, ResponseFormat};
 use crate::http::wake_progress::ProgressWatchers;
 use crate::leases::LeaseQueue;
-use crate::metrics::{self, Bounded, Gauges, LeaseCounters, RequestCounters};
+use crate::metrics::{Gauges, Metrics};
 use crate::routes::store::RouteReader;
 
 pub(crate) struct AdminListener {
     pub(crate) reader: RouteReader,
-    pub(crate) threads: Vec<Arc<RequestCounters>>,
-    pub(crate) lease_counters: Arc<LeaseCounters>,
+    pub(crate) metrics: Metrics,
     pub(crate) lease_queue: Arc<LeaseQueue>,
     pub(crate) watchers: ProgressWatchers,
     pub(crate) rate_limit: Option<Arc<RateLimit>>,
@@ -62,33 +62,30 @@ impl AdminListener {
 
     fn respond(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         match request.uri().path() {
-            "/healthz" => text("ok\n".to_owned()),
+            "/healthz" => text("ok\n"),
             "/readyz" => match self.not_ready_reason() {
-                None => text("ready\n".to_owned()),
+                None => text("ready\n"),
                 Some(reason) => problem_response(Problem::new(Code::Waiting, reason)),
             },
-            "/metrics" => {
-                let bounded = |current: usize, limit: usize| Bounded {
-                    current: current as u64,
-                    limit: limit as u64,
-                };
-                let limits = &self.lease_queue.limits;
-                let pairs = self.rate_limit.as_ref();
-                let gauges = Gauges {
-                    table: self.reader.tables.borrow().clone(),
-                    is_feed_connected: *self.reader.connected.borrow(),
-                    is_orchestrator_away: self.lease_queue.is_orchestrator_away(),
-                    held_requests: bounded(self.lease_queue.held_requests(), limits.max_waiters),
-                    wake_watchers: bounded(self.watchers.count(), limits.watchers),
-                    rate_limit_pairs: pairs.map_or(bounded(0, 0), |limit| Bounded {
-                        current: limit.count(),
-                        limit: limit.max_pairs as u64,
-                    }),
-                    connections_limit: self.connections_limit,
-                };
-                text(metrics::render(&self.threads, &self.lease_counters, &gauges))
-            }
+            "/metrics" => with_type(self.metrics.text(&self.gauges()), metrics::CONTENT_TYPE),
             _ => problem_response(responses::not_found()),
+        }
+    }
+
+    fn gauges(&self) -> Gauges {
+        let (queue, limits) = (&self.lease_queue, &self.lease_queue.limits);
+        let rate_limit = self.rate_limit.as_deref();
+        Gauges {
+            table: self.reader.tables.borrow().clone(),
+            is_feed_connected: *self.reader.connected.borrow(),
+            is_orchestrator_away: queue.is_orchestrator_away(),
+            held_requests: Bounded { current: queue.held_requests(), limit: limits.max_waiters },
+            wake_watchers: Bounded { current: self.watchers.count(), limit: limits.watchers },
+            rate_limit_pairs: rate_limit.map_or_else(Bounded::default, |limit| Bounded {
+                current: limit.count(),
+                limit: limit.max_pairs,
+            }),
+            connections_limit: self.connections_limit,
         }
     }
 
@@ -117,9 +114,12 @@ fn problem_response(problem: Problem) -> Response<Full<Bytes>> {
     response
 }
 
-fn text(body: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::from(body));
-    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    response.headers_mut().insert(CONTENT_TYPE, kind);
+fn text(body: &'static str) -> Response<Full<Bytes>> {
+    with_type(body, "text/plain; charset=utf-8")
+}
+
+fn with_type(body: impl Into<Full<Bytes>>, content_type: &'static str) -> Response<Full<Bytes>> {
+    let mut response = Response::new(body.into());
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }

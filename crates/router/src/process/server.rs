@@ -25,7 +25,7 @@ use crate::http::request_id::RequestIds;
 use crate::http::wake_progress::ProgressWatchers;
 use crate::http::worker::Worker;
 use crate::leases::{LeaseClient, LeaseHandle, ManagerLoop, RetryLimit};
-use crate::metrics::{LeaseCounters, RequestCounters};
+use crate::metrics::{Metrics, RequestCounters};
 use crate::process::admin::AdminListener;
 use crate::process::{fd_passing, file_limit};
 use crate::routes::store::{RouteReader, RouteStore};
@@ -137,9 +137,9 @@ impl Server {
         );
         let retry_limit = Arc::<RetryLimit>::default();
         let rate_limit = RateLimit::new(settings.rate, settings.limits.clients);
-        let threads: Vec<_> = public.iter().map(|_| Arc::<RequestCounters>::default()).collect();
+        let mut metrics = Metrics::default();
         let (mut serving, mut connections_limit) = (Vec::new(), 0);
-        for (number, (listener, counters)) in public.into_iter().zip(&threads).enumerate() {
+        for (number, listener) in public.into_iter().enumerate() {
             let setup = WorkerSetup {
                 number,
                 replaces_child,
@@ -152,7 +152,7 @@ impl Server {
                 leases: leases.clone(),
                 watchers: watchers.clone(),
                 retry_limit: retry_limit.clone(),
-                counters: counters.clone(),
+                counters: metrics.add_thread(),
                 request_id_seed: getrandom::u64()
                     .map_err(|e| anyhow::anyhow!("no randomness: {e}"))?,
             };
@@ -168,19 +168,17 @@ impl Server {
             tokio::spawn(follow_parent(link, reader.clone(), shutdown.clone(), stop.clone()));
         }
         let app_api = Client::new(settings.app_api, settings.routes_token);
-        let lease_counters = Arc::new(LeaseCounters::default());
         let lease_client = LeaseClient { client: orchestrator, holder: Uuid::new_v4() };
         let lease_queue = leases.queue;
         let manager_loop = ManagerLoop::new(
             routes.clone(),
             lease_client,
             lease_queue.clone(),
-            lease_counters.clone(),
+            metrics.leases.clone(),
         );
         let admin = AdminListener {
             reader,
-            threads,
-            lease_counters,
+            metrics,
             lease_queue,
             watchers,
             rate_limit,

@@ -105,8 +105,8 @@ impl<C: Clock + Clone> RateLimit<C> {
     }
 
     /// How many pairs have a bucket of their own now.
-    pub(crate) fn count(&self) -> u64 {
-        self.limiter.len() as u64
+    pub(crate) fn count(&self) -> usize {
+        self.limiter.len()
     }
 
     /// Counts one request.
