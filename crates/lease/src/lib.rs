@@ -33,7 +33,7 @@
 //! `model` explores every order of events, within budgets, with [`LeaseManager`] and [`Authority`] as they ship: calls that are late, lost,
 //! repeated and reordered, routers that crash, an orchestrator that crashes before, during and after every call or is unreachable, an engine
 //! that refuses, owners, exits, work inside, clients that leave, route tables that lag behind. It checks that a request is sent only under a
-//! live lease, or without one while the orchestrator is away; that no tenant is suspended under a lease or after a busy report; that each
+//! live lease, or without one while the orchestrator is unreachable; that no tenant is suspended under a lease or after a busy report; that each
 //! waiter gets one response with a true reason; that one lease request per tenant and one wake call run at a time; and that from every state,
 //! once nothing fails any more, every waiter is served and a tenant in use is leased. `properties` runs random sequences that are longer
 //! and finer in time; `scenarios` are single cases to read. `cargo xtask mutants lease` changes line after line; each

@@ -60,7 +60,7 @@ pub(crate) struct LeaseCounters {
 pub(crate) struct Gauges {
     pub(crate) table: Arc<RouteTable>,
     pub(crate) is_feed_connected: bool,
-    pub(crate) is_orchestrator_away: bool,
+    pub(crate) is_orchestrator_unreachable: bool,
     pub(crate) held_requests: Bounded,
     pub(crate) wake_watchers: Bounded,
     pub(crate) rate_limit_pairs: Bounded,
@@ -184,7 +184,7 @@ impl Metrics {
             (
                 "orchestrator_up",
                 "Whether the orchestrator answered the last call",
-                (!gauges.is_orchestrator_away).into(),
+                (!gauges.is_orchestrator_unreachable).into(),
             ),
             ("in_flight", "Requests and tunnels under way", in_flight),
             ("idle_upstreams", "Idle connections to tenants", idle as u64),
@@ -276,7 +276,7 @@ mod tests {
         let gauges = Gauges {
             table: Arc::new(RouteTable::default()),
             is_feed_connected: true,
-            is_orchestrator_away: true,
+            is_orchestrator_unreachable: true,
             held_requests: Bounded { current: 2, limit: 20 },
             wake_watchers: Bounded { current: 1, limit: 10 },
             rate_limit_pairs: Bounded { current: 3, limit: 30 },

@@ -286,7 +286,8 @@ mod tests {
 
     #[test]
     fn only_an_installation_on_loopback_has_no_rate_limit() {
-        let secrets = std::env::temp_dir().join(format!("router-settings-{}", std::process::id()));
+        let dir = testkit::TempDir::new("router-settings").unwrap();
+        let secrets = dir.path().join("secret");
         std::fs::write(&secrets, "8vY2m0Qz5hYt1rKp7sXw3uBn6cEd9fGa").unwrap();
         let read = |domain: &'static str, trusted: &'static str, rate: &'static str| {
             let secrets = secrets.clone();
@@ -307,6 +308,5 @@ mod tests {
         assert_eq!(read("notlocalhost", "", ""), (Rate::default(), public));
         assert_eq!(read("tenants.example", "10.0.0.1", ""), (Rate::default(), public));
         assert_eq!(read("tenants.example", "10.0.0.1", "off"), (Rate::OFF, public));
-        std::fs::remove_file(secrets).unwrap();
     }
 }

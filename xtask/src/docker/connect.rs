@@ -54,13 +54,13 @@ const NOT_RUNNING: EngineProblem = EngineProblem {
     fix: "start it (sudo systemctl start docker, or Docker Desktop), or correct DOCKER_HOST",
 };
 const UNUSABLE: EngineProblem = EngineProblem {
-    parts: &[""],
+    parts: &[],
     cause: "what answers is no usable container engine",
     fix: "read its log, or correct DOCKER_HOST",
 };
 /// In the order in which they are tried.
-const BY_MESSAGE: [EngineProblem; 6] =
-    [TOO_OLD, INVALID_ADDRESS, PERMISSION_DENIED, TIMEOUT, NOT_RUNNING, UNUSABLE];
+const BY_MESSAGE: [EngineProblem; 5] =
+    [TOO_OLD, INVALID_ADDRESS, PERMISSION_DENIED, TIMEOUT, NOT_RUNNING];
 
 /// Requests the engine's version; `variables` replace those of xtask.
 pub(super) fn connect(variables: &[(&str, &str)]) -> Result<Docker, ActionableError> {

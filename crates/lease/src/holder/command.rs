@@ -50,7 +50,7 @@ pub enum RequestOutcome {
     UnknownRoute,
     /// The orchestrator refused the lease.
     Refused(LeaseError),
-    /// The call failed: everything but [`CallHealth::Answered`].
+    /// The call failed: everything but [`CallHealth::Responded`].
     CallFailed(CallHealth),
 }
 
@@ -103,7 +103,7 @@ pub enum ManagerCommand<T, W> {
         tenant: T,
         waiter: W,
     },
-    /// Let the waiter send its request without a lease: the orchestrator is away, and the tenant runs.
+    /// Let the waiter send its request without a lease: the orchestrator is unreachable, and the tenant runs.
     ServeUnleased {
         tenant: T,
         waiter: W,

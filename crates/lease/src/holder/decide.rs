@@ -16,9 +16,9 @@ use crate::time::{Millis, Moment};
 const SLEEPING_REFUSAL_TTL: Millis = 1_000;
 const NOT_RUNNING_REFUSAL_TTL: Millis = 1_000;
 const WAKE_FAILURE_BACKOFF: Millis = 10_000;
-/// Minimum time between two lease requests for one tenant while the orchestrator is away.
+/// Minimum time between two lease requests for one tenant while the orchestrator is unreachable.
 const OUTAGE_RETRY_DELAY: Millis = 1_000;
-/// Lease requests per tick while the orchestrator is away: enough to notice that it is back.
+/// Lease requests per tick while the orchestrator is unreachable: enough to notice that it is back.
 const MAX_REQUESTS_PER_TICK_IN_OUTAGE: usize = 4;
 
 impl<T: Copy + Ord, W: Copy + Eq> LeaseManager<T, W> {
@@ -147,19 +147,19 @@ impl<T: Copy + Ord, W: Copy + Eq> LeaseManager<T, W> {
         self.refuse_waiters(tenant, &error);
     }
 
-    // While the orchestrator is away.
+    // While the orchestrator is unreachable.
 
     pub(crate) fn set_reachable(&mut self, now: Moment) {
-        let was_away = self.outage.is_away();
+        let was_unreachable = self.outage.is_unreachable();
         let changed = self.outage.set_reachable(now);
-        self.report_status(now, changed, was_away);
+        self.report_status(now, changed, was_unreachable);
     }
 
-    pub(crate) fn report_status(&mut self, now: Moment, changed: bool, was_away: bool) {
+    pub(crate) fn report_status(&mut self, now: Moment, changed: bool, was_unreachable: bool) {
         if changed {
             self.commands.push_back(ManagerCommand::SetStatus(self.outage.status));
         }
-        if was_away && !self.outage.is_away() {
+        if was_unreachable && !self.outage.is_unreachable() {
             // The requests that wait for the orchestrator's return go out at once.
             self.schedule_by(now);
         }
@@ -183,10 +183,10 @@ impl<T: Copy + Ord, W: Copy + Eq> LeaseManager<T, W> {
 
     /// Sends requests for waiters whose retry is due, and for tenants in use without a lease (`unleased`).
     pub(crate) fn send_due_requests(&mut self, now: Moment, unleased: Vec<T>) {
-        let is_away = self.outage.is_away();
-        let limit = if is_away { MAX_REQUESTS_PER_TICK_IN_OUTAGE } else { usize::MAX };
+        let is_unreachable = self.outage.is_unreachable();
+        let limit = if is_unreachable { MAX_REQUESTS_PER_TICK_IN_OUTAGE } else { usize::MAX };
         let is_due = |entry: &LeaseEntry<W>| {
-            entry.request.is_none() && entry.retry_at.is_some_and(|at| at <= now || !is_away)
+            entry.request.is_none() && entry.retry_at.is_some_and(|at| at <= now || !is_unreachable)
         };
         let due = self.tenants.iter().filter(|(_, entry)| is_due(entry));
         let due: Vec<T> = due.map(|(tenant, _)| *tenant).take(limit).collect();
@@ -197,7 +197,7 @@ impl<T: Copy + Ord, W: Copy + Eq> LeaseManager<T, W> {
     }
 
     /// A lease request may stay unanswered for long, because a tenant wakes or because the
-    /// orchestrator is away. A probe, which the orchestrator always answers at once, distinguishes
+    /// orchestrator is unreachable. A probe, which the orchestrator always answers at once, distinguishes
     /// the two.
     pub(crate) fn probe_if_silent(&mut self, now: Moment) {
         if self.next_probe().is_some_and(|at| at <= now) {

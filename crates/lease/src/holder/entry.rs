@@ -23,7 +23,7 @@ pub(crate) struct LeaseEntry<W> {
     /// The one lease request in flight, for all waiters.
     pub(crate) request: Option<PendingRequest>,
     pub(crate) waiters: Vec<(W, RequestIntent)>,
-    /// The orchestrator was away: when to send the next request for the waiters.
+    /// The orchestrator was unreachable: when to send the next request for the waiters.
     pub(crate) retry_at: Option<Moment>,
     /// The manager refuses background requests until then: the tenant sleeps.
     pub(crate) sleeping_until: Moment,

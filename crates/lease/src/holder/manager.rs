@@ -2,7 +2,7 @@
 //!
 //! Decides which lease requests are sent (one per tenant at a time), and which waiters wait for
 //! them. Also decides how long a refusal is reused, when to renew and release, and how requests are
-//! treated while the orchestrator is away.
+//! treated while the orchestrator is unreachable.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -22,9 +22,9 @@ pub const REQUEST_WAIT: Millis = 10_000;
 /// this often.
 const USAGE_CHECK_INTERVAL: Millis = 1_000;
 const MIN_USAGE_CHECK_INTERVAL: Millis = 50;
-/// Minimum time between two ticks, and while the orchestrator is away.
+/// Minimum time between two ticks, and while the orchestrator is unreachable.
 pub(crate) const MIN_TICK_INTERVAL: Millis = 20;
-const MIN_TICK_INTERVAL_AWAY: Millis = 100;
+const MIN_TICK_INTERVAL_UNREACHABLE: Millis = 100;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LeaseManager<T, W> {
@@ -130,11 +130,11 @@ impl<T: Copy + Ord, W: Copy + Eq> LeaseManager<T, W> {
             RequestOutcome::CallFailed(health) => {
                 self.on_call_health(now, health);
                 match health {
-                    CallHealth::NoAnswer => {}
+                    CallHealth::NoResponse => {}
                     CallHealth::OutOfResources => {
                         self.refuse_waiters(tenant, &LeaseError::OutOfResources);
                     }
-                    CallHealth::Fault { .. } | CallHealth::Answered => {
+                    CallHealth::Failed { .. } | CallHealth::Responded => {
                         self.refuse_waiters(tenant, &LeaseError::OrchestratorUnavailable);
                     }
                 }
@@ -161,17 +161,17 @@ impl<T: Copy + Ord, W: Copy + Eq> LeaseManager<T, W> {
     /// Updates the status of the orchestrator by the outcome of a call.
     pub fn on_call_health(&mut self, now: Moment, health: CallHealth) {
         match health {
-            CallHealth::Answered => self.set_reachable(now),
-            CallHealth::NoAnswer => {
-                if self.outage.set_away(now) {
-                    self.commands.push_back(ManagerCommand::SetStatus(OrchestratorStatus::Away));
+            CallHealth::Responded => self.set_reachable(now),
+            CallHealth::NoResponse => {
+                if self.outage.set_unreachable(now) {
+                    self.commands.push_back(ManagerCommand::SetStatus(OrchestratorStatus::Unreachable));
                 }
                 self.serve_all_without_orchestrator(now);
             }
-            CallHealth::Fault { rejects_calls } => {
-                let was_away = self.outage.is_away();
+            CallHealth::Failed { rejects_calls } => {
+                let was_unreachable = self.outage.is_unreachable();
                 let changed = self.outage.set_faulty(now, rejects_calls);
-                self.report_status(now, changed, was_away);
+                self.report_status(now, changed, was_unreachable);
             }
             CallHealth::OutOfResources => {}
         }
@@ -213,11 +213,11 @@ impl<T: Copy + Ord, W: Copy + Eq> LeaseManager<T, W> {
             deadline = deadline.into_iter().chain(next).min();
         }
         self.send_due_requests(now, unleased);
-        let is_away = self.outage.is_away();
-        let pause = if is_away { MIN_TICK_INTERVAL_AWAY } else { MIN_TICK_INTERVAL };
+        let is_unreachable = self.outage.is_unreachable();
+        let pause = if is_unreachable { MIN_TICK_INTERVAL_UNREACHABLE } else { MIN_TICK_INTERVAL };
         let next = deadline.into_iter().chain(self.next_wait_deadline()).min();
         // A deadline may lie in the past: that of a request in flight, or of a tenant without
-        // requests while away.
+        // requests while unreachable.
         self.due = next.map(|at| at.max(now.plus(pause)));
     }
 
@@ -228,11 +228,12 @@ impl<T: Copy + Ord, W: Copy + Eq> LeaseManager<T, W> {
         released
     }
 
-    /// Keeps a lease that was about to be released: the tenant is in use again.
-    pub fn keep_lease(&mut self, now: Moment, tenant: T) {
-        let valid_until = self.valid_until(tenant);
-        self.commands.push_back(ManagerCommand::Publish { tenant, valid_until });
+    /// Keeps a lease that was about to be released, because the tenant is in use again. Returns until when requests may be
+    /// sent: the caller publishes that at once, because until then requests find no lease.
+    #[must_use]
+    pub fn keep_lease(&mut self, now: Moment, tenant: T) -> Moment {
         self.schedule_by(now.plus(MIN_TICK_INTERVAL));
+        self.valid_until(tenant)
     }
 
     pub fn next_command(&mut self) -> Option<ManagerCommand<T, W>> {

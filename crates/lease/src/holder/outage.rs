@@ -12,20 +12,20 @@ const PROBE_INTERVAL: Millis = 1_000;
 pub enum OrchestratorStatus {
     #[default]
     Reachable,
-    /// The last call got no answer. Running tenants are served without a lease.
-    Away,
-    /// The orchestrator answers and rejects our calls. It goes on suspending tenants, so nothing is sent without a lease.
+    /// The last call got no response. Running tenants are served without a lease.
+    Unreachable,
+    /// The orchestrator responds and rejects our calls. It goes on suspending tenants, so nothing is sent without a lease.
     RejectsCalls,
 }
 
 /// The health of the orchestrator, by the outcome of one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CallHealth {
-    Answered,
-    /// The orchestrator was not reached, did not answer in time, is shutting down, or does not know its tenants yet.
-    NoAnswer,
-    /// The orchestrator answered and did not process the call.
-    Fault {
+    Responded,
+    /// The orchestrator was not reached, did not respond in time, is shutting down, or does not know its tenants yet.
+    NoResponse,
+    /// The orchestrator responded and did not process the call.
+    Failed {
         /// Our token or our build is wrong: every call fails until an operator acts.
         rejects_calls: bool,
     },
@@ -37,47 +37,47 @@ pub enum CallHealth {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Outage {
     pub(crate) status: OrchestratorStatus,
-    pub(crate) away_since: Moment,
+    pub(crate) unreachable_since: Moment,
     /// Until this moment a refused request does not cause another call.
     pub(crate) next_retry_at: Moment,
-    pub(crate) last_answer_at: Moment,
+    pub(crate) last_response_at: Moment,
     pub(crate) last_probe_at: Moment,
     pub(crate) is_probing: bool,
 }
 
 impl Outage {
-    pub(crate) fn is_away(&self) -> bool {
-        self.status == OrchestratorStatus::Away
+    pub(crate) fn is_unreachable(&self) -> bool {
+        self.status == OrchestratorStatus::Unreachable
     }
 
-    /// Whether the orchestrator is away for longer than a restart takes.
+    /// Whether the orchestrator is unreachable for longer than a restart takes.
     pub(crate) fn is_longer_than(&self, now: Moment, grace: Millis) -> bool {
-        self.is_away() && self.away_since.plus(grace) <= now
+        self.is_unreachable() && self.unreachable_since.plus(grace) <= now
     }
 
     /// Returns whether the status changed.
     pub(crate) fn set_reachable(&mut self, now: Moment) -> bool {
-        self.last_answer_at = now;
+        self.last_response_at = now;
         std::mem::take(&mut self.status) != OrchestratorStatus::Reachable
     }
 
     /// Returns whether the status changed.
-    pub(crate) fn set_away(&mut self, now: Moment) -> bool {
+    pub(crate) fn set_unreachable(&mut self, now: Moment) -> bool {
         self.next_retry_at = now.plus(PROBE_INTERVAL);
-        if self.is_away() {
+        if self.is_unreachable() {
             return false;
         }
-        (self.status, self.away_since) = (OrchestratorStatus::Away, now);
+        (self.status, self.unreachable_since) = (OrchestratorStatus::Unreachable, now);
         true
     }
 
     /// Returns whether the status changed.
     pub(crate) fn set_faulty(&mut self, now: Moment, rejects_calls: bool) -> bool {
-        self.last_answer_at = now;
+        self.last_response_at = now;
         let before = self.status;
         if rejects_calls {
             self.status = OrchestratorStatus::RejectsCalls;
-        } else if self.is_away() {
+        } else if self.is_unreachable() {
             self.status = OrchestratorStatus::Reachable;
         }
         before != self.status
@@ -97,7 +97,7 @@ impl Outage {
         if self.is_probing {
             return None;
         }
-        let last_sign = oldest_request?.max(self.last_answer_at).max(self.last_probe_at);
+        let last_sign = oldest_request?.max(self.last_response_at).max(self.last_probe_at);
         Some(last_sign.plus(SILENCE_TIMEOUT))
     }
 }

@@ -37,11 +37,11 @@ pub(super) enum Stage {
     Sent,
     /// The orchestrator holds the lease request until the tenant is ready.
     Waiting,
-    Answered(Answer),
+    Responded(Response),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Answer {
+pub(super) enum Response {
     Granted {
         expires_in: Millis,
         linger: Millis,
@@ -77,7 +77,7 @@ impl Call {
     }
 }
 
-impl Answer {
+impl Response {
     pub(super) fn of(response: LeaseResponse) -> Self {
         Self::Refused(match response {
             LeaseResponse::Granted(Grant { expires_in, linger, woke }) => {
@@ -107,7 +107,7 @@ impl Answer {
                 RequestError::Failed => LeaseError::WakeFailed("failed".into()),
             }),
             Self::Renewed(_) | Self::Probed | Self::Broken => {
-                RequestOutcome::CallFailed(CallHealth::NoAnswer)
+                RequestOutcome::CallFailed(CallHealth::NoResponse)
             }
         }
     }
@@ -131,7 +131,7 @@ impl System {
         match self.calls[&id].stage {
             Stage::Sent => self.arrive(id),
             Stage::Waiting => Ok(()),
-            Stage::Answered(answer) => self.finish_call(id, answer),
+            Stage::Responded(response) => self.finish_call(id, response),
         }
     }
 
@@ -156,13 +156,13 @@ impl System {
             }
             CallKind::Renewal { idle } => {
                 let renewed = core.renew_lease(now, tenant, holder, usage(idle));
-                self.answer(id, Answer::Renewed(renewed));
+                self.complete_call(id, Response::Renewed(renewed));
             }
             CallKind::Release { idle } => {
                 core.release_lease(now, tenant, holder, usage(idle));
                 self.calls.remove(&id);
             }
-            CallKind::Probe => self.answer(id, Answer::Probed),
+            CallKind::Probe => self.complete_call(id, Response::Probed),
         }
         self.pump()
     }
@@ -174,31 +174,31 @@ impl System {
     }
 
     /// Sends the response, unless the router gave up.
-    pub(super) fn answer(&mut self, id: u8, answer: Answer) {
+    pub(super) fn complete_call(&mut self, id: u8, response: Response) {
         match self.calls[&id].is_open {
-            true => self.set_stage(id, Stage::Answered(answer)),
+            true => self.set_stage(id, Stage::Responded(response)),
             false => {
                 self.calls.remove(&id);
             }
         }
     }
 
-    fn finish_call(&mut self, id: u8, answer: Answer) -> Result<(), String> {
+    fn finish_call(&mut self, id: u8, response: Response) -> Result<(), String> {
         let Some(call) = self.calls.remove(&id) else { return Ok(()) };
         let now = self.now;
         let Call { router: index, kind, call, .. } = call;
         let router = &mut self.routers[index];
         let (manager, tenant) = (&mut router.manager, router.tenant);
-        match (kind, answer) {
-            (CallKind::Request { .. }, answer) => {
-                manager.on_request_finished(now, tenant, call, answer.outcome());
+        match (kind, response) {
+            (CallKind::Request { .. }, response) => {
+                manager.on_request_finished(now, tenant, call, response.outcome());
             }
-            (CallKind::Renewal { .. }, Answer::Renewed(expires_in)) => {
-                manager.on_call_health(now, CallHealth::Answered);
+            (CallKind::Renewal { .. }, Response::Renewed(expires_in)) => {
+                manager.on_call_health(now, CallHealth::Responded);
                 manager.on_renewed(now, tenant, call, expires_in);
             }
-            (CallKind::Probe, Answer::Probed) => {
-                manager.on_probe_finished(now, CallHealth::Answered);
+            (CallKind::Probe, Response::Probed) => {
+                manager.on_probe_finished(now, CallHealth::Responded);
             }
             (CallKind::Renewal { .. } | CallKind::Release { .. } | CallKind::Probe, _) => {}
         }
@@ -252,7 +252,7 @@ impl System {
                 Stage::Sent => {
                     self.calls.entry(id).and_modify(|call| call.is_open = false);
                 }
-                Stage::Waiting | Stage::Answered(_) => {
+                Stage::Waiting | Stage::Responded(_) => {
                     self.calls.remove(&id);
                 }
             }
@@ -263,7 +263,7 @@ impl System {
     pub(super) fn break_held_calls(&mut self) {
         self.calls.retain(|_, call| call.is_open || call.stage != Stage::Waiting);
         for call in self.calls.values_mut().filter(|call| call.stage == Stage::Waiting) {
-            call.stage = Stage::Answered(Answer::Broken);
+            call.stage = Stage::Responded(Response::Broken);
         }
     }
 }

@@ -66,12 +66,12 @@ impl Clock {
             NOW.plus(due.since(NOW) / UNIT * UNIT)
         });
         let outage = &mut manager.outage;
-        let (is_away, silent_since) =
-            (outage.is_away(), outage.last_answer_at.max(outage.last_probe_at));
+        let (is_unreachable, silent_since) =
+            (outage.is_unreachable(), outage.last_response_at.max(outage.last_probe_at));
         let silent_since = self.at(silent_since, PAUSE);
-        (outage.last_answer_at, outage.last_probe_at) = (silent_since, silent_since);
-        outage.away_since = if is_away { self.at(outage.away_since, PAUSE) } else { NOW };
-        outage.next_retry_at = if is_away { self.at(outage.next_retry_at, 0) } else { NOW };
+        (outage.last_response_at, outage.last_probe_at) = (silent_since, silent_since);
+        outage.unreachable_since = if is_unreachable { self.at(outage.unreachable_since, PAUSE) } else { NOW };
+        outage.next_retry_at = if is_unreachable { self.at(outage.next_retry_at, 0) } else { NOW };
         let entry = manager.tenants.get_mut(&tenant);
         let lease = entry.as_ref().and_then(|entry| entry.holder.lease);
         let is_used_since = lease.is_some_and(|lease| router.last_used > lease.extended_at);

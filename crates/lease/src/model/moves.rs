@@ -10,8 +10,8 @@ use crate::holder::outage::CallHealth;
 use protocol::orchestrator::Phase;
 
 const FAULTS: [CallHealth; 3] = [
-    CallHealth::Fault { rejects_calls: true },
-    CallHealth::Fault { rejects_calls: false },
+    CallHealth::Failed { rejects_calls: true },
+    CallHealth::Failed { rejects_calls: false },
     CallHealth::OutOfResources,
 ];
 
@@ -203,11 +203,11 @@ impl System {
             }
             Move::Lose(id) => {
                 self.budget.losses -= 1;
-                self.fail(id, CallHealth::NoAnswer, false)
+                self.fail(id, CallHealth::NoResponse, false)
             }
             Move::Delay(id) => {
                 self.budget.losses -= 1;
-                self.fail(id, CallHealth::NoAnswer, true)
+                self.fail(id, CallHealth::NoResponse, true)
             }
             Move::Fault(id, health) => {
                 self.budget.faults -= 1;

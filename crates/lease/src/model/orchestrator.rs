@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::call::{Answer, Call, CallKind, REQUEST_WAIT, Stage};
+use super::call::{Call, CallKind, REQUEST_WAIT, Response, Stage};
 use super::container::{Container, Intent, Operation, Part, Run};
 use super::system::{Granted, System};
 use crate::authority::command::{
@@ -156,7 +156,7 @@ impl System {
             LeaseResponse::Failed(WakeError::ReadinessTimeout) => container.run != Run::Ready,
             LeaseResponse::Unknown => false,
         };
-        self.answer(id, Answer::of(response));
+        self.complete_call(id, Response::of(response));
         match is_just {
             true => Ok(()),
             false => Err(format!("lease request {id} gets a false response: {response:?}")),

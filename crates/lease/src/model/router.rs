@@ -147,7 +147,7 @@ impl System {
         let Some(last_used) = router.releasing.take() else { return Ok(()) };
         router.published = Moment(0);
         if router.in_use || router.last_used > last_used {
-            router.manager.keep_lease(now, router.tenant);
+            router.published = router.manager.keep_lease(now, router.tenant);
         } else if let Some(number) = router.manager.begin_release(now, router.tenant) {
             let idle = now.since(router.last_used);
             let call = LeaseCall { number, sent_at: now };
@@ -224,8 +224,8 @@ impl System {
                     router.serve(waiter)?;
                 }
                 ManagerCommand::ServeUnleased { waiter, .. } => {
-                    let is_away = router.manager.status() == OrchestratorStatus::Away;
-                    if !is_away || router.route != RouteStatus::Running {
+                    let is_unreachable = router.manager.status() == OrchestratorStatus::Unreachable;
+                    if !is_unreachable || router.route != RouteStatus::Running {
                         return Err("a request is sent without a lease for no reason".to_owned());
                     }
                     router.serve(waiter)?;

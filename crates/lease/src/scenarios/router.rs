@@ -123,19 +123,19 @@ fn a_failed_wake_is_reused_until_its_time_is_over_or_the_tenant_runs() {
 
 #[test]
 fn an_outage_serves_running_tenants_unleased_and_retries_for_the_others() {
-    let away = RequestOutcome::CallFailed(CallHealth::NoAnswer);
-    let status = ManagerCommand::SetStatus(OrchestratorStatus::Away);
+    let unreachable = RequestOutcome::CallFailed(CallHealth::NoResponse);
+    let status = ManagerCommand::SetStatus(OrchestratorStatus::Unreachable);
     let mut router = RouterScenario::new();
     let call = sent(&router.request(1, true));
     let unleased = ManagerCommand::ServeUnleased { tenant: 1, waiter: 1 };
-    assert_eq!(router.finish(call, away.clone()), [status.clone(), unleased]);
+    assert_eq!(router.finish(call, unreachable.clone()), [status.clone(), unleased]);
 
     let mut router = RouterScenario::new();
     let call = sent(&router.request(1, false));
-    assert_eq!(router.finish(call, away.clone()), [status]);
+    assert_eq!(router.finish(call, unreachable.clone()), [status]);
     assert_eq!(router.tick_after(999), []);
     let call = sent(&router.tick_after(1));
-    router.finish(call, away);
+    router.finish(call, unreachable);
     router.now = router.now.plus(10_000);
     let error = LeaseError::OrchestratorUnavailable;
     let refused = router.request(2, false);
@@ -148,7 +148,7 @@ fn a_grant_that_a_release_has_overtaken_is_no_lease() {
     let terms = TERMS;
     let granted = || RequestOutcome::Granted { terms, woke: false };
     let first = sent(&router.request(1, true));
-    router.finish(first, RequestOutcome::CallFailed(CallHealth::NoAnswer));
+    router.finish(first, RequestOutcome::CallFailed(CallHealth::NoResponse));
     let second = sent(&router.request(2, true));
     router.finish(second, granted());
     assert!(router.core.valid_until(1) > router.now);

@@ -11,7 +11,7 @@ use crate::time::Moment;
 use protocol::leases::RequestIntent;
 
 const GRANTED: RequestOutcome = RequestOutcome::Granted { terms: TERMS, woke: false };
-const AWAY: RequestOutcome = RequestOutcome::CallFailed(CallHealth::NoAnswer);
+const UNREACHABLE: RequestOutcome = RequestOutcome::CallFailed(CallHealth::NoResponse);
 
 fn refused(waiter: u8, error: LeaseError) -> Vec<ManagerCommand<u8, u8>> {
     vec![ManagerCommand::Refuse { waiter, error }]
@@ -60,8 +60,7 @@ fn a_lease_in_use_is_renewed_after_a_third_and_an_unused_one_released_after_its_
     assert_eq!(router.core.next_deadline(), Some(START.plus(15_000)));
     let release = ManagerCommand::Release { tenant: 1, last_used: unused.last_used };
     assert_eq!(router.tick_with(9_000, unused), [release]);
-    router.core.keep_lease(router.now, 1);
-    assert_eq!(router.commands(), [ManagerCommand::Publish { tenant: 1, valid_until }]);
+    assert_eq!(router.core.keep_lease(router.now, 1), valid_until);
     assert_eq!(router.core.next_deadline(), Some(router.now.plus(20)));
     assert_eq!(router.core.begin_release(router.now, 1), Some(call.number));
     assert_eq!(router.core.begin_release(router.now, 1), None);
@@ -170,7 +169,7 @@ fn a_silent_orchestrator_is_probed_once_a_second_while_a_request_waits() {
     assert_eq!(router.tick_after(999), []);
     assert_eq!(router.tick_after(1), [ManagerCommand::SendProbe]);
     assert_eq!(router.tick_after(5_000), [], "one probe is in flight");
-    router.core.on_probe_finished(router.now, CallHealth::Answered);
+    router.core.on_probe_finished(router.now, CallHealth::Responded);
     assert_eq!(router.core.next_deadline(), Some(router.now.plus(1_000)));
     assert_eq!(router.tick_after(999), []);
     assert_eq!(router.tick_after(1), [ManagerCommand::SendProbe]);
@@ -187,12 +186,12 @@ fn four_tenants_a_tick_find_out_whether_the_orchestrator_is_back() {
     }
     for command in router.commands() {
         let ManagerCommand::SendRequest { tenant, call, .. } = command else { panic!() };
-        router.core.on_request_finished(router.now, tenant, call, AWAY);
+        router.core.on_request_finished(router.now, tenant, call, UNREACHABLE);
     }
-    assert_eq!(router.commands(), [ManagerCommand::SetStatus(OrchestratorStatus::Away)]);
+    assert_eq!(router.commands(), [ManagerCommand::SetStatus(OrchestratorStatus::Unreachable)]);
     let requests = router.tick_after(1_000);
     assert_eq!(requests.len(), 4, "{requests:?}");
-    assert_eq!(router.core.next_deadline(), Some(router.now.plus(100)), "slower while away");
+    assert_eq!(router.core.next_deadline(), Some(router.now.plus(100)), "slower while unreachable");
     let ManagerCommand::SendRequest { tenant, call, .. } = requests[0] else { panic!() };
     router.core.on_request_finished(router.now, tenant, call, GRANTED);
     let reachable = ManagerCommand::SetStatus(OrchestratorStatus::Reachable);
@@ -205,7 +204,7 @@ fn four_tenants_a_tick_find_out_whether_the_orchestrator_is_back() {
 fn after_a_long_outage_refused_requests_cause_one_call_a_second() {
     let mut router = RouterScenario::new();
     let call = sent(&router.request(1, false));
-    router.finish(call, AWAY);
+    router.finish(call, UNREACHABLE);
     router.core.remove_waiter(router.now, 1, 1);
     router.now = START.plus(10_000);
     let unavailable = |waiter| refused(waiter, LeaseError::OrchestratorUnavailable);
@@ -226,7 +225,7 @@ fn after_a_long_outage_refused_requests_cause_one_call_a_second() {
     // A tenant that runs is requested, and served once the call fails.
     let mut router = RouterScenario::new();
     let call = sent(&router.request(1, true));
-    router.finish(call, AWAY);
+    router.finish(call, UNREACHABLE);
     router.now = START.plus(10_000);
     sent(&router.request(2, true));
 }
@@ -234,17 +233,17 @@ fn after_a_long_outage_refused_requests_cause_one_call_a_second() {
 #[test]
 fn rejected_calls_are_a_status_of_their_own_that_any_answer_ends() {
     let mut router = leased();
-    let rejects = CallHealth::Fault { rejects_calls: true };
+    let rejects = CallHealth::Failed { rejects_calls: true };
     router.core.on_call_health(router.now, rejects);
     let status = |status| [ManagerCommand::SetStatus(status)];
     assert_eq!(router.commands(), status(OrchestratorStatus::RejectsCalls));
-    router.core.on_call_health(router.now, CallHealth::Fault { rejects_calls: false });
+    router.core.on_call_health(router.now, CallHealth::Failed { rejects_calls: false });
     assert_eq!(router.commands(), []);
-    router.core.on_call_health(router.now, CallHealth::Answered);
+    router.core.on_call_health(router.now, CallHealth::Responded);
     assert_eq!(router.commands(), status(OrchestratorStatus::Reachable));
-    router.core.on_call_health(router.now, CallHealth::NoAnswer);
-    assert_eq!(router.commands(), status(OrchestratorStatus::Away));
-    router.core.on_call_health(router.now, CallHealth::Fault { rejects_calls: false });
+    router.core.on_call_health(router.now, CallHealth::NoResponse);
+    assert_eq!(router.commands(), status(OrchestratorStatus::Unreachable));
+    router.core.on_call_health(router.now, CallHealth::Failed { rejects_calls: false });
     assert_eq!(router.commands(), status(OrchestratorStatus::Reachable), "it answers");
 
     let mut router = RouterScenario::new();

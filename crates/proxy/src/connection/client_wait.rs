@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::time::Sleep;
 
-use crate::connection::step::Failure;
+use crate::connection::step::ForwardError;
 use crate::error::ProxyError;
 use crate::http::head::Version;
 use crate::runtime::buffers::{BufferPool, ReadBuffer};
@@ -137,7 +137,7 @@ pub(crate) async fn unless_client_leaves<T>(
     deadline: &Deadline,
     (half_close_timeout, probe): (Duration, Probe),
     mut later: Pin<Box<dyn Future<Output = T>>>,
-) -> Result<T, Failure> {
+) -> Result<T, ForwardError> {
     let mut input_ended = pin!(client.wait_for_input_end());
     let mut half_close = None;
     poll_fn(|cx| {
@@ -150,10 +150,10 @@ pub(crate) async fn unless_client_leaves<T>(
         if let Some(half_close) = &mut half_close
             && half_close.poll_gone(cx, client, probe).is_ready()
         {
-            return Poll::Ready(Err(Failure::ClientGone));
+            return Poll::Ready(Err(ForwardError::ClientGone));
         }
         match deadline.has_passed(cx) {
-            true => Poll::Ready(Err(Failure::Error(ProxyError::ResponseTimeout))),
+            true => Poll::Ready(Err(ForwardError::Error(ProxyError::ResponseTimeout))),
             false => Poll::Pending,
         }
     })
@@ -200,7 +200,7 @@ mod tests {
         drop(theirs);
         assert!(matches!(
             unless_client_leaves(&ours, &deadline, PROBE, never).await,
-            Err(Failure::ClientGone)
+            Err(ForwardError::ClientGone)
         ));
         assert_eq!(Rc::strong_count(&held), 1, "and what was waited for is dropped");
         let mut bytes = [0; 20];

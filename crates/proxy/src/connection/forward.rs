@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 use crate::connection::client_wait::{self, ClientInput, HalfClose, Probe, read_ahead};
 use crate::connection::copy::{BodyCopy, CopyError, Side, ToClient, ToUpstream};
 use crate::connection::interim_budget::InterimBudget;
-use crate::connection::step::{End, Failure, Pause, Step};
+use crate::connection::step::{End, ForwardError, Pause, Step};
 use crate::error::{ErrorOrigin, ProxyError};
 use crate::http::body::Body;
 use crate::http::event_stream::EventStreamScanner;
@@ -138,7 +138,7 @@ impl<'t, P: Policy> Forward<'t, P> {
                         self.exchange.on_tunnel_open();
                         return done(End::Tunnel(out));
                     }
-                    Err(failure) => return Poll::Ready(self.on_failure(failure)),
+                    Err(error) => return Poll::Ready(self.on_error(error)),
                 },
                 Stage::Copy(response) => {
                     let passed = ready!(self.poll_copy(cx, client));
@@ -192,8 +192,8 @@ impl<'t, P: Policy> Forward<'t, P> {
                         }
                         Ok(Action::Respond(response)) => End::Respond(response),
                         Ok(Action::Stream(response, parts)) => End::Stream(response, parts),
-                        Err(Failure::Error(error)) => self.fail(&error),
-                        Err(Failure::ClientGone | Failure::UpstreamLost(_)) => End::Close,
+                        Err(ForwardError::Error(error)) => self.fail(&error),
+                        Err(ForwardError::ClientGone | ForwardError::UpstreamLost(_)) => End::Close,
                     },
                 ))
             }
@@ -239,23 +239,23 @@ impl<'t, P: Policy> Forward<'t, P> {
         Step::Wait(Pause::Interim(out))
     }
 
-    fn on_failure(&mut self, failure: Failure) -> Step<P::Exchange> {
-        match failure {
-            Failure::ClientGone => Step::Done(End::Close),
+    fn on_error(&mut self, error: ForwardError) -> Step<P::Exchange> {
+        match error {
+            ForwardError::ClientGone => Step::Done(End::Close),
             // The upstream may have processed the request, so the request must not be repeated.
-            Failure::UpstreamLost(error)
+            ForwardError::UpstreamLost(error)
                 if !self.info.is_repeatable() || self.interims.is_some() =>
             {
                 Step::Done(self.fail(&error))
             }
             // The upstream closed the connection while it was idle, which shows nothing about its
             // health.
-            Failure::UpstreamLost(_) if self.upstream.was_pooled => {
+            ForwardError::UpstreamLost(_) if self.upstream.was_pooled => {
                 self.up.rewind();
                 Step::Wait(Pause::Connect)
             }
-            Failure::UpstreamLost(error) => self.retry_or_fail(error),
-            Failure::Error(error) => Step::Done(self.fail(&error)),
+            ForwardError::UpstreamLost(error) => self.retry_or_fail(error),
+            ForwardError::Error(error) => Step::Done(self.fail(&error)),
         }
     }
 
@@ -302,7 +302,7 @@ impl<'t, P: Policy> Forward<'t, P> {
         &mut self,
         cx: &mut Context<'_>,
         client: &mut Stream,
-    ) -> Poll<Result<HeadOutcome, Failure>> {
+    ) -> Poll<Result<HeadOutcome, ForwardError>> {
         let timeout = &self.worker.timeouts;
         if self.upstream.request == RequestProgress::Sending {
             let (mut from, _) = client.split();
@@ -318,7 +318,7 @@ impl<'t, P: Policy> Forward<'t, P> {
                 Poll::Ready(Err(CopyError::SinkClosed)) => {
                     self.upstream.request = RequestProgress::Refused;
                 }
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(upload_failure(error))),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(upload_error(error))),
                 Poll::Pending if moved => self.deadline.set_ticks(timeout.body),
                 Poll::Pending => {}
             }
@@ -335,7 +335,7 @@ impl<'t, P: Policy> Forward<'t, P> {
         cx: &mut Context<'_>,
         client: &mut Stream,
         probe: Probe,
-    ) -> Poll<Result<T, Failure>> {
+    ) -> Poll<Result<T, ForwardError>> {
         let sending = self.upstream.request == RequestProgress::Sending;
         if !sending && self.half_close.is_none() {
             let (mut from, _) = client.split();
@@ -362,19 +362,19 @@ impl<'t, P: Policy> Forward<'t, P> {
             } else {
                 ProxyError::ResponseTimeout
             };
-            return Poll::Ready(Err(Failure::Error(error)));
+            return Poll::Ready(Err(ForwardError::Error(error)));
         }
         Poll::Pending
     }
 
     /// Receives until a response head is complete.
-    fn poll_receive_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<HeadOutcome, Failure>> {
+    fn poll_receive_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<HeadOutcome, ForwardError>> {
         loop {
             if let Some(received) = self.upstream.received.take_if(|received| !received.is_empty())
                 && let Some(outcome) = self.read_head(received)
             {
                 return Poll::Ready(
-                    outcome.map_err(|rule| Failure::Error(ProxyError::MalformedResponse(rule))),
+                    outcome.map_err(|rule| ForwardError::Error(ProxyError::MalformedResponse(rule))),
                 );
             }
             let UpstreamState { stream: Some(stream), received, .. } = &mut self.upstream else {
@@ -390,10 +390,10 @@ impl<'t, P: Policy> Forward<'t, P> {
             match ready!(read) {
                 Ok(1..) => {}
                 Ok(0) | Err(_) if empty => {
-                    return Poll::Ready(Err(Failure::UpstreamLost(ProxyError::ResponseTruncated)));
+                    return Poll::Ready(Err(ForwardError::UpstreamLost(ProxyError::ResponseTruncated)));
                 }
                 Ok(0) | Err(_) => {
-                    return Poll::Ready(Err(Failure::Error(ProxyError::ResponseTruncated)));
+                    return Poll::Ready(Err(ForwardError::Error(ProxyError::ResponseTruncated)));
                 }
             }
         }
@@ -492,7 +492,7 @@ impl<'t, P: Policy> Forward<'t, P> {
         &mut self,
         cx: &mut Context<'_>,
         client: &mut Stream,
-    ) -> Poll<Result<(), Failure>> {
+    ) -> Poll<Result<(), ForwardError>> {
         let buffers = &self.worker.buffers;
         let Some(stream) = &mut self.upstream.stream else { return client_gone() };
         let (mut responses, mut to) = stream.split();
@@ -505,12 +505,12 @@ impl<'t, P: Policy> Forward<'t, P> {
         if let Poll::Ready(done) = self.down.poll(cx, halves, buffers, direction, &mut moved) {
             return Poll::Ready(done.map_err(|error| match error {
                 CopyError::InvalidBody(_) => {
-                    Failure::Error(ProxyError::MalformedResponse("its body breaks its framing"))
+                    ForwardError::Error(ProxyError::MalformedResponse("its body breaks its framing"))
                 }
                 CopyError::SourceClosed | CopyError::TooLarge => {
-                    Failure::Error(ProxyError::ResponseTruncated)
+                    ForwardError::Error(ProxyError::ResponseTruncated)
                 }
-                CopyError::SinkClosed => Failure::ClientGone,
+                CopyError::SinkClosed => ForwardError::ClientGone,
             }));
         }
         if self.upstream.request == RequestProgress::Sending {
@@ -520,7 +520,7 @@ impl<'t, P: Policy> Forward<'t, P> {
                 Poll::Ready(Err(CopyError::SinkClosed)) => {
                     self.upstream.request = RequestProgress::Refused;
                 }
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(upload_failure(error))),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(upload_error(error))),
                 Poll::Pending => {}
             }
         }
@@ -530,12 +530,12 @@ impl<'t, P: Policy> Forward<'t, P> {
         }
         match ready!(self.poll_client_and_timeout(cx, client, Probe::Silence)) {
             // The client accepts no data.
-            Err(Failure::Error(_)) if self.down.waits_for == Side::Sink => client_gone(),
+            Err(ForwardError::Error(_)) if self.down.waits_for == Side::Sink => client_gone(),
             ended => Poll::Ready(ended),
         }
     }
 
-    fn end(&mut self, client: &Stream, passed: Result<(), Failure>, response: ResponseInfo) -> End {
+    fn end(&mut self, client: &Stream, passed: Result<(), ForwardError>, response: ResponseInfo) -> End {
         let Self { worker, up, down, upstream, exchange, .. } = self;
         match passed {
             Ok(()) => {
@@ -558,14 +558,14 @@ impl<'t, P: Policy> Forward<'t, P> {
                     (true | false, _) => End::LingeringClose,
                 }
             }
-            Err(Failure::Error(error)) if !down.has_written => self.fail(&error),
-            Err(Failure::Error(error)) => {
+            Err(ForwardError::Error(error)) if !down.has_written => self.fail(&error),
+            Err(ForwardError::Error(error)) => {
                 // The response has begun: a reset shows the client that the response is incomplete.
                 let _ = worker.policy.error_response(&error, ErrorContext::Exchange(exchange));
                 client.reset_on_close();
                 End::Close
             }
-            Err(Failure::ClientGone | Failure::UpstreamLost(_)) => End::Close,
+            Err(ForwardError::ClientGone | ForwardError::UpstreamLost(_)) => End::Close,
         }
     }
 
@@ -580,14 +580,14 @@ fn done<E>(end: End) -> Poll<Step<E>> {
     Poll::Ready(Step::Done(end))
 }
 
-fn client_gone<T>() -> Poll<Result<T, Failure>> {
-    Poll::Ready(Err(Failure::ClientGone))
+fn client_gone<T>() -> Poll<Result<T, ForwardError>> {
+    Poll::Ready(Err(ForwardError::ClientGone))
 }
 
-fn upload_failure(error: CopyError) -> Failure {
+fn upload_error(error: CopyError) -> ForwardError {
     match error {
-        CopyError::InvalidBody(rule) => Failure::Error(ProxyError::MalformedRequest(rule)),
-        CopyError::TooLarge => Failure::Error(ProxyError::RequestBodyTooLarge),
-        CopyError::SourceClosed | CopyError::SinkClosed => Failure::ClientGone,
+        CopyError::InvalidBody(rule) => ForwardError::Error(ProxyError::MalformedRequest(rule)),
+        CopyError::TooLarge => ForwardError::Error(ProxyError::RequestBodyTooLarge),
+        CopyError::SourceClosed | CopyError::SinkClosed => ForwardError::ClientGone,
     }
 }

@@ -100,10 +100,27 @@ pub(crate) fn run<P: Policy>(
 struct ArrivingHead {
     scan: HeadScan,
     buf: Option<ReadBuffer>,
-    has_begun: bool,
-    /// The permitted empty line before the request was skipped.
-    skipped_empty_line: bool,
-    was_examined: bool,
+    progress: HeadProgress,
+}
+
+/// How much of a request head has arrived. One empty line before a request is tolerated (RFC 9112 §2.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum HeadProgress {
+    Nothing,
+    /// The tolerated empty line, and nothing after it.
+    EmptyLine,
+    /// Bytes that may begin with the tolerated empty line.
+    Begun,
+    /// Bytes of the head itself.
+    Head,
+    /// Bytes of the head that were parsed once and did not end it.
+    PartOfHead,
+}
+
+impl HeadProgress {
+    fn is_idle(self) -> bool {
+        matches!(self, Self::Nothing | Self::EmptyLine)
+    }
 }
 
 impl ArrivingHead {
@@ -113,9 +130,7 @@ impl ArrivingHead {
         Self {
             scan: HeadScan::default(),
             buf: left,
-            has_begun: false,
-            skipped_empty_line: false,
-            was_examined: false,
+            progress: HeadProgress::Nothing,
         }
     }
 
@@ -141,13 +156,14 @@ impl ArrivingHead {
                     // A client that sends its head slowly occupies only the bytes it sent.
                     self.buf.iter_mut().for_each(ReadBuffer::shrink);
                     // Checked after reading: input that arrived before the stop is still served.
-                    if worker.closes_idle() && !self.has_begun {
+                    let is_idle = self.progress.is_idle();
+                    if worker.closes_idle() && is_idle {
                         return Poll::Ready(HeadEvent::End);
                     }
                     ready!(poll_deadline(deadline, cx));
-                    return Poll::Ready(match self.has_begun {
-                        true => HeadEvent::Refused(ProxyError::RequestHeadTimeout),
-                        false => HeadEvent::End,
+                    return Poll::Ready(match is_idle {
+                        true => HeadEvent::End,
+                        false => HeadEvent::Refused(ProxyError::RequestHeadTimeout),
                     });
                 }
             }
@@ -158,26 +174,26 @@ impl ArrivingHead {
     fn examine<P>(&mut self, worker: &Worker<P>, deadline: &Deadline) -> Option<HeadEvent> {
         let limit = worker.settings.request_head.bytes;
         let buf = self.buf.as_mut().filter(|buf| !buf.is_empty())?;
-        if !self.has_begun {
-            self.has_begun = true;
+        if self.progress.is_idle() {
+            let was_empty_line = self.progress == HeadProgress::EmptyLine;
+            self.progress = if was_empty_line { HeadProgress::Head } else { HeadProgress::Begun };
             deadline.set_evictable(worker.timeouts.head);
         }
-        if !self.skipped_empty_line {
-            // One empty line before a request is tolerated (RFC 9112 §2.2).
+        if self.progress == HeadProgress::Begun {
             match buf.data() {
                 b"\r" => return None,
                 [b'\r', b'\n', ..] => buf.consume(2),
                 _ => {}
             }
-            self.skipped_empty_line = true;
             if buf.is_empty() {
-                self.has_begun = false;
+                self.progress = HeadProgress::EmptyLine;
                 deadline.set_evictable(worker.timeouts.keep_alive);
                 return None;
             }
+            self.progress = HeadProgress::Head;
         }
         // Most heads arrive alone in one read, so the parser itself finds the end.
-        if !std::mem::replace(&mut self.was_examined, true)
+        if std::mem::replace(&mut self.progress, HeadProgress::PartOfHead) == HeadProgress::Head
             && buf.data().len() <= limit
             && buf.data().ends_with(b"\r\n\r\n")
         {

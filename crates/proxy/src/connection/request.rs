@@ -6,7 +6,7 @@ use std::rc::Rc;
 use tokio::sync::mpsc;
 
 use crate::connection::forward::Forward;
-use crate::connection::step::{End, Failure, Step};
+use crate::connection::step::{End, ForwardError, Step};
 use crate::connection::{
     client_wait::{self, Probe},
     streamed_response,
@@ -134,11 +134,11 @@ pub(crate) async fn respond_instead<P: Policy>(
             Ok(Action::Forward(exchange)) => {
                 parse_again(worker, &buf.data()[..end], exchange, &mut out)
             }
-            Err(Failure::Error(error)) => RequestDecision::Respond(
+            Err(ForwardError::Error(error)) => RequestDecision::Respond(
                 worker.policy.error_response(&error, ErrorContext::Unparsed),
                 info,
             ),
-            Err(Failure::ClientGone | Failure::UpstreamLost(_)) => return AfterRequest::Close,
+            Err(ForwardError::ClientGone | ForwardError::UpstreamLost(_)) => return AfterRequest::Close,
         };
     }
     buf.consume(end);

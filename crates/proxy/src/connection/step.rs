@@ -7,7 +7,7 @@ use crate::policy::PendingAction;
 use crate::response::Response;
 
 /// Why a request gets no response from its upstream.
-pub(crate) enum Failure {
+pub(crate) enum ForwardError {
     Error(ProxyError),
     ClientGone,
     /// The upstream was not reached, or closed before the first byte of a response.

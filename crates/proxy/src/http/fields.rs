@@ -10,13 +10,39 @@ pub(crate) struct Fields {
     pub(crate) content_length: Option<u64>,
     pub(crate) coding: TransferCoding,
     pub(crate) connection: ConnectionOptions,
-    pub(crate) has_unknown_expectation: bool,
-    /// `Upgrade` offers or selects a WebSocket.
-    pub(crate) names_websocket: bool,
-    /// `Content-Type` is `text/event-stream`.
-    pub(crate) is_event_stream: bool,
+    pub(crate) expectation: Expectation,
+    pub(crate) upgrade: UpgradeProtocol,
+    pub(crate) content: ContentKind,
     /// One bit per header line, in order: the header is hop-by-hop by its name.
     pub(crate) hop_by_hop_bits: u128,
+}
+
+/// The values of `Expect`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Expectation {
+    /// No such header, or `100-continue` alone.
+    #[default]
+    Known,
+    Unknown,
+}
+
+/// The protocols that `Upgrade` offers or selects.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum UpgradeProtocol {
+    /// None, or other protocols alone.
+    #[default]
+    Other,
+    /// A WebSocket, among others perhaps.
+    WebSocket,
+}
+
+/// The value of `Content-Type`, as far as it decides how a body is passed on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum ContentKind {
+    #[default]
+    Other,
+    /// `text/event-stream`.
+    EventStream,
 }
 
 /// The value of `Transfer-Encoding`.
@@ -76,14 +102,20 @@ impl Fields {
         match (name.first().map_or(0, u8::to_ascii_lowercase), name.len()) {
             (b'h', 4) if same(name, b"host") => self.host_count = self.host_count.saturating_add(1),
             (b'e', 6) if same(name, b"expect") => {
-                self.has_unknown_expectation |= !header.value.eq_ignore_ascii_case(b"100-continue");
+                if !header.value.eq_ignore_ascii_case(b"100-continue") {
+                    self.expectation = Expectation::Unknown;
+                }
             }
             (b'u', 7) if same(name, b"upgrade") => {
-                self.names_websocket |= tokens(header.value).any(|t| is(t, "websocket"));
+                if tokens(header.value).any(|t| is(t, "websocket")) {
+                    self.upgrade = UpgradeProtocol::WebSocket;
+                }
             }
             (b'c', 10) if same(name, b"connection") => self.take_connection(header.value)?,
             (b'c', 12) if same(name, b"content-type") => {
-                self.is_event_stream |= is_event_stream(header.value);
+                if is_event_stream(header.value) {
+                    self.content = ContentKind::EventStream;
+                }
             }
             (b'c', 14) if same(name, b"content-length") => self.take_length(header)?,
             (b't', 17) if same(name, b"transfer-encoding") => self.take_coding(header)?,
@@ -100,7 +132,8 @@ impl Fields {
 
     /// Whether the message selects a WebSocket, in both `Connection` and `Upgrade`.
     pub(crate) fn upgrades_to_websocket(&self) -> bool {
-        self.connection.has(ConnectionOptions::UPGRADE) && self.names_websocket
+        self.connection.has(ConnectionOptions::UPGRADE)
+            && self.upgrade == UpgradeProtocol::WebSocket
     }
 
     pub(crate) fn keep_alive(&self, version: Version) -> bool {

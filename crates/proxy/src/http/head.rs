@@ -3,7 +3,7 @@
 use std::mem::MaybeUninit;
 
 use crate::ProxyError;
-use crate::http::fields::{ConnectionOptions, Fields};
+use crate::http::fields::{ConnectionOptions, ContentKind, Expectation, Fields};
 use crate::http::framing::{self, Framing};
 use crate::http::head_scan::HeadScan;
 use crate::http::hop_by_hop;
@@ -287,7 +287,7 @@ fn request<'a>(
         (0, Version::Http10) | (1, _) => {}
         _ => return Err(ProxyError::MalformedRequest("Host is there more than once.")),
     }
-    if seen.has_unknown_expectation {
+    if seen.expectation == Expectation::Unknown {
         return Err(ProxyError::ExpectationFailed);
     }
     let framing = framing::of_request(&seen, version).map_err(ProxyError::MalformedRequest)?;
@@ -455,7 +455,7 @@ fn response<'a>(
     let info = ResponseInfo {
         framing,
         is_persistent: seen.keep_alive(version) && framing != Framing::Close,
-        is_event_stream: seen.is_event_stream,
+        is_event_stream: seen.content == ContentKind::EventStream,
     };
     Ok(ResponseHead { status, reason: raw.reason.unwrap_or(""), lines, info })
 }

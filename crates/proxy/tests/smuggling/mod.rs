@@ -12,7 +12,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 pub(crate) use record::Recorder;
-use record::Seen;
+use record::ReceivedRequest;
 use table::{Means, cases};
 
 /// No step takes this long; a longer wait never ends.
@@ -30,7 +30,7 @@ pub(crate) fn run(address: SocketAddr, host: &str, upstream: &Recorder) {
         let hidden = format!("GET /hidden HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
         let answers =
             converse(address, &[text.as_bytes(), hidden.as_bytes()].concat(), &case.means);
-        let mut meant: VecDeque<Seen> = VecDeque::new();
+        let mut meant: VecDeque<ReceivedRequest> = VecDeque::new();
         match &case.means {
             Means::Refused(status) => {
                 // A front may also respond 404, for a request without a host or with another host.
@@ -46,9 +46,9 @@ pub(crate) fn run(address: SocketAddr, host: &str, upstream: &Recorder) {
                 assert!(!answers.contains(" 200 "), "{text:?}: {answers}");
             }
             Means::Requests(requests, goes_on) => {
-                meant.extend(requests.iter().map(|request| Seen::new(*request)));
+                meant.extend(requests.iter().map(|request| ReceivedRequest::new(*request)));
                 if *goes_on {
-                    meant.push_back(Seen::new(("GET", "/hidden", "")));
+                    meant.push_back(ReceivedRequest::new(("GET", "/hidden", "")));
                 }
                 assert_eq!(statuses(&answers), vec![200; meant.len()], "{text:?}: {answers}");
             }

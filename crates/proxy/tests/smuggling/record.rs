@@ -6,13 +6,13 @@ use std::sync::{Arc, Mutex};
 
 /// A request as the upstream read it, with its body and without its framing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Seen {
+pub(crate) struct ReceivedRequest {
     method: String,
     target: String,
     body: String,
 }
 
-impl Seen {
+impl ReceivedRequest {
     pub(crate) fn new((method, target, body): (&str, &str, &str)) -> Self {
         Self { method: method.to_owned(), target: target.to_owned(), body: body.to_owned() }
     }
@@ -20,7 +20,7 @@ impl Seen {
 
 #[derive(Default)]
 struct Log {
-    seen: Vec<Seen>,
+    seen: Vec<ReceivedRequest>,
     broken: Option<String>,
     partials: usize,
 }
@@ -47,7 +47,7 @@ impl Recorder {
 
     /// Returns the whole requests since the last call. An error is input that parsers could read in
     /// two ways.
-    pub(crate) fn take(&self) -> Result<Vec<Seen>, String> {
+    pub(crate) fn take(&self) -> Result<Vec<ReceivedRequest>, String> {
         let mut log = self.0.lock().unwrap();
         match log.broken.take() {
             Some(why) => Err(why),
@@ -92,7 +92,7 @@ impl Recorder {
 }
 
 /// Returns the first request in `bytes` and its length, if the request is whole.
-fn whole(bytes: &[u8]) -> Result<Option<(Seen, usize)>, &'static str> {
+fn whole(bytes: &[u8]) -> Result<Option<(ReceivedRequest, usize)>, &'static str> {
     let Some(head) = bytes.windows(4).position(|w| w == b"\r\n\r\n") else { return Ok(None) };
     let text = std::str::from_utf8(&bytes[..head]).map_err(|_| "no text")?;
     let mut lines = text.split("\r\n");
@@ -137,7 +137,7 @@ fn whole(bytes: &[u8]) -> Result<Option<(Seen, usize)>, &'static str> {
     let rest = &bytes[head + 4..];
     let body = if chunked { chunks(rest)? } else { plain(rest, length.unwrap_or(0)) };
     let Some((body, used)) = body else { return Ok(None) };
-    Ok(Some((Seen::new((method, target, &body)), head + 4 + used)))
+    Ok(Some((ReceivedRequest::new((method, target, &body)), head + 4 + used)))
 }
 
 type Body = Option<(String, usize)>;

@@ -111,7 +111,7 @@ impl Exchange for TenantExchange {
     /// Data in a tunnel keeps the tenant awake. A tenant that froze meanwhile is thawed before more is sent.
     fn before_sending(&mut self) -> Option<SendPermission> {
         self.guard.record_use();
-        if self.guard.is_leased() || self.worker.leases.queue.is_orchestrator_away() {
+        if self.guard.is_leased() || self.worker.leases.shared.is_orchestrator_unreachable() {
             return None;
         }
         let (worker, lease) = (self.worker.clone(), self.guard.lease.clone());

@@ -57,10 +57,10 @@ pub(crate) async fn retry_request(
             LeaseResult::Leased(guard) => {
                 (failed, deadline) = (Some(guard.lease.clone()), short_deadline);
             }
-            // The orchestrator may have suspended the tenant before it went away: the router waits
+            // The orchestrator may have suspended the tenant before it became unreachable: the router waits
             // for the orchestrator's restart.
             LeaseResult::Unleased(_) => {
-                deadline = deadline_after(worker.leases.queue.limits.outage_grace);
+                deadline = deadline_after(worker.leases.shared.limits.outage_grace);
             }
             LeaseResult::Refused(LeaseError::NotRunning) => deadline = short_deadline,
             // A tenant that is waking is worth as long a wait as for any other request.
@@ -116,16 +116,14 @@ mod tests {
 
     #[tokio::test(flavor = "current_thread")]
     async fn a_tenant_that_links_to_the_socket_of_another_does_not_listen() {
-        let folder = std::env::temp_dir().join(format!("router-retry-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        let at = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+        let dir = testkit::TempDir::new("router-retry").unwrap();
+        let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
         let _other = std::os::unix::net::UnixListener::bind(at("other.sock")).unwrap();
         symlink(at("other.sock"), at("edge.sock")).unwrap();
         let mut found = Vec::new();
         for name in ["other.sock", "edge.sock", "absent.sock"] {
             found.push(is_listening(&Upstream::Unix(at(name))).await);
         }
-        std::fs::remove_dir_all(&folder).unwrap();
         assert_eq!(found, [true, false, false]);
     }
 }

@@ -30,7 +30,7 @@ pub(crate) enum WaitingState<'a> {
     Waking { ahead: Option<u32> },
     /// The wake queue is full.
     Busy,
-    /// The orchestrator is away.
+    /// The orchestrator is unreachable.
     Unreachable,
     /// The reason in words for a person.
     Failed(&'a str),

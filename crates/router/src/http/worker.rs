@@ -55,7 +55,7 @@ pub(crate) struct RequestContext {
 }
 
 impl Worker {
-    /// Forwards a request. `is_leased` is `false` where the orchestrator is away and the table
+    /// Forwards a request. `is_leased` is `false` where the orchestrator is unreachable and the table
     /// shows that the tenant runs.
     pub(crate) fn forward(
         self: &Rc<Self>,

@@ -8,7 +8,7 @@ use protocol::leases::{
 use service::client::CallError;
 use tokio::task::JoinSet;
 
-use super::client::{CallFailure, LeaseClient, classify_failure};
+use super::client::{LeaseCallError, LeaseClient, classify_error};
 
 /// Leases per call, as the orchestrator bounds them.
 const MAX_LEASES_PER_CALL: usize = 1_000;
@@ -21,7 +21,7 @@ pub(super) struct LeaseCalls {
 }
 
 pub(super) enum FinishedCall {
-    Request { tenant: TenantId, call: LeaseCall, result: Result<LeaseGrant, CallFailure> },
+    Request { tenant: TenantId, call: LeaseCall, result: Result<LeaseGrant, LeaseCallError> },
     Renewal { calls: Vec<(TenantId, LeaseCall)>, result: Result<RenewResponse, CallHealth> },
     Probe(CallHealth),
     Release,
@@ -57,7 +57,7 @@ impl LeaseCalls {
         self.in_flight.spawn(async move {
             let result = client.probe().await;
             let failed = |error| failure(&error).health();
-            FinishedCall::Probe(result.map_or_else(failed, |_| CallHealth::Answered))
+            FinishedCall::Probe(result.map_or_else(failed, |_| CallHealth::Responded))
         });
     }
 
@@ -96,17 +96,17 @@ impl LeaseCalls {
 
 /// Classifies a failed call, and logs every failure that is not a usual refusal of the
 /// orchestrator.
-fn failure(error: &CallError) -> CallFailure {
-    let failure = classify_failure(error);
+fn failure(error: &CallError) -> LeaseCallError {
+    let failure = classify_error(error);
     match &failure {
-        CallFailure::Refused(_) => {}
-        CallFailure::Health(CallHealth::OutOfResources) => {
+        LeaseCallError::Refused(_) => {}
+        LeaseCallError::Health(CallHealth::OutOfResources) => {
             tracing::error!(%error, "lease call failed: this process is out of resources");
         }
-        CallFailure::Health(CallHealth::Fault { rejects_calls: false }) => {
+        LeaseCallError::Health(CallHealth::Failed { rejects_calls: false }) => {
             tracing::error!(%error, "lease call failed at the orchestrator");
         }
-        CallFailure::Health(_) => tracing::debug!(%error, "lease call failed"),
+        LeaseCallError::Health(_) => tracing::debug!(%error, "lease call failed"),
     }
     failure
 }

@@ -64,33 +64,33 @@ impl LeaseClient {
 
 /// The meaning of a failed call: about its tenant, or about the orchestrator.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum CallFailure {
+pub(crate) enum LeaseCallError {
     Refused(LeaseError),
     Health(CallHealth),
 }
 
-impl CallFailure {
+impl LeaseCallError {
     /// Returns the meaning for the orchestrator, for a call that concerns no single tenant.
     pub(crate) fn health(self) -> CallHealth {
         match self {
-            Self::Refused(_) => CallHealth::Fault { rejects_calls: false },
+            Self::Refused(_) => CallHealth::Failed { rejects_calls: false },
             Self::Health(health) => health,
         }
     }
 }
 
-pub(crate) fn classify_failure(error: &CallError) -> CallFailure {
+pub(crate) fn classify_error(error: &CallError) -> LeaseCallError {
     let problem = match error {
         CallError::Unreachable(_) | CallError::TimedOut(_) => {
-            return CallFailure::Health(CallHealth::NoAnswer);
+            return LeaseCallError::Health(CallHealth::NoResponse);
         }
-        CallError::OutOfResources(_) => return CallFailure::Health(CallHealth::OutOfResources),
+        CallError::OutOfResources(_) => return LeaseCallError::Health(CallHealth::OutOfResources),
         CallError::Unexpected(_) => {
-            return CallFailure::Health(CallHealth::Fault { rejects_calls: true });
+            return LeaseCallError::Health(CallHealth::Failed { rejects_calls: true });
         }
         CallError::Refused(problem) => problem,
     };
-    CallFailure::Refused(match Code::from_word(&problem.code) {
+    LeaseCallError::Refused(match Code::from_word(&problem.code) {
         Some(Code::TenantStopped) => LeaseError::Stopped,
         Some(Code::TenantNotRunning | Code::NoSuchTenant) => LeaseError::NotRunning,
         Some(Code::WakeRequired) => LeaseError::WakeRequired,
@@ -101,13 +101,13 @@ pub(crate) fn classify_failure(error: &CallError) -> CallFailure {
             LeaseError::WakeQueueFull { queue_position: queue_position::from_problem(problem) }
         }
         Some(Code::WakeFailed) => LeaseError::WakeFailed(wake_failure_reason(problem).into()),
-        // `leaving`, `not_listed`, and a proxy in front of an orchestrator that is away.
+        // `leaving`, `not_listed`, and a proxy in front of an orchestrator that is unreachable.
         _ if matches!(problem.status, 502..=504) => {
-            return CallFailure::Health(CallHealth::NoAnswer);
+            return LeaseCallError::Health(CallHealth::NoResponse);
         }
         _ => {
             let rejects_calls = matches!(problem.status, 401 | 403 | 422);
-            return CallFailure::Health(CallHealth::Fault { rejects_calls });
+            return LeaseCallError::Health(CallHealth::Failed { rejects_calls });
         }
     })
 }
@@ -132,20 +132,20 @@ mod tests {
     fn failed_calls_are_classified_by_status_and_code() {
         let classify = |status, code| {
             let problem = Problem { code: str::to_owned(code), ..Problem::about_blank(status) };
-            classify_failure(&CallError::Refused(Box::new(problem)))
+            classify_error(&CallError::Refused(Box::new(problem)))
         };
-        let away = CallFailure::Health(CallHealth::NoAnswer);
-        let fault = |rejects_calls| CallFailure::Health(CallHealth::Fault { rejects_calls });
+        let unreachable = LeaseCallError::Health(CallHealth::NoResponse);
+        let fault = |rejects_calls| LeaseCallError::Health(CallHealth::Failed { rejects_calls });
         let waking = LeaseError::Waking { queue_position: None };
         let full = LeaseError::WakeQueueFull { queue_position: None };
         for (status, code, failure) in [
-            (409, "tenant_stopped", CallFailure::Refused(LeaseError::Stopped)),
-            (503, "waking", CallFailure::Refused(waking)),
-            (503, "wake_queue_full", CallFailure::Refused(full)),
-            (503, "leaving", away.clone()),
-            (503, "not_listed", away.clone()),
-            (503, "engine_unreachable", away.clone()),
-            (502, "unknown", away.clone()),
+            (409, "tenant_stopped", LeaseCallError::Refused(LeaseError::Stopped)),
+            (503, "waking", LeaseCallError::Refused(waking)),
+            (503, "wake_queue_full", LeaseCallError::Refused(full)),
+            (503, "leaving", unreachable.clone()),
+            (503, "not_listed", unreachable.clone()),
+            (503, "engine_unreachable", unreachable.clone()),
+            (502, "unknown", unreachable.clone()),
             (401, "unauthorized", fault(true)),
             (403, "forbidden", fault(true)),
             (422, "invalid", fault(true)),
@@ -161,15 +161,15 @@ mod tests {
             let problem =
                 Problem::new(code, "").field(queue_position::FIELD, queue_position::CODE, "3");
             let refused = CallError::Refused(Box::new(problem));
-            assert_eq!(classify_failure(&refused), CallFailure::Refused(error));
+            assert_eq!(classify_error(&refused), LeaseCallError::Refused(error));
         }
-        assert_eq!(classify_failure(&CallError::TimedOut(Duration::from_secs(1))), away);
+        assert_eq!(classify_error(&CallError::TimedOut(Duration::from_secs(1))), unreachable);
     }
 
     #[test]
     fn an_error_of_this_process_says_nothing_about_the_orchestrator() {
         let error = CallError::OutOfResources("Too many open files".to_owned());
-        let failure = CallFailure::Health(CallHealth::OutOfResources);
-        assert_eq!(classify_failure(&error), failure);
+        let failure = LeaseCallError::Health(CallHealth::OutOfResources);
+        assert_eq!(classify_error(&error), failure);
     }
 }

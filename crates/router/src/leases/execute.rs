@@ -52,12 +52,12 @@ impl ManagerLoop {
                     self.respond(waiter, LeaseResult::Refused(error));
                 }
                 ManagerCommand::SetQueuePosition { tenant, queue_position } => {
-                    self.queue.set_queue_position(tenant, queue_position);
+                    self.shared.set_queue_position(tenant, queue_position);
                 }
-                ManagerCommand::SetStatus(status) => self.queue.set_status(status),
+                ManagerCommand::SetStatus(status) => self.shared.set_status(status),
                 ManagerCommand::Forget { tenant } => {
                     self.leases.remove(&tenant);
-                    self.queue.set_queue_position(tenant, None);
+                    self.shared.set_queue_position(tenant, None);
                 }
             }
         }
@@ -75,9 +75,7 @@ impl ManagerLoop {
                 }
             }
             None => {
-                // Published at once: until then requests of serving threads find no lease.
-                lease.publish(manager.valid_until(tenant));
-                manager.keep_lease(now, tenant);
+                lease.publish(manager.keep_lease(now, tenant));
             }
         }
     }

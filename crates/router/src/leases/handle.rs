@@ -8,7 +8,7 @@ use protocol::TenantId;
 use protocol::leases::RequestIntent;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 
-use super::queue::{LeaseQueue, Limits, REPORT_INTERVAL};
+use super::shared_state::{SharedState, Limits, REPORT_INTERVAL};
 use crate::clock;
 use crate::routes::cached_lease::{CachedLease, LeaseGuard};
 
@@ -16,7 +16,7 @@ use crate::routes::cached_lease::{CachedLease, LeaseGuard};
 #[derive(Clone)]
 pub(crate) struct LeaseHandle {
     commands: mpsc::UnboundedSender<LeaseCommand>,
-    pub(crate) queue: Arc<LeaseQueue>,
+    pub(crate) shared: Arc<SharedState>,
 }
 
 pub(crate) enum LeaseCommand {
@@ -51,10 +51,24 @@ pub(crate) struct Waiter {
     pub(crate) _permit: OwnedSemaphorePermit,
 }
 
+impl QueuedRequest {
+    /// A request whose result no waiter needs.
+    const fn new(tenant: TenantId, intent: RequestIntent) -> Self {
+        Self {
+            tenant,
+            intent,
+            failed_lease: None,
+            retries_failure: false,
+            _permit: None,
+            waiter: None,
+        }
+    }
+}
+
 /// How a wait for a lease ended.
 pub(crate) enum LeaseResult {
     Leased(LeaseGuard),
-    /// The orchestrator is away, and the route table shows the tenant running.
+    /// The orchestrator is unreachable, and the route table shows the tenant running.
     Unleased(LeaseGuard),
     Refused(LeaseError),
 }
@@ -63,8 +77,8 @@ impl LeaseHandle {
     pub(crate) fn new(limits: Limits) -> (Self, mpsc::UnboundedReceiver<LeaseCommand>) {
         // The permits bound the channel: a message has one, cancels a message that had one, or is one of a few a second.
         let (commands, receiver) = mpsc::unbounded_channel();
-        let queue = LeaseQueue::new(limits);
-        (Self { commands, queue: Arc::new(queue) }, receiver)
+        let shared = Arc::new(SharedState::new(limits));
+        (Self { commands, shared }, receiver)
     }
 
     /// Waits at most `timeout` for the right to send a request of `thread`.
@@ -76,19 +90,16 @@ impl LeaseHandle {
         failed_lease: Option<Arc<CachedLease>>,
         timeout: Duration,
     ) -> LeaseResult {
-        let Some(permit) = self.queue.take_permit() else {
+        let Some(permit) = self.shared.take_permit() else {
             return LeaseResult::Refused(LeaseError::RouterQueueFull);
         };
         let (sender, result) = oneshot::channel();
-        let id = self.queue.next_waiter();
+        let id = self.shared.next_waiter();
         let waiter = Waiter { id, thread, result: sender, _permit: permit };
         self.send(LeaseCommand::Request(QueuedRequest {
-            tenant,
-            intent,
             failed_lease,
-            retries_failure: false,
-            _permit: None,
             waiter: Some(waiter),
+            ..QueuedRequest::new(tenant, intent)
         }));
         let cancel = CancelOnDrop { handle: self, tenant, waiter: id };
         let result = tokio::time::timeout(timeout, result).await;
@@ -98,11 +109,11 @@ impl LeaseHandle {
         match result {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => LeaseResult::Refused(LeaseError::OrchestratorUnavailable),
-            Err(_) if self.queue.is_orchestrator_away() => {
+            Err(_) if self.shared.is_orchestrator_unreachable() => {
                 LeaseResult::Refused(LeaseError::OrchestratorUnavailable)
             }
             Err(_) => {
-                let queue_position = self.queue.queue_position(tenant);
+                let queue_position = self.shared.queue_position(tenant);
                 LeaseResult::Refused(LeaseError::Waking { queue_position })
             }
         }
@@ -117,14 +128,14 @@ impl LeaseHandle {
         timeout: Duration,
     ) -> Result<Arc<CachedLease>, LeaseError> {
         let mut thawed = {
-            let mut thaws = self.queue.thaws();
+            let mut thaws = self.shared.thaws();
             let thawed = thaws.entry((thread, tenant)).or_insert_with(|| {
                 let (sender, thawed) = watch::channel(None);
                 let handle = self.clone();
                 tokio::spawn(async move {
                     let intent = RequestIntent::Background;
                     let result = handle.wait_for_lease(tenant, thread, intent, None, timeout).await;
-                    handle.queue.thaws().remove(&(thread, tenant));
+                    handle.shared.thaws().remove(&(thread, tenant));
                     sender.send_replace(Some(match result {
                         LeaseResult::Leased(guard) | LeaseResult::Unleased(guard) => {
                             Ok(guard.lease.clone())
@@ -142,27 +153,22 @@ impl LeaseHandle {
 
     /// Wakes the tenant for a waiting page, which reloads by itself. Dropped when the queue is full.
     pub(crate) fn wake_tenant(&self, tenant: TenantId) {
-        self.send_without_waiter(tenant, RequestIntent::Visit, None, true);
+        let request = QueuedRequest::new(tenant, RequestIntent::Visit);
+        self.send_if_not_full(QueuedRequest { retries_failure: true, ..request });
     }
 
     /// Reports that another process answered at the tenant's address. Dropped when the queue is
     /// full: the next response reports it again.
     pub(crate) fn report_failed_lease(&self, lease: &Arc<CachedLease>) {
-        let failed_lease = Some(lease.clone());
-        self.send_without_waiter(lease.tenant, RequestIntent::Background, failed_lease, false);
+        let request = QueuedRequest::new(lease.tenant, RequestIntent::Background);
+        self.send_if_not_full(QueuedRequest { failed_lease: Some(lease.clone()), ..request });
     }
 
     /// Reports a request without a lease, so that one is requested as soon as the orchestrator is back.
     pub(crate) fn report_unleased_request(&self, lease: &CachedLease) {
-        if lease.mark_use_reported() || self.queue.take_report() {
-            self.send(LeaseCommand::Request(QueuedRequest {
-                tenant: lease.tenant,
-                intent: RequestIntent::Background,
-                failed_lease: None,
-                retries_failure: false,
-                _permit: None,
-                waiter: None,
-            }));
+        if lease.mark_use_reported() || self.shared.take_report() {
+            let request = QueuedRequest::new(lease.tenant, RequestIntent::Background);
+            self.send(LeaseCommand::Request(request));
         }
     }
 
@@ -170,29 +176,17 @@ impl LeaseHandle {
     /// streams, and is repeated at later data.
     pub(crate) fn report_unleased_data(&self, lease: &CachedLease) {
         if !lease.may_report(clock::now(), REPORT_INTERVAL)
-            || self.queue.is_orchestrator_away() && !self.queue.take_report()
+            || self.shared.is_orchestrator_unreachable() && !self.shared.take_report()
         {
             return;
         }
-        self.send_without_waiter(lease.tenant, RequestIntent::Background, None, false);
+        self.send_if_not_full(QueuedRequest::new(lease.tenant, RequestIntent::Background));
     }
 
-    fn send_without_waiter(
-        &self,
-        tenant: TenantId,
-        intent: RequestIntent,
-        failed_lease: Option<Arc<CachedLease>>,
-        retries_failure: bool,
-    ) {
-        let Some(permit) = self.queue.take_permit() else { return };
-        self.send(LeaseCommand::Request(QueuedRequest {
-            tenant,
-            intent,
-            failed_lease,
-            retries_failure,
-            _permit: Some(permit),
-            waiter: None,
-        }));
+    fn send_if_not_full(&self, request: QueuedRequest) {
+        if let Some(permit) = self.shared.take_permit() {
+            self.send(LeaseCommand::Request(QueuedRequest { _permit: Some(permit), ..request }));
+        }
     }
 
     fn send(&self, command: LeaseCommand) {
@@ -236,7 +230,7 @@ mod tests {
         let (handle, _commands) = LeaseHandle::new(Limits::default());
         let tenant = TenantId::new(uuid::Uuid::from_u128(1));
         for position in [None, Some(4), None] {
-            handle.queue.set_queue_position(tenant, position);
+            handle.shared.set_queue_position(tenant, position);
             let LeaseResult::Refused(error) = wait_briefly(&handle, tenant) else {
                 panic!("leased")
             };
@@ -252,7 +246,7 @@ mod tests {
         for _ in 0..2 {
             wait_briefly(&handle, tenant);
         }
-        assert_eq!(handle.queue.held_requests(), 2);
+        assert_eq!(handle.shared.held_requests(), 2);
         let LeaseResult::Refused(error) = wait_briefly(&handle, tenant) else { panic!("leased") };
         assert_eq!(error, LeaseError::RouterQueueFull, "two messages are queued");
         // The waiter, then its cancellation.
@@ -260,6 +254,6 @@ mod tests {
         let LeaseCommand::Cancel { waiter, .. } = commands.try_recv().unwrap() else { panic!() };
         assert_eq!(request.waiter.as_ref().map(|waiter| waiter.id), Some(waiter));
         drop(request);
-        assert_eq!(handle.queue.held_requests(), 1);
+        assert_eq!(handle.shared.held_requests(), 1);
     }
 }

@@ -14,9 +14,9 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::calls::{FinishedCall, LeaseCalls};
-use super::client::{CallFailure, LeaseClient};
+use super::client::{LeaseCallError, LeaseClient};
 use super::handle::{LeaseCommand, QueuedRequest, Waiter};
-use super::queue::LeaseQueue;
+use super::shared_state::SharedState;
 use super::tenant_lease::TenantLease;
 use crate::clock;
 use crate::metrics::LeaseCounters;
@@ -28,7 +28,7 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(crate) struct ManagerLoop {
     pub(super) routes: Arc<RouteStore>,
-    pub(super) queue: Arc<LeaseQueue>,
+    pub(super) shared: Arc<SharedState>,
     pub(super) counters: LeaseCounters,
     pub(super) manager: LeaseManager<TenantId, u64>,
     pub(super) leases: HashMap<TenantId, TenantLease>,
@@ -40,17 +40,17 @@ impl ManagerLoop {
     pub(crate) fn new(
         routes: Arc<RouteStore>,
         client: LeaseClient,
-        queue: Arc<LeaseQueue>,
+        shared: Arc<SharedState>,
         counters: LeaseCounters,
     ) -> Self {
         let manager = LeaseManager::new(ManagerSettings {
-            waiters_per_tenant: queue.limits.max_waiters_per_tenant,
+            waiters_per_tenant: shared.limits.max_waiters_per_tenant,
             request_wait: lease::REQUEST_WAIT,
-            outage_grace: clock::millis(queue.limits.outage_grace),
+            outage_grace: clock::millis(shared.limits.outage_grace),
         });
         let (leases, waiters) = (HashMap::new(), HashMap::new());
         let calls = LeaseCalls::new(client);
-        Self { routes, queue, counters, manager, leases, waiters, calls }
+        Self { routes, shared, counters, manager, leases, waiters, calls }
     }
 
     /// Runs until `stop` is cancelled, then releases all leases.
@@ -142,7 +142,7 @@ impl ManagerLoop {
                 self.manager.on_request_finished(now, tenant, call, outcome);
             }
             FinishedCall::Renewal { calls, result: Ok(response) } => {
-                self.manager.on_call_health(now, CallHealth::Answered);
+                self.manager.on_call_health(now, CallHealth::Responded);
                 for ((tenant, call), renewed) in calls.into_iter().zip(response.leases) {
                     if renewed.tenant == tenant {
                         let expires_in = renewed.expires_in_ms.map(Millis::from);
@@ -159,11 +159,11 @@ impl ManagerLoop {
     }
 
     /// Sets the target of a grant.
-    fn request_outcome(&mut self, result: Result<LeaseGrant, CallFailure>) -> RequestOutcome {
+    fn request_outcome(&mut self, result: Result<LeaseGrant, LeaseCallError>) -> RequestOutcome {
         let grant = match result {
             Ok(grant) => grant,
-            Err(CallFailure::Refused(error)) => return RequestOutcome::Refused(error),
-            Err(CallFailure::Health(health)) => return RequestOutcome::CallFailed(health),
+            Err(LeaseCallError::Refused(error)) => return RequestOutcome::Refused(error),
+            Err(LeaseCallError::Health(health)) => return RequestOutcome::CallFailed(health),
         };
         let LeaseGrant { tenant, generation, upstream, expires_in_ms, linger_ms, woke } = grant;
         let Some(granted) = self.routes.record_upstream(tenant, generation, &upstream) else {

@@ -6,13 +6,13 @@ mod client;
 mod execute;
 mod handle;
 mod manager_loop;
-mod queue;
 mod retry_limit;
+mod shared_state;
 mod tenant_lease;
 
 pub(crate) use client::LeaseClient;
 pub(crate) use handle::{LeaseHandle, LeaseResult};
 pub(crate) use manager_loop::ManagerLoop;
-pub(crate) use queue::LeaseQueue;
-pub use queue::Limits;
+pub(crate) use shared_state::SharedState;
+pub use shared_state::Limits;
 pub(crate) use retry_limit::RetryLimit;

@@ -20,14 +20,14 @@ use uuid::Uuid;
 use crate::http::rate_limit::RateLimit;
 use crate::http::responses::{self, ResponseFormat};
 use crate::http::wake_progress::ProgressWatchers;
-use crate::leases::LeaseQueue;
+use crate::leases::SharedState;
 use crate::metrics::{Gauges, Metrics};
 use crate::routes::store::RouteReader;
 
 pub(crate) struct AdminListener {
     pub(crate) reader: RouteReader,
     pub(crate) metrics: Metrics,
-    pub(crate) lease_queue: Arc<LeaseQueue>,
+    pub(crate) lease_state: Arc<SharedState>,
     pub(crate) watchers: ProgressWatchers,
     pub(crate) rate_limit: Option<Arc<RateLimit>>,
     /// Clients that may be connected at once, on all threads.
@@ -73,13 +73,13 @@ impl AdminListener {
     }
 
     fn gauges(&self) -> Gauges {
-        let (queue, limits) = (&self.lease_queue, &self.lease_queue.limits);
+        let (leases, limits) = (&self.lease_state, &self.lease_state.limits);
         let rate_limit = self.rate_limit.as_deref();
         Gauges {
             table: self.reader.tables.borrow().clone(),
             is_feed_connected: *self.reader.connected.borrow(),
-            is_orchestrator_away: queue.is_orchestrator_away(),
-            held_requests: Bounded { current: queue.held_requests(), limit: limits.max_waiters },
+            is_orchestrator_unreachable: leases.is_orchestrator_unreachable(),
+            held_requests: Bounded { current: leases.held_requests(), limit: limits.max_waiters },
             wake_watchers: Bounded { current: self.watchers.count(), limit: limits.watchers },
             rate_limit_pairs: rate_limit.map_or_else(Bounded::default, |limit| Bounded {
                 current: limit.count(),
@@ -93,7 +93,7 @@ impl AdminListener {
         if self.stop.is_cancelled() {
             return Some("draining");
         }
-        if self.lease_queue.is_rejected_by_orchestrator() {
+        if self.lease_state.is_rejected_by_orchestrator() {
             return Some("orchestrator: refuses every call, see the log");
         }
         let has_table = self.reader.tables.borrow().revision.is_some();

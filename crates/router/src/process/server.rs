@@ -169,17 +169,17 @@ impl Server {
         }
         let app_api = Client::new(settings.app_api, settings.routes_token);
         let lease_client = LeaseClient { client: orchestrator, holder: Uuid::new_v4() };
-        let lease_queue = leases.queue;
+        let lease_state = leases.shared;
         let manager_loop = ManagerLoop::new(
             routes.clone(),
             lease_client,
-            lease_queue.clone(),
+            lease_state.clone(),
             metrics.leases.clone(),
         );
         let admin = AdminListener {
             reader,
             metrics,
-            lease_queue,
+            lease_state,
             watchers,
             rate_limit,
             connections_limit,

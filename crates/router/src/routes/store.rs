@@ -1,4 +1,4 @@
-//! Keeps the route table: follows app-api's feed, and keeps a copy on disk for the time when app-api is away.
+//! Keeps the route table: follows app-api's feed, and keeps a copy on disk for the time when app-api is unreachable.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;

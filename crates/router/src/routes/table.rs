@@ -77,11 +77,14 @@ impl RouteTable {
         if before.is_some_and(|before| before.route == *route) {
             return Self { revision: Some(revision), ..self.clone() };
         }
-        let entry = is_listed(route).then(|| RouteEntry::next(before, route, parameters));
-        let mut next = self.without(revision, route.tenant);
-        if let Some(entry) = entry {
-            next.insert(entry);
+        if !is_listed(route) {
+            return self.without(revision, route.tenant);
         }
+        let mut next = Self { revision: Some(revision), ..self.clone() };
+        if let Some(before) = before.filter(|before| before.route.slug != route.slug) {
+            next.remove_slug(before);
+        }
+        next.insert(RouteEntry::next(before, route, parameters));
         next
     }
 
@@ -90,13 +93,17 @@ impl RouteTable {
         let mut next = Self { revision: Some(revision), ..self.clone() };
         if let Some(before) = self.by_tenant(tenant) {
             next.by_tenant.remove_mut(&tenant);
-            // The slug may belong to another tenant by now.
-            let slug = before.route.slug.as_str();
-            if self.get(slug).is_some_and(|entry| entry.route.tenant == tenant) {
-                next.by_slug.remove_mut(slug);
-            }
+            next.remove_slug(before);
         }
         next
+    }
+
+    /// Removes the slug of `entry`, unless the slug belongs to another tenant by now.
+    fn remove_slug(&mut self, entry: &RouteEntry) {
+        let Route { slug, tenant, .. } = &entry.route;
+        if self.get(slug.as_str()).is_some_and(|owner| owner.route.tenant == *tenant) {
+            self.by_slug.remove_mut(slug.as_str());
+        }
     }
 
     /// The table in which one tenant is reached at `lease`.

@@ -240,11 +240,11 @@ impl Running {
         found.unwrap_or("").to_owned()
     }
 
-    pub(crate) fn get(&self, host: &str, path: &str) -> Answer {
+    pub(crate) fn get(&self, host: &str, path: &str) -> Response {
         self.send(&format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n"))
     }
 
-    pub(crate) fn send(&self, text: &str) -> Answer {
+    pub(crate) fn send(&self, text: &str) -> Response {
         let mut client = Client::connect(self.public);
         client.say(text);
         client.answer()
@@ -281,13 +281,13 @@ impl Drop for Running {
 }
 
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct Response {
     pub(crate) status: u16,
     pub(crate) head: String,
     pub(crate) body: String,
 }
 
-impl Answer {
+impl Response {
     pub(crate) fn has(&self, line: &str) -> bool {
         self.head.to_ascii_lowercase().contains(&line.to_ascii_lowercase())
     }
@@ -321,7 +321,7 @@ impl Client {
             .unwrap_or_else(|| panic!("closed before {end:?}"))
     }
 
-    pub(crate) fn answer(&mut self) -> Answer {
+    pub(crate) fn answer(&mut self) -> Response {
         let head = self.until("\r\n\r\n");
         let lower = head.to_ascii_lowercase();
         let length = lower
@@ -334,7 +334,7 @@ impl Client {
         self.stream.read_exact(&mut rest).unwrap();
         body.extend(rest);
         let status = head[9..12].parse().unwrap();
-        Answer { status, head, body: String::from_utf8_lossy(&body).into_owned() }
+        Response { status, head, body: String::from_utf8_lossy(&body).into_owned() }
     }
 
     pub(crate) fn rest(&mut self) -> Vec<u8> {

@@ -1,9 +1,9 @@
 //! Health, readiness and metrics are on the internal listener only.
 
-use crate::harness::{Answer, Client, Folder, Running, eventually};
+use crate::harness::{Response, Client, Folder, Running, eventually};
 use crate::tenant::Tenant;
 
-fn get(router: &Running, path: &str) -> Answer {
+fn get(router: &Running, path: &str) -> Response {
     let mut client = Client::connect(router.internal);
     client.say(format!("GET {path} HTTP/1.1\r\nHost: router:8081\r\n\r\n"));
     client.answer()

@@ -210,7 +210,7 @@ impl Drop for FakeOrchestrator {
     }
 }
 
-type Answer = Response<BoxBody<Bytes, Infallible>>;
+type HttpResponse = Response<BoxBody<Bytes, Infallible>>;
 
 impl Shared {
     async fn serve(self, socket: std::net::TcpListener) {
@@ -230,7 +230,7 @@ impl Shared {
         }
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Answer {
+    async fn answer(&self, request: Request<Incoming>) -> HttpResponse {
         let bearer = request.headers().get("authorization").map(|v| v.as_bytes().to_vec());
         if bearer != Some(format!("Bearer {TOKEN}").into_bytes()) {
             return refused(StatusCode::UNAUTHORIZED, "unauthorized", "");
@@ -275,7 +275,7 @@ impl Shared {
         }
     }
 
-    async fn lease(&self, request: &LeaseRequest) -> Answer {
+    async fn lease(&self, request: &LeaseRequest) -> HttpResponse {
         let mut state = self.state.subscribe();
         let patience = tokio::time::sleep(Duration::from_millis(request.wait_ms.into()));
         tokio::pin!(patience);
@@ -330,7 +330,7 @@ impl Shared {
         route: Option<Route>,
         state: &Script,
         woke: bool,
-    ) -> Answer {
+    ) -> HttpResponse {
         let placed = state.upstreams.get(&request.tenant).cloned();
         let (generation, upstream) = placed
             .or_else(|| route.and_then(|r| Some((r.generation, r.upstream?))))
@@ -348,7 +348,7 @@ impl Shared {
         )
     }
 
-    fn progress(&self, tenant: TenantId) -> Answer {
+    fn progress(&self, tenant: TenantId) -> HttpResponse {
         let (mut lines, body) = Channel::<Bytes, Infallible>::new(16);
         let mut state = self.state.subscribe();
         tokio::spawn(async move {
@@ -378,13 +378,13 @@ async fn read<T: DeserializeOwned>(request: Request<Incoming>) -> T {
     serde_json::from_slice(&bytes).unwrap()
 }
 
-fn json(status: StatusCode, value: &impl Serialize) -> Answer {
+fn json(status: StatusCode, value: &impl Serialize) -> HttpResponse {
     let mut answer = Response::new(Full::from(serde_json::to_vec(value).unwrap()).boxed());
     *answer.status_mut() = status;
     answer
 }
 
-fn refused(status: StatusCode, code: &str, detail: &str) -> Answer {
+fn refused(status: StatusCode, code: &str, detail: &str) -> HttpResponse {
     json(status, &problem(status.as_u16(), code, detail))
 }
 

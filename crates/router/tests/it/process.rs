@@ -11,7 +11,7 @@ use protocol::State;
 use protocol::spec::Desired;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::harness::{Answer, Client, Control, Folder, TOKEN, eventually, nowhere};
+use crate::harness::{Client, Control, Folder, Response, TOKEN, eventually, nowhere};
 use crate::orchestrator::{self, FakeOrchestrator};
 use crate::tenant::Tenant;
 
@@ -101,7 +101,7 @@ impl RouterProcess {
     }
 
     /// Sends one request on a new connection; `None` while the router does not listen.
-    pub(crate) fn try_request(&self, host: &str) -> Option<Answer> {
+    pub(crate) fn try_request(&self, host: &str) -> Option<Response> {
         TcpStream::connect(self.public).ok()?;
         let mut client = Client::connect(self.public);
         client.say(format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"));

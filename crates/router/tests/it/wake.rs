@@ -118,7 +118,7 @@ fn a_refused_client_learns_how_many_wakes_are_before() {
 }
 
 /// Returns `Retry-After` in seconds.
-fn pause(answer: &crate::harness::Answer) -> u32 {
+fn pause(answer: &crate::harness::Response) -> u32 {
     let head = answer.head.to_ascii_lowercase();
     let value = head.lines().find_map(|line| line.strip_prefix("retry-after: ")).unwrap();
     value.parse().unwrap()

@@ -27,7 +27,7 @@ pub struct Limits {
     pub watchers_per_tenant: usize,
     /// Pairs of tenant and client for which the rate limit keeps a count.
     pub clients: usize,
-    /// How long a restart of the orchestrator takes. While it is away for longer, requests for a tenant that does not
+    /// How long a restart of the orchestrator takes. While it is unreachable for longer, requests for a tenant that does not
     /// run are refused at once.
     pub outage_grace: Duration,
 }
@@ -48,7 +48,7 @@ impl Default for Limits {
 
 /// The state that all threads share with the manager loop. Touched only by requests without a
 /// lease.
-pub(crate) struct LeaseQueue {
+pub(crate) struct SharedState {
     /// One permit per queued request. The permit travels with the request's message.
     permits: Arc<Semaphore>,
     pub(crate) limits: Limits,
@@ -70,7 +70,7 @@ pub(super) type Thaws = HashMap<(usize, TenantId), watch::Receiver<ThawResult>>;
 /// Minimum time between two reports of use without a lease.
 pub(super) const REPORT_INTERVAL: Millis = 1_000;
 
-impl LeaseQueue {
+impl SharedState {
     pub(super) fn new(limits: Limits) -> Self {
         Self {
             permits: Arc::new(Semaphore::new(limits.max_waiters)),
@@ -91,8 +91,8 @@ impl LeaseQueue {
         self.permits.clone().try_acquire_owned().ok()
     }
 
-    pub(crate) fn is_orchestrator_away(&self) -> bool {
-        self.status.load(Relaxed) == OrchestratorStatus::Away as u8
+    pub(crate) fn is_orchestrator_unreachable(&self) -> bool {
+        self.status.load(Relaxed) == OrchestratorStatus::Unreachable as u8
     }
 
     pub(crate) fn is_rejected_by_orchestrator(&self) -> bool {
@@ -103,7 +103,7 @@ impl LeaseQueue {
     pub(super) fn set_status(&self, status: OrchestratorStatus) {
         match status {
             OrchestratorStatus::Reachable => tracing::info!("orchestrator reachable"),
-            OrchestratorStatus::Away => {
+            OrchestratorStatus::Unreachable => {
                 tracing::warn!(
                     "orchestrator unreachable; running tenants are served without leases"
                 );
@@ -114,7 +114,7 @@ impl LeaseQueue {
                 );
             }
         }
-        if status == OrchestratorStatus::Away {
+        if status == OrchestratorStatus::Unreachable {
             self.next_report_at.store(clock::now().plus(REPORT_INTERVAL).0, Relaxed);
         }
         self.status.store(status as u8, Relaxed);
