@@ -66,6 +66,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_edge_reads_no_variable() {
+        let read = service::settings::variables_read(|env| drop(Settings::read(env)));
+        assert!(read.is_empty(), "docs/reference/settings.md says otherwise: {read:?}");
+    }
+
+    #[test]
     fn a_guard_is_whole_or_absent() {
         let dir = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();

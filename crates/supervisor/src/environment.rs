@@ -9,8 +9,31 @@ use crate::services::Zone;
 
 pub type Variables = Vec<(OsString, OsString)>;
 
-/// Variables for every service.
-const COMMON: [&str; 4] = [inside::TENANT_ID, "TZ", "LANG", "LC_ALL"];
+/// A variable of the container that PID 1 knows by its name.
+#[derive(Clone, Copy, Debug)]
+pub struct Variable {
+    pub name: &'static str,
+    /// The services that receive the variable.
+    pub zones: &'static [Zone],
+    /// The meaning, for the reference.
+    pub purpose: &'static str,
+}
+
+const EVERY_ZONE: &[Zone] = &[Zone::Core, Zone::Platform];
+
+/// The variables that PID 1 knows by their names. Of the others the core receives those with the prefix of the platform,
+/// and the app those that [`inside::APP_ENV`] names.
+pub const SETTINGS: &[Variable] = &[
+    Variable { name: inside::TENANT_ID, zones: EVERY_ZONE, purpose: "the tenant's name on pages" },
+    Variable { name: "TZ", zones: EVERY_ZONE, purpose: "the time zone" },
+    Variable { name: "LANG", zones: EVERY_ZONE, purpose: "the locale" },
+    Variable { name: "LC_ALL", zones: EVERY_ZONE, purpose: "the locale, before `LANG`" },
+    Variable {
+        name: inside::APP_ENV,
+        zones: &[Zone::Core],
+        purpose: "the names, with commas between them, of the variables that the tenant's own app receives",
+    },
+];
 /// The prefix of the platform's own variables: the core reads them, and the app never receives one.
 const RESERVED_PREFIX: &str = "CIAL_";
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -30,7 +53,7 @@ pub fn build(zone: Zone, container: &Variables, inherited_fds: usize) -> Variabl
     let passes = |name: &OsStr| match name.to_str() {
         None => false,
         Some(name) if fixed.iter().any(|(taken, _)| *taken == name) => false,
-        Some(name) if COMMON.contains(&name) => true,
+        Some(name) if is_known_to_reach(name, zone) => true,
         Some(name) => match zone {
             Zone::Core => name.starts_with(RESERVED_PREFIX),
             Zone::Platform => is_allowed_for_app(name) && app_names.iter().any(|own| own == name),
@@ -38,6 +61,10 @@ pub fn build(zone: Zone, container: &Variables, inherited_fds: usize) -> Variabl
     };
     let passed = container.iter().filter(|(name, _)| passes(name)).cloned();
     passed.chain(fixed.iter().map(|(name, value)| (name.into(), value.into()))).collect()
+}
+
+fn is_known_to_reach(name: &str, zone: Zone) -> bool {
+    SETTINGS.iter().any(|variable| variable.name == name && variable.zones.contains(&zone))
 }
 
 /// The names that the container lists as variables of the app.
@@ -54,6 +81,17 @@ fn is_allowed_for_app(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_reference_has_the_table() {
+        let rows = SETTINGS.iter().map(|Variable { name, zones, purpose }| {
+            let reaches = if *zones == EVERY_ZONE { "every service" } else { "the core" };
+            format!("\n| `{name}` | {reaches} | {purpose} |")
+        });
+        let table =
+            format!("| variable | reaches | means |\n|---|---|---|{}", rows.collect::<String>());
+        testkit::reference::check_table("docs/reference/settings.md", "### supervisor", &table);
+    }
 
     #[test]
     fn each_zone_receives_its_own_variables() {

@@ -13,7 +13,8 @@ use crate::serve::Listener;
 use crate::{BoundedListener, Drain};
 
 /// The tenant's name on pages.
-pub const TENANT: Setting = Setting::required(TENANT_ID, "the tenant's name on pages");
+pub const TENANT: Setting =
+    Setting::required(TENANT_ID, "the tenant's name on pages").by_orchestrator();
 
 /// A listening socket that PID 1 passes to the service.
 pub trait InheritedListener: Sized {

@@ -164,7 +164,8 @@ impl<T: Copy + Ord, W: Copy + Eq> LeaseManager<T, W> {
             CallHealth::Responded => self.set_reachable(now),
             CallHealth::NoResponse => {
                 if self.outage.set_unreachable(now) {
-                    self.commands.push_back(ManagerCommand::SetStatus(OrchestratorStatus::Unreachable));
+                    self.commands
+                        .push_back(ManagerCommand::SetStatus(OrchestratorStatus::Unreachable));
                 }
                 self.serve_all_without_orchestrator(now);
             }

@@ -70,7 +70,8 @@ impl Clock {
             (outage.is_unreachable(), outage.last_response_at.max(outage.last_probe_at));
         let silent_since = self.at(silent_since, PAUSE);
         (outage.last_response_at, outage.last_probe_at) = (silent_since, silent_since);
-        outage.unreachable_since = if is_unreachable { self.at(outage.unreachable_since, PAUSE) } else { NOW };
+        outage.unreachable_since =
+            if is_unreachable { self.at(outage.unreachable_since, PAUSE) } else { NOW };
         outage.next_retry_at = if is_unreachable { self.at(outage.next_retry_at, 0) } else { NOW };
         let entry = manager.tenants.get_mut(&tenant);
         let lease = entry.as_ref().and_then(|entry| entry.holder.lease);

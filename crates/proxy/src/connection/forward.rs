@@ -368,13 +368,17 @@ impl<'t, P: Policy> Forward<'t, P> {
     }
 
     /// Receives until a response head is complete.
-    fn poll_receive_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<HeadOutcome, ForwardError>> {
+    fn poll_receive_head(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<HeadOutcome, ForwardError>> {
         loop {
             if let Some(received) = self.upstream.received.take_if(|received| !received.is_empty())
                 && let Some(outcome) = self.read_head(received)
             {
                 return Poll::Ready(
-                    outcome.map_err(|rule| ForwardError::Error(ProxyError::MalformedResponse(rule))),
+                    outcome
+                        .map_err(|rule| ForwardError::Error(ProxyError::MalformedResponse(rule))),
                 );
             }
             let UpstreamState { stream: Some(stream), received, .. } = &mut self.upstream else {
@@ -390,7 +394,9 @@ impl<'t, P: Policy> Forward<'t, P> {
             match ready!(read) {
                 Ok(1..) => {}
                 Ok(0) | Err(_) if empty => {
-                    return Poll::Ready(Err(ForwardError::UpstreamLost(ProxyError::ResponseTruncated)));
+                    return Poll::Ready(Err(ForwardError::UpstreamLost(
+                        ProxyError::ResponseTruncated,
+                    )));
                 }
                 Ok(0) | Err(_) => {
                     return Poll::Ready(Err(ForwardError::Error(ProxyError::ResponseTruncated)));
@@ -504,9 +510,9 @@ impl<'t, P: Policy> Forward<'t, P> {
         );
         if let Poll::Ready(done) = self.down.poll(cx, halves, buffers, direction, &mut moved) {
             return Poll::Ready(done.map_err(|error| match error {
-                CopyError::InvalidBody(_) => {
-                    ForwardError::Error(ProxyError::MalformedResponse("its body breaks its framing"))
-                }
+                CopyError::InvalidBody(_) => ForwardError::Error(ProxyError::MalformedResponse(
+                    "its body breaks its framing",
+                )),
                 CopyError::SourceClosed | CopyError::TooLarge => {
                     ForwardError::Error(ProxyError::ResponseTruncated)
                 }
@@ -535,7 +541,12 @@ impl<'t, P: Policy> Forward<'t, P> {
         }
     }
 
-    fn end(&mut self, client: &Stream, passed: Result<(), ForwardError>, response: ResponseInfo) -> End {
+    fn end(
+        &mut self,
+        client: &Stream,
+        passed: Result<(), ForwardError>,
+        response: ResponseInfo,
+    ) -> End {
         let Self { worker, up, down, upstream, exchange, .. } = self;
         match passed {
             Ok(()) => {

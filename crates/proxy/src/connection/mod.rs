@@ -127,11 +127,7 @@ impl ArrivingHead {
     /// `left`: input received beyond the previous request.
     fn after(mut left: Option<ReadBuffer>) -> Self {
         left.iter_mut().for_each(ReadBuffer::grow);
-        Self {
-            scan: HeadScan::default(),
-            buf: left,
-            progress: HeadProgress::Nothing,
-        }
+        Self { scan: HeadScan::default(), buf: left, progress: HeadProgress::Nothing }
     }
 
     fn poll<P>(

@@ -138,7 +138,9 @@ pub(crate) async fn respond_instead<P: Policy>(
                 worker.policy.error_response(&error, ErrorContext::Unparsed),
                 info,
             ),
-            Err(ForwardError::ClientGone | ForwardError::UpstreamLost(_)) => return AfterRequest::Close,
+            Err(ForwardError::ClientGone | ForwardError::UpstreamLost(_)) => {
+                return AfterRequest::Close;
+            }
         };
     }
     buf.consume(end);

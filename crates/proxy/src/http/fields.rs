@@ -101,21 +101,11 @@ impl Fields {
         let name = header.name.as_bytes();
         match (name.first().map_or(0, u8::to_ascii_lowercase), name.len()) {
             (b'h', 4) if same(name, b"host") => self.host_count = self.host_count.saturating_add(1),
-            (b'e', 6) if same(name, b"expect") => {
-                if !header.value.eq_ignore_ascii_case(b"100-continue") {
-                    self.expectation = Expectation::Unknown;
-                }
-            }
-            (b'u', 7) if same(name, b"upgrade") => {
-                if tokens(header.value).any(|t| is(t, "websocket")) {
-                    self.upgrade = UpgradeProtocol::WebSocket;
-                }
-            }
+            (b'e', 6) if same(name, b"expect") => self.take_expectation(header.value),
+            (b'u', 7) if same(name, b"upgrade") => self.take_upgrade(header.value),
             (b'c', 10) if same(name, b"connection") => self.take_connection(header.value)?,
             (b'c', 12) if same(name, b"content-type") => {
-                if is_event_stream(header.value) {
-                    self.content = ContentKind::EventStream;
-                }
+                self.take_content_type(header.value);
             }
             (b'c', 14) if same(name, b"content-length") => self.take_length(header)?,
             (b't', 17) if same(name, b"transfer-encoding") => self.take_coding(header)?,
@@ -143,6 +133,24 @@ impl Fields {
                 self.connection.has(ConnectionOptions::KEEP_ALIVE)
                     && !self.connection.has(ConnectionOptions::CLOSE)
             }
+        }
+    }
+
+    fn take_expectation(&mut self, value: &[u8]) {
+        if !value.eq_ignore_ascii_case(b"100-continue") {
+            self.expectation = Expectation::Unknown;
+        }
+    }
+
+    fn take_upgrade(&mut self, value: &[u8]) {
+        if tokens(value).any(|token| is(token, "websocket")) {
+            self.upgrade = UpgradeProtocol::WebSocket;
+        }
+    }
+
+    fn take_content_type(&mut self, value: &[u8]) {
+        if is_event_stream(value) {
+            self.content = ContentKind::EventStream;
         }
     }
 

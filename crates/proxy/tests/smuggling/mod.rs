@@ -11,8 +11,8 @@ use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
-pub(crate) use record::Recorder;
 use record::ReceivedRequest;
+pub(crate) use record::Recorder;
 use table::{Means, cases};
 
 /// No step takes this long; a longer wait never ends.

@@ -139,7 +139,9 @@ impl RouterPolicy {
                 let exchange = worker.forward(guard, context, true);
                 return Ok(Decision::Ready(Action::Forward(exchange)));
             }
-            if availability == Availability::Running && worker.leases.shared.is_orchestrator_unreachable() {
+            if availability == Availability::Running
+                && worker.leases.shared.is_orchestrator_unreachable()
+            {
                 worker.leases.report_unleased_request(lease);
                 let exchange = worker.forward(guard, context, false);
                 return Ok(Decision::Ready(Action::Forward(exchange)));

@@ -8,7 +8,7 @@ use protocol::TenantId;
 use protocol::leases::RequestIntent;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 
-use super::shared_state::{SharedState, Limits, REPORT_INTERVAL};
+use super::shared_state::{Limits, REPORT_INTERVAL, SharedState};
 use crate::clock;
 use crate::routes::cached_lease::{CachedLease, LeaseGuard};
 

@@ -13,6 +13,6 @@ mod tenant_lease;
 pub(crate) use client::LeaseClient;
 pub(crate) use handle::{LeaseHandle, LeaseResult};
 pub(crate) use manager_loop::ManagerLoop;
-pub(crate) use shared_state::SharedState;
-pub use shared_state::Limits;
 pub(crate) use retry_limit::RetryLimit;
+pub use shared_state::Limits;
+pub(crate) use shared_state::SharedState;

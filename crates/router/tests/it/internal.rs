@@ -1,6 +1,6 @@
 //! Health, readiness and metrics are on the internal listener only.
 
-use crate::harness::{Response, Client, Folder, Running, eventually};
+use crate::harness::{Client, Folder, Response, Running, eventually};
 use crate::tenant::Tenant;
 
 fn get(router: &Running, path: &str) -> Response {

@@ -19,10 +19,20 @@ pub struct Setting {
     /// The name of the variable; that of a secret ends in `_FILE`.
     pub name: &'static str,
     pub unset: Unset,
-    /// Whether an operator may set the variable in `.env`. All others are set by compose.yml alone.
-    pub is_for_operators: bool,
+    pub set_in: SetIn,
     /// The meaning, for the reference.
     pub purpose: &'static str,
+}
+
+/// Where the value of a variable comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SetIn {
+    /// From compose.yml alone.
+    Compose,
+    /// From an operator, in `.env`.
+    EnvFile,
+    /// From the orchestrator, for the container of a tenant.
+    Orchestrator,
 }
 
 /// The effect of a variable that is unset or empty.
@@ -75,13 +85,19 @@ impl Setting {
     }
 
     const fn new(name: &'static str, unset: Unset, purpose: &'static str) -> Self {
-        Self { name, unset, is_for_operators: false, purpose }
+        Self { name, unset, set_in: SetIn::Compose, purpose }
     }
 
     /// Marks a variable that an operator may set in `.env`.
     #[must_use]
     pub const fn for_operators(self) -> Self {
-        Self { is_for_operators: true, ..self }
+        Self { set_in: SetIn::EnvFile, ..self }
+    }
+
+    /// Marks a variable that the orchestrator sets for the container of a tenant.
+    #[must_use]
+    pub const fn by_orchestrator(self) -> Self {
+        Self { set_in: SetIn::Orchestrator, ..self }
     }
 }
 

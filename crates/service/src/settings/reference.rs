@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use super::{Setting, Unset};
+use super::{SetIn, Setting, Unset};
 use crate::run::Env;
 
 /// The table of a service for `docs/reference/settings.md`, without a line break at its end.
@@ -16,7 +16,11 @@ pub fn reference_table(settings: &[Setting]) -> String {
             Unset::Computed(description) => description.to_owned(),
             Unset::Off => "none".to_owned(),
         };
-        let set_in = if setting.is_for_operators { "`.env`" } else { "compose.yml" };
+        let set_in = match setting.set_in {
+            SetIn::Compose => "compose.yml",
+            SetIn::EnvFile => "`.env`",
+            SetIn::Orchestrator => "the orchestrator",
+        };
         format!("\n| `{}` | {default} | {set_in} | {} |", setting.name, setting.purpose)
     });
     let head = "| variable | default | set in | means |\n|---|---|---|---|";

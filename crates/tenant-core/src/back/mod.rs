@@ -24,7 +24,7 @@ use tokio::net::UnixListener;
 
 pub use busy::BusyListeners;
 pub use health::{Readiness, ReadinessReporter};
-pub use settings::Settings;
+pub use settings::{SETTINGS, Settings};
 
 use crate::token::Verifier;
 use protocol::problem::Code;

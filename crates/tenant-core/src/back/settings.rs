@@ -10,7 +10,14 @@ use tenant_service::TENANT;
 
 use crate::token::Verifier;
 
-const UUID: Setting = Setting::optional(TENANT_UUID, "the tenant's id in sign-on tokens");
+const UUID: Setting = Setting::optional(
+    TENANT_UUID,
+    "the tenant's id in sign-on tokens; without it nobody can sign in",
+)
+.by_orchestrator();
+
+/// Every variable that the core reads; core-front reads the first alone.
+pub const SETTINGS: &[Setting] = &[TENANT, UUID];
 
 pub struct Settings {
     /// The tenant's name on pages.
@@ -32,5 +39,18 @@ impl Settings {
         };
         settings
             .finish(|| Some(Self { tenant: tenant?, verifier: verifier?, data: DATA_DIR.into() }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_names_every_variable_that_is_read() {
+        let read = service::settings::variables_read(|env| drop(Settings::read(env)));
+        assert_eq!(read, SETTINGS.iter().map(|setting| setting.name.to_owned()).collect());
+        let table = service::settings::reference_table(SETTINGS);
+        testkit::reference::check_table("docs/reference/settings.md", "### core", &table);
     }
 }
