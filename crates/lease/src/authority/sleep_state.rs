@@ -267,7 +267,7 @@ impl<H: Copy + Ord> TenantSleepState<H> {
         must_wake.then_some(self.retry_at)
     }
 
-    /// Delays the next engine call after a refusal or a failed wake.
+    /// Starts the back-off after a refusal of the engine or a failed wake: the next engine call comes at `at`.
     pub(crate) fn set_retry_at(&mut self, at: Moment) {
         self.retry_at = at;
     }

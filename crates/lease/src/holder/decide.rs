@@ -11,10 +11,12 @@ use crate::holder::manager::{LeaseManager, MIN_TICK_INTERVAL};
 use crate::holder::outage::SILENCE_TIMEOUT;
 use crate::time::{Millis, Moment};
 
-/// How long a refusal answers later requests, too, by its reason. After a failed wake this is the retry back-off: no request starts the
-/// tenant again until it is over, unless a visitor presses Retry.
+/// The refusal of a background request for a sleeping tenant also answers later ones for this long.
 const SLEEPING_REFUSAL_TTL: Millis = 1_000;
+/// The refusal of a request for a tenant that does not run also answers later ones for this long.
 const NOT_RUNNING_REFUSAL_TTL: Millis = 1_000;
+/// The retry back-off after a failed wake: until it is over no request starts the tenant again, unless a visitor presses
+/// Retry.
 const WAKE_FAILURE_BACKOFF: Millis = 10_000;
 /// Minimum time between two lease requests for one tenant while the orchestrator is unreachable.
 const OUTAGE_RETRY_DELAY: Millis = 1_000;
