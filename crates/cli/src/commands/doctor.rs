@@ -26,14 +26,20 @@ enum Outcome {
 }
 
 pub(super) fn run(context: &Context<'_>) -> Result<(), CliError> {
-    // In this order: a later check uses what an earlier one found.
+    // One call is enough: the checks of the clock, the versions and the key use its response.
+    let (connection, whoami) = check_connection(context);
+    let (key, expiry) = match whoami {
+        None => (Outcome::Skipped, Outcome::Skipped),
+        Some(Ok(whoami)) => (describe_key(&whoami), check_expiry(&whoami)),
+        Some(Err(error)) => (error.into(), Outcome::Skipped),
+    };
     let rows = [
         row("configuration", check_configuration(context)),
-        row("connection", check_connection(context)),
+        row("connection", connection),
         row("clock", check_clock(context)),
         row("versions", check_versions(context)),
-        row("key", check_key(context)),
-        row("key's expiry", check_expiry(context)),
+        row("key", key),
+        row("key's expiry", expiry),
     ];
     context.output.list(&CHECKS, &rows)?;
     let failed = rows.iter().filter(|row| row["result"] == "FAILED").count();
@@ -66,13 +72,14 @@ fn check_configuration(context: &Context<'_>) -> Outcome {
     check().map_or_else(|error: CliError| error.into(), Outcome::Passed)
 }
 
-fn check_connection(context: &Context<'_>) -> Outcome {
-    let Ok(client) = context.open_client() else { return Outcome::Skipped };
-    // A problem in the API's form is as good as a success: the server is Cial's.
-    let request = Request::get("/v1/auth/whoami", "reach the server");
-    match client.call(&request) {
-        Err(error) if error.status().is_none() => error.into(),
-        Ok(_) | Err(_) => Outcome::Passed(format!("{} answers", client.server.url)),
+/// Also returns what the server says about the key, when the server is reached.
+fn check_connection(context: &Context<'_>) -> (Outcome, Option<Result<Value, CliError>>) {
+    let Ok(client) = context.open_client() else { return (Outcome::Skipped, None) };
+    let request = Request::get("/v1/auth/whoami", "use the key");
+    match client.call(&request).and_then(|response| response.json(&request, client)) {
+        Err(error) if error.status().is_none() => (error.into(), None),
+        // A problem in the API's form is as good as a success: the server is Cial's.
+        whoami => (Outcome::Passed(format!("{} answers", client.server.url)), Some(whoami)),
     }
 }
 
@@ -97,20 +104,14 @@ fn check_versions(context: &Context<'_>) -> Outcome {
     }
 }
 
-fn check_key(context: &Context<'_>) -> Outcome {
-    match whoami(context) {
-        Ok(whoami) => {
-            let scope = whoami["tenant"].as_str().map(|tenant| format!("tenant {tenant}"));
-            let scope = scope.unwrap_or_else(|| "the whole installation".to_owned());
-            Outcome::Passed(format!("role {} for {scope}", whoami["role"].as_str().unwrap_or("-")))
-        }
-        Err(error) => error.into(),
-    }
+fn describe_key(whoami: &Value) -> Outcome {
+    let scope = whoami["tenant"].as_str().map(|tenant| format!("tenant {tenant}"));
+    let scope = scope.unwrap_or_else(|| "the whole installation".to_owned());
+    Outcome::Passed(format!("role {} for {scope}", whoami["role"].as_str().unwrap_or("-")))
 }
 
-fn check_expiry(context: &Context<'_>) -> Outcome {
+fn check_expiry(whoami: &Value) -> Outcome {
     const NOTICE_DAYS: i64 = 3;
-    let Ok(whoami) = whoami(context) else { return Outcome::Skipped };
     let Some(expires_at) = whoami["key"]["expires_at"].as_str() else {
         return Outcome::Passed("does not expire".to_owned());
     };
@@ -120,8 +121,4 @@ fn check_expiry(context: &Context<'_>) -> Outcome {
         return Outcome::Passed(detail);
     }
     Outcome::Failed { detail, fix: "create a new key and run: cial login --token-stdin".to_owned() }
-}
-
-fn whoami(context: &Context<'_>) -> Result<Value, CliError> {
-    context.call(&Request::get("/v1/auth/whoami", "use the key"))
 }

@@ -139,4 +139,5 @@ fn the_doctor_names_each_check_and_its_fix() {
         "{text}"
     );
     assert!(text.contains("exit code 1"), "{text}");
+    assert_eq!(server.requests().len(), 1, "one response serves every check");
 }
