@@ -15,6 +15,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::db::change_listener::ChangeListener;
 use crate::db::{self, Database};
+use crate::settings::Addresses;
 use crate::tenant::Tenant;
 
 /// A change without a notification reaches the router within this time.
@@ -25,13 +26,14 @@ const RECONNECT_DELAY: Duration = Duration::from_millis(500);
 #[derive(Clone)]
 pub struct RouteFeed {
     feed: Feed<Route>,
+    addresses: Arc<Addresses>,
     is_loaded: Arc<AtomicBool>,
 }
 
 impl RouteFeed {
     /// `epoch`: the wall clock in milliseconds, greater than any revision of an earlier process.
-    pub fn new(epoch: u64) -> Self {
-        Self { feed: Feed::new(epoch), is_loaded: Arc::default() }
+    pub fn new(epoch: u64, addresses: Addresses) -> Self {
+        Self { feed: Feed::new(epoch), addresses: Arc::new(addresses), is_loaded: Arc::default() }
     }
 
     /// The streaming response to a watch.
@@ -56,6 +58,7 @@ impl RouteFeed {
 
     async fn load(&self, database: &Database) -> anyhow::Result<()> {
         let tenants = db::tenant::all(&mut *database.conn().await?).await?;
+        let route = |tenant| route(tenant, &self.addresses);
         self.feed.replace(tenants.into_iter().map(route).collect());
         self.is_loaded.store(true, Ordering::Release);
         Ok(())
@@ -87,8 +90,9 @@ impl RouteFeed {
     }
 }
 
-fn route(tenant: Tenant) -> Route {
+fn route(tenant: Tenant, addresses: &Addresses) -> Route {
     Route {
+        sign_in_url: Some(addresses.sign_in_url(&tenant.slug)),
         tenant: tenant.tenant_id(),
         slug: tenant.slug,
         generation: tenant.generation,

@@ -118,6 +118,7 @@ pub const ROUTES: &[Route] = routes! {
     page GET    "/admin/tenants/new",           PlatformAdmin, "", pages::tenants::show_new_tenant;
     page POST   "/admin/tenants/new",           PlatformAdmin, "", pages::tenants::create_tenant;
     page GET    "/admin/tenants/{slug}",        Tenant(Read),  "", pages::tenants::show_tenant;
+    page GET    "/admin/tenants/{slug}/sign-in", Member(Read), "", pages::tenant_sign_in::sign_in;
     page POST   "/admin/tenants/{slug}/start",  Tenant(Write), "", pages::tenants::start_tenant;
     page POST   "/admin/tenants/{slug}/stop",   Tenant(Write), "", pages::tenants::stop_tenant;
     page POST   "/admin/tenants/{slug}/restart", Tenant(Write), "", pages::tenants::restart_tenant;

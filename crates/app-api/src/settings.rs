@@ -136,6 +136,11 @@ impl Addresses {
         self.host_url(slug.as_str())
     }
 
+    /// `http://localhost:3100/admin/tenants/acme/sign-in`
+    pub fn sign_in_url(&self, slug: &Slug) -> String {
+        format!("{}/admin/tenants/{slug}/sign-in", self.admin_origin())
+    }
+
     /// The source expression for all tenants in a content security policy.
     pub fn tenant_wildcard(&self) -> String {
         self.host_url("*")

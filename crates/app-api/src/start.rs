@@ -82,7 +82,7 @@ pub async fn run(
     let ending = stop.child_token();
     let epoch = u64::try_from(dependencies.clock.now().timestamp_millis()).unwrap_or_default();
     let app = App::new(Parts {
-        addresses: settings.addresses,
+        addresses: settings.addresses.clone(),
         trusted: settings.trusted,
         policy: settings.policy,
         database: database.clone(),
@@ -90,7 +90,7 @@ pub async fn run(
         orchestrator: dependencies.orchestrator.clone(),
         observed: Arc::new(ObservedCache::default()),
         reconcile: notifier,
-        routes: RouteFeed::new(epoch),
+        routes: RouteFeed::new(epoch, settings.addresses),
         webhook_targets: settings.webhook_targets,
         stop: ending.clone(),
         clock: dependencies.clock.clone(),

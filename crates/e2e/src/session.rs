@@ -122,19 +122,19 @@ impl Session {
         until(async || guest.get("/").await, |page| page.status == status).await
     }
 
-    /// Path and query that *Open* leads to.
+    /// Follows *Open* from the admin to the tenant, which begins the sign-in in the guest, and from there through the
+    /// admin. Returns the path and query with the token, to which this leads.
     ///
     /// # Errors
     /// *Open* leads somewhere else, or lets a stranger in.
     pub async fn open(&mut self) -> Result<String> {
         let path = self.path("/open");
         self.stranger().post(&path, &Value::Null).await?.expect_status(401)?;
-        let opened = self.owner.get(&path).await?;
-        opened.expect_status(303)?;
-        let (url, location) = (self.installation.tenant_url(&self.slug), opened.location());
-        let address = location.strip_prefix(&url).map(str::to_owned);
-        let address =
-            address.with_context(|| format!("expected a URL of {url}, got {location}"))?;
+        let tenant = self.installation.tenant_url(&self.slug);
+        let begin = redirect(&self.owner.get(&path).await?, &tenant)?;
+        let admin = self.installation.admin("");
+        let through = redirect(&self.guest.get(&begin).await?, &admin)?;
+        let address = redirect(&self.owner.get(&through).await?, &tenant)?;
         ensure!(address.starts_with("/.cial/sso?token="), "expected a token, got {address}");
         Ok(address)
     }
@@ -157,6 +157,13 @@ impl Session {
         ensure!(greets, "expected \"signed in as … ({EMAIL})\", got {}", page.body);
         Ok(())
     }
+}
+
+/// The path and query of a redirect to this site.
+fn redirect(response: &Response, site: &str) -> Result<String> {
+    response.expect_status(303)?;
+    let path = response.location().strip_prefix(site).map(str::to_owned);
+    path.with_context(|| format!("expected a URL of {site}, got {}", response.location()))
 }
 
 /// Sends a request until its response is as wanted; a failure shows the last response.

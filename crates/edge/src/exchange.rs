@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use protocol::headers::{EMAIL, PROOF, REQUEST_ID, USER};
+use protocol::headers::{EMAIL, NAME, PROOF, REQUEST_ID, ROLE, USER};
 use proxy::{Exchange, Header, Headers, Upstream};
 use tenant_service::RequestContext;
 
@@ -59,6 +59,8 @@ impl Exchange for EdgeExchange {
         if let Some(user) = &self.user {
             to.add(USER, &user.sub);
             to.add(EMAIL, &user.email);
+            to.add(NAME, &user.name);
+            to.add(ROLE, user.role.as_str());
         }
     }
 

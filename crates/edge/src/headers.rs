@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use protocol::headers::{PREFIX, REQUEST_ID, SESSION_COOKIE, SESSION_COOKIE_SECURE};
+use protocol::headers::{PREFIX, REQUEST_ID, SESSION_COOKIE, SESSION_COOKIE_SECURE, SIGN_IN_URL};
 use proxy::Header;
 
 use crate::routes::Class;
@@ -18,7 +18,7 @@ pub enum Zone {
 impl Zone {
     pub fn of(class: Class) -> Self {
         match class {
-            Class::CoreApi | Class::Sso | Class::CoreFront => Self::Core,
+            Class::CoreApi | Class::SignIn | Class::CoreFront => Self::Core,
             Class::Platform => Self::Platform,
         }
     }
@@ -60,7 +60,7 @@ pub fn request_header_value<'a>(
     is_trusted: bool,
     header: Header<'a>,
 ) -> Option<Cow<'a, [u8]>> {
-    if is_dropped(&header) && !(is_trusted && FORWARDED.iter().any(|name| header.is(name))) {
+    if is_dropped(&header) && !(is_trusted && is_of_router(zone, &header)) {
         return None;
     }
     let whole = Some(Cow::Borrowed(header.value));
@@ -70,6 +70,11 @@ pub fn request_header_value<'a>(
         Zone::Platform if header.is("authorization") => whole.filter(|v| !is_ours_bearer(v)),
         Zone::Platform => whole,
     }
+}
+
+/// Whether the router sets this header for this zone.
+fn is_of_router(zone: Zone, header: &Header<'_>) -> bool {
+    FORWARDED.iter().any(|name| header.is(name)) || (zone == Zone::Core && header.is(SIGN_IN_URL))
 }
 
 /// Whether a response header is forwarded to the client.
@@ -193,6 +198,11 @@ mod tests {
         for name in ["X-Forwarded-For", "x-forwarded-proto", "X-FORWARDED-HOST"] {
             assert_eq!(passed(Zone::Core, false, name, "x"), None, "{name}");
             assert_eq!(passed(Zone::Core, true, name, "x"), Some("x".to_owned()), "{name}");
+        }
+        let url = "X-Cial-Sign-In-Url";
+        assert_eq!(passed(Zone::Core, true, url, "x"), Some("x".to_owned()));
+        for (zone, is_trusted) in [(Zone::Core, false), (Zone::Platform, true)] {
+            assert_eq!(passed(zone, is_trusted, url, "x"), None, "{zone:?}");
         }
         for name in ["Host", "Accept", "Forwarded-More", "X-Usercount", "Proxy-Connection-ish"] {
             assert_eq!(passed(Zone::Platform, false, name, "x"), Some("x".to_owned()), "{name}");

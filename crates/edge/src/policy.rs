@@ -46,7 +46,7 @@ impl EdgePolicy {
 
     fn upstream(&self, class: Class) -> Rc<Upstream> {
         match class {
-            Class::CoreApi | Class::Sso => self.core_back.clone(),
+            Class::CoreApi | Class::SignIn => self.core_back.clone(),
             Class::CoreFront => self.core_front.clone(),
             Class::Platform => self.platform_front.clone(),
         }
@@ -65,7 +65,7 @@ impl EdgePolicy {
     ) -> Decision<EdgeExchange> {
         let cookies = match exchange.class {
             Class::CoreFront | Class::Platform => session_cookies(head),
-            Class::CoreApi | Class::Sso => None,
+            Class::CoreApi | Class::SignIn => None,
         };
         let Some(cookie) = cookies else { return Decision::Ready(Action::Forward(exchange)) };
         let scheme = scheme(head, admission);

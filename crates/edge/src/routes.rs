@@ -7,8 +7,8 @@ use percent_encoding::percent_decode;
 pub enum Class {
     /// `/.cial/api` and below: core-back, prefix stripped.
     CoreApi,
-    /// `/.cial/sso`: core-back, path kept.
-    Sso,
+    /// `/.cial/sign-in`, `/.cial/sso` and `/.cial/sign-out`: core-back, path kept.
+    SignIn,
     /// Anything else under `/.cial`: core-front, path kept.
     CoreFront,
     /// Anything else: platform-front.
@@ -49,7 +49,7 @@ pub fn classify(path: &str) -> Result<Class, Ambiguous> {
 pub fn rewritten(class: Class, target: &str) -> Option<String> {
     let rest = match class {
         Class::CoreApi => target.strip_prefix(API)?,
-        Class::Sso | Class::CoreFront | Class::Platform => return None,
+        Class::SignIn | Class::CoreFront | Class::Platform => return None,
     };
     Some(if rest.starts_with('/') { rest.to_owned() } else { format!("/{rest}") })
 }
@@ -61,7 +61,7 @@ fn class_of(path: &[u8]) -> Class {
     match (root && segments.next() == Some(b".cial"), segments.next(), segments.next()) {
         (false, _, _) => Class::Platform,
         (true, Some(b"api"), _) => Class::CoreApi,
-        (true, Some(b"sso"), None) => Class::Sso,
+        (true, Some(b"sign-in" | b"sso" | b"sign-out"), None) => Class::SignIn,
         (true, _, _) => Class::CoreFront,
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use protocol::people::MemberRole;
 use proxy::{FetchRequest, Upstream, fetch};
 use serde::Deserialize;
 
@@ -13,6 +14,8 @@ const MAX_SESSION_BYTES: usize = 16 << 10;
 pub(crate) struct User {
     pub(crate) sub: String,
     pub(crate) email: String,
+    pub(crate) name: String,
+    pub(crate) role: MemberRole,
 }
 
 /// core-back gave no usable response, so the client counts neither as signed in nor as signed out.

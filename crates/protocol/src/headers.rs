@@ -13,6 +13,12 @@ pub const PROOF: &str = "x-cial-proof";
 pub const USER: &str = "x-cial-user";
 /// Edge → platform: e-mail address of the signed-in user.
 pub const EMAIL: &str = "x-cial-email";
+/// Edge → platform: name of the signed-in user.
+pub const NAME: &str = "x-cial-name";
+/// Edge → platform: role of the signed-in user on this tenant, a [`MemberRole`](crate::people::MemberRole).
+pub const ROLE: &str = "x-cial-role";
+/// Router → edge → core-back, where a sign-in begins: the address of the admin's page that signs visitors in.
+pub const SIGN_IN_URL: &str = "x-cial-sign-in-url";
 /// App-api → its clients: the release of the service. The command line warns when the release is too far from its own.
 pub const RELEASE: &str = "x-cial-release";
 /// Every request inside the platform and every response that leaves the platform carries this

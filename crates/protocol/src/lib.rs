@@ -17,6 +17,7 @@ pub mod people;
 pub mod problem;
 pub mod routes;
 pub mod sessions;
+pub mod sign_in;
 pub mod sleep;
 pub mod spec;
 pub mod state;

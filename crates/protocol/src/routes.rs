@@ -19,6 +19,9 @@ pub struct Route {
     pub desired: Desired,
     pub state: State,
     pub upstream: Option<Upstream>,
+    /// The page of the admin that signs visitors in. `None` from an older control plane.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sign_in_url: Option<String>,
 }
 
 impl Keyed for Route {

@@ -82,6 +82,7 @@ fn route(number: usize) -> Result<Route, Box<dyn Error>> {
         desired: Desired::Running,
         state: State::Running,
         upstream: Some(Upstream::Unix(format!("/run/cial/sockets/{number}/edge.sock"))),
+        sign_in_url: None,
     })
 }
 

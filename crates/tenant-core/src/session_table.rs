@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde::{Deserialize, Serialize};
+use protocol::people::MemberRole;
+use serde::{Deserialize, Deserializer, Serialize};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
@@ -33,13 +34,18 @@ impl SecretHash {
     pub fn of(secret: &str) -> Self {
         Self(URL_SAFE_NO_PAD.encode(Sha256::digest(secret)))
     }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
     pub sub: String,
     pub email: String,
-    pub role: String,
+    pub name: String,
+    pub role: MemberRole,
     /// The admin session from which this session derives (claim `sid`). `None` for a token without
     /// the claim.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -72,6 +78,7 @@ pub enum TokenReuseError {
 
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionTable {
+    #[serde(deserialize_with = "readable_sessions")]
     sessions: BTreeMap<SecretHash, Session>,
     /// The used tokens, each with the end of its validity.
     #[serde(rename = "spent")]
@@ -116,10 +123,18 @@ impl SessionTable {
         }
         self.used_tokens.insert(jti, token.exp);
         self.make_room();
-        let (sub, email, role) = (token.sub.clone(), token.email.clone(), token.role.clone());
-        let sid = token.sid.clone();
-        let (created_at, last_used_at) = (now, now);
-        self.sessions.insert(session, Session { sub, email, role, sid, created_at, last_used_at });
+        self.sessions.insert(
+            session,
+            Session {
+                sub: token.sub.clone(),
+                email: token.email.clone(),
+                name: token.name.clone(),
+                role: token.role,
+                sid: token.sid.clone(),
+                created_at: now,
+                last_used_at: now,
+            },
+        );
         Ok(())
     }
 
@@ -190,6 +205,16 @@ impl SessionTable {
     }
 }
 
+/// Leaves out the sessions of an earlier release that lack a fact: their people sign in again.
+fn readable_sessions<'de, D: Deserializer<'de>>(
+    from: D,
+) -> Result<BTreeMap<SecretHash, Session>, D::Error> {
+    let all = BTreeMap::<SecretHash, serde_json::Value>::deserialize(from)?;
+    let readable =
+        |(hash, session)| serde_json::from_value(session).ok().map(|session| (hash, session));
+    Ok(all.into_iter().filter_map(readable).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -200,14 +225,36 @@ mod tests {
 
     fn token(jti: &str, iat: Seconds) -> VerifiedToken {
         let text = str::to_owned;
-        let (sub, email, role) = (text("s"), text("e@x"), text("owner"));
-        VerifiedToken { sub, email, role, jti: text(jti), sid: None, iat, exp: iat + 60 }
+        VerifiedToken {
+            sub: text("s"),
+            email: text("e@x"),
+            name: text("Eve"),
+            role: MemberRole::Admin,
+            jti: text(jti),
+            sid: None,
+            nonce: text("n"),
+            to: None,
+            iat,
+            exp: iat + 60,
+        }
     }
 
     fn signed_in() -> (SessionTable, SecretHash) {
         let (mut table, hash) = (SessionTable::default(), SecretHash::of("secret"));
         table.open_session(&token("a", START), hash.clone(), START).unwrap();
         (table, hash)
+    }
+
+    #[test]
+    fn a_session_of_an_earlier_release_ends_and_the_others_live() {
+        let (table, hash) = signed_in();
+        let mut stored = serde_json::to_value(&table).unwrap();
+        let sessions = stored["sessions"].as_object_mut().unwrap();
+        let mut old = sessions[hash.as_str()].clone();
+        old.as_object_mut().unwrap().remove("name");
+        old["role"] = "owner".into();
+        sessions.insert(SecretHash::of("old").as_str().to_owned(), old);
+        assert_eq!(serde_json::from_value::<SessionTable>(stored).unwrap(), table);
     }
 
     #[test]

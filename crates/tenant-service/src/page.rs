@@ -3,6 +3,8 @@
 use askama::Template;
 use hyper::header::{self, HeaderName};
 use protocol::Problem;
+use protocol::problem::Code;
+use protocol::sign_in::START_PATH;
 
 /// The style sheet, inlined into each page. The policy in [`HEADERS`] allows this text by its hash and no other style
 /// or script.
@@ -26,12 +28,17 @@ pub const HEADERS: [(HeaderName, &str); 4] = [
 struct ProblemPage<'a> {
     style: &'static str,
     problem: &'a Problem,
+    /// The way out of the problem, where signing in is one.
+    sign_in: Option<&'static str>,
 }
 
 /// Renders a problem as a page.
 pub fn render_problem(problem: &Problem) -> String {
+    let helps = [Code::InvalidToken, Code::NotSignedIn];
+    let is_helped = helps.iter().any(|code| problem.code == code.as_str());
+    let page = ProblemPage { style: STYLE, problem, sign_in: is_helped.then_some(START_PATH) };
     // Rendering fails only when the `Display` of a value does, and these values are texts and numbers.
-    ProblemPage { style: STYLE, problem }.render().unwrap_or_default()
+    page.render().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -50,10 +57,20 @@ mod tests {
 
     #[test]
     fn the_texts_of_a_problem_are_escaped() {
-        let mut bad = Problem::new(protocol::problem::Code::NotFound, "<script>alert(1)</script>");
+        let mut bad = Problem::new(Code::NotFound, "<script>alert(1)</script>");
         bad.request_id = "abc".to_owned();
         let page = render_problem(&bad);
         assert!(!page.contains("<script>"), "{page}");
         assert!(page.contains("not_found") && page.contains("abc"), "{page}");
+    }
+
+    #[test]
+    fn the_page_of_a_visitor_who_is_not_signed_in_leads_to_sign_in() {
+        for (code, leads) in
+            [(Code::NotSignedIn, true), (Code::InvalidToken, true), (Code::NotFound, false)]
+        {
+            let page = render_problem(&Problem::new(code, ""));
+            assert_eq!(page.contains(r#"<a href="/.cial/sign-in">Sign in</a>"#), leads, "{page}");
+        }
     }
 }

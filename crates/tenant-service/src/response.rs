@@ -25,9 +25,11 @@ pub fn html(status: StatusCode, text: String) -> Response {
     response
 }
 
-pub fn see_other(target: &'static str) -> Response {
+/// A redirect to `target`, or to `/` when the target cannot stand in a header.
+pub fn see_other(target: &str) -> Response {
     let mut response = empty(StatusCode::SEE_OTHER);
-    insert_header(&mut response, header::LOCATION, target);
+    let target = HeaderValue::from_str(target).unwrap_or(HeaderValue::from_static("/"));
+    response.headers_mut().insert(header::LOCATION, target);
     insert_header(&mut response, header::CACHE_CONTROL, "no-store");
     response
 }

@@ -26,6 +26,17 @@ pub struct AuthorizedTenant {
     pub role: Option<Role>,
 }
 
+impl AuthorizedTenant {
+    /// The caller's role on the tenant, in the words of memberships. Who has no role looks on.
+    pub fn member_role(&self) -> MemberRole {
+        match self.role {
+            Some(Role::Admin) => MemberRole::Admin,
+            Some(Role::Write) => MemberRole::Member,
+            Some(Role::Read) | None => MemberRole::Viewer,
+        }
+    }
+}
+
 /// The tenant in a path as the router extracted it; bytes that are no UTF-8 name no tenant.
 #[derive(Clone, Debug)]
 pub struct PathTenant(pub Option<String>);

@@ -1,15 +1,10 @@
 //! The path at which a person continues after signing in.
 
+use protocol::sign_in::is_return_path;
+
 /// Returns `next` when it is a path of this site, and the list of tenants otherwise.
 pub fn safe_next(next: Option<&str>) -> &str {
-    let same_site = |path: &&str| {
-        path.starts_with('/')
-            && !path.starts_with("//")
-            // Browsers read a backslash as a slash and skip tabs and line breaks (WHATWG URL).
-            && !path.contains(['\\', '\t', '\r', '\n'])
-            && path.bytes().all(|b| b.is_ascii_graphic())
-    };
-    next.filter(same_site).unwrap_or("/admin")
+    next.filter(|path| is_return_path(path)).unwrap_or("/admin")
 }
 
 #[cfg(test)]

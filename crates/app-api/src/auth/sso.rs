@@ -1,14 +1,17 @@
-//! Signs the SSO token with which an owner enters one tenant. Valid for 60 seconds, never logged.
+//! Signs the SSO token with which a person enters one tenant. Valid for 60 seconds, never logged.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use protocol::people::MemberRole;
 use protocol::{Slug, TenantId, Timestamp};
 use serde::Serialize;
 use service::Secret;
 use uuid::Uuid;
+
+use crate::access::{AuthorizedTenant, Person};
 
 /// The lifetime of a token, in seconds.
 const LIFETIME_SECONDS: i64 = 60;
@@ -39,35 +42,51 @@ pub struct Claims<'a> {
     aud: TenantId,
     sub: Uuid,
     email: &'a str,
+    name: &'a str,
     tenant: &'a Slug,
-    role: &'a str,
+    /// The role on the tenant.
+    role: MemberRole,
     iat: i64,
     exp: i64,
     jti: Uuid,
     /// The admin session: its end ends the tenant's session.
     sid: Uuid,
+    /// The hash of the nonce in the cookie of the browser that began: the token counts in no other.
+    nonce: &'a str,
+    /// The path at which the person continues.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    to: Option<&'a str>,
 }
 
 impl<'a> Claims<'a> {
+    /// The claims for `person` at a tenant, in the browser that holds the nonce of this hash.
     pub fn new(
-        (id, slug): (TenantId, &'a Slug),
-        owner: &'a crate::db::user::User,
-        (jti, sid): (Uuid, Uuid),
+        found: &'a AuthorizedTenant,
+        person: &'a Person,
+        nonce: &'a str,
         now: Timestamp,
     ) -> Self {
-        let iat = now.timestamp();
+        let (user, iat) = (&person.user, now.timestamp());
         Self {
             iss: "cial",
-            aud: id,
-            sub: owner.id,
-            email: &owner.email,
-            tenant: slug,
-            role: &owner.role,
+            aud: found.tenant.tenant_id(),
+            sub: user.id,
+            email: &user.email,
+            name: &user.name,
+            tenant: &found.tenant.slug,
+            role: found.member_role(),
             iat,
             exp: iat + LIFETIME_SECONDS,
-            jti,
-            sid,
+            jti: Uuid::new_v4(),
+            sid: person.session.id,
+            nonce,
+            to: None,
         }
+    }
+
+    /// The same for a person who continues at the path `to`.
+    pub fn continuing_at(self, to: Option<&'a str>) -> Self {
+        Self { to, ..self }
     }
 }
 

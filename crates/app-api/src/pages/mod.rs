@@ -13,6 +13,7 @@ pub mod problem;
 pub mod sleep;
 pub mod status_badge;
 pub mod team;
+pub mod tenant_sign_in;
 pub mod tenants;
 
 use askama::Template;

@@ -264,7 +264,8 @@ async fn tenants_write_who_did_what_with_the_changed_fields() {
     assert_eq!(taken.problem(), "409 slug_taken");
     server.until_state("acme", protocol::State::Running).await;
     owner.json(Method::PATCH, "/v1/tenants/acme", &[], json!({ "name": "Acme Ltd" })).await;
-    owner.get("/v1/tenants/acme/open").await;
+    let nonce = "LPJNul-wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ";
+    owner.get(&format!("/admin/tenants/acme/sign-in?nonce={nonce}")).await;
     let key = server.admin_key().await;
     let bearer = format!("Bearer {key}");
     for verb in ["stop", "start", "restart"] {

@@ -8,6 +8,10 @@ use serde_json::{Value, json};
 
 use crate::harness::{EMAIL, FakeOrchestrator, PASSWORD, Server, TestClient, TestResponse, acme};
 
+/// A browser that began a sign-in at the tenant `acme`, on its way through the admin.
+const SIGN_IN: &str =
+    "/admin/tenants/acme/sign-in?nonce=LPJNul-wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ";
+
 async fn with_tenants() -> (Server, TestClient) {
     let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
     owner.post("/v1/tenants", acme()).await;
@@ -180,7 +184,7 @@ async fn leaving_a_tenant_takes_effect_with_the_same_cookie_and_ends_the_tenant_
         let name = format!("grace-{leaves_by_themselves}");
         let mut grace = server.sign_in_as(&name, "none", &[("acme", "member")]).await;
         let id = me(&grace).await["id"].as_str().unwrap().to_owned();
-        assert_eq!(grace.get("/v1/tenants/acme/open").await.status, 303);
+        assert_eq!(grace.get(SIGN_IN).await.status, 303);
         let sid = grace.get("/api/auth/session").await.json()["session"]["id"].clone();
         let asked = server.row("acme").await.changes_asked;
         let left = if leaves_by_themselves {
@@ -207,7 +211,7 @@ async fn leaving_a_tenant_takes_effect_with_the_same_cookie_and_ends_the_tenant_
             owner.json(Method::PUT, &path, &[], json!({ "role": "viewer" })).await.status,
             204
         );
-        assert_eq!(grace.get("/v1/tenants/acme/open").await.status, 303);
+        assert_eq!(grace.get(SIGN_IN).await.status, 303);
         assert_ne!(grace.get("/api/auth/session").await.json()["session"]["id"], sid);
     }
 }
@@ -247,7 +251,7 @@ async fn a_deleted_person_is_signed_out_everywhere_and_their_tenants_stay() {
     let (server, owner) = with_tenants().await;
     let grace = server.sign_in_as("grace", "admin", &[("acme", "admin")]).await;
     grace.post("/v1/tenants", json!({ "slug": "initech", "name": "Initech" })).await;
-    assert_eq!(grace.get("/v1/tenants/acme/open").await.status, 303);
+    assert_eq!(grace.get(SIGN_IN).await.status, 303);
     let sid = grace.get("/api/auth/session").await.json()["session"]["id"].clone();
     let path = format!("/v1/users/{}", me(&grace).await["id"].as_str().unwrap());
     assert_eq!(delete(&owner, &path).await.status, 204);

@@ -1,4 +1,4 @@
-//! Open redirects an owner into one tenant with a token for one minute.
+//! A sign-in that a tenant began: a member's browser gets a token for one tenant, one minute and that browser.
 
 use aws_lc_rs::encoding::{AsDer as _, Pkcs8V1Der, PublicKeyX509Der};
 use aws_lc_rs::rsa::{KeyPair, KeySize};
@@ -16,8 +16,15 @@ use crate::harness::{EMAIL, FakeOrchestrator, MASTER, PASSWORD, Server, Setup, T
 
 const OPEN: &str = "/api/admin/tenants/acme/open";
 
+/// The hash of the nonce of a browser that began at the tenant.
+const NONCE: &str = "LPJNul-wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ";
+
+fn sign_in() -> String {
+    format!("/admin/tenants/acme/sign-in?nonce={NONCE}")
+}
+
 async fn token(owner: &TestClient) -> String {
-    let response = owner.send(Method::POST, OPEN, &[], "").await;
+    let response = owner.visit(&sign_in()).await;
     assert_eq!(response.status, 303, "{}", response.text());
     assert_eq!(response.header("cache-control"), "no-store");
     assert_eq!(response.header("referrer-policy"), "no-referrer");
@@ -40,10 +47,82 @@ async fn head_and_prefetch_get_no_token() {
         (Method::GET, &[("sec-purpose", "prefetch;prerender")]),
         (Method::GET, &[("purpose", "prefetch")]),
     ] {
-        let response = owner.send(method, OPEN, headers, "").await;
+        let response = owner.send(method, &sign_in(), headers, "").await;
         assert_eq!(response.status, 403, "{headers:?}");
     }
-    assert_eq!(owner.get(OPEN).await.status, 303);
+    assert_eq!(owner.get(&sign_in()).await.status, 303);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn open_leads_to_where_the_tenant_begins_a_sign_in() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
+    owner.post("/api/admin/tenants", acme()).await;
+    server.until_state("acme", State::Running).await;
+    for method in [Method::GET, Method::POST] {
+        let opened = owner.send(method, OPEN, &[], "").await;
+        assert_eq!(opened.status, 303);
+        assert_eq!(opened.header("location"), "http://acme.localhost:8080/.cial/sign-in");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_needs_a_browser_that_began_and_keeps_where_it_continues() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
+    owner.post("/api/admin/tenants", acme()).await;
+    server.until_state("acme", State::Running).await;
+    for query in ["", "?nonce=", "?nonce=short", "?nonce=%22%3E%3Cscript%3E"] {
+        let refused = owner.get(&format!("/admin/tenants/acme/sign-in{query}")).await;
+        assert_eq!(refused.problem(), "400 invalid_query", "{query}");
+    }
+    for (to, kept) in [("/a%3Fb%3D1%26c", json!("/a?b=1&c")), ("//evil.example", Value::Null)] {
+        let signed = owner.visit(&format!("{}&to={to}", sign_in())).await;
+        let (_, token) = signed.header("location").split_once("token=").unwrap();
+        assert_eq!(part(token, 1)["to"], kept);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_not_signed_in_comes_back_after_the_password() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
+    owner.post("/api/admin/tenants", acme()).await;
+    server.until_state("acme", State::Running).await;
+    let path = format!("{}&to=%2Freports%3Fyear%3D2026", sign_in());
+    let asked = server.visitor.visit(&path).await;
+    let login = asked.header("location").to_owned();
+    let (_, next) = login.split_once("/admin/login?next=").unwrap();
+    let next = percent_encoding::percent_decode_str(next).decode_utf8().unwrap();
+    assert_eq!(next, path);
+    let form = [("email", EMAIL), ("password", PASSWORD), ("next", &*next)];
+    let signed_in = server.visitor.submit("/admin/login", &form).await;
+    assert_eq!((signed_in.status.as_u16(), signed_in.header("location")), (303, &*path));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_token_carries_the_role_on_the_tenant_and_strangers_get_none() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
+    owner.post("/api/admin/tenants", acme()).await;
+    server.until_state("acme", State::Running).await;
+    for (platform, membership, role) in [
+        ("none", Some("viewer"), "viewer"),
+        ("none", Some("member"), "member"),
+        ("none", Some("admin"), "admin"),
+        ("viewer", None, "viewer"),
+        ("viewer", Some("member"), "member"),
+        ("admin", None, "admin"),
+        ("admin", Some("viewer"), "admin"),
+    ] {
+        let name = format!("{platform}-{}", membership.unwrap_or_default());
+        let memberships: Vec<_> = membership.map(|role| ("acme", role)).into_iter().collect();
+        let person = server.sign_in_as(&name, platform, &memberships).await;
+        let claims = part(&token(&person).await, 1);
+        assert_eq!(claims["role"], role, "{name}");
+    }
+    let stranger = server.sign_in_as("stranger", "none", &[]).await;
+    let refused = stranger.visit(&sign_in()).await;
+    assert_eq!(refused.status, 403);
+    for word in ["acme", "Acme", EMAIL] {
+        assert!(!refused.text().contains(word), "{word}: {}", refused.text());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -60,7 +139,8 @@ async fn a_token_is_valid_for_one_tenant_and_one_minute() {
     let now = server.now().timestamp();
     let expected = json!({
         "iss": "cial", "aud": made["id"], "sub": made["owner_id"], "email": EMAIL,
-        "tenant": "acme", "role": "owner", "iat": now, "exp": now + 60, "sid": session["session"]["id"],
+        "name": "Ada", "tenant": "acme", "role": "admin", "iat": now, "exp": now + 60,
+        "sid": session["session"]["id"], "nonce": NONCE,
     });
     assert_eq!(claims, expected);
     let id: TenantId = made["id"].as_str().unwrap().parse().unwrap();
@@ -74,6 +154,26 @@ async fn a_token_is_valid_for_one_tenant_and_one_minute() {
         let key = DecodingKey::from_secret(wrong);
         assert!(jsonwebtoken::decode::<Value>(&token, &key, &rules).is_err());
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_membership_replaces_the_role_of_a_viewer_of_the_platform() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
+    owner.post("/api/admin/tenants", acme()).await;
+    server.until_state("acme", State::Running).await;
+    let mut viewer = server.sign_in_as("viewer", "viewer", &[]).await;
+    let before = part(&token(&viewer).await, 1);
+    let me = viewer.get("/v1/users/me").await.json();
+    let path = format!("/v1/tenants/acme/members/{}", me["id"].as_str().unwrap());
+    let set = owner.json(Method::PUT, &path, &[], json!({ "role": "member" })).await;
+    assert_eq!(set.status, 204);
+    let ended = before["sid"].as_str().unwrap().parse().unwrap();
+    until_revoked(&server, &[ended]).await;
+    let renewed = viewer.get("/api/auth/session").await;
+    viewer.store_cookie(&renewed);
+    let after = part(&token(&viewer).await, 1);
+    assert_eq!((&before["role"], &after["role"]), (&json!("viewer"), &json!("member")));
+    assert_ne!(before["sid"], after["sid"], "the tenant refuses tokens of the ended session");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -113,7 +213,9 @@ async fn only_the_admin_site_can_open_a_tenant() {
 async fn a_provisioning_tenant_cannot_be_opened() {
     let (_server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
     owner.post("/api/admin/tenants", acme()).await;
-    assert_eq!(owner.get(OPEN).await.problem(), "409 tenant_not_running");
+    for path in [OPEN, &sign_in()] {
+        assert_eq!(owner.get(path).await.problem(), "409 tenant_not_running", "{path}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,7 +9,7 @@ use serde_json::json;
 use testkit::clock::unix_time;
 use testkit::engine::{Endpoint, Sandbox, TenantContainer, TenantOptions};
 
-use super::token::{Keys, claims, header};
+use super::token::{Keys, claims, header, nonce_cookie};
 
 const NAME: &str = "frozen";
 /// The time from the first sign-on to the end of its session: long enough for a restart, and less
@@ -28,7 +28,7 @@ pub(crate) async fn check(checks: &mut Checks, sandbox: &Sandbox) -> Result<()> 
     let tenant = sandbox.start(&options).await?;
     let endpoint = Endpoint::Port(tenant.healthy_port().await?);
     let used = keys.sign(&header(), &claims(NAME, "smoke-used", unix_seconds()));
-    let signed_on = endpoint.get(&format!("/.cial/sso?token={used}"), &[]).await?;
+    let signed_on = endpoint.get(&format!("/.cial/sso?token={used}"), &[&nonce_cookie()]).await?;
     let cookie = signed_on.header("set-cookie").and_then(|line| line.split(';').next());
     let cookie = format!("cookie: {}", cookie.context("no cookie")?);
 
@@ -65,7 +65,7 @@ pub(crate) async fn check(checks: &mut Checks, sandbox: &Sandbox) -> Result<()> 
     let seen = format!("{} {}", home.status, home.body.contains("signed in as"));
     checks.equal("a session that ended meanwhile is gone", "200 false", seen);
     for (what, token) in [("that ended meanwhile", short), ("used before", used)] {
-        let seen = endpoint.get(&format!("/.cial/sso?token={token}"), &[]).await?;
+        let seen = endpoint.get(&format!("/.cial/sso?token={token}"), &[&nonce_cookie()]).await?;
         let cookie = seen.header("set-cookie").unwrap_or("no cookie");
         let seen = format!("{} {cookie}", seen.status);
         checks.equal(&format!("a token {what} is refused"), "401 no cookie", seen);
@@ -77,7 +77,7 @@ pub(crate) async fn check(checks: &mut Checks, sandbox: &Sandbox) -> Result<()> 
         checks.equal(&format!("… because: {reason}"), 1, logs.matches(reason).count());
     }
     let fresh = keys.sign(&header(), &claims(NAME, "smoke-fresh", unix_seconds()));
-    let seen = endpoint.get(&format!("/.cial/sso?token={fresh}"), &[]).await?;
+    let seen = endpoint.get(&format!("/.cial/sso?token={fresh}"), &[&nonce_cookie()]).await?;
     checks.equal("a token made after the thaw signs in", 303, seen.status);
     Ok(())
 }

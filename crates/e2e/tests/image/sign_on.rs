@@ -5,7 +5,7 @@ use e2e::Checks;
 use serde_json::{Value, json};
 use testkit::engine::{Endpoint, TenantContainer};
 
-use super::token::{Keys, claims, header, unsigned};
+use super::token::{Keys, claims, header, nonce_cookie, unsigned};
 
 pub(crate) async fn check(
     checks: &mut Checks,
@@ -15,7 +15,9 @@ pub(crate) async fn check(
     keys: &Keys,
 ) -> Result<()> {
     let good = keys.sign(&header(), &claims(name, "smoke-good", now()));
-    let seen = endpoint.get(&format!("/.cial/sso?token={good}"), &[]).await?;
+    let elsewhere = endpoint.get(&format!("/.cial/sso?token={good}"), &[]).await?;
+    checks.equal("a token in another browser is refused", 401, elsewhere.status);
+    let seen = endpoint.get(&format!("/.cial/sso?token={good}"), &[&nonce_cookie()]).await?;
     let place = seen.header("location").unwrap_or_default();
     checks.equal("a good token signs in", "303 /", format_args!("{} {place}", seen.status));
     let cookie = seen.header("set-cookie").unwrap_or_default().to_owned();
@@ -105,7 +107,7 @@ async fn refuse(
     what: &str,
     token: &str,
 ) -> Result<()> {
-    let seen = endpoint.get(&format!("/.cial/sso?token={token}"), &[]).await?;
+    let seen = endpoint.get(&format!("/.cial/sso?token={token}"), &[&nonce_cookie()]).await?;
     let cookie = seen.header("set-cookie").unwrap_or("no cookie");
     let seen = format!("{} {cookie}", seen.status);
     checks.equal(&format!("a token {what} is refused"), "401 no cookie", seen);

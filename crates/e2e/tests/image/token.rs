@@ -5,7 +5,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde_json::{Value, json};
-use sha2::Sha256;
+use sha2::{Digest as _, Sha256};
 use testkit::engine::uuid_of;
 
 /// The key of one tenant.
@@ -36,8 +36,20 @@ impl Keys {
 pub(crate) fn claims(tenant: &str, jti: &str, now: u64) -> Value {
     json!({
         "iss": "cial", "aud": uuid_of(tenant), "sub": "owner-1", "email": "owner@example.com",
-        "tenant": tenant, "role": "owner", "iat": now, "exp": now + 60, "jti": jti,
+        "name": "Olivia Owner", "tenant": tenant, "role": "admin", "iat": now, "exp": now + 60,
+        "jti": jti, "nonce": nonce_hash(),
     })
+}
+
+const NONCE: &str = "the nonce of one browser";
+
+fn nonce_hash() -> String {
+    URL_SAFE_NO_PAD.encode(Sha256::digest(NONCE))
+}
+
+/// The `Cookie` header of the browser to which the tokens of [`claims`] are bound.
+pub(crate) fn nonce_cookie() -> String {
+    format!("cookie: cial_sign_in_{}={NONCE}", &nonce_hash()[..8])
 }
 
 pub(crate) fn header() -> Value {

@@ -101,7 +101,7 @@ async fn open_signs_the_owner_in_once_and_no_log_holds_the_token() -> Result<()>
     let host = installation.tenant_host("opened");
     let mut thief = Client::new(&host, installation.router_port);
     let replayed = thief.get(&address).await?;
-    checks.equal("the token opens nothing twice", 401, replayed.status);
+    checks.equal("the token opens nothing in another browser", 401, replayed.status);
     let cookie = replayed.header("set-cookie").unwrap_or("none");
     checks.equal("a refused token sets no cookie", "none", cookie);
 
@@ -113,7 +113,8 @@ async fn open_signs_the_owner_in_once_and_no_log_holds_the_token() -> Result<()>
     // A line reaches the engine's log after the response that it tells of: this one is about the replayed token.
     let id = containers_of_tenant(&docker, &installation, "opened").await?.pop();
     let tenant = TenantContainer::existing(&docker, &id.context("the tenant has no container")?);
-    tenant.wait_for("the refusal", async || tenant.logged("was used before").await).await?;
+    let refusal = "this browser did not begin the sign-in";
+    tenant.wait_for("the refusal", async || tenant.logged(refusal).await).await?;
     let searched = leaks::search_logs(&docker, &installation, &known).await;
     let name = "no log holds a secret, a password, a cookie or a token";
     let searched = checks.require(name, searched)?;

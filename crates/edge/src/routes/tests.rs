@@ -31,6 +31,10 @@ fn every_path_has_one_class_or_none() {
         "/.cial/apix",
         "/.cial/sso",
         "/.cial/sso/",
+        "/.cial/sign-in",
+        "/.cial/sign-in/x",
+        "/.cial/sign-out",
+        "/.cial/sign-outs",
         "/.cialx",
         "/.CIAL",
         "/.Cial/api",
@@ -109,8 +113,12 @@ fn every_path_has_one_class_or_none() {
     /.cial/api/                     CoreApi gets /
     /.cial/api/healthz              CoreApi gets /healthz
     /.cial/apix                     CoreFront
-    /.cial/sso                      Sso
+    /.cial/sso                      SignIn
     /.cial/sso/                     CoreFront
+    /.cial/sign-in                  SignIn
+    /.cial/sign-in/x                CoreFront
+    /.cial/sign-out                 SignIn
+    /.cial/sign-outs                CoreFront
     /.cialx                         Platform
     /.CIAL                          Platform
     /.Cial/api                      Platform

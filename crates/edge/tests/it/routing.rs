@@ -16,6 +16,8 @@ async fn each_path_class_reaches_its_service() {
         ("/.cial", "core-front", "/.cial"),
         ("/.cial/whatever?x=1", "core-front", "/.cial/whatever?x=1"),
         ("/.cial/sso?token=a.b.c", "core-back", "/.cial/sso?token=a.b.c"),
+        ("/.cial/sign-in?to=/a", "core-back", "/.cial/sign-in?to=/a"),
+        ("/.cial/sign-out", "core-back", "/.cial/sign-out"),
         ("/.cial/api", "core-back", "/"),
         ("/.cial/api?x=1", "core-back", "/?x=1"),
         ("/.cial/api/echo-path", "core-back", "/echo-path"),

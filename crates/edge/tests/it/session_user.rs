@@ -11,6 +11,8 @@ async fn the_front_services_receive_the_signed_in_user() {
         let seen = get(tenant.tcp, path, &[&cookie]).await.json();
         assert_eq!(seen["headers"]["x-cial-user"], "u-1");
         assert_eq!(seen["headers"]["x-cial-email"], "owner@exämple.com");
+        assert_eq!(seen["headers"]["x-cial-name"], "Ölaf Owner");
+        assert_eq!(seen["headers"]["x-cial-role"], "member");
     }
     let platform = get(tenant.tcp, "/", &[&cookie]).await.json();
     assert_eq!(platform["headers"]["cookie"], "theirs=1", "the platform cannot act as the owner");
@@ -33,12 +35,14 @@ async fn a_client_cannot_claim_to_be_signed_in() {
     let lies = [
         "X-Cial-User: owner",
         "x_cial_email: owner",
+        "X-Cial-Role: admin",
         "Cookie: cial_session=made-up",
         "Cookie: signed=in",
     ];
     for lie in lies {
         let headers = &get(tenant.tcp, "/", &[lie]).await.json()["headers"];
-        for name in ["x-cial-user", "x-cial-email", "x_cial_user", "x_cial_email"] {
+        let names = ["x-cial-user", "x-cial-email", "x-cial-role", "x_cial_user", "x_cial_email"];
+        for name in names {
             assert_eq!(headers.get(name), None, "{lie}");
         }
     }

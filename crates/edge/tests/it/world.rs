@@ -132,7 +132,9 @@ fn answer_session(request_context: &RequestContext, request: &Request) -> Respon
     let https = request.headers().get("x-forwarded-proto").unwrap() == "https";
     let good = if https { "__Host-cial_session=good" } else { SIGNED_IN };
     if cookies.split("; ").any(|pair| pair == good) {
-        let user = json!({ "sub": "u-1", "email": "owner@exämple.com", "role": "owner" });
+        let user = json!({
+            "sub": "u-1", "email": "owner@exämple.com", "name": "Ölaf Owner", "role": "member",
+        });
         response::json(StatusCode::OK, &user)
     } else {
         request_context.problem(Code::NotSignedIn, "")

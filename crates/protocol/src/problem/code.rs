@@ -159,8 +159,8 @@ codes! {
         "the orchestrator was asked for what cannot be"
         "read `errors`",
     InvalidToken = "invalid_token" [401] "Invalid token"
-        "a sign-on token is forged, expired, used, or for another tenant"
-        "open the tenant from the admin again",
+        "a sign-on token is forged, expired, used, for another tenant, or in a browser that did not begin the sign-in"
+        "sign in again: `/.cial/sign-in`",
     InvitationEnded = "invitation_ended" [410] "Invitation ended"
         "the invitation was used, withdrawn, or is too old"
         "ask for another",
@@ -192,7 +192,7 @@ codes! {
         "the orchestrator does not know the tenant"
         "—",
     NotAVisit = "not_a_visit" [403] "Forbidden"
-        "opening a tenant by `HEAD` or a prefetch: nobody would go there"
+        "signing in at a tenant by `HEAD` or a prefetch: nobody would go there"
         "go there",
     NotFound = "not_found" [404] "Not found"
         "nothing is at this address"
@@ -211,7 +211,7 @@ codes! {
         "wait, or start it in the admin",
     NotSignedIn = "not_signed_in" [401] "Not signed in"
         "the page needs a session of the tenant"
-        "open the tenant from the admin",
+        "sign in: `/.cial/sign-in`",
     OrchestratorUnavailable = "orchestrator_unavailable" [503] "Service unavailable"
         "app-api cannot reach the orchestrator"
         "look at its log; tenants go on",

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use protocol::headers::{PREFIX, PROOF, REQUEST_ID, ROUTE_TOKEN};
+use protocol::headers::{PREFIX, PROOF, REQUEST_ID, ROUTE_TOKEN, SIGN_IN_URL};
 use proxy::{
     Exchange, Header, Headers, PendingAction, ProxyError, Response, ResponseHead, SendPermission,
     Upstream,
@@ -24,6 +24,17 @@ pub(crate) struct TenantExchange {
     pub(crate) worker: Rc<Worker>,
     /// Counts the request until its end.
     pub(crate) _in_flight: InFlight,
+}
+
+impl TenantExchange {
+    /// Names the page of the admin that signs visitors in: a tenant knows no address of the control plane.
+    fn add_sign_in_url(&self, to: &mut Headers<'_>) {
+        let table = self.worker.table.borrow();
+        let route = table.by_tenant(self.guard.lease.tenant).map(|entry| &entry.route);
+        if let Some(url) = route.and_then(|route| route.sign_in_url.as_ref()) {
+            to.add(SIGN_IN_URL, url.as_bytes());
+        }
+    }
 }
 
 impl Exchange for TenantExchange {
@@ -52,6 +63,9 @@ impl Exchange for TenantExchange {
     fn add_request_headers(&self, to: &mut Headers<'_>) {
         to.add(ROUTE_TOKEN, &self.guard.lease.keys.route_token);
         to.add(REQUEST_ID, self.context.id.as_bytes());
+        if self.context.is_sign_in {
+            self.add_sign_in_url(to);
+        }
         let Some(origin) = self.context.origin else {
             return to.add("x-forwarded-proto", "http");
         };

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use protocol::Problem;
 use protocol::headers::REQUEST_ID;
 use protocol::leases::RequestIntent;
+use protocol::sign_in::START_PATH;
 use proxy::{
     Action, Decision, ErrorContext, ErrorOrigin, Peer, Policy, ProxyError, RequestHead, Response,
 };
@@ -114,7 +115,8 @@ impl RouterPolicy {
             worker.trusted.client_origin(peer.ip(), forwarded, scheme)
         });
         let is_get = head.method() == "GET";
-        let context = RequestContext { id, format, is_get, intent: None, origin };
+        let is_sign_in = path_of(head.target()) == START_PATH;
+        let context = RequestContext { id, format, is_get, is_sign_in, intent: None, origin };
         if let (Some(limit), Some(origin)) = (&worker.rate_limit, origin)
             && let Err(wait) = limit.check(ClientTenantPair::new(entry.route.tenant, origin.client))
         {
@@ -229,6 +231,10 @@ impl RouterPolicy {
 fn wake_query(target: &str) -> Option<&str> {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     (path == waiting_page::PATH).then_some(query)
+}
+
+fn path_of(target: &str) -> &str {
+    target.split('?').next().unwrap_or_default()
 }
 
 fn class_of(head: &RequestHead<'_>) -> RequestClass {

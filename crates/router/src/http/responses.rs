@@ -4,6 +4,7 @@ use askama::Template;
 use protocol::Problem;
 use protocol::headers::{REQUEST_ID, is_navigation};
 use protocol::problem::{CONTENT_TYPE, Code};
+use protocol::sign_in::END_PATH;
 use proxy::{ProxyError, RequestHead, Response};
 
 use crate::http::waiting_page;
@@ -19,8 +20,6 @@ const CONTENT_SECURITY_POLICY: &str = concat!(
 
 /// The methods that reach tenants.
 const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
-/// The address at which a tenant redeems a sign-on token, which is in the query.
-const SSO_PATH: &str = "/.cial/sso";
 
 /// The form in which a client reads an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +43,7 @@ pub(crate) fn format_for(head: &RequestHead<'_>) -> ResponseFormat {
 }
 
 fn carries_token(target: &str) -> bool {
-    target.strip_prefix(SSO_PATH).is_some_and(|rest| rest.starts_with(['?', '/']))
+    target.strip_prefix(END_PATH).is_some_and(|rest| rest.starts_with(['?', '/']))
 }
 
 /// The same response for every host without a tenant, so that a stranger learns nothing from it.

@@ -48,6 +48,8 @@ pub(crate) struct RequestContext {
     pub(crate) format: ResponseFormat,
     /// The request reads and changes nothing.
     pub(crate) is_get: bool,
+    /// The request is for the address at which a sign-in begins.
+    pub(crate) is_sign_in: bool,
     /// `None` for a request that found a lease: only a waiting request is classified.
     pub(crate) intent: Option<RequestIntent>,
     /// `None` over a unix socket.

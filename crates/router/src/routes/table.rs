@@ -212,6 +212,7 @@ pub(crate) mod tests {
             desired,
             state,
             upstream: Some(Upstream::Unix(format!("/{number}"))),
+            sign_in_url: None,
         }
     }
 

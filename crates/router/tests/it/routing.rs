@@ -68,6 +68,27 @@ fn every_host_without_a_tenant_gets_the_same_404() {
 }
 
 #[test]
+fn only_the_beginning_of_a_sign_in_names_the_admin() {
+    let folder = Folder::new();
+    let acme = Tenant::new(&folder, 1, "acme");
+    let (_control, router) = Running::knowing(vec![acme.running()], &folder);
+    let url = "\r\nx-cial-sign-in-url: http://localhost:3100/admin/tenants/acme/sign-in\r\n";
+    for (target, is_named) in [
+        ("/.cial/sign-in", true),
+        ("/.cial/sign-in?to=/a", true),
+        ("/.cial/sign-in/", false),
+        ("/?to=/.cial/sign-in", false),
+        ("/.cial/sso", false),
+    ] {
+        let lie = "x-cial-sign-in-url: http://evil.example\r\n";
+        let text = format!("GET {target} HTTP/1.1\r\nHost: acme.localhost\r\n{lie}\r\n");
+        let answer = router.send(&text);
+        assert_eq!(answer.body.contains(url), is_named, "{target}: {answer:?}");
+        assert!(!answer.body.contains("evil"), "{answer:?}");
+    }
+}
+
+#[test]
 fn an_invalid_host_is_refused() {
     let folder = Folder::new();
     let acme = Tenant::new(&folder, 1, "acme");

@@ -104,6 +104,7 @@ impl Tenant {
             desired,
             state,
             upstream: Some(Upstream::Unix(upstream)),
+            sign_in_url: Some(format!("http://localhost:3100/admin/tenants/{}/sign-in", self.slug)),
         }
     }
 

@@ -1,4 +1,4 @@
-//! core-back: health, sessions, SSO. Paths arrive without their `/.cial/api`; only `/.cial/sso` comes whole.
+//! core-back: health, sessions, SSO. Paths arrive without their `/.cial/api`; those of signing in and out come whole.
 
 pub mod busy;
 mod cookie;
@@ -6,7 +6,7 @@ mod health;
 mod same_origin;
 mod sessions;
 mod settings;
-mod sso;
+mod sign_in;
 
 use std::sync::Arc;
 
@@ -28,6 +28,7 @@ pub use settings::{SETTINGS, Settings};
 
 use crate::token::Verifier;
 use protocol::problem::Code;
+use protocol::sign_in::{END_PATH, SIGN_OUT_PATH, START_PATH};
 use sessions::Sessions;
 
 /// The shared state of all requests.
@@ -101,8 +102,9 @@ impl Back {
             "/healthz" | "/health" | "/session" if !get => context.method_not_allowed("GET"),
             "/healthz" | "/health" => self.get_health(context).await,
             "/session" => self.get_session(context, request.headers()).await,
-            "/sign-out" => self.sign_out(context, &request).await,
-            sso::PATH => self.sign_in(context, &request).await,
+            START_PATH => self.start_sign_in(context, &request),
+            END_PATH => self.end_sign_in(context, &request).await,
+            SIGN_OUT_PATH => self.sign_out(context, &request).await,
             "/ws" => echo::upgrade(context, request, &self.drain),
             _ if is_within(path, "/echo-path") => {
                 response::json(StatusCode::OK, &json!({ "path": path }))
@@ -128,15 +130,13 @@ impl Back {
 
     async fn get_session(&self, context: &RequestContext, headers: &HeaderMap) -> Response {
         let Some(session) = self.sessions.find(headers).await else {
-            return context.problem(
-                Code::NotSignedIn,
-                "Nobody is signed in: open the tenant from the admin.",
-            );
+            return context.problem(Code::NotSignedIn, "Nobody is signed in here.");
         };
-        let (sub, email, role) = (&session.sub, &session.email, &session.role);
+        let (sub, email, name, role) = (session.sub, session.email, session.name, session.role);
+        let tenant = &self.tenant;
         response::json(
             StatusCode::OK,
-            &json!({ "sub": sub, "email": email, "role": role, "tenant": self.tenant }),
+            &json!({ "sub": sub, "email": email, "name": name, "role": role, "tenant": tenant }),
         )
     }
 
@@ -155,7 +155,7 @@ impl Back {
             true => response::see_other("/"),
             false => response::empty(StatusCode::NO_CONTENT),
         };
-        cookie::clear(&mut response, cookie::Scheme::from_headers(headers));
+        cookie::clear_session(&mut response, cookie::Scheme::from_headers(headers));
         response
     }
 }

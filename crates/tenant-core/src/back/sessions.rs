@@ -117,11 +117,11 @@ async fn write(
 }
 
 fn hash_in(headers: &HeaderMap) -> Option<SecretHash> {
-    cookie::read(headers).map(SecretHash::of)
+    cookie::read_session(headers).map(SecretHash::of)
 }
 
 /// 256 bits.
-fn fresh_secret() -> io::Result<String> {
+pub(super) fn fresh_secret() -> io::Result<String> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes).map_err(io::Error::other)?;
     Ok(URL_SAFE_NO_PAD.encode(bytes))

@@ -11,6 +11,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use protocol::TenantId;
 use protocol::inside::{SSO_KEY, SSO_PUBLIC_KEY};
+use protocol::people::MemberRole;
 use thiserror::Error;
 
 use crate::Seconds;
@@ -18,7 +19,8 @@ use claims::Claims;
 pub use claims::{ISSUER, LEEWAY, MAX_TOKEN_LIFETIME};
 use unique_keys::UniqueKeyMap;
 
-const MAX_TOKEN_BYTES: usize = 4 << 10;
+/// Room for the longest path to continue at.
+const MAX_TOKEN_BYTES: usize = 8 << 10;
 const HS256_KEY_BYTES: usize = 32;
 
 /// Verifies the tokens of one tenant with the tenant's own key.
@@ -33,10 +35,15 @@ pub struct Verifier {
 pub struct VerifiedToken {
     pub sub: String,
     pub email: String,
-    pub role: String,
+    pub name: String,
+    pub role: MemberRole,
     pub jti: String,
     /// The admin session that minted the token.
     pub sid: Option<String>,
+    /// The hash of the nonce of the browser that began the sign-in.
+    pub nonce: String,
+    /// The path at which the browser continues.
+    pub to: Option<String>,
     pub iat: Seconds,
     pub exp: Seconds,
 }

@@ -44,7 +44,7 @@ async fn who_is_signed_in_can_sign_out() {
     let dir = start("demo");
     let user = [("x-cial-user", "u-1"), ("x-cial-email", "<b>@example.com")];
     let answer = get(&dir, "/.cial", &user).await;
-    assert!(answer.body().contains(r#"action="/.cial/api/sign-out""#));
+    assert!(answer.body().contains(r#"action="/.cial/sign-out""#));
     assert!(answer.body().contains("signed in as u-1 ("));
     assert!(!answer.body().contains("<b>"), "{}", answer.body());
 }

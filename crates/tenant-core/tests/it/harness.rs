@@ -17,6 +17,8 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::tokens::nonce_cookie;
+
 pub(crate) const TENANT: &str = "0192f0c1-2345-7abc-8def-0123456789ab";
 
 /// Connections of the edge.
@@ -94,7 +96,9 @@ impl Core {
     }
 
     pub(crate) async fn sign_in(&self, token: &str) -> TestResponse {
-        self.get(&format!("/.cial/sso?token={token}")).await
+        let cookie = nonce_cookie("");
+        let path = format!("/.cial/sso?token={token}");
+        self.ask(Method::GET, &path, &[(COOKIE.as_str(), &cookie)]).await
     }
 
     /// Requests the session's user for this cookie.

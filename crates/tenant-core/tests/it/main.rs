@@ -8,6 +8,7 @@ mod front;
 mod harness;
 mod health;
 mod revocation;
+mod sign_in;
 mod sign_out;
 mod sso;
 mod tokens;

@@ -22,7 +22,7 @@ async fn a_browser_is_led_home_without_its_session() {
         ("sec-fetch-mode", "navigate"),
         ("sec-fetch-site", "same-origin"),
     ];
-    let answer = core.ask(Method::POST, "/sign-out", &browser).await;
+    let answer = core.ask(Method::POST, "/.cial/sign-out", &browser).await;
     assert_eq!(answer.status(), StatusCode::SEE_OTHER);
     assert_eq!(header(&answer, "location"), Some("/"));
     assert!(header(&answer, "set-cookie").unwrap().contains("Max-Age=0"));
@@ -36,11 +36,11 @@ async fn another_site_cannot_sign_a_visitor_out() {
     let (core, cookie) = signed_in().await;
     for foreign in [("sec-fetch-site", "cross-site"), ("origin", "http://evil.localhost")] {
         let headers = [("cookie", cookie.as_str()), foreign];
-        let answer = core.ask(Method::POST, "/sign-out", &headers).await;
+        let answer = core.ask(Method::POST, "/.cial/sign-out", &headers).await;
         assert_eq!(answer.status(), StatusCode::FORBIDDEN);
         assert_eq!(code(&answer), "cross_site");
     }
-    let answer = core.ask(Method::GET, "/sign-out", &[("cookie", &cookie)]).await;
+    let answer = core.ask(Method::GET, "/.cial/sign-out", &[("cookie", &cookie)]).await;
     assert_eq!(answer.status(), StatusCode::METHOD_NOT_ALLOWED);
     assert_eq!(core.who(&cookie).await.status(), StatusCode::OK);
 }

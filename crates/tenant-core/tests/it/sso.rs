@@ -7,7 +7,7 @@ use protocol::inside::{SSO_KEY, SSO_PUBLIC_KEY};
 use serde_json::{Value, json};
 
 use crate::harness::{Core, TENANT, TestResponse, code, cookie, header};
-use crate::tokens::{KEY, claims, hs256, now, raw, rsa_pair, signed, with};
+use crate::tokens::{KEY, claims, hs256, nonce_cookie, now, raw, rsa_pair, signed, with};
 use tenant_core::token::Verifier;
 
 const GOOD_HEADER: &str = r#"{"typ":"JWT","alg":"HS256"}"#;
@@ -40,7 +40,7 @@ async fn a_good_token_signs_in_and_leads_home() {
     assert_eq!(who.status(), StatusCode::OK);
     let session: Value = serde_json::from_str(who.body()).unwrap();
     assert_eq!(session["email"], "owner@example.com");
-    assert_eq!(session["role"], "owner");
+    assert_eq!((&session["name"], &session["role"]), (&"Olivia Owner".into(), &"admin".into()));
 }
 
 #[tokio::test]
@@ -48,7 +48,10 @@ async fn over_https_the_cookie_is_host_bound_and_secure() {
     let core = core();
     let path = format!("/.cial/sso?token={}", hs256(&claims("a")));
     let https = ("x-forwarded-proto", "https");
-    let answer = core.ask(Method::GET, &path, &[https]).await;
+    let insecure = core.ask(Method::GET, &path, &[https, ("cookie", &nonce_cookie(""))]).await;
+    assert_refused(&insecure, "a cookie that anyone could have set");
+    let begun = nonce_cookie("__Host-");
+    let answer = core.ask(Method::GET, &path, &[https, ("cookie", &begun)]).await;
     let line = header(&answer, "set-cookie").unwrap();
     assert!(line.starts_with("__Host-cial_session="), "{line}");
     assert!(line.contains("; Secure;"), "{line}");
@@ -85,7 +88,7 @@ async fn forged_and_foreign_tokens_are_refused() {
         ("alg twice", raw(r#"{"alg":"HS256","alg":"HS256"}"#, &good, &KEY)),
         ("aud twice", raw(GOOD_HEADER, &twice, &KEY)),
         ("an unknown claim twice", raw(GOOD_HEADER, &twice_unknown, &KEY)),
-        ("too long", hs256(&with("x", "more", json!("x".repeat(5000))))),
+        ("too long", hs256(&with("x", "more", json!("x".repeat(9000))))),
     ];
     let wrong = [
         ("iss", json!("someone")),
@@ -101,9 +104,15 @@ async fn forged_and_foreign_tokens_are_refused() {
         ("sub", json!("a\r\nb")),
         ("email", json!("")),
         ("jti", json!("")),
+        ("name", json!("a\nb")),
+        ("role", json!("owner")),
+        ("nonce", json!("short")),
+        ("to", json!("//evil.example/")),
     ];
     cases.extend(wrong.map(|(name, value)| (name, hs256(&with("x", name, value)))));
-    for name in ["iss", "aud", "sub", "email", "tenant", "role", "iat", "exp", "jti"] {
+    for name in
+        ["iss", "aud", "sub", "email", "name", "tenant", "role", "iat", "exp", "jti", "nonce"]
+    {
         cases.push((name, hs256(&with("x", name, Value::Null))));
     }
     for (case, token) in cases {
@@ -190,7 +199,8 @@ async fn signing_in_anew_ends_the_session_before() {
     let core = core();
     let first = cookie(&core.sign_in(&hs256(&claims("a"))).await);
     let path = format!("/.cial/sso?token={}", hs256(&claims("b")));
-    let second = cookie(&core.ask(Method::GET, &path, &[("cookie", &first)]).await);
+    let both = format!("{first}; {}", nonce_cookie(""));
+    let second = cookie(&core.ask(Method::GET, &path, &[("cookie", &both)]).await);
     assert_ne!(first, second);
     assert_eq!(core.who(&first).await.status(), StatusCode::UNAUTHORIZED);
     assert_eq!(core.who(&second).await.status(), StatusCode::OK);

@@ -5,13 +5,22 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use jsonwebtoken::crypto::sign;
 use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::{Value, json};
+use tenant_core::session_table::SecretHash;
 
 use crate::harness::TENANT;
 
+/// The nonce of the browser that begins each sign-in of these tests.
+pub(crate) const NONCE: &str = "a nonce";
 pub(crate) const KEY: [u8; 32] = *b"0123456789abcdef0123456789abcdef";
 
 pub(crate) fn now() -> u64 {
     std::time::UNIX_EPOCH.elapsed().unwrap().as_secs()
+}
+
+/// Returns the cookie of that browser over a scheme: with `__Host-` over HTTPS.
+pub(crate) fn nonce_cookie(prefix: &str) -> String {
+    let hash = SecretHash::of(NONCE);
+    format!("{prefix}cial_sign_in_{}={NONCE}", &hash.as_str()[..8])
 }
 
 /// Returns the claims of a valid token.
@@ -19,8 +28,8 @@ pub(crate) fn claims(jti: &str) -> Value {
     let now = now();
     json!({
         "iss": "cial", "aud": TENANT, "sub": "0192f0c1-0000-7abc-8def-0123456789ab",
-        "email": "owner@example.com", "tenant": "acme", "role": "owner",
-        "iat": now, "exp": now + 60, "jti": jti,
+        "email": "owner@example.com", "name": "Olivia Owner", "tenant": "acme", "role": "admin",
+        "iat": now, "exp": now + 60, "jti": jti, "nonce": SecretHash::of(NONCE).as_str(),
     })
 }
 

@@ -26,7 +26,7 @@ async fn the_owner_sees_who_is_signed_in_and_the_way_out() {
     let home = ask(platform.front, Method::GET, "/", &user).await;
     let line = "Tenant acme · signed in as u-1 (owner@example.com)";
     assert!(home.body().contains(line), "{}", home.body());
-    assert!(home.body().contains(r#"method="post" action="/.cial/api/sign-out""#));
+    assert!(home.body().contains(r#"method="post" action="/.cial/sign-out""#));
 }
 
 #[tokio::test]

@@ -1,0 +1,2 @@
+DROP TRIGGER memberships_revoke_grants_at_start ON memberships;
+DROP FUNCTION memberships_revoke_grants_at_start;
