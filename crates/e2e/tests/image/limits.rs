@@ -60,3 +60,45 @@ async fn check_fork_bomb(checks: &mut Checks, tenant: &TenantContainer, port: u1
     checks.equal("and the tenant answers after it", 200, response.status);
     Ok(())
 }
+
+/// Calls whose objects the kernel counts per user over all containers: what one tenant took, every other one would lack.
+const REFUSED: &str = r#"require "syscall.ph";
+    for (["msgget", &SYS_msgget, 0, 01600], ["mq_open", &SYS_mq_open, "cial", 0101, 0600, 0],
+         ["add_key", &SYS_add_key, "user", "cial", "x", 1, -3], ["keyctl", &SYS_keyctl, 0, -3, 1]) {
+        my ($name, $number, @arguments) = @$_;
+        print "$name " if syscall($number, @arguments) >= 0 or !$!{EPERM};
+    }"#;
+/// Forks to the bound, makes room for a few commands, and holds the rest until it is released.
+const HOG: &str = r#"my @all; while (1) { my $p = fork; last if !defined $p;
+        if (!$p) { sleep 300; exit } push @all, $p }
+    my @room = splice @all, 0, 20; kill 9, @room; waitpid $_, 0 for @room;
+    open my $held, ">", "/tmp/held"; close $held;
+    for (1..600) { last if -e "/tmp/release"; select undef, undef, undef, 0.2 }
+    print scalar @all; kill 9, @all; waitpid $_, 0 for @all;"#;
+const TRY: &str = r#"my @all; for (1..200) { my $p = fork; last if !defined $p;
+        if (!$p) { sleep 300; exit } push @all, $p }
+    print scalar @all; kill 9, @all; waitpid $_, 0 for @all;"#;
+
+/// One tenant takes all that it gets, then another one with the same users tries.
+pub(crate) async fn check_neighbors(
+    checks: &mut Checks,
+    hog: &TenantContainer,
+    neighbor: &TenantContainer,
+) -> Result<()> {
+    checks.equal("no queue and no key", "", hog.exec_perl("agent", REFUSED).await?.text);
+    let neighbors = async {
+        let held = async || {
+            let looked = hog.exec_shell("agent", "test -e /tmp/held").await.ok()?;
+            (looked.exit_code == 0).then_some(())
+        };
+        hog.wait_for("the first tenant holds its processes", held).await?;
+        let got = neighbor.exec_perl("agent", TRY).await;
+        hog.exec_shell("agent", "touch /tmp/release").await?;
+        got
+    };
+    let (held, got) = tokio::join!(hog.exec_perl("agent", HOG), neighbors);
+    let held: u32 = held?.text.parse().unwrap_or_default();
+    checks.holds("the first tenant held all it got", "over 400", held, held > 400);
+    checks.equal("and another one got all it asked for", "200", got?.text);
+    Ok(())
+}

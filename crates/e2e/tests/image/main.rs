@@ -144,6 +144,21 @@ async fn limits_are_configured_and_in_force() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_tenant_at_its_limits_takes_nothing_from_another() -> Result<()> {
+    in_sandbox("neighbors", async |checks, sandbox| {
+        let start = async |name| {
+            let options = TenantOptions { name, ..TenantOptions::default() };
+            let tenant = sandbox.start(&options).await?;
+            tenant.healthy_port().await?;
+            anyhow::Ok(tenant)
+        };
+        let (hog, neighbor) = (start("hog").await?, start("neighbor").await?);
+        limits::check_neighbors(checks, &hog, &neighbor).await
+    })
+    .await
+}
+
+#[tokio::test]
 async fn a_tenant_with_a_route_token_reveals_nothing_without_it() -> Result<()> {
     in_sandbox("guarded", async |checks, sandbox| {
         let secrets = (route_token::TOKEN.to_owned(), route_token::PROOF.to_owned());

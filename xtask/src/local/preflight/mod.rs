@@ -127,6 +127,26 @@ mod tests {
     }
 
     #[test]
+    fn the_disk_and_the_memory_of_this_machine_are_read() {
+        let place = std::env::temp_dir();
+        assert_eq!(disk_space(&place, 1), None);
+        let full = disk_space(&place, u64::MAX).expect("no disk is that large").to_string();
+        assert!(full.contains(&place.display().to_string()), "{full}");
+        // The bar in the place of what is available, in the real text.
+        let with = |kib: u64| {
+            let line = |line: &str| match line.split_once(':') {
+                Some(("MemAvailable", _)) => format!("MemAvailable: {kib} kB\n"),
+                _ => format!("{line}\n"),
+            };
+            read("/proc/meminfo").lines().map(line).collect::<String>()
+        };
+        assert!(
+            requirements::memory(&with(0)).is_some()
+                && requirements::memory(&with(1 << 20)).is_none()
+        );
+    }
+
+    #[test]
     fn an_actionable_error_is_collected_and_any_other_is_returned() {
         let mut errors = Vec::new();
         let error = ActionableError::new("Compose is missing", "install it");
