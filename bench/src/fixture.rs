@@ -8,7 +8,7 @@ use bollard::query_parameters::ListContainersOptionsBuilder;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use serde_json::json;
 use testkit::engine::{container_of_service, label_filters};
-use testkit::{Client, Installation};
+use testkit::{Client, Installation, wait_for};
 
 use super::request::{self, TimedResponse};
 use crate::now;
@@ -102,9 +102,12 @@ impl<'a> Fixture<'a> {
         let port = self.installation.router_port;
         until(slug, async || Ok(request::request(port, &host).await?.status == 200)).await?;
         self.policy(slug, policy).await?;
-        let seen = owner.get(&format!("/api/admin/tenants/{slug}")).await?;
-        let container = seen.json()["container_id"].as_str().map(str::to_owned);
-        let container = container.with_context(|| format!("no container in {}", seen.summary()))?;
+        // The owner sees the container a moment after a visitor reaches the tenant.
+        let path = format!("/api/admin/tenants/{slug}");
+        let container = wait_for("its container", TIMEOUT, async || {
+            Ok(owner.get(&path).await?.json()["container_id"].as_str().map(str::to_owned))
+        });
+        let container = container.await.with_context(|| slug.to_owned())?;
         Ok(Tenant { slug: slug.to_owned(), container, host, port })
     }
 

@@ -14,6 +14,8 @@ const SLEEP_US: u64 = 1_000;
 const SPIN: u64 = 1_000_000;
 /// The least difference from the relay that sleeps to the relay that does not.
 const LEAST_US: f64 = 500.0;
+/// Comparisons of these two on a machine that is busy all the while.
+const TRIES: usize = 30;
 /// Far below the capacity of both relays.
 const RATE: u32 = 500;
 const MILLISECONDS: u32 = 500;
@@ -40,11 +42,18 @@ pub(crate) fn self_test() -> Result<()> {
             print_line(format_args!("{name}: p50 {p50:.0} us, {:.0} us without it", direct.p50_us));
             Ok::<_, anyhow::Error>(p50)
         };
-        let (fast, policy) = (through(&good)?, through(&slow)?);
         // A relay that sleeps for a millisecond takes at least that long on any machine, and longer
-        // than one without a sleep.
-        ensure!(policy >= SLEEP_US as f64, "the sleeper came out fast");
-        ensure!(policy - fast >= LEAST_US, "the relay that does not sleep came out slow");
+        // than one without a sleep, unless a busy machine delayed just that one.
+        let mut is_told_apart = false;
+        for _ in 0..TRIES {
+            let (fast, slow) = (through(&good)?, through(&slow)?);
+            ensure!(slow >= SLEEP_US as f64, "the sleeper came out fast");
+            is_told_apart = slow - fast >= LEAST_US;
+            if is_told_apart {
+                break;
+            }
+        }
+        ensure!(is_told_apart, "the relay that does not sleep came out slow");
         let few = &["--requests", "100"];
         let (cheap, dear) = (
             cost::of(setup, &good, "/600", None, few)?,

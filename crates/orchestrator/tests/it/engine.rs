@@ -143,7 +143,11 @@ async fn an_interrupted_create_is_adopted() {
                 ("type".to_owned(), vec![kind.to_owned()]),
                 ("event".to_owned(), vec![action.to_owned()]),
             ]);
-            let wanted = EventsOptionsBuilder::default().filters(&filters).build();
+            // The engine keeps its events, so none is missed before the stream is open.
+            let now = install.client.info().await.unwrap().system_time.unwrap();
+            let now = chrono::DateTime::parse_from_rfc3339(&now).unwrap();
+            let since = format!("{}.{:09}", now.timestamp(), now.timestamp_subsec_nanos());
+            let wanted = EventsOptionsBuilder::default().since(&since).filters(&filters).build();
             let ours = async {
                 let mut events = install.client.events(Some(wanted));
                 loop {

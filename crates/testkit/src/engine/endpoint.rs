@@ -10,7 +10,7 @@ use super::TenantContainer;
 use crate::Response;
 use crate::http::exchange;
 
-const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 const INGRESS_SOCKET: &str = "/run/cial/ingress/edge.sock";
 
 #[derive(Clone, Copy, Debug)]
@@ -29,7 +29,7 @@ impl Endpoint<'_> {
     /// Sends a plain `GET` with some headers, each a whole line.
     ///
     /// # Errors
-    /// No whole response within 30 s.
+    /// No whole response within a minute.
     pub async fn get(self, path: &str, headers: &[&str]) -> Result<Response> {
         let mut request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n");
         for header in headers {
@@ -43,7 +43,7 @@ impl Endpoint<'_> {
     /// Sends a request, which must contain `Connection: close`, and reads the response.
     ///
     /// # Errors
-    /// No whole response within 30 s.
+    /// No whole response within a minute.
     pub async fn send(self, request: &[u8]) -> Result<Response> {
         let exchanged = async {
             match self {
@@ -68,7 +68,7 @@ impl TenantContainer {
     /// Waits until health answers, and returns the published port.
     ///
     /// # Errors
-    /// The tenant is not healthy within 30 s.
+    /// The tenant is not healthy within a minute.
     pub async fn healthy_port(&self) -> Result<u16> {
         self.wait_for("a healthy tenant", async || {
             let port = self.port().await.ok()?;

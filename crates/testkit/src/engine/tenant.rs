@@ -19,8 +19,8 @@ const FLAGS: &str = include_str!("../../../../docker/tenant.json");
 const SECCOMP: &str = include_str!("../../../../docker/seccomp.json");
 /// Longer than any command in a tenant takes.
 pub(super) const COMMAND_TIMEOUT: Duration = Duration::from_secs(120);
-/// Where a step takes milliseconds, this is a hang.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(30);
+/// A step takes milliseconds, and seconds on a busy machine; a longer step hangs.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(60);
 const PROBE_INTERVAL: Duration = Duration::from_millis(20);
 
 /// A container of a tenant, or any other one that a test looks at.
@@ -104,8 +104,19 @@ impl TenantContainer {
         while let Some(piece) = output.try_next().await? {
             text.extend_from_slice(&piece.into_bytes());
         }
-        let exit_code = self.docker.inspect_exec(&exec).await?.exit_code.unwrap_or(-1);
+        let exit_code = self.exit_code(&exec).await?;
         Ok(ExecOutput { text: String::from_utf8_lossy(&text).trim().to_owned(), exit_code })
+    }
+
+    /// The exit code of a command whose output has ended. The engine records the end of the command a moment later.
+    async fn exit_code(&self, exec: &str) -> Result<i64> {
+        loop {
+            let inspected = self.docker.inspect_exec(exec).await?;
+            if inspected.running != Some(true) {
+                return Ok(inspected.exit_code.unwrap_or(-1));
+            }
+            tokio::time::sleep(PROBE_INTERVAL).await;
+        }
     }
 
     pub async fn exec_shell(&self, user: &str, script: &str) -> Result<ExecOutput> {
@@ -132,7 +143,7 @@ impl TenantContainer {
     /// Calls `probe` every 20 ms until it returns a value.
     ///
     /// # Errors
-    /// No value within 30 s; the message names `what`.
+    /// No value within a minute; the message names `what`.
     pub async fn wait_for<T>(&self, what: &str, probe: impl AsyncFn() -> Option<T>) -> Result<T> {
         let waited = async {
             loop {

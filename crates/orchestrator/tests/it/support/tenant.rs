@@ -33,8 +33,8 @@ fn main() {
     let listener = UnixListener::bind(UNFINISHED).expect("bind");
     fs::rename(UNFINISHED, SOCKET).expect("rename");
     match mode.as_str() {
-        // The request waits in the accept queue.
-        "slow" => thread::sleep(Duration::from_millis(1_500)),
+        // The request waits in the accept queue, for longer than a busy engine takes to report a start.
+        "slow" => thread::sleep(Duration::from_secs(5)),
         "never" => loop {
             thread::park();
         },
