@@ -127,6 +127,21 @@ fn a_failed_wake_refuses_all_waiters_and_the_next_request_tries_again() {
 }
 
 #[test]
+fn a_request_during_a_wake_shares_the_end_of_the_wake() {
+    for phase in [Phase::Created, Phase::Exited, Phase::Stopped] {
+        let mut scenario = Scenario::new(Phase::Sleeping, SleepPolicy::default());
+        scenario.request_lease(1, 1, true);
+        let (_, call_id) = scenario.engine_call();
+        // Somebody replaces the container before the call begins.
+        scenario.core.on_phase_observed(scenario.now, 1, phase);
+        scenario.request_lease(1, 2, true);
+        assert_eq!(scenario.responses(), [], "{phase:?}");
+        assert!(!scenario.core.begin_call(scenario.now, 1, call_id));
+        assert_eq!(scenario.responses(), [LeaseResponse::NotRunning; 2], "{phase:?}");
+    }
+}
+
+#[test]
 fn a_start_from_before_the_orchestrators_own_is_waited_for() {
     let mut scenario = Scenario::new(Phase::Sleeping, SleepPolicy::default());
     let limits = scenario.core.settings.limits;
