@@ -10,6 +10,7 @@ mod token;
 mod watch;
 
 pub use edge::fuzz::path;
+pub use manifest::fuzz as manifest;
 pub use proxy::fuzz::{chunks, head};
 pub use settings::settings;
 pub use token::token;
@@ -19,7 +20,7 @@ pub use watch::watch;
 pub type Target = fn(&[u8]);
 
 /// Each target with its name, which is the name of its corpus, too.
-pub const TARGETS: [(&str, Target); 7] = [
+pub const TARGETS: [(&str, Target); 8] = [
     ("head", head),
     ("chunks", chunks),
     ("host", host),
@@ -27,6 +28,7 @@ pub const TARGETS: [(&str, Target); 7] = [
     ("token", token),
     ("settings", settings),
     ("watch", watch),
+    ("manifest", manifest),
 ];
 
 const DOMAIN: &str = "localhost";

@@ -113,3 +113,8 @@ fn settings() {
 fn watch() {
     run("watch");
 }
+
+#[test]
+fn manifest() {
+    run("manifest");
+}

@@ -1,5 +1,6 @@
 //! The command line: nouns, verbs, flags. The reference and the man pages are made from these types.
 
+mod manifest;
 mod people;
 mod tenants;
 mod tools;
@@ -13,6 +14,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::engine::ArgValueCompleter;
 
+pub use self::manifest::{InitArgs, ManifestCommand};
 pub use people::{
     AuditCommand, AuditFilter, CreateInvitation, CreateKey, CreateWebhook, ExportAudit,
     ExportFormat, InvitationsCommand, KeysCommand, ListAudit, MembersCommand, SessionsCommand,
@@ -161,6 +163,13 @@ pub enum Command {
         list: ListAudit,
         #[command(subcommand)]
         command: Option<AuditCommand>,
+    },
+    /// write a commented manifest for an image's program
+    Init(InitArgs),
+    /// check a manifest, and print the schema of manifests
+    Manifest {
+        #[command(subcommand)]
+        command: ManifestCommand,
     },
     /// list, choose and change profiles
     #[command(args_conflicts_with_subcommands = true)]

@@ -8,6 +8,7 @@ mod doctor;
 mod help;
 mod keys;
 mod login;
+mod manifest;
 mod pages;
 mod people;
 mod profile;
@@ -36,6 +37,8 @@ fn dispatch(command: Command, context: &Context<'_>) -> Result<(), CliError> {
         Command::Invitations { command } => people::invitations(command, context),
         Command::Webhooks { command } => webhooks::run(command, context),
         Command::Audit { list, command } => audit::run(list, command, context),
+        Command::Init(args) => manifest::init(&args, context),
+        Command::Manifest { command } => manifest::run(command, context),
         Command::Profile { command } => profile::run(command, context),
         Command::Config { command } => profile::show_config(&command, context),
         Command::Login(args) => login::login(&args, context),

@@ -6,6 +6,7 @@ mod configuration;
 mod connection;
 mod destroying;
 mod following;
+mod manifest;
 mod output;
 mod refusals;
 mod signing_in;

@@ -1,0 +1,92 @@
+//! The keys of a manifest, and the rules of their values.
+
+use crate::{LOWEST_PORT, RESERVED_PORT};
+
+/// The type of a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Program and arguments: at least one text, none with a NUL.
+    Words,
+    Port,
+    /// A path of HTTP that begins with `/`.
+    Path,
+    /// Names with texts.
+    Variables,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// With the name of its table, like `health.path`.
+    pub name: &'static str,
+    pub kind: Kind,
+    /// One sentence.
+    pub about: &'static str,
+    /// What holds without the key.
+    pub default: &'static str,
+    /// A value as TOML.
+    pub example: &'static str,
+}
+
+pub const KEYS: &[Key] = &[
+    Key {
+        name: "command",
+        kind: Kind::Words,
+        about: "Program and arguments. The program runs as user 1001 and receives its port in the variable `PORT`.",
+        default: "the image's entrypoint and command",
+        example: r#"["/usr/bin/notes", "--data", "/home/agent/files"]"#,
+    },
+    Key {
+        name: "port",
+        kind: Kind::Port,
+        about: "The port on which the program listens, from 1024; 8080 is taken by the tenant's own entry.",
+        default: "the one port that the image exposes, otherwise 3000",
+        example: "3000",
+    },
+    Key {
+        name: "health.path",
+        kind: Kind::Path,
+        about: "A path that answers with a status below 400 once the program is ready.",
+        default: "the program is ready as soon as it accepts connections on its port",
+        example: r#""/healthz""#,
+    },
+    Key {
+        name: "env",
+        kind: Kind::Variables,
+        about: "Variables of the program. Never secrets: an inspection of the container shows them.",
+        default: "the variables of the image",
+        example: r#"{ GREETING = "hello" }"#,
+    },
+];
+
+/// Variables that the platform sets, or that would change how a service starts.
+const RESERVED_VARIABLES: &[&str] = &["HOME", "PORT", "TENANT_ID", "TMPDIR", "USER"];
+const RESERVED_PREFIXES: &[&str] = &["CIAL_", "LISTEN_"];
+
+/// Why a program must not listen on this port; `None` for a port that is fine.
+pub fn port_fault(port: i64) -> Option<String> {
+    if port == i64::from(RESERVED_PORT) {
+        let why = format!("must not be {RESERVED_PORT}: the tenant's own entry listens there");
+        return Some(why);
+    }
+    if (1..i64::from(LOWEST_PORT)).contains(&port) {
+        let why = format!(
+            "must not be a privileged port: let the program listen on {LOWEST_PORT} or above"
+        );
+        return Some(why);
+    }
+    let is_port = (i64::from(LOWEST_PORT)..=i64::from(u16::MAX)).contains(&port);
+    (!is_port).then(|| format!("must be {LOWEST_PORT} to {}", u16::MAX))
+}
+
+/// Why a variable must not have this name; `None` for a name that is fine.
+pub fn env_fault(name: &str) -> Option<String> {
+    let is_reserved = RESERVED_VARIABLES.contains(&name)
+        || RESERVED_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+    if is_reserved {
+        return Some("is a variable that the platform sets itself".to_owned());
+    }
+    let is_letter = |c: char| c.is_ascii_alphabetic() || c == '_';
+    let is_name =
+        name.starts_with(is_letter) && name.chars().all(|c| is_letter(c) || c.is_ascii_digit());
+    (!is_name).then(|| "must be letters, digits and _, and not begin with a digit".to_owned())
+}

@@ -1,0 +1,71 @@
+//! `cial.toml`: how an image's program runs as a tenant. Pure: text in, a [`Manifest`] or all of
+//! its faults out.
+//!
+//! [`keys::KEYS`] lists the keys. The JSON Schema, the reference and the commented template are made
+//! from that table, and a test holds the reader to it.
+
+mod fault;
+pub mod keys;
+mod read;
+pub mod reference;
+pub mod schema;
+mod template;
+
+use std::collections::BTreeMap;
+
+pub use fault::Fault;
+pub use template::TEMPLATE;
+
+/// The name of the file, by convention.
+pub const FILE_NAME: &str = "cial.toml";
+/// The longest text that is read, in bytes.
+pub const MAX_BYTES: usize = 32 * 1024;
+/// The port of the tenant's own entry, which no program inside may take.
+pub const RESERVED_PORT: u16 = 8080;
+/// Programs without privileges do not listen below this port on every machine.
+pub const LOWEST_PORT: u16 = 1024;
+
+/// How the program of an image runs. An absent value is the image's own, or the platform's default.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Manifest {
+    /// Program and arguments, instead of the image's entrypoint and command.
+    pub command: Option<Vec<String>>,
+    /// The port on which the program listens.
+    pub port: Option<u16>,
+    /// The path that answers with a status below 400 once the program is ready.
+    pub health_path: Option<String>,
+    /// Variables of the program, beside those of the image.
+    pub env: BTreeMap<String, String>,
+}
+
+/// Reads a manifest.
+///
+/// # Errors
+/// All faults of the text, in the order of their places.
+pub fn parse(text: &str) -> Result<Manifest, Vec<Fault>> {
+    read::read(text)
+}
+
+/// Any bytes; for the fuzz target.
+///
+/// # Panics
+/// A fault is outside the text or says nothing, or an accepted value breaks a rule.
+pub fn fuzz(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let lines = text.split('\n').count();
+    match parse(text) {
+        Ok(manifest) => {
+            assert!(manifest.port.is_none_or(|port| keys::port_fault(port.into()).is_none()));
+            assert!(manifest.env.keys().all(|name| keys::env_fault(name).is_none()));
+            assert!(manifest.command.is_none_or(|words| !words.is_empty()));
+        }
+        Err(faults) => {
+            assert!(!faults.is_empty());
+            for fault in &faults {
+                assert!((1..=lines).contains(&fault.line), "{fault:?}");
+                assert!(fault.column >= 1 && !fault.message.is_empty(), "{fault:?}");
+            }
+            assert!(faults.is_sorted_by_key(|fault| (fault.line, fault.column)));
+        }
+    }
+}

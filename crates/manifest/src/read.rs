@@ -1,0 +1,150 @@
+//! Reads the text: each key by its kind, every fault collected.
+
+use std::collections::BTreeMap;
+
+use toml_edit::{Document, Item, TableLike, Value};
+
+use crate::fault::Fault;
+use crate::keys::{KEYS, Kind, env_fault, port_fault};
+use crate::{MAX_BYTES, Manifest};
+
+/// Below this similarity, a known key is no hint for an unknown one.
+const MIN_SIMILARITY: f64 = 0.75;
+
+pub(crate) fn read(text: &str) -> Result<Manifest, Vec<Fault>> {
+    if text.len() > MAX_BYTES {
+        let message = format!("the manifest is longer than {MAX_BYTES} bytes");
+        return Err(vec![Fault::new(text, None, "", &message)]);
+    }
+    let document = Document::parse(text).map_err(|error| {
+        let message = error.message().replace('\n', ", ");
+        vec![Fault::new(text, error.span(), "", &message)]
+    })?;
+    let mut reader = Reader { text, faults: Vec::new(), manifest: Manifest::default() };
+    reader.table("", document.as_table());
+    let Reader { mut faults, manifest, .. } = reader;
+    faults.sort_by_key(|fault| (fault.line, fault.column));
+    if faults.is_empty() { Ok(manifest) } else { Err(faults) }
+}
+
+struct Reader<'a> {
+    text: &'a str,
+    faults: Vec<Fault>,
+    manifest: Manifest,
+}
+
+impl Reader<'_> {
+    /// `prefix` is the name of the table with a dot, or empty for the top.
+    fn table(&mut self, prefix: &str, table: &dyn TableLike) {
+        for (name, item) in table.iter() {
+            let path = format!("{prefix}{name}");
+            if let Some(key) = KEYS.iter().find(|key| key.name == path) {
+                self.value(key.kind, key.name, item);
+            } else if is_table(&path) {
+                match item.as_table_like() {
+                    Some(inner) => self.table(&format!("{path}."), inner),
+                    None => self.refuse(item.span(), &path, "must be a table"),
+                }
+            } else {
+                let span = table.key(name).and_then(|key| key.span()).or_else(|| item.span());
+                self.refuse(span, &path, &unknown_key(prefix, &path));
+            }
+        }
+    }
+
+    fn value(&mut self, kind: Kind, name: &str, item: &Item) {
+        match kind {
+            Kind::Words => self.manifest.command = self.words(name, item),
+            Kind::Port => self.manifest.port = self.port(name, item),
+            Kind::Path => self.manifest.health_path = self.path(name, item),
+            Kind::Variables => self.manifest.env = self.variables(name, item),
+        }
+    }
+
+    fn refuse(&mut self, span: Option<std::ops::Range<usize>>, key: &str, message: &str) {
+        self.faults.push(Fault::new(self.text, span, key, message));
+    }
+
+    fn words(&mut self, name: &str, item: &Item) -> Option<Vec<String>> {
+        let Some(array) = item.as_array() else {
+            self.refuse(item.span(), name, r#"must be a list of texts, like ["program", "flag"]"#);
+            return None;
+        };
+        if array.iter().next().and_then(Value::as_str).is_none_or(str::is_empty) {
+            self.refuse(item.span(), name, "must begin with a program");
+        }
+        for value in array.iter().filter(|value| word(value).is_none()) {
+            self.refuse(value.span(), name, "must hold texts without NUL only");
+        }
+        Some(array.iter().filter_map(word).map(str::to_owned).collect())
+    }
+
+    fn port(&mut self, name: &str, item: &Item) -> Option<u16> {
+        let Some(port) = item.as_integer() else {
+            self.refuse(item.span(), name, "must be a number");
+            return None;
+        };
+        if let Some(fault) = port_fault(port) {
+            self.refuse(item.span(), name, &fault);
+        }
+        u16::try_from(port).ok()
+    }
+
+    fn path(&mut self, name: &str, item: &Item) -> Option<String> {
+        let is_path =
+            |path: &str| path.starts_with('/') && path.bytes().all(|b| b.is_ascii_graphic());
+        let path = item.as_str().filter(|path| is_path(path));
+        if path.is_none() {
+            self.refuse(item.span(), name, "must be a path that begins with / and holds no blank");
+        }
+        path.map(str::to_owned)
+    }
+
+    fn variables(&mut self, name: &str, item: &Item) -> BTreeMap<String, String> {
+        let Some(table) = item.as_table_like() else {
+            self.refuse(item.span(), name, r#"must be a table, like { GREETING = "hello" }"#);
+            return BTreeMap::new();
+        };
+        let mut variables = BTreeMap::new();
+        for (variable, item) in table.iter() {
+            let path = format!("{name}.{variable}");
+            let span = table.key(variable).and_then(|key| key.span());
+            if let Some(fault) = env_fault(variable) {
+                self.refuse(span, &path, &fault);
+            }
+            match item.as_str().filter(|text| !text.contains('\0')) {
+                Some(text) => drop(variables.insert(variable.to_owned(), text.to_owned())),
+                None => self.refuse(item.span(), &path, "must be a text without NUL"),
+            }
+        }
+        variables
+    }
+}
+
+/// A text without NUL, as programs take it.
+fn word(value: &Value) -> Option<&str> {
+    value.as_str().filter(|text| !text.contains('\0'))
+}
+
+fn is_table(path: &str) -> bool {
+    KEYS.iter().any(|key| key.name.strip_prefix(path).is_some_and(|rest| rest.starts_with('.')))
+}
+
+fn unknown_key(prefix: &str, path: &str) -> String {
+    let candidates = KEYS.iter().flat_map(|key| {
+        let table = key.name.split_once('.').map(|(table, _)| table);
+        [Some(key.name), table].into_iter().flatten()
+    });
+    let nearest = candidates
+        .filter(|name| name.starts_with(prefix))
+        .map(|name| (strsim::jaro_winkler(name, path), name))
+        .filter(|(similarity, _)| *similarity >= MIN_SIMILARITY)
+        .max_by(|a, b| a.0.total_cmp(&b.0));
+    match nearest {
+        Some((_, name)) => format!("is unknown; did you mean {name}?"),
+        None => {
+            let names: Vec<_> = KEYS.iter().map(|key| key.name).collect();
+            format!("is unknown; the keys are {}", names.join(", "))
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! The JSON Schema of a manifest, for editors.
+
+use serde_json::{Map, Value, json};
+
+use crate::keys::{KEYS, Key, Kind};
+use crate::{LOWEST_PORT, RESERVED_PORT};
+
+/// The schema as text, with a line break at its end.
+pub fn text() -> String {
+    format!("{:#}\n", schema())
+}
+
+fn schema() -> Value {
+    let mut properties = Map::new();
+    for key in KEYS {
+        match key.name.split_once('.') {
+            None => drop(properties.insert(key.name.to_owned(), value_schema(key))),
+            Some((table, name)) => {
+                let own = properties.entry(table).or_insert_with(
+                    || json!({ "type": "object", "additionalProperties": false, "properties": {} }),
+                );
+                own["properties"][name] = value_schema(key);
+            }
+        }
+    }
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "cial.toml",
+        "type": "object",
+        "additionalProperties": false,
+        "properties": properties,
+    })
+}
+
+fn value_schema(key: &Key) -> Value {
+    let mut schema = match key.kind {
+        Kind::Words => json!({ "type": "array", "items": { "type": "string" }, "minItems": 1 }),
+        Kind::Port => json!({
+            "type": "integer", "minimum": LOWEST_PORT, "maximum": u16::MAX, "not": { "const": RESERVED_PORT },
+        }),
+        Kind::Path => json!({ "type": "string", "pattern": "^/[!-~]*$" }),
+        Kind::Variables => json!({
+            "type": "object",
+            "propertyNames": { "pattern": "^[A-Za-z_][A-Za-z0-9_]*$" },
+            "additionalProperties": { "type": "string" },
+        }),
+    };
+    schema["description"] = key.about.into();
+    schema
+}

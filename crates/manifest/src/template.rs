@@ -1,0 +1,21 @@
+//! The commented manifest that `cial init` writes.
+
+/// Each key is a comment with its example, so the text as it stands changes nothing.
+pub const TEMPLATE: &str = r#"# How the program of an image runs as a tenant. Every key is optional.
+# `cial manifest check` names all faults of this file.
+
+# Program and arguments, instead of the image's own. The program runs as user 1001, and the variable
+# PORT holds the port on which it must listen.
+# command = ["/usr/bin/notes", "--data", "/home/agent/files"]
+
+# The port on which the program listens: 1024 or above, and not 8080. Without this key, the one port
+# that the image exposes, otherwise 3000.
+# port = 3000
+
+# A path that answers with a status below 400 once the program is ready. Without this key, the
+# program is ready as soon as it accepts connections.
+# health = { path = "/healthz" }
+
+# Variables of the program. Never secrets: an inspection of the container shows them.
+# env = { GREETING = "hello" }
+"#;

@@ -1,0 +1,128 @@
+//! The manifest from outside: what is read, what is refused, and that the documents agree.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+use std::path::Path;
+
+use manifest::keys::KEYS;
+use manifest::{Manifest, TEMPLATE, parse, reference, schema};
+
+fn faults(text: &str) -> String {
+    let faults = parse(text).unwrap_err();
+    faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn every_key_is_read() {
+    let text = r#"
+        command = ["/bin/notes", "--verbose"]
+        port = 5000
+        [health]
+        path = "/up?deep=1"
+        [env]
+        GREETING = "hello"
+    "#;
+    let read = Manifest {
+        command: Some(vec!["/bin/notes".to_owned(), "--verbose".to_owned()]),
+        port: Some(5000),
+        health_path: Some("/up?deep=1".to_owned()),
+        env: [("GREETING".to_owned(), "hello".to_owned())].into(),
+    };
+    assert_eq!(parse(text), Ok(read));
+    assert_eq!(parse(""), Ok(Manifest::default()));
+}
+
+#[test]
+fn all_faults_are_named_at_once_with_their_places() {
+    let text = r#"comand = ["x"]
+command = "notes --verbose"
+port = 80
+colour = "blue"
+
+[health]
+pth = "/"
+path = "healthz"
+
+[env]
+"é" = "x"
+CIAL_SLUG = "x"
+PORT = "1"
+COUNT = 3
+"#;
+    insta::assert_snapshot!(faults(text), @r#"
+    line 1, column 1: comand is unknown; did you mean command?
+    line 2, column 11: command must be a list of texts, like ["program", "flag"]
+    line 3, column 8: port must not be a privileged port: let the program listen on 1024 or above
+    line 4, column 1: colour is unknown; the keys are command, port, health.path, env
+    line 7, column 1: health.pth is unknown; did you mean health.path?
+    line 8, column 8: health.path must be a path that begins with / and holds no blank
+    line 11, column 1: env.é must be letters, digits and _, and not begin with a digit
+    line 12, column 1: env.CIAL_SLUG is a variable that the platform sets itself
+    line 13, column 1: env.PORT is a variable that the platform sets itself
+    line 14, column 9: env.COUNT must be a text without NUL
+    "#);
+}
+
+#[test]
+fn ports_that_no_program_may_take_are_refused_with_the_reason() {
+    for (port, expected) in [
+        ("0", "must be 1024 to 65535"),
+        ("443", "privileged"),
+        ("8080", "own entry"),
+        ("65536", "must be 1024 to 65535"),
+        ("\"3000\"", "must be a number"),
+    ] {
+        let faults = faults(&format!("port = {port}"));
+        assert!(faults.contains(expected), "{port}: {faults}");
+    }
+}
+
+#[test]
+fn a_command_is_a_program_with_texts() {
+    for command in ["[]", "[\"\"]", "[1]", "[\"a\\u0000\"]", "{}"] {
+        assert!(faults(&format!("command = {command}")).contains("line 1"), "{command}");
+    }
+}
+
+#[test]
+fn a_text_that_is_no_toml_is_one_fault_with_its_place() {
+    let faults = parse("port = 3000\nport = 4000\n").unwrap_err();
+    assert_eq!((faults.len(), faults[0].line), (1, 2), "{faults:?}");
+    let long = format!("# {}", "x".repeat(manifest::MAX_BYTES));
+    assert_eq!(parse(&long).unwrap_err().len(), 1);
+}
+
+/// The examples of the table are values that the reader accepts, and the template shows each.
+#[test]
+fn every_key_has_a_valid_example_in_the_template() {
+    assert_eq!(parse(TEMPLATE), Ok(Manifest::default()));
+    for key in KEYS {
+        let line = format!("{} = {}\n", key.name, key.example);
+        assert!(parse(&line).is_ok_and(|read| read != Manifest::default()), "{line}");
+    }
+    let uncommented: Vec<_> = TEMPLATE
+        .lines()
+        .filter_map(|line| line.strip_prefix("# "))
+        .filter(|line| line.contains(" = "))
+        .collect();
+    let read = parse(&uncommented.join("\n")).unwrap();
+    let whole = KEYS.iter().map(|key| format!("{} = {}\n", key.name, key.example));
+    assert_eq!(read, parse(&whole.collect::<String>()).unwrap());
+}
+
+#[test]
+fn the_reference_and_the_schema_are_made_from_the_keys() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference");
+    for (name, expected) in
+        [("manifest.md", reference::markdown()), ("cial.schema.json", schema::text())]
+    {
+        let path = folder.join(name);
+        if option_env!("UPDATE_REFERENCE").is_some() {
+            std::fs::write(&path, &expected).unwrap();
+        }
+        assert!(
+            std::fs::read_to_string(&path).is_ok_and(|found| found == expected),
+            "{name} is outdated: set UPDATE_REFERENCE=1 and run again"
+        );
+    }
+}
