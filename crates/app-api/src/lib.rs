@@ -8,6 +8,7 @@ pub mod accounts;
 pub mod api;
 pub mod api_keys;
 pub mod app;
+pub mod apps;
 pub mod audit;
 pub mod auth;
 pub mod bootstrap_key;

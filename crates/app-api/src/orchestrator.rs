@@ -7,6 +7,7 @@ use axum::http::Method;
 use futures_util::future::BoxFuture;
 use protocol::TenantId;
 use protocol::orchestrator::{ApplyRequest, DiskUse, ObservedTenant};
+use protocol::process::{PrepareImage, PreparedImage};
 use protocol::sleep::{SleepStatus, SleepStatusList};
 use protocol::watch::Message;
 use serde::de::IgnoredAny;
@@ -22,6 +23,12 @@ pub trait Orchestrator: Send + Sync + 'static {
         id: TenantId,
         apply: &'a ApplyRequest,
     ) -> BoxFuture<'a, Result<ObservedTenant, CallError>>;
+
+    /// Checks that an image can run an app, and makes it ready for tenants.
+    fn prepare_image<'a>(
+        &'a self,
+        request: &'a PrepareImage,
+    ) -> BoxFuture<'a, Result<PreparedImage, CallError>>;
 
     /// Returns once the wake has begun; the watch reports its result.
     fn wake(&self, id: TenantId) -> BoxFuture<'_, Result<(), CallError>>;
@@ -74,6 +81,16 @@ impl Orchestrator for OrchestratorClient {
         Box::pin(async move {
             let path = format!("/v1/tenants/{id}");
             self.client.call(Method::PUT, &path, Some(apply), APPLY_TIMEOUT).await
+        })
+    }
+
+    fn prepare_image<'a>(
+        &'a self,
+        request: &'a PrepareImage,
+    ) -> BoxFuture<'a, Result<PreparedImage, CallError>> {
+        Box::pin(async move {
+            let path = "/v1/images/prepare";
+            self.client.call(Method::POST, path, Some(request), APPLY_TIMEOUT).await
         })
     }
 

@@ -71,12 +71,20 @@ pub const ROUTES: &[Route] = routes! {
     api  POST   "/tenants/{slug}/start",        Tenant(Write), "Start a tenant", api::tenants::start_tenant;
     api  POST   "/tenants/{slug}/stop",         Tenant(Write), "Stop a tenant", api::tenants::stop_tenant;
     api  POST   "/tenants/{slug}/restart",      Tenant(Write), "Restart a tenant", api::tenants::restart_tenant;
+    api  PUT    "/tenants/{slug}/release",      PlatformAdmin, "Move a tenant to another release", api::tenants::set_release;
     api  GET    "/tenants/{slug}/logs",         Tenant(Read),  "A tenant's log", api::tenant_logs::show_logs;
     api  GET    "/tenants/{slug}/keys",         Tenant(Admin), "List a tenant's keys", api::keys::list_tenant_keys;
     api  POST   "/tenants/{slug}/keys",         Tenant(Admin), "Create a key of a tenant", api::keys::create_tenant_key;
     api  DELETE "/tenants/{slug}/keys/{id}",    Tenant(Admin), "Revoke a key of a tenant", api::keys::revoke_tenant_key;
     api  GET    "/tenants/{slug}/open",         Member(Read),  "Enter a tenant, signed in", api::open::open_tenant;
     api  POST   "/tenants/{slug}/open",         Member(Read),  "Enter a tenant, signed in", api::open::open_tenant;
+
+    api  GET    "/apps",                        PlatformRead,  "List apps", api::apps::list_apps;
+    api  POST   "/apps",                        PlatformAdmin, "Create an app", api::apps::create_app;
+    api  GET    "/apps/{app}",                  PlatformRead,  "Show an app", api::apps::show_app;
+    api  DELETE "/apps/{app}",                  PlatformAdmin, "Delete an app with its releases", api::apps::delete_app;
+    api  GET    "/apps/{app}/releases",         PlatformRead,  "List an app's releases", api::apps::list_releases;
+    api  POST   "/apps/{app}/releases",         PlatformAdmin, "Create a release of an image", api::apps::create_release;
 
     api  GET    "/sessions",                    Person,        "List one's own sessions", api::sessions::list_sessions;
     api  DELETE "/sessions",                    Person,        "End one's other sessions", api::sessions::revoke_other_sessions;

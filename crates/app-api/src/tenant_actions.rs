@@ -1,9 +1,10 @@
 //! The actions of an owner on tenants, shared by the pages and the API.
 
-use protocol::Slug;
+use protocol::apps::{BUILT_IN_APP, SetRelease};
 use protocol::control::{self, NewTenant};
 use protocol::problem::Code;
 use protocol::spec::Desired;
+use protocol::{Slug, State};
 use serde_json::json;
 use service::api_error::ApiError;
 use sha2::{Digest as _, Sha256};
@@ -11,14 +12,15 @@ use uuid::Uuid;
 
 use crate::access::Principal;
 use crate::app::App;
+use crate::apps::{self, Followed};
 use crate::audit::{Action, Actor, Entry, Resource};
 use crate::db::creation::{self, IdempotencyKey};
 use crate::db::idempotency;
 use crate::db::tenant::{self, Filter, OwnerRequest, Visibility};
 use crate::db::{Conn, QueryResult, Transaction as _, audit_log};
-use crate::tenant::Tenant;
 use crate::tenant::change::{Change, Changeable, FieldError};
 use crate::tenant::status::OwnerAction;
+use crate::tenant::{Tenant, TenantApp};
 use crate::validation::{self, invalid_fields};
 use crate::views;
 
@@ -48,12 +50,14 @@ pub async fn create(
         return Ok(response);
     }
     let (slug, name) = validate(new.request)?;
+    let followed = followed_release(&mut conn, new.request).await?;
     let now = app.clock.now();
     let row = tenant::NewTenant {
         id: Uuid::now_v7(),
         slug: &slug,
         name: &name,
         owner_id: caller.user_id(),
+        followed,
         now,
     };
     let key = new.idempotency_key.map(|text| IdempotencyKey {
@@ -62,8 +66,9 @@ pub async fn create(
         body_hash: &body_hash,
     });
     let view = |tenant: &Tenant| views::tenant(app, tenant.clone(), None);
+    let followed_name = row.followed.as_ref().map(|followed| followed.tenant_app.name());
     let entry = Entry::new(Actor::from(caller), Action::TenantCreate, Resource::tenant(&slug))
-        .after(json!({ "id": row.id, "name": name }));
+        .after(json!({ "id": row.id, "name": name, "app": followed_name }));
     if let Some(response) = creation::create(&mut conn, &row, key, view, &entry).await? {
         app.reconcile.notify(response.id);
         return Ok(response);
@@ -114,6 +119,17 @@ fn validate(request: &NewTenant) -> Result<(Slug, String), ApiError> {
             })
         }
     }
+}
+
+async fn followed_release(
+    conn: &mut Conn,
+    request: &NewTenant,
+) -> Result<Option<Followed>, ApiError> {
+    let app = request.app.as_deref().unwrap_or(BUILT_IN_APP);
+    if app == BUILT_IN_APP && request.release.is_none() {
+        return Ok(None);
+    }
+    apps::followed(conn, app, request.release.as_deref()).await.map(Some)
 }
 
 fn slug_taken(slug: &Slug) -> ApiError {
@@ -251,6 +267,64 @@ pub async fn change(
         read = read_again(app, &read).await?;
     }
     Err(changes_too_fast())
+}
+
+/// Moves a tenant to another release of its app: a running one at once, a sleeping or stopped one at its next start.
+pub async fn set_release(
+    app: &App,
+    caller: &Principal,
+    tenant: Tenant,
+    request: &SetRelease,
+) -> Result<Tenant, ApiError> {
+    let mut read = tenant;
+    for _ in 0..MAX_WRITE_ATTEMPTS {
+        if read.desired == Desired::Deleted {
+            return Err(being_deleted());
+        }
+        let mut conn = app.conn().await?;
+        let slug = read.app.as_ref().map_or(BUILT_IN_APP, |app| app.slug.as_str());
+        let followed = apps::followed(&mut conn, slug, Some(&request.release)).await?;
+        if read.app.as_ref() == Some(&followed.tenant_app) {
+            return Ok(read);
+        }
+        let now = app.clock.now();
+        // The container is replaced at once, unless nothing runs. A release that cannot run is often the reason for
+        // the move: the tenant is tried again.
+        let moves_now = read.desired == Desired::Running
+            && (read.gave_up || matches!(read.state, State::Running | State::Frozen));
+        let status = match moves_now {
+            true => read.status().after_action(OwnerAction::Restart, now),
+            false => read.status(),
+        };
+        let entry =
+            Entry::new(Actor::from(caller), Action::TenantRelease, Resource::tenant(&read.slug))
+                .changed(
+                    described_release(read.app.as_ref()),
+                    described_release(Some(&followed.tenant_app)),
+                );
+        let moved = conn
+            .transaction(async |conn| {
+                let moved = tenant::set_release(conn, &read, &followed, &status).await?;
+                if moved.is_some() {
+                    audit_log::append(conn, &entry, now).await?;
+                }
+                QueryResult::Ok(moved)
+            })
+            .await?;
+        if let Some(moved) = moved {
+            let release = &request.release;
+            tracing::info!(tenant = %moved.id, slug = %moved.slug, %release, %caller, "tenant moved to a release");
+            app.reconcile.notify(moved.tenant_id());
+            return Ok(moved);
+        }
+        drop(conn);
+        read = read_again(app, &read).await?;
+    }
+    Err(changes_too_fast())
+}
+
+fn described_release(app: Option<&TenantApp>) -> serde_json::Value {
+    json!({ "app": app.map(|app| &app.slug), "release": app.map(|app| &app.release) })
 }
 
 /// The changeable fields as the audit log shows them.

@@ -1,6 +1,7 @@
 //! Conversions from domain types to the types of the API.
 
 use chrono::SecondsFormat;
+use protocol::apps::BUILT_IN_APP;
 use protocol::sleep::{LastWake, SleepStatus};
 use protocol::{Timestamp, api_keys, control};
 
@@ -23,6 +24,8 @@ pub fn tenant(app: &App, mut tenant: Tenant, sleep: Option<SleepStatus>) -> cont
         name: tenant.name.clone(),
         owner_id: tenant.owner_id,
         url: app.addresses.tenant_url(&tenant.slug),
+        app: tenant.app.as_ref().map_or(BUILT_IN_APP, |app| app.slug.as_str()).to_owned(),
+        release: tenant.app.as_ref().map(|app| app.release.clone()),
         desired: tenant.desired,
         state: tenant.state,
         state_since: time(tenant.state_since),

@@ -4,7 +4,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use protocol::inside::{
-    CORE_BACK_SOCKET, CORE_FRONT_SOCKET, PLATFORM_FRONT, ROUTE_PROOF, ROUTE_TOKEN, SECRETS_DIR,
+    APP_PORT, CORE_BACK_SOCKET, CORE_FRONT_SOCKET, PLATFORM_FRONT, ROUTE_PROOF, ROUTE_TOKEN,
+    SECRETS_DIR,
 };
 use service::settings::SettingsErrors;
 use service::{Env, SettingsReader};
@@ -33,10 +34,16 @@ impl Settings {
         let upstreams = UpstreamAddresses {
             core_back: CORE_BACK_SOCKET.into(),
             core_front: CORE_FRONT_SOCKET.into(),
-            platform_front: PLATFORM_FRONT.to_owned(),
+            platform_front: platform_address(env),
         };
         vars.finish(|| Some(Self { route_token: route_token?, upstreams }))
     }
+}
+
+/// The address of the tenant's own app: that of the built-in app, or the port of an app's program.
+fn platform_address(env: &Env) -> String {
+    let port = env(APP_PORT).and_then(|port| port.parse::<u16>().ok());
+    port.map_or_else(|| PLATFORM_FRONT.to_owned(), |port| format!("127.0.0.1:{port}"))
 }
 
 /// Fails for a token that is unreadable or empty: such a file must not disable the check.

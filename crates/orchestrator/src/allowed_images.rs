@@ -48,7 +48,8 @@ impl fmt::Display for InvalidImageTags {
     }
 }
 
-fn is_tag(name: &str) -> bool {
+/// Whether the text can name an image of the engine.
+pub fn is_tag(name: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-/:@".contains(c);
     !name.is_empty() && name.len() <= 255 && name.chars().all(plain)
 }

@@ -46,6 +46,12 @@ pub struct NewTenant {
     /// The handler checks the text against [`Slug`], so that the error names this field.
     pub slug: String,
     pub name: String,
+    /// The app that the tenant runs; by default the built-in one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app: Option<String>,
+    /// A release of the app; by default its latest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release: Option<String>,
 }
 
 /// A tenant as its owner sees it. Times are RFC 3339, UTC, with milliseconds.
@@ -59,6 +65,12 @@ pub struct Tenant {
     pub owner_id: Option<Uuid>,
     #[cfg_attr(feature = "openapi", schema(format = "uri"))]
     pub url: String,
+    /// The slug of the tenant's app.
+    #[serde(default)]
+    pub app: String,
+    /// Like `v2`; null for the built-in app.
+    #[serde(default)]
+    pub release: Option<String>,
     pub desired: Desired,
     pub state: State,
     #[cfg_attr(feature = "openapi", schema(format = DateTime))]

@@ -57,10 +57,20 @@ pub const TENANT_UUID: &str = "CIAL_TENANT_UUID";
 /// [`TENANT_ID`] and the locale.
 pub const APP_ENV: &str = "CIAL_APP_ENV";
 
+/// Variable: the program of an app as JSON, an [`AppProcess`](crate::process::AppProcess). Without
+/// the variable, the tenant runs the built-in app: platform-front and platform-back.
+pub const APP_PROCESS: &str = "CIAL_APP_PROCESS";
+/// Variable: the port of 127.0.0.1 on which the program of an app listens.
+pub const APP_PORT: &str = "CIAL_APP_PORT";
+/// The port of a program that neither its image nor its release names.
+pub const DEFAULT_APP_PORT: u16 = 3000;
+/// The program of PID 1 in a wrapped image.
+pub const WRAPPED_SUPERVISOR: &str = "/opt/cial/supervisor";
+
 /// The readiness link between PID 1 and a service: a datagram pair.
 ///
 /// Each service inherits its listening sockets from descriptor 3 on (`LISTEN_FDS`), then one end of
-/// the link. The service sends [`READY`](link::READY) once it accepts connections. When all five
+/// the link. The program of an app inherits neither; a probe of PID 1 watches its port. The service sends [`READY`](link::READY) once it accepts connections. When all
 /// have, PID 1 sends [`ALL_READY`](link::ALL_READY) to core-back, whose health endpoint responds
 /// from then on.
 pub mod link {

@@ -3,6 +3,7 @@
 //! One file per conversation; a type that crosses a process boundary lives here and nowhere else.
 
 pub mod api_keys;
+pub mod apps;
 pub mod audit;
 pub mod busy;
 pub mod control;
@@ -15,6 +16,7 @@ pub mod name;
 pub mod orchestrator;
 pub mod people;
 pub mod problem;
+pub mod process;
 pub mod routes;
 pub mod sessions;
 pub mod sign_in;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::process::AppSpec;
 use crate::{Slug, TenantId};
 
 /// The owner's wish: the input of reconciliation. [`State`](crate::State) is what the owner sees of its outcome.
@@ -34,12 +35,16 @@ pub struct Spec {
     pub slug: Slug,
     /// Grows only when the container must be recreated (image, env, mounts).
     pub generation: i64,
-    /// The tag of the image; `None` is the installation's default. A rebuilt image takes effect at the next start.
+    /// The tag of the image, or its id for an app; `None` is the installation's default. A rebuilt image takes effect
+    /// at the next start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
     /// Variables of the tenant's own app. Never secrets, because `inspect` shows them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
+    /// The program of an app in the image; `None` is an image whose entry point is our supervisor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app: Option<AppSpec>,
     #[serde(default)]
     pub limits: Limits,
     #[serde(default)]

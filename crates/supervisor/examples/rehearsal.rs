@@ -19,13 +19,35 @@ fn main() -> ExitCode {
     let name = words.next().unwrap_or_default();
     let rest: Vec<_> = words.collect();
     if name.ends_with("rehearsal") {
+        if rest[0] == supervisor::app::PROBE {
+            return supervisor::probe::run(&rest[1..]);
+        }
         return supervisor::run(&layout(&rest[0]), std::env::vars_os().collect());
+    }
+    if name.ends_with("/app") {
+        return serve_app();
     }
     let service = [vec![name], rest].concat().join("-");
     let script = variable("TENANT_ID");
     let acts = script.split_whitespace().filter_map(|word| word.split_once(':'));
     let acts: Vec<_> = acts.filter(|(whose, _)| *whose == service).map(|(_, act)| act).collect();
     serve(&acts)
+}
+
+/// A program of an app: listens on its port, reports itself, and answers each request with its
+/// variables.
+fn serve_app() -> ExitCode {
+    let address = format!("127.0.0.1:{}", variable("PORT"));
+    let listener = std::net::TcpListener::bind(address).expect("the port is free");
+    report();
+    for stream in listener.incoming() {
+        let mut stream = stream.expect("a connection");
+        let mut head = [0; 1024];
+        // A probe without a path closes at once.
+        let _ = std::io::Read::read(&mut stream, &mut head);
+        let _ = stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n");
+    }
+    ExitCode::SUCCESS
 }
 
 fn layout(directory: &str) -> Layout {

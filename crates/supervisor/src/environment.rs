@@ -4,6 +4,7 @@
 use std::ffi::{OsStr, OsString};
 
 use protocol::inside;
+use protocol::process::AppProcess;
 
 use crate::services::Zone;
 
@@ -32,6 +33,16 @@ pub const SETTINGS: &[Variable] = &[
         name: inside::APP_ENV,
         zones: &[Zone::Core],
         purpose: "the names, with commas between them, of the variables that the tenant's own app receives",
+    },
+    Variable {
+        name: inside::APP_PROCESS,
+        zones: &[Zone::Core],
+        purpose: "the program of an app as JSON, instead of the built-in app",
+    },
+    Variable {
+        name: inside::APP_PORT,
+        zones: &[Zone::Core],
+        purpose: "the port of 127.0.0.1 on which the program of an app listens, for the edge",
     },
 ];
 /// The prefix of the platform's own variables: the core reads them, and the app never receives one.
@@ -67,6 +78,33 @@ fn is_known_to_reach(name: &str, zone: Zone) -> bool {
     SETTINGS.iter().any(|variable| variable.name == name && variable.zones.contains(&zone))
 }
 
+/// Builds the environment of an app's program: the variables of its image and release, and the fixed
+/// ones. The `PATH` of the image counts, because its programs may be anywhere.
+pub fn build_for_app(app: &AppProcess, container: &Variables) -> Variables {
+    let account = Zone::Platform.account();
+    let fixed = [
+        ("HOME", account.home.to_owned()),
+        ("USER", account.name.to_owned()),
+        ("TMPDIR", account.temp_dir.to_owned()),
+        ("PORT", app.port.to_string()),
+    ];
+    let passed = container.iter().filter(|(name, _)| {
+        name.to_str().is_some_and(|name| {
+            is_known_to_reach(name, Zone::Platform) && !app.env.contains_key(name)
+        })
+    });
+    let own = app.env.iter().filter(|(name, _)| {
+        !name.starts_with(RESERVED_PREFIX) && !fixed.iter().any(|(taken, _)| taken == name)
+    });
+    let path = (!app.env.contains_key("PATH")).then(|| ("PATH".into(), PATH.into()));
+    passed
+        .cloned()
+        .chain(path)
+        .chain(own.map(|(name, value)| (name.into(), value.into())))
+        .chain(fixed.iter().map(|(name, value)| (name.into(), value.into())))
+        .collect()
+}
+
 /// The names that the container lists as variables of the app.
 fn read_app_names(container: &Variables) -> Vec<String> {
     let list = container.iter().find(|(name, _)| name.as_os_str() == inside::APP_ENV);
@@ -91,6 +129,40 @@ mod tests {
         let table =
             format!("| variable | reaches | means |\n|---|---|---|{}", rows.collect::<String>());
         testkit::reference::check_table("docs/reference/settings.md", "### supervisor", &table);
+    }
+
+    #[test]
+    fn a_program_of_an_app_receives_the_variables_of_its_image_and_its_port() {
+        let app = AppProcess {
+            command: vec!["/bin/notes".to_owned()],
+            working_dir: "/".to_owned(),
+            env: [
+                ("PATH", "/opt/venv/bin"),
+                ("GREETING", "hello"),
+                ("HOME", "/root"),
+                ("CIAL_X", "y"),
+            ]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into(),
+            port: 5000,
+            health_path: None,
+        };
+        let container: Variables =
+            [("TENANT_ID", "acme"), ("CIAL_TENANT_UUID", "0192"), ("LD_PRELOAD", "/evil.so")]
+                .map(|(name, value)| (name.into(), value.into()))
+                .to_vec();
+        let lines = build_for_app(&app, &container).into_iter();
+        let lines: Vec<_> =
+            lines.map(|(n, v)| format!("{}={}", n.display(), v.display())).collect();
+        insta::assert_snapshot!(lines.join("\n"), @r"
+        TENANT_ID=acme
+        GREETING=hello
+        PATH=/opt/venv/bin
+        HOME=/home/agent
+        USER=agent
+        TMPDIR=/tmp
+        PORT=5000
+        ");
     }
 
     #[test]

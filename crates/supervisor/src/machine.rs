@@ -42,7 +42,7 @@ impl fmt::Display for ExitReason {
 /// One action for the loop of PID 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Notify core-back that all five services accept connections.
+    /// Notify core-back that all services accept connections.
     NotifyAllReady,
     Terminate(Service),
     Kill(Service),
@@ -69,7 +69,7 @@ enum Phase {
     Over,
 }
 
-/// Starts with all five services running and none ready.
+/// Starts with all services running and none ready.
 #[derive(Debug)]
 pub struct Machine {
     phase: Phase,
@@ -77,14 +77,13 @@ pub struct Machine {
     ready: [bool; Service::ALL.len()],
 }
 
-impl Default for Machine {
-    fn default() -> Self {
-        let (alive, ready) = ([true; Service::ALL.len()], [false; Service::ALL.len()]);
-        Self { phase: Phase::Running, alive, ready }
-    }
-}
-
 impl Machine {
+    /// `services`: those that were started. A service that does not exist delays no readiness.
+    pub fn new(services: &[Service]) -> Self {
+        let alive = Service::ALL.map(|service| services.contains(&service));
+        Self { phase: Phase::Running, alive, ready: alive.map(|exists| !exists) }
+    }
+
     pub fn handle(&mut self, event: Event, now: Instant) -> Vec<Action> {
         match event {
             Event::Ready(service) => self.on_ready(service),
@@ -123,7 +122,7 @@ impl Machine {
         let were_all_ready = self.are_all_ready();
         self.ready[service.index()] = true;
         if self.phase == Phase::Running && self.are_all_ready() && !were_all_ready {
-            vec![Action::NotifyAllReady, Action::Log("all five services are ready".to_owned())]
+            vec![Action::NotifyAllReady, Action::Log("all services are ready".to_owned())]
         } else {
             Vec::new()
         }
@@ -202,7 +201,7 @@ mod tests {
     /// Plays events at given milliseconds; a deadline between two events fires first.
     fn play(script: &[(u64, Event)], until: u64) -> String {
         let start = any_instant();
-        let mut machine = Machine::default();
+        let mut machine = Machine::new(&Service::ALL);
         let mut lines = Vec::new();
         let mut note = |at: Instant, actions: Vec<Action>| {
             let at = (at - start).as_millis();
@@ -236,7 +235,7 @@ mod tests {
         let script: Vec<_> = (0..).zip(ready.map(Event::Ready)).collect();
         insta::assert_snapshot!(play(&script, 60_000), @r#"
             5 NotifyAllReady
-            5 Log("all five services are ready")
+            5 Log("all services are ready")
         "#);
     }
 
@@ -314,7 +313,7 @@ mod tests {
             moves in proptest::collection::vec((0_usize..5, 0_u64..4_000, 0_u8..3), 1..40)
         ) {
             let start = any_instant();
-            let (mut machine, mut now) = (Machine::default(), start);
+            let (mut machine, mut now) = (Machine::new(&Service::ALL), start);
             let (mut dead, mut exits, mut ending_since) = (Vec::new(), 0, None);
             for (who, pause, kind) in moves {
                 let service = Service::ALL[who];

@@ -19,7 +19,7 @@ use crate::machine::{Action, Event, Machine};
 use crate::output::{OutputWriter, set_nonblocking};
 use crate::services::{Layout, Service};
 use crate::spawn::{self, RunningService};
-use crate::{privilege_drop, reaper, sockets};
+use crate::{app, privilege_drop, reaper, sockets};
 
 /// Bounds the kill of remaining processes and the write of the last lines.
 const EXIT_TIMEOUT: Duration = Duration::from_millis(200);
@@ -71,6 +71,8 @@ impl Supervisor {
                 "it must start as root, because it changes to the users of the services",
             ));
         }
+        let app = app::read(container)?;
+        let services: &[Service] = if app.is_some() { &Service::WITH_APP } else { &Service::ALL };
         let reserved = privilege_drop::reserve_fds()?;
         // PID 1 inherits orphans anyway; in tests this process is not PID 1.
         set_child_subreaper(true)?;
@@ -78,13 +80,25 @@ impl Supervisor {
         let out = OutputWriter::new(set_nonblocking(io::stdout().as_fd().try_clone_to_owned()?)?);
         let err = OutputWriter::new(set_nonblocking(io::stderr().as_fd().try_clone_to_owned()?)?);
         let blocked = sockets::block_ipv6(layout.public.port());
-        let opened: Vec<_> = Service::ALL
-            .into_iter()
-            .map(|service| Ok((service, spawn::open_listeners(service, layout)?)))
+        // The program of an app opens its own port.
+        let is_app = |service: Service| app.is_some() && service == Service::PlatformFront;
+        let opened: Vec<_> = services
+            .iter()
+            .map(|service| {
+                let none = is_app(*service).then(Vec::new);
+                let listeners = none.map_or_else(|| spawn::open_listeners(*service, layout), Ok)?;
+                Ok((*service, listeners))
+            })
             .collect::<io::Result<_>>()?;
-        let mut running = Vec::with_capacity(Service::ALL.len());
+        let mut running = Vec::with_capacity(services.len());
         for (service, listeners) in opened {
-            match spawn::spawn(service, layout, listeners, container, err.pipe.as_fd()) {
+            let started = match &app {
+                Some(app) if is_app(service) => spawn::spawn_app(app, container, err.pipe.as_fd()),
+                Some(_) | None => {
+                    spawn::spawn(service, layout, listeners, container, err.pipe.as_fd())
+                }
+            };
+            match started {
                 Ok(started) => running.push(started),
                 Err(why) => {
                     running.iter().for_each(|started| signal(started, Signal::SIGKILL));
@@ -95,7 +109,7 @@ impl Supervisor {
         privilege_drop::keep_only_cap_kill()
             .map_err(|why| io::Error::other(format!("cannot drop its privileges: {why}")))?;
         drop(reserved);
-        let (machine, link_done) = (Machine::default(), [false; Service::ALL.len()]);
+        let (machine, link_done) = (Machine::new(services), [false; Service::ALL.len()]);
         Ok(Self { machine, running, link_done, signals, out, err, _blocked_ipv6: blocked })
     }
 

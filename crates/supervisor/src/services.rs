@@ -105,6 +105,11 @@ impl Service {
     pub const ALL: [Self; 5] =
         [Self::Edge, Self::CoreBack, Self::CoreFront, Self::PlatformFront, Self::PlatformBack];
 
+    /// The services of a tenant that runs an app: its program is platform-front, and platform-back
+    /// does not exist.
+    pub const WITH_APP: [Self; 4] =
+        [Self::Edge, Self::CoreBack, Self::CoreFront, Self::PlatformFront];
+
     /// The prefix of the service's log lines.
     pub const fn name(self) -> &'static str {
         match self {

@@ -7,11 +7,12 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 
 use nix::unistd::Pid;
+use protocol::process::AppProcess;
 
 use crate::environment::{self, Variables};
 use crate::output::{OutputStream, set_nonblocking};
 use crate::services::{Layout, Service};
-use crate::{privilege_drop, sockets};
+use crate::{app, privilege_drop, sockets};
 
 /// A started service.
 #[derive(Debug)]
@@ -25,6 +26,20 @@ pub struct RunningService {
     pub err: OutputStream,
     /// Kept open, so that no other process can listen there after the service has ended.
     _listeners: Vec<OwnedFd>,
+}
+
+impl RunningService {
+    fn new(
+        service: Service,
+        pid: Pid,
+        link: UnixDatagram,
+        out: OutputStream,
+        err: OutputStream,
+        listeners: Vec<OwnedFd>,
+    ) -> io::Result<Self> {
+        link.set_nonblocking(true)?;
+        Ok(Self { service, pid, link, out, err, _listeners: listeners })
+    }
 }
 
 /// Opens the listening sockets of a service. All are opened before the first service starts.
@@ -48,7 +63,6 @@ pub fn spawn(
     errors: BorrowedFd<'_>,
 ) -> io::Result<RunningService> {
     let (link, theirs) = UnixDatagram::pair()?;
-    link.set_nonblocking(true)?;
     let mut inherited: Vec<_> = listeners.iter().map(OwnedFd::as_fd).collect();
     inherited.push(theirs.as_fd());
     let arguments = service.arguments();
@@ -58,12 +72,47 @@ pub fn spawn(
         .args(&arguments[1..])
         .env_clear()
         .envs(environment::build(service.zone(), container, inherited.len()))
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0);
-    let steps = privilege_drop::drop_steps(service.zone().account(), &inherited);
+        .current_dir("/");
+    let (pid, out, err) = start(command, service, &inherited, errors)?;
+    RunningService::new(service, pid, link, out, err, listeners)
+}
+
+/// Starts the program of an app in the place of platform-front, and its probe.
+///
+/// # Errors
+/// When a process cannot be started; the error names the program.
+pub fn spawn_app(
+    app: &AppProcess,
+    container: &Variables,
+    errors: BorrowedFd<'_>,
+) -> io::Result<RunningService> {
+    let service = Service::PlatformFront;
+    let (link, theirs) = UnixDatagram::pair()?;
+    let program = &app.command[0];
+    let mut command = Command::new(program);
+    command
+        .args(&app.command[1..])
+        .env_clear()
+        .envs(environment::build_for_app(app, container))
+        .current_dir(&app.working_dir);
+    let (pid, out, err) = start(command, service, &[], errors).map_err(|why| {
+        let place = &app.working_dir;
+        io::Error::new(why.kind(), format!("{program} cannot be started in {place}: {why}"))
+    })?;
+    app::spawn_probe(app, theirs, errors)?;
+    RunningService::new(service, pid, link, out, err, Vec::new())
+}
+
+/// Starts a program as the user of the service, with these descriptors and with pipes for its
+/// output.
+fn start(
+    mut command: Command,
+    service: Service,
+    inherited: &[BorrowedFd<'_>],
+    errors: BorrowedFd<'_>,
+) -> io::Result<(Pid, OutputStream, OutputStream)> {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+    let steps = privilege_drop::drop_steps(service.zone().account(), inherited);
     privilege_drop::install(&mut command, steps, errors);
     // Dropping the handle does not wait for the child: only the reaper waits.
     let child = command.spawn()?;
@@ -71,12 +120,7 @@ pub fn spawn(
     let (Some(out), Some(err)) = (child.stdout, child.stderr) else {
         return Err(io::Error::other("the child has no pipes"));
     };
-    Ok(RunningService {
-        service,
-        pid: Pid::from_raw(pid),
-        link,
-        out: OutputStream::new(service.name(), set_nonblocking(out.into())?),
-        err: OutputStream::new(service.name(), set_nonblocking(err.into())?),
-        _listeners: listeners,
-    })
+    let out = OutputStream::new(service.name(), set_nonblocking(out.into())?);
+    let err = OutputStream::new(service.name(), set_nonblocking(err.into())?);
+    Ok((Pid::from_raw(pid), out, err))
 }

@@ -72,6 +72,8 @@ pub(super) fn everything(docker: &Docker, installation: &Installation) -> Result
         objects.extend(docker.networks(&labels)?);
         objects.extend(docker.volumes(&labels)?);
     }
+    let wrapped = of_tenants(installation);
+    objects.extend(docker.list("image", "{{.Repository}}:{{.Tag}}", &wrapped, &[])?);
     Ok(objects)
 }
 

@@ -1,5 +1,6 @@
 //! The admin API, one file per noun. Handlers read a request, call what does it, and show the result.
 
+pub mod apps;
 pub mod audit;
 pub mod auth;
 pub mod health;

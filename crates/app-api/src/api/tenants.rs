@@ -5,6 +5,7 @@ use axum::http::{HeaderValue, header};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use protocol::State as TenantState;
+use protocol::apps::SetRelease;
 use protocol::control::{self, NewTenant, TenantList};
 use serde::Deserialize;
 use service::api_error::ApiError;
@@ -126,6 +127,16 @@ pub async fn delete_tenant(
     found: AuthorizedTenant,
 ) -> Result<Accepted<control::Tenant>, ApiError> {
     request_action(&app, &caller, found.tenant, OwnerAction::Delete).await
+}
+
+pub async fn set_release(
+    State(app): State<App>,
+    Caller(caller): Caller,
+    found: AuthorizedTenant,
+    body: Json<SetRelease>,
+) -> Result<Accepted<control::Tenant>, ApiError> {
+    let tenant = tenant_actions::set_release(&app, &caller, found.tenant, &body.value).await?;
+    Ok(reply(&app, &tenant).await)
 }
 
 pub async fn start_tenant(

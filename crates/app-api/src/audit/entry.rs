@@ -44,7 +44,11 @@ actions! {
     TenantStop = "tenant.stop",
     TenantRestart = "tenant.restart",
     TenantDelete = "tenant.delete",
+    TenantRelease = "tenant.release",
     TenantOpen = "tenant.open",
+    AppCreate = "app.create",
+    AppDelete = "app.delete",
+    ReleaseCreate = "release.create",
     KeyCreate = "key.create",
     KeyRevoke = "key.revoke",
     InvitationCreate = "invitation.create",
@@ -67,6 +71,7 @@ impl Action {
             | Self::TenantStop
             | Self::TenantRestart
             | Self::TenantDelete
+            | Self::TenantRelease
             | Self::InvitationAccept
             | Self::MembershipSet
             | Self::MembershipRemove => Some(self.as_str()),
@@ -80,6 +85,9 @@ impl Action {
             | Self::SessionRevoke
             | Self::SessionRevokeOthers
             | Self::TenantOpen
+            | Self::AppCreate
+            | Self::AppDelete
+            | Self::ReleaseCreate
             | Self::KeyCreate
             | Self::KeyRevoke
             | Self::InvitationCreate

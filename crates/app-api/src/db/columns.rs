@@ -11,6 +11,7 @@ use protocol::spec::{Desired, Limits, Policy};
 use protocol::{Slug, State};
 use serde::de::DeserializeOwned;
 
+use crate::tenant::TenantApp;
 use crate::tenant::crashes::Crashes;
 
 /// A text column that holds a value with a text form, such as an enum or a slug.
@@ -56,4 +57,6 @@ unwraps! {
     JsonColumn => Crashes,
     JsonColumn => std::collections::BTreeMap<String, String>,
     JsonColumn => Option<Upstream>,
+    JsonColumn => protocol::process::AppSpec,
+    JsonColumn => Option<TenantApp>,
 }

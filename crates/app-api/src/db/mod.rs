@@ -1,6 +1,7 @@
 //! All SQL, one file per table: `&mut Conn` in, `QueryResult` out, so callers choose the transaction.
 
 pub mod api_key;
+pub mod app;
 pub mod audit_log;
 pub mod change_listener;
 mod columns;

@@ -75,6 +75,30 @@ diesel::table! {
         created_at -> Timestamptz,
         updated_at -> Timestamptz,
         requested_at -> Timestamptz,
+        release_id -> Nullable<Uuid>,
+        app -> Jsonb,
+    }
+}
+
+diesel::table! {
+    apps (id) {
+        id -> Uuid,
+        slug -> Text,
+        name -> Text,
+        created_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    releases (id) {
+        id -> Uuid,
+        app_id -> Uuid,
+        number -> Int4,
+        image -> Text,
+        image_id -> Text,
+        process -> Jsonb,
+        env -> Jsonb,
+        created_at -> Timestamptz,
     }
 }
 
@@ -208,5 +232,6 @@ diesel::allow_tables_to_appear_in_same_query!(users, sessions, reset_links);
 diesel::allow_tables_to_appear_in_same_query!(tenants, api_keys);
 diesel::allow_tables_to_appear_in_same_query!(tenants, memberships);
 diesel::allow_tables_to_appear_in_same_query!(tenants, invitations);
+diesel::allow_tables_to_appear_in_same_query!(tenants, releases);
 diesel::allow_tables_to_appear_in_same_query!(users, memberships);
 diesel::allow_tables_to_appear_in_same_query!(webhooks, webhook_deliveries);

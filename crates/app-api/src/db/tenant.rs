@@ -13,10 +13,11 @@ use super::Conn;
 use super::columns::{JsonColumn, TextColumn};
 use super::schema::memberships;
 use super::schema::tenants::{self, dsl};
-use crate::tenant::Tenant;
+use crate::apps::Followed;
 use crate::tenant::change::Changeable;
 use crate::tenant::crashes::Crashes;
 use crate::tenant::status::{Fulfilled, TenantStatus};
+use crate::tenant::{Tenant, TenantApp};
 
 macro_rules! tenant_row {
     ($($(#[$attribute:meta])* $field:ident: $kind:ty,)*) => {
@@ -73,6 +74,8 @@ tenant_row! {
     created_at: Timestamp,
     updated_at: Timestamp,
     requested_at: Timestamp,
+    #[diesel(deserialize_as = JsonColumn<Option<TenantApp>>)]
+    app: Option<TenantApp>,
 }
 
 /// The columns of a [`TenantStatus`].
@@ -113,6 +116,8 @@ pub struct NewTenant<'a> {
     pub slug: &'a Slug,
     pub name: &'a str,
     pub owner_id: Option<Uuid>,
+    /// `None` runs the built-in app.
+    pub followed: Option<Followed>,
     pub now: Timestamp,
 }
 
@@ -131,7 +136,7 @@ pub async fn insert(conn: &mut Conn, new: &NewTenant<'_>) -> QueryResult<Option<
         dsl::requested_at.eq(new.now),
     );
     let inserted = diesel::insert_into(dsl::tenants)
-        .values(row)
+        .values((row, new.followed.as_ref().map(followed_columns)))
         .on_conflict(dsl::slug)
         .do_nothing()
         .returning(TenantRow::as_returning())
@@ -139,6 +144,42 @@ pub async fn insert(conn: &mut Conn, new: &NewTenant<'_>) -> QueryResult<Option<
         .await
         .optional()?;
     Ok(inserted.map(Tenant::from))
+}
+
+/// The columns that say what a tenant runs.
+fn followed_columns(followed: &Followed) -> FollowedColumns {
+    FollowedColumns {
+        release_id: Some(followed.release.id),
+        app: json(&followed.tenant_app),
+        image: Some(followed.release.image_id.clone()),
+        env: json(&followed.release.env),
+    }
+}
+
+#[derive(Insertable, AsChangeset)]
+#[diesel(table_name = tenants)]
+struct FollowedColumns {
+    release_id: Option<Uuid>,
+    app: serde_json::Value,
+    image: Option<String>,
+    env: serde_json::Value,
+}
+
+/// Moves a tenant to another release; returns `None` when another writer changed the row first.
+pub async fn set_release(
+    conn: &mut Conn,
+    read: &Tenant,
+    followed: &Followed,
+    status: &TenantStatus,
+) -> QueryResult<Option<Tenant>> {
+    let unmoved = dsl::tenants.find(read.id).filter(dsl::moves.eq(read.moves));
+    let columns = (
+        followed_columns(followed),
+        dsl::generation.eq(dsl::generation + 1),
+        StatusColumns::from(status),
+    );
+    let moved = diesel::update(unmoved).set(columns).returning(TenantRow::as_returning());
+    Ok(moved.get_result(conn).await.optional()?.map(Tenant::from))
 }
 
 pub async fn by_id(conn: &mut Conn, id: TenantId) -> QueryResult<Option<Tenant>> {

@@ -14,7 +14,7 @@ use utoipa::openapi::schema::{Object, Schema, Type};
 use utoipa::openapi::{Content, Ref, RefOr, Required};
 use utoipa::{IntoParams, ToSchema};
 
-use super::extract::{ClientAddress, IdPath, Json, Query};
+use super::extract::{AppPath, ClientAddress, IdPath, Json, Query};
 use super::request_headers::{IdempotencyKey, IfMatch};
 use crate::access::{AuthorizedTenant, Caller, Person};
 
@@ -99,6 +99,7 @@ impl DescribeInput for HeaderMap {}
 /// Parameters of the path follow from the path.
 impl DescribeInput for AuthorizedTenant {}
 impl DescribeInput for IdPath {}
+impl DescribeInput for AppPath {}
 impl DescribeInput for RawPathParams {}
 
 impl DescribeInput for IdempotencyKey {

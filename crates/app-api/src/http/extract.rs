@@ -37,6 +37,9 @@ pub struct ClientAddress(pub IpAddr);
 /// The `id` in the path. A text that is no UUID names nothing.
 pub struct IdPath(pub uuid::Uuid);
 
+/// The `app` in the path, as text. A text that is no slug names nothing.
+pub struct AppPath(pub String);
+
 impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Json<T> {
     type Rejection = ApiError;
 
@@ -94,6 +97,18 @@ impl<S: Send + Sync> FromRequestParts<S> for IdPath {
         let id = params.iter().flatten().find_map(|(name, value)| (name == "id").then_some(value));
         let id = id.and_then(|id| id.parse().ok()).map(Self);
         id.ok_or_else(|| ApiError::new(Code::NotFound, "There is nothing of this id."))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for AppPath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let params = RawPathParams::from_request_parts(parts, state).await.ok();
+        let app =
+            params.iter().flatten().find_map(|(name, value)| (name == "app").then_some(value));
+        let app = app.map(|app| Self(app.to_owned()));
+        app.ok_or_else(|| ApiError::new(Code::NotFound, "There is no app of this name."))
     }
 }
 

@@ -7,6 +7,7 @@ use axum::body::to_bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Redirect, Response};
+use protocol::apps::BUILT_IN_APP;
 use protocol::control::{EffectivePolicy, NewTenant};
 use protocol::spec::{Desired, Policy, WakeOn};
 use protocol::text::describe_bytes;
@@ -14,6 +15,7 @@ use protocol::{Problem, State as TenantState, Timestamp};
 use serde::Deserialize;
 use service::api_error::ApiError;
 
+use super::choice::Choice;
 use super::field::Field;
 use super::format::{ago, bytes, span, thousandths};
 use super::sleep::{SleepContext, SleepSection};
@@ -24,9 +26,9 @@ use crate::app::App;
 use crate::db::tenant::Filter;
 use crate::http::extract::{Form, Query};
 use crate::settings::Addresses;
-use crate::tenant::Tenant;
 use crate::tenant::status::OwnerAction;
-use crate::{sleep_status, tenant_actions, views};
+use crate::tenant::{Tenant, TenantApp};
+use crate::{apps, sleep_status, tenant_actions, views};
 
 /// The most rows on the list; the search narrows it.
 const MAX_ROWS: i64 = 200;
@@ -98,6 +100,8 @@ struct NewPage {
     layout: Layout,
     slug: Field,
     name: Field,
+    /// `None` while the built-in app is the only one.
+    app: Option<Choice>,
     host: String,
     problem: Option<Problem>,
 }
@@ -107,11 +111,28 @@ struct NewPage {
 pub struct NewForm {
     slug: String,
     name: String,
+    app: String,
 }
 
-fn new_page(app: &App, person: &Person, form: &NewForm, problem: Option<Problem>) -> NewPage {
+async fn new_page(
+    app: &App,
+    person: &Person,
+    form: &NewForm,
+    problem: Option<Problem>,
+) -> Result<NewPage, ApiError> {
     let checked = |field: Field| field.with_problem(problem.as_ref());
-    NewPage {
+    let released = apps::list(app).await?.into_iter().filter(|(_, latest)| latest.is_some());
+    let released: Vec<_> = released
+        .map(|(app, _)| (app.slug.to_string(), format!("{} ({})", app.name, app.slug)))
+        .collect();
+    let built_in = (String::new(), format!("{BUILT_IN_APP} (built in)"));
+    let choice = (!released.is_empty()).then(|| {
+        let options = std::iter::once(built_in).chain(released);
+        Choice::new("app", "App", form.app.clone(), options)
+            .hint("What it runs. It stays; its releases change.")
+            .with_problem(problem.as_ref())
+    });
+    Ok(NewPage {
         layout: Layout::signed_in(person, "New tenant"),
         slug: checked(Field::new("slug", "Slug", "text"))
             .hint("2 to 40 of a–z, 0–9 and hyphen. It becomes the tenant's address and stays.")
@@ -120,13 +141,14 @@ fn new_page(app: &App, person: &Person, form: &NewForm, problem: Option<Problem>
         name: checked(Field::new("name", "Name", "text"))
             .hint("For people. You can change it later.")
             .value(&form.name),
+        app: choice,
         host: app.addresses.tenant_wildcard().replace('*', "slug"),
         problem,
-    }
+    })
 }
 
 pub async fn show_new_tenant(State(app): State<App>, person: Person) -> Result<Response, ApiError> {
-    page(StatusCode::OK, &new_page(&app, &person, &NewForm::default(), None))
+    page(StatusCode::OK, &new_page(&app, &person, &NewForm::default(), None).await?)
 }
 
 pub async fn create_tenant(
@@ -135,13 +157,18 @@ pub async fn create_tenant(
     person: Person,
     Form(form): Form<NewForm>,
 ) -> Result<Response, ApiError> {
-    let request = NewTenant { slug: form.slug.trim().to_owned(), name: form.name.clone() };
+    let request = NewTenant {
+        slug: form.slug.trim().to_owned(),
+        name: form.name.clone(),
+        app: Some(form.app.clone()).filter(|app| !app.is_empty()),
+        release: None,
+    };
     let new = tenant_actions::Create { request: &request, idempotency_key: None, bytes: &[] };
     match tenant_actions::create(&app, &caller, new).await {
         Ok(made) => Ok(Redirect::to(&format!("/admin/tenants/{}", made.slug)).into_response()),
         Err(failure) => {
             let (status, problem) = form_problem(failure)?;
-            page(status, &new_page(&app, &person, &form, Some(problem)))
+            page(status, &new_page(&app, &person, &form, Some(problem)).await?)
         }
     }
 }
@@ -157,6 +184,7 @@ struct TenantPage {
     generation: i64,
     created_at: String,
     created_ago: String,
+    app: String,
     cpus: String,
     memory: String,
     pids: u32,
@@ -199,6 +227,10 @@ pub async fn show_tenant(
         generation: tenant.generation,
         created_at: views::time(tenant.created_at),
         created_ago: ago(tenant.created_at, now),
+        app: tenant
+            .app
+            .as_ref()
+            .map_or_else(|| format!("{BUILT_IN_APP} (built in)"), TenantApp::name),
         cpus: thousandths(tenant.limits.cpu_millis),
         memory: bytes(tenant.limits.memory_bytes),
         pids: tenant.limits.pids,

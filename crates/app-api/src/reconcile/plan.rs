@@ -24,6 +24,11 @@ impl Observation {
         self.observed().map(|observed| observed.phase)
     }
 
+    /// The container was made from an earlier generation of the spec.
+    fn is_older_than(&self, desired: DesiredState) -> bool {
+        self.observed().is_some_and(|observed| observed.generation < desired.generation)
+    }
+
     fn observed(&self) -> Option<&ObservedTenant> {
         match self {
             Self::Unknown | Self::Absent => None,
@@ -66,7 +71,7 @@ pub fn plan(desired: DesiredState, status: &TenantStatus, observation: &Observat
     if *observation == Observation::Unknown {
         return Step::Noop;
     }
-    let is_old = observation.observed().is_some_and(|o| o.generation < desired.generation);
+    let is_old = observation.is_older_than(desired);
     let phase = observation.phase();
     match (desired.desired, phase) {
         (Desired::Deleted, _) => Step::Remove,
@@ -164,6 +169,12 @@ fn observed_event(desired: DesiredState, observation: &Observation) -> Option<Ev
         // The container still runs from before the requested restart.
         (Desired::Running, Some(Phase::Ready | Phase::Frozen | Phase::Sleeping))
             if desired.restart =>
+        {
+            Some(Event::Started)
+        }
+        // The container of an earlier release is about to be replaced.
+        (Desired::Running, Some(Phase::Ready | Phase::Frozen))
+            if observation.is_older_than(desired) =>
         {
             Some(Event::Started)
         }

@@ -9,8 +9,10 @@ pub mod status;
 use std::collections::BTreeMap;
 
 use protocol::orchestrator::Upstream;
+use protocol::process::AppSpec;
 use protocol::spec::{Desired, Limits, Policy, Spec};
 use protocol::{Slug, State, TenantId, Timestamp};
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use change::Changeable;
@@ -55,6 +57,24 @@ pub struct Tenant {
     pub updated_at: Timestamp,
     /// The time of the owner's last request.
     pub requested_at: Timestamp,
+    /// `None` is the built-in app.
+    pub app: Option<TenantApp>,
+}
+
+/// The app of a tenant at one release.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TenantApp {
+    pub slug: Slug,
+    /// Like `v2`.
+    pub release: String,
+    pub spec: AppSpec,
+}
+
+impl TenantApp {
+    /// Like `notes/v2`.
+    pub fn name(&self) -> String {
+        format!("{}/{}", self.slug, self.release)
+    }
 }
 
 impl Tenant {
@@ -100,6 +120,7 @@ impl Tenant {
             generation: self.generation,
             image: self.image.clone(),
             env: self.env.clone(),
+            app: self.app.as_ref().map(|app| app.spec.clone()),
             limits: self.limits,
             policy: self.policy,
         }

@@ -5,6 +5,7 @@
 mod access;
 mod accounts;
 mod api_keys;
+mod apps;
 mod audit;
 mod bootstrap_key;
 mod connections;

@@ -1,5 +1,6 @@
 //! The command line: nouns, verbs, flags. The reference and the man pages are made from these types.
 
+mod apps;
 mod manifest;
 mod people;
 mod tenants;
@@ -14,6 +15,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::engine::ArgValueCompleter;
 
+pub use self::apps::{AppArg, AppsCommand, CreateApp, CreateRelease, DeleteApp, ReleaseCommand};
 pub use self::manifest::{InitArgs, ManifestCommand};
 pub use people::{
     AuditCommand, AuditFilter, CreateInvitation, CreateKey, CreateWebhook, ExportAudit,
@@ -21,8 +23,8 @@ pub use people::{
     UsersCommand, WebhooksCommand,
 };
 pub use tenants::{
-    ChangeState, Confirm, CreateTenant, DeleteTenant, ListTenants, LogsArgs, OpenTenant, TenantArg,
-    TenantsCommand, WaitArgs, WaitFor, WaitOptions,
+    ChangeState, Confirm, CreateTenant, DeleteTenant, ListTenants, LogsArgs, OpenTenant,
+    SetRelease, TenantArg, TenantsCommand, WaitArgs, WaitFor, WaitOptions,
 };
 pub use tools::{
     ApiArgs, CompletionArgs, ConfigCommand, LoginArgs, LogoutArgs, ManArgs, Method,
@@ -119,6 +121,12 @@ pub enum Command {
     Tenants {
         #[command(subcommand)]
         command: Option<TenantsCommand>,
+    },
+    /// create, list and delete apps, and their releases
+    #[command(visible_alias = "app", args_conflicts_with_subcommands = true)]
+    Apps {
+        #[command(subcommand)]
+        command: Option<AppsCommand>,
     },
     /// create, list and revoke API keys
     #[command(visible_alias = "key", args_conflicts_with_subcommands = true)]

@@ -25,6 +25,8 @@ pub enum TenantsCommand {
     Restart(ChangeState),
     /// delete a tenant with its data
     Delete(DeleteTenant),
+    /// move a tenant to another release of its app
+    SetRelease(SetRelease),
     /// print the log of a tenant
     Logs(LogsArgs),
     /// open a tenant in the browser, signed in
@@ -53,6 +55,24 @@ pub struct CreateTenant {
     /// name for people; default: the slug
     #[arg(long, value_name = "TEXT")]
     pub name: Option<String>,
+    /// app that the tenant runs; default: the built-in one
+    #[arg(long, value_name = "APP")]
+    pub app: Option<String>,
+    /// release of the app, like v2; default: the latest
+    #[arg(long, value_name = "RELEASE", requires = "app")]
+    pub release: Option<String>,
+    #[command(flatten)]
+    pub wait: WaitOptions,
+}
+
+#[derive(Debug, Args)]
+pub struct SetRelease {
+    /// slug of the tenant
+    #[arg(value_name = "SLUG", add = ArgValueCompleter::new(complete::tenants))]
+    pub slug: String,
+    /// release of the tenant's app, like v2
+    #[arg(value_name = "RELEASE")]
+    pub release: String,
     #[command(flatten)]
     pub wait: WaitOptions,
 }

@@ -31,7 +31,7 @@ pub(super) fn init(args: &InitArgs, context: &Context<'_>) -> Result<(), CliErro
 pub(super) fn run(command: ManifestCommand, context: &Context<'_>) -> Result<(), CliError> {
     match command {
         ManifestCommand::Check { file } => {
-            check(&file, &read(&file)?)?;
+            read_checked(&file)?;
             context.output.note(&format!("{} has no fault", file.display()));
             Ok(())
         }
@@ -57,8 +57,10 @@ fn read(file: &Path) -> Result<String, CliError> {
     Ok(text)
 }
 
-fn check(file: &Path, text: &str) -> Result<(), CliError> {
-    let Err(faults) = manifest::parse(text) else { return Ok(()) };
+/// Reads a manifest without faults.
+pub(super) fn read_checked(file: &Path) -> Result<String, CliError> {
+    let text = read(file)?;
+    let Err(faults) = manifest::parse(&text) else { return Ok(text) };
     let count =
         if faults.len() == 1 { "one fault".to_owned() } else { format!("{} faults", faults.len()) };
     let failed = CliError::failed(format!("{} has {count}", file.display()));

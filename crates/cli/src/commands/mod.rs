@@ -1,6 +1,7 @@
 //! The commands: each turns its arguments into calls, and what the API returned into output.
 
 mod api;
+mod apps;
 mod audit;
 mod browser;
 mod confirm;
@@ -30,6 +31,7 @@ pub(crate) fn run(command: Command, context: &Context<'_>) -> Result<(), CliErro
 fn dispatch(command: Command, context: &Context<'_>) -> Result<(), CliError> {
     match command {
         Command::Tenants { command } => tenants::run(command, context),
+        Command::Apps { command } => apps::run(command, context),
         Command::Keys { command } => keys::run(command, context),
         Command::Sessions { command } => people::sessions(command, context),
         Command::Users { command } => people::users(command, context),

@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 
 use super::{browser, confirm, pages};
 use crate::args::{
-    ChangeState, CreateTenant, DeleteTenant, ListTenants, LogsArgs, OpenTenant, TenantArg,
-    TenantsCommand, WaitArgs, WaitOptions,
+    ChangeState, CreateTenant, DeleteTenant, ListTenants, LogsArgs, OpenTenant, SetRelease,
+    TenantArg, TenantsCommand, WaitArgs, WaitOptions,
 };
 use crate::clock;
 use crate::context::Context;
@@ -25,6 +25,8 @@ const TENANTS: Shape = Shape {
         Column::state("STATE", "/state"),
         Column::time("SINCE", "/state_since"),
         Column::new("URL", "/url"),
+        Column::new("APP", "/app").wide(),
+        Column::new("RELEASE", "/release").wide(),
         Column::new("REASON", "/state_reason").wide(),
         Column::new("DESIRED", "/desired").wide(),
         Column::new("AWAKE-BECAUSE", "/awake_because").wide(),
@@ -51,6 +53,7 @@ pub(super) fn run(command: Option<TenantsCommand>, context: &Context<'_>) -> Res
         TenantsCommand::Stop(args) => change_state(&args, Change::Stop, context),
         TenantsCommand::Restart(args) => change_state(&args, Change::Restart, context),
         TenantsCommand::Delete(args) => delete(&args, context),
+        TenantsCommand::SetRelease(args) => set_release(&args, context),
         TenantsCommand::Logs(args) => print_logs(&args, context),
         TenantsCommand::Open(args) => open(&args, context),
         TenantsCommand::Wait(args) => wait_for(&args, context),
@@ -69,8 +72,14 @@ fn list(args: &ListTenants, context: &Context<'_>) -> Result<(), CliError> {
 
 fn create(args: &CreateTenant, context: &Context<'_>) -> Result<(), CliError> {
     let name = args.name.as_deref().unwrap_or(&args.slug);
+    let mut body = json!({ "slug": args.slug, "name": name });
+    for (field, value) in [("app", &args.app), ("release", &args.release)] {
+        if let Some(value) = value {
+            body[field] = value.as_str().into();
+        }
+    }
     let request = Request::new(Method::POST, "/v1/tenants", format!("create tenant {}", args.slug))
-        .json(json!({ "slug": args.slug, "name": name }))
+        .json(body)
         .idempotent();
     let created = context.call(&request)?;
     finish(context, &args.slug, Goal::State(protocol::State::Running), &args.wait, created)
@@ -100,6 +109,19 @@ fn change_state(args: &ChangeState, change: Change, context: &Context<'_>) -> Re
     let request = Request::new(Method::POST, path, format!("{verb} tenant {slug}"));
     let changed = context.call(&request)?;
     finish(context, &slug, Goal::State(goal), &args.wait, changed)
+}
+
+/// A tenant that sleeps or is stopped moves at its next start, which nobody waits for.
+fn set_release(args: &SetRelease, context: &Context<'_>) -> Result<(), CliError> {
+    let SetRelease { slug, release, wait } = args;
+    let title = format!("move tenant {slug} to release {release}");
+    let request = Request::new(Method::PUT, path(slug, "/release"), title)
+        .json(json!({ "release": release }));
+    let moved = context.call(&request)?;
+    if moved["state"] == protocol::State::Starting.as_str() {
+        return finish(context, slug, Goal::State(protocol::State::Running), wait, moved);
+    }
+    context.output.object(&TENANTS, &moved)
 }
 
 /// Waits, unless the person does not want to, and shows the tenant.

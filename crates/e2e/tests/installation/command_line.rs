@@ -83,7 +83,7 @@ async fn the_command_line_works_with_the_profile_of_the_installation_and_with_a_
     let own = with_key(&["tenants", "get", "-o", "name"])?;
     checks.equal("a tenant's key brings its tenant", "cli-acme\n", own.stdout);
     let log = with_key(&["tenants", "logs", "--tail", "5"])?;
-    checks.contains("its log is readable", "all five services are ready", &log.stdout);
+    checks.contains("its log is readable", "all services are ready", &log.stdout);
     let other = with_key(&["tenants", "get", "--tenant", "cli-globex"])?;
     checks.equal("another tenant is a failure", "Some(1)", format!("{:?}", other.code));
     checks.contains("it is forbidden", "403 Forbidden", &other.stderr);

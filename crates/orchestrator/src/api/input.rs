@@ -7,12 +7,13 @@ use axum::http::StatusCode;
 use axum::http::request::Parts;
 use protocol::orchestrator::ApplyRequest;
 use protocol::problem::Code;
+use protocol::process::PrepareImage;
 use protocol::{TenantId, Timestamp};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use service::api_error::ApiError;
 
-use crate::allowed_images::AllowedImages;
+use crate::allowed_images::{self, AllowedImages};
 use crate::driver::LogOptions;
 
 /// The error is boxed: a parsed request must not pay for the size of an error.
@@ -72,6 +73,16 @@ pub(super) fn parse_apply(
     Err(errors.into_iter().fold(failure, add_field).into())
 }
 
+/// The name of an image reaches the engine as a part of a path.
+pub(super) fn parse_prepare(body: Result<Bytes, BytesRejection>) -> Parsed<PrepareImage> {
+    let request: PrepareImage = parse_json(body, super::MAX_BODY_BYTES)?;
+    if allowed_images::is_tag(&request.image) {
+        return Ok(request);
+    }
+    let failure = ApiError::new(Code::InvalidSpec, "The image's name is not valid.");
+    Err(failure.with_field_error("image", "invalid", "must be the name of an image").into())
+}
+
 struct FieldError {
     field: String,
     code: &'static str,
@@ -84,7 +95,16 @@ fn validate(
     images: &AllowedImages,
 ) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    if spec.image.as_deref().is_some_and(|tag| !images.allow(tag)) {
+    // An app's image is wrapped before it becomes a tenant's, and is named by what it holds.
+    let is_of_app = spec.app.is_some();
+    if is_of_app && !spec.image.as_deref().is_some_and(is_image_id) {
+        errors.push(FieldError {
+            field: "spec.image".to_owned(),
+            code: "image_refused",
+            rule: "must be the id of an image for a spec with an app",
+        });
+    }
+    if !is_of_app && spec.image.as_deref().is_some_and(|tag| !images.allow(tag)) {
         errors.push(FieldError {
             field: "spec.image".to_owned(),
             code: "image_refused",
@@ -114,6 +134,11 @@ fn validate(
         check(!value.contains('\0'), &field, "must not contain NUL");
     }
     errors
+}
+
+fn is_image_id(text: &str) -> bool {
+    let hex = text.strip_prefix("sha256:");
+    hex.is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
 fn is_variable_name(name: &str) -> bool {
@@ -218,7 +243,7 @@ mod tests {
         spec.limits.cpu_millis must be at least 10; spec.limits.memory_bytes must be at least 6 MiB, and no more than a machine can have; spec.limits.pids must be at least 16
         spec.env.1A must be a name of letters, digits and _; spec.env.A=B must be a name of letters, digits and _
         spec.env.CIAL_INSTALL is a name that the platform uses itself; spec.env.LD_PRELOAD is a name that the platform uses itself; spec.env.TENANT_ID is a name that the platform uses itself
-        invalid_body: unknown field `volume`, expected one of `id`, `slug`, `generation`, `image`, `env`, `limits`, `policy` at line 1 column 101
+        invalid_body: unknown field `volume`, expected one of `id`, `slug`, `generation`, `image`, `env`, `app`, `limits`, `policy` at line 1 column 101
         spec.id must be the id in the path
         invalid_body: EOF while parsing an object at line 1 column 1
         ");

@@ -1,5 +1,6 @@
 //! The HTTP API of [`protocol::orchestrator`], [`protocol::leases`] and [`protocol::sleep`]. One table of routes builds the server; tests walk the same table.
 
+mod images;
 mod input;
 mod leases;
 mod sleep;
@@ -89,6 +90,7 @@ pub fn routes() -> Vec<Route> {
         route(Method::GET, "/readyz", Open, get(show_readiness)),
         route(Method::GET, "/metrics", Open, get(show_metrics)),
         route(Method::GET, "/v1/capacity", Control, get(show_capacity)),
+        route(Method::POST, "/v1/images/prepare", Control, post(images::prepare)),
         route(Method::GET, "/v1/tenants", Control, get(tenants::list)),
         route(Method::GET, "/v1/tenants/watch", Control, get(tenants::watch)),
         route(Method::PUT, "/v1/tenants/{id}", Control, put(tenants::apply)),

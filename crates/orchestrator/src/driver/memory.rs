@@ -10,7 +10,9 @@ use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream};
 use protocol::busy::BusyList;
+use protocol::inside::DEFAULT_APP_PORT;
 use protocol::orchestrator::{Capacity, Drift, Exit, Upstream};
+use protocol::process::{AppSpec, PreparedImage};
 use protocol::sessions::RevokeSessions;
 use protocol::spec::Spec;
 use protocol::{TenantId, Timestamp};
@@ -501,6 +503,21 @@ impl Driver for MemoryDriver {
 
     fn stats(&self, id: TenantId) -> DriverFuture<'_, ResourceUsage> {
         Box::pin(async move { self.status_or_error(id).map(|_| ResourceUsage::default()) })
+    }
+
+    fn prepare_image<'a>(
+        &'a self,
+        image: &'a str,
+        app: &'a AppSpec,
+    ) -> DriverFuture<'a, PreparedImage> {
+        Box::pin(async move {
+            self.check_reachable()?;
+            Ok(PreparedImage {
+                image_id: format!("sha256:{image}"),
+                command: app.command.clone().unwrap_or_default(),
+                port: app.port.unwrap_or(DEFAULT_APP_PORT),
+            })
+        })
     }
 
     fn capacity(&self) -> DriverFuture<'_, Capacity> {

@@ -18,6 +18,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream};
 use protocol::busy::BusyList;
 use protocol::orchestrator::{Capacity, Drift, Exit, Upstream};
+use protocol::process::{AppSpec, PreparedImage};
 use protocol::sessions::RevokeSessions;
 use protocol::spec::Spec;
 use protocol::{TenantId, Timestamp};
@@ -78,6 +79,12 @@ pub trait Driver: Send + Sync + 'static {
     fn logs(&self, id: TenantId, options: LogOptions) -> DriverFuture<'_, LogStream>;
     fn stats(&self, id: TenantId) -> DriverFuture<'_, ResourceUsage>;
     fn capacity(&self) -> DriverFuture<'_, Capacity>;
+    /// Checks that an image can run an app, and makes it ready for tenants.
+    fn prepare_image<'a>(
+        &'a self,
+        image: &'a str,
+        app: &'a AppSpec,
+    ) -> DriverFuture<'a, PreparedImage>;
     /// Reads the free space of the disk that holds the engine's data. Cheap.
     ///
     /// # Errors

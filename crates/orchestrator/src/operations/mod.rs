@@ -14,6 +14,7 @@ use std::time::Duration;
 use protocol::TenantId;
 use protocol::busy::BusyList;
 use protocol::orchestrator::{ApplyRequest, Capacity, ObservedTenant};
+use protocol::process::{PrepareImage, PreparedImage};
 use service::metrics::Bounded;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -185,6 +186,17 @@ impl Operations {
 
     /// # Errors
     /// The driver's own.
+    /// Checks that an image can run an app, and makes it ready for tenants.
+    ///
+    /// # Errors
+    /// The driver's own.
+    pub async fn prepare_image(
+        &self,
+        request: &PrepareImage,
+    ) -> Result<PreparedImage, DriverError> {
+        self.driver.prepare_image(&request.image, &request.app).await
+    }
+
     pub async fn capacity(&self) -> Result<Capacity, DriverError> {
         self.driver.capacity().await
     }

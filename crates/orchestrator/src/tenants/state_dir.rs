@@ -171,9 +171,10 @@ fn spec_of_any_build<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Spec>,
 mod lenient {
     use std::collections::BTreeMap;
 
+    use protocol::process::AppSpec;
     use protocol::spec::{Limits, Policy, Spec, WakeOn};
     use protocol::{Slug, TenantId};
-    use serde::Deserialize;
+    use serde::{Deserialize, Deserializer};
     use serde_json::Value;
 
     pub(super) fn spec(value: Value) -> Option<Spec> {
@@ -192,10 +193,29 @@ mod lenient {
         image: Option<String>,
         #[serde(default)]
         env: BTreeMap<String, String>,
+        #[serde(default, deserialize_with = "app")]
+        app: Option<AppSpec>,
         #[serde(default, with = "AnyLimits")]
         limits: Limits,
         #[serde(default, with = "AnyPolicy")]
         policy: Policy,
+    }
+
+    fn app<'de, D: Deserializer<'de>>(from: D) -> Result<Option<AppSpec>, D::Error> {
+        #[derive(Deserialize)]
+        struct Any(#[serde(with = "AnyApp")] AppSpec);
+        Ok(Option::<Any>::deserialize(from)?.map(|Any(app)| app))
+    }
+
+    #[derive(Deserialize)]
+    #[serde(remote = "AppSpec")]
+    struct AnyApp {
+        #[serde(default)]
+        command: Option<Vec<String>>,
+        #[serde(default)]
+        port: Option<u16>,
+        #[serde(default)]
+        health_path: Option<String>,
     }
 
     #[derive(Deserialize)]

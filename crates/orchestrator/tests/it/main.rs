@@ -20,3 +20,4 @@ mod support;
 mod suspending;
 mod waking;
 mod wire;
+mod wrapping;

@@ -50,6 +50,12 @@ codes! {
     AmbiguousPath = "ambiguous_path" [400] "Ambiguous path"
         "inside a tenant: the path can be read in more than one way"
         "write it plainly, without encoded slashes and dots",
+    AppInUse = "app_in_use" [409] "App in use"
+        "tenants follow the app"
+        "delete them first",
+    AppTaken = "app_taken" [409] "App taken"
+        "an app has that slug"
+        "choose another",
     BodyTooLarge = "body_too_large" [413] "Content too large"
         "the body is over the limit"
         "send less",
@@ -231,7 +237,7 @@ codes! {
         "the link was used or is too old"
         "print a new one",
     ResourceNotFound = "resource_not_found" [404] "Not found"
-        "there is no such session, person, member, invitation, webhook or delivery"
+        "there is no such session, person, member, invitation, webhook, delivery or app"
         "list them",
     RevisionConflict = "revision_conflict" [409] "Conflict"
         "somebody changed the tenant at the same time"

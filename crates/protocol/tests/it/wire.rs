@@ -16,6 +16,7 @@ use protocol::orchestrator::{
     ApplyRequest, Capacity, Exit, ObservedTenant, ObservedTenantList, Phase, Upstream,
 };
 use protocol::problem::Code;
+use protocol::process::AppSpec;
 use protocol::routes::Route;
 use protocol::sessions::RevokeSessions;
 use protocol::sleep::{IdleState, LastWake, SleepStatus, SleepStatusList, WakePhases};
@@ -176,6 +177,11 @@ fn app_api_and_orchestrator() {
         generation: 2,
         image: Some("cial-tenant:dev".into()),
         env: [("GREETING".to_owned(), "hello".to_owned())].into(),
+        app: Some(AppSpec {
+            command: Some(vec!["/bin/notes".into()]),
+            port: Some(5000),
+            health_path: Some("/up".into()),
+        }),
         limits: Limits::default(),
         policy: Policy::default(),
     };
@@ -194,7 +200,7 @@ fn app_api_and_orchestrator() {
         }),
     };
     let lines = [
-        wire(&spec, Refused, &["image", "env", "limits", "policy"]),
+        wire(&spec, Refused, &["image", "env", "app", "limits", "policy"]),
         // From JSON, as the first release sent it.
         wire::<ApplyRequest>(
             &serde_json::from_value(json!({ "spec": spec, "run": true })).unwrap(),
@@ -268,6 +274,8 @@ fn the_admin_api() {
         name: "Acme".into(),
         owner_id: Some(user.id),
         url: "http://acme.localhost:8080".into(),
+        app: "notes".into(),
+        release: Some("v2".into()),
         desired: Desired::Running,
         state: State::Frozen,
         state_since: "2027-01-15T08:00:00.000Z".into(),
@@ -293,6 +301,8 @@ fn the_admin_api() {
         updated_at: "2027-01-15T08:00:00.000Z".into(),
     };
     let optional = [
+        "app",
+        "release",
         "effective_policy",
         "awake_because",
         "asleep_because",
@@ -314,7 +324,16 @@ fn the_admin_api() {
         ),
         wire(&SignIn { email, password }, Refused, &[]),
         wire(&SignedIn { user }, Ignored, &[]),
-        wire(&NewTenant { slug: "acme".into(), name: "Acme".into() }, Refused, &[]),
+        wire(
+            &NewTenant {
+                slug: "acme".into(),
+                name: "Acme".into(),
+                app: Some("notes".into()),
+                release: Some("v1".into()),
+            },
+            Refused,
+            &["app", "release"],
+        ),
         wire(&tenant, Ignored, &optional),
         wire(
             &TenantList { tenants: vec![tenant.clone()], next_cursor: Some("c".into()) },

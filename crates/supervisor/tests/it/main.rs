@@ -1,6 +1,8 @@
 //! The contract of PID 1, tested with real processes under real users. The tests need root, as PID
 //! 1 does.
 
+#[cfg(test)]
+mod app;
 mod dropping;
 mod ending;
 mod printing;

@@ -55,7 +55,7 @@ impl Stage {
         }
         let _alone = FORKS.lock().unwrap_or_else(PoisonError::into_inner);
         fs::copy(rehearsal(), directory.join("rehearsal")).unwrap();
-        for program in ["edge", "core", "platform"] {
+        for program in ["edge", "core", "platform", "app"] {
             symlink("../rehearsal", directory.join("programs").join(program)).unwrap();
         }
         Set { directory }
@@ -114,10 +114,16 @@ pub(crate) struct Set {
 
 impl Set {
     pub(crate) fn start(self, script: &str) -> Stage {
+        self.start_with(script, &[])
+    }
+
+    /// Starts with more variables of the container.
+    pub(crate) fn start_with(self, script: &str, variables: &[(&str, String)]) -> Stage {
         let alone = FORKS.lock().unwrap_or_else(PoisonError::into_inner);
         let mut supervisor = Command::new(self.directory.join("rehearsal"))
             .arg(&self.directory)
             .env("TENANT_ID", script)
+            .envs(variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

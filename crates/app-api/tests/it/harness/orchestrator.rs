@@ -11,6 +11,7 @@ use futures_util::future::BoxFuture;
 use futures_util::{StreamExt as _, stream};
 use protocol::orchestrator::{ApplyRequest, DiskUse, Exit, ObservedTenant, Phase, Upstream};
 use protocol::problem::Code;
+use protocol::process::{PrepareImage, PreparedImage};
 use protocol::sleep::{SleepStatus, SleepStatusList};
 use protocol::watch::Message;
 use protocol::{Problem, TenantId, Timestamp};
@@ -207,6 +208,25 @@ impl Orchestrator for FakeOrchestrator {
             let call = if apply.restart { Call::Restart } else { Call::Run };
             let observed = self.perform(id, call)?;
             observed.ok_or_else(|| CallError::Unexpected("a start that leaves nothing".into()))
+        })
+    }
+
+    fn prepare_image<'a>(
+        &'a self,
+        request: &'a PrepareImage,
+    ) -> BoxFuture<'a, Result<PreparedImage, CallError>> {
+        Box::pin(async move {
+            let PrepareImage { image, app } = request;
+            if image == "missing:1" {
+                let problem =
+                    Problem::new(Code::ImageMissing, "The engine has no image missing:1.");
+                return Err(CallError::Refused(Box::new(problem)));
+            }
+            Ok(PreparedImage {
+                image_id: format!("sha256:of-{image}"),
+                command: app.command.clone().unwrap_or_else(|| vec!["/bin/app".to_owned()]),
+                port: app.port.unwrap_or(3000),
+            })
         })
     }
 

@@ -19,6 +19,7 @@ use super::engine::{
     ACTION_TIMEOUT, INSPECT_TIMEOUT, driver_error, optional, status, with_timeout,
 };
 use super::network::Network;
+use super::wrap::TenantImage;
 use super::{DockerDriver, disk_error, template};
 use crate::driver::{
     AppliedLimits, ContainerStatus, DriverError, DriverErrorCode, RunState, STOP_TIMEOUT,
@@ -96,10 +97,16 @@ impl DockerDriver {
         spec: &Spec,
     ) -> Result<ContainerStatus, DriverError> {
         let client = self.engine.client().await?;
+        let image = self.tenant_image(&client, spec).await?;
         // The second attempt runs only if another process created the container after our
         // inspection.
         for _ in 0..2 {
-            if let Some(status) = self.try_ensure_container(&client, spec).await? {
+            if let Some(status) = self.try_ensure_container(&client, spec, &image).await? {
+                drop(image);
+                if spec.app.is_some() && status.run == RunState::Created {
+                    // The container may have replaced the last one of another release.
+                    self.remove_unused_images(&client).await;
+                }
                 return Ok(status);
             }
         }
@@ -111,21 +118,22 @@ impl DockerDriver {
         &self,
         client: &Client,
         spec: &Spec,
+        image: &TenantImage<'_>,
     ) -> Result<Option<ContainerStatus>, DriverError> {
         let name = spec.id.container();
         let Some(container) =
             optional(INSPECT_TIMEOUT, client.inspect_container(&name, None)).await?
         else {
             self.refuse_new_below_reserve(client, spec.id).await?;
-            return self.create_all(client, spec).await;
+            return self.create_all(client, spec, image).await;
         };
-        let (image, network) = tokio::try_join!(
-            optional(INSPECT_TIMEOUT, client.inspect_image(self.template.image(spec))),
+        let (image_now, network) = tokio::try_join!(
+            optional(INSPECT_TIMEOUT, client.inspect_image(&image.tag)),
             self.find_network(client, spec.id),
         )?;
-        let image = image.and_then(|i| i.id);
+        let image_now = image_now.and_then(|i| i.id);
         self.claim("container", &name, labels_of(&container), spec.id)?;
-        let status = self.inspected_status(spec.id, &container, image.as_deref()).await?;
+        let status = self.inspected_status(spec.id, &container, image_now.as_deref()).await?;
         let facts = ContainerFacts {
             is_alive: status.run.is_alive(),
             is_leaving: is_leaving(&container),
@@ -139,7 +147,7 @@ impl DockerDriver {
                     self.stop_container(spec.id).await?;
                 }
                 self.remove_container(client, &status.container).await?;
-                self.create_all(client, spec).await
+                self.create_all(client, spec, image).await
             }
             ContainerAction::Reuse => {
                 if network.is_none() {
@@ -161,11 +169,12 @@ impl DockerDriver {
         &self,
         client: &Client,
         spec: &Spec,
+        image: &TenantImage<'_>,
     ) -> Result<Option<ContainerStatus>, DriverError> {
         let network = self.create_network(client, spec.id);
         let container = async {
             self.create_volumes(client, spec.id).await?;
-            self.create_container_for(client, spec).await
+            self.create_container_for(client, spec, image).await
         };
         // `try_join` would abandon the other call; both calls finish, so that a retry finds
         // complete objects.
@@ -201,12 +210,13 @@ impl DockerDriver {
         &self,
         client: &Client,
         spec: &Spec,
+        image: &TenantImage<'_>,
     ) -> Result<Option<String>, DriverError> {
         let (ingress, secrets) = self.engine_side_dirs().await?.of(spec.id);
         // The engine requires that the sources of binds exist at this point.
         self.tenant_dirs.create(spec.id).map_err(|e| disk_error(&e))?;
         let named = CreateContainerOptionsBuilder::default().name(&spec.id.container()).build();
-        let body = self.template.container(spec, &ingress, &secrets);
+        let body = self.template.container(spec, &ingress, &secrets, image);
         let made =
             tokio::time::timeout(ACTION_TIMEOUT, client.create_container(Some(named), body)).await;
         match made {

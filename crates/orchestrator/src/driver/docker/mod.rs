@@ -10,6 +10,7 @@ mod remove;
 mod status;
 pub mod subnet_pool;
 mod template;
+mod wrap;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -22,9 +23,10 @@ use futures_util::stream::BoxStream;
 use protocol::TenantId;
 use protocol::busy::BusyList;
 use protocol::orchestrator::Capacity;
+use protocol::process::{AppSpec, PreparedImage};
 use protocol::sessions::RevokeSessions;
 use protocol::spec::Spec;
-use tokio::sync::{OnceCell, broadcast};
+use tokio::sync::{OnceCell, RwLock, broadcast};
 use tokio_util::task::AbortOnDropHandle;
 
 use self::engine::{Engine, INSPECT_TIMEOUT, optional, with_timeout};
@@ -73,6 +75,9 @@ pub struct DockerDriver {
     state_dir: PathBuf,
     disk_reserve_bytes: u64,
     subnets: network::Subnets,
+    /// Held to read by those who create a container from a wrapped image, and to write by those who
+    /// wrap an image or remove one.
+    wrapping: RwLock<()>,
     events: broadcast::Sender<EngineEvent>,
     _follower: AbortOnDropHandle<()>,
 }
@@ -120,6 +125,7 @@ impl DockerDriver {
             state_dir,
             disk_reserve_bytes,
             subnets: network::Subnets::new(pool),
+            wrapping: RwLock::default(),
             events,
             _follower: AbortOnDropHandle::new(tokio::spawn(follower)),
         })
@@ -248,6 +254,14 @@ impl Driver for DockerDriver {
 
     fn capacity(&self) -> DriverFuture<'_, Capacity> {
         Box::pin(self.read_capacity())
+    }
+
+    fn prepare_image<'a>(
+        &'a self,
+        image: &'a str,
+        app: &'a AppSpec,
+    ) -> DriverFuture<'a, PreparedImage> {
+        Box::pin(self.prepare(image, app))
     }
 
     fn disk_space(&self) -> Result<DiskSpace, DriverError> {

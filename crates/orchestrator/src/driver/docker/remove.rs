@@ -29,7 +29,9 @@ impl DockerDriver {
         };
         tokio::try_join!(self.remove_networks(&client, id), volumes)?;
         self.tenant_dirs.remove(id).map_err(|e| disk_error(&e))?;
-        self.verify_gone(&client, id).await
+        self.verify_gone(&client, id).await?;
+        self.remove_unused_images(&client).await;
+        Ok(())
     }
 
     async fn verify_gone(&self, client: &Client, id: TenantId) -> Result<(), DriverError> {

@@ -5,14 +5,16 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use bollard::models::{
-    ContainerCreateBody, ContainerUpdateBody, EndpointSettings, HostConfig, Ipam, IpamConfig,
-    Mount, MountPoint, MountType, NetworkCreateRequest, PortBinding, VolumeCreateRequest,
+    ContainerCreateBody, ContainerUpdateBody, EndpointSettings, HealthConfig, HostConfig, Ipam,
+    IpamConfig, Mount, MountPoint, MountType, NetworkCreateRequest, PortBinding,
+    VolumeCreateRequest,
 };
 use protocol::id::labels;
 use protocol::spec::{Limits, Spec};
 use protocol::{InstallName, TenantId, inside};
 
 use super::subnet_pool::Net;
+use super::wrap::{TenantImage, WrappedApp};
 use crate::driver::{AppliedLimits, STOP_TIMEOUT};
 
 /// Shared with `smoke-tenant`, so that the production flags exist only once.
@@ -141,24 +143,27 @@ impl ContainerTemplate {
         spec: &Spec,
         ingress: &Path,
         secrets: &Path,
+        image: &TenantImage<'_>,
     ) -> ContainerCreateBody {
-        let image = self.image(spec);
         let mut labels = self.labels_with_hash(spec.id);
         labels.insert(labels::SLUG.to_owned(), spec.slug.to_string());
         labels.insert(labels::GENERATION.to_owned(), spec.generation.to_string());
-        labels.insert(IMAGE_LABEL.to_owned(), image.to_owned());
+        labels.insert(IMAGE_LABEL.to_owned(), image.tag.clone());
         let limits = limits(spec.limits);
-        let host = HostConfig {
+        let mut host = HostConfig {
             nano_cpus: limits.nano_cpus,
             memory: limits.memory,
             memory_swap: limits.memory_swap,
             pids_limit: limits.pids_limit,
             ..self.host(spec.id, ingress, secrets)
         };
-        ContainerCreateBody {
+        for volume in image.app.iter().flat_map(|app| &app.volumes) {
+            host.tmpfs.get_or_insert_default().insert(volume.clone(), VOLUME_TMPFS.to_owned());
+        }
+        let common = ContainerCreateBody {
             hostname: Some(spec.slug.to_string()),
-            image: Some(image.to_owned()),
-            env: Some(env(spec)),
+            image: Some(image.tag.clone()),
+            env: Some(env(spec, image.app.as_ref())),
             labels: Some(labels),
             exposed_ports: self.publish.then(|| vec![port()]),
             host_config: Some(host),
@@ -166,7 +171,8 @@ impl ContainerTemplate {
             // shutdown.
             stop_timeout: i64::try_from(STOP_TIMEOUT.as_secs()).ok(),
             ..ContainerCreateBody::default()
-        }
+        };
+        if image.app.is_some() { with_own_start(common) } else { common }
     }
 
     /// Builds the host configuration without the limits of a spec.
@@ -182,6 +188,21 @@ impl ContainerTemplate {
             HashMap::from([(port(), Some(vec![any_free]))])
         });
         host
+    }
+}
+
+/// Replaces all that an app's image says about the start of its container. The engine would run a
+/// health check of the image as root inside the container.
+fn with_own_start(container: ContainerCreateBody) -> ContainerCreateBody {
+    let no_check = HealthConfig { test: Some(vec!["NONE".to_owned()]), ..HealthConfig::default() };
+    ContainerCreateBody {
+        entrypoint: Some(vec![inside::WRAPPED_SUPERVISOR.to_owned()]),
+        cmd: Some(Vec::new()),
+        user: Some("0:0".to_owned()),
+        working_dir: Some("/".to_owned()),
+        stop_signal: Some("SIGTERM".to_owned()),
+        healthcheck: Some(no_check),
+        ..container
     }
 }
 
@@ -277,7 +298,19 @@ fn fnv1a(bytes: &[u8]) -> u64 {
     })
 }
 
-fn env(spec: &Spec) -> Vec<String> {
+/// The folders that an app's image declares as volumes: empty at each start, and the program's.
+const VOLUME_TMPFS: &str = "rw,nosuid,nodev,size=256m,mode=0755,uid=1001,gid=1001";
+
+fn env(spec: &Spec, app: Option<&WrappedApp>) -> Vec<String> {
+    if let Some(app) = app {
+        let process = serde_json::to_string(&app.process).unwrap_or_default();
+        return vec![
+            format!("{}={}", inside::TENANT_ID, spec.slug),
+            format!("{}={}", inside::TENANT_UUID, spec.id),
+            format!("{}={process}", inside::APP_PROCESS),
+            format!("{}={}", inside::APP_PORT, app.process.port),
+        ];
+    }
     let names: Vec<_> = spec.env.keys().map(String::as_str).collect();
     let mut ours = vec![
         format!("{}={}", inside::TENANT_ID, spec.slug),
@@ -333,7 +366,9 @@ mod tests {
 
     fn container(template: &ContainerTemplate) -> serde_json::Value {
         let spec = spec();
-        let made = template.container(&spec, Path::new("/e/sockets/x"), Path::new("/e/secrets/x"));
+        let image = TenantImage::own(template.image(&spec));
+        let (sockets, secrets) = (Path::new("/e/sockets/x"), Path::new("/e/secrets/x"));
+        let made = template.container(&spec, sockets, secrets, &image);
         let mut made = serde_json::to_value(made).unwrap();
         made["Labels"][TEMPLATE_HASH_LABEL] = "…".into();
         for option in made["HostConfig"]["SecurityOpt"].as_array_mut().unwrap() {
@@ -416,8 +451,9 @@ mod tests {
             "an image is looked at by its id"
         );
         let network = template().network(spec().id, "10.201.0.8/29".parse().unwrap());
-        let made =
-            template().container(&spec(), Path::new("/e/sockets/x"), Path::new("/e/secrets/x"));
+        let (sockets, secrets) = (Path::new("/e/sockets/x"), Path::new("/e/secrets/x"));
+        let image = TenantImage::own("cial-tenant:dev");
+        let made = template().container(&spec(), sockets, secrets, &image);
         for labels in [network.labels, made.labels] {
             assert_eq!(labels.unwrap()[TEMPLATE_HASH_LABEL], flags);
         }

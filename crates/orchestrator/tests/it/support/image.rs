@@ -34,6 +34,29 @@ pub(crate) async fn build_tenant(docker: &Docker) -> String {
     name
 }
 
+/// An image with the stand-in where the tenant image has the supervisor and the core.
+pub(crate) async fn overlay(docker: &Docker) -> String {
+    let mut hasher = DefaultHasher::new();
+    (SOURCE, OVERLAY).hash(&mut hasher);
+    let name = format!("{REPO}:overlay-{:016x}", hasher.finish());
+    if docker.inspect_image(&name).await.is_err() {
+        build(docker, &name, OVERLAY, &compiled()).await;
+    }
+    name
+}
+
+const OVERLAY: &str = "FROM scratch\nCOPY tenant /usr/local/bin/supervisor\n\
+    COPY --chown=1000:1000 tenant /opt/cial-core/edge\nCOPY --chown=1000:1000 tenant /opt/cial-core/core\n\
+    ENTRYPOINT [\"supervisor\"]\n";
+
+/// An image of an app: one file, and what the lines of its recipe say.
+pub(crate) async fn app(docker: &Docker, tag: &str, lines: &str) -> String {
+    let name = name(tag);
+    let recipe = format!("FROM scratch\nCOPY tenant /bin/notes\nENV TAG={tag}\n{lines}");
+    build(docker, &name, &recipe, b"a program").await;
+    name
+}
+
 pub(crate) fn name(tag: &str) -> String {
     format!("{REPO}:{tag}")
 }

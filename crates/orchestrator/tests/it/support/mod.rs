@@ -16,8 +16,8 @@ use std::time::Duration;
 use bollard::Docker as Client;
 use bollard::errors::Error;
 use bollard::query_parameters::{
-    ListContainersOptionsBuilder, ListNetworksOptions, ListVolumesOptions,
-    RemoveContainerOptionsBuilder, RemoveVolumeOptions,
+    ListContainersOptionsBuilder, ListImagesOptions, ListNetworksOptions, ListVolumesOptions,
+    RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder, RemoveVolumeOptions,
 };
 use futures_util::{FutureExt as _, StreamExt as _};
 use orchestrator::controller::Controller;
@@ -224,6 +224,13 @@ impl Install {
         for container in containers {
             let force = RemoveContainerOptionsBuilder::default().force(true).build();
             record(container.clone(), self.client.remove_container(&container, Some(force)).await);
+        }
+        let labels = Some(self.filters(None));
+        let images = ListImagesOptions { filters: labels, ..ListImagesOptions::default() };
+        for image in self.client.list_images(Some(images)).await.unwrap_or_default() {
+            let kept = RemoveImageOptionsBuilder::default().noprune(true).build();
+            let removed = self.client.remove_image(&image.id, Some(kept), None).await;
+            record(image.id.clone(), removed.map(drop));
         }
         for network in networks {
             record(network.clone(), self.client.remove_network(&network).await);

@@ -1,0 +1,2 @@
+ALTER TABLE tenants DROP COLUMN release_id, DROP COLUMN app;
+DROP TABLE releases, apps;

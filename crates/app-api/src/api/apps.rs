@@ -1,0 +1,89 @@
+//! `/v1/apps`: apps and their releases.
+
+use axum::extract::State;
+use axum::http::header;
+use protocol::apps::{App, AppList, NewApp, NewRelease, Release, ReleaseList};
+use service::api_error::ApiError;
+
+use crate::access::Caller;
+use crate::app::App as Service;
+use crate::apps::{self, release_name};
+use crate::db::app;
+use crate::http::extract::{AppPath, Json};
+use crate::http::reply::{Created, NoContent};
+use crate::views;
+
+pub async fn list_apps(State(service): State<Service>) -> Result<axum::Json<AppList>, ApiError> {
+    let apps = apps::list(&service).await?.into_iter().map(|(app, latest)| view(app, latest));
+    Ok(axum::Json(AppList { apps: apps.collect() }))
+}
+
+pub async fn create_app(
+    State(service): State<Service>,
+    Caller(caller): Caller,
+    body: Json<NewApp>,
+) -> Result<Created<App>, ApiError> {
+    let created = apps::create(&service, &caller, &body.value).await?;
+    let location = format!("/v1/apps/{}", created.slug);
+    Ok(Created::new(view(created, None)).with_text(header::LOCATION, &location)?)
+}
+
+pub async fn show_app(
+    State(service): State<Service>,
+    AppPath(slug): AppPath,
+) -> Result<axum::Json<App>, ApiError> {
+    let (app, releases) = apps::list_releases(&service, &slug).await?;
+    Ok(axum::Json(view(app, releases.first().map(|release| release.number))))
+}
+
+pub async fn delete_app(
+    State(service): State<Service>,
+    Caller(caller): Caller,
+    AppPath(slug): AppPath,
+) -> Result<NoContent, ApiError> {
+    apps::delete(&service, &caller, &slug).await?;
+    Ok(NoContent::default())
+}
+
+pub async fn list_releases(
+    State(service): State<Service>,
+    AppPath(slug): AppPath,
+) -> Result<axum::Json<ReleaseList>, ApiError> {
+    let (app, releases) = apps::list_releases(&service, &slug).await?;
+    let releases = releases.into_iter().map(|release| release_view(&app, release)).collect();
+    Ok(axum::Json(ReleaseList { releases }))
+}
+
+pub async fn create_release(
+    State(service): State<Service>,
+    Caller(caller): Caller,
+    AppPath(slug): AppPath,
+    body: Json<NewRelease>,
+) -> Result<Created<Release>, ApiError> {
+    let (app, release) = apps::create_release(&service, &caller, &slug, &body.value).await?;
+    let location = format!("/v1/apps/{}/releases", app.slug);
+    Ok(Created::new(release_view(&app, release)).with_text(header::LOCATION, &location)?)
+}
+
+fn view(app: app::App, latest: Option<i32>) -> App {
+    App {
+        slug: app.slug,
+        name: app.name,
+        latest_release: latest.map(release_name),
+        created_at: views::time(app.created_at),
+    }
+}
+
+fn release_view(app: &app::App, release: app::Release) -> Release {
+    Release {
+        app: app.slug.clone(),
+        release: release_name(release.number),
+        image: release.image,
+        digest: release.image_id,
+        command: release.process.command.unwrap_or_default(),
+        port: release.process.port.unwrap_or_default(),
+        health_path: release.process.health_path,
+        env: release.env,
+        created_at: views::time(release.created_at),
+    }
+}

@@ -1,0 +1,252 @@
+//! Apps and releases: create, list, delete; and the release that a tenant follows.
+
+use protocol::Slug;
+use protocol::apps::{BUILT_IN_APP, NewApp, NewRelease};
+use protocol::problem::Code;
+use protocol::process::{AppSpec, PrepareImage, PreparedImage};
+use serde_json::json;
+use service::api_error::ApiError;
+use service::client::CallError;
+use uuid::Uuid;
+
+use crate::access::Principal;
+use crate::app::App as Service;
+use crate::audit::{Action, Actor, Entry, Resource};
+use crate::db::app::{self, App, Release};
+use crate::db::{Conn, Transaction as _, audit_log};
+use crate::tenant::TenantApp;
+use crate::validation;
+
+/// The most releases of one app.
+const MAX_RELEASES: i32 = 10_000;
+
+/// A release with its app: what a tenant follows.
+#[derive(Clone, Debug)]
+pub struct Followed {
+    pub release: Release,
+    pub tenant_app: TenantApp,
+}
+
+/// Creates an app without releases.
+///
+/// # Errors
+/// `invalid_slug`, `invalid_fields`, `app_taken`.
+pub async fn create(service: &Service, caller: &Principal, new: &NewApp) -> Result<App, ApiError> {
+    let slug = Slug::choose(&new.slug).map_err(|why| {
+        let detail = format!("The slug {why}.");
+        let error = ApiError::new(Code::InvalidSlug, detail.clone());
+        error.with_field_error("slug", "invalid_slug", detail)
+    })?;
+    let name = validation::name(&new.name)
+        .map_err(|error| validation::invalid_fields(&[("name", Some(error))]))?;
+    let now = service.clock.now();
+    let row = App { id: Uuid::now_v7(), slug, name, created_at: now };
+    let entry = Entry::new(Actor::from(caller), Action::AppCreate, resource(&row))
+        .after(json!({ "id": row.id, "name": row.name }));
+    let mut conn = service.conn().await?;
+    conn.transaction(async |conn| -> Result<_, ApiError> {
+        if row.slug.as_str() == BUILT_IN_APP || !app::insert(conn, &row).await? {
+            let detail =
+                format!("An app with the slug {} exists already. Choose another.", row.slug);
+            let error = ApiError::new(Code::AppTaken, detail.clone());
+            return Err(error.with_field_error("slug", "app_taken", detail));
+        }
+        audit_log::append(conn, &entry, now).await?;
+        Ok(())
+    })
+    .await?;
+    Ok(row)
+}
+
+/// All apps, each with the number of its latest release.
+pub async fn list(service: &Service) -> Result<Vec<(App, Option<i32>)>, ApiError> {
+    Ok(app::all(&mut *service.conn().await?).await?)
+}
+
+/// # Errors
+/// `resource_not_found`.
+pub async fn find(service: &Service, slug: &str) -> Result<App, ApiError> {
+    find_in(&mut *service.conn().await?, slug).await
+}
+
+async fn find_in(conn: &mut Conn, slug: &str) -> Result<App, ApiError> {
+    // Postgres refuses a NUL, and no slug has one.
+    let found = if slug.contains('\0') { None } else { app::by_slug(conn, slug).await? };
+    found.ok_or_else(|| {
+        let detail = if slug == BUILT_IN_APP {
+            format!("{BUILT_IN_APP} is the built-in app: it has no releases and stays.")
+        } else {
+            "There is no app of this name.".to_owned()
+        };
+        ApiError::new(Code::ResourceNotFound, detail)
+    })
+}
+
+/// Deletes an app with its releases.
+///
+/// # Errors
+/// `resource_not_found`; `app_in_use` while tenants follow it.
+pub async fn delete(service: &Service, caller: &Principal, slug: &str) -> Result<(), ApiError> {
+    let (mut conn, now) = (service.conn().await?, service.clock.now());
+    conn.transaction(async |conn| -> Result<_, ApiError> {
+        let found = find_in(conn, slug).await?;
+        // A tenant that is made at this moment waits for the row, and then misses its release.
+        app::lock(conn, found.id).await?;
+        let followers = app::followers(conn, found.id).await?;
+        if !followers.is_empty() {
+            let detail = format!(
+                "{} tenants follow this app, such as {}. Delete them first.",
+                followers.len(),
+                followers[0]
+            );
+            return Err(ApiError::new(Code::AppInUse, detail));
+        }
+        let entry = Entry::new(Actor::from(caller), Action::AppDelete, resource(&found))
+            .before(json!({ "id": found.id, "name": found.name }));
+        audit_log::append(conn, &entry, now).await?;
+        app::delete(conn, found.id).await?;
+        Ok(())
+    })
+    .await
+}
+
+/// The latest release first.
+///
+/// # Errors
+/// `resource_not_found`.
+pub async fn list_releases(service: &Service, slug: &str) -> Result<(App, Vec<Release>), ApiError> {
+    let mut conn = service.conn().await?;
+    let found = find_in(&mut conn, slug).await?;
+    let releases = app::releases(&mut conn, found.id).await?;
+    Ok((found, releases))
+}
+
+/// Makes a release of an image that the engine has. The image is checked and wrapped first.
+///
+/// # Errors
+/// `resource_not_found`; `invalid_fields` with every fault of the manifest; `image_missing`,
+/// `image_invalid`.
+pub async fn create_release(
+    service: &Service,
+    caller: &Principal,
+    slug: &str,
+    new: &NewRelease,
+) -> Result<(App, Release), ApiError> {
+    let found = find(service, slug).await?;
+    let manifest = manifest::parse(new.manifest.as_deref().unwrap_or_default())
+        .map_err(|faults| manifest_faults(&faults))?;
+    let wanted = AppSpec {
+        command: manifest.command,
+        port: manifest.port,
+        health_path: manifest.health_path,
+    };
+    let request = PrepareImage { image: new.image.clone(), app: wanted.clone() };
+    let prepared = service.orchestrator.prepare_image(&request).await.map_err(|e| refused(&e))?;
+    let PreparedImage { image_id, command, port } = prepared;
+    let process = AppSpec { command: Some(command), port: Some(port), ..wanted };
+    let (mut conn, now) = (service.conn().await?, service.clock.now());
+    conn.transaction(async |conn| -> Result<_, ApiError> {
+        let nothing = || ApiError::new(Code::ResourceNotFound, "The app was deleted meanwhile.");
+        app::lock(conn, found.id).await?.ok_or_else(nothing)?;
+        let latest = app::release(conn, found.id, None).await?.map_or(0, |release| release.number);
+        if latest >= MAX_RELEASES {
+            let detail = format!("An app has at most {MAX_RELEASES} releases.");
+            return Err(ApiError::new(Code::InvalidFields, detail));
+        }
+        let release = Release {
+            id: Uuid::now_v7(),
+            number: latest + 1,
+            image: new.image.clone(),
+            image_id,
+            process,
+            env: manifest.env,
+            created_at: now,
+        };
+        let name = format!("{}/{}", found.slug, release_name(release.number));
+        let entry =
+            Entry::new(Actor::from(caller), Action::ReleaseCreate, Resource::new("release", name))
+                .after(json!({ "image": release.image, "digest": release.image_id }));
+        app::insert_release(conn, found.id, &release).await?;
+        audit_log::append(conn, &entry, now).await?;
+        Ok((found, release))
+    })
+    .await
+}
+
+/// The release of an app that a tenant is to follow: the named one, or the latest.
+///
+/// # Errors
+/// `invalid_fields` at the field `app` or `release`.
+pub async fn followed(
+    conn: &mut Conn,
+    slug: &str,
+    release: Option<&str>,
+) -> Result<Followed, ApiError> {
+    let invalid = |field: &str, code: &'static str, detail: String| {
+        ApiError::new(Code::InvalidFields, detail.clone()).with_field_error(field, code, detail)
+    };
+    let number =
+        release.map(|name| name.strip_prefix('v').and_then(|n| n.parse().ok()).unwrap_or(0));
+    let found = find_in(conn, slug).await.map_err(|error| {
+        if error.problem.status == 404 {
+            invalid("app", "unknown_app", error.problem.detail)
+        } else {
+            error
+        }
+    })?;
+    let release = app::release(conn, found.id, number).await?.ok_or_else(|| match release {
+        Some(name) => {
+            invalid("release", "unknown_release", format!("The app has no release {name}."))
+        }
+        None => {
+            invalid("app", "no_release", "The app has no release yet. Create one first.".to_owned())
+        }
+    })?;
+    let tenant_app = TenantApp {
+        slug: found.slug,
+        release: release_name(release.number),
+        spec: release.process.clone(),
+    };
+    Ok(Followed { release, tenant_app })
+}
+
+pub fn release_name(number: i32) -> String {
+    format!("v{number}")
+}
+
+fn resource(app: &App) -> Resource {
+    Resource::new("app", &app.slug)
+}
+
+fn manifest_faults(faults: &[manifest::Fault]) -> ApiError {
+    let error = ApiError::new(Code::InvalidFields, "The manifest has faults.");
+    faults.iter().fold(error, |error, fault| {
+        error.with_field_error("manifest", "invalid_manifest", fault.to_string())
+    })
+}
+
+/// The orchestrator's refusals of an image are the caller's to mend; all else is not.
+fn refused(error: &CallError) -> ApiError {
+    if let CallError::Refused(problem) = error {
+        let known = [Code::ImageMissing, Code::ImageInvalid, Code::DiskFull];
+        if let Some(code) = known.into_iter().find(|code| code.as_str() == problem.code) {
+            let detail = problem.detail.clone();
+            return ApiError::new(code, detail.clone()).with_field_error(
+                "image",
+                code.as_str(),
+                detail,
+            );
+        }
+        if problem.status == 422 {
+            let detail = "The image's name is not one that the engine can know.";
+            return ApiError::new(Code::InvalidFields, detail).with_field_error(
+                "image",
+                "invalid_image",
+                detail,
+            );
+        }
+    }
+    tracing::warn!(%error, "image preparation failed");
+    let detail = "The image cannot be checked at the moment. Try again.";
+    ApiError::new(Code::OrchestratorUnavailable, detail)
+}

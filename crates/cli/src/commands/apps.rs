@@ -1,0 +1,91 @@
+//! `cial apps`.
+
+use serde_json::json;
+
+use super::{confirm, manifest, pages};
+use crate::args::{AppsCommand, CreateApp, CreateRelease, ReleaseCommand};
+use crate::context::Context;
+use crate::error::CliError;
+use crate::http::{Method, Request, segment};
+use crate::output::{Column, Shape};
+
+const PATH: &str = "/v1/apps";
+
+const APPS: Shape = Shape {
+    plural: "apps",
+    name: "/slug",
+    columns: &[
+        Column::new("SLUG", "/slug"),
+        Column::new("NAME", "/name"),
+        Column::new("LATEST", "/latest_release"),
+        Column::time("CREATED", "/created_at"),
+    ],
+};
+
+const RELEASES: Shape = Shape {
+    plural: "releases",
+    name: "/release",
+    columns: &[
+        Column::new("RELEASE", "/release"),
+        Column::new("IMAGE", "/image"),
+        Column::new("PORT", "/port"),
+        Column::time("CREATED", "/created_at"),
+        Column::new("DIGEST", "/digest").wide(),
+        Column::new("COMMAND", "/command").wide(),
+        Column::new("HEALTH", "/health_path").wide(),
+    ],
+};
+
+pub(super) fn run(command: Option<AppsCommand>, context: &Context<'_>) -> Result<(), CliError> {
+    match command.unwrap_or(AppsCommand::List) {
+        AppsCommand::List => {
+            let apps = pages::single(context, &Request::get(PATH, "list apps"), "apps")?;
+            context.output.list(&APPS, &apps)
+        }
+        AppsCommand::Create(args) => create(&args, context),
+        AppsCommand::Get(args) => {
+            let request = Request::get(path(&args.slug), format!("show app {}", args.slug));
+            context.output.object(&APPS, &context.call(&request)?)
+        }
+        AppsCommand::Delete(args) => {
+            let what = format!("delete app {}", args.slug);
+            if !confirm::goes_on(context, args.confirm, &what)? {
+                return Ok(());
+            }
+            context.send(&Request::new(Method::DELETE, path(&args.slug), what))?;
+            context.output.note(&format!("app {} is deleted", args.slug));
+            Ok(())
+        }
+        AppsCommand::Release { command: ReleaseCommand::List(args) } => {
+            let title = format!("list the releases of app {}", args.slug);
+            let request = Request::get(format!("{}/releases", path(&args.slug)), title);
+            context.output.list(&RELEASES, &pages::single(context, &request, "releases")?)
+        }
+        AppsCommand::Release { command: ReleaseCommand::Create(args) } => {
+            create_release(&args, context)
+        }
+    }
+}
+
+fn create(args: &CreateApp, context: &Context<'_>) -> Result<(), CliError> {
+    let name = args.name.as_deref().unwrap_or(&args.slug);
+    let request = Request::new(Method::POST, PATH, format!("create app {}", args.slug))
+        .json(json!({ "slug": args.slug, "name": name }));
+    context.output.object(&APPS, &context.call(&request)?)
+}
+
+/// The manifest is checked here, too: its faults are then those of a file.
+fn create_release(args: &CreateRelease, context: &Context<'_>) -> Result<(), CliError> {
+    let mut body = json!({ "image": args.image });
+    if let Some(file) = &args.manifest {
+        body["manifest"] = manifest::read_checked(file)?.into();
+    }
+    let title = format!("create a release of app {}", args.slug);
+    let request =
+        Request::new(Method::POST, format!("{}/releases", path(&args.slug)), title).json(body);
+    context.output.object(&RELEASES, &context.call(&request)?)
+}
+
+fn path(slug: &str) -> String {
+    format!("{PATH}/{}", segment(slug))
+}

@@ -1,0 +1,359 @@
+//! Wraps an image for tenants: the supervisor, the edge and the core of the installation's own tenant
+//! image are laid over it, and the result is kept under a tag of ours.
+//!
+//! The engine copies the files between two containers that never start, and commits the second. No
+//! program of the image runs, so the image needs no shell, no accounts and no libraries.
+
+mod program;
+
+use std::collections::{BTreeMap, HashMap};
+
+use bollard::Docker as Client;
+use bollard::models::{ContainerConfig, ContainerCreateBody, ImageInspect};
+use bollard::query_parameters::{
+    CommitContainerOptionsBuilder, CreateContainerOptionsBuilder,
+    DownloadFromContainerOptionsBuilder, ListContainersOptionsBuilder, ListImagesOptionsBuilder,
+    RemoveImageOptionsBuilder, UploadToContainerOptionsBuilder,
+};
+use bytes::Bytes;
+use futures_util::TryStreamExt as _;
+use protocol::inside::{AGENT_UID, CIAL_UID};
+use protocol::process::{AppProcess, AppSpec, PreparedImage};
+use protocol::spec::Spec;
+use tokio::sync::RwLockReadGuard;
+
+use self::program::{ImageProgram, refused};
+use super::DockerDriver;
+use super::engine::{ACTION_TIMEOUT, INSPECT_TIMEOUT, optional, status, with_timeout};
+use crate::driver::{DriverError, DriverErrorCode};
+
+/// The id of the image that was wrapped.
+const SOURCE_LABEL: &str = "cial.app.source";
+/// The id of the tenant image whose files were laid over it.
+const OVERLAY_LABEL: &str = "cial.app.overlay";
+/// The [`ImageProgram`] as JSON.
+const PROGRAM_LABEL: &str = "cial.app.program";
+/// Marks the containers that a wrapping needs. They never start.
+const WORK_LABEL: &str = "cial.app.work";
+
+/// The image of a tenant's container.
+pub(super) struct TenantImage<'a> {
+    pub(super) tag: String,
+    /// The program of an app, in a wrapped image; `None` is an image of ours.
+    pub(super) app: Option<WrappedApp>,
+    /// While the guard lives, no wrapped image is removed.
+    _in_use: Option<RwLockReadGuard<'a, ()>>,
+}
+
+pub(super) struct WrappedApp {
+    pub(super) process: AppProcess,
+    /// Folders that the program may write to.
+    pub(super) volumes: Vec<String>,
+}
+
+impl TenantImage<'_> {
+    /// An image of ours.
+    pub(super) fn own(tag: &str) -> Self {
+        Self { tag: tag.to_owned(), app: None, _in_use: None }
+    }
+}
+
+/// A wrapped image on the engine.
+struct Wrapped {
+    tag: String,
+    source_id: String,
+    program: ImageProgram,
+}
+
+/// A source image and the tenant image that is laid over it.
+struct Parts {
+    source_id: String,
+    overlay_id: String,
+    source: ImageInspect,
+}
+
+impl DockerDriver {
+    /// The image for a spec. Wraps an app's image that is not wrapped yet.
+    pub(super) async fn tenant_image(
+        &self,
+        client: &Client,
+        spec: &Spec,
+    ) -> Result<TenantImage<'_>, DriverError> {
+        let tag = self.template.image(spec);
+        let Some(app) = &spec.app else {
+            return Ok(TenantImage::own(tag));
+        };
+        let (wrapped, in_use) = self.wrapped(client, tag).await?;
+        let process = wrapped.program.merge(app, &spec.env)?;
+        let app = WrappedApp { process, volumes: wrapped.program.volumes().to_vec() };
+        Ok(TenantImage { tag: wrapped.tag, app: Some(app), _in_use: Some(in_use) })
+    }
+
+    pub(super) async fn prepare(
+        &self,
+        image: &str,
+        app: &AppSpec,
+    ) -> Result<PreparedImage, DriverError> {
+        let client = self.engine.client().await?;
+        // A release that is refused leaves no wrapped image.
+        let parts = self.find_parts(&client, image).await?;
+        let process = read_program(&parts.source)?.merge(app, &BTreeMap::new())?;
+        let (wrapped, _in_use) = self.wrapped(&client, &parts.source_id).await?;
+        let AppProcess { command, port, .. } = process;
+        Ok(PreparedImage { image_id: wrapped.source_id, command, port })
+    }
+
+    async fn wrapped(
+        &self,
+        client: &Client,
+        source: &str,
+    ) -> Result<(Wrapped, RwLockReadGuard<'_, ()>), DriverError> {
+        let parts = self.find_parts(client, source).await?;
+        let tag = self.wrapped_tag(&parts);
+        let in_use = self.wrapping.read().await;
+        if let Some(found) = find_wrapped(client, &tag, &parts).await? {
+            return Ok((found, in_use));
+        }
+        drop(in_use);
+        let alone = self.wrapping.write().await;
+        // Another caller may have wrapped the image meanwhile.
+        let wrapped = match find_wrapped(client, &tag, &parts).await? {
+            Some(found) => found,
+            None => self.wrap(client, &tag, &parts).await?,
+        };
+        Ok((wrapped, alone.downgrade()))
+    }
+
+    /// The tag names both images, so that a rebuild of either makes another wrapped image.
+    fn wrapped_tag(&self, parts: &Parts) -> String {
+        let short =
+            |id: &str| id.trim_start_matches("sha256:").chars().take(16).collect::<String>();
+        let (source, overlay) = (short(&parts.source_id), short(&parts.overlay_id));
+        format!("cial-app-{}:{source}-{overlay}", self.template.install)
+    }
+
+    async fn find_parts(&self, client: &Client, source: &str) -> Result<Parts, DriverError> {
+        let ((source_id, source), (overlay_id, overlay)) =
+            tokio::try_join!(inspect(client, source), inspect(client, &self.template.image))?;
+        let platform = |image: &ImageInspect| {
+            let word = |word: &Option<String>| word.clone().unwrap_or_default();
+            format!("{}/{}", word(&image.os), word(&image.architecture))
+        };
+        let (found, needed) = (platform(&source), platform(&overlay));
+        if found != needed {
+            let why = format!("The image is for {found}, and this machine runs {needed}.");
+            return Err(refused(why, "Build the image for this machine."));
+        }
+        Ok(Parts { source_id, overlay_id, source })
+    }
+
+    async fn wrap(
+        &self,
+        client: &Client,
+        tag: &str,
+        parts: &Parts,
+    ) -> Result<Wrapped, DriverError> {
+        let program = read_program(&parts.source)?;
+        // Leftovers of a wrapping that was interrupted.
+        self.remove_work(client).await?;
+        let made = self.lay_over(client, tag, parts, &program).await;
+        let removed = self.remove_work(client).await;
+        made.and(removed)?;
+        tracing::info!(image = %parts.source_id, wrapped = %tag, "image wrapped");
+        Ok(Wrapped { tag: tag.to_owned(), source_id: parts.source_id.clone(), program })
+    }
+
+    async fn lay_over(
+        &self,
+        client: &Client,
+        tag: &str,
+        parts: &Parts,
+        program: &ImageProgram,
+    ) -> Result<(), DriverError> {
+        let overlay = self.create_work(client, &parts.overlay_id).await?;
+        let target = self.create_work(client, &parts.source_id).await?;
+        let core = download(client, &overlay, "/opt/cial-core").await?;
+        let supervisor = download(client, &overlay, "/usr/local/bin/supervisor").await?;
+        upload(client, &target, "/", skeleton().into()).await?;
+        upload(client, &target, "/opt", core).await?;
+        upload(client, &target, "/opt/cial", supervisor).await?;
+        // The first time for the places, and again for owners and modes.
+        upload(client, &target, "/", skeleton().into()).await?;
+        let (repo, version) = tag.split_once(':').unwrap_or((tag, "latest"));
+        let options = CommitContainerOptionsBuilder::default()
+            .container(&target)
+            .repo(repo)
+            .tag(version)
+            .pause(false)
+            .build();
+        let mut labels = self.template.own_labels();
+        labels.insert(SOURCE_LABEL.to_owned(), parts.source_id.clone());
+        labels.insert(OVERLAY_LABEL.to_owned(), parts.overlay_id.clone());
+        labels.insert(PROGRAM_LABEL.to_owned(), serde_json::to_string(program).unwrap_or_default());
+        let config = ContainerConfig { labels: Some(labels), ..ContainerConfig::default() };
+        with_timeout(ACTION_TIMEOUT, client.commit_container(options, config)).await?;
+        Ok(())
+    }
+
+    /// Creates a container that is never started. Its entry point is never looked up.
+    async fn create_work(&self, client: &Client, image: &str) -> Result<String, DriverError> {
+        let mut labels = self.template.own_labels();
+        labels.insert(WORK_LABEL.to_owned(), "1".to_owned());
+        let body = ContainerCreateBody {
+            image: Some(image.to_owned()),
+            entrypoint: Some(vec!["/never".to_owned()]),
+            network_disabled: Some(true),
+            labels: Some(labels),
+            ..ContainerCreateBody::default()
+        };
+        let options = CreateContainerOptionsBuilder::default().build();
+        let made = client.create_container(Some(options), body);
+        Ok(with_timeout(ACTION_TIMEOUT, made).await?.id)
+    }
+
+    async fn remove_work(&self, client: &Client) -> Result<(), DriverError> {
+        let wanted = ListContainersOptionsBuilder::default()
+            .all(true)
+            .filters(&self.filters_with(WORK_LABEL))
+            .build();
+        let found = with_timeout(INSPECT_TIMEOUT, client.list_containers(Some(wanted))).await?;
+        for container in found.into_iter().filter_map(|container| container.id) {
+            self.remove_container(client, &container).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes wrapped images that no container is made from. Best effort: the next removal tries
+    /// again.
+    pub(super) async fn remove_unused_images(&self, client: &Client) {
+        // Somebody who creates a container needs the images.
+        let Ok(_alone) = self.wrapping.try_write() else { return };
+        let filters = self.filters_with(SOURCE_LABEL);
+        let wanted = ListImagesOptionsBuilder::default().filters(&filters).build();
+        let images = with_timeout(INSPECT_TIMEOUT, client.list_images(Some(wanted))).await;
+        let images = images.unwrap_or_default();
+        for tag in images.into_iter().flat_map(|image| image.repo_tags) {
+            // Without `noprune`, the engine also removes the app's own image when that has no tag.
+            let options = RemoveImageOptionsBuilder::default().noprune(true).build();
+            let removed = client.remove_image(&tag, Some(options), None);
+            match tokio::time::timeout(ACTION_TIMEOUT, removed).await {
+                Ok(Ok(_)) => tracing::info!(wrapped = %tag, "unused image removed"),
+                // A container is made from the image, or somebody removed the image.
+                Ok(Err(error)) if matches!(status(&error), Some(404 | 409)) => {}
+                Ok(Err(error)) => tracing::warn!(wrapped = %tag, %error, "image removal failed"),
+                Err(_) => tracing::warn!(wrapped = %tag, "image removal timed out"),
+            }
+        }
+    }
+
+    fn filters_with(&self, label: &str) -> HashMap<String, Vec<String>> {
+        let mut filters = self.template.filters(None);
+        filters.entry("label".to_owned()).or_default().push(label.to_owned());
+        filters
+    }
+}
+
+/// Inspects an image that must exist; returns its id, too.
+async fn inspect(client: &Client, name: &str) -> Result<(String, ImageInspect), DriverError> {
+    let found = optional(INSPECT_TIMEOUT, client.inspect_image(name)).await?;
+    let found = found.and_then(|image| Some((image.id.clone()?, image)));
+    found.ok_or_else(|| {
+        let fix = "Build or load the image, or name another one.";
+        let detail = format!("The engine has no image {name}. {fix}");
+        DriverError::new(DriverErrorCode::ImageMissing, detail)
+    })
+}
+
+fn read_program(image: &ImageInspect) -> Result<ImageProgram, DriverError> {
+    ImageProgram::read(&image.config.clone().unwrap_or_default())
+}
+
+/// Finds the wrapped image of exactly these parts.
+async fn find_wrapped(
+    client: &Client,
+    tag: &str,
+    parts: &Parts,
+) -> Result<Option<Wrapped>, DriverError> {
+    let found = optional(INSPECT_TIMEOUT, client.inspect_image(tag)).await?;
+    let labels = found.and_then(|image| image.config).and_then(|config| config.labels);
+    let Some(labels) = labels else { return Ok(None) };
+    let has = |label: &str, id: &String| labels.get(label) == Some(id);
+    let fits = has(SOURCE_LABEL, &parts.source_id) && has(OVERLAY_LABEL, &parts.overlay_id);
+    let program = labels.get(PROGRAM_LABEL).filter(|_| fits);
+    let program = program.and_then(|json| serde_json::from_str(json).ok());
+    let source_id = parts.source_id.clone();
+    Ok(program.map(|program| Wrapped { tag: tag.to_owned(), source_id, program }))
+}
+
+/// Reads a path of a container as a tar, with the owners and modes of the files.
+async fn download(client: &Client, container: &str, path: &str) -> Result<Bytes, DriverError> {
+    let options = DownloadFromContainerOptionsBuilder::default().path(path).build();
+    let pieces = client.download_from_container(container, Some(options));
+    let pieces: Vec<Bytes> = with_timeout(ACTION_TIMEOUT, pieces.try_collect()).await?;
+    Ok(pieces.concat().into())
+}
+
+async fn upload(
+    client: &Client,
+    container: &str,
+    path: &str,
+    tar: Bytes,
+) -> Result<(), DriverError> {
+    let options = UploadToContainerOptionsBuilder::default().path(path).build();
+    let sent = client.upload_to_container(container, Some(options), bollard::body_full(tar));
+    with_timeout(ACTION_TIMEOUT, sent).await
+}
+
+/// The folders of a tenant as a tar: owner, group and mode of each. Every parent is in it, so that a
+/// symbolic link or an owner of the image's own leads none of the platform's paths elsewhere.
+fn skeleton() -> Vec<u8> {
+    const ROOT: u32 = 0;
+    let folders = [
+        ("opt", ROOT, ROOT, 0o755),
+        ("opt/cial", ROOT, ROOT, 0o755),
+        ("opt/cial-core", CIAL_UID, CIAL_UID, 0o700),
+        ("run", ROOT, ROOT, 0o755),
+        ("run/cial", ROOT, ROOT, 0o755),
+        ("run/cial/core", CIAL_UID, CIAL_UID, 0o700),
+        // The core's too: the app meets a socket there, and must not be able to replace it.
+        ("run/cial/agent", CIAL_UID, AGENT_UID, 0o750),
+        ("var", ROOT, ROOT, 0o755),
+        ("var/lib", ROOT, ROOT, 0o755),
+        ("var/lib/cial", CIAL_UID, CIAL_UID, 0o700),
+        ("home", ROOT, ROOT, 0o755),
+        ("home/agent", AGENT_UID, AGENT_UID, 0o755),
+        ("home/agent/files", AGENT_UID, AGENT_UID, 0o750),
+        ("tmp", AGENT_UID, AGENT_UID, 0o700),
+    ];
+    let mut tar = tar::Builder::new(Vec::new());
+    for (path, user, group, mode) in folders {
+        let mut header = tar::Header::new_ustar();
+        header.set_entry_type(tar::EntryType::Directory);
+        header.set_uid(user.into());
+        header.set_gid(group.into());
+        header.set_mode(mode);
+        header.set_size(0);
+        let added = tar.append_data(&mut header, format!("{path}/"), std::io::empty());
+        added.expect("a tar in memory takes short names");
+    }
+    tar.into_inner().expect("a tar in memory has an end")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the image has in place of a folder of ours is replaced, from the top down.
+    #[test]
+    fn the_skeleton_holds_every_parent_of_its_folders() {
+        let tar = skeleton();
+        let mut archive = tar::Archive::new(tar.as_slice());
+        let mut seen = vec![std::path::PathBuf::new()];
+        for entry in archive.entries().unwrap() {
+            let path = entry.unwrap().path().unwrap().into_owned();
+            assert!(seen.contains(&path.parent().unwrap().to_owned()), "{}", path.display());
+            seen.push(path);
+        }
+        assert!(seen.len() > 10);
+    }
+}

@@ -1,0 +1,83 @@
+//! Apps and their releases: what tenants run.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Slug;
+
+/// The app of every tenant that follows no other. It has no releases.
+pub const BUILT_IN_APP: &str = "hello";
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct NewApp {
+    /// The handler checks the text against [`Slug`], so that the error names this field.
+    pub slug: String,
+    pub name: String,
+}
+
+/// An app. Times are RFC 3339, UTC, with milliseconds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct App {
+    pub slug: Slug,
+    pub name: String,
+    /// The name of the latest release, like `v2`; null before the first.
+    pub latest_release: Option<String>,
+    #[cfg_attr(feature = "openapi", schema(format = DateTime))]
+    pub created_at: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct AppList {
+    pub apps: Vec<App>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct NewRelease {
+    /// The name of an image that the engine has.
+    pub image: String,
+    /// The text of a `cial.toml`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<String>,
+}
+
+/// A release of an app. It never changes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Release {
+    pub app: Slug,
+    /// `v1`, `v2`, …
+    pub release: String,
+    /// The image as its release named it.
+    pub image: String,
+    /// The id of the image that the name meant: `sha256:…`. Tenants run this image.
+    pub digest: String,
+    /// Program and arguments.
+    pub command: Vec<String>,
+    pub port: u16,
+    pub health_path: Option<String>,
+    pub env: BTreeMap<String, String>,
+    #[cfg_attr(feature = "openapi", schema(format = DateTime))]
+    pub created_at: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ReleaseList {
+    /// The latest first.
+    pub releases: Vec<Release>,
+}
+
+/// Moves a tenant to another release of its app.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct SetRelease {
+    pub release: String,
+}

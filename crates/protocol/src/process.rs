@@ -1,0 +1,53 @@
+//! The program of an app inside a tenant: as a release describes it, and as PID 1 starts it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// How the program of a release runs. An absent value is the image's own, or the platform's default.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AppSpec {
+    /// Program and arguments, instead of the image's entrypoint and command.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// Answers with a status below 400 once the program is ready. Without it, a connection counts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health_path: Option<String>,
+}
+
+/// The program as PID 1 starts it: image and release merged. Travels as JSON in the container's
+/// variable [`APP_PROCESS`](crate::inside::APP_PROCESS).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AppProcess {
+    /// Program and arguments; never empty.
+    pub command: Vec<String>,
+    pub working_dir: String,
+    pub env: BTreeMap<String, String>,
+    /// The port of 127.0.0.1 on which the program must listen.
+    pub port: u16,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health_path: Option<String>,
+}
+
+/// `POST /v1/images/prepare`: checks an image of the engine for an app, and wraps it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PrepareImage {
+    /// A name that the engine knows.
+    pub image: String,
+    pub app: AppSpec,
+}
+
+/// An image that tenants can run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PreparedImage {
+    /// The id of the image that the name meant: `sha256:…`.
+    pub image_id: String,
+    pub command: Vec<String>,
+    pub port: u16,
+}

@@ -1,0 +1,72 @@
+//! A tenant with an app: its program in the place of the platform's two services.
+
+use std::net::{Ipv4Addr, TcpListener};
+
+use nix::sys::signal::Signal;
+use protocol::inside::APP_PROCESS;
+use protocol::process::AppProcess;
+
+use crate::stage::{Set, Stage};
+
+/// The variable of an app whose program is the stage's own.
+fn app(set: &Set, health_path: Option<&str>) -> (&'static str, String) {
+    // Free when the test begins; PID 1 opens no port of the app.
+    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+    let program = set.directory.join("programs/app");
+    let process = AppProcess {
+        command: vec![program.to_str().unwrap().to_owned(), "--flag".to_owned()],
+        working_dir: "/".to_owned(),
+        env: [("GREETING".to_owned(), "hello".to_owned())].into(),
+        port,
+        health_path: health_path.map(str::to_owned),
+    };
+    (APP_PROCESS, serde_json::to_string(&process).unwrap())
+}
+
+#[test]
+fn the_program_runs_without_privileges_and_is_ready_when_it_answers() {
+    for health_path in [None, Some("/up")] {
+        let set = Stage::prepare();
+        let app = app(&set, health_path);
+        let mut stage = set.start_with("core-back:hear", &[app]);
+        stage.lines([
+            &|line| line == "[platform-front] Uid: 1001 1001 1001 1001",
+            &|line| line == "[platform-front] Gid: 1001 1001 1001 1001",
+            &|line| line == "[platform-front] NoNewPrivs: 1",
+            &|line| line == "[platform-front] CapBnd: 0000000000000000",
+            &|line| line.starts_with("[platform-front] SigBlk: 0000000000000000"),
+            // No listener and no link: the fourth is the program's own port.
+            &|line| line == "[platform-front] fds [0, 1, 2, 3]",
+            &|line| line == "[core-back] heard all-ready",
+        ]);
+        stage.signal(Signal::SIGTERM);
+        let (code, lines) = stage.end();
+        assert_eq!(code, Some(0), "{lines:#?}");
+        assert!(!lines.iter().any(|line| line.contains("platform-back")), "{lines:#?}");
+    }
+}
+
+#[test]
+fn a_program_that_does_not_exist_is_named() {
+    let process = serde_json::json!({
+        "command": ["/nowhere/notes"], "working_dir": "/", "env": {}, "port": 3000,
+    });
+    let stage = Stage::prepare().start_with("", &[(APP_PROCESS, process.to_string())]);
+    let (code, lines) = stage.end();
+    assert_eq!(code, Some(1));
+    let named = lines.iter().any(|line| line.contains("/nowhere/notes cannot be started in /"));
+    assert!(named, "{lines:#?}");
+}
+
+#[test]
+fn the_end_of_the_program_ends_the_tenant() {
+    let set = Stage::prepare();
+    let app = app(&set, None);
+    let mut process: AppProcess = serde_json::from_str(&app.1).unwrap();
+    process.command = vec!["sh".to_owned(), "-c".to_owned(), "echo bye; exit 7".to_owned()];
+    let stage = set.start_with("", &[(APP_PROCESS, serde_json::to_string(&process).unwrap())]);
+    let (code, lines) = stage.end();
+    assert_eq!(code, Some(1), "{lines:#?}");
+    assert!(lines.contains(&"[platform-front] bye".to_owned()), "{lines:#?}");
+    assert!(lines.iter().any(|line| line.contains("platform-front exited with 7")), "{lines:#?}");
+}
