@@ -66,6 +66,8 @@ fn examine(installation: &Installation) -> Result<Vec<Check>> {
     let rows = rows(&compose, installation);
     add("the database answers", of(&rows));
     let Ok(rows) = rows else { return Ok(checks) };
+    let audit = inside(&compose, installation, &["app-api", "app-api", "verify-audit"]);
+    add("the audit log has no break", of(&audit));
     let objects = objects(&docker, &compose, installation);
     add("orchestrator and router show what they have of tenants", of(&objects));
     let Ok(objects) = objects else { return Ok(checks) };

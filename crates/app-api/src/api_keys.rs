@@ -19,6 +19,7 @@ use crate::audit::{Action, Actor, Entry, Resource};
 use crate::auth::api_key::KeyText;
 use crate::db::api_key::{self, ApiKey, Lookup, NewApiKey};
 use crate::db::{Transaction as _, audit_log};
+use crate::http::paging::Window;
 use crate::people;
 use crate::validation::{self, FieldError, invalid_fields};
 use crate::views;
@@ -201,8 +202,8 @@ fn validate(
     }
 }
 
-pub async fn list(app: &App, scope: &Scope) -> Result<Vec<ApiKey>, ApiError> {
-    Ok(api_key::list(&mut *app.conn().await?, scope.tenant_id()).await?)
+pub async fn list(app: &App, scope: &Scope, window: Window) -> Result<Vec<ApiKey>, ApiError> {
+    Ok(api_key::list(&mut *app.conn().await?, scope.tenant_id(), window).await?)
 }
 
 /// Revokes a key of the scope. A key that is revoked already stays so.

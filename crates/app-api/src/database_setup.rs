@@ -79,7 +79,7 @@ async fn try_prepare(
 ) -> Result<(), SetupError> {
     let classify = |error| classify_error(error, install);
     let own_fingerprint = keys::fingerprint(master);
-    let mut conn = database.connect().await.map_err(classify)?;
+    let mut conn = database.connect_owner().await.map_err(classify)?;
     let owner = installation::find(&mut conn).await.context("installation");
     match owner.map_err(SetupError::Transient)? {
         DatabaseOwner::None => {}

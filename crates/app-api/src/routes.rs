@@ -146,6 +146,17 @@ pub const ROUTES: &[Route] = routes! {
     page POST   "/admin/tenants/{slug}/members/invitations/{id}/revoke", Tenant(Admin), "", pages::team::revoke_member_invitation;
     page POST   "/admin/tenants/{slug}/members/{id}/role", Tenant(Admin), "", pages::team::set_member_role;
     page POST   "/admin/tenants/{slug}/members/{id}/remove", Tenant(Admin), "", pages::team::remove_member;
+    page GET    "/admin/keys",                  PlatformAdmin, "", pages::keys::show_keys;
+    page POST   "/admin/keys",                  PlatformAdmin, "", pages::keys::create_key;
+    page POST   "/admin/keys/{id}/revoke",      PlatformAdmin, "", pages::keys::revoke_key;
+    page GET    "/admin/tenants/{slug}/keys",   Tenant(Admin), "", pages::keys::show_tenant_keys;
+    page POST   "/admin/tenants/{slug}/keys",   Tenant(Admin), "", pages::keys::create_tenant_key;
+    page POST   "/admin/tenants/{slug}/keys/{id}/revoke", Tenant(Admin), "", pages::keys::revoke_tenant_key;
+    page GET    "/admin/webhooks",              PlatformAdmin, "", pages::webhooks::show_webhooks;
+    page POST   "/admin/webhooks",              PlatformAdmin, "", pages::webhooks::create_webhook;
+    page GET    "/admin/webhooks/{id}",         PlatformAdmin, "", pages::webhooks::show_deliveries;
+    page POST   "/admin/webhooks/{id}/delete",  PlatformAdmin, "", pages::webhooks::delete_webhook;
+    page POST   "/admin/webhooks/{id}/deliveries/{delivery}/replay", PlatformAdmin, "", pages::webhooks::replay_delivery;
     page GET    "/admin/audit",                 PlatformRead,  "", pages::audit::show_audit;
     page GET    "/admin/account",               SignedIn,      "", pages::account::show_account;
     page POST   "/admin/account/sessions/revoke", SignedIn,    "", pages::account::revoke_other_sessions;

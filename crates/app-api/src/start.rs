@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use argon2::Params;
@@ -18,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::accounts;
 use crate::app::{App, Parts};
 use crate::auth::passwords::Passwords;
-use crate::auth::throttle::Throttle;
+use crate::auth::throttle::{MAX_CHANGES_PER_PRINCIPAL, Throttle};
 use crate::clock::Clock;
 use crate::db::Database;
 use crate::db::connect::Limits;
@@ -29,7 +30,7 @@ use crate::reconcile::observed_cache::ObservedCache;
 use crate::reconcile::{self, Reconciler};
 use crate::route_feed::RouteFeed;
 use crate::settings::{self, Settings, read_addresses};
-use crate::webhooks::client::WebhookClient;
+use crate::webhooks::client::{ATTEMPT_TIMEOUT, WebhookClient};
 use crate::{audit, database_setup, routes, webhooks};
 
 /// Serves until a stop is requested.
@@ -48,6 +49,8 @@ pub fn serve(env: &Env) -> Result<(), ServiceError> {
             password_cost: Params::default(),
             database_limits: Limits::default(),
             connections,
+            webhook_timeout: ATTEMPT_TIMEOUT,
+            max_changes: MAX_CHANGES_PER_PRINCIPAL,
         };
         run(settings, dependencies, public, internal, shutdown_token()?).await
     })
@@ -60,6 +63,9 @@ pub struct Dependencies {
     pub password_cost: Params,
     pub database_limits: Limits,
     pub connections: ConnectionLimits,
+    pub webhook_timeout: Duration,
+    /// Of one person or key, within five minutes.
+    pub max_changes: u32,
 }
 
 /// Serves on these listeners until `stop`.
@@ -97,7 +103,7 @@ pub async fn run(
         public_connections: Connections::new(dependencies.connections.public),
         internal_connections: Connections::new(dependencies.connections.internal),
         passwords: Passwords::new(dependencies.password_cost)?,
-        throttle: Throttle::default(),
+        throttle: Throttle::new(dependencies.max_changes),
         signer: settings.signer,
         routes_token: settings.routes_token,
         description: OnceLock::new(),
@@ -115,7 +121,8 @@ pub async fn run(
         routes::internal_service(app.clone()),
         ending.clone(),
     );
-    let webhook_client = WebhookClient::new(settings.webhook_targets)?;
+    let webhook_client =
+        WebhookClient::new(settings.webhook_targets, dependencies.webhook_timeout)?;
     let servers = (tokio::spawn(public), tokio::spawn(internal));
     let deliveries = tokio::spawn(webhooks::deliver::run(app.clone(), webhook_client));
     tracing::info!(listen = %settings.listen, "server started");

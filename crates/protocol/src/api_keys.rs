@@ -122,7 +122,10 @@ impl fmt::Debug for CreatedKey {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyList {
+    /// The newest first.
     pub keys: Vec<Key>,
+    /// The `?cursor=` value for the next page; null on the last page.
+    pub next: Option<Uuid>,
 }
 
 /// The kind of a caller.

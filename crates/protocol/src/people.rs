@@ -154,7 +154,10 @@ pub struct Invitation {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct InvitationList {
+    /// The newest first.
     pub invitations: Vec<Invitation>,
+    /// The `?cursor=` value for the next page; null on the last page.
+    pub next: Option<Uuid>,
 }
 
 /// A person with a role on a tenant.

@@ -35,6 +35,12 @@ pub fn webhook_secret(master: &Secret, webhook: uuid::Uuid) -> String {
     format!("whsec_{}", URL_SAFE_NO_PAD.encode(derive(master, &format!("webhook/v1/{webhook}"))))
 }
 
+/// The password of the database role as which app-api serves: HKDF of the owner's password, info `database/service/v1`,
+/// base64url.
+pub fn database_service_password(owner: &Secret) -> Secret {
+    Secret::new(URL_SAFE_NO_PAD.encode(derive(owner, "database/service/v1")))
+}
+
 fn derive(master: &Secret, info: &str) -> [u8; 32] {
     let mut key = [0; 32];
     hkdf::Hkdf::<sha2::Sha256>::new(None, master.reveal().as_bytes())

@@ -174,18 +174,18 @@ pub async fn authority_of(
     }
     let found = db::tenant::by_slug_with_membership(conn, slug, principal.user_id()).await?;
     Ok(found.map(|(tenant, membership)| {
-        let membership = membership.as_deref().and_then(membership_role);
+        let membership = membership.and_then(|word| word.parse().ok()).map(membership_role);
         AuthorizedTenant { tenant, role: principal.scope().role_on_tenant(membership) }
     }))
 }
 
 /// The role on a tenant of a membership: `viewer`, `member` or `admin`.
-fn membership_role(membership: &str) -> Option<Role> {
-    Some(match membership.parse().ok()? {
+pub fn membership_role(membership: MemberRole) -> Role {
+    match membership {
         MemberRole::Viewer => Role::Read,
         MemberRole::Member => Role::Write,
         MemberRole::Admin => Role::Admin,
-    })
+    }
 }
 
 /// Constant texts: the response must not reveal more than its code.

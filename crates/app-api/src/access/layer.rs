@@ -11,6 +11,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Redirect, Response};
 use futures_util::StreamExt as _;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use protocol::problem::Code;
 use service::api_error::ApiError;
 
 use super::authority::{
@@ -18,6 +19,8 @@ use super::authority::{
 };
 use super::principal::{Access, AccessError, Person, Principal};
 use crate::app::App;
+use crate::auth::throttle::Attempt;
+use crate::http::request_body;
 use crate::route::Surface;
 use crate::sessions;
 
@@ -43,7 +46,7 @@ pub struct Caller(pub Principal);
 
 /// Middleware: lets admitted callers pass. A response that streams ends when its caller loses the access.
 pub async fn check(State(rule): State<Rule>, mut request: Request, next: Next) -> Response {
-    let Rule { app, access, surface, .. } = &rule;
+    let Rule { app, surface, .. } = &rule;
     let tenant = if rule.names_tenant { Some(path_tenant(&mut request).await) } else { None };
     let authenticated = authority::authenticate(app, *surface, request.headers()).await;
     let Authenticated { principal, cookie } = match authenticated {
@@ -51,15 +54,9 @@ pub async fn check(State(rule): State<Rule>, mut request: Request, next: Next) -
         Ok(None) => return unauthenticated_response(*surface, request.method(), request.uri()),
         Err(error) => return error.into_response(),
     };
-    let mut response = match authority::admit(app, *access, &principal, tenant.as_ref()).await {
-        Ok(found) => {
-            request.extensions_mut().insert(Caller(principal.clone()));
-            if let Some(found) = found {
-                request.extensions_mut().insert(found);
-            }
-            next.run(request).await
-        }
-        Err(error) => error.into_response(),
+    let mut response = match admit(&rule, request, principal.clone(), tenant.as_ref()).await {
+        Ok(request) => next.run(request).await,
+        Err(refusal) => refusal,
     };
     sessions::add_renewed_cookie(&app.addresses, &mut response, cookie);
     let is_complete = response.body().size_hint().exact().is_some();
@@ -68,6 +65,60 @@ pub async fn check(State(rule): State<Rule>, mut request: Request, next: Next) -
     }
     let lost = Box::pin(access_lost(rule, principal, tenant));
     response.map(|body| Body::from_stream(body.into_data_stream().take_until(lost)))
+}
+
+/// Admits the caller, and passes what was found on with the request. The rights that count are those after the last
+/// byte of the body: a caller who loses them while a slow body arrives changes nothing. Who is refused already sends no
+/// body.
+async fn admit(
+    rule: &Rule,
+    request: Request,
+    principal: Principal,
+    tenant: Option<&PathTenant>,
+) -> Result<Request, Response> {
+    let Rule { app, access, surface, .. } = rule;
+    let refuse = ApiError::into_response;
+    count_change(app, request.method(), &principal).map_err(refuse)?;
+    let found = authority::admit(app, *access, &principal, tenant).await.map_err(refuse)?;
+    if request.method().is_safe() || request.body().is_end_stream() {
+        return Ok(with_caller(request, principal, found));
+    }
+    let (parts, body) = request.into_parts();
+    let body = request_body::read(body).await.map_err(refuse)?;
+    let reloaded = match authority::reload_principal(app, &principal).await.map_err(refuse)? {
+        Some(reloaded) => Some(reloaded),
+        // Another request may have given the session a new id meanwhile.
+        None => authority::identify(app, *surface, &parts.headers).await.map_err(refuse)?,
+    };
+    let Some(reloaded) = reloaded else {
+        return Err(unauthenticated_response(*surface, &parts.method, &parts.uri));
+    };
+    let found = authority::admit(app, *access, &reloaded, tenant).await.map_err(refuse)?;
+    Ok(with_caller(Request::from_parts(parts, Body::from(body)), reloaded, found))
+}
+
+fn with_caller(
+    mut request: Request,
+    principal: Principal,
+    found: Option<AuthorizedTenant>,
+) -> Request {
+    request.extensions_mut().insert(Caller(principal));
+    if let Some(found) = found {
+        request.extensions_mut().insert(found);
+    }
+    request
+}
+
+/// Counts a request that changes something against its caller, also one that is refused later.
+fn count_change(app: &App, method: &Method, principal: &Principal) -> Result<(), ApiError> {
+    if method.is_safe() {
+        return Ok(());
+    }
+    app.throttle.attempt(Attempt::Change(principal.id()), app.clock.now()).map_err(|wait| {
+        let detail =
+            format!("Too many changes in a short time. Try again in {} s.", wait.as_secs());
+        ApiError::new(Code::RateLimited, detail).with_retry_after(wait)
+    })
 }
 
 /// Resolves when the caller is no longer admitted, or when the database cannot be read.

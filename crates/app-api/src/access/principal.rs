@@ -94,16 +94,8 @@ pub enum AccessError {
 impl Principal {
     pub fn scope(&self) -> CallerScope<'_> {
         match self {
-            Self::Session(person) => match PlatformRole::from_stored(&person.user.role) {
-                PlatformRole::Owner | PlatformRole::Admin => CallerScope::Platform,
-                PlatformRole::Viewer => CallerScope::PlatformRead,
-                PlatformRole::None => CallerScope::Memberships,
-            },
-            Self::Key(ApiKey { tenant: Some(tenant), role, .. }) => {
-                CallerScope::OneTenant(tenant.slug.as_str(), *role)
-            }
-            Self::Key(ApiKey { is_admin: true, .. }) => CallerScope::Platform,
-            Self::Key(key) => CallerScope::AllTenants(key.role),
+            Self::Session(person) => CallerScope::of_user(&person.user),
+            Self::Key(key) => CallerScope::of_key(key),
             Self::Service => CallerScope::Services,
         }
     }
@@ -141,7 +133,25 @@ impl fmt::Display for Principal {
     }
 }
 
-impl CallerScope<'_> {
+impl<'a> CallerScope<'a> {
+    pub fn of_user(user: &User) -> Self {
+        match PlatformRole::from_stored(&user.role) {
+            PlatformRole::Owner | PlatformRole::Admin => Self::Platform,
+            PlatformRole::Viewer => Self::PlatformRead,
+            PlatformRole::None => Self::Memberships,
+        }
+    }
+
+    pub fn of_key(key: &'a ApiKey) -> Self {
+        match key {
+            ApiKey { tenant: Some(tenant), role, .. } => {
+                Self::OneTenant(tenant.slug.as_str(), *role)
+            }
+            ApiKey { is_admin: true, .. } => Self::Platform,
+            ApiKey { role, .. } => Self::AllTenants(*role),
+        }
+    }
+
     /// The role on a tenant, where the caller has `membership`.
     pub fn role_on_tenant(self, membership: Option<Role>) -> Option<Role> {
         match self {

@@ -8,7 +8,8 @@ use uuid::Uuid;
 use crate::access::{AuthorizedTenant, Caller, Principal};
 use crate::app::App;
 use crate::db::invitation;
-use crate::http::extract::{IdPath, Json};
+use crate::http::extract::{IdPath, Json, Query};
+use crate::http::paging::PageQuery;
 use crate::http::reply::{Created, NoContent};
 use crate::people::invitations::{self, Target};
 use crate::views;
@@ -47,18 +48,27 @@ async fn invite(
 
 pub async fn list_operator_invitations(
     State(app): State<App>,
+    Query(query): Query<PageQuery>,
 ) -> Result<axum::Json<InvitationList>, ApiError> {
-    list(&app, Target::Platform).await
+    list(&app, Target::Platform, &query).await
 }
 
 pub async fn list_member_invitations(
     State(app): State<App>,
     found: AuthorizedTenant,
+    Query(query): Query<PageQuery>,
 ) -> Result<axum::Json<InvitationList>, ApiError> {
-    list(&app, Target::Tenant(&found.tenant)).await
+    list(&app, Target::Tenant(&found.tenant), &query).await
 }
 
-async fn list(app: &App, target: Target<'_>) -> Result<axum::Json<InvitationList>, ApiError> {
+async fn list(
+    app: &App,
+    target: Target<'_>,
+    query: &PageQuery,
+) -> Result<axum::Json<InvitationList>, ApiError> {
+    let window = query.window()?;
+    let mut open = invitations::list(app, target, window).await?;
+    let next = window.next(&mut open, |open| open.id);
     let view = |open: invitation::Invitation| Invitation {
         id: open.id,
         email: open.email,
@@ -67,8 +77,7 @@ async fn list(app: &App, target: Target<'_>) -> Result<axum::Json<InvitationList
         created_at: views::time(open.created_at),
         expires_at: views::time(open.expires_at),
     };
-    let invitations = invitations::list(app, target).await?.into_iter().map(view).collect();
-    Ok(axum::Json(InvitationList { invitations }))
+    Ok(axum::Json(InvitationList { invitations: open.into_iter().map(view).collect(), next }))
 }
 
 pub async fn revoke_operator_invitation(

@@ -10,7 +10,8 @@ use crate::access::principal::CallerScope;
 use crate::access::{AuthorizedTenant, Caller, Principal};
 use crate::api_keys::{self, Scope};
 use crate::app::App;
-use crate::http::extract::{IdPath, Json};
+use crate::http::extract::{IdPath, Json, Query};
+use crate::http::paging::PageQuery;
 use crate::http::reply::{Created, NoContent};
 use crate::views;
 
@@ -35,20 +36,30 @@ pub async fn show_caller(Caller(caller): Caller) -> Result<JsonResponse<WhoAmI>,
     }))
 }
 
-pub async fn list_keys(State(app): State<App>) -> Result<JsonResponse<KeyList>, ApiError> {
-    list(&app, &Scope::AllTenants).await
+pub async fn list_keys(
+    State(app): State<App>,
+    Query(query): Query<PageQuery>,
+) -> Result<JsonResponse<KeyList>, ApiError> {
+    list(&app, &Scope::AllTenants, &query).await
 }
 
 pub async fn list_tenant_keys(
     State(app): State<App>,
     found: AuthorizedTenant,
+    Query(query): Query<PageQuery>,
 ) -> Result<JsonResponse<KeyList>, ApiError> {
-    list(&app, &Scope::of(&found)).await
+    list(&app, &Scope::of(&found), &query).await
 }
 
-async fn list(app: &App, scope: &Scope) -> Result<JsonResponse<KeyList>, ApiError> {
-    let keys = api_keys::list(app, scope).await?;
-    Ok(JsonResponse(KeyList { keys: keys.iter().map(views::api_key).collect() }))
+async fn list(
+    app: &App,
+    scope: &Scope,
+    query: &PageQuery,
+) -> Result<JsonResponse<KeyList>, ApiError> {
+    let window = query.window()?;
+    let mut keys = api_keys::list(app, scope, window).await?;
+    let next = window.next(&mut keys, |key| key.id);
+    Ok(JsonResponse(KeyList { keys: keys.iter().map(views::api_key).collect(), next }))
 }
 
 pub async fn create_key(

@@ -17,13 +17,6 @@ pub async fn list_members(
     State(app): State<App>,
     found: AuthorizedTenant,
 ) -> Result<axum::Json<MemberList>, ApiError> {
-    let view = |member: membership::Member| Member {
-        user_id: member.user.id,
-        email: member.user.email,
-        name: member.user.name,
-        role: member.role,
-        since: views::time(member.since),
-    };
     let members = members::list(&app, &found.tenant).await?.into_iter().map(view).collect();
     Ok(axum::Json(MemberList { members }))
 }
@@ -34,9 +27,19 @@ pub async fn set_member(
     found: AuthorizedTenant,
     IdPath(user): IdPath,
     body: Json<SetMember>,
-) -> Result<NoContent, ApiError> {
-    members::set(&app, &caller, &found.tenant, user, body.value.role).await?;
-    Ok(NoContent::default())
+) -> Result<axum::Json<Member>, ApiError> {
+    let set = members::set(&app, &caller, &found.tenant, user, body.value.role).await?;
+    Ok(axum::Json(view(set)))
+}
+
+fn view(member: membership::Member) -> Member {
+    Member {
+        user_id: member.user.id,
+        email: member.user.email,
+        name: member.user.name,
+        role: member.role,
+        since: views::time(member.since),
+    }
 }
 
 pub async fn remove_member(

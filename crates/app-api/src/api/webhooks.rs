@@ -4,6 +4,7 @@ use axum::extract::{RawPathParams, State};
 use protocol::problem::Code;
 use protocol::webhooks::{Delivery, DeliveryList, NewWebhook, Webhook, WebhookList};
 use service::api_error::ApiError;
+use uuid::Uuid;
 
 use crate::access::Caller;
 use crate::app::App;
@@ -41,7 +42,8 @@ pub async fn list_deliveries(
     State(app): State<App>,
     IdPath(id): IdPath,
 ) -> Result<axum::Json<DeliveryList>, ApiError> {
-    let deliveries = webhooks::deliveries(&app, id).await?.into_iter().map(delivery).collect();
+    let (_, deliveries) = webhooks::deliveries(&app, id).await?;
+    let deliveries = deliveries.into_iter().map(delivery).collect();
     Ok(axum::Json(DeliveryList { deliveries }))
 }
 
@@ -51,11 +53,18 @@ pub async fn replay_delivery(
     IdPath(id): IdPath,
     params: RawPathParams,
 ) -> Result<NoContent, ApiError> {
-    let delivery = params.iter().find_map(|(name, value)| (name == "delivery").then_some(value));
-    let delivery = delivery.and_then(|text| text.parse().ok());
-    let nothing = || ApiError::new(Code::NotFound, "There is nothing of this id.");
-    webhooks::replay(&app, &caller, id, delivery.ok_or_else(nothing)?).await?;
+    webhooks::replay(&app, &caller, id, delivery_in(&params)?).await?;
     Ok(NoContent::default())
+}
+
+/// The delivery in the path. A text that is no UUID names nothing.
+///
+/// # Errors
+/// `not_found`.
+pub fn delivery_in(params: &RawPathParams) -> Result<Uuid, ApiError> {
+    let delivery = params.iter().find_map(|(name, value)| (name == "delivery").then_some(value));
+    let nothing = || ApiError::new(Code::NotFound, "There is nothing of this id.");
+    delivery.and_then(|text| text.parse().ok()).ok_or_else(nothing)
 }
 
 fn view(row: webhook::Webhook) -> Webhook {

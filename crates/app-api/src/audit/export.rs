@@ -89,16 +89,32 @@ fn write_csv(text: &mut String, entry: &AuditEntry<Value>) {
     text.push_str("\r\n");
 }
 
-/// Quotes by RFC 4180. A text that a spreadsheet would run as a formula gets a leading apostrophe.
+/// Quotes every cell by RFC 4180, and puts an apostrophe before each character from which a spreadsheet would run a
+/// formula: at the start, and wherever another program, another list separator or a lost quote would start a cell
+/// (OWASP, CSV injection).
 fn write_cell(text: &mut String, cell: &str) {
-    let is_formula = cell.starts_with(['=', '+', '-', '@', '\t', '\r']);
-    let guard = if is_formula { "'" } else { "" };
-    if cell.contains([',', '"', '\r', '\n']) {
-        let _ = write!(text, "\"{guard}{}\"", cell.replace('"', "\"\""));
-    } else {
-        let _ = write!(text, "{guard}{cell}");
+    text.push('"');
+    let mut starts_cell = true;
+    for letter in cell.chars() {
+        if starts_cell && FORMULA_STARTS.contains(&letter) {
+            text.push('\'');
+        }
+        if letter == '"' {
+            text.push('"');
+        }
+        text.push(letter);
+        // White space in front of a formula does not keep a spreadsheet from running it.
+        let keeps_start = starts_cell && (letter.is_whitespace() || letter == '\0');
+        starts_cell = keeps_start || CELL_ENDS.contains(&letter);
     }
+    text.push('"');
 }
+
+/// ASCII and full-width: some spreadsheets read both.
+const FORMULA_STARTS: [char; 8] =
+    ['=', '+', '-', '@', '\u{ff1d}', '\u{ff0b}', '\u{ff0d}', '\u{ff20}'];
+/// Separators and quotes, after which a formula could begin.
+const CELL_ENDS: [char; 8] = [',', ';', '|', '\t', '\r', '\n', '"', '\''];
 
 /// The state of an export: what is still to be written.
 enum Export {
@@ -172,14 +188,24 @@ mod tests {
         for (text, expected) in [
             ("plain", "plain"),
             ("", ""),
-            ("a,b", "\"a,b\""),
-            ("say \"hi\"", "\"say \"\"hi\"\"\""),
-            ("two\nlines", "\"two\nlines\""),
+            ("a,b", "a,b"),
+            ("say \"hi\"", "say \"\"hi\"\""),
+            ("two\nlines", "two\nlines"),
+            ("2027-01-15T08:00:00Z", "2027-01-15T08:00:00Z"),
+            ("ada@example.com", "ada@example.com"),
             ("=1+1", "'=1+1"),
-            ("@x,y", "\"'@x,y\""),
             ("-5", "'-5"),
+            ("\u{ff1d}1", "'\u{ff1d}1"),
+            ("  =1", "  '=1"),
+            ("\t=1", "\t'=1"),
+            ("\r\n@x", "\r\n'@x"),
+            ("x,=1", "x,'=1"),
+            ("x; +1", "x; '+1"),
+            ("x\n-1", "x\n'-1"),
+            ("x\",=1", "x\"\",'=1"),
+            ("x'=1", "x''=1"),
         ] {
-            assert_eq!(cell(text), expected);
+            assert_eq!(cell(text), format!("\"{expected}\""), "{text:?}");
         }
     }
 }

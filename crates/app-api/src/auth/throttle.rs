@@ -1,4 +1,5 @@
-//! Limits password guessing per client, per client and account, and per account. Fixed memory, nothing is evicted.
+//! Limits password guessing per client, per client and account, and per account, and changes per principal. Fixed
+//! memory, nothing is evicted.
 //!
 //! Attempts are counted in count-min sketches: a flood of invented names can raise a count, never lower one. Windows
 //! start at multiples of [`WINDOW`], the same for all counts, so that no choice of names or times adds guesses.
@@ -23,6 +24,9 @@ const MAX_PER_CLIENT: u32 = 50;
 pub const MAX_PER_ACCOUNT: u32 = 100;
 /// The most attempts of one known device, which count against no other limit.
 const MAX_PER_DEVICE: u32 = 10;
+/// The most requests of one person or API key that change something: a script that runs away writes no more into the
+/// audit log.
+pub const MAX_CHANGES_PER_PRINCIPAL: u32 = 3_000;
 
 const SKETCH_ROWS: usize = 4;
 const SKETCH_WIDTH: usize = 16_384;
@@ -36,10 +40,13 @@ pub enum Attempt<'a> {
     KnownDevice { account: &'a str, device: Uuid },
     /// Other work on unauthenticated input: sign-up and password reset.
     Client(IpAddr),
+    /// A request of an authenticated caller that changes something.
+    Change(Uuid),
 }
 
 #[derive(Debug)]
 pub struct Throttle {
+    max_changes: u32,
     hasher: RandomState,
     counts: Mutex<Counts>,
 }
@@ -57,22 +64,23 @@ enum Key<'a> {
     Client(IpAddr),
     Account(&'a str),
     Device(&'a str, Uuid),
-}
-
-impl Default for Throttle {
-    fn default() -> Self {
-        let rows = vec![0; SKETCH_ROWS * SKETCH_WIDTH];
-        Self { hasher: RandomState::new(), counts: Mutex::new(Counts { window: 0, rows }) }
-    }
+    Principal(Uuid),
 }
 
 impl Throttle {
+    /// `max_changes`: of one principal in a window.
+    pub fn new(max_changes: u32) -> Self {
+        let rows = vec![0; SKETCH_ROWS * SKETCH_WIDTH];
+        let counts = Mutex::new(Counts { window: 0, rows });
+        Self { max_changes, hasher: RandomState::new(), counts }
+    }
+
     /// Counts an attempt before its password is verified, so that concurrent attempts are counted, too.
     ///
     /// # Errors
     /// The time to wait when a limit is reached; a refused attempt is not counted.
     pub fn attempt(&self, attempt: Attempt<'_>, now: Timestamp) -> Result<(), Duration> {
-        let limits = limits(attempt);
+        let limits = self.limits(attempt);
         self.with_counts(now, |counts| {
             for (key, limit) in &limits {
                 if self.estimate(counts, key) >= *limit {
@@ -91,12 +99,34 @@ impl Throttle {
     /// Takes the count of a successful attempt back.
     pub fn succeeded(&self, attempt: Attempt<'_>, now: Timestamp) {
         self.with_counts(now, |counts| {
-            for (key, _) in limits(attempt) {
+            for (key, _) in self.limits(attempt) {
                 for cell in self.cells(&key) {
                     counts.rows[cell] = counts.rows[cell].saturating_sub(1);
                 }
             }
         });
+    }
+
+    fn limits<'a>(&self, attempt: Attempt<'a>) -> Vec<(Key<'a>, u32)> {
+        match attempt {
+            Attempt::SignIn { account, client } => {
+                let client = forwarded::rate_limit_key(client);
+                vec![
+                    (Key::Pair(account, client), MAX_PER_PAIR),
+                    (Key::Client(client), MAX_PER_CLIENT),
+                    (Key::Account(account), MAX_PER_ACCOUNT),
+                ]
+            }
+            Attempt::KnownDevice { account, device } => {
+                vec![(Key::Device(account, device), MAX_PER_DEVICE)]
+            }
+            Attempt::Client(client) => {
+                vec![(Key::Client(forwarded::rate_limit_key(client)), MAX_PER_CLIENT)]
+            }
+            Attempt::Change(principal) => {
+                vec![(Key::Principal(principal), self.max_changes)]
+            }
+        }
     }
 
     /// The number of cells in the sketches.
@@ -131,25 +161,6 @@ impl Throttle {
             counts.rows.fill(0);
         }
         work(&mut counts)
-    }
-}
-
-fn limits(attempt: Attempt<'_>) -> Vec<(Key<'_>, u32)> {
-    match attempt {
-        Attempt::SignIn { account, client } => {
-            let client = forwarded::rate_limit_key(client);
-            vec![
-                (Key::Pair(account, client), MAX_PER_PAIR),
-                (Key::Client(client), MAX_PER_CLIENT),
-                (Key::Account(account), MAX_PER_ACCOUNT),
-            ]
-        }
-        Attempt::KnownDevice { account, device } => {
-            vec![(Key::Device(account, device), MAX_PER_DEVICE)]
-        }
-        Attempt::Client(client) => {
-            vec![(Key::Client(forwarded::rate_limit_key(client)), MAX_PER_CLIENT)]
-        }
     }
 }
 
@@ -189,7 +200,7 @@ mod tests {
 
     #[test]
     fn a_client_is_limited_at_one_account_until_the_window_ends() {
-        let throttle = Throttle::default();
+        let throttle = Throttle::new(MAX_CHANGES_PER_PRINCIPAL);
         for _ in 0..MAX_PER_PAIR {
             throttle.attempt(sign_in("a", CLIENT), at(0)).unwrap();
         }
@@ -201,7 +212,7 @@ mod tests {
 
     #[test]
     fn an_ipv6_network_is_one_client() {
-        let throttle = Throttle::default();
+        let throttle = Throttle::new(MAX_CHANGES_PER_PRINCIPAL);
         let client = |n: u32| IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, n as u16]);
         for n in 0..MAX_PER_PAIR {
             throttle.attempt(sign_in("a", client(n)), at(0)).unwrap();
@@ -213,14 +224,15 @@ mod tests {
 
     #[test]
     fn a_failing_client_locks_out_only_itself() {
-        let (throttle, owner) = (Throttle::default(), IpAddr::from([192, 0, 2, 1]));
+        let (throttle, owner) =
+            (Throttle::new(MAX_CHANGES_PER_PRINCIPAL), IpAddr::from([192, 0, 2, 1]));
         while throttle.attempt(sign_in("a", CLIENT), at(0)).is_ok() {}
         assert!(throttle.attempt(sign_in("a", owner), at(0)).is_ok());
     }
 
     #[test]
     fn an_account_under_attack_still_admits_known_devices() {
-        let throttle = Throttle::default();
+        let throttle = Throttle::new(MAX_CHANGES_PER_PRINCIPAL);
         for n in 0..MAX_PER_ACCOUNT {
             throttle.attempt(sign_in("a", address(n)), at(0)).unwrap();
         }
@@ -236,7 +248,7 @@ mod tests {
 
     #[test]
     fn successes_are_not_counted() {
-        let throttle = Throttle::default();
+        let throttle = Throttle::new(MAX_CHANGES_PER_PRINCIPAL);
         for _ in 0..2 * MAX_PER_ACCOUNT {
             throttle.attempt(sign_in("a", CLIENT), at(0)).unwrap();
             throttle.succeeded(sign_in("a", CLIENT), at(0));
@@ -246,7 +258,7 @@ mod tests {
 
     #[test]
     fn a_client_is_limited_over_all_accounts_and_other_work() {
-        let throttle = Throttle::default();
+        let throttle = Throttle::new(MAX_CHANGES_PER_PRINCIPAL);
         for n in 0..MAX_PER_CLIENT {
             throttle.attempt(sign_in(&n.to_string(), CLIENT), at(0)).unwrap();
         }
@@ -256,7 +268,7 @@ mod tests {
 
     #[test]
     fn twenty_thousand_invented_names_do_not_free_an_account() {
-        let throttle = Throttle::default();
+        let throttle = Throttle::new(MAX_CHANGES_PER_PRINCIPAL);
         let mut guesses = 0;
         for n in 0..20_000_u32 {
             let _ = throttle.attempt(sign_in(&n.to_string(), address(1_000_000 + n)), at(2));
@@ -278,7 +290,7 @@ mod tests {
         fn guesses_per_account_and_window_are_bounded(
             flood in proptest::collection::vec((0..5_000_u32, any::<u32>(), 0..900_i64, any::<bool>()), 1..3_000),
         ) {
-            let throttle = Throttle::default();
+            let throttle = Throttle::new(MAX_CHANGES_PER_PRINCIPAL);
             let mut guesses = std::collections::HashMap::<i64, u32>::new();
             let mut flood = flood;
             flood.sort_by_key(|(_, _, second, _)| *second);

@@ -11,6 +11,7 @@ use super::schema::api_keys::{self, dsl};
 use super::schema::tenants;
 use super::{Conn, audit_log};
 use crate::audit::Entry;
+use crate::http::paging::Window;
 
 /// The only tenant of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -131,15 +132,30 @@ pub async fn find_live(
     Ok(key.filter(|key| key.expires_at.is_none_or(|at| now < at)))
 }
 
+/// Returns a live key, and keeps others from revoking it until the transaction ends.
+pub async fn lock_live(conn: &mut Conn, id: Uuid, now: Timestamp) -> QueryResult<Option<ApiKey>> {
+    let locked = dsl::api_keys.find(id).select(dsl::id).for_share();
+    locked.first::<Uuid>(conn).await.optional()?;
+    find_live(conn, Lookup::Id(id), now).await
+}
+
 /// The keys of `tenant`, or those of all tenants for `None`; the newest first.
-pub async fn list(conn: &mut Conn, tenant: Option<TenantId>) -> QueryResult<Vec<ApiKey>> {
-    let rows: Vec<(KeyRow, Option<TextColumn<Slug>>)> = dsl::api_keys
+pub async fn list(
+    conn: &mut Conn,
+    tenant: Option<TenantId>,
+    window: Window,
+) -> QueryResult<Vec<ApiKey>> {
+    let mut query = dsl::api_keys
         .left_join(tenants::table.on(dsl::tenant_id.eq(tenants::id.nullable())))
         .filter(dsl::tenant_id.is_not_distinct_from(tenant.map(TenantId::uuid)))
-        .order((dsl::created_at.desc(), dsl::id))
+        .order(dsl::id.desc())
+        .limit(window.rows())
         .select((KeyRow::as_select(), tenants::slug.nullable()))
-        .load(conn)
-        .await?;
+        .into_boxed();
+    if let Some(before) = window.before {
+        query = query.filter(dsl::id.lt(before));
+    }
+    let rows: Vec<(KeyRow, Option<TextColumn<Slug>>)> = query.load(conn).await?;
     Ok(rows.into_iter().filter_map(|(row, slug)| row.with_tenant(slug)).collect())
 }
 

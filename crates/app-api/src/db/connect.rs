@@ -1,4 +1,6 @@
 //! Connections to Postgres: a pool, single connections, migrations. Every wait is bounded.
+//!
+//! Migrations and the setup at the start connect as the owner of the database, all else as the [`ServiceRole`].
 
 use std::time::Duration;
 
@@ -21,6 +23,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config, NoTls};
 
 use super::query_deadline::DeadlineStream;
+use super::service_role::ServiceRole;
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!();
 /// Key of the advisory lock; no other program on this database may use it.
@@ -67,7 +70,11 @@ pub struct PoolLoad {
 
 #[derive(Clone)]
 pub struct Database {
+    owner: Config,
+    /// The configuration of all connections but the owner's.
     config: Config,
+    /// `None`: everything runs as the owner.
+    role: Option<ServiceRole>,
     limits: Limits,
     pool: Pool<AsyncPgConnection>,
 }
@@ -89,7 +96,7 @@ pub enum ConnectError {
 }
 
 impl Database {
-    /// With the default limits.
+    /// With the default limits. Without a password there is no service role.
     pub fn new(url: &str, password: Option<&Secret>) -> anyhow::Result<Self> {
         Self::with_limits(url, password, Limits::default())
     }
@@ -100,11 +107,8 @@ impl Database {
         password: Option<&Secret>,
         limits: Limits,
     ) -> anyhow::Result<Self> {
-        let mut config: Config = url.parse().context("the database's URL")?;
-        if let Some(password) = password {
-            config.password(password.reveal());
-        }
-        config
+        let mut owner: Config = url.parse().context("the database's URL")?;
+        owner
             .application_name("cial app-api")
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_user_timeout(TCP_USER_TIMEOUT)
@@ -112,6 +116,15 @@ impl Database {
             .keepalives_interval(KEEPALIVE_INTERVAL)
             .keepalives_retries(KEEPALIVE_RETRIES)
             .options(session_options(limits.statement));
+        let mut config = owner.clone();
+        let role = password.map(|password| {
+            owner.password(password.reveal());
+            let database = owner.get_dbname().or(owner.get_user()).unwrap_or_default();
+            ServiceRole::new(database, password)
+        });
+        if let Some(role) = &role {
+            config.user(&role.name).password(role.password.reveal());
+        }
         let pool_config = config.clone();
         let mut how = ManagerConfig::default();
         // Verified before each use: no request receives a connection that died in the pool.
@@ -126,7 +139,7 @@ impl Database {
         });
         let manager = AsyncDieselConnectionManager::new_with_config(String::new(), how);
         let pool = Pool::builder(manager).max_size(MAX_POOL_CONNECTIONS).build()?;
-        Ok(Self { config, limits, pool })
+        Ok(Self { owner, config, role, limits, pool })
     }
 
     pub async fn conn(&self) -> Result<Pooled, ConnectError> {
@@ -149,6 +162,11 @@ impl Database {
         connect_once(&self.config, self.limits.statement).await
     }
 
+    /// Opens a connection as the owner, for the setup of the database.
+    pub async fn connect_owner(&self) -> Result<AsyncPgConnection, ConnectError> {
+        connect_once(&self.owner, self.limits.statement).await
+    }
+
     /// Opens a connection that receives notifications. It must run no query that could hang.
     pub async fn connect_listener(&self) -> Result<AsyncPgConnection, ConnectError> {
         let connected = timeout(CONNECT_TIMEOUT, self.config.connect(NoTls)).await;
@@ -158,12 +176,12 @@ impl Database {
         ready.map_err(unreachable)
     }
 
-    /// Applies pending migrations. Of several processes that start at once, one migrates.
+    /// Applies pending migrations, and gives the service role its rights. Of several processes that start at once, one migrates.
     ///
     /// # Panics
     /// Outside a multi-thread runtime: the migration harness blocks in place.
     pub async fn migrate(&self) -> Result<(), ConnectError> {
-        let mut config = self.config.clone();
+        let mut config = self.owner.clone();
         config.options(session_options(self.limits.migration));
         let mut conn = connect_once(&config, self.limits.migration).await?;
         let lock = sql_query("SELECT pg_advisory_lock($1)")
@@ -179,7 +197,15 @@ impl Database {
         if done > 0 {
             tracing::info!(done, "migrations applied");
         }
-        Ok(())
+        let Some(role) = &self.role else { return Ok(()) };
+        let mut conn = harness.into_inner();
+        match role.ensure(&mut conn).await {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                let error = format!("the role {}: {error}", role.name);
+                Err(migration_error(&mut conn, error).await)
+            }
+        }
     }
 }
 

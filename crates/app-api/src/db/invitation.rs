@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::Conn;
 use super::schema::invitations::{self, dsl};
 use super::schema::tenants;
+use crate::http::paging::Window;
 
 #[derive(Clone, Debug, Queryable, Selectable, Insertable)]
 #[diesel(table_name = invitations, check_for_backend(diesel::pg::Pg))]
@@ -21,6 +22,8 @@ pub struct Invitation {
     pub invited_by: String,
     pub created_at: Timestamp,
     pub expires_at: Timestamp,
+    pub inviter_user: Option<Uuid>,
+    pub inviter_key: Option<Uuid>,
 }
 
 impl Invitation {
@@ -36,21 +39,28 @@ fn to(tenant: Option<TenantId>) -> OfTenant {
     dsl::tenant_id.is_not_distinct_from(tenant.map(|tenant| tenant.uuid()))
 }
 
-/// Inserts an invitation and deletes the earlier one of the same person to the same place.
-pub async fn replace(conn: &mut Conn, new: &Invitation) -> QueryResult<usize> {
+/// Inserts an invitation and deletes the earlier one of the same person to the same place; `false` when another such
+/// invitation was inserted at the same time.
+pub async fn replace(conn: &mut Conn, new: &Invitation) -> QueryResult<bool> {
     let earlier = dsl::invitations.filter(to(new.tenant())).filter(dsl::email.eq(&new.email));
     diesel::delete(earlier).execute(conn).await?;
-    diesel::insert_into(dsl::invitations).values(new).execute(conn).await
+    let insert = diesel::insert_into(dsl::invitations).values(new).on_conflict_do_nothing();
+    Ok(insert.execute(conn).await? == 1)
 }
 
-/// The open invitations, by e-mail address.
+/// The open invitations, the newest first.
 pub async fn open(
     conn: &mut Conn,
     tenant: Option<TenantId>,
     now: Timestamp,
+    window: Window,
 ) -> QueryResult<Vec<Invitation>> {
     let open = dsl::invitations.filter(to(tenant)).filter(dsl::expires_at.gt(now));
-    open.order(dsl::email).select(Invitation::as_select()).load(conn).await
+    let mut page = open.order(dsl::id.desc()).limit(window.rows()).into_boxed();
+    if let Some(before) = window.before {
+        page = page.filter(dsl::id.lt(before));
+    }
+    page.select(Invitation::as_select()).load(conn).await
 }
 
 /// Finds an open invitation, with the name of its tenant.

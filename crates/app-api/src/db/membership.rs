@@ -53,9 +53,27 @@ pub async fn of_tenant(conn: &mut Conn, tenant: TenantId) -> QueryResult<Vec<Mem
         .select((User::as_select(), RoleRow::as_select()))
         .load(conn)
         .await?;
-    let member =
-        |(user, row): (User, RoleRow)| Member { user, role: row.role, since: row.created_at };
     Ok(rows.into_iter().map(member).collect())
+}
+
+/// The membership of one person, with the person.
+pub async fn of_person(
+    conn: &mut Conn,
+    tenant: TenantId,
+    user: Uuid,
+) -> QueryResult<Option<Member>> {
+    let found: Option<(User, RoleRow)> = dsl::memberships
+        .find((tenant.uuid(), user))
+        .inner_join(users::table)
+        .select((User::as_select(), RoleRow::as_select()))
+        .first(conn)
+        .await
+        .optional()?;
+    Ok(found.map(member))
+}
+
+fn member((user, row): (User, RoleRow)) -> Member {
+    Member { user, role: row.role, since: row.created_at }
 }
 
 /// The memberships of a person by slug.

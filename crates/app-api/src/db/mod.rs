@@ -15,6 +15,7 @@ pub mod membership;
 mod query_deadline;
 pub mod reset_link;
 pub mod schema;
+mod service_role;
 pub mod session;
 pub mod sso_grant;
 pub mod tenant;

@@ -17,6 +17,7 @@ diesel::table! {
         role -> Text,
         password_hash -> Text,
         created_at -> Timestamptz,
+        vouched_role -> Text,
     }
 }
 
@@ -194,6 +195,8 @@ diesel::table! {
         invited_by -> Text,
         created_at -> Timestamptz,
         expires_at -> Timestamptz,
+        inviter_user -> Nullable<Uuid>,
+        inviter_key -> Nullable<Uuid>,
     }
 }
 

@@ -56,10 +56,14 @@ pub async fn by_token_hash(conn: &mut Conn, hash: &[u8]) -> QueryResult<Option<(
         .optional()
 }
 
+/// The most sessions that a list shows.
+const MAX_LISTED: i64 = 200;
+
 /// The sessions of a user that are live at `now`, the latest first.
 pub async fn of_user(conn: &mut Conn, user: Uuid, now: Timestamp) -> QueryResult<Vec<Session>> {
     let live = dsl::sessions.filter(dsl::user_id.eq(user).and(dsl::expires_at.gt(now)));
-    live.order(dsl::last_seen_at.desc()).select(Session::as_select()).load(conn).await
+    let latest = live.order(dsl::last_seen_at.desc()).limit(MAX_LISTED);
+    latest.select(Session::as_select()).load(conn).await
 }
 
 /// The session of this id with its user, if it is live at `now`.

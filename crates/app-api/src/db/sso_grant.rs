@@ -60,8 +60,11 @@ pub async fn revoke_sessions(conn: &mut Conn, sessions: &[Uuid]) -> QueryResult<
     Ok(revoked.get_results(conn).await?.into_iter().map(TenantId::new).collect())
 }
 
-/// Revokes all grants of a user; returns the tenants.
+/// Revokes all grants of a user; returns the tenants. Locks the sessions first: every other path locks a session before
+/// its grants, and two orders could wait for each other.
 pub async fn revoke_user(conn: &mut Conn, user: Uuid) -> QueryResult<Vec<TenantId>> {
+    let own = sessions::table.filter(sessions::user_id.eq(user)).order(sessions::id);
+    let _: Vec<Uuid> = own.select(sessions::id).for_update().load(conn).await?;
     let live = dsl::sso_grants.filter(dsl::user_id.eq(user).and(dsl::revoked.eq(false)));
     let revoked = diesel::update(live).set(dsl::revoked.eq(true)).returning(dsl::tenant_id);
     Ok(revoked.get_results(conn).await?.into_iter().map(TenantId::new).collect())

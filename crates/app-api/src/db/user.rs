@@ -42,7 +42,9 @@ pub async fn insert_first_owner(conn: &mut Conn, user: &User) -> QueryResult<boo
 
 /// Returns `false` when the address is taken.
 pub async fn insert(conn: &mut Conn, user: &User) -> QueryResult<bool> {
-    let insert = diesel::insert_into(dsl::users).values(user).on_conflict(dsl::email).do_nothing();
+    // Nobody gives a role to an address that they cannot vouch for.
+    let row = (user, dsl::vouched_role.eq(&user.role));
+    let insert = diesel::insert_into(dsl::users).values(row).on_conflict(dsl::email).do_nothing();
     Ok(insert.execute(conn).await? == 1)
 }
 
@@ -81,6 +83,21 @@ pub async fn lock_owners(conn: &mut Conn) -> QueryResult<Vec<Uuid>> {
 pub async fn set_role(conn: &mut Conn, id: Uuid, role: PlatformRole) -> QueryResult<User> {
     let user = diesel::update(dsl::users.find(id)).set(dsl::role.eq(role.as_str()));
     user.returning(User::as_returning()).get_result(conn).await
+}
+
+/// The widest platform role that the sender of one of the person's links could give.
+pub async fn vouched_role(conn: &mut Conn, id: Uuid) -> QueryResult<PlatformRole> {
+    let role: String = dsl::users.find(id).select(dsl::vouched_role).first(conn).await?;
+    Ok(PlatformRole::from_stored(&role))
+}
+
+/// Records that somebody who can give `role` vouches for the person's address.
+pub async fn vouch(conn: &mut Conn, id: Uuid, role: PlatformRole) -> QueryResult<usize> {
+    if vouched_role(conn, id).await? >= role {
+        return Ok(0);
+    }
+    let user = diesel::update(dsl::users.find(id));
+    user.set(dsl::vouched_role.eq(role.as_str())).execute(conn).await
 }
 
 /// Deletes an account with its sessions and memberships.

@@ -1,8 +1,8 @@
 //! `webhooks` and `webhook_deliveries`: an outbox. Deliveries are inserted by the transaction of the change.
 
 use diesel::prelude::*;
-use diesel::sql_types::{Jsonb, Text, Timestamptz};
-use diesel_async::{AsyncConnection as _, RunQueryDsl};
+use diesel::sql_types::{Array, BigInt, Integer, Jsonb, Text, Timestamptz, Uuid as SqlUuid};
+use diesel_async::RunQueryDsl;
 use protocol::Timestamp;
 use serde_json::Value;
 use uuid::Uuid;
@@ -41,6 +41,10 @@ pub async fn insert(conn: &mut Conn, webhook: &Webhook) -> QueryResult<usize> {
 
 pub async fn all(conn: &mut Conn) -> QueryResult<Vec<Webhook>> {
     dsl::webhooks.order(dsl::id).select(Webhook::as_select()).load(conn).await
+}
+
+pub async fn count(conn: &mut Conn) -> QueryResult<i64> {
+    dsl::webhooks.count().get_result(conn).await
 }
 
 pub async fn by_id(conn: &mut Conn, id: Uuid) -> QueryResult<Option<Webhook>> {
@@ -95,53 +99,63 @@ pub async fn replay(conn: &mut Conn, webhook: Uuid, id: Uuid, now: Timestamp) ->
 }
 
 /// A delivery that this replica sends.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, QueryableByName)]
+#[diesel(check_for_backend(diesel::pg::Pg))]
 pub struct Claimed {
+    #[diesel(sql_type = SqlUuid)]
     pub id: Uuid,
+    #[diesel(sql_type = SqlUuid)]
     pub webhook_id: Uuid,
+    #[diesel(sql_type = Text)]
     pub url: String,
+    #[diesel(sql_type = Text)]
     pub event: String,
+    #[diesel(sql_type = Jsonb)]
     pub payload: Value,
     /// This attempt included.
+    #[diesel(sql_type = Integer)]
     pub attempts: i32,
 }
 
-/// The columns of [`Claimed`] before this attempt is counted.
-type Due = (Uuid, Uuid, String, Value, i32, String);
-
-impl From<Due> for Claimed {
-    fn from((id, webhook_id, event, payload, attempts, url): Due) -> Self {
-        Self { id, webhook_id, url, event, payload, attempts: attempts + 1 }
-    }
-}
-
-/// Claims deliveries that are due at `now`: no other replica sends them before `until`.
+/// Claims deliveries that are due at `now`, at most `limit` of each webhook and none of `busy`: no other replica sends
+/// them before `until`. One query, so that a crowd of due deliveries of one webhook keeps no other from being claimed.
 pub async fn claim(
     conn: &mut Conn,
     now: Timestamp,
     until: Timestamp,
     limit: i64,
+    busy: &[Uuid],
 ) -> QueryResult<Vec<Claimed>> {
-    use deliveries_dsl::{attempts, event, next_attempt_at, payload, state, webhook_id};
-    conn.transaction(async |conn| {
-        let due: Vec<Due> = deliveries_dsl::webhook_deliveries
-            .inner_join(webhooks::table)
-            .filter(state.eq("pending").and(next_attempt_at.le(now)))
-            .order(next_attempt_at)
-            .limit(limit)
-            .select((deliveries_dsl::id, webhook_id, event, payload, attempts, webhooks::url))
-            // Not FOR UPDATE: a change that inserts a delivery refers to the webhook at the same time.
-            .for_no_key_update()
-            .skip_locked()
-            .load(conn)
-            .await?;
-        let ids: Vec<Uuid> = due.iter().map(|row| row.0).collect();
-        diesel::update(deliveries_dsl::webhook_deliveries.filter(deliveries_dsl::id.eq_any(&ids)))
-            .set((next_attempt_at.eq(until), attempts.eq(attempts + 1)))
-            .execute(conn)
-            .await?;
-        Ok(due.into_iter().map(Claimed::from).collect())
-    })
+    // Not FOR UPDATE: a change that inserts a delivery refers to the webhook at the same time.
+    diesel::sql_query(
+        "UPDATE webhook_deliveries SET next_attempt_at = $2, attempts = attempts + 1 \
+         FROM webhooks WHERE webhooks.id = webhook_id AND webhook_deliveries.id IN ( \
+             SELECT due.id FROM webhooks CROSS JOIN LATERAL ( \
+                 SELECT id FROM webhook_deliveries \
+                 WHERE webhook_id = webhooks.id AND state = 'pending' AND next_attempt_at <= $1 \
+                 ORDER BY next_attempt_at LIMIT $3 FOR NO KEY UPDATE SKIP LOCKED) due \
+             WHERE webhooks.id <> ALL ($4)) \
+         RETURNING webhook_deliveries.id, webhook_id, url, event, payload, attempts",
+    )
+    .bind::<Timestamptz, _>(now)
+    .bind::<Timestamptz, _>(until)
+    .bind::<BigInt, _>(limit)
+    .bind::<Array<SqlUuid>, _>(busy)
+    .load(conn)
+    .await
+}
+
+/// Deletes finished deliveries from before `cutoff`, and those of each webhook beyond the latest `kept`.
+pub async fn prune(conn: &mut Conn, cutoff: Timestamp, kept: i64) -> QueryResult<usize> {
+    diesel::sql_query(
+        "DELETE FROM webhook_deliveries USING ( \
+             SELECT id, row_number() OVER (PARTITION BY webhook_id ORDER BY created_at DESC, id DESC) AS place \
+             FROM webhook_deliveries) placed \
+         WHERE webhook_deliveries.id = placed.id AND state <> 'pending' AND (created_at < $1 OR place > $2)",
+    )
+    .bind::<Timestamptz, _>(cutoff)
+    .bind::<BigInt, _>(kept)
+    .execute(conn)
     .await
 }
 

@@ -1,22 +1,17 @@
 //! Extractors for handlers. Each refuses with a problem that names the rule.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
 
-use axum::body::{Body, Bytes, to_bytes};
+use axum::body::{Body, Bytes};
 use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, RawPathParams, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use protocol::problem::Code;
 use serde::de::DeserializeOwned;
 use service::api_error::ApiError;
-use tokio::time::timeout;
 
 use crate::app::App;
-
-/// The most bytes of a request body.
-pub const BODY_LIMIT: usize = 64 << 10;
-const BODY_TIMEOUT: Duration = Duration::from_secs(15);
+use crate::http::request_body;
 
 /// A JSON body of exactly this shape.
 pub struct Json<T> {
@@ -45,7 +40,7 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Json<T> {
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
         require_content_type(request.headers(), "application/json")?;
-        let bytes = read_body(request.into_body()).await?;
+        let bytes = request_body::read(request.into_body()).await?;
         let value = service::json_object::from_slice(&bytes)
             .map_err(|error| ApiError::new(Code::InvalidJson, format!("The body: {error}.")))?;
         Ok(Self { value, bytes })
@@ -58,7 +53,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Form<T> {
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         require_content_type(request.headers(), "application/x-www-form-urlencoded")?;
         let (parts, body) = request.into_parts();
-        let body = read_body(body).await?;
+        let body = request_body::read(body).await?;
         let request = Request::from_parts(parts, Body::from(body));
         let read = axum::Form::from_request(request, state).await;
         read.map(|form| Self(form.0)).map_err(|error| {
@@ -120,21 +115,6 @@ pub fn invalid_query(field: &str, rule: &str) -> ApiError {
         "invalid_query",
         detail,
     )
-}
-
-async fn read_body(body: Body) -> Result<Bytes, ApiError> {
-    let read = timeout(BODY_TIMEOUT, to_bytes(body, BODY_LIMIT)).await;
-    read.map_err(|_| too_slow())?.map_err(|_| too_large())
-}
-
-fn too_slow() -> ApiError {
-    let detail = format!("The body did not arrive within {BODY_TIMEOUT:?}.");
-    ApiError::new(Code::RequestTimedOut, detail)
-}
-
-pub fn too_large() -> ApiError {
-    let detail = format!("The body is larger than {BODY_LIMIT} bytes.");
-    ApiError::new(Code::BodyTooLarge, detail)
 }
 
 fn require_content_type(headers: &HeaderMap, wanted: &str) -> Result<(), ApiError> {

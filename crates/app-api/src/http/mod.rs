@@ -3,7 +3,9 @@
 pub mod describe;
 pub mod extract;
 pub mod listen;
+pub mod paging;
 pub mod release;
 pub mod reply;
+pub mod request_body;
 pub mod request_headers;
 pub mod security;

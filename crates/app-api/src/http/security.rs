@@ -11,7 +11,7 @@ use protocol::problem::Code;
 use service::api_error::ApiError;
 
 use crate::app::App;
-use crate::http::extract::{BODY_LIMIT, too_large};
+use crate::http::request_body::{BODY_LIMIT, too_large};
 use crate::settings::Addresses;
 
 /// Middleware: refuses requests for another host, unsafe requests of other sites, and bodies over the limit.

@@ -9,12 +9,14 @@ pub mod edit;
 pub mod field;
 pub mod format;
 pub mod invitation;
+pub mod keys;
 pub mod problem;
 pub mod sleep;
 pub mod status_badge;
 pub mod team;
 pub mod tenant_sign_in;
 pub mod tenants;
+pub mod webhooks;
 
 use askama::Template;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -23,12 +25,15 @@ use protocol::Problem;
 use service::api_error::ApiError;
 
 use crate::access::Person;
+use crate::access::principal::CallerScope;
 
 /// The values of the layout around every page.
 pub struct Layout {
     pub title: String,
     /// The signed-in person's address.
     pub email: Option<String>,
+    /// Whether the person administers the platform.
+    pub is_operator: bool,
     /// The page shows a transient state and reloads itself.
     pub refresh: bool,
     pub style: &'static str,
@@ -36,11 +41,15 @@ pub struct Layout {
 
 impl Layout {
     fn signed_out(title: impl Into<String>) -> Self {
-        Self { title: title.into(), email: None, refresh: false, style: assets::style_path() }
+        let title = title.into();
+        let style = assets::style_path();
+        Self { title, email: None, is_operator: false, refresh: false, style }
     }
 
     fn signed_in(person: &Person, title: impl Into<String>) -> Self {
-        Self { email: Some(person.user.email.clone()), ..Self::signed_out(title) }
+        let is_operator = CallerScope::of_user(&person.user) == CallerScope::Platform;
+        let email = Some(person.user.email.clone());
+        Self { email, is_operator, ..Self::signed_out(title) }
     }
 }
 

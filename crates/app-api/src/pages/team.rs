@@ -18,6 +18,7 @@ use crate::access::{AuthorizedTenant, Person, Principal};
 use crate::app::App;
 use crate::db::invitation::Invitation;
 use crate::http::extract::{Form, IdPath};
+use crate::http::paging::Window;
 use crate::people::invitations::{self, Created, Target};
 use crate::people::{members, users};
 use crate::tenant::Tenant;
@@ -122,7 +123,11 @@ async fn people_page(
         }
     };
     let can_manage = place.can_manage(person);
-    let open = if can_manage { invitations::list(app, place.target()).await? } else { Vec::new() };
+    let open = if can_manage {
+        invitations::list(app, place.target(), Window::NEWEST).await?
+    } else {
+        Vec::new()
+    };
     let invited_roles = roles.iter().filter(|role| **role != "none");
     let options: Vec<_> =
         invited_roles.map(|role| ((*role).to_owned(), (*role).to_owned())).collect();

@@ -10,7 +10,7 @@ use serde_json::json;
 use service::api_error::ApiError;
 use uuid::Uuid;
 
-use super::{check_grant, members};
+use super::{check_grant, inviter, members};
 use crate::access::{Person, Principal};
 use crate::accounts::count_attempt;
 use crate::app::App;
@@ -21,6 +21,7 @@ use crate::auth::token::Token;
 use crate::db::invitation::{self, Invitation};
 use crate::db::user::{self, User};
 use crate::db::{Conn, Transaction as _, audit_log, membership, sso_grant, tenant};
+use crate::http::paging::Window;
 use crate::sessions;
 use crate::tenant::Tenant;
 use crate::validation::{self, FieldError, invalid_fields};
@@ -70,7 +71,7 @@ pub struct Created {
 /// Creates an invitation; an earlier one of the same person to the same target ends.
 ///
 /// # Errors
-/// `invalid_fields`; `insufficient_role` for a platform role above the caller's; `already_member`.
+/// `invalid_fields`; `insufficient_role` for a platform role above the caller's; `already_member`; `already_invited`.
 pub async fn create(
     app: &App,
     caller: &Principal,
@@ -86,6 +87,12 @@ pub async fn create(
         check_grant(caller, PlatformRole::from_stored(role))?;
     }
     let (token, now, actor) = (Token::random()?, app.clock.now(), Actor::from(caller));
+    let (inviter_user, inviter_key, key_end) = match caller {
+        Principal::Session(person) => (Some(person.user.id), None, None),
+        Principal::Key(key) => (None, Some(key.id), key.expires_at),
+        Principal::Service => (None, None, None),
+    };
+    let end = now + LIFETIME;
     let row = Invitation {
         id: Uuid::now_v7(),
         token_hash: token.hash(),
@@ -94,7 +101,10 @@ pub async fn create(
         tenant_id: target.tenant_id().map(|id| id.uuid()),
         invited_by: actor.name.clone(),
         created_at: now,
-        expires_at: now + LIFETIME,
+        // The inviter's rights end with the key.
+        expires_at: key_end.map_or(end, |key_end| key_end.min(end)),
+        inviter_user,
+        inviter_key,
     };
     let entry = Entry::new(actor, Action::InvitationCreate, Resource::new("invitation", email))
         .after(
@@ -102,9 +112,15 @@ pub async fn create(
         );
     let mut conn = app.conn().await?;
     conn.transaction(async |conn| -> Result<_, ApiError> {
-        refuse_members(conn, target, email).await?;
+        user::lock_owners(conn).await?;
+        // Under the lock: the caller's rights may have ended since they were read.
+        inviter::check(conn, &row, now).await?;
+        refuse_members(conn, target, email, role).await?;
         invitation::delete_expired(conn, now).await?;
-        invitation::replace(conn, &row).await?;
+        if !invitation::replace(conn, &row).await? {
+            let detail = "Somebody else invited this address just now.";
+            return Err(ApiError::new(Code::AlreadyInvited, detail));
+        }
         audit_log::append(conn, &entry, now).await?;
         Ok(())
     })
@@ -120,11 +136,20 @@ fn tenant_slug(target: Target<'_>) -> Option<String> {
     }
 }
 
-/// A role of somebody who has one already is changed, not invited.
-async fn refuse_members(conn: &mut Conn, target: Target<'_>, email: &str) -> Result<(), ApiError> {
+/// A role of somebody who has one already is changed, not invited, unless nobody vouched for the person's address yet.
+async fn refuse_members(
+    conn: &mut Conn,
+    target: Target<'_>,
+    email: &str,
+    role: &str,
+) -> Result<(), ApiError> {
     let Some(found) = user::by_email(conn, email).await? else { return Ok(()) };
     let has_role = match target {
-        Target::Platform => PlatformRole::from_stored(&found.role) != PlatformRole::None,
+        Target::Platform => {
+            let held = PlatformRole::from_stored(&found.role);
+            let changeable = held.max(user::vouched_role(conn, found.id).await?);
+            held != PlatformRole::None && PlatformRole::from_stored(role) <= changeable
+        }
         Target::Tenant(tenant) => {
             membership::lock_role(conn, tenant.tenant_id(), found.id).await?.is_some()
         }
@@ -133,9 +158,14 @@ async fn refuse_members(conn: &mut Conn, target: Target<'_>, email: &str) -> Res
     if has_role { Err(ApiError::new(Code::AlreadyMember, detail)) } else { Ok(()) }
 }
 
-pub async fn list(app: &App, target: Target<'_>) -> Result<Vec<Invitation>, ApiError> {
+/// The open invitations, the newest first.
+pub async fn list(
+    app: &App,
+    target: Target<'_>,
+    window: Window,
+) -> Result<Vec<Invitation>, ApiError> {
     let (mut conn, now) = (app.conn().await?, app.clock.now());
-    Ok(invitation::open(&mut conn, target.tenant_id(), now).await?)
+    Ok(invitation::open(&mut conn, target.tenant_id(), now, window).await?)
 }
 
 /// Ends an open invitation.
@@ -176,6 +206,7 @@ pub async fn find_open(app: &App, token: &str) -> Result<Open, ApiError> {
     let (mut conn, hash) = (app.conn().await?, Token::from(token).hash());
     let found = invitation::by_token_hash(&mut conn, &hash, app.clock.now()).await?;
     let (invitation, tenant_name) = found.ok_or_else(invitation_ended)?;
+    inviter::check(&mut conn, &invitation, app.clock.now()).await?;
     let has_account = user::by_email(&mut conn, &invitation.email).await?.is_some();
     Ok(Open { invitation, tenant_name, has_account })
 }
@@ -190,6 +221,7 @@ pub async fn accept(app: &App, token: &str, person: &Person) -> Result<(), ApiEr
     let mut conn = app.conn().await?;
     let tenants = conn
         .transaction(async |conn| -> Result<_, ApiError> {
+            user::lock_owners(conn).await?;
             let taken = invitation::take(conn, &hash, now).await?.ok_or_else(invitation_ended)?;
             if taken.email != person.user.email {
                 let detail =
@@ -235,6 +267,7 @@ pub async fn sign_up(
     let mut conn = app.conn().await?;
     let made = conn
         .transaction(async |conn| -> Result<_, ApiError> {
+            user::lock_owners(conn).await?;
             let taken = invitation::take(conn, &hash, now).await?.ok_or_else(invitation_ended)?;
             if !user::insert(conn, &account).await? {
                 return Err(has_account());
@@ -247,7 +280,8 @@ pub async fn sign_up(
 }
 
 /// Gives the person the role of the invitation, unless they have a wider one. Returns the tenants whose sessions end
-/// with the old role.
+/// with the old role. The transaction holds [`user::lock_owners`]: a role that changes meanwhile is neither restored
+/// nor lost.
 async fn apply(
     conn: &mut Conn,
     actor: Actor,
@@ -255,6 +289,9 @@ async fn apply(
     taken: &Invitation,
     now: Timestamp,
 ) -> Result<Vec<TenantId>, ApiError> {
+    let vouched = inviter::check(conn, taken, now).await?;
+    let person = user::lock(conn, person.id).await?.ok_or_else(invitation_ended)?;
+    user::vouch(conn, person.id, vouched).await?;
     let entry = |resource| Entry::new(actor, Action::InvitationAccept, resource);
     let (entry, tenants) = match taken.tenant() {
         Some(id) => {
@@ -263,13 +300,10 @@ async fn apply(
             let invited: MemberRole = taken.role.parse().map_err(anyhow::Error::msg)?;
             let role = before.map_or(invited, |before| before.max(invited));
             membership::set(conn, id, person.id, role, now).await?;
-            let entry = entry(members::resource(&tenant, person));
+            let entry = entry(members::resource(&tenant, &person));
             (entry.changed(members::described(before), members::described(Some(role))), Vec::new())
         }
         None => {
-            // Read under the lock: a role that changes meanwhile is neither restored nor lost.
-            user::lock_owners(conn).await?;
-            let person = user::lock(conn, person.id).await?.ok_or_else(invitation_ended)?;
             let before = PlatformRole::from_stored(&person.role);
             let role = before.max(PlatformRole::from_stored(&taken.role));
             let tenants = sso_grant::revoke_user(conn, person.id).await?;

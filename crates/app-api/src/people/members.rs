@@ -1,11 +1,12 @@
 //! The members of a tenant: list, set a role, remove. Leaving ends the person's sessions at the tenant.
 
-use protocol::people::MemberRole;
+use protocol::people::{MemberRole, PlatformRole};
 use protocol::problem::Code;
 use serde_json::json;
 use service::api_error::ApiError;
 use uuid::Uuid;
 
+use super::check_vouched;
 use super::users::no_such_user;
 use crate::access::Principal;
 use crate::access::principal::CallerScope;
@@ -23,14 +24,14 @@ pub async fn list(app: &App, tenant: &Tenant) -> Result<Vec<Member>, ApiError> {
 /// Sets the role of a member. Only who may do everything can make somebody a member who was not invited.
 ///
 /// # Errors
-/// `not_found`.
+/// `not_found`; `address_unconfirmed`.
 pub async fn set(
     app: &App,
     caller: &Principal,
     tenant: &Tenant,
     user: Uuid,
     role: MemberRole,
-) -> Result<User, ApiError> {
+) -> Result<Member, ApiError> {
     let (mut conn, now) = (app.conn().await?, app.clock.now());
     let found = conn
         .transaction(async |conn| -> Result<_, ApiError> {
@@ -39,15 +40,20 @@ pub async fn set(
                 return Err(no_such_member());
             }
             let found = user::by_id(conn, user).await?.ok_or_else(no_such_user)?;
-            if before == Some(role) {
-                return Ok(found);
+            if before.is_none() {
+                check_vouched(conn, user, PlatformRole::Viewer).await?;
             }
-            membership::set(conn, tenant.tenant_id(), user, role, now).await?;
-            let entry =
-                Entry::new(Actor::from(caller), Action::MembershipSet, resource(tenant, &found));
-            let entry = entry.changed(described(before), described(Some(role)));
-            audit_log::append(conn, &entry, now).await?;
-            Ok(found)
+            if before != Some(role) {
+                membership::set(conn, tenant.tenant_id(), user, role, now).await?;
+                let entry = Entry::new(
+                    Actor::from(caller),
+                    Action::MembershipSet,
+                    resource(tenant, &found),
+                );
+                let entry = entry.changed(described(before), described(Some(role)));
+                audit_log::append(conn, &entry, now).await?;
+            }
+            membership::of_person(conn, tenant.tenant_id(), user).await?.ok_or_else(no_such_member)
         })
         .await?;
     app.reconcile.notify(tenant.tenant_id());

@@ -1,22 +1,43 @@
 //! People: the operators of the platform, the members of each tenant, and how both are invited.
 
 pub mod invitations;
+mod inviter;
 pub mod members;
 pub mod users;
 
 use protocol::people::PlatformRole;
 use protocol::problem::Code;
 use service::api_error::ApiError;
+use uuid::Uuid;
 
 use crate::access::Principal;
+use crate::db::api_key::ApiKey;
+use crate::db::{Conn, user};
 
 /// The widest platform role that a caller may give or take.
 pub(crate) fn widest_grant(caller: &Principal) -> PlatformRole {
     match caller {
         Principal::Session(person) => PlatformRole::from_stored(&person.user.role),
-        Principal::Key(key) if key.is_admin => PlatformRole::Owner,
-        Principal::Key(_) | Principal::Service => PlatformRole::None,
+        Principal::Key(key) => widest_grant_of_key(key),
+        Principal::Service => PlatformRole::None,
     }
+}
+
+fn widest_grant_of_key(key: &ApiKey) -> PlatformRole {
+    if key.is_admin { PlatformRole::Owner } else { PlatformRole::None }
+}
+
+/// Refuses a role for an account whose address nobody with at least that role has vouched for: an inviter could have
+/// kept the link and made the account.
+///
+/// # Errors
+/// `address_unconfirmed`.
+async fn check_vouched(conn: &mut Conn, user: Uuid, role: PlatformRole) -> Result<(), ApiError> {
+    if user::vouched_role(conn, user).await? >= role {
+        return Ok(());
+    }
+    let detail = "The account was made by the invitation of somebody who could not give this role. Invite its e-mail address instead.";
+    Err(ApiError::new(Code::AddressUnconfirmed, detail))
 }
 
 /// # Errors

@@ -6,7 +6,7 @@ use serde_json::json;
 use service::api_error::ApiError;
 use uuid::Uuid;
 
-use super::check_grant;
+use super::{check_grant, check_vouched};
 use crate::access::Principal;
 use crate::app::App;
 use crate::audit::{Action, Actor, Entry, Resource};
@@ -21,7 +21,7 @@ pub async fn list(app: &App) -> Result<Vec<User>, ApiError> {
 /// Changes the platform role. The person's sessions get a new token, and their tenant sessions end.
 ///
 /// # Errors
-/// `insufficient_role`; `last_owner`; `not_found`.
+/// `insufficient_role`; `address_unconfirmed`; `last_owner`; `not_found`.
 pub async fn set_role(
     app: &App,
     caller: &Principal,
@@ -33,8 +33,12 @@ pub async fn set_role(
         .transaction(async |conn| -> Result<_, ApiError> {
             let before = manageable(conn, caller, id, role != PlatformRole::Owner).await?;
             check_grant(caller, role)?;
-            if PlatformRole::from_stored(&before.role) == role {
+            let held = PlatformRole::from_stored(&before.role);
+            if held == role {
                 return Ok((before, Vec::new()));
+            }
+            if role > held {
+                check_vouched(conn, id, role).await?;
             }
             let tenants = sso_grant::revoke_user(conn, id).await?;
             let changed = user::set_role(conn, id, role).await?;

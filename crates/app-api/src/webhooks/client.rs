@@ -24,20 +24,23 @@ use super::signature;
 use super::target::{Targets, literal_address};
 
 /// Bounds one attempt, from the look-up of the name to the head of the response.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
+pub const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Clones share one configuration; connections are not kept.
 #[derive(Clone)]
 pub struct WebhookClient {
     targets: Targets,
+    timeout: Duration,
     client: Client<HttpsConnector<HttpConnector<PermittedResolver>>, Full<Bytes>>,
 }
 
 impl WebhookClient {
+    /// `timeout` bounds one attempt.
+    ///
     /// # Errors
     /// When the provider of TLS does not support the protocol versions.
-    pub fn new(targets: Targets) -> anyhow::Result<Self> {
+    pub fn new(targets: Targets, timeout: Duration) -> anyhow::Result<Self> {
         let mut connector = HttpConnector::new_with_resolver(PermittedResolver { targets });
         connector.enforce_http(false);
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
@@ -49,7 +52,7 @@ impl WebhookClient {
             .wrap_connector(connector);
         let client =
             Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
-        Ok(Self { targets, client })
+        Ok(Self { targets, timeout, client })
     }
 
     /// Posts `body` with its signature and returns the status of the response, whatever it is.
@@ -74,7 +77,7 @@ impl WebhookClient {
             .header("x-cial-delivery", id.to_string())
             .header(signature::HEADER, signed)
             .body(Full::new(body))?;
-        let response = tokio::time::timeout(ATTEMPT_TIMEOUT, self.client.request(request)).await;
+        let response = tokio::time::timeout(self.timeout, self.client.request(request)).await;
         Ok(response.context("no response in time")??.status())
     }
 }
@@ -122,7 +125,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_literal_private_address_is_not_connected_to() {
-        let client = WebhookClient::new(Targets::Public).unwrap();
+        let client = WebhookClient::new(Targets::Public, ATTEMPT_TIMEOUT).unwrap();
         let sent = client
             .post("http://127.0.0.1:9/", (uuid::Uuid::nil(), "test"), String::new(), Bytes::new())
             .await;

@@ -25,11 +25,13 @@ use crate::validation::{FieldError, invalid_fields};
 
 /// The most deliveries that a list shows.
 const MAX_LISTED: i64 = 100;
+/// Each webhook has attempts of its own under way, so the number of webhooks bounds them all.
+const MAX_WEBHOOKS: i64 = 100;
 
 /// Creates a webhook; returns it with the secret of its signatures.
 ///
 /// # Errors
-/// `invalid_fields`.
+/// `invalid_fields`; `too_many_webhooks`.
 pub async fn create(
     app: &App,
     caller: &Principal,
@@ -52,6 +54,11 @@ pub async fn create(
     conn.transaction(async |conn| -> Result<_, ApiError> {
         webhook::insert(conn, &row).await?;
         audit_log::append(conn, &entry, now).await?;
+        // Under the lock of the audit log: of two at once, the second counts the first.
+        if webhook::count(conn).await? > MAX_WEBHOOKS {
+            let detail = format!("There are {MAX_WEBHOOKS} webhooks already. Delete one first.");
+            return Err(ApiError::new(Code::TooManyWebhooks, detail));
+        }
         Ok(())
     })
     .await?;
@@ -86,14 +93,14 @@ pub async fn delete(app: &App, caller: &Principal, id: Uuid) -> Result<(), ApiEr
     .await
 }
 
-/// The latest deliveries of a webhook.
+/// A webhook with its latest deliveries.
 ///
 /// # Errors
 /// `resource_not_found`.
-pub async fn deliveries(app: &App, id: Uuid) -> Result<Vec<Delivery>, ApiError> {
+pub async fn deliveries(app: &App, id: Uuid) -> Result<(Webhook, Vec<Delivery>), ApiError> {
     let mut conn = app.conn().await?;
-    webhook::by_id(&mut conn, id).await?.ok_or_else(nothing)?;
-    Ok(webhook::deliveries(&mut conn, id, MAX_LISTED).await?)
+    let found = webhook::by_id(&mut conn, id).await?.ok_or_else(nothing)?;
+    Ok((found, webhook::deliveries(&mut conn, id, MAX_LISTED).await?))
 }
 
 /// Sends a delivery again, whatever became of it.

@@ -1,14 +1,22 @@
 //! Every route enforces the access of the route table, and no other route exists.
 
+use std::time::Duration;
+
 use app_api::access::Access;
 use app_api::route::{Route, Surface};
 use app_api::routes::{INTERNAL_ROUTES, ROUTES};
 use axum::http::{Method, StatusCode};
 use protocol::api_keys::Role;
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use crate::harness::callers::{Kind, Place, TestCaller};
-use crate::harness::{FakeOrchestrator, ROUTES_TOKEN, Server, TestClient, TestResponse, acme};
+use crate::harness::{
+    EMAIL, FakeOrchestrator, ROUTES_TOKEN, Server, Setup, TEST_TIMEOUT, TestClient, TestResponse,
+    acme,
+};
 
 /// The outcome of an access check as a caller sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -284,4 +292,98 @@ async fn a_signed_in_owner_reaches_every_route_of_a_missing_tenant_as_not_found(
         }
     }
     server.stop().await;
+}
+
+/// Sends the head of a request with a body of two bytes and waits until the server reads the body, or responds without
+/// it. Then runs `meanwhile`, sends the body and returns the head of the response.
+async fn send_slowly(
+    client: &TestClient,
+    (method, path): (&Method, &str),
+    (content_type, body): (&str, &str),
+    meanwhile: impl Future<Output = ()>,
+) -> String {
+    let mut stream = TcpStream::connect(client.address()).await.unwrap();
+    let (host, cookie) = (client.address(), client.cookie.as_deref().unwrap_or_default());
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nHost: {host}\r\nCookie: {cookie}\r\nContent-Type: {content_type}\r\n\
+         Content-Length: {}\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut interim = Vec::new();
+    while !interim.ends_with(b"\r\n\r\n") {
+        interim.push(stream.read_u8().await.unwrap());
+    }
+    let interim = String::from_utf8(interim).unwrap();
+    if !interim.starts_with("HTTP/1.1 100 ") {
+        return interim;
+    }
+    meanwhile.await;
+    stream.write_all(body.as_bytes()).await.unwrap();
+    let mut response = Vec::new();
+    stream.read_to_end(&mut response).await.unwrap();
+    let response = String::from_utf8(response).unwrap();
+    response.split("\r\n\r\n").next().unwrap_or_default().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_ends_while_the_body_is_under_way_changes_nothing() {
+    let (server, _owner) = with_two_tenants().await;
+    let mut faults = Vec::new();
+    for route in ROUTES.iter().filter(|route| !route.method.is_safe()) {
+        if route.access == Access::Public {
+            continue;
+        }
+        let path = concrete(&route.paths().next().unwrap(), "acme");
+        let caller = server.new_session_of(EMAIL).await;
+        let body = match route.surface {
+            Surface::Page => ("application/x-www-form-urlencoded", "a="),
+            Surface::Api | Surface::Internal => ("application/json", "{}"),
+        };
+        let revoke = async {
+            server.database.sql("DELETE FROM sessions").await;
+        };
+        let sent = send_slowly(&caller, (&route.method, &path), body, revoke);
+        let response = timeout(TEST_TIMEOUT, sent).await.expect("no response");
+        let is_refused = match route.surface {
+            Surface::Page => response.contains("location: /admin/login"),
+            Surface::Api | Surface::Internal => response.starts_with("HTTP/1.1 401 "),
+        };
+        if !is_refused {
+            faults.push(format!("{} {path}: {response}", route.method));
+        }
+    }
+    assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
+    assert_eq!(server.database.count("tenants").await, 2);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_caller_changes_only_so_much_in_five_minutes() {
+    let mut setup = Setup::new(FakeOrchestrator::unreachable()).await;
+    setup.max_changes = 3;
+    let server = setup.start().await;
+    let owner = server.sign_up().await;
+    let (first, second) = (server.admin_key().await, server.admin_key().await);
+    let change = async |key: Option<&str>| {
+        let bearer = key.map(|key| format!("Bearer {key}"));
+        let headers: Vec<_> =
+            bearer.iter().map(|value| ("authorization", value.as_str())).collect();
+        let client = if key.is_some() { &server.visitor } else { &owner };
+        client.send(Method::DELETE, "/v1/tenants/none", &headers, "").await
+    };
+    for key in [Some(first.as_str()), None] {
+        for _ in 0..3 {
+            assert_eq!(change(key).await.problem(), "404 tenant_not_found");
+        }
+        let refused = change(key).await;
+        assert_eq!(refused.problem(), "429 rate_limited");
+        let wait: u64 = refused.header("retry-after").parse().unwrap();
+        assert!((1..=300).contains(&wait), "{wait}");
+    }
+    // Reading goes on, and others are not affected.
+    assert_eq!(owner.get("/v1/tenants").await.status, 200);
+    assert_eq!(change(Some(&second)).await.problem(), "404 tenant_not_found");
+    server.advance_clock(Duration::from_secs(300));
+    assert_eq!(change(Some(&first)).await.problem(), "404 tenant_not_found");
 }

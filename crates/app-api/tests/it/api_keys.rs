@@ -50,6 +50,7 @@ async fn a_key_is_shown_once_and_only_its_hash_is_stored() {
     let location = created.header("location");
     assert_eq!(location, format!("/v1/tenants/acme/keys/{}", key["id"].as_str().unwrap()));
     let listed = owner.get("/v1/tenants/acme/keys").await;
+    assert_eq!(listed.json()["next"], Value::Null);
     assert!(!listed.text().contains(text));
     assert_eq!(listed.json()["keys"][0]["name"], "ci");
     assert_eq!(listed.json()["keys"][0]["last_used_at"], Value::Null);
@@ -254,4 +255,47 @@ async fn a_key_goes_before_a_cookie_and_other_schemes_do_not() {
     // Pages are for people.
     let page = server.visitor.send(Method::GET, "/admin", &[("authorization", &key)], "").await;
     assert!(page.header("location").starts_with("/admin/login"), "{}", page.status);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_are_listed_by_page() {
+    let (_server, owner) = with_acme().await;
+    for name in ["a", "b", "c"] {
+        owner.post("/v1/tenants/acme/keys", json!({ "name": name, "role": "read" })).await;
+    }
+    let first = owner.get("/v1/tenants/acme/keys?limit=2").await.json();
+    assert_eq!(first["keys"].as_array().unwrap().len(), 2);
+    assert_eq!(first["keys"][0]["name"], "c");
+    let cursor = first["next"].as_str().unwrap();
+    let last = owner.get(&format!("/v1/tenants/acme/keys?limit=2&cursor={cursor}")).await.json();
+    assert_eq!((&last["keys"][0]["name"], &last["next"]), (&json!("a"), &Value::Null));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_are_managed_by_forms_alone() {
+    let (server, owner) = with_acme().await;
+    let admin = server.sign_in_as("admin", "none", &[("acme", "admin")]).await;
+    for (caller, base, list, role) in [
+        (&owner, "/admin/keys", "/v1/auth/keys", "everything"),
+        (&admin, "/admin/tenants/acme/keys", "/v1/tenants/acme/keys", "write"),
+    ] {
+        let bad = [("name", ""), ("role", role), ("expires_in_days", "30")];
+        let bad = caller.submit(base, &bad).await;
+        assert!(bad.status == 422 && bad.text().contains("name-fault"), "{}", bad.text());
+        let form = [("name", "ci"), ("role", role), ("expires_in_days", "1")];
+        let created = caller.submit(base, &form).await;
+        assert_eq!(created.status, 201, "{}", created.text());
+        let text = created.text();
+        let key = text.split("<code>").nth(1).unwrap().split('<').next().unwrap().to_owned();
+        let whoami = get(caller, &key, "/v1/auth/whoami").await.json();
+        assert_eq!(whoami["is_admin"], base == "/admin/keys");
+        let page = caller.visit(base).await.text();
+        assert!(page.contains(">ci<") && !page.contains(&key), "{page}");
+        let listed = caller.get(list).await.json();
+        let id = listed["keys"][0]["id"].as_str().unwrap().to_owned();
+        let revoked = caller.submit(&format!("{base}/{id}/revoke"), &[]).await;
+        assert_eq!(revoked.header("location"), base);
+        assert_eq!(get(caller, &key, "/v1/auth/whoami").await.problem(), "401 invalid_key");
+    }
+    assert_eq!(admin.visit("/admin/keys").await.status, 403);
 }

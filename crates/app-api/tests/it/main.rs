@@ -12,6 +12,7 @@ mod connections;
 mod creating;
 mod database_down;
 mod database_ownership;
+mod database_roles;
 mod disk_full;
 mod errors;
 mod harness;

@@ -6,6 +6,7 @@ use axum::http::Method;
 use protocol::State;
 use serde_json::{Value, json};
 
+use crate::harness::callers::TestKey;
 use crate::harness::{EMAIL, FakeOrchestrator, PASSWORD, Server, TestClient, TestResponse, acme};
 
 /// A browser that began a sign-in at the tenant `acme`, on its way through the admin.
@@ -173,7 +174,8 @@ async fn a_member_sees_only_their_tenants_and_another_account_cannot_accept() {
         admin.json(Method::PUT, &path, &[], role.clone()).await.problem(),
         "404 resource_not_found"
     );
-    assert_eq!(owner.json(Method::PUT, &path, &[], role).await.status, 204);
+    let set = owner.json(Method::PUT, &path, &[], role).await;
+    assert_eq!((set.status.as_u16(), &set.json()["role"]), (200, &json!("admin")));
     assert_eq!(slugs(&eve.get("/v1/tenants").await.json()), ["acme"]);
 }
 
@@ -209,7 +211,7 @@ async fn leaving_a_tenant_takes_effect_with_the_same_cookie_and_ends_the_tenant_
         let path = format!("/v1/tenants/acme/members/{id}");
         assert_eq!(
             owner.json(Method::PUT, &path, &[], json!({ "role": "viewer" })).await.status,
-            204
+            200
         );
         assert_eq!(grace.get(SIGN_IN).await.status, 303);
         assert_ne!(grace.get("/api/auth/session").await.json()["session"]["id"], sid);
@@ -347,11 +349,148 @@ async fn people_are_managed_by_forms_alone() {
     assert_eq!(grace.get("/api/auth/session").await.status, 401);
 }
 
-impl Server {
-    async fn new_session_of(&self, email: &str) -> TestClient {
-        let mut client = self.visitor.new_client();
-        let body = json!({ "email": email, "password": PASSWORD });
-        client.store_cookie(&client.post("/api/auth/sign-in/email", body).await);
-        client
+/// Whether a visitor can still use the link, by its page and by its form.
+async fn is_open(server: &Server, link: &str) -> bool {
+    let page = server.visitor.get(link).await;
+    if page.status == 200 {
+        return true;
+    }
+    assert_eq!(page.problem(), "410 invitation_ended");
+    let form = [("content-type", "application/x-www-form-urlencoded")];
+    let body = "name=Grace&password=correct+horse+battery";
+    let made = server.visitor.send(Method::POST, link, &form, body).await;
+    assert_eq!(made.problem(), "410 invitation_ended");
+    false
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_invitation_is_worth_what_the_rights_of_its_inviter_are_worth() {
+    let (server, owner) = with_tenants().await;
+    let sql = async |text: &str| server.database.sql(text).await;
+    let admin = server.sign_in_as("admin", "none", &[("acme", "admin")]).await;
+    let link = invite(&admin, "/v1/tenants/acme/invitations", "a@example.com", "member").await;
+    assert!(is_open(&server, &link).await);
+    sql("UPDATE memberships SET role = 'member'").await;
+    assert!(!is_open(&server, &link).await, "the inviter is no admin any more");
+    sql("UPDATE memberships SET role = 'admin'").await;
+    assert!(is_open(&server, &link).await);
+    sql("DELETE FROM memberships").await;
+    assert!(!is_open(&server, &link).await, "the inviter has left");
+
+    let operator = server.sign_in_as("operator", "admin", &[]).await;
+    let link = invite(&operator, "/v1/invitations", "b@example.com", "admin").await;
+    let of_tenant = invite(&operator, "/v1/tenants/acme/invitations", "c@example.com", "admin");
+    let of_tenant = of_tenant.await;
+    assert!(is_open(&server, &link).await && is_open(&server, &of_tenant).await);
+    sql("UPDATE users SET role = 'viewer' WHERE name = 'operator'").await;
+    assert!(!is_open(&server, &link).await && !is_open(&server, &of_tenant).await);
+    let path = format!("/v1/users/{}", me(&operator).await["id"].as_str().unwrap());
+    assert_eq!(delete(&owner, &path).await.status, 204);
+    assert_eq!(server.database.count("invitations WHERE email = 'b@example.com'").await, 0);
+
+    // A key: until it is revoked, and no longer than it lives.
+    for tenant in [Some("acme"), None] {
+        let expires_at = Some(server.now() + Duration::from_secs(3_600));
+        let role = protocol::api_keys::Role::Admin;
+        let key = TestKey { role, tenant, is_admin: tenant.is_none(), expires_at };
+        let bearer = format!("Bearer {}", server.insert_key(key).await);
+        let created = server
+            .visitor
+            .json(
+                Method::POST,
+                "/v1/tenants/acme/invitations",
+                &[("authorization", &bearer)],
+                json!({ "email": "d@example.com", "role": "viewer" }),
+            )
+            .await;
+        assert_eq!(created.status, 201, "{}", created.text());
+        assert_eq!(created.json()["expires_at"], "2027-01-15T09:00:00.000Z");
+        let url = created.json()["url"].as_str().unwrap().to_owned();
+        let link = url.strip_prefix("http://localhost:3100").unwrap();
+        assert!(is_open(&server, link).await);
+        sql("UPDATE api_keys SET revoked = true").await;
+        assert!(!is_open(&server, link).await);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_promoted_at_an_address_that_an_inviter_may_hold() {
+    let (server, owner) = with_tenants().await;
+    let client_admin = server.sign_in_as("client", "none", &[("acme", "admin")]).await;
+    let invitations = "/v1/tenants/acme/invitations";
+    let link = invite(&client_admin, invitations, "boss@example.com", "viewer").await;
+    // The inviter keeps the link and makes the account.
+    let (mut taken, _) = sign_up(&server, &link).await;
+    let id = me(&taken).await["id"].as_str().unwrap().to_owned();
+    let (user, member) = (format!("/v1/users/{id}"), format!("/v1/tenants/globex/members/{id}"));
+    let role = json!({ "role": "viewer" });
+    assert_eq!(patch(&owner, &user, "viewer").await.problem(), "409 address_unconfirmed");
+    let added = owner.json(Method::PUT, &member, &[], role.clone()).await;
+    assert_eq!(added.problem(), "409 address_unconfirmed");
+    // Within the inviter's own tenant nothing more is given than the inviter could have taken.
+    let own = format!("/v1/tenants/acme/members/{id}");
+    let member_of_acme =
+        client_admin.json(Method::PUT, &own, &[], json!({ "role": "admin" })).await;
+    assert_eq!(member_of_acme.status, 200);
+    assert_eq!(member_of_acme.json()["role"], "admin");
+    // A link that the operator hands to the person confirms the address, up to the operator's own role.
+    let operator = server.sign_in_as("operator", "admin", &[]).await;
+    let link = invite(&operator, "/v1/invitations", "boss@example.com", "viewer").await;
+    let accepted = taken.submit(&link, &[]).await;
+    assert_eq!(accepted.status, 303, "{}", accepted.text());
+    taken = server.new_session_of("boss@example.com").await;
+    assert_eq!(me(&taken).await["role"], "viewer");
+    assert_eq!(owner.json(Method::PUT, &member, &[], role).await.status, 200);
+    assert_eq!(patch(&owner, &user, "admin").await.status, 200);
+    assert_eq!(patch(&owner, &user, "owner").await.problem(), "409 address_unconfirmed");
+    let link = invite(&owner, "/v1/invitations", "boss@example.com", "owner").await;
+    taken = server.new_session_of("boss@example.com").await;
+    assert_eq!(taken.submit(&link, &[]).await.status, 303);
+    taken = server.new_session_of("boss@example.com").await;
+    assert_eq!(me(&taken).await["role"], "owner");
+    let again = json!({ "email": "boss@example.com", "role": "viewer" });
+    assert_eq!(owner.post("/v1/invitations", again).await.problem(), "409 already_member");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn invitations_of_one_address_at_once_leave_one() {
+    // Without an owner nothing orders the callers.
+    let server = Server::with(FakeOrchestrator::unreachable()).await;
+    let bearer = format!("Bearer {}", server.admin_key().await);
+    let invited = (0..12).map(|_| {
+        let (visitor, bearer) = (server.visitor.clone(), bearer.clone());
+        tokio::spawn(async move {
+            let body = json!({ "email": "a@example.com", "role": "viewer" });
+            let headers = [("authorization", bearer.as_str())];
+            visitor.json(Method::POST, "/v1/invitations", &headers, body).await
+        })
+    });
+    let mut created = 0;
+    for response in futures_util::future::join_all(invited).await {
+        let response = response.unwrap();
+        match response.status.as_u16() {
+            201 => created += 1,
+            _ => assert_eq!(response.problem(), "409 already_invited"),
+        }
+    }
+    assert!(created > 0);
+    assert_eq!(server.database.count("invitations").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn invitations_are_listed_by_page() {
+    let (_server, owner) = with_tenants().await;
+    for name in ["a", "b", "c"] {
+        invite(&owner, "/v1/invitations", &format!("{name}@example.com"), "viewer").await;
+    }
+    let first = owner.get("/v1/invitations?limit=2").await.json();
+    assert_eq!(first["invitations"][0]["email"], "c@example.com");
+    let cursor = first["next"].as_str().unwrap();
+    let last = owner.get(&format!("/v1/invitations?limit=2&cursor={cursor}")).await.json();
+    assert_eq!(last["invitations"][0]["email"], "a@example.com");
+    assert_eq!(last["next"], Value::Null);
+    for bad in ["limit=0", "limit=501", "cursor=x", "what=1"] {
+        let response = owner.get(&format!("/v1/invitations?{bad}")).await;
+        assert_eq!(response.problem(), "400 invalid_query", "{bad}");
     }
 }

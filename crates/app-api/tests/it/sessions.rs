@@ -3,9 +3,13 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use axum::http::Method;
+use diesel::sql_query;
+use diesel_async::{AsyncPgConnection, RunQueryDsl as _};
 use http_body_util::BodyExt as _;
 use protocol::State;
 use serde_json::json;
+use tokio::time::timeout;
 
 use crate::harness::{
     EMAIL, FakeOrchestrator, PASSWORD, Server, Setup, TEST_TIMEOUT, TestClient, acme,
@@ -251,4 +255,38 @@ async fn a_stream_ends_with_the_session_that_requested_it() {
     assert!(kept.frame().await.is_some());
     let more = tokio::time::timeout(Duration::from_millis(700), kept.frame()).await;
     assert!(more.is_err(), "{more:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_role_and_an_ending_session_lock_in_one_order() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
+    owner.post("/v1/tenants", acme()).await;
+    server.until_state("acme", State::Running).await;
+    let grace = server.sign_in_as("grace", "viewer", &[]).await;
+    assert_eq!(grace.get("/v1/tenants/acme/open").await.status, 303);
+    let id = grace.get("/api/auth/session").await.json()["user"]["id"].clone();
+    // An ending session holds its row, and will revoke its grants next.
+    let mut ending = server.database.conn().await;
+    let of_grace = "IN (SELECT id FROM users WHERE name = 'grace')";
+    let run = async |conn: &mut AsyncPgConnection, text: String| {
+        sql_query(text).execute(conn).await.unwrap();
+    };
+    run(&mut ending, "BEGIN".to_owned()).await;
+    run(&mut ending, format!("SELECT FROM sessions WHERE user_id {of_grace} FOR UPDATE")).await;
+    let changed = tokio::spawn(async move {
+        let path = format!("/v1/users/{}", id.as_str().unwrap());
+        owner.json(Method::PATCH, &path, &[], json!({ "role": "admin" })).await
+    });
+    let waiters =
+        "pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    let waiting = async {
+        while server.database.count(waiters).await == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(TEST_TIMEOUT, waiting).await.expect("the change does not wait");
+    run(&mut ending, format!("UPDATE sso_grants SET revoked = true WHERE user_id {of_grace}"))
+        .await;
+    run(&mut ending, "COMMIT".to_owned()).await;
+    assert_eq!(changed.await.unwrap().status, 200);
 }

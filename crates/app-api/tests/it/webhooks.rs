@@ -61,6 +61,8 @@ async fn receive(
 
 async fn with_webhooks(targets: &str) -> (Server, TestClient) {
     let mut setup = Setup::new(FakeOrchestrator::obedient()).await;
+    // Longer than any test waits.
+    setup.webhook_timeout = 2 * TEST_TIMEOUT;
     setup.env.push(("CIAL_WEBHOOK_TARGETS", targets.to_owned()));
     let server = setup.start().await;
     let owner = server.sign_up().await;
@@ -190,4 +192,97 @@ async fn an_unreachable_receiver_ends_in_failed_after_the_last_retry() {
             server.database.sql("UPDATE webhook_deliveries SET next_attempt_at = '2027-01-15', last_error = NULL").await;
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_receiver_delays_no_other() {
+    let (server, owner) = with_webhooks("any").await;
+    // Accepts connections and never answers.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = silent.local_addr().unwrap();
+    create(&owner, &format!("http://{address}/")).await;
+    let receiver = Receiver::default();
+    create(&owner, &receiver.start().await).await;
+    for number in 1..=6 {
+        let new = json!({ "slug": format!("tenant-{number}"), "name": "T" });
+        assert_eq!(owner.post("/v1/tenants", new).await.status, 202);
+        receiver.nth(number).await;
+    }
+    // The silent one has as many attempts as one webhook may have; the others are still due.
+    let attempted = "webhook_deliveries d JOIN webhooks w ON w.id = d.webhook_id \
+        WHERE url NOT LIKE '%/hook' AND attempts > 0";
+    assert!(server.database.count(attempted).await <= 4);
+    drop(silent);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn old_deliveries_are_deleted_by_age_and_by_count() {
+    let (server, owner) = with_webhooks("any").await;
+    let webhook = create(&owner, &Receiver::default().start().await).await;
+    let insert = async |state: &str, count: u32, at: &str| {
+        let text = format!(
+            "INSERT INTO webhook_deliveries (id, webhook_id, event, payload, state, next_attempt_at, created_at) \
+             SELECT gen_random_uuid(), '{}', 'x', '{{}}', '{state}', '2030-01-01', '{at}' \
+             FROM generate_series(1, {count})",
+            webhook["id"].as_str().unwrap()
+        );
+        server.database.sql(&text).await;
+    };
+    insert("delivered", 3, "2026-11-01").await;
+    insert("pending", 2, "2026-11-01").await;
+    insert("failed", 1_005, "2027-01-14").await;
+    server.advance_clock(Duration::from_secs(3_600));
+    let until = async |from: &str, expected: i64| {
+        let wait = async { while server.database.count(from).await != expected {} };
+        timeout(TEST_TIMEOUT, wait).await.expect("not deleted");
+    };
+    until("webhook_deliveries WHERE state = 'delivered'", 0).await;
+    until("webhook_deliveries WHERE state = 'failed'", 1_000).await;
+    until("webhook_deliveries WHERE state = 'pending'", 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_number_of_webhooks_is_bounded() {
+    let (server, owner) = with_webhooks("any").await;
+    server
+        .database
+        .sql(
+            "INSERT INTO webhooks (id, url, created_by, created_at) \
+             SELECT gen_random_uuid(), 'http://127.0.0.1:1/', 'test', now() FROM generate_series(1, 99)",
+        )
+        .await;
+    create(&owner, "http://127.0.0.1:1/").await;
+    let refused = owner.post("/v1/webhooks", json!({ "url": "http://127.0.0.1:1/" })).await;
+    assert_eq!(refused.problem(), "409 too_many_webhooks");
+    assert_eq!(server.database.count("webhooks").await, 100);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn webhooks_are_managed_by_forms_alone() {
+    let (server, owner) = with_webhooks("any").await;
+    let bad = owner.submit("/admin/webhooks", &[("url", "nonsense")]).await;
+    assert!(bad.status == 422 && bad.text().contains("url-fault"), "{}", bad.text());
+    let receiver = Receiver::default();
+    let url = receiver.start().await;
+    let created = owner.submit("/admin/webhooks", &[("url", &url)]).await;
+    assert_eq!(created.status, 201);
+    assert!(created.text().contains("whsec_"), "{}", created.text());
+    let page = owner.visit("/admin/webhooks").await.text();
+    assert!(page.contains(&url) && !page.contains("whsec_"), "{page}");
+    let id = owner.get("/v1/webhooks").await.json()["webhooks"][0]["id"].clone();
+    let path = format!("/admin/webhooks/{}", id.as_str().unwrap());
+    assert!(owner.visit(&path).await.text().contains("No deliveries yet"));
+    owner.post("/v1/tenants", acme()).await;
+    let done = latest(&owner, id.as_str().unwrap(), |d| d["state"] == "delivered").await;
+    let page = owner.visit(&path).await.text();
+    assert!(page.contains("tenant.create") && page.contains("HTTP 200"), "{page}");
+    let replay = format!("{path}/deliveries/{}/replay", done["id"].as_str().unwrap());
+    assert_eq!(owner.submit(&replay, &[]).await.header("location"), path);
+    receiver.nth(2).await;
+    let deleted = owner.submit(&format!("{path}/delete"), &[]).await;
+    assert_eq!(deleted.header("location"), "/admin/webhooks");
+    assert_eq!(owner.visit(&path).await.status, 404);
+    let viewer = server.sign_in_as("viewer", "viewer", &[]).await;
+    assert_eq!(viewer.visit("/admin/webhooks").await.status, 403);
+    assert!(!viewer.visit("/admin").await.text().contains("/admin/webhooks"));
 }

@@ -44,7 +44,9 @@ pub(super) fn run(command: Option<KeysCommand>, context: &Context<'_>) -> Result
     match command.unwrap_or(KeysCommand::List) {
         KeysCommand::List => {
             let request = Request::get(path(context)?, "list keys");
-            context.output.list(&KEYS, &pages::single(context, &request, "keys")?)
+            context
+                .output
+                .list(&KEYS, &pages::collect(context, &request, "keys", "next", usize::MAX)?)
         }
         KeysCommand::Create(args) => create(&args, context),
         KeysCommand::Revoke(args) => {

@@ -167,7 +167,10 @@ pub(super) fn invitations(
     match command.unwrap_or(InvitationsCommand::List) {
         InvitationsCommand::List => {
             let request = Request::get(path, "list invitations");
-            context.output.list(&INVITATIONS, &pages::single(context, &request, "invitations")?)
+            context.output.list(
+                &INVITATIONS,
+                &pages::collect(context, &request, "invitations", "next", usize::MAX)?,
+            )
         }
         InvitationsCommand::Create(args) => {
             let request = Request::new(Method::POST, path, format!("invite {}", args.email))

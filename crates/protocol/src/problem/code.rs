@@ -44,6 +44,12 @@ macro_rules! codes {
 }
 
 codes! {
+    AddressUnconfirmed = "address_unconfirmed" [409] "Address not confirmed"
+        "the account was made by the invitation of somebody who could not give this role, and may be theirs"
+        "invite the address instead: whoever holds the link and the account gets the role",
+    AlreadyInvited = "already_invited" [409] "Already invited"
+        "somebody else invited the same address at the same moment"
+        "use that invitation, or try again",
     AlreadyMember = "already_member" [409] "Already a member"
         "the person is a member of the tenant already"
         "change the role instead",
@@ -228,7 +234,7 @@ codes! {
         "the tenant's port is taken"
         "start it again",
     RateLimited = "rate_limited" [429] "Too many requests"
-        "one client sends one tenant more than `CIAL_RATE_LIMIT`"
+        "one client sends one tenant more than `CIAL_RATE_LIMIT`, or one person or API key sends the admin API more than 3,000 changes within five minutes"
         "wait for `Retry-After`",
     RequestTimedOut = "request_timed_out" [408] "Request timed out"
         "the request took too long to arrive"
@@ -281,6 +287,9 @@ codes! {
     TooManyAttempts = "too_many_attempts" [429] "Too many attempts"
         "too many sign-ins, sign-ups or resets within five minutes, by one client or at one account; a device on which the account signed in before has a limit of its own"
         "wait for `Retry-After`",
+    TooManyWebhooks = "too_many_webhooks" [409] "Too many webhooks"
+        "the installation has 100 webhooks"
+        "delete one that is not needed",
     TooManyWaiting = "too_many_waiting" [503] "Busy"
         "too many requests wait for one tenant to wake"
         "try again after `Retry-After`",

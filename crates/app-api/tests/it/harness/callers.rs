@@ -103,8 +103,8 @@ impl Server {
         let email = format!("{name}@example.com");
         self.database
             .sql(&format!(
-                "INSERT INTO users (id, email, name, role, password_hash) SELECT gen_random_uuid(), '{email}', \
-                 '{name}', '{platform_role}', password_hash FROM users WHERE email = '{EMAIL}'"
+                "INSERT INTO users (id, email, name, role, password_hash, vouched_role) \
+                 SELECT gen_random_uuid(), '{email}', '{name}', '{platform_role}', password_hash, 'owner' FROM users WHERE email = '{EMAIL}'"
             ))
             .await;
         for (slug, role) in memberships {
@@ -120,6 +120,14 @@ impl Server {
         let signed_in = client.post("/api/auth/sign-in/email", request).await;
         assert_eq!(signed_in.status, 200, "{}", signed_in.text());
         client.store_cookie(&signed_in);
+        client
+    }
+
+    /// Signs the owner, or somebody else with the owner's password, in once more.
+    pub(crate) async fn new_session_of(&self, email: &str) -> TestClient {
+        let mut client = self.visitor.new_client();
+        let body = json!({ "email": email, "password": PASSWORD });
+        client.store_cookie(&client.post("/api/auth/sign-in/email", body).await);
         client
     }
 

@@ -59,6 +59,8 @@ pub(crate) struct Setup {
     pub(crate) env: Vec<(&'static str, String)>,
     pub(crate) master: &'static str,
     pub(crate) database_limits: Limits,
+    pub(crate) webhook_timeout: Duration,
+    pub(crate) max_changes: u32,
 }
 
 impl Setup {
@@ -73,6 +75,8 @@ impl Setup {
             env: Vec::new(),
             master: MASTER,
             database_limits: Limits::default(),
+            webhook_timeout: Duration::from_secs(10),
+            max_changes: 3_000,
         }
     }
 
@@ -117,6 +121,8 @@ impl Setup {
             password_cost: Params::new(8, 1, 1, None).unwrap(),
             database_limits: self.database_limits,
             connections: ConnectionLimits { public: 1_000, internal: 64 },
+            webhook_timeout: self.webhook_timeout,
+            max_changes: self.max_changes,
         };
         let stop = CancellationToken::new();
         let running = tokio::spawn(run(settings, dependencies, public, internal, stop.clone()));

@@ -31,6 +31,11 @@ impl TestDatabase {
         Self { url: server_url(&name), name }
     }
 
+    /// The role as which app-api serves this database.
+    pub(crate) fn service_role(&self) -> String {
+        format!("{}_service", self.name)
+    }
+
     /// As another role.
     pub(crate) fn url_as(&self, role: &str) -> String {
         self.url.replace("user=postgres", &format!("user={role}"))
@@ -59,9 +64,13 @@ impl TestDatabase {
 impl Drop for TestDatabase {
     fn drop(&mut self) {
         let drop_it = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);
+        let drop_role = format!("DROP ROLE IF EXISTS {}", self.service_role());
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.unwrap().block_on(execute(&server_url("postgres"), &drop_it));
+            runtime.unwrap().block_on(async {
+                execute(&server_url("postgres"), &drop_it).await;
+                execute(&server_url("postgres"), &drop_role).await;
+            });
         });
         // A failed clean-up must not hide why the test failed.
         let _ = thread.join();
