@@ -205,7 +205,7 @@ async fn a_silent_receiver_delays_no_other() {
     create(&owner, &receiver.start().await).await;
     for number in 1..=6 {
         let new = json!({ "slug": format!("tenant-{number}"), "name": "T" });
-        assert_eq!(owner.post("/v1/tenants", new).await.status, 202);
+        assert_eq!(owner.post("/v1/tenants", new).await.status, 201);
         receiver.nth(number).await;
     }
     // The silent one has as many attempts as one webhook may have; the others are still due.
