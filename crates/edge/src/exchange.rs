@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use protocol::headers::{EMAIL, NAME, PROOF, REQUEST_ID, ROLE, USER};
-use proxy::{Exchange, Header, Headers, Upstream};
+use proxy::{Exchange, Header, Headers, TunnelEnd, Upstream};
 use tenant_service::RequestContext;
 
 use crate::headers::{Zone, may_leave, request_header_value};
@@ -25,6 +25,8 @@ pub(crate) struct EdgeExchange {
     pub(crate) target: Option<String>,
     pub(crate) client: Client,
     pub(crate) user: Option<User>,
+    /// The end of the session under which a WebSocket is opened.
+    pub(crate) session_end: Option<TunnelEnd>,
     /// Sent to the router with the response.
     pub(crate) proof: Option<Rc<str>>,
 }
@@ -62,6 +64,10 @@ impl Exchange for EdgeExchange {
             to.add(NAME, &user.name);
             to.add(ROLE, user.role.as_str());
         }
+    }
+
+    fn tunnel_end(&mut self) -> Option<TunnelEnd> {
+        self.session_end.take()
     }
 
     fn forward_response_header(&self, header: Header<'_>, to: &mut Headers<'_>) {

@@ -14,7 +14,7 @@ use crate::headers::{Zone, session_pairs};
 use crate::responses;
 use crate::route_token::{self, Admission, RouteToken};
 use crate::routes::{self, Class};
-use crate::session_user::{SessionLookupError, fetch_session_user};
+use crate::session_user::{SessionCookies, SessionEnds, SessionLookupError, fetch_session_user};
 use crate::settings::Settings;
 
 pub(crate) struct EdgePolicy {
@@ -23,18 +23,21 @@ pub(crate) struct EdgePolicy {
     core_back: Rc<Upstream>,
     core_front: Rc<Upstream>,
     platform_front: Rc<Upstream>,
+    session_ends: Rc<SessionEnds>,
 }
 
 impl EdgePolicy {
     pub(crate) fn new(settings: Settings) -> Self {
         let upstreams = settings.upstreams;
+        let core_back = Rc::new(Upstream::unix(upstreams.core_back));
         Self {
             proof: settings
                 .route_token
                 .as_ref()
                 .map(|route_token| route_token.proof.as_str().into()),
             route_token: settings.route_token,
-            core_back: Rc::new(Upstream::unix(upstreams.core_back)),
+            session_ends: Rc::new(SessionEnds::new(core_back.clone())),
+            core_back,
             core_front: Rc::new(Upstream::unix(upstreams.core_front)),
             platform_front: Rc::new(Upstream::tcp(upstreams.platform_front)),
         }
@@ -63,16 +66,22 @@ impl EdgePolicy {
         exchange: EdgeExchange,
         admission: Admission,
     ) -> Decision<EdgeExchange> {
+        let is_websocket = head.is_websocket();
         let cookies = match exchange.class {
             Class::CoreFront | Class::Platform => session_cookies(head),
-            Class::CoreApi | Class::SignIn => None,
+            // core-back identifies the user itself.
+            Class::CoreApi | Class::SignIn => session_cookies(head).filter(|_| is_websocket),
         };
         let Some(cookie) = cookies else { return Decision::Ready(Action::Forward(exchange)) };
-        let scheme = scheme(head, admission);
-        let (core_back, mut exchange) = (self.core_back.clone(), exchange);
+        let session = SessionCookies { cookie, scheme: scheme(head, admission) };
+        let (core_back, ends) = (self.core_back.clone(), self.session_ends.clone());
+        let mut exchange = exchange;
         Decision::Pending(Box::pin(async move {
-            match fetch_session_user(&core_back, &cookie, scheme).await {
+            match fetch_session_user(&core_back, &session).await {
                 Ok(user) => {
+                    if is_websocket && user.is_some() {
+                        exchange.session_end = Some(Box::pin(ends.of(session)));
+                    }
                     exchange.user = user;
                     Action::Forward(exchange)
                 }
@@ -118,8 +127,16 @@ impl Policy for EdgePolicy {
             Client::Direct { address, host: head.text("host").map(str::to_owned) }
         };
         let (upstream, target) = (self.upstream(class), routes::rewritten(class, target));
-        let exchange =
-            EdgeExchange { request_context, class, upstream, target, client, user: None, proof };
+        let exchange = EdgeExchange {
+            request_context,
+            class,
+            upstream,
+            target,
+            client,
+            user: None,
+            session_end: None,
+            proof,
+        };
         self.forward(head, exchange, admission)
     }
 

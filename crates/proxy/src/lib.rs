@@ -30,6 +30,7 @@ pub use http::head::{Header, RequestHead, ResponseHead, Version};
 pub use http::headers::Headers;
 pub use policy::{
     Action, Decision, ErrorContext, Exchange, Peer, PendingAction, Policy, SendPermission,
+    TunnelEnd,
 };
 pub use response::Response;
 pub use runtime::serve::{bind, serve};

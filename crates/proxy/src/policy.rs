@@ -64,6 +64,9 @@ pub type PendingAction<E> = Pin<Box<dyn Future<Output = Action<E>>>>;
 /// Resolves to whether waiting data may be sent.
 pub type SendPermission = Pin<Box<dyn Future<Output = bool>>>;
 
+/// Resolves when a tunnel must end.
+pub type TunnelEnd = Pin<Box<dyn Future<Output = ()>>>;
+
 pub enum Action<E> {
     Forward(E),
     Respond(Response),
@@ -119,6 +122,12 @@ pub trait Exchange: 'static {
 
     /// Called once when both ends agreed to a WebSocket, before the 101 and before any frame is forwarded.
     fn on_tunnel_open(&mut self) {}
+
+    /// Called once when a tunnel begins. Once the returned future resolves, no more client data reaches the upstream
+    /// and the client gets a close with 1001.
+    fn tunnel_end(&mut self) -> Option<TunnelEnd> {
+        None
+    }
 
     /// Called once per read before client data enters a tunnel. Data is at least a part of a data frame; pings, pongs
     /// and closes alone do not count. The engine waits for a returned permission; `false` closes the tunnel with 1001.

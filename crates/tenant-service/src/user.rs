@@ -3,6 +3,12 @@
 use hyper::HeaderMap;
 use protocol::headers::{EMAIL, USER};
 
+/// At core-back: the user of the session whose cookie the edge passes on, or 401. A path of this form reaches core-back
+/// from the edge alone: the edge sends such a path of a client to core-front.
+pub const SESSION_PATH: &str = "/.cial/session";
+/// The same once the session has ended, at the latest after a minute.
+pub const SESSION_END_PATH: &str = "/.cial/session/end";
+
 pub struct User<'a> {
     pub sub: &'a str,
     pub email: &'a str,

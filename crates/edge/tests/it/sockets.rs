@@ -1,5 +1,7 @@
 //! WebSockets pass on every class of route, through either listener, and meet the same checks.
 
+use std::time::Duration;
+
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpStream, UnixStream};
@@ -8,7 +10,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use crate::raw::send;
-use crate::world::{TOKEN, Tenant};
+use crate::world::{SIGNED_IN, TOKEN, Tenant};
 
 #[tokio::test]
 async fn every_class_echoes() {
@@ -42,6 +44,51 @@ async fn the_ingress_socket_requires_the_route_token() {
     let (mut socket, _) = client_async(with_token, stream).await.unwrap();
     socket.send(Message::text("hello")).await.unwrap();
     assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("hello"));
+}
+
+#[tokio::test]
+async fn the_end_of_a_session_closes_its_sockets_and_no_others() {
+    let tenant = Tenant::open().await;
+    let open = async |path: &str, cookie: &'static str| {
+        let stream = TcpStream::connect(tenant.tcp).await.unwrap();
+        let mut request = format!("ws://acme.localhost{path}").into_client_request().unwrap();
+        request.headers_mut().insert("cookie", cookie.parse().unwrap());
+        let (mut socket, _) = client_async(request, stream).await.unwrap();
+        socket.send(Message::text("hello")).await.unwrap();
+        assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("hello"), "{path}");
+        socket
+    };
+    let mut ending = Vec::new();
+    for path in ["/ws", "/ws", "/.cial/ws", "/.cial/api/ws"] {
+        ending.push((path, open(path, SIGNED_IN).await));
+    }
+    let mut anonymous = open("/ws", "cial_session=ended-long-ago").await;
+    tenant.session_end.cancel();
+    for (path, socket) in &mut ending {
+        let closed = tokio::time::timeout(Duration::from_secs(30), socket.next()).await.unwrap();
+        let Some(Ok(Message::Close(Some(frame)))) = closed else { panic!("{path}: {closed:?}") };
+        assert_eq!(u16::from(frame.code), 1001, "{path}");
+    }
+    anonymous.send(Message::text("still here")).await.unwrap();
+    assert_eq!(anonymous.next().await.unwrap().unwrap(), Message::text("still here"));
+}
+
+#[tokio::test]
+async fn clients_cannot_reach_the_session_lookups() {
+    let tenant = Tenant::open().await;
+    for (path, by) in [
+        ("/.cial/session", Some("core-front")),
+        ("/.cial/session/end", Some("core-front")),
+        ("/.cial/api/.cial/session", None),
+    ] {
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: acme.localhost\r\nConnection: close\r\n\r\n");
+        let answer = send(tenant.tcp, &request).await;
+        match by {
+            Some(by) => assert_eq!(answer.json()["by"], by),
+            None => assert_eq!(answer.status, 400, "{path}"),
+        }
+    }
 }
 
 /// A browser sends the session's cookie with a WebSocket that any page opens.

@@ -28,6 +28,8 @@ pub(crate) struct Tenant {
     pub(crate) ingress: PathBuf,
     pub(crate) stop: CancellationToken,
     pub(crate) core_back: CancellationToken,
+    /// Ends the session of [`SIGNED_IN`].
+    pub(crate) session_end: CancellationToken,
     edge: Option<std::thread::JoinHandle<()>>,
     _dir: TempDir,
 }
@@ -44,7 +46,7 @@ impl Tenant {
     async fn start(guard: Option<RouteToken>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
-        let core_back = CancellationToken::new();
+        let (core_back, session_end) = (CancellationToken::new(), CancellationToken::new());
         let platform = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let insides = UpstreamAddresses {
             core_back: path("back.sock"),
@@ -54,9 +56,10 @@ impl Tenant {
         let back = UnixListener::bind(&insides.core_back).unwrap();
         let front = UnixListener::bind(&insides.core_front).unwrap();
         let never = CancellationToken::new;
-        tokio::spawn(inside("core-back", back, core_back.clone()));
-        tokio::spawn(inside("core-front", front, never()));
-        tokio::spawn(inside("platform", platform, never()));
+        let end = || session_end.clone();
+        tokio::spawn(inside("core-back", back, core_back.clone(), end()));
+        tokio::spawn(inside("core-front", front, never(), end()));
+        tokio::spawn(inside("platform", platform, never(), end()));
 
         let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let ingress = path("edge.sock");
@@ -72,7 +75,7 @@ impl Tenant {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.unwrap().block_on(edge::serve(doors, settings, stopped)).unwrap();
         });
-        Self { tcp: address, ingress, stop, core_back, edge: Some(edge), _dir: dir }
+        Self { tcp: address, ingress, stop, core_back, session_end, edge: Some(edge), _dir: dir }
     }
 
     /// Waits for the edge to end after its stop.
@@ -92,12 +95,21 @@ async fn inside<L: tenant_service::serve::Listener>(
     name: &'static str,
     listener: L,
     stop: CancellationToken,
+    session_end: CancellationToken,
 ) {
     let drain = Drain::new(stop);
     let sockets = drain.clone();
     serve(BoundedListener::new(listener, 1_000), drain, move |request_context, request| {
-        let sockets = sockets.clone();
-        async move { say_what_came(name, &request_context, request, &sockets) }
+        let (sockets, session_end) = (sockets.clone(), session_end.clone());
+        async move {
+            match (name, request.uri().path()) {
+                ("core-back", "/.cial/session/end") => {
+                    session_end.cancelled().await;
+                    request_context.problem(Code::NotSignedIn, "")
+                }
+                _ => say_what_came(name, &request_context, request, &sockets),
+            }
+        }
     })
     .await;
 }
@@ -110,7 +122,7 @@ fn say_what_came(
 ) -> Response {
     match (name, request.uri().path()) {
         (_, "/ws" | "/.cial/ws") => echo::upgrade(request_context, request, drain),
-        ("core-back", "/session") => answer_session(request_context, &request),
+        ("core-back", "/.cial/session") => answer_session(request_context, &request),
         ("platform", "/attack") => attack(),
         ("platform", "/head") => head(request.uri().query().unwrap()),
         _ => response::json(StatusCode::OK, &seen(name, &request)),

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use crate::policy::{Exchange, SendPermission};
+use crate::policy::{Exchange, SendPermission, TunnelEnd};
 use crate::runtime::buffers::{BufferPool, ReadBuffer};
 use crate::runtime::stream::{ReadHalf, Stream, WriteHalf};
 use crate::runtime::timers::Deadline;
@@ -34,6 +34,8 @@ pub(crate) struct Tunnel<P, E> {
     down: TunnelDirection,
     /// The pending permission to send client data.
     permission: Option<SendPermission>,
+    /// `None` for a tunnel that nothing but its ends and a drain ends.
+    end: Option<TunnelEnd>,
     deadline: Deadline,
     phase: TunnelPhase,
     _guard: ConnectionGuard,
@@ -132,12 +134,13 @@ impl<P, E: Exchange> Tunnel<P, E> {
         deadline: Deadline,
         guard: ConnectionGuard,
     ) -> Self {
-        let AgreedTunnel { exchange, upstream, ahead, received, .. } = agreed;
+        let AgreedTunnel { mut exchange, upstream, ahead, received, .. } = agreed;
         match worker.settings.tunnel_idle_timeout {
             Some(idle) => deadline.set(idle),
             None => deadline.clear(),
         }
         let (up, down) = (TunnelDirection::new(ahead), TunnelDirection::new(received));
+        let end = exchange.tunnel_end();
         Self {
             worker,
             client,
@@ -146,6 +149,7 @@ impl<P, E: Exchange> Tunnel<P, E> {
             up,
             down,
             permission: None,
+            end,
             deadline,
             phase: TunnelPhase::Open,
             _guard: guard,
@@ -154,10 +158,15 @@ impl<P, E: Exchange> Tunnel<P, E> {
 
     /// Ready when the tunnel ended. The tenant counts as busy until the tunnel is dropped.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Self { worker, exchange, up, down, permission, deadline, .. } = self;
+        let Self { worker, exchange, up, down, permission, end, deadline, .. } = self;
         let (mut from_client, mut to_client) = self.client.split();
         let (mut from_upstream, mut to_upstream) = self.upstream.split();
         let mut moved = false;
+        if end.take_if(|end| end.as_mut().poll(cx).is_ready()).is_some() {
+            up.unsent = None;
+            // The tunnel ends within `CLOSE_TIMEOUT` in any case.
+            let _ = up.refuse(cx, &mut to_upstream);
+        }
         let halves = (&mut from_client, &mut to_upstream);
         let sent = up.poll(
             cx,

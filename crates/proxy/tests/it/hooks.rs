@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use proxy::{
     Action, Decision, ErrorContext, Exchange, Peer, PendingAction, Policy, ProxyError, RequestHead,
-    Response, SendPermission, Settings, Upstream,
+    Response, SendPermission, Settings, TunnelEnd, Upstream,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -33,6 +33,8 @@ pub(crate) struct Script {
     /// The fate of a request whose upstream was lost; taken once.
     pub(crate) again: Option<Again>,
     pub(crate) stream: Option<mpsc::Receiver<Vec<u8>>>,
+    /// Ends the next tunnel.
+    pub(crate) end: Option<oneshot::Receiver<()>>,
     pub(crate) log: Vec<String>,
 }
 
@@ -83,6 +85,11 @@ impl Exchange for Hooked {
 
     fn on_tunnel_open(&mut self) {
         self.note("tunnelled");
+    }
+
+    fn tunnel_end(&mut self) -> Option<TunnelEnd> {
+        let end = self.script.lock().unwrap().end.take()?;
+        Some(Box::pin(async { end.await.unwrap_or_default() }))
     }
 
     fn before_sending(&mut self) -> Option<SendPermission> {
@@ -234,6 +241,28 @@ fn data_that_may_not_pass_ends_the_tunnel_and_never_arrives() {
     world.logs("sending");
     grant.send(false).unwrap();
     assert_eq!(client.raw(), GOING_AWAY);
+    drop(client);
+    world.rests();
+    world.ended();
+    assert!(server.record(0).ends_with("\r\n\r\n"), "{:?}", server.record(0));
+}
+
+#[test]
+fn an_ended_tunnel_closes_at_once_and_passes_no_more_data() {
+    let server = Server::play(|conn, _| {
+        conn.until(b"\r\n\r\n");
+        conn.say(AGREED);
+        conn.drain();
+    });
+    let ((end, ends), (_grant, wait)) = (oneshot::channel(), oneshot::channel());
+    let script = Script { waits: [wait].into(), end: Some(ends), ..Script::default() };
+    let mut world = World::new(&server, script);
+    let mut client = open(&world);
+    client.say(text("held back"));
+    world.logs("sending");
+    end.send(()).unwrap();
+    assert_eq!(client.raw(), GOING_AWAY);
+    client.say(text("late"));
     drop(client);
     world.rests();
     world.ended();

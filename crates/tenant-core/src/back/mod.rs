@@ -30,6 +30,7 @@ use crate::token::Verifier;
 use protocol::problem::Code;
 use protocol::sign_in::{END_PATH, SIGN_OUT_PATH, START_PATH};
 use sessions::Sessions;
+use tenant_service::user::{SESSION_END_PATH, SESSION_PATH};
 
 /// The shared state of all requests.
 pub struct Back {
@@ -99,9 +100,12 @@ impl Back {
     async fn handle(&self, context: &RequestContext, request: Request) -> Response {
         let (path, get) = (request.uri().path(), is_read(request.method()));
         match path {
-            "/healthz" | "/health" | "/session" if !get => context.method_not_allowed("GET"),
+            "/healthz" | "/health" | SESSION_PATH | SESSION_END_PATH if !get => {
+                context.method_not_allowed("GET")
+            }
             "/healthz" | "/health" => self.get_health(context).await,
-            "/session" => self.get_session(context, request.headers()).await,
+            SESSION_PATH => self.get_session(context, request.headers()).await,
+            SESSION_END_PATH => self.get_session_end(context, request.headers()).await,
             START_PATH => self.start_sign_in(context, &request),
             END_PATH => self.end_sign_in(context, &request).await,
             SIGN_OUT_PATH => self.sign_out(context, &request).await,
@@ -138,6 +142,15 @@ impl Back {
             StatusCode::OK,
             &json!({ "sub": sub, "email": email, "name": name, "role": role, "tenant": tenant }),
         )
+    }
+
+    /// Responds once the session has ended, or after a while with the session.
+    async fn get_session_end(&self, context: &RequestContext, headers: &HeaderMap) -> Response {
+        tokio::select! {
+            () = self.sessions.wait_for_end(headers) => {}
+            () = self.drain.requested() => {}
+        }
+        self.get_session(context, headers).await
     }
 
     async fn sign_out(&self, context: &RequestContext, request: &Request) -> Response {

@@ -3,12 +3,13 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hyper::HeaderMap;
 use thiserror::Error;
-use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 
 use super::cookie;
 use crate::now;
@@ -17,7 +18,14 @@ use crate::session_table::{SecretHash, Session, TokenReuseError};
 use crate::token::VerifiedToken;
 
 #[derive(Clone)]
-pub(super) struct Sessions(Arc<Mutex<SessionFile>>);
+pub(super) struct Sessions {
+    file: Arc<Mutex<SessionFile>>,
+    /// Notifies whenever sessions have ended before their time.
+    ended: watch::Sender<()>,
+}
+
+/// How long a request waits for the end of its session: each request counts as a use of the session.
+const MAX_WAIT: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Error)]
 pub(super) enum SignInError {
@@ -29,7 +37,8 @@ pub(super) enum SignInError {
 
 impl Sessions {
     pub(super) fn open(dir: &Path) -> io::Result<Self> {
-        Ok(Self(Arc::new(Mutex::new(SessionFile::open(dir, now())?))))
+        let file = Arc::new(Mutex::new(SessionFile::open(dir, now())?));
+        Ok(Self { file, ended: watch::Sender::default() })
     }
 
     /// Uses up the token, opens a session and returns the secret for the cookie.
@@ -49,6 +58,7 @@ impl Sessions {
         file.table.open_session(&token, hash.clone(), now())?;
         if let Some(before) = hash_in(before) {
             file.table.end_session(&before);
+            self.ended.send_replace(());
         }
         let (mut file, saved) = write(file).await?;
         if let Err(error) = saved {
@@ -75,6 +85,19 @@ impl Sessions {
         Some(session)
     }
 
+    /// Waits until the session of the cookie in these headers has ended, for a bounded time.
+    pub(super) async fn wait_for_end(&self, headers: &HeaderMap) {
+        let mut ended = self.ended.subscribe();
+        let wait = async {
+            while self.find(headers).await.is_some() {
+                // The sender lives as long as `self`.
+                let _ = ended.changed().await;
+            }
+        };
+        // After the time the caller reads whether the session is alive, and asks again.
+        let _ = tokio::time::timeout(MAX_WAIT, wait).await;
+    }
+
     /// Ends the session of the cookie in these headers.
     ///
     /// # Errors
@@ -85,6 +108,7 @@ impl Sessions {
         if !file.table.end_session(&hash) {
             return Ok(());
         }
+        self.ended.send_replace(());
         write(file).await?.1
     }
 
@@ -97,11 +121,12 @@ impl Sessions {
         if !file.table.revoke(parents, now()) {
             return Ok(());
         }
+        self.ended.send_replace(());
         write(file).await?.1
     }
 
     async fn lock(&self) -> OwnedMutexGuard<SessionFile> {
-        self.0.clone().lock_owned().await
+        self.file.clone().lock_owned().await
     }
 }
 

@@ -12,6 +12,7 @@ use tempfile::TempDir;
 use tenant_core::back::BusyListeners;
 use tenant_core::back::{Back, Readiness, ReadinessReporter, Settings, run};
 use tenant_core::token::Verifier;
+use tenant_service::user::SESSION_PATH;
 use tenant_service::{BoundedListener, Drain};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinHandle;
@@ -103,7 +104,7 @@ impl Core {
 
     /// Requests the session's user for this cookie.
     pub(crate) async fn who(&self, cookie: &str) -> TestResponse {
-        self.ask(Method::GET, "/session", &[(COOKIE.as_str(), cookie)]).await
+        self.ask(Method::GET, SESSION_PATH, &[(COOKIE.as_str(), cookie)]).await
     }
 }
 

@@ -1,11 +1,14 @@
 //! The end of an admin session ends the tenant sessions that derive from it.
 
+use std::time::Duration;
+
 use hyper::{Method, StatusCode};
 use protocol::inside::SSO_KEY;
 use serde_json::json;
+use tenant_service::user::SESSION_END_PATH;
 
 use crate::harness::{Core, TestResponse, ask_with, code, cookie};
-use crate::tokens::{KEY, claims, hs256, with};
+use crate::tokens::{KEY, claims, hs256, nonce_cookie, with};
 
 const ENDED: &str = "0192f0c1-0000-7abc-8def-00000000000a";
 const LIVE: &str = "0192f0c1-0000-7abc-8def-00000000000b";
@@ -41,6 +44,39 @@ async fn a_revoked_parent_ends_its_sessions_and_no_other() {
     assert_eq!(core.who(&ended).await.status(), StatusCode::UNAUTHORIZED);
     assert_eq!(core.who(&live).await.status(), StatusCode::OK);
     assert_eq!(core.who(&without_parent).await.status(), StatusCode::OK);
+}
+
+/// Waits for the end of the session of this cookie, beside what ends it.
+async fn end_of(core: &Core, cookie: &str, ending: impl Future<Output = ()>) -> StatusCode {
+    let headers = [("cookie", cookie)];
+    let waiting = core.ask(Method::GET, SESSION_END_PATH, &headers);
+    let both = futures_util::future::join(waiting, ending);
+    let (response, ()) = tokio::time::timeout(Duration::from_secs(30), both).await.unwrap();
+    response.status()
+}
+
+#[tokio::test]
+async fn who_waits_for_the_end_of_a_session_learns_of_each_end() {
+    let core = Core::start(&[(SSO_KEY, &KEY)]);
+    let revoked = sign_in(&core, &token("a", ENDED)).await;
+    let seen = end_of(&core, &revoked, async {
+        revoke(&core, "ingress-busy.sock", &[ENDED]).await;
+    });
+    assert_eq!(seen.await, StatusCode::UNAUTHORIZED);
+    let left = sign_in(&core, &token("b", LIVE)).await;
+    let seen = end_of(&core, &left, async {
+        core.ask(Method::POST, "/.cial/sign-out", &[("cookie", &left)]).await;
+    });
+    assert_eq!(seen.await, StatusCode::UNAUTHORIZED);
+    let replaced = sign_in(&core, &token("c", LIVE)).await;
+    let seen = end_of(&core, &replaced, async {
+        let both = format!("{replaced}; {}", nonce_cookie(""));
+        let path = format!("/.cial/sso?token={}", token("d", LIVE));
+        core.ask(Method::GET, &path, &[("cookie", &both)]).await;
+    });
+    assert_eq!(seen.await, StatusCode::UNAUTHORIZED);
+    let nobody = end_of(&core, "a=b", async {}).await;
+    assert_eq!(nobody, StatusCode::UNAUTHORIZED);
 }
 
 #[tokio::test]

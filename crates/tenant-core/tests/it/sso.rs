@@ -56,7 +56,7 @@ async fn over_https_the_cookie_is_host_bound_and_secure() {
     assert!(line.starts_with("__Host-cial_session="), "{line}");
     assert!(line.contains("; Secure;"), "{line}");
     let cookie = cookie(&answer);
-    let who = core.ask(Method::GET, "/session", &[https, ("cookie", &cookie)]).await;
+    let who = core.ask(Method::GET, "/.cial/session", &[https, ("cookie", &cookie)]).await;
     assert_eq!(who.status(), StatusCode::OK);
 }
 
