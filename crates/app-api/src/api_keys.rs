@@ -48,14 +48,14 @@ impl Scope {
         Self::Tenant { id: tenant.tenant_id(), slug: tenant.slug.clone(), role: found.role }
     }
 
-    fn tenant_id(&self) -> Option<TenantId> {
+    pub(crate) fn tenant_id(&self) -> Option<TenantId> {
         match self {
             Self::AllTenants => None,
             Self::Tenant { id, .. } => Some(*id),
         }
     }
 
-    fn slug(&self) -> Option<&Slug> {
+    pub(crate) fn slug(&self) -> Option<&Slug> {
         match self {
             Self::AllTenants => None,
             Self::Tenant { slug, .. } => Some(slug),
@@ -232,6 +232,19 @@ pub async fn revoke(
     .await?;
     tracing::info!(key = %id, %caller, "API key revoked");
     Ok(())
+}
+
+/// Revokes the key that calls.
+///
+/// # Errors
+/// As [`revoke`].
+pub async fn revoke_own(app: &App, key: &ApiKey) -> Result<(), ApiError> {
+    let scope = key.tenant.as_ref().map_or(Scope::AllTenants, |tenant| Scope::Tenant {
+        id: tenant.id,
+        slug: tenant.slug.clone(),
+        role: Some(key.role),
+    });
+    revoke(app, &Principal::Key(key.clone()), &scope, key.id).await
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ pub mod apps;
 pub mod audit;
 pub mod auth;
 pub mod bootstrap_key;
+pub mod cli_login;
 pub mod clock;
 pub mod database_setup;
 pub mod db;

@@ -58,6 +58,10 @@ pub const ROUTES: &[Route] = routes! {
     call POST   "/api/auth/sign-out",           Public,        "Sign out", api::auth::sign_out;
     call GET    "/api/auth/session",            Person,        "Who is signed in", api::auth::show_session;
 
+    call POST   "/v1/auth/sign-out",            SignedIn,      "Revoke the calling key, or end the calling session", api::keys::sign_out;
+    call POST   "/v1/auth/cli-logins",          Public,        "Begin a sign-in of the command line", api::cli_logins::begin;
+    call POST   "/v1/auth/cli-logins/{id}/key", Public,        "Fetch the key of a confirmed sign-in", api::cli_logins::fetch_key;
+
     api  GET    "/auth/whoami",                 SignedIn,      "Who calls", api::keys::show_caller;
     api  GET    "/auth/keys",                   PlatformAdmin, "List the keys of all tenants", api::keys::list_keys;
     api  POST   "/auth/keys",                   PlatformAdmin, "Create a key of all tenants", api::keys::create_key;
@@ -122,6 +126,9 @@ pub const ROUTES: &[Route] = routes! {
     page POST   "/admin/logout",                Public,        "", pages::accounts::sign_out;
     page GET    "/admin/reset",                 Public,        "", pages::accounts::show_reset;
     page POST   "/admin/reset",                 Public,        "", pages::accounts::reset;
+    page GET    "/admin/cli-login",             SignedIn,      "", pages::cli_login::show;
+    page POST   "/admin/cli-login",             SignedIn,      "", pages::cli_login::enter_code;
+    page POST   "/admin/cli-login/{id}",        SignedIn,      "", pages::cli_login::decide;
     page GET    "/admin",                       SignedIn,      "", pages::tenants::list_tenants;
     page GET    "/admin/tenants/new",           PlatformAdmin, "", pages::tenants::show_new_tenant;
     page POST   "/admin/tenants/new",           PlatformAdmin, "", pages::tenants::create_tenant;

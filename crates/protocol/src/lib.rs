@@ -6,6 +6,7 @@ pub mod api_keys;
 pub mod apps;
 pub mod audit;
 pub mod busy;
+pub mod cli_login;
 pub mod control;
 pub mod domain;
 pub mod headers;

@@ -2,10 +2,11 @@
 
 use axum::Json as JsonResponse;
 use axum::extract::State;
-use axum::http::header;
+use axum::http::{HeaderMap, header};
 use protocol::api_keys::{CreatedKey, KeyList, NewKey, PrincipalKind, WhoAmI};
 use service::api_error::ApiError;
 
+use super::auth;
 use crate::access::principal::CallerScope;
 use crate::access::{AuthorizedTenant, Caller, Principal};
 use crate::api_keys::{self, Scope};
@@ -34,6 +35,21 @@ pub async fn show_caller(Caller(caller): Caller) -> Result<JsonResponse<WhoAmI>,
         }
         Principal::Service => return Err(ApiError::internal(anyhow::anyhow!("a service calls"))),
     }))
+}
+
+/// Ends the calling key, or the calling session.
+pub async fn sign_out(
+    State(app): State<App>,
+    Caller(caller): Caller,
+    headers: HeaderMap,
+) -> Result<NoContent, ApiError> {
+    match caller {
+        Principal::Key(key) => {
+            api_keys::revoke_own(&app, &key).await?;
+            Ok(NoContent::default())
+        }
+        Principal::Session(_) | Principal::Service => auth::sign_out(State(app), headers).await,
+    }
 }
 
 pub async fn list_keys(

@@ -3,6 +3,7 @@
 pub mod apps;
 pub mod audit;
 pub mod auth;
+pub mod cli_logins;
 pub mod health;
 pub mod invitations;
 pub mod keys;

@@ -38,6 +38,8 @@ actions! {
     SessionEnd = "session.end",
     SessionRevoke = "session.revoke",
     SessionRevokeOthers = "session.revoke_others",
+    CliLoginConfirm = "cli_login.confirm",
+    CliLoginRefuse = "cli_login.refuse",
     TenantCreate = "tenant.create",
     TenantChange = "tenant.change",
     TenantStart = "tenant.start",
@@ -84,6 +86,8 @@ impl Action {
             | Self::SessionEnd
             | Self::SessionRevoke
             | Self::SessionRevokeOthers
+            | Self::CliLoginConfirm
+            | Self::CliLoginRefuse
             | Self::TenantOpen
             | Self::AppCreate
             | Self::AppDelete

@@ -4,6 +4,7 @@ pub mod api_key;
 pub mod app;
 pub mod audit_log;
 pub mod change_listener;
+pub mod cli_login;
 mod columns;
 pub mod connect;
 pub mod creation;

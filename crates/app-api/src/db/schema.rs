@@ -201,6 +201,22 @@ diesel::table! {
 }
 
 diesel::table! {
+    cli_logins (id) {
+        id -> Uuid,
+        user_code -> Text,
+        challenge -> Bytea,
+        device -> Text,
+        address -> Text,
+        redirect -> Nullable<Text>,
+        created_at -> Timestamptz,
+        expires_at -> Timestamptz,
+        session_id -> Nullable<Uuid>,
+        tenant_id -> Nullable<Uuid>,
+        code_hash -> Nullable<Bytea>,
+    }
+}
+
+diesel::table! {
     webhooks (id) {
         id -> Uuid,
         url -> Text,

@@ -5,6 +5,7 @@ pub mod accounts;
 pub mod assets;
 pub mod audit;
 pub mod choice;
+pub mod cli_login;
 pub mod edit;
 pub mod field;
 pub mod format;

@@ -8,6 +8,7 @@ mod api_keys;
 mod apps;
 mod audit;
 mod bootstrap_key;
+mod cli_login;
 mod connections;
 mod creating;
 mod database_down;

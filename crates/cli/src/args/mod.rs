@@ -190,9 +190,9 @@ pub enum Command {
         #[command(subcommand)]
         command: ConfigCommand,
     },
-    /// store a key for a server in a profile
+    /// sign in to a server in the browser, and store the key in a profile
     Login(LoginArgs),
-    /// remove the stored key of a profile
+    /// revoke the key of a profile, and remove it from this machine
     Logout(LogoutArgs),
     /// show who the key belongs to
     Whoami,

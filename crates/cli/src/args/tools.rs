@@ -46,15 +46,18 @@ pub enum ConfigCommand {
 #[derive(Debug, Args)]
 pub struct LoginArgs {
     /// read the key from standard input
-    #[arg(long)]
+    #[arg(long, conflicts_with = "no_browser")]
     pub token_stdin: bool,
+    /// open no browser: print an address and a code for another device
+    #[arg(long)]
+    pub no_browser: bool,
 }
 
 #[derive(Debug, Args)]
 pub struct LogoutArgs {
-    /// also revoke the key on the server
+    /// leave the key valid on the server
     #[arg(long)]
-    pub revoke: bool,
+    pub keep_key: bool,
 }
 
 /// An HTTP method of `cial api`.

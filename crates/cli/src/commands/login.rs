@@ -1,17 +1,19 @@
 //! `cial login` and `cial logout`: the key of a profile.
 
 use std::io::BufRead as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use super::browser_login::{self, LoginFlow};
 use super::profile;
 use super::whoami::WHOAMI;
 use crate::args::{LoginArgs, LogoutArgs};
-use crate::config::{Credential, Profile, ServerUrl};
+use crate::config::{Credential, Origin, Profile, ServerUrl};
 use crate::context::Context;
 use crate::error::{CliError, Exit};
-use crate::http::{Method, Request, segment};
+use crate::http::{Method, Request, Server};
 
-/// Stores a key that the server accepts: in a file of its own, which the profile names.
+/// Stores a key in a file of its own, which the profile names: a key that a person confirms in the browser, or one from
+/// standard input that the server accepts.
 pub(super) fn login(args: &LoginArgs, context: &Context<'_>) -> Result<(), CliError> {
     let is_known =
         |name: &String| context.config().is_ok_and(|own| own.profiles.contains_key(name));
@@ -21,11 +23,10 @@ pub(super) fn login(args: &LoginArgs, context: &Context<'_>) -> Result<(), CliEr
     };
     let server = context.server(&resolved)?;
     let name = profile_name(context, &server.url)?;
-    if !args.token_stdin {
-        return Err(CliError::usage("cannot sign in without a key")
-            .next("create a key in the admin, then: cial login --token-stdin < FILE"));
-    }
-    let key = read_key()?;
+    let key = match flow(args, context)? {
+        Some(flow) => browser_login::fetch_key(flow, context, &server)?,
+        None => read_key()?,
+    };
     let client = context.connect(server, Some(key.clone()));
     let request = Request::get("/v1/auth/whoami", "sign in");
     let whoami = client.call(&request)?.json(&request, &client)?;
@@ -43,6 +44,21 @@ pub(super) fn login(args: &LoginArgs, context: &Context<'_>) -> Result<(), CliEr
     profile::write(&config, context)?;
     context.output.note(&format!("signed in to {} as profile {name}", client.server.url));
     context.output.object(&WHOAMI, &whoami)
+}
+
+/// The flow that yields a key; `None`: standard input.
+fn flow(args: &LoginArgs, context: &Context<'_>) -> Result<Option<LoginFlow>, CliError> {
+    if args.token_stdin {
+        Ok(None)
+    } else if args.no_browser {
+        Ok(Some(LoginFlow::UserCode))
+    } else if context.environment.is_stderr_terminal {
+        Ok(Some(LoginFlow::Browser))
+    } else {
+        Err(CliError::usage("cannot open a browser without a terminal").next(
+            "set CIAL_API_KEY, or: cial login --token-stdin < FILE, or: cial login --no-browser",
+        ))
+    }
 }
 
 /// The profile in effect; without one a name from the server's host.
@@ -90,45 +106,58 @@ fn key_file(profile: &str) -> String {
     file
 }
 
-/// Removes the stored key; `--revoke` also ends it on the server.
+/// Revokes a key that `cial login` stored, and removes it. A key from elsewhere belongs to whoever put it there.
 pub(super) fn logout(args: &LogoutArgs, context: &Context<'_>) -> Result<(), CliError> {
     let chosen = context.resolved()?.profile.ok_or_else(|| {
         CliError::usage("no profile to sign out of").next("name one with --profile")
     })?;
-    if args.revoke {
-        revoke(context)?;
-    }
     let mut config = context.config()?.clone();
+    let profile = config.profiles.get(&chosen.value).cloned().unwrap_or_default();
     let Some(key) = config.remove_api_key(&chosen.value) else {
         return Err(CliError::new(
             Exit::NotAuthenticated,
             format!("profile {} has no key", chosen.value),
         ));
     };
-    profile::write(&config, context)?;
-    let own = context.config_path()?.with_file_name("keys");
-    match Credential::parse(&key, context.environment.home().as_deref()) {
-        // Other files belong to whoever wrote them.
-        Credential::File(path) if path.starts_with(&own) => {
-            std::fs::remove_file(&path).map_err(|error| {
-                CliError::failed(format!("cannot remove {}", path.display())).because(error)
-            })?;
-        }
-        Credential::File(_) | Credential::Variable(_) | Credential::Key(_) => {}
+    let own_folder = context.config_path()?.with_file_name("keys");
+    let stored = match Credential::parse(&key, context.environment.home().as_deref()) {
+        Credential::File(path) if path.starts_with(&own_folder) => Some(path),
+        Credential::File(_) | Credential::Variable(_) | Credential::Key(_) => None,
+    };
+    let is_revoked = stored.is_some() && !args.keep_key;
+    if let Some(path) = stored.as_ref().filter(|_| is_revoked) {
+        revoke(&profile, path, context)?;
     }
-    let still = if args.revoke { "" } else { "; it stays valid on the server" };
-    context.output.note(&format!("the key of profile {} is removed{still}", chosen.value));
+    profile::write(&config, context)?;
+    if let Some(path) = stored {
+        std::fs::remove_file(&path).map_err(|error| {
+            CliError::failed(format!("cannot remove {}", path.display())).because(error)
+        })?;
+    }
+    let outcome =
+        if is_revoked { "revoked and removed" } else { "removed; it stays valid on the server" };
+    context.output.note(&format!("the key of profile {} is {outcome}", chosen.value));
     Ok(())
 }
 
-fn revoke(context: &Context<'_>) -> Result<(), CliError> {
-    let whoami = context.call(&Request::get("/v1/auth/whoami", "find the key's id"))?;
-    let id = whoami["key"]["id"].as_str().unwrap_or_default();
-    let path = match whoami["tenant"].as_str() {
-        Some(tenant) => format!("/v1/tenants/{}/keys/{}", segment(tenant), segment(id)),
-        None => format!("/v1/auth/keys/{}", segment(id)),
+/// Revokes the key in a file at the server of its profile.
+fn revoke(profile: &Profile, path: &Path, context: &Context<'_>) -> Result<(), CliError> {
+    let failed = || CliError::failed("cannot revoke the key");
+    let next = "cial logout --keep-key removes it from this machine only";
+    let server = profile.server.as_deref().map(ServerUrl::parse);
+    let Some(Ok(url)) = server else {
+        return Err(failed().because("the profile names no server").next(next));
     };
-    context.send(&Request::new(Method::DELETE, path, "revoke the key")).map(|_| ())
+    let key = Credential::File(path.to_owned()).read(|_| None);
+    let key = key.map_err(|error| failed().because(error).next(next))?;
+    let origin = Origin::Profile(path.display().to_string());
+    let client = context.connect(Server { url, origin }, Some(key));
+    let request = Request::new(Method::POST, "/v1/auth/sign-out", "revoke the key");
+    match client.call(&request) {
+        // A key that the server does not accept any more has ended already.
+        Err(error) if error.exit != Exit::NotAuthenticated => Err(error.next(next)),
+        Ok(_) | Err(_) => Ok(()),
+    }
 }
 
 #[cfg(test)]

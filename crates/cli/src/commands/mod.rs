@@ -4,6 +4,7 @@ mod api;
 mod apps;
 mod audit;
 mod browser;
+mod browser_login;
 mod confirm;
 mod doctor;
 mod help;

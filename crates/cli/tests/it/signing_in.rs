@@ -1,10 +1,13 @@
 //! `cial login` and `cial logout`.
 
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 
 use serde_json::{Value, json};
 
-use crate::support::{Cial, Server, json as json_response, problem};
+use crate::support::{Cial, Server, json as json_response, problem, response};
+
+const LOGIN: &str = "018f0000-0000-4000-8000-000000000001";
 
 fn server() -> Server {
     Server::new(|_, request| {
@@ -39,6 +42,130 @@ fn a_key_from_standard_input_is_stored_for_its_owner_alone() {
     insta::assert_snapshot!(cial.run(&["logout", "--profile", "work"]));
     assert!(!key.exists());
     insta::assert_snapshot!(cial.run(&["whoami", "--profile", "work"]));
+}
+
+/// A server at which somebody confirms the sign-in before the command asks a second time.
+fn confirming_server() -> Server {
+    Server::new(|number, request| {
+        let line = request.lines().next().unwrap_or_default();
+        match line.split(' ').nth(1).unwrap_or_default() {
+            "/v1/auth/cli-logins" => {
+                let begun = json!({
+                    "id": LOGIN, "user_code": "BCDF-GHJK", "url": "http://admin.example/admin/cli-login",
+                    "expires_in_seconds": 300, "poll_seconds": 1,
+                });
+                json_response("201 Created", &begun)
+            }
+            path if path.ends_with("/key") && number == 1 => {
+                let detail = "Nobody has confirmed this sign-in in the browser yet.";
+                problem("409 Conflict", "retry-after: 2\r\n", "login_pending", detail, Value::Null)
+            }
+            path if path.ends_with("/key") => {
+                let created = json!({
+                    "id": LOGIN, "key": "cial_good", "name": "laptop", "role": "admin", "tenant": null,
+                    "is_admin": true, "expires_at": null,
+                });
+                json_response("201 Created", &created)
+            }
+            "/v1/auth/sign-out" => response("204 No Content", "", "text/plain", ""),
+            _ => json_response(
+                "200 OK",
+                &json!({ "kind": "key", "role": "admin", "is_admin": true }),
+            ),
+        }
+    })
+}
+
+#[test]
+fn without_a_browser_a_code_is_shown_and_the_key_is_fetched_once_confirmed() {
+    let server = confirming_server();
+    let cial = Cial::new().server(&server.url());
+    insta::assert_snapshot!(cial.run(&["login", "--no-browser", "--profile", "work"]));
+    assert_eq!(
+        std::fs::read_to_string(cial.home().join(".cial/keys/work")).unwrap(),
+        "cial_good\n"
+    );
+    let texts = server.texts();
+    let body = |text: &String| -> Value {
+        serde_json::from_str(text.split("\r\n\r\n").nth(1).unwrap()).unwrap()
+    };
+    let (begun, proof) = (body(&texts[0]), body(&texts[1]));
+    assert_eq!(begun.get("redirect"), None);
+    assert_eq!(begun["challenge"].as_str().unwrap().len(), 43);
+    assert_ne!(begun["challenge"], proof["verifier"]);
+    assert!(!begun["device"].as_str().unwrap().is_empty());
+
+    insta::assert_snapshot!(cial.run(&["logout", "--profile", "work"]));
+    assert_eq!(server.requests().last().unwrap(), "POST /v1/auth/sign-out");
+}
+
+#[test]
+fn the_browser_brings_the_one_time_code_back() {
+    let server = Server::new(|_, request| {
+        if request.starts_with("POST /v1/auth/cli-logins ") {
+            let body: Value =
+                serde_json::from_str(request.split("\r\n\r\n").nth(1).unwrap()).unwrap();
+            let redirect = body["redirect"].as_str().unwrap();
+            assert!(redirect.starts_with("http://127.0.0.1:"), "{redirect}");
+            let begun = json!({
+                "id": LOGIN, "user_code": "BCDF-GHJK", "url": format!("{redirect}?code=one-time_code"),
+                "expires_in_seconds": 300, "poll_seconds": 1,
+            });
+            return json_response("201 Created", &begun);
+        }
+        if request.contains("\"code\":\"one-time_code\"") {
+            let created = json!({
+                "id": LOGIN, "key": "cial_good", "name": "laptop", "role": "read", "tenant": "acme",
+                "is_admin": false, "expires_at": null,
+            });
+            return json_response("201 Created", &created);
+        }
+        json_response(
+            "200 OK",
+            &json!({ "kind": "key", "tenant": "acme", "role": "read", "is_admin": false }),
+        )
+    });
+    // The page that confirms leads on to the redirect; this browser goes there at once.
+    let cial = Cial::new().server(&server.url()).variable("BROWSER", "curl -s");
+    let shown = cial.run_on_terminal(&["login", "--profile", "work"], "");
+    assert!(shown.contains("compare the code in the browser: BCDF-GHJK"), "{shown}");
+    assert!(shown.contains("signed in to http://SERVER as profile work"), "{shown}");
+    assert_eq!(
+        std::fs::read_to_string(cial.home().join(".cial/keys/work")).unwrap(),
+        "cial_good\n"
+    );
+}
+
+#[test]
+fn without_a_terminal_no_browser_opens() {
+    let cial = Cial::new().server(&server().url());
+    insta::assert_snapshot!(cial.run(&["login"]));
+}
+
+#[test]
+fn a_key_stays_valid_on_request_and_when_it_came_from_elsewhere() {
+    let server = server();
+    let cial = Cial::new().server(&server.url());
+    cial.run_with_input(&["login", "--token-stdin", "--profile", "work"], "cial_good\n");
+    insta::assert_snapshot!(cial.run(&["logout", "--profile", "work", "--keep-key"]));
+    cial.run(&["profile", "set", "other", "--api-key", "cial_good"]);
+    insta::assert_snapshot!(cial.run(&["logout", "--profile", "other"]));
+    assert!(server.requests().iter().all(|line| !line.contains("sign-out")));
+}
+
+#[test]
+fn a_key_that_cannot_be_revoked_is_not_removed() {
+    let working = server();
+    let cial = Cial::new().server(&working.url());
+    cial.run_with_input(&["login", "--token-stdin", "--profile", "work"], "cial_good\n");
+    let config = cial.home().join(".cial/config.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let nowhere = format!("http://127.0.0.1:{port}");
+    std::fs::write(&config, text.replace(&working.url(), &nowhere)).unwrap();
+    let shown = cial.run(&["logout", "--profile", "work"]);
+    assert!(shown.contains("exit code 1") && shown.contains("--keep-key"), "{shown}");
+    assert!(cial.home().join(".cial/keys/work").exists());
 }
 
 #[test]

@@ -188,6 +188,12 @@ codes! {
     Leaving = "leaving" [503] "Restarting"
         "the orchestrator is ending"
         "ask again; the next one answers",
+    LoginEnded = "login_ended" [410] "Sign-in ended"
+        "the sign-in of the command line was confirmed, refused, or is older than 5 minutes"
+        "run `cial login` again",
+    LoginPending = "login_pending" [409] "Sign-in pending"
+        "nobody has confirmed the sign-in of the command line in the browser yet"
+        "confirm it there; ask again after `Retry-After`",
     MalformedRequest = "malformed_request" [400] "Bad request"
         "the request breaks HTTP's rules; the connection is closed"
         "correct the client",

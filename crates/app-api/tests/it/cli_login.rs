@@ -1,0 +1,224 @@
+//! The command line signs in by a person who confirms in the browser.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use crate::harness::{FakeOrchestrator, Server, TestClient, TestResponse, acme};
+
+const VERIFIER: &str = "a-verifier-that-only-the-command-knows";
+const REDIRECT: &str = "http://127.0.0.1:49152/path";
+
+fn challenge() -> String {
+    URL_SAFE_NO_PAD.encode(Sha256::digest(VERIFIER))
+}
+
+/// Begins a sign-in like `cial` does.
+async fn begin(server: &Server, redirect: Option<&str>) -> Value {
+    let mut request = json!({ "device": "laptop", "challenge": challenge() });
+    if let Some(redirect) = redirect {
+        request["redirect"] = json!(redirect);
+    }
+    let begun = server.visitor.post("/v1/auth/cli-logins", request).await;
+    assert_eq!(begun.status, 201, "{}", begun.text());
+    begun.json()
+}
+
+async fn fetch(server: &Server, begun: &Value, proof: Value) -> TestResponse {
+    let path = format!("/v1/auth/cli-logins/{}/key", begun["id"].as_str().unwrap());
+    server.visitor.post(&path, proof).await
+}
+
+async fn decide(person: &TestClient, begun: &Value, decision: &str, scope: &str) -> TestResponse {
+    let path = format!("/admin/cli-login/{}", begun["id"].as_str().unwrap());
+    person.submit(&path, &[("decision", decision), ("scope", scope)]).await
+}
+
+/// The value of a parameter in the address that the page hands the browser on to.
+fn handed_over(page: &TestResponse, parameter: &str) -> String {
+    let text = page.text();
+    let (_, rest) = text
+        .split_once(&format!("0; url={REDIRECT}?{parameter}="))
+        .unwrap_or_else(|| panic!("{text}"));
+    rest.split('"').next().unwrap().to_owned()
+}
+
+async fn whoami(server: &Server, key: &str) -> TestResponse {
+    let bearer = format!("Bearer {key}");
+    server
+        .visitor
+        .send("GET".parse().unwrap(), "/v1/auth/whoami", &[("authorization", &bearer)], "")
+        .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_confirmed_sign_in_yields_one_key_to_who_began_it() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
+    let begun = begin(&server, Some(REDIRECT)).await;
+    let path = begun["url"].as_str().unwrap().split_once("/admin").unwrap().1;
+    let path = format!("/admin{path}");
+    let stranger = server.visitor.visit(&path).await;
+    assert!(
+        stranger.header("location").starts_with("/admin/login?next=%2Fadmin%2Fcli%2Dlogin%3Fid")
+    );
+    let page = owner.visit(&path).await;
+    for shown in
+        ["laptop", begun["user_code"].as_str().unwrap(), "127.0.0.1", "All tenants, as owner"]
+    {
+        assert!(page.text().contains(shown), "{shown}: {}", page.text());
+    }
+    assert_eq!(
+        fetch(&server, &begun, json!({ "verifier": VERIFIER })).await.problem(),
+        "409 login_pending"
+    );
+
+    let done = decide(&owner, &begun, "confirm", "").await;
+    assert_eq!(done.status, 200);
+    let code = handed_over(&done, "code");
+    assert_eq!(decide(&owner, &begun, "confirm", "").await.status, 410, "once");
+    for proof in [
+        json!({ "verifier": VERIFIER }),
+        json!({ "verifier": VERIFIER, "code": "another" }),
+        json!({ "verifier": "another", "code": code }),
+    ] {
+        assert_eq!(fetch(&server, &begun, proof).await.problem(), "410 login_ended");
+    }
+    let fetched = fetch(&server, &begun, json!({ "verifier": VERIFIER, "code": code })).await;
+    assert_eq!(fetched.status, 201, "{}", fetched.text());
+    let created = fetched.json();
+    assert_eq!((&created["name"], &created["is_admin"]), (&json!("laptop"), &json!(true)));
+    let days = chrono::DateTime::parse_from_rfc3339(created["expires_at"].as_str().unwrap())
+        .unwrap()
+        - chrono::DateTime::<chrono::FixedOffset>::from(server.now());
+    assert_eq!(days.num_days(), 30);
+    let again = fetch(&server, &begun, json!({ "verifier": VERIFIER, "code": code })).await;
+    assert_eq!(again.problem(), "410 login_ended");
+    assert_eq!(whoami(&server, created["key"].as_str().unwrap()).await.status, 200);
+
+    let audit = owner.get("/v1/audit").await.json();
+    let actions: Vec<_> = audit["entries"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| entry["action"].as_str().unwrap())
+        .collect();
+    for action in ["cli_login.confirm", "key.create"] {
+        assert!(actions.contains(&action), "{actions:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_browser_the_person_types_the_code_in() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
+    let begun = begin(&server, None).await;
+    assert!(begun["url"].as_str().unwrap().ends_with("/admin/cli-login"));
+    let link = format!("/admin/cli-login?id={}", begun["id"].as_str().unwrap());
+    assert_eq!(owner.visit(&link).await.status, 410, "a link alone leads nowhere");
+    assert_eq!(owner.visit("/admin/cli-login").await.status, 200);
+    let unknown = owner.submit("/admin/cli-login", &[("code", "BBBB-BBBB")]).await;
+    assert_eq!(unknown.status, 422);
+    assert!(unknown.text().contains("No sign-in waits under this code"), "{}", unknown.text());
+    let typed = begun["user_code"].as_str().unwrap().to_lowercase().replace('-', " ");
+    let page = owner.submit("/admin/cli-login", &[("code", &typed)]).await;
+    assert!(page.text().contains("Sign in cial on laptop?"), "{}", page.text());
+    let done = decide(&owner, &begun, "confirm", "").await;
+    assert!(!done.text().contains("http-equiv=\"refresh\""), "{}", done.text());
+    let created = fetch(&server, &begun, json!({ "verifier": VERIFIER })).await;
+    assert_eq!(created.status, 201, "{}", created.text());
+    // A code with a redirect cannot be typed in: it belongs to the browser beside the command.
+    let beside = begin(&server, Some(REDIRECT)).await;
+    let typed =
+        owner.submit("/admin/cli-login", &[("code", beside["user_code"].as_str().unwrap())]).await;
+    assert_eq!(typed.status, 422);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_key_has_no_more_rights_than_the_person() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
+    owner.post("/api/admin/tenants", acme()).await;
+    let created = async |person: &TestClient, scope: &str| {
+        let begun = begin(&server, None).await;
+        let done = decide(person, &begun, "confirm", scope).await;
+        if done.status != 200 {
+            return format!("{}", done.status.as_u16());
+        }
+        let key = fetch(&server, &begun, json!({ "verifier": VERIFIER })).await.json();
+        format!("{} {} {}", key["tenant"], key["role"], key["is_admin"])
+    };
+    assert_eq!(created(&owner, "").await, r#"null "admin" true"#);
+    assert_eq!(created(&owner, "acme").await, r#""acme" "admin" false"#);
+    let admin = server.sign_in_as("admin", "admin", &[]).await;
+    assert_eq!(created(&admin, "").await, r#"null "admin" false"#);
+    let viewer = server.sign_in_as("viewer", "viewer", &[]).await;
+    assert_eq!(created(&viewer, "").await, r#"null "read" false"#);
+    let member = server.sign_in_as("member", "none", &[("acme", "member")]).await;
+    assert_eq!(created(&member, "acme").await, r#""acme" "write" false"#);
+    assert_eq!(created(&member, "").await, "403");
+    assert_eq!(created(&member, "other").await, "403");
+    let without = server.sign_in_as("without", "none", &[]).await;
+    assert_eq!(created(&without, "").await, "403");
+
+    // Rights that went between the confirmation and the key count at the key.
+    let begun = begin(&server, None).await;
+    assert_eq!(decide(&member, &begun, "confirm", "acme").await.status, 200);
+    server.database.sql("DELETE FROM memberships").await;
+    let late = fetch(&server, &begun, json!({ "verifier": VERIFIER })).await;
+    assert_eq!(late.problem(), "403 forbidden");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sign_in_ends_by_refusal_by_time_and_with_the_session() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
+    let verifier = || json!({ "verifier": VERIFIER });
+    let refused = begin(&server, Some(REDIRECT)).await;
+    let page = decide(&owner, &refused, "refuse", "").await;
+    assert_eq!(handed_over(&page, "error"), "access_denied");
+    assert_eq!(fetch(&server, &refused, verifier()).await.problem(), "410 login_ended");
+
+    let ended = begin(&server, None).await;
+    let person = server.sign_in_as("second", "admin", &[]).await;
+    assert_eq!(decide(&person, &ended, "confirm", "").await.status, 200);
+    person.send("POST".parse().unwrap(), "/v1/auth/sign-out", &[], "").await;
+    assert_eq!(fetch(&server, &ended, verifier()).await.problem(), "410 login_ended");
+
+    let old = begin(&server, None).await;
+    assert_eq!(decide(&owner, &old, "confirm", "").await.status, 200);
+    server.advance_clock(Duration::from_secs(300));
+    assert_eq!(fetch(&server, &old, verifier()).await.problem(), "410 login_ended");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_malformed_sign_in_and_a_page_elsewhere_are_refused() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
+    let request = json!({ "device": "", "challenge": "x", "redirect": "http://evil.example:1/" });
+    let refused = server.visitor.post("/v1/auth/cli-logins", request).await;
+    assert_eq!(refused.problem(), "422 invalid_fields");
+    assert_eq!(refused.json()["errors"].as_array().unwrap().len(), 3);
+    let begun = begin(&server, Some(REDIRECT)).await;
+    let path = format!("/admin/cli-login/{}", begun["id"].as_str().unwrap());
+    let headers = [
+        ("content-type", "application/x-www-form-urlencoded"),
+        ("origin", "http://acme.localhost:8080"),
+        ("sec-fetch-site", "same-site"),
+    ];
+    let forged = owner.send("POST".parse().unwrap(), &path, &headers, "decision=confirm").await;
+    assert_eq!(forged.problem(), "403 cross_site");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_revokes_itself() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
+    owner.post("/api/admin/tenants", acme()).await;
+    let read = server.key_of(Some("acme"), protocol::api_keys::Role::Read).await;
+    for key in [read, server.admin_key().await] {
+        let bearer = format!("Bearer {key}");
+        let headers = [("authorization", bearer.as_str())];
+        let out =
+            server.visitor.send("POST".parse().unwrap(), "/v1/auth/sign-out", &headers, "").await;
+        assert_eq!(out.status, 204, "{}", out.text());
+        assert_eq!(whoami(&server, &key).await.problem(), "401 invalid_key");
+    }
+}
