@@ -30,6 +30,8 @@ pub(crate) enum Step {
     Doc,
     /// Unit and integration tests.
     Units,
+    /// The admin API against its own description, under generated requests.
+    Api,
     /// A fixed part of the mutants of `lease`: each must fail a test. Runs when it is named: survivors are still being looked at.
     Mutants,
     /// Licences, sources and banned crates.
@@ -70,6 +72,7 @@ const SHOWN: &[(Step, &[&str])] = &[
             "cargo xtask test units",
         ],
     ),
+    (Step::Api, &["cargo xtask test api"]),
     (Step::Mutants, &["cargo xtask mutants lease", "cargo xtask test mutants"]),
     (Step::SmokeTenant, &["cargo xtask smoke-tenant"]),
     (
@@ -159,6 +162,7 @@ impl Step {
                 // A different snapshot is a failure, never a new file.
                 cargo(&["nextest", "run", "--locked", "--workspace"], &[("INSTA_UPDATE", "no")])
             }
+            Self::Api => api(),
             Self::Mutants => {
                 tool("mutants")?;
                 xtask(&["mutants", "lease", "--shard", MUTANTS_SHARD])
@@ -225,6 +229,17 @@ fn cache() -> Result<PathBuf> {
 fn tools() -> Result<PathBuf> {
     environment::variable("CIAL_TOOLS")
         .map_or_else(|| Ok(cache()?.join("bin")), |folder| Ok(folder.into()))
+}
+
+fn api() -> Result<()> {
+    let program = tools()?.join("schemathesis/bin/schemathesis");
+    ensure!(program.is_file(), "{} is missing: scripts/install-tools brings it", program.display());
+    let variable = ("CIAL_SCHEMATHESIS", program.to_string_lossy().into_owned());
+    let test = "the_api_matches_its_description";
+    cargo(
+        &["nextest", "run", "--locked", "--package", "app-api", "--run-ignored", "only", test],
+        &[(variable.0, &variable.1)],
+    )
 }
 
 fn browser() -> Result<()> {

@@ -25,7 +25,9 @@ pub struct AuditEntry<J> {
     /// Kind and name, like `tenant:acme`.
     pub resource: String,
     /// The changed fields before the change; secrets are masked.
+    #[cfg_attr(feature = "openapi", schema(value_type = Value))]
     pub before: Option<J>,
+    #[cfg_attr(feature = "openapi", schema(value_type = Value))]
     pub after: Option<J>,
     pub address: String,
     pub request_id: String,

@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use protocol::audit::AuditPage;
+use protocol::audit::{AuditEntry, AuditPage};
 use serde_json::Value;
 use service::api_error::ApiError;
 
@@ -33,7 +33,7 @@ impl IntoResponse for AuditExport {
 
 impl DescribeOutput for AuditExport {
     fn describe(call: &mut Call) {
-        call.text_response(&["text/csv", "application/json"]);
+        call.export_response::<AuditEntry<Value>>("text/csv");
     }
 }
 

@@ -10,7 +10,7 @@ use utoipa::openapi::header::Header;
 use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::request_body::{RequestBody, RequestBodyBuilder};
 use utoipa::openapi::response::{Response, ResponseBuilder};
-use utoipa::openapi::schema::{Object, Schema, Type};
+use utoipa::openapi::schema::{Array, Object, Schema, Type};
 use utoipa::openapi::{Content, Ref, RefOr, Required};
 use utoipa::{IntoParams, ToSchema};
 
@@ -56,6 +56,17 @@ impl Call {
     /// Adds a response without a body.
     pub fn empty_response(&mut self, status: u16) {
         self.responses.push((status, with_headers(status, response(status)).build()));
+    }
+
+    /// Adds a 200 whose body is an array of `T` as JSON, or text of another type.
+    pub fn export_response<T: ToSchema>(&mut self, text_type: &str) {
+        self.schemas.push((T::name().into_owned(), T::schema()));
+        T::schemas(&mut self.schemas);
+        let items = Schema::Array(Array::new(Ref::from_schema_name(T::name())));
+        let items = ContentBuilder::new().schema(Some(RefOr::T(items))).build();
+        let text = ContentBuilder::new().schema(Some(Object::with_type(Type::String))).build();
+        let response = response(200).content("application/json", items).content(text_type, text);
+        self.responses.push((200, response.build()));
     }
 
     /// Adds a 200 whose body is text of these types.

@@ -14,6 +14,7 @@ mod creating;
 mod database_down;
 mod database_ownership;
 mod database_roles;
+mod described_api;
 mod disk_full;
 mod errors;
 mod harness;
