@@ -73,9 +73,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_edge_reads_no_variable() {
+    fn the_edge_reads_the_port_of_an_app_and_no_other_variable() {
         let read = service::settings::variables_read(|env| drop(Settings::read(env)));
-        assert!(read.is_empty(), "docs/reference/settings.md says otherwise: {read:?}");
+        assert!(read.iter().eq([APP_PORT]), "docs/reference/settings.md says otherwise: {read:?}");
+    }
+
+    #[test]
+    fn without_an_app_the_built_in_one_is_behind_the_edge() {
+        assert_eq!(platform_address(&|_| None), PLATFORM_FRONT);
+        let with_app = |name: &str| (name == APP_PORT).then(|| "5000".to_owned());
+        assert_eq!(platform_address(&with_app), "127.0.0.1:5000");
     }
 
     #[test]
