@@ -235,9 +235,18 @@ fn api() -> Result<()> {
     let program = tools()?.join("schemathesis/bin/schemathesis");
     ensure!(program.is_file(), "{} is missing: scripts/install-tools brings it", program.display());
     let variable = ("CIAL_SCHEMATHESIS", program.to_string_lossy().into_owned());
-    let test = "the_api_matches_its_description";
+    // The build of the whole workspace is the one that the step `units` made.
     cargo(
-        &["nextest", "run", "--locked", "--package", "app-api", "--run-ignored", "only", test],
+        &[
+            "nextest",
+            "run",
+            "--locked",
+            "--workspace",
+            "--run-ignored",
+            "only",
+            "-E",
+            "package(app-api) & test(the_api_matches_its_description)",
+        ],
         &[(variable.0, &variable.1)],
     )
 }
