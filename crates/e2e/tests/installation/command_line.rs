@@ -37,7 +37,7 @@ fn cial(words: &[&str], key: Option<&str>) -> Result<Printed> {
 }
 
 /// Like [`cial`], for a command that must succeed.
-fn succeed(words: &[&str], key: Option<&str>) -> Result<String> {
+pub(crate) fn succeed(words: &[&str], key: Option<&str>) -> Result<String> {
     let printed = cial(words, key)?;
     let Printed { code, stdout, stderr } = &printed;
     ensure!(*code == Some(0), "cial {}: {code:?}\n{stdout}{stderr}", words.join(" "));

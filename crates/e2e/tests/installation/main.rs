@@ -3,6 +3,7 @@
 //!
 //! `cargo xtask smoke-local` brings the installation up, runs these tests one after the other, and removes it.
 
+mod apps;
 mod command_line;
 mod router_upgrade;
 

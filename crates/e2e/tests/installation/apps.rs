@@ -1,0 +1,96 @@
+//! A tenant runs a program that knows nothing of the platform, by the commands that docs/apps.md shows.
+
+use std::fs;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use e2e::Checks;
+use e2e::session::{Session, until};
+use serde_json::json;
+use testkit::{Installation, TempDir};
+
+use crate::command_line::succeed;
+
+const PROGRAM: &str = include_str!("notes.rs");
+
+/// Images that hold nothing but the program, one per version. They are removed with this value.
+struct Images(Vec<String>);
+
+impl Images {
+    fn build(versions: &[&str]) -> Result<Self> {
+        let folder = TempDir::new("notes")?;
+        let (source, program) = (folder.path().join("notes.rs"), folder.path().join("notes"));
+        fs::write(&source, PROGRAM)?;
+        let mut rustc = Command::new("rustc");
+        rustc.args(["--edition=2024", "-Copt-level=s", "-Cstrip=symbols"]);
+        rustc.args(["-Ctarget-feature=+crt-static", "-o"]).arg(&program).arg(&source);
+        run(&mut rustc)?;
+        let mut images = Self(Vec::new());
+        for version in versions {
+            let recipe = format!(
+                "FROM scratch\nCOPY notes /notes\nENV VERSION={version}\nCMD [\"/notes\"]\n"
+            );
+            fs::write(folder.path().join("Dockerfile"), recipe)?;
+            let name = format!("cial-e2e-notes:{}-{version}", std::process::id());
+            run(Command::new("docker")
+                .args(["build", "--quiet", "--tag", &name])
+                .arg(folder.path()))?;
+            images.0.push(name);
+        }
+        Ok(images)
+    }
+}
+
+impl Drop for Images {
+    fn drop(&mut self) {
+        // A failed removal leaves a few kilobytes; the test's own result matters more.
+        let _ = Command::new("docker").args(["rmi", "--force"]).args(&self.0).output();
+    }
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let output = command.output().with_context(|| format!("cannot run {command:?}"))?;
+    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_tenant_runs_the_program_of_an_image_and_moves_between_releases() -> Result<()> {
+    let (installation, mut checks) = (Installation::from_env()?, Checks::new());
+    let images = Images::build(&["one", "two"])?;
+    checks.require("an app is created", succeed(&["apps", "create", "notes"], None))?;
+    for image in &images.0 {
+        let release = succeed(&["apps", "release", "create", "notes", "--image", image], None);
+        checks.require("a release is created", release)?;
+    }
+    let create = ["tenants", "create", "notes-acme", "--app", "notes"];
+    checks.require("a tenant with the app is created", succeed(&create, None))?;
+    let mut session = Session::of_owner(&installation, "notes-acme").await?;
+    let page = session.url_answers(200).await?;
+    let newest = "notes two as 1001 for nobody, visit 1\n";
+    checks.equal("its program answers as the agent", newest, &page.body);
+
+    let address = session.open().await?;
+    session.guest.get(&address).await?.expect_status(303)?;
+    let page = session.guest.get("/").await?;
+    let known = "notes two as 1001 for owner@example.com, visit 2\n";
+    checks.equal("its program knows who visits it", known, &page.body);
+
+    succeed(&["tenants", "set-release", "notes-acme", "v1"], None)?;
+    let guest = &mut session.guest;
+    let moved =
+        until(async || guest.get("/").await, |page| page.body.contains("notes one")).await?;
+    let earlier = "notes one as 1001 for owner@example.com, visit 3\n";
+    checks.equal("an earlier release finds the files", earlier, &moved.body);
+
+    let policy = json!({ "policy": { "freeze_after_seconds": 0, "sleep_after_seconds": 1 } });
+    session.owner.patch(&session.path(""), &policy).await?.expect_status(200)?;
+    checks.require("it falls asleep", session.becomes("sleeping").await)?;
+    let page = session.url_answers(200).await?;
+    checks.contains("a visit wakes it", "notes one as 1001", &page.body);
+
+    let deleted = succeed(&["tenants", "delete", "notes-acme", "--yes"], None);
+    checks.require("the tenant is deleted", deleted)?;
+    checks.require("the app is deleted", succeed(&["apps", "delete", "notes", "--yes"], None))?;
+    checks.finish()
+}
