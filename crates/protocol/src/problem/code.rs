@@ -293,12 +293,12 @@ codes! {
     TooManyAttempts = "too_many_attempts" [429] "Too many attempts"
         "too many sign-ins, sign-ups or resets within five minutes, by one client or at one account; a device on which the account signed in before has a limit of its own"
         "wait for `Retry-After`",
-    TooManyWebhooks = "too_many_webhooks" [409] "Too many webhooks"
-        "the installation has 100 webhooks"
-        "delete one that is not needed",
     TooManyWaiting = "too_many_waiting" [503] "Busy"
         "too many requests wait for one tenant to wake"
         "try again after `Retry-After`",
+    TooManyWebhooks = "too_many_webhooks" [409] "Too many webhooks"
+        "the installation has 100 webhooks"
+        "delete one that is not needed",
     Unauthenticated = "unauthenticated" [401] "Unauthorized"
         "no session, or it ended; between services: the bearer token is wrong"
         "sign in; between services: check that both have the same secrets",
