@@ -67,20 +67,20 @@ async fn a_tenant_runs_the_program_of_an_image_and_moves_between_releases() -> R
     checks.require("a tenant with the app is created", succeed(&create, None))?;
     let mut session = Session::of_owner(&installation, "notes-acme").await?;
     let page = session.url_answers(200).await?;
-    let newest = "notes two as 1001 for nobody, visit 1\n";
+    let newest = "notes two as 1001 for nobody, visit 1";
     checks.equal("its program answers as the agent", newest, &page.body);
 
     let address = session.open().await?;
     session.guest.get(&address).await?.expect_status(303)?;
     let page = session.guest.get("/").await?;
-    let known = "notes two as 1001 for owner@example.com, visit 2\n";
+    let known = "notes two as 1001 for owner@example.com, visit 2";
     checks.equal("its program knows who visits it", known, &page.body);
 
     succeed(&["tenants", "set-release", "notes-acme", "v1"], None)?;
     let guest = &mut session.guest;
     let moved =
         until(async || guest.get("/").await, |page| page.body.contains("notes one")).await?;
-    let earlier = "notes one as 1001 for owner@example.com, visit 3\n";
+    let earlier = "notes one as 1001 for owner@example.com, visit 3";
     checks.equal("an earlier release finds the files", earlier, &moved.body);
 
     let policy = json!({ "policy": { "freeze_after_seconds": 0, "sleep_after_seconds": 1 } });

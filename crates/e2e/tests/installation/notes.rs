@@ -13,6 +13,10 @@ fn main() {
         while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|read| read == 1) {
             head.push(byte[0]);
         }
+        // A probe of the port sends nothing.
+        if head.is_empty() {
+            continue;
+        }
         let head = String::from_utf8_lossy(&head).to_lowercase();
         let email = head.lines().find_map(|line| line.strip_prefix("x-cial-email: "));
         let file = "/home/agent/files/visits";
@@ -22,7 +26,7 @@ fn main() {
         let uid = status.lines().find_map(|line| line.strip_prefix("Uid:")).unwrap().trim();
         let uid = uid.split('\t').next().unwrap();
         let (version, email) = (variable("VERSION"), email.unwrap_or("nobody"));
-        let body = format!("notes {version} as {uid} for {email}, visit {visits}\n");
+        let body = format!("notes {version} as {uid} for {email}, visit {visits}");
         let length = body.len();
         let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
         let _ = stream.write_all((head + &body).as_bytes());
