@@ -30,7 +30,7 @@ pub(crate) enum Step {
     Doc,
     /// Unit and integration tests.
     Units,
-    /// The admin API against its own description, under generated requests.
+    /// The admin API against its own description, under generated requests. Runs when it is named: the generator itself fails on some machines.
     Api,
     /// A fixed part of the mutants of `lease`: each must fail a test. Runs when it is named: survivors are still being looked at.
     Mutants,
@@ -115,7 +115,8 @@ pub(crate) fn runs(command: &str) -> bool {
 }
 
 pub fn run(args: Args) -> Result<ExitCode> {
-    let all = Step::value_variants().iter().copied().filter(|step| *step != Step::Mutants);
+    let when_named = [Step::Api, Step::Mutants];
+    let all = Step::value_variants().iter().copied().filter(|step| !when_named.contains(step));
     let steps = if args.steps.is_empty() { all.collect() } else { args.steps };
     let mut times = Vec::new();
     for (index, step) in steps.iter().enumerate() {
@@ -233,7 +234,11 @@ fn tools() -> Result<PathBuf> {
 
 fn api() -> Result<()> {
     let program = tools()?.join("schemathesis/bin/schemathesis");
-    ensure!(program.is_file(), "{} is missing: scripts/install-tools brings it", program.display());
+    ensure!(
+        program.is_file(),
+        "{} is missing: scripts/install-tools api brings it",
+        program.display()
+    );
     let variable = ("CIAL_SCHEMATHESIS", program.to_string_lossy().into_owned());
     // The build of the whole workspace is the one that the step `units` made.
     cargo(

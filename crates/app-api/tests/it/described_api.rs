@@ -12,8 +12,8 @@ const MAX_SECONDS: &str = "150";
 
 /// Rules that a schema does not say, such as a free slug or a public address, make it call valid what is refused.
 const UNDESCRIBED: &str = "positive_data_acceptance";
-/// The program takes ids from responses, also that of its own key.
-const ENDS_THE_KEY: &str = r"/auth/keys/\{id\}$";
+/// The program takes ids from responses, also that of its own key, and a key may sign itself out.
+const ENDS_THE_KEY: &str = r"/auth/(keys/\{id\}|sign-out)$";
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs schemathesis, and takes minutes: cargo xtask test api"]

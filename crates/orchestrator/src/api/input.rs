@@ -130,7 +130,11 @@ fn validate(
     for (name, value) in &spec.env {
         let field = format!("spec.env.{name}");
         check(is_variable_name(name), &field, "must be a name of letters, digits and _");
-        check(!is_reserved(name), &field, "is a name that the platform uses itself");
+        check(
+            !is_reserved(name, spec.app.is_some()),
+            &field,
+            "is a name that the platform uses itself",
+        );
         check(!value.contains('\0'), &field, "must not contain NUL");
     }
     errors
@@ -146,9 +150,11 @@ fn is_variable_name(name: &str) -> bool {
     !name.is_empty() && name.chars().all(plain) && !name.starts_with(|c: char| c.is_ascii_digit())
 }
 
-fn is_reserved(name: &str) -> bool {
+/// With an app, the variables reach its program alone; without, they are in the environment of PID 1, too.
+fn is_reserved(name: &str, has_app: bool) -> bool {
     name == protocol::inside::TENANT_ID
-        || ["CIAL_", "LISTEN_", "LD_"].iter().any(|prefix| name.starts_with(prefix))
+        || ["CIAL_", "LISTEN_"].iter().any(|prefix| name.starts_with(prefix))
+        || (!has_app && name.starts_with("LD_"))
 }
 
 /// `?tail=&since=&follow=&timestamps=`, all optional.

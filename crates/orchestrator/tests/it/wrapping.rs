@@ -40,6 +40,13 @@ async fn owner(install: &Install, spec: &Spec, path: &str) -> (u64, u64, u32) {
     (header.uid().unwrap(), header.gid().unwrap(), header.mode().unwrap() & 0o7777)
 }
 
+/// Whether the tenant's container has a file there, in its image or its volumes.
+async fn exists(install: &Install, spec: &Spec, path: &str) -> bool {
+    let options = DownloadFromContainerOptionsBuilder::default().path(path).build();
+    let pieces = install.client.download_from_container(&spec.id.container(), Some(options));
+    pieces.try_collect::<Vec<_>>().await.is_ok()
+}
+
 async fn wrapped_images(install: &Install) -> Vec<String> {
     let filters = Some(install.filters(None));
     let options = ListImagesOptions { filters, ..ListImagesOptions::default() };
@@ -50,7 +57,9 @@ async fn wrapped_images(install: &Install) -> Vec<String> {
 const BARE: &str = "ENTRYPOINT [\"/bin/notes\"]\nCMD [\"--flag\"]\n";
 /// Has accounts, a health check, a volume, a user, and things of its own where the platform's are.
 const GREEDY: &str = "COPY tenant /etc/passwd\nCOPY --chown=1001:1001 tenant /opt/own\nCOPY tenant /run\n\
-    COPY --chown=1001:1001 tenant /home/agent/files/own\nHEALTHCHECK CMD [\"/bin/notes\"]\nVOLUME /data\n\
+    COPY --chown=1001:1001 tenant /home/agent/files/own\n\
+    COPY --chown=1000:1000 tenant /var/lib/cial/sessions.json\n\
+    HEALTHCHECK CMD [\"/bin/notes\"]\nVOLUME /data/\n\
     USER 33\nWORKDIR /srv\nSTOPSIGNAL SIGQUIT\nEXPOSE 5000\nCMD [\"/bin/notes\"]\n";
 
 #[tokio::test]
@@ -93,11 +102,16 @@ async fn any_image_becomes_a_tenant_with_the_platforms_own_start() {
                 ("/opt/cial-core", (1000, 1000, 0o700)),
                 ("/opt/cial-core/core", (1000, 1000, 0o755)),
                 ("/run/cial", (0, 0, 0o755)),
+                ("/var/lib/cial", (1000, 1000, 0o700)),
                 ("/home", (0, 0, 0o755)),
                 ("/home/agent", (1001, 1001, 0o755)),
             ] {
                 assert_eq!(owner(install, &spec, path).await, expected, "{tag} {path}");
             }
+            let planted = exists(install, &spec, "/var/lib/cial/sessions.json").await;
+            assert!(!planted, "{tag}: the image has no say in the core's data");
+            let again = driver.ensure(&spec).await.unwrap();
+            assert!(again.drift.is_empty(), "{tag}: {:?}", again.drift);
             driver.remove(spec.id).await.unwrap();
             assert_eq!(wrapped_images(install).await, Vec::<String>::new(), "{tag}");
             image::remove(&install.client, &source).await;
@@ -141,7 +155,13 @@ async fn another_release_recreates_the_container_from_its_image() {
         ];
         let (first, driver) = (app_spec(install, "acme", &sources[0]).await, install.driver());
         driver.ensure(&first).await.unwrap();
+        let container = async || {
+            let seen = install.client.inspect_container(&first.id.container(), None).await;
+            seen.unwrap().id
+        };
+        let before = container().await;
         let image = driver.prepare_image(&sources[1], &AppSpec::default()).await.unwrap().image_id;
+        assert_eq!(container().await, before, "a tenant of the first release stays");
         let second = Spec { generation: 2, image: Some(image), ..first.clone() };
         let status = driver.ensure(&second).await.unwrap();
         assert_eq!(status.generation, 2);

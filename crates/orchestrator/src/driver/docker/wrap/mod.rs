@@ -12,8 +12,8 @@ use bollard::Docker as Client;
 use bollard::models::{ContainerConfig, ContainerCreateBody, ImageInspect};
 use bollard::query_parameters::{
     CommitContainerOptionsBuilder, CreateContainerOptionsBuilder,
-    DownloadFromContainerOptionsBuilder, ListContainersOptionsBuilder, ListImagesOptionsBuilder,
-    RemoveImageOptionsBuilder, UploadToContainerOptionsBuilder,
+    DownloadFromContainerOptionsBuilder, ListImagesOptionsBuilder, RemoveImageOptionsBuilder,
+    UploadToContainerOptionsBuilder,
 };
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
@@ -33,8 +33,9 @@ const SOURCE_LABEL: &str = "cial.app.source";
 const OVERLAY_LABEL: &str = "cial.app.overlay";
 /// The [`ImageProgram`] as JSON.
 const PROGRAM_LABEL: &str = "cial.app.program";
-/// Marks the containers that a wrapping needs. They never start.
-const WORK_LABEL: &str = "cial.app.work";
+/// The containers that a wrapping needs. They never start, and an installation wraps one image at a time. They are found by
+/// name: a committed image inherits the labels of its container, and a tenant's container those of its image.
+const WORK_ROLES: [&str; 2] = ["overlay", "target"];
 
 /// The image of a tenant's container.
 pub(super) struct TenantImage<'a> {
@@ -170,15 +171,16 @@ impl DockerDriver {
         parts: &Parts,
         program: &ImageProgram,
     ) -> Result<(), DriverError> {
-        let overlay = self.create_work(client, &parts.overlay_id).await?;
-        let target = self.create_work(client, &parts.source_id).await?;
+        let [overlay, target] = WORK_ROLES;
+        let overlay = self.create_work(client, overlay, &parts.overlay_id).await?;
+        let target = self.create_work(client, target, &parts.source_id).await?;
         let core = download(client, &overlay, "/opt/cial-core").await?;
         let supervisor = download(client, &overlay, "/usr/local/bin/supervisor").await?;
-        upload(client, &target, "/", skeleton().into()).await?;
+        upload(client, &target, "/", skeleton(program.volumes(), Own::Emptied).into()).await?;
         upload(client, &target, "/opt", core).await?;
         upload(client, &target, "/opt/cial", supervisor).await?;
         // The first time for the places, and again for owners and modes.
-        upload(client, &target, "/", skeleton().into()).await?;
+        upload(client, &target, "/", skeleton(program.volumes(), Own::Kept).into()).await?;
         let (repo, version) = tag.split_once(':').unwrap_or((tag, "latest"));
         let options = CommitContainerOptionsBuilder::default()
             .container(&target)
@@ -196,31 +198,35 @@ impl DockerDriver {
     }
 
     /// Creates a container that is never started. Its entry point is never looked up.
-    async fn create_work(&self, client: &Client, image: &str) -> Result<String, DriverError> {
-        let mut labels = self.template.own_labels();
-        labels.insert(WORK_LABEL.to_owned(), "1".to_owned());
+    async fn create_work(
+        &self,
+        client: &Client,
+        role: &str,
+        image: &str,
+    ) -> Result<String, DriverError> {
         let body = ContainerCreateBody {
             image: Some(image.to_owned()),
+            // Is never looked up.
             entrypoint: Some(vec!["/never".to_owned()]),
             network_disabled: Some(true),
-            labels: Some(labels),
+            labels: Some(self.template.own_labels()),
             ..ContainerCreateBody::default()
         };
-        let options = CreateContainerOptionsBuilder::default().build();
+        let name = self.work_name(role);
+        let options = CreateContainerOptionsBuilder::default().name(&name).build();
         let made = client.create_container(Some(options), body);
         Ok(with_timeout(ACTION_TIMEOUT, made).await?.id)
     }
 
     async fn remove_work(&self, client: &Client) -> Result<(), DriverError> {
-        let wanted = ListContainersOptionsBuilder::default()
-            .all(true)
-            .filters(&self.filters_with(WORK_LABEL))
-            .build();
-        let found = with_timeout(INSPECT_TIMEOUT, client.list_containers(Some(wanted))).await?;
-        for container in found.into_iter().filter_map(|container| container.id) {
-            self.remove_container(client, &container).await?;
+        for role in WORK_ROLES {
+            self.remove_container(client, &self.work_name(role)).await?;
         }
         Ok(())
+    }
+
+    fn work_name(&self, role: &str) -> String {
+        format!("cial-app-{}-{role}", self.template.install)
     }
 
     /// Removes wrapped images that no container is made from. Best effort: the next removal tries
@@ -304,11 +310,22 @@ async fn upload(
     with_timeout(ACTION_TIMEOUT, sent).await
 }
 
-/// The folders of a tenant as a tar: owner, group and mode of each. Every parent is in it, so that a
-/// symbolic link or an owner of the image's own leads none of the platform's paths elsewhere.
-fn skeleton() -> Vec<u8> {
+/// What becomes of the image's own files in the platform's folders.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Own {
+    /// They go: the engine would copy them into a new volume, and PID 1 would use a link to them.
+    Emptied,
+    Kept,
+}
+
+/// The folders of the platform, and those of the mounts that it makes.
+const OWN_FOLDERS: [&str; 4] = ["opt/cial", "opt/cial-core", "run/cial", "var/lib/cial"];
+
+/// The folders of a tenant as a tar: owner, group and mode of each. Every parent is in it, also of the volumes, so that no
+/// symbolic link of the image leads a path of the platform or a mount elsewhere.
+fn skeleton(volumes: &[String], own: Own) -> Vec<u8> {
     const ROOT: u32 = 0;
-    let folders = [
+    let fixed = [
         ("opt", ROOT, ROOT, 0o755),
         ("opt/cial", ROOT, ROOT, 0o755),
         ("opt/cial-core", CIAL_UID, CIAL_UID, 0o700),
@@ -317,6 +334,8 @@ fn skeleton() -> Vec<u8> {
         ("run/cial/core", CIAL_UID, CIAL_UID, 0o700),
         // The core's too: the app meets a socket there, and must not be able to replace it.
         ("run/cial/agent", CIAL_UID, AGENT_UID, 0o750),
+        ("run/cial/ingress", ROOT, ROOT, 0o755),
+        ("run/cial/secrets", ROOT, ROOT, 0o755),
         ("var", ROOT, ROOT, 0o755),
         ("var/lib", ROOT, ROOT, 0o755),
         ("var/lib/cial", CIAL_UID, CIAL_UID, 0o700),
@@ -326,15 +345,31 @@ fn skeleton() -> Vec<u8> {
         ("tmp", AGENT_UID, AGENT_UID, 0o700),
     ];
     let mut tar = tar::Builder::new(Vec::new());
-    for (path, user, group, mode) in folders {
-        let mut header = tar::Header::new_ustar();
-        header.set_entry_type(tar::EntryType::Directory);
+    let mut add = |path: &str, kind, (user, group, mode): (u32, u32, u32)| {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
         header.set_uid(user.into());
         header.set_gid(group.into());
         header.set_mode(mode);
         header.set_size(0);
-        let added = tar.append_data(&mut header, format!("{path}/"), std::io::empty());
-        added.expect("a tar in memory takes short names");
+        let added = tar.append_data(&mut header, path, std::io::empty());
+        added.expect("a tar in memory takes any name without `..`");
+    };
+    for (path, user, group, mode) in fixed {
+        if own == Own::Emptied && OWN_FOLDERS.contains(&path) {
+            // The engine merges a folder with a folder, and replaces a folder by a file with all that it holds.
+            add(path, tar::EntryType::Regular, (ROOT, ROOT, 0));
+        }
+        add(&format!("{path}/"), tar::EntryType::Directory, (user, group, mode));
+    }
+    let parents = volumes.iter().flat_map(|volume| {
+        let path = volume.trim_start_matches('/');
+        path.match_indices('/').map(|(end, _)| &path[..end]).chain([path])
+    });
+    for path in parents {
+        if !fixed.iter().any(|(folder, ..)| *folder == path) {
+            add(&format!("{path}/"), tar::EntryType::Directory, (ROOT, ROOT, 0o755));
+        }
     }
     tar.into_inner().expect("a tar in memory has an end")
 }
@@ -346,14 +381,21 @@ mod tests {
     /// What the image has in place of a folder of ours is replaced, from the top down.
     #[test]
     fn the_skeleton_holds_every_parent_of_its_folders() {
-        let tar = skeleton();
+        let tar = skeleton(&["/srv/notes/data".to_owned()], Own::Emptied);
         let mut archive = tar::Archive::new(tar.as_slice());
         let mut seen = vec![std::path::PathBuf::new()];
+        let mut emptied = Vec::new();
         for entry in archive.entries().unwrap() {
-            let path = entry.unwrap().path().unwrap().into_owned();
+            let entry = entry.unwrap();
+            let path = entry.path().unwrap().into_owned();
             assert!(seen.contains(&path.parent().unwrap().to_owned()), "{}", path.display());
-            seen.push(path);
+            if entry.header().entry_type().is_file() {
+                emptied.push(path.display().to_string());
+            } else {
+                seen.push(path);
+            }
         }
-        assert!(seen.len() > 10);
+        assert_eq!(emptied, OWN_FOLDERS);
+        assert!(seen.contains(&"srv/notes/data".into()) && seen.len() > 16);
     }
 }

@@ -11,9 +11,18 @@ use crate::driver::{DriverError, DriverErrorCode};
 
 /// Ports below are refused: on many machines a program without privileges cannot listen there.
 const LOWEST_PORT: u16 = 1024;
-/// Folders that the platform mounts or owns inside a tenant.
-const OWN_FOLDERS: [&str; 6] =
-    ["/home/agent", "/opt/cial", "/opt/cial-core", "/run/cial", "/tmp", inside::DATA_DIR];
+/// Folders that the platform or the kernel mounts or owns inside a tenant.
+const OWN_FOLDERS: [&str; 9] = [
+    "/dev",
+    "/home/agent",
+    "/opt/cial",
+    "/opt/cial-core",
+    "/proc",
+    "/run/cial",
+    "/sys",
+    "/tmp",
+    inside::DATA_DIR,
+];
 
 /// What an image says about its program. Kept as JSON in a label of the wrapped image, so that the
 /// image itself is read once.
@@ -42,13 +51,24 @@ impl ImageProgram {
             working_dir: working_dir.unwrap_or_else(|| "/".to_owned()),
             env: words(&config.env).iter().filter_map(|line| split_variable(line)).collect(),
             ports: words(&config.exposed_ports).iter().filter_map(|port| tcp_port(port)).collect(),
-            volumes: words(&config.volumes),
+            // The engine cleans its own paths, and would take `/data/` for another folder than `/data`.
+            volumes: words(&config.volumes)
+                .iter()
+                .map(|volume| if volume == "/" { volume } else { volume.trim_end_matches('/') })
+                .map(str::to_owned)
+                .collect(),
         };
         // The engine shows sets, in any order.
         program.ports.sort_unstable();
         program.volumes.sort_unstable();
+        program.volumes.dedup();
         if let Some(name) = program.env.keys().find(|name| is_reserved(name)) {
             let why = format!("The image sets the variable {name}, which is the platform's own.");
+            return Err(refused(why, "Build the image without it."));
+        }
+        let mut labels = config.labels.iter().flatten();
+        if let Some((label, _)) = labels.find(|(label, _)| label.starts_with("cial.")) {
+            let why = format!("The image has the label {label}, which is the platform's own.");
             return Err(refused(why, "Build the image without it."));
         }
         if let Some(volume) = program.volumes.iter().find(|volume| touches_own_folder(volume)) {
@@ -136,11 +156,11 @@ fn tcp_port(text: &str) -> Option<u16> {
 
 /// Whether one of the folders is inside the other. A path with `..` may be anywhere.
 fn touches_own_folder(volume: &str) -> bool {
-    let volume = volume.trim_end_matches('/');
     let contains = |outer: &str, inner: &str| {
         inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
-    volume.split('/').any(|part| part == ".." || part == ".")
+    volume == "/"
+        || volume.split('/').any(|part| part == ".." || part == ".")
         || volume.contains("//")
         || !volume.starts_with('/')
         || OWN_FOLDERS.iter().any(|own| contains(own, volume) || contains(volume, own))
@@ -216,9 +236,12 @@ mod tests {
             serde_json::json!({ "Cmd": ["/app"], "ExposedPorts": ["8080/tcp"] }),
             serde_json::json!({ "Cmd": ["/app"], "ExposedPorts": ["5000/tcp", "5001/tcp"] }),
             serde_json::json!({ "Cmd": ["/app"], "Env": ["CIAL_TENANT_UUID=0192"] }),
+            serde_json::json!({ "Cmd": ["/app"], "Labels": { "cial.managed": "1" } }),
             serde_json::json!({ "Cmd": ["/app"], "Volumes": ["/run/cial/core"] }),
             serde_json::json!({ "Cmd": ["/app"], "Volumes": ["/run"] }),
             serde_json::json!({ "Cmd": ["/app"], "Volumes": ["/srv/../run"] }),
+            serde_json::json!({ "Cmd": ["/app"], "Volumes": ["/"] }),
+            serde_json::json!({ "Cmd": ["/app"], "Volumes": ["/dev/shm/"] }),
         ];
         let lines = cases.map(|image| merged(image, &AppSpec::default()).unwrap_err());
         insta::assert_snapshot!(lines.join("\n"), @r"
@@ -228,9 +251,12 @@ mod tests {
         The program wants port 8080, where the tenant's own entry listens. Set `port` in the manifest, and let the program listen on the variable PORT.
         The image exposes several ports: 5000, 5001. Set `port` in the manifest.
         The image sets the variable CIAL_TENANT_UUID, which is the platform's own. Build the image without it.
+        The image has the label cial.managed, which is the platform's own. Build the image without it.
         The image declares the volume /run/cial/core, where the platform keeps its own files. Build the image without that volume.
         The image declares the volume /run, where the platform keeps its own files. Build the image without that volume.
         The image declares the volume /srv/../run, where the platform keeps its own files. Build the image without that volume.
+        The image declares the volume /, where the platform keeps its own files. Build the image without that volume.
+        The image declares the volume /dev/shm, where the platform keeps its own files. Build the image without that volume.
         ");
     }
 
