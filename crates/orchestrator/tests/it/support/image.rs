@@ -52,7 +52,8 @@ const OVERLAY: &str = "FROM scratch\nCOPY tenant /usr/local/bin/supervisor\n\
 /// An image of an app: one file, and what the lines of its recipe say.
 pub(crate) async fn app(docker: &Docker, tag: &str, lines: &str) -> String {
     let name = name(tag);
-    let recipe = format!("FROM scratch\nCOPY tenant /bin/notes\nENV TAG={tag}\n{lines}");
+    // The tag comes first: the engine builds equal beginnings once, and removes them with the first of the images.
+    let recipe = format!("FROM scratch\nENV TAG={tag}\nCOPY tenant /bin/notes\n{lines}");
     build(docker, &name, &recipe, b"a program").await;
     name
 }
@@ -64,7 +65,8 @@ pub(crate) fn name(tag: &str) -> String {
 /// An image whose entry point does not exist.
 pub(crate) async fn broken(docker: &Docker, tag: &str) -> String {
     let name = name(tag);
-    build(docker, &name, "FROM scratch\nCOPY tenant /\nENTRYPOINT [\"/nope\"]\n", b"text").await;
+    let recipe = format!("FROM scratch\nENV TAG={tag}\nCOPY tenant /\nENTRYPOINT [\"/nope\"]\n");
+    build(docker, &name, &recipe, b"text").await;
     name
 }
 
