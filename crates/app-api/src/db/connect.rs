@@ -1,6 +1,6 @@
 //! Connections to Postgres: a pool, single connections, migrations. Every wait is bounded.
 //!
-//! Migrations and the setup at the start connect as the owner of the database, all else as the [`ServiceRole`].
+//! Migrations and the setup at the start connect as the owner of the database, all else as the service role.
 
 use std::time::Duration;
 
