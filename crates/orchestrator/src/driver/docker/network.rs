@@ -62,6 +62,8 @@ const MAX_ATTEMPTS: u32 = 60;
 /// before another subnet is tried.
 const UNLISTED_WAIT: Duration = Duration::from_millis(100);
 const UNLISTED_WAITS_PER_SUBNET: u32 = 20;
+/// A removal is tried this often while containers join the network, with [`UNLISTED_WAIT`] between.
+const MAX_NETWORK_REMOVALS: u32 = 20;
 
 impl Subnets {
     pub(super) fn new(pool: Pool) -> Self {
@@ -198,18 +200,42 @@ impl DockerDriver {
         id: TenantId,
     ) -> Result<(), DriverError> {
         for network in self.networks_of(client, id).await? {
-            let inspected =
-                optional(INSPECT_TIMEOUT, client.inspect_network(&network, None)).await?;
-            let NetworkInspect { containers, ipam, .. } = inspected.unwrap_or_default();
-            for container in containers.unwrap_or_default().into_keys() {
-                let leave =
-                    bollard::models::NetworkDisconnectRequest { container, force: Some(true) };
-                optional(ACTION_TIMEOUT, client.disconnect_network(&network, leave)).await?;
+            let mut attempts = 1;
+            loop {
+                let ipam = self.disconnect_all(client, &network).await?;
+                match optional(ACTION_TIMEOUT, client.remove_network(&network)).await {
+                    // A container may join after it was looked for, and the engine may list it late.
+                    Err(error)
+                        if error.detail.contains("has active endpoints")
+                            && attempts < MAX_NETWORK_REMOVALS =>
+                    {
+                        attempts += 1;
+                        tokio::time::sleep(UNLISTED_WAIT).await;
+                    }
+                    removed => {
+                        removed?;
+                        self.subnets.free(&of(ipam).collect::<Vec<_>>());
+                        break;
+                    }
+                }
             }
-            optional(ACTION_TIMEOUT, client.remove_network(&network)).await?;
-            self.subnets.free(&of(ipam).collect::<Vec<_>>());
         }
         Ok(())
+    }
+
+    /// Disconnects every container that the engine lists for a network; returns the network's subnets.
+    async fn disconnect_all(
+        &self,
+        client: &Client,
+        network: &str,
+    ) -> Result<Option<Ipam>, DriverError> {
+        let inspected = optional(INSPECT_TIMEOUT, client.inspect_network(network, None)).await?;
+        let NetworkInspect { containers, ipam, .. } = inspected.unwrap_or_default();
+        for container in containers.unwrap_or_default().into_keys() {
+            let leave = bollard::models::NetworkDisconnectRequest { container, force: Some(true) };
+            optional(ACTION_TIMEOUT, client.disconnect_network(network, leave)).await?;
+        }
+        Ok(ipam)
     }
 
     pub(super) async fn networks_of(
