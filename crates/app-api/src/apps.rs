@@ -15,7 +15,7 @@ use crate::audit::{Action, Actor, Entry, Resource};
 use crate::db::app::{self, App, Release};
 use crate::db::{Conn, Transaction as _, audit_log};
 use crate::tenant::TenantApp;
-use crate::validation;
+use crate::validation::{self, refused_field};
 
 /// The most releases of one app.
 const MAX_RELEASES: i32 = 10_000;
@@ -32,11 +32,7 @@ pub struct Followed {
 /// # Errors
 /// `invalid_slug`, `invalid_fields`, `app_taken`.
 pub async fn create(service: &Service, caller: &Principal, new: &NewApp) -> Result<App, ApiError> {
-    let slug = Slug::choose(&new.slug).map_err(|why| {
-        let detail = format!("The slug {why}.");
-        let error = ApiError::new(Code::InvalidSlug, detail.clone());
-        error.with_field_error("slug", "invalid_slug", detail)
-    })?;
+    let slug = Slug::choose(&new.slug).map_err(validation::invalid_slug)?;
     let name = validation::name(&new.name)
         .map_err(|error| validation::invalid_fields(&[("name", Some(error))]))?;
     let now = service.clock.now();
@@ -48,8 +44,7 @@ pub async fn create(service: &Service, caller: &Principal, new: &NewApp) -> Resu
         if row.slug.as_str() == BUILT_IN_APP || !app::insert(conn, &row).await? {
             let detail =
                 format!("An app with the slug {} exists already. Choose another.", row.slug);
-            let error = ApiError::new(Code::AppTaken, detail.clone());
-            return Err(error.with_field_error("slug", "app_taken", detail));
+            return Err(refused_field(Code::AppTaken, "slug", "app_taken", detail));
         }
         audit_log::append(conn, &entry, now).await?;
         Ok(())
@@ -90,7 +85,7 @@ pub async fn delete(service: &Service, caller: &Principal, slug: &str) -> Result
     let (mut conn, now) = (service.conn().await?, service.clock.now());
     conn.transaction(async |conn| -> Result<_, ApiError> {
         let found = find_in(conn, slug).await?;
-        // A tenant that is made at this moment waits for the row, and then misses its release.
+        // Keeps away new releases of the app. The reference of a tenant that is made at this moment fails one of the two.
         app::lock(conn, found.id).await?;
         let followers = app::followers(conn, found.id).await?;
         if !followers.is_empty() {
@@ -183,7 +178,7 @@ pub async fn followed(
     release: Option<&str>,
 ) -> Result<Followed, ApiError> {
     let invalid = |field: &str, code: &'static str, detail: String| {
-        ApiError::new(Code::InvalidFields, detail.clone()).with_field_error(field, code, detail)
+        refused_field(Code::InvalidFields, field, code, detail)
     };
     let number =
         release.map(|name| name.strip_prefix('v').and_then(|n| n.parse().ok()).unwrap_or(0));
@@ -230,20 +225,11 @@ fn refused(error: &CallError) -> ApiError {
     if let CallError::Refused(problem) = error {
         let known = [Code::ImageMissing, Code::ImageInvalid, Code::DiskFull];
         if let Some(code) = known.into_iter().find(|code| code.as_str() == problem.code) {
-            let detail = problem.detail.clone();
-            return ApiError::new(code, detail.clone()).with_field_error(
-                "image",
-                code.as_str(),
-                detail,
-            );
+            return refused_field(code, "image", code.as_str(), &problem.detail);
         }
         if problem.status == 422 {
             let detail = "The image's name is not one that the engine can know.";
-            return ApiError::new(Code::InvalidFields, detail).with_field_error(
-                "image",
-                "invalid_image",
-                detail,
-            );
+            return refused_field(Code::InvalidFields, "image", "invalid_image", detail);
         }
     }
     tracing::warn!(%error, "image preparation failed");

@@ -64,7 +64,7 @@ pub struct Dependencies {
     pub database_limits: Limits,
     pub connections: ConnectionLimits,
     pub webhook_timeout: Duration,
-    /// Of one person or key, within five minutes.
+    /// The most changing requests of one person or one key within five minutes.
     pub max_changes: u32,
 }
 

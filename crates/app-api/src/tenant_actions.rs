@@ -107,12 +107,7 @@ fn validate(request: &NewTenant) -> Result<(Slug, String), ApiError> {
         (Ok(slug), Ok(name)) => Ok((slug, name)),
         (Ok(_), Err(error)) => Err(invalid_fields(&[("name", Some(error))])),
         (Err(why), name) => {
-            let detail = format!("The slug {why}.");
-            let failure = ApiError::new(Code::InvalidSlug, detail.clone()).with_field_error(
-                "slug",
-                "invalid_slug",
-                detail,
-            );
+            let failure = validation::invalid_slug(why);
             Err(match name {
                 Ok(_) => failure,
                 Err(error) => failure.with_field_error("name", error.code, error.message),
@@ -134,7 +129,7 @@ async fn followed_release(
 
 fn slug_taken(slug: &Slug) -> ApiError {
     let detail = format!("A tenant with the slug {slug} exists already. Choose another.");
-    ApiError::new(Code::SlugTaken, detail.clone()).with_field_error("slug", "slug_taken", detail)
+    validation::refused_field(Code::SlugTaken, "slug", "slug_taken", detail)
 }
 
 /// Lists the tenants that the caller may see.

@@ -1,5 +1,7 @@
 //! The rules for e-mail addresses, names and passwords.
 
+use std::fmt::Display;
+
 use protocol::problem::Code;
 use protocol::text::{LineError, check_line};
 use service::api_error::ApiError;
@@ -71,6 +73,17 @@ pub fn password(text: &str, email: &str) -> Result<(), FieldError> {
         return error("too_common", "Choose a password that is harder to guess.");
     }
     Ok(())
+}
+
+/// A refusal for one field of the request. The detail and the field's message are the same sentence.
+pub fn refused_field(code: Code, field: &str, word: &str, detail: impl Into<String>) -> ApiError {
+    let detail = detail.into();
+    ApiError::new(code, detail.clone()).with_field_error(field, word, detail)
+}
+
+/// A refusal of a slug; `why` is the rule, like "must …".
+pub fn invalid_slug(why: impl Display) -> ApiError {
+    refused_field(Code::InvalidSlug, "slug", "invalid_slug", format!("The slug {why}."))
 }
 
 /// A 422 that names the error of each field that has one.

@@ -21,7 +21,7 @@ pub struct Key {
     pub kind: Kind,
     /// One sentence.
     pub about: &'static str,
-    /// What holds without the key.
+    /// The value, or the behaviour, of a manifest without the key.
     pub default: &'static str,
     /// A value as TOML.
     pub example: &'static str,

@@ -42,7 +42,7 @@ pub async fn insert_first_owner(conn: &mut Conn, user: &User) -> QueryResult<boo
 
 /// Returns `false` when the address is taken.
 pub async fn insert(conn: &mut Conn, user: &User) -> QueryResult<bool> {
-    // Nobody gives a role to an address that they cannot vouch for.
+    // Whoever creates an account with a role vouches for the account's address.
     let row = (user, dsl::vouched_role.eq(&user.role));
     let insert = diesel::insert_into(dsl::users).values(row).on_conflict(dsl::email).do_nothing();
     Ok(insert.execute(conn).await? == 1)

@@ -12,6 +12,7 @@ use service::api_error::ApiError;
 
 use crate::app::App;
 use crate::http::request_body;
+use crate::validation::refused_field;
 
 /// A JSON body of exactly this shape.
 pub struct Json<T> {
@@ -110,11 +111,7 @@ impl<S: Send + Sync> FromRequestParts<S> for AppPath {
 /// A 400 for a query parameter that breaks `rule`, like "must be 0 or 1".
 pub fn invalid_query(field: &str, rule: &str) -> ApiError {
     let detail = format!("The query's {field} {rule}.");
-    ApiError::new(Code::InvalidQuery, detail.clone()).with_field_error(
-        field,
-        "invalid_query",
-        detail,
-    )
+    refused_field(Code::InvalidQuery, field, "invalid_query", detail)
 }
 
 fn require_content_type(headers: &HeaderMap, wanted: &str) -> Result<(), ApiError> {

@@ -16,7 +16,7 @@ async fn refusal(server: &Server, text: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_service_changes_no_table_and_only_adds_to_the_audit_log() {
     let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
-    // What the service does, it does as its role.
+    // The service creates a tenant, so that its role has connections.
     assert_eq!(owner.post("/v1/tenants", acme()).await.status, 201);
     let role = server.database.service_role();
     let connections = |user: &str| {

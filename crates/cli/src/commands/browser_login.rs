@@ -134,7 +134,7 @@ impl Login<'_> {
     }
 }
 
-/// What the browser brings back.
+/// The decision of the person, which the browser carries to the loopback address.
 #[derive(Debug, PartialEq, Eq)]
 enum Outcome {
     Code(String),

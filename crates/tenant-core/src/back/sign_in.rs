@@ -14,7 +14,7 @@ use crate::now;
 use crate::session_table::SecretHash;
 use protocol::problem::Code;
 
-/// What a path must not hold as a value of a query.
+/// The characters that a path is percent-encoded for, as the value of a query parameter.
 const QUERY_VALUE: &AsciiSet =
     &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'%').add(b'&').add(b'+');
 

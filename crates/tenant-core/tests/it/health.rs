@@ -31,7 +31,7 @@ async fn a_tenant_that_never_gets_ready_says_so_in_the_end() {
     assert_eq!(code(&answer), "not_ready");
 }
 
-/// Whoever holds the edge's connections without a word shuts nobody out; a WebSocket under way is not evicted.
+/// Silent connections make room for new ones. The service evicts no connection with a WebSocket under way.
 #[tokio::test]
 async fn silent_connections_beyond_the_bound_leave_room_for_requests() {
     let core = Core::start(&[]);

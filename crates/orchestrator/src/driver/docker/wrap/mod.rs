@@ -6,7 +6,7 @@
 
 mod program;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use bollard::Docker as Client;
 use bollard::models::{ContainerConfig, ContainerCreateBody, ImageInspect};
@@ -84,7 +84,8 @@ impl DockerDriver {
         let Some(app) = &spec.app else {
             return Ok(TenantImage::own(tag));
         };
-        let (wrapped, in_use) = self.wrapped(client, tag).await?;
+        let parts = self.find_parts(client, tag).await?;
+        let (wrapped, in_use) = self.wrapped(client, &parts).await?;
         let process = wrapped.program.merge(app, &spec.env)?;
         let app = WrappedApp { process, volumes: wrapped.program.volumes().to_vec() };
         Ok(TenantImage { tag: wrapped.tag, app: Some(app), _in_use: Some(in_use) })
@@ -99,7 +100,7 @@ impl DockerDriver {
         // A release that is refused leaves no wrapped image.
         let parts = self.find_parts(&client, image).await?;
         let process = read_program(&parts.source)?.merge(app, &BTreeMap::new())?;
-        let (wrapped, _in_use) = self.wrapped(&client, &parts.source_id).await?;
+        let (wrapped, _in_use) = self.wrapped(&client, &parts).await?;
         let AppProcess { command, port, .. } = process;
         Ok(PreparedImage { image_id: wrapped.source_id, command, port })
     }
@@ -107,20 +108,19 @@ impl DockerDriver {
     async fn wrapped(
         &self,
         client: &Client,
-        source: &str,
+        parts: &Parts,
     ) -> Result<(Wrapped, RwLockReadGuard<'_, ()>), DriverError> {
-        let parts = self.find_parts(client, source).await?;
-        let tag = self.wrapped_tag(&parts);
+        let tag = self.wrapped_tag(parts);
         let in_use = self.wrapping.read().await;
-        if let Some(found) = find_wrapped(client, &tag, &parts).await? {
+        if let Some(found) = find_wrapped(client, &tag, parts).await? {
             return Ok((found, in_use));
         }
         drop(in_use);
         let alone = self.wrapping.write().await;
         // Another caller may have wrapped the image meanwhile.
-        let wrapped = match find_wrapped(client, &tag, &parts).await? {
+        let wrapped = match find_wrapped(client, &tag, parts).await? {
             Some(found) => found,
-            None => self.wrap(client, &tag, &parts).await?,
+            None => self.wrap(client, &tag, parts).await?,
         };
         Ok((wrapped, alone.downgrade()))
     }
@@ -234,7 +234,8 @@ impl DockerDriver {
     pub(super) async fn remove_unused_images(&self, client: &Client) {
         // Somebody who creates a container needs the images.
         let Ok(_alone) = self.wrapping.try_write() else { return };
-        let filters = self.filters_with(SOURCE_LABEL);
+        let mut filters = self.template.filters(None);
+        filters.entry("label".to_owned()).or_default().push(SOURCE_LABEL.to_owned());
         let wanted = ListImagesOptionsBuilder::default().filters(&filters).build();
         let images = with_timeout(INSPECT_TIMEOUT, client.list_images(Some(wanted))).await;
         let images = images.unwrap_or_default();
@@ -250,12 +251,6 @@ impl DockerDriver {
                 Err(_) => tracing::warn!(wrapped = %tag, "image removal timed out"),
             }
         }
-    }
-
-    fn filters_with(&self, label: &str) -> HashMap<String, Vec<String>> {
-        let mut filters = self.template.filters(None);
-        filters.entry("label".to_owned()).or_default().push(label.to_owned());
-        filters
     }
 }
 
@@ -310,11 +305,12 @@ async fn upload(
     with_timeout(ACTION_TIMEOUT, sent).await
 }
 
-/// What becomes of the image's own files in the platform's folders.
+/// Whether the platform's folders lose the files that the image has in them.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Own {
-    /// They go: the engine would copy them into a new volume, and PID 1 would use a link to them.
+    /// The engine would copy the image's files into a new volume, and mounts would follow the image's links.
     Emptied,
+    /// The files are the platform's already.
     Kept,
 }
 
@@ -378,7 +374,7 @@ fn skeleton(volumes: &[String], own: Own) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    /// What the image has in place of a folder of ours is replaced, from the top down.
+    /// The engine replaces a link of the image only where the tar has a folder of that name, and before the folders below.
     #[test]
     fn the_skeleton_holds_every_parent_of_its_folders() {
         let tar = skeleton(&["/srv/notes/data".to_owned()], Own::Emptied);

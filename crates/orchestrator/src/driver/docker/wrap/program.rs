@@ -24,8 +24,8 @@ const OWN_FOLDERS: [&str; 9] = [
     inside::DATA_DIR,
 ];
 
-/// What an image says about its program. Kept as JSON in a label of the wrapped image, so that the
-/// image itself is read once.
+/// The program of an image, by the image's configuration. A label of the wrapped image holds this value as JSON, because
+/// the wrapped image has a configuration of the platform's own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct ImageProgram {
     /// Entrypoint and command together; may be empty.
