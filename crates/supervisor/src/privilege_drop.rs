@@ -7,6 +7,7 @@
 
 #![expect(unsafe_code, reason = "steps between fork and exec have no safe form")]
 
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt as _;
@@ -19,8 +20,8 @@ use nix::sys::prctl;
 use nix::sys::signal::SigSet;
 use nix::sys::stat::Mode;
 use nix::unistd::{
-    Gid, Uid, getresgid, getresuid, setegid, seteuid, setgid, setgroups, setresgid, setresuid,
-    setuid,
+    Gid, Uid, chdir, getresgid, getresuid, setegid, seteuid, setgid, setgroups, setresgid,
+    setresuid, setuid,
 };
 use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, capability_is_in_bounding_set,
@@ -101,6 +102,17 @@ pub fn install(command: &mut Command, steps: DropSteps, errors: BorrowedFd<'_>) 
     // SAFETY: between fork and exec `perform_all` makes system calls on values that were prepared
     // before the fork; it allocates nothing and takes no lock.
     unsafe { command.pre_exec(perform_all) };
+}
+
+/// Makes the child enter `directory` once it has performed the steps of [`install`].
+///
+/// `Command::current_dir` runs before them, as a root without `CAP_DAC_OVERRIDE`: it could not
+/// enter a directory that belongs to the user alone.
+pub fn enter_afterwards(command: &mut Command, directory: CString) {
+    let enter = move || Ok(chdir(directory.as_c_str())?);
+    // SAFETY: between fork and exec `enter` makes one system call on a string that was prepared
+    // before the fork; it allocates nothing and takes no lock.
+    unsafe { command.pre_exec(enter) };
 }
 
 /// Occupies the descriptor numbers that children use, so that passing descriptors overwrites none

@@ -1,5 +1,6 @@
 //! Starts one service with its user, its descriptors and its environment.
 
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
@@ -67,13 +68,12 @@ pub fn spawn(
     inherited.push(theirs.as_fd());
     let arguments = service.arguments();
     let mut command = Command::new(service.program(layout));
-    command
-        .arg0(arguments[0])
-        .args(&arguments[1..])
-        .env_clear()
-        .envs(environment::build(service.zone(), container, inherited.len()))
-        .current_dir("/");
-    let (pid, out, err) = start(command, service, &inherited, errors)?;
+    command.arg0(arguments[0]).args(&arguments[1..]).env_clear().envs(environment::build(
+        service.zone(),
+        container,
+        inherited.len(),
+    ));
+    let (pid, out, err) = start(command, "/", service, &inherited, errors)?;
     RunningService::new(service, pid, link, out, err, listeners)
 }
 
@@ -90,23 +90,20 @@ pub fn spawn_app(
     let (link, theirs) = UnixDatagram::pair()?;
     let program = &app.command[0];
     let mut command = Command::new(program);
-    command
-        .args(&app.command[1..])
-        .env_clear()
-        .envs(environment::build_for_app(app, container))
-        .current_dir(&app.working_dir);
-    let (pid, out, err) = start(command, service, &[], errors).map_err(|why| {
-        let place = &app.working_dir;
+    command.args(&app.command[1..]).env_clear().envs(environment::build_for_app(app, container));
+    let place = &app.working_dir;
+    let (pid, out, err) = start(command, place, service, &[], errors).map_err(|why| {
         io::Error::new(why.kind(), format!("{program} cannot be started in {place}: {why}"))
     })?;
     app::spawn_probe(app, theirs, errors)?;
     RunningService::new(service, pid, link, out, err, Vec::new())
 }
 
-/// Starts a program as the user of the service, with these descriptors and with pipes for its
-/// output.
+/// Starts a program in `directory` as the user of the service, with these descriptors and with
+/// pipes for its output.
 fn start(
     mut command: Command,
+    directory: &str,
     service: Service,
     inherited: &[BorrowedFd<'_>],
     errors: BorrowedFd<'_>,
@@ -114,6 +111,7 @@ fn start(
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     let steps = privilege_drop::drop_steps(service.zone().account(), inherited);
     privilege_drop::install(&mut command, steps, errors);
+    privilege_drop::enter_afterwards(&mut command, CString::new(directory)?);
     // Dropping the handle does not wait for the child: only the reaper waits.
     let child = command.spawn()?;
     let pid = i32::try_from(child.id()).map_err(io::Error::other)?;

@@ -1,9 +1,11 @@
 //! A tenant with an app: its program in the place of the platform's two services.
 
+use std::fs::{self, Permissions};
 use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::{PermissionsExt as _, chown};
 
 use nix::sys::signal::Signal;
-use protocol::inside::APP_PROCESS;
+use protocol::inside::{AGENT_UID, APP_PROCESS};
 use protocol::process::AppProcess;
 
 use crate::stage::{Set, Stage};
@@ -56,6 +58,31 @@ fn a_program_that_does_not_exist_is_named() {
     assert_eq!(code, Some(1));
     let named = lines.iter().any(|line| line.contains("/nowhere/notes cannot be started in /"));
     assert!(named, "{lines:#?}");
+}
+
+#[test]
+fn the_working_folder_is_entered_as_the_user_of_the_app() {
+    let run = |owner: u32| {
+        let set = Stage::prepare();
+        let place = set.directory.join("work");
+        fs::create_dir(&place).unwrap();
+        fs::set_permissions(&place, Permissions::from_mode(0o700)).unwrap();
+        chown(&place, Some(owner), Some(owner)).unwrap();
+        let process = AppProcess {
+            command: vec!["pwd".to_owned()],
+            working_dir: place.to_str().unwrap().to_owned(),
+            env: [].into(),
+            port: 3000,
+            health_path: None,
+        };
+        let stage = set.start_with("", &[(APP_PROCESS, serde_json::to_string(&process).unwrap())]);
+        (place, stage.end().1)
+    };
+    let (place, lines) = run(AGENT_UID);
+    assert!(lines.contains(&format!("[platform-front] {}", place.display())), "{lines:#?}");
+    let (place, lines) = run(0);
+    let refusal = format!("pwd cannot be started in {}", place.display());
+    assert!(lines.iter().any(|line| line.contains(&refusal)), "{lines:#?}");
 }
 
 #[test]
