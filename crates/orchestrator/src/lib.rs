@@ -7,6 +7,7 @@ pub mod busy;
 pub mod controller;
 mod descriptors;
 pub mod driver;
+pub mod firewall;
 pub mod listener;
 mod metrics;
 pub mod operations;

@@ -1,27 +1,34 @@
-//! `orchestrator [serve]`, `orchestrator healthcheck`, `orchestrator report`.
+//! `orchestrator [serve]`, `orchestrator healthcheck`, `orchestrator report`, `orchestrator firewall [check]`.
 
 use std::io::Write as _;
 use std::process::ExitCode;
 
+use service::{Env, ServiceError};
+
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
-    match (arguments.next().as_deref(), arguments.next()) {
+    match (arguments.next().as_deref(), arguments.next().as_deref()) {
         (None | Some("serve"), None) => service::run("orchestrator", orchestrator::serve),
-        (Some("healthcheck"), None) => {
-            let mut answer = ExitCode::FAILURE;
-            let ran = service::run("orchestrator", |env| {
-                answer = orchestrator::healthcheck(env)?;
-                Ok(())
-            });
-            if ran == ExitCode::SUCCESS { answer } else { ran }
-        }
+        (Some("healthcheck"), None) => answer(orchestrator::healthcheck),
         (Some("report"), None) => service::run("orchestrator", |env| {
             let report = serde_json::to_string(&orchestrator::report::report(env)?)?;
             Ok(writeln!(std::io::stdout(), "{report}")?)
         }),
+        (Some("firewall"), None) => service::run("orchestrator", orchestrator::firewall::serve),
+        (Some("firewall"), Some("check")) => answer(orchestrator::firewall::check),
         _ => {
-            eprintln!("usage: orchestrator [serve | healthcheck | report]");
+            eprintln!("usage: orchestrator [serve | healthcheck | report | firewall [check]]");
             ExitCode::from(64)
         }
     }
+}
+
+/// Runs a check whose answer is the exit code.
+fn answer(check: impl FnOnce(&Env) -> Result<ExitCode, ServiceError>) -> ExitCode {
+    let mut answer = ExitCode::FAILURE;
+    let ran = service::run("orchestrator", |env| {
+        answer = check(env)?;
+        Ok(())
+    });
+    if ran == ExitCode::SUCCESS { answer } else { ran }
 }

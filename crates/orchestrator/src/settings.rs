@@ -34,10 +34,10 @@ const TENANT_IMAGES: Setting = Setting::optional(
     "further tags, separated by commas, that a tenant may name; any other image is refused",
 )
 .for_operators();
-const SUBNET_POOL: Setting = Setting::with_default(
+pub(crate) const SUBNET_POOL: Setting = Setting::with_default(
     "CIAL_SUBNET_POOL",
     "10.201.0.0/16",
-    "cut into a /29 for each tenant's network",
+    "cut into a /29 for each tenant's network; the service firewall drops what these send to other containers",
 )
 .for_operators();
 const PUBLISH: Setting = Setting::with_default(

@@ -11,7 +11,8 @@ use crate::images::ImageChoices;
 use crate::images::binaries::BinarySource;
 
 pub(super) const TENANT_IMAGE: &str = "cial-tenant:dev";
-pub(super) const SERVICES: [&str; 4] = ["postgres", "app-api", "orchestrator", "router"];
+pub(super) const SERVICES: [&str; 5] =
+    ["postgres", "app-api", "firewall", "orchestrator", "router"];
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Installation {

@@ -11,10 +11,10 @@ use nix::unistd::geteuid;
 
 use crate::support::{Install, with_install};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_orchestrator");
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_orchestrator");
 
 /// Killed with the test.
-struct Process(Child);
+pub(crate) struct Process(pub(crate) Child);
 
 impl Drop for Process {
     fn drop(&mut self) {

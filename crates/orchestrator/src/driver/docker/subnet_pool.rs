@@ -97,6 +97,14 @@ impl fmt::Display for Pool {
 }
 
 impl Pool {
+    pub fn first_address(self) -> Ipv4Addr {
+        Ipv4Addr::from(self.0.base)
+    }
+
+    pub fn last_address(self) -> Ipv4Addr {
+        Ipv4Addr::from(u32::try_from(self.0.end() - 1).unwrap_or(u32::MAX))
+    }
+
     /// Returns the first block that overlaps none of `taken`; `None` when the pool is used up.
     pub fn pick(self, taken: &[Net]) -> Option<Net> {
         let mut near: Vec<_> = taken.iter().filter(|n| n.overlaps(self.0)).collect();
@@ -159,6 +167,17 @@ mod tests {
         for (from, taken, picked) in table {
             let taken: Vec<_> = taken.iter().map(|t| net(t)).collect();
             assert_eq!(pool(from).pick(&taken), picked.map(net), "{from} {taken:?}");
+        }
+    }
+
+    #[test]
+    fn a_pool_ends_with_its_last_address() {
+        for (text, first, last) in [
+            ("10.201.0.0/16", "10.201.0.0", "10.201.255.255"),
+            ("255.255.255.240/28", "255.255.255.240", "255.255.255.255"),
+        ] {
+            let ends = (pool(text).first_address(), pool(text).last_address());
+            assert_eq!(ends, (first.parse().unwrap(), last.parse().unwrap()));
         }
     }
 
