@@ -2,18 +2,16 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::Result;
 
-use crate::docker::Docker;
-use crate::images::{self, ImageChoices, base};
-use crate::local::Installation;
+use crate::images::{self, base};
+use crate::local::{Installation, TENANT_IMAGE};
 use crate::{environment, ephemeral};
 
 /// Benches in the order in which all of them run.
 const NAMES: [&str; 6] = ["tenant", "create", "router", "routes", "wake", "density"];
 /// Benches that measure an installation.
 const WITH_INSTALLATION: [&str; 3] = ["create", "wake", "density"];
-const TENANT_IMAGE: &str = "cial-tenant:dev";
 
 #[derive(clap::Args)]
 #[command(disable_help_flag = true)]
@@ -26,7 +24,7 @@ pub struct Args {
     words: Vec<String>,
 }
 
-pub fn run(args: Args) -> Result<ExitCode> {
+pub(crate) fn run(args: Args) -> Result<ExitCode> {
     let name = args.words.iter().find_map(|word| NAMES.iter().find(|name| *name == word));
     let asks_for_help = args.words.iter().any(|word| matches!(word.as_str(), "--help" | "-h"));
     match name {
@@ -52,7 +50,7 @@ fn measure(name: &str, words: &[String], here: bool) -> Result<()> {
             call(words, &installation.variables())
         });
     }
-    let (docker, choices) = (Docker::connect()?, ImageChoices::of_checkout()?);
+    let (docker, choices) = (environment::connect_docker()?, Installation::of_checkout()?.images);
     if name == "tenant" {
         images::tenant(&docker, TENANT_IMAGE, &choices)?;
     }
@@ -65,7 +63,5 @@ fn call(words: &[String], variables: &[(&'static str, String)]) -> Result<()> {
     let mut cargo = environment::cargo();
     cargo.args(["run", "--quiet", "--locked", "--package", "bench", "--"]).args(words);
     cargo.envs(variables.iter().map(|(name, value)| (name, value)));
-    let status = cargo.status().context("cannot run cargo")?;
-    ensure!(status.success(), "the bench failed: see above");
-    Ok(())
+    environment::run(&mut cargo, "the bench")
 }

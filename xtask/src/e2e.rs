@@ -1,100 +1,68 @@
 //! Runs the black-box tests of the package `e2e` and prints their checks, one per line.
 
 use std::io::{BufRead as _, BufReader};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::environment::{self, cargo, print_line};
+use crate::environment::{cargo, print_line, succeeds};
 
-/// A test binary of the package.
+/// A test binary of the package: its name, and the feature that it needs.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum TestBinary {
-    Image,
-    Installation,
-    Faults,
-    Logs,
-    Documents,
-    Browser,
+pub(crate) struct TestBinary {
+    name: &'static str,
+    feature: &'static str,
 }
 
-impl TestBinary {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Image => "image",
-            Self::Installation => "installation",
-            Self::Faults => "faults",
-            Self::Logs => "logs",
-            Self::Documents => "documents",
-            Self::Browser => "browser",
-        }
-    }
+pub(crate) const IMAGE: TestBinary = TestBinary { name: "image", feature: "engine" };
+pub(crate) const INSTALLATION: TestBinary =
+    TestBinary { name: "installation", feature: "installation" };
+pub(crate) const FAULTS: TestBinary = TestBinary { name: "faults", feature: "installation" };
+pub(crate) const LOGS: TestBinary = TestBinary { name: "logs", feature: "installation" };
+pub(crate) const DOCUMENTS: TestBinary = TestBinary { name: "documents", feature: "documents" };
+pub(crate) const BROWSER: TestBinary = TestBinary { name: "browser", feature: "browser" };
 
-    const fn feature(self) -> &'static str {
-        match self {
-            Self::Image => "engine",
-            Self::Installation | Self::Faults | Self::Logs => "installation",
-            Self::Documents => "documents",
-            Self::Browser => "browser",
-        }
-    }
-}
-
-/// The selected tests of a binary; without a selection, all of them run.
+/// The selected tests of a binary.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Filter {
+    All,
     Only(&'static str),
     Without(&'static str),
 }
 
 /// Runs one test after the other: by nextest where cargo has it, otherwise by `cargo test`.
-///
-/// # Errors
-/// A test fails; its failed checks were printed.
 pub(crate) fn run(
     binary: TestBinary,
-    filter: Option<Filter>,
+    filter: Filter,
     variables: &[(&'static str, String)],
 ) -> Result<()> {
-    let has_nextest = Command::new("cargo-nextest").args(["nextest", "--version"]).output();
-    let has_nextest = has_nextest.is_ok_and(|output| output.status.success());
+    let has_nextest = succeeds("cargo-nextest", &["nextest", "--version"]);
     let mut cargo = cargo();
     cargo.args(if has_nextest { &["nextest", "run"][..] } else { &["test", "--quiet"] });
-    cargo.args(["--locked", "--package", "e2e", "--features", binary.feature()]);
-    cargo.args(["--test", binary.name()]);
-    match (filter, has_nextest) {
-        (None, true) => {}
-        (Some(Filter::Only(name)), true) => {
-            cargo.args(["-E", &format!("test(={name})")]);
-        }
-        (Some(Filter::Without(name)), true) => {
-            cargo.args(["-E", &format!("not test(={name})")]);
-        }
-        (_, false) => {
-            cargo.args(["--", "--test-threads=1", "--nocapture"]);
-        }
+    cargo.args(["--locked", "--package", "e2e", "--features", binary.feature]);
+    cargo.args(["--test", binary.name]);
+    if has_nextest {
+        let filter = match filter {
+            Filter::All => "all()".to_owned(),
+            Filter::Only(name) => format!("test(={name})"),
+            Filter::Without(name) => format!("not test(={name})"),
+        };
+        cargo.args(["--no-capture", "--no-tests", "fail", "-E", &filter]);
+    } else {
+        cargo.args(["--", "--test-threads=1", "--nocapture"]);
+        cargo.args(match filter {
+            Filter::All => vec![],
+            Filter::Only(name) => vec!["--exact", name],
+            Filter::Without(name) => vec!["--skip", name],
+        });
     }
-    match (filter, has_nextest) {
-        (_, true) => cargo.args(["--no-capture", "--no-tests", "fail"]),
-        (Some(Filter::Only(name)), false) => cargo.args(["--exact", name]),
-        (Some(Filter::Without(name)), false) => cargo.args(["--skip", name]),
-        (None, false) => &mut cargo,
-    };
-    cargo.envs(variables.iter().map(|(name, value)| (name, value)));
     // The checks name the failure; a backtrace of each error would bury them.
-    cargo
-        .env("RUST_BACKTRACE", "0")
-        .env("CIAL_E2E_XTASK", environment::program()?)
-        .stdout(Stdio::piped());
-    let mut child = cargo.spawn().context("cannot run cargo")?;
+    cargo.envs(variables.iter().map(|(name, value)| (name, value))).env("RUST_BACKTRACE", "0");
+    let mut child = cargo.stdout(Stdio::piped()).spawn().context("cannot run cargo")?;
     let stdout = child.stdout.take().context("cargo has no output")?;
-    for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-        if let Some(check) = check_of(&line) {
-            print_line(check);
-        }
-    }
-    let status = child.wait()?;
-    ensure!(status.success(), "tests of {} failed: see above", binary.name());
+    let lines = BufReader::new(stdout).lines().map_while(Result::ok);
+    lines.for_each(|line| check_of(&line).into_iter().for_each(print_line));
+    ensure!(child.wait()?.success(), "tests of {} failed: see above", binary.name);
     Ok(())
 }
 
@@ -108,26 +76,19 @@ fn check_of(line: &str) -> Option<&str> {
     (line.starts_with("ok     ") || line.starts_with("FAILED ")).then_some(line)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn checks_are_told_apart_from_the_harness() {
-        let cases = [
-            ("ok     the two users", Some("ok     the two users")),
-            (
-                "FAILED the two users: expected 1, got 2",
-                Some("FAILED the two users: expected 1, got 2"),
-            ),
-            ("test a_test ... ok     the two users", Some("ok     the two users")),
-            ("test a_test ... ok", None),
-            ("ok", None),
-            ("test result: FAILED. 0 passed", None),
-            ("running 1 test", None),
-        ];
-        for (line, expected) in cases {
-            assert_eq!(check_of(line), expected, "{line}");
-        }
+#[test]
+fn checks_are_told_apart_from_the_harness() {
+    let failed = "FAILED the two users: expected 1, got 2";
+    let cases = [
+        ("ok     the two users", Some("ok     the two users")),
+        (failed, Some(failed)),
+        ("test a_test ... ok     the two users", Some("ok     the two users")),
+        ("test a_test ... ok", None),
+        ("ok", None),
+        ("test result: FAILED. 0 passed", None),
+        ("running 1 test", None),
+    ];
+    for (line, expected) in cases {
+        assert_eq!(check_of(line), expected, "{line}");
     }
 }

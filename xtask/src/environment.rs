@@ -2,13 +2,13 @@
 //! other programs.
 
 use std::fmt::Display;
-use std::io::{Read, Write as _};
+use std::io::Write as _;
 use std::path::PathBuf;
-use std::process::{Command, ExitCode, Output, Stdio};
-use std::sync::mpsc::channel;
-use std::time::{Duration, Instant};
+use std::process::{Command, ExitCode};
+use std::time::Instant;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, ensure};
+use docker_command::Docker;
 
 /// The root of the checkout in which `cargo xtask` was called, because a target folder that two
 /// checkouts share holds one xtask. Without cargo, the checkout in which xtask was compiled.
@@ -44,21 +44,13 @@ pub fn finish(outcome: Result<ExitCode>) -> ExitCode {
     })
 }
 
-/// Returns the path of xtask for a call of it by another program.
-///
-/// # Errors
-/// The system does not tell it.
-pub fn program() -> Result<PathBuf> {
-    Ok(without_deleted_mark(std::env::current_exe()?))
+pub fn exit_code(is_success: bool) -> ExitCode {
+    if is_success { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Linux appends this mark once a build has replaced the file of a running program; the path without
-/// it names the new program.
-fn without_deleted_mark(path: PathBuf) -> PathBuf {
-    path.to_str()
-        .and_then(|text| text.strip_suffix(" (deleted)"))
-        .map(PathBuf::from)
-        .unwrap_or(path)
+/// Finds the container engine. The error is an `ActionableError`.
+pub(crate) fn connect_docker() -> Result<Docker> {
+    Docker::connect(variable("DOCKER_HOST").as_deref())
 }
 
 /// Builds a call of the cargo that runs xtask, in the checkout.
@@ -68,52 +60,17 @@ pub fn cargo() -> Command {
     cargo
 }
 
-/// Runs a program to its end with its output captured; kills it after `timeout`.
+/// Runs a command to its end.
 ///
 /// # Errors
-/// The program cannot be run, or does not end in time.
-pub fn output_within(command: &mut Command, timeout: Duration) -> Result<Output> {
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let name = command.get_program().to_string_lossy().into_owned();
-    let mut child = command.spawn().with_context(|| format!("cannot run {name}"))?;
-    let (sender, receiver) = channel();
-    let streams: [Option<Box<dyn Read + Send>>; 2] = [
-        child.stdout.take().map(|stream| Box::new(stream) as _),
-        child.stderr.take().map(|stream| Box::new(stream) as _),
-    ];
-    for (index, stream) in streams.into_iter().flatten().enumerate() {
-        let sender = sender.clone();
-        std::thread::spawn(move || {
-            let (mut stream, mut bytes) = (stream, Vec::new());
-            let _ = stream.read_to_end(&mut bytes);
-            let _ = sender.send((index, bytes));
-        });
-    }
-    let mut outputs = [Vec::new(), Vec::new()];
-    let deadline = now() + timeout;
-    for _ in 0..2 {
-        let left = deadline.saturating_duration_since(now());
-        let Ok((index, bytes)) = receiver.recv_timeout(left) else {
-            let _ = child.kill();
-            let _ = child.wait();
-            bail!("{name} did not end within {} s", timeout.as_secs());
-        };
-        outputs[index] = bytes;
-    }
-    let [stdout, stderr] = outputs;
-    Ok(Output { status: child.wait()?, stdout, stderr })
+/// The command cannot be run, or fails; it said why on stderr.
+pub fn run(command: &mut Command, title: &str) -> Result<()> {
+    let status = command.status().with_context(|| format!("cannot run {title}"))?;
+    ensure!(status.success(), "{title} failed: see above");
+    Ok(())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_replaced_program_is_called_by_its_path() {
-        let cases =
-            [("/target/xtask (deleted)", "/target/xtask"), ("/target/xtask", "/target/xtask")];
-        for (system, path) in cases {
-            assert_eq!(without_deleted_mark(system.into()), PathBuf::from(path));
-        }
-    }
+/// Whether a command can be run and succeeds.
+pub fn succeeds(program: &str, words: &[&str]) -> bool {
+    Command::new(program).args(words).output().is_ok_and(|output| output.status.success())
 }

@@ -2,16 +2,13 @@
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::docker::Docker;
-use crate::e2e::{self, TestBinary};
+use crate::e2e::{self, Filter};
+use crate::environment::connect_docker;
 use crate::interrupt;
 use crate::local::{self, Installation};
 
 /// Brings an installation up by `local-up`, runs `work`, checks the logs, and purges the
 /// installation.
-///
-/// # Errors
-/// A step fails, or something of the installation is left on the engine.
 pub(crate) fn with_installation(
     installation: Installation,
     work: impl FnOnce(&Installation) -> Result<()>,
@@ -20,9 +17,6 @@ pub(crate) fn with_installation(
 }
 
 /// Like [`with_installation`], brought up by another command.
-///
-/// # Errors
-/// A step fails, or something of the installation is left on the engine.
 pub(crate) fn with_installation_by(
     installation: Installation,
     bring_up: impl FnOnce(&mut Installation) -> Result<()>,
@@ -32,8 +26,8 @@ pub(crate) fn with_installation_by(
         bring_up(installation)?;
         work(installation)?;
         // If the work stopped the services, no service can provide the secrets for the check.
-        if local::unhealthy(&Docker::connect()?, installation)?.is_empty() {
-            e2e::run(TestBinary::Logs, None, &installation.variables())?;
+        if local::unhealthy(&connect_docker()?, installation)?.is_empty() {
+            e2e::run(e2e::LOGS, Filter::All, &installation.variables())?;
         }
         Ok(())
     })
@@ -41,9 +35,6 @@ pub(crate) fn with_installation_by(
 
 /// Runs `work`, then purges the installation: on success, on failure, on SIGINT and on SIGTERM. A
 /// failure shows the last log lines of every service before the purge.
-///
-/// # Errors
-/// The work fails, a signal arrives, or something of the installation is left on the engine.
 pub(crate) fn then_purge(
     mut installation: Installation,
     work: impl FnOnce(&mut Installation) -> Result<()>,

@@ -7,7 +7,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::environment::{cargo, print_line, root};
+use crate::environment::{cargo, exit_code, print_line, root};
 use crate::images::binaries::{executables, host_target};
 
 /// libFuzzer reads which branches the bytes reach, and what the code compares them with.
@@ -26,25 +26,21 @@ pub struct Args {
     seconds: u64,
 }
 
-pub fn run(args: Args) -> Result<ExitCode> {
+pub(crate) fn run(args: Args) -> Result<ExitCode> {
     let targets = match args.target {
         Some(target) => vec![target],
         None => targets()?,
     };
     for target in &targets {
-        let is_known = corpus(target).is_dir();
-        ensure!(
-            is_known,
-            "there is no target {target:?}; there are {}",
-            self::targets()?.join(", ")
-        );
+        let all = self::targets()?.join(", ");
+        ensure!(corpus(target).is_dir(), "there is no target {target:?}; there are {all}");
     }
     let programs = build(&targets)?;
     let mut is_clean = true;
     for (target, program) in targets.iter().zip(programs) {
         is_clean &= fuzz(target, &program, args.seconds)?;
     }
-    Ok(if is_clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(exit_code(is_clean))
 }
 
 fn corpus(target: &str) -> PathBuf {

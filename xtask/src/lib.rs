@@ -1,21 +1,18 @@
 //! `cargo xtask …`: the commands for people who work on a checkout. Each command is one variant
 //! with one module.
 
-pub mod bench;
-pub mod docker;
-pub mod doctor;
+mod bench;
+mod doctor;
 mod e2e;
 pub mod environment;
 mod ephemeral;
-pub mod error;
-pub mod fuzz;
-pub mod images;
+mod fuzz;
+mod images;
 mod interrupt;
-pub mod local;
-pub mod mutants;
-pub mod smoke;
-pub mod test;
-pub mod tidy;
+mod local;
+mod mutants;
+mod smoke;
+mod test;
 
 use std::process::ExitCode;
 
@@ -44,7 +41,7 @@ pub enum Command {
     /// Runs everything that CI runs, step by step.
     Test(test::Args),
     /// Checks the promises of ARCHITECTURE.md about the source itself.
-    Tidy(tidy::Args),
+    Tidy,
     /// Looks for bytes that break a parser, with libFuzzer.
     Fuzz(fuzz::Args),
     /// Changes each line of the pure cores, and checks that a test fails.
@@ -59,13 +56,13 @@ impl Command {
             Self::LocalUp(args) => local::up::run(args),
             Self::LocalDown(args) => local::down::run(args),
             Self::LocalStatus(args) => local::status::run(args),
-            Self::LocalLogs(args) => local::logs::run(args),
+            Self::LocalLogs(args) => local::logs::run(&args),
             Self::Images(args) => images::run(args),
             Self::SmokeTenant(args) => smoke::tenant(args),
             Self::Doctor(args) => doctor::run(args),
             Self::SmokeLocal(args) => smoke::local(args),
             Self::Test(args) => test::run(args),
-            Self::Tidy(args) => tidy::run(args),
+            Self::Tidy => test::tidy(),
             Self::Fuzz(args) => fuzz::run(args),
             Self::Mutants(args) => mutants::run(args),
             Self::Bench(args) => bench::run(args),

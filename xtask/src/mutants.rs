@@ -3,7 +3,7 @@
 //! The sets are pure cores, whose tests are quick. `.cargo/mutants.toml` has the options of all sets, and argues each
 //! exclusion.
 
-use std::process::{ExitCode, ExitStatus};
+use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -13,42 +13,26 @@ struct Set {
     name: &'static str,
     package: &'static str,
     files: &'static str,
-    /// Arguments of nextest. Its profile `mutants` ends a run with the first failure, and runs slow tests last.
+    /// Arguments of nextest, whose profile `mutants` ends a run with the first failure, and runs slow tests last.
     tests: &'static [&'static str],
 }
 
+const fn set(
+    name: &'static str,
+    package: &'static str,
+    files: &'static str,
+    tests: &'static [&'static str],
+) -> Set {
+    Set { name, package, files, tests }
+}
+
 const SETS: &[Set] = &[
-    Set { name: "lease", package: "lease", files: "crates/lease/src/**", tests: &[] },
-    Set {
-        name: "classify",
-        package: "router",
-        files: "crates/router/src/http/classify.rs",
-        tests: &["--lib"],
-    },
-    Set {
-        name: "host",
-        package: "router",
-        files: "crates/router/src/http/host.rs",
-        tests: &["--lib"],
-    },
-    Set {
-        name: "routes",
-        package: "router",
-        files: "crates/router/src/routes/table.rs",
-        tests: &["--lib"],
-    },
-    Set {
-        name: "plan",
-        package: "app-api",
-        files: "crates/app-api/src/reconcile/plan.rs",
-        tests: &["--lib"],
-    },
-    Set {
-        name: "access",
-        package: "app-api",
-        files: "crates/app-api/src/access/**",
-        tests: &["--lib"],
-    },
+    set("lease", "lease", "crates/lease/src/**", &[]),
+    set("classify", "router", "crates/router/src/http/classify.rs", &["--lib"]),
+    set("host", "router", "crates/router/src/http/host.rs", &["--lib"]),
+    set("routes", "router", "crates/router/src/routes/table.rs", &["--lib"]),
+    set("plan", "app-api", "crates/app-api/src/reconcile/plan.rs", &["--lib"]),
+    set("access", "app-api", "crates/app-api/src/access/**", &["--lib"]),
 ];
 
 #[derive(clap::Args)]
@@ -60,27 +44,20 @@ pub struct Args {
     shard: Option<String>,
 }
 
-pub fn run(args: Args) -> Result<ExitCode> {
+pub(crate) fn run(args: Args) -> Result<ExitCode> {
     let is_chosen = |set: &&Set| args.set.as_ref().is_none_or(|name| name == set.name);
-    let sets: Vec<&Set> = SETS.iter().filter(is_chosen).collect();
-    ensure!(!sets.is_empty(), "no such set; cargo xtask mutants --help lists them");
-    for set in sets {
-        let status = set.run(args.shard.as_deref())?;
-        ensure!(status.success(), "mutants of {} survive, or the tests fail: see above", set.name);
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-impl Set {
-    fn run(&self, shard: Option<&str>) -> Result<ExitStatus> {
-        let output = environment::root().join("target/mutants").join(self.name);
+    let mut sets = SETS.iter().filter(is_chosen).peekable();
+    ensure!(sets.peek().is_some(), "no such set; cargo xtask mutants --help lists them");
+    for Set { name, package, files, tests } in sets {
+        let output = environment::root().join("target/mutants").join(name);
         std::fs::create_dir_all(&output).with_context(|| output.display().to_string())?;
         let mut cargo = environment::cargo();
-        cargo.args(["mutants", "--package", self.package, "--file", self.files]);
-        cargo.arg("--output").arg(output);
-        if let Some(shard) = shard {
+        cargo.args(["mutants", "--package", package, "--file", files]).arg("--output").arg(output);
+        if let Some(shard) = &args.shard {
             cargo.args(["--sharding", "round-robin", "--shard", shard]);
         }
-        cargo.arg("--").args(self.tests).status().context("cannot run cargo")
+        let status = cargo.arg("--").args(*tests).status().context("cannot run cargo")?;
+        ensure!(status.success(), "mutants of {name} survive, or the tests fail: see above");
     }
+    Ok(ExitCode::SUCCESS)
 }

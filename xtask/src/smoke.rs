@@ -4,15 +4,14 @@
 use std::process::ExitCode;
 
 use anyhow::{Result, bail, ensure};
+use docker_command::Docker;
 
-use crate::docker::Docker;
-use crate::e2e::{self, Filter, TestBinary};
-use crate::environment::print_line;
-use crate::images::{self, ImageChoices, base};
-use crate::local::Installation;
+use crate::e2e::{self, Filter};
+use crate::environment::{connect_docker, exit_code, print_line};
+use crate::images::{self, base};
+use crate::local::{Installation, TENANT_IMAGE};
 use crate::{ephemeral, interrupt};
 
-const TENANT_IMAGE: &str = "cial-tenant:dev";
 const ON_PURPOSE: &str = "broken off on purpose";
 const BROKEN_IMAGES: &str = "broken_images_fail_exactly_their_checks";
 const CREATED: &str = "a_created_tenant_runs_and_answers_at_its_url";
@@ -27,8 +26,8 @@ pub struct TenantArgs {
     mutations: bool,
 }
 
-pub fn tenant(args: TenantArgs) -> Result<ExitCode> {
-    let (docker, choices) = (Docker::connect()?, ImageChoices::of_checkout()?);
+pub(crate) fn tenant(args: TenantArgs) -> Result<ExitCode> {
+    let (docker, choices) = (connect_docker()?, Installation::of_checkout()?.images);
     let image = match args.image {
         Some(image) => image,
         None => {
@@ -45,7 +44,7 @@ pub fn tenant(args: TenantArgs) -> Result<ExitCode> {
     let variables =
         [("CIAL_E2E_IMAGE", image), ("CIAL_E2E_BASE_IMAGE", base), ("CIAL_E2E_RUN", run.clone())];
     interrupt::defer();
-    let outcome = e2e::run(TestBinary::Image, Some(filter), &variables);
+    let outcome = e2e::run(e2e::IMAGE, filter, &variables);
     let swept = remove_run(&docker, &run);
     report(outcome.and(swept), "smoke-tenant: all checks hold")
 }
@@ -78,7 +77,7 @@ pub struct LocalArgs {
     faults: bool,
 }
 
-pub fn local(args: LocalArgs) -> Result<ExitCode> {
+pub(crate) fn local(args: LocalArgs) -> Result<ExitCode> {
     let outcome = match (args.break_off, args.faults) {
         (true, _) => break_off(),
         (false, true) => faults(),
@@ -88,21 +87,16 @@ pub fn local(args: LocalArgs) -> Result<ExitCode> {
 }
 
 fn report(outcome: Result<()>, success: &str) -> Result<ExitCode> {
-    match outcome {
-        Ok(()) => {
-            print_line(success);
-            Ok(ExitCode::SUCCESS)
-        }
-        Err(error) => {
-            print_line(format_args!("FAILED {error:#}"));
-            Ok(ExitCode::FAILURE)
-        }
+    match &outcome {
+        Ok(()) => print_line(success),
+        Err(error) => print_line(format_args!("FAILED {error:#}")),
     }
+    Ok(exit_code(outcome.is_ok()))
 }
 
 fn installation() -> Result<()> {
     ephemeral::with_installation(Installation::ephemeral("smoke")?, |installation| {
-        e2e::run(TestBinary::Installation, None, &installation.variables())
+        e2e::run(e2e::INSTALLATION, Filter::All, &installation.variables())
     })
 }
 
@@ -110,15 +104,14 @@ fn faults() -> Result<()> {
     let mut installation = Installation::ephemeral("faults")?;
     installation.with_own_tenant_image();
     ephemeral::with_installation(installation, |installation| {
-        e2e::run(TestBinary::Faults, None, &installation.variables())
+        e2e::run(e2e::FAULTS, Filter::All, &installation.variables())
     })
 }
 
 /// Always fails with [`ON_PURPOSE`] while a tenant runs.
 fn break_off() -> Result<()> {
     ephemeral::with_installation(Installation::ephemeral("smoke")?, |installation| {
-        let variables = installation.variables();
-        e2e::run(TestBinary::Installation, Some(Filter::Only(CREATED)), &variables)?;
+        e2e::run(e2e::INSTALLATION, Filter::Only(CREATED), &installation.variables())?;
         bail!(ON_PURPOSE)
     })
 }

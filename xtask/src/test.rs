@@ -4,12 +4,13 @@
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use clap::{Parser as _, ValueEnum};
 
-use crate::e2e::TestBinary;
-use crate::local::Installation;
-use crate::{e2e, environment, ephemeral, local, smoke};
+use crate::e2e::{self, Filter};
+use crate::environment::{self, succeeds};
+use crate::local::{self, Installation};
+use crate::{ephemeral, smoke};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -19,7 +20,7 @@ pub struct Args {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Step {
+enum Step {
     /// Formatting.
     Fmt,
     /// The promises of ARCHITECTURE.md about the source.
@@ -44,8 +45,7 @@ pub(crate) enum Step {
     Browser,
     /// An installation whose parts are killed, stopped and removed.
     Faults,
-    /// Crowds before sleeping tenants, and requests around the moment at which a tenant falls
-    /// asleep.
+    /// Crowds before sleeping tenants, and requests while a tenant falls asleep.
     Sleep,
     /// The same stack by `docker compose up` (Compose 2), without xtask.
     Compose,
@@ -56,65 +56,7 @@ pub(crate) enum Step {
 /// The part of the mutants that the step tests: about eight of five hundred.
 const MUTANTS_SHARD: &str = "0/60";
 
-/// Commands that the documents show, by the step that runs them, literally or by an equivalent.
-const SHOWN: &[(Step, &[&str])] = &[
-    (Step::Fmt, &["cargo fmt"]),
-    (Step::Tidy, &["cargo xtask tidy"]),
-    (
-        Step::Units,
-        &[
-            "cargo nextest run -p app-api",
-            "cargo nextest run -p lease -p orchestrator -p router",
-            "cargo nextest run -p orchestrator",
-            "cargo nextest run -p orchestrator forty",
-            "cargo nextest run -p proxy -p router -p edge",
-            "cargo nextest run -p tenant-core",
-            "cargo xtask test units",
-        ],
-    ),
-    (Step::Api, &["cargo xtask test api"]),
-    (Step::Mutants, &["cargo xtask mutants lease", "cargo xtask test mutants"]),
-    (Step::SmokeTenant, &["cargo xtask smoke-tenant"]),
-    (
-        Step::SmokeLocal,
-        &[
-            "cargo xtask smoke-local",
-            "cargo xtask doctor",
-            "cargo xtask test smoke-local compose readme",
-        ],
-    ),
-    (Step::Browser, &["cargo xtask test browser"]),
-    (Step::Faults, &["cargo xtask smoke-local --faults"]),
-    (
-        Step::Sleep,
-        &[
-            r#"curl -X PATCH http://localhost:3100/api/admin/tenants/acme -b "$COOKIE" -H 'Content-Type: application/json' \"#,
-        ],
-    ),
-    (
-        Step::Compose,
-        &[
-            "docker compose up",
-            "docker compose up -d",
-            "docker compose -p",
-            "docker compose --profile build-only build tenant-base-build",
-        ],
-    ),
-];
-/// Commands that the step `readme` runs literally, one per line; its test fails unless it ran all
-/// of them.
-const DOCUMENTS: &str = include_str!("../../crates/e2e/tests/documents/commands.txt");
-/// Commands of `.ci/run`, which calls the steps.
-const AROUND: &[&str] = &["cargo xtask test", "scripts/install-tools"];
-
-/// Whether a step runs this command.
-pub(crate) fn runs(command: &str) -> bool {
-    AROUND.contains(&command)
-        || DOCUMENTS.lines().any(|line| line == command)
-        || SHOWN.iter().any(|(_, commands)| commands.contains(&command))
-}
-
-pub fn run(args: Args) -> Result<ExitCode> {
+pub(crate) fn run(args: Args) -> Result<ExitCode> {
     let when_named = [Step::Api, Step::Mutants];
     let all = Step::value_variants().iter().copied().filter(|step| !when_named.contains(step));
     let steps = if args.steps.is_empty() { all.collect() } else { args.steps };
@@ -135,33 +77,28 @@ pub fn run(args: Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Runs the tests of the source itself.
+pub(crate) fn tidy() -> Result<ExitCode> {
+    Step::Tidy.run().map(|()| ExitCode::SUCCESS)
+}
+
 impl Step {
     fn run(self) -> Result<()> {
-        const STRICT: (&str, &str) = ("RUSTDOCFLAGS", "-D warnings");
         match self {
-            Self::Fmt => cargo(&["fmt", "--all", "--check"], &[]),
-            Self::Tidy => xtask(&["tidy"]),
+            Self::Fmt => cargo("fmt --all --check", &[]),
+            Self::Tidy => cargo("test --quiet --locked --package tidy", &[]),
             Self::Clippy => cargo(
-                &[
-                    "clippy",
-                    "--locked",
-                    "--workspace",
-                    "--all-targets",
-                    "--all-features",
-                    "--",
-                    "-D",
-                    "warnings",
-                ],
+                "clippy --locked --workspace --all-targets --all-features -- -D warnings",
                 &[],
             ),
             Self::Doc => cargo(
-                &["doc", "--locked", "--workspace", "--no-deps", "--document-private-items"],
-                &[STRICT],
+                "doc --locked --workspace --no-deps --document-private-items",
+                &[("RUSTDOCFLAGS", "-D warnings")],
             ),
             Self::Units => {
                 tool("nextest")?;
                 // A different snapshot is a failure, never a new file.
-                cargo(&["nextest", "run", "--locked", "--workspace"], &[("INSTA_UPDATE", "no")])
+                cargo("nextest run --locked --workspace", &[("INSTA_UPDATE", "no")])
             }
             Self::Api => api(),
             Self::Mutants => {
@@ -170,10 +107,7 @@ impl Step {
             }
             Self::Deny => {
                 tool("deny")?;
-                cargo(
-                    &["deny", "--log-level", "error", "check", "bans", "licenses", "sources"],
-                    &[],
-                )
+                cargo("deny --log-level error check bans licenses sources", &[])
             }
             Self::SmokeTenant => {
                 xtask(&["smoke-tenant"])?;
@@ -202,19 +136,17 @@ fn xtask(args: &[&str]) -> Result<()> {
     Ok(())
 }
 
-fn cargo(args: &[&str], variables: &[(&str, &str)]) -> Result<()> {
+/// Runs a command of cargo, whose words contain no space.
+fn cargo(words: &str, variables: &[(&str, &str)]) -> Result<()> {
     let mut cargo = environment::cargo();
-    let status =
-        cargo.args(args).envs(variables.iter().copied()).status().context("cannot run cargo")?;
-    ensure!(status.success(), "cargo {} failed: see above", args.join(" "));
-    Ok(())
+    cargo.args(words.split(' ')).envs(variables.iter().copied());
+    environment::run(&mut cargo, &format!("cargo {words}"))
 }
 
 /// Fails unless a subcommand of cargo is installed.
 fn tool(name: &str) -> Result<()> {
-    let output = Command::new(format!("cargo-{name}")).arg(name).arg("--version").output();
     ensure!(
-        output.is_ok_and(|output| output.status.success()),
+        succeeds(&format!("cargo-{name}"), &[name, "--version"]),
         "cargo-{name} is missing: scripts/install-tools {name} installs it, or cargo install --locked cargo-{name}"
     );
     Ok(())
@@ -226,50 +158,38 @@ fn cache() -> Result<PathBuf> {
     Ok(PathBuf::from(home).join(".cache/cial"))
 }
 
-/// The folder into which `scripts/install-tools` installs.
-fn tools() -> Result<PathBuf> {
-    environment::variable("CIAL_TOOLS")
-        .map_or_else(|| Ok(cache()?.join("bin")), |folder| Ok(folder.into()))
+/// Returns a file that `scripts/install-tools` installed.
+fn installed(path: &str, argument: &str) -> Result<String> {
+    let folder = environment::variable("CIAL_TOOLS")
+        .map_or_else(|| Ok(cache()?.join("bin")), |folder| anyhow::Ok(folder.into()))?;
+    let file = folder.join(path);
+    let missing =
+        format!("{} is missing: scripts/install-tools{argument} brings it", file.display());
+    ensure!(file.is_file(), missing);
+    Ok(file.to_string_lossy().into_owned())
 }
 
 fn api() -> Result<()> {
-    let program = tools()?.join("schemathesis/bin/schemathesis");
-    ensure!(
-        program.is_file(),
-        "{} is missing: scripts/install-tools api brings it",
-        program.display()
-    );
-    let variable = ("CIAL_SCHEMATHESIS", program.to_string_lossy().into_owned());
+    let program = installed("schemathesis/bin/schemathesis", " api")?;
+    let mut cargo = environment::cargo();
     // The build of the whole workspace is the one that the step `units` made.
-    cargo(
-        &[
-            "nextest",
-            "run",
-            "--locked",
-            "--workspace",
-            "--run-ignored",
-            "only",
-            "-E",
-            "package(app-api) & test(the_api_matches_its_description)",
-        ],
-        &[(variable.0, &variable.1)],
-    )
+    cargo.args(["nextest", "run", "--locked", "--workspace", "--run-ignored", "only", "-E"]);
+    cargo.arg("package(app-api) & test(the_api_matches_its_description)");
+    environment::run(cargo.env("CIAL_SCHEMATHESIS", program), "the test of the API")
 }
 
 fn browser() -> Result<()> {
     for program in ["chromium", "chromedriver"] {
-        let output = Command::new(program).arg("--version").output();
         ensure!(
-            output.is_ok(),
+            Command::new(program).arg("--version").output().is_ok(),
             "{program} is missing: scripts/install-tools installs it (Debian: chromium, chromium-driver)"
         );
     }
-    let axe = tools()?.join("axe.min.js");
-    ensure!(axe.is_file(), "{} is missing: scripts/install-tools brings it", axe.display());
+    let axe = installed("axe.min.js", "")?;
     ephemeral::with_installation(Installation::ephemeral("browser")?, |installation| {
         let mut variables = installation.variables();
-        variables.push(("CIAL_E2E_AXE", axe.to_string_lossy().into_owned()));
-        e2e::run(TestBinary::Browser, None, &variables)
+        variables.push(("CIAL_E2E_AXE", axe));
+        e2e::run(e2e::BROWSER, Filter::All, &variables)
     })
 }
 
@@ -280,7 +200,7 @@ fn compose() -> Result<()> {
     let bring_up =
         |installation: &mut Installation| local::up::by_compose(installation, config.as_deref());
     ephemeral::with_installation_by(Installation::ephemeral("compose")?, bring_up, |installation| {
-        e2e::run(TestBinary::Installation, None, &installation.variables())
+        e2e::run(e2e::INSTALLATION, Filter::All, &installation.variables())
     })
 }
 
@@ -294,24 +214,20 @@ fn documents() -> Result<()> {
         // The profile of the copy must not reach the configuration of the person who runs the tests.
         let config = installation.command_line_config();
         variables.extend(config.map(|path| ("CIAL_CONFIG", path.to_string_lossy().into_owned())));
-        e2e::run(TestBinary::Documents, None, &variables)
+        e2e::run(e2e::DOCUMENTS, Filter::All, &variables)
     })
 }
 
 /// Returns the folder with Compose 2 where the docker command does not find Compose by itself.
 /// Debian's packages provide it.
-pub(crate) fn compose_plugins() -> Result<Option<PathBuf>> {
-    let found = Command::new("docker").args(["compose", "version"]).output();
-    if found.is_ok_and(|output| output.status.success()) {
+fn compose_plugins() -> Result<Option<PathBuf>> {
+    if succeeds("docker", &["compose", "version"]) {
         return Ok(None);
     }
     let folder = cache()?.join("docker");
-    let status =
-        Command::new(environment::root().join("scripts/compose-plugins")).arg(&folder).status();
-    if !status.is_ok_and(|status| status.success()) {
-        bail!(
-            "`docker compose` is missing, and Debian's package of it cannot be downloaded: install docker-compose-plugin"
-        );
-    }
+    let mut script = Command::new(environment::root().join("scripts/compose-plugins"));
+    environment::run(script.arg(&folder), "scripts/compose-plugins").context(
+        "`docker compose` is missing, and Debian's package of it cannot be downloaded: install docker-compose-plugin",
+    )?;
     Ok(Some(folder))
 }

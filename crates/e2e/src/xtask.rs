@@ -3,16 +3,16 @@
 use std::process::{Command, Output};
 
 use anyhow::{Context as _, Result, ensure};
-use testkit::installation::required;
 
 /// Runs a command of xtask to its end. Both outputs are captured.
 ///
 /// # Errors
-/// The binary that `CIAL_E2E_XTASK` names cannot be run.
+/// Cargo cannot be run.
 pub fn run(words: &[&str], variables: &[(&str, &str)]) -> Result<Output> {
-    let mut xtask = Command::new(required("CIAL_E2E_XTASK")?);
-    xtask.args(words).envs(variables.iter().copied());
-    xtask.output().with_context(|| format!("cannot run xtask {}", words.join(" ")))
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
+    cargo.arg("xtask").args(words).envs(variables.iter().copied());
+    cargo.output().with_context(|| format!("cannot run xtask {}", words.join(" ")))
 }
 
 /// # Errors

@@ -3,36 +3,44 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, ensure};
+use clap::ValueEnum;
+use docker_command::{ActionableError, Docker};
 use serde_json::Value;
 
-use crate::docker::Docker;
 use crate::environment::{cargo, root, variable};
-use crate::error::ActionableError;
 
 /// The binaries of one kind of image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BinarySet {
+pub(crate) enum BinarySet {
     Tenant,
     Control,
 }
 
-/// The source of an image's binaries: the value of the Dockerfiles' argument `BINARIES`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BinarySource {
+/// The source of an image's binaries: the value of `CIAL_BINARIES`, and of the Dockerfiles' argument `BINARIES`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BinarySource {
     /// From `dist/`, compiled on this machine.
     Prebuilt,
     /// From a stage that compiles them.
     Built,
 }
 
-const STATIC: &str = "-C target-feature=+crt-static";
 const COMMAND_LINE: (&str, &str) = ("cli", "cial");
 /// The command line is no part of an image, and shares most of its dependencies with those that are.
 const CONTROL_PLANE: Compilation = Compilation {
     profile: "control",
-    flags: STATIC,
     packages: &[("app-api", "app-api"), ("orchestrator", "orchestrator"), COMMAND_LINE],
+};
+const ROUTER: Compilation = Compilation { profile: "release", packages: &[("router", "router")] };
+const TENANT: Compilation = Compilation {
+    profile: "release",
+    packages: &[
+        ("supervisor", "supervisor"),
+        ("edge", "edge"),
+        ("tenant-core", "core"),
+        ("tenant-platform", "platform"),
+    ],
 };
 
 /// One run of cargo. Packages that are compiled together share their features, so packages that
@@ -41,13 +49,12 @@ const CONTROL_PLANE: Compilation = Compilation {
 #[derive(Clone, Copy)]
 struct Compilation {
     profile: &'static str,
-    flags: &'static str,
     /// Package, and the name of its binary in the image.
     packages: &'static [(&'static str, &'static str)],
 }
 
 impl BinarySet {
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Tenant => "tenant",
             Self::Control => "control",
@@ -56,46 +63,24 @@ impl BinarySet {
 
     const fn compilations(self) -> &'static [Compilation] {
         match self {
-            Self::Tenant => &[Compilation {
-                profile: "release",
-                flags: STATIC,
-                packages: &[
-                    ("supervisor", "supervisor"),
-                    ("edge", "edge"),
-                    ("tenant-core", "core"),
-                    ("tenant-platform", "platform"),
-                ],
-            }],
-            Self::Control => &[
-                CONTROL_PLANE,
-                Compilation {
-                    profile: "release",
-                    flags: STATIC,
-                    packages: &[("router", "router")],
-                },
-            ],
+            Self::Tenant => &[TENANT],
+            Self::Control => &[CONTROL_PLANE, ROUTER],
         }
     }
 }
 
 impl BinarySource {
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Prebuilt => "prebuilt",
             Self::Built => "built",
         }
     }
-
-    /// Parses the value of `CIAL_BINARIES`; the error lists the valid values.
-    pub fn read(text: &str) -> Result<Self, &'static str> {
-        let known = [Self::Prebuilt, Self::Built].into_iter().find(|known| known.name() == text);
-        known.ok_or("CIAL_BINARIES must be built or prebuilt")
-    }
 }
 
 /// Compiles a set into `dist/` when `chosen` demands it. Without a choice, compiles only if this
 /// machine's programs run on the engine. Otherwise the image's own stage compiles.
-pub fn provide(
+pub(crate) fn provide(
     docker: &Docker,
     set: BinarySet,
     chosen: Option<BinarySource>,
@@ -107,29 +92,20 @@ pub fn provide(
         return Ok(BinarySource::Built);
     }
     let dist = root().join("dist").join(set.name());
-    std::fs::create_dir_all(&dist).with_context(|| format!("cannot make {}", dist.display()))?;
     for compilation in set.compilations() {
-        let built = compile(compilation, &host)?;
-        let in_image = compilation.packages.iter().filter(|binary| **binary != COMMAND_LINE);
-        for binary in in_image {
-            place_binary(&built, binary, &dist)?;
-        }
+        compile(compilation, &host, |binary| *binary != COMMAND_LINE, &dist)?;
     }
     Ok(BinarySource::Prebuilt)
 }
 
 /// Compiles `cial` for this machine into `folder`. Where `source` says that the images' binaries were
 /// compiled here, it is compiled already, and this only copies it.
-///
-/// # Errors
-/// It does not compile, or the folder cannot be written.
-pub fn compile_command_line(source: BinarySource, folder: &Path) -> Result<()> {
-    std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+pub(crate) fn compile_command_line(source: BinarySource, folder: &Path) -> Result<()> {
     let compilation = match source {
         BinarySource::Prebuilt => CONTROL_PLANE,
         BinarySource::Built => Compilation { packages: &[COMMAND_LINE], ..CONTROL_PLANE },
     };
-    place_binary(&compile(&compilation, &host_target()?)?, &COMMAND_LINE, folder)
+    compile(&compilation, &host_target()?, |binary| *binary == COMMAND_LINE, folder)
 }
 
 /// Keeps a choice. An impossible choice is an error, because compose would not expect a
@@ -163,33 +139,32 @@ pub(crate) fn host_target() -> Result<String> {
     host.map(str::to_owned).context("rustc does not print its host target")
 }
 
-/// Returns the package and the file of each executable.
-fn compile(compilation: &Compilation, host: &str) -> Result<Vec<(String, PathBuf)>> {
-    let flags = [variable("RUSTFLAGS").unwrap_or_default(), compilation.flags.to_owned()];
+/// Compiles packages, and copies the binaries that are `wanted` to `folder`.
+fn compile(
+    compilation: &Compilation,
+    host: &str,
+    wanted: impl Fn(&(&str, &str)) -> bool,
+    folder: &Path,
+) -> Result<()> {
+    let flags = variable("RUSTFLAGS").unwrap_or_default() + " -C target-feature=+crt-static";
     let names: Vec<_> = compilation.packages.iter().map(|(package, _)| *package).collect();
     eprintln!("    compiling {} ({})", names.join(", "), compilation.profile);
     let mut cargo = cargo();
     // With an explicit target, the flags reach neither build scripts nor macros.
     cargo.args(["build", "--target", host, "--profile", compilation.profile]);
     cargo.args(["--bins", "--message-format", "json-render-diagnostics"]);
-    cargo.args(compilation.packages.iter().flat_map(|(package, _)| ["--package", package]));
-    cargo.env("RUSTFLAGS", flags.join(" ").trim());
+    cargo.args(names.iter().flat_map(|package| ["--package", package]));
+    cargo.env("RUSTFLAGS", flags.trim());
     let output = cargo.stderr(Stdio::inherit()).output().context("cannot run cargo")?;
-    if !output.status.success() {
-        bail!("cannot compile {}: cargo says why above", names.join(", "));
+    ensure!(output.status.success(), "cannot compile {}: cargo says why above", names.join(", "));
+    let built = executables(&String::from_utf8_lossy(&output.stdout));
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    for (package, name) in compilation.packages.iter().filter(|binary| wanted(binary)) {
+        let found = built.iter().find(|(owner, _)| owner == package);
+        let (_, path) = found.with_context(|| format!("package {package} has no binary"))?;
+        place(path, &folder.join(name))?;
     }
-    Ok(executables(&String::from_utf8_lossy(&output.stdout)))
-}
-
-/// Copies the binary of a package to its name in `folder`.
-fn place_binary(
-    built: &[(String, PathBuf)],
-    (package, name): &(&str, &str),
-    folder: &Path,
-) -> Result<()> {
-    let found = built.iter().find(|(owner, _)| owner == package);
-    let (_, path) = found.with_context(|| format!("package {package} has no binary"))?;
-    place(path, &folder.join(name))
+    Ok(())
 }
 
 /// Returns the package and the file of each executable that cargo reports.
@@ -212,46 +187,38 @@ fn place(from: &Path, to: &Path) -> Result<()> {
         .with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_linux_host_of_the_engines_architecture_compiles_for_it() {
-        let cases = [
-            ("x86_64-unknown-linux-gnu", "linux", "amd64", true),
-            ("aarch64-unknown-linux-gnu", "linux", "arm64", true),
-            ("x86_64-unknown-linux-musl", "linux", "amd64", true),
-            ("x86_64-unknown-linux-gnu", "linux", "arm64", false),
-            ("aarch64-apple-darwin", "linux", "arm64", false),
-            ("x86_64-pc-windows-msvc", "windows", "amd64", false),
-        ];
-        for (target, os, arch, runs) in cases {
-            assert_eq!(runs_on(target, os, arch), runs, "{target} on {os}/{arch}");
-        }
+#[test]
+fn only_a_linux_host_of_the_engines_architecture_compiles_for_it() {
+    let cases = [
+        ("x86_64-unknown-linux-gnu", "linux", "amd64", true),
+        ("aarch64-unknown-linux-gnu", "linux", "arm64", true),
+        ("x86_64-unknown-linux-musl", "linux", "amd64", true),
+        ("x86_64-unknown-linux-gnu", "linux", "arm64", false),
+        ("aarch64-apple-darwin", "linux", "arm64", false),
+        ("x86_64-pc-windows-msvc", "windows", "amd64", false),
+    ];
+    for (target, os, arch, runs) in cases {
+        assert_eq!(runs_on(target, os, arch), runs, "{target} on {os}/{arch}");
     }
+}
 
-    #[test]
-    fn a_choice_of_binaries_is_kept_or_refused() {
-        for chosen in [BinarySource::Prebuilt, BinarySource::Built] {
-            assert_eq!(BinarySource::read(chosen.name()), Ok(chosen));
-            assert_eq!(decide(true, Some(chosen)), Ok(chosen));
-        }
-        assert_eq!(
-            BinarySource::read("built ").err(),
-            Some("CIAL_BINARIES must be built or prebuilt")
-        );
-        assert_eq!(decide(true, None), Ok(BinarySource::Prebuilt));
-        assert_eq!(decide(false, None), Ok(BinarySource::Built));
-        assert!(decide(false, Some(BinarySource::Prebuilt)).is_err());
+#[test]
+fn a_choice_of_binaries_is_kept_or_refused() {
+    for chosen in [BinarySource::Prebuilt, BinarySource::Built] {
+        assert_eq!(BinarySource::from_str(chosen.name(), false), Ok(chosen));
+        assert_eq!(decide(true, Some(chosen)), Ok(chosen));
     }
+    assert!(BinarySource::from_str("built ", false).is_err());
+    assert_eq!(decide(true, None), Ok(BinarySource::Prebuilt));
+    assert_eq!(decide(false, None), Ok(BinarySource::Built));
+    assert!(decide(false, Some(BinarySource::Prebuilt)).is_err());
+}
 
-    #[test]
-    fn executables_are_known_by_their_package() {
-        let report = r#"{"reason":"compiler-artifact","manifest_path":"/c/crates/tenant-core/Cargo.toml","executable":"/t/release/core"}
+#[test]
+fn executables_are_known_by_their_package() {
+    let report = r#"{"reason":"compiler-artifact","manifest_path":"/c/crates/tenant-core/Cargo.toml","executable":"/t/release/core"}
 {"reason":"compiler-artifact","manifest_path":"/c/crates/protocol/Cargo.toml","executable":null}
 {"reason":"build-finished","success":true}"#;
-        let expected = vec![("tenant-core".to_owned(), PathBuf::from("/t/release/core"))];
-        assert_eq!(executables(report), expected);
-    }
+    let expected = vec![("tenant-core".to_owned(), PathBuf::from("/t/release/core"))];
+    assert_eq!(executables(report), expected);
 }

@@ -6,23 +6,20 @@
 use std::fmt;
 
 use anyhow::{Context as _, Result};
+use docker_command::Docker;
+use protocol::id::labels::MANAGED;
 use serde_json::Value;
 
 use super::binaries::{BinarySet, BinarySource};
 use super::context;
-use crate::docker::Docker;
 use crate::environment::{root, variable};
 
-/// Label of every image of ours.
-const MANAGED_LABEL: &str = "cial.managed";
-/// Value of `CIAL_BUILDER` for engines without BuildKit.
-const CLASSIC: &str = "classic";
 /// Everything that a stage needs to compile the workspace.
 const SOURCES: [&str; 6] = ["Cargo.toml", "Cargo.lock", "bench", "crates", "fuzz", "xtask"];
 
 /// The input of one image.
 #[derive(Clone, Debug)]
-pub struct ImageSpec {
+pub(crate) struct ImageSpec {
     tag: String,
     base: String,
     arguments: Vec<String>,
@@ -32,7 +29,7 @@ pub struct ImageSpec {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     UpToDate,
     Built,
     /// Somebody else's image has the tag.
@@ -51,7 +48,7 @@ impl fmt::Display for Outcome {
 
 impl ImageSpec {
     /// An image from a Dockerfile of the checkout, on a base. Its context is the folder `docker`.
-    pub fn new(tag: &str, dockerfile: &str, base: &str) -> Self {
+    pub(crate) fn new(tag: &str, dockerfile: &str, base: &str) -> Self {
         Self {
             tag: tag.to_owned(),
             base: base.to_owned(),
@@ -63,7 +60,7 @@ impl ImageSpec {
 
     /// Adds what the source of the binaries needs to the context.
     #[must_use]
-    pub fn binaries(mut self, source: BinarySource, set: BinarySet) -> Self {
+    pub(crate) fn binaries(mut self, source: BinarySource, set: BinarySet) -> Self {
         self.is_prebuilt = source == BinarySource::Prebuilt;
         match source {
             BinarySource::Prebuilt => self.context.push(format!("dist/{}", set.name())),
@@ -73,7 +70,7 @@ impl ImageSpec {
     }
 
     #[must_use]
-    pub fn argument(mut self, name: &str, value: &str) -> Self {
+    pub(crate) fn argument(mut self, name: &str, value: &str) -> Self {
         self.arguments.push(format!("--build-arg={name}={value}"));
         self
     }
@@ -81,7 +78,7 @@ impl ImageSpec {
 
 /// Whether the tag names an image that somebody else made. Such an image is used unchanged, and
 /// this function prints that.
-pub fn is_foreign(docker: &Docker, tag: &str) -> Result<bool> {
+pub(crate) fn is_foreign(docker: &Docker, tag: &str) -> Result<bool> {
     let is_foreign = is_made_by_others(docker.image(tag)?.as_ref());
     if is_foreign {
         eprintln!("image {tag} is not ours: using it as it is");
@@ -90,11 +87,11 @@ pub fn is_foreign(docker: &Docker, tag: &str) -> Result<bool> {
 }
 
 fn is_made_by_others(image: Option<&Value>) -> bool {
-    image.is_some_and(|image| image["Config"]["Labels"][MANAGED_LABEL].is_null())
+    image.is_some_and(|image| image["Config"]["Labels"][MANAGED].is_null())
 }
 
 /// Builds an image, unless the tag names somebody else's.
-pub fn build(docker: &Docker, spec: &ImageSpec) -> Result<Outcome> {
+pub(crate) fn build(docker: &Docker, spec: &ImageSpec) -> Result<Outcome> {
     let tag = &spec.tag;
     if is_foreign(docker, tag)? {
         return Ok(Outcome::Foreign);
@@ -115,48 +112,41 @@ pub fn build(docker: &Docker, spec: &ImageSpec) -> Result<Outcome> {
 }
 
 fn run(docker: &Docker, spec: &ImageSpec) -> Result<()> {
-    let has_buildkit = variable("CIAL_BUILDER").as_deref() != Some(CLASSIC)
+    let has_buildkit = variable("CIAL_BUILDER").as_deref() != Some("classic")
         && docker.run(&["buildx", "version"]).is_ok();
-    let mut words = vec![format!("--tag={}", spec.tag), format!("--label={MANAGED_LABEL}=1")];
+    let mut words = vec![format!("--tag={}", spec.tag), format!("--label={MANAGED}=1")];
     words.extend_from_slice(&spec.arguments);
     if !has_buildkit && spec.is_prebuilt {
         // The classic builder runs every stage, also the one that compiles: any image is sufficient
         // for that stage.
         words.push(format!("--build-arg=RUST={}", spec.base));
     }
-    docker.build(&words, &context::pack(&root(), &spec.context)?, has_buildkit)
+    docker.build(&words, context::pack(&root(), &spec.context)?, has_buildkit)
 }
 
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn only_an_image_with_our_label_is_replaced() {
-        let labelled = |name: &str| json!({ "Config": { "Labels": { name: "1" } } });
-        let cases = [
-            (None, false),
-            (Some(json!({ "Config": { "Labels": null } })), true),
-            (Some(labelled("maintainer")), true),
-            (Some(labelled(MANAGED_LABEL)), false),
-        ];
-        for (image, is_others) in cases {
-            assert_eq!(is_made_by_others(image.as_ref()), is_others, "{image:?}");
-        }
+#[test]
+fn only_an_image_with_our_label_is_replaced() {
+    let labelled = |name: &str| serde_json::json!({ "Config": { "Labels": { name: "1" } } });
+    let cases = [
+        (None, false),
+        (Some(serde_json::json!({ "Config": { "Labels": null } })), true),
+        (Some(labelled("maintainer")), true),
+        (Some(labelled(MANAGED)), false),
+    ];
+    for (image, is_others) in cases {
+        assert_eq!(is_made_by_others(image.as_ref()), is_others, "{image:?}");
     }
+}
 
-    /// The stage that compiles needs a manifest of every member of the workspace.
-    #[test]
-    fn sources_of_an_image_hold_the_whole_workspace() {
-        let manifest = include_str!("../../../Cargo.toml");
-        let members = manifest.lines().find(|line| line.starts_with("members")).unwrap();
-        let ignored = include_str!("../../../.dockerignore");
-        for member in members.split('"').skip(1).step_by(2) {
-            let folder = member.split('/').next().unwrap();
-            assert!(SOURCES.contains(&folder), "{folder}");
-            assert!(ignored.lines().any(|line| line == format!("!{folder}")), "{folder}");
-        }
+/// The stage that compiles needs a manifest of every member of the workspace.
+#[test]
+fn sources_of_an_image_hold_the_whole_workspace() {
+    let manifest = include_str!("../../../Cargo.toml");
+    let members = manifest.lines().find(|line| line.starts_with("members")).unwrap();
+    let ignored = include_str!("../../../.dockerignore");
+    for member in members.split('"').skip(1).step_by(2) {
+        let folder = member.split('/').next().unwrap();
+        assert!(SOURCES.contains(&folder), "{folder}");
+        assert!(ignored.lines().any(|line| line == format!("!{folder}")), "{folder}");
     }
 }

@@ -1,10 +1,10 @@
 //! The build context of an image: an archive that depends on the files alone, and not on its
 //! creator or its date.
 
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use tar::HeaderMode;
 
 /// Packs files and folders below `root` in order of their names, and leaves out missing ones.
 pub(crate) fn pack(root: &Path, parts: &[String]) -> Result<Vec<u8>> {
@@ -14,10 +14,13 @@ pub(crate) fn pack(root: &Path, parts: &[String]) -> Result<Vec<u8>> {
     }
     files.sort();
     let mut archive = tar::Builder::new(Vec::new());
+    // Keeps whether a file is executable, and neither its date nor its owner.
+    archive.mode(HeaderMode::Deterministic);
+    archive.sparse(false);
     for file in files {
         let name = file.strip_prefix(root)?;
-        append(&mut archive, &file, name)
-            .with_context(|| format!("cannot pack {}", name.display()))?;
+        let appended = archive.append_path_with_name(&file, name);
+        appended.with_context(|| format!("cannot pack {}", name.display()))?;
     }
     Ok(archive.into_inner()?)
 }
@@ -33,26 +36,12 @@ fn collect(path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-fn append(archive: &mut tar::Builder<Vec<u8>>, file: &Path, name: &Path) -> Result<()> {
-    let content = std::fs::read(file)?;
-    let is_executable = file.metadata()?.permissions().mode() & 0o111 != 0;
-    let mut header = tar::Header::new_ustar();
-    header.set_size(content.len().try_into()?);
-    header.set_mode(if is_executable { 0o755 } else { 0o644 });
-    Ok(archive.append_data(&mut header, name, content.as_slice())?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_same_files_make_the_same_archive() {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let parts = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
-        let forwards = pack(root, &parts(&["Cargo.toml", "src/main.rs", "absent"])).unwrap();
-        let backwards = pack(root, &parts(&["src/main.rs", "Cargo.toml"])).unwrap();
-        assert_eq!(forwards, backwards);
-        assert_ne!(forwards, pack(root, &parts(&["Cargo.toml"])).unwrap());
-    }
+#[test]
+fn the_same_files_make_the_same_archive() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let parts = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
+    let forwards = pack(root, &parts(&["Cargo.toml", "src/main.rs", "absent"])).unwrap();
+    let backwards = pack(root, &parts(&["src/main.rs", "Cargo.toml"])).unwrap();
+    assert_eq!(forwards, backwards);
+    assert_ne!(forwards, pack(root, &parts(&["Cargo.toml"])).unwrap());
 }

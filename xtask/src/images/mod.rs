@@ -4,17 +4,17 @@
 //! bases of images, and [`build::build`] builds one [`ImageSpec`]. Each step does nothing when
 //! nothing changed. An image that somebody else made is never replaced or removed.
 
-pub mod base;
-pub mod binaries;
-pub mod build;
+pub(crate) mod base;
+pub(crate) mod binaries;
+pub(crate) mod build;
 mod context;
 
 use std::process::ExitCode;
 
 use anyhow::Result;
+use docker_command::Docker;
 
-use crate::docker::Docker;
-use crate::environment::print_line;
+use crate::environment::{connect_docker, print_line};
 use crate::local::Installation;
 use binaries::{BinarySet, BinarySource};
 use build::{ImageSpec, Outcome};
@@ -31,20 +31,13 @@ pub struct Args {
 
 /// Choices about images by a person or an earlier run; xtask determines the rest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ImageChoices {
-    pub base: Option<String>,
-    pub binaries: Option<BinarySource>,
+pub(crate) struct ImageChoices {
+    pub(crate) base: Option<String>,
+    pub(crate) binaries: Option<BinarySource>,
 }
 
-impl ImageChoices {
-    /// The choices in the environment and in `.env` of this checkout.
-    pub fn of_checkout() -> Result<Self> {
-        Ok(Installation::of_checkout()?.images)
-    }
-}
-
-pub fn run(args: Args) -> Result<ExitCode> {
-    let (installation, docker) = (Installation::of_checkout()?, Docker::connect()?);
+pub(crate) fn run(args: Args) -> Result<ExitCode> {
+    let (installation, docker) = (Installation::of_checkout()?, connect_docker()?);
     if args.base {
         print_line(base::debian(&docker, installation.images.base.as_deref())?);
         return Ok(ExitCode::SUCCESS);
@@ -57,7 +50,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
 
 /// Builds the tenant image under `tag` with its base and its binaries; leaves somebody else's image
 /// unchanged.
-pub fn tenant(docker: &Docker, tag: &str, choices: &ImageChoices) -> Result<Outcome> {
+pub(crate) fn tenant(docker: &Docker, tag: &str, choices: &ImageChoices) -> Result<Outcome> {
     if build::is_foreign(docker, tag)? {
         return Ok(Outcome::Foreign);
     }

@@ -4,15 +4,15 @@ use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use docker_command::{Docker, output_within};
+use duct::cmd;
 
 use super::installation::Installation;
 use super::objects;
-use crate::docker::Docker;
-use crate::environment::{output_within, root};
+use crate::environment::root;
 use crate::images::binaries::{self, BinarySource};
 
 /// Where app-api keeps the key that it made at its first start.
@@ -31,15 +31,14 @@ pub(super) fn connect(docker: &Docker, installation: &Installation) -> Result<()
     if let Some(text) = key_in_container(docker, installation)? {
         write_private(&key, &text).with_context(|| format!("cannot write {}", key.display()))?;
     }
-    let mut set = Command::new(program());
-    set.args(["profile", "set", installation.profile(), "--server", &installation.admin_url]);
-    if key.exists() {
-        set.arg("--api-key").arg(format!("file:{}", key.display()));
-    }
+    let server = ["profile", "set", &installation.name, "--server", &installation.admin_url];
+    let key = key.exists().then(|| ["--api-key".to_owned(), format!("file:{}", key.display())]);
+    let words = server.map(str::to_owned).into_iter().chain(key.into_iter().flatten());
+    let mut set = cmd(program(), words);
     if let Some(config) = installation.command_line_config() {
-        set.env("CIAL_CONFIG", config);
+        set = set.env("CIAL_CONFIG", config);
     }
-    let output = output_within(&mut set, CALL_TIMEOUT)?;
+    let output = output_within("cial", &set, CALL_TIMEOUT)?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim());
     Ok(())
 }

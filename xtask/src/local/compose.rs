@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result};
+use docker_command::{ActionableError, last_lines, version_number};
 
 use super::installation::Installation;
 use crate::environment::root;
-use crate::error::ActionableError;
 
 /// A compose command that works.
-pub struct Compose {
+pub(crate) struct Compose {
     program: Program,
     version: String,
     /// The folder in which the docker command finds its plugins, in place of the default one.
@@ -23,34 +23,26 @@ const MIN_VERSION: (u32, u32) = (1, 29);
 
 impl Compose {
     /// Finds the first command that is new enough. The error is an [`ActionableError`].
-    pub fn find() -> Result<Self> {
-        let (program, version) = choose(PROGRAMS.map(|program| (program, version_of(program))))?;
+    pub(crate) fn find() -> Result<Self> {
+        let versions = PROGRAMS.map(|program| (program, version(program, None)));
+        let (program, version) = choose(versions)?;
         Ok(Self { program, version, config: None })
     }
 
     /// Finds the plugin only, for the step that proves the literal `docker compose`.
-    pub fn plugin(config: Option<&Path>) -> Result<Self> {
-        let config = config.map(Path::to_owned);
-        let plugin = Self { program: PROGRAMS[0], version: String::new(), config };
-        let version = read_version(plugin.program().args(["version", "--short"]));
-        Ok(Self { version: version.context("`docker compose` does not answer")?, ..plugin })
+    pub(crate) fn plugin(config: Option<&Path>) -> Result<Self> {
+        let version = version(PROGRAMS[0], config).context("`docker compose` does not answer")?;
+        Ok(Self { program: PROGRAMS[0], version, config: config.map(Path::to_owned) })
     }
 
-    fn program(&self) -> Command {
-        let mut command = Command::new(self.program[0]);
-        command.args(&self.program[1..]);
-        command.envs(self.config.iter().map(|folder| ("DOCKER_CONFIG", folder)));
-        command
-    }
-
-    pub fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         format!("{} {}", self.program.join(" "), self.version)
     }
 
     /// Builds a call of compose for this installation, independent of the current folder.
-    pub fn command(&self, installation: &Installation) -> Command {
+    pub(crate) fn command(&self, installation: &Installation) -> Command {
         let root = root();
-        let mut command = self.program();
+        let mut command = command_of(self.program, self.config.as_deref());
         command.arg("--file").arg(root.join("compose.yml"));
         command.arg("--project-directory").arg(&root);
         command.args(["--project-name", &installation.project()]);
@@ -58,7 +50,7 @@ impl Compose {
         command
     }
 
-    pub fn run(&self, installation: &Installation, args: &[&str], log: &Path) -> Result<()> {
+    pub(crate) fn run(&self, installation: &Installation, args: &[&str], log: &Path) -> Result<()> {
         let mut command = self.command(installation);
         command.args(args);
         log_output(command, log).with_context(|| format!("compose {}", args.join(" ")))
@@ -78,9 +70,7 @@ pub(super) fn log_output(mut command: Command, log: &Path) -> Result<()> {
     }
     let output = std::fs::read(log).unwrap_or_default();
     let output = String::from_utf8_lossy(output.get(before as usize..).unwrap_or_default());
-    let lines: Vec<_> = output.lines().filter(|line| !line.trim().is_empty()).collect();
-    let tail = lines[lines.len().saturating_sub(8)..].join("\n");
-    anyhow::bail!("{program} failed:\n{tail}")
+    anyhow::bail!("{program} failed:\n{}", last_lines(&output, 8))
 }
 
 type Program = &'static [&'static str];
@@ -93,7 +83,7 @@ fn choose(programs: [(Program, Option<String>); 2]) -> Result<(Program, String),
         "Compose is missing: neither `docker compose` nor docker-compose answers".to_owned();
     for (program, version) in programs {
         let Some(version) = version else { continue };
-        if number(&version) >= MIN_VERSION {
+        if version_number(&version) >= MIN_VERSION {
             return Ok((program, version));
         }
         cause = format!("{} is {version}; at least 1.29 is needed", program.join(" "));
@@ -101,50 +91,31 @@ fn choose(programs: [(Program, Option<String>); 2]) -> Result<(Program, String),
     Err(ActionableError::new(cause, fix))
 }
 
-fn version_of(program: &[&str]) -> Option<String> {
-    read_version(Command::new(program[0]).args(&program[1..]).args(["version", "--short"]))
+fn command_of(program: Program, config: Option<&Path>) -> Command {
+    let mut command = Command::new(program[0]);
+    command.args(&program[1..]).envs(config.map(|folder| ("DOCKER_CONFIG", folder)));
+    command
 }
 
-fn read_version(command: &mut Command) -> Option<String> {
-    let output = command.output().ok()?;
+/// The version that the program reports; `None` where there is no such program.
+fn version(program: Program, config: Option<&Path>) -> Option<String> {
+    let output = command_of(program, config).args(["version", "--short"]).output().ok()?;
     let text = String::from_utf8_lossy(&output.stdout).trim().trim_start_matches('v').to_owned();
     (output.status.success() && text.starts_with(|c: char| c.is_ascii_digit())).then_some(text)
 }
 
-fn number(version: &str) -> (u32, u32) {
-    let mut parts = version.split(['.', '-', '+']).map(|part| part.parse().unwrap_or(0));
-    (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_first_program_that_is_new_enough_is_chosen() {
-        let chosen = |plugin: Option<&str>, other: Option<&str>| {
-            let versions = [plugin, other].map(|version| version.map(str::to_owned));
-            let [plugin, other] = versions;
-            match choose([(PROGRAMS[0], plugin), (PROGRAMS[1], other)]) {
-                Ok((program, version)) => format!("{} {version}", program.join(" ")),
-                Err(fault) => fault.cause,
-            }
-        };
-        assert_eq!(chosen(Some("2.26.1"), Some("1.29.2")), "docker compose 2.26.1");
-        assert_eq!(chosen(None, Some("1.29.2")), "docker-compose 1.29.2");
-        assert_eq!(chosen(Some("1.0.0"), Some("1.29.2")), "docker-compose 1.29.2");
-        assert_eq!(
-            chosen(None, Some("1.25.0")),
-            "docker-compose is 1.25.0; at least 1.29 is needed"
-        );
-        assert!(chosen(None, None).starts_with("Compose is missing"));
-    }
-
-    #[test]
-    fn versions_compare_as_numbers() {
-        assert!(number("1.25.0") < MIN_VERSION);
-        assert!(number("1.29.2") >= MIN_VERSION);
-        assert!(number("2.26.1-4") >= MIN_VERSION);
-        assert!(number("2.3.3") >= MIN_VERSION);
-    }
+#[test]
+fn the_first_program_that_is_new_enough_is_chosen() {
+    let chosen = |plugin: Option<&str>, other: Option<&str>| {
+        let [plugin, other] = [plugin, other].map(|version| version.map(str::to_owned));
+        match choose([(PROGRAMS[0], plugin), (PROGRAMS[1], other)]) {
+            Ok((program, version)) => format!("{} {version}", program.join(" ")),
+            Err(fault) => fault.cause,
+        }
+    };
+    assert_eq!(chosen(Some("2.26.1"), Some("1.29.2")), "docker compose 2.26.1");
+    assert_eq!(chosen(None, Some("1.29.2")), "docker-compose 1.29.2");
+    assert_eq!(chosen(Some("1.0.0"), Some("1.29.2")), "docker-compose 1.29.2");
+    assert_eq!(chosen(None, Some("1.25.0")), "docker-compose is 1.25.0; at least 1.29 is needed");
+    assert!(chosen(None, None).starts_with("Compose is missing"));
 }

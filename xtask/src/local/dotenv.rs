@@ -19,12 +19,10 @@ fn completed(text: &str, wanted: &[(&str, String)]) -> String {
     if missing.is_empty() {
         return text.to_owned();
     }
-    let mut completed = text.to_owned();
-    if completed.is_empty() {
-        completed.push_str(
-            "# Added to by `cargo xtask local-up`, which keeps every line that is here.\n",
-        );
-    } else if !completed.ends_with('\n') {
+    const HEAD: &str =
+        "# Added to by `cargo xtask local-up`, which keeps every line that is here.\n";
+    let mut completed = if text.is_empty() { HEAD.to_owned() } else { text.to_owned() };
+    if !completed.ends_with('\n') {
         completed.push('\n');
     }
     for (name, value) in missing {
@@ -47,31 +45,13 @@ pub(super) fn complete(path: &Path, wanted: &[(&str, String)]) -> Result<()> {
     Ok(())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn wanted() -> Vec<(&'static str, String)> {
-        vec![("CIAL_INSTALL", "local".to_owned()), ("CIAL_ADMIN_PORT", "3100".to_owned())]
-    }
-
-    #[test]
-    fn lines_of_a_person_are_kept() {
-        let mine = "# mine\nCIAL_ADMIN_PORT=\"4000\"\nOTHER=x";
-        assert_eq!(completed(mine, &wanted()), format!("{mine}\nCIAL_INSTALL=local\n"));
-    }
-
-    #[test]
-    fn a_complete_file_is_left_alone() {
-        let once = completed("", &wanted());
-        assert_eq!(completed(&once, &wanted()), once);
-    }
-
-    #[test]
-    fn values_are_read_as_compose_reads_them() {
-        let text = "A=1\n A = '2'\n# B=3\nC=\n";
-        assert_eq!(get(text, "A"), Some("2"));
-        assert_eq!(get(text, "B"), None);
-        assert_eq!(get(text, "C"), None);
-    }
+#[test]
+fn lines_of_a_person_are_kept_and_read_as_compose_reads_them() {
+    let wanted = [("CIAL_INSTALL", "local".to_owned()), ("CIAL_ADMIN_PORT", "3100".to_owned())];
+    let mine = "# mine\nCIAL_ADMIN_PORT=\"4000\"\nOTHER=x";
+    assert_eq!(completed(mine, &wanted), format!("{mine}\nCIAL_INSTALL=local\n"));
+    let once = completed("", &wanted);
+    assert_eq!(completed(&once, &wanted), once);
+    let text = "A=1\n A = '2'\n# B=3\nC=\n";
+    assert_eq!([get(text, "A"), get(text, "B"), get(text, "C")], [Some("2"), None, None]);
 }

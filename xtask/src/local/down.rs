@@ -4,13 +4,13 @@
 use std::io::{IsTerminal as _, Write as _};
 use std::process::{Command, ExitCode, Stdio};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
+use docker_command::Docker;
 
 use super::compose::log_output;
 use super::installation::Installation;
 use super::objects;
-use crate::docker::Docker;
-use crate::environment::root;
+use crate::environment::{connect_docker, exit_code, root};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -22,18 +22,18 @@ pub struct Args {
     yes: bool,
 }
 
-pub fn run(args: Args) -> Result<ExitCode> {
-    let (installation, docker) = (Installation::of_checkout()?, Docker::connect()?);
+pub(crate) fn run(args: Args) -> Result<ExitCode> {
+    let (installation, docker) = (Installation::of_checkout()?, connect_docker()?);
     if args.purge && !args.yes {
         confirm_purge(&docker, &installation)?;
     }
     let status = script(&installation, args.purge).status().context("cannot run scripts/down")?;
-    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(exit_code(status.success()))
 }
 
 /// Takes the installation down with its volumes, and fails if anything is left.
-pub fn purge(installation: &Installation) -> Result<()> {
-    let docker = Docker::connect()?;
+pub(crate) fn purge(installation: &Installation) -> Result<()> {
+    let docker = connect_docker()?;
     let logs = installation.folder().join("log");
     std::fs::create_dir_all(&logs).with_context(|| format!("cannot make {}", logs.display()))?;
     log_output(script(installation, true), &logs.join("local-down.log"))?;
@@ -53,20 +53,16 @@ fn script(installation: &Installation, purge: bool) -> Command {
 }
 
 fn confirm_purge(docker: &Docker, installation: &Installation) -> Result<()> {
-    if !std::io::stdin().is_terminal() {
-        bail!("--purge asks first, and nobody is here to answer: add --yes");
-    }
-    let projects = objects::projects(docker, installation)?;
-    let volumes = objects::all_volumes(docker, installation, &projects)?;
+    let is_asked = std::io::stdin().is_terminal();
+    ensure!(is_asked, "--purge asks first, and nobody is here to answer: add --yes");
+    let volumes = objects::all_volumes(docker, installation)?;
     for volume in &volumes {
         eprintln!("{volume}");
     }
     eprint!("Type {:?} to remove these {} volumes for good: ", installation.name, volumes.len());
     std::io::stderr().flush()?;
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer)?;
-    if answer.trim() != installation.name {
-        bail!("nothing was removed");
-    }
+    let mut typed = String::new();
+    std::io::stdin().read_line(&mut typed)?;
+    ensure!(typed.trim() == installation.name, "nothing was removed");
     Ok(())
 }

@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Result;
+use docker_command::{ActionableError, Container, Docker};
 
 use super::installation::{Installation, SERVICES};
 use super::objects;
-use crate::docker::{Container, Docker};
 use crate::environment::now;
-use crate::error::ActionableError;
 
 const TIMEOUT: Duration = Duration::from_secs(120);
 const INTERVAL: Duration = Duration::from_millis(300);
@@ -51,14 +50,19 @@ pub(super) fn wait(docker: &Docker, installation: &Installation) -> Result<()> {
 }
 
 /// Describes each service that is not healthy.
-pub fn unhealthy(docker: &Docker, installation: &Installation) -> Result<Vec<String>> {
-    let words = |(service, health): (&str, ServiceHealth)| match health {
-        ServiceHealth::Healthy => None,
-        ServiceHealth::Waiting(why) | ServiceHealth::Broken(why) => {
-            Some(format!("{service} {why}"))
+pub(crate) fn unhealthy(docker: &Docker, installation: &Installation) -> Result<Vec<String>> {
+    let services = services(docker, installation)?.into_iter();
+    let unhealthy = services.filter(|(_, health)| *health != ServiceHealth::Healthy);
+    Ok(unhealthy.map(|(service, health)| format!("{service} {}", health.describe())).collect())
+}
+
+impl ServiceHealth {
+    pub(super) fn describe(&self) -> &str {
+        match self {
+            Self::Healthy => "is healthy",
+            Self::Waiting(why) | Self::Broken(why) => why,
         }
-    };
-    Ok(services(docker, installation)?.into_iter().filter_map(words).collect())
+    }
 }
 
 /// Returns the health of each service that must run.
@@ -121,43 +125,22 @@ pub(super) fn failed_logs(docker: &Docker, installation: &Installation) -> Strin
     failed.map(text).collect()
 }
 
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use serde_json::json;
-
-    use super::*;
-
-    fn container(status: &str, health: &str, exit_code: i64, restart_count: i64) -> Container {
-        let state =
-            json!({ "Status": status, "ExitCode": exit_code, "Health": { "Status": health } });
-        Container {
-            id: String::new(),
-            name: String::new(),
-            labels: BTreeMap::new(),
-            state,
-            restart_count,
-            published_ports: BTreeSet::new(),
-        }
-    }
-
-    #[test]
-    fn only_a_running_healthy_container_is_healthy() {
-        let cases = [
-            (container("running", "healthy", 0, 0), "Healthy"),
-            (container("running", "healthy", 0, 9), "Healthy"),
-            (container("running", "starting", 0, 0), r#"Waiting("is starting")"#),
-            (container("running", "unhealthy", 0, 0), r#"Waiting("is unhealthy")"#),
-            (container("restarting", "none", 64, 1), r#"Waiting("is restarting")"#),
-            (
-                container("restarting", "none", 64, 4),
-                r#"Broken("keeps ending, last with exit code 64")"#,
-            ),
-            (container("exited", "none", 1, 0), r#"Broken("ended with exit code 1")"#),
-        ];
-        for (container, expected) in cases {
-            assert_eq!(format!("{:?}", health_of(&container)), expected);
-        }
+#[test]
+fn only_a_running_healthy_container_is_healthy() {
+    let cases = [
+        ("running", "healthy", 0, 0, "Healthy"),
+        ("running", "healthy", 0, 9, "Healthy"),
+        ("running", "starting", 0, 0, r#"Waiting("is starting")"#),
+        ("running", "unhealthy", 0, 0, r#"Waiting("is unhealthy")"#),
+        ("restarting", "none", 64, 1, r#"Waiting("is restarting")"#),
+        ("restarting", "none", 64, 4, r#"Broken("keeps ending, last with exit code 64")"#),
+        ("exited", "none", 1, 0, r#"Broken("ended with exit code 1")"#),
+    ];
+    for (status, health, exit_code, restart_count, expected) in cases {
+        let container = Container::read(&serde_json::json!({
+            "State": { "Status": status, "ExitCode": exit_code, "Health": { "Status": health } },
+            "RestartCount": restart_count,
+        }));
+        assert_eq!(format!("{:?}", health_of(&container)), expected);
     }
 }

@@ -1,9 +1,9 @@
 //! The images of an installation: pulled where a registry has them, otherwise made here.
 
 use anyhow::{Context as _, Result};
+use docker_command::Docker;
 
 use super::installation::Installation;
-use crate::docker::Docker;
 use crate::images::binaries::{self, BinarySet, BinarySource};
 use crate::images::build::{self, ImageSpec};
 use crate::images::{self, ImageChoices, base};
@@ -16,13 +16,13 @@ const POSTGRES_BASE: &str = "cial-postgres-base:17";
 /// Provides every image that compose.yml names and stores the choices in `installation`.
 pub(super) fn provide(docker: &Docker, installation: &mut Installation) -> Result<()> {
     let (base, binaries) = provide_inputs(docker, installation)?;
-    let control = SERVICES.map(|service| {
+    let control = |service: &str| {
         let tag = format!("cial-{service}:{}", installation.tag);
         ImageSpec::new(&tag, "docker/service.Dockerfile", &base)
             .binaries(binaries, BinarySet::Control)
             .argument("SERVICE", service)
-    });
-    let mut specs = control.to_vec();
+    };
+    let mut specs = SERVICES.map(control).to_vec();
     if !build::is_foreign(docker, &installation.tenant_image)? {
         specs.push(images::tenant_spec(&installation.tenant_image, &base, binaries));
     }
@@ -113,22 +113,17 @@ fn provide_postgres(docker: &Docker, chosen: Option<String>) -> Result<String> {
     Ok(wanted)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_tags_that_are_named_after_an_installation_are_its_own() {
-        let cases = [
-            ("cial-tenant:smoke-12", true),
-            ("cial-tenant:smoke-12-broken", true),
-            ("cial-tenant:smoke-123", false),
-            ("cial-tenant:dev", false),
-            ("other:smoke-12", false),
-            ("cial-tenant", false),
-        ];
-        for (tag, own) in cases {
-            assert_eq!(is_own(tag, "smoke-12"), own, "{tag}");
-        }
+#[test]
+fn only_tags_that_are_named_after_an_installation_are_its_own() {
+    let cases = [
+        ("cial-tenant:smoke-12", true),
+        ("cial-tenant:smoke-12-broken", true),
+        ("cial-tenant:smoke-123", false),
+        ("cial-tenant:dev", false),
+        ("other:smoke-12", false),
+        ("cial-tenant", false),
+    ];
+    for (tag, own) in cases {
+        assert_eq!(is_own(tag, "smoke-12"), own, "{tag}");
     }
 }

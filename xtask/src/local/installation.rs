@@ -3,41 +3,38 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
+use clap::ValueEnum as _;
+use docker_command::ActionableError;
 
 use super::{command_line, dotenv};
 use crate::environment::{root, variable};
-use crate::error::ActionableError;
 use crate::images::ImageChoices;
 use crate::images::binaries::BinarySource;
 
-pub(super) const TENANT_IMAGE: &str = "cial-tenant:dev";
+pub(crate) const TENANT_IMAGE: &str = "cial-tenant:dev";
 pub(super) const SERVICES: [&str; 5] =
     ["postgres", "app-api", "firewall", "orchestrator", "router"];
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Installation {
-    pub name: String,
-    pub domain: String,
-    pub admin_url: String,
-    pub admin_port: u16,
-    pub router_port: u16,
-    pub postgres_port: u16,
+pub(crate) struct Installation {
+    pub(crate) name: String,
+    pub(crate) domain: String,
+    pub(crate) admin_url: String,
+    pub(crate) admin_port: u16,
+    pub(crate) router_port: u16,
+    pub(crate) postgres_port: u16,
     /// The pool of tenants' subnets, as text.
-    pub subnet_pool: String,
+    pub(crate) subnet_pool: String,
     /// Tag of the images of our services.
-    pub tag: String,
-    pub tenant_image: String,
+    pub(crate) tag: String,
+    pub(crate) tenant_image: String,
     /// Choices of a person or of an earlier run; complete once the images are built.
-    pub images: ImageChoices,
+    pub(crate) images: ImageChoices,
     /// Chosen by a person or by an earlier run; `None` selects an image that can be pulled.
-    pub postgres_image: Option<String>,
+    pub(crate) postgres_image: Option<String>,
     /// Whether the installation is removed after one command. If so, `.env` must not change.
-    pub is_ephemeral: bool,
+    pub(crate) is_ephemeral: bool,
 }
-
-pub(super) type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
-
-const BINARIES_FIX: &str = "correct CIAL_BINARIES in the environment or in .env";
 
 /// Marks an ephemeral installation for an xtask that a test calls.
 const EPHEMERAL: &str = "CIAL_E2E_EPHEMERAL";
@@ -59,14 +56,14 @@ const AS_DOCUMENTED: [(&str, &str); 10] = [
 
 impl Installation {
     /// The installation of this checkout.
-    pub fn of_checkout() -> Result<Self> {
+    pub(crate) fn of_checkout() -> Result<Self> {
         let file = dotenv::read(&root().join(".env"));
         let from_file = |name: &str| dotenv::get(&file, name).map(str::to_owned);
         Self::read(&|name| variable(name).or_else(|| from_file(name)))
     }
 
     /// An installation that is removed after one command, with a separate name and free ports.
-    pub fn ephemeral(purpose: &str) -> Result<Self> {
+    pub(crate) fn ephemeral(purpose: &str) -> Result<Self> {
         let name = format!("{purpose}-{}", std::process::id());
         let [admin, router, postgres] = super::ports::find_free()?.map(|port| port.to_string());
         let installation = Self::read(&|name_of| match name_of {
@@ -81,33 +78,34 @@ impl Installation {
     }
 
     /// Gives the tenants a separate image, which a test may replace.
-    pub fn with_own_tenant_image(&mut self) {
+    pub(crate) fn with_own_tenant_image(&mut self) {
         self.tenant_image = format!("cial-tenant:{}", self.name);
     }
 
-    pub(super) fn read(lookup: Lookup<'_>) -> Result<Self> {
+    pub(super) fn read(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Self> {
         let text = |name: &str, default: &str| lookup(name).unwrap_or_else(|| default.to_owned());
+        let mut errors = Vec::new();
+        let mut require = |is_valid: bool, name: &str, rule: &str| {
+            let cause = format!("{name} {rule} (is {:?})", text(name, ""));
+            let fix = format!("correct {name} in the environment or in .env");
+            errors.extend((!is_valid).then(|| ActionableError::new(cause, fix)));
+        };
         let name = text("CIAL_INSTALL", "local");
         let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        let mut errors = Vec::new();
-        if name.len() > 40 || !name.chars().all(allowed) || name.starts_with('-') {
-            let rule = "CIAL_INSTALL takes 1 to 40 of a-z, 0-9 and -, and starts with none";
-            errors.push(ActionableError::new(format!("{rule} (is {name:?})"), "name it otherwise"));
-        }
+        let is_name = name.len() <= 40 && name.chars().all(allowed) && !name.starts_with('-');
+        let rule = "takes 1 to 40 of a-z, 0-9 and -, and starts with none";
+        require(is_name, "CIAL_INSTALL", rule);
         let mut port = |name: &str, default: u16| {
-            port(lookup, name, default).unwrap_or_else(|error| {
-                errors.push(error);
-                default
-            })
+            let port = lookup(name).map_or(Ok(default), |text| text.parse()).unwrap_or_default();
+            require(port > 0, name, "must be a port, 1 to 65535");
+            port
         };
         let admin_port = port("CIAL_ADMIN_PORT", 3100);
         let router_port = port("CIAL_ROUTER_PORT", 8080);
         let postgres_port = port("CIAL_POSTGRES_PORT", 5432);
-        let binaries = lookup("CIAL_BINARIES").and_then(|text| {
-            let invalid =
-                |rule| ActionableError::new(format!("{rule} (is {text:?})"), BINARIES_FIX);
-            BinarySource::read(&text).map_err(|rule| errors.push(invalid(rule))).ok()
-        });
+        let binaries = lookup("CIAL_BINARIES").map(|text| BinarySource::from_str(&text, false));
+        let binaries = binaries.transpose();
+        require(binaries.is_ok(), "CIAL_BINARIES", "must be built or prebuilt");
         if let Some(error) = ActionableError::joined(errors) {
             return Err(error.into());
         }
@@ -121,7 +119,10 @@ impl Installation {
             subnet_pool: text("CIAL_SUBNET_POOL", "10.201.0.0/16"),
             tag: text("CIAL_TAG", "dev"),
             tenant_image: text("CIAL_TENANT_IMAGE", TENANT_IMAGE),
-            images: ImageChoices { base: lookup("CIAL_BASE_IMAGE"), binaries },
+            images: ImageChoices {
+                base: lookup("CIAL_BASE_IMAGE"),
+                binaries: binaries.ok().flatten(),
+            },
             postgres_image: lookup("CIAL_POSTGRES_IMAGE"),
             is_ephemeral: lookup(EPHEMERAL).is_some(),
             name,
@@ -130,7 +131,7 @@ impl Installation {
 
     /// The name of the compose project, which prefixes its containers, networks and unnamed
     /// volumes.
-    pub fn project(&self) -> String {
+    pub(crate) fn project(&self) -> String {
         format!("cial-{}", self.name)
     }
 
@@ -144,32 +145,27 @@ impl Installation {
     }
 
     /// The folder in which local-up keeps its log and state.
-    pub fn folder(&self) -> PathBuf {
+    pub(crate) fn folder(&self) -> PathBuf {
         let folder = root().join(".cial");
         if self.is_ephemeral { folder.join(&self.name) } else { folder }
     }
 
-    /// The name of its profile in the command line's configuration.
-    pub fn profile(&self) -> &str {
-        &self.name
-    }
-
     /// The command line's configuration, if it is not the person's own.
-    pub fn command_line_config(&self) -> Option<PathBuf> {
+    pub(crate) fn command_line_config(&self) -> Option<PathBuf> {
         self.is_ephemeral.then(|| self.folder().join(COMMAND_LINE_CONFIG))
     }
 
-    pub fn admin_page(&self) -> String {
+    pub(crate) fn admin_page(&self) -> String {
         format!("{}/admin", self.admin_url)
     }
 
-    pub fn tenant_url(&self, slug: &str) -> String {
+    pub(crate) fn tenant_url(&self, slug: &str) -> String {
         format!("http://{slug}.{}:{}", self.domain, self.router_port)
     }
 
     /// The settings that `.env` stores. An address that follows from the port is left out, so that
     /// it keeps following.
-    pub fn choices(&self) -> Vec<(&'static str, String)> {
+    pub(crate) fn choices(&self) -> Vec<(&'static str, String)> {
         let follows = self.admin_url == "http://localhost:3100";
         let mut choices = self.variables();
         choices.retain(|(name, _)| !(follows && *name == "CIAL_ADMIN_URL"));
@@ -178,7 +174,7 @@ impl Installation {
 
     /// The variables that compose.yml reads. For an ephemeral installation they include every
     /// setting, so that the checkout's `.env` has no effect.
-    pub fn variables(&self) -> Vec<(&'static str, String)> {
+    pub(crate) fn variables(&self) -> Vec<(&'static str, String)> {
         let mut variables = vec![
             ("CIAL_INSTALL", self.name.clone()),
             ("CIAL_DOMAIN", self.domain.clone()),
@@ -189,37 +185,26 @@ impl Installation {
             ("CIAL_TAG", self.tag.clone()),
             ("CIAL_TENANT_IMAGE", self.tenant_image.clone()),
         ];
+        let binaries = self.images.binaries.map(|source| source.name().to_owned());
         let known = [
-            ("CIAL_BASE_IMAGE", self.images.base.as_deref()),
-            ("CIAL_BINARIES", self.images.binaries.map(BinarySource::name)),
-            ("CIAL_POSTGRES_IMAGE", self.postgres_image.as_deref()),
+            ("CIAL_BASE_IMAGE", &self.images.base),
+            ("CIAL_BINARIES", &binaries),
+            ("CIAL_POSTGRES_IMAGE", &self.postgres_image),
         ];
         variables
-            .extend(known.into_iter().filter_map(|(name, value)| Some((name, value?.to_owned()))));
+            .extend(known.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))));
         if self.is_ephemeral {
             variables.push((EPHEMERAL, "1".to_owned()));
             // For the tests: the command line and its configuration.
-            let program = command_line::program();
-            variables.push(("CIAL_E2E_CIAL", program.to_string_lossy().into_owned()));
             let config = self.folder().join(COMMAND_LINE_CONFIG);
-            variables.push(("CIAL_E2E_CONFIG", config.to_string_lossy().into_owned()));
+            for (name, path) in
+                [("CIAL_E2E_CIAL", command_line::program()), ("CIAL_E2E_CONFIG", config)]
+            {
+                variables.push((name, path.to_string_lossy().into_owned()));
+            }
             variables.extend(AS_DOCUMENTED.map(|(name, value)| (name, value.to_owned())));
         }
         variables
-    }
-}
-
-fn port(lookup: Lookup<'_>, name: &str, default: u16) -> Result<u16, ActionableError> {
-    let Some(text) = lookup(name) else { return Ok(default) };
-    match text.parse() {
-        Ok(port) if port > 0 => Ok(port),
-        Ok(_) | Err(_) => {
-            let cause = format!("{name} must be a port, 1 to 65535 (is {text:?})");
-            Err(ActionableError::new(
-                cause,
-                format!("correct {name} in the environment or in .env"),
-            ))
-        }
     }
 }
 
@@ -235,15 +220,11 @@ mod tests {
     }
 
     #[test]
-    fn nothing_set_is_the_documented_installation() {
+    fn addresses_follow_from_the_settings() {
         let installation = read(&[]).unwrap();
         assert_eq!(installation.admin_page(), "http://localhost:3100/admin");
         assert_eq!(installation.tenant_url("acme"), "http://acme.localhost:8080");
         assert_eq!(installation.project(), "cial-local");
-    }
-
-    #[test]
-    fn another_port_shows_in_the_url() {
         let installation = read(&[("CIAL_ADMIN_PORT", "4100")]).unwrap();
         assert_eq!(installation.admin_page(), "http://localhost:4100/admin");
     }
@@ -259,28 +240,22 @@ mod tests {
         assert_eq!(of_images(&read(&[]).unwrap()), [], "nothing is chosen by itself");
         let chosen = [("CIAL_BASE_IMAGE", "debian:trixie-slim"), ("CIAL_BINARIES", "built")];
         let installation = read(&chosen).unwrap();
-        assert_eq!(installation.images.base.as_deref(), Some("debian:trixie-slim"));
         assert_eq!(installation.images.binaries, Some(BinarySource::Built));
         assert_eq!(of_images(&installation), chosen.map(|(name, value)| (name, value.to_owned())));
     }
 
     #[test]
-    fn invalid_settings_are_named() {
-        for (name, value) in [
+    fn all_invalid_settings_are_named_at_once() {
+        let invalid = [
             ("CIAL_ROUTER_PORT", "0"),
             ("CIAL_ADMIN_PORT", "x"),
             ("CIAL_INSTALL", "Up"),
             ("CIAL_BINARIES", "Built"),
-        ] {
-            let error = read(&[(name, value)]).err().unwrap().to_string();
-            assert!(error.contains(name) && error.contains(value), "{error}");
+        ];
+        let error = read(&invalid).err().unwrap().to_string();
+        for (name, value) in invalid {
+            let alone = read(&[(name, value)]).err().unwrap().to_string();
+            assert!(alone.contains(name) && error.contains(&format!("{value:?}")), "{error}");
         }
-        let all =
-            read(&[("CIAL_ROUTER_PORT", "0"), ("CIAL_ADMIN_PORT", "x"), ("CIAL_INSTALL", "Up")]);
-        let error = all.err().unwrap().to_string();
-        assert!(
-            error.contains("\"0\"") && error.contains("\"x\"") && error.contains("\"Up\""),
-            "{error}"
-        );
     }
 }

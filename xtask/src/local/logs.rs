@@ -7,40 +7,33 @@ use anyhow::{Context as _, Result};
 use super::compose::Compose;
 use super::installation::Installation;
 use super::objects;
-use crate::docker::Docker;
+use crate::environment::{connect_docker, exit_code};
 
 #[derive(clap::Args)]
 pub struct Args {
     /// Show one service; all of them otherwise.
-    service: Option<String>,
+    pub(super) service: Option<String>,
     /// Stay, and print new lines.
     #[arg(short, long)]
-    follow: bool,
+    pub(super) follow: bool,
     /// How many earlier lines of each service to print.
     #[arg(long, default_value_t = 100)]
-    tail: u32,
+    pub(super) tail: u32,
 }
 
-pub fn run(args: Args) -> Result<ExitCode> {
-    show(&Installation::of_checkout()?, &args)
-}
-
-pub(super) fn follow(installation: &Installation) -> Result<ExitCode> {
-    show(installation, &Args { service: None, follow: true, tail: 20 })
-}
-
-fn show(installation: &Installation, args: &Args) -> Result<ExitCode> {
-    let mut command = Compose::find()?.command(installation);
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let installation = Installation::of_checkout()?;
+    let mut command = Compose::find()?.command(&installation);
     command.arg("logs").arg(format!("--tail={}", args.tail));
     command.args(args.follow.then_some("--follow")).args(&args.service);
     let status = command.status().context("cannot run compose")?;
-    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(exit_code(status.success()))
 }
 
 /// Prints the end of every log to stderr, for a failed installation before its removal.
-pub fn dump(installation: &Installation) {
+pub(crate) fn dump(installation: &Installation) {
     const LINES: usize = 60;
-    let Ok(docker) = Docker::connect() else { return };
+    let Ok(docker) = connect_docker() else { return };
     for labels in [objects::of_project(installation), objects::of_tenants(installation)] {
         for container in docker.containers(&labels).unwrap_or_default() {
             let status = container.state["Status"].as_str().unwrap_or_default();

@@ -4,27 +4,23 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Result, anyhow};
+use docker_command::{Container, Docker};
 use protocol::id::labels;
 
 use super::installation::Installation;
-use crate::docker::{Container, Docker};
 
 const PROJECT: &str = "com.docker.compose.project";
 const SERVICE: &str = "com.docker.compose.service";
 
-fn labelled(name: &str, value: &str) -> String {
-    format!("{name}={value}")
-}
-
 /// Label filters of compose's objects of this installation.
 pub(super) fn of_project(installation: &Installation) -> Vec<String> {
-    vec![labelled(PROJECT, &installation.project())]
+    vec![format!("{PROJECT}={}", installation.project())]
 }
 
 /// Label filters of the orchestrator's objects of this installation. An object without both labels
 /// is not ours.
 pub(super) fn of_tenants(installation: &Installation) -> Vec<String> {
-    vec![labelled(labels::MANAGED, "1"), labelled(labels::INSTALL, &installation.name)]
+    vec![format!("{}=1", labels::MANAGED), format!("{}={}", labels::INSTALL, installation.name)]
 }
 
 pub(super) fn service(container: &Container) -> &str {
@@ -39,20 +35,21 @@ pub(super) fn is_of_project(container: &Container, installation: &Installation) 
     container.label(PROJECT) == installation.project()
 }
 
-/// The compose projects that serve this installation, in order of their names. The list holds its
-/// own project, and every project that has an orchestrator on its sockets or made its volumes.
-pub(super) fn projects(docker: &Docker, installation: &Installation) -> Result<BTreeSet<String>> {
+/// Label filters of everything of this installation: that of the orchestrator, and that of its compose projects. These
+/// are its own, and every project that has an orchestrator on its sockets or made its volumes.
+fn makers(docker: &Docker, installation: &Installation) -> Result<Vec<Vec<String>>> {
     let field = format!("{{{{.Label {PROJECT:?}}}}}");
-    let orchestrators = [labelled(labels::MANAGED, "1"), labelled(SERVICE, "orchestrator")];
+    let orchestrators = [format!("{}=1", labels::MANAGED), format!("{SERVICE}=orchestrator")];
     let on_sockets = format!("--filter=volume=cial-{}-sockets", installation.name);
     let mut projects = docker.list("container", &field, &orchestrators, &["--all", &on_sockets])?;
     projects.extend(docker.list("volume", &field, &of_tenants(installation), &[])?);
     projects.insert(installation.project());
-    Ok(projects)
+    let projects = projects.iter().map(|project| vec![format!("{PROJECT}={project}")]);
+    Ok(projects.chain([of_tenants(installation)]).collect())
 }
 
 /// Lists every container, network and volume that the orchestrator made for this installation.
-pub fn tenant_objects(docker: &Docker, installation: &Installation) -> Result<Vec<String>> {
+pub(crate) fn tenant_objects(docker: &Docker, installation: &Installation) -> Result<Vec<String>> {
     let labels = of_tenants(installation);
     let is_tenants = |volume: &String| !volume.starts_with(&format!("cial-{}-", installation.name));
     let containers = docker.containers(&labels)?.into_iter().map(|container| container.name);
@@ -65,9 +62,7 @@ pub fn tenant_objects(docker: &Docker, installation: &Installation) -> Result<Ve
 /// Lists everything of this installation that compose or the orchestrator made.
 pub(super) fn everything(docker: &Docker, installation: &Installation) -> Result<BTreeSet<String>> {
     let mut objects = BTreeSet::new();
-    let projects = projects(docker, installation)?;
-    let projects = projects.iter().map(|project| vec![labelled(PROJECT, project)]);
-    for labels in projects.chain([of_tenants(installation)]) {
+    for labels in makers(docker, installation)? {
         objects.extend(docker.containers(&labels)?.into_iter().map(|container| container.name));
         objects.extend(docker.networks(&labels)?);
         objects.extend(docker.volumes(&labels)?);
@@ -77,15 +72,14 @@ pub(super) fn everything(docker: &Docker, installation: &Installation) -> Result
     Ok(objects)
 }
 
-/// Lists every volume of this installation that these projects or the orchestrator made.
+/// Lists every volume of this installation that compose or the orchestrator made.
 pub(super) fn all_volumes(
     docker: &Docker,
     installation: &Installation,
-    projects: &BTreeSet<String>,
 ) -> Result<BTreeSet<String>> {
-    let mut volumes = docker.volumes(&of_tenants(installation))?;
-    for project in projects {
-        volumes.extend(docker.volumes(&[labelled(PROJECT, project)])?);
+    let mut volumes = BTreeSet::new();
+    for labels in makers(docker, installation)? {
+        volumes.extend(docker.volumes(&labels)?);
     }
     Ok(volumes)
 }

@@ -7,21 +7,17 @@ use anyhow::Result;
 use super::health::{self, ServiceHealth};
 use super::installation::Installation;
 use super::objects;
-use crate::docker::Docker;
-use crate::environment::print_line;
+use crate::environment::{connect_docker, exit_code, print_line};
 
 #[derive(clap::Args)]
 pub struct Args {}
 
-pub fn run(_args: Args) -> Result<ExitCode> {
-    let (installation, docker) = (Installation::of_checkout()?, Docker::connect()?);
+pub(crate) fn run(_args: Args) -> Result<ExitCode> {
+    let (installation, docker) = (Installation::of_checkout()?, connect_docker()?);
     let services = health::services(&docker, &installation)?;
     for (service, health) in &services {
-        let (mark, words) = match health {
-            ServiceHealth::Healthy => ("✔", "is healthy"),
-            ServiceHealth::Waiting(words) | ServiceHealth::Broken(words) => ("✘", words.as_str()),
-        };
-        print_line(format_args!("{mark} {service:<14} {words}"));
+        let mark = if *health == ServiceHealth::Healthy { "✔" } else { "✘" };
+        print_line(format_args!("{mark} {service:<14} {}", health.describe()));
     }
     for tenant in docker.containers(&objects::of_tenants(&installation))? {
         let (slug, status) = (objects::slug(&tenant), tenant.state["Status"].as_str());
@@ -33,5 +29,5 @@ pub fn run(_args: Args) -> Result<ExitCode> {
         true => print_line(format_args!("→ {}", installation.admin_page())),
         false => print_line("not everything is up: cargo xtask local-up"),
     }
-    Ok(if is_up { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(exit_code(is_up))
 }

@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
+use docker_command::ActionableError;
 use serde_json::{Map, Value, json};
 
 use super::installation::Installation;
 use crate::environment::now;
-use crate::error::ActionableError;
 
 const READY: &str = "ready";
 
@@ -40,7 +40,7 @@ impl Steps {
         let state = folder.join("state.json");
         let last = std::fs::read_to_string(&state).unwrap_or_default();
         let last: Value = serde_json::from_str(&last).unwrap_or_default();
-        if let Some(step) = unfinished(&last) {
+        if let Some(step) = last["step"].as_str().filter(|step| *step != READY) {
             eprintln!("the last run ended in step {step:?}: going on from there");
         }
         let durations = last["seconds"].as_object().cloned().unwrap_or_default();
@@ -86,13 +86,10 @@ impl Steps {
     }
 
     fn explain(&self, number: usize, title: &str, error: &anyhow::Error) -> anyhow::Error {
-        let (cause, fix) = match error.downcast_ref::<ActionableError>() {
-            Some(error) => (error.cause.clone(), error.fix.as_str()),
-            None => (
-                format!("{error:#}"),
-                "remove the cause, then run the same command again: it goes on from here",
-            ),
-        };
+        let fix = "remove the cause, then run the same command again: it goes on from here";
+        let known = error.downcast_ref::<ActionableError>();
+        let (cause, fix) =
+            known.map_or((format!("{error:#}"), fix), |error| (error.cause.clone(), &error.fix));
         let log = self.log.display();
         anyhow::anyhow!(
             "step {number}/{} failed: {title}\n  cause: {cause}\n  fix:   {fix}\n  log:   {log}",
@@ -116,9 +113,4 @@ impl Steps {
         let _ = std::fs::write(&new, format!("{state:#}\n"))
             .and_then(|()| std::fs::rename(&new, &self.state));
     }
-}
-
-/// The step in which the run that wrote this state file was interrupted.
-fn unfinished(state: &Value) -> Option<String> {
-    state["step"].as_str().filter(|step| *step != READY).map(str::to_owned)
 }

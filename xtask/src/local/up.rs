@@ -5,15 +5,14 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
+use docker_command::{ActionableError, Docker};
 
 use super::command_line;
 use super::compose::Compose;
 use super::installation::Installation;
 use super::steps::Steps;
 use super::{dotenv, health, images, logs, preflight};
-use crate::docker::Docker;
-use crate::environment::{print_line, root};
-use crate::error::ActionableError;
+use crate::environment::{connect_docker, print_line, root};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -25,7 +24,7 @@ pub struct Args {
     build_only: bool,
 }
 
-pub fn run(args: Args) -> Result<ExitCode> {
+pub(crate) fn run(args: Args) -> Result<ExitCode> {
     let mut installation = Installation::of_checkout()?;
     if args.build_only {
         build(&mut installation)?;
@@ -36,16 +35,13 @@ pub fn run(args: Args) -> Result<ExitCode> {
     eprint!("{}", banner(&installation));
     print_line(format_args!("→ {}", installation.admin_page()));
     if args.follow {
-        return logs::follow(&installation);
+        return logs::run(&logs::Args { service: None, follow: true, tail: 20 });
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// Brings the installation up; afterwards every service is healthy.
-///
-/// # Errors
-/// A step fails; the message names the step, the cause and the fix.
-pub fn up(installation: &mut Installation) -> Result<()> {
+pub(crate) fn up(installation: &mut Installation) -> Result<()> {
     let mut steps = Steps::begin(installation, "local-up", 7)?;
     let (docker, compose) =
         steps.step("Checking this machine", || preflight::check(installation))?;
@@ -55,19 +51,13 @@ pub fn up(installation: &mut Installation) -> Result<()> {
     let log = steps.log().to_owned();
     let start = || start(&docker, &compose, installation, &log);
     steps.step("Starting services (the first time makes the secrets)", start)?;
-    let wait = || health::wait(&docker, installation);
-    steps.step("Waiting until every service is healthy", wait)?;
-    steps.step("Key and profile of the command line", || {
-        command_line::connect(&docker, installation)
-    })?;
-    steps.finish();
-    Ok(())
+    wait_and_connect(steps, &docker, installation)
 }
 
 /// Runs the steps that need no compose.
 fn build(installation: &mut Installation) -> Result<()> {
     let mut steps = Steps::begin(installation, "build", 2)?;
-    let docker = Docker::connect()?;
+    let docker = connect_docker()?;
     steps.step("Images", || images::provide(&docker, installation))?;
     steps.step("Settings", || write_settings(installation))?;
     steps.finish();
@@ -76,28 +66,28 @@ fn build(installation: &mut Installation) -> Result<()> {
 
 /// Brings the installation up by the literal `docker compose up`, which builds every image itself
 /// under separate tags.
-///
-/// # Errors
-/// A step fails.
-pub fn by_compose(installation: &mut Installation, config: Option<&Path>) -> Result<()> {
+pub(crate) fn by_compose(installation: &mut Installation, config: Option<&Path>) -> Result<()> {
     let mut steps = Steps::begin(installation, "compose-up", 6)?;
-    let docker = Docker::connect()?;
+    let docker = connect_docker()?;
     steps.step("Bases and binaries", || images::provide_inputs(&docker, installation))?;
     steps.step("Command line", || command_line::compile(installation))?;
     installation.tag = installation.name.clone();
     installation.with_own_tenant_image();
     let compose = Compose::plugin(config)?;
     let log = steps.log().to_owned();
-    let args = ["up", "--detach"];
-    steps.step("docker compose up", || compose.run(installation, &args, &log))?;
+    let run = |args: &[&str]| compose.run(installation, args, &log);
+    steps.step("docker compose up", || run(&["up", "--detach"]))?;
     let args = ["--profile", "build-only", "build", "tenant-base-build"];
-    let base = || compose.run(installation, &args, &log);
-    steps.step("docker compose build of the tenant image's base", base)?;
-    let wait = || health::wait(&docker, installation);
+    steps.step("docker compose build of the tenant image's base", || run(&args))?;
+    wait_and_connect(steps, &docker, installation)
+}
+
+/// Runs the last two steps, once the services have started.
+fn wait_and_connect(mut steps: Steps, docker: &Docker, installation: &Installation) -> Result<()> {
+    let wait = || health::wait(docker, installation);
     steps.step("Waiting until every service is healthy", wait)?;
-    steps.step("Key and profile of the command line", || {
-        command_line::connect(&docker, installation)
-    })?;
+    let connect = || command_line::connect(docker, installation);
+    steps.step("Key and profile of the command line", connect)?;
     steps.finish();
     Ok(())
 }
@@ -132,7 +122,7 @@ fn banner(installation: &Installation) -> String {
         format!("Admin     {}", installation.admin_page()),
         format!("Tenants   {}", installation.tenant_url("{slug}")),
         format!("Database  127.0.0.1:{}", installation.postgres_port),
-        format!("CLI       .cial/bin/cial --profile {} tenants", installation.profile()),
+        format!("CLI       .cial/bin/cial --profile {} tenants", installation.name),
         String::new(),
         "cargo xtask local-status   what runs".to_owned(),
         "cargo xtask local-logs -f  its logs".to_owned(),
@@ -144,19 +134,12 @@ fn banner(installation: &Installation) -> String {
     format!("┌{rule}┐\n{body}└{rule}┘\n")
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_box_is_as_wide_as_its_longest_line() {
-        let installation = Installation::read(&|_| None).unwrap();
-        let banner = banner(&installation);
-        let widths: std::collections::BTreeSet<_> =
-            banner.lines().map(|line| line.chars().count()).collect();
-        assert_eq!(widths.len(), 1, "{banner}");
-        for part in ["installation \"local\"", "http://localhost:3100/admin", "127.0.0.1:5432"] {
-            assert!(banner.contains(part), "{banner}");
-        }
+#[test]
+fn the_box_is_as_wide_as_its_longest_line() {
+    let banner = banner(&Installation::read(&|_| None).unwrap());
+    let width = |line: &str| line.chars().count();
+    assert!(banner.lines().all(|line| width(line) == width(&banner[..banner.find('\n').unwrap()])));
+    for part in ["installation \"local\"", "http://localhost:3100/admin", "127.0.0.1:5432"] {
+        assert!(banner.contains(part), "{banner}");
     }
 }

@@ -1,7 +1,8 @@
 //! The part of the reference that no code generates: the settings of compose.yml, of xtask and of the scripts. Each
 //! service compares its own table with the reference in a test.
 
-use super::tree::{SourceFile, Tree};
+use crate::assert_none;
+use crate::tree::{SourceFile, Tree};
 
 const REFERENCE: &str = "docs/reference/settings.md";
 const COMPOSE: &str = "compose.yml";
@@ -9,12 +10,16 @@ const COMPOSE: &str = "compose.yml";
 const SERVICES: &str = "\n## Services\n";
 /// The readers whose settings the reference describes by hand.
 const READERS: &[&str] = &[".ci/", COMPOSE, "scripts/", "xtask/src/"];
-/// These files name settings in order to find them, or to pass them to the browser's test.
-const ABOUT_SETTINGS: &[&str] = &["xtask/src/tidy/", "xtask/src/test.rs"];
+/// This file names settings in order to pass them to the browser's test.
+const ABOUT_SETTINGS: &str = "xtask/src/test.rs";
 
-pub(super) fn check(tree: &Tree) -> Vec<String> {
-    let text_of = |path: &str| tree.files.iter().find(|file| file.path == path).map(|f| &*f.text);
-    let Some(reference) = text_of(REFERENCE) else { return Vec::new() };
+#[test]
+fn every_setting_is_in_the_reference() {
+    assert_none(&check(&Tree::of_checkout()));
+}
+
+fn check(tree: &Tree) -> Vec<String> {
+    let reference = tree.text(REFERENCE);
     let (by_hand, services) = reference.split_once(SERVICES).unwrap_or((reference, ""));
     let known = names(reference);
     let (mut faults, mut read) = (Vec::new(), Vec::new());
@@ -28,7 +33,7 @@ pub(super) fn check(tree: &Tree) -> Vec<String> {
     }
     let unread = names(by_hand).into_iter().filter(|name| !read.contains(name));
     faults.extend(unread.map(|name| format!("{REFERENCE} has {name}, which nobody reads")));
-    let compose = text_of(COMPOSE).unwrap_or_default();
+    let compose = tree.text(COMPOSE);
     let misplaced = services.lines().filter(|row| !is_set_as_told(row, compose));
     faults.extend(misplaced.map(|row| format!("{COMPOSE} does not agree with: {row}")));
     faults.sort();
@@ -46,8 +51,9 @@ fn is_set_as_told(row: &str, compose: &str) -> bool {
 }
 
 fn is_reader(file: &SourceFile) -> bool {
-    let is_below = |places: &[&str]| places.iter().any(|place| file.path.starts_with(place));
-    is_below(READERS) && !is_below(ABOUT_SETTINGS) && !file.path.ends_with(".snap")
+    READERS.iter().any(|place| file.path.starts_with(place))
+        && file.path != ABOUT_SETTINGS
+        && !file.path.ends_with(".snap")
 }
 
 /// Returns the settings that a file reads. In Rust, these are complete string literals outside of
@@ -56,8 +62,7 @@ fn settings(file: &SourceFile) -> Vec<&str> {
     if !file.path.ends_with(".rs") {
         return names(&file.text);
     }
-    let tests = file.text.find("#[cfg(test)]").unwrap_or(file.text.len());
-    let text = &file.text[..tests];
+    let text = file.shipped();
     let is_quoted = |name: &&str| text.contains(&format!("\"{name}\""));
     names(text).into_iter().filter(is_quoted).collect()
 }
@@ -70,47 +75,38 @@ fn names(text: &str) -> Vec<&str> {
     text.match_indices("CIAL_").map(name).filter(is_setting).collect()
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+fn faults(reference: &str, others: &[(&str, &str)]) -> Vec<String> {
+    check(&Tree::planted(&[&[(REFERENCE, reference)], others].concat()))
+}
 
-    fn faults(reference: &str, others: &[(&str, &str)]) -> Vec<String> {
-        let file =
-            |path: &str, text: &str| SourceFile { path: path.to_owned(), text: text.to_owned() };
-        let mut files = vec![file(REFERENCE, reference)];
-        files.extend(others.iter().map(|(path, text)| file(path, text)));
-        check(&Tree { files })
+#[test]
+fn a_planted_setting_is_found() {
+    let cases = [
+        ("xtask/src/images/build.rs", "environment::var(\"CIAL_PLANTED\")", 1),
+        ("xtask/src/images/build.rs", "#[cfg(test)]\n\"CIAL_PLANTED\"", 0),
+        ("scripts/plant", "${CIAL_PLANTED:-x}", 1),
+        ("compose.yml", "A: ${CIAL_PLANTED:-x}", 1),
+        ("crates/router/src/settings.rs", "\"CIAL_PLANTED\"", 0),
+        ("compose.yml", "${CIAL_KNOWN:-x}", 0),
+    ];
+    for (path, text, count) in cases {
+        let found = faults("`CIAL_KNOWN`", &[(path, text), ("scripts/reader", "$CIAL_KNOWN")]);
+        assert_eq!(found.len(), count, "{path}: {text}");
     }
+}
 
-    #[test]
-    fn a_planted_setting_is_found() {
-        let cases = [
-            ("xtask/src/images/build.rs", "environment::var(\"CIAL_PLANTED\")", 1),
-            ("xtask/src/images/build.rs", "#[cfg(test)]\n\"CIAL_PLANTED\"", 0),
-            ("scripts/plant", "${CIAL_PLANTED:-x}", 1),
-            ("compose.yml", "A: ${CIAL_PLANTED:-x}", 1),
-            ("crates/router/src/settings.rs", "\"CIAL_PLANTED\"", 0),
-            ("compose.yml", "${CIAL_KNOWN:-x}", 0),
-        ];
-        for (path, text, count) in cases {
-            let found = faults("`CIAL_KNOWN`", &[(path, text), ("scripts/reader", "$CIAL_KNOWN")]);
-            assert_eq!(found.len(), count, "{path}: {text}");
-        }
-    }
-
-    #[test]
-    fn a_planted_row_is_found() {
-        let unread = format!("{REFERENCE} has CIAL_PLANTED, which nobody reads");
-        assert_eq!(faults("| `CIAL_PLANTED` |", &[]), [unread]);
-        let service = |set_in: &str| format!("{SERVICES}\n| `CIAL_KNOWN` | `1` | {set_in} | a |\n");
-        for (set_in, compose, count) in [
-            ("`.env`", "A: ${CIAL_KNOWN:-}", 0),
-            ("compose.yml", "CIAL_KNOWN: 1", 0),
-            ("`.env`", "CIAL_KNOWN: 1", 1),
-            ("compose.yml", "A: ${CIAL_KNOWN:-}", 1),
-        ] {
-            let found = faults(&service(set_in), &[(COMPOSE, compose)]);
-            assert_eq!(found.len(), count, "{set_in} {compose}");
-        }
+#[test]
+fn a_planted_row_is_found() {
+    let unread = format!("{REFERENCE} has CIAL_PLANTED, which nobody reads");
+    assert_eq!(faults("| `CIAL_PLANTED` |", &[]), [unread]);
+    let service = |set_in: &str| format!("{SERVICES}\n| `CIAL_KNOWN` | `1` | {set_in} | a |\n");
+    for (set_in, compose, count) in [
+        ("`.env`", "A: ${CIAL_KNOWN:-}", 0),
+        ("compose.yml", "CIAL_KNOWN: 1", 0),
+        ("`.env`", "CIAL_KNOWN: 1", 1),
+        ("compose.yml", "A: ${CIAL_KNOWN:-}", 1),
+    ] {
+        let found = faults(&service(set_in), &[(COMPOSE, compose)]);
+        assert_eq!(found.len(), count, "{set_in} {compose}");
     }
 }

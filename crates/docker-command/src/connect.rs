@@ -1,17 +1,15 @@
 //! Finds the engine, or reports why there is none and how to fix that.
 
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Result;
+use duct::cmd;
 use serde_json::Value;
 
-use super::Docker;
-use crate::environment::{output_within, variable};
-use crate::error::ActionableError;
+use crate::{ActionableError, Docker, output_within, version_number};
 
 /// The API version of the oldest engine that is known to work: 20.10.
-const MIN_API_VERSION: &str = "1.41";
+const MIN_API_VERSION: (u32, u32) = (1, 41);
 /// An engine that does not report its version within this time hangs.
 const VERSION_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -62,48 +60,44 @@ const UNUSABLE: EngineProblem = EngineProblem {
 const BY_MESSAGE: [EngineProblem; 5] =
     [TOO_OLD, INVALID_ADDRESS, PERMISSION_DENIED, TIMEOUT, NOT_RUNNING];
 
-/// Requests the engine's version; `variables` replace those of xtask.
-pub(super) fn connect(variables: &[(&str, &str)]) -> Result<Docker, ActionableError> {
-    let mut docker = Command::new("docker");
-    docker.args(["version", "--format", "{{json .}}"]).envs(variables.iter().copied());
-    let output = output_within(&mut docker, VERSION_TIMEOUT).map_err(|error| {
+/// Requests the engine's version.
+pub(crate) fn connect(host: Option<&str>) -> Result<Docker, ActionableError> {
+    let mut docker = cmd!("docker", "version", "--format", "{{json .}}");
+    if let Some(host) = host {
+        docker = docker.env("DOCKER_HOST", host);
+    }
+    let output = output_within("docker", &docker, VERSION_TIMEOUT).map_err(|error| {
         let is_missing = error.downcast_ref::<std::io::Error>().is_some();
-        if is_missing { NO_COMMAND.explain("") } else { TIMEOUT.explain("") }
+        if is_missing { NO_COMMAND.explain(host, "") } else { TIMEOUT.explain(host, "") }
     })?;
     let printed: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
     let server = &printed["Server"];
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let api_version = text(&server["ApiVersion"]);
     if !output.status.success() || api_version.is_empty() {
-        return Err(explain(String::from_utf8_lossy(&output.stderr).trim()));
+        return Err(explain(host, String::from_utf8_lossy(&output.stderr).trim()));
     }
-    if number(&api_version) < number(MIN_API_VERSION) {
-        return Err(TOO_OLD.explain(&format!("it is {api_version}")));
+    if version_number(&api_version) < MIN_API_VERSION {
+        return Err(TOO_OLD.explain(host, &format!("it is {api_version}")));
     }
     let version = text(&server["Version"]);
     Ok(Docker { version, api_version, os: text(&server["Os"]), arch: text(&server["Arch"]) })
 }
 
 /// Classifies the message that the command prints.
-fn explain(message: &str) -> ActionableError {
+fn explain(host: Option<&str>, message: &str) -> ActionableError {
     let is_it = |problem: &&EngineProblem| problem.parts.iter().any(|part| message.contains(part));
-    BY_MESSAGE.iter().find(is_it).unwrap_or(&UNUSABLE).explain(message)
+    BY_MESSAGE.iter().find(is_it).unwrap_or(&UNUSABLE).explain(host, message)
 }
 
 impl EngineProblem {
-    fn explain(&self, message: &str) -> ActionableError {
-        let host = variable("DOCKER_HOST").map(|host| format!("DOCKER_HOST is {host}"));
-        let details = host.iter().map(String::as_str).chain([message]);
-        let details: Vec<_> = details.filter(|detail| !detail.is_empty()).collect();
-        let details =
-            if details.is_empty() { String::new() } else { format!(" ({})", details.join("; ")) };
+    fn explain(&self, host: Option<&str>, message: &str) -> ActionableError {
+        let host = host.map(|host| format!("DOCKER_HOST is {host}"));
+        let details = host.into_iter().chain([message.to_owned()]).filter(|text| !text.is_empty());
+        let details = details.collect::<Vec<_>>().join("; ");
+        let details = if details.is_empty() { details } else { format!(" ({details})") };
         ActionableError::new(format!("{}{details}", self.cause), self.fix)
     }
-}
-
-fn number(api: &str) -> (u32, u32) {
-    let (major, minor) = api.split_once('.').unwrap_or((api, "0"));
-    (major.parse().unwrap_or(0), minor.parse().unwrap_or(0))
 }
 
 #[cfg(test)]
@@ -113,22 +107,11 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn api_versions_compare_as_numbers() {
-        for old in ["1.9", "1.40", ""] {
-            assert!(number(old) < number(MIN_API_VERSION), "{old}");
-        }
-        for new in ["1.41", "1.50", "2.0"] {
-            assert!(number(new) >= number(MIN_API_VERSION), "{new}");
-        }
-    }
-
     /// Runs the real command against sockets that misbehave in each way.
     #[test]
     fn each_kind_of_broken_engine_has_its_cause_and_its_fix() {
         let check = |host: &str, expected: &EngineProblem| {
-            let error = connect(&[("DOCKER_HOST", host), ("DOCKER_CONTEXT", "")]);
-            let error = error.expect_err("nothing here is a usable engine");
+            let error = connect(Some(host)).expect_err("nothing here is a usable engine");
             assert!(error.cause.starts_with(expected.cause), "{host}: {error}");
             assert_eq!(error.fix, expected.fix);
         };
@@ -147,6 +130,6 @@ mod tests {
             check(&host(name), expected);
         }
         let denied = "permission denied while trying to connect to the Docker daemon socket";
-        assert_eq!(explain(denied).fix, PERMISSION_DENIED.fix);
+        assert_eq!(explain(None, denied).fix, PERMISSION_DENIED.fix);
     }
 }

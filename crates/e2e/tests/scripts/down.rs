@@ -1,8 +1,9 @@
 //! Takes an installation down, by xtask and by the script. Everything of the installation goes,
 //! whatever the name of its compose project, and nothing of anybody else.
 
-use std::path::Path;
 use std::process::{Command, Output};
+
+use crate::checkout;
 
 const INSTALL: &str = "cial.install";
 
@@ -111,9 +112,7 @@ fn words(texts: &[String]) -> Vec<&str> {
 }
 
 fn docker(words: &[&str]) -> String {
-    let output = Command::new("docker").args(words).output().unwrap();
-    assert!(output.status.success(), "docker {words:?}: {output:?}");
-    String::from_utf8(output.stdout).unwrap()
+    docker_command::run(words).unwrap()
 }
 
 /// A command that takes an installation down.
@@ -121,15 +120,14 @@ type Method = fn(&[&str]) -> Command;
 
 const METHODS: [(&str, Method); 2] = [
     ("script", |words| {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/down");
         let mut sh = Command::new("sh");
-        sh.arg(script).args(words);
+        sh.arg(checkout("scripts/down")).args(words);
         sh
     }),
     ("xtask", |words| {
-        let mut xtask = Command::new(env!("CARGO_BIN_EXE_xtask"));
-        xtask.arg("local-down").args(words);
-        xtask
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["xtask", "local-down"]).args(words).current_dir(checkout(""));
+        cargo
     }),
 ];
 

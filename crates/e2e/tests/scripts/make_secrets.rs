@@ -2,14 +2,17 @@
 //! database.
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output};
+
+use testkit::TempDir;
+
+use crate::checkout;
 
 const SERVICES: [&str; 4] = ["app-api", "orchestrator", "router", "postgres"];
 
-/// New, empty folders for each service and for the database, which are deleted together with the
-/// value.
-struct Volumes(PathBuf);
+/// New, empty folders for each service and for the database.
+struct Volumes(TempDir);
 
 impl Volumes {
     fn new(name: &str) -> Self {
@@ -17,16 +20,16 @@ impl Volumes {
             nix::unistd::geteuid().is_root(),
             "make-secrets hands files to their owners: run the tests as root"
         );
-        let root = std::env::temp_dir().join(format!("cial-secrets-{name}-{}", std::process::id()));
+        let root = TempDir::new(&format!("secrets-{name}")).unwrap();
         for service in SERVICES {
-            std::fs::create_dir_all(root.join("secrets").join(service)).unwrap();
+            std::fs::create_dir_all(root.path().join("secrets").join(service)).unwrap();
         }
-        std::fs::create_dir(root.join("database")).unwrap();
+        std::fs::create_dir(root.path().join("database")).unwrap();
         Self(root)
     }
 
     fn secret(&self, service: &str, name: &str) -> PathBuf {
-        self.0.join("secrets").join(service).join(name)
+        self.0.path().join("secrets").join(service).join(name)
     }
 
     fn read(&self, service: &str, name: &str) -> String {
@@ -35,7 +38,7 @@ impl Volumes {
 
     /// Lists files with their content, in order of their paths.
     fn all(&self) -> Vec<(PathBuf, String)> {
-        let folders = SERVICES.map(|service| self.0.join("secrets").join(service));
+        let folders = SERVICES.map(|service| self.0.path().join("secrets").join(service));
         let files = folders.iter().flat_map(|folder| std::fs::read_dir(folder).unwrap());
         let mut files: Vec<_> = files.map(|file| file.unwrap().path()).collect();
         files.sort();
@@ -46,13 +49,14 @@ impl Volumes {
     }
 
     fn initialise_database(&self) {
-        std::fs::write(self.0.join("database/PG_VERSION"), "17\n").unwrap();
+        std::fs::write(self.0.path().join("database/PG_VERSION"), "17\n").unwrap();
     }
 
     fn make(&self) -> Output {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docker/make-secrets.sh");
         let mut sh = Command::new("sh");
-        sh.arg(script).arg(self.0.join("secrets")).arg(self.0.join("database"));
+        sh.arg(checkout("docker/make-secrets.sh"))
+            .arg(self.0.path().join("secrets"))
+            .arg(self.0.path().join("database"));
         sh.output().unwrap()
     }
 
@@ -63,16 +67,10 @@ impl Volumes {
     }
 }
 
-impl Drop for Volumes {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
 /// Lists each generated secret with the services that have it, according to
 /// docs/reference/settings.md. The operator provides the optional ones.
 fn documented() -> Vec<(&'static str, Vec<&'static str>)> {
-    let text = include_str!("../../../docs/reference/settings.md");
+    let text = include_str!("../../../../docs/reference/settings.md");
     let (_, table) = text.split_once("| secret | who has it |").unwrap();
     let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
     let rows = rows.filter(|line| !line.contains("(optional)"));

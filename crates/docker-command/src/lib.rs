@@ -1,20 +1,26 @@
 //! The container engine, through the `docker` command. The command finds the engine (a context,
-//! `DOCKER_HOST`, or the local socket), and xtask needs no HTTP client of its own.
+//! `DOCKER_HOST`, or the local socket), and its callers need no HTTP client of their own.
 
 mod connect;
+mod error;
+mod output;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Output;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
+use duct::cmd;
 use serde_json::Value;
 
-use crate::environment::output_within;
+pub use error::ActionableError;
+pub use output::{last_lines, output_within, version_number};
 
 /// Bounds every call except builds and imports.
 const CALL_TIMEOUT: Duration = Duration::from_secs(120);
+
 /// An engine that responds and is new enough.
 #[derive(Clone, Debug)]
 pub struct Docker {
@@ -42,7 +48,8 @@ impl Container {
         self.labels.get(name).map_or("", String::as_str)
     }
 
-    fn read(inspected: &Value) -> Self {
+    /// Reads an element of what `docker container inspect` prints.
+    pub fn read(inspected: &Value) -> Self {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let labels = inspected["Config"]["Labels"].as_object().into_iter().flatten();
         let ports = inspected["NetworkSettings"]["Ports"].as_object().into_iter().flatten();
@@ -61,24 +68,20 @@ impl Container {
 }
 
 impl Docker {
-    /// Finds the engine. The error is an `ActionableError`.
+    /// Finds the engine: at `host`, the value of `DOCKER_HOST`, or where the command finds it.
     ///
     /// # Errors
-    /// No engine answers, or the engine is too old.
-    pub fn connect() -> Result<Self> {
-        Ok(connect::connect(&[])?)
+    /// An [`ActionableError`]: no engine answers, or the engine is too old.
+    pub fn connect(host: Option<&str>) -> Result<Self> {
+        Ok(connect::connect(host)?)
     }
 
-    /// Runs `docker` with these words and returns its stdout.
+    /// Like [`run`].
     ///
     /// # Errors
     /// The command fails; the message is its stderr.
     pub fn run(&self, words: &[&str]) -> Result<String> {
-        let output = output_within(Command::new("docker").args(words), CALL_TIMEOUT)?;
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        let title = words.iter().take(2).copied().collect::<Vec<_>>().join(" ");
-        ensure!(output.status.success(), "docker {title}: {}", stderr.trim());
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        run(words)
     }
 
     /// Lists the containers with all these labels, running or not, in order of their names.
@@ -94,9 +97,8 @@ impl Docker {
         let words: Vec<_> = ["container", "inspect"].into_iter().chain(ids).collect();
         // A container that was removed after the listing makes the call fail, but the output still
         // contains the others.
-        let output = output_within(Command::new("docker").args(words), CALL_TIMEOUT)?;
         let inspected: Value =
-            serde_json::from_slice(&output.stdout).context("docker container inspect")?;
+            serde_json::from_slice(&call(&words)?.stdout).context("docker container inspect")?;
         let mut found: Vec<_> =
             inspected.as_array().into_iter().flatten().map(Container::read).collect();
         found.sort_by(|a, b| a.name.cmp(&b.name));
@@ -142,7 +144,7 @@ impl Docker {
     /// Returns the last lines of a container's log, of both outputs.
     pub fn last_lines(&self, id: &str, count: usize) -> String {
         let tail = format!("--tail={count}");
-        let logs = output_within(Command::new("docker").args(["logs", &tail, id]), CALL_TIMEOUT);
+        let logs = call(&["logs", &tail, id]);
         let text = logs.map(|output| [output.stdout, output.stderr].concat()).unwrap_or_default();
         String::from_utf8_lossy(&text).into_owned()
     }
@@ -172,29 +174,15 @@ impl Docker {
     ///
     /// # Errors
     /// The build fails.
-    pub fn build(&self, words: &[String], archive: &[u8], has_buildkit: bool) -> Result<()> {
+    pub fn build(&self, words: &[String], archive: Vec<u8>, has_buildkit: bool) -> Result<()> {
         const SHOWN_LINES: usize = 40;
-        let mut build = Command::new("docker");
-        build.arg("build").args(words).arg("-");
-        build.env("DOCKER_BUILDKIT", if has_buildkit { "1" } else { "0" });
-        build.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = build.spawn().context("cannot run docker")?;
-        let stdin = child.stdin.take();
-        let output = std::thread::scope(|scope| {
-            scope.spawn(move || {
-                use std::io::Write as _;
-                // A build that fails early closes its input, and its own message names the reason.
-                stdin.map(|mut stdin| stdin.write_all(archive))
-            });
-            child.wait_with_output()
-        })?;
-        if output.status.success() {
-            return Ok(());
-        }
-        let text = [output.stdout, output.stderr].concat();
-        let text = String::from_utf8_lossy(&text);
-        let lines: Vec<_> = text.lines().collect();
-        bail!("the build failed:\n{}", lines[lines.len().saturating_sub(SHOWN_LINES)..].join("\n"))
+        let words = ["build"].into_iter().chain(words.iter().map(String::as_str)).chain(["-"]);
+        let build = cmd("docker", words).env("DOCKER_BUILDKIT", u8::from(has_buildkit).to_string());
+        let build = build.stdin_bytes(archive).stderr_to_stdout().stdout_capture().unchecked();
+        let output = build.run().context("cannot run docker")?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        ensure!(output.status.success(), "the build failed:\n{}", last_lines(&text, SHOWN_LINES));
+        Ok(())
     }
 
     /// Imports a root file system as an image.
@@ -202,15 +190,29 @@ impl Docker {
     /// # Errors
     /// The engine refuses the archive.
     pub fn import(&self, archive: &Path, tag: &str, changes: &[&str]) -> Result<()> {
-        let mut import = Command::new("docker");
-        import.arg("import");
-        for change in changes {
-            import.args(["--change", change]);
-        }
-        let status = import.arg(archive).arg(tag).stdout(Stdio::null()).status();
-        ensure!(status.context("cannot run docker")?.success(), "docker import: see above");
+        let changes = changes.iter().flat_map(|change| ["--change", change]);
+        let mut words: Vec<_> = ["import"].into_iter().chain(changes).map(OsStr::new).collect();
+        words.extend([archive.as_os_str(), OsStr::new(tag)]);
+        cmd("docker", words).stdout_null().run().context("docker import")?;
         Ok(())
     }
+}
+
+/// Runs `docker` with these words, on the engine that the command finds, and returns its stdout.
+///
+/// # Errors
+/// The command fails; the message is its stderr.
+pub fn run(words: &[&str]) -> Result<String> {
+    let output = call(words)?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let title = words.iter().take(2).copied().collect::<Vec<_>>().join(" ");
+    ensure!(output.status.success(), "docker {title}: {}", stderr.trim());
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Runs `docker` to its end, whatever its exit code.
+fn call(words: &[&str]) -> Result<Output> {
+    output_within("docker", &cmd("docker", words), CALL_TIMEOUT)
 }
 
 #[cfg(test)]

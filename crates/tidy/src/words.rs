@@ -1,7 +1,8 @@
 //! Words in code that are allowed in a few places only, and names that were replaced: a newcomer searches for the
 //! field's word and does not find them.
 
-use super::tree::Tree;
+use crate::assert_none;
+use crate::tree::Tree;
 
 /// Words that stand nowhere but below these paths, with what to do instead.
 struct Rule {
@@ -134,32 +135,42 @@ const REPLACED: &[(&str, &str)] = &[
 ];
 
 /// These files name the words in order to find them.
-const ABOUT_WORDS: &str = "xtask/src/tidy/";
+const ABOUT_WORDS: &str = "crates/tidy/";
+
+#[test]
+fn what_must_be_absent_is_absent() {
+    assert_none(&absences(&Tree::of_checkout()));
+}
+
+#[test]
+fn the_rooms_of_the_router_have_no_circle() {
+    assert_none(&one_way(&Tree::of_checkout()));
+}
+
+#[test]
+fn replaced_names_stay_away() {
+    assert_none(&replaced(&Tree::of_checkout()));
+}
 
 /// Checks the absences that ARCHITECTURE.md lists.
-pub(super) fn absences(tree: &Tree) -> Vec<String> {
+fn absences(tree: &Tree) -> Vec<String> {
     let rules = ABSENCES
         .iter()
         .flat_map(|rule| rule.words.iter().map(move |word| (*word, rule.allowed, rule.instead)));
     let mut faults = find(tree, &rules.collect::<Vec<_>>());
     for (name, folders) in WITHOUT {
-        let manifests = tree
-            .files
-            .iter()
-            .filter(|file| folders.iter().any(|folder| file.path == format!("{folder}Cargo.toml")));
-        let has =
-            |text: &str| text.lines().any(|line| line.starts_with(name) && has_word(line, name));
-        faults.extend(
-            manifests
-                .filter(|file| has(&file.text))
-                .map(|file| format!("{} has {name}", file.path)),
-        );
+        for manifest in folders.iter().map(|folder| format!("{folder}Cargo.toml")) {
+            let mut lines = tree.text(&manifest).lines();
+            if lines.any(|line| line.starts_with(name) && has_word(line, name)) {
+                faults.push(format!("{manifest} has {name}"));
+            }
+        }
     }
     faults
 }
 
 /// Checks that the rooms of a crate use each other one way only.
-pub(super) fn one_way(tree: &Tree) -> Vec<String> {
+fn one_way(tree: &Tree) -> Vec<String> {
     let mut faults = Vec::new();
     for (folder, modules) in ONE_WAY {
         for file in tree.rust().filter(|file| file.path.starts_with(folder)) {
@@ -175,7 +186,7 @@ pub(super) fn one_way(tree: &Tree) -> Vec<String> {
 }
 
 /// Replaced names stay away.
-pub(super) fn replaced(tree: &Tree) -> Vec<String> {
+fn replaced(tree: &Tree) -> Vec<String> {
     let rules = REPLACED.iter().map(|(word, instead)| (*word, &[][..], *instead));
     find(tree, &rules.collect::<Vec<_>>())
 }
@@ -210,64 +221,58 @@ fn has_word(line: &str, word: &str) -> bool {
     })
 }
 
-#[cfg(test)]
-mod tests {
-    use super::super::tree::planted_file;
-    use super::*;
-
-    #[test]
-    fn a_planted_word_is_found_outside_its_place_only() {
-        let cases = [
-            ("crates/router/src/lib.rs", "use diesel::prelude::*;", 1),
-            ("crates/app-api/src/db/tenants.rs", "use diesel::prelude::*;", 0),
-            ("crates/app-api/src/api/tenants.rs", "use diesel::prelude::*;", 1),
-            ("crates/edge/src/lib.rs", "unsafe { libc::fork() }", 1),
-            ("crates/edge/src/lib.rs", "#[expect(unsafe_code)]", 0),
-            ("crates/edge/src/lib.rs", "// nothing unsafe here", 0),
-            ("crates/edge/src/lib.rs", "let why = \"unsafe\";", 0),
-            ("crates/supervisor/src/privilege_drop.rs", "unsafe { libc::fork() }", 0),
-            ("crates/supervisor/src/spawn.rs", "nix::sys::wait::waitpid(pid, None)", 1),
-            ("crates/edge/src/lib.rs", "let port = std::env::var(\"PORT\");", 1),
-            ("crates/edge/src/lib.rs", "std::env::temp_dir()", 0),
-            ("crates/orchestrator/src/api.rs", "bollard::Docker::connect()", 1),
-            ("crates/edge/Cargo.toml", "axum.workspace = true", 1),
-            ("crates/edge/Cargo.toml", "hyper.workspace = true", 0),
-            ("crates/lease/Cargo.toml", "tokio = { workspace = true }", 1),
-            ("crates/lease/Cargo.toml", "tokio-util.workspace = true", 0),
-        ];
-        for (path, text, faults) in cases {
-            assert_eq!(absences(&planted_file(path, text)).len(), faults, "{path}: {text}");
-        }
+#[test]
+fn a_planted_word_is_found_outside_its_place_only() {
+    let cases = [
+        ("crates/router/src/lib.rs", "use diesel::prelude::*;", 1),
+        ("crates/app-api/src/db/tenants.rs", "use diesel::prelude::*;", 0),
+        ("crates/app-api/src/api/tenants.rs", "use diesel::prelude::*;", 1),
+        ("crates/edge/src/lib.rs", "unsafe { libc::fork() }", 1),
+        ("crates/edge/src/lib.rs", "#[expect(unsafe_code)]", 0),
+        ("crates/edge/src/lib.rs", "// nothing unsafe here", 0),
+        ("crates/edge/src/lib.rs", "let why = \"unsafe\";", 0),
+        ("crates/supervisor/src/privilege_drop.rs", "unsafe { libc::fork() }", 0),
+        ("crates/supervisor/src/spawn.rs", "nix::sys::wait::waitpid(pid, None)", 1),
+        ("crates/edge/src/lib.rs", "let port = std::env::var(\"PORT\");", 1),
+        ("crates/edge/src/lib.rs", "std::env::temp_dir()", 0),
+        ("crates/orchestrator/src/api.rs", "bollard::Docker::connect()", 1),
+        ("crates/edge/Cargo.toml", "axum.workspace = true", 1),
+        ("crates/edge/Cargo.toml", "hyper.workspace = true", 0),
+        ("crates/lease/Cargo.toml", "tokio = { workspace = true }", 1),
+        ("crates/lease/Cargo.toml", "tokio-util.workspace = true", 0),
+    ];
+    for (path, text, faults) in cases {
+        assert_eq!(absences(&Tree::planted(&[(path, text)])).len(), faults, "{path}: {text}");
     }
+}
 
-    #[test]
-    fn a_planted_circle_between_rooms_is_found() {
-        let cases = [
-            ("crates/router/src/routes/table.rs", "use crate::leases::LeaseHandle;", 1),
-            ("crates/router/src/leases/queue.rs", "use crate::routes::table::RouteTable;", 0),
-            ("crates/router/src/leases/queue.rs", "crate::http::responses::render()", 1),
-            ("crates/orchestrator/src/lib.rs", "use crate::leases::Lease;", 0),
-        ];
-        for (path, text, faults) in cases {
-            assert_eq!(one_way(&planted_file(path, text)).len(), faults, "{path}: {text}");
-        }
+#[test]
+fn a_planted_circle_between_rooms_is_found() {
+    let cases = [
+        ("crates/router/src/routes/table.rs", "use crate::leases::LeaseHandle;", 1),
+        ("crates/router/src/leases/queue.rs", "use crate::routes::table::RouteTable;", 0),
+        ("crates/router/src/leases/queue.rs", "crate::http::responses::render()", 1),
+        ("crates/orchestrator/src/lib.rs", "use crate::leases::Lease;", 0),
+    ];
+    for (path, text, faults) in cases {
+        assert_eq!(one_way(&Tree::planted(&[(path, text)])).len(), faults, "{path}: {text}");
     }
+}
 
-    #[test]
-    fn a_replaced_name_is_found_in_code_only() {
-        let cases = [
-            ("struct Rouse;", 1),
-            ("fn wake(rouse: WakeKind) {}", 0),
-            ("// Rouse was the name.", 0),
-            ("let title = \"House rules\";", 0),
-            ("struct Household;", 0),
-        ];
-        for (text, faults) in cases {
-            assert_eq!(
-                replaced(&planted_file("crates/a/src/lib.rs", text)).len(),
-                faults,
-                "{text}"
-            );
-        }
+#[test]
+fn a_replaced_name_is_found_in_code_only() {
+    let cases = [
+        ("struct Rouse;", 1),
+        ("fn wake(rouse: WakeKind) {}", 0),
+        ("// Rouse was the name.", 0),
+        ("let title = \"House rules\";", 0),
+        ("struct Household;", 0),
+    ];
+    for (text, faults) in cases {
+        assert_eq!(
+            replaced(&Tree::planted(&[("crates/a/src/lib.rs", text)])).len(),
+            faults,
+            "{text}"
+        );
     }
 }
