@@ -5,7 +5,7 @@ use std::time::Duration;
 use protocol::TenantId;
 use protocol::api_keys::{CreatedKey, NewKey, Role};
 use protocol::people::PlatformRole;
-use protocol::problem::Code;
+use protocol::problem::{Code, FieldCode};
 use protocol::{Slug, Timestamp};
 use serde_json::json;
 use service::api_error::ApiError;
@@ -177,15 +177,15 @@ fn validate(
     let field = |code, message| Some(FieldError { code, message });
     let days = new.expires_in_days.unwrap_or(DEFAULT_LIFETIME_DAYS);
     let lifetime = if days > MAX_LIFETIME_DAYS {
-        field("out_of_bounds", "Must be 1 to 3650, or 0 for a key that never expires.")
+        field(FieldCode::OutOfBounds, "Must be 1 to 3650, or 0 for a key that never expires.")
     } else {
         None
     };
     let is_confined = matches!(scope, Scope::Tenant { .. });
     let admin = if new.is_admin && is_confined {
-        field("invalid_is_admin", "A key that may do everything is a key of all tenants.")
+        field(FieldCode::InvalidIsAdmin, "A key that may do everything is a key of all tenants.")
     } else if new.is_admin && new.role != Role::Admin {
-        field("invalid_is_admin", "A key that may do everything has the role admin.")
+        field(FieldCode::InvalidIsAdmin, "A key that may do everything has the role admin.")
     } else {
         None
     };

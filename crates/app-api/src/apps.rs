@@ -2,7 +2,7 @@
 
 use protocol::Slug;
 use protocol::apps::{BUILT_IN_APP, NewApp, NewRelease};
-use protocol::problem::Code;
+use protocol::problem::{Code, FieldCode};
 use protocol::process::{AppSpec, PrepareImage, PreparedImage};
 use serde_json::json;
 use service::api_error::ApiError;
@@ -44,7 +44,7 @@ pub async fn create(service: &Service, caller: &Principal, new: &NewApp) -> Resu
         if row.slug.as_str() == BUILT_IN_APP || !app::insert(conn, &row).await? {
             let detail =
                 format!("An app with the slug {} exists already. Choose another.", row.slug);
-            return Err(refused_field(Code::AppTaken, "slug", "app_taken", detail));
+            return Err(refused_field(Code::AppTaken, "slug", Code::AppTaken, detail));
         }
         audit_log::append(conn, &entry, now).await?;
         Ok(())
@@ -177,25 +177,27 @@ pub async fn followed(
     slug: &str,
     release: Option<&str>,
 ) -> Result<Followed, ApiError> {
-    let invalid = |field: &str, code: &'static str, detail: String| {
+    let invalid = |field: &str, code: FieldCode, detail: String| {
         refused_field(Code::InvalidFields, field, code, detail)
     };
     let number =
         release.map(|name| name.strip_prefix('v').and_then(|n| n.parse().ok()).unwrap_or(0));
     let found = find_in(conn, slug).await.map_err(|error| {
         if error.problem.status == 404 {
-            invalid("app", "unknown_app", error.problem.detail)
+            invalid("app", FieldCode::UnknownApp, error.problem.detail)
         } else {
             error
         }
     })?;
     let release = app::release(conn, found.id, number).await?.ok_or_else(|| match release {
         Some(name) => {
-            invalid("release", "unknown_release", format!("The app has no release {name}."))
+            invalid("release", FieldCode::UnknownRelease, format!("The app has no release {name}."))
         }
-        None => {
-            invalid("app", "no_release", "The app has no release yet. Create one first.".to_owned())
-        }
+        None => invalid(
+            "app",
+            FieldCode::NoRelease,
+            "The app has no release yet. Create one first.".to_owned(),
+        ),
     })?;
     let tenant_app = TenantApp {
         slug: found.slug,
@@ -216,7 +218,7 @@ fn resource(app: &App) -> Resource {
 fn manifest_faults(faults: &[manifest::Fault]) -> ApiError {
     let error = ApiError::new(Code::InvalidFields, "The manifest has faults.");
     faults.iter().fold(error, |error, fault| {
-        error.with_field_error("manifest", "invalid_manifest", fault.to_string())
+        error.with_field_error("manifest", FieldCode::InvalidManifest, fault.to_string())
     })
 }
 
@@ -225,11 +227,11 @@ fn refused(error: &CallError) -> ApiError {
     if let CallError::Refused(problem) = error {
         let known = [Code::ImageMissing, Code::ImageInvalid, Code::DiskFull];
         if let Some(code) = known.into_iter().find(|code| code.as_str() == problem.code) {
-            return refused_field(code, "image", code.as_str(), &problem.detail);
+            return refused_field(code, "image", code, &problem.detail);
         }
         if problem.status == 422 {
             let detail = "The image's name is not one that the engine can know.";
-            return refused_field(Code::InvalidFields, "image", "invalid_image", detail);
+            return refused_field(Code::InvalidFields, "image", FieldCode::InvalidImage, detail);
         }
     }
     tracing::warn!(%error, "image preparation failed");

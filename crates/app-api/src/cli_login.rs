@@ -14,7 +14,7 @@ use protocol::TenantId;
 use protocol::api_keys::{CreatedKey, NewKey, Role};
 use protocol::cli_login::{CliLoginProof, NewCliLogin};
 use protocol::people::PlatformRole;
-use protocol::problem::Code;
+use protocol::problem::{Code, FieldCode};
 use serde_json::json;
 use service::api_error::ApiError;
 use sha2::{Digest as _, Sha256};
@@ -112,7 +112,7 @@ pub async fn find_by_user_code(
     let found = cli_login::find_open(&mut conn, Name::UserCode(&code), now).await?;
     found.ok_or_else(|| {
         let message = "No sign-in waits under this code. A code works for 5 minutes.";
-        invalid_fields(&[("code", Some(FieldError { code: "unknown_code", message }))])
+        invalid_fields(&[("code", Some(FieldError { code: FieldCode::UnknownCode, message }))])
     })
 }
 
@@ -243,7 +243,7 @@ pub fn redirect_url(redirect: &str, name: &str, value: &str) -> Option<String> {
 fn challenge(text: &str) -> Result<[u8; 32], FieldError> {
     let decoded = URL_SAFE_NO_PAD.decode(text).ok().and_then(|bytes| bytes.try_into().ok());
     let message = "Must be a SHA-256 in base64url, 43 characters.";
-    decoded.ok_or(FieldError { code: "invalid_challenge", message })
+    decoded.ok_or(FieldError { code: FieldCode::InvalidChallenge, message })
 }
 
 /// Accepts `http` at a loopback address with a port (RFC 8252 §7.3). `localhost` may name another machine (§8.3).
@@ -262,7 +262,7 @@ fn loopback_address(text: &str) -> Result<Url, FieldError> {
     };
     let message = "Must be http://127.0.0.1 or http://[::1] with a port, without a query.";
     let url = Url::parse(text).ok().filter(|_| text.len() <= 200);
-    url.filter(fits).ok_or(FieldError { code: "invalid_redirect", message })
+    url.filter(fits).ok_or(FieldError { code: FieldCode::InvalidRedirect, message })
 }
 
 fn user_code() -> anyhow::Result<String> {

@@ -10,6 +10,7 @@ use axum::routing::{MethodFilter, on};
 use protocol::api_keys::Role::{Admin, Read, Write};
 use protocol::problem::Code;
 use service::api_error::{ApiError, ErrorCause};
+use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::access::Access::{
     Global, Member, Person, PlatformAdmin, PlatformRead, Public, Service, SignedIn, Tenant,
@@ -184,6 +185,7 @@ pub fn public_service(app: App) -> Router {
     mount(&app, ROUTES)
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
+        .layer(CatchPanicLayer::custom(security::panicked))
         .layer(from_fn_with_state(app.clone(), security::check_request))
         .layer(from_fn(report_database_failure))
         .layer(from_fn_with_state(app.clone(), pages::problem::layer))

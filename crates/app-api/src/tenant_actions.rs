@@ -129,7 +129,7 @@ async fn followed_release(
 
 fn slug_taken(slug: &Slug) -> ApiError {
     let detail = format!("A tenant with the slug {slug} exists already. Choose another.");
-    validation::refused_field(Code::SlugTaken, "slug", "slug_taken", detail)
+    validation::refused_field(Code::SlugTaken, "slug", Code::SlugTaken, detail)
 }
 
 /// Lists the tenants that the caller may see.

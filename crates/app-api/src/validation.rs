@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use protocol::problem::Code;
+use protocol::problem::{Code, FieldCode};
 use protocol::text::{LineError, check_line};
 use service::api_error::ApiError;
 
@@ -11,11 +11,11 @@ use crate::auth::common_passwords::is_common;
 /// The reason for which a field's value is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FieldError {
-    pub code: &'static str,
+    pub code: FieldCode,
     pub message: &'static str,
 }
 
-const fn error<T>(code: &'static str, message: &'static str) -> Result<T, FieldError> {
+const fn error<T>(code: FieldCode, message: &'static str) -> Result<T, FieldError> {
     Err(FieldError { code, message })
 }
 
@@ -26,7 +26,7 @@ const MAX_NAME_CHARS: usize = 100;
 pub fn email(text: &str) -> Result<String, FieldError> {
     let email = text.trim().to_lowercase();
     if email.is_empty() {
-        return error("required", "Enter an e-mail address.");
+        return error(FieldCode::Required, "Enter an e-mail address.");
     }
     let parts = email.split_once('@');
     let plain = |c: char| !c.is_whitespace() && !c.is_control() && !"<>()[]\\,;:\"".contains(c);
@@ -35,7 +35,7 @@ pub fn email(text: &str) -> Result<String, FieldError> {
         (1..=64).contains(&local.len()) && domain.split('.').all(label)
     });
     if email.len() > MAX_EMAIL_BYTES || !fits || !email.chars().all(plain) {
-        return error("invalid_email", "Enter an e-mail address like name@example.com.");
+        return error(FieldCode::InvalidEmail, "Enter an e-mail address like name@example.com.");
     }
     Ok(email)
 }
@@ -47,10 +47,10 @@ pub fn email(text: &str) -> Result<String, FieldError> {
 pub fn name(text: &str) -> Result<String, FieldError> {
     match check_line(text, MAX_NAME_CHARS) {
         Ok(name) => Ok(name.to_owned()),
-        Err(LineError::Blank) => error("required", "Enter a name."),
-        Err(LineError::TooLong) => error("too_long", "Use at most 100 characters."),
+        Err(LineError::Blank) => error(FieldCode::Required, "Enter a name."),
+        Err(LineError::TooLong) => error(FieldCode::TooLong, "Use at most 100 characters."),
         Err(LineError::Unprintable) => error(
-            "invalid_name",
+            FieldCode::InvalidName,
             "Use no line breaks, control characters, invisible characters or marks of direction.",
         ),
     }
@@ -60,30 +60,35 @@ pub fn name(text: &str) -> Result<String, FieldError> {
 pub fn password(text: &str, email: &str) -> Result<(), FieldError> {
     let length = text.chars().count();
     if length < 8 {
-        return error("too_short", "Use at least 8 characters.");
+        return error(FieldCode::TooShort, "Use at least 8 characters.");
     }
     if length > 256 {
-        return error("too_long", "Use at most 256 characters.");
+        return error(FieldCode::TooLong, "Use at most 256 characters.");
     }
     let (lower, first) = (text.to_lowercase(), text.chars().next());
     let guessable = is_common(text)
         || lower == email.trim().to_lowercase()
         || text.chars().all(|c| Some(c) == first);
     if guessable {
-        return error("too_common", "Choose a password that is harder to guess.");
+        return error(FieldCode::TooCommon, "Choose a password that is harder to guess.");
     }
     Ok(())
 }
 
 /// A refusal for one field of the request. The detail and the field's message are the same sentence.
-pub fn refused_field(code: Code, field: &str, word: &str, detail: impl Into<String>) -> ApiError {
+pub fn refused_field(
+    code: Code,
+    field: &str,
+    reason: impl Into<FieldCode>,
+    detail: impl Into<String>,
+) -> ApiError {
     let detail = detail.into();
-    ApiError::new(code, detail.clone()).with_field_error(field, word, detail)
+    ApiError::new(code, detail.clone()).with_field_error(field, reason, detail)
 }
 
 /// A refusal of a slug; `why` is the rule, like "must …".
 pub fn invalid_slug(why: impl Display) -> ApiError {
-    refused_field(Code::InvalidSlug, "slug", "invalid_slug", format!("The slug {why}."))
+    refused_field(Code::InvalidSlug, "slug", Code::InvalidSlug, format!("The slug {why}."))
 }
 
 /// A 422 that names the error of each field that has one.
@@ -123,12 +128,12 @@ mod tests {
             assert_eq!(password(good, "a@b"), Ok(()), "{good}");
         }
         for (bad, code) in [
-            ("", "too_short"),
-            ("1234567", "too_short"),
-            ("PassWord", "too_common"),
-            ("aaaaaaaaaaaa", "too_common"),
-            ("Ada@example.com", "too_common"),
-            ("ab".repeat(129).as_str(), "too_long"),
+            ("", FieldCode::TooShort),
+            ("1234567", FieldCode::TooShort),
+            ("PassWord", FieldCode::TooCommon),
+            ("aaaaaaaaaaaa", FieldCode::TooCommon),
+            ("Ada@example.com", FieldCode::TooCommon),
+            ("ab".repeat(129).as_str(), FieldCode::TooLong),
         ] {
             assert_eq!(password(bad, "ada@example.com").unwrap_err().code, code, "{bad}");
         }
@@ -143,7 +148,7 @@ mod tests {
         for blank in
             ["\u{200b}", "\u{ad}", "\u{2800}", "\u{3164}", "\u{feff}", "\u{2060}", "\u{e0041}"]
         {
-            assert_eq!(name(blank).unwrap_err().code, "required", "{blank:?}");
+            assert_eq!(name(blank).unwrap_err().code, FieldCode::Required, "{blank:?}");
         }
         assert_eq!(name("👩\u{200d}💻").unwrap(), "👩\u{200d}💻");
     }

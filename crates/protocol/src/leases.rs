@@ -33,24 +33,27 @@ use crate::orchestrator::Upstream;
 
 /// Kinds of failed wakes, as strangers may see them.
 pub mod wake_failure {
+    use crate::problem::FieldCode;
+
     /// The field of the problem that carries the kind.
     pub const FIELD: &str = "wake";
     /// The engine did not start the tenant.
-    pub const REFUSED: &str = "refused";
+    pub const REFUSED: FieldCode = FieldCode::Refused;
     /// The tenant exited while it started.
-    pub const DIED: &str = "died";
+    pub const DIED: FieldCode = FieldCode::Died;
     /// Some services of the tenant did not respond in time.
-    pub const SLOW: &str = "slow";
+    pub const SLOW: FieldCode = FieldCode::Slow;
 }
 
 /// The number of wakes ahead of a slow wake, in a problem with the code `waking` or
 /// `wake_queue_full`.
 pub mod queue_position {
     use crate::Problem;
+    use crate::problem::FieldCode;
 
     /// The field of the problem that carries the number as its message.
     pub const FIELD: &str = "ahead";
-    pub const CODE: &str = "waits";
+    pub const CODE: FieldCode = FieldCode::Waits;
 
     pub fn from_problem(problem: &Problem) -> Option<u32> {
         let told = problem.errors.iter().find(|error| error.field == FIELD)?;

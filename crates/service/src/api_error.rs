@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use protocol::Problem;
-use protocol::problem::{CONTENT_TYPE, Code};
+use protocol::problem::{CONTENT_TYPE, Code, FieldCode};
 
 use crate::request_id;
 
@@ -83,7 +83,12 @@ impl ApiError {
 
     /// Adds an error of one field of the request.
     #[must_use]
-    pub fn with_field_error(mut self, field: &str, code: &str, message: impl Into<String>) -> Self {
+    pub fn with_field_error(
+        mut self,
+        field: &str,
+        code: impl Into<FieldCode>,
+        message: impl Into<String>,
+    ) -> Self {
         *self.problem = self.problem.field(field, code, message);
         self
     }

@@ -111,7 +111,7 @@ impl<S: Send + Sync> FromRequestParts<S> for AppPath {
 /// A 400 for a query parameter that breaks `rule`, like "must be 0 or 1".
 pub fn invalid_query(field: &str, rule: &str) -> ApiError {
     let detail = format!("The query's {field} {rule}.");
-    refused_field(Code::InvalidQuery, field, "invalid_query", detail)
+    refused_field(Code::InvalidQuery, field, Code::InvalidQuery, detail)
 }
 
 fn require_content_type(headers: &HeaderMap, wanted: &str) -> Result<(), ApiError> {

@@ -1,12 +1,11 @@
 //! CSRF and host checks for every request, security headers for every response.
 
-use std::panic::AssertUnwindSafe;
+use std::any::Any;
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
-use futures_util::FutureExt as _;
 use protocol::problem::Code;
 use service::api_error::ApiError;
 
@@ -18,7 +17,7 @@ use crate::settings::Addresses;
 pub async fn check_request(State(app): State<App>, request: Request, next: Next) -> Response {
     let checked = check(&app.addresses, request.method(), request.uri(), request.headers());
     match checked {
-        Ok(()) => catch_panic(next.run(request)).await,
+        Ok(()) => next.run(request).await,
         Err(failure) => failure.into_response(),
     }
 }
@@ -34,11 +33,9 @@ pub async fn add_security_headers(
     response
 }
 
-/// Turns a panic of a handler into a 500; other requests continue.
-async fn catch_panic(response: impl Future<Output = Response>) -> Response {
-    AssertUnwindSafe(response).catch_unwind().await.unwrap_or_else(|_| {
-        ApiError::internal(anyhow::anyhow!("a handler panicked")).into_response()
-    })
+/// The response for a handler that panicked. The panic hook has logged the message already.
+pub fn panicked(_message: Box<dyn Any + Send>) -> Response {
+    ApiError::internal(anyhow::anyhow!("a handler panicked")).into_response()
 }
 
 fn check(
@@ -134,9 +131,26 @@ fn set_security_headers(addresses: &Addresses, headers: &mut HeaderMap) {
 
 #[cfg(test)]
 mod tests {
+    use axum::Router;
+    use axum::body::Body;
+    use axum::routing::get;
     use protocol::Domain;
+    use tower::ServiceExt as _;
+    use tower_http::catch_panic::CatchPanicLayer;
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_panic_of_a_handler_is_a_problem() {
+        async fn handler() {
+            panic!("planted");
+        }
+        let layer = CatchPanicLayer::custom(panicked);
+        let service = Router::new().route("/", get(handler)).layer(layer);
+        let response = service.oneshot(Request::new(Body::empty())).await.unwrap();
+        assert_eq!(response.status(), 500);
+        assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
+    }
 
     fn addresses(admin: &str) -> Addresses {
         Addresses { admin: admin.parse().unwrap(), domain: Domain::default(), router_port: 8080 }

@@ -6,6 +6,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{Redirect, Response};
 use protocol::api_keys::{NewKey, Role};
+use protocol::problem::FieldCode;
 use protocol::{Problem, Timestamp};
 use serde::Deserialize;
 use service::api_error::ApiError;
@@ -68,10 +69,12 @@ impl KeyForm {
     fn parse(&self) -> Result<NewKey, ApiError> {
         let is_admin = self.role == EVERYTHING;
         let role = if is_admin { Ok(Role::Admin) } else { self.role.parse() };
-        let role = role
-            .map_err(|_| FieldError { code: "invalid_role", message: "Choose one of the roles." });
+        let role = role.map_err(|_| FieldError {
+            code: FieldCode::InvalidRole,
+            message: "Choose one of the roles.",
+        });
         let days = self.expires_in_days.parse::<u32>().map_err(|_| FieldError {
-            code: "out_of_bounds",
+            code: FieldCode::OutOfBounds,
             message: "Choose one of the lifetimes.",
         });
         match (role, days) {

@@ -7,6 +7,7 @@ use axum::http::StatusCode;
 use axum::response::{Redirect, Response};
 use protocol::Problem;
 use protocol::people::{MemberRole, PlatformRole};
+use protocol::problem::FieldCode;
 use serde::Deserialize;
 use service::api_error::ApiError;
 use uuid::Uuid;
@@ -213,7 +214,7 @@ async fn invite(
 }
 
 fn chosen<T: std::str::FromStr>(form: &RoleForm) -> Result<T, ApiError> {
-    let error = FieldError { code: "invalid_role", message: "Choose one of the roles." };
+    let error = FieldError { code: FieldCode::InvalidRole, message: "Choose one of the roles." };
     form.role.parse().map_err(|_| invalid_fields(&[("role", Some(error))]))
 }
 

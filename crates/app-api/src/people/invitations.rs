@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use protocol::people::{MemberRole, PlatformRole};
-use protocol::problem::Code;
+use protocol::problem::{Code, FieldCode};
 use protocol::{TenantId, Timestamp};
 use serde_json::json;
 use service::api_error::ApiError;
@@ -57,7 +57,7 @@ impl Target<'_> {
             Self::Platform => "Choose viewer, admin or owner.",
             Self::Tenant(_) => "Choose viewer, member or admin.",
         };
-        if fits { Ok(()) } else { Err(FieldError { code: "invalid_role", message }) }
+        if fits { Ok(()) } else { Err(FieldError { code: FieldCode::InvalidRole, message }) }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::ops::RangeInclusive;
 
+use protocol::problem::FieldCode;
 use protocol::spec::{Limits, Policy, WakeOn};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
@@ -69,7 +70,7 @@ pub struct Changeable {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldError {
     pub field: &'static str,
-    pub code: &'static str,
+    pub code: FieldCode,
     pub message: String,
 }
 
@@ -142,7 +143,7 @@ impl Change {
         let message = format!(
             "{rule}: otherwise it sleeps before it could freeze. Set freeze_after_seconds to 0 if it is never to freeze."
         );
-        Some(FieldError { field, code: "sleeps_before_it_freezes", message })
+        Some(FieldError { field, code: FieldCode::SleepsBeforeItFreezes, message })
     }
 }
 
@@ -180,7 +181,7 @@ fn whole_number<T: TryFrom<u64>>(
     let fits = value.as_u64().filter(|n| bounds.contains(n)).and_then(|n| T::try_from(n).ok());
     fits.ok_or_else(|| {
         let message = format!("Must be a whole number, {} to {}.", bounds.start(), bounds.end());
-        FieldError { field, code: "out_of_bounds", message }
+        FieldError { field, code: FieldCode::OutOfBounds, message }
     })
 }
 
@@ -201,7 +202,7 @@ fn seconds(field: &'static str, value: &Value) -> Result<Option<u32>, FieldError
 fn wake_on(value: &Value) -> Result<Option<WakeOn>, FieldError> {
     serde_json::from_value(value.clone()).map_err(|_| FieldError {
         field: WAKE_ON,
-        code: "unknown_word",
+        code: FieldCode::UnknownWord,
         message: "Must be \"visits\", \"any_request\", or null for the installation's setting."
             .to_owned(),
     })

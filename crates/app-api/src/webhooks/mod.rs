@@ -9,7 +9,7 @@ pub mod schedule;
 pub mod signature;
 pub mod target;
 
-use protocol::problem::Code;
+use protocol::problem::{Code, FieldCode};
 use serde_json::json;
 use service::api_error::ApiError;
 use service::keys;
@@ -39,7 +39,7 @@ pub async fn create(
 ) -> Result<(Webhook, String), ApiError> {
     let checked = target::check_url(url, app.webhook_targets);
     let url = checked.map_err(|message| {
-        invalid_fields(&[("url", Some(FieldError { code: "invalid_url", message }))])
+        invalid_fields(&[("url", Some(FieldError { code: FieldCode::InvalidUrl, message }))])
     })?;
     let (actor, now) = (Actor::from(caller), app.clock.now());
     let row = Webhook {

@@ -6,7 +6,7 @@ use axum::extract::{FromRequestParts, Path};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use protocol::orchestrator::ApplyRequest;
-use protocol::problem::Code;
+use protocol::problem::{Code, FieldCode};
 use protocol::process::PrepareImage;
 use protocol::{TenantId, Timestamp};
 use serde::Deserialize;
@@ -80,12 +80,14 @@ pub(super) fn parse_prepare(body: Result<Bytes, BytesRejection>) -> Parsed<Prepa
         return Ok(request);
     }
     let failure = ApiError::new(Code::InvalidSpec, "The image's name is not valid.");
-    Err(failure.with_field_error("image", "invalid", "must be the name of an image").into())
+    Err(failure
+        .with_field_error("image", FieldCode::Invalid, "must be the name of an image")
+        .into())
 }
 
 struct FieldError {
     field: String,
-    code: &'static str,
+    code: FieldCode,
     rule: &'static str,
 }
 
@@ -100,20 +102,20 @@ fn validate(
     if is_of_app && !spec.image.as_deref().is_some_and(is_image_id) {
         errors.push(FieldError {
             field: "spec.image".to_owned(),
-            code: "image_refused",
+            code: FieldCode::ImageRefused,
             rule: "must be the id of an image for a spec with an app",
         });
     }
     if !is_of_app && spec.image.as_deref().is_some_and(|tag| !images.allow(tag)) {
         errors.push(FieldError {
             field: "spec.image".to_owned(),
-            code: "image_refused",
+            code: FieldCode::ImageRefused,
             rule: "must be the image of CIAL_TENANT_IMAGE or one of CIAL_TENANT_IMAGES",
         });
     }
     let mut check = |holds: bool, field: &str, rule: &'static str| {
         if !holds {
-            errors.push(FieldError { field: field.to_owned(), code: "invalid", rule });
+            errors.push(FieldError { field: field.to_owned(), code: FieldCode::Invalid, rule });
         }
     };
     check(spec.id == id, "spec.id", "must be the id in the path");
@@ -172,7 +174,7 @@ pub(super) fn parse_logs_query(query: &LogsQuery) -> Parsed<LogOptions> {
         let detail = format!("{field} {rule}.");
         let failure =
             ApiError::with_status(Code::InvalidQuery, StatusCode::UNPROCESSABLE_ENTITY, detail);
-        Box::new(failure.with_field_error(field, "invalid", rule))
+        Box::new(failure.with_field_error(field, FieldCode::Invalid, rule))
     };
     let tail = match query.tail.as_str() {
         "" | "all" => None,

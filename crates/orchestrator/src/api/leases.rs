@@ -13,7 +13,7 @@ use protocol::leases::{
     LeaseGrant, LeaseRequest, LeaseUsage, ReleaseRequest, RenewRequest, RenewResponse,
     WakeProgress, queue_position,
 };
-use protocol::problem::Code;
+use protocol::problem::{Code, FieldCode};
 use service::api_error::ApiError;
 
 use super::input::{self, Parsed, TenantPath};
@@ -88,7 +88,7 @@ fn check_count(leases: &[LeaseUsage]) -> Parsed<()> {
 fn field_error(field: &str, rule: &str) -> Box<ApiError> {
     let detail = format!("{field} {rule}.");
     let failure = ApiError::new(Code::InvalidLease, detail);
-    Box::new(failure.with_field_error(field, "invalid", rule))
+    Box::new(failure.with_field_error(field, FieldCode::Invalid, rule))
 }
 
 pub(super) fn lease_failure(error: LeaseError) -> ApiError {

@@ -1,10 +1,12 @@
 //! Errors on the wire: RFC 9457, in the same shape from every service.
 
 mod code;
+mod field_code;
 
 use serde::{Deserialize, Serialize};
 
 pub use code::{Code, reason_phrase};
+pub use field_code::FieldCode;
 
 pub const CONTENT_TYPE: &str = "application/problem+json";
 
@@ -35,8 +37,15 @@ pub struct Problem {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FieldError {
     pub field: String,
+    /// The word of a [`FieldCode`], as a string like the code of a problem.
     pub code: String,
     pub message: String,
+}
+
+impl FieldError {
+    pub fn new(field: &str, code: FieldCode, message: impl Into<String>) -> Self {
+        Self { field: field.into(), code: code.as_str().into(), message: message.into() }
+    }
 }
 
 impl Problem {
@@ -74,12 +83,13 @@ impl Problem {
 
     /// Adds the error of one field.
     #[must_use]
-    pub fn field(mut self, field: &str, code: &str, message: impl Into<String>) -> Self {
-        self.errors.push(FieldError {
-            field: field.into(),
-            code: code.into(),
-            message: message.into(),
-        });
+    pub fn field(
+        mut self,
+        field: &str,
+        code: impl Into<FieldCode>,
+        message: impl Into<String>,
+    ) -> Self {
+        self.errors.push(FieldError::new(field, code.into(), message));
         self
     }
 }

@@ -15,7 +15,7 @@ use protocol::leases::{
 use protocol::orchestrator::{
     ApplyRequest, Capacity, Exit, ObservedTenant, ObservedTenantList, Phase, Upstream,
 };
-use protocol::problem::Code;
+use protocol::problem::{Code, FieldCode};
 use protocol::process::AppSpec;
 use protocol::routes::Route;
 use protocol::sessions::RevokeSessions;
@@ -312,7 +312,7 @@ fn the_admin_api() {
     ];
     let problem = Problem::new(Code::InvalidFields, "Some fields need another value.").field(
         "name",
-        "required",
+        FieldCode::Required,
         "Enter a name.",
     );
     let (email, password) = ("ada@example.com".to_owned(), "correct horse".to_owned());

@@ -8,7 +8,7 @@ use protocol::leases::{
     LeaseGrant, LeaseRequest, ReleaseRequest, RenewRequest, RenewResponse, RequestIntent,
     queue_position, wake_failure,
 };
-use protocol::problem::Code;
+use protocol::problem::{Code, FieldCode};
 use protocol::{Problem, TenantId};
 use service::client::{CallError, Client};
 use uuid::Uuid;
@@ -116,7 +116,7 @@ pub(crate) fn classify_error(error: &CallError) -> LeaseCallError {
 /// the owner may read.
 fn wake_failure_reason(problem: &Problem) -> &'static str {
     let kind = problem.errors.iter().find(|error| error.field == wake_failure::FIELD);
-    match kind.map(|error| error.code.as_str()) {
+    match kind.and_then(|error| FieldCode::from_word(&error.code)) {
         Some(wake_failure::REFUSED) => "It could not be started. Its owner can see why.",
         Some(wake_failure::DIED) => "It ended while it started. Its owner can see why.",
         Some(wake_failure::SLOW) => "It was started, and did not get ready in time.",

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use protocol::Timestamp;
 use protocol::busy::{Busy, BusyLease, BusyList, BusyOwner, DeclareBusy, MAX_TTL_SECONDS};
-use protocol::problem::FieldError;
+use protocol::problem::{FieldCode, FieldError};
 use protocol::text::check_line;
 use uuid::Uuid;
 
@@ -158,7 +158,7 @@ fn ttl(seconds: u32) -> Result<Duration, FieldError> {
         return Ok(Duration::from_secs(seconds.into()));
     }
     let rule = format!("must be 1 to {MAX_TTL_SECONDS}; renew the declaration for longer work");
-    Err(field_error("ttl_seconds", "out_of_range", rule))
+    Err(FieldError::new("ttl_seconds", FieldCode::OutOfRange, rule))
 }
 
 fn reason_error(reason: &str) -> Option<FieldError> {
@@ -166,11 +166,7 @@ fn reason_error(reason: &str) -> Option<FieldError> {
         "must be 1 to {MAX_REASON_CHARS} characters, at least one of them visible and none a control or format character"
     );
     let is_refused = check_line(reason, MAX_REASON_CHARS).is_err();
-    is_refused.then(|| field_error("reason", "invalid_text", rule))
-}
-
-fn field_error(field: &str, code: &str, message: String) -> FieldError {
-    FieldError { field: field.to_owned(), code: code.to_owned(), message }
+    is_refused.then(|| FieldError::new("reason", FieldCode::InvalidText, rule))
 }
 
 #[cfg(test)]

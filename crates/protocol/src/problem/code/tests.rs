@@ -1,20 +1,30 @@
 use super::*;
+use crate::problem::FieldCode;
 
-/// The table of the reference is the table of this file. To rewrite the reference:
+const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/reference/problems.md");
+
+/// The tables of the reference are made from the codes. To rewrite the reference:
 /// `UPDATE_REFERENCE=1 cargo test -p protocol the_reference`.
 #[test]
 fn the_reference_is_made_from_the_codes() {
-    const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/reference/problems.md");
-    const HEAD: &str = "| code | status | means | what to do |\n|---|---|---|---|\n";
     let text = std::fs::read_to_string(PATH).unwrap();
-    let (before, rest) = text.split_once(HEAD).expect("the head of the table");
-    let (_, after) = rest.split_once("\n\n").expect("the end of the table");
-    let rows: Vec<_> = Code::ALL.iter().map(|code| row(*code)).collect();
-    let expected = format!("{before}{HEAD}{}\n\n{after}", rows.join("\n"));
+    let codes: Vec<_> = Code::ALL.iter().map(|code| row(*code)).collect();
+    let expected =
+        with_rows(&text, "| code | status | means | what to do |\n|---|---|---|---|\n", &codes);
+    let fields = FieldCode::MEANINGS.iter().map(|(code, means)| format!("| `{code}` | {means} |"));
+    let fields: Vec<_> = fields.collect();
+    let expected = with_rows(&expected, "| field's code | means |\n|---|---|\n", &fields);
     if option_env!("UPDATE_REFERENCE").is_some() {
         std::fs::write(PATH, &expected).unwrap();
     }
     assert!(text == expected, "the reference is outdated: set UPDATE_REFERENCE=1 and run again");
+}
+
+/// Replaces the rows of the table with this head.
+fn with_rows(text: &str, head: &str, rows: &[String]) -> String {
+    let (before, rest) = text.split_once(head).expect("the head of the table");
+    let (_, after) = rest.split_once("\n\n").expect("the end of the table");
+    format!("{before}{head}{}\n\n{after}", rows.join("\n"))
 }
 
 fn row(code: Code) -> String {
