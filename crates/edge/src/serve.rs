@@ -1,10 +1,13 @@
 //! Starts the edge with the sockets from PID 1, and runs it until the last tunnel is drained.
 
+use std::path::Path;
 use std::time::Duration;
 
+use protocol::gauges::{Gauge, GaugeName};
 use proxy::{DescriptorDemand, HeadLimit, TooFewDescriptors};
 use service::descriptors::raise_open_file_limit;
 use service::{Env, ServiceError, shutdown_token};
+use tenant_service::gauges::serve_gauges;
 use tenant_service::inherited::Inherited;
 use tokio_util::sync::CancellationToken;
 
@@ -37,7 +40,22 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> std::io::Result<()> {
     let engine = engine_settings(raise_open_file_limit() as u64).map_err(std::io::Error::other)?;
+    // A tenant without gauges still serves.
+    if let Err(error) = report_gauges(&settings.gauges_socket, &engine) {
+        eprintln!("gauges not served: error={error}");
+    }
     proxy::serve(listeners, EdgePolicy::new(settings), engine, stop).await
+}
+
+fn report_gauges(socket: &Path, engine: &proxy::Settings) -> std::io::Result<()> {
+    let stats = engine.stats.clone();
+    let (connections, idle) = (engine.max_connections, engine.max_idle_per_upstream * UPSTREAMS);
+    serve_gauges(socket, move || {
+        vec![
+            Gauge::new(GaugeName::EdgeConnections, stats.connections(), connections),
+            Gauge::new(GaugeName::EdgeIdleUpstreams, stats.idle(), idle),
+        ]
+    })
 }
 
 /// Listeners, the runtime, the link to PID 1, standard streams and session lookups.

@@ -4,8 +4,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use protocol::inside::{
-    APP_PORT, CORE_BACK_SOCKET, CORE_FRONT_SOCKET, PLATFORM_FRONT, ROUTE_PROOF, ROUTE_TOKEN,
-    SECRETS_DIR,
+    APP_PORT, CORE_BACK_SOCKET, CORE_FRONT_SOCKET, EDGE_GAUGES_SOCKET, PLATFORM_FRONT, ROUTE_PROOF,
+    ROUTE_TOKEN, SECRETS_DIR,
 };
 use service::settings::SettingsErrors;
 use service::{Env, SettingsReader};
@@ -22,6 +22,8 @@ pub struct UpstreamAddresses {
 pub struct Settings {
     pub route_token: Option<RouteToken>,
     pub upstreams: UpstreamAddresses,
+    /// The socket on which core-back reads the edge's gauges.
+    pub gauges_socket: PathBuf,
 }
 
 impl Settings {
@@ -36,7 +38,8 @@ impl Settings {
             core_front: CORE_FRONT_SOCKET.into(),
             platform_front: platform_address(env),
         };
-        vars.finish(|| Some(Self { route_token: route_token?, upstreams }))
+        let gauges_socket = EDGE_GAUGES_SOCKET.into();
+        vars.finish(|| Some(Self { route_token: route_token?, upstreams, gauges_socket }))
     }
 }
 

@@ -1,5 +1,5 @@
-//! Asks a tenant over its own socket for its busy declarations. The response is not trusted: a tenant can only keep itself
-//! awake with it.
+//! Asks a tenant over its own socket for its busy declarations and its gauges. The response is not trusted: a tenant can only
+//! keep itself awake with it, and misreport itself.
 
 use std::io;
 use std::path::Path;
@@ -7,11 +7,15 @@ use std::time::Duration;
 
 use connect::{connect_unix, is_local_shortage};
 use protocol::busy::{BusyList, is_printable};
+use protocol::gauges::GaugeReport;
+use serde::de::DeserializeOwned;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// A tenant that does not respond within this time counts as not busy.
 pub const BUSY_TIMEOUT: Duration = Duration::from_millis(200);
 
+const GAUGES_REQUEST: &[u8] =
+    b"GET /gauges HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
 const REQUEST: &[u8] = b"GET /busy HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
 /// Far above the largest list that a tenant may declare.
 const MAX_RESPONSE_BYTES: u64 = 256 << 10;
@@ -32,7 +36,19 @@ pub enum BusyError {
 /// # Errors
 /// [`BusyError`], within [`BUSY_TIMEOUT`].
 pub async fn fetch_busy_list(socket: &Path) -> Result<BusyList, BusyError> {
-    match tokio::time::timeout(BUSY_TIMEOUT, exchange(socket, REQUEST)).await {
+    fetch(socket, REQUEST).await.map(truncate_list)
+}
+
+/// Fetches the gauges over the tenant's unix socket at `socket`.
+///
+/// # Errors
+/// [`BusyError`], within [`BUSY_TIMEOUT`].
+pub async fn fetch_gauges(socket: &Path) -> Result<GaugeReport, BusyError> {
+    fetch(socket, GAUGES_REQUEST).await
+}
+
+async fn fetch<T: DeserializeOwned>(socket: &Path, request: &[u8]) -> Result<T, BusyError> {
+    match tokio::time::timeout(BUSY_TIMEOUT, exchange(socket, request)).await {
         Ok(Ok(response)) => parse_response(&response),
         Ok(Err(error)) if is_local_shortage(&error) => Err(BusyError::Local(error.to_string())),
         Ok(Err(error)) => Err(BusyError::NoResponse(describe(&error))),
@@ -62,14 +78,13 @@ pub(crate) async fn exchange(socket: &Path, request: &[u8]) -> io::Result<Vec<u8
     Ok(response)
 }
 
-fn parse_response(response: &[u8]) -> Result<BusyList, BusyError> {
+fn parse_response<T: DeserializeOwned>(response: &[u8]) -> Result<T, BusyError> {
     let unreadable = || BusyError::NoResponse("its response cannot be parsed".to_owned());
     let end = response.windows(4).position(|w| w == b"\r\n\r\n").ok_or_else(unreadable)?;
     if !response.starts_with(b"HTTP/1.1 200 ") {
         return Err(unreadable());
     }
-    let list = serde_json::from_slice(&response[end + 4..]).map_err(|_| unreadable())?;
-    Ok(truncate_list(list))
+    serde_json::from_slice(&response[end + 4..]).map_err(|_| unreadable())
 }
 
 /// Keeps the declarations that last longest, with printable reasons of bounded length.

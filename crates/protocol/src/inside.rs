@@ -40,6 +40,9 @@ pub const CORE_FRONT_SOCKET: &str = "/run/cial/core/front.sock";
 /// The socket on which the core half declares that it is busy. Differs from [`CORE_BACK_SOCKET`],
 /// which carries requests of strangers from the edge.
 pub const CORE_BUSY_SOCKET: &str = "/run/cial/core/busy.sock";
+/// The sockets on which the edge and core-front report their gauges to core-back.
+pub const EDGE_GAUGES_SOCKET: &str = "/run/cial/core/edge-gauges.sock";
+pub const CORE_FRONT_GAUGES_SOCKET: &str = "/run/cial/core/front-gauges.sock";
 pub const PLATFORM_FRONT: &str = "127.0.0.1:3000";
 pub const PLATFORM_BACK: &str = "127.0.0.1:3001";
 

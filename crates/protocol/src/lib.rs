@@ -9,6 +9,7 @@ pub mod busy;
 pub mod cli_login;
 pub mod control;
 pub mod domain;
+pub mod gauges;
 pub mod headers;
 pub mod id;
 pub mod inside;

@@ -1,8 +1,13 @@
 //! core-front: the core's pages, which are all paths under `/.cial` outside the API.
 
+use std::path::Path;
+
 use askama::Template;
 use hyper::{Method, StatusCode};
+use protocol::gauges::{Gauge, GaugeName};
+use protocol::inside::CORE_FRONT_GAUGES_SOCKET;
 use service::{Env, ServiceError};
+use tenant_service::gauges::serve_gauges;
 use tenant_service::{
     BoundedListener, Drain, Request, RequestContext, Response, User, echo, page, response, serve,
 };
@@ -22,7 +27,20 @@ struct Page<'a> {
 /// # Errors
 /// For missing settings or sockets.
 pub fn start(env: &Env) -> Result<(), ServiceError> {
-    tenant_service::start(env, crate::runtime(), run)
+    tenant_service::start(env, crate::runtime(), |listener, tenant, drain| {
+        report_gauges(&listener);
+        run(listener, tenant, drain)
+    })
+}
+
+fn report_gauges(listener: &BoundedListener<UnixListener>) {
+    let connections = listener.connections();
+    let name = GaugeName::CoreFrontConnections;
+    let gauges = move || vec![Gauge::new(name, connections.current(), connections.limit())];
+    // A tenant without gauges still serves.
+    if let Err(error) = serve_gauges(Path::new(CORE_FRONT_GAUGES_SOCKET), gauges) {
+        eprintln!("gauges not served: error={error}");
+    }
 }
 
 /// Serves until the drain is requested and done.

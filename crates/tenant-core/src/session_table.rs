@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use protocol::gauges::{Gauge, GaugeName};
 use protocol::people::MemberRole;
 use serde::{Deserialize, Deserializer, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -136,6 +137,15 @@ impl SessionTable {
             },
         );
         Ok(())
+    }
+
+    /// The sizes of the table, and their bounds.
+    pub fn gauges(&self) -> [Gauge; 3] {
+        [
+            Gauge::new(GaugeName::TenantSessions, self.sessions.len(), MAX_SESSIONS),
+            Gauge::new(GaugeName::UsedTokens, self.used_tokens.len(), MAX_USED_TOKENS),
+            Gauge::new(GaugeName::RevokedSessions, self.revoked.len(), MAX_REVOKED),
+        ]
     }
 
     /// The session with this hash, unless it has ended.

@@ -5,6 +5,7 @@
 pub mod body;
 pub mod echo;
 pub mod fetch;
+pub mod gauges;
 pub mod inherited;
 pub mod page;
 pub mod request_body;

@@ -25,7 +25,7 @@ use crate::{Request, RequestContext, Response};
 /// Less than the 10 s after which PID 1 kills a service.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(8);
 /// The pause after a failed accept, so that a lack of descriptors does not become a busy loop.
-const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
+pub(crate) const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 
 /// The shutdown of a service: requested by a token, complete when every tracked task has ended.
 #[derive(Clone)]
@@ -91,6 +91,11 @@ impl<L: Listener> BoundedListener<L> {
     /// Allows `max_connections` at once.
     pub fn new(listener: L, max_connections: usize) -> Self {
         Self { listener, connections: Connections::new(max_connections) }
+    }
+
+    /// The connections that this listener bounds.
+    pub fn connections(&self) -> Arc<Connections> {
+        self.connections.clone()
     }
 
     async fn accept(&self) -> io::Result<EvictableStream<L::Stream>> {

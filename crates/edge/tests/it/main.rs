@@ -3,6 +3,7 @@
 
 mod drain;
 mod errors;
+mod gauges;
 mod heads;
 mod raw;
 mod route_token;

@@ -22,7 +22,14 @@ fn no_request_is_smuggled_through_the_edge() {
     door.set_nonblocking(true).unwrap();
     let address = door.local_addr().unwrap();
     let stop = CancellationToken::new();
-    let (settings, stopped) = (Settings { route_token: None, upstreams: insides }, stop.clone());
+    let (settings, stopped) = (
+        Settings {
+            route_token: None,
+            upstreams: insides,
+            gauges_socket: nowhere.path().join("gauges.sock"),
+        },
+        stop.clone(),
+    );
     let edge = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let doors = vec![proxy::Listener::Tcp(door)];

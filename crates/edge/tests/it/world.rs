@@ -26,6 +26,7 @@ pub(crate) const SIGNED_IN: &str = "cial_session=good";
 pub(crate) struct Tenant {
     pub(crate) tcp: SocketAddr,
     pub(crate) ingress: PathBuf,
+    pub(crate) gauges: PathBuf,
     pub(crate) stop: CancellationToken,
     pub(crate) core_back: CancellationToken,
     /// Ends the session of [`SIGNED_IN`].
@@ -69,13 +70,24 @@ impl Tenant {
         let address = tcp.local_addr().unwrap();
         let doors = vec![proxy::Listener::Tcp(tcp), proxy::Listener::Unix(unix)];
         let stop = CancellationToken::new();
-        let (settings, stopped) =
-            (Settings { route_token: guard, upstreams: insides }, stop.clone());
+        let (settings, stopped) = (
+            Settings { route_token: guard, upstreams: insides, gauges_socket: path("gauges.sock") },
+            stop.clone(),
+        );
         let edge = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.unwrap().block_on(edge::serve(doors, settings, stopped)).unwrap();
         });
-        Self { tcp: address, ingress, stop, core_back, session_end, edge: Some(edge), _dir: dir }
+        Self {
+            tcp: address,
+            ingress,
+            gauges: path("gauges.sock"),
+            stop,
+            core_back,
+            session_end,
+            edge: Some(edge),
+            _dir: dir,
+        }
     }
 
     /// Waits for the edge to end after its stop.

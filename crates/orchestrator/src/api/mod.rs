@@ -24,6 +24,7 @@ use crate::allowed_images::AllowedImages;
 use crate::controller::Controller;
 use crate::driver::DriverError;
 use crate::listener;
+use crate::metrics::tenants as tenant_metrics;
 use crate::operations::Operations;
 use crate::sleep::SleepController;
 use crate::tenants::TenantStore;
@@ -89,6 +90,7 @@ pub fn routes() -> Vec<Route> {
         route(Method::GET, "/healthz", Open, get(show_health)),
         route(Method::GET, "/readyz", Open, get(show_readiness)),
         route(Method::GET, "/metrics", Open, get(show_metrics)),
+        route(Method::GET, "/metrics/tenants", Open, get(show_tenant_metrics)),
         route(Method::GET, "/v1/capacity", Control, get(show_capacity)),
         route(Method::POST, "/v1/images/prepare", Control, post(images::prepare)),
         route(Method::GET, "/v1/tenants", Control, get(tenants::list)),
@@ -163,7 +165,16 @@ async fn show_metrics(
     State(controller): State<Arc<Controller>>,
     State(connections): State<Arc<Connections>>,
 ) -> Response {
-    let mut response = controller.metrics_text(Some(&connections)).into_response();
+    exposition(controller.metrics_text(Some(&connections)))
+}
+
+/// Asks every running tenant, and wakes none.
+async fn show_tenant_metrics(State(operations): State<Arc<Operations>>) -> Response {
+    exposition(tenant_metrics::text(&operations.fetch_tenant_gauges().await))
+}
+
+fn exposition(text: String) -> Response {
+    let mut response = text.into_response();
     let content_type = HeaderValue::from_static(metrics::CONTENT_TYPE);
     response.headers_mut().insert(header::CONTENT_TYPE, content_type);
     response

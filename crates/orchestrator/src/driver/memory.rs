@@ -10,6 +10,7 @@ use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream};
 use protocol::busy::BusyList;
+use protocol::gauges::GaugeReport;
 use protocol::inside::DEFAULT_APP_PORT;
 use protocol::orchestrator::{Capacity, Drift, Exit, Upstream};
 use protocol::process::{AppSpec, PreparedImage};
@@ -73,6 +74,7 @@ struct SimulatedEngine {
     scripts: BTreeMap<TenantId, TenantBehavior>,
     /// Bytes in a tenant's volumes, where a test set them.
     disk_bytes: HashMap<TenantId, u64>,
+    gauges: HashMap<TenantId, GaugeReport>,
     /// Volumes outlive containers.
     volumes: BTreeSet<TenantId>,
     /// The reason why the engine is unreachable, if it is.
@@ -124,6 +126,10 @@ impl MemoryDriver {
 
     pub fn set_busy_list(&self, id: TenantId, answer: Result<BusyList, BusyError>) {
         self.state().busy.insert(id, answer);
+    }
+
+    pub fn set_gauges(&self, id: TenantId, report: GaugeReport) {
+        self.state().gauges.insert(id, report);
     }
 
     pub fn set_disk_bytes(&self, id: TenantId, bytes: u64) {
@@ -438,6 +444,12 @@ impl Driver for MemoryDriver {
             state.calls.push(format!("busy {id}"));
             state.busy.get(&id).cloned().unwrap_or_else(|| Ok(BusyList::default()))
         })
+    }
+
+    fn gauges(&self, id: TenantId) -> BoxFuture<'_, Result<GaugeReport, BusyError>> {
+        let gauges = self.state().gauges.get(&id).cloned();
+        let gauges = gauges.ok_or_else(|| BusyError::NoResponse("scripted".to_owned()));
+        Box::pin(async move { gauges })
     }
 
     fn revoke_sessions(

@@ -17,6 +17,7 @@ use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream};
 use protocol::busy::BusyList;
+use protocol::gauges::GaugeReport;
 use protocol::orchestrator::{Capacity, Drift, Exit, Upstream};
 use protocol::process::{AppSpec, PreparedImage};
 use protocol::sessions::RevokeSessions;
@@ -59,6 +60,11 @@ pub trait Driver: Send + Sync + 'static {
     /// # Errors
     /// [`BusyError`]: why there is no list.
     fn busy_list(&self, id: TenantId) -> BoxFuture<'_, Result<BusyList, BusyError>>;
+    /// Reads the tenant's gauges within [`BUSY_TIMEOUT`](crate::busy::BUSY_TIMEOUT).
+    ///
+    /// # Errors
+    /// [`BusyError`]: why there are none.
+    fn gauges(&self, id: TenantId) -> BoxFuture<'_, Result<GaugeReport, BusyError>>;
     /// Reports ended admin sessions to the tenant within
     /// [`REVOKE_TIMEOUT`](crate::revocation::REVOKE_TIMEOUT).
     ///

@@ -1,6 +1,7 @@
 //! Metrics in Prometheus's text format.
 
 pub(crate) mod sleep;
+pub(crate) mod tenants;
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;

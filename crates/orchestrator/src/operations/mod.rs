@@ -11,9 +11,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use protocol::TenantId;
 use protocol::busy::BusyList;
-use protocol::orchestrator::{ApplyRequest, Capacity, ObservedTenant};
+use protocol::gauges::Gauge;
+use protocol::orchestrator::{ApplyRequest, Capacity, ObservedTenant, Phase};
 use protocol::process::{PrepareImage, PreparedImage};
 use service::metrics::Bounded;
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -48,6 +50,8 @@ pub struct Operations {
     /// Many tenants become idle at the same moment; each check holds descriptors.
     busy_checks: CallLimit,
     disk: DiskWatch,
+    /// One collection of gauges at a time.
+    gauge_collection: tokio::sync::Mutex<()>,
     /// One resync at a time.
     resync: tokio::sync::Mutex<()>,
     /// Orders inspections and operations: an older inspection must not overwrite the result of a newer operation.
@@ -72,6 +76,8 @@ pub(crate) struct CallGauges {
 const MAX_START_ATTEMPTS: u32 = 3;
 pub(crate) const MAX_OTHER_CALLS: usize = 16;
 pub(crate) const MAX_BUSY_CHECKS: usize = 64;
+/// Calls for gauges use the permits of busy checks, and leave most of them to these.
+const MAX_GAUGE_CALLS: usize = 16;
 /// The longest wait for one of the [`MAX_BUSY_CHECKS`]. With silent tenants, 1,280 checks begin within this time.
 const BUSY_QUEUE_TIMEOUT: Duration = Duration::from_secs(4);
 
@@ -97,6 +103,7 @@ impl Operations {
             other_calls: CallLimit::new(MAX_OTHER_CALLS),
             busy_checks: CallLimit::new(MAX_BUSY_CHECKS),
             disk: DiskWatch::new(),
+            gauge_collection: tokio::sync::Mutex::default(),
             resync: tokio::sync::Mutex::default(),
             clock: AtomicU64::default(),
             metrics,
@@ -208,6 +215,26 @@ impl Operations {
             return Err(BusyError::Local(detail));
         };
         self.driver.busy_list(id).await
+    }
+
+    /// Reads the gauges of all tenants that run. A tenant that does not report is left out.
+    pub(crate) async fn fetch_tenant_gauges(&self) -> Vec<(TenantId, Vec<Gauge>)> {
+        // Callers cannot multiply the calls.
+        let _collection = self.gauge_collection.lock().await;
+        let tenants = self.store.feed().map(|feed| feed.list()).unwrap_or_default();
+        let ready = tenants.into_iter().filter(|tenant| tenant.phase == Phase::Ready);
+        let fetch = |id| async move {
+            let _permit = self.busy_checks.acquire().await;
+            Some((id, self.driver.gauges(id).await.ok()?.gauges))
+        };
+        let reports = futures_util::stream::iter(ready.map(|tenant| fetch(tenant.id)));
+        let mut reports: Vec<_> = reports
+            .buffer_unordered(MAX_GAUGE_CALLS)
+            .filter_map(async |report| report)
+            .collect()
+            .await;
+        reports.sort_by_key(|(id, _)| *id);
+        reports
     }
 
     /// `None` is never returned while this process runs: the limit is never closed.

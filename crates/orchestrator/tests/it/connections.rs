@@ -1,6 +1,7 @@
 //! Idle connections give way to new ones, and a connection is kept or its end announced.
 
 use axum::http::Method;
+use protocol::gauges::{Gauge, GaugeName, GaugeReport};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -88,4 +89,23 @@ async fn response_head(stream: &mut TcpStream) -> String {
     let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
     stream.read_exact(&mut body).await.unwrap();
     head
+}
+
+#[tokio::test]
+async fn the_gauges_of_running_tenants_are_metrics_of_their_own() {
+    let server = Server::start().await;
+    let spec = ready_tenant(&server).await;
+    let mute = ready_tenant(&server).await;
+    let gauge = Gauge::new(GaugeName::EdgeConnections, 3, 4_096);
+    server.engine.set_gauges(spec.id, GaugeReport { gauges: vec![gauge] });
+    let answer = server.bare(&Method::GET, "/metrics/tenants", None, b"").await;
+    assert_eq!(answer.status, 200);
+    for line in [
+        "# TYPE cial_tenant_edge_connections_limit gauge\n".to_owned(),
+        format!("cial_tenant_edge_connections_current{{tenant=\"{}\"}} 3\n", spec.id),
+        format!("cial_tenant_edge_connections_limit{{tenant=\"{}\"}} 4096\n", spec.id),
+    ] {
+        assert!(answer.body.contains(&line), "{line} is not in {}", answer.body);
+    }
+    assert!(!answer.body.contains(&mute.id.to_string()), "{}", answer.body);
 }

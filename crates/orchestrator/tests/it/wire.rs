@@ -39,7 +39,7 @@ const IMAGE: &str = "cial-tenant:dev";
 
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
-    engine: MemoryDriver,
+    pub(crate) engine: MemoryDriver,
     controller: Arc<Controller>,
     stop: CancellationToken,
     _state: TempDir,

@@ -1,7 +1,7 @@
 //! The busy API over three sockets, one for each caller: the core half, `agent`, and the orchestrator. The socket of
 //! the edge serves none of it, so that no request from outside can keep a tenant awake.
 //!
-//! The orchestrator's socket also takes the ended admin sessions, whose tenant sessions end at once.
+//! The orchestrator's socket also takes the ended admin sessions, whose tenant sessions end at once, and reports gauges.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -10,7 +10,9 @@ use hyper::header::RETRY_AFTER;
 use hyper::{Method, StatusCode};
 use protocol::Problem;
 use protocol::busy::{BusyOwner, DeclareBusy, RenewBusy};
+use protocol::gauges::{Gauge, GaugeName, GaugeReport};
 use protocol::sessions::RevokeSessions;
+use service::connections::Connections;
 use tenant_service::serve::Listener;
 use tenant_service::{
     BoundedListener, Drain, Request, RequestContext, Response, TimedListener, body, response, serve,
@@ -19,11 +21,12 @@ use tokio::net::UnixListener;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::sessions::Sessions;
+use super::gauges::ReportedGauges;
 use crate::busy::{BusyError, BusyRegistry, Now};
 use protocol::problem::Code;
 
 const PATH: &str = "/busy";
+const GAUGES_PATH: &str = "/gauges";
 const REVOKE_PATH: &str = "/sessions/revoke";
 /// More than the longest reason takes in any encoding.
 const MAX_BODY_BYTES: usize = 4 << 10;
@@ -55,15 +58,21 @@ enum Caller {
 struct BusyService {
     registry: Arc<Mutex<BusyRegistry>>,
     started_at: Instant,
-    sessions: Sessions,
+    reported: ReportedGauges,
+    agent: Arc<Connections>,
 }
 
 /// Serves until the drain is requested and done.
-pub(super) async fn run(listeners: BusyListeners, sessions: Sessions, drain: Drain) {
-    let service = BusyService { registry: Arc::default(), started_at: monotonic_now(), sessions };
+pub(super) async fn run(listeners: BusyListeners, reported: ReportedGauges, drain: Drain) {
     let core = BoundedListener::new(listeners.core, MAX_CORE_CONNECTIONS);
     let agent = TimedListener::new(listeners.agent, MAX_AGENT_CONNECTION_TIME);
     let agent = BoundedListener::new(agent, MAX_AGENT_CONNECTIONS);
+    let service = BusyService {
+        registry: Arc::default(),
+        started_at: monotonic_now(),
+        reported,
+        agent: agent.connections(),
+    };
     let orchestrator = async {
         if let Some(listener) = listeners.orchestrator {
             let listener = BoundedListener::new(listener, MAX_ORCHESTRATOR_CONNECTIONS);
@@ -102,6 +111,12 @@ impl BusyService {
         if caller == Caller::Orchestrator && path == REVOKE_PATH {
             return self.revoke_sessions(context, request).await;
         }
+        if caller == Caller::Orchestrator && path == GAUGES_PATH {
+            return match *method {
+                Method::GET | Method::HEAD => self.report_gauges().await,
+                _ => context.method_not_allowed("GET"),
+            };
+        }
         let Some(rest) = path.strip_prefix(PATH) else { return context.not_found() };
         match (rest, caller) {
             ("", _) if matches!(*method, Method::GET | Method::HEAD) => self.list(caller),
@@ -128,10 +143,18 @@ impl BusyService {
             Err(error) => return context.body_error(&error),
         };
         let revoked: Vec<_> = revoked.iter().map(Uuid::to_string).collect();
-        match self.sessions.revoke(&revoked).await {
+        match self.reported.sessions.revoke(&revoked).await {
             Ok(()) => response::empty(StatusCode::NO_CONTENT),
             Err(error) => context.internal(&error),
         }
+    }
+
+    async fn report_gauges(&self) -> Response {
+        let mut gauges = self.reported.read().await;
+        let (current, limit) = (self.agent.current(), self.agent.limit());
+        gauges.push(Gauge::new(GaugeName::AgentBusyConnections, current, limit));
+        gauges.extend(self.with(|registry, now| registry.gauges(now)));
+        response::json(StatusCode::OK, &GaugeReport { gauges })
     }
 
     fn list(&self, caller: Caller) -> Response {

@@ -2,12 +2,14 @@
 
 pub mod busy;
 mod cookie;
+mod gauges;
 mod health;
 mod same_origin;
 mod sessions;
 mod settings;
 mod sign_in;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use hyper::{HeaderMap, Method, StatusCode};
@@ -27,6 +29,7 @@ pub use health::{Readiness, ReadinessReporter};
 pub use settings::{SETTINGS, Settings};
 
 use crate::token::Verifier;
+use gauges::ReportedGauges;
 use protocol::problem::Code;
 use protocol::sign_in::{END_PATH, SIGN_OUT_PATH, START_PATH};
 use sessions::Sessions;
@@ -39,6 +42,7 @@ pub struct Back {
     verifier: Option<Verifier>,
     readiness: Readiness,
     drain: Drain,
+    gauges_sockets: [PathBuf; 2],
 }
 
 /// Standard streams, listeners, the link, epoll, the session file, and the connections of the busy API.
@@ -78,13 +82,17 @@ fn notify_ready(link: ReadinessLink) -> std::io::Result<tokio::net::UnixDatagram
 /// Serves the edge and the busy sockets until the drain is requested and done.
 pub async fn run(listener: BoundedListener<UnixListener>, busy: BusyListeners, back: Back) {
     let drain = back.drain.clone();
-    let sessions = back.sessions.clone();
+    let reported = ReportedGauges {
+        sessions: back.sessions.clone(),
+        edge: listener.connections(),
+        sockets: back.gauges_sockets.clone(),
+    };
     let back = Arc::new(back);
     let edge = serve(listener, drain.clone(), move |context, request| {
         let back = back.clone();
         async move { back.handle(&context, request).await }
     });
-    tokio::join!(edge, busy::run(busy, sessions, drain));
+    tokio::join!(edge, busy::run(busy, reported, drain));
 }
 
 impl Back {
@@ -93,8 +101,15 @@ impl Back {
     /// # Errors
     /// When the session file cannot be read.
     pub fn open(settings: Settings, readiness: Readiness, drain: Drain) -> std::io::Result<Self> {
-        let Settings { tenant, verifier, data } = settings;
-        Ok(Self { tenant, sessions: Sessions::open(&data)?, verifier, readiness, drain })
+        let Settings { tenant, verifier, data, gauges_sockets } = settings;
+        Ok(Self {
+            tenant,
+            sessions: Sessions::open(&data)?,
+            verifier,
+            readiness,
+            drain,
+            gauges_sockets,
+        })
     }
 
     async fn handle(&self, context: &RequestContext, request: Request) -> Response {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hyper::HeaderMap;
+use protocol::gauges::Gauge;
 use thiserror::Error;
 use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 
@@ -123,6 +124,10 @@ impl Sessions {
         }
         self.ended.send_replace(());
         write(file).await?.1
+    }
+
+    pub(super) async fn gauges(&self) -> [Gauge; 3] {
+        self.lock().await.table.gauges()
     }
 
     async fn lock(&self) -> OwnedMutexGuard<SessionFile> {

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use protocol::TenantId;
-use protocol::inside::{DATA_DIR, SECRETS_DIR, TENANT_UUID};
+use protocol::inside::{
+    CORE_FRONT_GAUGES_SOCKET, DATA_DIR, EDGE_GAUGES_SOCKET, SECRETS_DIR, TENANT_UUID,
+};
 use service::settings::SettingsErrors;
 use service::{Env, Setting, SettingsReader};
 use tenant_service::TENANT;
@@ -25,6 +27,8 @@ pub struct Settings {
     /// Without a verifier, no visitor can sign in.
     pub verifier: Option<Verifier>,
     pub data: PathBuf,
+    /// Where other services of the core half report their gauges.
+    pub gauges_sockets: [PathBuf; 2],
 }
 
 impl Settings {
@@ -37,8 +41,15 @@ impl Settings {
             Ok(verifier) => Some(verifier),
             Err(error) => settings.reject_named(SECRETS_DIR, &error.to_string()),
         };
-        settings
-            .finish(|| Some(Self { tenant: tenant?, verifier: verifier?, data: DATA_DIR.into() }))
+        let gauges_sockets = [EDGE_GAUGES_SOCKET, CORE_FRONT_GAUGES_SOCKET].map(PathBuf::from);
+        settings.finish(|| {
+            Some(Self {
+                tenant: tenant?,
+                verifier: verifier?,
+                data: DATA_DIR.into(),
+                gauges_sockets,
+            })
+        })
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use protocol::Timestamp;
 use protocol::busy::{Busy, BusyLease, BusyList, BusyOwner, DeclareBusy, MAX_TTL_SECONDS};
+use protocol::gauges::{Gauge, GaugeName};
 use protocol::problem::{FieldCode, FieldError};
 use protocol::text::check_line;
 use uuid::Uuid;
@@ -140,6 +141,16 @@ impl BusyRegistry {
         let alive = self.entries.iter().filter(|entry| entry.is_active(now));
         let shown = alive.filter(|entry| owner.is_none_or(|owner| entry.busy.owner == owner));
         BusyList { busy: shown.map(|entry| entry.busy.clone()).collect() }
+    }
+
+    /// The active declarations of each half, and their bounds.
+    pub fn gauges(&self, now: Now) -> [Gauge; 2] {
+        let count = |owner| self.list(Some(owner), now).busy.len();
+        let (core, agent) = (count(BusyOwner::Core), count(BusyOwner::Agent));
+        [
+            Gauge::new(GaugeName::CoreBusyDeclarations, core, MAX_CORE_DECLARATIONS),
+            Gauge::new(GaugeName::AgentBusyDeclarations, agent, MAX_AGENT_DECLARATIONS),
+        ]
     }
 
     fn prune(&mut self, now: Now) {

@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use hyper::{Method, StatusCode};
 use protocol::busy::{BusyLease, BusyList, BusyOwner};
+use protocol::gauges::{Gauge, GaugeName, GaugeReport};
 use serde_json::{Value, json};
 use tenant_core::busy::{MAX_AGENT_DECLARATIONS, REQUEST_BURST};
+use tenant_service::gauges::serve_gauges;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
-use crate::harness::{Core, TestResponse, ask_with, code, header};
+use crate::harness::{Core, MAX_CONNECTIONS, TestResponse, ask_with, code, header};
 
 const CORE: &str = "core-busy.sock";
 const AGENT: &str = "agent-busy.sock";
@@ -193,4 +195,37 @@ async fn nobody_outside_sees_or_declares_anything() {
         );
     }
     assert_eq!(reasons(&core, ORCHESTRATOR).await.len(), 1);
+}
+
+#[tokio::test]
+async fn the_orchestrator_reads_the_gauges_of_the_core_and_of_the_edge() {
+    let core = Core::start(&[]);
+    let edge = Gauge::new(GaugeName::EdgeConnections, 7, 4_096);
+    serve_gauges(&core.dir.path().join("edge-gauges.sock"), move || vec![edge]).unwrap();
+    declare(&core, AGENT, "training", 60).await;
+    let _open = UnixStream::connect(core.socket()).await.unwrap();
+    // The connection is accepted before one that came later is answered.
+    core.get("/echo-path").await;
+    let report = loop {
+        let answer = call(&core, ORCHESTRATOR, Method::GET, "/gauges", &Value::Null).await;
+        let report: GaugeReport = serde_json::from_str(answer.body()).unwrap();
+        // A slow machine may miss the time that the edge has for its report.
+        if report.gauges.contains(&edge) {
+            break report;
+        }
+    };
+    let find = |name| report.gauges.iter().find(|gauge| gauge.name == name).copied();
+    let connections = find(GaugeName::CoreBackConnections).unwrap();
+    assert!((1..=2).contains(&connections.current), "{connections:?}");
+    assert_eq!(connections.limit, MAX_CONNECTIONS as u64);
+    let declarations = Gauge::new(GaugeName::AgentBusyDeclarations, 1, MAX_AGENT_DECLARATIONS);
+    assert_eq!(find(GaugeName::AgentBusyDeclarations), Some(declarations));
+    assert_eq!(
+        find(GaugeName::TenantSessions),
+        Some(Gauge::new(GaugeName::TenantSessions, 0, 1_000))
+    );
+    for socket in [CORE, AGENT] {
+        let answer = call(&core, socket, Method::GET, "/gauges", &Value::Null).await;
+        assert_eq!(answer.status(), StatusCode::NOT_FOUND, "{socket}");
+    }
 }

@@ -58,6 +58,7 @@ impl Core {
             tenant: "acme".to_owned(),
             verifier: Verifier::read(dir.path(), TENANT.parse().unwrap()).unwrap(),
             data: dir.path().to_owned(),
+            gauges_sockets: ["edge-gauges.sock", "nobody.sock"].map(|name| dir.path().join(name)),
         };
         let back = Back::open(settings, readiness, Drain::new(stop.clone())).unwrap();
         let running = tokio::spawn(run(listener, busy, back));

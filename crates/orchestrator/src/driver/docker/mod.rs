@@ -22,6 +22,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use protocol::TenantId;
 use protocol::busy::BusyList;
+use protocol::gauges::GaugeReport;
 use protocol::orchestrator::Capacity;
 use protocol::process::{AppSpec, PreparedImage};
 use protocol::sessions::RevokeSessions;
@@ -218,6 +219,10 @@ impl Driver for DockerDriver {
 
     fn busy_list(&self, id: TenantId) -> BoxFuture<'_, Result<BusyList, BusyError>> {
         Box::pin(async move { busy::fetch_busy_list(&self.tenant_dirs.busy_socket(id)).await })
+    }
+
+    fn gauges(&self, id: TenantId) -> BoxFuture<'_, Result<GaugeReport, BusyError>> {
+        Box::pin(async move { busy::fetch_gauges(&self.tenant_dirs.busy_socket(id)).await })
     }
 
     fn revoke_sessions(
