@@ -11,6 +11,7 @@ pub mod control;
 pub mod domain;
 pub mod gauges;
 pub mod headers;
+pub mod history;
 pub mod id;
 pub mod inside;
 pub mod leases;

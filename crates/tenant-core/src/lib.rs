@@ -1,11 +1,13 @@
-//! The trusted half of a tenant: sessions and SSO (`back`), and the core's pages (`front`).
+//! The trusted half of a tenant: sessions, SSO and the tenant's history (`back`), and the core's pages (`front`).
 //!
 //! Both listen on unix sockets in a directory that only `cial` may enter. The headers of the edge are therefore
 //! believed: the forwarded scheme and the signed-in user.
 
 pub mod back;
 pub mod busy;
+pub mod channel;
 pub mod front;
+pub mod history;
 pub mod session_file;
 pub mod session_table;
 pub mod token;
@@ -30,6 +32,12 @@ pub(crate) fn now() -> Seconds {
 pub(crate) fn wall_clock() -> protocol::Timestamp {
     let now = protocol::Timestamp::from(system_time());
     protocol::Timestamp::from_timestamp_millis(now.timestamp_millis()).unwrap_or(now)
+}
+
+/// Milliseconds since 1970 as the API writes times.
+pub(crate) fn rfc3339(millis: history::Millis) -> String {
+    let time = protocol::Timestamp::from_timestamp_millis(millis).unwrap_or_default();
+    time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
 }
 
 /// One thread, and a second one during writes to disk.

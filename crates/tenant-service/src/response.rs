@@ -17,6 +17,11 @@ pub fn json(status: StatusCode, value: &impl Serialize) -> Response {
     response
 }
 
+/// JSON that is made already.
+pub fn json_text(text: &'static str) -> Response {
+    with_body(StatusCode::OK, "application/json", text)
+}
+
 pub fn html(status: StatusCode, text: String) -> Response {
     let mut response = with_body(status, "text/html; charset=utf-8", text);
     for (name, value) in page::HEADERS {
@@ -48,8 +53,8 @@ pub(crate) fn problem_json(status: StatusCode, problem: &Problem) -> Response {
     with_body(status, protocol::problem::CONTENT_TYPE, to_json(problem))
 }
 
-fn with_body(status: StatusCode, content_type: &'static str, text: String) -> Response {
-    let mut response = Response::new(Full::new(Bytes::from(text)));
+fn with_body(status: StatusCode, content_type: &'static str, text: impl Into<Bytes>) -> Response {
+    let mut response = Response::new(Full::new(text.into()));
     *response.status_mut() = status;
     insert_header(&mut response, header::CONTENT_TYPE, content_type);
     insert_header(&mut response, header::X_CONTENT_TYPE_OPTIONS, "nosniff");

@@ -19,6 +19,11 @@ const ABSENCES: &[Rule] = &[
         instead: "call a function of app-api/src/db",
     },
     Rule {
+        words: &["rusqlite"],
+        allowed: &["crates/tenant-core/src/history/"],
+        instead: "call a function of tenant-core/src/history",
+    },
+    Rule {
         words: &["bollard"],
         allowed: &[
             "crates/orchestrator/src/driver/docker/",

@@ -87,7 +87,7 @@ codes! {
         "Postgres does not answer"
         "wait; `/readyz` of app-api says when",
     DiskFull = "disk_full" [507] "Disk full"
-        "the disk of the engine or of the database has no room, or less than `CIAL_DISK_RESERVE_BYTES` is left for a new tenant"
+        "the disk of the engine, of the database or of the tenant's history has no room, or less than `CIAL_DISK_RESERVE_BYTES` is left for a new tenant"
         "make room on its disk",
     DiskLimitReached = "disk_limit_reached" [507] "Disk limit reached"
         "the tenant's volumes hold more than `limits.disk_bytes`; it was stopped and does not start"
@@ -113,6 +113,9 @@ codes! {
     HeadersTooLarge = "headers_too_large" [431] "Headers too large"
         "the head of the request is over the limit"
         "send fewer or shorter headers",
+    HistoryBusy = "history_busy" [503] "Busy"
+        "inside a tenant: more requests wait for its history than may"
+        "try again after `Retry-After`",
     HostMissing = "host_missing" [400] "Bad request"
         "a request without `Host`"
         "send one",
@@ -224,6 +227,9 @@ codes! {
     NotReady = "not_ready" [503] "Starting"
         "the service is starting"
         "try again",
+    NotRegistered = "not_registered" [404] "Not registered"
+        "inside a tenant: no workspace of that id is registered"
+        "register it: `POST /.cial/api/v1/registry/register`",
     NotRunning = "not_running" [503] "Not running"
         "the tenant is not running; the text says when it failed for good"
         "wait, or start it in the admin",

@@ -1,4 +1,4 @@
-//! core-back: health, sessions, SSO. Paths arrive without their `/.cial/api`; those of signing in and out come whole.
+//! core-back: health, sessions, SSO, and the API of the tenant's history. Paths arrive without their `/.cial/api`; those of signing in and out come whole.
 
 pub mod busy;
 mod cookie;
@@ -8,6 +8,7 @@ mod same_origin;
 mod sessions;
 mod settings;
 mod sign_in;
+mod v1;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -28,6 +29,7 @@ pub use busy::BusyListeners;
 pub use health::{Readiness, ReadinessReporter};
 pub use settings::{SETTINGS, Settings};
 
+use crate::history::History;
 use crate::token::Verifier;
 use gauges::ReportedGauges;
 use protocol::problem::Code;
@@ -43,10 +45,11 @@ pub struct Back {
     readiness: Readiness,
     drain: Drain,
     gauges_sockets: [PathBuf; 2],
+    history: History,
 }
 
-/// Standard streams, listeners, the link, epoll, the session file, and the connections of the busy API.
-const RESERVED_DESCRIPTORS: usize = 32 + busy::MAX_BUSY_CONNECTIONS;
+/// Standard streams, listeners, the link, epoll, the session file, the history with its log, and the connections of the busy API.
+const RESERVED_DESCRIPTORS: usize = 34 + busy::MAX_BUSY_CONNECTIONS;
 
 /// Starts core-back under PID 1. It inherits the unix listener for the edge, the listeners of [`BusyListeners`] in
 /// order, of which the last exists only with an ingress, and the readiness link.
@@ -102,6 +105,7 @@ impl Back {
     /// When the session file cannot be read.
     pub fn open(settings: Settings, readiness: Readiness, drain: Drain) -> std::io::Result<Self> {
         let Settings { tenant, verifier, data, gauges_sockets } = settings;
+        let history = History::new(&data);
         Ok(Self {
             tenant,
             sessions: Sessions::open(&data)?,
@@ -109,6 +113,7 @@ impl Back {
             readiness,
             drain,
             gauges_sockets,
+            history,
         })
     }
 
@@ -124,6 +129,7 @@ impl Back {
             START_PATH => self.start_sign_in(context, &request),
             END_PATH => self.end_sign_in(context, &request).await,
             SIGN_OUT_PATH => self.sign_out(context, &request).await,
+            _ if is_within(path, v1::ROOT) => self.handle_v1(context, request).await,
             "/ws" => echo::upgrade(context, request, &self.drain),
             _ if is_within(path, "/echo-path") => {
                 response::json(StatusCode::OK, &json!({ "path": path }))

@@ -29,6 +29,8 @@ pub(crate) struct Core {
     pub(crate) dir: TempDir,
     pub(crate) reporter: ReadinessReporter,
     pub(crate) stop: CancellationToken,
+    /// The data volume.
+    data: PathBuf,
     running: JoinHandle<()>,
 }
 
@@ -38,13 +40,19 @@ impl Core {
     /// Starts a core-back with these files as secrets.
     pub(crate) fn start(secrets: &[(&str, &[u8])]) -> Self {
         let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().to_owned();
+        Self::start_in(dir, data, secrets)
+    }
+
+    /// The same with the data volume in another directory.
+    pub(crate) fn start_on(data: &Path, secrets: &[(&str, &[u8])]) -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), data.to_owned(), secrets)
+    }
+
+    fn start_in(dir: TempDir, data: PathBuf, secrets: &[(&str, &[u8])]) -> Self {
         for (name, bytes) in secrets {
             std::fs::write(dir.path().join(name), bytes).unwrap();
         }
-        Self::start_in(dir)
-    }
-
-    fn start_in(dir: TempDir) -> Self {
         let listen = |name: &str| UnixListener::bind(dir.path().join(name)).unwrap();
         let listener = BoundedListener::new(listen("back.sock"), MAX_CONNECTIONS);
         let busy = BusyListeners {
@@ -57,12 +65,12 @@ impl Core {
         let settings = Settings {
             tenant: "acme".to_owned(),
             verifier: Verifier::read(dir.path(), TENANT.parse().unwrap()).unwrap(),
-            data: dir.path().to_owned(),
+            data: data.clone(),
             gauges_sockets: ["edge-gauges.sock", "nobody.sock"].map(|name| dir.path().join(name)),
         };
         let back = Back::open(settings, readiness, Drain::new(stop.clone())).unwrap();
         let running = tokio::spawn(run(listener, busy, back));
-        Self { dir, reporter, stop, running }
+        Self { dir, reporter, stop, data, running }
     }
 
     pub(crate) async fn stopped(self) -> TempDir {
@@ -73,11 +81,12 @@ impl Core {
 
     /// Restarts the tenant's container.
     pub(crate) async fn restarted(self) -> Self {
+        let data = self.data.clone();
         let dir = self.stopped().await;
         for name in ["back.sock", "core-busy.sock", "agent-busy.sock", "ingress-busy.sock"] {
             std::fs::remove_file(dir.path().join(name)).unwrap();
         }
-        Self::start_in(dir)
+        Self::start_in(dir, data, &[])
     }
 
     pub(crate) fn socket(&self) -> PathBuf {

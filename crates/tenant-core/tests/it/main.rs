@@ -7,6 +7,7 @@ mod drain;
 mod front;
 mod harness;
 mod health;
+mod history;
 mod revocation;
 mod sign_in;
 mod sign_out;

@@ -1,0 +1,243 @@
+//! The API of the tenant's history, `/.cial/api/v1`: one table of calls, each for a session with at least a role.
+
+mod activity;
+mod query;
+mod registry;
+mod workspaces;
+
+use hyper::header::RETRY_AFTER;
+use hyper::{Method, StatusCode};
+use protocol::Problem;
+use protocol::people::MemberRole;
+use protocol::problem::{Code, FieldCode};
+use tenant_service::body::{BodyError, read_json};
+use tenant_service::{Request, RequestBody, RequestContext, Response, response};
+
+use super::{Back, is_read, same_origin};
+use crate::history::{HistoryError, Millis};
+use query::Query;
+
+pub(super) const ROOT: &str = "/v1";
+
+const MAX_BODY_BYTES: usize = 64 << 10;
+
+/// What a call does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Operation {
+    GetDescription,
+    ListWorkspaces,
+    CreateWorkspace,
+    Register,
+    RecordHeartbeat,
+    GetRegistration,
+    ListPeers,
+    ListActivity,
+    AppendActivity,
+    MakeEnvelope,
+}
+
+/// One call of the API.
+pub(super) struct Route {
+    pub(super) method: Method,
+    /// Below [`ROOT`]. `{id}` stands for one segment.
+    pub(super) path: &'static str,
+    /// The lowest role that may call it.
+    pub(super) role: MemberRole,
+    pub(super) operation: Operation,
+}
+
+const fn route(
+    method: Method,
+    path: &'static str,
+    role: MemberRole,
+    operation: Operation,
+) -> Route {
+    Route { method, path, role, operation }
+}
+
+/// All calls. A call that is not here does not exist.
+pub(super) const ROUTES: &[Route] = {
+    use MemberRole::{Member, Viewer};
+    use Operation::*;
+    const GET: Method = Method::GET;
+    const POST: Method = Method::POST;
+    &[
+        route(GET, "/openapi.json", Viewer, GetDescription),
+        route(GET, "/workspaces", Viewer, ListWorkspaces),
+        route(POST, "/workspaces", Member, CreateWorkspace),
+        route(POST, "/registry/register", Member, Register),
+        route(POST, "/registry/heartbeat", Member, RecordHeartbeat),
+        route(GET, "/registry/{id}", Viewer, GetRegistration),
+        route(GET, "/registry/{id}/peers", Viewer, ListPeers),
+        route(GET, "/activity", Viewer, ListActivity),
+        route(POST, "/activity", Member, AppendActivity),
+        route(POST, "/channel/envelope", Viewer, MakeEnvelope),
+    ]
+};
+
+/// Made from the table by a test.
+const DESCRIPTION: &str = include_str!("openapi.json");
+
+/// Why a call has no other response.
+enum CallError {
+    Problem(Box<Problem>),
+    Body(BodyError),
+    History(HistoryError),
+}
+
+impl From<Box<Problem>> for CallError {
+    fn from(problem: Box<Problem>) -> Self {
+        Self::Problem(problem)
+    }
+}
+
+impl From<BodyError> for CallError {
+    fn from(error: BodyError) -> Self {
+        Self::Body(error)
+    }
+}
+
+impl From<HistoryError> for CallError {
+    fn from(error: HistoryError) -> Self {
+        Self::History(error)
+    }
+}
+
+impl Back {
+    pub(super) async fn handle_v1(&self, context: &RequestContext, request: Request) -> Response {
+        let path = request.uri().path().strip_prefix(ROOT).unwrap_or_default().to_owned();
+        let routes: Vec<_> =
+            ROUTES.iter().filter_map(|route| Some((route, captured(route.path, &path)?))).collect();
+        // A literal segment comes before a captured one.
+        let Some((first, id)) = routes.first() else { return context.not_found() };
+        let mut routes = routes.iter().map(|(route, _)| route).filter(|r| r.path == first.path);
+        let is_called = |route: &&&Route| match route.method {
+            Method::GET => is_read(request.method()),
+            ref method => request.method() == method,
+        };
+        let Some(route) = routes.find(is_called) else {
+            return context.method_not_allowed(allowed(first.path));
+        };
+        if let Some(refusal) = self.check_access(context, &request, route.role).await {
+            return refusal;
+        }
+        match self.perform(route.operation, id, request).await {
+            Ok(response) => response,
+            Err(error) => respond_to_error(context, error),
+        }
+    }
+
+    async fn check_access(
+        &self,
+        context: &RequestContext,
+        request: &Request,
+        role: MemberRole,
+    ) -> Option<Response> {
+        let headers = request.headers();
+        if !is_read(request.method()) && !same_origin::is_allowed(headers) {
+            return Some(context.problem(Code::CrossSite, "This request came from another site."));
+        }
+        match self.sessions.find(headers).await {
+            None => Some(context.problem(Code::NotSignedIn, "401: sign in to this tenant first.")),
+            Some(session) if session.role < role => {
+                let own = session.role;
+                let detail = format!("403: this call needs the role {role}, and you are {own}.");
+                Some(context.problem(Code::InsufficientRole, &detail))
+            }
+            Some(_) => None,
+        }
+    }
+
+    async fn perform(
+        &self,
+        operation: Operation,
+        id: &str,
+        request: Request,
+    ) -> Result<Response, CallError> {
+        let (head, body) = request.into_parts();
+        let query = head.uri.query();
+        match operation {
+            Operation::GetDescription => {
+                Query::parse(query, &[])?;
+                Ok(response::json_text(DESCRIPTION))
+            }
+            Operation::ListWorkspaces => self.list_workspaces(query).await,
+            Operation::CreateWorkspace => self.create_workspace(body).await,
+            Operation::Register => self.register(body).await,
+            Operation::RecordHeartbeat => self.record_heartbeat(body).await,
+            Operation::GetRegistration => self.get_registration(id).await,
+            Operation::ListPeers => self.list_peers(id).await,
+            Operation::ListActivity => self.list_activity(query).await,
+            Operation::AppendActivity => self.append_activity(body).await,
+            Operation::MakeEnvelope => self.make_envelope(body).await,
+        }
+    }
+}
+
+fn respond_to_error(context: &RequestContext, error: CallError) -> Response {
+    let error = match error {
+        CallError::Problem(problem) => return context.problem_response(*problem),
+        CallError::Body(error) => return context.body_error(&error),
+        CallError::History(error) => error,
+    };
+    match error {
+        HistoryError::DiskFull => context.problem(
+            Code::DiskFull,
+            "507: the tenant's disk takes no more data, so nothing was stored. Delete files or raise the limit.",
+        ),
+        HistoryError::Busy => {
+            let detail = "503: too many requests wait for the history. Try again in a second.";
+            let mut response = context.problem(Code::HistoryBusy, detail);
+            response.headers_mut().insert(RETRY_AFTER, 1.into());
+            response
+        }
+        HistoryError::Corrupt(_) | HistoryError::NewerSchema { .. } | HistoryError::Other(_) => {
+            context.internal(&format_args!("history: {error}"))
+        }
+    }
+}
+
+/// The methods of a path, for `Allow`.
+fn allowed(path: &str) -> &'static str {
+    let has = |method| ROUTES.iter().any(|route| route.path == path && route.method == method);
+    match (has(Method::GET), has(Method::POST)) {
+        (true, true) => "GET, POST",
+        (false, true) => "POST",
+        (_, false) => "GET",
+    }
+}
+
+/// The segment that stands for `{id}`, or nothing when the template has none. `None` when the path does not fit.
+fn captured<'a>(template: &str, path: &'a str) -> Option<&'a str> {
+    let mut found = "";
+    let (mut wanted, mut segments) = (template.split('/'), path.split('/'));
+    loop {
+        match (wanted.next(), segments.next()) {
+            (None, None) => return Some(found),
+            (Some("{id}"), Some(segment)) if !segment.is_empty() => found = segment,
+            (Some(wanted), Some(segment)) if wanted == segment => {}
+            _ => return None,
+        }
+    }
+}
+
+fn now() -> Millis {
+    crate::wall_clock().timestamp_millis()
+}
+
+async fn read<T: serde::de::DeserializeOwned>(body: RequestBody) -> Result<T, BodyError> {
+    read_json(body, MAX_BODY_BYTES).await
+}
+
+fn respond(status: StatusCode, value: &impl serde::Serialize) -> Result<Response, CallError> {
+    Ok(response::json(status, value))
+}
+
+/// A problem of one field of the body.
+fn invalid_field(field: &str, code: FieldCode, message: &str) -> Box<Problem> {
+    let problem = Problem::new(Code::InvalidFields, format!("{field} {message}."));
+    Box::new(problem.field(field, code, message))
+}
+
+#[cfg(test)]
+mod description;
