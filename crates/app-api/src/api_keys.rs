@@ -13,12 +13,13 @@ use uuid::Uuid;
 
 use crate::access::authority::refused;
 use crate::access::principal::{AccessError, CallerScope};
-use crate::access::{AuthorizedTenant, Principal};
+use crate::access::{AuthorizedTenant, Person, Principal};
 use crate::app::App;
 use crate::audit::{Action, Actor, Entry, Resource};
 use crate::auth::api_key::KeyText;
-use crate::db::api_key::{self, ApiKey, Lookup, NewApiKey};
-use crate::db::{Transaction as _, audit_log};
+use crate::db::api_key::{self, ApiKey, KeySet, Lookup, NewApiKey};
+use crate::db::user::User;
+use crate::db::{Conn, Transaction as _, audit_log};
 use crate::http::paging::Window;
 use crate::people;
 use crate::validation::{self, FieldError, invalid_fields};
@@ -28,6 +29,8 @@ use crate::views;
 const TOUCH_INTERVAL: Duration = Duration::from_secs(60);
 const DEFAULT_LIFETIME_DAYS: u32 = 30;
 const MAX_LIFETIME_DAYS: u32 = 3_650;
+/// A key of a person ends unless it is used within this time: a key whose response was lost stays nowhere.
+pub const FIRST_USE_TIMEOUT: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 
 /// The tenants of a key.
@@ -55,6 +58,13 @@ impl Scope {
         }
     }
 
+    fn key_set(&self) -> KeySet {
+        match self {
+            Self::AllTenants => KeySet::AllTenants,
+            Self::Tenant { id, .. } => KeySet::Tenant(*id),
+        }
+    }
+
     pub(crate) fn slug(&self) -> Option<&Slug> {
         match self {
             Self::AllTenants => None,
@@ -74,7 +84,10 @@ pub async fn authenticate(app: &App, text: &str) -> Result<ApiKey, ApiError> {
     let found = api_key::find_live(&mut conn, Lookup::Hash(&key.hash()), now).await?;
     let mut key = found.ok_or_else(invalid_key)?;
     if key.last_used_at.is_none_or(|at| at + TOUCH_INTERVAL <= now) {
-        api_key::touch(&mut conn, key.id, now).await?;
+        if key.person.is_some() && key.last_used_at.is_none() {
+            key.expires_at = Some(key.created_at + DAY * DEFAULT_LIFETIME_DAYS);
+        }
+        api_key::touch(&mut conn, key.id, now, key.expires_at).await?;
         key.last_used_at = Some(now);
     }
     Ok(key)
@@ -103,47 +116,101 @@ pub async fn create(
         Principal::Key(parent) => earlier(parent.expires_at, expires_at),
         Principal::Session(_) | Principal::Service => expires_at,
     };
-    let text = KeyText::random()?;
-    let (created_by_user, created_by_key) = match caller {
-        Principal::Session(person) => (Some(person.user.id), None),
-        Principal::Key(key) => (None, Some(key.id)),
-        Principal::Service => (None, None),
-    };
-    let row = NewApiKey {
-        id: Uuid::now_v7(),
-        key_hash: &text.hash(),
+    let created = Creation {
+        caller,
+        scope,
         name: &name,
-        role: new.role.as_str(),
+        role: new.role,
         is_admin: new.is_admin,
-        tenant_id: scope.tenant_id().map(TenantId::uuid),
-        created_by_user,
-        created_by_key,
-        created_at: now,
+        person: None,
         expires_at,
     };
-    let entry = Entry::new(Actor::from(caller), Action::KeyCreate, Resource::new("key", row.id));
-    let entry = entry.after(json!({
-        "name": name, "role": new.role, "is_admin": new.is_admin, "tenant": scope.slug(), "expires_at": expires_at,
-    }));
     let mut conn = app.conn().await?;
-    conn.transaction(async |conn| -> Result<_, ApiError> {
+    conn.transaction(async |conn| created.insert(conn, expires_at, now).await).await
+}
+
+/// Creates the key of a person, for their device: with at most the rights that the person has at each request, for 30
+/// days once it is used. Belongs into a transaction.
+///
+/// # Errors
+/// `tenant_not_found` when the tenant went meanwhile.
+pub async fn create_for_person(
+    conn: &mut Conn,
+    person: &Person,
+    scope: &Scope,
+    (device, role): (&str, Role),
+    now: Timestamp,
+) -> Result<CreatedKey, ApiError> {
+    let created = Creation {
+        caller: &Principal::Session(person.clone()),
+        scope,
+        name: device,
+        role,
+        is_admin: false,
+        person: Some(&person.user),
+        expires_at: Some(now + FIRST_USE_TIMEOUT),
+    };
+    created.insert(conn, Some(now + DAY * DEFAULT_LIFETIME_DAYS), now).await
+}
+
+/// A key that its creator may create.
+struct Creation<'a> {
+    caller: &'a Principal,
+    scope: &'a Scope,
+    name: &'a str,
+    role: Role,
+    is_admin: bool,
+    /// The person to whom the key belongs.
+    person: Option<&'a User>,
+    expires_at: Option<Timestamp>,
+}
+
+impl Creation<'_> {
+    /// `shown_end`: the expiry that the creator gets to know.
+    async fn insert(
+        &self,
+        conn: &mut Conn,
+        shown_end: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Result<CreatedKey, ApiError> {
+        let Self { caller, scope, name, role, is_admin, person, expires_at } = *self;
+        let text = KeyText::random()?;
+        let row = NewApiKey {
+            id: Uuid::now_v7(),
+            key_hash: &text.hash(),
+            name,
+            role: role.as_str(),
+            is_admin,
+            tenant_id: scope.tenant_id().map(TenantId::uuid),
+            person_id: person.map(|person| person.id),
+            created_by_user: caller.user_id(),
+            created_by_key: match caller {
+                Principal::Key(key) => Some(key.id),
+                Principal::Session(_) | Principal::Service => None,
+            },
+            created_at: now,
+            expires_at,
+        };
+        let resource = Resource::new("key", row.id);
+        let entry = Entry::new(Actor::from(caller), Action::KeyCreate, resource).after(json!({
+            "name": name, "role": role, "is_admin": is_admin, "tenant": scope.slug(),
+            "person": person.map(|person| &person.email), "expires_at": shown_end,
+        }));
         if !api_key::insert(conn, &row).await? {
             return Err(crate::tenant_actions::no_such_tenant());
         }
         audit_log::append(conn, &entry, now).await?;
-        Ok(())
-    })
-    .await?;
-    tracing::info!(key = %row.id, %caller, role = row.role, is_admin = row.is_admin, "API key created");
-    Ok(CreatedKey {
-        id: row.id,
-        key: text.reveal().to_owned(),
-        name,
-        role: new.role,
-        tenant: scope.slug().cloned(),
-        is_admin: new.is_admin,
-        expires_at: expires_at.map(views::time),
-    })
+        tracing::info!(key = %row.id, %caller, role = row.role, is_admin, "API key created");
+        Ok(CreatedKey {
+            id: row.id,
+            key: text.reveal().to_owned(),
+            name: name.to_owned(),
+            role,
+            tenant: scope.slug().cloned(),
+            is_admin,
+            expires_at: shown_end.map(views::time),
+        })
+    }
 }
 
 /// Whether a caller may create and revoke `is_admin` keys: an owner, or another such key. A platform admin may not: the
@@ -203,27 +270,72 @@ fn validate(
 }
 
 pub async fn list(app: &App, scope: &Scope, window: Window) -> Result<Vec<ApiKey>, ApiError> {
-    Ok(api_key::list(&mut *app.conn().await?, scope.tenant_id(), window).await?)
+    Ok(api_key::list(&mut *app.conn().await?, scope.key_set(), window).await?)
+}
+
+/// Lists the keys that a person got by `cial login`.
+pub async fn list_of_person(
+    app: &App,
+    person: &User,
+    window: Window,
+) -> Result<Vec<ApiKey>, ApiError> {
+    Ok(api_key::list(&mut *app.conn().await?, KeySet::Person(person.id), window).await?)
 }
 
 /// Revokes a key of the scope. A key that is revoked already stays so.
 ///
 /// # Errors
-/// `not_found` for a key outside the scope.
+/// `not_found` for a key outside the scope; `insufficient_role`.
 pub async fn revoke(
     app: &App,
     caller: &Principal,
     scope: &Scope,
     id: Uuid,
 ) -> Result<(), ApiError> {
+    let before = json!({ "tenant": scope.slug() });
+    revoke_in(app, caller, (scope.key_set(), before), id, manages_admin_keys(caller)).await
+}
+
+/// Revokes one of the keys that the caller's person got by `cial login`.
+///
+/// # Errors
+/// `not_found` for any other key.
+pub async fn revoke_of_person(
+    app: &App,
+    caller: &Principal,
+    person: &User,
+    id: Uuid,
+) -> Result<(), ApiError> {
+    let before = json!({ "person": person.email });
+    revoke_in(app, caller, (KeySet::Person(person.id), before), id, true).await
+}
+
+/// Revokes the key that calls.
+///
+/// # Errors
+/// `not_found` when its tenant went meanwhile.
+pub async fn revoke_own(app: &App, key: &ApiKey) -> Result<(), ApiError> {
+    let slug = key.tenant.as_ref().map(|tenant| &tenant.slug);
+    let before = json!({ "tenant": slug });
+    let set = key.tenant.as_ref().map_or(KeySet::AllTenants, |own| KeySet::Tenant(own.id));
+    revoke_in(app, &Principal::Key(key.clone()), (set, before), key.id, true).await
+}
+
+async fn revoke_in(
+    app: &App,
+    caller: &Principal,
+    (set, before): (KeySet, serde_json::Value),
+    id: Uuid,
+    may_revoke_admin_keys: bool,
+) -> Result<(), ApiError> {
     let entry = Entry::new(Actor::from(caller), Action::KeyRevoke, Resource::new("key", id));
-    let entry = entry.before(json!({ "tenant": scope.slug() }));
+    let entry = entry.before(before);
     let (mut conn, now) = (app.conn().await?, app.clock.now());
     conn.transaction(async |conn| -> Result<_, ApiError> {
-        let Some(is_admin) = api_key::revoke(conn, id, scope.tenant_id()).await? else {
+        let Some(is_admin) = api_key::revoke(conn, id, set).await? else {
             return Err(ApiError::new(Code::NotFound, "There is no such key here."));
         };
-        if is_admin && !manages_admin_keys(caller) {
+        if is_admin && !may_revoke_admin_keys {
             return Err(refused(AccessError::InsufficientRole));
         }
         audit_log::append(conn, &entry, now).await?;
@@ -232,19 +344,6 @@ pub async fn revoke(
     .await?;
     tracing::info!(key = %id, %caller, "API key revoked");
     Ok(())
-}
-
-/// Revokes the key that calls.
-///
-/// # Errors
-/// As [`revoke`].
-pub async fn revoke_own(app: &App, key: &ApiKey) -> Result<(), ApiError> {
-    let scope = key.tenant.as_ref().map_or(Scope::AllTenants, |tenant| Scope::Tenant {
-        id: tenant.id,
-        slug: tenant.slug.clone(),
-        role: Some(key.role),
-    });
-    revoke(app, &Principal::Key(key.clone()), &scope, key.id).await
 }
 
 #[cfg(test)]

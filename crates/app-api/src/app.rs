@@ -13,6 +13,7 @@ use service::Secret;
 use service::api_error::ApiError;
 use service::connections::Connections;
 use service::forwarded::TrustedProxies;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::passwords::Passwords;
@@ -55,6 +56,8 @@ pub struct Parts {
     pub routes_token: Secret,
     /// The description of the API, set when the public service is built.
     pub description: OnceLock<Bytes>,
+    /// Held by the check of the audit log that runs.
+    pub audit_check: Semaphore,
     /// Derives the proofs of known devices.
     pub device_key: Secret,
 }

@@ -13,7 +13,7 @@ use crate::access::Principal;
 use crate::app::App as Service;
 use crate::audit::{Action, Actor, Entry, Resource};
 use crate::db::app::{self, App, Release};
-use crate::db::{Conn, Transaction as _, audit_log};
+use crate::db::{Conn, Transaction as _, audit_log, is_foreign_key_violation};
 use crate::tenant::TenantApp;
 use crate::validation::{self, refused_field};
 
@@ -85,7 +85,7 @@ pub async fn delete(service: &Service, caller: &Principal, slug: &str) -> Result
     let (mut conn, now) = (service.conn().await?, service.clock.now());
     conn.transaction(async |conn| -> Result<_, ApiError> {
         let found = find_in(conn, slug).await?;
-        // Keeps away new releases of the app. The reference of a tenant that is made at this moment fails one of the two.
+        // Keeps away new releases of the app.
         app::lock(conn, found.id).await?;
         let followers = app::followers(conn, found.id).await?;
         if !followers.is_empty() {
@@ -99,8 +99,16 @@ pub async fn delete(service: &Service, caller: &Principal, slug: &str) -> Result
         let entry = Entry::new(Actor::from(caller), Action::AppDelete, resource(&found))
             .before(json!({ "id": found.id, "name": found.name }));
         audit_log::append(conn, &entry, now).await?;
-        app::delete(conn, found.id).await?;
-        Ok(())
+        match app::delete(conn, found.id).await {
+            Ok(_) => Ok(()),
+            // A tenant was created after the followers were read.
+            Err(error) if is_foreign_key_violation(&error) => {
+                let detail =
+                    "A tenant that follows this app was created just now. Delete it first.";
+                Err(ApiError::new(Code::AppInUse, detail))
+            }
+            Err(error) => Err(error.into()),
+        }
     })
     .await
 }

@@ -59,6 +59,7 @@ pub async fn ensure(
         role: Role::Admin.as_str(),
         is_admin: true,
         tenant_id: None,
+        person_id: None,
         created_by_user: None,
         created_by_key: None,
         created_at: now,

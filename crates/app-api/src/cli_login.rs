@@ -11,9 +11,8 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use protocol::TenantId;
-use protocol::api_keys::{CreatedKey, NewKey, Role};
+use protocol::api_keys::{CreatedKey, Role};
 use protocol::cli_login::{CliLoginProof, NewCliLogin};
-use protocol::people::PlatformRole;
 use protocol::problem::{Code, FieldCode};
 use serde_json::json;
 use service::api_error::ApiError;
@@ -30,9 +29,8 @@ use crate::app::App;
 use crate::audit::{Action, Actor, Entry, Resource};
 use crate::auth::throttle::Attempt;
 use crate::auth::token::Token;
-use crate::db::cli_login::{self, CliLogin, Confirmation, Name};
-use crate::db::{QueryResult, Transaction as _, audit_log, session, tenant};
-use crate::people::widest_grant;
+use crate::db::cli_login::{self, CliLogin, Confirmation, Name, Proof};
+use crate::db::{Conn, QueryResult, Transaction as _, audit_log, session, tenant};
 use crate::validation::{self, FieldError, invalid_fields};
 
 /// From the beginning until the key is fetched.
@@ -127,8 +125,8 @@ pub async fn confirm(
     id: Uuid,
     slug: Option<&str>,
 ) -> Result<(CliLogin, Token), ApiError> {
-    let scope = grant(app, &Principal::Session(person.clone()), slug).await?.scope;
     let (mut conn, now, code) = (app.conn().await?, app.clock.now(), Token::random()?);
+    let scope = grant(&mut conn, person, slug).await?.scope;
     let login = cli_login::find_open(&mut conn, Name::Id(id), now).await?;
     let login = login.ok_or_else(login_ended)?;
     let hash = login.redirect.is_some().then(|| code.hash());
@@ -178,59 +176,64 @@ fn entry(person: &Person, action: Action, login: &CliLogin) -> Entry {
     Entry::new(actor, action, Resource::new("cli_login", &login.device))
 }
 
-/// Consumes a confirmed sign-in and creates its key: named after the device, with the rights that the person has now.
+/// Consumes a confirmed sign-in and creates its key: named after the device, with the rights that the person has. Both
+/// happen or neither does; a key whose response is lost ends, because nobody uses it.
 ///
 /// # Errors
-/// `login_pending` until somebody confirms; `login_ended`.
+/// `login_pending` until somebody confirms; `login_ended`; `forbidden` or `insufficient_role` for a person without a
+/// role there any more.
 pub async fn fetch_key(app: &App, id: Uuid, proof: &CliLoginProof) -> Result<CreatedKey, ApiError> {
     let challenge = Sha256::digest(proof.verifier.as_bytes());
     let code_hash = proof.code.as_deref().map(|code| Token::from(code).hash());
+    let proof = Proof { id, challenge: &challenge, code_hash: code_hash.as_deref() };
     let (mut conn, now) = (app.conn().await?, app.clock.now());
-    let taken = cli_login::take(&mut conn, (id, &challenge), code_hash.as_deref(), now).await?;
-    let Some(login) = taken else {
-        let open = cli_login::find_open(&mut conn, Name::Id(id), now).await?;
-        let is_pending = open.is_some_and(|open| open.challenge == challenge.as_slice());
-        return Err(if is_pending { login_pending() } else { login_ended() });
-    };
-    let session = session::by_id(&mut conn, login.session_id.unwrap_or_default(), now).await?;
-    let (session, user) = session.ok_or_else(login_ended)?;
-    let slug = match login.tenant_id {
-        Some(id) => {
-            let tenant = tenant::by_id(&mut conn, TenantId::new(id)).await?;
-            Some(tenant.ok_or_else(login_ended)?.slug)
+    conn.transaction(async |conn| -> Result<_, ApiError> {
+        let Some(login) = cli_login::find_confirmed(conn, &proof, now).await? else {
+            let open = cli_login::find_open(conn, Name::Id(id), now).await?;
+            let is_pending = open.is_some_and(|open| open.challenge == challenge.as_slice());
+            return Err(if is_pending { login_pending() } else { login_ended() });
+        };
+        let session = session::by_id(conn, login.session_id.unwrap_or_default(), now).await?;
+        let (session, user) = session.ok_or_else(login_ended)?;
+        let slug = match login.tenant_id {
+            Some(id) => {
+                let tenant = tenant::by_id(conn, TenantId::new(id)).await?;
+                Some(tenant.ok_or_else(login_ended)?.slug)
+            }
+            None => None,
+        };
+        let person = Person { user, session };
+        let grant = grant(conn, &person, slug.as_ref().map(|slug| slug.as_str())).await?;
+        let (scope, key) = (&grant.scope, (login.device.as_str(), grant.role));
+        // The person and the tenant are locked before the sign-in, like in their deletion.
+        let created = api_keys::create_for_person(conn, &person, scope, key, now).await?;
+        if cli_login::take(conn, id).await? {
+            Ok(created)
+        } else {
+            // Another request was faster: the key is not created.
+            Err(login_ended())
         }
-        None => None,
-    };
-    drop(conn);
-    let person = Principal::Session(Person { user, session });
-    let grant = grant(app, &person, slug.as_ref().map(|slug| slug.as_str())).await?;
-    let key = NewKey {
-        name: login.device,
-        role: grant.role,
-        is_admin: grant.is_admin,
-        expires_in_days: None,
-    };
-    api_keys::create(app, &person, &grant.scope, &key).await
+    })
+    .await
 }
 
 /// All that a person may give a key.
 struct Grant {
     scope: Scope,
     role: Role,
-    is_admin: bool,
 }
 
-async fn grant(app: &App, person: &Principal, slug: Option<&str>) -> Result<Grant, ApiError> {
+async fn grant(conn: &mut Conn, person: &Person, slug: Option<&str>) -> Result<Grant, ApiError> {
+    let caller = Principal::Session(person.clone());
     let Some(slug) = slug else {
-        let role = person.scope().role_on_tenant(None);
+        let role = caller.scope().role_on_tenant(None);
         let role = role.ok_or_else(|| refused(AccessError::InsufficientRole))?;
-        let is_admin = widest_grant(person) == PlatformRole::Owner;
-        return Ok(Grant { scope: Scope::AllTenants, role, is_admin });
+        return Ok(Grant { scope: Scope::AllTenants, role });
     };
-    let found = authority_of(&mut *app.conn().await?, person, slug).await?;
+    let found = authority_of(conn, &caller, slug).await?;
     let found = found.and_then(|found| Some((Scope::of(&found), found.role?)));
     let (scope, role) = found.ok_or_else(|| refused(AccessError::Forbidden))?;
-    Ok(Grant { scope, role, is_admin: false })
+    Ok(Grant { scope, role })
 }
 
 /// The address to which the browser carries the one-time code, or the refusal.

@@ -111,6 +111,7 @@ fn securities(access: Access) -> Vec<SecurityRequirement> {
         Access::Public | Access::Service => Vec::new(),
         Access::Person | Access::Member(_) => vec![requirement("session")],
         Access::SignedIn
+        | Access::Account
         | Access::Global
         | Access::Tenant(_)
         | Access::PlatformRead

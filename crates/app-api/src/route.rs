@@ -91,6 +91,16 @@ impl Route {
     pub fn names_tenant(&self) -> bool {
         names_tenant(self.path)
     }
+
+    /// Whether the route only takes access away: ends a session, a key or an invitation.
+    pub fn is_revocation(&self) -> bool {
+        const DELETED: [&str; 4] =
+            ["/sessions", "/sessions/{id}", "/keys/{id}", "/invitations/{id}"];
+        let ends_with = |end: &str| self.path.ends_with(end);
+        ends_with("/revoke")
+            || ends_with("/sign-out")
+            || (self.method == Method::DELETE && DELETED.into_iter().any(ends_with))
+    }
 }
 
 /// Whether the path has the segment `{slug}`.
@@ -125,6 +135,7 @@ pub fn mount(app: &App, routes: &[Route]) -> Router<App> {
                     access: route.access,
                     surface: route.surface,
                     names_tenant: route.names_tenant(),
+                    is_revocation: route.is_revocation(),
                 };
                 handler.route_layer(from_fn_with_state(rule, layer::check))
             };

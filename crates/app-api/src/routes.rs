@@ -2,7 +2,7 @@
 //! and a test walks them as every kind of caller.
 
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, Method, Uri};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
@@ -13,7 +13,7 @@ use service::api_error::{ApiError, ErrorCause};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::access::Access::{
-    Global, Member, Person, PlatformAdmin, PlatformRead, Public, Service, SignedIn, Tenant,
+    Account, Global, Member, Person, PlatformAdmin, PlatformRead, Public, Service, SignedIn, Tenant,
 };
 use crate::access::layer::deny_unknown_path;
 use crate::app::{App, database_disk_full, database_unavailable};
@@ -97,9 +97,12 @@ pub const ROUTES: &[Route] = routes! {
 
     api  GET    "/audit",                       PlatformRead,  "List audit entries", api::audit::list_entries;
     api  GET    "/audit/export",                PlatformRead,  "Export audit entries", api::audit::export_entries;
+    api  GET    "/audit/chain",                 PlatformRead,  "Check the hash chain of the audit log", api::audit::verify_chain;
 
     api  GET    "/users",                       PlatformRead,  "List people", api::users::list_users;
     api  GET    "/users/me",                    Person,        "Show oneself and one's memberships", api::users::show_me;
+    api  GET    "/users/me/keys",               Account,       "List one's own keys", api::keys::list_own_keys;
+    api  DELETE "/users/me/keys/{id}",          Account,       "Revoke one of one's own keys", api::keys::revoke_own_key;
     api  DELETE "/users/me/tenants/{id}",       Person,        "End one's own membership", api::members::leave;
     api  PATCH  "/users/{id}",                  PlatformAdmin, "Change a person's platform role", api::users::change_user;
     api  DELETE "/users/{id}",                  PlatformAdmin, "Delete a person", api::users::delete_user;
@@ -167,6 +170,7 @@ pub const ROUTES: &[Route] = routes! {
     page POST   "/admin/webhooks/{id}/deliveries/{delivery}/replay", PlatformAdmin, "", pages::webhooks::replay_delivery;
     page GET    "/admin/audit",                 PlatformRead,  "", pages::audit::show_audit;
     page GET    "/admin/account",               SignedIn,      "", pages::account::show_account;
+    page POST   "/admin/account/keys/{id}/revoke", SignedIn,   "", pages::account::revoke_key;
     page POST   "/admin/account/sessions/revoke", SignedIn,    "", pages::account::revoke_other_sessions;
     page POST   "/admin/account/sessions/{id}/revoke", SignedIn, "", pages::account::revoke_session;
 };
@@ -241,11 +245,15 @@ fn nothing_here() -> ApiError {
 
 async fn method_not_allowed(
     State(app): State<App>,
+    path: MatchedPath,
     method: Method,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    if let Some(refusal) = deny_unknown_path(&app, &method, &uri, &headers).await? {
+    let is_public = ROUTES
+        .iter()
+        .any(|route| route.access == Public && route.paths().any(|known| known == path.as_str()));
+    if !is_public && let Some(refusal) = deny_unknown_path(&app, &method, &uri, &headers).await? {
         return Ok(refusal);
     }
     let detail = format!("{method} is not understood here.");
@@ -264,6 +272,33 @@ mod tests {
         let head = ["| method | path | access |".to_owned(), "|---|---|---|".to_owned()];
         let table = head.into_iter().chain(rows).collect::<Vec<_>>().join("\n");
         testkit::reference::check_table("docs/reference/access.md", heading, &table);
+    }
+
+    #[test]
+    fn revocations_are_counted_apart() {
+        let revocations: Vec<_> = ROUTES
+            .iter()
+            .filter(|route| route.is_revocation())
+            .map(|route| format!("{} {}", route.method, route.paths().last().unwrap_or_default()))
+            .collect();
+        insta::assert_snapshot!(revocations.join("\n"), @r"
+        POST /api/auth/sign-out
+        POST /v1/auth/sign-out
+        DELETE /v1/auth/keys/{id}
+        DELETE /v1/tenants/{slug}/keys/{id}
+        DELETE /v1/sessions
+        DELETE /v1/sessions/{id}
+        DELETE /v1/users/me/keys/{id}
+        DELETE /v1/invitations/{id}
+        DELETE /v1/tenants/{slug}/invitations/{id}
+        POST /admin/team/invitations/{id}/revoke
+        POST /admin/tenants/{slug}/members/invitations/{id}/revoke
+        POST /admin/keys/{id}/revoke
+        POST /admin/tenants/{slug}/keys/{id}/revoke
+        POST /admin/account/keys/{id}/revoke
+        POST /admin/account/sessions/revoke
+        POST /admin/account/sessions/{id}/revoke
+        ");
     }
 
     #[test]

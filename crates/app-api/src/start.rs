@@ -14,12 +14,13 @@ use service::connections::Connections;
 use service::{Env, ServiceError, SettingsReader, shutdown_token};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::accounts;
 use crate::app::{App, Parts};
 use crate::auth::passwords::Passwords;
-use crate::auth::throttle::{MAX_CHANGES_PER_PRINCIPAL, Throttle};
+use crate::auth::throttle::{MAX_CHANGES, Throttle};
 use crate::clock::Clock;
 use crate::db::Database;
 use crate::db::connect::Limits;
@@ -50,7 +51,7 @@ pub fn serve(env: &Env) -> Result<(), ServiceError> {
             database_limits: Limits::default(),
             connections,
             webhook_timeout: ATTEMPT_TIMEOUT,
-            max_changes: MAX_CHANGES_PER_PRINCIPAL,
+            max_changes: MAX_CHANGES,
         };
         run(settings, dependencies, public, internal, shutdown_token()?).await
     })
@@ -107,6 +108,7 @@ pub async fn run(
         signer: settings.signer,
         routes_token: settings.routes_token,
         description: OnceLock::new(),
+        audit_check: Semaphore::new(1),
         device_key: settings.sso_secret.clone(),
     });
     let public = listen(

@@ -17,7 +17,7 @@ use crate::audit::{Action, Actor, Entry, Resource};
 use crate::db::creation::{self, IdempotencyKey};
 use crate::db::idempotency;
 use crate::db::tenant::{self, Filter, OwnerRequest, Visibility};
-use crate::db::{Conn, QueryResult, Transaction as _, audit_log};
+use crate::db::{Conn, QueryResult, Transaction as _, audit_log, is_foreign_key_violation};
 use crate::tenant::change::{Change, Changeable, FieldError};
 use crate::tenant::status::OwnerAction;
 use crate::tenant::{Tenant, TenantApp};
@@ -69,7 +69,14 @@ pub async fn create(
     let followed_name = row.followed.as_ref().map(|followed| followed.tenant_app.name());
     let entry = Entry::new(Actor::from(caller), Action::TenantCreate, Resource::tenant(&slug))
         .after(json!({ "id": row.id, "name": name, "app": followed_name }));
-    if let Some(response) = creation::create(&mut conn, &row, key, view, &entry).await? {
+    let created = creation::create(&mut conn, &row, key, view, &entry).await;
+    if let Err(error) = &created
+        && error.downcast_ref().is_some_and(is_foreign_key_violation)
+    {
+        // Gives the reason when the app was deleted meanwhile.
+        followed_release(&mut conn, new.request).await?;
+    }
+    if let Some(response) = created? {
         app.reconcile.notify(response.id);
         return Ok(response);
     }
@@ -137,7 +144,7 @@ pub async fn list(app: &App, caller: &Principal, filter: &Filter) -> Result<Vec<
     let visibility = if caller.scope().knows_all_tenants() {
         Visibility::All
     } else {
-        Visibility::MemberOf(caller.id())
+        Visibility::MemberOf(caller.user_id().unwrap_or_default())
     };
     Ok(tenant::list(&mut *app.conn().await?, visibility, filter).await?)
 }

@@ -67,6 +67,7 @@ pub fn api_key(key: &ApiKey) -> api_keys::Key {
         name: key.name.clone(),
         role: key.role,
         tenant: key.tenant.as_ref().map(|tenant| tenant.slug.clone()),
+        person: key.person.as_ref().map(|person| person.email.clone()),
         is_admin: key.is_admin,
         created_at: time(key.created_at),
         expires_at: key.expires_at.map(time),

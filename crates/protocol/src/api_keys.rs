@@ -85,6 +85,10 @@ pub struct Key {
     pub role: Role,
     /// The only tenant of the key; null for a key of all tenants.
     pub tenant: Option<Slug>,
+    /// The e-mail address of the person who got the key by `cial login`; null for a key of a program. The key has the
+    /// rights of the person, up to its role.
+    #[serde(default)]
+    pub person: Option<String>,
     pub is_admin: bool,
     #[cfg_attr(feature = "openapi", schema(format = DateTime))]
     pub created_at: String,
@@ -142,7 +146,7 @@ pub enum PrincipalKind {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WhoAmI {
     pub kind: PrincipalKind,
-    /// The person of a session.
+    /// The person of a session, or of a key that `cial login` made.
     pub user: Option<User>,
     pub key: Option<Key>,
     /// The only tenant of a key.

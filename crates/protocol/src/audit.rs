@@ -35,6 +35,18 @@ pub struct AuditEntry<J> {
     pub hash: String,
 }
 
+/// The outcome of a check of the whole log.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditChain {
+    /// The number of entries; null when the chain is broken.
+    pub entries: Option<i64>,
+    /// The hash of the last entry, in hex; kept elsewhere, it shows later that the log was not rewritten as a whole.
+    pub hash: Option<String>,
+    /// The first break, for people; null when there is none.
+    pub fault: Option<String>,
+}
+
 /// A page of the log, the latest entry first.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -88,7 +88,10 @@ roles! {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct UserList {
+    /// The newest account first.
     pub users: Vec<User>,
+    /// The `?cursor=` value for the next page; null on the last page.
+    pub next: Option<Uuid>,
 }
 
 /// The caller of `GET /v1/users/me`, read from the database.
@@ -175,7 +178,10 @@ pub struct Member {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct MemberList {
+    /// The newest account first.
     pub members: Vec<Member>,
+    /// The `?cursor=` value for the next page; null on the last page.
+    pub next: Option<Uuid>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

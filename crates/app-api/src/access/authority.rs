@@ -175,7 +175,7 @@ pub async fn authority_of(
     let found = db::tenant::by_slug_with_membership(conn, slug, principal.user_id()).await?;
     Ok(found.map(|(tenant, membership)| {
         let membership = membership.and_then(|word| word.parse().ok()).map(membership_role);
-        AuthorizedTenant { tenant, role: principal.scope().role_on_tenant(membership) }
+        AuthorizedTenant { tenant, role: principal.role_on_tenant(membership) }
     }))
 }
 

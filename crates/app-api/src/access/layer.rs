@@ -20,6 +20,7 @@ use super::authority::{
 use super::principal::{Access, AccessError, Person, Principal};
 use crate::app::App;
 use crate::auth::throttle::Attempt;
+use crate::db::user::User;
 use crate::http::request_body;
 use crate::route::Surface;
 use crate::sessions;
@@ -38,11 +39,16 @@ pub struct Rule {
     pub access: Access,
     pub surface: Surface,
     pub names_tenant: bool,
+    pub is_revocation: bool,
 }
 
 /// The admitted caller. Only [`check`] creates this value.
 #[derive(Clone, Debug)]
 pub struct Caller(pub Principal);
+
+/// The account of an admitted caller: that of a session, or the one that a key belongs to.
+#[derive(Clone, Debug)]
+pub struct Account(pub User);
 
 /// Middleware: lets admitted callers pass. A response that streams ends when its caller loses the access.
 pub async fn check(State(rule): State<Rule>, mut request: Request, next: Next) -> Response {
@@ -78,7 +84,7 @@ async fn admit(
 ) -> Result<Request, Response> {
     let Rule { app, access, surface, .. } = rule;
     let refuse = ApiError::into_response;
-    count_change(app, request.method(), &principal).map_err(refuse)?;
+    count_change(rule, request.method(), &principal).map_err(refuse)?;
     let found = authority::admit(app, *access, &principal, tenant).await.map_err(refuse)?;
     if request.method().is_safe() || request.body().is_end_stream() {
         return Ok(with_caller(request, principal, found));
@@ -109,12 +115,17 @@ fn with_caller(
     request
 }
 
-/// Counts a request that changes something against its caller, also one that is refused later.
-fn count_change(app: &App, method: &Method, principal: &Principal) -> Result<(), ApiError> {
+/// Counts a request that changes something against its session or key, also one that is refused later.
+fn count_change(rule: &Rule, method: &Method, principal: &Principal) -> Result<(), ApiError> {
     if method.is_safe() {
         return Ok(());
     }
-    app.throttle.attempt(Attempt::Change(principal.id()), app.clock.now()).map_err(|wait| {
+    let credential = principal.credential_id();
+    let attempt = match rule.is_revocation {
+        true => Attempt::Revocation(credential),
+        false => Attempt::Change(credential),
+    };
+    rule.app.throttle.attempt(attempt, rule.app.clock.now()).map_err(|wait| {
         let detail =
             format!("Too many changes in a short time. Try again in {} s.", wait.as_secs());
         ApiError::new(Code::RateLimited, detail).with_retry_after(wait)
@@ -209,6 +220,15 @@ impl<S: Sync> FromRequestParts<S> for Person {
             Principal::Session(person) => Ok(person),
             Principal::Key(_) | Principal::Service => Err(refused(AccessError::Forbidden)),
         }
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Account {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let caller = Caller::from_request_parts(parts, state).await?.0;
+        caller.user().cloned().map(Self).ok_or_else(|| refused(AccessError::Forbidden))
     }
 }
 

@@ -8,5 +8,5 @@ pub mod next_path;
 pub mod principal;
 
 pub use authority::AuthorizedTenant;
-pub use layer::Caller;
+pub use layer::{Account, Caller};
 pub use principal::{Access, Person, Principal};

@@ -19,6 +19,8 @@ pub enum Access {
     SignedIn,
     /// Any person; no key.
     Person,
+    /// Any person, also by a key of theirs.
+    Account,
     /// Any person, and any key that is not confined to one tenant.
     Global,
     /// This role on the tenant in the path.
@@ -39,6 +41,7 @@ impl fmt::Display for Access {
             Self::Public => f.write_str("public"),
             Self::SignedIn => f.write_str("signed in"),
             Self::Person => f.write_str("person"),
+            Self::Account => f.write_str("account"),
             Self::Global => f.write_str("global"),
             Self::Tenant(role) => write!(f, "tenant {role}"),
             Self::Member(role) => write!(f, "member {role}"),
@@ -108,8 +111,34 @@ impl Principal {
         }
     }
 
+    /// The account of the caller: that of a session, or the one that a key belongs to.
+    pub fn user(&self) -> Option<&User> {
+        match self {
+            Self::Session(person) => Some(&person.user),
+            Self::Key(key) => key.person.as_ref(),
+            Self::Service => None,
+        }
+    }
+
     pub fn user_id(&self) -> Option<Uuid> {
-        self.person().map(|person| person.user.id)
+        self.user().map(|user| user.id)
+    }
+
+    /// The role on a tenant, where the caller's account has `membership`.
+    pub fn role_on_tenant(&self, membership: Option<Role>) -> Option<Role> {
+        match self {
+            Self::Key(key) => key.role_on_tenant(membership),
+            Self::Session(_) | Self::Service => self.scope().role_on_tenant(membership),
+        }
+    }
+
+    /// The id of the session or of the key; nil for a service.
+    pub fn credential_id(&self) -> Uuid {
+        match self {
+            Self::Session(person) => person.session.id,
+            Self::Key(key) => key.id,
+            Self::Service => Uuid::nil(),
+        }
     }
 
     /// The id of the user or of the key; nil for a service.
@@ -118,6 +147,18 @@ impl Principal {
             Self::Session(person) => person.user.id,
             Self::Key(key) => key.id,
             Self::Service => Uuid::nil(),
+        }
+    }
+}
+
+impl ApiKey {
+    /// The role on a tenant, where the key's person has `membership`: the lower of the person's role and the key's.
+    pub fn role_on_tenant(&self, membership: Option<Role>) -> Option<Role> {
+        match &self.person {
+            Some(user) => {
+                CallerScope::of_user(user).role_on_tenant(membership).min(Some(self.role))
+            }
+            None => CallerScope::of_key(self).role_on_tenant(membership),
         }
     }
 }
@@ -147,9 +188,15 @@ impl<'a> CallerScope<'a> {
             ApiKey { tenant: Some(tenant), role, .. } => {
                 Self::OneTenant(tenant.slug.as_str(), *role)
             }
+            ApiKey { person: Some(user), role, .. } => Self::of_user(user).at_most(*role),
             ApiKey { is_admin: true, .. } => Self::Platform,
             ApiKey { role, .. } => Self::AllTenants(*role),
         }
+    }
+
+    /// The part of these rights that a key with `role` has.
+    fn at_most(self, role: Role) -> Self {
+        if self == Self::Platform && role < Role::Admin { Self::PlatformRead } else { self }
     }
 
     /// The role on a tenant, where the caller has `membership`.
@@ -191,6 +238,7 @@ impl Access {
             Self::Public => true,
             Self::SignedIn => scope != CallerScope::Services,
             Self::Person => is_person,
+            Self::Account => principal.user().is_some(),
             Self::Global => !matches!(scope, CallerScope::OneTenant(..) | CallerScope::Services),
             Self::Tenant(needed) => role >= Some(needed),
             Self::Member(needed) => is_person && role >= Some(needed),
@@ -203,7 +251,8 @@ impl Access {
         if is_admitted {
             return Ok(());
         }
-        let is_for_people = matches!(self, Self::Person | Self::Member(_)) && !is_person;
+        let is_for_people =
+            matches!(self, Self::Person | Self::Account | Self::Member(_)) && !is_person;
         let is_outside =
             role.is_none() && !matches!(scope, CallerScope::Platform | CallerScope::PlatformRead);
         let is_platform_rule = matches!(self, Self::PlatformRead | Self::PlatformAdmin);

@@ -1,4 +1,4 @@
-//! `/v1/auth/keys` and `/v1/tenants/{slug}/keys`: list, create, revoke. `/v1/auth/whoami`: who calls.
+//! `/v1/auth/keys`, `/v1/tenants/{slug}/keys` and `/v1/users/me/keys`: list, create, revoke. `/v1/auth/whoami`: who calls.
 
 use axum::Json as JsonResponse;
 use axum::extract::State;
@@ -8,11 +8,12 @@ use service::api_error::ApiError;
 
 use super::auth;
 use crate::access::principal::CallerScope;
-use crate::access::{AuthorizedTenant, Caller, Principal};
+use crate::access::{Account, AuthorizedTenant, Caller, Principal};
 use crate::api_keys::{self, Scope};
 use crate::app::App;
+use crate::db::api_key::ApiKey;
 use crate::http::extract::{IdPath, Json, Query};
-use crate::http::paging::PageQuery;
+use crate::http::paging::{PageQuery, Window};
 use crate::http::reply::{Created, NoContent};
 use crate::views;
 
@@ -28,10 +29,11 @@ pub async fn show_caller(Caller(caller): Caller) -> Result<JsonResponse<WhoAmI>,
             is_admin,
         },
         Principal::Key(key) => {
+            let user = key.person.as_ref().map(views::user);
             let key = views::api_key(&key);
             let (role, tenant) = (key.role.to_string(), key.tenant.clone());
             let kind = PrincipalKind::Key;
-            WhoAmI { kind, user: None, key: Some(key), tenant, role, is_admin }
+            WhoAmI { kind, user, key: Some(key), tenant, role, is_admin }
         }
         Principal::Service => return Err(ApiError::internal(anyhow::anyhow!("a service calls"))),
     }))
@@ -73,9 +75,31 @@ async fn list(
     query: &PageQuery,
 ) -> Result<JsonResponse<KeyList>, ApiError> {
     let window = query.window()?;
-    let mut keys = api_keys::list(app, scope, window).await?;
+    Ok(page(window, api_keys::list(app, scope, window).await?))
+}
+
+fn page(window: Window, mut keys: Vec<ApiKey>) -> JsonResponse<KeyList> {
     let next = window.next(&mut keys, |key| key.id);
-    Ok(JsonResponse(KeyList { keys: keys.iter().map(views::api_key).collect(), next }))
+    JsonResponse(KeyList { keys: keys.iter().map(views::api_key).collect(), next })
+}
+
+pub async fn list_own_keys(
+    State(app): State<App>,
+    Account(user): Account,
+    Query(query): Query<PageQuery>,
+) -> Result<JsonResponse<KeyList>, ApiError> {
+    let window = query.window()?;
+    Ok(page(window, api_keys::list_of_person(&app, &user, window).await?))
+}
+
+pub async fn revoke_own_key(
+    State(app): State<App>,
+    Caller(caller): Caller,
+    Account(user): Account,
+    IdPath(id): IdPath,
+) -> Result<NoContent, ApiError> {
+    api_keys::revoke_of_person(&app, &caller, &user, id).await?;
+    Ok(NoContent::default())
 }
 
 pub async fn create_key(

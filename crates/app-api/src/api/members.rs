@@ -8,7 +8,8 @@ use service::api_error::ApiError;
 use crate::access::{AuthorizedTenant, Caller, Person, Principal};
 use crate::app::App;
 use crate::db::{membership, tenant};
-use crate::http::extract::{IdPath, Json};
+use crate::http::extract::{IdPath, Json, Query};
+use crate::http::paging::PageQuery;
 use crate::http::reply::NoContent;
 use crate::people::members;
 use crate::views;
@@ -16,9 +17,12 @@ use crate::views;
 pub async fn list_members(
     State(app): State<App>,
     found: AuthorizedTenant,
+    Query(query): Query<PageQuery>,
 ) -> Result<axum::Json<MemberList>, ApiError> {
-    let members = members::list(&app, &found.tenant).await?.into_iter().map(view).collect();
-    Ok(axum::Json(MemberList { members }))
+    let window = query.window()?;
+    let mut members = members::list(&app, &found.tenant, window).await?;
+    let next = window.next(&mut members, |member| member.user.id);
+    Ok(axum::Json(MemberList { members: members.into_iter().map(view).collect(), next }))
 }
 
 pub async fn set_member(

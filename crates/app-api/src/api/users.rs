@@ -8,7 +8,8 @@ use service::api_error::ApiError;
 use crate::access::{Caller, Person};
 use crate::app::App;
 use crate::db::membership;
-use crate::http::extract::{IdPath, Json};
+use crate::http::extract::{IdPath, Json, Query};
+use crate::http::paging::PageQuery;
 use crate::http::reply::NoContent;
 use crate::people::users;
 use crate::views;
@@ -27,9 +28,14 @@ pub async fn show_me(State(app): State<App>, person: Person) -> Result<axum::Jso
     }))
 }
 
-pub async fn list_users(State(app): State<App>) -> Result<axum::Json<UserList>, ApiError> {
-    let users = users::list(&app).await?.iter().map(views::user).collect();
-    Ok(axum::Json(UserList { users }))
+pub async fn list_users(
+    State(app): State<App>,
+    Query(query): Query<PageQuery>,
+) -> Result<axum::Json<UserList>, ApiError> {
+    let window = query.window()?;
+    let mut users = users::list(&app, window).await?;
+    let next = window.next(&mut users, |user| user.id);
+    Ok(axum::Json(UserList { users: users.iter().map(views::user).collect(), next }))
 }
 
 pub async fn change_user(

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::mask::{differing, mask};
 use super::origin::{self, Origin};
 use crate::access::Principal;
+use crate::db::api_key::ApiKey;
 use crate::db::user::User;
 
 macro_rules! actions {
@@ -131,6 +132,7 @@ impl Actor {
         }
     }
 
+    /// A key. A person's key has the name and the role of the person.
     pub fn key(id: Uuid, name: &str, role: &str) -> Self {
         Self {
             kind: "key",
@@ -157,6 +159,9 @@ impl From<&Principal> for Actor {
     fn from(caller: &Principal) -> Self {
         match caller {
             Principal::Session(person) => Self::user(&person.user, Some(person.session.id)),
+            Principal::Key(ApiKey { id, person: Some(user), .. }) => {
+                Self::key(*id, &user.email, &user.role)
+            }
             Principal::Key(key) if key.is_admin => Self::key(key.id, &key.name, "is_admin"),
             Principal::Key(key) => Self::key(key.id, &key.name, key.role.as_str()),
             Principal::Service => Self::command("service"),

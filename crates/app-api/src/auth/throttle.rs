@@ -1,5 +1,5 @@
-//! Limits password guessing per client, per client and account, and per account, and changes per principal. Fixed
-//! memory, nothing is evicted.
+//! Limits password guessing per client, per client and account, and per account, and changes per session and per API
+//! key. Fixed memory, nothing is evicted.
 //!
 //! Attempts are counted in count-min sketches: a flood of invented names can raise a count, never lower one. Windows
 //! start at multiples of [`WINDOW`], the same for all counts, so that no choice of names or times adds guesses.
@@ -24,9 +24,12 @@ const MAX_PER_CLIENT: u32 = 50;
 pub const MAX_PER_ACCOUNT: u32 = 100;
 /// The most attempts of one known device, which count against no other limit.
 const MAX_PER_DEVICE: u32 = 10;
-/// The most requests of one person or API key that change something: a script that runs away writes no more into the
+/// The most requests of one session or API key that change something: a script that runs away writes no more into the
 /// audit log.
-pub const MAX_CHANGES_PER_PRINCIPAL: u32 = 3_000;
+pub const MAX_CHANGES: u32 = 3_000;
+/// The most requests of one session or API key that only take access away. They have a count of their own, so that whoever
+/// stole the credential cannot keep its owner from revoking it.
+const MAX_REVOCATIONS: u32 = 300;
 
 const SKETCH_ROWS: usize = 4;
 const SKETCH_WIDTH: usize = 16_384;
@@ -40,8 +43,10 @@ pub enum Attempt<'a> {
     KnownDevice { account: &'a str, device: Uuid },
     /// Other work on unauthenticated input: sign-up and password reset.
     Client(IpAddr),
-    /// A request of an authenticated caller that changes something.
+    /// A request with this session or API key that changes something.
     Change(Uuid),
+    /// A request with this session or API key that only takes access away.
+    Revocation(Uuid),
 }
 
 #[derive(Debug)]
@@ -64,11 +69,12 @@ enum Key<'a> {
     Client(IpAddr),
     Account(&'a str),
     Device(&'a str, Uuid),
-    Principal(Uuid),
+    Changes(Uuid),
+    Revocations(Uuid),
 }
 
 impl Throttle {
-    /// `max_changes`: of one principal in a window.
+    /// `max_changes`: of one session or API key in a window.
     pub fn new(max_changes: u32) -> Self {
         let rows = vec![0; SKETCH_ROWS * SKETCH_WIDTH];
         let counts = Mutex::new(Counts { window: 0, rows });
@@ -123,8 +129,9 @@ impl Throttle {
             Attempt::Client(client) => {
                 vec![(Key::Client(forwarded::rate_limit_key(client)), MAX_PER_CLIENT)]
             }
-            Attempt::Change(principal) => {
-                vec![(Key::Principal(principal), self.max_changes)]
+            Attempt::Change(credential) => vec![(Key::Changes(credential), self.max_changes)],
+            Attempt::Revocation(credential) => {
+                vec![(Key::Revocations(credential), MAX_REVOCATIONS)]
             }
         }
     }
@@ -200,7 +207,7 @@ mod tests {
 
     #[test]
     fn a_client_is_limited_at_one_account_until_the_window_ends() {
-        let throttle = Throttle::new(MAX_CHANGES_PER_PRINCIPAL);
+        let throttle = Throttle::new(MAX_CHANGES);
         for _ in 0..MAX_PER_PAIR {
             throttle.attempt(sign_in("a", CLIENT), at(0)).unwrap();
         }
@@ -212,7 +219,7 @@ mod tests {
 
     #[test]
     fn an_ipv6_network_is_one_client() {
-        let throttle = Throttle::new(MAX_CHANGES_PER_PRINCIPAL);
+        let throttle = Throttle::new(MAX_CHANGES);
         let client = |n: u32| IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, n as u16]);
         for n in 0..MAX_PER_PAIR {
             throttle.attempt(sign_in("a", client(n)), at(0)).unwrap();
@@ -224,15 +231,14 @@ mod tests {
 
     #[test]
     fn a_failing_client_locks_out_only_itself() {
-        let (throttle, owner) =
-            (Throttle::new(MAX_CHANGES_PER_PRINCIPAL), IpAddr::from([192, 0, 2, 1]));
+        let (throttle, owner) = (Throttle::new(MAX_CHANGES), IpAddr::from([192, 0, 2, 1]));
         while throttle.attempt(sign_in("a", CLIENT), at(0)).is_ok() {}
         assert!(throttle.attempt(sign_in("a", owner), at(0)).is_ok());
     }
 
     #[test]
     fn an_account_under_attack_still_admits_known_devices() {
-        let throttle = Throttle::new(MAX_CHANGES_PER_PRINCIPAL);
+        let throttle = Throttle::new(MAX_CHANGES);
         for n in 0..MAX_PER_ACCOUNT {
             throttle.attempt(sign_in("a", address(n)), at(0)).unwrap();
         }
@@ -248,7 +254,7 @@ mod tests {
 
     #[test]
     fn successes_are_not_counted() {
-        let throttle = Throttle::new(MAX_CHANGES_PER_PRINCIPAL);
+        let throttle = Throttle::new(MAX_CHANGES);
         for _ in 0..2 * MAX_PER_ACCOUNT {
             throttle.attempt(sign_in("a", CLIENT), at(0)).unwrap();
             throttle.succeeded(sign_in("a", CLIENT), at(0));
@@ -258,7 +264,7 @@ mod tests {
 
     #[test]
     fn a_client_is_limited_over_all_accounts_and_other_work() {
-        let throttle = Throttle::new(MAX_CHANGES_PER_PRINCIPAL);
+        let throttle = Throttle::new(MAX_CHANGES);
         for n in 0..MAX_PER_CLIENT {
             throttle.attempt(sign_in(&n.to_string(), CLIENT), at(0)).unwrap();
         }
@@ -268,7 +274,7 @@ mod tests {
 
     #[test]
     fn twenty_thousand_invented_names_do_not_free_an_account() {
-        let throttle = Throttle::new(MAX_CHANGES_PER_PRINCIPAL);
+        let throttle = Throttle::new(MAX_CHANGES);
         let mut guesses = 0;
         for n in 0..20_000_u32 {
             let _ = throttle.attempt(sign_in(&n.to_string(), address(1_000_000 + n)), at(2));
@@ -290,7 +296,7 @@ mod tests {
         fn guesses_per_account_and_window_are_bounded(
             flood in proptest::collection::vec((0..5_000_u32, any::<u32>(), 0..900_i64, any::<bool>()), 1..3_000),
         ) {
-            let throttle = Throttle::new(MAX_CHANGES_PER_PRINCIPAL);
+            let throttle = Throttle::new(MAX_CHANGES);
             let mut guesses = std::collections::HashMap::<i64, u32>::new();
             let mut flood = flood;
             flood.sort_by_key(|(_, _, second, _)| *second);

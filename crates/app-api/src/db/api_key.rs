@@ -8,7 +8,8 @@ use uuid::Uuid;
 
 use super::columns::TextColumn;
 use super::schema::api_keys::{self, dsl};
-use super::schema::tenants;
+use super::schema::{tenants, users};
+use super::user::User;
 use super::{Conn, audit_log};
 use crate::audit::Entry;
 use crate::http::paging::Window;
@@ -20,7 +21,7 @@ pub struct KeyTenant {
     pub slug: Slug,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct ApiKey {
     pub id: Uuid,
     pub name: String,
@@ -28,6 +29,8 @@ pub struct ApiKey {
     pub is_admin: bool,
     /// `None`: a key of all tenants.
     pub tenant: Option<KeyTenant>,
+    /// The person who got the key by `cial login`: the key has at most the person's rights. `None`: a key of a program.
+    pub person: Option<User>,
     pub created_at: Timestamp,
     /// `None`: never.
     pub expires_at: Option<Timestamp>,
@@ -48,11 +51,15 @@ struct KeyRow {
     expires_at: Option<Timestamp>,
     last_used_at: Option<Timestamp>,
     revoked: bool,
+    person_id: Option<Uuid>,
 }
+
+/// A key with the slug of its tenant and with its person.
+type JoinedRow = (KeyRow, Option<TextColumn<Slug>>, Option<User>);
 
 impl KeyRow {
     /// `None` for a key whose tenant is gone.
-    fn with_tenant(self, slug: Option<TextColumn<Slug>>) -> Option<ApiKey> {
+    fn with_tenant(self, slug: Option<TextColumn<Slug>>, person: Option<User>) -> Option<ApiKey> {
         let tenant = match self.tenant_id {
             Some(id) => Some(KeyTenant { id: TenantId::new(id), slug: slug?.into() }),
             None => None,
@@ -63,6 +70,7 @@ impl KeyRow {
             role: self.role,
             is_admin: self.is_admin,
             tenant,
+            person,
             created_at: self.created_at,
             expires_at: self.expires_at,
             last_used_at: self.last_used_at,
@@ -80,6 +88,8 @@ pub struct NewApiKey<'a> {
     pub role: &'static str,
     pub is_admin: bool,
     pub tenant_id: Option<Uuid>,
+    /// See [`ApiKey::person`].
+    pub person_id: Option<Uuid>,
     pub created_by_user: Option<Uuid>,
     pub created_by_key: Option<Uuid>,
     pub created_at: Timestamp,
@@ -89,6 +99,11 @@ pub struct NewApiKey<'a> {
 /// Returns `false` and inserts nothing when the tenant of the key is gone.
 pub async fn insert(conn: &mut Conn, key: &NewApiKey<'_>) -> QueryResult<bool> {
     conn.transaction(async |conn| {
+        // Before the tenant, in the order of the deletion of a person.
+        if let Some(person) = key.created_by_user {
+            let locked = users::table.find(person).select(users::id).for_key_share();
+            locked.first::<Uuid>(conn).await.optional()?;
+        }
         if let Some(tenant) = key.tenant_id {
             // The lock makes a concurrent end of the tenant wait and then revoke this key, too.
             let locked = tenants::table.find(tenant).select(tenants::id).for_share();
@@ -109,7 +124,7 @@ pub enum Lookup<'a> {
     Id(Uuid),
 }
 
-/// The key that is neither revoked nor expired at `now`, and whose tenant exists.
+/// The key that is neither revoked nor expired at `now`, and whose tenant and person exist.
 pub async fn find_live(
     conn: &mut Conn,
     lookup: Lookup<'_>,
@@ -117,6 +132,7 @@ pub async fn find_live(
 ) -> QueryResult<Option<ApiKey>> {
     let mut query = dsl::api_keys
         .left_join(tenants::table.on(dsl::tenant_id.eq(tenants::id.nullable())))
+        .left_join(users::table.on(dsl::person_id.eq(users::id.nullable())))
         .filter(dsl::revoked.eq(false))
         .into_boxed();
     query = match lookup {
@@ -124,11 +140,12 @@ pub async fn find_live(
         Lookup::Id(id) => query.filter(dsl::id.eq(id)),
     };
     let found = query
-        .select((KeyRow::as_select(), tenants::slug.nullable()))
-        .first::<(KeyRow, Option<TextColumn<Slug>>)>(conn)
+        .select((KeyRow::as_select(), tenants::slug.nullable(), Option::<User>::as_select()))
+        .first::<JoinedRow>(conn)
         .await
         .optional()?;
-    let key = found.and_then(|(row, slug)| row.with_tenant(slug));
+    let found = found.filter(|(row, _, person)| row.person_id.is_some() == person.is_some());
+    let key = found.and_then(|(row, slug, person)| row.with_tenant(slug, person));
     Ok(key.filter(|key| key.expires_at.is_none_or(|at| now < at)))
 }
 
@@ -139,42 +156,61 @@ pub async fn lock_live(conn: &mut Conn, id: Uuid, now: Timestamp) -> QueryResult
     find_live(conn, Lookup::Id(id), now).await
 }
 
-/// The keys of `tenant`, or those of all tenants for `None`; the newest first.
-pub async fn list(
-    conn: &mut Conn,
-    tenant: Option<TenantId>,
-    window: Window,
-) -> QueryResult<Vec<ApiKey>> {
+/// The keys that a list shows, and among which a key is revoked.
+#[derive(Clone, Copy, Debug)]
+pub enum KeySet {
+    /// The keys of all tenants.
+    AllTenants,
+    /// The keys of one tenant.
+    Tenant(TenantId),
+    /// The keys that a person got by `cial login`.
+    Person(Uuid),
+}
+
+/// The keys of a set; the newest first.
+pub async fn list(conn: &mut Conn, set: KeySet, window: Window) -> QueryResult<Vec<ApiKey>> {
     let mut query = dsl::api_keys
         .left_join(tenants::table.on(dsl::tenant_id.eq(tenants::id.nullable())))
-        .filter(dsl::tenant_id.is_not_distinct_from(tenant.map(TenantId::uuid)))
+        .left_join(users::table.on(dsl::person_id.eq(users::id.nullable())))
         .order(dsl::id.desc())
         .limit(window.rows())
-        .select((KeyRow::as_select(), tenants::slug.nullable()))
+        .select((KeyRow::as_select(), tenants::slug.nullable(), Option::<User>::as_select()))
         .into_boxed();
+    query = match set {
+        KeySet::AllTenants => query.filter(dsl::tenant_id.is_null()),
+        KeySet::Tenant(id) => query.filter(dsl::tenant_id.eq(id.uuid())),
+        // A key of a tenant that is gone has no name any more.
+        KeySet::Person(id) => query
+            .filter(dsl::person_id.eq(id))
+            .filter(dsl::tenant_id.is_null().or(tenants::id.is_not_null())),
+    };
     if let Some(before) = window.before {
         query = query.filter(dsl::id.lt(before));
     }
-    let rows: Vec<(KeyRow, Option<TextColumn<Slug>>)> = query.load(conn).await?;
-    Ok(rows.into_iter().filter_map(|(row, slug)| row.with_tenant(slug)).collect())
+    let rows: Vec<JoinedRow> = query.load(conn).await?;
+    Ok(rows.into_iter().filter_map(|(row, slug, person)| row.with_tenant(slug, person)).collect())
 }
 
-/// Revokes a key of `tenant`, or one of all tenants for `None`. Returns whether it is an
-/// `is_admin` key; `None` when there is no such key.
-pub async fn revoke(
+/// Revokes a key of a set. Returns whether it is an `is_admin` key; `None` when there is no such key.
+pub async fn revoke(conn: &mut Conn, id: Uuid, set: KeySet) -> QueryResult<Option<bool>> {
+    let key = diesel::update(dsl::api_keys.find(id)).set(dsl::revoked.eq(true)).into_boxed();
+    let key = match set {
+        KeySet::AllTenants => key.filter(dsl::tenant_id.is_null()),
+        KeySet::Tenant(tenant) => key.filter(dsl::tenant_id.eq(tenant.uuid())),
+        KeySet::Person(person) => key.filter(dsl::person_id.eq(person)),
+    };
+    key.returning(dsl::is_admin).get_result(conn).await.optional()
+}
+
+/// Records a use, and the expiry that the key has from now on.
+pub async fn touch(
     conn: &mut Conn,
     id: Uuid,
-    tenant: Option<TenantId>,
-) -> QueryResult<Option<bool>> {
-    let of_tenant = dsl::tenant_id.is_not_distinct_from(tenant.map(TenantId::uuid));
-    let key = diesel::update(dsl::api_keys.find(id).filter(of_tenant));
-    key.set(dsl::revoked.eq(true)).returning(dsl::is_admin).get_result(conn).await.optional()
-}
-
-/// Notes a use.
-pub async fn touch(conn: &mut Conn, id: Uuid, now: Timestamp) -> QueryResult<usize> {
+    now: Timestamp,
+    expires_at: Option<Timestamp>,
+) -> QueryResult<usize> {
     let key = diesel::update(dsl::api_keys.find(id));
-    key.set(dsl::last_used_at.eq(now)).execute(conn).await
+    key.set((dsl::last_used_at.eq(now), dsl::expires_at.eq(expires_at))).execute(conn).await
 }
 
 /// Key of the advisory lock under which the first `is_admin` key is made; no other use of this database may take it.

@@ -88,19 +88,31 @@ pub async fn refuse(conn: &mut Conn, id: Uuid) -> QueryResult<bool> {
     Ok(diesel::delete(open).execute(conn).await? == 1)
 }
 
-/// Consumes a confirmed sign-in. Of two concurrent calls, one succeeds.
-pub async fn take(
+/// What the command that began a sign-in shows to get the key.
+#[derive(Clone, Copy, Debug)]
+pub struct Proof<'a> {
+    pub id: Uuid,
+    pub challenge: &'a [u8],
+    /// `None` for a sign-in without a redirect.
+    pub code_hash: Option<&'a [u8]>,
+}
+
+/// Finds a confirmed sign-in.
+pub async fn find_confirmed(
     conn: &mut Conn,
-    (id, challenge): (Uuid, &[u8]),
-    code_hash: Option<&[u8]>,
+    proof: &Proof<'_>,
     now: Timestamp,
 ) -> QueryResult<Option<CliLogin>> {
     let confirmed = dsl::cli_logins
-        .find(id)
-        .filter(dsl::challenge.eq(challenge).and(dsl::session_id.is_not_null()))
-        .filter(dsl::code_hash.is_not_distinct_from(code_hash).and(dsl::expires_at.gt(now)));
-    let taken = diesel::delete(confirmed).returning(CliLogin::as_returning());
-    taken.get_result(conn).await.optional()
+        .find(proof.id)
+        .filter(dsl::challenge.eq(proof.challenge).and(dsl::session_id.is_not_null()))
+        .filter(dsl::code_hash.is_not_distinct_from(proof.code_hash).and(dsl::expires_at.gt(now)));
+    confirmed.select(CliLogin::as_select()).first(conn).await.optional()
+}
+
+/// Deletes a sign-in. Of two concurrent calls, one returns `true`.
+pub async fn take(conn: &mut Conn, id: Uuid) -> QueryResult<bool> {
+    Ok(diesel::delete(dsl::cli_logins.find(id)).execute(conn).await? == 1)
 }
 
 pub async fn delete_expired(conn: &mut Conn, now: Timestamp) -> QueryResult<usize> {

@@ -11,6 +11,7 @@ use super::columns::TextColumn;
 use super::schema::memberships::{self, dsl};
 use super::schema::{tenants, users};
 use super::user::User;
+use crate::http::paging::Window;
 
 /// A person with a role on a tenant.
 #[derive(Clone, Debug)]
@@ -44,15 +45,23 @@ struct TenantName {
     slug: Slug,
 }
 
-/// The members of a tenant by e-mail address.
-pub async fn of_tenant(conn: &mut Conn, tenant: TenantId) -> QueryResult<Vec<Member>> {
-    let rows: Vec<(User, RoleRow)> = dsl::memberships
+/// The members of a tenant, the newest account first.
+pub async fn of_tenant(
+    conn: &mut Conn,
+    tenant: TenantId,
+    window: Window,
+) -> QueryResult<Vec<Member>> {
+    let mut page = dsl::memberships
         .inner_join(users::table)
         .filter(dsl::tenant_id.eq(tenant.uuid()))
-        .order(users::email)
+        .order(dsl::user_id.desc())
+        .limit(window.rows())
         .select((User::as_select(), RoleRow::as_select()))
-        .load(conn)
-        .await?;
+        .into_boxed();
+    if let Some(before) = window.before {
+        page = page.filter(dsl::user_id.lt(before));
+    }
+    let rows: Vec<(User, RoleRow)> = page.load(conn).await?;
     Ok(rows.into_iter().map(member).collect())
 }
 

@@ -63,6 +63,13 @@ impl DatabaseFailure {
     }
 }
 
+/// Whether a row that the statement refers to is gone, or a row that it deletes is referred to.
+pub fn is_foreign_key_violation(error: &diesel::result::Error) -> bool {
+    use diesel::result::{DatabaseErrorKind, Error};
+
+    matches!(error, Error::DatabaseError(DatabaseErrorKind::ForeignKeyViolation, _))
+}
+
 /// Diesel passes no error code on. In another language such a failure counts as an internal error.
 const TIMEOUT_MESSAGES: [&str; 2] =
     ["canceling statement due to statement timeout", "canceling statement due to lock timeout"];

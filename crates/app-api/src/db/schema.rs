@@ -117,6 +117,7 @@ diesel::table! {
         expires_at -> Nullable<Timestamptz>,
         last_used_at -> Nullable<Timestamptz>,
         revoked -> Bool,
+        person_id -> Nullable<Uuid>,
     }
 }
 
@@ -249,6 +250,8 @@ diesel::joinable!(sessions -> users (user_id));
 diesel::joinable!(reset_links -> users (user_id));
 diesel::allow_tables_to_appear_in_same_query!(users, sessions, reset_links);
 diesel::allow_tables_to_appear_in_same_query!(tenants, api_keys);
+diesel::allow_tables_to_appear_in_same_query!(users, api_keys);
+diesel::allow_tables_to_appear_in_same_query!(users, tenants);
 diesel::allow_tables_to_appear_in_same_query!(tenants, memberships);
 diesel::allow_tables_to_appear_in_same_query!(tenants, invitations);
 diesel::allow_tables_to_appear_in_same_query!(tenants, releases);

@@ -21,8 +21,8 @@ impl ServiceRole {
         Self { name: format!("{database}_service"), password }
     }
 
-    /// Makes the role if there is none, and gives it these rights and no others. `conn` is the owner's, after the
-    /// migrations. Callers must exclude each other.
+    /// Makes the role if there is none, and gives it these rights and no others, in the schema that holds the tables: the
+    /// first one on the owner's search path. `conn` is the owner's, after the migrations. Callers must exclude each other.
     pub(super) async fn ensure(&self, conn: &mut Conn) -> QueryResult<()> {
         let role = identifier(&self.name);
         // The server receives a verifier: statements of this kind stand in the logs of many installations.
@@ -35,10 +35,15 @@ impl ServiceRole {
                  EXECUTE format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC', current_database());
              END $$;
              ALTER ROLE {role} LOGIN PASSWORD '{verifier}';
-             REVOKE CREATE ON SCHEMA public FROM PUBLIC;
-             REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {role};
-             GRANT USAGE ON SCHEMA public TO {role};
-             GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role};
+             DO $$ DECLARE
+                 tables text := current_schema();
+             BEGIN
+                 EXECUTE format('REVOKE CREATE ON SCHEMA %I FROM PUBLIC', tables);
+                 EXECUTE format('REVOKE ALL ON ALL TABLES IN SCHEMA %I FROM %I', tables, {name});
+                 EXECUTE format('GRANT USAGE ON SCHEMA %I TO %I', tables, {name});
+                 EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA %I TO %I', tables, {name});
+                 EXECUTE format('ALTER ROLE %I IN DATABASE %I SET search_path = %I', {name}, current_database(), tables);
+             END $$;
              REVOKE UPDATE, DELETE ON audit_log FROM {role};
              REVOKE INSERT, DELETE ON audit_head FROM {role};
              REVOKE INSERT, UPDATE, DELETE ON installation, __diesel_schema_migrations FROM {role};"

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::Conn;
 use super::schema::users::{self, dsl};
+use crate::http::paging::Window;
 
 #[derive(Clone, Debug, Queryable, Selectable, Insertable)]
 #[diesel(table_name = users, check_for_backend(diesel::pg::Pg))]
@@ -58,9 +59,13 @@ pub async fn set_password(conn: &mut Conn, id: Uuid, hash: &str) -> QueryResult<
     user.returning(User::as_returning()).get_result(conn).await
 }
 
-/// Every account, by e-mail address.
-pub async fn all(conn: &mut Conn) -> QueryResult<Vec<User>> {
-    dsl::users.order(dsl::email).select(User::as_select()).load(conn).await
+/// The accounts, the newest first.
+pub async fn list(conn: &mut Conn, window: Window) -> QueryResult<Vec<User>> {
+    let mut page = dsl::users.order(dsl::id.desc()).limit(window.rows()).into_boxed();
+    if let Some(before) = window.before {
+        page = page.filter(dsl::id.lt(before));
+    }
+    page.select(User::as_select()).load(conn).await
 }
 
 pub async fn by_id(conn: &mut Conn, id: Uuid) -> QueryResult<Option<User>> {

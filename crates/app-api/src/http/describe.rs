@@ -16,7 +16,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::extract::{AppPath, ClientAddress, IdPath, Json, Query};
 use super::request_headers::{IdempotencyKey, IfMatch};
-use crate::access::{AuthorizedTenant, Caller, Person};
+use crate::access::{Account, AuthorizedTenant, Caller, Person};
 
 /// The description of one call.
 #[derive(Default)]
@@ -103,6 +103,7 @@ pub trait DescribeInput {
 impl<S> DescribeInput for State<S> {}
 impl DescribeInput for Caller {}
 impl DescribeInput for Person {}
+impl DescribeInput for Account {}
 impl DescribeInput for Method {}
 impl DescribeInput for ClientAddress {}
 /// For what every request may have; a header that changes the meaning of a call has an extractor of its own.

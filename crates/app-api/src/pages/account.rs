@@ -1,20 +1,23 @@
-//! The page of one's own account: the sessions, each with a button that ends it.
+//! The page of one's own account: the sessions and the keys of `cial login`, each with a button that ends it.
 
 use askama::Template;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{Redirect, Response};
+use protocol::Slug;
 use service::api_error::ApiError;
 use uuid::Uuid;
 
 use super::format::ago;
+use super::keys::{KeyRow, LIVE, key_row};
 use super::{Layout, page};
-use crate::access::Person;
+use crate::access::{Account, Caller, Person};
 use crate::api::sessions::no_such_session;
 use crate::app::App;
 use crate::http::extract::IdPath;
+use crate::http::paging::Window;
 use crate::sessions::user_agent::summarize;
-use crate::{sessions, views};
+use crate::{api_keys, sessions, views};
 
 #[derive(Template)]
 #[template(path = "account.html")]
@@ -24,6 +27,13 @@ struct AccountPage {
     email: String,
     role: String,
     rows: Vec<SessionRow>,
+    keys: Vec<OwnKeyRow>,
+}
+
+/// A live key.
+struct OwnKeyRow {
+    tenant: Option<Slug>,
+    key: KeyRow,
 }
 
 struct SessionRow {
@@ -50,12 +60,18 @@ pub async fn show_account(State(app): State<App>, person: Person) -> Result<Resp
         is_current: row.id == person.session.id,
     };
     let rows = sessions::list(&app, person.user.id).await?.into_iter().map(row).collect();
+    let keys = api_keys::list_of_person(&app, &person.user, Window::NEWEST).await?.into_iter();
+    let keys = keys.map(|key| OwnKeyRow {
+        tenant: key.tenant.as_ref().map(|tenant| tenant.slug.clone()),
+        key: key_row(key, now),
+    });
     let shown = AccountPage {
         layout: Layout::signed_in(&person, "Account"),
         name: person.user.name.clone(),
         email: person.user.email.clone(),
         role: person.user.role.clone(),
         rows,
+        keys: keys.filter(|own| own.key.state == LIVE).collect(),
     };
     page(StatusCode::OK, &shown)
 }
@@ -71,6 +87,16 @@ pub async fn revoke_session(
     } else {
         Err(no_such_session())
     }
+}
+
+pub async fn revoke_key(
+    State(app): State<App>,
+    Caller(caller): Caller,
+    Account(user): Account,
+    IdPath(id): IdPath,
+) -> Result<Redirect, ApiError> {
+    api_keys::revoke_of_person(&app, &caller, &user, id).await?;
+    Ok(Redirect::to("/admin/account"))
 }
 
 pub async fn revoke_other_sessions(

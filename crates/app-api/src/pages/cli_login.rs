@@ -120,8 +120,9 @@ async fn confirm_page(app: &App, person: Person, login: CliLogin) -> Result<Resp
     }
     let first = options.first().map(|(value, _)| value.clone());
     let scope = first.map(|first| {
-        Choice::new("scope", "Access", first, options)
-            .hint("The key has your role there, for 30 days. You can revoke it at any time.")
+        Choice::new("scope", "Access", first, options).hint(
+            "The key does what you may do there, for 30 days. You can revoke it in your account.",
+        )
     });
     let layout = Layout::signed_in(&person, "Sign in cial");
     page(StatusCode::OK, &ConfirmPage { layout, login, scope })

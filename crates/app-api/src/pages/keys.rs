@@ -45,15 +45,20 @@ struct KeysPage {
     problem: Option<Problem>,
 }
 
-struct KeyRow {
-    id: Uuid,
-    name: String,
-    role: String,
+pub(super) struct KeyRow {
+    pub(super) id: Uuid,
+    pub(super) name: String,
+    /// The address of the person to whom the key belongs.
+    pub(super) person: Option<String>,
+    pub(super) role: String,
     /// The time of the last use, exact and for people.
-    used: Option<(String, String)>,
-    expires: Option<String>,
-    state: &'static str,
+    pub(super) used: Option<(String, String)>,
+    pub(super) expires: Option<String>,
+    pub(super) state: &'static str,
 }
+
+/// The state of a key that works.
+pub(super) const LIVE: &str = "live";
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
@@ -111,18 +116,19 @@ impl Place<'_> {
     }
 }
 
-fn key_row(key: ApiKey, now: Timestamp) -> KeyRow {
+pub(super) fn key_row(key: ApiKey, now: Timestamp) -> KeyRow {
     let is_expired = key.expires_at.is_some_and(|at| at <= now);
     KeyRow {
         id: key.id,
         name: key.name,
+        person: key.person.map(|person| person.email),
         role: if key.is_admin { EVERYTHING.to_owned() } else { key.role.to_string() },
         used: key.last_used_at.map(|at| (views::time(at), ago(at, now))),
         expires: key.expires_at.map(views::time),
         state: match (key.revoked, is_expired) {
             (true, _) => "revoked",
             (false, true) => "expired",
-            (false, false) => "live",
+            (false, false) => LIVE,
         },
     }
 }

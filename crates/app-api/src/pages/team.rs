@@ -99,7 +99,7 @@ async fn people_page(
     place: Place<'_>,
     shown: Shown,
 ) -> Result<TeamPage, ApiError> {
-    let (rows, roles): (Vec<Row>, Vec<&str>) = match place {
+    let (mut rows, roles): (Vec<Row>, Vec<&str>) = match place {
         Place::Team => {
             let row = |user: crate::db::user::User| Row {
                 is_self: user.id == person.user.id,
@@ -108,7 +108,8 @@ async fn people_page(
                 email: user.email,
                 role: user.role,
             };
-            let rows = users::list(app).await?.into_iter().map(row).collect();
+            let listed = users::list(app, Window::NEWEST).await?;
+            let rows = listed.into_iter().map(row).collect();
             (rows, PlatformRole::ALL.iter().map(|role| role.as_str()).collect())
         }
         Place::Tenant(found) => {
@@ -119,10 +120,12 @@ async fn people_page(
                 email: member.user.email,
                 role: member.role.to_string(),
             };
-            let rows = members::list(app, &found.tenant).await?.into_iter().map(row).collect();
+            let listed = members::list(app, &found.tenant, Window::NEWEST).await?;
+            let rows = listed.into_iter().map(row).collect();
             (rows, MemberRole::ALL.iter().map(|role| role.as_str()).collect())
         }
     };
+    rows.sort_by(|one, other| one.email.cmp(&other.email));
     let can_manage = place.can_manage(person);
     let open = if can_manage {
         invitations::list(app, place.target(), Window::NEWEST).await?

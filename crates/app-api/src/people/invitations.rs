@@ -89,7 +89,7 @@ pub async fn create(
     let (token, now, actor) = (Token::random()?, app.clock.now(), Actor::from(caller));
     let (inviter_user, inviter_key, key_end) = match caller {
         Principal::Session(person) => (Some(person.user.id), None, None),
-        Principal::Key(key) => (None, Some(key.id), key.expires_at),
+        Principal::Key(key) => (caller.user_id(), Some(key.id), key.expires_at),
         Principal::Service => (None, None, None),
     };
     let end = now + LIFETIME;

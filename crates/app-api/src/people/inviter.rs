@@ -11,7 +11,7 @@ use crate::access::principal::CallerScope;
 use crate::db::api_key::ApiKey;
 use crate::db::invitation::Invitation;
 use crate::db::user::User;
-use crate::db::{Conn, QueryResult, api_key, membership, user};
+use crate::db::{Conn, api_key, membership, user};
 
 enum Inviter {
     User(User),
@@ -28,19 +28,29 @@ pub(super) async fn check(
     invitation: &Invitation,
     now: Timestamp,
 ) -> Result<PlatformRole, ApiError> {
-    let inviter = Inviter::lock(conn, invitation, now).await?.ok_or_else(invitation_ended)?;
+    // In the order of the deletion of a person and of a membership: the account, the membership, the key.
+    let user = match invitation.inviter_user {
+        Some(id) => Some(user::lock(conn, id).await?.ok_or_else(invitation_ended)?),
+        None => None,
+    };
+    let membership = match (invitation.tenant(), &user) {
+        (Some(tenant), Some(user)) => membership::lock_role(conn, tenant, user.id).await?,
+        (Some(_), None) | (None, _) => None,
+    };
+    let inviter = match (invitation.inviter_key, user) {
+        (Some(id), _) => api_key::lock_live(conn, id, now).await?.map(Inviter::Key),
+        (None, Some(user)) => Some(Inviter::User(user)),
+        (None, None) => None,
+    };
+    let inviter = inviter.ok_or_else(invitation_ended)?;
     let may_invite = match invitation.tenant() {
         None => {
             let role = PlatformRole::from_stored(&invitation.role);
             inviter.scope() == CallerScope::Platform && role <= inviter.widest_grant()
         }
         Some(tenant) => {
-            let membership = match &inviter {
-                Inviter::User(user) => membership::lock_role(conn, tenant, user.id).await?,
-                Inviter::Key(_) => None,
-            };
             let is_excluded = inviter.tenant().is_some_and(|own| own != tenant);
-            let role = inviter.scope().role_on_tenant(membership.map(membership_role));
+            let role = inviter.role_on_tenant(membership.map(membership_role));
             !is_excluded && role == Some(Role::Admin)
         }
     };
@@ -48,22 +58,17 @@ pub(super) async fn check(
 }
 
 impl Inviter {
-    async fn lock(
-        conn: &mut Conn,
-        invitation: &Invitation,
-        now: Timestamp,
-    ) -> QueryResult<Option<Self>> {
-        Ok(match (invitation.inviter_user, invitation.inviter_key) {
-            (Some(id), _) => user::lock(conn, id).await?.map(Self::User),
-            (None, Some(id)) => api_key::lock_live(conn, id, now).await?.map(Self::Key),
-            (None, None) => None,
-        })
-    }
-
     fn scope(&self) -> CallerScope<'_> {
         match self {
             Self::User(user) => CallerScope::of_user(user),
             Self::Key(key) => CallerScope::of_key(key),
+        }
+    }
+
+    fn role_on_tenant(&self, membership: Option<Role>) -> Option<Role> {
+        match self {
+            Self::User(user) => CallerScope::of_user(user).role_on_tenant(membership),
+            Self::Key(key) => key.role_on_tenant(membership),
         }
     }
 

@@ -15,10 +15,11 @@ use crate::audit::{Action, Actor, Entry, Resource};
 use crate::db::membership::{self, Member};
 use crate::db::user::{self, User};
 use crate::db::{Transaction as _, audit_log};
+use crate::http::paging::Window;
 use crate::tenant::Tenant;
 
-pub async fn list(app: &App, tenant: &Tenant) -> Result<Vec<Member>, ApiError> {
-    Ok(membership::of_tenant(&mut *app.conn().await?, tenant.tenant_id()).await?)
+pub async fn list(app: &App, tenant: &Tenant, window: Window) -> Result<Vec<Member>, ApiError> {
+    Ok(membership::of_tenant(&mut *app.conn().await?, tenant.tenant_id(), window).await?)
 }
 
 /// Sets the role of a member. Only who may do everything can make somebody a member who was not invited.

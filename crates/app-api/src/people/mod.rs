@@ -5,6 +5,7 @@ mod inviter;
 pub mod members;
 pub mod users;
 
+use protocol::api_keys::Role;
 use protocol::people::PlatformRole;
 use protocol::problem::Code;
 use service::api_error::ApiError;
@@ -24,7 +25,13 @@ pub(crate) fn widest_grant(caller: &Principal) -> PlatformRole {
 }
 
 fn widest_grant_of_key(key: &ApiKey) -> PlatformRole {
-    if key.is_admin { PlatformRole::Owner } else { PlatformRole::None }
+    match &key.person {
+        Some(user) if key.tenant.is_none() && key.role == Role::Admin => {
+            PlatformRole::from_stored(&user.role)
+        }
+        None if key.is_admin => PlatformRole::Owner,
+        Some(_) | None => PlatformRole::None,
+    }
 }
 
 /// Refuses a role for an account whose address nobody with at least that role has vouched for: an inviter could have

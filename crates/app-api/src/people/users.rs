@@ -12,10 +12,11 @@ use crate::app::App;
 use crate::audit::{Action, Actor, Entry, Resource};
 use crate::db::user::{self, User};
 use crate::db::{Conn, Transaction as _, audit_log, sso_grant};
+use crate::http::paging::Window;
 use crate::sessions;
 
-pub async fn list(app: &App) -> Result<Vec<User>, ApiError> {
-    Ok(user::all(&mut *app.conn().await?).await?)
+pub async fn list(app: &App, window: Window) -> Result<Vec<User>, ApiError> {
+    Ok(user::list(&mut *app.conn().await?, window).await?)
 }
 
 /// Changes the platform role. The person's sessions get a new token, and their tenant sessions end.

@@ -32,6 +32,13 @@ use Outcome::{Admitted, Forbidden, InsufficientRole, InvalidKey, Unauthenticated
 /// The promise, written apart from the code that keeps it.
 fn promised(route: &Route, kind: Kind) -> Outcome {
     let is_page = route.surface == Surface::Page;
+    if let Kind::LoginKey(role, place) = kind {
+        let like = match place {
+            Place::Everywhere => Kind::AdminKey,
+            Place::Here | Place::Elsewhere => Kind::Key(role, place),
+        };
+        return if route.access == Access::Account { Admitted } else { promised(route, like) };
+    }
     let at_least = |role: Role, needed| if role >= needed { Admitted } else { InsufficientRole };
     match (route.access, kind) {
         (Access::Public, _) => Admitted,
@@ -42,8 +49,10 @@ fn promised(route: &Route, kind: Kind) -> Outcome {
         // A key of another tenant is refused on every path of this one, before anything else is looked at.
         (_, Kind::Key(_, Place::Elsewhere)) if route.names_tenant() => Forbidden,
         (Access::SignedIn, _) => Admitted,
-        (Access::Person | Access::Member(_), Kind::Key(..) | Kind::AdminKey) => Forbidden,
-        (Access::Person, _) => Admitted,
+        (Access::Person | Access::Account | Access::Member(_), Kind::Key(..) | Kind::AdminKey) => {
+            Forbidden
+        }
+        (Access::Person | Access::Account, _) => Admitted,
         (Access::Global, Kind::Key(_, Place::Here | Place::Elsewhere)) => Forbidden,
         (Access::Global, _) => Admitted,
         (_, Kind::Operator("owner" | "admin") | Kind::AdminKey) => Admitted,
@@ -278,6 +287,11 @@ async fn unauthenticated_callers_do_not_learn_what_exists() {
         assert!(put.header("allow").contains("POST"), "{:?}", put.headers);
     }
     assert_eq!(nobody.get("/nothing").await.problem(), "404 not_found");
+    // A public path is no secret.
+    for path in ["/api/auth/sign-in/email", "/v1/auth/cli-logins", "/admin/login"] {
+        let trace = nobody.send(Method::TRACE, path, &[], "").await;
+        assert_eq!(trace.problem(), "405 method_not_allowed", "{path}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -382,8 +396,21 @@ async fn one_caller_changes_only_so_much_in_five_minutes() {
         let wait: u64 = refused.header("retry-after").parse().unwrap();
         assert!((1..=300).contains(&wait), "{wait}");
     }
-    // Reading goes on, and others are not affected.
+    // Reading goes on, revoking too, and others are not affected: another session of the same person neither.
     assert_eq!(owner.get("/v1/tenants").await.status, 200);
+    let revoke = owner.send(Method::DELETE, "/v1/sessions", &[], "").await;
+    assert_eq!(revoke.status, 204, "{}", revoke.text());
+    let again = server.new_session_of(EMAIL).await;
+    let change_again = again.send(Method::DELETE, "/v1/tenants/none", &[], "").await;
+    assert_eq!(change_again.problem(), "404 tenant_not_found");
+    let bearer = format!("Bearer {second}");
+    for _ in 0..4 {
+        let headers = [("authorization", bearer.as_str())];
+        let id = "00000000-0000-0000-0000-000000000000";
+        let path = format!("/v1/auth/keys/{id}");
+        let revoke = server.visitor.send(Method::DELETE, &path, &headers, "").await;
+        assert_eq!(revoke.problem(), "404 not_found");
+    }
     assert_eq!(change(Some(&second)).await.problem(), "404 tenant_not_found");
     server.advance_clock(Duration::from_secs(300));
     assert_eq!(change(Some(&first)).await.problem(), "404 tenant_not_found");

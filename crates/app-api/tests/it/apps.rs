@@ -1,6 +1,7 @@
 //! Apps, their releases, and tenants that follow them.
 
 use axum::http::Method;
+use diesel_async::{AsyncPgConnection, RunQueryDsl as _};
 use protocol::State;
 use protocol::orchestrator::Phase;
 use protocol::process::AppSpec;
@@ -196,4 +197,43 @@ async fn an_app_is_deleted_only_when_no_tenant_follows_it() {
     assert_eq!(delete().await.status, 204);
     assert_eq!(server.database.count("releases").await, 0);
     assert_eq!(owner.post("/v1/tenants", acme()).await.status, 201);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_app_and_a_tenant_that_follows_it_meet() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
+    create_app(&owner).await;
+    release(&owner, "notes:1", None).await;
+    owner.post("/v1/tenants", acme_with("notes", Value::Null)).await;
+    let execute = async |conn: &mut AsyncPgConnection, text: &str| {
+        diesel::sql_query(text).execute(conn).await.unwrap();
+    };
+    // The tenant is created, and its transaction has not ended yet.
+    let mut creating = server.database.conn().await;
+    server.database.sql("CREATE TABLE copy AS SELECT * FROM tenants").await;
+    server.database.sql("DELETE FROM tenants").await;
+    execute(&mut creating, "BEGIN").await;
+    execute(&mut creating, "INSERT INTO tenants SELECT * FROM copy").await;
+    let delete = tokio::spawn({
+        let owner = owner.clone();
+        async move { owner.send(Method::DELETE, "/v1/apps/notes", &[], "").await }
+    });
+    server.database.until_blocked().await;
+    execute(&mut creating, "COMMIT").await;
+    assert_eq!(delete.await.unwrap().problem(), "409 app_in_use");
+
+    // The app is deleted, and its transaction has not ended yet.
+    server.database.sql("DELETE FROM tenants").await;
+    let mut deleting = server.database.conn().await;
+    execute(&mut deleting, "BEGIN").await;
+    execute(&mut deleting, "DELETE FROM apps").await;
+    let create = tokio::spawn({
+        let owner = owner.clone();
+        async move { owner.post("/v1/tenants", acme_with("notes", Value::Null)).await }
+    });
+    server.database.until_blocked().await;
+    execute(&mut deleting, "COMMIT").await;
+    let refused = create.await.unwrap();
+    assert_eq!(refused.problem(), "422 invalid_fields");
+    assert_eq!(refused.json()["errors"][0]["code"], "unknown_app");
 }

@@ -298,3 +298,17 @@ async fn tenants_write_who_did_what_with_the_changed_fields() {
     tenant.delete ada@example.com owner {"desired":"running"} {"desired":"deleted"}
     "#);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_chain_is_checked_on_request() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
+    owner.post("/v1/tenants", crate::harness::acme()).await;
+    let whole = owner.get("/v1/audit/chain").await.json();
+    assert_eq!((&whole["entries"], &whole["fault"]), (&json!(3), &json!(null)), "{whole}");
+    assert_eq!(whole["hash"].as_str().unwrap().len(), 64);
+    server.database.sql("ALTER TABLE audit_log DISABLE TRIGGER ALL").await;
+    server.database.sql("UPDATE audit_log SET actor = 'somebody' WHERE id = 2").await;
+    let broken = owner.get("/v1/audit/chain").await.json();
+    assert_eq!(broken["entries"], json!(null));
+    assert_eq!(broken["fault"], "entry 2 was changed, or an entry before it");
+}

@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use protocol::api_keys::Role;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::harness::{FakeOrchestrator, Server, TestClient, TestResponse, acme};
+use crate::harness::callers::TestKey;
+use crate::harness::{EMAIL, FakeOrchestrator, Server, TestClient, TestResponse, acme};
 
 const VERIFIER: &str = "a-verifier-that-only-the-command-knows";
 const REDIRECT: &str = "http://127.0.0.1:49152/path";
@@ -89,14 +91,16 @@ async fn a_confirmed_sign_in_yields_one_key_to_who_began_it() {
     let fetched = fetch(&server, &begun, json!({ "verifier": VERIFIER, "code": code })).await;
     assert_eq!(fetched.status, 201, "{}", fetched.text());
     let created = fetched.json();
-    assert_eq!((&created["name"], &created["is_admin"]), (&json!("laptop"), &json!(true)));
+    assert_eq!((&created["name"], &created["is_admin"]), (&json!("laptop"), &json!(false)));
     let days = chrono::DateTime::parse_from_rfc3339(created["expires_at"].as_str().unwrap())
         .unwrap()
         - chrono::DateTime::<chrono::FixedOffset>::from(server.now());
     assert_eq!(days.num_days(), 30);
     let again = fetch(&server, &begun, json!({ "verifier": VERIFIER, "code": code })).await;
     assert_eq!(again.problem(), "410 login_ended");
-    assert_eq!(whoami(&server, created["key"].as_str().unwrap()).await.status, 200);
+    let caller = whoami(&server, created["key"].as_str().unwrap()).await.json();
+    assert_eq!((&caller["user"]["email"], &caller["is_admin"]), (&json!(EMAIL), &json!(true)));
+    assert_eq!(caller["key"]["expires_at"], created["expires_at"]);
 
     let audit = owner.get("/v1/audit").await.json();
     let actions: Vec<_> = audit["entries"]
@@ -148,7 +152,7 @@ async fn the_key_has_no_more_rights_than_the_person() {
         let key = fetch(&server, &begun, json!({ "verifier": VERIFIER })).await.json();
         format!("{} {} {}", key["tenant"], key["role"], key["is_admin"])
     };
-    assert_eq!(created(&owner, "").await, r#"null "admin" true"#);
+    assert_eq!(created(&owner, "").await, r#"null "admin" false"#);
     assert_eq!(created(&owner, "acme").await, r#""acme" "admin" false"#);
     let admin = server.sign_in_as("admin", "admin", &[]).await;
     assert_eq!(created(&admin, "").await, r#"null "admin" false"#);
@@ -221,4 +225,166 @@ async fn a_key_revokes_itself() {
         assert_eq!(out.status, 204, "{}", out.text());
         assert_eq!(whoami(&server, &key).await.problem(), "401 invalid_key");
     }
+}
+
+/// Signs in like `cial` without a browser, and returns the key.
+async fn login(server: &Server, person: &TestClient, scope: &str) -> String {
+    let begun = begin(server, None).await;
+    let done = decide(person, &begun, "confirm", scope).await;
+    assert_eq!(done.status, 200, "{}", done.text());
+    let fetched = fetch(server, &begun, json!({ "verifier": VERIFIER })).await;
+    assert_eq!(fetched.status, 201, "{}", fetched.text());
+    fetched.json()["key"].as_str().unwrap().to_owned()
+}
+
+async fn call(server: &Server, key: &str, method: &str, path: &str, body: Value) -> TestResponse {
+    let bearer = format!("Bearer {key}");
+    let headers = [("authorization", bearer.as_str())];
+    server.visitor.json(method.parse().unwrap(), path, &headers, body).await
+}
+
+async fn status(server: &Server, key: &str, method: &str, path: &str) -> String {
+    let response = call(server, key, method, path, Value::Null).await;
+    if response.status.is_success() { "ok".to_owned() } else { response.problem() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_key_has_the_rights_that_its_person_has_at_each_request() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
+    owner.post("/api/admin/tenants", acme()).await;
+    let admin = server.sign_in_as("admin", "admin", &[]).await;
+    let key = login(&server, &admin, "").await;
+    let user = server.user("admin@example.com").await.id;
+    let role = async |role: &str| {
+        let body = json!({ "role": role });
+        let path = format!("/v1/users/{user}");
+        let changed = owner.json("PATCH".parse().unwrap(), &path, &[], body).await;
+        assert_eq!(changed.status, 200, "{}", changed.text());
+    };
+    // As a platform admin the person creates tenants, and the tenant belongs to them.
+    let new = json!({ "slug": "made", "name": "Made" });
+    let made = call(&server, &key, "POST", "/v1/tenants", new).await;
+    assert_eq!(made.json()["owner_id"], json!(user), "{}", made.text());
+    role("viewer").await;
+    assert_eq!(status(&server, &key, "GET", "/v1/tenants/acme").await, "ok");
+    assert_eq!(
+        status(&server, &key, "POST", "/v1/tenants/acme/stop").await,
+        "403 insufficient_role"
+    );
+    role("none").await;
+    assert_eq!(status(&server, &key, "GET", "/v1/tenants/acme").await, "403 forbidden");
+    assert_eq!(
+        call(&server, &key, "GET", "/v1/tenants", Value::Null).await.json()["tenants"],
+        json!([])
+    );
+    role("admin").await;
+    assert_eq!(status(&server, &key, "POST", "/v1/tenants/acme/stop").await, "ok");
+    // Never wider than its own role.
+    let narrow = TestKey { person: Some("admin@example.com"), ..TestKey::new(None, Role::Read) };
+    let narrow = server.insert_key(narrow).await;
+    assert_eq!(status(&server, &narrow, "GET", "/v1/audit").await, "ok");
+    assert_eq!(
+        status(&server, &narrow, "POST", "/v1/tenants/acme/start").await,
+        "403 insufficient_role"
+    );
+    assert_eq!(status(&server, &narrow, "GET", "/v1/webhooks").await, "403 insufficient_role");
+
+    let invited = json!({ "email": "new@example.com", "role": "viewer" });
+    let invited = call(&server, &key, "POST", "/v1/invitations", invited).await.json();
+    let link = invited["url"].as_str().unwrap().split_once("/admin").unwrap().1.to_owned();
+    let path = format!("/v1/users/{user}");
+    assert_eq!(owner.send("DELETE".parse().unwrap(), &path, &[], "").await.status, 204);
+    assert_eq!(status(&server, &key, "GET", "/v1/auth/whoami").await, "401 invalid_key");
+    assert_eq!(server.visitor.visit(&format!("/admin{link}")).await.status, 410);
+    let live = "api_keys WHERE person_id IS NOT NULL AND NOT revoked";
+    assert_eq!(server.database.count(live).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_key_of_a_tenant_ends_with_the_membership() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
+    owner.post("/api/admin/tenants", acme()).await;
+    let member = server.sign_in_as("mia", "none", &[("acme", "admin")]).await;
+    let key = login(&server, &member, "acme").await;
+    let user = server.user("mia@example.com").await.id;
+    let path = format!("/v1/tenants/acme/members/{user}");
+    assert_eq!(status(&server, &key, "GET", "/v1/tenants/acme/keys").await, "ok");
+    owner.json("PUT".parse().unwrap(), &path, &[], json!({ "role": "viewer" })).await;
+    assert_eq!(status(&server, &key, "GET", "/v1/tenants/acme").await, "ok");
+    assert_eq!(
+        status(&server, &key, "GET", "/v1/tenants/acme/keys").await,
+        "403 insufficient_role"
+    );
+    assert_eq!(owner.send("DELETE".parse().unwrap(), &path, &[], "").await.status, 204);
+    assert_eq!(status(&server, &key, "GET", "/v1/tenants/acme").await, "401 invalid_key");
+    // Whoever comes back signs in again.
+    owner.json("PUT".parse().unwrap(), &path, &[], json!({ "role": "admin" })).await;
+    assert_eq!(status(&server, &key, "GET", "/v1/tenants/acme").await, "401 invalid_key");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn people_see_and_revoke_their_own_login_keys() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
+    owner.post("/api/admin/tenants", acme()).await;
+    let member = server.sign_in_as("mia", "none", &[("acme", "viewer")]).await;
+    let (first, second) =
+        (login(&server, &member, "acme").await, login(&server, &member, "acme").await);
+    let listed = call(&server, &first, "GET", "/v1/users/me/keys", Value::Null).await.json();
+    let keys = listed["keys"].as_array().unwrap();
+    assert_eq!(keys.len(), 2, "{listed}");
+    assert_eq!(
+        (&keys[0]["person"], &keys[0]["tenant"]),
+        (&json!("mia@example.com"), &json!("acme"))
+    );
+    assert_eq!(owner.get("/v1/users/me/keys").await.json()["keys"], json!([]));
+    // The key that was used is the first one: the newest is listed first.
+    let id = |n: usize| keys[n]["id"].as_str().unwrap().to_owned();
+    let path = format!("/v1/users/me/keys/{}", id(0));
+    assert_eq!(
+        owner.send("DELETE".parse().unwrap(), &path, &[], "").await.problem(),
+        "404 not_found"
+    );
+    assert_eq!(status(&server, &first, "DELETE", &path).await, "ok");
+    assert_eq!(status(&server, &second, "GET", "/v1/auth/whoami").await, "401 invalid_key");
+    let page = member.visit("/admin/account").await.text();
+    let button = format!("/admin/account/keys/{}/revoke", id(1));
+    assert!(page.contains(&button) && !page.contains(&id(0)), "{page}");
+    assert_eq!(member.submit(&button, &[]).await.status, 303);
+    assert_eq!(status(&server, &first, "GET", "/v1/auth/whoami").await, "401 invalid_key");
+    let unbound = server.admin_key().await;
+    assert_eq!(status(&server, &unbound, "GET", "/v1/users/me/keys").await, "403 forbidden");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_key_that_nobody_uses_ends_within_a_minute() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
+    let (lost, used) = (login(&server, &owner, "").await, login(&server, &owner, "").await);
+    assert_eq!(status(&server, &used, "GET", "/v1/auth/whoami").await, "ok");
+    server.advance_clock(Duration::from_secs(60));
+    assert_eq!(status(&server, &lost, "GET", "/v1/auth/whoami").await, "401 invalid_key");
+    assert_eq!(status(&server, &used, "GET", "/v1/auth/whoami").await, "ok");
+    server.advance_clock(Duration::from_secs(30 * 24 * 3_600));
+    assert_eq!(status(&server, &used, "GET", "/v1/auth/whoami").await, "401 invalid_key");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sign_in_that_yields_no_key_can_be_fetched_again() {
+    let (server, _owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
+    let person = server.sign_in_as("mia", "viewer", &[]).await;
+    let begun = begin(&server, None).await;
+    assert_eq!(decide(&person, &begun, "confirm", "").await.status, 200);
+    let verifier = || json!({ "verifier": VERIFIER });
+    server.database.sql("UPDATE users SET role = 'none' WHERE name = 'mia'").await;
+    let refused = fetch(&server, &begun, verifier()).await;
+    assert_eq!(refused.problem(), "403 insufficient_role");
+    server.database.sql("UPDATE users SET role = 'viewer' WHERE name = 'mia'").await;
+    let both = futures_util::future::join(
+        fetch(&server, &begun, verifier()),
+        fetch(&server, &begun, verifier()),
+    );
+    let both = both.await;
+    let mut statuses = [both.0.status.as_u16(), both.1.status.as_u16()];
+    statuses.sort_unstable();
+    assert_eq!(statuses, [201, 410]);
+    assert_eq!(server.database.count("api_keys WHERE person_id IS NOT NULL").await, 1);
 }

@@ -84,3 +84,16 @@ async fn a_database_from_before_the_role_gets_it_at_the_next_start() {
     server.sign_up().await;
     assert!(server.database.count("audit_log").await > 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_tables_may_be_in_another_schema_than_public() {
+    let setup = Setup::new(FakeOrchestrator::unreachable()).await;
+    // The first schema on the search path of a role is the one with its own name.
+    setup.database.sql("CREATE SCHEMA postgres").await;
+    let server = setup.start().await;
+    let owner = server.sign_up().await;
+    assert_eq!(owner.post("/v1/tenants", acme()).await.status, 201);
+    assert_eq!(server.database.count("postgres.tenants").await, 1);
+    let error = refusal(&server, "CREATE TABLE postgres.x (y integer)").await;
+    assert!(error.contains("permission denied"), "{error}");
+}

@@ -37,7 +37,9 @@ async fn the_api_matches_its_description() {
         .arg(format!("http://{}/api/openapi.json", server.visitor.address()))
         .args(["--checks", "all", "--exclude-checks", UNDESCRIBED])
         .args(["--exclude-path-regex", ENDS_THE_KEY])
-        .args(["--seed", "1", "--max-examples", "12", "--workers", "2"])
+        // One worker: two threads that compile Python at once end CPython before 3.11.8 with "AST constructor recursion depth
+        // mismatch".
+        .args(["--seed", "1", "--max-examples", "12", "--workers", "1"])
         .args(["--max-time", MAX_SECONDS, "--request-timeout", "30", "--no-color"])
         .stdin(Stdio::null());
     let output = tokio::task::spawn_blocking(move || generate.output()).await.unwrap().unwrap();

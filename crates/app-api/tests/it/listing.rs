@@ -80,3 +80,28 @@ async fn a_change_applies_at_once_under_if_match() {
     assert_eq!(mark_fulfilled.spec.limits.pids, 100);
     assert!(!mark_fulfilled.restart);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn people_and_members_are_listed_by_page() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
+    owner.post("/v1/tenants", crate::harness::acme()).await;
+    for name in ["ben", "eve", "mia"] {
+        server.sign_in_as(name, "none", &[("acme", "viewer")]).await;
+    }
+    for (path, key, count) in
+        [("/v1/users", "users", 4), ("/v1/tenants/acme/members", "members", 3)]
+    {
+        let all = owner.get(path).await.json();
+        assert_eq!((all[key].as_array().unwrap().len(), &all["next"]), (count, &json!(null)));
+        let mut paged = Vec::new();
+        let mut query = "?limit=2".to_owned();
+        loop {
+            let page = owner.get(&format!("{path}{query}")).await.json();
+            paged.extend(page[key].as_array().unwrap().clone());
+            let Some(next) = page["next"].as_str() else { break };
+            query = format!("?limit=2&cursor={next}");
+        }
+        assert_eq!(&json!(paged), &all[key], "{path}");
+        assert_eq!(owner.get(&format!("{path}?limit=0")).await.problem(), "400 invalid_query");
+    }
+}

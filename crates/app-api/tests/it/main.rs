@@ -19,6 +19,7 @@ mod disk_full;
 mod errors;
 mod harness;
 mod listing;
+mod lock_order;
 mod logs;
 mod migrations;
 mod openapi;

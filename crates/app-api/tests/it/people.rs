@@ -392,7 +392,7 @@ async fn an_invitation_is_worth_what_the_rights_of_its_inviter_are_worth() {
     for tenant in [Some("acme"), None] {
         let expires_at = Some(server.now() + Duration::from_secs(3_600));
         let role = protocol::api_keys::Role::Admin;
-        let key = TestKey { role, tenant, is_admin: tenant.is_none(), expires_at };
+        let key = TestKey { is_admin: tenant.is_none(), expires_at, ..TestKey::new(tenant, role) };
         let bearer = format!("Bearer {}", server.insert_key(key).await);
         let created = server
             .visitor

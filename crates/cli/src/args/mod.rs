@@ -19,8 +19,8 @@ pub use self::apps::{AppArg, AppsCommand, CreateApp, CreateRelease, DeleteApp, R
 pub use self::manifest::{InitArgs, ManifestCommand};
 pub use people::{
     AuditCommand, AuditFilter, CreateInvitation, CreateKey, CreateWebhook, ExportAudit,
-    ExportFormat, InvitationsCommand, KeysCommand, ListAudit, MembersCommand, SessionsCommand,
-    UsersCommand, WebhooksCommand,
+    ExportFormat, InvitationsCommand, KeysCommand, ListAudit, ListKeys, MembersCommand,
+    SessionsCommand, UsersCommand, WebhooksCommand,
 };
 pub use tenants::{
     ChangeState, Confirm, CreateTenant, DeleteTenant, ListTenants, LogsArgs, OpenTenant,

@@ -10,12 +10,19 @@ use super::words_of;
 #[derive(Debug, Subcommand)]
 pub enum KeysCommand {
     /// list keys; --tenant lists those of one tenant
-    List,
+    List(ListKeys),
     /// create a key and print it once
     Create(CreateKey),
     /// revoke a key at once
     #[command(alias = "delete")]
     Revoke(RevokeKey),
+}
+
+#[derive(Debug, Default, Args)]
+pub struct ListKeys {
+    /// only the keys that you got by `cial login`
+    #[arg(long)]
+    pub mine: bool,
 }
 
 #[derive(Debug, Args)]
@@ -40,6 +47,9 @@ pub struct CreateKey {
 pub struct RevokeKey {
     /// id of the key, from `cial keys list`
     pub id: String,
+    /// the key is one that you got by `cial login`
+    #[arg(long)]
+    pub mine: bool,
     #[command(flatten)]
     pub confirm: Confirm,
 }

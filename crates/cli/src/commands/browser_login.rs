@@ -20,6 +20,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::browser;
 use crate::clock;
+use crate::config::ServerUrl;
 use crate::context::Context;
 use crate::error::{CliError, Exit};
 use crate::http::{Client, Method, Request, Server, segment};
@@ -107,7 +108,17 @@ impl Login<'_> {
             challenge: URL_SAFE_NO_PAD.encode(Sha256::digest(self.verifier.as_bytes())),
             redirect,
         };
-        self.post("/v1/auth/cli-logins".to_owned(), "sign in", &new)
+        let begun: CliLogin = self.post("/v1/auth/cli-logins".to_owned(), "sign in", &new)?;
+        // Another server could have begun a sign-in at this one, to get the key that the person confirms there.
+        let server = &self.client.server.url;
+        if server.is_origin_of(&begun.url) {
+            return Ok(begun);
+        }
+        let origin = ServerUrl::of_page(&begun.url).map(|origin| origin.to_string());
+        let origin = origin.unwrap_or_else(|| "an address that is none".to_owned());
+        Err(CliError::failed(format!("{server} sends to another server to sign in"))
+            .because(format!("the page is at {origin}"))
+            .next(format!("if that is the server you mean: cial login --server {origin}")))
     }
 
     fn key(&self, begun: &CliLogin, code: Option<String>) -> Result<String, CliError> {

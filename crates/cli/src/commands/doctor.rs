@@ -26,12 +26,14 @@ enum Outcome {
 }
 
 pub(super) fn run(context: &Context<'_>) -> Result<(), CliError> {
-    // One call is enough: the checks of the clock, the versions and the key use its response.
+    // One call is enough for the checks of the clock, the versions and the key.
     let (connection, whoami) = check_connection(context);
-    let (key, expiry) = match whoami {
-        None => (Outcome::Skipped, Outcome::Skipped),
-        Some(Ok(whoami)) => (describe_key(&whoami), check_expiry(&whoami)),
-        Some(Err(error)) => (error.into(), Outcome::Skipped),
+    let (key, expiry, audit) = match whoami {
+        None => (Outcome::Skipped, Outcome::Skipped, Outcome::Skipped),
+        Some(Ok(whoami)) => {
+            (describe_key(&whoami), check_expiry(&whoami), check_audit(&whoami, context))
+        }
+        Some(Err(error)) => (error.into(), Outcome::Skipped, Outcome::Skipped),
     };
     let rows = [
         row("configuration", check_configuration(context)),
@@ -40,6 +42,7 @@ pub(super) fn run(context: &Context<'_>) -> Result<(), CliError> {
         row("versions", check_versions(context)),
         row("key", key),
         row("key's expiry", expiry),
+        row("audit log", audit),
     ];
     context.output.list(&CHECKS, &rows)?;
     let failed = rows.iter().filter(|row| row["result"] == "FAILED").count();
@@ -108,6 +111,25 @@ fn describe_key(whoami: &Value) -> Outcome {
     let scope = whoami["tenant"].as_str().map(|tenant| format!("tenant {tenant}"));
     let scope = scope.unwrap_or_else(|| "the whole installation".to_owned());
     Outcome::Passed(format!("role {} for {scope}", whoami["role"].as_str().unwrap_or("-")))
+}
+
+/// Lets the server check the hash chain. A key that may not read the audit log skips the check.
+fn check_audit(whoami: &Value, context: &Context<'_>) -> Outcome {
+    if !whoami["tenant"].is_null() {
+        return Outcome::Skipped;
+    }
+    let chain = match context.call(&Request::get("/v1/audit/chain", "check the audit log")) {
+        Ok(chain) => chain,
+        Err(error) if matches!(error.status(), Some(403 | 404)) => return Outcome::Skipped,
+        Err(error) => return error.into(),
+    };
+    match chain["fault"].as_str() {
+        None => Outcome::Passed(format!("{} entries without a break", chain["entries"])),
+        Some(fault) => Outcome::Failed {
+            detail: fault.to_owned(),
+            fix: "compare with an export that you kept: cial audit export".to_owned(),
+        },
+    }
 }
 
 fn check_expiry(whoami: &Value) -> Outcome {

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{confirm, pages};
-use crate::args::{CreateKey, KeysCommand};
+use crate::args::{CreateKey, KeysCommand, ListKeys};
 use crate::context::Context;
 use crate::error::CliError;
 use crate::http::{Method, Request, segment};
@@ -21,6 +21,7 @@ const KEYS: Shape = Shape {
         Column::time("EXPIRES", "/expires_at"),
         Column::time("USED", "/last_used_at"),
         Column::new("REVOKED", "/revoked"),
+        Column::new("PERSON", "/person").wide(),
         Column::time("CREATED", "/created_at").wide(),
     ],
 };
@@ -41,9 +42,9 @@ const NEW_KEY: Shape = Shape {
 };
 
 pub(super) fn run(command: Option<KeysCommand>, context: &Context<'_>) -> Result<(), CliError> {
-    match command.unwrap_or(KeysCommand::List) {
-        KeysCommand::List => {
-            let request = Request::get(path(context)?, "list keys");
+    match command.unwrap_or(KeysCommand::List(ListKeys::default())) {
+        KeysCommand::List(args) => {
+            let request = Request::get(path(args.mine, context)?, "list keys");
             context
                 .output
                 .list(&KEYS, &pages::collect(context, &request, "keys", "next", usize::MAX)?)
@@ -53,7 +54,7 @@ pub(super) fn run(command: Option<KeysCommand>, context: &Context<'_>) -> Result
             if !confirm::goes_on(context, args.confirm, &format!("revoke key {}", args.id))? {
                 return Ok(());
             }
-            let path = format!("{}/{}", path(context)?, segment(&args.id));
+            let path = format!("{}/{}", path(args.mine, context)?, segment(&args.id));
             context.send(&Request::new(Method::DELETE, path, format!("revoke key {}", args.id)))?;
             context.output.note(&format!("key {} is revoked", args.id));
             Ok(())
@@ -72,7 +73,7 @@ fn create(args: &CreateKey, context: &Context<'_>) -> Result<(), CliError> {
         body["is_admin"] = json!(true);
         GLOBAL.to_owned()
     } else {
-        path(context)?
+        path(false, context)?
     };
     let request = Request::new(Method::POST, path, format!("create key {}", args.name)).json(body);
     let created = context.call(&request)?;
@@ -83,8 +84,11 @@ fn create(args: &CreateKey, context: &Context<'_>) -> Result<(), CliError> {
 
 const GLOBAL: &str = "/v1/auth/keys";
 
-/// The keys of the tenant in effect; those of the whole installation without one.
-fn path(context: &Context<'_>) -> Result<String, CliError> {
+/// The caller's own keys; or the keys of the tenant in effect, and without one those of the whole installation.
+fn path(is_mine: bool, context: &Context<'_>) -> Result<String, CliError> {
+    if is_mine {
+        return Ok("/v1/users/me/keys".to_owned());
+    }
     Ok(match context.optional_tenant()? {
         Some(tenant) => format!("/v1/tenants/{}/keys", segment(&tenant)),
         None => GLOBAL.to_owned(),

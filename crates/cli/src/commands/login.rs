@@ -23,14 +23,14 @@ pub(super) fn login(args: &LoginArgs, context: &Context<'_>) -> Result<(), CliEr
     };
     let server = context.server(&resolved)?;
     let name = profile_name(context, &server.url)?;
-    let key = match flow(args, context)? {
-        Some(flow) => browser_login::fetch_key(flow, context, &server)?,
-        None => read_key()?,
+    let (key, folder) = match flow(args, context)? {
+        Some(flow) => (browser_login::fetch_key(flow, context, &server)?, LOGIN_KEYS),
+        None => (read_key()?, OTHER_KEYS),
     };
     let client = context.connect(server, Some(key.clone()));
     let request = Request::get("/v1/auth/whoami", "sign in");
     let whoami = client.call(&request)?.json(&request, &client)?;
-    let path = store(context, &name, &key)?;
+    let path = store(context, folder, &name, &key)?;
     let mut config = context.config()?.clone();
     let change = Profile {
         server: Some(client.server.url.to_string()),
@@ -84,12 +84,20 @@ fn read_key() -> Result<String, CliError> {
     key.read(|_| None).map_err(|error| failed().because(error))
 }
 
-/// The file of a profile's key: beside the configuration file.
-fn store(context: &Context<'_>, name: &str, key: &str) -> Result<PathBuf, CliError> {
-    let path = context.config_path()?.with_file_name("keys").join(key_file(name));
+/// The folder of the keys that `cial login` got, beside the configuration file. `cial logout` revokes them.
+const LOGIN_KEYS: &str = "login-keys";
+/// The folder of the keys from standard input. They belong to whoever made them.
+const OTHER_KEYS: &str = "keys";
+
+/// Stores the key of a profile, and returns its file. A profile has one.
+fn store(context: &Context<'_>, folder: &str, name: &str, key: &str) -> Result<PathBuf, CliError> {
+    let config = context.config_path()?;
+    let path = config.with_file_name(folder).join(key_file(name));
     crate::config::write_private(&path, format!("{key}\n").as_bytes()).map_err(|error| {
         CliError::failed(format!("cannot write {}", path.display())).because(error)
     })?;
+    let other = if folder == LOGIN_KEYS { OTHER_KEYS } else { LOGIN_KEYS };
+    let _ = std::fs::remove_file(config.with_file_name(other).join(key_file(name)));
     Ok(path)
 }
 
@@ -106,7 +114,7 @@ fn key_file(profile: &str) -> String {
     file
 }
 
-/// Revokes a key that `cial login` stored, and removes it. A key from elsewhere belongs to whoever put it there.
+/// Removes the key of a profile, and revokes one that `cial login` got. A key from elsewhere belongs to whoever made it.
 pub(super) fn logout(args: &LogoutArgs, context: &Context<'_>) -> Result<(), CliError> {
     let chosen = context.resolved()?.profile.ok_or_else(|| {
         CliError::usage("no profile to sign out of").next("name one with --profile")
@@ -119,23 +127,29 @@ pub(super) fn logout(args: &LogoutArgs, context: &Context<'_>) -> Result<(), Cli
             format!("profile {} has no key", chosen.value),
         ));
     };
-    let own_folder = context.config_path()?.with_file_name("keys");
-    let stored = match Credential::parse(&key, context.environment.home().as_deref()) {
-        Credential::File(path) if path.starts_with(&own_folder) => Some(path),
-        Credential::File(_) | Credential::Variable(_) | Credential::Key(_) => None,
+    let path = match Credential::parse(&key, context.environment.home().as_deref()) {
+        Credential::File(path) => Some(path),
+        Credential::Variable(_) | Credential::Key(_) => None,
     };
-    let is_revoked = stored.is_some() && !args.keep_key;
-    if let Some(path) = stored.as_ref().filter(|_| is_revoked) {
+    let config_path = context.config_path()?;
+    let in_folder = |folder: &str| {
+        path.as_ref().filter(|path| path.starts_with(config_path.with_file_name(folder)))
+    };
+    let of_login = in_folder(LOGIN_KEYS).filter(|_| !args.keep_key);
+    if let Some(path) = of_login {
         revoke(&profile, path, context)?;
     }
     profile::write(&config, context)?;
-    if let Some(path) = stored {
-        std::fs::remove_file(&path).map_err(|error| {
+    if let Some(path) = in_folder(LOGIN_KEYS).or_else(|| in_folder(OTHER_KEYS)) {
+        std::fs::remove_file(path).map_err(|error| {
             CliError::failed(format!("cannot remove {}", path.display())).because(error)
         })?;
     }
-    let outcome =
-        if is_revoked { "revoked and removed" } else { "removed; it stays valid on the server" };
+    let outcome = if of_login.is_some() {
+        "revoked and removed"
+    } else {
+        "removed; it stays valid on the server"
+    };
     context.output.note(&format!("the key of profile {} is {outcome}", chosen.value));
     Ok(())
 }

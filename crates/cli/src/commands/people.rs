@@ -95,7 +95,8 @@ pub(super) fn users(command: Option<UsersCommand>, context: &Context<'_>) -> Res
     match command.unwrap_or(UsersCommand::List) {
         UsersCommand::List => {
             let request = Request::get("/v1/users", "list users");
-            context.output.list(&USERS, &pages::single(context, &request, "users")?)
+            let users = pages::collect(context, &request, "users", "next", usize::MAX)?;
+            context.output.list(&USERS, &users)
         }
         UsersCommand::Set(args) => {
             let title = format!("change the role of {}", args.user);
@@ -129,7 +130,8 @@ pub(super) fn members(
     match command.unwrap_or(MembersCommand::List) {
         MembersCommand::List => {
             let request = Request::get(path, format!("list the members of tenant {tenant}"));
-            context.output.list(&MEMBERS, &pages::single(context, &request, "members")?)
+            let members = pages::collect(context, &request, "members", "next", usize::MAX)?;
+            context.output.list(&MEMBERS, &members)
         }
         MembersCommand::Set(args) => {
             let title = format!("change a member of tenant {tenant}");

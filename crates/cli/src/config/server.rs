@@ -43,6 +43,24 @@ impl ServerUrl {
         format!("{}{path}", self.text)
     }
 
+    /// Whether a page is on this server: the same scheme, host and port.
+    pub fn is_origin_of(&self, page: &str) -> bool {
+        Self::of_page(page).is_some_and(|origin| origin.parts() == self.parts())
+    }
+
+    /// The server that a page is on.
+    pub fn of_page(page: &str) -> Option<Self> {
+        let (scheme, rest) = page.split_once("://")?;
+        let authority = rest.split(['/', '\\', '?', '#']).next()?;
+        Self::parse(&format!("{scheme}://{authority}")).ok()
+    }
+
+    fn parts(&self) -> (bool, &str, u16) {
+        let default = if self.is_https { 443 } else { 80 };
+        let (_, port) = self.text.rsplit_once(':').unwrap_or_default();
+        (self.is_https, &self.host, port.parse().unwrap_or(default))
+    }
+
     /// The host without brackets and port, in lower case.
     pub fn host(&self) -> &str {
         &self.host
@@ -88,6 +106,24 @@ mod tests {
             let url = ServerUrl::parse(text).unwrap();
             assert_eq!((url.to_string().as_str(), url.is_this_machine()), (shown, is_this_machine));
         }
+        let server = ServerUrl::parse("http://localhost:3100").unwrap();
+        for (page, is_on_server) in [
+            ("http://localhost:3100/admin/cli-login?id=1", true),
+            ("HTTP://LOCALHOST:3100", true),
+            ("http://localhost:3100?x=://", true),
+            ("http://localhost:31000/", false),
+            ("http://localhost/", false),
+            ("https://localhost:3100/", false),
+            ("http://127.0.0.1:3100/", false),
+            ("http://localhost:3100@evil.example/", false),
+            ("http://evil.example/http://localhost:3100", false),
+            ("http://localhost:3100.evil.example/", false),
+            ("javascript:alert(1)", false),
+            ("", false),
+        ] {
+            assert_eq!(server.is_origin_of(page), is_on_server, "{page}");
+        }
+        assert!(ServerUrl::parse("https://[::1]").unwrap().is_origin_of("https://[::1]:443/a"));
         for bad in [
             "",
             "cial.example.com",

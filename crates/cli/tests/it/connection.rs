@@ -134,10 +134,26 @@ fn the_doctor_names_each_check_and_its_fix() {
             "clock FAILED",
             "versions FAILED",
             "key PASSED",
-            "key's expiry FAILED"
+            "key's expiry FAILED",
+            "audit log SKIPPED"
         ],
         "{text}"
     );
     assert!(text.contains("exit code 1"), "{text}");
     assert_eq!(server.requests().len(), 1, "one response serves every check");
+}
+
+#[test]
+fn the_doctor_reports_a_broken_audit_log() {
+    let server = Server::new(|_, request| {
+        let body = if request.starts_with("GET /v1/audit/chain ") {
+            json!({ "entries": null, "hash": null, "fault": "entry 3 was changed, or an entry before it" })
+        } else {
+            json!({ "kind": "key", "key": { "id": "k", "expires_at": null }, "tenant": null, "role": "admin" })
+        };
+        response("200 OK", "", "application/json", &body.to_string())
+    });
+    let text = Cial::at(&server).run(&["doctor"]);
+    assert!(text.contains("audit log\tFAILED\tentry 3 was changed"), "{text}");
+    assert!(text.contains("exit code 1"), "{text}");
 }

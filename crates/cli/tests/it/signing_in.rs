@@ -44,14 +44,21 @@ fn a_key_from_standard_input_is_stored_for_its_owner_alone() {
     insta::assert_snapshot!(cial.run(&["whoami", "--profile", "work"]));
 }
 
+/// The host that a request names.
+fn host(request: &str) -> &str {
+    let mut lines = request.lines().filter_map(|line| line.split_once(": "));
+    lines.find(|(name, _)| name.eq_ignore_ascii_case("host")).map(|(_, host)| host).unwrap()
+}
+
 /// A server at which somebody confirms the sign-in before the command asks a second time.
 fn confirming_server() -> Server {
     Server::new(|number, request| {
         let line = request.lines().next().unwrap_or_default();
+        let page = format!("http://{}/admin/cli-login", host(request));
         match line.split(' ').nth(1).unwrap_or_default() {
             "/v1/auth/cli-logins" => {
                 let begun = json!({
-                    "id": LOGIN, "user_code": "BCDF-GHJK", "url": "http://admin.example/admin/cli-login",
+                    "id": LOGIN, "user_code": "BCDF-GHJK", "url": page,
                     "expires_in_seconds": 300, "poll_seconds": 1,
                 });
                 json_response("201 Created", &begun)
@@ -82,7 +89,7 @@ fn without_a_browser_a_code_is_shown_and_the_key_is_fetched_once_confirmed() {
     let cial = Cial::new().server(&server.url());
     insta::assert_snapshot!(cial.run(&["login", "--no-browser", "--profile", "work"]));
     assert_eq!(
-        std::fs::read_to_string(cial.home().join(".cial/keys/work")).unwrap(),
+        std::fs::read_to_string(cial.home().join(".cial/login-keys/work")).unwrap(),
         "cial_good\n"
     );
     let texts = server.texts();
@@ -107,11 +114,17 @@ fn the_browser_brings_the_one_time_code_back() {
                 serde_json::from_str(request.split("\r\n\r\n").nth(1).unwrap()).unwrap();
             let redirect = body["redirect"].as_str().unwrap();
             assert!(redirect.starts_with("http://127.0.0.1:"), "{redirect}");
+            let page = format!("http://{}/confirm?to={redirect}", host(request));
             let begun = json!({
-                "id": LOGIN, "user_code": "BCDF-GHJK", "url": format!("{redirect}?code=one-time_code"),
+                "id": LOGIN, "user_code": "BCDF-GHJK", "url": page,
                 "expires_in_seconds": 300, "poll_seconds": 1,
             });
             return json_response("201 Created", &begun);
+        }
+        if let Some((_, to)) = request.split_once("GET /confirm?to=") {
+            let redirect = to.split(' ').next().unwrap();
+            let location = format!("location: {redirect}?code=one-time_code\r\n");
+            return response("303 See Other", &location, "text/plain", "");
         }
         if request.contains("\"code\":\"one-time_code\"") {
             let created = json!({
@@ -126,14 +139,30 @@ fn the_browser_brings_the_one_time_code_back() {
         )
     });
     // The page that confirms leads on to the redirect; this browser goes there at once.
-    let cial = Cial::new().server(&server.url()).variable("BROWSER", "curl -s");
+    let cial = Cial::new().server(&server.url()).variable("BROWSER", "curl -sL");
     let shown = cial.run_on_terminal(&["login", "--profile", "work"], "");
     assert!(shown.contains("compare the code in the browser: BCDF-GHJK"), "{shown}");
     assert!(shown.contains("signed in to http://SERVER as profile work"), "{shown}");
     assert_eq!(
-        std::fs::read_to_string(cial.home().join(".cial/keys/work")).unwrap(),
+        std::fs::read_to_string(cial.home().join(".cial/login-keys/work")).unwrap(),
         "cial_good\n"
     );
+}
+
+#[test]
+fn a_page_on_another_server_is_not_opened() {
+    let server = Server::new(|_, _| {
+        let begun = json!({
+            "id": LOGIN, "user_code": "BCDF-GHJK", "url": "http://other.example/admin/cli-login?id=1",
+            "expires_in_seconds": 300, "poll_seconds": 1,
+        });
+        json_response("201 Created", &begun)
+    });
+    let cial = Cial::new().server(&server.url()).variable("BROWSER", "touch opened");
+    insta::assert_snapshot!(cial.run(&["login", "--no-browser"]));
+    let shown = cial.run_on_terminal(&["login"], "");
+    assert!(shown.contains("http://other.example") && shown.contains("exit code 1"), "{shown}");
+    assert_eq!(server.requests(), ["POST /v1/auth/cli-logins"; 2]);
 }
 
 #[test]
@@ -144,10 +173,15 @@ fn without_a_terminal_no_browser_opens() {
 
 #[test]
 fn a_key_stays_valid_on_request_and_when_it_came_from_elsewhere() {
-    let server = server();
+    let server = confirming_server();
     let cial = Cial::new().server(&server.url());
-    cial.run_with_input(&["login", "--token-stdin", "--profile", "work"], "cial_good\n");
+    cial.run(&["login", "--no-browser", "--profile", "work"]);
     insta::assert_snapshot!(cial.run(&["logout", "--profile", "work", "--keep-key"]));
+    // A key from standard input takes the place of one that the browser brought.
+    cial.run_with_input(&["login", "--token-stdin", "--profile", "work"], "cial_good\n");
+    assert!(!cial.home().join(".cial/login-keys/work").exists());
+    cial.run(&["logout", "--profile", "work"]);
+    assert!(!cial.home().join(".cial/keys/work").exists());
     cial.run(&["profile", "set", "other", "--api-key", "cial_good"]);
     insta::assert_snapshot!(cial.run(&["logout", "--profile", "other"]));
     assert!(server.requests().iter().all(|line| !line.contains("sign-out")));
@@ -155,9 +189,9 @@ fn a_key_stays_valid_on_request_and_when_it_came_from_elsewhere() {
 
 #[test]
 fn a_key_that_cannot_be_revoked_is_not_removed() {
-    let working = server();
+    let working = confirming_server();
     let cial = Cial::new().server(&working.url());
-    cial.run_with_input(&["login", "--token-stdin", "--profile", "work"], "cial_good\n");
+    cial.run(&["login", "--no-browser", "--profile", "work"]);
     let config = cial.home().join(".cial/config.toml");
     let text = std::fs::read_to_string(&config).unwrap();
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -165,7 +199,7 @@ fn a_key_that_cannot_be_revoked_is_not_removed() {
     std::fs::write(&config, text.replace(&working.url(), &nowhere)).unwrap();
     let shown = cial.run(&["logout", "--profile", "work"]);
     assert!(shown.contains("exit code 1") && shown.contains("--keep-key"), "{shown}");
-    assert!(cial.home().join(".cial/keys/work").exists());
+    assert!(cial.home().join(".cial/login-keys/work").exists());
 }
 
 #[test]

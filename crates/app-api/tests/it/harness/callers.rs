@@ -2,6 +2,7 @@
 
 use app_api::auth::api_key::KeyText;
 use app_api::db::api_key::{self, NewApiKey};
+use app_api::db::user::{self, User};
 use protocol::Timestamp;
 use protocol::api_keys::Role;
 use serde_json::json;
@@ -27,6 +28,8 @@ pub(crate) enum Kind {
     Member(Role, Place),
     Key(Role, Place),
     AdminKey,
+    /// A key that a person with this role there got by `cial login`; everywhere: an admin of the platform.
+    LoginKey(Role, Place),
     /// Malformed, unknown, expired or revoked, or of a tenant that is gone.
     DeadKey,
 }
@@ -55,8 +58,17 @@ fn membership(role: Role) -> &'static str {
 pub(crate) struct TestKey<'a> {
     pub(crate) role: Role,
     pub(crate) tenant: Option<&'a str>,
+    /// The e-mail address of the person to whom the key belongs.
+    pub(crate) person: Option<&'a str>,
     pub(crate) is_admin: bool,
     pub(crate) expires_at: Option<Timestamp>,
+}
+
+impl<'a> TestKey<'a> {
+    /// A key of one tenant, or of all for `None`.
+    pub(crate) fn new(tenant: Option<&'a str>, role: Role) -> Self {
+        Self { role, tenant, person: None, is_admin: false, expires_at: None }
+    }
 }
 
 impl Server {
@@ -67,6 +79,10 @@ impl Server {
             Some(slug) => Some(self.row(slug).await.id),
             None => None,
         };
+        let person_id = match key.person {
+            Some(email) => Some(self.user(email).await.id),
+            None => None,
+        };
         let row = NewApiKey {
             id: Uuid::now_v7(),
             key_hash: &text.hash(),
@@ -74,6 +90,7 @@ impl Server {
             role: key.role.as_str(),
             is_admin: key.is_admin,
             tenant_id,
+            person_id,
             created_by_user: None,
             created_by_key: None,
             created_at: self.now(),
@@ -85,12 +102,16 @@ impl Server {
 
     /// A key of one tenant, or of all for `None`.
     pub(crate) async fn key_of(&self, tenant: Option<&str>, role: Role) -> String {
-        self.insert_key(TestKey { role, tenant, is_admin: false, expires_at: None }).await
+        self.insert_key(TestKey::new(tenant, role)).await
     }
 
     pub(crate) async fn admin_key(&self) -> String {
-        let key = TestKey { role: Role::Admin, tenant: None, is_admin: true, expires_at: None };
-        self.insert_key(key).await
+        self.insert_key(TestKey { is_admin: true, ..TestKey::new(None, Role::Admin) }).await
+    }
+
+    pub(crate) async fn user(&self, email: &str) -> User {
+        let found = user::by_email(&mut self.database.conn().await, email).await;
+        found.unwrap().unwrap_or_else(|| panic!("no user {email}"))
     }
 
     /// Signs in as a new person with a platform role and memberships, with the owner's password.
@@ -161,6 +182,12 @@ impl Server {
                 add(format!("a {word} of {slug}"), Kind::Member(role, place), &client, None);
                 let key = self.key_of(Some(slug), role).await;
                 add(format!("a {role} key of {slug}"), Kind::Key(role, place), &nobody, Some(key));
+                // The person has this role, the key could do more.
+                let email = format!("{slug}-{word}@example.com");
+                let key = TestKey::new(Some(slug), Role::Admin);
+                let key = self.insert_key(TestKey { person: Some(&email), ..key }).await;
+                let name = format!("a login key of a {word} of {slug}");
+                add(name, Kind::LoginKey(role, place), &nobody, Some(key));
             }
         }
         for role in ROLES {
@@ -168,6 +195,13 @@ impl Server {
             let kind = Kind::Key(role, Place::Everywhere);
             add(format!("a {role} key of all tenants"), kind, &nobody, Some(key));
         }
+        let of_admin = TestKey {
+            person: Some("platform-admin@example.com"),
+            ..TestKey::new(None, Role::Admin)
+        };
+        let key = self.insert_key(of_admin).await;
+        let kind = Kind::LoginKey(Role::Admin, Place::Everywhere);
+        add("a login key of a platform admin".into(), kind, &nobody, Some(key));
         add("an is_admin key".into(), Kind::AdminKey, &nobody, Some(self.admin_key().await));
 
         let departing = json!({ "slug": "departed", "name": "Departed" });
@@ -181,10 +215,9 @@ impl Server {
             .await;
         let expired = self
             .insert_key(TestKey {
-                role: Role::Admin,
-                tenant: None,
                 is_admin: true,
                 expires_at: Some(self.now()),
+                ..TestKey::new(None, Role::Admin)
             })
             .await;
         for (name, key) in [

@@ -15,6 +15,8 @@ use uuid::Uuid;
 
 use app_api::db::Database;
 
+use super::TEST_TIMEOUT;
+
 /// A role that needs a password, unlike the other roles on the shared server.
 pub(crate) const LOCKED_ROLE: &str = "cial_locked";
 
@@ -48,6 +50,16 @@ impl TestDatabase {
     /// Executes a statement, like `psql`.
     pub(crate) async fn sql(&self, text: &str) -> usize {
         execute(&self.url, text).await
+    }
+
+    /// Waits until a statement in this database waits for a lock.
+    pub(crate) async fn until_blocked(&self) {
+        let waiting =
+            "pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        let blocked = testkit::eventually("a statement waits", TEST_TIMEOUT, async || {
+            Ok(self.count(waiting).await > 0)
+        });
+        blocked.await.unwrap();
     }
 
     pub(crate) async fn count(&self, from: &str) -> i64 {

@@ -1,0 +1,61 @@
+//! Changes that meet lock their rows in one order: they wait for each other, and none fails.
+
+use diesel_async::{AsyncPgConnection, RunQueryDsl as _};
+
+use crate::harness::{FakeOrchestrator, Server, acme};
+
+async fn execute(conn: &mut AsyncPgConnection, text: &str) {
+    diesel::sql_query(text).execute(conn).await.unwrap();
+}
+
+/// Runs `change` while a transaction that ends the sessions of mia is between their locks and those of their grants.
+async fn change_during_the_end_of_sessions(change: &'static str) {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
+    owner.post("/api/admin/tenants", acme()).await;
+    server.sign_in_as("mia", "viewer", &[("acme", "member")]).await;
+    let database = server.database.clone();
+    database
+        .sql(
+            "INSERT INTO sso_grants (session_id, tenant_id, user_id, expires_at) \
+             SELECT sessions.id, tenants.id, user_id, now() + interval '1 hour' FROM tenants, sessions \
+             JOIN users ON users.id = user_id WHERE users.name = 'mia'",
+        )
+        .await;
+    let mut ending = database.conn().await;
+    execute(&mut ending, "BEGIN").await;
+    let of_mia = "user_id = (SELECT id FROM users WHERE name = 'mia')";
+    execute(&mut ending, &format!("SELECT FROM sessions WHERE {of_mia} FOR UPDATE")).await;
+    let changing = tokio::spawn({
+        let database = database.clone();
+        async move { database.sql(change).await }
+    });
+    database.until_blocked().await;
+    execute(&mut ending, &format!("UPDATE sso_grants SET revoked = true WHERE {of_mia}")).await;
+    execute(&mut ending, "COMMIT").await;
+    assert_eq!(changing.await.unwrap(), 1, "{change}");
+    assert_eq!(database.count("sso_grants WHERE NOT revoked").await, 0, "{change}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_rights_waits_for_the_end_of_a_session() {
+    for change in [
+        "UPDATE memberships SET role = 'viewer'",
+        "DELETE FROM memberships",
+        "UPDATE users SET role = 'admin' WHERE name = 'mia'",
+        "UPDATE users SET password_hash = 'x' WHERE name = 'mia'",
+    ] {
+        change_during_the_end_of_sessions(change).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_a_tenant_does_not_wait_for_its_members() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
+    owner.post("/api/admin/tenants", acme()).await;
+    server.sign_in_as("mia", "none", &[("acme", "member")]).await;
+    let mut ending = server.database.conn().await;
+    execute(&mut ending, "BEGIN").await;
+    execute(&mut ending, "SELECT FROM sessions FOR UPDATE").await;
+    assert_eq!(server.database.sql("DELETE FROM tenants").await, 1);
+    execute(&mut ending, "COMMIT").await;
+}
