@@ -92,6 +92,7 @@ impl RouteFeed {
 
 fn route(tenant: Tenant, addresses: &Addresses) -> Route {
     Route {
+        requires_sign_in: tenant.policy.require_sign_in,
         sign_in_url: Some(addresses.sign_in_url(&tenant.slug)),
         tenant: tenant.tenant_id(),
         slug: tenant.slug,

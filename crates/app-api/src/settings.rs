@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use protocol::control::EffectivePolicy;
+use protocol::site::{CORE_HOST_PREFIX, Site};
 use protocol::{Domain, InstallName, Slug};
 use service::forwarded::TrustedProxies;
 use service::logs::LogFilter;
@@ -134,6 +135,14 @@ impl Addresses {
     /// `http://acme.localhost:8080`
     pub fn tenant_url(&self, slug: &Slug) -> String {
         self.host_url(slug.as_str())
+    }
+
+    /// `http://acme.localhost:8080`, or `http://core--acme.localhost:8080`
+    pub fn site_url(&self, slug: &Slug, site: Site) -> String {
+        match site {
+            Site::Tenant => self.tenant_url(slug),
+            Site::Core => self.host_url(&format!("{CORE_HOST_PREFIX}{slug}")),
+        }
     }
 
     /// `http://localhost:3100/admin/tenants/acme/sign-in`

@@ -2,11 +2,13 @@
 
 use std::rc::Rc;
 
-use protocol::headers::{EMAIL, NAME, PROOF, REQUEST_ID, ROLE, USER};
+use protocol::headers::{EMAIL, NAME, PROOF, REQUEST_ID, ROLE, SITE, USER};
+use protocol::site::Site;
 use proxy::{Exchange, Header, Headers, TunnelEnd, Upstream};
 use tenant_service::RequestContext;
 
 use crate::headers::{Zone, may_leave, request_header_value};
+use crate::isolation;
 use crate::routes::Class;
 use crate::session_user::User;
 
@@ -21,9 +23,12 @@ pub(crate) enum Client {
 pub(crate) struct EdgeExchange {
     pub(crate) request_context: RequestContext,
     pub(crate) class: Class,
+    pub(crate) site: Site,
     pub(crate) upstream: Rc<Upstream>,
     pub(crate) target: Option<String>,
     pub(crate) client: Client,
+    /// Where a stranger is sent; `None` when the upstream serves strangers.
+    pub(crate) sign_in_path: Option<String>,
     pub(crate) user: Option<User>,
     /// The end of the session under which a WebSocket is opened.
     pub(crate) session_end: Option<TunnelEnd>,
@@ -49,6 +54,9 @@ impl Exchange for EdgeExchange {
 
     fn add_request_headers(&self, to: &mut Headers<'_>) {
         to.add(REQUEST_ID, &self.request_context.request_id);
+        if Zone::of(self.class) == Zone::Core {
+            to.add(SITE, self.site.as_str());
+        }
         if let Client::Direct { address, host } = &self.client {
             to.add("x-forwarded-proto", "http");
             if let Some(address) = address {
@@ -78,6 +86,11 @@ impl Exchange for EdgeExchange {
 
     fn add_response_headers(&self, to: &mut Headers<'_>) {
         to.add(REQUEST_ID, &self.request_context.request_id);
+        if self.site == Site::Core {
+            for (name, value) in isolation::RESPONSE_HEADERS {
+                to.add(name, value);
+            }
+        }
         if let Some(proof) = &self.proof {
             to.add(PROOF, proof.as_ref());
         }

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use protocol::headers::{PREFIX, REQUEST_ID, SESSION_COOKIE, SESSION_COOKIE_SECURE, SIGN_IN_URL};
+use protocol::headers::{PREFIX, REQUEST_ID, SIGN_IN_URL};
 use proxy::Header;
 
 use crate::routes::Class;
@@ -89,13 +89,12 @@ pub fn may_leave(zone: Zone, header: Header<'_>) -> bool {
     }
 }
 
-/// The session pairs of a `Cookie` line, which are all that core-back needs to identify the user.
-pub fn session_pairs(cookie: &[u8]) -> impl Iterator<Item = &str> {
-    let is_session = |pair: &&[u8]| {
-        let name = name_of(pair);
-        name == SESSION_COOKIE.as_bytes() || name == SESSION_COOKIE_SECURE.as_bytes()
-    };
-    pairs(cookie).filter(is_session).filter_map(|pair| std::str::from_utf8(pair).ok())
+/// The values of the cookie `name` in a `Cookie` line.
+pub fn cookie_values<'a>(cookie: &'a [u8], name: &str) -> impl Iterator<Item = &'a str> {
+    pairs(cookie)
+        .filter_map(|pair| std::str::from_utf8(pair).ok()?.split_once('='))
+        .filter(move |(found, _)| found.trim() == name)
+        .map(|(_, value)| value.trim())
 }
 
 fn is_dropped(header: &Header<'_>) -> bool {
@@ -267,11 +266,15 @@ mod tests {
     }
 
     #[test]
-    fn only_session_cookies_cause_a_session_lookup() {
-        let asked = |line: &[u8]| session_pairs(line).collect::<Vec<_>>().join("; ");
-        assert_eq!(asked(b"a=1; cial_session=x;b=2"), "cial_session=x");
-        assert_eq!(asked(b"name=\xff; __Host-cial_session=x"), "__Host-cial_session=x");
-        assert_eq!(asked(b"cial_session=x; cial_session=y"), "cial_session=x; cial_session=y");
-        assert_eq!(asked(b"a=cial_session; cial_sessions=1; cial_session=\xff"), "");
+    fn the_values_of_one_cookie() {
+        let values = |line: &[u8]| {
+            cookie_values(line, "cial_session").map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(values(b"a=1; cial_session=x;b=2"), ["x"]);
+        assert_eq!(values(b"name=\xff; cial_session = x=y "), ["x=y"]);
+        assert_eq!(values(b"cial_session=x; cial_session=y"), ["x", "y"]);
+        let others = b"a=cial_session; cial_sessions=1; cial_session; cial_session=\xff; \
+            __Host-cial_session=x; cial_core=x";
+        assert!(values(others).is_empty());
     }
 }

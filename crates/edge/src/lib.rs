@@ -6,6 +6,7 @@ mod exchange;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
 pub mod headers;
+mod isolation;
 mod policy;
 mod responses;
 pub mod route_token;

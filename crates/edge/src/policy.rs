@@ -2,19 +2,23 @@
 
 use std::rc::Rc;
 
-use protocol::headers::REQUEST_ID;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use protocol::headers::{REQUEST_ID, REQUIRE_SIGN_IN};
 use protocol::problem::Code;
+use protocol::sign_in::{START_PATH, is_return_path};
+use protocol::site::Site;
 use proxy::{
     Action, Decision, ErrorContext, Peer, Policy, ProxyError, RequestHead, Response, Upstream,
 };
 use tenant_service::{RequestContext, same_origin};
 
 use crate::exchange::{Client, EdgeExchange};
-use crate::headers::{Zone, session_pairs};
+use crate::headers::{Zone, cookie_values};
+use crate::isolation;
 use crate::responses;
 use crate::route_token::{self, Admission, RouteToken};
 use crate::routes::{self, Class};
-use crate::session_user::{SessionCookies, SessionEnds, SessionLookupError, fetch_session_user};
+use crate::session_user::{SessionCookie, SessionEnds, SessionLookupError, fetch_session_user};
 use crate::settings::Settings;
 
 pub(crate) struct EdgePolicy {
@@ -67,18 +71,24 @@ impl EdgePolicy {
         admission: Admission,
     ) -> Decision<EdgeExchange> {
         let is_websocket = head.is_websocket();
-        let cookies = match exchange.class {
-            Class::CoreFront | Class::Platform => session_cookies(head),
+        let session = session_cookie(head, exchange.site, scheme(head, admission));
+        let session = session.filter(|_| match exchange.class {
+            Class::CoreFront | Class::Platform => true,
             // core-back identifies the user itself.
-            Class::CoreApi | Class::SignIn => session_cookies(head).filter(|_| is_websocket),
+            Class::CoreApi | Class::SignIn => is_websocket,
+        });
+        let Some(session) = session else {
+            let refusal = sign_in_first(&exchange);
+            return Decision::Ready(refusal.map_or(Action::Forward(exchange), Action::Respond));
         };
-        let Some(cookie) = cookies else { return Decision::Ready(Action::Forward(exchange)) };
-        let session = SessionCookies { cookie, scheme: scheme(head, admission) };
         let (core_back, ends) = (self.core_back.clone(), self.session_ends.clone());
         let mut exchange = exchange;
         Decision::Pending(Box::pin(async move {
             match fetch_session_user(&core_back, &session).await {
                 Ok(user) => {
+                    if let (None, Some(refusal)) = (&user, sign_in_first(&exchange)) {
+                        return Action::Respond(refusal);
+                    }
                     if is_websocket && user.is_some() {
                         exchange.session_end = Some(Box::pin(ends.of(session)));
                     }
@@ -114,6 +124,12 @@ impl Policy for EdgePolicy {
                 return respond(responses::with_proof(response, proof.as_deref()));
             }
         };
+        let site = Site::of_host(head.text("host").unwrap_or_default());
+        if let Some(response) =
+            refuse_on_core_site(head, (site, class), admission, &request_context)
+        {
+            return respond(responses::with_proof(response, proof.as_deref()));
+        }
         if head.is_websocket() && Zone::of(class) == Zone::Core && !is_same_origin(head, admission)
         {
             let detail = "A page elsewhere cannot open a WebSocket of this tenant's core.";
@@ -126,13 +142,19 @@ impl Policy for EdgePolicy {
             let address = peer.address.map(|address| address.ip().to_string());
             Client::Direct { address, host: head.text("host").map(str::to_owned) }
         };
+        // Of the core half only the pages ask for it: sign-in and health are for strangers too, and the API decides itself.
+        let requires_user = matches!(class, Class::Platform | Class::CoreFront)
+            && admission.is_trusted()
+            && head.text(REQUIRE_SIGN_IN).is_some();
         let (upstream, target) = (self.upstream(class), routes::rewritten(class, target));
         let exchange = EdgeExchange {
             request_context,
             class,
+            site,
             upstream,
             target,
             client,
+            sign_in_path: requires_user.then(|| sign_in_path(head)),
             user: None,
             session_end: None,
             proof,
@@ -171,6 +193,33 @@ impl Policy for EdgePolicy {
     }
 }
 
+/// The response to a request that the core's site does not serve.
+fn refuse_on_core_site(
+    head: &RequestHead<'_>,
+    (site, class): (Site, Class),
+    admission: Admission,
+    request_context: &RequestContext,
+) -> Option<Response> {
+    if site == Site::Tenant {
+        return None;
+    }
+    let is_same_origin = is_same_origin(head, admission);
+    if !isolation::admits(class, head.method(), |name| head.text(name), is_same_origin) {
+        let detail = "A page of another site cannot use the core of this tenant.";
+        return Some(responses::problem(request_context, Code::CrossSite, detail));
+    }
+    match class {
+        Class::CoreApi | Class::SignIn | Class::CoreFront => None,
+        Class::Platform if path_of(head.target()) == "/" => {
+            Some(responses::see_other(request_context, "/.cial"))
+        }
+        Class::Platform => {
+            let detail = "There is nothing at this address.";
+            Some(responses::problem(request_context, Code::NotFound, detail))
+        }
+    }
+}
+
 fn path_of(target: &str) -> &str {
     target.split('?').next().unwrap_or_default()
 }
@@ -196,11 +245,38 @@ fn request_context(head: &RequestHead<'_>, admission: Admission) -> RequestConte
     })
 }
 
-/// The cookies for a session lookup, if the request carries a session.
-fn session_cookies(head: &RequestHead<'_>) -> Option<String> {
+/// The session that a request carries. Two different values count as none, because one of them was planted.
+fn session_cookie(
+    head: &RequestHead<'_>,
+    site: Site,
+    scheme: &'static str,
+) -> Option<SessionCookie> {
+    let name = site.session_cookie(scheme);
     let lines = head.headers().filter(|header| header.is("cookie"));
-    let pairs: Vec<&str> = lines.flat_map(|line| session_pairs(line.value)).collect();
-    (!pairs.is_empty()).then(|| pairs.join("; "))
+    let mut values = lines.flat_map(|line| cookie_values(line.value, name));
+    let secret = values.next()?;
+    let is_one = values.all(|other| other == secret);
+    is_one.then(|| SessionCookie { cookie: format!("{name}={secret}"), scheme, site })
+}
+
+/// Where a visitor signs in who then continues at this address, or at `/` where a sign-in cannot keep it.
+fn sign_in_path(head: &RequestHead<'_>) -> String {
+    let to = Some(head.target()).filter(|to| head.method() == "GET" && is_return_path(to));
+    let to = to.unwrap_or("/");
+    format!("{START_PATH}?to={}", utf8_percent_encode(to, NON_ALPHANUMERIC))
+}
+
+/// The response to a stranger where only members are served: browsers go to sign in, and programs get 401.
+fn sign_in_first(exchange: &EdgeExchange) -> Option<Response> {
+    let (path, context) = (exchange.sign_in_path.as_ref()?, &exchange.request_context);
+    let response = if context.is_navigation {
+        responses::see_other(context, path)
+    } else {
+        let detail = "This tenant serves its members only. Sign in first.";
+        responses::problem(context, Code::NotSignedIn, detail)
+            .header("www-authenticate", format!("Cial-Session sign-in=\"{START_PATH}\""))
+    };
+    Some(responses::with_proof(response, exchange.proof.as_deref()))
 }
 
 fn core_unreachable(exchange: &EdgeExchange, error: &SessionLookupError) -> Response {

@@ -34,6 +34,14 @@ pub(crate) fn problem(request_context: &RequestContext, code: Code, detail: &str
     }
 }
 
+/// A redirect to a path of the site.
+pub(crate) fn see_other(request_context: &RequestContext, path: &str) -> Response {
+    Response::new(303)
+        .header(REQUEST_ID, request_context.request_id.clone())
+        .header("location", path.to_owned())
+        .header("cache-control", "no-store")
+}
+
 /// The methods that the services of a tenant may implement; `CONNECT` and `TRACE` are never served.
 const ALLOWED_METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 

@@ -8,7 +8,9 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use futures_util::future::{LocalBoxFuture, Shared, WeakShared};
 
+use protocol::headers::SITE;
 use protocol::people::MemberRole;
+use protocol::site::Site;
 use proxy::{FetchRequest, Upstream, fetch};
 use serde::Deserialize;
 use tenant_service::user::{SESSION_END_PATH, SESSION_PATH};
@@ -19,13 +21,13 @@ const SESSION_END_TIMEOUT: Duration = Duration::from_secs(90);
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 const MAX_SESSION_BYTES: usize = 16 << 10;
 
-/// The session that a request carries.
+/// The session that a request carries: equal for all requests of one session.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct SessionCookies {
-    /// The value of a `Cookie` header.
+pub(crate) struct SessionCookie {
+    /// The value of a `Cookie` header, with the one cookie that counts for this scheme and site.
     pub(crate) cookie: String,
-    /// The scheme decides which of the cookies counts.
     pub(crate) scheme: &'static str,
+    pub(crate) site: Site,
 }
 
 /// The user of a session.
@@ -41,21 +43,25 @@ pub(crate) struct User {
 #[derive(Debug)]
 pub(crate) struct SessionLookupError(pub(crate) String);
 
-/// Looks up the user of a session at core-back. `None`: the cookies belong to no session.
+/// Looks up the user of a session at core-back. `None`: the cookie belongs to no session.
 pub(crate) async fn fetch_session_user(
     core_back: &Upstream,
-    session: &SessionCookies,
+    session: &SessionCookie,
 ) -> Result<Option<User>, SessionLookupError> {
     fetch_user(core_back, session, SESSION_PATH, SESSION_TIMEOUT).await
 }
 
 async fn fetch_user(
     core_back: &Upstream,
-    session: &SessionCookies,
+    session: &SessionCookie,
     target: &str,
     timeout: Duration,
 ) -> Result<Option<User>, SessionLookupError> {
-    let headers = [("cookie", &*session.cookie), ("x-forwarded-proto", session.scheme)];
+    let headers = [
+        ("cookie", &*session.cookie),
+        ("x-forwarded-proto", session.scheme),
+        (SITE, session.site.as_str()),
+    ];
     let request = FetchRequest { method: "GET", target, headers: &headers };
     let response = fetch(core_back, &request, MAX_SESSION_BYTES, timeout)
         .await
@@ -75,7 +81,7 @@ type End = LocalBoxFuture<'static, ()>;
 /// The ends of the sessions that hold WebSockets open. All tunnels of a session share one request to core-back.
 pub(crate) struct SessionEnds {
     core_back: Rc<Upstream>,
-    followed: RefCell<HashMap<SessionCookies, WeakShared<End>>>,
+    followed: RefCell<HashMap<SessionCookie, WeakShared<End>>>,
 }
 
 impl SessionEnds {
@@ -84,7 +90,7 @@ impl SessionEnds {
     }
 
     /// Resolves when the session has ended.
-    pub(crate) fn of(&self, session: SessionCookies) -> Shared<End> {
+    pub(crate) fn of(&self, session: SessionCookie) -> Shared<End> {
         let mut followed = self.followed.borrow_mut();
         followed.retain(|_, end| end.upgrade().is_some());
         if let Some(end) = followed.get(&session).and_then(WeakShared::upgrade) {
@@ -99,7 +105,7 @@ impl SessionEnds {
 }
 
 /// Asks core-back again and again, since each of its responses comes within a bounded time.
-async fn wait_for_end(core_back: Rc<Upstream>, session: SessionCookies) {
+async fn wait_for_end(core_back: Rc<Upstream>, session: SessionCookie) {
     loop {
         match fetch_user(&core_back, &session, SESSION_END_PATH, SESSION_END_TIMEOUT).await {
             Ok(Some(_)) => {}

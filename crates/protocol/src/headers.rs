@@ -17,6 +17,10 @@ pub const EMAIL: &str = "x-cial-email";
 pub const NAME: &str = "x-cial-name";
 /// Edge → platform: role of the signed-in user on this tenant, a [`MemberRole`](crate::people::MemberRole).
 pub const ROLE: &str = "x-cial-role";
+/// Edge → core half: the [`Site`](crate::site::Site) to which the request was sent.
+pub const SITE: &str = "x-cial-site";
+/// Router → edge, with any value: only signed-in members reach the tenant's own app.
+pub const REQUIRE_SIGN_IN: &str = "x-cial-require-sign-in";
 /// Router → edge → core-back, where a sign-in begins: the address of the admin's page that signs visitors in.
 pub const SIGN_IN_URL: &str = "x-cial-sign-in-url";
 /// App-api → its clients: the release of the service. The command line warns when the release is too far from its own.
@@ -24,11 +28,6 @@ pub const RELEASE: &str = "x-cial-release";
 /// Every request inside the platform and every response that leaves the platform carries this
 /// header.
 pub const REQUEST_ID: &str = "x-request-id";
-
-/// The cookie of a tenant session over plain HTTP.
-pub const SESSION_COOKIE: &str = "cial_session";
-/// The cookie of a tenant session over HTTPS.
-pub const SESSION_COOKIE_SECURE: &str = "__Host-cial_session";
 
 /// Returns whether a browser expects a page as the response. `Accept` must name HTML, and Fetch
 /// Metadata, if present, must contain `navigate`.

@@ -23,6 +23,7 @@ pub mod process;
 pub mod routes;
 pub mod sessions;
 pub mod sign_in;
+pub mod site;
 pub mod sleep;
 pub mod spec;
 pub mod state;

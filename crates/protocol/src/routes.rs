@@ -22,6 +22,9 @@ pub struct Route {
     /// The page of the admin that signs visitors in. `None` from an older control plane.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sign_in_url: Option<String>,
+    /// Whether only signed-in members reach the tenant's own app.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub requires_sign_in: bool,
 }
 
 impl Keyed for Route {

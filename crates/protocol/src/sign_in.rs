@@ -3,7 +3,7 @@
 //! | step | address |
 //! |---|---|
 //! | core-back sets a cookie with a nonce and redirects | [`START_PATH`]`?to={path}` |
-//! | app-api authenticates, checks the membership and redirects | the address in [`SIGN_IN_URL`](crate::headers::SIGN_IN_URL) with `?nonce={hash}&to={path}` |
+//! | app-api authenticates, checks the membership and redirects | the address in [`SIGN_IN_URL`](crate::headers::SIGN_IN_URL) with `?nonce={hash}&site={site}&to={path}` |
 //! | core-back accepts the token with the cookie of that nonce | [`END_PATH`]`?token={token}` |
 
 /// The path of a tenant at which a sign-in begins.
@@ -14,14 +14,18 @@ pub const END_PATH: &str = "/.cial/sso";
 pub const SIGN_OUT_PATH: &str = "/.cial/sign-out";
 
 /// Keeps a token that carries the path within the limits of a request head.
-const MAX_RETURN_PATH_BYTES: usize = 2_000;
+pub const MAX_RETURN_PATH_BYTES: usize = 2_000;
 /// A SHA-256 hash as base64url without padding.
 const NONCE_HASH_CHARS: usize = 43;
 
-/// Whether a browser that follows `path` stays on the site: path and query that begin with one slash.
+/// Whether a sign-in keeps `path` as the place at which the visitor continues. A longer one is `/`.
 pub fn is_return_path(path: &str) -> bool {
-    path.len() <= MAX_RETURN_PATH_BYTES
-        && path.starts_with('/')
+    path.len() <= MAX_RETURN_PATH_BYTES && stays_on_site(path)
+}
+
+/// Whether a browser that follows `path` stays on the site: path and query that begin with one slash.
+pub fn stays_on_site(path: &str) -> bool {
+    path.starts_with('/')
         && !path.starts_with("//")
         // Browsers read a backslash as a slash and skip tabs and line breaks (WHATWG URL).
         && path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\')

@@ -75,7 +75,8 @@ impl Default for Limits {
     }
 }
 
-/// When a tenant freezes and sleeps, and which requests wake it. `None` is the installation's setting; 0 seconds is never.
+/// When a tenant freezes and sleeps, which requests wake it, and whether strangers may visit it. `None` is the
+/// installation's setting; 0 seconds is never.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -87,6 +88,9 @@ pub struct Policy {
     pub max_awake_seconds: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wake_on: Option<WakeOn>,
+    /// Whether only signed-in members reach the tenant's own app.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub require_sign_in: bool,
 }
 
 /// The requests that wake a *sleeping* tenant. Every request wakes a frozen one.

@@ -83,6 +83,7 @@ fn route(number: usize) -> Result<Route, Box<dyn Error>> {
         state: State::Running,
         upstream: Some(Upstream::Unix(format!("/run/cial/sockets/{number}/edge.sock"))),
         sign_in_url: None,
+        requires_sign_in: false,
     })
 }
 

@@ -3,13 +3,16 @@
 use std::path::Path;
 
 use askama::Template;
-use hyper::{Method, StatusCode};
+use hyper::header::HOST;
+use hyper::{HeaderMap, Method, StatusCode};
 use protocol::gauges::{Gauge, GaugeName};
 use protocol::inside::CORE_FRONT_GAUGES_SOCKET;
+use protocol::site::{CORE_HOST_PREFIX, Site};
 use service::{Env, ServiceError};
 use tenant_service::gauges::serve_gauges;
 use tenant_service::{
     BoundedListener, Drain, Request, RequestContext, Response, User, echo, page, response, serve,
+    site_of,
 };
 use tokio::net::UnixListener;
 
@@ -19,6 +22,9 @@ struct Page<'a> {
     style: &'static str,
     tenant: &'a str,
     path: &'a str,
+    is_core_site: bool,
+    /// The host of the tenant's other site.
+    other_host: Option<String>,
     user: Option<User<'a>>,
 }
 
@@ -62,10 +68,22 @@ fn handle(context: &RequestContext, request: Request, tenant: &str, drain: &Drai
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return context.method_not_allowed("GET");
     }
-    let page =
-        Page { style: page::STYLE, tenant, path, user: User::from_headers(request.headers()) };
+    let headers = request.headers();
+    let site = site_of(headers);
+    let (is_core_site, other_host) = (site == Site::Core, other_host(headers, site));
+    let user = User::from_headers(headers);
+    let page = Page { style: page::STYLE, tenant, path, is_core_site, other_host, user };
     match page.render() {
         Ok(text) => response::html(StatusCode::OK, text),
         Err(error) => context.internal(&error),
+    }
+}
+
+/// The host of the other site of the tenant, from the host of this one.
+fn other_host(headers: &HeaderMap, site: Site) -> Option<String> {
+    let host = headers.get(HOST)?.to_str().ok()?;
+    match site {
+        Site::Tenant => Some(format!("{CORE_HOST_PREFIX}{host}")),
+        Site::Core => host.get(CORE_HOST_PREFIX.len()..).map(str::to_owned),
     }
 }

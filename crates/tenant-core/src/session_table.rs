@@ -7,6 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use protocol::gauges::{Gauge, GaugeName};
 use protocol::people::MemberRole;
+use protocol::site::Site;
 use serde::{Deserialize, Deserializer, Serialize};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
@@ -51,6 +52,9 @@ pub struct Session {
     /// the claim.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sid: Option<String>,
+    /// The only site on which the session counts.
+    #[serde(default)]
+    pub site: Site,
     #[serde(rename = "since")]
     pub created_at: Seconds,
     #[serde(rename = "seen")]
@@ -132,6 +136,7 @@ impl SessionTable {
                 name: token.name.clone(),
                 role: token.role,
                 sid: token.sid.clone(),
+                site: token.site,
                 created_at: now,
                 last_used_at: now,
             },
@@ -148,9 +153,9 @@ impl SessionTable {
         ]
     }
 
-    /// The session with this hash, unless it has ended.
-    pub fn find(&self, session: &SecretHash, now: Seconds) -> Option<&Session> {
-        self.sessions.get(session).filter(|session| now < session.ends_at())
+    /// The session of this site with this hash, unless it has ended.
+    pub fn find(&self, session: &SecretHash, site: Site, now: Seconds) -> Option<&Session> {
+        self.sessions.get(session).filter(|found| found.site == site && now < found.ends_at())
     }
 
     /// Records a use of the session; `true` when the change must be written.
@@ -243,6 +248,7 @@ mod tests {
             jti: text(jti),
             sid: None,
             nonce: text("n"),
+            site: Site::Tenant,
             to: None,
             iat,
             exp: iat + 60,
@@ -318,11 +324,11 @@ mod tests {
     #[test]
     fn a_session_ends_without_use_and_lasts_with_it() {
         let (mut table, hash) = signed_in();
-        assert!(table.find(&hash, START + IDLE_LIFETIME - 1).is_some());
-        assert!(table.find(&hash, START + IDLE_LIFETIME).is_none());
+        assert!(table.find(&hash, Site::Tenant, START + IDLE_LIFETIME - 1).is_some());
+        assert!(table.find(&hash, Site::Tenant, START + IDLE_LIFETIME).is_none());
         assert!(!table.record_use(&hash, START + USE_RESOLUTION - 1));
         assert!(table.record_use(&hash, START + IDLE_LIFETIME - 1));
-        assert!(table.find(&hash, START + IDLE_LIFETIME).is_some());
+        assert!(table.find(&hash, Site::Tenant, START + IDLE_LIFETIME).is_some());
         assert!(
             !table.record_use(&hash, START + 3 * IDLE_LIFETIME),
             "an ended session stays ended"
@@ -335,8 +341,18 @@ mod tests {
         for minute in 1..MAX_LIFETIME / 60 {
             assert!(table.record_use(&hash, START + minute * 60), "minute {minute}");
         }
-        assert!(table.find(&hash, START + MAX_LIFETIME - 1).is_some());
-        assert!(table.find(&hash, START + MAX_LIFETIME).is_none());
+        assert!(table.find(&hash, Site::Tenant, START + MAX_LIFETIME - 1).is_some());
+        assert!(table.find(&hash, Site::Tenant, START + MAX_LIFETIME).is_none());
+    }
+
+    #[test]
+    fn a_session_counts_on_its_own_site_only() {
+        let (mut table, hash) = signed_in();
+        assert!(table.find(&hash, Site::Core, START).is_none());
+        let token = VerifiedToken { site: Site::Core, ..token("b", START) };
+        table.open_session(&token, SecretHash::of("core"), START).unwrap();
+        assert!(table.find(&SecretHash::of("core"), Site::Core, START).is_some());
+        assert!(table.find(&SecretHash::of("core"), Site::Tenant, START).is_none());
     }
 
     #[test]
@@ -344,7 +360,7 @@ mod tests {
         let (mut table, hash) = signed_in();
         assert!(table.end_session(&hash));
         assert!(!table.end_session(&hash));
-        assert!(table.find(&hash, START).is_none());
+        assert!(table.find(&hash, Site::Tenant, START).is_none());
     }
 
     #[test]
@@ -355,7 +371,7 @@ mod tests {
             table.open_session(&token(&jti, now), SecretHash::of(&jti), now).unwrap();
         }
         assert_eq!(table.sessions.len(), MAX_SESSIONS);
-        assert!(table.find(&first, START + 1).is_none());
+        assert!(table.find(&first, Site::Tenant, START + 1).is_none());
     }
 
     #[test]
@@ -380,9 +396,12 @@ mod tests {
             table.open_session(&derived(jti, sid), SecretHash::of(jti), START).unwrap();
         }
         assert!(table.revoke(&["one".to_owned()], START));
-        let alive = |jti: &str| table.find(&SecretHash::of(jti), START).is_some();
+        let alive = |jti: &str| table.find(&SecretHash::of(jti), Site::Tenant, START).is_some();
         assert_eq!(["b", "c", "d"].map(alive), [false, false, true]);
-        assert!(table.find(&other, START).is_some(), "a session without a parent stays");
+        assert!(
+            table.find(&other, Site::Tenant, START).is_some(),
+            "a session without a parent stays"
+        );
         assert!(
             !table.revoke(&["one".to_owned()], START + 1),
             "a repeated revocation changes nothing"

@@ -23,7 +23,7 @@ pub use response::Response;
 pub use serve::{BoundedListener, Drain, serve};
 pub use start::{TENANT, start};
 pub use timed_listener::TimedListener;
-pub use user::User;
+pub use user::{User, site_of};
 
 /// A request whose body the handler may leave unread.
 pub type Request = hyper::Request<RequestBody>;

@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, Method, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Redirect, Response};
 use futures_util::StreamExt as _;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use protocol::problem::Code;
 use service::api_error::ApiError;
 
@@ -158,6 +158,11 @@ async fn path_tenant(request: &mut Request) -> PathTenant {
     PathTenant(slug)
 }
 
+/// The characters that end a query parameter or mean something else in it. Encoding no others keeps a long path short
+/// enough for the proxies in front.
+const QUERY_VALUE: &AsciiSet =
+    &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'%').add(b'&').add(b'+').add(b'<').add(b'>');
+
 /// The response to an unauthenticated caller: 401 in the API, the sign-in page elsewhere.
 pub fn unauthenticated_response(surface: Surface, method: &Method, uri: &Uri) -> Response {
     if surface != Surface::Page {
@@ -165,7 +170,7 @@ pub fn unauthenticated_response(surface: Surface, method: &Method, uri: &Uri) ->
     }
     // A form sent after the end of a session is lost; the visitor continues at the list of tenants.
     let next = if method == Method::GET { uri.to_string() } else { "/admin".to_owned() };
-    let next = utf8_percent_encode(&next, NON_ALPHANUMERIC);
+    let next = utf8_percent_encode(&next, QUERY_VALUE);
     Redirect::to(&format!("/admin/login?next={next}")).into_response()
 }
 

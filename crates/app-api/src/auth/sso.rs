@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use protocol::people::MemberRole;
+use protocol::site::Site;
 use protocol::{Slug, TenantId, Timestamp};
 use serde::Serialize;
 use service::Secret;
@@ -51,19 +52,28 @@ pub struct Claims<'a> {
     jti: Uuid,
     /// The admin session: its end ends the tenant's session.
     sid: Uuid,
-    /// The hash of the nonce in the cookie of the browser that began: the token counts in no other.
-    nonce: &'a str,
+    #[serde(flatten)]
+    browser: Browser<'a>,
+}
+
+/// The browser that began a sign-in.
+#[derive(Debug, Serialize)]
+pub struct Browser<'a> {
+    /// The hash of the nonce in its cookie: the token counts in no other browser.
+    pub nonce: &'a str,
+    /// The site to which the cookie belongs: the token counts on no other site.
+    pub site: Site,
     /// The path at which the person continues.
     #[serde(skip_serializing_if = "Option::is_none")]
-    to: Option<&'a str>,
+    pub to: Option<&'a str>,
 }
 
 impl<'a> Claims<'a> {
-    /// The claims for `person` at a tenant, in the browser that holds the nonce of this hash.
+    /// The claims for `person` at a tenant.
     pub fn new(
         found: &'a AuthorizedTenant,
         person: &'a Person,
-        nonce: &'a str,
+        browser: Browser<'a>,
         now: Timestamp,
     ) -> Self {
         let (user, iat) = (&person.user, now.timestamp());
@@ -79,14 +89,8 @@ impl<'a> Claims<'a> {
             exp: iat + LIFETIME_SECONDS,
             jti: Uuid::new_v4(),
             sid: person.session.id,
-            nonce,
-            to: None,
+            browser,
         }
-    }
-
-    /// The same for a person who continues at the path `to`.
-    pub fn continuing_at(self, to: Option<&'a str>) -> Self {
-        Self { to, ..self }
     }
 }
 

@@ -19,7 +19,8 @@ use crate::access::{AuthorizedTenant, Caller, Person};
 use crate::app::App;
 use crate::http::extract::Form;
 use crate::tenant::change::{
-    Change, Changeable, FREEZE, LimitsChange, MAX_AWAKE, PolicyChange, SLEEP, WAKE_ON,
+    Change, Changeable, FREEZE, LimitsChange, MAX_AWAKE, PolicyChange, REQUIRE_SIGN_IN, SLEEP,
+    WAKE_ON,
 };
 use crate::tenant_actions;
 
@@ -35,6 +36,7 @@ struct EditPage {
     sleep_after: Choice,
     wake_on: Choice,
     max_awake: Choice,
+    require_sign_in: Choice,
     cpus: Field,
     memory: Field,
     pids: Field,
@@ -56,6 +58,8 @@ pub struct EditForm {
     wake_on: String,
     #[serde(rename = "policy.max_awake_seconds")]
     max_awake: String,
+    #[serde(rename = "policy.require_sign_in")]
+    require_sign_in: String,
     cpus: String,
     memory: String,
     pids: String,
@@ -72,6 +76,7 @@ impl EditForm {
             sleep_after: seconds(now.policy.sleep_after_seconds),
             wake_on: now.policy.wake_on.map(wake_on_text).unwrap_or_default().to_owned(),
             max_awake: seconds(now.policy.max_awake_seconds),
+            require_sign_in: now.policy.require_sign_in.to_string(),
             cpus: thousandths(now.limits.cpu_millis),
             memory: (now.limits.memory_bytes >> 20).to_string(),
             pids: now.limits.pids.to_string(),
@@ -101,6 +106,7 @@ impl EditForm {
                 sleep_after_seconds: differs(&self.sleep_after, &shown.sleep_after, number_or_null),
                 max_awake_seconds: differs(&self.max_awake, &shown.max_awake, number_or_null),
                 wake_on: differs(&self.wake_on, &shown.wake_on, text_or_null),
+                require_sign_in: differs(&self.require_sign_in, &shown.require_sign_in, boolean),
             },
         }
     }
@@ -117,6 +123,10 @@ const fn wake_on_text(wake_on: WakeOn) -> &'static str {
 
 fn text(sent: &str) -> Value {
     sent.into()
+}
+
+fn boolean(sent: &str) -> Value {
+    sent.parse::<bool>().map_or_else(|_| text(sent), Value::from)
 }
 
 fn number(sent: &str) -> Value {
@@ -173,6 +183,10 @@ fn edit_page(
         ("visits".to_owned(), "Visits".to_owned()),
         ("any_request".to_owned(), "Any request".to_owned()),
     ];
+    let visitors = [
+        ("false".to_owned(), "Everybody".to_owned()),
+        ("true".to_owned(), "Signed-in members".to_owned()),
+    ];
     EditPage {
         layout: Layout::signed_in(person, format!("Edit {slug}")),
         tenant_slug: slug.to_owned(),
@@ -204,6 +218,14 @@ fn edit_page(
             awake,
         )
         .hint("Without a break, while nobody uses it.")
+        .with_problem(errors),
+        require_sign_in: Choice::new(
+            REQUIRE_SIGN_IN,
+            "Serves",
+            form.require_sign_in.clone(),
+            visitors,
+        )
+        .hint("Others are sent to sign in, and programs get 401.")
         .with_problem(errors),
         cpus: Field::new("cpus", "CPUs", "text")
             .value(&form.cpus)
@@ -294,6 +316,7 @@ mod tests {
             freeze_after: "0".into(),
             sleep_after: "90".into(),
             wake_on: "any_request".into(),
+            require_sign_in: "true".into(),
             cpus: "0.5".into(),
             memory: "256".into(),
             ..EditForm::from_current(&current(), None)
@@ -304,6 +327,7 @@ mod tests {
         let policy = (next.policy.freeze_after_seconds, next.policy.sleep_after_seconds);
         assert_eq!(policy, (Some(0), Some(90)));
         assert_eq!(next.policy.wake_on, Some(WakeOn::AnyRequest));
+        assert!(next.policy.require_sign_in);
         let back = EditForm { freeze_after: String::new(), ..EditForm::from_current(&next, None) };
         assert_eq!(back.change(&next).apply_to(&next).unwrap().policy.freeze_after_seconds, None);
     }

@@ -5,6 +5,7 @@ use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use protocol::problem::Code;
 use protocol::sign_in::{END_PATH, is_nonce_hash, is_return_path};
+use protocol::site::Site;
 use serde::Deserialize;
 use service::api_error::ApiError;
 
@@ -13,7 +14,7 @@ use crate::access::{AuthorizedTenant, Person};
 use crate::api::open::check_can_open;
 use crate::app::App;
 use crate::audit::{Action, Actor, Entry, Resource};
-use crate::auth::sso::{Claims, MAX_TENANT_SESSION};
+use crate::auth::sso::{Browser, Claims, MAX_TENANT_SESSION};
 use crate::db::{QueryResult, Transaction as _, audit_log, sso_grant};
 use crate::http::extract::Query;
 
@@ -22,6 +23,9 @@ pub struct SignInQuery {
     /// The hash of the nonce that the browser keeps in a cookie of the tenant.
     #[serde(default)]
     nonce: String,
+    /// The site on which the sign-in began.
+    #[serde(default)]
+    site: Site,
     /// Where the tenant sends the browser afterwards.
     to: Option<String>,
 }
@@ -47,11 +51,13 @@ pub async fn sign_in(
     }
     check_can_open(&found.tenant)?;
     let to = query.to.as_deref().filter(|to| is_return_path(to));
-    let claims = Claims::new(&found, &person, &query.nonce, app.clock.now()).continuing_at(to);
+    let browser = Browser { nonce: &query.nonce, site: query.site, to };
+    let claims = Claims::new(&found, &person, browser, app.clock.now());
     record_grant(&app, &person, &found).await?;
     let tenant = &found.tenant;
     let token = app.signer.sign(&claims)?;
-    let location = format!("{}{END_PATH}?token={token}", app.addresses.tenant_url(&tenant.slug));
+    let url = app.addresses.site_url(&tenant.slug, query.site);
+    let location = format!("{url}{END_PATH}?token={token}");
     tracing::info!(tenant = %tenant.id, user = %person.user.id, "tenant opened");
     let head = [(header::LOCATION, location), (header::REFERRER_POLICY, "no-referrer".to_owned())];
     Ok((StatusCode::SEE_OTHER, head).into_response())

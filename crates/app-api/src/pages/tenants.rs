@@ -269,11 +269,13 @@ fn policy_rows(own: &Policy, effective: &EffectivePolicy) -> Vec<(&'static str, 
         WakeOn::Visits => "visits",
         WakeOn::AnyRequest => "any request",
     };
+    let serves = if own.require_sign_in { "signed-in members" } else { "everybody" };
     vec![
         ("Freezes after", after(effective.freeze_after_seconds, own.freeze_after_seconds)),
         ("Sleeps after", after(effective.sleep_after_seconds, own.sleep_after_seconds)),
         ("Wakes for", wakes.to_owned()),
         ("Own work", limit),
+        ("Serves", serves.to_owned()),
     ]
 }
 

@@ -56,6 +56,9 @@ pub struct PolicyChange {
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<protocol::spec::WakeOn>)]
     pub wake_on: Option<Value>,
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<bool>)]
+    pub require_sign_in: Option<Value>,
 }
 
 /// The changeable fields of a tenant.
@@ -87,6 +90,7 @@ pub const FREEZE: &str = "policy.freeze_after_seconds";
 pub const SLEEP: &str = "policy.sleep_after_seconds";
 pub const MAX_AWAKE: &str = "policy.max_awake_seconds";
 pub const WAKE_ON: &str = "policy.wake_on";
+pub const REQUIRE_SIGN_IN: &str = "policy.require_sign_in";
 
 impl Change {
     /// Returns `now` with the change applied.
@@ -120,6 +124,8 @@ impl Change {
             collect(set_field(to, value, |v| seconds(field, v)));
         }
         collect(set_field(&mut next_policy.wake_on, &policy.wake_on, wake_on));
+        let required = &mut next_policy.require_sign_in;
+        collect(set_field(required, &policy.require_sign_in, require_sign_in));
         if errors.is_empty() {
             errors.extend(self.contradiction(&next.policy));
         }
@@ -162,6 +168,18 @@ fn set_field<T>(
         Err(error) => return Some(error),
     }
     None
+}
+
+fn require_sign_in(value: &Value) -> Result<bool, FieldError> {
+    match value {
+        Value::Bool(required) => Ok(*required),
+        // As for the other fields of a policy: the installation's setting, which is off.
+        Value::Null => Ok(false),
+        Value::Number(_) | Value::String(_) | Value::Array(_) | Value::Object(_) => {
+            let message = "Must be true, false or null.".to_owned();
+            Err(FieldError { field: REQUIRE_SIGN_IN, code: FieldCode::UnknownWord, message })
+        }
+    }
 }
 
 fn name(value: &Value) -> Result<String, FieldError> {

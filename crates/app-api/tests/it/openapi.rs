@@ -57,6 +57,7 @@ async fn responses_match_their_schemas() {
     owner.post("/api/admin/tenants", acme()).await;
     let policy = json!({
         "freeze_after_seconds": 1, "sleep_after_seconds": 2, "max_awake_seconds": 3, "wake_on": "visits",
+        "require_sign_in": true,
     });
     // The default disk limit is absent from a response; this one shows.
     let patch = json!({ "policy": policy, "limits": { "disk_bytes": 1_u64 << 30 } });

@@ -18,7 +18,7 @@ async fn the_first_visit_leads_to_sign_up_and_the_empty_list() {
     let mut visitor = server.visitor.clone();
     assert_eq!(leads(&visitor.visit("/").await), (303, "/admin"));
     let gate = visitor.visit("/admin").await;
-    assert_eq!(leads(&gate), (303, "/admin/login?next=%2Fadmin"));
+    assert_eq!(leads(&gate), (303, "/admin/login?next=/admin"));
     assert_eq!(leads(&visitor.visit("/admin/login?next=%2Fadmin").await), (303, "/admin/signup"));
     let page = visitor.visit("/admin/signup").await;
     assert_eq!(page.status, 200);

@@ -42,6 +42,24 @@ pub(crate) async fn until(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_router_learns_where_visitors_sign_in_and_whether_they_must() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
+    let mut received = watch(&server);
+    owner.post("/api/admin/tenants", acme()).await;
+    for required in [true, false] {
+        let change = serde_json::json!({ "policy": { "require_sign_in": required } });
+        let changed = owner.json(axum::http::Method::PATCH, "/v1/tenants/acme", &[], change).await;
+        assert_eq!(changed.status, 200, "{}", changed.text());
+        let is_told = |routes: &[Route]| {
+            routes.first().is_some_and(|route| route.requires_sign_in == required)
+        };
+        let routes = until(&mut received, is_told).await;
+        let url = "http://localhost:3100/admin/tenants/acme/sign-in";
+        assert_eq!(routes[0].sign_in_url.as_deref(), Some(url));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_tenant_is_routed_from_creation_to_deletion() {
     let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
     let mut received = watch(&server);

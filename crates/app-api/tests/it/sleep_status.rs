@@ -222,6 +222,7 @@ async fn an_invalid_change_is_refused_field_by_field() {
         ),
         (json!({ "policy": { "wake_on": "always" } }), "422 policy.wake_on"),
         (json!({ "policy": { "max_awake_seconds": 0.5 } }), "422 policy.max_awake_seconds"),
+        (json!({ "policy": { "require_sign_in": "yes" } }), "422 policy.require_sign_in"),
         (json!({ "name": "", "limits": { "pids": 31 } }), "422 name limits.pids"),
     ] {
         let response = patch(&owner, body.clone()).await;
@@ -290,6 +291,7 @@ async fn the_edit_form_changes_a_tenant_and_shows_errors() {
             ("policy.sleep_after_seconds", sleep),
             ("policy.wake_on", "any_request"),
             ("policy.max_awake_seconds", ""),
+            ("policy.require_sign_in", "true"),
             ("cpus", cpus),
             ("memory", "256"),
             ("pids", "100"),
@@ -320,7 +322,10 @@ async fn the_edit_form_changes_a_tenant_and_shows_errors() {
     );
     assert_eq!(
         tenant["policy"],
-        json!({ "freeze_after_seconds": 60, "sleep_after_seconds": null, "wake_on": "any_request" })
+        json!({
+            "freeze_after_seconds": 60, "sleep_after_seconds": null, "wake_on": "any_request",
+            "require_sign_in": true,
+        })
     );
     server.stop().await;
 }

@@ -7,6 +7,7 @@ use axum::http::Method;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use protocol::sign_in::MAX_RETURN_PATH_BYTES;
 use protocol::{State, TenantId};
 use serde_json::{Value, json};
 use service::Secret;
@@ -82,6 +83,21 @@ async fn a_token_needs_a_browser_that_began_and_keeps_where_it_continues() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_token_is_for_the_site_on_which_the_sign_in_began() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
+    owner.post("/api/admin/tenants", acme()).await;
+    server.until_state("acme", State::Running).await;
+    for (site, host) in [("tenant", "acme"), ("core", "core--acme")] {
+        let signed = owner.visit(&format!("{}&site={site}", sign_in())).await;
+        let there = format!("http://{host}.localhost:8080/.cial/sso?token=");
+        let token = signed.header("location").strip_prefix(&there).unwrap();
+        assert_eq!(part(token, 1)["site"], site);
+    }
+    let unknown = owner.visit(&format!("{}&site=evil.example", sign_in())).await;
+    assert_eq!(unknown.status, 400);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_is_not_signed_in_comes_back_after_the_password() {
     let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
     owner.post("/api/admin/tenants", acme()).await;
@@ -95,6 +111,27 @@ async fn who_is_not_signed_in_comes_back_after_the_password() {
     let form = [("email", EMAIL), ("password", PASSWORD), ("next", &*next)];
     let signed_in = server.visitor.submit("/admin/login", &form).await;
     assert_eq!((signed_in.status.as_u16(), signed_in.header("location")), (303, &*path));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_longest_return_path_survives_the_password() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
+    owner.post("/api/admin/tenants", acme()).await;
+    server.until_state("acme", State::Running).await;
+    // Each of its characters takes three in the address of the sign-in, and five in that of the password.
+    let to = format!("/{}", "%".repeat(MAX_RETURN_PATH_BYTES - 1));
+    let path = format!("{}&to={}", sign_in(), to.replace('%', "%25"));
+    let asked = server.visitor.visit(&path).await;
+    let login = server.visitor.visit(asked.header("location")).await.text();
+    let (_, next) = login.split_once(r#"name="next" value=""#).unwrap();
+    let next = next.split('"').next().unwrap().replace("&#38;", "&");
+    assert_eq!(next, path);
+    let form = [("email", EMAIL), ("password", PASSWORD), ("next", &*next)];
+    let signed_in = server.visitor.submit("/admin/login", &form).await;
+    assert_eq!((signed_in.status.as_u16(), signed_in.header("location")), (303, &*path));
+    let landed = owner.visit(&next).await;
+    let (_, token) = landed.header("location").split_once("token=").unwrap();
+    assert_eq!(part(token, 1)["to"], to);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -140,7 +177,7 @@ async fn a_token_is_valid_for_one_tenant_and_one_minute() {
     let expected = json!({
         "iss": "cial", "aud": made["id"], "sub": made["owner_id"], "email": EMAIL,
         "name": "Ada", "tenant": "acme", "role": "admin", "iat": now, "exp": now + 60,
-        "sid": session["session"]["id"], "nonce": NONCE,
+        "sid": session["session"]["id"], "nonce": NONCE, "site": "tenant",
     });
     assert_eq!(claims, expected);
     let id: TenantId = made["id"].as_str().unwrap().parse().unwrap();

@@ -24,7 +24,7 @@ pub use people::{
 };
 pub use tenants::{
     ChangeState, Confirm, CreateTenant, DeleteTenant, ListTenants, LogsArgs, OpenTenant,
-    SetRelease, TenantArg, TenantsCommand, WaitArgs, WaitFor, WaitOptions,
+    SetRelease, SetTenant, TenantArg, TenantsCommand, WaitArgs, WaitFor, WaitOptions,
 };
 pub use tools::{
     ApiArgs, CompletionArgs, ConfigCommand, LoginArgs, LogoutArgs, ManArgs, Method,

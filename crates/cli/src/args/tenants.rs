@@ -17,6 +17,8 @@ pub enum TenantsCommand {
     Create(CreateTenant),
     /// show a tenant
     Get(TenantArg),
+    /// change a tenant
+    Set(SetTenant),
     /// start a tenant, or wake it
     Start(ChangeState),
     /// stop a tenant; its data stays
@@ -75,6 +77,18 @@ pub struct SetRelease {
     pub release: String,
     #[command(flatten)]
     pub wait: WaitOptions,
+}
+
+#[derive(Debug, Args)]
+pub struct SetTenant {
+    #[command(flatten)]
+    pub tenant: TenantArg,
+    /// name for people
+    #[arg(long, value_name = "TEXT")]
+    pub name: Option<String>,
+    /// serve signed-in members only: true or false
+    #[arg(long, value_name = "BOOL")]
+    pub require_sign_in: Option<bool>,
 }
 
 #[derive(Debug, Args)]

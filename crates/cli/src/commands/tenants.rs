@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{browser, confirm, pages};
 use crate::args::{
     ChangeState, CreateTenant, DeleteTenant, ListTenants, LogsArgs, OpenTenant, SetRelease,
-    TenantArg, TenantsCommand, WaitArgs, WaitOptions,
+    SetTenant, TenantArg, TenantsCommand, WaitArgs, WaitOptions,
 };
 use crate::clock;
 use crate::context::Context;
@@ -49,6 +49,7 @@ pub(super) fn run(command: Option<TenantsCommand>, context: &Context<'_>) -> Res
         TenantsCommand::List(args) => list(&args, context),
         TenantsCommand::Create(args) => create(&args, context),
         TenantsCommand::Get(args) => get(&args, context),
+        TenantsCommand::Set(args) => set(&args, context),
         TenantsCommand::Start(args) => change_state(&args, Change::Start, context),
         TenantsCommand::Stop(args) => change_state(&args, Change::Stop, context),
         TenantsCommand::Restart(args) => change_state(&args, Change::Restart, context),
@@ -89,6 +90,22 @@ fn get(args: &TenantArg, context: &Context<'_>) -> Result<(), CliError> {
     let slug = slug(args, context)?;
     let request = Request::get(path(&slug, ""), format!("show tenant {slug}"));
     context.output.object(&TENANTS, &context.call(&request)?)
+}
+
+fn set(args: &SetTenant, context: &Context<'_>) -> Result<(), CliError> {
+    let mut change = serde_json::Map::new();
+    if let Some(name) = &args.name {
+        change.insert("name".to_owned(), json!(name));
+    }
+    if let Some(required) = args.require_sign_in {
+        change.insert("policy".to_owned(), json!({ "require_sign_in": required }));
+    }
+    if change.is_empty() {
+        return Err(CliError::usage("nothing to change: give --name or --require-sign-in"));
+    }
+    let slug = slug(&args.tenant, context)?;
+    let request = Request::new(Method::PATCH, path(&slug, ""), format!("change tenant {slug}"));
+    context.output.object(&TENANTS, &context.call(&request.json(Value::Object(change)))?)
 }
 
 #[derive(Clone, Copy)]

@@ -37,7 +37,7 @@ pub(crate) fn claims(tenant: &str, jti: &str, now: u64) -> Value {
     json!({
         "iss": "cial", "aud": uuid_of(tenant), "sub": "owner-1", "email": "owner@example.com",
         "name": "Olivia Owner", "tenant": tenant, "role": "admin", "iat": now, "exp": now + 60,
-        "jti": jti, "nonce": nonce_hash(),
+        "jti": jti, "nonce": nonce_hash(), "site": "tenant",
     })
 }
 

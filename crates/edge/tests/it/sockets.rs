@@ -73,6 +73,29 @@ async fn the_end_of_a_session_closes_its_sockets_and_no_others() {
     assert_eq!(anonymous.next().await.unwrap().unwrap(), Message::text("still here"));
 }
 
+/// Who opens many sockets, in whatever form the cookie comes, occupies core-back with one request.
+#[tokio::test]
+async fn the_sockets_of_a_session_share_one_request_to_core_back() {
+    let tenant = Tenant::open().await;
+    let mut sockets = Vec::new();
+    for n in 0..50 {
+        let cookies = [
+            format!("a={n}; {SIGNED_IN}"),
+            vec![SIGNED_IN; 1 + n % 7].join("; "),
+            format!("{SIGNED_IN};__Host-cial_session={n}; cial_core={n}"),
+        ];
+        let stream = TcpStream::connect(tenant.tcp).await.unwrap();
+        let mut request = "ws://acme.localhost/ws".into_client_request().unwrap();
+        request.headers_mut().insert("cookie", cookies[n % 3].parse().unwrap());
+        sockets.push(client_async(request, stream).await.unwrap());
+    }
+    let count = async |expected| {
+        let reached = async || Ok(tenant.waiting() == expected);
+        testkit::eventually("the count", Duration::from_secs(60), reached).await.unwrap();
+    };
+    count(1).await;
+}
+
 #[tokio::test]
 async fn clients_cannot_reach_the_session_lookups() {
     let tenant = Tenant::open().await;

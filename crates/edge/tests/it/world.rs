@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::{Arc, Weak};
 
 use edge::route_token::RouteToken;
 use edge::{Settings, UpstreamAddresses};
@@ -23,6 +24,9 @@ pub(crate) const PROOF: &str = "the-proof-of-this-very-tenant";
 /// The cookie of a signed-in owner, as the stand-in for core-back knows it.
 pub(crate) const SIGNED_IN: &str = "cial_session=good";
 
+/// The same on the core's site.
+pub(crate) const SIGNED_IN_AT_CORE: &str = "cial_core=good";
+
 pub(crate) struct Tenant {
     pub(crate) tcp: SocketAddr,
     pub(crate) ingress: PathBuf,
@@ -31,6 +35,8 @@ pub(crate) struct Tenant {
     pub(crate) core_back: CancellationToken,
     /// Ends the session of [`SIGNED_IN`].
     pub(crate) session_end: CancellationToken,
+    /// Held by each request that waits for the end of a session.
+    waiting: Arc<()>,
     edge: Option<std::thread::JoinHandle<()>>,
     _dir: TempDir,
 }
@@ -57,7 +63,8 @@ impl Tenant {
         let back = UnixListener::bind(&insides.core_back).unwrap();
         let front = UnixListener::bind(&insides.core_front).unwrap();
         let never = CancellationToken::new;
-        let end = || session_end.clone();
+        let waiting = Arc::new(());
+        let end = || (session_end.clone(), Arc::downgrade(&waiting));
         tokio::spawn(inside("core-back", back, core_back.clone(), end()));
         tokio::spawn(inside("core-front", front, never(), end()));
         tokio::spawn(inside("platform", platform, never(), end()));
@@ -85,9 +92,15 @@ impl Tenant {
             stop,
             core_back,
             session_end,
+            waiting,
             edge: Some(edge),
             _dir: dir,
         }
+    }
+
+    /// The number of requests that wait for the end of a session.
+    pub(crate) fn waiting(&self) -> usize {
+        Arc::strong_count(&self.waiting) - 1
     }
 
     /// Waits for the edge to end after its stop.
@@ -107,15 +120,18 @@ async fn inside<L: tenant_service::serve::Listener>(
     name: &'static str,
     listener: L,
     stop: CancellationToken,
-    session_end: CancellationToken,
+    (session_end, waiting): (CancellationToken, Weak<()>),
 ) {
     let drain = Drain::new(stop);
     let sockets = drain.clone();
-    serve(BoundedListener::new(listener, 1_000), drain, move |request_context, request| {
-        let (sockets, session_end) = (sockets.clone(), session_end.clone());
+    let listener = BoundedListener::new(listener, 1_000);
+    serve(listener, drain, move |request_context, request| {
+        let (sockets, session_end, waiting) =
+            (sockets.clone(), session_end.clone(), waiting.clone());
         async move {
             match (name, request.uri().path()) {
                 ("core-back", "/.cial/session/end") => {
+                    let _waiting = waiting.upgrade();
                     session_end.cancelled().await;
                     request_context.problem(Code::NotSignedIn, "")
                 }
@@ -154,7 +170,11 @@ fn seen(name: &str, request: &Request) -> Value {
 fn answer_session(request_context: &RequestContext, request: &Request) -> Response {
     let cookies = request.headers().get(COOKIE).map_or("", |line| line.to_str().unwrap());
     let https = request.headers().get("x-forwarded-proto").unwrap() == "https";
-    let good = if https { "__Host-cial_session=good" } else { SIGNED_IN };
+    let good = match (request.headers().get("x-cial-site").unwrap() == "core", https) {
+        (true, _) => SIGNED_IN_AT_CORE,
+        (false, true) => "__Host-cial_session=good",
+        (false, false) => SIGNED_IN,
+    };
     if cookies.split("; ").any(|pair| pair == good) {
         let user = json!({
             "sub": "u-1", "email": "owner@exämple.com", "name": "Ölaf Owner", "role": "member",

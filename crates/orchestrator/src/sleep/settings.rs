@@ -67,7 +67,9 @@ impl SleepSettings {
             Some(own) => from_seconds(own),
             None => default.map(to_millis),
         };
-        let Policy { freeze_after_seconds, sleep_after_seconds, max_awake_seconds, wake_on } = own;
+        let Policy {
+            freeze_after_seconds, sleep_after_seconds, max_awake_seconds, wake_on, ..
+        } = own;
         SleepPolicy {
             freeze_after: or_default(freeze_after_seconds, self.freeze_after),
             sleep_after: or_default(sleep_after_seconds, self.sleep_after),

@@ -244,6 +244,8 @@ mod lenient {
         max_awake_seconds: Option<u32>,
         #[serde(default)]
         wake_on: Option<WakeOn>,
+        #[serde(default)]
+        require_sign_in: bool,
     }
 }
 

@@ -114,6 +114,7 @@ fn route() -> Route {
         state: State::Running,
         upstream: Some(Upstream::Tcp("127.0.0.1:8080".into())),
         sign_in_url: Some("http://localhost:3100/admin/tenants/acme/sign-in".into()),
+        requires_sign_in: true,
     }
 }
 

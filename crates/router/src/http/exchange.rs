@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use protocol::headers::{PREFIX, PROOF, REQUEST_ID, ROUTE_TOKEN, SIGN_IN_URL};
+use protocol::headers::{PREFIX, PROOF, REQUEST_ID, REQUIRE_SIGN_IN, ROUTE_TOKEN, SIGN_IN_URL};
 use proxy::{
     Exchange, Header, Headers, PendingAction, ProxyError, Response, ResponseHead, SendPermission,
     Upstream,
@@ -14,7 +14,7 @@ use crate::http::cookies;
 use crate::http::identity::{is_reserved_header, is_same_secret};
 use crate::http::responses;
 use crate::http::retry;
-use crate::http::worker::{RequestContext, Worker};
+use crate::http::worker::{RequestContext, SignIn, Worker};
 use crate::metrics::InFlight;
 use crate::routes::cached_lease::LeaseGuard;
 
@@ -63,8 +63,10 @@ impl Exchange for TenantExchange {
     fn add_request_headers(&self, to: &mut Headers<'_>) {
         to.add(ROUTE_TOKEN, &self.guard.lease.keys.route_token);
         to.add(REQUEST_ID, self.context.id.as_bytes());
-        if self.context.is_sign_in {
-            self.add_sign_in_url(to);
+        match self.context.sign_in {
+            SignIn::Optional => {}
+            SignIn::Required => to.add(REQUIRE_SIGN_IN, "1"),
+            SignIn::Begins => self.add_sign_in_url(to),
         }
         let Some(origin) = self.context.origin else {
             return to.add("x-forwarded-proto", "http");

@@ -7,6 +7,7 @@ use protocol::Problem;
 use protocol::headers::REQUEST_ID;
 use protocol::leases::RequestIntent;
 use protocol::sign_in::START_PATH;
+use protocol::site::CORE_HOST_PREFIX;
 use proxy::{
     Action, Decision, ErrorContext, ErrorOrigin, Peer, Policy, ProxyError, RequestHead, Response,
 };
@@ -20,7 +21,7 @@ use crate::http::host::{self, Host};
 use crate::http::rate_limit::ClientTenantPair;
 use crate::http::responses::{self, ResponseFormat};
 use crate::http::waiting_page;
-use crate::http::worker::{RequestContext, Worker};
+use crate::http::worker::{RequestContext, SignIn, Worker};
 use crate::routes::table::{Availability, RouteEntry};
 use crate::settings::Exposure;
 use lease::LeaseError;
@@ -103,7 +104,9 @@ impl RouterPolicy {
             Host::Invalid => return Err(refuse(responses::invalid_host())),
         };
         let table = worker.table.borrow();
-        let Some(entry) = table.get(&label) else {
+        // Both sites of a tenant are served by it.
+        let slug = label.strip_prefix(CORE_HOST_PREFIX).unwrap_or(&label);
+        let Some(entry) = table.get(slug) else {
             return Err(refuse(match table.revision {
                 Some(_) => responses::not_found(),
                 None => responses::no_routes(),
@@ -115,8 +118,12 @@ impl RouterPolicy {
             worker.trusted.client_origin(peer.ip(), forwarded, scheme)
         });
         let is_get = head.method() == "GET";
-        let is_sign_in = path_of(head.target()) == START_PATH;
-        let context = RequestContext { id, format, is_get, is_sign_in, intent: None, origin };
+        let sign_in = match entry.route.requires_sign_in {
+            _ if path_of(head.target()) == START_PATH => SignIn::Begins,
+            true => SignIn::Required,
+            false => SignIn::Optional,
+        };
+        let context = RequestContext { id, format, is_get, sign_in, intent: None, origin };
         if let (Some(limit), Some(origin)) = (&worker.rate_limit, origin)
             && let Err(wait) = limit.check(ClientTenantPair::new(entry.route.tenant, origin.client))
         {

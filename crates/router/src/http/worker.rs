@@ -48,12 +48,21 @@ pub(crate) struct RequestContext {
     pub(crate) format: ResponseFormat,
     /// The request reads and changes nothing.
     pub(crate) is_get: bool,
-    /// The request is for the address at which a sign-in begins.
-    pub(crate) is_sign_in: bool,
+    pub(crate) sign_in: SignIn,
     /// `None` for a request that found a lease: only a waiting request is classified.
     pub(crate) intent: Option<RequestIntent>,
     /// `None` over a unix socket.
     pub(crate) origin: Option<Origin>,
+}
+
+/// What the edge must know about signing in, for one request.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SignIn {
+    Optional,
+    /// Only signed-in members reach the tenant's own app.
+    Required,
+    /// A sign-in begins: where is the admin?
+    Begins,
 }
 
 impl Worker {

@@ -213,6 +213,7 @@ pub(crate) mod tests {
             state,
             upstream: Some(Upstream::Unix(format!("/{number}"))),
             sign_in_url: None,
+            requires_sign_in: false,
         }
     }
 

@@ -19,6 +19,7 @@ fn every_host_leads_to_its_own_tenant_and_no_other() {
                 0 => format!("{slug}.localhost"),
                 1 => format!("{slug}.localhost:8080"),
                 2 => format!("{}.LOCALHOST:8080", slug.to_uppercase()),
+                3 => format!("core--{slug}.localhost:8080"),
                 _ => format!("{slug}.localhost."),
             };
             let answer = router.get(&host, "/");
@@ -43,6 +44,9 @@ fn every_host_without_a_tenant_gets_the_same_404() {
     let mut bodies = Vec::new();
     for text in [
         "GET / HTTP/1.1\r\nHost: nope.localhost:8080\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: core--nope.localhost:8080\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: core--core--acme.localhost:8080\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: core--.localhost:8080\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: localhost:8080\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
@@ -85,6 +89,23 @@ fn only_the_beginning_of_a_sign_in_names_the_admin() {
         let answer = router.send(&text);
         assert_eq!(answer.body.contains(url), is_named, "{target}: {answer:?}");
         assert!(!answer.body.contains("evil"), "{answer:?}");
+    }
+}
+
+#[test]
+fn a_policy_that_requires_sign_in_reaches_the_next_request() {
+    let folder = Folder::new();
+    let acme = Tenant::new(&folder, 1, "acme");
+    let (control, router) = Running::knowing(vec![acme.running()], &folder);
+    for required in [false, true, false] {
+        let route = protocol::routes::Route { requires_sign_in: required, ..acme.running() };
+        control.feed.put(route);
+        router.knows(control.feed.revision());
+        let lie = "x-cial-require-sign-in: lie\r\n";
+        let answer = router.send(&format!("GET / HTTP/1.1\r\nHost: acme.localhost\r\n{lie}\r\n"));
+        let is_told = answer.body.contains("\r\nx-cial-require-sign-in: 1\r\n");
+        assert_eq!(is_told, required, "{answer:?}");
+        assert!(!answer.body.contains("lie"), "{answer:?}");
     }
 }
 

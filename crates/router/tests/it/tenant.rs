@@ -105,6 +105,7 @@ impl Tenant {
             state,
             upstream: Some(Upstream::Unix(upstream)),
             sign_in_url: Some(format!("http://localhost:3100/admin/tenants/{}/sign-in", self.slug)),
+            requires_sign_in: false,
         }
     }
 

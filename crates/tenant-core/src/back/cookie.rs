@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use hyper::HeaderMap;
 use hyper::header::{COOKIE, HeaderValue, SET_COOKIE};
-use protocol::headers::SESSION_COOKIE;
-use tenant_service::Response;
+use tenant_service::{Response, site_of};
 
 use crate::session_table::SecretHash;
 
@@ -48,18 +47,19 @@ impl Scheme {
         }
     }
 
+    /// A line that sets the cookie of this whole name.
     fn set_cookie(self, name: &str, value: &str, more: &str) -> String {
-        let (name, secure) = match self {
-            Self::Http => (self.cookie_name(name), ""),
-            Self::Https => (self.cookie_name(name), "; Secure"),
+        let secure = match self {
+            Self::Http => "",
+            Self::Https => "; Secure",
         };
         format!("{name}={value}; Path=/{secure}; HttpOnly; SameSite=Lax{more}")
     }
 }
 
-/// The secret of the session cookie.
+/// The secret of the session cookie of the request's site.
 pub(super) fn read_session(headers: &HeaderMap) -> Option<&str> {
-    read(headers, &Scheme::from_headers(headers).cookie_name(SESSION_COOKIE))
+    read(headers, site_of(headers).session_cookie(Scheme::from_headers(headers).name()))
 }
 
 /// Whether the browser holds the nonce of this hash.
@@ -88,12 +88,20 @@ fn nonce_cookie(hash: &str) -> Option<String> {
     Some(format!("{NONCE_COOKIE}{}", hash.get(..NONCE_COOKIE_HASH_CHARS)?))
 }
 
-pub(super) fn write_session(response: &mut Response, scheme: Scheme, secret: &str) {
-    append(response, scheme.set_cookie(SESSION_COOKIE, secret, ""));
+/// Keeps a session in the browser that sent `headers`, for the site to which it sent them.
+pub(super) fn write_session(response: &mut Response, headers: &HeaderMap, secret: &str) {
+    put_session(response, headers, secret, "");
 }
 
-pub(super) fn clear_session(response: &mut Response, scheme: Scheme) {
-    append(response, scheme.set_cookie(SESSION_COOKIE, "", "; Max-Age=0"));
+/// Removes the session of the site from the browser that sent `headers`.
+pub(super) fn clear_session(response: &mut Response, headers: &HeaderMap) {
+    put_session(response, headers, "", "; Max-Age=0");
+}
+
+fn put_session(response: &mut Response, headers: &HeaderMap, secret: &str, more: &str) {
+    let scheme = Scheme::from_headers(headers);
+    let name = site_of(headers).session_cookie(scheme.name());
+    append(response, scheme.set_cookie(name, secret, more));
 }
 
 /// Keeps the nonce of a sign-in in the browser that sent `headers`.
@@ -103,20 +111,21 @@ pub(super) fn write_nonce(response: &mut Response, headers: &HeaderMap, nonce: &
     let held: Vec<_> = pairs(headers).filter_map(|(name, _)| name.strip_prefix(&*prefix)).collect();
     if held.len() >= MAX_NONCES {
         for hash in held {
-            let name = format!("{NONCE_COOKIE}{hash}");
+            let name = format!("{prefix}{hash}");
             append(response, scheme.set_cookie(&name, "", "; Max-Age=0"));
         }
     }
     if let Some(name) = nonce_cookie(SecretHash::of(nonce).as_str()) {
         let age = format!("; Max-Age={}", NONCE_LIFETIME.as_secs());
-        append(response, scheme.set_cookie(&name, nonce, &age));
+        append(response, scheme.set_cookie(&scheme.cookie_name(&name), nonce, &age));
     }
 }
 
 /// Removes the nonce of a sign-in that ended.
-pub(super) fn clear_nonce(response: &mut Response, scheme: Scheme, hash: &str) {
+pub(super) fn clear_nonce(response: &mut Response, headers: &HeaderMap, hash: &str) {
+    let scheme = Scheme::from_headers(headers);
     if let Some(name) = nonce_cookie(hash) {
-        append(response, scheme.set_cookie(&name, "", "; Max-Age=0"));
+        append(response, scheme.set_cookie(&scheme.cookie_name(&name), "", "; Max-Age=0"));
     }
 }
 
@@ -129,6 +138,9 @@ fn append(response: &mut Response, line: String) {
 
 #[cfg(test)]
 mod tests {
+    use hyper::header::HeaderName;
+    use protocol::headers::SITE;
+
     use super::*;
 
     fn read_from(proto: &'static str, lines: &[&'static str]) -> Option<String> {
@@ -166,16 +178,24 @@ mod tests {
 
     #[test]
     fn the_set_cookie_lines() {
+        let http = HeaderMap::new();
+        let sent = |name, value| {
+            let name = HeaderName::from_static(name);
+            HeaderMap::from_iter([(name, HeaderValue::from_static(value))])
+        };
+        let (https, core) = (sent("x-forwarded-proto", "https"), sent(SITE, "core"));
         let lines = [
-            set_cookies(|response| write_session(response, Scheme::Http, "abc")),
-            set_cookies(|response| write_session(response, Scheme::Https, "abc")),
-            set_cookies(|response| clear_session(response, Scheme::Http)),
-            set_cookies(|response| write_nonce(response, &HeaderMap::new(), "abc")),
-            set_cookies(|response| clear_nonce(response, Scheme::Https, "0123456789")),
+            set_cookies(|response| write_session(response, &http, "abc")),
+            set_cookies(|response| write_session(response, &https, "abc")),
+            set_cookies(|response| write_session(response, &core, "abc")),
+            set_cookies(|response| clear_session(response, &http)),
+            set_cookies(|response| write_nonce(response, &http, "abc")),
+            set_cookies(|response| clear_nonce(response, &https, "0123456789")),
         ];
         insta::assert_snapshot!(lines.concat().join("\n"), @r"
         cial_session=abc; Path=/; HttpOnly; SameSite=Lax
         __Host-cial_session=abc; Path=/; Secure; HttpOnly; SameSite=Lax
+        cial_core=abc; Path=/; HttpOnly; SameSite=Lax
         cial_session=; Path=/; HttpOnly; SameSite=Lax; Max-Age=0
         cial_sign_in_ungWv48B=abc; Path=/; HttpOnly; SameSite=Lax; Max-Age=600
         __Host-cial_sign_in_01234567=; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=0

@@ -189,7 +189,7 @@ impl Back {
             true => response::see_other("/"),
             false => response::empty(StatusCode::NO_CONTENT),
         };
-        cookie::clear_session(&mut response, cookie::Scheme::from_headers(headers));
+        cookie::clear_session(&mut response, headers);
         response
     }
 }

@@ -9,6 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hyper::HeaderMap;
 use protocol::gauges::Gauge;
+use tenant_service::site_of;
 use thiserror::Error;
 use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 
@@ -74,7 +75,7 @@ impl Sessions {
     pub(super) async fn find(&self, headers: &HeaderMap) -> Option<Session> {
         let hash = hash_in(headers)?;
         let mut file = self.lock().await;
-        let session = file.table.find(&hash, now())?.clone();
+        let session = file.table.find(&hash, site_of(headers), now())?.clone();
         if file.table.record_use(&hash, now()) {
             // A crash before the write costs one minute of the session.
             tokio::spawn(async move {

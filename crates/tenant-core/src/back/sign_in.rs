@@ -6,7 +6,7 @@ use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_enco
 use protocol::headers::SIGN_IN_URL;
 use protocol::sign_in::is_return_path;
 use tenant_service::response::{insert_header, see_other};
-use tenant_service::{Request, RequestContext, Response};
+use tenant_service::{Request, RequestContext, Response, site_of};
 
 use super::sessions::{SignInError, fresh_secret};
 use super::{Back, cookie};
@@ -39,7 +39,8 @@ impl Back {
         let to = only_value(query, "to").and_then(|to| percent_decode_str(to).decode_utf8().ok());
         let to = to.filter(|to| is_return_path(to)).unwrap_or("/".into());
         let to = utf8_percent_encode(&to, QUERY_VALUE);
-        let mut response = see_other(&format!("{url}?nonce={}&to={to}", hash.as_str()));
+        let (hash, site) = (hash.as_str(), site_of(headers).as_str());
+        let mut response = see_other(&format!("{url}?nonce={hash}&site={site}&to={to}"));
         cookie::write_nonce(&mut response, headers, &nonce);
         response
     }
@@ -77,12 +78,15 @@ impl Back {
         if !cookie::holds_nonce(headers, &verified.nonce) {
             return refuse(context, &"this browser did not begin the sign-in");
         }
-        let (scheme, nonce) = (cookie::Scheme::from_headers(headers), verified.nonce.clone());
+        if verified.site != site_of(headers) {
+            return refuse(context, &"it is for the other site of this tenant");
+        }
+        let nonce = verified.nonce.clone();
         let mut response = see_other(verified.to.as_deref().unwrap_or("/"));
         match self.sessions.sign_in(verified, headers).await {
             Ok(secret) => {
-                cookie::write_session(&mut response, scheme, &secret);
-                cookie::clear_nonce(&mut response, scheme, &nonce);
+                cookie::write_session(&mut response, headers, &secret);
+                cookie::clear_nonce(&mut response, headers, &nonce);
                 response
             }
             Err(SignInError::Token(error)) => refuse(context, &error),

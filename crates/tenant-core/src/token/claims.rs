@@ -3,6 +3,7 @@
 use protocol::TenantId;
 use protocol::people::MemberRole;
 use protocol::sign_in::{is_nonce_hash, is_return_path};
+use protocol::site::Site;
 use serde::Deserialize;
 
 use super::{TokenError, VerifiedToken};
@@ -30,6 +31,8 @@ pub(super) struct Claims {
     sid: Option<String>,
     /// The hash of the nonce of the browser that began the sign-in.
     nonce: String,
+    /// The site on which the sign-in began.
+    site: Site,
     /// Where the browser continues.
     to: Option<String>,
 }
@@ -69,8 +72,8 @@ impl Claims {
     }
 
     pub(super) fn into_verified(self) -> VerifiedToken {
-        let Self { sub, email, name, role, jti, sid, nonce, to, iat, exp, .. } = self;
-        VerifiedToken { sub, email, name, role, jti, sid, nonce, to, iat, exp }
+        let Self { sub, email, name, role, jti, sid, nonce, site, to, iat, exp, .. } = self;
+        VerifiedToken { sub, email, name, role, jti, sid, nonce, site, to, iat, exp }
     }
 }
 

@@ -12,6 +12,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use protocol::TenantId;
 use protocol::inside::{SSO_KEY, SSO_PUBLIC_KEY};
 use protocol::people::MemberRole;
+use protocol::site::Site;
 use thiserror::Error;
 
 use crate::Seconds;
@@ -42,6 +43,8 @@ pub struct VerifiedToken {
     pub sid: Option<String>,
     /// The hash of the nonce of the browser that began the sign-in.
     pub nonce: String,
+    /// The site on which the sign-in began.
+    pub site: Site,
     /// The path at which the browser continues.
     pub to: Option<String>,
     pub iat: Seconds,

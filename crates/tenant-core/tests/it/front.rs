@@ -54,3 +54,12 @@ async fn a_tenant_s_name_is_text() {
     let answer = get(&start("<script>x</script>"), "/.cial", &[]).await;
     assert!(!answer.body().contains("<script>"), "{}", answer.body());
 }
+
+#[tokio::test]
+async fn each_site_leads_to_the_other() {
+    let dir = start("demo");
+    let tenant = get(&dir, "/.cial", &[]).await;
+    assert!(tenant.body().contains(r#"href="//core--acme.localhost/.cial""#), "{}", tenant.body());
+    let core = get(&dir, "/.cial", &[("x-cial-site", "core")]).await;
+    assert!(!core.body().contains("core--"), "{}", core.body());
+}

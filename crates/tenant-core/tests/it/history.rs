@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 use testkit::SmallDisk;
 
 use crate::harness::{Core, TestResponse, ask_with, code, cookie, header};
-use crate::tokens::{KEY, hs256, with};
+use crate::tokens::{KEY, claims, hs256, nonce_cookie, with};
+
+const AT_CORE: (&str, &str) = ("x-cial-site", "core");
 
 const WORKSPACES: &str = "/v1/workspaces";
 const ACTIVITY: &str = "/v1/activity";
@@ -32,7 +34,8 @@ impl Signed {
 
     async fn call(&self, method: Method, path: &str, body: &Value) -> TestResponse {
         let body = if body.is_null() { String::new() } else { body.to_string() };
-        ask_with(&self.core.socket(), method, path, &[("cookie", &self.cookie)], body).await
+        let headers = [("cookie", self.cookie.as_str()), AT_CORE];
+        ask_with(&self.core.socket(), method, path, &headers, body).await
     }
 
     async fn get(&self, path: &str) -> Value {
@@ -60,7 +63,10 @@ impl Signed {
 
 async fn sign_in(core: &Core, role: &str) -> String {
     let jti = format!("history-{role}");
-    cookie(&core.sign_in(&hs256(&with(&jti, "role", json!(role)))).await)
+    let mut claims = with(&jti, "role", json!(role));
+    claims["site"] = json!("core");
+    let path = format!("/.cial/sso?token={}", hs256(&claims));
+    cookie(&core.ask(Method::GET, &path, &[("cookie", &nonce_cookie("")), AT_CORE]).await)
 }
 
 fn texts(list: &Value, field: &str) -> Vec<String> {
@@ -73,10 +79,11 @@ async fn every_call_of_the_description_demands_a_session_and_its_role() {
     let core = Core::start(&[("sso-key", &KEY)]);
     let description: Value = {
         let admin = sign_in(&core, "admin").await;
-        let text = core.ask(Method::GET, "/v1/openapi.json", &[("cookie", &admin)]).await;
+        let text = core.ask(Method::GET, "/v1/openapi.json", &[("cookie", &admin), AT_CORE]).await;
         serde_json::from_str(text.body()).unwrap()
     };
     let (viewer, member) = (sign_in(&core, "viewer").await, sign_in(&core, "member").await);
+    let of_tenant = cookie(&core.sign_in(&hs256(&claims("tenant"))).await);
     let mut calls = 0;
     for (path, methods) in description["paths"].as_object().unwrap() {
         let path = path.strip_prefix("/.cial/api").unwrap().replace("{id}", UNKNOWN);
@@ -84,9 +91,15 @@ async fn every_call_of_the_description_demands_a_session_and_its_role() {
             let method: Method = method.to_uppercase().parse().unwrap();
             let is_write = operation["description"] == "Role: member.";
             let call = async |headers: &[(&str, &str)]| {
-                ask_with(&core.socket(), method.clone(), &path, headers, "{}".to_owned()).await
+                let headers = [headers, &[AT_CORE]].concat();
+                ask_with(&core.socket(), method.clone(), &path, &headers, "{}".to_owned()).await
             };
             assert_eq!(code(&call(&[]).await), "not_signed_in", "{method} {path}");
+            for cookie in [&member, &of_tenant] {
+                let headers = [("cookie", cookie.as_str())];
+                let at_tenant = core.ask(method.clone(), &path, &headers).await;
+                assert_eq!(code(&at_tenant), "not_signed_in", "{method} {path} by the app's code");
+            }
             let status = call(&[("cookie", &viewer)]).await.status();
             assert_eq!(status == StatusCode::FORBIDDEN, is_write, "{method} {path}");
             let foreign = [("cookie", &member[..]), ("sec-fetch-site", "same-site")];
@@ -102,10 +115,10 @@ async fn every_call_of_the_description_demands_a_session_and_its_role() {
     }
     assert_eq!(calls, 10);
     for path in ["/v1", "/v1/", "/v1/nothing", "/v1/workspaces/", "/v1/registry"] {
-        let nothing = core.ask(Method::GET, path, &[("cookie", &member)]).await;
+        let nothing = core.ask(Method::GET, path, &[("cookie", &member), AT_CORE]).await;
         assert_eq!(code(&nothing), "not_found", "{path}");
     }
-    let deleted = core.ask(Method::DELETE, WORKSPACES, &[("cookie", &member)]).await;
+    let deleted = core.ask(Method::DELETE, WORKSPACES, &[("cookie", &member), AT_CORE]).await;
     assert_eq!(header(&deleted, "allow"), Some("GET, POST"));
 }
 
@@ -159,7 +172,7 @@ async fn every_reason_to_see_no_peers_has_its_own_words() {
     let anonymous = core.core.get(&peers(&child)).await;
     let viewer = sign_in(&core.core, "viewer").await;
     let forbidden =
-        core.core.ask(Method::POST, "/v1/registry/register", &[("cookie", &viewer)]).await;
+        core.core.ask(Method::POST, "/v1/registry/register", &[("cookie", &viewer), AT_CORE]).await;
     let diagnostics = [
         (unregistered.body().as_str(), "404"),
         (anonymous.body(), "401"),

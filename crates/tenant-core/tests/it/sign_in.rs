@@ -4,6 +4,7 @@ use hyper::header::SET_COOKIE;
 use hyper::{Method, StatusCode};
 use protocol::inside::SSO_KEY;
 use serde_json::json;
+use tenant_service::user::SESSION_PATH;
 
 use crate::harness::{Core, TestResponse, code, cookie, header};
 use crate::tokens::{KEY, claims, hs256, with};
@@ -23,7 +24,8 @@ async fn begin(core: &Core, query: &str) -> TestResponse {
 fn sent(begun: &TestResponse) -> (String, String) {
     assert_eq!(begun.status(), StatusCode::SEE_OTHER, "{}", begun.body());
     let query = header(begun, "location").unwrap().strip_prefix(ADMIN.1).unwrap();
-    let (nonce, to) = query.strip_prefix("?nonce=").unwrap().split_once("&to=").unwrap();
+    let (nonce, rest) = query.strip_prefix("?nonce=").unwrap().split_once("&site=").unwrap();
+    let (_, to) = rest.split_once("&to=").unwrap();
     (nonce.to_owned(), to.to_owned())
 }
 
@@ -95,4 +97,40 @@ async fn each_sign_in_has_a_nonce_of_its_own() {
     let (first, second) = (begin(&core, "").await, begin(&core, "").await);
     assert_ne!(sent(&first).0, sent(&second).0);
     assert_ne!(cookie(&first), cookie(&second));
+}
+
+#[tokio::test]
+async fn the_two_sites_have_sessions_of_their_own() {
+    let core = core();
+    let site = ("x-cial-site", "core");
+    let begun = core.ask(Method::GET, "/.cial/sign-in", &[ADMIN, site]).await;
+    assert!(header(&begun, "location").unwrap().contains("&site=core&"));
+    let mut of_core = with("a", "nonce", json!(sent(&begun).0));
+    of_core["site"] = json!("core");
+    let path = format!("/.cial/sso?token={}", hs256(&of_core));
+    let browser = cookie(&begun);
+    let elsewhere = core.ask(Method::GET, &path, &[("cookie", &browser)]).await;
+    assert_eq!(elsewhere.status(), StatusCode::UNAUTHORIZED, "on the tenant's own site");
+    let ended = core.ask(Method::GET, &path, &[("cookie", &browser), site]).await;
+    assert_eq!(ended.status(), StatusCode::SEE_OTHER);
+    let of_core = cookie(&ended);
+    let (name, core_secret) = of_core.split_once('=').unwrap();
+    assert_eq!(name, "cial_core");
+    let of_tenant = cookie(&core.sign_in(&hs256(&claims("b"))).await);
+    let (_, tenant_secret) = of_tenant.split_once('=').unwrap();
+    for (held, headers, status) in [
+        (of_core.clone(), &[site][..], StatusCode::OK),
+        (of_tenant.clone(), &[], StatusCode::OK),
+        (of_core.clone(), &[], StatusCode::UNAUTHORIZED),
+        (of_tenant.clone(), &[site], StatusCode::UNAUTHORIZED),
+        (format!("cial_core={tenant_secret}"), &[site], StatusCode::UNAUTHORIZED),
+        (format!("cial_session={core_secret}"), &[], StatusCode::UNAUTHORIZED),
+    ] {
+        let sent = [headers, &[("cookie", held.as_str())][..]].concat();
+        let seen = core.ask(Method::GET, SESSION_PATH, &sent).await;
+        assert_eq!(seen.status(), status, "{held} {headers:?}");
+    }
+    let out = core.ask(Method::POST, "/.cial/sign-out", &[("cookie", &of_core), site]).await;
+    assert_eq!(out.status(), StatusCode::NO_CONTENT);
+    assert_eq!(core.who(&of_tenant).await.status(), StatusCode::OK, "the other site's lives on");
 }

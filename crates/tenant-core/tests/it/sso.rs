@@ -107,12 +107,15 @@ async fn forged_and_foreign_tokens_are_refused() {
         ("name", json!("a\nb")),
         ("role", json!("owner")),
         ("nonce", json!("short")),
+        ("site", json!("core")),
+        ("site", json!("evil")),
         ("to", json!("//evil.example/")),
     ];
     cases.extend(wrong.map(|(name, value)| (name, hs256(&with("x", name, value)))));
-    for name in
-        ["iss", "aud", "sub", "email", "name", "tenant", "role", "iat", "exp", "jti", "nonce"]
-    {
+    for name in [
+        "iss", "aud", "sub", "email", "name", "tenant", "role", "iat", "exp", "jti", "nonce",
+        "site",
+    ] {
         cases.push((name, hs256(&with("x", name, Value::Null))));
     }
     for (case, token) in cases {

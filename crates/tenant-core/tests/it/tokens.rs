@@ -30,6 +30,7 @@ pub(crate) fn claims(jti: &str) -> Value {
         "iss": "cial", "aud": TENANT, "sub": "0192f0c1-0000-7abc-8def-0123456789ab",
         "email": "owner@example.com", "name": "Olivia Owner", "tenant": "acme", "role": "admin",
         "iat": now, "exp": now + 60, "jti": jti, "nonce": SecretHash::of(NONCE).as_str(),
+        "site": "tenant",
     })
 }
 

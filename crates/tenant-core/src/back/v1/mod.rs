@@ -10,8 +10,9 @@ use hyper::{Method, StatusCode};
 use protocol::Problem;
 use protocol::people::MemberRole;
 use protocol::problem::{Code, FieldCode};
+use protocol::site::Site;
 use tenant_service::body::{BodyError, read_json};
-use tenant_service::{Request, RequestBody, RequestContext, Response, response};
+use tenant_service::{Request, RequestBody, RequestContext, Response, response, site_of};
 
 use super::{Back, is_read, same_origin};
 use crate::history::{HistoryError, Millis};
@@ -137,8 +138,17 @@ impl Back {
         if !is_read(request.method()) && !same_origin::is_allowed(headers) {
             return Some(context.problem(Code::CrossSite, "This request came from another site."));
         }
-        match self.sessions.find(headers).await {
-            None => Some(context.problem(Code::NotSignedIn, "401: sign in to this tenant first.")),
+        let session = match site_of(headers) {
+            Site::Core => self.sessions.find(headers).await,
+            // The request may come from code of the tenant's app, which runs there in its visitors' browsers.
+            Site::Tenant => None,
+        };
+        match session {
+            None => {
+                let detail =
+                    "401: sign in at the core's own address first, which begins with core--.";
+                Some(context.problem(Code::NotSignedIn, detail))
+            }
             Some(session) if session.role < role => {
                 let own = session.role;
                 let detail = format!("403: this call needs the role {role}, and you are {own}.");
