@@ -26,6 +26,7 @@ use crate::reconcile::Notifier;
 use crate::reconcile::observed_cache::ObservedCache;
 use crate::route_feed::RouteFeed;
 use crate::settings::Addresses;
+use crate::tenant::database::RolePrefix;
 use crate::webhooks::target::Targets;
 
 #[derive(Clone)]
@@ -58,6 +59,7 @@ pub struct Parts {
     pub description: OnceLock<Bytes>,
     /// Held by the check of the audit log that runs.
     pub audit_check: Semaphore,
+    pub role_prefix: RolePrefix,
     /// Derives the proofs of known devices.
     pub device_key: Secret,
 }

@@ -34,6 +34,7 @@ pub mod sleep_status;
 pub mod start;
 pub mod tenant;
 pub mod tenant_actions;
+pub mod tenant_databases;
 pub mod validation;
 pub mod views;
 pub mod webhooks;

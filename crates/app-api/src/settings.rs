@@ -16,6 +16,7 @@ use url::Url;
 use crate::auth::api_key::KeyText;
 use crate::auth::sso::Signer;
 use crate::bootstrap_key;
+use crate::tenant::database::RolePrefix;
 use crate::webhooks::target::Targets;
 
 pub(crate) const LISTEN: Setting =
@@ -29,6 +30,13 @@ const DATABASE_URL: Setting =
     Setting::required("CIAL_DATABASE_URL", "the database, without a password");
 const DATABASE_PASSWORD: Setting =
     Setting::secret("CIAL_DATABASE_PASSWORD_FILE", "the password of the database");
+const TENANT_ROLE_PREFIX: Setting = Setting::with_default(
+    "CIAL_TENANT_ROLE_PREFIX",
+    "t_",
+    "the first part of the names of tenants' database roles; two installations on one Postgres server need two prefixes. \
+     A tenant keeps its role when the prefix changes",
+)
+.for_operators();
 const SSO_PRIVATE_KEY: Setting = Setting::optional(
     "CIAL_SSO_PRIVATE_KEY_FILE",
     "with `CIAL_SSO_PUBLIC_KEY_FILE` of the orchestrator: sign-on tokens are RS256 instead of HS256; see below",
@@ -73,6 +81,7 @@ pub const SETTINGS: &[Setting] = &[
     INTERNAL_LISTEN,
     DATABASE_URL,
     DATABASE_PASSWORD,
+    TENANT_ROLE_PREFIX,
     shared::SSO_SECRET,
     SSO_PRIVATE_KEY,
     shared::ORCHESTRATOR_URL,
@@ -101,6 +110,7 @@ pub struct Settings {
     /// Without a password.
     pub database_url: String,
     pub database_password: Secret,
+    pub role_prefix: RolePrefix,
     pub sso_secret: Secret,
     /// RS256 with a private key; without one HS256, with keys derived from the SSO secret.
     pub signer: Signer,
@@ -174,6 +184,7 @@ impl Settings {
         let listen = vars.value(&LISTEN);
         let internal_listen = vars.value(&INTERNAL_LISTEN);
         let database = Self::read_database(&mut vars);
+        let role_prefix = vars.value(&TENANT_ROLE_PREFIX);
         let sso_secret = vars.secret(&shared::SSO_SECRET);
         let signer = read_signer(&mut vars, sso_secret.as_ref());
         let orchestrator_url: Option<String> = vars.value(&shared::ORCHESTRATOR_URL);
@@ -194,6 +205,7 @@ impl Settings {
                 internal_listen: internal_listen?,
                 database_url,
                 database_password,
+                role_prefix: role_prefix?,
                 sso_secret: sso_secret?,
                 signer: signer?,
                 orchestrator_url: orchestrator_url?.trim_end_matches('/').to_owned(),

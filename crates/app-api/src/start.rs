@@ -31,6 +31,7 @@ use crate::reconcile::observed_cache::ObservedCache;
 use crate::reconcile::{self, Reconciler};
 use crate::route_feed::RouteFeed;
 use crate::settings::{self, Settings, read_addresses};
+use crate::tenant_databases::TenantDatabases;
 use crate::webhooks::client::{ATTEMPT_TIMEOUT, WebhookClient};
 use crate::{audit, database_setup, routes, webhooks};
 
@@ -109,6 +110,7 @@ pub async fn run(
         routes_token: settings.routes_token,
         description: OnceLock::new(),
         audit_check: Semaphore::new(1),
+        role_prefix: settings.role_prefix.clone(),
         device_key: settings.sso_secret.clone(),
     });
     let public = listen(
@@ -133,6 +135,11 @@ pub async fn run(
         database: database.clone(),
         orchestrator: dependencies.orchestrator,
         observed: app.observed.clone(),
+        tenant_databases: TenantDatabases::new(
+            database.clone(),
+            settings.sso_secret.clone(),
+            settings.role_prefix,
+        ),
         clock: dependencies.clock,
     });
     let work = async {

@@ -17,7 +17,9 @@ use crate::audit::{Action, Actor, Entry, Resource};
 use crate::db::creation::{self, IdempotencyKey};
 use crate::db::idempotency;
 use crate::db::tenant::{self, Filter, OwnerRequest, Visibility};
-use crate::db::{Conn, QueryResult, Transaction as _, audit_log, is_foreign_key_violation};
+use crate::db::{
+    Conn, QueryResult, Transaction as _, api_key, audit_log, is_foreign_key_violation,
+};
 use crate::tenant::change::{Change, Changeable, FieldError};
 use crate::tenant::status::OwnerAction;
 use crate::tenant::{Tenant, TenantApp};
@@ -191,6 +193,11 @@ pub async fn request_action(
             .changed(json!({ "desired": read.desired }), json!({ "desired": desired }));
         let recorded = conn
             .transaction(async |conn| {
+                if action == OwnerAction::Delete {
+                    // No key works while the removal takes its time. Keys before the tenant's row: a new key locks in
+                    // this order, too.
+                    api_key::revoke_all(conn, read.tenant_id()).await?;
+                }
                 let recorded = tenant::record_request(conn, &read, request, &status).await?;
                 if recorded.is_some() {
                     audit_log::append(conn, &entry, request.at).await?;

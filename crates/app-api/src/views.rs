@@ -26,6 +26,7 @@ pub fn tenant(app: &App, mut tenant: Tenant, sleep: Option<SleepStatus>) -> cont
         url: app.addresses.tenant_url(&tenant.slug),
         app: tenant.app.as_ref().map_or(BUILT_IN_APP, |app| app.slug.as_str()).to_owned(),
         release: tenant.app.as_ref().map(|app| app.release.clone()),
+        database: database(app, &tenant),
         desired: tenant.desired,
         state: tenant.state,
         state_since: time(tenant.state_since),
@@ -45,6 +46,15 @@ pub fn tenant(app: &App, mut tenant: Tenant, sleep: Option<SleepStatus>) -> cont
         created_at: time(tenant.created_at),
         updated_at: time(tenant.updated_at),
     }
+}
+
+/// The names that the tenant has, or will have once its database is made.
+fn database(app: &App, tenant: &Tenant) -> control::TenantDatabase {
+    let mut names = app.role_prefix.names(&tenant.slug);
+    if let Some(database) = &tenant.database {
+        names.user.clone_from(&database.user);
+    }
+    names
 }
 
 fn last_wake_view(wake: LastWake) -> control::LastWake {

@@ -71,6 +71,8 @@ pub struct Tenant {
     /// Like `v2`; null for the built-in app.
     #[serde(default)]
     pub release: Option<String>,
+    #[serde(default)]
+    pub database: TenantDatabase,
     pub desired: Desired,
     pub state: State,
     #[cfg_attr(feature = "openapi", schema(format = DateTime))]
@@ -104,6 +106,14 @@ pub struct Tenant {
     pub created_at: String,
     #[cfg_attr(feature = "openapi", schema(format = DateTime))]
     pub updated_at: String,
+}
+
+/// The schema and the role of a tenant on the database server. The password is never part of a response.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TenantDatabase {
+    pub schema: String,
+    pub user: String,
 }
 
 /// How a tenant last woke.

@@ -41,6 +41,17 @@ pub fn database_service_password(owner: &Secret) -> Secret {
     Secret::new(URL_SAFE_NO_PAD.encode(derive(owner, "database/service/v1")))
 }
 
+/// The password of the role that creates and drops tenants' schemas: HKDF of the owner's password, info
+/// `database/provisioner/v1`, base64url.
+pub fn database_provisioner_password(owner: &Secret) -> Secret {
+    Secret::new(URL_SAFE_NO_PAD.encode(derive(owner, "database/provisioner/v1")))
+}
+
+/// The password of a tenant's own database role: HKDF of `CIAL_SSO_SECRET`, info `tenant-database/v1/{uuid}`, base64url.
+pub fn tenant_database_password(master: &Secret, tenant: TenantId) -> Secret {
+    Secret::new(URL_SAFE_NO_PAD.encode(derive(master, &format!("tenant-database/v1/{tenant}"))))
+}
+
 fn derive(master: &Secret, info: &str) -> [u8; 32] {
     let mut key = [0; 32];
     hkdf::Hkdf::<sha2::Sha256>::new(None, master.reveal().as_bytes())

@@ -49,6 +49,9 @@ actions! {
     TenantDelete = "tenant.delete",
     TenantRelease = "tenant.release",
     TenantOpen = "tenant.open",
+    TenantDatabaseCreate = "tenant.database_create",
+    TenantDatabaseDrop = "tenant.database_drop",
+    TenantGone = "tenant.gone",
     AppCreate = "app.create",
     AppDelete = "app.delete",
     ReleaseCreate = "release.create",
@@ -90,6 +93,9 @@ impl Action {
             | Self::CliLoginConfirm
             | Self::CliLoginRefuse
             | Self::TenantOpen
+            | Self::TenantDatabaseCreate
+            | Self::TenantDatabaseDrop
+            | Self::TenantGone
             | Self::AppCreate
             | Self::AppDelete
             | Self::ReleaseCreate

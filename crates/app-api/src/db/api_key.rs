@@ -3,6 +3,7 @@
 use diesel::prelude::*;
 use diesel_async::{AsyncConnection as _, RunQueryDsl};
 use protocol::api_keys::Role;
+use protocol::spec::Desired;
 use protocol::{Slug, TenantId, Timestamp};
 use uuid::Uuid;
 
@@ -96,7 +97,7 @@ pub struct NewApiKey<'a> {
     pub expires_at: Option<Timestamp>,
 }
 
-/// Returns `false` and inserts nothing when the tenant of the key is gone.
+/// Returns `false` and inserts nothing when the tenant of the key is gone or being deleted.
 pub async fn insert(conn: &mut Conn, key: &NewApiKey<'_>) -> QueryResult<bool> {
     conn.transaction(async |conn| {
         // Before the tenant, in the order of the deletion of a person.
@@ -105,8 +106,10 @@ pub async fn insert(conn: &mut Conn, key: &NewApiKey<'_>) -> QueryResult<bool> {
             locked.first::<Uuid>(conn).await.optional()?;
         }
         if let Some(tenant) = key.tenant_id {
-            // The lock makes a concurrent end of the tenant wait and then revoke this key, too.
-            let locked = tenants::table.find(tenant).select(tenants::id).for_share();
+            // The lock makes a concurrent deletion of the tenant wait and then revoke this key, too.
+            let kept =
+                tenants::table.find(tenant).filter(tenants::desired.ne(Desired::Deleted.as_str()));
+            let locked = kept.select(tenants::id).for_share();
             if locked.first::<Uuid>(conn).await.optional()?.is_none() {
                 return Ok(false);
             }
@@ -200,6 +203,12 @@ pub async fn revoke(conn: &mut Conn, id: Uuid, set: KeySet) -> QueryResult<Optio
         KeySet::Person(person) => key.filter(dsl::person_id.eq(person)),
     };
     key.returning(dsl::is_admin).get_result(conn).await.optional()
+}
+
+/// Revokes every key of a tenant.
+pub async fn revoke_all(conn: &mut Conn, tenant: TenantId) -> QueryResult<usize> {
+    let live = dsl::api_keys.filter(dsl::tenant_id.eq(tenant.uuid()).and(dsl::revoked.eq(false)));
+    diesel::update(live).set(dsl::revoked.eq(true)).execute(conn).await
 }
 
 /// Records a use, and the expiry that the key has from now on.

@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 
 use crate::tenant::TenantApp;
 use crate::tenant::crashes::Crashes;
+use crate::tenant::database::ProvisionedDatabase;
 
 /// A text column that holds a value with a text form, such as an enum or a slug.
 #[derive(Debug, FromSqlRow)]
@@ -59,4 +60,5 @@ unwraps! {
     JsonColumn => Option<Upstream>,
     JsonColumn => protocol::process::AppSpec,
     JsonColumn => Option<TenantApp>,
+    JsonColumn => Option<ProvisionedDatabase>,
 }

@@ -1,6 +1,7 @@
 //! Connections to Postgres: a pool, single connections, migrations. Every wait is bounded.
 //!
-//! Migrations and the setup at the start connect as the owner of the database, all else as the service role.
+//! Migrations and the setup at the start connect as the owner of the database, the work on tenants' schemas as the
+//! provisioner, all else as the service role.
 
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config, NoTls};
 
 use super::query_deadline::DeadlineStream;
-use super::service_role::ServiceRole;
+use super::roles::Roles;
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!();
 /// Key of the advisory lock; no other program on this database may use it.
@@ -73,8 +74,10 @@ pub struct Database {
     owner: Config,
     /// The configuration of all connections but the owner's.
     config: Config,
+    /// The configuration of the connections that create and drop tenants' schemas.
+    provisioner: Config,
     /// `None`: everything runs as the owner.
-    role: Option<ServiceRole>,
+    roles: Option<Roles>,
     limits: Limits,
     pool: Pool<AsyncPgConnection>,
 }
@@ -117,13 +120,16 @@ impl Database {
             .keepalives_retries(KEEPALIVE_RETRIES)
             .options(session_options(limits.statement));
         let mut config = owner.clone();
-        let role = password.map(|password| {
+        let mut provisioner = owner.clone();
+        provisioner.options(session_options(limits.migration));
+        let roles = password.map(|password| {
             owner.password(password.reveal());
             let database = owner.get_dbname().or(owner.get_user()).unwrap_or_default();
-            ServiceRole::new(database, password)
+            Roles::new(database, password)
         });
-        if let Some(role) = &role {
-            config.user(&role.name).password(role.password.reveal());
+        if let Some(Roles { service, provisioner: role }) = &roles {
+            config.user(&service.name).password(service.password.reveal());
+            provisioner.user(&role.name).password(role.password.reveal());
         }
         let pool_config = config.clone();
         let mut how = ManagerConfig::default();
@@ -139,7 +145,7 @@ impl Database {
         });
         let manager = AsyncDieselConnectionManager::new_with_config(String::new(), how);
         let pool = Pool::builder(manager).max_size(MAX_POOL_CONNECTIONS).build()?;
-        Ok(Self { owner, config, role, limits, pool })
+        Ok(Self { owner, config, provisioner, roles, limits, pool })
     }
 
     pub async fn conn(&self) -> Result<Pooled, ConnectError> {
@@ -167,6 +173,11 @@ impl Database {
         connect_once(&self.owner, self.limits.statement).await
     }
 
+    /// Opens a connection that creates and drops tenants' schemas and roles.
+    pub async fn connect_provisioner(&self) -> Result<AsyncPgConnection, ConnectError> {
+        connect_once(&self.provisioner, self.limits.migration).await
+    }
+
     /// Opens a connection that receives notifications. It must run no query that could hang.
     pub async fn connect_listener(&self) -> Result<AsyncPgConnection, ConnectError> {
         let connected = timeout(CONNECT_TIMEOUT, self.config.connect(NoTls)).await;
@@ -176,7 +187,7 @@ impl Database {
         ready.map_err(unreachable)
     }
 
-    /// Applies pending migrations, and gives the service role its rights. Of several processes that start at once, one migrates.
+    /// Applies pending migrations, and gives the roles of app-api their rights. Of several processes that start at once, one migrates.
     ///
     /// # Panics
     /// Outside a multi-thread runtime: the migration harness blocks in place.
@@ -197,12 +208,12 @@ impl Database {
         if done > 0 {
             tracing::info!(done, "migrations applied");
         }
-        let Some(role) = &self.role else { return Ok(()) };
+        let Some(roles) = &self.roles else { return Ok(()) };
         let mut conn = harness.into_inner();
-        match role.ensure(&mut conn).await {
+        match roles.ensure(&mut conn).await {
             Ok(()) => Ok(()),
             Err(error) => {
-                let error = format!("the role {}: {error}", role.name);
+                let error = format!("the roles of app-api: {error}");
                 Err(migration_error(&mut conn, error).await)
             }
         }

@@ -14,12 +14,14 @@ pub mod installation;
 pub mod invitation;
 pub mod membership;
 mod query_deadline;
+mod quote;
 pub mod reset_link;
+mod roles;
 pub mod schema;
-mod service_role;
 pub mod session;
 pub mod sso_grant;
 pub mod tenant;
+pub mod tenant_database;
 pub mod user;
 pub mod webhook;
 

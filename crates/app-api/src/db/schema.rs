@@ -78,6 +78,7 @@ diesel::table! {
         requested_at -> Timestamptz,
         release_id -> Nullable<Uuid>,
         app -> Jsonb,
+        database -> Jsonb,
     }
 }
 

@@ -16,6 +16,7 @@ use super::schema::tenants::{self, dsl};
 use crate::apps::Followed;
 use crate::tenant::change::Changeable;
 use crate::tenant::crashes::Crashes;
+use crate::tenant::database::ProvisionedDatabase;
 use crate::tenant::status::{Fulfilled, TenantStatus};
 use crate::tenant::{Tenant, TenantApp};
 
@@ -76,6 +77,8 @@ tenant_row! {
     requested_at: Timestamp,
     #[diesel(deserialize_as = JsonColumn<Option<TenantApp>>)]
     app: Option<TenantApp>,
+    #[diesel(deserialize_as = JsonColumn<Option<ProvisionedDatabase>>)]
+    database: Option<ProvisionedDatabase>,
 }
 
 /// The columns of a [`TenantStatus`].
@@ -334,8 +337,9 @@ pub async fn mark_fulfilled(
         .await
 }
 
-/// Deletes the row of a tenant whose container and volumes are gone. Its slug is free again.
+/// Deletes the row of a tenant whose container, volumes and database are gone. Its slug is free again.
 pub async fn delete(conn: &mut Conn, id: TenantId) -> QueryResult<usize> {
-    let deleted = dsl::tenants.find(id.uuid()).filter(dsl::desired.eq(Desired::Deleted.as_str()));
-    diesel::delete(deleted).execute(conn).await
+    let is_gone =
+        dsl::desired.eq(Desired::Deleted.as_str()).and(dsl::database.eq(serde_json::Value::Null));
+    diesel::delete(dsl::tenants.find(id.uuid()).filter(is_gone)).execute(conn).await
 }

@@ -2,11 +2,33 @@
 
 use service::client::CallError;
 
+use super::execute::StepError;
+use super::plan::Step;
+
 /// The reason that the owner reads, and whether repeating the same call cannot succeed.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ErrorClass {
     pub reason: String,
     pub is_fatal: bool,
+}
+
+const NO_DATABASE: &str = "The tenant's database cannot be made yet; it is tried again.";
+const DATABASE_LEFT: &str = "The tenant's database cannot be removed yet; it is tried again.";
+
+/// Whether a failed change of the database gave a tenant this reason.
+pub fn is_database_reason(reason: &str) -> bool {
+    reason.starts_with(NO_DATABASE) || reason.starts_with(DATABASE_LEFT)
+}
+
+pub(super) fn classify(step: Step, error: &StepError) -> ErrorClass {
+    match error {
+        StepError::Orchestrator(error) => classify_error(error),
+        // What stands in the way, such as a role of the same name, may be gone by the next attempt.
+        StepError::Database(error) => {
+            let what = if step == Step::CreateDatabase { NO_DATABASE } else { DATABASE_LEFT };
+            ErrorClass { reason: format!("{what} Last: {error:#}"), is_fatal: false }
+        }
+    }
 }
 
 pub fn classify_error(error: &CallError) -> ErrorClass {

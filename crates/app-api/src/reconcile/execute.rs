@@ -5,50 +5,61 @@ use protocol::orchestrator::ApplyRequest;
 use service::client::CallError;
 use uuid::Uuid;
 
-use super::observed_cache::ObservedCache;
+use super::Reconciler;
 use super::plan::Step;
-use crate::orchestrator::Orchestrator;
 use crate::tenant::Tenant;
 
-/// Performs `step` and stores the observation that the response carries.
-pub(super) async fn execute(
-    orchestrator: &dyn Orchestrator,
-    observed: &ObservedCache,
-    tenant: &Tenant,
-    revoked_sessions: Vec<Uuid>,
-    step: Step,
-) -> Result<(), CallError> {
-    let id = tenant.tenant_id();
-    match step {
-        Step::Noop => Ok(()),
-        Step::Run | Step::Update => {
-            apply(orchestrator, observed, tenant, revoked_sessions, false).await
+/// The reason for which a step failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StepError {
+    #[error(transparent)]
+    Orchestrator(#[from] CallError),
+    #[error("{0:#}")]
+    Database(anyhow::Error),
+}
+
+impl Reconciler {
+    /// Performs `step` and stores the observation that the response carries.
+    pub(super) async fn execute(
+        &self,
+        tenant: &Tenant,
+        revoked_sessions: Vec<Uuid>,
+        step: Step,
+    ) -> Result<(), StepError> {
+        let id = tenant.tenant_id();
+        match step {
+            Step::Noop => {}
+            Step::Run | Step::Update => self.apply(tenant, revoked_sessions, false).await?,
+            Step::Restart => self.apply(tenant, revoked_sessions, true).await?,
+            Step::Wake => self.orchestrator.wake(id).await?,
+            Step::Stop => self.orchestrator.stop(id).await?,
+            Step::Remove => self.remove(id).await?,
+            Step::CreateDatabase => {
+                let created = self.tenant_databases.create(tenant, self.clock.now()).await;
+                created.map_err(StepError::Database)?;
+            }
+            Step::RemoveDatabase => {
+                let removed = self.tenant_databases.remove(tenant, self.clock.now()).await;
+                removed.map_err(StepError::Database)?;
+            }
         }
-        Step::Restart => apply(orchestrator, observed, tenant, revoked_sessions, true).await,
-        Step::Wake => orchestrator.wake(id).await,
-        Step::Stop => orchestrator.stop(id).await,
-        Step::Remove => remove(orchestrator, observed, id).await,
+        Ok(())
     }
-}
 
-async fn apply(
-    orchestrator: &dyn Orchestrator,
-    observed: &ObservedCache,
-    tenant: &Tenant,
-    revoked_sessions: Vec<Uuid>,
-    restart: bool,
-) -> Result<(), CallError> {
-    let request = ApplyRequest { spec: tenant.spec(), run: true, restart, revoked_sessions };
-    observed.insert(orchestrator.apply(tenant.tenant_id(), &request).await?);
-    Ok(())
-}
+    async fn apply(
+        &self,
+        tenant: &Tenant,
+        revoked_sessions: Vec<Uuid>,
+        restart: bool,
+    ) -> Result<(), CallError> {
+        let request = ApplyRequest { spec: tenant.spec(), run: true, restart, revoked_sessions };
+        self.observed.insert(self.orchestrator.apply(tenant.tenant_id(), &request).await?);
+        Ok(())
+    }
 
-pub(super) async fn remove(
-    orchestrator: &dyn Orchestrator,
-    observed: &ObservedCache,
-    id: TenantId,
-) -> Result<(), CallError> {
-    orchestrator.remove(id).await?;
-    observed.remove(id);
-    Ok(())
+    pub(super) async fn remove(&self, id: TenantId) -> Result<(), CallError> {
+        self.orchestrator.remove(id).await?;
+        self.observed.remove(id);
+        Ok(())
+    }
 }

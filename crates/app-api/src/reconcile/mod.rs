@@ -17,11 +17,17 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::audit::{Action, Actor, Entry, Resource};
 use crate::clock::Clock;
-use crate::db::{self, Database, deleted_tenants, sso_grant};
+use crate::db::{
+    self, Conn, Database, QueryResult, Transaction as _, audit_log, deleted_tenants, sso_grant,
+};
 use crate::jitter::random_fraction;
 use crate::orchestrator::Orchestrator;
 use crate::tenant::Tenant;
+use crate::tenant::status::TenantStatus;
+use crate::tenant_databases::TenantDatabases;
+use execute::StepError;
 use observed_cache::ObservedCache;
 use plan::{Observation, Step};
 use schedule::{Outcome, Schedule};
@@ -55,6 +61,7 @@ pub struct Reconciler {
     pub database: Database,
     pub orchestrator: Arc<dyn Orchestrator>,
     pub observed: Arc<ObservedCache>,
+    pub tenant_databases: TenantDatabases,
     pub clock: Clock,
 }
 
@@ -208,8 +215,7 @@ impl Reconciler {
             let mut conn = self.database.conn().await?;
             sso_grant::revoked_sessions(&mut conn, id, self.clock.now()).await?
         };
-        let (orchestrator, observed) = (&*self.orchestrator, &self.observed);
-        match execute::execute(orchestrator, observed, &tenant, revoked, step).await {
+        match self.execute(&tenant, revoked, step).await {
             Ok(()) => self.on_step_done(&tenant, step).await,
             Err(error) => self.on_step_failed(&tenant, step, &error).await,
         }
@@ -218,9 +224,16 @@ impl Reconciler {
     async fn on_step_done(&self, tenant: &Tenant, step: Step) -> anyhow::Result<Outcome> {
         let mut conn = self.database.conn().await?;
         match step {
-            Step::Remove => {
-                db::tenant::delete(&mut conn, tenant.tenant_id()).await?;
+            Step::Remove => self.delete_row(&mut conn, tenant).await?,
+            Step::CreateDatabase => {
+                let status = tenant.status();
+                if status.reason.as_deref().is_some_and(error_class::is_database_reason) {
+                    let next = TenantStatus { reason: None, ..status };
+                    db::tenant::update_status(&mut conn, tenant, &next).await?;
+                }
+                return Ok(Outcome::Requeue);
             }
+            Step::RemoveDatabase => return Ok(Outcome::Requeue),
             Step::Run | Step::Update | Step::Restart | Step::Wake => {
                 db::tenant::mark_fulfilled(&mut conn, tenant, step.fulfills()).await?;
                 let left = tenant.desired_state().without(step.fulfills());
@@ -239,14 +252,30 @@ impl Reconciler {
         Ok(Outcome::Settled)
     }
 
+    async fn delete_row(&self, conn: &mut Conn, tenant: &Tenant) -> anyhow::Result<()> {
+        let entry = Entry::new(
+            Actor::command("reconcile"),
+            Action::TenantGone,
+            Resource::tenant(&tenant.slug),
+        );
+        let now = self.clock.now();
+        let deleted = conn.transaction(async |conn| {
+            if db::tenant::delete(conn, tenant.tenant_id()).await? > 0 {
+                audit_log::append(conn, &entry, now).await?;
+            }
+            QueryResult::Ok(())
+        });
+        Ok(deleted.await?)
+    }
+
     async fn on_step_failed(
         &self,
         tenant: &Tenant,
         step: Step,
-        error: &service::client::CallError,
+        error: &StepError,
     ) -> anyhow::Result<Outcome> {
         let id = tenant.tenant_id();
-        let class = error_class::classify_error(error);
+        let class = error_class::classify(step, error);
         tracing::warn!(
             tenant = %id, slug = %tenant.slug, ?step, fatal = class.is_fatal, %error, "reconcile step failed"
         );
@@ -279,7 +308,7 @@ impl Reconciler {
             return Ok(Outcome::RetryLater { slow: true });
         }
         tracing::info!(tenant = %id, "removing container of a deleted tenant");
-        execute::remove(&*self.orchestrator, &self.observed, id).await?;
+        self.remove(id).await?;
         Ok(Outcome::Settled)
     }
 }

@@ -37,7 +37,7 @@ impl Observation {
     }
 }
 
-/// One call to the orchestrator.
+/// One call to the orchestrator, or one change of the tenant's database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Step {
     Noop,
@@ -48,6 +48,8 @@ pub enum Step {
     Restart,
     Stop,
     Remove,
+    CreateDatabase,
+    RemoveDatabase,
 }
 
 impl Step {
@@ -58,7 +60,11 @@ impl Step {
             Self::Run => Fulfilled { restart: false, change: true, wake: true },
             Self::Update => Fulfilled { restart: false, change: true, wake: false },
             Self::Wake => Fulfilled { restart: false, change: false, wake: true },
-            Self::Noop | Self::Stop | Self::Remove => Fulfilled::default(),
+            Self::Noop
+            | Self::Stop
+            | Self::Remove
+            | Self::CreateDatabase
+            | Self::RemoveDatabase => Fulfilled::default(),
         }
     }
 }
@@ -68,12 +74,22 @@ const ORCHESTRATOR_UNREACHABLE: &str =
 
 /// Returns the next step for one tenant.
 pub fn plan(desired: DesiredState, status: &TenantStatus, observation: &Observation) -> Step {
+    // Before the container: its program may connect at once.
+    if !desired.has_database && desired.desired != Desired::Deleted {
+        return Step::CreateDatabase;
+    }
     if *observation == Observation::Unknown {
         return Step::Noop;
     }
     let is_old = observation.is_older_than(desired);
     let phase = observation.phase();
     match (desired.desired, phase) {
+        // The program that uses the database ends first. Volumes and network go last, with the container.
+        (
+            Desired::Deleted,
+            Some(Phase::Starting | Phase::Ready | Phase::Frozen | Phase::Sleeping | Phase::Exited),
+        ) if desired.has_database => Step::Stop,
+        (Desired::Deleted, _) if desired.has_database => Step::RemoveDatabase,
         (Desired::Deleted, _) => Step::Remove,
 
         (Desired::Stopped, None | Some(Phase::Created | Phase::Stopped)) => Step::Noop,

@@ -43,7 +43,14 @@ fn status(state: State) -> TenantStatus {
 }
 
 fn desired_state(desired: Desired) -> DesiredState {
-    DesiredState { desired, generation: 1, restart: false, change: false, wake: false }
+    DesiredState {
+        desired,
+        generation: 1,
+        restart: false,
+        change: false,
+        wake: false,
+        has_database: true,
+    }
 }
 
 fn observations() -> Vec<(String, Option<ObservedTenant>)> {
@@ -62,7 +69,7 @@ fn observation(observed: Option<&ObservedTenant>) -> Observation {
 #[test]
 fn every_step_by_desired_state_and_observation() {
     let gave_up = TenantStatus { gave_up: true, ..status(State::Error) };
-    let rows: [(&str, DesiredState, TenantStatus); 8] = [
+    let rows: [(&str, DesiredState, TenantStatus); 10] = [
         ("running", desired_state(Desired::Running), status(State::Running)),
         (
             "restart",
@@ -87,14 +94,24 @@ fn every_step_by_desired_state_and_observation() {
         ("gave up", desired_state(Desired::Running), gave_up),
         ("stopped", desired_state(Desired::Stopped), status(State::Running)),
         ("deleted", desired_state(Desired::Deleted), status(State::Deleting)),
+        (
+            "no schema",
+            DesiredState { has_database: false, ..desired_state(Desired::Running) },
+            status(State::Running),
+        ),
+        (
+            "emptied",
+            DesiredState { has_database: false, ..desired_state(Desired::Deleted) },
+            status(State::Deleting),
+        ),
     ];
     let mut table = format!("{:<10}", "");
-    rows.iter().for_each(|(name, ..)| write!(table, "{name:<9}").unwrap());
+    rows.iter().for_each(|(name, ..)| write!(table, "{name:<15}").unwrap());
     for (name, observed) in observations() {
         write!(table, "\n{name:<10}").unwrap();
         for (_, desired, status) in &rows {
             let step = format!("{:?}", plan(*desired, status, &observation(observed.as_ref())));
-            write!(table, "{step:<9}").unwrap();
+            write!(table, "{step:<15}").unwrap();
         }
     }
     let table: Vec<_> = table.lines().map(str::trim_end).collect();
@@ -321,7 +338,7 @@ fn a_frozen_or_sleeping_tenant_is_woken_only_by_its_owners_start() {
 /// Applies one step to an engine that always succeeds.
 fn apply_step(step: Step, engine: &mut Option<ObservedTenant>) {
     *engine = match step {
-        Step::Noop | Step::Update => return,
+        Step::Noop | Step::Update | Step::CreateDatabase | Step::RemoveDatabase => return,
         Step::Run | Step::Restart | Step::Wake => Some(observed(Phase::Starting)),
         Step::Stop => engine.take().map(|held| ObservedTenant { phase: Phase::Stopped, ..held }),
         Step::Remove => None,
@@ -340,6 +357,7 @@ fn any_desired_state() -> impl Strategy<Value = DesiredState> {
         restart,
         change,
         wake,
+        has_database: true,
     })
 }
 
@@ -374,13 +392,17 @@ proptest! {
     fn a_deleted_tenant_never_comes_back(
         observations in proptest::collection::vec(any_observed(), 1..20),
         from in proptest::sample::select(State::ALL.to_vec()),
+        has_database in any::<bool>(),
     ) {
+        let deleted = DesiredState { has_database, ..desired_state(Desired::Deleted) };
         let mut held = status(from).after_action(OwnerAction::Delete, at(0));
         for (second, observed) in (1..).zip(&observations) {
-            held = derive_status(desired_state(Desired::Deleted), &held, &observation(observed.as_ref()), at(second));
+            held = derive_status(deleted, &held, &observation(observed.as_ref()), at(second));
             prop_assert_eq!(held.state, State::Deleting);
-            let step = plan(desired_state(Desired::Deleted), &held, &observation(observed.as_ref()));
-            prop_assert_eq!(step, Step::Remove);
+            let step = plan(deleted, &held, &observation(observed.as_ref()));
+            prop_assert!(
+                matches!(step, Step::Stop | Step::RemoveDatabase) && has_database || step == Step::Remove
+            );
         }
     }
 }

@@ -4,6 +4,7 @@
 
 pub mod change;
 pub mod crashes;
+pub mod database;
 pub mod status;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ use uuid::Uuid;
 
 use change::Changeable;
 use crashes::Crashes;
+use database::ProvisionedDatabase;
 use status::{DesiredState, TenantStatus};
 
 /// One tenant: the owner's wishes and the last known state.
@@ -59,6 +61,8 @@ pub struct Tenant {
     pub requested_at: Timestamp,
     /// `None` is the built-in app.
     pub app: Option<TenantApp>,
+    /// `None` while the tenant has no schema and no role on the database server.
+    pub database: Option<ProvisionedDatabase>,
 }
 
 /// The app of a tenant at one release.
@@ -89,6 +93,7 @@ impl Tenant {
             restart: self.restarts_done < self.restarts_asked,
             change: self.changes_done < self.changes_asked,
             wake: self.wakes_done < self.wakes_asked,
+            has_database: self.database.is_some(),
         }
     }
 

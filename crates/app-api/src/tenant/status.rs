@@ -7,7 +7,7 @@ use protocol::{State, Timestamp};
 
 use super::crashes::Crashes;
 
-/// The owner's wishes that the engine has to fulfil.
+/// The owner's wishes that the engine has to fulfil, and whether the database is ready for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DesiredState {
     pub desired: Desired,
@@ -18,6 +18,8 @@ pub struct DesiredState {
     pub change: bool,
     /// The owner started a sleeping tenant, and the orchestrator has not received the request yet.
     pub wake: bool,
+    /// The tenant's schema and role exist.
+    pub has_database: bool,
 }
 
 /// Pending requests that one step fulfils.

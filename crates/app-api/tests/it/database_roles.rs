@@ -18,6 +18,8 @@ async fn the_service_changes_no_table_and_only_adds_to_the_audit_log() {
     let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
     // The service creates a tenant, so that its role has connections.
     assert_eq!(owner.post("/v1/tenants", acme()).await.status, 201);
+    // The last entry that the creation adds to the audit log.
+    server.until("acme", |tenant| tenant.is_some_and(|t| t.database.is_some())).await;
     let role = server.database.service_role();
     let connections = |user: &str| {
         format!(

@@ -32,4 +32,5 @@ mod security;
 mod sessions;
 mod sleep_status;
 mod sso;
+mod tenant_databases;
 mod webhooks;

@@ -46,6 +46,7 @@ async fn a_tenant_is_stopped_started_restarted_and_deleted() {
         (Call::Stop, Reply::Observed(Phase::Stopped)),
         (Call::Run, Reply::Observed(Phase::Ready)),
         (Call::Restart, Reply::Observed(Phase::Ready)),
+        (Call::Stop, Reply::Observed(Phase::Stopped)),
         (Call::Remove, Reply::Gone),
     ])
     .await;
@@ -361,6 +362,7 @@ async fn a_delete_wins_over_concurrent_starts() {
 async fn only_containers_of_known_tenants_are_removed() {
     let (server, owner, id) = with_acme(&[
         (Call::Run, Reply::Observed(Phase::Ready)),
+        (Call::Stop, Reply::Observed(Phase::Stopped)),
         (Call::Remove, Reply::Gone),
         (Call::Remove, Reply::Gone),
     ])

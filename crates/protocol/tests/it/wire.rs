@@ -6,7 +6,7 @@ use std::fmt::Debug;
 use protocol::busy::{Busy, BusyLease, BusyList, BusyOwner, DeclareBusy, RenewBusy};
 use protocol::control::{
     EffectivePolicy, LastWake as TenantLastWake, NewTenant, SignIn, SignUp, SignedIn, Tenant,
-    TenantList, User,
+    TenantDatabase, TenantList, User,
 };
 use protocol::leases::{
     LeaseGrant, LeaseRequest, LeaseUsage, ReleaseRequest, RenewRequest, RenewResponse,
@@ -277,6 +277,7 @@ fn the_admin_api() {
         url: "http://acme.localhost:8080".into(),
         app: "notes".into(),
         release: Some("v2".into()),
+        database: TenantDatabase { schema: "t_acme".into(), user: "t_acme".into() },
         desired: Desired::Running,
         state: State::Frozen,
         state_since: "2027-01-15T08:00:00.000Z".into(),

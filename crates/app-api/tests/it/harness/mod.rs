@@ -2,6 +2,7 @@
 
 pub(crate) mod callers;
 pub(crate) mod client;
+pub(crate) mod faults;
 pub(crate) mod link;
 pub(crate) mod orchestrator;
 pub(crate) mod postgres;
@@ -91,6 +92,7 @@ impl Setup {
         let mut env = vec![
             ("CIAL_DATABASE_URL", self.url.clone()),
             ("CIAL_DATABASE_PASSWORD_FILE", file("password", &self.password)),
+            ("CIAL_TENANT_ROLE_PREFIX", self.database.tenant_roles.clone()),
             ("CIAL_SSO_SECRET_FILE", file("sso", self.master)),
             (
                 "CIAL_ORCHESTRATOR_TOKEN_FILE",

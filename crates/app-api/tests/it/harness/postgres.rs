@@ -24,13 +24,16 @@ pub(crate) const LOCKED_ROLE: &str = "cial_locked";
 pub(crate) struct TestDatabase {
     pub(crate) url: String,
     name: String,
+    /// The prefix of its tenants' roles: roles belong to the whole server.
+    pub(crate) tenant_roles: String,
 }
 
 impl TestDatabase {
     pub(crate) async fn new() -> Self {
         let name = format!("cial_test_{}", Uuid::new_v4().simple());
+        let tenant_roles = format!("t{}_", &name["cial_test_".len()..][..12]);
         execute(&server_url("postgres"), &format!("CREATE DATABASE {name}")).await;
-        Self { url: server_url(&name), name }
+        Self { url: server_url(&name), name, tenant_roles }
     }
 
     /// The role as which app-api serves this database.
@@ -38,9 +41,25 @@ impl TestDatabase {
         format!("{}_service", self.name)
     }
 
+    /// The role that creates and drops tenants' schemas.
+    pub(crate) fn provisioner_role(&self) -> String {
+        format!("{}_provisioner", self.name)
+    }
+
     /// As another role.
     pub(crate) fn url_as(&self, role: &str) -> String {
         self.url.replace("user=postgres", &format!("user={role}"))
+    }
+
+    /// By way of a socket in another directory.
+    pub(crate) fn url_through(&self, directory: &Path) -> String {
+        let data = Self::server_directory().display().to_string();
+        self.url.replace(&data, &directory.display().to_string())
+    }
+
+    /// Where the server has its socket.
+    pub(crate) fn server_directory() -> &'static Path {
+        &shared().0
     }
 
     pub(crate) async fn conn(&self) -> diesel_async::AsyncPgConnection {
@@ -76,12 +95,21 @@ impl TestDatabase {
 impl Drop for TestDatabase {
     fn drop(&mut self) {
         let drop_it = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);
-        let drop_role = format!("DROP ROLE IF EXISTS {}", self.service_role());
+        let drop_roles = format!(
+            "DO $$ DECLARE r name; BEGIN
+                 FOR r IN SELECT rolname FROM pg_roles WHERE starts_with(rolname, '{}') OR rolname IN ('{}', '{}') LOOP
+                     EXECUTE format('DROP ROLE %I', r);
+                 END LOOP;
+             END $$",
+            self.tenant_roles,
+            self.service_role(),
+            self.provisioner_role()
+        );
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.unwrap().block_on(async {
                 execute(&server_url("postgres"), &drop_it).await;
-                execute(&server_url("postgres"), &drop_role).await;
+                execute(&server_url("postgres"), &drop_roles).await;
             });
         });
         // A failed clean-up must not hide why the test failed.
@@ -95,9 +123,13 @@ async fn execute(url: &str, text: &str) -> usize {
 }
 
 fn server_url(database: &str) -> String {
+    format!("postgres:///{database}?host={}&user=postgres", shared().0.display())
+}
+
+/// Started by the first use; its lock is held until this process exits.
+fn shared() -> &'static (PathBuf, File) {
     static SERVER: OnceLock<(PathBuf, File)> = OnceLock::new();
-    let (data, _held_until_exit) = SERVER.get_or_init(shared_server);
-    format!("postgres:///{database}?host={}&user=postgres", data.display())
+    SERVER.get_or_init(shared_server)
 }
 
 /// The directory of the socket, and the lock that keeps the server running.

@@ -1,0 +1,183 @@
+//! The schema and the role of a tenant. Creating and dropping them is one transaction each, whose first statement claims
+//! the tenant's row: `tenants.database` is set exactly while both exist.
+
+use std::time::Duration;
+
+use diesel::QueryableByName;
+use diesel::migration::MigrationSource;
+use diesel::pg::Pg;
+use diesel::prelude::{
+    BoolExpressionMethods as _, ExpressionMethods as _, QueryDsl as _, QueryResult,
+};
+use diesel::sql_types::{Bool, Text};
+use diesel_async::{
+    AsyncConnection, AsyncMigrationHarness, RunQueryDsl as _, SimpleAsyncConnection as _,
+    TransactionManager as _,
+};
+use diesel_migrations::{EmbeddedMigrations, MigrationHarness as _, embed_migrations};
+use protocol::control::TenantDatabase;
+use protocol::spec::Desired;
+use protocol::{TenantId, Timestamp};
+use serde_json::Value;
+use service::Secret;
+
+use super::quote::{identifier, literal};
+use super::schema::tenants::dsl;
+use super::{Conn, audit_log};
+use crate::audit::Entry;
+use crate::tenant::database::ProvisionedDatabase;
+
+type Transactions = <Conn as AsyncConnection>::TransactionManager;
+
+const MIGRATIONS: EmbeddedMigrations = embed_migrations!("tenant_migrations");
+
+/// Connections of one tenant at once.
+const CONNECTION_LIMIT: u32 = 10;
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
+const IDLE_IN_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
+const WORK_MEM: &str = "4MB";
+/// The time that a connection has to end after it was told to.
+const TERMINATION_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Creates the schema and the role of a tenant, and runs the tenant migrations in the schema. Does nothing for a tenant
+/// that has them, that is being deleted, or whose row is gone. `conn` is the provisioner's; on an error it is dropped, and
+/// with it the transaction.
+///
+/// # Errors
+/// Also when a schema or a role of this name exists: it belongs to something else.
+pub async fn create(
+    mut conn: Conn,
+    tenant: TenantId,
+    names: &TenantDatabase,
+    password: &Secret,
+    entry: &Entry,
+    now: Timestamp,
+) -> anyhow::Result<bool> {
+    Transactions::begin_transaction(&mut conn).await?;
+    let unclaimed = dsl::tenants
+        .find(tenant.uuid())
+        .filter(dsl::database.eq(Value::Null).and(dsl::desired.ne(Desired::Deleted.as_str())));
+    let made = ProvisionedDatabase { user: names.user.clone(), version: latest_version()? };
+    let claim = dsl::database.eq(serde_json::to_value(made)?);
+    if diesel::update(unclaimed).set(claim).execute(&mut conn).await? == 0 {
+        return Ok(false);
+    }
+    for statement in creation(names, password) {
+        conn.batch_execute(&statement).await?;
+    }
+    let mut conn = migrate(conn)?;
+    conn.batch_execute("RESET ROLE").await?;
+    conn.batch_execute("SET LOCAL search_path TO DEFAULT").await?;
+    audit_log::append(&mut conn, entry, now).await?;
+    Transactions::commit_transaction(&mut conn).await?;
+    Ok(true)
+}
+
+/// The statements up to the migrations, which run as the tenant's role.
+fn creation(names: &TenantDatabase, password: &Secret) -> Vec<String> {
+    let (schema, role) = (identifier(&names.schema), identifier(&names.user));
+    // The server receives a verifier: statements of this kind stand in the logs of many installations.
+    let verifier = postgres_protocol::password::scram_sha_256(password.reveal().as_bytes());
+    let set = |name: &str, value: &str| format!("ALTER ROLE {role} SET {name} = {value}");
+    vec![
+        format!(
+            "CREATE ROLE {role} LOGIN NOSUPERUSER NOINHERIT NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS \
+             CONNECTION LIMIT {CONNECTION_LIMIT} PASSWORD '{verifier}'"
+        ),
+        set("search_path", &schema),
+        set("statement_timeout", &STATEMENT_TIMEOUT.as_millis().to_string()),
+        set(
+            "idle_in_transaction_session_timeout",
+            &IDLE_IN_TRANSACTION_TIMEOUT.as_millis().to_string(),
+        ),
+        set("work_mem", &literal(WORK_MEM)),
+        format!("CREATE SCHEMA {schema}"),
+        format!("REVOKE ALL ON SCHEMA {schema} FROM PUBLIC"),
+        // No ownership: the tenant cannot give rights on its schema to others.
+        format!("GRANT USAGE, CREATE ON SCHEMA {schema} TO {role}"),
+        // For the removal, and for the migrations: nothing here that the tenant made could run yet.
+        format!("GRANT {role} TO CURRENT_USER"),
+        format!("SET LOCAL search_path = {schema}"),
+        format!("SET LOCAL ROLE {role}"),
+    ]
+}
+
+/// Runs the tenant migrations in the schema of the search path, inside the transaction of the caller.
+fn migrate(conn: Conn) -> anyhow::Result<Conn> {
+    let mut harness = AsyncMigrationHarness::new(conn);
+    match harness.run_pending_migrations(MIGRATIONS) {
+        Ok(_) => Ok(harness.into_inner()),
+        Err(error) => Err(anyhow::anyhow!("tenant migrations: {error}")),
+    }
+}
+
+/// The version that a schema has after all tenant migrations.
+fn latest_version() -> anyhow::Result<String> {
+    let migrations = <EmbeddedMigrations as MigrationSource<Pg>>::migrations(&MIGRATIONS);
+    let versions = migrations
+        .map_err(|error| anyhow::anyhow!("tenant migrations: {error}"))?
+        .iter()
+        .map(|migration| migration.name().version().to_string())
+        .max();
+    versions.ok_or_else(|| anyhow::anyhow!("there are no tenant migrations"))
+}
+
+#[derive(QueryableByName)]
+struct Ended {
+    #[diesel(sql_type = Bool)]
+    all: bool,
+}
+
+/// Refuses new connections of a tenant's role and ends those that exist. Idempotent.
+///
+/// # Errors
+/// When a connection does not end in time.
+pub async fn end_connections(conn: &mut Conn, user: &str) -> anyhow::Result<()> {
+    if !role_exists(conn, user).await? {
+        return Ok(());
+    }
+    conn.batch_execute(&format!("ALTER ROLE {} NOLOGIN", identifier(user))).await?;
+    let timeout = TERMINATION_TIMEOUT.as_millis();
+    let end = format!(
+        "SELECT coalesce(bool_and(pg_terminate_backend(pid, {timeout})), true) AS all \
+         FROM pg_stat_activity WHERE usename = $1"
+    );
+    let ended: Ended = diesel::sql_query(end).bind::<Text, _>(user).get_result(conn).await?;
+    anyhow::ensure!(ended.all, "a connection of {user} did not end");
+    Ok(())
+}
+
+async fn role_exists(conn: &mut Conn, user: &str) -> QueryResult<bool> {
+    let query = "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1) AS all";
+    let found: Ended = diesel::sql_query(query).bind::<Text, _>(user).get_result(conn).await?;
+    Ok(found.all)
+}
+
+/// Drops the schema and the role of a tenant that is being deleted, with all that is in the schema. Does nothing for a
+/// tenant that has none. `conn` is the provisioner's.
+pub async fn drop(
+    conn: &mut Conn,
+    tenant: TenantId,
+    names: &TenantDatabase,
+    entry: &Entry,
+    now: Timestamp,
+) -> anyhow::Result<()> {
+    let claimed = dsl::tenants
+        .find(tenant.uuid())
+        .filter(dsl::database.ne(Value::Null).and(dsl::desired.eq(Desired::Deleted.as_str())));
+    let (schema, role) = (identifier(&names.schema), identifier(&names.user));
+    let dropped = conn.transaction(async |conn| {
+        if diesel::update(claimed).set(dsl::database.eq(Value::Null)).execute(conn).await? == 0 {
+            return Ok(());
+        }
+        conn.batch_execute(&format!("DROP SCHEMA IF EXISTS {schema} CASCADE")).await?;
+        if role_exists(conn, &names.user).await? {
+            // Default privileges and large objects belong to the role and to no schema.
+            conn.batch_execute(&format!("DROP OWNED BY {role}")).await?;
+            conn.batch_execute(&format!("DROP ROLE {role}")).await?;
+        }
+        audit_log::append(conn, entry, now).await?;
+        QueryResult::Ok(())
+    });
+    Ok(dropped.await?)
+}

@@ -1,0 +1,120 @@
+//! The names of a tenant's schema and role. Pure.
+//!
+//! A slug holds `a-z`, `0-9` and hyphens, and no underscore. A hyphen becomes an underscore, so two slugs never share a
+//! name, and the prefix keeps every name away from those that Postgres reserves.
+
+use std::fmt;
+use std::str::FromStr;
+
+use protocol::Slug;
+use protocol::control::TenantDatabase;
+use serde::{Deserialize, Serialize};
+
+const SCHEMA_PREFIX: &str = "t_";
+/// With the 40 characters of the longest slug, a name stays within the 63 bytes that Postgres keeps.
+const MAX_PREFIX: usize = 23;
+
+/// What exists for a tenant on the database server, beside its schema.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProvisionedDatabase {
+    /// The role. A later prefix does not rename it.
+    pub user: String,
+    /// The last tenant migration that the schema has.
+    pub version: String,
+}
+
+/// The first part of the names of tenants' roles. Roles belong to the whole server: each installation on one server
+/// needs another prefix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RolePrefix(String);
+
+impl FromStr for RolePrefix {
+    type Err = InvalidPrefix;
+
+    fn from_str(text: &str) -> Result<Self, InvalidPrefix> {
+        let is_word =
+            text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+        let begins = text.as_bytes().first().is_some_and(u8::is_ascii_lowercase);
+        let fits = is_word && begins && text.ends_with('_') && text.len() <= MAX_PREFIX;
+        if fits && !text.starts_with("pg_") {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(InvalidPrefix)
+        }
+    }
+}
+
+/// Why a text is no [`RolePrefix`]. The message names the rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InvalidPrefix;
+
+impl fmt::Display for InvalidPrefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "must be a-z, 0-9 and _, begin with a letter, end with _, not begin with pg_, and have at most {MAX_PREFIX} characters"
+        )
+    }
+}
+
+impl RolePrefix {
+    /// The schema and the role of a tenant.
+    pub fn names(&self, slug: &Slug) -> TenantDatabase {
+        let name = slug.as_str().replace('-', "_");
+        TenantDatabase { schema: schema_name(slug), user: format!("{}{name}", self.0) }
+    }
+}
+
+/// The schema of a tenant, like `t_acme`.
+pub fn schema_name(slug: &Slug) -> String {
+    format!("{SCHEMA_PREFIX}{}", slug.as_str().replace('-', "_"))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn names(slug: &str) -> TenantDatabase {
+        "t_".parse::<RolePrefix>().unwrap().names(&slug.parse().unwrap())
+    }
+
+    #[test]
+    fn hyphens_become_underscores() {
+        let TenantDatabase { schema, user } = names("acme-2");
+        assert_eq!((schema.as_str(), user.as_str()), ("t_acme_2", "t_acme_2"));
+    }
+
+    #[test]
+    fn a_prefix_keeps_names_valid() {
+        for valid in ["t_", "cial2_t_", "abcdefghijklmnopqrstuv_"] {
+            assert!(valid.parse::<RolePrefix>().is_ok(), "{valid}");
+        }
+        for invalid in
+            ["", "_", "t", "pg_", "pg_t_", "T_", "2_", "t-_", "t\"_", "abcdefghijklmnopqrstuvw_"]
+        {
+            assert_eq!(invalid.parse::<RolePrefix>(), Err(InvalidPrefix), "{invalid}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn names_are_injective_short_and_never_reserved(
+            a in "[a-z0-9-]{2,40}",
+            b in "[a-z0-9-]{2,40}",
+            prefix in "[a-z][a-z0-9_]{0,21}_",
+        ) {
+            prop_assume!(!prefix.starts_with("pg_"));
+            let prefix: RolePrefix = prefix.parse().unwrap();
+            let (of_a, of_b) = (prefix.names(&a.parse().unwrap()), prefix.names(&b.parse().unwrap()));
+            prop_assert_eq!(a == b, of_a.schema == of_b.schema);
+            prop_assert_eq!(a == b, of_a.user == of_b.user);
+            for name in [of_a.schema, of_a.user] {
+                prop_assert!(name.len() <= 63);
+                prop_assert!(!name.starts_with("pg_") && name != "public" && name != "none");
+                prop_assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'));
+            }
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! The schema and the role of each tenant: created with it, closed to everybody else, dropped with it.
+
+mod hostile;
+
+use app_api::audit::{Action, Actor, Entry, Resource};
+use app_api::db::connect::Limits;
+use app_api::db::{Database, tenant_database};
+use protocol::control::TenantDatabase;
+use protocol::orchestrator::Phase;
+use protocol::{Slug, State};
+use serde_json::json;
+use service::{Secret, keys};
+use tokio_postgres::{Client, Config, NoTls};
+
+use crate::harness::faults::BreakingLink;
+use crate::harness::{
+    Call, FakeOrchestrator, MASTER, Reply, Server, TestClient, TestDatabase, acme,
+};
+
+/// Connects as the role of a tenant.
+async fn connect_as(server: &Server, slug: &str) -> Result<Client, tokio_postgres::Error> {
+    let role = format!("{}{}", server.database.tenant_roles, slug);
+    let config: Config = server.database.url_as(&role).parse().unwrap();
+    let (client, connection) = config.connect(NoTls).await?;
+    tokio::spawn(connection);
+    Ok(client)
+}
+
+async fn with_tenant(orchestrator: FakeOrchestrator) -> (Server, TestClient) {
+    let (server, owner) = Server::with_owner(orchestrator).await;
+    assert_eq!(owner.post("/v1/tenants", acme()).await.status, 201);
+    server.until("acme", |tenant| tenant.is_some_and(|t| t.database.is_some())).await;
+    (server, owner)
+}
+
+async fn setting(client: &Client, name: &str) -> String {
+    client.query_one(&format!("SHOW {name}"), &[]).await.unwrap().get(0)
+}
+
+/// The number of schemas and of roles that tenants have.
+async fn existing(database: &TestDatabase) -> (i64, i64) {
+    let roles = format!("pg_roles WHERE starts_with(rolname, '{}')", database.tenant_roles);
+    (database.count("pg_namespace WHERE nspname LIKE 't\\_%'").await, database.count(&roles).await)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_is_created_with_a_schema_and_a_role() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
+    let created = owner.post("/v1/tenants", acme()).await;
+    let user = format!("{}acme", server.database.tenant_roles);
+    assert_eq!(created.json()["database"], json!({ "schema": "t_acme", "user": user }));
+    server.until_state("acme", State::Running).await;
+    assert_eq!(existing(&server.database).await, (1, 1));
+    let shown = owner.get("/v1/tenants/acme").await;
+    assert_eq!(shown.json()["database"], json!({ "schema": "t_acme", "user": user }));
+
+    let tenant = connect_as(&server, "acme").await.unwrap();
+    for (name, value) in [
+        ("search_path", "t_acme"),
+        ("statement_timeout", "1min"),
+        ("idle_in_transaction_session_timeout", "1min"),
+        ("work_mem", "4MB"),
+        ("temp_file_limit", "1GB"),
+    ] {
+        assert_eq!(setting(&tenant, name).await, value, "{name}");
+    }
+    let migrated = tenant.query_one("SELECT count(*) FROM __diesel_schema_migrations", &[]).await;
+    assert_eq!(migrated.unwrap().get::<_, i64>(0), 1);
+    tenant
+        .batch_execute("CREATE TABLE notes (text text); INSERT INTO notes VALUES ('a')")
+        .await
+        .unwrap();
+
+    let role = format!(
+        "pg_authid WHERE rolname = '{user}' AND rolcanlogin AND rolconnlimit = 10 AND rolpassword LIKE 'SCRAM-SHA-256$%' \
+         AND NOT (rolsuper OR rolinherit OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls)"
+    );
+    assert_eq!(server.database.count(&role).await, 1);
+    let id = server.row("acme").await.tenant_id();
+    let password = keys::tenant_database_password(&Secret::new(MASTER), id);
+    for response in [&created, &shown, &owner.get("/v1/audit").await] {
+        assert!(!response.text().contains(password.reveal()));
+    }
+    let audited = "audit_log WHERE action = 'tenant.database_create' AND resource = 'acme'";
+    assert_eq!(server.database.count(audited).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_without_a_database_gets_one_while_it_runs() {
+    let (server, _owner) = with_tenant(FakeOrchestrator::obedient()).await;
+    server.until_state("acme", State::Running).await;
+    // As an earlier version left it.
+    let user = format!("{}acme", server.database.tenant_roles);
+    for text in [
+        "DROP SCHEMA t_acme CASCADE".to_owned(),
+        format!("DROP OWNED BY {user}"),
+        format!("DROP ROLE {user}"),
+        "UPDATE tenants SET database = 'null'".to_owned(),
+    ] {
+        server.database.sql(&text).await;
+    }
+    let server = server.restart().await;
+    server.until("acme", |tenant| tenant.is_some_and(|t| t.database.is_some())).await;
+    assert_eq!(existing(&server.database).await, (1, 1));
+    assert_eq!(server.row("acme").await.state, State::Running);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_in_use_is_the_reason_until_it_is_free() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
+    server.database.sql("CREATE SCHEMA t_acme").await;
+    assert_eq!(owner.post("/v1/tenants", acme()).await.status, 201);
+    let is_explained = |reason: &str| {
+        reason.starts_with("The tenant's database cannot be made yet")
+            && reason.contains("schema \"t_acme\" already exists")
+    };
+    server
+        .until("acme", |tenant| {
+            tenant.is_some_and(|t| t.state_reason.as_deref().is_some_and(is_explained))
+        })
+        .await;
+    assert_eq!(existing(&server.database).await, (1, 0));
+    assert_eq!(server.orchestrator.calls(), []);
+    server.database.sql("DROP SCHEMA t_acme").await;
+    server.until_state("acme", State::Running).await;
+    assert_eq!(server.row("acme").await.state_reason, None);
+}
+
+/// The connection breaks before each message in turn, the commit included.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_creation_that_breaks_off_leaves_nothing() {
+    let (server, _owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
+    let slug: Slug = "acme".parse().unwrap();
+    let id = protocol::TenantId::new(uuid::Uuid::now_v7());
+    let database = server.database.clone();
+    server.stop().await;
+    database
+        .sql(&format!(
+            "INSERT INTO tenants (id, slug, name, limits, policy) VALUES ('{}', 'acme', 'Acme', '{{}}', '{{}}')",
+            id.uuid()
+        ))
+        .await;
+    let names =
+        TenantDatabase { schema: "t_acme".into(), user: format!("{}acme", database.tenant_roles) };
+    let password = keys::tenant_database_password(&Secret::new(MASTER), id);
+    let command = Actor::command("test");
+    let entry = Entry::new(command, Action::TenantDatabaseCreate, Resource::tenant(&slug));
+    let now = protocol::Timestamp::from_timestamp(1_800_000_000, 0).unwrap();
+    let unused = Secret::new("unused-unused-unused-unused-unused");
+    let made = format!(
+        "(SELECT FROM pg_namespace WHERE nspname LIKE 't\\_%' \
+          UNION ALL SELECT FROM pg_roles WHERE starts_with(rolname, '{}') \
+          UNION ALL SELECT FROM tenants WHERE database <> 'null') made",
+        database.tenant_roles
+    );
+    let mut breaks = 0;
+    loop {
+        let link = BreakingLink::before(breaks + 1, TestDatabase::server_directory());
+        let url = database.url_through(link.directory());
+        let through = Database::with_limits(&url, Some(&unused), Limits::default()).unwrap();
+        let created = match through.connect_provisioner().await {
+            Ok(conn) => {
+                tenant_database::create(conn, id, &names, &password, &entry, now).await.is_ok()
+            }
+            Err(_) => false,
+        };
+        if created {
+            break;
+        }
+        assert_eq!(database.count(&made).await, 0, "after {breaks} messages");
+        breaks += 1;
+    }
+    assert!(breaks > 20, "{breaks}");
+    assert_eq!(database.count(&made).await, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_tenant_loses_keys_connections_and_data_in_this_order() {
+    let (server, owner) = with_tenant(FakeOrchestrator::scripted(&[
+        (Call::Run, Reply::Observed(Phase::Ready)),
+        (Call::Stop, Reply::Refused(500, "engine_busy")),
+        (Call::Stop, Reply::Observed(Phase::Stopped)),
+        (Call::Remove, Reply::Refused(500, "engine_busy")),
+        (Call::Remove, Reply::Gone),
+        (Call::Run, Reply::Observed(Phase::Ready)),
+    ]))
+    .await;
+    server.until_state("acme", State::Running).await;
+    let key = server.key_of(Some("acme"), protocol::api_keys::Role::Admin).await;
+    let bearer = format!("Bearer {key}");
+    let call = async || {
+        let headers = [("authorization", bearer.as_str())];
+        server.visitor.send("GET".parse().unwrap(), "/v1/tenants/acme", &headers, "").await
+    };
+    assert_eq!(call().await.status, 200);
+    let tenant = connect_as(&server, "acme").await.unwrap();
+    tenant
+        .batch_execute(
+            "CREATE TABLE notes (text text); INSERT INTO notes VALUES ('a'); \
+             ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC; BEGIN; SELECT * FROM notes",
+        )
+        .await
+        .unwrap();
+
+    let deleted = owner.send("DELETE".parse().unwrap(), "/v1/tenants/acme", &[], "").await;
+    assert_eq!(deleted.status, 202);
+    assert_eq!(call().await.problem(), "401 invalid_key");
+    server.until("acme", |tenant| tenant.is_none()).await;
+    assert_eq!(existing(&server.database).await, (0, 0));
+    assert!(tenant.simple_query("SELECT 1").await.is_err());
+    let steps = "(SELECT string_agg(action, ' ' ORDER BY id) AS steps FROM audit_log \
+        WHERE resource = 'acme' AND action ~ 'delete|drop|gone') a \
+        WHERE steps = 'tenant.delete tenant.database_drop tenant.gone'";
+    assert_eq!(server.database.count(steps).await, 1);
+
+    assert_eq!(call().await.problem(), "401 invalid_key");
+    assert_eq!(owner.post("/v1/tenants", acme()).await.status, 201);
+    server.until_state("acme", State::Running).await;
+    assert_eq!(call().await.problem(), "401 invalid_key");
+    let anew = connect_as(&server, "acme").await.unwrap();
+    let missing = anew.simple_query("SELECT * FROM notes").await.unwrap_err();
+    assert_eq!(missing.code().unwrap().code(), "42P01");
+    server.orchestrator.assert_script_done();
+}
+
+/// Kills the service at each step of a removal; the next start goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removal_is_resumed() {
+    for kill_after in ["desired", "database"] {
+        let (mut server, owner) = with_tenant(FakeOrchestrator::obedient()).await;
+        server.until_state("acme", State::Running).await;
+        // While the engine is away the removal cannot end.
+        if kill_after == "desired" {
+            server.orchestrator.set_reachable(false);
+        }
+        owner.send("DELETE".parse().unwrap(), "/v1/tenants/acme", &[], "").await;
+        if kill_after == "database" {
+            server.until("acme", |t| t.is_none_or(|t| t.database.is_none())).await;
+        }
+        server = server.restart().await;
+        server.orchestrator.set_reachable(true);
+        server.until("acme", |tenant| tenant.is_none()).await;
+        assert_eq!(existing(&server.database).await, (0, 0), "{kill_after}");
+        assert_eq!(server.database.count("audit_log WHERE action = 'tenant.gone'").await, 1);
+    }
+}
