@@ -1,5 +1,6 @@
 //! Shared by tests and benches, and by nothing that ships.
 
+mod byte_client;
 pub mod clock;
 #[cfg(feature = "engine")]
 pub mod engine;
@@ -11,6 +12,7 @@ pub mod reference;
 mod small_disk;
 mod temp_dir;
 
+pub use byte_client::{ByteClient, ByteResponse, PATIENCE, wait_until};
 pub use eventually::{eventually, wait_for};
 pub use http::{Client, Response};
 pub use installation::Installation;

@@ -7,7 +7,7 @@ use tokio_tungstenite::client_async;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
-use crate::raw::Answer;
+use crate::raw::Response;
 use crate::world::Tenant;
 
 #[tokio::test]
@@ -23,7 +23,7 @@ async fn a_request_under_way_is_finished() {
     tenant.stop.cancel();
     stream.write_all(b"body").await.unwrap();
     stream.read_to_end(&mut answer).await.unwrap();
-    assert_eq!(Answer::read(&answer).json()["by"], "platform");
+    assert_eq!(Response::read(&answer).json()["by"], "platform");
     tenant.ended().await;
 }
 

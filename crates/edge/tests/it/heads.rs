@@ -3,14 +3,14 @@
 
 use proxy::HeadLimit;
 
-use crate::raw::{Answer, send};
+use crate::raw::{Response, send};
 use crate::world::{PROOF, SIGNED_IN, TOKEN, Tenant};
 
 const FIRST: HeadLimit = HeadLimit::FIRST_HOP;
 const NEXT: HeadLimit = HeadLimit::NEXT_HOP;
 
 /// Sends a request whose head has this many lines and bytes.
-async fn sent(tenant: &Tenant, path: &str, (lines, bytes): (usize, usize)) -> Answer {
+async fn sent(tenant: &Tenant, path: &str, (lines, bytes): (usize, usize)) -> Response {
     let mut head = format!(
         "GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nX-Cial-Route-Token: {TOKEN}\r\n\
          X-Request-Id: 0192f0c1-abc\r\nCookie: {SIGNED_IN}\r\n"

@@ -8,13 +8,13 @@ use tokio::net::TcpStream;
 
 /// A response as received.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct Response {
     pub(crate) status: u16,
     pub(crate) head: String,
     pub(crate) body: String,
 }
 
-impl Answer {
+impl Response {
     pub(crate) fn read(bytes: &[u8]) -> Self {
         let text = String::from_utf8(bytes.to_vec()).unwrap();
         let (head, body) =
@@ -39,16 +39,16 @@ impl Answer {
 }
 
 /// Sends these bytes and reads to the end.
-pub(crate) async fn send(address: SocketAddr, request: &str) -> Answer {
+pub(crate) async fn send(address: SocketAddr, request: &str) -> Response {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await.unwrap();
-    Answer::read(&answer)
+    Response::read(&answer)
 }
 
 /// Sends `GET target` with these header lines.
-pub(crate) async fn get(address: SocketAddr, target: &str, lines: &[&str]) -> Answer {
+pub(crate) async fn get(address: SocketAddr, target: &str, lines: &[&str]) -> Response {
     let lines: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
     let host = "Host: acme.localhost\r\nConnection: close";
     send(address, &format!("GET {target} HTTP/1.1\r\n{host}\r\n{lines}\r\n")).await

@@ -3,7 +3,7 @@
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
-use crate::raw::{Answer, get, send};
+use crate::raw::{Response, get, send};
 use crate::world::{PROOF, TOKEN, Tenant};
 
 fn token() -> String {
@@ -69,7 +69,7 @@ async fn a_request_with_the_route_token_is_trusted_and_gets_the_proof() {
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).await.unwrap();
-    let answer = Answer::read(&bytes);
+    let answer = Response::read(&bytes);
 
     assert_eq!(answer.all("x-cial-proof"), [PROOF]);
     assert_eq!(answer.all("x-request-id"), ["0192f0c1-abc"]);

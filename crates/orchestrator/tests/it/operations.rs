@@ -24,12 +24,12 @@ struct Simulation {
 
 impl Simulation {
     fn new() -> Self {
-        Self { engine: MemoryDriver::default(), state: TempDir::new() }
+        Self { engine: MemoryDriver::default(), state: TempDir::new("orchestrator").unwrap() }
     }
 
     fn controller(&self) -> Running {
         let engine = Arc::new(self.engine.clone());
-        Running::new(Controller::new(engine, StateDir::new(self.state.0.clone()), 1, AWAKE))
+        Running::new(Controller::new(engine, StateDir::new(self.state.path().to_owned()), 1, AWAKE))
     }
 
     fn starts(&self) -> usize {
@@ -302,10 +302,10 @@ async fn the_temporary_file_of_a_killed_process_is_removed_at_the_next_start() {
     let running = simulation.controller();
     running.run(&spec).await;
     drop(running);
-    std::fs::write(simulation.state.0.join(format!(".{}.json", spec.id)), "{").unwrap();
+    std::fs::write(simulation.state.path().join(format!(".{}.json", spec.id)), "{").unwrap();
     let next = simulation.controller();
     next.until_phase(spec.id, Phase::Ready).await;
-    let entries = std::fs::read_dir(&simulation.state.0).unwrap();
+    let entries = std::fs::read_dir(simulation.state.path()).unwrap();
     let names: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     assert_eq!(names, [format!("{}.json", spec.id)]);
 }

@@ -401,7 +401,7 @@ async fn a_deleted_tenant_is_unknown_and_has_no_state_file() {
     assert!(["tenant_stopped", "no_such_tenant"].contains(&lease_error(waited).1));
     assert_eq!(lease_error(router.visit(spec.id).await).1, "no_such_tenant");
     sleep(seconds(30)).await;
-    assert_eq!(std::fs::read_dir(&simulation.state.0).unwrap().count(), 0);
+    assert_eq!(std::fs::read_dir(simulation.state.path()).unwrap().count(), 0);
 }
 
 #[tokio::test(start_paused = true)]

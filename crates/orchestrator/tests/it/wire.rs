@@ -24,6 +24,7 @@ use protocol::spec::Spec;
 use protocol::{Problem, TenantId};
 use service::Secret;
 use service::client::{CallError, Client};
+use testkit::Response;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -59,8 +60,8 @@ impl Server {
     /// Also returns the task that serves.
     async fn serving() -> (Self, JoinHandle<anyhow::Result<()>>) {
         let (engine, stop) = (MemoryDriver::default(), CancellationToken::new());
-        let state = TempDir::new();
-        let state_dir = StateDir::new(state.0.clone());
+        let state = TempDir::new("orchestrator").unwrap();
+        let state_dir = StateDir::new(state.path().to_owned());
         let controller = Controller::new(Arc::new(engine.clone()), state_dir, 1, AWAKE);
         controller.operations.resync().await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -82,50 +83,32 @@ impl Server {
         Client::new(format!("http://{}", self.address), Secret::new(TOKEN))
     }
 
-    /// Status, head and body of one bare request.
+    /// Sends one bare request.
     pub(crate) async fn bare(
         &self,
         method: &Method,
         path: &str,
         token: Option<&str>,
         body: &[u8],
-    ) -> Answer {
-        let mut stream = TcpStream::connect(self.address).await.unwrap();
+    ) -> Response {
         let shown = token.map_or(String::new(), |t| format!("Authorization: {t}\r\n"));
         let head = format!(
             "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{shown}Content-Length: {}\r\n\r\n",
             body.len()
         );
-        stream.write_all(head.as_bytes()).await.unwrap();
-        // A server that refuses early does not read the body.
-        let _ = stream.write_all(body).await;
-        let mut answer = Vec::new();
-        let _ = stream.read_to_end(&mut answer).await;
-        let answer = String::from_utf8_lossy(&answer).into_owned();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        Answer { status, head: head.to_ascii_lowercase(), body: body.to_owned() }
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        let request = [head.as_bytes(), body].concat();
+        Response::parse(&testkit::http::exchange(stream, &request).await.unwrap()).unwrap()
     }
 }
 
-pub(crate) struct Answer {
-    pub(crate) status: u16,
-    head: String,
-    pub(crate) body: String,
-}
-
-impl Answer {
-    fn problem(&self) -> Problem {
-        assert!(self.head.contains("content-type: application/problem+json"), "{}", self.head);
-        let problem: Problem = serde_json::from_str(&self.body).unwrap();
-        assert_eq!(problem.status, self.status);
-        assert!(
-            self.head.contains(&format!("x-request-id: {}", problem.request_id)),
-            "{}",
-            self.head
-        );
-        problem
-    }
+/// Reads a problem, whose status and request id are those of the response.
+fn problem(response: &Response) -> Problem {
+    assert_eq!(response.header("content-type"), Some("application/problem+json"), "{response:?}");
+    let problem: Problem = serde_json::from_str(&response.body).unwrap();
+    assert_eq!(problem.status, response.status);
+    assert_eq!(response.header("x-request-id"), Some(&*problem.request_id));
+    problem
 }
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -151,21 +134,25 @@ async fn every_route_admits_exactly_the_callers_of_its_access() {
             if expected && path.ends_with("/watch") {
                 continue;
             }
-            let answer = server.bare(&route.method, &path, shown, b"").await;
-            let let_in = answer.status != StatusCode::UNAUTHORIZED.as_u16();
-            assert_eq!(let_in, expected, "{} {path} as {shown:?}: {}", route.method, answer.status);
+            let response = server.bare(&route.method, &path, shown, b"").await;
+            let let_in = response.status != StatusCode::UNAUTHORIZED.as_u16();
+            assert_eq!(
+                let_in, expected,
+                "{} {path} as {shown:?}: {}",
+                route.method, response.status
+            );
             if !let_in {
-                assert_eq!(answer.problem().code, "unauthenticated");
+                assert_eq!(problem(&response).code, "unauthenticated");
             }
         }
         // Bytes that are not UTF-8 name no tenant either.
         if route.path.contains("{id}") {
             let path = route.path.replace("{id}", "%ff");
             let shown = if route.access == Access::Leases { &leases } else { &control };
-            let answer = server.bare(&route.method, &path, Some(shown), b"").await;
+            let response = server.bare(&route.method, &path, Some(shown), b"").await;
             let route_name = format!("{} {path}", route.method);
             assert_eq!(
-                (answer.status, answer.problem().code.as_str()),
+                (response.status, problem(&response).code.as_str()),
                 (404, "no_such_tenant"),
                 "{route_name}"
             );
@@ -190,8 +177,8 @@ async fn unknown_paths_are_not_revealed_without_a_token() {
         assert_eq!(server.bare(&method, path, None, b"").await.status, 401);
         let router = format!("Bearer {LEASES_TOKEN}");
         assert_eq!(server.bare(&method, path, Some(&router), b"").await.status, 401);
-        let answer = server.bare(&method, path, Some(&bearer), b"").await;
-        assert_eq!((answer.status, answer.problem().code.as_str()), (status, code));
+        let response = server.bare(&method, path, Some(&bearer), b"").await;
+        assert_eq!((response.status, problem(&response).code.as_str()), (status, code));
     }
 }
 
@@ -210,8 +197,8 @@ async fn invalid_input_is_refused_with_its_error() {
         (Method::GET, format!("/v1/tenants/{id}/logs?tali=1"), b"", 422, "invalid_query"),
     ];
     for (method, path, body, status, code) in table {
-        let answer = server.bare(&method, &path, Some(&bearer), body).await;
-        assert_eq!((answer.status, answer.problem().code.as_str()), (status, code), "{path}");
+        let response = server.bare(&method, &path, Some(&bearer), body).await;
+        assert_eq!((response.status, problem(&response).code.as_str()), (status, code), "{path}");
     }
 }
 
@@ -301,7 +288,7 @@ async fn health_readiness_and_metrics() {
     assert_eq!(get("/healthz").await.status, 200);
     let readiness = get("/readyz").await;
     assert_eq!(readiness.status, 503);
-    assert!(readiness.problem().detail.contains("scripted outage"));
+    assert!(problem(&readiness).detail.contains("scripted outage"));
     assert!(get("/metrics").await.body.contains("cial_engine_up 0"));
     let spec = spec("acme", "");
     let path = format!("/v1/tenants/{}", spec.id);
@@ -401,11 +388,11 @@ async fn invalid_lease_requests_are_refused() {
         ("/v1/leases/release", vec![b' '; 300_000], 413, "body_too_large"),
     ];
     for (path, body, status, code) in table {
-        let answer = server.bare(&Method::POST, path, Some(&bearer), &body).await;
-        assert_eq!((answer.status, answer.problem().code.as_str()), (status, code), "{path}");
+        let response = server.bare(&Method::POST, path, Some(&bearer), &body).await;
+        assert_eq!((response.status, problem(&response).code.as_str()), (status, code), "{path}");
     }
-    let answer = server.bare(&Method::POST, "/v1/leases/renew", Some(&bearer), many.as_bytes());
-    let fault = answer.await.problem().errors.remove(0);
+    let response = server.bare(&Method::POST, "/v1/leases/renew", Some(&bearer), many.as_bytes());
+    let fault = problem(&response.await).errors.remove(0);
     assert_eq!((fault.field.as_str(), fault.code.as_str()), ("leases", "invalid"));
 }
 
@@ -445,18 +432,18 @@ async fn a_shutdown_answers_waiting_requests_and_progress_streams_until_then() {
         assert!(text.contains("content-type: application/x-ndjson"), "{text}");
         server.stop.cancel();
     };
-    let (answer, ()) = tokio::join!(response, watched);
-    assert_eq!((answer.status, answer.problem().code.as_str()), (503, "leaving"));
-    assert!(answer.head.contains("retry-after: 1"), "{}", answer.head);
+    let (response, ()) = tokio::join!(response, watched);
+    assert_eq!((response.status, problem(&response).code.as_str()), (503, "leaving"));
+    assert_eq!(response.header("retry-after"), Some("1"));
 }
 
 #[tokio::test]
 async fn the_server_ends_when_the_controllers_loop_ends() {
     let controller = {
-        let folder = TempDir::new();
+        let folder = TempDir::new("orchestrator").unwrap();
         Controller::new(
             Arc::new(MemoryDriver::default()),
-            StateDir::new(folder.0.clone()),
+            StateDir::new(folder.path().to_owned()),
             1,
             AWAKE,
         )

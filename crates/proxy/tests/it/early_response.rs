@@ -15,17 +15,17 @@ fn a_close_is_announced_while_the_request_body_is_under_way() {
         ] {
             let server = Server::play(|conn, _| {
                 conn.until(b"\r\n\r\n");
-                conn.say(NOT_FOUND);
+                conn.send(NOT_FOUND);
                 conn.drain();
             });
             let proxy = Proxy::start(&server);
             let mut client = proxy.client();
-            client.say(format!("POST {target} HTTP/1.1\r\nHost: a\r\n{lines}\r\n{sent}"));
-            let (status, head, _) = client.answer();
+            client.send(format!("POST {target} HTTP/1.1\r\nHost: a\r\n{lines}\r\n{sent}"));
+            let (status, head, _) = client.response().into_parts();
             assert_eq!(status, 404);
             assert!(head.contains("\r\nconnection: close\r\n"), "{target} {lines}: {head}");
-            client.hush();
-            assert_eq!(client.rest(), "");
+            client.close_sending();
+            assert_eq!(client.rest_text(), "");
         }
     }
 }
@@ -41,11 +41,11 @@ fn a_body_that_has_arrived_does_not_end_the_connection() {
             "Transfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n",
         ] {
             let mut client = proxy.client();
-            client.say(format!("POST {target} HTTP/1.1\r\nHost: a\r\n{body}{ASK}"));
-            let (status, head, _) = client.answer();
+            client.send(format!("POST {target} HTTP/1.1\r\nHost: a\r\n{body}{ASK}"));
+            let (status, head, _) = client.response().into_parts();
             assert_eq!(status, 404);
             assert!(!head.contains("connection: close"), "{target} {body:?}: {head}");
-            assert_eq!(client.answer().2, "own", "the next request on the same connection");
+            assert_eq!(client.response().body, "own", "the next request on the same connection");
         }
     }
 }
@@ -54,13 +54,14 @@ fn a_body_that_has_arrived_does_not_end_the_connection() {
 fn a_large_body_that_nobody_wants_does_not_take_the_response_back() {
     let server = Server::play(|conn, _| {
         conn.until(b"\r\n\r\n");
-        conn.say(NOT_FOUND);
+        conn.send(NOT_FOUND);
     });
     let proxy = Proxy::start(&server);
     for target in ["/", "/own"] {
         let mut client = proxy.client();
-        client.say(format!("POST {target} HTTP/1.1\r\nHost: a\r\nContent-Length: 3000000\r\n\r\n"));
-        client.say(vec![b'x'; 3_000_000]);
-        assert_eq!(client.answer().0, 404, "{target}");
+        client
+            .send(format!("POST {target} HTTP/1.1\r\nHost: a\r\nContent-Length: 3000000\r\n\r\n"));
+        client.send(vec![b'x'; 3_000_000]);
+        assert_eq!(client.response().status, 404, "{target}");
     }
 }

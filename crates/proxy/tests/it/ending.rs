@@ -11,18 +11,18 @@ const ASK: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
 #[test]
 fn a_request_ends_when_its_client_disconnects() {
-    for answer in ["", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n"] {
+    for response in ["", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n"] {
         let (tell, told) = mpsc::channel();
         let server = Server::play(move |conn, _| {
             conn.request();
-            conn.say(answer);
+            conn.send(response);
             tell.send("asked").unwrap();
             conn.drain();
             tell.send("closed").unwrap();
         });
         let proxy = Proxy::start(&server);
         let mut client = proxy.client();
-        client.say(ASK);
+        client.send(ASK);
         assert_eq!(told.recv().unwrap(), "asked");
         drop(client);
         assert_eq!(told.recv().unwrap(), "closed");
@@ -40,7 +40,7 @@ fn a_client_that_leaves_inside_its_body_is_not_mistaken_for_one_who_finished() {
     });
     let proxy = Proxy::start(&server);
     let mut client = proxy.client();
-    client.say("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nab");
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nab");
     drop(client);
     assert!(!told.recv().unwrap(), "the upstream sees the end before the length");
 }
@@ -57,7 +57,7 @@ fn an_idle_connection_that_died_costs_no_error_where_a_repeat_harms_nobody() {
         // The second request on the first connection is read, and then the connection ends.
         let server = Server::play(|conn, place| {
             conn.request();
-            conn.say(OK);
+            conn.send(OK);
             if place == 0 {
                 conn.request();
                 return;
@@ -66,9 +66,9 @@ fn an_idle_connection_that_died_costs_no_error_where_a_repeat_harms_nobody() {
         });
         let mut proxy = Proxy::start(&server);
         let mut client = proxy.client();
-        client.say(ASK);
-        assert_eq!(client.answer().0, 200);
-        client.say(ask);
+        client.send(ASK);
+        assert_eq!(client.response().status, 200);
+        client.send(ask);
         let head = client.until("\r\n\r\n");
         assert_eq!(head.contains(" 200 "), repeatable, "{ask:?}: {head}");
         assert_eq!(proxy.faults().is_empty(), repeatable, "{ask:?}");
@@ -85,15 +85,15 @@ fn a_connection_known_to_be_dead_is_not_used_for_anything() {
     let (tell, told) = mpsc::channel();
     let server = Server::play(move |conn, _| {
         conn.request();
-        conn.say(OK);
+        conn.send(OK);
         conn.stream.shutdown(std::net::Shutdown::Both).unwrap();
         tell.send(()).unwrap();
     });
     let proxy = Proxy::start(&server);
     let mut client = proxy.client();
     for _ in 0..20 {
-        client.say("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx");
-        assert_eq!(client.answer().0, 200);
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx");
+        assert_eq!(client.response().status, 200);
         told.recv().unwrap();
     }
     assert_eq!(server.connections(), 20);
@@ -101,7 +101,7 @@ fn a_connection_known_to_be_dead_is_not_used_for_anything() {
 
 #[test]
 fn a_truncated_or_invalid_response_ends_with_a_reset() {
-    for (answer, fault) in [
+    for (response, fault) in [
         ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab", ProxyError::ResponseTruncated),
         (
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab",
@@ -119,16 +119,16 @@ fn a_truncated_or_invalid_response_ends_with_a_reset() {
                 conn.request();
                 // The test sends all but the last byte first: a response that is broken at once is
                 // a plain 502.
-                conn.say(&answer[..answer.len() - 1]);
+                conn.send(&response[..response.len() - 1]);
                 wait.lock().unwrap().recv().unwrap();
-                conn.say(&answer[answer.len() - 1..]);
+                conn.send(&response[response.len() - 1..]);
             });
             let proxy = Proxy::start(&server);
             let mut client = proxy.client();
-            client.say(format!("GET / HTTP/{version}\r\nHost: a\r\n\r\n"));
+            client.send(format!("GET / HTTP/{version}\r\nHost: a\r\n\r\n"));
             client.until("\r\n\r\n");
             go.send(()).unwrap();
-            assert!(client.whole().is_err(), "an end like any other: {answer:?} for {version}");
+            assert!(client.whole().is_err(), "an end like any other: {response:?} for {version}");
             assert_eq!(proxy.faults().as_slice(), std::slice::from_ref(&fault));
         }
     }
@@ -138,15 +138,15 @@ fn a_truncated_or_invalid_response_ends_with_a_reset() {
 fn a_response_that_precedes_the_end_of_the_request_is_forwarded() {
     let server = Server::play(|conn, _| {
         conn.until(b"\r\n\r\n");
-        conn.say("HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\nConnection: close\r\n\r\nbig");
+        conn.send("HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\nConnection: close\r\n\r\nbig");
     });
     let proxy = Proxy::start(&server);
     let mut client = proxy.client();
-    client.say("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n");
-    client.say("x".repeat(60_000));
-    let (status, _, body) = client.answer();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n");
+    client.send("x".repeat(60_000));
+    let (status, _, body) = client.response().into_parts();
     assert_eq!((status, body.as_str()), (413, "big"));
-    assert_eq!(client.rest(), "");
+    assert_eq!(client.rest_text(), "");
 }
 
 #[test]
@@ -158,24 +158,24 @@ fn a_drain_finishes_requests_in_progress_and_accepts_no_connection() {
         while conn.request().is_some() {
             tell.send(()).unwrap();
             wait.lock().unwrap().recv().unwrap();
-            conn.say(OK);
+            conn.send(OK);
         }
     });
     let mut proxy = Proxy::start(&server);
     let mut idle = proxy.client();
     let mut busy = proxy.client();
-    busy.say(ASK);
+    busy.send(ASK);
     told.recv().unwrap();
     proxy.ask_to_stop();
-    assert_eq!(idle.rest(), "", "an idle client is let go");
+    assert_eq!(idle.rest_text(), "", "an idle client is let go");
     crate::harness::eventually("nobody new", || {
         std::net::TcpStream::connect(proxy.address).is_err()
     });
     go.send(()).unwrap();
-    let (status, head, body) = busy.answer();
+    let (status, head, body) = busy.response().into_parts();
     assert_eq!((status, body.as_str()), (200, "ok"));
     assert!(head.contains("connection: close"), "{head}");
-    assert_eq!(busy.rest(), "");
+    assert_eq!(busy.rest_text(), "");
     proxy.ended();
 }
 
@@ -187,10 +187,10 @@ fn a_drain_has_an_end() {
         proxy::Settings { drain_timeout: short, tunnel_drain_timeout: short, ..settings() };
     let mut proxy = Proxy::with(&server, settings);
     let mut client = proxy.client();
-    client.say(ASK);
+    client.send(ASK);
     crate::harness::eventually("it is under way", || server.connections() == 1);
     proxy.ended();
-    assert_eq!(client.rest(), "");
+    assert_eq!(client.rest_text(), "");
 }
 
 #[test]
@@ -199,14 +199,14 @@ fn a_drain_begins_also_where_there_is_no_room_for_another_client() {
     let mut proxy = Proxy::with(&server, proxy::Settings { max_connections: 2, ..settings() });
     let mut inside = [proxy.client(), proxy.client()];
     for client in &mut inside {
-        client.say(ASK);
-        assert_eq!(client.answer().0, 200);
+        client.send(ASK);
+        assert_eq!(client.response().status, 200);
     }
     proxy.ask_to_stop();
     crate::harness::eventually("nobody new", || {
         std::net::TcpStream::connect(proxy.address).is_err()
     });
-    inside.iter_mut().for_each(|client| assert_eq!(client.rest(), ""));
+    inside.iter_mut().for_each(|client| assert_eq!(client.rest_text(), ""));
     proxy.ended();
 }
 
@@ -224,18 +224,18 @@ fn idle_clients_are_waited_for_only_where_another_process_serves() {
     let mut proxy = Proxy::with(&server, settings);
     let (mut one, mut other) = (proxy.client(), proxy.client());
     for client in [&mut one, &mut other] {
-        client.say(ASK);
-        assert_eq!(client.answer().0, 200);
+        client.send(ASK);
+        assert_eq!(client.response().status, 200);
     }
     proxy.ask_to_stop();
     crate::harness::eventually("nobody new", || {
         std::net::TcpStream::connect(proxy.address).is_err()
     });
-    one.say(ASK);
-    let (status, head, _) = one.answer();
+    one.send(ASK);
+    let (status, head, _) = one.response().into_parts();
     assert!(status == 200 && head.contains("connection: close"), "{head}");
     // The signal that no other process serves may come after the stop.
     alone.cancel();
-    assert_eq!(other.rest(), "");
+    assert_eq!(other.rest_text(), "");
     proxy.ended();
 }

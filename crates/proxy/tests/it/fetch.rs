@@ -19,10 +19,10 @@ fn asked(
     runtime.block_on(fetch(upstream, &question, LIMIT, patience))
 }
 
-fn reply(answer: &'static str, method: &str) -> Result<FetchResponse, ProxyError> {
+fn reply(response: &'static str, method: &str) -> Result<FetchResponse, ProxyError> {
     let server = Server::play(move |conn, _| {
         conn.until(b"\r\n\r\n");
-        conn.say(answer);
+        conn.send(response);
     });
     let upstream = Upstream::unix(server.path());
     let reply = asked(&upstream, method, Duration::from_secs(20));
@@ -35,7 +35,7 @@ fn reply(answer: &'static str, method: &str) -> Result<FetchResponse, ProxyError
 
 #[test]
 fn a_fetched_response_is_complete_in_every_framing() {
-    for (answer, body) in [
+    for (response, body) in [
         ("HTTP/1.1 200 OK\r\nX-A: 1\r\nContent-Length: 5\r\n\r\nhello", "hello"),
         (
             "HTTP/1.1 200 OK\r\nX-A: 1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\nT: 1\r\n\r\n",
@@ -47,9 +47,9 @@ fn a_fetched_response_is_complete_in_every_framing() {
             "",
         ),
     ] {
-        let reply = reply(answer, "GET").unwrap();
-        assert_eq!((reply.status, reply.get("x-a")), (200, Some(&b"1"[..])), "{answer:?}");
-        assert_eq!(String::from_utf8(reply.body).unwrap(), body, "{answer:?}");
+        let reply = reply(response, "GET").unwrap();
+        assert_eq!((reply.status, reply.get("x-a")), (200, Some(&b"1"[..])), "{response:?}");
+        assert_eq!(String::from_utf8(reply.body).unwrap(), body, "{response:?}");
     }
     let head = reply("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", "HEAD").unwrap();
     assert!(head.body.is_empty());
@@ -58,20 +58,20 @@ fn a_fetched_response_is_complete_in_every_framing() {
 
 #[test]
 fn what_is_no_reply_says_so() {
-    for answer in
+    for response in
         ["", "HTTP/1.1 200 OK\r\nContent-Le", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhell"]
     {
-        assert_eq!(reply(answer, "GET"), Err(ProxyError::ResponseTruncated), "{answer:?}");
+        assert_eq!(reply(response, "GET"), Err(ProxyError::ResponseTruncated), "{response:?}");
     }
-    for answer in [
+    for response in [
         "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nhello",
         "HTTP/1.1 200 OK\nContent-Length: 0\n\n",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n",
         "HTTP/1.1 200 OK\r\n\r\n0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789!",
     ] {
         assert!(
-            matches!(reply(answer, "GET"), Err(ProxyError::MalformedResponse(_))),
-            "{answer:?}"
+            matches!(reply(response, "GET"), Err(ProxyError::MalformedResponse(_))),
+            "{response:?}"
         );
     }
 }

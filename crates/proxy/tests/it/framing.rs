@@ -12,12 +12,12 @@ fn sent(text: &[u8]) -> (u16, String) {
     let server = Server::always(OK);
     let mut proxy = Proxy::with(&server, settings());
     let mut client = proxy.client();
-    client.say(text);
-    client.say(HIDDEN);
-    client.hush();
-    let answer = client.rest();
+    client.send(text);
+    client.send(HIDDEN);
+    client.close_sending();
+    let response = client.rest_text();
     proxy.ended();
-    (answer.get(9..12).map_or(0, |status| status.parse().unwrap()), server.record(0))
+    (response.get(9..12).map_or(0, |status| status.parse().unwrap()), server.record(0))
 }
 
 /// Builds a GET with these lines between `Host` and the empty line.
@@ -262,8 +262,8 @@ fn a_body_is_as_long_as_it_says_and_the_next_request_comes_after_it() {
         let server = Server::always(OK);
         let mut proxy = Proxy::start(&server);
         let mut client = proxy.client();
-        client.say(&text).say(HIDDEN);
-        assert_eq!((client.answer().0, client.answer().0), (200, 200), "{text:?}");
+        client.send(&text).send(HIDDEN);
+        assert_eq!((client.response().status, client.response().status), (200, 200), "{text:?}");
         drop(client);
         proxy.ended();
         let recorded = server.record(0);
@@ -289,18 +289,18 @@ fn each_limit_has_its_own_status() {
         (post("Transfer-Encoding: chunked\r\n", "6\r\nabcdef\r\n5\r\n"), 413),
     ] {
         let mut client = proxy.client();
-        client.say(&text);
-        assert_eq!(client.answer().0, status, "{:?}", &text[..60.min(text.len())]);
-        assert_eq!(client.rest(), "", "and closes");
+        client.send(&text);
+        assert_eq!(client.response().status, status, "{:?}", &text[..60.min(text.len())]);
+        assert_eq!(client.rest_text(), "", "and closes");
     }
     let mut client = proxy.client();
-    client.say(post("Content-Length: 10\r\n", "0123456789")).say(get(&"X: y\r\n".repeat(99)));
-    assert_eq!((client.answer().0, client.answer().0), (200, 200));
+    client.send(post("Content-Length: 10\r\n", "0123456789")).send(get(&"X: y\r\n".repeat(99)));
+    assert_eq!((client.response().status, client.response().status), (200, 200));
 }
 
 #[test]
 fn answers_are_read_as_strictly() {
-    for answer in [
+    for response in [
         "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\nok",
         "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nok",
         "HTTP/1.1 200 OK\r\nContent-Length: 2, 2\r\n\r\nok",
@@ -323,17 +323,17 @@ fn answers_are_read_as_strictly() {
     ] {
         let server = Server::play(move |conn, _| {
             conn.request();
-            conn.say(answer);
+            conn.send(response);
         });
         let proxy = Proxy::start(&server);
         let mut client = proxy.client();
-        client.say(get(""));
-        let (status, head, body) = client.answer();
-        assert_eq!(status, 502, "{answer:?} gave {head}");
+        client.send(get(""));
+        let (status, head, body) = client.response().into_parts();
+        assert_eq!(status, 502, "{response:?} gave {head}");
         assert!(body.starts_with("upstream_"), "{body}");
         // The client did nothing wrong: its connection continues.
-        client.say("GET /own HTTP/1.1\r\nHost: a\r\n\r\n");
-        assert_eq!(client.answer().0, 404, "{answer:?}");
+        client.send("GET /own HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(client.response().status, 404, "{response:?}");
     }
 }
 
@@ -341,14 +341,14 @@ fn answers_are_read_as_strictly() {
 fn input_after_a_response_is_not_taken_for_the_next_response() {
     let server = Server::play(|conn, _| {
         while conn.request().is_some() {
-            conn.say("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil");
+            conn.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil");
         }
     });
     let proxy = Proxy::start(&server);
     let mut client = proxy.client();
     for _ in 0..3 {
-        client.say(get(""));
-        let (status, _, body) = client.answer();
+        client.send(get(""));
+        let (status, _, body) = client.response().into_parts();
         assert_eq!((status, body.as_str()), (200, "ok"));
     }
     assert_eq!(server.connections(), 3, "such a connection is not used again");

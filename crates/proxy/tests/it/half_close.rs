@@ -20,9 +20,9 @@ fn a_client_that_ends_its_input_gets_the_response_and_then_the_close() {
             let server = Server::always(OK);
             let proxy = Proxy::start(&server);
             let mut client = proxy.client();
-            client.say(format!("GET {target} HTTP/{version}\r\nHost: a\r\n\r\n")).hush();
-            assert_eq!(client.answer().0, status, "{target} HTTP/{version}");
-            assert_eq!(client.rest(), "");
+            client.send(format!("GET {target} HTTP/{version}\r\nHost: a\r\n\r\n")).close_sending();
+            assert_eq!(client.response().status, status, "{target} HTTP/{version}");
+            assert_eq!(client.rest_text(), "");
             assert_eq!(proxy.faults(), []);
         }
     }
@@ -30,43 +30,43 @@ fn a_client_that_ends_its_input_gets_the_response_and_then_the_close() {
 
 #[test]
 fn a_slow_response_reaches_a_client_that_ended_its_input() {
-    let (answer, wait) = mpsc::channel::<()>();
+    let (response, wait) = mpsc::channel::<()>();
     let wait = Mutex::new(wait);
     let server = Server::play(move |conn, _| {
         conn.request();
         wait.lock().unwrap().recv().unwrap();
-        conn.say("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nok");
+        conn.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nok");
         wait.lock().unwrap().recv().unwrap();
-        conn.say("ok");
+        conn.send("ok");
     });
     let proxy = Proxy::with(&server, half_close_settings());
     let mut client = proxy.client();
-    client.say("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nab").hush();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nab").close_sending();
     // The proxy sends an interim response to find out whether the client still reads.
     assert_eq!(client.until("\r\n\r\n"), "HTTP/1.1 100 Continue\r\n\r\n");
-    answer.send(()).unwrap();
+    response.send(()).unwrap();
     let head = client.until("\r\n\r\n");
     assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
     client.until("ok");
-    answer.send(()).unwrap();
-    assert_eq!(client.rest(), "ok");
+    response.send(()).unwrap();
+    assert_eq!(client.rest_text(), "ok");
 }
 
 #[test]
 fn a_client_that_closed_its_socket_is_noticed_before_a_response_and_within_one() {
     let begun = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n";
-    for (target, answer) in [("/never", ""), ("/", ""), ("/", begun)] {
+    for (target, response) in [("/never", ""), ("/", ""), ("/", begun)] {
         let (tell, told) = mpsc::channel();
         let server = Server::play(move |conn, _| {
             conn.request();
-            conn.say(answer);
+            conn.send(response);
             tell.send("asked").unwrap();
             conn.drain();
             tell.send("closed").unwrap();
         });
         let proxy = Proxy::with(&server, half_close_settings());
         let mut client = proxy.client();
-        client.say(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        client.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
         if target == "/" {
             assert_eq!(told.recv().unwrap(), "asked");
         } else {

@@ -2,7 +2,7 @@
 //! sends bytes.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -14,10 +14,9 @@ use proxy::{
     Action, Decision, ErrorContext, Exchange, Header, Headers, Listener, Peer, Policy, ProxyError,
     RequestHead, Response, Settings, Upstream,
 };
+use testkit::PATIENCE;
+pub(crate) use testkit::{ByteClient as Client, wait_until as eventually};
 use tokio_util::sync::CancellationToken;
-
-/// No step of these tests takes this long, even on a busy machine; a longer wait never ends.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Forwards every request to one upstream and responds to errors with their code.
 #[derive(Clone)]
@@ -153,17 +152,6 @@ pub(crate) fn serve<P: Policy + Send>(
     (address, stop, thread)
 }
 
-/// Waits for a condition that no event reports.
-pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    for _ in 0..12_000 {
-        if holds() {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    panic!("never: {what}");
-}
-
 /// Tries a scenario whose parties must be quicker than a timeout, with longer timeouts where the machine is too busy for
 /// short ones.
 pub(crate) fn in_time_for_one_of(what: &str, scenario: impl Fn(Duration) -> bool) {
@@ -211,10 +199,10 @@ impl Server {
     }
 
     /// Responds to every request with `answer`.
-    pub(crate) fn always(answer: &'static str) -> Self {
+    pub(crate) fn always(response: &'static str) -> Self {
         Self::play(move |conn, _| {
             while conn.request().is_some() {
-                conn.say(answer);
+                conn.send(response);
             }
         })
     }
@@ -305,7 +293,7 @@ impl Conn {
         while self.more().is_some() {}
     }
 
-    pub(crate) fn say(&mut self, text: impl AsRef<[u8]>) {
+    pub(crate) fn send(&mut self, text: impl AsRef<[u8]>) {
         // A peer that left receives nothing.
         let _ = self.stream.write_all(text.as_ref());
     }
@@ -325,99 +313,5 @@ impl Conn {
         self.held.extend_from_slice(&bytes[..count]);
         self.record.lock().unwrap().extend_from_slice(&bytes[..count]);
         Some(())
-    }
-}
-
-/// One connection, as the client sees the connection.
-pub(crate) struct Client {
-    pub(crate) stream: TcpStream,
-    held: Vec<u8>,
-}
-
-impl Client {
-    pub(crate) fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        Self { stream, held: Vec::new() }
-    }
-
-    pub(crate) fn say(&mut self, text: impl AsRef<[u8]>) -> &mut Self {
-        self.stream.write_all(text.as_ref()).unwrap();
-        self
-    }
-
-    pub(crate) fn until(&mut self, end: &str) -> String {
-        let text = self.try_until(end);
-        text.unwrap_or_else(|| {
-            panic!("closed before {end:?}: {:?}", String::from_utf8_lossy(&self.held))
-        })
-    }
-
-    /// Like [`Client::until`]; `None` when the other end closes before.
-    pub(crate) fn try_until(&mut self, end: &str) -> Option<String> {
-        loop {
-            if let Some(at) = self.held.windows(end.len()).position(|w| w == end.as_bytes()) {
-                let all: Vec<_> = self.held.drain(..at + end.len()).collect();
-                return Some(String::from_utf8_lossy(&all).into_owned());
-            }
-            if !self.more() {
-                return None;
-            }
-        }
-    }
-
-    /// Returns status, head and body of a response with a length or without a body.
-    pub(crate) fn answer(&mut self) -> (u16, String, String) {
-        let head = self.until("\r\n\r\n");
-        let lower = head.to_ascii_lowercase();
-        let length = lower
-            .find("content-length: ")
-            .map_or(0, |at| lower[at + 16..].split('\r').next().unwrap().parse::<usize>().unwrap());
-        while self.held.len() < length {
-            assert!(self.more(), "closed inside a body");
-        }
-        let body: Vec<_> = self.held.drain(..length).collect();
-        let status = head[9..12].parse().unwrap();
-        (status, head, String::from_utf8_lossy(&body).into_owned())
-    }
-
-    /// Returns all input until the other end closes; an abort is an end as well.
-    pub(crate) fn rest(&mut self) -> String {
-        while self.more() {}
-        String::from_utf8_lossy(&std::mem::take(&mut self.held)).into_owned()
-    }
-
-    /// Like [`Client::rest`], as bytes.
-    pub(crate) fn raw(&mut self) -> Vec<u8> {
-        while self.more() {}
-        self.taken()
-    }
-
-    /// Like [`Client::rest`]; `Err` when the other end aborted.
-    pub(crate) fn whole(&mut self) -> Result<String, String> {
-        let mut bytes = std::mem::take(&mut self.held);
-        let ended = self.stream.read_to_end(&mut bytes);
-        let text = String::from_utf8_lossy(&bytes).into_owned();
-        if ended.is_ok() { Ok(text) } else { Err(text) }
-    }
-
-    /// Returns the input beyond the responses that the test consumed.
-    pub(crate) fn taken(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.held)
-    }
-
-    pub(crate) fn hush(&self) {
-        self.stream.shutdown(Shutdown::Write).unwrap();
-    }
-
-    fn more(&mut self) -> bool {
-        let mut bytes = [0; 65_536];
-        let count = match self.stream.read(&mut bytes) {
-            Ok(count) => count,
-            Err(e) if e.kind() == std::io::ErrorKind::ConnectionReset => 0,
-            Err(error) => panic!("{error}"),
-        };
-        self.held.extend_from_slice(&bytes[..count]);
-        count > 0
     }
 }

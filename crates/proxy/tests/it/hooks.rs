@@ -110,8 +110,8 @@ impl Policy for Hooked {
         let stream = self.script.lock().unwrap().stream.take();
         match (head.target(), stream) {
             ("/live", Some(parts)) => {
-                let answer = Response::new(503).body("text/event-stream", "first\n");
-                Decision::Ready(Action::Stream(answer, parts))
+                let response = Response::new(503).body("text/event-stream", "first\n");
+                Decision::Ready(Action::Stream(response, parts))
             }
             _ => Decision::Ready(Action::Forward(self.clone())),
         }
@@ -179,11 +179,11 @@ impl Drop for World {
 fn echo() -> Server {
     Server::play(|conn, _| {
         conn.until(b"\r\n\r\n");
-        conn.say(AGREED);
+        conn.send(AGREED);
         // The payload is bytes, not text.
         let mut bytes = [0; 1_000];
         while let Ok(count @ 1..) = conn.stream.read(&mut bytes) {
-            conn.say(&bytes[..count]);
+            conn.send(&bytes[..count]);
         }
     })
 }
@@ -198,7 +198,7 @@ const PING: [u8; 6] = [0x89, 0x80, 0, 0, 0, 0];
 
 fn open(world: &World) -> Client {
     let mut client = world.client();
-    client.say(UPGRADE);
+    client.send(UPGRADE);
     client.until("\r\n\r\n");
     client
 }
@@ -209,17 +209,17 @@ fn pings_pass_unasked_and_data_waits_until_it_may() {
     let (grant, wait) = oneshot::channel();
     let world = World::new(&server, Script { waits: [wait].into(), ..Script::default() });
     let mut client = open(&world);
-    client.say(PING);
+    client.send(PING);
     client.until("\0\0\0\0");
     assert_eq!(world.log(), ["tunnelled"], "a ping and its echo are no use of anything");
     // A ping arrives in front of data, in one piece: the ping passes, the data waits.
-    client.say([&PING[..], &text("hello")].concat());
+    client.send([&PING[..], &text("hello")].concat());
     client.until("\0\0\0\0");
     world.logs("sending");
     assert_eq!(client.taken(), b"");
     grant.send(true).unwrap();
     client.until("hello");
-    client.say(text("more"));
+    client.send(text("more"));
     client.until("more");
     let log = world.log();
     let count = |what: &str| log.iter().filter(|line| line.contains(what)).count();
@@ -231,16 +231,16 @@ fn pings_pass_unasked_and_data_waits_until_it_may() {
 fn data_that_may_not_pass_ends_the_tunnel_and_never_arrives() {
     let server = Server::play(|conn, _| {
         conn.until(b"\r\n\r\n");
-        conn.say(AGREED);
+        conn.send(AGREED);
         conn.drain();
     });
     let (grant, wait) = oneshot::channel();
     let mut world = World::new(&server, Script { waits: [wait].into(), ..Script::default() });
     let mut client = open(&world);
-    client.say(text("secret"));
+    client.send(text("secret"));
     world.logs("sending");
     grant.send(false).unwrap();
-    assert_eq!(client.raw(), GOING_AWAY);
+    assert_eq!(client.rest(), GOING_AWAY);
     drop(client);
     world.rests();
     world.ended();
@@ -251,18 +251,18 @@ fn data_that_may_not_pass_ends_the_tunnel_and_never_arrives() {
 fn an_ended_tunnel_closes_at_once_and_passes_no_more_data() {
     let server = Server::play(|conn, _| {
         conn.until(b"\r\n\r\n");
-        conn.say(AGREED);
+        conn.send(AGREED);
         conn.drain();
     });
     let ((end, ends), (_grant, wait)) = (oneshot::channel(), oneshot::channel());
     let script = Script { waits: [wait].into(), end: Some(ends), ..Script::default() };
     let mut world = World::new(&server, script);
     let mut client = open(&world);
-    client.say(text("held back"));
+    client.send(text("held back"));
     world.logs("sending");
     end.send(()).unwrap();
-    assert_eq!(client.raw(), GOING_AWAY);
-    client.say(text("late"));
+    assert_eq!(client.rest(), GOING_AWAY);
+    client.send(text("late"));
     drop(client);
     world.rests();
     world.ended();
@@ -273,8 +273,8 @@ fn an_ended_tunnel_closes_at_once_and_passes_no_more_data() {
 fn a_tunnel_that_waits_still_passes_what_comes_down_and_ends_in_time() {
     let server = Server::play(|conn, _| {
         conn.until(b"\r\n\r\n");
-        conn.say(AGREED);
-        conn.say([0x82, 2, b'o', b'k']);
+        conn.send(AGREED);
+        conn.send([0x82, 2, b'o', b'k']);
         conn.drain();
     });
     let (_grant, wait) = oneshot::channel();
@@ -283,12 +283,12 @@ fn a_tunnel_that_waits_still_passes_what_comes_down_and_ends_in_time() {
     let bounds = Settings { tunnel_drain_timeout: short, ..settings() };
     let mut world = World::with(&server, script, bounds);
     let mut client = world.client();
-    client.say([UPGRADE.as_bytes(), &text("early")].concat());
+    client.send([UPGRADE.as_bytes(), &text("early")].concat());
     client.until("\r\n\r\n");
     world.logs("sending");
     client.until("ok");
     world.stop.cancel();
-    assert_eq!(client.raw(), GOING_AWAY);
+    assert_eq!(client.rest(), GOING_AWAY);
     drop(client);
     world.ended();
     assert_eq!(server.record(0).matches("early").count(), 0);
@@ -298,16 +298,16 @@ fn a_tunnel_that_waits_still_passes_what_comes_down_and_ends_in_time() {
 fn each_part_of_a_response_notifies_the_exchange() {
     let server = Server::play(|conn, _| {
         conn.until(b"\r\n\r\n");
-        conn.say("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\none");
+        conn.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\none");
         conn.exactly(1);
-        conn.say("two");
+        conn.send("two");
     });
     let world = World::new(&server, Script::default());
     let mut client = world.client();
-    client.say("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n");
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n");
     client.until("one\r\n");
     world.logs_times("data received", 1);
-    client.say("x");
+    client.send("x");
     client.until("two\r\n");
     world.logs_times("data received", 2);
 }
@@ -316,8 +316,8 @@ fn each_part_of_a_response_notifies_the_exchange() {
 fn comments_of_an_event_stream_do_not_count_as_data_however_they_are_cut() {
     let server = Server::play(|conn, _| {
         conn.until(b"\r\n\r\n");
-        conn.say("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n");
-        conn.say("Transfer-Encoding: chunked\r\n\r\n7;a=b\r\n: keep-\r\n");
+        conn.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n");
+        conn.send("Transfer-Encoding: chunked\r\n\r\n7;a=b\r\n: keep-\r\n");
         // The client acknowledges each part, so that the proxy reads the parts one by one.
         for part in [
             "7;a",
@@ -328,23 +328,23 @@ fn comments_of_an_event_stream_do_not_count_as_data_however_they_are_cut() {
             "ta: x\n\r\n",
         ] {
             conn.exactly(1);
-            conn.say(part);
+            conn.send(part);
         }
         conn.exactly(1);
-        conn.say("9\r\ndata: x\n\n\r\n");
+        conn.send("9\r\ndata: x\n\n\r\n");
     });
     let world = World::new(&server, Script::default());
     let mut client = world.client();
-    client.say("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 7\r\n\r\n");
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 7\r\n\r\n");
     client.until("7;a=b\r\n: keep-\r\n");
     for part in
         ["7;a", "=b\r\nalive\n\n", "\r\n2\r\n:\n\r\n2", ";x\r\n:\n", "\r\na\r\n: da", "ta: x\n\r\n"]
     {
-        client.say("x");
+        client.send("x");
         client.until(part);
     }
     assert_eq!(world.log(), Vec::<String>::new(), "comments alone");
-    client.say("x");
+    client.send("x");
     client.until("data: x\n\n\r\n");
     world.logs_times("data received", 1);
 }
@@ -365,8 +365,8 @@ fn a_request_whose_upstream_was_lost_goes_to_another_once() {
         let mut world = World::new(&first, script);
         let kept = listens.then_some(first);
         let mut client = world.client();
-        client.say(ask);
-        let (status, _, body) = client.answer();
+        client.send(ask);
+        let (status, _, body) = client.response().into_parts();
         assert_eq!((status, body == "ok"), if saved { (200, true) } else { (502, false) });
         let code = if listens { "again: upstream_cut_off" } else { "again: upstream_unreachable" };
         assert_eq!(world.log().contains(&code.to_owned()), saved, "{:?}", world.log());
@@ -391,30 +391,30 @@ fn a_lost_upstream_is_retried_once_and_only_before_a_response() {
     let world =
         World::new(&first, Script { again: Some(Again::At(upstream)), ..Script::default() });
     let mut client = world.client();
-    client.say(ASK);
-    assert_eq!(client.answer().0, 502);
+    client.send(ASK);
+    assert_eq!(client.response().status, 502);
     assert_eq!(world.log(), ["again: upstream_cut_off"]);
     // The client received an interim response, so the response had begun.
     let begun = Server::play(|conn, _| {
         conn.request();
-        conn.say("HTTP/1.1 103 Early Hints\r\n\r\n");
+        conn.send("HTTP/1.1 103 Early Hints\r\n\r\n");
     });
     let world = World::new(&begun, Script { again: Some(Again::Response), ..Script::default() });
     let mut client = world.client();
-    client.say(ASK);
+    client.send(ASK);
     client.until("\r\n\r\n");
-    assert_eq!(client.answer().0, 502);
+    assert_eq!(client.response().status, 502);
     assert_eq!(world.log(), [""; 0]);
     // The policy responds in place of an upstream.
     let first = dies();
     let world = World::new(&first, Script { again: Some(Again::Response), ..Script::default() });
     let mut client = world.client();
-    client.say(ASK);
-    assert_eq!(client.answer().0, 503);
+    client.send(ASK);
+    assert_eq!(client.response().status, 503);
     // The client leaves during the retry.
     let world = World::new(&first, Script { again: Some(Again::Never), ..Script::default() });
     let mut client = world.client();
-    client.say(ASK);
+    client.send(ASK);
     world.logs("again: upstream_cut_off");
     drop(client);
     world.rests();
@@ -427,7 +427,7 @@ fn pings_that_find_no_room_do_not_hold_data_back_for_ever() {
     // The upstream is frozen and reads nothing until the thaw.
     let server = Server::play(move |conn, _| {
         conn.until(b"\r\n\r\n");
-        conn.say(AGREED);
+        conn.send(AGREED);
         wait.lock().unwrap().recv().unwrap();
         conn.drain();
     });
@@ -444,7 +444,7 @@ fn pings_that_find_no_room_do_not_hold_data_back_for_ever() {
     grant.send(true).unwrap();
     go.send(()).unwrap();
     client.stream.set_write_timeout(None).unwrap();
-    client.say([&pings[sent..sent.next_multiple_of(PING.len())], &text("hello")].concat());
+    client.send([&pings[sent..sent.next_multiple_of(PING.len())], &text("hello")].concat());
     drop(client);
     eventually("the data arrives", || server.record(0).ends_with("hello"));
 }

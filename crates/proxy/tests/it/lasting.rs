@@ -15,9 +15,9 @@ fn a_head_that_does_not_end_is_given_up() {
     let server = Server::always(OK);
     let proxy = Proxy::with(&server, Settings { head_timeout: SHORT, ..settings() });
     let mut client = proxy.client();
-    client.say("GET / HTTP/1.1\r\nHost: a\r\n");
-    assert_eq!(client.answer().0, 408);
-    assert_eq!(client.rest(), "");
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n");
+    assert_eq!(client.response().status, 408);
+    assert_eq!(client.rest_text(), "");
 }
 
 #[test]
@@ -36,7 +36,7 @@ fn a_head_that_keeps_arriving_is_given_up_all_the_same() {
         }
         false
     });
-    assert_eq!(client.answer().0, 408);
+    assert_eq!(client.response().status, 408);
     assert!(drip.join().unwrap(), "it was read to its end");
 }
 
@@ -44,12 +44,12 @@ fn a_head_that_keeps_arriving_is_given_up_all_the_same() {
 fn an_idle_client_connection_is_closed_without_a_response() {
     let server = Server::always(OK);
     let silent = Proxy::with(&server, Settings { keep_alive_timeout: SHORT, ..settings() });
-    assert_eq!(silent.client().rest(), "");
+    assert_eq!(silent.client().rest_text(), "");
     in_time_for_one_of("a request before the timeout", |keep_alive_timeout| {
         let proxy = Proxy::with(&server, Settings { keep_alive_timeout, ..settings() });
         let mut client = proxy.client();
-        client.say(ASK);
-        let all = client.rest();
+        client.send(ASK);
+        let all = client.rest_text();
         assert!(all.is_empty() || all.ends_with("ok"), "a response, then the end: {all}");
         !all.is_empty()
     });
@@ -60,9 +60,9 @@ fn a_request_body_that_stops_arriving_is_a_client_error() {
     let server = Server::play(|conn, _| conn.drain());
     let proxy = Proxy::with(&server, Settings { body_idle_timeout: SHORT, ..settings() });
     let mut client = proxy.client();
-    client.say("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nab");
-    assert_eq!(client.answer().0, 408);
-    assert_eq!(client.rest(), "");
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nab");
+    assert_eq!(client.response().status, 408);
+    assert_eq!(client.rest_text(), "");
     proxy.rests();
 }
 
@@ -71,27 +71,27 @@ fn a_silent_upstream_times_out() {
     let server = Server::play(|conn, _| conn.drain());
     let proxy = Proxy::with(&server, Settings { response_timeout: SHORT, ..settings() });
     let mut client = proxy.client();
-    client.say(ASK);
-    let (status, _, body) = client.answer();
+    client.send(ASK);
+    let (status, _, body) = client.response().into_parts();
     assert_eq!((status, body.as_str()), (504, "upstream_timed_out"));
-    client.say("GET /own HTTP/1.1\r\nHost: a\r\n\r\n");
-    assert_eq!(client.answer().0, 404, "the client's connection goes on");
-    client.say("GET /never HTTP/1.1\r\nHost: a\r\n\r\n");
-    assert_eq!(client.answer().0, 504, "a decision is bounded, too");
+    client.send("GET /own HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.response().status, 404, "the client's connection goes on");
+    client.send("GET /never HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.response().status, 504, "a decision is bounded, too");
 }
 
 #[test]
 fn a_response_that_stops_arriving_is_truncated_with_a_reset() {
     let server = Server::play(|conn, _| {
         conn.request();
-        conn.say("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab");
+        conn.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab");
         conn.drain();
     });
     let proxy = Proxy::with(&server, Settings { body_idle_timeout: SHORT, ..settings() });
     let mut client = proxy.client();
-    client.say(ASK);
+    client.send(ASK);
     assert_eq!(client.until("\r\n\r\nab").get(9..12), Some("200"));
-    assert_eq!(client.rest(), "");
+    assert_eq!(client.rest_text(), "");
     assert_eq!(proxy.faults(), [ProxyError::ResponseTimeout]);
 }
 
@@ -99,7 +99,7 @@ fn a_response_that_stops_arriving_is_truncated_with_a_reset() {
 fn a_client_that_does_not_read_is_let_go() {
     let server = Server::play(|conn, _| {
         conn.request();
-        conn.say("HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n");
+        conn.send("HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n");
         let piece = vec![b'x'; 1 << 20];
         for _ in 0..100 {
             if std::io::Write::write_all(&mut conn.stream, &piece).is_err() {
@@ -110,7 +110,7 @@ fn a_client_that_does_not_read_is_let_go() {
     });
     let mut proxy = Proxy::with(&server, Settings { body_idle_timeout: SHORT, ..settings() });
     let mut client = proxy.client();
-    client.say(ASK);
+    client.send(ASK);
     client.until("\r\n\r\n");
     proxy.rests();
     proxy.ended();
@@ -129,13 +129,13 @@ fn an_upstream_that_does_not_read_is_given_up_and_holds_nothing_back_in_memory()
         });
         let proxy = Proxy::with(&server, Settings { body_idle_timeout, ..settings() });
         let mut client = proxy.client();
-        client.say("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\n\r\n");
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\n\r\n");
         let mut sender = client.stream.try_clone().unwrap();
         let sending = std::thread::spawn(move || {
             let piece = vec![b'x'; 1 << 20];
             (0..900).take_while(|_| std::io::Write::write_all(&mut sender, &piece).is_ok()).count()
         });
-        let (status, _, _) = client.answer();
+        let (status, _, _) = client.response().into_parts();
         drop((tell, client));
         assert!(sending.join().unwrap() < 100, "it was taken, and nobody read it");
         // 408 is a pause of the client.
@@ -149,9 +149,9 @@ fn steady_progress_may_take_longer_than_any_timeout() {
     in_time_for_one_of("an upstream that sends all the while", |timeout| {
         let server = Server::play(move |conn, _| {
             conn.request();
-            conn.say("HTTP/1.1 200 OK\r\nContent-Length: 30\r\n\r\n");
+            conn.send("HTTP/1.1 200 OK\r\nContent-Length: 30\r\n\r\n");
             for _ in 0..30 {
-                conn.say("x");
+                conn.send("x");
                 std::thread::sleep(timeout / 20);
             }
         });
@@ -163,7 +163,7 @@ fn steady_progress_may_take_longer_than_any_timeout() {
         };
         let proxy = Proxy::with(&server, settings);
         let mut client = proxy.client();
-        client.say(ASK);
+        client.send(ASK);
         client.try_until(&"x".repeat(30)).is_some()
     });
 }
@@ -174,11 +174,11 @@ fn an_absent_upstream_and_a_slow_one_are_different_errors() {
     let proxy = Proxy::start(&server);
     drop(server);
     let mut client = proxy.client();
-    client.say(ASK);
-    let (status, _, body) = client.answer();
+    client.send(ASK);
+    let (status, _, body) = client.response().into_parts();
     assert_eq!((status, body.as_str()), (502, "upstream_unreachable"));
-    client.say("GET /own HTTP/1.1\r\nHost: a\r\n\r\n");
-    assert_eq!(client.answer().0, 404);
+    client.send("GET /own HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.response().status, 404);
 }
 
 #[test]
@@ -189,18 +189,18 @@ fn the_longest_silent_client_makes_room_for_a_new_one() {
     let proxy = Proxy::with(&server, room);
     let mut inside: Vec<_> = (0..2).map(|_| proxy.client()).collect();
     for client in &mut inside {
-        client.say(ASK);
-        assert_eq!(client.answer().0, 200);
+        client.send(ASK);
+        assert_eq!(client.response().status, 200);
     }
-    inside[0].say(ASK);
-    assert_eq!(inside[0].answer().0, 200);
+    inside[0].send(ASK);
+    assert_eq!(inside[0].response().status, 200);
     assert_eq!((stats.connections(), stats.pauses(), stats.evicted()), (2, 0, 0));
     let mut outside = proxy.client();
-    outside.say(ASK);
-    assert_eq!(outside.answer().0, 200);
-    assert!(inside[1].rest().is_empty(), "it was silent for the longest time");
-    inside[0].say(ASK);
-    assert_eq!(inside[0].answer().0, 200);
+    outside.send(ASK);
+    assert_eq!(outside.response().status, 200);
+    assert!(inside[1].rest_text().is_empty(), "it was silent for the longest time");
+    inside[0].send(ASK);
+    assert_eq!(inside[0].response().status, 200);
     assert_eq!((stats.connections(), stats.pauses(), stats.evicted()), (2, 1, 1));
     drop((inside, outside));
     eventually("nobody is there", || stats.connections() == 0);
@@ -213,18 +213,18 @@ fn a_client_under_way_keeps_its_seat_and_a_new_one_waits() {
     let server = Server::play(move |conn, _| {
         conn.request();
         wait.lock().unwrap().recv().unwrap();
-        conn.say(OK);
+        conn.send(OK);
     });
     let room = Settings { max_connections: 2, ..settings() };
     let stats = room.stats.clone();
     let proxy = Proxy::with(&server, room);
     let mut inside: Vec<_> = (0..2).map(|_| proxy.client()).collect();
     for client in &mut inside {
-        client.say(ASK);
+        client.send(ASK);
     }
     eventually("both are under way", || server.connections() == 2);
     let mut outside = proxy.client();
-    outside.say(ASK);
+    outside.send(ASK);
     eventually("the third waits", || stats.pauses() == 1);
     outside.stream.set_nonblocking(true).unwrap();
     assert!(outside.stream.peek(&mut [0]).is_err(), "not its turn yet");
@@ -232,9 +232,9 @@ fn a_client_under_way_keeps_its_seat_and_a_new_one_waits() {
     assert_eq!((stats.connections(), stats.evicted()), (2, 0));
     (0..3).for_each(|_| go.send(()).unwrap());
     for client in &mut inside {
-        assert_eq!(client.answer().0, 200);
+        assert_eq!(client.response().status, 200);
     }
-    assert_eq!(outside.answer().0, 200, "a client that has its response makes room");
+    assert_eq!(outside.response().status, 200, "a client that has its response makes room");
 }
 
 #[test]
@@ -243,7 +243,7 @@ fn upstream_connections_that_wait_for_a_request_are_counted_while_they_do() {
     let wait = std::sync::Mutex::new(wait);
     let server = Server::play(move |conn, _| {
         conn.request();
-        conn.say(OK);
+        conn.send(OK);
         wait.lock().unwrap().recv().unwrap();
     });
     let room = settings();
@@ -251,8 +251,8 @@ fn upstream_connections_that_wait_for_a_request_are_counted_while_they_do() {
     let proxy = Proxy::with(&server, room);
     assert_eq!(stats.idle(), 0);
     let mut client = proxy.client();
-    client.say(ASK);
-    assert_eq!(client.answer().0, 200);
+    client.send(ASK);
+    assert_eq!(client.response().status, 200);
     eventually("it waits", || stats.idle() == 1);
     go.send(()).unwrap();
     eventually("it is gone", || stats.idle() == 0);

@@ -21,7 +21,7 @@ fn a_streamed_response_is_sent_as_it_is_produced() {
     let (send, parts) = mpsc::channel(4);
     let world = live(parts, &server);
     let mut client = world.client();
-    client.say("GET /live HTTP/1.1\r\nHost: a\r\n\r\n");
+    client.send("GET /live HTTP/1.1\r\nHost: a\r\n\r\n");
     let head = client.until("\r\n\r\n").to_ascii_lowercase();
     assert!(head.contains("503") && head.contains("transfer-encoding: chunked"), "{head}");
     assert_eq!(client.until("first\n\r\n"), "6\r\nfirst\n\r\n");
@@ -36,8 +36,8 @@ fn a_streamed_response_is_sent_as_it_is_produced() {
     }
     drop(send);
     assert_eq!(client.until("0\r\n\r\n"), "0\r\n\r\n");
-    client.say(ASK);
-    assert_eq!(client.answer().2, "ok", "and the connection goes on");
+    client.send(ASK);
+    assert_eq!(client.response().body, "ok", "and the connection goes on");
 }
 
 #[test]
@@ -46,8 +46,8 @@ fn a_streamed_response_ends_properly_for_a_client_that_ended_its_input() {
     let (send, parts) = mpsc::channel(4);
     let world = live(parts, &server);
     let mut client = world.client();
-    client.say("GET /live HTTP/1.1\r\nHost: a\r\n\r\n").hush();
-    assert!(client.rest().ends_with("first\n\r\n0\r\n\r\n"));
+    client.send("GET /live HTTP/1.1\r\nHost: a\r\n\r\n").close_sending();
+    assert!(client.rest_text().ends_with("first\n\r\n0\r\n\r\n"));
     eventually("the producer notices", || send.is_closed());
 }
 
@@ -57,7 +57,7 @@ fn a_streamed_response_ends_when_the_client_leaves_or_a_drain_begins() {
     let (send, parts) = mpsc::channel(4);
     let world = live(parts, &server);
     let mut client = world.client();
-    client.say("GET /live HTTP/1.1\r\nHost: a\r\n\r\n");
+    client.send("GET /live HTTP/1.1\r\nHost: a\r\n\r\n");
     client.until("first\n");
     drop(client);
     eventually("its maker learns it", || send.is_closed());
@@ -65,10 +65,10 @@ fn a_streamed_response_ends_when_the_client_leaves_or_a_drain_begins() {
     let (send, parts) = mpsc::channel(4);
     let mut world = live(parts, &server);
     let mut client = world.client();
-    client.say("GET /live HTTP/1.1\r\nHost: a\r\n\r\n");
+    client.send("GET /live HTTP/1.1\r\nHost: a\r\n\r\n");
     client.until("first\n\r\n");
     world.stop.cancel();
-    assert_eq!(client.rest(), "0\r\n\r\n", "whole, so that whoever wants more asks again");
+    assert_eq!(client.rest_text(), "0\r\n\r\n", "whole, so that whoever wants more asks again");
     world.ended();
     assert!(send.is_closed());
 }
@@ -85,10 +85,10 @@ fn a_streamed_response_suits_http_1_0_clients_and_head_requests() {
         drop(send);
         let world = live(parts, &server);
         let mut client = world.client();
-        client.say(ask);
+        client.send(ask);
         let head = client.until("\r\n\r\n");
         assert!(head.contains("connection: close"), "{head}");
-        assert_eq!(client.rest(), body);
+        assert_eq!(client.rest_text(), body);
     }
 }
 
@@ -99,7 +99,7 @@ fn a_reader_who_stops_reading_what_is_made_is_let_go() {
     let bounds = Settings { body_idle_timeout: Duration::from_millis(60), ..settings() };
     let world = World::with(&server, Script { stream: Some(parts), ..Script::default() }, bounds);
     let mut client = world.client();
-    client.say("GET /live HTTP/1.1\r\nHost: a\r\n\r\n");
+    client.send("GET /live HTTP/1.1\r\nHost: a\r\n\r\n");
     client.until("first\n");
     let sent = (0..1_000).take_while(|_| send.blocking_send(vec![b'x'; 1 << 20]).is_ok()).count();
     assert!(sent < 100, "{sent} MiB were taken, and nobody read");

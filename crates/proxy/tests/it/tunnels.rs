@@ -17,16 +17,16 @@ const GOING_AWAY: &[u8] = &[0x88, 0x02, 0x03, 0xe9];
 fn echo() -> Server {
     Server::play(|conn, _| {
         conn.until(b"\r\n\r\n");
-        conn.say(AGREED);
+        conn.send(AGREED);
         while let Some(byte) = conn.exactly(1) {
-            conn.say(byte);
+            conn.send(byte);
         }
     })
 }
 
 fn open(proxy: &Proxy) -> Client {
     let mut client = proxy.client();
-    client.say(ASK);
+    client.send(ASK);
     client.until("\r\n\r\n");
     client
 }
@@ -37,7 +37,7 @@ fn a_handshake_passes_and_then_bytes_both_ways() {
     let mut proxy = Proxy::start(&server);
     let mut client = proxy.client();
     // The first frame arrives right behind the handshake.
-    client.say(format!("{ASK}early"));
+    client.send(format!("{ASK}early"));
     insta::assert_snapshot!(client.until("\r\n\r\n").replace("\r\n", "\n"), @r"
     HTTP/1.1 101 Switching Protocols
     Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=
@@ -47,7 +47,7 @@ fn a_handshake_passes_and_then_bytes_both_ways() {
     ");
     assert_eq!(client.until("early"), "early");
     for _ in 0..10 {
-        client.say("hello");
+        client.send("hello");
         assert_eq!(client.until("hello"), "hello");
     }
     drop(client);
@@ -60,8 +60,8 @@ fn a_handshake_passes_and_then_bytes_both_ways() {
 fn much_passes_a_slow_reader_unharmed() {
     let server = Server::play(|conn, _| {
         conn.until(b"\r\n\r\n");
-        conn.say(AGREED);
-        conn.say(vec![b'x'; 8 << 20]);
+        conn.send(AGREED);
+        conn.send(vec![b'x'; 8 << 20]);
         conn.drain();
     });
     let proxy = Proxy::start(&server);
@@ -77,7 +77,7 @@ fn much_passes_a_slow_reader_unharmed() {
 
 #[test]
 fn a_server_that_does_not_agree_is_passed_on_or_refused() {
-    for (answer, status) in [
+    for (response, status) in [
         ("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n".to_owned(), 403),
         ("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_owned(), 200),
         (AGREED.replace("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", "xxxxLMBiTxaQ9kYGzzhZRbK+xOo="), 502),
@@ -87,13 +87,13 @@ fn a_server_that_does_not_agree_is_passed_on_or_refused() {
     ] {
         let server = Server::play(move |conn, _| {
             conn.until(b"\r\n\r\n");
-            conn.say(&answer);
+            conn.send(&response);
             conn.drain();
         });
         let proxy = Proxy::start(&server);
         let mut client = proxy.client();
-        client.say(ASK);
-        assert_eq!(client.answer().0, status);
+        client.send(ASK);
+        assert_eq!(client.response().status, status);
     }
 }
 
@@ -101,14 +101,14 @@ fn a_server_that_does_not_agree_is_passed_on_or_refused() {
 fn a_tunnel_ends_when_either_end_closes() {
     let server = Server::play(|conn, _| {
         conn.until(b"\r\n\r\n");
-        conn.say(AGREED);
+        conn.send(AGREED);
         conn.exactly(1);
-        conn.say("bye");
+        conn.send("bye");
     });
     let proxy = Proxy::start(&server);
     let mut client = open(&proxy);
-    client.say("x");
-    assert_eq!(client.rest(), "bye");
+    client.send("x");
+    assert_eq!(client.rest_text(), "bye");
     drop(client);
     proxy.rests();
 }
@@ -125,18 +125,18 @@ fn a_silent_tunnel_stays_unless_told_otherwise() {
         };
         let proxy = Proxy::with(&server, bounds);
         let (mut client, mut other) = (proxy.client(), proxy.client());
-        client.say(ASK);
-        assert_eq!(other.rest(), "", "time enough has passed for an idle client");
+        client.send(ASK);
+        assert_eq!(other.rest_text(), "", "time enough has passed for an idle client");
         let is_open = client.try_until("\r\n\r\n").is_some();
         if is_open {
-            client.say("still here");
+            client.send("still here");
             assert_eq!(client.until("still here"), "still here");
         }
         is_open
     });
     let tunnel_idle_timeout = Some(Duration::from_millis(500));
     let proxy = Proxy::with(&server, Settings { tunnel_idle_timeout, ..settings() });
-    assert_eq!(open(&proxy).rest(), "");
+    assert_eq!(open(&proxy).rest_text(), "");
     proxy.rests();
 }
 
@@ -147,13 +147,13 @@ fn at_the_deadline_of_a_drain_a_tunnel_gets_1001_between_two_frames() {
     let wait = std::sync::Mutex::new(wait);
     let server = Server::play(move |conn, place| {
         conn.until(b"\r\n\r\n");
-        conn.say(AGREED);
+        conn.send(AGREED);
         match place {
-            0 => conn.say([0x82, 2, b'o', b'k']),
+            0 => conn.send([0x82, 2, b'o', b'k']),
             _ => {
-                conn.say([0x82, 5, b'a', b'b', b'c']);
+                conn.send([0x82, 5, b'a', b'b', b'c']);
                 wait.lock().unwrap().recv().unwrap();
-                conn.say([b'd', b'e', 0x82, 2, b'n', b'o']);
+                conn.send([b'd', b'e', 0x82, 2, b'n', b'o']);
             }
         }
         conn.drain();
@@ -169,11 +169,11 @@ fn at_the_deadline_of_a_drain_a_tunnel_gets_1001_between_two_frames() {
     inside.until("abc");
     eventually("both are open", || server.connections() == 2);
     proxy.ask_to_stop();
-    assert_eq!(between.raw(), GOING_AWAY, "between two frames at once");
+    assert_eq!(between.rest(), GOING_AWAY, "between two frames at once");
     go.send(()).unwrap();
     let mut end = b"de".to_vec();
     end.extend_from_slice(GOING_AWAY);
-    assert_eq!(inside.raw(), end, "the frame under way is finished, and none begun");
+    assert_eq!(inside.rest(), end, "the frame under way is finished, and none begun");
     drop((between, inside));
     proxy.ended();
 }
@@ -184,15 +184,15 @@ fn a_tunnel_that_closes_by_itself_is_waited_for() {
     let wait = std::sync::Mutex::new(wait);
     let server = Server::play(move |conn, _| {
         conn.until(b"\r\n\r\n");
-        conn.say(AGREED);
+        conn.send(AGREED);
         wait.lock().unwrap().recv().unwrap();
-        conn.say([0x88, 2, 0x03, 0xe8]);
+        conn.send([0x88, 2, 0x03, 0xe8]);
     });
     let mut proxy = Proxy::start(&server);
     let mut client = open(&proxy);
     proxy.ask_to_stop();
     go.send(()).unwrap();
-    assert_eq!(client.raw(), [0x88, 2, 0x03, 0xe8]);
+    assert_eq!(client.rest(), [0x88, 2, 0x03, 0xe8]);
     drop(client);
     proxy.ended();
 }

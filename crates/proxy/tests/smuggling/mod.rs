@@ -28,29 +28,29 @@ pub(crate) fn run(address: SocketAddr, host: &str, upstream: &Recorder) {
     for case in &cases {
         let text = case.text.replace("HOST", host);
         let hidden = format!("GET /hidden HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
-        let answers =
+        let responses =
             converse(address, &[text.as_bytes(), hidden.as_bytes()].concat(), &case.means);
         let mut meant: VecDeque<ReceivedRequest> = VecDeque::new();
         match &case.means {
             Means::Refused(status) => {
                 // A front may also respond 404, for a request without a host or with another host.
                 let refused = [[*status], [404]].map(Vec::from);
-                assert!(refused.contains(&statuses(&answers)), "{text:?}: {answers}");
+                assert!(refused.contains(&statuses(&responses)), "{text:?}: {responses}");
             }
             Means::Breaks => {
                 partials += 1;
-                assert_eq!(statuses(&answers), [400], "{text:?}: {answers}");
+                assert_eq!(statuses(&responses), [400], "{text:?}: {responses}");
             }
             Means::Short => {
                 partials += 1;
-                assert!(!answers.contains(" 200 "), "{text:?}: {answers}");
+                assert!(!responses.contains(" 200 "), "{text:?}: {responses}");
             }
             Means::Requests(requests, goes_on) => {
                 meant.extend(requests.iter().map(|request| ReceivedRequest::new(*request)));
                 if *goes_on {
                     meant.push_back(ReceivedRequest::new(("GET", "/hidden", "")));
                 }
-                assert_eq!(statuses(&answers), vec![200; meant.len()], "{text:?}: {answers}");
+                assert_eq!(statuses(&responses), vec![200; meant.len()], "{text:?}: {responses}");
             }
         }
         let seen =
@@ -70,20 +70,21 @@ fn converse(address: SocketAddr, bytes: &[u8], means: &Means) -> String {
     if let Means::Short = means {
         client.shutdown(Shutdown::Write).unwrap();
     }
-    let mut answers = Vec::new();
-    match client.read_to_end(&mut answers) {
+    let mut responses = Vec::new();
+    match client.read_to_end(&mut responses) {
         Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
             panic!("{:?}: neither answered nor closed", String::from_utf8_lossy(bytes))
         }
         // The connection may end with an abort.
         Ok(_) | Err(_) => {}
     }
-    String::from_utf8_lossy(&answers).into_owned()
+    String::from_utf8_lossy(&responses).into_owned()
 }
 
 /// Returns the statuses of all final responses.
-fn statuses(answers: &str) -> Vec<u16> {
-    let lines = answers.match_indices("HTTP/1.1 ").map(|(at, start)| &answers[at + start.len()..]);
+fn statuses(responses: &str) -> Vec<u16> {
+    let lines =
+        responses.match_indices("HTTP/1.1 ").map(|(at, start)| &responses[at + start.len()..]);
     let statuses = lines.filter_map(|rest| rest.get(..3)?.parse().ok());
     statuses.filter(|status| *status >= 200).collect()
 }

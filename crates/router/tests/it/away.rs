@@ -7,13 +7,13 @@ use protocol::spec::Desired;
 
 use service::Secret;
 
-use crate::harness::{Client, Folder, Running, eventually, nowhere};
+use crate::harness::{Client, Running, TempDir, eventually, nowhere};
 use crate::orchestrator::{FakeOrchestrator, Mode};
 use crate::tenant::Tenant;
 
 #[test]
 fn without_an_orchestrator_what_runs_is_served_and_what_sleeps_is_not() {
-    let folder = Folder::new();
+    let folder = TempDir::new("router").unwrap();
     let (acme, other) = (Tenant::new(&folder, 1, "acme"), Tenant::new(&folder, 2, "other"));
     let routes = vec![acme.running(), other.route(State::Sleeping, Desired::Running)];
     let (control, mut router) = Running::kept(routes, &folder, |settings| {
@@ -22,9 +22,9 @@ fn without_an_orchestrator_what_runs_is_served_and_what_sleeps_is_not() {
     let address = router.stop_orchestrator();
     for _ in 0..3 {
         assert_eq!(router.get("acme.localhost", "/").status, 200);
-        let answer = router.get("other.localhost", "/");
-        assert_eq!((answer.status, answer.code().as_str()), (503, "wake_unavailable"));
-        assert!(answer.has("retry-after: "), "{answer:?}");
+        let response = router.get("other.localhost", "/");
+        assert_eq!((response.status, response.code().as_str()), (503, "wake_unavailable"));
+        assert!(response.has("retry-after: "), "{response:?}");
     }
     let page = router.send(
         "GET / HTTP/1.1\r\nHost: other.localhost\r\nSec-Fetch-Mode: navigate\r\nAccept: text/html\r\n\r\n",
@@ -48,12 +48,12 @@ fn without_an_orchestrator_what_runs_is_served_and_what_sleeps_is_not() {
 
 #[test]
 fn a_request_under_way_is_leased_as_soon_as_there_is_somebody_to_ask() {
-    let folder = Folder::new();
+    let folder = TempDir::new("router").unwrap();
     let acme = Tenant::new(&folder, 1, "acme");
     let (control, mut router) = Running::knowing(vec![acme.running()], &folder);
     let address = router.stop_orchestrator();
     let mut client = Client::connect(router.public);
-    client.say("GET /drip HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
+    client.send("GET /drip HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
     client.until("half");
     router.set_orchestrator(FakeOrchestrator::at(address, &control.feed));
     eventually("the tenant is leased", || {
@@ -65,7 +65,7 @@ fn a_request_under_way_is_leased_as_soon_as_there_is_somebody_to_ask() {
 
 #[test]
 fn a_request_without_a_lease_is_asked_once_more_where_nothing_can_be_done_twice() {
-    let folder = Folder::new();
+    let folder = TempDir::new("router").unwrap();
     let acme = Tenant::new(&folder, 1, "acme");
     let (_control, mut router) = Running::knowing(vec![acme.running()], &folder);
     router.stop_orchestrator();
@@ -81,7 +81,7 @@ fn a_request_without_a_lease_is_asked_once_more_where_nothing_can_be_done_twice(
 
 #[test]
 fn an_orchestrator_that_hangs_is_no_better_than_none() {
-    let folder = Folder::new();
+    let folder = TempDir::new("router").unwrap();
     let (acme, other) = (Tenant::new(&folder, 1, "acme"), Tenant::new(&folder, 2, "other"));
     let routes = vec![acme.running(), other.route(State::Sleeping, Desired::Running)];
     // The listener accepts connections and never sends a byte.
@@ -99,7 +99,7 @@ fn an_orchestrator_that_hangs_is_no_better_than_none() {
 
 #[test]
 fn an_orchestrator_that_knows_nobody_yet_is_no_better_than_none() {
-    let folder = Folder::new();
+    let folder = TempDir::new("router").unwrap();
     let acme = Tenant::new(&folder, 1, "acme");
     let (_control, router) = Running::knowing(vec![acme.running()], &folder);
     router.orchestrator().set_listed(false);
@@ -115,13 +115,13 @@ fn an_orchestrator_that_knows_nobody_yet_is_no_better_than_none() {
 
 #[test]
 fn a_request_for_a_sleeping_tenant_waits_through_a_restart_of_the_orchestrator() {
-    let folder = Folder::new();
+    let folder = TempDir::new("router").unwrap();
     let acme = Tenant::new(&folder, 1, "acme");
     let route = acme.route(State::Sleeping, Desired::Running);
     let (control, mut router) = Running::knowing(vec![route], &folder);
     router.orchestrator().set_mode(acme.id, Mode::Sleeping);
     let mut client = Client::connect(router.public);
-    client.say("GET / HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
+    client.send("GET / HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
     eventually("a lease is requested", || router.orchestrator().lease_requests().len() == 1);
     // The orchestrator reports that it is shutting down; then no orchestrator listens; then the
     // next one starts.
@@ -130,18 +130,18 @@ fn a_request_for_a_sleeping_tenant_waits_through_a_restart_of_the_orchestrator()
     assert_eq!(router.metric("cial_router_orchestrator_up"), "0");
     let address = router.stop_orchestrator();
     let mut late = Client::connect(router.public);
-    late.say("GET / HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
+    late.send("GET / HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
     eventually("both wait", || router.metric("cial_router_held_requests_current") == "2");
     let orchestrator = FakeOrchestrator::at(address, &control.feed);
     orchestrator.set_mode(acme.id, Mode::Awake);
     router.set_orchestrator(orchestrator);
-    assert_eq!((client.answer().status, late.answer().status), (200, 200));
+    assert_eq!((client.response().status, late.response().status), (200, 200));
     assert_eq!(router.metric("cial_router_unleased_total"), "0");
 }
 
 #[test]
 fn an_orchestrator_that_takes_no_call_of_ours_is_not_away() {
-    let folder = Folder::new();
+    let folder = TempDir::new("router").unwrap();
     let acme = Tenant::new(&folder, 1, "acme");
     let (_control, router) = Running::kept(vec![acme.running()], &folder, |settings| {
         settings.leases_token = Secret::new("another-Vd8mQ0zXc5hYt1rKp7sLw2uBn6");
@@ -149,54 +149,54 @@ fn an_orchestrator_that_takes_no_call_of_ours_is_not_away() {
     // The orchestrator goes on freezing tenants without a lease, so the router sends nothing
     // without a lease.
     for _ in 0..3 {
-        let answer = router.get("acme.localhost", "/");
-        assert_eq!((answer.status, answer.code().as_str()), (503, "wake_unavailable"));
+        let response = router.get("acme.localhost", "/");
+        assert_eq!((response.status, response.code().as_str()), (503, "wake_unavailable"));
     }
     assert!(acme.heads().is_empty());
     assert_eq!(router.metric("cial_router_orchestrator_up"), "1");
     let mut client = Client::connect(router.internal);
-    client.say("GET /readyz HTTP/1.1\r\nHost: router:8081\r\n\r\n");
-    let ready = client.answer();
+    client.send("GET /readyz HTTP/1.1\r\nHost: router:8081\r\n\r\n");
+    let ready = client.response();
     assert_eq!((ready.status, ready.code().as_str()), (503, "waiting"));
     assert!(ready.body.contains("\"orchestrator: "), "{ready:?}");
 }
 
 #[test]
 fn a_long_wake_is_not_taken_for_silence() {
-    let folder = Folder::new();
+    let folder = TempDir::new("router").unwrap();
     let acme = Tenant::new(&folder, 1, "acme");
     let route = acme.route(State::Sleeping, Desired::Running);
     let (_control, router) = Running::knowing(vec![route], &folder);
     router.orchestrator().set_mode(acme.id, Mode::Sleeping);
     let mut client = Client::connect(router.public);
-    client.say("GET / HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
+    client.send("GET / HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
     eventually("a probe arrives", || router.orchestrator().probes() >= 2);
     assert_eq!(router.metric("cial_router_held_requests_current"), "1");
     router.orchestrator().set_mode(acme.id, Mode::Awake);
-    assert_eq!(client.answer().status, 200);
+    assert_eq!(client.response().status, 200);
     assert_eq!(router.orchestrator().lease_requests().len(), 1);
 }
 
 #[test]
 fn a_lease_outlives_the_orchestrator_for_its_time_and_tunnels_go_on_after() {
-    let folder = Folder::new();
+    let folder = TempDir::new("router").unwrap();
     let acme = Tenant::new(&folder, 1, "acme");
     let (_control, mut router) = Running::knowing(vec![acme.running()], &folder);
     router.orchestrator().set_terms(3_000, 100);
     let mut client = Client::connect(router.public);
-    client.say(
+    client.send(
         "GET /ws HTTP/1.1\r\nHost: acme.localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
     );
     client.until("\r\n\r\n");
     router.stop_orchestrator();
     eventually("the loss is known", || {
-        client.say([0x82, 0x01, b'x']);
+        client.send([0x82, 0x01, b'x']);
         client.until("x");
         router.metric("cial_router_orchestrator_up") == "0"
     });
     eventually("the lease is over", || {
-        client.say([0x82, 0x01, b'x']);
+        client.send([0x82, 0x01, b'x']);
         client.until("x");
         router.metric("cial_router_leases") == "0"
     });
@@ -205,14 +205,14 @@ fn a_lease_outlives_the_orchestrator_for_its_time_and_tunnels_go_on_after() {
 
 #[test]
 fn without_app_api_a_sleeping_tenant_wakes_where_its_lease_says() {
-    let folder = Folder::new();
+    let folder = TempDir::new("router").unwrap();
     let acme = Tenant::new(&folder, 1, "acme");
     let mut route = acme.route(State::Sleeping, Desired::Running);
     route.upstream = None;
     let (control, router) = Running::knowing(vec![route], &folder);
     let revision = control.feed.revision();
     let kept = format!("\"revision\":{revision},");
-    let cache = folder.0.join("routes.json");
+    let cache = folder.path().join("routes.json");
     eventually("the table is on disk", || {
         std::fs::read_to_string(&cache).is_ok_and(|text| text.contains(&kept))
     });

@@ -2,9 +2,8 @@
 //! echo.
 
 use std::convert::Infallible;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::io::Read;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
@@ -21,36 +20,17 @@ use service::Secret;
 use service::forwarded::TrustedProxies;
 use service::logs::LogFilter;
 use service::watch::Feed;
-use testkit::clock::now;
+pub(crate) use testkit::{
+    ByteClient as Client, ByteResponse as Response, PATIENCE, TempDir, wait_until as eventually,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::orchestrator::FakeOrchestrator;
 
 pub(crate) const TOKEN: &str = "routes-7Jk2mQ0zXc5hYt1rKp8sLw3uBn6";
-/// A longer wait never ends: on a busy machine a process may take seconds to start.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) fn master() -> Secret {
     Secret::new("8vY2m0Qz5hYt1rKp7sXw3uBn6cEd9fGa")
-}
-
-/// A temporary folder, removed on drop.
-pub(crate) struct Folder(pub(crate) PathBuf);
-
-impl Folder {
-    pub(crate) fn new() -> Self {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("router-it-{}-{number}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }
 
 /// The route watch of app-api's internal listener.
@@ -111,18 +91,18 @@ async fn serve(socket: std::net::TcpListener, feed: Feed<Route>, snapshots: Arc<
         let (stream, _) = listener.accept().await.unwrap();
         let (feed, snapshots) = (feed.clone(), snapshots.clone());
         tokio::spawn(async move {
-            let answer = service_fn(move |request: Request<Incoming>| {
+            let response = service_fn(move |request: Request<Incoming>| {
                 let bearer = request.headers().get("authorization").map(|v| v.as_bytes().to_vec());
                 let is_known = bearer == Some(format!("Bearer {TOKEN}").into_bytes());
-                let mut answer = feed.watch_response();
+                let mut response = feed.watch_response();
                 snapshots.fetch_add(1, Ordering::Relaxed);
                 if request.uri().path() != "/v1/routes/watch" || !is_known {
-                    *answer.status_mut() = StatusCode::UNAUTHORIZED;
+                    *response.status_mut() = StatusCode::UNAUTHORIZED;
                 }
-                std::future::ready(Ok::<_, Infallible>(answer))
+                std::future::ready(Ok::<_, Infallible>(response))
             });
             let io = TokioIo::new(stream);
-            let _ = hyper::server::conn::http1::Builder::new().serve_connection(io, answer).await;
+            let _ = hyper::server::conn::http1::Builder::new().serve_connection(io, response).await;
         });
     }
 }
@@ -155,13 +135,13 @@ pub(crate) fn nowhere() -> SocketAddr {
 
 impl Running {
     /// Starts a router without an orchestrator.
-    pub(crate) fn start(control: SocketAddr, folder: &Folder) -> Self {
+    pub(crate) fn start(control: SocketAddr, folder: &TempDir) -> Self {
         Self::with(control, folder, |_| {})
     }
 
     pub(crate) fn with(
         control: SocketAddr,
-        folder: &Folder,
+        folder: &TempDir,
         change: impl FnOnce(&mut Settings),
     ) -> Self {
         let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
@@ -173,7 +153,7 @@ impl Running {
             routes_token: Secret::new(TOKEN),
             route_secret: master(),
             domain: "localhost".parse().unwrap(),
-            cache: folder.0.join("routes.json"),
+            cache: folder.path().join("routes.json"),
             body_limit: 50_000_000,
             threads: 2,
             drain: Duration::from_secs(20),
@@ -198,13 +178,13 @@ impl Running {
 
     /// Starts a router with one control plane, one orchestrator and these routes, and waits until
     /// the router knows them.
-    pub(crate) fn knowing(routes: Vec<Route>, folder: &Folder) -> (Control, Self) {
+    pub(crate) fn knowing(routes: Vec<Route>, folder: &TempDir) -> (Control, Self) {
         Self::kept(routes, folder, |_| {})
     }
 
     pub(crate) fn kept(
         routes: Vec<Route>,
-        folder: &Folder,
+        folder: &TempDir,
         change: impl FnOnce(&mut Settings),
     ) -> (Control, Self) {
         let control = Control::start(1);
@@ -234,8 +214,8 @@ impl Running {
     /// Returns the value of a metric as text.
     pub(crate) fn metric(&self, name: &str) -> String {
         let mut client = Client::connect(self.internal);
-        client.say("GET /metrics HTTP/1.1\r\nHost: router:8081\r\n\r\n");
-        let text = client.answer().body;
+        client.send("GET /metrics HTTP/1.1\r\nHost: router:8081\r\n\r\n");
+        let text = client.response().body;
         let found = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         found.unwrap_or("").to_owned()
     }
@@ -246,8 +226,8 @@ impl Running {
 
     pub(crate) fn send(&self, text: &str) -> Response {
         let mut client = Client::connect(self.public);
-        client.say(text);
-        client.answer()
+        client.send(text);
+        client.response()
     }
 
     /// Returns the number or the word behind `"field":` of `/health`.
@@ -277,79 +257,6 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.stop.cancel();
-    }
-}
-
-#[derive(Debug)]
-pub(crate) struct Response {
-    pub(crate) status: u16,
-    pub(crate) head: String,
-    pub(crate) body: String,
-}
-
-impl Response {
-    pub(crate) fn has(&self, line: &str) -> bool {
-        self.head.to_ascii_lowercase().contains(&line.to_ascii_lowercase())
-    }
-
-    /// Returns `code` of a problem.
-    pub(crate) fn code(&self) -> String {
-        assert!(self.has("content-type: application/problem+json"), "{self:?}");
-        let value: serde_json::Value = serde_json::from_str(&self.body).unwrap();
-        value["code"].as_str().unwrap().to_owned()
-    }
-}
-
-pub(crate) struct Client {
-    pub(crate) stream: TcpStream,
-    held: Vec<u8>,
-}
-
-impl Client {
-    pub(crate) fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        Self { stream, held: Vec::new() }
-    }
-
-    pub(crate) fn say(&mut self, text: impl AsRef<[u8]>) {
-        self.stream.write_all(text.as_ref()).unwrap();
-    }
-
-    pub(crate) fn until(&mut self, end: &str) -> String {
-        until(&mut self.stream, &mut self.held, end)
-            .unwrap_or_else(|| panic!("closed before {end:?}"))
-    }
-
-    pub(crate) fn answer(&mut self) -> Response {
-        let head = self.until("\r\n\r\n");
-        let lower = head.to_ascii_lowercase();
-        let length = lower
-            .find("content-length: ")
-            .map_or(0, |at| lower[at + 16..].split('\r').next().unwrap().parse::<usize>().unwrap());
-        let mut body = std::mem::take(&mut self.held);
-        let had = body.len().min(length);
-        self.held = body.split_off(had);
-        let mut rest = vec![0; length - had];
-        self.stream.read_exact(&mut rest).unwrap();
-        body.extend(rest);
-        let status = head[9..12].parse().unwrap();
-        Response { status, head, body: String::from_utf8_lossy(&body).into_owned() }
-    }
-
-    pub(crate) fn rest(&mut self) -> Vec<u8> {
-        let mut all = std::mem::take(&mut self.held);
-        let _ = self.stream.read_to_end(&mut all);
-        all
-    }
-}
-
-/// Waits for a condition that no event reports.
-pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let start = now();
-    while !holds() {
-        assert!(start.elapsed() < PATIENCE, "never: {what}");
-        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

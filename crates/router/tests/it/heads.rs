@@ -3,7 +3,7 @@
 
 use proxy::HeadLimit;
 
-use crate::harness::{Folder, Running};
+use crate::harness::{Running, TempDir};
 use crate::tenant::Tenant;
 
 const FIRST: HeadLimit = HeadLimit::FIRST_HOP;
@@ -25,7 +25,7 @@ fn request(lines: usize, bytes: usize) -> String {
 
 #[test]
 fn the_longest_request_gains_less_than_the_edge_takes_beyond_it() {
-    let folder = Folder::new();
+    let folder = TempDir::new("router").unwrap();
     let acme = Tenant::new(&folder, 1, "acme");
     let (_control, router) = Running::kept(vec![acme.running()], &folder, |settings| {
         settings.trusted = "127.0.0.1/32".parse().unwrap();
@@ -39,8 +39,8 @@ fn the_longest_request_gains_less_than_the_edge_takes_beyond_it() {
     }
     let before = acme.heads().len();
     for (lines, bytes) in [(FIRST.lines + 1, 4_000), (5, FIRST.bytes + 1)] {
-        let answer = router.send(&request(lines, bytes));
-        assert_eq!((answer.status, answer.code().as_str()), (431, "headers_too_large"));
+        let response = router.send(&request(lines, bytes));
+        assert_eq!((response.status, response.code().as_str()), (431, "headers_too_large"));
     }
     assert_eq!(acme.heads().len(), before);
     assert_eq!(router.orchestrator().lease_requests().len(), 1, "no lease was lost over it");
@@ -48,16 +48,16 @@ fn the_longest_request_gains_less_than_the_edge_takes_beyond_it() {
 
 #[test]
 fn whatever_answer_an_edge_may_hand_on_is_taken() {
-    let folder = Folder::new();
+    let folder = TempDir::new("router").unwrap();
     let acme = Tenant::new(&folder, 1, "acme");
     let (_control, router) = Running::knowing(vec![acme.running()], &folder);
     for (lines, bytes) in [(NEXT.lines, 4_000), (5, NEXT.bytes), (NEXT.lines, NEXT.bytes)] {
-        let answer = router.get("acme.localhost", &format!("/head?{lines},{bytes}"));
-        assert_eq!((answer.status, answer.body.as_str()), (200, "ok"), "{lines}, {bytes}");
+        let response = router.get("acme.localhost", &format!("/head?{lines},{bytes}"));
+        assert_eq!((response.status, response.body.as_str()), (200, "ok"), "{lines}, {bytes}");
     }
     for (lines, bytes) in [(NEXT.lines + 1, 4_000), (5, NEXT.bytes + 1)] {
-        let answer = router.get("acme.localhost", &format!("/head?{lines},{bytes}"));
-        assert_eq!((answer.status, answer.code().as_str()), (502, "upstream_malformed"));
+        let response = router.get("acme.localhost", &format!("/head?{lines},{bytes}"));
+        assert_eq!((response.status, response.code().as_str()), (502, "upstream_malformed"));
     }
     assert_eq!(router.orchestrator().lease_requests().len(), 1, "no lease was lost over it");
 }

@@ -1,23 +1,26 @@
 //! Health, readiness and metrics are on the internal listener only.
 
-use crate::harness::{Client, Folder, Response, Running, eventually};
+use crate::harness::{Client, Response, Running, TempDir, eventually};
 use crate::tenant::Tenant;
 
 fn get(router: &Running, path: &str) -> Response {
     let mut client = Client::connect(router.internal);
-    client.say(format!("GET {path} HTTP/1.1\r\nHost: router:8081\r\n\r\n"));
-    client.answer()
+    client.send(format!("GET {path} HTTP/1.1\r\nHost: router:8081\r\n\r\n"));
+    client.response()
 }
 
 #[test]
 fn ready_is_who_has_a_table() {
-    let folder = Folder::new();
+    let folder = TempDir::new("router").unwrap();
     let nowhere = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let router = Running::start(nowhere, &folder);
     assert_eq!(get(&router, "/healthz").status, 200);
-    let answer = get(&router, "/readyz");
-    assert_eq!((answer.status, answer.code().as_str()), (503, "waiting"));
-    assert!(answer.body.contains("routes: none") && answer.has("x-request-id: "), "{answer:?}");
+    let response = get(&router, "/readyz");
+    assert_eq!((response.status, response.code().as_str()), (503, "waiting"));
+    assert!(
+        response.body.contains("routes: none") && response.has("x-request-id: "),
+        "{response:?}"
+    );
     let nothing = get(&router, "/nothing");
     assert_eq!((nothing.status, nothing.code().as_str()), (404, "not_found"));
     router.end();
@@ -27,7 +30,7 @@ fn ready_is_who_has_a_table() {
 
 #[test]
 fn metrics_count_what_happened() {
-    let folder = Folder::new();
+    let folder = TempDir::new("router").unwrap();
     let acme = Tenant::new(&folder, 1, "acme");
     let (_control, router) = Running::knowing(vec![acme.running()], &folder);
     router.get("acme.localhost", "/bare");

@@ -6,7 +6,7 @@ use protocol::orchestrator::Upstream;
 use protocol::spec::Desired;
 use protocol::{State, TenantId};
 
-use crate::harness::{Client, Folder, Running, eventually};
+use crate::harness::{Client, Running, TempDir, eventually};
 use crate::orchestrator::Mode;
 use crate::tenant::Tenant;
 
@@ -15,7 +15,7 @@ const WS: &str = "GET /ws HTTP/1.1\r\nHost: acme.localhost\r\nConnection: Upgrad
 
 #[test]
 fn the_first_request_requests_a_lease_and_the_next_ones_do_not() {
-    let folder = Folder::new();
+    let folder = TempDir::new("router").unwrap();
     let acme = Tenant::new(&folder, 1, "acme");
     let (_control, router) = Running::knowing(vec![acme.running()], &folder);
     for _ in 0..20 {
@@ -32,12 +32,12 @@ fn the_first_request_requests_a_lease_and_the_next_ones_do_not() {
 
 #[test]
 fn a_lease_is_held_to_the_last_byte_of_the_answer_and_released_after_its_linger() {
-    let folder = Folder::new();
+    let folder = TempDir::new("router").unwrap();
     let acme = Tenant::new(&folder, 1, "acme");
     let (_control, router) = Running::knowing(vec![acme.running()], &folder);
     router.orchestrator().set_terms(3_000, 100);
     let mut client = Client::connect(router.public);
-    client.say("GET /drip HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
+    client.send("GET /drip HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
     client.until("half");
     // The request is longer than the lease and its linger: each renewal reports a request in
     // flight.
@@ -59,14 +59,14 @@ fn a_lease_is_held_to_the_last_byte_of_the_answer_and_released_after_its_linger(
 
 #[test]
 fn a_websocket_keeps_its_tenant_awake_by_data_and_not_by_being_open() {
-    let folder = Folder::new();
+    let folder = TempDir::new("router").unwrap();
     let acme = Tenant::new(&folder, 1, "acme");
     let (_control, router) = Running::knowing(vec![acme.running()], &folder);
     router.orchestrator().set_terms(3_000, 100);
     let mut client = Client::connect(router.public);
-    client.say(WS);
+    client.send(WS);
     client.until("\r\n\r\n");
-    client.say("\u{82}\u{5}hello".chars().map(|c| c as u8).collect::<Vec<_>>());
+    client.send("\u{82}\u{5}hello".chars().map(|c| c as u8).collect::<Vec<_>>());
     client.until("hello");
     eventually("the lease is released", || router.orchestrator().releases().len() == 1);
     let release = router.orchestrator().releases().remove(0);
@@ -74,10 +74,10 @@ fn a_websocket_keeps_its_tenant_awake_by_data_and_not_by_being_open() {
 
     // The tenant freezes. A ping passes without a lease request; data waits until the thaw.
     router.orchestrator().set_mode(acme.id, Mode::Frozen);
-    client.say([0x89, 0x02, b'p', b'i']);
+    client.send([0x89, 0x02, b'p', b'i']);
     client.until("pi");
     assert_eq!(router.orchestrator().lease_requests().len(), 1);
-    client.say([0x82, 0x02, b'g', b'o']);
+    client.send([0x82, 0x02, b'g', b'o']);
     eventually("a lease is requested", || router.orchestrator().lease_requests().len() == 2);
     assert_eq!(router.orchestrator().lease_requests()[1].intent, RequestIntent::Background);
     client.stream.set_nonblocking(true).unwrap();
@@ -89,7 +89,7 @@ fn a_websocket_keeps_its_tenant_awake_by_data_and_not_by_being_open() {
     // The router renews the lease while data flows.
     let before = router.orchestrator().renewals().len();
     eventually("the lease is renewed", || {
-        client.say([0x82, 0x01, b'x']);
+        client.send([0x82, 0x01, b'x']);
         client.until("x");
         router.orchestrator().renewals().len() > before + 1
     });
@@ -98,27 +98,27 @@ fn a_websocket_keeps_its_tenant_awake_by_data_and_not_by_being_open() {
 
 #[test]
 fn a_websocket_whose_tenant_was_stopped_ends() {
-    let folder = Folder::new();
+    let folder = TempDir::new("router").unwrap();
     let acme = Tenant::new(&folder, 1, "acme");
     let (_control, router) = Running::knowing(vec![acme.running()], &folder);
     router.orchestrator().set_terms(3_000, 100);
     let mut client = Client::connect(router.public);
-    client.say(WS);
+    client.send(WS);
     client.until("\r\n\r\n");
     eventually("the lease is released", || router.orchestrator().releases().len() == 1);
     router.orchestrator().set_mode(acme.id, Mode::Refused("tenant_stopped"));
-    client.say([0x82, 0x02, b'g', b'o']);
+    client.send([0x82, 0x02, b'g', b'o']);
     assert_eq!(client.rest(), [0x88, 0x02, 0x03, 0xe9]);
 }
 
 #[test]
 fn an_event_stream_keeps_its_tenant_awake_while_events_come() {
-    let folder = Folder::new();
+    let folder = TempDir::new("router").unwrap();
     let acme = Tenant::new(&folder, 1, "acme");
     let (_control, router) = Running::knowing(vec![acme.running()], &folder);
     router.orchestrator().set_terms(3_000, 100);
     let mut client = Client::connect(router.public);
-    client.say("GET /sse HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
+    client.send("GET /sse HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
     client.until("data: first\n\n");
     let before = router.orchestrator().renewals().len();
     eventually("the lease is renewed", || {
@@ -134,12 +134,12 @@ fn an_event_stream_keeps_its_tenant_awake_while_events_come() {
 
 #[test]
 fn stream_data_after_the_end_of_a_lease_requests_the_next() {
-    let folder = Folder::new();
+    let folder = TempDir::new("router").unwrap();
     let acme = Tenant::new(&folder, 1, "acme");
     let (_control, router) = Running::knowing(vec![acme.running()], &folder);
     router.orchestrator().set_terms(3_000, 100);
     let mut client = Client::connect(router.public);
-    client.say("GET /sse HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
+    client.send("GET /sse HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
     client.until("data: first\n\n");
     for round in 1..4 {
         // The stream is silent for as long as a lease lingers.
@@ -158,12 +158,12 @@ fn stream_data_after_the_end_of_a_lease_requests_the_next() {
 
 #[test]
 fn a_stream_whose_lease_is_lost_requests_another_with_its_next_data() {
-    let folder = Folder::new();
+    let folder = TempDir::new("router").unwrap();
     let acme = Tenant::new(&folder, 1, "acme");
     let (_control, router) = Running::knowing(vec![acme.running()], &folder);
     router.orchestrator().set_terms(3_000, 600);
     let mut client = Client::connect(router.public);
-    client.say("GET /sse HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
+    client.send("GET /sse HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
     client.until("data: first\n\n");
     let more = |client: &mut Client| {
         acme.cue();
@@ -191,12 +191,12 @@ fn a_stream_whose_lease_is_lost_requests_another_with_its_next_data() {
 
 #[test]
 fn an_event_stream_that_answers_a_post_is_work_also_while_it_says_nothing() {
-    let folder = Folder::new();
+    let folder = TempDir::new("router").unwrap();
     let acme = Tenant::new(&folder, 1, "acme");
     let (_control, router) = Running::knowing(vec![acme.running()], &folder);
     router.orchestrator().set_terms(3_000, 100);
     let mut client = Client::connect(router.public);
-    client.say("POST /sse HTTP/1.1\r\nHost: acme.localhost\r\nContent-Length: 0\r\n\r\n");
+    client.send("POST /sse HTTP/1.1\r\nHost: acme.localhost\r\nContent-Length: 0\r\n\r\n");
     client.until("data: first\n\n");
     // The request is longer than the lease and its linger.
     eventually("the lease is renewed", || router.orchestrator().renewals().len() >= 4);
@@ -207,15 +207,15 @@ fn an_event_stream_that_answers_a_post_is_work_also_while_it_says_nothing() {
 
 #[test]
 fn what_a_lease_says_wins_over_the_table() {
-    let folder = Folder::new();
+    let folder = TempDir::new("router").unwrap();
     let (acme, moved) = (Tenant::new(&folder, 1, "acme"), Tenant::new(&folder, 2, "moved"));
     moved.listen(acme.id);
     let (_control, router) = Running::knowing(vec![acme.running()], &folder);
     let there = moved.running().upstream.unwrap();
     router.orchestrator().set_upstream(acme.id, 2, there);
     for _ in 0..20 {
-        let answer = router.get("acme.localhost", "/");
-        assert!(answer.body.starts_with("Tenant moved\n"), "{answer:?}");
+        let response = router.get("acme.localhost", "/");
+        assert!(response.body.starts_with("Tenant moved\n"), "{response:?}");
     }
     assert!(acme.heads().is_empty());
     assert_eq!(router.orchestrator().lease_requests().len(), 1);
@@ -223,12 +223,12 @@ fn what_a_lease_says_wins_over_the_table() {
 
 #[test]
 fn a_lease_that_is_lost_is_asked_for_anew() {
-    let folder = Folder::new();
+    let folder = TempDir::new("router").unwrap();
     let acme = Tenant::new(&folder, 1, "acme");
     let (_control, router) = Running::knowing(vec![acme.running()], &folder);
     router.orchestrator().set_terms(3_000, 100);
     let mut client = Client::connect(router.public);
-    client.say("GET /drip HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
+    client.send("GET /drip HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
     client.until("half");
     router.orchestrator().set_grants_renewals(false);
     // The new lease request is for the request in flight, which wakes no tenant.
@@ -242,7 +242,7 @@ fn a_lease_that_is_lost_is_asked_for_anew() {
 
 #[test]
 fn a_router_that_ends_gives_back_what_it_holds() {
-    let folder = Folder::new();
+    let folder = TempDir::new("router").unwrap();
     let acme = Tenant::new(&folder, 1, "acme");
     let control = crate::harness::Control::start(1);
     control.feed.put(acme.running());
@@ -273,7 +273,7 @@ fn a_tenant_with_the_name_and_the_port_of_another_never_gets_its_requests() {
 
 /// `take` puts tenant B at the place of tenant A and returns its upstream.
 fn never_gets_its_requests(take: impl Fn(&Tenant, TenantId) -> Upstream) {
-    let folder = Folder::new();
+    let folder = TempDir::new("router").unwrap();
     let a = Tenant::new(&folder, 1, "acme");
     let b = TenantId::new(uuid::Uuid::from_u128(2));
     let mut route = a.running();
@@ -281,9 +281,9 @@ fn never_gets_its_requests(take: impl Fn(&Tenant, TenantId) -> Upstream) {
     let (control, router) = Running::knowing(vec![route.clone()], &folder);
     // A is gone; B has its slug and its place. The router has not received the change.
     let before = control.snapshots();
-    let answer = router.get("acme.localhost", "/");
-    assert_eq!((answer.status, answer.code().as_str()), (502, "upstream_malformed"));
-    assert!(!answer.body.contains("Tenant"), "{answer:?}");
+    let response = router.get("acme.localhost", "/");
+    assert_eq!((response.status, response.code().as_str()), (502, "upstream_malformed"));
+    assert!(!response.body.contains("Tenant"), "{response:?}");
     eventually("the router lists anew", || control.snapshots() > before);
 
     // Now the router receives the change.
@@ -297,7 +297,7 @@ fn never_gets_its_requests(take: impl Fn(&Tenant, TenantId) -> Upstream) {
 
 #[test]
 fn a_generation_that_the_table_does_not_know_makes_the_router_list_anew() {
-    let folder = Folder::new();
+    let folder = TempDir::new("router").unwrap();
     let acme = Tenant::new(&folder, 1, "acme");
     let (control, router) = Running::knowing(vec![acme.running()], &folder);
     let before = control.snapshots();
@@ -308,7 +308,7 @@ fn a_generation_that_the_table_does_not_know_makes_the_router_list_anew() {
 
 #[test]
 fn a_tenant_that_died_is_asked_once_more_where_nothing_can_be_done_twice() {
-    let folder = Folder::new();
+    let folder = TempDir::new("router").unwrap();
     let acme = Tenant::new(&folder, 1, "acme");
     let (_control, router) = Running::knowing(vec![acme.running()], &folder);
     let count = |path: &str| acme.heads().iter().filter(|head| head.contains(path)).count();
@@ -316,8 +316,8 @@ fn a_tenant_that_died_is_asked_once_more_where_nothing_can_be_done_twice() {
     assert_eq!((count("/die-once"), router.orchestrator().lease_requests().len()), (2, 2));
     assert_eq!(router.metric("cial_router_retries_total"), "1");
 
-    let answer = router.get("acme.localhost", "/die");
-    assert_eq!((answer.status, answer.code().as_str()), (502, "upstream_cut_off"));
+    let response = router.get("acme.localhost", "/die");
+    assert_eq!((response.status, response.code().as_str()), (502, "upstream_cut_off"));
     // The router tries an idle connection, a new one, and once more under a new lease.
     assert!((2..=3).contains(&count("/die ")), "not for ever");
 
@@ -328,18 +328,18 @@ fn a_tenant_that_died_is_asked_once_more_where_nothing_can_be_done_twice() {
 
     let late = router.get("acme.localhost", "/die-late");
     assert_eq!((late.status, late.code().as_str()), (502, "upstream_cut_off"));
-    assert_eq!(count("/die-late"), 1, "it had begun to answer");
+    assert_eq!(count("/die-late"), 1, "it had begun to respond");
 }
 
 #[test]
 fn a_request_waits_for_a_tenant_that_comes_back_after_it_died() {
-    let folder = Folder::new();
+    let folder = TempDir::new("router").unwrap();
     let acme = Tenant::new(&folder, 1, "acme");
     let (_control, router) = Running::kept(vec![acme.running()], &folder, |settings| {
         settings.hold.again = std::time::Duration::from_secs(20);
     });
     let mut client = Client::connect(router.public);
-    client.say("GET /late HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
+    client.send("GET /late HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
     eventually("it is there", || acme.heads().len() == 1);
     // The tenant dies, and its orchestrator has not noticed: the lease leads to a socket without a
     // listener.
@@ -355,26 +355,26 @@ fn a_request_waits_for_a_tenant_that_comes_back_after_it_died() {
     acme.cue();
     router.orchestrator().set_mode(acme.id, Mode::Awake);
     // The second attempt gets no response either, and is the last.
-    assert_eq!(client.answer().code(), "upstream_cut_off");
+    assert_eq!(client.response().code(), "upstream_cut_off");
     assert_eq!(acme.heads().len(), 2);
 }
 
 #[test]
 fn a_request_whose_tenant_died_waits_for_a_slow_wake_as_any_other_would() {
-    let folder = Folder::new();
+    let folder = TempDir::new("router").unwrap();
     let acme = Tenant::new(&folder, 1, "acme");
     let (_control, router) = Running::kept(vec![acme.running()], &folder, |settings| {
         settings.hold.again = std::time::Duration::from_millis(50);
     });
     let mut client = Client::connect(router.public);
-    client.say("GET /late-once HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
+    client.send("GET /late-once HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
     eventually("it is there", || acme.heads().len() == 1);
     router.orchestrator().set_mode(acme.id, Mode::Sleeping);
     acme.cue();
     // The router probes the orchestrator in each second that the wake takes.
     eventually("a probe arrives", || router.orchestrator().probes() > 1);
     router.orchestrator().set_mode(acme.id, Mode::Awake);
-    assert_eq!(client.answer().status, 200);
+    assert_eq!(client.response().status, 200);
     assert_eq!(acme.heads().len(), 2);
 
     // The router does not wait for a tenant without a wake in progress.
@@ -385,29 +385,29 @@ fn a_request_whose_tenant_died_waits_for_a_slow_wake_as_any_other_would() {
 
 #[test]
 fn a_request_that_nobody_took_is_sent_where_the_tenant_is_now() {
-    let folder = Folder::new();
+    let folder = TempDir::new("router").unwrap();
     let (acme, moved) = (Tenant::new(&folder, 1, "acme"), Tenant::new(&folder, 2, "moved"));
     moved.listen(acme.id);
     let (_control, router) = Running::knowing(vec![acme.running()], &folder);
     let mut pooled = Client::connect(router.public);
-    pooled.say("GET / HTTP/1.1\r\nHost: acme.localhost\r\nConnection: close\r\n\r\n");
-    assert_eq!(pooled.answer().status, 200);
+    pooled.send("GET / HTTP/1.1\r\nHost: acme.localhost\r\nConnection: close\r\n\r\n");
+    assert_eq!(pooled.response().status, 200);
     acme.vanish();
     router.orchestrator().set_upstream(acme.id, 2, moved.running().upstream.unwrap());
     // No byte of the request went out, so a body is no obstacle. Idle connections from before may
     // still exist.
     eventually("it is sent there", || {
         let post = "POST / HTTP/1.1\r\nHost: acme.localhost\r\nContent-Length: 2\r\n\r\nhi";
-        let answer = router.send(post);
-        assert_eq!(answer.status, 200, "{answer:?}");
-        answer.body.starts_with("Tenant moved\n")
+        let response = router.send(post);
+        assert_eq!(response.status, 200, "{response:?}");
+        response.body.starts_with("Tenant moved\n")
     });
     assert_eq!(router.metric("cial_router_moves_total"), "1");
 }
 
 #[test]
 fn the_first_byte_after_a_wake_is_reported_once() {
-    let folder = Folder::new();
+    let folder = TempDir::new("router").unwrap();
     let acme = Tenant::new(&folder, 1, "acme");
     let route = acme.route(State::Sleeping, Desired::Running);
     let (_control, router) = Running::knowing(vec![route], &folder);

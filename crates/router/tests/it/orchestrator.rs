@@ -219,18 +219,18 @@ impl Shared {
             let (stream, _) = listener.accept().await.unwrap();
             let shared = self.clone();
             tokio::spawn(async move {
-                let answer = service_fn(move |request| {
+                let response = service_fn(move |request| {
                     let shared = shared.clone();
-                    async move { Ok::<_, Infallible>(shared.answer(request).await) }
+                    async move { Ok::<_, Infallible>(shared.response(request).await) }
                 });
                 let io = TokioIo::new(stream);
                 let _ =
-                    hyper::server::conn::http1::Builder::new().serve_connection(io, answer).await;
+                    hyper::server::conn::http1::Builder::new().serve_connection(io, response).await;
             });
         }
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> HttpResponse {
+    async fn response(&self, request: Request<Incoming>) -> HttpResponse {
         let bearer = request.headers().get("authorization").map(|v| v.as_bytes().to_vec());
         if bearer != Some(format!("Bearer {TOKEN}").into_bytes()) {
             return refused(StatusCode::UNAUTHORIZED, "unauthorized", "");
@@ -264,9 +264,9 @@ impl Shared {
                 let release: ReleaseRequest = read(request).await;
                 let releases = release.leases.into_iter().map(Call::Release);
                 self.calls.lock().unwrap().extend(releases);
-                let mut answer = Response::new(Full::default().boxed());
-                *answer.status_mut() = StatusCode::NO_CONTENT;
-                answer
+                let mut response = Response::new(Full::default().boxed());
+                *response.status_mut() = StatusCode::NO_CONTENT;
+                response
             }
             path => {
                 let tenant = path.strip_prefix("/v1/leases/").unwrap();
@@ -379,9 +379,9 @@ async fn read<T: DeserializeOwned>(request: Request<Incoming>) -> T {
 }
 
 fn json(status: StatusCode, value: &impl Serialize) -> HttpResponse {
-    let mut answer = Response::new(Full::from(serde_json::to_vec(value).unwrap()).boxed());
-    *answer.status_mut() = status;
-    answer
+    let mut response = Response::new(Full::from(serde_json::to_vec(value).unwrap()).boxed());
+    *response.status_mut() = status;
+    response
 }
 
 fn refused(status: StatusCode, code: &str, detail: &str) -> HttpResponse {

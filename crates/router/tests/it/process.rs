@@ -11,7 +11,7 @@ use protocol::State;
 use protocol::spec::Desired;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::harness::{Client, Control, Folder, Response, TOKEN, eventually, nowhere};
+use crate::harness::{Client, Control, Response, TOKEN, TempDir, eventually, nowhere};
 use crate::orchestrator::{self, FakeOrchestrator};
 use crate::tenant::Tenant;
 
@@ -26,7 +26,7 @@ pub(crate) struct RouterProcess {
 impl RouterProcess {
     /// Starts `router {command}` with secrets and cache in `folder`.
     pub(crate) fn start(
-        folder: &Folder,
+        folder: &TempDir,
         command: &str,
         (control, orchestrator): (&Control, &FakeOrchestrator),
         change: impl FnOnce(&mut Command),
@@ -38,7 +38,7 @@ impl RouterProcess {
 
     /// Like `start`, with at most `limit` open files.
     pub(crate) fn start_with_file_limit(
-        folder: &Folder,
+        folder: &TempDir,
         limit: u32,
         (control, orchestrator): (&Control, &FakeOrchestrator),
         change: impl FnOnce(&mut Command),
@@ -50,14 +50,14 @@ impl RouterProcess {
     }
 
     fn spawn(
-        folder: &Folder,
+        folder: &TempDir,
         mut program: Command,
         (control, orchestrator): (&Control, &FakeOrchestrator),
         change: impl FnOnce(&mut Command),
     ) -> Self {
         let (public, internal) = (nowhere(), nowhere());
         let secret = |name: &str, text: &str| {
-            let path = folder.0.join(name);
+            let path = folder.path().join(name);
             std::fs::write(&path, text).unwrap();
             path
         };
@@ -70,7 +70,7 @@ impl RouterProcess {
             .env("CIAL_ROUTES_TOKEN_FILE", secret("routes-token", TOKEN))
             .env("CIAL_LEASES_TOKEN_FILE", secret("leases-token", orchestrator::TOKEN))
             .env("CIAL_ROUTE_SECRET_FILE", &route_secret)
-            .env("CIAL_ROUTES_CACHE", folder.0.join("routes.json"))
+            .env("CIAL_ROUTES_CACHE", folder.path().join("routes.json"))
             .env("CIAL_RATE_LIMIT", "off")
             .env("CIAL_THREADS", "2")
             .stderr(Stdio::piped());
@@ -104,12 +104,12 @@ impl RouterProcess {
     pub(crate) fn try_request(&self, host: &str) -> Option<Response> {
         TcpStream::connect(self.public).ok()?;
         let mut client = Client::connect(self.public);
-        client.say(format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"));
-        Some(client.answer())
+        client.send(format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"));
+        Some(client.response())
     }
 
     pub(crate) fn serves(&self, host: &str) -> bool {
-        self.try_request(host).is_some_and(|answer| answer.status == 200)
+        self.try_request(host).is_some_and(|response| response.status == 200)
     }
 
     /// Stops the router with SIGTERM and returns the exit code.
@@ -129,7 +129,7 @@ impl Drop for RouterProcess {
 
 #[test]
 fn two_routers_of_one_installation_hold_leases_of_their_own_and_one_outlives_the_other() {
-    let folders = [Folder::new(), Folder::new()];
+    let folders = [TempDir::new("router").unwrap(), TempDir::new("router").unwrap()];
     let (acme, other) = (Tenant::new(&folders[0], 1, "acme"), Tenant::new(&folders[0], 2, "other"));
     let control = Control::start(1);
     control.feed.replace(vec![acme.running()]);

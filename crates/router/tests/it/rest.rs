@@ -6,7 +6,7 @@ use protocol::State;
 use protocol::spec::Desired;
 use testkit::clock::now;
 
-use crate::harness::{Client, Folder, REFUSAL_TTL, Running, allowed_since, eventually};
+use crate::harness::{Client, REFUSAL_TTL, Running, TempDir, allowed_since, eventually};
 use crate::orchestrator::Mode;
 use crate::tenant::Tenant;
 
@@ -20,7 +20,7 @@ const WS: &str = "GET /ws HTTP/1.1\r\nHost: acme.localhost\r\nConnection: Upgrad
 
 #[test]
 fn tunnels_of_a_tenant_at_rest_wait_for_it_in_one_place() {
-    let folder = Folder::new();
+    let folder = TempDir::new("router").unwrap();
     let acme = Tenant::new(&folder, 1, "acme");
     let (_control, router) = Running::kept(vec![acme.running()], &folder, |settings| {
         // One held request per thread.
@@ -29,7 +29,7 @@ fn tunnels_of_a_tenant_at_rest_wait_for_it_in_one_place() {
     router.orchestrator().set_terms(3_000, 100);
     let mut clients: Vec<_> = (0..8).map(|_| Client::connect(router.public)).collect();
     for client in &mut clients {
-        client.say(WS);
+        client.send(WS);
         client.until("\r\n\r\n");
     }
     let orchestrator = router.orchestrator();
@@ -40,7 +40,9 @@ fn tunnels_of_a_tenant_at_rest_wait_for_it_in_one_place() {
     });
     let before = router.orchestrator().lease_requests().len();
     router.orchestrator().set_mode(acme.id, Mode::Frozen);
-    clients.iter_mut().for_each(|client| client.say([0x82, 0x02, b'g', b'o']));
+    for client in &mut clients {
+        client.send([0x82, 0x02, b'g', b'o']);
+    }
     eventually("a lease is requested", || router.orchestrator().lease_requests().len() > before);
     router.orchestrator().set_mode(acme.id, Mode::Awake);
     clients.iter_mut().for_each(|client| drop(client.until("go")));
@@ -48,7 +50,7 @@ fn tunnels_of_a_tenant_at_rest_wait_for_it_in_one_place() {
 
 #[test]
 fn a_failed_wake_is_over_once_its_tenant_runs() {
-    let folder = Folder::new();
+    let folder = TempDir::new("router").unwrap();
     let acme = Tenant::new(&folder, 1, "acme");
     let route = acme.route(State::Sleeping, Desired::Running);
     let (control, router) = Running::knowing(vec![route], &folder);
@@ -63,7 +65,7 @@ fn a_failed_wake_is_over_once_its_tenant_runs() {
 
 #[test]
 fn a_visitor_who_retries_again_and_again_causes_a_request_once_in_a_while() {
-    let folder = Folder::new();
+    let folder = TempDir::new("router").unwrap();
     let acme = Tenant::new(&folder, 1, "acme");
     let route = acme.route(State::Sleeping, Desired::Running);
     let (_control, router) = Running::knowing(vec![route], &folder);
@@ -82,7 +84,7 @@ fn a_visitor_who_retries_again_and_again_causes_a_request_once_in_a_while() {
 
 #[test]
 fn a_wake_that_nobody_waited_for_has_no_first_byte() {
-    let folder = Folder::new();
+    let folder = TempDir::new("router").unwrap();
     let acme = Tenant::new(&folder, 1, "acme");
     let route = acme.route(State::Sleeping, Desired::Running);
     let (_control, router) = Running::knowing(vec![route], &folder);
@@ -101,29 +103,29 @@ fn a_wake_that_nobody_waited_for_has_no_first_byte() {
 
 #[test]
 fn what_died_under_a_poll_is_not_woken_for_it() {
-    let folder = Folder::new();
+    let folder = TempDir::new("router").unwrap();
     let acme = Tenant::new(&folder, 1, "acme");
     let (_control, router) = Running::knowing(vec![acme.running()], &folder);
     router.orchestrator().set_mode(acme.id, Mode::Frozen);
     let mut client = Client::connect(router.public);
-    client.say("GET /late HTTP/1.1\r\nHost: acme.localhost\r\nSec-Fetch-Mode: cors\r\n\r\n");
+    client.send("GET /late HTTP/1.1\r\nHost: acme.localhost\r\nSec-Fetch-Mode: cors\r\n\r\n");
     eventually("a lease is requested", || router.orchestrator().lease_requests().len() == 1);
     router.orchestrator().set_mode(acme.id, Mode::Awake);
     eventually("it is there", || acme.heads().len() == 1);
     router.orchestrator().set_mode(acme.id, Mode::Sleeping);
     acme.cue();
-    assert_eq!(client.answer().code(), "wake_required");
+    assert_eq!(client.response().code(), "wake_required");
 }
 
 #[test]
 fn what_is_under_way_of_one_generation_keeps_the_lease_of_the_next() {
-    let folder = Folder::new();
+    let folder = TempDir::new("router").unwrap();
     let (acme, moved) = (Tenant::new(&folder, 1, "acme"), Tenant::new(&folder, 2, "moved"));
     moved.listen(acme.id);
     let (control, router) = Running::knowing(vec![acme.running()], &folder);
     router.orchestrator().set_terms(3_000, 100);
     let mut client = Client::connect(router.public);
-    client.say("GET /drip HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
+    client.send("GET /drip HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
     client.until("half");
     let mut next = acme.running();
     (next.generation, next.upstream) = (2, moved.running().upstream);
@@ -142,7 +144,7 @@ fn what_is_under_way_of_one_generation_keeps_the_lease_of_the_next() {
 
 #[test]
 fn polls_of_a_tenant_that_starts_cost_no_call_each() {
-    let folder = Folder::new();
+    let folder = TempDir::new("router").unwrap();
     let acme = Tenant::new(&folder, 1, "acme");
     let starting = acme.route(State::Starting, Desired::Running);
     let (control, router) = Running::knowing(vec![starting.clone()], &folder);

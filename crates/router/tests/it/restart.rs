@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::harness::{Client, Control, Folder, eventually};
+use crate::harness::{Client, Control, TempDir, eventually};
 use crate::orchestrator::FakeOrchestrator;
 use crate::process::RouterProcess;
 use crate::tenant::Tenant;
@@ -34,7 +34,7 @@ impl std::ops::Deref for Parent {
 }
 
 impl Parent {
-    fn start(folder: &Folder, acme: &Tenant, drain_seconds: u32) -> Self {
+    fn start(folder: &TempDir, acme: &Tenant, drain_seconds: u32) -> Self {
         let control = Control::start(1);
         control.feed.replace(vec![acme.running()]);
         let orchestrator = FakeOrchestrator::start(&control.feed);
@@ -87,11 +87,11 @@ impl Load {
             std::thread::spawn(move || {
                 let mut client = Client::connect(address);
                 while !over.load(Ordering::Relaxed) {
-                    client.say(if stays { ASK } else { ASK_ONCE });
-                    let answer = client.answer();
-                    assert_eq!(answer.status, 200, "{answer:?}");
+                    client.send(if stays { ASK } else { ASK_ONCE });
+                    let response = client.response();
+                    assert_eq!(response.status, 200, "{response:?}");
                     served.fetch_add(1, Ordering::Relaxed);
-                    if !stays || answer.has("connection: close") {
+                    if !stays || response.has("connection: close") {
                         client = Client::connect(address);
                     }
                 }
@@ -115,7 +115,7 @@ impl Load {
 
 #[test]
 fn an_upgrade_under_load_loses_no_request() {
-    let folder = Folder::new();
+    let folder = TempDir::new("router").unwrap();
     let acme = Tenant::new(&folder, 1, "acme");
     let parent = Parent::start(&folder, &acme, 20);
     let load = Load::start(parent.public);
@@ -132,28 +132,28 @@ fn an_upgrade_under_load_loses_no_request() {
 
 #[test]
 fn requests_under_way_finish_and_idle_connections_may_send_one_more() {
-    let folder = Folder::new();
+    let folder = TempDir::new("router").unwrap();
     let acme = Tenant::new(&folder, 1, "acme");
     let parent = Parent::start(&folder, &acme, 60);
     let mut slow = Client::connect(parent.public);
-    slow.say("GET /drip HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
+    slow.send("GET /drip HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
     slow.until("\r\n\r\nhalf");
     let mut idle = Client::connect(parent.public);
-    idle.say(ASK);
-    assert_eq!(idle.answer().status, 200);
+    idle.send(ASK);
+    assert_eq!(idle.response().status, 200);
 
     let before = parent.children();
     parent.signal(Signal::HUP);
     // The old child drains once the new child serves.
     eventually("the old child accepts no connection", || {
         let mut client = Client::connect(parent.public);
-        client.say(ASK);
-        let answer = client.answer();
-        assert_eq!(answer.status, 200);
-        idle.say(ASK);
-        let answer = idle.answer();
-        assert_eq!(answer.status, 200, "an idle connection is not closed under a request");
-        answer.has("connection: close")
+        client.send(ASK);
+        let response = client.response();
+        assert_eq!(response.status, 200);
+        idle.send(ASK);
+        let response = idle.response();
+        assert_eq!(response.status, 200, "an idle connection is not closed under a request");
+        response.has("connection: close")
     });
     assert_eq!(parent.children().len(), 2, "the old child has a request to finish");
     acme.cue();
@@ -168,23 +168,23 @@ fn requests_under_way_finish_and_idle_connections_may_send_one_more() {
 
 #[test]
 fn the_internal_listener_belongs_to_the_new_child() {
-    let folder = Folder::new();
+    let folder = TempDir::new("router").unwrap();
     let acme = Tenant::new(&folder, 1, "acme");
     let parent = Parent::start(&folder, &acme, 60);
     let mut slow = Client::connect(parent.public);
-    slow.say("GET /drip HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
+    slow.send("GET /drip HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
     slow.until("\r\n\r\nhalf");
     parent.signal(Signal::HUP);
     parent.wait_for_log("upgrade finished");
     let is_ready = || {
         let mut client = Client::connect(parent.internal);
-        client.say("GET /readyz HTTP/1.1\r\nHost: router\r\n\r\n");
-        client.answer().status == 200
+        client.send("GET /readyz HTTP/1.1\r\nHost: router\r\n\r\n");
+        client.response().status == 200
     };
     // The old child receives the message a moment later.
     eventually("the new child owns the internal listener", || (0..50).all(|_| is_ready()));
     assert_eq!(parent.children().len(), 2, "the old child has a request to finish");
-    assert!((0..200).all(|_| is_ready()), "the old child still answers");
+    assert!((0..200).all(|_| is_ready()), "the old child still responds");
     acme.cue();
     slow.until("half");
     drop(slow);
@@ -193,11 +193,11 @@ fn the_internal_listener_belongs_to_the_new_child() {
 
 #[test]
 fn a_websocket_of_the_old_child_gets_1001_at_the_end_of_the_drain() {
-    let folder = Folder::new();
+    let folder = TempDir::new("router").unwrap();
     let acme = Tenant::new(&folder, 1, "acme");
     let parent = Parent::start(&folder, &acme, 3);
     let mut client = Client::connect(parent.public);
-    client.say(crate::passing::WS);
+    client.send(crate::passing::WS);
     assert!(client.until("\r\n\r\n").starts_with("HTTP/1.1 101 "));
     parent.upgrade();
     assert_eq!(client.rest(), b"\x88\x02\x03\xe9");
@@ -206,7 +206,7 @@ fn a_websocket_of_the_old_child_gets_1001_at_the_end_of_the_drain() {
 
 #[test]
 fn an_upgrade_that_fails_changes_nothing() {
-    let folder = Folder::new();
+    let folder = TempDir::new("router").unwrap();
     let acme = Tenant::new(&folder, 1, "acme");
     let parent = Parent::start(&folder, &acme, 20);
     let (before, good) = (parent.children(), std::fs::read(&parent.route_secret).unwrap());
@@ -217,14 +217,14 @@ fn an_upgrade_that_fails_changes_nothing() {
     std::fs::write(&parent.route_secret, good).unwrap();
     parent.upgrade();
     let mut client = Client::connect(parent.public);
-    client.say(ASK);
-    assert_eq!(client.answer().status, 200);
+    client.send(ASK);
+    assert_eq!(client.response().status, 200);
     assert_eq!(parent.end(), Some(0));
 }
 
 #[test]
 fn the_parent_fails_when_the_serving_child_dies() {
-    let folder = Folder::new();
+    let folder = TempDir::new("router").unwrap();
     let acme = Tenant::new(&folder, 1, "acme");
     let mut parent = Parent::start(&folder, &acme, 20);
     let pid = Pid::from_raw(parent.children()[0].cast_signed()).unwrap();

@@ -3,12 +3,12 @@
 use protocol::State;
 use protocol::spec::Desired;
 
-use crate::harness::{Folder, Running, eventually};
+use crate::harness::{Running, TempDir, eventually};
 use crate::tenant::Tenant;
 
 #[test]
 fn every_host_leads_to_its_own_tenant_and_no_other() {
-    let folder = Folder::new();
+    let folder = TempDir::new("router").unwrap();
     let tenants: Vec<_> = (1..6).map(|n| Tenant::new(&folder, n, &format!("acme-{n}"))).collect();
     let (_control, router) =
         Running::knowing(tenants.iter().map(Tenant::running).collect(), &folder);
@@ -22,15 +22,15 @@ fn every_host_leads_to_its_own_tenant_and_no_other() {
                 3 => format!("core--{slug}.localhost:8080"),
                 _ => format!("{slug}.localhost."),
             };
-            let answer = router.get(&host, "/");
-            assert_eq!(answer.status, 200, "{host}");
+            let response = router.get(&host, "/");
+            assert_eq!(response.status, 200, "{host}");
             assert!(
-                answer.body.starts_with(&format!("Tenant {slug}\nGET / HTTP/1.1\r\n")),
-                "{answer:?}"
+                response.body.starts_with(&format!("Tenant {slug}\nGET / HTTP/1.1\r\n")),
+                "{response:?}"
             );
             assert!(
-                answer.body.contains(&format!("\r\nHost: {host}\r\n")),
-                "unchanged: {answer:?}"
+                response.body.contains(&format!("\r\nHost: {host}\r\n")),
+                "unchanged: {response:?}"
             );
         }
     }
@@ -38,7 +38,7 @@ fn every_host_leads_to_its_own_tenant_and_no_other() {
 
 #[test]
 fn every_host_without_a_tenant_gets_the_same_404() {
-    let folder = Folder::new();
+    let folder = TempDir::new("router").unwrap();
     let acme = Tenant::new(&folder, 1, "acme");
     let (_control, router) = Running::knowing(vec![acme.running()], &folder);
     let mut bodies = Vec::new();
@@ -57,15 +57,15 @@ fn every_host_without_a_tenant_gets_the_same_404() {
         "GET /health HTTP/1.1\r\nHost: nope.localhost\r\n\r\n",
         "GET http://nope.localhost/ HTTP/1.1\r\nHost: nope.localhost\r\n\r\n",
     ] {
-        let answer = router.send(text);
-        assert_eq!((answer.status, answer.code().as_str()), (404, "not_found"), "{text:?}");
-        let all = format!("{}{}", answer.head, answer.body).to_lowercase();
+        let response = router.send(text);
+        assert_eq!((response.status, response.code().as_str()), (404, "not_found"), "{text:?}");
+        let all = format!("{}{}", response.head, response.body).to_lowercase();
         for word in ["tenant", "org", "forbidden", "denied"] {
             assert!(!all.contains(word), "{word} in {all}");
         }
-        let id = answer.body.rsplit('"').nth(1).unwrap().to_owned();
-        assert!(answer.has(&format!("x-request-id: {id}")), "{answer:?}");
-        bodies.push(answer.body.replace(&id, ""));
+        let id = response.body.rsplit('"').nth(1).unwrap().to_owned();
+        assert!(response.has(&format!("x-request-id: {id}")), "{response:?}");
+        bodies.push(response.body.replace(&id, ""));
     }
     bodies.dedup();
     assert_eq!(bodies.len(), 1, "{bodies:?}");
@@ -73,7 +73,7 @@ fn every_host_without_a_tenant_gets_the_same_404() {
 
 #[test]
 fn only_the_beginning_of_a_sign_in_names_the_admin() {
-    let folder = Folder::new();
+    let folder = TempDir::new("router").unwrap();
     let acme = Tenant::new(&folder, 1, "acme");
     let (_control, router) = Running::knowing(vec![acme.running()], &folder);
     let url = "\r\nx-cial-sign-in-url: http://localhost:3100/admin/tenants/acme/sign-in\r\n";
@@ -86,9 +86,9 @@ fn only_the_beginning_of_a_sign_in_names_the_admin() {
     ] {
         let lie = "x-cial-sign-in-url: http://evil.example\r\n";
         let text = format!("GET {target} HTTP/1.1\r\nHost: acme.localhost\r\n{lie}\r\n");
-        let answer = router.send(&text);
-        assert_eq!(answer.body.contains(url), is_named, "{target}: {answer:?}");
-        assert!(!answer.body.contains("evil"), "{answer:?}");
+        let response = router.send(&text);
+        assert_eq!(response.body.contains(url), is_named, "{target}: {response:?}");
+        assert!(!response.body.contains("evil"), "{response:?}");
     }
 }
 
@@ -111,7 +111,7 @@ fn a_policy_that_requires_sign_in_reaches_the_next_request() {
 
 #[test]
 fn an_invalid_host_is_refused() {
-    let folder = Folder::new();
+    let folder = TempDir::new("router").unwrap();
     let acme = Tenant::new(&folder, 1, "acme");
     let (_control, router) = Running::knowing(vec![acme.running()], &folder);
     for host in [
@@ -121,16 +121,20 @@ fn an_invalid_host_is_refused() {
         "acme.localhost/x",
         "acme localhost",
     ] {
-        let answer = router.get(host, "/");
-        assert_eq!((answer.status, answer.code().as_str()), (400, "invalid_host"), "{host}");
+        let response = router.get(host, "/");
+        assert_eq!((response.status, response.code().as_str()), (400, "invalid_host"), "{host}");
     }
     for text in [
         "GET / HTTP/1.1\r\nHost: acme.localhost\r\nHost: acme.localhost\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: acme.localhost\r\nHost: other.localhost\r\n\r\n",
         "POST / HTTP/1.1\r\nHost: acme.localhost\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     ] {
-        let answer = router.send(text);
-        assert_eq!((answer.status, answer.code().as_str()), (400, "malformed_request"), "{text:?}");
+        let response = router.send(text);
+        assert_eq!(
+            (response.status, response.code().as_str()),
+            (400, "malformed_request"),
+            "{text:?}"
+        );
     }
     // The authority of an absolute target replaces `Host` (RFC 9112 §3.2.2).
     let other = router.send("GET http://other.localhost/ HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
@@ -143,7 +147,7 @@ fn an_invalid_host_is_refused() {
 
 #[test]
 fn only_running_tenants_get_requests() {
-    let folder = Folder::new();
+    let folder = TempDir::new("router").unwrap();
     let (control, router) = Running::knowing(vec![], &folder);
     let mut number = 0;
     for state in State::ALL {
@@ -152,20 +156,20 @@ fn only_running_tenants_get_requests() {
             let acme = Tenant::new(&folder, number, &format!("acme-{number}"));
             control.feed.put(acme.route(state, desired));
             router.knows(control.feed.revision());
-            let answer = router.get(&format!("acme-{number}.localhost"), "/");
+            let response = router.get(&format!("acme-{number}.localhost"), "/");
             if state == State::Running && desired == Desired::Running {
-                assert_eq!(answer.status, 200);
+                assert_eq!(response.status, 200);
                 continue;
             }
             if desired == Desired::Deleted {
                 let nobody = router.get("nobody.localhost", "/");
-                assert_eq!((answer.status, answer.code()), (404, nobody.code()), "{state}");
+                assert_eq!((response.status, response.code()), (404, nobody.code()), "{state}");
                 continue;
             }
-            assert_eq!(answer.status, 503, "{state} {desired:?}");
-            assert!(answer.has("retry-after: "), "{answer:?}");
+            assert_eq!(response.status, 503, "{state} {desired:?}");
+            assert!(response.has("retry-after: "), "{response:?}");
             let code = if desired == Desired::Running { "not_running" } else { "stopped" };
-            assert_eq!(answer.code(), code, "{state} {desired:?}");
+            assert_eq!(response.code(), code, "{state} {desired:?}");
         }
     }
     let acme = Tenant::new(&folder, 1_000, "acme");
@@ -182,7 +186,7 @@ fn only_running_tenants_get_requests() {
 
 #[test]
 fn a_running_tenant_without_an_address_is_not_running_yet() {
-    let folder = Folder::new();
+    let folder = TempDir::new("router").unwrap();
     let acme = Tenant::new(&folder, 1, "acme");
     let route = protocol::routes::Route { upstream: None, ..acme.running() };
     let (_control, router) = Running::knowing(vec![route], &folder);
@@ -191,20 +195,20 @@ fn a_running_tenant_without_an_address_is_not_running_yet() {
 
 #[test]
 fn a_socket_that_refuses_is_a_bad_gateway() {
-    let folder = Folder::new();
+    let folder = TempDir::new("router").unwrap();
     let acme = Tenant::new(&folder, 1, "acme");
     std::fs::remove_file(&acme.socket).unwrap();
     let (_control, router) = Running::knowing(vec![acme.running()], &folder);
-    let answer = router.get("acme.localhost", "/");
-    assert_eq!((answer.status, answer.code().as_str()), (502, "upstream_unreachable"));
-    assert!(!answer.body.contains("acme") && !answer.body.contains(".sock"), "{answer:?}");
+    let response = router.get("acme.localhost", "/");
+    assert_eq!((response.status, response.code().as_str()), (502, "upstream_unreachable"));
+    assert!(!response.body.contains("acme") && !response.body.contains(".sock"), "{response:?}");
     acme.listen(acme.id);
     assert_eq!(router.get("acme.localhost", "/").status, 200, "the tenant is reached again");
 }
 
 #[test]
 fn a_browser_gets_a_page_and_other_clients_a_problem() {
-    let folder = Folder::new();
+    let folder = TempDir::new("router").unwrap();
     let acme = Tenant::new(&folder, 1, "acme");
     let route = acme.route(State::Starting, Desired::Running);
     let (_control, router) = Running::knowing(vec![route], &folder);
@@ -234,12 +238,15 @@ fn a_browser_gets_a_page_and_other_clients_a_problem() {
 
 #[test]
 fn the_bare_host_reports_health() {
-    let folder = Folder::new();
+    let folder = TempDir::new("router").unwrap();
     let acme = Tenant::new(&folder, 1, "acme");
     let (control, router) = Running::knowing(vec![acme.running()], &folder);
     eventually("it is connected", || router.health("control_plane") == "\"connected\"");
-    let answer = router.get("localhost:8080", "/health");
-    assert!(answer.status == 200 && answer.has("content-type: application/json"), "{answer:?}");
+    let response = router.get("localhost:8080", "/health");
+    assert!(
+        response.status == 200 && response.has("content-type: application/json"),
+        "{response:?}"
+    );
     assert_eq!(router.health("status"), "\"ok\"");
     assert_eq!(router.health("routes"), "1");
     assert_eq!(router.health("revision"), control.feed.revision().to_string());
@@ -247,7 +254,7 @@ fn the_bare_host_reports_health() {
 
 #[test]
 fn a_public_installation_tells_strangers_its_status_and_nothing_else() {
-    let folder = Folder::new();
+    let folder = TempDir::new("router").unwrap();
     let acme = Tenant::new(&folder, 1, "acme");
     let control = crate::harness::Control::start(1);
     control.feed.put(acme.running());
@@ -262,16 +269,16 @@ fn a_public_installation_tells_strangers_its_status_and_nothing_else() {
 
 #[test]
 fn options_about_the_server_are_answered_by_the_router() {
-    let folder = Folder::new();
+    let folder = TempDir::new("router").unwrap();
     let acme = Tenant::new(&folder, 1, "acme");
     let route = acme.route(State::Sleeping, Desired::Running);
     let (_control, router) = Running::knowing(vec![route], &folder);
     for host in ["acme.localhost", "localhost", "nope.localhost"] {
-        let answer = router.send(&format!("OPTIONS * HTTP/1.1\r\nHost: {host}\r\n\r\n"));
-        assert_eq!(answer.status, 204, "{answer:?}");
+        let response = router.send(&format!("OPTIONS * HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+        assert_eq!(response.status, 204, "{response:?}");
         assert!(
-            answer.has("allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n"),
-            "{answer:?}"
+            response.has("allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n"),
+            "{response:?}"
         );
     }
     assert!(
@@ -282,7 +289,7 @@ fn options_about_the_server_are_answered_by_the_router() {
 
 #[test]
 fn the_page_of_a_failed_tenant_says_that_its_owner_must_act() {
-    let folder = Folder::new();
+    let folder = TempDir::new("router").unwrap();
     let acme = Tenant::new(&folder, 1, "acme");
     let route = acme.route(State::Error, Desired::Running);
     let (_control, router) = Running::knowing(vec![route], &folder);
@@ -295,7 +302,7 @@ fn the_page_of_a_failed_tenant_says_that_its_owner_must_act() {
 
 #[test]
 fn a_sign_on_token_stays_in_no_address_and_on_no_page_of_the_router() {
-    let folder = Folder::new();
+    let folder = TempDir::new("router").unwrap();
     let html = "Accept: text/html\r\nSec-Fetch-Mode: navigate\r\n";
     let sso = |host: &str| {
         format!("GET /.cial/sso?token=s3cr3t HTTP/1.1\r\nHost: {host}.localhost\r\n{html}\r\n")
@@ -319,13 +326,13 @@ fn a_sign_on_token_stays_in_no_address_and_on_no_page_of_the_router() {
     });
     router.knows(control.feed.revision());
     for tenant in &tenants {
-        let answer = router.send(&sso(&tenant.slug));
-        assert_eq!(answer.status, 303, "{}: {answer:?}", tenant.slug);
+        let response = router.send(&sso(&tenant.slug));
+        assert_eq!(response.status, 303, "{}: {response:?}", tenant.slug);
         assert!(
-            answer.has("location: /\r\n") && answer.has("referrer-policy: no-referrer"),
-            "{answer:?}"
+            response.has("location: /\r\n") && response.has("referrer-policy: no-referrer"),
+            "{response:?}"
         );
-        assert!(!answer.head.contains("s3cr3t") && answer.body.is_empty(), "{answer:?}");
+        assert!(!response.head.contains("s3cr3t") && response.body.is_empty(), "{response:?}");
     }
     let unknown = router.send(&sso("nope"));
     assert!(unknown.status == 303 && unknown.has("location: /\r\n"), "{unknown:?}");

@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpStream};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use socket2::{Domain, Socket, Type};
 
-use crate::harness::{Client, Control, Folder, PATIENCE, eventually};
+use crate::harness::{Client, Control, PATIENCE, TempDir, eventually};
 use crate::orchestrator::{FakeOrchestrator, Mode};
 use crate::process::RouterProcess;
 use crate::tenant::Tenant;
@@ -17,12 +17,12 @@ struct LimitedRouter {
     control: Control,
     orchestrator: FakeOrchestrator,
     tenants: [Tenant; 3],
-    _folder: Folder,
+    _folder: TempDir,
 }
 
 impl LimitedRouter {
     fn start(domain: &str, file_limit: u32) -> Self {
-        let folder = Folder::new();
+        let folder = TempDir::new("router").unwrap();
         let tenants = [(1, "acme"), (2, "other"), (3, "third")]
             .map(|(number, slug)| Tenant::new(&folder, number, slug));
         let control = Control::start(1);
@@ -39,8 +39,8 @@ impl LimitedRouter {
 
     fn metric(&self, name: &str) -> u64 {
         let mut client = Client::connect(self.router.internal);
-        client.say("GET /metrics HTTP/1.1\r\nHost: router:8081\r\n\r\n");
-        let text = client.answer().body;
+        client.send("GET /metrics HTTP/1.1\r\nHost: router:8081\r\n\r\n");
+        let text = client.response().body;
         let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         value.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
     }
@@ -73,12 +73,12 @@ fn silent_clients_beyond_the_seats_shut_nobody_out() {
     let silent: Vec<_> = (0..330).map(|_| Client::connect(limited.router.public)).collect();
     for tenant in &limited.tenants {
         let host = format!("{}.localhost", tenant.slug);
-        let answer = limited.router.try_request(&host).unwrap();
-        assert_eq!(answer.status, 200, "{answer:?}");
+        let response = limited.router.try_request(&host).unwrap();
+        assert_eq!(response.status, 200, "{response:?}");
     }
     let mut client = Client::connect(limited.router.internal);
-    client.say("GET /healthz HTTP/1.1\r\nHost: router:8081\r\n\r\n");
-    assert_eq!(client.answer().status, 200);
+    client.send("GET /healthz HTTP/1.1\r\nHost: router:8081\r\n\r\n");
+    assert_eq!(client.response().status, 200);
     assert!(limited.metric("cial_router_evicted_connections_total") > 0);
     assert!(limited.metric("cial_router_connections_current") <= limit);
     assert_eq!(limited.metric("cial_router_orchestrator_up"), 1);
@@ -108,7 +108,7 @@ fn one_address_gets_a_share_of_the_seats() {
 
 #[test]
 fn too_low_a_limit_is_a_refusal_to_start() {
-    let folder = Folder::new();
+    let folder = TempDir::new("router").unwrap();
     let control = Control::start(1);
     let orchestrator = FakeOrchestrator::start(&control.feed);
     let ends = (&control, &orchestrator);
@@ -126,21 +126,21 @@ fn a_shortage_of_descriptors_is_neither_an_absent_tenant_nor_an_absent_orchestra
     let get = |host: &str| format!("GET / HTTP/1.1\r\nHost: {host}.localhost\r\n\r\n");
     // The router accepts all clients while descriptors remain.
     for client in &mut clients {
-        client.say(get("acme"));
-        assert_eq!(client.answer().status, 200);
+        client.send(get("acme"));
+        assert_eq!(client.response().status, 200);
     }
     let [first, second, third_client] = &mut clients;
     // The request holds the connection to the orchestrator for as long as the wake lasts.
-    third_client.say(get("third"));
+    third_client.send(get("third"));
     eventually("the wake is requested", || {
         limited.orchestrator.lease_requests().iter().any(|request| request.tenant == third.id)
     });
     limited.set_file_limit(3);
     for client in [first, second] {
-        client.say(get("other"));
-        let answer = client.answer();
-        assert_eq!((answer.status, answer.code().as_str()), (503, "out_of_resources"));
-        assert!(answer.has("retry-after: "), "{answer:?}");
+        client.send(get("other"));
+        let response = client.response();
+        assert_eq!((response.status, response.code().as_str()), (503, "out_of_resources"));
+        assert!(response.has("retry-after: "), "{response:?}");
     }
     limited.set_file_limit(300);
     assert_eq!(
@@ -151,7 +151,7 @@ fn a_shortage_of_descriptors_is_neither_an_absent_tenant_nor_an_absent_orchestra
     assert_eq!(limited.metric("cial_router_unleased_total"), 0);
     assert!(limited.router.serves("other.localhost"));
     limited.orchestrator.set_mode(third.id, Mode::Awake);
-    assert_eq!(third_client.answer().status, 200, "the one that waited is served");
+    assert_eq!(third_client.response().status, 200, "the one that waited is served");
     assert!(!other.heads().is_empty());
     drop(limited.control);
 }

@@ -8,13 +8,13 @@ use protocol::headers::PROOF;
 use protocol::spec::Desired;
 use service::keys;
 
-use crate::harness::{Folder, Running, master};
+use crate::harness::{Running, TempDir, master};
 use crate::smuggling::{Recorder, run};
 use crate::tenant::Tenant;
 
 #[test]
 fn nobody_gets_a_second_request_past_the_router() {
-    let folder = Folder::new();
+    let folder = TempDir::new("router").unwrap();
     let tenant = Tenant::new(&folder, 1, "acme");
     // A stricter server listens in the tenant's place.
     std::fs::remove_file(&tenant.socket).unwrap();

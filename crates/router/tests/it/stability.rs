@@ -3,19 +3,19 @@
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use crate::harness::{Control, Folder, Running, eventually, nowhere};
+use crate::harness::{Control, Running, TempDir, eventually, nowhere};
 use crate::orchestrator::Mode;
 use crate::tenant::Tenant;
 
 #[test]
 fn with_app_api_gone_tenants_are_served_and_with_it_back_changes_arrive() {
-    let folder = Folder::new();
+    let folder = TempDir::new("router").unwrap();
     let (acme, other) = (Tenant::new(&folder, 1, "acme"), Tenant::new(&folder, 2, "other"));
     let (control, router) = Running::knowing(vec![acme.running()], &folder);
     let address = control.end();
     eventually("the loss is known", || router.health("control_plane") == "\"unreachable\"");
-    let answer = router.get("acme.localhost", "/");
-    assert_eq!(answer.status, 200, "{answer:?}");
+    let response = router.get("acme.localhost", "/");
+    assert_eq!(response.status, 200, "{response:?}");
     assert_eq!(router.health("status"), "\"ok\"");
 
     let control = Control::at(address, 1_000);
@@ -30,12 +30,12 @@ fn with_app_api_gone_tenants_are_served_and_with_it_back_changes_arrive() {
 
 #[test]
 fn a_router_that_starts_alone_serves_what_was_known() {
-    let folder = Folder::new();
+    let folder = TempDir::new("router").unwrap();
     let acme = Tenant::new(&folder, 1, "acme");
     let (control, router) = Running::knowing(vec![acme.running()], &folder);
     let revision = control.feed.revision();
     let kept = format!("\"revision\":{revision},");
-    let cache = folder.0.join("routes.json");
+    let cache = folder.path().join("routes.json");
     eventually("the table is on disk", || {
         std::fs::read_to_string(&cache).is_ok_and(|text| text.contains(&kept))
     });
@@ -54,15 +54,15 @@ fn a_router_that_starts_alone_serves_what_was_known() {
 
 #[test]
 fn a_router_that_knows_nothing_says_so() {
-    let folder = Folder::new();
+    let folder = TempDir::new("router").unwrap();
     for cache in [None, Some("{\"revision\":3,\"rou")] {
         if let Some(text) = cache {
-            std::fs::write(folder.0.join("routes.json"), text).unwrap();
+            std::fs::write(folder.path().join("routes.json"), text).unwrap();
         }
         let router = Running::start(nowhere(), &folder);
-        let answer = router.get("acme.localhost", "/");
-        assert_eq!((answer.status, answer.code().as_str()), (503, "starting"));
-        assert!(answer.has("retry-after: "));
+        let response = router.get("acme.localhost", "/");
+        assert_eq!((response.status, response.code().as_str()), (503, "starting"));
+        assert!(response.has("retry-after: "));
         assert_eq!(router.health("status"), "\"starting\"");
         router.end();
     }
@@ -70,7 +70,7 @@ fn a_router_that_knows_nothing_says_so() {
 
 #[test]
 fn changes_reach_a_router_that_serves() {
-    let folder = Folder::new();
+    let folder = TempDir::new("router").unwrap();
     let acme = Tenant::new(&folder, 1, "acme");
     let (control, router) = Running::knowing(vec![], &folder);
     assert_eq!(router.get("acme.localhost", "/").status, 404);
@@ -82,7 +82,7 @@ fn changes_reach_a_router_that_serves() {
 
 #[test]
 fn whoever_casts_doubt_on_the_table_again_and_again_keeps_no_change_from_it() {
-    let folder = Folder::new();
+    let folder = TempDir::new("router").unwrap();
     let (acme, other) = (Tenant::new(&folder, 1, "acme"), Tenant::new(&folder, 2, "other"));
     let (control, router) = Running::knowing(vec![acme.running()], &folder);
     // Another tenant answers in its place.

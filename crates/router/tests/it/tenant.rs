@@ -12,7 +12,7 @@ use protocol::spec::Desired;
 use protocol::{State, TenantId};
 use service::keys;
 
-use crate::harness::{Folder, master, until};
+use crate::harness::{TempDir, master, until};
 
 /// A tenant's ingress socket. Echoes the request, and proves to be `proves`.
 pub(crate) struct Tenant {
@@ -42,9 +42,9 @@ impl Stage {
 }
 
 impl Tenant {
-    pub(crate) fn new(folder: &Folder, number: u128, slug: &str) -> Self {
+    pub(crate) fn new(folder: &TempDir, number: u128, slug: &str) -> Self {
         let id = TenantId::new(uuid::Uuid::from_u128(number));
-        let socket = folder.0.join(format!("{number}.sock"));
+        let socket = folder.path().join(format!("{number}.sock"));
         let tenant = Self { id, slug: slug.to_owned(), socket, stage: Arc::default() };
         tenant.listen(id);
         tenant

@@ -57,9 +57,9 @@ async fn the_page_does_without_a_fact_when_platform_back_is_gone() {
 async fn anything_else_is_not_there() {
     let platform = Platform::start("demo").await;
     for path in ["/nowhere", "/facts", "/health", "/.cial", "//"] {
-        let answer = ask(platform.front, Method::GET, path, &[("accept", "text/html")]).await;
-        assert_eq!(answer.status(), StatusCode::NOT_FOUND, "{path}");
-        assert!(answer.body().contains("<h1>404 · Not found</h1>"), "{path}");
+        let response = ask(platform.front, Method::GET, path, &[("accept", "text/html")]).await;
+        assert_eq!(response.status(), StatusCode::NOT_FOUND, "{path}");
+        assert!(response.body().contains("<h1>404 · Not found</h1>"), "{path}");
     }
     let post = ask(platform.front, Method::POST, "/", &[]).await;
     assert_eq!(post.status(), StatusCode::METHOD_NOT_ALLOWED);

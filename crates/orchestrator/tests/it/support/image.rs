@@ -118,28 +118,14 @@ fn compiled() -> Vec<u8> {
     compiled
 }
 
-/// A tar of executable files.
+/// An archive of executable files.
 fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
-    let mut tar = Vec::new();
+    let mut archive = tar::Builder::new(Vec::new());
     for (name, content) in files {
-        let mut head = [0_u8; 512];
-        let mut put =
-            |at: usize, text: &str| head[at..at + text.len()].copy_from_slice(text.as_bytes());
-        put(0, name);
-        put(100, "0000755\0");
-        put(108, "0000000\0");
-        put(116, "0000000\0");
-        put(124, &format!("{:011o}\0", content.len()));
-        put(136, "00000000000\0");
-        put(148, "        ");
-        put(156, "0");
-        put(257, "ustar\x0000");
-        let sum: u32 = head.iter().map(|byte| u32::from(*byte)).sum();
-        head[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-        tar.extend(head);
-        tar.extend(*content);
-        tar.resize(tar.len().next_multiple_of(512), 0);
+        let mut header = tar::Header::new_ustar();
+        header.set_size(content.len() as u64);
+        header.set_mode(0o755);
+        archive.append_data(&mut header, name, *content).unwrap();
     }
-    tar.resize(tar.len() + 1024, 0);
-    tar
+    archive.into_inner().unwrap()
 }

@@ -30,6 +30,7 @@ use protocol::orchestrator::{ApplyRequest, ObservedTenant, Phase};
 use protocol::spec::Spec;
 use protocol::{InstallName, TenantId};
 use service::Secret;
+pub(crate) use testkit::TempDir;
 use uuid::Uuid;
 
 /// Far longer than any step takes here; only a hanging step reaches this limit.
@@ -256,23 +257,6 @@ fn pool(n: u32) -> String {
         None => (std::process::id(), n),
     };
     format!("10.{}.{}.0/22", 202 + run % 50, place % 64 * 4)
-}
-
-/// A directory that is deleted together with its test.
-pub(crate) struct TempDir(pub(crate) PathBuf);
-
-impl TempDir {
-    pub(crate) fn new() -> Self {
-        let path = std::env::temp_dir().join(format!("cial-{}", Uuid::now_v7()));
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for TempDir {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }
 
 /// A controller that follows its engine until it is dropped, as a process does until it is killed.

@@ -32,7 +32,7 @@ pub(crate) struct Simulation {
 
 impl Simulation {
     pub(crate) fn new() -> Self {
-        Self { engine: MemoryDriver::default(), state: TempDir::new() }
+        Self { engine: MemoryDriver::default(), state: TempDir::new("orchestrator").unwrap() }
     }
 
     pub(crate) fn controller(&self, settings: SleepSettings) -> Running {
@@ -49,7 +49,7 @@ impl Simulation {
     }
 
     pub(crate) fn state_dir(&self) -> StateDir {
-        StateDir::new(self.state.0.clone())
+        StateDir::new(self.state.path().to_owned())
     }
 
     /// The engine's calls for this tenant, in order.
