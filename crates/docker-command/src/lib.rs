@@ -236,4 +236,27 @@ mod tests {
         assert_eq!(container.published_ports, BTreeSet::from([18080]));
         assert_eq!(container.state["Status"], "running");
     }
+
+    #[test]
+    fn a_build_reads_its_archive_and_a_failure_shows_its_output() {
+        let docker = Docker::connect(None).unwrap();
+        let tag = format!("cial-it-build-{}:dev", std::process::id());
+        let archive = |dockerfile: &str| {
+            let mut archive = tar::Builder::new(Vec::new());
+            let mut header = tar::Header::new_ustar();
+            header.set_size(dockerfile.len() as u64);
+            archive.append_data(&mut header, "Dockerfile", dockerfile.as_bytes()).unwrap();
+            archive.into_inner().unwrap()
+        };
+        let build = |dockerfile: &str| {
+            docker.build(&[format!("--tag={tag}"), "--rm".to_owned()], archive(dockerfile), false)
+        };
+        let error = build("FROM scratch\nUNHEARD of\n").unwrap_err().to_string();
+        assert!(error.to_lowercase().contains("unheard"), "{error}");
+        assert!(docker.image(&tag).unwrap().is_none());
+        build("FROM scratch\nLABEL cial.it=build\n").unwrap();
+        let image = docker.image(&tag).unwrap().unwrap();
+        docker.run(&["image", "rm", &tag]).unwrap();
+        assert_eq!(image["Config"]["Labels"]["cial.it"], "build");
+    }
 }
