@@ -223,7 +223,7 @@ fn resource(app: &App) -> Resource {
     Resource::new("app", &app.slug)
 }
 
-fn manifest_faults(faults: &[manifest::Fault]) -> ApiError {
+fn manifest_faults(faults: &[manifest::ManifestError]) -> ApiError {
     let error = ApiError::new(Code::InvalidFields, "The manifest has faults.");
     faults.iter().fold(error, |error, fault| {
         error.with_field_error("manifest", FieldCode::InvalidManifest, fault.to_string())

@@ -11,7 +11,7 @@ use service::{Secret, ServiceError, keys};
 use crate::bootstrap_key;
 use crate::db::connect::ConnectError;
 use crate::db::installation::DatabaseOwner;
-use crate::db::{Database, DatabaseFailure, installation};
+use crate::db::{Database, DatabaseError, installation};
 
 const RETRY_DELAY: Duration = Duration::from_millis(500);
 /// A migration that fails this often on a reachable database ends the process with the reason.
@@ -99,7 +99,7 @@ async fn try_prepare(
         .map_err(SetupError::Transient)?;
     check_owner(install, &own_fingerprint, &name, &fingerprint)?;
     bootstrap_key::ensure(&mut conn, key, now).await.map_err(|error| {
-        if DatabaseFailure::find(&error).is_some() {
+        if DatabaseError::find(&error).is_some() {
             SetupError::Transient(error)
         } else {
             SetupError::Permanent(error)

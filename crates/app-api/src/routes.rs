@@ -17,7 +17,7 @@ use crate::access::Access::{
 };
 use crate::access::layer::deny_unknown_path;
 use crate::app::{App, database_disk_full, database_unavailable};
-use crate::db::DatabaseFailure;
+use crate::db::DatabaseError;
 use crate::http::describe::describe_handler;
 use crate::http::{self, security};
 use crate::openapi::OpenApiDocument;
@@ -215,9 +215,9 @@ async fn report_database_failure(request: Request, next: Next) -> Response {
     let response = next.run(request).await;
     let cause = response.extensions().get::<ErrorCause>().map(|cause| cause.error.clone());
     let Some(cause) = cause else { return response };
-    let error = match DatabaseFailure::find(&cause) {
-        Some(DatabaseFailure::Unavailable) => database_unavailable(),
-        Some(DatabaseFailure::DiskFull) => database_disk_full(),
+    let error = match DatabaseError::find(&cause) {
+        Some(DatabaseError::Unavailable) => database_unavailable(),
+        Some(DatabaseError::DiskFull) => database_disk_full(),
         None => return response,
     };
     error.with_shared_cause(cause).into_response()

@@ -4,7 +4,7 @@
 //! [`keys::KEYS`] lists the keys. The JSON Schema, the reference and the commented template are made
 //! from that table, and a test holds the reader to it.
 
-mod fault;
+mod error;
 pub mod keys;
 mod read;
 pub mod reference;
@@ -13,7 +13,7 @@ mod template;
 
 use std::collections::BTreeMap;
 
-pub use fault::Fault;
+pub use error::ManifestError;
 pub use template::TEMPLATE;
 
 /// The name of the file, by convention.
@@ -42,7 +42,7 @@ pub struct Manifest {
 ///
 /// # Errors
 /// All faults of the text, in the order of their places.
-pub fn parse(text: &str) -> Result<Manifest, Vec<Fault>> {
+pub fn parse(text: &str) -> Result<Manifest, Vec<ManifestError>> {
     read::read(text)
 }
 

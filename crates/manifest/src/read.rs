@@ -4,21 +4,21 @@ use std::collections::BTreeMap;
 
 use toml_edit::{Document, Item, TableLike, Value};
 
-use crate::fault::Fault;
+use crate::error::ManifestError;
 use crate::keys::{KEYS, Kind, env_fault, port_fault};
 use crate::{MAX_BYTES, Manifest};
 
 /// Below this similarity, a known key is no hint for an unknown one.
 const MIN_SIMILARITY: f64 = 0.75;
 
-pub(crate) fn read(text: &str) -> Result<Manifest, Vec<Fault>> {
+pub(crate) fn read(text: &str) -> Result<Manifest, Vec<ManifestError>> {
     if text.len() > MAX_BYTES {
         let message = format!("the manifest is longer than {MAX_BYTES} bytes");
-        return Err(vec![Fault::new(text, None, "", &message)]);
+        return Err(vec![ManifestError::new(text, None, "", &message)]);
     }
     let document = Document::parse(text).map_err(|error| {
         let message = error.message().replace('\n', ", ");
-        vec![Fault::new(text, error.span(), "", &message)]
+        vec![ManifestError::new(text, error.span(), "", &message)]
     })?;
     let mut reader = Reader { text, faults: Vec::new(), manifest: Manifest::default() };
     reader.table("", document.as_table());
@@ -29,7 +29,7 @@ pub(crate) fn read(text: &str) -> Result<Manifest, Vec<Fault>> {
 
 struct Reader<'a> {
     text: &'a str,
-    faults: Vec<Fault>,
+    faults: Vec<ManifestError>,
     manifest: Manifest,
 }
 
@@ -62,7 +62,7 @@ impl Reader<'_> {
     }
 
     fn refuse(&mut self, span: Option<std::ops::Range<usize>>, key: &str, message: &str) {
-        self.faults.push(Fault::new(self.text, span, key, message));
+        self.faults.push(ManifestError::new(self.text, span, key, message));
     }
 
     fn words(&mut self, name: &str, item: &Item) -> Option<Vec<String>> {

@@ -84,6 +84,7 @@ const ONE_WAY: &[(&str, &[&str])] = &[
 
 /// Replaced names, each with the name to write.
 const REPLACED: &[(&str, &str)] = &[
+    ("Answer", "Response"),
     ("Answers", "Responses"),
     ("Asker", "RequestContext"),
     ("Asking", "LeaseRequests: a request says what it requests"),
@@ -92,6 +93,7 @@ const REPLACED: &[(&str, &str)] = &[
     ("CallFailure", "LeaseCallError: errors end in Error"),
     ("Course", "Direction"),
     ("Crowd", "Requests, or the number that it is"),
+    ("DatabaseFailure", "DatabaseError: errors end in Error"),
     ("Depth", "IdleState: frozen or sleeping"),
     ("Desk", "LeaseService"),
     ("Door", "Listener, Route or access: what it is"),

@@ -33,14 +33,14 @@ pub type Conn = diesel_async::AsyncPgConnection;
 
 /// A failure of Postgres that is no fault of the request or of its handler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DatabaseFailure {
+pub enum DatabaseError {
     /// No reply in time: the connection ended, or a timeout of the server cancelled the statement.
     Unavailable,
     /// The disk of the server has no room for the change.
     DiskFull,
 }
 
-impl DatabaseFailure {
+impl DatabaseError {
     /// Finds the failure in the cause of an error response; `None` for any other cause.
     pub fn find(error: &anyhow::Error) -> Option<Self> {
         use diesel::result::{DatabaseErrorKind, Error};

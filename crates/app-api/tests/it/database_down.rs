@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use app_api::db::connect::Limits;
-use app_api::db::{Database, DatabaseFailure};
+use app_api::db::{Database, DatabaseError};
 use diesel_async::RunQueryDsl as _;
 use protocol::State;
 use protocol::routes::Route;
@@ -46,7 +46,7 @@ async fn a_query_under_way_fails_when_postgres_vanishes() {
     let query = diesel::sql_query("SELECT 1").execute(&mut *conn);
     let failed = tokio::time::timeout(TEST_TIMEOUT, query).await.expect("the query waits for ever");
     let error = anyhow::Error::from(failed.unwrap_err());
-    assert_eq!(DatabaseFailure::find(&error), Some(DatabaseFailure::Unavailable), "{error:?}");
+    assert_eq!(DatabaseError::find(&error), Some(DatabaseError::Unavailable), "{error:?}");
 }
 
 /// A lock makes the query of a request wait for longer than the statement timeout.

@@ -1,13 +1,13 @@
 //! The router over real sockets: tenants behind unix sockets, app-api's watch over HTTP.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-mod away;
 mod harness;
 mod heads;
 mod identity;
 mod internal;
 mod leases;
 mod orchestrator;
+mod outage;
 mod passing;
 mod process;
 mod rate;

@@ -1,11 +1,11 @@
-//! Faults of a manifest, with their places.
+//! Errors of a manifest, with their places.
 
 use std::fmt;
 use std::ops::Range;
 
-/// One fault of a manifest. Lines and columns count from 1; a column counts characters.
+/// One error of a manifest. Lines and columns count from 1; a column counts characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
+pub struct ManifestError {
     pub line: usize,
     pub column: usize,
     /// The key, like `health.path`; empty where the text is no TOML.
@@ -13,7 +13,7 @@ pub struct Fault {
     pub message: String,
 }
 
-impl Fault {
+impl ManifestError {
     pub(crate) fn new(text: &str, span: Option<Range<usize>>, key: &str, message: &str) -> Self {
         let at = text.floor_char_boundary(span.map_or(0, |span| span.start));
         let before = &text[..at];
@@ -27,7 +27,7 @@ impl Fault {
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for ManifestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { line, column, key, message } = self;
         if key.is_empty() {
