@@ -4,7 +4,8 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
+use testkit::Response;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -32,7 +33,7 @@ const TRIES_FOR: Duration = Duration::from_secs(300);
 pub(super) async fn request(port: u16, host: &str) -> Result<TimedResponse> {
     tokio::time::timeout(TIMEOUT, exchange(port, host))
         .await
-        .with_context(|| format!("{host}: no answer within {TIMEOUT:?}"))?
+        .with_context(|| format!("{host}: no response within {TIMEOUT:?}"))?
 }
 
 /// Like [`request`], with retries after `Retry-After`; `first_byte` and `whole` count from the
@@ -57,7 +58,7 @@ async fn exchange(port: u16, host: &str) -> Result<TimedResponse> {
     let request = format!("GET {PATH} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut bytes = Vec::with_capacity(2_048);
-    ensure!(stream.read_buf(&mut bytes).await? > 0, "{host}: closed without an answer");
+    ensure!(stream.read_buf(&mut bytes).await? > 0, "{host}: closed without a response");
     let first_byte = start.elapsed();
     stream.read_to_end(&mut bytes).await?;
     TimedResponse::read(&bytes, first_byte, start.elapsed())
@@ -65,18 +66,9 @@ async fn exchange(port: u16, host: &str) -> Result<TimedResponse> {
 
 impl TimedResponse {
     fn read(bytes: &[u8], first_byte: Duration, whole: Duration) -> Result<Self> {
-        let text = String::from_utf8_lossy(bytes);
-        let beginning: String = text.chars().take(600).collect();
-        let Some((head, _)) = text.split_once("\r\n\r\n") else {
-            bail!("no head in {beginning:?}")
-        };
-        let mut lines = head.split("\r\n");
-        let status = lines.next().and_then(|line| line.split(' ').nth(1)?.parse().ok());
-        let retry_after = lines.find_map(|line| {
-            let (name, value) = line.split_once(':')?;
-            name.eq_ignore_ascii_case("retry-after").then(|| value.trim().parse().ok())?
-        });
-        let status = status.with_context(|| format!("no status in {beginning:?}"))?;
+        let response = Response::parse(bytes)?;
+        let retry_after = response.header("retry-after").and_then(|seconds| seconds.parse().ok());
+        let (status, beginning) = (response.status, response.summary());
         Ok(Self { status, first_byte, whole, retry_after, beginning })
     }
 
