@@ -1,13 +1,13 @@
 //! `core--{slug}` is an origin of its own: it serves the core half alone, with sessions of its own, and pages of other
 //! sites do nothing there.
 
-use crate::raw::{Answer, send};
+use crate::raw::{Response, send};
 use crate::world::{SIGNED_IN, SIGNED_IN_AT_CORE, Tenant};
 
 const CORE: &str = "core--acme.localhost";
 const OWN: &str = "acme.localhost";
 
-async fn ask(tenant: &Tenant, host: &str, request: &str, lines: &[&str]) -> Answer {
+async fn ask(tenant: &Tenant, host: &str, request: &str, lines: &[&str]) -> Response {
     let lines: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
     let text = format!("{request} HTTP/1.1\r\nHost: {host}\r\n{lines}Connection: close\r\n\r\n");
     send(tenant.tcp, &text).await

@@ -2,12 +2,12 @@
 
 use protocol::sign_in::MAX_RETURN_PATH_BYTES;
 
-use crate::raw::{Answer, send};
+use crate::raw::{Response, send};
 use crate::world::{SIGNED_IN, TOKEN, Tenant};
 
 const NAVIGATION: &str = "Accept: text/html\r\nSec-Fetch-Mode: navigate\r\n";
 
-async fn ask(tenant: &Tenant, request: &str, lines: &str) -> Answer {
+async fn ask(tenant: &Tenant, request: &str, lines: &str) -> Response {
     let text = format!(
         "{request} HTTP/1.1\r\nHost: acme.localhost\r\nX-Cial-Route-Token: {TOKEN}\r\n\
          X-Cial-Require-Sign-In: 1\r\n{lines}Connection: close\r\n\r\n"
