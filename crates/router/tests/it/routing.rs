@@ -94,7 +94,7 @@ fn only_the_beginning_of_a_sign_in_names_the_admin() {
 
 #[test]
 fn a_policy_that_requires_sign_in_reaches_the_next_request() {
-    let folder = Folder::new();
+    let folder = TempDir::new("router").unwrap();
     let acme = Tenant::new(&folder, 1, "acme");
     let (control, router) = Running::knowing(vec![acme.running()], &folder);
     for required in [false, true, false] {
