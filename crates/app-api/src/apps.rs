@@ -64,7 +64,9 @@ pub async fn find(service: &Service, slug: &str) -> Result<App, ApiError> {
     find_in(&mut *service.conn().await?, slug).await
 }
 
-async fn find_in(conn: &mut Conn, slug: &str) -> Result<App, ApiError> {
+/// # Errors
+/// `resource_not_found`.
+pub async fn find_in(conn: &mut Conn, slug: &str) -> Result<App, ApiError> {
     // Postgres refuses a NUL, and no slug has one.
     let found = if slug.contains('\0') { None } else { app::by_slug(conn, slug).await? };
     found.ok_or_else(|| {
@@ -188,8 +190,7 @@ pub async fn followed(
     let invalid = |field: &str, code: FieldCode, detail: String| {
         refused_field(Code::InvalidFields, field, code, detail)
     };
-    let number =
-        release.map(|name| name.strip_prefix('v').and_then(|n| n.parse().ok()).unwrap_or(0));
+    let number = release.map(|name| release_number(name).unwrap_or(0));
     let found = find_in(conn, slug).await.map_err(|error| {
         if error.problem.status == 404 {
             invalid("app", FieldCode::UnknownApp, error.problem.detail)
@@ -211,12 +212,19 @@ pub async fn followed(
         slug: found.slug,
         release: release_name(release.number),
         spec: release.process.clone(),
+        pinned: false,
+        sealed_env: None,
     };
     Ok(Followed { release, tenant_app })
 }
 
 pub fn release_name(number: i32) -> String {
     format!("v{number}")
+}
+
+/// The number of a release like `v2`.
+pub fn release_number(name: &str) -> Option<i32> {
+    name.strip_prefix('v')?.parse().ok()
 }
 
 fn resource(app: &App) -> Resource {

@@ -77,6 +77,12 @@ pub const ROUTES: &[Route] = routes! {
     api  POST   "/tenants/{slug}/stop",         Tenant(Write), "Stop a tenant", api::tenants::stop_tenant;
     api  POST   "/tenants/{slug}/restart",      Tenant(Write), "Restart a tenant", api::tenants::restart_tenant;
     api  PUT    "/tenants/{slug}/release",      PlatformAdmin, "Move a tenant to another release", api::tenants::set_release;
+    api  GET    "/tenants/{slug}/env",          Tenant(Admin), "List the variables of a tenant's program", api::variables::list_env;
+    api  PUT    "/tenants/{slug}/env/{name}",   Tenant(Admin), "Set a variable, from the next start on", api::variables::set_env;
+    api  DELETE "/tenants/{slug}/env/{name}",   Tenant(Admin), "Delete a variable", api::variables::delete_env;
+    api  GET    "/tenants/{slug}/secrets",      Tenant(Admin), "List the names of the secrets of a tenant's program", api::variables::list_secrets;
+    api  PUT    "/tenants/{slug}/secrets/{name}", Tenant(Admin), "Set a secret, from the next start on", api::variables::set_secret;
+    api  DELETE "/tenants/{slug}/secrets/{name}", Tenant(Admin), "Delete a secret", api::variables::delete_secret;
     api  GET    "/tenants/{slug}/logs",         Tenant(Read),  "A tenant's log", api::tenant_logs::show_logs;
     api  GET    "/tenants/{slug}/keys",         Tenant(Admin), "List a tenant's keys", api::keys::list_tenant_keys;
     api  POST   "/tenants/{slug}/keys",         Tenant(Admin), "Create a key of a tenant", api::keys::create_tenant_key;
@@ -90,6 +96,12 @@ pub const ROUTES: &[Route] = routes! {
     api  DELETE "/apps/{app}",                  PlatformAdmin, "Delete an app with its releases", api::apps::delete_app;
     api  GET    "/apps/{app}/releases",         PlatformRead,  "List an app's releases", api::apps::list_releases;
     api  POST   "/apps/{app}/releases",         PlatformAdmin, "Create a release of an image", api::apps::create_release;
+    api  GET    "/apps/{app}/rollouts",         PlatformRead,  "List an app's latest rollouts", api::rollouts::list_rollouts;
+    api  POST   "/apps/{app}/rollouts",         PlatformAdmin, "Move an app's tenants to another release, wave by wave", api::rollouts::start_rollout;
+    api  GET    "/apps/{app}/rollouts/{id}",    PlatformRead,  "Show a rollout", api::rollouts::show_rollout;
+    api  POST   "/apps/{app}/rollouts/{id}/pause", PlatformAdmin, "Pause a rollout", api::rollouts::pause_rollout;
+    api  POST   "/apps/{app}/rollouts/{id}/resume", PlatformAdmin, "Resume a paused rollout", api::rollouts::resume_rollout;
+    api  POST   "/apps/{app}/rollouts/{id}/abort", PlatformAdmin, "End a rollout; tenants that moved stay", api::rollouts::abort_rollout;
 
     api  GET    "/sessions",                    Person,        "List one's own sessions", api::sessions::list_sessions;
     api  DELETE "/sessions",                    Person,        "End one's other sessions", api::sessions::revoke_other_sessions;
@@ -145,6 +157,17 @@ pub const ROUTES: &[Route] = routes! {
     page POST   "/admin/tenants/{slug}/edit",   PlatformAdmin, "", pages::edit::edit_tenant;
     page GET    "/admin/tenants/{slug}/delete", PlatformAdmin, "", pages::tenants::show_delete_tenant;
     page POST   "/admin/tenants/{slug}/delete", PlatformAdmin, "", pages::tenants::delete_tenant;
+    page POST   "/admin/tenants/{slug}/pin",    PlatformAdmin, "", pages::apps::pin_tenant;
+    page POST   "/admin/tenants/{slug}/unpin",  PlatformAdmin, "", pages::apps::unpin_tenant;
+    page GET    "/admin/tenants/{slug}/variables", Tenant(Admin), "", pages::variables::show_variables;
+    page POST   "/admin/tenants/{slug}/variables", Tenant(Admin), "", pages::variables::set_variable;
+    page POST   "/admin/tenants/{slug}/variables/{name}/delete", Tenant(Admin), "", pages::variables::delete_variable;
+    page GET    "/admin/apps",                  PlatformRead,  "", pages::apps::list_apps;
+    page GET    "/admin/apps/{app}",            PlatformRead,  "", pages::apps::show_app;
+    page POST   "/admin/apps/{app}/rollouts",   PlatformAdmin, "", pages::apps::start_rollout;
+    page POST   "/admin/apps/{app}/rollouts/{id}/pause", PlatformAdmin, "", pages::apps::pause_rollout;
+    page POST   "/admin/apps/{app}/rollouts/{id}/resume", PlatformAdmin, "", pages::apps::resume_rollout;
+    page POST   "/admin/apps/{app}/rollouts/{id}/abort", PlatformAdmin, "", pages::apps::abort_rollout;
     page GET    "/admin/invitations/{token}",   Public,        "", pages::invitation::show_invitation;
     page POST   "/admin/invitations/{token}",   Public,        "", pages::invitation::accept_invitation;
     page GET    "/admin/team",                  PlatformRead,  "", pages::team::show_team;

@@ -33,7 +33,7 @@ use crate::route_feed::RouteFeed;
 use crate::settings::{self, Settings, read_addresses};
 use crate::tenant_databases::TenantDatabases;
 use crate::webhooks::client::{ATTEMPT_TIMEOUT, WebhookClient};
-use crate::{audit, database_setup, routes, webhooks};
+use crate::{audit, database_setup, rollout, routes, webhooks};
 
 /// Serves until a stop is requested.
 pub fn serve(env: &Env) -> Result<(), ServiceError> {
@@ -151,6 +151,7 @@ pub async fn run(
         tokio::select! {
             ended = reconcile::run(reconciler, notifications, ending.clone()) => ended.map_err(ServiceError::from),
             () = app.routes.run(&database) => Ok(()),
+            () = rollout::drive::run(&app) => Ok(()),
         }
     };
     let ended = tokio::select! {

@@ -1,10 +1,10 @@
 //! The actions of an owner on tenants, shared by the pages and the API.
 
+use protocol::Slug;
 use protocol::apps::{BUILT_IN_APP, SetRelease};
 use protocol::control::{self, NewTenant};
-use protocol::problem::Code;
+use protocol::problem::{Code, FieldCode};
 use protocol::spec::Desired;
-use protocol::{Slug, State};
 use serde_json::json;
 use service::api_error::ApiError;
 use sha2::{Digest as _, Sha256};
@@ -151,7 +151,7 @@ pub async fn list(app: &App, caller: &Principal, filter: &Filter) -> Result<Vec<
     Ok(tenant::list(&mut *app.conn().await?, visibility, filter).await?)
 }
 
-async fn read_again(app: &App, tenant: &Tenant) -> Result<Tenant, ApiError> {
+pub(crate) async fn read_again(app: &App, tenant: &Tenant) -> Result<Tenant, ApiError> {
     let read = tenant::by_id(&mut *app.conn().await?, tenant.tenant_id()).await?;
     read.ok_or_else(no_such_tenant)
 }
@@ -161,7 +161,7 @@ pub fn no_such_tenant() -> ApiError {
 }
 
 /// Each lost race is the success of another writer: enough for many concurrent callers and the reconciler.
-const MAX_WRITE_ATTEMPTS: usize = 100;
+pub(crate) const MAX_WRITE_ATTEMPTS: usize = 100;
 
 /// Records a request of the caller. A delete wins over every later request.
 pub async fn request_action(
@@ -225,12 +225,12 @@ fn audited(action: OwnerAction) -> Action {
     }
 }
 
-fn being_deleted() -> ApiError {
+pub(crate) fn being_deleted() -> ApiError {
     let detail = "This tenant is being deleted. Nothing else can be done with it.";
     ApiError::new(Code::TenantDeleting, detail)
 }
 
-fn changes_too_fast() -> ApiError {
+pub(crate) fn changes_too_fast() -> ApiError {
     let detail = "The tenant changes faster than this could be written. Try again.";
     ApiError::new(Code::RevisionConflict, detail)
 }
@@ -251,6 +251,15 @@ pub async fn change(
         if revisions.is_some_and(|revisions| !revisions.contains(&read.revision)) {
             let detail = format!("The tenant is at revision {} by now.", read.revision);
             return Err(ApiError::new(Code::RevisionMismatch, detail));
+        }
+        if change.pinned.is_some() && read.app.is_none() {
+            let detail = "The built-in app has no releases to pin.";
+            return Err(validation::refused_field(
+                Code::InvalidFields,
+                "pinned",
+                FieldCode::BuiltInApp,
+                detail,
+            ));
         }
         let next = change.apply_to(&read.changeable()).map_err(|errors| refused(&errors))?;
         let mut conn = app.conn().await?;
@@ -293,18 +302,11 @@ pub async fn set_release(
         let mut conn = app.conn().await?;
         let slug = read.app.as_ref().map_or(BUILT_IN_APP, |app| app.slug.as_str());
         let followed = apps::followed(&mut conn, slug, Some(&request.release)).await?;
-        if read.app.as_ref() == Some(&followed.tenant_app) {
+        if read.app.as_ref().is_some_and(|app| app.is_same_release(&followed.tenant_app)) {
             return Ok(read);
         }
         let now = app.clock.now();
-        // The container is replaced at once, unless nothing runs. A release that cannot run is often the reason for
-        // the move: the tenant is tried again.
-        let moves_now = read.desired == Desired::Running
-            && (read.gave_up || matches!(read.state, State::Running | State::Frozen));
-        let status = match moves_now {
-            true => read.status().after_action(OwnerAction::Restart, now),
-            false => read.status(),
-        };
+        let status = read.status_on_other_release(now);
         let entry =
             Entry::new(Actor::from(caller), Action::TenantRelease, Resource::tenant(&read.slug))
                 .changed(
@@ -332,13 +334,16 @@ pub async fn set_release(
     Err(changes_too_fast())
 }
 
-fn described_release(app: Option<&TenantApp>) -> serde_json::Value {
+/// What a tenant follows, as the audit log shows it.
+pub fn described_release(app: Option<&TenantApp>) -> serde_json::Value {
     json!({ "app": app.map(|app| &app.slug), "release": app.map(|app| &app.release) })
 }
 
 /// The changeable fields as the audit log shows them.
 fn described(fields: &Changeable) -> serde_json::Value {
-    json!({ "name": fields.name, "limits": fields.limits, "policy": fields.policy })
+    json!({
+        "name": fields.name, "limits": fields.limits, "policy": fields.policy, "pinned": fields.pinned,
+    })
 }
 
 fn refused(errors: &[FieldError]) -> ApiError {

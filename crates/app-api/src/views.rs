@@ -27,6 +27,7 @@ pub fn tenant(app: &App, mut tenant: Tenant, sleep: Option<SleepStatus>) -> cont
         app: tenant.app.as_ref().map_or(BUILT_IN_APP, |app| app.slug.as_str()).to_owned(),
         release: tenant.app.as_ref().map(|app| app.release.clone()),
         database: database(app, &tenant),
+        pinned: tenant.is_pinned(),
         desired: tenant.desired,
         state: tenant.state,
         state_since: time(tenant.state_since),

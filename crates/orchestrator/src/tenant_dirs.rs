@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use nix::unistd::{Gid, Uid, chown, geteuid};
 use protocol::TenantId;
 use protocol::inside;
-use service::{Secret, keys};
+use service::{Secret, keys, sealed};
 
 /// The secrets that the per-tenant keys are derived from. They never leave this process.
 #[derive(Clone, Debug)]
@@ -48,8 +48,8 @@ impl TenantDirs {
     }
 
     /// Must not be called while the container runs, because the container would keep the old
-    /// directories.
-    pub fn create(&self, id: TenantId) -> io::Result<()> {
+    /// directories. `sealed_env`: [`Spec::sealed_env`](protocol::spec::Spec::sealed_env).
+    pub fn create(&self, id: TenantId, sealed_env: Option<&str>) -> io::Result<()> {
         self.remove(id)?;
         directory(&self.ingress_dir(id), 0o750)?;
         let secrets = self.secrets.join(id.to_string());
@@ -57,6 +57,11 @@ impl TenantDirs {
         match &self.master_keys.sso_public {
             Some(pem) => file(&secrets, inside::SSO_PUBLIC_KEY, pem.as_bytes())?,
             None => file(&secrets, inside::SSO_KEY, &keys::sso_key(&self.master_keys.sso, id))?,
+        }
+        if let Some(text) = sealed_env {
+            let key = keys::env_key(&self.master_keys.sso, id);
+            let variables = sealed::open(&key, text).map_err(io::Error::other)?;
+            file(&secrets, inside::APP_VARIABLES, &variables)?;
         }
         let route = &self.master_keys.route;
         file(&secrets, inside::ROUTE_TOKEN, keys::route_token(route, id).as_bytes())?;
@@ -141,7 +146,7 @@ mod tests {
     #[test]
     fn a_tenant_gets_its_own_keys_and_only_it_may_read_them() {
         let (tenant_dirs, id, _base) = tenant_dirs(None);
-        tenant_dirs.create(id).unwrap();
+        tenant_dirs.create(id, None).unwrap();
         let secrets = tenant_dirs.secrets.join(id.to_string());
         assert_eq!(names(&secrets), ["route-proof", "route-token", "sso-key"]);
         assert_eq!(mode(&secrets), 0o700);
@@ -156,17 +161,31 @@ mod tests {
     #[test]
     fn where_there_is_a_public_key_no_tenant_holds_a_key_to_sign_with() {
         let (tenant_dirs, id, _base) = tenant_dirs(Some("PEM"));
-        tenant_dirs.create(id).unwrap();
+        tenant_dirs.create(id, None).unwrap();
         let secrets = tenant_dirs.secrets.join(id.to_string());
         assert_eq!(names(&secrets), ["route-proof", "route-token", "sso-public.pem"]);
     }
 
     #[test]
+    fn variables_are_decrypted_for_their_own_tenant_only() {
+        let (tenant_dirs, id, _base) = tenant_dirs(None);
+        let key = keys::env_key(&tenant_dirs.master_keys.sso, id);
+        let text = sealed::seal(&key, b"{}").unwrap();
+        tenant_dirs.create(id, Some(&text)).unwrap();
+        let path = tenant_dirs.secrets.join(id.to_string()).join(inside::APP_VARIABLES);
+        assert_eq!((fs::read(&path).unwrap(), mode(&path)), (b"{}".to_vec(), 0o400));
+        tenant_dirs.create(id, None).unwrap();
+        assert!(!path.exists(), "nothing of an earlier start stays");
+        let other = TenantId::new(uuid::Uuid::now_v7());
+        assert!(tenant_dirs.create(other, Some(&text)).is_err());
+    }
+
+    #[test]
     fn made_anew_means_nothing_old_is_left_and_removing_twice_is_fine() {
         let (tenant_dirs, id, _base) = tenant_dirs(None);
-        tenant_dirs.create(id).unwrap();
+        tenant_dirs.create(id, None).unwrap();
         fs::write(tenant_dirs.ingress_socket(id), "stale").unwrap();
-        tenant_dirs.create(id).unwrap();
+        tenant_dirs.create(id, None).unwrap();
         assert!(!tenant_dirs.ingress_socket(id).exists());
         tenant_dirs.remove(id).unwrap();
         tenant_dirs.remove(id).unwrap();

@@ -73,6 +73,9 @@ pub struct Tenant {
     pub release: Option<String>,
     #[serde(default)]
     pub database: TenantDatabase,
+    /// Whether rollouts leave the tenant alone.
+    #[serde(default)]
+    pub pinned: bool,
     pub desired: Desired,
     pub state: State,
     #[cfg_attr(feature = "openapi", schema(format = DateTime))]

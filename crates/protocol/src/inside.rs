@@ -18,6 +18,9 @@ pub const SSO_PUBLIC_KEY: &str = "sso-public.pem";
 pub const ROUTE_TOKEN: &str = "route-token";
 /// File name of the proof that responses to such requests carry in `x-cial-proof`.
 pub const ROUTE_PROOF: &str = "route-proof";
+/// File name of the variables and secrets of the app's program, as JSON: [`Variables`](crate::variables::Variables).
+/// Absent where there are none.
+pub const APP_VARIABLES: &str = "app-variables.json";
 
 /// Bound from the tenant's directory of the installation's sockets volume; owned by `cial`, 0750.
 pub const INGRESS_DIR: &str = "/run/cial/ingress";

@@ -20,6 +20,7 @@ pub mod orchestrator;
 pub mod people;
 pub mod problem;
 pub mod process;
+pub mod rollouts;
 pub mod routes;
 pub mod sessions;
 pub mod sign_in;
@@ -28,6 +29,7 @@ pub mod sleep;
 pub mod spec;
 pub mod state;
 pub mod text;
+pub mod variables;
 pub mod watch;
 pub mod webhooks;
 

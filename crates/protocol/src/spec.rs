@@ -42,6 +42,10 @@ pub struct Spec {
     /// Variables of the tenant's own app. Never secrets, because `inspect` shows them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
+    /// Variables and secrets of the app's program, encrypted with a key of the tenant. They reach the program at its next
+    /// start, and no inspection shows them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed_env: Option<String>,
     /// The program of an app in the image; `None` is an image whose entry point is our supervisor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub app: Option<AppSpec>,

@@ -93,6 +93,14 @@ impl ApiError {
         self
     }
 
+    /// The problem and its cause, for the log of a task that answers nobody.
+    pub fn into_error(self) -> anyhow::Error {
+        match &self.cause {
+            Some(cause) => anyhow::anyhow!("{self}: {cause:#}"),
+            None => anyhow::anyhow!("{self}"),
+        }
+    }
+
     pub fn status(&self) -> StatusCode {
         StatusCode::from_u16(self.problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }

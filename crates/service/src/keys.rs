@@ -20,6 +20,11 @@ pub fn route_proof(master: &Secret, tenant: TenantId) -> String {
     URL_SAFE_NO_PAD.encode(derive(master, &format!("proof/v1/{tenant}")))
 }
 
+/// The key that encrypts the variables and secrets of one tenant: HKDF of `CIAL_SSO_SECRET`, info `env/v1/{uuid}`.
+pub fn env_key(master: &Secret, tenant: TenantId) -> [u8; 32] {
+    derive(master, &format!("env/v1/{tenant}"))
+}
+
 /// Identifies a secret without revealing it: HKDF, info `fingerprint/v1`, base64url.
 pub fn fingerprint(master: &Secret) -> String {
     URL_SAFE_NO_PAD.encode(derive(master, "fingerprint/v1"))
@@ -71,6 +76,8 @@ mod tests {
         let b = "0192f0c1-2345-7abc-8def-0123456789ac".parse().unwrap();
         assert_ne!(sso_key(&master, a), sso_key(&master, b));
         assert_ne!(route_token(&master, a), route_token(&master, b));
+        assert_ne!(env_key(&master, a), env_key(&master, b));
+        assert_ne!(env_key(&master, a), sso_key(&master, a));
         assert_ne!(route_token(&master, a), route_proof(&master, a));
         assert_eq!(route_token(&master, a), route_token(&master, a));
     }

@@ -27,6 +27,8 @@ pub mod keys;
 pub mod logs;
 #[cfg(feature = "control")]
 pub mod metrics;
+#[cfg(feature = "sealed")]
+pub mod sealed;
 #[cfg(feature = "control")]
 pub mod unread_body;
 #[cfg(feature = "control")]

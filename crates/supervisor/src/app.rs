@@ -1,10 +1,12 @@
 //! The program of an app, which replaces the two services of the built-in app.
 
-use std::io;
+use std::path::Path;
+use std::{fs, io};
 
 use nix::unistd::Pid;
 use protocol::inside;
 use protocol::process::AppProcess;
+use protocol::variables::Variables as TenantVariables;
 
 use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixDatagram;
@@ -14,23 +16,42 @@ use std::process::{Command, Stdio};
 use crate::environment::Variables;
 use crate::privilege_drop;
 use crate::services::Zone;
+use crate::sockets::EffectiveIds;
 
 /// The argument with which PID 1 starts itself as a probe.
 pub const PROBE: &str = "probe";
 
-/// Reads the program of the app from the container's variables; `None` is the built-in app.
+/// Reads the program of the app from the container's variables, and the tenant's own variables of the program from the
+/// file `variables`; `None` is the built-in app.
 ///
 /// # Errors
-/// The variable holds no program.
-pub fn read(container: &Variables) -> io::Result<Option<AppProcess>> {
+/// The variable holds no program, or the file no variables.
+pub fn read(container: &Variables, variables: &Path) -> io::Result<Option<AppProcess>> {
     let variable = container.iter().find(|(name, _)| name == inside::APP_PROCESS);
     let Some((_, json)) = variable else { return Ok(None) };
     let read = serde_json::from_slice::<AppProcess>(json.as_encoded_bytes());
-    let app = read.map_err(|why| io::Error::other(format!("{}: {why}", inside::APP_PROCESS)))?;
+    let mut app =
+        read.map_err(|why| io::Error::other(format!("{}: {why}", inside::APP_PROCESS)))?;
     if app.command.is_empty() {
         return Err(io::Error::other(format!("{} names no program", inside::APP_PROCESS)));
     }
+    app.env.extend(read_variables(variables)?.into_iter().map(|(name, own)| (name, own.value)));
     Ok(Some(app))
+}
+
+/// The file belongs to the core's account, and PID 1 has no capability to read files of others.
+fn read_variables(path: &Path) -> io::Result<TenantVariables> {
+    let text = {
+        let core = Zone::Core.account();
+        let _ids = EffectiveIds::assume(core, core)?;
+        fs::read(path)
+    };
+    match text {
+        Ok(text) => serde_json::from_slice(&text).map_err(io::Error::other),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(TenantVariables::new()),
+        Err(error) => Err(error),
+    }
+    .map_err(|why| io::Error::new(why.kind(), format!("{}: {why}", path.display())))
 }
 
 /// Starts this program again as a probe of the app's port, as the user of the app. The probe holds

@@ -11,6 +11,8 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// The edge receives SIGTERM first; the others receive it when the edge has ended, at the latest
 /// after this time.
 pub const EDGE_DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
+/// The same where the program of an app runs: the program may end at SIGTERM with requests under way.
+pub const APP_EDGE_DRAIN_TIMEOUT: Duration = Duration::from_secs(8);
 /// The time from the unexpected end of one service until the others are killed.
 pub const CRASH_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -73,6 +75,7 @@ enum Phase {
 #[derive(Debug)]
 pub struct Machine {
     phase: Phase,
+    edge_drain_timeout: Duration,
     alive: [bool; Service::ALL.len()],
     ready: [bool; Service::ALL.len()],
 }
@@ -81,7 +84,13 @@ impl Machine {
     /// `services`: those that were started. A service that does not exist delays no readiness.
     pub fn new(services: &[Service]) -> Self {
         let alive = Service::ALL.map(|service| services.contains(&service));
-        Self { phase: Phase::Running, alive, ready: alive.map(|exists| !exists) }
+        let has_app = !services.contains(&Service::PlatformBack);
+        Self {
+            phase: Phase::Running,
+            edge_drain_timeout: if has_app { APP_EDGE_DRAIN_TIMEOUT } else { EDGE_DRAIN_TIMEOUT },
+            alive,
+            ready: alive.map(|exists| !exists),
+        }
     }
 
     pub fn handle(&mut self, event: Event, now: Instant) -> Vec<Action> {
@@ -96,7 +105,7 @@ impl Machine {
     pub fn deadline(&self) -> Option<Instant> {
         match self.phase {
             Phase::Running | Phase::Over => None,
-            Phase::DrainingEdge { since } => Some(since + EDGE_DRAIN_TIMEOUT),
+            Phase::DrainingEdge { since } => Some(since + self.edge_drain_timeout),
             Phase::DrainingAll { since } => Some(since + DRAIN_TIMEOUT),
             Phase::Crashing { since } => Some(since + CRASH_TIMEOUT),
         }
@@ -200,8 +209,12 @@ mod tests {
 
     /// Plays events at given milliseconds; a deadline between two events fires first.
     fn play(script: &[(u64, Event)], until: u64) -> String {
+        play_with(&Service::ALL, script, until)
+    }
+
+    fn play_with(services: &[Service], script: &[(u64, Event)], until: u64) -> String {
         let start = any_instant();
-        let mut machine = Machine::new(&Service::ALL);
+        let mut machine = Machine::new(services);
         let mut lines = Vec::new();
         let mut note = |at: Instant, actions: Vec<Action>| {
             let at = (at - start).as_millis();
@@ -284,6 +297,20 @@ mod tests {
           200 Terminate(PlatformBack)
           240 Exit(0)
         "#);
+    }
+
+    #[test]
+    fn an_app_answers_requests_under_way_before_it_is_ended() {
+        let script = [(0, Event::Stop), (5_000, Event::Ended(Edge, OK))];
+        insta::assert_snapshot!(play_with(&Service::WITH_APP, &script, 6_000), @r#"
+            0 Log("stopping")
+            0 Terminate(Edge)
+         5000 Terminate(CoreBack)
+         5000 Terminate(CoreFront)
+         5000 Terminate(PlatformFront)
+        "#);
+        let hangs = play_with(&Service::WITH_APP, &[(0, Event::Stop)], 9_000);
+        assert!(hangs.contains(" 8000 Terminate(PlatformFront)"), "{hangs}");
     }
 
     #[test]

@@ -82,10 +82,10 @@ fn unix(path: &Path, group: Zone) -> io::Result<OwnedFd> {
 
 /// Takes the effective user and group of two accounts until dropped: PID 1 lacks the capabilities
 /// to write into directories of other users and to change the owner of files.
-struct EffectiveIds;
+pub(crate) struct EffectiveIds;
 
 impl EffectiveIds {
-    fn assume(user: Account, group: Account) -> io::Result<Self> {
+    pub(crate) fn assume(user: Account, group: Account) -> io::Result<Self> {
         // The group goes first, because the change of user takes away the capability for it.
         setegid(Gid::from_raw(group.id))
             .map_err(|why| io::Error::other(format!("{why}: {CAPABILITY_HINT}")))?;

@@ -48,6 +48,8 @@ actions! {
     TenantRestart = "tenant.restart",
     TenantDelete = "tenant.delete",
     TenantRelease = "tenant.release",
+    TenantEnv = "tenant.env",
+    TenantSecret = "tenant.secret",
     TenantOpen = "tenant.open",
     TenantDatabaseCreate = "tenant.database_create",
     TenantDatabaseDrop = "tenant.database_drop",
@@ -55,6 +57,12 @@ actions! {
     AppCreate = "app.create",
     AppDelete = "app.delete",
     ReleaseCreate = "release.create",
+    RolloutStart = "rollout.start",
+    RolloutPause = "rollout.pause",
+    RolloutResume = "rollout.resume",
+    RolloutAbort = "rollout.abort",
+    RolloutFail = "rollout.fail",
+    RolloutFinish = "rollout.finish",
     KeyCreate = "key.create",
     KeyRevoke = "key.revoke",
     InvitationCreate = "invitation.create",
@@ -68,7 +76,7 @@ actions! {
 }
 
 impl Action {
-    /// The event of which webhooks are notified: changes of tenants and of who belongs to them.
+    /// The event of which webhooks are notified: changes of tenants, of who belongs to them, and rollouts.
     pub fn event(self) -> Option<&'static str> {
         match self {
             Self::TenantCreate
@@ -78,6 +86,14 @@ impl Action {
             | Self::TenantRestart
             | Self::TenantDelete
             | Self::TenantRelease
+            | Self::TenantEnv
+            | Self::TenantSecret
+            | Self::RolloutStart
+            | Self::RolloutPause
+            | Self::RolloutResume
+            | Self::RolloutAbort
+            | Self::RolloutFail
+            | Self::RolloutFinish
             | Self::InvitationAccept
             | Self::MembershipSet
             | Self::MembershipRemove => Some(self.as_str()),

@@ -75,6 +75,10 @@ pub async fn by_slug(conn: &mut Conn, slug: &str) -> QueryResult<Option<App>> {
     query.first(conn).await.optional()
 }
 
+pub async fn by_id(conn: &mut Conn, id: Uuid) -> QueryResult<Option<App>> {
+    apps::table.find(id).select(App::as_select()).first(conn).await.optional()
+}
+
 /// Reads an app and holds its row until the transaction ends, so that its releases are numbered one
 /// after the other.
 pub async fn lock(conn: &mut Conn, id: Uuid) -> QueryResult<Option<App>> {

@@ -53,6 +53,8 @@ unwraps! {
     TextColumn => Role,
     TextColumn => Slug,
     TextColumn => protocol::people::MemberRole,
+    TextColumn => protocol::rollouts::RolloutState,
+    TextColumn => protocol::rollouts::MemberState,
     JsonColumn => Limits,
     JsonColumn => Policy,
     JsonColumn => Crashes,

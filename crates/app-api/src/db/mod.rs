@@ -17,6 +17,7 @@ mod query_deadline;
 mod quote;
 pub mod reset_link;
 mod roles;
+pub mod rollout;
 pub mod schema;
 pub mod session;
 pub mod sso_grant;

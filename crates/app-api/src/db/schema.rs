@@ -105,6 +105,34 @@ diesel::table! {
 }
 
 diesel::table! {
+    rollouts (id) {
+        id -> Uuid,
+        app_id -> Uuid,
+        release_id -> Uuid,
+        state -> Text,
+        time_window -> Nullable<Text>,
+        reason -> Nullable<Text>,
+        log -> Nullable<Text>,
+        created_by -> Text,
+        created_at -> Timestamptz,
+        finished_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
+    rollout_tenants (rollout_id, tenant_id) {
+        rollout_id -> Uuid,
+        tenant_id -> Uuid,
+        wave -> Int4,
+        state -> Text,
+        from_number -> Int4,
+        was_failing -> Bool,
+        reason -> Nullable<Text>,
+        changed_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
     api_keys (id) {
         id -> Uuid,
         key_hash -> Bytea,
@@ -243,6 +271,8 @@ diesel::table! {
     }
 }
 
+diesel::joinable!(rollouts -> releases (release_id));
+diesel::joinable!(rollout_tenants -> tenants (tenant_id));
 diesel::joinable!(webhook_deliveries -> webhooks (webhook_id));
 diesel::joinable!(invitations -> tenants (tenant_id));
 diesel::joinable!(memberships -> tenants (tenant_id));
@@ -256,5 +286,7 @@ diesel::allow_tables_to_appear_in_same_query!(users, tenants);
 diesel::allow_tables_to_appear_in_same_query!(tenants, memberships);
 diesel::allow_tables_to_appear_in_same_query!(tenants, invitations);
 diesel::allow_tables_to_appear_in_same_query!(tenants, releases);
+diesel::allow_tables_to_appear_in_same_query!(rollouts, releases);
+diesel::allow_tables_to_appear_in_same_query!(rollout_tenants, tenants);
 diesel::allow_tables_to_appear_in_same_query!(users, memberships);
 diesel::allow_tables_to_appear_in_same_query!(webhooks, webhook_deliveries);

@@ -11,8 +11,8 @@ use uuid::Uuid;
 
 use super::Conn;
 use super::columns::{JsonColumn, TextColumn};
-use super::schema::memberships;
 use super::schema::tenants::{self, dsl};
+use super::schema::{memberships, releases};
 use crate::apps::Followed;
 use crate::tenant::change::Changeable;
 use crate::tenant::crashes::Crashes;
@@ -176,8 +176,14 @@ pub async fn set_release(
     status: &TenantStatus,
 ) -> QueryResult<Option<Tenant>> {
     let unmoved = dsl::tenants.find(read.id).filter(dsl::moves.eq(read.moves));
+    let mut followed = followed.clone();
+    if let Some(app) = read.app.clone() {
+        // These are the tenant's own, whatever release it follows.
+        let TenantApp { pinned, sealed_env, .. } = app;
+        followed.tenant_app = TenantApp { pinned, sealed_env, ..followed.tenant_app };
+    }
     let columns = (
-        followed_columns(followed),
+        followed_columns(&followed),
         dsl::generation.eq(dsl::generation + 1),
         StatusColumns::from(status),
     );
@@ -211,6 +217,15 @@ pub async fn by_slug_with_membership(
 
 pub async fn all(conn: &mut Conn) -> QueryResult<Vec<Tenant>> {
     let rows: Vec<TenantRow> = dsl::tenants.select(TenantRow::as_select()).load(conn).await?;
+    Ok(rows.into_iter().map(Tenant::from).collect())
+}
+
+/// The tenants that follow an app.
+pub async fn of_app(conn: &mut Conn, app: Uuid) -> QueryResult<Vec<Tenant>> {
+    let of_app = releases::table.filter(releases::app_id.eq(app)).select(releases::id.nullable());
+    let query = dsl::tenants.filter(dsl::release_id.eq_any(of_app));
+    let rows: Vec<TenantRow> =
+        query.order(dsl::slug).select(TenantRow::as_select()).load(conn).await?;
     Ok(rows.into_iter().map(Tenant::from).collect())
 }
 
@@ -307,10 +322,24 @@ pub async fn change(
         dsl::name.eq(&next.name),
         dsl::limits.eq(json(&next.limits)),
         dsl::policy.eq(json(&next.policy)),
+        dsl::app.eq(json(&read.app.clone().map(|app| TenantApp { pinned: next.pinned, ..app }))),
         dsl::changes_asked.eq(dsl::changes_asked + 1),
     );
     let changed = diesel::update(unmoved).set(columns).returning(TenantRow::as_returning());
     Ok(changed.get_result(conn).await.optional()?.map(Tenant::from))
+}
+
+/// Writes the encrypted variables, which reach the orchestrator like an in-place change; returns `false` when another
+/// writer changed the row first.
+pub async fn set_sealed_env(
+    conn: &mut Conn,
+    read: &Tenant,
+    sealed: Option<String>,
+) -> QueryResult<bool> {
+    let unmoved = dsl::tenants.find(read.id).filter(dsl::moves.eq(read.moves));
+    let app = read.app.clone().map(|app| TenantApp { sealed_env: sealed, ..app });
+    let columns = (dsl::app.eq(json(&app)), dsl::changes_asked.eq(dsl::changes_asked + 1));
+    Ok(diesel::update(unmoved).set(columns).execute(conn).await? == 1)
 }
 
 /// Marks the requests that `read` shows as done, as far as `fulfilled` lists them.

@@ -108,6 +108,7 @@ impl EditForm {
                 wake_on: differs(&self.wake_on, &shown.wake_on, text_or_null),
                 require_sign_in: differs(&self.require_sign_in, &shown.require_sign_in, boolean),
             },
+            pinned: None,
         }
     }
 }
@@ -300,7 +301,7 @@ mod tests {
 
     fn current() -> Changeable {
         let limits = Limits { memory_bytes: 100_000_001, ..Limits::default() };
-        Changeable { name: "Acme".into(), limits, policy: Policy::default() }
+        Changeable { name: "Acme".into(), limits, policy: Policy::default(), pinned: false }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 pub mod account;
 pub mod accounts;
+pub mod apps;
 pub mod assets;
 pub mod audit;
 pub mod choice;
@@ -17,6 +18,7 @@ pub mod status_badge;
 pub mod team;
 pub mod tenant_sign_in;
 pub mod tenants;
+pub mod variables;
 pub mod webhooks;
 
 use askama::Template;

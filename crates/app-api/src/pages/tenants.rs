@@ -185,6 +185,8 @@ struct TenantPage {
     created_at: String,
     created_ago: String,
     app: String,
+    has_app: bool,
+    is_pinned: bool,
     cpus: String,
     memory: String,
     pids: u32,
@@ -231,6 +233,8 @@ pub async fn show_tenant(
             .app
             .as_ref()
             .map_or_else(|| format!("{BUILT_IN_APP} (built in)"), TenantApp::name),
+        has_app: tenant.app.is_some(),
+        is_pinned: tenant.is_pinned(),
         cpus: thousandths(tenant.limits.cpu_millis),
         memory: bytes(tenant.limits.memory_bytes),
         pids: tenant.limits.pids,

@@ -22,6 +22,10 @@ pub struct Change {
     pub limits: LimitsChange,
     #[serde(default, deserialize_with = "service::json_object::read")]
     pub policy: PolicyChange,
+    /// Whether rollouts leave the tenant alone.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<bool>, nullable = false)]
+    pub pinned: Option<Value>,
 }
 
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -67,6 +71,7 @@ pub struct Changeable {
     pub name: String,
     pub limits: Limits,
     pub policy: Policy,
+    pub pinned: bool,
 }
 
 /// The reason for which the value of one field is refused.
@@ -126,6 +131,7 @@ impl Change {
         collect(set_field(&mut next_policy.wake_on, &policy.wake_on, wake_on));
         let required = &mut next_policy.require_sign_in;
         collect(set_field(required, &policy.require_sign_in, require_sign_in));
+        collect(set_field(&mut next.pinned, &self.pinned, pinned));
         if errors.is_empty() {
             errors.extend(self.contradiction(&next.policy));
         }
@@ -217,6 +223,11 @@ fn seconds(field: &'static str, value: &Value) -> Result<Option<u32>, FieldError
     })
 }
 
+fn pinned(value: &Value) -> Result<bool, FieldError> {
+    let message = "Must be true or false.".to_owned();
+    value.as_bool().ok_or(FieldError { field: "pinned", code: FieldCode::Invalid, message })
+}
+
 fn wake_on(value: &Value) -> Result<Option<WakeOn>, FieldError> {
     serde_json::from_value(value.clone()).map_err(|_| FieldError {
         field: WAKE_ON,
@@ -237,7 +248,7 @@ mod tests {
             sleep_after_seconds: Some(600),
             ..Policy::default()
         };
-        Changeable { name: "Acme".into(), limits: Limits::default(), policy }
+        Changeable { name: "Acme".into(), limits: Limits::default(), policy, pinned: false }
     }
 
     fn changed(patch: Value) -> Result<Changeable, String> {

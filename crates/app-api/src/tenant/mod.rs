@@ -19,7 +19,7 @@ use uuid::Uuid;
 use change::Changeable;
 use crashes::Crashes;
 use database::ProvisionedDatabase;
-use status::{DesiredState, TenantStatus};
+use status::{DesiredState, OwnerAction, TenantStatus};
 
 /// One tenant: the owner's wishes and the last known state.
 #[derive(Clone, Debug)]
@@ -72,9 +72,20 @@ pub struct TenantApp {
     /// Like `v2`.
     pub release: String,
     pub spec: AppSpec,
+    /// Rollouts leave the tenant alone.
+    #[serde(default)]
+    pub pinned: bool,
+    /// The tenant's own variables and secrets of the program, encrypted.
+    #[serde(default)]
+    pub sealed_env: Option<String>,
 }
 
 impl TenantApp {
+    /// Whether both are the same release of the same app.
+    pub fn is_same_release(&self, other: &Self) -> bool {
+        (&self.slug, &self.release) == (&other.slug, &other.release)
+    }
+
     /// Like `notes/v2`.
     pub fn name(&self) -> String {
         format!("{}/{}", self.slug, self.release)
@@ -82,6 +93,10 @@ impl TenantApp {
 }
 
 impl Tenant {
+    pub fn is_pinned(&self) -> bool {
+        self.app.as_ref().is_some_and(|app| app.pinned)
+    }
+
     pub fn tenant_id(&self) -> TenantId {
         TenantId::new(self.id)
     }
@@ -110,8 +125,22 @@ impl Tenant {
         }
     }
 
+    /// The status after a move to another release. The container is replaced at once, unless nothing runs. A release that
+    /// cannot run is often the reason for the move: the tenant is tried again.
+    pub fn status_on_other_release(&self, now: Timestamp) -> TenantStatus {
+        let is_replaced = self.desired == Desired::Running
+            && (self.gave_up || matches!(self.state, State::Running | State::Frozen));
+        let status = self.status();
+        if is_replaced { status.after_action(OwnerAction::Restart, now) } else { status }
+    }
+
     pub fn changeable(&self) -> Changeable {
-        Changeable { name: self.name.clone(), limits: self.limits, policy: self.policy }
+        Changeable {
+            name: self.name.clone(),
+            limits: self.limits,
+            policy: self.policy,
+            pinned: self.is_pinned(),
+        }
     }
 
     pub fn port(&self) -> Option<u16> {
@@ -125,6 +154,7 @@ impl Tenant {
             generation: self.generation,
             image: self.image.clone(),
             env: self.env.clone(),
+            sealed_env: self.app.as_ref().and_then(|app| app.sealed_env.clone()),
             app: self.app.as_ref().map(|app| app.spec.clone()),
             limits: self.limits,
             policy: self.policy,

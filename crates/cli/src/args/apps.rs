@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueHint};
 
-use super::Confirm;
+use super::{Confirm, WaitOptions};
 
 #[derive(Debug, Subcommand)]
 pub enum AppsCommand {
@@ -20,6 +20,11 @@ pub enum AppsCommand {
     Release {
         #[command(subcommand)]
         command: ReleaseCommand,
+    },
+    /// move the tenants of an app to another release, wave by wave
+    Rollout {
+        #[command(subcommand)]
+        command: RolloutCommand,
     },
 }
 
@@ -68,4 +73,47 @@ pub struct CreateRelease {
     /// manifest of the release; - for standard input
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub manifest: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum RolloutCommand {
+    /// start a rollout and wait for its end
+    Start(StartRollout),
+    /// show the latest rollout of an app
+    Status(AppArg),
+    /// begin no further move; what moves finishes
+    Pause(AppArg),
+    /// continue a paused rollout
+    Resume(AppArg),
+    /// end a rollout; tenants that moved stay on the new release
+    Abort(AppArg),
+    /// list the latest rollouts of an app
+    List(AppArg),
+}
+
+#[derive(Debug, Args)]
+pub struct StartRollout {
+    /// short name of the app
+    #[arg(value_name = "APP")]
+    pub slug: String,
+    /// release to move to, like v2; an earlier one is a rollback
+    #[arg(long, value_name = "RELEASE")]
+    pub release: String,
+    /// first this many tenants, then all others (the default, with 1)
+    #[arg(long, value_name = "N", group = "waves")]
+    pub canary: Option<u32>,
+    /// this share of the tenants in each wave, 1 to 100
+    #[arg(long, value_name = "P", group = "waves")]
+    pub percent: Option<u32>,
+    /// this many tenants in each wave
+    #[arg(long, value_name = "N", group = "waves")]
+    pub wave_size: Option<u32>,
+    /// replace no running tenant: each moves once it sleeps
+    #[arg(long)]
+    pub only_idle: bool,
+    /// replace running tenants only between these times in UTC, like 02:00-04:00
+    #[arg(long, value_name = "TIMES", conflicts_with = "only_idle")]
+    pub window: Option<String>,
+    #[command(flatten)]
+    pub wait: WaitOptions,
 }

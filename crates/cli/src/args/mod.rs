@@ -5,6 +5,7 @@ mod manifest;
 mod people;
 mod tenants;
 mod tools;
+mod variables;
 
 pub(crate) use tenants::parse_duration;
 
@@ -15,7 +16,10 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::engine::ArgValueCompleter;
 
-pub use self::apps::{AppArg, AppsCommand, CreateApp, CreateRelease, DeleteApp, ReleaseCommand};
+pub use self::apps::{
+    AppArg, AppsCommand, CreateApp, CreateRelease, DeleteApp, ReleaseCommand, RolloutCommand,
+    StartRollout,
+};
 pub use self::manifest::{InitArgs, ManifestCommand};
 pub use people::{
     AuditCommand, AuditFilter, CreateInvitation, CreateKey, CreateWebhook, ExportAudit,
@@ -23,13 +27,15 @@ pub use people::{
     SessionsCommand, UsersCommand, WebhooksCommand,
 };
 pub use tenants::{
-    ChangeState, Confirm, CreateTenant, DeleteTenant, ListTenants, LogsArgs, OpenTenant,
-    SetRelease, SetTenant, TenantArg, TenantsCommand, WaitArgs, WaitFor, WaitOptions,
+    ChangeState, Confirm, CreateTenant, DeleteTenant, ListTenants, LogsArgs, NamedTenant,
+    OpenTenant, SetRelease, SetTenant, TenantArg, TenantsCommand, WaitArgs, WaitFor, WaitOptions,
 };
 pub use tools::{
     ApiArgs, CompletionArgs, ConfigCommand, LoginArgs, LogoutArgs, ManArgs, Method,
     OptionalProfileArg, ProfileArg, ProfileCommand, Shell,
 };
+
+pub use variables::{EnvCommand, RestartOptions, SecretsCommand, SetEnv, SetSecret, UnsetVariable};
 
 use crate::complete;
 use crate::help;

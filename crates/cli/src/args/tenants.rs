@@ -6,7 +6,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use clap_complete::engine::ArgValueCompleter;
 use protocol::State;
 
-use super::words_of;
+use super::{EnvCommand, SecretsCommand, words_of};
 use crate::complete;
 
 #[derive(Debug, Subcommand)]
@@ -29,6 +29,20 @@ pub enum TenantsCommand {
     Delete(DeleteTenant),
     /// move a tenant to another release of its app
     SetRelease(SetRelease),
+    /// let rollouts leave a tenant alone
+    Pin(NamedTenant),
+    /// let rollouts move a tenant again
+    Unpin(NamedTenant),
+    /// variables of a tenant's program
+    Env {
+        #[command(subcommand)]
+        command: EnvCommand,
+    },
+    /// secrets of a tenant's program
+    Secrets {
+        #[command(subcommand)]
+        command: SecretsCommand,
+    },
     /// print the log of a tenant
     Logs(LogsArgs),
     /// open a tenant in the browser, signed in
@@ -89,6 +103,13 @@ pub struct SetTenant {
     /// serve signed-in members only: true or false
     #[arg(long, value_name = "BOOL")]
     pub require_sign_in: Option<bool>,
+}
+
+#[derive(Debug, Args)]
+pub struct NamedTenant {
+    /// slug of the tenant
+    #[arg(value_name = "SLUG", add = ArgValueCompleter::new(complete::tenants))]
+    pub slug: String,
 }
 
 #[derive(Debug, Args)]

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{confirm, manifest, pages};
+use super::{confirm, manifest, pages, rollouts};
 use crate::args::{AppsCommand, CreateApp, CreateRelease, ReleaseCommand};
 use crate::context::Context;
 use crate::error::CliError;
@@ -64,6 +64,7 @@ pub(super) fn run(command: Option<AppsCommand>, context: &Context<'_>) -> Result
         AppsCommand::Release { command: ReleaseCommand::Create(args) } => {
             create_release(&args, context)
         }
+        AppsCommand::Rollout { command } => rollouts::run(command, context),
     }
 }
 
@@ -86,6 +87,6 @@ fn create_release(args: &CreateRelease, context: &Context<'_>) -> Result<(), Cli
     context.output.object(&RELEASES, &context.call(&request)?)
 }
 
-fn path(slug: &str) -> String {
+pub(super) fn path(slug: &str) -> String {
     format!("{PATH}/{}", segment(slug))
 }

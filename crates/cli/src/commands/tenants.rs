@@ -3,10 +3,10 @@
 use protocol::State;
 use serde_json::{Value, json};
 
-use super::{browser, confirm, pages};
+use super::{browser, confirm, pages, variables};
 use crate::args::{
-    ChangeState, CreateTenant, DeleteTenant, ListTenants, LogsArgs, OpenTenant, SetRelease,
-    SetTenant, TenantArg, TenantsCommand, WaitArgs, WaitOptions,
+    ChangeState, CreateTenant, DeleteTenant, ListTenants, LogsArgs, NamedTenant, OpenTenant,
+    SetRelease, SetTenant, TenantArg, TenantsCommand, WaitArgs, WaitOptions,
 };
 use crate::clock;
 use crate::context::Context;
@@ -27,6 +27,7 @@ const TENANTS: Shape = Shape {
         Column::new("URL", "/url"),
         Column::new("APP", "/app").wide(),
         Column::new("RELEASE", "/release").wide(),
+        Column::new("PINNED", "/pinned").wide(),
         Column::new("REASON", "/state_reason").wide(),
         Column::new("DESIRED", "/desired").wide(),
         Column::new("AWAKE-BECAUSE", "/awake_because").wide(),
@@ -55,6 +56,10 @@ pub(super) fn run(command: Option<TenantsCommand>, context: &Context<'_>) -> Res
         TenantsCommand::Restart(args) => change_state(&args, Change::Restart, context),
         TenantsCommand::Delete(args) => delete(&args, context),
         TenantsCommand::SetRelease(args) => set_release(&args, context),
+        TenantsCommand::Pin(args) => set_pinned(&args, true, context),
+        TenantsCommand::Unpin(args) => set_pinned(&args, false, context),
+        TenantsCommand::Env { command } => variables::env(command, context),
+        TenantsCommand::Secrets { command } => variables::secrets(command, context),
         TenantsCommand::Logs(args) => print_logs(&args, context),
         TenantsCommand::Open(args) => open(&args, context),
         TenantsCommand::Wait(args) => wait_for(&args, context),
@@ -128,6 +133,17 @@ fn change_state(args: &ChangeState, change: Change, context: &Context<'_>) -> Re
     finish(context, &slug, Goal::State(goal), &args.wait, changed)
 }
 
+pub(super) fn restart(
+    slug: &str,
+    wait: &WaitOptions,
+    context: &Context<'_>,
+) -> Result<(), CliError> {
+    let path = path(slug, "/restart");
+    let request = Request::new(Method::POST, path, format!("restart tenant {slug}"));
+    let changed = context.call(&request)?;
+    finish(context, slug, Goal::State(protocol::State::Running), wait, changed)
+}
+
 /// A tenant that sleeps or is stopped moves at its next start, which nobody waits for.
 fn set_release(args: &SetRelease, context: &Context<'_>) -> Result<(), CliError> {
     let SetRelease { slug, release, wait } = args;
@@ -139,6 +155,13 @@ fn set_release(args: &SetRelease, context: &Context<'_>) -> Result<(), CliError>
         return finish(context, slug, Goal::State(protocol::State::Running), wait, moved);
     }
     context.output.object(&TENANTS, &moved)
+}
+
+fn set_pinned(args: &NamedTenant, is_pinned: bool, context: &Context<'_>) -> Result<(), CliError> {
+    let (slug, verb) = (&args.slug, if is_pinned { "pin" } else { "unpin" });
+    let request = Request::new(Method::PATCH, path(slug, ""), format!("{verb} tenant {slug}"))
+        .json(json!({ "pinned": is_pinned }));
+    context.output.object(&TENANTS, &context.call(&request)?)
 }
 
 /// Waits, unless the person does not want to, and shows the tenant.
@@ -214,6 +237,6 @@ fn slug(args: &TenantArg, context: &Context<'_>) -> Result<String, CliError> {
     }
 }
 
-fn path(slug: &str, rest: &str) -> String {
+pub(super) fn path(slug: &str, rest: &str) -> String {
     format!("/v1/tenants/{}{rest}", segment(slug))
 }

@@ -12,7 +12,7 @@ use crate::error::{CliError, Exit};
 use crate::http::{Request, segment};
 use crate::interrupt;
 
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
+pub(crate) const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const MAX_PAUSE: Duration = Duration::from_secs(2);
 
 /// The end of a wait.
@@ -69,7 +69,7 @@ fn judge(goal: Goal, state: Option<&str>) -> Verdict {
 }
 
 /// The pause after one of `pause`.
-fn longer(pause: Duration) -> Duration {
+pub(crate) fn longer(pause: Duration) -> Duration {
     (pause * 3 / 2).min(MAX_PAUSE)
 }
 

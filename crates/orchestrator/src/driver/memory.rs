@@ -396,7 +396,7 @@ impl Driver for MemoryDriver {
         Box::pin(self.ensure_tenant(spec))
     }
 
-    fn start(&self, id: TenantId) -> DriverFuture<'_, ContainerStatus> {
+    fn start<'a>(&'a self, id: TenantId, _: Option<&'a str>) -> DriverFuture<'a, ContainerStatus> {
         Box::pin(self.start_tenant(id))
     }
 

@@ -186,7 +186,9 @@ impl Turn<'_> {
     pub(crate) async fn start(&self) -> Result<(), DriverError> {
         self.operations.check_disk_limit(self.id)?;
         self.operations.store.on_event(self.id, ContainerEvent::StartRequested);
-        let status = self.operations.driver.start(self.id).await?;
+        let spec = self.operations.store.recipe(self.id).spec;
+        let sealed_env = spec.as_ref().and_then(|spec| spec.sealed_env.as_deref());
+        let status = self.operations.driver.start(self.id, sealed_env).await?;
         self.operations.store.on_started(self.id, status);
         Ok(())
     }

@@ -193,6 +193,8 @@ mod lenient {
         image: Option<String>,
         #[serde(default)]
         env: BTreeMap<String, String>,
+        #[serde(default)]
+        sealed_env: Option<String>,
         #[serde(default, deserialize_with = "app")]
         app: Option<AppSpec>,
         #[serde(default, with = "AnyLimits")]

@@ -255,7 +255,7 @@ codes! {
         "the link was used or is too old"
         "print a new one",
     ResourceNotFound = "resource_not_found" [404] "Not found"
-        "there is no such session, person, member, invitation, webhook, delivery or app"
+        "there is no such session, person, member, invitation, webhook, delivery, app, rollout or variable"
         "list them",
     RevisionConflict = "revision_conflict" [409] "Conflict"
         "somebody changed the tenant at the same time"
@@ -263,6 +263,12 @@ codes! {
     RevisionMismatch = "revision_mismatch" [412] "Precondition failed"
         "`If-Match`, or the form, is of an older revision; a weak tag (`W/\"3\"`) never matches"
         "read it and try again",
+    RolloutActive = "rollout_active" [409] "Rollout under way"
+        "another rollout of the app is under way"
+        "wait for its end, or abort it",
+    RolloutEnded = "rollout_ended" [409] "Rollout ended"
+        "the rollout ended, or moves its failed wave back"
+        "start another rollout",
     SignupClosed = "signup_closed" [403] "Sign-up closed"
         "there is an owner already"
         "sign in",

@@ -30,6 +30,7 @@ macro_rules! field_codes {
 }
 
 field_codes! {
+    BuiltInApp = "built_in_app" "the built-in app has no releases to pin, and reads no variables",
     Died = "died" "the tenant exited while it started",
     ImageRefused = "image_refused" "the image is none of those that the installation lists",
     Invalid = "invalid" "the value breaks the rule that the message names",

@@ -178,6 +178,7 @@ fn app_api_and_orchestrator() {
         generation: 2,
         image: Some("cial-tenant:dev".into()),
         env: [("GREETING".to_owned(), "hello".to_owned())].into(),
+        sealed_env: Some("c2VhbGVk".into()),
         app: Some(AppSpec {
             command: Some(vec!["/bin/notes".into()]),
             port: Some(5000),
@@ -201,7 +202,7 @@ fn app_api_and_orchestrator() {
         }),
     };
     let lines = [
-        wire(&spec, Refused, &["image", "env", "app", "limits", "policy"]),
+        wire(&spec, Refused, &["image", "env", "sealed_env", "app", "limits", "policy"]),
         // From JSON, as the first release sent it.
         wire::<ApplyRequest>(
             &serde_json::from_value(json!({ "spec": spec, "run": true })).unwrap(),
@@ -278,6 +279,7 @@ fn the_admin_api() {
         app: "notes".into(),
         release: Some("v2".into()),
         database: TenantDatabase { schema: "t_acme".into(), user: "t_acme".into() },
+        pinned: false,
         desired: Desired::Running,
         state: State::Frozen,
         state_since: "2027-01-15T08:00:00.000Z".into(),
@@ -305,6 +307,7 @@ fn the_admin_api() {
     let optional = [
         "app",
         "release",
+        "pinned",
         "effective_policy",
         "awake_because",
         "asleep_because",

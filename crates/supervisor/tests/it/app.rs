@@ -97,3 +97,21 @@ fn the_end_of_the_program_ends_the_tenant() {
     assert!(lines.contains(&"[platform-front] bye".to_owned()), "{lines:#?}");
     assert!(lines.iter().any(|line| line.contains("platform-front exited with 7")), "{lines:#?}");
 }
+
+#[test]
+fn the_program_receives_the_tenants_own_variables_before_those_of_its_release() {
+    let set = Stage::prepare();
+    let variables = serde_json::json!({
+        "GREETING": { "value": "hallo", "secret": false },
+        "TOKEN": { "value": "hunter2", "secret": true },
+        "CIAL_TENANT_UUID": { "value": "forged", "secret": false },
+    });
+    std::fs::write(set.directory.join("variables.json"), variables.to_string()).unwrap();
+    let app = app(&set, None);
+    let mut process: AppProcess = serde_json::from_str(&app.1).unwrap();
+    let script = "echo $GREETING $TOKEN $CIAL_TENANT_UUID; exit 7";
+    process.command = ["sh", "-c", script].map(str::to_owned).to_vec();
+    let stage = set.start_with("", &[(APP_PROCESS, serde_json::to_string(&process).unwrap())]);
+    let (_, lines) = stage.end();
+    assert!(lines.contains(&"[platform-front] hallo hunter2".to_owned()), "{lines:#?}");
+}

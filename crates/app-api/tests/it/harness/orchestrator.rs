@@ -122,6 +122,26 @@ impl FakeOrchestrator {
         }
     }
 
+    fn is_obedient(&self) -> bool {
+        matches!(*self.behaviour.lock().unwrap(), Behaviour::Obedient)
+    }
+
+    /// The container has the generation of its spec. A sleeping one sleeps on, and the engine refuses an image with the
+    /// tag `broken`.
+    fn follow_spec(&self, apply: &ApplyRequest) -> Result<ObservedTenant, CallError> {
+        let spec = &apply.spec;
+        if spec.image.as_ref().is_some_and(|image| image.ends_with(":broken")) {
+            let problem = Problem::new(Code::EngineRefused, "The program ends at once.");
+            return Err(CallError::Refused(Box::new(problem)));
+        }
+        let before = self.feed.get(&spec.id).map(|observed| observed.phase);
+        let stays_asleep = before == Some(Phase::Sleeping) && !apply.restart;
+        let phase = if stays_asleep { Phase::Sleeping } else { Phase::Ready };
+        let observed = ObservedTenant { generation: spec.generation, ..observed(spec.id, phase) };
+        self.feed.put(observed.clone());
+        Ok(observed)
+    }
+
     fn next_reply(&self, call: Call) -> Reply {
         self.calls.lock().unwrap().push(call);
         match &mut *self.behaviour.lock().unwrap() {
@@ -206,6 +226,10 @@ impl Orchestrator for FakeOrchestrator {
         Box::pin(async move {
             self.specs.lock().unwrap().push(apply.clone());
             let call = if apply.restart { Call::Restart } else { Call::Run };
+            if self.is_obedient() && *self.reachable.borrow() {
+                self.calls.lock().unwrap().push(call);
+                return self.follow_spec(apply);
+            }
             let observed = self.perform(id, call)?;
             observed.ok_or_else(|| CallError::Unexpected("a start that leaves nothing".into()))
         })

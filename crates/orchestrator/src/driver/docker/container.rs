@@ -214,7 +214,7 @@ impl DockerDriver {
     ) -> Result<Option<String>, DriverError> {
         let (ingress, secrets) = self.engine_side_dirs().await?.of(spec.id);
         // The engine requires that the sources of binds exist at this point.
-        self.tenant_dirs.create(spec.id).map_err(|e| disk_error(&e))?;
+        self.tenant_dirs.create(spec.id, spec.sealed_env.as_deref()).map_err(|e| disk_error(&e))?;
         let named = CreateContainerOptionsBuilder::default().name(&spec.id.container()).build();
         let body = self.template.container(spec, &ingress, &secrets, image);
         let made =
@@ -239,6 +239,7 @@ impl DockerDriver {
     pub(super) async fn start_container(
         &self,
         id: TenantId,
+        sealed_env: Option<&str>,
     ) -> Result<ContainerStatus, DriverError> {
         let client = self.engine.client().await?;
         let (name, before) = self.inspect_owned(&client, id).await?;
@@ -250,7 +251,7 @@ impl DockerDriver {
             }
             RunState::Created | RunState::Exited(_) => {}
         }
-        self.tenant_dirs.create(id).map_err(|e| disk_error(&e))?;
+        self.tenant_dirs.create(id, sealed_env).map_err(|e| disk_error(&e))?;
         self.probes.expect_start(id, &before.container).map_err(|e| disk_error(&e))?;
         if let Err(error) = self.start_with_free_port(&client, &name).await {
             self.probes.close(id);

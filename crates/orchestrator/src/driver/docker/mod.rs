@@ -197,8 +197,12 @@ impl Driver for DockerDriver {
         Box::pin(self.ensure_container(spec))
     }
 
-    fn start(&self, id: TenantId) -> DriverFuture<'_, ContainerStatus> {
-        Box::pin(self.start_container(id))
+    fn start<'a>(
+        &'a self,
+        id: TenantId,
+        sealed_env: Option<&'a str>,
+    ) -> DriverFuture<'a, ContainerStatus> {
+        Box::pin(self.start_container(id, sealed_env))
     }
 
     fn stop(&self, id: TenantId) -> DriverFuture<'_, ContainerStatus> {

@@ -1,0 +1,209 @@
+//! `rollouts` and `rollout_tenants`.
+
+use diesel::prelude::*;
+use diesel_async::RunQueryDsl;
+use protocol::rollouts::{MemberState, RolloutState};
+use protocol::{Slug, Timestamp};
+use uuid::Uuid;
+
+use super::Conn;
+use super::columns::TextColumn;
+use super::schema::{releases, rollout_tenants, rollouts, tenants};
+
+#[derive(Clone, Debug, Queryable)]
+pub struct Rollout {
+    pub id: Uuid,
+    pub app_id: Uuid,
+    #[diesel(deserialize_as = TextColumn<RolloutState>)]
+    pub state: RolloutState,
+    pub window: Option<String>,
+    pub reason: Option<String>,
+    pub log: Option<String>,
+    pub created_by: String,
+    pub created_at: Timestamp,
+    pub finished_at: Option<Timestamp>,
+    /// The number of the release.
+    pub release: i32,
+}
+
+/// A tenant of a rollout.
+#[derive(Clone, Debug, Queryable)]
+pub struct Member {
+    pub tenant_id: Uuid,
+    #[diesel(deserialize_as = TextColumn<Slug>)]
+    pub slug: Slug,
+    pub wave: i32,
+    #[diesel(deserialize_as = TextColumn<MemberState>)]
+    pub state: MemberState,
+    /// The number of the release before the rollout.
+    pub from_number: i32,
+    pub was_failing: bool,
+    pub reason: Option<String>,
+    pub changed_at: Timestamp,
+}
+
+pub struct NewRollout<'a> {
+    pub id: Uuid,
+    pub app_id: Uuid,
+    pub release_id: Uuid,
+    pub window: Option<&'a str>,
+    pub created_by: &'a str,
+    pub now: Timestamp,
+}
+
+#[derive(Insertable)]
+#[diesel(table_name = rollout_tenants)]
+pub struct NewMember {
+    pub rollout_id: Uuid,
+    pub tenant_id: Uuid,
+    pub wave: i32,
+    pub state: &'static str,
+    pub from_number: i32,
+    pub changed_at: Timestamp,
+}
+
+const ACTIVE: [&str; 3] = [
+    RolloutState::Running.as_str(),
+    RolloutState::Paused.as_str(),
+    RolloutState::RollingBack.as_str(),
+];
+
+#[diesel::dsl::auto_type]
+fn with_release() -> _ {
+    rollouts::table.inner_join(releases::table).select((
+        rollouts::id,
+        rollouts::app_id,
+        rollouts::state,
+        rollouts::time_window,
+        rollouts::reason,
+        rollouts::log,
+        rollouts::created_by,
+        rollouts::created_at,
+        rollouts::finished_at,
+        releases::number,
+    ))
+}
+
+pub async fn insert(
+    conn: &mut Conn,
+    new: &NewRollout<'_>,
+    members: &[NewMember],
+) -> QueryResult<usize> {
+    let row = (
+        rollouts::id.eq(new.id),
+        rollouts::app_id.eq(new.app_id),
+        rollouts::release_id.eq(new.release_id),
+        rollouts::state.eq(RolloutState::Running.as_str()),
+        rollouts::time_window.eq(new.window),
+        rollouts::created_by.eq(new.created_by),
+        rollouts::created_at.eq(new.now),
+    );
+    diesel::insert_into(rollouts::table).values(row).execute(conn).await?;
+    let mut inserted = 0;
+    // A statement has at most 65,535 parameters.
+    for some in members.chunks(5_000) {
+        inserted += diesel::insert_into(rollout_tenants::table).values(some).execute(conn).await?;
+    }
+    Ok(inserted)
+}
+
+/// The rollout of the app that may still change tenants.
+pub async fn active_of(conn: &mut Conn, app: Uuid) -> QueryResult<Option<Rollout>> {
+    let of_app = with_release().filter(rollouts::app_id.eq(app));
+    of_app.filter(rollouts::state.eq_any(ACTIVE)).first(conn).await.optional()
+}
+
+/// All rollouts that may still change tenants.
+pub async fn active(conn: &mut Conn) -> QueryResult<Vec<Rollout>> {
+    let query = with_release().filter(rollouts::state.eq_any(ACTIVE));
+    query.order(rollouts::created_at).load(conn).await
+}
+
+/// The rollouts of an app, the latest first.
+pub async fn of_app(conn: &mut Conn, app: Uuid, limit: i64) -> QueryResult<Vec<Rollout>> {
+    let query = with_release().filter(rollouts::app_id.eq(app));
+    query.order((rollouts::created_at.desc(), rollouts::id.desc())).limit(limit).load(conn).await
+}
+
+pub async fn by_id(conn: &mut Conn, app: Uuid, id: Uuid) -> QueryResult<Option<Rollout>> {
+    let query = with_release().filter(rollouts::app_id.eq(app)).filter(rollouts::id.eq(id));
+    query.first(conn).await.optional()
+}
+
+/// Reads the state of a rollout and holds its row until the transaction ends.
+pub async fn lock(conn: &mut Conn, id: Uuid) -> QueryResult<Option<RolloutState>> {
+    let query = rollouts::table.find(id).select(rollouts::state).for_update();
+    let state: Option<TextColumn<RolloutState>> = query.first(conn).await.optional()?;
+    Ok(state.map(RolloutState::from))
+}
+
+/// The tenants of a rollout by wave, in the order in which they move.
+pub async fn members(conn: &mut Conn, id: Uuid) -> QueryResult<Vec<Member>> {
+    rollout_tenants::table
+        .inner_join(tenants::table)
+        .filter(rollout_tenants::rollout_id.eq(id))
+        .order((rollout_tenants::wave, tenants::slug))
+        .select((
+            rollout_tenants::tenant_id,
+            tenants::slug,
+            rollout_tenants::wave,
+            rollout_tenants::state,
+            rollout_tenants::from_number,
+            rollout_tenants::was_failing,
+            rollout_tenants::reason,
+            rollout_tenants::changed_at,
+        ))
+        .load(conn)
+        .await
+}
+
+/// The new state of a tenant of a rollout.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark<'a> {
+    pub state: MemberState,
+    pub reason: Option<&'a str>,
+    pub was_failing: bool,
+}
+
+pub async fn mark_member(
+    conn: &mut Conn,
+    rollout: Uuid,
+    tenant: Uuid,
+    mark: Mark<'_>,
+    now: Timestamp,
+) -> QueryResult<usize> {
+    let columns = (
+        rollout_tenants::state.eq(mark.state.as_str()),
+        rollout_tenants::reason.eq(mark.reason),
+        rollout_tenants::was_failing.eq(mark.was_failing),
+        rollout_tenants::changed_at.eq(now),
+    );
+    diesel::update(rollout_tenants::table.find((rollout, tenant))).set(columns).execute(conn).await
+}
+
+/// Sets the state of a rollout. A state that is not active ends the rollout.
+pub async fn set_state(
+    conn: &mut Conn,
+    id: Uuid,
+    state: RolloutState,
+    now: Timestamp,
+) -> QueryResult<usize> {
+    let finished_at = (!state.is_active()).then_some(now);
+    let columns = (rollouts::state.eq(state.as_str()), rollouts::finished_at.eq(finished_at));
+    diesel::update(rollouts::table.find(id)).set(columns).execute(conn).await
+}
+
+/// Records why a rollout moves back.
+pub async fn set_failure(
+    conn: &mut Conn,
+    id: Uuid,
+    reason: &str,
+    log: Option<&str>,
+) -> QueryResult<usize> {
+    let columns = (
+        rollouts::state.eq(RolloutState::RollingBack.as_str()),
+        rollouts::reason.eq(reason),
+        rollouts::log.eq(log),
+    );
+    diesel::update(rollouts::table.find(id)).set(columns).execute(conn).await
+}

@@ -1,0 +1,257 @@
+//! Executes what [`progress`](super::progress) decides: one transaction for each command. Makes no decision.
+//!
+//! Every replica does; a command counts only while the rollout is in the state in which it was decided.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use axum::body::to_bytes;
+use protocol::rollouts::{MemberState, RolloutState};
+use protocol::{State, TenantId};
+use serde_json::json;
+use service::api_error::ApiError;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use uuid::Uuid;
+
+use super::progress::{self, Command, Observation, Progress};
+use super::window::Window;
+use crate::app::App;
+use crate::apps::{self, release_name};
+use crate::audit::{Action, Actor, Entry, Resource};
+use crate::db::change_listener::ChangeListener;
+use crate::db::rollout::{self, Mark, Member, Rollout};
+use crate::db::{Transaction as _, app as db_app, audit_log, tenant};
+use crate::tenant::Tenant;
+use crate::tenant_actions::described_release;
+
+/// Windows open and tenants settle without a change of the tables.
+const TICK: Duration = Duration::from_secs(1);
+const RECONNECT_DELAY: Duration = Duration::from_millis(500);
+const LOG_TIMEOUT: Duration = Duration::from_secs(2);
+const MAX_LOG_BYTES: usize = 8 << 10;
+
+/// Drives all rollouts for as long as the future is polled.
+pub async fn run(app: &App) {
+    loop {
+        if let Err(error) = follow_changes(app).await {
+            tracing::warn!(error = format!("{error:#}"), "rollouts failed, retrying");
+        }
+        sleep(RECONNECT_DELAY).await;
+    }
+}
+
+async fn follow_changes(app: &App) -> anyhow::Result<()> {
+    let mut changes = ChangeListener::connect(&app.database).await?;
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            change = changes.next_change() => change?,
+        }
+        let active = rollout::active(&mut *app.database.conn().await?).await?;
+        for rollout in active {
+            let id = rollout.id;
+            // The others go on.
+            if let Err(error) = step(app, rollout).await {
+                tracing::warn!(rollout = %id, error = format!("{error:#}"), "rollout step failed");
+            }
+        }
+    }
+}
+
+/// A rollout with the rows of its tenants.
+struct Read {
+    app: db_app::App,
+    rollout: Rollout,
+    members: BTreeMap<Uuid, Member>,
+    tenants: BTreeMap<Uuid, Tenant>,
+}
+
+/// Executes the commands that are due. Its own changes wake the loop again.
+async fn step(app: &App, rollout: Rollout) -> anyhow::Result<()> {
+    let read = {
+        let mut conn = app.database.conn().await?;
+        let Some(of) = db_app::by_id(&mut conn, rollout.app_id).await? else { return Ok(()) };
+        let members = rollout::members(&mut conn, rollout.id).await?;
+        let tenants = tenant::of_app(&mut conn, of.id).await?;
+        Read {
+            app: of,
+            rollout,
+            members: members.into_iter().map(|member| (member.tenant_id, member)).collect(),
+            tenants: tenants.into_iter().map(|tenant| (tenant.id, tenant)).collect(),
+        }
+    };
+    let progress = Progress {
+        state: read.rollout.state,
+        release: release_name(read.rollout.release),
+        window: Window::parse(read.rollout.window.as_deref())
+            .map_err(|rule| anyhow::anyhow!("the window of rollout {} {rule}", read.rollout.id))?,
+        members: read.members.values().map(progress_member).collect(),
+    };
+    let observed = |tenant: &Tenant| Observation {
+        desired: tenant.desired,
+        state: tenant.state,
+        release: tenant.app.as_ref().map(|app| app.release.clone()).unwrap_or_default(),
+        is_pinned: tenant.is_pinned(),
+        never_sleeps: app.policy.under(&tenant.policy).sleep_after_seconds == 0,
+    };
+    let tenants = read.tenants.iter().map(|(id, tenant)| (*id, observed(tenant))).collect();
+    for command in progress::next(&progress, &tenants, app.clock.now()) {
+        execute(app, &read, &command).await.map_err(ApiError::into_error)?;
+    }
+    Ok(())
+}
+
+fn progress_member(member: &Member) -> progress::Member {
+    progress::Member {
+        tenant: member.tenant_id,
+        wave: member.wave,
+        state: member.state,
+        was_failing: member.was_failing,
+        changed_at: member.changed_at,
+    }
+}
+
+async fn execute(app: &App, read: &Read, command: &Command) -> Result<(), ApiError> {
+    let release = read.rollout.release;
+    match command {
+        Command::Move(id) => {
+            let Some((tenant, _)) = read.tenant(*id) else { return Ok(()) };
+            let was_failing = tenant.state == State::Error;
+            let mark = Mark { state: MemberState::Moving, reason: None, was_failing };
+            move_tenant(app, read, tenant, release, mark).await
+        }
+        Command::MoveBack(id) => {
+            let Some((tenant, member)) = read.tenant(*id) else { return Ok(()) };
+            let has_failed = member.state == MemberState::Failed;
+            let state = if has_failed { MemberState::Failed } else { MemberState::RolledBack };
+            let Member { reason, was_failing, .. } = member;
+            let mark = Mark { state, reason: reason.as_deref(), was_failing: *was_failing };
+            move_tenant(app, read, tenant, member.from_number, mark).await
+        }
+        Command::Mark(id, state, reason) => {
+            let Some(member) = read.members.get(id) else { return Ok(()) };
+            let mark = Mark { state: *state, reason: *reason, was_failing: member.was_failing };
+            let (mut conn, now) = (app.conn().await?, app.clock.now());
+            conn.transaction(async |conn| -> Result<_, ApiError> {
+                if rollout::lock(conn, read.rollout.id).await? == Some(read.rollout.state) {
+                    rollout::mark_member(conn, read.rollout.id, *id, mark, now).await?;
+                }
+                Ok(())
+            })
+            .await
+        }
+        Command::Fail(id) => {
+            let Some((tenant, member)) = read.tenant(*id) else { return Ok(()) };
+            fail(app, read, tenant, member).await
+        }
+        Command::Finish(state) => finish(app, read, *state).await,
+    }
+}
+
+impl Read {
+    fn tenant(&self, id: Uuid) -> Option<(&Tenant, &Member)> {
+        Some((self.tenants.get(&id)?, self.members.get(&id)?))
+    }
+
+    fn resource(&self) -> Resource {
+        Resource::new("app", &self.app.slug)
+    }
+}
+
+/// Moves one tenant, and records it in the same transaction. A race that is lost needs no handling: the rows of that time
+/// decide again.
+async fn move_tenant(
+    app: &App,
+    read: &Read,
+    tenant: &Tenant,
+    number: i32,
+    mark: Mark<'_>,
+) -> Result<(), ApiError> {
+    let (rollout, now) = (&read.rollout, app.clock.now());
+    let mut conn = app.conn().await?;
+    let moved = conn
+        .transaction(async |conn| -> Result<_, ApiError> {
+            if rollout::lock(conn, rollout.id).await? != Some(rollout.state) {
+                return Ok(false);
+            }
+            let name = release_name(number);
+            let followed = apps::followed(conn, read.app.slug.as_str(), Some(&name)).await?;
+            let status = tenant.status_on_other_release(now);
+            if tenant::set_release(conn, tenant, &followed, &status).await?.is_none() {
+                return Ok(false);
+            }
+            rollout::mark_member(conn, rollout.id, tenant.id, mark, now).await?;
+            let resource = Resource::tenant(&tenant.slug);
+            let entry = Entry::new(Actor::command("rollout"), Action::TenantRelease, resource)
+                .changed(
+                    described_release(tenant.app.as_ref()),
+                    described_release(Some(&followed.tenant_app)),
+                );
+            audit_log::append(conn, &entry, now).await?;
+            Ok(true)
+        })
+        .await?;
+    if moved {
+        let release = release_name(number);
+        tracing::info!(rollout = %rollout.id, tenant = %tenant.id, slug = %tenant.slug, release, "tenant moved by a rollout");
+        app.reconcile.notify(tenant.tenant_id());
+    }
+    Ok(())
+}
+
+async fn fail(app: &App, read: &Read, tenant: &Tenant, member: &Member) -> Result<(), ApiError> {
+    let rollout = &read.rollout;
+    let why = tenant.state_reason.as_deref().unwrap_or("It gave no reason.");
+    let name = release_name(rollout.release);
+    let reason = format!("{} does not run on {name}: {why}", tenant.slug);
+    let log = last_lines(app, tenant.tenant_id()).await;
+    let mark =
+        Mark { state: MemberState::Failed, reason: Some(why), was_failing: member.was_failing };
+    let (mut conn, now) = (app.conn().await?, app.clock.now());
+    conn.transaction(async |conn| -> Result<_, ApiError> {
+        if rollout::lock(conn, rollout.id).await? != Some(rollout.state) {
+            return Ok(());
+        }
+        rollout::mark_member(conn, rollout.id, tenant.id, mark, now).await?;
+        rollout::set_failure(conn, rollout.id, &reason, log.as_deref()).await?;
+        let entry = Entry::new(Actor::command("rollout"), Action::RolloutFail, read.resource())
+            .after(json!({ "id": rollout.id, "release": name, "reason": reason }));
+        audit_log::append(conn, &entry, now).await?;
+        tracing::warn!(rollout = %rollout.id, app = %read.app.slug, reason, "rollout failed, moving back");
+        Ok(())
+    })
+    .await
+}
+
+async fn finish(app: &App, read: &Read, state: RolloutState) -> Result<(), ApiError> {
+    let rollout = &read.rollout;
+    let (mut conn, now) = (app.conn().await?, app.clock.now());
+    conn.transaction(async |conn| -> Result<_, ApiError> {
+        if rollout::lock(conn, rollout.id).await? != Some(rollout.state) {
+            return Ok(());
+        }
+        rollout::set_state(conn, rollout.id, state, now).await?;
+        let after = json!({
+            "id": rollout.id, "release": release_name(rollout.release), "state": state,
+        });
+        let entry = Entry::new(Actor::command("rollout"), Action::RolloutFinish, read.resource());
+        audit_log::append(conn, &entry.after(after), now).await?;
+        tracing::info!(rollout = %rollout.id, app = %read.app.slug, %state, "rollout ended");
+        Ok(())
+    })
+    .await
+}
+
+/// The end of a tenant's log, unless reading takes too long.
+async fn last_lines(app: &App, id: TenantId) -> Option<String> {
+    let read = async {
+        let body = app.orchestrator.logs(id, "tail=20").await.ok()?;
+        let bytes = to_bytes(body, MAX_LOG_BYTES * 8).await.ok()?;
+        let end = &bytes[bytes.len().saturating_sub(MAX_LOG_BYTES)..];
+        // Postgres text cannot hold NUL.
+        Some(String::from_utf8_lossy(end).replace('\0', ""))
+    };
+    tokio::time::timeout(LOG_TIMEOUT, read).await.ok()?
+}

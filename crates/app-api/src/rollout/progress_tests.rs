@@ -1,0 +1,269 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn tenant(n: u128) -> Uuid {
+    Uuid::from_u128(n)
+}
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_timestamp(1_800_000_000 + seconds, 0).unwrap()
+}
+
+fn member(n: u128, wave: i32, state: MemberState) -> Member {
+    Member { tenant: tenant(n), wave, state, was_failing: false, changed_at: at(0) }
+}
+
+fn observed(state: State, release: &str) -> Observation {
+    Observation {
+        desired: if state == State::Stopped { Desired::Stopped } else { Desired::Running },
+        state,
+        release: release.to_owned(),
+        is_pinned: false,
+        never_sleeps: false,
+    }
+}
+
+fn rollout(window: Window, members: Vec<Member>) -> Progress {
+    Progress { state: RolloutState::Running, release: "v2".to_owned(), window, members }
+}
+
+/// The commands for one tenant.
+fn decide(window: Window, member: Member, tenant: Observation, now: Timestamp) -> String {
+    let tenants = BTreeMap::from([(member.tenant, tenant)]);
+    let shown: Vec<_> = next(&rollout(window, vec![member]), &tenants, now)
+        .into_iter()
+        .map(|command| match command {
+            Command::Move(_) => "move".to_owned(),
+            Command::MoveBack(_) => "move back".to_owned(),
+            Command::Mark(_, state, _) => state.to_string(),
+            Command::Fail(_) => "fail".to_owned(),
+            Command::Finish(state) => format!("finish {state}"),
+        })
+        .collect();
+    if shown.is_empty() { "wait".to_owned() } else { shown.join(", ") }
+}
+
+#[test]
+fn a_waiting_tenant_moves_by_its_state_and_the_window() {
+    let daily = |text: &str| text.parse().unwrap();
+    // `at` begins at 08:00.
+    let windows = [Window::Always, Window::Idle, daily("07:00-09:00"), daily("09:00-10:00")];
+    for (state, expected) in [
+        (State::Running, ["move", "wait", "move", "wait"]),
+        (State::Frozen, ["wait", "wait", "move", "wait"]),
+        (State::Sleeping, ["move", "move", "move", "move"]),
+        (State::Stopped, ["move", "move", "move", "move"]),
+        (State::Error, ["move", "move", "move", "move"]),
+        (State::Starting, ["wait", "wait", "wait", "wait"]),
+        (State::Provisioning, ["wait", "wait", "wait", "wait"]),
+    ] {
+        let waiting = || member(1, 1, MemberState::Waiting);
+        let found = windows.map(|window| decide(window, waiting(), observed(state, "v1"), at(0)));
+        assert_eq!(found, expected, "{state:?}");
+    }
+    let never = Observation { never_sleeps: true, ..observed(State::Frozen, "v1") };
+    let waiting = member(1, 1, MemberState::Waiting);
+    assert_eq!(decide(Window::Always, waiting, never, at(0)), "move");
+}
+
+#[test]
+fn what_becomes_of_a_tenant_decides_about_its_wave() {
+    use MemberState::{Moved, Moving, Waiting};
+    let later = at(5);
+    for (member_state, state, now, expected) in [
+        (Moving, State::Starting, later, "wait"),
+        (Moving, State::Provisioning, later, "wait"),
+        (Moving, State::Running, later, "moved"),
+        (Moving, State::Sleeping, later, "moved"),
+        (Moving, State::Stopped, later, "moved"),
+        (Moving, State::Error, later, "fail"),
+        (Moved, State::Running, at(4), "wait"),
+        (Moved, State::Running, later, "finish done"),
+        (Moved, State::Starting, later, "wait"),
+        (Moved, State::Sleeping, at(0), "finish done"),
+        (Moved, State::Error, later, "fail"),
+    ] {
+        let found = decide(Window::Always, member(1, 1, member_state), observed(state, "v2"), now);
+        assert_eq!(found, expected, "{member_state} {state:?}");
+    }
+    let failing = |state| Member { was_failing: true, ..member(1, 1, state) };
+    for (state, expected) in [(Moving, "moved"), (Moved, "finish done")] {
+        let found = decide(Window::Always, failing(state), observed(State::Error, "v2"), later);
+        assert_eq!(found, expected, "an error from before the rollout");
+    }
+    let pinned = Observation { is_pinned: true, ..observed(State::Sleeping, "v1") };
+    let deleted = Observation { desired: Desired::Deleted, ..observed(State::Deleting, "v1") };
+    for (tenant, expected) in
+        [(pinned, "skipped"), (deleted, "skipped"), (observed(State::Running, "v2"), "moved")]
+    {
+        assert_eq!(decide(Window::Always, member(1, 1, Waiting), tenant, later), expected);
+    }
+    let elsewhere = observed(State::Running, "v3");
+    assert_eq!(decide(Window::Always, member(1, 1, Moving), elsewhere, later), "skipped");
+}
+
+#[test]
+fn a_paused_rollout_begins_nothing_and_still_finds_a_failure() {
+    let members = vec![member(1, 1, MemberState::Moving), member(2, 1, MemberState::Waiting)];
+    let paused = Progress { state: RolloutState::Paused, ..rollout(Window::Always, members) };
+    let tenants = |state| {
+        BTreeMap::from([
+            (tenant(1), observed(state, "v2")),
+            (tenant(2), observed(State::Sleeping, "v1")),
+        ])
+    };
+    let moved = Command::Mark(tenant(1), MemberState::Moved, None);
+    assert_eq!(next(&paused, &tenants(State::Running), at(0)), [moved]);
+    assert_eq!(next(&paused, &tenants(State::Error), at(0)), [Command::Fail(tenant(1))]);
+}
+
+#[test]
+fn a_failed_wave_moves_back_and_earlier_waves_stay() {
+    let members = vec![
+        member(1, 1, MemberState::Moved),
+        member(2, 2, MemberState::Moved),
+        member(3, 2, MemberState::Failed),
+        member(4, 2, MemberState::Moving),
+        member(5, 2, MemberState::Waiting),
+        member(6, 3, MemberState::Waiting),
+    ];
+    let failed = Progress { state: RolloutState::RollingBack, ..rollout(Window::Always, members) };
+    let mut tenants: BTreeMap<_, _> =
+        (1..=4).map(|n| (tenant(n), observed(State::Running, "v2"))).collect();
+    tenants.insert(tenant(4), observed(State::Running, "v3"));
+    let commands = next(&failed, &tenants, at(0));
+    let left = "The tenant follows another release by now.";
+    assert_eq!(
+        commands,
+        [
+            Command::MoveBack(tenant(2)),
+            Command::MoveBack(tenant(3)),
+            Command::Mark(tenant(4), MemberState::Skipped, Some(left)),
+        ]
+    );
+}
+
+/// The rows of a rollout and of its tenants, changed as the shell does.
+struct Rows {
+    rollout: Progress,
+    tenants: BTreeMap<Uuid, Observation>,
+    /// Tenants that do not run on the new release.
+    broken: Vec<Uuid>,
+    now: Timestamp,
+}
+
+impl Rows {
+    fn mark(&mut self, id: Uuid, state: MemberState) {
+        let now = self.now;
+        let member = self.rollout.members.iter_mut().find(|m| m.tenant == id).unwrap();
+        (member.state, member.changed_at) = (state, now);
+    }
+
+    fn follow(&mut self, id: Uuid, release: &str) {
+        let tenant = self.tenants.get_mut(&id).unwrap();
+        tenant.release = release.to_owned();
+        if matches!(tenant.state, State::Running | State::Frozen | State::Error) {
+            tenant.state = State::Starting;
+        }
+    }
+
+    fn execute(&mut self, command: &Command) {
+        match *command {
+            Command::Move(id) => {
+                self.follow(id, "v2");
+                self.mark(id, MemberState::Moving);
+            }
+            Command::MoveBack(id) => {
+                self.follow(id, "v1");
+                let member = self.rollout.members.iter().find(|m| m.tenant == id).unwrap();
+                if member.state != MemberState::Failed {
+                    self.mark(id, MemberState::RolledBack);
+                }
+            }
+            Command::Mark(id, state, _) => self.mark(id, state),
+            Command::Fail(id) => {
+                self.mark(id, MemberState::Failed);
+                self.rollout.state = RolloutState::RollingBack;
+            }
+            Command::Finish(state) => self.rollout.state = state,
+        }
+    }
+
+    /// Starts that are under way end.
+    fn settle(&mut self) {
+        for (id, tenant) in &mut self.tenants {
+            if tenant.state == State::Starting {
+                let fails = tenant.release == "v2" && self.broken.contains(id);
+                tenant.state = if fails { State::Error } else { State::Running };
+            }
+        }
+    }
+
+    fn wave_of(&self, id: Uuid) -> i32 {
+        self.rollout.members.iter().find(|m| m.tenant == id).unwrap().wave
+    }
+}
+
+fn states() -> impl Strategy<Value = State> {
+    prop_oneof![
+        Just(State::Running),
+        Just(State::Sleeping),
+        Just(State::Stopped),
+        Just(State::Starting),
+    ]
+}
+
+proptest! {
+    /// Each pass executes only the first commands, as a process that is killed does.
+    #[test]
+    fn every_rollout_ends_and_no_wave_overtakes_another(
+        states in prop::collection::vec(states(), 0..40),
+        wave_size in 1..12_usize,
+        broken in prop::collection::vec(0..40_u128, 0..3),
+        executed in prop::collection::vec(0..20_usize, 1..50),
+    ) {
+        let members = (0_u128..).take(states.len());
+        let members = members.map(|n| {
+            let wave = i32::try_from(usize::try_from(n).unwrap() / wave_size).unwrap() + 1;
+            member(n, wave, MemberState::Waiting)
+        });
+        let mut rows = Rows {
+            rollout: rollout(Window::Always, members.collect()),
+            tenants: (0..).map(tenant).zip(states.iter().map(|s| observed(*s, "v1"))).collect(),
+            broken: broken.into_iter().map(tenant).collect(),
+            now: at(0),
+        };
+        for pass in 0..400_usize {
+            let commands = next(&rows.rollout, &rows.tenants, rows.now);
+            let killed_after = executed.get(pass).copied().unwrap_or(usize::MAX);
+            for command in commands.iter().take(killed_after) {
+                if let Command::Move(id) = command {
+                    let wave = rows.wave_of(*id);
+                    let unsettled = |m: &Member| m.wave < wave && matches!(m.state, MemberState::Waiting | MemberState::Moving);
+                    prop_assert!(!rows.rollout.members.iter().any(unsettled));
+                }
+                rows.execute(command);
+            }
+            let replaced = rows.rollout.members.iter().filter(|m| {
+                m.state == MemberState::Moving && rows.tenants[&m.tenant].state == State::Starting
+            });
+            prop_assert!(replaced.count() <= MAX_REPLACED_AT_ONCE);
+            if pass % 2 == 1 {
+                rows.settle();
+            }
+            rows.now += Duration::from_secs(3);
+            if !rows.rollout.state.is_active() {
+                break;
+            }
+        }
+        let failed = rows.rollout.members.iter().find(|m| m.state == MemberState::Failed);
+        let expected = if failed.is_some() { RolloutState::Failed } else { RolloutState::Done };
+        prop_assert_eq!(rows.rollout.state, expected);
+        for member in &rows.rollout.members {
+            let release = rows.tenants[&member.tenant].release.as_str();
+            let is_back = failed.is_some_and(|failed| member.wave >= failed.wave);
+            prop_assert_eq!(release, if is_back { "v1" } else { "v2" }, "{:?}", member);
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! Rollouts: the tenants of an app move to another release, wave by wave.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::Slug;
+
+/// How the tenants are divided into waves. A wave begins once the wave before it is healthy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Waves {
+    /// The first wave has this many tenants, the second has all others.
+    Canary(u32),
+    /// Each wave has this share of the tenants, at least one.
+    Percent(u32),
+    /// Each wave has this many tenants.
+    Size(u32),
+}
+
+impl Default for Waves {
+    fn default() -> Self {
+        Self::Canary(1)
+    }
+}
+
+/// Moves all tenants of an app to one of its releases, an earlier one included.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct NewRollout {
+    pub release: String,
+    /// By default a canary of one tenant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waves: Option<Waves>,
+    /// When running tenants may be replaced: `idle` for never, or times of day in UTC like `02:00-04:00`. By default at
+    /// any time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<String>,
+}
+
+macro_rules! words {
+    ($($(#[$attribute:meta])* $name:ident { $($(#[$variant_attribute:meta])* $variant:ident = $word:literal,)+ })+) => {$(
+        $(#[$attribute])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+        #[serde(rename_all = "snake_case")]
+        pub enum $name {
+            $($(#[$variant_attribute])* $variant,)+
+        }
+
+        impl $name {
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word,)+ }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+    )+};
+}
+
+words! {
+    RolloutState {
+        Running = "running",
+        /// No tenant begins to move; those that move finish.
+        Paused = "paused",
+        /// A tenant failed, and its wave moves back.
+        RollingBack = "rolling_back",
+        Done = "done",
+        /// A tenant failed, and its wave is back on the earlier releases.
+        Failed = "failed",
+        /// Stopped by a person. Tenants that moved stay on the new release.
+        Aborted = "aborted",
+    }
+    /// A tenant within a rollout.
+    MemberState {
+        Waiting = "waiting",
+        Moving = "moving",
+        Moved = "moved",
+        Failed = "failed",
+        RolledBack = "rolled_back",
+        /// Left alone; the reason says why.
+        Skipped = "skipped",
+    }
+    WaveState {
+        Waiting = "waiting",
+        Moving = "moving",
+        Done = "done",
+        Failed = "failed",
+    }
+}
+
+impl RolloutState {
+    /// Whether the rollout may still change tenants. An app has at most one such rollout.
+    pub const fn is_active(self) -> bool {
+        match self {
+            Self::Running | Self::Paused | Self::RollingBack => true,
+            Self::Done | Self::Failed | Self::Aborted => false,
+        }
+    }
+}
+
+/// A rollout. Times are RFC 3339, UTC, with milliseconds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Rollout {
+    pub id: Uuid,
+    pub app: Slug,
+    pub release: String,
+    pub state: RolloutState,
+    pub window: Option<String>,
+    /// The number of tenants.
+    pub tenants: usize,
+    /// The number of tenants that moved.
+    pub moved: usize,
+    pub waves: Vec<Wave>,
+    /// Why the rollout failed.
+    pub reason: Option<String>,
+    /// The last lines of the log of the tenant that failed.
+    pub log: Option<String>,
+    /// The person or the key that started the rollout.
+    pub created_by: String,
+    #[cfg_attr(feature = "openapi", schema(format = DateTime))]
+    pub created_at: String,
+    #[cfg_attr(feature = "openapi", schema(format = DateTime))]
+    pub finished_at: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Wave {
+    pub state: WaveState,
+    pub tenants: Vec<WaveTenant>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct WaveTenant {
+    pub slug: Slug,
+    /// The release before the rollout.
+    pub from: String,
+    pub state: MemberState,
+    pub reason: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct RolloutList {
+    /// The latest ten, the latest first.
+    pub rollouts: Vec<Rollout>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_word_is_the_one_on_the_wire() {
+        for state in [RolloutState::Running, RolloutState::RollingBack, RolloutState::Aborted] {
+            assert_eq!(serde_json::to_value(state).unwrap(), state.as_str());
+        }
+        for state in [MemberState::Waiting, MemberState::RolledBack, MemberState::Skipped] {
+            assert_eq!(serde_json::to_value(state).unwrap(), state.as_str());
+        }
+        let new: NewRollout =
+            serde_json::from_str(r#"{"release":"v2","waves":{"percent":10}}"#).unwrap();
+        assert_eq!(new.waves, Some(Waves::Percent(10)));
+    }
+}
