@@ -10,6 +10,7 @@ mod busy;
 mod contents;
 mod endings;
 mod freeze;
+mod history;
 mod isolation;
 mod layers;
 mod limits;
@@ -179,6 +180,11 @@ async fn a_tenant_with_a_route_token_reveals_nothing_without_it() -> Result<()> 
 #[tokio::test]
 async fn tenants_cannot_reach_each_other() -> Result<()> {
     in_sandbox("isolation", isolation::check).await
+}
+
+#[tokio::test]
+async fn each_tenant_keeps_a_history_of_its_own() -> Result<()> {
+    in_sandbox("history", history::check).await
 }
 
 #[tokio::test]
