@@ -18,7 +18,8 @@ use crate::db::creation::{self, IdempotencyKey};
 use crate::db::idempotency;
 use crate::db::tenant::{self, Filter, OwnerRequest, Visibility};
 use crate::db::{
-    Conn, QueryResult, Transaction as _, api_key, audit_log, is_foreign_key_violation,
+    Conn, OptionalExtension as _, QueryError, QueryResult, Transaction as _, api_key, audit_log,
+    is_foreign_key_violation,
 };
 use crate::tenant::change::{Change, Changeable, FieldError};
 use crate::tenant::status::OwnerAction;
@@ -198,13 +199,14 @@ pub async fn request_action(
                     // this order, too.
                     api_key::revoke_all(conn, read.tenant_id()).await?;
                 }
+                // Without the row, the keys stay as well: the transaction ends with this error.
                 let recorded = tenant::record_request(conn, &read, request, &status).await?;
-                if recorded.is_some() {
-                    audit_log::append(conn, &entry, request.at).await?;
-                }
+                let recorded = recorded.ok_or(QueryError::NotFound)?;
+                audit_log::append(conn, &entry, request.at).await?;
                 QueryResult::Ok(recorded)
             })
-            .await?;
+            .await
+            .optional()?;
         if let Some(recorded) = recorded {
             tracing::info!(tenant = %recorded.id, slug = %recorded.slug, ?action, %caller, "tenant action requested");
             app.reconcile.notify(recorded.tenant_id());

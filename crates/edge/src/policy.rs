@@ -71,7 +71,14 @@ impl EdgePolicy {
         admission: Admission,
     ) -> Decision<EdgeExchange> {
         let is_websocket = head.is_websocket();
-        let session = session_cookie(head, exchange.site, scheme(head, admission));
+        let session = match session_cookie(head, exchange.site, scheme(head, admission)) {
+            Ok(session) => session,
+            // A sign-in would add a third cookie, and lead back here.
+            Err(SeveralSessions { name }) if exchange.sign_in_path.is_some() => {
+                return Decision::Ready(Action::Respond(several_sessions(&exchange, name)));
+            }
+            Err(SeveralSessions { .. }) => None,
+        };
         let session = session.filter(|_| match exchange.class {
             Class::CoreFront | Class::Platform => true,
             // core-back identifies the user itself.
@@ -245,18 +252,25 @@ fn request_context(head: &RequestHead<'_>, admission: Admission) -> RequestConte
     })
 }
 
-/// The session that a request carries. Two different values count as none, because one of them was planted.
+/// A request carries two different values of the session cookie `name`: one of them was planted.
+struct SeveralSessions {
+    name: &'static str,
+}
+
+/// The session that a request carries.
 fn session_cookie(
     head: &RequestHead<'_>,
     site: Site,
     scheme: &'static str,
-) -> Option<SessionCookie> {
+) -> Result<Option<SessionCookie>, SeveralSessions> {
     let name = site.session_cookie(scheme);
     let lines = head.headers().filter(|header| header.is("cookie"));
     let mut values = lines.flat_map(|line| cookie_values(line.value, name));
-    let secret = values.next()?;
-    let is_one = values.all(|other| other == secret);
-    is_one.then(|| SessionCookie { cookie: format!("{name}={secret}"), scheme, site })
+    let Some(secret) = values.next() else { return Ok(None) };
+    if values.any(|other| other != secret) {
+        return Err(SeveralSessions { name });
+    }
+    Ok(Some(SessionCookie { cookie: format!("{name}={secret}"), scheme, site }))
 }
 
 /// Where a visitor signs in who then continues at this address, or at `/` where a sign-in cannot keep it.
@@ -277,6 +291,15 @@ fn sign_in_first(exchange: &EdgeExchange) -> Option<Response> {
             .header("www-authenticate", format!("Cial-Session sign-in=\"{START_PATH}\""))
     };
     Some(responses::with_proof(response, exchange.proof.as_deref()))
+}
+
+fn several_sessions(exchange: &EdgeExchange, name: &str) -> Response {
+    let detail = format!(
+        "The browser sent several cookies {name}, and another site of this domain may have set one of them. \
+         Delete the cookies of this address, then sign in again."
+    );
+    let response = responses::problem(&exchange.request_context, Code::MalformedRequest, &detail);
+    responses::with_proof(response, exchange.proof.as_deref())
 }
 
 fn core_unreachable(exchange: &EdgeExchange, error: &SessionLookupError) -> Response {

@@ -11,8 +11,9 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// The edge receives SIGTERM first; the others receive it when the edge has ended, at the latest
 /// after this time.
 pub const EDGE_DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
-/// The same where the program of an app runs: the program may end at SIGTERM with requests under way.
-pub const APP_EDGE_DRAIN_TIMEOUT: Duration = Duration::from_secs(8);
+/// The same where the program of an app runs, which may end at SIGTERM with requests under way: they get one half of
+/// the time, and the program's own shutdown the other.
+pub const APP_EDGE_DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// The time from the unexpected end of one service until the others are killed.
 pub const CRASH_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -301,16 +302,16 @@ mod tests {
 
     #[test]
     fn an_app_answers_requests_under_way_before_it_is_ended() {
-        let script = [(0, Event::Stop), (5_000, Event::Ended(Edge, OK))];
+        let script = [(0, Event::Stop), (4_000, Event::Ended(Edge, OK))];
         insta::assert_snapshot!(play_with(&Service::WITH_APP, &script, 6_000), @r#"
             0 Log("stopping")
             0 Terminate(Edge)
-         5000 Terminate(CoreBack)
-         5000 Terminate(CoreFront)
-         5000 Terminate(PlatformFront)
+         4000 Terminate(CoreBack)
+         4000 Terminate(CoreFront)
+         4000 Terminate(PlatformFront)
         "#);
         let hangs = play_with(&Service::WITH_APP, &[(0, Event::Stop)], 9_000);
-        assert!(hangs.contains(" 8000 Terminate(PlatformFront)"), "{hangs}");
+        assert!(hangs.contains(" 5000 Terminate(PlatformFront)"), "{hangs}");
     }
 
     #[test]

@@ -32,5 +32,9 @@ CREATE OR REPLACE FUNCTION users_revoke_grants() RETURNS trigger LANGUAGE plpgsq
 BEGIN
     PERFORM lock_sessions(NEW.id);
     UPDATE sso_grants SET revoked = true WHERE user_id = NEW.id AND NOT revoked;
+    -- Whoever knew the old password may hold a key that they made with it.
+    IF OLD.password_hash IS DISTINCT FROM NEW.password_hash THEN
+        UPDATE api_keys SET revoked = true WHERE person_id = NEW.id AND NOT revoked;
+    END IF;
     RETURN NULL;
 END $$;

@@ -28,7 +28,8 @@ pub mod webhook;
 
 pub use connect::{Database, Pooled};
 /// For the callers that choose the transaction: `conn.transaction(async |conn| …)`.
-pub use diesel::QueryResult;
+pub use diesel::result::Error as QueryError;
+pub use diesel::{OptionalExtension, QueryResult};
 pub use diesel_async::AsyncConnection as Transaction;
 pub type Conn = diesel_async::AsyncPgConnection;
 

@@ -74,10 +74,19 @@ const ORCHESTRATOR_UNREACHABLE: &str =
 
 /// Returns the next step for one tenant.
 pub fn plan(desired: DesiredState, status: &TenantStatus, observation: &Observation) -> Step {
-    // Before the container: its program may connect at once.
-    if !desired.has_database && desired.desired != Desired::Deleted {
-        return Step::CreateDatabase;
+    let step = plan_container(desired, status, observation);
+    if desired.has_database || desired.desired == Desired::Deleted {
+        return step;
     }
+    // A program may connect at once, so the database comes before the first container. A tenant that has a container
+    // worked without one until now: a server that refuses must not keep its owner from stopping or moving it.
+    let has_no_container = matches!(observation.phase(), None | Some(Phase::Created));
+    let is_due = step == Step::Noop || (step == Step::Run && has_no_container);
+    if is_due { Step::CreateDatabase } else { step }
+}
+
+/// The next step for the container; for a deleted tenant, for its database, too.
+fn plan_container(desired: DesiredState, status: &TenantStatus, observation: &Observation) -> Step {
     if *observation == Observation::Unknown {
         return Step::Noop;
     }

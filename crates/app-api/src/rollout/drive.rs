@@ -1,4 +1,4 @@
-//! Executes what [`progress`](super::progress) decides: one transaction for each command. Makes no decision.
+//! Executes what [`super::progress`] decides: one transaction for each command. Makes no decision.
 //!
 //! Every replica does; a command counts only while the rollout is in the state in which it was decided.
 

@@ -212,7 +212,8 @@ fn roll_back(rollout: &Progress, tenants: &BTreeMap<Uuid, Observation>) -> Vec<C
     if commands.is_empty() { vec![Command::Finish(RolloutState::Failed)] } else { commands }
 }
 
-/// A tenant that is deleted or follows another release by now needs no move; `is_marked`: it is then recorded as skipped.
+/// A tenant that is deleted, pinned or follows another release by now is not moved; `is_marked`: it is then recorded as
+/// skipped.
 fn move_back(
     rollout: &Progress,
     member: &Member,
@@ -220,13 +221,14 @@ fn move_back(
     is_marked: bool,
 ) -> Option<Command> {
     let id = member.tenant;
-    let follows = tenants.get(&id).is_some_and(|tenant| {
-        tenant.release == rollout.release && tenant.desired != Desired::Deleted
-    });
-    if follows {
-        return Some(Command::MoveBack(id));
-    }
-    let reason = "The tenant follows another release by now.";
+    let follows = tenants
+        .get(&id)
+        .filter(|tenant| tenant.release == rollout.release && tenant.desired != Desired::Deleted);
+    let reason = match follows {
+        Some(tenant) if tenant.is_pinned => "The tenant is pinned.",
+        Some(_) => return Some(Command::MoveBack(id)),
+        None => "The tenant follows another release by now.",
+    };
     is_marked.then_some(Command::Mark(id, MemberState::Skipped, Some(reason)))
 }
 

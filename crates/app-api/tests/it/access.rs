@@ -136,6 +136,11 @@ async fn every_route_admits_whom_the_table_says() {
                 let path = concrete(&path, "acme");
                 let response = call(caller, &route.method, &path).await;
                 let (expected, found) = (promised(route, caller.kind), outcome(&response));
+                if found == Admitted && route.method == Method::DELETE {
+                    // A deleted tenant's keys end with it, and the next callers have such keys.
+                    let keys = "UPDATE api_keys SET revoked = false WHERE tenant_id IS NOT NULL";
+                    server.database.sql(keys).await;
+                }
                 if expected != found || response.status == StatusCode::INTERNAL_SERVER_ERROR {
                     let (method, name) = (&route.method, &caller.name);
                     faults.push(format!(

@@ -275,9 +275,9 @@ async fn tenants_write_who_did_what_with_the_changed_fields() {
     }
     owner.send(Method::DELETE, "/v1/tenants/acme", &[], "").await;
     let written = entries(&owner, "resource=tenant:acme").await;
-    let shown: Vec<_> = written
-        .iter()
-        .rev()
+    // The reconciler makes the database meanwhile, at a time of its own.
+    let of_callers = written.iter().rev().filter(|entry| entry["actor"] != "reconcile");
+    let shown: Vec<_> = of_callers
         .map(|entry| {
             let part = |name: &str| entry[name].as_str().unwrap_or_default().to_owned();
             let side = |name: &str| entry[name].to_string();

@@ -349,6 +349,12 @@ async fn people_see_and_revoke_their_own_login_keys() {
     assert!(page.contains(&button) && !page.contains(&id(0)), "{page}");
     assert_eq!(member.submit(&button, &[]).await.status, 303);
     assert_eq!(status(&server, &first, "GET", "/v1/auth/whoami").await, "401 invalid_key");
+    let third = login(&server, &member, "acme").await;
+    server
+        .database
+        .sql("UPDATE users SET password_hash = 'x' WHERE email = 'mia@example.com'")
+        .await;
+    assert_eq!(status(&server, &third, "GET", "/v1/auth/whoami").await, "401 invalid_key");
     let unbound = server.admin_key().await;
     assert_eq!(status(&server, &unbound, "GET", "/v1/users/me/keys").await, "403 forbidden");
 }

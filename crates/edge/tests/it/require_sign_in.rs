@@ -37,6 +37,15 @@ async fn a_browser_is_sent_to_sign_in_and_keeps_where_it_was() {
 }
 
 #[tokio::test]
+async fn a_planted_second_cookie_is_named_instead_of_a_sign_in_without_end() {
+    let tenant = Tenant::guarded().await;
+    let lines = format!("{NAVIGATION}Cookie: {SIGNED_IN}; cial_session=planted\r\n");
+    let refused = ask(&tenant, "GET /", &lines).await;
+    assert_eq!(refused.status, 400);
+    assert!(refused.body.contains("several cookies cial_session"), "{}", refused.body);
+}
+
+#[tokio::test]
 async fn a_program_gets_401_and_no_response_of_the_app() {
     let tenant = Tenant::guarded().await;
     for request in ["GET /", "GET /.cial", "POST /order", "DELETE /x", "OPTIONS /x", "HEAD /"] {

@@ -81,7 +81,8 @@ fn pairs(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
     let lines = headers.get_all(COOKIE).into_iter();
     let pairs = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
     let pairs = pairs.filter_map(|pair| std::str::from_utf8(pair).ok()?.split_once('='));
-    pairs.map(|(name, value)| (name.trim(), value.trim()))
+    // ASCII only: browsers guard names that begin with `__Host-`, not ones that begin with another white space.
+    pairs.map(|(name, value)| (name.trim_ascii(), value.trim_ascii()))
 }
 
 fn nonce_cookie(hash: &str) -> Option<String> {
