@@ -21,6 +21,7 @@ pub(crate) const FAULTS: TestBinary = TestBinary { name: "faults", feature: "ins
 pub(crate) const LOGS: TestBinary = TestBinary { name: "logs", feature: "installation" };
 pub(crate) const DOCUMENTS: TestBinary = TestBinary { name: "documents", feature: "documents" };
 pub(crate) const BROWSER: TestBinary = TestBinary { name: "browser", feature: "browser" };
+pub(crate) const SOFTWARE: TestBinary = TestBinary { name: "software", feature: "software" };
 
 /// The selected tests of a binary.
 #[derive(Clone, Copy, Debug)]

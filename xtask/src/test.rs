@@ -9,6 +9,7 @@ use clap::{Parser as _, ValueEnum};
 
 use crate::e2e::{self, Filter};
 use crate::environment::{self, succeeds};
+use crate::images::base;
 use crate::local::{self, Installation};
 use crate::{ephemeral, smoke};
 
@@ -43,6 +44,8 @@ enum Step {
     SmokeLocal,
     /// An installation in a real browser.
     Browser,
+    /// JupyterLab, a Django site and nginx as tenants, in a real browser.
+    Software,
     /// An installation whose parts are killed, stopped and removed.
     Faults,
     /// Crowds before sleeping tenants, and requests while a tenant falls asleep.
@@ -120,6 +123,7 @@ impl Step {
                 smoke::a_failure_leaves_nothing()
             }
             Self::Browser => browser(),
+            Self::Software => software(),
             Self::Faults => xtask(&["smoke-local", "--faults"]),
             Self::Sleep => xtask(&["bench", "wake", "--ci"]),
             Self::Compose => compose(),
@@ -176,13 +180,29 @@ fn api() -> Result<()> {
     environment::run(cargo.env("CIAL_SCHEMATHESIS", program), "the test of the API")
 }
 
-fn browser() -> Result<()> {
+fn has_chromium() -> Result<()> {
     for program in ["chromium", "chromedriver"] {
         ensure!(
             Command::new(program).arg("--version").output().is_ok(),
             "{program} is missing: scripts/install-tools installs it (Debian: chromium, chromium-driver)"
         );
     }
+    Ok(())
+}
+
+/// The examples as tenants; their packages come from Debian and PyPI.
+fn software() -> Result<()> {
+    has_chromium()?;
+    ephemeral::with_installation(Installation::ephemeral("software")?, |installation| {
+        let base =
+            base::debian(&environment::connect_docker()?, installation.images.base.as_deref())?;
+        let variables = [installation.variables(), vec![("CIAL_E2E_BASE_IMAGE", base)]].concat();
+        e2e::run(e2e::SOFTWARE, Filter::All, &variables)
+    })
+}
+
+fn browser() -> Result<()> {
+    has_chromium()?;
     let axe = installed("axe.min.js")?;
     ephemeral::with_installation(Installation::ephemeral("browser")?, |installation| {
         let mut variables = installation.variables();

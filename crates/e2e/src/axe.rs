@@ -35,7 +35,7 @@ impl Axe {
         for theme in THEMES {
             browser.emulate_theme(theme).await?;
             browser.execute(&self.0).await?;
-            let found = browser.execute_async(RUN).await?;
+            let found = browser.script(RUN, Vec::new()).await?;
             let passes = found["passes"].as_u64().unwrap_or_default();
             let violations = found["violations"].as_array().cloned().unwrap_or_default();
             ensure!(
@@ -68,9 +68,5 @@ impl Browser {
 
     async fn execute(&self, script: &str) -> anyhow::Result<serde_json::Value> {
         Ok(self.web().execute(script, []).await?.json().clone())
-    }
-
-    async fn execute_async(&self, script: &str) -> anyhow::Result<serde_json::Value> {
-        Ok(self.web().execute_async(script, []).await?.json().clone())
     }
 }

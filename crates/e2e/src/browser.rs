@@ -61,6 +61,7 @@ impl Browser {
         capabilities.add_arg(&format!("--user-data-dir={}", profile.display()))?;
         capabilities.set_browser_log_level(LoggingPrefsLogLevel::All)?;
         let web = WebDriver::new(&format!("http://127.0.0.1:{port}"), capabilities).await?;
+        web.set_script_timeout(TIMEOUT).await?;
         Ok(Self { web, _driver: driver, profile, screenshots })
     }
 
@@ -142,10 +143,17 @@ impl Browser {
                 .then(async (answer) => done({ well: answer.ok, text: await answer.text() }))
                 .catch((error) => done({ well: false, text: String(error) }));
         ";
-        let words = vec![method.into(), path.into(), body.clone()];
-        let answer = self.web.execute_async(script, words).await?;
-        ensure!(answer.json()["well"] == true, "{method} {path}: {}", answer.json());
+        let answer = self.script(script, vec![method.into(), path.into(), body.clone()]).await?;
+        ensure!(answer["well"] == true, "{method} {path}: {answer}");
         Ok(())
+    }
+
+    /// Runs a script in the current page, and returns what it gives to its last argument, a function.
+    ///
+    /// # Errors
+    /// The script throws, or does not end in time.
+    pub async fn script(&self, script: &str, arguments: Vec<Value>) -> anyhow::Result<Value> {
+        Ok(self.web.execute_async(script, arguments).await?.json().clone())
     }
 
     /// Opens `source` as a page of its own that no script and no header replaces.

@@ -5,6 +5,7 @@ pub mod axe;
 #[cfg(feature = "browser")]
 pub mod browser;
 pub mod checks;
+pub mod command_line;
 #[cfg(feature = "engine")]
 pub mod leaks;
 #[cfg(feature = "engine")]

@@ -122,6 +122,15 @@ impl Session {
         until(async || guest.get("/").await, |page| page.status == status).await
     }
 
+    /// Waits until the tenant's page shows this text.
+    ///
+    /// # Errors
+    /// The page never does.
+    pub async fn shows(&mut self, text: &str) -> Result<()> {
+        let guest = &mut self.guest;
+        until(async || guest.get("/").await, |page| page.body.contains(text)).await.map(drop)
+    }
+
     /// Follows *Open* from the admin to the tenant, which begins the sign-in in the guest, and from there through the
     /// admin. Returns the path and query with the token, to which this leads.
     ///

@@ -30,6 +30,7 @@ const SHOWN: &[&str] = &[
     "cargo xtask test api",
     "cargo xtask test browser",
     "cargo xtask test mutants",
+    "cargo xtask test software",
     "cargo xtask test smoke-local compose readme",
     "cargo xtask test units",
     "cargo xtask tidy",
@@ -38,6 +39,10 @@ const SHOWN: &[&str] = &[
     "docker compose up -d",
     "docker compose -p",
     "docker compose --profile build-only build tenant-base-build",
+    "docker build --tag guestbook:1 examples/django",
+    "docker build --tag jupyterlab:1 examples/jupyterlab",
+    "docker build --tag jupyterlab:2 examples/jupyterlab",
+    "docker build --tag pages:1 examples/static-site",
     // For people: CI cannot judge these.
     "cargo xtask bench",
     "cargo xtask bench create",

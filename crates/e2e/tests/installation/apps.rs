@@ -5,11 +5,10 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use e2e::Checks;
+use e2e::command_line::succeed;
 use e2e::session::{Session, until};
 use serde_json::json;
 use testkit::{Installation, TempDir};
-
-use crate::command_line::succeed;
 
 const PROGRAM: &str = include_str!("notes.rs");
 

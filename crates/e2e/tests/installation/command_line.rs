@@ -1,48 +1,10 @@
 //! `cial` against the whole installation: with the profile that `local-up` writes, and with keys of one tenant.
 
-use std::process::Command;
-
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use e2e::Checks;
+use e2e::command_line::{cial, succeed};
 use serde_json::Value;
 use testkit::Installation;
-use testkit::installation::required;
-
-/// The output of a command, and its exit code.
-struct Printed {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
-}
-
-/// Runs `cial` with the configuration of the installation.
-fn cial(words: &[&str], key: Option<&str>) -> Result<Printed> {
-    let mut command = Command::new(required("CIAL_E2E_CIAL")?);
-    command.args(words).env("CIAL_CONFIG", required("CIAL_E2E_CONFIG")?);
-    for name in ["CIAL_SERVER", "CIAL_API_KEY", "CIAL_PROFILE", "CIAL_TENANT"] {
-        command.env_remove(name);
-    }
-    // Keys are secrets, so commands name a variable.
-    if let Some(key) = key {
-        command.env("ONE_OFF_KEY", key);
-    }
-    let output =
-        command.output().with_context(|| format!("cannot run cial {}", words.join(" ")))?;
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    Ok(Printed {
-        code: output.status.code(),
-        stdout: text(&output.stdout),
-        stderr: text(&output.stderr),
-    })
-}
-
-/// Like [`cial`], for a command that must succeed.
-pub(crate) fn succeed(words: &[&str], key: Option<&str>) -> Result<String> {
-    let printed = cial(words, key)?;
-    let Printed { code, stdout, stderr } = &printed;
-    ensure!(*code == Some(0), "cial {}: {code:?}\n{stdout}{stderr}", words.join(" "));
-    Ok(printed.stdout)
-}
 
 /// An error without what differs between two requests.
 fn without_request_id(text: &str) -> &str {
