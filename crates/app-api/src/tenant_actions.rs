@@ -250,10 +250,6 @@ pub async fn change(
         if read.desired == Desired::Deleted {
             return Err(being_deleted());
         }
-        if revisions.is_some_and(|revisions| !revisions.contains(&read.revision)) {
-            let detail = format!("The tenant is at revision {} by now.", read.revision);
-            return Err(ApiError::new(Code::RevisionMismatch, detail));
-        }
         if change.pinned.is_some() && read.app.is_none() {
             let detail = "The built-in app has no releases to pin.";
             return Err(validation::refused_field(
@@ -264,6 +260,11 @@ pub async fn change(
             ));
         }
         let next = change.apply_to(&read.changeable()).map_err(|errors| refused(&errors))?;
+        // After the values: a precondition counts only for a request that would succeed without it (RFC 9110 §13.2.1).
+        if revisions.is_some_and(|revisions| !revisions.contains(&read.revision)) {
+            let detail = format!("The tenant is at revision {} by now.", read.revision);
+            return Err(ApiError::new(Code::RevisionMismatch, detail));
+        }
         let mut conn = app.conn().await?;
         let entry =
             Entry::new(Actor::from(caller), Action::TenantChange, Resource::tenant(&read.slug))
