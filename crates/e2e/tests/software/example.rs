@@ -19,13 +19,19 @@ const PYTHON: &str = "3.11.2";
 pub(crate) struct Example {
     app: &'static str,
     folder: TempDir,
+    /// Debian, without the labels of the image that ours are based on.
+    base: String,
     images: Vec<String>,
 }
 
 impl Example {
     /// A copy of `examples/{name}` with the wheels of its requirements, and an app without releases.
     pub(crate) fn copy(name: &str, app: &'static str) -> Result<Self> {
-        let example = Self { app, folder: TempDir::new(name)?, images: Vec::new() };
+        let base = format!("cial-e2e-{app}-base:{}", process::id());
+        let example = Self { app, folder: TempDir::new(name)?, base, images: Vec::new() };
+        let unlabelled = "id=$(docker create \"$0\") && docker export \"$id\" | docker import - \"$1\" && docker rm \"$id\"";
+        let labelled = required("CIAL_E2E_BASE_IMAGE")?;
+        run(Command::new("sh").args(["-c", unlabelled, &labelled, &example.base]))?;
         let folder = example.folder.path();
         run(Command::new("cp").arg("-R").arg(source(name).join(".")).arg(folder))?;
         if folder.join("requirements.txt").exists() {
@@ -43,7 +49,7 @@ impl Example {
     /// Builds the copy as it is, and creates a release of it.
     pub(crate) fn release(&mut self) -> Result<()> {
         let image = format!("cial-e2e-{}:{}-{}", self.app, process::id(), self.images.len() + 1);
-        let base = format!("BASE={}", required("CIAL_E2E_BASE_IMAGE")?);
+        let base = format!("BASE={}", self.base);
         let mut docker = Command::new("docker");
         docker.args(["build", "--quiet", "--build-arg", &base, "--build-arg", "PIP_NO_INDEX=1"]);
         run(docker.args(["--tag", &image]).arg(self.folder()))?;
@@ -77,7 +83,8 @@ impl Example {
 impl Drop for Example {
     fn drop(&mut self) {
         // Left behind, they cost disk and nothing else; the test's own result matters more.
-        let _ = Command::new("docker").args(["rmi", "--force"]).args(&self.images).output();
+        let _ =
+            Command::new("docker").args(["rmi", "--force", &self.base]).args(&self.images).output();
     }
 }
 
