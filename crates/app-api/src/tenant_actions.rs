@@ -337,7 +337,7 @@ pub async fn set_release(
     Err(changes_too_fast())
 }
 
-/// What a tenant follows, as the audit log shows it.
+/// The app and the release of a tenant, as the audit log shows them.
 pub fn described_release(app: Option<&TenantApp>) -> serde_json::Value {
     json!({ "app": app.map(|app| &app.slug), "release": app.map(|app| &app.release) })
 }

@@ -4,7 +4,7 @@ use protocol::sign_in::stays_on_site;
 
 /// Returns `next` when it is a path of this site, and the list of tenants otherwise.
 ///
-/// Of any length: the path of a sign-in at a tenant encodes a path of that tenant, which may triple its length.
+/// The path may have any length: a sign-in at a tenant encodes a path of that tenant, which may triple its length.
 pub fn safe_next(next: Option<&str>) -> &str {
     next.filter(|path| stays_on_site(path)).unwrap_or("/admin")
 }

@@ -88,7 +88,7 @@ pub async fn refuse(conn: &mut Conn, id: Uuid) -> QueryResult<bool> {
     Ok(diesel::delete(open).execute(conn).await? == 1)
 }
 
-/// What the command that began a sign-in shows to get the key.
+/// The proof by which the command that began a sign-in fetches the key.
 #[derive(Clone, Copy, Debug)]
 pub struct Proof<'a> {
     pub id: Uuid,

@@ -98,8 +98,8 @@ impl Roles {
         )
     }
 
-    /// What every role may do, so also those of tenants. Functions of Postgres belong to a superuser: an owner that is
-    /// none leaves those to PUBLIC.
+    /// Limits the rights of every role, the roles of tenants included. Functions of Postgres belong to a superuser: an
+    /// owner without that right leaves the functions to PUBLIC.
     fn public_script(&self) -> String {
         let (service, provisioner) = (literal(&self.service.name), literal(&self.provisioner.name));
         format!(

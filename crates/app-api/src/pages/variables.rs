@@ -66,7 +66,7 @@ fn variables_page(
         slug: tenant.slug.to_string(),
         rows,
         name: Field::new("name", "Name", "text").value(&form.name).with_problem(errors),
-        // Of the type password, so that no page repeats what was sent.
+        // The type password keeps a page from repeating the value.
         value: Field::new("value", "Value", "password")
             .autocomplete("new-password")
             .optional()

@@ -23,7 +23,7 @@ pub fn is_database_reason(reason: &str) -> bool {
 pub(super) fn classify(step: Step, error: &StepError) -> ErrorClass {
     match error {
         StepError::Orchestrator(error) => classify_error(error),
-        // What stands in the way, such as a role of the same name, may be gone by the next attempt.
+        // The obstacle, such as a role of the same name, may be gone by the next attempt.
         StepError::Database(error) => {
             let what = if step == Step::CreateDatabase { NO_DATABASE } else { DATABASE_LEFT };
             ErrorClass { reason: format!("{what} Last: {error:#}"), is_fatal: false }

@@ -53,7 +53,7 @@ pub async fn start(
     let (mut conn, now, id) = (app.conn().await?, app.clock.now(), Uuid::now_v7());
     conn.transaction(async |conn| -> Result<_, ApiError> {
         let found = apps::find_in(conn, slug).await?;
-        // Of two starts at once, the second sees the rollout of the first.
+        // The lock orders two starts: the second sees the rollout of the first.
         db_app::lock(conn, found.id).await?;
         let followed = apps::followed(conn, slug, Some(&new.release)).await?;
         if let Some(active) = rollout::active_of(conn, found.id).await? {

@@ -76,7 +76,7 @@ pub fn next(
     }
 }
 
-/// What a tenant means for its wave.
+/// The consequence of a tenant's state for its wave.
 enum Verdict {
     /// The wave need not wait for the tenant.
     Done,

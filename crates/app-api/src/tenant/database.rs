@@ -14,7 +14,7 @@ const SCHEMA_PREFIX: &str = "t_";
 /// With the 40 characters of the longest slug, a name stays within the 63 bytes that Postgres keeps.
 const MAX_PREFIX: usize = 23;
 
-/// What exists for a tenant on the database server, beside its schema.
+/// The objects of a tenant on the database server, beside its schema.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProvisionedDatabase {
     /// The role. A later prefix does not rename it.

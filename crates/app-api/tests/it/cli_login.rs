@@ -315,7 +315,7 @@ async fn a_login_key_of_a_tenant_ends_with_the_membership() {
     );
     assert_eq!(owner.send("DELETE".parse().unwrap(), &path, &[], "").await.status, 204);
     assert_eq!(status(&server, &key, "GET", "/v1/tenants/acme").await, "401 invalid_key");
-    // Whoever comes back signs in again.
+    // A person who comes back has to sign in again.
     owner.json("PUT".parse().unwrap(), &path, &[], json!({ "role": "admin" })).await;
     assert_eq!(status(&server, &key, "GET", "/v1/tenants/acme").await, "401 invalid_key");
 }

@@ -9,7 +9,7 @@ use crate::harness::FakeOrchestrator;
 const DENIED: &str = "42501";
 const NO_TABLE: &str = "42P01";
 
-/// What the role of acme tries, and the code with which the server refuses it. `{roles}` is the prefix of the roles of
+/// Statements of the role of acme, each with the code by which the server refuses it. `{roles}` is the prefix of the roles of
 /// tenants, `{service}` and `{provisioner}` are the roles of app-api.
 const ATTEMPTS: &[(&str, &str)] = &[
     // Other tenants.
