@@ -37,6 +37,14 @@ fn signal(process: &Child, signal: Signal) {
     kill(Pid::from_raw(process.id().try_into().unwrap()), signal).unwrap();
 }
 
+/// Whether a process has a handler for a signal. Before it has, the signal ends it.
+fn catches(process: &Child, signal: Signal) -> std::io::Result<bool> {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.id()))?;
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).expect("SigCgt");
+    let caught = u64::from_str_radix(mask.trim(), 16).expect("a mask of signals");
+    Ok(caught & (1 << (signal as u64 - 1)) != 0)
+}
+
 /// Runs a program of Perl in the network of a container.
 fn in_network_of(pid: i64, program: &str) -> Process {
     let mut command = Command::new("nsenter");
@@ -136,13 +144,13 @@ async fn the_rule_outlives_a_kill_and_ends_with_a_stop() {
         killed.0.kill().unwrap();
         killed.0.wait().unwrap();
         assert!(has_rule(install), "a killed process leaves tenants apart");
+        // The rule is there already, and does not tell whether the next process has come up.
         let mut stopped = start(install).await;
-        // The signal handlers exist before the rule is set, but the rule was there already.
-        let ended = eventually("the end", PATIENCE, async || {
-            signal(&stopped.0, Signal::SIGTERM);
-            Ok(stopped.0.try_wait()?.is_some())
-        });
-        ended.await.unwrap();
+        let is_handled = async || catches(&stopped.0, Signal::SIGTERM);
+        eventually("the signal handler", PATIENCE, is_handled).await.unwrap();
+        signal(&stopped.0, Signal::SIGTERM);
+        let ended = async || Ok(stopped.0.try_wait()?.is_some());
+        eventually("the end", PATIENCE, ended).await.unwrap();
         assert!(!has_rule(install));
     })
     .await;
