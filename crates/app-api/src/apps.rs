@@ -13,7 +13,7 @@ use crate::access::Principal;
 use crate::app::App as Service;
 use crate::audit::{Action, Actor, Entry, Resource};
 use crate::db::app::{self, App, Release};
-use crate::db::{Conn, Transaction as _, audit_log, is_foreign_key_violation};
+use crate::db::{Conn, Transaction as _, audit_log, is_foreign_key_violation, rollout};
 use crate::tenant::TenantApp;
 use crate::validation::{self, refused_field};
 
@@ -98,6 +98,8 @@ pub async fn delete(service: &Service, caller: &Principal, slug: &str) -> Result
             );
             return Err(ApiError::new(Code::AppInUse, detail));
         }
+        // Before the audit log, like a rollout that ends: its rows go with the app.
+        rollout::lock_of_app(conn, found.id).await?;
         let entry = Entry::new(Actor::from(caller), Action::AppDelete, resource(&found))
             .before(json!({ "id": found.id, "name": found.name }));
         audit_log::append(conn, &entry, now).await?;
@@ -126,11 +128,11 @@ pub async fn list_releases(service: &Service, slug: &str) -> Result<(App, Vec<Re
     Ok((found, releases))
 }
 
-/// Makes a release of an image that the engine has. The image is checked and wrapped first.
+/// Makes a release of an image that the engine has. The image is checked and wrapped first, and its program is tried.
 ///
 /// # Errors
 /// `resource_not_found`; `invalid_fields` with every fault of the manifest; `image_missing`,
-/// `image_invalid`.
+/// `image_invalid`, `program_failed`.
 pub async fn create_release(
     service: &Service,
     caller: &Principal,
@@ -145,7 +147,11 @@ pub async fn create_release(
         port: manifest.port,
         health_path: manifest.health_path,
     };
-    let request = PrepareImage { image: new.image.clone(), app: wanted.clone() };
+    let request = PrepareImage {
+        image: new.image.clone(),
+        app: wanted.clone(),
+        smoke_start: new.smoke_start.then(|| manifest.env.clone()),
+    };
     let prepared = service.orchestrator.prepare_image(&request).await.map_err(|e| refused(&e))?;
     let PreparedImage { image_id, command, port } = prepared;
     let process = AppSpec { command: Some(command), port: Some(port), ..wanted };
@@ -214,6 +220,7 @@ pub async fn followed(
         spec: release.process.clone(),
         pinned: false,
         sealed_env: None,
+        untried_since: None,
     };
     Ok(Followed { release, tenant_app })
 }
@@ -241,6 +248,9 @@ fn manifest_faults(faults: &[manifest::ManifestError]) -> ApiError {
 /// The orchestrator's refusals of an image are the caller's to mend; all else is not.
 fn refused(error: &CallError) -> ApiError {
     if let CallError::Refused(problem) = error {
+        if problem.code == Code::ProgramFailed.as_str() {
+            return ApiError::new(Code::ProgramFailed, &problem.detail);
+        }
         let known = [Code::ImageMissing, Code::ImageInvalid, Code::DiskFull];
         if let Some(code) = known.into_iter().find(|code| code.as_str() == problem.code) {
             return refused_field(code, "image", code, &problem.detail);

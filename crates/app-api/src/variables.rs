@@ -77,7 +77,11 @@ pub async fn set(
             return Err(being_deleted());
         }
         let mut variables = open(app, &read)?;
-        let before = variables.get(name).filter(|variable| Kind::of(variable) == kind);
+        let found = variables.get(name);
+        if let Some(other) = found.map(Kind::of).filter(|other| *other != kind && value.is_some()) {
+            return Err(taken(name, other));
+        }
+        let before = found.filter(|variable| Kind::of(variable) == kind);
         if value.is_none() && before.is_none() {
             let detail = "The tenant has nothing of this name.";
             return Err(ApiError::new(Code::ResourceNotFound, detail));
@@ -106,7 +110,7 @@ pub async fn set(
         let (mut conn, now) = (app.conn().await?, app.clock.now());
         let changed = conn
             .transaction(async |conn| {
-                let changed = tenant::set_sealed_env(conn, &read, sealed).await?;
+                let changed = tenant::set_sealed_env(conn, &read, sealed, now).await?;
                 if changed {
                     audit_log::append(conn, &entry, now).await?;
                 }
@@ -122,6 +126,17 @@ pub async fn set(
         read = read_again(app, &read).await?;
     }
     Err(changes_too_fast())
+}
+
+/// A secret that became a readable variable, or the reverse, would surprise whoever set it.
+fn taken(name: &str, by: Kind) -> ApiError {
+    let kind = match by {
+        Kind::Env => "variable",
+        Kind::Secret => "secret",
+    };
+    let detail =
+        format!("The tenant has a {kind} {name}. Delete it first, or choose another name.");
+    refused_field(Code::VariableTaken, "name", Code::VariableTaken, detail)
 }
 
 fn check(tenant: &Tenant, name: &str, value: &str) -> Result<(), ApiError> {

@@ -45,6 +45,13 @@ pub struct NewRelease {
     /// The text of a `cial.toml`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manifest: Option<String>,
+    /// Try the program in a throw-away tenant first, and refuse an image whose program does not get ready.
+    #[serde(default = "yes")]
+    pub smoke_start: bool,
+}
+
+const fn yes() -> bool {
+    true
 }
 
 /// A release of an app. It never changes.

@@ -82,4 +82,9 @@ pub const WRAPPED_SUPERVISOR: &str = "/opt/cial/supervisor";
 pub mod link {
     pub const READY: &[u8] = b"ready";
     pub const ALL_READY: &[u8] = b"all-ready";
+    /// Sent by the probe of an app that is not ready for a while: followed by the ports on which the app's user listens,
+    /// in decimal, separated by commas.
+    pub const LISTENS: &str = "listens ";
+    /// The longest message.
+    pub const MAX_BYTES: usize = 128;
 }

@@ -34,13 +34,17 @@ pub struct AppProcess {
     pub health_path: Option<String>,
 }
 
-/// `POST /v1/images/prepare`: checks an image of the engine for an app, and wraps it.
+/// `POST /v1/images/prepare`: checks an image of the engine for an app, wraps it, and tries its program.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PrepareImage {
     /// A name that the engine knows.
     pub image: String,
     pub app: AppSpec,
+    /// Start the program once in a throw-away tenant with these variables, and refuse an image whose program does not get
+    /// ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub smoke_start: Option<BTreeMap<String, String>>,
 }
 
 /// An image that tenants can run.

@@ -39,6 +39,10 @@ pub struct NewRollout {
     /// any time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window: Option<String>,
+    /// The number of tenants that may fail, and move back alone, before the rollout stops. A release that runs nowhere
+    /// stops it at once.
+    #[serde(default)]
+    pub max_failures: u32,
 }
 
 macro_rules! words {
@@ -70,10 +74,10 @@ words! {
         Running = "running",
         /// No tenant begins to move; those that move finish.
         Paused = "paused",
-        /// A tenant failed, and its wave moves back.
+        /// Too many tenants failed, and the wave of the last one moves back.
         RollingBack = "rolling_back",
         Done = "done",
-        /// A tenant failed, and its wave is back on the earlier releases.
+        /// Too many tenants failed, and the wave of the last one is back on the earlier releases.
         Failed = "failed",
         /// Stopped by a person. Tenants that moved stay on the new release.
         Aborted = "aborted",
@@ -115,12 +119,14 @@ pub struct Rollout {
     pub release: String,
     pub state: RolloutState,
     pub window: Option<String>,
+    /// The number of tenants that may fail before the rollout stops.
+    pub max_failures: u32,
     /// The number of tenants.
     pub tenants: usize,
     /// The number of tenants that moved.
     pub moved: usize,
     pub waves: Vec<Wave>,
-    /// Why the rollout failed.
+    /// The last failure of a tenant.
     pub reason: Option<String>,
     /// The last lines of the log of the tenant that failed.
     pub log: Option<String>,

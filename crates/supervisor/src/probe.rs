@@ -3,6 +3,7 @@
 //! A program that knows nothing of us cannot report its readiness, so somebody must try. The probe
 //! is a process of the app's user: what the app can do to it, the app could report itself.
 
+use std::collections::BTreeSet;
 use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::AsRawFd as _;
@@ -10,10 +11,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use nix::sys::socket::{MsgFlags, send};
+use nix::unistd::getuid;
 use protocol::inside::link;
 
 /// The time between two attempts.
 const RETRY_DELAY: Duration = Duration::from_millis(25);
+/// So many failed attempts are followed by a look at the ports that do listen: about every three seconds.
+const ATTEMPTS_PER_REPORT: u32 = 120;
 /// Limits one connect, write or read.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -24,13 +28,67 @@ pub fn run(arguments: &[String]) -> ExitCode {
     let Some(port) = port else { return ExitCode::FAILURE };
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let path = arguments.get(1).map(String::as_str);
+    let (mut attempts, mut reported) = (0_u32, None);
     while !is_ready(address, path) {
         std::thread::sleep(RETRY_DELAY);
+        attempts = attempts.wrapping_add(1);
+        if attempts.is_multiple_of(ATTEMPTS_PER_REPORT) {
+            let ports = Some(listening_ports());
+            if ports != reported {
+                report(ports.as_ref());
+                reported = ports;
+            }
+        }
     }
     match send(io::stdin().as_raw_fd(), link::READY, MsgFlags::empty()) {
         Ok(_) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
+}
+
+/// Sends PID 1 the ports; as many as a message takes.
+fn report(ports: Option<&BTreeSet<u16>>) {
+    let words: Vec<_> = ports.into_iter().flatten().map(u16::to_string).collect();
+    let mut message = format!("{}{}", link::LISTENS, words.join(","));
+    message.truncate(link::MAX_BYTES);
+    // PID 1 has ended: nobody needs the report.
+    let _ = send(io::stdin().as_raw_fd(), message.as_bytes(), MsgFlags::empty());
+}
+
+/// The ports on which processes of this user listen.
+fn listening_ports() -> BTreeSet<u16> {
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(std::fs::read_to_string);
+    let tables = tables.iter().filter_map(|table| table.as_ref().ok());
+    tables.flat_map(|table| listening_ports_of(table, getuid().as_raw())).collect()
+}
+
+/// Reads a table of `/proc/net`, as proc_net(5) describes it.
+fn listening_ports_of(table: &str, user: u32) -> BTreeSet<u16> {
+    const LISTEN: &str = "0A";
+    let port = |line: &str| {
+        let columns: Vec<_> = line.split_ascii_whitespace().collect();
+        let (local, state, uid) = (columns.get(1)?, columns.get(3)?, columns.get(7)?);
+        let is_ours = *state == LISTEN && uid.parse() == Ok(user);
+        let (_, port) = local.rsplit_once(':').filter(|_| is_ours)?;
+        u16::from_str_radix(port, 16).ok()
+    };
+    table.lines().skip(1).filter_map(port).collect()
+}
+
+/// The log line for a report of the probe; `None` for a message that is none.
+pub fn describe_report(message: &[u8], port: u16) -> Option<String> {
+    let listed = std::str::from_utf8(message).ok()?.strip_prefix(link::LISTENS)?;
+    let ports: Vec<u16> = listed.split(',').filter_map(|port| port.parse().ok()).collect();
+    let fix = format!("It must listen on the port in the variable PORT, {port}.");
+    let found = if ports.contains(&port) {
+        return Some(format!("the app listens on port {port} and is not ready yet"));
+    } else if ports.is_empty() {
+        "no port".to_owned()
+    } else {
+        let ports: Vec<_> = ports.iter().map(u16::to_string).collect();
+        format!("port {}", ports.join(", "))
+    };
+    Some(format!("the app is not ready yet: it listens on {found}. {fix}"))
 }
 
 fn is_ready(address: SocketAddr, path: Option<&str>) -> bool {
@@ -85,6 +143,41 @@ mod tests {
         ] {
             assert_eq!(is_ready(server(response), Some("/up")), expected, "{response:?}");
         }
+    }
+
+    #[test]
+    fn the_ports_of_one_user_that_listen() {
+        let table = "\
+  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 0100007F:1F40 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1001        0 1 1
+   1: 00000000:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 2 1
+   2: 0100007F:1F40 0100007F:C350 01 00000000:00000000 00:00000000 00000000  1001        0 3 1
+   3: 00000000000000000000000000000000:0BB8 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000  1001 0 4 1
+";
+        assert_eq!(listening_ports_of(table, 1001), BTreeSet::from([8000, 3000]));
+        assert_eq!(listening_ports_of("", 1001), BTreeSet::new());
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        assert!(listening_ports().contains(&listener.local_addr().unwrap().port()));
+    }
+
+    #[test]
+    fn a_report_becomes_one_line_whatever_it_holds() {
+        let fix = "It must listen on the port in the variable PORT, 3000.";
+        for (message, expected) in [
+            (
+                "listens 8000,5000",
+                format!("the app is not ready yet: it listens on port 8000, 5000. {fix}"),
+            ),
+            ("listens ", format!("the app is not ready yet: it listens on no port. {fix}")),
+            ("listens 3000,1", "the app listens on port 3000 and is not ready yet".to_owned()),
+            (
+                "listens \n[edge] forged",
+                format!("the app is not ready yet: it listens on no port. {fix}"),
+            ),
+        ] {
+            assert_eq!(describe_report(message.as_bytes(), 3000).as_ref(), Some(&expected));
+        }
+        assert_eq!(describe_report(b"hello", 3000), None);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::machine::{Action, Event, Machine};
 use crate::output::{OutputWriter, set_nonblocking};
 use crate::services::{Layout, Service};
 use crate::spawn::{self, RunningService};
-use crate::{app, privilege_drop, reaper, sockets};
+use crate::{app, privilege_drop, probe, reaper, sockets};
 
 /// Bounds the kill of remaining processes and the write of the last lines.
 const EXIT_TIMEOUT: Duration = Duration::from_millis(200);
@@ -46,6 +46,8 @@ pub fn run(layout: &Layout, container: Variables) -> ExitCode {
 struct Supervisor {
     machine: Machine,
     running: Vec<RunningService>,
+    /// The port of an app's program; `None` is the built-in app.
+    app_port: Option<u16>,
     /// The services whose readiness link is no longer read.
     link_done: [bool; Service::ALL.len()],
     signals: SignalFd,
@@ -110,7 +112,17 @@ impl Supervisor {
             .map_err(|why| io::Error::other(format!("cannot drop its privileges: {why}")))?;
         drop(reserved);
         let (machine, link_done) = (Machine::new(services), [false; Service::ALL.len()]);
-        Ok(Self { machine, running, link_done, signals, out, err, _blocked_ipv6: blocked })
+        let app_port = app.map(|app| app.port);
+        Ok(Self {
+            machine,
+            running,
+            app_port,
+            link_done,
+            signals,
+            out,
+            err,
+            _blocked_ipv6: blocked,
+        })
     }
 
     /// Runs until the state machine orders the exit; returns the exit code.
@@ -186,16 +198,20 @@ impl Supervisor {
     }
 
     fn read_link(&mut self, index: usize) -> Option<Event> {
-        let mut message = [0; 16];
+        let mut message = [0; link::MAX_BYTES];
         match self.running[index].link.recv(&mut message) {
             Ok(length) if message[..length] == *link::READY => {
                 self.link_done[index] = true;
                 Some(Event::Ready(self.running[index].service))
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
-            // An unknown message or a closed link: SIGCHLD reports the end of the service.
+            // A report of the probe, an unknown message, or a closed link: SIGCHLD reports the end of the service.
             Ok(length) => {
                 self.link_done[index] = length == 0;
+                let describe = |port| probe::describe_report(&message[..length], port);
+                if let Some(line) = self.app_port.and_then(describe) {
+                    self.err.log(&line);
+                }
                 None
             }
             Err(_) => {

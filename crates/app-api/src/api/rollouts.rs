@@ -99,6 +99,7 @@ pub fn view(details: Details) -> Rollout {
         release: release_name(rollout.release),
         state: rollout.state,
         window: rollout.window,
+        max_failures: rollout.max_failures.unsigned_abs(),
         tenants,
         moved,
         waves: waves.collect(),

@@ -22,6 +22,7 @@ pub struct Rollout {
     pub created_by: String,
     pub created_at: Timestamp,
     pub finished_at: Option<Timestamp>,
+    pub max_failures: i32,
     /// The number of the release.
     pub release: i32,
 }
@@ -40,6 +41,7 @@ pub struct Member {
     pub was_failing: bool,
     pub reason: Option<String>,
     pub changed_at: Timestamp,
+    pub settled_at: Option<Timestamp>,
 }
 
 pub struct NewRollout<'a> {
@@ -47,6 +49,7 @@ pub struct NewRollout<'a> {
     pub app_id: Uuid,
     pub release_id: Uuid,
     pub window: Option<&'a str>,
+    pub max_failures: i32,
     pub created_by: &'a str,
     pub now: Timestamp,
 }
@@ -80,6 +83,7 @@ fn with_release() -> _ {
         rollouts::created_by,
         rollouts::created_at,
         rollouts::finished_at,
+        rollouts::max_failures,
         releases::number,
     ))
 }
@@ -95,6 +99,7 @@ pub async fn insert(
         rollouts::release_id.eq(new.release_id),
         rollouts::state.eq(RolloutState::Running.as_str()),
         rollouts::time_window.eq(new.window),
+        rollouts::max_failures.eq(new.max_failures),
         rollouts::created_by.eq(new.created_by),
         rollouts::created_at.eq(new.now),
     );
@@ -137,6 +142,12 @@ pub async fn lock(conn: &mut Conn, id: Uuid) -> QueryResult<Option<RolloutState>
     Ok(state.map(RolloutState::from))
 }
 
+/// Holds the rows of all rollouts of an app until the transaction ends.
+pub async fn lock_of_app(conn: &mut Conn, app: Uuid) -> QueryResult<()> {
+    let rows = rollouts::table.filter(rollouts::app_id.eq(app)).order(rollouts::id);
+    rows.select(rollouts::id).for_update().load::<Uuid>(conn).await.map(drop)
+}
+
 /// The tenants of a rollout by wave, in the order in which they move.
 pub async fn members(conn: &mut Conn, id: Uuid) -> QueryResult<Vec<Member>> {
     rollout_tenants::table
@@ -152,6 +163,7 @@ pub async fn members(conn: &mut Conn, id: Uuid) -> QueryResult<Vec<Member>> {
             rollout_tenants::was_failing,
             rollout_tenants::reason,
             rollout_tenants::changed_at,
+            rollout_tenants::settled_at,
         ))
         .load(conn)
         .await
@@ -181,6 +193,17 @@ pub async fn mark_member(
     diesel::update(rollout_tenants::table.find((rollout, tenant))).set(columns).execute(conn).await
 }
 
+/// Records that a tenant stayed ready on the release of the rollout.
+pub async fn set_settled(
+    conn: &mut Conn,
+    rollout: Uuid,
+    tenant: Uuid,
+    now: Timestamp,
+) -> QueryResult<usize> {
+    let row = rollout_tenants::table.find((rollout, tenant));
+    diesel::update(row).set(rollout_tenants::settled_at.eq(now)).execute(conn).await
+}
+
 /// Sets the state of a rollout. A state that is not active ends the rollout.
 pub async fn set_state(
     conn: &mut Conn,
@@ -193,17 +216,15 @@ pub async fn set_state(
     diesel::update(rollouts::table.find(id)).set(columns).execute(conn).await
 }
 
-/// Records why a rollout moves back.
+/// Records the failure of a tenant, and the state of the rollout from then on.
 pub async fn set_failure(
     conn: &mut Conn,
     id: Uuid,
+    state: RolloutState,
     reason: &str,
     log: Option<&str>,
 ) -> QueryResult<usize> {
-    let columns = (
-        rollouts::state.eq(RolloutState::RollingBack.as_str()),
-        rollouts::reason.eq(reason),
-        rollouts::log.eq(log),
-    );
+    let columns =
+        (rollouts::state.eq(state.as_str()), rollouts::reason.eq(reason), rollouts::log.eq(log));
     diesel::update(rollouts::table.find(id)).set(columns).execute(conn).await
 }

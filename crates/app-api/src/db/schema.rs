@@ -116,6 +116,7 @@ diesel::table! {
         created_by -> Text,
         created_at -> Timestamptz,
         finished_at -> Nullable<Timestamptz>,
+        max_failures -> Int4,
     }
 }
 
@@ -129,6 +130,7 @@ diesel::table! {
         was_failing -> Bool,
         reason -> Nullable<Text>,
         changed_at -> Timestamptz,
+        settled_at -> Nullable<Timestamptz>,
     }
 }
 

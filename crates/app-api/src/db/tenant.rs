@@ -179,8 +179,9 @@ pub async fn set_release(
     let mut followed = followed.clone();
     if let Some(app) = read.app.clone() {
         // These are the tenant's own, whatever release it follows.
-        let TenantApp { pinned, sealed_env, .. } = app;
-        followed.tenant_app = TenantApp { pinned, sealed_env, ..followed.tenant_app };
+        let TenantApp { pinned, sealed_env, untried_since, .. } = app;
+        followed.tenant_app =
+            TenantApp { pinned, sealed_env, untried_since, ..followed.tenant_app };
     }
     let columns = (
         followed_columns(&followed),
@@ -280,7 +281,9 @@ pub async fn update_status(
     status: &TenantStatus,
 ) -> QueryResult<bool> {
     let unmoved = dsl::tenants.find(read.id).filter(dsl::moves.eq(read.moves));
-    Ok(diesel::update(unmoved).set(StatusColumns::from(status)).execute(conn).await? == 1)
+    let tried = read.with_tried_variables(status).map(|app| dsl::app.eq(json(&app)));
+    let columns = (StatusColumns::from(status), tried);
+    Ok(diesel::update(unmoved).set(columns).execute(conn).await? == 1)
 }
 
 /// The columns that a request of the owner changes, beside the status.
@@ -335,9 +338,14 @@ pub async fn set_sealed_env(
     conn: &mut Conn,
     read: &Tenant,
     sealed: Option<String>,
+    now: Timestamp,
 ) -> QueryResult<bool> {
     let unmoved = dsl::tenants.find(read.id).filter(dsl::moves.eq(read.moves));
-    let app = read.app.clone().map(|app| TenantApp { sealed_env: sealed, ..app });
+    let app = read.app.clone().map(|app| TenantApp {
+        sealed_env: sealed,
+        untried_since: Some(now),
+        ..app
+    });
     let columns = (dsl::app.eq(json(&app)), dsl::changes_asked.eq(dsl::changes_asked + 1));
     Ok(diesel::update(unmoved).set(columns).execute(conn).await? == 1)
 }

@@ -66,6 +66,7 @@ struct AppPage {
     waves: Choice,
     number: Field,
     window: Field,
+    max_failures: Field,
     problem: Option<Problem>,
 }
 
@@ -118,10 +119,11 @@ pub struct RolloutForm {
     waves: String,
     number: String,
     window: String,
+    max_failures: String,
 }
 
 impl RolloutForm {
-    /// A number that is none becomes 0, which every kind of wave refuses.
+    /// A number that is none becomes 0, which every kind of wave refuses, and which tolerates no failure.
     fn request(&self) -> NewRollout {
         let number = self.number.trim().parse().unwrap_or_default();
         let waves = match self.waves.as_str() {
@@ -130,7 +132,8 @@ impl RolloutForm {
             _ => Waves::Canary(number),
         };
         let window = Some(self.window.trim().to_owned()).filter(|window| !window.is_empty());
-        NewRollout { release: self.release.clone(), waves: Some(waves), window }
+        let max_failures = self.max_failures.trim().parse().unwrap_or_default();
+        NewRollout { release: self.release.clone(), waves: Some(waves), window, max_failures }
     }
 }
 
@@ -195,6 +198,10 @@ async fn app_page(
             .optional()
             .value(&form.window)
             .hint("When running tenants are replaced: times in UTC like 02:00-04:00, or idle for never. Empty: at once.")
+            .with_problem(problem.as_ref()),
+        max_failures: Field::new("max_failures", "Tolerated failures", "text")
+            .value(if form.max_failures.is_empty() { "0" } else { &form.max_failures })
+            .hint("So many tenants may fail, and move back alone, before the rollout stops.")
             .with_problem(problem.as_ref()),
         releases: releases.iter().map(|release| release_row(release, now)).collect(),
         problem,

@@ -13,7 +13,7 @@ use service::api_error::ApiError;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use uuid::Uuid;
 
-use super::progress::{self, Command, Observation, Progress};
+use super::progress::{self, AfterFailure, Command, Observation, Progress};
 use super::window::Window;
 use crate::app::App;
 use crate::apps::{self, release_name};
@@ -87,11 +87,14 @@ async fn step(app: &App, rollout: Rollout) -> anyhow::Result<()> {
         release: release_name(read.rollout.release),
         window: Window::parse(read.rollout.window.as_deref())
             .map_err(|rule| anyhow::anyhow!("the window of rollout {} {rule}", read.rollout.id))?,
+        max_failures: usize::try_from(read.rollout.max_failures).unwrap_or_default(),
         members: read.members.values().map(progress_member).collect(),
     };
     let observed = |tenant: &Tenant| Observation {
         desired: tenant.desired,
         state: tenant.state,
+        since: tenant.state_since,
+        has_untried_variables: tenant.has_untried_variables(),
         release: tenant.app.as_ref().map(|app| app.release.clone()).unwrap_or_default(),
         is_pinned: tenant.is_pinned(),
         never_sleeps: app.policy.under(&tenant.policy).sleep_after_seconds == 0,
@@ -110,6 +113,7 @@ fn progress_member(member: &Member) -> progress::Member {
         state: member.state,
         was_failing: member.was_failing,
         changed_at: member.changed_at,
+        settled_at: member.settled_at,
     }
 }
 
@@ -120,14 +124,18 @@ async fn execute(app: &App, read: &Read, command: &Command) -> Result<(), ApiErr
             let Some((tenant, _)) = read.tenant(*id) else { return Ok(()) };
             let was_failing = tenant.state == State::Error;
             let mark = Mark { state: MemberState::Moving, reason: None, was_failing };
-            move_tenant(app, read, tenant, release, mark).await
+            move_tenant(app, read, tenant, release, Some(mark)).await
         }
         Command::MoveBack(id) => {
             let Some((tenant, member)) = read.tenant(*id) else { return Ok(()) };
-            let has_failed = member.state == MemberState::Failed;
-            let state = if has_failed { MemberState::Failed } else { MemberState::RolledBack };
             let Member { reason, was_failing, .. } = member;
-            let mark = Mark { state, reason: reason.as_deref(), was_failing: *was_failing };
+            let back = Mark {
+                state: MemberState::RolledBack,
+                reason: reason.as_deref(),
+                was_failing: *was_failing,
+            };
+            // A tenant that failed stays recorded as such.
+            let mark = (member.state != MemberState::Failed).then_some(back);
             move_tenant(app, read, tenant, member.from_number, mark).await
         }
         Command::Mark(id, state, reason) => {
@@ -142,9 +150,14 @@ async fn execute(app: &App, read: &Read, command: &Command) -> Result<(), ApiErr
             })
             .await
         }
-        Command::Fail(id) => {
+        Command::Settle(id) => {
+            let mut conn = app.conn().await?;
+            rollout::set_settled(&mut conn, read.rollout.id, *id, app.clock.now()).await?;
+            Ok(())
+        }
+        Command::Fail(id, after) => {
             let Some((tenant, member)) = read.tenant(*id) else { return Ok(()) };
-            fail(app, read, tenant, member).await
+            fail(app, read, (tenant, member), *after).await
         }
         Command::Finish(state) => finish(app, read, *state).await,
     }
@@ -167,7 +180,7 @@ async fn move_tenant(
     read: &Read,
     tenant: &Tenant,
     number: i32,
-    mark: Mark<'_>,
+    mark: Option<Mark<'_>>,
 ) -> Result<(), ApiError> {
     let (rollout, now) = (&read.rollout, app.clock.now());
     let mut conn = app.conn().await?;
@@ -182,7 +195,9 @@ async fn move_tenant(
             if tenant::set_release(conn, tenant, &followed, &status).await?.is_none() {
                 return Ok(false);
             }
-            rollout::mark_member(conn, rollout.id, tenant.id, mark, now).await?;
+            if let Some(mark) = mark {
+                rollout::mark_member(conn, rollout.id, tenant.id, mark, now).await?;
+            }
             let resource = Resource::tenant(&tenant.slug);
             let entry = Entry::new(Actor::command("rollout"), Action::TenantRelease, resource)
                 .changed(
@@ -201,12 +216,25 @@ async fn move_tenant(
     Ok(())
 }
 
-async fn fail(app: &App, read: &Read, tenant: &Tenant, member: &Member) -> Result<(), ApiError> {
+async fn fail(
+    app: &App,
+    read: &Read,
+    (tenant, member): (&Tenant, &Member),
+    after: AfterFailure,
+) -> Result<(), ApiError> {
     let rollout = &read.rollout;
-    let why = tenant.state_reason.as_deref().unwrap_or("It gave no reason.");
+    // A tenant that is recorded as failed runs its earlier release again.
+    let is_known = member.state == MemberState::Failed;
+    let why = if is_known { &member.reason } else { &tenant.state_reason };
+    let why = why.as_deref().unwrap_or("It gave no reason.");
     let name = release_name(rollout.release);
     let reason = format!("{} does not run on {name}: {why}", tenant.slug);
-    let log = last_lines(app, tenant.tenant_id()).await;
+    let log =
+        if is_known { rollout.log.clone() } else { last_lines(app, tenant.tenant_id()).await };
+    let state = match after {
+        AfterFailure::Continue => rollout.state,
+        AfterFailure::RollBack => RolloutState::RollingBack,
+    };
     let mark =
         Mark { state: MemberState::Failed, reason: Some(why), was_failing: member.was_failing };
     let (mut conn, now) = (app.conn().await?, app.clock.now());
@@ -215,11 +243,13 @@ async fn fail(app: &App, read: &Read, tenant: &Tenant, member: &Member) -> Resul
             return Ok(());
         }
         rollout::mark_member(conn, rollout.id, tenant.id, mark, now).await?;
-        rollout::set_failure(conn, rollout.id, &reason, log.as_deref()).await?;
-        let entry = Entry::new(Actor::command("rollout"), Action::RolloutFail, read.resource())
-            .after(json!({ "id": rollout.id, "release": name, "reason": reason }));
-        audit_log::append(conn, &entry, now).await?;
-        tracing::warn!(rollout = %rollout.id, app = %read.app.slug, reason, "rollout failed, moving back");
+        rollout::set_failure(conn, rollout.id, state, &reason, log.as_deref()).await?;
+        if after == AfterFailure::RollBack {
+            let entry = Entry::new(Actor::command("rollout"), Action::RolloutFail, read.resource())
+                .after(json!({ "id": rollout.id, "release": name, "reason": reason }));
+            audit_log::append(conn, &entry, now).await?;
+        }
+        tracing::warn!(rollout = %rollout.id, app = %read.app.slug, reason, ?after, "tenant failed in a rollout");
         Ok(())
     })
     .await

@@ -50,6 +50,10 @@ pub async fn start(
         let detail = format!("The window {rule}.");
         refused_field(Code::InvalidFields, "window", FieldCode::Invalid, detail)
     })?;
+    let max_failures = i32::try_from(new.max_failures).map_err(|_| {
+        let detail = format!("max_failures must be at most {}.", i32::MAX);
+        refused_field(Code::InvalidFields, "max_failures", FieldCode::OutOfBounds, detail)
+    })?;
     let (mut conn, now, id) = (app.conn().await?, app.clock.now(), Uuid::now_v7());
     conn.transaction(async |conn| -> Result<_, ApiError> {
         let found = apps::find_in(conn, slug).await?;
@@ -64,7 +68,7 @@ pub async fn start(
             let moves = |app: &TenantApp| !app.pinned && !app.is_same_release(&followed.tenant_app);
             tenant.desired != Desired::Deleted && tenant.app.as_ref().is_some_and(moves)
         });
-        tenants.sort_by_key(|tenant| waves::place(tenant.state));
+        tenants.sort_by_key(|tenant| waves::place(tenant.state, tenant.has_untried_variables()));
         let sizes = waves::sizes(waves, tenants.len());
         let numbers =
             sizes.iter().zip(1..).flat_map(|(size, wave)| std::iter::repeat_n(wave, *size));
@@ -87,13 +91,14 @@ pub async fn start(
             app_id: found.id,
             release_id: followed.release.id,
             window: new.window.as_deref(),
+            max_failures,
             created_by: &actor.name,
             now,
         };
         rollout::insert(conn, &row, &members).await?;
         let entry = Entry::new(actor, Action::RolloutStart, resource(&found)).after(json!({
             "id": id, "release": new.release, "waves": waves, "window": new.window,
-            "tenants": members.len(),
+            "max_failures": max_failures, "tenants": members.len(),
         }));
         audit_log::append(conn, &entry, now).await?;
         find(conn, found, id).await

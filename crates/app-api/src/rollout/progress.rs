@@ -2,6 +2,7 @@
 //!
 //! Level-triggered: whoever reads the same rows again gets the same commands, so a rollout continues after any crash.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -16,6 +17,9 @@ use super::window::Window;
 pub const MAX_REPLACED_AT_ONCE: usize = 8;
 /// How long a tenant must stay ready before the next wave begins: a release that is ready and then crashes is found.
 pub const SETTLE_TIME: Duration = Duration::from_secs(5);
+/// An error that begins this long after the tenant was ready on the release is the tenant's own. A crash loop is found
+/// within five minutes.
+pub const PROVEN_TIME: Duration = Duration::from_secs(600);
 
 /// A rollout as its rows say.
 #[derive(Clone, Debug)]
@@ -24,6 +28,8 @@ pub struct Progress {
     /// The name of the release, like `v2`.
     pub release: String,
     pub window: Window,
+    /// The number of tenants that may fail, and move back alone, before the rollout stops.
+    pub max_failures: usize,
     pub members: Vec<Member>,
 }
 
@@ -36,6 +42,8 @@ pub struct Member {
     /// The tenant was in error before its move.
     pub was_failing: bool,
     pub changed_at: Timestamp,
+    /// When the tenant had been ready on the release for [`SETTLE_TIME`].
+    pub settled_at: Option<Timestamp>,
 }
 
 /// A tenant as its row says.
@@ -43,6 +51,10 @@ pub struct Member {
 pub struct Observation {
     pub desired: Desired,
     pub state: State,
+    /// Since when the tenant is in this state.
+    pub since: Timestamp,
+    /// The tenant's own variables changed, and it has not been ready with them.
+    pub has_untried_variables: bool,
     /// The name of the release that the tenant follows.
     pub release: String,
     pub is_pinned: bool,
@@ -58,9 +70,20 @@ pub enum Command {
     MoveBack(Uuid),
     /// Records what became of a tenant.
     Mark(Uuid, MemberState, Option<&'static str>),
-    /// The tenant failed: its wave moves back from now on.
-    Fail(Uuid),
+    /// Records that a tenant stayed ready on the release.
+    Settle(Uuid),
+    /// Records that a tenant does not run on the release.
+    Fail(Uuid, AfterFailure),
     Finish(RolloutState),
+}
+
+/// The consequence of a failure for the rollout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AfterFailure {
+    /// The tenant moves back alone.
+    Continue,
+    /// The tenant's wave moves back, and the rollout ends.
+    RollBack,
 }
 
 /// Returns the changes that are due at `now`. Tenants without an observation are deleted.
@@ -81,6 +104,8 @@ enum Verdict {
     /// The wave need not wait for the tenant.
     Done,
     Wait,
+    /// The tenant does not run, and nothing excuses the release.
+    Failed,
     Do(Command),
 }
 
@@ -91,18 +116,26 @@ fn advance(
 ) -> Vec<Command> {
     let moving = rollout.members.iter().filter(|member| member.state == MemberState::Moving);
     let mut free = MAX_REPLACED_AT_ONCE.saturating_sub(moving.count());
+    let failures =
+        rollout.members.iter().filter(|member| member.state == MemberState::Failed).count();
+    let after_failure = if failures < rollout.max_failures {
+        AfterFailure::Continue
+    } else {
+        AfterFailure::RollBack
+    };
     let mut waves: BTreeMap<i32, Vec<&Member>> = BTreeMap::new();
     for member in &rollout.members {
         waves.entry(member.wave).or_default().push(member);
     }
+    let mut is_proven = false;
     for members in waves.into_values() {
         let (mut commands, mut is_done) = (Vec::new(), true);
-        for member in members {
+        for member in &members {
             let verdict = judge(rollout, member, tenants.get(&member.tenant), now, &mut free);
             is_done &= matches!(verdict, Verdict::Done);
             match verdict {
                 // Nothing else moves before the failure is recorded.
-                Verdict::Do(Command::Fail(tenant)) => return vec![Command::Fail(tenant)],
+                Verdict::Failed => return vec![Command::Fail(member.tenant, after_failure)],
                 Verdict::Do(command) => commands.push(command),
                 Verdict::Done | Verdict::Wait => {}
             }
@@ -110,8 +143,51 @@ fn advance(
         if !is_done {
             return commands;
         }
+        is_proven |= members.iter().any(|member| runs_on_release(rollout, member, tenants));
+        let broken = members.iter().find(|member| is_broken(member, tenants));
+        // An excuse counts only beside a tenant that runs: otherwise a release that runs nowhere would reach all.
+        if let Some(broken) = broken.filter(|_| !is_proven) {
+            return vec![Command::Fail(broken.tenant, AfterFailure::RollBack)];
+        }
     }
     vec![Command::Finish(RolloutState::Done)]
+}
+
+fn runs_on_release(
+    rollout: &Progress,
+    member: &Member,
+    tenants: &BTreeMap<Uuid, Observation>,
+) -> bool {
+    let runs =
+        |tenant: &Observation| tenant.release == rollout.release && tenant.state != State::Error;
+    member.state == MemberState::Moved && tenants.get(&member.tenant).is_some_and(runs)
+}
+
+/// Whether a tenant that was moved is in error, for whatever reason, or was.
+fn is_broken(member: &Member, tenants: &BTreeMap<Uuid, Observation>) -> bool {
+    let is_in_error = |tenant: &Observation| tenant.state == State::Error;
+    match member.state {
+        MemberState::Failed => true,
+        MemberState::Moved => tenants.get(&member.tenant).is_some_and(is_in_error),
+        MemberState::Waiting
+        | MemberState::Moving
+        | MemberState::RolledBack
+        | MemberState::Skipped => false,
+    }
+}
+
+/// Why an error of the tenant says nothing about the release.
+fn excuse(member: &Member, tenant: &Observation) -> Option<&'static str> {
+    let is_late = |settled: Timestamp| tenant.since >= settled + PROVEN_TIME;
+    if member.was_failing {
+        Some("The tenant was in error before its move.")
+    } else if tenant.has_untried_variables {
+        Some("The tenant's own variables changed, and it has not run with them.")
+    } else if member.settled_at.is_some_and(is_late) {
+        Some("The tenant had run on the release for ten minutes.")
+    } else {
+        None
+    }
 }
 
 fn judge(
@@ -126,7 +202,10 @@ fn judge(
     let skip = |reason| Verdict::Do(Command::Mark(id, MemberState::Skipped, Some(reason)));
     let follows = tenant.release == rollout.release;
     match member.state {
-        MemberState::Failed | MemberState::RolledBack | MemberState::Skipped => Verdict::Done,
+        MemberState::Failed => {
+            move_back(rollout, member, Some(tenant), false).map_or(Verdict::Done, Verdict::Do)
+        }
+        MemberState::RolledBack | MemberState::Skipped => Verdict::Done,
         MemberState::Waiting | MemberState::Moving if tenant.desired == Desired::Deleted => {
             skip("The tenant is being deleted.")
         }
@@ -143,18 +222,24 @@ fn judge(
         },
         MemberState::Moving if !follows => skip("Somebody moved the tenant to another release."),
         MemberState::Moving => match tenant.state {
-            State::Error if !member.was_failing => Verdict::Do(Command::Fail(id)),
+            State::Error => excuse(member, tenant).map_or(Verdict::Failed, |excuse| {
+                Verdict::Do(Command::Mark(id, MemberState::Moved, Some(excuse)))
+            }),
             State::Provisioning | State::Starting | State::Deleting => Verdict::Wait,
-            State::Running | State::Frozen | State::Sleeping | State::Stopped | State::Error => {
+            State::Running | State::Frozen | State::Sleeping | State::Stopped => {
                 Verdict::Do(Command::Mark(id, MemberState::Moved, None))
             }
         },
         MemberState::Moved if !follows || member.was_failing => Verdict::Done,
         MemberState::Moved => match tenant.state {
-            State::Error => Verdict::Do(Command::Fail(id)),
+            State::Error if excuse(member, tenant).is_some() => Verdict::Done,
+            State::Error => Verdict::Failed,
             // Ended after it was ready, or wakes.
             State::Provisioning | State::Starting => Verdict::Wait,
             State::Running if now < member.changed_at + SETTLE_TIME => Verdict::Wait,
+            State::Running if member.settled_at.is_none() && now >= tenant.since + SETTLE_TIME => {
+                Verdict::Do(Command::Settle(id))
+            }
             State::Running | State::Frozen | State::Sleeping | State::Stopped | State::Deleting => {
                 Verdict::Done
             }
@@ -192,21 +277,24 @@ fn may_move(window: Window, tenant: &Observation, now: Timestamp) -> MayMove {
     }
 }
 
-/// Moves back the wave of the tenant that failed, and whatever moved after that wave.
+/// Moves back the wave of the tenant that failed last, and whatever moved after that wave.
 fn roll_back(rollout: &Progress, tenants: &BTreeMap<Uuid, Observation>) -> Vec<Command> {
     let failed = rollout.members.iter().filter(|member| member.state == MemberState::Failed);
-    let back_to = failed.map(|member| member.wave).min().unwrap_or(i32::MAX);
+    // Earlier failures were permitted.
+    let last = failed.max_by_key(|member| (member.changed_at, Reverse(member.wave)));
+    let back_to = last.map_or(i32::MAX, |member| member.wave);
     let commands: Vec<_> = rollout
         .members
         .iter()
         .filter_map(|member| {
+            let tenant = tenants.get(&member.tenant);
             let has_moved = match member.state {
                 // A tenant that failed stays recorded as such.
-                MemberState::Failed => return move_back(rollout, member, tenants, false),
+                MemberState::Failed => return move_back(rollout, member, tenant, false),
                 MemberState::Moving | MemberState::Moved => member.wave >= back_to,
                 MemberState::Waiting | MemberState::RolledBack | MemberState::Skipped => false,
             };
-            if has_moved { move_back(rollout, member, tenants, true) } else { None }
+            if has_moved { move_back(rollout, member, tenant, true) } else { None }
         })
         .collect();
     if commands.is_empty() { vec![Command::Finish(RolloutState::Failed)] } else { commands }
@@ -217,12 +305,11 @@ fn roll_back(rollout: &Progress, tenants: &BTreeMap<Uuid, Observation>) -> Vec<C
 fn move_back(
     rollout: &Progress,
     member: &Member,
-    tenants: &BTreeMap<Uuid, Observation>,
+    tenant: Option<&Observation>,
     is_marked: bool,
 ) -> Option<Command> {
     let id = member.tenant;
-    let follows = tenants
-        .get(&id)
+    let follows = tenant
         .filter(|tenant| tenant.release == rollout.release && tenant.desired != Desired::Deleted);
     let reason = match follows {
         Some(tenant) if tenant.is_pinned => "The tenant is pinned.",

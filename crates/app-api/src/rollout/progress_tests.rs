@@ -11,13 +11,22 @@ fn at(seconds: i64) -> Timestamp {
 }
 
 fn member(n: u128, wave: i32, state: MemberState) -> Member {
-    Member { tenant: tenant(n), wave, state, was_failing: false, changed_at: at(0) }
+    Member {
+        tenant: tenant(n),
+        wave,
+        state,
+        was_failing: false,
+        changed_at: at(0),
+        settled_at: None,
+    }
 }
 
 fn observed(state: State, release: &str) -> Observation {
     Observation {
         desired: if state == State::Stopped { Desired::Stopped } else { Desired::Running },
         state,
+        since: at(0),
+        has_untried_variables: false,
         release: release.to_owned(),
         is_pinned: false,
         never_sleeps: false,
@@ -25,23 +34,30 @@ fn observed(state: State, release: &str) -> Observation {
 }
 
 fn rollout(window: Window, members: Vec<Member>) -> Progress {
-    Progress { state: RolloutState::Running, release: "v2".to_owned(), window, members }
+    let release = "v2".to_owned();
+    Progress { state: RolloutState::Running, release, window, max_failures: 0, members }
 }
 
-/// The commands for one tenant.
-fn decide(window: Window, member: Member, tenant: Observation, now: Timestamp) -> String {
-    let tenants = BTreeMap::from([(member.tenant, tenant)]);
-    let shown: Vec<_> = next(&rollout(window, vec![member]), &tenants, now)
+fn shown(commands: Vec<Command>) -> String {
+    let shown: Vec<_> = commands
         .into_iter()
         .map(|command| match command {
             Command::Move(_) => "move".to_owned(),
             Command::MoveBack(_) => "move back".to_owned(),
             Command::Mark(_, state, _) => state.to_string(),
-            Command::Fail(_) => "fail".to_owned(),
+            Command::Settle(_) => "settle".to_owned(),
+            Command::Fail(_, AfterFailure::Continue) => "fail alone".to_owned(),
+            Command::Fail(_, AfterFailure::RollBack) => "fail".to_owned(),
             Command::Finish(state) => format!("finish {state}"),
         })
         .collect();
     if shown.is_empty() { "wait".to_owned() } else { shown.join(", ") }
+}
+
+/// The commands for one tenant.
+fn decide(window: Window, member: Member, tenant: Observation, now: Timestamp) -> String {
+    let tenants = BTreeMap::from([(member.tenant, tenant)]);
+    shown(next(&rollout(window, vec![member]), &tenants, now))
 }
 
 #[test]
@@ -79,7 +95,7 @@ fn what_becomes_of_a_tenant_decides_about_its_wave() {
         (Moving, State::Stopped, later, "moved"),
         (Moving, State::Error, later, "fail"),
         (Moved, State::Running, at(4), "wait"),
-        (Moved, State::Running, later, "finish done"),
+        (Moved, State::Running, later, "settle"),
         (Moved, State::Starting, later, "wait"),
         (Moved, State::Sleeping, at(0), "finish done"),
         (Moved, State::Error, later, "fail"),
@@ -87,11 +103,9 @@ fn what_becomes_of_a_tenant_decides_about_its_wave() {
         let found = decide(Window::Always, member(1, 1, member_state), observed(state, "v2"), now);
         assert_eq!(found, expected, "{member_state} {state:?}");
     }
-    let failing = |state| Member { was_failing: true, ..member(1, 1, state) };
-    for (state, expected) in [(Moving, "moved"), (Moved, "finish done")] {
-        let found = decide(Window::Always, failing(state), observed(State::Error, "v2"), later);
-        assert_eq!(found, expected, "an error from before the rollout");
-    }
+    let settled = Member { settled_at: Some(at(5)), ..member(1, 1, Moved) };
+    let found = decide(Window::Always, settled, observed(State::Running, "v2"), later);
+    assert_eq!(found, "finish done");
     let pinned = Observation { is_pinned: true, ..observed(State::Sleeping, "v1") };
     let deleted = Observation { desired: Desired::Deleted, ..observed(State::Deleting, "v1") };
     for (tenant, expected) in
@@ -115,7 +129,88 @@ fn a_paused_rollout_begins_nothing_and_still_finds_a_failure() {
     };
     let moved = Command::Mark(tenant(1), MemberState::Moved, None);
     assert_eq!(next(&paused, &tenants(State::Running), at(0)), [moved]);
-    assert_eq!(next(&paused, &tenants(State::Error), at(0)), [Command::Fail(tenant(1))]);
+    let fail = Command::Fail(tenant(1), AfterFailure::RollBack);
+    assert_eq!(next(&paused, &tenants(State::Error), at(0)), [fail]);
+}
+
+/// The commands when tenant 1 is in error on the release and tenant 2, of the same wave, runs on it, or not.
+fn decide_on_error(member: &Member, in_error: &Observation, does_other_run: bool) -> String {
+    let settled = Member { settled_at: Some(at(5)), ..self::member(2, 1, MemberState::Moved) };
+    let other = observed(if does_other_run { State::Running } else { State::Error }, "v2");
+    let other_member = Member { was_failing: !does_other_run, ..settled };
+    let tenants = BTreeMap::from([(tenant(1), in_error.clone()), (tenant(2), other)]);
+    let rollout = rollout(Window::Always, vec![member.clone(), other_member]);
+    shown(next(&rollout, &tenants, at(2_000)))
+}
+
+#[test]
+fn an_error_that_is_the_tenants_own_excuses_the_release_where_another_tenant_runs() {
+    use MemberState::{Moved, Moving};
+    let late = i64::try_from(PROVEN_TIME.as_secs()).unwrap() + 5;
+    let in_error = |since| Observation { since: at(since), ..observed(State::Error, "v2") };
+    let of = |state| member(1, 1, state);
+    let failing = |state| Member { was_failing: true, ..of(state) };
+    let settled = |state| Member { settled_at: Some(at(5)), ..of(state) };
+    let untried = |since| Observation { has_untried_variables: true, ..in_error(since) };
+    for (why, member, tenant, expected) in [
+        ("the release's fault", of(Moving), in_error(10), ["fail", "fail"]),
+        ("the release's fault later", of(Moved), in_error(10), ["fail", "fail"]),
+        ("in error before", failing(Moving), in_error(10), ["moved", "moved"]),
+        ("in error before and after", failing(Moved), in_error(10), ["finish done", "fail"]),
+        ("untried variables", of(Moving), untried(10), ["moved", "moved"]),
+        ("variables since the move", of(Moved), untried(10), ["finish done", "fail"]),
+        ("soon after it settled", settled(Moved), in_error(late - 1), ["fail", "fail"]),
+        ("long after it settled", settled(Moved), in_error(late), ["finish done", "fail"]),
+    ] {
+        let found = [true, false].map(|runs| decide_on_error(&member, &tenant, runs));
+        assert_eq!(found, expected, "{why}");
+    }
+}
+
+#[test]
+fn a_permitted_failure_moves_one_tenant_back_and_the_next_stops_the_rollout() {
+    use MemberState::{Failed, Moved, Moving, Waiting};
+    let settled = |n| Member { settled_at: Some(at(5)), ..member(n, 1, Moved) };
+    let tenants = BTreeMap::from([
+        (tenant(1), observed(State::Running, "v2")),
+        (tenant(2), observed(State::Error, "v2")),
+        (tenant(3), observed(State::Error, "v2")),
+        (tenant(4), observed(State::Sleeping, "v1")),
+    ]);
+    let decide = |members, tenants: &BTreeMap<_, _>| {
+        let rollout = Progress { max_failures: 1, ..rollout(Window::Always, members) };
+        shown(next(&rollout, tenants, at(10)))
+    };
+    let second = |state| vec![settled(1), member(2, 2, state), member(4, 3, Waiting)];
+    assert_eq!(decide(second(Moving), &tenants), "fail alone");
+    assert_eq!(decide(second(Failed), &tenants), "move back");
+    let mut back = tenants.clone();
+    back.insert(tenant(2), observed(State::Starting, "v1"));
+    assert_eq!(decide(second(Failed), &back), "move", "the next wave begins");
+    let more = vec![settled(1), member(2, 2, Failed), member(3, 2, Moving)];
+    assert_eq!(decide(more, &tenants), "fail");
+    let canary = vec![member(2, 1, Failed), member(4, 2, Waiting)];
+    assert_eq!(decide(canary, &back), "fail", "the release runs nowhere");
+}
+
+#[test]
+fn earlier_failures_keep_their_waves_when_the_last_one_moves_back() {
+    let failed = |n, wave, seconds| Member {
+        changed_at: at(seconds),
+        ..member(n, wave, MemberState::Failed)
+    };
+    let members = vec![
+        member(1, 1, MemberState::Moved),
+        failed(2, 1, 10),
+        member(3, 2, MemberState::Moved),
+        failed(4, 2, 20),
+    ];
+    let stopped = Progress { state: RolloutState::RollingBack, ..rollout(Window::Always, members) };
+    let mut tenants: BTreeMap<_, _> =
+        (1..=4).map(|n| (tenant(n), observed(State::Running, "v2"))).collect();
+    tenants.insert(tenant(2), observed(State::Running, "v1"));
+    let back = [Command::MoveBack(tenant(3)), Command::MoveBack(tenant(4))];
+    assert_eq!(next(&stopped, &tenants, at(30)), back);
 }
 
 #[test]
@@ -182,9 +277,16 @@ impl Rows {
                 }
             }
             Command::Mark(id, state, _) => self.mark(id, state),
-            Command::Fail(id) => {
+            Command::Settle(id) => {
+                let now = self.now;
+                let member = self.rollout.members.iter_mut().find(|m| m.tenant == id).unwrap();
+                member.settled_at = Some(now);
+            }
+            Command::Fail(id, after) => {
                 self.mark(id, MemberState::Failed);
-                self.rollout.state = RolloutState::RollingBack;
+                if after == AfterFailure::RollBack {
+                    self.rollout.state = RolloutState::RollingBack;
+                }
             }
             Command::Finish(state) => self.rollout.state = state,
         }
@@ -220,7 +322,8 @@ proptest! {
     fn every_rollout_ends_and_no_wave_overtakes_another(
         states in prop::collection::vec(states(), 0..40),
         wave_size in 1..12_usize,
-        broken in prop::collection::vec(0..40_u128, 0..3),
+        broken in prop::collection::vec(0..40_u128, 0..5),
+        max_failures in 0..4_usize,
         executed in prop::collection::vec(0..20_usize, 1..50),
     ) {
         let members = (0_u128..).take(states.len());
@@ -229,7 +332,7 @@ proptest! {
             member(n, wave, MemberState::Waiting)
         });
         let mut rows = Rows {
-            rollout: rollout(Window::Always, members.collect()),
+            rollout: Progress { max_failures, ..rollout(Window::Always, members.collect()) },
             tenants: (0..).map(tenant).zip(states.iter().map(|s| observed(*s, "v1"))).collect(),
             broken: broken.into_iter().map(tenant).collect(),
             now: at(0),
@@ -257,12 +360,19 @@ proptest! {
                 break;
             }
         }
-        let failed = rows.rollout.members.iter().find(|m| m.state == MemberState::Failed);
-        let expected = if failed.is_some() { RolloutState::Failed } else { RolloutState::Done };
-        prop_assert_eq!(rows.rollout.state, expected);
+        let failed = rows.rollout.members.iter().filter(|m| m.state == MemberState::Failed);
+        prop_assert!(failed.clone().count() <= max_failures + 1);
+        let back_to = match rows.rollout.state {
+            RolloutState::Done => i32::MAX,
+            RolloutState::Failed => failed.max_by_key(|m| m.changed_at).unwrap().wave,
+            RolloutState::Running
+            | RolloutState::Paused
+            | RolloutState::RollingBack
+            | RolloutState::Aborted => panic!("the rollout is {}", rows.rollout.state),
+        };
         for member in &rows.rollout.members {
             let release = rows.tenants[&member.tenant].release.as_str();
-            let is_back = failed.is_some_and(|failed| member.wave >= failed.wave);
+            let is_back = member.state == MemberState::Failed || member.wave >= back_to;
             prop_assert_eq!(release, if is_back { "v1" } else { "v2" }, "{:?}", member);
         }
     }

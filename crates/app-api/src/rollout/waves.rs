@@ -24,9 +24,11 @@ pub fn sizes(waves: Waves, tenants: usize) -> Vec<usize> {
     sizes
 }
 
-/// The place of a tenant in the order of the waves: those that show at once whether a release works come first.
-pub fn place(state: State) -> u8 {
+/// The place of a tenant in the order of the waves: those that show at once whether a release works come first. An error
+/// of a tenant with untried variables shows nothing.
+pub fn place(state: State, has_untried_variables: bool) -> u8 {
     match state {
+        _ if has_untried_variables => 4,
         State::Running => 0,
         State::Starting | State::Provisioning => 1,
         State::Frozen => 2,

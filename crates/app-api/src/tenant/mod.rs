@@ -78,6 +78,9 @@ pub struct TenantApp {
     /// The tenant's own variables and secrets of the program, encrypted.
     #[serde(default)]
     pub sealed_env: Option<String>,
+    /// When the variables changed, unless the tenant has been ready with them since.
+    #[serde(default)]
+    pub untried_since: Option<Timestamp>,
 }
 
 impl TenantApp {
@@ -95,6 +98,21 @@ impl TenantApp {
 impl Tenant {
     pub fn is_pinned(&self) -> bool {
         self.app.as_ref().is_some_and(|app| app.pinned)
+    }
+
+    /// Whether the tenant's variables changed since it was last ready.
+    pub fn has_untried_variables(&self) -> bool {
+        self.app.as_ref().is_some_and(|app| app.untried_since.is_some())
+    }
+
+    /// The app, once `next` shows that a start with the tenant's latest variables got ready.
+    pub fn with_tried_variables(&self, next: &TenantStatus) -> Option<TenantApp> {
+        let app = self.app.as_ref()?;
+        let was_up = matches!(self.state, State::Running | State::Frozen);
+        let is_tried = !was_up
+            && next.state == State::Running
+            && app.untried_since.is_some_and(|changed| changed < self.state_since);
+        is_tried.then(|| TenantApp { untried_since: None, ..app.clone() })
     }
 
     pub fn tenant_id(&self) -> TenantId {

@@ -66,6 +66,19 @@ async fn a_release_is_an_image_by_its_id_and_a_manifest() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_does_not_run_makes_no_release_unless_the_caller_insists() {
+    let (_server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
+    create_app(&owner).await;
+    let refused = release(&owner, "dead:1", None).await;
+    assert_eq!(refused.problem(), "422 program_failed");
+    let detail = refused.json()["detail"].as_str().unwrap().to_owned();
+    assert!(detail.ends_with("The last lines of its log:\nno"), "{detail}");
+    assert_eq!(owner.get("/v1/apps/notes").await.json()["latest_release"], Value::Null);
+    let untried = json!({ "image": "dead:1", "smoke_start": false });
+    assert_eq!(owner.post("/v1/apps/notes/releases", untried).await.status, 201);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn faulty_apps_and_releases_are_refused_with_every_reason() {
     let (_server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
     for (slug, problem) in [

@@ -1,8 +1,11 @@
 //! Changes that meet lock their rows in one order: they wait for each other, and none fails.
 
+use axum::http::Method;
 use diesel_async::{AsyncPgConnection, RunQueryDsl as _};
+use serde_json::json;
+use testkit::eventually;
 
-use crate::harness::{FakeOrchestrator, Server, acme};
+use crate::harness::{FakeOrchestrator, Server, TEST_TIMEOUT, acme};
 
 async fn execute(conn: &mut AsyncPgConnection, text: &str) {
     diesel::sql_query(text).execute(conn).await.unwrap();
@@ -58,4 +61,29 @@ async fn the_end_of_a_tenant_does_not_wait_for_its_members() {
     execute(&mut ending, "SELECT FROM sessions FOR UPDATE").await;
     assert_eq!(server.database.sql("DELETE FROM tenants").await, 1);
     execute(&mut ending, "COMMIT").await;
+}
+
+/// A rollout that ends locks its row, and then the end of the audit log.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_an_app_waits_for_the_end_of_its_rollout() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
+    owner.post("/v1/apps", json!({ "slug": "notes", "name": "Notes" })).await;
+    owner.post("/v1/apps/notes/releases", json!({ "image": "notes:1" })).await;
+    let started = owner.post("/v1/apps/notes/rollouts", json!({ "release": "v1" })).await;
+    assert_eq!(started.status, 202);
+    let ended = eventually("the rollout", TEST_TIMEOUT, async || {
+        Ok(server.database.count("rollouts WHERE state = 'done'").await == 1)
+    });
+    ended.await.unwrap();
+    let mut ending = server.database.conn().await;
+    execute(&mut ending, "BEGIN").await;
+    execute(&mut ending, "SELECT FROM rollouts FOR UPDATE").await;
+    let deleting =
+        tokio::spawn(
+            async move { owner.send(Method::DELETE, "/v1/apps/notes", &[], "").await.status },
+        );
+    server.database.until_blocked().await;
+    execute(&mut ending, "SELECT FROM audit_head FOR UPDATE").await;
+    execute(&mut ending, "COMMIT").await;
+    assert_eq!(deleting.await.unwrap(), 204);
 }

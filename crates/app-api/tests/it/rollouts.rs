@@ -145,6 +145,31 @@ async fn a_release_that_does_not_run_is_rolled_back_with_its_reason() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_that_breaks_by_its_own_variables_stops_nobody() {
+    let (server, owner) = with_tenants(&["notes:1", "notes:2"]).await;
+    let path = "/v1/tenants/globex/env/BROKEN";
+    assert_eq!(owner.json(Method::PUT, path, &[], json!({ "value": "1" })).await.status, 204);
+    let id = server.row("globex").await.tenant_id();
+    server.orchestrator.broken.lock().unwrap().insert(id);
+    let body = json!({ "release": "v2", "waves": { "size": 2 } });
+    assert_eq!(start(&owner, body).await.json()["max_failures"], 0);
+    let done = until_state(&server, &owner, "done").await;
+    assert_eq!(releases(&server).await, ["v2"; 4]);
+    let note = &done["waves"][1]["tenants"][0];
+    assert_eq!(note["slug"], "globex", "a tenant with untried variables comes last: {done}");
+    let why = "The tenant's own variables changed, and it has not run with them.";
+    assert_eq!((&note["state"], &note["reason"]), (&json!("moved"), &json!(why)));
+    assert_eq!(server.row("globex").await.state, State::Error);
+
+    owner.send(Method::DELETE, path, &[], "").await;
+    server.orchestrator.broken.lock().unwrap().remove(&id);
+    server.advance_clock(Duration::from_secs(1));
+    assert_eq!(owner.send(Method::POST, "/v1/tenants/globex/restart", &[], "").await.status, 202);
+    server.until_state("globex", State::Running).await;
+    assert!(!server.row("globex").await.has_untried_variables(), "it runs with its variables");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_app_has_one_rollout_which_pauses_resumes_and_ends() {
     let (server, owner) = with_tenants(&["notes:1", "notes:2"]).await;
     let pinned =

@@ -84,7 +84,12 @@ async fn a_secret_is_written_encrypted_and_never_read_again() {
     let gone = owner.submit("/admin/tenants/acme/variables/OTHER/delete", &[]).await;
     assert_eq!(gone.status, 303);
 
-    // The calls of one kind do not see the other.
+    // The calls of one kind do not see the other, and do not replace it.
+    let replaced = put(&owner, "env/TOKEN", "hello").await;
+    assert_eq!(replaced.problem(), "409 variable_taken");
+    assert!(replaced.text().contains("The tenant has a secret TOKEN."), "{}", replaced.text());
+    assert_eq!(put(&owner, "secrets/GREETING", "hello").await.problem(), "409 variable_taken");
+    assert_eq!(opened(&server.row("acme").await)["TOKEN"].value, "hunter2-hunter2");
     assert_eq!(delete(&owner, "env/TOKEN").await.problem(), "404 resource_not_found");
     assert_eq!(delete(&owner, "secrets/TOKEN").await.status, 204);
     assert_eq!(delete(&owner, "env/GREETING").await.status, 204);

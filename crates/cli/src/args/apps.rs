@@ -73,6 +73,9 @@ pub struct CreateRelease {
     /// manifest of the release; - for standard input
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub manifest: Option<PathBuf>,
+    /// do not try the program first: it needs a tenant's variables to run
+    #[arg(long)]
+    pub no_smoke_start: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -114,6 +117,9 @@ pub struct StartRollout {
     /// replace running tenants only between these times in UTC, like 02:00-04:00
     #[arg(long, value_name = "TIMES", conflicts_with = "only_idle")]
     pub window: Option<String>,
+    /// so many tenants may fail, and move back alone, before the rollout stops
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub max_failures: u32,
     #[command(flatten)]
     pub wait: WaitOptions,
 }

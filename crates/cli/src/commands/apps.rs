@@ -81,6 +81,9 @@ fn create_release(args: &CreateRelease, context: &Context<'_>) -> Result<(), Cli
     if let Some(file) = &args.manifest {
         body["manifest"] = manifest::read_checked(file)?.into();
     }
+    if args.no_smoke_start {
+        body["smoke_start"] = false.into();
+    }
     let title = format!("create a release of app {}", args.slug);
     let request =
         Request::new(Method::POST, format!("{}/releases", path(&args.slug)), title).json(body);

@@ -82,6 +82,9 @@ fn start(args: &StartRollout, context: &Context<'_>) -> Result<(), CliError> {
     if let Some(window) = window {
         body["window"] = window.into();
     }
+    if args.max_failures > 0 {
+        body["max_failures"] = args.max_failures.into();
+    }
     let title = format!("move the tenants of app {} to {}", args.slug, args.release);
     let request =
         Request::new(Method::POST, format!("{}/rollouts", path(&args.slug)), title).json(body);

@@ -18,5 +18,5 @@ pub(super) async fn prepare(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<PreparedImage>, ApiError> {
     let request = input::parse_prepare(body).map_err(|f| *f)?;
-    Ok(Json(operations.prepare_image(&request).await.map_err(driver_failure)?))
+    Ok(Json(operations.prepare_image(request).await.map_err(driver_failure)?))
 }

@@ -10,6 +10,8 @@ pub enum DriverErrorCode {
     TenantDeleted,
     ImageMissing,
     ImageInvalid,
+    /// The program of an image did not get ready in a smoke start.
+    ProgramFailed,
     NameTaken,
     PortConflict,
     SubnetsExhausted,
@@ -29,11 +31,12 @@ pub enum DriverErrorCode {
 }
 
 impl DriverErrorCode {
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::NoSuchTenant,
         Self::TenantDeleted,
         Self::ImageMissing,
         Self::ImageInvalid,
+        Self::ProgramFailed,
         Self::NameTaken,
         Self::PortConflict,
         Self::SubnetsExhausted,
@@ -55,6 +58,7 @@ impl DriverErrorCode {
             Self::TenantDeleted => Code::TenantDeleted,
             Self::ImageMissing => Code::ImageMissing,
             Self::ImageInvalid => Code::ImageInvalid,
+            Self::ProgramFailed => Code::ProgramFailed,
             Self::NameTaken => Code::NameTaken,
             Self::PortConflict => Code::PortConflict,
             Self::SubnetsExhausted => Code::SubnetsExhausted,
@@ -106,7 +110,8 @@ impl DriverError {
             | DriverErrorCode::EngineUnreachable
             | DriverErrorCode::EngineTooOld
             | DriverErrorCode::NotListed
-            | DriverErrorCode::OutOfResources => false,
+            | DriverErrorCode::OutOfResources
+            | DriverErrorCode::ProgramFailed => false,
         }
     }
 
@@ -118,6 +123,7 @@ impl DriverError {
             DriverErrorCode::TenantDeleted
             | DriverErrorCode::ImageMissing
             | DriverErrorCode::ImageInvalid
+            | DriverErrorCode::ProgramFailed
             | DriverErrorCode::NameTaken
             | DriverErrorCode::PortConflict
             | DriverErrorCode::SubnetsExhausted
@@ -166,6 +172,7 @@ mod tests {
         410 tenant_deleted
         422 image_missing
         422 image_invalid
+        422 program_failed
         409 name_taken
         409 port_conflict
         507 subnets_exhausted

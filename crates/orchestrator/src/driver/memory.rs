@@ -72,6 +72,8 @@ pub struct MemoryDriver {
 struct SimulatedEngine {
     tenants: BTreeMap<TenantId, Tenant>,
     scripts: BTreeMap<TenantId, TenantBehavior>,
+    /// The behavior of tenants without a script.
+    default_script: TenantBehavior,
     /// Bytes in a tenant's volumes, where a test set them.
     disk_bytes: HashMap<TenantId, u64>,
     gauges: HashMap<TenantId, GaugeReport>,
@@ -116,6 +118,11 @@ impl Default for MemoryDriver {
 impl MemoryDriver {
     pub fn set_behavior(&self, id: TenantId, script: TenantBehavior) {
         self.state().scripts.insert(id, script);
+    }
+
+    /// Sets the behavior of tenants that have none of their own.
+    pub fn set_default_behavior(&self, script: TenantBehavior) {
+        self.state().default_script = script;
     }
 
     /// The calls that the engine received, in order: `create …`, `start …`, `stop …`, `freeze …`,
@@ -203,7 +210,7 @@ impl MemoryDriver {
 
     /// Begins every call: checks that the engine is reachable, and takes the engine's time.
     async fn call(&self, id: TenantId) -> Result<TenantBehavior, DriverError> {
-        let script = self.state().scripts.get(&id).copied().unwrap_or_default();
+        let script = self.state().script(id);
         tokio::time::sleep(script.engine).await;
         assert!(!script.breaks, "a scripted panic");
         self.check_reachable()?;
@@ -374,6 +381,10 @@ impl MemoryDriver {
 }
 
 impl SimulatedEngine {
+    fn script(&self, id: TenantId) -> TenantBehavior {
+        self.scripts.get(&id).copied().unwrap_or(self.default_script)
+    }
+
     fn tick(&mut self) -> Timestamp {
         self.ticks += 1;
         chrono::DateTime::from_timestamp_nanos(self.ticks * 1_000_000_000)
@@ -422,7 +433,7 @@ impl Driver for MemoryDriver {
 
     fn wait_until_responsive(&self, id: TenantId) -> BoxFuture<'_, ()> {
         let state = self.state();
-        let script = state.scripts.get(&id).copied().unwrap_or_default();
+        let script = state.script(id);
         let after = match state.tenants.get(&id).map(|tenant| &tenant.run) {
             Some(RunState::Paused) => script.thawed_after,
             Some(RunState::Running) => script.ready_after,
@@ -438,7 +449,7 @@ impl Driver for MemoryDriver {
 
     fn busy_list(&self, id: TenantId) -> BoxFuture<'_, Result<BusyList, BusyError>> {
         Box::pin(async move {
-            let script = self.state().scripts.get(&id).copied().unwrap_or_default();
+            let script = self.state().script(id);
             tokio::time::sleep(script.engine.min(busy::BUSY_TIMEOUT)).await;
             let mut state = self.state();
             state.calls.push(format!("busy {id}"));
@@ -499,7 +510,7 @@ impl Driver for MemoryDriver {
             }
         }
         for (id, life) in running {
-            let script = state.scripts.get(&id).copied().unwrap_or_default();
+            let script = state.script(id);
             self.schedule_ready(id, life, script);
         }
         super::stream_of(events)

@@ -5,6 +5,7 @@
 
 mod disk;
 mod resync;
+mod smoke_start;
 mod turn;
 
 use std::sync::Arc;
@@ -16,13 +17,13 @@ use protocol::TenantId;
 use protocol::busy::BusyList;
 use protocol::gauges::Gauge;
 use protocol::orchestrator::{ApplyRequest, Capacity, ObservedTenant, Phase};
-use protocol::process::{PrepareImage, PreparedImage};
 use service::metrics::Bounded;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 pub(crate) use self::turn::Turn;
 
 use self::disk::DiskWatch;
+use self::smoke_start::SmokeStarts;
 use self::turn::TurnTable;
 use crate::busy::{BUSY_TIMEOUT, BusyError};
 use crate::driver::{
@@ -50,6 +51,7 @@ pub struct Operations {
     /// Many tenants become idle at the same moment; each check holds descriptors.
     busy_checks: CallLimit,
     disk: DiskWatch,
+    smoke_starts: SmokeStarts,
     /// One collection of gauges at a time.
     gauge_collection: tokio::sync::Mutex<()>,
     /// One resync at a time.
@@ -103,6 +105,7 @@ impl Operations {
             other_calls: CallLimit::new(MAX_OTHER_CALLS),
             busy_checks: CallLimit::new(MAX_BUSY_CHECKS),
             disk: DiskWatch::new(),
+            smoke_starts: SmokeStarts::default(),
             gauge_collection: tokio::sync::Mutex::default(),
             resync: tokio::sync::Mutex::default(),
             clock: AtomicU64::default(),
@@ -193,17 +196,6 @@ impl Operations {
 
     /// # Errors
     /// The driver's own.
-    /// Checks that an image can run an app, and makes it ready for tenants.
-    ///
-    /// # Errors
-    /// The driver's own.
-    pub async fn prepare_image(
-        &self,
-        request: &PrepareImage,
-    ) -> Result<PreparedImage, DriverError> {
-        self.driver.prepare_image(&request.image, &request.app).await
-    }
-
     pub async fn capacity(&self) -> Result<Capacity, DriverError> {
         self.driver.capacity().await
     }

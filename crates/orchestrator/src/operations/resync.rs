@@ -3,17 +3,32 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use protocol::TenantId;
 
 use super::Operations;
+use super::smoke_start::is_throw_away;
 use super::turn::InspectionResult;
 use crate::driver::{ContainerStatus, DriverErrorCode, EngineEvent};
 use crate::revocation::Revocations;
 
 impl Operations {
+    /// The events of all tenants but those of smoke starts.
     pub(crate) fn watch_engine(&self) -> BoxStream<'static, EngineEvent> {
-        self.driver.watch()
+        let concerns_tenant = |event: &EngineEvent| {
+            let id = match event {
+                EngineEvent::Changed(id)
+                | EngineEvent::Ready { id, .. }
+                | EngineEvent::Died { id, .. } => Some(*id),
+                EngineEvent::EventsMissed
+                | EngineEvent::Reconnected
+                | EngineEvent::Disconnected(_) => None,
+            };
+            !id.is_some_and(is_throw_away)
+        };
+        let events = self.driver.watch();
+        events.filter(move |event| std::future::ready(concerns_tenant(event))).boxed()
     }
 
     /// The deliveries of ended sessions, from now on.
@@ -101,6 +116,9 @@ impl Operations {
 
     fn take_list(self: &Arc<Self>, list: Vec<ContainerStatus>, began: u64) {
         self.store.set_engine_error(None);
+        let (smoke_starts, list): (Vec<_>, Vec<_>) =
+            list.into_iter().partition(|status| is_throw_away(status.id));
+        smoke_starts.into_iter().for_each(|status| self.remove_left_smoke_start(status.id));
         let listed: HashSet<_> = list.iter().map(|status| status.id).collect();
         for status in list {
             self.take_status(status.id, Some(status), began);

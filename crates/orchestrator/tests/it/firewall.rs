@@ -146,7 +146,7 @@ async fn the_rule_outlives_a_kill_and_ends_with_a_stop() {
         assert!(has_rule(install), "a killed process leaves tenants apart");
         // The rule is there already, and does not tell whether the next process has come up.
         let mut stopped = start(install).await;
-        let is_handled = async || catches(&stopped.0, Signal::SIGTERM);
+        let is_handled = async || Ok(catches(&stopped.0, Signal::SIGTERM)?);
         eventually("the signal handler", PATIENCE, is_handled).await.unwrap();
         signal(&stopped.0, Signal::SIGTERM);
         let ended = async || Ok(stopped.0.try_wait()?.is_some());

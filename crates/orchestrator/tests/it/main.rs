@@ -17,6 +17,7 @@ mod recovery;
 mod revoking;
 mod settings;
 mod sleep_on_docker;
+mod smoke_start;
 mod support;
 mod suspending;
 mod waking;

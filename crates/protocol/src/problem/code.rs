@@ -245,6 +245,9 @@ codes! {
     PortConflict = "port_conflict" [409] "Port taken"
         "the tenant's port is taken"
         "start it again",
+    ProgramFailed = "program_failed" [422] "Program does not run"
+        "the program of an image ended, or was not ready in time, when it was tried in a throw-away tenant"
+        "read the log in the detail; let the program listen on `PORT`; where it cannot run without a tenant's variables, skip the trial: `smoke_start: false`",
     RateLimited = "rate_limited" [429] "Too many requests"
         "one client sends one tenant more than `CIAL_RATE_LIMIT`, or one person or API key sends the admin API more than 3,000 changes within five minutes"
         "wait for `Retry-After`",
@@ -338,6 +341,9 @@ codes! {
     UpstreamUnreachable = "upstream_unreachable" [502] "Bad gateway"
         "the tenant did not take the request"
         "try again",
+    VariableTaken = "variable_taken" [409] "Name taken"
+        "the tenant has a secret of that name where a variable is to be set, or the reverse"
+        "delete it first, or choose another name",
     VersionRefused = "version_refused" [505] "Version not supported"
         "only HTTP/1.1 and HTTP/1.0 are served"
         "—",

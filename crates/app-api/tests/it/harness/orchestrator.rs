@@ -1,6 +1,6 @@
 //! A fake orchestrator: unreachable, obedient, or driven by a script that must be played completely.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::convert::Infallible;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -59,6 +59,8 @@ pub(crate) struct FakeOrchestrator {
     pub(crate) disk_bytes: Mutex<Option<u64>>,
     /// The sleep status of tenants; `None`: the call never returns.
     pub(crate) sleep_statuses: Mutex<Option<Vec<SleepStatus>>>,
+    /// Tenants whose program ends at once, whatever their image.
+    pub(crate) broken: Mutex<HashSet<TenantId>>,
     /// Logs stay open after their lines, like those of a tenant that runs.
     pub(crate) endless_logs: AtomicBool,
 }
@@ -74,6 +76,7 @@ impl FakeOrchestrator {
             specs: Mutex::default(),
             disk_bytes: Mutex::default(),
             sleep_statuses: Mutex::new(Some(Vec::new())),
+            broken: Mutex::default(),
             endless_logs: AtomicBool::new(false),
         }
     }
@@ -127,10 +130,11 @@ impl FakeOrchestrator {
     }
 
     /// The container has the generation of its spec. A sleeping one sleeps on, and the engine refuses an image with the
-    /// tag `broken`.
+    /// tag `broken`, and the tenants of the field `broken`.
     fn follow_spec(&self, apply: &ApplyRequest) -> Result<ObservedTenant, CallError> {
         let spec = &apply.spec;
-        if spec.image.as_ref().is_some_and(|image| image.ends_with(":broken")) {
+        let is_broken = spec.image.as_ref().is_some_and(|image| image.ends_with(":broken"));
+        if is_broken || self.broken.lock().unwrap().contains(&spec.id) {
             let problem = Problem::new(Code::EngineRefused, "The program ends at once.");
             return Err(CallError::Refused(Box::new(problem)));
         }
@@ -240,10 +244,16 @@ impl Orchestrator for FakeOrchestrator {
         request: &'a PrepareImage,
     ) -> BoxFuture<'a, Result<PreparedImage, CallError>> {
         Box::pin(async move {
-            let PrepareImage { image, app } = request;
+            let PrepareImage { image, app, smoke_start } = request;
             if image == "missing:1" {
                 let problem =
                     Problem::new(Code::ImageMissing, "The engine has no image missing:1.");
+                return Err(CallError::Refused(Box::new(problem)));
+            }
+            if image == "dead:1" && smoke_start.is_some() {
+                let detail =
+                    "The program ended before it was ready. The last lines of its log:\nno";
+                let problem = Problem::new(Code::ProgramFailed, detail);
                 return Err(CallError::Refused(Box::new(problem)));
             }
             Ok(PreparedImage {
