@@ -146,6 +146,7 @@ pub async fn create_release(
         command: manifest.command,
         port: manifest.port,
         health_path: manifest.health_path,
+        public_paths: manifest.public_paths,
     };
     let request = PrepareImage {
         image: new.image.clone(),

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use protocol::headers::{EMAIL, NAME, PROOF, REQUEST_ID, ROLE, SITE, USER};
+use protocol::headers::{ASSERTION, EMAIL, NAME, PROOF, REQUEST_ID, ROLE, SITE, USER};
 use protocol::site::Site;
 use proxy::{Exchange, Header, Headers, TunnelEnd, Upstream};
 use tenant_service::RequestContext;
@@ -71,6 +71,10 @@ impl Exchange for EdgeExchange {
             to.add(EMAIL, &user.email);
             to.add(NAME, &user.name);
             to.add(ROLE, user.role.as_str());
+            let for_app = user.assertion.as_ref().filter(|_| self.class == Class::Platform);
+            if let Some(assertion) = for_app {
+                to.add(ASSERTION, assertion);
+            }
         }
     }
 

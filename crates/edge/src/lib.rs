@@ -8,6 +8,7 @@ pub mod fuzz;
 pub mod headers;
 mod isolation;
 mod policy;
+pub mod public_paths;
 mod responses;
 pub mod route_token;
 pub mod routes;

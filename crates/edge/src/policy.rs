@@ -15,6 +15,7 @@ use tenant_service::{RequestContext, same_origin};
 use crate::exchange::{Client, EdgeExchange};
 use crate::headers::{Zone, cookie_values};
 use crate::isolation;
+use crate::public_paths::PublicPaths;
 use crate::responses;
 use crate::route_token::{self, Admission, RouteToken};
 use crate::routes::{self, Class};
@@ -27,6 +28,7 @@ pub(crate) struct EdgePolicy {
     core_back: Rc<Upstream>,
     core_front: Rc<Upstream>,
     platform_front: Rc<Upstream>,
+    public_paths: PublicPaths,
     session_ends: Rc<SessionEnds>,
 }
 
@@ -40,6 +42,7 @@ impl EdgePolicy {
                 .as_ref()
                 .map(|route_token| route_token.proof.as_str().into()),
             route_token: settings.route_token,
+            public_paths: settings.public_paths,
             session_ends: Rc::new(SessionEnds::new(core_back.clone())),
             core_back,
             core_front: Rc::new(Upstream::unix(upstreams.core_front)),
@@ -152,7 +155,8 @@ impl Policy for EdgePolicy {
         // Of the core half only the pages ask for it: sign-in and health are for strangers too, and the API decides itself.
         let requires_user = matches!(class, Class::Platform | Class::CoreFront)
             && admission.is_trusted()
-            && head.text(REQUIRE_SIGN_IN).is_some();
+            && head.text(REQUIRE_SIGN_IN).is_some()
+            && !(class == Class::Platform && self.public_paths.contains(path_of(target)));
         let (upstream, target) = (self.upstream(class), routes::rewritten(class, target));
         let exchange = EdgeExchange {
             request_context,

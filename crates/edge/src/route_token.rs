@@ -1,11 +1,12 @@
-//! The route-token check: a guarded edge serves only the router of its installation, and health checks.
+//! The route-token check: a guarded edge serves only the router of its installation, health checks, and the public keys of
+//! the tenant's assertions.
 
 use protocol::headers::ROUTE_TOKEN;
 use proxy::Header;
 use service::secret::constant_time_eq;
 
-/// The only path of a guarded edge that needs no token.
-const HEALTH: &str = "/.cial/api/healthz";
+/// The paths of a guarded edge that need no token. The tenant's own program reads the keys from inside.
+const PUBLIC: [&str; 2] = ["/.cial/api/healthz", "/.cial/api/jwks.json"];
 
 /// The secrets of a guarded edge: the token that the router presents, and the proof that the edge returns.
 pub struct RouteToken {
@@ -20,8 +21,8 @@ pub enum Admission {
     Unguarded,
     /// The request carries the token: its forwarding headers are trusted, and the response carries the proof.
     Router,
-    /// The request is a health check.
-    Health,
+    /// The request is a health check, or reads the public keys.
+    Public,
 }
 
 impl Admission {
@@ -42,7 +43,9 @@ pub fn check<'a>(
     let is_right = |header: Header<'_>| constant_time_eq(header.value, &route_token.token);
     match (presented.next().map(is_right), presented.next()) {
         (Some(true), None) => Some(Admission::Router),
-        (Some(false) | None, _) | (_, Some(_)) => (path == HEALTH).then_some(Admission::Health),
+        (Some(false) | None, _) | (_, Some(_)) => {
+            PUBLIC.contains(&path).then_some(Admission::Public)
+        }
     }
 }
 
@@ -51,14 +54,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_guarded_edge_admits_the_token_and_health_checks_only() {
+    fn a_guarded_edge_admits_the_token_health_checks_and_the_keys_only() {
         let route_token = RouteToken { token: "t".repeat(43), proof: "p".repeat(43) };
         let (right, long) = ("t".repeat(43), "t".repeat(44));
-        let cases: [(&str, &[&str], Option<Admission>); 11] = [
+        let cases: [(&str, &[&str], Option<Admission>); 13] = [
             ("/", &[&right], Some(Admission::Router)),
-            (HEALTH, &[&right], Some(Admission::Router)),
-            (HEALTH, &[], Some(Admission::Health)),
-            (HEALTH, &["wrong"], Some(Admission::Health)),
+            (PUBLIC[0], &[&right], Some(Admission::Router)),
+            (PUBLIC[0], &[], Some(Admission::Public)),
+            (PUBLIC[0], &["wrong"], Some(Admission::Public)),
+            (PUBLIC[1], &[], Some(Admission::Public)),
+            ("/.cial/api/jwks.json/", &[], None),
             ("/", &[], None),
             ("/", &[""], None),
             ("/", &["wrong"], None),

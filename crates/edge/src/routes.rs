@@ -67,7 +67,7 @@ fn class_of(path: &[u8]) -> Class {
 }
 
 /// Whether the path has a single interpretation. Nearly every path has one, which keeps the hot path short.
-fn is_plain(path: &str) -> bool {
+pub(crate) fn is_plain(path: &str) -> bool {
     let segment = |s: &str| !matches!(s, "" | "." | "..");
     let (_, rest) = path.split_at(usize::from(path.starts_with('/')));
     let rest = rest.strip_suffix('/').unwrap_or(rest);

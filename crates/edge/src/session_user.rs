@@ -37,6 +37,9 @@ pub(crate) struct User {
     pub(crate) email: String,
     pub(crate) name: String,
     pub(crate) role: MemberRole,
+    /// Signed by the core, for the tenant's own app.
+    #[serde(default)]
+    pub(crate) assertion: Option<String>,
 }
 
 /// core-back gave no usable response, so the client counts neither as signed in nor as signed out.

@@ -4,12 +4,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use protocol::inside::{
-    APP_PORT, CORE_BACK_SOCKET, CORE_FRONT_SOCKET, EDGE_GAUGES_SOCKET, PLATFORM_FRONT, ROUTE_PROOF,
-    ROUTE_TOKEN, SECRETS_DIR,
+    APP_PORT, CORE_BACK_SOCKET, CORE_FRONT_SOCKET, EDGE_GAUGES_SOCKET, PLATFORM_FRONT,
+    PUBLIC_PATHS, ROUTE_PROOF, ROUTE_TOKEN, SECRETS_DIR,
 };
 use service::settings::SettingsErrors;
 use service::{Env, SettingsReader};
 
+use crate::public_paths::PublicPaths;
 use crate::route_token::RouteToken;
 
 /// The addresses of the services behind the edge. platform-back is absent: no public route leads there.
@@ -22,6 +23,7 @@ pub struct UpstreamAddresses {
 pub struct Settings {
     pub route_token: Option<RouteToken>,
     pub upstreams: UpstreamAddresses,
+    pub public_paths: PublicPaths,
     /// The socket on which core-back reads the edge's gauges.
     pub gauges_socket: PathBuf,
 }
@@ -38,8 +40,21 @@ impl Settings {
             core_front: CORE_FRONT_SOCKET.into(),
             platform_front: platform_address(env),
         };
+        let public_paths = env(PUBLIC_PATHS)
+            .map_or_else(|| Ok(PublicPaths::default()), |text| PublicPaths::parse(&text));
+        let public_paths = match public_paths {
+            Ok(paths) => Some(paths),
+            Err(why) => vars.reject_named(PUBLIC_PATHS, &why.to_string()),
+        };
         let gauges_socket = EDGE_GAUGES_SOCKET.into();
-        vars.finish(|| Some(Self { route_token: route_token?, upstreams, gauges_socket }))
+        vars.finish(|| {
+            Some(Self {
+                route_token: route_token?,
+                upstreams,
+                public_paths: public_paths?,
+                gauges_socket,
+            })
+        })
     }
 }
 
@@ -76,9 +91,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_edge_reads_the_port_of_an_app_and_no_other_variable() {
+    fn the_edge_reads_two_variables_of_an_app_and_no_other() {
         let read = service::settings::variables_read(|env| drop(Settings::read(env)));
-        assert!(read.iter().eq([APP_PORT]), "docs/reference/settings.md says otherwise: {read:?}");
+        assert!(
+            read.iter().eq([APP_PORT, PUBLIC_PATHS]),
+            "docs/reference/settings.md says otherwise: {read:?}"
+        );
     }
 
     #[test]

@@ -10,6 +10,8 @@ pub enum Kind {
     Port,
     /// A path of HTTP that begins with `/`.
     Path,
+    /// Paths of HTTP, each exact, or with a slash at the end for whatever begins so.
+    PublicPaths,
     /// Names with texts.
     Variables,
 }
@@ -50,6 +52,13 @@ pub const KEYS: &[Key] = &[
         example: r#""/healthz""#,
     },
     Key {
+        name: "public_paths",
+        kind: Kind::PublicPaths,
+        about: "Paths that strangers reach where a tenant requires sign-in. With a slash at the end, whatever begins so; otherwise exactly this path.",
+        default: "all paths require sign-in there",
+        example: r#"["/webhooks/", "/robots.txt"]"#,
+    },
+    Key {
         name: "env",
         kind: Kind::Variables,
         about: "Variables of the program. Never secrets: an inspection of the container shows them.",
@@ -76,6 +85,21 @@ pub fn port_fault(port: i64) -> Option<String> {
     }
     let is_port = (i64::from(LOWEST_PORT)..=i64::from(u16::MAX)).contains(&port);
     (!is_port).then(|| format!("must be {LOWEST_PORT} to {}", u16::MAX))
+}
+
+/// Why a path must not be public; `None` for a path that is fine. A path with several spellings would match by one and be
+/// served by another.
+pub fn public_path_fault(path: &str) -> Option<&'static str> {
+    let is_plain = |b: u8| b.is_ascii_graphic() && !matches!(b, b'%' | b'\\' | b';' | b'?' | b'#');
+    if !path.starts_with('/') || !path.bytes().all(is_plain) {
+        return Some("must be a path that begins with / and holds no blank and none of % ; ? # \\");
+    }
+    let inner = path.strip_suffix('/').unwrap_or(path);
+    if inner.split('/').skip(1).any(|segment| matches!(segment, "" | "." | "..")) {
+        return Some("must not hold empty segments, . or ..");
+    }
+    (inner == "/.cial" || inner.starts_with("/.cial/"))
+        .then_some("must not be below /.cial: the platform's own")
 }
 
 /// Why a variable must not have this name; `None` for a name that is fine.

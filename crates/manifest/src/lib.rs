@@ -20,6 +20,8 @@ pub use template::TEMPLATE;
 pub const FILE_NAME: &str = "cial.toml";
 /// The longest text that is read, in bytes.
 pub const MAX_BYTES: usize = 32 * 1024;
+/// The most public paths of a release.
+pub const MAX_PUBLIC_PATHS: usize = 64;
 /// The port of the tenant's own entry, which no program inside may take.
 pub const RESERVED_PORT: u16 = 8080;
 /// Programs without privileges do not listen below this port on every machine.
@@ -34,6 +36,8 @@ pub struct Manifest {
     pub port: Option<u16>,
     /// The path that answers with a status below 400 once the program is ready.
     pub health_path: Option<String>,
+    /// Paths that strangers reach where a tenant requires sign-in.
+    pub public_paths: Vec<String>,
     /// Variables of the program, beside those of the image.
     pub env: BTreeMap<String, String>,
 }
@@ -56,6 +60,8 @@ pub fn fuzz(bytes: &[u8]) {
     match parse(text) {
         Ok(manifest) => {
             assert!(manifest.port.is_none_or(|port| keys::port_fault(port.into()).is_none()));
+            let mut public = manifest.public_paths.iter();
+            assert!(public.all(|path| keys::public_path_fault(path).is_none()));
             assert!(manifest.env.keys().all(|name| keys::env_fault(name).is_none()));
             assert!(manifest.command.is_none_or(|words| !words.is_empty()));
         }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use toml_edit::{Document, Item, TableLike, Value};
 
 use crate::error::ManifestError;
-use crate::keys::{KEYS, Kind, env_fault, port_fault};
-use crate::{MAX_BYTES, Manifest};
+use crate::keys::{KEYS, Kind, env_fault, port_fault, public_path_fault};
+use crate::{MAX_BYTES, MAX_PUBLIC_PATHS, Manifest};
 
 /// Below this similarity, a known key is no hint for an unknown one.
 const MIN_SIMILARITY: f64 = 0.75;
@@ -57,6 +57,7 @@ impl Reader<'_> {
             Kind::Words => self.manifest.command = self.words(name, item),
             Kind::Port => self.manifest.port = self.port(name, item),
             Kind::Path => self.manifest.health_path = self.path(name, item),
+            Kind::PublicPaths => self.manifest.public_paths = self.public_paths(name, item),
             Kind::Variables => self.manifest.env = self.variables(name, item),
         }
     }
@@ -98,6 +99,24 @@ impl Reader<'_> {
             self.refuse(item.span(), name, "must be a path that begins with / and holds no blank");
         }
         path.map(str::to_owned)
+    }
+
+    fn public_paths(&mut self, name: &str, item: &Item) -> Vec<String> {
+        let Some(array) = item.as_array() else {
+            self.refuse(item.span(), name, r#"must be a list of paths, like ["/webhooks/"]"#);
+            return Vec::new();
+        };
+        if array.len() > MAX_PUBLIC_PATHS {
+            let fault = format!("must hold at most {MAX_PUBLIC_PATHS} paths");
+            self.refuse(item.span(), name, &fault);
+        }
+        for value in array {
+            let fault = value.as_str().map_or(Some("must hold texts only"), public_path_fault);
+            if let Some(fault) = fault {
+                self.refuse(value.span(), name, fault);
+            }
+        }
+        array.iter().filter_map(word).map(str::to_owned).collect()
     }
 
     fn variables(&mut self, name: &str, item: &Item) -> BTreeMap<String, String> {

@@ -38,6 +38,7 @@ const fn kind(kind: Kind) -> &'static str {
         Kind::Words => "list of texts",
         Kind::Port => "number",
         Kind::Path => "text",
+        Kind::PublicPaths => "list of texts",
         Kind::Variables => "table of texts",
     }
 }

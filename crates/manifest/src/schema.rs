@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::keys::{KEYS, Key, Kind};
-use crate::{LOWEST_PORT, RESERVED_PORT};
+use crate::{LOWEST_PORT, MAX_PUBLIC_PATHS, RESERVED_PORT};
 
 /// The schema as text, with a line break at its end.
 pub fn text() -> String {
@@ -39,6 +39,9 @@ fn value_schema(key: &Key) -> Value {
             "type": "integer", "minimum": LOWEST_PORT, "maximum": u16::MAX, "not": { "const": RESERVED_PORT },
         }),
         Kind::Path => json!({ "type": "string", "pattern": "^/[!-~]*$" }),
+        Kind::PublicPaths => json!({
+            "type": "array", "items": { "type": "string", "pattern": "^/[!-~]*$" }, "maxItems": MAX_PUBLIC_PATHS,
+        }),
         Kind::Variables => json!({
             "type": "object",
             "propertyNames": { "pattern": "^[A-Za-z_][A-Za-z0-9_]*$" },

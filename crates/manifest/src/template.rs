@@ -16,6 +16,9 @@ pub const TEMPLATE: &str = r#"# How the program of an image runs as a tenant. Ev
 # program is ready as soon as it accepts connections.
 # health = { path = "/healthz" }
 
+# Paths that strangers reach where a tenant requires sign-in. With a slash at the end, whatever begins so.
+# public_paths = ["/webhooks/", "/robots.txt"]
+
 # Variables of the program. Never secrets: an inspection of the container shows them.
 # env = { GREETING = "hello" }
 "#;

@@ -17,6 +17,7 @@ fn every_key_is_read() {
     let text = r#"
         command = ["/bin/notes", "--verbose"]
         port = 5000
+        public_paths = ["/webhooks/", "/robots.txt"]
         [health]
         path = "/up?deep=1"
         [env]
@@ -26,6 +27,7 @@ fn every_key_is_read() {
         command: Some(vec!["/bin/notes".to_owned(), "--verbose".to_owned()]),
         port: Some(5000),
         health_path: Some("/up?deep=1".to_owned()),
+        public_paths: vec!["/webhooks/".to_owned(), "/robots.txt".to_owned()],
         env: [("GREETING".to_owned(), "hello".to_owned())].into(),
     };
     assert_eq!(parse(text), Ok(read));
@@ -53,7 +55,7 @@ COUNT = 3
     line 1, column 1: comand is unknown; did you mean command?
     line 2, column 11: command must be a list of texts, like ["program", "flag"]
     line 3, column 8: port must not be a privileged port: let the program listen on 1024 or above
-    line 4, column 1: colour is unknown; the keys are command, port, health.path, env
+    line 4, column 1: colour is unknown; the keys are command, port, health.path, public_paths, env
     line 7, column 1: health.pth is unknown; did you mean health.path?
     line 8, column 8: health.path must be a path that begins with / and holds no blank
     line 11, column 1: env.é must be letters, digits and _, and not begin with a digit
@@ -61,6 +63,28 @@ COUNT = 3
     line 13, column 1: env.PORT is a variable that the platform sets itself
     line 14, column 9: env.COUNT must be a text without NUL
     "#);
+}
+
+#[test]
+fn a_public_path_has_one_spelling_and_is_not_the_platforms() {
+    for (path, expected) in [
+        ("", "must be a path"),
+        ("webhooks/", "must be a path"),
+        ("/a b", "must be a path"),
+        ("/a%2fb", "must be a path"),
+        ("/a?x=1", "must be a path"),
+        ("/a/../b", "must not hold empty segments"),
+        ("//", "must not hold empty segments"),
+        ("/a//b", "must not hold empty segments"),
+        ("/.cial/", "must not be below /.cial"),
+        ("/.cial/api", "must not be below /.cial"),
+    ] {
+        let faults = faults(&format!("public_paths = ['{path}']"));
+        assert!(faults.contains(expected), "{path}: {faults}");
+    }
+    assert!(parse("public_paths = ['/', '/.well-known/', '/a.b-c_d~e']").is_ok());
+    assert!(faults("public_paths = '/'").contains("must be a list of paths"));
+    assert!(faults("public_paths = [1]").contains("must hold texts only"));
 }
 
 #[test]

@@ -69,6 +69,9 @@ pub struct Release {
     pub command: Vec<String>,
     pub port: u16,
     pub health_path: Option<String>,
+    /// Paths that strangers reach where a tenant requires sign-in.
+    #[serde(default)]
+    pub public_paths: Vec<String>,
     pub env: BTreeMap<String, String>,
     #[cfg_attr(feature = "openapi", schema(format = DateTime))]
     pub created_at: String,

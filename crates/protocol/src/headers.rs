@@ -17,6 +17,8 @@ pub const EMAIL: &str = "x-cial-email";
 pub const NAME: &str = "x-cial-name";
 /// Edge → platform: role of the signed-in user on this tenant, a [`MemberRole`](crate::people::MemberRole).
 pub const ROLE: &str = "x-cial-role";
+/// Edge → platform: a signed statement of the four headers above, for programs that check a signature.
+pub const ASSERTION: &str = "x-cial-assertion";
 /// Edge → core half: the [`Site`](crate::site::Site) to which the request was sent.
 pub const SITE: &str = "x-cial-site";
 /// Router → edge, with any value: only signed-in members reach the tenant's own app.

@@ -68,6 +68,8 @@ pub const APP_ENV: &str = "CIAL_APP_ENV";
 pub const APP_PROCESS: &str = "CIAL_APP_PROCESS";
 /// Variable: the port of 127.0.0.1 on which the program of an app listens.
 pub const APP_PORT: &str = "CIAL_APP_PORT";
+/// Variable: [`AppSpec::public_paths`](crate::process::AppSpec::public_paths) as a list in JSON.
+pub const PUBLIC_PATHS: &str = "CIAL_PUBLIC_PATHS";
 /// The port of a program that neither its image nor its release names.
 pub const DEFAULT_APP_PORT: u16 = 3000;
 /// The program of PID 1 in a wrapped image.

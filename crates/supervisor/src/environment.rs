@@ -44,6 +44,11 @@ pub const SETTINGS: &[Variable] = &[
         zones: &[Zone::Core],
         purpose: "the port of 127.0.0.1 on which the program of an app listens, for the edge",
     },
+    Variable {
+        name: inside::PUBLIC_PATHS,
+        zones: &[Zone::Core],
+        purpose: "the paths of an app that strangers reach where the tenant requires sign-in, as JSON, for the edge",
+    },
 ];
 /// The prefix of the platform's own variables: the core reads them, and the app never receives one.
 const RESERVED_PREFIX: &str = "CIAL_";

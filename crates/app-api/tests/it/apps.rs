@@ -10,8 +10,7 @@ use serde_json::{Value, json};
 use crate::harness::schema::Schemas;
 use crate::harness::{Call, FakeOrchestrator, Reply, Server, TestClient, TestResponse, acme};
 
-const MANIFEST: &str =
-    "command = ['/bin/notes']\nport = 5000\nhealth.path = '/up'\nenv.GREETING = 'hello'\n";
+const MANIFEST: &str = "command = ['/bin/notes']\nport = 5000\nhealth.path = '/up'\npublic_paths = ['/hooks/']\nenv.GREETING = 'hello'\n";
 
 async fn create_app(owner: &TestClient) {
     let app = json!({ "slug": "notes", "name": "Notes" });
@@ -45,7 +44,8 @@ async fn a_release_is_an_image_by_its_id_and_a_manifest() {
     shown["created_at"] = json!("…");
     let expected = json!({
         "app": "notes", "release": "v1", "image": "notes:1", "digest": "sha256:of-notes:1",
-        "command": ["/bin/notes"], "port": 5000, "health_path": "/up", "env": { "GREETING": "hello" },
+        "command": ["/bin/notes"], "port": 5000, "health_path": "/up", "public_paths": ["/hooks/"],
+        "env": { "GREETING": "hello" },
         "created_at": "…",
     });
     assert_eq!(shown, expected);
@@ -135,6 +135,7 @@ async fn a_tenant_follows_the_latest_release_unless_it_names_one() {
         command: Some(vec!["/bin/notes".to_owned()]),
         port: Some(5000),
         health_path: Some("/up".to_owned()),
+        public_paths: vec!["/hooks/".to_owned()],
     };
     assert_eq!(spec.app, Some(app));
     let globex = json!({ "slug": "globex", "name": "Globex" });

@@ -46,6 +46,22 @@ async fn a_planted_second_cookie_is_named_instead_of_a_sign_in_without_end() {
 }
 
 #[tokio::test]
+async fn a_public_path_of_the_app_serves_strangers() {
+    let tenant = Tenant::guarded().await;
+    for (request, status) in [
+        ("POST /webhooks/pay?id=1", 200),
+        ("GET /webhooks", 401),
+        ("GET /webhooks/../order", 401),
+        ("GET /.cial", 401),
+    ] {
+        let response = ask(&tenant, request, "Accept: application/json\r\n").await;
+        assert_eq!(response.status, status, "{request}");
+    }
+    let signed_in = ask(&tenant, "GET /webhooks/x", &format!("Cookie: {SIGNED_IN}\r\n")).await;
+    assert_eq!(signed_in.json()["headers"]["x-cial-user"], "u-1", "who is signed in is known");
+}
+
+#[tokio::test]
 async fn a_program_gets_401_and_no_response_of_the_app() {
     let tenant = Tenant::guarded().await;
     for request in ["GET /", "GET /.cial", "POST /order", "DELETE /x", "OPTIONS /x", "HEAD /"] {

@@ -15,6 +15,9 @@ async fn the_front_services_receive_the_signed_in_user() {
         assert_eq!(seen["headers"]["x-cial-role"], "member");
     }
     let platform = get(tenant.tcp, "/", &[&cookie]).await.json();
+    assert_eq!(platform["headers"]["x-cial-assertion"], "a.signed.statement");
+    let core = get(tenant.tcp, "/.cial", &[&cookie]).await.json();
+    assert_eq!(core["headers"].get("x-cial-assertion"), None, "the core needs no proof of its own");
     assert_eq!(platform["headers"]["cookie"], "theirs=1", "the platform cannot act as the owner");
     let core = get(tenant.tcp, "/.cial/api/x", &[&cookie]).await.json();
     assert_eq!(core["headers"]["cookie"], format!("{SIGNED_IN}; theirs=1"));
@@ -36,12 +39,20 @@ async fn a_client_cannot_claim_to_be_signed_in() {
         "X-Cial-User: owner",
         "x_cial_email: owner",
         "X-Cial-Role: admin",
+        "X-Cial-Assertion: a.forged.statement",
         "Cookie: cial_session=made-up",
         "Cookie: signed=in",
     ];
     for lie in lies {
         let headers = &get(tenant.tcp, "/", &[lie]).await.json()["headers"];
-        let names = ["x-cial-user", "x-cial-email", "x-cial-role", "x_cial_user", "x_cial_email"];
+        let names = [
+            "x-cial-user",
+            "x-cial-email",
+            "x-cial-role",
+            "x-cial-assertion",
+            "x_cial_user",
+            "x_cial_email",
+        ];
         for name in names {
             assert_eq!(headers.get(name), None, "{lie}");
         }

@@ -3,6 +3,7 @@
 
 use std::net::TcpListener;
 
+use edge::public_paths::PublicPaths;
 use edge::{Settings, UpstreamAddresses};
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +27,7 @@ fn no_request_is_smuggled_through_the_edge() {
         Settings {
             route_token: None,
             upstreams: insides,
+            public_paths: PublicPaths::default(),
             gauges_socket: nowhere.path().join("gauges.sock"),
         },
         stop.clone(),

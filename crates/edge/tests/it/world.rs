@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
+use edge::public_paths::PublicPaths;
 use edge::route_token::RouteToken;
 use edge::{Settings, UpstreamAddresses};
 use hyper::StatusCode;
@@ -78,7 +79,12 @@ impl Tenant {
         let doors = vec![proxy::Listener::Tcp(tcp), proxy::Listener::Unix(unix)];
         let stop = CancellationToken::new();
         let (settings, stopped) = (
-            Settings { route_token: guard, upstreams: insides, gauges_socket: path("gauges.sock") },
+            Settings {
+                route_token: guard,
+                upstreams: insides,
+                public_paths: PublicPaths::parse(r#"["/webhooks/"]"#).unwrap(),
+                gauges_socket: path("gauges.sock"),
+            },
             stop.clone(),
         );
         let edge = std::thread::spawn(move || {
@@ -178,6 +184,7 @@ fn answer_session(request_context: &RequestContext, request: &Request) -> Respon
     if cookies.split("; ").any(|pair| pair == good) {
         let user = json!({
             "sub": "u-1", "email": "owner@exämple.com", "name": "Ölaf Owner", "role": "member",
+            "assertion": "a.signed.statement",
         });
         response::json(StatusCode::OK, &user)
     } else {

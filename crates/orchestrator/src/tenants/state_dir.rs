@@ -218,6 +218,8 @@ mod lenient {
         port: Option<u16>,
         #[serde(default)]
         health_path: Option<String>,
+        #[serde(default)]
+        public_paths: Vec<String>,
     }
 
     #[derive(Deserialize)]

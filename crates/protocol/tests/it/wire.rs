@@ -183,6 +183,7 @@ fn app_api_and_orchestrator() {
             command: Some(vec!["/bin/notes".into()]),
             port: Some(5000),
             health_path: Some("/up".into()),
+            public_paths: vec!["/hooks/".into()],
         }),
         limits: Limits::default(),
         policy: Policy::default(),

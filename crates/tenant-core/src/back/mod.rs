@@ -1,5 +1,6 @@
 //! core-back: health, sessions, SSO, and the API of the tenant's history. Paths arrive without their `/.cial/api`; those of signing in and out come whole.
 
+mod assertion;
 pub mod busy;
 mod cookie;
 mod gauges;
@@ -30,7 +31,9 @@ pub use health::{Readiness, ReadinessReporter};
 pub use settings::{SETTINGS, Settings};
 
 use crate::history::History;
+use crate::now;
 use crate::token::Verifier;
+use assertion::Assertions;
 use gauges::ReportedGauges;
 use protocol::problem::Code;
 use protocol::sign_in::{END_PATH, SIGN_OUT_PATH, START_PATH};
@@ -42,6 +45,7 @@ pub struct Back {
     tenant: String,
     sessions: Sessions,
     verifier: Option<Verifier>,
+    assertions: Assertions,
     readiness: Readiness,
     drain: Drain,
     gauges_sockets: [PathBuf; 2],
@@ -99,14 +103,15 @@ pub async fn run(listener: BoundedListener<UnixListener>, busy: BusyListeners, b
 }
 
 impl Back {
-    /// Reads the sessions of an earlier run.
+    /// Reads the sessions and the key of an earlier run.
     ///
     /// # Errors
-    /// When the session file cannot be read.
+    /// When the session file or the key cannot be read.
     pub fn open(settings: Settings, readiness: Readiness, drain: Drain) -> std::io::Result<Self> {
         let Settings { tenant, verifier, data, gauges_sockets } = settings;
         let history = History::new(&data);
         Ok(Self {
+            assertions: Assertions::open(&data, &tenant)?,
             tenant,
             sessions: Sessions::open(&data)?,
             verifier,
@@ -120,10 +125,11 @@ impl Back {
     async fn handle(&self, context: &RequestContext, request: Request) -> Response {
         let (path, get) = (request.uri().path(), is_read(request.method()));
         match path {
-            "/healthz" | "/health" | SESSION_PATH | SESSION_END_PATH if !get => {
+            "/healthz" | "/health" | KEY_SET_PATH | SESSION_PATH | SESSION_END_PATH if !get => {
                 context.method_not_allowed("GET")
             }
             "/healthz" | "/health" => self.get_health(context).await,
+            KEY_SET_PATH => response::json(StatusCode::OK, &json!(self.assertions.key_set())),
             SESSION_PATH => self.get_session(context, request.headers()).await,
             SESSION_END_PATH => self.get_session_end(context, request.headers()).await,
             START_PATH => self.start_sign_in(context, &request),
@@ -157,11 +163,18 @@ impl Back {
         let Some(session) = self.sessions.find(headers).await else {
             return context.problem(Code::NotSignedIn, "Nobody is signed in here.");
         };
+        let assertion = match self.assertions.issue(&session, now()) {
+            Ok(assertion) => assertion,
+            Err(error) => return context.internal(&error),
+        };
         let (sub, email, name, role) = (session.sub, session.email, session.name, session.role);
         let tenant = &self.tenant;
         response::json(
             StatusCode::OK,
-            &json!({ "sub": sub, "email": email, "name": name, "role": role, "tenant": tenant }),
+            &json!({
+                "sub": sub, "email": email, "name": name, "role": role, "tenant": tenant,
+                "assertion": assertion,
+            }),
         )
     }
 
@@ -193,6 +206,10 @@ impl Back {
         response
     }
 }
+
+/// The public keys of the tenant's assertions. The edge strips `/.cial/api` and asks for no route token, so that the
+/// tenant's own program reads them, too.
+const KEY_SET_PATH: &str = "/jwks.json";
 
 /// Answered with 501: not built yet.
 const NOT_IMPLEMENTED: [&str; 3] = ["/chat", "/agent", "/deploy"];

@@ -304,12 +304,17 @@ const VOLUME_TMPFS: &str = "rw,nosuid,nodev,size=256m,mode=0755,uid=1001,gid=100
 fn env(spec: &Spec, app: Option<&WrappedApp>) -> Vec<String> {
     if let Some(app) = app {
         let process = serde_json::to_string(&app.process).unwrap_or_default();
-        return vec![
+        let public = spec.app.as_ref().map(|app| app.public_paths.as_slice()).unwrap_or_default();
+        let public =
+            (!public.is_empty()).then(|| serde_json::to_string(public).unwrap_or_default());
+        let ours = [
             format!("{}={}", inside::TENANT_ID, spec.slug),
             format!("{}={}", inside::TENANT_UUID, spec.id),
             format!("{}={process}", inside::APP_PROCESS),
             format!("{}={}", inside::APP_PORT, app.process.port),
         ];
+        let public = public.map(|paths| format!("{}={paths}", inside::PUBLIC_PATHS));
+        return ours.into_iter().chain(public).collect();
     }
     let names: Vec<_> = spec.env.keys().map(String::as_str).collect();
     let mut ours = vec![

@@ -211,6 +211,7 @@ mod tests {
             command: Some(words(&["/bin/other"])),
             port: Some(6000),
             health_path: Some("/up".to_owned()),
+            public_paths: Vec::new(),
         };
         let expected = AppProcess {
             command: words(&["/bin/other"]),
