@@ -6,6 +6,7 @@ mod table;
 
 use std::fs;
 use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -24,8 +25,9 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 /// The interfaces that the default routes leave through.
 const ROUTES: &str = "/proc/net/route";
 
-/// Keeps the rule until the process receives a stop signal, then removes it. A process that is killed leaves the
-/// rule behind; its successor replaces it.
+/// Keeps the rule until the process receives a stop signal. The rule stays while tenants have networks: a restart of the
+/// service, or an upgrade, must not open a way between them. A process that is killed leaves it, too; its successor replaces
+/// it.
 ///
 /// # Errors
 /// Invalid settings, and a kernel that refuses the rule.
@@ -64,46 +66,92 @@ async fn keep(
     pool: Pool,
     stop: tokio_util::sync::CancellationToken,
 ) -> anyhow::Result<()> {
+    let (first, last) = (pool.first_address(), pool.last_address());
     let mut kept = None;
     loop {
-        let rule = DropRule {
-            first: pool.first_address(),
-            last: pool.last_address(),
-            uplinks: uplinks(&fs::read_to_string(ROUTES).context(ROUTES)?),
-        };
+        let uplinks = uplinks(&fs::read_to_string(ROUTES).context(ROUTES)?);
+        let rule = DropRule { first, last, uplinks };
         if kept.as_ref() != Some(&rule) || !table.is_present()? {
             table.replace(&rule)?;
             tracing::info!(%pool, uplinks = ?rule.uplinks, "firewall rule set");
             kept = Some(rule);
         }
         tokio::select! {
-            () = stop.cancelled() => return Ok(table.remove()?),
+            () = stop.cancelled() => break,
             () = tokio::time::sleep(CHECK_INTERVAL) => {}
         }
     }
+    if has_network_in(&fs::read_to_string(ROUTES).context(ROUTES)?, first..=last) {
+        tracing::info!("firewall rule kept, because tenants have networks");
+        return Ok(());
+    }
+    Ok(table.remove()?)
 }
 
 fn table_of(install: &InstallName) -> anyhow::Result<FilterTable> {
     Ok(FilterTable::new(&format!("cial-{install}"))?)
 }
 
+/// A line of `/proc/net/route`.
+struct Route<'a> {
+    interface: &'a str,
+    destination: Ipv4Addr,
+    mask: Ipv4Addr,
+}
+
+impl<'a> Route<'a> {
+    fn parse(line: &'a str) -> Option<Self> {
+        let mut fields = line.split_whitespace();
+        let interface = fields.next()?;
+        // The kernel prints the four bytes of an address as one integer of the machine.
+        let address = |field: &str| {
+            u32::from_str_radix(field, 16).ok().map(|number| Ipv4Addr::from(number.to_ne_bytes()))
+        };
+        let (destination, mask) = (address(fields.next()?)?, address(fields.nth(5)?)?);
+        Some(Self { interface, destination, mask })
+    }
+}
+
 /// Finds the interfaces of default routes in the text of `/proc/net/route`. The way out of the machine may be a bridge, too.
 fn uplinks(routes: &str) -> Vec<String> {
-    let unspecified = format!("{:08X}", u32::from(Ipv4Addr::UNSPECIFIED));
-    let uplink = |line: &str| {
-        let mut fields = line.split_whitespace();
-        let (interface, destination, mask) = (fields.next()?, fields.next()?, fields.nth(5)?);
-        (destination == unspecified && mask == unspecified).then(|| interface.to_owned())
-    };
-    let mut uplinks: Vec<_> = routes.lines().filter_map(uplink).collect();
+    let routes = routes.lines().filter_map(Route::parse);
+    let defaults = routes.filter(|r| r.destination.is_unspecified() && r.mask.is_unspecified());
+    let mut uplinks: Vec<_> = defaults.map(|route| route.interface.to_owned()).collect();
     uplinks.sort();
     uplinks.dedup();
     uplinks
 }
 
+/// Whether a network with a subnet in `pool` exists, by the text of `/proc/net/route`. The engine gives each of its bridges a
+/// route, also while no container is on it.
+fn has_network_in(routes: &str, pool: RangeInclusive<Ipv4Addr>) -> bool {
+    routes.lines().filter_map(Route::parse).any(|route| pool.contains(&route.destination))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(target_endian = "little")]
+    #[test]
+    fn a_network_of_the_pool_has_a_route_of_its_own() {
+        let pool = || Ipv4Addr::new(10, 201, 0, 0)..=Ipv4Addr::new(10, 201, 255, 255);
+        let route = |destination| {
+            format!("br0\t{destination}\t00000000\t0001\t0\t0\t0\tF8FFFFFF\t0\t0\t0\n")
+        };
+        let table = [
+            ("0000C90A", true),
+            ("F8FFC90A", true),
+            ("0000CA0A", false),
+            ("F8FFC80A", false),
+            ("000011AC", false),
+            ("00000000", false),
+        ];
+        for (destination, expected) in table {
+            assert_eq!(has_network_in(&route(destination), pool()), expected, "{destination}");
+        }
+        assert!(!has_network_in("", pool()));
+    }
 
     #[test]
     fn uplinks_are_the_interfaces_of_default_routes() {

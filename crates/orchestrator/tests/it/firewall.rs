@@ -10,7 +10,7 @@ use protocol::spec::Spec;
 use testkit::eventually;
 
 use crate::process::{PROGRAM, Process};
-use crate::support::{Install, PATIENCE, Running, spec, with_install};
+use crate::support::{Install, PATIENCE, Running, apply, spec, with_install};
 
 const NETWORKS: u8 = 40;
 const PORT: u16 = 8090;
@@ -33,12 +33,21 @@ async fn start(install: &Install) -> Process {
     process
 }
 
+/// Waits until the process handles SIGTERM: the rule may be there already, and does not tell whether it has come up.
+async fn stop(mut process: Process) {
+    let is_handled = async || catches(&process.0, Signal::SIGTERM);
+    eventually("the signal handler", PATIENCE, is_handled).await.unwrap();
+    signal(&process.0, Signal::SIGTERM);
+    let ended = async || Ok(process.0.try_wait()?.is_some());
+    eventually("the end", PATIENCE, ended).await.unwrap();
+}
+
 fn signal(process: &Child, signal: Signal) {
     kill(Pid::from_raw(process.id().try_into().unwrap()), signal).unwrap();
 }
 
 /// Whether a process has a handler for a signal. Before it has, the signal ends it.
-fn catches(process: &Child, signal: Signal) -> std::io::Result<bool> {
+fn catches(process: &Child, signal: Signal) -> anyhow::Result<bool> {
     let status = std::fs::read_to_string(format!("/proc/{}/status", process.id()))?;
     let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).expect("SigCgt");
     let caught = u64::from_str_radix(mask.trim(), 16).expect("a mask of signals");
@@ -87,8 +96,9 @@ fn connect(address: &str) -> String {
     )
 }
 
-/// Creates networks in the last quarter of the pool, a few at a time, as concurrent creates of tenants do.
-async fn create_networks(install: &Install) {
+/// Creates networks in the second half of the pool, a few at a time, as concurrent creates of tenants do. Restarts the
+/// firewall meanwhile, and returns its last process.
+async fn create_networks(install: &Install, mut firewall: Process) -> Process {
     let base = install.pool.replace(".0/22", "");
     let (head, third) = base.rsplit_once('.').unwrap();
     let third = third.parse::<u8>().unwrap();
@@ -106,14 +116,20 @@ async fn create_networks(install: &Install) {
         install.client.create_network(request).await.unwrap();
     };
     for first in (0..NETWORKS).step_by(4) {
-        futures_util::future::join_all((first..first + 4).map(create)).await;
+        let restart = async {
+            stop(firewall).await;
+            start(install).await
+        };
+        let created = futures_util::future::join_all((first..first + 4).map(create));
+        (firewall, _) = tokio::join!(restart, created);
     }
+    firewall
 }
 
 #[tokio::test]
-async fn no_tenant_reaches_another_while_networks_are_created() {
+async fn no_tenant_reaches_another_while_networks_are_created_and_the_firewall_restarts() {
     with_install(async |install| {
-        let _firewall = start(install).await;
+        let firewall = start(install).await;
         let running = install.controller();
         let (one, _) = container(install, &running, &spec("one", "")).await;
         let (other, address) = container(install, &running, &spec("other", "")).await;
@@ -124,7 +140,7 @@ async fn no_tenant_reaches_another_while_networks_are_created() {
         });
         reached.await.unwrap();
         let client = in_network_of(one, &connect(&address));
-        create_networks(install).await;
+        let _firewall = create_networks(install, firewall).await;
         signal(&client.0, Signal::SIGTERM);
         let mut client = client;
         let mut output = String::new();
@@ -137,20 +153,19 @@ async fn no_tenant_reaches_another_while_networks_are_created() {
 }
 
 #[tokio::test]
-async fn the_rule_outlives_a_kill_and_ends_with_a_stop() {
+async fn the_rule_outlives_a_kill_and_ends_with_a_stop_once_no_tenant_has_a_network() {
     with_install(async |install| {
         assert!(!has_rule(install));
         let mut killed = start(install).await;
         killed.0.kill().unwrap();
         killed.0.wait().unwrap();
         assert!(has_rule(install), "a killed process leaves tenants apart");
-        // The rule is there already, and does not tell whether the next process has come up.
-        let mut stopped = start(install).await;
-        let is_handled = async || Ok(catches(&stopped.0, Signal::SIGTERM)?);
-        eventually("the signal handler", PATIENCE, is_handled).await.unwrap();
-        signal(&stopped.0, Signal::SIGTERM);
-        let ended = async || Ok(stopped.0.try_wait()?.is_some());
-        eventually("the end", PATIENCE, ended).await.unwrap();
+        let (running, tenant) = (install.controller(), spec("acme", ""));
+        running.controller.operations.apply(apply(&tenant, false)).await.unwrap();
+        stop(start(install).await).await;
+        assert!(has_rule(install), "a restart of the service, or an upgrade");
+        running.controller.operations.delete(tenant.id).await.unwrap();
+        stop(start(install).await).await;
         assert!(!has_rule(install));
     })
     .await;
