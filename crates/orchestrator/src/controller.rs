@@ -48,10 +48,10 @@ impl Controller {
         epoch: u64,
         settings: SleepSettings,
     ) -> Arc<Self> {
-        match state_dir.remove_temporary_files() {
+        match state_dir.recover() {
             Ok(0) => {}
             Ok(files) => tracing::info!(files, "temporary state files removed"),
-            Err(error) => tracing::warn!(%error, "temporary state files not removed"),
+            Err(error) => tracing::warn!(%error, "state files of earlier processes not recovered"),
         }
         let metrics = Arc::new(Metrics::default());
         let (leases, commands) = LeaseService::new(epoch, settings);
@@ -100,7 +100,7 @@ impl Controller {
                 () = self.sleep.run_timer() => {}
                 () = &mut revocations => return,
                 _ = resync.tick() => self.operations.resync_later(),
-                _ = save.tick() => self.sleep.save_last_uses(),
+                _ = save.tick() => self.sleep.save_states(),
                 _ = disk.tick() => self.operations.check_disk_later(),
             }
         }

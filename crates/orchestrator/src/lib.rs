@@ -103,7 +103,7 @@ pub async fn serve_api(
     }
     running.abort();
     controller.sleep.wait_for_calls().await;
-    controller.sleep.save_last_uses();
+    controller.sleep.save_states();
     Ok(())
 }
 

@@ -120,6 +120,9 @@ pub struct ObservedTenant {
     pub container_port: Option<u16>,
     /// `None` while the tenant is unreachable.
     pub upstream: Option<Upstream>,
+    /// The orchestrator has no spec of this tenant, because its state was lost. It starts nothing until the spec is applied.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lacks_spec: bool,
     /// Whether the image tag now names another image.
     pub image_outdated: bool,
     /// How the container differs from its spec and the installation's settings; the next start

@@ -29,6 +29,10 @@ impl Observation {
         self.observed().is_some_and(|observed| observed.generation < desired.generation)
     }
 
+    fn lacks_spec(&self) -> bool {
+        self.observed().is_some_and(|observed| observed.lacks_spec)
+    }
+
     fn observed(&self) -> Option<&ObservedTenant> {
         match self {
             Self::Unknown | Self::Absent => None,
@@ -125,6 +129,8 @@ fn plan_container(desired: DesiredState, status: &TenantStatus, observation: &Ob
             Some(Phase::Starting | Phase::Ready | Phase::Frozen | Phase::Sleeping),
         ) => match desired {
             DesiredState { change: true, .. } => Step::Update,
+            // Without its spec, the orchestrator cannot start the tenant again.
+            DesiredState { .. } if observation.lacks_spec() => Step::Update,
             // A starting tenant is awake soon, which fulfils the wake request.
             DesiredState { wake: true, .. } if phase != Some(Phase::Starting) => Step::Wake,
             DesiredState { .. } => Step::Noop,

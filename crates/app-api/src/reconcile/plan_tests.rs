@@ -26,6 +26,7 @@ pub(crate) fn observed(phase: Phase) -> ObservedTenant {
         container_id: "c".into(),
         container_port: (phase == Phase::Ready).then_some(40_000),
         upstream: None,
+        lacks_spec: false,
         image_outdated: false,
         drift: std::collections::BTreeSet::new(),
         exits: 0,
@@ -116,6 +117,24 @@ fn every_step_by_desired_state_and_observation() {
     }
     let table: Vec<_> = table.lines().map(str::trim_end).collect();
     insta::assert_snapshot!(table.join("\n"));
+}
+
+#[test]
+fn a_lost_spec_is_applied_again_without_waking_the_tenant() {
+    let steps = PHASES.map(|phase| {
+        let lost = ObservedTenant { lacks_spec: true, ..observed(phase) };
+        let step = |desired| plan(desired_state(desired), &status(State::Running), &present(&lost));
+        format!("{phase:?} · {:?} · {:?}", step(Desired::Running), step(Desired::Stopped))
+    });
+    insta::assert_snapshot!(steps.join("\n"), @r"
+    Created · Run · Noop
+    Starting · Update · Stop
+    Ready · Update · Stop
+    Frozen · Update · Stop
+    Sleeping · Update · Stop
+    Stopped · Run · Noop
+    Exited · Run · Stop
+    ");
 }
 
 #[test]
@@ -338,7 +357,8 @@ fn a_frozen_or_sleeping_tenant_is_woken_only_by_its_owners_start() {
 /// Applies one step to an engine that always succeeds.
 fn apply_step(step: Step, engine: &mut Option<ObservedTenant>) {
     *engine = match step {
-        Step::Noop | Step::Update | Step::CreateDatabase | Step::RemoveDatabase => return,
+        Step::Noop | Step::CreateDatabase | Step::RemoveDatabase => return,
+        Step::Update => engine.take().map(|held| ObservedTenant { lacks_spec: false, ..held }),
         Step::Run | Step::Restart | Step::Wake => Some(observed(Phase::Starting)),
         Step::Stop => engine.take().map(|held| ObservedTenant { phase: Phase::Stopped, ..held }),
         Step::Remove => None,
@@ -346,7 +366,11 @@ fn apply_step(step: Step, engine: &mut Option<ObservedTenant>) {
 }
 
 fn any_observed() -> impl Strategy<Value = Option<ObservedTenant>> {
-    proptest::option::of(proptest::sample::select(PHASES.to_vec()).prop_map(observed))
+    let phases = proptest::sample::select(PHASES.to_vec());
+    let any = (phases, any::<bool>());
+    proptest::option::of(
+        any.prop_map(|(phase, lacks_spec)| ObservedTenant { lacks_spec, ..observed(phase) }),
+    )
 }
 
 fn any_desired_state() -> impl Strategy<Value = DesiredState> {

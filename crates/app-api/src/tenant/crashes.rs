@@ -95,6 +95,7 @@ mod tests {
             container_id: "c".into(),
             container_port: None,
             upstream: None,
+            lacks_spec: false,
             image_outdated: false,
             drift: std::collections::BTreeSet::new(),
             exits: 0,

@@ -77,6 +77,8 @@ struct SimulatedEngine {
     /// Bytes in a tenant's volumes, where a test set them.
     disk_bytes: HashMap<TenantId, u64>,
     gauges: HashMap<TenantId, GaugeReport>,
+    /// [`Spec::sealed_env`] of each tenant's last start.
+    sealed_env: HashMap<TenantId, Option<String>>,
     /// Volumes outlive containers.
     volumes: BTreeSet<TenantId>,
     /// The reason why the engine is unreachable, if it is.
@@ -153,6 +155,11 @@ impl MemoryDriver {
         let state = self.state();
         let of_tenant = state.revoked.iter().filter(|(tenant, _)| *tenant == id);
         of_tenant.map(|(_, sessions)| sessions.clone()).collect()
+    }
+
+    /// The variables that the tenant received at its last start.
+    pub fn sealed_env(&self, id: TenantId) -> Option<String> {
+        self.state().sealed_env.get(&id).cloned().flatten()
     }
 
     pub fn has_volumes(&self, id: TenantId) -> bool {
@@ -336,7 +343,11 @@ impl MemoryDriver {
         self.status_or_error(spec.id)
     }
 
-    async fn start_tenant(&self, id: TenantId) -> Result<ContainerStatus, DriverError> {
+    async fn start_tenant(
+        &self,
+        id: TenantId,
+        sealed_env: Option<&str>,
+    ) -> Result<ContainerStatus, DriverError> {
         let script = self.call(id).await?;
         if script.refuses_start {
             return Err(refused());
@@ -351,6 +362,7 @@ impl MemoryDriver {
             tenant.ready = false;
             tenant.started_at = Some(at);
             state.calls.push(format!("start {id}"));
+            state.sealed_env.insert(id, sealed_env.map(str::to_owned));
         }
         drop(state);
         if starts {
@@ -407,8 +419,12 @@ impl Driver for MemoryDriver {
         Box::pin(self.ensure_tenant(spec))
     }
 
-    fn start<'a>(&'a self, id: TenantId, _: Option<&'a str>) -> DriverFuture<'a, ContainerStatus> {
-        Box::pin(self.start_tenant(id))
+    fn start<'a>(
+        &'a self,
+        id: TenantId,
+        sealed_env: Option<&'a str>,
+    ) -> DriverFuture<'a, ContainerStatus> {
+        Box::pin(self.start_tenant(id, sealed_env))
     }
 
     fn stop(&self, id: TenantId) -> DriverFuture<'_, ContainerStatus> {

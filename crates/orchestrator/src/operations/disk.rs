@@ -79,7 +79,7 @@ impl Operations {
     }
 
     fn disk_use_of(&self, id: TenantId, entry: &TenantEntry) -> Option<DiskUse> {
-        let limit_bytes = entry.record.persisted.spec.as_ref()?.limits.disk_bytes;
+        let limit_bytes = entry.record.spec()?.limits.disk_bytes;
         Some(DiskUse { tenant: id, used_bytes: self.disk_bytes(id), limit_bytes })
     }
 
@@ -96,7 +96,7 @@ impl Operations {
     }
 
     fn excess(&self, id: TenantId, entry: &TenantEntry) -> Option<DiskExcess> {
-        let limit_bytes = entry.record.persisted.spec.as_ref()?.limits.disk_bytes;
+        let limit_bytes = entry.record.spec()?.limits.disk_bytes;
         self.disk.lock().excess(id, limit_bytes)
     }
 

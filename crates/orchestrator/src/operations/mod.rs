@@ -249,9 +249,8 @@ impl Operations {
         version: SpecVersion,
     ) -> Result<(), DriverError> {
         let ApplyRequest { spec, run, restart, revoked_sessions } = request;
-        let target = self.store.set_spec(spec, version).map_err(|error| state_dir_error(&error))?;
-        let is_revoked_changed = self.store.set_revoked_sessions(spec.id, revoked_sessions);
-        if is_revoked_changed.map_err(|error| state_dir_error(&error))? {
+        let target = self.store.set_spec(spec, version);
+        if self.store.set_revoked_sessions(spec.id, revoked_sessions) {
             revocation::deliver_later(&self.driver, &self.store, spec.id);
         }
         let stays_asleep = *run && !*restart && target == TargetState::Asleep;
@@ -261,10 +260,15 @@ impl Operations {
         if *restart || !*run {
             turn.stop_if_present().await?;
         }
+        // The disk is written beside the engine's calls, and before a start: after a loss of power no tenant may start from
+        // another spec than the one that its caller saw applied.
+        let (saved, container) =
+            tokio::join!(self.store.save_requested(spec.id), turn.ensure(spec));
+        saved.map_err(|error| state_dir_error(&error))?;
+        let mut container = container?;
         let mut attempts = MAX_START_ATTEMPTS;
         loop {
             attempts -= 1;
-            let container = turn.ensure(spec).await?;
             let is_down = match container.run {
                 RunState::Running | RunState::Restarting | RunState::Paused => false,
                 RunState::Created | RunState::Exited(_) => true,
@@ -274,10 +278,11 @@ impl Operations {
             }
             let permit = self.starts.acquire().await;
             turn.check_not_deleted()?;
-            match turn.start().await {
+            match turn.start(spec).await {
                 // Another program removed the container between the two calls.
                 Err(error) if error.code == DriverErrorCode::NoSuchTenant && attempts > 0 => {
                     drop(permit);
+                    container = turn.ensure(spec).await?;
                 }
                 result => return result,
             }
@@ -320,8 +325,12 @@ impl CallLimit {
     }
 }
 
+/// Stops also where the disk is full: a delete may begin with a stop, and frees the disk. The state file is written again
+/// later, and its loss costs no more than a repeated stop: the control plane knows that the tenant is to be stopped.
 async fn stop_in_turn(turn: &Turn<'_>) -> Result<(), DriverError> {
-    turn.set_target(TargetState::Stopped)?;
+    if let Err(error) = turn.set_target(TargetState::Stopped) {
+        tracing::warn!(tenant = %turn.tenant(), %error, "state file not written");
+    }
     if turn.stop_if_present().await? {
         Ok(())
     } else {

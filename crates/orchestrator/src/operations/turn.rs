@@ -183,11 +183,11 @@ impl Turn<'_> {
         Ok(status)
     }
 
-    pub(crate) async fn start(&self) -> Result<(), DriverError> {
+    /// Starts the tenant's container, which was made from `spec`.
+    pub(crate) async fn start(&self, spec: &Spec) -> Result<(), DriverError> {
         self.operations.check_disk_limit(self.id)?;
         self.operations.store.on_event(self.id, ContainerEvent::StartRequested);
-        let spec = self.operations.store.recipe(self.id).spec;
-        let sealed_env = spec.as_ref().and_then(|spec| spec.sealed_env.as_deref());
+        let sealed_env = spec.sealed_env.as_deref();
         let status = self.operations.driver.start(self.id, sealed_env).await?;
         self.operations.store.on_started(self.id, status);
         Ok(())

@@ -144,10 +144,10 @@ impl SleepController {
         begins.then_some(PendingEngineCall { controller: self, id, call_id: Some(call_id) })
     }
 
-    /// Writes the state files of the tenants that were used since the last call: every few seconds, and before the process
-    /// ends.
-    pub fn save_last_uses(&self) {
-        for id in self.leases.take_used() {
+    /// Writes the state files of the tenants that were used since the last call, and those that could not be written before:
+    /// every few seconds, and before the process ends.
+    pub fn save_states(&self) {
+        for id in self.leases.take_used().into_iter().chain(self.store.unsaved()) {
             if self.store.read(id, |_| ()).is_some() {
                 self.store.save_or_log(id);
             }

@@ -7,10 +7,14 @@ use lease::{CallId, EngineCall};
 use protocol::TenantId;
 
 use super::{SleepController, call_outcome};
-use crate::driver::DriverError;
+use crate::driver::{DriverError, DriverErrorCode};
 use crate::operations::Turn;
 use crate::tenants::state_dir::TargetState;
 use crate::tenants::{ContainerEvent, Recipe};
+
+/// A start with what the container was made from could hand the program variables that its owner replaced.
+const SPEC_LOST: &str = "Its configuration was lost with the orchestrator's state. It can be started as soon as the control plane \
+     has applied the configuration again, which happens by itself.";
 
 impl SleepController {
     pub(super) async fn wake_tenant(
@@ -58,19 +62,22 @@ impl SleepController {
     /// Where nothing changed since the tenant was stopped, the engine's start call is the only step.
     async fn start_again(&self, turn: &Turn<'_>) -> Result<(), DriverError> {
         turn.check_not_deleted()?;
-        let Recipe { spec, is_outdated } = self.store.recipe(turn.tenant());
-        if let Some(spec) = spec.as_ref().filter(|_| is_outdated) {
-            turn.ensure(spec).await?;
+        let recipe = self.store.recipe(turn.tenant());
+        let Some(Recipe { spec, is_outdated }) = recipe else {
+            return Err(DriverError::new(DriverErrorCode::Internal, SPEC_LOST));
+        };
+        if is_outdated {
+            turn.ensure(&spec).await?;
         }
         self.store.on_event(turn.tenant(), ContainerEvent::StartRequested);
         turn.set_target(TargetState::Running)?;
-        match (turn.start().await, spec) {
+        match turn.start(&spec).await {
             // Its network or its container may be gone: once more, from its spec.
-            (Err(error), Some(spec)) if !is_outdated && error.is_fixed_by_recreating() => {
+            Err(error) if !is_outdated && error.is_fixed_by_recreating() => {
                 turn.ensure(&spec).await?;
-                turn.start().await
+                turn.start(&spec).await
             }
-            (result, _) => result,
+            result => result,
         }
     }
 }

@@ -62,7 +62,7 @@ pub struct PhaseObservation<'a> {
 pub struct TenantStore {
     table: Mutex<TenantTable>,
     feed: Feed<ObservedTenant>,
-    state_dir: StateDir,
+    state_dir: Arc<StateDir>,
     observer: Arc<dyn TenantObserver>,
     metrics: Arc<Metrics>,
 }
@@ -82,6 +82,10 @@ pub(crate) struct TenantEntry {
     pub(crate) record: TenantRecord,
     /// Counts the specs that were requested; see [`SpecVersion`].
     spec_version: u64,
+    /// The disk does not hold what was requested last.
+    is_request_unsaved: bool,
+    /// The last write of the rest of the state failed.
+    is_state_unsaved: bool,
     /// The response to the last busy check.
     pub(crate) busy_response: Option<Result<BusyList, BusyError>>,
     /// The engine's error of the last wake.
@@ -102,9 +106,9 @@ pub(crate) struct StatusChange {
 }
 
 /// The spec of a tenant, and whether its container can be started as it is.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Recipe {
-    pub(crate) spec: Option<Spec>,
+    pub(crate) spec: Spec,
     pub(crate) is_outdated: bool,
 }
 
@@ -116,7 +120,8 @@ impl TenantStore {
         observer: Arc<dyn TenantObserver>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { table: Mutex::default(), feed: Feed::new(epoch), state_dir, observer, metrics }
+        let (table, feed) = (Mutex::default(), Feed::new(epoch));
+        Self { table, feed, state_dir: Arc::new(state_dir), observer, metrics }
     }
 
     /// The observed state of all tenants.
@@ -280,54 +285,70 @@ impl TenantStore {
         version
     }
 
-    /// Saves a requested spec. Returns the target before.
-    pub(crate) fn set_spec(&self, spec: &Spec, version: SpecVersion) -> io::Result<TargetState> {
+    /// Takes over a requested spec. Returns the target before.
+    pub(crate) fn set_spec(&self, spec: &Spec, version: SpecVersion) -> TargetState {
         let (is_changed, target) = self.update(spec.id, |record| {
-            let old = record.persisted.spec.replace(spec.clone());
+            let old = record.persisted.requested.spec.replace(spec.clone());
             (old.as_ref() != Some(spec), record.persisted.target)
         });
+        if let Some(entry) = self.lock().tenants.get_mut(&spec.id) {
+            entry.is_request_unsaved |= is_changed;
+        }
         // Once more for a tenant that the observer met only now; never over a spec that was requested later.
         if self.read(spec.id, |entry| SpecVersion(entry.spec_version)) == Some(version) {
             self.observer.on_policy(spec);
         }
-        if is_changed {
-            self.save(spec.id)?;
-        }
-        Ok(target)
+        target
     }
 
-    /// Saves the admin sessions that have ended. Returns whether the list changed.
-    pub(crate) fn set_revoked_sessions(&self, id: TenantId, sessions: &[Uuid]) -> io::Result<bool> {
-        let is_changed = self.update(id, |record| {
-            let is_changed = record.persisted.revoked_sessions != sessions;
-            record.persisted.revoked_sessions = sessions.to_vec();
-            is_changed
+    /// Takes over the admin sessions that have ended. Returns whether the list changed.
+    pub(crate) fn set_revoked_sessions(&self, id: TenantId, sessions: &[Uuid]) -> bool {
+        let mut table = self.lock();
+        let Some(entry) = table.tenants.get_mut(&id) else { return false };
+        let known = &mut entry.record.persisted.requested.revoked_sessions;
+        let is_changed = known != sessions;
+        *known = sessions.to_vec();
+        entry.is_request_unsaved |= is_changed;
+        is_changed
+    }
+
+    /// Saves what was requested of a tenant, unless the disk holds it. Must be called in the tenant's turn.
+    pub(crate) async fn save_requested(&self, id: TenantId) -> io::Result<()> {
+        let unsaved = self.read(id, |entry| {
+            entry.is_request_unsaved.then(|| entry.record.persisted.requested.clone())
         });
-        if is_changed {
-            self.save(id)?;
+        let Some(requested) = unsaved.flatten() else { return Ok(()) };
+        let state_dir = self.state_dir.clone();
+        let write = tokio::task::spawn_blocking(move || state_dir.write_requested(id, &requested));
+        write.await.unwrap_or_else(|panic| Err(io::Error::other(panic)))?;
+        if let Some(entry) = self.lock().tenants.get_mut(&id) {
+            entry.is_request_unsaved = false;
         }
-        Ok(is_changed)
+        self.metrics.sleep.count_state_write();
+        Ok(())
     }
 
     /// The admin sessions that have ended, and from which sessions of this tenant may derive.
     pub(crate) fn revoked_sessions(&self, id: TenantId) -> Vec<Uuid> {
-        self.read(id, |entry| entry.record.persisted.revoked_sessions.clone()).unwrap_or_default()
+        self.read(id, |entry| entry.record.persisted.requested.revoked_sessions.clone())
+            .unwrap_or_default()
     }
 
     pub(crate) fn set_target(&self, id: TenantId, target: TargetState) -> io::Result<()> {
         let before = self.update(id, |record| record.set_target(target));
-        if before == target { Ok(()) } else { self.save(id) }
+        let is_unsaved = self.read(id, |entry| entry.is_state_unsaved).unwrap_or_default();
+        if before == target && !is_unsaved { Ok(()) } else { self.save(id) }
     }
 
-    pub(crate) fn recipe(&self, id: TenantId) -> Recipe {
+    pub(crate) fn recipe(&self, id: TenantId) -> Option<Recipe> {
         let recipe = |entry: &TenantEntry| {
-            let Some(spec) = entry.record.persisted.spec.clone() else { return Recipe::default() };
+            let spec = entry.record.spec()?.clone();
             let fits = entry.record.status().is_some_and(|status| {
                 status.drift_from(&spec).is_empty() && spec.generation <= status.generation
             });
-            Recipe { spec: Some(spec), is_outdated: !fits }
+            Some(Recipe { spec, is_outdated: !fits })
         };
-        self.read(id, recipe).unwrap_or_default()
+        self.read(id, recipe).flatten()
     }
 
     pub(crate) fn set_busy_response(&self, id: TenantId, response: Result<BusyList, BusyError>) {
@@ -437,14 +458,30 @@ impl TenantStore {
             if table.tombstones.contains(id) {
                 return None;
             }
-            let persisted = &mut table.tenants.get_mut(&id)?.record.persisted;
+            let entry = table.tenants.get_mut(&id)?;
+            entry.is_state_unsaved = false;
+            let persisted = &mut entry.record.persisted;
             persisted.last_use = last_use.or(persisted.last_use);
             Some(persisted.clone())
-        })?;
-        if written {
-            self.metrics.sleep.count_state_write();
+        });
+        match written {
+            Ok(true) => self.metrics.sleep.count_state_write(),
+            Ok(false) => {}
+            Err(error) => {
+                if let Some(entry) = self.lock().tenants.get_mut(&id) {
+                    entry.is_state_unsaved = true;
+                }
+                return Err(error);
+            }
         }
         Ok(())
+    }
+
+    /// Tenants whose state could not be written.
+    pub(crate) fn unsaved(&self) -> Vec<TenantId> {
+        let table = self.lock();
+        let unsaved = table.tenants.iter().filter(|(_, entry)| entry.is_state_unsaved);
+        unsaved.map(|(id, _)| *id).collect()
     }
 
     /// Must be called with the lock held, so that the last published state is the last known one.
@@ -484,10 +521,10 @@ const NOT_LISTED: &str = "The engine's containers were not listed yet. Ask again
 
 impl TenantRecord {
     fn observation(&self, phase: Phase) -> PhaseObservation<'_> {
-        let PersistedState { target, spec, last_use, .. } = &self.persisted;
+        let PersistedState { target, last_use, .. } = &self.persisted;
         PhaseObservation {
             phase,
-            spec: spec.as_ref(),
+            spec: self.spec(),
             last_use: *last_use,
             is_stopped_by_owner: *target == TargetState::Stopped,
         }

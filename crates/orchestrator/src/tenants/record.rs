@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use protocol::Timestamp;
 use protocol::orchestrator::{Drift, Exit, ObservedTenant, Phase};
+use protocol::spec::Spec;
 
 use super::container_state::{ContainerEvent, ContainerState, PendingCall, RunHistory};
 use crate::driver::{ContainerStatus, ExitStatus, RunState, describe_drift};
@@ -49,6 +50,10 @@ impl TenantRecord {
 
     pub(crate) fn status(&self) -> Option<&ContainerStatus> {
         self.status.as_ref()
+    }
+
+    pub(crate) fn spec(&self) -> Option<&Spec> {
+        self.persisted.requested.spec.as_ref()
     }
 
     pub(crate) fn is_alive(&self) -> bool {
@@ -210,7 +215,7 @@ impl TenantRecord {
 
     /// How the container differs from its spec and the installation's settings, as far as that is known.
     pub(crate) fn drift(&self) -> BTreeSet<Drift> {
-        match (&self.status, &self.persisted.spec) {
+        match (&self.status, self.spec()) {
             (Some(status), Some(spec)) => status.drift_from(spec),
             (Some(status), None) => status.drift.clone(),
             (None, _) => BTreeSet::new(),
@@ -222,7 +227,7 @@ impl TenantRecord {
         let Some(status) = &self.status else {
             // The container is gone; the spec to make another one is not.
             let can_wake = self.persisted.target == TargetState::Asleep;
-            return (can_wake && self.persisted.spec.is_some()).then_some(Phase::Sleeping);
+            return (can_wake && self.spec().is_some()).then_some(Phase::Sleeping);
         };
         let phase = phase(status, self.persisted.target);
         let is_never_started = phase == Phase::Created;
@@ -246,6 +251,7 @@ impl TenantRecord {
             container_id: status.container.clone(),
             container_port: status.port,
             upstream: status.upstream.clone().filter(|_| is_reachable),
+            lacks_spec: self.spec().is_none(),
             image_outdated: status.drift.contains(&Drift::Image),
             drift: self.drift(),
             exits: self.exits,

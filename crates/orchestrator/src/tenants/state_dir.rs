@@ -1,7 +1,10 @@
-//! The state that must outlive this process and is not on the engine: one small file per tenant. A lost file costs one
-//! idle period and a few reasons, never a tenant.
+//! The state that must outlive this process and is not on the engine: two small files per tenant.
+//!
+//! `{id}.spec.json` holds what the control plane requested, and survives a loss of power: a start with an older spec would
+//! hand the program variables that its owner replaced. `{id}.json` holds the rest, may be lost, and costs one idle period and
+//! a few reasons then.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -28,27 +31,37 @@ pub enum TargetState {
     Asleep,
 }
 
-/// The content of one file. Each field is read by itself: a missing or unreadable field is `None`.
+/// The content of both files. Each field is read by itself: a missing or unreadable field is `None`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PersistedState {
     #[serde(rename = "intent", deserialize_with = "readable_or_default")]
     pub target: TargetState,
-    /// Includes the sleep policy. A wake makes the container from this spec when none exists.
-    #[serde(deserialize_with = "spec_of_any_build")]
-    pub spec: Option<Spec>,
+    /// In `{id}.spec.json`. Earlier builds wrote one file, which [`StateDir::recover`] splits.
+    #[serde(flatten, skip_serializing)]
+    pub requested: RequestedState,
     #[serde(deserialize_with = "readable_or_default")]
     pub last_use: Option<Timestamp>,
     #[serde(deserialize_with = "readable_or_default")]
     pub asleep_because: Option<String>,
     #[serde(deserialize_with = "readable_or_default")]
     pub last_wake: Option<LastWake>,
+}
+
+/// What the control plane requested of a tenant.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RequestedState {
+    /// Includes the sleep policy. A wake makes the container from this spec when none exists. `None`: the spec was lost, and
+    /// the control plane must apply it before the tenant is started.
+    #[serde(deserialize_with = "spec_of_any_build")]
+    pub spec: Option<Spec>,
     /// Admin sessions that have ended, as app-api last reported them.
     #[serde(deserialize_with = "readable_or_default")]
     pub revoked_sessions: Vec<Uuid>,
 }
 
-/// The directory of all state files: `{id}.json`, written as `.{id}.json` and renamed.
+/// The directory of all state files. Each is written under a name that begins with a dot, and renamed.
 #[derive(Debug)]
 pub struct StateDir {
     directory: PathBuf,
@@ -62,17 +75,23 @@ impl StateDir {
         Self { directory, writing: Mutex::default() }
     }
 
-    /// Returns the default for a tenant without a file. A file that exists and cannot be parsed, after a loss of power,
+    /// Returns the default for a tenant without files. A `{id}.json` that exists and cannot be parsed, after a loss of power,
     /// reads as asleep: as running, the tenant would look crashed, and all such tenants would be started at once.
     pub fn read(&self, id: TenantId) -> PersistedState {
-        let Ok(text) = fs::read(self.path(id)) else { return PersistedState::default() };
         let unreadable =
             || PersistedState { target: TargetState::Asleep, ..PersistedState::default() };
-        serde_json::from_slice(&text).unwrap_or_else(|_| unreadable())
+        let mut state = match fs::read(self.path(id)) {
+            Ok(text) => serde_json::from_slice(&text).unwrap_or_else(|_| unreadable()),
+            Err(_) => PersistedState::default(),
+        };
+        if let Ok(text) = fs::read(self.requested_path(id)) {
+            state.requested = serde_json::from_slice(&text).unwrap_or_default();
+        }
+        state
     }
 
-    /// Writes the state that `latest` returns, and nothing for `None`. `latest` is called with this directory's lock held.
-    /// Returns whether a file was written.
+    /// Writes all but [`PersistedState::requested`] of the state that `latest` returns, and nothing for `None`. `latest` is
+    /// called with this directory's lock held. Returns whether a file was written.
     ///
     /// # Errors
     /// The file system's own, [`io::ErrorKind::StorageFull`] among them. The old file is intact then.
@@ -90,38 +109,54 @@ impl StateDir {
     /// Replaces the file as a whole, as far as a kill of this process goes. A loss of power may undo the write or empty the
     /// file: leases are granted on the same threads, and visitors must not wait for a disk.
     fn write(&self, id: TenantId, state: &PersistedState) -> io::Result<()> {
-        let temporary = self.temporary_path(id);
-        let written = write_file(&temporary, &serde_json::to_vec(state)?)
-            .and_then(|()| fs::rename(&temporary, self.path(id)));
-        if written.is_err() {
-            // Frees the bytes of a full disk.
-            let _ = fs::remove_file(&temporary);
-        }
-        written
+        replace(&self.path(id), &serde_json::to_vec(state)?, |_| Ok(()))
     }
 
-    /// Removes the file, and the temporary file of an interrupted write. Succeeds when neither exists.
+    /// Replaces what was requested, so that a loss of power leaves the old file or the new one, and the new one once this
+    /// returned. Waits for the disk: must not be called on a thread that grants leases. One call at a time for each tenant.
+    ///
+    /// # Errors
+    /// The file system's own, [`io::ErrorKind::StorageFull`] among them. The old file is intact then.
+    pub(super) fn write_requested(&self, id: TenantId, state: &RequestedState) -> io::Result<()> {
+        replace(&self.requested_path(id), &serde_json::to_vec(state)?, File::sync_all)?;
+        File::open(&self.directory)?.sync_all()
+    }
+
+    /// Removes both files, and the temporary files of interrupted writes. Succeeds when none exists.
     ///
     /// # Errors
     /// The file system's own.
     pub fn remove(&self, id: TenantId) -> io::Result<()> {
         let _one = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        remove_if_present(&self.temporary_path(id))?;
-        remove_if_present(&self.path(id))
+        for path in [self.requested_path(id), self.path(id)] {
+            remove_if_present(&temporary(&path))?;
+            remove_if_present(&path)?;
+        }
+        Ok(())
     }
 
-    /// Removes the temporary files that a process left behind when it was killed during a write. Must run before this
-    /// process writes; returns the number of files removed.
+    /// Removes the temporary files that a process left behind when it was killed during a write, and splits the files of
+    /// earlier builds. Must run before this process writes; returns the number of temporary files.
     ///
     /// # Errors
     /// The file system's own.
-    pub fn remove_temporary_files(&self) -> io::Result<usize> {
+    pub fn recover(&self) -> io::Result<usize> {
         let mut removed = 0;
         for entry in fs::read_dir(&self.directory)? {
             let name = entry?.file_name();
-            if name.to_str().is_some_and(is_temporary) {
-                remove_if_present(&self.directory.join(&name))?;
-                removed += 1;
+            let Some((kind, id)) = name.to_str().and_then(parse_name) else { continue };
+            match kind {
+                FileKind::Temporary => {
+                    remove_if_present(&self.directory.join(&name))?;
+                    removed += 1;
+                }
+                FileKind::State if !self.requested_path(id).exists() => {
+                    let requested = self.read(id).requested;
+                    if requested.spec.is_some() {
+                        self.write_requested(id, &requested)?;
+                    }
+                }
+                FileKind::State | FileKind::Requested => {}
             }
         }
         Ok(removed)
@@ -131,21 +166,59 @@ impl StateDir {
         self.directory.join(format!("{id}.json"))
     }
 
-    fn temporary_path(&self, id: TenantId) -> PathBuf {
-        self.directory.join(format!(".{id}.json"))
+    fn requested_path(&self, id: TenantId) -> PathBuf {
+        self.directory.join(format!("{id}.spec.json"))
     }
 }
 
-/// Only names that [`StateDir::temporary_path`] makes: the directory may hold files of others.
-fn is_temporary(name: &str) -> bool {
-    let id = name.strip_prefix('.').and_then(|name| name.strip_suffix(".json"));
-    id.is_some_and(|id| id.parse::<TenantId>().is_ok())
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FileKind {
+    State,
+    Requested,
+    Temporary,
 }
 
-fn write_file(path: &Path, content: &[u8]) -> io::Result<()> {
-    let mut options = OpenOptions::new();
-    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    file.write_all(content)
+/// Only names that [`StateDir`] makes: the directory may hold files of others.
+fn parse_name(name: &str) -> Option<(FileKind, TenantId)> {
+    let (is_temporary, name) = match name.strip_prefix('.') {
+        Some(name) => (true, name),
+        None => (false, name),
+    };
+    let stem = name.strip_suffix(".json")?;
+    let (kind, id) = match stem.strip_suffix(".spec") {
+        Some(id) => (FileKind::Requested, id),
+        None => (FileKind::State, stem),
+    };
+    Some((if is_temporary { FileKind::Temporary } else { kind }, id.parse().ok()?))
+}
+
+/// The name under which a file is written before it replaces the old one.
+fn temporary(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}"))
+}
+
+/// Writes a whole file and puts it in the place of `path`. `before_rename` gets the written file.
+fn replace(
+    path: &Path,
+    content: &[u8],
+    before_rename: impl FnOnce(&File) -> io::Result<()>,
+) -> io::Result<()> {
+    let temporary = temporary(path);
+    let write = || {
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        let mut file = options.open(&temporary)?;
+        file.write_all(content)?;
+        before_rename(&file)?;
+        fs::rename(&temporary, path)
+    };
+    let written = write();
+    if written.is_err() {
+        // Frees the bytes of a full disk.
+        let _ = fs::remove_file(&temporary);
+    }
+    written
 }
 
 fn remove_if_present(path: &Path) -> io::Result<()> {
@@ -282,7 +355,10 @@ mod tests {
         let at = chrono::DateTime::from_timestamp(1_700_000_000, 0).unwrap();
         PersistedState {
             target: TargetState::Asleep,
-            spec: serde_json::from_value(spec).unwrap(),
+            requested: RequestedState {
+                spec: serde_json::from_value(spec).unwrap(),
+                revoked_sessions: vec![Uuid::from_u128(7)],
+            },
             last_use: Some(at),
             asleep_because: Some("Nobody used it for 20 minutes.".to_owned()),
             last_wake: Some(LastWake {
@@ -291,34 +367,70 @@ mod tests {
                 total_ms: 300,
                 phases_ms: WakePhases { queue: 1, engine: 250, boot: 20, first_byte: None },
             }),
-            revoked_sessions: vec![Uuid::from_u128(7)],
         }
     }
 
+    fn write(dir: &StateDir, id: TenantId, state: &PersistedState) {
+        dir.write(id, state).unwrap();
+        dir.write_requested(id, &state.requested).unwrap();
+    }
+
+    /// Both parts in one object, as earlier builds wrote them.
+    fn in_one_file(state: &PersistedState) -> Value {
+        let mut value = serde_json::to_value(state).unwrap();
+        let requested = serde_json::to_value(&state.requested).unwrap();
+        value.as_object_mut().unwrap().extend(requested.as_object().unwrap().clone());
+        value
+    }
+
     #[test]
-    fn a_written_file_reads_back_a_missing_one_is_the_default_and_a_broken_one_is_asleep() {
+    fn written_files_read_back_missing_ones_are_the_default_and_a_broken_one_is_asleep() {
         let folder = Folder::new();
         let (dir, id) = (StateDir::new(folder.0.clone()), TenantId::new(uuid::Uuid::now_v7()));
         assert_eq!(dir.read(id), PersistedState::default());
         let state = whole(id);
-        dir.write(id, &state).unwrap();
+        write(&dir, id, &state);
         assert_eq!(dir.read(id), state);
+        let unknown = RequestedState::default();
         for broken in ["", "{", "\0\0\0\0"] {
+            write(&dir, id, &state);
             fs::write(dir.path(id), broken).unwrap();
-            assert_eq!(
-                dir.read(id),
-                PersistedState { target: TargetState::Asleep, ..PersistedState::default() }
-            );
+            let asleep = PersistedState { target: TargetState::Asleep, ..Default::default() };
+            let kept = PersistedState { requested: state.requested.clone(), ..asleep };
+            assert_eq!(dir.read(id), kept, "the spec is in another file");
+            write(&dir, id, &state);
+            fs::write(dir.requested_path(id), broken).unwrap();
+            let lost = PersistedState { requested: unknown.clone(), ..state.clone() };
+            assert_eq!(dir.read(id), lost);
         }
         dir.remove(id).unwrap();
         dir.remove(id).unwrap();
+    }
+
+    #[test]
+    fn the_file_of_an_earlier_build_is_split_once() {
+        let folder = Folder::new();
+        let (dir, id) = (StateDir::new(folder.0.clone()), TenantId::new(uuid::Uuid::now_v7()));
+        let old = whole(id);
+        fs::write(dir.path(id), in_one_file(&old).to_string()).unwrap();
+        dir.recover().unwrap();
+        dir.write(id, &old).unwrap();
+        assert_eq!(dir.read(id), old, "its next write does not lose the spec");
+        // What the file of an earlier build says of the spec is out of date from then on.
+        let mut spec = old.requested.spec.clone().unwrap();
+        spec.generation += 1;
+        let requested = RequestedState { spec: Some(spec), ..RequestedState::default() };
+        dir.write_requested(id, &requested).unwrap();
+        fs::write(dir.path(id), in_one_file(&old).to_string()).unwrap();
+        dir.recover().unwrap();
+        assert_eq!(dir.read(id).requested, requested);
     }
 
     #[test]
     fn unknown_fields_of_a_later_build_are_skipped_at_every_depth() {
         let folder = Folder::new();
         let (dir, id) = (StateDir::new(folder.0.clone()), TenantId::new(uuid::Uuid::now_v7()));
-        let mut later = serde_json::to_value(whole(id)).unwrap();
+        let mut later = in_one_file(&whole(id));
         later["snapshot"] = "x".into();
         later["spec"]["region"] = "x".into();
         later["spec"]["limits"]["io"] = 7.into();
@@ -332,11 +444,12 @@ mod tests {
     fn an_unreadable_field_does_not_affect_the_others() {
         let folder = Folder::new();
         let (dir, id) = (StateDir::new(folder.0.clone()), TenantId::new(uuid::Uuid::now_v7()));
-        let mut odd = serde_json::to_value(whole(id)).unwrap();
+        let mut odd = in_one_file(&whole(id));
         odd["last_wake"]["from"] = "hibernating".into();
         odd["spec"]["slug"] = "No Slug".into();
         fs::write(dir.path(id), odd.to_string()).unwrap();
-        assert_eq!(dir.read(id), PersistedState { spec: None, last_wake: None, ..whole(id) });
+        let requested = RequestedState { spec: None, ..whole(id).requested };
+        assert_eq!(dir.read(id), PersistedState { requested, last_wake: None, ..whole(id) });
         // As the first builds wrote it.
         fs::write(dir.path(id), r#"{"intent":"stopped"}"#).unwrap();
         assert_eq!(
@@ -357,24 +470,28 @@ mod tests {
     fn temporary_files_of_a_killed_process_are_removed_and_no_other_file_is() {
         let folder = Folder::new();
         let (dir, id) = (StateDir::new(folder.0.clone()), TenantId::new(uuid::Uuid::now_v7()));
-        dir.write(id, &whole(id)).unwrap();
-        for name in [format!(".{id}.json"), ".keep".to_owned(), ".other.json".to_owned()] {
+        write(&dir, id, &whole(id));
+        let others = [".keep", ".other.json", "other.spec.json"].map(str::to_owned);
+        let left = [format!(".{id}.json"), format!(".{id}.spec.json")];
+        for name in others.iter().chain(&left) {
             fs::write(folder.0.join(name), "{").unwrap();
         }
-        assert_eq!(dir.remove_temporary_files().unwrap(), 1);
-        assert_eq!(
-            names(&folder),
-            [".keep".to_owned(), ".other.json".to_owned(), format!("{id}.json")]
-        );
+        assert_eq!(dir.recover().unwrap(), left.len());
+        let mut expected = [format!("{id}.json"), format!("{id}.spec.json")].to_vec();
+        expected.extend(others);
+        expected.sort();
+        assert_eq!(names(&folder), expected);
         assert_eq!(dir.read(id), whole(id));
     }
 
     #[test]
-    fn a_delete_removes_the_temporary_file_too() {
+    fn a_delete_removes_the_temporary_files_too() {
         let folder = Folder::new();
         let (dir, id) = (StateDir::new(folder.0.clone()), TenantId::new(uuid::Uuid::now_v7()));
-        dir.write(id, &whole(id)).unwrap();
-        fs::write(dir.temporary_path(id), "{").unwrap();
+        write(&dir, id, &whole(id));
+        for path in [dir.path(id), dir.requested_path(id)] {
+            fs::write(temporary(&path), "{").unwrap();
+        }
         dir.remove(id).unwrap();
         assert_eq!(names(&folder), [""; 0]);
     }

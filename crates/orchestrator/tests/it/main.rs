@@ -10,6 +10,7 @@ mod engine;
 mod firewall;
 mod networks;
 mod operations;
+mod power_cut;
 mod process;
 mod race;
 mod reboot;

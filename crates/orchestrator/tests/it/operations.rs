@@ -307,5 +307,5 @@ async fn the_temporary_file_of_a_killed_process_is_removed_at_the_next_start() {
     next.until_phase(spec.id, Phase::Ready).await;
     let entries = std::fs::read_dir(simulation.state.path()).unwrap();
     let names: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
-    assert_eq!(names, [format!("{}.json", spec.id)]);
+    assert_eq!(names, [format!("{}.spec.json", spec.id)]);
 }

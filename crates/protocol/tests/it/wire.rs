@@ -86,6 +86,7 @@ fn observed() -> ObservedTenant {
         container_id: "c0ffee".into(),
         container_port: Some(49_152),
         upstream: Some(Upstream::Unix("/run/cial/sockets/x/edge.sock".into())),
+        lacks_spec: false,
         image_outdated: false,
         drift: std::collections::BTreeSet::new(),
         exits: 1,

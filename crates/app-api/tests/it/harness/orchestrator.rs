@@ -206,6 +206,7 @@ pub(crate) fn observed(id: TenantId, phase: Phase) -> ObservedTenant {
         container_id: format!("container-of-{id}"),
         container_port: up.then_some(41_234),
         upstream: up.then(|| Upstream::Unix(format!("/run/cial/sockets/{id}/edge.sock"))),
+        lacks_spec: false,
         image_outdated: false,
         drift: std::collections::BTreeSet::new(),
         exits: 0,
