@@ -22,9 +22,9 @@ use crate::session_table::Session;
 use crate::token::ISSUER;
 
 /// How long an assertion is valid.
-pub const LIFETIME: Seconds = 60;
+const LIFETIME: Seconds = 60;
 /// How long an assertion is handed out again, so that every one has at least half of its life before it.
-pub const REUSE: Seconds = 30;
+const REUSE: Seconds = 30;
 const ALGORITHM: Algorithm = Algorithm::ES256;
 const FILE: &str = "assertion-key.der";
 
