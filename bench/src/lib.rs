@@ -3,6 +3,7 @@
 //! `cargo xtask bench` runs this: the command brings up the installation that `create`, `wake` and
 //! `density` need, builds the tenant image, and removes the installation afterwards.
 
+mod auth;
 mod baseline;
 mod create;
 mod density;
@@ -57,6 +58,8 @@ enum Bench {
     Router(RouterArgs),
     /// A change of one route in the router's table, beside a table made anew.
     Routes,
+    /// The cost of authentication, the end of access, sign-ins at once, long lists.
+    Auth,
     /// From asleep to the first byte, beside the engine alone; crowds; races against the idle
     /// deadline.
     Wake(WakeArgs),
@@ -135,6 +138,7 @@ impl Command {
                 ("router", router::measure(&options)?)
             }
             Bench::Routes => ("routes", routes::measure()?),
+            Bench::Auth => ("auth", auth::measure()?),
             Bench::Wake(args) => {
                 let size = wake::Size {
                     pairs: times,

@@ -9,7 +9,7 @@ use crate::local::{Installation, TENANT_IMAGE};
 use crate::{environment, ephemeral};
 
 /// Benches in the order in which all of them run.
-const NAMES: [&str; 6] = ["tenant", "create", "router", "routes", "wake", "density"];
+const NAMES: [&str; 7] = ["tenant", "create", "router", "routes", "auth", "wake", "density"];
 /// Benches that measure an installation.
 const WITH_INSTALLATION: [&str; 3] = ["create", "wake", "density"];
 

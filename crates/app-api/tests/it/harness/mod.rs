@@ -62,6 +62,7 @@ pub(crate) struct Setup {
     pub(crate) database_limits: Limits,
     pub(crate) webhook_timeout: Duration,
     pub(crate) max_changes: u32,
+    pub(crate) password_cost: Params,
 }
 
 impl Setup {
@@ -78,6 +79,7 @@ impl Setup {
             database_limits: Limits::default(),
             webhook_timeout: Duration::from_secs(10),
             max_changes: 3_000,
+            password_cost: Params::new(8, 1, 1, None).unwrap(),
         }
     }
 
@@ -120,7 +122,7 @@ impl Setup {
                 let now = now.clone();
                 move || *now.lock().unwrap()
             }),
-            password_cost: Params::new(8, 1, 1, None).unwrap(),
+            password_cost: self.password_cost,
             database_limits: self.database_limits,
             connections: ConnectionLimits { public: 1_000, internal: 64 },
             webhook_timeout: self.webhook_timeout,

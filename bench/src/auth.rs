@@ -1,0 +1,60 @@
+//! The price of knowing who calls, the end of access, and lists of ten thousands. The figures come from a bench of app-api, with
+//! its own Postgres.
+
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+use testkit::installation::variable;
+
+use crate::Measured;
+use crate::figure::{Environment, Figure};
+
+pub(crate) fn measure() -> Result<Measured> {
+    let mut cargo = Command::new(variable("CARGO").unwrap_or_else(|| "cargo".to_owned()));
+    cargo.args(["bench", "--quiet", "--locked", "--package", "app-api", "--bench", "auth"]);
+    cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
+    let environment = Environment::machine();
+    let output = cargo.stderr(Stdio::inherit()).output().context("cannot run cargo")?;
+    ensure!(output.status.success(), "the bench of app-api failed: see above");
+    figures(&String::from_utf8_lossy(&output.stdout)).map(|figures| (environment, figures))
+}
+
+fn figures(report: &str) -> Result<Vec<Figure>> {
+    let mut lines = report.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let line = lines.next().with_context(|| format!("no figures in {report:?}"))?;
+    let value = |name: &str| line[name].as_f64().with_context(|| format!("no {name} in {line}"));
+    let anonymous = value("anonymous_us")?;
+    Ok(vec![
+        Figure::new("CPU of an anonymous request, with its client", anonymous, "µs"),
+        Figure::new("CPU of a key above an anonymous request", value("key_us")? - anonymous, "µs"),
+        Figure::new("CPU of a session above it", value("session_us")? - anonymous, "µs"),
+        Figure::new("revocation at another replica, p99", value("revocation_p99_ms")?, "ms")
+            .bar(1_000.0),
+        Figure::new("healthz during 100 sign-ins, p99", value("healthz_p99_ms")?, "ms").bar(50.0),
+        Figure::new("of 100 sign-ins at once succeed", value("signed_in")?, "").at_least(100.0),
+        Figure::new("100 sign-ins at once, all", value("sign_ins_ms")?, "ms"),
+        Figure::new("a page of 10,000 tenants, p95", value("tenants_p95_ms")?, "ms").bar(50.0),
+        Figure::new("a filter of 100,000 entries, p95", value("audit_p95_ms")?, "ms").bar(100.0),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_becomes_figures_beside_their_bars() {
+        let report = |healthz: f64| {
+            format!(
+                r#"{{"anonymous_us":100,"key_us":300,"session_us":350,"revocation_p99_ms":9,"healthz_p99_ms":{healthz},"signed_in":100,"sign_ins_ms":900,"tenants_p95_ms":9,"audit_p95_ms":9}}"#
+            )
+        };
+        let good = figures(&report(9.0)).unwrap();
+        assert!(good.iter().all(Figure::holds), "{good:?}");
+        let slow = figures(&report(51.0)).unwrap();
+        let missed: Vec<_> = slow.iter().filter(|f| !f.holds()).map(|f| f.name).collect();
+        assert_eq!(missed, ["healthz during 100 sign-ins, p99"]);
+        assert!(figures("running").is_err());
+    }
+}
