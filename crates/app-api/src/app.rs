@@ -25,7 +25,7 @@ use crate::orchestrator::Orchestrator;
 use crate::reconcile::Notifier;
 use crate::reconcile::observed_cache::ObservedCache;
 use crate::route_feed::RouteFeed;
-use crate::settings::Addresses;
+use crate::settings::{Addresses, DevLogin};
 use crate::tenant::database::RolePrefix;
 use crate::webhooks::target::Targets;
 
@@ -45,6 +45,7 @@ pub struct Parts {
     pub reconcile: Notifier,
     pub routes: RouteFeed,
     pub webhook_targets: Targets,
+    pub dev_login: DevLogin,
     /// Cancelled when the process stops.
     pub stop: CancellationToken,
     pub clock: Clock,

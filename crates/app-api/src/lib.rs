@@ -17,6 +17,7 @@ pub mod clock;
 pub mod database_setup;
 pub mod db;
 pub mod descriptors;
+pub mod dev_login;
 pub mod http;
 pub mod internal;
 pub mod jitter;

@@ -22,6 +22,7 @@ use crate::http::describe::describe_handler;
 use crate::http::{self, security};
 use crate::openapi::OpenApiDocument;
 use crate::route::{Description, Route, Surface, mount};
+use crate::settings::DevLogin;
 use crate::{api, audit, internal, openapi, pages, sessions};
 
 /// `api`: below `/api/admin` and `/v1`. `call`: JSON at one path. `page`: HTML and assets. `internal`: for services.
@@ -198,6 +199,12 @@ pub const ROUTES: &[Route] = routes! {
     page POST   "/admin/account/sessions/{id}/revoke", SignedIn, "", pages::account::revoke_session;
 };
 
+/// The routes of the development profile, which the public listener has only with `CIAL_DEV_LOGIN=on`.
+pub const DEV_ROUTES: &[Route] = routes! {
+    call POST   "/auth/login",                  Public,        "Sign in without a password", api::dev_login::login;
+    call POST   "/warmup",                      Person,        "Wake one's own tenant", api::dev_login::warm_up;
+};
+
 /// The routes of the internal listener.
 pub const INTERNAL_ROUTES: &[Route] = routes! {
     internal GET "/v1/routes/watch",            Service,       "", internal::watch_routes;
@@ -209,7 +216,12 @@ pub const INTERNAL_ROUTES: &[Route] = routes! {
 pub fn public_service(app: App) -> Router {
     let description = openapi::describe(ROUTES, sessions::cookie_name(&app.addresses));
     let _ = app.description.set(description.to_json().unwrap_or_default().into());
+    let dev_routes = match app.dev_login {
+        DevLogin::On => mount(&app, DEV_ROUTES),
+        DevLogin::Off => Router::new(),
+    };
     mount(&app, ROUTES)
+        .merge(dev_routes)
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(CatchPanicLayer::custom(security::panicked))
@@ -328,6 +340,7 @@ mod tests {
     fn the_access_reference_is_made_from_the_routes() {
         check("## API", ROUTES, Surface::Api);
         check("## Pages", ROUTES, Surface::Page);
+        check("## Development profile", DEV_ROUTES, Surface::Api);
         check("## Internal listener", INTERNAL_ROUTES, Surface::Internal);
     }
 }

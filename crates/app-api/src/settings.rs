@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use protocol::control::EffectivePolicy;
 use protocol::site::{CORE_HOST_PREFIX, Site};
@@ -11,7 +12,7 @@ use service::logs::LogFilter;
 use service::run::Env;
 use service::settings::{SettingsErrors, shared};
 use service::{Secret, Setting, SettingsReader};
-use url::Url;
+use url::{Host, Url};
 
 use crate::auth::api_key::KeyText;
 use crate::auth::sso::Signer;
@@ -74,6 +75,13 @@ const WEBHOOK_TARGETS: Setting = Setting::with_default(
 )
 .for_operators();
 
+const DEV_LOGIN: Setting = Setting::with_default(
+    "CIAL_DEV_LOGIN",
+    "off",
+    "`on`: the development profile. `POST /auth/login` signs anybody in without a password, and `POST /warmup` wakes their \
+     tenant. Refused unless `CIAL_LISTEN` and `CIAL_ADMIN_URL` are loopback addresses; compose.yml leaves it out",
+);
+
 /// Every variable that app-api reads.
 pub const SETTINGS: &[Setting] = &[
     shared::LOG,
@@ -98,6 +106,7 @@ pub const SETTINGS: &[Setting] = &[
     shared::FREEZE_AFTER,
     shared::SLEEP_AFTER,
     WEBHOOK_TARGETS,
+    DEV_LOGIN,
 ];
 
 #[derive(Clone)]
@@ -127,6 +136,26 @@ pub struct Settings {
     pub policy: EffectivePolicy,
     /// Whether webhooks may go to private addresses.
     pub webhook_targets: Targets,
+    pub dev_login: DevLogin,
+}
+
+/// Whether anybody signs in without a password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DevLogin {
+    Off,
+    On,
+}
+
+impl FromStr for DevLogin {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "off" => Ok(Self::Off),
+            "on" => Ok(Self::On),
+            _ => Err("must be on or off"),
+        }
+    }
 }
 
 /// The public addresses of the admin and of the tenants.
@@ -140,6 +169,16 @@ pub struct Addresses {
 impl Addresses {
     pub fn is_secure(&self) -> bool {
         self.admin.scheme() == "https"
+    }
+
+    /// Whether the admin's address leads to this machine.
+    fn is_loopback(&self) -> bool {
+        match self.admin.host() {
+            Some(Host::Domain(name)) => name == "localhost",
+            Some(Host::Ipv4(ip)) => ip.is_loopback(),
+            Some(Host::Ipv6(ip)) => ip.is_loopback(),
+            None => false,
+        }
     }
 
     /// `http://acme.localhost:8080`
@@ -197,6 +236,7 @@ impl Settings {
         let freeze_after = vars.value(&shared::FREEZE_AFTER);
         let sleep_after = vars.value(&shared::SLEEP_AFTER);
         let webhook_targets = vars.value(&WEBHOOK_TARGETS);
+        let dev_login = read_dev_login(&mut vars, listen, addresses.as_ref());
         vars.finish(|| {
             let (database_url, database_password) = database?;
             Some(Self {
@@ -221,6 +261,7 @@ impl Settings {
                     ..EffectivePolicy::default()
                 },
                 webhook_targets: webhook_targets?,
+                dev_login: dev_login?,
             })
         })
     }
@@ -263,6 +304,25 @@ fn read_trusted(
         ),
         None => Some(TrustedProxies::default()),
     }
+}
+
+/// Nobody but this machine may reach an admin that asks for no password.
+fn read_dev_login(
+    vars: &mut SettingsReader<'_>,
+    listen: Option<SocketAddr>,
+    addresses: Option<&Addresses>,
+) -> Option<DevLogin> {
+    let dev_login = vars.value(&DEV_LOGIN)?;
+    let is_private = listen.is_none_or(|listen| listen.ip().is_loopback())
+        && addresses.is_none_or(Addresses::is_loopback);
+    if dev_login == DevLogin::On && !is_private {
+        return vars.reject(
+            &DEV_LOGIN,
+            "must be off, unless CIAL_LISTEN and CIAL_ADMIN_URL are loopback addresses, like 127.0.0.1:3100 and \
+             http://localhost:3100",
+        );
+    }
+    Some(dev_login)
 }
 
 fn read_signer(vars: &mut SettingsReader<'_>, secret: Option<&Secret>) -> Option<Signer> {

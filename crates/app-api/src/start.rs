@@ -100,6 +100,7 @@ pub async fn run(
         reconcile: notifier,
         routes: RouteFeed::new(epoch, settings.addresses),
         webhook_targets: settings.webhook_targets,
+        dev_login: settings.dev_login,
         stop: ending.clone(),
         clock: dependencies.clock.clone(),
         public_connections: Connections::new(dependencies.connections.public),

@@ -37,7 +37,7 @@ pub async fn sign_in(
     signed_in(&app, cookie, &user)
 }
 
-fn signed_in<const STATUS: u16>(
+pub(super) fn signed_in<const STATUS: u16>(
     app: &App,
     cookie: HeaderValue,
     user: &db::user::User,

@@ -4,6 +4,7 @@ pub mod apps;
 pub mod audit;
 pub mod auth;
 pub mod cli_logins;
+pub mod dev_login;
 pub mod health;
 pub mod invitations;
 pub mod keys;

@@ -15,6 +15,7 @@ mod database_down;
 mod database_ownership;
 mod database_roles;
 mod described_api;
+mod dev_login;
 mod disk_full;
 mod errors;
 mod harness;

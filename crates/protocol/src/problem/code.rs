@@ -365,6 +365,9 @@ codes! {
     Waking = "waking" [503] "Waking up"
         "the tenant is being woken; this request waited as long as it may"
         "try again after `Retry-After`",
+    WarmupFailed = "warmup_failed" [503] "It did not start"
+        "a tenant that `POST /warmup` of the development profile started is not ready after 45 seconds, or failed"
+        "look at its log, then try again",
     WrongHost = "wrong_host" [421] "Misdirected request"
         "the admin is reached under another name than `CIAL_ADMIN_URL`"
         "use that, or change the setting",
