@@ -3,11 +3,13 @@
 
 use std::time::Duration;
 
+use protocol::api_keys::Role;
 use protocol::people::{MemberRole, PlatformRole};
 use protocol::problem::Code;
 use protocol::{Slug, State, Timestamp};
 use serde_json::json;
 use service::api_error::ApiError;
+use service::keys;
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -18,7 +20,6 @@ use crate::app::App;
 use crate::audit::{Action, Actor, Entry, Resource};
 use crate::auth::passwords::Caller;
 use crate::auth::token::Token;
-use crate::db::change_listener::ChangeListener;
 use crate::db::tenant::NewTenant;
 use crate::db::user::{self, User};
 use crate::db::{Conn, Transaction as _, audit_log, membership, tenant};
@@ -27,32 +28,47 @@ use crate::tenant::status::OwnerAction;
 use crate::tenant_actions;
 use crate::validation::{self, invalid_fields};
 
-/// How long a wake-up may take.
+/// How long a tenant may take to become ready.
 const WARMUP_TIMEOUT: Duration = Duration::from_secs(45);
+/// How often a warm-up reads the tenant's state.
+const WARMUP_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Returns the account of this address and makes it an admin of the tenant whose slug is `user_id`. Both are created when
-/// there are none.
+/// The slug of the tenant of `user_id`, in any case: the same after a restart, and unknown to whoever lacks the
+/// installation's secret.
+fn tenant_slug(app: &App, user_id: &str) -> Result<Slug, ApiError> {
+    let slug = Slug::choose(&keys::tenant_name(&app.device_key, user_id));
+    slug.map_err(validation::invalid_slug)
+}
+
+/// Returns the account with this address and makes it an admin of the tenant of `user_id`. Creates both when there are
+/// none.
 ///
 /// # Errors
-/// `invalid_slug`; `invalid_fields`; `forbidden` for an operator's address, and for a tenant of other people.
+/// `invalid_fields`; `forbidden` for an operator's address, and for a tenant of other people.
 pub async fn sign_in(app: &App, user_id: &str, email: &str) -> Result<User, ApiError> {
-    let slug = Slug::choose(user_id).map_err(validation::invalid_slug)?;
-    let email =
-        validation::email(email).map_err(|error| invalid_fields(&[("email", Some(error))]))?;
+    let (name, email) = match (validation::name(user_id), validation::email(email)) {
+        (Ok(name), Ok(email)) => (name, email),
+        (name, email) => {
+            return Err(invalid_fields(&[("user_id", name.err()), ("email", email.err())]));
+        }
+    };
+    let slug = tenant_slug(app, &name)?;
     let caller = Caller::NewClient(std::net::Ipv4Addr::LOCALHOST.into());
     let new = User {
         id: Uuid::now_v7(),
-        name: slug.to_string(),
+        name,
         email,
         role: PlatformRole::None.as_str().to_owned(),
-        // Nobody knows it: the account has no password.
+        // Of a random text that is dropped: no password signs the account in.
         password_hash: app.passwords.hash(Token::random()?.reveal(), caller).await?,
     };
     let (mut conn, now) = (app.conn().await?, app.clock.now());
     let (account, created) = conn
         .transaction(async |conn| -> Result<_, ApiError> {
-            let account = ensure_account(conn, &new, now).await?;
-            let created = ensure_tenant(conn, &account, &slug, now).await?;
+            let mut entries = Vec::new();
+            let account = ensure_account(conn, &new, &mut entries).await?;
+            let created = ensure_tenant(conn, &account, &slug, now, &mut entries).await?;
+            audit_log::append_all(conn, &entries, now).await?;
             Ok((account, created))
         })
         .await?;
@@ -62,11 +78,15 @@ pub async fn sign_in(app: &App, user_id: &str, email: &str) -> Result<User, ApiE
     Ok(account)
 }
 
-async fn ensure_account(conn: &mut Conn, new: &User, now: Timestamp) -> Result<User, ApiError> {
+async fn ensure_account(
+    conn: &mut Conn,
+    new: &User,
+    entries: &mut Vec<Entry>,
+) -> Result<User, ApiError> {
     if user::insert(conn, new).await? {
-        let entry =
-            Entry::new(Actor::user(new, None), Action::UserSignUp, Resource::user(&new.email));
-        audit_log::append(conn, &entry.after(json!({ "name": new.name })), now).await?;
+        let resource = Resource::user(&new.email);
+        let entry = Entry::new(Actor::user(new, None), Action::UserSignUp, resource);
+        entries.push(entry.after(json!({ "name": new.name, "role": new.role })));
         return Ok(new.clone());
     }
     let found = user::by_email(conn, &new.email).await?;
@@ -80,11 +100,12 @@ async fn ensure_tenant(
     account: &User,
     slug: &Slug,
     now: Timestamp,
+    entries: &mut Vec<Entry>,
 ) -> Result<Option<Tenant>, ApiError> {
     let new = NewTenant {
         id: Uuid::now_v7(),
         slug,
-        name: slug.as_str(),
+        name: &account.name,
         owner_id: Some(account.id),
         followed: None,
         now,
@@ -95,33 +116,36 @@ async fn ensure_tenant(
         return if is_member { Ok(None) } else { Err(refused(AccessError::Forbidden)) };
     };
     membership::set(conn, created.tenant_id(), account.id, MemberRole::Admin, now).await?;
-    let actor = Actor::user(account, None);
-    let entry = Entry::new(actor, Action::TenantCreate, Resource::tenant(slug));
-    audit_log::append(conn, &entry.after(json!({ "id": created.id })), now).await?;
+    let entry =
+        Entry::new(Actor::user(account, None), Action::TenantCreate, Resource::tenant(slug));
+    entries.push(entry.after(json!({ "id": created.id, "name": new.name })));
     Ok(Some(created))
 }
 
-/// Starts a tenant of the person and waits until it runs.
+/// Starts the tenant of `user_id`, which must be one of the person's, and waits until it runs.
 ///
 /// # Errors
-/// `forbidden` for any other tenant; `warmup_failed`.
+/// `forbidden` for any other tenant; `tenant_deleting`; `warmup_failed`.
 pub async fn warm_up(app: &App, person: Person, user_id: &str) -> Result<Tenant, ApiError> {
+    let slug = tenant_slug(app, user_id)?;
     let caller = Principal::Session(person);
-    let found = authority_of(&mut *app.conn().await?, &caller, user_id).await?;
-    let found = found.filter(|found| found.role >= Some(protocol::api_keys::Role::Write));
+    let found = authority_of(&mut *app.conn().await?, &caller, slug.as_str()).await?;
+    let found = found.filter(|found| found.role >= Some(Role::Write));
     let found = found.ok_or_else(|| refused(AccessError::Forbidden))?;
-    let mut changes = ChangeListener::connect(&app.database).await?;
-    let asked = tenant_actions::request_action(app, &caller, found.tenant, OwnerAction::Start);
-    let asked = asked.await?;
+    let started =
+        tenant_actions::request_action(app, &caller, found.tenant, OwnerAction::Start).await?;
     let running = timeout(WARMUP_TIMEOUT, async {
         loop {
-            let read = tenant::by_id(&mut *app.conn().await?, asked.tenant_id()).await?;
-            match read {
-                Some(tenant) if tenant.state == State::Running => return Ok(tenant),
-                Some(tenant) if tenant.state != State::Error => {}
-                Some(_) | None => return Err(warmup_failed()),
+            let read = tenant_actions::read_again(app, &started).await?;
+            match read.state {
+                State::Running => return Ok(read),
+                State::Error | State::Deleting => return Err(warmup_failed()),
+                State::Provisioning
+                | State::Starting
+                | State::Frozen
+                | State::Sleeping
+                | State::Stopped => tokio::time::sleep(WARMUP_POLL_INTERVAL).await,
             }
-            changes.next_change().await?;
         }
     });
     running.await.unwrap_or_else(|_| Err(warmup_failed()))

@@ -35,6 +35,14 @@ pub fn device_proof(master: &Secret, device: uuid::Uuid, account: &str) -> Strin
     URL_SAFE_NO_PAD.encode(derive(master, &format!("device/v1/{device}/{account}")))
 }
 
+/// The label of the tenant of a person whom a client of the development profile names by `user_id`, in any case:
+/// `app-` and 12 hex digits of HKDF, info `tenant-name/v1/{user_id}`.
+pub fn tenant_name(master: &Secret, user_id: &str) -> String {
+    let bytes = derive(master, &format!("tenant-name/v1/{}", user_id.to_lowercase()));
+    let digits = bytes[..6].iter().map(|byte| format!("{byte:02x}"));
+    format!("app-{}", digits.collect::<String>())
+}
+
 /// The key of a webhook's signatures: HKDF, info `webhook/v1/{webhook}`, base64url after `whsec_`.
 pub fn webhook_secret(master: &Secret, webhook: uuid::Uuid) -> String {
     format!("whsec_{}", URL_SAFE_NO_PAD.encode(derive(master, &format!("webhook/v1/{webhook}"))))
@@ -80,5 +88,15 @@ mod tests {
         assert_ne!(env_key(&master, a), sso_key(&master, a));
         assert_ne!(route_token(&master, a), route_proof(&master, a));
         assert_eq!(route_token(&master, a), route_token(&master, a));
+    }
+
+    #[test]
+    fn a_persons_tenant_has_the_same_name_in_any_case_and_another_in_another_installation() {
+        let master = Secret::new("8vY2m0Qz5hYt1rKp7sXw3uBn6cEd9fGa");
+        let name = tenant_name(&master, "user_123");
+        assert_eq!((name.len(), name.starts_with("app-")), (16, true), "{name}");
+        assert_eq!(tenant_name(&master, "USER_123"), name);
+        assert_ne!(tenant_name(&master, "user_124"), name);
+        assert_ne!(tenant_name(&Secret::new("another"), "user_123"), name);
     }
 }

@@ -18,7 +18,7 @@ use crate::{dev_login, sessions};
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DevLogin {
-    /// The slug of the account's tenant.
+    /// The client's name for the person; the name of their tenant is derived from it.
     user_id: String,
     email: String,
     #[serde(rename = "plan", default)]
@@ -30,7 +30,7 @@ pub struct DevLogin {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Warmup {
-    /// The slug of the tenant.
+    /// The `user_id` of the person's own sign-in.
     user_id: String,
 }
 

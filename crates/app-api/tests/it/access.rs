@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use app_api::access::Access;
 use app_api::route::{Route, Surface};
-use app_api::routes::{INTERNAL_ROUTES, ROUTES};
+use app_api::routes::{DEV_ROUTES, INTERNAL_ROUTES, ROUTES};
 use axum::http::{Method, StatusCode};
 use protocol::api_keys::Role;
 use serde_json::json;
@@ -111,9 +111,11 @@ fn concrete(path: &str, slug: &str) -> String {
     segments.collect::<Vec<_>>().join("/")
 }
 
-/// A server whose reconciler removes nothing, with its owner and two tenants.
+/// A server of the development profile whose reconciler removes nothing, with its owner and two tenants.
 async fn with_two_tenants() -> (Server, TestClient) {
-    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
+    let setup = Setup::new(FakeOrchestrator::unreachable()).await;
+    let server = setup.with_dev_login().start().await;
+    let owner = server.sign_up().await;
     owner.post("/api/admin/tenants", acme()).await;
     owner.post("/api/admin/tenants", json!({ "slug": "globex", "name": "Globex" })).await;
     (server, owner)
@@ -123,7 +125,7 @@ async fn with_two_tenants() -> (Server, TestClient) {
 async fn every_route_admits_whom_the_table_says() {
     let (server, owner) = with_two_tenants().await;
     let callers = server.every_caller(&owner).await;
-    let mut routes: Vec<_> = ROUTES.iter().collect();
+    let mut routes: Vec<_> = ROUTES.iter().chain(DEV_ROUTES).collect();
     // Signing out ends the session or the key of its caller, whom the route must know until then.
     routes.sort_by_key(|route| {
         let ends = route.paths().any(|path| path.contains("sign-out") || path.contains("logout"));
@@ -350,7 +352,7 @@ async fn send_slowly(
 async fn a_session_that_ends_while_the_body_is_under_way_changes_nothing() {
     let (server, _owner) = with_two_tenants().await;
     let mut faults = Vec::new();
-    for route in ROUTES.iter().filter(|route| !route.method.is_safe()) {
+    for route in ROUTES.iter().chain(DEV_ROUTES).filter(|route| !route.method.is_safe()) {
         if route.access == Access::Public {
             continue;
         }

@@ -83,6 +83,13 @@ impl Setup {
         }
     }
 
+    /// With the development profile.
+    pub(crate) fn with_dev_login(mut self) -> Self {
+        self.env.push(("CIAL_DEV_LOGIN", "on".to_owned()));
+        self.env.push(("CIAL_LISTEN", "127.0.0.1:3100".to_owned()));
+        self
+    }
+
     /// The settings, read from an environment like the process does.
     fn settings(&self) -> Settings {
         let secrets = tempfile::tempdir().unwrap();
