@@ -29,7 +29,7 @@ use crate::views;
 const TOUCH_INTERVAL: Duration = Duration::from_secs(60);
 const DEFAULT_LIFETIME_DAYS: u32 = 30;
 const MAX_LIFETIME_DAYS: u32 = 3_650;
-/// A key of a person ends unless it is used within this time: a key whose response was lost stays nowhere.
+/// A key of `cial login` ends unless it is used within this time: a key whose response was lost stays nowhere.
 pub const FIRST_USE_TIMEOUT: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 
@@ -84,7 +84,7 @@ pub async fn authenticate(app: &App, text: &str) -> Result<ApiKey, ApiError> {
     let found = api_key::find_live(&mut conn, Lookup::Hash(&key.hash()), now).await?;
     let mut key = found.ok_or_else(invalid_key)?;
     if key.last_used_at.is_none_or(|at| at + TOUCH_INTERVAL <= now) {
-        if key.person.is_some() && key.last_used_at.is_none() {
+        if key.is_of_login() && key.last_used_at.is_none() {
             key.expires_at = Some(key.created_at + DAY * DEFAULT_LIFETIME_DAYS);
         }
         api_key::touch(&mut conn, key.id, now, key.expires_at).await?;
@@ -97,10 +97,12 @@ fn invalid_key() -> ApiError {
     ApiError::new(Code::InvalidKey, "The API key is malformed, expired or revoked.")
 }
 
-/// Creates a key with at most the rights of its creator.
+/// Creates a key with at most the rights of its creator. A key that a person's key creates belongs to that person, too: it
+/// has no more rights than the person has at each request, and ends with them.
 ///
 /// # Errors
-/// `insufficient_role`; `invalid_fields`; `tenant_not_found` when the tenant went meanwhile.
+/// `insufficient_role`; `invalid_fields`; `invalid_key` or `tenant_not_found` when the calling key or the tenant went
+/// meanwhile.
 pub async fn create(
     app: &App,
     caller: &Principal,
@@ -110,11 +112,20 @@ pub async fn create(
     if !may_grant(caller.scope(), scope, new) || (new.is_admin && !manages_admin_keys(caller)) {
         return Err(refused(AccessError::InsufficientRole));
     }
+    let parent = match caller {
+        Principal::Key(parent) => Some(parent),
+        Principal::Session(_) | Principal::Service => None,
+    };
+    let person = parent.and_then(|parent| parent.person.as_ref());
+    if new.is_admin && person.is_some() {
+        let detail = "A key that belongs to a person creates none with is_admin. Create it in the admin, signed in as an owner.";
+        return Err(ApiError::new(Code::InsufficientRole, detail));
+    }
     let now = app.clock.now();
     let (name, expires_at) = validate(scope, new, now)?;
-    let expires_at = match caller {
-        Principal::Key(parent) => earlier(parent.expires_at, expires_at),
-        Principal::Session(_) | Principal::Service => expires_at,
+    let expires_at = match parent {
+        Some(parent) => earlier(parent.expires_at, expires_at),
+        None => expires_at,
     };
     let created = Creation {
         caller,
@@ -122,15 +133,23 @@ pub async fn create(
         name: &name,
         role: new.role,
         is_admin: new.is_admin,
-        person: None,
+        person,
         expires_at,
     };
     let mut conn = app.conn().await?;
-    conn.transaction(async |conn| created.insert(conn, expires_at, now).await).await
+    conn.transaction(async |conn| {
+        if let (Some(parent), Some(person)) = (parent, person) {
+            api_key::lock_person(conn, person.id, scope.tenant_id()).await?;
+            let live = api_key::find_live(conn, Lookup::Id(parent.id), now).await?;
+            live.ok_or_else(invalid_key)?;
+        }
+        created.insert(conn, expires_at, now).await
+    })
+    .await
 }
 
 /// Creates the key of a person, for their device: with at most the rights that the person has at each request, for 30
-/// days once it is used. Belongs into a transaction.
+/// days once it is used. Belongs into a transaction, after [`api_key::lock_person`].
 ///
 /// # Errors
 /// `tenant_not_found` when the tenant went meanwhile.
@@ -273,13 +292,24 @@ pub async fn list(app: &App, scope: &Scope, window: Window) -> Result<Vec<ApiKey
     Ok(api_key::list(&mut *app.conn().await?, scope.key_set(), window).await?)
 }
 
-/// Lists the keys that a person got by `cial login`.
+/// Lists the keys that belong to the caller's person.
 pub async fn list_of_person(
     app: &App,
+    caller: &Principal,
     person: &User,
     window: Window,
 ) -> Result<Vec<ApiKey>, ApiError> {
-    Ok(api_key::list(&mut *app.conn().await?, KeySet::Person(person.id), window).await?)
+    Ok(api_key::list(&mut *app.conn().await?, own_keys(caller, person), window).await?)
+}
+
+/// The keys of its person that a caller sees and revokes. A key of one tenant lies on machines of that tenant, and gets no
+/// others.
+fn own_keys(caller: &Principal, person: &User) -> KeySet {
+    let tenant = match caller {
+        Principal::Key(key) => key.tenant.as_ref().map(|tenant| tenant.id),
+        Principal::Session(_) | Principal::Service => None,
+    };
+    KeySet::Person { id: person.id, tenant }
 }
 
 /// Revokes a key of the scope. A key that is revoked already stays so.
@@ -296,7 +326,7 @@ pub async fn revoke(
     revoke_in(app, caller, (scope.key_set(), before), id, manages_admin_keys(caller)).await
 }
 
-/// Revokes one of the keys that the caller's person got by `cial login`.
+/// Revokes one of the keys that [`list_of_person`] lists.
 ///
 /// # Errors
 /// `not_found` for any other key.
@@ -307,7 +337,7 @@ pub async fn revoke_of_person(
     id: Uuid,
 ) -> Result<(), ApiError> {
     let before = json!({ "person": person.email });
-    revoke_in(app, caller, (KeySet::Person(person.id), before), id, true).await
+    revoke_in(app, caller, (own_keys(caller, person), before), id, true).await
 }
 
 /// Revokes the key that calls.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use protocol::TenantId;
+use protocol::{TenantId, Timestamp};
 use protocol::api_keys::{CreatedKey, Role};
 use protocol::cli_login::{CliLoginProof, NewCliLogin};
 use protocol::problem::{Code, FieldCode};
@@ -30,7 +30,7 @@ use crate::audit::{Action, Actor, Entry, Resource};
 use crate::auth::throttle::Attempt;
 use crate::auth::token::Token;
 use crate::db::cli_login::{self, CliLogin, Confirmation, Name, Proof};
-use crate::db::{Conn, QueryResult, Transaction as _, audit_log, session, tenant};
+use crate::db::{Conn, QueryResult, Transaction as _, api_key, audit_log, session, tenant};
 use crate::validation::{self, FieldError, invalid_fields};
 
 /// From the beginning until the key is fetched.
@@ -188,13 +188,16 @@ pub async fn fetch_key(app: &App, id: Uuid, proof: &CliLoginProof) -> Result<Cre
     let proof = Proof { id, challenge: &challenge, code_hash: code_hash.as_deref() };
     let (mut conn, now) = (app.conn().await?, app.clock.now());
     conn.transaction(async |conn| -> Result<_, ApiError> {
-        let Some(login) = cli_login::find_confirmed(conn, &proof, now).await? else {
+        let Some((login, person)) = confirmed(conn, &proof, now).await? else {
             let open = cli_login::find_open(conn, Name::Id(id), now).await?;
             let is_pending = open.is_some_and(|open| open.challenge == challenge.as_slice());
             return Err(if is_pending { login_pending() } else { login_ended() });
         };
-        let session = session::by_id(conn, login.session_id.unwrap_or_default(), now).await?;
-        let (session, user) = session.ok_or_else(login_ended)?;
+        // The person and the tenant are locked before the sign-in, like in their deletion.
+        let tenant = login.tenant_id.map(TenantId::new);
+        api_key::lock_person(conn, person.user.id, tenant).await?;
+        // The rights that count are those that nobody can end any more before the key exists.
+        let (login, person) = confirmed(conn, &proof, now).await?.ok_or_else(login_ended)?;
         let slug = match login.tenant_id {
             Some(id) => {
                 let tenant = tenant::by_id(conn, TenantId::new(id)).await?;
@@ -202,10 +205,8 @@ pub async fn fetch_key(app: &App, id: Uuid, proof: &CliLoginProof) -> Result<Cre
             }
             None => None,
         };
-        let person = Person { user, session };
         let grant = grant(conn, &person, slug.as_ref().map(|slug| slug.as_str())).await?;
         let (scope, key) = (&grant.scope, (login.device.as_str(), grant.role));
-        // The person and the tenant are locked before the sign-in, like in their deletion.
         let created = api_keys::create_for_person(conn, &person, scope, key, now).await?;
         if cli_login::take(conn, id).await? {
             Ok(created)
@@ -215,6 +216,17 @@ pub async fn fetch_key(app: &App, id: Uuid, proof: &CliLoginProof) -> Result<Cre
         }
     })
     .await
+}
+
+/// Finds a confirmed sign-in with the person who confirmed it, whose session still lives.
+async fn confirmed(
+    conn: &mut Conn,
+    proof: &Proof<'_>,
+    now: Timestamp,
+) -> QueryResult<Option<(CliLogin, Person)>> {
+    let Some(login) = cli_login::find_confirmed(conn, proof, now).await? else { return Ok(None) };
+    let session = session::by_id(conn, login.session_id.unwrap_or_default(), now).await?;
+    Ok(session.map(|(session, user)| (login, Person { user, session })))
 }
 
 /// All that a person may give a key.

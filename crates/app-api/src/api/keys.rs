@@ -85,11 +85,12 @@ fn page(window: Window, mut keys: Vec<ApiKey>) -> JsonResponse<KeyList> {
 
 pub async fn list_own_keys(
     State(app): State<App>,
+    Caller(caller): Caller,
     Account(user): Account,
     Query(query): Query<PageQuery>,
 ) -> Result<JsonResponse<KeyList>, ApiError> {
     let window = query.window()?;
-    Ok(page(window, api_keys::list_of_person(&app, &user, window).await?))
+    Ok(page(window, api_keys::list_of_person(&app, &caller, &user, window).await?))
 }
 
 pub async fn revoke_own_key(

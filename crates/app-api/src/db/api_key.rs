@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::columns::TextColumn;
 use super::schema::api_keys::{self, dsl};
-use super::schema::{tenants, users};
+use super::schema::{memberships, tenants, users};
 use super::user::User;
 use super::{Conn, audit_log};
 use crate::audit::Entry;
@@ -30,8 +30,10 @@ pub struct ApiKey {
     pub is_admin: bool,
     /// `None`: a key of all tenants.
     pub tenant: Option<KeyTenant>,
-    /// The person who got the key by `cial login`: the key has at most the person's rights. `None`: a key of a program.
+    /// The person to whom the key belongs: the key has at most the person's rights. `None`: a key of a program.
     pub person: Option<User>,
+    /// The key that created this one.
+    pub created_by_key: Option<Uuid>,
     pub created_at: Timestamp,
     /// `None`: never.
     pub expires_at: Option<Timestamp>,
@@ -53,6 +55,14 @@ struct KeyRow {
     last_used_at: Option<Timestamp>,
     revoked: bool,
     person_id: Option<Uuid>,
+    created_by_key: Option<Uuid>,
+}
+
+impl ApiKey {
+    /// Whether a person got the key by `cial login`.
+    pub fn is_of_login(&self) -> bool {
+        self.person.is_some() && self.created_by_key.is_none()
+    }
 }
 
 /// A key with the slug of its tenant and with its person.
@@ -72,6 +82,7 @@ impl KeyRow {
             is_admin: self.is_admin,
             tenant,
             person,
+            created_by_key: self.created_by_key,
             created_at: self.created_at,
             expires_at: self.expires_at,
             last_used_at: self.last_used_at,
@@ -120,6 +131,25 @@ pub async fn insert(conn: &mut Conn, key: &NewApiKey<'_>) -> QueryResult<bool> {
     .await
 }
 
+/// Keeps a person's account, and their membership of `tenant`, as they are until the transaction ends. A change that ends
+/// the person's keys waits, and then ends a key that was made meanwhile, too: the caller reads the rights after this call.
+pub async fn lock_person(
+    conn: &mut Conn,
+    person: Uuid,
+    tenant: Option<TenantId>,
+) -> QueryResult<()> {
+    let account = users::table.find(person).select(users::id).for_share();
+    account.first::<Uuid>(conn).await.optional()?;
+    if let Some(tenant) = tenant {
+        let row = tenants::table.find(tenant.uuid()).select(tenants::id).for_share();
+        row.first::<Uuid>(conn).await.optional()?;
+        let membership = memberships::table.find((tenant.uuid(), person));
+        let membership = membership.select(memberships::user_id).for_share();
+        membership.first::<Uuid>(conn).await.optional()?;
+    }
+    Ok(())
+}
+
 /// How a key is looked up.
 #[derive(Clone, Copy, Debug)]
 pub enum Lookup<'a> {
@@ -166,8 +196,8 @@ pub enum KeySet {
     AllTenants,
     /// The keys of one tenant.
     Tenant(TenantId),
-    /// The keys that a person got by `cial login`.
-    Person(Uuid),
+    /// The keys that belong to a person: all, or those of one tenant.
+    Person { id: Uuid, tenant: Option<TenantId> },
 }
 
 /// The keys of a set; the newest first.
@@ -183,9 +213,12 @@ pub async fn list(conn: &mut Conn, set: KeySet, window: Window) -> QueryResult<V
         KeySet::AllTenants => query.filter(dsl::tenant_id.is_null()),
         KeySet::Tenant(id) => query.filter(dsl::tenant_id.eq(id.uuid())),
         // A key of a tenant that is gone has no name any more.
-        KeySet::Person(id) => query
+        KeySet::Person { id, tenant: None } => query
             .filter(dsl::person_id.eq(id))
             .filter(dsl::tenant_id.is_null().or(tenants::id.is_not_null())),
+        KeySet::Person { id, tenant: Some(tenant) } => {
+            query.filter(dsl::person_id.eq(id).and(dsl::tenant_id.eq(tenant.uuid())))
+        }
     };
     if let Some(before) = window.before {
         query = query.filter(dsl::id.lt(before));
@@ -200,7 +233,10 @@ pub async fn revoke(conn: &mut Conn, id: Uuid, set: KeySet) -> QueryResult<Optio
     let key = match set {
         KeySet::AllTenants => key.filter(dsl::tenant_id.is_null()),
         KeySet::Tenant(tenant) => key.filter(dsl::tenant_id.eq(tenant.uuid())),
-        KeySet::Person(person) => key.filter(dsl::person_id.eq(person)),
+        KeySet::Person { id, tenant: None } => key.filter(dsl::person_id.eq(id)),
+        KeySet::Person { id, tenant: Some(tenant) } => {
+            key.filter(dsl::person_id.eq(id).and(dsl::tenant_id.eq(tenant.uuid())))
+        }
     };
     key.returning(dsl::is_admin).get_result(conn).await.optional()
 }

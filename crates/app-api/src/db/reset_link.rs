@@ -38,6 +38,8 @@ pub async fn consume(
 ) -> QueryResult<Option<(User, Vec<TenantId>)>> {
     conn.transaction(async |conn| {
         let Some(user) = take(conn, token_hash, now).await? else { return Ok(None) };
+        // Before the sessions, like in every change of an account.
+        user::lock(conn, user).await?;
         session::delete_of_user(conn, user).await?;
         let tenants = sso_grant::revoke_user(conn, user).await?;
         let user = user::set_password(conn, user, password_hash).await?;

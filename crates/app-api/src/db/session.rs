@@ -169,11 +169,20 @@ pub async fn end_others(
     kept: Uuid,
 ) -> QueryResult<(usize, Vec<TenantId>)> {
     conn.transaction(async |conn| {
+        lock_of_user(conn, user).await?;
         let others = dsl::sessions.filter(dsl::user_id.eq(user).and(dsl::id.ne(kept)));
         let ended: Vec<Uuid> = diesel::delete(others).returning(dsl::id).get_results(conn).await?;
         Ok((ended.len(), sso_grant::revoke_sessions(conn, &ended).await?))
     })
     .await
+}
+
+/// Locks the sessions of `user` in the one order in which all changes lock them, by id: two orders could wait for each
+/// other.
+pub async fn lock_of_user(conn: &mut Conn, user: Uuid) -> QueryResult<()> {
+    let own = dsl::sessions.filter(dsl::user_id.eq(user)).order(dsl::id);
+    let _: Vec<Uuid> = own.select(dsl::id).for_update().load(conn).await?;
+    Ok(())
 }
 
 /// Deletes an expired session. The tenant sessions that it opened live on: they expire by themselves.
@@ -182,10 +191,14 @@ pub async fn delete_expired(conn: &mut Conn, id: Uuid) -> QueryResult<usize> {
 }
 
 pub async fn delete_of_user(conn: &mut Conn, user: Uuid) -> QueryResult<usize> {
+    lock_of_user(conn, user).await?;
     diesel::delete(dsl::sessions.filter(dsl::user_id.eq(user))).execute(conn).await
 }
 
-/// Deletes the sessions that expired before `now`.
+/// Deletes the sessions that expired before `now`, except those that another transaction holds: waiting for them could
+/// be mutual.
 pub async fn delete_all_expired(conn: &mut Conn, now: Timestamp) -> QueryResult<usize> {
-    diesel::delete(dsl::sessions.filter(dsl::expires_at.le(now))).execute(conn).await
+    let expired = dsl::sessions.filter(dsl::expires_at.le(now)).select(dsl::id);
+    let free: Vec<Uuid> = expired.for_update().skip_locked().load(conn).await?;
+    diesel::delete(dsl::sessions.filter(dsl::id.eq_any(free))).execute(conn).await
 }

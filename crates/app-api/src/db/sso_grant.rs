@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::Conn;
 use super::schema::sessions;
 use super::schema::sso_grants::dsl;
-use super::session::Session;
+use super::session::{self, Session};
 
 /// Records that `session` opened `tenant`; returns `false` when the session has ended or the person's
 /// rights have changed. Must be written before the
@@ -61,10 +61,9 @@ pub async fn revoke_sessions(conn: &mut Conn, sessions: &[Uuid]) -> QueryResult<
 }
 
 /// Revokes all grants of a user; returns the tenants. Locks the sessions first: every other path locks a session before
-/// its grants, and two orders could wait for each other.
+/// its grants.
 pub async fn revoke_user(conn: &mut Conn, user: Uuid) -> QueryResult<Vec<TenantId>> {
-    let own = sessions::table.filter(sessions::user_id.eq(user)).order(sessions::id);
-    let _: Vec<Uuid> = own.select(sessions::id).for_update().load(conn).await?;
+    session::lock_of_user(conn, user).await?;
     let live = dsl::sso_grants.filter(dsl::user_id.eq(user).and(dsl::revoked.eq(false)));
     let revoked = diesel::update(live).set(dsl::revoked.eq(true)).returning(dsl::tenant_id);
     Ok(revoked.get_results(conn).await?.into_iter().map(TenantId::new).collect())

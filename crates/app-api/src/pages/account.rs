@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::format::ago;
 use super::keys::{KeyRow, LIVE, key_row};
 use super::{Layout, page};
-use crate::access::{Account, Caller, Person};
+use crate::access::{Account, Caller, Person, Principal};
 use crate::api::sessions::no_such_session;
 use crate::app::App;
 use crate::http::extract::IdPath;
@@ -60,7 +60,8 @@ pub async fn show_account(State(app): State<App>, person: Person) -> Result<Resp
         is_current: row.id == person.session.id,
     };
     let rows = sessions::list(&app, person.user.id).await?.into_iter().map(row).collect();
-    let keys = api_keys::list_of_person(&app, &person.user, Window::NEWEST).await?.into_iter();
+    let caller = Principal::Session(person.clone());
+    let keys = api_keys::list_of_person(&app, &caller, &person.user, Window::NEWEST).await?.into_iter();
     let keys = keys.map(|key| OwnKeyRow {
         tenant: key.tenant.as_ref().map(|tenant| tenant.slug.clone()),
         key: key_row(key, now),

@@ -76,7 +76,7 @@ pub async fn delete(app: &App, caller: &Principal, id: Uuid) -> Result<(), ApiEr
     Ok(())
 }
 
-/// Returns the account when the caller may change it, and locks the set of owners. `ends_ownership`: refuse this for
+/// Returns the account when the caller may change it, and locks it with the set of owners. `ends_ownership`: refuse this for
 /// the last owner.
 async fn manageable(
     conn: &mut Conn,
@@ -85,7 +85,7 @@ async fn manageable(
     ends_ownership: bool,
 ) -> Result<User, ApiError> {
     let owners = user::lock_owners(conn).await?;
-    let found = user::by_id(conn, id).await?.ok_or_else(no_such_user)?;
+    let found = user::lock(conn, id).await?.ok_or_else(no_such_user)?;
     check_grant(caller, PlatformRole::from_stored(&found.role))?;
     if ends_ownership && owners == [id] {
         let detail = "This is the last owner. Make somebody else an owner first.";

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use diesel_async::RunQueryDsl as _;
 use protocol::api_keys::Role;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -391,4 +392,88 @@ async fn a_sign_in_that_yields_no_key_can_be_fetched_again() {
     statuses.sort_unstable();
     assert_eq!(statuses, [201, 410]);
     assert_eq!(server.database.count("api_keys WHERE person_id IS NOT NULL").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_a_login_key_creates_belongs_to_its_person() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
+    owner.post("/api/admin/tenants", acme()).await;
+    let admin = server.sign_in_as("admin", "owner", &[]).await;
+    let key = login(&server, &admin, "").await;
+    let new = |is_admin: bool| json!({ "name": "ci", "role": "admin", "is_admin": is_admin, "expires_in_days": 0 });
+    let refused = call(&server, &key, "POST", "/v1/auth/keys", new(true)).await;
+    assert_eq!(refused.problem(), "403 insufficient_role");
+    let made = call(&server, &key, "POST", "/v1/auth/keys", new(false)).await.json();
+    let parent = call(&server, &key, "GET", "/v1/auth/whoami", Value::Null).await.json();
+    assert_eq!(made["expires_at"], parent["key"]["expires_at"], "no later than the key itself");
+    let made = made["key"].as_str().unwrap().to_owned();
+    let whoami = call(&server, &made, "GET", "/v1/auth/whoami", Value::Null).await.json();
+    assert_eq!(whoami["key"]["person"], "admin@example.com", "{whoami}");
+    assert_eq!(whoami["key"]["expires_at"], parent["key"]["expires_at"], "also after its first use");
+
+    server.database.sql("UPDATE users SET role = 'viewer' WHERE name = 'admin'").await;
+    let stop = "/v1/tenants/acme/stop";
+    assert_eq!(status(&server, &made, "POST", stop).await, "403 insufficient_role");
+    server.database.sql("DELETE FROM users WHERE name = 'admin'").await;
+    assert_eq!(status(&server, &made, "GET", "/v1/auth/whoami").await, "401 invalid_key");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_key_of_a_tenant_sees_and_revokes_keys_of_that_tenant_only() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
+    for slug in ["acme", "globex"] {
+        owner.post("/api/admin/tenants", json!({ "slug": slug, "name": slug })).await;
+    }
+    let member =
+        server.sign_in_as("mia", "viewer", &[("acme", "member"), ("globex", "member")]).await;
+    let here = login(&server, &member, "acme").await;
+    let elsewhere = login(&server, &member, "globex").await;
+    let everywhere = login(&server, &member, "").await;
+    let own = async |key: &str| {
+        let listed = call(&server, key, "GET", "/v1/users/me/keys", Value::Null).await.json();
+        let ids = listed["keys"].as_array().unwrap().iter();
+        ids.map(|key| key["id"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let (of_acme, all) = (own(&here).await, own(&everywhere).await);
+    assert_eq!((of_acme.len(), all.len()), (1, 3));
+    for id in all.iter().filter(|id| !of_acme.contains(id)) {
+        let path = format!("/v1/users/me/keys/{id}");
+        assert_eq!(status(&server, &here, "DELETE", &path).await, "404 not_found");
+    }
+    assert_eq!(status(&server, &elsewhere, "GET", "/v1/auth/whoami").await, "ok");
+    let path = format!("/v1/users/me/keys/{}", of_acme[0]);
+    assert_eq!(status(&server, &everywhere, "DELETE", &path).await, "ok");
+    assert_eq!(status(&server, &here, "GET", "/v1/auth/whoami").await, "401 invalid_key");
+}
+
+/// Fetches the key of a confirmed sign-in while a transaction has made `change` and not committed it, and returns how
+/// the fetch ends.
+async fn fetch_during(change: &str) -> String {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
+    owner.post("/api/admin/tenants", acme()).await;
+    let member = server.sign_in_as("mia", "none", &[("acme", "admin")]).await;
+    let begun = begin(&server, None).await;
+    assert_eq!(decide(&member, &begun, "confirm", "acme").await.status, 200);
+    let mut changing = server.database.conn().await;
+    for statement in ["BEGIN", change] {
+        diesel::sql_query(statement).execute(&mut changing).await.unwrap();
+    }
+    let fetching = fetch(&server, &begun, json!({ "verifier": VERIFIER }));
+    let committing = async {
+        server.database.until_blocked().await;
+        diesel::sql_query("COMMIT").execute(&mut changing).await.unwrap();
+    };
+    let (fetched, ()) = tokio::join!(fetching, committing);
+    let live = "api_keys WHERE person_id IS NOT NULL AND NOT revoked";
+    assert_eq!(server.database.count(live).await, 0, "{change}");
+    fetched.problem()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_fetched_while_its_rights_end_is_not_created() {
+    let left = fetch_during("DELETE FROM memberships").await;
+    assert_eq!(left, "403 forbidden");
+    let reset = "WITH own AS (DELETE FROM sessions WHERE user_id = (SELECT id FROM users WHERE name = 'mia')) \
+                 UPDATE users SET password_hash = 'x' WHERE name = 'mia'";
+    assert_eq!(fetch_during(reset).await, "410 login_ended");
 }

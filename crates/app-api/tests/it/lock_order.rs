@@ -87,3 +87,49 @@ async fn the_end_of_an_app_waits_for_the_end_of_its_rollout() {
     execute(&mut ending, "COMMIT").await;
     assert_eq!(deleting.await.unwrap(), 204);
 }
+
+/// Runs a request that ends sessions of mia while a transaction locks them by id, the lowest first. `left`: how many
+/// sessions stay.
+async fn end_sessions_against_the_order_of_ids(
+    request: impl AsyncFnOnce(&Server),
+    left: usize,
+) {
+    let server = Server::with_owner(FakeOrchestrator::unreachable()).await.0;
+    server.sign_in_as("mia", "viewer", &[]).await;
+    server.new_session_of("mia@example.com").await;
+    let of_mia = "user_id = (SELECT id FROM users WHERE name = 'mia')";
+    // The row of the lowest id moves behind the others, where a scan of the table finds it last.
+    let lowest = format!("(SELECT id FROM sessions WHERE {of_mia} ORDER BY id LIMIT 1)");
+    server.database.sql(&format!("UPDATE sessions SET address = 'x' WHERE id = {lowest}")).await;
+    let mut locking = server.database.conn().await;
+    execute(&mut locking, "BEGIN").await;
+    execute(&mut locking, &format!("SELECT FROM sessions WHERE id = {lowest} FOR UPDATE")).await;
+    let next = async {
+        server.database.until_blocked().await;
+        let all = format!("SELECT FROM sessions WHERE {of_mia} ORDER BY id FOR UPDATE");
+        execute(&mut locking, &all).await;
+        execute(&mut locking, "COMMIT").await;
+    };
+    tokio::join!(request(&server), next);
+    assert_eq!(server.database.count(&format!("sessions WHERE {of_mia}")).await, left);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_ends_of_all_sessions_of_a_person_lock_them_by_id() {
+    let others = async |server: &Server| {
+        // From a third session: both that the other transaction locks end.
+        let current = server.new_session_of("mia@example.com").await;
+        let ended = current.send(axum::http::Method::DELETE, "/v1/sessions", &[], "").await;
+        assert_eq!(ended.status, 204, "{}", ended.text());
+    };
+    end_sessions_against_the_order_of_ids(others, 1).await;
+    let reset = async |server: &Server| {
+        let mut conn = server.database.conn().await;
+        let token = app_api::accounts::reset_token(&mut conn, "mia@example.com", server.now());
+        let token = token.await.unwrap().unwrap();
+        let fields = [("token", token.reveal()), ("password", "another good one")];
+        let reset = server.visitor.submit("/admin/reset", &fields).await;
+        assert_eq!(reset.status, 303, "{}", reset.text());
+    };
+    end_sessions_against_the_order_of_ids(reset, 0).await;
+}
