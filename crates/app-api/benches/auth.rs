@@ -4,7 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap ends the bench")]
 
 #[path = "../tests/it/harness/mod.rs"]
-#[allow(dead_code, reason = "shared with the tests, which need more of it")]
+#[expect(dead_code, reason = "shared with the tests, which need more of it")]
 mod harness;
 
 use std::io::Write as _;

@@ -67,7 +67,7 @@ pub async fn sign_up(app: &App, request: &SignUp, client: IpAddr) -> Result<User
     }
 }
 
-/// Returns the user with these credentials. An unknown address costs and looks the same as a wrong password.
+/// Returns the user with this address and password; the caller asks for the second factor. An unknown address costs and looks the same as a wrong password.
 ///
 /// # Errors
 /// `invalid_credentials`; `too_many_attempts`.
@@ -99,6 +99,26 @@ pub async fn sign_in(
             Err(ApiError::new(Code::InvalidCredentials, "E-mail address or password is wrong."))
         }
     }
+}
+
+/// Whether this is the password of a signed-in person, who is about to change how they sign in.
+///
+/// # Errors
+/// `too_many_attempts`.
+pub async fn verify_password(
+    app: &App,
+    user: &User,
+    password: &str,
+    client: IpAddr,
+) -> Result<bool, ApiError> {
+    let attempt = Attempt::SignIn { account: &user.email, client };
+    count_attempt(app, attempt)?;
+    let hash = Some(user.password_hash.clone());
+    let is_match = app.passwords.verify(password, hash, Caller::KnownDevice(client)).await?;
+    if is_match {
+        app.throttle.succeeded(attempt, app.clock.now());
+    }
+    Ok(is_match)
 }
 
 /// Creates a one-time reset token; returns `None` when no account has this address.

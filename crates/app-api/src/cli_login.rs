@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use protocol::{TenantId, Timestamp};
 use protocol::api_keys::{CreatedKey, Role};
 use protocol::cli_login::{CliLoginProof, NewCliLogin};
 use protocol::problem::{Code, FieldCode};
+use protocol::{TenantId, Timestamp};
 use serde_json::json;
 use service::api_error::ApiError;
 use sha2::{Digest as _, Sha256};

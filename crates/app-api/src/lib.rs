@@ -30,6 +30,7 @@ pub mod rollout;
 pub mod route;
 pub mod route_feed;
 pub mod routes;
+pub mod second_factor;
 pub mod sessions;
 pub mod settings;
 pub mod sleep_status;

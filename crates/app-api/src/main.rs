@@ -20,6 +20,8 @@ enum Command {
     Healthcheck,
     /// print a one-time link for an owner who is locked out
     ResetPassword { email: String },
+    /// end the second factor of somebody who lost the app and the recovery codes
+    ResetSecondFactor { email: String },
     /// check the hash chain of the audit log; exit 1 at the first break
     VerifyAudit,
 }
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
         Command::Serve => start::serve(env),
         Command::Healthcheck => start::healthcheck(env),
         Command::ResetPassword { email } => start::reset_password(env, &email),
+        Command::ResetSecondFactor { email } => start::reset_second_factor(env, &email),
         Command::VerifyAudit => start::verify_audit(env),
     })
 }

@@ -114,11 +114,16 @@ pub const ROUTES: &[Route] = routes! {
 
     api  GET    "/users",                       PlatformRead,  "List people", api::users::list_users;
     api  GET    "/users/me",                    Person,        "Show oneself and one's memberships", api::users::show_me;
+    api  GET    "/users/me/second-factor",      Person,        "Whether one has a second factor", api::second_factor::show_status;
+    api  POST   "/users/me/second-factor",      Person,        "Begin the enrolment of a second factor", api::second_factor::begin;
+    api  POST   "/users/me/second-factor/confirm", Person,     "Put a second factor into effect", api::second_factor::confirm;
+    api  POST   "/users/me/second-factor/disable", Person,     "End one's second factor", api::second_factor::disable;
     api  GET    "/users/me/keys",               Account,       "List one's own keys", api::keys::list_own_keys;
     api  DELETE "/users/me/keys/{id}",          Account,       "Revoke one of one's own keys", api::keys::revoke_own_key;
     api  DELETE "/users/me/tenants/{id}",       Person,        "End one's own membership", api::members::leave;
     api  PATCH  "/users/{id}",                  PlatformAdmin, "Change a person's platform role", api::users::change_user;
     api  DELETE "/users/{id}",                  PlatformAdmin, "Delete a person", api::users::delete_user;
+    api  DELETE "/users/{id}/second-factor",    PlatformAdmin, "End a person's second factor, as an owner", api::second_factor::reset;
     api  GET    "/invitations",                 PlatformRead,  "List open invitations of operators", api::invitations::list_operator_invitations;
     api  POST   "/invitations",                 PlatformAdmin, "Invite an operator", api::invitations::invite_operator;
     api  DELETE "/invitations/{id}",            PlatformAdmin, "Withdraw an invitation", api::invitations::revoke_operator_invitation;
@@ -140,6 +145,8 @@ pub const ROUTES: &[Route] = routes! {
     page POST   "/admin/signup",                Public,        "", pages::accounts::sign_up;
     page GET    "/admin/login",                 Public,        "", pages::accounts::show_login;
     page POST   "/admin/login",                 Public,        "", pages::accounts::sign_in;
+    page GET    "/admin/login/code",            Public,        "", pages::second_factor::show_code;
+    page POST   "/admin/login/code",            Public,        "", pages::second_factor::enter_code;
     page POST   "/admin/logout",                Public,        "", pages::accounts::sign_out;
     page GET    "/admin/reset",                 Public,        "", pages::accounts::show_reset;
     page POST   "/admin/reset",                 Public,        "", pages::accounts::reset;
@@ -194,6 +201,10 @@ pub const ROUTES: &[Route] = routes! {
     page POST   "/admin/webhooks/{id}/deliveries/{delivery}/replay", PlatformAdmin, "", pages::webhooks::replay_delivery;
     page GET    "/admin/audit",                 PlatformRead,  "", pages::audit::show_audit;
     page GET    "/admin/account",               SignedIn,      "", pages::account::show_account;
+    page GET    "/admin/account/second-factor", SignedIn,      "", pages::second_factor::show;
+    page POST   "/admin/account/second-factor", SignedIn,      "", pages::second_factor::begin;
+    page POST   "/admin/account/second-factor/confirm", SignedIn, "", pages::second_factor::confirm;
+    page POST   "/admin/account/second-factor/disable", SignedIn, "", pages::second_factor::disable;
     page POST   "/admin/account/keys/{id}/revoke", SignedIn,   "", pages::account::revoke_key;
     page POST   "/admin/account/sessions/revoke", SignedIn,    "", pages::account::revoke_other_sessions;
     page POST   "/admin/account/sessions/{id}/revoke", SignedIn, "", pages::account::revoke_session;

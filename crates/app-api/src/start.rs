@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use argon2::Params;
+use service::api_error::ApiError;
 use service::client::Client;
 use service::connections::Connections;
 use service::{Env, ServiceError, SettingsReader, shutdown_token};
@@ -19,11 +20,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::accounts;
 use crate::app::{App, Parts};
+use crate::audit::Actor;
 use crate::auth::passwords::Passwords;
 use crate::auth::throttle::{MAX_CHANGES, Throttle};
 use crate::clock::Clock;
-use crate::db::Database;
 use crate::db::connect::Limits;
+use crate::db::{self, Database};
 use crate::descriptors::ConnectionLimits;
 use crate::http::listen::listen;
 use crate::orchestrator::{Orchestrator, OrchestratorClient};
@@ -33,7 +35,7 @@ use crate::route_feed::RouteFeed;
 use crate::settings::{self, Settings, read_addresses};
 use crate::tenant_databases::TenantDatabases;
 use crate::webhooks::client::{ATTEMPT_TIMEOUT, WebhookClient};
-use crate::{audit, database_setup, rollout, routes, webhooks};
+use crate::{audit, database_setup, rollout, routes, second_factor, webhooks};
 
 /// Serves until a stop is requested.
 pub fn serve(env: &Env) -> Result<(), ServiceError> {
@@ -187,6 +189,26 @@ pub fn reset_password(env: &Env, email: &str) -> Result<(), ServiceError> {
         let token = token.with_context(|| format!("nobody signed up as {email}"))?;
         let link = format!("{}/admin/reset?token={}", addresses.admin_origin(), token.reveal());
         writeln!(std::io::stdout(), "{link}\nIt works once, for 30 minutes.")?;
+        Ok(())
+    })
+}
+
+/// Ends the second factor of a person who lost the app and the recovery codes.
+///
+/// # Errors
+/// When nobody has this address, or the person has no second factor.
+pub fn reset_second_factor(env: &Env, email: &str) -> Result<(), ServiceError> {
+    let mut vars = SettingsReader::new(env);
+    let database = Settings::read_database(&mut vars);
+    let (url, password) = vars.finish(|| database)?;
+    runtime()?.block_on(async {
+        let mut conn = Database::new(&url, Some(&password))?.connect().await?;
+        let user = db::user::by_email(&mut conn, &email.trim().to_lowercase()).await?;
+        let user = user.with_context(|| format!("nobody signed up as {email}"))?;
+        let (actor, now) = (Actor::command("app-api reset-second-factor"), Clock::system().now());
+        let reset = second_factor::reset_by(&mut conn, actor, &user, now).await;
+        reset.map_err(ApiError::into_error)?;
+        writeln!(std::io::stdout(), "{email} signs in by password alone.")?;
         Ok(())
     })
 }

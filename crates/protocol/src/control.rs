@@ -22,6 +22,9 @@ pub struct SignUp {
 pub struct SignIn {
     pub email: String,
     pub password: String,
+    /// The code of the account's second factor, or a recovery code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
 }
 
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

@@ -22,6 +22,7 @@ pub mod problem;
 pub mod process;
 pub mod rollouts;
 pub mod routes;
+pub mod second_factor;
 pub mod sessions;
 pub mod sign_in;
 pub mod site;

@@ -25,6 +25,23 @@ pub fn env_key(master: &Secret, tenant: TenantId) -> [u8; 32] {
     derive(master, &format!("env/v1/{tenant}"))
 }
 
+/// The key that encrypts what an authenticator app of this person knows: HKDF, info `second-factor/v1/{user}`.
+pub fn second_factor_key(master: &Secret, user: uuid::Uuid) -> [u8; 32] {
+    derive(master, &format!("second-factor/v1/{user}"))
+}
+
+/// Proves that somebody knew the password with this hash shortly before `expires_at`, in seconds of Unix time: HKDF, info
+/// `sign-in/v1/{user}/{expires_at}/{password_hash}`, base64url.
+pub fn pending_sign_in_proof(
+    master: &Secret,
+    user: uuid::Uuid,
+    password_hash: &str,
+    expires_at: i64,
+) -> String {
+    let info = format!("sign-in/v1/{user}/{expires_at}/{password_hash}");
+    URL_SAFE_NO_PAD.encode(derive(master, &info))
+}
+
 /// Identifies a secret without revealing it: HKDF, info `fingerprint/v1`, base64url.
 pub fn fingerprint(master: &Secret) -> String {
     URL_SAFE_NO_PAD.encode(derive(master, "fingerprint/v1"))

@@ -12,8 +12,8 @@ use crate::access::Person;
 use crate::app::App;
 use crate::http::extract::{ClientAddress, Json};
 use crate::http::reply::{Created, NoContent, Okay, Reply};
-use crate::sessions;
 use crate::{accounts, db, views};
+use crate::{second_factor, sessions};
 
 pub async fn sign_up(
     State(app): State<App>,
@@ -33,6 +33,7 @@ pub async fn sign_in(
     body: Json<SignIn>,
 ) -> Result<Okay<SignedIn>, ApiError> {
     let user = accounts::sign_in(&app, &body.value, client, &headers).await?;
+    second_factor::check(&app, &headers, &user, body.value.code.as_deref()).await?;
     let cookie = sessions::begin(&app, &headers, client, &user).await?;
     signed_in(&app, cookie, &user)
 }

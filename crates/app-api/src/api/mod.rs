@@ -11,6 +11,7 @@ pub mod keys;
 pub mod members;
 pub mod open;
 pub mod rollouts;
+pub mod second_factor;
 pub mod sessions;
 pub mod tenant_logs;
 pub mod tenants;

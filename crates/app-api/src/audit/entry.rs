@@ -35,6 +35,10 @@ actions! {
     UserDelete = "user.delete",
     PasswordResetLink = "user.password_reset_link",
     PasswordReset = "user.password_reset",
+    SecondFactorOn = "user.second_factor_on",
+    SecondFactorOff = "user.second_factor_off",
+    SecondFactorReset = "user.second_factor_reset",
+    RecoveryCodeUse = "user.recovery_code_use",
     SessionBegin = "session.begin",
     SessionEnd = "session.end",
     SessionRevoke = "session.revoke",
@@ -102,6 +106,10 @@ impl Action {
             | Self::UserDelete
             | Self::PasswordResetLink
             | Self::PasswordReset
+            | Self::SecondFactorOn
+            | Self::SecondFactorOff
+            | Self::SecondFactorReset
+            | Self::RecoveryCodeUse
             | Self::SessionBegin
             | Self::SessionEnd
             | Self::SessionRevoke

@@ -4,6 +4,7 @@ pub mod api_key;
 pub mod common_passwords;
 pub mod device;
 pub mod passwords;
+pub mod second_factor;
 pub mod sso;
 pub mod throttle;
 pub mod token;

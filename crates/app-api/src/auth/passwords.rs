@@ -96,6 +96,11 @@ impl Passwords {
         Ok(self.in_slot(caller, hash).await??)
     }
 
+    /// The hash of a random password that nobody knows.
+    pub fn hash_of_nobody(&self) -> String {
+        self.decoy_hash.to_string()
+    }
+
     /// Takes the same work with and without a stored hash, so that timing does not reveal accounts.
     ///
     /// # Errors

@@ -24,6 +24,9 @@ const MAX_PER_CLIENT: u32 = 50;
 pub const MAX_PER_ACCOUNT: u32 = 100;
 /// The most attempts of one known device, which count against no other limit.
 const MAX_PER_DEVICE: u32 = 10;
+/// The most codes of a second factor at one account: a guess among a million codes, of which three count, succeeds once in
+/// months. Only who knows the password uses them up, and a known device has a count of its own.
+const MAX_CODES_PER_ACCOUNT: u32 = 10;
 /// The most requests of one session or API key that change something: a script that runs away writes no more into the
 /// audit log.
 pub const MAX_CHANGES: u32 = 3_000;
@@ -41,6 +44,8 @@ pub enum Attempt<'a> {
     SignIn { account: &'a str, client: IpAddr },
     /// A sign-in from a device on which the account signed in before.
     KnownDevice { account: &'a str, device: Uuid },
+    /// A code of the account's second factor, on a device that is not known there.
+    SecondFactor { account: &'a str },
     /// Other work on unauthenticated input: sign-up and password reset.
     Client(IpAddr),
     /// A request with this session or API key that changes something.
@@ -69,6 +74,7 @@ enum Key<'a> {
     Client(IpAddr),
     Account(&'a str),
     Device(&'a str, Uuid),
+    Codes(&'a str),
     Changes(Uuid),
     Revocations(Uuid),
 }
@@ -126,6 +132,7 @@ impl Throttle {
             Attempt::KnownDevice { account, device } => {
                 vec![(Key::Device(account, device), MAX_PER_DEVICE)]
             }
+            Attempt::SecondFactor { account } => vec![(Key::Codes(account), MAX_CODES_PER_ACCOUNT)],
             Attempt::Client(client) => {
                 vec![(Key::Client(forwarded::rate_limit_key(client)), MAX_PER_CLIENT)]
             }
@@ -260,6 +267,18 @@ mod tests {
             throttle.succeeded(sign_in("a", CLIENT), at(0));
         }
         assert_eq!(throttle.cells_used(), 0);
+    }
+
+    #[test]
+    fn codes_are_limited_per_account_from_wherever_they_come() {
+        let throttle = Throttle::new(MAX_CHANGES);
+        let code = Attempt::SecondFactor { account: "a" };
+        for _ in 0..MAX_CODES_PER_ACCOUNT {
+            throttle.attempt(code, at(0)).unwrap();
+        }
+        assert_eq!(throttle.attempt(code, at(0)), Err(Duration::from_secs(300)));
+        assert!(throttle.attempt(Attempt::SecondFactor { account: "b" }, at(0)).is_ok());
+        assert!(throttle.attempt(sign_in("a", CLIENT), at(0)).is_ok());
     }
 
     #[test]

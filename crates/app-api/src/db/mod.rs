@@ -19,6 +19,7 @@ pub mod reset_link;
 mod roles;
 pub mod rollout;
 pub mod schema;
+pub mod second_factor;
 pub mod session;
 pub mod sso_grant;
 pub mod tenant;

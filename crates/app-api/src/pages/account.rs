@@ -17,7 +17,7 @@ use crate::app::App;
 use crate::http::extract::IdPath;
 use crate::http::paging::Window;
 use crate::sessions::user_agent::summarize;
-use crate::{api_keys, sessions, views};
+use crate::{api_keys, second_factor, sessions, views};
 
 #[derive(Template)]
 #[template(path = "account.html")]
@@ -26,6 +26,7 @@ struct AccountPage {
     name: String,
     email: String,
     role: String,
+    has_second_factor: bool,
     rows: Vec<SessionRow>,
     keys: Vec<OwnKeyRow>,
 }
@@ -61,7 +62,8 @@ pub async fn show_account(State(app): State<App>, person: Person) -> Result<Resp
     };
     let rows = sessions::list(&app, person.user.id).await?.into_iter().map(row).collect();
     let caller = Principal::Session(person.clone());
-    let keys = api_keys::list_of_person(&app, &caller, &person.user, Window::NEWEST).await?.into_iter();
+    let keys =
+        api_keys::list_of_person(&app, &caller, &person.user, Window::NEWEST).await?.into_iter();
     let keys = keys.map(|key| OwnKeyRow {
         tenant: key.tenant.as_ref().map(|tenant| tenant.slug.clone()),
         key: key_row(key, now),
@@ -71,6 +73,7 @@ pub async fn show_account(State(app): State<App>, person: Person) -> Result<Resp
         name: person.user.name.clone(),
         email: person.user.email.clone(),
         role: person.user.role.clone(),
+        has_second_factor: second_factor::status(&app, &person.user).await?.is_on,
         rows,
         keys: keys.filter(|own| own.key.state == LIVE).collect(),
     };

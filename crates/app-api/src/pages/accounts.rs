@@ -12,11 +12,11 @@ use service::api_error::ApiError;
 use super::field::Field;
 use super::{Layout, form_problem, page};
 use crate::access::next_path::safe_next;
-use crate::accounts;
 use crate::app::App;
 use crate::db::user;
 use crate::http::extract::{ClientAddress, Form, Query};
 use crate::sessions::{self, with_cookie};
+use crate::{accounts, second_factor};
 
 #[derive(Template)]
 #[template(path = "signup.html")]
@@ -139,13 +139,19 @@ pub async fn sign_in(
     headers: HeaderMap,
     Form(form): Form<LoginForm>,
 ) -> Result<Response, ApiError> {
-    let request = SignIn { email: form.email.clone(), password: form.password.clone() };
+    let (email, password) = (form.email.clone(), form.password.clone());
+    let request = SignIn { email, password, code: None };
     match accounts::sign_in(&app, &request, client, &headers).await {
         Ok(user) => {
+            let next = safe_next(form.next.as_deref());
+            if let Some(cookie) = second_factor::pending_cookie(&app, &user).await? {
+                let next: String = url::form_urlencoded::byte_serialize(next.as_bytes()).collect();
+                let code = Redirect::to(&format!("/admin/login/code?next={next}"));
+                return Ok((with_cookie(cookie), code).into_response());
+            }
             let cookie = sessions::begin(&app, &headers, client, &user).await?;
             let cookies = sessions::sign_in_cookies(&app, cookie, &user)?;
-            let next = Redirect::to(safe_next(form.next.as_deref()));
-            Ok((cookies, next).into_response())
+            Ok((cookies, Redirect::to(next)).into_response())
         }
         Err(failure) => {
             let (status, problem) = form_problem(failure)?;

@@ -18,6 +18,7 @@ use uuid::Uuid;
 use crate::app::App;
 use crate::audit::{Action, Actor, Entry, Resource};
 use crate::auth::device;
+use crate::auth::second_factor::PendingSignIn;
 use crate::auth::token::Token;
 use crate::db::session::{self, Session};
 use crate::db::user::User;
@@ -232,6 +233,24 @@ pub async fn revoke_others(app: &App, user: &User, current: Uuid) -> Result<(), 
 /// Makes the reconciler send these tenants the ids of their ended sessions.
 pub fn notify(app: &App, tenants: Vec<TenantId>) {
     tenants.into_iter().for_each(|tenant| app.reconcile.notify(tenant));
+}
+
+/// The cookie of a sign-in that waits for the second factor. An empty `value` with no age deletes it.
+///
+/// # Errors
+/// When the value is no header value.
+pub fn pending_cookie(app: &App, value: &str, age: Duration) -> Result<HeaderValue, ApiError> {
+    Ok(set_cookie(&app.addresses, pending_cookie_name(&app.addresses), value, age)?)
+}
+
+fn pending_cookie_name(addresses: &Addresses) -> &'static str {
+    if addresses.is_secure() { "__Host-cial_sign_in" } else { "cial_sign_in" }
+}
+
+/// The sign-in that waits for the second factor, as the browser claims.
+pub fn pending_sign_in(app: &App, headers: &HeaderMap) -> Option<PendingSignIn> {
+    let value = cookies::find(cookie_lines(headers), pending_cookie_name(&app.addresses))?;
+    PendingSignIn::parse(value)
 }
 
 /// A cookie that makes the browser delete the session's cookie.

@@ -409,7 +409,10 @@ async fn a_key_that_a_login_key_creates_belongs_to_its_person() {
     let made = made["key"].as_str().unwrap().to_owned();
     let whoami = call(&server, &made, "GET", "/v1/auth/whoami", Value::Null).await.json();
     assert_eq!(whoami["key"]["person"], "admin@example.com", "{whoami}");
-    assert_eq!(whoami["key"]["expires_at"], parent["key"]["expires_at"], "also after its first use");
+    assert_eq!(
+        whoami["key"]["expires_at"], parent["key"]["expires_at"],
+        "also after its first use"
+    );
 
     server.database.sql("UPDATE users SET role = 'viewer' WHERE name = 'admin'").await;
     let stop = "/v1/tenants/acme/stop";

@@ -90,10 +90,7 @@ async fn the_end_of_an_app_waits_for_the_end_of_its_rollout() {
 
 /// Runs a request that ends sessions of mia while a transaction locks them by id, the lowest first. `left`: how many
 /// sessions stay.
-async fn end_sessions_against_the_order_of_ids(
-    request: impl AsyncFnOnce(&Server),
-    left: usize,
-) {
+async fn end_sessions_against_the_order_of_ids(request: impl AsyncFnOnce(&Server), left: i64) {
     let server = Server::with_owner(FakeOrchestrator::unreachable()).await.0;
     server.sign_in_as("mia", "viewer", &[]).await;
     server.new_session_of("mia@example.com").await;

@@ -30,6 +30,7 @@ mod people;
 mod reconciling;
 mod rollouts;
 mod route_feed;
+mod second_factor;
 mod security;
 mod sessions;
 mod sleep_status;

@@ -137,6 +137,9 @@ codes! {
     InvalidBody = "invalid_body" [422] "Invalid body"
         "the body does not fit"
         "read the detail",
+    InvalidCode = "invalid_code" [401] "Invalid code"
+        "the code of the second factor is wrong, too old, or was used already"
+        "wait for the next code, or use a recovery code",
     InvalidCredentials = "invalid_credentials" [401] "Invalid credentials"
         "e-mail or password is wrong"
         "try again, or reset the password",
@@ -272,6 +275,15 @@ codes! {
     RolloutEnded = "rollout_ended" [409] "Rollout ended"
         "the rollout ended, or moves its failed wave back"
         "start another rollout",
+    SecondFactorConflict = "second_factor_conflict" [409] "Conflict"
+        "the second factor is on already, is off, or waits for its first code"
+        "look at its state: `GET /v1/users/me/second-factor`",
+    SecondFactorRequired = "second_factor_required" [401] "Second factor required"
+        "the password is right, and the account has a second factor"
+        "sign in with the code of the app as well",
+    SignInEnded = "sign_in_ended" [410] "Sign-in ended"
+        "a sign-in waited longer than 5 minutes for the code of the second factor, or the password changed meanwhile"
+        "enter e-mail address and password again",
     SignupClosed = "signup_closed" [403] "Sign-up closed"
         "there is an owner already"
         "sign in",

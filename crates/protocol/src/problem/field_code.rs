@@ -59,6 +59,7 @@ field_codes! {
     UnknownRelease = "unknown_release" "the app has no such release",
     UnknownWord = "unknown_word" "the value is none of the words that the message names",
     Waits = "waits" "no error: how many wakes are before that of the tenant",
+    WrongSecret = "wrong_secret" "it is not the password of the person, or no code of their second factor",
 }
 
 impl FieldCode {

@@ -329,7 +329,7 @@ fn the_admin_api() {
             Refused,
             &[],
         ),
-        wire(&SignIn { email, password }, Refused, &[]),
+        wire(&SignIn { email, password, code: None }, Refused, &["code"]),
         wire(&SignedIn { user }, Ignored, &[]),
         wire(
             &NewTenant {

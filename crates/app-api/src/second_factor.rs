@@ -1,0 +1,305 @@
+//! The second factor of a person: enrolment, signing in with it, and its end.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use axum::http::{HeaderMap, HeaderValue};
+use protocol::people::PlatformRole;
+use protocol::problem::{Code, FieldCode};
+use protocol::second_factor::{ConfirmSecondFactor, RecoveryCodes, SecondFactorStatus};
+use service::api_error::ApiError;
+use uuid::Uuid;
+
+use crate::access::authority::refused;
+use crate::access::principal::AccessError;
+use crate::access::{Person, Principal};
+use crate::accounts::{count_attempt, verify_password};
+use crate::app::App;
+use crate::audit::{Action, Actor, Entry, Resource};
+use crate::auth::device;
+use crate::auth::second_factor::{PendingSignIn, SharedSecret, recovery_codes, recovery_hash};
+use crate::auth::throttle::Attempt;
+use crate::db::second_factor::{self, SecondFactor};
+use crate::db::user::{self, User};
+use crate::db::{Conn, Transaction as _, audit_log};
+use crate::people::users::no_such_user;
+use crate::people::widest_grant;
+use crate::sessions;
+use crate::validation::{FieldError, invalid_fields};
+
+/// How long a sign-in waits for the second factor.
+const PENDING_LIFETIME: Duration = Duration::from_secs(300);
+
+/// Completes a sign-in whose password was right, with the code that came along.
+///
+/// # Errors
+/// `second_factor_required` without a code where one is needed; `invalid_code`; `too_many_attempts`.
+pub async fn check(
+    app: &App,
+    headers: &HeaderMap,
+    user: &User,
+    code: Option<&str>,
+) -> Result<(), ApiError> {
+    if !second_factor::is_on(&mut *app.conn().await?, user.id).await? {
+        return Ok(());
+    }
+    let Some(code) = code else {
+        let detail = "This account has a second factor. Send its code along, as \"code\".";
+        return Err(ApiError::new(Code::SecondFactorRequired, detail));
+    };
+    sign_in_with(app, headers, user, code).await
+}
+
+/// The cookie of a browser whose person must enter a code next; `None` for a person without a second factor.
+pub async fn pending_cookie(app: &App, user: &User) -> Result<Option<HeaderValue>, ApiError> {
+    if !second_factor::is_on(&mut *app.conn().await?, user.id).await? {
+        return Ok(None);
+    }
+    let pending = PendingSignIn::new(&app.device_key, user, app.clock.now() + PENDING_LIFETIME);
+    sessions::pending_cookie(app, &pending.to_value(), PENDING_LIFETIME).map(Some)
+}
+
+/// The person whose sign-in in this browser waits for a code.
+///
+/// # Errors
+/// `sign_in_ended` without such a sign-in.
+pub async fn pending_user(app: &App, headers: &HeaderMap) -> Result<User, ApiError> {
+    let pending = sessions::pending_sign_in(app, headers).ok_or_else(sign_in_ended)?;
+    let user = user::by_id(&mut *app.conn().await?, pending.user).await?;
+    let proven = user.filter(|user| pending.is_proven(&app.device_key, user, app.clock.now()));
+    proven.ok_or_else(sign_in_ended)
+}
+
+/// Completes the browser's sign-in by a code, and returns the person.
+///
+/// # Errors
+/// `sign_in_ended`; `invalid_code`; `too_many_attempts`.
+pub async fn complete(app: &App, headers: &HeaderMap, code: &str) -> Result<User, ApiError> {
+    let user = pending_user(app, headers).await?;
+    sign_in_with(app, headers, &user, code).await?;
+    Ok(user)
+}
+
+async fn sign_in_with(
+    app: &App,
+    headers: &HeaderMap,
+    user: &User,
+    code: &str,
+) -> Result<(), ApiError> {
+    let attempt = code_attempt(app, headers, user);
+    count_attempt(app, attempt)?;
+    if !use_code(app, user, None, code).await? {
+        let detail = "The code is wrong, too old, or was used already. Wait for the next one, or use a recovery code.";
+        return Err(ApiError::new(Code::InvalidCode, detail));
+    }
+    app.throttle.succeeded(attempt, app.clock.now());
+    Ok(())
+}
+
+/// A person's known device has a count of its own: nobody else can use it up.
+fn code_attempt<'a>(app: &App, headers: &HeaderMap, user: &'a User) -> Attempt<'a> {
+    let account = user.email.as_str();
+    match device::proven(&app.device_key, headers, account) {
+        Some(device) => Attempt::KnownDevice { account, device },
+        None => Attempt::SecondFactor { account },
+    }
+}
+
+/// Consumes a code of the app, or a recovery code. Returns `false` for a text that is neither, or was used.
+async fn use_code(
+    app: &App,
+    user: &User,
+    session: Option<Uuid>,
+    code: &str,
+) -> Result<bool, ApiError> {
+    let (mut conn, now) = (app.conn().await?, app.clock.now());
+    let Some(factor) = second_factor::of_user(&mut conn, user.id).await? else { return Ok(false) };
+    let Some(hash) = recovery_hash(code) else {
+        let secret = SharedSecret::open(&factor.sealed_secret, &app.device_key, user.id)?;
+        let Some(step) = secret.step_of(code, now)? else { return Ok(false) };
+        return Ok(second_factor::advance(&mut conn, user.id, step).await?);
+    };
+    let entry = entry(Actor::user(user, session), Action::RecoveryCodeUse, user);
+    conn.transaction(async |conn| -> Result<_, ApiError> {
+        let is_taken = second_factor::take_recovery_code(conn, user.id, &hash).await?;
+        if is_taken {
+            audit_log::append(conn, &entry, now).await?;
+        }
+        Ok(is_taken)
+    })
+    .await
+}
+
+/// Whether the person has a second factor.
+pub async fn status(app: &App, user: &User) -> Result<SecondFactorStatus, ApiError> {
+    let mut conn = app.conn().await?;
+    Ok(SecondFactorStatus {
+        is_on: second_factor::is_on(&mut conn, user.id).await?,
+        recovery_codes_left: second_factor::recovery_codes_left(&mut conn, user.id).await?,
+    })
+}
+
+/// Begins an enrolment: a secret that takes effect once a code proves that the app has it. Replaces an earlier secret that
+/// is not in effect.
+///
+/// # Errors
+/// `second_factor_conflict` when the person has a second factor.
+pub async fn begin(app: &App, user: &User) -> Result<SharedSecret, ApiError> {
+    let secret = SharedSecret::random()?;
+    let row = SecondFactor {
+        user_id: user.id,
+        sealed_secret: secret.seal(&app.device_key, user.id)?,
+        confirmed_at: None,
+        last_step: 0,
+        created_at: app.clock.now(),
+    };
+    let mut conn = app.conn().await?;
+    let begun = conn.transaction(async |conn| second_factor::begin(conn, &row).await).await?;
+    if begun { Ok(secret) } else { Err(is_on_already()) }
+}
+
+/// The secret of an enrolment that is not confirmed; `None` without one.
+pub async fn begun(app: &App, user: &User) -> Result<Option<SharedSecret>, ApiError> {
+    let factor = second_factor::of_user(&mut *app.conn().await?, user.id).await?;
+    let factor = factor.filter(|factor| factor.confirmed_at.is_none());
+    let open =
+        |factor: SecondFactor| SharedSecret::open(&factor.sealed_secret, &app.device_key, user.id);
+    Ok(factor.map(open).transpose()?)
+}
+
+/// Puts a begun enrolment into effect. Returns the recovery codes, which nothing shows again.
+///
+/// # Errors
+/// `second_factor_conflict`; `invalid_fields` for a wrong password or code; `too_many_attempts`.
+pub async fn confirm(
+    app: &App,
+    headers: &HeaderMap,
+    (person, client): (&Person, IpAddr),
+    request: &ConfirmSecondFactor,
+) -> Result<RecoveryCodes, ApiError> {
+    let user = &person.user;
+    let codes = recovery_codes()?;
+    let hashes: Vec<_> = codes.iter().filter_map(|code| recovery_hash(code)).collect();
+    let entry = entry(Actor::user(user, Some(person.session.id)), Action::SecondFactorOn, user);
+    begun(app, user).await?.ok_or_else(nothing_begun)?;
+    prove(app, headers, (person, client), request).await?;
+    let (mut conn, now) = (app.conn().await?, app.clock.now());
+    conn.transaction(async |conn| -> Result<_, ApiError> {
+        if !second_factor::confirm(conn, user.id, &hashes, now).await? {
+            return Err(nothing_begun());
+        }
+        audit_log::append(conn, &entry, now).await?;
+        Ok(())
+    })
+    .await?;
+    Ok(RecoveryCodes { recovery_codes: codes })
+}
+
+/// Ends one's own second factor.
+///
+/// # Errors
+/// As [`confirm`].
+pub async fn disable(
+    app: &App,
+    headers: &HeaderMap,
+    (person, client): (&Person, IpAddr),
+    request: &ConfirmSecondFactor,
+) -> Result<(), ApiError> {
+    let user = &person.user;
+    if !second_factor::is_on(&mut *app.conn().await?, user.id).await? {
+        return Err(is_off());
+    }
+    prove(app, headers, (person, client), request).await?;
+    let entry = entry(Actor::user(user, Some(person.session.id)), Action::SecondFactorOff, user);
+    let (mut conn, now) = (app.conn().await?, app.clock.now());
+    conn.transaction(async |conn| delete(conn, user, &entry, now).await).await
+}
+
+/// Verifies the password and consumes a code, before a change of the person's own second factor: a stolen session must
+/// neither lock its owner out nor weaken the account.
+async fn prove(
+    app: &App,
+    headers: &HeaderMap,
+    (person, client): (&Person, IpAddr),
+    request: &ConfirmSecondFactor,
+) -> Result<(), ApiError> {
+    let user = &person.user;
+    let refuse = |field, message| {
+        Err(invalid_fields(&[(field, Some(FieldError { code: FieldCode::WrongSecret, message }))]))
+    };
+    if !verify_password(app, user, &request.password, client).await? {
+        return refuse("password", "This is not your password.");
+    }
+    let attempt = code_attempt(app, headers, user);
+    count_attempt(app, attempt)?;
+    if !use_code(app, user, Some(person.session.id), &request.code).await? {
+        let message = "The code is wrong, too old, or was used already. Wait for the next one.";
+        return refuse("code", message);
+    }
+    app.throttle.succeeded(attempt, app.clock.now());
+    Ok(())
+}
+
+/// Ends another person's second factor: for an owner, when that person lost the app and the recovery codes.
+///
+/// # Errors
+/// `resource_not_found`; `insufficient_role`; `second_factor_conflict`.
+pub async fn reset(app: &App, caller: &Principal, id: Uuid) -> Result<(), ApiError> {
+    let mut conn = app.conn().await?;
+    let user = user::by_id(&mut conn, id).await?.ok_or_else(no_such_user)?;
+    if widest_grant(caller) != PlatformRole::Owner {
+        return Err(refused(AccessError::InsufficientRole));
+    }
+    reset_by(&mut conn, Actor::from(caller), &user, app.clock.now()).await
+}
+
+/// Ends a person's second factor in the name of `actor`, who may do so.
+///
+/// # Errors
+/// `second_factor_conflict`.
+pub async fn reset_by(
+    conn: &mut Conn,
+    actor: Actor,
+    user: &User,
+    now: protocol::Timestamp,
+) -> Result<(), ApiError> {
+    let entry = entry(actor, Action::SecondFactorReset, user);
+    conn.transaction(async |conn| delete(conn, user, &entry, now).await).await
+}
+
+async fn delete(
+    conn: &mut Conn,
+    user: &User,
+    entry: &Entry,
+    now: protocol::Timestamp,
+) -> Result<(), ApiError> {
+    if !second_factor::delete(conn, user.id).await? {
+        return Err(is_off());
+    }
+    audit_log::append(conn, entry, now).await?;
+    Ok(())
+}
+
+fn entry(actor: Actor, action: Action, user: &User) -> Entry {
+    Entry::new(actor, action, Resource::user(&user.email))
+}
+
+fn sign_in_ended() -> ApiError {
+    let detail = "This sign-in is older than 5 minutes. Enter e-mail address and password again.";
+    ApiError::new(Code::SignInEnded, detail)
+}
+
+fn is_on_already() -> ApiError {
+    let detail = "The account has a second factor already. Disable it first.";
+    ApiError::new(Code::SecondFactorConflict, detail)
+}
+
+fn nothing_begun() -> ApiError {
+    let detail =
+        "No enrolment waits for its first code. Begin one; disable an earlier second factor first.";
+    ApiError::new(Code::SecondFactorConflict, detail)
+}
+
+fn is_off() -> ApiError {
+    ApiError::new(Code::SecondFactorConflict, "There is no second factor.")
+}
