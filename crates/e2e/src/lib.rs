@@ -1,5 +1,6 @@
 //! The whole installation, and the tenant image, as black boxes: HTTP, the engine, and a real browser.
 
+pub mod app_images;
 #[cfg(feature = "browser")]
 pub mod axe;
 #[cfg(feature = "browser")]
@@ -13,6 +14,7 @@ pub mod reachability;
 pub mod session;
 pub mod xtask;
 
+pub use app_images::AppImages;
 #[cfg(feature = "browser")]
 pub use axe::Axe;
 #[cfg(feature = "browser")]

@@ -3,10 +3,10 @@
 use e2e::{Axe, Browser};
 use testkit::Installation;
 
-use crate::sleeping_tenant;
+use crate::{hostile_app, sleeping_tenant};
 
-const EMAIL: &str = "owner@example.com";
-const PASSWORD: &str = "a long enough pass phrase";
+pub(crate) const EMAIL: &str = "owner@example.com";
+pub(crate) const PASSWORD: &str = "a long enough pass phrase";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_owner_signs_up_creates_a_tenant_and_lands_inside_it() -> anyhow::Result<()> {
@@ -70,5 +70,7 @@ async fn an_owner_signs_up_creates_a_tenant_and_lands_inside_it() -> anyhow::Res
     let noted = "Failed to load resource: the server responded with a status of";
     let form = format!("/admin/tenants/new - {noted} 422");
     let waiting = format!("/?kept=1 - {noted} 503");
-    browser.finish(&[&form, &waiting]).await
+    browser.finish(&[&form, &waiting]).await?;
+
+    hostile_app::does_nothing_at_the_core(&installation).await
 }

@@ -2,4 +2,5 @@
 //! owner.
 
 mod first_owner;
+mod hostile_app;
 mod sleeping_tenant;

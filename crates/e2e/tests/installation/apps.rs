@@ -1,64 +1,20 @@
 //! A tenant runs a program that knows nothing of the platform, by the commands that docs/apps.md shows.
 
-use std::fs;
-use std::process::Command;
-
-use anyhow::{Context as _, Result, ensure};
-use e2e::Checks;
+use anyhow::Result;
 use e2e::command_line::succeed;
 use e2e::session::{Session, until};
+use e2e::{AppImages, Checks};
 use serde_json::json;
-use testkit::{Installation, TempDir};
+use testkit::Installation;
 
 const PROGRAM: &str = include_str!("notes.rs");
-
-/// Images that hold nothing but the program, one per version. They are removed with this value.
-struct Images(Vec<String>);
-
-impl Images {
-    fn build(versions: &[&str]) -> Result<Self> {
-        let folder = TempDir::new("notes")?;
-        let (source, program) = (folder.path().join("notes.rs"), folder.path().join("notes"));
-        fs::write(&source, PROGRAM)?;
-        let mut rustc = Command::new("rustc");
-        rustc.args(["--edition=2024", "-Copt-level=s", "-Cstrip=symbols"]);
-        rustc.args(["-Ctarget-feature=+crt-static", "-o"]).arg(&program).arg(&source);
-        run(&mut rustc)?;
-        let mut images = Self(Vec::new());
-        for version in versions {
-            let recipe = format!(
-                "FROM scratch\nCOPY notes /notes\nENV VERSION={version}\nCMD [\"/notes\"]\n"
-            );
-            fs::write(folder.path().join("Dockerfile"), recipe)?;
-            let name = format!("cial-e2e-notes:{}-{version}", std::process::id());
-            run(Command::new("docker")
-                .args(["build", "--quiet", "--tag", &name])
-                .arg(folder.path()))?;
-            images.0.push(name);
-        }
-        Ok(images)
-    }
-}
-
-impl Drop for Images {
-    fn drop(&mut self) {
-        // A failed removal leaves a few kilobytes; the test's own result matters more.
-        let _ = Command::new("docker").args(["rmi", "--force"]).args(&self.0).output();
-    }
-}
-
-fn run(command: &mut Command) -> Result<()> {
-    let output = command.output().with_context(|| format!("cannot run {command:?}"))?;
-    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(())
-}
 
 #[tokio::test]
 async fn a_tenant_runs_the_program_of_an_image_and_moves_between_releases() -> Result<()> {
     let (installation, mut checks) = (Installation::from_env()?, Checks::new());
-    let images = Images::build(&["one", "two"])?;
+    let images = AppImages::build("notes", PROGRAM, &["one", "two"])?;
     checks.require("an app is created", succeed(&["apps", "create", "notes"], None))?;
-    for image in &images.0 {
+    for image in &images.names {
         let release = succeed(&["apps", "release", "create", "notes", "--image", image], None);
         checks.require("a release is created", release)?;
     }

@@ -1,0 +1,53 @@
+//! Images that hold nothing but one static program, one per version. They are removed with this value.
+
+use std::fs;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use testkit::TempDir;
+
+pub struct AppImages {
+    pub names: Vec<String>,
+}
+
+impl AppImages {
+    /// Compiles the program and builds an image for each version, which the program reads from `VERSION`.
+    ///
+    /// # Errors
+    /// The program does not compile, or the engine refuses.
+    pub fn build(name: &str, program: &str, versions: &[&str]) -> Result<Self> {
+        let folder = TempDir::new(name)?;
+        let (source, binary) = (folder.path().join("main.rs"), folder.path().join("program"));
+        fs::write(&source, program)?;
+        let mut rustc = Command::new("rustc");
+        rustc.args(["--edition=2024", "-Copt-level=s", "-Cstrip=symbols"]);
+        rustc.args(["-Ctarget-feature=+crt-static", "-o"]).arg(&binary).arg(&source);
+        run(&mut rustc)?;
+        let mut images = Self { names: Vec::new() };
+        for version in versions {
+            let recipe = format!(
+                "FROM scratch\nCOPY program /program\nENV VERSION={version}\nCMD [\"/program\"]\n"
+            );
+            fs::write(folder.path().join("Dockerfile"), recipe)?;
+            let image = format!("cial-e2e-{name}:{}-{version}", std::process::id());
+            run(Command::new("docker")
+                .args(["build", "--quiet", "--tag", &image])
+                .arg(folder.path()))?;
+            images.names.push(image);
+        }
+        Ok(images)
+    }
+}
+
+impl Drop for AppImages {
+    fn drop(&mut self) {
+        // A failed removal leaves a few kilobytes; the test's own result matters more.
+        let _ = Command::new("docker").args(["rmi", "--force"]).args(&self.names).output();
+    }
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let output = command.output().with_context(|| format!("cannot run {command:?}"))?;
+    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
