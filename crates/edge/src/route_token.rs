@@ -1,7 +1,7 @@
 //! The route-token check: a guarded edge serves only the router of its installation, health checks, and the public keys of
 //! the tenant's assertions.
 
-use protocol::headers::ROUTE_TOKEN;
+use protocol::headers::{ROUTE_TOKEN, STRICT_ROUTE_TOKEN};
 use proxy::Header;
 use service::secret::constant_time_eq;
 
@@ -39,7 +39,8 @@ pub fn check<'a>(
     headers: impl Iterator<Item = Header<'a>>,
 ) -> Option<Admission> {
     let Some(route_token) = route_token else { return Some(Admission::Unguarded) };
-    let mut presented = headers.filter(|header| header.is(ROUTE_TOKEN));
+    let is_token = |header: &Header<'_>| header.is(ROUTE_TOKEN) || header.is(STRICT_ROUTE_TOKEN);
+    let mut presented = headers.filter(is_token);
     let is_right = |header: Header<'_>| constant_time_eq(header.value, &route_token.token);
     match (presented.next().map(is_right), presented.next()) {
         (Some(true), None) => Some(Admission::Router),
@@ -77,7 +78,14 @@ mod tests {
                 .iter()
                 .map(|value| Header { name: "X-Cial-Route-Token", value: value.as_bytes() });
             assert_eq!(check(Some(&route_token), path, headers), admission, "{path} {shown:?}");
+            let strict = shown
+                .iter()
+                .map(|value| Header { name: "X-Cial-Route-Token-2", value: value.as_bytes() });
+            assert_eq!(check(Some(&route_token), path, strict), admission, "{path} {shown:?}");
         }
+        let both = ["x-cial-route-token", "x-cial-route-token-2"]
+            .map(|name| Header { name, value: right.as_bytes() });
+        assert_eq!(check(Some(&route_token), "/", both.into_iter()), None);
         assert_eq!(check(None, "/", std::iter::empty()), Some(Admission::Unguarded));
     }
 }

@@ -7,6 +7,10 @@ pub const PREFIX: &str = "x-cial-";
 
 /// Router → edge: proves that the request came through the router for this tenant.
 pub const ROUTE_TOKEN: &str = "x-cial-route-token";
+/// Router → edge, in the place of [`ROUTE_TOKEN`] and with the same value: the request counts on the edge to keep the
+/// sites of a tenant apart and to obey [`REQUIRE_SIGN_IN`]. An edge of an earlier release, which would pass the request
+/// to the app, does not know this name and refuses the request. The next such duty of an edge takes a third name.
+pub const STRICT_ROUTE_TOKEN: &str = "x-cial-route-token-2";
 /// Edge → router: proves that this tenant answered. The router removes it.
 pub const PROOF: &str = "x-cial-proof";
 /// Edge → platform: `sub` of the signed-in user.

@@ -170,6 +170,10 @@ impl Drop for Slot {
 }
 
 impl ConnectionId {
+    fn has_requests(&self) -> bool {
+        self.connections.lock().by_id.get(&self.id).is_some_and(|open| open.requests > 0)
+    }
+
     /// Keeps the connection from eviction until the last byte of the response.
     pub fn begin_request(self) -> ActiveRequest {
         self.connections.lock().begin_request(self.id);
@@ -232,8 +236,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for EvictableStream<S> {
         if buffer.filled().len() > before {
             let ConnectionId { id, connections } = &self.slot.0;
             connections.lock().join_idle(*id);
-        } else if poll.is_pending() && self.eviction.as_mut().poll(context).is_ready() {
-            // The end of input: the server closes the connection.
+        } else if poll.is_pending()
+            && self.eviction.as_mut().poll(context).is_ready()
+            && !self.slot.0.has_requests()
+        {
+            // The end of input: the server closes the connection. With a request that arrived just before the eviction,
+            // the server reads on after the response; until then the end would count as the client's, and cancel it.
             return Poll::Ready(Ok(()));
         }
         poll
@@ -321,6 +329,24 @@ mod tests {
         drop(fourth);
         waiting.await.unwrap();
         assert!(!is_evicted(&mut upgraded).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_arrived_before_the_eviction_is_not_cut_off() {
+        let connections = Connections::new(1);
+        let (near, _far) = duplex(16);
+        let mut stream = connections.admit(near).await;
+        let admitting = connections.clone();
+        let waiting = tokio::spawn(async move { admitting.admit(duplex(16).0).await });
+        while !connections.lock().idle.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        let request = stream.connection().begin_request();
+        assert!(!is_evicted(&mut stream).await, "the request is under way");
+        drop(request);
+        assert!(is_evicted(&mut stream).await);
+        drop(stream);
+        waiting.await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]

@@ -85,12 +85,21 @@ impl Listener for tokio::net::TcpListener {
 pub struct BoundedListener<L> {
     listener: L,
     connections: Arc<Connections>,
+    cancels_on_disconnect: bool,
 }
 
 impl<L: Listener> BoundedListener<L> {
     /// Allows `max_connections` at once.
     pub fn new(listener: L, max_connections: usize) -> Self {
-        Self { listener, connections: Connections::new(max_connections) }
+        let connections = Connections::new(max_connections);
+        Self { listener, connections, cancels_on_disconnect: false }
+    }
+
+    /// Drops a request whose client ends its input. For the edge as the client: it ends the input only when it gives the
+    /// request up. Other clients may have shut down their writing side and still receive the response.
+    #[must_use]
+    pub fn cancel_on_disconnect(self) -> Self {
+        Self { cancels_on_disconnect: true, ..self }
     }
 
     /// The connections that this listener bounds.
@@ -115,7 +124,10 @@ where
             biased;
             // First the accept: a client that connected before the stop is still served.
             accepted = listener.accept() => match accepted {
-                Ok(stream) => drain.spawn(serve_connection(stream, drain.clone(), handle.clone())),
+                Ok(stream) => {
+                    let http = http(listener.cancels_on_disconnect);
+                    drain.spawn(serve_connection(http, stream, drain.clone(), handle.clone()));
+                }
                 Err(error) => {
                     eprintln!("accept failed: {error}");
                     tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
@@ -128,8 +140,19 @@ where
     drain.finish().await;
 }
 
-async fn serve_connection<S, H, F>(stream: EvictableStream<S>, drain: Drain, handle: H)
-where
+fn http(cancels_on_disconnect: bool) -> http1::Builder {
+    let mut http = http1::Builder::new();
+    // Above the limit of the edge: a request that the edge accepts is not refused here.
+    http.max_headers(128).half_close(!cancels_on_disconnect);
+    http
+}
+
+async fn serve_connection<S, H, F>(
+    mut http: http1::Builder,
+    stream: EvictableStream<S>,
+    drain: Drain,
+    handle: H,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     H: Fn(RequestContext, Request) -> F + Send,
     F: Future<Output = Response> + Send,
@@ -154,11 +177,7 @@ where
             Ok::<_, Infallible>(active.track(response))
         }
     });
-    let connection = http1::Builder::new()
-        // Above the limit of the edge: a request that the edge accepts is not refused here.
-        .max_headers(128)
-        // A client that has shut down its writing side still receives the response.
-        .half_close(true)
+    let connection = http
         .keep_alive(!drain.stop.is_cancelled())
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();

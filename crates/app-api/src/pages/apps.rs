@@ -58,7 +58,7 @@ struct AppPage {
     rollout: Option<Rollout>,
     started_ago: String,
     wave_rows: Vec<WaveRow>,
-    /// The latest rollout can be paused, resumed and aborted.
+    /// The person may pause, resume and abort the latest rollout.
     can_change: bool,
     can_start: bool,
     earlier: Vec<Rollout>,
@@ -166,6 +166,7 @@ async fn app_page(
     let number = if form.number.is_empty() { "1" } else { &form.number };
     let mut number = Field::new("number", "Number", "text").value(number);
     number.error = field_error(problem.as_ref(), "waves");
+    let is_operator = layout.is_operator;
     Ok(AppPage {
         layout,
         slug: found.slug.to_string(),
@@ -178,10 +179,12 @@ async fn app_page(
             .flat_map(|rollout| (1..).zip(&rollout.waves))
             .map(|(number, wave)| wave_row(number, wave))
             .collect(),
-        can_change: latest.as_ref().is_some_and(|rollout| {
-            matches!(rollout.state, RolloutState::Running | RolloutState::Paused)
-        }),
-        can_start: !names.is_empty()
+        can_change: is_operator
+            && latest.as_ref().is_some_and(|rollout| {
+                matches!(rollout.state, RolloutState::Running | RolloutState::Paused)
+            }),
+        can_start: is_operator
+            && !names.is_empty()
             && latest.as_ref().is_none_or(|rollout| !rollout.state.is_active()),
         rollout: latest,
         earlier: rollouts.collect(),

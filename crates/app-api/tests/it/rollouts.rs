@@ -223,6 +223,15 @@ async fn the_page_of_an_app_starts_a_rollout_and_shows_its_waves() {
     assert_eq!(owner.submit(path, &form).await.status, 303);
     let page = owner.visit("/admin/apps/notes").await.text();
     assert!(page.contains("2 waiting") && page.contains("Window: idle"), "{page}");
+    let viewer = server.sign_in_as("vera", "viewer", &[]).await;
+    for (path, buttons) in
+        [("/admin/apps/notes", &["/pause", "/abort"][..]), ("/admin/tenants/hooli", &["/unpin"])]
+    {
+        let (shown, seen) = (owner.visit(path).await.text(), viewer.visit(path).await.text());
+        for button in buttons {
+            assert!(shown.contains(button) && !seen.contains(button), "{path} {button}");
+        }
+    }
     let id = owner.get("/v1/apps/notes/rollouts").await.json()["rollouts"][0]["id"].clone();
     let act = async |verb: &str| {
         let path = format!("{path}/{}/{verb}", id.as_str().unwrap());
@@ -232,6 +241,9 @@ async fn the_page_of_an_app_starts_a_rollout_and_shows_its_waves() {
     assert!(act("pause").await.contains("/resume"));
     assert!(act("resume").await.contains("/pause"));
     assert!(act("abort").await.contains("Start rollout"));
+    let seen = viewer.visit("/admin/apps/notes").await.text();
+    assert!(seen.contains("Earlier rollouts") || seen.contains("aborted"), "{seen}");
+    assert!(!seen.contains("Start rollout"), "{seen}");
     let form = [("release", "v2"), ("waves", "canary"), ("number", "1"), ("window", "")];
     assert_eq!(owner.submit(path, &form).await.status, 303);
     until_state(&server, &owner, "failed").await;

@@ -9,7 +9,7 @@ const NAVIGATION: &str = "Accept: text/html\r\nSec-Fetch-Mode: navigate\r\n";
 
 async fn ask(tenant: &Tenant, request: &str, lines: &str) -> Response {
     let text = format!(
-        "{request} HTTP/1.1\r\nHost: acme.localhost\r\nX-Cial-Route-Token: {TOKEN}\r\n\
+        "{request} HTTP/1.1\r\nHost: acme.localhost\r\nX-Cial-Route-Token-2: {TOKEN}\r\n\
          X-Cial-Require-Sign-In: 1\r\n{lines}Connection: close\r\n\r\n"
     );
     send(tenant.tcp, &text).await

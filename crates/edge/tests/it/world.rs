@@ -130,7 +130,7 @@ async fn inside<L: tenant_service::serve::Listener>(
 ) {
     let drain = Drain::new(stop);
     let sockets = drain.clone();
-    let listener = BoundedListener::new(listener, 1_000);
+    let listener = BoundedListener::new(listener, 1_000).cancel_on_disconnect();
     serve(listener, drain, move |request_context, request| {
         let (sockets, session_end, waiting) =
             (sockets.clone(), session_end.clone(), waiting.clone());

@@ -263,6 +263,9 @@ codes! {
     ResourceNotFound = "resource_not_found" [404] "Not found"
         "there is no such session, person, member, invitation, webhook, delivery, app, rollout or variable"
         "list them",
+    RestartNeeded = "restart_needed" [503] "Restart needed"
+        "the tenant has run since before an upgrade, and the request needs what its edge cannot do: to require sign-in, or to serve the core's site"
+        "restart the tenant; it also helps itself once it has slept",
     RevisionConflict = "revision_conflict" [409] "Conflict"
         "somebody changed the tenant at the same time"
         "read it and try again",

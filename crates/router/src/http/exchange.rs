@@ -3,7 +3,9 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use protocol::headers::{PREFIX, PROOF, REQUEST_ID, REQUIRE_SIGN_IN, ROUTE_TOKEN, SIGN_IN_URL};
+use protocol::headers::{
+    PREFIX, PROOF, REQUEST_ID, REQUIRE_SIGN_IN, ROUTE_TOKEN, SIGN_IN_URL, STRICT_ROUTE_TOKEN,
+};
 use proxy::{
     Exchange, Header, Headers, PendingAction, ProxyError, Response, ResponseHead, SendPermission,
     Upstream,
@@ -61,7 +63,8 @@ impl Exchange for TenantExchange {
     }
 
     fn add_request_headers(&self, to: &mut Headers<'_>) {
-        to.add(ROUTE_TOKEN, &self.guard.lease.keys.route_token);
+        let token = if self.context.is_strict { STRICT_ROUTE_TOKEN } else { ROUTE_TOKEN };
+        to.add(token, &self.guard.lease.keys.route_token);
         to.add(REQUEST_ID, self.context.id.as_bytes());
         match self.context.sign_in {
             SignIn::Optional => {}
@@ -99,8 +102,13 @@ impl Exchange for TenantExchange {
         worker.leases.report_failed_lease(lease);
         let (tenant, id) = (lease.tenant, self.context.id.as_str());
         tracing::error!(%tenant, request_id = id, "response without a valid proof rejected");
-        worker.counters.responded(502);
-        Err(responses::render(responses::wrong_proof(), id, self.context.format))
+        // How an edge refuses a token that it does not know.
+        let problem = match self.context.is_strict && proof.is_none() && head.status() == 404 {
+            true => responses::restart_needed(),
+            false => responses::wrong_proof(),
+        };
+        worker.counters.responded(problem.status);
+        Err(responses::render(problem, id, self.context.format))
     }
 
     fn forward_response_header(&self, header: Header<'_>, to: &mut Headers<'_>) {

@@ -123,7 +123,9 @@ impl RouterPolicy {
             true => SignIn::Required,
             false => SignIn::Optional,
         };
-        let context = RequestContext { id, format, is_get, sign_in, intent: None, origin };
+        let is_strict = entry.route.requires_sign_in || slug.len() < label.len();
+        let context =
+            RequestContext { id, format, is_get, sign_in, is_strict, intent: None, origin };
         if let (Some(limit), Some(origin)) = (&worker.rate_limit, origin)
             && let Err(wait) = limit.check(ClientTenantPair::new(entry.route.tenant, origin.client))
         {

@@ -84,6 +84,12 @@ pub(crate) fn wrong_proof() -> Problem {
     Problem::new(Code::UpstreamMalformed, detail)
 }
 
+/// The edge of the tenant is of an earlier release and would not do what this request counts on.
+pub(crate) fn restart_needed() -> Problem {
+    let detail = "This site still runs an earlier version, which cannot serve this address. Its owner can restart it.";
+    Problem::new(Code::RestartNeeded, detail)
+}
+
 /// The reason why a request got no lease, and when to retry.
 pub(crate) fn lease_refused(
     refusal: &LeaseError,
@@ -173,6 +179,8 @@ fn retry_after(status: u16, code: &str, ahead: u32, chance: u32) -> Option<u32> 
         // Only the owner ends this state. An hour keeps crawlers and polls away.
         (503, "stopped") => Some(3_600),
         (503, "wake_required") => Some(30),
+        // The owner ends this state, or the tenant when it falls asleep.
+        (503, "restart_needed") => Some(60),
         (503, "wake_failed") => Some(10),
         (503, "wake_queue_full" | "too_many_waiting" | "wake_unavailable") => {
             Some(5 + turn + jitter)

@@ -49,6 +49,8 @@ pub(crate) struct RequestContext {
     /// The request reads and changes nothing.
     pub(crate) is_get: bool,
     pub(crate) sign_in: SignIn,
+    /// Only an edge that knows its duties may serve the request: see [`STRICT_ROUTE_TOKEN`](protocol::headers::STRICT_ROUTE_TOKEN).
+    pub(crate) is_strict: bool,
     /// `None` for a request that found a lease: only a waiting request is classified.
     pub(crate) intent: Option<RequestIntent>,
     /// `None` over a unix socket.

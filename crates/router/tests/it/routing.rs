@@ -109,6 +109,32 @@ fn a_policy_that_requires_sign_in_reaches_the_next_request() {
     }
 }
 
+/// An earlier edge would serve the app where this request must not reach it.
+#[test]
+fn a_request_that_an_earlier_edge_would_serve_wrongly_gets_503() {
+    let folder = TempDir::new("router").unwrap();
+    let acme = Tenant::new(&folder, 1, "acme");
+    let (control, router) = Running::knowing(vec![acme.running()], &folder);
+    for (required, host, status) in [
+        (false, "acme.localhost", 200),
+        (false, "core--acme.localhost", 503),
+        (true, "acme.localhost", 503),
+        (true, "core--acme.localhost", 503),
+        (false, "acme.localhost", 200),
+    ] {
+        let route = protocol::routes::Route { requires_sign_in: required, ..acme.running() };
+        control.feed.put(route);
+        router.knows(control.feed.revision());
+        let refused = router.get(host, "/earlier-edge");
+        assert_eq!(refused.status, status, "{required} {host}: {refused:?}");
+        if status == 503 {
+            assert_eq!(refused.code(), "restart_needed");
+            assert!(refused.has("retry-after: 60"), "{refused:?}");
+        }
+        assert_eq!(router.get(host, "/").status, 200, "an edge that knows both names");
+    }
+}
+
 #[test]
 fn an_invalid_host_is_refused() {
     let folder = TempDir::new("router").unwrap();

@@ -198,6 +198,10 @@ fn play(mut stream: impl Read + Write, name: &str, proof: &str, stage: &Stage) {
                 let pad = bytes - head.len() - "X: \r\n\r\n".len();
                 say(format!("{head}X: {}\r\n\r\nok", "x".repeat(pad)))
             }
+            // An edge of an earlier release knows the token by its first name alone.
+            "/earlier-edge" if !head.contains("\r\nx-cial-route-token: ") => {
+                say("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".to_owned())
+            }
             "/bare" => say("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecret".to_owned()),
             "/twice" => say(format!(
                 "HTTP/1.1 200 OK\r\nX-Cial-Proof: {proof}\r\nX-Cial-Proof: {proof}\r\nContent-Length: 6\r\n\r\nsecret"

@@ -95,7 +95,7 @@ pub async fn run(listener: BoundedListener<UnixListener>, busy: BusyListeners, b
         sockets: back.gauges_sockets.clone(),
     };
     let back = Arc::new(back);
-    let edge = serve(listener, drain.clone(), move |context, request| {
+    let edge = serve(listener.cancel_on_disconnect(), drain.clone(), move |context, request| {
         let back = back.clone();
         async move { back.handle(&context, request).await }
     });
@@ -221,4 +221,71 @@ fn is_read(method: &Method) -> bool {
 /// Whether `path` is `root` or below it, by whole segments.
 fn is_within(path: &str, root: &str) -> bool {
     path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use protocol::people::MemberRole;
+    use protocol::site::Site;
+    use testkit::eventually;
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::UnixStream;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::now;
+    use crate::token::VerifiedToken;
+
+    fn token() -> VerifiedToken {
+        let text = str::to_owned;
+        VerifiedToken {
+            sub: text("u-1"),
+            email: text("a@b.c"),
+            name: text("A"),
+            role: MemberRole::Member,
+            jti: text("a"),
+            sid: None,
+            nonce: text("n"),
+            site: Site::Tenant,
+            to: None,
+            iat: now(),
+            exp: now() + 60,
+        }
+    }
+
+    /// The edge waits for the end of a session only as long as a WebSocket is open under it.
+    #[tokio::test]
+    async fn a_wait_for_the_end_of_a_session_ends_with_its_client() {
+        let dir = tempfile::tempdir().unwrap();
+        let listen = |name: &str| UnixListener::bind(dir.path().join(name)).unwrap();
+        let data = dir.path().to_owned();
+        let gauges_sockets = ["edge", "front"].map(|name| dir.path().join(name));
+        let settings =
+            Settings { tenant: "acme".to_owned(), verifier: None, data, gauges_sockets };
+        let back =
+            Back::open(settings, Readiness::new().0, Drain::new(CancellationToken::new())).unwrap();
+        let sessions = back.sessions.clone();
+        let busy =
+            BusyListeners { core: listen("core"), agent: listen("agent"), orchestrator: None };
+        tokio::spawn(run(BoundedListener::new(listen("back"), 1_000), busy, back));
+        let secret = sessions.sign_in(token(), &HeaderMap::new()).await.unwrap();
+        let request = format!(
+            "GET {SESSION_END_PATH} HTTP/1.1\r\nHost: a\r\nCookie: cial_session={secret}\r\n\r\n"
+        );
+        let count = async |expected| {
+            let reached = async || Ok(sessions.waiting() == expected);
+            eventually("the count of waits", Duration::from_secs(60), reached).await.unwrap();
+        };
+        let mut clients = Vec::new();
+        for _ in 0..200 {
+            let mut client = UnixStream::connect(dir.path().join("back")).await.unwrap();
+            client.write_all(request.as_bytes()).await.unwrap();
+            clients.push(client);
+        }
+        count(200).await;
+        clients.truncate(1);
+        count(1).await;
+    }
 }

@@ -100,6 +100,12 @@ impl Sessions {
         let _ = tokio::time::timeout(MAX_WAIT, wait).await;
     }
 
+    /// The number of requests that wait for the end of a session.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        self.ended.receiver_count()
+    }
+
     /// Ends the session of the cookie in these headers.
     ///
     /// # Errors

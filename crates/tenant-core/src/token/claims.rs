@@ -31,7 +31,8 @@ pub(super) struct Claims {
     sid: Option<String>,
     /// The hash of the nonce of the browser that began the sign-in.
     nonce: String,
-    /// The site on which the sign-in began.
+    /// The site on which the sign-in began. Optional: a control plane without the core's site does not send it.
+    #[serde(default)]
     site: Site,
     /// Where the browser continues.
     to: Option<String>,
