@@ -148,6 +148,23 @@ impl Session {
         Ok(address)
     }
 
+    /// Signs the owner in at the core's site; returns a client with the session there.
+    ///
+    /// # Errors
+    /// The site does not lead through the admin and back.
+    pub async fn sign_in_at_core(&mut self) -> Result<Client> {
+        let (installation, label) = (&self.installation, format!("core--{}", self.slug));
+        let site = installation.tenant_url(&label);
+        let mut core = Client::new(&installation.tenant_host(&label), installation.router_port);
+        let begun = core.get("/.cial/sign-in?to=/.cial").await?;
+        let through = redirect(&begun, &installation.admin(""))?;
+        let address = redirect(&self.owner.get(&through).await?, &site)?;
+        let landed = core.get(&address).await?;
+        landed.expect_status(303)?;
+        ensure!(landed.location() == "/.cial", "expected /.cial, got {}", landed.location());
+        Ok(core)
+    }
+
     /// # Errors
     /// The token does not sign the guest in.
     pub async fn sign_on(&mut self, address: &str) -> Result<()> {

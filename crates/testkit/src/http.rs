@@ -127,6 +127,12 @@ impl Client {
         Self { port, host: format!("{host}:{port}"), cookie: None }
     }
 
+    /// A client that sends the same cookie to another host, as no browser does.
+    #[must_use]
+    pub fn at_host(&self, host: &str) -> Self {
+        Self { host: format!("{host}:{}", self.port), ..self.clone() }
+    }
+
     /// The value of its cookie.
     pub fn cookie(&self) -> Option<&str> {
         self.cookie.as_deref().and_then(|cookie| cookie.split_once('=')).map(|(_, value)| value)

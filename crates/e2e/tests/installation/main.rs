@@ -5,6 +5,7 @@
 
 mod apps;
 mod command_line;
+mod core_site;
 mod router_upgrade;
 
 use anyhow::{Context as _, Result, ensure};
