@@ -6,6 +6,7 @@
 
 mod checkout;
 mod terminal;
+mod tutorial;
 
 use std::collections::BTreeSet;
 
@@ -41,6 +42,7 @@ async fn follow(terminal: &mut Terminal<'_>, installation: &Installation) -> Res
     output.contains(&format!("{INTERRUPTED} \"Starting services"))?;
     output.contains(&installation.admin("/admin"))?;
     terminal.run("cargo xtask local-up")?.lacks(INTERRUPTED)?;
+    tutorial::follow(terminal, installation)?;
     terminal.run("cargo xtask local-status")?.contains("app-api        is healthy")?;
 
     Session::with_tenant(installation, "acme").await?;

@@ -125,20 +125,36 @@ impl<'a> Terminal<'a> {
         Ok(())
     }
 
+    /// Runs the commands of a document in one shell to their end, which must be a success.
+    pub(crate) fn script(&self, document: &'static str, text: &str) -> Result<CommandOutput> {
+        let start = now();
+        let mut running = RunningCommand::start(self.shell(text))?;
+        let status = running.end()?;
+        let output = CommandOutput { command: document, text: running.text() };
+        ensure!(status.success(), "{document} ended with {status} and printed:\n{}", output.text);
+        print_line(format_args!("ok     {document} ({:.1} s)", start.elapsed().as_secs_f32()));
+        Ok(output)
+    }
+
     fn complete(&mut self, command: &'static str) -> Result<(CommandOutput, ExitStatus)> {
         let mut running = RunningCommand::start(self.command(command))?;
         let status = running.end()?;
         Ok((CommandOutput { command, text: running.text() }, status))
     }
 
-    /// The command as documented, with the name and the ports of this installation.
+    /// The command as documented.
     fn command(&mut self, text: &'static str) -> Command {
         self.ran.insert(text);
+        self.shell(&format!("exec {text}"))
+    }
+
+    /// A shell in the folder, with the name and the ports of this installation in the place of the documented ones.
+    fn shell(&self, text: &str) -> Command {
         let port = self.installation.router_port.to_string();
         let label = format!("cial.install={}", self.installation.name);
         let line = text.replace("8080", &port).replace("cial.install=local", &label);
         let mut shell = Command::new("sh");
-        shell.args(["-c", &format!("exec {line}")]).current_dir(self.folder).stdin(Stdio::null());
+        shell.args(["-c", &line]).current_dir(self.folder).stdin(Stdio::null());
         for name in names_of_variables() {
             if name.starts_with("CIAL_") && !KEPT_VARIABLES.contains(&name.as_str()) {
                 shell.env_remove(name);
