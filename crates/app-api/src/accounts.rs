@@ -18,7 +18,9 @@ use crate::auth::throttle::Attempt;
 use crate::auth::token::Token;
 use crate::db::user::{self, User};
 use crate::db::{Conn, QueryResult, Transaction as _, audit_log, reset_link};
+use crate::mail::{self, Mail, Prepared};
 use crate::sessions;
+use crate::settings::Addresses;
 use crate::validation::{self, invalid_fields};
 
 /// How long a reset link stays valid.
@@ -93,6 +95,9 @@ pub async fn sign_in(
     match found.filter(|_| is_match) {
         Some(user) => {
             app.throttle.succeeded(attempt, app.clock.now());
+            if device.is_none() {
+                mail::alert_of_sign_in(app, &user, headers, client).await?;
+            }
             Ok(user)
         }
         None => {
@@ -124,6 +129,7 @@ pub async fn verify_password(
 /// Creates a one-time reset token; returns `None` when no account has this address.
 pub async fn reset_token(
     conn: &mut Conn,
+    actor: Actor,
     email: &str,
     now: protocol::Timestamp,
 ) -> anyhow::Result<Option<Token>> {
@@ -131,7 +137,6 @@ pub async fn reset_token(
         return Ok(None);
     };
     let token = Token::random()?;
-    let actor = Actor::command("app-api reset-password");
     let entry = Entry::new(actor, Action::PasswordResetLink, Resource::user(&user.email));
     conn.transaction(async |conn| {
         reset_link::replace(conn, user.id, &token.hash(), now + RESET_LINK_LIFETIME).await?;
@@ -139,6 +144,38 @@ pub async fn reset_token(
     })
     .await?;
     Ok(Some(token))
+}
+
+/// The address at which a token resets a password.
+pub fn reset_url(addresses: &Addresses, token: &Token) -> String {
+    format!("{}/admin/reset?token={}", addresses.admin_origin(), token.reveal())
+}
+
+/// Makes a reset link for whoever asked for it by mail; `None` when no account has this address.
+///
+/// # Errors
+/// The database.
+pub async fn reset_link(app: &App, email: &str) -> anyhow::Result<Option<String>> {
+    let mut conn = app.database.conn().await?;
+    let actor = Actor::command("mail");
+    let token = reset_token(&mut conn, actor, email, app.clock.now()).await?;
+    Ok(token.map(|token| reset_url(&app.addresses, &token)))
+}
+
+/// Has a reset link mailed, if an account has this address: whoever asks does not learn whether one does.
+///
+/// # Errors
+/// `not_found` without a mail server; `invalid_fields`; `too_many_attempts`.
+pub async fn request_reset(app: &App, email: &str, client: IpAddr) -> Result<(), ApiError> {
+    if !app.sends_mail {
+        return Err(ApiError::new(Code::NotFound, "This installation sends no mail."));
+    }
+    let email =
+        validation::email(email).map_err(|error| invalid_fields(&[("email", Some(error))]))?;
+    count_attempt(app, Attempt::Reset { account: &email, client })?;
+    let mail = Prepared::new(&app.device_key, &email, &Mail::PasswordReset, app.clock.now())?;
+    mail.insert(&mut *app.conn().await?).await?;
+    Ok(())
 }
 
 pub async fn is_reset_link_live(app: &App, token: &str) -> Result<bool, ApiError> {
@@ -190,7 +227,8 @@ pub(crate) fn count_attempt(app: &App, attempt: Attempt<'_>) -> Result<(), ApiEr
 }
 
 pub fn reset_link_ended() -> ApiError {
-    let detail = "This link was used already or is too old. Ask for a new one on the machine: app-api reset-password EMAIL.";
+    let detail =
+        "This link was used already or is too old. Ask for a new one on the page for signing in.";
     ApiError::new(Code::ResetLinkEnded, detail)
 }
 

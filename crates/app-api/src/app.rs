@@ -46,6 +46,8 @@ pub struct Parts {
     pub routes: RouteFeed,
     pub webhook_targets: Targets,
     pub dev_login: DevLogin,
+    /// Whether there is a mail server.
+    pub sends_mail: bool,
     /// Cancelled when the process stops.
     pub stop: CancellationToken,
     pub clock: Clock,

@@ -14,7 +14,7 @@ pub struct ConnectionLimits {
 }
 
 /// Standard streams, listeners, epoll, connections to the database outside the pool, the watch of the orchestrator,
-/// deliveries of webhooks.
+/// deliveries of webhooks, mails.
 const FIXED_DESCRIPTORS: usize = 64;
 /// Some routers, each with one feed, and those who read the metrics.
 const INTERNAL_CONNECTIONS: usize = 64;

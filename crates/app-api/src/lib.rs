@@ -21,6 +21,7 @@ pub mod dev_login;
 pub mod http;
 pub mod internal;
 pub mod jitter;
+pub mod mail;
 pub mod openapi;
 pub mod orchestrator;
 pub mod pages;

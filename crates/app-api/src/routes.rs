@@ -148,6 +148,8 @@ pub const ROUTES: &[Route] = routes! {
     page GET    "/admin/login/code",            Public,        "", pages::second_factor::show_code;
     page POST   "/admin/login/code",            Public,        "", pages::second_factor::enter_code;
     page POST   "/admin/logout",                Public,        "", pages::accounts::sign_out;
+    page GET    "/admin/forgot",                Public,        "", pages::accounts::show_forgot;
+    page POST   "/admin/forgot",                Public,        "", pages::accounts::request_reset;
     page GET    "/admin/reset",                 Public,        "", pages::accounts::show_reset;
     page POST   "/admin/reset",                 Public,        "", pages::accounts::reset;
     page GET    "/admin/cli-login",             SignedIn,      "", pages::cli_login::show;

@@ -17,6 +17,7 @@ use url::{Host, Url};
 use crate::auth::api_key::KeyText;
 use crate::auth::sso::Signer;
 use crate::bootstrap_key;
+use crate::mail::settings::{self as mail, MailSettings};
 use crate::tenant::database::RolePrefix;
 use crate::webhooks::target::Targets;
 
@@ -107,6 +108,10 @@ pub const SETTINGS: &[Setting] = &[
     shared::SLEEP_AFTER,
     WEBHOOK_TARGETS,
     DEV_LOGIN,
+    mail::URL,
+    mail::PASSWORD,
+    mail::CA,
+    mail::FROM,
 ];
 
 #[derive(Clone)]
@@ -137,6 +142,8 @@ pub struct Settings {
     /// Whether webhooks may go to private addresses.
     pub webhook_targets: Targets,
     pub dev_login: DevLogin,
+    /// `None`: no mail is sent.
+    pub mail: Option<MailSettings>,
 }
 
 /// Whether anybody signs in without a password.
@@ -237,6 +244,7 @@ impl Settings {
         let sleep_after = vars.value(&shared::SLEEP_AFTER);
         let webhook_targets = vars.value(&WEBHOOK_TARGETS);
         let dev_login = read_dev_login(&mut vars, listen, addresses.as_ref());
+        let mail = MailSettings::read(&mut vars);
         vars.finish(|| {
             let (database_url, database_password) = database?;
             Some(Self {
@@ -262,6 +270,7 @@ impl Settings {
                 },
                 webhook_targets: webhook_targets?,
                 dev_login: dev_login?,
+                mail: mail?,
             })
         })
     }

@@ -28,6 +28,7 @@ use crate::db::connect::Limits;
 use crate::db::{self, Database};
 use crate::descriptors::ConnectionLimits;
 use crate::http::listen::listen;
+use crate::mail::smtp::Mailer;
 use crate::orchestrator::{Orchestrator, OrchestratorClient};
 use crate::reconcile::observed_cache::ObservedCache;
 use crate::reconcile::{self, Reconciler};
@@ -35,7 +36,7 @@ use crate::route_feed::RouteFeed;
 use crate::settings::{self, Settings, read_addresses};
 use crate::tenant_databases::TenantDatabases;
 use crate::webhooks::client::{ATTEMPT_TIMEOUT, WebhookClient};
-use crate::{audit, database_setup, rollout, routes, second_factor, webhooks};
+use crate::{audit, database_setup, mail, rollout, routes, second_factor, webhooks};
 
 /// Serves until a stop is requested.
 pub fn serve(env: &Env) -> Result<(), ServiceError> {
@@ -103,6 +104,7 @@ pub async fn run(
         routes: RouteFeed::new(epoch, settings.addresses),
         webhook_targets: settings.webhook_targets,
         dev_login: settings.dev_login,
+        sends_mail: settings.mail.is_some(),
         stop: ending.clone(),
         clock: dependencies.clock.clone(),
         public_connections: Connections::new(dependencies.connections.public),
@@ -130,8 +132,11 @@ pub async fn run(
     );
     let webhook_client =
         WebhookClient::new(settings.webhook_targets, dependencies.webhook_timeout)?;
+    let host = app.addresses.admin.host_str().unwrap_or_default();
+    let mailer = settings.mail.map(|mail| Mailer::new(mail, host)).transpose()?;
     let servers = (tokio::spawn(public), tokio::spawn(internal));
     let deliveries = tokio::spawn(webhooks::deliver::run(app.clone(), webhook_client));
+    let mails = mailer.map(|mailer| tokio::spawn(mail::outbox::run(app.clone(), mailer)));
     tracing::info!(listen = %settings.listen, "server started");
 
     let reconciler = Arc::new(Reconciler {
@@ -163,6 +168,9 @@ pub async fn run(
     };
     ending.cancel();
     let _ = tokio::join!(servers.0, servers.1, deliveries);
+    if let Some(mails) = mails {
+        let _ = mails.await;
+    }
     ended
 }
 
@@ -185,9 +193,10 @@ pub fn reset_password(env: &Env, email: &str) -> Result<(), ServiceError> {
     let ((url, password), addresses) = vars.finish(|| Some((database?, addresses?)))?;
     runtime()?.block_on(async {
         let mut conn = Database::new(&url, Some(&password))?.connect().await?;
-        let token = accounts::reset_token(&mut conn, email, Clock::system().now()).await?;
+        let actor = Actor::command("app-api reset-password");
+        let token = accounts::reset_token(&mut conn, actor, email, Clock::system().now()).await?;
         let token = token.with_context(|| format!("nobody signed up as {email}"))?;
-        let link = format!("{}/admin/reset?token={}", addresses.admin_origin(), token.reveal());
+        let link = accounts::reset_url(&addresses, &token);
         writeln!(std::io::stdout(), "{link}\nIt works once, for 30 minutes.")?;
         Ok(())
     })

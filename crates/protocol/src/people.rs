@@ -138,6 +138,9 @@ pub struct CreatedInvitation {
     pub url: String,
     #[cfg_attr(feature = "openapi", schema(format = DateTime))]
     pub expires_at: String,
+    /// Whether the link is also mailed to the person. `false` from an older server.
+    #[serde(default)]
+    pub mailed: bool,
 }
 
 /// An open invitation.

@@ -42,6 +42,11 @@ pub fn pending_sign_in_proof(
     URL_SAFE_NO_PAD.encode(derive(master, &info))
 }
 
+/// The key that encrypts mails until they are sent: HKDF of `CIAL_SSO_SECRET`, info `mail/v1`.
+pub fn mail_key(master: &Secret) -> [u8; 32] {
+    derive(master, "mail/v1")
+}
+
 /// Identifies a secret without revealing it: HKDF, info `fingerprint/v1`, base64url.
 pub fn fingerprint(master: &Secret) -> String {
     URL_SAFE_NO_PAD.encode(derive(master, "fingerprint/v1"))

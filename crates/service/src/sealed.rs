@@ -1,4 +1,4 @@
-//! Bytes encrypted at rest: AES-256-GCM under a key of one tenant, with a random nonce in front.
+//! Bytes encrypted at rest: AES-256-GCM under a key of one purpose, with a random nonce in front.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use base64::Engine as _;

@@ -41,12 +41,16 @@ const EPHEMERAL: &str = "CIAL_E2E_EPHEMERAL";
 /// The command line's configuration of an ephemeral installation, in its folder.
 const COMMAND_LINE_CONFIG: &str = "config.toml";
 /// Settings that an ephemeral installation leaves at their defaults, regardless of `.env`.
-const AS_DOCUMENTED: [(&str, &str); 10] = [
+const AS_DOCUMENTED: [(&str, &str); 14] = [
     ("CIAL_EGRESS", "open"),
     ("CIAL_FREEZE_AFTER", "60"),
+    ("CIAL_MAIL_FROM", ""),
     ("CIAL_PUBLISH", "loopback"),
     ("CIAL_RATE_LIMIT", ""),
     ("CIAL_SLEEP_AFTER", "1200"),
+    ("CIAL_SMTP_CA_FILE", ""),
+    ("CIAL_SMTP_PASSWORD_FILE", ""),
+    ("CIAL_SMTP_URL", ""),
     ("CIAL_SSO_PRIVATE_KEY_FILE", ""),
     ("CIAL_SSO_PUBLIC_KEY_FILE", ""),
     ("CIAL_SUBNET_POOL", "10.201.0.0/16"),

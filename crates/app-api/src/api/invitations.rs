@@ -42,6 +42,7 @@ async fn invite(
         id: created.id,
         url: created.url,
         expires_at: views::time(created.expires_at),
+        mailed: created.is_mailed,
     };
     Ok(Created::new(view))
 }

@@ -27,6 +27,8 @@ const MAX_PER_DEVICE: u32 = 10;
 /// The most codes of a second factor at one account: a guess among a million codes, of which three count, succeeds once in
 /// months. Only who knows the password uses them up, and a known device has a count of its own.
 const MAX_CODES_PER_ACCOUNT: u32 = 10;
+/// The most links to reset the password of one account: nobody's mailbox is flooded.
+const MAX_RESETS: u32 = 3;
 /// The most requests of one session or API key that change something: a script that runs away writes no more into the
 /// audit log.
 pub const MAX_CHANGES: u32 = 3_000;
@@ -46,6 +48,8 @@ pub enum Attempt<'a> {
     KnownDevice { account: &'a str, device: Uuid },
     /// A code of the account's second factor, on a device that is not known there.
     SecondFactor { account: &'a str },
+    /// A request for the link that resets the password of an account, whether or not there is one.
+    Reset { account: &'a str, client: IpAddr },
     /// Other work on unauthenticated input: sign-up and password reset.
     Client(IpAddr),
     /// A request with this session or API key that changes something.
@@ -75,6 +79,7 @@ enum Key<'a> {
     Account(&'a str),
     Device(&'a str, Uuid),
     Codes(&'a str),
+    Resets(&'a str),
     Changes(Uuid),
     Revocations(Uuid),
 }
@@ -133,6 +138,10 @@ impl Throttle {
                 vec![(Key::Device(account, device), MAX_PER_DEVICE)]
             }
             Attempt::SecondFactor { account } => vec![(Key::Codes(account), MAX_CODES_PER_ACCOUNT)],
+            Attempt::Reset { account, client } => vec![
+                (Key::Client(forwarded::rate_limit_key(client)), MAX_PER_CLIENT),
+                (Key::Resets(account), MAX_RESETS),
+            ],
             Attempt::Client(client) => {
                 vec![(Key::Client(forwarded::rate_limit_key(client)), MAX_PER_CLIENT)]
             }
@@ -257,6 +266,18 @@ mod tests {
             throttle.attempt(known, at(60)).unwrap();
         }
         assert!(throttle.attempt(known, at(60)).is_err(), "a stolen device is limited, too");
+    }
+
+    #[test]
+    fn a_mailbox_gets_few_reset_links_whoever_asks() {
+        let throttle = Throttle::new(MAX_CHANGES);
+        let reset = |account, n| Attempt::Reset { account, client: address(n) };
+        for n in 0..MAX_RESETS {
+            throttle.attempt(reset("a", n), at(0)).unwrap();
+        }
+        assert_eq!(throttle.attempt(reset("a", 100), at(60)), Err(Duration::from_secs(240)));
+        assert!(throttle.attempt(reset("b", 100), at(60)).is_ok());
+        assert!(throttle.attempt(sign_in("a", CLIENT), at(60)).is_ok(), "nobody is locked out");
     }
 
     #[test]

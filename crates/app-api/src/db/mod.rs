@@ -12,6 +12,7 @@ pub mod deleted_tenants;
 pub mod idempotency;
 pub mod installation;
 pub mod invitation;
+pub mod mail;
 pub mod membership;
 mod query_deadline;
 mod quote;

@@ -92,6 +92,8 @@ struct LoginPage {
     email: Field,
     password: Field,
     next: String,
+    /// Whether a link that resets the password can be mailed.
+    sends_mail: bool,
     problem: Option<Problem>,
 }
 
@@ -108,7 +110,7 @@ pub struct LoginQuery {
     next: Option<String>,
 }
 
-fn login_page(form: &LoginForm, problem: Option<Problem>) -> LoginPage {
+fn login_page(app: &App, form: &LoginForm, problem: Option<Problem>) -> LoginPage {
     LoginPage {
         layout: Layout::signed_out("Sign in"),
         email: Field::new("email", "E-mail", "email")
@@ -117,6 +119,7 @@ fn login_page(form: &LoginForm, problem: Option<Problem>) -> LoginPage {
             .autofocus(),
         password: Field::new("password", "Password", "password").autocomplete("current-password"),
         next: safe_next(form.next.as_deref()).to_owned(),
+        sends_mail: app.sends_mail,
         problem,
     }
 }
@@ -130,7 +133,7 @@ pub async fn show_login(
         return Ok(redirect);
     }
     let form = LoginForm { next: query.next, ..LoginForm::default() };
-    page(StatusCode::OK, &login_page(&form, None))
+    page(StatusCode::OK, &login_page(&app, &form, None))
 }
 
 pub async fn sign_in(
@@ -155,7 +158,7 @@ pub async fn sign_in(
         }
         Err(failure) => {
             let (status, problem) = form_problem(failure)?;
-            page(status, &login_page(&form, Some(problem)))
+            page(status, &login_page(&app, &form, Some(problem)))
         }
     }
 }
@@ -187,6 +190,59 @@ async fn entry_redirect(
         (EntryPage::SignUp, "/admin/signup")
     };
     Ok((page != requested).then(|| Redirect::to(path).into_response()))
+}
+
+#[derive(Template)]
+#[template(path = "forgot.html")]
+struct ForgotPage {
+    layout: Layout,
+    email: Field,
+    sends_mail: bool,
+    is_requested: bool,
+    problem: Option<Problem>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub struct ForgotForm {
+    email: String,
+}
+
+fn forgot_page(app: &App, form: &ForgotForm, problem: Option<Problem>) -> ForgotPage {
+    ForgotPage {
+        layout: Layout::signed_out("Choose a new password"),
+        email: Field::new("email", "E-mail", "email")
+            .value(&form.email)
+            .autocomplete("username")
+            .autofocus()
+            .with_problem(problem.as_ref()),
+        sends_mail: app.sends_mail,
+        is_requested: false,
+        problem,
+    }
+}
+
+pub async fn show_forgot(State(app): State<App>) -> Result<Response, ApiError> {
+    page(StatusCode::OK, &forgot_page(&app, &ForgotForm::default(), None))
+}
+
+/// The response is the same whether or not an account has the address.
+pub async fn request_reset(
+    State(app): State<App>,
+    ClientAddress(client): ClientAddress,
+    Form(form): Form<ForgotForm>,
+) -> Result<Response, ApiError> {
+    match accounts::request_reset(&app, &form.email, client).await {
+        Ok(()) => {
+            let requested = ForgotPage { is_requested: true, ..forgot_page(&app, &form, None) };
+            page(StatusCode::ACCEPTED, &requested)
+        }
+        Err(failure) if failure.status() == StatusCode::NOT_FOUND => Err(failure),
+        Err(failure) => {
+            let (status, problem) = form_problem(failure)?;
+            page(status, &forgot_page(&app, &form, Some(problem)))
+        }
+    }
 }
 
 #[derive(Template)]

@@ -39,8 +39,8 @@ struct TeamPage {
     can_manage: bool,
     email: Field,
     role: Choice,
-    /// The link of the invitation that was just created.
-    link: Option<String>,
+    /// The invitation that was just created.
+    created: Option<Created>,
     problem: Option<Problem>,
 }
 
@@ -89,7 +89,7 @@ pub struct RoleForm {
 #[derive(Default)]
 struct Shown {
     form: InviteForm,
-    link: Option<String>,
+    created: Option<Created>,
     problem: Option<Problem>,
 }
 
@@ -148,7 +148,7 @@ async fn people_page(
             .value(&shown.form.email)
             .with_problem(shown.problem.as_ref()),
         role: Choice::new("role", "Role", chosen, options).with_problem(shown.problem.as_ref()),
-        link: shown.link,
+        created: shown.created,
         problem: shown.problem,
     })
 }
@@ -204,13 +204,13 @@ async fn invite(
 ) -> Result<Response, ApiError> {
     let caller = Principal::Session(person.clone());
     match invitations::create(app, &caller, place.target(), &form.email, &form.role).await {
-        Ok(Created { url, .. }) => {
-            let shown = Shown { link: Some(url), ..Shown::default() };
+        Ok(created) => {
+            let shown = Shown { created: Some(created), ..Shown::default() };
             page(StatusCode::CREATED, &people_page(app, person, place, shown).await?)
         }
         Err(failure) => {
             let (status, problem) = form_problem(failure)?;
-            let shown = Shown { form, problem: Some(problem), link: None };
+            let shown = Shown { form, problem: Some(problem), created: None };
             page(status, &people_page(app, person, place, shown).await?)
         }
     }

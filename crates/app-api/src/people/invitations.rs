@@ -22,6 +22,7 @@ use crate::db::invitation::{self, Invitation};
 use crate::db::user::{self, User};
 use crate::db::{Conn, Transaction as _, audit_log, membership, sso_grant, tenant};
 use crate::http::paging::Window;
+use crate::mail::{Mail, Prepared};
 use crate::sessions;
 use crate::tenant::Tenant;
 use crate::validation::{self, FieldError, invalid_fields};
@@ -41,6 +42,13 @@ impl Target<'_> {
         match self {
             Self::Platform => None,
             Self::Tenant(tenant) => Some(tenant.tenant_id()),
+        }
+    }
+
+    fn tenant_name(self) -> Option<String> {
+        match self {
+            Self::Platform => None,
+            Self::Tenant(tenant) => Some(tenant.name.clone()),
         }
     }
 
@@ -66,6 +74,8 @@ pub struct Created {
     pub id: Uuid,
     pub url: String,
     pub expires_at: Timestamp,
+    /// Whether the link is mailed to the person.
+    pub is_mailed: bool,
 }
 
 /// Creates an invitation; an earlier one of the same person to the same target ends.
@@ -110,6 +120,15 @@ pub async fn create(
         .after(
             json!({ "role": role, "tenant": tenant_slug(target), "expires_at": row.expires_at }),
         );
+    let url = format!("{}/admin/invitations/{}", app.addresses.admin_origin(), token.reveal());
+    let mail = Mail::Invitation {
+        url: url.clone(),
+        invited_by: row.invited_by.clone(),
+        role: role.to_owned(),
+        tenant: target.tenant_name(),
+        expires_at: row.expires_at,
+    };
+    let mail = Prepared::new(&app.device_key, email, &mail, now)?;
     let mut conn = app.conn().await?;
     conn.transaction(async |conn| -> Result<_, ApiError> {
         user::lock_owners(conn).await?;
@@ -121,12 +140,14 @@ pub async fn create(
             let detail = "Somebody else invited this address just now.";
             return Err(ApiError::new(Code::AlreadyInvited, detail));
         }
+        if app.sends_mail {
+            mail.insert(conn).await?;
+        }
         audit_log::append(conn, &entry, now).await?;
         Ok(())
     })
     .await?;
-    let url = format!("{}/admin/invitations/{}", app.addresses.admin_origin(), token.reveal());
-    Ok(Created { id: row.id, url, expires_at: row.expires_at })
+    Ok(Created { id: row.id, url, expires_at: row.expires_at, is_mailed: app.sends_mail })
 }
 
 fn tenant_slug(target: Target<'_>) -> Option<String> {

@@ -43,7 +43,14 @@ async fn accounts_and_sessions_write_who_did_what_from_where() {
     sign_in(&server, &[]).await;
     owner.send(Method::DELETE, "/v1/sessions", &[], "").await;
     let mut conn = server.database.conn().await;
-    let reset = app_api::accounts::reset_token(&mut conn, EMAIL, server.now()).await.unwrap();
+    let reset = app_api::accounts::reset_token(
+        &mut conn,
+        app_api::audit::Actor::command("app-api reset-password"),
+        EMAIL,
+        server.now(),
+    )
+    .await
+    .unwrap();
     let form = [("token", reset.as_ref().unwrap().reveal()), ("password", "another good one")];
     assert_eq!(server.visitor.submit("/admin/reset", &form).await.status, 303);
     let body = json!({ "email": EMAIL, "password": "another good one" });

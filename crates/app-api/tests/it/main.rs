@@ -22,6 +22,7 @@ mod harness;
 mod listing;
 mod lock_order;
 mod logs;
+mod mail;
 mod migrations;
 mod openapi;
 mod pages;

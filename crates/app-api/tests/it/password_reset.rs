@@ -3,13 +3,16 @@
 use std::time::Duration;
 
 use app_api::accounts;
+use app_api::audit::Actor;
 use serde_json::json;
 
 use crate::harness::{EMAIL, FakeOrchestrator, PASSWORD, Server, TestClient, TestResponse};
 
 async fn token(server: &Server) -> String {
     let mut conn = server.database.conn().await;
-    let made = accounts::reset_token(&mut conn, EMAIL, server.now()).await.unwrap();
+    let made = accounts::reset_token(&mut conn, Actor::command("test"), EMAIL, server.now())
+        .await
+        .unwrap();
     made.unwrap().reveal().to_owned()
 }
 
@@ -50,7 +53,13 @@ async fn a_reset_link_expires_and_is_replaced_by_the_next() {
     server.advance_clock(Duration::from_secs(1_800));
     assert_eq!(reset(&server.visitor, &second, "another good one").await.status, 410);
     let mut conn = server.database.conn().await;
-    let none = accounts::reset_token(&mut conn, "nobody@example.com", server.now()).await;
+    let none = accounts::reset_token(
+        &mut conn,
+        Actor::command("test"),
+        "nobody@example.com",
+        server.now(),
+    )
+    .await;
     assert!(none.unwrap().is_none());
 }
 

@@ -316,7 +316,14 @@ async fn the_end_of_an_admin_session_revokes_its_tenant_sessions() {
     until_revoked(&server, &[second_sid]).await;
     // A new password ends the sessions of all devices.
     let mut conn = server.database.conn().await;
-    let reset = app_api::accounts::reset_token(&mut conn, EMAIL, server.now()).await.unwrap();
+    let reset = app_api::accounts::reset_token(
+        &mut conn,
+        app_api::audit::Actor::command("app-api reset-password"),
+        EMAIL,
+        server.now(),
+    )
+    .await
+    .unwrap();
     let form = [("token", reset.as_ref().unwrap().reveal()), ("password", "another good one")];
     assert_eq!(server.visitor.submit("/admin/reset", &form).await.status, 303);
     let mut both = vec![first_sid, second_sid];

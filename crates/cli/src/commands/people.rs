@@ -179,7 +179,11 @@ pub(super) fn invitations(
                 .json(json!({ "email": args.email, "role": args.role.as_str() }));
             let invitation = context.call(&request)?;
             context.output.object(&NEW_INVITATION, &invitation)?;
-            context.output.note("send the link to the person: nobody can see it again");
+            let note = match invitation["mailed"].as_bool() {
+                Some(true) => "the link is on its way by mail; nobody can see it again",
+                Some(false) | None => "send the link to the person: nobody can see it again",
+            };
+            context.output.note(note);
             Ok(())
         }
         InvitationsCommand::Revoke(args) => {

@@ -259,7 +259,7 @@ codes! {
         "try again",
     ResetLinkEnded = "reset_link_ended" [410] "Link ended"
         "the link was used or is too old"
-        "print a new one",
+        "ask for another at `/admin/forgot`, or print one",
     ResourceNotFound = "resource_not_found" [404] "Not found"
         "there is no such session, person, member, invitation, webhook, delivery, app, rollout or variable"
         "list them",

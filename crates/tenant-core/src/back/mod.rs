@@ -262,8 +262,7 @@ mod tests {
         let listen = |name: &str| UnixListener::bind(dir.path().join(name)).unwrap();
         let data = dir.path().to_owned();
         let gauges_sockets = ["edge", "front"].map(|name| dir.path().join(name));
-        let settings =
-            Settings { tenant: "acme".to_owned(), verifier: None, data, gauges_sockets };
+        let settings = Settings { tenant: "acme".to_owned(), verifier: None, data, gauges_sockets };
         let back =
             Back::open(settings, Readiness::new().0, Drain::new(CancellationToken::new())).unwrap();
         let sessions = back.sessions.clone();

@@ -1,0 +1,136 @@
+//! Sends the mails that are due. Every replica does; a claim keeps two from sending one at the same time.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use protocol::Timestamp;
+
+use super::message::Message;
+use super::smtp::{Mailer, SendError};
+use super::{Mail, unseal};
+use crate::accounts;
+use crate::app::App;
+use crate::db::mail::{self, Claimed};
+use crate::jitter::random_fraction;
+use crate::webhooks::schedule::retry_delay;
+
+/// A mail is due for at most this long before it is claimed.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
+/// After an error of the database.
+const ERROR_DELAY: Duration = Duration::from_secs(5);
+/// Sent at once by one replica.
+const MAX_CONCURRENT: i64 = 4;
+/// A replica that died keeps its claims for this long. Longer than any attempt takes.
+const CLAIM_LIFETIME: Duration = Duration::from_secs(60);
+
+/// Sends until the process stops. An attempt under way at that moment is made again later.
+pub async fn run(app: App, mailer: Mailer) {
+    let mut ticks = tokio::time::interval(POLL_INTERVAL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = app.stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        if !app.is_database_ready() {
+            continue;
+        }
+        let sent = tokio::select! {
+            () = app.stop.cancelled() => return,
+            sent = send_due(&app, &mailer) => sent,
+        };
+        if let Err(error) = sent {
+            tracing::warn!(error = format!("{error:#}"), "sending mails failed");
+            ticks.reset_after(ERROR_DELAY);
+        }
+    }
+}
+
+/// Sends what is due, and records what became of it.
+async fn send_due(app: &App, mailer: &Mailer) -> anyhow::Result<()> {
+    let now = app.clock.now();
+    let mut conn = app.database.conn().await?;
+    let claimed = mail::claim(&mut conn, now, now + CLAIM_LIFETIME, MAX_CONCURRENT).await?;
+    drop(conn);
+    let attempts = claimed.iter().map(|claimed| attempt(app, mailer, claimed));
+    for (claimed, outcome) in claimed.iter().zip(join_all(attempts).await) {
+        let mut conn = app.database.conn().await?;
+        let (id, kind, attempts) = (claimed.id, &claimed.kind, claimed.attempts);
+        match next(&outcome, claimed, app.clock.now(), random_fraction()) {
+            Next::Delete => mail::delete(&mut conn, id).await?,
+            Next::RetryAt(at) => mail::retry(&mut conn, id, at).await?,
+        };
+        match outcome {
+            Ok(true) => tracing::info!(mail = %id, kind, attempts, "mail sent"),
+            Ok(false) => {}
+            Err(error) => tracing::warn!(mail = %id, kind, attempts, %error, "mail failed"),
+        }
+    }
+    Ok(())
+}
+
+/// `Ok(false)`: there is nobody to send to.
+async fn attempt(app: &App, mailer: &Mailer, claimed: &Claimed) -> Result<bool, SendError> {
+    let now = app.clock.now();
+    if claimed.expires_at <= now {
+        return Err(SendError::Refused("it waited for too long".to_owned()));
+    }
+    let mail = unseal(&app.device_key, &claimed.content);
+    let mail = mail.map_err(|error| SendError::Refused(format!("{error:#}")))?;
+    let reset_link = match &mail {
+        Mail::PasswordReset => match accounts::reset_link(app, &claimed.recipient).await {
+            Ok(None) => return Ok(false),
+            Ok(link) => link,
+            Err(error) => return Err(SendError::Temporary(format!("{error:#}"))),
+        },
+        Mail::Invitation { .. } | Mail::SignIn { .. } => None,
+    };
+    let message = Message::new(&mail, &app.addresses.admin_origin(), reset_link);
+    mailer.send(claimed.id, &claimed.recipient, &message, now).await.map(|()| true)
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Next {
+    Delete,
+    RetryAt(Timestamp),
+}
+
+/// What becomes of a mail after an attempt. A mail that would come too late is given up.
+fn next(
+    outcome: &Result<bool, SendError>,
+    claimed: &Claimed,
+    now: Timestamp,
+    fraction: f64,
+) -> Next {
+    let Err(SendError::Temporary(_)) = outcome else { return Next::Delete };
+    let failed = u32::try_from(claimed.attempts).unwrap_or(u32::MAX);
+    let at = retry_delay(failed, fraction).map(|delay| now + delay);
+    at.filter(|at| *at < claimed.expires_at).map_or(Next::Delete, Next::RetryAt)
+}
+
+#[test]
+fn a_mail_is_tried_again_while_it_is_of_use() {
+    let now = Timestamp::from_timestamp(1_800_000_000, 0).unwrap_or_default();
+    let claimed = |attempts, lifetime| Claimed {
+        id: uuid::Uuid::nil(),
+        kind: "invitation".to_owned(),
+        recipient: "a@b.c".to_owned(),
+        content: String::new(),
+        attempts,
+        expires_at: now + Duration::from_secs(lifetime),
+    };
+    let temporary = || Err(SendError::Temporary(String::new()));
+    let refused = || Err(SendError::Refused(String::new()));
+    let after = |seconds| Next::RetryAt(now + Duration::from_secs(seconds));
+    for (outcome, mail, expected) in [
+        (Ok(true), claimed(1, 86_400), Next::Delete),
+        (Ok(false), claimed(1, 86_400), Next::Delete),
+        (refused(), claimed(1, 86_400), Next::Delete),
+        (temporary(), claimed(1, 86_400), after(5)),
+        (temporary(), claimed(2, 86_400), after(30)),
+        (temporary(), claimed(2, 30), Next::Delete),
+        (temporary(), claimed(10, 864_000), Next::Delete),
+    ] {
+        assert_eq!(next(&outcome, &mail, now, 0.0), expected, "{outcome:?} {mail:?}");
+    }
+}
