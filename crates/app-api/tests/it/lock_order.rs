@@ -122,7 +122,8 @@ async fn the_ends_of_all_sessions_of_a_person_lock_them_by_id() {
     end_sessions_against_the_order_of_ids(others, 1).await;
     let reset = async |server: &Server| {
         let mut conn = server.database.conn().await;
-        let token = app_api::accounts::reset_token(&mut conn, "mia@example.com", server.now());
+        let (actor, now) = (app_api::audit::Actor::command("test"), server.now());
+        let token = app_api::accounts::reset_token(&mut conn, actor, "mia@example.com", now);
         let token = token.await.unwrap().unwrap();
         let fields = [("token", token.reveal()), ("password", "another good one")];
         let reset = server.visitor.submit("/admin/reset", &fields).await;
