@@ -152,9 +152,23 @@ fn rows(exec: impl Fn(&[&str]) -> Result<String>) -> Result<Rows> {
 }
 
 /// Folders with one entry for each tenant, read as the user who owns them.
-const FOLDERS: [(&str, &[&str]); 2] = [
+const FOLDERS: [(&str, &[&str]); 3] = [
     ("socket folder", &["--user=1000", "orchestrator", "ls", "/run/cial/sockets"]),
     ("secrets folder", &["--user=1000", "orchestrator", "ls", "/run/cial/tenant-secrets"]),
+    // The socket of the database proxy lies beside the folders.
+    ("database folder", &DATABASE_FOLDERS),
+];
+const DATABASE_FOLDERS: [&str; 10] = [
+    "--user=1000",
+    "orchestrator",
+    "find",
+    "/run/cial/tenant-databases",
+    "-mindepth",
+    "1",
+    "-type",
+    "d",
+    "-printf",
+    "%f\\n",
 ];
 /// Prints the route table on the router's disk. A router that never had a route has none.
 const ROUTES: [&str; 4] =
@@ -319,7 +333,9 @@ mod tests {
             "another",
         ];
         let names = names.map(|name| name.replace("ID", ID));
-        assert_eq!(super::objects(&names, exec).unwrap(), objects(needed("running")));
+        // Only a tenant whose app wants a database has that folder.
+        let whole = [needed("running"), &["database folder"]].concat();
+        assert_eq!(super::objects(&names, exec).unwrap(), objects(&whole));
         assert_eq!(routed("{}").unwrap(), [""; 0]);
         assert!(routed("").is_err());
     }

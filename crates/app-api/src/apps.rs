@@ -147,11 +147,14 @@ pub async fn create_release(
         port: manifest.port,
         health_path: manifest.health_path,
         public_paths: manifest.public_paths,
+        database: manifest.database,
     };
+    // A throw-away tenant has no database, without which a program that wants one may not start.
+    let is_tried = new.smoke_start && !wanted.database;
     let request = PrepareImage {
         image: new.image.clone(),
         app: wanted.clone(),
-        smoke_start: new.smoke_start.then(|| manifest.env.clone()),
+        smoke_start: is_tried.then(|| manifest.env.clone()),
     };
     let prepared = service.orchestrator.prepare_image(&request).await.map_err(|e| refused(&e))?;
     let PreparedImage { image_id, command, port } = prepared;

@@ -11,7 +11,7 @@ use service::{Secret, ServiceError, keys};
 use crate::bootstrap_key;
 use crate::db::connect::ConnectError;
 use crate::db::installation::DatabaseOwner;
-use crate::db::{Database, DatabaseError, installation};
+use crate::db::{Database, DatabaseError, installation, roles};
 
 const RETRY_DELAY: Duration = Duration::from_millis(500);
 /// A migration that fails this often on a reachable database ends the process with the reason.
@@ -92,6 +92,15 @@ async fn try_prepare(
         }
     }
     database.migrate().await.map_err(classify)?;
+    if roles::is_createrole_wide(&mut conn)
+        .await
+        .context("version")
+        .map_err(SetupError::Transient)?
+    {
+        tracing::warn!(
+            "the Postgres server is older than version 16: the role that makes tenants' roles can change those of other programs, too"
+        );
+    }
     // Two installations may have started on the same empty database: the first claim counts.
     let (name, fingerprint) = installation::claim(&mut conn, install.as_str(), &own_fingerprint)
         .await

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use app_api::start;
+use app_api::{database_proxy, start};
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
@@ -24,6 +24,17 @@ enum Command {
     ResetSecondFactor { email: String },
     /// check the hash chain of the audit log; exit 1 at the first break
     VerifyAudit,
+    /// let programs inside tenants reach their own schemas on Postgres, as a service of its own
+    DatabaseProxy {
+        #[command(subcommand)]
+        command: Option<ProxyCommand>,
+    },
+}
+
+#[derive(Subcommand)]
+enum ProxyCommand {
+    /// exit 0 when the proxy here answers
+    Check,
 }
 
 fn main() -> ExitCode {
@@ -33,5 +44,7 @@ fn main() -> ExitCode {
         Command::ResetPassword { email } => start::reset_password(env, &email),
         Command::ResetSecondFactor { email } => start::reset_second_factor(env, &email),
         Command::VerifyAudit => start::verify_audit(env),
+        Command::DatabaseProxy { command: None } => database_proxy::serve(env),
+        Command::DatabaseProxy { command: Some(ProxyCommand::Check) } => database_proxy::check(env),
     })
 }

@@ -28,7 +28,7 @@ const INTERNAL_LISTEN: Setting = Setting::with_default(
     "0.0.0.0:3101",
     "the routes, for routers, and metrics; never published",
 );
-const DATABASE_URL: Setting =
+pub(crate) const DATABASE_URL: Setting =
     Setting::required("CIAL_DATABASE_URL", "the database, without a password");
 const DATABASE_PASSWORD: Setting =
     Setting::secret("CIAL_DATABASE_PASSWORD_FILE", "the password of the database");

@@ -139,15 +139,16 @@ pub async fn run(
     let mails = mailer.map(|mailer| tokio::spawn(mail::outbox::run(app.clone(), mailer)));
     tracing::info!(listen = %settings.listen, "server started");
 
+    let tenant_databases = Arc::new(TenantDatabases::new(
+        database.clone(),
+        settings.sso_secret.clone(),
+        settings.role_prefix,
+    ));
     let reconciler = Arc::new(Reconciler {
         database: database.clone(),
         orchestrator: dependencies.orchestrator,
         observed: app.observed.clone(),
-        tenant_databases: TenantDatabases::new(
-            database.clone(),
-            settings.sso_secret.clone(),
-            settings.role_prefix,
-        ),
+        tenant_databases: tenant_databases.clone(),
         clock: dependencies.clock,
     });
     let work = async {
@@ -159,6 +160,8 @@ pub async fn run(
         tokio::select! {
             ended = reconcile::run(reconciler, notifications, ending.clone()) => ended.map_err(ServiceError::from),
             () = app.routes.run(&database) => Ok(()),
+            () = tenant_databases.clone().keep_migrated() => Ok(()),
+            () = tenant_databases.watch_sessions() => Ok(()),
             () = rollout::drive::run(&app) => Ok(()),
         }
     };

@@ -1,18 +1,30 @@
-//! Creates and removes tenants' databases: a schema and a role each, for the reconciler.
+//! Creates, migrates and removes tenants' databases: a schema and a role each.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{StreamExt as _, stream};
 use protocol::Timestamp;
-use protocol::control::TenantDatabase;
 use serde_json::json;
 use service::{Secret, keys};
 use tokio::sync::Semaphore;
+use tokio::time::MissedTickBehavior;
 
 use crate::audit::{Action, Actor, Entry, Resource};
-use crate::db::{Database, tenant_database};
+use crate::db::tenant_sessions::{EndedSession, SessionBounds};
+use crate::db::{Database, tenant, tenant_database, tenant_sessions};
 use crate::tenant::Tenant;
-use crate::tenant::database::{ProvisionedDatabase, RolePrefix, schema_name};
+use crate::tenant::database::{DatabaseNames, ProvisionedDatabase, RolePrefix};
 
 /// Connections of the provisioner at once, beside those of the pool.
 const MAX_CONNECTIONS: usize = 4;
+
+/// How long a session can hold too much before it is found.
+const SESSION_CHECK_INTERVAL: Duration = Duration::from_secs(15);
+/// Schemas that are migrated at once, each over a connection of its tenant's role.
+const MAX_MIGRATIONS: usize = 4;
+/// A schema that could not be migrated is tried again after this time.
+const MIGRATION_INTERVAL: Duration = Duration::from_secs(60);
 
 pub struct TenantDatabases {
     database: Database,
@@ -38,7 +50,7 @@ impl TenantDatabases {
         let password = keys::tenant_database_password(&self.master, id);
         let entry = entry(Action::TenantDatabaseCreate, tenant).after(described(&names));
         if tenant_database::create(conn, id, &names, &password, &entry, now).await? {
-            let TenantDatabase { schema, user } = names;
+            let DatabaseNames { schema, user } = names;
             tracing::info!(tenant = %id, slug = %tenant.slug, %schema, %user, "tenant database created");
         }
         Ok(())
@@ -46,16 +58,108 @@ impl TenantDatabases {
 
     /// Ends the connections of a deleted tenant, then drops its schema and its role.
     pub async fn remove(&self, tenant: &Tenant, now: Timestamp) -> anyhow::Result<()> {
-        let Some(ProvisionedDatabase { user, .. }) = tenant.database.clone() else {
-            return Ok(());
-        };
+        let Some(database) = &tenant.database else { return Ok(()) };
         let _slot = self.connections.acquire().await?;
         let mut conn = self.database.connect_provisioner().await?;
-        let names = TenantDatabase { schema: schema_name(&tenant.slug), user };
+        let names = database.names(&tenant.slug);
         tenant_database::end_connections(&mut conn, &names.user).await?;
         let entry = entry(Action::TenantDatabaseDrop, tenant).before(described(&names));
         tenant_database::drop(&mut conn, tenant.tenant_id(), &names, &entry, now).await?;
         tracing::info!(tenant = %tenant.id, slug = %tenant.slug, user = names.user, "tenant database dropped");
+        Ok(())
+    }
+
+    /// Ends sessions of tenants that hold too much of what all share. Never returns.
+    pub async fn watch_sessions(&self) {
+        let mut interval = tokio::time::interval(SESSION_CHECK_INTERVAL);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            interval.tick().await;
+            match self.end_harmful_sessions().await {
+                Ok(ended) => {
+                    for EndedSession { user, reason } in ended {
+                        tracing::warn!(user, reason, "database session of a tenant ended");
+                    }
+                }
+                // The next round follows; while the server is down there are no sessions.
+                Err(error) => {
+                    tracing::debug!(
+                        error = format!("{error:#}"),
+                        "reading database sessions failed"
+                    );
+                }
+            }
+        }
+    }
+
+    async fn end_harmful_sessions(&self) -> anyhow::Result<Vec<EndedSession>> {
+        let _slot = self.connections.acquire().await?;
+        let mut conn = self.database.connect_provisioner().await?;
+        Ok(tenant_sessions::end_harmful(&mut conn, SessionBounds::DEFAULT).await?)
+    }
+
+    /// Brings every schema to the version of this release, and tries again what failed. Never returns.
+    pub async fn keep_migrated(self: Arc<Self>) {
+        loop {
+            if let Err(error) = self.migrate_outdated().await {
+                tracing::warn!(error = format!("{error:#}"), "reading tenant databases failed");
+            }
+            tokio::time::sleep(MIGRATION_INTERVAL).await;
+        }
+    }
+
+    /// Some schemas at a time: one that fails or takes long holds up no other.
+    async fn migrate_outdated(self: &Arc<Self>) -> anyhow::Result<()> {
+        let latest = tenant_database::latest_version()?;
+        let outdated = {
+            let mut conn = self.database.conn().await?;
+            tenant::with_older_database(&mut conn, &latest).await?
+        };
+        let migrations = stream::iter(outdated).map(|tenant| {
+            let (databases, latest) = (self.clone(), latest.clone());
+            // A task of its own, because a migration blocks in place.
+            tokio::spawn(async move { databases.migrate_and_record(&tenant, latest).await })
+        });
+        migrations.buffer_unordered(MAX_MIGRATIONS).for_each(async |_| ()).await;
+        Ok(())
+    }
+
+    async fn migrate_and_record(&self, tenant: &Tenant, latest: String) {
+        let Some(database) = &tenant.database else { return };
+        let (id, slug) = (tenant.id, &tenant.slug);
+        let next = match self.migrate(tenant, database).await {
+            Ok(()) => {
+                tracing::info!(tenant = %id, %slug, version = latest, "tenant database migrated");
+                ProvisionedDatabase { version: latest, failure: None, ..database.clone() }
+            }
+            Err(error) => {
+                let error = format!("{error:#}");
+                tracing::warn!(tenant = %id, %slug, %error, "migration of a tenant database failed");
+                ProvisionedDatabase { failure: Some(error), ..database.clone() }
+            }
+        };
+        let recorded = async {
+            let mut conn = self.database.conn().await?;
+            tenant_database::record(&mut conn, tenant.tenant_id(), database, &next).await?;
+            anyhow::Ok(())
+        };
+        // Found again by the next round.
+        if let Err(error) = recorded.await {
+            tracing::warn!(tenant = %id, error = format!("{error:#}"), "recording a migration failed");
+        }
+    }
+
+    /// Migrates as the tenant's role: what the tenant put into its schema runs with no other rights.
+    async fn migrate(&self, tenant: &Tenant, database: &ProvisionedDatabase) -> anyhow::Result<()> {
+        let names = database.names(&tenant.slug);
+        let password = keys::tenant_database_password(&self.master, tenant.tenant_id());
+        {
+            let _slot = self.connections.acquire().await?;
+            let mut conn = self.database.connect_provisioner().await?;
+            tenant_database::restore_role(&mut conn, &names, &password).await?;
+        }
+        let conn = self.database.connect_as(&names.user, &password).await?;
+        tenant_database::migrate(conn)?;
         Ok(())
     }
 }
@@ -64,6 +168,6 @@ fn entry(action: Action, tenant: &Tenant) -> Entry {
     Entry::new(Actor::command("reconcile"), action, Resource::tenant(&tenant.slug))
 }
 
-fn described(names: &TenantDatabase) -> serde_json::Value {
+fn described(names: &DatabaseNames) -> serde_json::Value {
     json!({ "schema": names.schema, "user": names.user })
 }

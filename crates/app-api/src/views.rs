@@ -51,11 +51,17 @@ pub fn tenant(app: &App, mut tenant: Tenant, sleep: Option<SleepStatus>) -> cont
 
 /// The names that the tenant has, or will have once its database is made.
 fn database(app: &App, tenant: &Tenant) -> control::TenantDatabase {
-    let mut names = app.role_prefix.names(&tenant.slug);
-    if let Some(database) = &tenant.database {
-        names.user.clone_from(&database.user);
+    let made = tenant.database.clone();
+    let names = made.as_ref().map_or_else(
+        || app.role_prefix.names(&tenant.slug),
+        |database| database.names(&tenant.slug),
+    );
+    control::TenantDatabase {
+        schema: names.schema,
+        user: names.user,
+        version: made.as_ref().map(|database| database.version.clone()),
+        failure: made.and_then(|database| database.failure),
     }
-    names
 }
 
 fn last_wake_view(wake: LastWake) -> control::LastWake {

@@ -1,4 +1,4 @@
-//! Images that hold nothing but one static program, one per version. They are removed with this value.
+//! Images of one static program, one per version. They are removed with this value.
 
 use std::fs;
 use std::process::Command;
@@ -16,6 +16,14 @@ impl AppImages {
     /// # Errors
     /// The program does not compile, or the engine refuses.
     pub fn build(name: &str, program: &str, versions: &[&str]) -> Result<Self> {
+        Self::build_on("scratch", name, program, versions)
+    }
+
+    /// The same on a base image, which keeps its own files.
+    ///
+    /// # Errors
+    /// As [`build`](Self::build).
+    pub fn build_on(base: &str, name: &str, program: &str, versions: &[&str]) -> Result<Self> {
         let folder = TempDir::new(name)?;
         let (source, binary) = (folder.path().join("main.rs"), folder.path().join("program"));
         fs::write(&source, program)?;
@@ -26,7 +34,7 @@ impl AppImages {
         let mut images = Self { names: Vec::new() };
         for version in versions {
             let recipe = format!(
-                "FROM scratch\nCOPY program /program\nENV VERSION={version}\nCMD [\"/program\"]\n"
+                "FROM {base}\nCOPY program /program\nENV VERSION={version}\nENTRYPOINT [\"/program\"]\nCMD []\n"
             );
             fs::write(folder.path().join("Dockerfile"), recipe)?;
             let image = format!("cial-e2e-{name}:{}-{version}", std::process::id());

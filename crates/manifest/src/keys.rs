@@ -12,6 +12,8 @@ pub enum Kind {
     Path,
     /// Paths of HTTP, each exact, or with a slash at the end for whatever begins so.
     PublicPaths,
+    /// `true` or `false`.
+    Flag,
     /// Names with texts.
     Variables,
 }
@@ -57,6 +59,13 @@ pub const KEYS: &[Key] = &[
         about: "Paths that strangers reach where a tenant requires sign-in. With a slash at the end, whatever begins so; otherwise exactly this path.",
         default: "all paths require sign-in there",
         example: r#"["/webhooks/", "/robots.txt"]"#,
+    },
+    Key {
+        name: "database",
+        kind: Kind::Flag,
+        about: "Whether the program receives the variable `DATABASE_URL`, with which it reaches the tenant's own schema on Postgres.",
+        default: "the program has no database",
+        example: "true",
     },
     Key {
         name: "env",

@@ -38,6 +38,8 @@ pub struct Manifest {
     pub health_path: Option<String>,
     /// Paths that strangers reach where a tenant requires sign-in.
     pub public_paths: Vec<String>,
+    /// Whether the program reaches the tenant's schema on Postgres.
+    pub database: bool,
     /// Variables of the program, beside those of the image.
     pub env: BTreeMap<String, String>,
 }

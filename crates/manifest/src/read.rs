@@ -58,6 +58,7 @@ impl Reader<'_> {
             Kind::Port => self.manifest.port = self.port(name, item),
             Kind::Path => self.manifest.health_path = self.path(name, item),
             Kind::PublicPaths => self.manifest.public_paths = self.public_paths(name, item),
+            Kind::Flag => self.manifest.database = self.flag(name, item),
             Kind::Variables => self.manifest.env = self.variables(name, item),
         }
     }
@@ -117,6 +118,13 @@ impl Reader<'_> {
             }
         }
         array.iter().filter_map(word).map(str::to_owned).collect()
+    }
+
+    fn flag(&mut self, name: &str, item: &Item) -> bool {
+        item.as_bool().unwrap_or_else(|| {
+            self.refuse(item.span(), name, "must be true or false");
+            false
+        })
     }
 
     fn variables(&mut self, name: &str, item: &Item) -> BTreeMap<String, String> {

@@ -39,6 +39,7 @@ const fn kind(kind: Kind) -> &'static str {
         Kind::Port => "number",
         Kind::Path => "text",
         Kind::PublicPaths => "list of texts",
+        Kind::Flag => "true or false",
         Kind::Variables => "table of texts",
     }
 }

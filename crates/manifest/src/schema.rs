@@ -42,6 +42,7 @@ fn value_schema(key: &Key) -> Value {
         Kind::PublicPaths => json!({
             "type": "array", "items": { "type": "string", "pattern": "^/[!-~]*$" }, "maxItems": MAX_PUBLIC_PATHS,
         }),
+        Kind::Flag => json!({ "type": "boolean" }),
         Kind::Variables => json!({
             "type": "object",
             "propertyNames": { "pattern": "^[A-Za-z_][A-Za-z0-9_]*$" },

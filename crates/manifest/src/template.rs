@@ -19,6 +19,10 @@ pub const TEMPLATE: &str = r#"# How the program of an image runs as a tenant. Ev
 # Paths that strangers reach where a tenant requires sign-in. With a slash at the end, whatever begins so.
 # public_paths = ["/webhooks/", "/robots.txt"]
 
+# Whether the program receives the variable DATABASE_URL, with which it reaches the tenant's own schema
+# on Postgres.
+# database = true
+
 # Variables of the program. Never secrets: an inspection of the container shows them.
 # env = { GREETING = "hello" }
 "#;

@@ -18,6 +18,7 @@ fn every_key_is_read() {
         command = ["/bin/notes", "--verbose"]
         port = 5000
         public_paths = ["/webhooks/", "/robots.txt"]
+        database = true
         [health]
         path = "/up?deep=1"
         [env]
@@ -28,6 +29,7 @@ fn every_key_is_read() {
         port: Some(5000),
         health_path: Some("/up?deep=1".to_owned()),
         public_paths: vec!["/webhooks/".to_owned(), "/robots.txt".to_owned()],
+        database: true,
         env: [("GREETING".to_owned(), "hello".to_owned())].into(),
     };
     assert_eq!(parse(text), Ok(read));
@@ -40,6 +42,7 @@ fn all_faults_are_named_at_once_with_their_places() {
 command = "notes --verbose"
 port = 80
 colour = "blue"
+database = "yes"
 
 [health]
 pth = "/"
@@ -55,13 +58,14 @@ COUNT = 3
     line 1, column 1: comand is unknown; did you mean command?
     line 2, column 11: command must be a list of texts, like ["program", "flag"]
     line 3, column 8: port must not be a privileged port: let the program listen on 1024 or above
-    line 4, column 1: colour is unknown; the keys are command, port, health.path, public_paths, env
-    line 7, column 1: health.pth is unknown; did you mean health.path?
-    line 8, column 8: health.path must be a path that begins with / and holds no blank
-    line 11, column 1: env.é must be letters, digits and _, and not begin with a digit
-    line 12, column 1: env.CIAL_SLUG is a variable that the platform sets itself
-    line 13, column 1: env.PORT is a variable that the platform sets itself
-    line 14, column 9: env.COUNT must be a text without NUL
+    line 4, column 1: colour is unknown; the keys are command, port, health.path, public_paths, database, env
+    line 5, column 12: database must be true or false
+    line 8, column 1: health.pth is unknown; did you mean health.path?
+    line 9, column 8: health.path must be a path that begins with / and holds no blank
+    line 12, column 1: env.é must be letters, digits and _, and not begin with a digit
+    line 13, column 1: env.CIAL_SLUG is a variable that the platform sets itself
+    line 14, column 1: env.PORT is a variable that the platform sets itself
+    line 15, column 9: env.COUNT must be a text without NUL
     "#);
 }
 

@@ -5,6 +5,7 @@ pub mod allowed_images;
 pub mod api;
 pub mod busy;
 pub mod controller;
+mod database_proxy;
 mod descriptors;
 pub mod driver;
 pub mod firewall;
@@ -113,12 +114,9 @@ const SHUTDOWN_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
 fn start_controller(settings: Settings, sleep: SleepSettings) -> anyhow::Result<Arc<Controller>> {
     let dirs = match settings.paths {
         EnginePaths::Volumes => EngineDirs::Volumes,
-        EnginePaths::Host => EngineDirs::Host {
-            sockets: settings.sockets.clone(),
-            secrets: settings.secrets.clone(),
-        },
+        EnginePaths::Host => EngineDirs::Host(settings.dirs.clone()),
     };
-    let tenant_dirs = TenantDirs::new(settings.sockets, settings.secrets, settings.master_keys);
+    let tenant_dirs = TenantDirs::new(settings.dirs, settings.master_keys);
     let template = ContainerTemplate {
         install: settings.install,
         image: settings.images.own().to_owned(),

@@ -14,7 +14,7 @@ use service::{Env, Setting, SettingsReader};
 use crate::access::Tokens;
 use crate::allowed_images::{AllowedImages, ImageTags};
 use crate::driver::docker::subnet_pool::Pool;
-use crate::tenant_dirs::MasterKeys;
+use crate::tenant_dirs::{DirRoots, MasterKeys};
 
 pub(crate) const LISTEN: Setting = Setting::with_default(
     "CIAL_LISTEN",
@@ -69,10 +69,15 @@ const TENANT_SECRETS_DIR: Setting = Setting::with_default(
     "/run/cial/tenant-secrets",
     "the tenants' secrets, which nothing else mounts",
 );
+const TENANT_DATABASES_DIR: Setting = Setting::with_default(
+    "CIAL_TENANT_DATABASES_DIR",
+    "/run/cial/tenant-databases",
+    "where the database proxy listens for the tenants whose apps want a database",
+);
 const ENGINE_PATHS: Setting = Setting::with_default(
     "CIAL_ENGINE_PATHS",
     "volumes",
-    "`volumes`: the orchestrator runs in a container, and the directories of sockets and secrets are the \
+    "`volumes`: the orchestrator runs in a container, and the tenants' directories are in the \
      installation's volumes; `host`: it runs beside the engine, and both use the same paths. compose.yml leaves it out",
 );
 const DOCKER_SOCKET: Setting = Setting::with_default(
@@ -112,6 +117,7 @@ pub const SETTINGS: &[Setting] = &[
     STATE_DIR,
     SOCKETS_DIR,
     TENANT_SECRETS_DIR,
+    TENANT_DATABASES_DIR,
     ENGINE_PATHS,
     DOCKER_SOCKET,
     DISK_RESERVE_BYTES,
@@ -133,8 +139,7 @@ pub struct Settings {
     pub publish: Publish,
     pub egress: Egress,
     pub state: PathBuf,
-    pub sockets: PathBuf,
-    pub secrets: PathBuf,
+    pub dirs: DirRoots,
     pub paths: EnginePaths,
     pub socket: PathBuf,
     /// With less free space on the engine's disk, no new tenant is created.
@@ -171,6 +176,7 @@ impl Settings {
         let state = vars.value(&STATE_DIR);
         let sockets = vars.value(&SOCKETS_DIR);
         let secrets = vars.value(&TENANT_SECRETS_DIR);
+        let databases = vars.value(&TENANT_DATABASES_DIR);
         let paths = vars.value(&ENGINE_PATHS);
         let socket = vars.value(&DOCKER_SOCKET);
         let disk_reserve_bytes = vars.value(&DISK_RESERVE_BYTES);
@@ -193,8 +199,7 @@ impl Settings {
                 publish: publish?,
                 egress: egress?,
                 state: state?,
-                sockets: sockets?,
-                secrets: secrets?,
+                dirs: DirRoots { sockets: sockets?, secrets: secrets?, databases: databases? },
                 paths: paths?,
                 socket: socket?,
                 disk_reserve_bytes: disk_reserve_bytes?,

@@ -1,5 +1,7 @@
 //! The directories that a container receives before it starts: one for its socket, one for its
-//! secrets. Both are created again before each start and hold nothing of any other tenant.
+//! secrets, and one for its database, if its app wants one. They hold nothing of any other tenant.
+//! The first two are created again before each start. In the third, the database proxy listens, also
+//! while the tenant sleeps.
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write as _};
@@ -7,8 +9,9 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{Gid, Uid, chown, geteuid};
-use protocol::TenantId;
-use protocol::inside;
+use protocol::database_proxy;
+use protocol::spec::Spec;
+use protocol::{TenantId, inside};
 use service::{Secret, keys, sealed};
 
 /// The secrets that the per-tenant keys are derived from. They never leave this process.
@@ -20,21 +23,57 @@ pub struct MasterKeys {
     pub route: Secret,
 }
 
+/// The parents of the tenants' directories.
+#[derive(Clone, Debug)]
+pub struct DirRoots {
+    pub sockets: PathBuf,
+    pub secrets: PathBuf,
+    pub databases: PathBuf,
+}
+
+/// The directories of one tenant.
+#[derive(Clone, Debug)]
+pub struct TenantPaths {
+    pub ingress: PathBuf,
+    pub secrets: PathBuf,
+    pub database: PathBuf,
+}
+
+impl DirRoots {
+    pub fn of(&self, id: TenantId) -> TenantPaths {
+        let own = |parent: &Path| parent.join(id.to_string());
+        TenantPaths {
+            ingress: own(&self.sockets),
+            secrets: own(&self.secrets),
+            database: own(&self.databases),
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct TenantDirs {
-    sockets: PathBuf,
-    secrets: PathBuf,
+    roots: DirRoots,
     master_keys: MasterKeys,
 }
 
 impl TenantDirs {
-    pub fn new(sockets: PathBuf, secrets: PathBuf, master_keys: MasterKeys) -> Self {
-        Self { sockets, secrets, master_keys }
+    pub fn new(roots: DirRoots, master_keys: MasterKeys) -> Self {
+        Self { roots, master_keys }
     }
 
     /// The directory that the tenant's PID 1 puts its socket into.
     pub fn ingress_dir(&self, id: TenantId) -> PathBuf {
-        self.sockets.join(id.to_string())
+        self.roots.of(id).ingress
+    }
+
+    /// The directory in which the database proxy listens for the tenant, if its app wants a database.
+    pub fn database_dir(&self, id: TenantId) -> PathBuf {
+        self.roots.of(id).database
+    }
+
+    /// The socket on which the database proxy takes calls of this process.
+    pub fn database_proxy_socket(&self) -> PathBuf {
+        self.roots.databases.join(database_proxy::CONTROL_SOCKET)
     }
 
     /// The router uses the same path, because both processes mount the volume at the same place.
@@ -48,20 +87,33 @@ impl TenantDirs {
     }
 
     /// Must not be called while the container runs, because the container would keep the old
-    /// directories. `sealed_env`: [`Spec::sealed_env`](protocol::spec::Spec::sealed_env).
-    pub fn create(&self, id: TenantId, sealed_env: Option<&str>) -> io::Result<()> {
-        self.remove(id)?;
-        directory(&self.ingress_dir(id), 0o750)?;
-        let secrets = self.secrets.join(id.to_string());
+    /// directories. `spec`: the spec as last applied; without it the program receives no variables and no database.
+    pub fn create(&self, id: TenantId, spec: Option<&Spec>) -> io::Result<()> {
+        let TenantPaths { ingress, secrets, database } = self.roots.of(id);
+        remove(&ingress)?;
+        remove(&secrets)?;
+        directory(&ingress, 0o750)?;
         directory(&secrets, 0o700)?;
         match &self.master_keys.sso_public {
             Some(pem) => file(&secrets, inside::SSO_PUBLIC_KEY, pem.as_bytes())?,
             None => file(&secrets, inside::SSO_KEY, &keys::sso_key(&self.master_keys.sso, id))?,
         }
-        if let Some(text) = sealed_env {
+        if let Some(text) = spec.and_then(|spec| spec.sealed_env.as_deref()) {
             let key = keys::env_key(&self.master_keys.sso, id);
             let variables = sealed::open(&key, text).map_err(io::Error::other)?;
             file(&secrets, inside::APP_VARIABLES, &variables)?;
+        }
+        match spec.and_then(|spec| spec.database_user.as_deref()) {
+            Some(user) => {
+                let password = keys::tenant_database_password(&self.master_keys.sso, id);
+                file(
+                    &secrets,
+                    inside::DATABASE_URL_FILE,
+                    database_url(user, &password).as_bytes(),
+                )?;
+                database_directory(&database, user)?;
+            }
+            None => remove(&database)?,
         }
         let route = &self.master_keys.route;
         file(&secrets, inside::ROUTE_TOKEN, keys::route_token(route, id).as_bytes())?;
@@ -69,13 +121,36 @@ impl TenantDirs {
     }
 
     pub fn remove(&self, id: TenantId) -> io::Result<()> {
-        for parent in [&self.sockets, &self.secrets] {
-            match fs::remove_dir_all(parent.join(id.to_string())) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                Ok(()) | Err(_) => {}
-            }
-        }
-        Ok(())
+        let TenantPaths { ingress, secrets, database } = self.roots.of(id);
+        [ingress, secrets, database].iter().try_for_each(|path| remove(path))
+    }
+}
+
+/// The URL by which programs inside reach the tenant's database, in the form of libpq. The database proxy takes the role's
+/// name for the name of the database. Both parts are made of letters, digits, `_` and `-` only.
+fn database_url(user: &str, password: &Secret) -> String {
+    let password = password.reveal();
+    format!("postgresql://{user}:{password}@/{user}?host={}", inside::DATABASE_DIR)
+}
+
+/// Creates the directory of the database proxy's socket, unless it exists: a socket in it stays. Every user inside may
+/// enter it, and none may write there.
+fn database_directory(path: &Path, user: &str) -> io::Result<()> {
+    match directory(path, 0o755) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    match fs::remove_file(path.join(inside::DATABASE_ROLE)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    file(path, inside::DATABASE_ROLE, user.as_bytes())
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
     }
 }
 
@@ -120,15 +195,23 @@ mod tests {
     fn tenant_dirs(sso_public: Option<&str>) -> (TenantDirs, TenantId, Base) {
         let id = TenantId::new(uuid::Uuid::now_v7());
         let base = std::env::temp_dir().join(format!("cial-tenant_dirs-{id}"));
-        let (sockets, secrets) = (base.join("sockets"), base.join("secrets"));
-        fs::create_dir_all(&sockets).unwrap();
-        fs::create_dir_all(&secrets).unwrap();
+        let of = |name: &str| base.join(name);
+        let roots =
+            DirRoots { sockets: of("sockets"), secrets: of("secrets"), databases: of("databases") };
+        for root in [&roots.sockets, &roots.secrets, &roots.databases] {
+            fs::create_dir_all(root).unwrap();
+        }
         let master_keys = MasterKeys {
             sso: Secret::new("s".repeat(40)),
             sso_public: sso_public.map(str::to_owned),
             route: Secret::new("r".repeat(40)),
         };
-        (TenantDirs::new(sockets, secrets, master_keys), id, Base(base))
+        (TenantDirs::new(roots, master_keys), id, Base(base))
+    }
+
+    fn spec(id: TenantId) -> Spec {
+        let spec = serde_json::json!({ "id": id, "slug": "acme", "generation": 1 });
+        serde_json::from_value(spec).unwrap()
     }
 
     fn mode(path: &Path) -> u32 {
@@ -147,7 +230,7 @@ mod tests {
     fn a_tenant_gets_its_own_keys_and_only_it_may_read_them() {
         let (tenant_dirs, id, _base) = tenant_dirs(None);
         tenant_dirs.create(id, None).unwrap();
-        let secrets = tenant_dirs.secrets.join(id.to_string());
+        let secrets = tenant_dirs.roots.of(id).secrets;
         assert_eq!(names(&secrets), ["route-proof", "route-token", "sso-key"]);
         assert_eq!(mode(&secrets), 0o700);
         assert_eq!(mode(&tenant_dirs.ingress_dir(id)), 0o750);
@@ -162,7 +245,7 @@ mod tests {
     fn where_there_is_a_public_key_no_tenant_holds_a_key_to_sign_with() {
         let (tenant_dirs, id, _base) = tenant_dirs(Some("PEM"));
         tenant_dirs.create(id, None).unwrap();
-        let secrets = tenant_dirs.secrets.join(id.to_string());
+        let secrets = tenant_dirs.roots.of(id).secrets;
         assert_eq!(names(&secrets), ["route-proof", "route-token", "sso-public.pem"]);
     }
 
@@ -170,14 +253,35 @@ mod tests {
     fn variables_are_decrypted_for_their_own_tenant_only() {
         let (tenant_dirs, id, _base) = tenant_dirs(None);
         let key = keys::env_key(&tenant_dirs.master_keys.sso, id);
-        let text = sealed::seal(&key, b"{}").unwrap();
-        tenant_dirs.create(id, Some(&text)).unwrap();
-        let path = tenant_dirs.secrets.join(id.to_string()).join(inside::APP_VARIABLES);
+        let spec = Spec { sealed_env: Some(sealed::seal(&key, b"{}").unwrap()), ..spec(id) };
+        tenant_dirs.create(id, Some(&spec)).unwrap();
+        let path = tenant_dirs.roots.of(id).secrets.join(inside::APP_VARIABLES);
         assert_eq!((fs::read(&path).unwrap(), mode(&path)), (b"{}".to_vec(), 0o400));
         tenant_dirs.create(id, None).unwrap();
         assert!(!path.exists(), "nothing of an earlier start stays");
         let other = TenantId::new(uuid::Uuid::now_v7());
-        assert!(tenant_dirs.create(other, Some(&text)).is_err());
+        assert!(tenant_dirs.create(other, Some(&spec)).is_err());
+    }
+
+    #[test]
+    fn the_database_of_an_app_is_a_url_for_its_tenant_and_a_role_for_the_proxy() {
+        let (tenant_dirs, id, _base) = tenant_dirs(None);
+        let spec = Spec { database_user: Some("t_acme".to_owned()), ..spec(id) };
+        tenant_dirs.create(id, Some(&spec)).unwrap();
+        let TenantPaths { secrets, database, .. } = tenant_dirs.roots.of(id);
+        let url = secrets.join(inside::DATABASE_URL_FILE);
+        let password = keys::tenant_database_password(&tenant_dirs.master_keys.sso, id);
+        let expected =
+            format!("postgresql://t_acme:{}@/t_acme?host=/run/cial/database", password.reveal());
+        assert_eq!((fs::read_to_string(&url).unwrap(), mode(&url)), (expected, 0o400));
+        assert_eq!(mode(&database), 0o755);
+        assert_eq!(fs::read(database.join(inside::DATABASE_ROLE)).unwrap(), b"t_acme");
+
+        fs::write(database.join(inside::DATABASE_SOCKET), "").unwrap();
+        tenant_dirs.create(id, Some(&spec)).unwrap();
+        assert_eq!(names(&database), [inside::DATABASE_SOCKET, inside::DATABASE_ROLE]);
+        tenant_dirs.create(id, None).unwrap();
+        assert!(!database.exists() && !url.exists(), "an app that wants none any more");
     }
 
     #[test]

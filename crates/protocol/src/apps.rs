@@ -45,7 +45,8 @@ pub struct NewRelease {
     /// The text of a `cial.toml`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manifest: Option<String>,
-    /// Try the program in a throw-away tenant first, and refuse an image whose program does not get ready.
+    /// Try the program in a throw-away tenant first, and refuse an image whose program does not get ready. An
+    /// app that wants a database is not tried.
     #[serde(default = "yes")]
     pub smoke_start: bool,
 }
@@ -72,6 +73,9 @@ pub struct Release {
     /// Paths that strangers reach where a tenant requires sign-in.
     #[serde(default)]
     pub public_paths: Vec<String>,
+    /// Whether the program receives `DATABASE_URL`.
+    #[serde(default)]
+    pub database: bool,
     pub env: BTreeMap<String, String>,
     #[cfg_attr(feature = "openapi", schema(format = DateTime))]
     pub created_at: String,

@@ -120,6 +120,12 @@ pub struct Tenant {
 pub struct TenantDatabase {
     pub schema: String,
     pub user: String,
+    /// The last migration that the schema has; null while there is no schema.
+    #[serde(default)]
+    pub version: Option<String>,
+    /// Why the schema does not have the migrations of this release yet.
+    #[serde(default)]
+    pub failure: Option<String>,
 }
 
 /// How a tenant last woke.

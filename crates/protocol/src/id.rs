@@ -88,6 +88,11 @@ impl InstallName {
     pub fn tenant_secrets_volume(&self) -> String {
         format!("cial-{}-tenant-secrets", self.0)
     }
+
+    /// The volume that holds one directory for each tenant whose app wants a database, with the socket of the database proxy.
+    pub fn tenant_databases_volume(&self) -> String {
+        format!("cial-{}-tenant-databases", self.0)
+    }
 }
 
 impl fmt::Display for InstallName {

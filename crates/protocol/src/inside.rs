@@ -21,6 +21,19 @@ pub const ROUTE_PROOF: &str = "route-proof";
 /// File name of the variables and secrets of the app's program, as JSON: [`Variables`](crate::variables::Variables).
 /// Absent where there are none.
 pub const APP_VARIABLES: &str = "app-variables.json";
+/// File name of the URL with which the app's program reaches the tenant's own database. Absent where the program does not
+/// want one.
+pub const DATABASE_URL_FILE: &str = "database-url";
+
+/// Bound read-only from the tenant's directory of the installation's databases volume, if the app wants a database. Every
+/// user may enter it.
+pub const DATABASE_DIR: &str = "/run/cial/database";
+/// In that directory: the socket of the database proxy, under the name that clients of Postgres derive from the directory.
+pub const DATABASE_SOCKET: &str = ".s.PGSQL.5432";
+/// In that directory: the name of the tenant's role, from which the database proxy learns whom it may let in.
+pub const DATABASE_ROLE: &str = "role";
+/// Variable of the app's program: the content of [`DATABASE_URL_FILE`].
+pub const DATABASE_URL: &str = "DATABASE_URL";
 
 /// Bound from the tenant's directory of the installation's sockets volume; owned by `cial`, 0750.
 pub const INGRESS_DIR: &str = "/run/cial/ingress";

@@ -8,6 +8,7 @@ pub mod audit;
 pub mod busy;
 pub mod cli_login;
 pub mod control;
+pub mod database_proxy;
 pub mod domain;
 pub mod gauges;
 pub mod headers;

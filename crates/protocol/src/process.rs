@@ -21,6 +21,9 @@ pub struct AppSpec {
     /// exactly this path.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub public_paths: Vec<String>,
+    /// Whether the program receives `DATABASE_URL`, with which it reaches the tenant's own schema on Postgres.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub database: bool,
 }
 
 /// The program as PID 1 starts it: image and release merged. Travels as JSON in the container's

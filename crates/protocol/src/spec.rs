@@ -46,6 +46,9 @@ pub struct Spec {
     /// start, and no inspection shows them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sealed_env: Option<String>,
+    /// The tenant's role on Postgres, if its app wants a database.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database_user: Option<String>,
     /// The program of an app in the image; `None` is an image whose entry point is our supervisor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub app: Option<AppSpec>,

@@ -55,7 +55,7 @@ fn layout(directory: &str) -> Layout {
     let local = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
     Layout {
         core_programs: directory.join("programs"),
-        app_variables: directory.join("variables.json"),
+        secrets: directory.join("secrets"),
         platform_programs: directory.join("programs"),
         ingress: directory.join("ingress/edge.sock"),
         core_back: directory.join("core/back.sock"),

@@ -21,12 +21,12 @@ use crate::sockets::EffectiveIds;
 /// The argument with which PID 1 starts itself as a probe.
 pub const PROBE: &str = "probe";
 
-/// Reads the program of the app from the container's variables, and the tenant's own variables of the program from the
-/// file `variables`; `None` is the built-in app.
+/// Reads the program of the app from the container's variables, and the tenant's own variables and the URL of its database
+/// from files of the directory `secrets`; `None` is the built-in app.
 ///
 /// # Errors
-/// The variable holds no program, or the file no variables.
-pub fn read(container: &Variables, variables: &Path) -> io::Result<Option<AppProcess>> {
+/// The variable holds no program, or a file is not readable.
+pub fn read(container: &Variables, secrets: &Path) -> io::Result<Option<AppProcess>> {
     let variable = container.iter().find(|(name, _)| name == inside::APP_PROCESS);
     let Some((_, json)) = variable else { return Ok(None) };
     let read = serde_json::from_slice::<AppProcess>(json.as_encoded_bytes());
@@ -35,20 +35,34 @@ pub fn read(container: &Variables, variables: &Path) -> io::Result<Option<AppPro
     if app.command.is_empty() {
         return Err(io::Error::other(format!("{} names no program", inside::APP_PROCESS)));
     }
-    app.env.extend(read_variables(variables)?.into_iter().map(|(name, own)| (name, own.value)));
+    let variables = read_secret(&secrets.join(inside::APP_VARIABLES), |text| {
+        serde_json::from_slice::<TenantVariables>(&text).map_err(io::Error::other)
+    })?;
+    app.env.extend(variables.into_iter().flatten().map(|(name, own)| (name, own.value)));
+    let url = read_secret(&secrets.join(inside::DATABASE_URL_FILE), |text| {
+        String::from_utf8(text).map_err(io::Error::other)
+    })?;
+    if let Some(url) = url {
+        // A release or a tenant that names another database keeps it.
+        app.env.entry(inside::DATABASE_URL.to_owned()).or_insert(url);
+    }
     Ok(Some(app))
 }
 
-/// The file belongs to the core's account, and PID 1 has no capability to read files of others.
-fn read_variables(path: &Path) -> io::Result<TenantVariables> {
+/// Reads a file that belongs to the core's account, because PID 1 has no capability to read files of others. `None` where
+/// there is no such file.
+fn read_secret<T>(
+    path: &Path,
+    parse: impl FnOnce(Vec<u8>) -> io::Result<T>,
+) -> io::Result<Option<T>> {
     let text = {
         let core = Zone::Core.account();
         let _ids = EffectiveIds::assume(core, core)?;
         fs::read(path)
     };
     match text {
-        Ok(text) => serde_json::from_slice(&text).map_err(io::Error::other),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(TenantVariables::new()),
+        Ok(text) => parse(text).map(Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
     .map_err(|why| io::Error::new(why.kind(), format!("{}: {why}", path.display())))

@@ -73,7 +73,7 @@ impl Supervisor {
                 "it must start as root, because it changes to the users of the services",
             ));
         }
-        let app = app::read(container, &layout.app_variables)?;
+        let app = app::read(container, &layout.secrets)?;
         let services: &[Service] = if app.is_some() { &Service::WITH_APP } else { &Service::ALL };
         let reserved = privilege_drop::reserve_fds()?;
         // PID 1 inherits orphans anyway; in tests this process is not PID 1.

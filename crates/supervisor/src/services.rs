@@ -50,8 +50,8 @@ pub enum Listener {
 #[derive(Clone, Debug)]
 pub struct Layout {
     pub core_programs: PathBuf,
-    /// The variables and secrets of an app's program, readable by the core's account.
-    pub app_variables: PathBuf,
+    /// The directory of the tenant's secrets, readable by the core's account.
+    pub secrets: PathBuf,
     pub platform_programs: PathBuf,
     pub ingress: PathBuf,
     pub core_back: PathBuf,
@@ -70,7 +70,7 @@ impl Layout {
         let local = |text: &str| text.parse().expect("an address constant of the protocol");
         Self {
             core_programs: "/opt/cial-core".into(),
-            app_variables: Path::new(inside::SECRETS_DIR).join(inside::APP_VARIABLES),
+            secrets: inside::SECRETS_DIR.into(),
             platform_programs: "/opt/cial-platform".into(),
             ingress: Path::new(inside::INGRESS_DIR).join(inside::INGRESS_SOCKET),
             core_back: inside::CORE_BACK_SOCKET.into(),

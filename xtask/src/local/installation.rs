@@ -12,8 +12,8 @@ use crate::images::ImageChoices;
 use crate::images::binaries::BinarySource;
 
 pub(crate) const TENANT_IMAGE: &str = "cial-tenant:dev";
-pub(super) const SERVICES: [&str; 5] =
-    ["postgres", "app-api", "firewall", "orchestrator", "router"];
+pub(super) const SERVICES: [&str; 6] =
+    ["postgres", "app-api", "database-proxy", "firewall", "orchestrator", "router"];
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Installation {

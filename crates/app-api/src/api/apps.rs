@@ -84,6 +84,7 @@ fn release_view(app: &app::App, release: app::Release) -> Release {
         port: release.process.port.unwrap_or_default(),
         health_path: release.process.health_path,
         public_paths: release.process.public_paths,
+        database: release.process.database,
         env: release.env,
         created_at: views::time(release.created_at),
     }

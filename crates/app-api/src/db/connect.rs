@@ -178,6 +178,17 @@ impl Database {
         connect_once(&self.provisioner, self.limits.migration).await
     }
 
+    /// Opens a connection as the role of a tenant, to migrate its schema.
+    pub async fn connect_as(
+        &self,
+        user: &str,
+        password: &Secret,
+    ) -> Result<AsyncPgConnection, ConnectError> {
+        let mut config = self.provisioner.clone();
+        config.user(user).password(password.reveal());
+        connect_once(&config, self.limits.migration).await
+    }
+
     /// Opens a connection that receives notifications. It must run no query that could hang.
     pub async fn connect_listener(&self) -> Result<AsyncPgConnection, ConnectError> {
         let connected = timeout(CONNECT_TIMEOUT, self.config.connect(NoTls)).await;

@@ -17,7 +17,7 @@ pub mod membership;
 mod query_deadline;
 mod quote;
 pub mod reset_link;
-mod roles;
+pub mod roles;
 pub mod rollout;
 pub mod schema;
 pub mod second_factor;
@@ -25,6 +25,7 @@ pub mod session;
 pub mod sso_grant;
 pub mod tenant;
 pub mod tenant_database;
+pub mod tenant_sessions;
 pub mod user;
 pub mod webhook;
 

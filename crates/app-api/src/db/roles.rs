@@ -4,8 +4,10 @@
 //! *provisioner* creates and drops the schemas and roles of tenants, and can do nothing else with the tables of app-api
 //! than note that and add an audit entry.
 
+use diesel::QueryableByName;
 use diesel::prelude::QueryResult;
-use diesel_async::{AsyncConnection as _, SimpleAsyncConnection as _};
+use diesel::sql_types::Bool;
+use diesel_async::{AsyncConnection as _, RunQueryDsl as _, SimpleAsyncConnection as _};
 use service::{Secret, keys};
 
 use super::Conn;
@@ -118,6 +120,17 @@ impl Roles {
              END $$;"
         )
     }
+}
+
+/// Whether CREATEROLE lets the provisioner change every role of the server that is no superuser, as before Postgres 16.
+pub async fn is_createrole_wide(conn: &mut Conn) -> QueryResult<bool> {
+    #[derive(QueryableByName)]
+    struct Answer {
+        #[diesel(sql_type = Bool)]
+        is_wide: bool,
+    }
+    let query = "SELECT current_setting('server_version_num')::int < 160000 AS is_wide";
+    Ok(diesel::sql_query(query).get_result::<Answer>(conn).await?.is_wide)
 }
 
 /// Advisory locks share one namespace and one bounded table with the locks of app-api. Large objects belong to no

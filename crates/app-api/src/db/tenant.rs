@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use diesel::dsl::sql;
 use diesel::prelude::*;
+use diesel::sql_types::{Bool, Nullable, Text};
 use diesel_async::RunQueryDsl;
 use protocol::orchestrator::Upstream;
 use protocol::spec::{Desired, Limits, Policy};
@@ -218,6 +220,16 @@ pub async fn by_slug_with_membership(
 
 pub async fn all(conn: &mut Conn) -> QueryResult<Vec<Tenant>> {
     let rows: Vec<TenantRow> = dsl::tenants.select(TenantRow::as_select()).load(conn).await?;
+    Ok(rows.into_iter().map(Tenant::from).collect())
+}
+
+/// The tenants whose schemas lack a migration up to `version`. Versions are ordered as texts.
+pub async fn with_older_database(conn: &mut Conn, version: &str) -> QueryResult<Vec<Tenant>> {
+    let is_older = sql::<Nullable<Bool>>("database ->> 'version' < ").bind::<Text, _>(version);
+    let kept = dsl::desired.ne(Desired::Deleted.as_str());
+    let query = dsl::tenants.filter(kept.nullable().and(is_older));
+    let rows: Vec<TenantRow> =
+        query.order(dsl::slug).select(TenantRow::as_select()).load(conn).await?;
     Ok(rows.into_iter().map(Tenant::from).collect())
 }
 

@@ -15,7 +15,6 @@ use diesel_async::{
     TransactionManager as _,
 };
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness as _, embed_migrations};
-use protocol::control::TenantDatabase;
 use protocol::spec::Desired;
 use protocol::{TenantId, Timestamp};
 use serde_json::Value;
@@ -25,7 +24,7 @@ use super::quote::{identifier, literal};
 use super::schema::tenants::dsl;
 use super::{Conn, audit_log};
 use crate::audit::Entry;
-use crate::tenant::database::ProvisionedDatabase;
+use crate::tenant::database::{DatabaseNames, ProvisionedDatabase};
 
 type Transactions = <Conn as AsyncConnection>::TransactionManager;
 
@@ -48,7 +47,7 @@ const TERMINATION_TIMEOUT: Duration = Duration::from_secs(10);
 pub async fn create(
     mut conn: Conn,
     tenant: TenantId,
-    names: &TenantDatabase,
+    names: &DatabaseNames,
     password: &Secret,
     entry: &Entry,
     now: Timestamp,
@@ -57,7 +56,8 @@ pub async fn create(
     let unclaimed = dsl::tenants
         .find(tenant.uuid())
         .filter(dsl::database.eq(Value::Null).and(dsl::desired.ne(Desired::Deleted.as_str())));
-    let made = ProvisionedDatabase { user: names.user.clone(), version: latest_version()? };
+    let made =
+        ProvisionedDatabase { user: names.user.clone(), version: latest_version()?, failure: None };
     let claim = dsl::database.eq(serde_json::to_value(made)?);
     if diesel::update(unclaimed).set(claim).execute(&mut conn).await? == 0 {
         return Ok(false);
@@ -74,23 +74,12 @@ pub async fn create(
 }
 
 /// The statements up to the migrations, which run as the tenant's role.
-fn creation(names: &TenantDatabase, password: &Secret) -> Vec<String> {
+fn creation(names: &DatabaseNames, password: &Secret) -> Vec<String> {
     let (schema, role) = (identifier(&names.schema), identifier(&names.user));
-    // The server receives a verifier: statements of this kind stand in the logs of many installations.
-    let verifier = postgres_protocol::password::scram_sha_256(password.reveal().as_bytes());
-    let set = |name: &str, value: &str| format!("ALTER ROLE {role} SET {name} = {value}");
-    vec![
-        format!(
-            "CREATE ROLE {role} LOGIN NOSUPERUSER NOINHERIT NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS \
-             CONNECTION LIMIT {CONNECTION_LIMIT} PASSWORD '{verifier}'"
-        ),
-        set("search_path", &schema),
-        set("statement_timeout", &STATEMENT_TIMEOUT.as_millis().to_string()),
-        set(
-            "idle_in_transaction_session_timeout",
-            &IDLE_IN_TRANSACTION_TIMEOUT.as_millis().to_string(),
-        ),
-        set("work_mem", &literal(WORK_MEM)),
+    let create = format!(
+        "CREATE ROLE {role} NOSUPERUSER NOINHERIT NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS"
+    );
+    let after = [
         format!("CREATE SCHEMA {schema}"),
         format!("REVOKE ALL ON SCHEMA {schema} FROM PUBLIC"),
         // No ownership: the tenant cannot give rights on its schema to others.
@@ -99,11 +88,42 @@ fn creation(names: &TenantDatabase, password: &Secret) -> Vec<String> {
         format!("GRANT {role} TO CURRENT_USER"),
         format!("SET LOCAL search_path = {schema}"),
         format!("SET LOCAL ROLE {role}"),
+    ];
+    [create].into_iter().chain(role_settings(names, password)).chain(after).collect()
+}
+
+/// What a role can change about itself, as Cial wants it.
+fn role_settings(names: &DatabaseNames, password: &Secret) -> Vec<String> {
+    let (schema, role) = (identifier(&names.schema), identifier(&names.user));
+    // The server receives a verifier: statements of this kind stand in the logs of many installations.
+    let verifier = postgres_protocol::password::scram_sha_256(password.reveal().as_bytes());
+    let set = |name: &str, value: &str| format!("ALTER ROLE {role} SET {name} = {value}");
+    vec![
+        format!(
+            "ALTER ROLE {role} LOGIN CONNECTION LIMIT {CONNECTION_LIMIT} PASSWORD '{verifier}'"
+        ),
+        format!("ALTER ROLE {role} RESET ALL"),
+        set("search_path", &schema),
+        set("statement_timeout", &STATEMENT_TIMEOUT.as_millis().to_string()),
+        set(
+            "idle_in_transaction_session_timeout",
+            &IDLE_IN_TRANSACTION_TIMEOUT.as_millis().to_string(),
+        ),
+        set("work_mem", &literal(WORK_MEM)),
     ]
 }
 
-/// Runs the tenant migrations in the schema of the search path, inside the transaction of the caller.
-fn migrate(conn: Conn) -> anyhow::Result<Conn> {
+/// Undoes what a tenant changed about its role, such as the password. `conn` is the provisioner's.
+pub async fn restore_role(
+    conn: &mut Conn,
+    names: &DatabaseNames,
+    password: &Secret,
+) -> QueryResult<()> {
+    conn.batch_execute(&role_settings(names, password).join(";\n")).await
+}
+
+/// Runs the tenant migrations in the schema of the search path: all in the transaction of the caller, or each in its own.
+pub fn migrate(conn: Conn) -> anyhow::Result<Conn> {
     let mut harness = AsyncMigrationHarness::new(conn);
     match harness.run_pending_migrations(MIGRATIONS) {
         Ok(_) => Ok(harness.into_inner()),
@@ -112,7 +132,7 @@ fn migrate(conn: Conn) -> anyhow::Result<Conn> {
 }
 
 /// The version that a schema has after all tenant migrations.
-fn latest_version() -> anyhow::Result<String> {
+pub fn latest_version() -> anyhow::Result<String> {
     let migrations = <EmbeddedMigrations as MigrationSource<Pg>>::migrations(&MIGRATIONS);
     let versions = migrations
         .map_err(|error| anyhow::anyhow!("tenant migrations: {error}"))?
@@ -120,6 +140,18 @@ fn latest_version() -> anyhow::Result<String> {
         .map(|migration| migration.name().version().to_string())
         .max();
     versions.ok_or_else(|| anyhow::anyhow!("there are no tenant migrations"))
+}
+
+/// Replaces what is known about a tenant's database, unless another writer did.
+pub async fn record(
+    conn: &mut Conn,
+    tenant: TenantId,
+    read: &ProvisionedDatabase,
+    next: &ProvisionedDatabase,
+) -> QueryResult<usize> {
+    let json = |database| serde_json::to_value(database).unwrap_or_default();
+    let unchanged = dsl::tenants.find(tenant.uuid()).filter(dsl::database.eq(json(read)));
+    diesel::update(unchanged).set(dsl::database.eq(json(next))).execute(conn).await
 }
 
 #[derive(QueryableByName)]
@@ -158,7 +190,7 @@ async fn role_exists(conn: &mut Conn, user: &str) -> QueryResult<bool> {
 pub async fn drop(
     conn: &mut Conn,
     tenant: TenantId,
-    names: &TenantDatabase,
+    names: &DatabaseNames,
     entry: &Entry,
     now: Timestamp,
 ) -> anyhow::Result<()> {

@@ -61,7 +61,7 @@ pub struct Reconciler {
     pub database: Database,
     pub orchestrator: Arc<dyn Orchestrator>,
     pub observed: Arc<ObservedCache>,
-    pub tenant_databases: TenantDatabases,
+    pub tenant_databases: Arc<TenantDatabases>,
     pub clock: Clock,
 }
 

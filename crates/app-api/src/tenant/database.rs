@@ -7,12 +7,18 @@ use std::fmt;
 use std::str::FromStr;
 
 use protocol::Slug;
-use protocol::control::TenantDatabase;
 use serde::{Deserialize, Serialize};
 
 const SCHEMA_PREFIX: &str = "t_";
 /// With the 40 characters of the longest slug, a name stays within the 63 bytes that Postgres keeps.
 const MAX_PREFIX: usize = 23;
+
+/// The names of a tenant's schema and role.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DatabaseNames {
+    pub schema: String,
+    pub user: String,
+}
 
 /// The objects of a tenant on the database server, beside its schema.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +27,15 @@ pub struct ProvisionedDatabase {
     pub user: String,
     /// The last tenant migration that the schema has.
     pub version: String,
+    /// Why the latest migration failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
+}
+
+impl ProvisionedDatabase {
+    pub fn names(&self, slug: &Slug) -> DatabaseNames {
+        DatabaseNames { schema: schema_name(slug), user: self.user.clone() }
+    }
 }
 
 /// The first part of the names of tenants' roles. Roles belong to the whole server: each installation on one server
@@ -59,14 +74,14 @@ impl fmt::Display for InvalidPrefix {
 
 impl RolePrefix {
     /// The schema and the role of a tenant.
-    pub fn names(&self, slug: &Slug) -> TenantDatabase {
+    pub fn names(&self, slug: &Slug) -> DatabaseNames {
         let name = slug.as_str().replace('-', "_");
-        TenantDatabase { schema: schema_name(slug), user: format!("{}{name}", self.0) }
+        DatabaseNames { schema: schema_name(slug), user: format!("{}{name}", self.0) }
     }
 }
 
 /// The schema of a tenant, like `t_acme`.
-pub fn schema_name(slug: &Slug) -> String {
+fn schema_name(slug: &Slug) -> String {
     format!("{SCHEMA_PREFIX}{}", slug.as_str().replace('-', "_"))
 }
 
@@ -76,13 +91,13 @@ mod tests {
 
     use super::*;
 
-    fn names(slug: &str) -> TenantDatabase {
+    fn names(slug: &str) -> DatabaseNames {
         "t_".parse::<RolePrefix>().unwrap().names(&slug.parse().unwrap())
     }
 
     #[test]
     fn hyphens_become_underscores() {
-        let TenantDatabase { schema, user } = names("acme-2");
+        let DatabaseNames { schema, user } = names("acme-2");
         assert_eq!((schema.as_str(), user.as_str()), ("t_acme_2", "t_acme_2"));
     }
 

@@ -173,10 +173,17 @@ impl Tenant {
             image: self.image.clone(),
             env: self.env.clone(),
             sealed_env: self.app.as_ref().and_then(|app| app.sealed_env.clone()),
+            database_user: self.database_user(),
             app: self.app.as_ref().map(|app| app.spec.clone()),
             limits: self.limits,
             policy: self.policy,
         }
+    }
+
+    /// The role of the tenant's database, if its app wants one.
+    fn database_user(&self) -> Option<String> {
+        let wants_database = self.app.as_ref().is_some_and(|app| app.spec.database);
+        self.database.as_ref().filter(|_| wants_database).map(|database| database.user.clone())
     }
 
     /// Since when the tenant is in the state that its owner reads: a tenant that is stopping or waking has been so

@@ -45,6 +45,7 @@ async fn a_release_is_an_image_by_its_id_and_a_manifest() {
     let expected = json!({
         "app": "notes", "release": "v1", "image": "notes:1", "digest": "sha256:of-notes:1",
         "command": ["/bin/notes"], "port": 5000, "health_path": "/up", "public_paths": ["/hooks/"],
+        "database": false,
         "env": { "GREETING": "hello" },
         "created_at": "…",
     });
@@ -76,6 +77,25 @@ async fn a_program_that_does_not_run_makes_no_release_unless_the_caller_insists(
     assert_eq!(owner.get("/v1/apps/notes").await.json()["latest_release"], Value::Null);
     let untried = json!({ "image": "dead:1", "smoke_start": false });
     assert_eq!(owner.post("/v1/apps/notes/releases", untried).await.status, 201);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_that_wants_a_database_is_handed_the_tenants_role() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
+    create_app(&owner).await;
+    for (image, manifest, wants) in
+        [("notes:1", Some("database = true"), true), ("notes:2", None, false)]
+    {
+        let made = release(&owner, image, manifest).await.json();
+        assert_eq!(made["database"], wants, "{made}");
+    }
+    let user = format!("{}acme", server.database.tenant_roles);
+    for (slug, release, user) in [("acme", "v1", Some(user)), ("globex", "v2", None)] {
+        let tenant = json!({ "slug": slug, "name": slug, "app": "notes", "release": release });
+        assert_eq!(owner.post("/v1/tenants", tenant).await.status, 201);
+        server.until_state(slug, State::Running).await;
+        assert_eq!(server.row(slug).await.spec().database_user, user, "{slug}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -136,6 +156,7 @@ async fn a_tenant_follows_the_latest_release_unless_it_names_one() {
         port: Some(5000),
         health_path: Some("/up".to_owned()),
         public_paths: vec!["/hooks/".to_owned()],
+        ..AppSpec::default()
     };
     assert_eq!(spec.app, Some(app));
     let globex = json!({ "slug": "globex", "name": "Globex" });

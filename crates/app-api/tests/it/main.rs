@@ -13,6 +13,7 @@ mod connections;
 mod creating;
 mod database_down;
 mod database_ownership;
+mod database_proxy;
 mod database_roles;
 mod described_api;
 mod dev_login;

@@ -1,11 +1,14 @@
 //! The schema and the role of each tenant: created with it, closed to everybody else, dropped with it.
 
-mod hostile;
+pub(crate) mod hostile;
+
+use std::time::Duration;
 
 use app_api::audit::{Action, Actor, Entry, Resource};
 use app_api::db::connect::Limits;
-use app_api::db::{Database, tenant_database};
-use protocol::control::TenantDatabase;
+use app_api::db::tenant_sessions::{EndedSession, SessionBounds};
+use app_api::db::{Database, tenant_database, tenant_sessions};
+use app_api::tenant::database::DatabaseNames;
 use protocol::orchestrator::Phase;
 use protocol::{Slug, State};
 use serde_json::json;
@@ -14,7 +17,7 @@ use tokio_postgres::{Client, Config, NoTls};
 
 use crate::harness::faults::BreakingLink;
 use crate::harness::{
-    Call, FakeOrchestrator, MASTER, Reply, Server, TestClient, TestDatabase, acme,
+    Call, FakeOrchestrator, MASTER, Reply, Server, TEST_TIMEOUT, TestClient, TestDatabase, acme,
 };
 
 /// Connects as the role of a tenant.
@@ -48,11 +51,13 @@ async fn a_tenant_is_created_with_a_schema_and_a_role() {
     let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
     let created = owner.post("/v1/tenants", acme()).await;
     let user = format!("{}acme", server.database.tenant_roles);
-    assert_eq!(created.json()["database"], json!({ "schema": "t_acme", "user": user }));
+    let names = json!({ "schema": "t_acme", "user": user, "version": null, "failure": null });
+    assert_eq!(created.json()["database"], names);
     server.until_state("acme", State::Running).await;
     assert_eq!(existing(&server.database).await, (1, 1));
     let shown = owner.get("/v1/tenants/acme").await;
-    assert_eq!(shown.json()["database"], json!({ "schema": "t_acme", "user": user }));
+    assert_eq!(shown.json()["database"]["user"], user);
+    assert!(shown.json()["database"]["version"].is_string());
 
     let tenant = connect_as(&server, "acme").await.unwrap();
     for (name, value) in [
@@ -141,7 +146,7 @@ async fn a_creation_that_breaks_off_leaves_nothing() {
         ))
         .await;
     let names =
-        TenantDatabase { schema: "t_acme".into(), user: format!("{}acme", database.tenant_roles) };
+        DatabaseNames { schema: "t_acme".into(), user: format!("{}acme", database.tenant_roles) };
     let password = keys::tenant_database_password(&Secret::new(MASTER), id);
     let command = Actor::command("test");
     let entry = Entry::new(command, Action::TenantDatabaseCreate, Resource::tenant(&slug));
@@ -243,4 +248,89 @@ async fn a_removal_is_resumed() {
         assert_eq!(existing(&server.database).await, (0, 0), "{kill_after}");
         assert_eq!(server.database.count("audit_log WHERE action = 'tenant.gone'").await, 1);
     }
+}
+
+/// One tenant took its ledger away from the migrations; the other is migrated regardless.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_schema_is_migrated_at_an_upgrade_by_itself() {
+    let (server, owner) = with_tenant(FakeOrchestrator::obedient()).await;
+    let globex = json!({ "slug": "globex", "name": "Globex" });
+    assert_eq!(owner.post("/v1/tenants", globex).await.status, 201);
+    server.until_state("globex", State::Running).await;
+    let latest = server.row("acme").await.database.unwrap().version;
+    let user = format!("{}globex", server.database.tenant_roles);
+    for text in [
+        "UPDATE tenants SET database = jsonb_set(database, '{version}', '\"0\"')",
+        "DELETE FROM t_acme.__diesel_schema_migrations",
+        "DELETE FROM t_globex.__diesel_schema_migrations",
+        "ALTER TABLE t_globex.__diesel_schema_migrations OWNER TO postgres",
+    ] {
+        server.database.sql(text).await;
+    }
+    let server = server.restart().await;
+    let version = |slug, version: &str, is_failed| {
+        let version = version.to_owned();
+        server.until(slug, move |tenant| {
+            let database = tenant.and_then(|tenant| tenant.database.as_ref());
+            database.is_some_and(|d| d.version == version && d.failure.is_some() == is_failed)
+        })
+    };
+    version("acme", &latest, false).await;
+    version("globex", "0", true).await;
+    let shown = owner_of(&server).await.get("/v1/tenants/globex").await.json();
+    assert!(
+        shown["database"]["failure"].as_str().unwrap().contains("permission denied"),
+        "{shown}"
+    );
+    assert_eq!(shown["state"], "running");
+
+    let give_back = format!("ALTER TABLE t_globex.__diesel_schema_migrations OWNER TO \"{user}\"");
+    server.database.sql(&give_back).await;
+    let server = server.restart().await;
+    let is_current = |t: Option<&app_api::tenant::Tenant>| {
+        let database = t.and_then(|t| t.database.as_ref());
+        database.is_some_and(|d| d.version == latest && d.failure.is_none())
+    };
+    server.until("globex", is_current).await;
+}
+
+/// The owner's session, after a restart on another port.
+async fn owner_of(server: &Server) -> TestClient {
+    server.new_session_of(crate::harness::EMAIL).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_holds_what_all_share_is_ended_and_others_stay() {
+    let (server, owner) = with_tenant(FakeOrchestrator::obedient()).await;
+    let globex = json!({ "slug": "globex", "name": "Globex" });
+    assert_eq!(owner.post("/v1/tenants", globex).await.status, 201);
+    server.until("globex", |tenant| tenant.is_some_and(|t| t.database.is_some())).await;
+    let url = server.database.url_as(&server.database.provisioner_role());
+    let mut provisioner = Database::new(&url, None).unwrap().connect().await.unwrap();
+    let never = SessionBounds { transaction: TEST_TIMEOUT, locks: 1_000, notify_queue: 1.0 };
+    let globex = connect_as(&server, "globex").await.unwrap();
+
+    let many_tables: String = (0..30).map(|n| format!("CREATE TABLE t{n} ();")).collect();
+    for (statements, bounds, reason) in [
+        (
+            "",
+            SessionBounds { transaction: Duration::ZERO, ..never },
+            "a transaction that stays open",
+        ),
+        (many_tables.as_str(), SessionBounds { locks: 20, ..never }, "too many locks"),
+        (
+            "",
+            SessionBounds { notify_queue: -1.0, ..never },
+            "an open transaction while the queue of notifications fills",
+        ),
+    ] {
+        let acme = connect_as(&server, "acme").await.unwrap();
+        acme.batch_execute(&format!("BEGIN; {statements}")).await.unwrap();
+        assert_eq!(tenant_sessions::end_harmful(&mut provisioner, never).await.unwrap(), []);
+        let ended = tenant_sessions::end_harmful(&mut provisioner, bounds).await.unwrap();
+        let user = format!("{}acme", server.database.tenant_roles);
+        assert_eq!(ended, [EndedSession { user, reason: reason.to_owned() }]);
+        assert!(acme.batch_execute("SELECT 1").await.is_err(), "{reason}");
+    }
+    globex.batch_execute("SELECT 1").await.unwrap();
 }

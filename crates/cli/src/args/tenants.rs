@@ -43,6 +43,8 @@ pub enum TenantsCommand {
         #[command(subcommand)]
         command: SecretsCommand,
     },
+    /// show how far the databases of tenants are migrated
+    Migrate(MigrateTenants),
     /// print the log of a tenant
     Logs(LogsArgs),
     /// open a tenant in the browser, signed in
@@ -110,6 +112,13 @@ pub struct NamedTenant {
     /// slug of the tenant
     #[arg(value_name = "SLUG", add = ArgValueCompleter::new(complete::tenants))]
     pub slug: String,
+}
+
+#[derive(Debug, Args)]
+pub struct MigrateTenants {
+    /// show the result of each tenant; the server migrates by itself after an upgrade
+    #[arg(long, required = true)]
+    pub status: bool,
 }
 
 #[derive(Debug, Args)]

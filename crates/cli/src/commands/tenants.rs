@@ -42,6 +42,18 @@ const TENANTS: Shape = Shape {
     ],
 };
 
+const DATABASES: Shape = Shape {
+    plural: "databases",
+    name: "/slug",
+    columns: &[
+        Column::new("SLUG", "/slug"),
+        Column::new("SCHEMA", "/database/schema"),
+        Column::new("USER", "/database/user"),
+        Column::new("VERSION", "/database/version"),
+        Column::new("FAILURE", "/database/failure"),
+    ],
+};
+
 /// The most tenants on one page of the API.
 const PAGE: &str = "500";
 
@@ -60,6 +72,7 @@ pub(super) fn run(command: Option<TenantsCommand>, context: &Context<'_>) -> Res
         TenantsCommand::Unpin(args) => set_pinned(&args, false, context),
         TenantsCommand::Env { command } => variables::env(command, context),
         TenantsCommand::Secrets { command } => variables::secrets(command, context),
+        TenantsCommand::Migrate(_) => list_databases(context),
         TenantsCommand::Logs(args) => print_logs(&args, context),
         TenantsCommand::Open(args) => open(&args, context),
         TenantsCommand::Wait(args) => wait_for(&args, context),
@@ -74,6 +87,12 @@ fn list(args: &ListTenants, context: &Context<'_>) -> Result<(), CliError> {
     let limit = args.limit.unwrap_or(usize::MAX);
     let tenants = pages::collect(context, &request, "tenants", "next_cursor", limit)?;
     context.output.list(&TENANTS, &tenants)
+}
+
+fn list_databases(context: &Context<'_>) -> Result<(), CliError> {
+    let request = Request::get("/v1/tenants", "list tenants").query("limit", Some(PAGE));
+    let tenants = pages::collect(context, &request, "tenants", "next_cursor", usize::MAX)?;
+    context.output.list(&DATABASES, &tenants)
 }
 
 fn create(args: &CreateTenant, context: &Context<'_>) -> Result<(), CliError> {

@@ -31,6 +31,33 @@ fn a_list_in_every_format() {
 }
 
 #[test]
+fn the_migration_of_each_database_is_listed_with_its_failure() {
+    let with_database = |slug: &str, version, failure: serde_json::Value| {
+        let names = format!("t_{slug}");
+        let mut tenant = tenant(slug, "running");
+        tenant["database"] =
+            json!({ "schema": names, "user": names, "version": version, "failure": failure });
+        tenant
+    };
+    let tenants = json!({ "tenants": [
+        with_database("acme", "20261129000001", json!(null)),
+        with_database("globex", "20261128000001", json!("permission denied for table notes")),
+    ] });
+    let server = Server::always(json_response("200 OK", &tenants));
+    let printed = Cial::at(&server).run(&["tenants", "migrate", "--status"]);
+    insta::assert_snapshot!(printed, @r"
+    $ cial tenants migrate --status
+    exit code 0
+    --- standard output
+    acme	t_acme	t_acme	20261129000001	-
+    globex	t_globex	t_globex	20261128000001	permission denied for table notes
+    --- standard error
+    ");
+    let printed = Cial::at(&server).run(&["tenants", "migrate"]);
+    assert!(printed.contains("exit code 2"), "{printed}");
+}
+
+#[test]
 fn a_terminal_gets_headings_and_colour_when_it_can_show_it() {
     let server = two_tenants();
     let list = ["tenants", "--columns", "slug,state,since"];

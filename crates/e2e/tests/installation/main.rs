@@ -6,6 +6,7 @@
 mod apps;
 mod command_line;
 mod core_site;
+mod database;
 mod router_upgrade;
 
 use anyhow::{Context as _, Result, ensure};
@@ -37,7 +38,7 @@ async fn the_first_visitor_becomes_the_owner_and_sign_up_closes() -> Result<()> 
 async fn the_engine_restarts_every_service() -> Result<()> {
     let (installation, mut checks) = (Installation::from_env()?, Checks::new());
     let docker = testkit::engine::connect().await?;
-    for service in ["postgres", "app-api", "firewall", "orchestrator", "router"] {
+    for service in ["postgres", "app-api", "database-proxy", "firewall", "orchestrator", "router"] {
         let id = container_of_service(&docker, &installation, service).await?;
         let host = docker.inspect_container(&id, None).await?.host_config.unwrap_or_default();
         let policy = host.restart_policy.and_then(|policy| policy.name);

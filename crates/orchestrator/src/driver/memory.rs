@@ -422,8 +422,9 @@ impl Driver for MemoryDriver {
     fn start<'a>(
         &'a self,
         id: TenantId,
-        sealed_env: Option<&'a str>,
+        spec: Option<&'a Spec>,
     ) -> DriverFuture<'a, ContainerStatus> {
+        let sealed_env = spec.and_then(|spec| spec.sealed_env.as_deref());
         Box::pin(self.start_tenant(id, sealed_env))
     }
 

@@ -78,6 +78,7 @@ impl Operations {
             image: Some(prepared.image_id.clone()),
             env,
             sealed_env: None,
+            database_user: None,
             app: Some(app.clone()),
             limits: Limits::default(),
             policy: Policy::default(),

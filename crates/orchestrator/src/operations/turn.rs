@@ -187,8 +187,7 @@ impl Turn<'_> {
     pub(crate) async fn start(&self, spec: &Spec) -> Result<(), DriverError> {
         self.operations.check_disk_limit(self.id)?;
         self.operations.store.on_event(self.id, ContainerEvent::StartRequested);
-        let sealed_env = spec.sealed_env.as_deref();
-        let status = self.operations.driver.start(self.id, sealed_env).await?;
+        let status = self.operations.driver.start(self.id, Some(spec)).await?;
         self.operations.store.on_started(self.id, status);
         Ok(())
     }

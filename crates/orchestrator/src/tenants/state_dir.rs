@@ -268,6 +268,8 @@ mod lenient {
         env: BTreeMap<String, String>,
         #[serde(default)]
         sealed_env: Option<String>,
+        #[serde(default)]
+        database_user: Option<String>,
         #[serde(default, deserialize_with = "app")]
         app: Option<AppSpec>,
         #[serde(default, with = "AnyLimits")]
@@ -293,6 +295,8 @@ mod lenient {
         health_path: Option<String>,
         #[serde(default)]
         public_paths: Vec<String>,
+        #[serde(default)]
+        database: bool,
     }
 
     #[derive(Deserialize)]

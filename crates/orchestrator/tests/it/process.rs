@@ -43,6 +43,7 @@ fn command(install: &Install) -> (Command, u16) {
         ("CIAL_STATE_DIR", "state"),
         ("CIAL_SOCKETS_DIR", "sockets"),
         ("CIAL_TENANT_SECRETS_DIR", "secrets"),
+        ("CIAL_TENANT_DATABASES_DIR", "databases"),
     ] {
         let path = install.base.join(directory);
         for_the_service(&path);

@@ -180,11 +180,13 @@ fn app_api_and_orchestrator() {
         image: Some("cial-tenant:dev".into()),
         env: [("GREETING".to_owned(), "hello".to_owned())].into(),
         sealed_env: Some("c2VhbGVk".into()),
+        database_user: Some("t_acme".into()),
         app: Some(AppSpec {
             command: Some(vec!["/bin/notes".into()]),
             port: Some(5000),
             health_path: Some("/up".into()),
             public_paths: vec!["/hooks/".into()],
+            database: true,
         }),
         limits: Limits::default(),
         policy: Policy::default(),
@@ -204,7 +206,11 @@ fn app_api_and_orchestrator() {
         }),
     };
     let lines = [
-        wire(&spec, Refused, &["image", "env", "sealed_env", "app", "limits", "policy"]),
+        wire(
+            &spec,
+            Refused,
+            &["image", "env", "sealed_env", "database_user", "app", "limits", "policy"],
+        ),
         // From JSON, as the first release sent it.
         wire::<ApplyRequest>(
             &serde_json::from_value(json!({ "spec": spec, "run": true })).unwrap(),
@@ -280,7 +286,12 @@ fn the_admin_api() {
         url: "http://acme.localhost:8080".into(),
         app: "notes".into(),
         release: Some("v2".into()),
-        database: TenantDatabase { schema: "t_acme".into(), user: "t_acme".into() },
+        database: TenantDatabase {
+            schema: "t_acme".into(),
+            user: "t_acme".into(),
+            version: Some("20261129000001".into()),
+            failure: None,
+        },
         pinned: false,
         desired: Desired::Running,
         state: State::Frozen,

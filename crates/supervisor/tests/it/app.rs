@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::{PermissionsExt as _, chown};
 
 use nix::sys::signal::Signal;
-use protocol::inside::{AGENT_UID, APP_PROCESS};
+use protocol::inside::{AGENT_UID, APP_PROCESS, APP_VARIABLES, DATABASE_URL, DATABASE_URL_FILE};
 use protocol::process::AppProcess;
 
 use crate::stage::{Set, Stage};
@@ -106,12 +106,37 @@ fn the_program_receives_the_tenants_own_variables_before_those_of_its_release() 
         "TOKEN": { "value": "hunter2", "secret": true },
         "CIAL_TENANT_UUID": { "value": "forged", "secret": false },
     });
-    std::fs::write(set.directory.join("variables.json"), variables.to_string()).unwrap();
+    write_secret(&set, APP_VARIABLES, &variables.to_string());
+    let lines = output_of(set, "echo $GREETING $TOKEN $CIAL_TENANT_UUID; exit 7", &[]);
+    assert!(lines.contains(&"[platform-front] hallo hunter2".to_owned()), "{lines:#?}");
+}
+
+#[test]
+fn the_program_receives_the_url_of_its_database_unless_it_names_another() {
+    for (own, expected) in [
+        (None, "postgresql://t_acme@/t_acme"),
+        (Some("postgresql://elsewhere"), "postgresql://elsewhere"),
+    ] {
+        let set = Stage::prepare();
+        write_secret(&set, DATABASE_URL_FILE, "postgresql://t_acme@/t_acme");
+        let env: Vec<_> = own.iter().map(|own| (DATABASE_URL, *own)).collect();
+        let lines = output_of(set, "echo $DATABASE_URL; exit 7", &env);
+        assert!(lines.contains(&format!("[platform-front] {expected}")), "{lines:#?}");
+    }
+}
+
+fn write_secret(set: &Set, name: &str, content: &str) {
+    let secrets = set.directory.join("secrets");
+    fs::create_dir_all(&secrets).unwrap();
+    fs::write(secrets.join(name), content).unwrap();
+}
+
+/// Runs a shell script as the program of an app until the tenant ends.
+fn output_of(set: Set, script: &str, env: &[(&str, &str)]) -> Vec<String> {
     let app = app(&set, None);
     let mut process: AppProcess = serde_json::from_str(&app.1).unwrap();
-    let script = "echo $GREETING $TOKEN $CIAL_TENANT_UUID; exit 7";
     process.command = ["sh", "-c", script].map(str::to_owned).to_vec();
+    process.env = env.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
     let stage = set.start_with("", &[(APP_PROCESS, serde_json::to_string(&process).unwrap())]);
-    let (_, lines) = stage.end();
-    assert!(lines.contains(&"[platform-front] hallo hunter2".to_owned()), "{lines:#?}");
+    stage.end().1
 }

@@ -79,7 +79,8 @@ fn query(filter: &ActivityFilter, request: &PageRequest) -> (String, Vec<Box<dyn
             ("activity_by_source", "source_id = ?1 AND "),
             ("activity_by_target", "target_id = ?1 AND "),
         ],
-        (None, Some(_), _) => &[("activity_by_workspace", "")],
+        (None, Some(_), Some(_)) => &[("activity_by_workspace_and_kind", "")],
+        (None, Some(_), None) => &[("activity_by_workspace", "")],
         (None, None, Some(_)) => &[("activity_by_kind", "")],
         (None, None, None) => &[("activity_by_time", "")],
     };
@@ -178,6 +179,7 @@ mod tests {
             filter(None, None, None),
             filter(None, None, Some("a")),
             filter(None, Some(id), None),
+            filter(None, Some(id), Some("a")),
             filter(Some(id), Some(id), Some("a")),
         ] {
             let (text, parameters) = query(&filter, &PageRequest::new(None, None, None));
@@ -186,6 +188,9 @@ mod tests {
             let steps = plan.query_map(params_from_iter(parameters), step).unwrap();
             for step in steps.map(Result::unwrap) {
                 assert!(!step.starts_with("SCAN activity"), "{filter:?}: {step}");
+                if step.contains("activity_by_workspace_and_kind") {
+                    assert!(step.contains("workspace_id=? AND kind=?"), "{step}");
+                }
             }
         }
     }

@@ -119,13 +119,7 @@ pub fn registration(connection: &Connection, id: Uuid) -> rusqlite::Result<Optio
 /// When the database fails.
 pub fn peers(connection: &Connection, id: Uuid) -> rusqlite::Result<Option<Vec<Peer>>> {
     let Some(own) = registration(connection, id)? else { return Ok(None) };
-    let query = format!(
-        "SELECT {REGISTRATION} FROM workspaces
-         WHERE registered_at IS NOT NULL AND id != ?1
-           AND (id = ?2 OR parent_id = ?1 OR parent_id IS ?2)
-         ORDER BY seq LIMIT {MAX_PEERS}"
-    );
-    let mut query = connection.prepare(&query)?;
+    let mut query = connection.prepare(&peers_query())?;
     let peers = query.query_map(params![id, own.parent_id], |row| {
         let registration = read_registration(row)?;
         let relation = match registration.parent_id {
@@ -138,5 +132,76 @@ pub fn peers(connection: &Connection, id: Uuid) -> rusqlite::Result<Option<Vec<P
     peers.collect::<Result<_, _>>().map(Some)
 }
 
+/// Each part reads one index in its order and stops at the bound, however many workspaces there are. `?1` is the workspace,
+/// `?2` its parent.
+fn peers_query() -> String {
+    let registered_below = |parent: &str| {
+        format!(
+            "SELECT seq FROM (SELECT seq FROM workspaces INDEXED BY workspaces_registered_by_parent
+             WHERE parent_id {parent} AND registered_at IS NOT NULL ORDER BY seq LIMIT {MAX_PEERS} + 1)"
+        )
+    };
+    format!(
+        "SELECT {REGISTRATION} FROM workspaces
+         WHERE seq IN (SELECT seq FROM workspaces WHERE id = ?2 UNION {children} UNION {siblings})
+           AND registered_at IS NOT NULL AND id != ?1
+         ORDER BY seq LIMIT {MAX_PEERS}",
+        children = registered_below("= ?1"),
+        siblings = registered_below("IS ?2"),
+    )
+}
+
 /// Bounds a response; no team of agents is as large.
 const MAX_PEERS: u32 = 1_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::migrations;
+
+    fn database() -> Connection {
+        let connection = Connection::open_in_memory().unwrap();
+        migrations::apply(&connection).unwrap();
+        connection
+    }
+
+    fn make(connection: &Connection, name: &str, parent: Option<Uuid>) -> Uuid {
+        let id = create(connection, name, parent, 0).unwrap().unwrap().id;
+        register(connection, id, None, 0).unwrap().unwrap();
+        id
+    }
+
+    #[test]
+    fn peers_are_the_registered_parent_children_and_siblings() {
+        let connection = database();
+        let root = make(&connection, "root", None);
+        let other_root = make(&connection, "other root", None);
+        let own = make(&connection, "own", Some(root));
+        let sibling = make(&connection, "sibling", Some(root));
+        let child = make(&connection, "child", Some(own));
+        make(&connection, "grandchild", Some(child));
+        create(&connection, "silent", Some(own), 0).unwrap();
+        let of = |id| -> Vec<_> {
+            let peers = peers(&connection, id).unwrap().unwrap().into_iter();
+            peers.map(|peer| (peer.registration.workspace_id, peer.relation)).collect()
+        };
+        let expected =
+            [(root, Relation::Parent), (sibling, Relation::Sibling), (child, Relation::Child)];
+        assert_eq!(of(own), expected);
+        let of_root =
+            [(other_root, Relation::Sibling), (own, Relation::Child), (sibling, Relation::Child)];
+        assert_eq!(of(root), of_root);
+    }
+
+    #[test]
+    fn peers_are_found_by_indexes() {
+        let connection = database();
+        let mut plan =
+            connection.prepare(&format!("EXPLAIN QUERY PLAN {}", peers_query())).unwrap();
+        let step = |row: &Row<'_>| row.get::<_, String>("detail");
+        let steps = plan.query_map(params![Uuid::nil(), Uuid::nil()], step).unwrap();
+        for step in steps.map(Result::unwrap) {
+            assert!(!step.starts_with("SCAN workspaces"), "{step}");
+        }
+    }
+}

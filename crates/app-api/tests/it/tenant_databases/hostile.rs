@@ -11,7 +11,7 @@ const NO_TABLE: &str = "42P01";
 
 /// Statements of the role of acme, each with the code by which the server refuses it. `{roles}` is the prefix of the roles of
 /// tenants, `{service}` and `{provisioner}` are the roles of app-api.
-const ATTEMPTS: &[(&str, &str)] = &[
+pub(crate) const ATTEMPTS: &[(&str, &str)] = &[
     // Other tenants.
     ("SELECT * FROM t_globex.notes", DENIED),
     ("INSERT INTO t_globex.notes VALUES ('x')", DENIED),

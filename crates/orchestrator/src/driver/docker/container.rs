@@ -212,11 +212,11 @@ impl DockerDriver {
         spec: &Spec,
         image: &TenantImage<'_>,
     ) -> Result<Option<String>, DriverError> {
-        let (ingress, secrets) = self.engine_side_dirs().await?.of(spec.id);
+        let paths = self.engine_side_dirs().await?.of(spec.id);
         // The engine requires that the sources of binds exist at this point.
-        self.tenant_dirs.create(spec.id, spec.sealed_env.as_deref()).map_err(|e| disk_error(&e))?;
+        self.create_dirs(spec.id, Some(spec)).await?;
         let named = CreateContainerOptionsBuilder::default().name(&spec.id.container()).build();
-        let body = self.template.container(spec, &ingress, &secrets, image);
+        let body = self.template.container(spec, &paths, image);
         let made =
             tokio::time::timeout(ACTION_TIMEOUT, client.create_container(Some(named), body)).await;
         match made {
@@ -225,6 +225,16 @@ impl DockerDriver {
             Ok(Err(error)) => Err(driver_error(&error)),
             Err(_) => Err(driver_error(&Error::RequestTimeoutError)),
         }
+    }
+
+    /// Creates the directories of a container that does not run.
+    async fn create_dirs(&self, id: TenantId, spec: Option<&Spec>) -> Result<(), DriverError> {
+        let had_database = self.database_proxy.serves(id);
+        self.tenant_dirs.create(id, spec).map_err(|e| disk_error(&e))?;
+        if had_database || self.database_proxy.serves(id) {
+            self.database_proxy.follow_directory(id).await;
+        }
+        Ok(())
     }
 
     async fn apply_limits(
@@ -239,7 +249,7 @@ impl DockerDriver {
     pub(super) async fn start_container(
         &self,
         id: TenantId,
-        sealed_env: Option<&str>,
+        spec: Option<&Spec>,
     ) -> Result<ContainerStatus, DriverError> {
         let client = self.engine.client().await?;
         let (name, before) = self.inspect_owned(&client, id).await?;
@@ -251,7 +261,7 @@ impl DockerDriver {
             }
             RunState::Created | RunState::Exited(_) => {}
         }
-        self.tenant_dirs.create(id, sealed_env).map_err(|e| disk_error(&e))?;
+        self.create_dirs(id, spec).await?;
         self.probes.expect_start(id, &before.container).map_err(|e| disk_error(&e))?;
         if let Err(error) = self.start_with_free_port(&client, &name).await {
             self.probes.close(id);
@@ -296,6 +306,7 @@ impl DockerDriver {
         let seconds = i32::try_from(STOP_TIMEOUT.as_secs()).unwrap_or(i32::MAX);
         let patience = StopContainerOptionsBuilder::default().t(seconds).build();
         with_timeout(ACTION_TIMEOUT, client.stop_container(&name, Some(patience))).await?;
+        self.database_proxy.end_connections(id).await;
         self.inspect_status(&client, id).await
     }
 
@@ -312,6 +323,8 @@ impl DockerDriver {
             Err(error) if !error.detail.contains("already paused") => return Err(error),
             Ok(()) | Err(_) => {}
         }
+        // After the pause: nothing that still runs could connect again.
+        self.database_proxy.end_connections(id).await;
         let mut status = self.inspect_status(&client, id).await?;
         // The engine's own record may be stale.
         if status.run == RunState::Running {

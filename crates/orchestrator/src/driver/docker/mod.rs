@@ -13,7 +13,7 @@ mod template;
 mod wrap;
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bollard::query_parameters::StatsOptionsBuilder;
@@ -38,18 +38,18 @@ use super::{
     LogOptions, LogStream, ResourceUsage,
 };
 use crate::busy::{self, BusyError};
+use crate::database_proxy::DatabaseProxy;
 use crate::readiness::ReadinessProbes;
 use crate::revocation::{self, RevokeError};
-use crate::tenant_dirs::TenantDirs;
+use crate::tenant_dirs::{DirRoots, TenantDirs};
 
 /// The paths by which the engine finds our directories.
 #[derive(Clone, Debug)]
 pub enum EngineDirs {
-    /// The orchestrator runs in a container, and the directories are in the installation's two
-    /// volumes.
+    /// The orchestrator runs in a container, and the directories are in the installation's volumes.
     Volumes,
     /// The orchestrator runs beside the engine, and both use the same paths.
-    Host { sockets: PathBuf, secrets: PathBuf },
+    Host(DirRoots),
 }
 
 pub struct DockerSettings {
@@ -72,7 +72,9 @@ pub struct DockerDriver {
     tenant_dirs: TenantDirs,
     probes: Arc<ReadinessProbes>,
     dirs: EngineDirs,
-    engine_side_dirs: OnceCell<EngineSideDirs>,
+    /// The parents of the tenants' directories, as the engine sees them.
+    engine_side_dirs: OnceCell<DirRoots>,
+    database_proxy: DatabaseProxy,
     state_dir: PathBuf,
     disk_reserve_bytes: u64,
     subnets: network::Subnets,
@@ -81,20 +83,6 @@ pub struct DockerDriver {
     wrapping: RwLock<()>,
     events: broadcast::Sender<EngineEvent>,
     _follower: AbortOnDropHandle<()>,
-}
-
-/// The parents of the tenants' directories, as the engine sees them.
-struct EngineSideDirs {
-    sockets: PathBuf,
-    secrets: PathBuf,
-}
-
-impl EngineSideDirs {
-    /// The tenant's socket directory and its secrets directory.
-    fn of(&self, id: TenantId) -> (PathBuf, PathBuf) {
-        let of = |parent: &Path| parent.join(id.to_string());
-        (of(&self.sockets), of(&self.secrets))
-    }
 }
 
 /// A reader that lags by more than this must list again.
@@ -119,6 +107,7 @@ impl DockerDriver {
             engine,
             template_hash: template.hash(),
             template,
+            database_proxy: DatabaseProxy::new(tenant_dirs.clone()),
             tenant_dirs,
             probes,
             dirs,
@@ -133,18 +122,17 @@ impl DockerDriver {
     }
 
     /// Requests the directories from the engine once, because mountpoints of volumes do not move.
-    async fn engine_side_dirs(&self) -> Result<&EngineSideDirs, DriverError> {
+    async fn engine_side_dirs(&self) -> Result<&DirRoots, DriverError> {
         let read = async || match &self.dirs {
-            EngineDirs::Host { sockets, secrets } => {
-                Ok(EngineSideDirs { sockets: sockets.clone(), secrets: secrets.clone() })
-            }
+            EngineDirs::Host(roots) => Ok(roots.clone()),
             EngineDirs::Volumes => {
                 let install = &self.template.install;
-                let (sockets, secrets) = tokio::try_join!(
+                let (sockets, secrets, databases) = tokio::try_join!(
                     self.mountpoint(install.sockets_volume()),
                     self.mountpoint(install.tenant_secrets_volume()),
+                    self.mountpoint(install.tenant_databases_volume()),
                 )?;
-                Ok(EngineSideDirs { sockets, secrets })
+                Ok(DirRoots { sockets, secrets, databases })
             }
         };
         self.engine_side_dirs.get_or_try_init(read).await
@@ -200,9 +188,9 @@ impl Driver for DockerDriver {
     fn start<'a>(
         &'a self,
         id: TenantId,
-        sealed_env: Option<&'a str>,
+        spec: Option<&'a Spec>,
     ) -> DriverFuture<'a, ContainerStatus> {
-        Box::pin(self.start_container(id, sealed_env))
+        Box::pin(self.start_container(id, spec))
     }
 
     fn stop(&self, id: TenantId) -> DriverFuture<'_, ContainerStatus> {

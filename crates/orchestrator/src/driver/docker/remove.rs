@@ -28,7 +28,11 @@ impl DockerDriver {
             Ok(())
         };
         tokio::try_join!(self.remove_networks(&client, id), volumes)?;
+        let had_database = self.database_proxy.serves(id);
         self.tenant_dirs.remove(id).map_err(|e| disk_error(&e))?;
+        if had_database {
+            self.database_proxy.follow_directory(id).await;
+        }
         self.verify_gone(&client, id).await?;
         self.remove_unused_images(&client).await;
         Ok(())

@@ -16,8 +16,9 @@ use protocol::{TenantId, Timestamp, inside};
 
 use super::container::{generation_of, labels_of};
 use super::engine::{INSPECT_TIMEOUT, optional, with_timeout};
-use super::{DockerDriver, EngineSideDirs, template};
+use super::{DockerDriver, template};
 use crate::driver::{ContainerStatus, DriverError, ExitStatus, RunState};
+use crate::tenant_dirs::DirRoots;
 
 impl DockerDriver {
     pub(super) async fn list_all(&self) -> Result<Vec<ContainerStatus>, DriverError> {
@@ -35,7 +36,7 @@ impl DockerDriver {
 
     fn summary_status(
         &self,
-        dirs: &EngineSideDirs,
+        dirs: &DirRoots,
         container: ContainerSummary,
         images: &HashMap<String, String>,
     ) -> Option<ContainerStatus> {
@@ -117,18 +118,13 @@ impl DockerDriver {
         }))
     }
 
-    fn drift_of(
-        &self,
-        dirs: &EngineSideDirs,
-        id: TenantId,
-        observed: &Observed<'_>,
-    ) -> BTreeSet<Drift> {
-        let (ingress, secrets) = dirs.of(id);
+    fn drift_of(&self, dirs: &DirRoots, id: TenantId, observed: &Observed<'_>) -> BTreeSet<Drift> {
+        let paths = dirs.of(id);
         let checks = [
             (Drift::Image, !observed.image_outdated),
             (Drift::Settings, self.template_matches(observed.labels)),
             (Drift::Network, template::networks_match(id, observed.networks)),
-            (Drift::Mounts, template::mounts_match(id, &ingress, &secrets, observed.mounts)),
+            (Drift::Mounts, template::mounts_match(id, &paths, observed.mounts)),
             (Drift::Labels, template::labels_match(observed.labels)),
         ];
         checks.into_iter().filter(|(_, matches)| !matches).map(|(drift, _)| drift).collect()

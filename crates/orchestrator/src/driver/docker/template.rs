@@ -16,6 +16,7 @@ use protocol::{InstallName, TenantId, inside};
 use super::subnet_pool::Net;
 use super::wrap::{TenantImage, WrappedApp};
 use crate::driver::{AppliedLimits, STOP_TIMEOUT};
+use crate::tenant_dirs::TenantPaths;
 
 /// Shared with `smoke-tenant`, so that the production flags exist only once.
 const HOST_CONFIG: &str = include_str!("../../../../../docker/tenant.json");
@@ -122,13 +123,18 @@ impl ContainerTemplate {
     /// for the comparison.
     pub(super) fn hash(&self) -> String {
         let nobody = TenantId::new(uuid::Uuid::nil());
+        let placeholder = TenantPaths {
+            ingress: "ingress".into(),
+            secrets: "secrets".into(),
+            database: "database".into(),
+        };
         let host = HostConfig {
             // The spec sets the limits, and the engine applies them in place.
             nano_cpus: None,
             memory: None,
             memory_swap: None,
             pids_limit: None,
-            ..self.host(nobody, Path::new("ingress"), Path::new("secrets"))
+            ..self.host(nobody, &placeholder, false)
         };
         let mut all = serde_json::json!({ "host": host, "egress": self.egress });
         // The engine's types hold maps without a fixed order.
@@ -136,13 +142,12 @@ impl ContainerTemplate {
         format!("{:016x}", fnv1a(all.to_string().as_bytes()))
     }
 
-    /// Builds the container configuration. `ingress` and `secrets` are the tenant's own
-    /// directories, as the engine sees them.
+    /// Builds the container configuration. `paths` are the tenant's own directories, as the engine
+    /// sees them.
     pub(super) fn container(
         &self,
         spec: &Spec,
-        ingress: &Path,
-        secrets: &Path,
+        paths: &TenantPaths,
         image: &TenantImage<'_>,
     ) -> ContainerCreateBody {
         let mut labels = self.labels_with_hash(spec.id);
@@ -155,7 +160,7 @@ impl ContainerTemplate {
             memory: limits.memory,
             memory_swap: limits.memory_swap,
             pids_limit: limits.pids_limit,
-            ..self.host(spec.id, ingress, secrets)
+            ..self.host(spec.id, paths, spec.database_user.is_some())
         };
         for volume in image.app.iter().flat_map(|app| &app.volumes) {
             host.tmpfs.get_or_insert_default().insert(volume.clone(), VOLUME_TMPFS.to_owned());
@@ -176,10 +181,12 @@ impl ContainerTemplate {
     }
 
     /// Builds the host configuration without the limits of a spec.
-    fn host(&self, id: TenantId, ingress: &Path, secrets: &Path) -> HostConfig {
+    fn host(&self, id: TenantId, paths: &TenantPaths, has_database: bool) -> HostConfig {
         let mut host = base();
         host.network_mode = Some(id.network());
-        host.mounts = Some(mounts(id, ingress, secrets));
+        let mut mounts = mounts(id, paths);
+        mounts.extend(has_database.then(|| database_mount(paths)));
+        host.mounts = Some(mounts);
         host.port_bindings = self.publish.then(|| {
             let any_free = PortBinding {
                 host_ip: Some("127.0.0.1".to_owned()),
@@ -228,28 +235,30 @@ pub(super) fn applied_limits(host: &HostConfig) -> AppliedLimits {
     }
 }
 
-/// Builds the mounts. `ingress` and `secrets` are the tenant's own directories, as the engine sees
-/// them.
-fn mounts(id: TenantId, ingress: &Path, secrets: &Path) -> Vec<Mount> {
+/// Builds the mounts of every tenant.
+fn mounts(id: TenantId, paths: &TenantPaths) -> Vec<Mount> {
     vec![
         volume(id.data_volume(), inside::DATA_DIR),
         volume(id.files_volume(), inside::FILES_DIR),
-        bind(ingress, inside::INGRESS_DIR, false),
-        bind(secrets, inside::SECRETS_DIR, true),
+        bind(&paths.ingress, inside::INGRESS_DIR, false),
+        bind(&paths.secrets, inside::SECRETS_DIR, true),
     ]
 }
 
+/// Builds the mount of a tenant whose app wants a database. Read-only: nobody inside puts another
+/// socket in the place of the proxy's.
+fn database_mount(paths: &TenantPaths) -> Mount {
+    bind(&paths.database, inside::DATABASE_DIR, true)
+}
+
 /// Whether a container has exactly the mounts that [`ContainerTemplate::container`] gives it.
-/// Mounts of the engine's own (tmpfs) do not count.
-pub(super) fn mounts_match(
-    id: TenantId,
-    ingress: &Path,
-    secrets: &Path,
-    found: &[MountPoint],
-) -> bool {
+/// Mounts of the engine's own (tmpfs) do not count. The mount of the database may be there or not:
+/// another release, and with it another generation, decides about it.
+pub(super) fn mounts_match(id: TenantId, paths: &TenantPaths, found: &[MountPoint]) -> bool {
+    let (wanted, database) = (mounts(id, paths), database_mount(paths));
     let is_shared = |point: &&MountPoint| matches!(point.typ.as_deref(), Some("bind" | "volume"));
-    let wanted = mounts(id, ingress, secrets);
-    found.iter().filter(is_shared).count() == wanted.len()
+    let shared = found.iter().filter(is_shared).filter(|point| !is_mount(&database, point));
+    shared.count() == wanted.len()
         && wanted.iter().all(|mount| found.iter().any(|point| is_mount(mount, point)))
 }
 
@@ -369,11 +378,18 @@ mod tests {
         .unwrap()
     }
 
+    fn paths() -> TenantPaths {
+        TenantPaths {
+            ingress: "/e/sockets/x".into(),
+            secrets: "/e/secrets/x".into(),
+            database: "/e/databases/x".into(),
+        }
+    }
+
     fn container(template: &ContainerTemplate) -> serde_json::Value {
         let spec = spec();
         let image = TenantImage::own(template.image(&spec));
-        let (sockets, secrets) = (Path::new("/e/sockets/x"), Path::new("/e/secrets/x"));
-        let made = template.container(&spec, sockets, secrets, &image);
+        let made = template.container(&spec, &paths(), &image);
         let mut made = serde_json::to_value(made).unwrap();
         made["Labels"][TEMPLATE_HASH_LABEL] = "…".into();
         for option in made["HostConfig"]["SecurityOpt"].as_array_mut().unwrap() {
@@ -425,6 +441,21 @@ mod tests {
     }
 
     #[test]
+    fn only_a_tenant_whose_app_wants_a_database_has_its_directory_and_cannot_write_there() {
+        let has_mount = |spec: &Spec| {
+            let image = TenantImage::own("cial-tenant:dev");
+            let made = template().container(spec, &paths(), &image);
+            let mounts = made.host_config.and_then(|host| host.mounts).unwrap();
+            let database =
+                mounts.iter().find(|m| m.target.as_deref() == Some(inside::DATABASE_DIR));
+            database.map(|mount| (mount.source.clone().unwrap(), mount.read_only))
+        };
+        assert_eq!(has_mount(&spec()), None);
+        let spec = Spec { database_user: Some("t_acme".to_owned()), ..spec() };
+        assert_eq!(has_mount(&spec), Some(("/e/databases/x".to_owned(), Some(true))));
+    }
+
+    #[test]
     fn nothing_is_published_unless_asked_for() {
         let made = container(&ContainerTemplate { publish: false, ..template() });
         assert!(made["HostConfig"]["PortBindings"].is_null());
@@ -456,9 +487,8 @@ mod tests {
             "an image is looked at by its id"
         );
         let network = template().network(spec().id, "10.201.0.8/29".parse().unwrap());
-        let (sockets, secrets) = (Path::new("/e/sockets/x"), Path::new("/e/secrets/x"));
         let image = TenantImage::own("cial-tenant:dev");
-        let made = template().container(&spec(), sockets, secrets, &image);
+        let made = template().container(&spec(), &paths(), &image);
         for labels in [network.labels, made.labels] {
             assert_eq!(labels.unwrap()[TEMPLATE_HASH_LABEL], flags);
         }
@@ -513,17 +543,26 @@ mod tests {
 
     #[test]
     fn mounts_are_compared_by_source_target_and_mode() {
-        let (id, ingress, secrets) =
-            (spec().id, Path::new("/e/sockets/x"), Path::new("/e/secrets/x"));
+        let (id, paths) = (spec().id, paths());
         let fitting: Vec<MountPoint> = serde_json::from_value(serde_json::json!([
             {"Type": "volume", "Name": id.data_volume(), "Source": "/v/a", "Destination": inside::DATA_DIR, "RW": true},
             {"Type": "volume", "Name": id.files_volume(), "Source": "/v/b", "Destination": inside::FILES_DIR, "RW": true},
-            {"Type": "bind", "Source": ingress, "Destination": inside::INGRESS_DIR, "RW": true},
-            {"Type": "bind", "Source": secrets, "Destination": inside::SECRETS_DIR, "RW": false},
+            {"Type": "bind", "Source": paths.ingress, "Destination": inside::INGRESS_DIR, "RW": true},
+            {"Type": "bind", "Source": paths.secrets, "Destination": inside::SECRETS_DIR, "RW": false},
             {"Type": "tmpfs", "Destination": "/tmp", "RW": true},
         ]))
         .unwrap();
-        assert!(mounts_match(id, ingress, secrets, &fitting));
+        assert!(mounts_match(id, &paths, &fitting));
+        let database = |writable: bool| -> MountPoint {
+            serde_json::from_value(serde_json::json!({
+                "Type": "bind", "Source": paths.database, "Destination": inside::DATABASE_DIR, "RW": writable,
+            }))
+            .unwrap()
+        };
+        for (point, fits) in [(database(false), true), (database(true), false)] {
+            let points: Vec<_> = fitting.iter().cloned().chain([point]).collect();
+            assert_eq!(mounts_match(id, &paths, &points), fits, "{points:?}");
+        }
         for (what, change) in [
             (
                 "another volume",
@@ -536,7 +575,7 @@ mod tests {
         ] {
             let mut points = fitting.clone();
             change(&mut points);
-            assert!(!mounts_match(id, ingress, secrets, &points), "{what}");
+            assert!(!mounts_match(id, &paths, &points), "{what}");
         }
     }
 }

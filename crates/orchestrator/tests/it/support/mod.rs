@@ -24,7 +24,7 @@ use orchestrator::controller::Controller;
 use orchestrator::driver::LogOptions;
 use orchestrator::driver::docker::{ContainerTemplate, DockerDriver, DockerSettings, EngineDirs};
 use orchestrator::sleep::SleepSettings;
-use orchestrator::tenant_dirs::{MasterKeys, TenantDirs};
+use orchestrator::tenant_dirs::{DirRoots, MasterKeys, TenantDirs};
 use orchestrator::tenants::state_dir::StateDir;
 use protocol::orchestrator::{ApplyRequest, ObservedTenant, Phase};
 use protocol::spec::Spec;
@@ -104,7 +104,7 @@ impl Install {
         base: PathBuf,
         pool: String,
     ) -> Self {
-        for directory in ["sockets", "secrets", "state"] {
+        for directory in ["sockets", "secrets", "databases", "state"] {
             fs::create_dir_all(base.join(directory)).unwrap();
         }
         Self {
@@ -125,7 +125,15 @@ impl Install {
             sso_public: None,
             route: Secret::new("route-master-of-a-test-0123456789abcdef"),
         };
-        TenantDirs::new(self.base.join("sockets"), self.base.join("secrets"), master_keys)
+        TenantDirs::new(self.dir_roots(), master_keys)
+    }
+
+    fn dir_roots(&self) -> DirRoots {
+        DirRoots {
+            sockets: self.base.join("sockets"),
+            secrets: self.base.join("secrets"),
+            databases: self.base.join("databases"),
+        }
     }
 
     /// The same installation, for a test that changes a setting.
@@ -148,11 +156,7 @@ impl Install {
     }
 
     pub(crate) fn driver_at(&self, socket: &str) -> DockerDriver {
-        let dirs = EngineDirs::Host {
-            sockets: self.base.join("sockets"),
-            secrets: self.base.join("secrets"),
-        };
-        self.driver_with(socket, dirs)
+        self.driver_with(socket, EngineDirs::Host(self.dir_roots()))
     }
 
     pub(crate) fn driver_with(&self, socket: &str, dirs: EngineDirs) -> DockerDriver {

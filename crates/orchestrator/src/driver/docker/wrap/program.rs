@@ -211,7 +211,7 @@ mod tests {
             command: Some(words(&["/bin/other"])),
             port: Some(6000),
             health_path: Some("/up".to_owned()),
-            public_paths: Vec::new(),
+            ..AppSpec::default()
         };
         let expected = AppProcess {
             command: words(&["/bin/other"]),
