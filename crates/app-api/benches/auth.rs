@@ -4,7 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap ends the bench")]
 
 #[path = "../tests/it/harness/mod.rs"]
-#[expect(dead_code, reason = "shared with the tests, which need more of it")]
+#[expect(dead_code, unused_imports, reason = "shared with the tests, which need more of it")]
 mod harness;
 
 use std::io::Write as _;
@@ -15,7 +15,7 @@ use axum::http::Method;
 use serde_json::{Value, json};
 use testkit::clock::now;
 
-use crate::harness::{EMAIL, FakeOrchestrator, PASSWORD, Server, Setup, TestClient, acme};
+use crate::harness::{EMAIL, FakeOrchestrator, PASSWORD, Setup, TestClient, acme};
 
 const ROUNDS: usize = 5;
 const REQUESTS: usize = 1_000;
@@ -30,7 +30,8 @@ async fn main() {
         let fields = part.as_object().unwrap().clone();
         report.as_object_mut().unwrap().extend(fields);
     }
-    writeln!(std::io::stdout(), "{report}").unwrap();
+    let mut out = std::io::stdout();
+    writeln!(out, "{report}").unwrap();
 }
 
 async fn setup() -> Setup {
