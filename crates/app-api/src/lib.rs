@@ -14,6 +14,7 @@ pub mod auth;
 pub mod bootstrap_key;
 pub mod cli_login;
 pub mod clock;
+pub mod command_line;
 pub mod database_proxy;
 pub mod database_setup;
 pub mod db;

@@ -2,49 +2,9 @@
 
 use std::process::ExitCode;
 
-use app_api::{database_proxy, start};
-use clap::{Parser, Subcommand};
-
-#[derive(Parser)]
-#[command(version, about = "The control plane of Cial")]
-struct Cli {
-    #[command(subcommand)]
-    command: Option<Command>,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// serve the admin and reconcile tenants (the default)
-    Serve,
-    /// exit 0 when the service here is ready
-    Healthcheck,
-    /// print a one-time link for an owner who is locked out
-    ResetPassword { email: String },
-    /// end the second factor of somebody who lost the app and the recovery codes
-    ResetSecondFactor { email: String },
-    /// check the hash chain of the audit log; exit 1 at the first break
-    VerifyAudit,
-    /// let programs inside tenants reach their own schemas on Postgres, as a service of its own
-    DatabaseProxy {
-        #[command(subcommand)]
-        command: Option<ProxyCommand>,
-    },
-}
-
-#[derive(Subcommand)]
-enum ProxyCommand {
-    /// exit 0 when the proxy here answers
-    Check,
-}
+use app_api::command_line::Cli;
+use clap::Parser as _;
 
 fn main() -> ExitCode {
-    service::run("app-api", |env| match Cli::parse().command.unwrap_or(Command::Serve) {
-        Command::Serve => start::serve(env),
-        Command::Healthcheck => start::healthcheck(env),
-        Command::ResetPassword { email } => start::reset_password(env, &email),
-        Command::ResetSecondFactor { email } => start::reset_second_factor(env, &email),
-        Command::VerifyAudit => start::verify_audit(env),
-        Command::DatabaseProxy { command: None } => database_proxy::serve(env),
-        Command::DatabaseProxy { command: Some(ProxyCommand::Check) } => database_proxy::check(env),
-    })
+    service::run("app-api", |env| Cli::parse().run(env))
 }

@@ -11,7 +11,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::server_scan::{Found, ServerScan};
-use super::startup::{self, CancelKey, FirstMessage, NO_ENCRYPTION, Refusal, Startup};
+use super::startup::{self, CancelKey, FirstMessage, NO_ENCRYPTION, Startup, StartupError};
 use super::tenants::{Admission, TenantConnections};
 use super::upstream::{Stream, Upstream};
 
@@ -34,11 +34,11 @@ pub(super) async fn serve(
 ) {
     let first = timeout(STARTUP_TIMEOUT, read_first(&mut client)).await;
     drop(handshake);
-    let refusal = match first {
+    let error = match first {
         Ok(Ok(Ok(FirstMessage::Startup(startup)))) => {
             match open(startup, &tenant, &upstream).await {
                 Ok(session) => return session.relay(client, &tenant, &upstream).await,
-                Err(refusal) => refusal,
+                Err(error) => error,
             }
         }
         Ok(Ok(Ok(FirstMessage::Cancel(key)))) => {
@@ -48,23 +48,23 @@ pub(super) async fn serve(
             }
             return;
         }
-        Ok(Ok(Ok(FirstMessage::EncryptionRequest))) => Refusal::Malformed,
-        Ok(Ok(Err(refusal))) => refusal,
+        Ok(Ok(Ok(FirstMessage::EncryptionRequest))) => StartupError::Malformed,
+        Ok(Ok(Err(error))) => error,
         Ok(Err(_)) | Err(_) => return,
     };
-    tracing::debug!(role = tenant.role(), ?refusal, "database connection refused");
+    tracing::debug!(role = tenant.role(), ?error, "database connection refused");
     // A client that left needs no answer.
-    let _ = timeout(STARTUP_TIMEOUT, client.write_all(&refusal.response())).await;
+    let _ = timeout(STARTUP_TIMEOUT, client.write_all(&error.response())).await;
 }
 
-async fn read_first(client: &mut UnixStream) -> io::Result<Result<FirstMessage, Refusal>> {
+async fn read_first(client: &mut UnixStream) -> io::Result<Result<FirstMessage, StartupError>> {
     let mut encryption_requests = 0;
     loop {
         let mut length = [0; 4];
         client.read_exact(&mut length).await?;
         let rest = match startup::rest_of(length) {
             Ok(rest) => rest,
-            Err(refusal) => return Ok(Err(refusal)),
+            Err(error) => return Ok(Err(error)),
         };
         let mut message = vec![0; rest];
         client.read_exact(&mut message).await?;
@@ -91,12 +91,12 @@ async fn open(
     startup: Startup,
     tenant: &TenantConnections,
     upstream: &Upstream,
-) -> Result<Session, Refusal> {
+) -> Result<Session, StartupError> {
     let startup = startup.pin(tenant.role(), &upstream.database)?;
     let admission = tenant.admit()?;
     let server = upstream.connect().await.map_err(|error| {
         tracing::warn!(%error, "database server unreachable");
-        Refusal::ServerUnreachable
+        StartupError::ServerUnreachable
     })?;
     Ok(Session { server, startup, admission })
 }

@@ -53,7 +53,7 @@ pub(super) struct Startup {
 
 /// Why the proxy ends a connection by itself, in the words of Postgres' own errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub(super) enum StartupError {
     Malformed,
     UnsupportedVersion,
     OtherRole,
@@ -64,7 +64,7 @@ pub(super) enum Refusal {
     ServerUnreachable,
 }
 
-impl Refusal {
+impl StartupError {
     /// Code, message and hint.
     const fn describe(self) -> (&'static str, &'static str, &'static str) {
         match self {
@@ -109,7 +109,7 @@ impl Refusal {
         }
     }
 
-    /// The `ErrorResponse` of this refusal.
+    /// The `ErrorResponse` of this error.
     pub(super) fn response(self) -> Vec<u8> {
         let (code, message, hint) = self.describe();
         let fields =
@@ -130,12 +130,12 @@ impl Refusal {
 ///
 /// # Errors
 /// A length that no first message has.
-pub(super) fn rest_of(length: [u8; LENGTH_BYTES]) -> Result<usize, Refusal> {
+pub(super) fn rest_of(length: [u8; LENGTH_BYTES]) -> Result<usize, StartupError> {
     let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
     if (LENGTH_BYTES + CODE_BYTES..=MAX_LENGTH).contains(&length) {
         Ok(length - LENGTH_BYTES)
     } else {
-        Err(Refusal::Malformed)
+        Err(StartupError::Malformed)
     }
 }
 
@@ -143,17 +143,19 @@ pub(super) fn rest_of(length: [u8; LENGTH_BYTES]) -> Result<usize, Refusal> {
 ///
 /// # Errors
 /// A message of none of the kinds.
-pub(super) fn parse(message: &[u8]) -> Result<FirstMessage, Refusal> {
-    let (code, body) = message.split_first_chunk().ok_or(Refusal::Malformed)?;
+pub(super) fn parse(message: &[u8]) -> Result<FirstMessage, StartupError> {
+    let (code, body) = message.split_first_chunk().ok_or(StartupError::Malformed)?;
     match u32::from_be_bytes(*code) {
         SSL_REQUEST | GSSENC_REQUEST if body.is_empty() => Ok(FirstMessage::EncryptionRequest),
-        SSL_REQUEST | GSSENC_REQUEST => Err(Refusal::Malformed),
-        CANCEL_REQUEST => CancelKey::new(body).map(FirstMessage::Cancel).ok_or(Refusal::Malformed),
+        SSL_REQUEST | GSSENC_REQUEST => Err(StartupError::Malformed),
+        CANCEL_REQUEST => {
+            CancelKey::new(body).map(FirstMessage::Cancel).ok_or(StartupError::Malformed)
+        }
         version if version >> 16 == MAJOR_VERSION => {
-            let parameters = parameters(body).ok_or(Refusal::Malformed)?;
+            let parameters = parameters(body).ok_or(StartupError::Malformed)?;
             Ok(FirstMessage::Startup(Startup { version, parameters }))
         }
-        _ => Err(Refusal::UnsupportedVersion),
+        _ => Err(StartupError::UnsupportedVersion),
     }
 }
 
@@ -177,21 +179,21 @@ impl Startup {
     ///
     /// # Errors
     /// The client wants to be somebody else, or somewhere else.
-    pub(super) fn pin(self, role: &str, database: &str) -> Result<Vec<u8>, Refusal> {
+    pub(super) fn pin(self, role: &str, database: &str) -> Result<Vec<u8>, StartupError> {
         let named = |wanted: &[u8]| {
             let values = self.parameters.iter().filter(|(name, _)| name == wanted);
             values.map(|(_, value)| value.as_slice()).collect::<Vec<_>>()
         };
         if named(b"user") != [role.as_bytes()] {
-            return Err(Refusal::OtherRole);
+            return Err(StartupError::OtherRole);
         }
         if !matches!(named(b"database").as_slice(), [] | [b""])
             && named(b"database") != [role.as_bytes()]
         {
-            return Err(Refusal::OtherDatabase);
+            return Err(StartupError::OtherDatabase);
         }
         if !named(b"replication").is_empty() {
-            return Err(Refusal::Replication);
+            return Err(StartupError::Replication);
         }
         let mut body = Vec::new();
         let mut add = |name: &[u8], value: &[u8]| {
@@ -224,14 +226,14 @@ mod tests {
 
     const V3: u32 = 3 << 16;
 
-    fn first(code: u32, body: &[u8]) -> Result<FirstMessage, Refusal> {
+    fn first(code: u32, body: &[u8]) -> Result<FirstMessage, StartupError> {
         let whole = message(code, body);
         let (length, rest) = whole.split_first_chunk().unwrap();
         assert_eq!(rest_of(*length), Ok(rest.len()));
         parse(rest)
     }
 
-    fn pinned(body: &str) -> Result<String, Refusal> {
+    fn pinned(body: &str) -> Result<String, StartupError> {
         let FirstMessage::Startup(startup) = first(V3, body.as_bytes())? else {
             panic!("no startup message: {body:?}")
         };
@@ -251,24 +253,27 @@ mod tests {
                 "user\0t_acme\0options\0-c x=y\0application_name\0\0\0",
                 Ok("user\0t_acme\0database\0cial\0options\0-c x=y\0application_name\0\0\0".into()),
             ),
-            ("\0", Err(Refusal::OtherRole)),
-            ("user\0t_globex\0\0", Err(Refusal::OtherRole)),
-            ("user\0T_ACME\0\0", Err(Refusal::OtherRole)),
-            ("user\0t_acme \0\0", Err(Refusal::OtherRole)),
-            ("user\0postgres\0database\0t_acme\0\0", Err(Refusal::OtherRole)),
+            ("\0", Err(StartupError::OtherRole)),
+            ("user\0t_globex\0\0", Err(StartupError::OtherRole)),
+            ("user\0T_ACME\0\0", Err(StartupError::OtherRole)),
+            ("user\0t_acme \0\0", Err(StartupError::OtherRole)),
+            ("user\0postgres\0database\0t_acme\0\0", Err(StartupError::OtherRole)),
             // Postgres takes the last of two.
-            ("user\0t_acme\0user\0t_globex\0\0", Err(Refusal::OtherRole)),
-            ("user\0t_acme\0database\0t_acme\0database\0postgres\0\0", Err(Refusal::OtherDatabase)),
-            ("user\0t_acme\0database\0cial\0\0", Err(Refusal::OtherDatabase)),
-            ("user\0t_acme\0database\0postgres\0\0", Err(Refusal::OtherDatabase)),
-            ("user\0t_acme\0database\0template1\0\0", Err(Refusal::OtherDatabase)),
-            ("user\0t_acme\0replication\0database\0\0", Err(Refusal::Replication)),
-            ("user\0t_acme\0replication\0false\0\0", Err(Refusal::Replication)),
-            ("user\0t_acme\0", Err(Refusal::Malformed)),
-            ("user\0t_acme", Err(Refusal::Malformed)),
-            ("user\0\0", Err(Refusal::Malformed)),
-            ("\0\0\0", Err(Refusal::Malformed)),
-            ("", Err(Refusal::Malformed)),
+            ("user\0t_acme\0user\0t_globex\0\0", Err(StartupError::OtherRole)),
+            (
+                "user\0t_acme\0database\0t_acme\0database\0postgres\0\0",
+                Err(StartupError::OtherDatabase),
+            ),
+            ("user\0t_acme\0database\0cial\0\0", Err(StartupError::OtherDatabase)),
+            ("user\0t_acme\0database\0postgres\0\0", Err(StartupError::OtherDatabase)),
+            ("user\0t_acme\0database\0template1\0\0", Err(StartupError::OtherDatabase)),
+            ("user\0t_acme\0replication\0database\0\0", Err(StartupError::Replication)),
+            ("user\0t_acme\0replication\0false\0\0", Err(StartupError::Replication)),
+            ("user\0t_acme\0", Err(StartupError::Malformed)),
+            ("user\0t_acme", Err(StartupError::Malformed)),
+            ("user\0\0", Err(StartupError::Malformed)),
+            ("\0\0\0", Err(StartupError::Malformed)),
+            ("", Err(StartupError::Malformed)),
         ] {
             assert_eq!(pinned(body), expected, "{body:?}");
         }
@@ -280,13 +285,13 @@ mod tests {
         for (code, body, expected) in [
             (SSL_REQUEST, [].as_slice(), Ok(FirstMessage::EncryptionRequest)),
             (GSSENC_REQUEST, &[], Ok(FirstMessage::EncryptionRequest)),
-            (SSL_REQUEST, &[0], Err(Refusal::Malformed)),
+            (SSL_REQUEST, &[0], Err(StartupError::Malformed)),
             (CANCEL_REQUEST, &[0, 0, 0, 7, 1, 2, 3, 4], Ok(FirstMessage::Cancel(key.clone()))),
-            (CANCEL_REQUEST, &[0, 0, 0, 7, 1, 2, 3], Err(Refusal::Malformed)),
-            (CANCEL_REQUEST, &[0; CancelKey::MAX_BYTES + 1], Err(Refusal::Malformed)),
-            (2 << 16, b"user\0t_acme\0\0", Err(Refusal::UnsupportedVersion)),
-            (4 << 16, b"user\0t_acme\0\0", Err(Refusal::UnsupportedVersion)),
-            (u32::from_be_bytes(*b"GET "), b"/ HTTP/1.1", Err(Refusal::UnsupportedVersion)),
+            (CANCEL_REQUEST, &[0, 0, 0, 7, 1, 2, 3], Err(StartupError::Malformed)),
+            (CANCEL_REQUEST, &[0; CancelKey::MAX_BYTES + 1], Err(StartupError::Malformed)),
+            (2 << 16, b"user\0t_acme\0\0", Err(StartupError::UnsupportedVersion)),
+            (4 << 16, b"user\0t_acme\0\0", Err(StartupError::UnsupportedVersion)),
+            (u32::from_be_bytes(*b"GET "), b"/ HTTP/1.1", Err(StartupError::UnsupportedVersion)),
         ] {
             assert_eq!(first(code, body), expected, "{code} {body:?}");
         }
@@ -297,20 +302,20 @@ mod tests {
     #[test]
     fn a_length_is_that_of_a_first_message() {
         for (length, expected) in [
-            (0, Err(Refusal::Malformed)),
-            (7, Err(Refusal::Malformed)),
+            (0, Err(StartupError::Malformed)),
+            (7, Err(StartupError::Malformed)),
             (8, Ok(4)),
             (10_000, Ok(9_996)),
-            (10_001, Err(Refusal::Malformed)),
-            (u32::MAX, Err(Refusal::Malformed)),
+            (10_001, Err(StartupError::Malformed)),
+            (u32::MAX, Err(StartupError::Malformed)),
         ] {
             assert_eq!(rest_of(length.to_be_bytes()), expected, "{length}");
         }
     }
 
     #[test]
-    fn a_refusal_is_an_error_of_the_protocol() {
-        let text = String::from_utf8(Refusal::OtherRole.response()).unwrap();
+    fn every_error_has_the_form_of_the_protocol() {
+        let text = String::from_utf8(StartupError::OtherRole.response()).unwrap();
         assert_eq!(
             text,
             "E\0\0\0dSFATAL\0VFATAL\0C28000\0Mthis tenant connects as its own role only\0\

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::session;
-use super::startup::{CancelKey, Refusal};
+use super::startup::{CancelKey, StartupError};
 use super::upstream::Upstream;
 
 /// Sessions of one tenant at once: as many as its role may have.
@@ -181,13 +181,13 @@ impl TenantConnections {
     ///
     /// # Errors
     /// There is none.
-    pub(super) fn admit(&self) -> Result<Admission, Refusal> {
+    pub(super) fn admit(&self) -> Result<Admission, StartupError> {
         // Before the place: a session that has one is ended by every later call.
         let end = self.end.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let own = self.sessions.clone().try_acquire_owned();
-        let own = own.map_err(|_| Refusal::TooManyOfTenant)?;
+        let own = own.map_err(|_| StartupError::TooManyOfTenant)?;
         let shared = self.all_sessions.clone().try_acquire_owned();
-        let shared = shared.map_err(|_| Refusal::TooManyOfInstallation)?;
+        let shared = shared.map_err(|_| StartupError::TooManyOfInstallation)?;
         Ok(Admission { end, _places: [own, shared] })
     }
 

@@ -125,12 +125,12 @@ impl Roles {
 /// Whether CREATEROLE lets the provisioner change every role of the server that is no superuser, as before Postgres 16.
 pub async fn is_createrole_wide(conn: &mut Conn) -> QueryResult<bool> {
     #[derive(QueryableByName)]
-    struct Answer {
+    struct CreateRole {
         #[diesel(sql_type = Bool)]
         is_wide: bool,
     }
     let query = "SELECT current_setting('server_version_num')::int < 160000 AS is_wide";
-    Ok(diesel::sql_query(query).get_result::<Answer>(conn).await?.is_wide)
+    Ok(diesel::sql_query(query).get_result::<CreateRole>(conn).await?.is_wide)
 }
 
 /// Advisory locks share one namespace and one bounded table with the locks of app-api. Large objects belong to no
