@@ -299,6 +299,14 @@ async fn owner_of(server: &Server) -> TestClient {
     server.new_session_of(crate::harness::EMAIL).await
 }
 
+/// Beyond what the sessions of these tests hold.
+const NO_BOUNDS: SessionBounds = SessionBounds {
+    transaction: TEST_TIMEOUT,
+    role_locks: 1_000,
+    all_locks: 1_000,
+    notify_queue: 1.0,
+};
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_that_holds_what_all_share_is_ended_and_others_stay() {
     let (server, owner) = with_tenant(FakeOrchestrator::obedient()).await;
@@ -307,7 +315,7 @@ async fn a_session_that_holds_what_all_share_is_ended_and_others_stay() {
     server.until("globex", |tenant| tenant.is_some_and(|t| t.database.is_some())).await;
     let url = server.database.url_as(&server.database.provisioner_role());
     let mut provisioner = Database::new(&url, None).unwrap().connect().await.unwrap();
-    let never = SessionBounds { transaction: TEST_TIMEOUT, locks: 1_000, notify_queue: 1.0 };
+    let never = NO_BOUNDS;
     let globex = connect_as(&server, "globex").await.unwrap();
 
     let many_tables: String = (0..30).map(|n| format!("CREATE TABLE t{n} ();")).collect();
@@ -317,7 +325,7 @@ async fn a_session_that_holds_what_all_share_is_ended_and_others_stay() {
             SessionBounds { transaction: Duration::ZERO, ..never },
             "a transaction that stays open",
         ),
-        (many_tables.as_str(), SessionBounds { locks: 20, ..never }, "too many locks"),
+        (many_tables.as_str(), SessionBounds { role_locks: 20, ..never }, "too many locks"),
         (
             "",
             SessionBounds { notify_queue: -1.0, ..never },
@@ -333,4 +341,47 @@ async fn a_session_that_holds_what_all_share_is_ended_and_others_stay() {
         assert!(acme.batch_execute("SELECT 1").await.is_err(), "{reason}");
     }
     globex.batch_execute("SELECT 1").await.unwrap();
+}
+
+/// Sessions of a role, each with a transaction that locks about a dozen objects.
+async fn sessions_with_locks(server: &Server, slug: &str, count: usize) -> Vec<Client> {
+    let mut sessions = Vec::new();
+    for session in 0..count {
+        let client = connect_as(server, slug).await.unwrap();
+        let tables: String = (0..10).map(|n| format!("CREATE TABLE s{session}_{n} ();")).collect();
+        client.batch_execute(&format!("BEGIN; {tables}")).await.unwrap();
+        sessions.push(client);
+    }
+    sessions
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn locks_count_for_the_role_and_for_all_tenants_together() {
+    let (server, owner) = with_tenant(FakeOrchestrator::obedient()).await;
+    let globex = json!({ "slug": "globex", "name": "Globex" });
+    assert_eq!(owner.post("/v1/tenants", globex).await.status, 201);
+    server.until("globex", |tenant| tenant.is_some_and(|t| t.database.is_some())).await;
+    let url = server.database.url_as(&server.database.provisioner_role());
+    let mut provisioner = Database::new(&url, None).unwrap().connect().await.unwrap();
+    let globex = sessions_with_locks(&server, "globex", 1).await;
+    let user = format!("{}acme", server.database.tenant_roles);
+
+    for (bounds, reason) in [
+        (SessionBounds { role_locks: 20, ..NO_BOUNDS }, "too many locks"),
+        (SessionBounds { all_locks: 40, ..NO_BOUNDS }, "too many locks of all tenants together"),
+    ] {
+        let one = sessions_with_locks(&server, "acme", 1).await;
+        assert_eq!(tenant_sessions::end_harmful(&mut provisioner, bounds).await.unwrap(), []);
+        one[0].batch_execute("ROLLBACK").await.unwrap();
+        let acme = sessions_with_locks(&server, "acme", 3).await;
+        let ended = tenant_sessions::end_harmful(&mut provisioner, bounds).await.unwrap();
+        let each = EndedSession { user: user.clone(), reason: reason.to_owned() };
+        assert_eq!(ended, [each.clone(), each.clone(), each]);
+        for session in acme {
+            assert!(session.batch_execute("SELECT 1").await.is_err(), "{reason}");
+        }
+        // Holds nothing any more.
+        one[0].batch_execute("SELECT 1").await.unwrap();
+        globex[0].batch_execute("SELECT 1").await.unwrap();
+    }
 }
