@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use diesel::{ConnectionError, ConnectionResult, sql_query};
+use diesel::{ConnectionError, sql_query};
 use diesel_async::pooled_connection::deadpool::{Object, Pool};
 use diesel_async::pooled_connection::{
     AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod,
@@ -21,7 +21,8 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 use tokio_postgres::config::Host;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres::tls::NoTlsStream;
+use tokio_postgres::{Client, Config, Connection, NoTls, Socket};
 
 use super::query_deadline::DeadlineStream;
 use super::roles::Roles;
@@ -189,13 +190,12 @@ impl Database {
         connect_once(&config, self.limits.migration).await
     }
 
-    /// Opens a connection that receives notifications. It must run no query that could hang.
-    pub async fn connect_listener(&self) -> Result<AsyncPgConnection, ConnectError> {
+    /// Opens a connection that receives notifications, to be driven by the caller. It must run no query that could hang.
+    pub(super) async fn connect_listener(
+        &self,
+    ) -> Result<(Client, Connection<Socket, NoTlsStream>), ConnectError> {
         let connected = timeout(CONNECT_TIMEOUT, self.config.connect(NoTls)).await;
-        let (client, connection) = connected.map_err(unreachable)?.map_err(connect_error)?;
-        let ready: ConnectionResult<_> =
-            AsyncPgConnection::try_from_client_and_connection(client, connection).await;
-        ready.map_err(unreachable)
+        connected.map_err(unreachable)?.map_err(connect_error)
     }
 
     /// Applies pending migrations, and gives the roles of app-api their rights. Of several processes that start at once, one migrates.

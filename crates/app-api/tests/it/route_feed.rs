@@ -1,5 +1,9 @@
 //! The router receives every route, also after a manual change, and keeps the routes during a database outage.
 
+use std::time::Instant;
+
+use app_api::db::Database;
+use app_api::db::change_listener::{BURST, ChangeListener, MIN_INTERVAL};
 use protocol::State;
 use protocol::routes::Route;
 use service::Secret;
@@ -8,7 +12,7 @@ use service::watch::{WatchEnded, follow};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use crate::harness::{FakeOrchestrator, ROUTES_TOKEN, Server, TEST_TIMEOUT, acme};
+use crate::harness::{FakeOrchestrator, ROUTES_TOKEN, Server, TEST_TIMEOUT, TestDatabase, acme};
 
 /// Receives all routes after each change.
 pub(crate) fn watch(server: &Server) -> mpsc::UnboundedReceiver<Vec<Route>> {
@@ -85,6 +89,29 @@ async fn a_row_changed_by_hand_reaches_the_router() {
     server.database.sql("ALTER TABLE tenants DISABLE TRIGGER ALL").await;
     server.database.sql("UPDATE tenants SET state = 'frozen'").await;
     until(&mut received, is(State::Frozen)).await;
+}
+
+/// Each role of the server may notify, as often as it likes.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_notifications_lead_to_few_reads_until_the_connection_ends() {
+    let database = TestDatabase::new().await;
+    let of_app = Database::new(&database.url, None).unwrap();
+    let mut changes = ChangeListener::connect(&of_app).await.unwrap();
+    let begin = Instant::now();
+    database.sql("SELECT pg_notify('tenants', n::text) FROM generate_series(1, 10000) n").await;
+    changes.next_change().await.unwrap();
+    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+        WHERE datname = current_database() AND query = 'LISTEN tenants'";
+    assert_eq!(database.sql(end).await, 1);
+    let mut reads = 1;
+    let until_ended = async {
+        while changes.next_change().await.is_ok() {
+            reads += 1;
+        }
+    };
+    timeout(TEST_TIMEOUT, until_ended).await.expect("the end of the connection is not noticed");
+    let intervals = begin.elapsed().as_millis() / MIN_INTERVAL.as_millis();
+    assert!(reads <= u128::from(BURST) + intervals + 1, "{reads} reads in {intervals} intervals");
 }
 
 #[tokio::test(flavor = "multi_thread")]
