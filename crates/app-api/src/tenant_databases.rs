@@ -12,9 +12,9 @@ use tokio::time::MissedTickBehavior;
 
 use crate::audit::{Action, Actor, Entry, Resource};
 use crate::db::tenant_sessions::{EndedSession, SessionBounds};
-use crate::db::{Database, tenant, tenant_database, tenant_sessions};
+use crate::db::{Conn, Database, tenant, tenant_database, tenant_sessions};
 use crate::tenant::Tenant;
-use crate::tenant::database::{DatabaseNames, ProvisionedDatabase, RolePrefix};
+use crate::tenant::database::{DatabaseNames, ProvisionedDatabase, RolePrefix, bounded_error};
 
 /// Connections of the provisioner at once, beside those of the pool.
 const MAX_CONNECTIONS: usize = 4;
@@ -25,6 +25,9 @@ const SESSION_CHECK_INTERVAL: Duration = Duration::from_secs(15);
 const MAX_MIGRATIONS: usize = 4;
 /// A schema that could not be migrated is tried again after this time.
 const MIGRATION_INTERVAL: Duration = Duration::from_secs(60);
+
+const NOT_CONNECTED: &str =
+    "The database does not accept the tenant's role yet; it is tried again.";
 
 pub struct TenantDatabases {
     database: Database,
@@ -133,9 +136,9 @@ impl TenantDatabases {
                 ProvisionedDatabase { version: latest, failure: None, ..database.clone() }
             }
             Err(error) => {
-                let error = format!("{error:#}");
-                tracing::warn!(tenant = %id, %slug, %error, "migration of a tenant database failed");
-                ProvisionedDatabase { failure: Some(error), ..database.clone() }
+                let (failure, error) = (error.failure(), error.detail());
+                tracing::warn!(tenant = %id, %slug, error, "migration of a tenant database failed");
+                ProvisionedDatabase { failure: Some(failure), ..database.clone() }
             }
         };
         let recorded = async {
@@ -150,17 +153,58 @@ impl TenantDatabases {
     }
 
     /// Migrates as the tenant's role: what the tenant put into its schema runs with no other rights.
-    async fn migrate(&self, tenant: &Tenant, database: &ProvisionedDatabase) -> anyhow::Result<()> {
+    async fn migrate(
+        &self,
+        tenant: &Tenant,
+        database: &ProvisionedDatabase,
+    ) -> Result<(), MigrationError> {
         let names = database.names(&tenant.slug);
         let password = keys::tenant_database_password(&self.master, tenant.tenant_id());
+        let connected = self.connect_as_restored(&names, &password).await;
+        let conn = connected.map_err(MigrationError::Connection)?;
+        tenant_database::migrate(conn).map_err(MigrationError::Migration)?;
+        Ok(())
+    }
+
+    /// Connects as a tenant's role, after what the tenant changed about the role is undone.
+    async fn connect_as_restored(
+        &self,
+        names: &DatabaseNames,
+        password: &Secret,
+    ) -> anyhow::Result<Conn> {
         {
             let _slot = self.connections.acquire().await?;
             let mut conn = self.database.connect_provisioner().await?;
-            tenant_database::restore_role(&mut conn, &names, &password).await?;
+            tenant_database::restore_role(&mut conn, names, password).await?;
         }
-        let conn = self.database.connect_as(&names.user, &password).await?;
-        tenant_database::migrate(conn)?;
-        Ok(())
+        Ok(self.database.connect_as(&names.user, password).await?)
+    }
+}
+
+/// Why a schema was not migrated.
+#[derive(Debug)]
+enum MigrationError {
+    /// There is no connection as the tenant's role.
+    Connection(anyhow::Error),
+    /// A statement failed. Its text may be the tenant's: a trigger or a name of its schema.
+    Migration(anyhow::Error),
+}
+
+impl MigrationError {
+    /// The text that the owner reads.
+    fn failure(&self) -> String {
+        match self {
+            // The detail is about the installation.
+            Self::Connection(_) => NOT_CONNECTED.to_owned(),
+            Self::Migration(error) => bounded_error(error),
+        }
+    }
+
+    /// The text for the log.
+    fn detail(&self) -> String {
+        match self {
+            Self::Connection(error) | Self::Migration(error) => bounded_error(error),
+        }
     }
 }
 
@@ -170,4 +214,21 @@ fn entry(action: Action, tenant: &Tenant) -> Entry {
 
 fn described(names: &DatabaseNames) -> serde_json::Value {
     json!({ "schema": names.schema, "user": names.user })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_shows_a_bounded_text_of_the_tenant_and_nothing_of_the_installation() {
+        let error = || anyhow::anyhow!("{}", "x\n".repeat(1_000));
+        let migration = MigrationError::Migration(error());
+        assert_eq!(migration.failure().chars().count(), 500);
+        assert!(!migration.failure().contains('\n'));
+        assert_eq!(migration.detail(), migration.failure());
+        let connection = MigrationError::Connection(error());
+        assert_eq!(connection.failure(), NOT_CONNECTED);
+        assert_eq!(connection.detail().chars().count(), 500);
+    }
 }

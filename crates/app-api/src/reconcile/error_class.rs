@@ -4,6 +4,7 @@ use service::client::CallError;
 
 use super::execute::StepError;
 use super::plan::Step;
+use crate::tenant::database::bounded_error;
 
 /// The reason that the owner reads, and whether repeating the same call cannot succeed.
 #[derive(Debug, PartialEq, Eq)]
@@ -26,7 +27,7 @@ pub(super) fn classify(step: Step, error: &StepError) -> ErrorClass {
         // The obstacle, such as a role of the same name, may be gone by the next attempt.
         StepError::Database(error) => {
             let what = if step == Step::CreateDatabase { NO_DATABASE } else { DATABASE_LEFT };
-            ErrorClass { reason: format!("{what} Last: {error:#}"), is_fatal: false }
+            ErrorClass { reason: format!("{what} Last: {}", bounded_error(error)), is_fatal: false }
         }
     }
 }

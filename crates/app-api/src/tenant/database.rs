@@ -10,6 +10,7 @@ use protocol::Slug;
 use serde::{Deserialize, Serialize};
 
 const SCHEMA_PREFIX: &str = "t_";
+const MAX_ERROR_CHARACTERS: usize = 500;
 /// With the 40 characters of the longest slug, a name stays within the 63 bytes that Postgres keeps.
 const MAX_PREFIX: usize = 23;
 
@@ -36,6 +37,22 @@ impl ProvisionedDatabase {
     pub fn names(&self, slug: &Slug) -> DatabaseNames {
         DatabaseNames { schema: schema_name(slug), user: self.user.clone() }
     }
+}
+
+/// Makes an error of a tenant's database fit for logs and answers: the tenant's own functions and names may have written it.
+/// Characters that are not printable become spaces.
+pub fn bounded_error(error: &anyhow::Error) -> String {
+    let printable = |c: char| {
+        let is_plain = c.escape_debug().len() == 1 || matches!(c, '"' | '\'' | '\\');
+        if is_plain { c } else { ' ' }
+    };
+    let text = format!("{error:#}");
+    let mut bounded: String = text.chars().take(MAX_ERROR_CHARACTERS).map(printable).collect();
+    if text.chars().nth(MAX_ERROR_CHARACTERS).is_some() {
+        bounded.pop();
+        bounded.push('…');
+    }
+    bounded
 }
 
 /// The first part of the names of tenants' roles. Roles belong to the whole server: each installation on one server
@@ -99,6 +116,16 @@ mod tests {
     fn hyphens_become_underscores() {
         let DatabaseNames { schema, user } = names("acme-2");
         assert_eq!((schema.as_str(), user.as_str()), ("t_acme_2", "t_acme_2"));
+    }
+
+    #[test]
+    fn an_error_is_printable_and_short() {
+        let bounded = |text: &str| bounded_error(&anyhow::anyhow!("{}", text.to_owned()));
+        let plain = "permission denied for table \"größe\" of 'acme' \\";
+        assert_eq!(bounded(plain), plain);
+        assert_eq!(bounded("a\n\x1b[31mb\u{202e}c\0"), "a  [31mb c ");
+        assert_eq!(bounded(&"ä".repeat(500)), "ä".repeat(500));
+        assert_eq!(bounded(&"ä".repeat(1_000_000)), "ä".repeat(499) + "…");
     }
 
     #[test]
