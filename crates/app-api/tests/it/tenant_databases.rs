@@ -2,6 +2,7 @@
 
 pub(crate) mod hostile;
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use app_api::audit::{Action, Actor, Entry, Resource};
@@ -384,4 +385,54 @@ async fn locks_count_for_the_role_and_for_all_tenants_together() {
         one[0].batch_execute("SELECT 1").await.unwrap();
         globex[0].batch_execute("SELECT 1").await.unwrap();
     }
+}
+
+/// One transaction for all would need a place in the server's table of locks for each.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_objects_of_a_schema_are_dropped_in_batches() {
+    let (server, owner) = with_tenant(FakeOrchestrator::obedient()).await;
+    server.until_state("acme", State::Running).await;
+    let tenant = connect_as(&server, "acme").await.unwrap();
+    let make = async |count: u32| {
+        let tables: String = (0..count).map(|n| format!("CREATE TABLE t{n} ();")).collect();
+        tenant.batch_execute(&tables).await.unwrap();
+    };
+    tenant
+        .batch_execute(
+            "CREATE TYPE pair AS (a int, b int); CREATE TYPE span AS RANGE (subtype = int4); \
+             CREATE TABLE \"odd;\"\"name\" (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, n serial, p pair, s span); \
+             CREATE TABLE parted (id int PRIMARY KEY) PARTITION BY RANGE (id); \
+             CREATE TABLE part PARTITION OF parted FOR VALUES FROM (0) TO (1); \
+             CREATE VIEW seen AS SELECT * FROM parted; CREATE MATERIALIZED VIEW kept AS SELECT * FROM seen; \
+             CREATE FUNCTION \"f;\"(pair) RETURNS int LANGUAGE sql AS 'SELECT 1'; \
+             CREATE OPERATOR === (LEFTARG = int, RIGHTARG = int, FUNCTION = int4eq); \
+             CREATE COLLATION plain FROM \"C\"; CREATE SEQUENCE counter",
+        )
+        .await
+        .unwrap();
+    make(300).await;
+    let relations = "pg_class WHERE relnamespace = 't_acme'::regnamespace";
+    assert!(server.database.count(relations).await > 300);
+
+    let url = server.database.url_as(&server.database.provisioner_role());
+    let mut provisioner = Database::new(&url, None).unwrap().connect().await.unwrap();
+    let batch = NonZeroU32::new(50).unwrap();
+    let transactions =
+        tenant_database::drop_objects(&mut provisioner, "t_acme", batch).await.unwrap();
+    assert!((7..=8).contains(&transactions), "{transactions}");
+    for catalog in
+        ["pg_class WHERE rel", "pg_proc WHERE pro", "pg_type WHERE typ", "pg_operator WHERE opr"]
+    {
+        let left = format!("{catalog}namespace = 't_acme'::regnamespace");
+        assert_eq!(server.database.count(&left).await, 0, "{left}");
+    }
+    let none = tenant_database::drop_objects(&mut provisioner, "t_acme", batch).await.unwrap();
+    assert_eq!(none, 0);
+
+    // More than one batch of a deletion.
+    make(250).await;
+    let deleted = owner.send("DELETE".parse().unwrap(), "/v1/tenants/acme", &[], "").await;
+    assert_eq!(deleted.status, 202);
+    server.until("acme", |tenant| tenant.is_none()).await;
+    assert_eq!(existing(&server.database).await, (0, 0));
 }
