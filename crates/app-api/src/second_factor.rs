@@ -88,7 +88,12 @@ async fn sign_in_with(
 ) -> Result<(), ApiError> {
     let attempt = code_attempt(app, headers, user);
     count_attempt(app, attempt)?;
-    if !use_code(app, user, None, code).await? {
+    let factor = second_factor::of_user(&mut *app.conn().await?, user.id).await?;
+    let is_used = match &factor {
+        Some(factor) => use_code(app, user, None, factor, code).await?,
+        None => false,
+    };
+    if !is_used {
         let detail = "The code is wrong, too old, or was used already. Wait for the next one, or use a recovery code.";
         return Err(ApiError::new(Code::InvalidCode, detail));
     }
@@ -105,15 +110,16 @@ fn code_attempt<'a>(app: &App, headers: &HeaderMap, user: &'a User) -> Attempt<'
     }
 }
 
-/// Consumes a code of the app, or a recovery code. Returns `false` for a text that is neither, or was used.
+/// Consumes a code of the app that has the secret of `factor`, or a recovery code. Returns `false` for a text that is
+/// neither, or was used.
 async fn use_code(
     app: &App,
     user: &User,
     session: Option<Uuid>,
+    factor: &SecondFactor,
     code: &str,
 ) -> Result<bool, ApiError> {
     let (mut conn, now) = (app.conn().await?, app.clock.now());
-    let Some(factor) = second_factor::of_user(&mut conn, user.id).await? else { return Ok(false) };
     let Some(hash) = recovery_hash(code) else {
         let secret = SharedSecret::open(&factor.sealed_secret, &app.device_key, user.id)?;
         let Some(step) = secret.step_of(code, now)? else { return Ok(false) };
@@ -140,11 +146,18 @@ pub async fn status(app: &App, user: &User) -> Result<SecondFactorStatus, ApiErr
 }
 
 /// Begins an enrolment: a secret that takes effect once a code proves that the app has it. Replaces an earlier secret that
-/// is not in effect.
+/// is not in effect. Takes the password: whoever stole a session must not enrol an app of theirs.
 ///
 /// # Errors
-/// `second_factor_conflict` when the person has a second factor.
-pub async fn begin(app: &App, user: &User) -> Result<SharedSecret, ApiError> {
+/// `second_factor_conflict` when the person has a second factor; `invalid_fields` for a wrong password;
+/// `too_many_attempts`.
+pub async fn begin(
+    app: &App,
+    user: &User,
+    password: &str,
+    client: IpAddr,
+) -> Result<SharedSecret, ApiError> {
+    prove_password(app, user, password, client).await?;
     let secret = SharedSecret::random()?;
     let row = SecondFactor {
         user_id: user.id,
@@ -158,19 +171,22 @@ pub async fn begin(app: &App, user: &User) -> Result<SharedSecret, ApiError> {
     if begun { Ok(secret) } else { Err(is_on_already()) }
 }
 
-/// The secret of an enrolment that is not confirmed; `None` without one.
-pub async fn begun(app: &App, user: &User) -> Result<Option<SharedSecret>, ApiError> {
+/// Whether an enrolment waits for its first code.
+pub async fn is_begun(app: &App, user: &User) -> Result<bool, ApiError> {
+    Ok(begun(app, user).await?.is_some())
+}
+
+/// The enrolment that is not confirmed; `None` without one.
+async fn begun(app: &App, user: &User) -> Result<Option<SecondFactor>, ApiError> {
     let factor = second_factor::of_user(&mut *app.conn().await?, user.id).await?;
-    let factor = factor.filter(|factor| factor.confirmed_at.is_none());
-    let open =
-        |factor: SecondFactor| SharedSecret::open(&factor.sealed_secret, &app.device_key, user.id);
-    Ok(factor.map(open).transpose()?)
+    Ok(factor.filter(|factor| factor.confirmed_at.is_none()))
 }
 
 /// Puts a begun enrolment into effect. Returns the recovery codes, which nothing shows again.
 ///
 /// # Errors
-/// `second_factor_conflict`; `invalid_fields` for a wrong password or code; `too_many_attempts`.
+/// `second_factor_conflict`, also when another enrolment replaced the one whose code was proved; `invalid_fields` for a
+/// wrong password or code; `too_many_attempts`.
 pub async fn confirm(
     app: &App,
     headers: &HeaderMap,
@@ -181,11 +197,11 @@ pub async fn confirm(
     let codes = recovery_codes()?;
     let hashes: Vec<_> = codes.iter().filter_map(|code| recovery_hash(code)).collect();
     let entry = entry(Actor::user(user, Some(person.session.id)), Action::SecondFactorOn, user);
-    begun(app, user).await?.ok_or_else(nothing_begun)?;
-    prove(app, headers, (person, client), request).await?;
+    let factor = begun(app, user).await?.ok_or_else(nothing_begun)?;
+    prove(app, headers, (person, client), &factor, request).await?;
     let (mut conn, now) = (app.conn().await?, app.clock.now());
     conn.transaction(async |conn| -> Result<_, ApiError> {
-        if !second_factor::confirm(conn, user.id, &hashes, now).await? {
+        if !second_factor::confirm(conn, user.id, &factor.sealed_secret, &hashes, now).await? {
             return Err(nothing_begun());
         }
         audit_log::append(conn, &entry, now).await?;
@@ -206,10 +222,9 @@ pub async fn disable(
     request: &ConfirmSecondFactor,
 ) -> Result<(), ApiError> {
     let user = &person.user;
-    if !second_factor::is_on(&mut *app.conn().await?, user.id).await? {
-        return Err(is_off());
-    }
-    prove(app, headers, (person, client), request).await?;
+    let factor = second_factor::of_user(&mut *app.conn().await?, user.id).await?;
+    let factor = factor.filter(|factor| factor.confirmed_at.is_some()).ok_or_else(is_off)?;
+    prove(app, headers, (person, client), &factor, request).await?;
     let entry = entry(Actor::user(user, Some(person.session.id)), Action::SecondFactorOff, user);
     let (mut conn, now) = (app.conn().await?, app.clock.now());
     conn.transaction(async |conn| delete(conn, user, &entry, now).await).await
@@ -221,26 +236,40 @@ async fn prove(
     app: &App,
     headers: &HeaderMap,
     (person, client): (&Person, IpAddr),
+    factor: &SecondFactor,
     request: &ConfirmSecondFactor,
 ) -> Result<(), ApiError> {
     let user = &person.user;
-    let refuse = |field, message| {
-        Err(invalid_fields(&[(field, Some(FieldError { code: FieldCode::WrongSecret, message }))]))
-    };
-    if !verify_password(app, user, &request.password, client).await? {
-        return refuse("password", "This is not your password.");
-    }
+    prove_password(app, user, &request.password, client).await?;
     let attempt = code_attempt(app, headers, user);
     count_attempt(app, attempt)?;
-    if !use_code(app, user, Some(person.session.id), &request.code).await? {
+    if !use_code(app, user, Some(person.session.id), factor, &request.code).await? {
         let message = "The code is wrong, too old, or was used already. Wait for the next one.";
-        return refuse("code", message);
+        return Err(wrong_secret("code", message));
     }
     app.throttle.succeeded(attempt, app.clock.now());
     Ok(())
 }
 
-/// Ends another person's second factor: for an owner, when that person lost the app and the recovery codes.
+async fn prove_password(
+    app: &App,
+    user: &User,
+    password: &str,
+    client: IpAddr,
+) -> Result<(), ApiError> {
+    if verify_password(app, user, password, client).await? {
+        Ok(())
+    } else {
+        Err(wrong_secret("password", "This is not your password."))
+    }
+}
+
+fn wrong_secret(field: &'static str, message: &'static str) -> ApiError {
+    invalid_fields(&[(field, Some(FieldError { code: FieldCode::WrongSecret, message }))])
+}
+
+/// Ends another person's second factor: for an owner, when that person lost the app and the recovery codes. Owners end
+/// their own by [`disable`]: a stolen session must not weaken the account that it belongs to.
 ///
 /// # Errors
 /// `resource_not_found`; `insufficient_role`; `second_factor_conflict`.
@@ -249,6 +278,10 @@ pub async fn reset(app: &App, caller: &Principal, id: Uuid) -> Result<(), ApiErr
     let user = user::by_id(&mut conn, id).await?.ok_or_else(no_such_user)?;
     if widest_grant(caller) != PlatformRole::Owner {
         return Err(refused(AccessError::InsufficientRole));
+    }
+    if caller.user_id() == Some(id) {
+        let detail = "End your own second factor with your password and a code.";
+        return Err(ApiError::new(Code::InsufficientRole, detail));
     }
     reset_by(&mut conn, Actor::from(caller), &user, app.clock.now()).await
 }

@@ -11,7 +11,15 @@ pub struct SecondFactorStatus {
     pub recovery_codes_left: i64,
 }
 
-/// A secret that takes effect once a code confirms it.
+/// The proof that a person may begin an enrolment.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BeginSecondFactor {
+    pub password: String,
+}
+
+/// A secret that takes effect once a code confirms it. Nothing shows it again.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Serialize, Deserialize)]
 pub struct NewSecondFactor {

@@ -3,7 +3,7 @@
 use axum::extract::State;
 use axum::http::HeaderMap;
 use protocol::second_factor::{
-    ConfirmSecondFactor, NewSecondFactor, RecoveryCodes, SecondFactorStatus,
+    BeginSecondFactor, ConfirmSecondFactor, NewSecondFactor, RecoveryCodes, SecondFactorStatus,
 };
 use service::api_error::ApiError;
 
@@ -22,9 +22,12 @@ pub async fn show_status(
 
 pub async fn begin(
     State(app): State<App>,
+    ClientAddress(client): ClientAddress,
     person: Person,
+    body: Json<BeginSecondFactor>,
 ) -> Result<Created<NewSecondFactor>, ApiError> {
-    let secret = second_factor::begin(&app, &person.user).await?;
+    let password = &body.value.password;
+    let secret = second_factor::begin(&app, &person.user, password, client).await?;
     let (secret, url) = (secret.for_typing()?, secret.address(&person.user.email)?);
     Ok(Created::new(NewSecondFactor { secret, url }))
 }

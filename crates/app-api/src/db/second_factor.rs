@@ -40,16 +40,19 @@ pub async fn begin(conn: &mut Conn, new: &SecondFactor) -> QueryResult<bool> {
     Ok(insert.execute(conn).await? == 1)
 }
 
-/// Puts a secret into effect, with its recovery codes. Of two concurrent calls, one succeeds. Belongs into a transaction.
+/// Puts this secret into effect, with its recovery codes; no other one that replaced it meanwhile. Of two concurrent calls,
+/// one succeeds. Belongs into a transaction.
 pub async fn confirm(
     conn: &mut Conn,
     user: Uuid,
+    sealed_secret: &str,
     recovery_hashes: &[Vec<u8>],
     now: Timestamp,
 ) -> QueryResult<bool> {
     let unconfirmed = second_factors::table.find(user);
     let unconfirmed = unconfirmed.filter(second_factors::confirmed_at.is_null());
-    let confirmed = diesel::update(unconfirmed).set(second_factors::confirmed_at.eq(now));
+    let proven = unconfirmed.filter(second_factors::sealed_secret.eq(sealed_secret));
+    let confirmed = diesel::update(proven).set(second_factors::confirmed_at.eq(now));
     if confirmed.execute(conn).await? == 0 {
         return Ok(false);
     }

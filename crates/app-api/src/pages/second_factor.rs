@@ -104,30 +104,36 @@ struct SecondFactorPage {
 /// The state of a person's second factor.
 enum Shown {
     Off,
-    /// The app has to prove that it has the secret.
+    /// The app has to prove that it has the secret. Only the response that begins the enrolment shows the secret.
     Begun {
-        secret: String,
-        qr_image: String,
+        new: Option<ShownSecret>,
     },
     On {
         recovery_codes_left: i64,
     },
 }
 
-async fn second_factor_page(
-    app: &App,
+/// The secret of a new enrolment.
+struct ShownSecret {
+    text: String,
+    qr_image: String,
+}
+
+/// The state as everybody with the session may see it: an enrolment that waits looks like none.
+async fn current(app: &App, person: &Person) -> Result<Shown, ApiError> {
+    let found = second_factor::status(app, &person.user).await?;
+    Ok(if found.is_on {
+        Shown::On { recovery_codes_left: found.recovery_codes_left }
+    } else {
+        Shown::Off
+    })
+}
+
+fn second_factor_page(
     person: &Person,
+    state: Shown,
     (status, problem): (StatusCode, Option<Problem>),
 ) -> Result<Response, ApiError> {
-    let user = &person.user;
-    let found = second_factor::status(app, user).await?;
-    let state = match (found.is_on, second_factor::begun(app, user).await?) {
-        (true, _) => Shown::On { recovery_codes_left: found.recovery_codes_left },
-        (false, Some(secret)) => {
-            Shown::Begun { secret: secret.for_typing()?, qr_image: secret.qr_image(&user.email)? }
-        }
-        (false, None) => Shown::Off,
-    };
     let password = Field::new("password", "Your password", "password");
     let shown = SecondFactorPage {
         layout: Layout::signed_in(person, "Second factor"),
@@ -140,12 +146,33 @@ async fn second_factor_page(
 }
 
 pub async fn show(State(app): State<App>, person: Person) -> Result<Response, ApiError> {
-    second_factor_page(&app, &person, (StatusCode::OK, None)).await
+    second_factor_page(&person, current(&app, &person).await?, (StatusCode::OK, None))
 }
 
-pub async fn begin(State(app): State<App>, person: Person) -> Result<Redirect, ApiError> {
-    second_factor::begin(&app, &person.user).await?;
-    Ok(Redirect::to(PATH))
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub struct BeginForm {
+    password: String,
+}
+
+pub async fn begin(
+    State(app): State<App>,
+    ClientAddress(client): ClientAddress,
+    person: Person,
+    Form(form): Form<BeginForm>,
+) -> Result<Response, ApiError> {
+    let user = &person.user;
+    match second_factor::begin(&app, user, &form.password, client).await {
+        Ok(secret) => {
+            let (text, qr_image) = (secret.for_typing()?, secret.qr_image(&user.email)?);
+            let state = Shown::Begun { new: Some(ShownSecret { text, qr_image }) };
+            second_factor_page(&person, state, (StatusCode::OK, None))
+        }
+        Err(failure) => {
+            let (status, problem) = form_problem(failure)?;
+            second_factor_page(&person, current(&app, &person).await?, (status, Some(problem)))
+        }
+    }
 }
 
 #[derive(Template)]
@@ -182,7 +209,12 @@ pub async fn confirm(
         }
         Err(failure) => {
             let (status, problem) = form_problem(failure)?;
-            second_factor_page(&app, &person, (status, Some(problem))).await
+            let state = if second_factor::is_begun(&app, &person.user).await? {
+                Shown::Begun { new: None }
+            } else {
+                current(&app, &person).await?
+            };
+            second_factor_page(&person, state, (status, Some(problem)))
         }
     }
 }
@@ -198,7 +230,7 @@ pub async fn disable(
         Ok(()) => Ok(Redirect::to(PATH).into_response()),
         Err(failure) => {
             let (status, problem) = form_problem(failure)?;
-            second_factor_page(&app, &person, (status, Some(problem))).await
+            second_factor_page(&person, current(&app, &person).await?, (status, Some(problem)))
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use axum::http::Method;
+use diesel_async::RunQueryDsl as _;
 use serde_json::{Value, json};
 use totp_rs::{Builder, Secret, Totp};
 
@@ -31,9 +32,13 @@ fn proof(code: &str) -> Value {
     json!({ "password": PASSWORD, "code": code })
 }
 
+fn password() -> Value {
+    json!({ "password": PASSWORD })
+}
+
 /// Enrols, and returns the app with the recovery codes.
 async fn enrol(server: &Server, person: &mut TestClient) -> (AuthenticatorApp, Vec<String>) {
-    let begun = person.post(FACTOR, Value::Null).await;
+    let begun = person.post(FACTOR, password()).await;
     assert_eq!(begun.status, 201, "{}", begun.text());
     let app = AuthenticatorApp::scan(begun.json()["url"].as_str().unwrap());
     let done = person.post(&format!("{FACTOR}/confirm"), proof(&app.code(server))).await;
@@ -61,8 +66,12 @@ async fn an_enrolment_takes_effect_with_a_code_and_the_password() {
     let (server, mut owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
     let confirm = format!("{FACTOR}/confirm");
     assert_eq!(owner.post(&confirm, proof("000000")).await.problem(), "409 second_factor_conflict");
-    let first = owner.post(FACTOR, Value::Null).await.json();
-    let begun = owner.post(FACTOR, Value::Null).await.json();
+    let refused = owner.post(FACTOR, json!({ "password": "wrong" })).await;
+    assert_eq!(refused.problem(), "422 invalid_fields");
+    assert_eq!(refused.json()["errors"][0]["field"], "password");
+    assert_eq!(server.database.count("second_factors").await, 0, "a session alone begins none");
+    let first = owner.post(FACTOR, password()).await.json();
+    let begun = owner.post(FACTOR, password()).await.json();
     let (replaced, app) = (
         AuthenticatorApp::scan(first["url"].as_str().unwrap()),
         AuthenticatorApp::scan(begun["url"].as_str().unwrap()),
@@ -88,7 +97,7 @@ async fn an_enrolment_takes_effect_with_a_code_and_the_password() {
     assert_ne!(owner.cookie, old_cookie, "the session has another token");
     let expected = json!({ "is_on": true, "recovery_codes_left": 10 });
     assert_eq!(owner.get(FACTOR).await.json(), expected);
-    assert_eq!(owner.post(FACTOR, Value::Null).await.problem(), "409 second_factor_conflict");
+    assert_eq!(owner.post(FACTOR, password()).await.problem(), "409 second_factor_conflict");
 
     // Neither the secret nor a recovery code is stored or logged as text.
     let secret = begun["secret"].as_str().unwrap().replace(' ', "");
@@ -100,6 +109,28 @@ async fn an_enrolment_takes_effect_with_a_code_and_the_password() {
         }
     }
     assert_eq!(server.database.count("audit_log WHERE action = 'user.second_factor_on'").await, 1);
+}
+
+/// A code proves one secret: none that replaces it before the enrolment takes effect.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_that_is_replaced_while_it_is_proved_does_not_take_effect() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
+    let begun = owner.post(FACTOR, password()).await.json();
+    let app = AuthenticatorApp::scan(begun["url"].as_str().unwrap());
+    let mut replacing = server.database.conn().await;
+    for statement in ["BEGIN", "UPDATE second_factors SET sealed_secret = 'another'"] {
+        diesel::sql_query(statement).execute(&mut replacing).await.unwrap();
+    }
+    let confirm = format!("{FACTOR}/confirm");
+    let confirming = owner.post(&confirm, proof(&app.code(&server)));
+    let committing = async {
+        server.database.until_blocked().await;
+        diesel::sql_query("COMMIT").execute(&mut replacing).await.unwrap();
+    };
+    let (refused, ()) = tokio::join!(confirming, committing);
+    assert_eq!(refused.problem(), "409 second_factor_conflict");
+    assert_eq!(server.database.count("second_factors WHERE confirmed_at IS NULL").await, 1);
+    assert_eq!(server.database.count("recovery_codes").await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -180,14 +211,21 @@ async fn the_account_page_sets_the_second_factor_up_and_turns_it_off() {
     let (server, mut owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
     const PAGE: &str = "/admin/account/second-factor";
     assert!(owner.visit(PAGE).await.text().contains("Set up"));
-    assert_eq!(owner.submit(PAGE, &[]).await.header("location"), PAGE);
-    let page = owner.visit(PAGE).await.text();
+    let wrong = owner.submit(PAGE, &[("password", "wrong")]).await;
+    assert_eq!(wrong.status, 422);
+    assert!(wrong.text().contains("This is not your password."), "{}", wrong.text());
+    let page = owner.submit(PAGE, &[("password", PASSWORD)]).await.text();
     assert!(page.contains("data:image/svg+xml;base64,"), "{page}");
     let secret = page.split("<code>").nth(1).unwrap().split("</code>").next().unwrap();
+    let shows_secret = |text: &str| text.contains(secret) || text.contains("data:image/svg");
+    let later = owner.visit(PAGE).await.text();
+    assert!(later.contains("Set up") && !shows_secret(&later), "{later}");
     let app = AuthenticatorApp::scan(&format!("?secret={}", secret.replace(' ', "")));
     let confirm = format!("{PAGE}/confirm");
     let wrong = owner.submit(&confirm, &[("password", "wrong"), ("code", "1")]).await;
-    assert!(wrong.text().contains("This is not your password."), "{}", wrong.text());
+    let text = wrong.text();
+    assert!(text.contains("This is not your password.") && text.contains("Turn on"), "{text}");
+    assert!(!shows_secret(&text), "{text}");
     let code = app.code(&server);
     let done = owner.submit(&confirm, &[("password", PASSWORD), ("code", &code)]).await;
     assert!(done.text().contains("Recovery codes"), "{}", done.text());
@@ -231,7 +269,7 @@ async fn guesses_are_limited_and_a_known_device_still_signs_in() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_owner_ends_the_second_factor_of_who_lost_it() {
-    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
+    let (server, mut owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
     let mut mia = server.sign_in_as("mia", "viewer", &[]).await;
     let admin = server.sign_in_as("admin", "admin", &[]).await;
     enrol(&server, &mut mia).await;
@@ -240,6 +278,13 @@ async fn an_owner_ends_the_second_factor_of_who_lost_it() {
     let delete = async |client: &TestClient| client.send(Method::DELETE, &path, &[], "").await;
     assert_eq!(delete(&admin).await.problem(), "403 insufficient_role");
     assert_eq!(delete(&mia).await.problem(), "403 insufficient_role");
+    // A stolen session of an owner does not weaken the owner's own account.
+    enrol(&server, &mut owner).await;
+    let own = server.user(EMAIL).await.id;
+    let own = format!("/v1/users/{own}/second-factor");
+    let refused = owner.send(Method::DELETE, &own, &[], "").await;
+    assert_eq!(refused.problem(), "403 insufficient_role");
+    assert_eq!(owner.get(FACTOR).await.json()["is_on"], true);
     assert_eq!(delete(&owner).await.status, 204);
     assert_eq!(delete(&owner).await.problem(), "409 second_factor_conflict");
     server.new_session_of("mia@example.com").await;
