@@ -140,7 +140,8 @@ pub async fn create(
     conn.transaction(async |conn| {
         if let (Some(parent), Some(person)) = (parent, person) {
             api_key::lock_person(conn, person.id, scope.tenant_id()).await?;
-            let live = api_key::find_live(conn, Lookup::Id(parent.id), now).await?;
+            // A revocation of the parent waits, and then revokes the new key, too.
+            let live = api_key::lock_live(conn, parent.id, now).await?;
             live.ok_or_else(invalid_key)?;
         }
         created.insert(conn, expires_at, now).await
@@ -312,6 +313,24 @@ fn own_keys(caller: &Principal, person: &User) -> KeySet {
     KeySet::Person { id: person.id, tenant }
 }
 
+/// The keys of a set that a caller may revoke.
+#[derive(Clone, Copy)]
+enum Revocable {
+    All,
+    AllButAdminKeys,
+    None,
+}
+
+impl Revocable {
+    fn includes(self, is_admin: bool) -> bool {
+        match self {
+            Self::All => true,
+            Self::AllButAdminKeys => !is_admin,
+            Self::None => false,
+        }
+    }
+}
+
 /// Revokes a key of the scope. A key that is revoked already stays so.
 ///
 /// # Errors
@@ -323,13 +342,16 @@ pub async fn revoke(
     id: Uuid,
 ) -> Result<(), ApiError> {
     let before = json!({ "tenant": scope.slug() });
-    revoke_in(app, caller, (scope.key_set(), before), id, manages_admin_keys(caller)).await
+    let revocable =
+        if manages_admin_keys(caller) { Revocable::All } else { Revocable::AllButAdminKeys };
+    revoke_in(app, caller, (scope.key_set(), before), id, revocable).await
 }
 
-/// Revokes one of the keys that [`list_of_person`] lists.
+/// Revokes one of the keys that [`list_of_person`] lists. A key without the role admin revokes itself only: a script that
+/// only reads must not end the sign-ins of its person.
 ///
 /// # Errors
-/// `not_found` for any other key.
+/// `not_found` for any other key; `insufficient_role`.
 pub async fn revoke_of_person(
     app: &App,
     caller: &Principal,
@@ -337,7 +359,11 @@ pub async fn revoke_of_person(
     id: Uuid,
 ) -> Result<(), ApiError> {
     let before = json!({ "person": person.email });
-    revoke_in(app, caller, (own_keys(caller, person), before), id, true).await
+    let revocable = match caller {
+        Principal::Key(key) if key.role < Role::Admin && key.id != id => Revocable::None,
+        Principal::Key(_) | Principal::Session(_) | Principal::Service => Revocable::All,
+    };
+    revoke_in(app, caller, (own_keys(caller, person), before), id, revocable).await
 }
 
 /// Revokes the key that calls.
@@ -348,7 +374,7 @@ pub async fn revoke_own(app: &App, key: &ApiKey) -> Result<(), ApiError> {
     let slug = key.tenant.as_ref().map(|tenant| &tenant.slug);
     let before = json!({ "tenant": slug });
     let set = key.tenant.as_ref().map_or(KeySet::AllTenants, |own| KeySet::Tenant(own.id));
-    revoke_in(app, &Principal::Key(key.clone()), (set, before), key.id, true).await
+    revoke_in(app, &Principal::Key(key.clone()), (set, before), key.id, Revocable::All).await
 }
 
 async fn revoke_in(
@@ -356,7 +382,7 @@ async fn revoke_in(
     caller: &Principal,
     (set, before): (KeySet, serde_json::Value),
     id: Uuid,
-    may_revoke_admin_keys: bool,
+    revocable: Revocable,
 ) -> Result<(), ApiError> {
     let entry = Entry::new(Actor::from(caller), Action::KeyRevoke, Resource::new("key", id));
     let entry = entry.before(before);
@@ -365,7 +391,7 @@ async fn revoke_in(
         let Some(is_admin) = api_key::revoke(conn, id, set).await? else {
             return Err(ApiError::new(Code::NotFound, "There is no such key here."));
         };
-        if is_admin && !may_revoke_admin_keys {
+        if !revocable.includes(is_admin) {
             return Err(refused(AccessError::InsufficientRole));
         }
         audit_log::append(conn, &entry, now).await?;

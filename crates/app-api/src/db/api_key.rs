@@ -227,7 +227,8 @@ pub async fn list(conn: &mut Conn, set: KeySet, window: Window) -> QueryResult<V
     Ok(rows.into_iter().filter_map(|(row, slug, person)| row.with_tenant(slug, person)).collect())
 }
 
-/// Revokes a key of a set. Returns whether it is an `is_admin` key; `None` when there is no such key.
+/// Revokes a key of a set, and the keys of the same person that it created. Returns whether it is an `is_admin` key; `None`
+/// when there is no such key. Belongs into a transaction.
 pub async fn revoke(conn: &mut Conn, id: Uuid, set: KeySet) -> QueryResult<Option<bool>> {
     let key = diesel::update(dsl::api_keys.find(id)).set(dsl::revoked.eq(true)).into_boxed();
     let key = match set {
@@ -238,7 +239,28 @@ pub async fn revoke(conn: &mut Conn, id: Uuid, set: KeySet) -> QueryResult<Optio
             key.filter(dsl::person_id.eq(id).and(dsl::tenant_id.eq(tenant.uuid())))
         }
     };
-    key.returning(dsl::is_admin).get_result(conn).await.optional()
+    let is_admin: Option<bool> = key.returning(dsl::is_admin).get_result(conn).await.optional()?;
+    if is_admin.is_some() {
+        revoke_created(conn, id).await?;
+    }
+    Ok(is_admin)
+}
+
+/// Revokes the keys of a person that a key created, and the keys that those created. Keys of programs stay: they replace
+/// each other.
+async fn revoke_created(conn: &mut Conn, id: Uuid) -> QueryResult<usize> {
+    diesel::sql_query(
+        "WITH RECURSIVE created AS ( \
+             SELECT id FROM api_keys WHERE created_by_key = $1 AND person_id IS NOT NULL \
+             UNION \
+             SELECT api_keys.id FROM api_keys JOIN created ON created_by_key = created.id \
+             WHERE person_id IS NOT NULL) \
+         UPDATE api_keys SET revoked = true \
+         WHERE NOT revoked AND id IN (SELECT id FROM created)",
+    )
+    .bind::<diesel::sql_types::Uuid, _>(id)
+    .execute(conn)
+    .await
 }
 
 /// Revokes every key of a tenant.

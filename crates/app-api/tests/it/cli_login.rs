@@ -343,7 +343,10 @@ async fn people_see_and_revoke_their_own_login_keys() {
         owner.send("DELETE".parse().unwrap(), &path, &[], "").await.problem(),
         "404 not_found"
     );
-    assert_eq!(status(&server, &first, "DELETE", &path).await, "ok");
+    // A key that only reads ends no other, in whichever scope it lies.
+    assert_eq!(status(&server, &first, "DELETE", &path).await, "403 insufficient_role");
+    assert_eq!(status(&server, &second, "GET", "/v1/auth/whoami").await, "ok");
+    assert_eq!(status(&server, &second, "DELETE", &path).await, "ok", "itself");
     assert_eq!(status(&server, &second, "GET", "/v1/auth/whoami").await, "401 invalid_key");
     let page = member.visit("/admin/account").await.text();
     let button = format!("/admin/account/keys/{}/revoke", id(1));
@@ -422,13 +425,68 @@ async fn a_key_that_a_login_key_creates_belongs_to_its_person() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_login_key_ends_with_the_keys_that_it_created() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
+    let create = async |key: &str| {
+        let new = json!({ "name": "ci", "role": "read" });
+        let made = call(&server, key, "POST", "/v1/auth/keys", new).await;
+        assert_eq!(made.status, 201, "{}", made.text());
+        made.json()["key"].as_str().unwrap().to_owned()
+    };
+    let (first, other) = (login(&server, &owner, "").await, login(&server, &owner, "").await);
+    let new = json!({ "name": "deploy", "role": "admin" });
+    let made = call(&server, &first, "POST", "/v1/auth/keys", new).await.json();
+    let made = made["key"].as_str().unwrap().to_owned();
+    let made_by_made = create(&made).await;
+    let of_other = create(&other).await;
+    let whoami = call(&server, &first, "GET", "/v1/auth/whoami", Value::Null).await.json();
+    let path = format!("/v1/users/me/keys/{}", whoami["key"]["id"].as_str().unwrap());
+    assert_eq!(status(&server, &other, "DELETE", &path).await, "ok");
+    for ended in [&first, &made, &made_by_made] {
+        let answer = status(&server, ended, "GET", "/v1/auth/whoami").await;
+        assert_eq!(answer, "401 invalid_key");
+    }
+    for live in [&other, &of_other] {
+        assert_eq!(status(&server, live, "GET", "/v1/auth/whoami").await, "ok");
+    }
+
+    // A key of a program outlives the one that created it: keys replace each other.
+    let admin = server.admin_key().await;
+    let successor = create(&admin).await;
+    assert_eq!(status(&server, &admin, "POST", "/v1/auth/sign-out").await, "ok");
+    assert_eq!(status(&server, &admin, "GET", "/v1/auth/whoami").await, "401 invalid_key");
+    assert_eq!(status(&server, &successor, "GET", "/v1/auth/whoami").await, "ok");
+}
+
+/// A key that is created while its creator is revoked is revoked with it, or not created.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_revoked_meanwhile_creates_none() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
+    let key = login(&server, &owner, "").await;
+    assert_eq!(status(&server, &key, "GET", "/v1/auth/whoami").await, "ok");
+    let mut revoking = server.database.conn().await;
+    for statement in ["BEGIN", "UPDATE api_keys SET revoked = true WHERE person_id IS NOT NULL"] {
+        diesel::sql_query(statement).execute(&mut revoking).await.unwrap();
+    }
+    let new = json!({ "name": "ci", "role": "read" });
+    let creating = call(&server, &key, "POST", "/v1/auth/keys", new);
+    let committing = async {
+        server.database.until_blocked().await;
+        diesel::sql_query("COMMIT").execute(&mut revoking).await.unwrap();
+    };
+    let (refused, ()) = tokio::join!(creating, committing);
+    assert_eq!(refused.problem(), "401 invalid_key");
+    assert_eq!(server.database.count("api_keys WHERE name = 'ci'").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_login_key_of_a_tenant_sees_and_revokes_keys_of_that_tenant_only() {
     let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
     for slug in ["acme", "globex"] {
         owner.post("/api/admin/tenants", json!({ "slug": slug, "name": slug })).await;
     }
     let member =
-        server.sign_in_as("mia", "viewer", &[("acme", "member"), ("globex", "member")]).await;
+        server.sign_in_as("mia", "admin", &[("acme", "member"), ("globex", "member")]).await;
     let here = login(&server, &member, "acme").await;
     let elsewhere = login(&server, &member, "globex").await;
     let everywhere = login(&server, &member, "").await;
