@@ -22,11 +22,16 @@ const MAX_PER_PAIR: u32 = 10;
 const MAX_PER_CLIENT: u32 = 50;
 /// The most attempts of all clients at one account. High, because reaching this limit locks out new devices.
 pub const MAX_PER_ACCOUNT: u32 = 100;
-/// The most attempts of one known device, which count against no other limit.
+/// The most sign-ins of one known device, which count against no other limit.
 const MAX_PER_DEVICE: u32 = 10;
-/// The most codes of a second factor at one account: a guess among a million codes, of which three count, succeeds once in
-/// months. Only who knows the password uses them up, and a known device has a count of its own.
-const MAX_CODES_PER_ACCOUNT: u32 = 10;
+/// The most codes of a second factor at one account from all devices that are not known there together. Only who knows the
+/// password uses them up, and known devices have counts of their own.
+const MAX_CODES_OF_STRANGERS: u32 = 10;
+/// The most codes of a second factor from one known device.
+const MAX_CODES_PER_DEVICE: u32 = 10;
+/// The most codes of a second factor at one account from all devices: whoever had the password before the enrolment may have
+/// any number of known devices. A guess among a million codes, of which three count, succeeds once in about two months.
+const MAX_CODES_PER_ACCOUNT: u32 = 20;
 /// The most links to reset the password of one account: nobody's mailbox is flooded.
 const MAX_RESETS: u32 = 3;
 /// The most requests of one session or API key that change something: a script that runs away writes no more into the
@@ -48,6 +53,8 @@ pub enum Attempt<'a> {
     KnownDevice { account: &'a str, device: Uuid },
     /// A code of the account's second factor, on a device that is not known there.
     SecondFactor { account: &'a str },
+    /// A code of the account's second factor, from a device on which the account signed in before.
+    SecondFactorOnDevice { account: &'a str, device: Uuid },
     /// A request for the link that resets the password of an account, whether or not there is one.
     Reset { account: &'a str, client: IpAddr },
     /// Other work on unauthenticated input: sign-up and password reset.
@@ -78,6 +85,8 @@ enum Key<'a> {
     Client(IpAddr),
     Account(&'a str),
     Device(&'a str, Uuid),
+    CodesOfStrangers(&'a str),
+    CodesOfDevice(&'a str, Uuid),
     Codes(&'a str),
     Resets(&'a str),
     Changes(Uuid),
@@ -137,7 +146,14 @@ impl Throttle {
             Attempt::KnownDevice { account, device } => {
                 vec![(Key::Device(account, device), MAX_PER_DEVICE)]
             }
-            Attempt::SecondFactor { account } => vec![(Key::Codes(account), MAX_CODES_PER_ACCOUNT)],
+            Attempt::SecondFactor { account } => vec![
+                (Key::CodesOfStrangers(account), MAX_CODES_OF_STRANGERS),
+                (Key::Codes(account), MAX_CODES_PER_ACCOUNT),
+            ],
+            Attempt::SecondFactorOnDevice { account, device } => vec![
+                (Key::CodesOfDevice(account, device), MAX_CODES_PER_DEVICE),
+                (Key::Codes(account), MAX_CODES_PER_ACCOUNT),
+            ],
             Attempt::Reset { account, client } => vec![
                 (Key::Client(forwarded::rate_limit_key(client)), MAX_PER_CLIENT),
                 (Key::Resets(account), MAX_RESETS),
@@ -291,15 +307,31 @@ mod tests {
     }
 
     #[test]
-    fn codes_are_limited_per_account_from_wherever_they_come() {
+    fn codes_of_strangers_leave_the_known_devices_some() {
         let throttle = Throttle::new(MAX_CHANGES);
         let code = Attempt::SecondFactor { account: "a" };
-        for _ in 0..MAX_CODES_PER_ACCOUNT {
+        for _ in 0..MAX_CODES_OF_STRANGERS {
             throttle.attempt(code, at(0)).unwrap();
         }
         assert_eq!(throttle.attempt(code, at(0)), Err(Duration::from_secs(300)));
         assert!(throttle.attempt(Attempt::SecondFactor { account: "b" }, at(0)).is_ok());
         assert!(throttle.attempt(sign_in("a", CLIENT), at(0)).is_ok());
+        let known = Attempt::SecondFactorOnDevice { account: "a", device: Uuid::nil() };
+        for _ in 0..MAX_CODES_PER_DEVICE {
+            throttle.attempt(known, at(0)).unwrap();
+        }
+        assert!(throttle.attempt(known, at(0)).is_err(), "a stolen device is limited, too");
+    }
+
+    #[test]
+    fn any_number_of_known_devices_makes_no_more_guesses_at_codes() {
+        let throttle = Throttle::new(MAX_CHANGES);
+        let code = |n| Attempt::SecondFactorOnDevice { account: "a", device: Uuid::from_u128(n) };
+        let admitted = (0..100).filter(|n| throttle.attempt(code(*n), at(0)).is_ok()).count();
+        assert_eq!(u32::try_from(admitted), Ok(MAX_CODES_PER_ACCOUNT));
+        assert!(throttle.attempt(code(0), at(300)).is_ok(), "until the window ends");
+        throttle.succeeded(code(0), at(300));
+        assert_eq!(throttle.cells_used(), 0);
     }
 
     #[test]
