@@ -138,7 +138,8 @@ pub struct CreatedInvitation {
     pub url: String,
     #[cfg_attr(feature = "openapi", schema(format = DateTime))]
     pub expires_at: String,
-    /// Whether the link is also mailed to the person. `false` from an older server.
+    /// Whether the link is also mailed to the person: not without a mail server, and not when the address got three
+    /// invitations within five minutes. `false` from an older server.
     #[serde(default)]
     pub mailed: bool,
 }

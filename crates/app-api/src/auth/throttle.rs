@@ -34,6 +34,9 @@ const MAX_CODES_PER_DEVICE: u32 = 10;
 const MAX_CODES_PER_ACCOUNT: u32 = 20;
 /// The most links to reset the password of one account: nobody's mailbox is flooded.
 const MAX_RESETS: u32 = 3;
+/// The most mails of one kind to one recipient, beside the links that reset a password. Each kind has a count of its own, so
+/// that no flood of invitations keeps an alert away.
+const MAX_MAILS: u32 = 3;
 /// The most requests of one session or API key that change something: a script that runs away writes no more into the
 /// audit log.
 pub const MAX_CHANGES: u32 = 3_000;
@@ -57,6 +60,8 @@ pub enum Attempt<'a> {
     SecondFactorOnDevice { account: &'a str, device: Uuid },
     /// A request for the link that resets the password of an account, whether or not there is one.
     Reset { account: &'a str, client: IpAddr },
+    /// A mail that nobody with the recipient's mailbox asked for: an invitation, or an alert.
+    Mail { kind: &'a str, recipient: &'a str },
     /// Other work on unauthenticated input: sign-up and password reset.
     Client(IpAddr),
     /// A request with this session or API key that changes something.
@@ -89,6 +94,7 @@ enum Key<'a> {
     CodesOfDevice(&'a str, Uuid),
     Codes(&'a str),
     Resets(&'a str),
+    Mails(&'a str, &'a str),
     Changes(Uuid),
     Revocations(Uuid),
 }
@@ -158,6 +164,7 @@ impl Throttle {
                 (Key::Client(forwarded::rate_limit_key(client)), MAX_PER_CLIENT),
                 (Key::Resets(account), MAX_RESETS),
             ],
+            Attempt::Mail { kind, recipient } => vec![(Key::Mails(kind, recipient), MAX_MAILS)],
             Attempt::Client(client) => {
                 vec![(Key::Client(forwarded::rate_limit_key(client)), MAX_PER_CLIENT)]
             }
@@ -294,6 +301,22 @@ mod tests {
         assert_eq!(throttle.attempt(reset("a", 100), at(60)), Err(Duration::from_secs(240)));
         assert!(throttle.attempt(reset("b", 100), at(60)).is_ok());
         assert!(throttle.attempt(sign_in("a", CLIENT), at(60)).is_ok(), "nobody is locked out");
+    }
+
+    #[test]
+    fn a_mailbox_gets_few_mails_of_each_kind() {
+        let throttle = Throttle::new(MAX_CHANGES);
+        let mail = |kind, recipient| Attempt::Mail { kind, recipient };
+        for _ in 0..MAX_MAILS {
+            throttle.attempt(mail("invitation", "a"), at(0)).unwrap();
+        }
+        assert_eq!(
+            throttle.attempt(mail("invitation", "a"), at(60)),
+            Err(Duration::from_secs(240))
+        );
+        assert!(throttle.attempt(mail("invitation", "b"), at(60)).is_ok());
+        assert!(throttle.attempt(mail("sign_in", "a"), at(60)).is_ok(), "alerts still leave");
+        assert!(throttle.attempt(mail("invitation", "a"), at(300)).is_ok());
     }
 
     #[test]

@@ -45,7 +45,8 @@ pub struct Claimed {
     pub expires_at: Timestamp,
 }
 
-/// Claims at most `limit` mails that are due at `now`: no other replica sends them before `until`.
+/// Claims at most `limit` mails that are due at `now`: no other replica sends them before `until`. Links that reset a
+/// password come first: their readers wait, and no flood of other mails delays them.
 pub async fn claim(
     conn: &mut Conn,
     now: Timestamp,
@@ -55,7 +56,7 @@ pub async fn claim(
     diesel::sql_query(
         "UPDATE mails SET next_attempt_at = $2, attempts = attempts + 1 WHERE id IN ( \
              SELECT id FROM mails WHERE next_attempt_at <= $1 \
-             ORDER BY next_attempt_at LIMIT $3 FOR UPDATE SKIP LOCKED) \
+             ORDER BY kind <> 'password_reset', next_attempt_at LIMIT $3 FOR UPDATE SKIP LOCKED) \
          RETURNING id, kind, recipient, content, attempts, expires_at",
     )
     .bind::<Timestamptz, _>(now)

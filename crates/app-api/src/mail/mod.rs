@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use service::{Secret, keys, sealed};
 
 use crate::app::App;
+use crate::auth::throttle::Attempt;
 use crate::db::mail::{self, NewMail};
 use crate::db::user::User;
 use crate::db::{Conn, QueryResult};
@@ -87,6 +88,13 @@ impl Prepared {
         }))
     }
 
+    /// Counts the mail against the limit of its recipient. Returns `false` when the recipient got as many of this kind as one
+    /// mailbox gets in a window.
+    pub fn is_within_limit(&self, app: &App, now: Timestamp) -> bool {
+        let attempt = Attempt::Mail { kind: self.0.kind, recipient: &self.0.recipient };
+        app.throttle.attempt(attempt, now).is_ok()
+    }
+
     pub async fn insert(&self, conn: &mut Conn) -> QueryResult<usize> {
         mail::insert(conn, &self.0).await
     }
@@ -99,7 +107,8 @@ fn unseal(master: &Secret, content: &str) -> anyhow::Result<Mail> {
     serde_json::from_slice(&plain).context("a mail of another release")
 }
 
-/// Alerts a person of a sign-in on a device that is not known.
+/// Alerts a person of a sign-in on a device that is not known. Nothing is inserted while an earlier alert waits, or after as
+/// many as one mailbox gets in a window.
 ///
 /// # Errors
 /// The database.
@@ -117,7 +126,11 @@ pub async fn alert_of_sign_in(
     let device = user_agent::summarize(&user_agent::stored(user_agent));
     let alert = Mail::SignIn { at: now, device, address: client.to_string() };
     let alert = Prepared::new(&app.device_key, &user.email, &alert, now)?;
-    alert.insert(&mut *app.conn().await?).await?;
+    if alert.is_within_limit(app, now) {
+        alert.insert(&mut *app.conn().await?).await?;
+    } else {
+        tracing::warn!(user = %user.id, "alert of a sign-in skipped");
+    }
     Ok(())
 }
 

@@ -130,24 +130,27 @@ pub async fn create(
     };
     let mail = Prepared::new(&app.device_key, email, &mail, now)?;
     let mut conn = app.conn().await?;
-    conn.transaction(async |conn| -> Result<_, ApiError> {
-        user::lock_owners(conn).await?;
-        // Under the lock: the caller's rights may have ended since they were read.
-        inviter::check(conn, &row, now).await?;
-        refuse_members(conn, target, email, role).await?;
-        invitation::delete_expired(conn, now).await?;
-        if !invitation::replace(conn, &row).await? {
-            let detail = "Somebody else invited this address just now.";
-            return Err(ApiError::new(Code::AlreadyInvited, detail));
-        }
-        if app.sends_mail {
-            mail.insert(conn).await?;
-        }
-        audit_log::append(conn, &entry, now).await?;
-        Ok(())
-    })
-    .await?;
-    Ok(Created { id: row.id, url, expires_at: row.expires_at, is_mailed: app.sends_mail })
+    let is_mailed = conn
+        .transaction(async |conn| -> Result<_, ApiError> {
+            user::lock_owners(conn).await?;
+            // Under the lock: the caller's rights may have ended since they were read.
+            inviter::check(conn, &row, now).await?;
+            refuse_members(conn, target, email, role).await?;
+            invitation::delete_expired(conn, now).await?;
+            if !invitation::replace(conn, &row).await? {
+                let detail = "Somebody else invited this address just now.";
+                return Err(ApiError::new(Code::AlreadyInvited, detail));
+            }
+            // Whoever invites hands the link over when this mailbox gets no more mail for now.
+            let is_mailed = app.sends_mail && mail.is_within_limit(app, now);
+            if is_mailed {
+                mail.insert(conn).await?;
+            }
+            audit_log::append(conn, &entry, now).await?;
+            Ok(is_mailed)
+        })
+        .await?;
+    Ok(Created { id: row.id, url, expires_at: row.expires_at, is_mailed })
 }
 
 fn tenant_slug(target: Target<'_>) -> Option<String> {

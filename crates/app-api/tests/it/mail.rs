@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use app_api::db::mail::claim;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -281,6 +282,69 @@ async fn a_sign_in_on_a_new_device_is_reported_and_on_a_known_one_is_not() {
     // The next mail is the invitation.
     invite(&owner, "bob@example.com").await;
     assert_eq!(mails.next().await["to"], json!(["bob@example.com"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mailbox_is_not_flooded_by_sign_ins() {
+    let mut mails = MailServer::start("plain");
+    let (server, _owner) = start(mails.settings(&[])).await;
+    let sign_in = async || {
+        let form = [("email", EMAIL), ("password", PASSWORD)];
+        assert_eq!(server.visitor.submit("/admin/login", &form).await.status, 303);
+    };
+    mails.respond("451 later");
+    sign_in().await;
+    sign_in().await;
+    assert_eq!(server.database.count("mails").await, 1, "one waits");
+    mails.accept();
+    server.advance_clock(Duration::from_secs(300));
+    let sent = async || {
+        server.advance_clock(Duration::from_secs(60));
+        Ok(server.database.count("mails").await == 0)
+    };
+    eventually("the alert leaves", TEST_TIMEOUT, sent).await.unwrap();
+    while !mails.next().await["refused"].is_null() {}
+    server.advance_clock(Duration::from_secs(300));
+    for _ in 0..3 {
+        sign_in().await;
+        assert_eq!(mails.next().await["to"], json!([EMAIL]));
+        is_empty(&server).await;
+    }
+    sign_in().await;
+    assert_eq!(server.database.count("mails").await, 0, "three within five minutes");
+    server.advance_clock(Duration::from_secs(300));
+    sign_in().await;
+    assert_eq!(mails.next().await["to"], json!([EMAIL]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fourth_invitation_of_an_address_is_handed_over() {
+    let mails = MailServer::start("plain");
+    let (server, owner) = start(mails.settings(&[])).await;
+    for is_mailed in [true, true, true, false] {
+        let invited = invite(&owner, "bob@example.com").await;
+        assert_eq!(invited["mailed"], is_mailed);
+    }
+    assert_eq!(invite(&owner, "eve@example.com").await["mailed"], true);
+    is_empty(&server).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reset_is_sent_before_older_mails() {
+    let (server, _owner) = start(Vec::new()).await;
+    for (kind, due) in [("invitation", "2020-01-01"), ("password_reset", "2020-01-02")] {
+        let insert = format!(
+            "INSERT INTO mails (id, kind, recipient, content, next_attempt_at, expires_at) \
+             VALUES (gen_random_uuid(), '{kind}', 'bob@example.com', '', '{due}', '2100-01-01')"
+        );
+        server.database.sql(&insert).await;
+    }
+    let (mut conn, now) = (server.database.conn().await, server.now());
+    for expected in ["password_reset", "invitation"] {
+        let claimed = claim(&mut conn, now, now + Duration::from_secs(60), 1).await.unwrap();
+        let kinds: Vec<_> = claimed.iter().map(|mail| mail.kind.as_str()).collect();
+        assert_eq!(kinds, [expected]);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
