@@ -158,8 +158,12 @@ fn runs_on_release(
     member: &Member,
     tenants: &BTreeMap<Uuid, Observation>,
 ) -> bool {
-    let runs =
-        |tenant: &Observation| tenant.release == rollout.release && tenant.state != State::Error;
+    let runs = |tenant: &Observation| {
+        // A tenant that sleeps or is stopped proves nothing, unless it was ready on the release before.
+        let has_run = member.settled_at.is_some() && tenant.state != State::Error;
+        let is_up = matches!(tenant.state, State::Running | State::Frozen);
+        tenant.release == rollout.release && (has_run || is_up)
+    };
     member.state == MemberState::Moved && tenants.get(&member.tenant).is_some_and(runs)
 }
 

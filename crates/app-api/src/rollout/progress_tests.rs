@@ -133,12 +133,16 @@ fn a_paused_rollout_begins_nothing_and_still_finds_a_failure() {
     assert_eq!(next(&paused, &tenants(State::Error), at(0)), [fail]);
 }
 
-/// The commands when tenant 1 is in error on the release and tenant 2, of the same wave, runs on it, or not.
-fn decide_on_error(member: &Member, in_error: &Observation, does_other_run: bool) -> String {
-    let settled = Member { settled_at: Some(at(5)), ..self::member(2, 1, MemberState::Moved) };
-    let other = observed(if does_other_run { State::Running } else { State::Error }, "v2");
-    let other_member = Member { was_failing: !does_other_run, ..settled };
-    let tenants = BTreeMap::from([(tenant(1), in_error.clone()), (tenant(2), other)]);
+/// The commands when tenant 1 is in error on the release and tenant 2, of the same wave, is in the state `other` on it. A
+/// tenant 2 that sleeps has never run on the release.
+fn decide_on_error(member: &Member, in_error: &Observation, other: State) -> String {
+    let other_member = Member {
+        was_failing: other == State::Error,
+        settled_at: (other != State::Sleeping).then(|| at(5)),
+        ..self::member(2, 1, MemberState::Moved)
+    };
+    let tenants =
+        BTreeMap::from([(tenant(1), in_error.clone()), (tenant(2), observed(other, "v2"))]);
     let rollout = rollout(Window::Always, vec![member.clone(), other_member]);
     shown(next(&rollout, &tenants, at(2_000)))
 }
@@ -153,16 +157,22 @@ fn an_error_that_is_the_tenants_own_excuses_the_release_where_another_tenant_run
     let settled = |state| Member { settled_at: Some(at(5)), ..of(state) };
     let untried = |since| Observation { has_untried_variables: true, ..in_error(since) };
     for (why, member, tenant, expected) in [
-        ("the release's fault", of(Moving), in_error(10), ["fail", "fail"]),
-        ("the release's fault later", of(Moved), in_error(10), ["fail", "fail"]),
-        ("in error before", failing(Moving), in_error(10), ["moved", "moved"]),
-        ("in error before and after", failing(Moved), in_error(10), ["finish done", "fail"]),
-        ("untried variables", of(Moving), untried(10), ["moved", "moved"]),
-        ("variables since the move", of(Moved), untried(10), ["finish done", "fail"]),
-        ("soon after it settled", settled(Moved), in_error(late - 1), ["fail", "fail"]),
-        ("long after it settled", settled(Moved), in_error(late), ["finish done", "fail"]),
+        ("the release's fault", of(Moving), in_error(10), ["fail", "fail", "fail"]),
+        ("the release's fault later", of(Moved), in_error(10), ["fail", "fail", "fail"]),
+        ("in error before", failing(Moving), in_error(10), ["moved", "moved", "moved"]),
+        (
+            "in error before and after",
+            failing(Moved),
+            in_error(10),
+            ["finish done", "fail", "fail"],
+        ),
+        ("untried variables", of(Moving), untried(10), ["moved", "moved", "moved"]),
+        ("variables since the move", of(Moved), untried(10), ["finish done", "fail", "fail"]),
+        ("soon after it settled", settled(Moved), in_error(late - 1), ["fail", "fail", "fail"]),
+        ("long after it settled", settled(Moved), in_error(late), ["finish done", "fail", "fail"]),
     ] {
-        let found = [true, false].map(|runs| decide_on_error(&member, &tenant, runs));
+        let found = [State::Running, State::Sleeping, State::Error]
+            .map(|other| decide_on_error(&member, &tenant, other));
         assert_eq!(found, expected, "{why}");
     }
 }
