@@ -29,6 +29,7 @@ use service::settings::{SettingsErrors, shared};
 use service::{Env, ServiceError, Setting, SettingsReader};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::tenants::MAX_SESSIONS;
 pub use self::tenants::Tenants;
 pub use self::upstream::Upstream;
 use crate::settings::DATABASE_URL;

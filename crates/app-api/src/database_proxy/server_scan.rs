@@ -19,7 +19,7 @@ pub(super) struct ServerScan {
     is_ready: bool,
 }
 
-/// What a session is known for once it is ready.
+/// A fact that the server's messages reveal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Found {
     Key(CancelKey),

@@ -25,7 +25,7 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_ENCRYPTION_REQUESTS: usize = 2;
 const BUFFER_BYTES: usize = 16 << 10;
 
-/// Serves `client`. `handshake` is given back once the client has said what it wants.
+/// Serves `client`. A startup message frees the places in `handshake`; a request to cancel keeps them.
 pub(super) async fn serve(
     mut client: UnixStream,
     tenant: Arc<TenantConnections>,
@@ -33,7 +33,7 @@ pub(super) async fn serve(
     handshake: [OwnedSemaphorePermit; 2],
 ) {
     let first = timeout(STARTUP_TIMEOUT, read_first(&mut client)).await;
-    drop(handshake);
+    let _places = matches!(first, Ok(Ok(Ok(FirstMessage::Cancel(_))))).then_some(handshake);
     let error = match first {
         Ok(Ok(Ok(FirstMessage::Startup(startup)))) => {
             match open(startup, &tenant, &upstream).await {
@@ -165,7 +165,7 @@ async fn copy(
     }
 }
 
-/// What decides how long a session may wait.
+/// Measures how long a session has waited, and decides when it ends.
 struct Progress {
     last_byte: Mutex<Instant>,
     is_ready: AtomicBool,

@@ -38,7 +38,7 @@ impl CancelKey {
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum FirstMessage {
-    /// Of TLS or GSSAPI.
+    /// A request for TLS or GSSAPI.
     EncryptionRequest,
     Cancel(CancelKey),
     Startup(Startup),

@@ -19,10 +19,10 @@ use super::session;
 use super::startup::{CancelKey, StartupError};
 use super::upstream::Upstream;
 
-/// Sessions of one tenant at once: as many as its role may have.
-pub(super) const MAX_SESSIONS: u32 = 10;
-/// Clients of one tenant that have not yet said what they want. Requests to cancel are among them, so that a tenant whose
-/// sessions are all in use can still cancel one.
+/// Sessions of one tenant at once. The tenant's role may have one connection more, for migrations.
+pub(crate) const MAX_SESSIONS: u32 = 10;
+/// Bounds the connections of one tenant whose first message has not arrived. Requests to cancel count among them, so that
+/// a tenant whose sessions are all in use can still cancel one.
 const MAX_HANDSHAKES: usize = 10;
 /// The same of all tenants together.
 const MAX_ALL_HANDSHAKES: usize = 256;
@@ -157,7 +157,7 @@ async fn accept(
 ) {
     let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
     loop {
-        // Whoever comes above a bound waits in the backlog of the socket.
+        // A client above a bound waits in the backlog of the socket.
         let Ok(own) = handshakes.clone().acquire_owned().await else { return };
         let client = match listener.accept().await {
             Ok((client, _)) => client,

@@ -25,14 +25,15 @@ use super::quote::{identifier, literal};
 use super::schema::tenants::dsl;
 use super::{Conn, audit_log};
 use crate::audit::Entry;
+use crate::database_proxy::MAX_SESSIONS;
 use crate::tenant::database::{DatabaseNames, ProvisionedDatabase};
 
 type Transactions = <Conn as AsyncConnection>::TransactionManager;
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("tenant_migrations");
 
-/// Connections of one tenant at once.
-const CONNECTION_LIMIT: u32 = 10;
+/// Connections of one tenant at once: those that the proxy admits, and the one of a migration.
+const CONNECTION_LIMIT: u32 = MAX_SESSIONS + 1;
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
 const IDLE_IN_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
 const WORK_MEM: &str = "4MB";
@@ -95,7 +96,7 @@ fn creation(names: &DatabaseNames, password: &Secret) -> Vec<String> {
     [create].into_iter().chain(role_settings(names, password)).chain(after).collect()
 }
 
-/// What a role can change about itself, as Cial wants it.
+/// Returns the statements that set everything a role can change about itself.
 fn role_settings(names: &DatabaseNames, password: &Secret) -> Vec<String> {
     let (schema, role) = (identifier(&names.schema), identifier(&names.user));
     // The server receives a verifier: statements of this kind stand in the logs of many installations.
@@ -106,6 +107,11 @@ fn role_settings(names: &DatabaseNames, password: &Secret) -> Vec<String> {
             "ALTER ROLE {role} LOGIN CONNECTION LIMIT {CONNECTION_LIMIT} PASSWORD '{verifier}'"
         ),
         format!("ALTER ROLE {role} RESET ALL"),
+        // What the role set for this database alone goes before what it has everywhere.
+        format!(
+            "DO $$ BEGIN EXECUTE format('ALTER ROLE %I IN DATABASE %I RESET ALL', {}, current_database()); END $$",
+            literal(&names.user)
+        ),
         set("search_path", &schema),
         set("statement_timeout", &STATEMENT_TIMEOUT.as_millis().to_string()),
         set(

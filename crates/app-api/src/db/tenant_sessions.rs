@@ -11,7 +11,7 @@ use diesel_async::RunQueryDsl as _;
 
 use super::Conn;
 
-/// What the sessions of tenants may hold.
+/// Bounds what the sessions of tenants may hold.
 #[derive(Clone, Copy, Debug)]
 pub struct SessionBounds {
     /// Since the beginning of a transaction.

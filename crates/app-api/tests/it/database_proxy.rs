@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use app_api::database_proxy::{self, Tenants};
 use futures_util::future::join_all;
@@ -9,10 +10,11 @@ use protocol::TenantId;
 use protocol::inside::{DATABASE_ROLE, DATABASE_SOCKET};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::UnixStream;
+use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_postgres::config::Host;
-use tokio_postgres::{CancelToken, Client, Config, NoTls};
+use tokio_postgres::{Client, Config, NoTls};
 use tokio_util::sync::CancellationToken;
 
 use crate::harness::{FakeOrchestrator, Server, TEST_TIMEOUT, TestClient, acme};
@@ -59,7 +61,7 @@ impl Proxy {
             tenants.push(Inside { id, role, directory });
         }
         let stop = CancellationToken::new();
-        let running = run(&server, root.path(), max_sessions, &stop).await;
+        let running = run(&server.database.url, root.path(), max_sessions, &stop).await;
         let [acme, globex] = tenants.try_into().ok().unwrap();
         Self { server, _owner: owner, root, stop, running, acme, globex }
     }
@@ -87,13 +89,14 @@ impl Proxy {
     }
 }
 
+/// Runs a proxy before the server of `url`.
 async fn run(
-    server: &Server,
+    url: &str,
     root: &Path,
     max_sessions: usize,
     stop: &CancellationToken,
 ) -> JoinHandle<anyhow::Result<()>> {
-    let upstream = server.database.url.parse().unwrap();
+    let upstream = url.parse().unwrap();
     let tenants = Arc::new(Tenants::new(root.to_owned(), upstream, max_sessions));
     let running = tokio::spawn(database_proxy::run(tenants, root.to_owned(), stop.clone()));
     testkit::eventually("the proxy answers", TEST_TIMEOUT, async || {
@@ -287,7 +290,7 @@ async fn bytes_of_no_client_of_postgres_are_refused_and_harm_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_query_is_cancelled_by_its_own_tenant_only() {
+async fn a_query_is_cancelled_by_its_own_tenant() {
     let proxy = Proxy::start(60).await;
     let client = proxy.acme.connect().await.unwrap();
     let token = client.cancel_token();
@@ -297,39 +300,55 @@ async fn a_query_is_cancelled_by_its_own_tenant_only() {
     let runs = || async { Ok(database.count(sleeping).await == 1) };
     testkit::eventually("the query runs", TEST_TIMEOUT, runs).await.unwrap();
 
-    // The key as the other tenant would send it, had it guessed it.
-    let mut stream = proxy.globex.raw().await;
-    let recorder = Recorder::new();
-    recorder.cancel(&token).await;
-    stream.write_all(&recorder.request.lock().await).await.unwrap();
-    assert_eq!(stream.read(&mut [0]).await.unwrap(), 0, "taken, without an answer");
-    assert_eq!(database.count(sleeping).await, 1);
-
     token.cancel_query(NoTls).await.unwrap();
     let cancelled = query.await.unwrap().unwrap_err();
     assert_eq!(code(&cancelled), "57014");
 }
 
-/// A socket that takes a request to cancel down.
-struct Recorder {
-    directory: tempfile::TempDir,
-    request: tokio::sync::Mutex<Vec<u8>>,
+/// The directory of a tenant, for a proxy whose server is scripted.
+fn inside(root: &Path, role: &str) -> Inside {
+    let id = TenantId::new(uuid::Uuid::now_v7());
+    let directory = root.join(id.to_string());
+    std::fs::create_dir(&directory).unwrap();
+    std::fs::write(directory.join(DATABASE_ROLE), role).unwrap();
+    Inside { id, role: role.to_owned(), directory }
 }
 
-impl Recorder {
-    fn new() -> Self {
-        Self { directory: tempfile::tempdir().unwrap(), request: tokio::sync::Mutex::default() }
-    }
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_key_of_another_tenant_never_reaches_the_server() {
+    const KEY: &[u8; 8] = b"\0\0\0\x07abcd";
+    // After a password: AuthenticationOk, the key, ready.
+    const READY: &[u8] = b"R\0\0\0\x08\0\0\0\0K\0\0\0\x0c\0\0\0\x07abcdZ\0\0\0\x05I";
+    let (root, server) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let listener = UnixListener::bind(server.path().join(".s.PGSQL.5432")).unwrap();
+    let (acme, globex) = (inside(root.path(), "t_acme"), inside(root.path(), "t_globex"));
+    let url = format!("postgres:///x?host={}", server.path().display());
+    let stop = CancellationToken::new();
+    let running = run(&url, root.path(), 10, &stop).await;
 
-    async fn cancel(&self, token: &CancelToken) {
-        let path = self.directory.path().join("recorder.sock");
-        let listener = tokio::net::UnixListener::bind(&path).unwrap();
-        let stream = UnixStream::connect(&path).await.unwrap();
-        let (accepted, sent) =
-            tokio::join!(listener.accept(), token.cancel_query_raw(stream, NoTls));
-        sent.unwrap();
-        accepted.unwrap().0.read_to_end(&mut *self.request.lock().await).await.unwrap();
-    }
+    let mut session = acme.raw().await;
+    session.write_all(&acme.startup()).await.unwrap();
+    let accept = async || timeout(TEST_TIMEOUT, listener.accept()).await.unwrap().unwrap().0;
+    let mut upstream = accept().await;
+    upstream.write_all(READY).await.unwrap();
+    let mut ready = vec![0; READY.len()];
+    session.read_exact(&mut ready).await.unwrap();
+    assert_eq!(ready, READY);
+
+    let cancel = first(CANCEL, KEY);
+    let mut foreign = globex.raw().await;
+    foreign.write_all(&cancel).await.unwrap();
+    assert_eq!(foreign.read(&mut [0]).await.unwrap(), 0, "taken, without an answer");
+    // The proxy answers a request to cancel after it has passed it on.
+    let connected = timeout(Duration::from_millis(200), listener.accept()).await;
+    assert!(connected.is_err(), "the server got a key of another tenant");
+
+    let mut own = acme.raw().await;
+    own.write_all(&cancel).await.unwrap();
+    let mut passed_on = vec![0; cancel.len()];
+    accept().await.read_exact(&mut passed_on).await.unwrap();
+    assert_eq!(passed_on, cancel);
+    running.abort();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -423,7 +442,7 @@ async fn a_proxy_that_starts_again_listens_for_every_tenant() {
     proxy.running.abort();
     let _ = (&mut proxy.running).await;
     drop(client);
-    proxy.running = run(&proxy.server, proxy.root.path(), 60, &proxy.stop).await;
+    proxy.running = run(&proxy.server.database.url, proxy.root.path(), 60, &proxy.stop).await;
     for inside in [&proxy.acme, &proxy.globex] {
         assert!(inside.connect().await.is_ok());
     }
@@ -432,14 +451,10 @@ async fn a_proxy_that_starts_again_listens_for_every_tenant() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_down_is_an_error_of_the_protocol() {
     let root = tempfile::tempdir().unwrap();
-    let id = TenantId::new(uuid::Uuid::now_v7());
-    let directory = root.path().join(id.to_string());
-    std::fs::create_dir(&directory).unwrap();
-    std::fs::write(directory.join(DATABASE_ROLE), "t_acme").unwrap();
+    let inside = inside(root.path(), "t_acme");
     let upstream = "postgres:///x?host=/nowhere".parse().unwrap();
     let tenants = Tenants::new(root.path().to_owned(), upstream, 10);
     tenants.follow_all().unwrap();
-    let inside = Inside { id, role: "t_acme".to_owned(), directory };
     assert!(matches!(inside.config().get_hosts(), [Host::Unix(_)]));
     let refused = inside.connect().await.err().unwrap();
     assert_eq!(code(&refused), "57P03");

@@ -78,7 +78,7 @@ async fn a_tenant_is_created_with_a_schema_and_a_role() {
         .unwrap();
 
     let role = format!(
-        "pg_authid WHERE rolname = '{user}' AND rolcanlogin AND rolconnlimit = 10 AND rolpassword LIKE 'SCRAM-SHA-256$%' \
+        "pg_authid WHERE rolname = '{user}' AND rolcanlogin AND rolconnlimit = 11 AND rolpassword LIKE 'SCRAM-SHA-256$%' \
          AND NOT (rolsuper OR rolinherit OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls)"
     );
     assert_eq!(server.database.count(&role).await, 1);
@@ -260,6 +260,12 @@ async fn each_schema_is_migrated_at_an_upgrade_by_itself() {
     server.until_state("globex", State::Running).await;
     let latest = server.row("acme").await.database.unwrap().version;
     let user = format!("{}globex", server.database.tenant_roles);
+    // A setting for this database alone, which comes before those of the role.
+    let elsewhere = "DO $$ BEGIN EXECUTE format('ALTER ROLE CURRENT_USER IN DATABASE %I SET search_path = public', \
+                     current_database()); END $$";
+    connect_as(&server, "acme").await.unwrap().batch_execute(elsewhere).await.unwrap();
+    let misled = connect_as(&server, "acme").await.unwrap();
+    assert_eq!(setting(&misled, "search_path").await, "public");
     for text in [
         "UPDATE tenants SET database = jsonb_set(database, '{version}', '\"0\"')",
         "DELETE FROM t_acme.__diesel_schema_migrations",
@@ -277,6 +283,8 @@ async fn each_schema_is_migrated_at_an_upgrade_by_itself() {
         })
     };
     version("acme", &latest, false).await;
+    let restored = connect_as(&server, "acme").await.unwrap();
+    assert_eq!(setting(&restored, "search_path").await, "t_acme");
     version("globex", "0", true).await;
     let shown = owner_of(&server).await.get("/v1/tenants/globex").await.json();
     assert!(
