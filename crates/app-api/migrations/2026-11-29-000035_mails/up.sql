@@ -11,5 +11,5 @@ CREATE TABLE mails (
     expires_at      timestamptz NOT NULL
 );
 CREATE INDEX mails_due ON mails (next_attempt_at);
--- Whoever asks again while a link waits gets that one.
+-- A second request of the same recipient makes the waiting mail due again.
 CREATE UNIQUE INDEX mails_one_reset ON mails (recipient) WHERE kind = 'password_reset';

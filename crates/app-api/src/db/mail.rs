@@ -1,5 +1,7 @@
 //! `mails`: an outbox. Mails are inserted by the transaction of the change, and deleted once they are sent.
 
+use std::time::Duration;
+
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Integer, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::RunQueryDsl;
@@ -7,10 +9,12 @@ use protocol::Timestamp;
 use uuid::Uuid;
 
 use super::Conn;
-use super::schema::mails::{self, dsl};
+use super::schema::mails::dsl;
 
-#[derive(Debug, Insertable)]
-#[diesel(table_name = mails)]
+/// A replica that died keeps its claims for this long. Longer than any attempt takes.
+pub const CLAIM_LIFETIME: Duration = Duration::from_secs(60);
+
+#[derive(Debug)]
 pub struct NewMail {
     pub id: Uuid,
     pub kind: &'static str,
@@ -21,9 +25,27 @@ pub struct NewMail {
     pub expires_at: Timestamp,
 }
 
-/// Inserts a mail; nothing when a reset of the same recipient waits already.
+/// Inserts a mail. A password reset of the same recipient that waits for a later attempt is due at once instead, as if it
+/// were new; one that is being sent, or due within [`CLAIM_LIFETIME`], stays as it is.
 pub async fn insert(conn: &mut Conn, mail: &NewMail) -> QueryResult<usize> {
-    diesel::insert_into(dsl::mails).values(mail).on_conflict_do_nothing().execute(conn).await
+    // A claim made until now ends before this.
+    let unclaimed_after = mail.next_attempt_at + CLAIM_LIFETIME;
+    diesel::sql_query(
+        "INSERT INTO mails (id, kind, recipient, content, next_attempt_at, expires_at) \
+         VALUES ($1, $2, $3, $4, $5, $6) \
+         ON CONFLICT (recipient) WHERE kind = 'password_reset' DO UPDATE SET attempts = 0, \
+             next_attempt_at = excluded.next_attempt_at, expires_at = excluded.expires_at \
+             WHERE mails.next_attempt_at > $7",
+    )
+    .bind::<SqlUuid, _>(mail.id)
+    .bind::<Text, _>(mail.kind)
+    .bind::<Text, _>(&mail.recipient)
+    .bind::<Text, _>(&mail.content)
+    .bind::<Timestamptz, _>(mail.next_attempt_at)
+    .bind::<Timestamptz, _>(mail.expires_at)
+    .bind::<Timestamptz, _>(unclaimed_after)
+    .execute(conn)
+    .await
 }
 
 /// A mail that this replica sends.

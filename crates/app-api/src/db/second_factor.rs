@@ -5,8 +5,8 @@ use diesel_async::RunQueryDsl;
 use protocol::Timestamp;
 use uuid::Uuid;
 
-use super::Conn;
 use super::schema::{recovery_codes, second_factors};
+use super::{Conn, user};
 
 #[derive(Clone, Queryable, Selectable, Insertable)]
 #[diesel(table_name = second_factors, check_for_backend(diesel::pg::Pg))]
@@ -33,6 +33,8 @@ pub async fn is_on(conn: &mut Conn, user: Uuid) -> QueryResult<bool> {
 /// Inserts a secret that is not in effect, in place of an earlier one that is not. Returns `false` beside one in effect.
 /// Belongs into a transaction.
 pub async fn begin(conn: &mut Conn, new: &SecondFactor) -> QueryResult<bool> {
+    // Every change locks the account before what hangs on it, as a deletion of the account does.
+    user::lock(conn, new.user_id).await?;
     let unconfirmed = second_factors::table.find(new.user_id);
     let unconfirmed = unconfirmed.filter(second_factors::confirmed_at.is_null());
     diesel::delete(unconfirmed).execute(conn).await?;
@@ -49,6 +51,7 @@ pub async fn confirm(
     recovery_hashes: &[Vec<u8>],
     now: Timestamp,
 ) -> QueryResult<bool> {
+    user::lock(conn, user).await?;
     let unconfirmed = second_factors::table.find(user);
     let unconfirmed = unconfirmed.filter(second_factors::confirmed_at.is_null());
     let proven = unconfirmed.filter(second_factors::sealed_secret.eq(sealed_secret));
@@ -83,8 +86,9 @@ pub async fn recovery_codes_left(conn: &mut Conn, user: Uuid) -> QueryResult<i64
     own.count().get_result(conn).await
 }
 
-/// Returns `false` when no second factor of the person is in effect.
+/// Returns `false` when no second factor of the person is in effect. Belongs into a transaction.
 pub async fn delete(conn: &mut Conn, user: Uuid) -> QueryResult<bool> {
+    user::lock(conn, user).await?;
     let on = second_factors::table.find(user).filter(second_factors::confirmed_at.is_not_null());
     Ok(diesel::delete(on).execute(conn).await? == 1)
 }

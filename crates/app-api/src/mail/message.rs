@@ -5,7 +5,7 @@ use protocol::Timestamp;
 
 use super::Mail;
 
-/// What a mail says, in both forms.
+/// The content of a mail, in both forms.
 #[derive(Clone, Debug, PartialEq, Eq, Template)]
 #[template(path = "mail.html")]
 pub struct Message {

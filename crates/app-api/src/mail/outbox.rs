@@ -10,7 +10,7 @@ use super::smtp::{Mailer, SendError};
 use super::{Mail, unseal};
 use crate::accounts;
 use crate::app::App;
-use crate::db::mail::{self, Claimed};
+use crate::db::mail::{self, CLAIM_LIFETIME, Claimed};
 use crate::jitter::random_fraction;
 use crate::webhooks::schedule::retry_delay;
 
@@ -20,8 +20,6 @@ const POLL_INTERVAL: Duration = Duration::from_millis(500);
 const ERROR_DELAY: Duration = Duration::from_secs(5);
 /// Sent at once by one replica.
 const MAX_CONCURRENT: i64 = 4;
-/// A replica that died keeps its claims for this long. Longer than any attempt takes.
-const CLAIM_LIFETIME: Duration = Duration::from_secs(60);
 
 /// Sends until the process stops. An attempt under way at that moment is made again later.
 pub async fn run(app: App, mailer: Mailer) {
@@ -73,10 +71,10 @@ async fn send_due(app: &App, mailer: &Mailer) -> anyhow::Result<()> {
 async fn attempt(app: &App, mailer: &Mailer, claimed: &Claimed) -> Result<bool, SendError> {
     let now = app.clock.now();
     if claimed.expires_at <= now {
-        return Err(SendError::Refused("it waited for too long".to_owned()));
+        return Err(SendError::Undeliverable("it waited for too long".to_owned()));
     }
     let mail = unseal(&app.device_key, &claimed.content);
-    let mail = mail.map_err(|error| SendError::Refused(format!("{error:#}")))?;
+    let mail = mail.map_err(|error| SendError::Undeliverable(format!("{error:#}")))?;
     let reset_link = match &mail {
         Mail::PasswordReset => match accounts::reset_link(app, &claimed.recipient).await {
             Ok(None) => return Ok(false),
@@ -95,7 +93,7 @@ enum Next {
     RetryAt(Timestamp),
 }
 
-/// What becomes of a mail after an attempt. A mail that would come too late is given up.
+/// Decides whether a mail is deleted or tried again. A mail that would come too late is given up.
 fn next(
     outcome: &Result<bool, SendError>,
     claimed: &Claimed,
@@ -121,11 +119,13 @@ fn a_mail_is_tried_again_while_it_is_of_use() {
     };
     let temporary = || Err(SendError::Temporary(String::new()));
     let refused = || Err(SendError::Refused(String::new()));
+    let undeliverable = || Err(SendError::Undeliverable(String::new()));
     let after = |seconds| Next::RetryAt(now + Duration::from_secs(seconds));
     for (outcome, mail, expected) in [
         (Ok(true), claimed(1, 86_400), Next::Delete),
         (Ok(false), claimed(1, 86_400), Next::Delete),
         (refused(), claimed(1, 86_400), Next::Delete),
+        (undeliverable(), claimed(1, 86_400), Next::Delete),
         (temporary(), claimed(1, 86_400), after(5)),
         (temporary(), claimed(2, 86_400), after(30)),
         (temporary(), claimed(2, 30), Next::Delete),

@@ -31,6 +31,9 @@ pub enum SendError {
     /// The server does not take this mail, today or later.
     #[error("the mail server refuses the mail: {0}")]
     Refused(String),
+    /// The server never received this mail, and never will.
+    #[error("the mail cannot be sent: {0}")]
+    Undeliverable(String),
     #[error("{0}")]
     Temporary(String),
 }
@@ -77,7 +80,7 @@ impl Mailer {
         now: Timestamp,
     ) -> Result<(), SendError> {
         let mail = self.mail(id, recipient, message, now);
-        let mail = mail.map_err(|error| SendError::Refused(format!("{error:#}")))?;
+        let mail = mail.map_err(|error| SendError::Undeliverable(format!("{error:#}")))?;
         match tokio::time::timeout(ATTEMPT_TIMEOUT, self.transport.send(mail)).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) if error.status().is_some_and(|code| is_final(u16::from(code))) => {

@@ -2,10 +2,11 @@
 
 use axum::http::Method;
 use diesel_async::{AsyncPgConnection, RunQueryDsl as _};
-use serde_json::json;
+use serde_json::{Value, json};
 use testkit::eventually;
 
-use crate::harness::{FakeOrchestrator, Server, TEST_TIMEOUT, acme};
+use crate::harness::{FakeOrchestrator, Server, TEST_TIMEOUT, TestResponse, acme};
+use crate::second_factor::{AuthenticatorApp, FACTOR, proof};
 
 async fn execute(conn: &mut AsyncPgConnection, text: &str) {
     diesel::sql_query(text).execute(conn).await.unwrap();
@@ -130,4 +131,42 @@ async fn the_ends_of_all_sessions_of_a_person_lock_them_by_id() {
         assert_eq!(reset.status, 303, "{}", reset.text());
     };
     end_sessions_against_the_order_of_ids(reset, 0).await;
+}
+
+/// Makes a request about the second factor of mia while a transaction locks the account and then the factor, as a deletion
+/// of the account does.
+async fn change_a_second_factor_during_a_deletion(
+    server: &Server,
+    request: impl Future<Output = TestResponse>,
+) -> TestResponse {
+    let mia = "(SELECT id FROM users WHERE name = 'mia')";
+    let mut deleting = server.database.conn().await;
+    execute(&mut deleting, "BEGIN").await;
+    execute(&mut deleting, &format!("SELECT FROM users WHERE id = {mia} FOR UPDATE")).await;
+    let next = async {
+        server.database.until_blocked().await;
+        let factor = format!("SELECT FROM second_factors WHERE user_id = {mia} FOR UPDATE");
+        execute(&mut deleting, &factor).await;
+        execute(&mut deleting, "COMMIT").await;
+    };
+    tokio::join!(request, next).0
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_of_a_second_factor_lock_the_account_first() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
+    let mia = server.sign_in_as("mia", "viewer", &[]).await;
+    assert_eq!(mia.post(FACTOR, Value::Null).await.status, 201);
+    let begin = mia.post(FACTOR, Value::Null);
+    let begun = change_a_second_factor_during_a_deletion(&server, begin).await;
+    assert_eq!(begun.status, 201, "{}", begun.text());
+    let app = AuthenticatorApp::scan(begun.json()["url"].as_str().unwrap());
+    let path = format!("{FACTOR}/confirm");
+    let confirm = mia.post(&path, proof(&app.code(&server)));
+    let confirmed = change_a_second_factor_during_a_deletion(&server, confirm).await;
+    assert_eq!(confirmed.status, 200, "{}", confirmed.text());
+    let path = format!("/v1/users/{}/second-factor", server.user("mia@example.com").await.id);
+    let reset = owner.send(Method::DELETE, &path, &[], "");
+    let reset = change_a_second_factor_during_a_deletion(&server, reset).await;
+    assert_eq!(reset.status, 204, "{}", reset.text());
 }

@@ -263,6 +263,32 @@ async fn a_forgotten_password_is_replaced_by_mail_and_strangers_learn_nothing() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_second_request_for_a_link_is_not_delayed_by_an_outage_before_it() {
+    let mut mails = MailServer::start("plain");
+    let (server, _owner) = start(mails.settings(&[])).await;
+    let ask = async || server.visitor.submit("/admin/forgot", &[("email", EMAIL)]).await.status;
+    mails.respond("451 later");
+    assert_eq!(ask().await, 202);
+    assert_eq!(mails.next().await["refused"], EMAIL);
+    // The claim of the failed attempt has ended.
+    let soon = server.now().timestamp() + 30;
+    let waits = format!("mails WHERE attempts = 1 AND next_attempt_at < to_timestamp({soon})");
+    eventually("the next attempt is planned", TEST_TIMEOUT, async || {
+        Ok(server.database.count(&waits).await == 1)
+    })
+    .await
+    .unwrap();
+    // As after many attempts.
+    let late =
+        "UPDATE mails SET attempts = 7, next_attempt_at = next_attempt_at + interval '6 hours'";
+    assert_eq!(server.database.sql(late).await, 1);
+    mails.accept();
+    assert_eq!(ask().await, 202);
+    assert_eq!(mails.next().await["to"], json!([EMAIL]));
+    is_empty(&server).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_sign_in_on_a_new_device_is_reported_and_on_a_known_one_is_not() {
     let mut mails = MailServer::start("plain");
     let (server, owner) = start(mails.settings(&[])).await;

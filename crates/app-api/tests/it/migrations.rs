@@ -59,3 +59,50 @@ fn declared() -> Vec<String> {
     columns.sort();
     columns
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_that_a_persons_key_created_before_become_the_persons() {
+    let postgres = TestDatabase::new().await;
+    Database::new(&postgres.url, None).unwrap().migrate().await.unwrap();
+    let user = "INSERT INTO users (id, email, name, role, password_hash, vouched_role) \
+        VALUES (md5('mia')::uuid, 'mia@example.com', 'mia', 'admin', 'x', 'owner')";
+    postgres.sql(user).await;
+    // Each name is also the key's id; `gone` is nobody by now.
+    for (name, creator, person, is_admin) in [
+        ("login", None, Some("mia"), false),
+        ("child", Some("login"), None, false),
+        ("grandchild", Some("child"), None, false),
+        ("admin child", Some("login"), None, true),
+        ("old login", None, Some("gone"), false),
+        ("orphan", Some("old login"), None, false),
+        ("machine", None, None, true),
+        ("child of a machine", Some("machine"), None, false),
+    ] {
+        let id = |name: Option<&str>| {
+            name.map_or("NULL".to_owned(), |name| format!("md5('{name}')::uuid"))
+        };
+        let key = format!(
+            "INSERT INTO api_keys (id, key_hash, name, role, is_admin, created_by_key, person_id) \
+             VALUES ({}, '{name}', '{name}', 'admin', {is_admin}, {}, {})",
+            id(Some(name)),
+            id(creator),
+            id(person)
+        );
+        postgres.sql(&key).await;
+    }
+    postgres.sql(include_str!("../../migrations/2026-11-29-000044_keys_of_persons/up.sql")).await;
+    for (name, person, revoked) in [
+        ("login", "= md5('mia')::uuid", false),
+        ("child", "= md5('mia')::uuid", false),
+        ("grandchild", "= md5('mia')::uuid", false),
+        ("admin child", "= md5('mia')::uuid", true),
+        ("orphan", "= md5('gone')::uuid", true),
+        ("machine", "IS NULL", false),
+        ("child of a machine", "IS NULL", false),
+    ] {
+        let key = format!(
+            "api_keys WHERE name = '{name}' AND person_id {person} AND revoked = {revoked}"
+        );
+        assert_eq!(postgres.count(&key).await, 1, "{name}");
+    }
+}

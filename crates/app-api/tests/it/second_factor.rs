@@ -9,26 +9,26 @@ use totp_rs::{Builder, Secret, Totp};
 
 use crate::harness::{EMAIL, FakeOrchestrator, PASSWORD, Server, TestClient, TestResponse};
 
-const FACTOR: &str = "/v1/users/me/second-factor";
+pub(crate) const FACTOR: &str = "/v1/users/me/second-factor";
 const STEP: Duration = Duration::from_secs(30);
 
 /// The person's authenticator app.
-struct AuthenticatorApp(Totp);
+pub(crate) struct AuthenticatorApp(Totp);
 
 impl AuthenticatorApp {
     /// Scans the address of an enrolment.
-    fn scan(url: &str) -> Self {
+    pub(crate) fn scan(url: &str) -> Self {
         let secret = url.split_once("secret=").unwrap().1.split('&').next().unwrap();
         let secret = Secret::try_from_base32(secret).unwrap();
         Self(Builder::new().with_secret(secret).build().unwrap())
     }
 
-    fn code(&self, server: &Server) -> String {
+    pub(crate) fn code(&self, server: &Server) -> String {
         self.0.generate(u64::try_from(server.now().timestamp()).unwrap()).to_string()
     }
 }
 
-fn proof(code: &str) -> Value {
+pub(crate) fn proof(code: &str) -> Value {
     json!({ "password": PASSWORD, "code": code })
 }
 
