@@ -69,7 +69,8 @@ pub async fn sign_up(app: &App, request: &SignUp, client: IpAddr) -> Result<User
     }
 }
 
-/// Returns the user with this address and password; the caller asks for the second factor. An unknown address costs and looks the same as a wrong password.
+/// Returns the user with this address and password; the caller checks the second factor. An unknown address costs and
+/// looks the same as a wrong password.
 ///
 /// # Errors
 /// `invalid_credentials`; `too_many_attempts`.

@@ -28,7 +28,7 @@ use crate::api_keys::{self, Scope};
 use crate::app::App;
 use crate::audit::{Action, Actor, Entry, Resource};
 use crate::auth::throttle::Attempt;
-use crate::auth::token::Token;
+use crate::auth::token::{Token, random_bytes};
 use crate::db::cli_login::{self, CliLogin, Confirmation, Name, Proof};
 use crate::db::{Conn, QueryResult, Transaction as _, api_key, audit_log, session, tenant};
 use crate::validation::{self, FieldError, invalid_fields};
@@ -283,10 +283,9 @@ fn loopback_address(text: &str) -> Result<Url, FieldError> {
 fn user_code() -> anyhow::Result<String> {
     let mut code = String::with_capacity(USER_CODE_LENGTH);
     while code.len() < USER_CODE_LENGTH {
-        let mut byte = [0];
-        getrandom::fill(&mut byte).map_err(|e| anyhow::anyhow!("no randomness: {e}"))?;
+        let [byte] = random_bytes()?;
         // A byte above the last multiple of 20 would favour the first letters.
-        if let Some(letter) = USER_CODE_LETTERS.get(usize::from(byte[0] / 12)) {
+        if let Some(letter) = USER_CODE_LETTERS.get(usize::from(byte / 12)) {
             code.push(char::from(*letter));
         }
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use argon2::Params;
+use protocol::InstallName;
 use service::api_error::ApiError;
 use service::client::Client;
 use service::connections::Connections;
@@ -31,12 +32,12 @@ use crate::http::listen::listen;
 use crate::mail::smtp::Mailer;
 use crate::orchestrator::{Orchestrator, OrchestratorClient};
 use crate::reconcile::observed_cache::ObservedCache;
-use crate::reconcile::{self, Reconciler};
+use crate::reconcile::{self, NotificationReceiver, Reconciler};
 use crate::route_feed::RouteFeed;
 use crate::settings::{self, Settings, read_addresses};
 use crate::tenant_databases::TenantDatabases;
 use crate::webhooks::client::{ATTEMPT_TIMEOUT, WebhookClient};
-use crate::{audit, database_setup, mail, rollout, routes, second_factor, webhooks};
+use crate::{audit, bootstrap_key, database_setup, mail, rollout, routes, second_factor, webhooks};
 
 /// Serves until a stop is requested.
 pub fn serve(env: &Env) -> Result<(), ServiceError> {
@@ -145,26 +146,14 @@ pub async fn run(
         settings.role_prefix,
     ));
     let reconciler = Arc::new(Reconciler {
-        database: database.clone(),
+        database,
         orchestrator: dependencies.orchestrator,
         observed: app.observed.clone(),
-        tenant_databases: tenant_databases.clone(),
+        tenant_databases,
         clock: dependencies.clock,
     });
-    let work = async {
-        let (install, master) = (&settings.install, &settings.sso_secret);
-        let key = settings.bootstrap_key.as_ref();
-        database_setup::prepare_database(&database, install, master, key, app.clock.now()).await?;
-        app.database_ready.store(true, Ordering::Release);
-        tracing::info!(install = %settings.install, "database ready");
-        tokio::select! {
-            ended = reconcile::run(reconciler, notifications, ending.clone()) => ended.map_err(ServiceError::from),
-            () = app.routes.run(&database) => Ok(()),
-            () = tenant_databases.clone().keep_migrated() => Ok(()),
-            () = tenant_databases.watch_sessions() => Ok(()),
-            () = rollout::drive::run(&app) => Ok(()),
-        }
-    };
+    let key = settings.bootstrap_key.as_ref();
+    let work = keep_working(&app, &settings.install, key, reconciler, notifications);
     let ended = tokio::select! {
         ended = work => ended,
         () = stop.cancelled() => Ok(()),
@@ -175,6 +164,32 @@ pub async fn run(
         let _ = mails.await;
     }
     ended
+}
+
+/// Prepares the database, and works until the service stops or one of its tasks ends.
+///
+/// # Errors
+/// When the database cannot be used, or the reconciler fails; a retry cannot succeed.
+async fn keep_working(
+    app: &App,
+    install: &InstallName,
+    bootstrap_key: Option<&bootstrap_key::Source>,
+    reconciler: Arc<Reconciler>,
+    notifications: NotificationReceiver,
+) -> Result<(), ServiceError> {
+    let (database, master) = (&app.database, &app.device_key);
+    database_setup::prepare_database(database, install, master, bootstrap_key, app.clock.now())
+        .await?;
+    app.database_ready.store(true, Ordering::Release);
+    tracing::info!(install = %install, "database ready");
+    let tenant_databases = reconciler.tenant_databases.clone();
+    tokio::select! {
+        ended = reconcile::run(reconciler, notifications, app.stop.clone()) => ended.map_err(ServiceError::from),
+        () = app.routes.run(database) => Ok(()),
+        () = tenant_databases.clone().keep_migrated() => Ok(()),
+        () = tenant_databases.watch_sessions() => Ok(()),
+        () = rollout::drive::run(app) => Ok(()),
+    }
 }
 
 /// Probes the service of this container.

@@ -35,7 +35,7 @@ pub struct NewSecondFactor {
 #[serde(deny_unknown_fields)]
 pub struct ConfirmSecondFactor {
     pub password: String,
-    /// Of the app, or a recovery code.
+    /// A code of the authenticator app, or a recovery code.
     pub code: String,
 }
 

@@ -9,6 +9,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest as _, Sha256};
 
+use super::token::random_bytes;
+
 const PREFIX: &str = "cial_";
 /// Base64 of 32 bytes.
 const RANDOM_LENGTH: usize = 43;
@@ -28,9 +30,7 @@ impl KeyText {
     /// # Errors
     /// When the system gives no random bytes.
     pub fn random() -> anyhow::Result<Self> {
-        let mut bytes = [0; 32];
-        getrandom::fill(&mut bytes).map_err(|e| anyhow::anyhow!("no randomness: {e}"))?;
-        Ok(Self::of(&bytes))
+        Ok(Self::of(&random_bytes()?))
     }
 
     fn of(random: &[u8; 32]) -> Self {

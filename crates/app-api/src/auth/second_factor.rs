@@ -12,6 +12,7 @@ use sha2::{Digest as _, Sha256};
 use totp_rs::{Builder, Totp};
 use uuid::Uuid;
 
+use crate::auth::token::random_bytes;
 use crate::db::user::User;
 
 /// The 160 bits that RFC 4226 §4 recommends.
@@ -34,9 +35,7 @@ impl SharedSecret {
     /// # Errors
     /// When the system gives no random bytes.
     pub fn random() -> anyhow::Result<Self> {
-        let mut bytes = [0; SECRET_BYTES];
-        getrandom::fill(&mut bytes).map_err(|e| anyhow::anyhow!("no randomness: {e}"))?;
-        Ok(Self(bytes))
+        Ok(Self(random_bytes()?))
     }
 
     /// Encrypts the secret of `user`.
@@ -111,8 +110,7 @@ impl SharedSecret {
 pub fn recovery_codes() -> anyhow::Result<Vec<String>> {
     (0..RECOVERY_CODES)
         .map(|_| {
-            let mut bytes = [0; RECOVERY_LENGTH];
-            getrandom::fill(&mut bytes).map_err(|e| anyhow::anyhow!("no randomness: {e}"))?;
+            let bytes = random_bytes::<RECOVERY_LENGTH>()?;
             let letter = |byte: &u8| char::from(RECOVERY_ALPHABET[usize::from(byte % 32)]);
             let groups = bytes.chunks(4).map(|group| group.iter().map(letter).collect::<String>());
             Ok(groups.collect::<Vec<_>>().join("-"))

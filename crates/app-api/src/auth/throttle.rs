@@ -24,8 +24,8 @@ const MAX_PER_CLIENT: u32 = 50;
 pub const MAX_PER_ACCOUNT: u32 = 100;
 /// The most sign-ins of one known device, which count against no other limit.
 const MAX_PER_DEVICE: u32 = 10;
-/// The most codes of a second factor at one account from all devices that are not known there together. Only who knows the
-/// password uses them up, and known devices have counts of their own.
+/// The most codes of a second factor at one account from all devices that are not known there together. Only a client
+/// that knows the password uses them up, and known devices have counts of their own.
 const MAX_CODES_OF_STRANGERS: u32 = 10;
 /// The most codes of a second factor from one known device.
 const MAX_CODES_PER_DEVICE: u32 = 10;

@@ -204,7 +204,7 @@ async fn app_page(
             .with_problem(problem.as_ref()),
         max_failures: Field::new("max_failures", "Tolerated failures", "text")
             .value(if form.max_failures.is_empty() { "0" } else { &form.max_failures })
-            .hint("So many tenants may fail, and move back alone, before the rollout stops.")
+            .hint("The number of tenants that may fail, and move back alone, before the rollout stops.")
             .with_problem(problem.as_ref()),
         releases: releases.iter().map(|release| release_row(release, now)).collect(),
         problem,

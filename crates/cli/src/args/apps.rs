@@ -117,7 +117,7 @@ pub struct StartRollout {
     /// replace running tenants only between these times in UTC, like 02:00-04:00
     #[arg(long, value_name = "TIMES", conflicts_with = "only_idle")]
     pub window: Option<String>,
-    /// so many tenants may fail, and move back alone, before the rollout stops
+    /// number of tenants that may fail, and move back alone, before the rollout stops
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub max_failures: u32,
     #[command(flatten)]
