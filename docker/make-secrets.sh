@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes each secret of an installation once: make-secrets FOLDER DATABASE
-# Keeps a key that its owner made:           make-secrets keep FOLDER SERVICE NAME <FILE
+# Keeps a secret that the operator brings:   make-secrets keep FOLDER SERVICE NAME <FILE
 #
 # FOLDER holds one folder (a volume) per service. A secret that exists is never overwritten; one that a
 # second service lacks is copied to it. A database without its secrets is refused rather than locked out.
@@ -36,12 +36,24 @@ put() {
 
 if [ -n "$service" ]; then
   case "$service/$name" in
-    app-api/sso-private-key | orchestrator/sso-public-key) ;;
-    *) echo "only app-api/sso-private-key and orchestrator/sso-public-key are made by hand, not $service/$name" >&2; exit 1 ;;
+    app-api/sso-private-key | orchestrator/sso-public-key | app-api/smtp-ca) form=pem ;;
+    app-api/smtp-password) form=text ;;
+    *)
+      cat >&2 <<END
+$service/$name is no secret that an operator brings. Those are:
+app-api/sso-private-key, orchestrator/sso-public-key, app-api/smtp-password, app-api/smtp-ca
+END
+      exit 1
+      ;;
+  esac
+  case $form in
+    pem) pattern='^-----BEGIN ' advice='give it in PEM on standard input' ;;
+    text) pattern='[^[:space:]]' advice='standard input is empty: give it there' ;;
   esac
   new=$folder/$service/.new
+  rm -f "$new"
   cat >"$new"
-  grep -q '^-----BEGIN' "$new" || { rm -f "$new"; echo "give the key in PEM on standard input" >&2; exit 1; }
+  grep -q "$pattern" "$new" || { rm -f "$new"; echo "cannot keep $service/$name: $advice" >&2; exit 1; }
   put "$new" "$name" "$service"
   echo "kept $name for $service"
   exit

@@ -3,7 +3,7 @@
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use testkit::TempDir;
 
@@ -57,6 +57,19 @@ impl Volumes {
         sh.arg(checkout("docker/make-secrets.sh"))
             .arg(self.0.path().join("secrets"))
             .arg(self.0.path().join("database"));
+        sh.output().unwrap()
+    }
+
+    /// Keeps `content`, which an operator brings, for the service.
+    fn keep(&self, service: &str, name: &str, content: &str) -> Output {
+        let input = self.0.path().join("input");
+        std::fs::write(&input, content).unwrap();
+        let mut sh = Command::new("sh");
+        sh.arg(checkout("docker/make-secrets.sh"))
+            .arg("keep")
+            .arg(self.0.path().join("secrets"))
+            .args([service, name])
+            .stdin(Stdio::from(std::fs::File::open(input).unwrap()));
         sh.output().unwrap()
     }
 
@@ -178,4 +191,37 @@ fn a_database_without_its_secrets_is_refused_with_the_two_ways_on() {
         assert!(told.contains(part), "{part:?} is not in {told}");
     }
     assert_eq!(volumes.all(), [], "a refusal makes nothing");
+}
+
+#[test]
+fn what_an_operator_brings_is_kept_in_its_form_alone() {
+    let volumes = Volumes::new("keep");
+    let pem = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    for (service, name, content) in [
+        ("app-api", "sso-private-key", pem),
+        ("orchestrator", "sso-public-key", pem),
+        ("app-api", "smtp-ca", pem),
+        ("app-api", "smtp-password", "correct horse\n"),
+    ] {
+        let output = volumes.keep(service, name, content);
+        assert!(output.status.success(), "{service}/{name}: {output:?}");
+        assert_eq!(volumes.read(service, name), content);
+        let metadata = volumes.secret(service, name).metadata().unwrap();
+        assert_eq!((metadata.permissions().mode() & 0o777, metadata.uid()), (0o400, 1000));
+    }
+    let before = volumes.all();
+    for (service, name, content, error) in [
+        ("app-api", "smtp-ca", "no certificate\n", "in PEM"),
+        ("app-api", "sso-private-key", "", "in PEM"),
+        ("app-api", "smtp-password", "", "is empty"),
+        ("app-api", "smtp-password", " \n", "is empty"),
+        ("router", "smtp-password", "correct horse\n", "no secret that an operator brings"),
+        ("app-api", "sso-secret", "correct horse\n", "app-api/smtp-ca"),
+    ] {
+        let output = volumes.keep(service, name, content);
+        assert_eq!(output.status.code(), Some(1), "{service}/{name}: {output:?}");
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(stderr.contains(error), "{error:?} is not in {stderr}");
+        assert_eq!(volumes.all(), before, "a refusal changes nothing");
+    }
 }
