@@ -97,15 +97,17 @@ impl Exchange for TenantExchange {
             }
             return Ok(());
         }
-        worker.counters.wrong_proof();
-        worker.reader.request_resync();
-        worker.leases.report_failed_lease(lease);
         let (tenant, id) = (lease.tenant, self.context.id.as_str());
-        tracing::error!(%tenant, request_id = id, "response without a valid proof rejected");
-        // How an edge refuses a token that it does not know.
-        let problem = match self.context.is_strict && proof.is_none() && head.status() == 404 {
-            true => responses::restart_needed(),
-            false => responses::wrong_proof(),
+        worker.reader.request_resync();
+        let problem = if self.context.is_strict && proof.is_none() && head.status() == 404 {
+            // How an edge refuses a token that it does not know. Any visitor can cause it, so the lease must stay.
+            tracing::info!(%tenant, request_id = id, "edge of an earlier release refused a request");
+            responses::restart_needed()
+        } else {
+            worker.counters.wrong_proof();
+            worker.leases.report_failed_lease(lease);
+            tracing::error!(%tenant, request_id = id, "response without a valid proof rejected");
+            responses::wrong_proof()
         };
         worker.counters.responded(problem.status);
         Err(responses::render(problem, id, self.context.format))

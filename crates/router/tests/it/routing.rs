@@ -125,6 +125,8 @@ fn a_request_that_an_earlier_edge_would_serve_wrongly_gets_503() {
         let route = protocol::routes::Route { requires_sign_in: required, ..acme.running() };
         control.feed.put(route);
         router.knows(control.feed.revision());
+        assert_eq!(router.get(host, "/").status, 200);
+        let leases = router.orchestrator().lease_requests().len();
         let refused = router.get(host, "/earlier-edge");
         assert_eq!(refused.status, status, "{required} {host}: {refused:?}");
         if status == 503 {
@@ -132,7 +134,10 @@ fn a_request_that_an_earlier_edge_would_serve_wrongly_gets_503() {
             assert!(refused.has("retry-after: 60"), "{refused:?}");
         }
         assert_eq!(router.get(host, "/").status, 200, "an edge that knows both names");
+        let leases_after = router.orchestrator().lease_requests().len();
+        assert_eq!(leases_after, leases, "a stranger's request costs nobody the lease");
     }
+    assert_eq!(router.metric("cial_router_wrong_proof_total"), "0");
 }
 
 #[test]
