@@ -9,7 +9,7 @@ use protocol::TenantId;
 use crate::busy::exchange;
 use crate::tenant_dirs::TenantDirs;
 
-/// The proxy answers from memory. A start waits this long at most.
+/// Bounds one call. An end of connections may take longer in the proxy, which goes on by itself.
 const CALL_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(crate) struct DatabaseProxy {
@@ -44,7 +44,7 @@ impl DatabaseProxy {
         let call = tokio::time::timeout(CALL_TIMEOUT, exchange(&socket, request.as_bytes())).await;
         let done = call.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).and_then(succeeded);
         if let Err(error) = done {
-            tracing::warn!(tenant = %id, call = target, %error, "database proxy did not follow");
+            tracing::warn!(tenant = %id, call = target, %error, "database proxy call failed");
         }
     }
 }

@@ -14,6 +14,8 @@ use protocol::spec::Spec;
 use protocol::{TenantId, inside};
 use service::{Secret, keys, sealed};
 
+use crate::tenants::state_dir::remove_if_present;
+
 /// The secrets that the per-tenant keys are derived from. They never leave this process.
 #[derive(Clone, Debug)]
 pub struct MasterKeys {
@@ -87,8 +89,9 @@ impl TenantDirs {
     }
 
     /// Must not be called while the container runs, because the container would keep the old
-    /// directories. `spec`: the spec as last applied; without it the program receives no variables and no database.
-    pub fn create(&self, id: TenantId, spec: Option<&Spec>) -> io::Result<()> {
+    /// directories. The program receives the variables and the database of `spec`.
+    pub fn create(&self, spec: &Spec) -> io::Result<()> {
+        let id = spec.id;
         let TenantPaths { ingress, secrets, database } = self.roots.of(id);
         remove(&ingress)?;
         remove(&secrets)?;
@@ -98,12 +101,12 @@ impl TenantDirs {
             Some(pem) => file(&secrets, inside::SSO_PUBLIC_KEY, pem.as_bytes())?,
             None => file(&secrets, inside::SSO_KEY, &keys::sso_key(&self.master_keys.sso, id))?,
         }
-        if let Some(text) = spec.and_then(|spec| spec.sealed_env.as_deref()) {
+        if let Some(text) = &spec.sealed_env {
             let key = keys::env_key(&self.master_keys.sso, id);
             let variables = sealed::open(&key, text).map_err(io::Error::other)?;
             file(&secrets, inside::APP_VARIABLES, &variables)?;
         }
-        match spec.and_then(|spec| spec.database_user.as_deref()) {
+        match &spec.database_user {
             Some(user) => {
                 let password = keys::tenant_database_password(&self.master_keys.sso, id);
                 file(
@@ -140,10 +143,6 @@ fn database_directory(path: &Path, user: &str) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         Ok(()) | Err(_) => {}
     }
-    match fs::remove_file(path.join(inside::DATABASE_ROLE)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
     file(path, inside::DATABASE_ROLE, user.as_bytes())
 }
 
@@ -159,9 +158,11 @@ fn directory(path: &Path, mode: u32) -> io::Result<()> {
     give(path)
 }
 
-/// Writes the file completely or not at all, so that a tenant never reads half a key.
+/// Replaces the file as a whole or not at all, so that nobody ever reads half a key. An unfinished file of an earlier
+/// start, which a kill or a full disk left, is removed first.
 fn file(directory: &Path, name: &str, content: &[u8]) -> io::Result<()> {
     let unfinished = directory.join(format!(".{name}"));
+    remove_if_present(&unfinished)?;
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o400).open(&unfinished)?;
     file.write_all(content)?;
     give(&unfinished)?;
@@ -229,7 +230,7 @@ mod tests {
     #[test]
     fn a_tenant_gets_its_own_keys_and_only_it_may_read_them() {
         let (tenant_dirs, id, _base) = tenant_dirs(None);
-        tenant_dirs.create(id, None).unwrap();
+        tenant_dirs.create(&spec(id)).unwrap();
         let secrets = tenant_dirs.roots.of(id).secrets;
         assert_eq!(names(&secrets), ["route-proof", "route-token", "sso-key"]);
         assert_eq!(mode(&secrets), 0o700);
@@ -244,7 +245,7 @@ mod tests {
     #[test]
     fn where_there_is_a_public_key_no_tenant_holds_a_key_to_sign_with() {
         let (tenant_dirs, id, _base) = tenant_dirs(Some("PEM"));
-        tenant_dirs.create(id, None).unwrap();
+        tenant_dirs.create(&spec(id)).unwrap();
         let secrets = tenant_dirs.roots.of(id).secrets;
         assert_eq!(names(&secrets), ["route-proof", "route-token", "sso-public.pem"]);
     }
@@ -253,21 +254,23 @@ mod tests {
     fn variables_are_decrypted_for_their_own_tenant_only() {
         let (tenant_dirs, id, _base) = tenant_dirs(None);
         let key = keys::env_key(&tenant_dirs.master_keys.sso, id);
-        let spec = Spec { sealed_env: Some(sealed::seal(&key, b"{}").unwrap()), ..spec(id) };
-        tenant_dirs.create(id, Some(&spec)).unwrap();
+        let plain = spec(id);
+        let spec = Spec { sealed_env: Some(sealed::seal(&key, b"{}").unwrap()), ..plain.clone() };
+        tenant_dirs.create(&spec).unwrap();
         let path = tenant_dirs.roots.of(id).secrets.join(inside::APP_VARIABLES);
         assert_eq!((fs::read(&path).unwrap(), mode(&path)), (b"{}".to_vec(), 0o400));
-        tenant_dirs.create(id, None).unwrap();
+        tenant_dirs.create(&plain).unwrap();
         assert!(!path.exists(), "nothing of an earlier start stays");
         let other = TenantId::new(uuid::Uuid::now_v7());
-        assert!(tenant_dirs.create(other, Some(&spec)).is_err());
+        assert!(tenant_dirs.create(&Spec { id: other, ..spec }).is_err());
     }
 
     #[test]
     fn the_database_of_an_app_is_a_url_for_its_tenant_and_a_role_for_the_proxy() {
         let (tenant_dirs, id, _base) = tenant_dirs(None);
-        let spec = Spec { database_user: Some("t_acme".to_owned()), ..spec(id) };
-        tenant_dirs.create(id, Some(&spec)).unwrap();
+        let plain = spec(id);
+        let spec = Spec { database_user: Some("t_acme".to_owned()), ..plain.clone() };
+        tenant_dirs.create(&spec).unwrap();
         let TenantPaths { secrets, database, .. } = tenant_dirs.roots.of(id);
         let url = secrets.join(inside::DATABASE_URL_FILE);
         let password = keys::tenant_database_password(&tenant_dirs.master_keys.sso, id);
@@ -278,18 +281,21 @@ mod tests {
         assert_eq!(fs::read(database.join(inside::DATABASE_ROLE)).unwrap(), b"t_acme");
 
         fs::write(database.join(inside::DATABASE_SOCKET), "").unwrap();
-        tenant_dirs.create(id, Some(&spec)).unwrap();
+        // A start that was killed, or that found the disk full, left it.
+        fs::write(database.join(format!(".{}", inside::DATABASE_ROLE)), "t_").unwrap();
+        tenant_dirs.create(&spec).unwrap();
         assert_eq!(names(&database), [inside::DATABASE_SOCKET, inside::DATABASE_ROLE]);
-        tenant_dirs.create(id, None).unwrap();
+        assert_eq!(fs::read(database.join(inside::DATABASE_ROLE)).unwrap(), b"t_acme");
+        tenant_dirs.create(&plain).unwrap();
         assert!(!database.exists() && !url.exists(), "an app that wants none any more");
     }
 
     #[test]
     fn made_anew_means_nothing_old_is_left_and_removing_twice_is_fine() {
         let (tenant_dirs, id, _base) = tenant_dirs(None);
-        tenant_dirs.create(id, None).unwrap();
+        tenant_dirs.create(&spec(id)).unwrap();
         fs::write(tenant_dirs.ingress_socket(id), "stale").unwrap();
-        tenant_dirs.create(id, None).unwrap();
+        tenant_dirs.create(&spec(id)).unwrap();
         assert!(!tenant_dirs.ingress_socket(id).exists());
         tenant_dirs.remove(id).unwrap();
         tenant_dirs.remove(id).unwrap();

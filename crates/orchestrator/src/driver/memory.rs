@@ -343,11 +343,8 @@ impl MemoryDriver {
         self.status_or_error(spec.id)
     }
 
-    async fn start_tenant(
-        &self,
-        id: TenantId,
-        sealed_env: Option<&str>,
-    ) -> Result<ContainerStatus, DriverError> {
+    async fn start_tenant(&self, spec: &Spec) -> Result<ContainerStatus, DriverError> {
+        let id = spec.id;
         let script = self.call(id).await?;
         if script.refuses_start {
             return Err(refused());
@@ -362,7 +359,7 @@ impl MemoryDriver {
             tenant.ready = false;
             tenant.started_at = Some(at);
             state.calls.push(format!("start {id}"));
-            state.sealed_env.insert(id, sealed_env.map(str::to_owned));
+            state.sealed_env.insert(id, spec.sealed_env.clone());
         }
         drop(state);
         if starts {
@@ -419,13 +416,8 @@ impl Driver for MemoryDriver {
         Box::pin(self.ensure_tenant(spec))
     }
 
-    fn start<'a>(
-        &'a self,
-        id: TenantId,
-        spec: Option<&'a Spec>,
-    ) -> DriverFuture<'a, ContainerStatus> {
-        let sealed_env = spec.and_then(|spec| spec.sealed_env.as_deref());
-        Box::pin(self.start_tenant(id, sealed_env))
+    fn start<'a>(&'a self, spec: &'a Spec) -> DriverFuture<'a, ContainerStatus> {
+        Box::pin(self.start_tenant(spec))
     }
 
     fn stop(&self, id: TenantId) -> DriverFuture<'_, ContainerStatus> {

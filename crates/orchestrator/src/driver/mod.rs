@@ -43,13 +43,8 @@ pub trait Driver: Send + Sync + 'static {
     /// is created again when it drifted from its spec, its image or the installation's settings.
     fn ensure<'a>(&'a self, spec: &'a Spec) -> DriverFuture<'a, ContainerStatus>;
     /// Starts the container and returns when the engine's start call has returned. Unpauses a
-    /// paused container. From this start on, the program receives the variables and the database of `spec`; `None` is a
-    /// tenant whose spec is not known, and it receives neither.
-    fn start<'a>(
-        &'a self,
-        id: TenantId,
-        spec: Option<&'a Spec>,
-    ) -> DriverFuture<'a, ContainerStatus>;
+    /// paused container. From this start on, the program receives the variables and the database of `spec`.
+    fn start<'a>(&'a self, spec: &'a Spec) -> DriverFuture<'a, ContainerStatus>;
     /// Stops the container with a signal; the engine kills it after [`STOP_TIMEOUT`].
     fn stop(&self, id: TenantId) -> DriverFuture<'_, ContainerStatus>;
     fn freeze(&self, id: TenantId) -> DriverFuture<'_, ContainerStatus>;

@@ -187,7 +187,7 @@ impl Turn<'_> {
     pub(crate) async fn start(&self, spec: &Spec) -> Result<(), DriverError> {
         self.operations.check_disk_limit(self.id)?;
         self.operations.store.on_event(self.id, ContainerEvent::StartRequested);
-        let status = self.operations.driver.start(self.id, Some(spec)).await?;
+        let status = self.operations.driver.start(spec).await?;
         self.operations.store.on_started(self.id, status);
         Ok(())
     }

@@ -48,7 +48,7 @@ pub struct PersistedState {
     pub last_wake: Option<LastWake>,
 }
 
-/// What the control plane requested of a tenant.
+/// The spec and the ended sessions that the control plane requested of a tenant.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RequestedState {
@@ -221,7 +221,8 @@ fn replace(
     written
 }
 
-fn remove_if_present(path: &Path) -> io::Result<()> {
+/// Removes a file. Succeeds when none exists.
+pub(crate) fn remove_if_present(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         Ok(()) | Err(_) => Ok(()),

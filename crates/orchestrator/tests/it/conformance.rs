@@ -35,7 +35,7 @@ impl Harness<'_> {
 
     async fn start(&self, spec: &Spec) {
         let start = async || {
-            self.driver.start(spec.id, None).await.unwrap();
+            self.driver.start(spec).await.unwrap();
         };
         self.until_ready(spec, start).await;
     }
@@ -154,7 +154,7 @@ async fn a_start_is_idempotent_and_reported_ready(harness: &Harness<'_>) {
     let created = harness.driver.ensure(&spec).await.unwrap();
     harness
         .until_ready(&spec, async || {
-            let started = harness.driver.start(spec.id, None).await.unwrap();
+            let started = harness.driver.start(&spec).await.unwrap();
             assert_eq!(
                 (started.run, started.container),
                 (RunState::Running, created.container.clone())
@@ -162,7 +162,7 @@ async fn a_start_is_idempotent_and_reported_ready(harness: &Harness<'_>) {
             assert!(started.started_at.is_some());
         })
         .await;
-    let again = harness.driver.start(spec.id, None).await.unwrap();
+    let again = harness.driver.start(&spec).await.unwrap();
     assert!(again.ready && again.upstream.is_some(), "{again:?}");
     let kept = harness.driver.ensure(&spec).await.unwrap();
     assert_eq!((kept.run, kept.container), (RunState::Running, created.container));
@@ -173,7 +173,7 @@ async fn a_tenant_that_never_responds_is_never_ready(harness: &Harness<'_>) {
     for spec in [&mute, &other] {
         harness.driver.ensure(spec).await.unwrap();
     }
-    harness.driver.start(mute.id, None).await.unwrap();
+    harness.driver.start(&mute).await.unwrap();
     // The other tenant is the clock: it starts later and is reported ready.
     harness.start(&other).await;
     let seen = harness.driver.inspect(mute.id).await.unwrap().unwrap();
@@ -212,7 +212,7 @@ async fn a_frozen_tenant_thaws_stops_and_starts(harness: &Harness<'_>) {
         assert!(thawed.run == RunState::Running && thawed.ready, "{thawed:?}");
     }
     harness.driver.freeze(spec.id).await.unwrap();
-    assert_eq!(harness.driver.start(spec.id, None).await.unwrap().run, RunState::Running);
+    assert_eq!(harness.driver.start(&spec).await.unwrap().run, RunState::Running);
     harness.driver.freeze(spec.id).await.unwrap();
     assert!(matches!(harness.driver.stop(spec.id).await.unwrap().run, RunState::Exited(_)));
 }
@@ -221,7 +221,7 @@ async fn an_exit_is_reported_with_its_code(harness: &Harness<'_>) {
     let spec = harness.spec("exits");
     let created = harness.driver.ensure(&spec).await.unwrap();
     let start = async || {
-        harness.driver.start(spec.id, None).await.unwrap();
+        harness.driver.start(&spec).await.unwrap();
     };
     let fits = |s: &EngineEvent| matches!(s, EngineEvent::Died { id, .. } if *id == spec.id);
     let EngineEvent::Died { container, exit, .. } = harness.until(start, fits).await else {
@@ -233,7 +233,7 @@ async fn an_exit_is_reported_with_its_code(harness: &Harness<'_>) {
 async fn a_remove_leaves_nothing_and_is_idempotent(harness: &Harness<'_>) {
     let spec = harness.spec("");
     harness.driver.ensure(&spec).await.unwrap();
-    harness.driver.start(spec.id, None).await.unwrap();
+    harness.driver.start(&spec).await.unwrap();
     for _ in 0..2 {
         harness.driver.remove(spec.id).await.unwrap();
         assert_eq!(harness.driver.inspect(spec.id).await.unwrap(), None);
@@ -244,7 +244,7 @@ async fn a_remove_leaves_nothing_and_is_idempotent(harness: &Harness<'_>) {
 async fn a_new_generation_is_a_new_container(harness: &Harness<'_>) {
     let spec = harness.spec("");
     let old = harness.driver.ensure(&spec).await.unwrap();
-    harness.driver.start(spec.id, None).await.unwrap();
+    harness.driver.start(&spec).await.unwrap();
     let next = Spec { generation: 2, ..spec };
     let new = harness.driver.ensure(&next).await.unwrap();
     assert_eq!((new.run.clone(), new.generation), (RunState::Created, 2));
@@ -253,11 +253,12 @@ async fn a_new_generation_is_a_new_container(harness: &Harness<'_>) {
 }
 
 async fn calls_for_an_unknown_tenant_are_refused_with_a_code(harness: &Harness<'_>) {
-    let unknown = harness.spec("").id;
+    let spec = harness.spec("");
+    let unknown = spec.id;
     let driver = &harness.driver;
     assert_eq!(driver.inspect(unknown).await.unwrap(), None);
     let refusals = [
-        driver.start(unknown, None).await.unwrap_err(),
+        driver.start(&spec).await.unwrap_err(),
         driver.stop(unknown).await.unwrap_err(),
         driver.freeze(unknown).await.unwrap_err(),
         driver.thaw(unknown).await.unwrap_err(),

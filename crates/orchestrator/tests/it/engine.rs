@@ -72,7 +72,7 @@ async fn secrets_are_in_files_only() {
     with_install(async |install| {
         let (spec, driver) = (spec("acme", ""), install.driver());
         driver.ensure(&spec).await.unwrap();
-        driver.start(spec.id, None).await.unwrap();
+        driver.start(&spec).await.unwrap();
         let secrets = install.base.join("secrets").join(spec.id.to_string());
         let token = std::fs::read_to_string(secrets.join("route-token")).unwrap();
         let seen = install.client.inspect_container(&spec.id.container(), None).await.unwrap();
@@ -165,7 +165,7 @@ async fn an_interrupted_create_is_adopted() {
             let first = install.driver();
             let making = async {
                 first.ensure(&spec).await.unwrap();
-                first.start(spec.id, None).await.unwrap();
+                first.start(&spec).await.unwrap();
                 // The test cuts the call off here or earlier.
                 std::future::pending::<()>().await;
             };
@@ -465,7 +465,7 @@ async fn below_the_reserve_no_new_tenant_is_created_and_existing_ones_are_kept()
 
         install.remove_container_by_hand(&old.id.container()).await;
         full.ensure(&old).await.unwrap();
-        full.start(old.id, None).await.unwrap();
+        full.start(&old).await.unwrap();
         let disk = full.capacity().await.unwrap().disk.unwrap();
         assert!(disk.free_bytes < disk.total_bytes && disk.reserve_bytes == u64::MAX, "{disk:?}");
     })
@@ -567,7 +567,7 @@ async fn objects_of_others_are_never_touched() {
         let theirs = install.client.create_container(Some(named), body).await.unwrap().id;
 
         assert_eq!(driver.ensure(&spec).await.unwrap_err().code, DriverErrorCode::NameTaken);
-        assert_eq!(driver.start(spec.id, None).await.unwrap_err().code, DriverErrorCode::NameTaken);
+        assert_eq!(driver.start(&spec).await.unwrap_err().code, DriverErrorCode::NameTaken);
         assert_eq!(driver.inspect(spec.id).await.unwrap(), None);
         driver.remove(spec.id).await.unwrap();
         assert!(install.client.inspect_container(&theirs, None).await.is_ok());
@@ -590,7 +590,7 @@ async fn a_delete_removes_leftovers_of_every_kind() {
     with_install(async |install| {
         let (spec, driver) = (spec("acme", ""), install.driver());
         driver.ensure(&spec).await.unwrap();
-        driver.start(spec.id, None).await.unwrap();
+        driver.start(&spec).await.unwrap();
         // A stranger's container in its network blocks the removal.
         let guest = ContainerCreateBody {
             image: Some(install.image.clone()),

@@ -214,7 +214,7 @@ impl DockerDriver {
     ) -> Result<Option<String>, DriverError> {
         let paths = self.engine_side_dirs().await?.of(spec.id);
         // The engine requires that the sources of binds exist at this point.
-        self.create_dirs(spec.id, Some(spec)).await?;
+        self.create_dirs(spec).await?;
         let named = CreateContainerOptionsBuilder::default().name(&spec.id.container()).build();
         let body = self.template.container(spec, &paths, image);
         let made =
@@ -228,9 +228,10 @@ impl DockerDriver {
     }
 
     /// Creates the directories of a container that does not run.
-    async fn create_dirs(&self, id: TenantId, spec: Option<&Spec>) -> Result<(), DriverError> {
+    async fn create_dirs(&self, spec: &Spec) -> Result<(), DriverError> {
+        let id = spec.id;
         let had_database = self.database_proxy.serves(id);
-        self.tenant_dirs.create(id, spec).map_err(|e| disk_error(&e))?;
+        self.tenant_dirs.create(spec).map_err(|e| disk_error(&e))?;
         if had_database || self.database_proxy.serves(id) {
             self.database_proxy.follow_directory(id).await;
         }
@@ -248,9 +249,9 @@ impl DockerDriver {
 
     pub(super) async fn start_container(
         &self,
-        id: TenantId,
-        spec: Option<&Spec>,
+        spec: &Spec,
     ) -> Result<ContainerStatus, DriverError> {
+        let id = spec.id;
         let client = self.engine.client().await?;
         let (name, before) = self.inspect_owned(&client, id).await?;
         match before.run {
@@ -261,7 +262,7 @@ impl DockerDriver {
             }
             RunState::Created | RunState::Exited(_) => {}
         }
-        self.create_dirs(id, spec).await?;
+        self.create_dirs(spec).await?;
         self.probes.expect_start(id, &before.container).map_err(|e| disk_error(&e))?;
         if let Err(error) = self.start_with_free_port(&client, &name).await {
             self.probes.close(id);

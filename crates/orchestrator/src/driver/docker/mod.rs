@@ -185,12 +185,8 @@ impl Driver for DockerDriver {
         Box::pin(self.ensure_container(spec))
     }
 
-    fn start<'a>(
-        &'a self,
-        id: TenantId,
-        spec: Option<&'a Spec>,
-    ) -> DriverFuture<'a, ContainerStatus> {
-        Box::pin(self.start_container(id, spec))
+    fn start<'a>(&'a self, spec: &'a Spec) -> DriverFuture<'a, ContainerStatus> {
+        Box::pin(self.start_container(spec))
     }
 
     fn stop(&self, id: TenantId) -> DriverFuture<'_, ContainerStatus> {
