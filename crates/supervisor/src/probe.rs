@@ -16,7 +16,7 @@ use protocol::inside::link;
 
 /// The time between two attempts.
 const RETRY_DELAY: Duration = Duration::from_millis(25);
-/// So many failed attempts are followed by a look at the ports that do listen: about every three seconds.
+/// The number of failed attempts before each look at the listening ports: about every three seconds.
 const ATTEMPTS_PER_REPORT: u32 = 120;
 /// Limits one connect, write or read.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -28,15 +28,15 @@ pub fn run(arguments: &[String]) -> ExitCode {
     let Some(port) = port else { return ExitCode::FAILURE };
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let path = arguments.get(1).map(String::as_str);
-    let (mut attempts, mut reported) = (0_u32, None);
+    let (mut attempts, mut reported) = (0_u32, None::<BTreeSet<u16>>);
     while !is_ready(address, path) {
         std::thread::sleep(RETRY_DELAY);
         attempts = attempts.wrapping_add(1);
         if attempts.is_multiple_of(ATTEMPTS_PER_REPORT) {
-            let ports = Some(listening_ports());
-            if ports != reported {
-                report(ports.as_ref());
-                reported = ports;
+            let ports = listening_ports();
+            if reported.as_ref() != Some(&ports) {
+                report(&ports);
+                reported = Some(ports);
             }
         }
     }
@@ -46,13 +46,23 @@ pub fn run(arguments: &[String]) -> ExitCode {
     }
 }
 
-/// Sends PID 1 the ports; as many as a message takes.
-fn report(ports: Option<&BTreeSet<u16>>) {
-    let words: Vec<_> = ports.into_iter().flatten().map(u16::to_string).collect();
-    let mut message = format!("{}{}", link::LISTENS, words.join(","));
-    message.truncate(link::MAX_BYTES);
-    // PID 1 has ended: nobody needs the report.
+/// Sends PID 1 the ports.
+fn report(ports: &BTreeSet<u16>) {
+    let message = report_message(ports);
+    // An error means that PID 1 has ended: nobody needs the report.
     let _ = send(io::stdin().as_raw_fd(), message.as_bytes(), MsgFlags::empty());
+}
+
+/// Lists as many ports as a message takes, the lowest first. A port that was cut off would read as another port.
+fn report_message(ports: &BTreeSet<u16>) -> String {
+    let words: Vec<_> = ports.iter().map(u16::to_string).collect();
+    let mut message = format!("{}{}", link::LISTENS, words.join(","));
+    // One byte more than the bound: a comma there follows a whole port.
+    if let Some(head) = message.get(..=link::MAX_BYTES) {
+        let end = head.rfind(',').unwrap_or(link::LISTENS.len());
+        message.truncate(end);
+    }
+    message
 }
 
 /// The ports on which processes of this user listen.
@@ -158,6 +168,21 @@ mod tests {
         assert_eq!(listening_ports_of("", 1001), BTreeSet::new());
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         assert!(listening_ports().contains(&listener.local_addr().unwrap().port()));
+    }
+
+    #[test]
+    fn a_report_lists_whole_ports_only() {
+        assert_eq!(report_message(&BTreeSet::new()), "listens ");
+        assert_eq!(report_message(&BTreeSet::from([8080, 80])), "listens 80,8080");
+        for first in [1, 90, 1000, 9990, 10_000] {
+            let ports: BTreeSet<u16> = (first..first + 100).collect();
+            let message = report_message(&ports);
+            let listed = message.strip_prefix(link::LISTENS).unwrap();
+            let listed: Vec<u16> = listed.split(',').map(|port| port.parse().unwrap()).collect();
+            assert!(listed.iter().eq(ports.iter().take(listed.len())), "{message}");
+            let unused = link::MAX_BYTES.checked_sub(message.len()).unwrap();
+            assert!(unused < ",65535".len(), "{message}");
+        }
     }
 
     #[test]

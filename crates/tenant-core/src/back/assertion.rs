@@ -37,7 +37,7 @@ pub(super) struct Assertions {
     issued: Mutex<HashMap<Subject, Issued>>,
 }
 
-/// What an assertion says about a person: a change of any part makes another assertion.
+/// The claims about a person: a change of any part makes another assertion.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Subject {
     sub: String,
