@@ -64,10 +64,10 @@ struct Claims<'a> {
 }
 
 impl Assertions {
-    /// Reads the tenant's key, or makes one.
+    /// Reads the tenant's key, or makes one where there is none that can be used.
     ///
     /// # Errors
-    /// The key cannot be read, made or kept.
+    /// No key can be made.
     pub(super) fn open(dir: &Path, tenant: &str) -> io::Result<Self> {
         let key = EncodingKey::from_ec_der(&read_or_make_key(dir)?);
         let mut public = Jwk::from_encoding_key(&key, ALGORITHM).map_err(io::Error::other)?;
@@ -121,25 +121,29 @@ impl Assertions {
 }
 
 fn read_or_make_key(dir: &Path) -> io::Result<Vec<u8>> {
-    let path = dir.join(FILE);
-    match fs::read(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => make_key(dir, &path),
-        read => read,
+    if let Ok(key) = fs::read(dir.join(FILE))
+        && EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &key).is_ok()
+    {
+        return Ok(key);
     }
+    let made = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new());
+    let key = made.map_err(|_| io::Error::other("no key could be made"))?;
+    // A full disk must not keep the tenant from starting: its next start has another key.
+    if let Err(error) = keep_key(dir, key.as_ref()) {
+        eprintln!("assertion key not kept: error={error}");
+    }
+    Ok(key.as_ref().to_vec())
 }
 
-/// Keeps a new key as PKCS #8. A crash leaves no key or the whole key.
-fn make_key(dir: &Path, path: &Path) -> io::Result<Vec<u8>> {
-    let pair = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new());
-    let key = pair.map_err(|_| io::Error::other("no key could be made"))?;
+/// Writes the key as PKCS #8. A crash leaves no key or the whole key.
+fn keep_key(dir: &Path, key: &[u8]) -> io::Result<()> {
     let fresh = dir.join(format!("{FILE}.new"));
     let mut options = OpenOptions::new();
     let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
-    file.write_all(key.as_ref())?;
+    file.write_all(key)?;
     file.sync_all()?;
-    fs::rename(&fresh, path)?;
-    File::open(dir)?.sync_all()?;
-    Ok(key.as_ref().to_vec())
+    fs::rename(&fresh, dir.join(FILE))?;
+    File::open(dir)?.sync_all()
 }
 
 #[cfg(test)]
@@ -210,6 +214,18 @@ mod tests {
         assert_ne!(issue(MemberRole::Member, NOW + REUSE), first);
         assert_ne!(issue(MemberRole::Member, NOW - 1), first, "the clock was set back");
         assert_eq!(assertions.issued.lock().unwrap().len(), 1, "the table holds fresh ones only");
+    }
+
+    #[test]
+    fn neither_a_damaged_key_nor_a_full_disk_keeps_the_tenant_from_starting() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(FILE), "half a k").unwrap();
+        let assertions = Assertions::open(dir.path(), "acme").unwrap();
+        let assertion = assertions.issue(&session(MemberRole::Admin), NOW).unwrap();
+        let again = Assertions::open(dir.path(), "acme").unwrap();
+        assert!(check(&again, &assertion, "acme").is_some(), "the damaged key was replaced");
+        let nowhere = Assertions::open(&dir.path().join("missing"), "acme").unwrap();
+        assert!(nowhere.issue(&session(MemberRole::Admin), NOW).is_ok());
     }
 
     #[test]
