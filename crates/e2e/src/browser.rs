@@ -174,6 +174,18 @@ impl Browser {
         Ok(())
     }
 
+    /// Lays pages out as on a screen of this width, in CSS pixels; `None` ends that.
+    pub async fn emulate_width(&self, width: Option<u32>) -> anyhow::Result<()> {
+        let screen =
+            json!({ "width": width, "height": 844, "deviceScaleFactor": 1, "mobile": false });
+        let (command, params) = match width {
+            Some(_) => ("Emulation.setDeviceMetricsOverride", screen),
+            None => ("Emulation.clearDeviceMetricsOverride", json!({})),
+        };
+        self.web.cdp().send_raw(command, params).await?;
+        Ok(())
+    }
+
     /// Waits until the page no longer shows this text.
     pub async fn hides(&self, text: &str) -> anyhow::Result<()> {
         let path = format!("//body[not(contains(normalize-space(.), {}))]", quoted(text));

@@ -36,6 +36,16 @@ pub fn cial(words: &[&str], key: Option<&str>) -> Result<Printed> {
     })
 }
 
+/// The errors of a command that must fail.
+///
+/// # Errors
+/// It does not.
+pub fn fails(words: &[&str], key: Option<&str>) -> Result<String> {
+    let Printed { code, stdout, stderr } = cial(words, key)?;
+    ensure!(code == Some(1), "cial {}: {code:?}\n{stdout}{stderr}", words.join(" "));
+    Ok(stderr)
+}
+
 /// The standard output of a command that must succeed.
 ///
 /// # Errors

@@ -7,6 +7,8 @@ pub mod axe;
 pub mod browser;
 pub mod checks;
 pub mod command_line;
+#[cfg(feature = "installation")]
+pub mod kill;
 #[cfg(feature = "engine")]
 pub mod leaks;
 #[cfg(feature = "engine")]

@@ -3,7 +3,7 @@
 use e2e::{Axe, Browser};
 use testkit::Installation;
 
-use crate::{hostile_app, sleeping_tenant};
+use crate::{hostile_app, narrow_screen, orchestrator_away, sleeping_tenant};
 
 pub(crate) const EMAIL: &str = "owner@example.com";
 pub(crate) const PASSWORD: &str = "a long enough pass phrase";
@@ -42,6 +42,7 @@ async fn an_owner_signs_up_creates_a_tenant_and_lands_inside_it() -> anyhow::Res
         browser.open(&installation.admin(path)).await?;
         axe.accepts(&browser, page).await?;
     }
+    narrow_screen::cuts_no_choice(&browser, &installation).await?;
     browser.open(&installation.admin("/admin/tenants/acme")).await?;
     browser.press("Open").await?;
     browser.shows("Tenant acme · signed in as").await?;
@@ -56,6 +57,9 @@ async fn an_owner_signs_up_creates_a_tenant_and_lands_inside_it() -> anyhow::Res
     browser.shows("Platform · Tenant acme").await?;
 
     sleeping_tenant::wakes_for_a_visit(&browser, (&installation, &axe), &tenant).await?;
+    let page = installation.admin("/admin/tenants/acme");
+    browser.shows_after_reloads(&page, "Asleep for").await?;
+    orchestrator_away::keeps_no_token_in_the_address(&browser, &installation, &tenant).await?;
 
     browser.open(&installation.admin("/admin")).await?;
     browser.press("Sign out").await?;
@@ -70,7 +74,8 @@ async fn an_owner_signs_up_creates_a_tenant_and_lands_inside_it() -> anyhow::Res
     let noted = "Failed to load resource: the server responded with a status of";
     let form = format!("/admin/tenants/new - {noted} 422");
     let waiting = format!("/?kept=1 - {noted} 503");
-    browser.finish(&[&form, &waiting]).await?;
+    let asleep = format!("/ - {noted} 503");
+    browser.finish(&[&form, &waiting, &asleep]).await?;
 
     hostile_app::does_nothing_at_the_core(&installation).await
 }

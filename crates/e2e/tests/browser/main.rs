@@ -3,4 +3,6 @@
 
 mod first_owner;
 mod hostile_app;
+mod narrow_screen;
+mod orchestrator_away;
 mod sleeping_tenant;

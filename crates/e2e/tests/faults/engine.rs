@@ -6,8 +6,6 @@ use bollard::errors::Error;
 use bollard::models::ContainerState;
 use bollard::query_parameters::{StartContainerOptions, StopContainerOptionsBuilder};
 use e2e::session::{Session, TIMEOUT};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use testkit::engine::{
     STOP_GRACE_SECONDS, container_of_service, containers_of_tenant, tenant_objects,
 };
@@ -111,12 +109,4 @@ impl Fixture {
     async fn state(&self, id: &str) -> Result<ContainerState> {
         Ok(self.docker.inspect_container(id, None).await?.state.unwrap_or_default())
     }
-}
-
-/// Kills by the kernel and not by the engine, which would count the kill as a stop by hand and
-/// restart nothing.
-pub(crate) fn sigkill(pid: i64) -> Result<()> {
-    let pid = Pid::from_raw(i32::try_from(pid)?);
-    let killed = kill(pid, Signal::SIGKILL);
-    killed.with_context(|| format!("cannot kill {pid}: be root, on the engine's own machine"))
 }

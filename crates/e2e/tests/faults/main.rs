@@ -14,9 +14,10 @@ use anyhow::{Context as _, Result, ensure};
 use bollard::query_parameters::{
     KillContainerOptions, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
 };
+use e2e::kill::sigkill;
 use e2e::session::{Session, TIMEOUT};
 use e2e::{Checks, xtask};
-use engine::{Fixture, sigkill};
+use engine::Fixture;
 use futures_util::future::try_join_all;
 use serde_json::json;
 use testkit::engine::{label_filters, remove_volumes};

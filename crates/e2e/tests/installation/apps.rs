@@ -1,13 +1,14 @@
 //! A tenant runs a program that knows nothing of the platform, by the commands that docs/apps.md shows.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use base64::Engine as _;
 use e2e::command_line::succeed;
 use e2e::session::{Session, until};
 use e2e::{AppImages, Checks};
-use serde_json::json;
+use serde_json::{Value, json};
 use testkit::Installation;
 
-const PROGRAM: &str = include_str!("notes.rs");
+pub(crate) const PROGRAM: &str = include_str!("notes.rs");
 
 #[tokio::test]
 async fn a_tenant_runs_the_program_of_an_image_and_moves_between_releases() -> Result<()> {
@@ -30,6 +31,14 @@ async fn a_tenant_runs_the_program_of_an_image_and_moves_between_releases() -> R
     let page = session.guest.get("/").await?;
     let known = "notes two as 1001 for owner@example.com, visit 2";
     checks.equal("its program knows who visits it", known, &page.body);
+
+    let assertion = session.guest.get("/assertion").await?.body;
+    let header = assertion.split('.').next().unwrap_or_default();
+    let header = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(header)?;
+    let header: Value = serde_json::from_slice(&header).context(assertion)?;
+    let keys = session.guest.get("/.cial/api/jwks.json").await?.json();
+    checks.equal("its program receives an assertion", "\"ES256\"", &header["alg"]);
+    checks.equal("signed with the tenant's published key", &header["kid"], &keys["keys"][0]["kid"]);
 
     succeed(&["tenants", "set-release", "notes-acme", "v1"], None)?;
     let guest = &mut session.guest;

