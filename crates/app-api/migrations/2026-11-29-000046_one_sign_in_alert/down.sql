@@ -1,1 +1,2 @@
-DROP INDEX mails_one_sign_in;
+CREATE UNIQUE INDEX mails_one_reset ON mails (recipient) WHERE kind = 'password_reset';
+DROP INDEX mails_one_waiting;

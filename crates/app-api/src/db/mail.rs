@@ -26,16 +26,16 @@ pub struct NewMail {
 }
 
 /// Inserts a mail. A password reset of the same recipient that waits for a later attempt is due at once instead, as if it
-/// were new; one that is being sent, or due within [`CLAIM_LIFETIME`], stays as it is.
+/// were new; one that is being sent, or due within [`CLAIM_LIFETIME`], stays as it is. So does a waiting alert of a sign-in.
 pub async fn insert(conn: &mut Conn, mail: &NewMail) -> QueryResult<usize> {
     // A claim made until now ends before this.
     let unclaimed_after = mail.next_attempt_at + CLAIM_LIFETIME;
     diesel::sql_query(
         "INSERT INTO mails (id, kind, recipient, content, next_attempt_at, expires_at) \
          VALUES ($1, $2, $3, $4, $5, $6) \
-         ON CONFLICT (recipient) WHERE kind = 'password_reset' DO UPDATE SET attempts = 0, \
+         ON CONFLICT (recipient, kind) WHERE kind IN ('password_reset', 'sign_in') DO UPDATE SET attempts = 0, \
              next_attempt_at = excluded.next_attempt_at, expires_at = excluded.expires_at \
-             WHERE mails.next_attempt_at > $7",
+             WHERE mails.kind = 'password_reset' AND mails.next_attempt_at > $7",
     )
     .bind::<SqlUuid, _>(mail.id)
     .bind::<Text, _>(mail.kind)
