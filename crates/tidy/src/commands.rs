@@ -45,6 +45,7 @@ const SHOWN: &[&str] = &[
     "docker build --tag pages:1 examples/static-site",
     // For people: CI cannot judge these.
     "cargo xtask bench",
+    "cargo xtask bench auth",
     "cargo xtask bench create",
     "cargo xtask bench create --explain",
     "cargo xtask bench density",

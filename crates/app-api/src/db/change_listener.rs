@@ -75,6 +75,7 @@ struct Hints {
     spent_until: Instant,
 }
 
+#[expect(clippy::disallowed_methods, reason = "the listener spaces its own hints")]
 impl Hints {
     fn new(receiver: mpsc::Receiver<Hint>) -> Self {
         Self { receiver, spent_until: Instant::now() }
@@ -90,6 +91,7 @@ impl Hints {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "the clock is paused")]
 mod tests {
     use tokio::time::sleep;
 

@@ -93,6 +93,7 @@ async fn a_row_changed_by_hand_reaches_the_router() {
 
 /// Each role of the server may notify, as often as it likes.
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::disallowed_methods, reason = "the bound on reads is one on real time")]
 async fn many_notifications_lead_to_few_reads_until_the_connection_ends() {
     let database = TestDatabase::new().await;
     let of_app = Database::new(&database.url, None).unwrap();
