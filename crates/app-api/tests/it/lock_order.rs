@@ -2,11 +2,11 @@
 
 use axum::http::Method;
 use diesel_async::{AsyncPgConnection, RunQueryDsl as _};
-use serde_json::{Value, json};
+use serde_json::json;
 use testkit::eventually;
 
 use crate::harness::{FakeOrchestrator, Server, TEST_TIMEOUT, TestResponse, acme};
-use crate::second_factor::{AuthenticatorApp, FACTOR, proof};
+use crate::second_factor::{AuthenticatorApp, FACTOR, password, proof};
 
 async fn execute(conn: &mut AsyncPgConnection, text: &str) {
     diesel::sql_query(text).execute(conn).await.unwrap();
@@ -156,8 +156,8 @@ async fn change_a_second_factor_during_a_deletion(
 async fn changes_of_a_second_factor_lock_the_account_first() {
     let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
     let mia = server.sign_in_as("mia", "viewer", &[]).await;
-    assert_eq!(mia.post(FACTOR, Value::Null).await.status, 201);
-    let begin = mia.post(FACTOR, Value::Null);
+    assert_eq!(mia.post(FACTOR, password()).await.status, 201);
+    let begin = mia.post(FACTOR, password());
     let begun = change_a_second_factor_during_a_deletion(&server, begin).await;
     assert_eq!(begun.status, 201, "{}", begun.text());
     let app = AuthenticatorApp::scan(begun.json()["url"].as_str().unwrap());

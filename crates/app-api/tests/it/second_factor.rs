@@ -32,7 +32,7 @@ pub(crate) fn proof(code: &str) -> Value {
     json!({ "password": PASSWORD, "code": code })
 }
 
-fn password() -> Value {
+pub(crate) fn password() -> Value {
     json!({ "password": PASSWORD })
 }
 
