@@ -152,7 +152,9 @@ fn failure(slug: &str, rollout: &Value) -> CliError {
     if let Some(reason) = rollout["reason"].as_str() {
         error = error.because(reason.trim_end_matches('.'));
     }
-    if let Some(line) = rollout["log"].as_str().and_then(|log| log.lines().last()) {
+    // The supervisor's lines after it say no more than that the program ended.
+    let is_own = |line: &&str| !line.starts_with("[supervisor]");
+    if let Some(line) = rollout["log"].as_str().and_then(|log| log.lines().rfind(is_own)) {
         error = error.because(format!("the last line of its log is {line:?}"));
     }
     error.next(format!("look at it: cial apps rollout status {slug} --output json"))

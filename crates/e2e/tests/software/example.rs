@@ -6,6 +6,7 @@ use std::process::{self, Command};
 
 use anyhow::{Context as _, Result, ensure};
 use e2e::Browser;
+use e2e::app_images::copy_without_labels;
 use e2e::command_line::succeed;
 use e2e::session::{EMAIL, PASSWORD, Session};
 use serde_json::json;
@@ -29,9 +30,7 @@ impl Example {
     pub(crate) fn copy(name: &str, app: &'static str) -> Result<Self> {
         let base = format!("cial-e2e-{app}-base:{}", process::id());
         let example = Self { app, folder: TempDir::new(name)?, base, images: Vec::new() };
-        let unlabelled = "id=$(docker create \"$0\") && docker export \"$id\" | docker import - \"$1\" && docker rm \"$id\"";
-        let labelled = required("CIAL_E2E_BASE_IMAGE")?;
-        run(Command::new("sh").args(["-c", unlabelled, &labelled, &example.base]))?;
+        copy_without_labels(&required("CIAL_E2E_BASE_IMAGE")?, &example.base)?;
         let folder = example.folder.path();
         run(Command::new("cp").arg("-R").arg(source(name).join(".")).arg(folder))?;
         if folder.join("requirements.txt").exists() {
