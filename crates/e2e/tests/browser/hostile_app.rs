@@ -78,7 +78,8 @@ async fn create_tenant(
     let tenant = json!({ "slug": SLUG, "name": SLUG, "app": SLUG });
     browser.fetch("POST", "/v1/tenants", &tenant).await?;
     let page = installation.admin(&format!("/admin/tenants/{SLUG}"));
-    browser.shows_after_reloads(&page, "running").await
+    browser.open(&page).await?;
+    browser.shows("running").await
 }
 
 /// Signs in at a site, by the session at the admin.
