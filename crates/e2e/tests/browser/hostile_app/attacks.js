@@ -9,8 +9,10 @@ const next = (source, ...events) => new Promise((resolve) => {
   for (const name of events) source.addEventListener(name, (event) => resolve(event), { once: true });
 });
 
+const pause = () => new Promise((resolve) => setTimeout(resolve, 50));
+
 const until = async (isTrue) => {
-  while (!isTrue()) await new Promise((resolve) => setTimeout(resolve, 50));
+  while (!isTrue()) await pause();
 };
 
 const insert = (kind, properties) => {
@@ -82,6 +84,8 @@ const attacks = {
   async window(target) {
     const opened = open(`${target}/.cial`);
     const seen = await documentIn(opened);
+    // A window that left for another group of pages reads as closed a moment after its document is out of reach.
+    for (let polls = 0; !seen && !opened.closed && polls < 100; polls += 1) await pause();
     const obtained = whoIn(seen?.body?.innerText ?? '') ?? (opened.closed ? null : 'a window');
     opened.close();
     return obtained;
