@@ -14,7 +14,7 @@ pub(crate) fn follow(terminal: &mut Terminal<'_>, installation: &Installation) -
     ensure!(commands.contains(&installation.name), "the tutorial no longer selects the profile");
     // Each command is shown, so that a failure names it.
     let output = terminal.script("docs/tutorial.md", &format!("set -eux\n{commands}"))?;
-    for shown in ["Tenant globex", "not_signed_in", "signed in as Bob", "invitation.accept"] {
+    for shown in ["Tenant globex", "not_signed_in", "(bob@example.com)", "invitation.accept"] {
         output.contains(shown)?;
     }
     Ok(())
