@@ -2,7 +2,6 @@
 //! owner.
 
 mod first_owner;
-mod hostile_app;
 mod narrow_screen;
 mod orchestrator_away;
 mod sleeping_tenant;
