@@ -315,7 +315,7 @@ fn read_trusted(
     }
 }
 
-/// Nobody but this machine may reach an admin that asks for no password.
+/// Refuses the development profile on an address that other machines reach: its sign-in asks for no password.
 fn read_dev_login(
     vars: &mut SettingsReader<'_>,
     listen: Option<SocketAddr>,

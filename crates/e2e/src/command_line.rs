@@ -36,20 +36,20 @@ pub fn cial(words: &[&str], key: Option<&str>) -> Result<Printed> {
     })
 }
 
-/// The errors of a command that must fail.
+/// Returns the standard error of a command that must fail.
 ///
 /// # Errors
-/// It does not.
+/// The command succeeds or cannot be run.
 pub fn fails(words: &[&str], key: Option<&str>) -> Result<String> {
     let Printed { code, stdout, stderr } = cial(words, key)?;
     ensure!(code == Some(1), "cial {}: {code:?}\n{stdout}{stderr}", words.join(" "));
     Ok(stderr)
 }
 
-/// The standard output of a command that must succeed.
+/// Returns the standard output of a command that must succeed.
 ///
 /// # Errors
-/// It does not.
+/// The command fails or cannot be run.
 pub fn succeed(words: &[&str], key: Option<&str>) -> Result<String> {
     let printed = cial(words, key)?;
     let Printed { code, stdout, stderr } = &printed;

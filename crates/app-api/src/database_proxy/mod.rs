@@ -136,10 +136,10 @@ async fn end_connections(
     StatusCode::NO_CONTENT
 }
 
-/// The health check of the service: whether it answers on its control socket.
+/// The health check of the service: succeeds when the control socket answers.
 ///
 /// # Errors
-/// It does not.
+/// Invalid settings, and a control socket that does not answer.
 pub fn check(env: &Env) -> Result<(), ServiceError> {
     let mut vars = SettingsReader::new(env);
     let root = vars.value::<PathBuf>(&TENANT_DATABASES_DIR);

@@ -56,7 +56,7 @@ async fn forward_hints(mut connection: Connection<Socket, NoTlsStream>, hints: m
             Ok(AsyncMessage::Notification(_)) => add_hint(&hints),
             Ok(_) => {}
             Err(error) => {
-                // Nobody listens any more when this fails.
+                // The send fails when the listener is gone, and then nobody needs the error.
                 let _ = hints.send(Err(error)).await;
                 return;
             }

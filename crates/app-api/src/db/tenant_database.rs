@@ -107,7 +107,7 @@ fn role_settings(names: &DatabaseNames, password: &Secret) -> Vec<String> {
             "ALTER ROLE {role} LOGIN CONNECTION LIMIT {CONNECTION_LIMIT} PASSWORD '{verifier}'"
         ),
         format!("ALTER ROLE {role} RESET ALL"),
-        // What the role set for this database alone goes before what it has everywhere.
+        // A setting of the role for this database takes precedence over its setting for all databases.
         format!(
             "DO $$ BEGIN EXECUTE format('ALTER ROLE %I IN DATABASE %I RESET ALL', {}, current_database()); END $$",
             literal(&names.user)
@@ -253,7 +253,7 @@ pub async fn drop_objects(
             .bind::<BigInt, _>(i64::from(batch))
             .load(conn)
             .await?;
-        // What cannot be dropped by its name is left to the end of the schema.
+        // Objects that cannot be dropped by name go with the schema itself.
         if objects.is_empty() || objects == dropped {
             return Ok(transactions);
         }

@@ -141,7 +141,7 @@ pub async fn create(
                 let detail = "Somebody else invited this address just now.";
                 return Err(ApiError::new(Code::AlreadyInvited, detail));
             }
-            // Whoever invites hands the link over when this mailbox gets no more mail for now.
+            // Above the limit of mails to one address the response says `mailed: false`, and the inviter hands the link over.
             let is_mailed = app.sends_mail && mail.is_within_limit(app, now);
             if is_mailed {
                 mail.insert(conn).await?;

@@ -36,7 +36,7 @@ struct Proxy {
     globex: Inside,
 }
 
-/// What a program inside a tenant sees.
+/// The view of a program inside a tenant.
 #[derive(Clone)]
 struct Inside {
     id: TenantId,

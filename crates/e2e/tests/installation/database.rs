@@ -25,7 +25,7 @@ async fn sql(session: &mut Session, text: &str) -> Result<String> {
     shell(session, &format!("psql -XAtq $DATABASE_URL -c '{text}'")).await
 }
 
-/// What a superuser of the installation's Postgres, in the container `postgres`, reads.
+/// Returns the output of a query that a superuser runs in the container `postgres`.
 fn as_superuser(postgres: &str, text: &str) -> Result<String> {
     let mut command = Command::new("docker");
     command.args(["exec", postgres, "psql", "-XAtq", "--username=cial", "--dbname=cial"]);
@@ -46,7 +46,7 @@ async fn programs_of_two_tenants_reach_their_own_schemas_and_nothing_else() -> R
     let docker = testkit::engine::connect().await?;
     let postgres = container_of_service(&docker, &installation, "postgres").await?;
     let inspected = docker.inspect_container(&postgres, None).await?;
-    // It has psql.
+    // The image of Postgres has psql.
     let base = inspected.config.and_then(|config| config.image).unwrap_or_default();
     let images = AppImages::build_on(&base, "shell", PROGRAM, &["one"])?;
     let folder = TempDir::new("database")?;

@@ -174,7 +174,7 @@ async fn continues_after_kills(
         kill_service(&docker, installation, service).await?;
     }
     let moved = eventually("every tenant follows the release", ROLLOUT_TIMEOUT, async || {
-        // Nobody answers while app-api starts.
+        // A request fails while app-api starts.
         let Ok(list) = ledger.runs.owner.get(ROLLOUTS).await else { return Ok(false) };
         let _ = ledger.frozen.guest.get("/").await;
         Ok(latest(&list.json())["state"] == "done")

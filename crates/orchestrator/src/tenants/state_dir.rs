@@ -421,7 +421,7 @@ mod tests {
         dir.recover().unwrap();
         dir.write(id, &old).unwrap();
         assert_eq!(dir.read(id), old, "its next write does not lose the spec");
-        // What the file of an earlier build says of the spec is out of date from then on.
+        // From then on the spec in the file of an earlier build is out of date.
         let mut spec = old.requested.spec.clone().unwrap();
         spec.generation += 1;
         let requested = RequestedState { spec: Some(spec), ..RequestedState::default() };
