@@ -8,7 +8,7 @@ use std::time::Duration;
 use app_api::audit::{Action, Actor, Entry, Resource};
 use app_api::db::connect::Limits;
 use app_api::db::tenant_sessions::{EndedSession, SessionBounds};
-use app_api::db::{Database, tenant_database, tenant_sessions};
+use app_api::db::{Conn, Database, tenant_database, tenant_sessions};
 use app_api::tenant::database::DatabaseNames;
 use protocol::orchestrator::Phase;
 use protocol::{Slug, State};
@@ -316,34 +316,39 @@ const NO_BOUNDS: SessionBounds = SessionBounds {
     notify_queue: 1.0,
 };
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_session_that_holds_what_all_share_is_ended_and_others_stay() {
+/// The tenants `acme` and `globex`, and a connection of the role that provisions their databases.
+async fn with_two_tenants() -> (Server, Conn) {
     let (server, owner) = with_tenant(FakeOrchestrator::obedient()).await;
     let globex = json!({ "slug": "globex", "name": "Globex" });
     assert_eq!(owner.post("/v1/tenants", globex).await.status, 201);
     server.until("globex", |tenant| tenant.is_some_and(|t| t.database.is_some())).await;
     let url = server.database.url_as(&server.database.provisioner_role());
-    let mut provisioner = Database::new(&url, None).unwrap().connect().await.unwrap();
-    let never = NO_BOUNDS;
+    let provisioner = Database::new(&url, None).unwrap().connect().await.unwrap();
+    (server, provisioner)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_holds_what_all_share_is_ended_and_others_stay() {
+    let (server, mut provisioner) = with_two_tenants().await;
     let globex = connect_as(&server, "globex").await.unwrap();
 
     let many_tables: String = (0..30).map(|n| format!("CREATE TABLE t{n} ();")).collect();
     for (statements, bounds, reason) in [
         (
             "",
-            SessionBounds { transaction: Duration::ZERO, ..never },
+            SessionBounds { transaction: Duration::ZERO, ..NO_BOUNDS },
             "a transaction that stays open",
         ),
-        (many_tables.as_str(), SessionBounds { role_locks: 20, ..never }, "too many locks"),
+        (many_tables.as_str(), SessionBounds { role_locks: 20, ..NO_BOUNDS }, "too many locks"),
         (
             "",
-            SessionBounds { notify_queue: -1.0, ..never },
+            SessionBounds { notify_queue: -1.0, ..NO_BOUNDS },
             "an open transaction while the queue of notifications fills",
         ),
     ] {
         let acme = connect_as(&server, "acme").await.unwrap();
         acme.batch_execute(&format!("BEGIN; {statements}")).await.unwrap();
-        assert_eq!(tenant_sessions::end_harmful(&mut provisioner, never).await.unwrap(), []);
+        assert_eq!(tenant_sessions::end_harmful(&mut provisioner, NO_BOUNDS).await.unwrap(), []);
         let ended = tenant_sessions::end_harmful(&mut provisioner, bounds).await.unwrap();
         let user = format!("{}acme", server.database.tenant_roles);
         assert_eq!(ended, [EndedSession { user, reason: reason.to_owned() }]);
@@ -366,12 +371,7 @@ async fn sessions_with_locks(server: &Server, slug: &str, count: usize) -> Vec<C
 
 #[tokio::test(flavor = "multi_thread")]
 async fn locks_count_for_the_role_and_for_all_tenants_together() {
-    let (server, owner) = with_tenant(FakeOrchestrator::obedient()).await;
-    let globex = json!({ "slug": "globex", "name": "Globex" });
-    assert_eq!(owner.post("/v1/tenants", globex).await.status, 201);
-    server.until("globex", |tenant| tenant.is_some_and(|t| t.database.is_some())).await;
-    let url = server.database.url_as(&server.database.provisioner_role());
-    let mut provisioner = Database::new(&url, None).unwrap().connect().await.unwrap();
+    let (server, mut provisioner) = with_two_tenants().await;
     let globex = sessions_with_locks(&server, "globex", 1).await;
     let user = format!("{}acme", server.database.tenant_roles);
 
