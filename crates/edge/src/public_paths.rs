@@ -10,7 +10,7 @@ impl PublicPaths {
     /// Reads a list in JSON.
     ///
     /// # Errors
-    /// The text is none.
+    /// The text is no JSON list of texts.
     pub fn parse(text: &str) -> Result<Self, serde_json::Error> {
         serde_json::from_str(text).map(Self)
     }

@@ -128,7 +128,8 @@ pub async fn create(
         tenant: target.tenant_name(),
         expires_at: row.expires_at,
     };
-    let mail = Prepared::new(&app.device_key, email, &mail, now)?;
+    let prepare = || Prepared::new(&app.device_key, email, &mail, now);
+    let mail = app.sends_mail.then(prepare).transpose()?;
     let mut conn = app.conn().await?;
     let is_mailed = conn
         .transaction(async |conn| -> Result<_, ApiError> {
@@ -142,12 +143,12 @@ pub async fn create(
                 return Err(ApiError::new(Code::AlreadyInvited, detail));
             }
             // Above the limit of mails to one address the response says `mailed: false`, and the inviter hands the link over.
-            let is_mailed = app.sends_mail && mail.is_within_limit(app, now);
-            if is_mailed {
+            let mail = mail.as_ref().filter(|mail| mail.is_within_limit(app, now));
+            if let Some(mail) = mail {
                 mail.insert(conn).await?;
             }
             audit_log::append(conn, &entry, now).await?;
-            Ok(is_mailed)
+            Ok(mail.is_some())
         })
         .await?;
     Ok(Created { id: row.id, url, expires_at: row.expires_at, is_mailed })
