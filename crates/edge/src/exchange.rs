@@ -4,11 +4,12 @@ use std::rc::Rc;
 
 use protocol::headers::{ASSERTION, EMAIL, NAME, PROOF, REQUEST_ID, ROLE, SITE, USER};
 use protocol::site::Site;
-use proxy::{Exchange, Header, Headers, TunnelEnd, Upstream};
+use proxy::{Exchange, Header, Headers, Response, TunnelEnd, Upstream};
 use tenant_service::RequestContext;
 
 use crate::headers::{Zone, may_leave, request_header_value};
 use crate::isolation;
+use crate::responses;
 use crate::routes::Class;
 use crate::session_user::User;
 
@@ -34,6 +35,13 @@ pub(crate) struct EdgeExchange {
     pub(crate) session_end: Option<TunnelEnd>,
     /// Sent to the router with the response.
     pub(crate) proof: Option<Rc<str>>,
+}
+
+impl EdgeExchange {
+    /// Completes a response of the edge itself.
+    pub(crate) fn complete(&self, response: Response) -> Response {
+        responses::complete(response, self.site, self.proof.as_deref())
+    }
 }
 
 impl Exchange for EdgeExchange {

@@ -115,36 +115,35 @@ impl Policy for EdgePolicy {
     type Exchange = EdgeExchange;
 
     fn decide(&self, head: &RequestHead<'_>, peer: &Peer) -> Decision<EdgeExchange> {
-        let respond = |response| Decision::Ready(Action::Respond(response));
-        let Some(admission) = self.admit(head) else { return respond(responses::unknown_site()) };
+        let Some(admission) = self.admit(head) else {
+            return Decision::Ready(Action::Respond(responses::unknown_site()));
+        };
         let (request_context, proof) = (request_context(head, admission), self.proof(admission));
-        let target = head.target();
+        let (site, target) = (site_of(head), head.target());
+        let respond = |response| {
+            let response = responses::complete(response, site, proof.as_deref());
+            Decision::Ready(Action::Respond(response))
+        };
         if target == "*" {
             // The engine accepts this target for OPTIONS only (RFC 9110 §9.3.7).
-            return respond(responses::with_proof(
-                responses::options(&request_context),
-                proof.as_deref(),
-            ));
+            return respond(responses::options(&request_context));
         }
         let class = match routes::classify(path_of(target)) {
             Ok(class) => class,
             Err(routes::Ambiguous) => {
                 let detail = "This path can be read in more than one way. Write it plainly.";
-                let response = responses::problem(&request_context, Code::AmbiguousPath, detail);
-                return respond(responses::with_proof(response, proof.as_deref()));
+                return respond(responses::problem(&request_context, Code::AmbiguousPath, detail));
             }
         };
-        let site = Site::of_host(head.text("host").unwrap_or_default());
         if let Some(response) =
             refuse_on_core_site(head, (site, class), admission, &request_context)
         {
-            return respond(responses::with_proof(response, proof.as_deref()));
+            return respond(response);
         }
         if head.is_websocket() && Zone::of(class) == Zone::Core && !is_same_origin(head, admission)
         {
             let detail = "A page elsewhere cannot open a WebSocket of this tenant's core.";
-            let response = responses::problem(&request_context, Code::CrossSite, detail);
-            return respond(responses::with_proof(response, proof.as_deref()));
+            return respond(responses::problem(&request_context, Code::CrossSite, detail));
         }
         let client = if admission.is_trusted() {
             Client::DescribedByRouter
@@ -188,7 +187,7 @@ impl Policy for EdgePolicy {
                 Some(admission) => {
                     let response =
                         responses::proxy_error(&request_context(head, admission), error, "client");
-                    responses::with_proof(response, self.proof(admission).as_deref())
+                    responses::complete(response, site_of(head), self.proof(admission).as_deref())
                 }
                 None => responses::unknown_site(),
             },
@@ -198,7 +197,7 @@ impl Policy for EdgePolicy {
                     error,
                     &format!("{:?}", exchange.class),
                 );
-                responses::with_proof(response, exchange.proof.as_deref())
+                exchange.complete(response)
             }
         }
     }
@@ -229,6 +228,10 @@ fn refuse_on_core_site(
             Some(responses::problem(request_context, Code::NotFound, detail))
         }
     }
+}
+
+fn site_of(head: &RequestHead<'_>) -> Site {
+    Site::of_host(head.text("host").unwrap_or_default())
 }
 
 fn path_of(target: &str) -> &str {
@@ -294,7 +297,7 @@ fn sign_in_first(exchange: &EdgeExchange) -> Option<Response> {
         responses::problem(context, Code::NotSignedIn, detail)
             .header("www-authenticate", format!("Cial-Session sign-in=\"{START_PATH}\""))
     };
-    Some(responses::with_proof(response, exchange.proof.as_deref()))
+    Some(exchange.complete(response))
 }
 
 fn several_sessions(exchange: &EdgeExchange, name: &str) -> Response {
@@ -303,7 +306,7 @@ fn several_sessions(exchange: &EdgeExchange, name: &str) -> Response {
          Delete the cookies of this address, then sign in again."
     );
     let response = responses::problem(&exchange.request_context, Code::MalformedRequest, &detail);
-    responses::with_proof(response, exchange.proof.as_deref())
+    exchange.complete(response)
 }
 
 fn core_unreachable(exchange: &EdgeExchange, error: &SessionLookupError) -> Response {
@@ -313,5 +316,5 @@ fn core_unreachable(exchange: &EdgeExchange, error: &SessionLookupError) -> Resp
     );
     let detail = "The core of this tenant did not say who is signed in.";
     let response = responses::problem(&exchange.request_context, Code::CoreUnreachable, detail);
-    responses::with_proof(response, exchange.proof.as_deref())
+    exchange.complete(response)
 }

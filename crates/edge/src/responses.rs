@@ -2,8 +2,11 @@
 
 use protocol::headers::{PROOF, REQUEST_ID};
 use protocol::problem::Code;
+use protocol::site::Site;
 use proxy::{ErrorOrigin, ProxyError, Response};
 use tenant_service::{RequestContext, page};
+
+use crate::isolation;
 
 /// The response of a guarded edge to a stranger. It must not reveal that a tenant exists.
 pub(crate) fn unknown_site() -> Response {
@@ -69,8 +72,15 @@ pub(crate) fn proxy_error(
     problem(request_context, code, error.public_detail())
 }
 
-/// Adds the proof that identifies this tenant to the router.
-pub(crate) fn with_proof(response: Response, proof: Option<&str>) -> Response {
+/// Adds what every response of a site carries: on the core's site the isolation, so that a refusal does not leave its
+/// window to the page that opened it, and the proof that identifies this tenant to the router.
+pub(crate) fn complete(response: Response, site: Site, proof: Option<&str>) -> Response {
+    let headers = match site {
+        Site::Core => &isolation::RESPONSE_HEADERS[..],
+        Site::Tenant => &[],
+    };
+    let response =
+        headers.iter().fold(response, |response, (name, value)| response.header(*name, *value));
     match proof {
         Some(proof) => response.header(PROOF, proof.to_owned()),
         None => response,

@@ -33,6 +33,9 @@ async fn the_core_site_serves_the_core_half_alone() {
     }
     let root = ask(&tenant, CORE, "GET /", &[]).await;
     assert_eq!((root.status, root.all("location")), (303, vec!["/.cial"]));
+    assert_eq!(root.all("cross-origin-opener-policy"), ["same-origin"]);
+    let ambiguous = ask(&tenant, CORE, "GET //.cial", &[]).await;
+    assert_eq!(ambiguous.all("cross-origin-opener-policy"), ["same-origin"]);
     for path in ["/index.html", "/attack", "/ws", "/.cialx"] {
         let missing = ask(&tenant, CORE, &format!("GET {path}"), &[]).await;
         assert_eq!((missing.status, missing.code().as_str()), (404, "not_found"), "{path}");
@@ -88,6 +91,8 @@ async fn a_page_elsewhere_does_nothing_on_the_core_site() {
                 metadata.iter().map(String::as_str).chain([from, &cookies]).collect();
             let refused = ask(&tenant, CORE, request, &lines).await;
             assert_eq!((refused.status, refused.code().as_str()), (403, "cross_site"), "{request}");
+            assert_eq!(refused.all("cross-origin-opener-policy"), ["same-origin"], "{request}");
+            assert_eq!(refused.all("cross-origin-resource-policy"), ["same-origin"], "{request}");
         }
         let metadata = sent(site, "navigate", "document");
         let lines: Vec<_> = metadata.iter().map(String::as_str).chain([&*cookies]).collect();
