@@ -27,6 +27,7 @@ pub mod mail;
 pub mod openapi;
 pub mod orchestrator;
 pub mod pages;
+pub mod passkeys;
 pub mod people;
 pub mod reconcile;
 pub mod rollout;

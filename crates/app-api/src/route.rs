@@ -94,8 +94,8 @@ impl Route {
 
     /// Whether the route only takes access away: ends a session, a key or an invitation.
     pub fn is_revocation(&self) -> bool {
-        const DELETED: [&str; 4] =
-            ["/sessions", "/sessions/{id}", "/keys/{id}", "/invitations/{id}"];
+        const DELETED: [&str; 5] =
+            ["/sessions", "/sessions/{id}", "/keys/{id}", "/passkeys/{id}", "/invitations/{id}"];
         let ends_with = |end: &str| self.path.ends_with(end);
         ends_with("/revoke")
             || ends_with("/sign-out")

@@ -51,12 +51,15 @@ pub const ROUTES: &[Route] = routes! {
     page GET    "/readyz",                      Public,        "", api::health::readyz;
     page GET    "/ready",                       Public,        "", api::health::readyz;
     page GET    "/assets/admin.css",            Public,        "", pages::assets::style;
+    page GET    "/assets/passkey.js",           Public,        "", pages::assets::passkey_script;
     page GET    "/assets/icon.svg",             Public,        "", pages::assets::icon;
     page GET    "/favicon.ico",                 Public,        "", pages::assets::icon;
     call GET    "/api/openapi.json",            Public,        "This description", show_description;
 
     call POST   "/api/auth/sign-up/email",      Public,        "Create the owner's account", api::auth::sign_up;
     call POST   "/api/auth/sign-in/email",      Public,        "Sign in", api::auth::sign_in;
+    call POST   "/api/auth/sign-in/passkey/challenge", Public, "Begin a sign-in by a passkey", api::passkeys::challenge_sign_in;
+    call POST   "/api/auth/sign-in/passkey",    Public,        "Sign in by a passkey", api::passkeys::sign_in;
     call POST   "/api/auth/sign-out",           Public,        "Sign out", api::auth::sign_out;
     call GET    "/api/auth/session",            Person,        "Who is signed in", api::auth::show_session;
 
@@ -118,6 +121,11 @@ pub const ROUTES: &[Route] = routes! {
     api  POST   "/users/me/second-factor",      Person,        "Begin the enrolment of a second factor", api::second_factor::begin;
     api  POST   "/users/me/second-factor/confirm", Person,     "Put a second factor into effect", api::second_factor::confirm;
     api  POST   "/users/me/second-factor/disable", Person,     "End one's second factor", api::second_factor::disable;
+    api  GET    "/users/me/passkeys",           Person,        "List one's own passkeys", api::passkeys::list_passkeys;
+    api  POST   "/users/me/passkeys/challenge", Person,        "Begin to add a passkey", api::passkeys::challenge_registration;
+    api  POST   "/users/me/passkeys",           Person,        "Add a passkey", api::passkeys::add_passkey;
+    api  PATCH  "/users/me/passkeys/{id}",      Person,        "Rename one of one's passkeys", api::passkeys::rename_passkey;
+    api  DELETE "/users/me/passkeys/{id}",      Person,        "Remove one of one's passkeys", api::passkeys::remove_passkey;
     api  GET    "/users/me/keys",               Account,       "List one's own keys", api::keys::list_own_keys;
     api  DELETE "/users/me/keys/{id}",          Account,       "Revoke one of one's own keys", api::keys::revoke_own_key;
     api  DELETE "/users/me/tenants/{id}",       Person,        "End one's own membership", api::members::leave;
@@ -207,6 +215,8 @@ pub const ROUTES: &[Route] = routes! {
     page POST   "/admin/account/second-factor", SignedIn,      "", pages::second_factor::begin;
     page POST   "/admin/account/second-factor/confirm", SignedIn, "", pages::second_factor::confirm;
     page POST   "/admin/account/second-factor/disable", SignedIn, "", pages::second_factor::disable;
+    page POST   "/admin/account/passkeys/{id}", SignedIn,      "", pages::account::rename_passkey;
+    page POST   "/admin/account/passkeys/{id}/revoke", SignedIn, "", pages::account::remove_passkey;
     page POST   "/admin/account/keys/{id}/revoke", SignedIn,   "", pages::account::revoke_key;
     page POST   "/admin/account/sessions/revoke", SignedIn,    "", pages::account::revoke_other_sessions;
     page POST   "/admin/account/sessions/{id}/revoke", SignedIn, "", pages::account::revoke_session;
@@ -336,6 +346,7 @@ mod tests {
         DELETE /v1/tenants/{slug}/keys/{id}
         DELETE /v1/sessions
         DELETE /v1/sessions/{id}
+        DELETE /v1/users/me/passkeys/{id}
         DELETE /v1/users/me/keys/{id}
         DELETE /v1/invitations/{id}
         DELETE /v1/tenants/{slug}/invitations/{id}
@@ -343,6 +354,7 @@ mod tests {
         POST /admin/tenants/{slug}/members/invitations/{id}/revoke
         POST /admin/keys/{id}/revoke
         POST /admin/tenants/{slug}/keys/{id}/revoke
+        POST /admin/account/passkeys/{id}/revoke
         POST /admin/account/keys/{id}/revoke
         POST /admin/account/sessions/revoke
         POST /admin/account/sessions/{id}/revoke

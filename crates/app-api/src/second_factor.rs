@@ -251,6 +251,33 @@ async fn prove(
     Ok(())
 }
 
+/// Verifies the password, and consumes a code where the person has a second factor, before the person gets another way to
+/// sign in that takes neither.
+///
+/// # Errors
+/// `invalid_fields` for a wrong password, or a wrong or missing code; `too_many_attempts`.
+pub async fn prove_owner(
+    app: &App,
+    headers: &HeaderMap,
+    (person, client): (&Person, IpAddr),
+    password: &str,
+    code: Option<&str>,
+) -> Result<(), ApiError> {
+    let factor = second_factor::of_user(&mut *app.conn().await?, person.user.id).await?;
+    let Some(factor) = factor.filter(|factor| factor.confirmed_at.is_some()) else {
+        return prove_password(app, &person.user, password, client).await;
+    };
+    let Some(code) = code else {
+        let message = "Enter a code of your authenticator app.";
+        return Err(invalid_fields(&[(
+            "code",
+            Some(FieldError { code: FieldCode::Required, message }),
+        )]));
+    };
+    let request = ConfirmSecondFactor { password: password.to_owned(), code: code.to_owned() };
+    prove(app, headers, (person, client), &factor, &request).await
+}
+
 async fn prove_password(
     app: &App,
     user: &User,

@@ -7,6 +7,7 @@ use protocol::{Timestamp, api_keys, control};
 
 use crate::app::App;
 use crate::db::api_key::ApiKey;
+use crate::db::passkey::Passkey;
 use crate::db::user::User;
 use crate::sleep_status;
 use crate::tenant::Tenant;
@@ -46,6 +47,15 @@ pub fn tenant(app: &App, mut tenant: Tenant, sleep: Option<SleepStatus>) -> cont
         last_wake: last_wake.map(last_wake_view),
         created_at: time(tenant.created_at),
         updated_at: time(tenant.updated_at),
+    }
+}
+
+pub fn passkey(row: &Passkey) -> protocol::passkey::Passkey {
+    protocol::passkey::Passkey {
+        id: row.id,
+        name: row.name.clone(),
+        created_at: time(row.created_at),
+        last_used_at: row.last_used_at.map(time),
     }
 }
 

@@ -186,6 +186,17 @@ impl Browser {
         Ok(())
     }
 
+    /// Plugs in an authenticator of the browser's own, which verifies its user without asking.
+    pub async fn add_authenticator(&self) -> anyhow::Result<()> {
+        self.web.cdp().send_raw("WebAuthn.enable", json!({})).await?;
+        let options = json!({ "options": {
+            "protocol": "ctap2", "transport": "internal", "hasResidentKey": true,
+            "hasUserVerification": true, "isUserVerified": true,
+        } });
+        self.web.cdp().send_raw("WebAuthn.addVirtualAuthenticator", options).await?;
+        Ok(())
+    }
+
     /// Waits until the page no longer shows this text.
     pub async fn hides(&self, text: &str) -> anyhow::Result<()> {
         let path = format!("//body[not(contains(normalize-space(.), {}))]", quoted(text));

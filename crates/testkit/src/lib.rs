@@ -1,5 +1,7 @@
 //! Shared by tests and benches, and by nothing that ships.
 
+#[cfg(feature = "authenticator")]
+pub mod authenticator;
 mod byte_client;
 pub mod clock;
 #[cfg(feature = "engine")]

@@ -38,6 +38,9 @@ actions! {
     SecondFactorOn = "user.second_factor_on",
     SecondFactorOff = "user.second_factor_off",
     SecondFactorReset = "user.second_factor_reset",
+    PasskeyAdd = "user.passkey_add",
+    PasskeyRename = "user.passkey_rename",
+    PasskeyRemove = "user.passkey_remove",
     RecoveryCodeUse = "user.recovery_code_use",
     SessionBegin = "session.begin",
     SessionEnd = "session.end",
@@ -110,6 +113,9 @@ impl Action {
             | Self::SecondFactorOff
             | Self::SecondFactorReset
             | Self::RecoveryCodeUse
+            | Self::PasskeyAdd
+            | Self::PasskeyRename
+            | Self::PasskeyRemove
             | Self::SessionBegin
             | Self::SessionEnd
             | Self::SessionRevoke

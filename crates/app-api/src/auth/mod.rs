@@ -3,6 +3,7 @@
 pub mod api_key;
 pub mod common_passwords;
 pub mod device;
+pub mod passkey;
 pub mod passwords;
 pub mod second_factor;
 pub mod sso;

@@ -14,6 +14,7 @@ pub mod installation;
 pub mod invitation;
 pub mod mail;
 pub mod membership;
+pub mod passkey;
 mod query_deadline;
 mod quote;
 pub mod reset_link;

@@ -48,9 +48,9 @@ impl Message {
             Mail::SignIn { at, device, address } => Self {
                 subject: "A sign-in on a new device".to_owned(),
                 before: vec![
-                    format!("The password of your account at {admin} was used on a device that is not known."),
+                    format!("The password or a passkey of your account at {admin} was used on a device that is not known."),
                     format!("{device}, from {address}, {}.", time(*at)),
-                    "If it was you, there is nothing to do. If not, choose a new password, which ends every session:".to_owned(),
+                    "If it was you, there is nothing to do. If not, choose a new password, which ends every session and removes every passkey:".to_owned(),
                 ],
                 link: Some(("Choose a new password", format!("{admin}/admin/forgot"))),
                 after: Vec::new(),

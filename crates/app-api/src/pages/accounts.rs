@@ -10,7 +10,7 @@ use serde::Deserialize;
 use service::api_error::ApiError;
 
 use super::field::Field;
-use super::{Layout, form_problem, page};
+use super::{Layout, assets, form_problem, page};
 use crate::access::next_path::safe_next;
 use crate::app::App;
 use crate::db::user;
@@ -94,6 +94,7 @@ struct LoginPage {
     next: String,
     /// Whether a link that resets the password can be mailed.
     sends_mail: bool,
+    script: &'static str,
     problem: Option<Problem>,
 }
 
@@ -120,6 +121,7 @@ fn login_page(app: &App, form: &LoginForm, problem: Option<Problem>) -> LoginPag
         password: Field::new("password", "Password", "password").autocomplete("current-password"),
         next: safe_next(form.next.as_deref()).to_owned(),
         sends_mail: app.sends_mail,
+        script: assets::passkey_script_path(),
         problem,
     }
 }

@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use crate::harness::{
     EMAIL, FakeOrchestrator, PASSWORD, Server, Setup, TEST_TIMEOUT, TestClient, acme,
 };
+use crate::passkeys;
 
 const USER: &str = "cial@example.com";
 const SMTP_PASSWORD: &str = "hunter2";
@@ -308,6 +309,16 @@ async fn a_sign_in_on_a_new_device_is_reported_and_on_a_known_one_is_not() {
     // The next mail is the invitation.
     invite(&owner, "bob@example.com").await;
     assert_eq!(mails.next().await["to"], json!(["bob@example.com"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_passkey_on_a_new_device_is_reported() {
+    let mut mails = MailServer::start("plain");
+    let (server, owner) = start(mails.settings(&[])).await;
+    let mut laptop = passkeys::authenticator();
+    assert_eq!(passkeys::add(&owner, &mut laptop).await.status, 201);
+    assert_eq!(passkeys::sign_in(&server, &mut laptop).await.status, 200);
+    assert_eq!(mails.next().await["headers"]["subject"], "A sign-in on a new device");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -27,6 +27,7 @@ mod mail;
 mod migrations;
 mod openapi;
 mod pages;
+mod passkeys;
 mod password_reset;
 mod people;
 mod reconciling;

@@ -61,6 +61,8 @@ async fn an_owner_signs_up_creates_a_tenant_and_lands_inside_it() -> anyhow::Res
     browser.shows_after_reloads(&page, "Asleep for").await?;
     orchestrator_away::keeps_no_token_in_the_address(&browser, &installation, &tenant).await?;
 
+    sign_in_with_a_passkey(&browser, &installation, &axe).await?;
+
     browser.open(&installation.admin("/admin")).await?;
     browser.press("Sign out").await?;
     browser.shows("Sign in").await?;
@@ -76,4 +78,24 @@ async fn an_owner_signs_up_creates_a_tenant_and_lands_inside_it() -> anyhow::Res
     let waiting = format!("/?kept=1 - {noted} 503");
     let asleep = format!("/ - {noted} 503");
     browser.finish(&[&form, &waiting, &asleep]).await
+}
+
+/// Adds a passkey on the account's page, signs out, and signs in with the passkey alone.
+async fn sign_in_with_a_passkey(
+    browser: &Browser,
+    installation: &Installation,
+    axe: &Axe,
+) -> anyhow::Result<()> {
+    browser.add_authenticator().await?;
+    browser.open(&installation.admin("/admin/account")).await?;
+    browser.shows("No passkeys").await?;
+    browser.fill("Name of the passkey", "This laptop").await?;
+    browser.fill("Your password", PASSWORD).await?;
+    browser.press("Add a passkey").await?;
+    browser.shows("This laptop").await?;
+    axe.accepts(browser, "account with a passkey").await?;
+    browser.press("Sign out").await?;
+    browser.press("Sign in with a passkey").await?;
+    browser.shows("Tenants").await?;
+    browser.shows(EMAIL).await
 }

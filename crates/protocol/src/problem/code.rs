@@ -167,6 +167,9 @@ codes! {
     InvalidLease = "invalid_lease" [422] "Invalid lease"
         "a router's call about leases breaks a rule"
         "read the detail; router and orchestrator should be of one release",
+    InvalidPasskey = "invalid_passkey" [401] "Invalid passkey"
+        "the response of a passkey is not accepted, for whatever reason; the log has it"
+        "try again within 5 minutes, or sign in with the password",
     InvalidQuery = "invalid_query" [400, 422] "Invalid query"
         "a parameter of the address does not fit"
         "read the detail",
@@ -245,6 +248,9 @@ codes! {
     OutOfResources = "out_of_resources" [503] "Busy"
         "the router, the edge or the orchestrator has no free file descriptors, memory or local ports; the tenant is not to blame"
         "try again; raise the limit of open files (`ulimits: nofile` in compose.yml), or free memory",
+    PasskeyConflict = "passkey_conflict" [409] "Conflict"
+        "the passkey is known already, or the person has as many as may"
+        "remove one first",
     PortConflict = "port_conflict" [409] "Port taken"
         "the tenant's port is taken"
         "start it again",
