@@ -148,6 +148,7 @@ pub async fn create_release(
         health_path: manifest.health_path,
         public_paths: manifest.public_paths,
         database: manifest.database,
+        chat: manifest.chat,
     };
     // A throw-away tenant has no database, without which a program that wants one may not start.
     let is_tried = new.smoke_start && !wanted.database;

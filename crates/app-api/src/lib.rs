@@ -39,6 +39,7 @@ pub mod sessions;
 pub mod settings;
 pub mod sleep_status;
 pub mod start;
+pub mod summaries;
 pub mod tenant;
 pub mod tenant_actions;
 pub mod tenant_databases;

@@ -9,6 +9,7 @@ use protocol::TenantId;
 use protocol::orchestrator::{ApplyRequest, DiskUse, ObservedTenant};
 use protocol::process::{PrepareImage, PreparedImage};
 use protocol::sleep::{SleepStatus, SleepStatusList};
+use protocol::summaries::SummaryReport;
 use protocol::watch::Message;
 use serde::de::IgnoredAny;
 use service::client::{CallError, Client};
@@ -47,6 +48,13 @@ pub trait Orchestrator: Send + Sync + 'static {
 
     /// Reads what the tenant's volumes hold and may hold.
     fn disk_use(&self, id: TenantId) -> BoxFuture<'_, Result<DiskUse, CallError>>;
+
+    /// Reads the summaries of a running tenant's conversations that changed after `position`. Wakes nobody.
+    fn summaries(
+        &self,
+        id: TenantId,
+        position: i64,
+    ) -> BoxFuture<'_, Result<SummaryReport, CallError>>;
 
     /// Streams the log. `query` is the query string of the orchestrator's API.
     fn logs<'a>(&'a self, id: TenantId, query: &'a str) -> BoxFuture<'a, Result<Body, CallError>>;
@@ -138,6 +146,17 @@ impl Orchestrator for OrchestratorClient {
     fn disk_use(&self, id: TenantId) -> BoxFuture<'_, Result<DiskUse, CallError>> {
         Box::pin(async move {
             let path = format!("/v1/tenants/{id}/disk");
+            self.client.call(Method::GET, &path, None::<&()>, RESPONSE_TIMEOUT).await
+        })
+    }
+
+    fn summaries(
+        &self,
+        id: TenantId,
+        position: i64,
+    ) -> BoxFuture<'_, Result<SummaryReport, CallError>> {
+        Box::pin(async move {
+            let path = format!("/v1/tenants/{id}/summaries?after={position}");
             self.client.call(Method::GET, &path, None::<&()>, RESPONSE_TIMEOUT).await
         })
     }

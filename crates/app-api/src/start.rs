@@ -35,9 +35,12 @@ use crate::reconcile::observed_cache::ObservedCache;
 use crate::reconcile::{self, NotificationReceiver, Reconciler};
 use crate::route_feed::RouteFeed;
 use crate::settings::{self, Settings, read_addresses};
+use crate::summaries::COLLECTION_INTERVAL;
 use crate::tenant_databases::TenantDatabases;
 use crate::webhooks::client::{ATTEMPT_TIMEOUT, WebhookClient};
-use crate::{audit, bootstrap_key, database_setup, mail, rollout, routes, second_factor, webhooks};
+use crate::{
+    audit, bootstrap_key, database_setup, mail, rollout, routes, second_factor, summaries, webhooks,
+};
 
 /// Serves until a stop is requested.
 pub fn serve(env: &Env) -> Result<(), ServiceError> {
@@ -57,6 +60,7 @@ pub fn serve(env: &Env) -> Result<(), ServiceError> {
             connections,
             webhook_timeout: ATTEMPT_TIMEOUT,
             max_changes: MAX_CHANGES,
+            summary_interval: COLLECTION_INTERVAL,
         };
         run(settings, dependencies, public, internal, shutdown_token()?).await
     })
@@ -72,6 +76,8 @@ pub struct Dependencies {
     pub webhook_timeout: Duration,
     /// The most changing requests of one person or one key within five minutes.
     pub max_changes: u32,
+    /// The time between two collections of summaries.
+    pub summary_interval: Duration,
 }
 
 /// Serves on these listeners until `stop`.
@@ -153,7 +159,11 @@ pub async fn run(
         clock: dependencies.clock,
     });
     let key = settings.bootstrap_key.as_ref();
-    let work = keep_working(&app, &settings.install, key, reconciler, notifications);
+    let summaries = dependencies.summary_interval;
+    let work = async {
+        prepare(&app, &settings.install, key).await?;
+        keep_working(&app, reconciler, notifications, summaries).await
+    };
     let ended = tokio::select! {
         ended = work => ended,
         () = stop.cancelled() => Ok(()),
@@ -166,22 +176,34 @@ pub async fn run(
     ended
 }
 
-/// Prepares the database, and works until the service stops or one of its tasks ends.
+/// Prepares the database.
 ///
 /// # Errors
-/// When the database cannot be used, or the reconciler fails; a retry cannot succeed.
-async fn keep_working(
+/// When it cannot be used; a retry cannot succeed.
+async fn prepare(
     app: &App,
     install: &InstallName,
     bootstrap_key: Option<&bootstrap_key::Source>,
-    reconciler: Arc<Reconciler>,
-    notifications: NotificationReceiver,
 ) -> Result<(), ServiceError> {
     let (database, master) = (&app.database, &app.device_key);
     database_setup::prepare_database(database, install, master, bootstrap_key, app.clock.now())
         .await?;
     app.database_ready.store(true, Ordering::Release);
     tracing::info!(install = %install, "database ready");
+    Ok(())
+}
+
+/// Works until the service stops or one of its tasks ends.
+///
+/// # Errors
+/// When the reconciler fails; a retry cannot succeed.
+async fn keep_working(
+    app: &App,
+    reconciler: Arc<Reconciler>,
+    notifications: NotificationReceiver,
+    summary_interval: Duration,
+) -> Result<(), ServiceError> {
+    let database = &app.database;
     let tenant_databases = reconciler.tenant_databases.clone();
     tokio::select! {
         ended = reconcile::run(reconciler, notifications, app.stop.clone()) => ended.map_err(ServiceError::from),
@@ -189,6 +211,7 @@ async fn keep_working(
         () = tenant_databases.clone().keep_migrated() => Ok(()),
         () = tenant_databases.watch_sessions() => Ok(()),
         () = rollout::drive::run(app) => Ok(()),
+        () = summaries::run(app, summary_interval) => Ok(()),
     }
 }
 

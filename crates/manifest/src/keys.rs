@@ -68,6 +68,13 @@ pub const KEYS: &[Key] = &[
         example: "true",
     },
     Key {
+        name: "chat",
+        kind: Kind::Path,
+        about: "The path to which the core posts messages of the chat as JSON, and whose response is the reply.",
+        default: "the app takes no messages",
+        example: r#""/chat""#,
+    },
+    Key {
         name: "env",
         kind: Kind::Variables,
         about: "Variables of the program. Never secrets: an inspection of the container shows them.",

@@ -40,6 +40,8 @@ pub struct Manifest {
     pub public_paths: Vec<String>,
     /// Whether the program reaches the tenant's schema on Postgres.
     pub database: bool,
+    /// The path that takes messages of the chat.
+    pub chat: Option<String>,
     /// Variables of the program, beside those of the image.
     pub env: BTreeMap<String, String>,
 }
@@ -65,6 +67,7 @@ pub fn fuzz(bytes: &[u8]) {
             let mut public = manifest.public_paths.iter();
             assert!(public.all(|path| keys::public_path_fault(path).is_none()));
             assert!(manifest.env.keys().all(|name| keys::env_fault(name).is_none()));
+            assert!(manifest.chat.is_none_or(|path| path.starts_with('/')));
             assert!(manifest.command.is_none_or(|words| !words.is_empty()));
         }
         Err(faults) => {

@@ -56,6 +56,7 @@ impl Reader<'_> {
         match kind {
             Kind::Words => self.manifest.command = self.words(name, item),
             Kind::Port => self.manifest.port = self.port(name, item),
+            Kind::Path if name == "chat" => self.manifest.chat = self.path(name, item),
             Kind::Path => self.manifest.health_path = self.path(name, item),
             Kind::PublicPaths => self.manifest.public_paths = self.public_paths(name, item),
             Kind::Flag => self.manifest.database = self.flag(name, item),

@@ -23,6 +23,9 @@ pub const TEMPLATE: &str = r#"# How the program of an image runs as a tenant. Ev
 # on Postgres.
 # database = true
 
+# The path to which messages of the chat are posted. Without this key, the app takes none.
+# chat = "/chat"
+
 # Variables of the program. Never secrets: an inspection of the container shows them.
 # env = { GREETING = "hello" }
 "#;

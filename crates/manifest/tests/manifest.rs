@@ -19,6 +19,7 @@ fn every_key_is_read() {
         port = 5000
         public_paths = ["/webhooks/", "/robots.txt"]
         database = true
+        chat = "/chat"
         [health]
         path = "/up?deep=1"
         [env]
@@ -30,6 +31,7 @@ fn every_key_is_read() {
         health_path: Some("/up?deep=1".to_owned()),
         public_paths: vec!["/webhooks/".to_owned(), "/robots.txt".to_owned()],
         database: true,
+        chat: Some("/chat".to_owned()),
         env: [("GREETING".to_owned(), "hello".to_owned())].into(),
     };
     assert_eq!(parse(text), Ok(read));
@@ -58,7 +60,7 @@ COUNT = 3
     line 1, column 1: comand is unknown; did you mean command?
     line 2, column 11: command must be a list of texts, like ["program", "flag"]
     line 3, column 8: port must not be a privileged port: let the program listen on 1024 or above
-    line 4, column 1: colour is unknown; the keys are command, port, health.path, public_paths, database, env
+    line 4, column 1: colour is unknown; the keys are command, port, health.path, public_paths, database, chat, env
     line 5, column 12: database must be true or false
     line 8, column 1: health.pth is unknown; did you mean health.path?
     line 9, column 8: health.path must be a path that begins with / and holds no blank

@@ -1,4 +1,4 @@
-//! Asks a tenant over its own socket for its busy declarations and its gauges. The response is not trusted: a tenant can only
+//! Asks a tenant over its own socket for its busy declarations, its gauges and its summaries of conversations. The response is not trusted: a tenant can only
 //! keep itself awake with it, and misreport itself.
 
 use std::io;
@@ -8,11 +8,14 @@ use std::time::Duration;
 use connect::{connect_unix, is_local_shortage};
 use protocol::busy::{BusyList, is_printable};
 use protocol::gauges::GaugeReport;
+use protocol::summaries::SummaryReport;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// A tenant that does not respond within this time counts as not busy.
 pub const BUSY_TIMEOUT: Duration = Duration::from_millis(200);
+/// The history may have to be opened, and to be checked after a start.
+pub const SUMMARIES_TIMEOUT: Duration = Duration::from_secs(5);
 
 const GAUGES_REQUEST: &[u8] =
     b"GET /gauges HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
@@ -47,13 +50,32 @@ pub async fn fetch_gauges(socket: &Path) -> Result<GaugeReport, BusyError> {
     fetch(socket, GAUGES_REQUEST).await
 }
 
+/// Fetches the summaries that changed after `position` over the tenant's unix socket at `socket`.
+///
+/// # Errors
+/// [`BusyError`], within [`SUMMARIES_TIMEOUT`].
+pub async fn fetch_summaries(socket: &Path, position: i64) -> Result<SummaryReport, BusyError> {
+    let request = format!(
+        "GET /summaries?after={position} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    );
+    fetch_within(SUMMARIES_TIMEOUT, socket, request.as_bytes()).await
+}
+
 async fn fetch<T: DeserializeOwned>(socket: &Path, request: &[u8]) -> Result<T, BusyError> {
-    match tokio::time::timeout(BUSY_TIMEOUT, exchange(socket, request)).await {
+    fetch_within(BUSY_TIMEOUT, socket, request).await
+}
+
+async fn fetch_within<T: DeserializeOwned>(
+    limit: Duration,
+    socket: &Path,
+    request: &[u8],
+) -> Result<T, BusyError> {
+    match tokio::time::timeout(limit, exchange(socket, request)).await {
         Ok(Ok(response)) => parse_response(&response),
         Ok(Err(error)) if is_local_shortage(&error) => Err(BusyError::Local(error.to_string())),
         Ok(Err(error)) => Err(BusyError::NoResponse(describe(&error))),
         Err(_) => {
-            let detail = format!("no response within {} ms", BUSY_TIMEOUT.as_millis());
+            let detail = format!("no response within {} ms", limit.as_millis());
             Err(BusyError::NoResponse(detail))
         }
     }

@@ -76,6 +76,9 @@ pub struct Release {
     /// Whether the program receives `DATABASE_URL`.
     #[serde(default)]
     pub database: bool,
+    /// The path that takes messages of the chat.
+    #[serde(default)]
+    pub chat: Option<String>,
     pub env: BTreeMap<String, String>,
     #[cfg_attr(feature = "openapi", schema(format = DateTime))]
     pub created_at: String,

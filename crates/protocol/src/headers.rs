@@ -23,6 +23,8 @@ pub const NAME: &str = "x-cial-name";
 pub const ROLE: &str = "x-cial-role";
 /// Edge → platform: a signed statement of the four headers above, for programs that check a signature.
 pub const ASSERTION: &str = "x-cial-assertion";
+/// Platform → core, in the response to a message of the chat or in its trailer: the tokens that the reply took.
+pub const TOKENS: &str = "x-cial-tokens";
 /// Edge → core half: the [`Site`](crate::site::Site) to which the request was sent.
 pub const SITE: &str = "x-cial-site";
 /// Router → edge, with any value: only signed-in members reach the tenant's own app.

@@ -144,6 +144,73 @@ pub struct AppendActivity {
     pub created_at: Option<String>,
 }
 
+/// A message to the tenant's app.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SendMessage {
+    pub message: String,
+    /// Without it, a conversation begins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conversation: Option<Uuid>,
+}
+
+/// The app's reply, as the history has it.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChatReply {
+    pub conversation: Uuid,
+    /// The id of the stored reply.
+    pub message: i64,
+    pub reply: String,
+}
+
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Conversation {
+    /// Made by the server.
+    pub id: Uuid,
+    /// The person who began it.
+    pub user_id: String,
+    #[cfg_attr(feature = "openapi", schema(format = DateTime))]
+    pub created_at: String,
+}
+
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// Grows with every message of the tenant.
+    pub id: i64,
+    pub author: Author,
+    /// The person who wrote the message, or to whom the app replies.
+    pub user_id: String,
+    pub text: String,
+    /// As the app reports them for a reply, otherwise 0.
+    pub tokens: u32,
+    /// Whether the app finished the reply.
+    pub is_complete: bool,
+    #[cfg_attr(feature = "openapi", schema(format = DateTime))]
+    pub created_at: String,
+}
+
+/// Who wrote a message.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Author {
+    User,
+    App,
+}
+
+impl Author {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::App => "app",
+        }
+    }
+}
+
 /// A message of a channel as its sender wrote it. Nothing in it is believed.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -31,6 +31,7 @@ pub mod site;
 pub mod sleep;
 pub mod spec;
 pub mod state;
+pub mod summaries;
 pub mod text;
 pub mod variables;
 pub mod watch;

@@ -8,6 +8,7 @@
 //! | `GET /v1/tenants` | → 200 [`ObservedTenantList`] |
 //! | `GET /v1/tenants/watch` | → NDJSON of [`Message<ObservedTenant>`](crate::watch::Message) |
 //! | `GET /v1/tenants/{id}/logs?tail=&since=&follow=` | → `text/plain` |
+//! | `GET /v1/tenants/{id}/summaries?after=` | → 200 [`SummaryReport`](crate::summaries::SummaryReport); 409 for a tenant that does not run |
 //! | `GET /v1/tenants/{id}/disk` | → 200 [`DiskUse`] |
 //! | `GET /v1/disk` | → 200 [`DiskUseList`] |
 //! | `GET /v1/capacity` | → 200 [`Capacity`] |

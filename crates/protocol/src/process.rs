@@ -24,6 +24,9 @@ pub struct AppSpec {
     /// Whether the program receives `DATABASE_URL`, with which it reaches the tenant's own schema on Postgres.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub database: bool,
+    /// The path to which the core hands messages of the chat.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chat: Option<String>,
 }
 
 /// The program as PID 1 starts it: image and release merged. Travels as JSON in the container's
@@ -39,6 +42,8 @@ pub struct AppProcess {
     pub port: u16,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health_path: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chat: Option<String>,
 }
 
 /// `POST /v1/images/prepare`: checks an image of the engine for an app, wraps it, and tries its program.

@@ -151,6 +151,7 @@ mod tests {
             .into(),
             port: 5000,
             health_path: None,
+            chat: None,
         };
         let container: Variables =
             [("TENANT_ID", "acme"), ("CIAL_TENANT_UUID", "0192"), ("LD_PRELOAD", "/evil.so")]

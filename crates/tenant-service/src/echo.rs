@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
-use http_body_util::Full;
 use hyper_util::rt::TokioIo;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -12,7 +10,7 @@ use tokio_tungstenite::tungstenite::handshake::server::create_response;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 
-use crate::response::insert_header;
+use crate::response::{ResponseBody, insert_header};
 use crate::{Drain, Request, RequestContext, Response};
 use protocol::problem::Code;
 
@@ -43,7 +41,7 @@ pub fn upgrade(context: &RequestContext, request: Request, drain: &Drain) -> Res
             echo(socket, task_drain).await;
         }
     });
-    accepted.map(|()| Full::<Bytes>::default())
+    accepted.map(|()| ResponseBody::default())
 }
 
 fn refuse(context: &RequestContext) -> Response {

@@ -1,15 +1,17 @@
-//! A GET request to another service of the tenant: bounded in time and size, on a new connection.
+//! Requests to another process of the tenant, each on a new connection.
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http_body_util::{BodyExt as _, Empty, Full, Limited};
+use hyper::body::{Frame, Incoming};
 use hyper::client::conn::http1;
-use hyper::header::{self, HeaderName, HeaderValue};
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::task::AbortOnDropHandle;
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_BODY_BYTES: usize = 64 << 10;
@@ -53,6 +55,59 @@ where
         Ok((head.status, body.to_bytes()))
     };
     tokio::time::timeout(REQUEST_TIMEOUT, exchange).await.unwrap_or(Err(FetchError::TimedOut))
+}
+
+/// Posts JSON to `path` on the connection that `connecting` makes, and returns the response, whose body arrives part by
+/// part. The caller bounds time and size.
+///
+/// # Errors
+/// [`FetchError`]; a response with an error status is not one.
+pub async fn post<S>(
+    connecting: impl Future<Output = std::io::Result<S>>,
+    path: &str,
+    headers: impl IntoIterator<Item = (HeaderName, HeaderValue)>,
+    json: String,
+) -> Result<hyper::Response<Parts>, FetchError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut request = Request::post(path)
+        .header(header::HOST, "localhost")
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(Full::<Bytes>::from(json))?;
+    request.headers_mut().extend(headers);
+    let (mut sender, connection) = http1::handshake(TokioIo::new(connecting.await?)).await?;
+    let connection = AbortOnDropHandle::new(tokio::spawn(async move {
+        // The body reports what breaks.
+        let _ = connection.await;
+    }));
+    let response = sender.send_request(request).await?;
+    Ok(response.map(|body| Parts { body, trailers: None, _connection: connection }))
+}
+
+/// The body of a response that is under way. The connection ends with this value.
+pub struct Parts {
+    body: Incoming,
+    trailers: Option<HeaderMap>,
+    _connection: AbortOnDropHandle<()>,
+}
+
+impl Parts {
+    /// The next bytes; `None` at the end.
+    pub async fn next(&mut self) -> Option<Result<Bytes, FetchError>> {
+        loop {
+            match self.body.frame().await?.map(Frame::into_data) {
+                Ok(Ok(data)) => return Some(Ok(data)),
+                Ok(Err(frame)) => self.trailers = frame.into_trailers().ok(),
+                Err(error) => return Some(Err(error.into())),
+            }
+        }
+    }
+
+    /// The trailers, after the end.
+    pub fn trailers(&self) -> Option<&HeaderMap> {
+        self.trailers.as_ref()
+    }
 }
 
 #[cfg(test)]

@@ -1,15 +1,74 @@
-//! Responses whose body is held in memory.
+//! Responses: with a body that is held in memory, or with events that are sent as they come.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::StatusCode;
+use hyper::body::{Body, Frame, SizeHint};
 use hyper::header::{self, HeaderName, HeaderValue};
 use protocol::Problem;
 use serde::Serialize;
+use tokio::sync::mpsc;
 
 use crate::page;
 
-pub type Response = hyper::Response<Full<Bytes>>;
+pub type Response = hyper::Response<ResponseBody>;
+
+/// The body of a response.
+pub enum ResponseBody {
+    Whole(Full<Bytes>),
+    /// Ends with its sender.
+    Events(mpsc::Receiver<String>),
+}
+
+impl Default for ResponseBody {
+    fn default() -> Self {
+        Self::Whole(Full::default())
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match self.get_mut() {
+            Self::Whole(body) => Pin::new(body).poll_frame(context),
+            Self::Events(events) => events
+                .poll_recv(context)
+                .map(|event| event.map(|event| Ok(Frame::data(Bytes::from(event))))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(body) => body.is_end_stream(),
+            Self::Events(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(body) => body.size_hint(),
+            Self::Events(_) => SizeHint::default(),
+        }
+    }
+}
+
+/// A stream of server-sent events.
+pub fn events(events: mpsc::Receiver<String>) -> Response {
+    let mut response = Response::new(ResponseBody::Events(events));
+    insert_header(&mut response, header::CONTENT_TYPE, "text/event-stream");
+    insert_header(&mut response, header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+    insert_header(&mut response, header::CACHE_CONTROL, "no-store");
+    response
+}
 
 pub fn json(status: StatusCode, value: &impl Serialize) -> Response {
     let mut response = with_body(status, "application/json", to_json(value));
@@ -20,6 +79,12 @@ pub fn json(status: StatusCode, value: &impl Serialize) -> Response {
 /// JSON that is made already.
 pub fn json_text(text: &'static str) -> Response {
     with_body(StatusCode::OK, "application/json", text)
+}
+
+pub fn text(status: StatusCode, text: String) -> Response {
+    let mut response = with_body(status, "text/plain; charset=utf-8", text);
+    insert_header(&mut response, header::CACHE_CONTROL, "no-store");
+    response
 }
 
 pub fn html(status: StatusCode, text: String) -> Response {
@@ -40,7 +105,7 @@ pub fn see_other(target: &str) -> Response {
 }
 
 pub fn empty(status: StatusCode) -> Response {
-    let mut response = Response::new(Full::default());
+    let mut response = Response::new(ResponseBody::default());
     *response.status_mut() = status;
     response
 }
@@ -54,7 +119,7 @@ pub(crate) fn problem_json(status: StatusCode, problem: &Problem) -> Response {
 }
 
 fn with_body(status: StatusCode, content_type: &'static str, text: impl Into<Bytes>) -> Response {
-    let mut response = Response::new(Full::new(text.into()));
+    let mut response = Response::new(ResponseBody::Whole(Full::new(text.into())));
     *response.status_mut() = status;
     insert_header(&mut response, header::CONTENT_TYPE, content_type);
     insert_header(&mut response, header::X_CONTENT_TYPE_OPTIONS, "nosniff");

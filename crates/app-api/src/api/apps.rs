@@ -85,6 +85,7 @@ fn release_view(app: &app::App, release: app::Release) -> Release {
         health_path: release.process.health_path,
         public_paths: release.process.public_paths,
         database: release.process.database,
+        chat: release.process.chat,
         env: release.env,
         created_at: views::time(release.created_at),
     }

@@ -14,6 +14,7 @@ pub mod passkeys;
 pub mod rollouts;
 pub mod second_factor;
 pub mod sessions;
+pub mod summaries;
 pub mod tenant_logs;
 pub mod tenants;
 pub mod users;

@@ -24,6 +24,7 @@ pub mod schema;
 pub mod second_factor;
 pub mod session;
 pub mod sso_grant;
+pub mod summary;
 pub mod tenant;
 pub mod tenant_database;
 pub mod tenant_sessions;

@@ -326,6 +326,24 @@ diesel::table! {
 
 diesel::joinable!(rollouts -> releases (release_id));
 diesel::joinable!(rollout_tenants -> tenants (tenant_id));
+diesel::table! {
+    conversation_summaries (tenant_id, user_id, conversation_id) {
+        tenant_id -> Uuid,
+        user_id -> Uuid,
+        conversation_id -> Uuid,
+        messages -> Int8,
+        tokens -> Int8,
+        last_activity_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    summary_positions (tenant_id) {
+        tenant_id -> Uuid,
+        position -> Int8,
+    }
+}
+
 diesel::joinable!(webhook_deliveries -> webhooks (webhook_id));
 diesel::joinable!(invitations -> tenants (tenant_id));
 diesel::joinable!(memberships -> tenants (tenant_id));

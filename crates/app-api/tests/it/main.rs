@@ -38,6 +38,7 @@ mod security;
 mod sessions;
 mod sleep_status;
 mod sso;
+mod summaries;
 mod tenant_databases;
 mod variables;
 mod webhooks;

@@ -37,6 +37,7 @@ pub(crate) async fn check(checks: &mut Checks, sandbox: &Sandbox) -> Result<()> 
     check_peers(checks, &alpha).await?;
     check_history(checks, &alpha).await?;
     check_envelopes(checks, &alpha).await?;
+    check_chat(checks, &alpha).await?;
     check_kill(checks, &mut beta).await
 }
 
@@ -112,6 +113,20 @@ impl Client {
 fn joined(list: &Value, field: &str) -> String {
     let items = list["items"].as_array().map(Vec::as_slice).unwrap_or_default().iter();
     items.filter_map(|item| item[field].as_str()).collect::<Vec<_>>().join(", ")
+}
+
+async fn check_chat(checks: &mut Checks, alpha: &Client) -> Result<()> {
+    let replied = alpha.post("/chat", &json!({ "message": "Hello!" })).await?;
+    checks.equal("O15 the built-in app repeats a message", "Hello!", &text(&replied, "reply"));
+    let conversation = text(&replied, "conversation");
+    let messages = alpha.get(&format!("/conversations/{conversation}/messages")).await?;
+    let authors = joined(&messages.json(), "author");
+    checks.equal("O15 both messages are in the history", "app, user", authors);
+    Ok(())
+}
+
+fn text(response: &Response, field: &str) -> String {
+    response.json()[field].as_str().unwrap_or(&response.body).to_owned()
 }
 
 async fn check_workspaces(checks: &mut Checks, alpha: &Client, beta: &Client) -> Result<()> {

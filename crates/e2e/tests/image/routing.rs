@@ -62,7 +62,7 @@ pub(crate) async fn check(checks: &mut Checks, endpoint: Endpoint<'_>, name: &st
     let seen = endpoint.get("/.cial/api/echo-path?q=1", &[]).await?;
     let arrived = format!("{} {}", seen.status, seen.body);
     checks.equal("the prefix is stripped", r#"200 {"path":"/echo-path"}"#, arrived);
-    for path in ["chat", "agent", "deploy"] {
+    for path in ["agent", "deploy"] {
         let seen = endpoint.get(&format!("/.cial/api/{path}"), &[]).await?;
         let kind = seen.header("content-type").unwrap_or_default().to_owned();
         checks.equal(

@@ -105,6 +105,7 @@ pub fn routes() -> Vec<Route> {
         route(Method::GET, "/v1/disk", Control, get(tenants::list_disk_use)),
         route(Method::GET, "/v1/tenants/{id}/logs", Control, get(tenants::logs)),
         route(Method::GET, "/v1/tenants/{id}/stats", Control, get(tenants::stats)),
+        route(Method::GET, "/v1/tenants/{id}/summaries", Control, get(tenants::summaries)),
         route(Method::POST, "/v1/leases", Leases, post(leases::request_lease)),
         route(
             Method::POST,

@@ -10,6 +10,8 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use protocol::orchestrator::{DiskUse, DiskUseList, ObservedTenant, ObservedTenantList};
 use protocol::problem::Code;
+use protocol::summaries::SummaryReport;
+use serde::Deserialize;
 use service::api_error::ApiError;
 
 use super::driver_failure;
@@ -81,6 +83,27 @@ pub(super) async fn stats(
     TenantPath(id): TenantPath,
 ) -> Result<Json<ResourceUsage>, ApiError> {
     Ok(Json(operations.resource_usage(id).await.map_err(driver_failure)?))
+}
+
+/// `?after=`: the position up to which the caller has the summaries.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SummariesQuery {
+    after: i64,
+}
+
+pub(super) async fn summaries(
+    State(operations): State<Arc<Operations>>,
+    TenantPath(id): TenantPath,
+    query: Result<Query<SummariesQuery>, QueryRejection>,
+) -> Result<Json<SummaryReport>, ApiError> {
+    let Query(SummariesQuery { after }) =
+        query.map_err(|rejection| ApiError::new(Code::InvalidQuery, rejection.body_text()))?;
+    let report = operations.fetch_summaries(id, after).await.map_err(|error| match error {
+        None => ApiError::new(Code::TenantNotRunning, "The tenant does not run."),
+        Some(error) => ApiError::new(Code::UpstreamUnreachable, error.to_string()),
+    })?;
+    Ok(Json(report))
 }
 
 pub(super) async fn show_disk_use(

@@ -16,6 +16,7 @@ use protocol::orchestrator::{Capacity, Drift, Exit, Upstream};
 use protocol::process::{AppSpec, PreparedImage};
 use protocol::sessions::RevokeSessions;
 use protocol::spec::Spec;
+use protocol::summaries::SummaryReport;
 use protocol::{TenantId, Timestamp};
 use tokio::sync::broadcast;
 use uuid::Uuid;
@@ -77,6 +78,7 @@ struct SimulatedEngine {
     /// Bytes in a tenant's volumes, where a test set them.
     disk_bytes: HashMap<TenantId, u64>,
     gauges: HashMap<TenantId, GaugeReport>,
+    summaries: HashMap<TenantId, SummaryReport>,
     /// [`Spec::sealed_env`] of each tenant's last start.
     sealed_env: HashMap<TenantId, Option<String>>,
     /// Volumes outlive containers.
@@ -139,6 +141,10 @@ impl MemoryDriver {
 
     pub fn set_gauges(&self, id: TenantId, report: GaugeReport) {
         self.state().gauges.insert(id, report);
+    }
+
+    pub fn set_summaries(&self, id: TenantId, report: SummaryReport) {
+        self.state().summaries.insert(id, report);
     }
 
     pub fn set_disk_bytes(&self, id: TenantId, bytes: u64) {
@@ -470,6 +476,20 @@ impl Driver for MemoryDriver {
         let gauges = self.state().gauges.get(&id).cloned();
         let gauges = gauges.ok_or_else(|| BusyError::NoResponse("scripted".to_owned()));
         Box::pin(async move { gauges })
+    }
+
+    fn summaries(
+        &self,
+        id: TenantId,
+        position: i64,
+    ) -> BoxFuture<'_, Result<SummaryReport, BusyError>> {
+        let report = self.state().summaries.get(&id).cloned();
+        let report = report.ok_or_else(|| BusyError::NoResponse("scripted".to_owned()));
+        Box::pin(async move {
+            let report = report?;
+            let is_newer = report.position > position;
+            Ok(if is_newer { report } else { SummaryReport { position, ..Default::default() } })
+        })
     }
 
     fn revoke_sessions(

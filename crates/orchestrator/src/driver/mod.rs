@@ -22,6 +22,7 @@ use protocol::orchestrator::{Capacity, Drift, Exit, Upstream};
 use protocol::process::{AppSpec, PreparedImage};
 use protocol::sessions::RevokeSessions;
 use protocol::spec::Spec;
+use protocol::summaries::SummaryReport;
 use protocol::{TenantId, Timestamp};
 use serde::Serialize;
 use tokio::sync::broadcast::Receiver;
@@ -65,6 +66,16 @@ pub trait Driver: Send + Sync + 'static {
     /// # Errors
     /// [`BusyError`]: why there are none.
     fn gauges(&self, id: TenantId) -> BoxFuture<'_, Result<GaugeReport, BusyError>>;
+    /// Reads the tenant's summaries of conversations that changed after `position`, within
+    /// [`SUMMARIES_TIMEOUT`](crate::busy::SUMMARIES_TIMEOUT).
+    ///
+    /// # Errors
+    /// [`BusyError`]: why there is no report.
+    fn summaries(
+        &self,
+        id: TenantId,
+        position: i64,
+    ) -> BoxFuture<'_, Result<SummaryReport, BusyError>>;
     /// Reports ended admin sessions to the tenant within
     /// [`REVOKE_TIMEOUT`](crate::revocation::REVOKE_TIMEOUT).
     ///

@@ -17,6 +17,7 @@ use protocol::TenantId;
 use protocol::busy::BusyList;
 use protocol::gauges::Gauge;
 use protocol::orchestrator::{ApplyRequest, Capacity, ObservedTenant, Phase};
+use protocol::summaries::SummaryReport;
 use service::metrics::Bounded;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -227,6 +228,23 @@ impl Operations {
             .await;
         reports.sort_by_key(|(id, _)| *id);
         reports
+    }
+
+    /// Reads the summaries of a tenant's conversations that changed after `position`. Wakes nobody, and does not reset the
+    /// idle timer.
+    ///
+    /// # Errors
+    /// `None`: the tenant does not run. [`BusyError`]: it does not report.
+    pub async fn fetch_summaries(
+        &self,
+        id: TenantId,
+        position: i64,
+    ) -> Result<SummaryReport, Option<BusyError>> {
+        if self.store.phase(id) != Some(Phase::Ready) {
+            return Err(None);
+        }
+        let _permit = self.busy_checks.acquire().await;
+        Ok(self.driver.summaries(id, position).await?)
     }
 
     /// `None` is never returned while this process runs: the limit is never closed.

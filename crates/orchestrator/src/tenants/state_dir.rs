@@ -298,6 +298,8 @@ mod lenient {
         public_paths: Vec<String>,
         #[serde(default)]
         database: bool,
+        #[serde(default)]
+        chat: Option<String>,
     }
 
     #[derive(Deserialize)]

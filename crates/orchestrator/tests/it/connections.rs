@@ -1,9 +1,13 @@
 //! Idle connections give way to new ones, and a connection is kept or its end announced.
 
 use axum::http::Method;
+use chrono::DateTime;
+use protocol::TenantId;
 use protocol::gauges::{Gauge, GaugeName, GaugeReport};
+use protocol::summaries::{ConversationSummary, SummaryReport};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use uuid::Uuid;
 
 use crate::support::PATIENCE;
 use crate::wire::{MAX_CONNECTIONS, Server, TOKEN, ready_tenant};
@@ -89,6 +93,37 @@ async fn response_head(stream: &mut TcpStream) -> String {
     let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
     stream.read_exact(&mut body).await.unwrap();
     head
+}
+
+#[tokio::test]
+async fn the_summaries_of_a_running_tenant_are_those_after_a_position() {
+    let server = Server::start().await;
+    let tenant = ready_tenant(&server).await.id;
+    let summary = ConversationSummary {
+        user_id: Uuid::from_u128(1),
+        conversation: Uuid::from_u128(2),
+        messages: 4,
+        tokens: 17,
+        last_activity_at: DateTime::UNIX_EPOCH,
+    };
+    let report = SummaryReport { summaries: vec![summary], position: 9 };
+    server.engine.set_summaries(tenant, report.clone());
+    let bearer = format!("Bearer {TOKEN}");
+    let get = async |tenant: TenantId, query: &str| {
+        let path = format!("/v1/tenants/{tenant}/summaries{query}");
+        server.bare(&Method::GET, &path, Some(&bearer), b"").await
+    };
+    let read = |body: &str| serde_json::from_str::<SummaryReport>(body).unwrap();
+    assert_eq!(read(&get(tenant, "?after=0").await.body), report);
+    let later = SummaryReport { summaries: Vec::new(), position: 9 };
+    assert_eq!(read(&get(tenant, "?after=9").await.body), later);
+    for query in ["", "?after=x", "?after=1&until=2"] {
+        assert_eq!(get(tenant, query).await.status, 400, "{query}");
+    }
+    let mute = ready_tenant(&server).await.id;
+    assert_eq!(get(mute, "?after=0").await.status, 502);
+    let nobody = TenantId::new(Uuid::from_u128(3));
+    assert_eq!(get(nobody, "?after=0").await.status, 409);
 }
 
 #[tokio::test]

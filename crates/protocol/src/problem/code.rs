@@ -77,6 +77,12 @@ codes! {
     BusyRate = "busy_rate" [429] "Too many requests"
         "inside a tenant: `agent` asks about being busy too often"
         "declare for longer, renew at half time; wait for `Retry-After`",
+    ChatBusy = "chat_busy" [503] "Busy"
+        "inside a tenant: the app writes as many replies as it may at once"
+        "send the message again in a few seconds",
+    ChatFailed = "chat_failed" [502] "The app did not reply"
+        "inside a tenant: the app's program did not take a message, broke off or fell silent"
+        "look at the tenant's log; what arrived of the reply is stored",
     CoreUnreachable = "core_unreachable" [502] "Bad gateway"
         "inside a tenant: its core did not say who is signed in"
         "try again; look at the tenant's log",

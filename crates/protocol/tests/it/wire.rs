@@ -187,6 +187,7 @@ fn app_api_and_orchestrator() {
             health_path: Some("/up".into()),
             public_paths: vec!["/hooks/".into()],
             database: true,
+            chat: Some("/chat".into()),
         }),
         limits: Limits::default(),
         policy: Policy::default(),

@@ -21,6 +21,7 @@ fn app(set: &Set, health_path: Option<&str>) -> (&'static str, String) {
         env: [("GREETING".to_owned(), "hello".to_owned())].into(),
         port,
         health_path: health_path.map(str::to_owned),
+        chat: None,
     };
     (APP_PROCESS, serde_json::to_string(&process).unwrap())
 }
@@ -74,6 +75,7 @@ fn the_working_folder_is_entered_as_the_user_of_the_app() {
             env: [].into(),
             port: 3000,
             health_path: None,
+            chat: None,
         };
         let stage = set.start_with("", &[(APP_PROCESS, serde_json::to_string(&process).unwrap())]);
         (place, stage.end().1)

@@ -1,7 +1,8 @@
 //! The busy API over three sockets, one for each caller: the core half, `agent`, and the orchestrator. The socket of
 //! the edge serves none of it, so that no request from outside can keep a tenant awake.
 //!
-//! The orchestrator's socket also takes the ended admin sessions, whose tenant sessions end at once, and reports gauges.
+//! The orchestrator's socket also takes the ended admin sessions, whose tenant sessions end at once, and reports gauges and
+//! summaries of conversations.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use hyper::header::RETRY_AFTER;
 use hyper::{Method, StatusCode};
 use protocol::Problem;
-use protocol::busy::{BusyOwner, DeclareBusy, RenewBusy};
+use protocol::busy::{BusyOwner, DeclareBusy, MAX_TTL_SECONDS, RenewBusy};
 use protocol::gauges::{Gauge, GaugeName, GaugeReport};
 use protocol::sessions::RevokeSessions;
 use service::connections::Connections;
@@ -23,10 +24,12 @@ use uuid::Uuid;
 
 use super::gauges::ReportedGauges;
 use crate::busy::{BusyError, BusyRegistry, Now};
+use crate::history::summaries::Summaries;
 use protocol::problem::Code;
 
 const PATH: &str = "/busy";
 const GAUGES_PATH: &str = "/gauges";
+const SUMMARIES_PATH: &str = "/summaries";
 const REVOKE_PATH: &str = "/sessions/revoke";
 /// More than the longest reason takes in any encoding.
 const MAX_BODY_BYTES: usize = 4 << 10;
@@ -54,25 +57,39 @@ enum Caller {
     Orchestrator,
 }
 
+/// The declarations of both halves.
 #[derive(Clone)]
-struct BusyService {
+pub(super) struct BusyDeclarations {
     registry: Arc<Mutex<BusyRegistry>>,
     started_at: Instant,
+}
+
+/// A declaration of core-back itself, which ends with this value.
+pub(super) struct BusyGuard {
+    declarations: BusyDeclarations,
+    /// `None`: the core half has declared as much as it may.
+    id: Option<Uuid>,
+}
+
+#[derive(Clone)]
+struct BusyService {
+    declarations: BusyDeclarations,
     reported: ReportedGauges,
+    summaries: Summaries,
     agent: Arc<Connections>,
 }
 
 /// Serves until the drain is requested and done.
-pub(super) async fn run(listeners: BusyListeners, reported: ReportedGauges, drain: Drain) {
+pub(super) async fn run(
+    listeners: BusyListeners,
+    declarations: BusyDeclarations,
+    (reported, summaries): (ReportedGauges, Summaries),
+    drain: Drain,
+) {
     let core = BoundedListener::new(listeners.core, MAX_CORE_CONNECTIONS);
     let agent = TimedListener::new(listeners.agent, MAX_AGENT_CONNECTION_TIME);
     let agent = BoundedListener::new(agent, MAX_AGENT_CONNECTIONS);
-    let service = BusyService {
-        registry: Arc::default(),
-        started_at: monotonic_now(),
-        reported,
-        agent: agent.connections(),
-    };
+    let service = BusyService { declarations, reported, summaries, agent: agent.connections() };
     let orchestrator = async {
         if let Some(listener) = listeners.orchestrator {
             let listener = BoundedListener::new(listener, MAX_ORCHESTRATOR_CONNECTIONS);
@@ -117,6 +134,12 @@ impl BusyService {
                 _ => context.method_not_allowed("GET"),
             };
         }
+        if caller == Caller::Orchestrator && path == SUMMARIES_PATH {
+            return match *method {
+                Method::GET | Method::HEAD => self.report_summaries(context, &request).await,
+                _ => context.method_not_allowed("GET"),
+            };
+        }
         let Some(rest) = path.strip_prefix(PATH) else { return context.not_found() };
         match (rest, caller) {
             ("", _) if matches!(*method, Method::GET | Method::HEAD) => self.list(caller),
@@ -145,6 +168,17 @@ impl BusyService {
         let revoked: Vec<_> = revoked.iter().map(Uuid::to_string).collect();
         match self.reported.sessions.revoke(&revoked).await {
             Ok(()) => response::empty(StatusCode::NO_CONTENT),
+            Err(error) => context.internal(&error),
+        }
+    }
+
+    async fn report_summaries(&self, context: &RequestContext, request: &Request) -> Response {
+        let after = request.uri().query().and_then(|query| query.strip_prefix("after="));
+        let Some(Ok(after)) = after.map(str::parse::<i64>) else {
+            return context.problem(Code::InvalidQuery, "after must be the position of a report");
+        };
+        match self.summaries.report(after).await {
+            Ok(report) => response::json(StatusCode::OK, &report),
             Err(error) => context.internal(&error),
         }
     }
@@ -208,9 +242,47 @@ impl BusyService {
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut BusyRegistry, Now) -> T) -> T {
+        self.declarations.with(act)
+    }
+}
+
+impl Default for BusyDeclarations {
+    fn default() -> Self {
+        Self { registry: Arc::default(), started_at: monotonic_now() }
+    }
+}
+
+impl BusyDeclarations {
+    /// Declares work of core-back itself. Must be renewed within [`MAX_TTL_SECONDS`].
+    pub(super) fn declare(&self, reason: &str) -> BusyGuard {
+        let id = Uuid::new_v4();
+        let work = DeclareBusy { reason: reason.to_owned(), ttl_seconds: MAX_TTL_SECONDS };
+        let declared = self.with(|registry, now| registry.declare(BusyOwner::Core, id, work, now));
+        BusyGuard { declarations: self.clone(), id: declared.is_ok().then_some(id) }
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut BusyRegistry, Now) -> T) -> T {
         let now = Now { monotonic: monotonic_now() - self.started_at, wall: crate::wall_clock() };
         // A panic ends the process, so no caller sees a half-made change.
         act(&mut self.registry.lock().unwrap_or_else(PoisonError::into_inner), now)
+    }
+}
+
+impl BusyGuard {
+    pub(super) fn renew(&self) {
+        let Some(id) = self.id else { return };
+        let renew = |registry: &mut BusyRegistry, now| {
+            registry.renew(BusyOwner::Core, id, MAX_TTL_SECONDS, now)
+        };
+        // An end that was not noticed in time costs the rest of the declaration only.
+        let _ = self.declarations.with(renew);
+    }
+}
+
+impl Drop for BusyGuard {
+    fn drop(&mut self) {
+        let Some(id) = self.id else { return };
+        self.declarations.with(|registry, _| registry.withdraw(BusyOwner::Core, id));
     }
 }
 

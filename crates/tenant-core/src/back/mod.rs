@@ -25,20 +25,25 @@ use tenant_service::{
     BoundedListener, Drain, Request, RequestContext, Response, echo, response, serve,
 };
 use tokio::net::UnixListener;
+use tokio::sync::Semaphore;
 
 pub use busy::BusyListeners;
 pub use health::{Readiness, ReadinessReporter};
 pub use settings::{SETTINGS, Settings};
+pub use v1::chat::ChatHandler;
 
 use crate::history::History;
+use crate::history::summaries::Summaries;
 use crate::now;
 use crate::token::Verifier;
 use assertion::Assertions;
+use busy::BusyDeclarations;
 use gauges::ReportedGauges;
 use protocol::problem::Code;
 use protocol::sign_in::{END_PATH, SIGN_OUT_PATH, START_PATH};
 use sessions::Sessions;
 use tenant_service::user::{SESSION_END_PATH, SESSION_PATH};
+use v1::chat::MAX_REPLIES;
 
 /// The shared state of all requests.
 pub struct Back {
@@ -50,10 +55,15 @@ pub struct Back {
     drain: Drain,
     gauges_sockets: [PathBuf; 2],
     history: History,
+    /// `None`: the app takes no messages.
+    chat: Option<ChatHandler>,
+    replies: Arc<Semaphore>,
+    busy: BusyDeclarations,
+    summaries: Summaries,
 }
 
 /// Standard streams, listeners, the link, epoll, the session file, the history with its log, and the connections of the busy API.
-const RESERVED_DESCRIPTORS: usize = 34 + busy::MAX_BUSY_CONNECTIONS;
+const RESERVED_DESCRIPTORS: usize = 34 + busy::MAX_BUSY_CONNECTIONS + MAX_REPLIES;
 
 /// Starts core-back under PID 1. It inherits the unix listener for the edge, the listeners of [`BusyListeners`] in
 /// order, of which the last exists only with an ingress, and the readiness link.
@@ -94,12 +104,14 @@ pub async fn run(listener: BoundedListener<UnixListener>, busy: BusyListeners, b
         edge: listener.connections(),
         sockets: back.gauges_sockets.clone(),
     };
+    let summaries = back.summaries.clone();
+    let declarations = back.busy.clone();
     let back = Arc::new(back);
     let edge = serve(listener.cancel_on_disconnect(), drain.clone(), move |context, request| {
         let back = back.clone();
         async move { back.handle(&context, request).await }
     });
-    tokio::join!(edge, busy::run(busy, reported, drain));
+    tokio::join!(edge, busy::run(busy, declarations, (reported, summaries), drain));
 }
 
 impl Back {
@@ -108,8 +120,9 @@ impl Back {
     /// # Errors
     /// When the session file or the key cannot be read.
     pub fn open(settings: Settings, readiness: Readiness, drain: Drain) -> std::io::Result<Self> {
-        let Settings { tenant, verifier, data, gauges_sockets } = settings;
+        let Settings { tenant, verifier, data, gauges_sockets, chat } = settings;
         let history = History::new(&data);
+        let summaries = Summaries::open(&data, history.clone());
         Ok(Self {
             assertions: Assertions::open(&data, &tenant)?,
             tenant,
@@ -119,6 +132,10 @@ impl Back {
             drain,
             gauges_sockets,
             history,
+            chat,
+            replies: Arc::new(Semaphore::new(MAX_REPLIES)),
+            busy: BusyDeclarations::default(),
+            summaries,
         })
     }
 
@@ -135,6 +152,7 @@ impl Back {
             START_PATH => self.start_sign_in(context, &request),
             END_PATH => self.end_sign_in(context, &request).await,
             SIGN_OUT_PATH => self.sign_out(context, &request).await,
+            "/chat" => self.handle_v1(context, request).await,
             _ if is_within(path, v1::ROOT) => self.handle_v1(context, request).await,
             "/ws" => echo::upgrade(context, request, &self.drain),
             _ if is_within(path, "/echo-path") => {
@@ -212,7 +230,7 @@ impl Back {
 const KEY_SET_PATH: &str = "/jwks.json";
 
 /// Answered with 501: not built yet.
-const NOT_IMPLEMENTED: [&str; 3] = ["/chat", "/agent", "/deploy"];
+const NOT_IMPLEMENTED: [&str; 2] = ["/agent", "/deploy"];
 
 fn is_read(method: &Method) -> bool {
     method == Method::GET || method == Method::HEAD
@@ -262,7 +280,8 @@ mod tests {
         let listen = |name: &str| UnixListener::bind(dir.path().join(name)).unwrap();
         let data = dir.path().to_owned();
         let gauges_sockets = ["edge", "front"].map(|name| dir.path().join(name));
-        let settings = Settings { tenant: "acme".to_owned(), verifier: None, data, gauges_sockets };
+        let tenant = "acme".to_owned();
+        let settings = Settings { tenant, verifier: None, data, gauges_sockets, chat: None };
         let back =
             Back::open(settings, Readiness::new().0, Drain::new(CancellationToken::new())).unwrap();
         let sessions = back.sessions.clone();

@@ -1,15 +1,19 @@
 //! The settings of core-back.
 
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use protocol::TenantId;
 use protocol::inside::{
-    CORE_FRONT_GAUGES_SOCKET, DATA_DIR, EDGE_GAUGES_SOCKET, SECRETS_DIR, TENANT_UUID,
+    APP_PROCESS, CORE_FRONT_GAUGES_SOCKET, DATA_DIR, EDGE_GAUGES_SOCKET, PLATFORM_BACK,
+    SECRETS_DIR, TENANT_UUID,
 };
+use protocol::process::AppProcess;
 use service::settings::SettingsErrors;
 use service::{Env, Setting, SettingsReader};
 use tenant_service::TENANT;
 
+use super::v1::chat::ChatHandler;
 use crate::token::Verifier;
 
 const UUID: Setting = Setting::optional(
@@ -18,8 +22,14 @@ const UUID: Setting = Setting::optional(
 )
 .by_orchestrator();
 
+const APP: Setting = Setting::optional(
+    APP_PROCESS,
+    "the program of an app as JSON; without it, the built-in app echoes messages of the chat",
+)
+.by_orchestrator();
+
 /// Every variable that the core reads; core-front reads the first alone.
-pub const SETTINGS: &[Setting] = &[TENANT, UUID];
+pub const SETTINGS: &[Setting] = &[TENANT, UUID, APP];
 
 pub struct Settings {
     /// The tenant's name on pages.
@@ -29,6 +39,8 @@ pub struct Settings {
     pub data: PathBuf,
     /// Where other services of the core half report their gauges.
     pub gauges_sockets: [PathBuf; 2],
+    /// `None`: the app takes no messages.
+    pub chat: Option<ChatHandler>,
 }
 
 impl Settings {
@@ -42,14 +54,30 @@ impl Settings {
             Err(error) => settings.reject_named(SECRETS_DIR, &error.to_string()),
         };
         let gauges_sockets = [EDGE_GAUGES_SOCKET, CORE_FRONT_GAUGES_SOCKET].map(PathBuf::from);
+        let chat = read_chat_handler(&mut settings);
         settings.finish(|| {
             Some(Self {
                 tenant: tenant?,
                 verifier: verifier?,
                 data: DATA_DIR.into(),
                 gauges_sockets,
+                chat: chat?,
             })
         })
+    }
+}
+
+fn read_chat_handler(settings: &mut SettingsReader<'_>) -> Option<Option<ChatHandler>> {
+    let Some(json) = settings.optional::<String>(&APP)? else {
+        let address = PLATFORM_BACK.parse().ok()?;
+        return Some(Some(ChatHandler { address, path: "/chat".to_owned() }));
+    };
+    match serde_json::from_str::<AppProcess>(&json) {
+        Ok(app) => {
+            let address = (Ipv4Addr::LOCALHOST, app.port).into();
+            Some(app.chat.map(|path| ChatHandler { address, path }))
+        }
+        Err(error) => settings.reject(&APP, &error.to_string()),
     }
 }
 

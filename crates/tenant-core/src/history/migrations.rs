@@ -4,7 +4,11 @@ use rusqlite::Connection;
 
 use super::HistoryError;
 
-const STEPS: &[&str] = &[include_str!("migrations/1.sql"), include_str!("migrations/2.sql")];
+const STEPS: &[&str] = &[
+    include_str!("migrations/1.sql"),
+    include_str!("migrations/2.sql"),
+    include_str!("migrations/3.sql"),
+];
 
 /// Brings the schema up to this release, each step as a whole or not at all.
 ///

@@ -5,10 +5,12 @@
 //! disk.
 
 pub mod activity;
+pub mod conversations;
 mod error;
 mod file;
 mod migrations;
 pub mod page;
+pub mod summaries;
 mod worker;
 pub mod workspaces;
 

@@ -9,8 +9,9 @@ use hyper::header::{COOKIE, SET_COOKIE};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use tempfile::TempDir;
-use tenant_core::back::BusyListeners;
-use tenant_core::back::{Back, Readiness, ReadinessReporter, Settings, run};
+use tenant_core::back::{
+    Back, BusyListeners, ChatHandler, Readiness, ReadinessReporter, Settings, run,
+};
 use tenant_core::token::Verifier;
 use tenant_service::user::SESSION_PATH;
 use tenant_service::{BoundedListener, Drain};
@@ -39,17 +40,27 @@ pub(crate) type TestResponse = Response<String>;
 impl Core {
     /// Starts a core-back with these files as secrets.
     pub(crate) fn start(secrets: &[(&str, &[u8])]) -> Self {
+        Self::start_with_chat(secrets, None)
+    }
+
+    /// The same with an app that takes messages.
+    pub(crate) fn start_with_chat(secrets: &[(&str, &[u8])], chat: Option<ChatHandler>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path().to_owned();
-        Self::start_in(dir, data, secrets)
+        Self::start_in(dir, data, secrets, chat)
     }
 
     /// The same with the data volume in another directory.
     pub(crate) fn start_on(data: &Path, secrets: &[(&str, &[u8])]) -> Self {
-        Self::start_in(tempfile::tempdir().unwrap(), data.to_owned(), secrets)
+        Self::start_in(tempfile::tempdir().unwrap(), data.to_owned(), secrets, None)
     }
 
-    fn start_in(dir: TempDir, data: PathBuf, secrets: &[(&str, &[u8])]) -> Self {
+    fn start_in(
+        dir: TempDir,
+        data: PathBuf,
+        secrets: &[(&str, &[u8])],
+        chat: Option<ChatHandler>,
+    ) -> Self {
         for (name, bytes) in secrets {
             std::fs::write(dir.path().join(name), bytes).unwrap();
         }
@@ -67,6 +78,7 @@ impl Core {
             verifier: Verifier::read(dir.path(), TENANT.parse().unwrap()).unwrap(),
             data: data.clone(),
             gauges_sockets: ["edge-gauges.sock", "nobody.sock"].map(|name| dir.path().join(name)),
+            chat,
         };
         let back = Back::open(settings, readiness, Drain::new(stop.clone())).unwrap();
         let running = tokio::spawn(run(listener, busy, back));
@@ -86,7 +98,7 @@ impl Core {
         for name in ["back.sock", "core-busy.sock", "agent-busy.sock", "ingress-busy.sock"] {
             std::fs::remove_file(dir.path().join(name)).unwrap();
         }
-        Self::start_in(dir, data, &[])
+        Self::start_in(dir, data, &[], None)
     }
 
     pub(crate) fn socket(&self) -> PathBuf {

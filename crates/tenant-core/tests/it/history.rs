@@ -9,7 +9,7 @@ use testkit::SmallDisk;
 use crate::harness::{Core, TestResponse, ask_with, code, cookie, header};
 use crate::tokens::{KEY, claims, hs256, nonce_cookie, with};
 
-const AT_CORE: (&str, &str) = ("x-cial-site", "core");
+pub(crate) const AT_CORE: (&str, &str) = ("x-cial-site", "core");
 
 const WORKSPACES: &str = "/v1/workspaces";
 const ACTIVITY: &str = "/v1/activity";
@@ -61,7 +61,7 @@ impl Signed {
     }
 }
 
-async fn sign_in(core: &Core, role: &str) -> String {
+pub(crate) async fn sign_in(core: &Core, role: &str) -> String {
     let jti = format!("history-{role}");
     let mut claims = with(&jti, "role", json!(role));
     claims["site"] = json!("core");
@@ -113,7 +113,7 @@ async fn every_call_of_the_description_demands_a_session_and_its_role() {
             calls += 1;
         }
     }
-    assert_eq!(calls, 10);
+    assert_eq!(calls, 13);
     for path in ["/v1", "/v1/", "/v1/nothing", "/v1/workspaces/", "/v1/registry"] {
         let nothing = core.ask(Method::GET, path, &[("cookie", &member), AT_CORE]).await;
         assert_eq!(code(&nothing), "not_found", "{path}");

@@ -3,6 +3,7 @@
 
 mod api;
 mod busy;
+mod chat;
 mod drain;
 mod front;
 mod harness;

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use http_body_util::{BodyExt as _, Empty};
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
 use hyper::{Method, Request, Response};
@@ -56,6 +56,25 @@ pub(crate) async fn ask(
     path: &str,
     headers: &[(&str, &str)],
 ) -> Response<String> {
+    ask_with_body(address, method, path, headers, "").await
+}
+
+pub(crate) async fn ask_with(
+    address: SocketAddr,
+    method: Method,
+    path: &str,
+    body: &'static str,
+) -> Response<String> {
+    ask_with_body(address, method, path, &[], body).await
+}
+
+async fn ask_with_body(
+    address: SocketAddr,
+    method: Method,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &'static str,
+) -> Response<String> {
     let mut request = Request::builder().method(method).uri(path).header("host", "localhost");
     for (name, value) in headers {
         request = request.header(*name, *value);
@@ -63,7 +82,7 @@ pub(crate) async fn ask(
     let stream = TokioIo::new(TcpStream::connect(address).await.unwrap());
     let (mut sender, connection) = http1::handshake(stream).await.unwrap();
     tokio::spawn(connection);
-    let request = request.body(Empty::<Bytes>::new()).unwrap();
+    let request = request.body(Full::<Bytes>::from(body)).unwrap();
     let (head, body) = sender.send_request(request).await.unwrap().into_parts();
     let body = body.collect().await.unwrap().to_bytes();
     Response::from_parts(head, String::from_utf8(body.to_vec()).unwrap())

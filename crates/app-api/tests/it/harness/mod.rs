@@ -134,6 +134,7 @@ impl Setup {
             connections: ConnectionLimits { public: 1_000, internal: 64 },
             webhook_timeout: self.webhook_timeout,
             max_changes: self.max_changes,
+            summary_interval: Duration::from_millis(100),
         };
         let stop = CancellationToken::new();
         let running = tokio::spawn(run(settings, dependencies, public, internal, stop.clone()));

@@ -1,6 +1,6 @@
 //! A fake orchestrator: unreachable, obedient, or driven by a script that must be played completely.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::convert::Infallible;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,6 +13,7 @@ use protocol::orchestrator::{ApplyRequest, DiskUse, Exit, ObservedTenant, Phase,
 use protocol::problem::Code;
 use protocol::process::{PrepareImage, PreparedImage};
 use protocol::sleep::{SleepStatus, SleepStatusList};
+use protocol::summaries::SummaryReport;
 use protocol::watch::Message;
 use protocol::{Problem, TenantId, Timestamp};
 use service::client::CallError;
@@ -61,6 +62,8 @@ pub(crate) struct FakeOrchestrator {
     pub(crate) sleep_statuses: Mutex<Option<Vec<SleepStatus>>>,
     /// Tenants whose program ends at once, whatever their image.
     pub(crate) broken: Mutex<HashSet<TenantId>>,
+    /// What each tenant reports, in the order of the positions.
+    pub(crate) summaries: Mutex<HashMap<TenantId, Vec<SummaryReport>>>,
     /// Logs stay open after their lines, like those of a tenant that runs.
     pub(crate) endless_logs: AtomicBool,
 }
@@ -77,6 +80,7 @@ impl FakeOrchestrator {
             disk_bytes: Mutex::default(),
             sleep_statuses: Mutex::new(Some(Vec::new())),
             broken: Mutex::default(),
+            summaries: Mutex::default(),
             endless_logs: AtomicBool::new(false),
         }
     }
@@ -290,6 +294,17 @@ impl Orchestrator for FakeOrchestrator {
     fn disk_use(&self, tenant: TenantId) -> BoxFuture<'_, Result<DiskUse, CallError>> {
         let used_bytes = *self.disk_bytes.lock().unwrap();
         Box::pin(async move { Ok(DiskUse { tenant, used_bytes, limit_bytes: 10 << 30 }) })
+    }
+
+    fn summaries(
+        &self,
+        id: TenantId,
+        position: i64,
+    ) -> BoxFuture<'_, Result<SummaryReport, CallError>> {
+        let reports = self.summaries.lock().unwrap().get(&id).cloned().unwrap_or_default();
+        let next = reports.into_iter().find(|report| report.position > position);
+        let nothing = SummaryReport { summaries: Vec::new(), position };
+        Box::pin(async move { Ok(next.unwrap_or(nothing)) })
     }
 
     fn stop(&self, id: TenantId) -> BoxFuture<'_, Result<(), CallError>> {

@@ -27,6 +27,7 @@ use protocol::orchestrator::Capacity;
 use protocol::process::{AppSpec, PreparedImage};
 use protocol::sessions::RevokeSessions;
 use protocol::spec::Spec;
+use protocol::summaries::SummaryReport;
 use tokio::sync::{OnceCell, RwLock, broadcast};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -211,6 +212,15 @@ impl Driver for DockerDriver {
 
     fn gauges(&self, id: TenantId) -> BoxFuture<'_, Result<GaugeReport, BusyError>> {
         Box::pin(async move { busy::fetch_gauges(&self.tenant_dirs.busy_socket(id)).await })
+    }
+
+    fn summaries(
+        &self,
+        id: TenantId,
+        position: i64,
+    ) -> BoxFuture<'_, Result<SummaryReport, BusyError>> {
+        let socket = self.tenant_dirs.busy_socket(id);
+        Box::pin(async move { busy::fetch_summaries(&socket, position).await })
     }
 
     fn revoke_sessions(

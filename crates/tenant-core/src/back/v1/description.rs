@@ -77,6 +77,18 @@ fn call(operation: Operation, schemas: &mut Schemas) -> Call {
             let made = schema::<ChannelEnvelope>(schemas);
             of("Makes the envelope of a channel's message", &[], body, ok, made)
         }
+        Operation::SendMessage => {
+            let body = schema::<SendMessage>(schemas);
+            of("Sends a message to the app", &[], body, ok, schema::<ChatReply>(schemas))
+        }
+        Operation::ListConversations => {
+            let listed = schema::<Page<Conversation>>(schemas);
+            of("Lists the conversations", PAGE, None, ok, listed)
+        }
+        Operation::ListMessages => {
+            let listed = schema::<Page<Message>>(schemas);
+            of("Lists the messages of a conversation", PAGE, None, ok, listed)
+        }
     }
 }
 

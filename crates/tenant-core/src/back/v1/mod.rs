@@ -1,6 +1,7 @@
 //! The API of the tenant's history, `/.cial/api/v1`: one table of calls, each for a session with at least a role.
 
 mod activity;
+pub(super) mod chat;
 mod query;
 mod registry;
 mod workspaces;
@@ -16,6 +17,7 @@ use tenant_service::{Request, RequestBody, RequestContext, Response, response, s
 
 use super::{Back, is_read, same_origin};
 use crate::history::{HistoryError, Millis};
+use crate::session_table::Session;
 use query::Query;
 
 pub(super) const ROOT: &str = "/v1";
@@ -35,6 +37,9 @@ pub(super) enum Operation {
     ListActivity,
     AppendActivity,
     MakeEnvelope,
+    SendMessage,
+    ListConversations,
+    ListMessages,
 }
 
 /// One call of the API.
@@ -73,6 +78,9 @@ pub(super) const ROUTES: &[Route] = {
         route(GET, "/activity", Viewer, ListActivity),
         route(POST, "/activity", Member, AppendActivity),
         route(POST, "/channel/envelope", Viewer, MakeEnvelope),
+        route(POST, "/chat", Member, SendMessage),
+        route(GET, "/conversations", Viewer, ListConversations),
+        route(GET, "/conversations/{id}/messages", Viewer, ListMessages),
     ]
 };
 
@@ -106,7 +114,9 @@ impl From<HistoryError> for CallError {
 
 impl Back {
     pub(super) async fn handle_v1(&self, context: &RequestContext, request: Request) -> Response {
-        let path = request.uri().path().strip_prefix(ROOT).unwrap_or_default().to_owned();
+        // `/chat` is the same without the version.
+        let path = request.uri().path();
+        let path = path.strip_prefix(ROOT).unwrap_or(path).to_owned();
         let routes: Vec<_> =
             ROUTES.iter().filter_map(|route| Some((route, captured(route.path, &path)?))).collect();
         // A literal segment comes before a captured one.
@@ -119,10 +129,11 @@ impl Back {
         let Some(route) = routes.find(is_called) else {
             return context.method_not_allowed(allowed(first.path));
         };
-        if let Some(refusal) = self.check_access(context, &request, route.role).await {
-            return refusal;
-        }
-        match self.perform(route.operation, id, request).await {
+        let session = match self.check_access(context, &request, route.role).await {
+            Ok(session) => session,
+            Err(refusal) => return *refusal,
+        };
+        match self.perform(context, &session, (route.operation, *id), request).await {
             Ok(response) => response,
             Err(error) => respond_to_error(context, error),
         }
@@ -133,10 +144,11 @@ impl Back {
         context: &RequestContext,
         request: &Request,
         role: MemberRole,
-    ) -> Option<Response> {
+    ) -> Result<Session, Box<Response>> {
         let headers = request.headers();
         if !is_read(request.method()) && !same_origin::is_allowed(headers) {
-            return Some(context.problem(Code::CrossSite, "This request came from another site."));
+            let detail = "This request came from another site.";
+            return Err(Box::new(context.problem(Code::CrossSite, detail)));
         }
         let session = match site_of(headers) {
             Site::Core => self.sessions.find(headers).await,
@@ -147,21 +159,22 @@ impl Back {
             None => {
                 let detail =
                     "401: sign in at the core's own address first, which begins with core--.";
-                Some(context.problem(Code::NotSignedIn, detail))
+                Err(Box::new(context.problem(Code::NotSignedIn, detail)))
             }
             Some(session) if session.role < role => {
                 let own = session.role;
                 let detail = format!("403: this call needs the role {role}, and you are {own}.");
-                Some(context.problem(Code::InsufficientRole, &detail))
+                Err(Box::new(context.problem(Code::InsufficientRole, &detail)))
             }
-            Some(_) => None,
+            Some(session) => Ok(session),
         }
     }
 
     async fn perform(
         &self,
-        operation: Operation,
-        id: &str,
+        context: &RequestContext,
+        session: &Session,
+        (operation, id): (Operation, &str),
         request: Request,
     ) -> Result<Response, CallError> {
         let (head, body) = request.into_parts();
@@ -180,6 +193,11 @@ impl Back {
             Operation::ListActivity => self.list_activity(query).await,
             Operation::AppendActivity => self.append_activity(body).await,
             Operation::MakeEnvelope => self.make_envelope(body).await,
+            Operation::SendMessage => {
+                self.send_message(context, session, &head.headers, body).await
+            }
+            Operation::ListConversations => self.list_conversations(query).await,
+            Operation::ListMessages => self.list_messages(id, query).await,
         }
     }
 }
@@ -190,19 +208,29 @@ fn respond_to_error(context: &RequestContext, error: CallError) -> Response {
         CallError::Body(error) => return context.body_error(&error),
         CallError::History(error) => error,
     };
+    let mut response = context.problem_response(history_problem(&error, &context.request_id));
+    if error == HistoryError::Busy {
+        response.headers_mut().insert(RETRY_AFTER, 1.into());
+    }
+    response
+}
+
+/// Writes the cause of a 500 to the log.
+fn history_problem(error: &HistoryError, request_id: &str) -> Problem {
     match error {
-        HistoryError::DiskFull => context.problem(
+        HistoryError::DiskFull => Problem::new(
             Code::DiskFull,
             "507: the tenant's disk takes no more data, so nothing was stored. Delete files or raise the limit.",
         ),
         HistoryError::Busy => {
             let detail = "503: too many requests wait for the history. Try again in a second.";
-            let mut response = context.problem(Code::HistoryBusy, detail);
-            response.headers_mut().insert(RETRY_AFTER, 1.into());
-            response
+            Problem::new(Code::HistoryBusy, detail)
         }
         HistoryError::Corrupt(_) | HistoryError::NewerSchema { .. } | HistoryError::Other(_) => {
-            context.internal(&format_args!("history: {error}"))
+            eprintln!("request failed: request_id={request_id} error=history: {error}");
+            let detail =
+                "The history cannot be used now. The request id finds the cause in the log.";
+            Problem::new(Code::Internal, detail)
         }
     }
 }

@@ -106,6 +106,7 @@ impl ImageProgram {
             env: self.env.clone().into_iter().chain(own).collect(),
             port: self.choose_port(app.port)?,
             health_path: app.health_path.clone(),
+            chat: app.chat.clone(),
         })
     }
 
@@ -205,18 +206,21 @@ mod tests {
                 .into(),
             port: 5000,
             health_path: None,
+            chat: None,
         };
         assert_eq!(merged(image.clone(), &AppSpec::default()), Ok(expected.clone()));
         let app = AppSpec {
             command: Some(words(&["/bin/other"])),
             port: Some(6000),
             health_path: Some("/up".to_owned()),
+            chat: Some("/chat".to_owned()),
             ..AppSpec::default()
         };
         let expected = AppProcess {
             command: words(&["/bin/other"]),
             port: 6000,
             health_path: Some("/up".to_owned()),
+            chat: Some("/chat".to_owned()),
             ..expected
         };
         assert_eq!(merged(image, &app), Ok(expected));

@@ -1,0 +1,2 @@
+DROP TABLE summary_positions;
+DROP TABLE conversation_summaries;

@@ -1,0 +1,115 @@
+//! Counts of the conversations in tenants: each tenant writes its own only, and no text arrives.
+
+use axum::http::Method;
+use protocol::api_keys::Role;
+use protocol::orchestrator::Phase;
+use protocol::summaries::{ConversationSummary, SummaryReport};
+use protocol::{State, Timestamp};
+use serde_json::{Value, json};
+use testkit::eventually;
+use uuid::Uuid;
+
+use crate::harness::schema::Schemas;
+use crate::harness::{EMAIL, FakeOrchestrator, Server, TEST_TIMEOUT, TestResponse, acme, observed};
+
+const INGEST: &str = "/v1/tenants/acme/ingest-summary";
+const CONVERSATION: Uuid = Uuid::from_u128(7);
+
+async fn post(server: &Server, key: &str, path: &str, body: Value) -> TestResponse {
+    let bearer = format!("Bearer {key}");
+    let headers = [("authorization", bearer.as_str())];
+    server.visitor.new_client().json(Method::POST, path, &headers, body).await
+}
+
+fn summary(user: Uuid, messages: u64) -> Value {
+    json!({
+        "user_id": user, "conversation": CONVERSATION, "messages": messages, "tokens": 40,
+        "last_activity_at": "2027-01-15T07:00:00Z",
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_writes_its_own_summaries_only() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
+    owner.post("/v1/tenants", acme()).await;
+    owner.post("/v1/tenants", json!({ "slug": "globex", "name": "Globex" })).await;
+    let ada = server.user(EMAIL).await.id;
+    let key = server.key_of(Some("acme"), Role::Write).await;
+    for messages in [2, 6] {
+        let stored = post(&server, &key, INGEST, summary(ada, messages)).await;
+        assert_eq!(stored.status, 204, "{}", stored.text());
+    }
+    let listed = owner.get("/v1/tenants/acme/summaries").await.json();
+    let at = "2027-01-15T07:00:00Z";
+    let expected = json!({
+        "total": { "conversations": 1, "messages": 6, "tokens": 40, "last_activity_at": at },
+        "summaries": [summary(ada, 6)],
+    });
+    assert_eq!(listed, expected);
+    let described = Schemas::served(&server.visitor).await;
+    assert_eq!(described.violations("SummaryList", &listed), Vec::<String>::new());
+
+    let foreign = "/v1/tenants/globex/ingest-summary";
+    assert_eq!(post(&server, &key, foreign, summary(ada, 1)).await.problem(), "403 forbidden");
+    let reader = server.key_of(Some("acme"), Role::Read).await;
+    let refused = post(&server, &reader, INGEST, summary(ada, 1)).await;
+    assert_eq!(refused.problem(), "403 insufficient_role");
+    assert_eq!(server.database.count("conversation_summaries").await, 1);
+    let none = owner.get("/v1/tenants/globex/summaries").await.json();
+    assert_eq!(none["total"]["last_activity_at"], Value::Null);
+    assert_eq!((&none["total"]["messages"], &none["summaries"]), (&json!(0), &json!([])));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_summary_that_breaks_a_rule_is_refused() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
+    owner.post("/v1/tenants", acme()).await;
+    let ada = server.user(EMAIL).await.id;
+    let with = |field: &str, value: Value| {
+        let mut summary = summary(ada, 1);
+        summary[field] = value;
+        summary
+    };
+    for (body, expected) in [
+        (with("text", json!("Hello!")), "400 invalid_json"),
+        (with("messages", json!(-1)), "400 invalid_json"),
+        (with("conversation", json!("Hello!")), "400 invalid_json"),
+        (with("messages", json!(1_u64 << 53)), "422 invalid_fields"),
+        (with("tokens", json!(u64::MAX)), "422 invalid_fields"),
+        (with("last_activity_at", json!("2027-01-15T08:00:01Z")), "422 invalid_fields"),
+        (with("user_id", json!(Uuid::from_u128(1))), "422 invalid_fields"),
+    ] {
+        assert_eq!(owner.post(INGEST, body.clone()).await.problem(), expected, "{body}");
+    }
+    assert_eq!(server.database.count("conversation_summaries").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_summaries_of_a_running_tenant_are_collected_once() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
+    owner.post("/v1/tenants", acme()).await;
+    server.until_state("acme", State::Running).await;
+    let (tenant, ada) = (server.row("acme").await.tenant_id(), server.user(EMAIL).await.id);
+    let report = |user_id: Uuid, messages: u64, position: i64| {
+        let conversation = CONVERSATION;
+        let last_activity_at = Timestamp::UNIX_EPOCH;
+        let summary =
+            ConversationSummary { user_id, conversation, messages, tokens: 5, last_activity_at };
+        SummaryReport { summaries: vec![summary], position }
+    };
+    let reports = vec![
+        report(ada, 2, 4),
+        // Nobody: left out, and requested once.
+        report(Uuid::from_u128(1), 2, 9),
+        report(ada, 3, 11),
+        report(ada, u64::MAX, 12),
+    ];
+    server.orchestrator.summaries.lock().unwrap().insert(tenant, reports);
+    server.orchestrator.publish(observed(tenant, Phase::Ready));
+    let is_collected =
+        async || Ok(server.database.count("summary_positions WHERE position = 12").await == 1);
+    eventually("the collection", TEST_TIMEOUT, is_collected).await.unwrap();
+    let listed = owner.get("/v1/tenants/acme/summaries").await.json();
+    let [summary] = listed["summaries"].as_array().unwrap().as_slice() else { panic!("{listed}") };
+    assert_eq!((&summary["user_id"], &summary["messages"]), (&json!(ada), &json!(3)));
+}
