@@ -18,6 +18,7 @@ pub(crate) const IMAGE: TestBinary = TestBinary { name: "image", feature: "engin
 pub(crate) const INSTALLATION: TestBinary =
     TestBinary { name: "installation", feature: "installation" };
 pub(crate) const FAULTS: TestBinary = TestBinary { name: "faults", feature: "installation" };
+pub(crate) const REBOOT: TestBinary = TestBinary { name: "reboot", feature: "installation" };
 pub(crate) const LOGS: TestBinary = TestBinary { name: "logs", feature: "installation" };
 pub(crate) const DOCUMENTS: TestBinary = TestBinary { name: "documents", feature: "documents" };
 pub(crate) const BROWSER: TestBinary = TestBinary { name: "browser", feature: "browser" };

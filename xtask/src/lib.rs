@@ -11,6 +11,7 @@ mod images;
 mod interrupt;
 mod local;
 mod mutants;
+mod reboot;
 mod smoke;
 mod test;
 

@@ -10,7 +10,7 @@ use crate::e2e::{self, Filter};
 use crate::environment::{connect_docker, exit_code, print_line};
 use crate::images::{self, base};
 use crate::local::{Installation, TENANT_IMAGE};
-use crate::{ephemeral, interrupt};
+use crate::{ephemeral, interrupt, reboot};
 
 const ON_PURPOSE: &str = "broken off on purpose";
 const BROKEN_IMAGES: &str = "broken_images_fail_exactly_their_checks";
@@ -75,13 +75,17 @@ pub struct LocalArgs {
     /// Kill, stop and remove parts of the installation, also in the middle of their work.
     #[arg(long, conflicts_with = "break_off")]
     faults: bool,
+    /// Take the machine down; it is the one that `cargo xtask test reboot` makes.
+    #[arg(long, conflicts_with_all = ["break_off", "faults"])]
+    reboot: bool,
 }
 
 pub(crate) fn local(args: LocalArgs) -> Result<ExitCode> {
-    let outcome = match (args.break_off, args.faults) {
-        (true, _) => break_off(),
-        (false, true) => faults(),
-        (false, false) => installation(),
+    let outcome = match args {
+        LocalArgs { break_off: true, .. } => break_off(),
+        LocalArgs { faults: true, .. } => faults(),
+        LocalArgs { reboot: true, .. } => reboot::smoke(),
+        LocalArgs { .. } => installation(),
     };
     report(outcome, "ok     nothing of the installation is left")
 }

@@ -11,7 +11,7 @@ use crate::e2e::{self, Filter};
 use crate::environment::{self, succeeds};
 use crate::images::base;
 use crate::local::{self, Installation};
-use crate::{ephemeral, smoke};
+use crate::{ephemeral, reboot, smoke};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -48,6 +48,8 @@ enum Step {
     Software,
     /// An installation whose parts are killed, stopped and removed.
     Faults,
+    /// An installation whose machine is rebooted and loses its power.
+    Reboot,
     /// Crowds before sleeping tenants, and requests while a tenant falls asleep.
     Sleep,
     /// The same stack by `docker compose up` (Compose 2), without xtask.
@@ -126,6 +128,7 @@ impl Step {
             Self::Browser => browser(),
             Self::Software => software(),
             Self::Faults => xtask(&["smoke-local", "--faults"]),
+            Self::Reboot => reboot::on_a_machine_of_its_own(),
             Self::Sleep => xtask(&["bench", "wake", "--ci"]),
             Self::Compose => compose(),
             Self::Readme => documents(),

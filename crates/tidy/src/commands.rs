@@ -30,6 +30,7 @@ const SHOWN: &[&str] = &[
     "cargo xtask test api",
     "cargo xtask test browser",
     "cargo xtask test mutants",
+    "cargo xtask test reboot",
     "cargo xtask test software",
     "cargo xtask test smoke-local compose readme",
     "cargo xtask test units",

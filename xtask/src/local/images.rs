@@ -37,6 +37,25 @@ pub(super) fn provide(docker: &Docker, installation: &mut Installation) -> Resul
     })
 }
 
+/// Provides the bases of our images and the image of Postgres, and returns their names.
+fn provide_bases(docker: &Docker, installation: &Installation) -> Result<[String; 2]> {
+    let base = base::debian(docker, installation.images.base.as_deref())?;
+    Ok([base, provide_postgres(docker, installation.postgres_image.clone())?])
+}
+
+/// Provides every image that another engine needs in order to build all others without a network, and returns their
+/// names.
+pub(crate) fn provide_portable(
+    docker: &Docker,
+    installation: &Installation,
+) -> Result<Vec<String>> {
+    let mut images = provide_bases(docker, installation)?.to_vec();
+    if images.iter().any(|image| image == POSTGRES_MADE) {
+        images.push(POSTGRES_BASE.to_owned());
+    }
+    Ok(images)
+}
+
 /// Provides the inputs of all builds that compose cannot make: bases and binaries. The bases are
 /// made while cargo compiles.
 pub(super) fn provide_inputs(
@@ -44,12 +63,9 @@ pub(super) fn provide_inputs(
     installation: &mut Installation,
 ) -> Result<(String, BinarySource)> {
     let chosen = installation.images.clone();
-    let postgres = installation.postgres_image.take();
     let (bases, binaries) = std::thread::scope(|scope| {
-        let bases = scope.spawn(|| {
-            let base = base::debian(docker, chosen.base.as_deref())?;
-            anyhow::Ok((base, provide_postgres(docker, postgres)?))
-        });
+        let before = &*installation;
+        let bases = scope.spawn(move || provide_bases(docker, before));
         let compile = || {
             let binaries = binaries::provide(docker, BinarySet::Control, chosen.binaries)?;
             binaries::provide(docker, BinarySet::Tenant, chosen.binaries)?;
@@ -58,7 +74,7 @@ pub(super) fn provide_inputs(
         let binaries = compile();
         (bases.join(), binaries)
     });
-    let (base, postgres) = bases.ok().context("making the bases panicked")??;
+    let [base, postgres] = bases.ok().context("making the bases panicked")??;
     let binaries = binaries?;
     installation.postgres_image = Some(postgres);
     installation.images = ImageChoices { base: Some(base.clone()), binaries: Some(binaries) };

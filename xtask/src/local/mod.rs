@@ -17,6 +17,7 @@ pub(crate) mod up;
 
 pub(crate) use compose::Compose;
 pub(crate) use health::unhealthy;
+pub(crate) use images::provide_portable;
 pub(crate) use installation::{Installation, TENANT_IMAGE};
 pub(crate) use objects::tenant_objects;
 pub(crate) use preflight::check as preflight;
