@@ -11,6 +11,7 @@ mod watch;
 
 pub use edge::fuzz::path;
 pub use manifest::fuzz as manifest;
+pub use package::fuzz as package;
 pub use proxy::fuzz::{chunks, head};
 pub use settings::settings;
 pub use token::token;
@@ -20,7 +21,7 @@ pub use watch::watch;
 pub type Target = fn(&[u8]);
 
 /// Each target with its name, which is the name of its corpus, too.
-pub const TARGETS: [(&str, Target); 8] = [
+pub const TARGETS: [(&str, Target); 9] = [
     ("head", head),
     ("chunks", chunks),
     ("host", host),
@@ -29,6 +30,7 @@ pub const TARGETS: [(&str, Target); 8] = [
     ("settings", settings),
     ("watch", watch),
     ("manifest", manifest),
+    ("package", package),
 ];
 
 const DOMAIN: &str = "localhost";

@@ -118,3 +118,8 @@ fn watch() {
 fn manifest() {
     run("manifest");
 }
+
+#[test]
+fn package() {
+    run("package");
+}

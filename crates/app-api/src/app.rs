@@ -27,6 +27,7 @@ use crate::reconcile::observed_cache::ObservedCache;
 use crate::route_feed::RouteFeed;
 use crate::settings::{Addresses, DevLogin};
 use crate::tenant::database::RolePrefix;
+use crate::tenant_databases::TenantDatabases;
 use crate::webhooks::target::Targets;
 
 #[derive(Clone)]
@@ -63,6 +64,9 @@ pub struct Parts {
     /// Held by the check of the audit log that runs.
     pub audit_check: Semaphore,
     pub role_prefix: RolePrefix,
+    pub tenant_databases: Arc<TenantDatabases>,
+    /// Held while a large package lies in memory.
+    pub uploads: Arc<Semaphore>,
     /// Derives the proofs of known devices.
     pub device_key: Secret,
 }

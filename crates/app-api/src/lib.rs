@@ -47,3 +47,4 @@ pub mod validation;
 pub mod variables;
 pub mod views;
 pub mod webhooks;
+pub mod work;

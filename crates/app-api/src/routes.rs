@@ -93,6 +93,9 @@ pub const ROUTES: &[Route] = routes! {
     api  GET    "/tenants/{slug}/keys",         Tenant(Admin), "List a tenant's keys", api::keys::list_tenant_keys;
     api  POST   "/tenants/{slug}/keys",         Tenant(Admin), "Create a key of a tenant", api::keys::create_tenant_key;
     api  DELETE "/tenants/{slug}/keys/{id}",    Tenant(Admin), "Revoke a key of a tenant", api::keys::revoke_tenant_key;
+    api  GET    "/tenants/{slug}/packages",     Tenant(Read),  "List a tenant's packages", api::packages::list_packages;
+    api  POST   "/tenants/{slug}/packages",     Tenant(Write), "Upload a package", api::packages::upload_package;
+    api  DELETE "/tenants/{slug}/packages/{name}/{version}", Tenant(Write), "Delete a package with its workflows", api::packages::delete_package;
     api  GET    "/tenants/{slug}/open",         Member(Read),  "Enter a tenant, signed in", api::open::open_tenant;
     api  POST   "/tenants/{slug}/open",         Member(Read),  "Enter a tenant, signed in", api::open::open_tenant;
 

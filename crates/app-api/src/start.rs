@@ -42,6 +42,9 @@ use crate::{
     audit, bootstrap_key, database_setup, mail, rollout, routes, second_factor, summaries, webhooks,
 };
 
+/// Large packages that lie in memory at once.
+const MAX_LARGE_UPLOADS: usize = 4;
+
 /// Serves until a stop is requested.
 pub fn serve(env: &Env) -> Result<(), ServiceError> {
     let settings = Settings::read(env)?;
@@ -97,6 +100,11 @@ pub async fn run(
         Some(&settings.database_password),
         dependencies.database_limits,
     )?;
+    let tenant_databases = Arc::new(TenantDatabases::new(
+        database.clone(),
+        settings.sso_secret.clone(),
+        settings.role_prefix.clone(),
+    ));
     let ending = stop.child_token();
     let epoch = u64::try_from(dependencies.clock.now().timestamp_millis()).unwrap_or_default();
     let app = App::new(Parts {
@@ -122,7 +130,9 @@ pub async fn run(
         routes_token: settings.routes_token,
         description: OnceLock::new(),
         audit_check: Semaphore::new(1),
-        role_prefix: settings.role_prefix.clone(),
+        role_prefix: settings.role_prefix,
+        tenant_databases: tenant_databases.clone(),
+        uploads: Arc::new(Semaphore::new(MAX_LARGE_UPLOADS)),
         device_key: settings.sso_secret.clone(),
     });
     let public = listen(
@@ -146,11 +156,6 @@ pub async fn run(
     let mails = mailer.map(|mailer| tokio::spawn(mail::outbox::run(app.clone(), mailer)));
     tracing::info!(listen = %settings.listen, "server started");
 
-    let tenant_databases = Arc::new(TenantDatabases::new(
-        database.clone(),
-        settings.sso_secret.clone(),
-        settings.role_prefix,
-    ));
     let reconciler = Arc::new(Reconciler {
         database,
         orchestrator: dependencies.orchestrator,

@@ -1,5 +1,6 @@
-//! Creates, migrates and removes tenants' databases: a schema and a role each.
+//! Creates, migrates, opens and removes tenants' databases: a schema and a role each.
 
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use futures_util::{StreamExt as _, stream};
 use protocol::Timestamp;
 use serde_json::json;
 use service::{Secret, keys};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::MissedTickBehavior;
 
 use crate::audit::{Action, Actor, Entry, Resource};
@@ -18,6 +19,11 @@ use crate::tenant::database::{DatabaseNames, ProvisionedDatabase, RolePrefix, bo
 
 /// Connections of the provisioner at once, beside those of the pool.
 const MAX_CONNECTIONS: usize = 4;
+
+/// Connections as tenants' roles for the work of app-api, such as listing packages, at once.
+const MAX_WORK_CONNECTIONS: usize = 8;
+/// How long work waits for one of them.
+const WORK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a session can hold too much before it is found.
 const SESSION_CHECK_INTERVAL: Duration = Duration::from_secs(15);
@@ -35,11 +41,85 @@ pub struct TenantDatabases {
     master: Secret,
     prefix: RolePrefix,
     connections: Semaphore,
+    work_connections: Arc<Semaphore>,
+}
+
+/// A connection to the schema of a tenant, as its role.
+pub struct WorkConnection {
+    conn: Conn,
+    _slot: OwnedSemaphorePermit,
+}
+
+impl Deref for WorkConnection {
+    type Target = Conn;
+
+    fn deref(&self) -> &Conn {
+        &self.conn
+    }
+}
+
+impl DerefMut for WorkConnection {
+    fn deref_mut(&mut self) -> &mut Conn {
+        &mut self.conn
+    }
+}
+
+/// Why there is no connection to a tenant's schema.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("the schema is not there, or has not all tenant migrations")]
+    NotReady,
+    #[error("too many connections to tenants' schemas")]
+    Busy,
+    #[error("{0:#}")]
+    Refused(anyhow::Error),
 }
 
 impl TenantDatabases {
     pub fn new(database: Database, master: Secret, prefix: RolePrefix) -> Self {
-        Self { database, master, prefix, connections: Semaphore::new(MAX_CONNECTIONS) }
+        Self {
+            database,
+            master,
+            prefix,
+            connections: Semaphore::new(MAX_CONNECTIONS),
+            work_connections: Arc::new(Semaphore::new(MAX_WORK_CONNECTIONS)),
+        }
+    }
+
+    /// Opens a connection to the schema of `tenant`, as its role. What the tenant changed about its role, such as the password,
+    /// is undone if it prevents the connection.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub async fn open(&self, tenant: &Tenant) -> Result<WorkConnection, OpenError> {
+        let Some(database) = &tenant.database else { return Err(OpenError::NotReady) };
+        let latest = tenant_database::latest_version().map_err(OpenError::Refused)?;
+        if database.version < latest {
+            return Err(OpenError::NotReady);
+        }
+        let slot = self.work_connections.clone().acquire_owned();
+        let slot = tokio::time::timeout(WORK_TIMEOUT, slot).await;
+        let slot = slot.map_err(|_| OpenError::Busy)?.map_err(|_| OpenError::Busy)?;
+        let names = database.names(&tenant.slug);
+        let password = keys::tenant_database_password(&self.master, tenant.tenant_id());
+        let conn = match self.database.connect_for_work(&names, &password).await {
+            Ok(conn) => conn,
+            Err(first) => {
+                tracing::debug!(tenant = %tenant.id, error = %first, "role of a tenant refused");
+                let restored = self.restore_role(&names, &password).await;
+                restored.map_err(OpenError::Refused)?;
+                let again = self.database.connect_for_work(&names, &password).await;
+                again.map_err(|error| OpenError::Refused(error.into()))?
+            }
+        };
+        Ok(WorkConnection { conn, _slot: slot })
+    }
+
+    async fn restore_role(&self, names: &DatabaseNames, password: &Secret) -> anyhow::Result<()> {
+        let _slot = self.connections.acquire().await?;
+        let mut conn = self.database.connect_provisioner().await?;
+        tenant_database::restore_role(&mut conn, names, password).await?;
+        Ok(())
     }
 
     /// Creates the schema and the role of `tenant`, unless they exist.
@@ -172,11 +252,7 @@ impl TenantDatabases {
         names: &DatabaseNames,
         password: &Secret,
     ) -> anyhow::Result<Conn> {
-        {
-            let _slot = self.connections.acquire().await?;
-            let mut conn = self.database.connect_provisioner().await?;
-            tenant_database::restore_role(&mut conn, names, password).await?;
-        }
+        self.restore_role(names, password).await?;
         Ok(self.database.connect_as(&names.user, password).await?)
     }
 }

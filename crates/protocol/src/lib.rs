@@ -18,6 +18,7 @@ pub mod inside;
 pub mod leases;
 pub mod name;
 pub mod orchestrator;
+pub mod packages;
 pub mod passkey;
 pub mod people;
 pub mod problem;

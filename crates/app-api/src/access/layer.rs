@@ -1,5 +1,6 @@
 //! The middleware in front of every route that is not public, and the extractors of what it found out.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::RequestExt as _;
@@ -21,7 +22,7 @@ use super::principal::{Access, AccessError, Person, Principal};
 use crate::app::App;
 use crate::auth::throttle::Attempt;
 use crate::db::user::User;
-use crate::http::request_body;
+use crate::http::request_body::{self, Bounds};
 use crate::route::Surface;
 use crate::sessions;
 
@@ -29,6 +30,9 @@ use crate::sessions;
 pub const SLUG: &str = "slug";
 /// How often the caller of a streaming response is checked again: a revocation ends the stream within a second.
 const RECHECK_INTERVAL: Duration = Duration::from_millis(500);
+/// An upload of at most this size may lie in memory beside any number of others.
+const SMALL_UPLOAD_BYTES: u64 = 1 << 20;
+const UPLOAD_RETRY_DELAY: Duration = Duration::from_secs(5);
 const _: () =
     assert!(RECHECK_INTERVAL.as_millis() * 2 <= 1_000, "docs/api-keys.md: within a second");
 
@@ -89,8 +93,16 @@ async fn admit(
     if request.method().is_safe() || request.body().is_end_stream() {
         return Ok(with_caller(request, principal, found));
     }
-    let (parts, body) = request.into_parts();
-    let body = request_body::read(body).await.map_err(refuse)?;
+    let (mut parts, body) = request.into_parts();
+    let bounds = Bounds::of_path(parts.uri.path());
+    let is_small = body.size_hint().exact().is_some_and(|bytes| bytes <= SMALL_UPLOAD_BYTES);
+    if bounds == Bounds::Upload && !is_small {
+        // Held until the request is handled: the body lies in memory so long.
+        let slot =
+            app.uploads.clone().try_acquire_owned().map_err(|_| refuse(too_many_uploads()))?;
+        parts.extensions.insert(Arc::new(slot));
+    }
+    let body = request_body::read_within(body, bounds).await.map_err(refuse)?;
     let reloaded = match authority::reload_principal(app, &principal).await.map_err(refuse)? {
         Some(reloaded) => Some(reloaded),
         // Another request may have given the session a new id meanwhile.
@@ -101,6 +113,11 @@ async fn admit(
     };
     let found = authority::admit(app, *access, &reloaded, tenant).await.map_err(refuse)?;
     Ok(with_caller(Request::from_parts(parts, Body::from(body)), reloaded, found))
+}
+
+fn too_many_uploads() -> ApiError {
+    let detail = "Other packages are being uploaded. Try again in some seconds.";
+    ApiError::new(Code::Busy, detail).with_retry_after(UPLOAD_RETRY_DELAY)
 }
 
 fn with_caller(

@@ -10,6 +10,7 @@ pub mod invitations;
 pub mod keys;
 pub mod members;
 pub mod open;
+pub mod packages;
 pub mod passkeys;
 pub mod rollouts;
 pub mod second_factor;

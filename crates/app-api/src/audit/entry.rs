@@ -80,6 +80,8 @@ actions! {
     WebhookCreate = "webhook.create",
     WebhookDelete = "webhook.delete",
     WebhookReplay = "webhook.replay",
+    PackageUpload = "package.upload",
+    PackageDelete = "package.delete",
 }
 
 impl Action {
@@ -135,7 +137,9 @@ impl Action {
             | Self::InvitationRevoke
             | Self::WebhookCreate
             | Self::WebhookDelete
-            | Self::WebhookReplay => None,
+            | Self::WebhookReplay
+            | Self::PackageUpload
+            | Self::PackageDelete => None,
         }
     }
 }

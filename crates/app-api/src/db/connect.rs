@@ -26,6 +26,7 @@ use tokio_postgres::{Client, Config, Connection, NoTls, Socket};
 
 use super::query_deadline::DeadlineStream;
 use super::roles::Roles;
+use crate::tenant::database::DatabaseNames;
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!();
 /// Key of the advisory lock; no other program on this database may use it.
@@ -188,6 +189,22 @@ impl Database {
         let mut config = self.provisioner.clone();
         config.user(user).password(password.reveal());
         connect_once(&config, self.limits.migration).await
+    }
+
+    /// Opens a connection as the role of a tenant, for short statements in its schema. The search path is set by the connection:
+    /// a setting that the tenant gave its role does not count.
+    pub async fn connect_for_work(
+        &self,
+        names: &DatabaseNames,
+        password: &Secret,
+    ) -> Result<AsyncPgConnection, ConnectError> {
+        let mut config = self.config.clone();
+        let options = session_options(self.limits.statement);
+        config
+            .user(&names.user)
+            .password(password.reveal())
+            .options(format!("{options} -c search_path={}", names.schema));
+        connect_once(&config, self.limits.statement).await
     }
 
     /// Opens a connection that receives notifications, to be driven by the caller. It must run no query that could hang.

@@ -27,6 +27,7 @@ pub mod sso_grant;
 pub mod summary;
 pub mod tenant;
 pub mod tenant_database;
+pub mod tenant_packages;
 pub mod tenant_sessions;
 pub mod user;
 pub mod webhook;

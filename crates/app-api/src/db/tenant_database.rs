@@ -32,8 +32,8 @@ type Transactions = <Conn as AsyncConnection>::TransactionManager;
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("tenant_migrations");
 
-/// Connections of one tenant at once: those that the proxy admits, and the one of a migration.
-const CONNECTION_LIMIT: u32 = MAX_SESSIONS + 1;
+/// Connections of one tenant at once: those that the proxy admits, the one of a migration, and those of app-api's work.
+const CONNECTION_LIMIT: u32 = MAX_SESSIONS + 3;
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
 const IDLE_IN_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
 const WORK_MEM: &str = "4MB";

@@ -9,3 +9,4 @@ pub mod reply;
 pub mod request_body;
 pub mod request_headers;
 pub mod security;
+pub mod upload;

@@ -10,20 +10,58 @@ use tokio::time::timeout;
 /// The most bytes of a request body.
 pub const BODY_LIMIT: usize = 64 << 10;
 const BODY_TIMEOUT: Duration = Duration::from_secs(15);
+/// The most bytes of a request that uploads a package: the largest package and the form around it.
+pub const UPLOAD_LIMIT: usize = package::MAX_BYTES + BODY_LIMIT;
+/// About one megabyte each second.
+const UPLOAD_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// The bounds of one body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bounds {
+    Small,
+    Upload,
+}
+
+impl Bounds {
+    /// The bounds of a request with this path, whichever route it has.
+    pub fn of_path(path: &str) -> Self {
+        if path.ends_with("/packages") { Self::Upload } else { Self::Small }
+    }
+
+    pub const fn limit(self) -> usize {
+        match self {
+            Self::Small => BODY_LIMIT,
+            Self::Upload => UPLOAD_LIMIT,
+        }
+    }
+
+    const fn timeout(self) -> Duration {
+        match self {
+            Self::Small => BODY_TIMEOUT,
+            Self::Upload => UPLOAD_TIMEOUT,
+        }
+    }
+}
 
 /// # Errors
 /// `body_too_large`; `request_timed_out`.
 pub async fn read(body: Body) -> Result<Bytes, ApiError> {
-    let read = timeout(BODY_TIMEOUT, to_bytes(body, BODY_LIMIT)).await;
-    read.map_err(|_| too_slow())?.map_err(|_| too_large())
+    read_within(body, Bounds::Small).await
 }
 
-fn too_slow() -> ApiError {
-    let detail = format!("The body did not arrive within {BODY_TIMEOUT:?}.");
+/// # Errors
+/// As for [`read`].
+pub async fn read_within(body: Body, bounds: Bounds) -> Result<Bytes, ApiError> {
+    let read = timeout(bounds.timeout(), to_bytes(body, bounds.limit())).await;
+    read.map_err(|_| too_slow(bounds))?.map_err(|_| too_large(bounds.limit()))
+}
+
+fn too_slow(bounds: Bounds) -> ApiError {
+    let detail = format!("The body did not arrive within {:?}.", bounds.timeout());
     ApiError::new(Code::RequestTimedOut, detail)
 }
 
-pub fn too_large() -> ApiError {
-    let detail = format!("The body is larger than {BODY_LIMIT} bytes.");
+pub fn too_large(limit: usize) -> ApiError {
+    let detail = format!("The body is larger than {limit} bytes.");
     ApiError::new(Code::BodyTooLarge, detail)
 }

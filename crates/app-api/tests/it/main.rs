@@ -26,6 +26,7 @@ mod logs;
 mod mail;
 mod migrations;
 mod openapi;
+mod packages;
 mod pages;
 mod passkeys;
 mod password_reset;

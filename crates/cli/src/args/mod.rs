@@ -6,6 +6,7 @@ mod people;
 mod tenants;
 mod tools;
 mod variables;
+mod work;
 
 pub(crate) use tenants::parse_duration;
 
@@ -37,6 +38,8 @@ pub use tools::{
 };
 
 pub use variables::{EnvCommand, RestartOptions, SecretsCommand, SetEnv, SetSecret, UnsetVariable};
+
+pub use work::{DeletePackage, PackagesCommand, UploadPackage};
 
 use crate::complete;
 use crate::help;
@@ -134,6 +137,12 @@ pub enum Command {
     Apps {
         #[command(subcommand)]
         command: Option<AppsCommand>,
+    },
+    /// upload, list and delete the packages of a tenant
+    #[command(visible_alias = "package", args_conflicts_with_subcommands = true)]
+    Packages {
+        #[command(subcommand)]
+        command: Option<PackagesCommand>,
     },
     /// create, list and revoke API keys
     #[command(visible_alias = "key", args_conflicts_with_subcommands = true)]

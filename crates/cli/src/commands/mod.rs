@@ -11,6 +11,7 @@ mod help;
 mod keys;
 mod login;
 mod manifest;
+mod packages;
 mod pages;
 mod people;
 mod profile;
@@ -35,6 +36,7 @@ fn dispatch(command: Command, context: &Context<'_>) -> Result<(), CliError> {
     match command {
         Command::Tenants { command } => tenants::run(command, context),
         Command::Apps { command } => apps::run(command, context),
+        Command::Packages { command } => packages::run(command, context),
         Command::Keys { command } => keys::run(command, context),
         Command::Sessions { command } => people::sessions(command, context),
         Command::Users { command } => people::users(command, context),

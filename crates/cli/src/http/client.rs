@@ -140,12 +140,16 @@ impl Client {
         if let Some(key) = &request.idempotency_key {
             head = head.header("idempotency-key", key);
         }
-        let response = match &request.body {
-            Some(body) => {
+        let response = match (&request.body, &request.form) {
+            (_, Some(form)) => {
+                let kind = format!("multipart/form-data; boundary={}", form.boundary);
+                self.run(head.header(header::CONTENT_TYPE, kind).body(form.bytes.as_slice())?)
+            }
+            (Some(body), None) => {
                 let head = head.header(header::CONTENT_TYPE, "application/json");
                 self.run(head.body(body.to_string())?)
             }
-            None => self.run(head.body(())?),
+            (None, None) => self.run(head.body(())?),
         }?;
         self.note_facts(response.headers());
         Ok(response)

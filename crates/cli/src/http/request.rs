@@ -5,6 +5,14 @@ use std::fmt::Write as _;
 use serde_json::Value;
 pub(crate) use ureq::http::Method;
 
+/// A file as a form of type `multipart/form-data`.
+#[derive(Clone, Debug)]
+pub(crate) struct Form {
+    /// Ends the file. Random, so no file holds it.
+    pub(crate) boundary: String,
+    pub(crate) bytes: Vec<u8>,
+}
+
 /// A request of the API. Its title completes "cannot …" when the request fails.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
@@ -12,6 +20,8 @@ pub(crate) struct Request {
     pub(crate) method: Method,
     pub(crate) path: String,
     pub(crate) body: Option<Value>,
+    /// Instead of the JSON.
+    pub(crate) form: Option<Form>,
     /// With a key the server performs a repeated request once.
     pub(crate) idempotency_key: Option<String>,
 }
@@ -19,7 +29,7 @@ pub(crate) struct Request {
 impl Request {
     pub(crate) fn new(method: Method, path: impl Into<String>, title: impl Into<String>) -> Self {
         let (path, title) = (path.into(), title.into());
-        Self { title, method, path, body: None, idempotency_key: None }
+        Self { title, method, path, body: None, form: None, idempotency_key: None }
     }
 
     pub(crate) fn get(path: impl Into<String>, title: impl Into<String>) -> Self {
@@ -29,6 +39,20 @@ impl Request {
     #[must_use]
     pub(crate) fn json(mut self, body: Value) -> Self {
         self.body = Some(body);
+        self
+    }
+
+    /// Sends a file as the field `file` of a form.
+    #[must_use]
+    pub(crate) fn file(mut self, bytes: &[u8]) -> Self {
+        let boundary = uuid::Uuid::new_v4().simple().to_string();
+        let begin = format!(
+            "--{boundary}\r\ncontent-disposition: form-data; name=\"file\"; filename=\"file\"\r\n\
+             content-type: application/octet-stream\r\n\r\n"
+        );
+        let end = format!("\r\n--{boundary}--\r\n");
+        let bytes = [begin.as_bytes(), bytes, end.as_bytes()].concat();
+        self.form = Some(Form { boundary, bytes });
         self
     }
 

@@ -8,6 +8,7 @@ mod destroying;
 mod following;
 mod manifest;
 mod output;
+mod packages;
 mod refusals;
 mod signing_in;
 mod support;

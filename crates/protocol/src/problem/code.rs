@@ -66,7 +66,7 @@ codes! {
         "the body is over the limit"
         "send less",
     Busy = "busy" [503] "Busy"
-        "more passwords at once than can be hashed; refused at once"
+        "more passwords at once than can be hashed, or more uploads of packages than fit into memory"
         "try again after `Retry-After`",
     BusyEnded = "busy_ended" [404] "Declaration ended"
         "inside a tenant: the declaration ran out, or is another's"
@@ -254,6 +254,21 @@ codes! {
     OutOfResources = "out_of_resources" [503] "Busy"
         "the router, the edge or the orchestrator has no free file descriptors, memory or local ports; the tenant is not to blame"
         "try again; raise the limit of open files (`ulimits: nofile` in compose.yml), or free memory",
+    PackageCorrupt = "package_corrupt" [400] "Package damaged"
+        "the file is empty, no tar that bzip2 or zstd compressed, damaged, or cut off"
+        "make the archive anew, then upload the whole file",
+    PackageExists = "package_exists" [409] "Package exists"
+        "the tenant has a package of that name and version; a package never changes"
+        "choose another version, or delete the package first",
+    PackageInvalid = "package_invalid" [400] "Package invalid"
+        "`package.toml` breaks the rules that `errors` names"
+        "correct it; see [packages](../packages.md)",
+    PackageTooLarge = "package_too_large" [400] "Package too large"
+        "the package holds more files or bytes, after decompression, than it may"
+        "leave out what the tasks do not need",
+    PackageUnsafe = "package_unsafe" [400] "Package unsafe"
+        "an entry of the archive is a link or a device, leads out of the package's folder, or is there twice"
+        "make the archive of plain files below one folder, `name-version`",
     PasskeyConflict = "passkey_conflict" [409] "Conflict"
         "the passkey is known already, or the person has as many as may"
         "remove one first",
@@ -335,6 +350,9 @@ codes! {
     TooManyAttempts = "too_many_attempts" [429] "Too many attempts"
         "too many sign-ins, sign-ups or resets within five minutes, by one client or at one account; a device on which the account signed in before has a limit of its own"
         "wait for `Retry-After`",
+    TooManyPackages = "too_many_packages" [409] "Too many packages"
+        "the tenant has 100 packages, or 1 GiB of them"
+        "delete one that is not needed",
     TooManyWaiting = "too_many_waiting" [503] "Busy"
         "too many requests wait for one tenant to wake"
         "try again after `Retry-After`",

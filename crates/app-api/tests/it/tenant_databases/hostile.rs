@@ -125,12 +125,12 @@ async fn a_tenants_role_stays_in_its_schema() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_tenants_role_has_eleven_connections() {
+async fn a_tenants_role_has_thirteen_connections() {
     let (server, owner) = with_tenant(FakeOrchestrator::obedient()).await;
     let open = join_all((0..20).map(|_| connect_as(&server, "acme"))).await;
     let (open, refused): (Vec<_>, Vec<_>) = open.into_iter().partition(Result::is_ok);
-    // The proxy admits ten; a migration has one that no program can take.
-    assert_eq!((open.len(), refused.len()), (11, 9));
+    // The proxy admits ten; a migration has one and app-api two that no program can take.
+    assert_eq!((open.len(), refused.len()), (13, 7));
     for refused in refused {
         assert_eq!(refused.unwrap_err().code().unwrap().code(), "53300");
     }

@@ -1,0 +1,64 @@
+//! The upload of a file: a form of type `multipart/form-data` whose field `file` holds the file.
+
+use axum::body::{Bytes, to_bytes};
+use axum::extract::{FromRequest, Request};
+use axum::http::header;
+use futures_util::stream;
+use multer::Multipart;
+use protocol::problem::{Code, FieldCode};
+use service::api_error::ApiError;
+use utoipa::openapi::Required;
+use utoipa::openapi::content::ContentBuilder;
+use utoipa::openapi::request_body::RequestBodyBuilder;
+use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, SchemaFormat, Type};
+
+use super::describe::{Call, DescribeInput};
+use super::request_body;
+use crate::validation::refused_field;
+
+const FIELD: &str = "file";
+
+/// The bytes of the uploaded file.
+pub struct UploadedFile(pub Bytes);
+
+impl<S: Sync> FromRequest<S> for UploadedFile {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        let header = request.headers().get(header::CONTENT_TYPE);
+        let boundary = header.and_then(|value| value.to_str().ok()).map(multer::parse_boundary);
+        let Some(Ok(boundary)) = boundary else {
+            let detail = "Send the file as the field file of a multipart/form-data body.";
+            return Err(ApiError::new(Code::UnsupportedMediaType, detail));
+        };
+        // The check of access has read the body within its bounds.
+        let body = to_bytes(request.into_body(), request_body::UPLOAD_LIMIT).await;
+        let body = body.map_err(|_| request_body::too_large(request_body::UPLOAD_LIMIT))?;
+        let whole = stream::iter([Ok::<_, std::convert::Infallible>(body)]);
+        let mut form = Multipart::new(whole, boundary);
+        while let Some(field) = form.next_field().await.map_err(invalid_form)? {
+            if field.name() == Some(FIELD) {
+                return Ok(Self(field.bytes().await.map_err(invalid_form)?));
+            }
+        }
+        let detail = "The form has no field file.";
+        Err(refused_field(Code::InvalidForm, FIELD, FieldCode::Required, detail))
+    }
+}
+
+fn invalid_form(error: multer::Error) -> ApiError {
+    ApiError::new(Code::InvalidForm, format!("The form: {error}."))
+}
+
+impl DescribeInput for UploadedFile {
+    fn describe(call: &mut Call) {
+        let binary = ObjectBuilder::new()
+            .schema_type(Type::String)
+            .format(Some(SchemaFormat::KnownFormat(KnownFormat::Binary)));
+        let form =
+            ObjectBuilder::new().schema_type(Type::Object).property(FIELD, binary).required(FIELD);
+        let content = ContentBuilder::new().schema(Some(form)).build();
+        let body = RequestBodyBuilder::new().required(Some(Required::True));
+        call.request_body = Some(body.content("multipart/form-data", content).build());
+    }
+}

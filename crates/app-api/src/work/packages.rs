@@ -1,0 +1,147 @@
+//! Packages: upload, list, delete.
+
+use axum::body::Bytes;
+use package::{Fault, Package};
+use protocol::problem::{Code, FieldCode};
+use serde_json::json;
+use service::api_error::ApiError;
+use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
+
+use super::{audit, open};
+use crate::access::Principal;
+use crate::app::App;
+use crate::audit::chain::hex;
+use crate::audit::{Action, Actor, Entry, Resource};
+use crate::db::Transaction as _;
+use crate::db::tenant_packages::{self, PIECE_BYTES, PackageRow};
+use crate::tenant::Tenant;
+
+/// The most packages of a tenant.
+const MAX_PACKAGES: i64 = 100;
+/// The most bytes of all archives of a tenant.
+const MAX_TOTAL_BYTES: i64 = 1 << 30;
+
+/// Stores an archive. Nothing is written unless the whole archive is a package.
+///
+/// # Errors
+/// `package_corrupt`, `package_invalid`, `package_too_large`, `package_unsafe`; `package_exists`; `too_many_packages`.
+pub async fn upload(
+    app: &App,
+    caller: &Principal,
+    tenant: &Tenant,
+    archive: Bytes,
+) -> Result<PackageRow, ApiError> {
+    let bytes = archive.clone();
+    let read = tokio::task::spawn_blocking(move || {
+        (package::read(&bytes), Sha256::digest(&bytes).to_vec())
+    });
+    let (package, digest) = read.await?;
+    let package = package.map_err(refused)?;
+    let (actor, now) = (Actor::from(caller), app.clock.now());
+    let row = row_of(&package, &archive, &digest, &actor, now);
+    let workflows = definitions(&package)?;
+    let resource = Resource::new("package", format!("{}/{}", tenant.slug, package.folder()));
+    let entry = Entry::new(actor, Action::PackageUpload, resource)
+        .after(json!({ "id": row.id, "bytes": row.bytes, "sha256": row.sha256 }));
+    let mut conn = open(app, tenant).await?;
+    conn.transaction(async |conn| -> Result<_, ApiError> {
+        // Of two uploads at once, the second counts the first.
+        tenant_packages::lock(conn).await?;
+        let usage = tenant_packages::usage(conn).await?;
+        if usage.packages >= MAX_PACKAGES || usage.bytes + row.bytes > MAX_TOTAL_BYTES {
+            let detail = "A tenant may have 100 packages and 1 GiB of them. Delete one first.";
+            return Err(ApiError::new(Code::TooManyPackages, detail));
+        }
+        if !tenant_packages::insert(conn, &row, &workflows).await? {
+            let detail = format!("The tenant has a package {} already.", package.folder());
+            return Err(ApiError::new(Code::PackageExists, detail));
+        }
+        for (number, piece) in (0..).zip(archive.chunks(PIECE_BYTES)) {
+            tenant_packages::insert_piece(conn, row.id, number, piece).await?;
+        }
+        // Before the commit, and on another connection: no change lacks its entry, and the tenant's own triggers hold up
+        // nobody else's.
+        audit(app, &entry, now).await
+    })
+    .await?;
+    tracing::info!(tenant = %tenant.id, slug = %tenant.slug, package = package.folder(), %caller, "package uploaded");
+    Ok(row)
+}
+
+fn row_of(
+    package: &Package,
+    archive: &Bytes,
+    digest: &[u8],
+    actor: &Actor,
+    now: protocol::Timestamp,
+) -> PackageRow {
+    PackageRow {
+        id: Uuid::now_v7(),
+        name: package.name.clone(),
+        version: package.version.clone(),
+        about: package.about.clone(),
+        bytes: i64::try_from(archive.len()).unwrap_or(i64::MAX),
+        sha256: hex(digest),
+        created_by: actor.name.clone(),
+        created_at: now,
+        workflows: package.workflows.iter().map(|workflow| workflow.name.clone()).collect(),
+    }
+}
+
+fn definitions(package: &Package) -> Result<Vec<(String, serde_json::Value)>, ApiError> {
+    let definition = |workflow: &package::Workflow| -> Result<_, ApiError> {
+        Ok((workflow.name.clone(), serde_json::to_value(workflow)?))
+    };
+    package.workflows.iter().map(definition).collect()
+}
+
+fn refused(fault: Fault) -> ApiError {
+    let detail = fault.to_string();
+    match fault {
+        Fault::Empty | Fault::NotCompressed | Fault::Corrupt(_) => {
+            ApiError::new(Code::PackageCorrupt, detail)
+        }
+        Fault::TooLarge(_) => ApiError::new(Code::PackageTooLarge, detail),
+        Fault::Unsafe { .. } => ApiError::new(Code::PackageUnsafe, detail),
+        Fault::Invalid(fields) => {
+            let failure = ApiError::new(Code::PackageInvalid, detail);
+            fields.into_iter().fold(failure, |failure, fault| {
+                failure.with_field_error(&fault.field, FieldCode::Invalid, fault.rule)
+            })
+        }
+    }
+}
+
+/// The packages of a tenant, the latest first.
+pub async fn list(app: &App, tenant: &Tenant) -> Result<Vec<PackageRow>, ApiError> {
+    let mut conn = open(app, tenant).await?;
+    Ok(tenant_packages::list(&mut conn, MAX_PACKAGES).await?)
+}
+
+/// Deletes a package with its workflows.
+///
+/// # Errors
+/// `resource_not_found`.
+pub async fn delete(
+    app: &App,
+    caller: &Principal,
+    tenant: &Tenant,
+    (name, version): (&str, &str),
+) -> Result<(), ApiError> {
+    let resource = Resource::new("package", format!("{}/{name}-{version}", tenant.slug));
+    let entry = Entry::new(Actor::from(caller), Action::PackageDelete, resource);
+    let now = app.clock.now();
+    let mut conn = open(app, tenant).await?;
+    conn.transaction(async |conn| -> Result<_, ApiError> {
+        let deleted = tenant_packages::delete(conn, name, version).await?;
+        let Some(id) = deleted else {
+            let detail = "The tenant has no package of this name and version.";
+            return Err(ApiError::new(Code::ResourceNotFound, detail));
+        };
+        audit(app, &entry.clone().before(json!({ "id": id })), now).await
+    })
+    .await?;
+    tracing::info!(tenant = %tenant.id, slug = %tenant.slug, package = format!("{name}-{version}"), %caller, "package deleted");
+    Ok(())
+}

@@ -1,0 +1,3 @@
+DROP TABLE cial_workflows;
+DROP TABLE cial_package_pieces;
+DROP TABLE cial_packages;
