@@ -13,9 +13,13 @@ use thirtyfour::LoggingPrefsLogLevel;
 use thirtyfour::error::WebDriverErrorInner;
 use thirtyfour::prelude::*;
 
+use crate::NetworkLog;
+
 /// Longer than five tenants with a hundredth of a CPU each take to fall asleep on a busy machine.
 const TIMEOUT: Duration = Duration::from_secs(120);
 const INTERVAL: Duration = Duration::from_millis(100);
+/// The log of chromedriver that holds the events of the network.
+const NETWORK_LOG: &str = "performance";
 
 pub struct Browser {
     web: WebDriver,
@@ -48,6 +52,18 @@ impl Browser {
     /// # Errors
     /// Chromium or its driver does not start.
     pub async fn start(name: &str) -> anyhow::Result<Self> {
+        Self::start_with(name, None).await
+    }
+
+    /// The same with a log of all requests, for [`read_network_log`](Self::read_network_log).
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn start_with_network_log(name: &str) -> anyhow::Result<Self> {
+        Self::start_with(name, Some(NETWORK_LOG)).await
+    }
+
+    async fn start_with(name: &str, log: Option<&str>) -> anyhow::Result<Self> {
         let (driver, port) = start_driver()?;
         let profile = std::env::temp_dir().join(format!("cial-e2e-{name}-{}", std::process::id()));
         let screenshots = std::env::temp_dir().join("cial-e2e-screenshots").join(name);
@@ -60,6 +76,9 @@ impl Browser {
         capabilities.add_arg("--window-size=1100,900")?;
         capabilities.add_arg(&format!("--user-data-dir={}", profile.display()))?;
         capabilities.set_browser_log_level(LoggingPrefsLogLevel::All)?;
+        if let Some(log) = log {
+            capabilities.set_logging_prefs(log, LoggingPrefsLogLevel::All)?;
+        }
         let web = WebDriver::new(&format!("http://127.0.0.1:{port}"), capabilities).await?;
         web.set_script_timeout(TIMEOUT).await?;
         Ok(Self { web, _driver: driver, profile, screenshots })
@@ -156,6 +175,38 @@ impl Browser {
         Ok(self.web.execute_async(script, arguments).await?.json().clone())
     }
 
+    /// Moves what the browser has logged since the last call into `log`.
+    ///
+    /// # Errors
+    /// The browser was started without that log.
+    pub async fn read_network_log(&self, log: &mut NetworkLog) -> anyhow::Result<()> {
+        let entries = self.web.get_log(NETWORK_LOG).await?;
+        entries.iter().for_each(|entry| log.add(&entry.message));
+        Ok(())
+    }
+
+    /// Takes the errors of the console since the last call: [`finish`](Self::finish) does not see them.
+    pub async fn take_console_errors(&self) -> anyhow::Result<Vec<String>> {
+        let log = self.web.browser_log().await?;
+        Ok(log.into_iter().filter(|e| e.level == "SEVERE").map(|e| e.message).collect())
+    }
+
+    /// Waits until every window but the current one shows this text, and closes them. Returns their number.
+    ///
+    /// A page whose window another window covers is hidden: Chromium loads no media there.
+    pub async fn close_other_windows(&self, text: &str) -> anyhow::Result<usize> {
+        let current = self.web.window().await?;
+        let mut others = self.web.windows().await?;
+        others.retain(|window| *window != current);
+        for window in &others {
+            self.web.switch_to_window(window.clone()).await?;
+            self.shows(text).await?;
+            self.web.close_window().await?;
+        }
+        self.web.switch_to_window(current).await?;
+        Ok(others.len())
+    }
+
     /// Opens `source` as a page of its own that no script and no header replaces.
     pub async fn open_still(&self, source: &str) -> anyhow::Result<()> {
         let without_script = source.split("<script").next().unwrap_or_default();
@@ -227,10 +278,8 @@ impl Browser {
     /// A page wrote an error to the console, such as a script, style or form that the content security policy refuses.
     /// `expected` lists parts of the errors that the test provokes on purpose.
     pub async fn finish(self, expected: &[&str]) -> anyhow::Result<()> {
-        let log = self.web.browser_log().await?;
-        let severe = log.iter().filter(|e| e.level == "SEVERE").map(|e| &e.message);
-        let is_expected = |message: &String| expected.iter().any(|part| message.contains(part));
-        let errors: Vec<_> = severe.filter(|message| !is_expected(message)).collect();
+        let mut errors = self.take_console_errors().await?;
+        errors.retain(|message| !expected.iter().any(|part| message.contains(part)));
         ensure!(errors.is_empty(), "the console holds errors: {errors:#?}");
         self.web.clone().quit().await?;
         Ok(())

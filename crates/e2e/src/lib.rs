@@ -11,6 +11,8 @@ pub mod command_line;
 pub mod kill;
 #[cfg(feature = "engine")]
 pub mod leaks;
+#[cfg(feature = "browser")]
+pub mod network_log;
 #[cfg(feature = "engine")]
 pub mod reachability;
 pub mod session;
@@ -22,3 +24,5 @@ pub use axe::Axe;
 #[cfg(feature = "browser")]
 pub use browser::Browser;
 pub use checks::Checks;
+#[cfg(feature = "browser")]
+pub use network_log::NetworkLog;

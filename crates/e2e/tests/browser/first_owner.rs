@@ -3,10 +3,10 @@
 use e2e::{Axe, Browser};
 use testkit::Installation;
 
-use crate::{narrow_screen, orchestrator_away, sleeping_tenant};
+use crate::{hostile_app, narrow_screen, orchestrator_away, sleeping_tenant};
 
-const EMAIL: &str = "owner@example.com";
-const PASSWORD: &str = "a long enough pass phrase";
+pub(crate) const EMAIL: &str = "owner@example.com";
+pub(crate) const PASSWORD: &str = "a long enough pass phrase";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_owner_signs_up_creates_a_tenant_and_lands_inside_it() -> anyhow::Result<()> {
@@ -77,7 +77,9 @@ async fn an_owner_signs_up_creates_a_tenant_and_lands_inside_it() -> anyhow::Res
     let form = format!("/admin/tenants/new - {noted} 422");
     let waiting = format!("/?kept=1 - {noted} 503");
     let asleep = format!("/ - {noted} 503");
-    browser.finish(&[&form, &waiting, &asleep]).await
+    browser.finish(&[&form, &waiting, &asleep]).await?;
+
+    hostile_app::does_nothing_at_the_core(&installation).await
 }
 
 /// Adds a passkey on the account's page, signs out, and signs in with the passkey alone.

@@ -2,6 +2,7 @@
 //! owner.
 
 mod first_owner;
+mod hostile_app;
 mod narrow_screen;
 mod orchestrator_away;
 mod sleeping_tenant;
