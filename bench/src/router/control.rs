@@ -110,7 +110,7 @@ impl Script {
             let body = held[head..head + length].to_vec();
             held.drain(..head + length);
             self.calls.fetch_add(1, Ordering::Relaxed);
-            stream.write_all(&self.answer(&path, &body)?).await?;
+            stream.write_all(&self.response(&path, &body)?).await?;
         }
     }
 
@@ -133,7 +133,7 @@ impl Script {
         }
     }
 
-    fn answer(&self, path: &str, body: &[u8]) -> Result<Vec<u8>> {
+    fn response(&self, path: &str, body: &[u8]) -> Result<Vec<u8>> {
         let body: Value = serde_json::from_slice(body).unwrap_or_default();
         let said = match path {
             "/v1/leases" => json!({

@@ -33,7 +33,7 @@ struct PreparedResponses {
 
 impl PreparedResponses {
     fn new(proof: &str) -> Self {
-        let answer = |size: usize| {
+        let response = |size: usize| {
             let head = format!(
                 "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nX-Cial-Proof: {proof}\r\nContent-Length: {size}\r\n\r\n"
             );
@@ -41,7 +41,7 @@ impl PreparedResponses {
             bytes.resize(bytes.len() + size, b'x');
             bytes
         };
-        let by_path = SIZES.map(|size| (format!("/{size}"), answer(size)));
+        let by_path = SIZES.map(|size| (format!("/{size}"), response(size)));
         let upgrade = format!(
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              X-Cial-Proof: {proof}\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
@@ -86,10 +86,10 @@ async fn converse(mut stream: UnixStream, answers: &PreparedResponses) -> io::Re
             held.drain(..head);
             return echo(stream, held).await;
         }
-        let Some(answer) = answers.by_path.get(path) else {
+        let Some(response) = answers.by_path.get(path) else {
             return Err(io::Error::other(format!("no answer to {path:?}")));
         };
-        stream.write_all(answer).await?;
+        stream.write_all(response).await?;
         held.drain(..head);
     }
 }

@@ -9,13 +9,13 @@ fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     match (arguments.next().as_deref(), arguments.next().as_deref()) {
         (None | Some("serve"), None) => service::run("orchestrator", orchestrator::serve),
-        (Some("healthcheck"), None) => answer(orchestrator::healthcheck),
+        (Some("healthcheck"), None) => exit_code_of(orchestrator::healthcheck),
         (Some("report"), None) => service::run("orchestrator", |env| {
             let report = serde_json::to_string(&orchestrator::report::report(env)?)?;
             Ok(writeln!(std::io::stdout(), "{report}")?)
         }),
         (Some("firewall"), None) => service::run("orchestrator", orchestrator::firewall::serve),
-        (Some("firewall"), Some("check")) => answer(orchestrator::firewall::check),
+        (Some("firewall"), Some("check")) => exit_code_of(orchestrator::firewall::check),
         _ => {
             eprintln!("usage: orchestrator [serve | healthcheck | report | firewall [check]]");
             ExitCode::from(64)
@@ -23,12 +23,12 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs a check whose answer is the exit code.
-fn answer(check: impl FnOnce(&Env) -> Result<ExitCode, ServiceError>) -> ExitCode {
-    let mut answer = ExitCode::FAILURE;
+/// Runs a check whose result is the exit code.
+fn exit_code_of(check: impl FnOnce(&Env) -> Result<ExitCode, ServiceError>) -> ExitCode {
+    let mut exit_code = ExitCode::FAILURE;
     let ran = service::run("orchestrator", |env| {
-        answer = check(env)?;
+        exit_code = check(env)?;
         Ok(())
     });
-    if ran == ExitCode::SUCCESS { answer } else { ran }
+    if ran == ExitCode::SUCCESS { exit_code } else { ran }
 }

@@ -121,13 +121,13 @@ fn converse(mut stream: UnixStream) -> std::io::Result<()> {
             left -= stream.read(&mut bytes)?;
         }
         let size: usize = path[1..].parse().unwrap_or(0);
-        let mut answer = format!(
+        let mut response = format!(
             "HTTP/1.1 200 OK\r\nServer: backend\r\nDate: Sun, 22 Nov 2026 07:00:00 GMT\r\nContent-Type: text/plain\r\n\
              Content-Length: {size}\r\n\r\n"
         )
         .into_bytes();
-        answer.resize(answer.len() + size, b'x');
-        stream.write_all(&answer)?;
+        response.resize(response.len() + size, b'x');
+        stream.write_all(&response)?;
     }
 }
 

@@ -34,13 +34,13 @@ pub fn scripted_unix(path: &Path, script: impl Into<Vec<u8>>) -> std::io::Result
     Ok(())
 }
 
-/// Listens on a free port of loopback, reads one request from every connection, and sends what `answer` makes of its text:
-/// head and body, as they came. The connection ends after the answer.
+/// Listens on a free port of loopback, reads one request from every connection, and sends what `respond` makes of its text:
+/// head and body, as they came. The connection ends after the response.
 ///
 /// # Errors
 /// No port is free.
 pub fn answering_tcp(
-    mut answer: impl FnMut(&str) -> Vec<u8> + Send + 'static,
+    mut respond: impl FnMut(&str) -> Vec<u8> + Send + 'static,
 ) -> std::io::Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let address = listener.local_addr()?;
@@ -48,7 +48,7 @@ pub fn answering_tcp(
         for mut stream in listener.incoming().flatten() {
             // A peer that leaves early is visible to the test on its own side.
             if let Ok(request) = read_request(&mut stream) {
-                let _ = stream.write_all(&answer(&request));
+                let _ = stream.write_all(&respond(&request));
             }
         }
     });

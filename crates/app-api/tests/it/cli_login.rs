@@ -443,8 +443,8 @@ async fn a_login_key_ends_with_the_keys_that_it_created() {
     let path = format!("/v1/users/me/keys/{}", whoami["key"]["id"].as_str().unwrap());
     assert_eq!(status(&server, &other, "DELETE", &path).await, "ok");
     for ended in [&first, &made, &made_by_made] {
-        let answer = status(&server, ended, "GET", "/v1/auth/whoami").await;
-        assert_eq!(answer, "401 invalid_key");
+        let response = status(&server, ended, "GET", "/v1/auth/whoami").await;
+        assert_eq!(response, "401 invalid_key");
     }
     for live in [&other, &of_other] {
         assert_eq!(status(&server, live, "GET", "/v1/auth/whoami").await, "ok");

@@ -158,14 +158,14 @@ fn listen(listener: TcpListener, path: String) -> Receiver<Outcome> {
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let (path, sender) = (path.clone(), sender.clone());
-            std::thread::spawn(move || answer(stream, &path, &sender));
+            std::thread::spawn(move || respond(stream, &path, &sender));
         }
     });
     receiver
 }
 
 /// Answers one request. An error of the connection is the browser's matter: it can hand the outcome over again.
-fn answer(mut stream: TcpStream, path: &str, outcomes: &Sender<Outcome>) {
+fn respond(mut stream: TcpStream, path: &str, outcomes: &Sender<Outcome>) {
     let mut line = String::new();
     let read = stream
         .set_read_timeout(Some(READ_TIMEOUT))

@@ -91,16 +91,16 @@ fn a_creation_is_repeated_with_its_key_and_another_change_is_not() {
 
 #[test]
 fn a_server_of_another_time_is_warned_of() {
-    let answer = |version: &str| {
+    let of_version = |version: &str| {
         let head = format!("x-cial-release: {version}\r\n");
         response("200 OK", &head, "application/json", "{\"tenants\":[]}")
     };
-    let text = Cial::at(&Server::always(answer("0.9.0"))).run(&["tenants"]);
+    let text = Cial::at(&Server::always(of_version("0.9.0"))).run(&["tenants"]);
     assert!(
         text.contains("warning: cial 0.1.0 may not fit the server's release 0.9.0: upgrade cial"),
         "{text}"
     );
-    let text = Cial::at(&Server::always(answer("0.2.0"))).run(&["tenants"]);
+    let text = Cial::at(&Server::always(of_version("0.2.0"))).run(&["tenants"]);
     assert!(!text.contains("warning"), "{text}");
 }
 

@@ -29,9 +29,9 @@ fn a_dry_run_prints_the_plan() {
 
 #[test]
 fn the_question_names_the_thing_and_no_is_the_default() {
-    for answer in ["\n", "n\n", "acme\n"] {
+    for response in ["\n", "n\n", "acme\n"] {
         let server = server();
-        let text = Cial::at(&server).run_on_terminal(&["tenants", "delete", "acme"], answer);
+        let text = Cial::at(&server).run_on_terminal(&["tenants", "delete", "acme"], response);
         assert!(text.contains("Delete tenant acme with all its data? [y/N]"), "{text}");
         assert!(text.contains("exit code 3") && text.contains("nothing was changed"), "{text}");
         assert_eq!(server.requests(), [""; 0]);

@@ -18,12 +18,12 @@ async fn a_request_under_way_is_finished() {
     // The platform responds to the head alone. The first byte of the response proves that the edge
     // has the head.
     stream.write_all(head.as_bytes()).await.unwrap();
-    let mut answer = vec![0; 1];
-    stream.read_exact(&mut answer).await.unwrap();
+    let mut response = vec![0; 1];
+    stream.read_exact(&mut response).await.unwrap();
     tenant.stop.cancel();
     stream.write_all(b"body").await.unwrap();
-    stream.read_to_end(&mut answer).await.unwrap();
-    assert_eq!(Response::read(&answer).json()["by"], "platform");
+    stream.read_to_end(&mut response).await.unwrap();
+    assert_eq!(Response::read(&response).json()["by"], "platform");
     tenant.ended().await;
 }
 

@@ -21,12 +21,12 @@ async fn a_program_gets_a_problem_and_a_person_a_page() {
 async fn a_service_that_is_gone_is_a_502_without_a_cause() {
     let tenant = Tenant::open().await;
     tenant.core_back.cancel();
-    let mut answer = get(tenant.tcp, "/.cial/api/x", &[]).await;
-    while answer.status == 200 {
-        answer = get(tenant.tcp, "/.cial/api/x", &[]).await;
+    let mut response = get(tenant.tcp, "/.cial/api/x", &[]).await;
+    while response.status == 200 {
+        response = get(tenant.tcp, "/.cial/api/x", &[]).await;
     }
-    assert_eq!((answer.status, answer.code().as_str()), (502, "upstream_unreachable"));
-    assert!(!answer.body.contains("sock"), "{}", answer.body);
+    assert_eq!((response.status, response.code().as_str()), (502, "upstream_unreachable"));
+    assert!(!response.body.contains("sock"), "{}", response.body);
     assert_eq!(get(tenant.tcp, "/", &[]).await.status, 200, "the others go on");
 }
 
@@ -35,7 +35,7 @@ async fn a_request_with_two_framings_is_refused() {
     let tenant = Tenant::open().await;
     let smuggled = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n\
                     0\r\n\r\nGET /.cial HTTP/1.1\r\nHost: a\r\n\r\n";
-    let answer = send(tenant.tcp, smuggled).await;
-    assert_eq!(answer.status, 400);
-    assert!(!answer.body.contains("core-front"), "nothing after it is read as a request");
+    let response = send(tenant.tcp, smuggled).await;
+    assert_eq!(response.status, 400);
+    assert!(!response.body.contains("core-front"), "nothing after it is read as a request");
 }

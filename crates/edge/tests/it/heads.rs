@@ -25,14 +25,14 @@ async fn the_longest_request_of_the_router_arrives() {
     let tenant = Tenant::guarded().await;
     for path in ["/", "/.cial", "/.cial/api/x"] {
         for size in [(NEXT.lines, 4_000), (7, NEXT.bytes), (NEXT.lines, NEXT.bytes)] {
-            let answer = sent(&tenant, path, size).await;
-            assert_eq!(answer.status, 200, "{path} {size:?}: {answer:?}");
-            assert_eq!(answer.all("x-cial-proof"), [PROOF]);
+            let response = sent(&tenant, path, size).await;
+            assert_eq!(response.status, 200, "{path} {size:?}: {response:?}");
+            assert_eq!(response.all("x-cial-proof"), [PROOF]);
         }
     }
     for size in [(NEXT.lines + 1, 4_000), (7, NEXT.bytes + 1)] {
-        let answer = sent(&tenant, "/", size).await;
-        assert_eq!((answer.status, answer.body.as_str()), (431, ""), "{size:?}");
+        let response = sent(&tenant, "/", size).await;
+        assert_eq!((response.status, response.body.as_str()), (431, ""), "{size:?}");
     }
 }
 
@@ -40,15 +40,15 @@ async fn the_longest_request_of_the_router_arrives() {
 async fn the_longest_answer_gains_less_than_the_router_takes_beyond_it() {
     let tenant = Tenant::guarded().await;
     for (lines, bytes) in [(FIRST.lines, 4_000), (5, FIRST.bytes), (FIRST.lines, FIRST.bytes)] {
-        let answer = sent(&tenant, &format!("/head?{lines},{bytes}"), (7, 500)).await;
-        assert_eq!((answer.status, answer.all("x-cial-proof")), (200, vec![PROOF]));
+        let response = sent(&tenant, &format!("/head?{lines},{bytes}"), (7, 500)).await;
+        assert_eq!((response.status, response.all("x-cial-proof")), (200, vec![PROOF]));
         // The counts exclude the status line and the end of the last line.
-        assert!(answer.head.lines().count() - 1 <= NEXT.lines, "{lines} lines, {bytes} bytes");
-        assert!(answer.head.len() + 4 <= NEXT.bytes, "{lines} lines, {bytes} bytes");
+        assert!(response.head.lines().count() - 1 <= NEXT.lines, "{lines} lines, {bytes} bytes");
+        assert!(response.head.len() + 4 <= NEXT.bytes, "{lines} lines, {bytes} bytes");
     }
     for (lines, bytes) in [(FIRST.lines + 1, 4_000), (5, FIRST.bytes + 1)] {
-        let answer = sent(&tenant, &format!("/head?{lines},{bytes}"), (7, 500)).await;
-        assert_eq!((answer.status, answer.code().as_str()), (502, "upstream_malformed"));
-        assert_eq!(answer.all("x-cial-proof"), [PROOF], "it is this tenant that says so");
+        let response = sent(&tenant, &format!("/head?{lines},{bytes}"), (7, 500)).await;
+        assert_eq!((response.status, response.code().as_str()), (502, "upstream_malformed"));
+        assert_eq!(response.all("x-cial-proof"), [PROOF], "it is this tenant that says so");
     }
 }

@@ -42,9 +42,9 @@ impl Response {
 pub(crate) async fn send(address: SocketAddr, request: &str) -> Response {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).await.unwrap();
-    Response::read(&answer)
+    let mut response = Vec::new();
+    stream.read_to_end(&mut response).await.unwrap();
+    Response::read(&response)
 }
 
 /// Sends `GET target` with these header lines.

@@ -16,10 +16,10 @@ async fn strangers_learn_nothing() {
     let wrong = format!("x-cial-route-token: {}", "x".repeat(TOKEN.len()));
     for path in ["/", "/.cial", "/.cial/api/health", "/.cial/sso?token=x", "//.cial", "/x%00"] {
         for lines in [&[][..], &[wrong.as_str()], &[token().as_str(), token().as_str()]] {
-            let answer = get(tenant.tcp, path, lines).await;
-            assert_eq!((answer.status, answer.body.as_str()), (404, ""), "{path}");
+            let response = get(tenant.tcp, path, lines).await;
+            assert_eq!((response.status, response.body.as_str()), (404, ""), "{path}");
             let telling = ["content-type", "x-request-id", "x-cial-proof", "server"];
-            assert!(telling.iter().all(|name| answer.all(name).is_empty()), "{}", answer.head);
+            assert!(telling.iter().all(|name| response.all(name).is_empty()), "{}", response.head);
         }
     }
 }
@@ -33,10 +33,10 @@ async fn strangers_learn_nothing_from_their_mistakes_either() {
         "NONSENSE\r\n\r\n",
     ];
     for request in requests {
-        let answer = send(tenant.tcp, request).await;
-        assert!((400..500).contains(&answer.status), "{answer:?}");
-        assert_eq!(answer.body, "");
-        assert!(!answer.head.contains("cial"), "{}", answer.head);
+        let response = send(tenant.tcp, request).await;
+        assert!((400..500).contains(&response.status), "{response:?}");
+        assert_eq!(response.body, "");
+        assert!(!response.head.contains("cial"), "{}", response.head);
     }
 }
 
@@ -44,12 +44,12 @@ async fn strangers_learn_nothing_from_their_mistakes_either() {
 async fn health_is_open_and_proves_nothing() {
     let tenant = Tenant::guarded().await;
     let claims = ["X-Forwarded-For: 9.9.9.9", "X-Cial-User: forged"];
-    let answer = get(tenant.tcp, "/.cial/api/healthz", &claims).await;
-    assert_eq!(answer.json()["by"], "core-back");
-    assert_eq!(answer.json()["target"], "/healthz");
-    assert_eq!(answer.json()["headers"]["x-forwarded-for"], "127.0.0.1");
-    assert_eq!(answer.json()["headers"].get("x-cial-user"), None);
-    assert_eq!(answer.all("x-cial-proof"), [""; 0]);
+    let response = get(tenant.tcp, "/.cial/api/healthz", &claims).await;
+    assert_eq!(response.json()["by"], "core-back");
+    assert_eq!(response.json()["target"], "/healthz");
+    assert_eq!(response.json()["headers"]["x-forwarded-for"], "127.0.0.1");
+    assert_eq!(response.json()["headers"].get("x-cial-user"), None);
+    assert_eq!(response.all("x-cial-proof"), [""; 0]);
 }
 
 #[tokio::test]
@@ -69,11 +69,11 @@ async fn a_request_with_the_route_token_is_trusted_and_gets_the_proof() {
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).await.unwrap();
-    let answer = Response::read(&bytes);
+    let response = Response::read(&bytes);
 
-    assert_eq!(answer.all("x-cial-proof"), [PROOF]);
-    assert_eq!(answer.all("x-request-id"), ["0192f0c1-abc"]);
-    let headers = &answer.json()["headers"];
+    assert_eq!(response.all("x-cial-proof"), [PROOF]);
+    assert_eq!(response.all("x-request-id"), ["0192f0c1-abc"]);
+    let headers = &response.json()["headers"];
     assert_eq!(headers["x-forwarded-for"], "203.0.113.7");
     assert_eq!(headers["x-forwarded-proto"], "https");
     assert_eq!(headers["x-forwarded-host"], "acme.example.com");
@@ -85,8 +85,8 @@ async fn a_request_with_the_route_token_is_trusted_and_gets_the_proof() {
 #[tokio::test]
 async fn errors_of_a_guarded_edge_carry_the_proof_too() {
     let tenant = Tenant::guarded().await;
-    let answer = get(tenant.tcp, "//.cial", &[&token()]).await;
-    assert_eq!((answer.status, answer.all("x-cial-proof")), (400, vec![PROOF]));
+    let response = get(tenant.tcp, "//.cial", &[&token()]).await;
+    assert_eq!((response.status, response.all("x-cial-proof")), (400, vec![PROOF]));
     let attack = get(tenant.tcp, "/attack", &[&token()]).await;
     assert_eq!(attack.all("x-cial-proof"), [PROOF], "the platform's own proof is dropped");
 }

@@ -49,8 +49,8 @@ async fn an_ambiguous_path_is_refused() {
         "http://acme.localhost/x/../.cial",
     ];
     for path in paths {
-        let answer = get(tenant.tcp, path, &[]).await;
-        assert_eq!((answer.status, answer.code().as_str()), (400, "ambiguous_path"), "{path}");
+        let response = get(tenant.tcp, path, &[]).await;
+        assert_eq!((response.status, response.code().as_str()), (400, "ambiguous_path"), "{path}");
     }
 }
 
@@ -61,17 +61,17 @@ async fn options_of_the_server_are_answered_by_the_edge() {
         let request = format!(
             "OPTIONS {target} HTTP/1.1\r\nHost: acme.localhost\r\nConnection: close\r\n\r\n"
         );
-        let answer = send(tenant.tcp, &request).await;
-        assert_eq!(answer.status, 204);
-        assert_eq!(answer.all("allow"), ["get, head, post, put, patch, delete, options"]);
+        let response = send(tenant.tcp, &request).await;
+        assert_eq!(response.status, 204);
+        assert_eq!(response.all("allow"), ["get, head, post, put, patch, delete, options"]);
     }
 }
 
 #[tokio::test]
 async fn the_host_of_an_absolute_target_replaces_the_host_header() {
     let tenant = Tenant::open().await;
-    let answer = get(tenant.tcp, "http://beta.localhost?q=`ls`", &[]).await;
-    let seen = answer.json();
+    let response = get(tenant.tcp, "http://beta.localhost?q=`ls`", &[]).await;
+    let seen = response.json();
     assert_eq!((&seen["by"], &seen["target"]), (&"platform".into(), &"/?q=`ls`".into()));
     assert_eq!(seen["headers"]["host"], "beta.localhost");
 }
@@ -81,8 +81,8 @@ async fn bodies_and_methods_go_through() {
     let tenant = Tenant::open().await;
     for method in ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND"] {
         let head = format!("{method} /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n");
-        let answer = send(tenant.tcp, &format!("{head}Content-Length: 2\r\n\r\nhi")).await;
-        assert_eq!(answer.json()["method"], method);
-        assert_eq!(answer.json()["headers"]["content-length"], "2");
+        let response = send(tenant.tcp, &format!("{head}Content-Length: 2\r\n\r\nhi")).await;
+        assert_eq!(response.json()["method"], method);
+        assert_eq!(response.json()["headers"]["content-length"], "2");
     }
 }

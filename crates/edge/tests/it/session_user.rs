@@ -76,11 +76,11 @@ async fn without_core_back_a_session_is_neither_valid_nor_invalid() {
     tenant.core_back.cancel();
     // The stand-in closes its listener once it has drained.
     let cookie = format!("Cookie: {SIGNED_IN}");
-    let mut answer = get(tenant.tcp, "/", &[&cookie]).await;
-    while answer.status == 200 {
-        answer = get(tenant.tcp, "/", &[&cookie]).await;
+    let mut response = get(tenant.tcp, "/", &[&cookie]).await;
+    while response.status == 200 {
+        response = get(tenant.tcp, "/", &[&cookie]).await;
     }
-    assert_eq!((answer.status, answer.code().as_str()), (502, "core_unreachable"));
+    assert_eq!((response.status, response.code().as_str()), (502, "core_unreachable"));
     let anonymous = get(tenant.tcp, "/", &["Cookie: theirs=1"]).await;
     assert_eq!(anonymous.status, 200, "who holds no session needs no core");
 }

@@ -108,10 +108,10 @@ async fn clients_cannot_reach_the_session_lookups() {
     ] {
         let request =
             format!("GET {path} HTTP/1.1\r\nHost: acme.localhost\r\nConnection: close\r\n\r\n");
-        let answer = send(tenant.tcp, &request).await;
+        let response = send(tenant.tcp, &request).await;
         match by {
-            Some(by) => assert_eq!(answer.json()["by"], by),
-            None => assert_eq!(answer.status, 400, "{path}"),
+            Some(by) => assert_eq!(response.json()["by"], by),
+            None => assert_eq!(response.status, 400, "{path}"),
         }
     }
 }

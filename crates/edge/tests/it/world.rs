@@ -196,8 +196,8 @@ fn answer_session(request_context: &RequestContext, request: &Request) -> Respon
 fn head(sizes: &str) -> Response {
     let (lines, bytes) = sizes.split_once(',').unwrap();
     let (lines, bytes): (usize, usize) = (lines.parse().unwrap(), bytes.parse().unwrap());
-    let mut answer = response::html(StatusCode::OK, "ok".to_owned());
-    let headers = answer.headers_mut();
+    let mut response = response::html(StatusCode::OK, "ok".to_owned());
+    let headers = response.headers_mut();
     headers.clear();
     // The head as the server will write it, with the lines that the server adds.
     let own = "HTTP/1.1 200 OK\r\nx-request-id: 0192f0c1-abc\r\ncontent-length: 2\r\n\
@@ -207,12 +207,12 @@ fn head(sizes: &str) -> Response {
     }
     let pad = bytes - own.len() - (lines - 4) * "x: y\r\n".len() - "x: \r\n".len();
     headers.append("x", HeaderValue::from_str(&"x".repeat(pad)).unwrap());
-    answer
+    response
 }
 
 /// Headers that a malicious app would try to send.
 fn attack() -> Response {
-    let mut answer = response::html(StatusCode::OK, "attack".to_owned());
+    let mut response = response::html(StatusCode::OK, "attack".to_owned());
     let lines = [
         ("set-cookie", "cial_session=planted; Path=/"),
         ("set-cookie", "__Host-cial_session=planted; Path=/; Secure"),
@@ -224,7 +224,7 @@ fn attack() -> Response {
     ];
     for (name, value) in lines {
         let name = HeaderName::from_static(name);
-        answer.headers_mut().append(name, HeaderValue::from_static(value));
+        response.headers_mut().append(name, HeaderValue::from_static(value));
     }
-    answer
+    response
 }

@@ -6,14 +6,14 @@ use crate::world::Tenant;
 #[tokio::test]
 async fn the_platform_cannot_touch_the_core_s_session() {
     let tenant = Tenant::open().await;
-    let answer = get(tenant.tcp, "/attack", &[]).await;
-    assert_eq!((answer.status, answer.body.as_str()), (200, "attack"));
-    assert_eq!(answer.all("set-cookie"), ["theirs=1; path=/"]);
+    let response = get(tenant.tcp, "/attack", &[]).await;
+    assert_eq!((response.status, response.body.as_str()), (200, "attack"));
+    assert_eq!(response.all("set-cookie"), ["theirs=1; path=/"]);
     for name in ["clear-site-data", "x-cial-proof", "x-cial-user"] {
-        assert_eq!(answer.all(name), [""; 0], "{name}");
+        assert_eq!(response.all(name), [""; 0], "{name}");
     }
-    assert_eq!(answer.all("x-request-id").len(), 1);
-    assert_ne!(answer.all("x-request-id"), ["forged"]);
+    assert_eq!(response.all("x-request-id").len(), 1);
+    assert_ne!(response.all("x-request-id"), ["forged"]);
 }
 
 #[tokio::test]

@@ -135,8 +135,8 @@ impl MemoryDriver {
         self.state().calls.clone()
     }
 
-    pub fn set_busy_list(&self, id: TenantId, answer: Result<BusyList, BusyError>) {
-        self.state().busy.insert(id, answer);
+    pub fn set_busy_list(&self, id: TenantId, response: Result<BusyList, BusyError>) {
+        self.state().busy.insert(id, response);
     }
 
     pub fn set_gauges(&self, id: TenantId, report: GaugeReport) {

@@ -133,14 +133,14 @@ async fn the_gauges_of_running_tenants_are_metrics_of_their_own() {
     let mute = ready_tenant(&server).await;
     let gauge = Gauge::new(GaugeName::EdgeConnections, 3, 4_096);
     server.engine.set_gauges(spec.id, GaugeReport { gauges: vec![gauge] });
-    let answer = server.bare(&Method::GET, "/metrics/tenants", None, b"").await;
-    assert_eq!(answer.status, 200);
+    let response = server.bare(&Method::GET, "/metrics/tenants", None, b"").await;
+    assert_eq!(response.status, 200);
     for line in [
         "# TYPE cial_tenant_edge_connections_limit gauge\n".to_owned(),
         format!("cial_tenant_edge_connections_current{{tenant=\"{}\"}} 3\n", spec.id),
         format!("cial_tenant_edge_connections_limit{{tenant=\"{}\"}} 4096\n", spec.id),
     ] {
-        assert!(answer.body.contains(&line), "{line} is not in {}", answer.body);
+        assert!(response.body.contains(&line), "{line} is not in {}", response.body);
     }
-    assert!(!answer.body.contains(&mute.id.to_string()), "{}", answer.body);
+    assert!(!response.body.contains(&mute.id.to_string()), "{}", response.body);
 }

@@ -59,8 +59,8 @@ async fn an_apply_returns_after_the_start_call_and_readiness_is_published_later(
         TenantBehavior { ready_after: Some(Duration::from_secs(5)), ..TenantBehavior::default() };
     simulation.engine.set_behavior(spec.id, slow);
     let running = simulation.controller();
-    let answer = running.run(&spec).await;
-    assert_eq!((answer.phase, answer.upstream), (Phase::Starting, None));
+    let response = running.run(&spec).await;
+    assert_eq!((response.phase, response.upstream), (Phase::Starting, None));
     let ready = running.until_phase(spec.id, Phase::Ready).await;
     assert!(ready.upstream.is_some() && ready.reason.is_none(), "{ready:?}");
 }

@@ -51,11 +51,11 @@ async fn responds(upstream: &Upstream) -> bool {
     let Upstream::Unix(path) = upstream else { return false };
     let mut stream = UnixStream::connect(path).await.unwrap();
     stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
-    let mut answer = String::new();
+    let mut response = String::new();
     // A frozen tenant accepts the request and does not respond.
-    let read = stream.read_to_string(&mut answer);
+    let read = stream.read_to_string(&mut response);
     tokio::time::timeout(PATIENCE, read).await.expect("it is awake").unwrap();
-    answer.starts_with("HTTP/1.1 200 ")
+    response.starts_with("HTTP/1.1 200 ")
 }
 
 #[tokio::test]

@@ -158,8 +158,8 @@ async fn an_owners_stop_overrides_leases_and_no_request_wakes_the_tenant() {
     router.visit(spec.id).await.unwrap();
     let stopped = running.controller.operations.stop(spec.id).await.unwrap();
     assert_eq!((stopped.phase, router.renew(spec.id, 0)), (Phase::Stopped, None));
-    let answer = lease_error(router.visit(spec.id).await);
-    assert_eq!((answer.0, answer.1), (409, "tenant_stopped"));
+    let response = lease_error(router.visit(spec.id).await);
+    assert_eq!((response.0, response.1), (409, "tenant_stopped"));
     assert_eq!(
         running.controller.sleep.wake(spec.id).await.unwrap_err().code.as_str(),
         "tenant_stopped"

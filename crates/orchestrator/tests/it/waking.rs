@@ -135,8 +135,8 @@ async fn a_background_request_wakes_a_sleeping_tenant_only_by_policy() {
     let running = simulation.controller(SHORT_DELAYS);
     let spec = sleeping_tenant(&running).await;
     let router = Router::new(&running.controller);
-    let answer = lease_error(router.request(spec.id, RequestIntent::Background, 1_000).await);
-    assert_eq!((answer.0, answer.1), (409, "wake_required"));
+    let response = lease_error(router.request(spec.id, RequestIntent::Background, 1_000).await);
+    assert_eq!((response.0, response.1), (409, "wake_required"));
     let any = Policy { wake_on: Some(WakeOn::AnyRequest), ..Policy::default() };
     let kept = running.controller.operations.apply(with_policy(&spec, any)).await.unwrap();
     assert_eq!(kept.phase, Phase::Sleeping, "a changed policy wakes no tenant");
@@ -166,7 +166,7 @@ async fn wakes_beyond_the_queue_are_refused_with_a_position_and_a_retry_time() {
     );
     assert!(first.unwrap().woke);
     let places =
-        [&second, &third].map(|answer| answer.as_ref().err().and_then(|no| no.queue_position));
+        [&second, &third].map(|response| response.as_ref().err().and_then(|no| no.queue_position));
     assert_eq!(places, [Some(0), Some(2)], "first of the queue; no room in it");
     let (status, code, again, detail) = lease_error(second);
     assert_eq!((status, code, again), (503, "waking", true), "{detail}");
@@ -189,8 +189,8 @@ async fn a_failed_wake_gives_a_reason_and_the_tenant_sleeps() {
         .engine
         .set_behavior(spec.id, TenantBehavior { refuses_start: true, ..TenantBehavior::default() });
     let answers = join_all((0..10).map(|_| router.visit(spec.id))).await;
-    for answer in answers {
-        let (status, code, _, detail) = lease_error(answer);
+    for response in answers {
+        let (status, code, _, detail) = lease_error(response);
         assert_eq!((status, code), (502, "wake_failed"));
         assert!(detail.contains("scripted refusal"), "{detail}");
     }
@@ -369,8 +369,8 @@ async fn a_shutdown_responds_to_those_who_wait() {
         running.controller.sleep.shut_down();
     };
     let (answers, ()) = tokio::join!(join_all((0..5).map(|_| router.visit(spec.id))), going);
-    for answer in answers.into_iter().chain([router.visit(spec.id).await]) {
-        let (status, code, again, _) = lease_error(answer);
+    for response in answers.into_iter().chain([router.visit(spec.id).await]) {
+        let (status, code, again, _) = lease_error(response);
         assert_eq!((status, code, again), (503, "leaving", true));
     }
 }
@@ -393,8 +393,8 @@ async fn a_request_waits_for_listing_and_wake_no_longer_than_its_limit() {
     let router = Router::new(&running.controller);
     let visit = router.request(spec.id, RequestIntent::Visit, 30_000);
     let visit = tokio::time::timeout(Duration::from_millis(30_100), visit);
-    let (answer, ()) = tokio::join!(visit, back);
-    assert_eq!(lease_error(answer.expect("it waited for longer")).1, "waking");
+    let (response, ()) = tokio::join!(visit, back);
+    assert_eq!(lease_error(response.expect("it waited for longer")).1, "waking");
 }
 
 #[tokio::test(start_paused = true)]

@@ -102,10 +102,10 @@ fn a_policy_that_requires_sign_in_reaches_the_next_request() {
         control.feed.put(route);
         router.knows(control.feed.revision());
         let lie = "x-cial-require-sign-in: lie\r\n";
-        let answer = router.send(&format!("GET / HTTP/1.1\r\nHost: acme.localhost\r\n{lie}\r\n"));
-        let is_told = answer.body.contains("\r\nx-cial-require-sign-in: 1\r\n");
-        assert_eq!(is_told, required, "{answer:?}");
-        assert!(!answer.body.contains("lie"), "{answer:?}");
+        let response = router.send(&format!("GET / HTTP/1.1\r\nHost: acme.localhost\r\n{lie}\r\n"));
+        let is_told = response.body.contains("\r\nx-cial-require-sign-in: 1\r\n");
+        assert_eq!(is_told, required, "{response:?}");
+        assert!(!response.body.contains("lie"), "{response:?}");
     }
 }
 

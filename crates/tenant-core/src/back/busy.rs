@@ -315,10 +315,10 @@ fn refuse(context: &RequestContext, why: BusyError) -> Response {
 }
 
 /// Adds `Retry-After` in whole seconds, rounded up.
-fn retry_after(mut answer: Response, wait: Duration) -> Response {
+fn retry_after(mut response: Response, wait: Duration) -> Response {
     let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-    answer.headers_mut().insert(RETRY_AFTER, seconds.into());
-    answer
+    response.headers_mut().insert(RETRY_AFTER, seconds.into());
+    response
 }
 
 #[expect(

@@ -129,8 +129,8 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// `answer` gets the number of the request, beginning with 0, and its text.
-    pub(crate) fn new(mut answer: impl FnMut(usize, &str) -> Vec<u8> + Send + 'static) -> Self {
+    /// `respond` gets the number of the request, beginning with 0, and its text.
+    pub(crate) fn new(mut respond: impl FnMut(usize, &str) -> Vec<u8> + Send + 'static) -> Self {
         let requests = Arc::<Mutex<Vec<String>>>::default();
         let remembered = Arc::clone(&requests);
         let peer = answering_tcp(move |request| {
@@ -139,15 +139,15 @@ impl Server {
                 requests.push(request.to_owned());
                 requests.len() - 1
             };
-            answer(number, request)
+            respond(number, request)
         });
         Self { port: peer.unwrap().port(), requests }
     }
 
-    /// A server with one answer to everything.
-    pub(crate) fn always(answer: impl Into<Vec<u8>>) -> Self {
-        let answer = answer.into();
-        Self::new(move |_, _| answer.clone())
+    /// A server with one response to everything.
+    pub(crate) fn always(response: impl Into<Vec<u8>>) -> Self {
+        let response = response.into();
+        Self::new(move |_, _| response.clone())
     }
 
     pub(crate) fn url(&self) -> String {

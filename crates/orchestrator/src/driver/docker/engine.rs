@@ -77,7 +77,7 @@ pub(super) async fn with_timeout<T>(
     call: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, DriverError> {
     match tokio::time::timeout(patience, call).await {
-        Ok(answer) => answer.map_err(|e| driver_error(&e)),
+        Ok(response) => response.map_err(|e| driver_error(&e)),
         Err(_) => Err(timed_out(patience)),
     }
 }
@@ -88,7 +88,7 @@ pub(super) async fn optional<T>(
     call: impl Future<Output = Result<T, Error>>,
 ) -> Result<Option<T>, DriverError> {
     match tokio::time::timeout(patience, call).await {
-        Ok(Ok(answer)) => Ok(Some(answer)),
+        Ok(Ok(response)) => Ok(Some(response)),
         Ok(Err(error)) if status(&error) == Some(404) => Ok(None),
         Ok(Err(error)) => Err(driver_error(&error)),
         Err(_) => Err(timed_out(patience)),

@@ -70,8 +70,8 @@ impl Router {
 
 /// Status, code, whether there is a retry time, and detail of a refused request.
 pub(crate) fn lease_error(
-    answer: Result<LeaseGrant, LeaseError>,
+    response: Result<LeaseGrant, LeaseError>,
 ) -> (u16, &'static str, bool, String) {
-    let error = answer.unwrap_err();
+    let error = response.unwrap_err();
     (error.code.status(), error.code.as_str(), error.retry_after.is_some(), error.detail)
 }

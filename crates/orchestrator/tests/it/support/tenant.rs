@@ -43,11 +43,11 @@ fn main() {
     let public = TcpListener::bind("0.0.0.0:8080").expect("bind :8080");
     thread::spawn(move || {
         for stream in public.incoming().flatten() {
-            answer(stream);
+            response(stream);
         }
     });
     for stream in listener.incoming().flatten() {
-        answer(stream);
+        response(stream);
         if mode == "answers-then-exits" {
             exit(4);
         }
@@ -62,13 +62,13 @@ fn serve_busy_list(mode: &str) {
     };
     let body = format!("{{\"busy\":[{busy}]}}");
     let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n", body.len());
-    let answer = format!("{head}Connection: close\r\n\r\n{body}");
+    let response = format!("{head}Connection: close\r\n\r\n{body}");
     let _ = fs::remove_file(BUSY);
     let listener = UnixListener::bind(BUSY).expect("bind");
     thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
             let _ = stream.read(&mut [0; 4096]);
-            let _ = stream.write_all(answer.as_bytes());
+            let _ = stream.write_all(response.as_bytes());
         }
     });
 }
@@ -81,7 +81,7 @@ fn count_starts() -> usize {
     fs::read(STARTS).expect("read").len()
 }
 
-fn answer(mut stream: impl Read + Write) {
+fn response(mut stream: impl Read + Write) {
     let mut head = [0; 4096];
     let _ = stream.read(&mut head);
     let _ = stream.write_all(ANSWER);
