@@ -85,7 +85,7 @@ impl TenantDirs {
 
     /// The socket on which the tenant lists the work that keeps it busy.
     pub fn busy_socket(&self, id: TenantId) -> PathBuf {
-        self.ingress_dir(id).join(inside::BUSY_SOCKET)
+        self.ingress_dir(id).join(inside::ORCHESTRATOR_SOCKET)
     }
 
     /// Must not be called while the container runs, because the container would keep the old

@@ -10,7 +10,7 @@
 //! | `POST /busy` | [`DeclareBusy`] → 201 [`BusyLease`]; 429 `busy_quota` with too many alive |
 //! | `PUT /busy/{id}` | [`RenewBusy`] → 200 [`BusyLease`]; 404 `busy_ended` after expiry |
 //! | `DELETE /busy/{id}` | → 204, also after expiry |
-//! | `GET /busy` | → 200 [`BusyList`]; the only call on the orchestrator's socket |
+//! | `GET /busy` | → 200 [`BusyList`]; the only one of these calls on [`ORCHESTRATOR_SOCKET`](crate::inside::ORCHESTRATOR_SOCKET) |
 //!
 //! Each half changes its own declarations only. `agent` lists its own declarations, the other
 //! callers list all. Too many requests of `agent` receive 429 `busy_rate` with `Retry-After`.

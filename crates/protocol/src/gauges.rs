@@ -1,6 +1,6 @@
 //! Current values and their bounds inside a tenant.
 //!
-//! core-back reports them on the orchestrator's socket ([`BUSY_SOCKET`](crate::inside::BUSY_SOCKET)): `GET /gauges` →
+//! core-back reports them on the orchestrator's socket ([`ORCHESTRATOR_SOCKET`](crate::inside::ORCHESTRATOR_SOCKET)): `GET /gauges` →
 //! [`GaugeReport`]. It reads those of the edge and of core-front from their own sockets.
 
 use serde::{Deserialize, Serialize};

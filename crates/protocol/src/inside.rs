@@ -42,7 +42,7 @@ pub const INGRESS_SOCKET: &str = "edge.sock";
 pub const INGRESS_PORT: u16 = 8080;
 /// In the same directory: core-back serves the orchestrator here. No request from outside reaches
 /// this socket.
-pub const BUSY_SOCKET: &str = "busy.sock";
+pub const ORCHESTRATOR_SOCKET: &str = "busy.sock";
 /// tmpfs, owned by `cial` with the group of `agent`, 0750: `agent` can enter the directory and
 /// change nothing in it.
 pub const AGENT_DIR: &str = "/run/cial/agent";

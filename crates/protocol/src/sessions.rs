@@ -1,6 +1,6 @@
 //! orchestrator → core-back: ended admin sessions, whose derived tenant sessions must end.
 //!
-//! `POST /sessions/revoke` on [`BUSY_SOCKET`](crate::inside::BUSY_SOCKET), [`RevokeSessions`] → 204. The call is
+//! `POST /sessions/revoke` on [`ORCHESTRATOR_SOCKET`](crate::inside::ORCHESTRATOR_SOCKET), [`RevokeSessions`] → 204. The call is
 //! idempotent, so the orchestrator repeats the full list at each start of the tenant. No other socket serves it.
 
 use serde::{Deserialize, Serialize};

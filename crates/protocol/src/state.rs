@@ -1,4 +1,7 @@
-//! The state of a tenant as its owner sees it, and the one function that changes it.
+//! The state of a tenant as its owner sees it, and [`State::next`], the one function that changes the stored state.
+//!
+//! App-api alone stores a state, after an event from an owner or from an observation. One exception changes only what is
+//! shown: `state_at_phase` in app-api moves the state of a tenant that is up to a phase that was read after the row.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,8 +11,17 @@ use serde::{Deserialize, Serialize};
 
 /// The state that app-api stores and shows.
 ///
-/// Other enums are other concepts: [`Phase`](crate::orchestrator::Phase) is the engine's view of the container,
-/// [`Desired`](crate::spec::Desired) the owner's wish, and [`IdleState`](crate::sleep::IdleState) the depth of a sleep.
+/// Other enums are other concepts:
+///
+/// | enum | concept | written by |
+/// |---|---|---|
+/// | [`Desired`](crate::spec::Desired) | the owner's wish | app-api, for an owner |
+/// | [`Phase`](crate::orchestrator::Phase) | what the engine shows of the tenant | derived by the orchestrator |
+/// | [`IdleState`](crate::sleep::IdleState) | the depth of a sleep: two of the phases | derived by the orchestrator |
+/// | `RunState` (orchestrator) | the run state of a container, as the engine reports it | the engine |
+/// | `ContainerState` (orchestrator) | how to read the run state: expected or not, responding or not | the orchestrator, in memory |
+/// | `TargetState` (orchestrator) | the state that was last requested for the tenant | the orchestrator, in its state file |
+/// | `RouteStatus` (lease) | whether the route table lists the tenant, and as running | derived by the router |
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -53,7 +65,7 @@ pub enum Event {
     Failed,
     /// Observed: the tenant has no container.
     Gone,
-    /// A transient state outlived [`State::deadline`].
+    /// The state outlived [`State::deadline`].
     Overdue,
 }
 
@@ -113,12 +125,26 @@ impl State {
         }
     }
 
-    /// How long a transient state may last before it is [`Event::Overdue`]; `None` for a state that may stay.
+    /// How long a state may last before it is [`Event::Overdue`]; `None`: without a bound.
     pub const fn deadline(self) -> Option<Duration> {
         match self {
-            Self::Provisioning | Self::Deleting => Some(Duration::from_secs(300)),
+            Self::Provisioning => Some(Duration::from_secs(300)),
             Self::Starting => Some(Duration::from_secs(120)),
-            Self::Running | Self::Frozen | Self::Sleeping | Self::Stopped | Self::Error => None,
+            // A deletion is repeated until it succeeds.
+            Self::Deleting
+            | Self::Running
+            | Self::Frozen
+            | Self::Sleeping
+            | Self::Stopped
+            | Self::Error => None,
+        }
+    }
+
+    /// Whether another state follows without a request of the owner.
+    pub const fn is_transient(self) -> bool {
+        match self {
+            Self::Provisioning | Self::Starting | Self::Deleting => true,
+            Self::Running | Self::Frozen | Self::Sleeping | Self::Stopped | Self::Error => false,
         }
     }
 
@@ -190,6 +216,16 @@ mod tests {
             }
         }
         insta::assert_snapshot!(matrix);
+    }
+
+    #[test]
+    fn only_a_transient_state_has_a_deadline() {
+        let transient: Vec<_> =
+            State::ALL.into_iter().filter(|state| state.is_transient()).collect();
+        assert_eq!(transient, [State::Provisioning, State::Starting, State::Deleting]);
+        let bounded: Vec<_> =
+            State::ALL.into_iter().filter(|state| state.deadline().is_some()).collect();
+        assert_eq!(bounded, [State::Provisioning, State::Starting]);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! How many connections fit into the limit of open files. Pure arithmetic; the caller reads `RLIMIT_NOFILE`.
 
+pub use connect::TooFewDescriptors;
+
 /// The descriptors that a process may open, and the uses that compete for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DescriptorDemand {
@@ -27,25 +29,9 @@ pub struct DescriptorBudget {
     pub max_idle_per_upstream: usize,
 }
 
-/// The limit of open files is too low to serve at all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TooFewDescriptors {
-    pub limit: u64,
-    pub required: u64,
-}
-
-impl std::fmt::Display for TooFewDescriptors {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { limit, required } = self;
-        write!(f, "the limit of open files is {limit} and must be at least {required}")
-    }
-}
-
-impl std::error::Error for TooFewDescriptors {}
-
 /// Fewer client connections per thread are not worth serving.
 const MIN_CONNECTIONS: usize = 16;
-/// Idle connections get at most this share of the descriptors that are not reserved.
+/// Idle connections get at most one in this many of the descriptors that are not reserved.
 const IDLE_SHARE: usize = 4;
 
 impl DescriptorDemand {
@@ -55,10 +41,10 @@ impl DescriptorDemand {
     /// Fails when fewer than 16 connections per thread fit beside the reserved descriptors.
     pub fn budget(&self) -> Result<DescriptorBudget, TooFewDescriptors> {
         let (threads, upstreams) = (self.threads.max(1), self.upstreams.max(1));
-        let required = self.reserved + threads * (2 * MIN_CONNECTIONS + upstreams);
+        let minimum = self.reserved + threads * (2 * MIN_CONNECTIONS + upstreams);
         let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
-        if limit < required {
-            return Err(TooFewDescriptors { limit: self.limit, required: required as u64 });
+        if limit < minimum {
+            return Err(TooFewDescriptors { limit, minimum });
         }
         let per_thread = (limit - self.reserved) / threads;
         let idle = (per_thread / IDLE_SHARE / upstreams).clamp(1, self.idle_per_upstream.max(1));
@@ -97,7 +83,7 @@ mod tests {
         let budget = |limit| DescriptorDemand { limit, ..EDGE }.budget();
         let reduced = DescriptorBudget { max_connections: 101, max_idle_per_upstream: 22 };
         assert_eq!(budget(300), Ok(reduced));
-        assert_eq!(budget(66), Err(TooFewDescriptors { limit: 66, required: 67 }));
+        assert_eq!(budget(66), Err(TooFewDescriptors { limit: 66, minimum: 67 }));
         assert!(budget(67).unwrap().max_connections >= 14);
     }
 

@@ -1,39 +1,23 @@
 //! The limit of open files of a process, and its division. What must always work is reserved first; connections of
 //! callers get the rest.
 
-use std::fmt;
-
+pub use connect::TooFewDescriptors;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Fewer connections of callers are not worth a start.
 pub const MIN_CONNECTIONS: usize = 64;
 
-/// The limit is too low to serve at all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TooFewDescriptors {
-    pub limit: usize,
-    pub minimum: usize,
-}
-
-impl fmt::Display for TooFewDescriptors {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { limit, minimum } = self;
-        write!(
-            f,
-            "the limit of open files is {limit}, and at least {minimum} are needed; raise it with `ulimit -n {minimum}`, or `ulimits: nofile` of its container"
-        )
-    }
-}
-
-impl std::error::Error for TooFewDescriptors {}
-
-/// Raises the soft limit to the hard limit and returns the limit in force.
+/// Raises the soft limit to the hard limit and returns the limit in force. Child processes inherit the limit.
 pub fn raise_open_file_limit() -> usize {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     let current = match setrlimit(Resource::Nofile, raised) {
         Ok(()) => limit.maximum,
-        Err(_) => limit.current,
+        Err(_error) => {
+            #[cfg(feature = "control")]
+            tracing::warn!(error = %_error, ?limit, "raising the open file limit failed");
+            limit.current
+        }
     };
     current.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
 }
@@ -75,6 +59,14 @@ mod tests {
         insta::assert_snapshot!(error, @"the limit of open files is 100, and at least 168 are needed; raise it with `ulimit -n 168`, or `ulimits: nofile` of its container");
         assert_eq!(connection_limit(168, 40, 2), Ok(MIN_CONNECTIONS));
         assert_eq!(connection_limit(1_040, 40, 2), Ok(500));
+    }
+
+    #[test]
+    fn a_low_soft_limit_is_raised_to_the_hard_limit() {
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        setrlimit(Resource::Nofile, Rlimit { current: Some(256), maximum }).unwrap();
+        raise_open_file_limit();
+        assert_eq!(getrlimit(Resource::Nofile).current, maximum);
     }
 
     #[test]

@@ -77,7 +77,7 @@ impl Layout {
             core_front: inside::CORE_FRONT_SOCKET.into(),
             core_busy: inside::CORE_BUSY_SOCKET.into(),
             agent_busy: inside::AGENT_BUSY_SOCKET.into(),
-            ingress_busy: Path::new(inside::INGRESS_DIR).join(inside::BUSY_SOCKET),
+            ingress_busy: Path::new(inside::INGRESS_DIR).join(inside::ORCHESTRATOR_SOCKET),
             public: SocketAddr::from((Ipv4Addr::UNSPECIFIED, inside::INGRESS_PORT)),
             platform_front: local(inside::PLATFORM_FRONT),
             platform_back: local(inside::PLATFORM_BACK),

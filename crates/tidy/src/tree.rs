@@ -23,7 +23,7 @@ impl SourceFile {
         lines.map(|(index, line)| (index + 1, line.split("//").next().unwrap_or_default()))
     }
 
-    /// Returns the text without the tests of the file.
+    /// Returns the text before the first `#[cfg(test)]`.
     pub(crate) fn shipped(&self) -> &str {
         self.text.split("#[cfg(test)]").next().unwrap_or_default()
     }

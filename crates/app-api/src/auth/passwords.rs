@@ -85,7 +85,7 @@ impl Passwords {
     /// Hashes a new password.
     ///
     /// # Errors
-    /// `busy` when the lane is full.
+    /// `busy` when the pool is full, or after ten seconds in its queue.
     pub async fn hash(&self, password: &str, caller: Caller) -> Result<String, ApiError> {
         let (params, password) = (self.params.clone(), password.to_owned());
         let hashes = self.hashes.clone();
@@ -104,7 +104,7 @@ impl Passwords {
     /// Takes the same work with and without a stored hash, so that timing does not reveal accounts.
     ///
     /// # Errors
-    /// `busy` when the lane is full.
+    /// `busy` when the pool is full, or after ten seconds in its queue.
     pub async fn verify(
         &self,
         password: &str,

@@ -74,9 +74,9 @@ pub struct PoolLoad {
 #[derive(Clone)]
 pub struct Database {
     owner: Config,
-    /// The configuration of all connections but the owner's.
-    config: Config,
-    /// The configuration of the connections that create and drop tenants' schemas.
+    /// The configuration of the connections as the service role: the pool, and the listener.
+    service: Config,
+    /// The configuration of the connections that create and drop tenants' schemas. Those as a tenant's role derive from it.
     provisioner: Config,
     /// `None`: everything runs as the owner.
     roles: Option<Roles>,
@@ -121,7 +121,7 @@ impl Database {
             .keepalives_interval(KEEPALIVE_INTERVAL)
             .keepalives_retries(KEEPALIVE_RETRIES)
             .options(session_options(limits.statement));
-        let mut config = owner.clone();
+        let mut service = owner.clone();
         let mut provisioner = owner.clone();
         provisioner.options(session_options(limits.migration));
         let roles = password.map(|password| {
@@ -129,11 +129,11 @@ impl Database {
             let database = owner.get_dbname().or(owner.get_user()).unwrap_or_default();
             Roles::new(database, password)
         });
-        if let Some(Roles { service, provisioner: role }) = &roles {
-            config.user(&service.name).password(service.password.reveal());
-            provisioner.user(&role.name).password(role.password.reveal());
+        if let Some(roles) = &roles {
+            service.user(&roles.service.name).password(roles.service.password.reveal());
+            provisioner.user(&roles.provisioner.name).password(roles.provisioner.password.reveal());
         }
-        let pool_config = config.clone();
+        let pool_config = service.clone();
         let mut how = ManagerConfig::default();
         // Verified before each use: no request receives a connection that died in the pool.
         how.recycling_method = RecyclingMethod::Verified;
@@ -147,7 +147,7 @@ impl Database {
         });
         let manager = AsyncDieselConnectionManager::new_with_config(String::new(), how);
         let pool = Pool::builder(manager).max_size(MAX_POOL_CONNECTIONS).build()?;
-        Ok(Self { owner, config, provisioner, roles, limits, pool })
+        Ok(Self { owner, service, provisioner, roles, limits, pool })
     }
 
     pub async fn conn(&self) -> Result<Pooled, ConnectError> {
@@ -167,7 +167,7 @@ impl Database {
 
     /// Opens a connection outside the pool, for one long use.
     pub async fn connect(&self) -> Result<AsyncPgConnection, ConnectError> {
-        connect_once(&self.config, self.limits.statement).await
+        connect_once(&self.service, self.limits.statement).await
     }
 
     /// Opens a connection as the owner, for the setup of the database.
@@ -211,7 +211,7 @@ impl Database {
     pub(super) async fn connect_listener(
         &self,
     ) -> Result<(Client, Connection<Socket, NoTlsStream>), ConnectError> {
-        let connected = timeout(CONNECT_TIMEOUT, self.config.connect(NoTls)).await;
+        let connected = timeout(CONNECT_TIMEOUT, self.service.connect(NoTls)).await;
         connected.map_err(unreachable)?.map_err(connect_error)
     }
 

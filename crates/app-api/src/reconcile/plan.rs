@@ -149,7 +149,7 @@ pub fn derive_status(
     let mut next = status.clone();
     match observation {
         Observation::Unknown => {
-            let is_waiting = status.state.deadline().is_some() && status.reason.is_none();
+            let is_waiting = status.state.is_transient() && status.reason.is_none();
             if is_waiting {
                 next.reason = Some(ORCHESTRATOR_UNREACHABLE.into());
             }

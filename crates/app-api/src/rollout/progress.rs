@@ -82,7 +82,7 @@ pub enum Command {
 pub enum AfterFailure {
     /// The tenant moves back alone.
     Continue,
-    /// The tenant's wave moves back, and the rollout ends.
+    /// The tenant's wave and the later waves that have moved move back, and the rollout ends.
     RollBack,
 }
 

@@ -137,9 +137,9 @@ impl TenantStatus {
         }
     }
 
-    /// Whether a transient state has outlived its deadline.
+    /// Whether the state has outlived its deadline.
     pub fn is_overdue(&self, now: Timestamp) -> bool {
         let waited = (now - self.since).to_std().unwrap_or_default();
-        self.state != State::Deleting && self.state.deadline().is_some_and(|most| waited > most)
+        self.state.deadline().is_some_and(|deadline| waited > deadline)
     }
 }

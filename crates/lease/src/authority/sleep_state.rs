@@ -91,7 +91,8 @@ pub struct TenantSleepState<H> {
     pub(crate) policy: SleepPolicy,
     /// No suspend before this moment: leases from before the orchestrator's restart may be live.
     pub(crate) earliest_suspend: Moment,
-    /// No engine call before this moment: the engine refused the last call.
+    /// Until then the tenant is neither suspended nor woken again under a live lease: the engine refused a call, or the
+    /// last wake failed. A new lease request starts a wake at once.
     pub(crate) retry_at: Moment,
     pub(crate) busy: Option<BusyPeriod>,
     pub(crate) step: SuspendStep,
@@ -267,7 +268,8 @@ impl<H: Copy + Ord> TenantSleepState<H> {
         must_wake.then_some(self.retry_at)
     }
 
-    /// Starts the back-off after a refusal of the engine or a failed wake: the next engine call comes at `at`.
+    /// Starts the back-off after a refusal of the engine or a failed wake: until `at`, the tenant is neither suspended nor
+    /// woken again under a live lease.
     pub(crate) fn set_retry_at(&mut self, at: Moment) {
         self.retry_at = at;
     }

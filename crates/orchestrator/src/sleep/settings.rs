@@ -26,7 +26,7 @@ pub struct SleepSettings {
     pub lease_duration: Duration,
     /// How long a woken tenant may take from the engine's response to readiness.
     pub readiness_timeout: Duration,
-    /// The pause before the engine is called again for a tenant that it refused to suspend.
+    /// The pause before a tenant is suspended, or woken again under a live lease, after a refused suspend or a failed wake.
     pub retry_delay: Duration,
 }
 

@@ -1,4 +1,5 @@
-//! An upgraded connection: copies bytes both ways, holds no buffer while idle, and ends with 1001 on a drain.
+//! An upgraded connection: copies bytes both ways, holds no buffer while idle, and ends with 1001 on a drain
+//! or when its session ends.
 
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};

@@ -62,7 +62,6 @@ impl Server {
     /// # Errors
     /// An address is taken or not allowed, or the limit of open files is too low.
     pub fn new(settings: Settings) -> Result<Self, ServiceError> {
-        file_limit::raise_to_hard_limit();
         let budget = file_limit::budget(settings.threads)?;
         let with_address =
             |address: SocketAddr| move |e: io::Error| anyhow::anyhow!("{address}: {e}");

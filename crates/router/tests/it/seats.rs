@@ -113,7 +113,7 @@ fn too_low_a_limit_is_a_refusal_to_start() {
     let orchestrator = FakeOrchestrator::start(&control.feed);
     let ends = (&control, &orchestrator);
     let mut router = RouterProcess::start_with_file_limit(&folder, 100, ends, |_| {});
-    router.wait_for_log("the limit of open files is 100 and must be at least");
+    router.wait_for_log("the limit of open files is 100, and at least");
     assert_eq!(router.child.wait().unwrap().code(), Some(1));
 }
 
