@@ -7,22 +7,22 @@ use std::str::FromStr;
 #[derive(Clone, Debug)]
 pub struct AllowedImages {
     /// The image for specs that name none.
-    own: String,
-    more: ImageTags,
+    default_tag: String,
+    extra_tags: ImageTags,
 }
 
 impl AllowedImages {
-    pub fn new(own: impl Into<String>, more: ImageTags) -> Self {
-        Self { own: own.into(), more }
+    pub fn new(default_tag: impl Into<String>, extra_tags: ImageTags) -> Self {
+        Self { default_tag: default_tag.into(), extra_tags }
     }
 
-    pub fn own(&self) -> &str {
-        &self.own
+    pub fn default_tag(&self) -> &str {
+        &self.default_tag
     }
 
     /// Allows an exact tag only: other images on the engine were not built to be tenants.
     pub fn allow(&self, tag: &str) -> bool {
-        tag == self.own || self.more.0.iter().any(|listed| listed == tag)
+        tag == self.default_tag || self.extra_tags.0.iter().any(|listed| listed == tag)
     }
 }
 

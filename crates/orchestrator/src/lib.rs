@@ -119,7 +119,7 @@ fn start_controller(settings: Settings, sleep: SleepSettings) -> anyhow::Result<
     let tenant_dirs = TenantDirs::new(settings.dirs, settings.master_keys);
     let template = ContainerTemplate {
         install: settings.install,
-        image: settings.images.own().to_owned(),
+        image: settings.images.default_tag().to_owned(),
         publish: settings.publish == Publish::Loopback,
         egress: settings.egress == Egress::Open,
     };

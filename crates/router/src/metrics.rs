@@ -26,8 +26,8 @@ pub(crate) struct Metrics {
 pub(crate) struct RequestCounters {
     /// Responses by the first digit of the status.
     responses: [AtomicU64; 6],
-    entered: AtomicU64,
-    left: AtomicU64,
+    requests_started: AtomicU64,
+    requests_ended: AtomicU64,
     wrong_proofs: AtomicU64,
     unleased: AtomicU64,
     retries: AtomicU64,
@@ -50,10 +50,10 @@ struct ErrorCounters {
 /// The counters of the thread that manages the leases. Clones share them.
 #[derive(Clone, Default)]
 pub(crate) struct LeaseCounters {
-    live: Gauge,
+    live_leases: Gauge,
     requests: Counter,
     wakes: Counter,
-    moves: Counter,
+    target_moves: Counter,
 }
 
 /// The values that are read at the moment of rendering.
@@ -73,7 +73,7 @@ pub(crate) struct InFlight(Arc<RequestCounters>);
 
 impl RequestCounters {
     pub(crate) fn enter(self: &Arc<Self>) -> InFlight {
-        add_one(&self.entered);
+        add_one(&self.requests_started);
         InFlight(self.clone())
     }
 
@@ -112,7 +112,7 @@ impl RequestCounters {
 
 impl LeaseCounters {
     pub(crate) fn set_live_leases(&self, count: usize) {
-        self.live.set(i64::try_from(count).unwrap_or(i64::MAX));
+        self.live_leases.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     pub(crate) fn count_request(&self) {
@@ -125,13 +125,13 @@ impl LeaseCounters {
 
     /// Counts a tenant that is at another address than before.
     pub(crate) fn count_target_change(&self) {
-        self.moves.inc();
+        self.target_moves.inc();
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        add_one(&self.0.left);
+        add_one(&self.0.requests_ended);
     }
 }
 
@@ -152,12 +152,16 @@ impl Metrics {
     /// Renders the text format of Prometheus.
     pub(crate) fn text(&self, gauges: &Gauges) -> String {
         let mut registry = Registry::with_prefix("cial_router");
-        // In this order: a request that leaves in between has entered.
-        let left = self.sum(|c| &c.left);
-        let entered = self.sum(|c| &c.entered);
-        self.register_gauges(&mut registry, gauges, entered.saturating_sub(left));
+        // In this order: a request that ends in between has started before.
+        let requests_ended = self.sum(|c| &c.requests_ended);
+        let requests_started = self.sum(|c| &c.requests_started);
+        self.register_gauges(
+            &mut registry,
+            gauges,
+            requests_started.saturating_sub(requests_ended),
+        );
         self.register_bounded(&mut registry, gauges);
-        self.register_counters(&mut registry, entered);
+        self.register_counters(&mut registry, requests_started);
         let classes = ["1xx", "2xx", "3xx", "4xx", "5xx"].into_iter().zip(1..);
         let responses =
             classes.map(|(class, index)| ([("class", class)], self.sum(|c| &c.responses[index])));
@@ -191,7 +195,7 @@ impl Metrics {
         ] {
             registry.register(name, help, ConstGauge::new(value));
         }
-        registry.register("leases", "Tenants with a live lease", self.leases.live.clone());
+        registry.register("leases", "Tenants with a live lease", self.leases.live_leases.clone());
     }
 
     fn register_bounded(&self, registry: &mut Registry, gauges: &Gauges) {
@@ -211,9 +215,9 @@ impl Metrics {
         }
     }
 
-    fn register_counters(&self, registry: &mut Registry, entered: u64) {
+    fn register_counters(&self, registry: &mut Registry, requests_started: u64) {
         for (name, help, value) in [
-            ("forwarded", "Requests forwarded to a tenant", entered),
+            ("forwarded", "Requests forwarded to a tenant", requests_started),
             (
                 "wrong_proof",
                 "Responses rejected for want of a proof",
@@ -244,7 +248,11 @@ impl Metrics {
         for (name, help, counter) in [
             ("lease_requests", "Leases requested", &self.leases.requests),
             ("wakes", "Leases for which a tenant was woken", &self.leases.wakes),
-            ("moves", "Leases on a tenant at another address than before", &self.leases.moves),
+            (
+                "moves",
+                "Leases on a tenant at another address than before",
+                &self.leases.target_moves,
+            ),
         ] {
             registry.register(name, help, counter.clone());
         }

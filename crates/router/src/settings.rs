@@ -104,25 +104,25 @@ pub struct Settings {
     /// Follows from the domain and the trusted proxies.
     pub exposure: Exposure,
     /// How long a request waits for its tenant.
-    pub hold: Hold,
+    pub wait_times: WaitTimes,
     pub limits: Limits,
 }
 
 /// How long a request waits for a tenant that wakes.
 #[derive(Clone, Copy, Debug)]
-pub struct Hold {
+pub struct WaitTimes {
     /// A navigation; then the waiting page follows.
     pub pages: Duration,
     /// Any other request; then 503 follows.
     pub others: Duration,
     /// A request that was under way when its tenant died, unless the tenant is waking; then 502 follows.
-    pub again: Duration,
+    pub after_tenant_failure: Duration,
 }
 
-impl Default for Hold {
+impl Default for WaitTimes {
     fn default() -> Self {
         let seconds = Duration::from_secs;
-        Self { pages: seconds(2), others: seconds(45), again: seconds(3) }
+        Self { pages: seconds(2), others: seconds(45), after_tenant_failure: seconds(3) }
     }
 }
 
@@ -207,7 +207,7 @@ impl Settings {
                 rate: rate?,
                 trusted: trusted?,
                 exposure: exposure?,
-                hold: Hold::default(),
+                wait_times: WaitTimes::default(),
                 limits: Limits::default(),
             })
         })

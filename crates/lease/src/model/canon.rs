@@ -45,12 +45,12 @@ struct Clock {
 }
 
 impl Clock {
-    fn at(&self, moment: Moment, matters: Millis) -> Moment {
-        Moment(moment.max(self.now.minus(matters)).0 + NOW.0 - self.now.0)
+    fn at(&self, moment: Moment, horizon: Millis) -> Moment {
+        Moment(moment.max(self.now.minus(horizon)).0 + NOW.0 - self.now.0)
     }
 
-    fn set(&self, moment: &mut Moment, matters: Millis) {
-        *moment = self.at(*moment, matters);
+    fn set(&self, moment: &mut Moment, horizon: Millis) {
+        *moment = self.at(*moment, horizon);
     }
 
     fn router(&self, router: &mut Router) {

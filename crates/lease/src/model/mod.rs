@@ -142,17 +142,17 @@ struct Violation {
     property: String,
     trace: Vec<Move>,
     /// The moves after the trace, in which no failure occurs.
-    fair: Vec<Move>,
+    failure_free_moves: Vec<Move>,
 }
 
-/// How long the fair moves after a trace may take, in units.
-const FAIR_TICKS: usize = 4;
+/// How long the failure-free moves after a trace may take, in units.
+const FAILURE_FREE_TICKS: usize = 4;
 /// A request in flight is watched for this long: two renewals.
 const RENEWAL_TICKS: usize = 2;
 
-/// Visits every state that can be reached from `start`, at most `most` of them. From each state,
+/// Visits every state that can be reached from `start`, at most `max_states` of them. From each state,
 /// follows the moves without failures too.
-fn explore(start: System, most: usize) -> Result<Explored, Violation> {
+fn explore(start: System, max_states: usize) -> Result<Explored, Violation> {
     let mut start = start;
     canon::canonicalize(&mut start);
     let (mut seen, mut live) = (HashSet::from([hash(&start)]), HashSet::new());
@@ -172,11 +172,11 @@ fn explore(start: System, most: usize) -> Result<Explored, Violation> {
             parents.push((at, Some(next)));
             let outcome = outcome.map_err(|property| (property, Vec::new()));
             let outcome = outcome.and_then(|()| check_liveness(&after, &mut live));
-            if let Err((property, fair)) = outcome {
+            if let Err((property, failure_free_moves)) = outcome {
                 let trace = trace(&parents, parents.len() - 1);
-                return Err(Violation { property, trace, fair });
+                return Err(Violation { property, trace, failure_free_moves });
             }
-            if seen.len() > most {
+            if seen.len() > max_states {
                 return Ok(Explored { states: seen.len(), moves, is_complete: false, covered });
             }
             queue.push_back((parents.len() - 1, after));
@@ -193,7 +193,7 @@ fn check_liveness(from: &System, live: &mut HashSet<u64>) -> Result<(), (String,
     // Whether each router had a lease in use when only time moved before.
     let mut leased = vec![false; system.routers.len()];
     while live.insert(hash(&(&system, &leased))) {
-        let is_quiet = system.fair_move().is_none();
+        let is_quiet = system.failure_free_move().is_none();
         if is_quiet {
             for (router, leased) in system.routers.iter().zip(&mut leased) {
                 if *leased && system.lacks_lease(router) {
@@ -204,12 +204,12 @@ fn check_liveness(from: &System, live: &mut HashSet<u64>) -> Result<(), (String,
             let is_open = |r: &router::Router| !r.waiters.is_empty() || system.lacks_lease(r);
             let is_open = system.routers.iter().any(is_open);
             let is_watched = ticks < RENEWAL_TICKS && system.routers.iter().any(|r| r.in_use);
-            if ticks == FAIR_TICKS || !(is_open || is_watched) {
+            if ticks == FAILURE_FREE_TICKS || !(is_open || is_watched) {
                 return system.check_quiet().map_err(|property| (property, path));
             }
             ticks += 1;
         }
-        let next = system.fair_move().unwrap_or(Move::Tick);
+        let next = system.failure_free_move().unwrap_or(Move::Tick);
         path.push(next);
         if let Err(property) = system.act(next).and_then(|()| system.check()) {
             return Err((property, path));
@@ -241,7 +241,7 @@ impl std::fmt::Display for Violation {
         for (number, next) in self.trace.iter().enumerate() {
             writeln!(f, "{:>3}. {next:?}", number + 1)?;
         }
-        for next in &self.fair {
+        for next in &self.failure_free_moves {
             writeln!(f, "     {next:?}")?;
         }
         write!(f, "  ⇒ {}", self.property)

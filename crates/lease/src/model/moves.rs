@@ -19,7 +19,7 @@ impl System {
     /// Returns every move that is possible now.
     pub(super) fn moves(&self) -> Vec<Move> {
         let mut moves = Vec::new();
-        for layer in self.budget.eager {
+        for layer in self.budget.layers_first {
             self.layer_moves(*layer, &mut moves);
             moves.retain(|next| self.is_progress(*next));
             if !moves.is_empty() {
@@ -156,7 +156,7 @@ impl System {
     }
 
     /// Returns the next move without failures and without time passing; `None` when all is at rest.
-    pub(super) fn fair_move(&self) -> Option<Move> {
+    pub(super) fn failure_free_move(&self) -> Option<Move> {
         let routers = || self.routers.iter().enumerate();
         if let Some((index, _)) = routers().find(|(_, router)| router.releasing.is_some()) {
             return Some(Move::FinishRelease(index));

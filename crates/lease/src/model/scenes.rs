@@ -43,7 +43,7 @@ pub(super) const NOTHING: Budget = Budget {
     refusals: 0,
     busy: 0,
     calls: 2,
-    eager: &[],
+    layers_first: &[],
 };
 
 const USED: Budget = Budget { ticks: 4, requests: 2, ..NOTHING };
@@ -77,83 +77,102 @@ fn sleeping(policy: SleepPolicy, budget: Budget) -> System {
 fn crash() -> System {
     one(
         FREEZES,
-        Budget { orchestrator_crashes: 1, ticks: 3, calls: 1, eager: &[Layer::Timers], ..USED },
+        Budget {
+            orchestrator_crashes: 1,
+            ticks: 3,
+            calls: 1,
+            layers_first: &[Layer::Timers],
+            ..USED
+        },
     )
 }
 
 /// Late, lost and repeated calls.
 fn transport() -> System {
-    one(FREEZES, Budget { losses: 1, repeats: 1, ticks: 3, calls: 1, eager: ENGINE, ..USED })
+    one(FREEZES, Budget { losses: 1, repeats: 1, ticks: 3, calls: 1, layers_first: ENGINE, ..USED })
 }
 
 /// A router that crashes: the restarted router is another holder.
 fn router_crash() -> System {
-    one(BOTH, Budget { router_crashes: 1, calls: 1, eager: ENGINE, ..USED })
+    one(BOTH, Budget { router_crashes: 1, calls: 1, layers_first: ENGINE, ..USED })
 }
 
 /// An orchestrator that crashes around every kind of call: freezes and stops, thaws and starts.
 fn recovery() -> System {
-    one(BOTH, Budget { ticks: 6, orchestrator_crashes: 1, refusals: 1, eager: ROUTERS, ..USED })
+    one(
+        BOTH,
+        Budget { ticks: 6, orchestrator_crashes: 1, refusals: 1, layers_first: ROUTERS, ..USED },
+    )
 }
 
 /// Freeze and stop, an engine that refuses, clients that leave.
 fn refusals() -> System {
-    one(BOTH, Budget { ticks: 6, refusals: 1, leaves: 1, eager: ROUTERS, ..USED })
+    one(BOTH, Budget { ticks: 6, refusals: 1, leaves: 1, layers_first: ROUTERS, ..USED })
 }
 
 /// An owner who stops and starts the tenant, and a tenant that exits.
 fn owner() -> System {
-    one(BOTH, Budget { owner: 2, exits: 1, eager: ROUTERS, ..USED })
+    one(BOTH, Budget { owner: 2, exits: 1, layers_first: ROUTERS, ..USED })
 }
 
 /// Two routers hold leases on one tenant, which is busy once.
 fn pair() -> System {
-    let budget = Budget { busy: 1, ticks: 3, calls: 1, eager: ENGINE, ..USED };
+    let budget = Budget { busy: 1, ticks: 3, calls: 1, layers_first: ENGINE, ..USED };
     System::new(2, vec![Container::READY], FREEZES, SETTINGS, budget)
 }
 
 /// A tenant that reports busy before a freeze, or right before the freeze took effect.
 fn work() -> System {
-    one(BOTH, Budget { ticks: 6, busy: 2, refusals: 1, eager: ROUTERS, ..USED })
+    one(BOTH, Budget { ticks: 6, busy: 2, refusals: 1, layers_first: ROUTERS, ..USED })
 }
 
 /// Two sleeping tenants and one slot to start them.
 fn queue() -> System {
-    let budget = Budget { refusals: 1, leaves: 1, ticks: 3, eager: ROUTERS, ..USED };
+    let budget = Budget { refusals: 1, leaves: 1, ticks: 3, layers_first: ROUTERS, ..USED };
     System::new(2, vec![Container::SLEEPING; 2], LATE, SETTINGS, budget)
 }
 
 /// An orchestrator that does not answer: a running tenant.
 fn outage() -> System {
-    one(LATE, Budget { losses: 2, ticks: 3, calls: 1, eager: ENGINE, ..USED })
+    one(LATE, Budget { losses: 2, ticks: 3, calls: 1, layers_first: ENGINE, ..USED })
 }
 
 /// An orchestrator that does not answer: a sleeping tenant.
 fn outage_asleep() -> System {
-    sleeping(LATE, Budget { losses: 2, ticks: 3, calls: 1, eager: ENGINE, ..USED })
+    sleeping(LATE, Budget { losses: 2, ticks: 3, calls: 1, layers_first: ENGINE, ..USED })
 }
 
 /// Requests of every kind for a sleeping tenant whose wake may fail.
 fn kinds() -> System {
     let kinds = &[RequestKind::Visit, RequestKind::Background, RequestKind::Retry];
-    let budget =
-        Budget { kinds, requests: 3, ticks: 2, refusals: 1, calls: 1, eager: ENGINE, ..USED };
+    let budget = Budget {
+        kinds,
+        requests: 3,
+        ticks: 2,
+        refusals: 1,
+        calls: 1,
+        layers_first: ENGINE,
+        ..USED
+    };
     sleeping(LATE, budget)
 }
 
 /// A route table that lags behind, or does not list the tenant.
 fn routes() -> System {
-    one(FREEZES, Budget { route_changes: 2, ticks: 3, calls: 1, eager: ENGINE, ..USED })
+    one(FREEZES, Budget { route_changes: 2, ticks: 3, calls: 1, layers_first: ENGINE, ..USED })
 }
 
 /// A lease under which the tenant does not answer.
 fn failed_leases() -> System {
-    one(LATE, Budget { failed_leases: 1, losses: 1, ticks: 2, calls: 1, eager: ENGINE, ..USED })
+    one(
+        LATE,
+        Budget { failed_leases: 1, losses: 1, ticks: 2, calls: 1, layers_first: ENGINE, ..USED },
+    )
 }
 
 /// An orchestrator that rejects calls or fails, and calls that fail for want of resources.
 fn faults() -> System {
-    let budget = Budget { faults: 2, losses: 1, ticks: 2, calls: 1, eager: ENGINE, ..USED };
+    let budget = Budget { faults: 2, losses: 1, ticks: 2, calls: 1, layers_first: ENGINE, ..USED };
     sleeping(LATE, budget)
 }
 

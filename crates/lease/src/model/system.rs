@@ -52,7 +52,7 @@ pub(super) struct Budget {
     /// No time passes while more calls are in flight.
     pub(super) calls: usize,
     /// The layers that the scene is not about.
-    pub(super) eager: &'static [Layer],
+    pub(super) layers_first: &'static [Layer],
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -104,7 +104,7 @@ struct Tenant {
     image: u32,
     /// Counts containers and starts, so that the effects of an earlier one do not reach a later
     /// one.
-    life: i64,
+    start_number: i64,
     run: RunState,
     ready: bool,
     started_at: Option<Timestamp>,
@@ -206,9 +206,9 @@ impl MemoryDriver {
 
     /// Ends the process of the container.
     pub fn exit_container(&self, id: TenantId, code: i64) {
-        let life = self.state().tenants.get(&id).map(|t| t.life);
-        if let Some(life) = life {
-            self.end_container(id, life, code);
+        let start_number = self.state().tenants.get(&id).map(|t| t.start_number);
+        if let Some(start_number) = start_number {
+            self.end_container(id, start_number, code);
         }
     }
 
@@ -237,10 +237,13 @@ impl MemoryDriver {
         }
     }
 
-    fn end_container(&self, id: TenantId, life: i64, code: i64) {
+    fn end_container(&self, id: TenantId, start_number: i64, code: i64) {
         let mut state = self.state();
         let at = state.tick();
-        let Some(tenant) = state.tenants.get_mut(&id).filter(|t| t.life == life) else { return };
+        let Some(tenant) = state.tenants.get_mut(&id).filter(|t| t.start_number == start_number)
+        else {
+            return;
+        };
         if !tenant.run.is_alive() {
             return;
         }
@@ -248,7 +251,7 @@ impl MemoryDriver {
         tenant.run = RunState::Exited(ExitStatus { code, out_of_memory: false, at: Some(at) });
         let exit = Exit { at, code, out_of_memory: false, was_ready };
         drop(state);
-        self.publish(EngineEvent::Died { id, container: container(id, life), exit });
+        self.publish(EngineEvent::Died { id, container: container(id, start_number), exit });
     }
 
     fn status_of(&self, id: TenantId) -> Option<ContainerStatus> {
@@ -258,7 +261,7 @@ impl MemoryDriver {
         Some(ContainerStatus {
             id,
             generation: tenant.generation,
-            container: container(id, tenant.life),
+            container: container(id, tenant.start_number),
             run: tenant.run.clone(),
             ready: tenant.ready && alive,
             started_at: tenant.started_at,
@@ -274,26 +277,28 @@ impl MemoryDriver {
     }
 
     /// Plays the scripted events after a start.
-    fn schedule_behavior(&self, id: TenantId, life: i64, script: TenantBehavior) {
-        self.schedule_ready(id, life, script);
+    fn schedule_behavior(&self, id: TenantId, start_number: i64, script: TenantBehavior) {
+        self.schedule_ready(id, start_number, script);
         if let Some((after, code)) = script.exits_after {
             let memory = self.clone();
             tokio::spawn(async move {
                 tokio::time::sleep(after).await;
-                memory.end_container(id, life, code);
+                memory.end_container(id, start_number, code);
             });
         }
     }
 
-    fn schedule_ready(&self, id: TenantId, life: i64, script: TenantBehavior) {
+    fn schedule_ready(&self, id: TenantId, start_number: i64, script: TenantBehavior) {
         let Some(after) = script.ready_after else { return };
         let memory = self.clone();
         tokio::spawn(async move {
             tokio::time::sleep(after).await;
-            let fits = |t: &&mut Tenant| t.life == life && t.run == RunState::Running;
-            let hit = memory.state().tenants.get_mut(&id).filter(fits).map(|t| t.ready = true);
-            if hit.is_some() {
-                memory.publish(EngineEvent::Ready { id, container: container(id, life) });
+            let fits =
+                |t: &&mut Tenant| t.start_number == start_number && t.run == RunState::Running;
+            let became_ready =
+                memory.state().tenants.get_mut(&id).filter(fits).map(|t| t.ready = true);
+            if became_ready.is_some() {
+                memory.publish(EngineEvent::Ready { id, container: container(id, start_number) });
             }
         });
     }
@@ -337,7 +342,7 @@ impl MemoryDriver {
                 generation: spec.generation,
                 limits: spec.limits.into(),
                 image: state.image,
-                life: state.ticks,
+                start_number: state.ticks,
                 run: RunState::Created,
                 ready: false,
                 started_at: None,
@@ -360,7 +365,7 @@ impl MemoryDriver {
         let tenant = state.tenants.get_mut(&id).ok_or_else(|| DriverError::no_such_tenant(id))?;
         let starts = !tenant.run.is_alive();
         tenant.run = RunState::Running;
-        let life = tenant.life;
+        let start_number = tenant.start_number;
         if starts {
             tenant.ready = false;
             tenant.started_at = Some(at);
@@ -369,7 +374,7 @@ impl MemoryDriver {
         }
         drop(state);
         if starts {
-            self.schedule_behavior(id, life, script);
+            self.schedule_behavior(id, start_number, script);
         }
         self.status_or_error(id)
     }
@@ -413,8 +418,8 @@ fn refused() -> DriverError {
     )
 }
 
-fn container(id: TenantId, life: i64) -> String {
-    format!("{id}#{life}")
+fn container(id: TenantId, start_number: i64) -> String {
+    format!("{id}#{start_number}")
 }
 
 impl Driver for MemoryDriver {
@@ -535,12 +540,12 @@ impl Driver for MemoryDriver {
         let mut running = Vec::new();
         for (id, tenant) in &mut state.tenants {
             if tenant.run == RunState::Running && std::mem::take(&mut tenant.ready) {
-                running.push((*id, tenant.life));
+                running.push((*id, tenant.start_number));
             }
         }
-        for (id, life) in running {
+        for (id, start_number) in running {
             let script = state.script(id);
-            self.schedule_ready(id, life, script);
+            self.schedule_ready(id, start_number, script);
         }
         super::stream_of(events)
     }

@@ -67,14 +67,14 @@ async fn keep(
     stop: tokio_util::sync::CancellationToken,
 ) -> anyhow::Result<()> {
     let (first, last) = (pool.first_address(), pool.last_address());
-    let mut kept = None;
+    let mut installed_rule = None;
     loop {
         let uplinks = uplinks(&fs::read_to_string(ROUTES).context(ROUTES)?);
         let rule = DropRule { first, last, uplinks };
-        if kept.as_ref() != Some(&rule) || !table.is_present()? {
+        if installed_rule.as_ref() != Some(&rule) || !table.is_present()? {
             table.replace(&rule)?;
             tracing::info!(%pool, uplinks = ?rule.uplinks, "firewall rule set");
-            kept = Some(rule);
+            installed_rule = Some(rule);
         }
         tokio::select! {
             () = stop.cancelled() => break,

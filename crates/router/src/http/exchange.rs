@@ -142,8 +142,9 @@ impl Exchange for TenantExchange {
         }
         let (worker, lease) = (self.worker.clone(), self.guard.lease.clone());
         Some(Box::pin(async move {
-            let (tenant, number, patience) = (lease.tenant, worker.number, worker.hold.others);
-            match worker.leases.thaw_tenant(tenant, number, patience).await {
+            let (tenant, number, wait_time) =
+                (lease.tenant, worker.number, worker.wait_times.others);
+            match worker.leases.thaw_tenant(tenant, number, wait_time).await {
                 // Another address belongs to another process than the process behind this tunnel.
                 Ok(there) => Arc::ptr_eq(&there, &lease),
                 Err(refusal) => {

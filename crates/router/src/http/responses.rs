@@ -171,10 +171,10 @@ pub(crate) fn proxy_error(error: &ProxyError) -> Problem {
     Problem::new(code, error.public_detail())
 }
 
-/// Seconds until a retry is worth it: more with the number of waiting requests (`ahead`), and spread by `chance` where
+/// Seconds until a retry is worth it: more with the number of waiting requests (`ahead`), and spread by `jitter_seed` where
 /// many clients get the same response at once.
-fn retry_after(status: u16, code: &str, ahead: u32, chance: u32) -> Option<u32> {
-    let (jitter, turn) = (chance % 6, (ahead / 10).min(20));
+fn retry_after(status: u16, code: &str, ahead: u32, jitter_seed: u32) -> Option<u32> {
+    let (jitter, turn) = (jitter_seed % 6, (ahead / 10).min(20));
     match (status, code) {
         // Only the owner ends this state. An hour keeps crawlers and polls away.
         (503, "stopped") => Some(3_600),
@@ -211,8 +211,8 @@ fn render_with_position(
         .header("cache-control", "no-store")
         .header("x-content-type-options", "nosniff")
         .header("vary", "accept, sec-fetch-mode");
-    let chance = waiting_page::chance(request_id);
-    if let Some(seconds) = retry_after(problem.status, &problem.code, ahead, chance) {
+    let jitter_seed = waiting_page::jitter_seed(request_id);
+    if let Some(seconds) = retry_after(problem.status, &problem.code, ahead, jitter_seed) {
         response = response.header("retry-after", seconds.to_string());
     }
     let response = match (problem.status, problem.code.as_str()) {

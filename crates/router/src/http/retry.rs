@@ -36,7 +36,7 @@ pub(crate) async fn retry_request(
 ) -> Action<TenantExchange> {
     let (tenant, started_at) = (failed.tenant, clock::now());
     let deadline_after = |wait: Duration| started_at.plus(clock::millis(wait));
-    let short_deadline = deadline_after(worker.hold.again);
+    let short_deadline = deadline_after(worker.wait_times.after_tenant_failure);
     let mut deadline = short_deadline;
     let mut tables = worker.reader.tables.clone();
     tables.mark_unchanged();
@@ -65,7 +65,7 @@ pub(crate) async fn retry_request(
             LeaseResult::Refused(LeaseError::NotRunning) => deadline = short_deadline,
             // A tenant that is waking is worth as long a wait as for any other request.
             LeaseResult::Refused(LeaseError::Waking { .. }) => {
-                deadline = deadline_after(worker.hold.others);
+                deadline = deadline_after(worker.wait_times.others);
             }
             // The client receives the first failure.
             LeaseResult::Refused(LeaseError::RouterQueueFull) => {

@@ -63,7 +63,7 @@ pub(crate) fn render(state: WaitingState<'_>, target: &str, request_id: &str) ->
         WaitingState::Waking { .. } => response.header("retry-after", "2").header("refresh", "3"),
         WaitingState::Busy | WaitingState::Unreachable => {
             // Many clients get this page at once and must not come back at once.
-            let pause = 5 + chance(request_id) % 6;
+            let pause = 5 + jitter_seed(request_id) % 6;
             response.header("retry-after", pause.to_string()).header("refresh", pause.to_string())
         }
         // A refresh would start a wake again and again, for a tab in the background.
@@ -87,7 +87,7 @@ fn html(state: WaitingState<'_>, target: &str, request_id: &str) -> String {
 }
 
 /// A number that spreads clients which get the same response at once.
-pub(crate) fn chance(request_id: &str) -> u32 {
+pub(crate) fn jitter_seed(request_id: &str) -> u32 {
     request_id.bytes().map(u32::from).sum()
 }
 

@@ -22,7 +22,7 @@ pub(crate) struct ProgressWatchers {
 struct WatcherSlots {
     max: usize,
     max_per_tenant: usize,
-    taken: Mutex<HashMap<TenantId, usize>>,
+    slots_by_tenant: Mutex<HashMap<TenantId, usize>>,
 }
 
 /// Held while a page watches.
@@ -69,7 +69,8 @@ impl ProgressWatchers {
     ) -> (Self, ProgressRelay) {
         // Every message holds a slot: the slots bound the queue.
         let (subscriptions, subscribed) = mpsc::unbounded_channel();
-        let slots = Arc::new(WatcherSlots { max, max_per_tenant, taken: Mutex::default() });
+        let slots =
+            Arc::new(WatcherSlots { max, max_per_tenant, slots_by_tenant: Mutex::default() });
         let relay = ProgressRelay { subscribed, client, tenants: HashMap::new() };
         (Self { subscriptions, slots }, relay)
     }
@@ -84,33 +85,34 @@ impl ProgressWatchers {
     }
 
     pub(crate) fn count(&self) -> usize {
-        self.slots.taken().values().sum()
+        self.slots.lock().values().sum()
     }
 }
 
 impl WatcherSlots {
-    fn taken(&self) -> std::sync::MutexGuard<'_, HashMap<TenantId, usize>> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<TenantId, usize>> {
+        self.slots_by_tenant.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn take(slots: &Arc<Self>, tenant: TenantId) -> Option<WatcherSlot> {
-        let mut taken = slots.taken();
-        let of_tenant = taken.get(&tenant).copied().unwrap_or_default();
-        if of_tenant >= slots.max_per_tenant || taken.values().sum::<usize>() >= slots.max {
+        let mut slots_by_tenant = slots.lock();
+        let of_tenant = slots_by_tenant.get(&tenant).copied().unwrap_or_default();
+        if of_tenant >= slots.max_per_tenant || slots_by_tenant.values().sum::<usize>() >= slots.max
+        {
             return None;
         }
-        taken.insert(tenant, of_tenant + 1);
+        slots_by_tenant.insert(tenant, of_tenant + 1);
         Some(WatcherSlot { slots: slots.clone(), tenant })
     }
 }
 
 impl Drop for WatcherSlot {
     fn drop(&mut self) {
-        let mut taken = self.slots.taken();
-        if let Some(count) = taken.get_mut(&self.tenant) {
+        let mut slots_by_tenant = self.slots.lock();
+        if let Some(count) = slots_by_tenant.get_mut(&self.tenant) {
             *count -= 1;
         }
-        taken.retain(|_, count| *count > 0);
+        slots_by_tenant.retain(|_, count| *count > 0);
     }
 }
 
@@ -132,8 +134,8 @@ impl ProgressRelay {
 /// Sends one page the newest event, then each event that follows.
 async fn send_events(mut latest: watch::Receiver<LatestProgress>, watcher: Watcher) {
     let Watcher { events, slot, .. } = watcher;
-    let end = tokio::time::sleep(MAX_WATCH);
-    tokio::pin!(end);
+    let deadline = tokio::time::sleep(MAX_WATCH);
+    tokio::pin!(deadline);
     loop {
         let LatestProgress { event, is_over } = latest.borrow_and_update().clone();
         if let Some(event) = event
@@ -148,7 +150,7 @@ async fn send_events(mut latest: watch::Receiver<LatestProgress>, watcher: Watch
             changed = latest.changed() => if changed.is_err() { break },
             () = tokio::time::sleep(KEEP_ALIVE_INTERVAL) => if events.send(b":\n\n".to_vec()).await.is_err() { break },
             () = events.closed() => break,
-            () = &mut end => break,
+            () = &mut deadline => break,
         }
     }
     drop(slot);
@@ -205,7 +207,8 @@ mod tests {
 
     #[test]
     fn no_tenant_takes_all_slots_and_a_freed_slot_is_taken_again() {
-        let slots = Arc::new(WatcherSlots { max: 3, max_per_tenant: 2, taken: Mutex::default() });
+        let slots =
+            Arc::new(WatcherSlots { max: 3, max_per_tenant: 2, slots_by_tenant: Mutex::default() });
         let [one, other] = [1, 2].map(|n| TenantId::new(uuid::Uuid::from_u128(n)));
         let mut held: Vec<_> = [one, one, one, other, other]
             .into_iter()
@@ -216,7 +219,7 @@ mod tests {
         held.remove(0);
         assert!(WatcherSlots::take(&slots, other).is_some());
         drop(held);
-        assert!(slots.taken().is_empty());
+        assert!(slots.lock().is_empty());
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::metrics::RequestCounters;
 use crate::routes::cached_lease::LeaseGuard;
 use crate::routes::store::RouteReader;
 use crate::routes::table::{RouteEntry, RouteTable};
-use crate::settings::{Exposure, Hold};
+use crate::settings::{Exposure, WaitTimes};
 use lease::LeaseError;
 
 pub(crate) struct Worker {
@@ -33,7 +33,7 @@ pub(crate) struct Worker {
     pub(crate) trusted: TrustedProxies,
     pub(crate) rate_limit: Option<Arc<RateLimit>>,
     pub(crate) exposure: Exposure,
-    pub(crate) hold: Hold,
+    pub(crate) wait_times: WaitTimes,
     pub(crate) request_ids: RequestIds,
     pub(crate) leases: LeaseHandle,
     pub(crate) watchers: ProgressWatchers,
@@ -102,10 +102,11 @@ impl Worker {
     ) -> PendingAction<TenantExchange> {
         let (worker, tenant) = (self.clone(), entry.route.tenant);
         let context = RequestContext { intent: Some(intent), ..context };
-        let patience = if page_target.is_some() { self.hold.pages } else { self.hold.others };
+        let wait_time =
+            if page_target.is_some() { self.wait_times.pages } else { self.wait_times.others };
         Box::pin(async move {
             let outcome =
-                worker.leases.wait_for_lease(tenant, worker.number, intent, None, patience).await;
+                worker.leases.wait_for_lease(tenant, worker.number, intent, None, wait_time).await;
             match outcome {
                 LeaseResult::Leased(guard) => Action::Forward(worker.forward(guard, context, true)),
                 LeaseResult::Unleased(guard) => {

@@ -13,7 +13,7 @@ use crate::routes::cached_lease::{CachedLease, Usage};
 pub(crate) struct TenantLease {
     pub(crate) current: Option<Arc<CachedLease>>,
     /// Former targets with requests or streams in flight.
-    former: Vec<Arc<CachedLease>>,
+    former_targets: Vec<Arc<CachedLease>>,
 }
 
 impl TenantLease {
@@ -23,11 +23,11 @@ impl TenantLease {
     pub(crate) fn follow_route(&mut self, routed: Option<Arc<CachedLease>>) -> bool {
         let is_same =
             |old: &Arc<CachedLease>| routed.as_ref().is_some_and(|lease| Arc::ptr_eq(old, lease));
-        let left = self.current.take_if(|old| !is_same(old));
-        let has_moved = left.is_some();
-        left.into_iter().for_each(|old| self.retire(old));
+        let replaced = self.current.take_if(|old| !is_same(old));
+        let has_moved = replaced.is_some();
+        replaced.into_iter().for_each(|old| self.retire(old));
         if let Some(routed) = &routed {
-            self.former.retain(|former| !Arc::ptr_eq(former, routed));
+            self.former_targets.retain(|former| !Arc::ptr_eq(former, routed));
         }
         self.current = routed;
         has_moved
@@ -36,13 +36,13 @@ impl TenantLease {
     /// Ends the lease at a former target. Requests in flight there count to their end.
     fn retire(&mut self, old: Arc<CachedLease>) {
         old.set_valid_until(Moment(0));
-        self.former.retain(|former| !former.usage().is_unused());
-        self.former.push(old);
+        self.former_targets.retain(|former| !former.usage().is_unused());
+        self.former_targets.push(old);
     }
 
     /// Returns how the tenant is used, at all its targets.
     pub(crate) fn usage(&self) -> Usage {
-        let all = self.former.iter().chain(&self.current);
+        let all = self.former_targets.iter().chain(&self.current);
         all.map(|lease| lease.usage()).fold(Usage::default(), Usage::plus)
     }
 
@@ -57,7 +57,7 @@ impl TenantLease {
 
     /// Sets the target of a grant. Returns `true` when the tenant was at another target before.
     pub(crate) fn move_to(&mut self, granted: &Arc<CachedLease>) -> bool {
-        self.former.retain(|former| !Arc::ptr_eq(former, granted));
+        self.former_targets.retain(|former| !Arc::ptr_eq(former, granted));
         let old = self.current.replace(granted.clone()).filter(|old| !Arc::ptr_eq(old, granted));
         old.map(|old| self.retire(old)).is_some()
     }

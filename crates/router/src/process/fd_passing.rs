@@ -47,8 +47,8 @@ pub(crate) fn receive(link: &UnixStream) -> io::Result<Vec<TcpListener>> {
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut message = [0; SOCKETS.len()];
     let flags = RecvFlags::CMSG_CLOEXEC;
-    let got = recvmsg(link, &mut [IoSliceMut::new(&mut message)], &mut control, flags)?;
-    if message != SOCKETS || got.flags.contains(ReturnFlags::CTRUNC) {
+    let received = recvmsg(link, &mut [IoSliceMut::new(&mut message)], &mut control, flags)?;
+    if message != SOCKETS || received.flags.contains(ReturnFlags::CTRUNC) {
         return Err(io::Error::other("the parent passed no sockets"));
     }
     let mut sockets = Vec::new();
@@ -85,11 +85,11 @@ mod tests {
         let addresses = sockets.each_ref().map(|socket| socket.local_addr().unwrap());
         send(&near, &sockets).unwrap();
         drop(sockets);
-        let got = receive(&far).unwrap();
-        let received: Vec<_> = got.iter().map(|socket| socket.local_addr().unwrap()).collect();
+        let sockets = receive(&far).unwrap();
+        let received: Vec<_> = sockets.iter().map(|socket| socket.local_addr().unwrap()).collect();
         assert_eq!(received, addresses);
         let _client = std::net::TcpStream::connect(addresses[1]).unwrap();
-        got[1].accept().unwrap();
+        sockets[1].accept().unwrap();
     }
 
     #[tokio::test]

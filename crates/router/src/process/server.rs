@@ -30,7 +30,7 @@ use crate::process::admin::AdminListener;
 use crate::process::{fd_passing, file_limit};
 use crate::routes::store::{RouteReader, RouteStore};
 use crate::routes::table::{EntryParameters, RouteTable};
-use crate::settings::{Exposure, Hold, Settings};
+use crate::settings::{Exposure, Settings, WaitTimes};
 
 /// A router with open listeners. No request is served before [`Server::run`].
 pub struct Server {
@@ -147,7 +147,7 @@ impl Server {
                 trusted: settings.trusted.clone(),
                 rate_limit: rate_limit.clone(),
                 exposure: settings.exposure,
-                hold: settings.hold,
+                wait_times: settings.wait_times,
                 leases: leases.clone(),
                 watchers: watchers.clone(),
                 retry_limit: retry_limit.clone(),
@@ -244,7 +244,7 @@ struct WorkerSetup {
     trusted: TrustedProxies,
     rate_limit: Option<Arc<RateLimit>>,
     exposure: Exposure,
-    hold: Hold,
+    wait_times: WaitTimes,
     leases: LeaseHandle,
     watchers: ProgressWatchers,
     retry_limit: Arc<RetryLimit>,
@@ -272,7 +272,7 @@ impl WorkerSetup {
             trusted: self.trusted,
             rate_limit: self.rate_limit.clone(),
             exposure: self.exposure,
-            hold: self.hold,
+            wait_times: self.wait_times,
             request_ids: RequestIds::new(self.request_id_seed),
             leases: self.leases,
             watchers: self.watchers,

@@ -45,7 +45,7 @@ pub(crate) struct Upgrade {
     /// The process that starts, and when its time to get ready is up.
     starting: Option<(ProcessNumber, Duration)>,
     draining: Vec<ProcessNumber>,
-    last: ProcessNumber,
+    last_number: ProcessNumber,
     is_stopping: bool,
     has_failed: bool,
 }
@@ -58,9 +58,9 @@ impl Upgrade {
                 vec![Command::Log("upgrade already in progress")]
             }
             Event::UpgradeRequested => {
-                self.last += 1;
-                self.starting = Some((self.last, now + READY_TIMEOUT));
-                vec![Command::Log("upgrade started"), Command::Start(self.last)]
+                self.last_number += 1;
+                self.starting = Some((self.last_number, now + READY_TIMEOUT));
+                vec![Command::Log("upgrade started"), Command::Start(self.last_number)]
             }
             Event::StopRequested if self.is_stopping => Vec::new(),
             Event::StopRequested => {

@@ -198,6 +198,6 @@ impl RouteStore {
 
 /// Half to all of `delay`, so that routers that lost the same app-api do not reconnect in step.
 fn jittered(delay: Duration) -> Duration {
-    let chance = getrandom::u32().unwrap_or(u32::MAX);
-    delay / 2 + (delay / 2).mul_f64(f64::from(chance) / f64::from(u32::MAX))
+    let random = getrandom::u32().unwrap_or(u32::MAX);
+    delay / 2 + (delay / 2).mul_f64(f64::from(random) / f64::from(u32::MAX))
 }

@@ -165,9 +165,9 @@ impl RouteEntry {
         }
         let derive = || Arc::new(TenantKeys::derive(&parameters.master, route.tenant));
         let keys = before.map_or_else(derive, |before| before.keys.clone());
-        let kept = before.and_then(|before| before.lease.as_ref());
-        let kept = kept.filter(|lease| is_still_reached_there(lease, route));
-        let lease = kept.cloned().or_else(|| {
+        let reusable_lease = before.and_then(|before| before.lease.as_ref());
+        let reusable_lease = reusable_lease.filter(|lease| is_still_reached_there(lease, route));
+        let lease = reusable_lease.cloned().or_else(|| {
             let target = (route.generation, route.upstream.clone()?);
             Some(CachedLease::new(route.tenant, keys.clone(), target, parameters.threads))
         });

@@ -15,7 +15,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use protocol::routes::Route;
 use router::Server;
-use router::settings::{Exposure, Hold, Limits, Rate, Settings};
+use router::settings::{Exposure, WaitTimes, Limits, Rate, Settings};
 use service::Secret;
 use service::forwarded::TrustedProxies;
 use service::logs::LogFilter;
@@ -162,7 +162,7 @@ impl Running {
             rate: Rate::OFF,
             trusted: TrustedProxies::default(),
             exposure: Exposure::Loopback,
-            hold: Hold::default(),
+            wait_times: WaitTimes::default(),
             limits: Limits::default(),
         };
         change(&mut settings);

@@ -336,7 +336,7 @@ fn a_request_waits_for_a_tenant_that_comes_back_after_it_died() {
     let folder = TempDir::new("router").unwrap();
     let acme = Tenant::new(&folder, 1, "acme");
     let (_control, router) = Running::kept(vec![acme.running()], &folder, |settings| {
-        settings.hold.again = std::time::Duration::from_secs(20);
+        settings.wait_times.after_tenant_failure = std::time::Duration::from_secs(20);
     });
     let mut client = Client::connect(router.public);
     client.send("GET /late HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");
@@ -364,7 +364,7 @@ fn a_request_whose_tenant_died_waits_for_a_slow_wake_as_any_other_would() {
     let folder = TempDir::new("router").unwrap();
     let acme = Tenant::new(&folder, 1, "acme");
     let (_control, router) = Running::kept(vec![acme.running()], &folder, |settings| {
-        settings.hold.again = std::time::Duration::from_millis(50);
+        settings.wait_times.after_tenant_failure = std::time::Duration::from_millis(50);
     });
     let mut client = Client::connect(router.public);
     client.send("GET /late-once HTTP/1.1\r\nHost: acme.localhost\r\n\r\n");

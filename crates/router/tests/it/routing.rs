@@ -353,7 +353,7 @@ fn a_sign_on_token_stays_in_no_address_and_on_no_page_of_the_router() {
     // This router has no orchestrator.
     let router = Running::with(control.address, &folder, |settings| {
         settings.limits.outage_grace = std::time::Duration::ZERO;
-        settings.hold.pages = std::time::Duration::from_millis(50);
+        settings.wait_times.pages = std::time::Duration::from_millis(50);
     });
     router.knows(control.feed.revision());
     for tenant in &tenants {

@@ -22,8 +22,8 @@ fn asleep(folder: &TempDir, pages: u64, others: u64) -> (Tenant, Control, Runnin
     let mut route = acme.route(State::Sleeping, Desired::Running);
     route.upstream = None;
     let (control, router) = Running::kept(vec![route], folder, |settings| {
-        settings.hold.pages = Duration::from_millis(pages);
-        settings.hold.others = Duration::from_millis(others);
+        settings.wait_times.pages = Duration::from_millis(pages);
+        settings.wait_times.others = Duration::from_millis(others);
         settings.limits.max_waiters_per_tenant = 2;
         settings.limits.watchers_per_tenant = 2;
     });

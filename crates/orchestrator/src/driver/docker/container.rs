@@ -305,8 +305,8 @@ impl DockerDriver {
             self.unpause(&client, &name, id).await?;
         }
         let seconds = i32::try_from(STOP_TIMEOUT.as_secs()).unwrap_or(i32::MAX);
-        let patience = StopContainerOptionsBuilder::default().t(seconds).build();
-        with_timeout(ACTION_TIMEOUT, client.stop_container(&name, Some(patience))).await?;
+        let stop_options = StopContainerOptionsBuilder::default().t(seconds).build();
+        with_timeout(ACTION_TIMEOUT, client.stop_container(&name, Some(stop_options))).await?;
         self.database_proxy.end_connections(id).await;
         self.inspect_status(&client, id).await
     }

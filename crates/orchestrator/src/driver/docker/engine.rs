@@ -39,7 +39,7 @@ impl Engine {
 
     /// Returns a client that speaks the engine's version. Connects again after [`Engine::forget`].
     pub(super) async fn client(&self) -> Result<Docker, DriverError> {
-        if let Some(client) = self.held() {
+        if let Some(client) = self.cached_client() {
             return Ok(client);
         }
         let socket = self.socket.display().to_string();
@@ -66,32 +66,32 @@ impl Engine {
         *self.client.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    fn held(&self) -> Option<Docker> {
+    fn cached_client(&self) -> Option<Docker> {
         self.client.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-/// Runs `call` for at most `patience` and translates its error.
+/// Runs `call` for at most `timeout` and translates its error.
 pub(super) async fn with_timeout<T>(
-    patience: Duration,
+    timeout: Duration,
     call: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, DriverError> {
-    match tokio::time::timeout(patience, call).await {
+    match tokio::time::timeout(timeout, call).await {
         Ok(response) => response.map_err(|e| driver_error(&e)),
-        Err(_) => Err(timed_out(patience)),
+        Err(_) => Err(timed_out(timeout)),
     }
 }
 
 /// Like `with_timeout`, but returns `None` when the object does not exist.
 pub(super) async fn optional<T>(
-    patience: Duration,
+    timeout: Duration,
     call: impl Future<Output = Result<T, Error>>,
 ) -> Result<Option<T>, DriverError> {
-    match tokio::time::timeout(patience, call).await {
+    match tokio::time::timeout(timeout, call).await {
         Ok(Ok(response)) => Ok(Some(response)),
         Ok(Err(error)) if status(&error) == Some(404) => Ok(None),
         Ok(Err(error)) => Err(driver_error(&error)),
-        Err(_) => Err(timed_out(patience)),
+        Err(_) => Err(timed_out(timeout)),
     }
 }
 
@@ -103,10 +103,10 @@ pub(super) fn status(error: &Error) -> Option<u16> {
     }
 }
 
-fn timed_out(patience: Duration) -> DriverError {
+fn timed_out(timeout: Duration) -> DriverError {
     let detail = format!(
         "The container engine did not answer within {} s. Look at its log and at the machine's load.",
-        patience.as_secs()
+        timeout.as_secs()
     );
     DriverError::new(DriverErrorCode::EngineTimeout, detail)
 }

@@ -19,11 +19,11 @@ use crate::driver::{DriverError, DriverErrorCode};
 /// The subnets in use: the engine's last list, and those of networks that are being created.
 pub(super) struct Subnets {
     pool: Pool,
-    taken: Mutex<TakenSubnets>,
+    in_use: Mutex<SubnetsInUse>,
 }
 
 #[derive(Default)]
-struct TakenSubnets {
+struct SubnetsInUse {
     /// `None`: the engine must be listed before the next subnet is reserved.
     listed: Option<Vec<Net>>,
     reserved: Vec<Net>,
@@ -39,12 +39,12 @@ pub(super) struct Network {
 /// Reserves a subnet: nobody else in this process takes it during the reservation.
 struct ReservedSubnet<'a> {
     net: Net,
-    of: &'a Subnets,
+    subnets: &'a Subnets,
 }
 
 impl ReservedSubnet<'_> {
     fn commit(self) {
-        if let Some(listed) = &mut self.of.taken().listed {
+        if let Some(listed) = &mut self.subnets.lock().listed {
             listed.push(self.net);
         }
     }
@@ -52,7 +52,7 @@ impl ReservedSubnet<'_> {
 
 impl Drop for ReservedSubnet<'_> {
     fn drop(&mut self) {
-        self.of.taken().reserved.retain(|net| *net != self.net);
+        self.subnets.lock().reserved.retain(|net| *net != self.net);
     }
 }
 
@@ -67,7 +67,7 @@ const MAX_NETWORK_REMOVALS: u32 = 20;
 
 impl Subnets {
     pub(super) fn new(pool: Pool) -> Self {
-        Self { pool, taken: Mutex::default() }
+        Self { pool, in_use: Mutex::default() }
     }
 
     pub(super) async fn usage(&self, client: &Client) -> Result<(u32, u32), DriverError> {
@@ -85,7 +85,7 @@ impl Subnets {
         }
         // The list is missing or used up; some subnets may be free again.
         let listed = subnets(client).await?;
-        self.taken().listed = Some(listed);
+        self.lock().listed = Some(listed);
         let detail = || {
             format!(
                 "No free subnet is left in {}: each tenant needs a /29. Delete tenants, or give CIAL_SUBNET_POOL a larger network.",
@@ -97,25 +97,25 @@ impl Subnets {
     }
 
     fn pick(&self, avoid: &[Net]) -> Option<ReservedSubnet<'_>> {
-        let mut taken = self.taken();
-        let all = [taken.listed.as_deref()?, &taken.reserved, avoid].concat();
+        let mut in_use = self.lock();
+        let all = [in_use.listed.as_deref()?, &in_use.reserved, avoid].concat();
         let net = self.pool.pick(&all)?;
-        taken.reserved.push(net);
-        Some(ReservedSubnet { net, of: self })
+        in_use.reserved.push(net);
+        Some(ReservedSubnet { net, subnets: self })
     }
 
     fn free(&self, nets: &[Net]) {
-        if let Some(listed) = &mut self.taken().listed {
+        if let Some(listed) = &mut self.lock().listed {
             listed.retain(|net| !nets.contains(net));
         }
     }
 
     fn invalidate(&self) {
-        self.taken().listed = None;
+        self.lock().listed = None;
     }
 
-    fn taken(&self) -> MutexGuard<'_, TakenSubnets> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, SubnetsInUse> {
+        self.in_use.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -107,10 +107,10 @@ impl Pool {
 
     /// Returns the first block that overlaps none of `taken`; `None` when the pool is used up.
     pub fn pick(self, taken: &[Net]) -> Option<Net> {
-        let mut near: Vec<_> = taken.iter().filter(|n| n.overlaps(self.0)).collect();
-        near.sort_unstable();
+        let mut overlapping: Vec<_> = taken.iter().filter(|n| n.overlaps(self.0)).collect();
+        overlapping.sort_unstable();
         let mut at = self.0.first();
-        for net in near {
+        for net in overlapping {
             if net.first() >= at + BLOCK {
                 break;
             }
@@ -123,10 +123,10 @@ impl Pool {
     /// Returns the number of blocks, and how many of them overlap one of `taken`.
     pub fn usage(self, taken: &[Net]) -> (u32, u32) {
         let count = |from: u64, to: u64| u32::try_from((to - from) / BLOCK).unwrap_or(u32::MAX);
-        let mut near: Vec<_> = taken.iter().filter(|n| n.overlaps(self.0)).collect();
-        near.sort_unstable();
+        let mut overlapping: Vec<_> = taken.iter().filter(|n| n.overlaps(self.0)).collect();
+        overlapping.sort_unstable();
         let (mut used, mut at) = (0, self.0.first());
-        for net in near {
+        for net in overlapping {
             let from = (net.first() - net.first() % BLOCK).max(at);
             let to = net.end().next_multiple_of(BLOCK).min(self.0.end());
             if to > from {

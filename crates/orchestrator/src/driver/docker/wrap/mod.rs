@@ -67,7 +67,7 @@ struct Wrapped {
 }
 
 /// A source image and the tenant image that is laid over it.
-struct Parts {
+struct ImagePair {
     source_id: String,
     overlay_id: String,
     source: ImageInspect,
@@ -84,8 +84,8 @@ impl DockerDriver {
         let Some(app) = &spec.app else {
             return Ok(TenantImage::own(tag));
         };
-        let parts = self.find_parts(client, tag).await?;
-        let (wrapped, in_use) = self.wrapped(client, &parts).await?;
+        let images = self.find_images(client, tag).await?;
+        let (wrapped, in_use) = self.wrapped(client, &images).await?;
         let process = wrapped.program.merge(app, &spec.env)?;
         let app = WrappedApp { process, volumes: wrapped.program.volumes().to_vec() };
         Ok(TenantImage { tag: wrapped.tag, app: Some(app), _in_use: Some(in_use) })
@@ -98,9 +98,9 @@ impl DockerDriver {
     ) -> Result<PreparedImage, DriverError> {
         let client = self.engine.client().await?;
         // A release that is refused leaves no wrapped image.
-        let parts = self.find_parts(&client, image).await?;
-        let process = read_program(&parts.source)?.merge(app, &BTreeMap::new())?;
-        let (wrapped, _in_use) = self.wrapped(&client, &parts).await?;
+        let images = self.find_images(&client, image).await?;
+        let process = read_program(&images.source)?.merge(app, &BTreeMap::new())?;
+        let (wrapped, _in_use) = self.wrapped(&client, &images).await?;
         let AppProcess { command, port, .. } = process;
         Ok(PreparedImage { image_id: wrapped.source_id, command, port })
     }
@@ -108,32 +108,32 @@ impl DockerDriver {
     async fn wrapped(
         &self,
         client: &Client,
-        parts: &Parts,
+        images: &ImagePair,
     ) -> Result<(Wrapped, RwLockReadGuard<'_, ()>), DriverError> {
-        let tag = self.wrapped_tag(parts);
+        let tag = self.wrapped_tag(images);
         let in_use = self.wrapping.read().await;
-        if let Some(found) = find_wrapped(client, &tag, parts).await? {
+        if let Some(found) = find_wrapped(client, &tag, images).await? {
             return Ok((found, in_use));
         }
         drop(in_use);
         let alone = self.wrapping.write().await;
         // Another caller may have wrapped the image meanwhile.
-        let wrapped = match find_wrapped(client, &tag, parts).await? {
+        let wrapped = match find_wrapped(client, &tag, images).await? {
             Some(found) => found,
-            None => self.wrap(client, &tag, parts).await?,
+            None => self.wrap(client, &tag, images).await?,
         };
         Ok((wrapped, alone.downgrade()))
     }
 
     /// The tag names both images, so that a rebuild of either makes another wrapped image.
-    fn wrapped_tag(&self, parts: &Parts) -> String {
+    fn wrapped_tag(&self, images: &ImagePair) -> String {
         let short =
             |id: &str| id.trim_start_matches("sha256:").chars().take(16).collect::<String>();
-        let (source, overlay) = (short(&parts.source_id), short(&parts.overlay_id));
+        let (source, overlay) = (short(&images.source_id), short(&images.overlay_id));
         format!("cial-app-{}:{source}-{overlay}", self.template.install)
     }
 
-    async fn find_parts(&self, client: &Client, source: &str) -> Result<Parts, DriverError> {
+    async fn find_images(&self, client: &Client, source: &str) -> Result<ImagePair, DriverError> {
         let ((source_id, source), (overlay_id, overlay)) =
             tokio::try_join!(inspect(client, source), inspect(client, &self.template.image))?;
         let platform = |image: &ImageInspect| {
@@ -142,45 +142,47 @@ impl DockerDriver {
         };
         let (found, needed) = (platform(&source), platform(&overlay));
         if found != needed {
-            let why = format!("The image is for {found}, and this machine runs {needed}.");
-            return Err(refused(why, "Build the image for this machine."));
+            let reason = format!("The image is for {found}, and this machine runs {needed}.");
+            return Err(refused(reason, "Build the image for this machine."));
         }
-        Ok(Parts { source_id, overlay_id, source })
+        Ok(ImagePair { source_id, overlay_id, source })
     }
 
     async fn wrap(
         &self,
         client: &Client,
         tag: &str,
-        parts: &Parts,
+        images: &ImagePair,
     ) -> Result<Wrapped, DriverError> {
-        let program = read_program(&parts.source)?;
+        let program = read_program(&images.source)?;
         // Leftovers of a wrapping that was interrupted.
         self.remove_work(client).await?;
-        let made = self.lay_over(client, tag, parts, &program).await;
+        let made = self.lay_over(client, tag, images, &program).await;
         let removed = self.remove_work(client).await;
         made.and(removed)?;
-        tracing::info!(image = %parts.source_id, wrapped = %tag, "image wrapped");
-        Ok(Wrapped { tag: tag.to_owned(), source_id: parts.source_id.clone(), program })
+        tracing::info!(image = %images.source_id, wrapped = %tag, "image wrapped");
+        Ok(Wrapped { tag: tag.to_owned(), source_id: images.source_id.clone(), program })
     }
 
     async fn lay_over(
         &self,
         client: &Client,
         tag: &str,
-        parts: &Parts,
+        images: &ImagePair,
         program: &ImageProgram,
     ) -> Result<(), DriverError> {
         let [overlay, target] = WORK_ROLES;
-        let overlay = self.create_work(client, overlay, &parts.overlay_id).await?;
-        let target = self.create_work(client, target, &parts.source_id).await?;
+        let overlay = self.create_work(client, overlay, &images.overlay_id).await?;
+        let target = self.create_work(client, target, &images.source_id).await?;
         let core = download(client, &overlay, "/opt/cial-core").await?;
         let supervisor = download(client, &overlay, "/usr/local/bin/supervisor").await?;
-        upload(client, &target, "/", skeleton(program.volumes(), Own::Emptied).into()).await?;
+        upload(client, &target, "/", skeleton(program.volumes(), PlatformFolders::Emptied).into())
+            .await?;
         upload(client, &target, "/opt", core).await?;
         upload(client, &target, "/opt/cial", supervisor).await?;
         // The first time for the places, and again for owners and modes.
-        upload(client, &target, "/", skeleton(program.volumes(), Own::Kept).into()).await?;
+        upload(client, &target, "/", skeleton(program.volumes(), PlatformFolders::Kept).into())
+            .await?;
         let (repo, version) = tag.split_once(':').unwrap_or((tag, "latest"));
         let options = CommitContainerOptionsBuilder::default()
             .container(&target)
@@ -189,8 +191,8 @@ impl DockerDriver {
             .pause(false)
             .build();
         let mut labels = self.template.own_labels();
-        labels.insert(SOURCE_LABEL.to_owned(), parts.source_id.clone());
-        labels.insert(OVERLAY_LABEL.to_owned(), parts.overlay_id.clone());
+        labels.insert(SOURCE_LABEL.to_owned(), images.source_id.clone());
+        labels.insert(OVERLAY_LABEL.to_owned(), images.overlay_id.clone());
         labels.insert(PROGRAM_LABEL.to_owned(), serde_json::to_string(program).unwrap_or_default());
         let config = ContainerConfig { labels: Some(labels), ..ContainerConfig::default() };
         with_timeout(ACTION_TIMEOUT, client.commit_container(options, config)).await?;
@@ -259,8 +261,8 @@ async fn inspect(client: &Client, name: &str) -> Result<(String, ImageInspect), 
     let found = optional(INSPECT_TIMEOUT, client.inspect_image(name)).await?;
     let found = found.and_then(|image| Some((image.id.clone()?, image)));
     found.ok_or_else(|| {
-        let fix = "Build or load the image, or name another one.";
-        let detail = format!("The engine has no image {name}. {fix}");
+        let remedy = "Build or load the image, or name another one.";
+        let detail = format!("The engine has no image {name}. {remedy}");
         DriverError::new(DriverErrorCode::ImageMissing, detail)
     })
 }
@@ -269,20 +271,20 @@ fn read_program(image: &ImageInspect) -> Result<ImageProgram, DriverError> {
     ImageProgram::read(&image.config.clone().unwrap_or_default())
 }
 
-/// Finds the wrapped image of exactly these parts.
+/// Finds the wrapped image of exactly these images.
 async fn find_wrapped(
     client: &Client,
     tag: &str,
-    parts: &Parts,
+    images: &ImagePair,
 ) -> Result<Option<Wrapped>, DriverError> {
     let found = optional(INSPECT_TIMEOUT, client.inspect_image(tag)).await?;
     let labels = found.and_then(|image| image.config).and_then(|config| config.labels);
     let Some(labels) = labels else { return Ok(None) };
     let has = |label: &str, id: &String| labels.get(label) == Some(id);
-    let fits = has(SOURCE_LABEL, &parts.source_id) && has(OVERLAY_LABEL, &parts.overlay_id);
+    let fits = has(SOURCE_LABEL, &images.source_id) && has(OVERLAY_LABEL, &images.overlay_id);
     let program = labels.get(PROGRAM_LABEL).filter(|_| fits);
     let program = program.and_then(|json| serde_json::from_str(json).ok());
-    let source_id = parts.source_id.clone();
+    let source_id = images.source_id.clone();
     Ok(program.map(|program| Wrapped { tag: tag.to_owned(), source_id, program }))
 }
 
@@ -307,7 +309,7 @@ async fn upload(
 
 /// Whether the platform's folders lose the files that the image has in them.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Own {
+enum PlatformFolders {
     /// The engine would copy the image's files into a new volume, and mounts would follow the image's links.
     Emptied,
     /// The files are the platform's already.
@@ -319,7 +321,7 @@ const OWN_FOLDERS: [&str; 4] = ["opt/cial", "opt/cial-core", "run/cial", "var/li
 
 /// The folders of a tenant as a tar: owner, group and mode of each. Every parent is in it, also of the volumes, so that no
 /// symbolic link of the image leads a path of the platform or a mount elsewhere.
-fn skeleton(volumes: &[String], own: Own) -> Vec<u8> {
+fn skeleton(volumes: &[String], platform_folders: PlatformFolders) -> Vec<u8> {
     const ROOT: u32 = 0;
     let fixed = [
         ("opt", ROOT, ROOT, 0o755),
@@ -352,7 +354,7 @@ fn skeleton(volumes: &[String], own: Own) -> Vec<u8> {
         added.expect("a tar in memory takes any name without `..`");
     };
     for (path, user, group, mode) in fixed {
-        if own == Own::Emptied && OWN_FOLDERS.contains(&path) {
+        if platform_folders == PlatformFolders::Emptied && OWN_FOLDERS.contains(&path) {
             // The engine merges a folder with a folder, and replaces a folder by a file with all that it holds.
             add(path, tar::EntryType::Regular, (ROOT, ROOT, 0));
         }
@@ -377,7 +379,7 @@ mod tests {
     /// The engine replaces a link of the image only where the tar has a folder of that name, and before the folders below.
     #[test]
     fn the_skeleton_holds_every_parent_of_its_folders() {
-        let tar = skeleton(&["/srv/notes/data".to_owned()], Own::Emptied);
+        let tar = skeleton(&["/srv/notes/data".to_owned()], PlatformFolders::Emptied);
         let mut archive = tar::Archive::new(tar.as_slice());
         let mut seen = vec![std::path::PathBuf::new()];
         let mut emptied = Vec::new();

@@ -63,19 +63,20 @@ impl ImageProgram {
         program.volumes.sort_unstable();
         program.volumes.dedup();
         if let Some(name) = program.env.keys().find(|name| is_reserved(name)) {
-            let why = format!("The image sets the variable {name}, which is the platform's own.");
-            return Err(refused(why, "Build the image without it."));
+            let reason =
+                format!("The image sets the variable {name}, which is the platform's own.");
+            return Err(refused(reason, "Build the image without it."));
         }
         let mut labels = config.labels.iter().flatten();
         if let Some((label, _)) = labels.find(|(label, _)| label.starts_with("cial.")) {
-            let why = format!("The image has the label {label}, which is the platform's own.");
-            return Err(refused(why, "Build the image without it."));
+            let reason = format!("The image has the label {label}, which is the platform's own.");
+            return Err(refused(reason, "Build the image without it."));
         }
         if let Some(volume) = program.volumes.iter().find(|volume| touches_own_folder(volume)) {
-            let why = format!(
+            let reason = format!(
                 "The image declares the volume {volume}, where the platform keeps its own files."
             );
-            return Err(refused(why, "Build the image without that volume."));
+            return Err(refused(reason, "Build the image without that volume."));
         }
         Ok(program)
     }
@@ -96,8 +97,8 @@ impl ImageProgram {
     ) -> Result<AppProcess, DriverError> {
         let command = app.command.clone().unwrap_or_else(|| self.command.clone());
         if command.first().is_none_or(String::is_empty) {
-            let why = "The image names no command.";
-            return Err(refused(why, "Set `command` in the manifest."));
+            let reason = "The image names no command.";
+            return Err(refused(reason, "Set `command` in the manifest."));
         }
         let own = env.iter().map(|(name, value)| (name.clone(), value.clone()));
         Ok(AppProcess {
@@ -117,28 +118,28 @@ impl ImageProgram {
             (None, []) => inside::DEFAULT_APP_PORT,
             (None, several) => {
                 let names: Vec<_> = several.iter().map(u16::to_string).collect();
-                let why = format!("The image exposes several ports: {}.", names.join(", "));
-                return Err(refused(why, "Set `port` in the manifest."));
+                let reason = format!("The image exposes several ports: {}.", names.join(", "));
+                return Err(refused(reason, "Set `port` in the manifest."));
             }
         };
-        let fix = "Set `port` in the manifest, and let the program listen on the variable PORT.";
+        let remedy = "Set `port` in the manifest, and let the program listen on the variable PORT.";
         if port == inside::INGRESS_PORT {
-            let why =
+            let reason =
                 format!("The program wants port {port}, where the tenant's own entry listens.");
-            return Err(refused(why, fix));
+            return Err(refused(reason, remedy));
         }
         if port < LOWEST_PORT {
-            let why = format!(
+            let reason = format!(
                 "The program wants the privileged port {port}, and it runs without privileges."
             );
-            return Err(refused(why, fix));
+            return Err(refused(reason, remedy));
         }
         Ok(port)
     }
 }
 
-pub(super) fn refused(why: impl AsRef<str>, fix: &str) -> DriverError {
-    DriverError::new(DriverErrorCode::ImageInvalid, format!("{} {fix}", why.as_ref()))
+pub(super) fn refused(reason: impl AsRef<str>, remedy: &str) -> DriverError {
+    DriverError::new(DriverErrorCode::ImageInvalid, format!("{} {remedy}", reason.as_ref()))
 }
 
 fn split_variable(line: &str) -> Option<(String, String)> {
