@@ -150,7 +150,7 @@ pub async fn create(
 }
 
 /// Creates the key of a person, for their device: with at most the rights that the person has at each request, for 30
-/// days once it is used. Belongs into a transaction, after [`api_key::lock_person`].
+/// days once it is used. Call within a transaction, after [`api_key::lock_person`].
 ///
 /// # Errors
 /// `tenant_not_found` when the tenant went meanwhile.

@@ -1,4 +1,4 @@
-//! The first `is_admin` key: made, or taken from the settings, while there is no live one.
+//! The first `is_admin` key: made, or taken from the settings, while no live `is_admin` key exists.
 //!
 //! The key is written to a file that only its owner reads, and nowhere else. A lost key is replaced by revoking all
 //! `is_admin` keys in the database and starting again.
@@ -76,7 +76,7 @@ pub async fn ensure(
     match api_key::insert_bootstrap(conn, &row, &entry, now, publish).await? {
         Bootstrap::AdminKeyExists => {}
         Bootstrap::Created => tracing::info!(key = %row.id, "bootstrap key created"),
-        Bootstrap::KeyIsDead => anyhow::bail!(
+        Bootstrap::KeyIsNotLive => anyhow::bail!(
             "CIAL_BOOTSTRAP_KEY: this key was revoked or has expired. Supply another, or remove the setting."
         ),
     }
@@ -85,7 +85,7 @@ pub async fn ensure(
 
 /// Writes the key with mode 0600 from the first byte, and replaces the file as a whole.
 fn write(path: &Path, key: &KeyText) -> anyhow::Result<()> {
-    let written = || {
+    let write_file = || {
         let temporary = path.with_extension("new");
         if temporary.exists() {
             fs::remove_file(&temporary)?;
@@ -97,7 +97,7 @@ fn write(path: &Path, key: &KeyText) -> anyhow::Result<()> {
         fs::rename(&temporary, path)?;
         path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
     };
-    written().with_context(|| format!("CIAL_STATE_DIR: cannot write {}", path.display()))
+    write_file().with_context(|| format!("CIAL_STATE_DIR: cannot write {}", path.display()))
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
 //! The development profile, `CIAL_DEV_LOGIN`: a client signs anybody in without a password, gets a tenant for each
-//! account, and wakes it. Only for an admin that nobody but this machine reaches: the settings refuse any other.
+//! account, and wakes it. Only for an admin site on loopback: the settings refuse any other.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ const WARMUP_TIMEOUT: Duration = Duration::from_secs(45);
 /// How often a warm-up reads the tenant's state.
 const WARMUP_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// The slug of the tenant of `user_id`, in any case: the same after a restart, and unknown to whoever lacks the
+/// The slug of the tenant of `user_id`, whether or not it exists: the same after a restart, and unknown to whoever lacks the
 /// installation's secret.
 fn tenant_slug(app: &App, user_id: &str) -> Result<Slug, ApiError> {
     let slug = Slug::choose(&keys::tenant_name(&app.device_key, user_id));

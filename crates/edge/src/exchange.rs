@@ -28,7 +28,7 @@ pub(crate) struct EdgeExchange {
     pub(crate) upstream: Rc<Upstream>,
     pub(crate) target: Option<String>,
     pub(crate) client: Client,
-    /// Where a stranger is sent; `None` when the upstream serves strangers.
+    /// Where a client without a session is sent; `None` when the upstream serves such clients.
     pub(crate) sign_in_path: Option<String>,
     pub(crate) user: Option<User>,
     /// The end of the session under which a WebSocket is opened.

@@ -151,7 +151,7 @@ impl Policy for EdgePolicy {
             let address = peer.address.map(|address| address.ip().to_string());
             Client::Direct { address, host: head.text("host").map(str::to_owned) }
         };
-        // Of the core half only the pages ask for it: sign-in and health are for strangers too, and the API decides itself.
+        // Of the core half only the pages require it: sign-in and health serve clients without a session, and the API decides itself.
         let requires_user = matches!(class, Class::Platform | Class::CoreFront)
             && admission.is_trusted()
             && head.text(REQUIRE_SIGN_IN).is_some()
@@ -287,7 +287,7 @@ fn sign_in_path(head: &RequestHead<'_>) -> String {
     format!("{START_PATH}?to={}", utf8_percent_encode(to, NON_ALPHANUMERIC))
 }
 
-/// The response to a stranger where only members are served: browsers go to sign in, and programs get 401.
+/// The response to a client without a session where only members are served: browsers go to sign in, and programs get 401.
 fn sign_in_first(exchange: &EdgeExchange) -> Option<Response> {
     let (path, context) = (exchange.sign_in_path.as_ref()?, &exchange.request_context);
     let response = if context.is_navigation {

@@ -1,4 +1,4 @@
-//! The paths of a tenant's app that strangers reach although the tenant requires sign-in. Pure.
+//! The paths of a tenant's app that clients reach without a session although the tenant requires sign-in. Pure.
 
 use crate::routes::is_plain;
 

@@ -8,7 +8,7 @@ use tenant_service::{RequestContext, page};
 
 use crate::isolation;
 
-/// The response of a guarded edge to a stranger. It must not reveal that a tenant exists.
+/// The response of a guarded edge to a client without the route token. The response must not reveal that a tenant exists.
 pub(crate) fn unknown_site() -> Response {
     Response::new(404)
 }

@@ -1,5 +1,5 @@
 //! Authorisation of callers. Every route needs the control plane's token unless the access table names another one. So does every
-//! path outside the table: a stranger must not learn which paths exist.
+//! path outside the table: a caller without a token must not learn which paths exist.
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{Method, header};

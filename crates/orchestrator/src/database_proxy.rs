@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use protocol::TenantId;
 
-use crate::busy::exchange;
+use crate::core_back::exchange;
 use crate::tenant_dirs::TenantDirs;
 
 /// Bounds one call. An end of connections may take longer in the proxy, which goes on by itself.

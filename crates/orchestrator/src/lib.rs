@@ -3,8 +3,8 @@
 pub mod access;
 pub mod allowed_images;
 pub mod api;
-pub mod busy;
 pub mod controller;
+pub mod core_back;
 mod database_proxy;
 mod descriptors;
 pub mod driver;

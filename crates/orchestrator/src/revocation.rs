@@ -16,7 +16,7 @@ use protocol::watch::Message;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
-use crate::busy;
+use crate::core_back;
 use crate::driver::Driver;
 use crate::tenants::TenantStore;
 
@@ -47,7 +47,9 @@ pub async fn send(socket: &Path, revoked: &RevokeSessions) -> Result<(), RevokeE
         "POST /sessions/revoke HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
         body.len()
     );
-    match tokio::time::timeout(REVOKE_TIMEOUT, busy::exchange(socket, request.as_bytes())).await {
+    match tokio::time::timeout(REVOKE_TIMEOUT, core_back::exchange(socket, request.as_bytes()))
+        .await
+    {
         Ok(Ok(response)) => read_status(&response),
         Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => Err(RevokeError::Unsupported),
         Ok(Err(error)) => Err(no_response(error.to_string())),

@@ -83,8 +83,8 @@ impl TenantDirs {
         self.ingress_dir(id).join(inside::INGRESS_SOCKET)
     }
 
-    /// The socket on which the tenant lists the work that keeps it busy.
-    pub fn busy_socket(&self, id: TenantId) -> PathBuf {
+    /// The socket on which core-back serves this process.
+    pub fn orchestrator_socket(&self, id: TenantId) -> PathBuf {
         self.ingress_dir(id).join(inside::ORCHESTRATOR_SOCKET)
     }
 

@@ -70,7 +70,7 @@ pub struct Release {
     pub command: Vec<String>,
     pub port: u16,
     pub health_path: Option<String>,
-    /// Paths that strangers reach where a tenant requires sign-in.
+    /// Paths that clients reach without a session where a tenant requires sign-in.
     #[serde(default)]
     pub public_paths: Vec<String>,
     /// Whether the program receives `DATABASE_URL`.

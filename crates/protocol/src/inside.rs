@@ -54,7 +54,7 @@ pub const CORE_DIR: &str = "/run/cial/core";
 pub const CORE_BACK_SOCKET: &str = "/run/cial/core/back.sock";
 pub const CORE_FRONT_SOCKET: &str = "/run/cial/core/front.sock";
 /// The socket on which the core half declares that it is busy. Differs from [`CORE_BACK_SOCKET`],
-/// which carries requests of strangers from the edge.
+/// which carries requests from outside, by way of the edge.
 pub const CORE_BUSY_SOCKET: &str = "/run/cial/core/busy.sock";
 /// The sockets on which the edge and core-front report their gauges to core-back.
 pub const EDGE_GAUGES_SOCKET: &str = "/run/cial/core/edge-gauges.sock";

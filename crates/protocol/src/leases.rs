@@ -31,7 +31,7 @@ use uuid::Uuid;
 use crate::TenantId;
 use crate::orchestrator::Upstream;
 
-/// Kinds of failed wakes, as strangers may see them.
+/// Kinds of failed wakes, as any client may see them.
 pub mod wake_failure {
     use crate::problem::FieldCode;
 

@@ -17,7 +17,7 @@ pub struct AppSpec {
     /// Answers with a status below 400 once the program is ready. Without it, a connection counts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub health_path: Option<String>,
-    /// Paths that strangers reach where the tenant requires sign-in: with a slash at the end whatever begins so, otherwise
+    /// Paths that clients reach without a session where the tenant requires sign-in: with a slash at the end whatever begins so, otherwise
     /// exactly this path.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub public_paths: Vec<String>,

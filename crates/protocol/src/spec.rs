@@ -82,7 +82,7 @@ impl Default for Limits {
     }
 }
 
-/// When a tenant freezes and sleeps, which requests wake it, and whether strangers may visit it. `None` is the
+/// When a tenant freezes and sleeps, which requests wake it, and whether it requires sign-in. `None` is the
 /// installation's setting; 0 seconds is never.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,6 +2,18 @@
 //!
 //! App-api alone stores a state, after an event from an owner or from an observation. One exception changes only what is
 //! shown: `state_at_phase` in app-api moves the state of a tenant that is up to a phase that was read after the row.
+//!
+//! Other enums of a tenant are other concepts:
+//!
+//! | enum | concept | written by |
+//! |---|---|---|
+//! | [`Desired`](crate::spec::Desired) | the owner's wish | app-api, for an owner |
+//! | [`Phase`](crate::orchestrator::Phase) | what the engine shows of the tenant | derived by the orchestrator |
+//! | [`IdleState`](crate::sleep::IdleState) | the depth of a sleep: two of the phases | derived by the orchestrator |
+//! | `RunState` (orchestrator) | the run state of a container, as the engine reports it | the engine |
+//! | `ContainerState` (orchestrator) | how to read the run state: expected or not, responding or not | the orchestrator, in memory |
+//! | `TargetState` (orchestrator) | the state that was last requested for the tenant | the orchestrator, in its state file |
+//! | `RouteStatus` (lease) | whether the route table lists the tenant, and as running | derived by the router |
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,17 +23,7 @@ use serde::{Deserialize, Serialize};
 
 /// The state that app-api stores and shows.
 ///
-/// Other enums are other concepts:
-///
-/// | enum | concept | written by |
-/// |---|---|---|
-/// | [`Desired`](crate::spec::Desired) | the owner's wish | app-api, for an owner |
-/// | [`Phase`](crate::orchestrator::Phase) | what the engine shows of the tenant | derived by the orchestrator |
-/// | [`IdleState`](crate::sleep::IdleState) | the depth of a sleep: two of the phases | derived by the orchestrator |
-/// | `RunState` (orchestrator) | the run state of a container, as the engine reports it | the engine |
-/// | `ContainerState` (orchestrator) | how to read the run state: expected or not, responding or not | the orchestrator, in memory |
-/// | `TargetState` (orchestrator) | the state that was last requested for the tenant | the orchestrator, in its state file |
-/// | `RouteStatus` (lease) | whether the route table lists the tenant, and as running | derived by the router |
+/// The documentation of the module tells the state from the other enums of a tenant.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -13,7 +13,7 @@ pub(crate) fn now() -> Moment {
     Moment(passed.as_secs() * 1_000 + u64::from(passed.subsec_millis()) + 1)
 }
 
-#[expect(clippy::disallowed_methods, reason = "the shell's one look at the clock")]
+#[expect(clippy::disallowed_methods, reason = "the one place where the router reads the clock")]
 fn read_clock() -> Instant {
     Instant::now()
 }

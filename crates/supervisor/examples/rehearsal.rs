@@ -62,7 +62,7 @@ fn layout(directory: &str) -> Layout {
         core_front: directory.join("core/front.sock"),
         core_busy: directory.join("core/busy.sock"),
         agent_busy: directory.join("agent/busy.sock"),
-        ingress_busy: directory.join("ingress/busy.sock"),
+        orchestrator_api: directory.join("ingress/busy.sock"),
         public: local,
         platform_front: local,
         platform_back: local,

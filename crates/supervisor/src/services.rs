@@ -56,10 +56,11 @@ pub struct Layout {
     pub ingress: PathBuf,
     pub core_back: PathBuf,
     pub core_front: PathBuf,
-    /// The busy sockets of core-back: for the core, for the app, and for the orchestrator.
+    /// The sockets on which core-back serves the busy API, for the core and for the app.
     pub core_busy: PathBuf,
     pub agent_busy: PathBuf,
-    pub ingress_busy: PathBuf,
+    /// The socket on which core-back serves the orchestrator.
+    pub orchestrator_api: PathBuf,
     pub public: SocketAddr,
     pub platform_front: SocketAddr,
     pub platform_back: SocketAddr,
@@ -77,7 +78,7 @@ impl Layout {
             core_front: inside::CORE_FRONT_SOCKET.into(),
             core_busy: inside::CORE_BUSY_SOCKET.into(),
             agent_busy: inside::AGENT_BUSY_SOCKET.into(),
-            ingress_busy: Path::new(inside::INGRESS_DIR).join(inside::ORCHESTRATOR_SOCKET),
+            orchestrator_api: Path::new(inside::INGRESS_DIR).join(inside::ORCHESTRATOR_SOCKET),
             public: SocketAddr::from((Ipv4Addr::UNSPECIFIED, inside::INGRESS_PORT)),
             platform_front: local(inside::PLATFORM_FRONT),
             platform_back: local(inside::PLATFORM_BACK),
@@ -160,7 +161,7 @@ impl Service {
                 Listener::Unix(layout.core_back.clone()),
                 Listener::Unix(layout.core_busy.clone()),
                 Listener::UnixForAgent(layout.agent_busy.clone()),
-                Listener::UnixIfMounted(layout.ingress_busy.clone()),
+                Listener::UnixIfMounted(layout.orchestrator_api.clone()),
             ],
             Self::CoreFront => vec![Listener::Unix(layout.core_front.clone())],
             Self::PlatformFront => vec![Listener::Tcp(layout.platform_front)],

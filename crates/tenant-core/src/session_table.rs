@@ -1,4 +1,4 @@
-//! The sessions of a tenant, the used SSO tokens and the revoked parent sessions. Pure: time is an argument, and
+//! The sessions of a tenant, the used SSO tokens and the revoked admin sessions. Pure: time is an argument, and
 //! secrets arrive as hashes.
 
 use std::collections::BTreeMap;
@@ -78,7 +78,7 @@ pub enum TokenReuseError {
     #[error("cannot be recorded: too many were used in the last minutes")]
     Full,
     #[error("its admin session has ended")]
-    ParentEnded,
+    AdminSessionEnded,
 }
 
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,7 +91,7 @@ pub struct SessionTable {
     /// A token issued up to this time may have been used without a record.
     #[serde(default)]
     trust_after: Seconds,
-    /// The ended parent sessions, each with the time of its revocation.
+    /// The ended admin sessions, each with the time of its revocation.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     revoked: BTreeMap<String, Seconds>,
 }
@@ -121,7 +121,7 @@ impl SessionTable {
             return Err(TokenReuseError::Unknown);
         }
         if token.sid.as_ref().is_some_and(|sid| self.revoked.contains_key(sid)) {
-            return Err(TokenReuseError::ParentEnded);
+            return Err(TokenReuseError::AdminSessionEnded);
         }
         if self.used_tokens.len() >= MAX_USED_TOKENS {
             return Err(TokenReuseError::Full);
@@ -176,13 +176,13 @@ impl SessionTable {
         self.sessions.remove(session).is_some()
     }
 
-    /// Ends every session that derives from one of these parents, and refuses their unused tokens from now on.
+    /// Ends every session that derives from one of these admin sessions, and refuses their unused tokens from now on.
     /// `true` when the table has changed.
-    pub fn revoke(&mut self, parents: &[String], now: Seconds) -> bool {
+    pub fn revoke(&mut self, admin_sessions: &[String], now: Seconds) -> bool {
         let mut has_changed = false;
-        for parent in parents {
-            if !self.revoked.contains_key(parent) {
-                self.revoked.insert(parent.clone(), now);
+        for admin_session in admin_sessions {
+            if !self.revoked.contains_key(admin_session) {
+                self.revoked.insert(admin_session.clone(), now);
                 has_changed = true;
             }
         }
@@ -197,7 +197,7 @@ impl SessionTable {
     fn prune(&mut self, now: Seconds) {
         self.sessions.retain(|_, session| now < session.ends_at());
         self.used_tokens.retain(|_, until| now <= until.saturating_add(USED_TOKEN_RETENTION));
-        // No token and no session of a parent outlives this time.
+        // No token and no session of an admin session outlives this time.
         self.revoked.retain(|_, at| now <= at.saturating_add(MAX_LIFETIME));
     }
 
@@ -205,7 +205,9 @@ impl SessionTable {
     fn forget_oldest_revocations(&mut self) {
         while self.revoked.len() > MAX_REVOKED {
             let oldest = self.revoked.iter().min_by_key(|(_, at)| **at);
-            let Some(oldest) = oldest.map(|(parent, _)| parent.clone()) else { return };
+            let Some(oldest) = oldest.map(|(admin_session, _)| admin_session.clone()) else {
+                return;
+            };
             self.revoked.remove(&oldest);
         }
     }
@@ -390,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_parent_ends_its_sessions_and_its_unused_tokens() {
+    fn the_end_of_an_admin_session_ends_its_sessions_and_its_unused_tokens() {
         let (mut table, other) = signed_in();
         for (jti, sid) in [("b", "one"), ("c", "one"), ("d", "two")] {
             table.open_session(&derived(jti, sid), SecretHash::of(jti), START).unwrap();
@@ -400,21 +402,21 @@ mod tests {
         assert_eq!(["b", "c", "d"].map(alive), [false, false, true]);
         assert!(
             table.find(&other, Site::Tenant, START).is_some(),
-            "a session without a parent stays"
+            "a session without an admin session stays"
         );
         assert!(
             !table.revoke(&["one".to_owned()], START + 1),
             "a repeated revocation changes nothing"
         );
         let late = table.open_session(&derived("e", "one"), SecretHash::of("e"), START);
-        assert_eq!(late, Err(TokenReuseError::ParentEnded));
+        assert_eq!(late, Err(TokenReuseError::AdminSessionEnded));
     }
 
     #[test]
     fn revocations_are_bounded_and_forgotten_when_no_session_can_be_left() {
         let mut table = SessionTable::default();
-        let parents: Vec<_> = (0..=MAX_REVOKED).map(|n| n.to_string()).collect();
-        table.revoke(&parents, START);
+        let admin_sessions: Vec<_> = (0..=MAX_REVOKED).map(|n| n.to_string()).collect();
+        table.revoke(&admin_sessions, START);
         assert_eq!(table.revoked.len(), MAX_REVOKED);
         table.prune(START + MAX_LIFETIME + 1);
         assert!(table.revoked.is_empty());

@@ -145,6 +145,6 @@ fn a_planted_command_is_found() {
         ("```\n browser ── router\n```", true),
     ];
     for (text, is_fine) in cases {
-        assert_eq!(check(&Tree::planted(&[("README.md", text)])).is_empty(), is_fine, "{text}");
+        assert_eq!(check(&Tree::of_files(&[("README.md", text)])).is_empty(), is_fine, "{text}");
     }
 }

@@ -53,6 +53,6 @@ fn a_planted_host_is_found() {
         (format!("cp {}/Cargo.toml .", root().display()), 1),
     ];
     for (text, faults) in cases {
-        assert_eq!(check(&Tree::planted(&[("scripts/x", &text)])).len(), faults, "{text}");
+        assert_eq!(check(&Tree::of_files(&[("scripts/x", &text)])).len(), faults, "{text}");
     }
 }

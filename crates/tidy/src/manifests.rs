@@ -40,6 +40,6 @@ fn a_planted_manifest_is_found() {
         ("crates/a/clippy.toml", "", 1),
     ];
     for (path, text, faults) in cases {
-        assert_eq!(check(&Tree::planted(&[(path, text)])).len(), faults, "{path}: {text}");
+        assert_eq!(check(&Tree::of_files(&[(path, text)])).len(), faults, "{path}: {text}");
     }
 }

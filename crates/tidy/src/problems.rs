@@ -67,6 +67,6 @@ fn a_code_that_nobody_answers_is_found() {
             (DEFINITIONS[1].0, "field_codes! {\n    TooLong = \"too_long\" \"long\",\n}"),
             ("crates/a/src/lib.rs", user),
         ];
-        assert_eq!(check(&Tree::planted(&files)).len(), faults, "{user}");
+        assert_eq!(check(&Tree::of_files(&files)).len(), faults, "{user}");
     }
 }

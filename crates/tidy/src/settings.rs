@@ -76,7 +76,7 @@ fn names(text: &str) -> Vec<&str> {
 }
 
 fn faults(reference: &str, others: &[(&str, &str)]) -> Vec<String> {
-    check(&Tree::planted(&[&[(REFERENCE, reference)], others].concat()))
+    check(&Tree::of_files(&[&[(REFERENCE, reference)], others].concat()))
 }
 
 #[test]

@@ -26,7 +26,7 @@ fn longer<'a>(tree: &'a Tree, ending: &str, limit: usize) -> Vec<(&'a str, usize
 #[test]
 fn a_planted_long_file_is_found() {
     let lines = "\n".repeat(MAIN + 1);
-    let tree = Tree::planted(&[("crates/a/src/main.rs", &lines), ("crates/a/src/lib.rs", &lines)]);
+    let tree = Tree::of_files(&[("crates/a/src/main.rs", &lines), ("crates/a/src/lib.rs", &lines)]);
     assert_eq!(longer(&tree, "/src/main.rs", MAIN), [("crates/a/src/main.rs", MAIN + 1)]);
     assert_eq!(longer(&tree, "", WORTH_A_LOOK), []);
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-/// Folders that are not ours to judge, or not committed.
+/// Folders that the checks do not cover, or that are not committed.
 const SKIPPED: &[&str] = &[".git", "target", "dist", ".cial"];
 
 #[derive(Default)]
@@ -42,8 +42,8 @@ impl Tree {
         tree
     }
 
-    /// Makes a tree in which a test plants faults.
-    pub(crate) fn planted(files: &[(&str, &str)]) -> Self {
+    /// Makes a tree of the files of a test.
+    pub(crate) fn of_files(files: &[(&str, &str)]) -> Self {
         let file =
             |(path, text): &(&str, &str)| SourceFile { path: (*path).into(), text: (*text).into() };
         Self { files: files.iter().map(file).collect() }

@@ -249,7 +249,7 @@ fn a_planted_word_is_found_outside_its_place_only() {
         ("crates/lease/Cargo.toml", "tokio-util.workspace = true", 0),
     ];
     for (path, text, faults) in cases {
-        assert_eq!(absences(&Tree::planted(&[(path, text)])).len(), faults, "{path}: {text}");
+        assert_eq!(absences(&Tree::of_files(&[(path, text)])).len(), faults, "{path}: {text}");
     }
 }
 
@@ -262,7 +262,7 @@ fn a_planted_circle_between_rooms_is_found() {
         ("crates/orchestrator/src/lib.rs", "use crate::leases::Lease;", 0),
     ];
     for (path, text, faults) in cases {
-        assert_eq!(one_way(&Tree::planted(&[(path, text)])).len(), faults, "{path}: {text}");
+        assert_eq!(one_way(&Tree::of_files(&[(path, text)])).len(), faults, "{path}: {text}");
     }
 }
 
@@ -277,7 +277,7 @@ fn a_replaced_name_is_found_in_code_only() {
     ];
     for (text, faults) in cases {
         assert_eq!(
-            replaced(&Tree::planted(&[("crates/a/src/lib.rs", text)])).len(),
+            replaced(&Tree::of_files(&[("crates/a/src/lib.rs", text)])).len(),
             faults,
             "{text}"
         );

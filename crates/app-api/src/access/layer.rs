@@ -149,7 +149,7 @@ fn count_change(rule: &Rule, method: &Method, principal: &Principal) -> Result<(
     })
 }
 
-/// Resolves when the caller is no longer admitted, or when the database cannot be read.
+/// Resolves when the caller is not admitted, or when the database cannot be read.
 async fn access_lost(rule: Rule, principal: Principal, tenant: Option<PathTenant>) {
     let Rule { app, access, .. } = rule;
     loop {

@@ -68,17 +68,20 @@ async fn list(
     query: &PageQuery,
 ) -> Result<axum::Json<InvitationList>, ApiError> {
     let window = query.window()?;
-    let mut open = invitations::list(app, target, window).await?;
-    let next = window.next(&mut open, |open| open.id);
-    let view = |open: invitation::Invitation| Invitation {
-        id: open.id,
-        email: open.email,
-        role: open.role,
-        invited_by: open.invited_by,
-        created_at: views::time(open.created_at),
-        expires_at: views::time(open.expires_at),
+    let mut invitations = invitations::list(app, target, window).await?;
+    let next = window.next(&mut invitations, |invitation| invitation.id);
+    let view = |invitation: invitation::Invitation| Invitation {
+        id: invitation.id,
+        email: invitation.email,
+        role: invitation.role,
+        invited_by: invitation.invited_by,
+        created_at: views::time(invitation.created_at),
+        expires_at: views::time(invitation.expires_at),
     };
-    Ok(axum::Json(InvitationList { invitations: open.into_iter().map(view).collect(), next }))
+    Ok(axum::Json(InvitationList {
+        invitations: invitations.into_iter().map(view).collect(),
+        next,
+    }))
 }
 
 pub async fn revoke_operator_invitation(

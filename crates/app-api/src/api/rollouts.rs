@@ -73,10 +73,10 @@ pub async fn abort_rollout(
 async fn change(
     app: &App,
     caller: &Principal,
-    named: (&str, Uuid),
+    rollout_path: (&str, Uuid),
     request: Request,
 ) -> Result<Accepted<Rollout>, ApiError> {
-    Ok(Accepted::new(view(rollout::change(app, caller, named, request).await?)))
+    Ok(Accepted::new(view(rollout::change(app, caller, rollout_path, request).await?)))
 }
 
 pub fn view(details: Details) -> Rollout {

@@ -54,7 +54,7 @@ impl ListQuery {
             return Err(invalid_query("limit", "must be 1 to 500"));
         }
         if after.as_ref().is_some_and(Option::is_none) {
-            return Err(invalid_query("cursor", "is not one that a list gave out"));
+            return Err(invalid_query("cursor", "is not the `next` of an earlier page"));
         }
         let text = self.q.filter(|q| !q.is_empty());
         if text.as_ref().is_some_and(|q| q.contains('\0')) {

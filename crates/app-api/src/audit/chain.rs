@@ -1,5 +1,5 @@
 //! The hash chain: each entry's hash covers the entry and the hash before it, so that a changed, inserted or removed
-//! entry shows. Pure.
+//! entry is detected. Pure.
 
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -32,8 +32,8 @@ fn write_canonical(text: &mut String, value: &Value) {
             let mut fields: Vec<_> = fields.iter().collect();
             fields.sort_unstable_by_key(|(name, _)| name.as_bytes());
             text.push('{');
-            for (place, (name, value)) in fields.into_iter().enumerate() {
-                if place > 0 {
+            for (index, (name, value)) in fields.into_iter().enumerate() {
+                if index > 0 {
                     text.push(',');
                 }
                 text.push_str(&Value::from(name.as_str()).to_string());
@@ -44,8 +44,8 @@ fn write_canonical(text: &mut String, value: &Value) {
         }
         Value::Array(items) => {
             text.push('[');
-            for (place, item) in items.iter().enumerate() {
-                if place > 0 {
+            for (index, item) in items.iter().enumerate() {
+                if index > 0 {
                     text.push(',');
                 }
                 write_canonical(text, item);
@@ -120,7 +120,7 @@ impl Verifier {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verified {
     pub entries: i64,
-    /// The hash of the last entry. Kept elsewhere, it shows later that the whole log was not rewritten.
+    /// The hash of the last entry. A copy kept elsewhere proves that the log was not rewritten.
     pub hash: Hash,
 }
 

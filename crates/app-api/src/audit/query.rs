@@ -80,7 +80,7 @@ impl AuditQuery {
     }
 
     fn cursor(&self) -> Result<i64, ApiError> {
-        let rule = "is not one that a list gave out";
+        let rule = "is not the `next` of an earlier page";
         match self.cursor.as_deref() {
             None | Some("") => Ok(i64::MAX),
             Some(text) => text.parse().map_err(|_| invalid_query("cursor", rule)),
@@ -97,11 +97,11 @@ pub async fn list(conn: &mut Conn, query: &AuditQuery) -> Result<AuditPage<Value
     let order = Order::LatestBefore(before);
     // One extra row shows whether there is a next page.
     let mut rows = audit_log::list(conn, &filter, order, limit + 1).await?;
-    let more = i64::try_from(rows.len()).is_ok_and(|count| count > limit);
-    if more {
+    let has_more = i64::try_from(rows.len()).is_ok_and(|count| count > limit);
+    if has_more {
         rows.pop();
     }
-    let next = rows.last().filter(|_| more).map(|row| row.id.to_string());
+    let next = rows.last().filter(|_| has_more).map(|row| row.id.to_string());
     Ok(AuditPage { entries: rows.into_iter().map(entry).collect(), next })
 }
 

@@ -1,6 +1,7 @@
 //! The text of an API key: `cial_`, 256 random bits, and a checksum. The database holds its SHA-256.
 //!
-//! The checksum tells a typing error from a revoked key without a query, and lets scanners of source code be sure.
+//! The checksum tells a typing error from a revoked key without a query, and lets scanners of source code
+//! recognise a key.
 
 use std::fmt;
 use std::str::FromStr;
@@ -17,7 +18,7 @@ const RANDOM_LENGTH: usize = 43;
 /// Base64 of the 4 bytes of a CRC-32.
 const CHECKSUM_LENGTH: usize = 6;
 
-/// A well-formed key. It prints nothing of itself.
+/// A well-formed key. `Debug` hides the key.
 #[derive(Clone, PartialEq, Eq)]
 pub struct KeyText(String);
 

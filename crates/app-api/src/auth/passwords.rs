@@ -1,7 +1,7 @@
-//! Argon2id outside the async threads. Each hash takes 19 MiB and one core, so work is bounded in two lanes.
+//! Argon2id outside the async threads. Each hash takes 19 MiB and one core, so work is bounded by two pools.
 //!
-//! Known devices and new clients have lanes of their own: a flood of strangers cannot delay a known device. A full
-//! lane refuses at once instead of letting its callers wait for nothing.
+//! Known devices and new clients have pools of their own: many unknown clients cannot delay a known device. A pool whose queue
+//! is full refuses at once, instead of queueing without bound; a job that waits ten seconds in the queue is refused, too.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -19,10 +19,10 @@ use tokio::time::timeout;
 
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(10);
 const RETRY_AFTER: Duration = Duration::from_secs(5);
-/// The most jobs of one client in a lane, running and queued.
+/// The most jobs of one client in a pool, running and queued.
 const MAX_PER_CLIENT: usize = 10;
 
-/// The caller of a hash: decides on the lane.
+/// The caller of a hash: decides on the pool.
 #[derive(Clone, Copy, Debug)]
 pub enum Caller {
     /// A device on which the account signed in before.
@@ -33,8 +33,8 @@ pub enum Caller {
 #[derive(Clone)]
 pub struct Passwords {
     params: Params,
-    known: Arc<Lane>,
-    new: Arc<Lane>,
+    known: Arc<Pool>,
+    new: Arc<Pool>,
     /// The hash of a random password, against which sign-ins of unknown users are verified.
     decoy_hash: Arc<str>,
     /// Verifications since the start. Each sign-in costs one.
@@ -44,7 +44,7 @@ pub struct Passwords {
 }
 
 /// A bounded number of running jobs, and a bounded queue before them.
-struct Lane {
+struct Pool {
     slots: Semaphore,
     max_running: usize,
     max_queued: usize,
@@ -53,7 +53,7 @@ struct Lane {
     jobs_of_client: Mutex<HashMap<IpAddr, usize>>,
 }
 
-/// The load of both lanes together.
+/// The load of both pools together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Load {
     pub running: usize,
@@ -62,9 +62,9 @@ pub struct Load {
     pub max_queued: usize,
 }
 
-/// A place in a lane. Dropping the value frees the place.
+/// A place in a pool. Dropping the value frees the place.
 struct Place {
-    lane: Arc<Lane>,
+    pool: Arc<Pool>,
     client: IpAddr,
 }
 
@@ -74,8 +74,8 @@ impl Passwords {
         let decoy_hash = digest(&params, super::token::Token::random()?.reveal())?.into();
         Ok(Self {
             params,
-            known: Arc::new(Lane::new(1, 16)),
-            new: Arc::new(Lane::new(2, 32)),
+            known: Arc::new(Pool::new(1, 16)),
+            new: Arc::new(Pool::new(2, 32)),
             decoy_hash,
             verifications: Arc::default(),
             hashes: Arc::default(),
@@ -146,13 +146,13 @@ impl Passwords {
         caller: Caller,
         work: impl FnOnce() -> R + Send + 'static,
     ) -> Result<R, ApiError> {
-        let (lane, client) = match caller {
+        let (pool, client) = match caller {
             Caller::KnownDevice(client) => (&self.known, client),
             Caller::NewClient(client) => (&self.new, client),
         };
-        // The place travels with the job: a caller that leaves keeps the place until its hash is done.
-        let place = Lane::enter(lane, client).ok_or_else(busy)?;
-        let Ok(slot) = timeout(QUEUE_TIMEOUT, lane.slots.acquire()).await else {
+        // The job owns the place: after its caller has disconnected, the place stays taken until the hash is done.
+        let place = Pool::enter(pool, client).ok_or_else(busy)?;
+        let Ok(slot) = timeout(QUEUE_TIMEOUT, pool.slots.acquire()).await else {
             return Err(busy());
         };
         slot?.forget();
@@ -171,11 +171,11 @@ struct Running(Place);
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.0.lane.slots.add_permits(1);
+        self.0.pool.slots.add_permits(1);
     }
 }
 
-impl Lane {
+impl Pool {
     fn new(max_running: usize, max_queued: usize) -> Self {
         Self {
             slots: Semaphore::new(max_running),
@@ -186,18 +186,18 @@ impl Lane {
         }
     }
 
-    /// Returns `None` when the lane is full, or full of jobs of this client.
-    fn enter(lane: &Arc<Self>, client: IpAddr) -> Option<Place> {
+    /// Returns `None` when the pool is full, or full of jobs of this client.
+    fn enter(pool: &Arc<Self>, client: IpAddr) -> Option<Place> {
         let client = forwarded::rate_limit_key(client);
-        let mut clients = lane.jobs_of_client.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut clients = pool.jobs_of_client.lock().unwrap_or_else(PoisonError::into_inner);
         let own = clients.get(&client).copied().unwrap_or_default();
-        let all = lane.jobs.load(Ordering::Relaxed);
-        if own >= MAX_PER_CLIENT || all >= lane.max_running + lane.max_queued {
+        let all = pool.jobs.load(Ordering::Relaxed);
+        if own >= MAX_PER_CLIENT || all >= pool.max_running + pool.max_queued {
             return None;
         }
         clients.insert(client, own + 1);
-        lane.jobs.store(all + 1, Ordering::Relaxed);
-        Some(Place { lane: lane.clone(), client })
+        pool.jobs.store(all + 1, Ordering::Relaxed);
+        Some(Place { pool: pool.clone(), client })
     }
 
     fn load(&self) -> Load {
@@ -209,8 +209,8 @@ impl Lane {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut clients = self.lane.jobs_of_client.lock().unwrap_or_else(PoisonError::into_inner);
-        self.lane.jobs.fetch_sub(1, Ordering::Relaxed);
+        let mut clients = self.pool.jobs_of_client.lock().unwrap_or_else(PoisonError::into_inner);
+        self.pool.jobs.fetch_sub(1, Ordering::Relaxed);
         if let Some(jobs) = clients.get_mut(&self.client) {
             *jobs -= 1;
             if *jobs == 0 {
@@ -256,19 +256,19 @@ mod tests {
     }
 
     #[test]
-    fn a_full_lane_refuses_at_once_and_one_client_cannot_fill_a_lane() {
-        let lane = Arc::new(Lane::new(2, 16));
+    fn a_full_pool_refuses_at_once_and_one_client_cannot_fill_a_pool() {
+        let pool = Arc::new(Pool::new(2, 16));
         let client = |n: u8| IpAddr::from([192, 0, 2, n]);
         let own: Vec<_> =
-            (0..MAX_PER_CLIENT).map(|_| Lane::enter(&lane, CLIENT).unwrap()).collect();
-        assert!(Lane::enter(&lane, CLIENT).is_none(), "the client's share is used up");
-        let others: Vec<_> = (0..8).map(|n| Lane::enter(&lane, client(n)).unwrap()).collect();
-        assert!(Lane::enter(&lane, client(9)).is_none(), "the lane is full");
+            (0..MAX_PER_CLIENT).map(|_| Pool::enter(&pool, CLIENT).unwrap()).collect();
+        assert!(Pool::enter(&pool, CLIENT).is_none(), "the client's share is used up");
+        let others: Vec<_> = (0..8).map(|n| Pool::enter(&pool, client(n)).unwrap()).collect();
+        assert!(Pool::enter(&pool, client(9)).is_none(), "the pool is full");
         drop(others);
-        assert!(Lane::enter(&lane, client(9)).is_some());
+        assert!(Pool::enter(&pool, client(9)).is_some());
         drop(own);
-        assert!(Lane::enter(&lane, CLIENT).is_some());
-        assert_eq!(lane.jobs.load(Ordering::Relaxed), 0);
-        assert!(lane.jobs_of_client.lock().unwrap().is_empty());
+        assert!(Pool::enter(&pool, CLIENT).is_some());
+        assert_eq!(pool.jobs.load(Ordering::Relaxed), 0);
+        assert!(pool.jobs_of_client.lock().unwrap().is_empty());
     }
 }

@@ -132,7 +132,7 @@ impl Session {
             ended = down => ended.is_ok(),
             () = up => false,
             () = progress.expire() => false,
-            () = self.admission.end.cancelled() => false,
+            () = self.admission.session_end.cancelled() => false,
         };
         let key = key.into_inner().unwrap_or_else(PoisonError::into_inner);
         if let Some(key) = key {

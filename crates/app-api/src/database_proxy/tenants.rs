@@ -53,13 +53,13 @@ pub(super) struct TenantConnections {
     /// The keys of the sessions that are ready.
     keys: Mutex<HashSet<CancelKey>>,
     /// Cancelled to end the sessions of this moment.
-    end: Mutex<CancellationToken>,
+    session_end: Mutex<CancellationToken>,
 }
 
 /// The places of one session.
 pub(super) struct Admission {
     /// Cancelled when the session is to end.
-    pub(super) end: CancellationToken,
+    pub(super) session_end: CancellationToken,
     _places: [OwnedSemaphorePermit; 2],
 }
 
@@ -112,7 +112,7 @@ impl Tenants {
             sessions: Arc::new(Semaphore::new(MAX_SESSIONS as usize)),
             all_sessions: self.sessions.clone(),
             keys: Mutex::default(),
-            end: Mutex::default(),
+            session_end: Mutex::default(),
         });
         let accepting =
             accept(listener, connections.clone(), self.upstream.clone(), self.handshakes.clone());
@@ -183,12 +183,12 @@ impl TenantConnections {
     /// There is none.
     pub(super) fn admit(&self) -> Result<Admission, StartupError> {
         // Before the place: a session that has one is ended by every later call.
-        let end = self.end.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let session_end = self.session_end.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let own = self.sessions.clone().try_acquire_owned();
         let own = own.map_err(|_| StartupError::TooManyOfTenant)?;
         let shared = self.all_sessions.clone().try_acquire_owned();
         let shared = shared.map_err(|_| StartupError::TooManyOfInstallation)?;
-        Ok(Admission { end, _places: [own, shared] })
+        Ok(Admission { session_end, _places: [own, shared] })
     }
 
     pub(super) fn add_key(&self, key: CancelKey) {
@@ -210,8 +210,8 @@ impl TenantConnections {
     }
 
     fn end_all(&self) {
-        let mut end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::take(&mut *end).cancel();
+        let mut session_end = self.session_end.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *session_end).cancel();
     }
 
     fn lock_keys(&self) -> MutexGuard<'_, HashSet<CancelKey>> {

@@ -228,7 +228,7 @@ pub async fn list(conn: &mut Conn, set: KeySet, window: Window) -> QueryResult<V
 }
 
 /// Revokes a key of a set, and the keys of the same person that it created. Returns whether it is an `is_admin` key; `None`
-/// when there is no such key. Belongs into a transaction.
+/// when there is no such key. Call within a transaction.
 pub async fn revoke(conn: &mut Conn, id: Uuid, set: KeySet) -> QueryResult<Option<bool>> {
     let key = diesel::update(dsl::api_keys.find(id)).set(dsl::revoked.eq(true)).into_boxed();
     let key = match set {
@@ -290,7 +290,7 @@ pub enum Bootstrap {
     AdminKeyExists,
     Created,
     /// The table holds this key, revoked or expired: nothing was done.
-    KeyIsDead,
+    KeyIsNotLive,
 }
 
 /// Inserts `key` and its entry in the audit log if there is no live `is_admin` key, and calls `publish` before the commit. Of any number of
@@ -312,7 +312,7 @@ pub async fn insert_bootstrap(
         }
         let insert = diesel::insert_into(dsl::api_keys).values(key);
         if insert.on_conflict(dsl::key_hash).do_nothing().execute(conn).await? == 0 {
-            return Ok(Bootstrap::KeyIsDead);
+            return Ok(Bootstrap::KeyIsNotLive);
         }
         audit_log::append(conn, entry, now).await?;
         publish()?;

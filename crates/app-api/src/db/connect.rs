@@ -32,7 +32,7 @@ const MIGRATIONS: EmbeddedMigrations = embed_migrations!();
 /// Key of the advisory lock; no other program on this database may use it.
 const MIGRATION_LOCK: i64 = 0x6369_616c;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// A listening connection without a running query notices a vanished server by these.
+/// These TCP settings let a listening connection without a query detect a server that is gone.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(10);
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(5);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
@@ -41,7 +41,7 @@ pub const MAX_POOL_CONNECTIONS: usize = 12;
 
 pub type Pooled = Object<AsyncPgConnection>;
 
-/// Bounds of a statement. The server enforces them; `REPLY_GRACE` later the client gives the connection up.
+/// Bounds of a statement. The server enforces them; `REPLY_GRACE` later the client fails the connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     pub statement: Duration,
@@ -134,10 +134,10 @@ impl Database {
             provisioner.user(&roles.provisioner.name).password(roles.provisioner.password.reveal());
         }
         let pool_config = service.clone();
-        let mut how = ManagerConfig::default();
+        let mut manager_config = ManagerConfig::default();
         // Verified before each use: no request receives a connection that died in the pool.
-        how.recycling_method = RecyclingMethod::Verified;
-        how.custom_setup = Box::new(move |_| {
+        manager_config.recycling_method = RecyclingMethod::Verified;
+        manager_config.custom_setup = Box::new(move |_| {
             let config = pool_config.clone();
             async move {
                 let refused = |e: ConnectError| ConnectionError::BadConnection(e.to_string());
@@ -145,17 +145,17 @@ impl Database {
             }
             .boxed()
         });
-        let manager = AsyncDieselConnectionManager::new_with_config(String::new(), how);
+        let manager = AsyncDieselConnectionManager::new_with_config(String::new(), manager_config);
         let pool = Pool::builder(manager).max_size(MAX_POOL_CONNECTIONS).build()?;
         Ok(Self { owner, service, provisioner, roles, limits, pool })
     }
 
     pub async fn conn(&self) -> Result<Pooled, ConnectError> {
-        let late = || anyhow::anyhow!("no connection within {CONNECT_TIMEOUT:?}");
+        let timeout_error = || anyhow::anyhow!("no connection within {CONNECT_TIMEOUT:?}");
         match timeout(CONNECT_TIMEOUT, self.pool.get()).await {
             Ok(Ok(conn)) => Ok(conn),
             Ok(Err(error)) => Err(ConnectError::Unreachable(error.into())),
-            Err(_) => Err(ConnectError::Unreachable(late())),
+            Err(_) => Err(ConnectError::Unreachable(timeout_error())),
         }
     }
 
@@ -283,9 +283,9 @@ async fn connect_once(
     let deadline = statement_timeout + REPLY_GRACE;
     let connected = timeout(CONNECT_TIMEOUT, async {
         let mut error = unreachable(anyhow::anyhow!("the database's URL names no host"));
-        for (place, host) in config.get_hosts().iter().enumerate() {
+        for (index, host) in config.get_hosts().iter().enumerate() {
             let ports = config.get_ports();
-            let port = ports.get(place).or(ports.first()).copied().unwrap_or(5432);
+            let port = ports.get(index).or(ports.first()).copied().unwrap_or(5432);
             let opened = match host {
                 Host::Tcp(name) => match TcpStream::connect((name.as_str(), port)).await {
                     Ok(stream) => {

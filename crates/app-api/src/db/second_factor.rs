@@ -30,10 +30,9 @@ pub async fn is_on(conn: &mut Conn, user: Uuid) -> QueryResult<bool> {
     Ok(of_user(conn, user).await?.is_some_and(|factor| factor.confirmed_at.is_some()))
 }
 
-/// Inserts a secret that is not in effect, in place of an earlier one that is not. Returns `false` beside one in effect.
-/// Belongs into a transaction.
+/// Replaces a secret that is not in effect. Returns `false` when one is in effect. Call within a transaction.
 pub async fn begin(conn: &mut Conn, new: &SecondFactor) -> QueryResult<bool> {
-    // Every change locks the account before what hangs on it, as a deletion of the account does.
+    // Every change locks the account before the rows that refer to it, as a deletion of the account does.
     user::lock(conn, new.user_id).await?;
     let unconfirmed = second_factors::table.find(new.user_id);
     let unconfirmed = unconfirmed.filter(second_factors::confirmed_at.is_null());
@@ -42,8 +41,8 @@ pub async fn begin(conn: &mut Conn, new: &SecondFactor) -> QueryResult<bool> {
     Ok(insert.execute(conn).await? == 1)
 }
 
-/// Puts this secret into effect, with its recovery codes; no other one that replaced it meanwhile. Of two concurrent calls,
-/// one succeeds. Belongs into a transaction.
+/// Puts this secret into effect, with its recovery codes. Returns `false` when another secret has replaced it. Of two
+/// concurrent calls, one succeeds. Call within a transaction.
 pub async fn confirm(
     conn: &mut Conn,
     user: Uuid,
@@ -54,8 +53,8 @@ pub async fn confirm(
     user::lock(conn, user).await?;
     let unconfirmed = second_factors::table.find(user);
     let unconfirmed = unconfirmed.filter(second_factors::confirmed_at.is_null());
-    let proven = unconfirmed.filter(second_factors::sealed_secret.eq(sealed_secret));
-    let confirmed = diesel::update(proven).set(second_factors::confirmed_at.eq(now));
+    let target = unconfirmed.filter(second_factors::sealed_secret.eq(sealed_secret));
+    let confirmed = diesel::update(target).set(second_factors::confirmed_at.eq(now));
     if confirmed.execute(conn).await? == 0 {
         return Ok(false);
     }
@@ -71,8 +70,8 @@ pub async fn confirm(
 /// concurrent uses of a code, one succeeds.
 pub async fn advance(conn: &mut Conn, user: Uuid, step: i64) -> QueryResult<bool> {
     let earlier = second_factors::table.find(user).filter(second_factors::last_step.lt(step));
-    let advanced = diesel::update(earlier).set(second_factors::last_step.eq(step));
-    Ok(advanced.execute(conn).await? == 1)
+    let update = diesel::update(earlier).set(second_factors::last_step.eq(step));
+    Ok(update.execute(conn).await? == 1)
 }
 
 /// Consumes a recovery code. Of two concurrent calls, one succeeds.
@@ -86,9 +85,10 @@ pub async fn recovery_codes_left(conn: &mut Conn, user: Uuid) -> QueryResult<i64
     own.count().get_result(conn).await
 }
 
-/// Returns `false` when no second factor of the person is in effect. Belongs into a transaction.
+/// Returns `false` when no second factor of the person is in effect. Call within a transaction.
 pub async fn delete(conn: &mut Conn, user: Uuid) -> QueryResult<bool> {
     user::lock(conn, user).await?;
-    let on = second_factors::table.find(user).filter(second_factors::confirmed_at.is_not_null());
-    Ok(diesel::delete(on).execute(conn).await? == 1)
+    let in_effect =
+        second_factors::table.find(user).filter(second_factors::confirmed_at.is_not_null());
+    Ok(diesel::delete(in_effect).execute(conn).await? == 1)
 }

@@ -29,7 +29,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// The facts that decide about a use with the token of this hash.
+    /// The data that decides whether a request with this token is accepted.
     pub fn lifetime(&self, token_hash: &[u8]) -> Lifetime {
         Lifetime {
             created_at: self.created_at,
@@ -105,18 +105,19 @@ pub struct Rotation {
 }
 
 /// Replaces the id and the token of a session; `None` when another request did so first. The tenant sessions under the
-/// old id end: returns their tenants.
+/// old id end: the result lists the tenants concerned.
 pub async fn rotate(
     conn: &mut Conn,
-    read: &Session,
+    session: &Session,
     to: &Rotation,
 ) -> QueryResult<Option<(Session, Vec<TenantId>)>> {
     conn.transaction(async |conn| {
-        let unrotated = dsl::sessions.find(read.id).filter(dsl::token_hash.eq(&read.token_hash));
+        let unrotated =
+            dsl::sessions.find(session.id).filter(dsl::token_hash.eq(&session.token_hash));
         let columns = (
             dsl::id.eq(to.id),
             dsl::token_hash.eq(&to.token_hash),
-            dsl::previous_token_hash.eq(&read.token_hash),
+            dsl::previous_token_hash.eq(&session.token_hash),
             dsl::rotated_at.eq(to.now),
             dsl::last_seen_at.eq(to.now),
             dsl::expires_at.eq(to.expires_at),
@@ -124,7 +125,7 @@ pub async fn rotate(
         );
         let rotated = diesel::update(unrotated).set(columns).returning(Session::as_returning());
         let Some(rotated) = rotated.get_result(conn).await.optional()? else { return Ok(None) };
-        Ok(Some((rotated, sso_grant::revoke_session(conn, read.id).await?)))
+        Ok(Some((rotated, sso_grant::revoke_session(conn, session.id).await?)))
     })
     .await
 }
@@ -195,8 +196,8 @@ pub async fn delete_of_user(conn: &mut Conn, user: Uuid) -> QueryResult<usize> {
     diesel::delete(dsl::sessions.filter(dsl::user_id.eq(user))).execute(conn).await
 }
 
-/// Deletes the sessions that expired before `now`, except those that another transaction holds: waiting for them could
-/// be mutual.
+/// Deletes the sessions that expired before `now`, except those that another transaction holds: waiting for them
+/// could deadlock.
 pub async fn delete_all_expired(conn: &mut Conn, now: Timestamp) -> QueryResult<usize> {
     let expired = dsl::sessions.filter(dsl::expires_at.le(now)).select(dsl::id);
     let free: Vec<Uuid> = expired.for_update().skip_locked().load(conn).await?;

@@ -177,7 +177,7 @@ pub async fn set_release(
     followed: &Followed,
     status: &TenantStatus,
 ) -> QueryResult<Option<Tenant>> {
-    let unmoved = dsl::tenants.find(read.id).filter(dsl::moves.eq(read.moves));
+    let unchanged_row = dsl::tenants.find(read.id).filter(dsl::moves.eq(read.moves));
     let mut followed = followed.clone();
     if let Some(app) = read.app.clone() {
         // These are the tenant's own, whatever release it follows.
@@ -190,7 +190,7 @@ pub async fn set_release(
         dsl::generation.eq(dsl::generation + 1),
         StatusColumns::from(status),
     );
-    let moved = diesel::update(unmoved).set(columns).returning(TenantRow::as_returning());
+    let moved = diesel::update(unchanged_row).set(columns).returning(TenantRow::as_returning());
     Ok(moved.get_result(conn).await.optional()?.map(Tenant::from))
 }
 
@@ -292,10 +292,10 @@ pub async fn update_status(
     read: &Tenant,
     status: &TenantStatus,
 ) -> QueryResult<bool> {
-    let unmoved = dsl::tenants.find(read.id).filter(dsl::moves.eq(read.moves));
+    let unchanged_row = dsl::tenants.find(read.id).filter(dsl::moves.eq(read.moves));
     let tried = read.with_tried_variables(status).map(|app| dsl::app.eq(json(&app)));
     let columns = (StatusColumns::from(status), tried);
-    Ok(diesel::update(unmoved).set(columns).execute(conn).await? == 1)
+    Ok(diesel::update(unchanged_row).set(columns).execute(conn).await? == 1)
 }
 
 /// The columns that a request of the owner changes, beside the status.
@@ -314,7 +314,7 @@ pub async fn record_request(
     request: OwnerRequest,
     status: &TenantStatus,
 ) -> QueryResult<Option<Tenant>> {
-    let unmoved = dsl::tenants.find(read.id).filter(dsl::moves.eq(read.moves));
+    let unchanged_row = dsl::tenants.find(read.id).filter(dsl::moves.eq(read.moves));
     let columns = (
         dsl::desired.eq(request.desired.as_str()),
         dsl::restarts_asked.eq(read.restarts_asked + i64::from(request.restart)),
@@ -322,7 +322,7 @@ pub async fn record_request(
         dsl::requested_at.eq(request.at),
         StatusColumns::from(status),
     );
-    let recorded = diesel::update(unmoved).set(columns).returning(TenantRow::as_returning());
+    let recorded = diesel::update(unchanged_row).set(columns).returning(TenantRow::as_returning());
     Ok(recorded.get_result(conn).await.optional()?.map(Tenant::from))
 }
 
@@ -332,7 +332,7 @@ pub async fn change(
     read: &Tenant,
     next: &Changeable,
 ) -> QueryResult<Option<Tenant>> {
-    let unmoved = dsl::tenants.find(read.id).filter(dsl::moves.eq(read.moves));
+    let unchanged_row = dsl::tenants.find(read.id).filter(dsl::moves.eq(read.moves));
     let columns = (
         dsl::name.eq(&next.name),
         dsl::limits.eq(json(&next.limits)),
@@ -340,7 +340,7 @@ pub async fn change(
         dsl::app.eq(json(&read.app.clone().map(|app| TenantApp { pinned: next.pinned, ..app }))),
         dsl::changes_asked.eq(dsl::changes_asked + 1),
     );
-    let changed = diesel::update(unmoved).set(columns).returning(TenantRow::as_returning());
+    let changed = diesel::update(unchanged_row).set(columns).returning(TenantRow::as_returning());
     Ok(changed.get_result(conn).await.optional()?.map(Tenant::from))
 }
 
@@ -352,14 +352,14 @@ pub async fn set_sealed_env(
     sealed: Option<String>,
     now: Timestamp,
 ) -> QueryResult<bool> {
-    let unmoved = dsl::tenants.find(read.id).filter(dsl::moves.eq(read.moves));
+    let unchanged_row = dsl::tenants.find(read.id).filter(dsl::moves.eq(read.moves));
     let app = read.app.clone().map(|app| TenantApp {
         sealed_env: sealed,
         untried_since: Some(now),
         ..app
     });
     let columns = (dsl::app.eq(json(&app)), dsl::changes_asked.eq(dsl::changes_asked + 1));
-    Ok(diesel::update(unmoved).set(columns).execute(conn).await? == 1)
+    Ok(diesel::update(unchanged_row).set(columns).execute(conn).await? == 1)
 }
 
 /// Marks the requests that `read` shows as done, as far as `fulfilled` lists them.

@@ -43,7 +43,7 @@ pub async fn insert_first_owner(conn: &mut Conn, user: &User) -> QueryResult<boo
 
 /// Returns `false` when the address is taken.
 pub async fn insert(conn: &mut Conn, user: &User) -> QueryResult<bool> {
-    // Whoever creates an account with a role vouches for the account's address.
+    // The creator of an account with a role confirms the account's address.
     let row = (user, dsl::vouched_role.eq(&user.role));
     let insert = diesel::insert_into(dsl::users).values(row).on_conflict(dsl::email).do_nothing();
     Ok(insert.execute(conn).await? == 1)
@@ -90,13 +90,14 @@ pub async fn set_role(conn: &mut Conn, id: Uuid, role: PlatformRole) -> QueryRes
     user.returning(User::as_returning()).get_result(conn).await
 }
 
-/// The widest platform role that the sender of one of the person's links could give.
+/// The highest platform role that any sender of a link to this person could grant. Such a sender confirms that the address is
+/// the person's: `vouched_role` in the table.
 pub async fn vouched_role(conn: &mut Conn, id: Uuid) -> QueryResult<PlatformRole> {
     let role: String = dsl::users.find(id).select(dsl::vouched_role).first(conn).await?;
     Ok(PlatformRole::from_stored(&role))
 }
 
-/// Records that somebody who can give `role` vouches for the person's address.
+/// Records that somebody who can grant `role` confirms the person's address.
 pub async fn vouch(conn: &mut Conn, id: Uuid, role: PlatformRole) -> QueryResult<usize> {
     if vouched_role(conn, id).await? >= role {
         return Ok(0);

@@ -118,7 +118,7 @@ pub struct Claimed {
 }
 
 /// Claims deliveries that are due at `now`, at most `limit` of each webhook and none of `busy`: no other replica sends
-/// them before `until`. One query, so that a crowd of due deliveries of one webhook keeps no other from being claimed.
+/// them before `until`. One query, so that many due deliveries of one webhook do not delay the others.
 pub async fn claim(
     conn: &mut Conn,
     now: Timestamp,
@@ -165,7 +165,7 @@ pub enum Outcome {
     Delivered {
         status: i32,
     },
-    /// `retry_at`: `None` gives up.
+    /// `retry_at`: `None` means no further attempt.
     Failed {
         status: Option<i32>,
         error: String,
@@ -180,7 +180,7 @@ pub async fn finish(
     now: Timestamp,
 ) -> QueryResult<usize> {
     use deliveries_dsl::{finished_at, last_error, last_status, next_attempt_at, state};
-    // A replay that came meanwhile starts over: its count of attempts differs.
+    // A replay during the attempt starts over: its count of attempts differs.
     let unchanged = deliveries_dsl::webhook_deliveries
         .find(claimed.id)
         .filter(deliveries_dsl::attempts.eq(claimed.attempts));

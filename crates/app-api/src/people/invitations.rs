@@ -161,7 +161,7 @@ fn tenant_slug(target: Target<'_>) -> Option<String> {
     }
 }
 
-/// A role of somebody who has one already is changed, not invited, unless nobody vouched for the person's address yet.
+/// A role of somebody who has one already is changed, not invited, unless nobody confirmed the person's address yet.
 async fn refuse_members(
     conn: &mut Conn,
     target: Target<'_>,

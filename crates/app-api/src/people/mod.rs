@@ -34,7 +34,7 @@ fn widest_grant_of_key(key: &ApiKey) -> PlatformRole {
     }
 }
 
-/// Refuses a role for an account whose address nobody with at least that role has vouched for: an inviter could have
+/// Refuses a role for an account whose address nobody with at least that role has confirmed: an inviter could have
 /// kept the link and made the account.
 ///
 /// # Errors

@@ -46,7 +46,7 @@ impl Observation {
 pub enum Step {
     Noop,
     Run,
-    /// Hands over limits and policy that apply in place. Does not wake a sleeping tenant.
+    /// Sends limits and policy that apply in place. Does not wake a sleeping tenant.
     Update,
     Wake,
     Restart,
@@ -57,7 +57,7 @@ pub enum Step {
 }
 
 impl Step {
-    /// The pending requests that a successful step fulfils. A start hands over everything; an update does not wake.
+    /// The pending requests that a successful step fulfils. A start fulfils all of them; an update does not wake.
     pub fn fulfills(self) -> Fulfilled {
         match self {
             Self::Restart => Fulfilled { restart: true, change: true, wake: true },
@@ -83,7 +83,7 @@ pub fn plan(desired: DesiredState, status: &TenantStatus, observation: &Observat
         return step;
     }
     // A program may connect at once, so the database comes before the first container. A tenant that has a container
-    // worked without one until now: a server that refuses must not keep its owner from stopping or moving it.
+    // without a database works: a server that refuses must not keep the owner from stopping or moving the tenant.
     let has_no_container = matches!(observation.phase(), None | Some(Phase::Created));
     let is_due = step == Step::Noop || (step == Step::Run && has_no_container);
     if is_due { Step::CreateDatabase } else { step }

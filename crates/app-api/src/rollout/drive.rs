@@ -61,7 +61,7 @@ async fn follow_changes(app: &App) -> anyhow::Result<()> {
 }
 
 /// A rollout with the rows of its tenants.
-struct Read {
+struct LoadedRollout {
     app: db_app::App,
     rollout: Rollout,
     members: BTreeMap<Uuid, Member>,
@@ -70,12 +70,12 @@ struct Read {
 
 /// Executes the commands that are due. Its own changes wake the loop again.
 async fn step(app: &App, rollout: Rollout) -> anyhow::Result<()> {
-    let read = {
+    let loaded = {
         let mut conn = app.database.conn().await?;
         let Some(of) = db_app::by_id(&mut conn, rollout.app_id).await? else { return Ok(()) };
         let members = rollout::members(&mut conn, rollout.id).await?;
         let tenants = tenant::of_app(&mut conn, of.id).await?;
-        Read {
+        LoadedRollout {
             app: of,
             rollout,
             members: members.into_iter().map(|member| (member.tenant_id, member)).collect(),
@@ -83,12 +83,13 @@ async fn step(app: &App, rollout: Rollout) -> anyhow::Result<()> {
         }
     };
     let progress = Progress {
-        state: read.rollout.state,
-        release: release_name(read.rollout.release),
-        window: Window::parse(read.rollout.window.as_deref())
-            .map_err(|rule| anyhow::anyhow!("the window of rollout {} {rule}", read.rollout.id))?,
-        max_failures: usize::try_from(read.rollout.max_failures).unwrap_or_default(),
-        members: read.members.values().map(progress_member).collect(),
+        state: loaded.rollout.state,
+        release: release_name(loaded.rollout.release),
+        window: Window::parse(loaded.rollout.window.as_deref()).map_err(|rule| {
+            anyhow::anyhow!("the window of rollout {} {rule}", loaded.rollout.id)
+        })?,
+        max_failures: usize::try_from(loaded.rollout.max_failures).unwrap_or_default(),
+        members: loaded.members.values().map(progress_member).collect(),
     };
     let observed = |tenant: &Tenant| Observation {
         desired: tenant.desired,
@@ -99,9 +100,9 @@ async fn step(app: &App, rollout: Rollout) -> anyhow::Result<()> {
         is_pinned: tenant.is_pinned(),
         never_sleeps: app.policy.under(&tenant.policy).sleep_after_seconds == 0,
     };
-    let tenants = read.tenants.iter().map(|(id, tenant)| (*id, observed(tenant))).collect();
+    let tenants = loaded.tenants.iter().map(|(id, tenant)| (*id, observed(tenant))).collect();
     for command in progress::next(&progress, &tenants, app.clock.now()) {
-        execute(app, &read, &command).await.map_err(ApiError::into_error)?;
+        execute(app, &loaded, &command).await.map_err(ApiError::into_error)?;
     }
     Ok(())
 }
@@ -117,17 +118,17 @@ fn progress_member(member: &Member) -> progress::Member {
     }
 }
 
-async fn execute(app: &App, read: &Read, command: &Command) -> Result<(), ApiError> {
-    let release = read.rollout.release;
+async fn execute(app: &App, loaded: &LoadedRollout, command: &Command) -> Result<(), ApiError> {
+    let release = loaded.rollout.release;
     match command {
         Command::Move(id) => {
-            let Some((tenant, _)) = read.tenant(*id) else { return Ok(()) };
+            let Some((tenant, _)) = loaded.tenant(*id) else { return Ok(()) };
             let was_failing = tenant.state == State::Error;
             let mark = Mark { state: MemberState::Moving, reason: None, was_failing };
-            move_tenant(app, read, tenant, release, Some(mark)).await
+            move_tenant(app, loaded, tenant, release, Some(mark)).await
         }
         Command::MoveBack(id) => {
-            let Some((tenant, member)) = read.tenant(*id) else { return Ok(()) };
+            let Some((tenant, member)) = loaded.tenant(*id) else { return Ok(()) };
             let Member { reason, was_failing, .. } = member;
             let back = Mark {
                 state: MemberState::RolledBack,
@@ -136,15 +137,15 @@ async fn execute(app: &App, read: &Read, command: &Command) -> Result<(), ApiErr
             };
             // A tenant that failed stays recorded as such.
             let mark = (member.state != MemberState::Failed).then_some(back);
-            move_tenant(app, read, tenant, member.from_number, mark).await
+            move_tenant(app, loaded, tenant, member.from_number, mark).await
         }
         Command::Mark(id, state, reason) => {
-            let Some(member) = read.members.get(id) else { return Ok(()) };
+            let Some(member) = loaded.members.get(id) else { return Ok(()) };
             let mark = Mark { state: *state, reason: *reason, was_failing: member.was_failing };
             let (mut conn, now) = (app.conn().await?, app.clock.now());
             conn.transaction(async |conn| -> Result<_, ApiError> {
-                if rollout::lock(conn, read.rollout.id).await? == Some(read.rollout.state) {
-                    rollout::mark_member(conn, read.rollout.id, *id, mark, now).await?;
+                if rollout::lock(conn, loaded.rollout.id).await? == Some(loaded.rollout.state) {
+                    rollout::mark_member(conn, loaded.rollout.id, *id, mark, now).await?;
                 }
                 Ok(())
             })
@@ -152,18 +153,18 @@ async fn execute(app: &App, read: &Read, command: &Command) -> Result<(), ApiErr
         }
         Command::Settle(id) => {
             let mut conn = app.conn().await?;
-            rollout::set_settled(&mut conn, read.rollout.id, *id, app.clock.now()).await?;
+            rollout::set_settled(&mut conn, loaded.rollout.id, *id, app.clock.now()).await?;
             Ok(())
         }
         Command::Fail(id, after) => {
-            let Some((tenant, member)) = read.tenant(*id) else { return Ok(()) };
-            fail(app, read, (tenant, member), *after).await
+            let Some((tenant, member)) = loaded.tenant(*id) else { return Ok(()) };
+            fail(app, loaded, (tenant, member), *after).await
         }
-        Command::Finish(state) => finish(app, read, *state).await,
+        Command::Finish(state) => finish(app, loaded, *state).await,
     }
 }
 
-impl Read {
+impl LoadedRollout {
     fn tenant(&self, id: Uuid) -> Option<(&Tenant, &Member)> {
         Some((self.tenants.get(&id)?, self.members.get(&id)?))
     }
@@ -177,12 +178,12 @@ impl Read {
 /// decide again.
 async fn move_tenant(
     app: &App,
-    read: &Read,
+    loaded: &LoadedRollout,
     tenant: &Tenant,
     number: i32,
     mark: Option<Mark<'_>>,
 ) -> Result<(), ApiError> {
-    let (rollout, now) = (&read.rollout, app.clock.now());
+    let (rollout, now) = (&loaded.rollout, app.clock.now());
     let mut conn = app.conn().await?;
     let moved = conn
         .transaction(async |conn| -> Result<_, ApiError> {
@@ -190,7 +191,7 @@ async fn move_tenant(
                 return Ok(false);
             }
             let name = release_name(number);
-            let followed = apps::followed(conn, read.app.slug.as_str(), Some(&name)).await?;
+            let followed = apps::followed(conn, loaded.app.slug.as_str(), Some(&name)).await?;
             let status = tenant.status_on_other_release(now);
             if tenant::set_release(conn, tenant, &followed, &status).await?.is_none() {
                 return Ok(false);
@@ -218,11 +219,11 @@ async fn move_tenant(
 
 async fn fail(
     app: &App,
-    read: &Read,
+    loaded: &LoadedRollout,
     (tenant, member): (&Tenant, &Member),
     after: AfterFailure,
 ) -> Result<(), ApiError> {
-    let rollout = &read.rollout;
+    let rollout = &loaded.rollout;
     // A tenant that is recorded as failed runs its earlier release again.
     let is_known = member.state == MemberState::Failed;
     let why = if is_known { &member.reason } else { &tenant.state_reason };
@@ -245,18 +246,18 @@ async fn fail(
         rollout::mark_member(conn, rollout.id, tenant.id, mark, now).await?;
         rollout::set_failure(conn, rollout.id, state, &reason, log.as_deref()).await?;
         if after == AfterFailure::RollBack {
-            let entry = Entry::new(Actor::command("rollout"), Action::RolloutFail, read.resource())
+            let entry = Entry::new(Actor::command("rollout"), Action::RolloutFail, loaded.resource())
                 .after(json!({ "id": rollout.id, "release": name, "reason": reason }));
             audit_log::append(conn, &entry, now).await?;
         }
-        tracing::warn!(rollout = %rollout.id, app = %read.app.slug, reason, ?after, "tenant failed in a rollout");
+        tracing::warn!(rollout = %rollout.id, app = %loaded.app.slug, reason, ?after, "tenant failed in a rollout");
         Ok(())
     })
     .await
 }
 
-async fn finish(app: &App, read: &Read, state: RolloutState) -> Result<(), ApiError> {
-    let rollout = &read.rollout;
+async fn finish(app: &App, loaded: &LoadedRollout, state: RolloutState) -> Result<(), ApiError> {
+    let rollout = &loaded.rollout;
     let (mut conn, now) = (app.conn().await?, app.clock.now());
     conn.transaction(async |conn| -> Result<_, ApiError> {
         if rollout::lock(conn, rollout.id).await? != Some(rollout.state) {
@@ -266,9 +267,9 @@ async fn finish(app: &App, read: &Read, state: RolloutState) -> Result<(), ApiEr
         let after = json!({
             "id": rollout.id, "release": release_name(rollout.release), "state": state,
         });
-        let entry = Entry::new(Actor::command("rollout"), Action::RolloutFinish, read.resource());
+        let entry = Entry::new(Actor::command("rollout"), Action::RolloutFinish, loaded.resource());
         audit_log::append(conn, &entry.after(after), now).await?;
-        tracing::info!(rollout = %rollout.id, app = %read.app.slug, %state, "rollout ended");
+        tracing::info!(rollout = %rollout.id, app = %loaded.app.slug, %state, "rollout ended");
         Ok(())
     })
     .await

@@ -49,7 +49,7 @@ pub(super) fn run(command: Option<AppsCommand>, context: &Context<'_>) -> Result
         }
         AppsCommand::Delete(args) => {
             let what = format!("delete app {}", args.slug);
-            if !confirm::goes_on(context, args.confirm, &what)? {
+            if !confirm::is_confirmed(context, args.confirm, &what)? {
                 return Ok(());
             }
             context.send(&Request::new(Method::DELETE, path(&args.slug), what))?;

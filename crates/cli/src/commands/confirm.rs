@@ -1,11 +1,11 @@
-//! Before something is destroyed.
+//! The confirmation of a command that destroys something.
 
 use crate::args::Confirm;
 use crate::context::Context;
 use crate::error::CliError;
 
-/// Asks whether to go on. Returns `false` for `--dry-run`, which prints the plan instead.
-pub(super) fn goes_on(
+/// Requests a confirmation. Returns `false` for `--dry-run`, which prints the plan instead.
+pub(super) fn is_confirmed(
     context: &Context<'_>,
     confirm: Confirm,
     plan: &str,

@@ -51,7 +51,7 @@ pub(super) fn run(command: Option<KeysCommand>, context: &Context<'_>) -> Result
         }
         KeysCommand::Create(args) => create(&args, context),
         KeysCommand::Revoke(args) => {
-            if !confirm::goes_on(context, args.confirm, &format!("revoke key {}", args.id))? {
+            if !confirm::is_confirmed(context, args.confirm, &format!("revoke key {}", args.id))? {
                 return Ok(());
             }
             let path = format!("{}/{}", path(args.mine, context)?, segment(&args.id));

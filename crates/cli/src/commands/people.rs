@@ -107,7 +107,7 @@ pub(super) fn users(command: Option<UsersCommand>, context: &Context<'_>) -> Res
         }
         UsersCommand::Delete(args) => {
             let plan = format!("delete {}", args.user);
-            if !confirm::goes_on(context, args.confirm, &plan)? {
+            if !confirm::is_confirmed(context, args.confirm, &plan)? {
                 return Ok(());
             }
             context.send(&Request::new(Method::DELETE, user_path(&args.user), plan))?;
@@ -147,7 +147,7 @@ pub(super) fn members(
         }
         MembersCommand::Remove(args) => {
             let plan = format!("remove {} from tenant {tenant}", args.user);
-            if !confirm::goes_on(context, args.confirm, &plan)? {
+            if !confirm::is_confirmed(context, args.confirm, &plan)? {
                 return Ok(());
             }
             let path = format!("{path}/{}", segment(&args.user));
@@ -188,7 +188,7 @@ pub(super) fn invitations(
         }
         InvitationsCommand::Revoke(args) => {
             let plan = format!("withdraw invitation {}", args.id);
-            if !confirm::goes_on(context, args.confirm, &plan)? {
+            if !confirm::is_confirmed(context, args.confirm, &plan)? {
                 return Ok(());
             }
             let path = format!("{path}/{}", segment(&args.id));

@@ -163,7 +163,7 @@ pub(super) fn restart(
     finish(context, slug, Goal::State(protocol::State::Running), wait, changed)
 }
 
-/// A tenant that sleeps or is stopped moves at its next start, which nobody waits for.
+/// A tenant that sleeps or is stopped moves at its next start. The command does not wait for that start.
 fn set_release(args: &SetRelease, context: &Context<'_>) -> Result<(), CliError> {
     let SetRelease { slug, release, wait } = args;
     let title = format!("move tenant {slug} to release {release}");
@@ -201,8 +201,11 @@ fn finish(
 
 fn delete(args: &DeleteTenant, context: &Context<'_>) -> Result<(), CliError> {
     let slug = &args.slug;
-    if !confirm::goes_on(context, args.confirm, &format!("delete tenant {slug} with all its data"))?
-    {
+    if !confirm::is_confirmed(
+        context,
+        args.confirm,
+        &format!("delete tenant {slug} with all its data"),
+    )? {
         return Ok(());
     }
     let request = Request::new(Method::DELETE, path(slug, ""), format!("delete tenant {slug}"));
@@ -226,7 +229,7 @@ fn print_logs(args: &LogsArgs, context: &Context<'_>) -> Result<(), CliError> {
     logs::print(context, &slug(&args.tenant, context)?, &options)
 }
 
-/// The browser has a session of its own at the admin, which signs it in to the tenant.
+/// Opens the tenant through the admin site, where the browser's own session signs the person in to the tenant.
 fn open(args: &OpenTenant, context: &Context<'_>) -> Result<(), CliError> {
     let slug = slug(&args.tenant, context)?;
     let server = context.server(&context.resolved()?)?;
@@ -240,7 +243,7 @@ fn open(args: &OpenTenant, context: &Context<'_>) -> Result<(), CliError> {
 fn wait_for(args: &WaitArgs, context: &Context<'_>) -> Result<(), CliError> {
     let slug = slug(&args.tenant, context)?;
     let (goal, timeout) = (Goal::from(args.wait_for), args.timeout);
-    // The first look fails like any command: nobody waits for a wrong address.
+    // The first read fails like any command, so that a wrong address is not waited for.
     let seen = wait::look(context, &slug)?;
     match wait::wait(context, &slug, goal, timeout, seen)? {
         Some(tenant) => context.output.object(&TENANTS, &tenant),

@@ -58,7 +58,11 @@ pub(super) fn run(command: Option<WebhooksCommand>, context: &Context<'_>) -> Re
         }
         WebhooksCommand::Create(args) => create(&args, context),
         WebhooksCommand::Delete(args) => {
-            if !confirm::goes_on(context, args.confirm, &format!("delete webhook {}", args.id))? {
+            if !confirm::is_confirmed(
+                context,
+                args.confirm,
+                &format!("delete webhook {}", args.id),
+            )? {
                 return Ok(());
             }
             let (path, title) = (path(&args.id), format!("delete webhook {}", args.id));

@@ -185,7 +185,7 @@ impl<H: Copy + Ord> TenantSleepState<H> {
         }
         let was_starting_when_added = std::mem::take(&mut self.was_starting_when_added);
         if phase == Phase::Ready {
-            // A refusal from before the start no longer counts.
+            // A refusal from before the start does not count.
             self.retry_at = Moment(0);
             if !was_starting_when_added {
                 self.record_use(now);

@@ -1,6 +1,6 @@
 //! Explores every order of events within budgets: routers, transport, orchestrator, engine and clock,
 //! with calls late, lost or repeated, and crashes. The cores that decide are the shipped ones,
-//! [`LeaseManager`](crate::LeaseManager) and [`Authority`](crate::Authority); only the shells around them are stand-ins.
+//! [`LeaseManager`](crate::LeaseManager) and [`Authority`](crate::Authority); only the code around them is a stand-in.
 //!
 //! States are visited breadth first, so a trace to a violation is the shortest. Two states are the same
 //! when only the time of day differs, or the values of counters that are only compared ([`canon`]).
@@ -54,7 +54,7 @@ enum Move {
     Fault(u8, CallHealth),
     /// The tenant reports whether it is busy.
     BusyReport(usize, bool),
-    /// The orchestrator's shell holds the tenant's lock and begins this call.
+    /// The orchestrator holds the tenant's lock and begins this call.
     BeginCall(usize),
     /// The engine's call for this tenant takes effect and returns.
     EngineReturns(usize),

@@ -1,4 +1,4 @@
-//! The orchestrator's shell: the steps that the orchestrator takes around the core.
+//! The orchestrator around the core: the steps that it takes itself.
 
 use std::collections::BTreeMap;
 
@@ -40,7 +40,7 @@ impl Orchestrator {
         Self { core, queried: BTreeMap::new(), issued: Vec::new() }
     }
 
-    /// Calls that the core no longer wants make no difference: `begin_call` refuses them.
+    /// Drops the calls that the core has replaced: `begin_call` refuses them, so they make no difference.
     fn drop_stale(&mut self) {
         let core = &self.core;
         self.issued.retain(|(tenant, _, call_id)| {
@@ -73,7 +73,7 @@ impl Orchestrator {
             return Err(format!("lease request {} waits past its deadline", waiter.id));
         }
         if self.core.next_deadline().is_some_and(|at| at <= now) {
-            return Err("the timer is in the past: the shell would spin".to_owned());
+            return Err("the timer is in the past: the orchestrator would spin".to_owned());
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! A router's shell around the shipped core: one tenant, its clients, and the published copy of the lease.
+//! A router around the shipped core: one tenant, its clients, and the published copy of the lease.
 
 use super::call::{CallKind, REQUEST_WAIT};
 use super::system::{System, UNIT};

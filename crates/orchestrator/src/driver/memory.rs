@@ -25,7 +25,7 @@ use super::{
     AppliedLimits, ContainerStatus, DiskSpace, Driver, DriverError, DriverErrorCode, DriverFuture,
     EngineEvent, ExitStatus, LogOptions, LogStream, ResourceUsage, RunState,
 };
-use crate::busy::{self, BusyError};
+use crate::core_back::{self, BusyError};
 use crate::revocation::RevokeError;
 
 /// The behavior of a tenant after its start.
@@ -191,7 +191,7 @@ impl MemoryDriver {
         self.state().image += 1;
     }
 
-    /// Removes the container as a stranger would, without the driver.
+    /// Removes the container as another program would, without the driver.
     pub fn remove_externally(&self, id: TenantId) {
         self.state().tenants.remove(&id);
         self.publish(EngineEvent::Changed(id));
@@ -470,7 +470,7 @@ impl Driver for MemoryDriver {
     fn busy_list(&self, id: TenantId) -> BoxFuture<'_, Result<BusyList, BusyError>> {
         Box::pin(async move {
             let script = self.state().script(id);
-            tokio::time::sleep(script.engine.min(busy::BUSY_TIMEOUT)).await;
+            tokio::time::sleep(script.engine.min(core_back::CORE_BACK_TIMEOUT)).await;
             let mut state = self.state();
             state.calls.push(format!("busy {id}"));
             state.busy.get(&id).cloned().unwrap_or_else(|| Ok(BusyList::default()))

@@ -28,7 +28,7 @@ use serde::Serialize;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
-use crate::busy::BusyError;
+use crate::core_back::BusyError;
 use crate::revocation::RevokeError;
 
 pub use disk_guard::{DiskExcess, DiskGuard, DiskSpace};
@@ -56,18 +56,18 @@ pub trait Driver: Send + Sync + 'static {
     /// returns. Never ends while nothing listens there, or while the endpoint responds with another
     /// status.
     fn wait_until_responsive(&self, id: TenantId) -> BoxFuture<'_, ()>;
-    /// Reads the tenant's busy leases within [`BUSY_TIMEOUT`](crate::busy::BUSY_TIMEOUT).
+    /// Reads the tenant's busy leases within [`CORE_BACK_TIMEOUT`](crate::core_back::CORE_BACK_TIMEOUT).
     ///
     /// # Errors
     /// [`BusyError`]: why there is no list.
     fn busy_list(&self, id: TenantId) -> BoxFuture<'_, Result<BusyList, BusyError>>;
-    /// Reads the tenant's gauges within [`BUSY_TIMEOUT`](crate::busy::BUSY_TIMEOUT).
+    /// Reads the tenant's gauges within [`CORE_BACK_TIMEOUT`](crate::core_back::CORE_BACK_TIMEOUT).
     ///
     /// # Errors
     /// [`BusyError`]: why there are none.
     fn gauges(&self, id: TenantId) -> BoxFuture<'_, Result<GaugeReport, BusyError>>;
     /// Reads the tenant's summaries of conversations that changed after `position`, within
-    /// [`SUMMARIES_TIMEOUT`](crate::busy::SUMMARIES_TIMEOUT).
+    /// [`SUMMARIES_TIMEOUT`](crate::core_back::SUMMARIES_TIMEOUT).
     ///
     /// # Errors
     /// [`BusyError`]: why there is no report.

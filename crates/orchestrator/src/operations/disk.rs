@@ -20,7 +20,7 @@ pub(super) struct DiskWatch {
 
 impl DiskWatch {
     pub(super) fn new() -> Self {
-        #[expect(clippy::disallowed_methods, reason = "the shell's clock")]
+        #[expect(clippy::disallowed_methods, reason = "the clock of the measurements")]
         let origin = Instant::now();
         Self { guard: Mutex::default(), check: tokio::sync::Mutex::default(), origin }
     }

@@ -26,7 +26,7 @@ pub(crate) use self::turn::Turn;
 use self::disk::DiskWatch;
 use self::smoke_start::SmokeStarts;
 use self::turn::TurnTable;
-use crate::busy::{BUSY_TIMEOUT, BusyError};
+use crate::core_back::{BusyError, CORE_BACK_TIMEOUT};
 use crate::driver::{
     Driver, DriverError, DriverErrorCode, LogOptions, LogStream, ResourceUsage, RunState,
 };
@@ -86,7 +86,8 @@ const BUSY_QUEUE_TIMEOUT: Duration = Duration::from_secs(4);
 
 // The authority takes a later report for none and suspends the tenant, however busy it is.
 const _: () = assert!(
-    BUSY_QUEUE_TIMEOUT.as_millis() + BUSY_TIMEOUT.as_millis() < lease::BUSY_REPORT_TIMEOUT as u128
+    BUSY_QUEUE_TIMEOUT.as_millis() + CORE_BACK_TIMEOUT.as_millis()
+        < lease::BUSY_REPORT_TIMEOUT as u128
 );
 
 impl Operations {

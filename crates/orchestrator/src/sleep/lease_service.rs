@@ -1,4 +1,4 @@
-//! The shell around [`lease::Authority`]: one lock, one clock, one timer.
+//! The service that runs [`lease::Authority`]: it holds the lock, the clock and the timer.
 //!
 //! Responses go straight to those who wait. Work that takes time goes as a [`SleepCommand`] to the loop of
 //! [`SleepController`](super::SleepController). The service calls no other part, so that every part may call it with its own
@@ -132,7 +132,10 @@ impl LeaseService {
         settings: SleepSettings,
     ) -> (Self, mpsc::UnboundedReceiver<SleepCommand>) {
         let started = Moment(epoch);
-        #[expect(clippy::disallowed_methods, reason = "the shell's clock")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the authority is pure and receives the time"
+        )]
         let clock = Clock { started, at: Instant::now() };
         let (commands, receiver) = mpsc::unbounded_channel();
         let state = State {

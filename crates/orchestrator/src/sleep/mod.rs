@@ -26,7 +26,7 @@ pub(crate) use self::lease_service::{LeaseGauges, LeaseService, SleepCommand};
 pub use self::settings::SleepSettings;
 
 use self::lease_service::{to_last_wake, to_moment};
-use crate::busy::BusyError;
+use crate::core_back::BusyError;
 use crate::driver::DriverError;
 use crate::metrics::Metrics;
 use crate::metrics::sleep::{BusyResponse, WakePart};

@@ -4,7 +4,7 @@ use lease::{AwakeReason, BusyReport, Millis, Moment, SleepRecord};
 use protocol::busy::{Busy, BusyList, BusyOwner};
 
 use super::clock_time;
-use crate::busy::BusyError;
+use crate::core_back::BusyError;
 
 type BusyResponse = Result<BusyList, BusyError>;
 

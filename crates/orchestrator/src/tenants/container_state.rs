@@ -1,4 +1,4 @@
-//! The life of a tenant's container as one state machine. Pure.
+//! The state machine of a tenant's container. Pure.
 //!
 //! The engine shows what is true now. This state decides how to read it: whether the end of a process counts as an exit by
 //! itself, and whether a process that runs must still respond before requests reach it. The tenant's

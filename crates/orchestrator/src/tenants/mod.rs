@@ -29,7 +29,7 @@ pub(crate) use self::record::TenantRecord;
 pub(crate) use self::tombstones::MAX_TOMBSTONES;
 
 use self::tombstones::Tombstones;
-use crate::busy::BusyError;
+use crate::core_back::BusyError;
 use crate::driver::{ContainerStatus, DriverError, DriverErrorCode};
 use crate::metrics::Metrics;
 use crate::tenants::state_dir::{PersistedState, StateDir, TargetState};

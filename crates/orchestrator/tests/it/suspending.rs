@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use orchestrator::busy::{BUSY_TIMEOUT, BusyError};
+use orchestrator::busy::{BusyError, CORE_BACK_TIMEOUT};
 use orchestrator::driver::memory::TenantBehavior;
 use orchestrator::sleep::SleepSettings;
 use orchestrator::tenants::state_dir::TargetState;
@@ -269,7 +269,7 @@ async fn find_idle(simulation: &Simulation, count: usize, busy: &BusyList) -> Ru
     join_all(specs.iter().map(|spec| first.run(spec))).await;
     for spec in &specs {
         first.until_phase(spec.id, Phase::Ready).await;
-        let slow = TenantBehavior { engine: BUSY_TIMEOUT, ..TenantBehavior::default() };
+        let slow = TenantBehavior { engine: CORE_BACK_TIMEOUT, ..TenantBehavior::default() };
         simulation.engine.set_behavior(spec.id, slow);
         simulation.engine.set_busy_list(spec.id, Ok(busy.clone()));
     }

@@ -225,10 +225,7 @@ async fn sleep_until_deadline(deadline: Option<Instant>) {
     }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the shell reads the clock and passes the time to `Upgrade`"
-)]
+#[expect(clippy::disallowed_methods, reason = "`Upgrade` is pure and receives the time")]
 fn now() -> Instant {
     Instant::now()
 }

@@ -15,7 +15,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use protocol::routes::Route;
 use router::Server;
-use router::settings::{Exposure, WaitTimes, Limits, Rate, Settings};
+use router::settings::{Exposure, Limits, Rate, Settings, WaitTimes};
 use service::Secret;
 use service::forwarded::TrustedProxies;
 use service::logs::LogFilter;

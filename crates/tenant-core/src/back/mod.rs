@@ -5,6 +5,7 @@ pub mod busy;
 mod cookie;
 mod gauges;
 mod health;
+mod orchestrator_api;
 mod same_origin;
 mod sessions;
 mod settings;
@@ -27,7 +28,7 @@ use tenant_service::{
 use tokio::net::UnixListener;
 use tokio::sync::Semaphore;
 
-pub use busy::BusyListeners;
+pub use busy::PrivateListeners;
 pub use health::{Readiness, ReadinessReporter};
 pub use settings::{SETTINGS, Settings};
 pub use v1::chat::ChatHandler;
@@ -39,6 +40,7 @@ use crate::token::Verifier;
 use assertion::Assertions;
 use busy::BusyDeclarations;
 use gauges::ReportedGauges;
+use orchestrator_api::OrchestratorApi;
 use protocol::problem::Code;
 use protocol::sign_in::{END_PATH, SIGN_OUT_PATH, START_PATH};
 use sessions::Sessions;
@@ -62,10 +64,10 @@ pub struct Back {
     summaries: Summaries,
 }
 
-/// Standard streams, listeners, the link, epoll, the session file, the history with its log, and the connections of the busy API.
-const RESERVED_DESCRIPTORS: usize = 34 + busy::MAX_BUSY_CONNECTIONS + MAX_REPLIES;
+/// Standard streams, listeners, the link, epoll, the session file, the history with its log, and the connections of the private listeners.
+const RESERVED_DESCRIPTORS: usize = 34 + busy::MAX_PRIVATE_CONNECTIONS + MAX_REPLIES;
 
-/// Starts core-back under PID 1. It inherits the unix listener for the edge, the listeners of [`BusyListeners`] in
+/// Starts core-back under PID 1. It inherits the unix listener for the edge, the listeners of [`PrivateListeners`] in
 /// order, of which the last exists only with an ingress, and the readiness link.
 ///
 /// # Errors
@@ -86,7 +88,7 @@ pub fn start(env: &Env) -> Result<(), ServiceError> {
         let back = Back::open(settings, readiness, drain)?;
         let link = notify_ready(inherited.readiness_link()?)?;
         tokio::spawn(health::watch_link(link, reporter));
-        run(edge, BusyListeners { core, agent, orchestrator }, back).await;
+        run(edge, PrivateListeners { core, agent, orchestrator }, back).await;
         Ok(())
     })
 }
@@ -96,8 +98,8 @@ fn notify_ready(link: ReadinessLink) -> std::io::Result<tokio::net::UnixDatagram
     tokio::net::UnixDatagram::from_std(link.into_socket()?)
 }
 
-/// Serves the edge and the busy sockets until the drain is requested and done.
-pub async fn run(listener: BoundedListener<UnixListener>, busy: BusyListeners, back: Back) {
+/// Serves the edge and the private listeners until the drain is requested and done.
+pub async fn run(listener: BoundedListener<UnixListener>, busy: PrivateListeners, back: Back) {
     let drain = back.drain.clone();
     let reported = ReportedGauges {
         sessions: back.sessions.clone(),
@@ -106,12 +108,13 @@ pub async fn run(listener: BoundedListener<UnixListener>, busy: BusyListeners, b
     };
     let summaries = back.summaries.clone();
     let declarations = back.busy.clone();
+    let orchestrator_api = |busy| OrchestratorApi { busy, reported, summaries };
     let back = Arc::new(back);
     let edge = serve(listener.cancel_on_disconnect(), drain.clone(), move |context, request| {
         let back = back.clone();
         async move { back.handle(&context, request).await }
     });
-    tokio::join!(edge, busy::run(busy, declarations, (reported, summaries), drain));
+    tokio::join!(edge, busy::run(busy, declarations, orchestrator_api, drain));
 }
 
 impl Back {
@@ -286,7 +289,7 @@ mod tests {
             Back::open(settings, Readiness::new().0, Drain::new(CancellationToken::new())).unwrap();
         let sessions = back.sessions.clone();
         let busy =
-            BusyListeners { core: listen("core"), agent: listen("agent"), orchestrator: None };
+            PrivateListeners { core: listen("core"), agent: listen("agent"), orchestrator: None };
         tokio::spawn(run(BoundedListener::new(listen("back"), 1_000), busy, back));
         let secret = sessions.sign_in(token(), &HeaderMap::new()).await.unwrap();
         let request = format!(

@@ -124,9 +124,9 @@ impl Sessions {
     ///
     /// # Errors
     /// When the revocation cannot be recorded on disk; in memory the sessions have ended all the same.
-    pub(super) async fn revoke(&self, parents: &[String]) -> io::Result<()> {
+    pub(super) async fn revoke(&self, admin_sessions: &[String]) -> io::Result<()> {
         let mut file = self.lock().await;
-        if !file.table.revoke(parents, now()) {
+        if !file.table.revoke(admin_sessions, now()) {
             return Ok(());
         }
         self.ended.send_replace(());

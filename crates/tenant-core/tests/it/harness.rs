@@ -10,7 +10,7 @@ use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use tempfile::TempDir;
 use tenant_core::back::{
-    Back, BusyListeners, ChatHandler, Readiness, ReadinessReporter, Settings, run,
+    Back, PrivateListeners, ChatHandler, Readiness, ReadinessReporter, Settings, run,
 };
 use tenant_core::token::Verifier;
 use tenant_service::user::SESSION_PATH;
@@ -66,7 +66,7 @@ impl Core {
         }
         let listen = |name: &str| UnixListener::bind(dir.path().join(name)).unwrap();
         let listener = BoundedListener::new(listen("back.sock"), MAX_CONNECTIONS);
-        let busy = BusyListeners {
+        let busy = PrivateListeners {
             core: listen("core-busy.sock"),
             agent: listen("agent-busy.sock"),
             orchestrator: Some(listen("ingress-busy.sock")),

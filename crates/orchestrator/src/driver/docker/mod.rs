@@ -38,7 +38,7 @@ use super::{
     ContainerStatus, DiskSpace, Driver, DriverError, DriverErrorCode, DriverFuture, EngineEvent,
     LogOptions, LogStream, ResourceUsage,
 };
-use crate::busy::{self, BusyError};
+use crate::core_back::{self, BusyError};
 use crate::database_proxy::DatabaseProxy;
 use crate::readiness::ReadinessProbes;
 use crate::revocation::{self, RevokeError};
@@ -207,11 +207,15 @@ impl Driver for DockerDriver {
     }
 
     fn busy_list(&self, id: TenantId) -> BoxFuture<'_, Result<BusyList, BusyError>> {
-        Box::pin(async move { busy::fetch_busy_list(&self.tenant_dirs.busy_socket(id)).await })
+        Box::pin(async move {
+            core_back::fetch_busy_list(&self.tenant_dirs.orchestrator_socket(id)).await
+        })
     }
 
     fn gauges(&self, id: TenantId) -> BoxFuture<'_, Result<GaugeReport, BusyError>> {
-        Box::pin(async move { busy::fetch_gauges(&self.tenant_dirs.busy_socket(id)).await })
+        Box::pin(
+            async move { core_back::fetch_gauges(&self.tenant_dirs.orchestrator_socket(id)).await },
+        )
     }
 
     fn summaries(
@@ -219,8 +223,8 @@ impl Driver for DockerDriver {
         id: TenantId,
         position: i64,
     ) -> BoxFuture<'_, Result<SummaryReport, BusyError>> {
-        let socket = self.tenant_dirs.busy_socket(id);
-        Box::pin(async move { busy::fetch_summaries(&socket, position).await })
+        let socket = self.tenant_dirs.orchestrator_socket(id);
+        Box::pin(async move { core_back::fetch_summaries(&socket, position).await })
     }
 
     fn revoke_sessions(
@@ -228,7 +232,9 @@ impl Driver for DockerDriver {
         id: TenantId,
         revoked: RevokeSessions,
     ) -> BoxFuture<'_, Result<(), RevokeError>> {
-        Box::pin(async move { revocation::send(&self.tenant_dirs.busy_socket(id), &revoked).await })
+        Box::pin(async move {
+            revocation::send(&self.tenant_dirs.orchestrator_socket(id), &revoked).await
+        })
     }
 
     fn remove(&self, id: TenantId) -> DriverFuture<'_, ()> {

@@ -121,7 +121,7 @@ impl Subnets {
 
 impl DockerDriver {
     /// Finds the tenant's network. Returns `None` when there is none, and an error when a
-    /// stranger's network has its name.
+    /// network of another owner has its name.
     pub(super) async fn find_network(
         &self,
         client: &Client,

@@ -1,5 +1,6 @@
-//! Asks a tenant over its own socket for its busy declarations, its gauges and its summaries of conversations. The response is not trusted: a tenant can only
-//! keep itself awake with it, and misreport itself.
+//! Requests the busy declarations, the gauges and the summaries of conversations of a tenant from its core-back, over
+//! [`ORCHESTRATOR_SOCKET`](protocol::inside::ORCHESTRATOR_SOCKET). The response is not trusted: a tenant can only keep itself
+//! awake with it, and misreport itself.
 
 use std::io;
 use std::path::Path;
@@ -13,13 +14,13 @@ use serde::de::DeserializeOwned;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// A tenant that does not respond within this time counts as not busy.
-pub const BUSY_TIMEOUT: Duration = Duration::from_millis(200);
+pub const CORE_BACK_TIMEOUT: Duration = Duration::from_millis(200);
 /// The history may have to be opened, and to be checked after a start.
 pub const SUMMARIES_TIMEOUT: Duration = Duration::from_secs(5);
 
 const GAUGES_REQUEST: &[u8] =
     b"GET /gauges HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-const REQUEST: &[u8] = b"GET /busy HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+const BUSY_REQUEST: &[u8] = b"GET /busy HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
 /// Far above the largest list that a tenant may declare.
 const MAX_RESPONSE_BYTES: u64 = 256 << 10;
 
@@ -29,7 +30,7 @@ pub enum BusyError {
     /// The tenant gave no valid response: it counts as not busy.
     #[error("{0}")]
     NoResponse(String),
-    /// This process could not ask: nothing is known, and the tenant stays awake.
+    /// This process could not send the request: nothing is known, and the tenant stays awake.
     #[error("the orchestrator could not ask: {0}")]
     Local(String),
 }
@@ -37,15 +38,15 @@ pub enum BusyError {
 /// Fetches the busy list over the tenant's unix socket at `socket`.
 ///
 /// # Errors
-/// [`BusyError`], within [`BUSY_TIMEOUT`].
+/// [`BusyError`], within [`CORE_BACK_TIMEOUT`].
 pub async fn fetch_busy_list(socket: &Path) -> Result<BusyList, BusyError> {
-    fetch(socket, REQUEST).await.map(truncate_list)
+    fetch(socket, BUSY_REQUEST).await.map(truncate_list)
 }
 
 /// Fetches the gauges over the tenant's unix socket at `socket`.
 ///
 /// # Errors
-/// [`BusyError`], within [`BUSY_TIMEOUT`].
+/// [`BusyError`], within [`CORE_BACK_TIMEOUT`].
 pub async fn fetch_gauges(socket: &Path) -> Result<GaugeReport, BusyError> {
     fetch(socket, GAUGES_REQUEST).await
 }
@@ -62,7 +63,7 @@ pub async fn fetch_summaries(socket: &Path, position: i64) -> Result<SummaryRepo
 }
 
 async fn fetch<T: DeserializeOwned>(socket: &Path, request: &[u8]) -> Result<T, BusyError> {
-    fetch_within(BUSY_TIMEOUT, socket, request).await
+    fetch_within(CORE_BACK_TIMEOUT, socket, request).await
 }
 
 async fn fetch_within<T: DeserializeOwned>(
@@ -155,7 +156,7 @@ mod tests {
                     held.push(stream);
                     continue;
                 }
-                let mut head = [0; REQUEST.len()];
+                let mut head = [0; BUSY_REQUEST.len()];
                 stream.read_exact(&mut head).await.unwrap();
                 stream.write_all(text.as_bytes()).await.unwrap();
             }
