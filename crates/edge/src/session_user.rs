@@ -18,7 +18,7 @@ use tenant_service::user::{SESSION_END_PATH, SESSION_PATH};
 const SESSION_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longer than core-back holds a request for the end of a session.
 const SESSION_END_TIMEOUT: Duration = Duration::from_secs(90);
-const RETRY_DELAY: Duration = Duration::from_secs(1);
+const LOOKUP_RETRY_DELAY: Duration = Duration::from_secs(1);
 const MAX_SESSION_BYTES: usize = 16 << 10;
 
 /// The session that a request carries: equal for all requests of one session.
@@ -115,7 +115,7 @@ async fn wait_for_end(core_back: Rc<Upstream>, session: SessionCookie) {
             Ok(None) => return,
             Err(error) => {
                 eprintln!("session not followed, retrying: error={}", error.0);
-                tokio::time::sleep(RETRY_DELAY).await;
+                tokio::time::sleep(LOOKUP_RETRY_DELAY).await;
             }
         }
     }

@@ -22,7 +22,7 @@ use crate::tenants::TenantStore;
 
 /// A tenant that does not acknowledge within this time receives the request again.
 pub const REVOKE_TIMEOUT: Duration = Duration::from_secs(1);
-const RETRY_DELAY: Duration = Duration::from_millis(250);
+const DELIVERY_RETRY_DELAY: Duration = Duration::from_millis(250);
 /// After this many attempts the next readiness delivers the list.
 const MAX_ATTEMPTS: u32 = 40;
 
@@ -143,7 +143,7 @@ async fn deliver(driver: Arc<dyn Driver>, store: Arc<TenantStore>, id: TenantId)
                 tracing::debug!(tenant = %id, %error, attempt, "ended sessions not acknowledged");
             }
         }
-        tokio::time::sleep(RETRY_DELAY).await;
+        tokio::time::sleep(DELIVERY_RETRY_DELAY).await;
     }
     tracing::warn!(tenant = %id, count, "ended sessions not delivered before the next readiness");
 }

@@ -17,7 +17,7 @@ pub struct LeaseError {
 }
 
 /// The shortest time until a refused caller requests again.
-const RETRY_DELAY: Duration = Duration::from_secs(1);
+const MIN_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 const STOPPED: &str = "Its owner stopped it. No request wakes it: start it in the admin.";
 
@@ -31,13 +31,13 @@ impl LeaseError {
     }
 
     pub(super) fn not_listed(error: DriverError) -> Self {
-        let retry_after = Some(RETRY_DELAY);
+        let retry_after = Some(MIN_RETRY_AFTER);
         Self { retry_after, ..Self::new(error.code.problem_code(), error.detail) }
     }
 
     pub(super) fn shutting_down() -> Self {
         let detail = "The orchestrator is being restarted. Request again.";
-        Self { retry_after: Some(RETRY_DELAY), ..Self::new(Code::Leaving, detail) }
+        Self { retry_after: Some(MIN_RETRY_AFTER), ..Self::new(Code::Leaving, detail) }
     }
 
     pub(super) fn stopped() -> Self {
@@ -93,7 +93,7 @@ fn retry_delay(before: usize, seed: u64) -> Duration {
     const JITTER_SECONDS: u64 = 5;
     let queue_seconds = u64::try_from(before / 10).unwrap_or(u64::MAX).min(20);
     // Neighbours in the order of refusal get different times.
-    RETRY_DELAY + Duration::from_secs(queue_seconds + seed.wrapping_mul(7) % JITTER_SECONDS)
+    MIN_RETRY_AFTER + Duration::from_secs(queue_seconds + seed.wrapping_mul(7) % JITTER_SECONDS)
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use crate::leases::LeaseResult;
 use crate::routes::cached_lease::CachedLease;
 
 /// The orchestrator may notice the tenant's death later than the router. Only time helps then.
-const RETRY_INTERVAL: Duration = Duration::from_millis(100);
+const LEASE_RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A refusal arrives within this time. A lease request that is pending for longer waits for a wake.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
@@ -80,7 +80,7 @@ pub(crate) async fn retry_request(
         }
         tokio::select! {
             _ = tables.changed() => {}
-            () = tokio::time::sleep(RETRY_INTERVAL) => {}
+            () = tokio::time::sleep(LEASE_RETRY_INTERVAL) => {}
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::orchestrator::Mode;
 use crate::tenant::Tenant;
 
 /// The shortest time between two lease requests of visitors who retry.
-const RETRY_INTERVAL: Duration = Duration::from_secs(3);
+const MIN_WAKE_RETRY_INTERVAL: Duration = Duration::from_secs(3);
 const PAGE: &str = "GET / HTTP/1.1\r\nHost: acme.localhost\r\nSec-Fetch-Mode: navigate\r\nAccept: text/html\r\n\r\n";
 const RETRY: &str = "POST /.cial/wake?to=/ HTTP/1.1\r\nHost: acme.localhost\r\nSec-Fetch-Mode: navigate\r\n\
     Accept: text/html\r\nContent-Length: 0\r\n\r\n";
@@ -79,7 +79,10 @@ fn a_visitor_who_retries_again_and_again_causes_a_request_once_in_a_while() {
         assert_eq!(router.send(PAGE).status, 503);
     }
     let requests = router.orchestrator().lease_requests().len();
-    assert!(requests <= allowed_since(start, RETRY_INTERVAL), "{requests} for three retries");
+    assert!(
+        requests <= allowed_since(start, MIN_WAKE_RETRY_INTERVAL),
+        "{requests} for three retries"
+    );
 }
 
 #[test]
