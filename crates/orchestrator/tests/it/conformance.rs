@@ -82,7 +82,7 @@ async fn on_memory(test: impl AsyncFnOnce(&Harness<'_>)) {
             "busy" => memory.set_busy_list(spec.id, Ok(backup())),
             "mute" => memory.set_busy_list(
                 spec.id,
-                Err(orchestrator::busy::BusyError::NoResponse("scripted silence".to_owned())),
+                Err(orchestrator::core_back::BusyError::NoResponse("scripted silence".to_owned())),
             ),
             _ => {}
         }

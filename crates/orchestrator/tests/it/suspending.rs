@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use orchestrator::busy::{BusyError, CORE_BACK_TIMEOUT};
+use orchestrator::core_back::{BusyError, CORE_BACK_TIMEOUT};
 use orchestrator::driver::memory::TenantBehavior;
 use orchestrator::sleep::SleepSettings;
 use orchestrator::tenants::state_dir::TargetState;

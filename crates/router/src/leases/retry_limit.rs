@@ -33,7 +33,7 @@ mod tests {
         let (limit, [one, other]) = (RetryLimit::default(), [1, 2].map(uuid::Uuid::from_u128));
         let retry = |tenant, at| limit.try_retry(TenantId::new(tenant), Moment(at));
         assert!(retry(one, 0) && !retry(one, 1) && retry(other, 1));
-        assert!(!retry(one, MIN_WAKE_RETRY_INTERVAL - 1) && retry(one, RETRY_INTERVAL));
+        assert!(!retry(one, MIN_WAKE_RETRY_INTERVAL - 1) && retry(one, MIN_WAKE_RETRY_INTERVAL));
         assert!(!retry(one, MIN_WAKE_RETRY_INTERVAL + 1));
         assert!(retry(one, 100 * MIN_WAKE_RETRY_INTERVAL));
         assert_eq!(limit.0.lock().unwrap().len(), 1, "expired entries are dropped");

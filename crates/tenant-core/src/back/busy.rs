@@ -259,10 +259,7 @@ fn retry_after(mut answer: Response, wait: Duration) -> Response {
     answer
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the registry is pure and receives the time"
-)]
+#[expect(clippy::disallowed_methods, reason = "the registry is pure and receives the time")]
 fn monotonic_now() -> Instant {
     Instant::now()
 }

@@ -47,7 +47,9 @@ impl OrchestratorApi {
         let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
         match request.uri().path() {
             REVOKE_PATH => self.revoke_sessions(context, request).await,
-            GAUGES_PATH | SUMMARIES_PATH | busy::PATH if !is_read => context.method_not_allowed("GET"),
+            GAUGES_PATH | SUMMARIES_PATH | busy::PATH if !is_read => {
+                context.method_not_allowed("GET")
+            }
             GAUGES_PATH => self.report_gauges().await,
             SUMMARIES_PATH => self.report_summaries(context, &request).await,
             busy::PATH => self.busy.list(None),

@@ -10,7 +10,7 @@ use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use tempfile::TempDir;
 use tenant_core::back::{
-    Back, PrivateListeners, ChatHandler, Readiness, ReadinessReporter, Settings, run,
+    Back, ChatHandler, PrivateListeners, Readiness, ReadinessReporter, Settings, run,
 };
 use tenant_core::token::Verifier;
 use tenant_service::user::SESSION_PATH;
