@@ -28,10 +28,16 @@ FROM ${BINARIES} AS binaries
 
 FROM ${BASE}
 ARG SERVICE
+# Packages of Debian that the service calls. A base may have them already.
+ARG PACKAGES=
+RUN if [ -n "$PACKAGES" ] && ! dpkg --status $PACKAGES >/dev/null 2>&1; then \
+      apt-get update && apt-get install --yes --no-install-recommends $PACKAGES && rm -rf /var/lib/apt/lists/*; \
+    fi
 # Folders that volumes are mounted on: a new volume takes over their owner.
 RUN groupadd --gid 1000 cial \
     && useradd --uid 1000 --gid 1000 --no-log-init --no-create-home --home-dir /var/lib/cial cial \
     && install -d -o cial -g cial -m 0700 /var/lib/cial /run/cial/tenant-secrets /run/cial/tenant-databases \
+       /run/cial/quota \
     && install -d -o cial -g cial -m 0755 /run/cial/sockets \
     && ln -s "/usr/local/bin/${SERVICE}" /usr/local/bin/service
 COPY docker/make-secrets.sh /usr/local/bin/make-secrets

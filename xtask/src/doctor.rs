@@ -7,7 +7,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, ensure};
 use protocol::TenantId;
-use protocol::orchestrator::{DiskCapacity, DiskUse, Drift, EngineReport};
+use protocol::orchestrator::{
+    DiskCapacity, DiskEnforcement, DiskUse, Drift, EngineReport, QuotaService,
+};
 use protocol::text::describe_bytes;
 use serde_json::{Value, json};
 
@@ -230,10 +232,10 @@ fn drift(report: &EngineReport, rows: &Rows) -> Check {
     check
 }
 
-/// Finds tenants over their disk limit and a disk below its reserve, and notes how full all are. The limits are not the
-/// filesystem's: the orchestrator measures, and stops a tenant that is over its limit.
+/// Finds tenants over their disk limit and a disk below its reserve, and notes how full all are, and what enforces the
+/// limits.
 fn disk(report: &EngineReport, rows: &Rows) -> Check {
-    let mut check = Check::new("the disk has room, and each tenant is within its limit (measured)");
+    let mut check = Check::new("the disk has room, and each tenant is within its limit");
     if let Some(DiskCapacity { free_bytes, total_bytes, reserve_bytes }) = report.capacity.disk {
         let [free, total, reserve] = [free_bytes, total_bytes, reserve_bytes].map(describe_bytes);
         let line = format!("the engine's disk: {free} of {total} free, reserve {reserve}");
@@ -245,13 +247,31 @@ fn disk(report: &EngineReport, rows: &Rows) -> Check {
     } else {
         check.problems.push("the free space of the engine's disk is unknown".to_owned());
     }
-    for DiskUse { tenant, used_bytes, limit_bytes } in &report.disk {
+    const MEASURED: &str = "disk limits are measured";
+    match &report.capacity.quota {
+        QuotaService::Ready => check.notes.push(
+            "the file system enforces the disk limit of each tenant that was created while the service quota ran"
+                .to_owned(),
+        ),
+        QuotaService::Absent => {
+            check.notes.push(format!("the service quota does not run: {MEASURED}"));
+        }
+        QuotaService::Unsupported(why) => check.notes.push(format!("{why}: {MEASURED}")),
+        QuotaService::Failed(why) => check.problems.push(format!("{why}: {MEASURED} meanwhile")),
+    }
+    for DiskUse { tenant, used_bytes, limit_bytes, enforced_by } in &report.disk {
+        let way = match enforced_by {
+            DiskEnforcement::Filesystem => "enforced by the file system",
+            DiskEnforcement::Measurement => "measured",
+        };
         let (name, limit) = (name(rows, *tenant), describe_bytes(*limit_bytes));
         match used_bytes.map(|used| (used > *limit_bytes, describe_bytes(used))) {
             Some((true, used)) => check.problems.push(format!(
                 "{name}: {used} used, over its limit of {limit}: raise limits.disk_bytes, then start it"
             )),
-            Some((false, used)) => check.notes.push(format!("{name}: {used} of {limit} used")),
+            Some((false, used)) => {
+                check.notes.push(format!("{name}: {used} of {limit} used, {way}"));
+            }
             None => check.notes.push(format!("{name}: not measured yet, limit {limit}")),
         }
     }
@@ -391,10 +411,32 @@ mod tests {
         let Check { problems, notes, .. } = check(json!(3 << 20), 2 << 30);
         assert_eq!(problems, [""; 0]);
         let free = "the engine's disk: 2.0 GiB of 8.0 GiB free, reserve 1.0 GiB";
-        assert_eq!(notes, [free, "acme: 3.0 MiB of 10.0 MiB used"]);
-        assert!(check(Value::Null, 2 << 30).notes[1].contains("not measured yet"));
+        let absent = "the service quota does not run: disk limits are measured";
+        assert_eq!(notes, [free, absent, "acme: 3.0 MiB of 10.0 MiB used, measured"]);
+        assert!(check(Value::Null, 2 << 30).notes[2].contains("not measured yet"));
         assert!(check(json!(11 << 20), 2 << 30).problems[0].contains("over its limit of 10.0 MiB"));
         assert!(check(json!(1), 1 << 29).problems[0].contains("no tenant is created"));
+    }
+
+    #[test]
+    fn what_enforces_the_disk_limits_is_noted_and_a_service_that_is_down_is_a_problem() {
+        let check = |quota| {
+            let used = json!([{ "tenant": ID, "used_bytes": 1 << 20, "limit_bytes": 10 << 20,
+                "enforced_by": "filesystem" }]);
+            let mut report = report(json!([]), used, 2 << 30);
+            report.capacity.quota = quota;
+            disk(&report, &rows("running"))
+        };
+        let ready = check(QuotaService::Ready);
+        assert_eq!(ready.problems, [""; 0]);
+        assert!(ready.notes[1].starts_with("the file system enforces"), "{:?}", ready.notes);
+        assert_eq!(ready.notes[2], "acme: 1.0 MiB of 10.0 MiB used, enforced by the file system");
+        let down = check(QuotaService::Failed("the service quota does not respond".to_owned()));
+        let line = "the service quota does not respond: disk limits are measured meanwhile";
+        assert_eq!(down.problems, [line]);
+        let other = check(QuotaService::Unsupported("/volumes is not on btrfs".to_owned()));
+        assert_eq!(other.problems, [""; 0]);
+        assert_eq!(other.notes[1], "/volumes is not on btrfs: disk limits are measured");
     }
 
     #[test]

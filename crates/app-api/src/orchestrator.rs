@@ -6,7 +6,7 @@ use axum::body::Body;
 use axum::http::Method;
 use futures_util::future::BoxFuture;
 use protocol::TenantId;
-use protocol::orchestrator::{ApplyRequest, DiskUse, ObservedTenant};
+use protocol::orchestrator::{ApplyRequest, DiskUse, DiskUseList, ObservedTenant};
 use protocol::process::{PrepareImage, PreparedImage};
 use protocol::sleep::{SleepStatus, SleepStatusList};
 use protocol::summaries::SummaryReport;
@@ -55,6 +55,9 @@ pub trait Orchestrator: Send + Sync + 'static {
         id: TenantId,
         position: i64,
     ) -> BoxFuture<'_, Result<SummaryReport, CallError>>;
+
+    /// Reads the disk use of all tenants.
+    fn all_disk_use(&self) -> BoxFuture<'_, Result<DiskUseList, CallError>>;
 
     /// Streams the log. `query` is the query string of the orchestrator's API.
     fn logs<'a>(&'a self, id: TenantId, query: &'a str) -> BoxFuture<'a, Result<Body, CallError>>;
@@ -158,6 +161,12 @@ impl Orchestrator for OrchestratorClient {
         Box::pin(async move {
             let path = format!("/v1/tenants/{id}/summaries?after={position}");
             self.client.call(Method::GET, &path, None::<&()>, RESPONSE_TIMEOUT).await
+        })
+    }
+
+    fn all_disk_use(&self) -> BoxFuture<'_, Result<DiskUseList, CallError>> {
+        Box::pin(async move {
+            self.client.call(Method::GET, "/v1/disk", None::<&()>, RESPONSE_TIMEOUT).await
         })
     }
 

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use protocol::orchestrator::DiskUse;
 use protocol::sleep::SleepStatus;
 use protocol::spec::Desired;
 use protocol::{TenantId, Timestamp};
@@ -31,10 +32,19 @@ pub async fn fetch_all(app: &App, tenants: &[Tenant]) -> HashMap<TenantId, Sleep
     list.into_iter().flat_map(|list| list.tenants).map(|status| (status.tenant, status)).collect()
 }
 
-/// Returns what the tenant's volumes hold; `None` without a response, or before the first measurement.
-pub async fn fetch_disk_bytes(app: &App, tenant: &Tenant) -> Option<u64> {
+/// Returns what the tenant's volumes hold, and what holds them to the limit.
+pub async fn fetch_disk_use(app: &App, tenant: &Tenant) -> Option<DiskUse> {
     tenant.container_id.as_ref()?;
-    call(app, app.orchestrator.disk_use(tenant.tenant_id())).await?.used_bytes
+    call(app, app.orchestrator.disk_use(tenant.tenant_id())).await
+}
+
+/// Returns the disk use of those `tenants` that the orchestrator knows.
+pub async fn fetch_all_disk_use(app: &App, tenants: &[Tenant]) -> HashMap<TenantId, DiskUse> {
+    if tenants.iter().all(|tenant| tenant.container_id.is_none()) {
+        return HashMap::new();
+    }
+    let list = call(app, app.orchestrator.all_disk_use()).await;
+    list.into_iter().flat_map(|list| list.tenants).map(|disk| (disk.tenant, disk)).collect()
 }
 
 /// Brings the tenant's state to the moment at which `status` was read, so that the state agrees with the last wake.

@@ -2,6 +2,7 @@
 
 use chrono::SecondsFormat;
 use protocol::apps::BUILT_IN_APP;
+use protocol::orchestrator::DiskUse;
 use protocol::sleep::{LastWake, SleepStatus};
 use protocol::{Timestamp, api_keys, control};
 
@@ -12,8 +13,13 @@ use crate::db::user::User;
 use crate::sleep_status;
 use crate::tenant::Tenant;
 
-/// `sleep`: the orchestrator's current status of the tenant, if it is available. It is newer than the row.
-pub fn tenant(app: &App, mut tenant: Tenant, sleep: Option<SleepStatus>) -> control::Tenant {
+/// `sleep` and `disk`: the orchestrator's current status of the tenant, if it is available. It is newer than the row.
+pub fn tenant(
+    app: &App,
+    mut tenant: Tenant,
+    sleep: Option<SleepStatus>,
+    disk: Option<DiskUse>,
+) -> control::Tenant {
     sleep_status::update_state(&mut tenant, sleep.as_ref(), app.clock.now());
     let (awake_because, asleep_because, times, last_wake) = match sleep {
         Some(s) => (s.awake_because, s.asleep_because, (s.freezes_at, s.sleeps_at), s.last_wake),
@@ -45,6 +51,10 @@ pub fn tenant(app: &App, mut tenant: Tenant, sleep: Option<SleepStatus>) -> cont
         freezes_at: times.0.map(time),
         sleeps_at: times.1.map(time),
         last_wake: last_wake.map(last_wake_view),
+        disk: disk.map(|disk| control::TenantDisk {
+            used_bytes: disk.used_bytes,
+            enforced_by: disk.enforced_by,
+        }),
         created_at: time(tenant.created_at),
         updated_at: time(tenant.updated_at),
     }

@@ -14,6 +14,7 @@ mod metrics;
 pub mod operations;
 mod plain_text;
 mod privilege;
+pub mod quota;
 pub mod readiness;
 pub mod report;
 pub mod revocation;
@@ -130,6 +131,7 @@ fn start_controller(settings: Settings, sleep: SleepSettings) -> anyhow::Result<
         dirs,
         state_dir: settings.state.clone(),
         disk_reserve_bytes: settings.disk_reserve_bytes,
+        quota_socket: settings.quota_socket,
     };
     let driver = DockerDriver::new(engine, tenant_dirs).context("cannot watch directories")?;
     // Later than any revision of an earlier process, unless the clock was set back by more than that process ran.

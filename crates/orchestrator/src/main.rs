@@ -1,4 +1,5 @@
-//! `orchestrator [serve]`, `orchestrator healthcheck`, `orchestrator report`, `orchestrator firewall [check]`.
+//! `orchestrator [serve]`, `orchestrator healthcheck`, `orchestrator report`, `orchestrator firewall [check]`,
+//! `orchestrator quota [check]`.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -16,8 +17,12 @@ fn main() -> ExitCode {
         }),
         (Some("firewall"), None) => service::run("orchestrator", orchestrator::firewall::serve),
         (Some("firewall"), Some("check")) => exit_code_of(orchestrator::firewall::check),
+        (Some("quota"), None) => service::run("orchestrator", orchestrator::quota::serve),
+        (Some("quota"), Some("check")) => exit_code_of(orchestrator::quota::check),
         _ => {
-            eprintln!("usage: orchestrator [serve | healthcheck | report | firewall [check]]");
+            eprintln!(
+                "usage: orchestrator [serve | healthcheck | report | firewall [check] | quota [check]]"
+            );
             ExitCode::from(64)
         }
     }

@@ -14,6 +14,7 @@ use service::{Env, Setting, SettingsReader};
 use crate::access::Tokens;
 use crate::allowed_images::{AllowedImages, ImageTags};
 use crate::driver::docker::subnet_pool::Pool;
+use crate::quota::QUOTA_SOCKET;
 use crate::tenant_dirs::{DirRoots, MasterKeys};
 
 pub(crate) const LISTEN: Setting = Setting::with_default(
@@ -121,6 +122,7 @@ pub const SETTINGS: &[Setting] = &[
     ENGINE_PATHS,
     DOCKER_SOCKET,
     DISK_RESERVE_BYTES,
+    QUOTA_SOCKET,
     START_CONCURRENCY,
     shared::FREEZE_AFTER,
     shared::SLEEP_AFTER,
@@ -144,6 +146,8 @@ pub struct Settings {
     pub socket: PathBuf,
     /// With less free space on the engine's disk, no new tenant is created.
     pub disk_reserve_bytes: u64,
+    /// Nothing is there where the service `quota` does not run.
+    pub quota_socket: PathBuf,
     /// Concurrent starts of tenants; at least 1.
     pub starts: usize,
     /// `None`: never.
@@ -180,6 +184,7 @@ impl Settings {
         let paths = vars.value(&ENGINE_PATHS);
         let socket = vars.value(&DOCKER_SOCKET);
         let disk_reserve_bytes = vars.value(&DISK_RESERVE_BYTES);
+        let quota_socket = vars.value(&QUOTA_SOCKET);
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let starts = vars.value_or(&START_CONCURRENCY, cores);
         if starts == Some(0) {
@@ -203,6 +208,7 @@ impl Settings {
                 paths: paths?,
                 socket: socket?,
                 disk_reserve_bytes: disk_reserve_bytes?,
+                quota_socket: quota_socket?,
                 starts: starts?,
                 freeze_after: seconds(freeze_after?),
                 sleep_after: seconds(sleep_after?),

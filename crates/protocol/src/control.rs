@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::orchestrator::DiskEnforcement;
 use crate::sleep::{IdleState, WakePhases};
 use crate::spec::{Desired, Limits, Policy, WakeOn};
 use crate::{Slug, State, TenantId};
@@ -108,6 +109,8 @@ pub struct Tenant {
     pub sleeps_at: Option<String>,
     #[serde(default)]
     pub last_wake: Option<LastWake>,
+    #[serde(default)]
+    pub disk: Option<TenantDisk>,
     #[cfg_attr(feature = "openapi", schema(format = DateTime))]
     pub created_at: String,
     #[cfg_attr(feature = "openapi", schema(format = DateTime))]
@@ -126,6 +129,15 @@ pub struct TenantDatabase {
     /// Why the schema does not have the migrations of this release yet.
     #[serde(default)]
     pub failure: Option<String>,
+}
+
+/// The disk use of a tenant. The limit is `limits.disk_bytes`.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TenantDisk {
+    /// Both volumes together, as last observed; null before the first measurement.
+    pub used_bytes: Option<u64>,
+    pub enforced_by: DiskEnforcement,
 }
 
 /// How a tenant last woke.

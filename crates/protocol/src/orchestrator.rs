@@ -161,6 +161,34 @@ pub struct Capacity {
     /// The disk that holds the engine's data; `None` from an orchestrator that does not read it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk: Option<DiskCapacity>,
+    #[serde(default)]
+    pub quota: QuotaService,
+}
+
+/// The service `quota`, which lets the filesystem of the engine enforce disk limits, as the orchestrator last observed it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", content = "detail", rename_all = "snake_case")]
+pub enum QuotaService {
+    /// The installation does not run the service.
+    #[default]
+    Absent,
+    /// The service does not respond, or a command of it failed, with the reason.
+    Failed(String),
+    /// The filesystem of the engine has no quotas that the service can set, with the reason.
+    Unsupported(String),
+    Ready,
+}
+
+/// What holds a tenant to its disk limit.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DiskEnforcement {
+    /// The kernel refuses what a program inside writes beyond the limit.
+    Filesystem,
+    /// The volumes are measured now and then, and a tenant that is found above its limit is stopped.
+    #[default]
+    Measurement,
 }
 
 /// Room on the disk that holds the engine's data, in bytes.
@@ -176,10 +204,11 @@ pub struct DiskCapacity {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiskUse {
     pub tenant: TenantId,
-    /// Both volumes together, as last measured; `None` before the first measurement.
+    /// Both volumes together, as last observed; `None` before the first measurement.
     pub used_bytes: Option<u64>,
-    /// A tenant that is found above its limit is stopped.
     pub limit_bytes: u64,
+    #[serde(default)]
+    pub enforced_by: DiskEnforcement,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

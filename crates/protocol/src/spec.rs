@@ -71,7 +71,8 @@ pub struct Limits {
     pub memory_bytes: u64,
     #[cfg_attr(feature = "openapi", schema(minimum = 32, maximum = 1000000))]
     pub pids: u32,
-    /// Both volumes together. Measured now and then: a tenant over its limit is stopped and not started again.
+    /// Both volumes together. Enforced by the filesystem where it can. Otherwise measured now and then: a tenant over its
+    /// limit is stopped and not started again.
     #[cfg_attr(feature = "openapi", schema(minimum = 67108864, maximum = 1125899906842624_u64))]
     pub disk_bytes: u64,
 }

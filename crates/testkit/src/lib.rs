@@ -18,5 +18,5 @@ pub use byte_client::{ByteClient, ByteResponse, PATIENCE, wait_until};
 pub use eventually::{eventually, wait_for};
 pub use http::{Client, Response};
 pub use installation::Installation;
-pub use small_disk::SmallDisk;
+pub use small_disk::{Filesystem, SmallDisk};
 pub use temp_dir::TempDir;

@@ -9,7 +9,15 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::TempDir;
 
-/// An ext4 filesystem in a file, mounted until it is dropped.
+/// The kind of a [`SmallDisk`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filesystem {
+    Ext4,
+    /// At least 120 MB.
+    Btrfs,
+}
+
+/// A filesystem in a file, mounted until it is dropped.
 #[derive(Debug)]
 pub struct SmallDisk {
     path: PathBuf,
@@ -23,11 +31,23 @@ impl SmallDisk {
     /// # Errors
     /// The process is not root, or the machine has no loop device or no `mkfs.ext4`.
     pub fn mount(purpose: &str, bytes: u64) -> Result<Self> {
+        Self::mount_as(Filesystem::Ext4, purpose, bytes)
+    }
+
+    /// Like [`Self::mount`], with the kind of filesystem.
+    ///
+    /// # Errors
+    /// The process is not root, or the machine has no loop device or no command that makes such a filesystem.
+    pub fn mount_as(filesystem: Filesystem, purpose: &str, bytes: u64) -> Result<Self> {
         let dir = TempDir::new(purpose)?;
         let (image, path) = (dir.path().join("image"), dir.path().join("disk"));
         File::create(&image)?.set_len(bytes)?;
         std::fs::create_dir(&path)?;
-        run(Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0"]).arg(&image))?;
+        let mut make = match filesystem {
+            Filesystem::Ext4 => command("mkfs.ext4", &["-q", "-F", "-m", "0"]),
+            Filesystem::Btrfs => command("mkfs.btrfs", &["-q", "-m", "single"]),
+        };
+        run(make.arg(&image))?;
         run(Command::new("mount").args(["-o", "loop"]).args([&image, &path]))
             .context("be root on a machine with loop devices")?;
         Ok(Self { path, dir })
@@ -79,6 +99,12 @@ impl Drop for SmallDisk {
         // Lazily: a process that still ends may have a file open.
         let _ = run(Command::new("umount").arg("--lazy").arg(&self.path));
     }
+}
+
+fn command(program: &str, words: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    command.args(words);
+    command
 }
 
 fn run(command: &mut Command) -> Result<()> {

@@ -8,7 +8,7 @@ use docker_command::Docker;
 use crate::environment::{root, run};
 
 const DEBIAN: &str = "debian:bookworm-slim";
-const MADE: &str = "cial-base:bookworm";
+pub(crate) const MADE: &str = "cial-base:bookworm";
 
 /// Returns the Debian image that ours are based on, and provides it first.
 ///

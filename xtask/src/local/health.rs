@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 use docker_command::{ActionableError, Container, Docker};
 
-use super::installation::{Installation, SERVICES};
+use super::installation::Installation;
 use super::objects;
 use crate::environment::now;
 
@@ -75,7 +75,7 @@ pub(super) fn services(
         let container = found.iter().find(|container| objects::service(container) == service);
         container.map_or(ServiceHealth::Waiting("has no container".to_owned()), health_of)
     };
-    Ok(SERVICES.into_iter().map(|service| (service, health(service))).collect())
+    Ok(installation.services().map(|service| (service, health(service))).collect())
 }
 
 fn health_of(container: &Container) -> ServiceHealth {

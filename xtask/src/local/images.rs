@@ -9,6 +9,8 @@ use crate::images::build::{self, ImageSpec};
 use crate::images::{self, ImageChoices, base};
 
 const SERVICES: [&str; 3] = ["app-api", "orchestrator", "router"];
+const QUOTA_BASE: &str = "cial-quota-base:bookworm";
+const BTRFS_PROGRAMS: &str = "btrfs-progs";
 const POSTGRES: &str = "postgres:16";
 const POSTGRES_MADE: &str = "cial-postgres:17";
 const POSTGRES_BASE: &str = "cial-postgres-base:17";
@@ -23,6 +25,9 @@ pub(super) fn provide(docker: &Docker, installation: &mut Installation) -> Resul
             .argument("SERVICE", service)
     };
     let mut specs = SERVICES.map(control).to_vec();
+    if installation.has_quota() {
+        specs.push(quota_spec(docker, installation, &base, binaries)?);
+    }
     if !build::is_foreign(docker, &installation.tenant_image)? {
         specs.push(images::tenant_spec(&installation.tenant_image, &base, binaries));
     }
@@ -54,6 +59,27 @@ pub(crate) fn provide_portable(
         images.push(POSTGRES_BASE.to_owned());
     }
     Ok(images)
+}
+
+/// The orchestrator's image with the program that the service `quota` calls. A base that was made here, where no registry
+/// answers, is made again with that program: a build may not reach a mirror.
+fn quota_spec(
+    docker: &Docker,
+    installation: &Installation,
+    base: &str,
+    binaries: BinarySource,
+) -> Result<ImageSpec> {
+    let base = if base == base::MADE {
+        base::make_rootfs(docker, QUOTA_BASE, "bookworm", &[BTRFS_PROGRAMS])?;
+        QUOTA_BASE
+    } else {
+        base
+    };
+    let tag = format!("cial-quota:{}", installation.tag);
+    Ok(ImageSpec::new(&tag, "docker/service.Dockerfile", base)
+        .binaries(binaries, BinarySet::Control)
+        .argument("SERVICE", "orchestrator")
+        .argument("PACKAGES", BTRFS_PROGRAMS))
 }
 
 /// Provides the inputs of all builds that compose cannot make: bases and binaries, all side by side.

@@ -12,8 +12,12 @@ use crate::images::ImageChoices;
 use crate::images::binaries::BinarySource;
 
 pub(crate) const TENANT_IMAGE: &str = "cial-tenant:dev";
-pub(super) const SERVICES: [&str; 6] =
+const SERVICES: [&str; 6] =
     ["postgres", "app-api", "database-proxy", "firewall", "orchestrator", "router"];
+/// A service and its profile.
+pub(super) const QUOTA: &str = "quota";
+/// Compose's own variable.
+const PROFILES: &str = "COMPOSE_PROFILES";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Installation {
@@ -32,6 +36,8 @@ pub(crate) struct Installation {
     pub(crate) images: ImageChoices,
     /// Chosen by a person or by an earlier run; `None` selects an image that can be pulled.
     pub(crate) postgres_image: Option<String>,
+    /// The optional services of compose.yml, separated by commas.
+    profiles: String,
     /// Whether the installation is removed after one command. If so, `.env` must not change.
     pub(crate) is_ephemeral: bool,
 }
@@ -41,8 +47,9 @@ const EPHEMERAL: &str = "CIAL_E2E_EPHEMERAL";
 /// The command line's configuration of an ephemeral installation, in its folder.
 const COMMAND_LINE_CONFIG: &str = "config.toml";
 /// Settings that an ephemeral installation leaves at their defaults, regardless of `.env`.
-const AS_DOCUMENTED: [(&str, &str); 14] = [
+const AS_DOCUMENTED: [(&str, &str); 15] = [
     ("CIAL_EGRESS", "open"),
+    ("CIAL_ENGINE_VOLUMES", "/var/lib/docker/volumes"),
     ("CIAL_FREEZE_AFTER", "60"),
     ("CIAL_MAIL_FROM", ""),
     ("CIAL_PUBLISH", "loopback"),
@@ -128,6 +135,7 @@ impl Installation {
                 binaries: binaries.ok().flatten(),
             },
             postgres_image: lookup("CIAL_POSTGRES_IMAGE"),
+            profiles: text(PROFILES, ""),
             is_ephemeral: lookup(EPHEMERAL).is_some(),
             name,
         })
@@ -137,6 +145,16 @@ impl Installation {
     /// volumes.
     pub(crate) fn project(&self) -> String {
         format!("cial-{}", self.name)
+    }
+
+    /// Whether the installation runs the service `quota`, which needs an image of its own.
+    pub(super) fn has_quota(&self) -> bool {
+        self.profiles.split(',').any(|profile| profile.trim() == QUOTA)
+    }
+
+    /// The services that must run.
+    pub(super) fn services(&self) -> impl Iterator<Item = &'static str> {
+        SERVICES.into_iter().chain(self.has_quota().then_some(QUOTA))
     }
 
     /// The published ports, each with the variable that chooses the port.
@@ -199,6 +217,7 @@ impl Installation {
             .extend(known.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))));
         if self.is_ephemeral {
             variables.push((EPHEMERAL, "1".to_owned()));
+            variables.push((PROFILES, self.profiles.clone()));
             // For the tests: the command line and its configuration.
             let config = self.folder().join(COMMAND_LINE_CONFIG);
             for (name, path) in
@@ -246,6 +265,17 @@ mod tests {
         let installation = read(&chosen).unwrap();
         assert_eq!(installation.images.binaries, Some(BinarySource::Built));
         assert_eq!(of_images(&installation), chosen.map(|(name, value)| (name, value.to_owned())));
+    }
+
+    #[test]
+    fn the_service_quota_runs_where_its_profile_is_chosen() {
+        for (profiles, expected) in
+            [("", false), ("quota", true), ("a, quota", true), ("quotas", false)]
+        {
+            let installation = read(&[("COMPOSE_PROFILES", profiles)]).unwrap();
+            assert_eq!(installation.has_quota(), expected, "{profiles}");
+            assert_eq!(installation.services().any(|service| service == "quota"), expected);
+        }
     }
 
     #[test]

@@ -81,10 +81,13 @@ pub async fn list_tenants(
     }
     let last = rows.last().filter(|_| more);
     let next_cursor = last.map(|tenant| URL_SAFE_NO_PAD.encode(tenant.slug.as_str()));
-    let mut sleeps = sleep_status::fetch_all(&app, &rows).await;
+    let (mut sleeps, mut disks) = tokio::join!(
+        sleep_status::fetch_all(&app, &rows),
+        sleep_status::fetch_all_disk_use(&app, &rows),
+    );
     let view = |row: Tenant| {
-        let sleep = sleeps.remove(&row.tenant_id());
-        views::tenant(&app, row, sleep)
+        let id = row.tenant_id();
+        views::tenant(&app, row, sleeps.remove(&id), disks.remove(&id))
     };
     let tenants = rows.into_iter().map(view).collect();
     Ok(axum::Json(TenantList { tenants, next_cursor }))
@@ -178,7 +181,8 @@ async fn request_action(
 }
 
 async fn reply<const STATUS: u16>(app: &App, tenant: &Tenant) -> Reply<STATUS, control::Tenant> {
-    let sleep = sleep_status::fetch(app, tenant).await;
-    Reply::new(views::tenant(app, tenant.clone(), sleep))
+    let (sleep, disk) =
+        tokio::join!(sleep_status::fetch(app, tenant), sleep_status::fetch_disk_use(app, tenant),);
+    Reply::new(views::tenant(app, tenant.clone(), sleep, disk))
         .with_header(header::ETAG, etag(tenant.revision))
 }

@@ -9,6 +9,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use protocol::apps::BUILT_IN_APP;
 use protocol::control::{EffectivePolicy, NewTenant};
+use protocol::orchestrator::{DiskEnforcement, DiskUse};
 use protocol::spec::{Desired, Policy, WakeOn};
 use protocol::text::describe_bytes;
 use protocol::{Problem, State as TenantState, Timestamp};
@@ -191,6 +192,7 @@ struct TenantPage {
     memory: String,
     pids: u32,
     disk: String,
+    disk_hint: &'static str,
     sleep: SleepSection,
     policy: Vec<(&'static str, String)>,
     can_start: bool,
@@ -206,9 +208,9 @@ pub async fn show_tenant(
 ) -> Result<Response, ApiError> {
     let mut tenant = found.tenant;
     // The calls run at the same time.
-    let (asleep, disk_bytes, log) = tokio::join!(
+    let (asleep, disk_use, log) = tokio::join!(
         sleep_status::fetch(&app, &tenant),
-        sleep_status::fetch_disk_bytes(&app, &tenant),
+        sleep_status::fetch_disk_use(&app, &tenant),
         last_lines(&app, &tenant)
     );
     let now = app.clock.now();
@@ -238,7 +240,8 @@ pub async fn show_tenant(
         cpus: thousandths(tenant.limits.cpu_millis),
         memory: bytes(tenant.limits.memory_bytes),
         pids: tenant.limits.pids,
-        disk: disk(disk_bytes, tenant.limits.disk_bytes),
+        disk: disk(disk_use, tenant.limits.disk_bytes),
+        disk_hint: disk_hint(disk_use),
         can_start: !deleted && (tenant.desired == Desired::Stopped || failed),
         sleep: SleepSection::new(SleepContext::of(&tenant), &policy, asleep, now),
         policy: policy_rows(&tenant.policy, &policy),
@@ -249,13 +252,25 @@ pub async fn show_tenant(
     page(StatusCode::OK, &tenant_page)
 }
 
-/// The limit is not one of the filesystem: the use is measured now and then, and may be above it for a moment.
-fn disk(used_bytes: Option<u64>, limit_bytes: u64) -> String {
-    match used_bytes {
-        Some(used_bytes) => {
-            format!("{} used of {}", describe_bytes(used_bytes), bytes(limit_bytes))
+fn disk(disk_use: Option<DiskUse>, limit_bytes: u64) -> String {
+    let limit = bytes(limit_bytes);
+    let Some(DiskUse { used_bytes: Some(used_bytes), enforced_by, .. }) = disk_use else {
+        return format!("{limit}, not measured yet");
+    };
+    let way = match enforced_by {
+        DiskEnforcement::Filesystem => "enforced by the file system",
+        DiskEnforcement::Measurement => "measured",
+    };
+    format!("{} used of {limit}, {way}", describe_bytes(used_bytes))
+}
+
+/// What happens at the limit.
+fn disk_hint(disk_use: Option<DiskUse>) -> &'static str {
+    match disk_use.map(|disk_use| disk_use.enforced_by) {
+        Some(DiskEnforcement::Filesystem) => "At the limit, its programs cannot write any more.",
+        Some(DiskEnforcement::Measurement) | None => {
+            "Measured every few minutes. Above the limit it is stopped."
         }
-        None => format!("{}, not measured yet", bytes(limit_bytes)),
     }
 }
 

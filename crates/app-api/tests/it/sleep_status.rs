@@ -1,7 +1,7 @@
 //! Owners see why a tenant is awake or asleep and which policy applies. Reading changes nothing and never blocks.
 
 use axum::http::Method;
-use protocol::orchestrator::Phase;
+use protocol::orchestrator::{DiskEnforcement, DiskUse, Phase};
 use protocol::sleep::{IdleState, LastWake, SleepStatus, WakePhases};
 use protocol::{State, TenantId, Timestamp};
 use serde_json::{Value, json};
@@ -76,13 +76,28 @@ async fn the_api_shows_the_sleep_status() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_page_shows_the_disk_use_and_its_limit() {
-    let (server, owner, _) = with_acme(Phase::Ready, State::Running).await;
+async fn owners_see_the_disk_use_its_limit_and_what_enforces_it() {
+    let (server, owner, tenant) = with_acme(Phase::Ready, State::Running).await;
     let page = owner.visit("/admin/tenants/acme").await.text();
     assert!(page.contains("10 GiB, not measured yet"), "{page}");
-    *server.orchestrator.disk_bytes.lock().unwrap() = Some(3 << 29);
-    let page = owner.visit("/admin/tenants/acme").await.text();
-    assert!(page.contains("1.5 GiB used of 10 GiB"), "{page}");
+    assert_eq!(owner.get(ACME).await.json()["disk"], Value::Null);
+    let described = Schemas::served(&server.visitor).await;
+    for (enforced_by, word, line, hint) in [
+        (DiskEnforcement::Measurement, "measurement", "measured", "it is stopped"),
+        (DiskEnforcement::Filesystem, "filesystem", "enforced by the file system", "cannot write"),
+    ] {
+        let disk_use =
+            DiskUse { tenant, used_bytes: Some(3 << 29), limit_bytes: 10 << 30, enforced_by };
+        *server.orchestrator.disk_uses.lock().unwrap() = vec![disk_use];
+        let page = owner.visit("/admin/tenants/acme").await.text();
+        assert!(page.contains(&format!("1.5 GiB used of 10 GiB, {line}<")), "{page}");
+        assert!(page.contains(hint), "{page}");
+        let shown = owner.get(ACME).await.json();
+        assert_eq!(shown["disk"], json!({ "used_bytes": 3_u64 << 29, "enforced_by": word }));
+        let listed = owner.get("/api/admin/tenants").await.json();
+        assert_eq!(listed["tenants"], json!([shown]));
+        assert_eq!(described.violations("Tenant", &shown), [""; 0]);
+    }
 }
 
 /// The orchestrator answers before the watch has reported the wake.

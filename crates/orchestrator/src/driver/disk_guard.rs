@@ -18,6 +18,13 @@ pub struct DiskSpace {
     pub total_bytes: u64,
 }
 
+/// A limit that the filesystem enforces for both volumes of a tenant together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskQuota {
+    pub used_bytes: u64,
+    pub limit_bytes: u64,
+}
+
 /// A tenant that uses more of the disk than it may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DiskExcess {

@@ -12,7 +12,7 @@ use futures_util::stream::{self, BoxStream};
 use protocol::busy::BusyList;
 use protocol::gauges::GaugeReport;
 use protocol::inside::DEFAULT_APP_PORT;
-use protocol::orchestrator::{Capacity, Drift, Exit, Upstream};
+use protocol::orchestrator::{Capacity, Drift, Exit, QuotaService, Upstream};
 use protocol::process::{AppSpec, PreparedImage};
 use protocol::sessions::RevokeSessions;
 use protocol::spec::Spec;
@@ -22,8 +22,8 @@ use tokio::sync::broadcast;
 use uuid::Uuid;
 
 use super::{
-    AppliedLimits, ContainerStatus, DiskSpace, Driver, DriverError, DriverErrorCode, DriverFuture,
-    EngineEvent, ExitStatus, LogOptions, LogStream, ResourceUsage, RunState,
+    AppliedLimits, ContainerStatus, DiskQuota, DiskSpace, Driver, DriverError, DriverErrorCode,
+    DriverFuture, EngineEvent, ExitStatus, LogOptions, LogStream, ResourceUsage, RunState,
 };
 use crate::core_back::{self, BusyError};
 use crate::revocation::RevokeError;
@@ -77,6 +77,8 @@ struct SimulatedEngine {
     default_script: TenantBehavior,
     /// Bytes in a tenant's volumes, where a test set them.
     disk_bytes: HashMap<TenantId, u64>,
+    /// The limits that the filesystem enforces, where a test set them.
+    quotas: HashMap<TenantId, u64>,
     gauges: HashMap<TenantId, GaugeReport>,
     summaries: HashMap<TenantId, SummaryReport>,
     /// [`Spec::sealed_env`] of each tenant's last start.
@@ -149,6 +151,16 @@ impl MemoryDriver {
 
     pub fn set_disk_bytes(&self, id: TenantId, bytes: u64) {
         self.state().disk_bytes.insert(id, bytes);
+    }
+
+    /// Lets the filesystem enforce a tenant's limit.
+    pub fn enforce_disk_limit(&self, id: TenantId, limit_bytes: u64) {
+        self.state().quotas.insert(id, limit_bytes);
+    }
+
+    /// Lets the filesystem enforce no limit any more.
+    pub fn end_quotas(&self) {
+        self.state().quotas.clear();
     }
 
     /// Makes the next `count` deliveries of ended sessions to the tenant fail.
@@ -587,6 +599,7 @@ impl Driver for MemoryDriver {
                 engine_version: "memory".to_owned(),
                 api_version: "0".to_owned(),
                 disk: None,
+                quota: QuotaService::Absent,
             })
         })
     }
@@ -601,5 +614,23 @@ impl Driver for MemoryDriver {
             self.check_reachable()?;
             Ok(self.state().disk_bytes.clone())
         })
+    }
+
+    fn refresh_quotas(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
+    fn set_quota(&self, id: TenantId, limit_bytes: u64) -> BoxFuture<'_, ()> {
+        if let Some(limit) = self.state().quotas.get_mut(&id) {
+            *limit = limit_bytes;
+        }
+        Box::pin(std::future::ready(()))
+    }
+
+    fn quota(&self, id: TenantId) -> Option<DiskQuota> {
+        let state = self.state();
+        let limit_bytes = *state.quotas.get(&id)?;
+        let used_bytes = state.disk_bytes.get(&id).copied().unwrap_or_default();
+        Some(DiskQuota { used_bytes, limit_bytes })
     }
 }

@@ -31,7 +31,7 @@ use tokio::sync::broadcast::error::RecvError;
 use crate::core_back::BusyError;
 use crate::revocation::RevokeError;
 
-pub use disk_guard::{DiskExcess, DiskGuard, DiskSpace};
+pub use disk_guard::{DiskExcess, DiskGuard, DiskQuota, DiskSpace};
 pub use drift::{AppliedLimits, describe_drift};
 pub use error::{DriverError, DriverErrorCode};
 
@@ -109,6 +109,12 @@ pub trait Driver: Send + Sync + 'static {
     fn disk_space(&self) -> Result<DiskSpace, DriverError>;
     /// Measures the volumes of all tenants, in bytes. Expensive: the engine walks every file.
     fn measure_disk(&self) -> DriverFuture<'_, HashMap<TenantId, u64>>;
+    /// Observes anew which limits the filesystem enforces. After a failure, it is taken to enforce none.
+    fn refresh_quotas(&self) -> BoxFuture<'_, ()>;
+    /// Sets the limit that the filesystem enforces. Changes nothing for a tenant whose limit it cannot enforce.
+    fn set_quota(&self, id: TenantId, limit_bytes: u64) -> BoxFuture<'_, ()>;
+    /// The limit that the filesystem enforces, as last observed; `None` where it enforces none.
+    fn quota(&self, id: TenantId) -> Option<DiskQuota>;
 }
 
 /// How long a container may take to stop. PID 1 of a tenant bounds itself to 10 s.

@@ -1,18 +1,22 @@
-//! Stops tenants whose volumes hold more than they may, and refuses their starts until the limit was raised.
+//! Stops tenants whose volumes hold more than they may, and refuses their starts until the limit was raised. Where the
+//! filesystem enforces a limit, no tenant is stopped for it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use protocol::TenantId;
-use protocol::orchestrator::DiskUse;
+use protocol::orchestrator::{DiskEnforcement, DiskUse};
 use tokio::time::Instant;
 
 use super::Operations;
-use crate::driver::{DiskExcess, DiskGuard, DriverError, DriverErrorCode, RunState};
+use crate::driver::{DiskExcess, DiskGuard, DiskQuota, DriverError, DriverErrorCode, RunState};
 use crate::tenants::TenantEntry;
 
 /// The last measurement of all volumes. Its lock is never held across a call.
 pub(super) struct DiskWatch {
     guard: Mutex<DiskGuard>,
+    /// When the limits that the filesystem enforces were last observed.
+    quotas_read_at: Mutex<Option<Duration>>,
     /// One check at a time: a measurement may outlast several intervals.
     check: tokio::sync::Mutex<()>,
     origin: Instant,
@@ -22,13 +26,31 @@ impl DiskWatch {
     pub(super) fn new() -> Self {
         #[expect(clippy::disallowed_methods, reason = "the clock of the measurements")]
         let origin = Instant::now();
-        Self { guard: Mutex::default(), check: tokio::sync::Mutex::default(), origin }
+        Self {
+            guard: Mutex::default(),
+            quotas_read_at: Mutex::default(),
+            check: tokio::sync::Mutex::default(),
+            origin,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, DiskGuard> {
         self.guard.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Whether the limits that the filesystem enforces are to be observed again; the caller does so.
+    fn begin_quota_read(&self, now: Duration) -> bool {
+        let mut read_at = self.quotas_read_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = read_at.is_none_or(|at| now.saturating_sub(at) >= QUOTA_INTERVAL);
+        if is_due {
+            *read_at = Some(now);
+        }
+        is_due
+    }
 }
+
+/// How long a tenant is shown as held to its limit by the filesystem after that ended.
+const QUOTA_INTERVAL: Duration = Duration::from_secs(15);
 
 impl Operations {
     pub(crate) fn check_disk_later(self: &Arc<Self>) {
@@ -36,15 +58,18 @@ impl Operations {
         tokio::spawn(async move { operations.check_disk().await });
     }
 
-    /// Reads the free space, measures the volumes when that is due, and stops tenants over their limit. Returns at once while
+    /// Observes the limits that the filesystem enforces, reads the free space, measures the volumes when that is due, and stops tenants over their limit. Returns at once while
     /// another check is under way.
     pub async fn check_disk(self: &Arc<Self>) {
         let Ok(_check) = self.disk.check.try_lock() else { return };
+        let now = self.disk.origin.elapsed();
+        if self.disk.begin_quota_read(now) {
+            self.refresh_quotas().await;
+        }
         let space = match self.driver.disk_space() {
             Ok(space) => space,
             Err(error) => return tracing::warn!(%error, "free disk space not read"),
         };
-        let now = self.disk.origin.elapsed();
         if !self.disk.lock().is_measurement_due(now, space) {
             return;
         }
@@ -56,6 +81,19 @@ impl Operations {
         let over = self.store.read_all(|id, entry| self.running_excess(id, entry).map(|_| id));
         for id in over.into_iter().flatten() {
             self.stop_over_limit(id).await;
+        }
+    }
+
+    /// A limit that was changed while the service `quota` was down takes effect here.
+    async fn refresh_quotas(&self) {
+        self.driver.refresh_quotas().await;
+        let differs = |id, entry: &TenantEntry| {
+            let limit_bytes = entry.record.spec()?.limits.disk_bytes;
+            let quota = self.driver.quota(id)?;
+            (quota.limit_bytes != limit_bytes).then_some((id, limit_bytes))
+        };
+        for (id, limit_bytes) in self.store.read_all(differs).into_iter().flatten() {
+            self.driver.set_quota(id, limit_bytes).await;
         }
     }
 
@@ -80,12 +118,23 @@ impl Operations {
 
     fn disk_use_of(&self, id: TenantId, entry: &TenantEntry) -> Option<DiskUse> {
         let limit_bytes = entry.record.spec()?.limits.disk_bytes;
-        Some(DiskUse { tenant: id, used_bytes: self.disk_bytes(id), limit_bytes })
+        let enforced_by = match self.enforced_quota(id, limit_bytes) {
+            Some(_) => DiskEnforcement::Filesystem,
+            None => DiskEnforcement::Measurement,
+        };
+        Some(DiskUse { tenant: id, used_bytes: self.disk_bytes(id), limit_bytes, enforced_by })
     }
 
-    /// The bytes that the tenant's volumes held when they were last measured.
+    /// The filesystem's own count where there is one, otherwise the bytes that the tenant's volumes held when they were last
+    /// measured.
     pub(super) fn disk_bytes(&self, id: TenantId) -> Option<u64> {
-        self.disk.lock().used_bytes(id)
+        let counted = self.driver.quota(id).map(|quota| quota.used_bytes);
+        counted.or_else(|| self.disk.lock().used_bytes(id))
+    }
+
+    /// Another limit than the tenant's own does not hold it to that.
+    fn enforced_quota(&self, id: TenantId, limit_bytes: u64) -> Option<DiskQuota> {
+        self.driver.quota(id).filter(|quota| quota.limit_bytes == limit_bytes)
     }
 
     /// # Errors
@@ -97,6 +146,9 @@ impl Operations {
 
     fn excess(&self, id: TenantId, entry: &TenantEntry) -> Option<DiskExcess> {
         let limit_bytes = entry.record.spec()?.limits.disk_bytes;
+        if self.enforced_quota(id, limit_bytes).is_some() {
+            return None;
+        }
         self.disk.lock().excess(id, limit_bytes)
     }
 

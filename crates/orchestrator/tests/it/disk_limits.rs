@@ -1,8 +1,8 @@
 //! A tenant over its disk limit stops by itself and starts only when its owner raises the limit.
 //! The tests use virtual time.
 
-use orchestrator::driver::DriverErrorCode;
-use protocol::orchestrator::Phase;
+use orchestrator::driver::{Driver as _, DriverErrorCode};
+use protocol::orchestrator::{DiskEnforcement, Phase};
 use protocol::spec::{Limits, Spec};
 
 use crate::support::router::{Router, lease_error};
@@ -43,6 +43,41 @@ async fn a_visit_does_not_wake_a_tenant_that_is_over_its_limit() {
     assert!(status >= 500 && detail.contains("Raise its disk limit"), "{status} {detail}");
     running.run(&raised(&spec)).await;
     assert!(Router::new(&running.controller).visit(spec.id).await.unwrap().woke);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_that_the_filesystem_enforces_stops_nobody_until_it_does_not() {
+    let simulation = Simulation::new();
+    let running = simulation.controller(AWAKE);
+    let spec = ready_tenant(&running).await;
+    let limit_bytes = spec.limits.disk_bytes;
+    simulation.engine.enforce_disk_limit(spec.id, limit_bytes);
+    // The engine counts holes in files, too, and the filesystem does not.
+    simulation.engine.set_disk_bytes(spec.id, limit_bytes + 1);
+    tokio::time::sleep(seconds(700)).await;
+    assert_eq!(simulation.count(spec.id, "stop"), 0);
+    let enforced_by = || running.controller.operations.disk_use(spec.id).unwrap().enforced_by;
+    assert_eq!(enforced_by(), DiskEnforcement::Filesystem);
+
+    simulation.engine.end_quotas();
+    assert_eq!(enforced_by(), DiskEnforcement::Measurement);
+    // The engine measures again.
+    tokio::time::sleep(seconds(700)).await;
+    running.until_phase(spec.id, Phase::Exited).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_that_was_not_set_on_the_filesystem_is_set_later() {
+    let simulation = Simulation::new();
+    let running = simulation.controller(AWAKE);
+    let spec = ready_tenant(&running).await;
+    simulation.engine.enforce_disk_limit(spec.id, 1 << 30);
+    let enforced_by = || running.controller.operations.disk_use(spec.id).unwrap().enforced_by;
+    assert_eq!(enforced_by(), DiskEnforcement::Measurement, "it is another limit");
+    tokio::time::sleep(seconds(20)).await;
+    assert_eq!(enforced_by(), DiskEnforcement::Filesystem);
+    let quota = simulation.engine.quota(spec.id).unwrap();
+    assert_eq!(quota.limit_bytes, spec.limits.disk_bytes);
 }
 
 #[tokio::test(start_paused = true)]

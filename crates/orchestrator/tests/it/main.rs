@@ -12,6 +12,7 @@ mod networks;
 mod operations;
 mod power_cut;
 mod process;
+mod quota;
 mod race;
 mod reboot;
 mod recovery;

@@ -6,14 +6,15 @@ use std::fmt::Debug;
 use protocol::busy::{Busy, BusyLease, BusyList, BusyOwner, DeclareBusy, RenewBusy};
 use protocol::control::{
     EffectivePolicy, LastWake as TenantLastWake, NewTenant, SignIn, SignUp, SignedIn, Tenant,
-    TenantDatabase, TenantList, User,
+    TenantDatabase, TenantDisk, TenantList, User,
 };
 use protocol::leases::{
     LeaseGrant, LeaseRequest, LeaseUsage, ReleaseRequest, RenewRequest, RenewResponse,
     RenewedLease, RequestIntent, WakeProgress, WakeStep,
 };
 use protocol::orchestrator::{
-    ApplyRequest, Capacity, Exit, ObservedTenant, ObservedTenantList, Phase, Upstream,
+    ApplyRequest, Capacity, DiskEnforcement, DiskUse, Exit, ObservedTenant, ObservedTenantList,
+    Phase, QuotaService, Upstream,
 };
 use protocol::problem::{Code, FieldCode};
 use protocol::process::AppSpec;
@@ -227,9 +228,20 @@ fn app_api_and_orchestrator() {
                 engine_version: "28.0".into(),
                 api_version: "1.48".into(),
                 disk: None,
+                quota: QuotaService::Failed("no response".into()),
             },
             Ignored,
-            &[],
+            &["quota"],
+        ),
+        wire(
+            &DiskUse {
+                tenant: id(),
+                used_bytes: Some(3 << 20),
+                limit_bytes: 10 << 30,
+                enforced_by: DiskEnforcement::Filesystem,
+            },
+            Ignored,
+            &["used_bytes", "enforced_by"],
         ),
         wire(
             &status,
@@ -315,6 +327,10 @@ fn the_admin_api() {
             total_ms: 410,
             phases_ms: phases(),
         }),
+        disk: Some(TenantDisk {
+            used_bytes: Some(3 << 20),
+            enforced_by: DiskEnforcement::Measurement,
+        }),
         created_at: "2027-01-15T07:00:00.000Z".into(),
         updated_at: "2027-01-15T08:00:00.000Z".into(),
     };
@@ -328,6 +344,7 @@ fn the_admin_api() {
         "freezes_at",
         "sleeps_at",
         "last_wake",
+        "disk",
     ];
     let problem = Problem::new(Code::InvalidFields, "Some fields need another value.").field(
         "name",

@@ -9,7 +9,9 @@ use app_api::orchestrator::{OnMessage, Orchestrator};
 use axum::body::Body;
 use futures_util::future::BoxFuture;
 use futures_util::{StreamExt as _, stream};
-use protocol::orchestrator::{ApplyRequest, DiskUse, Exit, ObservedTenant, Phase, Upstream};
+use protocol::orchestrator::{
+    ApplyRequest, DiskUse, DiskUseList, Exit, ObservedTenant, Phase, Upstream,
+};
 use protocol::problem::Code;
 use protocol::process::{PrepareImage, PreparedImage};
 use protocol::sleep::{SleepStatus, SleepStatusList};
@@ -56,8 +58,8 @@ pub(crate) struct FakeOrchestrator {
     calls: Mutex<Vec<Call>>,
     errors: Mutex<Vec<String>>,
     pub(crate) specs: Mutex<Vec<ApplyRequest>>,
-    /// Bytes in the volumes of every tenant; `None`: not measured yet.
-    pub(crate) disk_bytes: Mutex<Option<u64>>,
+    /// The disk use of the tenants that the orchestrator knows.
+    pub(crate) disk_uses: Mutex<Vec<DiskUse>>,
     /// The sleep status of tenants; `None`: the call never returns.
     pub(crate) sleep_statuses: Mutex<Option<Vec<SleepStatus>>>,
     /// Tenants whose program ends at once, whatever their image.
@@ -77,7 +79,7 @@ impl FakeOrchestrator {
             calls: Mutex::default(),
             errors: Mutex::default(),
             specs: Mutex::default(),
-            disk_bytes: Mutex::default(),
+            disk_uses: Mutex::default(),
             sleep_statuses: Mutex::new(Some(Vec::new())),
             broken: Mutex::default(),
             summaries: Mutex::default(),
@@ -292,8 +294,16 @@ impl Orchestrator for FakeOrchestrator {
     }
 
     fn disk_use(&self, tenant: TenantId) -> BoxFuture<'_, Result<DiskUse, CallError>> {
-        let used_bytes = *self.disk_bytes.lock().unwrap();
-        Box::pin(async move { Ok(DiskUse { tenant, used_bytes, limit_bytes: 10 << 30 }) })
+        Box::pin(async move {
+            let mut list = self.all_disk_use().await?.tenants.into_iter();
+            let found = list.find(|disk| disk.tenant == tenant);
+            found.ok_or_else(|| CallError::Refused(Box::new(Problem::new(Code::NoSuchTenant, ""))))
+        })
+    }
+
+    fn all_disk_use(&self) -> BoxFuture<'_, Result<DiskUseList, CallError>> {
+        let tenants = self.disk_uses.lock().unwrap().clone();
+        Box::pin(async move { Ok(DiskUseList { tenants }) })
     }
 
     fn summaries(

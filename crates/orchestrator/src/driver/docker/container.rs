@@ -154,6 +154,8 @@ impl DockerDriver {
                     self.create_network(client, spec.id).await?;
                 }
                 self.create_volumes(client, spec.id).await?;
+                // The container has mounted the volumes, also if they are empty.
+                self.quotas.set(spec.id, spec.limits.disk_bytes, false).await;
                 let wanted = AppliedLimits::from(spec.limits);
                 if status.limits != Some(wanted) {
                     self.apply_limits(client, &name, template::limits(spec.limits)).await?;
@@ -174,6 +176,8 @@ impl DockerDriver {
         let network = self.create_network(client, spec.id);
         let container = async {
             self.create_volumes(client, spec.id).await?;
+            // Before the engine fills them from the image, for the container that it creates.
+            self.quotas.set(spec.id, spec.limits.disk_bytes, true).await;
             self.create_container_for(client, spec, image).await
         };
         // `try_join` would abandon the other call; both calls finish, so that a retry finds

@@ -1,7 +1,8 @@
 //! The sizes of tenants' volumes, measured by the engine, and the free space of the engine's disk.
 //!
 //! The orchestrator is an ordinary user without access to the engine's directories. It can neither
-//! set a quota nor walk a volume; the engine can measure volumes for it.
+//! set a quota nor walk a volume; the engine can measure volumes for it, and the service `quota` can
+//! set quotas.
 
 use std::collections::HashMap;
 use std::path::Path;

@@ -35,11 +35,12 @@ use self::engine::{Engine, INSPECT_TIMEOUT, optional, with_timeout};
 use self::subnet_pool::Pool;
 pub use self::template::ContainerTemplate;
 use super::{
-    ContainerStatus, DiskSpace, Driver, DriverError, DriverErrorCode, DriverFuture, EngineEvent,
-    LogOptions, LogStream, ResourceUsage,
+    ContainerStatus, DiskQuota, DiskSpace, Driver, DriverError, DriverErrorCode, DriverFuture,
+    EngineEvent, LogOptions, LogStream, ResourceUsage,
 };
 use crate::core_back::{self, BusyError};
 use crate::database_proxy::DatabaseProxy;
+use crate::quota::QuotaClient;
 use crate::readiness::ReadinessProbes;
 use crate::revocation::{self, RevokeError};
 use crate::tenant_dirs::{DirRoots, TenantDirs};
@@ -63,6 +64,8 @@ pub struct DockerSettings {
     pub state_dir: PathBuf,
     /// With less than this free, no new tenant is created.
     pub disk_reserve_bytes: u64,
+    /// Where the service `quota` listens, if the installation runs it.
+    pub quota_socket: PathBuf,
 }
 
 pub struct DockerDriver {
@@ -78,6 +81,7 @@ pub struct DockerDriver {
     database_proxy: DatabaseProxy,
     state_dir: PathBuf,
     disk_reserve_bytes: u64,
+    quotas: QuotaClient,
     subnets: network::Subnets,
     /// Held to read by those who create a container from a wrapped image, and to write by those who
     /// wrap an image or remove one.
@@ -93,8 +97,7 @@ impl DockerDriver {
     /// Connects when first needed and reconnects after failures: an unreachable engine is a state,
     /// not a failure. Must be called inside a runtime.
     pub fn new(settings: DockerSettings, tenant_dirs: TenantDirs) -> std::io::Result<Self> {
-        let DockerSettings { socket, template, pool, dirs, state_dir, disk_reserve_bytes } =
-            settings;
+        let DockerSettings { socket, template, pool, dirs, state_dir, .. } = settings;
         let events = broadcast::channel(EVENT_BACKLOG).0;
         let sender = events.clone();
         let probes = Arc::new(ReadinessProbes::new(tenant_dirs.clone(), move |id, container| {
@@ -114,7 +117,8 @@ impl DockerDriver {
             dirs,
             engine_side_dirs: OnceCell::new(),
             state_dir,
-            disk_reserve_bytes,
+            disk_reserve_bytes: settings.disk_reserve_bytes,
+            quotas: QuotaClient::new(settings.quota_socket),
             subnets: network::Subnets::new(pool),
             wrapping: RwLock::default(),
             events,
@@ -177,6 +181,7 @@ impl DockerDriver {
             engine_version: version.version.unwrap_or_default(),
             api_version: client.client_version().to_string(),
             disk: self.disk_capacity(),
+            quota: self.quotas.service(),
         })
     }
 }
@@ -279,6 +284,19 @@ impl Driver for DockerDriver {
 
     fn measure_disk(&self) -> DriverFuture<'_, HashMap<TenantId, u64>> {
         Box::pin(self.measure_volumes())
+    }
+
+    fn refresh_quotas(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.quotas.refresh())
+    }
+
+    fn set_quota(&self, id: TenantId, limit_bytes: u64) -> BoxFuture<'_, ()> {
+        // A container may have mounted the volumes, also if they are empty.
+        Box::pin(self.quotas.set(id, limit_bytes, false))
+    }
+
+    fn quota(&self, id: TenantId) -> Option<DiskQuota> {
+        self.quotas.quota(id)
     }
 }
 

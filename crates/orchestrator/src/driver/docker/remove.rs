@@ -18,6 +18,7 @@ impl DockerDriver {
             self.remove_container(&client, &container).await?;
         }
         let volumes = async {
+            self.quotas.remove(id).await;
             for volume in self.volumes_of(&client, id).await? {
                 optional(
                     ACTION_TIMEOUT,

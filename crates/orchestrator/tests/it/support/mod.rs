@@ -119,6 +119,11 @@ impl Install {
         }
     }
 
+    /// Nothing listens there unless a test starts the service `quota`.
+    pub(crate) fn quota_socket(&self) -> PathBuf {
+        self.base.join("quota.sock")
+    }
+
     pub(crate) fn tenant_dirs(&self) -> TenantDirs {
         let master_keys = MasterKeys {
             sso: Secret::new("sso-master-of-a-test-0123456789abcdef"),
@@ -172,6 +177,7 @@ impl Install {
             dirs,
             state_dir: self.base.join("state"),
             disk_reserve_bytes: self.disk_reserve_bytes,
+            quota_socket: self.quota_socket(),
         };
         DockerDriver::new(settings, self.tenant_dirs()).unwrap()
     }

@@ -11,7 +11,7 @@ use bollard::{API_DEFAULT_VERSION, Docker as Client};
 use futures_util::FutureExt as _;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use testkit::{SmallDisk, eventually};
+use testkit::{Filesystem, SmallDisk, eventually};
 
 use super::{Install, PATIENCE, image};
 
@@ -35,7 +35,15 @@ const TIMEOUT_SECONDS: u64 = 120;
 
 /// Runs `test` with an installation on a separate engine, and leaves nothing of either.
 pub(crate) async fn with_private_engine(test: impl AsyncFnOnce(&mut PrivateEngine, &Install)) {
-    let mut engine = PrivateEngine::start().await;
+    with_private_engine_on(Filesystem::Ext4, test).await;
+}
+
+/// Like [`with_private_engine`], with the engine's data on another filesystem.
+pub(crate) async fn with_private_engine_on(
+    filesystem: Filesystem,
+    test: impl AsyncFnOnce(&mut PrivateEngine, &Install),
+) {
+    let mut engine = PrivateEngine::start(filesystem).await;
     let client = engine.client().await;
     let image = image::build_tenant(&client).await;
     // All directories of the orchestrator are on the small disk, too.
@@ -49,8 +57,8 @@ pub(crate) async fn with_private_engine(test: impl AsyncFnOnce(&mut PrivateEngin
 }
 
 impl PrivateEngine {
-    async fn start() -> Self {
-        let disk = SmallDisk::mount("engine", DISK_BYTES).unwrap();
+    async fn start(filesystem: Filesystem) -> Self {
+        let disk = SmallDisk::mount_as(filesystem, "engine", DISK_BYTES).unwrap();
         fs::write(disk.outside().join("daemon.json"), "{}").unwrap();
         let mut engine = Self { disk, namespace: None };
         engine.boot().await;
@@ -59,6 +67,15 @@ impl PrivateEngine {
 
     pub(crate) fn socket(&self) -> PathBuf {
         self.disk.outside().join("docker.sock")
+    }
+
+    /// The engine's directory of volumes.
+    pub(crate) fn volumes(&self) -> PathBuf {
+        self.data().join("volumes")
+    }
+
+    fn data(&self) -> PathBuf {
+        self.disk.path().join("engine")
     }
 
     fn log(&self) -> PathBuf {
@@ -91,7 +108,7 @@ impl PrivateEngine {
             .arg("--exec-opt=native.cgroupdriver=cgroupfs")
             .arg(format!("--cgroup-parent=/{}", self.cgroup()))
             .arg(format!("--config-file={}", outside.join("daemon.json").display()))
-            .arg(format!("--data-root={}", self.disk.path().join("engine").display()))
+            .arg(format!("--data-root={}", self.data().display()))
             .arg(format!("--exec-root={}", outside.join("exec").display()))
             .arg(format!("--pidfile={}", outside.join("pid").display()))
             .arg(format!("--host=unix://{}", self.socket().display()))

@@ -16,6 +16,10 @@ const BUSY: &str = "/run/cial/ingress/busy.sock";
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
 
 fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    if let [_, path, bytes] = &arguments[..] {
+        return write_until_refused(path, bytes.parse().expect("a number"));
+    }
     println!("\u{1b}[32mhello\u{1b}[0m from the tenant");
     eprintln!("and its other stream");
     let mode = std::env::var("MODE").unwrap_or_default();
@@ -52,6 +56,22 @@ fn main() {
             exit(4);
         }
     }
+}
+
+/// A command for tests: appends at most so many bytes to a file. Prints how many it wrote, and the system's error if there
+/// was one.
+fn write_until_refused(path: &str, bytes: usize) {
+    let piece = [1; 64 << 10];
+    let mut written = 0;
+    let mut append = || {
+        let mut file = fs::File::options().append(true).create(true).open(path)?;
+        while written < bytes {
+            written += file.write(&piece)?;
+        }
+        file.sync_data()
+    };
+    let error = append().err().and_then(|error| error.raw_os_error());
+    println!("{written} {}", error.unwrap_or(0));
 }
 
 /// Serves the busy list: in one mode a backup without an end, otherwise nothing.

@@ -1,0 +1,186 @@
+//! The `quota` subcommand: lets the filesystem under the engine's volumes enforce disk limits. It is a service of its own,
+//! because that takes root and the engine's directory, and the orchestrator has neither. It knows tenants by their volumes
+//! only, and keeps no state: what it set is on the filesystem.
+
+mod btrfs;
+mod client;
+mod folders;
+mod qgroups;
+mod wire;
+
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use nix::unistd::{Gid, Uid, chown};
+use protocol::inside::CIAL_UID;
+use service::logs::LogFilter;
+use service::settings::shared;
+use service::{Env, ServiceError, Setting, SettingsReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use self::btrfs::BtrfsVolumes;
+pub use self::client::QuotaClient;
+use self::wire::{QuotaError, QuotaRequest, QuotaResponse};
+
+pub(crate) const QUOTA_SOCKET: Setting = Setting::with_default(
+    "CIAL_QUOTA_SOCKET",
+    "/run/cial/quota/quota.sock",
+    "where the service quota takes calls of the orchestrator",
+);
+const ENGINE_VOLUMES: Setting = Setting::with_default(
+    "CIAL_ENGINE_VOLUMES",
+    "/var/lib/docker/volumes",
+    "the engine's directory of volumes; in `.env`: its path on the host",
+)
+.for_operators();
+
+/// Every variable that the service `quota` reads.
+pub const SETTINGS: &[Setting] = &[shared::LOG, QUOTA_SOCKET, ENGINE_VOLUMES];
+
+/// The orchestrator makes fewer calls at once.
+const MAX_CONNECTIONS: usize = 64;
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
+const MAX_REQUEST_BYTES: u64 = 1 << 10;
+
+struct Settings {
+    log: LogFilter,
+    socket: PathBuf,
+    volumes: PathBuf,
+}
+
+impl Settings {
+    fn read(env: &Env) -> Result<Self, ServiceError> {
+        let mut vars = SettingsReader::new(env);
+        let log = vars.value(&shared::LOG);
+        let socket = vars.value(&QUOTA_SOCKET);
+        let volumes = vars.value(&ENGINE_VOLUMES);
+        Ok(vars.finish(|| Some(Self { log: log?, socket: socket?, volumes: volumes? }))?)
+    }
+}
+
+/// Takes calls until the process receives a stop signal. The limits stay in force afterwards.
+///
+/// # Errors
+/// Invalid settings, and a socket that cannot be created.
+pub fn serve(env: &Env) -> Result<(), ServiceError> {
+    let settings = Settings::read(env)?;
+    service::logs::init(&settings.log);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(runtime.block_on(async {
+        let stop = service::shutdown_token()?;
+        let volumes = Arc::new(Mutex::new(BtrfsVolumes::new(settings.volumes)));
+        // Tenants may have been deleted while the service was down.
+        match call_volumes(volumes.clone(), |volumes| volumes.prepare()).await {
+            Ok(()) => tracing::info!("disk limits are enforced by the filesystem"),
+            Err(error) => tracing::warn!(%error, "disk limits are not enforced by the filesystem"),
+        }
+        let listener = listen(&settings.socket).context(QUOTA_SOCKET.name)?;
+        accept(&listener, &volumes, &stop).await;
+        fs::remove_file(&settings.socket).context(QUOTA_SOCKET.name)?;
+        anyhow::Ok(())
+    })?)
+}
+
+/// The health check of the service: whether it responds.
+///
+/// # Errors
+/// Invalid settings.
+pub fn check(env: &Env) -> Result<ExitCode, ServiceError> {
+    let client = QuotaClient::new(Settings::read(env)?.socket);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let responds = runtime.block_on(client.responds());
+    Ok(if responds { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The socket is for the user of the orchestrator alone. A predecessor that was killed left its own.
+fn listen(path: &Path) -> io::Result<UnixListener> {
+    crate::tenants::state_dir::remove_if_present(path)?;
+    let listener = UnixListener::bind(path)?;
+    fs::set_permissions(path, Permissions::from_mode(0o600))?;
+    let (user, group) = (Uid::from_raw(CIAL_UID), Gid::from_raw(CIAL_UID));
+    chown(path, Some(user), Some(group))?;
+    Ok(listener)
+}
+
+async fn accept(
+    listener: &UnixListener,
+    volumes: &Arc<Mutex<BtrfsVolumes>>,
+    stop: &CancellationToken,
+) {
+    let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "connection not accepted");
+                tokio::time::sleep(REQUEST_TIMEOUT).await;
+                continue;
+            }
+        };
+        let Ok(permit) = connections.clone().try_acquire_owned() else { continue };
+        let volumes = volumes.clone();
+        tokio::spawn(async move {
+            let _permit = permit;
+            if let Err(error) = respond(stream, volumes).await {
+                tracing::warn!(%error, "call failed");
+            }
+        });
+    }
+}
+
+/// A connection is one line in JSON, and one back.
+async fn respond(mut stream: UnixStream, volumes: Arc<Mutex<BtrfsVolumes>>) -> anyhow::Result<()> {
+    let mut line = String::new();
+    let mut reader = BufReader::new((&mut stream).take(MAX_REQUEST_BYTES));
+    tokio::time::timeout(REQUEST_TIMEOUT, reader.read_line(&mut line)).await??;
+    let request: QuotaRequest = serde_json::from_str(&line).context("invalid request")?;
+    let done = call_volumes(volumes, move |volumes| match request {
+        QuotaRequest::List => volumes.list(),
+        QuotaRequest::Set { tenant, limit_bytes, convert_empty } => {
+            Ok(volumes.set(tenant, limit_bytes, convert_empty)?.into_iter().collect())
+        }
+        QuotaRequest::Remove { tenant } => volumes.remove(tenant).map(|()| Vec::new()),
+    });
+    let response = match done.await {
+        Ok(quotas) => QuotaResponse::Quotas(quotas),
+        Err(error) => QuotaResponse::Error(error),
+    };
+    stream.write_all(&serde_json::to_vec(&response)?).await?;
+    Ok(stream.shutdown().await?)
+}
+
+/// Runs commands outside of the loop that accepts connections, one call at a time: a change reads first what is there.
+async fn call_volumes<T: Send + 'static>(
+    volumes: Arc<Mutex<BtrfsVolumes>>,
+    call: impl FnOnce(&BtrfsVolumes) -> Result<T, QuotaError> + Send + 'static,
+) -> Result<T, QuotaError> {
+    let call = move || call(&volumes.lock().unwrap_or_else(PoisonError::into_inner));
+    let done = tokio::task::spawn_blocking(call).await;
+    done.unwrap_or_else(|error| Err(QuotaError::Failed(error.to_string())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_names_every_variable_that_is_read() {
+        let read = service::settings::variables_read(|env| drop(Settings::read(env)));
+        assert_eq!(read, SETTINGS.iter().map(|setting| setting.name.to_owned()).collect());
+        let table = service::settings::reference_table(SETTINGS);
+        testkit::reference::check_table("docs/reference/settings.md", "### quota", &table);
+    }
+}
