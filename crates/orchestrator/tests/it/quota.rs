@@ -66,7 +66,10 @@ async fn until_enforced_by(running: &Running, id: TenantId, expected: DiskEnforc
 }
 
 async fn ready(running: &Running, slug: &str) -> Spec {
-    let spec = limited(&spec(slug, ""), LIMIT);
+    ready_with(running, limited(&spec(slug, ""), LIMIT)).await
+}
+
+async fn ready_with(running: &Running, spec: Spec) -> Spec {
     running.run(&spec).await;
     running.until_phase(spec.id, Phase::Ready).await;
     spec
@@ -135,7 +138,7 @@ async fn empty_files_count_too() {
     with_private_engine_on(Filesystem::Btrfs, async |engine, install| {
         let _service = start_service(engine, install).await;
         let running = install.controller();
-        let spec = ready(&running, "acme").await;
+        let spec = ready_with(&running, limited(&spec("acme", ""), 8 * MIB)).await;
         until_enforced_by(&running, spec.id, DiskEnforcement::Filesystem).await;
         let directory = engine.volumes().join(spec.id.files_volume()).join("_data");
         let refused = (0..1_000_000).find_map(|n| {
