@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::Method;
+use axum::http::{HeaderValue, Method};
 use futures_util::future::BoxFuture;
 use protocol::TenantId;
 use protocol::orchestrator::{ApplyRequest, DiskUse, DiskUseList, ObservedTenant};
@@ -14,9 +14,22 @@ use protocol::watch::Message;
 use serde::de::IgnoredAny;
 use service::client::{CallError, Client};
 use service::watch::{WatchEnded, follow};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 /// Called with each message of a watch.
 pub type OnMessage<'a> = &'a (dyn Fn(Message<ObservedTenant>) + Send + Sync);
+
+/// The WebSocket of a command: frames, which this process passes on unread.
+pub struct CommandStream {
+    /// The value of `Sec-WebSocket-Accept`.
+    pub accept: HeaderValue,
+    pub frames: Box<dyn Frames>,
+}
+
+/// A connection in both directions.
+pub trait Frames: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Frames for S {}
 
 pub trait Orchestrator: Send + Sync + 'static {
     fn apply<'a>(
@@ -62,6 +75,15 @@ pub trait Orchestrator: Send + Sync + 'static {
     /// Streams the log. `query` is the query string of the orchestrator's API.
     fn logs<'a>(&'a self, id: TenantId, query: &'a str) -> BoxFuture<'a, Result<Body, CallError>>;
 
+    /// Starts a command and opens the WebSocket of its streams, with the caller's `Sec-WebSocket-Key`. `query` is the query
+    /// string of the orchestrator's API.
+    fn exec<'a>(
+        &'a self,
+        id: TenantId,
+        query: &'a str,
+        key: &'a HeaderValue,
+    ) -> BoxFuture<'a, Result<CommandStream, CallError>>;
+
     /// Follows one watch to its end.
     fn watch<'a>(&'a self, on_message: OnMessage<'a>) -> BoxFuture<'a, WatchEnded>;
 }
@@ -75,6 +97,8 @@ pub struct OrchestratorClient {
 const APPLY_TIMEOUT: Duration = Duration::from_secs(120);
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 const REMOVE_TIMEOUT: Duration = Duration::from_secs(120);
+/// The tenant may have to wake first.
+const EXEC_TIMEOUT: Duration = Duration::from_secs(75);
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl OrchestratorClient {
@@ -174,6 +198,19 @@ impl Orchestrator for OrchestratorClient {
         Box::pin(async move {
             let path = format!("/v1/tenants/{id}/logs?{query}");
             Ok(Body::new(self.client.stream(&path, RESPONSE_TIMEOUT).await?.into_body()))
+        })
+    }
+
+    fn exec<'a>(
+        &'a self,
+        id: TenantId,
+        query: &'a str,
+        key: &'a HeaderValue,
+    ) -> BoxFuture<'a, Result<CommandStream, CallError>> {
+        Box::pin(async move {
+            let path = format!("/v1/tenants/{id}/exec?{query}");
+            let (accept, stream) = self.client.open_websocket(&path, key, EXEC_TIMEOUT).await?;
+            Ok(CommandStream { accept, frames: Box::new(stream) })
         })
     }
 

@@ -90,6 +90,7 @@ pub const ROUTES: &[Route] = routes! {
     api  GET    "/tenants/{slug}/logs",         Tenant(Read),  "A tenant's log", api::tenant_logs::show_logs;
     api  GET    "/tenants/{slug}/summaries",    Tenant(Read),  "Counts of a tenant's conversations", api::summaries::list_summaries;
     api  POST   "/tenants/{slug}/ingest-summary", Tenant(Write), "Store the counts of a conversation", api::summaries::ingest_summary;
+    api  GET    "/tenants/{slug}/exec",         Tenant(Admin), "Run a command in a tenant's platform half, over a WebSocket", api::exec::run_command;
     api  GET    "/tenants/{slug}/keys",         Tenant(Admin), "List a tenant's keys", api::keys::list_tenant_keys;
     api  POST   "/tenants/{slug}/keys",         Tenant(Admin), "Create a key of a tenant", api::keys::create_tenant_key;
     api  DELETE "/tenants/{slug}/keys/{id}",    Tenant(Admin), "Revoke a key of a tenant", api::keys::revoke_tenant_key;

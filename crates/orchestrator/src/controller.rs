@@ -17,6 +17,7 @@ use service::connections::Connections;
 use service::metrics::Bounded;
 use tokio::time::MissedTickBehavior;
 
+use crate::commands::{Commands, MAX_COMMANDS};
 use crate::descriptors;
 use crate::driver::Driver;
 use crate::metrics::{BoundedGauge, Gauges, Metrics};
@@ -29,6 +30,7 @@ pub struct Controller {
     pub store: Arc<TenantStore>,
     pub operations: Arc<Operations>,
     pub sleep: Arc<SleepController>,
+    pub commands: Arc<Commands>,
     metrics: Arc<Metrics>,
 }
 
@@ -72,7 +74,8 @@ impl Controller {
             operations.clone(),
             metrics.clone(),
         );
-        Arc::new(Self { store, operations, sleep: Arc::new(sleep), metrics })
+        let commands = Arc::new(Commands::new());
+        Arc::new(Self { store, operations, sleep: Arc::new(sleep), commands, metrics })
     }
 
     /// Follows the engine, and does what was decided, for as long as it is polled. Once in the life of a controller: a second
@@ -136,6 +139,12 @@ impl Controller {
                 "Lease requests that wait for a wake",
                 leases.waiters,
                 settings.waiters,
+            ),
+            BoundedGauge::new(
+                "commands",
+                "Commands that run in tenants",
+                self.commands.current(),
+                MAX_COMMANDS,
             ),
             BoundedGauge::new(
                 "tombstones",

@@ -7,6 +7,7 @@ use service::descriptors::{
     TooFewDescriptors, connection_limit, open_files, raise_open_file_limit,
 };
 
+use crate::commands::MAX_COMMANDS;
 use crate::metrics::BoundedGauge;
 use crate::operations::{MAX_BUSY_CHECKS, MAX_OTHER_CALLS};
 use crate::sleep::SleepSettings;
@@ -36,7 +37,8 @@ impl DescriptorBudget {
             + settings.concurrent_suspends
             + MAX_OTHER_CALLS;
         // A call holds its connection to the engine, and one to the tenant. A busy check holds a path and a connection.
-        let reserved = FIXED_DESCRIPTORS + 2 * engine_calls + 2 * MAX_BUSY_CHECKS;
+        // A command holds its connection to the engine.
+        let reserved = FIXED_DESCRIPTORS + 2 * engine_calls + 2 * MAX_BUSY_CHECKS + MAX_COMMANDS;
         let connections = connection_limit(limit, reserved, 1)?;
         Ok(Self { limit, connections })
     }
@@ -59,7 +61,7 @@ mod tests {
         let settings = SleepSettings::DEFAULT;
         let error = DescriptorBudget::new(100, &settings).unwrap_err();
         let minimum = error.minimum;
-        assert_eq!((error.limit, minimum), (100, 332));
+        assert_eq!((error.limit, minimum), (100, 364));
         assert_eq!(DescriptorBudget::new(minimum - 1, &settings).unwrap_err().minimum, minimum);
         let budget = DescriptorBudget::new(minimum, &settings).unwrap();
         assert_eq!((budget.limit, budget.connections), (minimum, MIN_CONNECTIONS));

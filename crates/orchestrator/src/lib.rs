@@ -3,6 +3,7 @@
 pub mod access;
 pub mod allowed_images;
 pub mod api;
+pub mod commands;
 pub mod controller;
 pub mod core_back;
 mod database_proxy;
@@ -93,6 +94,7 @@ pub async fn serve_api(
     let deadline = async {
         stop.cancelled().await;
         controller.sleep.shut_down();
+        controller.commands.shut_down();
         tokio::time::sleep(SHUTDOWN_TIMEOUT).await;
     };
     tokio::select! {
@@ -104,6 +106,7 @@ pub async fn serve_api(
         }
     }
     running.abort();
+    controller.commands.wait_for_ends().await;
     controller.sleep.wait_for_calls().await;
     controller.sleep.save_states();
     Ok(())

@@ -3,6 +3,7 @@
 //! The first two are created again before each start. In the third, the database proxy listens, also
 //! while the tenant sleeps.
 
+use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 use nix::unistd::{Gid, Uid, chown, geteuid};
 use protocol::database_proxy;
 use protocol::spec::Spec;
+use protocol::variables::Variables;
 use protocol::{TenantId, inside};
 use service::{Secret, keys, sealed};
 
@@ -121,6 +123,27 @@ impl TenantDirs {
         let route = &self.master_keys.route;
         file(&secrets, inside::ROUTE_TOKEN, keys::route_token(route, id).as_bytes())?;
         file(&secrets, inside::ROUTE_PROOF, keys::route_proof(route, id).as_bytes())
+    }
+
+    /// The variables that the tenant's program received at its last start beside those of its release, with the URL of its
+    /// database, as JSON. `None` where there are none.
+    pub fn variables(&self, id: TenantId) -> io::Result<Option<String>> {
+        let secrets = self.roots.of(id).secrets;
+        let read = |name: &str| match fs::read(secrets.join(name)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            read => read.map(Some),
+        };
+        let mut all = BTreeMap::new();
+        if let Some(url) = read(inside::DATABASE_URL_FILE)? {
+            let url = String::from_utf8(url).map_err(io::Error::other)?;
+            all.insert(inside::DATABASE_URL.to_owned(), url);
+        }
+        if let Some(text) = read(inside::APP_VARIABLES)? {
+            let own: Variables = serde_json::from_slice(&text).map_err(io::Error::other)?;
+            // A tenant that names another database keeps it.
+            all.extend(own.into_iter().map(|(name, variable)| (name, variable.value)));
+        }
+        Ok((!all.is_empty()).then(|| serde_json::json!(all).to_string()))
     }
 
     pub fn remove(&self, id: TenantId) -> io::Result<()> {
@@ -263,6 +286,27 @@ mod tests {
         assert!(!path.exists(), "nothing of an earlier start stays");
         let other = TenantId::new(uuid::Uuid::now_v7());
         assert!(tenant_dirs.create(&Spec { id: other, ..spec }).is_err());
+    }
+
+    #[test]
+    fn a_command_receives_the_variables_of_the_last_start() {
+        let (tenant_dirs, id, _base) = tenant_dirs(None);
+        let plain = spec(id);
+        tenant_dirs.create(&plain).unwrap();
+        assert_eq!(tenant_dirs.variables(id).unwrap(), None);
+        let key = keys::env_key(&tenant_dirs.master_keys.sso, id);
+        let own = br#"{"COLOUR":{"value":"blue","secret":false}}"#;
+        let spec = Spec {
+            sealed_env: Some(sealed::seal(&key, own).unwrap()),
+            database_user: Some("t_acme".to_owned()),
+            ..plain
+        };
+        tenant_dirs.create(&spec).unwrap();
+        let variables = tenant_dirs.variables(id).unwrap().unwrap();
+        let variables: serde_json::Value = serde_json::from_str(&variables).unwrap();
+        assert_eq!(variables["COLOUR"], "blue");
+        let url = variables["DATABASE_URL"].as_str().unwrap();
+        assert!(url.starts_with("postgresql://t_acme:"), "{url}");
     }
 
     #[test]

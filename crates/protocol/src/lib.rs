@@ -10,6 +10,7 @@ pub mod cli_login;
 pub mod control;
 pub mod database_proxy;
 pub mod domain;
+pub mod exec;
 pub mod gauges;
 pub mod headers;
 pub mod history;

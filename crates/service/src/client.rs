@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use axum::http::{Method, Request, Response, header};
+use axum::http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header,
+};
 use bytes::Bytes;
 use connect::is_local_shortage;
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -14,6 +16,7 @@ use protocol::headers::REQUEST_ID;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::websocket::UpgradedStream;
 use crate::{Secret, request_id};
 
 /// A client of one service. Clones share one connection pool.
@@ -110,11 +113,50 @@ impl Client {
         tokio::time::timeout(timeout, head).await.unwrap_or(Err(CallError::TimedOut(timeout)))
     }
 
+    /// Opens a WebSocket with another's `Sec-WebSocket-Key`. Returns the value of `Sec-WebSocket-Accept` and the connection,
+    /// which carries frames: this client reads and writes none.
+    ///
+    /// # Errors
+    /// [`CallError`] until the connection is a WebSocket, for which `timeout` is the bound.
+    pub async fn open_websocket(
+        &self,
+        path: &str,
+        key: &HeaderValue,
+        timeout: Duration,
+    ) -> Result<(HeaderValue, UpgradedStream), CallError> {
+        let upgrade = [
+            (header::CONNECTION, HeaderValue::from_static("upgrade")),
+            (header::UPGRADE, HeaderValue::from_static("websocket")),
+            (header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13")),
+            (header::SEC_WEBSOCKET_KEY, key.clone()),
+        ];
+        let open = async {
+            let response = self.send_with(Method::GET, path, None::<&()>, upgrade).await?;
+            let accept = accept_of(response.status(), response.headers());
+            let accept = accept.ok_or_else(|| {
+                CallError::Unexpected(format!("{} instead of a WebSocket", response.status()))
+            })?;
+            let stream = hyper::upgrade::on(response).await.map_err(|e| transport_error(&e))?;
+            Ok((accept, UpgradedStream::new(stream)))
+        };
+        tokio::time::timeout(timeout, open).await.unwrap_or(Err(CallError::TimedOut(timeout)))
+    }
+
     async fn send(
         &self,
         method: Method,
         path: &str,
         body: Option<&impl Serialize>,
+    ) -> Result<Response<Incoming>, CallError> {
+        self.send_with(method, path, body, []).await
+    }
+
+    async fn send_with(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&impl Serialize>,
+        headers: impl IntoIterator<Item = (HeaderName, HeaderValue)>,
     ) -> Result<Response<Incoming>, CallError> {
         let unexpected = |e: &dyn std::error::Error| CallError::Unexpected(e.to_string());
         let body = body.map(serde_json::to_vec).transpose().map_err(|e| unexpected(&e))?;
@@ -129,15 +171,24 @@ impl Client {
         if !id.is_empty() {
             request = request.header(REQUEST_ID, id);
         }
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
         let request =
             request.body(Full::from(body.unwrap_or_default())).map_err(|e| unexpected(&e))?;
         let response = self.pool.request(request).await.map_err(|e| transport_error(&e))?;
-        if response.status().is_success() {
+        let status = response.status();
+        if status.is_success() || status == StatusCode::SWITCHING_PROTOCOLS {
             Ok(response)
         } else {
             Err(read_refusal(response).await)
         }
     }
+}
+
+fn accept_of(status: StatusCode, headers: &HeaderMap) -> Option<HeaderValue> {
+    let accept = headers.get(header::SEC_WEBSOCKET_ACCEPT).cloned();
+    accept.filter(|_| status == StatusCode::SWITCHING_PROTOCOLS)
 }
 
 /// Reads the problem of an error response, or makes one of its status.

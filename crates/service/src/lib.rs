@@ -33,6 +33,8 @@ pub mod sealed;
 pub mod unread_body;
 #[cfg(feature = "control")]
 pub mod watch;
+#[cfg(feature = "control")]
+pub mod websocket;
 
 pub use run::{Env, ServiceError, run};
 pub use secret::Secret;

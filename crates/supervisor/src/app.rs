@@ -27,14 +27,7 @@ pub const PROBE: &str = "probe";
 /// # Errors
 /// The variable holds no program, or a file is not readable.
 pub fn read(container: &Variables, secrets: &Path) -> io::Result<Option<AppProcess>> {
-    let variable = container.iter().find(|(name, _)| name == inside::APP_PROCESS);
-    let Some((_, json)) = variable else { return Ok(None) };
-    let read = serde_json::from_slice::<AppProcess>(json.as_encoded_bytes());
-    let mut app =
-        read.map_err(|why| io::Error::other(format!("{}: {why}", inside::APP_PROCESS)))?;
-    if app.command.is_empty() {
-        return Err(io::Error::other(format!("{} names no program", inside::APP_PROCESS)));
-    }
+    let Some(mut app) = parse(container)? else { return Ok(None) };
     let variables = read_secret(&secrets.join(inside::APP_VARIABLES), |text| {
         serde_json::from_slice::<TenantVariables>(&text).map_err(io::Error::other)
     })?;
@@ -45,6 +38,21 @@ pub fn read(container: &Variables, secrets: &Path) -> io::Result<Option<AppProce
     if let Some(url) = url {
         // A release or a tenant that names another database keeps it.
         app.env.entry(inside::DATABASE_URL.to_owned()).or_insert(url);
+    }
+    Ok(Some(app))
+}
+
+/// Reads the program of the app from the container's variables alone; `None` is the built-in app.
+///
+/// # Errors
+/// The variable holds no program.
+pub fn parse(container: &Variables) -> io::Result<Option<AppProcess>> {
+    let variable = container.iter().find(|(name, _)| name == inside::APP_PROCESS);
+    let Some((_, json)) = variable else { return Ok(None) };
+    let read = serde_json::from_slice::<AppProcess>(json.as_encoded_bytes());
+    let app = read.map_err(|why| io::Error::other(format!("{}: {why}", inside::APP_PROCESS)))?;
+    if app.command.is_empty() {
+        return Err(io::Error::other(format!("{} names no program", inside::APP_PROCESS)));
     }
     Ok(Some(app))
 }

@@ -6,6 +6,7 @@
 //! restarts are the engine's work.
 
 pub mod app;
+pub mod commands;
 pub mod environment;
 pub mod machine;
 pub mod output;

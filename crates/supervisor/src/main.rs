@@ -2,12 +2,23 @@
 
 use std::process::ExitCode;
 
+use protocol::inside::supervisor_commands;
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if arguments.first().is_some_and(|word| word == supervisor::app::PROBE) {
-        return supervisor::probe::run(&arguments[1..]);
-    }
+    let (word, rest) = match arguments.split_first() {
+        Some((word, rest)) => (word.as_str(), rest),
+        None => ("", [].as_slice()),
+    };
     // Not `service`, which reads the variables of every other program, because that crate brings a
     // runtime along.
-    supervisor::run(&supervisor::Layout::tenant(), std::env::vars_os().collect())
+    let variables = || std::env::vars_os().collect();
+    match word {
+        supervisor::app::PROBE => supervisor::probe::run(rest),
+        supervisor_commands::RUN => supervisor::commands::run(rest, &variables()),
+        supervisor_commands::END => {
+            supervisor::commands::end(rest.first().map_or("", String::as_str))
+        }
+        _ => supervisor::run(&supervisor::Layout::tenant(), variables()),
+    }
 }

@@ -1,6 +1,6 @@
 //! The middleware in front of every route that is not public, and the extractors of what it found out.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::RequestExt as _;
@@ -11,6 +11,7 @@ use axum::http::{HeaderMap, Method, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Redirect, Response};
 use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use protocol::problem::Code;
 use service::api_error::ApiError;
@@ -50,11 +51,27 @@ pub struct Rule {
 #[derive(Clone, Debug)]
 pub struct Caller(pub Principal);
 
+/// The work of a connection that is upgraded: an extension of the response. The work ends when the caller loses the access,
+/// and when the process stops.
+#[derive(Clone)]
+pub struct Tunnel(Arc<Mutex<Option<BoxFuture<'static, ()>>>>);
+
+impl Tunnel {
+    pub fn new(work: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self(Arc::new(Mutex::new(Some(Box::pin(work)))))
+    }
+
+    fn take(self) -> Option<BoxFuture<'static, ()>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
 /// The account of an admitted caller: that of a session, or the one that a key belongs to.
 #[derive(Clone, Debug)]
 pub struct Account(pub User);
 
-/// Middleware: lets admitted callers pass. A response that streams ends when its caller loses the access.
+/// Middleware: lets admitted callers pass. A response that streams, and a connection that is upgraded, end when their caller
+/// loses the access.
 pub async fn check(State(rule): State<Rule>, mut request: Request, next: Next) -> Response {
     let Rule { app, surface, .. } = &rule;
     let tenant = if rule.names_tenant { Some(path_tenant(&mut request).await) } else { None };
@@ -69,6 +86,18 @@ pub async fn check(State(rule): State<Rule>, mut request: Request, next: Next) -
         Err(refusal) => refusal,
     };
     sessions::add_renewed_cookie(&app.addresses, &mut response, cookie);
+    if let Some(tunnel) = response.extensions_mut().remove::<Tunnel>().and_then(Tunnel::take) {
+        let stop = app.stop.clone();
+        let lost = access_lost(rule.clone(), principal, tenant);
+        tokio::spawn(async move {
+            tokio::select! {
+                () = tunnel => {}
+                () = lost => {}
+                () = stop.cancelled() => {}
+            }
+        });
+        return response;
+    }
     let is_complete = response.body().size_hint().exact().is_some();
     if is_complete || matches!(principal, Principal::Service) {
         return response;

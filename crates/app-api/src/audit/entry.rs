@@ -58,6 +58,7 @@ actions! {
     TenantEnv = "tenant.env",
     TenantSecret = "tenant.secret",
     TenantOpen = "tenant.open",
+    TenantExec = "tenant.exec",
     TenantDatabaseCreate = "tenant.database_create",
     TenantDatabaseDrop = "tenant.database_drop",
     TenantGone = "tenant.gone",
@@ -125,6 +126,7 @@ impl Action {
             | Self::CliLoginConfirm
             | Self::CliLoginRefuse
             | Self::TenantOpen
+            | Self::TenantExec
             | Self::TenantDatabaseCreate
             | Self::TenantDatabaseDrop
             | Self::TenantGone

@@ -5,6 +5,7 @@
 use axum::extract::{RawPathParams, State};
 use axum::http::{HeaderMap, Method};
 use service::api_error::ApiError;
+use service::websocket::WebSocketUpgrade;
 use utoipa::openapi::content::ContentBuilder;
 use utoipa::openapi::header::Header;
 use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
@@ -113,6 +114,7 @@ impl DescribeInput for AuthorizedTenant {}
 impl DescribeInput for IdPath {}
 impl DescribeInput for AppPath {}
 impl DescribeInput for RawPathParams {}
+impl DescribeInput for WebSocketUpgrade {}
 
 impl DescribeInput for IdempotencyKey {
     fn describe(call: &mut Call) {

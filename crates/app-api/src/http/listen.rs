@@ -1,5 +1,6 @@
 //! Serves a router on a listener. At the bound of its connections an idle one gives way. A slow request head is cut off; a stop drains running requests for a bounded time.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,10 +10,10 @@ use axum::http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
 use service::connections::Connections;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
@@ -26,7 +27,7 @@ pub async fn listen(
     router: Router,
     stop: CancellationToken,
 ) {
-    let graceful = GracefulShutdown::new();
+    let serving = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
@@ -55,15 +56,25 @@ pub async fn listen(
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
-            .serve_connection(TokioIo::new(stream), service);
-        let watched = graceful.watch(connection);
-        tokio::spawn(async move {
-            if let Err(error) = watched.await {
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades();
+        let stopping = stop.clone();
+        serving.spawn(async move {
+            let mut connection = pin!(connection);
+            let served = tokio::select! {
+                served = connection.as_mut() => served,
+                () = stopping.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(error) = served {
                 tracing::debug!(%error, "connection ended early");
             }
         });
     }
     // New clients must be refused at once instead of waiting in the backlog until the drain ends.
     drop(listener);
-    let _ = tokio::time::timeout(DRAIN_TIMEOUT, graceful.shutdown()).await;
+    serving.close();
+    let _ = tokio::time::timeout(DRAIN_TIMEOUT, serving.wait()).await;
 }

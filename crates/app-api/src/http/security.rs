@@ -51,7 +51,9 @@ fn check(
         let detail = format!("This is not {}.", addresses.admin_origin());
         return Err(ApiError::new(Code::WrongHost, detail));
     }
-    if !method.is_safe() && !is_same_site(addresses, host(uri, headers), headers) {
+    // A page of another site can open a WebSocket with the session's cookie.
+    let may_act = !method.is_safe() || headers.contains_key(header::UPGRADE);
+    if may_act && !is_same_site(addresses, host(uri, headers), headers) {
         let detail = "This request was sent by a page of another site.";
         return Err(ApiError::new(Code::CrossSite, detail));
     }

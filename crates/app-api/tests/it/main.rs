@@ -19,6 +19,7 @@ mod described_api;
 mod dev_login;
 mod disk_full;
 mod errors;
+mod exec;
 mod harness;
 mod listing;
 mod lock_order;

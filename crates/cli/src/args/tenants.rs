@@ -47,6 +47,8 @@ pub enum TenantsCommand {
     Migrate(MigrateTenants),
     /// print the log of a tenant
     Logs(LogsArgs),
+    /// run a command, or a shell, in a tenant
+    Exec(ExecArgs),
     /// open a tenant in the browser, signed in
     Open(OpenTenant),
     /// wait until a tenant is in a state
@@ -194,6 +196,19 @@ pub struct LogsArgs {
     /// show when each line was written
     #[arg(long)]
     pub timestamps: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ExecArgs {
+    /// slug of the tenant
+    #[arg(value_name = "SLUG", add = ArgValueCompleter::new(complete::tenants))]
+    pub slug: String,
+    /// give the command no terminal, also where this one is one
+    #[arg(long, short = 'T')]
+    pub no_tty: bool,
+    /// program and arguments; default: a shell
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
 }
 
 #[derive(Debug, Args)]

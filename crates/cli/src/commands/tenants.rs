@@ -5,14 +5,15 @@ use serde_json::{Value, json};
 
 use super::{browser, confirm, pages, variables};
 use crate::args::{
-    ChangeState, CreateTenant, DeleteTenant, ListTenants, LogsArgs, NamedTenant, OpenTenant,
-    SetRelease, SetTenant, TenantArg, TenantsCommand, WaitArgs, WaitOptions,
+    ChangeState, CreateTenant, DeleteTenant, ExecArgs, ListTenants, LogsArgs, NamedTenant,
+    OpenTenant, SetRelease, SetTenant, TenantArg, TenantsCommand, WaitArgs, WaitOptions,
 };
 use crate::clock;
 use crate::context::Context;
 use crate::error::CliError;
 use crate::http::{Method, Request, segment};
 use crate::output::{Column, Shape, parse_moment};
+use crate::tenant::exec;
 use crate::tenant::logs::{self, LogOptions};
 use crate::tenant::wait::{self, Goal};
 
@@ -74,6 +75,7 @@ pub(super) fn run(command: Option<TenantsCommand>, context: &Context<'_>) -> Res
         TenantsCommand::Secrets { command } => variables::secrets(command, context),
         TenantsCommand::Migrate(_) => list_databases(context),
         TenantsCommand::Logs(args) => print_logs(&args, context),
+        TenantsCommand::Exec(args) => exec(&args, context),
         TenantsCommand::Open(args) => open(&args, context),
         TenantsCommand::Wait(args) => wait_for(&args, context),
     }
@@ -227,6 +229,15 @@ fn print_logs(args: &LogsArgs, context: &Context<'_>) -> Result<(), CliError> {
     let options =
         LogOptions { follow: args.follow, tail: args.tail, since, shows_times: args.timestamps };
     logs::print(context, &slug(&args.tenant, context)?, &options)
+}
+
+/// The exit code of the command is the exit code of this one.
+fn exec(args: &ExecArgs, context: &Context<'_>) -> Result<(), CliError> {
+    let code = exec::run(context, &args.slug, &args.command, !args.no_tty)?;
+    if code == 0 {
+        return Ok(());
+    }
+    std::process::exit(i32::try_from(code).unwrap_or(1));
 }
 
 /// Opens the tenant through the admin site, where the browser's own session signs the person in to the tenant.

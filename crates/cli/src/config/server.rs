@@ -61,6 +61,10 @@ impl ServerUrl {
         (self.is_https, &self.host, port.parse().unwrap_or(default))
     }
 
+    pub fn port(&self) -> u16 {
+        self.parts().2
+    }
+
     /// The host without brackets and port, in lower case.
     pub fn host(&self) -> &str {
         &self.host

@@ -21,7 +21,7 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Until the next bytes of a response's body.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 const REPEAT_DELAY: Duration = Duration::from_millis(200);
-const USER_AGENT: &str = concat!("cial/", env!("CARGO_PKG_VERSION"));
+pub(super) const USER_AGENT: &str = concat!("cial/", env!("CARGO_PKG_VERSION"));
 
 /// A server and where its address comes from, for errors.
 #[derive(Clone, Debug)]
@@ -165,7 +165,11 @@ impl Client {
         self.agent.run(request)
     }
 
-    fn note_facts(&self, headers: &ureq::http::HeaderMap) {
+    pub(super) fn key(&self) -> Option<&str> {
+        self.key.as_deref()
+    }
+
+    pub(super) fn note_facts(&self, headers: &ureq::http::HeaderMap) {
         let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
         if let Some(version) = text(RELEASE) {
             let _ = self.server_version.set(version.to_owned());

@@ -5,6 +5,7 @@ mod completion;
 mod configuration;
 mod connection;
 mod destroying;
+mod exec;
 mod following;
 mod manifest;
 mod output;

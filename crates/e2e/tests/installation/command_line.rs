@@ -27,6 +27,17 @@ async fn the_command_line_works_with_the_profile_of_the_installation_and_with_a_
     checks.contains("the list names the first tenant", "cli-acme", &names);
     checks.contains("the list names the second tenant", "cli-globex", &names);
 
+    let script = "id -u; id -G; grep CapEff /proc/self/status; echo $HOME >&2; ls /var/lib/cial; exit 9";
+    let run = cial(&["tenants", "exec", "cli-acme", "--", "sh", "-c", script], None)?;
+    checks.contains("a command runs as the user of the app alone", "1001\n1001\n", &run.stdout);
+    checks.contains("without capabilities", "0000000000000000", &run.stdout);
+    checks.contains("with the app's environment", "/home/agent\n", &run.stderr);
+    checks.contains("the core's files are closed to it", "Permission denied", &run.stderr);
+    checks.equal("its exit code is the command's", "Some(9)", format!("{:?}", run.code));
+    succeed(&["tenants", "stop", "cli-globex"], None)?;
+    let stopped = cial(&["tenants", "exec", "cli-globex", "--", "true"], None)?;
+    checks.contains("a stopped tenant runs no command", "tenant_stopped", &stopped.stderr);
+
     let create = ["key", "create", "ci", "--role", "write", "--tenant", "cli-acme", "-o", "json"];
     let created = checks.require("a key of a tenant is created", succeed(&create, None))?;
     let created: Value = serde_json::from_str(&created)?;

@@ -1,5 +1,6 @@
 //! The HTTP API of [`protocol::orchestrator`], [`protocol::leases`] and [`protocol::sleep`]. One table of routes builds the server; tests walk the same table.
 
+mod exec;
 mod images;
 mod input;
 mod leases;
@@ -21,6 +22,7 @@ use service::{metrics, request_id};
 
 use crate::access::{Access, AccessTable, Tokens, check_access};
 use crate::allowed_images::AllowedImages;
+use crate::commands::Commands;
 use crate::controller::Controller;
 use crate::driver::DriverError;
 use crate::listener;
@@ -67,6 +69,12 @@ impl FromRef<Parts> for Arc<SleepController> {
     }
 }
 
+impl FromRef<Parts> for Arc<Commands> {
+    fn from_ref(parts: &Parts) -> Self {
+        parts.controller.commands.clone()
+    }
+}
+
 impl FromRef<Parts> for Arc<AllowedImages> {
     fn from_ref(parts: &Parts) -> Self {
         parts.images.clone()
@@ -103,6 +111,7 @@ pub fn routes() -> Vec<Route> {
         route(Method::GET, "/v1/sleep", Control, get(sleep::list)),
         route(Method::GET, "/v1/tenants/{id}/disk", Control, get(tenants::show_disk_use)),
         route(Method::GET, "/v1/disk", Control, get(tenants::list_disk_use)),
+        route(Method::GET, "/v1/tenants/{id}/exec", Control, get(exec::exec)),
         route(Method::GET, "/v1/tenants/{id}/logs", Control, get(tenants::logs)),
         route(Method::GET, "/v1/tenants/{id}/stats", Control, get(tenants::stats)),
         route(Method::GET, "/v1/tenants/{id}/summaries", Control, get(tenants::summaries)),

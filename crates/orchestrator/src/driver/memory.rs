@@ -10,6 +10,7 @@ use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream};
 use protocol::busy::BusyList;
+use protocol::exec::{ExecCommand, Output, TerminalSize};
 use protocol::gauges::GaugeReport;
 use protocol::inside::DEFAULT_APP_PORT;
 use protocol::orchestrator::{Capacity, Drift, Exit, QuotaService, Upstream};
@@ -18,12 +19,14 @@ use protocol::sessions::RevokeSessions;
 use protocol::spec::Spec;
 use protocol::summaries::SummaryReport;
 use protocol::{TenantId, Timestamp};
+use tokio::io::AsyncReadExt as _;
 use tokio::sync::broadcast;
 use uuid::Uuid;
 
 use super::{
-    AppliedLimits, ContainerStatus, DiskQuota, DiskSpace, Driver, DriverError, DriverErrorCode,
-    DriverFuture, EngineEvent, ExitStatus, LogOptions, LogStream, ResourceUsage, RunState,
+    AppliedLimits, CommandControl, ContainerStatus, DiskQuota, DiskSpace, Driver, DriverError,
+    DriverErrorCode, DriverFuture, EngineEvent, ExitStatus, LogOptions, LogStream, ResourceUsage,
+    RunState, RunningCommand,
 };
 use crate::core_back::{self, BusyError};
 use crate::revocation::RevokeError;
@@ -112,6 +115,29 @@ struct Tenant {
     started_at: Option<Timestamp>,
 }
 
+struct SimulatedCommand {
+    memory: MemoryDriver,
+    tenant: TenantId,
+    code: i64,
+}
+
+impl CommandControl for SimulatedCommand {
+    fn resize(&self, TerminalSize { columns, rows }: TerminalSize) -> DriverFuture<'_, ()> {
+        let call = format!("resize {columns}x{rows} {}", self.tenant);
+        self.memory.state().calls.push(call);
+        Box::pin(async { Ok(()) })
+    }
+
+    fn exit_code(&self) -> DriverFuture<'_, i64> {
+        Box::pin(async { Ok(self.code) })
+    }
+
+    fn end(&self) -> DriverFuture<'_, ()> {
+        self.memory.state().calls.push(format!("end {}", self.tenant));
+        Box::pin(async { Ok(()) })
+    }
+}
+
 /// The size of the simulated engine's disk.
 const DISK_BYTES: u64 = 1 << 40;
 
@@ -132,7 +158,7 @@ impl MemoryDriver {
     }
 
     /// The calls that the engine received, in order: `create …`, `start …`, `stop …`, `freeze …`,
-    /// `thaw …`, `busy …`, `remove …`.
+    /// `thaw …`, `busy …`, `remove …`, and of commands `exec …`, `resize …`, `end …`.
     pub fn calls(&self) -> Vec<String> {
         self.state().calls.clone()
     }
@@ -329,6 +355,19 @@ impl MemoryDriver {
         }
         drop(state);
         self.status_or_error(id)
+    }
+
+    /// A command that writes its input out again; with the word `fails` it writes nothing and exits with 3.
+    fn simulate_command(&self, id: TenantId, command: &ExecCommand) -> RunningCommand {
+        let code = if command.argv.iter().any(|word| word == "fails") { 3 } else { 0 };
+        let (input, echo) = tokio::io::duplex(1 << 10);
+        let pieces = stream::try_unfold(echo, move |mut echo| async move {
+            let mut piece = bytes::BytesMut::with_capacity(1 << 10);
+            let read = if code == 0 { echo.read_buf(&mut piece).await? } else { 0 };
+            std::io::Result::Ok((read > 0).then(|| ((Output::Standard, piece.freeze()), echo)))
+        });
+        let control = SimulatedCommand { memory: self.clone(), tenant: id, code };
+        RunningCommand::new(Box::pin(input), pieces.boxed(), Arc::new(control))
     }
 
     async fn ensure_tenant(&self, spec: &Spec) -> Result<ContainerStatus, DriverError> {
@@ -567,6 +606,21 @@ impl Driver for MemoryDriver {
             let status = self.status_or_error(id)?;
             let line = Bytes::from(format!("container {}\n", status.container));
             Ok(stream::iter([Ok(line)]).boxed())
+        })
+    }
+
+    fn exec<'a>(
+        &'a self,
+        id: TenantId,
+        command: &'a ExecCommand,
+    ) -> DriverFuture<'a, RunningCommand> {
+        Box::pin(async move {
+            self.call(id).await?;
+            if self.status_or_error(id)?.run != RunState::Running {
+                return Err(refused());
+            }
+            self.state().calls.push(format!("exec {id}"));
+            Ok(self.simulate_command(id, command))
         })
     }
 

@@ -4,6 +4,7 @@
 //! [`DriverError`] that a person can act on. One conformance suite holds every implementation to
 //! this contract.
 
+mod command;
 mod disk_guard;
 pub mod docker;
 mod drift;
@@ -17,6 +18,7 @@ use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream};
 use protocol::busy::BusyList;
+use protocol::exec::ExecCommand;
 use protocol::gauges::GaugeReport;
 use protocol::orchestrator::{Capacity, Drift, Exit, Upstream};
 use protocol::process::{AppSpec, PreparedImage};
@@ -31,6 +33,7 @@ use tokio::sync::broadcast::error::RecvError;
 use crate::core_back::BusyError;
 use crate::revocation::RevokeError;
 
+pub use command::{CommandControl, CommandHandle, CommandOutput, RunningCommand};
 pub use disk_guard::{DiskExcess, DiskGuard, DiskQuota, DiskSpace};
 pub use drift::{AppliedLimits, describe_drift};
 pub use error::{DriverError, DriverErrorCode};
@@ -94,6 +97,13 @@ pub trait Driver: Send + Sync + 'static {
     /// [`EngineEvent::EventsMissed`].
     fn watch(&self) -> BoxStream<'static, EngineEvent>;
     fn logs(&self, id: TenantId, options: LogOptions) -> DriverFuture<'_, LogStream>;
+    /// Starts a command in the platform half of a container that runs, as `agent` and never as another user. The command
+    /// counts against the limits of the tenant.
+    fn exec<'a>(
+        &'a self,
+        id: TenantId,
+        command: &'a ExecCommand,
+    ) -> DriverFuture<'a, RunningCommand>;
     fn stats(&self, id: TenantId) -> DriverFuture<'_, ResourceUsage>;
     fn capacity(&self) -> DriverFuture<'_, Capacity>;
     /// Checks that an image can run an app, and makes it ready for tenants.

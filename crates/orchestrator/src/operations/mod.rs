@@ -15,6 +15,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use protocol::TenantId;
 use protocol::busy::BusyList;
+use protocol::exec::ExecCommand;
 use protocol::gauges::Gauge;
 use protocol::orchestrator::{ApplyRequest, Capacity, ObservedTenant, Phase};
 use protocol::summaries::SummaryReport;
@@ -29,6 +30,7 @@ use self::turn::TurnTable;
 use crate::core_back::{BusyError, CORE_BACK_TIMEOUT};
 use crate::driver::{
     Driver, DriverError, DriverErrorCode, LogOptions, LogStream, ResourceUsage, RunState,
+    RunningCommand,
 };
 use crate::metrics::Metrics;
 use crate::revocation;
@@ -187,6 +189,18 @@ impl Operations {
     /// The driver's own.
     pub async fn logs(&self, id: TenantId, options: LogOptions) -> Result<LogStream, DriverError> {
         self.driver.logs(id, options).await
+    }
+
+    /// Starts a command in a tenant that runs.
+    ///
+    /// # Errors
+    /// The driver's own.
+    pub async fn exec(
+        &self,
+        id: TenantId,
+        command: &ExecCommand,
+    ) -> Result<RunningCommand, DriverError> {
+        self.driver.exec(id, command).await
     }
 
     /// # Errors

@@ -1,5 +1,6 @@
 //! Sleep and wake: leases for routers, and the engine's calls that [`lease::Authority`] decides on.
 
+mod hold;
 mod lease_error;
 mod lease_requests;
 mod lease_service;
@@ -21,6 +22,7 @@ use protocol::sleep::IdleState;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::task::TaskTracker;
 
+pub use self::hold::AwakeHold;
 pub use self::lease_error::LeaseError;
 pub(crate) use self::lease_service::{LeaseGauges, LeaseService, SleepCommand};
 pub use self::settings::SleepSettings;

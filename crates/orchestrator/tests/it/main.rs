@@ -7,6 +7,7 @@ mod connections;
 mod disk_full;
 mod disk_limits;
 mod engine;
+mod exec;
 mod firewall;
 mod networks;
 mod operations;

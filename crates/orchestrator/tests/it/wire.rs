@@ -58,7 +58,7 @@ impl Server {
     }
 
     /// Also returns the task that serves.
-    async fn serving() -> (Self, JoinHandle<anyhow::Result<()>>) {
+    pub(crate) async fn serving() -> (Self, JoinHandle<anyhow::Result<()>>) {
         let (engine, stop) = (MemoryDriver::default(), CancellationToken::new());
         let state = TempDir::new("orchestrator").unwrap();
         let state_dir = StateDir::new(state.path().to_owned());
@@ -79,7 +79,23 @@ impl Server {
         (Self { address, engine, controller, stop, _state: state }, serving)
     }
 
-    fn client(&self) -> Client {
+    /// Begins the end of the process.
+    pub(crate) fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// A tenant that runs.
+    pub(crate) async fn run_tenant(&self) -> TenantId {
+        let spec = spec("acme", "");
+        self.controller.operations.apply(apply(&spec, true)).await.unwrap();
+        spec.id
+    }
+
+    pub(crate) async fn stop_tenant(&self, id: TenantId) {
+        self.controller.operations.stop(id).await.unwrap();
+    }
+
+    pub(crate) fn client(&self) -> Client {
         Client::new(format!("http://{}", self.address), Secret::new(TOKEN))
     }
 

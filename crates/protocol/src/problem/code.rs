@@ -350,6 +350,9 @@ codes! {
     TooManyAttempts = "too_many_attempts" [429] "Too many attempts"
         "too many sign-ins, sign-ups or resets within five minutes, by one client or at one account; a device on which the account signed in before has a limit of its own"
         "wait for `Retry-After`",
+    TooManyCommands = "too_many_commands" [429] "Too many commands"
+        "as many commands run in the tenant, or in all tenants together, as may"
+        "end one, or wait for its end",
     TooManyPackages = "too_many_packages" [409] "Too many packages"
         "the tenant has 100 packages, or 1 GiB of them"
         "delete one that is not needed",
@@ -439,6 +442,7 @@ impl fmt::Display for Code {
 /// The reason phrase of a status, as the HTTP status code registry names it.
 pub const fn reason_phrase(status: u16) -> &'static str {
     match status {
+        101 => "Switching Protocols",
         400 => "Bad Request",
         401 => "Unauthorized",
         403 => "Forbidden",

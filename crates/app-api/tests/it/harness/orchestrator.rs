@@ -5,8 +5,9 @@ use std::convert::Infallible;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use app_api::orchestrator::{OnMessage, Orchestrator};
+use app_api::orchestrator::{CommandStream, OnMessage, Orchestrator};
 use axum::body::Body;
+use axum::http::HeaderValue;
 use futures_util::future::BoxFuture;
 use futures_util::{StreamExt as _, stream};
 use protocol::orchestrator::{
@@ -68,6 +69,12 @@ pub(crate) struct FakeOrchestrator {
     pub(crate) summaries: Mutex<HashMap<TenantId, Vec<SummaryReport>>>,
     /// Logs stay open after their lines, like those of a tenant that runs.
     pub(crate) endless_logs: AtomicBool,
+    /// The tenants and queries of commands that were started.
+    pub(crate) commands: Mutex<Vec<(TenantId, String)>>,
+    /// The number of commands whose connection is open. Each sends back what it receives.
+    pub(crate) open_commands: watch::Sender<usize>,
+    /// The code with which commands are refused.
+    pub(crate) refuse_commands: Mutex<Option<Code>>,
 }
 
 impl FakeOrchestrator {
@@ -84,6 +91,9 @@ impl FakeOrchestrator {
             broken: Mutex::default(),
             summaries: Mutex::default(),
             endless_logs: AtomicBool::new(false),
+            commands: Mutex::default(),
+            open_commands: watch::Sender::new(0),
+            refuse_commands: Mutex::default(),
         }
     }
 
@@ -334,6 +344,32 @@ impl Orchestrator for FakeOrchestrator {
             false => Body::from(lines),
         };
         Box::pin(async move { Ok(body) })
+    }
+
+    fn exec<'a>(
+        &'a self,
+        id: TenantId,
+        query: &'a str,
+        key: &'a HeaderValue,
+    ) -> BoxFuture<'a, Result<CommandStream, CallError>> {
+        Box::pin(async move {
+            if !*self.reachable.borrow() {
+                return Err(CallError::Unreachable("connection refused".into()));
+            }
+            if let Some(code) = *self.refuse_commands.lock().unwrap() {
+                return Err(CallError::Refused(Box::new(Problem::new(code, "Not now."))));
+            }
+            self.commands.lock().unwrap().push((id, query.to_owned()));
+            let (frames, far) = tokio::io::duplex(1 << 10);
+            let open = self.open_commands.clone();
+            open.send_modify(|count| *count += 1);
+            tokio::spawn(async move {
+                let (mut read, mut write) = tokio::io::split(far);
+                let _ = tokio::io::copy(&mut read, &mut write).await;
+                open.send_modify(|count| *count -= 1);
+            });
+            Ok(CommandStream { accept: key.clone(), frames: Box::new(frames) })
+        })
     }
 
     fn watch<'a>(&'a self, on_message: OnMessage<'a>) -> BoxFuture<'a, WatchEnded> {

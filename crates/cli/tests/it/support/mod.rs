@@ -58,6 +58,11 @@ impl Cial {
         self.environment(Command::new(env!("CARGO_BIN_EXE_cial")), args)
     }
 
+    /// Another program with the variables of this home.
+    pub(crate) fn program(&self, program: &str, args: &[&str]) -> Command {
+        self.environment(Command::new(program), args)
+    }
+
     fn environment(&self, mut command: Command, args: &[&str]) -> Command {
         command.args(args).env_clear().env("HOME", self.home.path()).env("PATH", "/usr/bin:/bin");
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));

@@ -1,5 +1,6 @@
 //! Docker Engine, API 1.41 and newer. Only this module knows bollard.
 
+mod command;
 mod container;
 mod disk;
 mod engine;
@@ -22,6 +23,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use protocol::TenantId;
 use protocol::busy::BusyList;
+use protocol::exec::ExecCommand;
 use protocol::gauges::GaugeReport;
 use protocol::orchestrator::Capacity;
 use protocol::process::{AppSpec, PreparedImage};
@@ -36,7 +38,7 @@ use self::subnet_pool::Pool;
 pub use self::template::ContainerTemplate;
 use super::{
     ContainerStatus, DiskQuota, DiskSpace, Driver, DriverError, DriverErrorCode, DriverFuture,
-    EngineEvent, LogOptions, LogStream, ResourceUsage,
+    EngineEvent, LogOptions, LogStream, ResourceUsage, RunningCommand,
 };
 use crate::core_back::{self, BusyError};
 use crate::database_proxy::DatabaseProxy;
@@ -260,6 +262,14 @@ impl Driver for DockerDriver {
 
     fn logs(&self, id: TenantId, wanted: LogOptions) -> DriverFuture<'_, LogStream> {
         Box::pin(self.read_logs(id, wanted))
+    }
+
+    fn exec<'a>(
+        &'a self,
+        id: TenantId,
+        command: &'a ExecCommand,
+    ) -> DriverFuture<'a, RunningCommand> {
+        Box::pin(self.run_command(id, command))
     }
 
     fn stats(&self, id: TenantId) -> DriverFuture<'_, ResourceUsage> {

@@ -16,9 +16,12 @@ const BUSY: &str = "/run/cial/ingress/busy.sock";
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
 
 fn main() {
-    let arguments: Vec<String> = std::env::args().collect();
-    if let [_, path, bytes] = &arguments[..] {
-        return write_until_refused(path, bytes.parse().expect("a number"));
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.first().map(String::as_str) {
+        Some("run-command") => run_command(&arguments[1..]),
+        Some("end-command") => end_command(&arguments[1]),
+        Some(path) => return write_until_refused(path, arguments[1].parse().expect("a number")),
+        None => {}
     }
     println!("\u{1b}[32mhello\u{1b}[0m from the tenant");
     eprintln!("and its other stream");
@@ -47,11 +50,11 @@ fn main() {
     let public = TcpListener::bind("0.0.0.0:8080").expect("bind :8080");
     thread::spawn(move || {
         for stream in public.incoming().flatten() {
-            response(stream);
+            respond(stream);
         }
     });
     for stream in listener.incoming().flatten() {
-        response(stream);
+        respond(stream);
         if mode == "answers-then-exits" {
             exit(4);
         }
@@ -72,6 +75,38 @@ fn write_until_refused(path: &str, bytes: usize) {
     };
     let error = append().err().and_then(|error| error.raw_os_error());
     println!("{written} {}", error.unwrap_or(0));
+}
+
+/// Stands in for a command: shows who it is, and writes its input out again, or waits for its end.
+fn run_command(argv: &[String]) -> ! {
+    let status = fs::read_to_string("/proc/self/status").expect("status");
+    let of = |word: &str| status.lines().find(|line| line.starts_with(word)).unwrap_or_default();
+    println!("{argv:?} {} {} {}", of("Uid:"), of("Groups:"), of("CapEff:"));
+    if argv == ["waits"] {
+        loop {
+            thread::park();
+        }
+    }
+    std::io::copy(&mut std::io::stdin(), &mut std::io::stdout()).expect("copy");
+    eprintln!("at the end");
+    exit(7);
+}
+
+/// Kills the processes that have the id of a command.
+fn end_command(id: &str) -> ! {
+    unsafe extern "C" {
+        safe fn kill(pid: i32, signal: i32) -> i32;
+    }
+    let mark = format!("CIAL_COMMAND_ID={id}");
+    for entry in fs::read_dir("/proc").expect("/proc").flatten() {
+        let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
+        let has_mark = environment.split(|byte| *byte == 0).any(|text| text == mark.as_bytes());
+        let pid = entry.file_name().to_str().and_then(|name| name.parse().ok());
+        if let Some(pid) = pid.filter(|_| has_mark) {
+            kill(pid, 9);
+        }
+    }
+    exit(0);
 }
 
 /// Serves the busy list: in one mode a backup without an end, otherwise nothing.
@@ -101,7 +136,7 @@ fn count_starts() -> usize {
     fs::read(STARTS).expect("read").len()
 }
 
-fn response(mut stream: impl Read + Write) {
+fn respond(mut stream: impl Read + Write) {
     let mut head = [0; 4096];
     let _ = stream.read(&mut head);
     let _ = stream.write_all(ANSWER);

@@ -1,0 +1,257 @@
+//! Commands that people run in tenants: their bound, and the relay between a command and its reader.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use futures_util::{Sink, SinkExt as _, Stream, StreamExt as _};
+use protocol::TenantId;
+use protocol::exec::{ClientMessage, Output, ServerMessage};
+use tokio::io::AsyncWriteExt as _;
+use tokio::time::MissedTickBehavior;
+use tokio_tungstenite::tungstenite::{self, Message};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::driver::{CommandControl, RunningCommand};
+
+/// Concurrent commands in all tenants.
+pub const MAX_COMMANDS: usize = 32;
+/// One tenant leaves most places to the others.
+pub const MAX_COMMANDS_PER_TENANT: usize = 4;
+/// A reader that does not respond to two pings in a row is gone. Pings also keep proxies in between from closing a quiet
+/// connection.
+const PING_INTERVAL: Duration = Duration::from_secs(15);
+const END_TIMEOUT: Duration = Duration::from_secs(3);
+/// The longest message of a client.
+pub(crate) const MAX_MESSAGE_BYTES: usize = 64 << 10;
+
+/// The commands under way.
+#[derive(Debug, Default)]
+pub struct Commands {
+    by_tenant: Mutex<HashMap<TenantId, usize>>,
+    shutdown: CancellationToken,
+    relays: TaskTracker,
+}
+
+/// A place for one command, until it is dropped.
+#[derive(Debug)]
+pub struct CommandSlot {
+    commands: Arc<Commands>,
+    tenant: TenantId,
+}
+
+impl Commands {
+    pub(crate) fn new() -> Self {
+        Self::default()
+    }
+
+    pub(crate) fn current(&self) -> usize {
+        self.lock().values().sum()
+    }
+
+    /// `None` at the bound of the tenant, or of all tenants.
+    pub(crate) fn begin(self: &Arc<Self>, tenant: TenantId) -> Option<CommandSlot> {
+        let mut by_tenant = self.lock();
+        let total: usize = by_tenant.values().sum();
+        let own = by_tenant.get(&tenant).copied().unwrap_or_default();
+        if total >= MAX_COMMANDS || own >= MAX_COMMANDS_PER_TENANT {
+            return None;
+        }
+        by_tenant.insert(tenant, own + 1);
+        Some(CommandSlot { commands: self.clone(), tenant })
+    }
+
+    pub(crate) fn spawn(&self, relay: impl Future<Output = ()> + Send + 'static) {
+        self.relays.spawn(relay);
+    }
+
+    /// Ends all commands: nobody could read them any more.
+    pub(crate) fn shut_down(&self) {
+        self.shutdown.cancel();
+    }
+
+    /// Waits for the commands that were ended, for a bounded time.
+    pub(crate) async fn wait_for_ends(&self) {
+        self.relays.close();
+        if tokio::time::timeout(END_TIMEOUT, self.relays.wait()).await.is_err() {
+            tracing::warn!("shutdown leaves commands in tenants");
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<TenantId, usize>> {
+        self.by_tenant.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for CommandSlot {
+    fn drop(&mut self) {
+        let mut by_tenant = self.commands.lock();
+        if let Some(count) = by_tenant.get_mut(&self.tenant) {
+            *count -= 1;
+            if *count == 0 {
+                by_tenant.remove(&self.tenant);
+            }
+        }
+    }
+}
+
+/// What the two directions know of each other.
+#[derive(Default)]
+struct Liveness {
+    /// Something arrived from the reader since the last ping.
+    heard: AtomicBool,
+    /// Input waits for the command, so nothing is read from the reader.
+    is_writing: AtomicBool,
+}
+
+impl CommandSlot {
+    /// Relays between a command and the WebSocket of its reader until the command ends. Ends the command when the reader
+    /// leaves, or this process shuts down.
+    pub(crate) async fn relay<S>(self, socket: S, command: RunningCommand)
+    where
+        S: Stream<Item = tungstenite::Result<Message>>
+            + Sink<Message, Error = tungstenite::Error>
+            + Send,
+    {
+        let (mut sink, stream) = socket.split();
+        let RunningCommand { input, output, handle } = command;
+        let (liveness, control) = (Liveness::default(), handle.control());
+        let has_ended = tokio::select! {
+            ended = send_output(&mut sink, output, &liveness) => ended,
+            () = read_messages(stream, input, &*control, &liveness) => false,
+            () = self.commands.shutdown.cancelled() => false,
+        };
+        if !has_ended {
+            tracing::info!(tenant = %self.tenant, "command ended: its reader left");
+            handle.end().await;
+            return;
+        }
+        let last = match control.exit_code().await {
+            Ok(code) => {
+                handle.finished();
+                ServerMessage::Exited(code)
+            }
+            Err(error) => ServerMessage::Failed(error.detail),
+        };
+        let text = serde_json::to_string(&last).unwrap_or_default();
+        // Who left needs no exit code.
+        let _ = sink.send(Message::text(text)).await;
+        let _ = sink.close().await;
+    }
+}
+
+/// Returns whether the output ended, and not the reader.
+async fn send_output<S: Sink<Message> + Unpin>(
+    sink: &mut S,
+    mut output: impl Stream<Item = std::io::Result<(Output, Bytes)>> + Unpin,
+    liveness: &Liveness,
+) -> bool {
+    let mut ping = tokio::time::interval(PING_INTERVAL);
+    ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // The first tick is now.
+    ping.tick().await;
+    let mut unanswered = 0;
+    loop {
+        let message = tokio::select! {
+            piece = output.next() => match piece {
+                Some(Ok((kind, bytes))) => to_message(kind, &bytes),
+                // The exit code says whether the command or its container ended.
+                Some(Err(_)) | None => return true,
+            },
+            _ = ping.tick() => {
+                let heard = liveness.heard.swap(false, Ordering::Relaxed);
+                let is_silent = !heard && !liveness.is_writing.load(Ordering::Relaxed);
+                unanswered = if is_silent { unanswered + 1 } else { 0 };
+                if unanswered > 2 {
+                    return false;
+                }
+                Message::Ping(Bytes::new())
+            }
+        };
+        if sink.send(message).await.is_err() {
+            return false;
+        }
+    }
+}
+
+fn to_message(kind: Output, bytes: &[u8]) -> Message {
+    let mut message = BytesMut::with_capacity(bytes.len() + 1);
+    message.put_u8(kind as u8);
+    message.put_slice(bytes);
+    Message::Binary(message.freeze())
+}
+
+/// Returns when the reader has left.
+async fn read_messages(
+    mut stream: impl Stream<Item = tungstenite::Result<Message>> + Unpin,
+    input: std::pin::Pin<Box<dyn tokio::io::AsyncWrite + Send>>,
+    control: &dyn CommandControl,
+    liveness: &Liveness,
+) {
+    // `None` once the command takes no more input.
+    let mut input = Some(input);
+    while let Some(Ok(message)) = stream.next().await {
+        liveness.heard.store(true, Ordering::Relaxed);
+        match message {
+            Message::Binary(bytes) => {
+                let Some(open) = &mut input else { continue };
+                liveness.is_writing.store(true, Ordering::Relaxed);
+                let written = async {
+                    open.write_all(&bytes).await?;
+                    open.flush().await
+                }
+                .await;
+                liveness.is_writing.store(false, Ordering::Relaxed);
+                if written.is_err() {
+                    input = None;
+                }
+            }
+            Message::Text(text) => match serde_json::from_str(&text) {
+                Ok(ClientMessage::Resize(size)) => {
+                    // The command may have ended meanwhile.
+                    let _ = control.resize(size).await;
+                }
+                Ok(ClientMessage::EndOfInput) => {
+                    if let Some(mut open) = input.take() {
+                        let _ = open.shutdown().await;
+                    }
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "message of a command's reader not understood");
+                    return;
+                }
+            },
+            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
+            Message::Close(_) => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn commands_are_bounded_for_each_tenant_and_in_all() {
+        let commands = Arc::new(Commands::new());
+        let tenant = || TenantId::new(Uuid::new_v4());
+        let first = tenant();
+        let own: Vec<_> =
+            (0..MAX_COMMANDS_PER_TENANT).map(|_| commands.begin(first).unwrap()).collect();
+        assert!(commands.begin(first).is_none());
+        let rest = MAX_COMMANDS - MAX_COMMANDS_PER_TENANT;
+        let others: Vec<_> = (0..rest).map(|_| commands.begin(tenant()).unwrap()).collect();
+        assert!(commands.begin(tenant()).is_none());
+        assert_eq!(commands.current(), MAX_COMMANDS);
+        drop(own);
+        assert!(commands.begin(first).is_some());
+        drop(others);
+        assert_eq!(commands.current(), 0);
+        assert!(commands.lock().is_empty());
+    }
+}
