@@ -21,6 +21,7 @@ const ROUNDS: usize = 5;
 const REQUESTS: usize = 1_000;
 const REVOCATIONS: usize = 1_000;
 const SIGN_INS: usize = 100;
+const FILL_BATCH: usize = 500;
 const LIST_REQUESTS: usize = 200;
 
 #[tokio::main]
@@ -139,18 +140,27 @@ async fn lists() -> Value {
     let server = setup().await.start().await;
     let owner = server.sign_up().await;
     owner.post("/v1/tenants", acme()).await;
-    let fill = [
-        "CREATE TABLE copy AS SELECT * FROM tenants",
-        "INSERT INTO tenants SELECT (jsonb_populate_record(copy, jsonb_build_object('id', gen_random_uuid(), 'slug', 'tenant-' || n, \
-         'desired', 'stopped', 'state', 'stopped'))).* FROM copy, generate_series(1, 9999) AS n",
-        "INSERT INTO audit_log (id, at, actor_kind, actor, role, action, resource_kind, resource, address, request_id, hash) \
-         SELECT 1000 + n, now(), 'user', n % 100 || '@example.com', 'owner', 'tenant.start', 'tenant', 'tenant-' || n % 1000, \
-         '127.0.0.1', 'bench', sha256('') FROM generate_series(1, 100000) AS n",
-        "ANALYZE",
-    ];
-    for statement in fill {
-        server.database.sql(statement).await;
+    server.database.sql("CREATE TABLE copy AS SELECT * FROM tenants").await;
+    // In batches, because every statement has a deadline.
+    for n in (0..10_000).step_by(FILL_BATCH) {
+        let tenants = format!(
+            "INSERT INTO tenants SELECT (jsonb_populate_record(copy, jsonb_build_object('id', gen_random_uuid(), 'slug', 'tenant-' || n, \
+             'desired', 'stopped', 'state', 'stopped'))).* FROM copy, generate_series({}, {}) AS n",
+            n.max(1),
+            n + FILL_BATCH - 1
+        );
+        server.database.sql(&tenants).await;
     }
+    for n in (0..100_000).step_by(FILL_BATCH) {
+        let entries = format!(
+            "INSERT INTO audit_log (id, at, actor_kind, actor, role, action, resource_kind, resource, address, request_id, hash) \
+             SELECT 1000 + n, now(), 'user', n % 100 || '@example.com', 'owner', 'tenant.start', 'tenant', 'tenant-' || n % 1000, \
+             '127.0.0.1', 'bench', sha256('') FROM generate_series({n}, {}) AS n",
+            n + FILL_BATCH - 1
+        );
+        server.database.sql(&entries).await;
+    }
+    server.database.sql("ANALYZE").await;
     let tenants = pages(&owner, |n| format!("/v1/tenants?limit=100&q=tenant-{}", n % 10)).await;
     let filtered = pages(&owner, |n| match n % 3 {
         0 => format!("/v1/audit?actor={n}@example.com"),

@@ -1,8 +1,8 @@
 //! The API for the orchestrator, on [`ORCHESTRATOR_SOCKET`](protocol::inside::ORCHESTRATOR_SOCKET). No request from outside
 //! reaches that socket.
 //!
-//! The orchestrator reads the busy declarations, the gauges and the summaries of conversations, and delivers the ended admin sessions, whose tenant sessions
-//! end at once.
+//! The orchestrator reads the busy declarations, the gauges and the summaries of conversations, and delivers the ended admin
+//! sessions, whose tenant sessions end at once.
 
 use hyper::{Method, StatusCode};
 use protocol::gauges::GaugeReport;
