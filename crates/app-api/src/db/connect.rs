@@ -198,7 +198,7 @@ impl Database {
         names: &DatabaseNames,
         password: &Secret,
     ) -> Result<AsyncPgConnection, ConnectError> {
-        let mut config = self.config.clone();
+        let mut config = self.service.clone();
         let options = session_options(self.limits.statement);
         config
             .user(&names.user)

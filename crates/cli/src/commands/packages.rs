@@ -79,7 +79,7 @@ fn delete(args: &DeletePackage, context: &Context<'_>) -> Result<(), CliError> {
     let (name, version) = (&args.name, &args.version);
     let tenant = context.tenant()?;
     let title = format!("delete package {name} {version} of tenant {tenant}");
-    if !confirm::goes_on(context, args.confirm, &title)? {
+    if !confirm::is_confirmed(context, args.confirm, &title)? {
         return Ok(());
     }
     let path = format!("{}/{}/{}", path(&tenant), segment(name), segment(version));
