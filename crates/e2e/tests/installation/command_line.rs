@@ -27,7 +27,8 @@ async fn the_command_line_works_with_the_profile_of_the_installation_and_with_a_
     checks.contains("the list names the first tenant", "cli-acme", &names);
     checks.contains("the list names the second tenant", "cli-globex", &names);
 
-    let script = "id -u; id -G; grep CapEff /proc/self/status; echo $HOME >&2; ls /var/lib/cial; exit 9";
+    let script =
+        "id -u; id -G; grep CapEff /proc/self/status; echo $HOME >&2; ls /var/lib/cial; exit 9";
     let run = cial(&["tenants", "exec", "cli-acme", "--", "sh", "-c", script], None)?;
     checks.contains("a command runs as the user of the app alone", "1001\n1001\n", &run.stdout);
     checks.contains("without capabilities", "0000000000000000", &run.stdout);
