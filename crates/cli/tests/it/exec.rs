@@ -13,15 +13,16 @@ use crate::support::{Cial, Server, problem};
 
 type Socket = WebSocket<TcpStream>;
 
-/// Serves one command, and then one answer to a request; the channel has the heads of both.
+/// Serves one command, and then one response to a request; the channel has the heads of both.
 fn serve(
     command: impl FnOnce(Socket) + Send + 'static,
-    answer: impl Into<Vec<u8>> + Send + 'static,
+    response: impl Into<Vec<u8>> + Send + 'static,
 ) -> (Cial, Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let (heads, seen) = channel();
     std::thread::spawn(move || {
+        #[expect(clippy::result_large_err, reason = "the library's type of an error")]
         let note = |request: &Request, response: Response| {
             let key = request.headers()["authorization"].to_str().unwrap();
             heads.send(format!("{} {key}", request.uri())).unwrap();
@@ -33,7 +34,7 @@ fn serve(
         let read = next.read(&mut head).unwrap();
         let head = String::from_utf8_lossy(&head[..read]).into_owned();
         let _ = heads.send(head.lines().next().unwrap_or_default().to_owned());
-        next.write_all(&answer.into()).unwrap();
+        next.write_all(&response.into()).unwrap();
     });
     let cial = Cial::new().server(&url).variable("CIAL_API_KEY", "cial_test");
     (cial, seen)
@@ -65,10 +66,11 @@ fn in_a_pipe_both_outputs_the_input_and_the_exit_code_are_the_commands() {
         |mut socket| {
             let mut input = Vec::new();
             loop {
-                match read(&mut socket) {
-                    Message::Binary(bytes) => input.extend(bytes),
-                    other => break assert_eq!(other, Message::text(r#""end_of_input""#)),
-                }
+                let message = read(&mut socket);
+                let Message::Binary(bytes) = &message else {
+                    break assert_eq!(message, Message::text(r#""end_of_input""#));
+                };
+                input.extend_from_slice(bytes);
             }
             output(&mut socket, 2, "to the error output\n");
             output(&mut socket, 1, &format!("{} bytes\n", input.len()));

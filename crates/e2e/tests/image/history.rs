@@ -117,7 +117,7 @@ fn joined(list: &Value, field: &str) -> String {
 
 async fn check_chat(checks: &mut Checks, alpha: &Client) -> Result<()> {
     let replied = alpha.post("/chat", &json!({ "message": "Hello!" })).await?;
-    checks.equal("O15 the built-in app repeats a message", "Hello!", &text(&replied, "reply"));
+    checks.equal("O15 the built-in app repeats a message", "Hello!", text(&replied, "reply"));
     let conversation = text(&replied, "conversation");
     let messages = alpha.get(&format!("/conversations/{conversation}/messages")).await?;
     let authors = joined(&messages.json(), "author");
