@@ -1,7 +1,7 @@
 //! The busy API over two sockets, one for each half: the core half and `agent`. The socket of the edge serves none of it, so
 //! that no request from outside can keep a tenant awake.
 //!
-//! The orchestrator reads the declarations over a socket of its own: see [`orchestrator_api`].
+//! The orchestrator reads the declarations over a socket of its own: see `orchestrator_api`.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
