@@ -24,6 +24,9 @@ pub(crate) async fn wakes_for_a_visit(
     let mut waiting = String::new();
     for scripts_enabled in [true, false] {
         put_all_to_sleep(browser, installation).await?;
+        // Without scripts the page comes back after 3 s: the tenant must still be awake then.
+        let patient = json!({ "policy": { "sleep_after_seconds": 60 } });
+        browser.fetch("PATCH", &format!("{TENANTS}/acme"), &patient).await?;
         for slug in NEIGHBOURS {
             browser.fetch("POST", &format!("{TENANTS}/{slug}/start"), &json!({})).await?;
         }
