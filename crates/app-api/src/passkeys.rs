@@ -47,7 +47,7 @@ pub struct PasskeyOptions {
 pub struct NewPasskey {
     /// 1 to 100 characters.
     pub name: String,
-    /// Of the person.
+    /// The password of the person who adds the passkey.
     pub password: String,
     /// The code of the account's second factor, or a recovery code.
     #[serde(default)]

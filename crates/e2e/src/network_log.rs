@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-/// What the log has shown of the requests so far. Events of one request arrive in any order.
+/// The requests that the browser's log has shown so far. The events of one request arrive in any order.
 #[derive(Debug, Default)]
 pub struct NetworkLog {
     requests: BTreeMap<String, Request>,

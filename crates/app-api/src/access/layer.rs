@@ -23,6 +23,7 @@ use super::principal::{Access, AccessError, Person, Principal};
 use crate::app::App;
 use crate::auth::throttle::Attempt;
 use crate::db::user::User;
+use crate::http::extract::path_part;
 use crate::http::request_body::{self, Bounds};
 use crate::route::Surface;
 use crate::sessions;
@@ -197,11 +198,7 @@ async fn access_lost(rule: Rule, principal: Principal, tenant: Option<PathTenant
 
 async fn path_tenant(request: &mut Request) -> PathTenant {
     let params = request.extract_parts::<RawPathParams>().await;
-    let slug = params.ok().and_then(|params| {
-        let slug = params.iter().find(|(name, _)| *name == SLUG);
-        slug.map(|(_, value)| value.to_owned())
-    });
-    PathTenant(slug)
+    PathTenant(params.ok().and_then(|params| path_part(&params, SLUG).map(str::to_owned)))
 }
 
 /// The characters that end a query parameter or mean something else in it. Encoding no others keeps a long path short

@@ -8,6 +8,7 @@ use service::api_error::ApiError;
 use crate::access::{AuthorizedTenant, Caller};
 use crate::app::App;
 use crate::db::tenant_packages::PackageRow;
+use crate::http::extract::path_part;
 use crate::http::reply::{Created, NoContent};
 use crate::http::upload::UploadedFile;
 use crate::views;
@@ -56,8 +57,7 @@ pub async fn delete_package(
 /// # Errors
 /// `not_found`.
 pub(super) fn part<'a>(params: &'a RawPathParams, wanted: &str) -> Result<&'a str, ApiError> {
-    let value = params.iter().find_map(|(name, value)| (name == wanted).then_some(value));
-    let value = value.filter(|value| !value.contains('\0'));
+    let value = path_part(params, wanted).filter(|value| !value.contains('\0'));
     value.ok_or_else(|| ApiError::new(Code::NotFound, "There is nothing of this name."))
 }
 

@@ -7,7 +7,7 @@ use service::api_error::ApiError;
 
 use crate::access::{AuthorizedTenant, Caller};
 use crate::app::App;
-use crate::http::extract::Json;
+use crate::http::extract::{Json, path_part};
 use crate::http::reply::NoContent;
 use crate::variables::{self, Kind};
 
@@ -79,6 +79,6 @@ pub async fn delete_secret(
 /// # Errors
 /// `not_found`.
 pub fn name_in(params: &RawPathParams) -> Result<&str, ApiError> {
-    let name = params.iter().find_map(|(key, value)| (key == "name").then_some(value));
-    name.ok_or_else(|| ApiError::new(Code::NotFound, "There is nothing of this name."))
+    path_part(params, "name")
+        .ok_or_else(|| ApiError::new(Code::NotFound, "There is nothing of this name."))
 }

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::access::Caller;
 use crate::app::App;
 use crate::db::webhook;
-use crate::http::extract::{IdPath, Json};
+use crate::http::extract::{IdPath, Json, path_part};
 use crate::http::reply::{Created, NoContent};
 use crate::views;
 use crate::webhooks;
@@ -62,9 +62,8 @@ pub async fn replay_delivery(
 /// # Errors
 /// `not_found`.
 pub fn delivery_in(params: &RawPathParams) -> Result<Uuid, ApiError> {
-    let delivery = params.iter().find_map(|(name, value)| (name == "delivery").then_some(value));
     let nothing = || ApiError::new(Code::NotFound, "There is nothing of this id.");
-    delivery.and_then(|text| text.parse().ok()).ok_or_else(nothing)
+    path_part(params, "delivery").and_then(|text| text.parse().ok()).ok_or_else(nothing)
 }
 
 fn view(row: webhook::Webhook) -> Webhook {

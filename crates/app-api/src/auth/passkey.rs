@@ -65,7 +65,7 @@ pub struct Ceremony {
     pub options: Value,
     /// The name of the ceremony, which the response repeats.
     pub challenge: Vec<u8>,
-    /// What the response must fulfil, as `webauthn_rp` encodes it.
+    /// The challenge and the rules that `webauthn_rp` checks a response against, in the encoding of `webauthn_rp`.
     pub state: Vec<u8>,
 }
 
@@ -385,7 +385,7 @@ mod tests {
         for _ in 0..2 {
             sign_in(&mut authenticator, &mut known).unwrap();
         }
-        // It counts from now on.
+        // An authenticator that has begun to count must not fall back to 0.
         authenticator.step = 1;
         sign_in(&mut authenticator, &mut known).unwrap();
         authenticator.count = 0;

@@ -96,7 +96,7 @@ pub async fn delete(conn: &mut Conn, user: Uuid, id: Uuid) -> QueryResult<Option
 #[diesel(table_name = passkey_challenges)]
 pub struct Challenge {
     pub challenge: Vec<u8>,
-    /// What the response must fulfil.
+    /// The challenge and the rules that a response is checked against, in the encoding of `webauthn_rp`.
     pub state: Vec<u8>,
     /// The person who registers a passkey; `None` for a sign-in.
     pub user_id: Option<Uuid>,

@@ -41,7 +41,7 @@ pub struct PackageRow {
     pub workflows: Vec<String>,
 }
 
-/// What a tenant's packages take.
+/// The number of a tenant's packages, and the bytes of their archives.
 #[derive(Clone, Copy, Debug, QueryableByName)]
 pub struct Usage {
     #[diesel(sql_type = BigInt)]

@@ -85,12 +85,17 @@ impl FromRequestParts<App> for ClientAddress {
     }
 }
 
+/// Returns the part of the path for the `wanted` parameter of the route.
+pub fn path_part<'a>(params: &'a RawPathParams, wanted: &str) -> Option<&'a str> {
+    params.iter().find_map(|(name, value)| (name == wanted).then_some(value))
+}
+
 impl<S: Send + Sync> FromRequestParts<S> for IdPath {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let params = RawPathParams::from_request_parts(parts, state).await.ok();
-        let id = params.iter().flatten().find_map(|(name, value)| (name == "id").then_some(value));
+        let id = params.as_ref().and_then(|params| path_part(params, "id"));
         let id = id.and_then(|id| id.parse().ok()).map(Self);
         id.ok_or_else(|| ApiError::new(Code::NotFound, "There is nothing of this id."))
     }
@@ -101,8 +106,7 @@ impl<S: Send + Sync> FromRequestParts<S> for AppPath {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let params = RawPathParams::from_request_parts(parts, state).await.ok();
-        let app =
-            params.iter().flatten().find_map(|(name, value)| (name == "app").then_some(value));
+        let app = params.as_ref().and_then(|params| path_part(params, "app"));
         let app = app.map(|app| Self(app.to_owned()));
         app.ok_or_else(|| ApiError::new(Code::NotFound, "There is no app of this name."))
     }

@@ -264,7 +264,7 @@ fn disk(disk_use: Option<DiskUse>, limit_bytes: u64) -> String {
     format!("{} used of {limit}, {way}", describe_bytes(used_bytes))
 }
 
-/// What happens at the limit.
+/// The sentence about what a tenant at its disk limit meets.
 fn disk_hint(disk_use: Option<DiskUse>) -> &'static str {
     match disk_use.map(|disk_use| disk_use.enforced_by) {
         Some(DiskEnforcement::Filesystem) => "At the limit, its programs cannot write any more.",

@@ -46,7 +46,7 @@ pub async fn upload(
         .after(json!({ "id": row.id, "bytes": row.bytes, "sha256": row.sha256 }));
     let mut conn = open(app, tenant).await?;
     conn.transaction(async |conn| -> Result<_, ApiError> {
-        // Of two uploads at once, the second counts the first.
+        // Two uploads at once must not both fit below the limit: the second waits here, and counts the first.
         tenant_packages::lock(conn).await?;
         let usage = tenant_packages::usage(conn).await?;
         if usage.packages >= MAX_PACKAGES || usage.bytes + row.bytes > MAX_TOTAL_BYTES {

@@ -109,6 +109,9 @@ async fn the_summaries_of_a_running_tenant_are_collected_once() {
     let is_collected =
         async || Ok(server.database.count("summary_positions WHERE position = 12").await == 1);
     eventually("the collection", TEST_TIMEOUT, is_collected).await.unwrap();
+    let requests = server.orchestrator.summary_requests.lock().unwrap().clone();
+    let reported = requests.into_iter().filter(|position| (4..12).contains(position));
+    assert_eq!(reported.collect::<Vec<_>>(), [4, 9, 11], "each report is requested once");
     let listed = owner.get("/v1/tenants/acme/summaries").await.json();
     let [summary] = listed["summaries"].as_array().unwrap().as_slice() else { panic!("{listed}") };
     assert_eq!((&summary["user_id"], &summary["messages"]), (&json!(ada), &json!(3)));

@@ -20,7 +20,7 @@ use crate::http::{Broken, Request, Socket, segment};
 
 /// Less than the longest message that the server takes.
 const PIECE_BYTES: usize = 16 << 10;
-/// What shells add to the number of the signal that ended a command.
+/// A shell reports a command that a signal ended with this number plus the number of the signal.
 const SIGNAL_BASE: i64 = 128;
 
 /// How a command ended.
@@ -29,7 +29,7 @@ enum End {
     Exited(i64),
     /// By a signal to this process.
     Signal(usize),
-    /// Nobody knows how; the text says why.
+    /// The server could not find out how the command ended; the text is the reason.
     Unknown(String),
     Broken,
 }

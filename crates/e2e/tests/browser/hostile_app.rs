@@ -22,7 +22,8 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// The cookie of a session at the core's site, over HTTP.
 const CORE_COOKIE: &str = "cial_core";
 
-/// What a page of the app tries, and what it obtains at its own site, where it is the same origin, and at the core's site.
+/// One attempt of a page of the app, with the outcome that the test expects at the app's own site, which is the page's
+/// origin, and at the core's site.
 struct Attack {
     name: &'static str,
     at_home: &'static str,

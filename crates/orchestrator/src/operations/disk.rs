@@ -58,8 +58,8 @@ impl Operations {
         tokio::spawn(async move { operations.check_disk().await });
     }
 
-    /// Observes the limits that the filesystem enforces, reads the free space, measures the volumes when that is due, and stops tenants over their limit. Returns at once while
-    /// another check is under way.
+    /// Observes the limits that the filesystem enforces, reads the free space, measures the volumes when that is due, and
+    /// stops tenants over their limit. Returns at once while another check is under way.
     pub async fn check_disk(self: &Arc<Self>) {
         let Ok(_check) = self.disk.check.try_lock() else { return };
         let now = self.disk.origin.elapsed();

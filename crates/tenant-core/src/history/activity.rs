@@ -141,8 +141,7 @@ mod tests {
     const PEERS: u128 = 3;
 
     fn database() -> (Connection, Uuid) {
-        let connection = Connection::open_in_memory().unwrap();
-        migrations::apply(&connection).unwrap();
+        let connection = migrations::in_memory();
         let made = workspaces::create(&connection, "one", None, 0).unwrap();
         (connection, made.unwrap().id)
     }

@@ -156,13 +156,7 @@ fn number(connection: &Connection, conversation: Uuid) -> rusqlite::Result<Optio
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::history::migrations;
-
-    fn database() -> Connection {
-        let connection = Connection::open_in_memory().unwrap();
-        migrations::apply(&connection).unwrap();
-        connection
-    }
+    use crate::history::migrations::in_memory as database;
 
     fn message(author: Author, user_id: &str, text: &str, tokens: u32) -> NewMessage {
         let (user_id, text) = (user_id.to_owned(), text.to_owned());

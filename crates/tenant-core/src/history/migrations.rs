@@ -27,6 +27,14 @@ pub(super) fn apply(connection: &Connection) -> Result<(), HistoryError> {
     Ok(())
 }
 
+/// An empty history in memory, for tests.
+#[cfg(test)]
+pub(super) fn in_memory() -> Connection {
+    let connection = Connection::open_in_memory().unwrap();
+    apply(&connection).unwrap();
+    connection
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -157,13 +157,7 @@ const MAX_PEERS: u32 = 1_000;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::history::migrations;
-
-    fn database() -> Connection {
-        let connection = Connection::open_in_memory().unwrap();
-        migrations::apply(&connection).unwrap();
-        connection
-    }
+    use crate::history::migrations::in_memory as database;
 
     fn make(connection: &Connection, name: &str, parent: Option<Uuid>) -> Uuid {
         let id = create(connection, name, parent, 0).unwrap().unwrap().id;

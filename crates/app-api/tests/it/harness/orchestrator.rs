@@ -65,8 +65,10 @@ pub(crate) struct FakeOrchestrator {
     pub(crate) sleep_statuses: Mutex<Option<Vec<SleepStatus>>>,
     /// Tenants whose program ends at once, whatever their image.
     pub(crate) broken: Mutex<HashSet<TenantId>>,
-    /// What each tenant reports, in the order of the positions.
+    /// The reports of each tenant, in the order of their positions.
     pub(crate) summaries: Mutex<HashMap<TenantId, Vec<SummaryReport>>>,
+    /// The positions after which summaries were requested.
+    pub(crate) summary_requests: Mutex<Vec<i64>>,
     /// Logs stay open after their lines, like those of a tenant that runs.
     pub(crate) endless_logs: AtomicBool,
     /// The tenants and queries of commands that were started.
@@ -90,6 +92,7 @@ impl FakeOrchestrator {
             sleep_statuses: Mutex::new(Some(Vec::new())),
             broken: Mutex::default(),
             summaries: Mutex::default(),
+            summary_requests: Mutex::default(),
             endless_logs: AtomicBool::new(false),
             commands: Mutex::default(),
             open_commands: watch::Sender::new(0),
@@ -321,6 +324,7 @@ impl Orchestrator for FakeOrchestrator {
         id: TenantId,
         position: i64,
     ) -> BoxFuture<'_, Result<SummaryReport, CallError>> {
+        self.summary_requests.lock().unwrap().push(position);
         let reports = self.summaries.lock().unwrap().get(&id).cloned().unwrap_or_default();
         let next = reports.into_iter().find(|report| report.position > position);
         let nothing = SummaryReport { summaries: Vec::new(), position };
