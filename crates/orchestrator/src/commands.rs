@@ -1,4 +1,4 @@
-//! Commands that people run in tenants: their bound, and the relay between a command and its reader.
+//! Commands in tenants: their bounds, and the relay between a command of a person and its reader.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,15 +12,38 @@ use protocol::exec::{ClientMessage, Output, ServerMessage};
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::MissedTickBehavior;
 use tokio_tungstenite::tungstenite::{self, Message};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tokio_util::task::TaskTracker;
 
 use crate::driver::{CommandControl, RunningCommand};
 
-/// Concurrent commands in all tenants.
-pub const MAX_COMMANDS: usize = 32;
-/// One tenant leaves most places to the others.
-pub const MAX_COMMANDS_PER_TENANT: usize = 4;
+/// Who started a command. Those of each kind leave the places of the other free.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CommandKind {
+    /// A person, or a script of one.
+    Person,
+    /// A workflow: one attempt of a task.
+    Task,
+}
+
+impl CommandKind {
+    /// Concurrent commands in all tenants.
+    pub const fn limit(self) -> usize {
+        match self {
+            Self::Person => 32,
+            Self::Task => 128,
+        }
+    }
+
+    /// One tenant leaves most places to the others. Its workflows run one task at a time.
+    pub const fn limit_per_tenant(self) -> usize {
+        match self {
+            Self::Person => 4,
+            Self::Task => 1,
+        }
+    }
+}
+
 /// A reader that does not respond to two pings in a row is gone. Pings also keep proxies in between from closing a quiet
 /// connection.
 const PING_INTERVAL: Duration = Duration::from_secs(15);
@@ -31,7 +54,7 @@ pub(crate) const MAX_MESSAGE_BYTES: usize = 64 << 10;
 /// The commands under way.
 #[derive(Debug, Default)]
 pub struct Commands {
-    by_tenant: Mutex<HashMap<TenantId, usize>>,
+    running: Mutex<HashMap<(CommandKind, TenantId), usize>>,
     shutdown: CancellationToken,
     relays: TaskTracker,
 }
@@ -40,6 +63,7 @@ pub struct Commands {
 #[derive(Debug)]
 pub struct CommandSlot {
     commands: Arc<Commands>,
+    kind: CommandKind,
     tenant: TenantId,
 }
 
@@ -48,20 +72,23 @@ impl Commands {
         Self::default()
     }
 
-    pub(crate) fn current(&self) -> usize {
-        self.lock().values().sum()
+    pub(crate) fn current(&self, kind: CommandKind) -> usize {
+        count(&self.lock(), kind)
     }
 
     /// `None` at the bound of the tenant, or of all tenants.
-    pub(crate) fn begin(self: &Arc<Self>, tenant: TenantId) -> Option<CommandSlot> {
-        let mut by_tenant = self.lock();
-        let total: usize = by_tenant.values().sum();
-        let own = by_tenant.get(&tenant).copied().unwrap_or_default();
-        if total >= MAX_COMMANDS || own >= MAX_COMMANDS_PER_TENANT {
+    pub(crate) fn begin(
+        self: &Arc<Self>,
+        kind: CommandKind,
+        tenant: TenantId,
+    ) -> Option<CommandSlot> {
+        let mut running = self.lock();
+        let own = running.get(&(kind, tenant)).copied().unwrap_or_default();
+        if count(&running, kind) >= kind.limit() || own >= kind.limit_per_tenant() {
             return None;
         }
-        by_tenant.insert(tenant, own + 1);
-        Some(CommandSlot { commands: self.clone(), tenant })
+        running.insert((kind, tenant), own + 1);
+        Some(CommandSlot { commands: self.clone(), kind, tenant })
     }
 
     pub(crate) fn spawn(&self, relay: impl Future<Output = ()> + Send + 'static) {
@@ -81,18 +108,23 @@ impl Commands {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<TenantId, usize>> {
-        self.by_tenant.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, HashMap<(CommandKind, TenantId), usize>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn count(running: &HashMap<(CommandKind, TenantId), usize>, kind: CommandKind) -> usize {
+    running.iter().filter(|((of, _), _)| *of == kind).map(|(_, count)| count).sum()
 }
 
 impl Drop for CommandSlot {
     fn drop(&mut self) {
-        let mut by_tenant = self.commands.lock();
-        if let Some(count) = by_tenant.get_mut(&self.tenant) {
+        let mut running = self.commands.lock();
+        let place = (self.kind, self.tenant);
+        if let Some(count) = running.get_mut(&place) {
             *count -= 1;
             if *count == 0 {
-                by_tenant.remove(&self.tenant);
+                running.remove(&place);
             }
         }
     }
@@ -108,6 +140,11 @@ struct Liveness {
 }
 
 impl CommandSlot {
+    /// Resolves when this process shuts down.
+    pub(crate) fn shutdown(&self) -> WaitForCancellationFutureOwned {
+        self.commands.shutdown.clone().cancelled_owned()
+    }
+
     /// Relays between a command and the WebSocket of its reader until the command ends. Ends the command when the reader
     /// leaves, or this process shuts down.
     pub(crate) async fn relay<S>(self, socket: S, command: RunningCommand)
@@ -237,21 +274,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn commands_are_bounded_for_each_tenant_and_in_all() {
+    fn commands_of_each_kind_are_bounded_for_each_tenant_and_in_all() {
         let commands = Arc::new(Commands::new());
         let tenant = || TenantId::new(Uuid::new_v4());
         let first = tenant();
-        let own: Vec<_> =
-            (0..MAX_COMMANDS_PER_TENANT).map(|_| commands.begin(first).unwrap()).collect();
-        assert!(commands.begin(first).is_none());
-        let rest = MAX_COMMANDS - MAX_COMMANDS_PER_TENANT;
-        let others: Vec<_> = (0..rest).map(|_| commands.begin(tenant()).unwrap()).collect();
-        assert!(commands.begin(tenant()).is_none());
-        assert_eq!(commands.current(), MAX_COMMANDS);
-        drop(own);
-        assert!(commands.begin(first).is_some());
-        drop(others);
-        assert_eq!(commands.current(), 0);
+        let mut held = Vec::new();
+        for kind in [CommandKind::Person, CommandKind::Task] {
+            let own: Vec<_> = (0..kind.limit_per_tenant())
+                .map(|_| commands.begin(kind, first).unwrap())
+                .collect();
+            assert!(commands.begin(kind, first).is_none());
+            let rest = kind.limit() - own.len();
+            held.extend((0..rest).map(|_| commands.begin(kind, tenant()).unwrap()));
+            assert!(commands.begin(kind, tenant()).is_none());
+            assert_eq!(commands.current(kind), kind.limit());
+            drop(own);
+            held.extend(commands.begin(kind, first));
+            assert_eq!(commands.current(kind), rest + 1);
+        }
+        drop(held);
         assert!(commands.lock().is_empty());
     }
 }

@@ -17,7 +17,7 @@ use service::connections::Connections;
 use service::metrics::Bounded;
 use tokio::time::MissedTickBehavior;
 
-use crate::commands::{Commands, MAX_COMMANDS};
+use crate::commands::{CommandKind, Commands};
 use crate::descriptors;
 use crate::driver::Driver;
 use crate::metrics::{BoundedGauge, Gauges, Metrics};
@@ -142,9 +142,15 @@ impl Controller {
             ),
             BoundedGauge::new(
                 "commands",
-                "Commands that run in tenants",
-                self.commands.current(),
-                MAX_COMMANDS,
+                "Commands that people run in tenants",
+                self.commands.current(CommandKind::Person),
+                CommandKind::Person.limit(),
+            ),
+            BoundedGauge::new(
+                "tasks",
+                "Tasks of workflows that run in tenants",
+                self.commands.current(CommandKind::Task),
+                CommandKind::Task.limit(),
             ),
             BoundedGauge::new(
                 "tombstones",

@@ -7,7 +7,7 @@ use service::descriptors::{
     TooFewDescriptors, connection_limit, open_files, raise_open_file_limit,
 };
 
-use crate::commands::MAX_COMMANDS;
+use crate::commands::CommandKind;
 use crate::metrics::BoundedGauge;
 use crate::operations::{MAX_BUSY_CHECKS, MAX_OTHER_CALLS};
 use crate::sleep::SleepSettings;
@@ -38,7 +38,8 @@ impl DescriptorBudget {
             + MAX_OTHER_CALLS;
         // A call holds its connection to the engine, and one to the tenant. A busy check holds a path and a connection.
         // A command holds its connection to the engine.
-        let reserved = FIXED_DESCRIPTORS + 2 * engine_calls + 2 * MAX_BUSY_CHECKS + MAX_COMMANDS;
+        let commands = CommandKind::Person.limit() + CommandKind::Task.limit();
+        let reserved = FIXED_DESCRIPTORS + 2 * engine_calls + 2 * MAX_BUSY_CHECKS + commands;
         let connections = connection_limit(limit, reserved, 1)?;
         Ok(Self { limit, connections })
     }
@@ -61,7 +62,7 @@ mod tests {
         let settings = SleepSettings::DEFAULT;
         let error = DescriptorBudget::new(100, &settings).unwrap_err();
         let minimum = error.minimum;
-        assert_eq!((error.limit, minimum), (100, 364));
+        assert_eq!((error.limit, minimum), (100, 492));
         assert_eq!(DescriptorBudget::new(minimum - 1, &settings).unwrap_err().minimum, minimum);
         let budget = DescriptorBudget::new(minimum, &settings).unwrap();
         assert_eq!((budget.limit, budget.connections), (minimum, MIN_CONNECTIONS));

@@ -95,6 +95,8 @@ pub mod supervisor_commands {
     pub const RUN: &str = "run-command";
     /// `end-command ID`: ends every process of the command.
     pub const END: &str = "end-command";
+    /// `run-task`: runs one attempt of a task, see [`tasks`](crate::tasks).
+    pub const TASK: &str = "run-task";
 }
 /// The program of PID 1 in a wrapped image.
 pub const WRAPPED_SUPERVISOR: &str = "/opt/cial/supervisor";

@@ -34,6 +34,7 @@ pub mod sleep;
 pub mod spec;
 pub mod state;
 pub mod summaries;
+pub mod tasks;
 pub mod text;
 pub mod variables;
 pub mod watch;

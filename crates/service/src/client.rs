@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header,
 };
-use bytes::Bytes;
 use connect::is_local_shortage;
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::{Client as Pool, connect::HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -24,7 +24,7 @@ use crate::{Secret, request_id};
 pub struct Client {
     base: String,
     token: Secret,
-    pool: Pool<HttpConnector, Full<Bytes>>,
+    pool: Pool<HttpConnector, Body>,
 }
 
 /// Why a call failed.
@@ -142,6 +142,23 @@ impl Client {
         tokio::time::timeout(timeout, open).await.unwrap_or(Err(CallError::TimedOut(timeout)))
     }
 
+    /// Sends a stream and receives one. `timeout` bounds the time until the response's head, which may need the whole of
+    /// `body`; nothing bounds the response's body.
+    ///
+    /// # Errors
+    /// [`CallError`] until the head has arrived.
+    pub async fn exchange(
+        &self,
+        path: &str,
+        body: Body,
+        timeout: Duration,
+    ) -> Result<Response<Incoming>, CallError> {
+        let content_type =
+            (header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+        let head = self.send_body(Method::POST, path, body, [content_type]);
+        tokio::time::timeout(timeout, head).await.unwrap_or(Err(CallError::TimedOut(timeout)))
+    }
+
     async fn send(
         &self,
         method: Method,
@@ -158,15 +175,24 @@ impl Client {
         body: Option<&impl Serialize>,
         headers: impl IntoIterator<Item = (HeaderName, HeaderValue)>,
     ) -> Result<Response<Incoming>, CallError> {
-        let unexpected = |e: &dyn std::error::Error| CallError::Unexpected(e.to_string());
-        let body = body.map(serde_json::to_vec).transpose().map_err(|e| unexpected(&e))?;
+        let json = body.map(serde_json::to_vec).transpose().map_err(|e| unexpected(&e))?;
+        let content_type = (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let content_type = json.is_some().then_some(content_type);
+        let body = Body::from(json.unwrap_or_default());
+        self.send_body(method, path, body, headers.into_iter().chain(content_type)).await
+    }
+
+    async fn send_body(
+        &self,
+        method: Method,
+        path: &str,
+        body: Body,
+        headers: impl IntoIterator<Item = (HeaderName, HeaderValue)>,
+    ) -> Result<Response<Incoming>, CallError> {
         let mut request = Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.base))
             .header(header::AUTHORIZATION, format!("Bearer {}", self.token.reveal()));
-        if body.is_some() {
-            request = request.header(header::CONTENT_TYPE, "application/json");
-        }
         let id = request_id::current();
         if !id.is_empty() {
             request = request.header(REQUEST_ID, id);
@@ -174,8 +200,7 @@ impl Client {
         for (name, value) in headers {
             request = request.header(name, value);
         }
-        let request =
-            request.body(Full::from(body.unwrap_or_default())).map_err(|e| unexpected(&e))?;
+        let request = request.body(body).map_err(|e| unexpected(&e))?;
         let response = self.pool.request(request).await.map_err(|e| transport_error(&e))?;
         let status = response.status();
         if status.is_success() || status == StatusCode::SWITCHING_PROTOCOLS {
@@ -184,6 +209,10 @@ impl Client {
             Err(read_refusal(response).await)
         }
     }
+}
+
+fn unexpected(error: &dyn std::error::Error) -> CallError {
+    CallError::Unexpected(error.to_string())
 }
 
 fn accept_of(status: StatusCode, headers: &HeaderMap) -> Option<HeaderValue> {

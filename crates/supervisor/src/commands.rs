@@ -66,7 +66,7 @@ fn fail(code: u8, why: &str) -> ExitCode {
 
 /// The environment and the working folder of the app's program, for a process that the engine started with the variables of
 /// the container.
-fn surroundings(container: &Variables) -> io::Result<(Variables, PathBuf)> {
+pub(crate) fn surroundings(container: &Variables) -> io::Result<(Variables, PathBuf)> {
     let own = |name: &str| container.iter().find(|(found, _)| found == name);
     let (mut variables, directory) = match app::parse(container)? {
         Some(mut app) => {

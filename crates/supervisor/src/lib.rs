@@ -17,6 +17,7 @@ pub mod serve;
 pub mod services;
 pub mod sockets;
 pub mod spawn;
+pub mod task;
 
 pub use serve::run;
 pub use services::Layout;

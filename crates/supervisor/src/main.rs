@@ -16,6 +16,7 @@ fn main() -> ExitCode {
     match word {
         supervisor::app::PROBE => supervisor::probe::run(rest),
         supervisor_commands::RUN => supervisor::commands::run(rest, &variables()),
+        supervisor_commands::TASK => supervisor::task::run(&variables()),
         supervisor_commands::END => {
             supervisor::commands::end(rest.first().map_or("", String::as_str))
         }

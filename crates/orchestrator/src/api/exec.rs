@@ -16,7 +16,7 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
 use super::input::{Parsed, TenantPath};
 use super::{driver_failure, leases};
-use crate::commands::{Commands, MAX_COMMANDS, MAX_COMMANDS_PER_TENANT, MAX_MESSAGE_BYTES};
+use crate::commands::{CommandKind, Commands, MAX_MESSAGE_BYTES};
 use crate::operations::Operations;
 use crate::sleep::SleepController;
 
@@ -30,7 +30,8 @@ pub(super) async fn exec(
     upgrade: WebSocketUpgrade,
 ) -> Result<Response, ApiError> {
     let command = parse(query).map_err(|failure| *failure)?;
-    let slot = commands.begin(id).ok_or_else(too_many)?;
+    let kind = CommandKind::Person;
+    let slot = commands.begin(kind, id).ok_or_else(|| too_many(kind))?;
     let hold = sleep.hold_awake(id).await.map_err(leases::lease_failure)?;
     let running = operations.exec(id, &command).await.map_err(driver_failure)?;
     let accept = derive_accept_key(upgrade.key.as_bytes());
@@ -60,9 +61,15 @@ fn parse(query: Result<Query<ExecQuery>, QueryRejection>) -> Parsed<ExecCommand>
     })
 }
 
-fn too_many() -> ApiError {
+pub(super) fn too_many(kind: CommandKind) -> ApiError {
+    let what = match kind {
+        CommandKind::Person => "commands run",
+        CommandKind::Task => "tasks of workflows run",
+    };
     let detail = format!(
-        "In one tenant {MAX_COMMANDS_PER_TENANT} commands run at once, in all tenants {MAX_COMMANDS}. End one first."
+        "At most {} {what} at once in one tenant, {} in all. Wait for one, or end one.",
+        kind.limit_per_tenant(),
+        kind.limit()
     );
     ApiError::new(Code::TooManyCommands, detail)
 }

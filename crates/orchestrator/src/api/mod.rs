@@ -5,6 +5,7 @@ mod images;
 mod input;
 mod leases;
 mod sleep;
+mod tasks;
 mod tenants;
 
 use std::sync::Arc;
@@ -112,6 +113,7 @@ pub fn routes() -> Vec<Route> {
         route(Method::GET, "/v1/tenants/{id}/disk", Control, get(tenants::show_disk_use)),
         route(Method::GET, "/v1/disk", Control, get(tenants::list_disk_use)),
         route(Method::GET, "/v1/tenants/{id}/exec", Control, get(exec::exec)),
+        route(Method::POST, "/v1/tenants/{id}/tasks", Control, post(tasks::run)),
         route(Method::GET, "/v1/tenants/{id}/logs", Control, get(tenants::logs)),
         route(Method::GET, "/v1/tenants/{id}/stats", Control, get(tenants::stats)),
         route(Method::GET, "/v1/tenants/{id}/summaries", Control, get(tenants::summaries)),

@@ -358,6 +358,19 @@ impl MemoryDriver {
     }
 
     /// A command that writes its input out again; with the word `fails` it writes nothing and exits with 3.
+    fn run_command(
+        &self,
+        id: TenantId,
+        call: &str,
+        command: &ExecCommand,
+    ) -> Result<RunningCommand, DriverError> {
+        if self.status_or_error(id)?.run != RunState::Running {
+            return Err(refused());
+        }
+        self.state().calls.push(format!("{call} {id}"));
+        Ok(self.simulate_command(id, command))
+    }
+
     fn simulate_command(&self, id: TenantId, command: &ExecCommand) -> RunningCommand {
         let code = if command.argv.iter().any(|word| word == "fails") { 3 } else { 0 };
         let (input, echo) = tokio::io::duplex(1 << 10);
@@ -609,6 +622,13 @@ impl Driver for MemoryDriver {
         })
     }
 
+    fn start_task(&self, id: TenantId) -> DriverFuture<'_, RunningCommand> {
+        Box::pin(async move {
+            self.call(id).await?;
+            self.run_command(id, "task", &ExecCommand::default())
+        })
+    }
+
     fn exec<'a>(
         &'a self,
         id: TenantId,
@@ -616,11 +636,7 @@ impl Driver for MemoryDriver {
     ) -> DriverFuture<'a, RunningCommand> {
         Box::pin(async move {
             self.call(id).await?;
-            if self.status_or_error(id)?.run != RunState::Running {
-                return Err(refused());
-            }
-            self.state().calls.push(format!("exec {id}"));
-            Ok(self.simulate_command(id, command))
+            self.run_command(id, "exec", command)
         })
     }
 

@@ -104,6 +104,8 @@ pub trait Driver: Send + Sync + 'static {
         id: TenantId,
         command: &'a ExecCommand,
     ) -> DriverFuture<'a, RunningCommand>;
+    /// Starts the program that runs one attempt of a task, like [`exec`](Self::exec).
+    fn start_task(&self, id: TenantId) -> DriverFuture<'_, RunningCommand>;
     fn stats(&self, id: TenantId) -> DriverFuture<'_, ResourceUsage>;
     fn capacity(&self) -> DriverFuture<'_, Capacity>;
     /// Checks that an image can run an app, and makes it ready for tenants.

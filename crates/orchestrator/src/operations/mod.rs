@@ -203,6 +203,14 @@ impl Operations {
         self.driver.exec(id, command).await
     }
 
+    /// Starts the program that runs one attempt of a task, in a tenant that runs.
+    ///
+    /// # Errors
+    /// The driver's own.
+    pub async fn start_task(&self, id: TenantId) -> Result<RunningCommand, DriverError> {
+        self.driver.start_task(id).await
+    }
+
     /// # Errors
     /// The driver's own.
     pub async fn resource_usage(&self, id: TenantId) -> Result<ResourceUsage, DriverError> {

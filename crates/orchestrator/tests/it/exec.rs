@@ -103,7 +103,7 @@ async fn a_command_that_cannot_run_is_refused_with_its_reason() {
         assert_eq!(refused(id, query).await, "422 invalid_query", "{query}");
     }
     let mut open_sockets = Vec::new();
-    for _ in 0..orchestrator::commands::MAX_COMMANDS_PER_TENANT {
+    for _ in 0..orchestrator::commands::CommandKind::Person.limit_per_tenant() {
         open_sockets.push(open(&server, id, "").await.unwrap());
     }
     assert_eq!(refused(id, "").await, "429 too_many_commands");

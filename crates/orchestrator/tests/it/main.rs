@@ -23,6 +23,7 @@ mod sleep_on_docker;
 mod smoke_start;
 mod support;
 mod suspending;
+mod tasks;
 mod waking;
 mod wire;
 mod wrapping;

@@ -53,6 +53,16 @@ impl DockerDriver {
         id: TenantId,
         command: &ExecCommand,
     ) -> Result<RunningCommand, DriverError> {
+        self.run_in_tenant(id, supervisor_commands::RUN, command).await
+    }
+
+    /// Runs the program of PID 1 with `word`, one of [`supervisor_commands`], and what follows it.
+    pub(super) async fn run_in_tenant(
+        &self,
+        id: TenantId,
+        word: &str,
+        command: &ExecCommand,
+    ) -> Result<RunningCommand, DriverError> {
         let client = self.engine.client().await?;
         let name = id.container();
         let container = optional(INSPECT_TIMEOUT, client.inspect_container(&name, None)).await?;
@@ -67,7 +77,7 @@ impl DockerDriver {
         let variables = self.tenant_dirs.variables(id).map_err(|error| disk_error(&error))?;
         // The engine shows the environment of a command to nobody.
         env.extend(variables.map(|json| format!("{}={json}", inside::COMMAND_VARIABLES)));
-        let ours = [supervisor.clone(), supervisor_commands::RUN.to_owned()];
+        let ours = [supervisor.clone(), word.to_owned()];
         let is_terminal = command.terminal.is_some();
         let created = client.create_exec(
             &container,

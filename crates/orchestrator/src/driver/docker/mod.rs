@@ -25,6 +25,7 @@ use protocol::TenantId;
 use protocol::busy::BusyList;
 use protocol::exec::ExecCommand;
 use protocol::gauges::GaugeReport;
+use protocol::inside::supervisor_commands;
 use protocol::orchestrator::Capacity;
 use protocol::process::{AppSpec, PreparedImage};
 use protocol::sessions::RevokeSessions;
@@ -270,6 +271,12 @@ impl Driver for DockerDriver {
         command: &'a ExecCommand,
     ) -> DriverFuture<'a, RunningCommand> {
         Box::pin(self.run_command(id, command))
+    }
+
+    fn start_task(&self, id: TenantId) -> DriverFuture<'_, RunningCommand> {
+        Box::pin(async move {
+            self.run_in_tenant(id, supervisor_commands::TASK, &ExecCommand::default()).await
+        })
     }
 
     fn stats(&self, id: TenantId) -> DriverFuture<'_, ResourceUsage> {

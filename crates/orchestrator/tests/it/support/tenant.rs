@@ -19,6 +19,7 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.first().map(String::as_str) {
         Some("run-command") => run_command(&arguments[1..]),
+        Some("run-task") => run_task(),
         Some("end-command") => end_command(&arguments[1]),
         Some(path) => return write_until_refused(path, arguments[1].parse().expect("a number")),
         None => {}
@@ -92,6 +93,29 @@ fn run_command(argv: &[String]) -> ! {
     std::io::copy(&mut std::io::stdin(), &mut std::io::stdout()).expect("copy");
     eprintln!("at the end");
     exit(7);
+}
+
+/// Stands in for a task: reads its input, shows what arrived, and ends at once or with its input.
+fn run_task() -> ! {
+    let mut input = std::io::stdin().lock();
+    let mut frames = Vec::new();
+    loop {
+        let mut length = [0; 4];
+        input.read_exact(&mut length).expect("a length");
+        let mut frame = vec![0; u32::from_be_bytes(length) as usize];
+        input.read_exact(&mut frame).expect("a frame");
+        if frame.is_empty() {
+            break;
+        }
+        frames.push(frame);
+    }
+    let bytes: usize = frames.iter().skip(1).map(Vec::len).sum();
+    println!("job {} and {bytes} bytes", String::from_utf8_lossy(&frames[0]));
+    if frames[0] == b"waits" {
+        std::io::copy(&mut input, &mut std::io::sink()).expect("the end of the input");
+        exit(9);
+    }
+    exit(0);
 }
 
 /// Ends the command that waits under this id: it looks for this file.

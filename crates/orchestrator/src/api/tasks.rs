@@ -1,0 +1,120 @@
+//! One attempt of a task in a tenant: see [`protocol::tasks`]. The body of the request is its input, that of the response its output.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
+use futures_util::stream::{self, BoxStream};
+use futures_util::{Stream, StreamExt as _};
+use protocol::exec::Output;
+use protocol::problem::Code;
+use service::api_error::ApiError;
+use tokio::io::{AsyncWrite, AsyncWriteExt as _};
+use tokio_util::sync::WaitForCancellationFutureOwned;
+
+use super::input::TenantPath;
+use super::{driver_failure, exec, leases};
+use crate::commands::{CommandKind, CommandSlot, Commands};
+use crate::driver::{CommandHandle, CommandOutput, RunningCommand};
+use crate::operations::Operations;
+use crate::sleep::{AwakeHold, SleepController};
+
+/// How long the way of a package into the tenant may take. A tenant that reads too slowly would keep its place forever: the
+/// end of the caller is seen only while the body is read.
+const INPUT_TIMEOUT: Duration = Duration::from_secs(120);
+/// The program's own words that one line of the log shows.
+const MAX_LOGGED_CHARS: usize = 300;
+
+/// Wakes a tenant that rests, and keeps it awake while the task runs. Responds once the whole input is in the tenant.
+pub(super) async fn run(
+    State(sleep): State<Arc<SleepController>>,
+    State(operations): State<Arc<Operations>>,
+    State(commands): State<Arc<Commands>>,
+    TenantPath(id): TenantPath,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let kind = CommandKind::Task;
+    let slot = commands.begin(kind, id).ok_or_else(|| exec::too_many(kind))?;
+    let hold = sleep.hold_awake(id).await.map_err(leases::lease_failure)?;
+    let RunningCommand { mut input, output, handle } =
+        operations.start_task(id).await.map_err(driver_failure)?;
+    let sent = tokio::time::timeout(INPUT_TIMEOUT, send_input(body, &mut input)).await;
+    let late = || ApiError::new(Code::EngineTimeout, "The tenant did not read its input in time.");
+    sent.map_err(|_| late())??;
+    let (shutdown, handle) = (Box::pin(slot.shutdown()), Some(handle));
+    let running = RunningTask { output, shutdown, handle, _input: input, _hold: hold, _slot: slot };
+    let mut response = Body::from_stream(running.into_messages()).into_response();
+    let content_type = HeaderValue::from_static("application/x-ndjson");
+    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    Ok(response)
+}
+
+async fn send_input(
+    body: Body,
+    input: &mut Pin<Box<dyn AsyncWrite + Send>>,
+) -> Result<(), ApiError> {
+    let mut pieces = body.into_data_stream();
+    while let Some(piece) = pieces.next().await {
+        // Without the rest, the task cannot begin; with its handle it ends.
+        let piece = piece.map_err(|_| ApiError::new(Code::InvalidBody, "The body ended early."))?;
+        if input.write_all(&piece).await.is_err() {
+            // The program has ended, and its output says why.
+            return Ok(());
+        }
+    }
+    let _ = input.flush().await;
+    Ok(())
+}
+
+/// A task whose output is read. Dropping it ends the task and lets the tenant rest.
+struct RunningTask {
+    output: BoxStream<'static, std::io::Result<CommandOutput>>,
+    /// Resolves when this process shuts down.
+    shutdown: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// `None` once the task has ended.
+    handle: Option<CommandHandle>,
+    /// Open as long as somebody reads the output.
+    _input: Pin<Box<dyn AsyncWrite + Send>>,
+    _hold: AwakeHold,
+    _slot: CommandSlot,
+}
+
+impl RunningTask {
+    /// The messages of the task. What its program writes to the error output is not among them.
+    fn into_messages(self) -> impl Stream<Item = std::io::Result<Bytes>> + Send {
+        stream::unfold(self, async |mut task| {
+            loop {
+                let piece = tokio::select! {
+                    piece = task.output.next() => piece,
+                    () = &mut task.shutdown => {
+                        if let Some(handle) = task.handle.take() {
+                            handle.end().await;
+                        }
+                        return None;
+                    }
+                };
+                match piece {
+                    Some(Ok((Output::Standard, bytes))) => return Some((Ok(bytes), task)),
+                    Some(Ok((Output::Error, bytes))) => {
+                        // The tenant can write here as much as it likes.
+                        let text = String::from_utf8_lossy(&bytes);
+                        let text: String = text.chars().take(MAX_LOGGED_CHARS).collect();
+                        tracing::debug!(error = %text.escape_debug(), "program of a task failed");
+                    }
+                    Some(Err(error)) => return Some((Err(error), task)),
+                    None => {
+                        if let Some(handle) = task.handle.take() {
+                            handle.finished();
+                        }
+                        return None;
+                    }
+                }
+            }
+        })
+    }
+}
