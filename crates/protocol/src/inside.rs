@@ -59,6 +59,8 @@ pub const CORE_BUSY_SOCKET: &str = "/run/cial/core/busy.sock";
 /// The sockets on which the edge and core-front report their gauges to core-back.
 pub const EDGE_GAUGES_SOCKET: &str = "/run/cial/core/edge-gauges.sock";
 pub const CORE_FRONT_GAUGES_SOCKET: &str = "/run/cial/core/front-gauges.sock";
+/// The socket on which the file server opens the files of `agent` for core-back.
+pub const FILES_SOCKET: &str = "/run/cial/core/files.sock";
 pub const PLATFORM_FRONT: &str = "127.0.0.1:3000";
 pub const PLATFORM_BACK: &str = "127.0.0.1:3001";
 

@@ -11,6 +11,7 @@ pub mod control;
 pub mod database_proxy;
 pub mod domain;
 pub mod exec;
+pub mod files;
 pub mod gauges;
 pub mod headers;
 pub mod history;

@@ -93,7 +93,7 @@ codes! {
         "Postgres does not answer"
         "wait; `/readyz` of app-api says when",
     DiskFull = "disk_full" [507] "Disk full"
-        "the disk of the engine, of the database or of the tenant's history has no room, or less than `CIAL_DISK_RESERVE_BYTES` is left for a new tenant"
+        "the disk of the engine, of the database or of the tenant's history or files has no room, or less than `CIAL_DISK_RESERVE_BYTES` is left for a new tenant"
         "make room on its disk",
     DiskLimitReached = "disk_limit_reached" [507] "Disk limit reached"
         "the tenant's volumes hold more than `limits.disk_bytes`; it was stopped and does not start"
@@ -113,6 +113,18 @@ codes! {
     ExpectationFailed = "expectation_failed" [417] "Expectation failed"
         "an `Expect` other than `100-continue`"
         "leave it out",
+    FileConflict = "file_conflict" [409] "Conflict"
+        "inside a tenant: a file or folder is in the way or is not empty, or a part of an upload does not follow"
+        "read the detail; `replace` replaces a file",
+    FileDenied = "file_denied" [403] "Forbidden"
+        "inside a tenant: the modes that its program gave the files forbid it"
+        "let the program change them",
+    FilesBusy = "files_busy" [503] "Busy"
+        "inside a tenant: as many downloads or uploads are under way as may be at once"
+        "try again in a few seconds",
+    FilesUnavailable = "files_unavailable" [502] "Bad gateway"
+        "inside a tenant: its file server does not respond, or a disk failed"
+        "look at the tenant's log; a restart starts the file server again",
     Forbidden = "forbidden" [403] "Forbidden"
         "the key or the person has no right here; the answer is the same whether or not the tenant exists"
         "use a key of that tenant, or ask its admin",
@@ -278,6 +290,9 @@ codes! {
     ProgramFailed = "program_failed" [422] "Program does not run"
         "the program of an image ended, or was not ready in time, when it was tried in a throw-away tenant"
         "read the log in the detail; let the program listen on `PORT`; where it cannot run without a tenant's variables, skip the trial: `smoke_start: false`",
+    RangeNotSatisfiable = "range_not_satisfiable" [416] "Range not satisfiable"
+        "inside a tenant: the range begins behind the end of the file"
+        "read the size in the detail",
     RateLimited = "rate_limited" [429] "Too many requests"
         "one client sends one tenant more than `CIAL_RATE_LIMIT`, or one person or API key sends the admin API more than 3,000 changes within five minutes"
         "wait for `Retry-After`",
@@ -455,6 +470,7 @@ pub const fn reason_phrase(status: u16) -> &'static str {
         413 => "Payload Too Large",
         414 => "URI Too Long",
         415 => "Unsupported Media Type",
+        416 => "Range Not Satisfiable",
         417 => "Expectation Failed",
         421 => "Misdirected Request",
         422 => "Unprocessable Entity",
