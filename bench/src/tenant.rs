@@ -15,7 +15,7 @@ use crate::{Measured, now};
 
 /// Megabytes that the image may add to its base.
 const ADDED_MB: f64 = 16.0;
-/// Megabytes of memory that six processes may use together.
+/// Megabytes of memory that the processes of a tenant may use together.
 const MEMORY_MB: f64 = 10.0;
 /// Milliseconds from the end of the engine's start call until all five services are ready.
 const READY_MS: f64 = 30.0;
@@ -74,7 +74,7 @@ async fn memory(docker: &Docker, tenant: &TenantContainer) -> Result<Vec<Figure>
         figures.push(Figure::new(name, value, "MB"));
     }
     let value = figures.iter().map(|figure| figure.value).sum();
-    figures.push(Figure::new("all six at rest, PSS", value, "MB").bar(MEMORY_MB));
+    figures.push(Figure::new("all at rest, PSS", value, "MB").bar(MEMORY_MB));
     Ok(figures)
 }
 

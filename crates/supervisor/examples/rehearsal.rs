@@ -22,6 +22,9 @@ fn main() -> ExitCode {
         if rest[0] == supervisor::app::PROBE {
             return supervisor::probe::run(&rest[1..]);
         }
+        if rest[0] == supervisor::files::FILES {
+            return supervisor::files::run(&rest[1..]);
+        }
         return supervisor::run(&layout(&rest[0]), std::env::vars_os().collect());
     }
     if name.ends_with("/app") {
@@ -63,6 +66,8 @@ fn layout(directory: &str) -> Layout {
         core_busy: directory.join("core/busy.sock"),
         agent_busy: directory.join("agent/busy.sock"),
         orchestrator_api: directory.join("ingress/busy.sock"),
+        files: directory.join("core/files.sock"),
+        files_dir: directory.join("files"),
         public: local,
         platform_front: local,
         platform_back: local,

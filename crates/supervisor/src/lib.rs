@@ -2,12 +2,14 @@
 //!
 //! PID 1 opens every listening socket and passes it on, so that no process inside can take the
 //! public port. An app of the tenant's owner replaces the platform's two services: its program
-//! opens its own port on 127.0.0.1, and a probe reports when it answers. PID 1 prefixes the lines of the services, reaps every orphan and restarts nothing:
-//! restarts are the engine's work.
+//! opens its own port on 127.0.0.1, and a probe reports when it answers. Beside the services, a
+//! file server opens the files of `agent` for the core. PID 1 prefixes the lines of the services,
+//! reaps every orphan and restarts nothing: restarts are the engine's work.
 
 pub mod app;
 pub mod commands;
 pub mod environment;
+pub mod files;
 pub mod machine;
 pub mod output;
 pub mod privilege_drop;

@@ -15,6 +15,7 @@ fn main() -> ExitCode {
     let variables = || std::env::vars_os().collect();
     match word {
         supervisor::app::PROBE => supervisor::probe::run(rest),
+        supervisor::files::FILES => supervisor::files::run(rest),
         supervisor_commands::RUN => supervisor::commands::run(rest, &variables()),
         supervisor_commands::TASK => supervisor::task::run(&variables()),
         supervisor_commands::END => {

@@ -19,7 +19,7 @@ use crate::machine::{Action, Event, Machine};
 use crate::output::{OutputWriter, set_nonblocking};
 use crate::services::{Layout, Service};
 use crate::spawn::{self, RunningService};
-use crate::{app, privilege_drop, probe, reaper, sockets};
+use crate::{app, files, privilege_drop, probe, reaper, sockets};
 
 /// Bounds the kill of remaining processes and the write of the last lines.
 const EXIT_TIMEOUT: Duration = Duration::from_millis(200);
@@ -108,6 +108,10 @@ impl Supervisor {
                 }
             }
         }
+        files::spawn(layout, err.pipe.as_fd()).map_err(|why| {
+            running.iter().for_each(|started| signal(started, Signal::SIGKILL));
+            io::Error::other(format!("file server: {why}"))
+        })?;
         privilege_drop::keep_only_cap_kill()
             .map_err(|why| io::Error::other(format!("cannot drop its privileges: {why}")))?;
         drop(reserved);

@@ -61,6 +61,10 @@ pub struct Layout {
     pub agent_busy: PathBuf,
     /// The socket on which core-back serves the orchestrator.
     pub orchestrator_api: PathBuf,
+    /// The socket of the file server.
+    pub files: PathBuf,
+    /// The volume of the tenant's own files.
+    pub files_dir: PathBuf,
     pub public: SocketAddr,
     pub platform_front: SocketAddr,
     pub platform_back: SocketAddr,
@@ -79,6 +83,8 @@ impl Layout {
             core_busy: inside::CORE_BUSY_SOCKET.into(),
             agent_busy: inside::AGENT_BUSY_SOCKET.into(),
             orchestrator_api: Path::new(inside::INGRESS_DIR).join(inside::ORCHESTRATOR_SOCKET),
+            files: inside::FILES_SOCKET.into(),
+            files_dir: inside::FILES_DIR.into(),
             public: SocketAddr::from((Ipv4Addr::UNSPECIFIED, inside::INGRESS_PORT)),
             platform_front: local(inside::PLATFORM_FRONT),
             platform_back: local(inside::PLATFORM_BACK),

@@ -1,4 +1,4 @@
-//! Six processes, two users, no privileges to spare.
+//! Seven processes, two users, no privileges to spare.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,8 @@ use e2e::Checks;
 use testkit::engine::TenantContainer;
 
 /// Arguments and user of every process that belongs in a tenant.
-const EXPECTED: [(&str, &str); 6] = [
+const EXPECTED: [(&str, &str); 7] = [
+    ("/usr/local/bin/supervisor files /home/agent/files", "1001"),
     ("core back", "1000"),
     ("core front", "1000"),
     ("edge", "1000"),
@@ -74,7 +75,11 @@ pub(crate) async fn check(checks: &mut Checks, tenant: &TenantContainer) -> Resu
     let mut words: Vec<_> = processes.iter().map(|p| p.words.as_str()).collect();
     words.sort_unstable();
     let expected: Vec<_> = EXPECTED.iter().map(|(words, _)| *words).collect();
-    checks.equal("PID 1 and the five services", expected.join(", "), words.join(", "));
+    checks.equal(
+        "PID 1, the five services and the file server",
+        expected.join(", "),
+        words.join(", "),
+    );
     for (words, user) in EXPECTED {
         let Some(process) = processes.iter().find(|process| process.words == words) else {
             continue;

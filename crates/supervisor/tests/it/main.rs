@@ -5,6 +5,8 @@
 mod app;
 mod dropping;
 mod ending;
+#[cfg(test)]
+mod files;
 mod printing;
 #[cfg(test)]
 mod stage;

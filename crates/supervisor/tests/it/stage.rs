@@ -48,11 +48,9 @@ impl Stage {
         for (name, group, mode) in
             [("core", CIAL, 0o700), ("ingress", CIAL, 0o700), ("agent", AGENT, 0o750)]
         {
-            let folder = directory.join(name);
-            fs::create_dir(&folder).unwrap();
-            chown(&folder, CIAL, group).unwrap();
-            fs::set_permissions(&folder, Permissions::from_mode(mode)).unwrap();
+            make_folder(&directory.join(name), CIAL, group, mode);
         }
+        make_folder(&directory.join("files"), AGENT, AGENT, 0o750);
         let _alone = FORKS.lock().unwrap_or_else(PoisonError::into_inner);
         fs::copy(rehearsal(), directory.join("rehearsal")).unwrap();
         for program in ["edge", "core", "platform", "app"] {
@@ -150,6 +148,12 @@ impl Drop for Stage {
         let _ = self.supervisor.wait();
         let _ = fs::remove_dir_all(&self.directory);
     }
+}
+
+fn make_folder(path: &Path, user: Option<u32>, group: Option<u32>, mode: u32) {
+    fs::create_dir(path).unwrap();
+    chown(path, user, group).unwrap();
+    fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
 }
 
 /// Returns the path of the example beside this test's own program. Cargo builds the example for

@@ -43,6 +43,7 @@ fn unix_sockets_belong_to_the_core_and_appear_complete() {
         ("core/back.sock", 1000),
         ("core/front.sock", 1000),
         ("core/busy.sock", 1000),
+        ("core/files.sock", 1000),
         ("agent/busy.sock", 1001),
         ("ingress/edge.sock", 1000),
         ("ingress/busy.sock", 1000),
