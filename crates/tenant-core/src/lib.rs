@@ -40,11 +40,12 @@ pub(crate) fn rfc3339(millis: history::Millis) -> String {
     time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
 }
 
-/// One thread, and a second one during writes to disk.
+/// One thread, and two more while the disk is used: the files of the app take one of them at most, and delay no write of a
+/// session.
 pub(crate) fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(1)
+        .max_blocking_threads(2)
         .thread_keep_alive(std::time::Duration::from_secs(1))
         .build()
 }

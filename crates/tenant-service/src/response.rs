@@ -1,4 +1,4 @@
-//! Responses: with a body that is held in memory, or with events that are sent as they come.
+//! Responses: with a body that is held in memory, or with one that is sent as it comes.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -21,7 +21,7 @@ pub type Response = hyper::Response<ResponseBody>;
 pub enum ResponseBody {
     Whole(Full<Bytes>),
     /// Ends with its sender.
-    Events(mpsc::Receiver<String>),
+    Streamed(mpsc::Receiver<Bytes>),
 }
 
 impl Default for ResponseBody {
@@ -40,31 +40,41 @@ impl Body for ResponseBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         match self.get_mut() {
             Self::Whole(body) => Pin::new(body).poll_frame(context),
-            Self::Events(events) => events
-                .poll_recv(context)
-                .map(|event| event.map(|event| Ok(Frame::data(Bytes::from(event))))),
+            Self::Streamed(chunks) => {
+                chunks.poll_recv(context).map(|chunk| chunk.map(|chunk| Ok(Frame::data(chunk))))
+            }
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(body) => body.is_end_stream(),
-            Self::Events(_) => false,
+            Self::Streamed(_) => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(body) => body.size_hint(),
-            Self::Events(_) => SizeHint::default(),
+            Self::Streamed(_) => SizeHint::default(),
         }
     }
 }
 
 /// A stream of server-sent events.
-pub fn events(events: mpsc::Receiver<String>) -> Response {
-    let mut response = Response::new(ResponseBody::Events(events));
-    insert_header(&mut response, header::CONTENT_TYPE, "text/event-stream");
+pub fn events(events: mpsc::Receiver<Bytes>) -> Response {
+    streamed(StatusCode::OK, "text/event-stream", events)
+}
+
+/// A body that arrives in chunks.
+pub fn streamed(
+    status: StatusCode,
+    content_type: &'static str,
+    chunks: mpsc::Receiver<Bytes>,
+) -> Response {
+    let mut response = Response::new(ResponseBody::Streamed(chunks));
+    *response.status_mut() = status;
+    insert_header(&mut response, header::CONTENT_TYPE, content_type);
     insert_header(&mut response, header::X_CONTENT_TYPE_OPTIONS, "nosniff");
     insert_header(&mut response, header::CACHE_CONTROL, "no-store");
     response

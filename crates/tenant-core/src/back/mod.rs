@@ -3,6 +3,7 @@
 mod assertion;
 pub mod busy;
 mod cookie;
+mod file_server;
 mod gauges;
 mod health;
 mod orchestrator_api;
@@ -39,6 +40,7 @@ use crate::now;
 use crate::token::Verifier;
 use assertion::Assertions;
 use busy::BusyDeclarations;
+use file_server::FileServer;
 use gauges::ReportedGauges;
 use orchestrator_api::OrchestratorApi;
 use protocol::problem::Code;
@@ -46,6 +48,7 @@ use protocol::sign_in::{END_PATH, SIGN_OUT_PATH, START_PATH};
 use sessions::Sessions;
 use tenant_service::user::{SESSION_END_PATH, SESSION_PATH};
 use v1::chat::MAX_REPLIES;
+use v1::files::{MAX_TRANSFERS, Transfers};
 
 /// The shared state of all requests.
 pub struct Back {
@@ -62,10 +65,14 @@ pub struct Back {
     replies: Arc<Semaphore>,
     busy: BusyDeclarations,
     summaries: Summaries,
+    files: FileServer,
+    transfers: Transfers,
 }
 
 /// Standard streams, listeners, the link, epoll, the session file, the history with its log, and the connections of the private listeners.
-const RESERVED_DESCRIPTORS: usize = 34 + busy::MAX_PRIVATE_CONNECTIONS + MAX_REPLIES;
+/// Then the file of each transfer, and the one call of the file server with what it opened.
+const RESERVED_DESCRIPTORS: usize =
+    36 + busy::MAX_PRIVATE_CONNECTIONS + MAX_REPLIES + MAX_TRANSFERS;
 
 /// Starts core-back under PID 1. It inherits the unix listener for the edge, the listeners of [`PrivateListeners`] in
 /// order, of which the last exists only with an ingress, and the readiness link.
@@ -123,7 +130,8 @@ impl Back {
     /// # Errors
     /// When the session file or the key cannot be read.
     pub fn open(settings: Settings, readiness: Readiness, drain: Drain) -> std::io::Result<Self> {
-        let Settings { tenant, verifier, data, gauges_sockets, chat } = settings;
+        let Settings { tenant, verifier, data, gauges_sockets, chat, files_socket, files_dir } =
+            settings;
         let history = History::new(&data);
         let summaries = Summaries::open(&data, history.clone());
         Ok(Self {
@@ -139,6 +147,8 @@ impl Back {
             replies: Arc::new(Semaphore::new(MAX_REPLIES)),
             busy: BusyDeclarations::default(),
             summaries,
+            files: FileServer::new(files_socket, &files_dir)?,
+            transfers: Transfers::default(),
         })
     }
 
@@ -284,7 +294,15 @@ mod tests {
         let data = dir.path().to_owned();
         let gauges_sockets = ["edge", "front"].map(|name| dir.path().join(name));
         let tenant = "acme".to_owned();
-        let settings = Settings { tenant, verifier: None, data, gauges_sockets, chat: None };
+        let settings = Settings {
+            tenant,
+            verifier: None,
+            data,
+            gauges_sockets,
+            chat: None,
+            files_socket: dir.path().join("files.sock"),
+            files_dir: dir.path().join("files"),
+        };
         let back =
             Back::open(settings, Readiness::new().0, Drain::new(CancellationToken::new())).unwrap();
         let sessions = back.sessions.clone();

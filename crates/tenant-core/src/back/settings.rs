@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use protocol::TenantId;
 use protocol::inside::{
-    APP_PROCESS, CORE_FRONT_GAUGES_SOCKET, DATA_DIR, EDGE_GAUGES_SOCKET, PLATFORM_BACK,
-    SECRETS_DIR, TENANT_UUID,
+    APP_PROCESS, CORE_FRONT_GAUGES_SOCKET, DATA_DIR, EDGE_GAUGES_SOCKET, FILES_DIR, FILES_SOCKET,
+    PLATFORM_BACK, SECRETS_DIR, TENANT_UUID,
 };
 use protocol::process::AppProcess;
 use service::settings::SettingsErrors;
@@ -41,6 +41,10 @@ pub struct Settings {
     pub gauges_sockets: [PathBuf; 2],
     /// `None`: the app takes no messages.
     pub chat: Option<ChatHandler>,
+    /// Where the tenant's files are opened.
+    pub files_socket: PathBuf,
+    /// The volume of those files.
+    pub files_dir: PathBuf,
 }
 
 impl Settings {
@@ -62,6 +66,8 @@ impl Settings {
                 data: DATA_DIR.into(),
                 gauges_sockets,
                 chat: chat?,
+                files_socket: FILES_SOCKET.into(),
+                files_dir: FILES_DIR.into(),
             })
         })
     }

@@ -79,6 +79,8 @@ impl Core {
             data: data.clone(),
             gauges_sockets: ["edge-gauges.sock", "nobody.sock"].map(|name| dir.path().join(name)),
             chat,
+            files_socket: dir.path().join("files.sock"),
+            files_dir: data.clone(),
         };
         let back = Back::open(settings, readiness, Drain::new(stop.clone())).unwrap();
         let running = tokio::spawn(run(listener, busy, back));

@@ -6,6 +6,7 @@ use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 use testkit::SmallDisk;
 
+use crate::files::serve_files;
 use crate::harness::{Core, TestResponse, ask_with, code, cookie, header};
 use crate::tokens::{KEY, claims, hs256, nonce_cookie, with};
 
@@ -77,6 +78,7 @@ fn texts(list: &Value, field: &str) -> Vec<String> {
 #[tokio::test]
 async fn every_call_of_the_description_demands_a_session_and_its_role() {
     let core = Core::start(&[("sso-key", &KEY)]);
+    let _volume = serve_files(&core);
     let description: Value = {
         let admin = sign_in(&core, "admin").await;
         let text = core.ask(Method::GET, "/v1/openapi.json", &[("cookie", &admin), AT_CORE]).await;
@@ -113,7 +115,7 @@ async fn every_call_of_the_description_demands_a_session_and_its_role() {
             calls += 1;
         }
     }
-    assert_eq!(calls, 13);
+    assert_eq!(calls, 23);
     for path in ["/v1", "/v1/", "/v1/nothing", "/v1/workspaces/", "/v1/registry"] {
         let nothing = core.ask(Method::GET, path, &[("cookie", &member), AT_CORE]).await;
         assert_eq!(code(&nothing), "not_found", "{path}");

@@ -5,6 +5,7 @@ mod api;
 mod busy;
 mod chat;
 mod drain;
+mod files;
 mod front;
 mod harness;
 mod health;

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use hyper::body::Bytes;
 use hyper::header::{ACCEPT, HeaderName, HeaderValue};
 use hyper::{HeaderMap, StatusCode};
 use protocol::Problem;
@@ -78,7 +79,7 @@ struct Reply {
     user_id: String,
     request_id: String,
     /// `None` once the reader left.
-    events: Option<mpsc::Sender<String>>,
+    events: Option<mpsc::Sender<Bytes>>,
     busy: BusyGuard,
     _slot: OwnedSemaphorePermit,
 }
@@ -296,7 +297,7 @@ impl Reply {
 
     async fn emit(&mut self, event: &str, data: &serde_json::Value) {
         let Some(events) = &self.events else { return };
-        let sent = events.send(format!("event: {event}\ndata: {data}\n\n"));
+        let sent = events.send(format!("event: {event}\ndata: {data}\n\n").into());
         if !matches!(timeout(READER_TIMEOUT, sent).await, Ok(Ok(()))) {
             self.events = None;
         }

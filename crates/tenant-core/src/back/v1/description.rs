@@ -1,6 +1,7 @@
 //! Makes `openapi.json` and the table of `docs/history.md` from the route table. To rewrite both:
 //! `UPDATE_REFERENCE=1 cargo test -p tenant-core description`.
 
+use protocol::files::{FileList, FinishUpload, MakeFolder, MoveFile, Upload};
 use protocol::history::*;
 use utoipa::openapi::content::ContentBuilder;
 use utoipa::openapi::path::{
@@ -13,6 +14,8 @@ use utoipa::openapi::{ComponentsBuilder, Info, OpenApiBuilder, Ref, RefOr, Requi
 use utoipa::{PartialSchema, ToSchema};
 
 use super::*;
+
+const BYTES: &str = "application/octet-stream";
 
 type Schemas = Vec<(String, RefOr<Schema>)>;
 
@@ -85,6 +88,43 @@ fn call(operation: Operation, schemas: &mut Schemas) -> Call {
             let listed = schema::<Page<Conversation>>(schemas);
             of("Lists the conversations", PAGE, None, ok, listed)
         }
+        Operation::ListFiles => {
+            let listed = schema::<FileList>(schemas);
+            of(
+                "Lists a folder of the tenant's files",
+                &["path", "after", "limit"],
+                None,
+                ok,
+                listed,
+            )
+        }
+        Operation::DeleteFile => {
+            of("Deletes a file or an empty folder", &["path"], None, empty, None)
+        }
+        Operation::DownloadFile => {
+            of("The content of a file, or a range", &["path"], None, ok, None)
+        }
+        Operation::MakeFolder => {
+            of("Makes a folder", &[], schema::<MakeFolder>(schemas), empty, None)
+        }
+        Operation::MoveFile => {
+            of("Moves a file or a folder", &[], schema::<MoveFile>(schemas), empty, None)
+        }
+        Operation::BeginUpload => {
+            of("Begins an upload", &[], None, created, schema::<Upload>(schemas))
+        }
+        Operation::ShowUpload => {
+            of("How much of an upload arrived", &[], None, ok, schema::<Upload>(schemas))
+        }
+        Operation::AddPart => {
+            let arrived = schema::<Upload>(schemas);
+            of("Adds the body as the part at this offset", &["offset"], None, ok, arrived)
+        }
+        Operation::DeleteUpload => of("Gives an upload up", &[], None, empty, None),
+        Operation::FinishUpload => {
+            let body = schema::<FinishUpload>(schemas);
+            of("Puts an upload in its place", &[], body, empty, None)
+        }
         Operation::ListMessages => {
             let listed = schema::<Page<Message>>(schemas);
             of("Lists the messages of a conversation", PAGE, None, ok, listed)
@@ -92,13 +132,12 @@ fn call(operation: Operation, schemas: &mut Schemas) -> Call {
     }
 }
 
-fn parameter(name: &str, place: ParameterIn) -> Parameter {
-    let required = if place == ParameterIn::Path { Required::True } else { Required::False };
-    let kind = if name == "limit" { Type::Integer } else { Type::String };
+fn parameter(name: &str, place: ParameterIn, is_required: bool) -> Parameter {
+    let kind = if matches!(name, "limit" | "offset") { Type::Integer } else { Type::String };
     ParameterBuilder::new()
         .name(name)
         .parameter_in(place)
-        .required(required)
+        .required(if is_required { Required::True } else { Required::False })
         .schema(Some(Object::with_type(kind)))
         .build()
 }
@@ -110,6 +149,7 @@ fn response(status: StatusCode, kind: &str, schema: Option<Ref>) -> Response {
         Some(schema) => {
             response.content(kind, ContentBuilder::new().schema(Some(schema)).build()).build()
         }
+        None if kind == BYTES => response.content(kind, ContentBuilder::new().build()).build(),
         None => response.build(),
     }
 }
@@ -119,18 +159,28 @@ fn description() -> String {
     let problem = schema::<Problem>(&mut schemas);
     for route in ROUTES {
         let call = call(route.operation, &mut schemas);
+        let kind = match route.operation {
+            Operation::DownloadFile => BYTES,
+            _ => "application/json",
+        };
         let mut operation = OperationBuilder::new()
             .operation_id(Some(format!("{:?}", route.operation)))
             .summary(Some(call.summary))
             .description(Some(format!("Role: {}.", route.role)))
-            .response(
-                call.status.as_str(),
-                response(call.status, "application/json", call.response),
-            )
+            .response(call.status.as_str(), response(call.status, kind, call.response))
             .response(
                 "default",
                 response(StatusCode::IM_A_TEAPOT, protocol::problem::CONTENT_TYPE, problem.clone()),
             );
+        if route.operation == Operation::DownloadFile {
+            let part = response(StatusCode::PARTIAL_CONTENT, BYTES, None);
+            operation = operation.response("206", part);
+        }
+        if route.operation == Operation::AddPart {
+            let body = RequestBodyBuilder::new().required(Some(Required::True));
+            let bytes = ContentBuilder::new().build();
+            operation = operation.request_body(Some(body.content(BYTES, bytes).build()));
+        }
         if let Some(body) = call.body {
             let content = ContentBuilder::new().schema(Some(body)).build();
             let body = RequestBodyBuilder::new().required(Some(Required::True));
@@ -138,12 +188,21 @@ fn description() -> String {
                 operation.request_body(Some(body.content("application/json", content).build()));
         }
         if route.path.contains("{id}") {
-            operation = operation.parameter(parameter("id", ParameterIn::Path));
+            operation = operation.parameter(parameter("id", ParameterIn::Path, true));
         }
         for name in call.parameters {
-            operation = operation.parameter(parameter(name, ParameterIn::Query));
+            let is_required = matches!(
+                (*name, route.operation),
+                ("path", Operation::DeleteFile | Operation::DownloadFile) | ("offset", _)
+            );
+            operation = operation.parameter(parameter(name, ParameterIn::Query, is_required));
         }
-        let method = if route.method == Method::GET { HttpMethod::Get } else { HttpMethod::Post };
+        let method = match route.method {
+            Method::GET => HttpMethod::Get,
+            Method::PUT => HttpMethod::Put,
+            Method::DELETE => HttpMethod::Delete,
+            _ => HttpMethod::Post,
+        };
         let path = format!("/.cial/api{ROOT}{}", route.path);
         paths.add_path_operation(path, vec![method], operation.build());
     }

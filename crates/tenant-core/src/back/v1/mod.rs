@@ -2,6 +2,7 @@
 
 mod activity;
 pub(super) mod chat;
+pub(super) mod files;
 mod query;
 mod registry;
 mod workspaces;
@@ -40,6 +41,16 @@ pub(super) enum Operation {
     SendMessage,
     ListConversations,
     ListMessages,
+    ListFiles,
+    DeleteFile,
+    DownloadFile,
+    MakeFolder,
+    MoveFile,
+    BeginUpload,
+    ShowUpload,
+    AddPart,
+    DeleteUpload,
+    FinishUpload,
 }
 
 /// One call of the API.
@@ -67,6 +78,8 @@ pub(super) const ROUTES: &[Route] = {
     use Operation::*;
     const GET: Method = Method::GET;
     const POST: Method = Method::POST;
+    const PUT: Method = Method::PUT;
+    const DELETE: Method = Method::DELETE;
     &[
         route(GET, "/openapi.json", Viewer, GetDescription),
         route(GET, "/workspaces", Viewer, ListWorkspaces),
@@ -81,6 +94,16 @@ pub(super) const ROUTES: &[Route] = {
         route(POST, "/chat", Member, SendMessage),
         route(GET, "/conversations", Viewer, ListConversations),
         route(GET, "/conversations/{id}/messages", Viewer, ListMessages),
+        route(GET, "/files", Viewer, ListFiles),
+        route(DELETE, "/files", Member, DeleteFile),
+        route(GET, "/files/content", Viewer, DownloadFile),
+        route(POST, "/files/folders", Member, MakeFolder),
+        route(POST, "/files/move", Member, MoveFile),
+        route(POST, "/files/uploads", Member, BeginUpload),
+        route(GET, "/files/uploads/{id}", Member, ShowUpload),
+        route(PUT, "/files/uploads/{id}", Member, AddPart),
+        route(DELETE, "/files/uploads/{id}", Member, DeleteUpload),
+        route(POST, "/files/uploads/{id}/finish", Member, FinishUpload),
     ]
 };
 
@@ -198,18 +221,28 @@ impl Back {
             }
             Operation::ListConversations => self.list_conversations(query).await,
             Operation::ListMessages => self.list_messages(id, query).await,
+            Operation::ListFiles => self.list_files(query).await,
+            Operation::DeleteFile => self.delete_file(query).await,
+            Operation::DownloadFile => self.download_file(context, &head).await,
+            Operation::MakeFolder => self.make_folder(body).await,
+            Operation::MoveFile => self.move_file(body).await,
+            Operation::BeginUpload => self.begin_upload().await,
+            Operation::ShowUpload => self.show_upload(id).await,
+            Operation::AddPart => self.add_part(id, query, body).await,
+            Operation::DeleteUpload => self.delete_upload(id).await,
+            Operation::FinishUpload => self.finish_upload(id, body).await,
         }
     }
 }
 
 fn respond_to_error(context: &RequestContext, error: CallError) -> Response {
-    let error = match error {
-        CallError::Problem(problem) => return context.problem_response(*problem),
+    let problem = match error {
+        CallError::Problem(problem) => *problem,
         CallError::Body(error) => return context.body_error(&error),
-        CallError::History(error) => error,
+        CallError::History(error) => history_problem(&error, &context.request_id),
     };
-    let mut response = context.problem_response(history_problem(&error, &context.request_id));
-    if error == HistoryError::Busy {
+    let mut response = context.problem_response(problem);
+    if response.status() == StatusCode::SERVICE_UNAVAILABLE {
         response.headers_mut().insert(RETRY_AFTER, 1.into());
     }
     response
@@ -238,10 +271,12 @@ fn history_problem(error: &HistoryError, request_id: &str) -> Problem {
 /// The methods of a path, for `Allow`.
 fn allowed(path: &str) -> &'static str {
     let has = |method| ROUTES.iter().any(|route| route.path == path && route.method == method);
-    match (has(Method::GET), has(Method::POST)) {
-        (true, true) => "GET, POST",
-        (false, true) => "POST",
-        (_, false) => "GET",
+    match (has(Method::GET), has(Method::POST), has(Method::PUT), has(Method::DELETE)) {
+        (true, true, ..) => "GET, POST",
+        (false, true, ..) => "POST",
+        (_, _, true, _) => "GET, PUT, DELETE",
+        (_, _, false, true) => "GET, DELETE",
+        (_, _, false, false) => "GET",
     }
 }
 

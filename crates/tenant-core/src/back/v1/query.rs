@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
+use protocol::files::FilePath;
 use protocol::problem::Code;
 use protocol::{Problem, Timestamp};
 use uuid::Uuid;
@@ -40,6 +41,24 @@ impl<'a> Query<'a> {
         self.0.iter().find(|(other, _)| *other == name).map(|(_, value)| value.as_ref())
     }
 
+    pub(super) fn file_path(&self, name: &str) -> Result<Option<FilePath>, Box<Problem>> {
+        let read = |value: &str| FilePath::try_from(value.to_owned());
+        let read = self.get(name).map(read).transpose();
+        read.map_err(|rule| fault(format!("{name} {rule}")))
+    }
+
+    pub(super) fn limit(&self) -> Result<Option<u32>, Box<Problem>> {
+        self.get("limit").map(parse_limit).transpose()
+    }
+
+    /// A whole number that must be given.
+    pub(super) fn number(&self, name: &str) -> Result<u64, Box<Problem>> {
+        let text = self.get(name).unwrap_or_default();
+        let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let number = is_number.then(|| text.parse().ok()).flatten();
+        number.ok_or_else(|| fault(format!("{name} must be a whole number")))
+    }
+
     pub(super) fn id(&self, name: &str) -> Result<Option<Uuid>, Box<Problem>> {
         let read = |value| parse_id(value).ok_or_else(|| fault(format!("{name} must be a UUID")));
         self.get(name).map(read).transpose()
@@ -55,7 +74,7 @@ impl<'a> Query<'a> {
 
     /// The page that `limit`, `before_ts` and `cursor` ask for.
     pub(super) fn page(&self) -> Result<PageRequest, Box<Problem>> {
-        let limit = self.get("limit").map(parse_limit).transpose()?;
+        let limit = self.limit()?;
         let before_ts = self.get("before_ts").map(parse_time).transpose()?;
         let cursor = |text| {
             let problem = || fault("cursor must be the `next` of another page".to_owned());
