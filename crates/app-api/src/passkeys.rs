@@ -24,7 +24,7 @@ use crate::auth::passkey::{
 use crate::auth::throttle::Attempt;
 use crate::db::passkey::{self, Challenge, Passkey};
 use crate::db::user::User;
-use crate::db::{Transaction as _, audit_log};
+use crate::db::{self, Transaction as _, audit_log};
 use crate::validation::{self, FieldError, invalid_fields};
 use crate::{mail, second_factor};
 
@@ -144,6 +144,11 @@ pub async fn add(
     let entry = entry(person, Action::PasskeyAdd).after(json!({ "name": row.name }));
     let mut conn = app.conn().await?;
     conn.transaction(async |conn| -> Result<_, ApiError> {
+        // A change of the password removes the passkeys: it must not miss this one.
+        let account = db::user::lock(conn, user.id).await?;
+        if account.is_none_or(|account| account.password_hash != user.password_hash) {
+            return Err(second_factor::wrong_password());
+        }
         if !passkey::insert(conn, &row, MAX_PASSKEYS).await? {
             return Err(conflict());
         }

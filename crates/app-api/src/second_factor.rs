@@ -24,13 +24,13 @@ use crate::db::user::{self, User};
 use crate::db::{Conn, Transaction as _, audit_log};
 use crate::people::users::no_such_user;
 use crate::people::widest_grant;
-use crate::sessions;
+use crate::sessions::{self, SignInMethod};
 use crate::validation::{FieldError, invalid_fields};
 
 /// How long a sign-in waits for the second factor.
 const PENDING_LIFETIME: Duration = Duration::from_secs(300);
 
-/// Completes a sign-in whose password was right, with the code that came along.
+/// Completes a sign-in whose password was right, with the code that came along. Returns what proved the person.
 ///
 /// # Errors
 /// `second_factor_required` without a code where one is needed; `invalid_code`; `too_many_attempts`.
@@ -39,15 +39,16 @@ pub async fn check(
     headers: &HeaderMap,
     user: &User,
     code: Option<&str>,
-) -> Result<(), ApiError> {
+) -> Result<SignInMethod, ApiError> {
     if !second_factor::is_on(&mut *app.conn().await?, user.id).await? {
-        return Ok(());
+        return Ok(SignInMethod::Password);
     }
     let Some(code) = code else {
         let detail = "This account has a second factor. Send its code along, as \"code\".";
         return Err(ApiError::new(Code::SecondFactorRequired, detail));
     };
-    sign_in_with(app, headers, user, code).await
+    sign_in_with(app, headers, user, code).await?;
+    Ok(SignInMethod::PasswordAndCode)
 }
 
 /// The cookie of a browser whose person must enter a code next; `None` for a person without a second factor.
@@ -284,11 +285,11 @@ async fn prove_password(
     password: &str,
     client: IpAddr,
 ) -> Result<(), ApiError> {
-    if verify_password(app, user, password, client).await? {
-        Ok(())
-    } else {
-        Err(wrong_secret("password", "This is not your password."))
-    }
+    if verify_password(app, user, password, client).await? { Ok(()) } else { Err(wrong_password()) }
+}
+
+pub fn wrong_password() -> ApiError {
+    wrong_secret("password", "This is not your password.")
 }
 
 fn wrong_secret(field: &'static str, message: &'static str) -> ApiError {

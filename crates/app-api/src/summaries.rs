@@ -6,12 +6,12 @@
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use protocol::TenantId;
 use protocol::orchestrator::Phase;
 use protocol::problem::{Code, FieldCode};
 use protocol::summaries::{
     ConversationSummary, MAX_COUNT, MAX_SUMMARIES, SummaryList, SummaryReport,
 };
+use protocol::{TenantId, Timestamp};
 use service::api_error::ApiError;
 use tokio::time::MissedTickBehavior;
 use uuid::Uuid;
@@ -44,19 +44,25 @@ pub async fn ingest(
             return Err(invalid(field, &format!("must be at most {MAX_COUNT}")));
         }
     }
-    if summary.last_activity_at > app.clock.now() {
-        return Err(invalid("last_activity_at", "must not be in the future"));
+    if !(Timestamp::UNIX_EPOCH..=app.clock.now()).contains(&summary.last_activity_at) {
+        return Err(invalid("last_activity_at", "must be between 1970 and now"));
     }
     let mut conn = app.conn().await?;
-    if summary::is_full(&mut conn, tenant.tenant_id(), MAX_SUMMARIES_OF_TENANT).await? {
-        let detail = format!("A tenant has at most {MAX_SUMMARIES_OF_TENANT} summaries.");
-        return Err(ApiError::new(Code::InvalidFields, detail));
-    }
-    match summary::upsert(&mut conn, tenant.tenant_id(), summary).await {
+    let tenant = tenant.tenant_id();
+    let is_full = summary::is_full(&mut conn, tenant, MAX_SUMMARIES_OF_TENANT).await?;
+    let stored = match is_full {
+        true => summary::update(&mut conn, tenant, summary).await,
+        false => summary::upsert(&mut conn, tenant, summary).await,
+    };
+    match stored {
+        Ok(false) => {
+            let detail = format!("A tenant has at most {MAX_SUMMARIES_OF_TENANT} summaries.");
+            Err(ApiError::new(Code::InvalidFields, detail))
+        }
         Err(error) if db::is_foreign_key_violation(&error) => {
             Err(invalid("user_id", "must be the id of a person"))
         }
-        stored => Ok(stored?),
+        stored => Ok(stored.map(drop)?),
     }
 }
 
@@ -111,7 +117,8 @@ async fn collect_all(app: &App) -> anyhow::Result<()> {
 async fn collect(app: &App, tenant: TenantId, mut position: i64) -> anyhow::Result<()> {
     for _ in 0..MAX_REPORTS {
         let report = app.orchestrator.summaries(tenant, position).await?;
-        if report.position <= position {
+        // A lower position is that of a new history in the place of a damaged one.
+        if report.position == position {
             break;
         }
         store(app, tenant, &report).await?;
@@ -128,15 +135,16 @@ async fn store(app: &App, tenant: TenantId, report: &SummaryReport) -> anyhow::R
         let people = summary::people_among(conn, &people).await?;
         let is_full = summary::is_full(conn, tenant, MAX_SUMMARIES_OF_TENANT).await?;
         let is_kept = |summary: &&ConversationSummary| {
-            !is_full
-                && people.contains(&summary.user_id)
-                && summary.messages.max(summary.tokens) <= MAX_COUNT
+            people.contains(&summary.user_id) && summary.messages.max(summary.tokens) <= MAX_COUNT
         };
         let max = usize::try_from(MAX_SUMMARIES).unwrap_or(usize::MAX);
         for summary in report.summaries.iter().take(max).filter(is_kept) {
-            let last_activity_at = summary.last_activity_at.min(now);
+            let last_activity_at = summary.last_activity_at.clamp(Timestamp::UNIX_EPOCH, now);
             let summary = ConversationSummary { last_activity_at, ..summary.clone() };
-            summary::upsert(conn, tenant, &summary).await?;
+            match is_full {
+                true => summary::update(conn, tenant, &summary).await?,
+                false => summary::upsert(conn, tenant, &summary).await?,
+            };
         }
         Ok(summary::set_position(conn, tenant, report.position).await?)
     })

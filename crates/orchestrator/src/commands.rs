@@ -48,6 +48,9 @@ impl CommandKind {
 /// connection.
 const PING_INTERVAL: Duration = Duration::from_secs(15);
 const END_TIMEOUT: Duration = Duration::from_secs(3);
+/// A reader that takes no output for so long is gone: it would hold a place, and its tenant awake. As long as a person may
+/// pause the output in a terminal.
+const READ_TIMEOUT: Duration = Duration::from_secs(600);
 /// The longest message of a client.
 pub(crate) const MAX_MESSAGE_BYTES: usize = 64 << 10;
 
@@ -174,9 +177,12 @@ impl CommandSlot {
             Err(error) => ServerMessage::Failed(error.detail),
         };
         let text = serde_json::to_string(&last).unwrap_or_default();
+        let tell = async {
+            sink.send(Message::text(text)).await?;
+            sink.close().await
+        };
         // Who left needs no exit code.
-        let _ = sink.send(Message::text(text)).await;
-        let _ = sink.close().await;
+        let _ = tokio::time::timeout(END_TIMEOUT, tell).await;
     }
 }
 
@@ -208,8 +214,9 @@ async fn send_output<S: Sink<Message> + Unpin>(
                 Message::Ping(Bytes::new())
             }
         };
-        if sink.send(message).await.is_err() {
-            return false;
+        match tokio::time::timeout(READ_TIMEOUT, sink.send(message)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) | Err(_) => return false,
         }
     }
 }
@@ -269,6 +276,7 @@ async fn read_messages(
 
 #[cfg(test)]
 mod tests {
+    use futures_util::{sink, stream};
     use uuid::Uuid;
 
     use super::*;
@@ -294,5 +302,13 @@ mod tests {
         }
         drop(held);
         assert!(commands.lock().is_empty());
+    }
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_takes_nothing_is_gone_after_a_while() {
+        let stuck =
+            sink::unfold((), async |(), _: Message| std::future::pending::<Result<(), ()>>().await);
+        let output = stream::iter([Ok((Output::Standard, Bytes::from_static(b"x")))]);
+        let has_ended = send_output(&mut Box::pin(stuck), output, &Liveness::default()).await;
+        assert!(!has_ended);
     }
 }

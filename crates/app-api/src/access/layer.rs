@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::RequestExt as _;
 use axum::body::{Body, HttpBody as _};
 use axum::extract::{FromRequestParts, RawPathParams, Request, State};
+use axum::http::header::UPGRADE;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, Uri};
 use axum::middleware::Next;
@@ -83,6 +84,11 @@ pub async fn check(State(rule): State<Rule>, mut request: Request, next: Next) -
         Err(error) => return error.into_response(),
     };
     let mut response = match admit(&rule, request, principal.clone(), tenant.as_ref()).await {
+        // The work before an upgrade may wait for a tenant that wakes: nothing begins for a caller who lost the access meanwhile.
+        Ok(request) if request.headers().contains_key(UPGRADE) => tokio::select! {
+            response = next.run(request) => response,
+            error = access_lost(rule.clone(), principal.clone(), tenant.clone()) => error.into_response(),
+        },
         Ok(request) => next.run(request).await,
         Err(refusal) => refusal,
     };
@@ -93,7 +99,7 @@ pub async fn check(State(rule): State<Rule>, mut request: Request, next: Next) -
         tokio::spawn(async move {
             tokio::select! {
                 () = tunnel => {}
-                () = lost => {}
+                _ = lost => {}
                 () = stop.cancelled() => {}
             }
         });
@@ -179,8 +185,8 @@ fn count_change(rule: &Rule, method: &Method, principal: &Principal) -> Result<(
     })
 }
 
-/// Resolves when the caller is not admitted, or when the database cannot be read.
-async fn access_lost(rule: Rule, principal: Principal, tenant: Option<PathTenant>) {
+/// Resolves with the refusal when the caller is not admitted any more, or when the database cannot be read.
+async fn access_lost(rule: Rule, principal: Principal, tenant: Option<PathTenant>) -> ApiError {
     let Rule { app, access, .. } = rule;
     loop {
         tokio::time::sleep(RECHECK_INTERVAL).await;
@@ -191,7 +197,7 @@ async fn access_lost(rule: Rule, principal: Principal, tenant: Option<PathTenant
         };
         if let Err(error) = again {
             tracing::info!(caller = %principal, code = error.problem.code, "stream ended: access lost");
-            return;
+            return error;
         }
     }
 }

@@ -12,8 +12,8 @@ use crate::access::Person;
 use crate::app::App;
 use crate::http::extract::{ClientAddress, Json};
 use crate::http::reply::{Created, NoContent, Okay, Reply};
-use crate::{accounts, db, views};
-use crate::{second_factor, sessions};
+use crate::sessions::{self, SignInMethod};
+use crate::{accounts, db, second_factor, views};
 
 pub async fn sign_up(
     State(app): State<App>,
@@ -22,7 +22,7 @@ pub async fn sign_up(
     body: Json<SignUp>,
 ) -> Result<Created<SignedIn>, ApiError> {
     let user = accounts::sign_up(&app, &body.value, client).await?;
-    let cookie = sessions::begin(&app, &headers, client, &user).await?;
+    let cookie = sessions::begin(&app, &headers, client, (&user, SignInMethod::SignUp)).await?;
     signed_in(&app, cookie, &user)
 }
 
@@ -33,8 +33,8 @@ pub async fn sign_in(
     body: Json<SignIn>,
 ) -> Result<Okay<SignedIn>, ApiError> {
     let user = accounts::sign_in(&app, &body.value, client, &headers).await?;
-    second_factor::check(&app, &headers, &user, body.value.code.as_deref()).await?;
-    let cookie = sessions::begin(&app, &headers, client, &user).await?;
+    let method = second_factor::check(&app, &headers, &user, body.value.code.as_deref()).await?;
+    let cookie = sessions::begin(&app, &headers, client, (&user, method)).await?;
     signed_in(&app, cookie, &user)
 }
 

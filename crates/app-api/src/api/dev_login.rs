@@ -10,9 +10,10 @@ use utoipa::ToSchema;
 use super::auth::signed_in;
 use crate::access::Person;
 use crate::app::App;
+use crate::dev_login;
 use crate::http::extract::{ClientAddress, Json};
 use crate::http::reply::Okay;
-use crate::{dev_login, sessions};
+use crate::sessions::{self, SignInMethod};
 
 /// `plan` and `onboarding_completed` are accepted for clients that send them; nothing depends on them.
 #[derive(Deserialize, ToSchema)]
@@ -47,7 +48,8 @@ pub async fn login(
     body: Json<DevLogin>,
 ) -> Result<Okay<SignedIn>, ApiError> {
     let user = dev_login::sign_in(&app, &body.value.user_id, &body.value.email).await?;
-    let cookie = sessions::begin(&app, &headers, client, &user).await?;
+    let cookie =
+        sessions::begin(&app, &headers, client, (&user, SignInMethod::Development)).await?;
     signed_in(&app, cookie, &user)
 }
 

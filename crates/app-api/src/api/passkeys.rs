@@ -12,7 +12,8 @@ use crate::app::App;
 use crate::http::extract::{ClientAddress, IdPath, Json};
 use crate::http::reply::{Created, NoContent, Okay};
 use crate::passkeys::{NewPasskey, PasskeyOptions, PasskeySignIn};
-use crate::{passkeys, sessions, views};
+use crate::sessions::{self, SignInMethod};
+use crate::{passkeys, views};
 
 pub async fn challenge_sign_in(
     State(app): State<App>,
@@ -28,7 +29,7 @@ pub async fn sign_in(
     body: Json<PasskeySignIn>,
 ) -> Result<Okay<SignedIn>, ApiError> {
     let user = passkeys::sign_in(&app, &headers, client, &body.value).await?;
-    let cookie = sessions::begin(&app, &headers, client, &user).await?;
+    let cookie = sessions::begin(&app, &headers, client, (&user, SignInMethod::Passkey)).await?;
     signed_in(&app, cookie, &user)
 }
 

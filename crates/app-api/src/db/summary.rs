@@ -35,7 +35,26 @@ struct TotalRow {
     last_activity_at: Option<Timestamp>,
 }
 
-/// Adds a summary, or replaces the one of the same person and conversation.
+#[derive(AsChangeset, Insertable)]
+#[diesel(table_name = conversation_summaries)]
+struct Counts {
+    messages: i64,
+    tokens: i64,
+    last_activity_at: Timestamp,
+}
+
+impl From<&ConversationSummary> for Counts {
+    fn from(summary: &ConversationSummary) -> Self {
+        let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        Self {
+            messages: count(summary.messages),
+            tokens: count(summary.tokens),
+            last_activity_at: summary.last_activity_at,
+        }
+    }
+}
+
+/// Adds a summary, or replaces the one of the same person and conversation. Returns `true`.
 ///
 /// # Errors
 /// Also a violation of a foreign key, where the person is gone.
@@ -43,30 +62,33 @@ pub async fn upsert(
     conn: &mut Conn,
     tenant: TenantId,
     summary: &ConversationSummary,
-) -> QueryResult<()> {
+) -> QueryResult<bool> {
     use conversation_summaries::dsl;
 
-    let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-    let counts = || {
-        (
-            dsl::messages.eq(count(summary.messages)),
-            dsl::tokens.eq(count(summary.tokens)),
-            dsl::last_activity_at.eq(summary.last_activity_at),
-        )
-    };
     let key = (
         dsl::tenant_id.eq(tenant.uuid()),
         dsl::user_id.eq(summary.user_id),
         dsl::conversation_id.eq(summary.conversation),
     );
-    diesel::insert_into(conversation_summaries::table)
-        .values((key, counts()))
+    let insert = diesel::insert_into(conversation_summaries::table)
+        .values((key, Counts::from(summary)))
         .on_conflict((dsl::tenant_id, dsl::user_id, dsl::conversation_id))
         .do_update()
-        .set(counts())
-        .execute(conn)
-        .await?;
-    Ok(())
+        .set(Counts::from(summary));
+    Ok(insert.execute(conn).await? == 1)
+}
+
+/// Replaces the summary of the same person and conversation; `false` when there is none.
+pub async fn update(
+    conn: &mut Conn,
+    tenant: TenantId,
+    summary: &ConversationSummary,
+) -> QueryResult<bool> {
+    use conversation_summaries::dsl;
+
+    let key = (tenant.uuid(), summary.user_id, summary.conversation);
+    let stored = diesel::update(dsl::conversation_summaries.find(key)).set(Counts::from(summary));
+    Ok(stored.execute(conn).await? == 1)
 }
 
 /// Whether the tenant has `max` summaries.

@@ -57,7 +57,7 @@ pub async fn lock(conn: &mut Conn) -> QueryResult<usize> {
 
 pub async fn usage(conn: &mut Conn) -> QueryResult<Usage> {
     let query = "SELECT pg_catalog.count(*) AS packages, \
-        COALESCE(pg_catalog.sum(bytes), 0)::bigint AS bytes FROM cial_packages";
+        LEAST(COALESCE(pg_catalog.sum(bytes), 0), 9223372036854775807)::bigint AS bytes FROM cial_packages";
     diesel::sql_query(query).get_result(conn).await
 }
 

@@ -78,6 +78,14 @@ pub async fn lock(conn: &mut Conn, id: Uuid) -> QueryResult<Option<User>> {
     user.first(conn).await.optional()
 }
 
+/// Whether the account still has the password that it had when `read` was read. Keeps others from changing it until the
+/// transaction ends.
+pub async fn is_unchanged(conn: &mut Conn, read: &User) -> QueryResult<bool> {
+    let hash = dsl::users.find(read.id).select(dsl::password_hash).for_share();
+    let hash: Option<String> = hash.first(conn).await.optional()?;
+    Ok(hash.is_some_and(|hash| hash == read.password_hash))
+}
+
 /// Returns the owners, and keeps others from becoming or ceasing to be one until the transaction ends: of two owners
 /// who remove each other at once, one stays.
 pub async fn lock_owners(conn: &mut Conn) -> QueryResult<Vec<Uuid>> {

@@ -15,7 +15,7 @@ use crate::access::next_path::safe_next;
 use crate::app::App;
 use crate::db::user;
 use crate::http::extract::{ClientAddress, Form, Query};
-use crate::sessions::{self, with_cookie};
+use crate::sessions::{self, SignInMethod, with_cookie};
 use crate::{accounts, second_factor};
 
 #[derive(Template)]
@@ -74,7 +74,8 @@ pub async fn sign_up(
     };
     match accounts::sign_up(&app, &request, client).await {
         Ok(user) => {
-            let cookie = sessions::begin(&app, &headers, client, &user).await?;
+            let cookie =
+                sessions::begin(&app, &headers, client, (&user, SignInMethod::SignUp)).await?;
             let cookies = sessions::sign_in_cookies(&app, cookie, &user)?;
             Ok((cookies, Redirect::to("/admin")).into_response())
         }
@@ -154,7 +155,8 @@ pub async fn sign_in(
                 let code = Redirect::to(&format!("/admin/login/code?next={next}"));
                 return Ok((with_cookie(cookie), code).into_response());
             }
-            let cookie = sessions::begin(&app, &headers, client, &user).await?;
+            let cookie =
+                sessions::begin(&app, &headers, client, (&user, SignInMethod::Password)).await?;
             let cookies = sessions::sign_in_cookies(&app, cookie, &user)?;
             Ok((cookies, Redirect::to(next)).into_response())
         }

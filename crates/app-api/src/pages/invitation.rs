@@ -15,7 +15,7 @@ use crate::access::Person;
 use crate::app::App;
 use crate::http::extract::{ClientAddress, Form};
 use crate::people::invitations::{self, Open};
-use crate::sessions;
+use crate::sessions::{self, SignInMethod};
 
 #[derive(Template)]
 #[template(path = "invitation.html")]
@@ -128,7 +128,8 @@ pub async fn accept_invitation(
     }
     match invitations::sign_up(&app, &token, (&form.name, &form.password), client).await {
         Ok(user) => {
-            let cookie = sessions::begin(&app, &headers, client, &user).await?;
+            let cookie =
+                sessions::begin(&app, &headers, client, (&user, SignInMethod::SignUp)).await?;
             let cookies = sessions::sign_in_cookies(&app, cookie, &user)?;
             Ok((cookies, Redirect::to("/admin")).into_response())
         }

@@ -15,7 +15,8 @@ use crate::access::Person;
 use crate::access::next_path::safe_next;
 use crate::app::App;
 use crate::http::extract::{ClientAddress, Form, Query};
-use crate::{second_factor, sessions};
+use crate::second_factor;
+use crate::sessions::{self, SignInMethod};
 
 const PATH: &str = "/admin/account/second-factor";
 
@@ -72,7 +73,9 @@ pub async fn enter_code(
     let next = form.next.as_deref();
     match second_factor::complete(&app, &headers, &form.code).await {
         Ok(user) => {
-            let cookie = sessions::begin(&app, &headers, client, &user).await?;
+            let cookie =
+                sessions::begin(&app, &headers, client, (&user, SignInMethod::PasswordAndCode))
+                    .await?;
             let cookies = sessions::sign_in_cookies(&app, cookie, &user)?;
             let done = sessions::pending_cookie(&app, "", std::time::Duration::ZERO)?;
             let done = AppendHeaders([(header::SET_COOKIE, done)]);

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{AppendHeaders, Response};
+use protocol::problem::Code;
 use protocol::{TenantId, Timestamp};
 use serde_json::json;
 use service::api_error::ApiError;
@@ -21,7 +22,7 @@ use crate::auth::device;
 use crate::auth::second_factor::PendingSignIn;
 use crate::auth::token::Token;
 use crate::db::session::{self, Session};
-use crate::db::user::User;
+use crate::db::user::{self, User};
 use crate::db::{Conn, QueryResult, Transaction as _, audit_log};
 use crate::settings::Addresses;
 use lifetime::{IDLE_TIMEOUT, Use, expiry};
@@ -41,12 +42,38 @@ pub fn cookie_name(addresses: &Addresses) -> &'static str {
     if addresses.is_secure() { "__Host-cial_admin" } else { "cial_admin" }
 }
 
+/// How a person proved who they are.
+#[derive(Clone, Copy, Debug)]
+pub enum SignInMethod {
+    Password,
+    PasswordAndCode,
+    Passkey,
+    /// The link of an invitation, or the first page of an installation.
+    SignUp,
+    Development,
+}
+
+impl SignInMethod {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Password => "password",
+            Self::PasswordAndCode => "password_and_code",
+            Self::Passkey => "passkey",
+            Self::SignUp => "sign_up",
+            Self::Development => "development",
+        }
+    }
+}
+
 /// Begins a session under a new token, ends the session of the request's own cookie, and returns the new cookie.
+///
+/// # Errors
+/// `unauthenticated` when the password was changed since `user` was read; `database_unavailable`.
 pub async fn begin(
     app: &App,
     headers: &HeaderMap,
     client: IpAddr,
-    user: &User,
+    (user, method): (&User, SignInMethod),
 ) -> Result<HeaderValue, ApiError> {
     let (token, now) = (Token::random()?, app.clock.now());
     let user_agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
@@ -67,12 +94,19 @@ pub async fn begin(
     let mut conn = app.conn().await?;
     let tenants = conn
         .transaction(async |conn| {
+            // A change of the password ends the sessions: it must not miss this one.
+            if !user::is_unchanged(conn, user).await? {
+                let detail = "The account was changed meanwhile. Sign in again.";
+                return Err(ApiError::new(Code::Unauthenticated, detail));
+            }
             let (mut entries, tenants) = end_named(conn, &request_hashes(app, headers)).await?;
             session::delete_all_expired(conn, now).await?;
             session::insert(conn, &row).await?;
-            entries.push(began.after(described(&row)));
+            let mut description = described(&row);
+            description["method"] = method.as_str().into();
+            entries.push(began.after(description));
             audit_log::append_all(conn, &entries, now).await?;
-            QueryResult::Ok(tenants)
+            Ok(tenants)
         })
         .await?;
     notify(app, tenants);

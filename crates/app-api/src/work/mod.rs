@@ -14,6 +14,7 @@ use crate::app::{App, database_unavailable};
 use crate::audit::Entry;
 use crate::db::{Transaction as _, audit_log};
 use crate::tenant::Tenant;
+use crate::tenant::database::bounded_error;
 use crate::tenant_actions::being_deleted;
 use crate::tenant_databases::{OpenError, WorkConnection};
 
@@ -41,6 +42,29 @@ pub async fn open(app: &App, tenant: &Tenant) -> Result<WorkConnection, ApiError
         }
         OpenError::Refused(error) => database_unavailable().with_cause(error),
     })
+}
+
+/// The error of work in a tenant's schema. The tenant can change its tables and have triggers raise: no fault of the service.
+pub struct SchemaError(ApiError);
+
+impl From<ApiError> for SchemaError {
+    fn from(error: ApiError) -> Self {
+        Self(error)
+    }
+}
+
+impl From<diesel::result::Error> for SchemaError {
+    fn from(error: diesel::result::Error) -> Self {
+        let detail = "The tenant's database refused a query. The tables whose names begin with cial_ must stay as they are.";
+        let cause = anyhow::anyhow!("{}", bounded_error(&error.into()));
+        Self(ApiError::new(Code::DatabaseUnavailable, detail).with_cause(cause))
+    }
+}
+
+impl From<SchemaError> for ApiError {
+    fn from(SchemaError(error): SchemaError) -> Self {
+        error
+    }
 }
 
 /// Adds an entry to the audit log, outside the transaction in the tenant's schema.

@@ -6,9 +6,10 @@ use protocol::problem::{Code, FieldCode};
 use serde_json::json;
 use service::api_error::ApiError;
 use sha2::{Digest as _, Sha256};
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-use super::{audit, open};
+use super::{RETRY_DELAY, SchemaError, audit, open};
 use crate::access::Principal;
 use crate::app::App;
 use crate::audit::chain::hex;
@@ -22,10 +23,13 @@ const MAX_PACKAGES: i64 = 100;
 /// The most bytes of all archives of a tenant.
 const MAX_TOTAL_BYTES: i64 = 1 << 30;
 
+/// Archives that are unpacked at the same time: a small one may unpack to much.
+static READING: Semaphore = Semaphore::const_new(4);
+
 /// Stores an archive. Nothing is written unless the whole archive is a package.
 ///
 /// # Errors
-/// `package_corrupt`, `package_invalid`, `package_too_large`, `package_unsafe`; `package_exists`; `too_many_packages`.
+/// `package_corrupt`, `package_invalid`, `package_too_large`, `package_unsafe`; `package_exists`; `too_many_packages`; `busy`; `database_unavailable`.
 pub async fn upload(
     app: &App,
     caller: &Principal,
@@ -33,7 +37,12 @@ pub async fn upload(
     archive: Bytes,
 ) -> Result<PackageRow, ApiError> {
     let bytes = archive.clone();
+    let place = READING.try_acquire().map_err(|_| {
+        let detail = "Other packages are being read. Try again in some seconds.";
+        ApiError::new(Code::Busy, detail).with_retry_after(RETRY_DELAY)
+    })?;
     let read = tokio::task::spawn_blocking(move || {
+        let _place = place;
         (package::read(&bytes), Sha256::digest(&bytes).to_vec())
     });
     let (package, digest) = read.await?;
@@ -45,24 +54,25 @@ pub async fn upload(
     let entry = Entry::new(actor, Action::PackageUpload, resource)
         .after(json!({ "id": row.id, "bytes": row.bytes, "sha256": row.sha256 }));
     let mut conn = open(app, tenant).await?;
-    conn.transaction(async |conn| -> Result<_, ApiError> {
+    conn.transaction(async |conn| -> Result<_, SchemaError> {
         // Two uploads at once must not both fit below the limit: the second waits here, and counts the first.
         tenant_packages::lock(conn).await?;
         let usage = tenant_packages::usage(conn).await?;
-        if usage.packages >= MAX_PACKAGES || usage.bytes + row.bytes > MAX_TOTAL_BYTES {
+        if usage.packages >= MAX_PACKAGES || usage.bytes.saturating_add(row.bytes) > MAX_TOTAL_BYTES
+        {
             let detail = "A tenant may have 100 packages and 1 GiB of them. Delete one first.";
-            return Err(ApiError::new(Code::TooManyPackages, detail));
+            return Err(ApiError::new(Code::TooManyPackages, detail).into());
         }
         if !tenant_packages::insert(conn, &row, &workflows).await? {
             let detail = format!("The tenant has a package {} already.", package.folder());
-            return Err(ApiError::new(Code::PackageExists, detail));
+            return Err(ApiError::new(Code::PackageExists, detail).into());
         }
         for (number, piece) in (0..).zip(archive.chunks(PIECE_BYTES)) {
             tenant_packages::insert_piece(conn, row.id, number, piece).await?;
         }
         // Before the commit, and on another connection: no change lacks its entry, and the tenant's own triggers hold up
         // nobody else's.
-        audit(app, &entry, now).await
+        Ok(audit(app, &entry, now).await?)
     })
     .await?;
     tracing::info!(tenant = %tenant.id, slug = %tenant.slug, package = package.folder(), %caller, "package uploaded");
@@ -116,7 +126,7 @@ fn refused(fault: Fault) -> ApiError {
 /// The packages of a tenant, the latest first.
 pub async fn list(app: &App, tenant: &Tenant) -> Result<Vec<PackageRow>, ApiError> {
     let mut conn = open(app, tenant).await?;
-    Ok(tenant_packages::list(&mut conn, MAX_PACKAGES).await?)
+    Ok(tenant_packages::list(&mut conn, MAX_PACKAGES).await.map_err(SchemaError::from)?)
 }
 
 /// Deletes a package with its workflows.
@@ -133,13 +143,13 @@ pub async fn delete(
     let entry = Entry::new(Actor::from(caller), Action::PackageDelete, resource);
     let now = app.clock.now();
     let mut conn = open(app, tenant).await?;
-    conn.transaction(async |conn| -> Result<_, ApiError> {
+    conn.transaction(async |conn| -> Result<_, SchemaError> {
         let deleted = tenant_packages::delete(conn, name, version).await?;
         let Some(id) = deleted else {
             let detail = "The tenant has no package of this name and version.";
-            return Err(ApiError::new(Code::ResourceNotFound, detail));
+            return Err(ApiError::new(Code::ResourceNotFound, detail).into());
         };
-        audit(app, &entry.clone().before(json!({ "id": id })), now).await
+        Ok(audit(app, &entry.clone().before(json!({ "id": id })), now).await?)
     })
     .await?;
     tracing::info!(tenant = %tenant.id, slug = %tenant.slug, package = format!("{name}-{version}"), %caller, "package deleted");

@@ -238,7 +238,7 @@ async fn an_export_is_complete_and_can_be_verified_without_the_database() {
     );
     assert!(
         lines[2]
-            .contains(r#","","{""device"":""Unknown device"",""address"":""127.0.0.1""}","127."#),
+            .contains(r#","","{""device"":""Unknown device"",""method"":""password"",""address"":""127.0.0.1""}","127."#),
         "{text}"
     );
     for bad in ["format=xml", "limit=1", "cursor=1", "since=x"] {

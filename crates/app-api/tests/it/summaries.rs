@@ -77,6 +77,8 @@ async fn a_summary_that_breaks_a_rule_is_refused() {
         (with("messages", json!(1_u64 << 53)), "422 invalid_fields"),
         (with("tokens", json!(u64::MAX)), "422 invalid_fields"),
         (with("last_activity_at", json!("2027-01-15T08:00:01Z")), "422 invalid_fields"),
+        (with("last_activity_at", json!("-200000-01-01T00:00:00Z")), "422 invalid_fields"),
+        (with("last_activity_at", json!("1969-12-31T23:59:59Z")), "422 invalid_fields"),
         (with("user_id", json!(Uuid::from_u128(1))), "422 invalid_fields"),
     ] {
         assert_eq!(owner.post(INGEST, body.clone()).await.problem(), expected, "{body}");
@@ -97,11 +99,14 @@ async fn the_summaries_of_a_running_tenant_are_collected_once() {
             ConversationSummary { user_id, conversation, messages, tokens: 5, last_activity_at };
         SummaryReport { summaries: vec![summary], position }
     };
+    // Before anything that the database can hold, by a tenant that means no good.
+    let mut ancient = report(ada, 3, 11);
+    ancient.summaries[0].last_activity_at = "-200000-01-01T00:00:00Z".parse().unwrap();
     let reports = vec![
         report(ada, 2, 4),
         // Nobody: left out, and requested once.
         report(Uuid::from_u128(1), 2, 9),
-        report(ada, 3, 11),
+        ancient,
         report(ada, u64::MAX, 12),
     ];
     server.orchestrator.summaries.lock().unwrap().insert(tenant, reports);
@@ -115,4 +120,35 @@ async fn the_summaries_of_a_running_tenant_are_collected_once() {
     let listed = owner.get("/v1/tenants/acme/summaries").await.json();
     let [summary] = listed["summaries"].as_array().unwrap().as_slice() else { panic!("{listed}") };
     assert_eq!((&summary["user_id"], &summary["messages"]), (&json!(ada), &json!(3)));
+    assert_eq!(summary["last_activity_at"], "1970-01-01T00:00:00Z");
+
+    // A new history in the place of a damaged one counts from the beginning.
+    server.orchestrator.summaries.lock().unwrap().insert(tenant, vec![report(ada, 1, 2)]);
+    let is_collected =
+        async || Ok(server.database.count("summary_positions WHERE position = 2").await == 1);
+    eventually("the new history", TEST_TIMEOUT, is_collected).await.unwrap();
+    assert_eq!(server.database.count("conversation_summaries WHERE messages = 1").await, 1);
+}
+
+/// At the bound what is known still changes: counts of a busy tenant do not stop.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_with_the_most_summaries_changes_those_and_adds_none() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
+    owner.post("/v1/tenants", acme()).await;
+    let ada = server.user(EMAIL).await.id;
+    for first in (1..100_000).step_by(10_000) {
+        let fill = format!(
+            "INSERT INTO conversation_summaries (tenant_id, user_id, conversation_id, messages, tokens, last_activity_at) \
+         SELECT (SELECT id FROM tenants), '{ada}', lpad(to_hex(n), 32, '0')::uuid, 1, 1, 'epoch' \
+         FROM generate_series({first}, {first} + 9999) n"
+        );
+        server.database.sql(&fill).await;
+    }
+    assert_eq!(owner.post(INGEST, summary(ada, 5)).await.status, 204);
+    let mut new = summary(ada, 1);
+    new["conversation"] = json!(Uuid::from_u128(1 << 40));
+    assert_eq!(owner.post(INGEST, new).await.problem(), "422 invalid_fields");
+    let changed = "conversation_summaries WHERE messages = 5";
+    assert_eq!(server.database.count(changed).await, 1);
+    assert_eq!(server.database.count("conversation_summaries").await, 100_000);
 }

@@ -109,6 +109,9 @@ async fn check_calls(checks: &mut Checks, tenant: &TenantContainer) -> Result<()
         ("io_uring_register", "syscall(427, 0, 0, 0, 0)".to_owned()),
         ("a vsock", format!("socket(my $s, {AF_VSOCK}, 1, 0)")),
         ("a kernel crypto socket", format!("socket(my $s, {AF_ALG}, 5, 0)")),
+        // What lies in a subvolume of its own is in no quota group.
+        ("a btrfs subvolume", "ioctl(STDIN, 0x5000940e, my $p = \"\\0\" x 4096)".to_owned()),
+        ("a btrfs snapshot", "ioctl(STDIN, 0x50009417, my $p = \"\\0\" x 4096)".to_owned()),
     ] {
         let test =
             format!("my $r = {call}; print((defined $r && $r ne '-1' && $r) ? 'done' : \"$!\");");
@@ -120,6 +123,13 @@ async fn check_calls(checks: &mut Checks, tenant: &TenantContainer) -> Result<()
             ran.text,
             denied,
         );
+    }
+    for (what, call) in [("a copy that shares blocks", "0x40049409"), ("a window's size", "0x5413")]
+    {
+        let test = format!("ioctl(STDIN, {call}, my $p = \"\\0\" x 64); print \"$!\";");
+        let ran = tenant.exec_perl("agent", &test).await?;
+        let passed = !ran.text.contains("not permitted");
+        checks.holds(&format!("agent may ask for {what}"), "passed to the file", ran.text, passed);
     }
     for command in ["unshare --user true", "unshare --map-root-user --mount true"] {
         let ran = tenant.exec_shell("agent", command).await?;

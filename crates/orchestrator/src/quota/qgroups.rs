@@ -115,10 +115,11 @@ impl Subvolumes {
 
     /// The tenants with a subvolume for each volume: the numbers of the data and of the files.
     pub(super) fn tenants(&self) -> Vec<(TenantId, [u64; 2])> {
+        // What lies inside a volume has the names that its tenant likes.
         let volume = |path: &str| {
-            let mut components = path.rsplit('/');
-            let content = components.next();
-            components.next().filter(|_| content == Some("_data")).map(str::to_owned)
+            let mut components = path.strip_suffix("/_data")?.rsplit('/');
+            let name = components.next()?;
+            components.all(|component| component != "_data").then(|| name.to_owned())
         };
         let volumes = self.0.iter().filter_map(|(number, path)| Some((volume(path)?, *number)));
         let volumes: HashMap<String, u64> = volumes.collect();
@@ -184,5 +185,7 @@ Qgroupid    Referenced    Exclusive  Max referenced  Max exclusive Parent     Pa
         let tenants = Subvolumes::parse(&list("_data")).tenants();
         assert_eq!(tenants, [(ID.parse().unwrap(), [256, 257])]);
         assert_eq!(Subvolumes::parse(&list("other")).tenants(), []);
+        let inside = |path: &str| path.replace("engine/volumes", "engine/volumes/v/_data/volumes");
+        assert_eq!(Subvolumes::parse(&inside(&list("_data"))).tenants(), []);
     }
 }

@@ -121,6 +121,10 @@ pub fn summaries_after(
     position: i64,
     limit: u32,
 ) -> rusqlite::Result<SummaryReport> {
+    // The caller had the reports of a history that was put aside: the new one counts from the beginning.
+    let newest = "SELECT coalesce(max(position), 0) FROM summaries";
+    let newest: i64 = connection.query_row(newest, [], |row| row.get(0))?;
+    let position = if position > newest { 0 } else { position };
     let mut query = connection.prepare(
         "SELECT position, summaries.user_id, id, messages, summaries.tokens, last_activity_at
          FROM summaries JOIN conversations ON seq = conversation

@@ -154,5 +154,10 @@ mod tests {
         let second = say(&summaries, None).await;
         let newer = summaries.report(report.position).await.unwrap();
         assert_eq!(newer.summaries.iter().map(|s| s.conversation).collect::<Vec<_>>(), [second]);
+
+        // The caller has the counts of a longer history, which was put aside.
+        let all = summaries.report(newer.position + 5).await.unwrap();
+        assert_eq!(all.summaries.len(), 2);
+        assert_eq!(all.position, newer.position);
     }
 }

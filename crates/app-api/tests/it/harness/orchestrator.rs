@@ -326,6 +326,8 @@ impl Orchestrator for FakeOrchestrator {
     ) -> BoxFuture<'_, Result<SummaryReport, CallError>> {
         self.summary_requests.lock().unwrap().push(position);
         let reports = self.summaries.lock().unwrap().get(&id).cloned().unwrap_or_default();
+        let newest = reports.last().map_or(0, |report| report.position);
+        let position = if position > newest { 0 } else { position };
         let next = reports.into_iter().find(|report| report.position > position);
         let nothing = SummaryReport { summaries: Vec::new(), position };
         Box::pin(async move { Ok(next.unwrap_or(nothing)) })

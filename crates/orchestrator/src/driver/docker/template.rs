@@ -400,6 +400,44 @@ mod tests {
         made
     }
 
+    /// A subvolume that a tenant makes would be outside its quota group.
+    #[test]
+    fn the_only_ioctls_of_btrfs_are_those_that_share_blocks_of_files() {
+        const BTRFS: u64 = 0x94;
+        const FICLONE: u64 = 0x4004_9409;
+        const FICLONERANGE: u64 = 0x4020_940d;
+        let profile: serde_json::Value = serde_json::from_str(SECCOMP).unwrap();
+        let rules = profile["syscalls"].as_array().unwrap().iter();
+        let names_ioctl = |rule: &&serde_json::Value| {
+            rule["names"].as_array().unwrap().iter().any(|name| name == "ioctl")
+        };
+        let rules: Vec<_> = rules.filter(names_ioctl).map(|rule| &rule["args"]).collect();
+        let is_allowed = |request: u64| {
+            rules.iter().any(|conditions| {
+                let [condition] = conditions.as_array().unwrap().as_slice() else {
+                    panic!("{conditions}")
+                };
+                assert_eq!(condition["index"], 1);
+                let [value, second] =
+                    ["value", "valueTwo"].map(|key| condition[key].as_u64().unwrap_or_default());
+                match condition["op"].as_str().unwrap() {
+                    "SCMP_CMP_EQ" => request == value,
+                    "SCMP_CMP_MASKED_EQ" => request & value == second,
+                    other => panic!("{other}"),
+                }
+            })
+        };
+        // Directions and sizes are in the bits above the type, which no rule reads but for the two.
+        for high in [0, 0x4004, 0x4020, 0x5000, 0xffff_ffff_ffff] {
+            for low in 0..=0xffff_u64 {
+                let request = high << 16 | low;
+                let is_btrfs = (low >> 8) == BTRFS;
+                let expected = !is_btrfs || request == FICLONE || request == FICLONERANGE;
+                assert_eq!(is_allowed(request), expected, "{request:#x}");
+            }
+        }
+    }
+
     /// Covers all values that `docker/tenant.json` does not fix; of the fixed ones, only the limits
     /// differ.
     #[test]
