@@ -112,6 +112,7 @@ fn securities(access: Access) -> Vec<SecurityRequirement> {
         Access::Person | Access::Member(_) => vec![requirement("session")],
         Access::SignedIn
         | Access::Account
+        | Access::WholeAccount(_)
         | Access::Global
         | Access::Tenant(_)
         | Access::PlatformRead

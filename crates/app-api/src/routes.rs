@@ -13,7 +13,8 @@ use service::api_error::{ApiError, ErrorCause};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::access::Access::{
-    Account, Global, Member, Person, PlatformAdmin, PlatformRead, Public, Service, SignedIn, Tenant,
+    Account, Global, Member, Person, PlatformAdmin, PlatformRead, Public, Service, SignedIn,
+    Tenant, WholeAccount,
 };
 use crate::access::layer::deny_unknown_path;
 use crate::app::{App, database_disk_full, database_unavailable};
@@ -113,9 +114,9 @@ pub const ROUTES: &[Route] = routes! {
     api  POST   "/apps/{app}/rollouts/{id}/resume", PlatformAdmin, "Resume a paused rollout", api::rollouts::resume_rollout;
     api  POST   "/apps/{app}/rollouts/{id}/abort", PlatformAdmin, "End a rollout; tenants that moved stay", api::rollouts::abort_rollout;
 
-    api  GET    "/sessions",                    Person,        "List one's own sessions", api::sessions::list_sessions;
-    api  DELETE "/sessions",                    Person,        "End one's other sessions", api::sessions::revoke_other_sessions;
-    api  DELETE "/sessions/{id}",               Person,        "End one of one's sessions", api::sessions::revoke_session;
+    api  GET    "/sessions",                    WholeAccount(Read), "List one's own sessions", api::sessions::list_sessions;
+    api  DELETE "/sessions",                    WholeAccount(Admin), "End one's other sessions", api::sessions::revoke_other_sessions;
+    api  DELETE "/sessions/{id}",               WholeAccount(Admin), "End one of one's sessions", api::sessions::revoke_session;
 
     api  GET    "/audit",                       PlatformRead,  "List audit entries", api::audit::list_entries;
     api  GET    "/audit/export",                PlatformRead,  "Export audit entries", api::audit::export_entries;

@@ -21,6 +21,8 @@ pub enum Access {
     Person,
     /// Any person, also by a key of theirs.
     Account,
+    /// Any person, also by a key of theirs that has this role and is not confined to one tenant.
+    WholeAccount(Role),
     /// Any person, and any key that is not confined to one tenant.
     Global,
     /// This role on the tenant in the path.
@@ -42,6 +44,7 @@ impl fmt::Display for Access {
             Self::SignedIn => f.write_str("signed in"),
             Self::Person => f.write_str("person"),
             Self::Account => f.write_str("account"),
+            Self::WholeAccount(role) => write!(f, "whole account {role}"),
             Self::Global => f.write_str("global"),
             Self::Tenant(role) => write!(f, "tenant {role}"),
             Self::Member(role) => write!(f, "member {role}"),
@@ -122,6 +125,16 @@ impl Principal {
 
     pub fn user_id(&self) -> Option<Uuid> {
         self.user().map(|user| user.id)
+    }
+
+    /// The role on what belongs to the caller's account beside any tenant; `None` for a key that is confined to one
+    /// tenant, or belongs to nobody.
+    fn role_on_account(&self) -> Option<Role> {
+        match self {
+            Self::Session(_) => Some(Role::Admin),
+            Self::Key(ApiKey { tenant: None, person: Some(_), role, .. }) => Some(*role),
+            Self::Key(_) | Self::Service => None,
+        }
     }
 
     /// The role on a tenant, where the caller's account has `membership`.
@@ -239,6 +252,7 @@ impl Access {
             Self::SignedIn => scope != CallerScope::Services,
             Self::Person => is_person,
             Self::Account => principal.user().is_some(),
+            Self::WholeAccount(needed) => principal.role_on_account() >= Some(needed),
             Self::Global => !matches!(scope, CallerScope::OneTenant(..) | CallerScope::Services),
             Self::Tenant(needed) => role >= Some(needed),
             Self::Member(needed) => is_person && role >= Some(needed),
@@ -250,6 +264,14 @@ impl Access {
         };
         if is_admitted {
             return Ok(());
+        }
+        if let Self::WholeAccount(_) = self {
+            let has_role = principal.role_on_account().is_some();
+            return Err(if has_role {
+                AccessError::InsufficientRole
+            } else {
+                AccessError::Forbidden
+            });
         }
         let is_for_people =
             matches!(self, Self::Person | Self::Account | Self::Member(_)) && !is_person;

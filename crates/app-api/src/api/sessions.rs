@@ -1,4 +1,4 @@
-//! `/v1/sessions`: the caller's own sessions: list, end one, end all others.
+//! `/v1/sessions`: the sessions of the caller's account: list, end one, end all others.
 
 use axum::extract::State;
 use protocol::people::{SessionInfo, SessionList};
@@ -6,7 +6,7 @@ use protocol::problem::Code;
 use service::api_error::ApiError;
 use uuid::Uuid;
 
-use crate::access::Person;
+use crate::access::{Account, Caller};
 use crate::app::App;
 use crate::db::session::Session;
 use crate::http::extract::IdPath;
@@ -16,19 +16,21 @@ use crate::{sessions, views};
 
 pub async fn list_sessions(
     State(app): State<App>,
-    person: Person,
+    Caller(caller): Caller,
+    Account(user): Account,
 ) -> Result<axum::Json<SessionList>, ApiError> {
-    let rows = sessions::list(&app, person.user.id).await?;
-    let sessions = rows.iter().map(|row| session_info(row, person.session.id)).collect();
+    let rows = sessions::list(&app, user.id).await?;
+    let sessions = rows.iter().map(|row| session_info(row, caller.credential_id())).collect();
     Ok(axum::Json(SessionList { sessions }))
 }
 
 pub async fn revoke_session(
     State(app): State<App>,
-    person: Person,
+    Caller(caller): Caller,
+    Account(user): Account,
     IdPath(id): IdPath,
 ) -> Result<NoContent, ApiError> {
-    if sessions::revoke(&app, &person.user, person.session.id, id).await? {
+    if sessions::revoke(&app, &caller, &user, id).await? {
         Ok(NoContent::default())
     } else {
         Err(no_such_session())
@@ -37,9 +39,10 @@ pub async fn revoke_session(
 
 pub async fn revoke_other_sessions(
     State(app): State<App>,
-    person: Person,
+    Caller(caller): Caller,
+    Account(user): Account,
 ) -> Result<NoContent, ApiError> {
-    sessions::revoke_others(&app, &person.user, person.session.id).await?;
+    sessions::revoke_others(&app, &caller, &user).await?;
     Ok(NoContent::default())
 }
 

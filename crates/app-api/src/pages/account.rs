@@ -117,10 +117,11 @@ pub async fn show_account(State(app): State<App>, person: Person) -> Result<Resp
 /// Ending the session of the request itself leads to the sign-in page.
 pub async fn revoke_session(
     State(app): State<App>,
-    person: Person,
+    Caller(caller): Caller,
+    Account(user): Account,
     IdPath(id): IdPath,
 ) -> Result<Redirect, ApiError> {
-    if sessions::revoke(&app, &person.user, person.session.id, id).await? {
+    if sessions::revoke(&app, &caller, &user, id).await? {
         Ok(Redirect::to("/admin/account"))
     } else {
         Err(no_such_session())
@@ -158,8 +159,9 @@ pub async fn revoke_key(
 
 pub async fn revoke_other_sessions(
     State(app): State<App>,
-    person: Person,
+    Caller(caller): Caller,
+    Account(user): Account,
 ) -> Result<Redirect, ApiError> {
-    sessions::revoke_others(&app, &person.user, person.session.id).await?;
+    sessions::revoke_others(&app, &caller, &user).await?;
     Ok(Redirect::to("/admin/account"))
 }

@@ -16,6 +16,7 @@ use service::api_error::ApiError;
 use service::cookies;
 use uuid::Uuid;
 
+use crate::access::Principal;
 use crate::app::App;
 use crate::audit::{Action, Actor, Entry, Resource};
 use crate::auth::device;
@@ -231,10 +232,15 @@ pub async fn list(app: &App, user: Uuid) -> Result<Vec<Session>, ApiError> {
     Ok(session::of_user(&mut *app.conn().await?, user, app.clock.now()).await?)
 }
 
-/// Ends a session of the user from the session `current`; returns `false` when the user has no such session.
-pub async fn revoke(app: &App, user: &User, current: Uuid, id: Uuid) -> Result<bool, ApiError> {
-    let actor = Actor::user(user, Some(current));
-    let entry = Entry::new(actor, Action::SessionRevoke, Resource::new("session", id));
+/// Ends a session of the caller's account; returns `false` when the account has no such session.
+pub async fn revoke(
+    app: &App,
+    caller: &Principal,
+    user: &User,
+    id: Uuid,
+) -> Result<bool, ApiError> {
+    let resource = Resource::new("session", id);
+    let entry = Entry::new(Actor::from(caller), Action::SessionRevoke, resource);
     let (mut conn, now) = (app.conn().await?, app.clock.now());
     let revoked = conn
         .transaction(async |conn| {
@@ -248,10 +254,11 @@ pub async fn revoke(app: &App, user: &User, current: Uuid, id: Uuid) -> Result<b
     Ok(revoked.map(|tenants| notify(app, tenants)).is_some())
 }
 
-/// Ends every session of the user but `current`.
-pub async fn revoke_others(app: &App, user: &User, current: Uuid) -> Result<(), ApiError> {
-    let actor = Actor::user(user, Some(current));
-    let entry = Entry::new(actor, Action::SessionRevokeOthers, Resource::user(&user.email));
+/// Ends every session of the caller's account but the one that calls. A key is none, so it ends all.
+pub async fn revoke_others(app: &App, caller: &Principal, user: &User) -> Result<(), ApiError> {
+    let resource = Resource::user(&user.email);
+    let entry = Entry::new(Actor::from(caller), Action::SessionRevokeOthers, resource);
+    let current = caller.credential_id();
     let (mut conn, now) = (app.conn().await?, app.clock.now());
     let tenants = conn
         .transaction(async |conn| {

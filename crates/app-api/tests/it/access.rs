@@ -33,11 +33,20 @@ use Outcome::{Admitted, Forbidden, InsufficientRole, InvalidKey, Unauthenticated
 fn promised(route: &Route, kind: Kind) -> Outcome {
     let is_page = route.surface == Surface::Page;
     if let Kind::LoginKey(role, place) = kind {
-        let like = match place {
-            Place::Everywhere => Kind::AdminKey,
-            Place::Here | Place::Elsewhere => Kind::Key(role, place),
+        let is_for_sessions = is_page || matches!(route.access, Access::Person | Access::Member(_));
+        let like = match (place, role) {
+            (Place::Everywhere, Role::Admin) => Kind::AdminKey,
+            (Place::Everywhere, _) if !is_for_sessions => Kind::Operator("viewer"),
+            _ => Kind::Key(role, place),
         };
-        return if route.access == Access::Account { Admitted } else { promised(route, like) };
+        return match (route.access, place) {
+            (Access::Account, _) => Admitted,
+            // What a person has beside a tenant is not for keys that lie there.
+            (Access::WholeAccount(_), Place::Here | Place::Elsewhere) => Forbidden,
+            (Access::WholeAccount(needed), Place::Everywhere) if role < needed => InsufficientRole,
+            (Access::WholeAccount(_), Place::Everywhere) => Admitted,
+            _ => promised(route, like),
+        };
     }
     let at_least = |role: Role, needed| if role >= needed { Admitted } else { InsufficientRole };
     match (route.access, kind) {
@@ -49,10 +58,11 @@ fn promised(route: &Route, kind: Kind) -> Outcome {
         // A key of another tenant is refused on every path of this one, before anything else is looked at.
         (_, Kind::Key(_, Place::Elsewhere)) if route.names_tenant() => Forbidden,
         (Access::SignedIn, _) => Admitted,
-        (Access::Person | Access::Account | Access::Member(_), Kind::Key(..) | Kind::AdminKey) => {
-            Forbidden
-        }
-        (Access::Person | Access::Account, _) => Admitted,
+        (
+            Access::Person | Access::Account | Access::WholeAccount(_) | Access::Member(_),
+            Kind::Key(..) | Kind::AdminKey,
+        ) => Forbidden,
+        (Access::Person | Access::Account | Access::WholeAccount(_), _) => Admitted,
         (Access::Global, Kind::Key(_, Place::Here | Place::Elsewhere)) => Forbidden,
         (Access::Global, _) => Admitted,
         (_, Kind::Operator("owner" | "admin") | Kind::AdminKey) => Admitted,

@@ -8,9 +8,11 @@ use diesel::sql_query;
 use diesel_async::{AsyncPgConnection, RunQueryDsl as _};
 use http_body_util::BodyExt as _;
 use protocol::State;
+use protocol::api_keys::Role;
 use serde_json::json;
 use tokio::time::timeout;
 
+use crate::harness::callers::TestKey;
 use crate::harness::{
     EMAIL, FakeOrchestrator, PASSWORD, Server, Setup, TEST_TIMEOUT, TestClient, acme,
 };
@@ -234,6 +236,58 @@ async fn nobody_ends_the_session_of_somebody_else() {
     assert_eq!(owner.send(delete.clone(), path, &[], "").await.problem(), "404 not_found");
     owner.send(delete, "/v1/sessions", &[], "").await;
     assert_eq!(server.database.count("sessions").await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_persons_key_lists_and_ends_sessions_as_far_as_its_role_and_scope_go() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
+    owner.post("/v1/tenants", acme()).await;
+    let grace = server.sign_in_as("grace", "none", &[]).await;
+    let of_owner = TestKey { person: Some(EMAIL), ..TestKey::new(None, Role::Admin) };
+    let call = async |key: TestKey<'_>, method: Method, path: &str| {
+        let bearer = format!("Bearer {}", server.insert_key(key).await);
+        server.visitor.send(method, path, &[("authorization", &bearer)], "").await
+    };
+    let listed = call(of_owner, Method::GET, "/v1/sessions").await.json();
+    assert_eq!(listed["sessions"].as_array().unwrap().len(), 1, "no one else's: {listed}");
+    assert_eq!(listed["sessions"][0]["is_current"], false);
+    let id = listed["sessions"][0]["id"].as_str().unwrap();
+    let path = format!("/v1/sessions/{id}");
+
+    let of_acme = TestKey { tenant: Some("acme"), ..of_owner };
+    let of_nobody = TestKey { person: None, ..of_owner };
+    let of_grace = TestKey { person: Some("grace@example.com"), ..of_owner };
+    for (key, method, path, refusal) in [
+        (TestKey { role: Role::Read, ..of_owner }, Method::DELETE, &*path, "403 insufficient_role"),
+        (
+            TestKey { role: Role::Write, ..of_owner },
+            Method::DELETE,
+            "/v1/sessions",
+            "403 insufficient_role",
+        ),
+        (of_acme, Method::GET, "/v1/sessions", "403 forbidden"),
+        (of_acme, Method::DELETE, &path, "403 forbidden"),
+        (TestKey { is_admin: true, ..of_nobody }, Method::GET, "/v1/sessions", "403 forbidden"),
+        (of_nobody, Method::DELETE, &path, "403 forbidden"),
+        (of_grace, Method::DELETE, &path, "404 not_found"),
+    ] {
+        let response = call(key, method, path).await;
+        assert_eq!(response.problem(), refusal, "{key:?} {path}");
+    }
+    let reading = TestKey { role: Role::Read, ..of_owner };
+    assert_eq!(call(reading, Method::GET, "/v1/sessions").await.status, 200);
+    assert_eq!(owner.get("/api/auth/session").await.status, 200);
+
+    assert_eq!(call(of_owner, Method::DELETE, &path).await.status, 204);
+    assert_eq!(owner.get("/api/auth/session").await.status, 401);
+    let (first, second) = (server.new_session_of(EMAIL).await, server.new_session_of(EMAIL).await);
+    assert_eq!(call(of_owner, Method::DELETE, "/v1/sessions").await.status, 204);
+    for ended in [first, second] {
+        assert_eq!(ended.get("/api/auth/session").await.status, 401);
+    }
+    assert_eq!(grace.get("/api/auth/session").await.status, 200);
+    let by_key = "audit_log WHERE action LIKE 'session.revoke%' AND actor_kind = 'key'";
+    assert_eq!(server.database.count(by_key).await, 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -28,7 +28,7 @@ pub(crate) enum Kind {
     Member(Role, Place),
     Key(Role, Place),
     AdminKey,
-    /// A key that a person with this role there got by `cial login`; everywhere: an admin of the platform.
+    /// A key that a person with this role there got by `cial login`; everywhere: an admin or viewer of the platform.
     LoginKey(Role, Place),
     /// Malformed, unknown, expired or revoked, or of a tenant that is gone.
     DeadKey,
@@ -195,13 +195,16 @@ impl Server {
             let kind = Kind::Key(role, Place::Everywhere);
             add(format!("a {role} key of all tenants"), kind, &nobody, Some(key));
         }
-        let of_admin = TestKey {
-            person: Some("platform-admin@example.com"),
-            ..TestKey::new(None, Role::Admin)
-        };
-        let key = self.insert_key(of_admin).await;
-        let kind = Kind::LoginKey(Role::Admin, Place::Everywhere);
-        add("a login key of a platform admin".into(), kind, &nobody, Some(key));
+        for (word, role) in [("admin", Role::Admin), ("viewer", Role::Read)] {
+            // Not the people above, whose sessions their keys would end.
+            let name = format!("key-{word}");
+            self.sign_in_as(&name, word, &[]).await;
+            let email = format!("{name}@example.com");
+            let key = TestKey { person: Some(&email), ..TestKey::new(None, role) };
+            let key = self.insert_key(key).await;
+            let kind = Kind::LoginKey(role, Place::Everywhere);
+            add(format!("a login key of a platform {word}"), kind, &nobody, Some(key));
+        }
         add("an is_admin key".into(), Kind::AdminKey, &nobody, Some(self.admin_key().await));
 
         let departing = json!({ "slug": "departed", "name": "Departed" });
