@@ -19,20 +19,23 @@ pub fn markdown() -> String {
     );
     text.push_str("## Global options\n\nEvery command takes these options.\n\n");
     options(&root, true, &mut text);
-    for command in visible(&root) {
-        let _ = writeln!(text, "## `cial {}`\n", command.get_name());
-        section(command, &mut text);
-        for verb in visible(command) {
-            let _ = writeln!(text, "### `cial {} {}`\n", command.get_name(), verb.get_name());
-            section(verb, &mut text);
-        }
-    }
+    sections(&root, "cial", "##", &mut text);
     for (_, title, topic) in TOPICS {
         let _ = writeln!(text, "## {title}\n\n```text\n{}\n```\n", topic.trim_end());
     }
     text.truncate(text.trim_end().len());
     text.push('\n');
     text
+}
+
+/// A section for each command below `parent`, with those of its own commands one level deeper.
+fn sections(parent: &Command, path: &str, marks: &str, text: &mut String) {
+    for command in visible(parent) {
+        let path = format!("{path} {}", command.get_name());
+        let _ = writeln!(text, "{marks} `{path}`\n");
+        section(command, text);
+        sections(command, &path, &format!("{marks}#"), text);
+    }
 }
 
 fn visible(command: &Command) -> impl Iterator<Item = &Command> {
@@ -126,5 +129,24 @@ mod tests {
             std::fs::read_to_string(PATH).unwrap() == expected,
             "the reference is outdated: set UPDATE_REFERENCE=1 and run again"
         );
+    }
+
+    #[test]
+    fn every_command_has_a_section_with_its_arguments() {
+        fn check(command: &Command, path: &str, text: &str) {
+            for own in visible(command) {
+                let path = format!("{path} {}", own.get_name());
+                let (_, section) = text.split_once(&format!("# `{path}`\n")).expect(&path);
+                let section = section.split("\n#").next().unwrap_or_default();
+                let arguments = own.get_arguments().filter(|arg| !arg.is_global_set());
+                for long in arguments.filter_map(Arg::get_long).filter(|long| *long != "help") {
+                    assert!(section.contains(&format!("--{long}")), "{path} --{long}");
+                }
+                check(own, &path, text);
+            }
+        }
+        let text = markdown();
+        check(&Cli::command(), "cial", &text);
+        assert!(text.contains("#### `cial apps rollout abort`"));
     }
 }

@@ -89,9 +89,17 @@ pub enum RolloutCommand {
     /// continue a paused rollout
     Resume(AppArg),
     /// end a rollout; tenants that moved stay on the new release
-    Abort(AppArg),
+    Abort(AbortRollout),
     /// list the latest rollouts of an app
     List(AppArg),
+}
+
+#[derive(Debug, Args)]
+pub struct AbortRollout {
+    #[command(flatten)]
+    pub app: AppArg,
+    #[command(flatten)]
+    pub confirm: Confirm,
 }
 
 #[derive(Debug, Args)]

@@ -18,8 +18,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::engine::ArgValueCompleter;
 
 pub use self::apps::{
-    AppArg, AppsCommand, CreateApp, CreateRelease, DeleteApp, ReleaseCommand, RolloutCommand,
-    StartRollout,
+    AbortRollout, AppArg, AppsCommand, CreateApp, CreateRelease, DeleteApp, ReleaseCommand,
+    RolloutCommand, StartRollout,
 };
 pub use self::manifest::{InitArgs, ManifestCommand};
 pub use people::{

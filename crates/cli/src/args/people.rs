@@ -58,7 +58,7 @@ pub struct RevokeKey {
 pub enum SessionsCommand {
     /// list the sessions of the signed-in person
     List,
-    /// end a session at once
+    /// end sessions at once
     Revoke(RevokeSessions),
 }
 
@@ -68,9 +68,11 @@ pub struct RevokeSessions {
     /// id of the session, from `cial sessions list`
     #[arg(group = "sessions")]
     pub id: Option<String>,
-    /// every session but the one of this call
+    /// every session of the person
     #[arg(long, group = "sessions")]
-    pub all_others: bool,
+    pub all: bool,
+    #[command(flatten)]
+    pub confirm: Confirm,
 }
 
 #[derive(Debug, Subcommand)]
@@ -79,8 +81,10 @@ pub enum UsersCommand {
     List,
     /// change a person's role in the installation
     Set(SetUser),
+    /// end the second factor of a person who lost it; only for owners
+    ResetSecondFactor(ConfirmedUser),
     /// delete a person; their sessions end
-    Delete(DeleteUser),
+    Delete(ConfirmedUser),
 }
 
 #[derive(Debug, Args)]
@@ -93,7 +97,7 @@ pub struct SetUser {
 }
 
 #[derive(Debug, Args)]
-pub struct DeleteUser {
+pub struct ConfirmedUser {
     /// id of the person, from `cial users list`
     pub user: String,
     #[command(flatten)]
@@ -172,9 +176,6 @@ pub enum WebhooksCommand {
 pub struct CreateWebhook {
     /// address that receives the events
     pub url: String,
-    /// events to send, separated by commas; default: all
-    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
-    pub events: Vec<String>,
 }
 
 #[derive(Debug, Args)]

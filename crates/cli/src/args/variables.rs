@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueHint};
 use clap_complete::engine::ArgValueCompleter;
 
-use super::{NamedTenant, WaitOptions};
+use super::{Confirm, NamedTenant, WaitOptions};
 use crate::complete;
 
 #[derive(Debug, Subcommand)]
@@ -63,6 +63,8 @@ pub struct UnsetVariable {
     /// name of the variable
     #[arg(value_name = "NAME")]
     pub name: String,
+    #[command(flatten)]
+    pub confirm: Confirm,
     #[command(flatten)]
     pub restart: RestartOptions,
 }

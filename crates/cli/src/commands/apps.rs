@@ -11,7 +11,7 @@ use crate::output::{Column, Shape};
 
 const PATH: &str = "/v1/apps";
 
-const APPS: Shape = Shape {
+pub(super) const APPS: Shape = Shape {
     plural: "apps",
     name: "/slug",
     columns: &[
@@ -22,7 +22,7 @@ const APPS: Shape = Shape {
     ],
 };
 
-const RELEASES: Shape = Shape {
+pub(super) const RELEASES: Shape = Shape {
     plural: "releases",
     name: "/release",
     columns: &[

@@ -10,7 +10,7 @@ use crate::error::CliError;
 use crate::http::Request;
 use crate::output::{Column, Shape, parse_moment};
 
-const AUDIT: Shape = Shape {
+pub(super) const AUDIT: Shape = Shape {
     plural: "entries",
     name: "/id",
     columns: &[

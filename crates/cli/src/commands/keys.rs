@@ -9,7 +9,7 @@ use crate::error::CliError;
 use crate::http::{Method, Request, segment};
 use crate::output::{Column, Shape};
 
-const KEYS: Shape = Shape {
+pub(super) const KEYS: Shape = Shape {
     plural: "keys",
     name: "/id",
     columns: &[
@@ -27,7 +27,7 @@ const KEYS: Shape = Shape {
 };
 
 /// A key that was just made: the only time that the server shows it.
-const NEW_KEY: Shape = Shape {
+pub(super) const NEW_KEY: Shape = Shape {
     plural: "keys",
     name: "/key",
     columns: &[

@@ -5,6 +5,8 @@ mod apps;
 mod audit;
 mod browser;
 mod browser_login;
+#[cfg(test)]
+mod columns;
 mod confirm;
 mod doctor;
 mod help;

@@ -11,7 +11,7 @@ use crate::error::CliError;
 use crate::http::{Method, Request, segment};
 use crate::output::{Column, Shape};
 
-const PACKAGES: Shape = Shape {
+pub(super) const PACKAGES: Shape = Shape {
     plural: "packages",
     name: "/name",
     columns: &[
@@ -27,7 +27,7 @@ const PACKAGES: Shape = Shape {
     ],
 };
 
-const UPLOADED: Shape = Shape {
+pub(super) const UPLOADED: Shape = Shape {
     plural: "packages",
     name: "/package_id",
     columns: &[

@@ -9,7 +9,7 @@ use crate::error::CliError;
 use crate::http::{Method, Request, segment};
 use crate::output::{Column, Shape};
 
-const SESSIONS: Shape = Shape {
+pub(super) const SESSIONS: Shape = Shape {
     plural: "sessions",
     name: "/id",
     columns: &[
@@ -17,13 +17,12 @@ const SESSIONS: Shape = Shape {
         Column::new("DEVICE", "/device"),
         Column::new("ADDRESS", "/address"),
         Column::time("SEEN", "/last_seen_at"),
-        Column::new("CURRENT", "/is_current"),
         Column::time("CREATED", "/created_at").wide(),
         Column::time("EXPIRES", "/expires_at").wide(),
     ],
 };
 
-const USERS: Shape = Shape {
+pub(super) const USERS: Shape = Shape {
     plural: "users",
     name: "/id",
     columns: &[
@@ -34,7 +33,7 @@ const USERS: Shape = Shape {
     ],
 };
 
-const MEMBERS: Shape = Shape {
+pub(super) const MEMBERS: Shape = Shape {
     plural: "members",
     name: "/user_id",
     columns: &[
@@ -46,7 +45,7 @@ const MEMBERS: Shape = Shape {
     ],
 };
 
-const INVITATIONS: Shape = Shape {
+pub(super) const INVITATIONS: Shape = Shape {
     plural: "invitations",
     name: "/id",
     columns: &[
@@ -60,7 +59,7 @@ const INVITATIONS: Shape = Shape {
 };
 
 /// An invitation that was just made: the only time that the server shows its link.
-const NEW_INVITATION: Shape = Shape {
+pub(super) const NEW_INVITATION: Shape = Shape {
     plural: "invitations",
     name: "/url",
     columns: &[
@@ -77,17 +76,37 @@ pub(super) fn sessions(
     match command.unwrap_or(SessionsCommand::List) {
         SessionsCommand::List => {
             let request = Request::get("/v1/sessions", "list sessions");
-            context.output.list(&SESSIONS, &pages::single(context, &request, "sessions")?)
+            let sessions = pages::single(context, &request, "sessions").map_err(needs_login)?;
+            context.output.list(&SESSIONS, &sessions)
         }
         SessionsCommand::Revoke(args) => {
-            let (path, title) = match &args.id {
-                Some(id) => (format!("/v1/sessions/{}", segment(id)), format!("end session {id}")),
-                None => ("/v1/sessions".to_owned(), "end the other sessions".to_owned()),
+            let (path, plan, outcome) = match &args.id {
+                Some(id) => (
+                    format!("/v1/sessions/{}", segment(id)),
+                    format!("end session {id}"),
+                    format!("session {id} has ended"),
+                ),
+                None => (
+                    "/v1/sessions".to_owned(),
+                    "end all sessions of your account".to_owned(),
+                    "all sessions of your account have ended".to_owned(),
+                ),
             };
-            context.send(&Request::new(Method::DELETE, path, title))?;
-            context.output.note("done");
+            if !confirm::is_confirmed(context, args.confirm, &plan)? {
+                return Ok(());
+            }
+            context.send(&Request::new(Method::DELETE, path, plan)).map_err(needs_login)?;
+            context.output.note(&outcome);
             Ok(())
         }
+    }
+}
+
+/// Sessions belong to a person, whom only some keys have.
+fn needs_login(error: CliError) -> CliError {
+    match error.code() {
+        "forbidden" => error.next("use a key of your own for all tenants: cial login"),
+        _ => error,
     }
 }
 
@@ -103,6 +122,16 @@ pub(super) fn users(command: Option<UsersCommand>, context: &Context<'_>) -> Res
             let request = Request::new(Method::PATCH, user_path(&args.user), title);
             context.send(&request.json(json!({ "role": args.role.as_str() })))?;
             context.output.note(&format!("{} has the role {}", args.user, args.role.as_str()));
+            Ok(())
+        }
+        UsersCommand::ResetSecondFactor(args) => {
+            let plan = format!("end the second factor of {}", args.user);
+            if !confirm::is_confirmed(context, args.confirm, &plan)? {
+                return Ok(());
+            }
+            let path = format!("{}/second-factor", user_path(&args.user));
+            context.send(&Request::new(Method::DELETE, path, plan))?;
+            context.output.note(&format!("{} signs in without a second factor", args.user));
             Ok(())
         }
         UsersCommand::Delete(args) => {

@@ -4,8 +4,8 @@ use protocol::rollouts::RolloutState;
 use serde_json::{Value, json};
 
 use super::apps::path;
-use super::pages;
-use crate::args::{AppArg, RolloutCommand, StartRollout};
+use super::{confirm, pages};
+use crate::args::{RolloutCommand, StartRollout};
 use crate::clock;
 use crate::context::Context;
 use crate::error::{CliError, Exit};
@@ -14,7 +14,7 @@ use crate::interrupt;
 use crate::output::{Column, Shape};
 use crate::tenant::wait::{FIRST_PAUSE, longer};
 
-const ROLLOUTS: Shape = Shape {
+pub(super) const ROLLOUTS: Shape = Shape {
     plural: "rollouts",
     name: "/id",
     columns: &[
@@ -37,9 +37,15 @@ pub(super) fn run(command: RolloutCommand, context: &Context<'_>) -> Result<(), 
         RolloutCommand::Status(args) => {
             context.output.object(&ROLLOUTS, &latest(&args.slug, context)?)
         }
-        RolloutCommand::Pause(args) => change(&args, "pause", context),
-        RolloutCommand::Resume(args) => change(&args, "resume", context),
-        RolloutCommand::Abort(args) => change(&args, "abort", context),
+        RolloutCommand::Pause(args) => change(&args.slug, "pause", context),
+        RolloutCommand::Resume(args) => change(&args.slug, "resume", context),
+        RolloutCommand::Abort(args) => {
+            let plan = format!("abort the rollout of app {}", args.app.slug);
+            if !confirm::is_confirmed(context, args.confirm, &plan)? {
+                return Ok(());
+            }
+            change(&args.app.slug, "abort", context)
+        }
         RolloutCommand::List(args) => {
             let rollouts = pages::single(context, &list(&args.slug), "rollouts")?;
             context.output.list(&ROLLOUTS, &rollouts)
@@ -60,8 +66,7 @@ fn latest(slug: &str, context: &Context<'_>) -> Result<Value, CliError> {
     })
 }
 
-fn change(args: &AppArg, verb: &str, context: &Context<'_>) -> Result<(), CliError> {
-    let slug = &args.slug;
+fn change(slug: &str, verb: &str, context: &Context<'_>) -> Result<(), CliError> {
     let rollout = latest(slug, context)?;
     let id = rollout["id"].as_str().unwrap_or_default();
     let title = format!("{verb} the rollout of app {slug}");

@@ -1,6 +1,6 @@
 //! `cial tenants`.
 
-use protocol::State;
+use protocol::{State, sign_in};
 use serde_json::{Value, json};
 
 use super::{browser, confirm, pages, variables};
@@ -9,6 +9,7 @@ use crate::args::{
     OpenTenant, SetRelease, SetTenant, TenantArg, TenantsCommand, WaitArgs, WaitOptions,
 };
 use crate::clock;
+use crate::config::ServerUrl;
 use crate::context::Context;
 use crate::error::CliError;
 use crate::http::{Method, Request, segment};
@@ -17,7 +18,7 @@ use crate::tenant::exec;
 use crate::tenant::logs::{self, LogOptions};
 use crate::tenant::wait::{self, Goal};
 
-const TENANTS: Shape = Shape {
+pub(super) const TENANTS: Shape = Shape {
     plural: "tenants",
     name: "/slug",
     columns: &[
@@ -43,7 +44,7 @@ const TENANTS: Shape = Shape {
     ],
 };
 
-const DATABASES: Shape = Shape {
+pub(super) const DATABASES: Shape = Shape {
     plural: "databases",
     name: "/slug",
     columns: &[
@@ -240,11 +241,17 @@ fn exec(args: &ExecArgs, context: &Context<'_>) -> Result<(), CliError> {
     std::process::exit(i32::try_from(code).unwrap_or(1));
 }
 
-/// Opens the tenant through the admin site, where the browser's own session signs the person in to the tenant.
+/// Opens the page of the tenant at which a sign-in begins: it leads through the admin's sign-in, and back.
 fn open(args: &OpenTenant, context: &Context<'_>) -> Result<(), CliError> {
     let slug = slug(&args.tenant, context)?;
-    let server = context.server(&context.resolved()?)?;
-    let address = server.url.join(&format!("/api/admin/tenants/{}/open", segment(&slug)));
+    let request = Request::get(path(&slug, ""), format!("find the address of tenant {slug}"));
+    let tenant = context.call(&request)?;
+    let url = tenant["url"].as_str().unwrap_or_default();
+    let site = ServerUrl::parse(url).map_err(|rule| {
+        CliError::failed(format!("cannot open tenant {slug}"))
+            .because(format!("its address {url:?} {rule}"))
+    })?;
+    let address = site.join(sign_in::START_PATH);
     if args.print {
         return context.output.data(&format!("{address}\n"));
     }

@@ -6,21 +6,21 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::pages;
 use super::tenants::{self, path};
-use crate::args::{EnvCommand, NamedTenant, RestartOptions, SecretsCommand};
+use super::{confirm, pages};
+use crate::args::{EnvCommand, NamedTenant, RestartOptions, SecretsCommand, UnsetVariable};
 use crate::context::Context;
 use crate::error::CliError;
 use crate::http::{Method, Request, segment};
 use crate::output::{Column, Shape};
 
-const ENV: Shape = Shape {
+pub(super) const ENV: Shape = Shape {
     plural: "env",
     name: "/name",
     columns: &[Column::new("NAME", "/name"), Column::new("VALUE", "/value")],
 };
 
-const SECRETS: Shape =
+pub(super) const SECRETS: Shape =
     Shape { plural: "secrets", name: "/name", columns: &[Column::new("NAME", "/name")] };
 
 /// The longest value that the API takes, in bytes.
@@ -33,9 +33,7 @@ pub(super) fn env(command: EnvCommand, context: &Context<'_>) -> Result<(), CliE
             let (name, value) = &args.pair;
             set(&args.slug, (&ENV, name), Some(value), &args.restart, context)
         }
-        EnvCommand::Unset(args) => {
-            set(&args.slug, (&ENV, &args.name), None, &args.restart, context)
-        }
+        EnvCommand::Unset(args) => unset(&args, &ENV, "variable", context),
     }
 }
 
@@ -46,9 +44,7 @@ pub(super) fn secrets(command: SecretsCommand, context: &Context<'_>) -> Result<
             let value = read_value(&args.file)?;
             set(&args.slug, (&SECRETS, &args.name), Some(&value), &args.restart, context)
         }
-        SecretsCommand::Unset(args) => {
-            set(&args.slug, (&SECRETS, &args.name), None, &args.restart, context)
-        }
+        SecretsCommand::Unset(args) => unset(&args, &SECRETS, "secret", context),
     }
 }
 
@@ -56,6 +52,20 @@ fn list(args: &NamedTenant, shape: &Shape, context: &Context<'_>) -> Result<(), 
     let title = format!("list the {} of tenant {}", shape.plural, args.slug);
     let request = Request::get(path(&args.slug, &format!("/{}", shape.plural)), title);
     context.output.list(shape, &pages::single(context, &request, shape.plural)?)
+}
+
+fn unset(
+    args: &UnsetVariable,
+    shape: &Shape,
+    kind: &str,
+    context: &Context<'_>,
+) -> Result<(), CliError> {
+    let UnsetVariable { slug, name, confirm, restart } = args;
+    let plan = format!("delete {kind} {name} of tenant {slug}");
+    if !confirm::is_confirmed(context, *confirm, &plan)? {
+        return Ok(());
+    }
+    set(slug, (shape, name), None, restart, context)
 }
 
 fn set(

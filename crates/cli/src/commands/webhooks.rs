@@ -1,5 +1,6 @@
 //! `cial webhooks`.
 
+use protocol::webhooks::NewWebhook;
 use serde_json::json;
 
 use super::{confirm, pages};
@@ -11,30 +12,29 @@ use crate::output::{Column, Shape};
 
 const PATH: &str = "/v1/webhooks";
 
-const WEBHOOKS: Shape = Shape {
+pub(super) const WEBHOOKS: Shape = Shape {
     plural: "webhooks",
     name: "/id",
     columns: &[
         Column::new("ID", "/id"),
         Column::new("URL", "/url"),
-        Column::new("EVENTS", "/events"),
         Column::time("CREATED", "/created_at"),
+        Column::new("BY", "/created_by").wide(),
     ],
 };
 
 /// A webhook that was just made: the only time that the server shows its secret.
-const NEW_WEBHOOK: Shape = Shape {
+pub(super) const NEW_WEBHOOK: Shape = Shape {
     plural: "webhooks",
     name: "/id",
     columns: &[
         Column::new("SECRET", "/secret"),
         Column::new("ID", "/id"),
         Column::new("URL", "/url"),
-        Column::new("EVENTS", "/events"),
     ],
 };
 
-const DELIVERIES: Shape = Shape {
+pub(super) const DELIVERIES: Shape = Shape {
     plural: "deliveries",
     name: "/id",
     columns: &[
@@ -42,10 +42,11 @@ const DELIVERIES: Shape = Shape {
         Column::new("EVENT", "/event"),
         Column::state("STATE", "/state"),
         Column::new("ATTEMPTS", "/attempts"),
-        Column::new("STATUS", "/response_status"),
+        Column::new("STATUS", "/last_status"),
         Column::time("CREATED", "/created_at"),
         Column::time("NEXT", "/next_attempt_at").wide(),
-        Column::new("ERROR", "/error").wide(),
+        Column::new("ERROR", "/last_error").wide(),
+        Column::time("FINISHED", "/finished_at").wide(),
     ],
 };
 
@@ -87,11 +88,8 @@ pub(super) fn run(command: Option<WebhooksCommand>, context: &Context<'_>) -> Re
 }
 
 fn create(args: &CreateWebhook, context: &Context<'_>) -> Result<(), CliError> {
-    let mut body = json!({ "url": args.url });
-    if !args.events.is_empty() {
-        body["events"] = json!(args.events);
-    }
-    let request = Request::new(Method::POST, PATH, "create the webhook").json(body);
+    let body = NewWebhook { url: args.url.clone() };
+    let request = Request::new(Method::POST, PATH, "create the webhook").json(json!(body));
     let created = context.call(&request)?;
     context.output.object(&NEW_WEBHOOK, &created)?;
     context.output.note("store the secret now: nobody can see it again");

@@ -1,8 +1,11 @@
 //! Before something is destroyed.
 
+use std::collections::BTreeSet;
+
+use clap::CommandFactory as _;
 use serde_json::json;
 
-use crate::support::{Cial, Server, json as json_response, no_tenant, tenant};
+use crate::support::{Cial, Server, json as json_response, no_tenant, response, tenant};
 
 fn server() -> Server {
     Server::new(|_, request| match request.split(' ').next() {
@@ -51,4 +54,80 @@ fn a_name_cannot_lead_elsewhere() {
     let server = Server::always(json_response("200 OK", &json!({})));
     Cial::at(&server).run(&["tenants", "delete", "../auth/keys?x", "--yes", "--no-wait"]);
     assert_eq!(server.requests(), ["DELETE /v1/tenants/..%2Fauth%2Fkeys%3Fx"]);
+}
+
+/// Each command that destroys, its arguments, and the request that it makes.
+const DESTRUCTIVE: [(&str, &[&str], &str); 15] = [
+    ("tenants delete", &["acme", "--no-wait"], "DELETE /v1/tenants/acme"),
+    ("tenants env unset", &["acme", "MODE"], "DELETE /v1/tenants/acme/env/MODE"),
+    ("tenants secrets unset", &["acme", "TOKEN"], "DELETE /v1/tenants/acme/secrets/TOKEN"),
+    ("apps delete", &["shop"], "DELETE /v1/apps/shop"),
+    ("apps rollout abort", &["shop"], "POST /v1/apps/shop/rollouts/1/abort"),
+    ("packages delete", &["etl", "1.0.0"], "DELETE /v1/tenants/acme/packages/etl/1.0.0"),
+    ("keys revoke", &["1"], "DELETE /v1/tenants/acme/keys/1"),
+    ("sessions revoke", &["1"], "DELETE /v1/sessions/1"),
+    ("sessions revoke", &["--all"], "DELETE /v1/sessions"),
+    ("users reset-second-factor", &["1"], "DELETE /v1/users/1/second-factor"),
+    ("users delete", &["1"], "DELETE /v1/users/1"),
+    ("members remove", &["1"], "DELETE /v1/tenants/acme/members/1"),
+    ("invitations revoke", &["1"], "DELETE /v1/tenants/acme/invitations/1"),
+    ("webhooks delete", &["1"], "DELETE /v1/webhooks/1"),
+    ("webhooks delete", &["../users"], "DELETE /v1/webhooks/..%2Fusers"),
+];
+
+/// The commands with verbs of destruction, and those with the flag `--yes`.
+fn destructive_commands(
+    command: &clap::Command,
+    path: &str,
+    (by_verb, by_flag): (&mut BTreeSet<String>, &mut BTreeSet<String>),
+) {
+    for own in command.get_subcommands() {
+        let path = format!("{path} {}", own.get_name()).trim_start().to_owned();
+        let verb = own.get_name();
+        if matches!(
+            verb,
+            "delete" | "revoke" | "remove" | "unset" | "abort" | "reset-second-factor"
+        ) {
+            by_verb.insert(path.clone());
+        }
+        let flags: Vec<_> = own.get_arguments().filter_map(clap::Arg::get_long).collect();
+        if flags.contains(&"yes") && flags.contains(&"dry-run") {
+            by_flag.insert(path.clone());
+        }
+        destructive_commands(own, &path, (&mut *by_verb, &mut *by_flag));
+    }
+}
+
+#[test]
+fn every_command_that_destroys_asks_and_refuses_without_a_terminal() {
+    let (mut by_verb, mut by_flag) = (BTreeSet::new(), BTreeSet::new());
+    destructive_commands(&cli::args::Cli::command(), "", (&mut by_verb, &mut by_flag));
+    let tested: BTreeSet<_> = DESTRUCTIVE.iter().map(|(path, ..)| (*path).to_owned()).collect();
+    assert_eq!(by_verb, by_flag);
+    assert_eq!(by_flag, tested);
+    for (path, args, request) in DESTRUCTIVE {
+        let server = Server::new(|_, request| match request.split(' ').next() {
+            Some("GET") => json_response("200 OK", &json!({ "rollouts": [{ "id": "1" }] })),
+            Some("POST") => json_response("200 OK", &json!({ "id": "1", "state": "aborted" })),
+            _ if request.starts_with("DELETE /v1/tenants/acme HTTP") => {
+                json_response("202 Accepted", &tenant("acme", "deleting"))
+            }
+            _ => response("204 No Content", "", "text/plain", ""),
+        });
+        let cial = Cial::at(&server).variable("CIAL_TENANT", "acme");
+        let words: Vec<_> = path.split(' ').chain(args.iter().copied()).collect();
+        let with = |flag: &'static str| [&words[..], &[flag]].concat();
+
+        let refused = cial.run_with_input(&words, "y\n");
+        assert!(refused.contains("exit code 2") && refused.contains("pass --yes"), "{refused}");
+        let planned = cial.run(&with("--dry-run"));
+        assert!(planned.contains("exit code 0") && planned.contains("\nwould "), "{planned}");
+        let declined = cial.run_on_terminal(&words, "n\n");
+        assert!(declined.contains("? [y/N]") && declined.contains("exit code 3"), "{declined}");
+        assert_eq!(server.requests(), [""; 0], "{path}");
+
+        let done = cial.run(&with("--yes"));
+        assert!(done.contains("exit code 0"), "{done}");
+        assert_eq!(server.requests().last().map(String::as_str), Some(request), "{path}");
+    }
 }

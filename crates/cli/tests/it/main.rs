@@ -8,6 +8,7 @@ mod destroying;
 mod exec;
 mod following;
 mod manifest;
+mod opening;
 mod output;
 mod packages;
 mod refusals;
