@@ -1,5 +1,6 @@
 //! `cial keys`.
 
+use protocol::api_keys::NewKey;
 use serde_json::json;
 
 use super::{confirm, pages};
@@ -63,20 +64,15 @@ pub(super) fn run(command: Option<KeysCommand>, context: &Context<'_>) -> Result
 }
 
 fn create(args: &CreateKey, context: &Context<'_>) -> Result<(), CliError> {
-    let mut body = json!({ "name": args.name, "role": args.role.as_str() });
-    if args.never_expires {
-        body["expires_in_days"] = json!(0);
-    } else {
-        body["expires_in_days"] = json!(args.expires_in_days);
-    }
-    let path = if args.is_admin {
-        body["is_admin"] = json!(true);
-        GLOBAL.to_owned()
-    } else {
-        path(false, context)?
+    let new = NewKey {
+        name: args.name.clone(),
+        role: args.role,
+        is_admin: args.is_admin,
+        expires_in_days: Some(if args.never_expires { 0 } else { args.expires_in_days }),
     };
-    let request = Request::new(Method::POST, path, format!("create key {}", args.name)).json(body);
-    let created = context.call(&request)?;
+    let path = if args.is_admin { GLOBAL.to_owned() } else { path(false, context)? };
+    let request = Request::new(Method::POST, path, format!("create key {}", args.name));
+    let created = context.call(&request.json(json!(new)))?;
     context.output.object(&NEW_KEY, &created)?;
     context.output.note("store the key now: nobody can see it again");
     Ok(())

@@ -1,5 +1,6 @@
 //! `cial sessions`, `users`, `members` and `invitations`.
 
+use protocol::people::{ChangeUser, NewInvitation, SetMember};
 use serde_json::json;
 
 use super::{confirm, pages};
@@ -120,7 +121,7 @@ pub(super) fn users(command: Option<UsersCommand>, context: &Context<'_>) -> Res
         UsersCommand::Set(args) => {
             let title = format!("change the role of {}", args.user);
             let request = Request::new(Method::PATCH, user_path(&args.user), title);
-            context.send(&request.json(json!({ "role": args.role.as_str() })))?;
+            context.send(&request.json(json!(ChangeUser { role: args.role })))?;
             context.output.note(&format!("{} has the role {}", args.user, args.role.as_str()));
             Ok(())
         }
@@ -166,7 +167,7 @@ pub(super) fn members(
             let title = format!("change a member of tenant {tenant}");
             let request =
                 Request::new(Method::PUT, format!("{path}/{}", segment(&args.user)), title);
-            context.send(&request.json(json!({ "role": args.role.as_str() })))?;
+            context.send(&request.json(json!(SetMember { role: args.role })))?;
             context.output.note(&format!(
                 "{} is {} of tenant {tenant}",
                 args.user,
@@ -204,8 +205,9 @@ pub(super) fn invitations(
             )
         }
         InvitationsCommand::Create(args) => {
-            let request = Request::new(Method::POST, path, format!("invite {}", args.email))
-                .json(json!({ "email": args.email, "role": args.role.as_str() }));
+            let title = format!("invite {}", args.email);
+            let new = NewInvitation { email: args.email, role: args.role };
+            let request = Request::new(Method::POST, path, title).json(json!(new));
             let invitation = context.call(&request)?;
             context.output.object(&NEW_INVITATION, &invitation)?;
             let note = match invitation["mailed"].as_bool() {

@@ -1,5 +1,6 @@
 //! `cial tenants`.
 
+use protocol::control::NewTenant;
 use protocol::{State, sign_in};
 use serde_json::{Value, json};
 
@@ -100,14 +101,14 @@ fn list_databases(context: &Context<'_>) -> Result<(), CliError> {
 
 fn create(args: &CreateTenant, context: &Context<'_>) -> Result<(), CliError> {
     let name = args.name.as_deref().unwrap_or(&args.slug);
-    let mut body = json!({ "slug": args.slug, "name": name });
-    for (field, value) in [("app", &args.app), ("release", &args.release)] {
-        if let Some(value) = value {
-            body[field] = value.as_str().into();
-        }
-    }
+    let new = NewTenant {
+        slug: args.slug.clone(),
+        name: name.to_owned(),
+        app: args.app.clone(),
+        release: args.release.clone(),
+    };
     let request = Request::new(Method::POST, "/v1/tenants", format!("create tenant {}", args.slug))
-        .json(body)
+        .json(json!(new))
         .idempotent();
     let created = context.call(&request)?;
     finish(context, &args.slug, Goal::State(protocol::State::Running), &args.wait, created)
