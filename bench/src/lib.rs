@@ -5,6 +5,7 @@
 
 mod auth;
 mod baseline;
+mod cli;
 mod create;
 mod density;
 mod engine_events;
@@ -60,6 +61,8 @@ enum Bench {
     Routes,
     /// The cost of authentication, the end of access, sign-ins at once, long lists.
     Auth,
+    /// From the start of `cial` to its first output, beside `true`.
+    Cli,
     /// From asleep to the first byte, beside the engine alone; crowds; races against the idle
     /// deadline.
     Wake(WakeArgs),
@@ -139,6 +142,7 @@ impl Command {
             }
             Bench::Routes => ("routes", routes::measure()?),
             Bench::Auth => ("auth", auth::measure()?),
+            Bench::Cli => ("cli", cli::measure(times)?),
             Bench::Wake(args) => {
                 let size = wake::Size {
                     pairs: times,

@@ -4,12 +4,13 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
+use crate::images::binaries::{self, BinarySource};
 use crate::images::{self, base};
 use crate::local::{Installation, TENANT_IMAGE};
 use crate::{environment, ephemeral};
 
 /// Benches in the order in which all of them run.
-const NAMES: [&str; 7] = ["tenant", "create", "router", "routes", "auth", "wake", "density"];
+const NAMES: [&str; 8] = ["tenant", "create", "router", "routes", "auth", "cli", "wake", "density"];
 /// Benches that measure an installation.
 const WITH_INSTALLATION: [&str; 3] = ["create", "wake", "density"];
 
@@ -49,6 +50,12 @@ fn measure(name: &str, words: &[String], here: bool) -> Result<()> {
         return ephemeral::with_installation(installation, |installation| {
             call(words, &installation.variables())
         });
+    }
+    if name == "cli" {
+        let folder = environment::root().join("dist/cli");
+        binaries::compile_command_line(BinarySource::Built, &folder)?;
+        let program = folder.join("cial").to_string_lossy().into_owned();
+        return call(words, &[("CIAL_E2E_CIAL", program)]);
     }
     let (docker, choices) = (environment::connect_docker()?, Installation::of_checkout()?.images);
     if name == "tenant" {
