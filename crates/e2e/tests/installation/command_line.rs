@@ -1,10 +1,13 @@
 //! `cial` against the whole installation: with the profile that `local-up` writes, and with keys of one tenant.
 
+use std::path::Path;
+
 use anyhow::{Context as _, Result};
 use e2e::Checks;
-use e2e::command_line::{cial, succeed};
+use e2e::command_line::{cial, command, names_interpreter, run, succeed};
 use serde_json::Value;
-use testkit::Installation;
+use testkit::installation::required;
+use testkit::{Installation, TempDir};
 
 /// An error without what differs between two requests.
 fn without_request_id(text: &str) -> &str {
@@ -73,6 +76,12 @@ async fn the_command_line_works_with_the_profile_of_the_installation_and_with_a_
     let creation = with_key(&["tenant", "create", "cli-third"])?;
     checks.contains("creating a tenant is forbidden", "403 Forbidden", &creation.stderr);
 
+    let tenants = with_key(&["--tenant", "cli-acme", "packages", "list"])?;
+    checks.equal("a one-off key, its server and its tenant work", "Some(0)", shown(tenants.code));
+    let of_globex = succeed(&["--tenant", "cli-globex", "packages", "list"], None);
+    checks.require("the first key lists what a tenant has", of_globex)?;
+    profiles_give_way_to_flags(&installation, &mut checks, key)?;
+
     succeed(&["key", "revoke", id, "--tenant", "cli-acme", "--yes"], None)?;
     let revoked = with_key(&["tenants", "get"])?;
     checks.equal("a revoked key is not authenticated", "Some(4)", format!("{:?}", revoked.code));
@@ -82,5 +91,45 @@ async fn the_command_line_works_with_the_profile_of_the_installation_and_with_a_
     }
     let doctor = succeed(&["doctor"], None);
     checks.require("its doctor finds nothing wrong", doctor)?;
+    let needs_libraries = names_interpreter(Path::new(&required("CIAL_E2E_CIAL")?))?;
+    checks.holds("the program is static", "", "dynamic", !needs_libraries);
     checks.finish()
+}
+
+fn shown(code: Option<i32>) -> String {
+    format!("{code:?}")
+}
+
+/// A configuration as a person writes it: `cli-acme` is the default, and `cli-globex` has a profile of its own.
+fn profiles_give_way_to_flags(
+    installation: &Installation,
+    checks: &mut Checks,
+    acme_key: &str,
+) -> Result<()> {
+    let create = ["key", "create", "ci", "--role", "read", "--tenant", "cli-globex", "-q"];
+    let globex_key = succeed(&create, None)?;
+    let home = TempDir::new("profiles")?;
+    let (config, globex_file) = (home.path().join("config.toml"), home.path().join("globex.key"));
+    std::fs::write(&globex_file, &globex_key)?;
+    let (server, globex_file) = (&installation.admin_url, globex_file.display());
+    let profiles = format!(
+        "default_profile = \"acme-prod\"\n\
+         [profiles.acme-prod]\nserver = \"{server}\"\napi_key = \"env:ACME_KEY\"\n\
+         [profiles.globex-prod]\nserver = \"{server}\"\napi_key = \"file:{globex_file}\"\n"
+    );
+    let with = |text: &str, words: &[&str]| {
+        std::fs::write(&config, text)?;
+        run(command(words)?.env("CIAL_CONFIG", &config).env("ACME_KEY", acme_key))
+    };
+    let own = ["tenants", "get", "-o", "name"];
+    let of = |flags: &[&str]| with(&profiles, &[flags, &own].concat());
+    checks.equal("the default profile counts", "cli-acme\n", of(&[])?.stdout);
+    let named = of(&["--profile", "globex-prod"])?.stdout;
+    checks.equal("a named profile counts more, and brings its tenant", "cli-globex\n", named);
+    let flags = ["--profile", "globex-prod", "--server", server, "--api-key", "env:ACME_KEY"];
+    checks.equal("flags count most", "cli-acme\n", of(&flags)?.stdout);
+    let none = with("", &own)?;
+    checks.equal("without any of them it is a usage error", "Some(2)", shown(none.code));
+    checks.contains("which says what is missing", "no server configured", &none.stderr);
+    Ok(())
 }

@@ -8,6 +8,7 @@ mod chat;
 mod command_line;
 mod core_site;
 mod database;
+mod every_command;
 mod rollouts;
 mod router_upgrade;
 mod smoke_starts;
