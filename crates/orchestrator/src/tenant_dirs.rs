@@ -8,9 +8,12 @@ use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::unistd::{Gid, Uid, chown, geteuid};
 use protocol::database_proxy;
+use protocol::files::DiskShare;
+use protocol::orchestrator::DiskUse;
 use protocol::spec::Spec;
 use protocol::variables::Variables;
 use protocol::{TenantId, inside};
@@ -58,11 +61,17 @@ impl DirRoots {
 pub struct TenantDirs {
     roots: DirRoots,
     master_keys: MasterKeys,
+    /// Held while directories change: a file that is added meanwhile would let their removal fail.
+    change: Arc<Mutex<()>>,
 }
 
 impl TenantDirs {
     pub fn new(roots: DirRoots, master_keys: MasterKeys) -> Self {
-        Self { roots, master_keys }
+        Self { roots, master_keys, change: Arc::default() }
+    }
+
+    fn begin_change(&self) -> MutexGuard<'_, ()> {
+        self.change.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The directory that the tenant's PID 1 puts its socket into.
@@ -95,10 +104,13 @@ impl TenantDirs {
     pub fn create(&self, spec: &Spec) -> io::Result<()> {
         let id = spec.id;
         let TenantPaths { ingress, secrets, database } = self.roots.of(id);
+        let _change = self.begin_change();
+        let used_bytes = read_share(&secrets).and_then(|share| share.used_bytes);
         remove(&ingress)?;
         remove(&secrets)?;
         directory(&ingress, 0o750)?;
         directory(&secrets, 0o700)?;
+        write_share(&secrets, DiskShare { limit_bytes: spec.limits.disk_bytes, used_bytes })?;
         match &self.master_keys.sso_public {
             Some(pem) => file(&secrets, inside::SSO_PUBLIC_KEY, pem.as_bytes())?,
             None => file(&secrets, inside::SSO_KEY, &keys::sso_key(&self.master_keys.sso, id))?,
@@ -125,6 +137,17 @@ impl TenantDirs {
         file(&secrets, inside::ROUTE_PROOF, keys::route_proof(route, id).as_bytes())
     }
 
+    /// Lets the tenant know its share of the disk. `false` for a tenant that never started: it learns its share then.
+    pub fn report_disk(&self, disk_use: &DiskUse) -> io::Result<bool> {
+        let &DiskUse { limit_bytes, used_bytes, .. } = disk_use;
+        let secrets = self.roots.of(disk_use.tenant).secrets;
+        let _change = self.begin_change();
+        if !secrets.exists() {
+            return Ok(false);
+        }
+        write_share(&secrets, DiskShare { limit_bytes, used_bytes }).map(|()| true)
+    }
+
     /// The variables that the tenant's program received at its last start beside those of its release, with the URL of its
     /// database, as JSON. `None` where there are none.
     pub fn variables(&self, id: TenantId) -> io::Result<Option<String>> {
@@ -148,8 +171,18 @@ impl TenantDirs {
 
     pub fn remove(&self, id: TenantId) -> io::Result<()> {
         let TenantPaths { ingress, secrets, database } = self.roots.of(id);
+        let _change = self.begin_change();
         [ingress, secrets, database].iter().try_for_each(|path| remove(path))
     }
+}
+
+/// The share that the tenant was last told.
+fn read_share(secrets: &Path) -> Option<DiskShare> {
+    serde_json::from_slice(&fs::read(secrets.join(inside::DISK_SHARE)).ok()?).ok()
+}
+
+fn write_share(secrets: &Path, share: DiskShare) -> io::Result<()> {
+    file(secrets, inside::DISK_SHARE, serde_json::to_string(&share)?.as_bytes())
 }
 
 /// The URL by which programs inside reach the tenant's database, in the form of libpq. The database proxy takes the role's
@@ -255,7 +288,7 @@ mod tests {
         let (tenant_dirs, id, _base) = tenant_dirs(None);
         tenant_dirs.create(&spec(id)).unwrap();
         let secrets = tenant_dirs.roots.of(id).secrets;
-        assert_eq!(names(&secrets), ["route-proof", "route-token", "sso-key"]);
+        assert_eq!(names(&secrets), ["disk-share.json", "route-proof", "route-token", "sso-key"]);
         assert_eq!(mode(&secrets), 0o700);
         assert_eq!(mode(&tenant_dirs.ingress_dir(id)), 0o750);
         for name in names(&secrets) {
@@ -266,11 +299,42 @@ mod tests {
     }
 
     #[test]
+    fn a_tenant_knows_its_share_of_the_disk_while_it_runs_and_after_a_start() {
+        let (tenant_dirs, id, _base) = tenant_dirs(None);
+        let disk_use = |limit_bytes, used_bytes| DiskUse {
+            tenant: id,
+            used_bytes,
+            limit_bytes,
+            enforced_by: Default::default(),
+        };
+        let share = || {
+            let share = read_share(&tenant_dirs.roots.of(id).secrets).unwrap();
+            (share.limit_bytes, share.used_bytes)
+        };
+        assert!(!tenant_dirs.report_disk(&disk_use(1, Some(1))).unwrap(), "it never started");
+        let mut spec = spec(id);
+        spec.limits.disk_bytes = 1_000;
+        tenant_dirs.create(&spec).unwrap();
+        assert_eq!(share(), (1_000, None));
+        assert!(tenant_dirs.report_disk(&disk_use(1_000, Some(300))).unwrap());
+        assert_eq!(share(), (1_000, Some(300)));
+        spec.limits.disk_bytes = 2_000;
+        tenant_dirs.create(&spec).unwrap();
+        assert_eq!(share(), (2_000, Some(300)), "what is known of it survives a start");
+        tenant_dirs.remove(id).unwrap();
+        assert!(!tenant_dirs.report_disk(&disk_use(1, None)).unwrap());
+        assert!(!tenant_dirs.roots.of(id).secrets.exists(), "nothing comes back");
+    }
+
+    #[test]
     fn where_there_is_a_public_key_no_tenant_holds_a_key_to_sign_with() {
         let (tenant_dirs, id, _base) = tenant_dirs(Some("PEM"));
         tenant_dirs.create(&spec(id)).unwrap();
         let secrets = tenant_dirs.roots.of(id).secrets;
-        assert_eq!(names(&secrets), ["route-proof", "route-token", "sso-public.pem"]);
+        assert_eq!(
+            names(&secrets),
+            ["disk-share.json", "route-proof", "route-token", "sso-public.pem"]
+        );
     }
 
     #[test]

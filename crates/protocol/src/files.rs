@@ -100,13 +100,48 @@ pub enum FileKind {
     Other,
 }
 
-/// What the volume's file system holds.
+/// The content of the file [`DISK_SHARE`](crate::inside::DISK_SHARE): the tenant's share of the disk, for its files and those of
+/// its core together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskShare {
+    pub limit_bytes: u64,
+    /// As last observed; `None` before the first measurement.
+    pub used_bytes: Option<u64>,
+}
+
+/// The tenant's room on the disk. The limit and the use count its files and those of its core together.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileSpace {
-    pub total_bytes: u64,
-    /// What a program of the tenant can still write.
+    /// `null` while it is not known.
+    pub limit_bytes: Option<u64>,
+    /// As last observed; `null` while it is not known.
+    pub used_bytes: Option<u64>,
+    /// What is left of the limit, and at most what is left of the disk.
     pub available_bytes: u64,
+}
+
+impl FileSpace {
+    /// The room of a tenant with this share of a disk that has `free_bytes` left.
+    pub fn new(share: Option<DiskShare>, free_bytes: u64) -> Self {
+        let used_bytes = share.and_then(|share| share.used_bytes);
+        let left = share.map(|share| share.limit_bytes.saturating_sub(used_bytes.unwrap_or(0)));
+        Self {
+            limit_bytes: share.map(|share| share.limit_bytes),
+            used_bytes,
+            available_bytes: left.map_or(free_bytes, |left| left.min(free_bytes)),
+        }
+    }
+}
+
+/// A page of a folder, as the file server reads it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FilePage {
+    pub items: Vec<FileEntry>,
+    /// The last name of the page, unless it is the last page.
+    pub next: Option<String>,
+    /// What the file system has left for a user without privileges.
+    pub free_bytes: u64,
 }
 
 /// The entries of a folder by name.
@@ -164,7 +199,7 @@ pub enum FileRequest {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "reply", rename_all = "snake_case")]
 pub enum FileReply {
-    Listed(FileList),
+    Listed(FilePage),
     Opened,
     Done,
     Failed {
@@ -269,6 +304,20 @@ mod tests {
         ] {
             assert!(fault(path).is_some(), "{path:?}");
         }
+    }
+
+    #[test]
+    fn what_is_available_is_left_of_both_the_limit_and_the_disk() {
+        let available = |limit_bytes, used_bytes, free_bytes| {
+            let share = DiskShare { limit_bytes, used_bytes };
+            FileSpace::new(Some(share), free_bytes).available_bytes
+        };
+        assert_eq!(available(100, Some(30), 1_000), 70);
+        assert_eq!(available(100, Some(30), 20), 20);
+        assert_eq!(available(100, Some(130), 1_000), 0, "the limit was lowered");
+        assert_eq!(available(100, None, 1_000), 100);
+        let unknown = FileSpace::new(None, 1_000);
+        assert_eq!((unknown.limit_bytes, unknown.available_bytes), (None, 1_000));
     }
 
     #[test]

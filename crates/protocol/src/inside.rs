@@ -24,6 +24,9 @@ pub const APP_VARIABLES: &str = "app-variables.json";
 /// File name of the URL with which the app's program reaches the tenant's own database. Absent where the program does not
 /// want one.
 pub const DATABASE_URL_FILE: &str = "database-url";
+/// File name of the tenant's share of the disk, a [`DiskShare`](crate::files::DiskShare). The orchestrator replaces it while the
+/// tenant runs.
+pub const DISK_SHARE: &str = "disk-share.json";
 
 /// Bound read-only from the tenant's directory of the installation's databases volume, if the app wants a database. Every
 /// user may enter it.

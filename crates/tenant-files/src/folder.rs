@@ -6,9 +6,7 @@ use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use protocol::files::{
-    FileEntry, FileKind, FileList, FilePath, FileSpace, MAX_ENTRIES, UPLOADS_FOLDER,
-};
+use protocol::files::{FileEntry, FileKind, FilePage, FilePath, MAX_ENTRIES, UPLOADS_FOLDER};
 use rustix::fs::{
     AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Stat, fstat, fstatvfs, fsync,
     mkdirat, openat, openat2, renameat_with, statat, unlinkat,
@@ -92,7 +90,7 @@ impl Top {
         folder: &FilePath,
         after: Option<&FilePath>,
         limit: u16,
-    ) -> Result<FileList> {
+    ) -> Result<FilePage> {
         let fd = self.open_folder(folder.as_str())?;
         let limit = usize::from(limit.clamp(1, MAX_ENTRIES));
         let mut names = BTreeSet::new();
@@ -112,15 +110,12 @@ impl Top {
         let next = names.last().filter(|_| is_more).cloned();
         // What is deleted meanwhile is not listed.
         let items = names.into_iter().filter_map(|name| entry(&fd, name)).collect();
-        Ok(FileList { items, next, space: self.space()? })
+        Ok(FilePage { items, next, free_bytes: self.free_bytes()? })
     }
 
-    fn space(&self) -> Result<FileSpace> {
+    fn free_bytes(&self) -> Result<u64> {
         let space = fstatvfs(&self.0)?;
-        Ok(FileSpace {
-            total_bytes: space.f_blocks.saturating_mul(space.f_frsize),
-            available_bytes: space.f_bavail.saturating_mul(space.f_frsize),
-        })
+        Ok(space.f_bavail.saturating_mul(space.f_frsize))
     }
 }
 

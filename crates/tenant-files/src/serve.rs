@@ -52,7 +52,7 @@ fn perform(request: FileRequest, top: &Path) -> Result<(FileReply, Option<OwnedF
     let done = |()| (FileReply::Done, None);
     match request {
         FileRequest::List { folder, after, limit } => {
-            top.list(&folder, after.as_ref(), limit).map(|list| (FileReply::Listed(list), None))
+            top.list(&folder, after.as_ref(), limit).map(|page| (FileReply::Listed(page), None))
         }
         FileRequest::Open { path } => top.open_file(&path).map(opened),
         FileRequest::OpenUpload { id, is_new } => top.open_upload(id, is_new, now()).map(opened),

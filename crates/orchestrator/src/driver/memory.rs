@@ -13,7 +13,7 @@ use protocol::busy::BusyList;
 use protocol::exec::{ExecCommand, Output, TerminalSize};
 use protocol::gauges::GaugeReport;
 use protocol::inside::DEFAULT_APP_PORT;
-use protocol::orchestrator::{Capacity, Drift, Exit, QuotaService, Upstream};
+use protocol::orchestrator::{Capacity, DiskUse, Drift, Exit, QuotaService, Upstream};
 use protocol::process::{AppSpec, PreparedImage};
 use protocol::sessions::RevokeSessions;
 use protocol::spec::Spec;
@@ -82,6 +82,8 @@ struct SimulatedEngine {
     disk_bytes: HashMap<TenantId, u64>,
     /// The limits that the filesystem enforces, where a test set them.
     quotas: HashMap<TenantId, u64>,
+    /// What tenants were told about their disk, in order.
+    disk_reports: Vec<DiskUse>,
     gauges: HashMap<TenantId, GaugeReport>,
     summaries: HashMap<TenantId, SummaryReport>,
     /// [`Spec::sealed_env`] of each tenant's last start.
@@ -169,6 +171,11 @@ impl MemoryDriver {
 
     pub fn set_gauges(&self, id: TenantId, report: GaugeReport) {
         self.state().gauges.insert(id, report);
+    }
+
+    /// What tenants were told about their share of the disk, in order.
+    pub fn disk_reports(&self) -> Vec<DiskUse> {
+        self.state().disk_reports.clone()
     }
 
     pub fn set_summaries(&self, id: TenantId, report: SummaryReport) {
@@ -695,6 +702,11 @@ impl Driver for MemoryDriver {
             *limit = limit_bytes;
         }
         Box::pin(std::future::ready(()))
+    }
+
+    fn report_disk(&self, disk_use: Vec<DiskUse>) -> BoxFuture<'_, Vec<DiskUse>> {
+        self.state().disk_reports.extend(&disk_use);
+        Box::pin(std::future::ready(disk_use))
     }
 
     fn quota(&self, id: TenantId) -> Option<DiskQuota> {

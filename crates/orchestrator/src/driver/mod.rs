@@ -20,7 +20,7 @@ use futures_util::stream::{self, BoxStream};
 use protocol::busy::BusyList;
 use protocol::exec::ExecCommand;
 use protocol::gauges::GaugeReport;
-use protocol::orchestrator::{Capacity, Drift, Exit, Upstream};
+use protocol::orchestrator::{Capacity, DiskUse, Drift, Exit, Upstream};
 use protocol::process::{AppSpec, PreparedImage};
 use protocol::sessions::RevokeSessions;
 use protocol::spec::Spec;
@@ -127,6 +127,8 @@ pub trait Driver: Send + Sync + 'static {
     fn set_quota(&self, id: TenantId, limit_bytes: u64) -> BoxFuture<'_, ()>;
     /// The limit that the filesystem enforces, as last observed; `None` where it enforces none.
     fn quota(&self, id: TenantId) -> Option<DiskQuota>;
+    /// Lets tenants know their share of the disk. Returns those that know it now: the others never started, or failed.
+    fn report_disk(&self, disk_use: Vec<DiskUse>) -> BoxFuture<'_, Vec<DiskUse>>;
 }
 
 /// How long a container may take to stop. PID 1 of a tenant bounds itself to 10 s.

@@ -1,6 +1,7 @@
 //! Stops tenants whose volumes hold more than they may, and refuses their starts until the limit was raised. Where the
 //! filesystem enforces a limit, no tenant is stopped for it.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,8 +18,8 @@ pub(super) struct DiskWatch {
     guard: Mutex<DiskGuard>,
     /// When the limits that the filesystem enforces were last observed.
     quotas_read_at: Mutex<Option<Duration>>,
-    /// One check at a time: a measurement may outlast several intervals.
-    check: tokio::sync::Mutex<()>,
+    /// One check at a time: a measurement may outlast several intervals. Holds what tenants know of their disk.
+    check: tokio::sync::Mutex<HashMap<TenantId, DiskUse>>,
     origin: Instant,
 }
 
@@ -58,10 +59,28 @@ impl Operations {
         tokio::spawn(async move { operations.check_disk().await });
     }
 
-    /// Observes the limits that the filesystem enforces, reads the free space, measures the volumes when that is due, and
-    /// stops tenants over their limit. Returns at once while another check is under way.
+    /// Observes the limits that the filesystem enforces, reads the free space, measures the volumes when that is due,
+    /// stops tenants over their limit, and lets tenants know what changed. Returns at once while another check is under
+    /// way.
     pub async fn check_disk(self: &Arc<Self>) {
-        let Ok(_check) = self.disk.check.try_lock() else { return };
+        let Ok(mut reported) = self.disk.check.try_lock() else { return };
+        self.enforce_disk_limits().await;
+        self.report_disk(&mut reported).await;
+    }
+
+    /// A tenant that could not be told is told at the next check.
+    async fn report_disk(&self, reported: &mut HashMap<TenantId, DiskUse>) {
+        let Ok(current) = self.list_disk_use() else { return };
+        let is_new = |disk_use: &&DiskUse| reported.get(&disk_use.tenant) != Some(*disk_use);
+        let changed: Vec<_> = current.iter().filter(is_new).copied().collect();
+        reported.retain(|id, _| current.binary_search_by_key(id, |found| found.tenant).is_ok());
+        if !changed.is_empty() {
+            let known = self.driver.report_disk(changed).await;
+            reported.extend(known.into_iter().map(|disk_use| (disk_use.tenant, disk_use)));
+        }
+    }
+
+    async fn enforce_disk_limits(self: &Arc<Self>) {
         let now = self.disk.origin.elapsed();
         if self.disk.begin_quota_read(now) {
             self.refresh_quotas().await;

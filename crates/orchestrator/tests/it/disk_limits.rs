@@ -81,6 +81,30 @@ async fn a_limit_that_was_not_set_on_the_filesystem_is_set_later() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_tenant_is_told_its_share_of_the_disk_when_that_changes() {
+    let simulation = Simulation::new();
+    let running = simulation.controller(AWAKE);
+    let spec = ready_tenant(&running).await;
+    tokio::time::sleep(seconds(700)).await;
+    let told = || {
+        let reports = simulation.engine.disk_reports().into_iter();
+        let of_tenant = reports.filter(|report| report.tenant == spec.id);
+        of_tenant.map(|report| (report.limit_bytes, report.used_bytes)).collect::<Vec<_>>()
+    };
+    let before = told();
+    assert_eq!(before.last().map(|(limit, _)| *limit), Some(spec.limits.disk_bytes));
+    tokio::time::sleep(seconds(700)).await;
+    assert_eq!(told(), before, "nothing changed");
+    simulation.engine.set_disk_bytes(spec.id, 1 << 30);
+    tokio::time::sleep(seconds(700)).await;
+    running.run(&raised(&spec)).await;
+    tokio::time::sleep(seconds(20)).await;
+    let after = told();
+    let expected = [(spec.limits.disk_bytes, Some(1 << 30)), (20 << 30, Some(1 << 30))];
+    assert_eq!(after[before.len()..], expected);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_engine_that_cannot_measure_stops_nobody() {
     let simulation = Simulation::new();
     let running = simulation.controller(AWAKE);

@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use protocol::files::{FileFailure, FileList, FileReply, FileRequest};
+use protocol::files::{FileFailure, FilePage, FileReply, FileRequest};
 use rustix::fs::{AtFlags, FileType, StatxFlags, statx};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use thiserror::Error;
@@ -90,9 +90,9 @@ impl FileServer {
 
     /// # Errors
     /// [`FileError`].
-    pub(super) async fn list(&self, request: &FileRequest) -> Result<FileList, FileError> {
+    pub(super) async fn list(&self, request: &FileRequest) -> Result<FilePage, FileError> {
         match self.call(request).await? {
-            (FileReply::Listed(list), _) => Ok(list),
+            (FileReply::Listed(page), _) => Ok(page),
             (reply, _) => Err(refusal(reply)),
         }
     }

@@ -67,6 +67,7 @@ pub struct Back {
     summaries: Summaries,
     files: FileServer,
     transfers: Transfers,
+    disk_share: PathBuf,
 }
 
 /// Standard streams, listeners, the link, epoll, the session file, the history with its log, and the connections of the private listeners.
@@ -130,8 +131,16 @@ impl Back {
     /// # Errors
     /// When the session file or the key cannot be read.
     pub fn open(settings: Settings, readiness: Readiness, drain: Drain) -> std::io::Result<Self> {
-        let Settings { tenant, verifier, data, gauges_sockets, chat, files_socket, files_dir } =
-            settings;
+        let Settings {
+            tenant,
+            verifier,
+            data,
+            gauges_sockets,
+            chat,
+            files_socket,
+            files_dir,
+            disk_share,
+        } = settings;
         let history = History::new(&data);
         let summaries = Summaries::open(&data, history.clone());
         Ok(Self {
@@ -149,6 +158,7 @@ impl Back {
             summaries,
             files: FileServer::new(files_socket, &files_dir)?,
             transfers: Transfers::default(),
+            disk_share,
         })
     }
 
@@ -302,6 +312,7 @@ mod tests {
             chat: None,
             files_socket: dir.path().join("files.sock"),
             files_dir: dir.path().join("files"),
+            disk_share: dir.path().join("disk-share.json"),
         };
         let back =
             Back::open(settings, Readiness::new().0, Drain::new(CancellationToken::new())).unwrap();

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use protocol::TenantId;
 use protocol::inside::{
-    APP_PROCESS, CORE_FRONT_GAUGES_SOCKET, DATA_DIR, EDGE_GAUGES_SOCKET, FILES_DIR, FILES_SOCKET,
-    PLATFORM_BACK, SECRETS_DIR, TENANT_UUID,
+    APP_PROCESS, CORE_FRONT_GAUGES_SOCKET, DATA_DIR, DISK_SHARE, EDGE_GAUGES_SOCKET, FILES_DIR,
+    FILES_SOCKET, PLATFORM_BACK, SECRETS_DIR, TENANT_UUID,
 };
 use protocol::process::AppProcess;
 use service::settings::SettingsErrors;
@@ -45,6 +45,8 @@ pub struct Settings {
     pub files_socket: PathBuf,
     /// The volume of those files.
     pub files_dir: PathBuf,
+    /// The file with the tenant's share of the disk.
+    pub disk_share: PathBuf,
 }
 
 impl Settings {
@@ -68,6 +70,7 @@ impl Settings {
                 chat: chat?,
                 files_socket: FILES_SOCKET.into(),
                 files_dir: FILES_DIR.into(),
+                disk_share: Path::new(SECRETS_DIR).join(DISK_SHARE),
             })
         })
     }

@@ -142,7 +142,6 @@ async fn a_file_is_uploaded_in_parts_listed_downloaded_moved_and_deleted() {
         (&list["items"][0]["name"], &list["items"][0]["size"]),
         (&json!("grüße 1.txt"), &json!(12))
     );
-    assert!(list["space"]["available_bytes"].as_u64() <= list["space"]["total_bytes"].as_u64());
     let path = "/content?path=notes/gr%C3%BC%C3%9Fe%201.txt";
     let whole = files.call(Method::GET, path, "").await;
     assert_eq!(whole.body(), "Hello, world");
@@ -579,6 +578,23 @@ async fn a_file_server_that_a_program_took_over_is_not_believed() {
     std::fs::write(own.path(), "own").unwrap();
     let served = replies(OPENED, Some(own.reopen().unwrap())).await;
     assert_eq!(served.body(), "own", "a file of the volume is what it may hand over");
+}
+
+#[tokio::test]
+async fn the_share_of_the_disk_is_shown_as_it_is_now() {
+    let files = Files::start().await;
+    let space = async || files.ok(Method::GET, "", &Value::Null).await["space"].clone();
+    let unknown = space().await;
+    assert_eq!((&unknown["limit_bytes"], &unknown["used_bytes"]), (&Value::Null, &Value::Null));
+    assert!(unknown["available_bytes"].as_u64() > Some(0));
+    let share = files.core.dir.path().join("disk-share.json");
+    for (used, available) in [(300, 700), (1_200, 0)] {
+        std::fs::write(&share, json!({ "limit_bytes": 1_000, "used_bytes": used }).to_string())
+            .unwrap();
+        let expected =
+            json!({ "limit_bytes": 1_000, "used_bytes": used, "available_bytes": available });
+        assert_eq!(space().await, expected);
+    }
 }
 
 #[tokio::test]

@@ -81,6 +81,7 @@ impl Core {
             chat,
             files_socket: dir.path().join("files.sock"),
             files_dir: data.clone(),
+            disk_share: dir.path().join("disk-share.json"),
         };
         let back = Back::open(settings, readiness, Drain::new(stop.clone())).unwrap();
         let running = tokio::spawn(run(listener, busy, back));

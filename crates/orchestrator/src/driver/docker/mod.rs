@@ -26,7 +26,7 @@ use protocol::busy::BusyList;
 use protocol::exec::ExecCommand;
 use protocol::gauges::GaugeReport;
 use protocol::inside::supervisor_commands;
-use protocol::orchestrator::Capacity;
+use protocol::orchestrator::{Capacity, DiskUse};
 use protocol::process::{AppSpec, PreparedImage};
 use protocol::sessions::RevokeSessions;
 use protocol::spec::Spec;
@@ -314,6 +314,21 @@ impl Driver for DockerDriver {
 
     fn quota(&self, id: TenantId) -> Option<DiskQuota> {
         self.quotas.quota(id)
+    }
+
+    fn report_disk(&self, disk_use: Vec<DiskUse>) -> BoxFuture<'_, Vec<DiskUse>> {
+        let tenant_dirs = self.tenant_dirs.clone();
+        let report = move |disk_use: &DiskUse| {
+            tenant_dirs.report_disk(disk_use).unwrap_or_else(|error| {
+                tracing::warn!(tenant = %disk_use.tenant, %error, "share of the disk not reported");
+                false
+            })
+        };
+        Box::pin(async move {
+            let reporting =
+                tokio::task::spawn_blocking(|| disk_use.into_iter().filter(report).collect());
+            reporting.await.unwrap_or_default()
+        })
     }
 }
 

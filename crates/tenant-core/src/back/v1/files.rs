@@ -9,7 +9,10 @@ use std::io;
 
 use hyper::StatusCode;
 use protocol::Problem;
-use protocol::files::{FileFailure, FilePath, FileRequest, MAX_ENTRIES, MakeFolder, MoveFile};
+use protocol::files::{
+    DiskShare, FileFailure, FileList, FilePage, FilePath, FileRequest, FileSpace, MAX_ENTRIES,
+    MakeFolder, MoveFile,
+};
 use protocol::problem::Code;
 use tenant_service::{RequestBody, Response, response};
 
@@ -59,7 +62,15 @@ impl Back {
         });
         let folder = query.file_path("path")?.unwrap_or_default();
         let request = FileRequest::List { folder, after: query.file_path("after")?, limit };
-        respond(StatusCode::OK, &self.files.list(&request).await?)
+        let FilePage { items, next, free_bytes } = self.files.list(&request).await?;
+        let space = FileSpace::new(self.disk_share(), free_bytes);
+        respond(StatusCode::OK, &FileList { items, next, space })
+    }
+
+    /// `None` under an orchestrator that writes none.
+    fn disk_share(&self) -> Option<DiskShare> {
+        let text = std::fs::read(&self.disk_share).ok()?;
+        serde_json::from_slice(&text).ok()
     }
 
     pub(super) async fn delete_file(&self, query: Option<&str>) -> Result<Response, CallError> {
