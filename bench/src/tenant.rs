@@ -91,8 +91,9 @@ pub(super) fn proportional(table: &str) -> Option<f64> {
 }
 
 /// Names of the figures, and arguments of the processes.
-const PROCESSES: [(&str, &str); 6] = [
+const PROCESSES: [(&str, &str); 7] = [
     ("supervisor, PSS", "supervisor"),
+    ("file server, PSS", "/usr/local/bin/supervisor files /home/agent/files"),
     ("edge, PSS", "edge"),
     ("core back, PSS", "core back"),
     ("core front, PSS", "core front"),

@@ -1,6 +1,8 @@
 //! The history of two tenants beside each other, over the API of the image: workspaces, peers, activity, envelopes.
 //! The rows stand in the order of the acceptance list, M16 to M34.
 
+mod files;
+
 use anyhow::{Context as _, Result};
 use e2e::Checks;
 use futures_util::future::{join_all, try_join_all};
@@ -38,6 +40,7 @@ pub(crate) async fn check(checks: &mut Checks, sandbox: &Sandbox) -> Result<()> 
     check_history(checks, &alpha).await?;
     check_envelopes(checks, &alpha).await?;
     check_chat(checks, &alpha).await?;
+    files::check(checks, &alpha).await?;
     check_kill(checks, &mut beta).await
 }
 
