@@ -13,7 +13,7 @@ use service::Secret;
 use service::api_error::ApiError;
 use service::connections::Connections;
 use service::forwarded::TrustedProxies;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::passwords::Passwords;
@@ -67,6 +67,10 @@ pub struct Parts {
     pub tenant_databases: Arc<TenantDatabases>,
     /// Held while a large package lies in memory.
     pub uploads: Arc<Semaphore>,
+    /// Notified when a tenant has something to run.
+    pub work: Notify,
+    /// Held while a package is sent into a tenant.
+    pub task_starts: Arc<Semaphore>,
     /// Derives the proofs of known devices.
     pub device_key: Secret,
 }

@@ -5,6 +5,7 @@ use service::descriptors::{TooFewDescriptors, connection_limit, raise_open_file_
 
 use crate::db::connect::MAX_POOL_CONNECTIONS;
 use crate::reconcile::MAX_CONCURRENT_RUNS;
+use crate::work::run::MAX_TENANTS;
 
 /// Concurrent connections to each listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,8 +34,12 @@ impl ConnectionLimits {
     }
 
     fn new(open_files: usize) -> Result<Self, TooFewDescriptors> {
-        let reserved =
-            FIXED_DESCRIPTORS + MAX_POOL_CONNECTIONS + MAX_CONCURRENT_RUNS + INTERNAL_CONNECTIONS;
+        // A task in a tenant holds a connection to the orchestrator.
+        let reserved = FIXED_DESCRIPTORS
+            + MAX_POOL_CONNECTIONS
+            + MAX_CONCURRENT_RUNS
+            + MAX_TENANTS
+            + INTERNAL_CONNECTIONS;
         let public = connection_limit(open_files, reserved, PER_PUBLIC_CONNECTION)?;
         Ok(Self { public: public.min(MAX_PUBLIC_CONNECTIONS), internal: INTERNAL_CONNECTIONS })
     }
@@ -48,8 +53,8 @@ mod tests {
     fn the_limit_of_open_files_bounds_the_connections() {
         let public = |open_files| ConnectionLimits::new(open_files).map(|limits| limits.public);
         assert_eq!(public(1_048_576), Ok(MAX_PUBLIC_CONNECTIONS));
-        assert_eq!(public(1_024), Ok(426));
-        assert_eq!(public(100), Err(TooFewDescriptors { limit: 100, minimum: 300 }));
-        assert_eq!(public(300), Ok(64));
+        assert_eq!(public(1_024), Ok(362));
+        assert_eq!(public(100), Err(TooFewDescriptors { limit: 100, minimum: 428 }));
+        assert_eq!(public(428), Ok(64));
     }
 }

@@ -84,6 +84,10 @@ pub trait Orchestrator: Send + Sync + 'static {
         key: &'a HeaderValue,
     ) -> BoxFuture<'a, Result<CommandStream, CallError>>;
 
+    /// Runs an attempt of a task inside a tenant, which is woken and stays awake meanwhile. Takes and returns what
+    /// [`protocol::tasks`] describes. The attempt ends with the returned body, also with one that is dropped.
+    fn run_task(&self, id: TenantId, input: Body) -> BoxFuture<'_, Result<Body, CallError>>;
+
     /// Follows one watch to its end.
     fn watch<'a>(&'a self, on_message: OnMessage<'a>) -> BoxFuture<'a, WatchEnded>;
 }
@@ -99,6 +103,8 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 const REMOVE_TIMEOUT: Duration = Duration::from_secs(120);
 /// The tenant may have to wake first.
 const EXEC_TIMEOUT: Duration = Duration::from_secs(75);
+/// A wake, and the way of a package into the tenant.
+const TASK_START_TIMEOUT: Duration = Duration::from_secs(240);
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl OrchestratorClient {
@@ -211,6 +217,13 @@ impl Orchestrator for OrchestratorClient {
             let path = format!("/v1/tenants/{id}/exec?{query}");
             let (accept, stream) = self.client.open_websocket(&path, key, EXEC_TIMEOUT).await?;
             Ok(CommandStream { accept, frames: Box::new(stream) })
+        })
+    }
+
+    fn run_task(&self, id: TenantId, input: Body) -> BoxFuture<'_, Result<Body, CallError>> {
+        Box::pin(async move {
+            let path = format!("/v1/tenants/{id}/tasks");
+            Ok(Body::new(self.client.exchange(&path, input, TASK_START_TIMEOUT).await?.into_body()))
         })
     }
 

@@ -98,6 +98,14 @@ pub const ROUTES: &[Route] = routes! {
     api  GET    "/tenants/{slug}/packages",     Tenant(Read),  "List a tenant's packages", api::packages::list_packages;
     api  POST   "/tenants/{slug}/packages",     Tenant(Write), "Upload a package", api::packages::upload_package;
     api  DELETE "/tenants/{slug}/packages/{name}/{version}", Tenant(Write), "Delete a package with its workflows", api::packages::delete_package;
+    api  GET    "/tenants/{slug}/workflows",    Tenant(Read),  "List a tenant's workflows", api::workflows::list_workflows;
+    api  POST   "/tenants/{slug}/workflows/{name}/execute", Tenant(Write), "Run a workflow", api::workflows::run_workflow;
+    api  POST   "/tenants/{slug}/workflows/{name}/pause", Tenant(Write), "Pause a workflow", api::workflows::pause_workflow;
+    api  POST   "/tenants/{slug}/workflows/{name}/resume", Tenant(Write), "Resume a workflow", api::workflows::resume_workflow;
+    api  GET    "/tenants/{slug}/executions",   Tenant(Read),  "List a tenant's executions", api::executions::list_executions;
+    api  GET    "/tenants/{slug}/executions/{id}", Tenant(Read), "Show an execution with its tasks", api::executions::show_execution;
+    api  GET    "/tenants/{slug}/executions/{id}/logs", Tenant(Read), "The output of an execution", api::executions::show_execution_output;
+    api  POST   "/tenants/{slug}/executions/{id}/cancel", Tenant(Write), "End an execution", api::executions::cancel_execution;
     api  GET    "/tenants/{slug}/open",         Member(Read),  "Enter a tenant, signed in", api::open::open_tenant;
     api  POST   "/tenants/{slug}/open",         Member(Read),  "Enter a tenant, signed in", api::open::open_tenant;
 

@@ -16,8 +16,9 @@ use service::connections::Connections;
 use service::{Env, ServiceError, SettingsReader, shutdown_token};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::accounts;
 use crate::app::{App, Parts};
@@ -39,9 +40,12 @@ use crate::summaries::COLLECTION_INTERVAL;
 use crate::tenant_databases::TenantDatabases;
 use crate::webhooks::client::{ATTEMPT_TIMEOUT, WebhookClient};
 use crate::{
-    audit, bootstrap_key, database_setup, mail, rollout, routes, second_factor, summaries, webhooks,
+    audit, bootstrap_key, database_setup, mail, rollout, routes, second_factor, summaries,
+    webhooks, work,
 };
 
+/// Packages that are sent into tenants at once. Each takes some MiB, and at most as long as the orchestrator waits.
+const MAX_TASK_STARTS: usize = 16;
 /// Large packages that lie in memory at once.
 const MAX_LARGE_UPLOADS: usize = 4;
 
@@ -132,6 +136,8 @@ pub async fn run(
         audit_check: Semaphore::new(1),
         role_prefix: settings.role_prefix,
         tenant_databases: tenant_databases.clone(),
+        work: Notify::new(),
+        task_starts: Arc::new(Semaphore::new(MAX_TASK_STARTS)),
         uploads: Arc::new(Semaphore::new(MAX_LARGE_UPLOADS)),
         device_key: settings.sso_secret.clone(),
     });
@@ -153,6 +159,8 @@ pub async fn run(
     let mailer = settings.mail.map(|mail| Mailer::new(mail, host)).transpose()?;
     let servers = (tokio::spawn(public), tokio::spawn(internal));
     let deliveries = tokio::spawn(webhooks::deliver::run(app.clone(), webhook_client));
+    // Ends with this function, however that ends: the claims of a process that is gone must not live on.
+    let executions = AbortOnDropHandle::new(tokio::spawn(work::run::run(app.clone())));
     let mails = mailer.map(|mailer| tokio::spawn(mail::outbox::run(app.clone(), mailer)));
     tracing::info!(listen = %settings.listen, "server started");
 
@@ -174,7 +182,7 @@ pub async fn run(
         () = stop.cancelled() => Ok(()),
     };
     ending.cancel();
-    let _ = tokio::join!(servers.0, servers.1, deliveries);
+    let _ = tokio::join!(servers.0, servers.1, deliveries, executions);
     if let Some(mails) = mails {
         let _ = mails.await;
     }

@@ -8,13 +8,13 @@ use crate::{Fault, FieldFault, Package, Task, Workflow};
 
 pub(crate) const MAX_BYTES: usize = 64 << 10;
 const MAX_WORKFLOWS: usize = 50;
-const MAX_TASKS: usize = 100;
-const MAX_WORDS: usize = 64;
+pub(crate) const MAX_TASKS: usize = 100;
+pub(crate) const MAX_WORDS: usize = 64;
 const MAX_WORD_BYTES: usize = 4_096;
-const MAX_NAMES: usize = 32;
+pub(crate) const MAX_NAMES: usize = 32;
 const MAX_ABOUT_CHARS: usize = 300;
-const MAX_RETRIES: i64 = 10;
-const MAX_TIMEOUT_SECONDS: i64 = 86_400;
+pub(crate) const MAX_RETRIES: i64 = 10;
+pub(crate) const MAX_TIMEOUT_SECONDS: i64 = 86_400;
 const DEFAULT_TIMEOUT_SECONDS: u32 = 3_600;
 
 const NAME_RULE: &str =

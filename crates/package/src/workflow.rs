@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::description::{MAX_NAMES, MAX_RETRIES, MAX_TASKS, MAX_TIMEOUT_SECONDS, MAX_WORDS};
+
 /// Tasks that run together, in the order of their dependencies.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Workflow {
@@ -28,6 +30,18 @@ pub struct Task {
 }
 
 impl Workflow {
+    /// Whether it is no larger than a description may make it. One that comes from elsewhere may be larger.
+    pub fn is_within_limits(&self) -> bool {
+        let fits = |task: &Task| {
+            task.command.len() <= MAX_WORDS
+                && task.inputs.len() <= MAX_NAMES
+                && task.after.len() <= MAX_NAMES
+                && i64::from(task.retries) <= MAX_RETRIES
+                && (1..=MAX_TIMEOUT_SECONDS).contains(&i64::from(task.timeout_seconds))
+        };
+        self.tasks.len() <= MAX_TASKS && self.tasks.iter().all(fits)
+    }
+
     /// The tasks, each after those that it depends on, otherwise in the order of the description. Tasks of a cycle are
     /// missing.
     pub fn in_order(&self) -> Vec<&Task> {
@@ -51,5 +65,36 @@ impl Workflow {
         names.sort_unstable();
         names.dedup();
         names
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_definition_that_is_larger_than_a_description_may_be_is_found() {
+        let task = |name: usize| Task {
+            name: format!("t{name}"),
+            command: vec!["bin/x".to_owned()],
+            inputs: Vec::new(),
+            after: Vec::new(),
+            retries: 10,
+            timeout_seconds: 86_400,
+        };
+        let workflow = |tasks| Workflow { name: "w".to_owned(), about: String::new(), tasks };
+        let with = |change: fn(&mut Task)| {
+            let mut task = task(0);
+            change(&mut task);
+            workflow(vec![task]).is_within_limits()
+        };
+        assert!(workflow((0..MAX_TASKS).map(task).collect()).is_within_limits());
+        assert!(!workflow((0..=MAX_TASKS).map(task).collect()).is_within_limits());
+        assert!(!with(|task| task.after = vec!["x".to_owned(); MAX_NAMES + 1]));
+        assert!(!with(|task| task.inputs = vec!["x".to_owned(); MAX_NAMES + 1]));
+        assert!(!with(|task| task.command = vec!["x".to_owned(); MAX_WORDS + 1]));
+        assert!(!with(|task| task.retries = 11));
+        assert!(!with(|task| task.timeout_seconds = 0));
+        assert!(!with(|task| task.timeout_seconds = u32::MAX));
     }
 }

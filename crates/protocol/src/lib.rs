@@ -12,6 +12,7 @@ pub mod database_proxy;
 pub mod domain;
 pub mod exec;
 pub mod files;
+pub mod executions;
 pub mod gauges;
 pub mod headers;
 pub mod history;

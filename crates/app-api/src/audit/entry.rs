@@ -83,6 +83,10 @@ actions! {
     WebhookReplay = "webhook.replay",
     PackageUpload = "package.upload",
     PackageDelete = "package.delete",
+    WorkflowRun = "workflow.run",
+    WorkflowPause = "workflow.pause",
+    WorkflowResume = "workflow.resume",
+    ExecutionCancel = "execution.cancel",
 }
 
 impl Action {
@@ -141,7 +145,11 @@ impl Action {
             | Self::WebhookDelete
             | Self::WebhookReplay
             | Self::PackageUpload
-            | Self::PackageDelete => None,
+            | Self::PackageDelete
+            | Self::WorkflowRun
+            | Self::WorkflowPause
+            | Self::WorkflowResume
+            | Self::ExecutionCancel => None,
         }
     }
 }

@@ -95,6 +95,17 @@ diesel::table! {
 }
 
 diesel::table! {
+    open_work (tenant_id) {
+        tenant_id -> Uuid,
+        touched_at -> Timestamptz,
+        touches -> Int8,
+        due_at -> Timestamptz,
+        holder -> Nullable<Uuid>,
+        failures -> Int4,
+    }
+}
+
+diesel::table! {
     apps (id) {
         id -> Uuid,
         slug -> Text,

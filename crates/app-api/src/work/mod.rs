@@ -1,24 +1,72 @@
-//! The work of tenants: packages with workflows. Everything about it lies in the schema of its tenant, and every query about it
-//! runs as the tenant's role: one tenant's packages and executions cannot reach another's, or the control plane's tables.
+//! The work of tenants: packages with workflows, and their executions. Everything about it lies in the schema of its tenant, and
+//! every query about it runs as the tenant's role: one tenant's packages and executions cannot reach another's, or the control
+//! plane's tables.
 
+mod attempt;
+pub mod executions;
 pub mod packages;
+pub mod progress;
+pub mod run;
+pub mod workflows;
 
 use std::time::Duration;
 
 use protocol::Timestamp;
 use protocol::problem::Code;
 use protocol::spec::Desired;
+use serde_json::Value;
 use service::api_error::ApiError;
 
 use crate::app::{App, database_unavailable};
 use crate::audit::Entry;
-use crate::db::{Transaction as _, audit_log};
+use crate::db::{DatabaseError, QueryError, Transaction as _, audit_log, open_work};
 use crate::tenant::Tenant;
 use crate::tenant::database::bounded_error;
 use crate::tenant_actions::being_deleted;
 use crate::tenant_databases::{OpenError, WorkConnection};
 
 const RETRY_DELAY: Duration = Duration::from_secs(5);
+
+/// Why work in the schema of a tenant failed.
+#[derive(Debug)]
+pub enum WorkError {
+    Refused(ApiError),
+    /// A statement failed in the tenant's schema, whose tables the tenant can change.
+    Schema(QueryError),
+}
+
+impl From<ApiError> for WorkError {
+    fn from(error: ApiError) -> Self {
+        Self::Refused(error)
+    }
+}
+
+impl From<QueryError> for WorkError {
+    fn from(error: QueryError) -> Self {
+        Self::Schema(error)
+    }
+}
+
+impl From<WorkError> for ApiError {
+    fn from(error: WorkError) -> Self {
+        match error {
+            WorkError::Refused(error) => error,
+            WorkError::Schema(error) => {
+                let error = anyhow::Error::from(error);
+                match DatabaseError::find(&error) {
+                    Some(_) => Self::internal(error),
+                    None => damaged(&bounded_error(&error)),
+                }
+            }
+        }
+    }
+}
+
+/// The tenant's own tables do not hold what the platform wrote.
+pub fn damaged(what: &str) -> ApiError {
+    let detail = format!("The tables cial_… of the tenant's schema are damaged: {what}");
+    ApiError::new(Code::TenantSchemaDamaged, detail)
+}
 
 /// A connection to the schema of a tenant, as the tenant's role.
 ///
@@ -44,29 +92,6 @@ pub async fn open(app: &App, tenant: &Tenant) -> Result<WorkConnection, ApiError
     })
 }
 
-/// The error of work in a tenant's schema. The tenant can change its tables and have triggers raise: no fault of the service.
-pub struct SchemaError(ApiError);
-
-impl From<ApiError> for SchemaError {
-    fn from(error: ApiError) -> Self {
-        Self(error)
-    }
-}
-
-impl From<diesel::result::Error> for SchemaError {
-    fn from(error: diesel::result::Error) -> Self {
-        let detail = "The tenant's database refused a query. The tables whose names begin with cial_ must stay as they are.";
-        let cause = anyhow::anyhow!("{}", bounded_error(&error.into()));
-        Self(ApiError::new(Code::DatabaseUnavailable, detail).with_cause(cause))
-    }
-}
-
-impl From<SchemaError> for ApiError {
-    fn from(SchemaError(error): SchemaError) -> Self {
-        error
-    }
-}
-
 /// Adds an entry to the audit log, outside the transaction in the tenant's schema.
 async fn audit(app: &App, entry: &Entry, now: Timestamp) -> Result<(), ApiError> {
     let mut conn = app.conn().await?;
@@ -75,4 +100,23 @@ async fn audit(app: &App, entry: &Entry, now: Timestamp) -> Result<(), ApiError>
         Ok(())
     })
     .await
+}
+
+/// Notes that a tenant has something to do.
+async fn touch(app: &App, tenant: &Tenant) -> Result<(), ApiError> {
+    open_work::touch(&mut *app.conn().await?, tenant.id, app.clock.now()).await?;
+    app.work.notify_one();
+    Ok(())
+}
+
+/// Whether a text of the value holds U+0000, which Postgres cannot store.
+fn has_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(values) => values.iter().any(has_nul),
+        Value::Object(fields) => {
+            fields.iter().any(|(name, value)| name.contains('\0') || has_nul(value))
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
 }

@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-use super::{RETRY_DELAY, SchemaError, audit, open};
+use super::{RETRY_DELAY, WorkError, audit, open};
 use crate::access::Principal;
 use crate::app::App;
 use crate::audit::chain::hex;
@@ -29,13 +29,14 @@ static READING: Semaphore = Semaphore::const_new(4);
 /// Stores an archive. Nothing is written unless the whole archive is a package.
 ///
 /// # Errors
-/// `package_corrupt`, `package_invalid`, `package_too_large`, `package_unsafe`; `package_exists`; `too_many_packages`; `busy`; `database_unavailable`.
+/// `package_corrupt`, `package_invalid`, `package_too_large`, `package_unsafe`; `package_exists`; `too_many_packages`; `busy`;
+/// `tenant_schema_damaged`.
 pub async fn upload(
     app: &App,
     caller: &Principal,
     tenant: &Tenant,
     archive: Bytes,
-) -> Result<PackageRow, ApiError> {
+) -> Result<PackageRow, WorkError> {
     let bytes = archive.clone();
     let place = READING.try_acquire().map_err(|_| {
         let detail = "Other packages are being read. Try again in some seconds.";
@@ -45,7 +46,7 @@ pub async fn upload(
         let _place = place;
         (package::read(&bytes), Sha256::digest(&bytes).to_vec())
     });
-    let (package, digest) = read.await?;
+    let (package, digest) = read.await.map_err(ApiError::internal)?;
     let package = package.map_err(refused)?;
     let (actor, now) = (Actor::from(caller), app.clock.now());
     let row = row_of(&package, &archive, &digest, &actor, now);
@@ -54,7 +55,7 @@ pub async fn upload(
     let entry = Entry::new(actor, Action::PackageUpload, resource)
         .after(json!({ "id": row.id, "bytes": row.bytes, "sha256": row.sha256 }));
     let mut conn = open(app, tenant).await?;
-    conn.transaction(async |conn| -> Result<_, SchemaError> {
+    conn.transaction(async |conn| -> Result<_, WorkError> {
         // Two uploads at once must not both fit below the limit: the second waits here, and counts the first.
         tenant_packages::lock(conn).await?;
         let usage = tenant_packages::usage(conn).await?;
@@ -124,9 +125,9 @@ fn refused(fault: Fault) -> ApiError {
 }
 
 /// The packages of a tenant, the latest first.
-pub async fn list(app: &App, tenant: &Tenant) -> Result<Vec<PackageRow>, ApiError> {
+pub async fn list(app: &App, tenant: &Tenant) -> Result<Vec<PackageRow>, WorkError> {
     let mut conn = open(app, tenant).await?;
-    Ok(tenant_packages::list(&mut conn, MAX_PACKAGES).await.map_err(SchemaError::from)?)
+    Ok(tenant_packages::list(&mut conn, MAX_PACKAGES).await?)
 }
 
 /// Deletes a package with its workflows.
@@ -138,12 +139,12 @@ pub async fn delete(
     caller: &Principal,
     tenant: &Tenant,
     (name, version): (&str, &str),
-) -> Result<(), ApiError> {
+) -> Result<(), WorkError> {
     let resource = Resource::new("package", format!("{}/{name}-{version}", tenant.slug));
     let entry = Entry::new(Actor::from(caller), Action::PackageDelete, resource);
     let now = app.clock.now();
     let mut conn = open(app, tenant).await?;
-    conn.transaction(async |conn| -> Result<_, SchemaError> {
+    conn.transaction(async |conn| -> Result<_, WorkError> {
         let deleted = tenant_packages::delete(conn, name, version).await?;
         let Some(id) = deleted else {
             let detail = "The tenant has no package of this name and version.";

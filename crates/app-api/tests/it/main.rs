@@ -20,6 +20,7 @@ mod dev_login;
 mod disk_full;
 mod errors;
 mod exec;
+mod executions;
 mod harness;
 mod listing;
 mod lock_order;

@@ -213,9 +213,9 @@ async fn a_tenant_that_changes_its_role_reaches_nothing_and_shuts_nobody_out() {
     server.database.sql("DROP SCHEMA t_acme CASCADE").await;
     let path = "/v1/tenants/acme/packages";
     let refused = call(&server.visitor, Method::GET, path, &acme_key).await;
-    assert_eq!(refused.problem(), "503 database_unavailable");
+    assert_eq!(refused.problem(), "409 tenant_schema_damaged");
     let refused = upload(&server.visitor, &acme_key, "acme", &archive).await;
-    assert_eq!(refused.problem(), "503 database_unavailable");
+    assert_eq!(refused.problem(), "409 tenant_schema_damaged");
     assert_eq!(upload(&server.visitor, &globex_key, "globex", &archive).await.status, 201);
     assert_eq!(names(&server, "globex", &globex_key).await, ["acme-etl"]);
 }

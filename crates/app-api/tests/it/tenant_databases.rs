@@ -71,7 +71,7 @@ async fn a_tenant_is_created_with_a_schema_and_a_role() {
         assert_eq!(setting(&tenant, name).await, value, "{name}");
     }
     let migrated = tenant.query_one("SELECT count(*) FROM __diesel_schema_migrations", &[]).await;
-    assert_eq!(migrated.unwrap().get::<_, i64>(0), 2);
+    assert_eq!(migrated.unwrap().get::<_, i64>(0), 3);
     tenant
         .batch_execute("CREATE TABLE notes (text text); INSERT INTO notes VALUES ('a')")
         .await
@@ -268,8 +268,8 @@ async fn each_schema_is_migrated_at_an_upgrade_by_itself() {
     assert_eq!(setting(&misled, "search_path").await, "public");
     for text in [
         "UPDATE tenants SET database = jsonb_set(database, '{version}', '\"0\"')",
-        "DROP TABLE t_acme.cial_workflows, t_acme.cial_package_pieces, t_acme.cial_packages",
-        "DROP TABLE t_globex.cial_workflows, t_globex.cial_package_pieces, t_globex.cial_packages",
+        "DROP TABLE t_acme.cial_paused_workflows, t_acme.cial_task_lines, t_acme.cial_tasks, t_acme.cial_executions, t_acme.cial_workflows, t_acme.cial_package_pieces, t_acme.cial_packages",
+        "DROP TABLE t_globex.cial_paused_workflows, t_globex.cial_task_lines, t_globex.cial_tasks, t_globex.cial_executions, t_globex.cial_workflows, t_globex.cial_package_pieces, t_globex.cial_packages",
         "DELETE FROM t_acme.__diesel_schema_migrations",
         "DELETE FROM t_globex.__diesel_schema_migrations",
         "ALTER TABLE t_globex.__diesel_schema_migrations OWNER TO postgres",

@@ -359,6 +359,9 @@ codes! {
     TenantNotRunning = "tenant_not_running" [409] "Tenant not running"
         "the tenant neither runs nor sleeps, so it cannot be opened, or leased"
         "start it",
+    TenantSchemaDamaged = "tenant_schema_damaged" [409] "Schema of the tenant damaged"
+        "the tables `cial_…` in the tenant's schema are not as the platform made them"
+        "undo what changed them, or restore the schema from a backup",
     TenantStopped = "tenant_stopped" [409] "Tenant stopped"
         "its owner stopped the tenant; no request wakes it (orchestrator to router)"
         "start it in the admin",
@@ -368,6 +371,9 @@ codes! {
     TooManyCommands = "too_many_commands" [429] "Too many commands"
         "as many commands run in the tenant, or in all tenants together, as may"
         "end one, or wait for its end",
+    TooManyExecutions = "too_many_executions" [409] "Too many executions"
+        "100 executions of the tenant have not ended"
+        "wait for them, or cancel some",
     TooManyPackages = "too_many_packages" [409] "Too many packages"
         "the tenant has 100 packages, or 1 GiB of them"
         "delete one that is not needed",
@@ -431,6 +437,9 @@ codes! {
     WarmupFailed = "warmup_failed" [503] "It did not start"
         "a tenant that `POST /warmup` of the development profile started is not ready after 45 seconds, or failed"
         "look at its log, then try again",
+    WorkflowPaused = "workflow_paused" [409] "Workflow paused"
+        "the workflow is paused, and begins no execution"
+        "resume it",
     WrongHost = "wrong_host" [421] "Misdirected request"
         "the admin is reached under another name than `CIAL_ADMIN_URL`"
         "use that, or change the setting",

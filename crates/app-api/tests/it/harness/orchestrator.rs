@@ -17,8 +17,10 @@ use protocol::problem::Code;
 use protocol::process::{PrepareImage, PreparedImage};
 use protocol::sleep::{SleepStatus, SleepStatusList};
 use protocol::summaries::SummaryReport;
+use protocol::tasks::{TaskMessage, TaskOutput};
 use protocol::watch::Message;
 use protocol::{Problem, TenantId, Timestamp};
+use serde_json::Value;
 use service::client::CallError;
 use service::watch::{Feed, WatchEnded};
 use tokio::sync::watch;
@@ -45,6 +47,19 @@ pub(crate) enum Reply {
     Refused(u16, &'static str),
     /// Succeeds on the engine, but the response is lost.
     ResponseLost(Phase),
+}
+
+/// How an attempt of a task goes.
+#[derive(Clone, Debug)]
+pub(crate) enum TaskReply {
+    /// Writes a line, then ends.
+    Ends { failure: Option<String>, result: Option<Value> },
+    /// Runs until nobody waits for it.
+    NeverEnds,
+    /// Does not begin.
+    Refused(&'static str),
+    /// The connection breaks once everything was sent.
+    Breaks,
 }
 
 enum Behaviour {
@@ -77,6 +92,12 @@ pub(crate) struct FakeOrchestrator {
     pub(crate) open_commands: watch::Sender<usize>,
     /// The code with which commands are refused.
     pub(crate) refuse_commands: Mutex<Option<Code>>,
+    /// The next attempts of tasks; afterwards none begins.
+    pub(crate) task_replies: Mutex<VecDeque<TaskReply>>,
+    /// The jobs of the attempts that began.
+    pub(crate) jobs: Mutex<Vec<Value>>,
+    /// The package of each.
+    pub(crate) task_archives: Mutex<Vec<Vec<u8>>>,
 }
 
 impl FakeOrchestrator {
@@ -97,6 +118,9 @@ impl FakeOrchestrator {
             commands: Mutex::default(),
             open_commands: watch::Sender::new(0),
             refuse_commands: Mutex::default(),
+            task_replies: Mutex::default(),
+            jobs: Mutex::default(),
+            task_archives: Mutex::default(),
         }
     }
 
@@ -214,6 +238,16 @@ impl FakeOrchestrator {
             }
         }
     }
+}
+
+fn frames(mut bytes: &[u8]) -> Vec<&[u8]> {
+    let mut frames = Vec::new();
+    while let Some((length, rest)) = bytes.split_first_chunk() {
+        let (frame, rest) = rest.split_at(u32::from_be_bytes(*length).try_into().unwrap());
+        frames.push(frame);
+        bytes = rest;
+    }
+    frames
 }
 
 pub(crate) fn observed(id: TenantId, phase: Phase) -> ObservedTenant {
@@ -375,6 +409,40 @@ impl Orchestrator for FakeOrchestrator {
                 open.send_modify(|count| *count -= 1);
             });
             Ok(CommandStream { accept: key.clone(), frames: Box::new(frames) })
+        })
+    }
+
+    fn run_task(&self, _: TenantId, input: Body) -> BoxFuture<'_, Result<Body, CallError>> {
+        Box::pin(async move {
+            let reply = self.task_replies.lock().unwrap().pop_front();
+            let (first, rest) = match reply.unwrap_or(TaskReply::Refused("no_more_replies")) {
+                TaskReply::Refused(code) => {
+                    let problem = Problem { code: code.to_owned(), ..Problem::about_blank(503) };
+                    return Err(CallError::Refused(Box::new(problem)));
+                }
+                TaskReply::Breaks => {
+                    let _ = axum::body::to_bytes(input, usize::MAX).await;
+                    return Err(CallError::Unreachable("the connection broke off".into()));
+                }
+                TaskReply::NeverEnds => (Vec::new(), stream::pending().boxed()),
+                TaskReply::Ends { failure, result } => {
+                    let end = TaskMessage::Ended { failure, result };
+                    (vec![end], stream::empty().boxed())
+                }
+            };
+            let bytes = axum::body::to_bytes(input, usize::MAX).await;
+            let bytes = bytes.map_err(|error| CallError::Unreachable(error.to_string()))?;
+            let mut frames = frames(&bytes);
+            let job: Value = serde_json::from_slice(frames.remove(0)).unwrap();
+            assert_eq!(frames.pop(), Some(&b""[..]));
+            self.task_archives.lock().unwrap().push(frames.concat());
+            let text = format!("hello\u{1b}[31m from {}", job["task"].as_str().unwrap());
+            self.jobs.lock().unwrap().push(job);
+            let line = TaskMessage::Line { output: TaskOutput::Stdout, text };
+            let lines = std::iter::once(line).chain(first).map(|message| {
+                Ok::<_, Infallible>(serde_json::to_string(&message).unwrap() + "\n")
+            });
+            Ok(Body::from_stream(stream::iter(lines.collect::<Vec<_>>()).chain(rest)))
         })
     }
 
