@@ -39,7 +39,10 @@ pub use tools::{
 
 pub use variables::{EnvCommand, RestartOptions, SecretsCommand, SetEnv, SetSecret, UnsetVariable};
 
-pub use work::{DeletePackage, PackagesCommand, UploadPackage};
+pub use work::{
+    CancelExecution, DeletePackage, ExecutionArg, ExecutionsCommand, PackagesCommand, RunWorkflow,
+    UploadPackage, WorkflowsCommand,
+};
 
 use crate::complete;
 use crate::help;
@@ -143,6 +146,18 @@ pub enum Command {
     Packages {
         #[command(subcommand)]
         command: Option<PackagesCommand>,
+    },
+    /// list the workflows of a tenant, and run them
+    #[command(visible_alias = "workflow", args_conflicts_with_subcommands = true)]
+    Workflows {
+        #[command(subcommand)]
+        command: Option<WorkflowsCommand>,
+    },
+    /// list, inspect and cancel executions of workflows
+    #[command(visible_alias = "execution", args_conflicts_with_subcommands = true)]
+    Executions {
+        #[command(subcommand)]
+        command: Option<ExecutionsCommand>,
     },
     /// create, list and revoke API keys
     #[command(visible_alias = "key", args_conflicts_with_subcommands = true)]

@@ -6,6 +6,10 @@ use protocol::api_keys::{CreatedKey, Key, PrincipalKind, Role, WhoAmI};
 use protocol::apps::{App, Release};
 use protocol::audit::AuditEntry;
 use protocol::control::{EffectivePolicy, Tenant, TenantDatabase, User};
+use protocol::executions::{
+    Execution, ExecutionState, ExecutionSummary, ExecutionTask, ScheduledExecution, TaskState,
+    Workflow,
+};
 use protocol::packages::{Package, UploadedPackage};
 use protocol::people::{CreatedInvitation, Invitation, Member, MemberRole, SessionInfo};
 use protocol::rollouts::{Rollout, RolloutState};
@@ -16,7 +20,9 @@ use protocol::{State, TenantId};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{apps, audit, keys, packages, people, rollouts, tenants, variables, webhooks, whoami};
+use super::{
+    apps, audit, executions, keys, packages, people, rollouts, tenants, variables, webhooks, whoami,
+};
 use crate::output::Shape;
 
 /// Tables of what `cial` itself finds out.
@@ -204,6 +210,44 @@ fn package() -> Package {
     }
 }
 
+fn workflow() -> Workflow {
+    Workflow {
+        name: text(),
+        about: text(),
+        package: text(),
+        inputs: vec![text()],
+        tasks: vec![text()],
+        paused: true,
+    }
+}
+
+fn task() -> ExecutionTask {
+    ExecutionTask {
+        name: text(),
+        state: TaskState::Failed,
+        attempts: 1,
+        reason: Some(text()),
+        output: Some(json!({})),
+        started_at: Some(text()),
+        finished_at: Some(text()),
+    }
+}
+
+fn execution() -> Execution {
+    let summary = ExecutionSummary {
+        id: Uuid::nil(),
+        workflow: text(),
+        package: text(),
+        state: ExecutionState::Failed,
+        reason: Some(text()),
+        created_by: text(),
+        created_at: text(),
+        started_at: Some(text()),
+        finished_at: Some(text()),
+    };
+    Execution { summary, context: BTreeMap::new(), tasks: vec![task()] }
+}
+
 /// Each table with a complete sample of what it shows.
 fn tables() -> Vec<(&'static str, &'static Shape, Value)> {
     let created_key = CreatedKey {
@@ -238,12 +282,19 @@ fn tables() -> Vec<(&'static str, &'static Shape, Value)> {
         version: text(),
         workflows: vec![text()],
     };
+    let scheduled = ScheduledExecution {
+        execution_id: Uuid::nil(),
+        workflow_name: text(),
+        tenant_id: Uuid::nil(),
+        status: ExecutionState::Scheduled,
+    };
     vec![
         ("APPS", &apps::APPS, json!(app)),
         ("AUDIT", &audit::AUDIT, json!(audit_entry())),
         ("DATABASES", &tenants::DATABASES, json!(tenant())),
         ("DELIVERIES", &webhooks::DELIVERIES, json!(delivery())),
         ("ENV", &variables::ENV, json!(EnvVariable { name: text(), value: text() })),
+        ("EXECUTIONS", &executions::EXECUTIONS, json!(execution())),
         ("INVITATIONS", &people::INVITATIONS, json!(invitation())),
         ("KEYS", &keys::KEYS, json!(key())),
         ("MEMBERS", &people::MEMBERS, json!(member())),
@@ -253,12 +304,15 @@ fn tables() -> Vec<(&'static str, &'static Shape, Value)> {
         ("PACKAGES", &packages::PACKAGES, json!(package())),
         ("RELEASES", &apps::RELEASES, json!(release())),
         ("ROLLOUTS", &rollouts::ROLLOUTS, json!(rollout())),
+        ("SCHEDULED", &executions::SCHEDULED, json!(scheduled)),
         ("SECRETS", &variables::SECRETS, json!(SecretName { name: text() })),
         ("SESSIONS", &people::SESSIONS, json!(session())),
+        ("TASKS", &executions::TASKS, json!(task())),
         ("TENANTS", &tenants::TENANTS, json!(tenant())),
         ("UPLOADED", &packages::UPLOADED, json!(uploaded)),
         ("USERS", &people::USERS, json!(user())),
         ("WEBHOOKS", &webhooks::WEBHOOKS, json!(webhook())),
+        ("WORKFLOWS", &executions::WORKFLOWS, json!(workflow())),
         ("WHOAMI", &whoami::WHOAMI, json!(whoami)),
     ]
 }

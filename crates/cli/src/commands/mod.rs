@@ -9,6 +9,7 @@ mod browser_login;
 mod columns;
 mod confirm;
 mod doctor;
+mod executions;
 mod help;
 mod keys;
 mod login;
@@ -39,6 +40,8 @@ fn dispatch(command: Command, context: &Context<'_>) -> Result<(), CliError> {
         Command::Tenants { command } => tenants::run(command, context),
         Command::Apps { command } => apps::run(command, context),
         Command::Packages { command } => packages::run(command, context),
+        Command::Workflows { command } => executions::workflows(command, context),
+        Command::Executions { command } => executions::executions(command, context),
         Command::Keys { command } => keys::run(command, context),
         Command::Sessions { command } => people::sessions(command, context),
         Command::Users { command } => people::users(command, context),

@@ -64,6 +64,11 @@ impl Output {
         self.format == Format::Json
     }
 
+    /// Whether data is shown as a table, which has room for more than one.
+    pub fn is_table(&self) -> bool {
+        matches!(self.format, Format::Table | Format::Wide)
+    }
+
     /// Prints a list.
     ///
     /// # Errors

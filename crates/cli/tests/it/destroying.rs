@@ -57,13 +57,14 @@ fn a_name_cannot_lead_elsewhere() {
 }
 
 /// Each command that destroys, its arguments, and the request that it makes.
-const DESTRUCTIVE: [(&str, &[&str], &str); 15] = [
+const DESTRUCTIVE: [(&str, &[&str], &str); 16] = [
     ("tenants delete", &["acme", "--no-wait"], "DELETE /v1/tenants/acme"),
     ("tenants env unset", &["acme", "MODE"], "DELETE /v1/tenants/acme/env/MODE"),
     ("tenants secrets unset", &["acme", "TOKEN"], "DELETE /v1/tenants/acme/secrets/TOKEN"),
     ("apps delete", &["shop"], "DELETE /v1/apps/shop"),
     ("apps rollout abort", &["shop"], "POST /v1/apps/shop/rollouts/1/abort"),
     ("packages delete", &["etl", "1.0.0"], "DELETE /v1/tenants/acme/packages/etl/1.0.0"),
+    ("executions cancel", &["1"], "POST /v1/tenants/acme/executions/1/cancel"),
     ("keys revoke", &["1"], "DELETE /v1/tenants/acme/keys/1"),
     ("sessions revoke", &["1"], "DELETE /v1/sessions/1"),
     ("sessions revoke", &["--all"], "DELETE /v1/sessions"),
@@ -86,7 +87,7 @@ fn destructive_commands(
         let verb = own.get_name();
         if matches!(
             verb,
-            "delete" | "revoke" | "remove" | "unset" | "abort" | "reset-second-factor"
+            "delete" | "revoke" | "remove" | "unset" | "abort" | "cancel" | "reset-second-factor"
         ) {
             by_verb.insert(path.clone());
         }

@@ -6,6 +6,7 @@ mod configuration;
 mod connection;
 mod destroying;
 mod exec;
+mod executions;
 mod following;
 mod manifest;
 mod opening;

@@ -30,6 +30,13 @@ const ELSEWHERE: &[&str] = &[
     "tenants set-release",
     // crates/app-api/tests/it/packages.rs
     "packages delete",
+    // workflows.rs
+    "workflows run",
+    "workflows pause",
+    "workflows resume",
+    "executions get",
+    "executions logs",
+    "executions cancel",
 ];
 
 /// The command line of one person: a configuration of its own, and the commands that it ran.
@@ -316,6 +323,10 @@ fn apps(cial: &CommandLine) -> Result<()> {
     cial.ok(&["apps", "delete", "every-app", "--yes"])?;
     let packages = cial.json(&["packages", "list", "--tenant", SLUG])?;
     ensure!(packages == json!([]), "{packages}");
+    for words in [["workflows", "list"], ["executions", "list"]] {
+        let list = cial.json(&[&words[..], &["--tenant", SLUG]].concat())?;
+        ensure!(list == json!([]), "{list}");
+    }
     std::fs::write(cial.home.path().join("bad.cial"), "no archive")?;
     let refused = cial.run(&["packages", "upload", "bad.cial", "--tenant", SLUG])?;
     ensure!(refused.stderr.contains("code package_invalid"), "{}", refused.stderr);

@@ -13,6 +13,7 @@ mod rollouts;
 mod router_upgrade;
 mod smoke_starts;
 mod variables;
+mod workflows;
 
 use anyhow::{Context as _, Result, ensure};
 use e2e::reachability::{control_plane_ports, public_ports, reached};
