@@ -32,6 +32,7 @@ pub struct Description {
 }
 
 /// One row: a method and path with the access that they require. A row without access does not compile.
+#[derive(Clone)]
 pub struct Route {
     pub method: Method,
     /// Below each of `prefixes`.

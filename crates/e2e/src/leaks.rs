@@ -7,6 +7,9 @@ use testkit::engine::{TenantContainer, container_of_service, logs_of};
 
 /// Shorter values are words that a log may hold by chance.
 const MIN_LENGTH: usize = 8;
+const API_KEY_PREFIX: &str = "cial_";
+/// The characters of 32 bytes, before the checksum.
+const API_KEY_LENGTH: usize = 43;
 /// Together these two services have a copy of every secret.
 const SECRET_HOLDERS: [&str; 2] = ["app-api", "orchestrator"];
 
@@ -59,6 +62,9 @@ fn find(text: &str, known: &[String]) -> Vec<String> {
         if line.match_indices("eyJ").any(|(at, _)| is_jwt(&line[at..])) {
             leaks.push(format!("line {number}: what looks like a signed token"));
         }
+        if line.match_indices(API_KEY_PREFIX).any(|(at, start)| is_key(&line[at + start.len()..])) {
+            leaks.push(format!("line {number}: what looks like an API key"));
+        }
         if line.match_indices("token=").any(|(at, start)| is_value(&line[at + start.len()..])) {
             leaks.push(format!("line {number}: a token in an address"));
         }
@@ -72,6 +78,10 @@ fn is_jwt(text: &str) -> bool {
         text.split('.').map(|part| part.chars().take_while(|c| is_token_char(*c)).count());
     parts.next().is_some_and(|header| header >= MIN_LENGTH)
         && parts.next().is_some_and(|claims| claims >= MIN_LENGTH)
+}
+
+fn is_key(text: &str) -> bool {
+    text.chars().take_while(|c| is_token_char(*c)).count() >= API_KEY_LENGTH
 }
 
 fn is_value(text: &str) -> bool {
@@ -98,6 +108,8 @@ mod tests {
             ("GET /.cial/sso?token=[redacted] 303", 0),
             ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJ4In0.c2lnbmF0dXJl", 1),
             ("GET /?token=eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJ4In0.c2lnbmF0dXJl", 2),
+            ("key cial_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA refused", 1),
+            ("volume cial_postgres_data-of-an-installation", 0),
             ("heyJude.com is no token", 0),
             ("eyJ", 0),
         ];

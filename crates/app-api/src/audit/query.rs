@@ -162,4 +162,34 @@ mod tests {
         assert!(query("cursor=x").cursor().is_err());
         assert_eq!(query("cursor=7").cursor().unwrap(), 7);
     }
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_a_filter_or_an_error_that_names_its_parameter(
+            [actor, resource, since, cursor] in proptest::array::uniform4("\\PC*|[0-9:TZ.+-]{0,40}|\0"),
+            limit in proptest::num::i64::ANY,
+        ) {
+            let query = AuditQuery {
+                actor: Some(actor.clone()),
+                resource: Some(resource),
+                since: Some(since),
+                cursor: Some(cursor),
+                limit: Some(limit),
+                ..AuditQuery::default()
+            };
+            for (parsed, fields) in [
+                (query.filter().map(drop), &["actor", "resource", "since"][..]),
+                (query.limit().map(drop), &["limit"]),
+                (query.cursor().map(drop), &["cursor"]),
+            ] {
+                if let Err(error) = parsed {
+                    proptest::prop_assert_eq!(error.problem.status, 400);
+                    proptest::prop_assert!(fields.contains(&error.problem.errors[0].field.as_str()));
+                }
+            }
+            if let Ok(filter) = query.filter() {
+                let trimmed = actor.trim();
+                proptest::prop_assert_eq!(filter.actor.as_deref().unwrap_or_default(), trimmed);
+            }
+        }
+    }
 }

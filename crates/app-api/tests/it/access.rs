@@ -131,20 +131,12 @@ async fn with_two_tenants() -> (Server, TestClient) {
     (server, owner)
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn every_route_admits_whom_the_table_says() {
-    let (server, owner) = with_two_tenants().await;
-    let callers = server.every_caller(&owner).await;
-    let mut routes: Vec<_> = ROUTES.iter().chain(DEV_ROUTES).collect();
-    // Signing out ends the session or the key of its caller, whom the route must know until then.
-    routes.sort_by_key(|route| {
-        let ends = route.paths().any(|path| path.contains("sign-out") || path.contains("logout"));
-        (ends, route.access == Access::Public)
-    });
+/// Calls every path of the routes as every caller. Returns what differs from the promise.
+async fn faults(server: &Server, callers: &[TestCaller], routes: &[&Route]) -> Vec<String> {
     let mut faults = Vec::new();
     for route in routes {
         for path in route.paths() {
-            for caller in &callers {
+            for caller in callers {
                 let path = concrete(&path, "acme");
                 let response = call(caller, &route.method, &path).await;
                 let (expected, found) = (promised(route, caller.kind), outcome(&response));
@@ -163,8 +155,49 @@ async fn every_route_admits_whom_the_table_says() {
             }
         }
     }
+    faults
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_route_admits_whom_the_table_says() {
+    let (server, owner) = with_two_tenants().await;
+    let callers = server.every_caller(&owner).await;
+    let mut routes: Vec<_> = ROUTES.iter().chain(DEV_ROUTES).collect();
+    // Signing out ends the session or the key of its caller, whom the route must know until then.
+    routes.sort_by_key(|route| {
+        let ends = route.paths().any(|path| path.contains("sign-out") || path.contains("logout"));
+        (ends, route.access == Access::Public)
+    });
+    let faults = faults(&server, &callers, &routes).await;
     assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
     server.stop().await;
+}
+
+/// The walk finds a check that is missing: the server lets everybody pass where this table wants administrators.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_check_is_found_for_every_caller_without_the_right() {
+    let (server, owner) = with_two_tenants().await;
+    let callers = server.every_caller(&owner).await;
+    let is_open = |route: &&Route| route.access == Access::Public && route.surface == Surface::Api;
+    let open = ROUTES.iter().filter(is_open).find(|route| route.method == Method::GET).unwrap();
+    assert_eq!(faults(&server, &callers, &[open]).await, [""; 0]);
+    let mut guarded = open.clone();
+    guarded.access = Access::PlatformAdmin;
+    let found = faults(&server, &callers, &[&guarded]).await;
+    let paths = guarded.paths().count();
+    let without = callers.iter().filter(|caller| promised(&guarded, caller.kind) != Admitted);
+    assert_eq!(found.len(), paths * without.count(), "{found:#?}");
+    assert!(found.len() > callers.len() / 2, "{found:#?}");
+    server.stop().await;
+}
+
+/// A new public route is a decision, made here.
+#[test]
+fn the_public_routes() {
+    let public = ROUTES.iter().filter(|route| route.access == Access::Public);
+    let lines =
+        public.flat_map(|route| route.paths().map(|path| format!("{} {path}", route.method)));
+    insta::assert_snapshot!(lines.collect::<Vec<_>>().join("\n"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,7 +8,7 @@ use axum::http::Method;
 use diesel_async::{AsyncConnection as _, RunQueryDsl as _};
 use serde_json::{Value, json};
 
-use crate::harness::{EMAIL, FakeOrchestrator, PASSWORD, Server, TestClient, TestDatabase};
+use crate::harness::{EMAIL, FakeOrchestrator, PASSWORD, Server, TestClient, TestDatabase, acme};
 
 async fn entries(owner: &TestClient, query: &str) -> Vec<Value> {
     let page = owner.get(&format!("/v1/audit?{query}")).await.json();
@@ -318,4 +318,68 @@ async fn the_chain_is_checked_on_request() {
     let broken = owner.get("/v1/audit/chain").await.json();
     assert_eq!(broken["entries"], json!(null));
     assert_eq!(broken["fault"], "entry 2 was changed, or an entry before it");
+}
+
+/// Who may enter, by which key, and who is told of it: each change names who made it and what was there before.
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_of_people_keys_and_webhooks_are_in_the_log() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
+    owner.post("/v1/tenants", acme()).await;
+    let grace = server.sign_in_as("grace", "viewer", &[]).await;
+    let grace = grace.get("/v1/users/me").await.json()["id"].as_str().unwrap().to_owned();
+    let json = |method, path: String, body| {
+        let owner = &owner;
+        async move { owner.json(method, &path, &[], body).await }
+    };
+    let delete = |path: String| {
+        let owner = &owner;
+        async move {
+            let deleted = owner.send(Method::DELETE, &path, &[], "").await;
+            assert!(deleted.status.is_success(), "{path}: {}", deleted.text());
+        }
+    };
+    let id = |made: crate::harness::TestResponse| made.json()["id"].as_str().unwrap().to_owned();
+
+    json(Method::PATCH, format!("/v1/users/{grace}"), json!({ "role": "admin" })).await;
+    let member = format!("/v1/tenants/acme/members/{grace}");
+    json(Method::PUT, member.clone(), json!({ "role": "viewer" })).await;
+    delete(member).await;
+    let invited = json!({ "email": "mia@example.com", "role": "viewer" });
+    for list in ["/v1/invitations", "/v1/tenants/acme/invitations"] {
+        assert_eq!(owner.post(list, invited.clone()).await.status, 201);
+        let open = owner.get(list).await.json();
+        delete(format!("{list}/{}", open["invitations"][0]["id"].as_str().unwrap())).await;
+    }
+    let key = json!({ "name": "ci", "role": "read" });
+    delete(format!("/v1/tenants/acme/keys/{}", id(owner.post("/v1/tenants/acme/keys", key).await)))
+        .await;
+    let hook = json!({ "url": "https://example.com/hook" });
+    delete(format!("/v1/webhooks/{}", id(owner.post("/v1/webhooks", hook).await))).await;
+    delete(format!("/v1/users/{grace}")).await;
+
+    for (action, resource, before, after) in [
+        (
+            "user.role",
+            "user:grace@example.com",
+            json!({ "role": "viewer" }),
+            json!({ "role": "admin" }),
+        ),
+        ("user.delete", "user:grace@example.com", Value::Null, Value::Null),
+        ("membership.set", "", Value::Null, Value::Null),
+        ("membership.remove", "", Value::Null, Value::Null),
+        ("invitation.create", "", Value::Null, Value::Null),
+        ("invitation.revoke", "", Value::Null, Value::Null),
+        ("key.revoke", "", Value::Null, Value::Null),
+        ("webhook.delete", "", Value::Null, Value::Null),
+    ] {
+        let found = entries(&owner, &format!("action={action}")).await;
+        let expected = if action.starts_with("invitation.") { 2 } else { 1 };
+        assert_eq!(found.len(), expected, "{action}");
+        let entry = &found[0];
+        assert_eq!((&entry["actor"], &entry["role"]), (&json!(EMAIL), &json!("owner")), "{entry}");
+        assert!(entry["resource"].as_str().unwrap().contains(resource), "{entry}");
+        for (name, expected) in [("before", before), ("after", after)] {
+            assert!(expected.is_null() || entry[name] == expected, "{action} {name}: {entry}");
+        }
+    }
 }

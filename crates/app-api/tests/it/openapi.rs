@@ -22,6 +22,7 @@ async fn the_description_lists_every_route() {
         let operation = &paths[&path][route.method.as_str().to_lowercase()];
         let secured = !operation["security"].as_array().unwrap().is_empty();
         assert_eq!(secured, route.access != Access::Public, "{} {path}", route.method);
+        assert_eq!(operation["x-access"], route.access.to_string(), "{} {path}", route.method);
         assert!(operation["responses"].as_object().unwrap().len() >= 2);
     }
     references(&document).iter().for_each(|name| {
