@@ -40,11 +40,12 @@ struct EditPage {
     cpus: Field,
     memory: Field,
     pids: Field,
+    disk: Field,
     problem: Option<Problem>,
 }
 
 /// The form as received: seconds as numbers, empty for the installation's setting; CPUs as a decimal number, memory
-/// in MiB.
+/// and disk in MiB.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct EditForm {
@@ -63,6 +64,7 @@ pub struct EditForm {
     cpus: String,
     memory: String,
     pids: String,
+    disk: String,
 }
 
 impl EditForm {
@@ -80,6 +82,7 @@ impl EditForm {
             cpus: thousandths(now.limits.cpu_millis),
             memory: (now.limits.memory_bytes >> 20).to_string(),
             pids: now.limits.pids.to_string(),
+            disk: (now.limits.disk_bytes >> 20).to_string(),
         }
     }
 
@@ -95,7 +98,7 @@ impl EditForm {
                 cpu_millis: differs(&self.cpus, &shown.cpus, cpu_millis),
                 memory_bytes: differs(&self.memory, &shown.memory, mebibytes),
                 pids: differs(&self.pids, &shown.pids, number),
-                disk_bytes: None,
+                disk_bytes: differs(&self.disk, &shown.disk, mebibytes),
             },
             policy: PolicyChange {
                 freeze_after_seconds: differs(
@@ -244,6 +247,10 @@ fn edit_page(
             .value(&form.pids)
             .hint("32 to 1000000.")
             .with_problem_as(errors, "limits.pids", "Enter a whole number, 32 to 1000000."),
+        disk: Field::new("disk", "Disk in MiB", "text")
+            .value(&form.disk)
+            .hint("64 to 1073741824; files and data together.")
+            .with_problem_as(errors, "limits.disk_bytes", "Enter a whole number, 64 to 1073741824."),
         problem,
     }
 }
@@ -320,11 +327,13 @@ mod tests {
             require_sign_in: "true".into(),
             cpus: "0.5".into(),
             memory: "256".into(),
+            disk: "2048".into(),
             ..EditForm::from_current(&current(), None)
         };
         let next = form.change(&current()).apply_to(&current()).unwrap();
         assert_eq!(next.name, "New");
         assert_eq!((next.limits.cpu_millis, next.limits.memory_bytes), (500, 256 << 20));
+        assert_eq!(next.limits.disk_bytes, 2 << 30);
         let policy = (next.policy.freeze_after_seconds, next.policy.sleep_after_seconds);
         assert_eq!(policy, (Some(0), Some(90)));
         assert_eq!(next.policy.wake_on, Some(WakeOn::AnyRequest));

@@ -38,6 +38,8 @@ pub struct Layout {
     pub email: Option<String>,
     /// Whether the person administers the platform.
     pub is_operator: bool,
+    /// Whether the person sees who operates the platform, and its audit log.
+    pub sees_platform: bool,
     /// The page shows a transient state and reloads itself.
     pub refresh: bool,
     pub style: &'static str,
@@ -47,13 +49,15 @@ impl Layout {
     fn signed_out(title: impl Into<String>) -> Self {
         let title = title.into();
         let style = assets::style_path();
-        Self { title, email: None, is_operator: false, refresh: false, style }
+        Self { title, email: None, is_operator: false, sees_platform: false, refresh: false, style }
     }
 
     fn signed_in(person: &Person, title: impl Into<String>) -> Self {
-        let is_operator = CallerScope::of_user(&person.user) == CallerScope::Platform;
+        let scope = CallerScope::of_user(&person.user);
+        let is_operator = scope == CallerScope::Platform;
+        let sees_platform = is_operator || scope == CallerScope::PlatformRead;
         let email = Some(person.user.email.clone());
-        Self { email, is_operator, ..Self::signed_out(title) }
+        Self { email, is_operator, sees_platform, ..Self::signed_out(title) }
     }
 }
 

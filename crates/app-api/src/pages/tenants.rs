@@ -7,6 +7,7 @@ use axum::body::to_bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Redirect, Response};
+use protocol::api_keys::Role;
 use protocol::apps::BUILT_IN_APP;
 use protocol::control::{EffectivePolicy, NewTenant};
 use protocol::orchestrator::{DiskEnforcement, DiskUse};
@@ -198,6 +199,8 @@ struct TenantPage {
     can_start: bool,
     can_wake: bool,
     can_stop: bool,
+    /// Whether the person may change who enters the tenant, and by what.
+    is_admin: bool,
     log: Option<String>,
 }
 
@@ -220,7 +223,8 @@ pub async fn show_tenant(
     let is_asleep = matches!(tenant.state, TenantState::Frozen | TenantState::Sleeping);
     let mut layout = Layout::signed_in(&person, tenant.name.clone());
     layout.refresh = row.status.is_transient;
-    let deleted = tenant.desired == Desired::Deleted;
+    // What a person may not do, the page does not offer.
+    let may_act = found.role >= Some(Role::Write) && tenant.desired != Desired::Deleted;
     let failed = tenant.state == TenantState::Error;
     let tenant_page = TenantPage {
         layout,
@@ -242,11 +246,15 @@ pub async fn show_tenant(
         pids: tenant.limits.pids,
         disk: disk(disk_use, tenant.limits.disk_bytes),
         disk_hint: disk_hint(disk_use),
-        can_start: !deleted && (tenant.desired == Desired::Stopped || failed),
+        can_start: may_act && (tenant.desired == Desired::Stopped || failed),
         sleep: SleepSection::new(SleepContext::of(&tenant), &policy, asleep, now),
         policy: policy_rows(&tenant.policy, &policy),
-        can_wake: is_asleep && tenant.desired == Desired::Running && !tenant.desired_state().wake,
-        can_stop: tenant.desired == Desired::Running,
+        can_wake: may_act
+            && is_asleep
+            && tenant.desired == Desired::Running
+            && !tenant.desired_state().wake,
+        can_stop: may_act && tenant.desired == Desired::Running,
+        is_admin: found.role >= Some(Role::Admin),
         log,
     };
     page(StatusCode::OK, &tenant_page)

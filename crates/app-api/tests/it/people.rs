@@ -494,3 +494,29 @@ async fn invitations_are_listed_by_page() {
         assert_eq!(response.problem(), "400 invalid_query", "{bad}");
     }
 }
+
+/// A page offers what its person may do, and nothing else.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_of_a_tenant_offers_what_its_person_may_do() {
+    let (server, owner) = with_tenants().await;
+    let viewer = server.sign_in_as("vic", "none", &[("acme", "viewer")]).await;
+    let member = server.sign_in_as("mia", "none", &[("acme", "member")]).await;
+    let admin = server.sign_in_as("ann", "none", &[("acme", "admin")]).await;
+    let base = "/admin/tenants/acme";
+    let links =
+        ["stop", "restart", "keys", "edit", "delete"].map(|part| format!("{base}/{part}\""));
+    for (person, offered) in [
+        (&viewer, &[][..]),
+        (&member, &["stop", "restart"]),
+        (&admin, &["stop", "restart", "keys"]),
+        (&owner, &["stop", "restart", "keys", "edit", "delete"]),
+    ] {
+        let page = person.visit(base).await.text();
+        let found = links.iter().filter(|link| page.contains(link.as_str()));
+        let expected = offered.iter().map(|part| format!("{base}/{part}\""));
+        assert_eq!(found.cloned().collect::<Vec<_>>(), expected.collect::<Vec<_>>());
+        let is_operator = offered.contains(&"edit");
+        assert_eq!(page.contains("href=\"/admin/audit\""), is_operator);
+        assert_eq!(page.contains("href=\"/admin/team\""), is_operator);
+    }
+}

@@ -23,6 +23,17 @@ const CUT_SELECTS: &str = "
     done({ selects: selects.length, cut: cut.map((select) => select.name) });
 ";
 
+/// Lists what reaches beyond the right edge of the screen, unless a parent scrolls it.
+const BEYOND: &str = "
+    const done = arguments[arguments.length - 1];
+    const width = document.documentElement.clientWidth;
+    const isScrolled = (element) => element && (getComputedStyle(element).overflowX === 'auto' || isScrolled(element.parentElement));
+    const beyond = [...document.querySelectorAll('body *')].filter((element) =>
+        element.getBoundingClientRect().right > width + 1 && !isScrolled(element.parentElement));
+    const scrolls = document.documentElement.scrollWidth > width;
+    done(scrolls ? beyond.map((element) => element.tagName + '.' + element.className) : []);
+";
+
 /// "after 1" is not the same as "after 1 min": the whole text of each choice must be visible.
 pub(crate) async fn cuts_no_choice(
     browser: &Browser,
@@ -37,5 +48,20 @@ pub(crate) async fn cuts_no_choice(
         assert_eq!(found["cut"], serde_json::json!([]), "{path} at {WIDTH} px");
     }
     browser.screenshot("4-narrow").await?;
+    for path in [
+        "/admin",
+        "/admin/tenants/acme",
+        "/admin/tenants/acme/edit",
+        "/admin/tenants/acme/members",
+        "/admin/keys",
+        "/admin/webhooks",
+        "/admin/team",
+        "/admin/audit",
+        "/admin/account",
+    ] {
+        browser.open(&installation.admin(path)).await?;
+        let beyond = browser.script(BEYOND, Vec::new()).await?;
+        assert_eq!(beyond, serde_json::json!([]), "{path} scrolls sideways at {WIDTH} px");
+    }
     browser.emulate_width(None).await
 }
