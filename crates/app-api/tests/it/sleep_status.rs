@@ -310,6 +310,7 @@ async fn the_edit_form_changes_a_tenant_and_shows_errors() {
             ("cpus", cpus),
             ("memory", "256"),
             ("pids", "100"),
+            ("disk", "10240"),
         ]
     };
     let bad = owner.submit(path, &fields("30", "two<b>")).await;
