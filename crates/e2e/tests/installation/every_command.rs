@@ -329,7 +329,7 @@ fn apps(cial: &CommandLine) -> Result<()> {
     }
     std::fs::write(cial.home.path().join("bad.cial"), "no archive")?;
     let refused = cial.run(&["packages", "upload", "bad.cial", "--tenant", SLUG])?;
-    ensure!(refused.stderr.contains("code package_invalid"), "{}", refused.stderr);
+    ensure!(refused.stderr.contains("code package_corrupt"), "{}", refused.stderr);
     Ok(())
 }
 
