@@ -3,7 +3,7 @@
 use protocol::Slug;
 use protocol::apps::{BUILT_IN_APP, NewApp, NewRelease};
 use protocol::problem::{Code, FieldCode};
-use protocol::process::{AppSpec, PrepareImage, PreparedImage};
+use protocol::process::{AppSpec, Hooks, PrepareImage, PreparedImage};
 use serde_json::json;
 use service::api_error::ApiError;
 use service::client::CallError;
@@ -149,6 +149,11 @@ pub async fn create_release(
         public_paths: manifest.public_paths,
         database: manifest.database,
         chat: manifest.chat,
+        hooks: Hooks {
+            before_first_start: manifest.before_first_start,
+            migrate: manifest.migrate,
+            timeout_seconds: manifest.hook_timeout,
+        },
     };
     // A throw-away tenant has no database, without which a program that wants one may not start.
     let is_tried = new.smoke_start && !wanted.database;

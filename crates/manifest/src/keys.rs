@@ -14,6 +14,8 @@ pub enum Kind {
     PublicPaths,
     /// `true` or `false`.
     Flag,
+    /// A number of seconds, from 1 to an hour.
+    Seconds,
     /// Names with texts.
     Variables,
 }
@@ -73,6 +75,27 @@ pub const KEYS: &[Key] = &[
         about: "The path to which the core posts messages of the chat as JSON, and whose response is the reply.",
         default: "the app takes no messages",
         example: r#""/chat""#,
+    },
+    Key {
+        name: "hooks.before_first_start",
+        kind: Kind::Words,
+        about: "A command that runs before the program, as its user, until it succeeded once in the tenant.",
+        default: "nothing runs before the program",
+        example: r#"["/usr/bin/notes", "init"]"#,
+    },
+    Key {
+        name: "hooks.migrate",
+        kind: Kind::Words,
+        about: "A command that runs before the program, as its user, until it succeeded once since the tenant moved to this release. Where it fails, the start fails.",
+        default: "nothing runs before the program",
+        example: r#"["/usr/bin/notes", "migrate"]"#,
+    },
+    Key {
+        name: "hooks.timeout",
+        kind: Kind::Seconds,
+        about: "The longest time of one hook in seconds, 1 to 3600. A tenant that is not ready after two minutes counts as failed in a rollout.",
+        default: "60",
+        example: "60",
     },
     Key {
         name: "env",

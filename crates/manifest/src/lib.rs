@@ -22,6 +22,8 @@ pub const FILE_NAME: &str = "cial.toml";
 pub const MAX_BYTES: usize = 32 * 1024;
 /// The most public paths of a release.
 pub const MAX_PUBLIC_PATHS: usize = 64;
+/// The longest time that a manifest gives a hook, in seconds.
+pub const MAX_HOOK_SECONDS: u32 = 3_600;
 /// The port of the tenant's own entry, which no program inside may take.
 pub const RESERVED_PORT: u16 = 8080;
 /// Programs without privileges do not listen below this port on every machine.
@@ -42,6 +44,12 @@ pub struct Manifest {
     pub database: bool,
     /// The path that takes messages of the chat.
     pub chat: Option<String>,
+    /// Runs before the program until it succeeded once in the tenant.
+    pub before_first_start: Option<Vec<String>>,
+    /// Runs before the program until it succeeded once on the release.
+    pub migrate: Option<Vec<String>>,
+    /// The longest time of one hook, in seconds.
+    pub hook_timeout: Option<u32>,
     /// Variables of the program, beside those of the image.
     pub env: BTreeMap<String, String>,
 }
@@ -68,7 +76,11 @@ pub fn fuzz(bytes: &[u8]) {
             assert!(public.all(|path| keys::public_path_fault(path).is_none()));
             assert!(manifest.env.keys().all(|name| keys::env_fault(name).is_none()));
             assert!(manifest.chat.is_none_or(|path| path.starts_with('/')));
-            assert!(manifest.command.is_none_or(|words| !words.is_empty()));
+            let commands = [manifest.command, manifest.before_first_start, manifest.migrate];
+            assert!(commands.into_iter().flatten().all(|words| !words.is_empty()));
+            assert!(
+                manifest.hook_timeout.is_none_or(|time| (1..=MAX_HOOK_SECONDS).contains(&time))
+            );
         }
         Err(faults) => {
             assert!(!faults.is_empty());

@@ -6,7 +6,7 @@ use toml_edit::{Document, Item, TableLike, Value};
 
 use crate::error::ManifestError;
 use crate::keys::{KEYS, Kind, env_fault, port_fault, public_path_fault};
-use crate::{MAX_BYTES, MAX_PUBLIC_PATHS, Manifest};
+use crate::{MAX_BYTES, MAX_HOOK_SECONDS, MAX_PUBLIC_PATHS, Manifest};
 
 /// Below this similarity, a known key is no hint for an unknown one.
 const MIN_SIMILARITY: f64 = 0.75;
@@ -54,7 +54,15 @@ impl Reader<'_> {
 
     fn value(&mut self, kind: Kind, name: &str, item: &Item) {
         match kind {
-            Kind::Words => self.manifest.command = self.words(name, item),
+            Kind::Words => {
+                let words = self.words(name, item);
+                match name {
+                    "hooks.before_first_start" => self.manifest.before_first_start = words,
+                    "hooks.migrate" => self.manifest.migrate = words,
+                    _ => self.manifest.command = words,
+                }
+            }
+            Kind::Seconds => self.manifest.hook_timeout = self.seconds(name, item),
             Kind::Port => self.manifest.port = self.port(name, item),
             Kind::Path if name == "chat" => self.manifest.chat = self.path(name, item),
             Kind::Path => self.manifest.health_path = self.path(name, item),
@@ -91,6 +99,16 @@ impl Reader<'_> {
             self.refuse(item.span(), name, &fault);
         }
         u16::try_from(port).ok()
+    }
+
+    fn seconds(&mut self, name: &str, item: &Item) -> Option<u32> {
+        let seconds = item.as_integer().and_then(|seconds| u32::try_from(seconds).ok());
+        let seconds = seconds.filter(|seconds| (1..=MAX_HOOK_SECONDS).contains(seconds));
+        if seconds.is_none() {
+            let fault = format!("must be a number of seconds from 1 to {MAX_HOOK_SECONDS}");
+            self.refuse(item.span(), name, &fault);
+        }
+        seconds
     }
 
     fn path(&mut self, name: &str, item: &Item) -> Option<String> {

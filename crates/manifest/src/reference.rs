@@ -36,7 +36,7 @@ pub fn markdown() -> String {
 const fn kind(kind: Kind) -> &'static str {
     match kind {
         Kind::Words => "list of texts",
-        Kind::Port => "number",
+        Kind::Port | Kind::Seconds => "number",
         Kind::Path => "text",
         Kind::PublicPaths => "list of texts",
         Kind::Flag => "true or false",

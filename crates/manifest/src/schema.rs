@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::keys::{KEYS, Key, Kind};
-use crate::{LOWEST_PORT, MAX_PUBLIC_PATHS, RESERVED_PORT};
+use crate::{LOWEST_PORT, MAX_HOOK_SECONDS, MAX_PUBLIC_PATHS, RESERVED_PORT};
 
 /// The schema as text, with a line break at its end.
 pub fn text() -> String {
@@ -42,6 +42,9 @@ fn value_schema(key: &Key) -> Value {
         Kind::PublicPaths => json!({
             "type": "array", "items": { "type": "string", "pattern": "^/[!-~]*$" }, "maxItems": MAX_PUBLIC_PATHS,
         }),
+        Kind::Seconds => {
+            json!({ "type": "integer", "minimum": 1, "maximum": MAX_HOOK_SECONDS })
+        }
         Kind::Flag => json!({ "type": "boolean" }),
         Kind::Variables => json!({
             "type": "object",

@@ -26,6 +26,10 @@ pub const TEMPLATE: &str = r#"# How the program of an image runs as a tenant. Ev
 # The path to which messages of the chat are posted. Without this key, the app takes none.
 # chat = "/chat"
 
+# Commands that run before the program, as its user: until one succeeded once in the tenant, and until the
+# other succeeded once since the tenant moved to this release. Each has 60 seconds unless timeout says more.
+# hooks = { before_first_start = ["/usr/bin/notes", "init"], migrate = ["/usr/bin/notes", "migrate"], timeout = 60 }
+
 # Variables of the program. Never secrets: an inspection of the container shows them.
 # env = { GREETING = "hello" }
 "#;

@@ -22,6 +22,10 @@ fn every_key_is_read() {
         chat = "/chat"
         [health]
         path = "/up?deep=1"
+        [hooks]
+        before_first_start = ["/bin/notes", "init"]
+        migrate = ["/bin/notes", "migrate"]
+        timeout = 90
         [env]
         GREETING = "hello"
     "#;
@@ -32,6 +36,9 @@ fn every_key_is_read() {
         public_paths: vec!["/webhooks/".to_owned(), "/robots.txt".to_owned()],
         database: true,
         chat: Some("/chat".to_owned()),
+        before_first_start: Some(vec!["/bin/notes".to_owned(), "init".to_owned()]),
+        migrate: Some(vec!["/bin/notes".to_owned(), "migrate".to_owned()]),
+        hook_timeout: Some(90),
         env: [("GREETING".to_owned(), "hello".to_owned())].into(),
     };
     assert_eq!(parse(text), Ok(read));
@@ -50,6 +57,10 @@ database = "yes"
 pth = "/"
 path = "healthz"
 
+[hooks]
+migrate = []
+timeout = 0
+
 [env]
 "é" = "x"
 CIAL_SLUG = "x"
@@ -60,14 +71,16 @@ COUNT = 3
     line 1, column 1: comand is unknown; did you mean command?
     line 2, column 11: command must be a list of texts, like ["program", "flag"]
     line 3, column 8: port must not be a privileged port: let the program listen on 1024 or above
-    line 4, column 1: colour is unknown; the keys are command, port, health.path, public_paths, database, chat, env
+    line 4, column 1: colour is unknown; the keys are command, port, health.path, public_paths, database, chat, hooks.before_first_start, hooks.migrate, hooks.timeout, env
     line 5, column 12: database must be true or false
     line 8, column 1: health.pth is unknown; did you mean health.path?
     line 9, column 8: health.path must be a path that begins with / and holds no blank
-    line 12, column 1: env.é must be letters, digits and _, and not begin with a digit
-    line 13, column 1: env.CIAL_SLUG is a variable that the platform sets itself
-    line 14, column 1: env.PORT is a variable that the platform sets itself
-    line 15, column 9: env.COUNT must be a text without NUL
+    line 12, column 11: hooks.migrate must begin with a program
+    line 13, column 11: hooks.timeout must be a number of seconds from 1 to 3600
+    line 16, column 1: env.é must be letters, digits and _, and not begin with a digit
+    line 17, column 1: env.CIAL_SLUG is a variable that the platform sets itself
+    line 18, column 1: env.PORT is a variable that the platform sets itself
+    line 19, column 9: env.COUNT must be a text without NUL
     "#);
 }
 
@@ -112,6 +125,32 @@ fn a_command_is_a_program_with_texts() {
     for command in ["[]", "[\"\"]", "[1]", "[\"a\\u0000\"]", "{}"] {
         assert!(faults(&format!("command = {command}")).contains("line 1"), "{command}");
     }
+}
+
+#[test]
+fn hooks_are_commands_with_a_bounded_time() {
+    for (hooks, expected) in [
+        ("hooks = 'notes migrate'", "line 1, column 9: hooks must be a table"),
+        ("[hooks]\nmigrate = 'notes'", "line 2, column 11: hooks.migrate must be a list of texts"),
+        (
+            "[hooks]\nbefore_first_start = ['']",
+            "line 2, column 22: hooks.before_first_start must begin",
+        ),
+        (
+            "[hooks]\nmigrat = ['x']",
+            "line 2, column 1: hooks.migrat is unknown; did you mean hooks.migrate?",
+        ),
+        (
+            "hooks.timeout = 0",
+            "line 1, column 17: hooks.timeout must be a number of seconds from 1 to 3600",
+        ),
+        ("hooks.timeout = 3601", "must be a number of seconds from 1 to 3600"),
+        ("hooks.timeout = '60'", "must be a number of seconds from 1 to 3600"),
+    ] {
+        let faults = faults(hooks);
+        assert!(faults.starts_with(expected) || faults.ends_with(expected), "{hooks}: {faults}");
+    }
+    assert_eq!(parse("hooks.timeout = 3600").unwrap().hook_timeout, Some(3600));
 }
 
 #[test]

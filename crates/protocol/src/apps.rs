@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::Slug;
+use crate::process::Hooks;
 
 /// The app of every tenant that follows no other. It has no releases.
 pub const BUILT_IN_APP: &str = "hello";
@@ -79,6 +80,9 @@ pub struct Release {
     /// The path that takes messages of the chat.
     #[serde(default)]
     pub chat: Option<String>,
+    /// Commands that run before the program.
+    #[serde(default)]
+    pub hooks: Hooks,
     pub env: BTreeMap<String, String>,
     #[cfg_attr(feature = "openapi", schema(format = DateTime))]
     pub created_at: String,

@@ -9,12 +9,16 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::inside::HOOK_STATE_DIR;
+
 /// The most entries of one page.
 pub const MAX_ENTRIES: u16 = 200;
 /// The most bytes of one part of an upload: the largest body that the router passes on by default.
 pub const MAX_PART_BYTES: u64 = 50_000_000;
 /// The folder of uploads under way, at the top of the volume. No path of the API leads there.
 pub const UPLOADS_FOLDER: &str = ".cial-uploads";
+/// Folders at the top of the volume that no call shows or changes.
+pub const PLATFORM_FOLDERS: [&str; 2] = [UPLOADS_FOLDER, HOOK_STATE_DIR];
 
 const MAX_PATH_BYTES: usize = 2_048;
 const MAX_NAME_BYTES: usize = 255;
@@ -55,8 +59,8 @@ impl TryFrom<String> for FilePath {
             "must not hold a name of more than 255 bytes"
         } else if text.contains(|c: char| c.is_control() || c == '\\') {
             "must not hold control characters or backslashes"
-        } else if names.first() == Some(&UPLOADS_FOLDER) {
-            "must not lead to uploads under way"
+        } else if names.first().is_some_and(|name| PLATFORM_FOLDERS.contains(name)) {
+            "must not lead to a folder of the platform"
         } else {
             return Ok(Self(text));
         };
@@ -298,6 +302,8 @@ mod tests {
             "a\u{85}b",
             ".cial-uploads",
             ".cial-uploads/x",
+            ".cial",
+            ".cial/release",
             &"x".repeat(256),
             &"a/".repeat(1_200),
             &format!("a{}", "/a".repeat(32)),

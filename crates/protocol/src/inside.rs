@@ -90,12 +90,18 @@ pub const APP_PORT: &str = "CIAL_APP_PORT";
 pub const PUBLIC_PATHS: &str = "CIAL_PUBLIC_PATHS";
 /// The port of a program that neither its image nor its release names.
 pub const DEFAULT_APP_PORT: u16 = 3000;
+/// Variable for [`supervisor_commands::START`]: the app as JSON, with all that PID 1 knows of it.
+pub const START_APP: &str = "CIAL_START_APP";
+/// In [`FILES_DIR`]: the folder in which starts of an app remember its hooks.
+pub const HOOK_STATE_DIR: &str = ".cial";
 /// Variable of every process of a command that [`supervisor_commands::RUN`] starts: the command's id.
 pub const COMMAND_ID: &str = "CIAL_COMMAND_ID";
 /// Variable for [`supervisor_commands::RUN`]: the tenant's own variables and the URL of its database, as JSON.
 pub const COMMAND_VARIABLES: &str = "CIAL_COMMAND_VARIABLES";
 /// What the program of PID 1 does beside being PID 1, by its first argument. Each runs as `agent`.
 pub mod supervisor_commands {
+    /// `start-app FOLDER`: runs the hooks that are due by the state in the tenant's files, and becomes the app's program.
+    pub const START: &str = "start-app";
     /// `run-command [PROGRAM [ARGUMENT]…]`: becomes the program, in the environment of the app; without one, a shell.
     pub const RUN: &str = "run-command";
     /// `end-command ID`: ends every process of the command.

@@ -136,6 +136,9 @@ pub struct ObservedTenant {
     pub last_exit: Option<Exit>,
     /// A message for a person: why the tenant is not ready, or the engine's last refusal.
     pub reason: Option<String>,
+    /// The end of the tenant's log at its last exit without readiness. `None` once it got ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_lines: Option<String>,
 }
 
 impl Keyed for ObservedTenant {

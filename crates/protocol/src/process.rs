@@ -27,6 +27,34 @@ pub struct AppSpec {
     /// The path to which the core hands messages of the chat.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chat: Option<String>,
+    /// Commands that run before the program.
+    #[serde(skip_serializing_if = "Hooks::is_empty")]
+    pub hooks: Hooks,
+}
+
+/// Commands of a release that run before the program: as its user, in its environment and its working folder. A command
+/// that fails is a failed start.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Hooks {
+    /// Runs until it succeeded once in the tenant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub before_first_start: Option<Vec<String>>,
+    /// Runs until it succeeded once since the tenant moved to this release.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub migrate: Option<Vec<String>>,
+    /// The longest time of one command; [`DEFAULT_HOOK_SECONDS`] unless given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout_seconds: Option<u32>,
+}
+
+pub const DEFAULT_HOOK_SECONDS: u32 = 60;
+
+impl Hooks {
+    pub const fn is_empty(&self) -> bool {
+        self.before_first_start.is_none() && self.migrate.is_none()
+    }
 }
 
 /// The program as PID 1 starts it: image and release merged. Travels as JSON in the container's
@@ -44,6 +72,11 @@ pub struct AppProcess {
     pub health_path: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chat: Option<String>,
+    #[serde(default, skip_serializing_if = "Hooks::is_empty")]
+    pub hooks: Hooks,
+    /// Differs between two releases with another image or another `migrate`; empty without hooks.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub release: String,
 }
 
 /// `POST /v1/images/prepare`: checks an image of the engine for an app, wraps it, and tries its program.

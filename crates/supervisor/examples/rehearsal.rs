@@ -11,7 +11,7 @@ use std::process::{Command, ExitCode};
 
 use listenfd::ListenFd;
 use nix::sys::signal::{SigSet, Signal};
-use protocol::inside::link;
+use protocol::inside::{START_APP, link, supervisor_commands};
 use supervisor::Layout;
 
 fn main() -> ExitCode {
@@ -24,6 +24,9 @@ fn main() -> ExitCode {
         }
         if rest[0] == supervisor::files::FILES {
             return supervisor::files::run(&rest[1..]);
+        }
+        if rest[0] == supervisor_commands::START {
+            return supervisor::hooks::start(&rest[1..], Some(&variable(START_APP)));
         }
         return supervisor::run(&layout(&rest[0]), std::env::vars_os().collect());
     }

@@ -123,6 +123,8 @@ fn is_allowed_for_app(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use protocol::process::Hooks;
+
     use super::*;
 
     #[test]
@@ -152,6 +154,8 @@ mod tests {
             port: 5000,
             health_path: None,
             chat: None,
+            hooks: Hooks::default(),
+            release: String::new(),
         };
         let container: Variables =
             [("TENANT_ID", "acme"), ("CIAL_TENANT_UUID", "0192"), ("LD_PRELOAD", "/evil.so")]

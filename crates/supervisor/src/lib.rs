@@ -10,6 +10,7 @@ pub mod app;
 pub mod commands;
 pub mod environment;
 pub mod files;
+pub mod hooks;
 pub mod machine;
 pub mod output;
 pub mod privilege_drop;

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use protocol::inside::supervisor_commands;
+use protocol::inside::{START_APP, supervisor_commands};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -16,6 +16,10 @@ fn main() -> ExitCode {
     match word {
         supervisor::app::PROBE => supervisor::probe::run(rest),
         supervisor::files::FILES => supervisor::files::run(rest),
+        supervisor_commands::START => {
+            let app = std::env::vars_os().find(|(name, _)| name == START_APP);
+            supervisor::hooks::start(rest, app.as_ref().and_then(|(_, app)| app.to_str()))
+        }
         supervisor_commands::RUN => supervisor::commands::run(rest, &variables()),
         supervisor_commands::TASK => supervisor::task::run(&variables()),
         supervisor_commands::END => {

@@ -115,6 +115,13 @@ pub fn enter_afterwards(command: &mut Command, directory: CString) {
     unsafe { command.pre_exec(enter) };
 }
 
+/// Makes the child block no signal: a signal mask survives the exec.
+pub fn unblock_signals_of(command: &mut Command) {
+    // SAFETY: between fork and exec `unblock_signals` makes system calls on values of its own; it allocates nothing and
+    // takes no lock.
+    unsafe { command.pre_exec(unblock_signals) };
+}
+
 /// Occupies the descriptor numbers that children use, so that passing descriptors overwrites none
 /// of PID 1's own.
 ///

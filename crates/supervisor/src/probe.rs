@@ -10,6 +10,8 @@ use std::os::fd::AsRawFd as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
 use nix::sys::socket::{MsgFlags, send};
 use nix::unistd::getuid;
 use protocol::inside::link;
@@ -29,6 +31,10 @@ pub fn run(arguments: &[String]) -> ExitCode {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let path = arguments.get(1).map(String::as_str);
     let (mut attempts, mut reported) = (0_u32, None::<BTreeSet<u16>>);
+    // Outside of a container, the end of PID 1 ends no other process.
+    if set_pdeathsig(Signal::SIGKILL).is_err() {
+        return ExitCode::FAILURE;
+    }
     while !is_ready(address, path) {
         std::thread::sleep(RETRY_DELAY);
         attempts = attempts.wrapping_add(1);

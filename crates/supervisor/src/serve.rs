@@ -95,7 +95,9 @@ impl Supervisor {
         let mut running = Vec::with_capacity(services.len());
         for (service, listeners) in opened {
             let started = match &app {
-                Some(app) if is_app(service) => spawn::spawn_app(app, container, err.pipe.as_fd()),
+                Some(app) if is_app(service) => {
+                    spawn::spawn_app(app, layout, container, err.pipe.as_fd())
+                }
                 Some(_) | None => {
                     spawn::spawn(service, layout, listeners, container, err.pipe.as_fd())
                 }

@@ -8,12 +8,13 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 
 use nix::unistd::Pid;
+use protocol::inside::{self, supervisor_commands};
 use protocol::process::AppProcess;
 
 use crate::environment::{self, Variables};
 use crate::output::{OutputStream, set_nonblocking};
 use crate::services::{Layout, Service};
-use crate::{app, privilege_drop, sockets};
+use crate::{app, hooks, privilege_drop, sockets};
 
 /// A started service.
 #[derive(Debug)]
@@ -77,26 +78,45 @@ pub fn spawn(
     RunningService::new(service, pid, link, out, err, listeners)
 }
 
-/// Starts the program of an app in the place of platform-front, and its probe.
+/// Starts the program of an app in the place of platform-front, and its probe. Where hooks are due, or were, this program
+/// itself starts the app: it ends what the hooks began, and then becomes the app's program.
 ///
 /// # Errors
 /// When a process cannot be started; the error names the program.
 pub fn spawn_app(
     app: &AppProcess,
+    layout: &Layout,
     container: &Variables,
     errors: BorrowedFd<'_>,
 ) -> io::Result<RunningService> {
     let service = Service::PlatformFront;
     let (link, theirs) = UnixDatagram::pair()?;
     let program = &app.command[0];
-    let mut command = Command::new(program);
-    command.args(&app.command[1..]).env_clear().envs(environment::build_for_app(app, container));
+    let variables = environment::build_for_app(app, container);
     let place = &app.working_dir;
-    let (pid, out, err) = start(command, place, service, &[], errors).map_err(|why| {
+    let started = if app.hooks.is_empty() && !has_hook_state(layout)? {
+        let mut command = Command::new(program);
+        command.args(&app.command[1..]).env_clear().envs(variables);
+        start(command, place, service, &[], errors)
+    } else {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg(supervisor_commands::START).arg(&layout.files_dir).env_clear().envs(variables);
+        command.env(inside::START_APP, hooks::describe(app));
+        // The working folder may be one that a hook took away, and that comes back.
+        start(command, "/", service, &[], errors)
+    };
+    let (pid, out, err) = started.map_err(|why| {
         io::Error::new(why.kind(), format!("{program} cannot be started in {place}: {why}"))
     })?;
     app::spawn_probe(app, theirs, errors)?;
     RunningService::new(service, pid, link, out, err, Vec::new())
+}
+
+/// Whether the tenant's files, which belong to the user of the app, remember hooks of this release or an earlier one.
+fn has_hook_state(layout: &Layout) -> io::Result<bool> {
+    let agent = Service::PlatformFront.zone().account();
+    let _ids = sockets::EffectiveIds::assume(agent, agent)?;
+    Ok(layout.files_dir.join(inside::HOOK_STATE_DIR).symlink_metadata().is_ok())
 }
 
 /// Starts a program in `directory` as the user of the service, with these descriptors and with

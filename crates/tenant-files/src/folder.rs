@@ -6,7 +6,7 @@ use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use protocol::files::{FileEntry, FileKind, FilePage, FilePath, MAX_ENTRIES, UPLOADS_FOLDER};
+use protocol::files::{FileEntry, FileKind, FilePage, FilePath, MAX_ENTRIES};
 use rustix::fs::{
     AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Stat, fstat, fstatvfs, fsync,
     mkdirat, openat, openat2, renameat_with, statat, unlinkat,
@@ -129,11 +129,9 @@ pub(crate) fn move_to(from: &Place<'_>, to: &Place<'_>, replace: bool) -> Result
 
 fn readable_name(folder: &FilePath, name: &CStr) -> Option<String> {
     let name = name.to_str().ok().filter(|name| !matches!(*name, "." | ".."))?;
-    let is_top = folder.as_str().is_empty();
-    if is_top && name == UPLOADS_FOLDER {
-        return None;
-    }
-    FilePath::try_from(name.to_owned()).is_ok().then(|| name.to_owned())
+    let folder = folder.as_str();
+    let path = if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") };
+    FilePath::try_from(path).is_ok().then(|| name.to_owned())
 }
 
 fn entry(folder: impl AsFd, name: String) -> Option<FileEntry> {

@@ -86,6 +86,7 @@ fn release_view(app: &app::App, release: app::Release) -> Release {
         public_paths: release.process.public_paths,
         database: release.process.database,
         chat: release.process.chat,
+        hooks: release.process.hooks,
         env: release.env,
         created_at: views::time(release.created_at),
     }

@@ -198,7 +198,9 @@ impl Reconciler {
         if derived != status {
             if derived.state != status.state {
                 let (from, to) = (status.state, derived.state);
-                tracing::info!(tenant = %id, slug = %tenant.slug, %from, %to, reason = derived.reason, "state changed");
+                // The lines after the first are the program's own.
+                let reason = derived.reason.as_deref().and_then(|reason| reason.lines().next());
+                tracing::info!(tenant = %id, slug = %tenant.slug, %from, %to, reason, "state changed");
             }
             // A lost race needs no handling: the next run starts from the row of that time.
             let mut conn = self.database.conn().await?;

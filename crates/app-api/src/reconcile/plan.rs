@@ -250,7 +250,13 @@ fn crash_reason(crashes: &Crashes, observation: &Observation) -> String {
     } else {
         "ten times within five minutes"
     };
-    format!("It ended {count}{last}. Look at its log, then start it again.")
+    let what = format!("It ended {count}{last}. Look at its log, then start it again.");
+    match observation.observed().and_then(|observed| observed.last_lines.as_deref()) {
+        Some(lines) if crashes.is_never_ready() => {
+            format!("{what}\nThe last lines of its log:\n{lines}")
+        }
+        Some(_) | None => what,
+    }
 }
 
 fn overdue_reason(state: State, last_reason: Option<String>) -> String {

@@ -32,6 +32,7 @@ pub(crate) fn observed(phase: Phase) -> ObservedTenant {
         exits: 0,
         last_exit: None,
         reason: None,
+        last_lines: None,
     }
 }
 
@@ -241,6 +242,16 @@ fn five_crashes_end_in_error_until_the_owner_starts_the_tenant() {
     );
     assert_eq!((failed.state, failed.gave_up), (State::Error, true));
     insta::assert_snapshot!(failed.reason.clone().unwrap(), @"It ended five times within five minutes without getting ready, the last time with exit code 7. Look at its log, then start it again.");
+    let lines = "[platform-front] cial: the hook migrate exited with 3".to_owned();
+    let with_lines = ObservedTenant { last_lines: Some(lines.clone()), ..observed.clone() };
+    let told = derive_status(
+        desired_state(Desired::Running),
+        &status(State::Starting),
+        &present(&with_lines),
+        at(6),
+    );
+    let reason = told.reason.unwrap();
+    assert!(reason.ends_with(&format!("The last lines of its log:\n{lines}")), "{reason}");
     assert_eq!(plan(desired_state(Desired::Running), &failed, &present(&observed)), Step::Stop);
     let rests = ObservedTenant { phase: Phase::Stopped, ..observed.clone() };
     let rested = derive_status(desired_state(Desired::Running), &failed, &present(&rests), at(7));

@@ -101,6 +101,7 @@ mod tests {
             exits: 0,
             last_exit: None,
             reason: None,
+            last_lines: None,
         }
     }
 

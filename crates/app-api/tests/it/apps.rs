@@ -4,13 +4,13 @@ use axum::http::Method;
 use diesel_async::{AsyncPgConnection, RunQueryDsl as _};
 use protocol::State;
 use protocol::orchestrator::Phase;
-use protocol::process::AppSpec;
+use protocol::process::{AppSpec, Hooks};
 use serde_json::{Value, json};
 
 use crate::harness::schema::Schemas;
 use crate::harness::{Call, FakeOrchestrator, Reply, Server, TestClient, TestResponse, acme};
 
-const MANIFEST: &str = "command = ['/bin/notes']\nport = 5000\nhealth.path = '/up'\nchat = '/chat'\npublic_paths = ['/hooks/']\nenv.GREETING = 'hello'\n";
+const MANIFEST: &str = "command = ['/bin/notes']\nport = 5000\nhealth.path = '/up'\nchat = '/chat'\npublic_paths = ['/hooks/']\nenv.GREETING = 'hello'\nhooks = { migrate = ['/bin/notes', 'up'], timeout = 90 }\n";
 
 async fn create_app(owner: &TestClient) {
     let app = json!({ "slug": "notes", "name": "Notes" });
@@ -45,7 +45,7 @@ async fn a_release_is_an_image_by_its_id_and_a_manifest() {
     let expected = json!({
         "app": "notes", "release": "v1", "image": "notes:1", "digest": "sha256:of-notes:1",
         "command": ["/bin/notes"], "port": 5000, "health_path": "/up", "public_paths": ["/hooks/"],
-        "database": false, "chat": "/chat",
+        "database": false, "chat": "/chat", "hooks": { "migrate": ["/bin/notes", "up"], "timeout_seconds": 90 },
         "env": { "GREETING": "hello" },
         "created_at": "…",
     });
@@ -157,6 +157,11 @@ async fn a_tenant_follows_the_latest_release_unless_it_names_one() {
         health_path: Some("/up".to_owned()),
         public_paths: vec!["/hooks/".to_owned()],
         chat: Some("/chat".to_owned()),
+        hooks: Hooks {
+            migrate: Some(vec!["/bin/notes".to_owned(), "up".to_owned()]),
+            timeout_seconds: Some(90),
+            ..Hooks::default()
+        },
         ..AppSpec::default()
     };
     assert_eq!(spec.app, Some(app));

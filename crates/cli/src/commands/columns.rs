@@ -12,6 +12,7 @@ use protocol::executions::{
 };
 use protocol::packages::{Package, UploadedPackage};
 use protocol::people::{CreatedInvitation, Invitation, Member, MemberRole, SessionInfo};
+use protocol::process::Hooks;
 use protocol::rollouts::{Rollout, RolloutState};
 use protocol::spec::{Desired, Limits, Policy};
 use protocol::variables::{EnvVariable, SecretName};
@@ -172,6 +173,7 @@ fn release() -> Release {
         public_paths: Vec::new(),
         database: true,
         chat: Some(text()),
+        hooks: Hooks::default(),
         env: BTreeMap::new(),
         created_at: text(),
     }

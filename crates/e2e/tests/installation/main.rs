@@ -9,6 +9,7 @@ mod command_line;
 mod core_site;
 mod database;
 mod every_command;
+mod hooks;
 mod rollouts;
 mod router_upgrade;
 mod smoke_starts;

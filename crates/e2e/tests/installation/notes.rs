@@ -1,14 +1,19 @@
 //! A program that knows nothing of the platform: answers every request on `PORT` with its version, its user and who
 //! visits it, and counts its visits in a file. `/slow` takes three seconds, `/assertion` is answered with that header,
-//! and `/variable/NAME` with that variable. Some versions do not work: `broken` where it finds visits, `dies` never,
-//! `elsewhere` on another port.
+//! `/variable/NAME` with that variable, and `/journal` with the hooks that ran. Some versions do not work: `broken` where
+//! it finds visits, `dies` never, `elsewhere` on another port; and the hook `migrate` of `spoils` fails.
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 
+const JOURNAL: &str = "/home/agent/files/journal";
+
 fn main() {
     let variable = |name| std::env::var(name).unwrap_or_default();
     let file = "/home/agent/files/visits";
+    if let Some(hook) = std::env::args().nth(1) {
+        return run_hook(&hook, &variable("VERSION"));
+    }
     let mut port = variable("PORT");
     match variable("VERSION").as_str() {
         "broken" if std::path::Path::new(file).exists() => {
@@ -40,6 +45,10 @@ fn main() {
             respond(&mut stream, &value);
             continue;
         }
+        if path == "/journal" {
+            respond(&mut stream, std::fs::read_to_string(JOURNAL).unwrap_or_default().trim());
+            continue;
+        }
         if path == "/assertion" {
             let lines = head.lines().filter_map(|line| line.split_once(": "));
             let mut named = lines.filter(|(name, _)| name.eq_ignore_ascii_case("x-cial-assertion"));
@@ -59,6 +68,17 @@ fn main() {
         let (version, email) = (variable("VERSION"), email.unwrap_or("nobody"));
         let body = format!("notes {version} as {uid} for {email}, visit {visits}");
         respond(&mut stream, &body);
+    }
+}
+
+/// Notes in the journal that the hook ran.
+fn run_hook(hook: &str, version: &str) {
+    let mut journal = std::fs::File::options().append(true).create(true).open(JOURNAL).unwrap();
+    write!(journal, "{hook}-{version} ").unwrap();
+    if version == "spoils" && hook == "migrate" {
+        std::fs::remove_file("/home/agent/files/visits").unwrap_or_default();
+        eprintln!("cannot understand the visits");
+        std::process::exit(4);
     }
 }
 

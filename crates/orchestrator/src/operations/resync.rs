@@ -13,6 +13,10 @@ use super::turn::InspectionResult;
 use crate::driver::{ContainerStatus, DriverErrorCode, EngineEvent};
 use crate::revocation::Revocations;
 
+/// What a person reads of a log beside the state.
+const REASON_LINES: u32 = 6;
+const MAX_REASON_BYTES: usize = 1 << 10;
+
 impl Operations {
     /// The events of all tenants but those of smoke starts.
     pub(crate) fn watch_engine(&self) -> BoxStream<'static, EngineEvent> {
@@ -50,8 +54,12 @@ impl Operations {
             }
             EngineEvent::Died { id, container, exit } => {
                 let (code, out_of_memory) = (exit.code, exit.out_of_memory);
+                let was_ready = exit.was_ready;
                 if self.store.on_exit(id, &container, exit) {
                     tracing::info!(tenant = %id, code, out_of_memory, "tenant exited");
+                    if !was_ready {
+                        self.note_last_lines_later(id, container);
+                    }
                 }
                 self.inspect_later(id);
             }
@@ -59,6 +67,16 @@ impl Operations {
             EngineEvent::EventsMissed | EngineEvent::Reconnected => self.resync_later(),
             EngineEvent::Disconnected(error) => self.store.set_engine_error(Some(error)),
         }
+    }
+
+    /// A person reads why a start failed where the state is shown.
+    fn note_last_lines_later(self: &Arc<Self>, id: TenantId, container: String) {
+        let operations = self.clone();
+        tokio::spawn(async move {
+            let _permit = operations.other_calls.acquire().await;
+            let lines = operations.end_of_log(id, REASON_LINES, MAX_REASON_BYTES).await;
+            operations.store.update(id, |record| record.set_last_lines(&container, lines));
+        });
     }
 
     /// An operation under way inspects at its own end.

@@ -111,7 +111,8 @@ impl Operations {
         match self.stays_ready(&mut events, spec.id).await {
             Ok(()) => Ok(()),
             Err(error) => {
-                let detail = describe(&error, &self.end_of_log(spec.id).await);
+                let log = self.end_of_log(spec.id, LOG_LINES, MAX_LOG_BYTES).await;
+                let detail = describe(&error, &log);
                 Err(DriverError::new(DriverErrorCode::ProgramFailed, detail))
             }
         }
@@ -157,8 +158,8 @@ impl Operations {
     }
 
     /// The last lines of the tenant's log, as far as they can be read.
-    async fn end_of_log(&self, id: TenantId) -> String {
-        let options = LogOptions { tail: Some(LOG_LINES), ..LogOptions::default() };
+    pub(super) async fn end_of_log(&self, id: TenantId, lines: u32, max_bytes: usize) -> String {
+        let options = LogOptions { tail: Some(lines), ..LogOptions::default() };
         let read = async {
             let lines = self.driver.logs(id, options).await.ok()?;
             let pieces: Vec<_> =
@@ -166,8 +167,8 @@ impl Operations {
             Some(pieces.concat())
         };
         let bytes = timeout(LOG_TIMEOUT, read).await.ok().flatten().unwrap_or_default();
-        let end = &bytes[bytes.len().saturating_sub(MAX_LOG_BYTES)..];
-        String::from_utf8_lossy(end).trim_end().to_owned()
+        let end = &bytes[bytes.len().saturating_sub(max_bytes)..];
+        printable(&String::from_utf8_lossy(end))
     }
 
     /// Removes a throw-away tenant that a listing shows, unless a smoke start needs it.
@@ -216,6 +217,22 @@ fn describe(error: &ProgramError, log: &str) -> String {
     if log.is_empty() { what } else { format!("{what} The last lines of its log:\n{log}") }
 }
 
+/// What a tenant printed must not control the terminal that shows it, and no database keeps a NUL.
+fn printable(log: &str) -> String {
+    let is_printed = |c: &char| matches!(c, '\n' | '\t') || !c.is_control();
+    log.trim_end().chars().filter(is_printed).collect()
+}
+
 fn internal(why: &str) -> DriverError {
     DriverError::new(DriverErrorCode::Internal, why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_controls_no_terminal() {
+        assert_eq!(printable("a\x1b[31mred\0\r\n\tb\n\n"), "a[31mred\n\tb");
+    }
 }

@@ -21,6 +21,8 @@ pub(crate) struct TenantRecord {
     /// Exits by itself of the current container.
     exits: u32,
     last_exit: Option<RecordedExit>,
+    /// The end of the log at the last exit without readiness, and the container.
+    last_lines: Option<(String, String)>,
     /// The engine's last error about this tenant, for a person. The next success removes it.
     error: Option<String>,
     /// The engine's time of our last start: processes that ended earlier were ended by us.
@@ -96,6 +98,13 @@ impl TenantRecord {
         true
     }
 
+    /// The container ended without having been ready, and its log ended so.
+    pub(crate) fn set_last_lines(&mut self, container: &str, lines: String) {
+        // It may have got ready while the log was read.
+        let is_ready = self.status.as_ref().is_some_and(|status| status.ready);
+        self.last_lines = (!is_ready && !lines.is_empty()).then(|| (container.to_owned(), lines));
+    }
+
     /// Returns the target before.
     pub(crate) fn set_target(&mut self, target: TargetState) -> TargetState {
         if !self.is_alive() && self.persisted.target != TargetState::Running {
@@ -119,6 +128,7 @@ impl TenantRecord {
         };
         status.ready = true;
         self.error = None;
+        self.last_lines = None;
         self.on_event(ContainerEvent::Responded);
         true
     }
@@ -244,6 +254,8 @@ impl TenantRecord {
         let phase = if is_being_started { Phase::Starting } else { phase };
         let reason = engine_error.map(str::to_owned).or_else(|| self.error.clone());
         let is_reachable = matches!(phase, Phase::Ready | Phase::Frozen);
+        let last_lines = self.last_lines.as_ref().filter(|_| !is_reachable);
+        let last_lines = last_lines.filter(|(container, _)| *container == status.container);
         Some(ObservedTenant {
             id: status.id,
             generation: status.generation,
@@ -256,6 +268,7 @@ impl TenantRecord {
             drift: self.drift(),
             exits: self.exits,
             last_exit: self.last_exit.as_ref().map(|last| last.exit.clone()),
+            last_lines: last_lines.map(|(_, lines)| lines.clone()),
             reason: reason
                 .or_else(|| self.explain(status, phase))
                 .or_else(|| is_reachable.then(|| describe_drift(&self.drift())).flatten()),
@@ -470,6 +483,20 @@ mod tests {
         The engine is away.
         ");
         assert_eq!(record(RunState::Running, true).observed(None).unwrap().reason, None);
+    }
+
+    #[test]
+    fn the_end_of_the_log_is_shown_until_the_container_is_ready() {
+        let mut record = record(RunState::Running, false);
+        let shown = |record: &TenantRecord| record.observed(None).unwrap().last_lines;
+        record.set_last_lines("c0", "of another container".to_owned());
+        assert_eq!(shown(&record), None);
+        record.set_last_lines("c1", "no such table".to_owned());
+        assert_eq!(shown(&record).as_deref(), Some("no such table"));
+        record.on_ready("c1");
+        record.set_last_lines("c1", "read too late".to_owned());
+        record.set_status(Some(status(exited(3, 5), false)), false);
+        assert_eq!(shown(&record), None);
     }
 
     #[test]

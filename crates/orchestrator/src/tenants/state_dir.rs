@@ -245,7 +245,7 @@ fn spec_of_any_build<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Spec>,
 mod lenient {
     use std::collections::BTreeMap;
 
-    use protocol::process::AppSpec;
+    use protocol::process::{AppSpec, Hooks};
     use protocol::spec::{Limits, Policy, Spec, WakeOn};
     use protocol::{Slug, TenantId};
     use serde::{Deserialize, Deserializer};
@@ -300,6 +300,19 @@ mod lenient {
         database: bool,
         #[serde(default)]
         chat: Option<String>,
+        #[serde(default, with = "AnyHooks")]
+        hooks: Hooks,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(remote = "Hooks")]
+    struct AnyHooks {
+        #[serde(default)]
+        before_first_start: Option<Vec<String>>,
+        #[serde(default)]
+        migrate: Option<Vec<String>>,
+        #[serde(default)]
+        timeout_seconds: Option<u32>,
     }
 
     #[derive(Deserialize)]
@@ -358,6 +371,7 @@ mod tests {
         let spec = serde_json::json!({
             "id": id, "slug": "acme", "generation": 3, "env": {"A": "b"}, "limits": {"pids": 64},
             "policy": {"freeze_after_seconds": 5, "wake_on": "any_request"},
+            "app": {"command": ["/bin/notes"], "hooks": {"migrate": ["/bin/notes", "up"]}},
         });
         let at = chrono::DateTime::from_timestamp(1_700_000_000, 0).unwrap();
         PersistedState {
@@ -441,6 +455,8 @@ mod tests {
         later["snapshot"] = "x".into();
         later["spec"]["region"] = "x".into();
         later["spec"]["limits"]["io"] = 7.into();
+        later["spec"]["app"]["cron"] = "x".into();
+        later["spec"]["app"]["hooks"]["retries"] = 7.into();
         later["spec"]["policy"]["hibernate_after_seconds"] = 7.into();
         later["last_wake"]["phases_ms"]["restore"] = 7.into();
         fs::write(dir.path(id), later.to_string()).unwrap();

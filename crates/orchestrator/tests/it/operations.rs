@@ -9,7 +9,7 @@ use orchestrator::driver::memory::{MemoryDriver, TenantBehavior};
 use orchestrator::driver::{DriverError, DriverErrorCode};
 use orchestrator::tenants::state_dir::StateDir;
 use protocol::leases::RenewRequest;
-use protocol::orchestrator::{ApplyRequest, Phase};
+use protocol::orchestrator::{ApplyRequest, ObservedTenant, Phase};
 use protocol::spec::Spec;
 use uuid::Uuid;
 
@@ -143,6 +143,11 @@ async fn a_crash_is_counted_with_its_code_and_its_readiness() {
             .unwrap();
         assert!(!exited.last_exit.unwrap().was_ready);
     }
+    // The log of the engine in memory names the container.
+    let shows_log = |o: Option<&ObservedTenant>| {
+        o.and_then(|o| o.last_lines.as_deref()).is_some_and(|lines| lines.starts_with("container "))
+    };
+    running.until(spec.id, |o| shows_log(o)).await;
 }
 
 #[tokio::test(start_paused = true)]

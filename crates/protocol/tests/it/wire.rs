@@ -17,7 +17,7 @@ use protocol::orchestrator::{
     Phase, QuotaService, Upstream,
 };
 use protocol::problem::{Code, FieldCode};
-use protocol::process::AppSpec;
+use protocol::process::{AppSpec, Hooks};
 use protocol::routes::Route;
 use protocol::sessions::RevokeSessions;
 use protocol::sleep::{IdleState, LastWake, SleepStatus, SleepStatusList, WakePhases};
@@ -93,6 +93,7 @@ fn observed() -> ObservedTenant {
         exits: 1,
         last_exit: Some(Exit { at: at(0), code: 137, out_of_memory: true, was_ready: true }),
         reason: Some("out of memory".into()),
+        last_lines: Some("cial: the hook migrate exited with 3".into()),
     }
 }
 
@@ -189,6 +190,11 @@ fn app_api_and_orchestrator() {
             public_paths: vec!["/hooks/".into()],
             database: true,
             chat: Some("/chat".into()),
+            hooks: Hooks {
+                before_first_start: Some(vec!["/bin/notes".into(), "init".into()]),
+                migrate: Some(vec!["/bin/notes".into(), "migrate".into()]),
+                timeout_seconds: Some(90),
+            },
         }),
         limits: Limits::default(),
         policy: Policy::default(),

@@ -6,12 +6,12 @@ use std::os::unix::fs::{PermissionsExt as _, chown};
 
 use nix::sys::signal::Signal;
 use protocol::inside::{AGENT_UID, APP_PROCESS, APP_VARIABLES, DATABASE_URL, DATABASE_URL_FILE};
-use protocol::process::AppProcess;
+use protocol::process::{AppProcess, Hooks};
 
 use crate::stage::{Set, Stage};
 
 /// The variable of an app whose program is the stage's own.
-fn app(set: &Set, health_path: Option<&str>) -> (&'static str, String) {
+pub(crate) fn app(set: &Set, health_path: Option<&str>) -> (&'static str, String) {
     // Free when the test begins; PID 1 opens no port of the app.
     let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
     let program = set.directory.join("programs/app");
@@ -22,6 +22,8 @@ fn app(set: &Set, health_path: Option<&str>) -> (&'static str, String) {
         port,
         health_path: health_path.map(str::to_owned),
         chat: None,
+        hooks: Hooks::default(),
+        release: String::new(),
     };
     (APP_PROCESS, serde_json::to_string(&process).unwrap())
 }
@@ -76,6 +78,8 @@ fn the_working_folder_is_entered_as_the_user_of_the_app() {
             port: 3000,
             health_path: None,
             chat: None,
+            hooks: Hooks::default(),
+            release: String::new(),
         };
         let stage = set.start_with("", &[(APP_PROCESS, serde_json::to_string(&process).unwrap())]);
         (place, stage.end().1)

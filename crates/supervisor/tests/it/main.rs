@@ -7,6 +7,8 @@ mod dropping;
 mod ending;
 #[cfg(test)]
 mod files;
+#[cfg(test)]
+mod hooks;
 mod printing;
 #[cfg(test)]
 mod stage;

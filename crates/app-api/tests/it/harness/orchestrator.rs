@@ -265,6 +265,7 @@ pub(crate) fn observed(id: TenantId, phase: Phase) -> ObservedTenant {
         exits: 0,
         last_exit: None,
         reason: None,
+        last_lines: None,
     }
 }
 

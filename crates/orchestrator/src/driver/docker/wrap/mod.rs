@@ -86,7 +86,7 @@ impl DockerDriver {
         };
         let images = self.find_images(client, tag).await?;
         let (wrapped, in_use) = self.wrapped(client, &images).await?;
-        let process = wrapped.program.merge(app, &spec.env)?;
+        let process = wrapped.program.merge(&wrapped.source_id, app, &spec.env)?;
         let app = WrappedApp { process, volumes: wrapped.program.volumes().to_vec() };
         Ok(TenantImage { tag: wrapped.tag, app: Some(app), _in_use: Some(in_use) })
     }
@@ -99,7 +99,8 @@ impl DockerDriver {
         let client = self.engine.client().await?;
         // A release that is refused leaves no wrapped image.
         let images = self.find_images(&client, image).await?;
-        let process = read_program(&images.source)?.merge(app, &BTreeMap::new())?;
+        let program = read_program(&images.source)?;
+        let process = program.merge(&images.source_id, app, &BTreeMap::new())?;
         let (wrapped, _in_use) = self.wrapped(&client, &images).await?;
         let AppProcess { command, port, .. } = process;
         Ok(PreparedImage { image_id: wrapped.source_id, command, port })

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bollard::models::ImageConfig;
 use protocol::inside;
-use protocol::process::{AppProcess, AppSpec};
+use protocol::process::{AppProcess, AppSpec, Hooks};
 use serde::{Deserialize, Serialize};
 
 use crate::driver::{DriverError, DriverErrorCode};
@@ -86,12 +86,13 @@ impl ImageProgram {
         &self.volumes
     }
 
-    /// Merges the image's program with a release and the tenant's variables.
+    /// Merges the image's program, whose id is `source_id`, with a release and the tenant's variables.
     ///
     /// # Errors
     /// There is no command, or no port on which the program may listen.
     pub(super) fn merge(
         &self,
+        source_id: &str,
         app: &AppSpec,
         env: &BTreeMap<String, String>,
     ) -> Result<AppProcess, DriverError> {
@@ -108,6 +109,8 @@ impl ImageProgram {
             port: self.choose_port(app.port)?,
             health_path: app.health_path.clone(),
             chat: app.chat.clone(),
+            release: release(source_id, &app.hooks),
+            hooks: app.hooks.clone(),
         })
     }
 
@@ -136,6 +139,15 @@ impl ImageProgram {
         }
         Ok(port)
     }
+}
+
+/// Two releases are the same to a `migrate` when their image and the command are.
+fn release(source_id: &str, hooks: &Hooks) -> String {
+    if hooks.is_empty() {
+        return String::new();
+    }
+    let migrate = serde_json::to_string(&hooks.migrate).unwrap_or_default();
+    format!("{source_id} {migrate}")
 }
 
 pub(super) fn refused(reason: impl AsRef<str>, remedy: &str) -> DriverError {
@@ -186,7 +198,7 @@ mod tests {
     fn merged(image: serde_json::Value, app: &AppSpec) -> Result<AppProcess, String> {
         let program = ImageProgram::read(&config(image)).map_err(|error| error.detail)?;
         let env = [("GREETING".to_owned(), "tenant".to_owned())].into();
-        program.merge(app, &env).map_err(|error| error.detail)
+        program.merge("sha256:1", app, &env).map_err(|error| error.detail)
     }
 
     fn words(words: &[&str]) -> Vec<String> {
@@ -208,6 +220,8 @@ mod tests {
             port: 5000,
             health_path: None,
             chat: None,
+            hooks: Hooks::default(),
+            release: String::new(),
         };
         assert_eq!(merged(image.clone(), &AppSpec::default()), Ok(expected.clone()));
         let app = AppSpec {
@@ -224,7 +238,10 @@ mod tests {
             chat: Some("/chat".to_owned()),
             ..expected
         };
-        assert_eq!(merged(image, &app), Ok(expected));
+        assert_eq!(merged(image.clone(), &app), Ok(expected));
+        let hooks = Hooks { migrate: Some(words(&["up"])), ..Hooks::default() };
+        let merged = merged(image, &AppSpec { hooks: hooks.clone(), ..app }).unwrap();
+        assert_eq!((merged.hooks, merged.release.as_str()), (hooks, "sha256:1 [\"up\"]"));
     }
 
     #[test]
