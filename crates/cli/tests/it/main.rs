@@ -13,6 +13,7 @@ mod opening;
 mod output;
 mod packages;
 mod refusals;
+mod requests;
 mod signing_in;
 mod support;
 mod tls;

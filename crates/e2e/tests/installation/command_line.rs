@@ -1,5 +1,6 @@
 //! `cial` against the whole installation: with the profile that `local-up` writes, and with keys of one tenant.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
@@ -91,6 +92,10 @@ async fn the_command_line_works_with_the_profile_of_the_installation_and_with_a_
     }
     let doctor = succeed(&["doctor"], None);
     checks.require("its doctor finds nothing wrong", doctor)?;
+    let config = required("CIAL_E2E_CONFIG")?;
+    let first_key = Path::new(&config).with_file_name("bootstrap-key");
+    let mode = std::fs::metadata(&first_key)?.permissions().mode() & 0o777;
+    checks.equal("nobody else reads the first key", "600", format!("{mode:o}"));
     let needs_libraries = names_interpreter(Path::new(&required("CIAL_E2E_CIAL")?))?;
     checks.holds("the program is static", "", "dynamic", !needs_libraries);
     checks.finish()
