@@ -77,9 +77,9 @@ async fn the_command_line_works_with_the_profile_of_the_installation_and_with_a_
     let creation = with_key(&["tenant", "create", "cli-third"])?;
     checks.contains("creating a tenant is forbidden", "403 Forbidden", &creation.stderr);
 
-    let tenants = with_key(&["--tenant", "cli-acme", "packages", "list"])?;
+    let tenants = with_key(&["--tenant", "cli-acme", "workflow", "list"])?;
     checks.equal("a one-off key, its server and its tenant work", "Some(0)", shown(tenants.code));
-    let of_globex = succeed(&["--tenant", "cli-globex", "packages", "list"], None);
+    let of_globex = succeed(&["--tenant", "cli-globex", "workflow", "list"], None);
     checks.require("the first key lists what a tenant has", of_globex)?;
     profiles_give_way_to_flags(&installation, &mut checks, key)?;
 
