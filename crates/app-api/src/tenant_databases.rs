@@ -1,14 +1,15 @@
 //! Creates, migrates, opens and removes tenants' databases: a schema and a role each.
 
+use std::collections::HashMap;
 use std::ops::{Deref, DerefMut};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
-use protocol::Timestamp;
+use protocol::{TenantId, Timestamp};
 use serde_json::json;
 use service::{Secret, keys};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio::time::MissedTickBehavior;
 
 use crate::audit::{Action, Actor, Entry, Resource};
@@ -22,6 +23,8 @@ const MAX_CONNECTIONS: usize = 4;
 
 /// Connections as tenants' roles for the work of app-api, such as listing packages, at once.
 const MAX_WORK_CONNECTIONS: usize = 8;
+/// One tenant can make its own queries slow, and leaves most connections to the others.
+const MAX_WORK_CONNECTIONS_OF_TENANT: usize = 3;
 /// How long work waits for one of them.
 const WORK_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -42,12 +45,14 @@ pub struct TenantDatabases {
     prefix: RolePrefix,
     connections: Semaphore,
     work_connections: Arc<Semaphore>,
+    /// The places of the tenants that have connections, or wait for one.
+    places: Mutex<HashMap<TenantId, Weak<Semaphore>>>,
 }
 
 /// A connection to the schema of a tenant, as its role.
 pub struct WorkConnection {
     conn: Conn,
-    _slot: OwnedSemaphorePermit,
+    _slots: [OwnedSemaphorePermit; 2],
 }
 
 impl Deref for WorkConnection {
@@ -83,6 +88,7 @@ impl TenantDatabases {
             prefix,
             connections: Semaphore::new(MAX_CONNECTIONS),
             work_connections: Arc::new(Semaphore::new(MAX_WORK_CONNECTIONS)),
+            places: Mutex::default(),
         }
     }
 
@@ -97,9 +103,13 @@ impl TenantDatabases {
         if database.version < latest {
             return Err(OpenError::NotReady);
         }
-        let slot = self.work_connections.clone().acquire_owned();
-        let slot = tokio::time::timeout(WORK_TIMEOUT, slot).await;
-        let slot = slot.map_err(|_| OpenError::Busy)?.map_err(|_| OpenError::Busy)?;
+        let (own, all) = (self.places_of(tenant.tenant_id()), self.work_connections.clone());
+        // In this order: who waits for a place of its own tenant keeps none from the others.
+        let slots = async {
+            Ok::<_, AcquireError>([own.acquire_owned().await?, all.acquire_owned().await?])
+        };
+        let slots = tokio::time::timeout(WORK_TIMEOUT, slots).await;
+        let slots = slots.map_err(|_| OpenError::Busy)?.map_err(|_| OpenError::Busy)?;
         let names = database.names(&tenant.slug);
         let password = keys::tenant_database_password(&self.master, tenant.tenant_id());
         let conn = match self.database.connect_for_work(&names, &password).await {
@@ -112,7 +122,18 @@ impl TenantDatabases {
                 again.map_err(|error| OpenError::Refused(error.into()))?
             }
         };
-        Ok(WorkConnection { conn, _slot: slot })
+        Ok(WorkConnection { conn, _slots: slots })
+    }
+
+    fn places_of(&self, tenant: TenantId) -> Arc<Semaphore> {
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        places.retain(|_, places| places.strong_count() > 0);
+        if let Some(known) = places.get(&tenant).and_then(Weak::upgrade) {
+            return known;
+        }
+        let new = Arc::new(Semaphore::new(MAX_WORK_CONNECTIONS_OF_TENANT));
+        places.insert(tenant, Arc::downgrade(&new));
+        new
     }
 
     async fn restore_role(&self, names: &DatabaseNames, password: &Secret) -> anyhow::Result<()> {

@@ -11,6 +11,8 @@ use crate::{DESCRIPTION, Fault, MAX_BYTES, Package, description};
 pub const MAX_UNPACKED_BYTES: u64 = 256 << 20;
 /// The most files and folders of a package.
 pub const MAX_FILES: usize = 10_000;
+/// The memory that a zstd archive may claim by its first bytes; `zstd -19` claims 8 MiB.
+const MAX_WINDOW_BYTES: u64 = 16 << 20;
 const MAX_PATH_BYTES: usize = 255;
 const MAX_DEPTH: usize = 32;
 
@@ -46,7 +48,9 @@ pub fn decompress<'a>(
     if begin.starts_with(BZIP2_MAGIC) {
         return Ok(Box::new(bzip2::bufread::MultiBzDecoder::new(bytes)));
     }
-    let decoder = ruzstd::decoding::StreamingDecoder::new(bytes).map_err(io::Error::other)?;
+    let decoder =
+        ruzstd::decoding::StreamingDecoder::new_with_max_window_size(bytes, MAX_WINDOW_BYTES);
+    let decoder = decoder.map_err(io::Error::other)?;
     Ok(Box::new(decoder))
 }
 

@@ -85,7 +85,7 @@ pub async fn check(State(rule): State<Rule>, mut request: Request, next: Next) -
     };
     let mut response = match admit(&rule, request, principal.clone(), tenant.as_ref()).await {
         // The work before an upgrade may wait for a tenant that wakes: nothing begins for a caller who lost the access meanwhile.
-        Ok(request) if request.headers().contains_key(UPGRADE) => tokio::select! {
+        Ok(request) if is_websocket(request.headers()) => tokio::select! {
             response = next.run(request) => response,
             error = access_lost(rule.clone(), principal.clone(), tenant.clone()) => error.into_response(),
         },
@@ -111,6 +111,11 @@ pub async fn check(State(rule): State<Rule>, mut request: Request, next: Next) -
     }
     let lost = Box::pin(access_lost(rule, principal, tenant));
     response.map(|body| Body::from_stream(body.into_data_stream().take_until(lost)))
+}
+
+/// Not whatever asks for an upgrade: some clients offer HTTP/2 with every request.
+fn is_websocket(headers: &HeaderMap) -> bool {
+    headers.get(UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
 }
 
 /// Admits the caller, and passes what was found on with the request. The rights that count are those after the last

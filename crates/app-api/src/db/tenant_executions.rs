@@ -97,12 +97,17 @@ struct Count {
 }
 
 fn execution_columns() -> String {
+    columns(MAX_DEFINITION_BYTES)
+}
+
+/// Definition and context read as null above `max_bytes`.
+fn columns(max_bytes: usize) -> String {
     format!(
         "id, package_id, pg_catalog.left(package, 127) AS package, pg_catalog.left(workflow, 63) AS workflow, {}, {}, \
          pg_catalog.left(state, 20) AS state, pg_catalog.left(reason, 500) AS reason, cancel_requested, \
          pg_catalog.left(created_by, 300) AS created_by, {}, {}, {}",
-        bounded_json("definition", MAX_DEFINITION_BYTES),
-        bounded_json("context", MAX_DEFINITION_BYTES),
+        bounded_json("definition", max_bytes),
+        bounded_json("context", max_bytes),
         format!(
             "COALESCE({}, pg_catalog.to_timestamp(0)) AS created_at",
             time_in_bounds("created_at")
@@ -173,7 +178,8 @@ pub async fn prune(conn: &mut Conn, kept: i64) -> QueryResult<usize> {
     .await
 }
 
-/// The executions before a cursor, the latest first.
+/// The executions before a cursor, the latest first, without definitions and contexts: hundreds of them would take much
+/// memory.
 pub async fn list(
     conn: &mut Conn,
     before: Option<Uuid>,
@@ -181,7 +187,7 @@ pub async fn list(
 ) -> QueryResult<Vec<ExecutionRow>> {
     let query = format!(
         "SELECT {} FROM cial_executions WHERE $1 IS NULL OR id < $1 ORDER BY id DESC LIMIT $2",
-        execution_columns()
+        columns(0)
     );
     diesel::sql_query(query)
         .bind::<Nullable<SqlUuid>, _>(before)
@@ -294,8 +300,21 @@ pub async fn add_lines(
     .await
 }
 
-/// Requests the end of an open execution; `false` when there is none of this id.
-pub async fn request_cancel(conn: &mut Conn, id: Uuid) -> QueryResult<bool> {
+/// Requests the end of an open execution; `false` when there is none of this id. One whose tasks wait ends at once, whatever
+/// runs before it.
+pub async fn request_cancel(conn: &mut Conn, id: Uuid, now: Timestamp) -> QueryResult<bool> {
+    let waiting = diesel::sql_query(
+        "UPDATE cial_executions SET cancel_requested = true, state = 'cancelled', finished_at = $2 \
+         WHERE id = $1 AND state = 'scheduled'",
+    )
+    .bind::<SqlUuid, _>(id)
+    .bind::<Timestamptz, _>(now)
+    .execute(conn)
+    .await?;
+    if waiting == 1 {
+        cancel_tasks(conn, id, now).await?;
+        return Ok(true);
+    }
     let changed = diesel::sql_query(
         "UPDATE cial_executions SET cancel_requested = true WHERE id = $1 AND state IN ('scheduled', 'running')",
     )
@@ -313,6 +332,18 @@ pub async fn begin_attempt(
     attempt: i32,
     now: Timestamp,
 ) -> QueryResult<bool> {
+    // First: a cancellation may have ended it, and an attempt that is recorded as begun counts.
+    let open = diesel::sql_query(
+        "UPDATE cial_executions SET state = 'running', started_at = COALESCE(started_at, $2) \
+         WHERE id = $1 AND state IN ('scheduled', 'running')",
+    )
+    .bind::<SqlUuid, _>(execution)
+    .bind::<Timestamptz, _>(now)
+    .execute(conn)
+    .await?;
+    if open == 0 {
+        return Ok(false);
+    }
     let begun = diesel::sql_query(
         "UPDATE cial_tasks SET state = 'running', attempts = $3, started_at = COALESCE(started_at, $4), reason = NULL \
          WHERE execution_id = $1 AND name = $2 AND state = 'waiting' AND attempts = $3 - 1",
@@ -320,14 +351,6 @@ pub async fn begin_attempt(
     .bind::<SqlUuid, _>(execution)
     .bind::<Text, _>(task)
     .bind::<Integer, _>(attempt)
-    .bind::<Timestamptz, _>(now)
-    .execute(conn)
-    .await?;
-    diesel::sql_query(
-        "UPDATE cial_executions SET state = 'running', started_at = COALESCE(started_at, $2) \
-         WHERE id = $1 AND state IN ('scheduled', 'running')",
-    )
-    .bind::<SqlUuid, _>(execution)
     .bind::<Timestamptz, _>(now)
     .execute(conn)
     .await?;
@@ -375,6 +398,17 @@ pub async fn end_attempt(
     .await
 }
 
+async fn cancel_tasks(conn: &mut Conn, execution: Uuid, now: Timestamp) -> QueryResult<usize> {
+    diesel::sql_query(
+        "UPDATE cial_tasks SET state = 'cancelled', finished_at = $2 \
+         WHERE execution_id = $1 AND state IN ('waiting', 'running')",
+    )
+    .bind::<SqlUuid, _>(execution)
+    .bind::<Timestamptz, _>(now)
+    .execute(conn)
+    .await
+}
+
 /// Ends an open execution; tasks that did not end have the state `cancelled`.
 pub async fn finish(
     conn: &mut Conn,
@@ -383,14 +417,7 @@ pub async fn finish(
     reason: Option<&str>,
     now: Timestamp,
 ) -> QueryResult<usize> {
-    diesel::sql_query(
-        "UPDATE cial_tasks SET state = 'cancelled', finished_at = $2 \
-         WHERE execution_id = $1 AND state IN ('waiting', 'running')",
-    )
-    .bind::<SqlUuid, _>(id)
-    .bind::<Timestamptz, _>(now)
-    .execute(conn)
-    .await?;
+    cancel_tasks(conn, id, now).await?;
     diesel::sql_query(
         "UPDATE cial_executions SET state = $2, reason = $3, finished_at = $4 \
          WHERE id = $1 AND state IN ('scheduled', 'running')",

@@ -23,6 +23,7 @@ use tokio::time::MissedTickBehavior;
 use super::{WorkError, has_nul, open};
 use crate::app::App;
 use crate::db::tenant_executions::{self, ExecutionRow};
+use crate::db::tenant_packages::PIECE_BYTES;
 use crate::db::tenant_workflows;
 use crate::tenant::Tenant;
 use crate::tenant_databases::WorkConnection;
@@ -32,8 +33,13 @@ const OVERHEAD_TIMEOUT: Duration = Duration::from_secs(300);
 /// Output is written at least this often while there is some.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(2);
 const MAX_UNWRITTEN_LINES: usize = 200;
+/// The pieces of the largest archive.
+const MAX_PIECES: i32 = 96;
+const _: () = assert!(96 * PIECE_BYTES >= package::MAX_BYTES);
 /// Far above the largest message.
 const MAX_MESSAGE_BYTES: usize = 512 << 10;
+/// Far above all output of a task as messages.
+const MAX_MESSAGES_BYTES: usize = 32 * MAX_OUTPUT_BYTES;
 const MAX_REASON_CHARS: usize = 300;
 
 #[derive(Clone, Copy)]
@@ -129,7 +135,9 @@ impl Attempt<'_> {
             self.execution.package_id,
             pieces.0,
         ));
-        tokio::task::spawn_blocking(move || unpack(PieceReader::new(pieces.1), &unpacked.0));
+        tokio::task::spawn_blocking(move || {
+            unpack(PieceReader::new(pieces.1, unpacked.0.clone()), &unpacked.0);
+        });
         let package = stream::unfold(unpacked.1, async |mut frames| {
             frames.recv().await.map(|frame| (frame, frames))
         });
@@ -188,7 +196,8 @@ fn succeeded(result: Option<Value>) -> Outcome {
 /// Reads the pieces of an archive, one after the other. A failure ends the archive early, which the reader notices.
 async fn send_pieces(app: App, tenant: Tenant, package: uuid::Uuid, pieces: mpsc::Sender<Vec<u8>>) {
     let mut open_conn: Option<WorkConnection> = None;
-    for number in 0.. {
+    // The tenant owns the table, and may make pieces without end of it.
+    for number in 0..MAX_PIECES {
         let place = match pieces.try_reserve() {
             Ok(place) => place,
             Err(_) => {
@@ -238,20 +247,24 @@ fn unpack(archive: PieceReader, frames: &mpsc::Sender<io::Result<Bytes>>) {
     }
 }
 
-/// Reads what arrives in pieces.
+/// Reads what arrives in pieces, until nobody wants the content any more: an archive can hold much that unpacks to nothing.
 struct PieceReader {
     pieces: mpsc::Receiver<Vec<u8>>,
+    frames: mpsc::Sender<io::Result<Bytes>>,
     piece: io::Cursor<Vec<u8>>,
 }
 
 impl PieceReader {
-    fn new(pieces: mpsc::Receiver<Vec<u8>>) -> Self {
-        Self { pieces, piece: io::Cursor::default() }
+    fn new(pieces: mpsc::Receiver<Vec<u8>>, frames: mpsc::Sender<io::Result<Bytes>>) -> Self {
+        Self { pieces, frames, piece: io::Cursor::default() }
     }
 }
 
 impl BufRead for PieceReader {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.frames.is_closed() {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
         if self.piece.fill_buf()?.is_empty()
             && let Some(piece) = self.pieces.blocking_recv()
         {
@@ -273,19 +286,25 @@ impl Read for PieceReader {
     }
 }
 
-/// The messages of a task. What is none ends the stream.
+/// The messages of a task. What is none ends the stream, and so does more than a task can have to say.
 fn messages(output: Body) -> impl Stream<Item = TaskMessage> {
-    stream::unfold((output.into_data_stream(), Vec::new()), async |(mut pieces, mut read)| {
+    let begin = (output.into_data_stream(), Vec::new(), 0_usize);
+    stream::unfold(begin, async |(mut pieces, mut read, mut total)| {
+        let mut searched = 0;
         loop {
-            if let Some(end) = read.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = read.drain(..=end).collect();
+            let new = read.get(searched..).unwrap_or_default();
+            if let Some(end) = new.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = read.drain(..=searched + end).collect();
                 let message = serde_json::from_slice(&line).ok()?;
-                return Some((message, (pieces, read)));
+                return Some((message, (pieces, read, total)));
             }
-            if read.len() > MAX_MESSAGE_BYTES {
+            searched = read.len();
+            if searched > MAX_MESSAGE_BYTES || total > MAX_MESSAGES_BYTES {
                 return None;
             }
-            read.extend_from_slice(&pieces.next().await?.ok()?);
+            let piece: Bytes = pieces.next().await?.ok()?;
+            total += piece.len();
+            read.extend_from_slice(&piece);
         }
     })
 }

@@ -165,7 +165,7 @@ pub async fn cancel(
     let mut conn = open(app, tenant).await?;
     tenant_executions::by_id(&mut conn, id).await?.ok_or_else(no_such_execution)?;
     conn.transaction(async |conn| -> Result<_, WorkError> {
-        if tenant_executions::request_cancel(conn, id).await? {
+        if tenant_executions::request_cancel(conn, id, now).await? {
             audit(app, &entry, now).await?;
         }
         Ok(())

@@ -39,6 +39,8 @@ const FORGET_AFTER: Duration = Duration::from_secs(180);
 const IDLE_DELAY: Duration = Duration::from_secs(60);
 /// Doubles with each failure in a row.
 const ERROR_DELAY: Duration = Duration::from_secs(10);
+/// How often the end of an attempt is recorded again.
+const MAX_RECORD_RETRIES: usize = 5;
 const MAX_ERROR_DOUBLINGS: u32 = 5;
 /// A tenant whose records lead nowhere, however often somebody writes into them, leaves its place to another one.
 const MAX_STEPS: usize = 1_000;
@@ -321,16 +323,19 @@ async fn cancelled(
     touches: &mut watch::Receiver<i64>,
 ) {
     while touches.changed().await.is_ok() {
-        let row = async {
-            let mut conn = open(app, tenant).await?;
-            Ok::<_, WorkError>(tenant_executions::by_id(&mut conn, execution).await?)
-        };
-        match row.await.map_err(ApiError::from) {
-            Ok(Some(row)) if !row.cancel_requested => {}
-            Ok(_) => return,
-            Err(error) => {
-                let error = format!("{:#}", error.into_error());
-                tracing::warn!(tenant = %tenant.id, error, "reading an execution failed");
+        loop {
+            let row = async {
+                let mut conn = open(app, tenant).await?;
+                Ok::<_, WorkError>(tenant_executions::by_id(&mut conn, execution).await?)
+            };
+            match row.await.map_err(ApiError::from) {
+                Ok(Some(row)) if !row.cancel_requested => break,
+                Ok(_) => return,
+                Err(error) => {
+                    let error = format!("{:#}", error.into_error());
+                    tracing::warn!(tenant = %tenant.id, error, "reading an execution failed");
+                    tokio::time::sleep(ERROR_DELAY).await;
+                }
             }
         }
     }
@@ -347,9 +352,23 @@ async fn record(
     let now = app.clock.now();
     let since = row.and_then(|row| row.not_started_since);
     let end = end_of(task, number, since, outcome, now);
-    let mut conn = open(app, tenant).await?;
     let of = (task.name.as_str(), number);
-    Ok(tenant_executions::end_attempt(&mut conn, execution.id, of, &end).await?)
+    let try_record = async || {
+        let mut conn = open(app, tenant).await?;
+        Ok(tenant_executions::end_attempt(&mut conn, execution.id, of, &end).await?)
+    };
+    // A success that is not recorded would count as lost, and the task run again.
+    for _ in 0..MAX_RECORD_RETRIES {
+        match try_record().await {
+            Ok(changed) => return Ok(changed),
+            Err(error) => {
+                let error = format!("{:#}", ApiError::from(error).into_error());
+                tracing::warn!(tenant = %tenant.id, error, "recording an attempt failed");
+                tokio::time::sleep(ERROR_DELAY).await;
+            }
+        }
+    }
+    try_record().await
 }
 
 /// What becomes of the task after an attempt. `since`: the time since which it could not begin, if it could not.

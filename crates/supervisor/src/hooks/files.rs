@@ -43,18 +43,13 @@ impl StateFolder {
         fs::create_dir(unfinished)?;
         let space = statvfs(&self.files)?;
         let free = space.blocks_available() * space.fragment_size();
-        let mut copying = Copying {
-            bytes_left: MAX_COPIED_BYTES.min(free / 2),
-            entries_left: MAX_ENTRIES,
-            is_shared: true,
-        };
+        let mut copying =
+            Copying { bytes_left: MAX_COPIED_BYTES.min(free / 2), entries_left: MAX_ENTRIES };
         for entry in self.own_entries()? {
             copying.copy(&entry, &in_folder(unfinished, &entry))?;
         }
-        if !copying.is_shared {
-            // The name must not reach the disk before the content.
-            syncfs(File::open(unfinished)?)?;
-        }
+        // The name must not reach the disk before the content.
+        syncfs(File::open(unfinished)?)?;
         let copy = self.entry(COPY);
         self.discard(&copy)?;
         fs::rename(unfinished, copy)
@@ -104,8 +99,6 @@ impl StateFolder {
 struct Copying {
     bytes_left: u64,
     entries_left: u32,
-    /// The filesystem shares each file with its copy.
-    is_shared: bool,
 }
 
 impl Copying {
@@ -144,7 +137,6 @@ impl Copying {
         if ioctl_ficlone(to, &*from).is_ok() {
             return Ok(());
         }
-        self.is_shared = false;
         let Some(left) = self.bytes_left.checked_sub(bytes) else {
             return Err(io::Error::other("they are too large for a copy"));
         };
@@ -266,7 +258,7 @@ mod tests {
         std::os::unix::fs::chown(kept.path().join("b/c"), Some(7), None).unwrap();
         let why = folder.copy_files().unwrap_err().to_string();
         assert!(why.ends_with("b/c: belongs to another user"), "{why}");
-        let mut copying = Copying { bytes_left: 9, entries_left: 1, is_shared: true };
+        let mut copying = Copying { bytes_left: 9, entries_left: 1 };
         let why = copying.copy(&kept.path().join("b"), &kept.path().join("x")).unwrap_err();
         assert_eq!(why.to_string(), "there are more than 100000 of them");
         assert!(!folder.restore_files().unwrap(), "no part of a copy is one");

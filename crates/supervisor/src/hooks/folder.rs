@@ -8,6 +8,7 @@ use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use nix::unistd::syncfs;
 use protocol::inside;
 
 use super::Hook;
@@ -60,7 +61,8 @@ impl StateFolder {
         self.discard(&unfinished)?;
         let mut written = File::create_new(&unfinished)?;
         written.write_all(state.as_bytes())?;
-        written.sync_all()?;
+        // What the hook did must not be lost when its success is not.
+        syncfs(&written)?;
         if metadata(&path)?.is_some_and(|found| found.is_dir()) {
             self.discard(&path)?;
         }
@@ -96,11 +98,25 @@ impl StateFolder {
         self.path.join(name)
     }
 
-    /// Moves what is at `path`, if anything is, out of the way: at once, however much it is.
+    /// Moves what is at `path`, if anything is, out of the way: at once, however much it is. On a full disk, where nothing
+    /// can be moved, removes it.
     pub(super) fn discard(&self, path: &Path) -> io::Result<()> {
-        if metadata(path)?.is_none() {
-            return Ok(());
+        let Some(found) = metadata(path)? else { return Ok(()) };
+        match self.move_to_bin(path) {
+            Err(error)
+                if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) =>
+            {
+                if !found.is_dir() {
+                    return fs::remove_file(path);
+                }
+                open_folders(path);
+                fs::remove_dir_all(path)
+            }
+            moved => moved,
         }
+    }
+
+    fn move_to_bin(&self, path: &Path) -> io::Result<()> {
         let bin = match self.bin.get() {
             Some(bin) => bin,
             None => {

@@ -67,6 +67,8 @@ pub(super) fn run(mut command: Command, seconds: u32, signals: &Signals) -> Resu
         ended
     });
     match ended.map_err(|error| error.to_string())? {
+        // A program that ends well when it is told to may have left its work undone.
+        Some(_) if signals.stop_requested.get() => Err("was stopped".to_owned()),
         Some(status) if status.success() => Ok(()),
         Some(status) => Err(describe_end(status)),
         None => Err(format!("took longer than {seconds} s")),

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use protocol::files::{FileFailure, FilePage, FileReply, FileRequest};
 use rustix::fs::{AtFlags, FileType, StatxFlags, statx};
+use rustix::net::sockopt::set_socket_linger;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use thiserror::Error;
 use tokio::io::{AsyncWriteExt as _, Interest};
@@ -22,6 +23,8 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// More than the largest page of a folder.
 const MAX_REPLY_BYTES: usize = 256 << 10;
 const CHUNK_BYTES: usize = 8 << 10;
+/// The most that the kernel passes with one message.
+const MAX_DESCRIPTORS: usize = 253;
 
 #[derive(Debug, Error)]
 pub(super) enum FileError {
@@ -128,16 +131,21 @@ impl FileServer {
     }
 }
 
-/// Reads bytes, and a descriptor where one comes with them. The kernel closes any further one.
+/// Reads bytes, and the last descriptor where some come with them. A socket whose close waits for its peer would hold this
+/// thread up: none of them does.
 fn receive(stream: &UnixStream, chunk: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut chunks = [IoSliceMut::new(chunk)];
     let message = recvmsg(stream, &mut chunks, &mut control, RecvFlags::CMSG_CLOEXEC)?;
     let mut file = None;
     for received in control.drain() {
         if let RecvAncillaryMessage::ScmRights(files) = received {
-            file = file.or(files.last());
+            for received in files {
+                // Fails for what is no socket.
+                let _ = set_socket_linger(&received, None);
+                file = Some(received);
+            }
         }
     }
     Ok((message.bytes, file))

@@ -44,9 +44,10 @@ impl Back {
         let transfer = self.transfers.begin()?;
         let file = self.files.open(&FileRequest::Open { path: path.clone() }).await?;
         let metadata = file.metadata()?;
-        let size = metadata.len();
-        let (modified, nanos) = (metadata.mtime(), metadata.mtime_nsec());
-        let tag = format!("\"{size:x}-{modified:x}-{nanos:x}\"");
+        let (size, number) = (metadata.len(), metadata.ino());
+        // The time of change, which no program can set back.
+        let (changed, nanos) = (metadata.ctime(), metadata.ctime_nsec());
+        let tag = format!("\"{number:x}-{size:x}-{changed:x}-{nanos:x}\"");
         // A range is defined for GET alone.
         let requested = match head.method {
             Method::GET => range::requested(&head.headers, &tag, size),
@@ -100,6 +101,12 @@ fn disposition(path: &FilePath) -> String {
 /// notices by the missing bytes.
 async fn send_file(file: File, span: Span, chunks: mpsc::Sender<Bytes>, transfer: Transfer) {
     let file = Arc::new(file);
+    send_span(&file, span, chunks, &transfer).await;
+    // The last close of a large file that was deleted frees its blocks, which takes time.
+    let _ = transfer.on_disk(move || Ok(drop(file))).await;
+}
+
+async fn send_span(file: &Arc<File>, span: Span, chunks: mpsc::Sender<Bytes>, transfer: &Transfer) {
     let (mut at, end) = (span.start, span.start + span.length);
     while at < end {
         let (file, left) = (file.clone(), usize::try_from(end - at).unwrap_or(usize::MAX));

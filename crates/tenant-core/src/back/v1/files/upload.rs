@@ -135,7 +135,8 @@ async fn receive_part(
         waiting.extend_from_slice(&data);
         if arrived + waiting.len() as u64 > MAX_PART_BYTES {
             // Nothing of it stays: its sender does not know where it was cut.
-            file.file.set_len(offset)?;
+            let file = file.clone();
+            transfer.on_disk(move || file.file.set_len(offset)).await?;
             return Err(too_large());
         }
         if is_end || waiting.len() >= CHUNK_BYTES {
