@@ -151,7 +151,7 @@ async fn a_limit_of_open_files_below_the_minimum_ends_the_start() {
     let ended = command.env("OPEN_FILES", "200").stderr(Stdio::piped()).output().unwrap();
     let text = String::from_utf8(ended.stderr).unwrap();
     assert_eq!(ended.status.code(), Some(1), "{text}");
-    assert!(text.contains("the limit of open files is 200, and at least 300 are needed"), "{text}");
+    assert!(text.contains("the limit of open files is 200, and at least 428 are needed"), "{text}");
 }
 
 /// More silent clients than descriptors: health, sign-in, the database and the routes of routers go on.
@@ -161,14 +161,14 @@ async fn silent_connections_beyond_the_open_files_shut_nobody_out() {
     let secrets = tempfile::tempdir().unwrap();
     let (address, internal) = (free_address(), free_address());
     let mut command = command(&postgres, secrets.path(), address, internal);
-    let mut process = Process(command.env("OPEN_FILES", "320").spawn().unwrap());
+    let mut process = Process(command.env("OPEN_FILES", "440").spawn().unwrap());
     let served = tokio::task::spawn_blocking(move || {
         while !is_ready(address) {
             assert!(process.0.try_wait().unwrap().is_none(), "it ended");
             std::thread::yield_now();
         }
         let silent = [address, internal]
-            .map(|address| (0..400).map(|_| connect(address)).collect::<Vec<_>>());
+            .map(|address| (0..450).map(|_| connect(address)).collect::<Vec<_>>());
         assert!(is_ready(address), "health");
         let mut stream = connect(address);
         let body = format!(r#"{{"email":"{EMAIL}","password":"wrong wrong wrong"}}"#);
