@@ -8,7 +8,6 @@ mod chat;
 mod command_line;
 mod core_site;
 mod database;
-mod every_command;
 mod hooks;
 mod rollouts;
 mod router_upgrade;
