@@ -45,12 +45,13 @@ impl From<FileError> for CallError {
 
 impl From<io::Error> for CallError {
     fn from(error: io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                FileError::Refused { kind: FileFailure::DiskFull, detail: String::new() }.into()
-            }
-            _ => FileError::Refused { kind: FileFailure::Other, detail: error.to_string() }.into(),
-        }
+        let is_full =
+            matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        let (kind, detail) = match is_full {
+            true => (FileFailure::DiskFull, String::new()),
+            false => (FileFailure::Other, error.to_string()),
+        };
+        FileError::Refused { kind, detail }.into()
     }
 }
 

@@ -103,7 +103,11 @@ async fn send_file(file: File, span: Span, chunks: mpsc::Sender<Bytes>, transfer
     let file = Arc::new(file);
     send_span(&file, span, chunks, &transfer).await;
     // The last close of a large file that was deleted frees its blocks, which takes time.
-    let _ = transfer.on_disk(move || Ok(drop(file))).await;
+    let close = move || {
+        drop(file);
+        Ok(())
+    };
+    let _ = transfer.on_disk(close).await;
 }
 
 async fn send_span(file: &Arc<File>, span: Span, chunks: mpsc::Sender<Bytes>, transfer: &Transfer) {
