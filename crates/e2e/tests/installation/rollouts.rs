@@ -219,7 +219,8 @@ async fn is_taken_back(ledger: &mut Ledger, checks: &mut Checks) -> Result<()> {
 async fn obeys(ledger: &mut Ledger, checks: &mut Checks) -> Result<()> {
     start("v2", &["--only-idle"])?;
     for (verb, state) in [("pause", "paused"), ("resume", "running"), ("abort", "aborted")] {
-        succeed(&["apps", "rollout", verb, APP], None)?;
+        let is_asked: &[&str] = if verb == "abort" { &["--yes"] } else { &[] };
+        succeed(&[&["apps", "rollout", verb, APP], is_asked].concat(), None)?;
         checks.require(&format!("{verb} makes it {state}"), ledger.rollout_is(state).await)?;
     }
     let release = followed(&mut ledger.runs).await?;

@@ -49,7 +49,7 @@ async fn variables_and_secrets_reach_the_program_and_no_inspection() -> Result<(
     let replaced = fails(&["tenants", "env", "set", SLUG, "TOKEN=open"], None)?;
     checks.contains("no variable replaces a secret", "has a secret TOKEN", &replaced);
 
-    succeed(&["tenants", "secrets", "unset", SLUG, "TOKEN", "--restart"], None)?;
+    succeed(&["tenants", "secrets", "unset", SLUG, "TOKEN", "--restart", "--yes"], None)?;
     let guest = &mut session.guest;
     let gone = until(async || guest.get("/variable/TOKEN").await, |page| page.body == "unset");
     checks.require("a deleted secret is gone after a restart", gone.await)?;
