@@ -146,10 +146,13 @@ pub(crate) fn modified_at(stat: &Stat) -> i64 {
 }
 
 fn kind(stat: &Stat) -> FileKind {
-    match FileType::from_raw_mode(stat.st_mode) {
-        FileType::RegularFile => FileKind::File,
-        FileType::Directory => FileKind::Folder,
-        _ => FileKind::Other,
+    let kind = FileType::from_raw_mode(stat.st_mode);
+    if kind.is_file() {
+        FileKind::File
+    } else if kind.is_dir() {
+        FileKind::Folder
+    } else {
+        FileKind::Other
     }
 }
 
