@@ -105,13 +105,11 @@ fn columns(max_bytes: usize) -> String {
     format!(
         "id, package_id, pg_catalog.left(package, 127) AS package, pg_catalog.left(workflow, 63) AS workflow, {}, {}, \
          pg_catalog.left(state, 20) AS state, pg_catalog.left(reason, 500) AS reason, cancel_requested, \
-         pg_catalog.left(created_by, 300) AS created_by, {}, {}, {}",
+         pg_catalog.left(created_by, 300) AS created_by, \
+         COALESCE({}, pg_catalog.to_timestamp(0)) AS created_at, {}, {}",
         bounded_json("definition", max_bytes),
         bounded_json("context", max_bytes),
-        format!(
-            "COALESCE({}, pg_catalog.to_timestamp(0)) AS created_at",
-            time_in_bounds("created_at")
-        ),
+        time_in_bounds("created_at"),
         bounded_time("started_at"),
         bounded_time("finished_at"),
     )
