@@ -41,7 +41,7 @@ fn tutorial() -> Result<[&'static str; 2]> {
 fn shell(commands: &str, folder: &Path) -> Result<String> {
     let program = PathBuf::from(required("CIAL_E2E_CIAL")?);
     let programs = program.parent().context("cial lies in no folder")?.display();
-    let path = std::env::var("PATH")?;
+    let path = testkit::installation::variable("PATH").unwrap_or_default();
     let output = Command::new("sh")
         .args(["-euc", commands])
         .current_dir(folder)

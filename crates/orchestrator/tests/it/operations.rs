@@ -147,7 +147,7 @@ async fn a_crash_is_counted_with_its_code_and_its_readiness() {
     let shows_log = |o: Option<&ObservedTenant>| {
         o.and_then(|o| o.last_lines.as_deref()).is_some_and(|lines| lines.starts_with("container "))
     };
-    running.until(spec.id, |o| shows_log(o)).await;
+    running.until(spec.id, shows_log).await;
 }
 
 #[tokio::test(start_paused = true)]
