@@ -303,6 +303,7 @@ mod tests {
         drop(held);
         assert!(commands.lock().is_empty());
     }
+
     #[tokio::test(start_paused = true)]
     async fn a_reader_that_takes_nothing_is_gone_after_a_while() {
         let stuck =

@@ -355,7 +355,7 @@ pub async fn begin_attempt(
     Ok(begun == 1)
 }
 
-/// What became of an attempt.
+/// The columns of a task after one of its attempts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AttemptEnd {
     /// `waiting` for another attempt, or a final state.

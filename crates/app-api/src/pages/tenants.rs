@@ -223,7 +223,7 @@ pub async fn show_tenant(
     let is_asleep = matches!(tenant.state, TenantState::Frozen | TenantState::Sleeping);
     let mut layout = Layout::signed_in(&person, tenant.name.clone());
     layout.refresh = row.status.is_transient;
-    // What a person may not do, the page does not offer.
+    // The page offers only actions that the person may perform.
     let may_act = found.role >= Some(Role::Write) && tenant.desired != Desired::Deleted;
     let failed = tenant.state == TenantState::Error;
     let tenant_page = TenantPage {

@@ -227,7 +227,7 @@ async fn fail(
     // A tenant that is recorded as failed runs its earlier release again.
     let is_known = member.state == MemberState::Failed;
     let why = if is_known { &member.reason } else { &tenant.state_reason };
-    // What the program printed goes into the rollout's log, and into no audit entry.
+    // The first line alone: the following lines are output of the program, which no audit entry may hold.
     let why = why.as_deref().and_then(|why| why.lines().next()).unwrap_or("It gave no reason.");
     let name = release_name(rollout.release);
     let reason = format!("{} does not run on {name}: {why}", tenant.slug);

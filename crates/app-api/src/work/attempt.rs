@@ -1,6 +1,7 @@
 //! One attempt of a task: sends the package into the tenant, and keeps what comes back.
 //!
-//! What comes back is the tenant's word: it is bounded, and changes nothing but the tenant's own records.
+//! A tenant can forge every message about its task. The size of a message is bounded, and a message changes only records of the
+//! tenant itself.
 
 use std::io::{self, BufRead, Read};
 use std::sync::Arc;
@@ -16,7 +17,6 @@ use protocol::tasks::{
     TaskMessage, TaskOutput, frame,
 };
 use serde_json::{Map, Value, json};
-use service::api_error::ApiError;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::MissedTickBehavior;
 
@@ -51,7 +51,7 @@ pub(super) struct Attempt<'a> {
     pub(super) number: i32,
 }
 
-/// What the tasks before a task left, by their names.
+/// The name and the result of each task that a task depends on.
 pub(super) type Results = Vec<(String, Option<Value>)>;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -61,7 +61,7 @@ pub(super) enum Outcome {
     Failed(String),
     /// The program certainly did not run.
     NotStarted(String),
-    /// It did not run, because as many tasks of tenants run as may.
+    /// The program did not run, because the orchestrator has no free place for a task.
     Queued,
 }
 
@@ -214,11 +214,11 @@ async fn send_pieces(app: App, tenant: Tenant, package: uuid::Uuid, pieces: mpsc
             };
             Ok::<_, WorkError>(tenant_workflows::package_piece(conn, package, number).await?)
         };
-        match read.await.map_err(ApiError::from) {
+        match read.await {
             Ok(Some(piece)) if !piece.is_empty() => place.send(piece),
             Ok(_) => return,
             Err(error) => {
-                let error = format!("{:#}", error.into_error());
+                let error = error.into_text();
                 tracing::warn!(tenant = %tenant.id, error, "reading a package failed");
                 return;
             }
@@ -242,7 +242,7 @@ fn unpack(archive: PieceReader, frames: &mpsc::Sender<io::Result<Bytes>>) {
         }
     };
     if let Err(error) = read() {
-        // Nobody receives where the attempt has ended.
+        // The receiver is gone once the attempt has ended.
         let _ = frames.blocking_send(Err(error));
     }
 }
@@ -351,8 +351,8 @@ impl<'a> Log<'a> {
             Ok::<_, WorkError>(())
         };
         // The task matters more than its log.
-        if let Err(error) = written.await.map_err(ApiError::from) {
-            let error = format!("{:#}", error.into_error());
+        if let Err(error) = written.await {
+            let error = error.into_text();
             tracing::warn!(tenant = %tenant.id, error, "output of a task not written");
         }
     }

@@ -47,6 +47,13 @@ impl From<QueryError> for WorkError {
     }
 }
 
+impl WorkError {
+    /// The error with its causes, for the log.
+    fn into_text(self) -> String {
+        format!("{:#}", ApiError::from(self).into_error())
+    }
+}
+
 impl From<WorkError> for ApiError {
     fn from(error: WorkError) -> Self {
         match error {

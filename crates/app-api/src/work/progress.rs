@@ -1,4 +1,4 @@
-//! What follows next in an execution, and from an attempt. Pure.
+//! Decides the next step of an execution, and whether a failed task is tried again. Pure.
 //!
 //! Tasks run one after the other. An attempt that was recorded as successful is never made again. One whose end is unknown, because
 //! somebody died meanwhile, counts as failed: with retries left the task runs again, without it never does.
@@ -98,7 +98,7 @@ pub fn next_step<'a>(
     Step::Finish { state: ExecutionState::Succeeded, reason: None }
 }
 
-/// What becomes of a task after an attempt that did not succeed: the time of the next attempt, or `None` when it was the last.
+/// Returns the time of the next attempt after the failed attempt number `attempt`; `None` when the task has no retries left.
 pub fn retry_at(task: &Task, attempt: i32, now: Timestamp) -> Option<Timestamp> {
     let made = u32::try_from(attempt).unwrap_or(u32::MAX);
     if made > task.retries {

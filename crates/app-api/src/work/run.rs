@@ -39,9 +39,9 @@ const FORGET_AFTER: Duration = Duration::from_secs(180);
 const IDLE_DELAY: Duration = Duration::from_secs(60);
 /// Doubles with each failure in a row.
 const ERROR_DELAY: Duration = Duration::from_secs(10);
-/// How often the end of an attempt is recorded again.
-const MAX_RECORD_RETRIES: usize = 5;
 const MAX_ERROR_DOUBLINGS: u32 = 5;
+/// The most further tries to record the end of an attempt.
+const MAX_RECORD_RETRIES: usize = 5;
 /// A tenant whose records lead nowhere, however often somebody writes into them, leaves its place to another one.
 const MAX_STEPS: usize = 1_000;
 
@@ -133,11 +133,12 @@ async fn drive(app: App, holder: Uuid, mut claim: Claim) {
         }
         Err(error) => {
             let delay = error_delay(claim.failures);
-            // What the tenant made of its schema holds up nobody but itself.
+            // A tenant that damaged its schema is tried ever less often, so that it delays nobody else. A fault of the
+            // platform does not count against the tenant.
             if matches!(error, WorkError::Schema(_)) {
                 claim.failures = claim.failures.saturating_add(1);
             }
-            let error = format!("{:#}", ApiError::from(error).into_error());
+            let error = error.into_text();
             tracing::warn!(tenant = %id, error, "work of a tenant failed");
             Some(now + delay)
         }
@@ -329,11 +330,11 @@ async fn cancelled(
                 let mut conn = open(app, tenant).await?;
                 Ok::<_, WorkError>(tenant_executions::by_id(&mut conn, execution).await?)
             };
-            match row.await.map_err(ApiError::from) {
+            match row.await {
                 Ok(Some(row)) if !row.cancel_requested => break,
                 Ok(_) => return,
                 Err(error) => {
-                    let error = format!("{:#}", error.into_error());
+                    let error = error.into_text();
                     tracing::warn!(tenant = %tenant.id, error, "reading an execution failed");
                     tokio::time::sleep(ERROR_DELAY).await;
                 }
@@ -356,14 +357,14 @@ async fn record(
     let of = (task.name.as_str(), number);
     let try_record = async || {
         let mut conn = open(app, tenant).await?;
-        Ok(tenant_executions::end_attempt(&mut conn, execution.id, of, &end).await?)
+        Ok::<_, WorkError>(tenant_executions::end_attempt(&mut conn, execution.id, of, &end).await?)
     };
-    // A success that is not recorded would count as lost, and the task run again.
+    // A success without a record counts as lost: the task would fail, or run a second time.
     for _ in 0..MAX_RECORD_RETRIES {
         match try_record().await {
             Ok(changed) => return Ok(changed),
             Err(error) => {
-                let error = format!("{:#}", ApiError::from(error).into_error());
+                let error = error.into_text();
                 tracing::warn!(tenant = %tenant.id, error, "recording an attempt failed");
                 tokio::time::sleep(ERROR_DELAY).await;
             }
@@ -372,7 +373,7 @@ async fn record(
     try_record().await
 }
 
-/// What becomes of the task after an attempt. `since`: the time since which it could not begin, if it could not.
+/// Returns the columns of a task after an attempt. `since`: the time of the first attempt in a row that could not begin, if there was one.
 fn end_of(
     task: &Task,
     number: i32,

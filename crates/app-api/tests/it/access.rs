@@ -41,7 +41,7 @@ fn promised(route: &Route, kind: Kind) -> Outcome {
         };
         return match (route.access, place) {
             (Access::Account, _) => Admitted,
-            // What a person has beside a tenant is not for keys that lie there.
+            // A key of one tenant may lie in that tenant, and must not reach the rest of its person's account.
             (Access::WholeAccount(_), Place::Here | Place::Elsewhere) => Forbidden,
             (Access::WholeAccount(needed), Place::Everywhere) if role < needed => InsufficientRole,
             (Access::WholeAccount(_), Place::Everywhere) => Admitted,

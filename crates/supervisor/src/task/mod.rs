@@ -142,6 +142,7 @@ fn wait(
 }
 
 /// Waits for the end of the program; `None` when it takes too long.
+#[expect(clippy::disallowed_methods, reason = "a shell: a task has no state machine")]
 fn wait_within(child: &mut Child, timeout: Duration) -> io::Result<Option<ExitStatus>> {
     let (begin, mut delay) = (Instant::now(), Duration::from_millis(1));
     loop {

@@ -159,10 +159,8 @@ fn description() -> String {
     let problem = schema::<Problem>(&mut schemas);
     for route in ROUTES {
         let call = call(route.operation, &mut schemas);
-        let kind = match route.operation {
-            Operation::DownloadFile => BYTES,
-            _ => "application/json",
-        };
+        let is_file = matches!(route.operation, Operation::DownloadFile);
+        let kind = if is_file { BYTES } else { "application/json" };
         let mut operation = OperationBuilder::new()
             .operation_id(Some(format!("{:?}", route.operation)))
             .summary(Some(call.summary))
