@@ -411,18 +411,14 @@ async fn whenever_the_process_dies_no_task_that_succeeded_runs_again() {
         acme.server = acme.server.restart().await;
         acme.server.advance_clock(Duration::from_secs(100 * (round + 1)));
     }
-    let mut clock = 0;
     for id in &ids {
         let shown = acme
             .until(id, |shown| {
                 // Retries wait for the clock.
-                if clock < 1_000 {
-                    acme.server.advance_clock(Duration::from_secs(1));
-                }
+                acme.server.advance_clock(Duration::from_secs(1));
                 shown["state"] == "succeeded" || shown["state"] == "failed"
             })
             .await;
-        clock += 1;
         let jobs = acme.jobs().into_iter().filter(|job| job["execution"] == json!(id));
         let names: Vec<_> = jobs.map(|job| job["task"].as_str().unwrap().to_owned()).collect();
         assert!(names.is_sorted(), "{names:?}");

@@ -44,9 +44,9 @@ impl Server {
         let mut reply = vec![0; 1 << 20];
         let mut chunks = [IoSliceMut::new(&mut reply)];
         let message = recvmsg(&stream, &mut chunks, &mut control, RecvFlags::CMSG_CLOEXEC)?;
-        let file = control.drain().find_map(|received| match received {
-            RecvAncillaryMessage::ScmRights(mut files) => files.next(),
-            _ => None,
+        let file = control.drain().find_map(|received| {
+            let RecvAncillaryMessage::ScmRights(mut files) = received else { return None };
+            files.next()
         });
         reply.truncate(message.bytes);
         stream.read_to_end(&mut reply)?;
@@ -171,7 +171,7 @@ fn files_of_others_and_what_the_app_closed_stay_closed() {
     fs::write(server.volume.join("closed/file"), "secret").unwrap();
     fs::set_permissions(server.volume.join("closed"), Permissions::from_mode(0o700)).unwrap();
     let shut = server.plant("shut", "own");
-    fs::set_permissions(&shut, Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&shut, Permissions::from_mode(0o0)).unwrap();
     for path in ["of-root", "of-core", "closed/file", "shut"] {
         assert_eq!(server.open(path), "denied", "{path}");
     }

@@ -267,7 +267,7 @@ fn whatever_the_app_did_to_the_state_the_next_start_succeeds() {
                 let _ = fs::remove_dir_all(files.state(name));
                 symlink("/nowhere", files.state(name)).unwrap();
             }
-            fs::set_permissions(files.path().join(HOOK_STATE_DIR), Permissions::from_mode(0))
+            fs::set_permissions(files.path().join(HOOK_STATE_DIR), Permissions::from_mode(0o0))
                 .unwrap();
         }),
     ];
