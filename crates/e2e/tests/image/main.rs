@@ -85,6 +85,7 @@ async fn static_checks(checks: &mut Checks, sandbox: &Sandbox, tenant: &TenantCo
 async fn the_image_is_small_and_exposes_one_port() -> Result<()> {
     in_sandbox("contents", async |checks, sandbox| {
         let (tenant, _) = healthy_tenant(sandbox, None).await?;
+        contents::check_size(checks, sandbox).await?;
         contents::check(checks, sandbox, &tenant).await
     })
     .await
