@@ -21,6 +21,7 @@ use crate::auth::sso::Signer;
 use crate::auth::throttle::Throttle;
 use crate::clock::Clock;
 use crate::db::{Database, Pooled};
+use crate::events::Events;
 use crate::orchestrator::Orchestrator;
 use crate::reconcile::Notifier;
 use crate::reconcile::observed_cache::ObservedCache;
@@ -45,6 +46,7 @@ pub struct Parts {
     pub observed: Arc<ObservedCache>,
     pub reconcile: Notifier,
     pub routes: RouteFeed,
+    pub events: Events,
     pub webhook_targets: Targets,
     pub dev_login: DevLogin,
     /// Whether there is a mail server.

@@ -20,6 +20,7 @@ pub mod database_setup;
 pub mod db;
 pub mod descriptors;
 pub mod dev_login;
+pub mod events;
 pub mod http;
 pub mod internal;
 pub mod jitter;

@@ -126,6 +126,8 @@ pub const ROUTES: &[Route] = routes! {
     api  DELETE "/sessions",                    WholeAccount(Admin), "End one's other sessions", api::sessions::revoke_other_sessions;
     api  DELETE "/sessions/{id}",               WholeAccount(Admin), "End one of one's sessions", api::sessions::revoke_session;
 
+    api  GET    "/events",                      SignedIn,      "What changes, as server-sent events", api::events::stream_events;
+
     api  GET    "/audit",                       PlatformRead,  "List audit entries", api::audit::list_entries;
     api  GET    "/audit/export",                PlatformRead,  "Export audit entries", api::audit::export_entries;
     api  GET    "/audit/chain",                 PlatformRead,  "Check the hash chain of the audit log", api::audit::verify_chain;

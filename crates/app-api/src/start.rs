@@ -29,6 +29,7 @@ use crate::clock::Clock;
 use crate::db::connect::Limits;
 use crate::db::{self, Database};
 use crate::descriptors::ConnectionLimits;
+use crate::events::Events;
 use crate::http::listen::listen;
 use crate::mail::smtp::Mailer;
 use crate::orchestrator::{Orchestrator, OrchestratorClient};
@@ -46,6 +47,8 @@ use crate::{
 
 /// Packages that are sent into tenants at once. Each takes some MiB, and at most as long as the orchestrator waits.
 const MAX_TASK_STARTS: usize = 16;
+/// Streams of events take a fourth of the connections, so that others find one.
+const PUBLIC_CONNECTIONS_PER_STREAM: usize = 4;
 /// Large packages that lie in memory at once.
 const MAX_LARGE_UPLOADS: usize = 4;
 
@@ -121,6 +124,7 @@ pub async fn run(
         observed: Arc::new(ObservedCache::default()),
         reconcile: notifier,
         routes: RouteFeed::new(epoch, settings.addresses),
+        events: Events::new(dependencies.connections.public / PUBLIC_CONNECTIONS_PER_STREAM),
         webhook_targets: settings.webhook_targets,
         dev_login: settings.dev_login,
         sends_mail: settings.mail.is_some(),
@@ -221,6 +225,7 @@ async fn keep_working(
     tokio::select! {
         ended = reconcile::run(reconciler, notifications, app.stop.clone()) => ended.map_err(ServiceError::from),
         () = app.routes.run(database) => Ok(()),
+        () = app.events.run(database) => Ok(()),
         () = tenant_databases.clone().keep_migrated() => Ok(()),
         () = tenant_databases.watch_sessions() => Ok(()),
         () = rollout::drive::run(app) => Ok(()),

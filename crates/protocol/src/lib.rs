@@ -10,6 +10,7 @@ pub mod cli_login;
 pub mod control;
 pub mod database_proxy;
 pub mod domain;
+pub mod events;
 pub mod exec;
 pub mod executions;
 pub mod files;

@@ -5,6 +5,7 @@ pub mod audit;
 pub mod auth;
 pub mod cli_logins;
 pub mod dev_login;
+pub mod events;
 pub mod exec;
 pub mod executions;
 pub mod health;

@@ -9,6 +9,7 @@ mod columns;
 pub mod connect;
 pub mod creation;
 pub mod deleted_tenants;
+pub mod event;
 pub mod idempotency;
 pub mod installation;
 pub mod invitation;

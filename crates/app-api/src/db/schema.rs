@@ -355,6 +355,29 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    events (id) {
+        id -> Int8,
+        at -> Timestamptz,
+        kind -> Text,
+        tenant_id -> Uuid,
+        slug -> Text,
+        name -> Text,
+        desired -> Text,
+        state -> Text,
+        state_since -> Timestamptz,
+        state_reason -> Nullable<Text>,
+        revision -> Int8,
+    }
+}
+
+diesel::table! {
+    event_head (only_one) {
+        only_one -> Bool,
+        id -> Int8,
+    }
+}
+
 diesel::joinable!(webhook_deliveries -> webhooks (webhook_id));
 diesel::joinable!(invitations -> tenants (tenant_id));
 diesel::joinable!(memberships -> tenants (tenant_id));
@@ -373,4 +396,5 @@ diesel::allow_tables_to_appear_in_same_query!(tenants, releases);
 diesel::allow_tables_to_appear_in_same_query!(rollouts, releases);
 diesel::allow_tables_to_appear_in_same_query!(rollout_tenants, tenants);
 diesel::allow_tables_to_appear_in_same_query!(users, memberships);
+diesel::allow_tables_to_appear_in_same_query!(events, memberships);
 diesel::allow_tables_to_appear_in_same_query!(webhooks, webhook_deliveries);

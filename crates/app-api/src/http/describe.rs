@@ -16,7 +16,7 @@ use utoipa::openapi::{Content, Ref, RefOr, Required};
 use utoipa::{IntoParams, ToSchema};
 
 use super::extract::{AppPath, ClientAddress, IdPath, Json, Query};
-use super::request_headers::{IdempotencyKey, IfMatch};
+use super::request_headers::{IdempotencyKey, IfMatch, LastEventId};
 use crate::access::{Account, AuthorizedTenant, Caller, Person};
 
 /// The description of one call.
@@ -70,6 +70,13 @@ impl Call {
         self.responses.push((200, response.build()));
     }
 
+    /// Adds a 200 whose body is a stream of events; the data of each is a `T` as JSON.
+    pub fn event_stream_response<T: ToSchema>(&mut self) {
+        self.schemas.push((T::name().into_owned(), T::schema()));
+        T::schemas(&mut self.schemas);
+        self.text_response(&["text/event-stream"]);
+    }
+
     /// Adds a 200 whose body is text of these types.
     pub fn text_response(&mut self, content_types: &[&str]) {
         let text = || ContentBuilder::new().schema(Some(Object::with_type(Type::String))).build();
@@ -119,6 +126,12 @@ impl DescribeInput for WebSocketUpgrade {}
 impl DescribeInput for IdempotencyKey {
     fn describe(call: &mut Call) {
         call.header_parameter("Idempotency-Key");
+    }
+}
+
+impl DescribeInput for LastEventId {
+    fn describe(call: &mut Call) {
+        call.header_parameter("Last-Event-ID");
     }
 }
 

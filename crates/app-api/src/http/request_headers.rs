@@ -12,6 +12,30 @@ pub struct IdempotencyKey(pub Option<String>);
 /// The revisions of `If-Match`; `None` when any revision matches.
 pub struct IfMatch(pub Option<Vec<i64>>);
 
+/// The id in `Last-Event-ID`; `None` without one.
+pub struct LastEventId(pub Option<i64>);
+
+impl<S: Sync> FromRequestParts<S> for LastEventId {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        last_event_id(&parts.headers).map(Self)
+    }
+}
+
+/// Parses `Last-Event-ID`; an empty one counts as absent.
+fn last_event_id(headers: &HeaderMap) -> Result<Option<i64>, ApiError> {
+    let Some(value) = headers.get("last-event-id") else { return Ok(None) };
+    let text = value.to_str().unwrap_or("?").trim();
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse().ok().filter(|id| *id >= 0).map(Some).ok_or_else(|| {
+        let detail = "Last-Event-ID must be the id of an event, like 7.";
+        ApiError::new(Code::InvalidLastEventId, detail)
+    })
+}
+
 impl<S: Sync> FromRequestParts<S> for IdempotencyKey {
     type Rejection = ApiError;
 
@@ -65,6 +89,24 @@ fn invalid_if_match() -> ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_event_is_a_number_or_absent() {
+        let parse = |value: &'static [u8]| {
+            let value = axum::http::HeaderValue::from_bytes(value).unwrap();
+            let headers = HeaderMap::from_iter([("last-event-id".parse().unwrap(), value)]);
+            last_event_id(&headers).map_err(|error| error.problem.code)
+        };
+        assert_eq!(last_event_id(&HeaderMap::new()).map_err(drop), Ok(None));
+        for (value, expected) in
+            [(&b""[..], None), (b" ", None), (b"0", Some(0)), (b"17", Some(17))]
+        {
+            assert_eq!(parse(value), Ok(expected), "{value:?}");
+        }
+        for value in [&b"-1"[..], b"x", b"1 2", b"9223372036854775808", b"\xff"] {
+            assert_eq!(parse(value), Err("invalid_last_event_id".to_owned()), "{value:?}");
+        }
+    }
 
     #[test]
     fn if_match_is_compared_strongly() {

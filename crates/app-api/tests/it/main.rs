@@ -19,6 +19,7 @@ mod described_api;
 mod dev_login;
 mod disk_full;
 mod errors;
+mod events;
 mod exec;
 mod executions;
 mod harness;

@@ -66,7 +66,7 @@ codes! {
         "the body is over the limit"
         "send less",
     Busy = "busy" [503] "Busy"
-        "more passwords at once than can be hashed, or more uploads of packages than fit into memory"
+        "more passwords at once than can be hashed, more uploads of packages than fit into memory, or more streams of events than are served"
         "try again after `Retry-After`",
     BusyEnded = "busy_ended" [404] "Declaration ended"
         "inside a tenant: the declaration ran out, or is another's"
@@ -182,6 +182,9 @@ codes! {
     InvalidKey = "invalid_key" [401] "Invalid key"
         "the API key is malformed, expired or revoked; the response is the same for all"
         "use another key",
+    InvalidLastEventId = "invalid_last_event_id" [400] "Invalid Last-Event-ID"
+        "`Last-Event-ID` is no id of an event"
+        "send the `id` of the last event, or no such header",
     InvalidLease = "invalid_lease" [422] "Invalid lease"
         "a router's call about leases breaks a rule"
         "read the detail; router and orchestrator should be of one release",
@@ -294,7 +297,7 @@ codes! {
         "inside a tenant: the range begins behind the end of the file"
         "read the size in the detail",
     RateLimited = "rate_limited" [429] "Too many requests"
-        "one client sends one tenant more than `CIAL_RATE_LIMIT`, or one person or API key sends the admin API more than 3,000 changes within five minutes"
+        "one client sends one tenant more than `CIAL_RATE_LIMIT`, or one person or API key sends the admin API more than 3,000 changes within five minutes or holds 16 streams of events"
         "wait for `Retry-After`",
     RequestTimedOut = "request_timed_out" [408] "Request timed out"
         "the request took too long to arrive"

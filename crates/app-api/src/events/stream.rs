@@ -1,0 +1,244 @@
+//! One stream of events: reads the rows after the last id whenever there are newer ones.
+
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::response::Response;
+use futures_util::stream;
+use protocol::problem::Code;
+use service::api_error::ApiError;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::frame::{self, Start};
+use super::slots::{NoSlot, StreamSlot};
+use crate::access::Principal;
+use crate::access::authority::reload_principal;
+use crate::access::principal::CallerScope;
+use crate::app::App;
+use crate::db::event::{self, Audience, EventRow};
+use crate::db::user::User;
+
+/// Proxies end a connection that is silent for longer, typically after 30 s or more.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(15);
+/// The most events of one read.
+const BATCH: i64 = 100;
+const BUSY_DELAY: Duration = Duration::from_secs(5);
+
+/// The events that `caller` may see from now on, or from the event after `last`.
+///
+/// # Errors
+/// `rate_limited` and `busy`, when there are too many streams; `database_unavailable`. A failure during the stream breaks
+/// the connection off, and the client continues on another.
+pub async fn open(app: &App, caller: Principal, last: Option<i64>) -> Result<Response, ApiError> {
+    let slot = app.events.slots.take(caller.id()).map_err(refusal)?;
+    let known = app.events.head.subscribe();
+    let bounds = event::bounds(&mut *app.conn().await?).await?;
+    let start = Start::of(last, bounds);
+    let events = EventStream {
+        app: app.clone(),
+        caller,
+        opening: Some(start.text()),
+        position: Position { last: start.id(), head: bounds.head, known },
+        _slot: slot,
+    };
+    let body = Body::from_stream(stream::try_unfold(events, EventStream::next));
+    Ok(app.until_stop(Response::new(body)))
+}
+
+fn refusal(no_slot: NoSlot) -> ApiError {
+    match no_slot {
+        NoSlot::OfCaller => {
+            let detail = "You have too many streams of events. Close one of them first.";
+            ApiError::new(Code::RateLimited, detail).with_retry_after(BUSY_DELAY)
+        }
+        NoSlot::OfAll => {
+            let detail = "There are too many streams of events. Try again in some seconds.";
+            ApiError::new(Code::Busy, detail).with_retry_after(BUSY_DELAY)
+        }
+    }
+}
+
+struct EventStream {
+    app: App,
+    caller: Principal,
+    /// The first text, until it is sent.
+    opening: Option<String>,
+    position: Position,
+    _slot: StreamSlot,
+}
+
+impl EventStream {
+    async fn next(mut self) -> anyhow::Result<Option<(Bytes, Self)>> {
+        if let Some(text) = self.opening.take() {
+            return Ok(Some((text.into(), self)));
+        }
+        loop {
+            match self.position.next_step().await {
+                Step::Read => {
+                    let Some(rows) = self.read().await? else { return Ok(None) };
+                    let is_full = i64::try_from(rows.len()).is_ok_and(|count| count >= BATCH);
+                    self.position.advance(rows.last().map(|row| row.id), is_full);
+                    if !rows.is_empty() {
+                        let text: String = rows.iter().map(frame::event).collect();
+                        return Ok(Some((text.into(), self)));
+                    }
+                }
+                Step::Heartbeat => {
+                    return Ok(Some((frame::heartbeat(self.position.last).into(), self)));
+                }
+                Step::End => return Ok(None),
+            }
+        }
+    }
+
+    /// The next events that the caller may see at this moment; `None` when the session or the key has ended.
+    async fn read(&mut self) -> anyhow::Result<Option<Vec<EventRow>>> {
+        let reloaded = reload_principal(&self.app, &self.caller).await;
+        let Some(caller) = reloaded.map_err(ApiError::into_error)? else { return Ok(None) };
+        let Some(audience) = audience(&caller) else { return Ok(None) };
+        let mut conn = self.app.database.conn().await?;
+        event::after(&mut conn, audience, self.position.last, BATCH)
+            .await
+            .map(Some)
+            .map_err(Into::into)
+    }
+}
+
+/// How far a stream has come.
+struct Position {
+    /// The id up to which the stream has sent all that its caller may see.
+    last: i64,
+    /// The id of the last event at the beginning of the stream.
+    head: i64,
+    /// The id of the last event that this process knows of.
+    known: watch::Receiver<i64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Read,
+    Heartbeat,
+    End,
+}
+
+impl Position {
+    /// Waits until there are events after the last id, or until the connection needs a sign of life.
+    async fn next_step(&mut self) -> Step {
+        loop {
+            self.head = self.head.max(*self.known.borrow_and_update());
+            if self.head > self.last {
+                return Step::Read;
+            }
+            match timeout(HEARTBEAT_INTERVAL, self.known.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Step::End,
+                Err(_) => return Step::Heartbeat,
+            }
+        }
+    }
+
+    /// Moves past what was read. `is_full`: there may be further rows up to the head.
+    fn advance(&mut self, last_row: Option<i64>, is_full: bool) {
+        let read_to = last_row.unwrap_or(self.last);
+        // Rows are visible in the order of their ids: all up to the head that the caller may see were read.
+        self.last = if is_full { read_to } else { read_to.max(self.head) };
+    }
+}
+
+/// The tenants whose events the caller may see; `None` for a caller who sees none.
+fn audience(caller: &Principal) -> Option<Audience> {
+    match caller {
+        Principal::Session(person) => {
+            Some(Audience { tenant: None, member: as_member(&person.user) })
+        }
+        Principal::Key(key) => Some(Audience {
+            tenant: key.tenant.as_ref().map(|tenant| tenant.id.uuid()),
+            member: key.person.as_ref().and_then(as_member),
+        }),
+        Principal::Service => None,
+    }
+}
+
+/// The id of a user who sees tenants by memberships alone.
+fn as_member(user: &User) -> Option<uuid::Uuid> {
+    (CallerScope::of_user(user) == CallerScope::Memberships).then_some(user.id)
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::TenantId;
+    use protocol::api_keys::Role;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::db::api_key::{ApiKey, KeyTenant};
+
+    #[test]
+    fn a_key_of_a_person_shows_what_both_may_see() {
+        let (tenant, person) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let audience_of = |is_confined: bool, role: Option<&str>| {
+            let key = ApiKey {
+                id: Uuid::nil(),
+                name: String::new(),
+                role: Role::Admin,
+                is_admin: false,
+                tenant: is_confined.then(|| KeyTenant {
+                    id: TenantId::new(tenant),
+                    slug: "acme".parse().unwrap(),
+                }),
+                person: role.map(|role| User {
+                    id: person,
+                    email: String::new(),
+                    name: String::new(),
+                    role: role.to_owned(),
+                    password_hash: String::new(),
+                }),
+                created_by_key: None,
+                created_at: protocol::Timestamp::UNIX_EPOCH,
+                expires_at: None,
+                last_used_at: None,
+                revoked: false,
+            };
+            audience(&Principal::Key(key)).map(|audience| (audience.tenant, audience.member))
+        };
+        for (is_confined, role, expected) in [
+            (false, None, (None, None)),
+            (true, None, (Some(tenant), None)),
+            (false, Some("viewer"), (None, None)),
+            (true, Some("viewer"), (Some(tenant), None)),
+            (false, Some("none"), (None, Some(person))),
+            (true, Some("none"), (Some(tenant), Some(person))),
+        ] {
+            assert_eq!(audience_of(is_confined, role), Some(expected), "{is_confined} {role:?}");
+        }
+        assert_eq!(audience(&Principal::Service), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_reads_what_is_new_and_gives_signs_of_life() {
+        let sender = watch::Sender::new(0);
+        let mut position = Position { last: 4, head: 7, known: sender.subscribe() };
+        // The process knows of no event yet, and the stream begins in the past.
+        assert_eq!(position.next_step().await, Step::Read);
+        position.advance(Some(5), true);
+        assert_eq!((position.last, position.next_step().await), (5, Step::Read));
+        position.advance(Some(6), false);
+        // 7 is none of the caller's.
+        assert_eq!((position.last, position.next_step().await), (7, Step::Heartbeat));
+        sender.send_replace(7);
+        assert_eq!(position.next_step().await, Step::Heartbeat);
+        sender.send_replace(8);
+        assert_eq!(position.next_step().await, Step::Read);
+        // 9 was committed between the notification and the read.
+        position.advance(Some(9), false);
+        sender.send_replace(9);
+        assert_eq!((position.last, position.next_step().await), (9, Step::Heartbeat));
+        sender.send_replace(10);
+        assert_eq!(position.next_step().await, Step::Read);
+        position.advance(None, false);
+        assert_eq!(position.last, 10);
+        drop(sender);
+        assert_eq!(position.next_step().await, Step::End);
+    }
+}

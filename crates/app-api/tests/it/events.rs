@@ -1,0 +1,333 @@
+//! The stream of events: every change of the tenants that a caller may see, once, also over a reconnection.
+
+use std::collections::VecDeque;
+
+use app_api::db::event;
+use axum::http::Method;
+use diesel_async::RunQueryDsl as _;
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use protocol::api_keys::Role;
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use crate::harness::callers::TestKey;
+use crate::harness::client::EVENT_STREAM;
+use crate::harness::{FakeOrchestrator, Server, Setup, TEST_TIMEOUT, TestClient, acme};
+
+const PATH: &str = "/api/admin/events";
+
+/// An event as a client receives it.
+#[derive(Clone, Debug)]
+struct Received {
+    id: i64,
+    event: String,
+    data: Value,
+}
+
+impl Received {
+    fn tenant(&self, field: &str) -> &str {
+        self.data["tenant"][field].as_str().unwrap_or_default()
+    }
+}
+
+/// Reads a stream like an `EventSource`.
+struct EventReader {
+    body: Incoming,
+    unread: String,
+    last_event_id: String,
+}
+
+impl EventReader {
+    async fn open(client: &TestClient, headers: &[(&str, &str)]) -> Self {
+        let response = client.send_streaming(Method::GET, PATH, headers, "").await;
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["content-type"], EVENT_STREAM);
+        let body = response.into_body();
+        Self { body, unread: String::new(), last_event_id: String::new() }
+    }
+
+    /// Opens the stream after an event.
+    async fn resume(client: &TestClient, last_event_id: &str) -> Self {
+        Self::open(client, &[("last-event-id", last_event_id)]).await
+    }
+
+    /// Reads the next text up to an empty line; `None` at the end of the stream.
+    async fn next_block(&mut self) -> Option<String> {
+        loop {
+            if let Some((block, rest)) = self.unread.split_once("\n\n") {
+                let (block, rest) = (block.to_owned(), rest.to_owned());
+                self.unread = rest;
+                return Some(block);
+            }
+            let frame = timeout(TEST_TIMEOUT, self.body.frame()).await.expect("nothing arrives");
+            let data = frame?.ok()?.into_data().unwrap();
+            self.unread.push_str(std::str::from_utf8(&data).unwrap());
+        }
+    }
+
+    async fn next(&mut self) -> Option<Received> {
+        loop {
+            let block = self.next_block().await?;
+            let field = |name: &str| {
+                block.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned)
+            };
+            if let Some(id) = field("id: ") {
+                self.last_event_id = id;
+            }
+            if let Some(data) = field("data: ") {
+                return Some(Received {
+                    id: self.last_event_id.parse().unwrap(),
+                    event: field("event: ").unwrap_or_default(),
+                    data: serde_json::from_str(&data).unwrap(),
+                });
+            }
+        }
+    }
+
+    /// Reads events until the name of a tenant is `name`, that event included.
+    async fn until_name(&mut self, name: &str) -> Vec<Received> {
+        let mut received = Vec::new();
+        loop {
+            let next = self.next().await.expect("the stream ended");
+            let is_last = next.tenant("name") == name;
+            received.push(next);
+            if is_last {
+                return received;
+            }
+        }
+    }
+}
+
+fn ids(received: &[Received]) -> Vec<i64> {
+    received.iter().map(|event| event.id).collect()
+}
+
+async fn rename(owner: &TestClient, slug: &str, name: &str) {
+    let path = format!("/api/admin/tenants/{slug}");
+    let renamed = owner.json(Method::PATCH, &path, &[], json!({ "name": name })).await;
+    assert_eq!(renamed.status, 200, "{}", renamed.text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_is_followed_from_its_creation_to_its_end() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
+    let mut events = EventReader::open(&owner, &[]).await;
+    owner.post("/api/admin/tenants", acme()).await;
+    let created = events.next().await.unwrap();
+    assert_eq!((created.event.as_str(), created.tenant("slug")), ("tenant.created", "acme"));
+    assert_eq!(created.tenant("state"), "provisioning");
+    assert_eq!(created.data["id"], created.id);
+    assert_eq!(created.data["kind"], "tenant.created");
+    let mut all = vec![created];
+    while all.last().is_some_and(|event| event.tenant("state") != "running") {
+        all.push(events.next().await.unwrap());
+    }
+    let shown = owner.get("/api/admin/tenants/acme").await.json();
+    let last = all.last().unwrap().data["tenant"].clone();
+    for field in ["id", "slug", "name", "desired", "state", "state_since", "state_reason"] {
+        assert_eq!(last[field], shown[field], "{field}");
+    }
+    owner.send(Method::DELETE, "/api/admin/tenants/acme", &[], "").await;
+    while all.last().is_some_and(|event| event.event != "tenant.deleted") {
+        all.push(events.next().await.unwrap());
+    }
+    let changed = all.iter().filter(|event| event.event == "tenant.changed");
+    assert_eq!(changed.count(), all.len() - 2, "{all:#?}");
+    assert_eq!(ids(&all), (1..=all.last().unwrap().id).collect::<Vec<_>>());
+    server.stop().await;
+    assert!(events.next().await.is_none(), "the stream outlives its process");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_reconnects_to_another_replica_receives_every_event_once() {
+    let setup = Setup::new(FakeOrchestrator::unreachable()).await;
+    let replica = Setup {
+        url: setup.url.clone(),
+        database: setup.database.clone(),
+        orchestrator: setup.orchestrator.clone(),
+        ..Setup::new(FakeOrchestrator::unreachable()).await
+    };
+    let (first, second) = (setup.start().await, replica.start().await);
+    let owner = first.sign_up().await;
+    let mut owner_at_second = second.visitor.new_client();
+    owner_at_second.cookie.clone_from(&owner.cookie);
+
+    let mut events = EventReader::open(&owner_at_second, &[]).await;
+    owner.post("/api/admin/tenants", acme()).await;
+    let mut all = events.until_name("Acme Ltd").await;
+    drop(events);
+    // More than one read returns.
+    for round in 0..150 {
+        first.database.sql(&format!("UPDATE tenants SET name = 'missed {round}'")).await;
+    }
+    let mut events = EventReader::resume(&owner, &all.last().unwrap().id.to_string()).await;
+    all.extend(events.until_name("missed 149").await);
+    rename(&owner_at_second, "acme", "live").await;
+    all.extend(events.until_name("live").await);
+    assert_eq!(ids(&all), (1..=all.last().unwrap().id).collect::<Vec<_>>());
+    assert!(all.len() > 150, "{}", all.len());
+
+    // A client that received nothing but the beginning continues from there.
+    let mut idle = EventReader::open(&owner, &[]).await;
+    assert!(idle.next_block().await.unwrap().starts_with("retry: 2000\nid: "));
+    rename(&owner, "acme", "unseen").await;
+    let mut resumed = EventReader::resume(&owner, &all.last().unwrap().id.to_string()).await;
+    assert_eq!(ids(&resumed.until_name("unseen").await)[0], all.last().unwrap().id + 1);
+    first.stop().await;
+    second.stop().await;
+}
+
+/// Ids of rows are often given before the commit. A reader of the latest id would then miss the slower transaction.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_that_commits_late_is_not_missed() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
+    owner.post("/api/admin/tenants", acme()).await;
+    owner.post("/api/admin/tenants", json!({ "slug": "globex", "name": "Globex" })).await;
+    let mut events = EventReader::resume(&owner, "0").await;
+    let mut all = events.until_name("Globex").await;
+    let mut slow = server.database.conn().await;
+    for statement in ["BEGIN", "UPDATE tenants SET name = 'slow' WHERE slug = 'acme'"] {
+        diesel::sql_query(statement).execute(&mut slow).await.unwrap();
+    }
+    server.database.sql("UPDATE tenants SET name = 'fast' WHERE slug = 'globex'").await;
+    all.extend(events.until_name("fast").await);
+    diesel::sql_query("COMMIT").execute(&mut slow).await.unwrap();
+    all.extend(events.until_name("slow").await);
+    assert_eq!(ids(&all), (1..=all.last().unwrap().id).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_caller_receives_events_of_their_tenants_alone() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
+    for slug in ["acme", "globex", "shared"] {
+        owner.post("/api/admin/tenants", json!({ "slug": slug, "name": slug })).await;
+    }
+    let both = [("acme", "viewer"), ("shared", "viewer")];
+    let mia = server.sign_in_as("mia", "none", &both).await;
+    let eve = server.sign_in_as("eve", "none", &[("shared", "admin")]).await;
+    let vic = server.sign_in_as("vic", "viewer", &[("shared", "viewer")]).await;
+    let of_vic = TestKey { person: Some("vic@example.com"), ..TestKey::new(None, Role::Read) };
+    let login_key = server.insert_key(of_vic).await;
+    let globex_key = server.key_of(Some("globex"), Role::Read).await;
+    let key_of_all = server.key_of(None, Role::Read).await;
+    let nobody = &server.visitor;
+    let all = &["acme", "globex", "shared"][..];
+    let mut readers = Vec::new();
+    for (name, client, key, slugs) in [
+        ("the owner", &owner, None, all),
+        ("a platform viewer", &vic, None, all),
+        ("a login key of the viewer", nobody, Some(&login_key), all),
+        ("a key of all tenants", nobody, Some(&key_of_all), all),
+        ("a key of globex", nobody, Some(&globex_key), &["globex"]),
+        ("mia", &mia, None, &["acme", "shared"]),
+        ("eve", &eve, None, &["shared"]),
+    ] {
+        let bearer = key.map(|key| format!("Bearer {key}"));
+        let headers: Vec<_> =
+            bearer.iter().map(|value| ("authorization", value.as_str())).collect();
+        readers.push((name, EventReader::open(client, &headers).await, slugs.to_vec()));
+    }
+    let database = &server.database;
+    let mut renamed = VecDeque::new();
+    let mut change = async |name: &str| {
+        for slug in ["acme", "globex", "shared"] {
+            database
+                .sql(&format!("UPDATE tenants SET name = '{name}' WHERE slug = '{slug}'"))
+                .await;
+            renamed.push_back(format!("{slug} {name}"));
+        }
+    };
+    change("first").await;
+    change("second").await;
+    for (name, reader, slugs) in &mut readers {
+        let last = format!("{} second", slugs.last().unwrap());
+        let mut received = Vec::new();
+        while received.last() != Some(&last) {
+            let event = reader.next().await.unwrap();
+            received.push(format!("{} {}", event.tenant("slug"), event.tenant("name")));
+        }
+        // Also what the reconciler changed meanwhile belongs to these tenants.
+        received.dedup();
+        let own: Vec<_> =
+            renamed.iter().filter(|line| slugs.iter().any(|slug| line.starts_with(slug))).collect();
+        let is_renamed = |line: &&String| line.ends_with("first") || line.ends_with("second");
+        let received: Vec<_> = received.iter().filter(is_renamed).collect();
+        assert_eq!(received, own, "{name}");
+    }
+    // Rights that end count for the events that follow.
+    database.sql("DELETE FROM memberships WHERE tenant_id = (SELECT id FROM tenants WHERE slug = 'acme')").await;
+    database.sql("UPDATE users SET role = 'none' WHERE name = 'vic'").await;
+    for (slug, name) in [("acme", "third"), ("globex", "third"), ("shared", "third")] {
+        database.sql(&format!("UPDATE tenants SET name = '{name}' WHERE slug = '{slug}'")).await;
+    }
+    for (name, reader, _) in
+        readers.iter_mut().filter(|(name, ..)| name.contains("login key") || *name == "mia")
+    {
+        let received = reader.until_name("third").await;
+        let slugs: Vec<_> = received.iter().map(|event| event.tenant("slug")).collect();
+        assert_eq!(slugs, ["shared"], "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_ends_with_its_session_or_key() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
+    let viewer = server.sign_in_as("vic", "viewer", &[]).await;
+    let key = format!("Bearer {}", server.admin_key().await);
+    let mut of_session = EventReader::open(&viewer, &[]).await;
+    let mut of_key = EventReader::open(&server.visitor, &[("authorization", &key)]).await;
+    let mut of_owner = EventReader::open(&owner, &[]).await;
+    for reader in [&mut of_session, &mut of_key, &mut of_owner] {
+        assert!(reader.next_block().await.unwrap().starts_with("retry: "));
+    }
+    viewer.send(Method::POST, "/api/auth/sign-out", &[], "").await;
+    server.database.sql("UPDATE api_keys SET revoked = true").await;
+    assert!(of_session.next().await.is_none());
+    assert!(of_key.next().await.is_none());
+    owner.post("/api/admin/tenants", acme()).await;
+    assert_eq!(of_owner.next().await.unwrap().tenant("slug"), "acme");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_missed_too_much_is_notified() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
+    owner.post("/api/admin/tenants", acme()).await;
+    server.database.sql("UPDATE tenants SET name = 'a'").await;
+    server.database.sql("UPDATE tenants SET name = 'b'").await;
+    let mut conn = server.database.conn().await;
+    event::prune(&mut conn, 2).await.unwrap();
+    assert_eq!(server.database.count("events").await, 2);
+    let bounds = event::bounds(&mut conn).await.unwrap();
+    assert_eq!(bounds.oldest, Some(bounds.head - 1));
+    let (missed, future) = ((bounds.head - 3).to_string(), (bounds.head + 100).to_string());
+    for last in [&missed, &future] {
+        let resync = EventReader::resume(&owner, last).await.next().await.unwrap();
+        assert_eq!(resync.event, "resync");
+        assert!(resync.id >= bounds.head && resync.data["id"] == resync.id, "{resync:?}");
+    }
+    let last = (bounds.head - 2).to_string();
+    let next = EventReader::resume(&owner, &last).await.next().await.unwrap();
+    assert_eq!((next.id, next.event.as_str()), (bounds.head - 1, "tenant.changed"));
+    let malformed = owner.send(Method::GET, PATH, &[("last-event-id", "x")], "").await;
+    assert_eq!(malformed.problem(), "400 invalid_last_event_id");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_caller_has_only_so_many_streams() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
+    let mut readers = Vec::new();
+    for _ in 0..16 {
+        readers.push(EventReader::open(&owner, &[]).await);
+    }
+    let refused = owner.get(PATH).await;
+    assert_eq!(refused.problem(), "429 rate_limited");
+    assert_eq!(refused.header("retry-after"), "5");
+    let key = format!("Bearer {}", server.admin_key().await);
+    EventReader::open(&server.visitor, &[("authorization", &key)]).await;
+    readers.pop();
+    let free = testkit::eventually("a place", TEST_TIMEOUT, async || {
+        Ok(owner.get(PATH).await.status == 200)
+    });
+    free.await.unwrap();
+}
