@@ -14,7 +14,7 @@ use crate::{ephemeral, interrupt, reboot};
 
 const ON_PURPOSE: &str = "broken off on purpose";
 const BROKEN_IMAGES: &str = "broken_images_fail_exactly_their_checks";
-const CREATED: &str = "a_created_tenant_runs_and_answers_at_its_url";
+pub(crate) const CREATED: &str = "a_created_tenant_runs_and_answers_at_its_url";
 
 #[derive(clap::Args)]
 pub struct TenantArgs {

@@ -9,7 +9,8 @@ use clap::{Parser as _, ValueEnum};
 
 use crate::e2e::{self, Filter};
 use crate::environment::{self, succeeds};
-use crate::images::base;
+use crate::images::binaries::BinarySource;
+use crate::images::{base, compiler};
 use crate::local::{self, Installation};
 use crate::{ephemeral, reboot, smoke};
 
@@ -54,6 +55,9 @@ enum Step {
     Sleep,
     /// The same stack by `docker compose up` (Compose 2), without xtask.
     Compose,
+    /// The same, where the images' own stages compile everything: for machines without Rust. Runs when it is named: it compiles
+    /// the workspace anew.
+    Built,
     /// The commands of the documents, as they stand there, in a copy of the checkout.
     Readme,
 }
@@ -62,7 +66,7 @@ enum Step {
 const MUTANTS_SHARD: &str = "0/60";
 
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
-    let when_named = [Step::Mutants, Step::Software];
+    let when_named = [Step::Built, Step::Mutants, Step::Software];
     let all = Step::value_variants().iter().copied().filter(|step| !when_named.contains(step));
     let steps = if args.steps.is_empty() { all.collect() } else { args.steps };
     let mut times = Vec::new();
@@ -131,6 +135,7 @@ impl Step {
             Self::Reboot => reboot::on_a_machine_of_its_own(),
             Self::Sleep => xtask(&["bench", "wake", "--ci"]),
             Self::Compose => compose(),
+            Self::Built => built(),
             Self::Readme => documents(),
         }
     }
@@ -226,6 +231,25 @@ fn compose() -> Result<()> {
         |installation: &mut Installation| local::up::by_compose(installation, config.as_deref());
     ephemeral::with_installation_by(Installation::ephemeral("compose")?, bring_up, |installation| {
         e2e::run(e2e::INSTALLATION, Filter::All, &installation.variables())
+    })
+}
+
+/// Runs `docker compose up` where nothing is compiled before: each Dockerfile compiles. An image that is made here compiles
+/// in place of the official one, which CI cannot pull.
+fn built() -> Result<()> {
+    let config = compose_plugins()?;
+    let mut installation = Installation::ephemeral("built")?;
+    installation.images.binaries = Some(BinarySource::Built);
+    let bring_up = |installation: &mut Installation| {
+        // Named after the installation, it is removed along with the others of its name.
+        let tag = format!("cial-rust:{}", installation.name);
+        compiler::make(&environment::connect_docker()?, &tag, &installation.folder())?;
+        installation.images.compiler = Some(tag);
+        local::up::by_compose(installation, config.as_deref())
+    };
+    ephemeral::with_installation_by(installation, bring_up, |installation| {
+        let filter = Filter::Only(smoke::CREATED);
+        e2e::run(e2e::INSTALLATION, filter, &installation.variables())
     })
 }
 

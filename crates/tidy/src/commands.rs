@@ -29,6 +29,7 @@ const SHOWN: &[&str] = &[
     "cargo xtask test",
     "cargo xtask test api",
     "cargo xtask test browser",
+    "cargo xtask test built",
     "cargo xtask test mutants",
     "cargo xtask test reboot",
     "cargo xtask test software",

@@ -29,7 +29,7 @@ pub(crate) enum BinarySource {
 const COMMAND_LINE: (&str, &str) = ("cli", "cial");
 /// The command line is no part of an image, and shares most of its dependencies with those that are.
 const CONTROL_PLANE: Compilation = Compilation {
-    profile: "control",
+    profile: "local",
     packages: &[("app-api", "app-api"), ("orchestrator", "orchestrator"), COMMAND_LINE],
 };
 const ROUTER: Compilation = Compilation { profile: "release", packages: &[("router", "router")] };

@@ -69,6 +69,15 @@ impl ImageSpec {
         self.argument("BINARIES", source.name())
     }
 
+    /// Chooses the image of the stage that compiles, in place of the Dockerfile's.
+    #[must_use]
+    pub(crate) fn compiler(self, image: Option<&str>) -> Self {
+        match image {
+            Some(image) => self.argument("RUST", image),
+            None => self,
+        }
+    }
+
     #[must_use]
     pub(crate) fn argument(mut self, name: &str, value: &str) -> Self {
         self.arguments.push(format!("--build-arg={name}={value}"));
@@ -118,7 +127,7 @@ fn run(docker: &Docker, spec: &ImageSpec) -> Result<()> {
     words.extend_from_slice(&spec.arguments);
     if !has_buildkit && spec.is_prebuilt {
         // The classic builder runs every stage, also the one that compiles: any image is sufficient
-        // for that stage.
+        // for that stage. The last value of an argument holds.
         words.push(format!("--build-arg=RUST={}", spec.base));
     }
     docker.build(&words, context::pack(&root(), &spec.context)?, has_buildkit)

@@ -7,6 +7,7 @@
 pub(crate) mod base;
 pub(crate) mod binaries;
 pub(crate) mod build;
+pub(crate) mod compiler;
 mod context;
 
 use std::process::ExitCode;
@@ -34,6 +35,8 @@ pub struct Args {
 pub(crate) struct ImageChoices {
     pub(crate) base: Option<String>,
     pub(crate) binaries: Option<BinarySource>,
+    /// The image of the stage that compiles, in place of the Dockerfiles'.
+    pub(crate) compiler: Option<String>,
 }
 
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
@@ -56,9 +59,16 @@ pub(crate) fn tenant(docker: &Docker, tag: &str, choices: &ImageChoices) -> Resu
     }
     let binaries = binaries::provide(docker, BinarySet::Tenant, choices.binaries)?;
     let base = base::debian(docker, choices.base.as_deref())?;
-    build::build(docker, &tenant_spec(tag, &base, binaries))
+    build::build(docker, &tenant_spec(tag, &base, binaries, choices))
 }
 
-pub(crate) fn tenant_spec(tag: &str, base: &str, binaries: BinarySource) -> ImageSpec {
-    ImageSpec::new(tag, "docker/tenant.Dockerfile", base).binaries(binaries, BinarySet::Tenant)
+pub(crate) fn tenant_spec(
+    tag: &str,
+    base: &str,
+    binaries: BinarySource,
+    choices: &ImageChoices,
+) -> ImageSpec {
+    ImageSpec::new(tag, "docker/tenant.Dockerfile", base)
+        .binaries(binaries, BinarySet::Tenant)
+        .compiler(choices.compiler.as_deref())
 }

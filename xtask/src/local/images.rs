@@ -6,7 +6,7 @@ use docker_command::Docker;
 use super::installation::Installation;
 use crate::images::binaries::{self, BinarySet, BinarySource};
 use crate::images::build::{self, ImageSpec};
-use crate::images::{self, ImageChoices, base};
+use crate::images::{self, base};
 
 const SERVICES: [&str; 3] = ["app-api", "orchestrator", "router"];
 const QUOTA_BASE: &str = "cial-quota-base:bookworm";
@@ -22,6 +22,7 @@ pub(super) fn provide(docker: &Docker, installation: &mut Installation) -> Resul
         let tag = format!("cial-{service}:{}", installation.tag);
         ImageSpec::new(&tag, "docker/service.Dockerfile", &base)
             .binaries(binaries, BinarySet::Control)
+            .compiler(installation.images.compiler.as_deref())
             .argument("SERVICE", service)
     };
     let mut specs = SERVICES.map(control).to_vec();
@@ -29,7 +30,8 @@ pub(super) fn provide(docker: &Docker, installation: &mut Installation) -> Resul
         specs.push(quota_spec(docker, installation, &base, binaries)?);
     }
     if !build::is_foreign(docker, &installation.tenant_image)? {
-        specs.push(images::tenant_spec(&installation.tenant_image, &base, binaries));
+        let (tag, choices) = (&installation.tenant_image, &installation.images);
+        specs.push(images::tenant_spec(tag, &base, binaries, choices));
     }
     // Builds run concurrently, because each build mostly waits for the engine.
     std::thread::scope(|scope| {
@@ -100,7 +102,8 @@ pub(super) fn provide_inputs(
     tenant.ok().context("compiling the tenant's services panicked")??;
     let [base, postgres] = bases.ok().context("making the bases panicked")??;
     installation.postgres_image = Some(postgres);
-    installation.images = ImageChoices { base: Some(base.clone()), binaries: Some(binaries) };
+    installation.images.base = Some(base.clone());
+    installation.images.binaries = Some(binaries);
     Ok((base, binaries))
 }
 

@@ -133,6 +133,7 @@ impl Installation {
             images: ImageChoices {
                 base: lookup("CIAL_BASE_IMAGE"),
                 binaries: binaries.ok().flatten(),
+                compiler: lookup("CIAL_RUST_IMAGE"),
             },
             postgres_image: lookup("CIAL_POSTGRES_IMAGE"),
             profiles: text(PROFILES, ""),
@@ -212,6 +213,7 @@ impl Installation {
             ("CIAL_BASE_IMAGE", &self.images.base),
             ("CIAL_BINARIES", &binaries),
             ("CIAL_POSTGRES_IMAGE", &self.postgres_image),
+            ("CIAL_RUST_IMAGE", &self.images.compiler),
         ];
         variables
             .extend(known.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))));
@@ -255,13 +257,17 @@ mod tests {
     /// A run writes the choices to `.env`; the next run and compose read them from there.
     #[test]
     fn choices_about_images_are_kept() {
+        let chosen = [
+            ("CIAL_BASE_IMAGE", "debian:trixie-slim"),
+            ("CIAL_BINARIES", "built"),
+            ("CIAL_RUST_IMAGE", "rust:1.95-trixie"),
+        ];
         let of_images = |installation: &Installation| {
             let mut variables = installation.variables();
-            variables.retain(|(name, _)| matches!(*name, "CIAL_BASE_IMAGE" | "CIAL_BINARIES"));
+            variables.retain(|(name, _)| chosen.iter().any(|(image, _)| image == name));
             variables
         };
         assert_eq!(of_images(&read(&[]).unwrap()), [], "nothing is chosen by itself");
-        let chosen = [("CIAL_BASE_IMAGE", "debian:trixie-slim"), ("CIAL_BINARIES", "built")];
         let installation = read(&chosen).unwrap();
         assert_eq!(installation.images.binaries, Some(BinarySource::Built));
         assert_eq!(of_images(&installation), chosen.map(|(name, value)| (name, value.to_owned())));

@@ -22,12 +22,13 @@ const COMMAND_TIMEOUT: Duration = Duration::from_secs(1_500);
 const INTERRUPT_TIMEOUT: Duration = Duration::from_secs(120);
 const INTERVAL: Duration = Duration::from_millis(50);
 /// Variables of the test that would hide the `.env` of the copy: all of Cial's but these.
-const KEPT_VARIABLES: [&str; 6] = [
+const KEPT_VARIABLES: [&str; 7] = [
     "CIAL_BASE_IMAGE",
     "CIAL_BINARIES",
     "CIAL_BUILDER",
     "CIAL_CONFIG",
     "CIAL_POSTGRES_IMAGE",
+    "CIAL_RUST_IMAGE",
     "CIAL_TOOLS",
 ];
 
