@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use clap::ValueEnum;
 use docker_command::{ActionableError, Docker};
 use serde_json::Value;
@@ -29,11 +29,14 @@ pub(crate) enum BinarySource {
 const COMMAND_LINE: (&str, &str) = ("cli", "cial");
 /// The command line is no part of an image, and shares most of its dependencies with those that are.
 const CONTROL_PLANE: Compilation = Compilation {
+    set: BinarySet::Control,
     profile: "local",
     packages: &[("app-api", "app-api"), ("orchestrator", "orchestrator"), COMMAND_LINE],
 };
-const ROUTER: Compilation = Compilation { profile: "release", packages: &[("router", "router")] };
+const ROUTER: Compilation =
+    Compilation { set: BinarySet::Control, profile: "release", packages: &[("router", "router")] };
 const TENANT: Compilation = Compilation {
+    set: BinarySet::Tenant,
     profile: "release",
     packages: &[
         ("supervisor", "supervisor"),
@@ -48,6 +51,7 @@ const TENANT: Compilation = Compilation {
 /// dependency once.
 #[derive(Clone, Copy)]
 struct Compilation {
+    set: BinarySet,
     profile: &'static str,
     /// Package, and the name of its binary in the image.
     packages: &'static [(&'static str, &'static str)],
@@ -58,13 +62,6 @@ impl BinarySet {
         match self {
             Self::Tenant => "tenant",
             Self::Control => "control",
-        }
-    }
-
-    const fn compilations(self) -> &'static [Compilation] {
-        match self {
-            Self::Tenant => &[TENANT],
-            Self::Control => &[CONTROL_PLANE, ROUTER],
         }
     }
 }
@@ -78,12 +75,26 @@ impl BinarySource {
     }
 }
 
-/// Compiles a set into `dist/` when `chosen` demands it. Without a choice, compiles only if this
-/// machine's programs run on the engine. Otherwise the image's own stage compiles.
-pub(crate) fn provide(
+/// Provides the binaries of the tenant image, as [`provide`] does.
+pub(crate) fn provide_tenant(
     docker: &Docker,
-    set: BinarySet,
     chosen: Option<BinarySource>,
+) -> Result<BinarySource> {
+    provide(docker, chosen, &[&[TENANT]])
+}
+
+/// Provides the binaries of every image, as [`provide`] does. What one profile compiles goes beside what another does,
+/// because one run of cargo alone leaves a core idle a third of the time; cargo itself lets runs of one profile wait for each other.
+pub(crate) fn provide_all(docker: &Docker, chosen: Option<BinarySource>) -> Result<BinarySource> {
+    provide(docker, chosen, &[&[CONTROL_PLANE], &[TENANT, ROUTER]])
+}
+
+/// Compiles into `dist/` when `chosen` demands it: what stands in one row one after the other, the rows side by side.
+/// Without a choice, compiles only if this machine's programs run on the engine. Otherwise the images' own stage compiles.
+fn provide(
+    docker: &Docker,
+    chosen: Option<BinarySource>,
+    rows: &[&[Compilation]],
 ) -> Result<BinarySource> {
     let host = host_target()?;
     let native = runs_on(&host, &docker.os, &docker.arch);
@@ -91,10 +102,17 @@ pub(crate) fn provide(
         eprintln!("compiling inside the image build: this takes minutes the first time");
         return Ok(BinarySource::Built);
     }
-    let dist = root().join("dist").join(set.name());
-    for compilation in set.compilations() {
-        compile(compilation, &host, |binary| *binary != COMMAND_LINE, &dist)?;
-    }
+    let compile_row = |row: &[Compilation]| {
+        row.iter().try_for_each(|compilation| {
+            let dist = root().join("dist").join(compilation.set.name());
+            compile(compilation, &host, |binary| *binary != COMMAND_LINE, &dist)
+        })
+    };
+    std::thread::scope(|scope| {
+        let rows: Vec<_> = rows.iter().map(|row| scope.spawn(|| compile_row(row))).collect();
+        rows.into_iter()
+            .try_for_each(|row| row.join().unwrap_or_else(|_| bail!("a compilation panicked")))
+    })?;
     Ok(BinarySource::Prebuilt)
 }
 

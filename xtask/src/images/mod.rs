@@ -1,6 +1,6 @@
 //! The images of this checkout, made with or without a registry.
 //!
-//! Other commands combine three steps: [`binaries::provide`] compiles, [`base`] finds or makes the
+//! Other commands combine three steps: [`binaries`] compiles, [`base`] finds or makes the
 //! bases of images, and [`build::build`] builds one [`ImageSpec`]. Each step does nothing when
 //! nothing changed. An image that somebody else made is never replaced or removed.
 
@@ -57,7 +57,7 @@ pub(crate) fn tenant(docker: &Docker, tag: &str, choices: &ImageChoices) -> Resu
     if build::is_foreign(docker, tag)? {
         return Ok(Outcome::Foreign);
     }
-    let binaries = binaries::provide(docker, BinarySet::Tenant, choices.binaries)?;
+    let binaries = binaries::provide_tenant(docker, choices.binaries)?;
     let base = base::debian(docker, choices.base.as_deref())?;
     build::build(docker, &tenant_spec(tag, &base, binaries, choices))
 }

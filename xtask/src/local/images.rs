@@ -89,17 +89,14 @@ pub(super) fn provide_inputs(
     docker: &Docker,
     installation: &mut Installation,
 ) -> Result<(String, BinarySource)> {
-    let chosen = installation.images.clone();
-    let (bases, control, tenant) = std::thread::scope(|scope| {
+    let chosen = installation.images.binaries;
+    let (bases, binaries) = std::thread::scope(|scope| {
         let before = &*installation;
         let bases = scope.spawn(move || provide_bases(docker, before));
-        // One run of cargo alone leaves a core idle a third of the time.
-        let tenant = scope.spawn(|| binaries::provide(docker, BinarySet::Tenant, chosen.binaries));
-        let control = binaries::provide(docker, BinarySet::Control, chosen.binaries);
-        (bases.join(), control, tenant.join())
+        let binaries = binaries::provide_all(docker, chosen);
+        (bases.join(), binaries)
     });
-    let binaries = control?;
-    tenant.ok().context("compiling the tenant's services panicked")??;
+    let binaries = binaries?;
     let [base, postgres] = bases.ok().context("making the bases panicked")??;
     installation.postgres_image = Some(postgres);
     installation.images.base = Some(base.clone());
