@@ -6,6 +6,7 @@ use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::files::{FileFailure, FilePage, FileReply, FileRequest};
@@ -41,11 +42,11 @@ impl From<io::Error> for FileError {
 }
 
 pub(super) struct FileServer {
-    socket: PathBuf,
+    socket: Arc<Path>,
     /// The mount of the volume.
     mount: Option<u64>,
     /// The server performs one request after the other: more connections would wait there.
-    turn: Semaphore,
+    turn: Arc<Semaphore>,
 }
 
 impl FileServer {
@@ -55,7 +56,8 @@ impl FileServer {
     /// When the table of mounts cannot be read.
     pub(super) fn new(socket: PathBuf, dir: &Path) -> io::Result<Self> {
         let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
-        Ok(Self { socket, mount: mount_of(dir, &mounts), turn: Semaphore::new(1) })
+        let turn = Arc::new(Semaphore::new(1));
+        Ok(Self { socket: socket.into(), mount: mount_of(dir, &mounts), turn })
     }
 
     /// Has a regular file of the volume opened. Files of other mounts are refused: those of the kernel itself may hold a
@@ -101,34 +103,41 @@ impl FileServer {
     }
 
     async fn call(&self, request: &FileRequest) -> Result<(FileReply, Option<OwnedFd>), FileError> {
+        let request = serde_json::to_vec(request).map_err(io::Error::from)?;
         let in_turn = async {
-            let _turn = self.turn.acquire().await.map_err(io::Error::other)?;
-            self.exchange(request).await
+            let turn = self.turn.clone().acquire_owned().await.map_err(io::Error::other)?;
+            let exchange = exchange(self.socket.clone(), request);
+            // The server goes on with the request of a caller who left, so the next one waits here, where it can leave too.
+            let exchange = tokio::spawn(async move {
+                let _turn = turn;
+                timeout(CALL_TIMEOUT, exchange).await?
+            });
+            exchange.await.map_err(io::Error::other)?
         };
         let called = timeout(CALL_TIMEOUT, in_turn).await;
         let (reply, file) = called.map_err(|_| FileError::Unavailable("it is silent".into()))??;
         let reply = serde_json::from_slice(&reply);
         Ok((reply.map_err(|error| FileError::Unavailable(error.to_string()))?, file))
     }
+}
 
-    async fn exchange(&self, request: &FileRequest) -> io::Result<(Vec<u8>, Option<OwnedFd>)> {
-        let mut stream = UnixStream::connect(&self.socket).await?;
-        stream.write_all(&serde_json::to_vec(request)?).await?;
-        stream.shutdown().await?;
-        let (mut reply, mut file) = (Vec::new(), None);
-        let mut chunk = [0; CHUNK_BYTES];
-        loop {
-            let receive = || receive(&stream, &mut chunk);
-            let (length, received) = stream.async_io(Interest::READABLE, receive).await?;
-            file = file.or(received);
-            let Some(bytes) = chunk.get(..length).filter(|bytes| !bytes.is_empty()) else { break };
-            reply.extend_from_slice(bytes);
-            if reply.len() > MAX_REPLY_BYTES {
-                return Err(io::Error::other("its reply is too long"));
-            }
+async fn exchange(socket: Arc<Path>, request: Vec<u8>) -> io::Result<(Vec<u8>, Option<OwnedFd>)> {
+    let mut stream = UnixStream::connect(socket).await?;
+    stream.write_all(&request).await?;
+    stream.shutdown().await?;
+    let (mut reply, mut file) = (Vec::new(), None);
+    let mut chunk = vec![0; CHUNK_BYTES];
+    loop {
+        let receive = || receive(&stream, &mut chunk);
+        let (length, received) = stream.async_io(Interest::READABLE, receive).await?;
+        file = file.or(received);
+        let Some(bytes) = chunk.get(..length).filter(|bytes| !bytes.is_empty()) else { break };
+        reply.extend_from_slice(bytes);
+        if reply.len() > MAX_REPLY_BYTES {
+            return Err(io::Error::other("its reply is too long"));
         }
-        Ok((reply, file))
     }
+    Ok((reply, file))
 }
 
 /// Reads bytes, and the last descriptor where some come with them. A socket whose close waits for its peer would hold this
@@ -177,7 +186,62 @@ fn unexpected() -> FileError {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::os::unix::net::{UnixListener, UnixStream};
+
+    use futures_util::FutureExt as _;
+    use protocol::files::FilePath;
+
     use super::*;
+
+    fn delete(path: &str) -> FileRequest {
+        FileRequest::Delete { path: FilePath::try_from(path.to_owned()).unwrap() }
+    }
+
+    fn done(mut stream: &UnixStream) {
+        stream.write_all(&serde_json::to_vec(&FileReply::Done).unwrap()).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_caller_who_leaves_gives_its_turn_to_nobody_and_keeps_no_place_in_the_queue() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("files.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let server = Arc::new(FileServer::new(socket, dir.path()).unwrap());
+        let accept = async || loop {
+            match listener.accept() {
+                Ok((stream, _)) => break stream,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        };
+        let called = server.clone();
+        let first = tokio::spawn(async move { called.perform(&delete("first")).await.is_ok() });
+        let under_way = accept().await;
+        first.abort();
+        assert!(first.await.unwrap_err().is_cancelled());
+
+        let second_request = delete("second");
+        let mut second = Box::pin(server.perform(&second_request));
+        assert!(second.as_mut().now_or_never().is_none());
+        assert!(listener.accept().is_err(), "the server has not ended the first request");
+        drop(second);
+        let called = server.clone();
+        let third = tokio::spawn(async move { called.perform(&delete("third")).await.is_ok() });
+        done(&under_way);
+        drop(under_way);
+        let mut stream = accept().await;
+        // On another thread, because this one sends the request.
+        let served = tokio::task::spawn_blocking(move || {
+            let mut request = Vec::new();
+            stream.read_to_end(&mut request).unwrap();
+            done(&stream);
+            serde_json::from_slice::<FileRequest>(&request).unwrap()
+        });
+        assert_eq!(served.await.unwrap(), delete("third"));
+        assert!(third.await.unwrap());
+        assert!(listener.accept().is_err(), "nobody waits for the second");
+    }
 
     #[test]
     fn the_mount_of_a_folder_is_the_last_of_the_deepest_ones() {

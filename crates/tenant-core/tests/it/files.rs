@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
 use crate::harness::{Core, TestResponse, ask_with, code, header};
-use crate::history::{AT_CORE, sign_in};
+use crate::history::{AT_CORE, sign_in, sign_in_as};
 use crate::tokens::KEY;
 
 /// Runs the file server of this core on an empty volume.
@@ -49,6 +49,12 @@ impl Files {
     async fn on(core: Core, volume: TempDir) -> Self {
         let cookie = sign_in(&core, "member").await;
         Self { core, cookie, volume }
+    }
+
+    /// The same files for another person.
+    async fn for_person(mut self, person: &str) -> Self {
+        self.cookie = sign_in_as(&self.core, "member", Some(person)).await;
+        self
     }
 
     /// Sends the beginning of a request on a connection of its own.
@@ -355,31 +361,102 @@ async fn a_part_has_a_bound() {
 async fn transfers_at_once_are_bounded() {
     let files = Files::start().await;
     std::fs::File::create(files.volume.path().join("large")).unwrap().set_len(64 << 20).unwrap();
-    let mut readers = Vec::new();
-    for _ in 0..8 {
-        let mut reader = files.send("GET /content?path=large", b"").await;
-        reader.read_u8().await.unwrap();
-        readers.push(reader);
-    }
-    let upload = files.begin().await;
-    for (method, path) in [
-        (Method::GET, "/content?path=large".to_owned()),
-        (Method::PUT, format!("{upload}?offset=0")),
-    ] {
-        let refused = files.call(method, &path, "").await;
+    let is_refused = async |files: &Files, method: Method, path: &str, bound: &str| {
+        let refused = files.call(method, path, "").await;
         assert_eq!(code(&refused), "files_busy", "{path}");
         assert_eq!(header(&refused, "retry-after"), Some("1"));
+        assert!(refused.body().contains(bound), "{bound}: {}", refused.body());
+    };
+    let mut files = files;
+    let (mut readers, mut writers) = (Vec::new(), Vec::new());
+    for person in ["ada", "bob"] {
+        files = files.for_person(person).await;
+        for _ in 0..2 {
+            let mut reader = files.send("GET /content?path=large", b"").await;
+            reader.read_u8().await.unwrap();
+            readers.push(reader);
+        }
+        // Another session of the same person has no further place.
+        files.cookie = sign_in_as(&files.core, "viewer", Some(person)).await;
+        let bound = if person == "ada" { "2 downloads of yours" } else { "4 downloads" };
+        is_refused(&files, Method::GET, "/content?path=large", bound).await;
     }
+    for person in ["cyd", "dan"] {
+        files = files.for_person(person).await;
+        is_refused(&files, Method::GET, "/content?path=large", "4 downloads").await;
+        for _ in 0..2 {
+            let upload = files.begin().await;
+            let part = format!("PUT {upload}?offset=0\nContent-Length: 2");
+            writers.push(files.send(&part, b"x").await);
+        }
+    }
+    files = files.for_person("eve").await;
+    // A refused download takes no place.
+    loop {
+        let refused = files.call(Method::GET, "/content?path=large", "").await;
+        assert_eq!(code(&refused), "files_busy");
+        if refused.body().contains("8 transfers") {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let upload = format!("{}?offset=0", files.begin().await);
+    is_refused(&files, Method::PUT, &upload, "8 transfers").await;
     assert_eq!(files.names("").await, ["large"], "what is no transfer goes on");
     readers.pop();
     loop {
-        let part = files.call(Method::PUT, &format!("{upload}?offset=0"), "x").await;
+        let part = files.call(Method::PUT, &upload, "x").await;
         if part.status() == StatusCode::OK {
             break;
         }
         assert_eq!(code(&part), "files_busy");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+#[tokio::test]
+async fn a_page_of_another_origin_downloads_nothing_behind_its_visitors_back() {
+    let files = Files::start().await;
+    files.upload("a", "one").await;
+    let path = "/content?path=a";
+    for method in [Method::GET, Method::HEAD] {
+        let fetch = [("sec-fetch-site", "same-site"), ("sec-fetch-mode", "no-cors")];
+        let refused = files.call_with(method, path, &fetch, "").await;
+        assert_eq!(refused.status(), StatusCode::FORBIDDEN);
+    }
+    let visit = [
+        ("sec-fetch-site", "same-site"),
+        ("sec-fetch-mode", "navigate"),
+        ("sec-fetch-dest", "document"),
+    ];
+    assert_eq!(files.call_with(Method::GET, path, &visit, "").await.body(), "one");
+    let own = [("sec-fetch-site", "same-origin"), ("sec-fetch-mode", "cors")];
+    assert_eq!(files.call_with(Method::GET, path, &own, "").await.body(), "one");
+}
+
+#[tokio::test]
+async fn a_finish_that_is_repeated_has_the_same_response() {
+    let files = Files::start().await;
+    let finished = async |upload: &str, path: &str, size: usize| {
+        files.finish(upload, path, size).await.status().as_u16()
+    };
+    let upload = files.begin().await;
+    files.call(Method::PUT, &format!("{upload}?offset=0"), "abc").await;
+    files.upload("taken", "xyz").await;
+    assert_eq!(finished(&upload, "taken", 3).await, 409);
+    assert_eq!(finished(&upload, "whole", 3).await, 204);
+    assert_eq!(finished(&upload, "whole", 3).await, 204, "the response was lost");
+    for (path, size) in [("taken", 3), ("other", 3), ("whole", 2)] {
+        assert_eq!(finished(&upload, path, size).await, 404, "{path} {size}");
+    }
+    std::fs::write(files.volume.path().join("whole"), "longer").unwrap();
+    assert_eq!(finished(&upload, "whole", 3).await, 404, "the file is another one");
+
+    let upload = files.begin().await;
+    assert_eq!(finished(&upload, "taken", 0).await, 409);
+    files.ok(Method::DELETE, &upload, &Value::Null).await;
+    std::fs::write(files.volume.path().join("taken"), "").unwrap();
+    assert_eq!(finished(&upload, "taken", 0).await, 404, "it was given up");
 }
 
 #[tokio::test]
@@ -462,6 +539,18 @@ async fn ranges_follow_the_standard() {
     }
     std::fs::write(files.volume.path().join("f"), "abcdefghij").unwrap();
     assert_eq!(with(&tag).await.body(), "abcdefghij", "the file is another one");
+    let range = ("range", "bytes=2-3");
+    let changed = get("f", &[range, ("if-match", &tag)]).await;
+    assert_eq!((changed.status().as_u16(), code(&changed).as_str()), (412, "revision_mismatch"));
+    let tag = header(&get("f", &[]).await, "etag").unwrap().to_owned();
+    let part = get("f", &[range, ("if-match", &tag)]).await;
+    assert_eq!((part.status().as_u16(), part.body().as_str()), (206, "cd"));
+    for method in [Method::GET, Method::HEAD] {
+        let known = [range, ("if-none-match", tag.as_str())];
+        let same = files.call_with(method, "/content?path=f", &known, "").await;
+        assert_eq!((same.status().as_u16(), same.body().as_str()), (304, ""));
+        assert_eq!(header(&same, "etag"), Some(tag.as_str()));
+    }
     let range = [("range", "bytes=0-0")];
     let head = files.call_with(Method::HEAD, "/content?path=f", &range, "").await;
     assert_eq!((head.status().as_u16(), header(&head, "content-length")), (200, Some("10")));

@@ -1,6 +1,7 @@
 //! The tenant's own files: lists, downloads with ranges, resumable uploads, moves and deletions.
 
 mod download;
+mod precondition;
 mod range;
 mod transfers;
 mod upload;

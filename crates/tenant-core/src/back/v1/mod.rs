@@ -152,7 +152,7 @@ impl Back {
         let Some(route) = routes.find(is_called) else {
             return context.method_not_allowed(allowed(first.path));
         };
-        let session = match self.check_access(context, &request, route.role).await {
+        let session = match self.check_access(context, &request, route).await {
             Ok(session) => session,
             Err(refusal) => return *refusal,
         };
@@ -166,10 +166,15 @@ impl Back {
         &self,
         context: &RequestContext,
         request: &Request,
-        role: MemberRole,
+        route: &Route,
     ) -> Result<Session, Box<Response>> {
-        let headers = request.headers();
-        if !is_read(request.method()) && !same_origin::is_allowed(headers) {
+        let (headers, role) = (request.headers(), route.role);
+        let is_allowed = match (is_read(request.method()), route.operation) {
+            (true, Operation::DownloadFile) => same_origin::may_read(headers),
+            (true, _) => true,
+            (false, _) => same_origin::is_allowed(headers),
+        };
+        if !is_allowed {
             let detail = "This request came from another site.";
             return Err(Box::new(context.problem(Code::CrossSite, detail)));
         }
@@ -223,14 +228,14 @@ impl Back {
             Operation::ListMessages => self.list_messages(id, query).await,
             Operation::ListFiles => self.list_files(query).await,
             Operation::DeleteFile => self.delete_file(query).await,
-            Operation::DownloadFile => self.download_file(context, &head).await,
+            Operation::DownloadFile => self.download_file(context, session, &head).await,
             Operation::MakeFolder => self.make_folder(body).await,
             Operation::MoveFile => self.move_file(body).await,
             Operation::BeginUpload => self.begin_upload().await,
             Operation::ShowUpload => self.show_upload(id).await,
-            Operation::AddPart => self.add_part(id, query, body).await,
+            Operation::AddPart => self.add_part(session, id, query, body).await,
             Operation::DeleteUpload => self.delete_upload(id).await,
-            Operation::FinishUpload => self.finish_upload(id, body).await,
+            Operation::FinishUpload => self.finish_upload(session, id, body).await,
         }
     }
 }

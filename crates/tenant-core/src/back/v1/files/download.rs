@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use hyper::body::Bytes;
 use hyper::header::{
-    ACCEPT_RANGES, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_SECURITY_POLICY,
-    ETAG, HeaderValue,
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE,
+    CONTENT_SECURITY_POLICY, ETAG, HeaderValue,
 };
 use hyper::http::request::Parts;
 use hyper::{Method, StatusCode};
@@ -21,12 +21,14 @@ use tenant_service::{RequestContext, Response, response};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use super::precondition::{self, Precondition};
 use super::range::{self, Requested, Span};
-use super::transfers::Transfer;
+use super::transfers::{Direction, Transfer};
 use super::{CHUNK_BYTES, required_path};
 use crate::back::Back;
 use crate::back::v1::CallError;
 use crate::back::v1::query::Query;
+use crate::session_table::Session;
 
 /// Chunks that wait for their reader.
 const CHUNK_QUEUE: usize = 2;
@@ -38,16 +40,31 @@ impl Back {
     pub(in crate::back::v1) async fn download_file(
         &self,
         context: &RequestContext,
+        session: &Session,
         head: &Parts,
     ) -> Result<Response, CallError> {
         let path = required_path(&Query::parse(head.uri.query(), &["path"])?)?;
-        let transfer = self.transfers.begin()?;
+        let transfer = self.transfers.begin(Direction::Download, session)?;
         let file = self.files.open(&FileRequest::Open { path: path.clone() }).await?;
         let metadata = file.metadata()?;
         let (size, number) = (metadata.len(), metadata.ino());
         // The time of change, which no program can set back.
         let (changed, nanos) = (metadata.ctime(), metadata.ctime_nsec());
         let tag = format!("\"{number:x}-{size:x}-{changed:x}-{nanos:x}\"");
+        // Before the range: RFC 9110, section 13.2.2.
+        match precondition::evaluate(&head.headers, &tag) {
+            Precondition::Met => {}
+            Precondition::Failed => {
+                let detail = "412: the file is of another version than If-Match names.";
+                return Err(Box::new(Problem::new(Code::RevisionMismatch, detail)).into());
+            }
+            Precondition::NotModified => {
+                let mut response = response::empty(StatusCode::NOT_MODIFIED);
+                insert(&mut response, ETAG, &tag);
+                insert(&mut response, CACHE_CONTROL, "no-store");
+                return Ok(response);
+            }
+        }
         // A range is defined for GET alone.
         let requested = match head.method {
             Method::GET => range::requested(&head.headers, &tag, size),

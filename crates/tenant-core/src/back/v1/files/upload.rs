@@ -9,18 +9,20 @@ use std::time::Duration;
 use hyper::StatusCode;
 use hyper::body::{Body as _, Bytes};
 use protocol::Problem;
-use protocol::files::{FileRequest, FinishUpload, MAX_PART_BYTES, Upload};
+use protocol::files::{FileFailure, FileRequest, FinishUpload, MAX_PART_BYTES, Upload};
 use protocol::problem::Code;
 use tenant_service::body::BodyError;
 use tenant_service::{RequestBody, Response, response};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::transfers::{Transfer, UploadLock};
+use super::transfers::{Direction, Finish, Transfer, UploadLock};
 use super::{CHUNK_BYTES, conflict};
 use crate::back::Back;
+use crate::back::file_server::FileError;
 use crate::back::v1::query::Query;
 use crate::back::v1::{CallError, read, respond};
+use crate::session_table::Session;
 
 /// A sender that is silent for this long counts as gone, so that it holds no place of a transfer.
 const SENDER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -29,6 +31,21 @@ const SENDER_TIMEOUT: Duration = Duration::from_secs(30);
 struct UploadFile {
     file: File,
     _lock: UploadLock,
+}
+
+/// Why the file of an upload is not open.
+enum OpenError {
+    Locked(CallError),
+    Files(FileError),
+}
+
+impl From<OpenError> for CallError {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Locked(error) => error,
+            OpenError::Files(error) => error.into(),
+        }
+    }
 }
 
 impl Back {
@@ -48,12 +65,14 @@ impl Back {
         let id = upload_id(id)?;
         let _lock = self.transfers.lock(id)?;
         self.files.perform(&FileRequest::DeleteUpload { id }).await?;
+        self.transfers.forget_finish(id);
         Ok(response::empty(StatusCode::NO_CONTENT))
     }
 
     /// Adds a part at the end. What arrives of a part that is cut off stays, and the next part begins after it.
     pub(in crate::back::v1) async fn add_part(
         &self,
+        session: &Session,
         id: &str,
         query: Option<&str>,
         body: RequestBody,
@@ -63,7 +82,7 @@ impl Back {
         if body.size_hint().lower() > MAX_PART_BYTES {
             return Err(too_large());
         }
-        let transfer = self.transfers.begin()?;
+        let transfer = self.transfers.begin(Direction::Upload, session)?;
         let file = self.open_upload(id).await?;
         let expected = file.file.metadata()?.len();
         if offset != expected {
@@ -75,29 +94,56 @@ impl Back {
         respond(StatusCode::OK, &upload(id, offset + arrived))
     }
 
+    /// A request that is repeated, because the response to it was lost, has the same response.
     pub(in crate::back::v1) async fn finish_upload(
         &self,
+        session: &Session,
         id: &str,
         body: RequestBody,
     ) -> Result<Response, CallError> {
         let id = upload_id(id)?;
         let FinishUpload { path, size, replace } = read(body).await?;
-        let transfer = self.transfers.begin()?;
-        let file = Arc::new(self.open_upload(id).await?);
+        let finish = Finish { id, path: path.clone(), size };
+        let transfer = self.transfers.begin(Direction::Upload, session)?;
+        let file = match self.open_upload(id).await {
+            Err(OpenError::Files(FileError::Refused { kind: FileFailure::NotFound, .. }))
+                if self.is_finished(&finish).await =>
+            {
+                return Ok(response::empty(StatusCode::NO_CONTENT));
+            }
+            opened => Arc::new(opened?),
+        };
         let arrived = file.file.metadata()?.len();
         if arrived != size {
             return Err(conflict(&format!("{arrived} of {size} bytes arrived")));
         }
         let synced = file.clone();
         transfer.on_disk(move || synced.file.sync_all()).await?;
-        self.files.perform(&FileRequest::FinishUpload { id, path, replace }).await?;
+        // Before: whoever leaves now does not learn whether the file is in its place.
+        self.transfers.note_finish(finish);
+        let request = FileRequest::FinishUpload { id, path, replace };
+        let finished = self.files.perform(&request).await;
+        if matches!(finished, Err(FileError::Refused { .. })) {
+            self.transfers.forget_finish(id);
+        }
+        finished?;
         Ok(response::empty(StatusCode::NO_CONTENT))
     }
 
-    async fn open_upload(&self, id: Uuid) -> Result<UploadFile, CallError> {
-        let lock = self.transfers.lock(id)?;
-        let file = self.files.open(&FileRequest::OpenUpload { id, is_new: false }).await?;
-        Ok(UploadFile { file, _lock: lock })
+    /// Whether an earlier request put the upload in its place, where it still is.
+    async fn is_finished(&self, finish: &Finish) -> bool {
+        if !self.transfers.is_noted(finish) {
+            return false;
+        }
+        let opened = self.files.open(&FileRequest::Open { path: finish.path.clone() }).await;
+        let size = opened.ok().and_then(|file| file.metadata().ok()).map(|found| found.len());
+        size == Some(finish.size)
+    }
+
+    async fn open_upload(&self, id: Uuid) -> Result<UploadFile, OpenError> {
+        let lock = self.transfers.lock(id).map_err(OpenError::Locked)?;
+        let opened = self.files.open(&FileRequest::OpenUpload { id, is_new: false }).await;
+        Ok(UploadFile { file: opened.map_err(OpenError::Files)?, _lock: lock })
     }
 }
 
