@@ -1,6 +1,8 @@
 //! The state machine of a tenant's processes: events in, actions out. No clock, no system call.
 
 use std::fmt;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use crate::services::Service;
@@ -31,6 +33,16 @@ pub enum Event {
 pub enum ExitReason {
     Exit(i32),
     Signal(i32),
+}
+
+impl From<ExitStatus> for ExitReason {
+    fn from(status: ExitStatus) -> Self {
+        match status.signal() {
+            Some(signal) => Self::Signal(signal),
+            // A process without a code was ended by a signal.
+            None => Self::Exit(status.code().unwrap_or_default()),
+        }
+    }
 }
 
 impl fmt::Display for ExitReason {

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::io;
 use std::os::fd::AsFd as _;
-use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal, killpg};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
+
+use crate::machine::ExitReason;
 
 /// What a hook may still do after the request to end.
 const GRACE: Duration = Duration::from_secs(5);
@@ -70,7 +72,7 @@ pub(super) fn run(mut command: Command, seconds: u32, signals: &Signals) -> Resu
         // A program that ends well when it is told to may have left its work undone.
         Some(_) if signals.stop_requested.get() => Err("was stopped".to_owned()),
         Some(status) if status.success() => Ok(()),
-        Some(status) => Err(describe_end(status)),
+        Some(status) => Err(ExitReason::from(status).to_string()),
         None => Err(format!("took longer than {seconds} s")),
     }
 }
@@ -98,14 +100,6 @@ fn wait(
             continue;
         }
         signals.wait(left);
-    }
-}
-
-fn describe_end(status: ExitStatus) -> String {
-    match (status.code(), status.signal()) {
-        (Some(code), _) => format!("exited with {code}"),
-        (None, Some(signal)) => format!("was killed by signal {signal}"),
-        (None, None) => "ended".to_owned(),
     }
 }
 

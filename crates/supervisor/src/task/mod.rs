@@ -9,7 +9,6 @@ mod report;
 
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::sync::mpsc;
@@ -22,6 +21,7 @@ use serde_json::Value;
 
 use crate::commands::{end, surroundings};
 use crate::environment::Variables;
+use crate::machine::ExitReason;
 use folder::{FrameReader, WorkFolder, read_frame, unpack};
 use report::Reporter;
 
@@ -158,12 +158,7 @@ fn wait_within(child: &mut Child, timeout: Duration) -> io::Result<Option<ExitSt
 }
 
 fn failure_of(status: ExitStatus) -> Option<String> {
-    match (status.code(), status.signal()) {
-        (Some(0), _) => None,
-        (Some(code), _) => Some(format!("It exited with code {code}.")),
-        (None, Some(signal)) => Some(format!("Signal {signal} ended it.")),
-        (None, None) => Some("It ended without an exit code.".to_owned()),
-    }
+    (!status.success()).then(|| format!("It {}.", ExitReason::from(status)))
 }
 
 /// Reads what the task left as its result.
@@ -272,8 +267,8 @@ mod tests {
 
     #[test]
     fn an_exit_code_a_signal_and_a_bad_result_are_failures() {
-        assert_eq!(failure(&messages("exit 3", 60)[0]), "It exited with code 3.");
-        assert_eq!(failure(&messages("kill -9 $$", 60)[0]), "Signal 9 ended it.");
+        assert_eq!(failure(&messages("exit 3", 60)[0]), "It exited with 3.");
+        assert_eq!(failure(&messages("kill -9 $$", 60)[0]), "It was killed by signal 9.");
         let no_json = messages(r#"echo no > "$CIAL_OUTPUT""#, 60);
         assert!(failure(&no_json[0]).contains("its result is no JSON"), "{no_json:?}");
         let pipe = messages(r#"mkfifo "$CIAL_OUTPUT""#, 60);
