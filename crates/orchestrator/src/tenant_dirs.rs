@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use nix::unistd::{Gid, Uid, chown, geteuid};
 use protocol::database_proxy;
 use protocol::files::DiskShare;
-use protocol::orchestrator::DiskUse;
+use protocol::orchestrator::{DiskEnforcement, DiskUse};
 use protocol::spec::Spec;
 use protocol::variables::Variables;
 use protocol::{TenantId, inside};
@@ -105,12 +105,21 @@ impl TenantDirs {
         let id = spec.id;
         let TenantPaths { ingress, secrets, database } = self.roots.of(id);
         let _change = self.begin_change();
-        let used_bytes = read_share(&secrets).and_then(|share| share.used_bytes);
+        let limit_bytes = spec.limits.disk_bytes;
+        let share = match read_share(&secrets) {
+            // What enforces another limit does not hold the tenant to this one.
+            Some(known) => DiskShare {
+                limit_bytes,
+                is_enforced: known.is_enforced && known.limit_bytes == limit_bytes,
+                ..known
+            },
+            None => DiskShare { limit_bytes, used_bytes: None, is_enforced: false },
+        };
         remove(&ingress)?;
         remove(&secrets)?;
         directory(&ingress, 0o750)?;
         directory(&secrets, 0o700)?;
-        write_share(&secrets, DiskShare { limit_bytes: spec.limits.disk_bytes, used_bytes })?;
+        write_share(&secrets, share)?;
         match &self.master_keys.sso_public {
             Some(pem) => file(&secrets, inside::SSO_PUBLIC_KEY, pem.as_bytes())?,
             None => file(&secrets, inside::SSO_KEY, &keys::sso_key(&self.master_keys.sso, id))?,
@@ -139,13 +148,14 @@ impl TenantDirs {
 
     /// Lets the tenant know its share of the disk. `false` for a tenant that never started: it learns its share then.
     pub fn report_disk(&self, disk_use: &DiskUse) -> io::Result<bool> {
-        let &DiskUse { limit_bytes, used_bytes, .. } = disk_use;
+        let &DiskUse { limit_bytes, used_bytes, enforced_by, .. } = disk_use;
+        let is_enforced = enforced_by == DiskEnforcement::Filesystem;
         let secrets = self.roots.of(disk_use.tenant).secrets;
         let _change = self.begin_change();
         if !secrets.exists() {
             return Ok(false);
         }
-        write_share(&secrets, DiskShare { limit_bytes, used_bytes }).map(|()| true)
+        write_share(&secrets, DiskShare { limit_bytes, used_bytes, is_enforced }).map(|()| true)
     }
 
     /// The variables that the tenant's program received at its last start beside those of its release, with the URL of its
@@ -305,7 +315,7 @@ mod tests {
             tenant: id,
             used_bytes,
             limit_bytes,
-            enforced_by: Default::default(),
+            enforced_by: DiskEnforcement::Measurement,
         };
         let share = || {
             let share = read_share(&tenant_dirs.roots.of(id).secrets).unwrap();
@@ -321,6 +331,16 @@ mod tests {
         spec.limits.disk_bytes = 2_000;
         tenant_dirs.create(&spec).unwrap();
         assert_eq!(share(), (2_000, Some(300)), "what is known of it survives a start");
+        let is_enforced = || read_share(&tenant_dirs.roots.of(id).secrets).unwrap().is_enforced;
+        assert!(!is_enforced());
+        let enforced_by = DiskEnforcement::Filesystem;
+        let enforced = DiskUse { enforced_by, ..disk_use(2_000, Some(300)) };
+        tenant_dirs.report_disk(&enforced).unwrap();
+        tenant_dirs.create(&spec).unwrap();
+        assert!(is_enforced());
+        spec.limits.disk_bytes = 3_000;
+        tenant_dirs.create(&spec).unwrap();
+        assert!(!is_enforced(), "the filesystem enforces another limit");
         tenant_dirs.remove(id).unwrap();
         assert!(!tenant_dirs.report_disk(&disk_use(1, None)).unwrap());
         assert!(!tenant_dirs.roots.of(id).secrets.exists(), "nothing comes back");

@@ -111,6 +111,9 @@ pub struct DiskShare {
     pub limit_bytes: u64,
     /// As last observed; `None` before the first measurement.
     pub used_bytes: Option<u64>,
+    /// The filesystem refuses what is too much. Otherwise the use is measured, and a tenant over its limit is stopped.
+    #[serde(default)]
+    pub is_enforced: bool,
 }
 
 /// The tenant's room on the disk. The limit and the use count its files and those of its core together.
@@ -315,7 +318,7 @@ mod tests {
     #[test]
     fn what_is_available_is_left_of_both_the_limit_and_the_disk() {
         let available = |limit_bytes, used_bytes, free_bytes| {
-            let share = DiskShare { limit_bytes, used_bytes };
+            let share = DiskShare { limit_bytes, used_bytes, is_enforced: false };
             FileSpace::new(Some(share), free_bytes).available_bytes
         };
         assert_eq!(available(100, Some(30), 1_000), 70);

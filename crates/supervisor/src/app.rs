@@ -57,6 +57,17 @@ pub fn parse(container: &Variables) -> io::Result<Option<AppProcess>> {
     Ok(Some(app))
 }
 
+/// Reads the tenant's share of the disk, a [`DiskShare`](protocol::files::DiskShare) as JSON. `None` under an orchestrator that
+/// writes none.
+///
+/// # Errors
+/// The file is not readable.
+pub fn read_disk_share(secrets: &Path) -> io::Result<Option<String>> {
+    read_secret(&secrets.join(inside::DISK_SHARE), |text| {
+        String::from_utf8(text).map_err(io::Error::other)
+    })
+}
+
 /// Reads a file that belongs to the core's account, because PID 1 has no capability to read files of others. `None` where
 /// there is no such file.
 fn read_secret<T>(

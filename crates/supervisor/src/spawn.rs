@@ -100,7 +100,10 @@ pub fn spawn_app(
         start(command, place, service, &[], errors)
     } else {
         let mut command = Command::new(std::env::current_exe()?);
-        command.arg(supervisor_commands::START).arg(&layout.files_dir).env_clear().envs(variables);
+        command.arg(supervisor_commands::START).arg(&layout.files_dir);
+        // Without it, the copy of the files before a hook has the bounds of the disk alone.
+        command.args(app::read_disk_share(&layout.secrets)?);
+        command.env_clear().envs(variables);
         command.env(inside::START_APP, hooks::describe(app));
         // The working folder may be one that a hook took away, and that comes back.
         start(command, "/", service, &[], errors)

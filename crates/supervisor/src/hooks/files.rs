@@ -12,7 +12,7 @@ use nix::unistd::{geteuid, syncfs};
 use rustix::fs::ioctl_ficlone;
 
 use super::folder::{StateFolder, entries, metadata, rename_any};
-use protocol::files::PLATFORM_FOLDERS;
+use protocol::files::{DiskShare, PLATFORM_FOLDERS};
 
 /// A copy that the filesystem does not share with the files takes space and time: it is made up to these bounds.
 const MAX_COPIED_BYTES: u64 = 1 << 30;
@@ -24,13 +24,14 @@ const COPY: &str = "before-migrate";
 const RETURNING: &str = "restoring";
 
 impl StateFolder {
-    /// Copies the files: shared with them where the filesystem can, otherwise up to one half of the free space.
+    /// Copies the files: shared with them where the filesystem can, otherwise up to one half of the free space, and of what
+    /// `share` leaves the tenant.
     ///
     /// # Errors
     /// There is no copy, and why.
-    pub(super) fn copy_files(&self) -> io::Result<()> {
+    pub(super) fn copy_files(&self, share: Option<DiskShare>) -> io::Result<()> {
         let unfinished = self.entry(UNFINISHED);
-        let copied = self.copy_into(&unfinished);
+        let copied = self.copy_into(&unfinished, share);
         if copied.is_err() {
             self.discard(&unfinished)?;
             self.empty_discarded();
@@ -38,13 +39,16 @@ impl StateFolder {
         copied
     }
 
-    fn copy_into(&self, unfinished: &Path) -> io::Result<()> {
+    fn copy_into(&self, unfinished: &Path, share: Option<DiskShare>) -> io::Result<()> {
         self.discard(unfinished)?;
         fs::create_dir(unfinished)?;
         let space = statvfs(&self.files)?;
         let free = space.blocks_available() * space.fragment_size();
-        let mut copying =
-            Copying { bytes_left: MAX_COPIED_BYTES.min(free / 2), entries_left: MAX_ENTRIES };
+        let mut copying = Copying {
+            bytes_left: MAX_COPIED_BYTES.min(free / 2),
+            limit: share.and_then(LimitRoom::of),
+            entries_left: MAX_ENTRIES,
+        };
         for entry in self.own_entries()? {
             copying.copy(&entry, &in_folder(unfinished, &entry))?;
         }
@@ -97,8 +101,27 @@ impl StateFolder {
 }
 
 struct Copying {
+    /// For what the filesystem does not share.
     bytes_left: u64,
+    limit: Option<LimitRoom>,
     entries_left: u32,
+}
+
+/// The room below a disk limit that is measured. A tenant that passes the limit is stopped, in the middle of its hook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct LimitRoom {
+    limit_bytes: u64,
+    bytes_left: u64,
+}
+
+impl LimitRoom {
+    /// `None` where the filesystem enforces the limit: it counts what is shared once, and refuses what is too much.
+    fn of(share: DiskShare) -> Option<Self> {
+        let DiskShare { limit_bytes, used_bytes, is_enforced } = share;
+        let left = limit_bytes.saturating_sub(used_bytes.unwrap_or_default());
+        // The rest is for the hook.
+        (!is_enforced).then_some(Self { limit_bytes, bytes_left: left / 2 })
+    }
 }
 
 impl Copying {
@@ -134,6 +157,16 @@ impl Copying {
     }
 
     fn copy_content(&mut self, from: &mut File, mut to: &File, bytes: u64) -> io::Result<()> {
+        if let Some(room) = &mut self.limit {
+            // A measurement counts what files share once for each.
+            let left = room.bytes_left.checked_sub(bytes).ok_or_else(|| {
+                let limit = room.limit_bytes;
+                io::Error::other(format!(
+                    "a copy needs too much of the disk limit of {limit} bytes"
+                ))
+            })?;
+            room.bytes_left = left;
+        }
         if ioctl_ficlone(to, &*from).is_ok() {
             return Ok(());
         }
@@ -225,7 +258,7 @@ mod tests {
         symlink("b/c", kept.path().join("link")).unwrap();
         symlink("/nowhere", kept.path().join("b/broken")).unwrap();
         let before = tree(kept.path());
-        folder.copy_files().unwrap();
+        folder.copy_files(None).unwrap();
         assert_eq!(tree(kept.path()), before, "a copy changes nothing");
         damage(kept.path());
         assert!(folder.restore_files().unwrap());
@@ -240,7 +273,7 @@ mod tests {
     #[test]
     fn a_copy_of_a_hook_that_succeeded_never_comes_back() {
         let (kept, folder) = with_files();
-        folder.copy_files().unwrap();
+        folder.copy_files(None).unwrap();
         damage(kept.path());
         let after = tree(kept.path());
         folder.discard_copy().unwrap();
@@ -252,13 +285,13 @@ mod tests {
     fn files_of_others_and_too_many_are_not_copied() {
         let (kept, folder) = with_files();
         std::os::unix::fs::chown(kept.path().join("f"), Some(7), None).unwrap();
-        folder.copy_files().unwrap();
+        folder.copy_files(None).unwrap();
         assert!(!folder.entry(COPY).join("f").exists(), "a folder of another user stays alone");
         folder.discard_copy().unwrap();
         std::os::unix::fs::chown(kept.path().join("b/c"), Some(7), None).unwrap();
-        let why = folder.copy_files().unwrap_err().to_string();
+        let why = folder.copy_files(None).unwrap_err().to_string();
         assert!(why.ends_with("b/c: belongs to another user"), "{why}");
-        let mut copying = Copying { bytes_left: 9, entries_left: 1 };
+        let mut copying = Copying { bytes_left: 9, limit: None, entries_left: 1 };
         let why = copying.copy(&kept.path().join("b"), &kept.path().join("x")).unwrap_err();
         assert_eq!(why.to_string(), "there are more than 100000 of them");
         assert!(!folder.restore_files().unwrap(), "no part of a copy is one");
@@ -271,7 +304,7 @@ mod tests {
             let disk = SmallDisk::mount_as(filesystem, "hooks-disk", 256 << 20).unwrap();
             fs::write(disk.path().join("large"), vec![7; 100 << 20]).unwrap();
             let folder = StateFolder::open(disk.path()).unwrap();
-            let copied = folder.copy_files().map_err(|error| error.to_string());
+            let copied = folder.copy_files(None).map_err(|error| error.to_string());
             if is_copied {
                 assert_eq!(copied, Ok(()), "{filesystem:?}");
                 fs::write(disk.path().join("large"), "damaged").unwrap();
@@ -285,6 +318,39 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_copy_leaves_a_tenant_below_a_limit_that_is_measured() {
+        let (kept, folder) = with_files();
+        write(kept.path(), "large", &"x".repeat(1_000));
+        let share = |limit_bytes, used_bytes| {
+            Some(DiskShare { limit_bytes, used_bytes, is_enforced: false })
+        };
+        let refused = "a copy needs too much of the disk limit of 4000 bytes";
+        for (share, expected) in [
+            (None, None),
+            (share(4_000, Some(1_009)), None),
+            (share(4_000, None), None),
+            (share(4_000, Some(2_009)), Some(refused)),
+            (share(4_000, Some(5_000)), Some(refused)),
+            (share(4_000, Some(5_000)).map(|share| DiskShare { is_enforced: true, ..share }), None),
+        ] {
+            let copied = folder.copy_files(share).map_err(|error| error.to_string());
+            assert_eq!(copied.err().as_deref(), expected, "{share:?}");
+            folder.discard_copy().unwrap();
+        }
+    }
+
+    /// What the filesystem shares counts once for each file when it is measured.
+    #[test]
+    fn a_shared_copy_counts_below_a_limit_that_is_measured() {
+        let disk = SmallDisk::mount_as(Filesystem::Btrfs, "hooks-share", 256 << 20).unwrap();
+        fs::write(disk.path().join("large"), vec![7; 10 << 20]).unwrap();
+        let folder = StateFolder::open(disk.path()).unwrap();
+        let share = DiskShare { limit_bytes: 15 << 20, used_bytes: None, is_enforced: false };
+        assert!(folder.copy_files(Some(share)).is_err());
+        folder.copy_files(Some(DiskShare { is_enforced: true, ..share })).unwrap();
+    }
+
     proptest! {
         // Each case waits for the disk.
         #![proptest_config(ProptestConfig::with_cases(16))]
@@ -296,7 +362,7 @@ mod tests {
         ) {
             let (kept, folder) = with_files();
             let before = tree(kept.path());
-            folder.copy_files().unwrap();
+            folder.copy_files(None).unwrap();
             damage(kept.path());
             let all = if back.is_some() { usize::MAX } else { out };
             for entry in folder.own_entries().unwrap().iter().take(all) {

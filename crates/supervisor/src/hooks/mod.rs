@@ -11,6 +11,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
+use protocol::files::DiskShare;
 use protocol::inside;
 use protocol::process::{AppProcess, DEFAULT_HOOK_SECONDS, Hooks};
 
@@ -68,14 +69,15 @@ pub fn describe(app: &AppProcess) -> String {
 }
 
 /// Runs the hooks that are due by the state in the files `arguments[0]`, and becomes the program of `app`, as [`describe`]
-/// wrote it. Returns only when that fails.
+/// wrote it. `arguments[1]` is the tenant's share of the disk as JSON, where it is known. Returns only when that fails.
 pub fn start(arguments: &[String], app: Option<&str>) -> ExitCode {
     let app = app.and_then(|json| serde_json::from_str::<AppProcess>(json).ok());
     let app = app.filter(|app| !app.command.is_empty());
     let (Some(files), Some(app)) = (arguments.first(), app) else {
         return fail("start-app takes the folder of the files, and the app from its variable");
     };
-    if let Err(why) = prepare(Path::new(files), &app) {
+    let share = arguments.get(1).and_then(|json| serde_json::from_str(json).ok());
+    if let Err(why) = prepare(Path::new(files), &app, share) {
         return fail(&why);
     }
     let error = command(&app, &app.command).exec();
@@ -100,7 +102,7 @@ fn command(app: &AppProcess, words: &[String]) -> Command {
     command
 }
 
-fn prepare(files: &Path, app: &AppProcess) -> Result<(), String> {
+fn prepare(files: &Path, app: &AppProcess, share: Option<DiskShare>) -> Result<(), String> {
     let place = files.join(inside::HOOK_STATE_DIR);
     let unusable =
         |error| format!("the state of the hooks in {} is unusable: {error}", place.display());
@@ -120,7 +122,7 @@ fn prepare(files: &Path, app: &AppProcess) -> Result<(), String> {
     }
     let signals = Signals::block().map_err(|error| format!("cannot watch signals: {error}"))?;
     for hook in due {
-        run(hook, app, &folder, &signals)?;
+        run(hook, app, (&folder, share), &signals)?;
         folder.remember(hook, &app.release).map_err(unusable)?;
     }
     folder.empty_discarded();
@@ -131,13 +133,13 @@ fn prepare(files: &Path, app: &AppProcess) -> Result<(), String> {
 fn run(
     hook: Hook,
     app: &AppProcess,
-    folder: &StateFolder,
+    (folder, share): (&StateFolder, Option<DiskShare>),
     signals: &Signals,
 ) -> Result<(), String> {
     let name = hook.name();
     let Some(words) = hook.command(&app.hooks) else { return Ok(()) };
     if hook == Hook::Migrate
-        && let Err(error) = folder.copy_files()
+        && let Err(error) = folder.copy_files(share)
     {
         log(&format!("the files are not restored if the hook {name} fails: {error}"));
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
-use protocol::inside::{AGENT_UID, HOOK_STATE_DIR};
+use protocol::inside::{AGENT_UID, DISK_SHARE, HOOK_STATE_DIR};
 use protocol::process::{AppProcess, Hooks};
 use testkit::TempDir;
 
@@ -50,6 +50,12 @@ impl Files {
         let set = Stage::prepare();
         fs::remove_dir(set.directory.join("files")).unwrap();
         symlink(self.path(), set.directory.join("files")).unwrap();
+        let share = self.0.path().join(DISK_SHARE);
+        if share.exists() {
+            let secrets = set.directory.join("secrets");
+            fs::create_dir_all(&secrets).unwrap();
+            fs::copy(share, secrets.join(DISK_SHARE)).unwrap();
+        }
         let (name, json) = app(&set, None);
         let mut process: AppProcess = serde_json::from_str(&json).unwrap();
         process.env.insert("FILES".to_owned(), self.path().display().to_string());
@@ -159,6 +165,24 @@ fn a_hook_that_fails_is_a_failed_start_and_runs_again_on_the_same_files() {
     assert!(lines.iter().any(|line| line.contains(missing)), "{lines:#?}");
     let started = files.up("v1", both(first, "echo hook migrate"));
     assert_eq!(started, ["migrate"], "what succeeded is not repeated");
+}
+
+#[test]
+fn a_copy_stays_below_the_disk_limit_that_is_measured() {
+    let files = Files::new();
+    files.write("large", &"x".repeat(1_000));
+    let share = files.0.path().join(DISK_SHARE);
+    fs::write(&share, r#"{"limit_bytes":2000,"used_bytes":1000}"#).unwrap();
+    let lines = files.fails("v1", migrate("exit 3"));
+    let why = "a copy needs too much of the disk limit of 2000 bytes";
+    assert_line(&lines, &format!("the files are not restored if the hook migrate fails: {why}"));
+    assert_line(&lines, "the hook migrate exited with 3");
+    fs::write(&share, r#"{"limit_bytes":3000,"used_bytes":1000}"#).unwrap();
+    let lines = files.fails("v1", migrate("exit 3"));
+    assert_line(
+        &lines,
+        "the hook migrate exited with 3; the files are again as they were before it",
+    );
 }
 
 #[test]
