@@ -41,13 +41,14 @@ pub(super) async fn run(
     let kind = CommandKind::Task;
     let slot = commands.begin(kind, id).ok_or_else(|| exec::too_many(kind))?;
     let hold = sleep.hold_awake(id).await.map_err(leases::lease_failure)?;
-    let RunningCommand { mut input, output, handle } =
+    let RunningCommand { input, output, handle } =
         operations.start_task(id).await.map_err(driver_failure)?;
-    let sent = tokio::time::timeout(INPUT_TIMEOUT, send_input(body, &mut input)).await;
+    let shutdown = Box::pin(slot.shutdown());
+    let place = Some(Place { handle, _hold: hold, _slot: slot });
+    let mut running = RunningTask { output, shutdown, place, input };
+    let sent = tokio::time::timeout(INPUT_TIMEOUT, send_input(body, &mut running.input)).await;
     let late = || ApiError::new(Code::EngineTimeout, "The tenant did not read its input in time.");
     sent.map_err(|_| late())??;
-    let (shutdown, handle) = (Box::pin(slot.shutdown()), Some(handle));
-    let running = RunningTask { output, shutdown, handle, _input: input, _hold: hold, _slot: slot };
     let mut response = Body::from_stream(running.into_messages()).into_response();
     let content_type = HeaderValue::from_static("application/x-ndjson");
     response.headers_mut().insert(header::CONTENT_TYPE, content_type);
@@ -60,7 +61,7 @@ async fn send_input(
 ) -> Result<(), ApiError> {
     let mut pieces = body.into_data_stream();
     while let Some(piece) = pieces.next().await {
-        // Without the rest, the task cannot begin; with its handle it ends.
+        // Without the rest, the task cannot begin; with its place it ends.
         let piece = piece.map_err(|_| ApiError::new(Code::InvalidBody, "The body ended early."))?;
         if input.write_all(&piece).await.is_err() {
             // The program has ended, and its output says why.
@@ -71,17 +72,44 @@ async fn send_input(
     Ok(())
 }
 
-/// A task whose output is read. Dropping it ends the task and lets the tenant rest.
+/// A task whose output is read. Dropping it ends the task, and then lets the tenant rest and run the next one.
 struct RunningTask {
     output: BoxStream<'static, std::io::Result<CommandOutput>>,
     /// Resolves when this process shuts down.
     shutdown: Pin<Box<WaitForCancellationFutureOwned>>,
     /// `None` once the task has ended.
-    handle: Option<CommandHandle>,
+    place: Option<Place>,
     /// Open as long as somebody reads the output.
-    _input: Pin<Box<dyn AsyncWrite + Send>>,
+    input: Pin<Box<dyn AsyncWrite + Send>>,
+}
+
+/// What a task has until none of its processes is left: two tasks of a tenant never run side by side.
+struct Place {
+    handle: CommandHandle,
     _hold: AwakeHold,
     _slot: CommandSlot,
+}
+
+impl Place {
+    async fn end(self) {
+        self.handle.end().await;
+    }
+
+    /// The output of the task has ended. Its program ends what the task left, unless somebody killed the program.
+    async fn settle(self) {
+        match self.handle.control().exit_code().await {
+            Ok(0) => self.handle.finished(),
+            Ok(_) | Err(_) => self.handle.end().await,
+        }
+    }
+}
+
+impl Drop for RunningTask {
+    fn drop(&mut self) {
+        if let Some(place) = self.place.take() {
+            tokio::spawn(place.end());
+        }
+    }
 }
 
 impl RunningTask {
@@ -92,8 +120,8 @@ impl RunningTask {
                 let piece = tokio::select! {
                     piece = task.output.next() => piece,
                     () = &mut task.shutdown => {
-                        if let Some(handle) = task.handle.take() {
-                            handle.end().await;
+                        if let Some(place) = task.place.take() {
+                            place.end().await;
                         }
                         return None;
                     }
@@ -108,8 +136,8 @@ impl RunningTask {
                     }
                     Some(Err(error)) => return Some((Err(error), task)),
                     None => {
-                        if let Some(handle) = task.handle.take() {
-                            handle.finished();
+                        if let Some(place) = task.place.take() {
+                            place.settle().await;
                         }
                         return None;
                     }

@@ -2,6 +2,7 @@
 //! calls that it receives. The real engine's conformance suite holds for this engine, too.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -120,8 +121,11 @@ struct Tenant {
 struct SimulatedCommand {
     memory: MemoryDriver,
     tenant: TenantId,
-    code: i64,
+    code: Arc<AtomicI64>,
 }
+
+/// The exit code of a command that somebody killed.
+const KILLED: i64 = 137;
 
 impl CommandControl for SimulatedCommand {
     fn resize(&self, TerminalSize { columns, rows }: TerminalSize) -> DriverFuture<'_, ()> {
@@ -131,7 +135,7 @@ impl CommandControl for SimulatedCommand {
     }
 
     fn exit_code(&self) -> DriverFuture<'_, i64> {
-        Box::pin(async { Ok(self.code) })
+        Box::pin(async { Ok(self.code.load(Ordering::Relaxed)) })
     }
 
     fn end(&self) -> DriverFuture<'_, ()> {
@@ -378,13 +382,21 @@ impl MemoryDriver {
         Ok(self.simulate_command(id, command))
     }
 
+    /// Writes what it reads, until it reads the word `killed` or `ends`.
     fn simulate_command(&self, id: TenantId, command: &ExecCommand) -> RunningCommand {
-        let code = if command.argv.iter().any(|word| word == "fails") { 3 } else { 0 };
+        let fails = command.argv.iter().any(|word| word == "fails");
+        let code = Arc::new(AtomicI64::new(if fails { 3 } else { 0 }));
         let (input, echo) = tokio::io::duplex(1 << 10);
-        let pieces = stream::try_unfold(echo, move |mut echo| async move {
+        let pieces = stream::try_unfold((echo, code.clone()), async |(mut echo, code)| {
             let mut piece = bytes::BytesMut::with_capacity(1 << 10);
-            let read = if code == 0 { echo.read_buf(&mut piece).await? } else { 0 };
-            std::io::Result::Ok((read > 0).then(|| ((Output::Standard, piece.freeze()), echo)))
+            if code.load(Ordering::Relaxed) != 0 || echo.read_buf(&mut piece).await? == 0 {
+                return Ok(None);
+            }
+            if &piece[..] == b"killed" {
+                code.store(KILLED, Ordering::Relaxed);
+            }
+            let goes_on = !matches!(&piece[..], b"killed" | b"ends");
+            std::io::Result::Ok(goes_on.then(|| ((Output::Standard, piece.freeze()), (echo, code))))
         });
         let control = SimulatedCommand { memory: self.clone(), tenant: id, code };
         RunningCommand::new(Box::pin(input), pieces.boxed(), Arc::new(control))

@@ -67,6 +67,20 @@ async fn a_task_runs_once_in_its_tenant_and_ends_when_its_reader_leaves() {
     timeout(PATIENCE, refused).await.expect("the tenant is stopped");
 }
 
+/// The program that runs a task ends what the task left, unless it is killed itself.
+#[tokio::test]
+async fn a_task_whose_program_was_killed_is_ended_before_its_output_ends() {
+    let server = Server::start().await;
+    let id = server.run_tenant().await;
+    let end = format!("end {id}");
+    for (input, is_ended) in [("ends", false), ("killed", true)] {
+        let mut output = run(&server, id, input).await.unwrap();
+        let last = timeout(PATIENCE, output.frame()).await.expect("the end in time");
+        assert!(last.is_none(), "{last:?}");
+        assert_eq!(server.engine.calls().contains(&end), is_ended, "{input}");
+    }
+}
+
 #[tokio::test]
 async fn tasks_end_with_the_process() {
     let (server, serving) = Server::serving().await;

@@ -220,7 +220,12 @@ impl EngineCommand {
         let ending = async {
             let exec = created.await?.id;
             let options = StartExecOptions { detach: true, ..StartExecOptions::default() };
-            self.client.start_exec(&exec, Some(options)).await
+            self.client.start_exec(&exec, Some(options)).await?;
+            // It ends after the last process of the command.
+            while self.client.inspect_exec(&exec).await?.running == Some(true) {
+                tokio::time::sleep(EXIT_CODE_STEP).await;
+            }
+            Ok(())
         };
         match optional(ACTION_TIMEOUT, ending).await {
             Ok(_) => Ok(()),
