@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use uuid::{Builder, Uuid};
 
 use super::{Operations, joined};
-use crate::driver::{DriverError, DriverErrorCode, EngineEvent, LogOptions};
+use crate::driver::{DriverError, DriverErrorCode, EngineEvent, LogOptions, LogStream};
 
 /// How long the program may take to get ready. The command line waits for one minute for all of it.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -24,7 +24,8 @@ const READY_TIMEOUT: Duration = Duration::from_secs(30);
 const SETTLE_TIME: Duration = Duration::from_secs(2);
 const LOG_LINES: u32 = 20;
 const MAX_LOG_BYTES: usize = 4 << 10;
-const LOG_TIMEOUT: Duration = Duration::from_secs(2);
+/// The engine ends a log by itself. Far longer than a loaded machine takes, and within the minute of the command line.
+const LOG_TIMEOUT: Duration = Duration::from_secs(20);
 const THROW_AWAY_VERSION: usize = 8;
 const SLUG: &str = "smoke-start";
 
@@ -160,13 +161,7 @@ impl Operations {
     /// The last lines of the tenant's log, as far as they can be read.
     pub(super) async fn end_of_log(&self, id: TenantId, lines: u32, max_bytes: usize) -> String {
         let options = LogOptions { tail: Some(lines), ..LogOptions::default() };
-        let read = async {
-            let lines = self.driver.logs(id, options).await.ok()?;
-            let pieces: Vec<_> =
-                lines.filter_map(|piece| std::future::ready(piece.ok())).collect().await;
-            Some(pieces.concat())
-        };
-        let bytes = timeout(LOG_TIMEOUT, read).await.ok().flatten().unwrap_or_default();
+        let bytes = read_in_time(self.driver.logs(id, options)).await;
         let end = &bytes[bytes.len().saturating_sub(max_bytes)..];
         printable(&String::from_utf8_lossy(end))
     }
@@ -186,6 +181,19 @@ impl Operations {
             }
         });
     }
+}
+
+/// Reads a log to its end, or what comes of it in time.
+async fn read_in_time(log: impl Future<Output = Result<LogStream, DriverError>>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let read = async {
+        let Ok(mut pieces) = log.await else { return };
+        while let Some(piece) = pieces.next().await {
+            bytes.extend(piece.unwrap_or_default());
+        }
+    };
+    let _ = timeout(LOG_TIMEOUT, read).await;
+    bytes
 }
 
 async fn until_ended(events: &mut BoxStream<'static, EngineEvent>, id: TenantId) -> Exit {
@@ -229,7 +237,25 @@ fn internal(why: &str) -> DriverError {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use futures_util::stream;
+
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_last_line_of_a_log_is_read_from_a_slow_engine() {
+        let line = |text: &'static str| std::io::Result::Ok(Bytes::from_static(text.as_bytes()));
+        let first = || stream::iter([line("first\n")]);
+        let slow = first().chain(stream::once(async move {
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            line("last\n")
+        }));
+        let endless = first().chain(stream::pending());
+        for (log, expected) in [(slow.boxed(), "first\nlast\n"), (endless.boxed(), "first\n")] {
+            let read = read_in_time(std::future::ready(Ok(log))).await;
+            assert_eq!(String::from_utf8(read).unwrap(), expected);
+        }
+    }
 
     #[test]
     fn a_log_controls_no_terminal() {
