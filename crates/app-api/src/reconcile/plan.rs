@@ -182,7 +182,7 @@ pub fn derive_status(
     next.gave_up &= next.state == State::Error;
     if next.is_overdue(now) {
         let last_reason = next.reason.take();
-        next.reason = Some(overdue_reason(next.state, last_reason));
+        next.reason = Some(overdue_reason(next.state, last_reason, observation));
         next.apply_event(Event::Overdue, now);
     }
     next
@@ -246,25 +246,29 @@ fn crash_reason(crashes: &Crashes, observation: &Observation) -> String {
         None => String::new(),
     };
     let count = if crashes.is_never_ready() {
-        "five times within five minutes without getting ready"
+        "five times in a row without getting ready"
     } else {
         "ten times within five minutes"
     };
     let what = format!("It ended {count}{last}. Look at its log, then start it again.");
+    if crashes.is_never_ready() { with_last_lines(what, observation) } else { what }
+}
+
+/// Adds the end of the log of the last container that ended without getting ready, where it is known.
+fn with_last_lines(what: String, observation: &Observation) -> String {
     match observation.observed().and_then(|observed| observed.last_lines.as_deref()) {
-        Some(lines) if crashes.is_never_ready() => {
-            format!("{what}\nThe last lines of its log:\n{lines}")
-        }
-        Some(_) | None => what,
+        Some(lines) => format!("{what}\nThe last lines of its log:\n{lines}"),
+        None => what,
     }
 }
 
-fn overdue_reason(state: State, last_reason: Option<String>) -> String {
+fn overdue_reason(state: State, last_reason: Option<String>, observation: &Observation) -> String {
     let seconds = state.deadline().unwrap_or_default().as_secs();
     let goal = if state == State::Starting { "get ready" } else { "start" };
     let last =
         last_reason.map_or_else(|| "Look at its log.".to_owned(), |last| format!("Last: {last}"));
-    format!("It did not {goal} within {seconds} s; it is still being tried. {last}")
+    let what = format!("It did not {goal} within {seconds} s; it is still being tried. {last}");
+    with_last_lines(what, observation)
 }
 
 #[cfg(test)]

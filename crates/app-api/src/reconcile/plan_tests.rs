@@ -241,7 +241,7 @@ fn five_crashes_end_in_error_until_the_owner_starts_the_tenant() {
         at(6),
     );
     assert_eq!((failed.state, failed.gave_up), (State::Error, true));
-    insta::assert_snapshot!(failed.reason.clone().unwrap(), @"It ended five times within five minutes without getting ready, the last time with exit code 7. Look at its log, then start it again.");
+    insta::assert_snapshot!(failed.reason.clone().unwrap(), @"It ended five times in a row without getting ready, the last time with exit code 7. Look at its log, then start it again.");
     let lines = "[platform-front] cial: the hook migrate exited with 3".to_owned();
     let with_lines = ObservedTenant { last_lines: Some(lines.clone()), ..observed.clone() };
     let told = derive_status(
@@ -309,6 +309,17 @@ fn an_overdue_start_is_an_error_that_readiness_ends() {
     let late = derive_status(desired, &starting, &present(&unready), at(121));
     assert_eq!((late.state, late.gave_up), (State::Error, false));
     insta::assert_snapshot!(late.reason.clone().unwrap(), @"It did not get ready within 120 s; it is still being tried. Look at its log.");
+    let lines = "[platform-front] cial: the hook migrate took longer than 120 s".to_owned();
+    let with_lines =
+        ObservedTenant { last_lines: Some(lines.clone()), ..observed(Phase::Starting) };
+    let told = derive_status(
+        desired_state(Desired::Running),
+        &status(State::Starting),
+        &present(&with_lines),
+        at(121),
+    );
+    let reason = told.reason.unwrap();
+    assert!(reason.ends_with(&format!("The last lines of its log:\n{lines}")), "{reason}");
     let ready = derive_status(desired, &late, &present(&observed(Phase::Ready)), at(130));
     assert_eq!((ready.state, ready.reason), (State::Running, None));
 }
