@@ -24,7 +24,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::tls::NoTlsStream;
 use tokio_postgres::{Client, Config, Connection, NoTls, Socket};
 
-use super::query_deadline::DeadlineStream;
+use super::query_deadline::{DeadlineStream, ReplyBounds};
 use super::roles::Roles;
 use crate::tenant::database::DatabaseNames;
 
@@ -54,6 +54,9 @@ impl Default for Limits {
         Self { statement: Duration::from_secs(15), migration: Duration::from_secs(600) }
     }
 }
+
+/// The longest reply to a tenant's role: above everything that is asked of a tenant's schema, whose rows the tenant can write.
+const MAX_TENANT_REPLY_BYTES: usize = 32 << 20;
 
 /// The time that the server has to report a statement timeout.
 const REPLY_GRACE: Duration = Duration::from_secs(5);
@@ -188,7 +191,7 @@ impl Database {
     ) -> Result<AsyncPgConnection, ConnectError> {
         let mut config = self.provisioner.clone();
         config.user(user).password(password.reveal());
-        connect_once(&config, self.limits.migration).await
+        connect_as_tenant(&config, self.limits.migration).await
     }
 
     /// Opens a connection as the role of a tenant, for short statements in its schema. The search path is set by the connection:
@@ -204,7 +207,7 @@ impl Database {
             .user(&names.user)
             .password(password.reveal())
             .options(format!("{options} -c search_path={}", names.schema));
-        connect_once(&config, self.limits.statement).await
+        connect_as_tenant(&config, self.limits.statement).await
     }
 
     /// Opens a connection that receives notifications, to be driven by the caller. It must run no query that could hang.
@@ -281,6 +284,23 @@ async fn connect_once(
     statement_timeout: Duration,
 ) -> Result<AsyncPgConnection, ConnectError> {
     let deadline = statement_timeout + REPLY_GRACE;
+    connect_bounded(config, ReplyBounds { deadline, max_bytes: usize::MAX }).await
+}
+
+/// The same as the role of a tenant.
+async fn connect_as_tenant(
+    config: &Config,
+    statement_timeout: Duration,
+) -> Result<AsyncPgConnection, ConnectError> {
+    let deadline = statement_timeout + REPLY_GRACE;
+    let bounds = ReplyBounds { deadline, max_bytes: MAX_TENANT_REPLY_BYTES };
+    connect_bounded(config, bounds).await
+}
+
+async fn connect_bounded(
+    config: &Config,
+    bounds: ReplyBounds,
+) -> Result<AsyncPgConnection, ConnectError> {
     let connected = timeout(CONNECT_TIMEOUT, async {
         let mut error = unreachable(anyhow::anyhow!("the database's URL names no host"));
         for (index, host) in config.get_hosts().iter().enumerate() {
@@ -290,14 +310,14 @@ async fn connect_once(
                 Host::Tcp(name) => match TcpStream::connect((name.as_str(), port)).await {
                     Ok(stream) => {
                         let _ = stream.set_nodelay(true);
-                        handshake(config, stream, deadline).await
+                        handshake(config, stream, bounds).await
                     }
                     Err(error) => Err(unreachable(error)),
                 },
                 Host::Unix(directory) => {
                     let path = directory.join(format!(".s.PGSQL.{port}"));
                     match UnixStream::connect(path).await {
-                        Ok(stream) => handshake(config, stream, deadline).await,
+                        Ok(stream) => handshake(config, stream, bounds).await,
                         Err(error) => Err(unreachable(error)),
                     }
                 }
@@ -316,12 +336,12 @@ async fn connect_once(
 async fn handshake<S>(
     config: &Config,
     stream: S,
-    deadline: Duration,
+    bounds: ReplyBounds,
 ) -> Result<Client, ConnectError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let stream = DeadlineStream::new(stream, deadline);
+    let stream = DeadlineStream::new(stream, bounds);
     let connected = config.connect_raw(stream, NoTls).await;
     let (client, connection) = connected.map_err(connect_error)?;
     // Ends with the client, or with the first query that gets no reply.

@@ -1,6 +1,8 @@
-//! Bounds the wait for Postgres on the wire: a query without a reply fails its connection after the deadline.
+//! Bounds what Postgres sends on the wire: a query without a reply fails its connection after the deadline, and so does one
+//! whose reply is too long.
 //!
-//! The statement timeout is the server's; a server that vanished or stopped enforces nothing.
+//! The statement timeout is the server's; a server that vanished or stopped enforces nothing. A tenant can make rows of any
+//! size of its own tables, whatever a query asks for.
 
 use std::io::{self, ErrorKind};
 use std::pin::Pin;
@@ -13,17 +15,26 @@ use tokio::time::{Sleep, sleep};
 /// `ReadyForQuery` with its length and any status: the last bytes of each reply (Postgres protocol 3.0, §53.7).
 const READY_FOR_QUERY: &[u8; 5] = b"Z\0\0\0\x05";
 
+/// The bounds of one reply.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ReplyBounds {
+    pub(super) deadline: Duration,
+    pub(super) max_bytes: usize,
+}
+
 pub(super) struct DeadlineStream<S> {
     stream: S,
-    deadline: Duration,
+    bounds: ReplyBounds,
+    /// The bytes that were read since the last write.
+    read_bytes: usize,
     /// Runs from the first write of a query to the end of its reply.
     timer: Option<Pin<Box<Sleep>>>,
     tail: ReplyTail,
 }
 
 impl<S> DeadlineStream<S> {
-    pub(super) fn new(stream: S, deadline: Duration) -> Self {
-        Self { stream, deadline, timer: None, tail: ReplyTail::default() }
+    pub(super) fn new(stream: S, bounds: ReplyBounds) -> Self {
+        Self { stream, bounds, read_bytes: 0, timer: None, tail: ReplyTail::default() }
     }
 }
 
@@ -54,7 +65,16 @@ impl<S: AsyncRead + Unpin> AsyncRead for DeadlineStream<S> {
         let this = &mut *self;
         match Pin::new(&mut this.stream).poll_read(cx, buffer) {
             Poll::Ready(Ok(())) => {
-                this.tail.push(&buffer.filled()[before..]);
+                let new = &buffer.filled()[before..];
+                this.tail.push(new);
+                this.read_bytes = this.read_bytes.saturating_add(new.len());
+                if this.read_bytes > this.bounds.max_bytes {
+                    let text = format!(
+                        "a reply of Postgres has more than {} bytes",
+                        this.bounds.max_bytes
+                    );
+                    return Poll::Ready(Err(io::Error::new(ErrorKind::InvalidData, text)));
+                }
                 if this.tail.is_ready_for_query() {
                     this.timer = None;
                 }
@@ -65,7 +85,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for DeadlineStream<S> {
                 let timer = this.timer.as_mut().map(|timer| timer.as_mut().poll(cx));
                 match timer {
                     Some(Poll::Ready(())) => {
-                        let text = format!("Postgres did not reply within {:?}", this.deadline);
+                        let text =
+                            format!("Postgres did not reply within {:?}", this.bounds.deadline);
                         Poll::Ready(Err(io::Error::new(ErrorKind::TimedOut, text)))
                     }
                     Some(Poll::Pending) | None => Poll::Pending,
@@ -82,11 +103,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for DeadlineStream<S> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         if self.timer.is_none() {
-            let mut timer = Box::pin(sleep(self.deadline));
+            let mut timer = Box::pin(sleep(self.bounds.deadline));
             // Registers the waker: the connection's task reads only after a wake-up.
             let _ = timer.as_mut().poll(cx);
             self.timer = Some(timer);
         }
+        self.read_bytes = 0;
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
@@ -120,10 +142,29 @@ mod tests {
         }
     }
 
+    fn bounds(max_bytes: usize) -> ReplyBounds {
+        ReplyBounds { deadline: Duration::from_secs(20), max_bytes }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reply_that_is_too_long_fails_and_each_query_begins_anew() {
+        let (client, mut server) = duplex(64);
+        let mut client = DeadlineStream::new(client, bounds(10));
+        let mut reply = [0; 10];
+        for _ in 0..3 {
+            client.write_all(b"query").await.unwrap();
+            server.write_all(&[7; 10]).await.unwrap();
+            client.read_exact(&mut reply).await.unwrap();
+        }
+        server.write_all(&[7]).await.unwrap();
+        let error = client.read(&mut reply).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidData);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_query_without_a_reply_fails_and_an_idle_connection_does_not() {
         let (client, mut server) = duplex(64);
-        let mut client = DeadlineStream::new(client, Duration::from_secs(20));
+        let mut client = DeadlineStream::new(client, bounds(6));
         let mut reply = [0; 6];
         client.write_all(b"query").await.unwrap();
         server.write_all(b"Z\0\0\0\x05I").await.unwrap();
