@@ -15,8 +15,15 @@ pub const MAX_FRAME_BYTES: usize = 256 << 10;
 pub const MAX_LINE_BYTES: usize = 4 << 10;
 /// The output of one attempt that is kept; what follows is dropped.
 pub const MAX_OUTPUT_BYTES: usize = 1 << 20;
+/// A shorter line counts as this many bytes: its row takes as many.
+const MIN_COUNTED_BYTES: usize = 100;
 /// The largest result that a task may leave.
 pub const MAX_RESULT_BYTES: usize = 64 << 10;
+
+/// What a line of this length takes of [`MAX_OUTPUT_BYTES`].
+pub const fn counted_bytes(length: usize) -> usize {
+    if length < MIN_COUNTED_BYTES { MIN_COUNTED_BYTES } else { length + 1 }
+}
 
 /// Variables of a task.
 pub mod variables {

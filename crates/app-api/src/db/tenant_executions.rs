@@ -12,13 +12,15 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::Conn;
-use super::tenant_rows::{
-    MAX_DEFINITION_BYTES, MAX_OUTPUT_BYTES, bounded_json, bounded_time, time_in_bounds,
-};
+pub use super::tenant_rows::{MAX_DEFINITION_BYTES, MAX_OUTPUT_BYTES, printed_len};
+use super::tenant_rows::{bounded_json, bounded_time, time_in_bounds};
 
 /// The most lines of output that are read, and the most bytes of them.
 const MAX_LINES: i64 = 10_000;
 const MAX_LINES_BYTES: i64 = 4 << 20;
+/// Lines that one statement deletes, and such statements in a row.
+const PRUNED_LINES: usize = 20_000;
+const MAX_PRUNE_STEPS: usize = 10;
 
 #[derive(Clone, Debug, PartialEq, Eq, QueryableByName)]
 #[diesel(check_for_backend(diesel::pg::Pg))]
@@ -164,16 +166,28 @@ pub async fn insert(
     Ok(())
 }
 
-/// Deletes finished executions, except the latest `kept`.
+/// Deletes finished executions, except the latest `kept`. Of much output only a part: the rest follows with the next call.
 pub async fn prune(conn: &mut Conn, kept: i64) -> QueryResult<usize> {
-    diesel::sql_query(
-        "DELETE FROM cial_executions WHERE state NOT IN ('scheduled', 'running') AND id <= ( \
-             SELECT id FROM cial_executions ORDER BY id DESC OFFSET $1 LIMIT 1 \
-         )",
-    )
-    .bind::<BigInt, _>(kept)
-    .execute(conn)
-    .await
+    const OLD: &str = "state NOT IN ('scheduled', 'running') AND id <= ( \
+        SELECT id FROM cial_executions ORDER BY id DESC OFFSET $1 LIMIT 1)";
+    let lines = format!(
+        "DELETE FROM cial_task_lines WHERE (execution_id, number) IN ( \
+             SELECT l.execution_id, l.number FROM cial_task_lines l \
+             WHERE l.execution_id IN (SELECT id FROM cial_executions WHERE {OLD}) LIMIT {PRUNED_LINES} \
+         )"
+    );
+    // Each statement is bounded in time, and so is a call.
+    for _ in 0..MAX_PRUNE_STEPS {
+        let deleted = diesel::sql_query(&lines).bind::<BigInt, _>(kept).execute(conn).await?;
+        if deleted < PRUNED_LINES {
+            break;
+        }
+    }
+    let executions = format!(
+        "DELETE FROM cial_executions e WHERE {OLD} \
+             AND NOT EXISTS (SELECT 1 FROM cial_task_lines l WHERE l.execution_id = e.id)"
+    );
+    diesel::sql_query(executions).bind::<BigInt, _>(kept).execute(conn).await
 }
 
 /// The executions before a cursor, the latest first, without definitions and contexts: hundreds of them would take much
@@ -236,27 +250,31 @@ async fn task_rows(conn: &mut Conn, execution: Uuid, output: &str) -> QueryResul
     diesel::sql_query(query).bind::<SqlUuid, _>(execution).load(conn).await
 }
 
-/// The results of tasks by their names.
+/// The results of tasks by their names; `None` when one of them is larger than any that was recorded.
 pub async fn results(
     conn: &mut Conn,
     execution: Uuid,
     tasks: &[String],
-) -> QueryResult<Vec<(String, Option<Value>)>> {
+) -> QueryResult<Option<Vec<(String, Option<Value>)>>> {
     #[derive(QueryableByName)]
     struct ResultRow {
         #[diesel(sql_type = Text)]
         name: String,
         #[diesel(sql_type = Nullable<Jsonb>)]
         output: Option<Value>,
+        #[diesel(sql_type = Bool)]
+        is_too_large: bool,
     }
     let query = format!(
-        "SELECT pg_catalog.left(name, 63) AS name, {} FROM cial_tasks \
-         WHERE execution_id = $1 AND name = ANY ($2) LIMIT 32",
+        "SELECT pg_catalog.left(name, 63) AS name, {}, \
+             COALESCE(pg_catalog.octet_length(output::text) > {MAX_OUTPUT_BYTES}, false) AS is_too_large \
+         FROM cial_tasks WHERE execution_id = $1 AND name = ANY ($2) LIMIT 32",
         bounded_json("output", MAX_OUTPUT_BYTES)
     );
     let query = diesel::sql_query(query).bind::<SqlUuid, _>(execution);
     let rows: Vec<ResultRow> = query.bind::<Array<Text>, _>(tasks).load(conn).await?;
-    Ok(rows.into_iter().map(|row| (row.name, row.output)).collect())
+    let is_sound = !rows.iter().any(|row| row.is_too_large);
+    Ok(is_sound.then(|| rows.into_iter().map(|row| (row.name, row.output)).collect()))
 }
 
 /// The end of an execution's output, the earliest line first.

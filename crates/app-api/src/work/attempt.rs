@@ -9,20 +9,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use futures_util::{Stream, StreamExt as _, stream};
+use futures_util::{FutureExt as _, Stream, StreamExt as _, stream};
 use package::{MAX_UNPACKED_BYTES, Task};
 use protocol::problem::Code;
 use protocol::tasks::{
     MAX_FRAME_BYTES, MAX_JOB_BYTES, MAX_LINE_BYTES, MAX_OUTPUT_BYTES, MAX_RESULT_BYTES, TaskJob,
-    TaskMessage, TaskOutput, frame,
+    TaskMessage, TaskOutput, counted_bytes, frame,
 };
 use serde_json::{Map, Value, json};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
-use tokio::time::MissedTickBehavior;
 
 use super::{WorkError, has_nul, open};
 use crate::app::App;
-use crate::db::tenant_executions::{self, ExecutionRow};
+use crate::db::tenant_executions::{self, ExecutionRow, printed_len};
 use crate::db::tenant_packages::PIECE_BYTES;
 use crate::db::tenant_workflows;
 use crate::tenant::Tenant;
@@ -31,8 +30,12 @@ use crate::tenant_databases::WorkConnection;
 /// How long a wake, the way of the package into the tenant and the end of a task may take, beside the task itself.
 const OVERHEAD_TIMEOUT: Duration = Duration::from_secs(300);
 /// Output is written at least this often while there is some.
-const FLUSH_INTERVAL: Duration = Duration::from_secs(2);
-const MAX_UNWRITTEN_LINES: usize = 200;
+const WRITE_INTERVAL: Duration = Duration::from_secs(2);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long the record of a task's end waits for the last of its lines.
+const LAST_LINES_TIMEOUT: Duration = Duration::from_secs(20);
+/// Lines that one statement writes.
+const MAX_WRITTEN_LINES: usize = 1_000;
 /// The pieces of the largest archive.
 const MAX_PIECES: i32 = 96;
 const _: () = assert!(96 * PIECE_BYTES >= package::MAX_BYTES);
@@ -156,28 +159,72 @@ impl Attempt<'_> {
         }))
     }
 
+    /// Reads what the task reports, and writes its lines beside it: a slow database costs lines, and no time of the task.
     async fn follow(&self, output: Body) -> Outcome {
-        let mut log = Log::new(*self);
-        let mut messages = std::pin::pin!(messages(output));
-        let mut ticks = tokio::time::interval(FLUSH_INTERVAL);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let outcome = loop {
-            tokio::select! {
-                message = messages.next() => match message {
-                    Some(TaskMessage::Line { output, text }) => log.add(output, &text).await,
-                    Some(TaskMessage::Ended { failure: None, result }) => break succeeded(result),
-                    Some(TaskMessage::Ended { failure: Some(failure), .. }) => {
-                        break Outcome::Failed(bounded(&failure));
-                    }
-                    None => {
-                        break Outcome::Failed("The tenant ended while the task ran.".to_owned());
-                    }
-                },
-                _ = ticks.tick() => log.flush().await,
-            }
+        let (lines, unwritten) = mpsc::unbounded_channel();
+        let mut writing = std::pin::pin!(self.write_lines(unwritten).fuse());
+        let outcome = tokio::select! {
+            outcome = read_messages(output, LineQueue::new(lines)) => outcome,
+            // Not before the end of the queue.
+            never = (&mut writing).then(|()| std::future::pending()) => never,
         };
-        log.flush().await;
+        let _ = tokio::time::timeout(LAST_LINES_TIMEOUT, writing).await;
         outcome
+    }
+
+    /// Writes lines until their queue ends. Those that cannot be written are lost: the task matters more than its log.
+    async fn write_lines(&self, mut unwritten: mpsc::UnboundedReceiver<Line>) {
+        let mut lines = Vec::new();
+        while let Some(first) = unwritten.recv().await {
+            lines.push(first);
+            let more = async {
+                while lines.len() < MAX_WRITTEN_LINES
+                    && let Some(line) = unwritten.recv().await
+                {
+                    lines.push(line);
+                }
+            };
+            // Lines that come together share a connection.
+            let _ = tokio::time::timeout(WRITE_INTERVAL, more).await;
+            let written = tokio::time::timeout(WRITE_TIMEOUT, self.write(&lines)).await;
+            lines.clear();
+            let error = match written {
+                Ok(Ok(())) => continue,
+                Ok(Err(error)) => error.into_text(),
+                Err(_) => "it took too long".to_owned(),
+            };
+            tracing::warn!(tenant = %self.tenant.id, error, "output of a task not written");
+            let text = "Lines before this one could not be written.".to_owned();
+            lines.push((TaskOutput::Platform, text));
+            if unwritten.is_closed() {
+                // The task has ended, and its end is to be recorded.
+                return;
+            }
+        }
+    }
+
+    async fn write(&self, lines: &[Line]) -> Result<(), WorkError> {
+        let Attempt { app, tenant, execution, task, number } = *self;
+        let texts: Vec<_> =
+            lines.iter().map(|(output, text)| (output.as_str(), text.as_str())).collect();
+        let mut conn = open(app, tenant).await?;
+        let of = (task.name.as_str(), number);
+        tenant_executions::add_lines(&mut conn, execution.id, of, app.clock.now(), &texts).await?;
+        Ok(())
+    }
+}
+
+async fn read_messages(output: Body, mut lines: LineQueue) -> Outcome {
+    let mut messages = std::pin::pin!(messages(output));
+    loop {
+        match messages.next().await {
+            Some(TaskMessage::Line { output, text }) => lines.add(output, &text),
+            Some(TaskMessage::Ended { failure: None, result }) => return succeeded(result),
+            Some(TaskMessage::Ended { failure: Some(failure), .. }) => {
+                return Outcome::Failed(bounded(&failure));
+            }
+            None => return Outcome::Failed("The tenant ended while the task ran.".to_owned()),
+        }
     }
 }
 
@@ -188,6 +235,9 @@ fn succeeded(result: Option<Value>) -> Outcome {
         Some(value) if value.to_string().len() > MAX_RESULT_BYTES => {
             failed("Its result is too large.")
         }
+        Some(value) if printed_len(value) > tenant_executions::MAX_OUTPUT_BYTES => failed(
+            "Its result is too large with all digits of its numbers. Leave such numbers as texts.",
+        ),
         Some(value) if has_nul(value) => failed("Its result holds the character U+0000."),
         Some(_) | None => Outcome::Succeeded(result),
     }
@@ -309,51 +359,52 @@ fn messages(output: Body) -> impl Stream<Item = TaskMessage> {
     })
 }
 
-/// Lines that are not written yet.
-struct Log<'a> {
-    attempt: Attempt<'a>,
-    lines: Vec<(TaskOutput, String)>,
+type Line = (TaskOutput, String);
+
+/// Takes lines to be written, up to a bound on all of an attempt.
+struct LineQueue {
+    lines: mpsc::UnboundedSender<Line>,
     bytes: usize,
 }
 
-impl<'a> Log<'a> {
-    fn new(attempt: Attempt<'a>) -> Self {
-        Self { attempt, lines: Vec::new(), bytes: 0 }
+impl LineQueue {
+    fn new(lines: mpsc::UnboundedSender<Line>) -> Self {
+        Self { lines, bytes: 0 }
     }
 
-    async fn add(&mut self, output: TaskOutput, text: &str) {
+    fn add(&mut self, output: TaskOutput, text: &str) {
         let printable = |c: &char| !c.is_control() || *c == '\t';
         let text: String = text.chars().filter(printable).take(MAX_LINE_BYTES).collect();
-        self.bytes = self.bytes.saturating_add(text.len() + 1);
-        // The program inside keeps the same bound, and says when it is reached.
-        if self.bytes > 2 * MAX_OUTPUT_BYTES {
-            return;
+        self.bytes = self.bytes.saturating_add(counted_bytes(text.len()));
+        // The program inside keeps a lower bound, and says when it is reached.
+        if self.bytes <= 2 * MAX_OUTPUT_BYTES {
+            // The receiver outlives the task.
+            let _ = self.lines.send((output, text));
         }
-        self.lines.push((output, text));
-        if self.lines.len() >= MAX_UNWRITTEN_LINES {
-            self.flush().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lines_of_an_attempt_are_bounded_however_short() {
+        for (text, kept) in
+            [("", 2 * MAX_OUTPUT_BYTES / 100), (&*"x".repeat(999), 2 * MAX_OUTPUT_BYTES / 1_000)]
+        {
+            let (sender, mut lines) = mpsc::unbounded_channel();
+            let mut queue = LineQueue::new(sender);
+            (0..100_000).for_each(|_| queue.add(TaskOutput::Stdout, text));
+            assert_eq!(lines.len(), kept);
+            assert_eq!(lines.try_recv().unwrap(), (TaskOutput::Stdout, text.to_owned()));
         }
     }
 
-    async fn flush(&mut self) {
-        if self.lines.is_empty() {
-            return;
-        }
-        let lines = std::mem::take(&mut self.lines);
-        let Attempt { app, tenant, execution, task, number } = self.attempt;
-        let texts: Vec<_> =
-            lines.iter().map(|(output, text)| (output.as_str(), text.as_str())).collect();
-        let written = async {
-            let mut conn = open(app, tenant).await?;
-            let of = (task.name.as_str(), number);
-            tenant_executions::add_lines(&mut conn, execution.id, of, app.clock.now(), &texts)
-                .await?;
-            Ok::<_, WorkError>(())
-        };
-        // The task matters more than its log.
-        if let Err(error) = written.await {
-            let error = error.into_text();
-            tracing::warn!(tenant = %tenant.id, error, "output of a task not written");
-        }
+    #[test]
+    fn a_result_counts_with_all_digits_of_its_numbers() {
+        let numbers = |count: usize| Some(Value::from(vec![1e300; count]));
+        assert_eq!(succeeded(numbers(400)), Outcome::Succeeded(numbers(400)));
+        assert!(matches!(succeeded(numbers(10_000)), Outcome::Failed(_)));
     }
 }

@@ -10,17 +10,21 @@ use service::api_error::ApiError;
 use uuid::Uuid;
 
 use super::workflows::{self, FoundWorkflow};
-use super::{WorkError, audit, has_nul, open, touch};
+use super::{WorkError, audit, has_nul, open, touch, touch_again};
 use crate::access::Principal;
 use crate::app::App;
 use crate::audit::{Action, Actor, Entry, Resource};
 use crate::db::Transaction as _;
-use crate::db::tenant_executions::{self, ExecutionRow, LineRow, TaskRow};
+use crate::db::tenant_executions::{
+    self, ExecutionRow, LineRow, MAX_DEFINITION_BYTES, TaskRow, printed_len,
+};
 use crate::http::paging::Window;
 use crate::tenant::Tenant;
 
 /// The most executions of a tenant that have not ended.
 const MAX_OPEN: i64 = 100;
+/// Of the values as Postgres prints them, which leaves room for their names: a larger context could not be read.
+const MAX_CONTEXT_BYTES: usize = MAX_DEFINITION_BYTES / 2;
 /// The most executions of a tenant that are kept.
 const MAX_KEPT: i64 = 1_000;
 
@@ -65,6 +69,11 @@ pub async fn run(
         .after(json!({ "execution": execution.id, "package": execution.package }));
     // Before the execution: it is found even when this process dies in between.
     touch(app, tenant).await?;
+    // The run matters more than how many records are kept.
+    if let Err(error) = tenant_executions::prune(&mut conn, MAX_KEPT).await {
+        let error = WorkError::from(error).into_text();
+        tracing::warn!(tenant = %tenant.id, error, "old executions not deleted");
+    }
     conn.transaction(async |conn| -> Result<_, WorkError> {
         // Two runs at once must not both fit below the limit: the second waits here, and counts the first.
         tenant_executions::lock(conn).await?;
@@ -74,13 +83,11 @@ pub async fn run(
             );
             return Err(ApiError::new(Code::TooManyExecutions, detail).into());
         }
-        tenant_executions::prune(conn, MAX_KEPT).await?;
         tenant_executions::insert(conn, &execution, &tasks).await?;
         Ok(audit(app, &entry, now).await?)
     })
     .await?;
-    // Afterwards again: somebody may have looked in between.
-    touch(app, tenant).await?;
+    touch_again(app, tenant).await;
     tracing::info!(tenant = %tenant.id, slug = %tenant.slug, workflow = name, execution = %execution.id, %caller, "workflow scheduled");
     Ok(execution)
 }
@@ -102,7 +109,14 @@ fn check_context(workflow: &Workflow, context: &BTreeMap<String, Value>) -> Resu
     let unfit = unfit.map(|(name, _)| {
         (name.as_str(), FieldCode::Invalid, "A text must not hold the character U+0000.")
     });
-    let faults: Vec<_> = missing.chain(unknown).chain(unfit).collect();
+    // As Postgres keeps it: a number with a large exponent becomes a long one.
+    let total: usize = context.values().map(printed_len).sum();
+    let largest = context.iter().max_by_key(|(_, value)| printed_len(value));
+    let too_large = largest.filter(|_| total > MAX_CONTEXT_BYTES).map(|(name, _)| {
+        let rule = "With all digits of its numbers it is too long. Write such numbers as texts.";
+        (name.as_str(), FieldCode::Invalid, rule)
+    });
+    let faults: Vec<_> = missing.chain(unknown).chain(unfit).chain(too_large).collect();
     if faults.is_empty() {
         return Ok(());
     }

@@ -256,8 +256,7 @@ async fn work(
                         let row = rows.iter().find(|row| row.name == task.name);
                         record(&attempt, row, outcome).await?
                     }
-                    Begun::PackageGone => {
-                        let reason = format!("Package {} was deleted.", execution.package);
+                    Begun::Never(reason) => {
                         let state = ExecutionState::Failed;
                         finish(app, &mut conn, &execution, state, Some(&reason)).await?
                     }
@@ -276,7 +275,8 @@ async fn work(
 enum Begun {
     /// With the results of the tasks before.
     Yes(attempt::Results),
-    PackageGone,
+    /// The execution fails for this reason.
+    Never(String),
     /// The task does not wait any more.
     No,
 }
@@ -285,15 +285,19 @@ enum Begun {
 async fn begin(conn: &mut Conn, attempt: &Attempt<'_>, now: Timestamp) -> QueryResult<Begun> {
     let Attempt { execution, task, number, .. } = *attempt;
     if tenant_workflows::package_piece(conn, execution.package_id, 0).await?.is_none() {
-        return Ok(Begun::PackageGone);
+        return Ok(Begun::Never(format!("Package {} was deleted.", execution.package)));
     }
-    let results = tenant_executions::results(conn, execution.id, &task.after).await?;
+    let Some(results) = tenant_executions::results(conn, execution.id, &task.after).await? else {
+        return Ok(Begun::Never(DAMAGED.to_owned()));
+    };
     let begun = tenant_executions::begin_attempt(conn, execution.id, &task.name, number, now);
     Ok(if begun.await? { Begun::Yes(results) } else { Begun::No })
 }
 
 /// `None` when the tenant changed its records so that they say nothing any more.
 fn read(execution: &ExecutionRow, rows: &[TaskRow]) -> Option<(Workflow, Vec<TaskProgress>)> {
+    // Each execution has one. Without it the tasks would miss their inputs.
+    execution.context.as_ref()?;
     let workflow = serde_json::from_value(execution.definition.clone()?).ok()?;
     let progress = |row: &TaskRow| {
         Some(TaskProgress {

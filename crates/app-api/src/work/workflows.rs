@@ -5,7 +5,7 @@ use protocol::problem::Code;
 use service::api_error::ApiError;
 use uuid::Uuid;
 
-use super::{WorkError, audit, damaged, open, touch};
+use super::{WorkError, audit, damaged, open, touch, touch_again};
 use crate::access::Principal;
 use crate::app::App;
 use crate::audit::{Action, Actor, Entry, Resource};
@@ -71,6 +71,10 @@ pub async fn set_paused(
     let entry = Entry::new(actor.clone(), action, resource);
     let mut conn = open(app, tenant).await?;
     let found = find(&mut conn, name).await?;
+    if !paused {
+        // Executions of the workflow may have waited. Before: they are found even when this process dies in between.
+        touch(app, tenant).await?;
+    }
     conn.transaction(async |conn| -> Result<_, WorkError> {
         let has_changed = if paused {
             tenant_workflows::pause(conn, name, &actor.name, now).await?
@@ -85,8 +89,7 @@ pub async fn set_paused(
     .await?;
     drop(conn);
     if !paused {
-        // Executions of the workflow may have waited.
-        touch(app, tenant).await?;
+        touch_again(app, tenant).await;
     }
     Ok(FoundWorkflow { paused, ..found })
 }

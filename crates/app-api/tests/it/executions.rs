@@ -1,5 +1,6 @@
 //! Executions: run in their tenant, recorded in its schema, and never twice once they succeeded.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::http::Method;
@@ -191,6 +192,11 @@ async fn a_run_needs_exactly_the_values_of_its_inputs() {
         .map(|error| error["field"].as_str().unwrap().to_owned())
         .collect();
     assert_eq!(fields, ["context.day", "context.week"]);
+    // Postgres keeps all digits of a number.
+    let long = json!({ "context": { "day": vec![1e300; 1_000] } });
+    let refused = acme.post(RUN, &acme.key, long).await;
+    assert_eq!(refused.problem(), "422 invalid_fields");
+    assert_eq!(refused.json()["errors"][0]["field"], "context.day");
     assert_eq!(acme.server.database.count("t_acme.cial_executions").await, 0);
 }
 
@@ -349,6 +355,14 @@ async fn numbers_and_times_that_a_tenant_wrote_are_bounded() {
             "UPDATE cial_executions SET definition = jsonb_build_object('x', repeat('x', 300000))",
             "The record of the execution is damaged.",
         ),
+        (
+            "UPDATE cial_executions SET context = jsonb_build_object('day', repeat('x', 300000))",
+            "The record of the execution is damaged.",
+        ),
+        (
+            "UPDATE cial_tasks SET state = 'succeeded', attempts = 1, output = to_jsonb(repeat('x', 200000)) WHERE name = 'fetch'",
+            "The record of the execution is damaged.",
+        ),
         ("UPDATE cial_executions SET package_id = gen_random_uuid()", "Package etl-1 was deleted."),
     ] {
         let id = acme.again([TaskReply::Refused("engine_unreachable")]).await;
@@ -384,6 +398,64 @@ async fn numbers_and_times_that_a_tenant_wrote_are_bounded() {
     )
     .await;
     assert_eq!(acme.get("/executions").await.problem(), "409 tenant_schema_damaged");
+}
+
+/// The tenant made a column of its table larger than everything that a query asks for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reply_of_any_size_ends_its_connection_and_nothing_else() {
+    let acme = Acme::new(&[succeeds(json!(1)), succeeds(json!(2))]).await;
+    let id = acme.run().await;
+    acme.until_state(&id, "succeeded").await;
+    acme.sql(
+        "ALTER TABLE cial_executions ALTER cancel_requested DROP DEFAULT, \
+         ALTER cancel_requested TYPE text USING repeat('x', 40000000)",
+    )
+    .await;
+    for _ in 0..3 {
+        assert_eq!(acme.get("/executions").await.problem(), "503 database_unavailable");
+    }
+    assert_eq!(acme.get("/workflows").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_that_could_not_be_read_again_fails_its_task() {
+    let acme = Acme::new(&[succeeds(json!(vec![1e300; 1_000])), fails("no")]).await;
+    let id = acme.run().await;
+    let reason =
+        "Its result is too large with all digits of its numbers. Leave such numbers as texts.";
+    acme.until(&id, |shown| shown["tasks"][0]["reason"] == reason).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lines_that_cannot_be_written_hold_up_no_task() {
+    let refused = TaskReply::Refused("engine_unreachable");
+    let acme = Acme::new(&[refused, TaskReply::Writes(3_000), succeeds(json!(1))]).await;
+    let id = acme.run().await;
+    acme.until(&id, |shown| shown["tasks"][0]["reason"] != Value::Null).await;
+    let mut conn = acme.server.database.conn().await;
+    conn.batch_execute("BEGIN; LOCK TABLE t_acme.cial_task_lines IN EXCLUSIVE MODE").await.unwrap();
+    acme.server.advance_clock(Duration::from_secs(20));
+    let read = testkit::eventually("all is read", crate::harness::TEST_TIMEOUT, async || {
+        Ok(acme.server.orchestrator.task_messages_read.load(Ordering::Relaxed) == 3_002)
+    });
+    read.await.unwrap();
+    conn.batch_execute("COMMIT").await.unwrap();
+    acme.until_state(&id, "succeeded").await;
+    let lines = "t_acme.cial_task_lines WHERE text = 'a line'";
+    assert_eq!(acme.server.database.count(lines).await, 3_000, "it was only slow");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_execution_that_is_recorded_is_accepted_whatever_follows() {
+    let acme = Acme::new(&[]).await;
+    // The first note of the tenant's work inserts a row, the second updates it.
+    acme.sql(
+        "CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''refused''; END'; \
+         CREATE TRIGGER refuse BEFORE UPDATE ON public.open_work FOR EACH ROW EXECUTE FUNCTION public.refuse()",
+    )
+    .await;
+    acme.run().await;
+    assert_eq!(acme.server.database.count("t_acme.cial_executions").await, 1);
 }
 
 /// Killed at many points: what the next process finds is enough.
@@ -509,10 +581,24 @@ async fn open_and_kept_executions_are_bounded() {
         INSERT INTO cial_executions (id, package_id, package, workflow, definition, context, state, created_by, created_at) \
         SELECT ('00000000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid, package_id, package, workflow, definition, context, 'failed', '', now() \
         FROM cial_executions, generate_series(1, 1500) n WHERE state = 'running'").await;
+    acme.sql(
+        "INSERT INTO cial_task_lines (execution_id, task, attempt, output, at, text) \
+         SELECT '00000000-0000-7000-8000-000000000001', 'fetch', 1, 'stdout', now(), '' FROM generate_series(1, 20001)",
+    )
+    .await;
     acme.run().await;
     assert_eq!(acme.server.database.count("t_acme.cial_executions").await, 1_001);
+    assert_eq!(acme.server.database.count("t_acme.cial_task_lines WHERE text = ''").await, 0);
     let page = acme.get("/executions?limit=2").await.json();
     assert_eq!((page["items"].as_array().unwrap().len(), &page["total"]), (2, &json!(1_001)));
     let path = format!("/executions?cursor={}", page["next"].as_str().unwrap());
     assert_eq!(acme.get(&path).await.json()["items"].as_array().unwrap().len(), 100);
+    acme.sql(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''refused''; END'; \
+         CREATE TRIGGER refuse BEFORE DELETE ON cial_executions FOR EACH ROW EXECUTE FUNCTION refuse()",
+    )
+    .await;
+    acme.run().await;
+    let all = acme.server.database.count("t_acme.cial_executions").await;
+    assert_eq!(all, 1_002, "records that cannot be deleted refuse no run");
 }

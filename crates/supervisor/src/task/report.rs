@@ -4,7 +4,7 @@ use std::io::{self, BufReader, Read};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 
-use protocol::tasks::{MAX_LINE_BYTES, MAX_OUTPUT_BYTES, TaskMessage, TaskOutput};
+use protocol::tasks::{MAX_LINE_BYTES, MAX_OUTPUT_BYTES, TaskMessage, TaskOutput, counted_bytes};
 
 use super::Outcome;
 
@@ -57,7 +57,7 @@ impl Reporter {
         let (is_first_too_many, is_too_many) = {
             let mut bytes = self.reported_bytes.lock().unwrap_or_else(PoisonError::into_inner);
             let was_full = *bytes > MAX_OUTPUT_BYTES;
-            *bytes = bytes.saturating_add(text.len() + 1);
+            *bytes = bytes.saturating_add(counted_bytes(text.len()));
             (!was_full && *bytes > MAX_OUTPUT_BYTES, *bytes > MAX_OUTPUT_BYTES)
         };
         if is_first_too_many {

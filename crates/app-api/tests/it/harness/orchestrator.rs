@@ -2,8 +2,8 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::convert::Infallible;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use app_api::orchestrator::{CommandStream, OnMessage, Orchestrator};
 use axum::body::Body;
@@ -54,6 +54,8 @@ pub(crate) enum Reply {
 pub(crate) enum TaskReply {
     /// Writes a line, then ends.
     Ends { failure: Option<String>, result: Option<Value> },
+    /// Writes this many lines, then ends with success.
+    Writes(usize),
     /// Runs until nobody waits for it.
     NeverEnds,
     /// Does not begin.
@@ -98,6 +100,8 @@ pub(crate) struct FakeOrchestrator {
     pub(crate) jobs: Mutex<Vec<Value>>,
     /// The package of each.
     pub(crate) task_archives: Mutex<Vec<Vec<u8>>>,
+    /// The messages of tasks that were read.
+    pub(crate) task_messages_read: Arc<AtomicUsize>,
 }
 
 impl FakeOrchestrator {
@@ -121,6 +125,7 @@ impl FakeOrchestrator {
             task_replies: Mutex::default(),
             jobs: Mutex::default(),
             task_archives: Mutex::default(),
+            task_messages_read: Arc::default(),
         }
     }
 
@@ -425,6 +430,13 @@ impl Orchestrator for FakeOrchestrator {
                     let _ = axum::body::to_bytes(input, usize::MAX).await;
                     return Err(CallError::Unreachable("the connection broke off".into()));
                 }
+                TaskReply::Writes(lines) => {
+                    let text = "a line".to_owned();
+                    let line = TaskMessage::Line { output: TaskOutput::Stdout, text };
+                    let end = TaskMessage::Ended { failure: None, result: None };
+                    let lines = std::iter::repeat_n(line, lines).chain([end]);
+                    (lines.collect(), stream::empty().boxed())
+                }
                 TaskReply::NeverEnds => (Vec::new(), stream::pending().boxed()),
                 TaskReply::Ends { failure, result } => {
                     let end = TaskMessage::Ended { failure, result };
@@ -443,7 +455,10 @@ impl Orchestrator for FakeOrchestrator {
             let lines = std::iter::once(line).chain(first).map(|message| {
                 Ok::<_, Infallible>(serde_json::to_string(&message).unwrap() + "\n")
             });
-            Ok(Body::from_stream(stream::iter(lines.collect::<Vec<_>>()).chain(rest)))
+            let read = self.task_messages_read.clone();
+            let lines = stream::iter(lines.collect::<Vec<_>>());
+            let lines = lines.inspect(move |_| _ = read.fetch_add(1, Ordering::Relaxed));
+            Ok(Body::from_stream(lines.chain(rest)))
         })
     }
 
