@@ -24,7 +24,7 @@ const READY_TIMEOUT: Duration = Duration::from_secs(30);
 const SETTLE_TIME: Duration = Duration::from_secs(2);
 const LOG_LINES: u32 = 20;
 const MAX_LOG_BYTES: usize = 4 << 10;
-/// The engine ends a log by itself. Far longer than a loaded machine takes, and within the minute of the command line.
+/// The engine ends a log by itself. Much longer than a loaded machine takes, and within the minute of the command line.
 const LOG_TIMEOUT: Duration = Duration::from_secs(20);
 const THROW_AWAY_VERSION: usize = 8;
 const SLUG: &str = "smoke-start";

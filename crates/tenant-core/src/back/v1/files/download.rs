@@ -53,7 +53,7 @@ impl Back {
         let tag = format!("\"{number:x}-{size:x}-{changed:x}-{nanos:x}\"");
         // Before the range: RFC 9110, section 13.2.2.
         match precondition::evaluate(&head.headers, &tag) {
-            Precondition::Met => {}
+            Precondition::Fulfilled => {}
             Precondition::Failed => {
                 let detail = "412: the file is of another version than If-Match names.";
                 return Err(Box::new(Problem::new(Code::RevisionMismatch, detail)).into());

@@ -5,7 +5,7 @@ use hyper::header::{HeaderName, IF_MATCH, IF_NONE_MATCH};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Precondition {
-    Met,
+    Fulfilled,
     /// 412: what is there is not what the caller expects.
     Failed,
     /// 304: the caller has what is there.
@@ -23,7 +23,7 @@ pub(super) fn evaluate(headers: &HeaderMap, tag: &str) -> Precondition {
     if tags(headers, &IF_NONE_MATCH).any(is_known) {
         return Precondition::NotModified;
     }
-    Precondition::Met
+    Precondition::Fulfilled
 }
 
 /// The members of a list of tags, which may have several lines. A tag of ours holds no comma; a part of another one that does
@@ -39,7 +39,7 @@ mod tests {
 
     #[test]
     fn tags_are_compared_as_the_standard_says() {
-        use Precondition::{Failed, Met, NotModified};
+        use Precondition::{Failed, Fulfilled, NotModified};
         const TAG: &str = "\"a-1\"";
         let headers = |lines: &[(HeaderName, &'static str)]| {
             let mut headers = HeaderMap::new();
@@ -49,11 +49,11 @@ mod tests {
             headers
         };
         for (lines, expected) in [
-            (vec![], Met),
-            (vec![(IF_MATCH, "*")], Met),
-            (vec![(IF_MATCH, TAG)], Met),
-            (vec![(IF_MATCH, "\"b\" , \"a-1\"")], Met),
-            (vec![(IF_MATCH, "\"b\""), (IF_MATCH, TAG)], Met),
+            (vec![], Fulfilled),
+            (vec![(IF_MATCH, "*")], Fulfilled),
+            (vec![(IF_MATCH, TAG)], Fulfilled),
+            (vec![(IF_MATCH, "\"b\" , \"a-1\"")], Fulfilled),
+            (vec![(IF_MATCH, "\"b\""), (IF_MATCH, TAG)], Fulfilled),
             (vec![(IF_MATCH, "\"b\"")], Failed),
             (vec![(IF_MATCH, "W/\"a-1\"")], Failed),
             (vec![(IF_MATCH, "a-1")], Failed),
@@ -62,8 +62,8 @@ mod tests {
             (vec![(IF_NONE_MATCH, TAG)], NotModified),
             (vec![(IF_NONE_MATCH, "W/\"a-1\"")], NotModified),
             (vec![(IF_NONE_MATCH, "\"b\",,\"a-1\"")], NotModified),
-            (vec![(IF_NONE_MATCH, "\"b\"")], Met),
-            (vec![(IF_NONE_MATCH, "a-1")], Met),
+            (vec![(IF_NONE_MATCH, "\"b\"")], Fulfilled),
+            (vec![(IF_NONE_MATCH, "a-1")], Fulfilled),
             (vec![(IF_MATCH, TAG), (IF_NONE_MATCH, TAG)], NotModified),
             (vec![(IF_MATCH, "\"b\""), (IF_NONE_MATCH, TAG)], Failed),
         ] {
