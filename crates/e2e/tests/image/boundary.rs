@@ -112,6 +112,9 @@ async fn check_calls(checks: &mut Checks, tenant: &TenantContainer) -> Result<()
         // What lies in a subvolume of its own is in no quota group.
         ("a btrfs subvolume", "ioctl(STDIN, 0x5000940e, my $p = \"\\0\" x 4096)".to_owned()),
         ("a btrfs snapshot", "ioctl(STDIN, 0x50009417, my $p = \"\\0\" x 4096)".to_owned()),
+        // What is part of another project, or of none, is outside the limits of the tenant's.
+        ("another project", "ioctl(STDIN, 0x401c5820, my $p = \"\\0\" x 28)".to_owned()),
+        ("another flag of a file", "ioctl(STDIN, 0x40086602, my $p = \"\\0\" x 8)".to_owned()),
     ] {
         let test =
             format!("my $r = {call}; print((defined $r && $r ne '-1' && $r) ? 'done' : \"$!\");");
@@ -124,8 +127,12 @@ async fn check_calls(checks: &mut Checks, tenant: &TenantContainer) -> Result<()
             denied,
         );
     }
-    for (what, call) in [("a copy that shares blocks", "0x40049409"), ("a window's size", "0x5413")]
-    {
+    for (what, call) in [
+        ("a copy that shares blocks", "0x40049409"),
+        ("a window's size", "0x5413"),
+        ("the flags of a file", "0x80086601"),
+        ("the attributes of a file", "0x801c581f"),
+    ] {
         let test = format!("ioctl(STDIN, {call}, my $p = \"\\0\" x 64); print \"$!\";");
         let ran = tenant.exec_perl("agent", &test).await?;
         let passed = !ran.text.contains("not permitted");

@@ -400,40 +400,53 @@ mod tests {
         made
     }
 
-    /// A subvolume that a tenant makes would be outside its quota group.
+    /// A subvolume that a tenant makes would be outside its quota group, and a file whose project it changes would be
+    /// outside its project.
     #[test]
-    fn the_only_ioctls_of_btrfs_are_those_that_share_blocks_of_files() {
+    fn the_ioctls_of_filesystems_are_those_that_read_and_those_that_share_blocks_of_files() {
         const BTRFS: u64 = 0x94;
+        // Project quotas, and the rest of XFS.
+        const XFS: u64 = b'X' as u64;
+        // Flags of files, one of which ends the inheritance of a project, and the rest of ext4.
+        const EXT4: u64 = b'f' as u64;
         const FICLONE: u64 = 0x4004_9409;
         const FICLONERANGE: u64 = 0x4020_940d;
+        const FS_IOC_GETFLAGS: u64 = 0x8008_6601;
+        const FS_IOC_FIEMAP: u64 = 0xc020_660b;
+        const FS_IOC_FSGETXATTR: u64 = 0x801c_581f;
+        const XFS_IOC_DIOINFO: u64 = 0x800c_581e;
+        const SHARE: [u64; 2] = [FICLONE, FICLONERANGE];
+        const READ: [u64; 4] = [FS_IOC_GETFLAGS, FS_IOC_FIEMAP, FS_IOC_FSGETXATTR, XFS_IOC_DIOINFO];
         let profile: serde_json::Value = serde_json::from_str(SECCOMP).unwrap();
         let rules = profile["syscalls"].as_array().unwrap().iter();
         let names_ioctl = |rule: &&serde_json::Value| {
             rule["names"].as_array().unwrap().iter().any(|name| name == "ioctl")
         };
-        let rules: Vec<_> = rules.filter(names_ioctl).map(|rule| &rule["args"]).collect();
-        let is_allowed = |request: u64| {
-            rules.iter().any(|conditions| {
-                let [condition] = conditions.as_array().unwrap().as_slice() else {
-                    panic!("{conditions}")
-                };
-                assert_eq!(condition["index"], 1);
-                let [value, second] =
-                    ["value", "valueTwo"].map(|key| condition[key].as_u64().unwrap_or_default());
-                match condition["op"].as_str().unwrap() {
-                    "SCMP_CMP_EQ" => request == value,
-                    "SCMP_CMP_MASKED_EQ" => request & value == second,
-                    other => panic!("{other}"),
-                }
-            })
+        // Which bits of a request a rule reads, and what they must be.
+        let mask_and_value = |rule: &serde_json::Value| {
+            let [condition] = rule["args"].as_array().unwrap().as_slice() else { panic!("{rule}") };
+            assert_eq!(condition["index"], 1);
+            let [value, second] =
+                ["value", "valueTwo"].map(|key| condition[key].as_u64().unwrap_or_default());
+            match condition["op"].as_str().unwrap() {
+                "SCMP_CMP_EQ" => (u64::MAX, value),
+                "SCMP_CMP_MASKED_EQ" => (value, second),
+                other => panic!("{other}"),
+            }
         };
-        // Directions and sizes are in the bits above the type, which no rule reads but for the two.
-        for high in [0, 0x4004, 0x4020, 0x5000, 0xffff_ffff_ffff] {
+        let rules: Vec<_> = rules.filter(names_ioctl).map(mask_and_value).collect();
+        let is_allowed = |request: u64| rules.iter().any(|(mask, value)| request & mask == *value);
+        // Directions and sizes are in the bits above the type, which only the rules about single calls read. The kernel
+        // reads 32 bits, and a library may extend the sign of these.
+        let named = SHARE.iter().chain(&READ).map(|call| call >> 16);
+        let extended = READ.iter().map(|call| call >> 16 | 0xffff_ffff_0000);
+        let others = [0, 0x4008, 0x401c, 0x5000, 0xffff_ffff_ffff];
+        for high in named.chain(extended).chain(others) {
             for low in 0..=0xffff_u64 {
                 let request = high << 16 | low;
-                let is_btrfs = (low >> 8) == BTRFS;
-                let expected = !is_btrfs || request == FICLONE || request == FICLONERANGE;
-                assert_eq!(is_allowed(request), expected, "{request:#x}");
+                let is_of_filesystem = [BTRFS, XFS, EXT4].contains(&(low >> 8));
+                let is_named = SHARE.contains(&request) || READ.contains(&(request & 0xffff_ffff));
+                assert_eq!(is_allowed(request), !is_of_filesystem || is_named, "{request:#x}");
             }
         }
     }
