@@ -35,6 +35,8 @@ enum Step {
     Units,
     /// The admin API against its own description, under generated requests.
     Api,
+    /// Disk limits on ext4 and XFS, with a kernel of Debian in a virtual machine.
+    Quota,
     /// A fixed part of the mutants of `lease`: each must fail a test. Runs when it is named: survivors are still being looked at.
     Mutants,
     /// Licences, sources and banned crates.
@@ -110,6 +112,7 @@ impl Step {
                 cargo("nextest run --locked --workspace", &[("INSTA_UPDATE", "no")])
             }
             Self::Api => api(),
+            Self::Quota => quota(),
             Self::Mutants => {
                 tool("mutants")?;
                 xtask(&["mutants", "lease", "--shard", MUTANTS_SHARD])
@@ -170,11 +173,15 @@ fn cache() -> Result<PathBuf> {
     Ok(PathBuf::from(home).join(".cache/cial"))
 }
 
+/// The folder of `scripts/install-tools`.
+fn tools() -> Result<PathBuf> {
+    environment::variable("CIAL_TOOLS")
+        .map_or_else(|| Ok(cache()?.join("bin")), |folder| Ok(folder.into()))
+}
+
 /// Returns a file that `scripts/install-tools` installed.
 fn installed(path: &str) -> Result<String> {
-    let folder = environment::variable("CIAL_TOOLS")
-        .map_or_else(|| Ok(cache()?.join("bin")), |folder| anyhow::Ok(folder.into()))?;
-    let file = folder.join(path);
+    let file = tools()?.join(path);
     let missing = format!("{} is missing: scripts/install-tools brings it", file.display());
     ensure!(file.is_file(), missing);
     Ok(file.to_string_lossy().into_owned())
@@ -187,6 +194,28 @@ fn api() -> Result<()> {
     cargo.args(["nextest", "run", "--locked", "--workspace", "--run-ignored", "only", "-E"]);
     cargo.arg("package(app-api) & test(the_api_matches_its_description)");
     environment::run(cargo.env("CIAL_SCHEMATHESIS", program), "the test of the API")
+}
+
+fn quota() -> Result<()> {
+    if !cfg!(target_arch = "x86_64") {
+        environment::print_line(format_args!(
+            "skipped: the kernel and the emulator are for x86_64"
+        ));
+        return Ok(());
+    }
+    installed("linux/bin/busybox")?;
+    for program in ["qemu-system-x86_64", "mkfs.xfs"] {
+        let missing = format!("{program} is missing: scripts/install-tools installs it");
+        ensure!(Command::new(program).arg("-V").output().is_ok(), missing);
+    }
+    let mut cargo = environment::cargo();
+    // As for `api`.
+    cargo.args(["nextest", "run", "--locked", "--workspace", "--run-ignored", "only", "-E"]);
+    cargo.arg("package(orchestrator) & test(ext4_and_xfs_enforce_the_limits_of_projects)");
+    environment::run(
+        cargo.env("CIAL_TEST_KERNEL", tools()?.join("linux")),
+        "the test of disk limits",
+    )
 }
 
 fn has_chromium() -> Result<()> {

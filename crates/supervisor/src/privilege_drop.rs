@@ -2,8 +2,7 @@
 //! spawn.
 //!
 //! A child performs a list of [`DropStep`]s that is built before the fork; [`perform`] runs one
-//! step and proves that it holds. The order matters: see [`drop_steps`]. This is the only file with
-//! unsafe code.
+//! step and proves that it holds. The order matters: see [`drop_steps`].
 
 #![expect(unsafe_code, reason = "steps between fork and exec have no safe form")]
 

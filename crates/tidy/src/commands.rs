@@ -31,6 +31,7 @@ const SHOWN: &[&str] = &[
     "cargo xtask test browser",
     "cargo xtask test built",
     "cargo xtask test mutants",
+    "cargo xtask test quota",
     "cargo xtask test reboot",
     "cargo xtask test software",
     "cargo xtask test smoke-local compose readme",

@@ -25,6 +25,17 @@ pub struct DiskQuota {
     pub limit_bytes: u64,
 }
 
+impl DiskQuota {
+    /// Filesystems round a limit up to a whole number of blocks, which are no larger than this.
+    const MAX_BLOCK_BYTES: u64 = 64 << 10;
+
+    /// Whether the filesystem enforces this limit and no other.
+    pub fn is_of_limit(self, limit_bytes: u64) -> bool {
+        let more = self.limit_bytes.checked_sub(limit_bytes);
+        more.is_some_and(|more| more < Self::MAX_BLOCK_BYTES)
+    }
+}
+
 /// A tenant that uses more of the disk than it may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DiskExcess {
@@ -116,6 +127,20 @@ mod tests {
         guard.begin(Duration::ZERO);
         guard.record(Duration::ZERO, space(free_bytes), HashMap::from([(id(), used_bytes)]));
         guard
+    }
+
+    #[test]
+    fn a_limit_that_the_filesystem_rounded_up_is_the_same_limit() {
+        let quota = DiskQuota { used_bytes: 0, limit_bytes: 10 * MIB };
+        for (limit_bytes, expected) in [
+            (10 * MIB, true),
+            (10 * MIB - 4095, true),
+            (10 * MIB + 1, false),
+            (10 * MIB - (64 << 10), false),
+            (20 * MIB, false),
+        ] {
+            assert_eq!(quota.is_of_limit(limit_bytes), expected, "{limit_bytes}");
+        }
     }
 
     #[test]

@@ -109,7 +109,7 @@ impl Operations {
         let differs = |id, entry: &TenantEntry| {
             let limit_bytes = entry.record.spec()?.limits.disk_bytes;
             let quota = self.driver.quota(id)?;
-            (quota.limit_bytes != limit_bytes).then_some((id, limit_bytes))
+            (!quota.is_of_limit(limit_bytes)).then_some((id, limit_bytes))
         };
         for (id, limit_bytes) in self.store.read_all(differs).into_iter().flatten() {
             self.driver.set_quota(id, limit_bytes).await;
@@ -153,7 +153,7 @@ impl Operations {
 
     /// Another limit than the tenant's own does not hold it to that.
     fn enforced_quota(&self, id: TenantId, limit_bytes: u64) -> Option<DiskQuota> {
-        self.driver.quota(id).filter(|quota| quota.limit_bytes == limit_bytes)
+        self.driver.quota(id).filter(|quota| quota.is_of_limit(limit_bytes))
     }
 
     /// # Errors

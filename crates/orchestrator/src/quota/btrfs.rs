@@ -5,12 +5,12 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use nix::sys::statfs::{BTRFS_SUPER_MAGIC, statfs};
 use protocol::TenantId;
 
 use super::folders::{Content, Folder};
 use super::qgroups::{Group, GroupId, Groups, Subvolumes};
-use super::wire::{QuotaError, TenantQuota};
+use super::volumes::VolumeQuotas;
+use super::wire::{QuotaError, TenantQuota, VolumeUse};
 
 const PROGRAM: &str = "btrfs";
 
@@ -22,63 +22,6 @@ pub(super) struct BtrfsVolumes {
 impl BtrfsVolumes {
     pub(super) const fn new(path: PathBuf) -> Self {
         Self { path }
-    }
-
-    /// Lets the filesystem count, and removes what it still counts for deleted tenants.
-    pub(super) fn prepare(&self) -> Result<(), QuotaError> {
-        self.open()?.enable()?;
-        self.remove_unused()
-    }
-
-    /// Lists the limits that the filesystem enforces.
-    pub(super) fn list(&self) -> Result<Vec<TenantQuota>, QuotaError> {
-        let btrfs = self.open()?;
-        let Some(Accounting { groups, is_consistent }) = btrfs.accounting()? else {
-            return Ok(Vec::new());
-        };
-        if !is_consistent {
-            // The kernel must count everything again, and limits are not exact before. A count under way is no error.
-            let _ = btrfs.run(&["quota", "rescan"], &[&self.path]);
-            return Ok(Vec::new());
-        }
-        let enforced = |(tenant, subvolumes): (TenantId, [u64; 2])| {
-            let id = GroupId::of_tenant(subvolumes[0]);
-            let Group { used_bytes, limit_bytes, .. } = *groups.get(id)?;
-            let spans_both = subvolumes.iter().all(|number| groups.is_member(*number, id));
-            let limit_bytes = limit_bytes.filter(|_| spans_both)?;
-            Some(TenantQuota { tenant, used_bytes, limit_bytes })
-        };
-        Ok(btrfs.subvolumes()?.tenants().into_iter().filter_map(enforced).collect())
-    }
-
-    /// Sets the limit of a tenant whose volumes are subvolumes, or may become such. Returns the limit if it is in force.
-    pub(super) fn set(
-        &self,
-        tenant: TenantId,
-        limit_bytes: u64,
-        convert_empty: bool,
-    ) -> Result<Option<TenantQuota>, QuotaError> {
-        let btrfs = self.open()?;
-        let folders = Folder::both(&self.path, tenant);
-        let contents = [folders[0].content()?, folders[1].content()?];
-        let may_be = |content: &Content| match content {
-            Content::Subvolume => true,
-            Content::Empty => convert_empty,
-            Content::Filled => false,
-        };
-        if !contents.iter().all(may_be) {
-            return Ok(None);
-        }
-        btrfs.enable()?;
-        for (folder, content) in folders.iter().zip(contents) {
-            if content == Content::Empty {
-                folder.become_subvolume(&btrfs)?;
-            }
-        }
-        let [data, files] = folders;
-        let subvolumes = [btrfs.subvolume(data.path())?, btrfs.subvolume(files.path())?];
-        self.span(&btrfs, subvolumes, limit_bytes)?;
-        Ok(self.list()?.into_iter().find(|quota| quota.tenant == tenant))
     }
 
     /// Makes the group of a tenant as it must be, whatever an earlier call left of it.
@@ -108,21 +51,9 @@ impl BtrfsVolumes {
         Ok(())
     }
 
-    /// Removes the content and the limit of a tenant's volumes. A volume that is no subvolume is left to the engine.
-    pub(super) fn remove(&self, tenant: TenantId) -> Result<(), QuotaError> {
-        let btrfs = self.open()?;
-        for folder in Folder::both(&self.path, tenant) {
-            // The engine may have removed the volume already.
-            if matches!(folder.content(), Ok(Content::Subvolume)) {
-                folder.remove_subvolume(&btrfs)?;
-            }
-        }
-        self.remove_unused()
-    }
-
     /// Removes the groups of tenants whose subvolumes are gone.
     fn remove_unused(&self) -> Result<(), QuotaError> {
-        let btrfs = self.open()?;
+        let btrfs = self.open();
         let Some(Accounting { groups, .. }) = btrfs.accounting()? else { return Ok(()) };
         for (group, members) in groups.unused(&btrfs.subvolumes()?) {
             let name = group.to_string();
@@ -138,16 +69,78 @@ impl BtrfsVolumes {
         Ok(())
     }
 
-    fn open(&self) -> Result<Btrfs<'_>, QuotaError> {
-        let path = self.path.display();
-        let found = statfs(&self.path).map_err(|error| {
-            let hint = "is it mounted? (CIAL_ENGINE_VOLUMES)";
-            QuotaError::Failed(format!("{path} cannot be read: {error}; {hint}"))
-        })?;
-        if found.filesystem_type() != BTRFS_SUPER_MAGIC {
-            return Err(QuotaError::Unsupported(format!("{path} is not on btrfs")));
+    fn open(&self) -> Btrfs<'_> {
+        Btrfs { volumes: &self.path }
+    }
+}
+
+impl VolumeQuotas for BtrfsVolumes {
+    /// Lets the filesystem count, and removes what it still counts for deleted tenants.
+    fn prepare(&self) -> Result<(), QuotaError> {
+        self.open().enable()?;
+        self.remove_unused()
+    }
+
+    fn list(&self) -> Result<Vec<TenantQuota>, QuotaError> {
+        let btrfs = self.open();
+        let Some(Accounting { groups, is_consistent }) = btrfs.accounting()? else {
+            return Ok(Vec::new());
+        };
+        if !is_consistent {
+            // The kernel must count everything again, and limits are not exact before. A count under way is no error.
+            let _ = btrfs.run(&["quota", "rescan"], &[&self.path]);
+            return Ok(Vec::new());
         }
-        Ok(Btrfs { volumes: &self.path })
+        let enforced = |(tenant, subvolumes): (TenantId, [u64; 2])| {
+            let id = GroupId::of_tenant(subvolumes[0]);
+            let Group { used_bytes, limit_bytes, .. } = *groups.get(id)?;
+            let spans_both = subvolumes.iter().all(|number| groups.is_member(*number, id));
+            let limit_bytes = limit_bytes.filter(|_| spans_both)?;
+            Some(TenantQuota { tenant, used_bytes, limit_bytes })
+        };
+        Ok(btrfs.subvolumes()?.tenants().into_iter().filter_map(enforced).collect())
+    }
+
+    /// The volumes of a tenant are subvolumes, or become such if they are empty and no container can have mounted them.
+    fn set(
+        &self,
+        tenant: TenantId,
+        limit_bytes: u64,
+        volume_use: VolumeUse,
+    ) -> Result<Option<TenantQuota>, QuotaError> {
+        let btrfs = self.open();
+        let folders = Folder::both(&self.path, tenant);
+        let contents = [folders[0].content()?, folders[1].content()?];
+        let may_be = |content: &Content| match content {
+            Content::Subvolume => true,
+            Content::Empty => volume_use == VolumeUse::New,
+            Content::Filled => false,
+        };
+        if !contents.iter().all(may_be) {
+            return Ok(None);
+        }
+        btrfs.enable()?;
+        for (folder, content) in folders.iter().zip(contents) {
+            if content == Content::Empty {
+                folder.become_subvolume(&btrfs)?;
+            }
+        }
+        let [data, files] = folders;
+        let subvolumes = [btrfs.subvolume(data.path())?, btrfs.subvolume(files.path())?];
+        self.span(&btrfs, subvolumes, limit_bytes)?;
+        Ok(self.list()?.into_iter().find(|quota| quota.tenant == tenant))
+    }
+
+    /// Removes the content, too, but leaves a volume that is no subvolume to the engine.
+    fn remove(&self, tenant: TenantId) -> Result<(), QuotaError> {
+        let btrfs = self.open();
+        for folder in Folder::both(&self.path, tenant) {
+            // The engine may have removed the volume already.
+            if matches!(folder.content(), Ok(Content::Subvolume)) {
+                folder.remove_subvolume(&btrfs)?;
+            }
+        }
+        self.remove_unused()
     }
 }
 

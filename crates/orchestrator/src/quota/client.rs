@@ -11,7 +11,7 @@ use protocol::TenantId;
 use protocol::orchestrator::QuotaService;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::wire::{QuotaError, QuotaRequest, QuotaResponse, TenantQuota};
+use super::wire::{QuotaError, QuotaRequest, QuotaResponse, TenantQuota, VolumeUse};
 use crate::driver::DiskQuota;
 
 /// Bounds one call: a change waits for the filesystem to write what it has.
@@ -66,11 +66,11 @@ impl QuotaClient {
     }
 
     /// Sets the limit, unless the filesystem enforces it already.
-    pub(crate) async fn set(&self, id: TenantId, limit_bytes: u64, convert_empty: bool) {
-        if self.quota(id).is_some_and(|quota| quota.limit_bytes == limit_bytes) {
+    pub(crate) async fn set(&self, id: TenantId, limit_bytes: u64, volume_use: VolumeUse) {
+        if self.quota(id).is_some_and(|quota| quota.is_of_limit(limit_bytes)) {
             return;
         }
-        let request = QuotaRequest::Set { tenant: id, limit_bytes, convert_empty };
+        let request = QuotaRequest::Set { tenant: id, limit_bytes, volume_use };
         let set = self.call(request).await;
         if let Err(error @ (CallError::NoResponse(_) | CallError::Refused(QuotaError::Failed(_)))) =
             &set

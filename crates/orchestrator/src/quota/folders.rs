@@ -15,6 +15,11 @@ const SUBVOLUME_INODE: u64 = 256;
 /// The directory in that of a volume that containers mount.
 const CONTENT: &str = "_data";
 
+/// The tenant whose data a volume of this name holds.
+pub(super) fn tenant_of(volume: &str) -> Option<TenantId> {
+    volume.strip_prefix("cial-tenant-")?.strip_suffix("-data")?.parse().ok()
+}
+
 /// One volume of a tenant: the directory that containers mount.
 pub(super) struct Folder {
     path: PathBuf,

@@ -5,7 +5,9 @@
 mod btrfs;
 mod client;
 mod folders;
+mod project;
 mod qgroups;
+mod volumes;
 mod wire;
 
 use std::fs::{self, Permissions};
@@ -27,8 +29,9 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use self::btrfs::BtrfsVolumes;
 pub use self::client::QuotaClient;
+use self::volumes::{VolumeQuotas, quotas_of};
+pub(crate) use self::wire::VolumeUse;
 use self::wire::{QuotaError, QuotaRequest, QuotaResponse};
 
 pub(crate) const QUOTA_SOCKET: Setting = Setting::with_default(
@@ -77,7 +80,7 @@ pub fn serve(env: &Env) -> Result<(), ServiceError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     Ok(runtime.block_on(async {
         let stop = service::shutdown_token()?;
-        let volumes = Arc::new(Mutex::new(BtrfsVolumes::new(settings.volumes)));
+        let volumes = Arc::new(Mutex::new(settings.volumes));
         // Tenants may have been deleted while the service was down.
         match call_volumes(volumes.clone(), |volumes| volumes.prepare()).await {
             Ok(()) => tracing::info!("disk limits are enforced by the filesystem"),
@@ -111,11 +114,7 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-async fn accept(
-    listener: &UnixListener,
-    volumes: &Arc<Mutex<BtrfsVolumes>>,
-    stop: &CancellationToken,
-) {
+async fn accept(listener: &UnixListener, volumes: &Arc<Mutex<PathBuf>>, stop: &CancellationToken) {
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let accepted = tokio::select! {
@@ -142,15 +141,15 @@ async fn accept(
 }
 
 /// A connection is one line in JSON, and one back.
-async fn respond(mut stream: UnixStream, volumes: Arc<Mutex<BtrfsVolumes>>) -> anyhow::Result<()> {
+async fn respond(mut stream: UnixStream, volumes: Arc<Mutex<PathBuf>>) -> anyhow::Result<()> {
     let mut line = String::new();
     let mut reader = BufReader::new((&mut stream).take(MAX_REQUEST_BYTES));
     tokio::time::timeout(REQUEST_TIMEOUT, reader.read_line(&mut line)).await??;
     let request: QuotaRequest = serde_json::from_str(&line).context("invalid request")?;
     let done = call_volumes(volumes, move |volumes| match request {
         QuotaRequest::List => volumes.list(),
-        QuotaRequest::Set { tenant, limit_bytes, convert_empty } => {
-            Ok(volumes.set(tenant, limit_bytes, convert_empty)?.into_iter().collect())
+        QuotaRequest::Set { tenant, limit_bytes, volume_use } => {
+            Ok(volumes.set(tenant, limit_bytes, volume_use)?.into_iter().collect())
         }
         QuotaRequest::Remove { tenant } => volumes.remove(tenant).map(|()| Vec::new()),
     });
@@ -162,12 +161,15 @@ async fn respond(mut stream: UnixStream, volumes: Arc<Mutex<BtrfsVolumes>>) -> a
     Ok(stream.shutdown().await?)
 }
 
-/// Runs commands outside of the loop that accepts connections, one call at a time: a change reads first what is there.
+/// Runs outside of the loop that accepts connections, one call at a time: a change reads first what is there.
 async fn call_volumes<T: Send + 'static>(
-    volumes: Arc<Mutex<BtrfsVolumes>>,
-    call: impl FnOnce(&BtrfsVolumes) -> Result<T, QuotaError> + Send + 'static,
+    volumes: Arc<Mutex<PathBuf>>,
+    call: impl FnOnce(&dyn VolumeQuotas) -> Result<T, QuotaError> + Send + 'static,
 ) -> Result<T, QuotaError> {
-    let call = move || call(&volumes.lock().unwrap_or_else(PoisonError::into_inner));
+    let call = move || {
+        let path = volumes.lock().unwrap_or_else(PoisonError::into_inner);
+        call(&*quotas_of(&path)?)
+    };
     let done = tokio::task::spawn_blocking(call).await;
     done.unwrap_or_else(|error| Err(QuotaError::Failed(error.to_string())))
 }

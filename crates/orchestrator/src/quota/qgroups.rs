@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use protocol::TenantId;
 
+use super::folders::tenant_of;
+
 /// The level of the groups that span both volumes of a tenant. Their numbers are those of the data volume's subvolume, which
 /// the filesystem never gives again.
 const TENANT_LEVEL: u16 = 9;
@@ -124,8 +126,7 @@ impl Subvolumes {
         let volumes = self.0.iter().filter_map(|(number, path)| Some((volume(path)?, *number)));
         let volumes: HashMap<String, u64> = volumes.collect();
         let tenant = |(name, data): (&String, &u64)| {
-            let id = name.strip_prefix("cial-tenant-")?.strip_suffix("-data")?;
-            let id: TenantId = id.parse().ok()?;
+            let id = tenant_of(name)?;
             Some((id, [*data, *volumes.get(&id.files_volume())?]))
         };
         volumes.iter().filter_map(tenant).collect()

@@ -9,14 +9,21 @@ pub(super) enum QuotaRequest {
     /// Lists the limits that the filesystem enforces.
     List,
     /// Sets a tenant's limit, and returns it if the filesystem enforces it now.
-    Set {
-        tenant: TenantId,
-        limit_bytes: u64,
-        /// Empty volumes may be replaced: the tenant has no container that could have mounted them.
-        convert_empty: bool,
-    },
-    /// Removes the limit and the content of the tenant's volumes, which the engine removes next.
+    Set { tenant: TenantId, limit_bytes: u64, volume_use: VolumeUse },
+    /// Removes the limit of the tenant's volumes, and their content where that is quick. The engine removes them next.
     Remove { tenant: TenantId },
+}
+
+/// Whether containers use the volumes of a tenant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum VolumeUse {
+    /// The tenant has no container: the directories may be replaced.
+    New,
+    /// The tenant's container is stopped: the directories stay, and nothing in them is open.
+    Unmounted,
+    /// The tenant's container runs, or may do so.
+    Mounted,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

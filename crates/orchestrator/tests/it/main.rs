@@ -13,6 +13,7 @@ mod networks;
 mod operations;
 mod power_cut;
 mod process;
+mod project_quotas;
 mod quota;
 mod race;
 mod reboot;

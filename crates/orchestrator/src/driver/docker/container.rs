@@ -24,6 +24,7 @@ use super::{DockerDriver, disk_error, template};
 use crate::driver::{
     AppliedLimits, ContainerStatus, DriverError, DriverErrorCode, RunState, STOP_TIMEOUT,
 };
+use crate::quota::VolumeUse;
 
 const MAX_PORT_ATTEMPTS: u32 = 3;
 /// How long a tenant may take to respond after an unpause before the engine receives the unpause
@@ -154,8 +155,9 @@ impl DockerDriver {
                     self.create_network(client, spec.id).await?;
                 }
                 self.create_volumes(client, spec.id).await?;
-                // The container has mounted the volumes, also if they are empty.
-                self.quotas.set(spec.id, spec.limits.disk_bytes, false).await;
+                let volume_use =
+                    if status.run.is_alive() { VolumeUse::Mounted } else { VolumeUse::Unmounted };
+                self.quotas.set(spec.id, spec.limits.disk_bytes, volume_use).await;
                 let wanted = AppliedLimits::from(spec.limits);
                 if status.limits != Some(wanted) {
                     self.apply_limits(client, &name, template::limits(spec.limits)).await?;
@@ -177,7 +179,7 @@ impl DockerDriver {
         let container = async {
             self.create_volumes(client, spec.id).await?;
             // Before the engine fills them from the image, for the container that it creates.
-            self.quotas.set(spec.id, spec.limits.disk_bytes, true).await;
+            self.quotas.set(spec.id, spec.limits.disk_bytes, VolumeUse::New).await;
             self.create_container_for(client, spec, image).await
         };
         // `try_join` would abandon the other call; both calls finish, so that a retry finds

@@ -43,7 +43,7 @@ use super::{
 };
 use crate::core_back::{self, BusyError};
 use crate::database_proxy::DatabaseProxy;
-use crate::quota::QuotaClient;
+use crate::quota::{QuotaClient, VolumeUse};
 use crate::readiness::ReadinessProbes;
 use crate::revocation::{self, RevokeError};
 use crate::tenant_dirs::{DirRoots, TenantDirs};
@@ -308,8 +308,7 @@ impl Driver for DockerDriver {
     }
 
     fn set_quota(&self, id: TenantId, limit_bytes: u64) -> BoxFuture<'_, ()> {
-        // A container may have mounted the volumes, also if they are empty.
-        Box::pin(self.quotas.set(id, limit_bytes, false))
+        Box::pin(self.quotas.set(id, limit_bytes, VolumeUse::Mounted))
     }
 
     fn quota(&self, id: TenantId) -> Option<DiskQuota> {

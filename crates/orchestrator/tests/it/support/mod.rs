@@ -4,6 +4,7 @@ pub(crate) mod image;
 pub(crate) mod private_engine;
 pub(crate) mod router;
 pub(crate) mod simulation;
+pub(crate) mod virtual_machine;
 
 use std::collections::HashMap;
 use std::fs;
