@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use super::pages;
+use super::tenants::PAGE;
 use crate::context::{Context, OWN_VERSION, version_warning};
 use crate::error::{CliError, Exit};
 use crate::http::{NOTABLE_SKEW_SECONDS, Request, describe_skew};
@@ -28,12 +30,15 @@ enum Outcome {
 pub(super) fn run(context: &Context<'_>) -> Result<(), CliError> {
     // One call is enough for the checks of the clock, the versions and the key.
     let (connection, whoami) = check_connection(context);
-    let (key, expiry, audit) = match whoami {
-        None => (Outcome::Skipped, Outcome::Skipped, Outcome::Skipped),
-        Some(Ok(whoami)) => {
-            (describe_key(&whoami), check_expiry(&whoami), check_audit(&whoami, context))
-        }
-        Some(Err(error)) => (error.into(), Outcome::Skipped, Outcome::Skipped),
+    let [key, expiry, audit, disk] = match whoami {
+        None => [const { Outcome::Skipped }; 4],
+        Some(Ok(whoami)) => [
+            describe_key(&whoami),
+            check_expiry(&whoami),
+            check_audit(&whoami, context),
+            check_disk_limits(&whoami, context),
+        ],
+        Some(Err(error)) => [error.into(), Outcome::Skipped, Outcome::Skipped, Outcome::Skipped],
     };
     let rows = [
         row("configuration", check_configuration(context)),
@@ -43,6 +48,7 @@ pub(super) fn run(context: &Context<'_>) -> Result<(), CliError> {
         row("key", key),
         row("key's expiry", expiry),
         row("audit log", audit),
+        row("disk limits", disk),
     ];
     context.output.list(&CHECKS, &rows)?;
     let failed = rows.iter().filter(|row| row["result"] == "FAILED").count();
@@ -132,6 +138,39 @@ fn check_audit(whoami: &Value, context: &Context<'_>) -> Outcome {
     }
 }
 
+/// Says which tenants the file system holds to their limits. The key of one tenant skips this: `cial tenants get` says it.
+fn check_disk_limits(whoami: &Value, context: &Context<'_>) -> Outcome {
+    if !whoami["tenant"].is_null() {
+        return Outcome::Skipped;
+    }
+    let request = Request::get("/v1/tenants", "list tenants").query("limit", Some(PAGE));
+    match pages::collect(context, &request, "tenants", "next_cursor", usize::MAX) {
+        Ok(tenants) => Outcome::Passed(describe_disk_limits(&tenants)),
+        Err(error) if error.status() == Some(403) => Outcome::Skipped,
+        Err(error) => error.into(),
+    }
+}
+
+fn describe_disk_limits(tenants: &[Value]) -> String {
+    const MAX_NAMES: usize = 10;
+    let describe = |way: Option<&str>, what: &str| {
+        let of_way = tenants.iter().filter(|tenant| tenant["disk"]["enforced_by"].as_str() == way);
+        let names: Vec<_> = of_way.filter_map(|tenant| tenant["slug"].as_str()).collect();
+        let (count, shown) = (names.len(), names.iter().take(MAX_NAMES).copied());
+        let more = (count > MAX_NAMES).then(|| format!("{} more", count - MAX_NAMES));
+        let shown: Vec<_> = shown.map(str::to_owned).chain(more).collect();
+        (count > 0).then(|| format!("{count} {what} ({})", shown.join(", ")))
+    };
+    let parts = [
+        describe(Some("filesystem"), "enforced by the file system"),
+        describe(Some("measurement"), "measured"),
+        // The orchestrator does not respond, or has not seen the tenant yet.
+        describe(None, "unknown"),
+    ];
+    let parts: Vec<_> = parts.into_iter().flatten().collect();
+    if parts.is_empty() { "no tenant has one".to_owned() } else { parts.join("; ") }
+}
+
 fn check_expiry(whoami: &Value) -> Outcome {
     const NOTICE_DAYS: i64 = 3;
     let Some(expires_at) = whoami["key"]["expires_at"].as_str() else {
@@ -143,4 +182,30 @@ fn check_expiry(whoami: &Value) -> Outcome {
         return Outcome::Passed(detail);
     }
     Outcome::Failed { detail, fix: "create a new key and run: cial login --token-stdin".to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn disk_limits_are_counted_and_named_by_what_enforces_them() {
+        let tenant = |slug: &str, way: Option<&str>| {
+            let disk = way.map(|way| json!({ "used_bytes": null, "enforced_by": way }));
+            json!({ "slug": slug, "disk": disk })
+        };
+        let (filesystem, measurement) = (Some("filesystem"), Some("measurement"));
+        let crowd: Vec<_> = (0..12).map(|n| tenant(&format!("t{n}"), measurement)).collect();
+        for (tenants, expected) in [
+            (vec![], "no tenant has one"),
+            (
+                vec![tenant("a", filesystem), tenant("b", measurement), tenant("c", filesystem)],
+                "2 enforced by the file system (a, c); 1 measured (b)",
+            ),
+            (vec![tenant("a", None)], "1 unknown (a)"),
+            (crowd, "12 measured (t0, t1, t2, t3, t4, t5, t6, t7, t8, t9, 2 more)"),
+        ] {
+            assert_eq!(describe_disk_limits(&tenants), expected);
+        }
+    }
 }

@@ -58,7 +58,7 @@ pub(super) const DATABASES: Shape = Shape {
 };
 
 /// The most tenants on one page of the API.
-const PAGE: &str = "500";
+pub(super) const PAGE: &str = "500";
 
 pub(super) fn run(command: Option<TenantsCommand>, context: &Context<'_>) -> Result<(), CliError> {
     match command.unwrap_or(TenantsCommand::List(ListTenants::default())) {

@@ -135,7 +135,8 @@ fn the_doctor_names_each_check_and_its_fix() {
             "versions FAILED",
             "key PASSED",
             "key's expiry FAILED",
-            "audit log SKIPPED"
+            "audit log SKIPPED",
+            "disk limits SKIPPED"
         ],
         "{text}"
     );
@@ -156,4 +157,24 @@ fn the_doctor_reports_a_broken_audit_log() {
     let text = Cial::at(&server).run(&["doctor"]);
     assert!(text.contains("audit log\tFAILED\tentry 3 was changed"), "{text}");
     assert!(text.contains("exit code 1"), "{text}");
+}
+
+#[test]
+fn the_doctor_says_what_enforces_the_disk_limits() {
+    let server = Server::new(|_, request| {
+        let tenant = |slug: &str, way: &str| json!({ "slug": slug, "disk": { "used_bytes": 1, "enforced_by": way } });
+        let body = if request.starts_with("GET /v1/audit/chain ") {
+            json!({ "entries": 1, "hash": null, "fault": null })
+        } else if request.starts_with("GET /v1/tenants?limit=500&cursor=b ") {
+            json!({ "tenants": [tenant("b", "measurement")], "next_cursor": null })
+        } else if request.starts_with("GET /v1/tenants?limit=500 ") {
+            json!({ "tenants": [tenant("a", "filesystem")], "next_cursor": "b" })
+        } else {
+            json!({ "kind": "key", "key": { "id": "k", "expires_at": null }, "tenant": null, "role": "admin" })
+        };
+        response("200 OK", "", "application/json", &body.to_string())
+    });
+    let text = Cial::at(&server).run(&["doctor"]);
+    let line = "disk limits\tPASSED\t1 enforced by the file system (a); 1 measured (b)";
+    assert!(text.contains(line), "{text}");
 }
