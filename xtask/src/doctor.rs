@@ -88,6 +88,7 @@ fn examine(installation: &Installation) -> Result<Vec<Check>> {
         checks.push(disk(&report, &rows));
     }
     checks.push(file_watchers(&exec(&["router", "cat", FILE_WATCHERS])));
+    checks.push(process_ids(&exec(&["router", "cat", PROCESS_IDS])));
     Ok(checks)
 }
 
@@ -126,6 +127,26 @@ fn file_watchers(limit: &Result<String>) -> Check {
     check.notes.extend(known.filter(|limit| *limit < MIN_FILE_WATCHERS).map(|limit| {
         format!(
             "{limit} for all tenants together; more: sysctl -w fs.inotify.max_user_instances={MIN_FILE_WATCHERS}"
+        )
+    }));
+    check
+}
+
+/// The machine's processes and threads have numbers below this.
+const PROCESS_IDS: &str = "/proc/sys/kernel/pid_max";
+/// The largest that the kernel takes on machines of 64 bits.
+const MAX_PROCESS_IDS: u64 = 4_194_304;
+/// `limits.pids` of a tenant.
+const PROCESSES_OF_TENANT: u64 = 512;
+
+fn process_ids(limit: &Result<String>) -> Check {
+    let mut check = Check::new("the limit of process ids is known");
+    check.problems = of(limit);
+    let known = limit.as_ref().ok().and_then(|text| text.trim().parse::<u64>().ok());
+    check.notes.extend(known.filter(|limit| *limit < MAX_PROCESS_IDS).map(|limit| {
+        let tenants = limit / PROCESSES_OF_TENANT;
+        format!(
+            "{limit} for the whole machine, which {tenants} tenants at their limit of {PROCESSES_OF_TENANT} use up; more: sysctl -w kernel.pid_max={MAX_PROCESS_IDS}"
         )
     }));
     check
@@ -250,8 +271,7 @@ fn disk(report: &EngineReport, rows: &Rows) -> Check {
     const MEASURED: &str = "disk limits are measured";
     match &report.capacity.quota {
         QuotaService::Ready => check.notes.push(
-            "the file system enforces the disk limit of each tenant that was created while the service quota ran"
-                .to_owned(),
+            "the file system enforces the disk limit of each tenant that says so below".to_owned(),
         ),
         QuotaService::Absent => {
             check.notes.push(format!("the service quota does not run: {MEASURED}"));
@@ -434,9 +454,22 @@ mod tests {
         let down = check(QuotaService::Failed("the service quota does not respond".to_owned()));
         let line = "the service quota does not respond: disk limits are measured meanwhile";
         assert_eq!(down.problems, [line]);
-        let other = check(QuotaService::Unsupported("/volumes is not on btrfs".to_owned()));
+        let other = check(QuotaService::Unsupported(
+            "/volumes is on neither btrfs, XFS nor ext4".to_owned(),
+        ));
         assert_eq!(other.problems, [""; 0]);
-        assert_eq!(other.notes[1], "/volumes is not on btrfs: disk limits are measured");
+        let line = "/volumes is on neither btrfs, XFS nor ext4: disk limits are measured";
+        assert_eq!(other.notes[1], line);
+    }
+
+    #[test]
+    fn a_low_limit_of_process_ids_is_noted() {
+        let check = |text: &str| process_ids(&Ok(text.to_owned()));
+        let low = "32768 for the whole machine, which 64 tenants at their limit of 512 use up; more: sysctl -w kernel.pid_max=4194304";
+        assert_eq!(check("32768\n").notes, [low]);
+        assert_eq!(check("4194304\n").notes, [""; 0]);
+        assert_eq!(check("32768\n").problems, [""; 0]);
+        assert_eq!(process_ids(&Err(anyhow::anyhow!("no router"))).problems, ["no router"]);
     }
 
     #[test]
