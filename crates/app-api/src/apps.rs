@@ -4,6 +4,7 @@ use protocol::Slug;
 use protocol::apps::{BUILT_IN_APP, NewApp, NewRelease};
 use protocol::problem::{Code, FieldCode};
 use protocol::process::{AppSpec, Hooks, PrepareImage, PreparedImage};
+use protocol::variables::SecretNames;
 use serde_json::json;
 use service::api_error::ApiError;
 use service::client::CallError;
@@ -16,6 +17,7 @@ use crate::db::app::{self, App, Release};
 use crate::db::{Conn, Transaction as _, audit_log, is_foreign_key_violation, rollout};
 use crate::tenant::TenantApp;
 use crate::validation::{self, refused_field};
+use crate::variables;
 
 /// The most releases of one app.
 const MAX_RELEASES: i32 = 10_000;
@@ -23,6 +25,7 @@ const MAX_RELEASES: i32 = 10_000;
 /// A release with its app: what a tenant follows.
 #[derive(Clone, Debug)]
 pub struct Followed {
+    pub app_id: Uuid,
     pub release: Release,
     pub tenant_app: TenantApp,
 }
@@ -36,7 +39,7 @@ pub async fn create(service: &Service, caller: &Principal, new: &NewApp) -> Resu
     let name = validation::name(&new.name)
         .map_err(|error| validation::invalid_fields(&[("name", Some(error))]))?;
     let now = service.clock.now();
-    let row = App { id: Uuid::now_v7(), slug, name, created_at: now };
+    let row = App { id: Uuid::now_v7(), slug, name, created_at: now, sealed_env: None };
     let entry = Entry::new(Actor::from(caller), Action::AppCreate, resource(&row))
         .after(json!({ "id": row.id, "name": row.name }));
     let mut conn = service.conn().await?;
@@ -128,7 +131,17 @@ pub async fn list_releases(service: &Service, slug: &str) -> Result<(App, Vec<Re
     Ok((found, releases))
 }
 
-/// Makes a release of an image that the engine has. The image is checked and wrapped first, and its program is tried.
+/// A release that was created just now.
+#[derive(Debug)]
+pub struct CreatedRelease {
+    pub app: App,
+    pub release: Release,
+    /// Why the program was not tried, unless it was, or the caller waived it.
+    pub untried_because: Option<String>,
+}
+
+/// Makes a release of an image that the engine has. The image is checked and wrapped first, and its program is tried with
+/// the variables of the app.
 ///
 /// # Errors
 /// `resource_not_found`; `invalid_fields` with every fault of the manifest; `image_missing`,
@@ -138,7 +151,7 @@ pub async fn create_release(
     caller: &Principal,
     slug: &str,
     new: &NewRelease,
-) -> Result<(App, Release), ApiError> {
+) -> Result<CreatedRelease, ApiError> {
     let found = find(service, slug).await?;
     let manifest = manifest::parse(new.manifest.as_deref().unwrap_or_default())
         .map_err(|faults| manifest_faults(&faults))?;
@@ -154,13 +167,18 @@ pub async fn create_release(
             migrate: manifest.migrate,
             timeout_seconds: manifest.hook_timeout,
         },
+        secrets: SecretNames {
+            required: manifest.required_secrets,
+            optional: manifest.optional_secrets,
+        },
     };
-    // A throw-away tenant has no database, without which a program that wants one may not start.
-    let is_tried = new.smoke_start && !wanted.database;
+    let obstacle = trial_obstacle(service, &found, &wanted)?;
+    let is_tried = new.smoke_start && obstacle.is_none();
     let request = PrepareImage {
         image: new.image.clone(),
         app: wanted.clone(),
         smoke_start: is_tried.then(|| manifest.env.clone()),
+        app_env: found.app_env().filter(|_| is_tried),
     };
     let prepared = service.orchestrator.prepare_image(&request).await.map_err(|e| refused(&e))?;
     let PreparedImage { image_id, command, port } = prepared;
@@ -189,9 +207,47 @@ pub async fn create_release(
                 .after(json!({ "image": release.image, "digest": release.image_id }));
         app::insert_release(conn, found.id, &release).await?;
         audit_log::append(conn, &entry, now).await?;
-        Ok((found, release))
+        let untried_because = obstacle.filter(|_| new.smoke_start);
+        Ok(CreatedRelease { app: found, release, untried_because })
     })
     .await
+}
+
+/// Why a throw-away tenant cannot show whether the program of a release runs.
+fn trial_obstacle(
+    service: &Service,
+    app: &App,
+    wanted: &AppSpec,
+) -> Result<Option<String>, ApiError> {
+    let missing = missing_secrets(service, app, &wanted.secrets)?;
+    Ok(if wanted.database {
+        let why = "The program was not tried: it wants a database, which only tenants have.";
+        Some(why.to_owned())
+    } else if let Some(first) = missing.first() {
+        Some(format!(
+            "The program was not tried: the app has no value for {}. `cial apps secrets set {} {first}` sets one for all \
+             its tenants, and the next release is tried with it.",
+            missing.join(", "),
+            app.slug,
+        ))
+    } else {
+        None
+    })
+}
+
+/// The required secrets for which the app has no value.
+///
+/// # Errors
+/// When the variables of the app were encrypted for another installation.
+pub fn missing_secrets(
+    service: &Service,
+    app: &App,
+    secrets: &SecretNames,
+) -> Result<Vec<String>, ApiError> {
+    if secrets.required.is_empty() {
+        return Ok(Vec::new());
+    }
+    Ok(secrets.missing(&variables::of_app::open(service, app)?))
 }
 
 /// The release of an app that a tenant is to follow: the named one, or the latest.
@@ -230,9 +286,11 @@ pub async fn followed(
         spec: release.process.clone(),
         pinned: false,
         sealed_env: None,
+        // The write of the row adds it.
+        app_env: None,
         untried_since: None,
     };
-    Ok(Followed { release, tenant_app })
+    Ok(Followed { app_id: found.id, release, tenant_app })
 }
 
 pub fn release_name(number: i32) -> String {

@@ -115,6 +115,12 @@ pub const ROUTES: &[Route] = routes! {
     api  DELETE "/apps/{app}",                  PlatformAdmin, "Delete an app with its releases", api::apps::delete_app;
     api  GET    "/apps/{app}/releases",         PlatformRead,  "List an app's releases", api::apps::list_releases;
     api  POST   "/apps/{app}/releases",         PlatformAdmin, "Create a release of an image", api::apps::create_release;
+    api  GET    "/apps/{app}/env",              PlatformAdmin, "List the variables of an app", api::variables::list_app_env;
+    api  PUT    "/apps/{app}/env/{name}",       PlatformAdmin, "Set a variable of an app, from the next start of each tenant on", api::variables::set_app_env;
+    api  DELETE "/apps/{app}/env/{name}",       PlatformAdmin, "Delete a variable of an app", api::variables::delete_app_env;
+    api  GET    "/apps/{app}/secrets",          PlatformAdmin, "List the names of the secrets of an app", api::variables::list_app_secrets;
+    api  PUT    "/apps/{app}/secrets/{name}",   PlatformAdmin, "Set a secret of an app, from the next start of each tenant on", api::variables::set_app_secret;
+    api  DELETE "/apps/{app}/secrets/{name}",   PlatformAdmin, "Delete a secret of an app", api::variables::delete_app_secret;
     api  GET    "/apps/{app}/rollouts",         PlatformRead,  "List an app's latest rollouts", api::rollouts::list_rollouts;
     api  POST   "/apps/{app}/rollouts",         PlatformAdmin, "Move an app's tenants to another release, wave by wave", api::rollouts::start_rollout;
     api  GET    "/apps/{app}/rollouts/{id}",    PlatformRead,  "Show a rollout", api::rollouts::show_rollout;
@@ -199,6 +205,9 @@ pub const ROUTES: &[Route] = routes! {
     page POST   "/admin/tenants/{slug}/variables/{name}/delete", Tenant(Admin), "", pages::variables::delete_variable;
     page GET    "/admin/apps",                  PlatformRead,  "", pages::apps::list_apps;
     page GET    "/admin/apps/{app}",            PlatformRead,  "", pages::apps::show_app;
+    page GET    "/admin/apps/{app}/variables",  PlatformAdmin, "", pages::variables::show_app_variables;
+    page POST   "/admin/apps/{app}/variables",  PlatformAdmin, "", pages::variables::set_app_variable;
+    page POST   "/admin/apps/{app}/variables/{name}/delete", PlatformAdmin, "", pages::variables::delete_app_variable;
     page POST   "/admin/apps/{app}/rollouts",   PlatformAdmin, "", pages::apps::start_rollout;
     page POST   "/admin/apps/{app}/rollouts/{id}/pause", PlatformAdmin, "", pages::apps::pause_rollout;
     page POST   "/admin/apps/{app}/rollouts/{id}/resume", PlatformAdmin, "", pages::apps::resume_rollout;

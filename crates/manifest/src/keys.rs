@@ -18,6 +18,8 @@ pub enum Kind {
     Seconds,
     /// Names with texts.
     Variables,
+    /// Names of variables.
+    Names,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -103,6 +105,20 @@ pub const KEYS: &[Key] = &[
         about: "Variables of the program. Never secrets: an inspection of the container shows them.",
         default: "the variables of the image",
         example: r#"{ GREETING = "hello" }"#,
+    },
+    Key {
+        name: "secrets.required",
+        kind: Kind::Names,
+        about: "Names of variables that hold secrets. A tenant starts once it, or its app, has a value for each.",
+        default: "a tenant starts without any secret",
+        example: r#"["SECRET_KEY"]"#,
+    },
+    Key {
+        name: "secrets.optional",
+        kind: Kind::Names,
+        about: "Names of variables that hold secrets, without which the program runs, too.",
+        default: "none is declared; a tenant may have secrets that no manifest names",
+        example: r#"["SMTP_PASSWORD"]"#,
     },
 ];
 

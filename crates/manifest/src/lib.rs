@@ -22,6 +22,8 @@ pub const FILE_NAME: &str = "cial.toml";
 pub const MAX_BYTES: usize = 32 * 1024;
 /// The most public paths of a release.
 pub const MAX_PUBLIC_PATHS: usize = 64;
+/// The most secrets that a manifest names.
+pub const MAX_SECRETS: usize = 64;
 /// The longest time that a manifest gives a hook, in seconds.
 pub const MAX_HOOK_SECONDS: u32 = 3_600;
 /// The port of the tenant's own entry, which no program inside may take.
@@ -52,6 +54,10 @@ pub struct Manifest {
     pub hook_timeout: Option<u32>,
     /// Variables of the program, beside those of the image.
     pub env: BTreeMap<String, String>,
+    /// Names of secrets without which a tenant does not start.
+    pub required_secrets: Vec<String>,
+    /// Names of other secrets.
+    pub optional_secrets: Vec<String>,
 }
 
 /// Reads a manifest.
@@ -75,6 +81,10 @@ pub fn fuzz(bytes: &[u8]) {
             let mut public = manifest.public_paths.iter();
             assert!(public.all(|path| keys::public_path_fault(path).is_none()));
             assert!(manifest.env.keys().all(|name| keys::env_fault(name).is_none()));
+            let secrets: Vec<_> =
+                manifest.required_secrets.iter().chain(&manifest.optional_secrets).collect();
+            assert!(secrets.iter().all(|name| keys::env_fault(name).is_none()));
+            assert!(secrets.len() <= MAX_SECRETS);
             assert!(manifest.chat.is_none_or(|path| path.starts_with('/')));
             let commands = [manifest.command, manifest.before_first_start, manifest.migrate];
             assert!(commands.into_iter().flatten().all(|words| !words.is_empty()));

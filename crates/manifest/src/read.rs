@@ -1,15 +1,16 @@
 //! Reads the text: each key by its kind, every fault collected.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use toml_edit::{Document, Item, TableLike, Value};
 
 use crate::error::ManifestError;
 use crate::keys::{KEYS, Kind, env_fault, port_fault, public_path_fault};
-use crate::{MAX_BYTES, MAX_HOOK_SECONDS, MAX_PUBLIC_PATHS, Manifest};
+use crate::{MAX_BYTES, MAX_HOOK_SECONDS, MAX_PUBLIC_PATHS, MAX_SECRETS, Manifest};
 
 /// Below this similarity, a known key is no hint for an unknown one.
 const MIN_SIMILARITY: f64 = 0.75;
+const REQUIRED_SECRETS: &str = "secrets.required";
 
 pub(crate) fn read(text: &str) -> Result<Manifest, Vec<ManifestError>> {
     if text.len() > MAX_BYTES {
@@ -22,6 +23,7 @@ pub(crate) fn read(text: &str) -> Result<Manifest, Vec<ManifestError>> {
     })?;
     let mut reader = Reader { text, faults: Vec::new(), manifest: Manifest::default() };
     reader.table("", document.as_table());
+    reader.check_secrets(document.as_table().get("secrets"));
     let Reader { mut faults, manifest, .. } = reader;
     faults.sort_by_key(|fault| (fault.line, fault.column));
     if faults.is_empty() { Ok(manifest) } else { Err(faults) }
@@ -69,6 +71,7 @@ impl Reader<'_> {
             Kind::PublicPaths => self.manifest.public_paths = self.public_paths(name, item),
             Kind::Flag => self.manifest.database = self.flag(name, item),
             Kind::Variables => self.manifest.env = self.variables(name, item),
+            Kind::Names => self.secrets(name, item),
         }
     }
 
@@ -164,6 +167,51 @@ impl Reader<'_> {
             }
         }
         variables
+    }
+
+    /// Reads the names of one list of secrets.
+    fn secrets(&mut self, name: &str, item: &Item) {
+        let Some(array) = item.as_array() else {
+            self.refuse(item.span(), name, r#"must be a list of names, like ["SECRET_KEY"]"#);
+            return;
+        };
+        for value in array {
+            let fault = match value.as_str() {
+                Some(variable) => env_fault(variable).map(|rule| format!("{variable} {rule}")),
+                None => Some("must hold texts only".to_owned()),
+            };
+            if let Some(fault) = fault {
+                self.refuse(value.span(), name, &fault);
+            }
+        }
+        let names = array.iter().filter_map(word).map(str::to_owned).collect();
+        if name == REQUIRED_SECRETS {
+            self.manifest.required_secrets = names;
+        } else {
+            self.manifest.optional_secrets = names;
+        }
+    }
+
+    /// Refuses names that occur twice, names that `env` sets for everybody to read, and too many names.
+    fn check_secrets(&mut self, secrets: Option<&Item>) {
+        let mut seen = BTreeSet::new();
+        let lists = secrets.and_then(Item::as_table_like);
+        for (list, array) in lists.iter().flat_map(|table| table.iter()) {
+            let path = format!("secrets.{list}");
+            for value in array.as_array().into_iter().flatten() {
+                let Some(name) = value.as_str() else { continue };
+                if !seen.insert(name.to_owned()) {
+                    self.refuse(value.span(), &path, &format!("{name} is named twice"));
+                } else if self.manifest.env.contains_key(name) {
+                    let fault = format!("{name} is set by env, which everybody may read");
+                    self.refuse(value.span(), &path, &fault);
+                }
+            }
+        }
+        if seen.len() > MAX_SECRETS {
+            let fault = format!("must name at most {MAX_SECRETS} secrets");
+            self.refuse(secrets.and_then(Item::span), "secrets", &fault);
+        }
     }
 }
 

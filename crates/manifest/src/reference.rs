@@ -38,7 +38,7 @@ const fn kind(kind: Kind) -> &'static str {
         Kind::Words => "list of texts",
         Kind::Port | Kind::Seconds => "number",
         Kind::Path => "text",
-        Kind::PublicPaths => "list of texts",
+        Kind::PublicPaths | Kind::Names => "list of texts",
         Kind::Flag => "true or false",
         Kind::Variables => "table of texts",
     }

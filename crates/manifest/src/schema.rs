@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::keys::{KEYS, Key, Kind};
-use crate::{LOWEST_PORT, MAX_HOOK_SECONDS, MAX_PUBLIC_PATHS, RESERVED_PORT};
+use crate::{LOWEST_PORT, MAX_HOOK_SECONDS, MAX_PUBLIC_PATHS, MAX_SECRETS, RESERVED_PORT};
 
 /// The schema as text, with a line break at its end.
 pub fn text() -> String {
@@ -50,6 +50,12 @@ fn value_schema(key: &Key) -> Value {
             "type": "object",
             "propertyNames": { "pattern": "^[A-Za-z_][A-Za-z0-9_]*$" },
             "additionalProperties": { "type": "string" },
+        }),
+        Kind::Names => json!({
+            "type": "array",
+            "items": { "type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]*$" },
+            "maxItems": MAX_SECRETS,
+            "uniqueItems": true,
         }),
     };
     schema["description"] = key.about.into();

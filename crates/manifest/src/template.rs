@@ -32,4 +32,8 @@ pub const TEMPLATE: &str = r#"# How the program of an image runs as a tenant. Ev
 
 # Variables of the program. Never secrets: an inspection of the container shows them.
 # env = { GREETING = "hello" }
+
+# Names of variables that hold secrets. A tenant starts once each required one has a value: its own, which
+# `cial tenants secrets set` sets, or that of the app, which `cial apps secrets set` sets.
+# secrets = { required = ["SECRET_KEY"], optional = ["SMTP_PASSWORD"] }
 "#;

@@ -28,6 +28,9 @@ fn every_key_is_read() {
         timeout = 90
         [env]
         GREETING = "hello"
+        [secrets]
+        required = ["SECRET_KEY"]
+        optional = ["SMTP_PASSWORD"]
     "#;
     let read = Manifest {
         command: Some(vec!["/bin/notes".to_owned(), "--verbose".to_owned()]),
@@ -40,6 +43,8 @@ fn every_key_is_read() {
         migrate: Some(vec!["/bin/notes".to_owned(), "migrate".to_owned()]),
         hook_timeout: Some(90),
         env: [("GREETING".to_owned(), "hello".to_owned())].into(),
+        required_secrets: vec!["SECRET_KEY".to_owned()],
+        optional_secrets: vec!["SMTP_PASSWORD".to_owned()],
     };
     assert_eq!(parse(text), Ok(read));
     assert_eq!(parse(""), Ok(Manifest::default()));
@@ -71,7 +76,7 @@ COUNT = 3
     line 1, column 1: comand is unknown; did you mean command?
     line 2, column 11: command must be a list of texts, like ["program", "flag"]
     line 3, column 8: port must not be a privileged port: let the program listen on 1024 or above
-    line 4, column 1: colour is unknown; the keys are command, port, health.path, public_paths, database, chat, hooks.before_first_start, hooks.migrate, hooks.timeout, env
+    line 4, column 1: colour is unknown; the keys are command, port, health.path, public_paths, database, chat, hooks.before_first_start, hooks.migrate, hooks.timeout, env, secrets.required, secrets.optional
     line 5, column 12: database must be true or false
     line 8, column 1: health.pth is unknown; did you mean health.path?
     line 9, column 8: health.path must be a path that begins with / and holds no blank
@@ -151,6 +156,42 @@ fn hooks_are_commands_with_a_bounded_time() {
         assert!(faults.starts_with(expected) || faults.ends_with(expected), "{hooks}: {faults}");
     }
     assert_eq!(parse("hooks.timeout = 3600").unwrap().hook_timeout, Some(3600));
+}
+
+#[test]
+fn secrets_are_names_that_occur_once_and_have_no_value_here() {
+    for (secrets, expected) in [
+        ("secrets = ['A']", "line 1, column 11: secrets must be a table"),
+        (
+            "secrets.required = 'A'",
+            r#"line 1, column 20: secrets.required must be a list of names, like ["SECRET_KEY"]"#,
+        ),
+        ("secrets.optional = [1]", "line 1, column 21: secrets.optional must hold texts only"),
+        ("secrets.required = ['A', 'A']", "line 1, column 26: secrets.required A is named twice"),
+        (
+            "secrets = { required = ['A'], optional = ['A'] }",
+            "line 1, column 43: secrets.optional A is named twice",
+        ),
+        (
+            "env.A = 'x'\nsecrets.required = ['A']",
+            "line 2, column 21: secrets.required A is set by env, which everybody may read",
+        ),
+        (
+            "secrets.required = ['PORT']",
+            "line 1, column 21: secrets.required PORT is a variable that the platform sets itself",
+        ),
+        (
+            "secrets.required = ['A-B']",
+            "line 1, column 21: secrets.required A-B must be letters, digits and _, and not begin with a digit",
+        ),
+    ] {
+        assert_eq!(faults(secrets), expected, "{secrets}");
+    }
+    let names: Vec<_> = (0..=manifest::MAX_SECRETS).map(|n| format!("'S{n}'")).collect();
+    let too_many = faults(&format!("secrets.optional = [{}]", names.join(",")));
+    assert!(too_many.contains("must name at most 64 secrets"), "{too_many}");
+    let most = format!("secrets.optional = [{}]", names[1..].join(","));
+    assert_eq!(parse(&most).unwrap().optional_secrets.len(), manifest::MAX_SECRETS);
 }
 
 #[test]

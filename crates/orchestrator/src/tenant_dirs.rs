@@ -57,6 +57,16 @@ impl DirRoots {
     }
 }
 
+/// Why the directories of a start are not created.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    /// The names of the secrets that the release requires and that have no value.
+    #[error("these required secrets have no value: {0:?}")]
+    SecretMissing(Vec<String>),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
 #[derive(Clone, Debug)]
 pub struct TenantDirs {
     roots: DirRoots,
@@ -101,7 +111,37 @@ impl TenantDirs {
 
     /// Must not be called while the container runs, because the container would keep the old
     /// directories. The program receives the variables and the database of `spec`.
-    pub fn create(&self, spec: &Spec) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// [`CreateError::SecretMissing`], with everything as it was; I/O errors.
+    pub fn create(&self, spec: &Spec) -> Result<(), CreateError> {
+        let variables = self.variables_of_start(spec)?;
+        Ok(self.create_with(spec, variables.as_ref())?)
+    }
+
+    /// Decrypts the variables of `spec`: a variable of the tenant replaces one of its app, whatever the kind of each. `None`
+    /// where neither has any.
+    ///
+    /// # Errors
+    /// [`CreateError::SecretMissing`]; a record that was encrypted for another installation, tenant or app.
+    pub fn variables_of_start(&self, spec: &Spec) -> Result<Option<Variables>, CreateError> {
+        let sso = &self.master_keys.sso;
+        let mut variables = Variables::new();
+        if let Some(env) = &spec.app_env {
+            variables.extend(open(&keys::app_env_key(sso, env.app), &env.sealed)?);
+        }
+        if let Some(text) = &spec.sealed_env {
+            variables.extend(open(&keys::env_key(sso, spec.id), text)?);
+        }
+        let missing = spec.app.as_ref().map(|app| app.secrets.missing(&variables));
+        if let Some(missing) = missing.filter(|missing| !missing.is_empty()) {
+            return Err(CreateError::SecretMissing(missing));
+        }
+        let has_any = spec.app_env.is_some() || spec.sealed_env.is_some();
+        Ok(has_any.then_some(variables))
+    }
+
+    fn create_with(&self, spec: &Spec, variables: Option<&Variables>) -> io::Result<()> {
         let id = spec.id;
         let TenantPaths { ingress, secrets, database } = self.roots.of(id);
         let _change = self.begin_change();
@@ -124,10 +164,8 @@ impl TenantDirs {
             Some(pem) => file(&secrets, inside::SSO_PUBLIC_KEY, pem.as_bytes())?,
             None => file(&secrets, inside::SSO_KEY, &keys::sso_key(&self.master_keys.sso, id))?,
         }
-        if let Some(text) = &spec.sealed_env {
-            let key = keys::env_key(&self.master_keys.sso, id);
-            let variables = sealed::open(&key, text).map_err(io::Error::other)?;
-            file(&secrets, inside::APP_VARIABLES, &variables)?;
+        if let Some(variables) = variables {
+            file(&secrets, inside::APP_VARIABLES, &serde_json::to_vec(variables)?)?;
         }
         match &spec.database_user {
             Some(user) => {
@@ -184,6 +222,12 @@ impl TenantDirs {
         let _change = self.begin_change();
         [ingress, secrets, database].iter().try_for_each(|path| remove(path))
     }
+}
+
+/// Decrypts a record of variables.
+fn open(key: &[u8; 32], sealed: &str) -> io::Result<Variables> {
+    let plain = sealed::open(key, sealed).map_err(io::Error::other)?;
+    Ok(serde_json::from_slice(&plain)?)
 }
 
 /// The share that the tenant was last told.
@@ -249,6 +293,9 @@ fn give(path: &Path) -> io::Result<()> {
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt as _;
+
+    use protocol::process::AppSpec;
+    use protocol::variables::{SealedAppEnv, SecretNames};
 
     /// Deleted together with its test.
     struct Base(PathBuf);
@@ -370,6 +417,64 @@ mod tests {
         assert!(!path.exists(), "nothing of an earlier start stays");
         let other = TenantId::new(uuid::Uuid::now_v7());
         assert!(tenant_dirs.create(&Spec { id: other, ..spec }).is_err());
+    }
+
+    /// The values that the program of a start with `spec` receives.
+    fn received(tenant_dirs: &TenantDirs, spec: &Spec) -> BTreeMap<String, String> {
+        tenant_dirs.create(spec).unwrap();
+        let text = tenant_dirs.variables(spec.id).unwrap().unwrap_or_else(|| "{}".to_owned());
+        serde_json::from_str(&text).unwrap()
+    }
+
+    #[test]
+    fn a_tenants_own_variables_replace_those_of_its_app() {
+        let (tenant_dirs, id, _base) = tenant_dirs(None);
+        let sso = &tenant_dirs.master_keys.sso;
+        let app = uuid::Uuid::now_v7();
+        let of_app = br#"{"A":{"value":"app","secret":true},"B":{"value":"app","secret":false}}"#;
+        let own = br#"{"B":{"value":"own","secret":true},"C":{"value":"own","secret":false}}"#;
+        let sealed = sealed::seal(&keys::app_env_key(sso, app), of_app).unwrap();
+        let with_app = Spec { app_env: Some(SealedAppEnv { app, sealed }), ..spec(id) };
+        let pairs = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+            pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        };
+        assert_eq!(received(&tenant_dirs, &with_app), pairs(&[("A", "app"), ("B", "app")]));
+        let sealed_env = Some(sealed::seal(&keys::env_key(sso, id), own).unwrap());
+        let with_both = Spec { sealed_env, ..with_app.clone() };
+        let all = pairs(&[("A", "app"), ("B", "own"), ("C", "own")]);
+        assert_eq!(received(&tenant_dirs, &with_both), all);
+        let env = with_app.app_env.clone().unwrap();
+        let other = SealedAppEnv { app: uuid::Uuid::now_v7(), ..env };
+        let of_other_app = Spec { app_env: Some(other), ..with_app };
+        assert!(tenant_dirs.create(&of_other_app).is_err(), "sealed for another app");
+    }
+
+    #[test]
+    fn a_start_without_a_required_secret_is_refused_with_its_name_and_changes_nothing() {
+        let (tenant_dirs, id, _base) = tenant_dirs(None);
+        let sso = &tenant_dirs.master_keys.sso;
+        tenant_dirs.create(&spec(id)).unwrap();
+        fs::write(tenant_dirs.ingress_socket(id), "in use").unwrap();
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let secrets = SecretNames { required: names(&["A", "B"]), optional: names(&["C"]) };
+        let app = AppSpec { secrets, ..AppSpec::default() };
+        let required = Spec { app: Some(app), ..spec(id) };
+        let missing = |spec: &Spec| match tenant_dirs.create(spec) {
+            Err(CreateError::SecretMissing(missing)) => missing,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(missing(&required), ["A", "B"]);
+        let app = uuid::Uuid::now_v7();
+        let seal = |key: [u8; 32], name: &str| {
+            let text = format!(r#"{{"{name}":{{"value":"x","secret":true}}}}"#);
+            sealed::seal(&key, text.as_bytes()).unwrap()
+        };
+        let of_app = SealedAppEnv { app, sealed: seal(keys::app_env_key(sso, app), "A") };
+        let half = Spec { app_env: Some(of_app), ..required };
+        assert_eq!(missing(&half), ["B"]);
+        assert!(tenant_dirs.ingress_socket(id).exists(), "a refusal changes nothing");
+        let whole = Spec { sealed_env: Some(seal(keys::env_key(sso, id), "B")), ..half };
+        assert_eq!(received(&tenant_dirs, &whole).len(), 2);
     }
 
     #[test]

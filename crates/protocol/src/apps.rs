@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Slug;
 use crate::process::Hooks;
+use crate::variables::SecretNames;
 
 /// The app of every tenant that follows no other. It has no releases.
 pub const BUILT_IN_APP: &str = "hello";
@@ -46,8 +47,8 @@ pub struct NewRelease {
     /// The text of a `cial.toml`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manifest: Option<String>,
-    /// Try the program in a throw-away tenant first, and refuse an image whose program does not get ready. An
-    /// app that wants a database is not tried.
+    /// Try the program in a throw-away tenant first, and refuse an image whose program does not get ready. The tenant has
+    /// the variables of the app. A program is not tried if it wants a database, or a required secret that the app lacks.
     #[serde(default = "yes")]
     pub smoke_start: bool,
 }
@@ -83,6 +84,15 @@ pub struct Release {
     /// Commands that run before the program.
     #[serde(default)]
     pub hooks: Hooks,
+    /// The names of the secrets that the program reads.
+    #[serde(default)]
+    pub secrets: SecretNames,
+    /// The required secrets for which the app has no value: each tenant needs one of its own to start.
+    #[serde(default)]
+    pub missing_secrets: Vec<String>,
+    /// Why the program was not tried. Only the response to the creation says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub untried_because: Option<String>,
     pub env: BTreeMap<String, String>,
     #[cfg_attr(feature = "openapi", schema(format = DateTime))]
     pub created_at: String,

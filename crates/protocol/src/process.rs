@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::variables::{SealedAppEnv, SecretNames};
+
 /// How the program of a release runs. An absent value is the image's own, or the platform's default.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +32,9 @@ pub struct AppSpec {
     /// Commands that run before the program.
     #[serde(skip_serializing_if = "Hooks::is_empty")]
     pub hooks: Hooks,
+    /// The names of the secrets that the program reads.
+    #[serde(skip_serializing_if = "SecretNames::is_empty")]
+    pub secrets: SecretNames,
 }
 
 /// Commands of a release that run before the program: as its user, in its environment and its working folder. A command
@@ -90,6 +95,9 @@ pub struct PrepareImage {
     /// ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub smoke_start: Option<BTreeMap<String, String>>,
+    /// The variables and secrets of the app, for the throw-away tenant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app_env: Option<SealedAppEnv>,
 }
 
 /// An image that tenants can run.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::process::AppSpec;
+use crate::variables::SealedAppEnv;
 use crate::{Slug, TenantId};
 
 /// The owner's wish: the input of reconciliation. [`State`](crate::State) is what the owner sees of its outcome.
@@ -42,10 +43,13 @@ pub struct Spec {
     /// Variables of the tenant's own app. Never secrets, because `inspect` shows them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
-    /// Variables and secrets of the app's program, encrypted with a key of the tenant. They reach the program at its next
-    /// start, and no inspection shows them.
+    /// The tenant's own variables and secrets of the app's program, encrypted with a key of the tenant. They reach the
+    /// program at its next start, and no inspection shows them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sealed_env: Option<String>,
+    /// The variables and secrets of the tenant's app. The tenant's own variables of the same names replace them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app_env: Option<SealedAppEnv>,
     /// The tenant's role on Postgres, if its app wants a database.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database_user: Option<String>,

@@ -25,6 +25,11 @@ pub fn env_key(master: &Secret, tenant: TenantId) -> [u8; 32] {
     derive(master, &format!("env/v1/{tenant}"))
 }
 
+/// The key that encrypts the variables and secrets of one app: HKDF of `CIAL_SSO_SECRET`, info `app-env/v1/{uuid}`.
+pub fn app_env_key(master: &Secret, app: uuid::Uuid) -> [u8; 32] {
+    derive(master, &format!("app-env/v1/{app}"))
+}
+
 /// The key that encrypts what an authenticator app of this person knows: HKDF, info `second-factor/v1/{user}`.
 pub fn second_factor_key(master: &Secret, user: uuid::Uuid) -> [u8; 32] {
     derive(master, &format!("second-factor/v1/{user}"))
@@ -102,12 +107,14 @@ mod tests {
     #[test]
     fn keys_differ_by_purpose_and_tenant() {
         let master = Secret::new("8vY2m0Qz5hYt1rKp7sXw3uBn6cEd9fGa");
-        let a = "0192f0c1-2345-7abc-8def-0123456789ab".parse().unwrap();
-        let b = "0192f0c1-2345-7abc-8def-0123456789ac".parse().unwrap();
+        let a: TenantId = "0192f0c1-2345-7abc-8def-0123456789ab".parse().unwrap();
+        let b: TenantId = "0192f0c1-2345-7abc-8def-0123456789ac".parse().unwrap();
         assert_ne!(sso_key(&master, a), sso_key(&master, b));
         assert_ne!(route_token(&master, a), route_token(&master, b));
         assert_ne!(env_key(&master, a), env_key(&master, b));
         assert_ne!(env_key(&master, a), sso_key(&master, a));
+        assert_ne!(env_key(&master, a), app_env_key(&master, a.uuid()));
+        assert_ne!(app_env_key(&master, a.uuid()), app_env_key(&master, b.uuid()));
         assert_ne!(route_token(&master, a), route_proof(&master, a));
         assert_eq!(route_token(&master, a), route_token(&master, a));
     }

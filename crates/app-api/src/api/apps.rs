@@ -7,7 +7,7 @@ use service::api_error::ApiError;
 
 use crate::access::Caller;
 use crate::app::App as Service;
-use crate::apps::{self, release_name};
+use crate::apps::{self, CreatedRelease, release_name};
 use crate::db::app;
 use crate::http::extract::{AppPath, Json};
 use crate::http::reply::{Created, NoContent};
@@ -50,8 +50,9 @@ pub async fn list_releases(
     AppPath(slug): AppPath,
 ) -> Result<axum::Json<ReleaseList>, ApiError> {
     let (app, releases) = apps::list_releases(&service, &slug).await?;
-    let releases = releases.into_iter().map(|release| release_view(&app, release)).collect();
-    Ok(axum::Json(ReleaseList { releases }))
+    let releases: Result<Vec<_>, ApiError> =
+        releases.into_iter().map(|release| release_view(&service, &app, release)).collect();
+    Ok(axum::Json(ReleaseList { releases: releases? }))
 }
 
 pub async fn create_release(
@@ -60,9 +61,11 @@ pub async fn create_release(
     AppPath(slug): AppPath,
     body: Json<NewRelease>,
 ) -> Result<Created<Release>, ApiError> {
-    let (app, release) = apps::create_release(&service, &caller, &slug, &body.value).await?;
+    let CreatedRelease { app, release, untried_because } =
+        apps::create_release(&service, &caller, &slug, &body.value).await?;
     let location = format!("/v1/apps/{}/releases", app.slug);
-    Ok(Created::new(release_view(&app, release)).with_text(header::LOCATION, &location)?)
+    let view = Release { untried_because, ..release_view(&service, &app, release)? };
+    Ok(Created::new(view).with_text(header::LOCATION, &location)?)
 }
 
 fn view(app: app::App, latest: Option<i32>) -> App {
@@ -74,8 +77,12 @@ fn view(app: app::App, latest: Option<i32>) -> App {
     }
 }
 
-fn release_view(app: &app::App, release: app::Release) -> Release {
-    Release {
+fn release_view(
+    service: &Service,
+    app: &app::App,
+    release: app::Release,
+) -> Result<Release, ApiError> {
+    Ok(Release {
         app: app.slug.clone(),
         release: release_name(release.number),
         image: release.image,
@@ -87,7 +94,10 @@ fn release_view(app: &app::App, release: app::Release) -> Release {
         database: release.process.database,
         chat: release.process.chat,
         hooks: release.process.hooks,
+        missing_secrets: apps::missing_secrets(service, app, &release.process.secrets)?,
+        secrets: release.process.secrets,
+        untried_because: None,
         env: release.env,
         created_at: views::time(release.created_at),
-    }
+    })
 }

@@ -64,6 +64,8 @@ actions! {
     TenantGone = "tenant.gone",
     AppCreate = "app.create",
     AppDelete = "app.delete",
+    AppEnv = "app.env",
+    AppSecret = "app.secret",
     ReleaseCreate = "release.create",
     RolloutStart = "rollout.start",
     RolloutPause = "rollout.pause",
@@ -136,6 +138,8 @@ impl Action {
             | Self::TenantGone
             | Self::AppCreate
             | Self::AppDelete
+            | Self::AppEnv
+            | Self::AppSecret
             | Self::ReleaseCreate
             | Self::KeyCreate
             | Self::KeyRevoke

@@ -6,6 +6,7 @@ use diesel::dsl::max;
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 use protocol::process::AppSpec;
+use protocol::variables::SealedAppEnv;
 use protocol::{Slug, Timestamp};
 use serde_json::Value;
 use uuid::Uuid;
@@ -22,6 +23,16 @@ pub struct App {
     pub slug: Slug,
     pub name: String,
     pub created_at: Timestamp,
+    /// The variables and secrets of the app, encrypted. The rows of its tenants hold a copy.
+    pub sealed_env: Option<String>,
+}
+
+impl App {
+    /// The variables as the rows of tenants hold them.
+    pub fn app_env(&self) -> Option<SealedAppEnv> {
+        let sealed = self.sealed_env.clone()?;
+        Some(SealedAppEnv { app: self.id, sealed })
+    }
 }
 
 #[derive(Clone, Debug, Queryable, Selectable)]
@@ -84,6 +95,19 @@ pub async fn by_id(conn: &mut Conn, id: Uuid) -> QueryResult<Option<App>> {
 pub async fn lock(conn: &mut Conn, id: Uuid) -> QueryResult<Option<App>> {
     let query = apps::table.find(id).select(App::as_select()).for_update();
     query.first(conn).await.optional()
+}
+
+/// Reads the variables of an app and keeps them from changing until the transaction ends, so that a row that begins to
+/// follow the app has the latest.
+pub async fn hold_env(conn: &mut Conn, id: Uuid) -> QueryResult<Option<SealedAppEnv>> {
+    let query = apps::table.find(id).select(App::as_select()).for_share();
+    let app: Option<App> = query.first(conn).await.optional()?;
+    Ok(app.and_then(|app| app.app_env()))
+}
+
+/// Writes the encrypted variables of an app. The caller holds its row.
+pub async fn set_sealed_env(conn: &mut Conn, id: Uuid, sealed: Option<&str>) -> QueryResult<usize> {
+    diesel::update(apps::table.find(id)).set(apps::sealed_env.eq(sealed)).execute(conn).await
 }
 
 /// Deletes an app with its releases; fails while a tenant follows one of them.

@@ -111,6 +111,7 @@ diesel::table! {
         slug -> Text,
         name -> Text,
         created_at -> Timestamptz,
+        sealed_env -> Nullable<Text>,
     }
 }
 

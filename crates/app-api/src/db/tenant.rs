@@ -4,17 +4,18 @@ use std::collections::BTreeMap;
 
 use diesel::dsl::sql;
 use diesel::prelude::*;
-use diesel::sql_types::{Bool, Nullable, Text};
+use diesel::sql_types::{Bool, Jsonb, Nullable, Text};
 use diesel_async::RunQueryDsl;
 use protocol::orchestrator::Upstream;
 use protocol::spec::{Desired, Limits, Policy};
+use protocol::variables::SealedAppEnv;
 use protocol::{Slug, State, TenantId, Timestamp};
 use uuid::Uuid;
 
-use super::Conn;
 use super::columns::{JsonColumn, TextColumn};
 use super::schema::tenants::{self, dsl};
 use super::schema::{memberships, releases};
+use super::{Conn, app};
 use crate::apps::Followed;
 use crate::tenant::change::Changeable;
 use crate::tenant::crashes::Crashes;
@@ -126,8 +127,13 @@ pub struct NewTenant<'a> {
     pub now: Timestamp,
 }
 
-/// Returns `None` when the slug is taken.
+/// Returns `None` when the slug is taken. Runs within a transaction of the caller, like every write of a release: the
+/// variables of the app do not change until the row exists.
 pub async fn insert(conn: &mut Conn, new: &NewTenant<'_>) -> QueryResult<Option<Tenant>> {
+    let followed = match &new.followed {
+        Some(followed) => Some(followed_columns(conn, followed.clone()).await?),
+        None => None,
+    };
     let row = (
         dsl::id.eq(new.id),
         dsl::slug.eq(new.slug.as_str()),
@@ -141,7 +147,7 @@ pub async fn insert(conn: &mut Conn, new: &NewTenant<'_>) -> QueryResult<Option<
         dsl::requested_at.eq(new.now),
     );
     let inserted = diesel::insert_into(dsl::tenants)
-        .values((row, new.followed.as_ref().map(followed_columns)))
+        .values((row, followed))
         .on_conflict(dsl::slug)
         .do_nothing()
         .returning(TenantRow::as_returning())
@@ -151,14 +157,16 @@ pub async fn insert(conn: &mut Conn, new: &NewTenant<'_>) -> QueryResult<Option<
     Ok(inserted.map(Tenant::from))
 }
 
-/// The columns that say what a tenant runs.
-fn followed_columns(followed: &Followed) -> FollowedColumns {
-    FollowedColumns {
-        release_id: Some(followed.release.id),
-        app: json(&followed.tenant_app),
-        image: Some(followed.release.image_id.clone()),
-        env: json(&followed.release.env),
-    }
+/// The columns that say what a tenant runs, with the variables of the app.
+async fn followed_columns(conn: &mut Conn, followed: Followed) -> QueryResult<FollowedColumns> {
+    let Followed { app_id, release, tenant_app } = followed;
+    let app_env = app::hold_env(conn, app_id).await?;
+    Ok(FollowedColumns {
+        release_id: Some(release.id),
+        app: json(&TenantApp { app_env, ..tenant_app }),
+        image: Some(release.image_id),
+        env: json(&release.env),
+    })
 }
 
 #[derive(Insertable, AsChangeset)]
@@ -170,7 +178,7 @@ struct FollowedColumns {
     env: serde_json::Value,
 }
 
-/// Moves a tenant to another release; returns `None` when another writer changed the row first.
+/// Moves a tenant to another release; returns `None` when another writer changed the row first. Runs within a transaction.
 pub async fn set_release(
     conn: &mut Conn,
     read: &Tenant,
@@ -186,7 +194,7 @@ pub async fn set_release(
             TenantApp { pinned, sealed_env, untried_since, ..followed.tenant_app };
     }
     let columns = (
-        followed_columns(&followed),
+        followed_columns(conn, followed).await?,
         dsl::generation.eq(dsl::generation + 1),
         StatusColumns::from(status),
     );
@@ -358,8 +366,31 @@ pub async fn set_sealed_env(
         untried_since: Some(now),
         ..app
     });
-    let columns = (dsl::app.eq(json(&app)), dsl::changes_asked.eq(dsl::changes_asked + 1));
+    let columns = (
+        dsl::app.eq(json(&app)),
+        dsl::changes_asked.eq(dsl::changes_asked + 1),
+        StatusColumns::from(&read.status_with_other_variables(now)),
+    );
     Ok(diesel::update(unchanged_row).set(columns).execute(conn).await? == 1)
+}
+
+/// Writes the encrypted variables of an app into the rows of its tenants, and returns their ids. They reach the
+/// orchestrator like an in-place change. The caller holds the row of the app, so that no tenant begins to follow it.
+pub async fn set_app_env(
+    conn: &mut Conn,
+    app: Uuid,
+    env: Option<&SealedAppEnv>,
+) -> QueryResult<Vec<Uuid>> {
+    let of_app = releases::table.filter(releases::app_id.eq(app)).select(releases::id.nullable());
+    let kept = dsl::desired.ne(Desired::Deleted.as_str());
+    let followers = dsl::tenants.filter(dsl::release_id.eq_any(of_app)).filter(kept);
+    let with_env =
+        sql::<Jsonb>("jsonb_set(app, '{app_env}', ").bind::<Jsonb, _>(json(&env)).sql(")");
+    diesel::update(followers)
+        .set((dsl::app.eq(with_env), dsl::changes_asked.eq(dsl::changes_asked + 1)))
+        .returning(dsl::id)
+        .get_results(conn)
+        .await
 }
 
 /// Marks the requests that `read` shows as done, as far as `fulfilled` lists them.

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use protocol::orchestrator::Upstream;
 use protocol::process::AppSpec;
 use protocol::spec::{Desired, Limits, Policy, Spec};
+use protocol::variables::SealedAppEnv;
 use protocol::{Slug, State, TenantId, Timestamp};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -78,7 +79,10 @@ pub struct TenantApp {
     /// The tenant's own variables and secrets of the program, encrypted.
     #[serde(default)]
     pub sealed_env: Option<String>,
-    /// When the variables changed, unless the tenant has been ready with them since.
+    /// The variables and secrets of the app, encrypted: a copy of those in the app's row.
+    #[serde(default)]
+    pub app_env: Option<SealedAppEnv>,
+    /// When the tenant's own variables changed, unless the tenant has been ready with them since.
     #[serde(default)]
     pub untried_since: Option<Timestamp>,
 }
@@ -111,7 +115,7 @@ impl Tenant {
         let was_up = matches!(self.state, State::Running | State::Frozen);
         let is_tried = !was_up
             && next.state == State::Running
-            && app.untried_since.is_some_and(|changed| changed < self.state_since);
+            && app.untried_since.is_some_and(|changed| changed <= self.state_since);
         is_tried.then(|| TenantApp { untried_since: None, ..app.clone() })
     }
 
@@ -152,6 +156,14 @@ impl Tenant {
         if is_replaced { status.after_action(OwnerAction::Restart, now) } else { status }
     }
 
+    /// The status after a change of the tenant's own variables. A tenant in error is tried again: a variable is often the
+    /// reason.
+    pub fn status_with_other_variables(&self, now: Timestamp) -> TenantStatus {
+        let is_tried = self.desired == Desired::Running && self.state == State::Error;
+        let status = self.status();
+        if is_tried { status.after_action(OwnerAction::Start, now) } else { status }
+    }
+
     pub fn changeable(&self) -> Changeable {
         Changeable {
             name: self.name.clone(),
@@ -173,6 +185,7 @@ impl Tenant {
             image: self.image.clone(),
             env: self.env.clone(),
             sealed_env: self.app.as_ref().and_then(|app| app.sealed_env.clone()),
+            app_env: self.app.as_ref().and_then(|app| app.app_env.clone()),
             database_user: self.database_user(),
             app: self.app.as_ref().map(|app| app.spec.clone()),
             limits: self.limits,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueHint};
 
-use super::{Confirm, WaitOptions};
+use super::{AppEnvCommand, AppSecretsCommand, Confirm, WaitOptions};
 
 #[derive(Debug, Subcommand)]
 pub enum AppsCommand {
@@ -20,6 +20,16 @@ pub enum AppsCommand {
     Release {
         #[command(subcommand)]
         command: ReleaseCommand,
+    },
+    /// variables that all tenants of an app have
+    Env {
+        #[command(subcommand)]
+        command: AppEnvCommand,
+    },
+    /// secrets that all tenants of an app have
+    Secrets {
+        #[command(subcommand)]
+        command: AppSecretsCommand,
     },
     /// move the tenants of an app to another release, wave by wave
     Rollout {
@@ -73,7 +83,7 @@ pub struct CreateRelease {
     /// manifest of the release; - for standard input
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub manifest: Option<PathBuf>,
-    /// do not try the program first: it needs a tenant's variables to run
+    /// do not try the program first: it runs with a tenant's own variables only
     #[arg(long)]
     pub no_smoke_start: bool,
 }

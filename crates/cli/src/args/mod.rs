@@ -37,7 +37,10 @@ pub use tools::{
     OptionalProfileArg, ProfileArg, ProfileCommand, Shell,
 };
 
-pub use variables::{EnvCommand, RestartOptions, SecretsCommand, SetEnv, SetSecret, UnsetVariable};
+pub use variables::{
+    AppEnvCommand, AppSecretsCommand, EnvCommand, RestartFollowers, RestartOptions, SecretsCommand,
+    SetAppEnv, SetAppSecret, SetEnv, SetSecret, UnsetAppVariable, UnsetVariable,
+};
 
 pub use work::{
     CancelExecution, DeletePackage, ExecutionArg, ExecutionsCommand, PackagesCommand, RunWorkflow,

@@ -1,11 +1,11 @@
-//! Variables and secrets of a tenant's program.
+//! Variables and secrets of programs: of one tenant, and of an app for all its tenants.
 
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueHint};
 use clap_complete::engine::ArgValueCompleter;
 
-use super::{Confirm, NamedTenant, WaitOptions};
+use super::{AppArg, Confirm, NamedTenant, WaitOptions};
 use crate::complete;
 
 #[derive(Debug, Subcommand)]
@@ -73,6 +73,74 @@ pub struct UnsetVariable {
 #[derive(Debug, Args)]
 pub struct RestartOptions {
     /// restart the tenant at once
+    #[arg(long)]
+    pub restart: bool,
+    #[command(flatten)]
+    pub wait: WaitOptions,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum AppEnvCommand {
+    /// list the variables of an app with their values
+    List(AppArg),
+    /// set a variable of an app, from the next start of each tenant on
+    Set(SetAppEnv),
+    /// delete a variable of an app
+    Unset(UnsetAppVariable),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum AppSecretsCommand {
+    /// list the names of an app's secrets; no command shows a value
+    List(AppArg),
+    /// set a secret of an app to the text of standard input or of a file
+    Set(SetAppSecret),
+    /// delete a secret of an app
+    Unset(UnsetAppVariable),
+}
+
+#[derive(Debug, Args)]
+pub struct SetAppEnv {
+    #[command(flatten)]
+    pub app: AppArg,
+    /// name and value of the variable
+    #[arg(value_name = "NAME=VALUE", value_parser = parse_pair)]
+    pub pair: (String, String),
+    #[command(flatten)]
+    pub restart: RestartFollowers,
+}
+
+#[derive(Debug, Args)]
+pub struct SetAppSecret {
+    #[command(flatten)]
+    pub app: AppArg,
+    /// name of the variable that holds the secret
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// file with the value, without its last line break; - for standard input
+    #[arg(long, value_name = "FILE", default_value = "-", value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+    #[command(flatten)]
+    pub restart: RestartFollowers,
+}
+
+#[derive(Debug, Args)]
+pub struct UnsetAppVariable {
+    #[command(flatten)]
+    pub app: AppArg,
+    /// name of the variable
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    #[command(flatten)]
+    pub confirm: Confirm,
+    #[command(flatten)]
+    pub restart: RestartFollowers,
+}
+
+/// Flags of commands whose change takes effect at the next start of each tenant of an app.
+#[derive(Debug, Args)]
+pub struct RestartFollowers {
+    /// restart the app's tenants that run or are frozen, one after the other
     #[arg(long)]
     pub restart: bool,
     #[command(flatten)]

@@ -1,8 +1,8 @@
 //! `cial apps`.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{confirm, manifest, pages, rollouts};
+use super::{confirm, manifest, pages, rollouts, variables};
 use crate::args::{AppsCommand, CreateApp, CreateRelease, ReleaseCommand};
 use crate::context::Context;
 use crate::error::CliError;
@@ -64,6 +64,8 @@ pub(super) fn run(command: Option<AppsCommand>, context: &Context<'_>) -> Result
         AppsCommand::Release { command: ReleaseCommand::Create(args) } => {
             create_release(&args, context)
         }
+        AppsCommand::Env { command } => variables::app_env(command, context),
+        AppsCommand::Secrets { command } => variables::app_secrets(command, context),
         AppsCommand::Rollout { command } => rollouts::run(command, context),
     }
 }
@@ -87,7 +89,19 @@ fn create_release(args: &CreateRelease, context: &Context<'_>) -> Result<(), Cli
     let title = format!("create a release of app {}", args.slug);
     let request =
         Request::new(Method::POST, format!("{}/releases", path(&args.slug)), title).json(body);
-    context.output.object(&RELEASES, &context.call(&request)?)
+    let created = context.call(&request)?;
+    if let Some(why) = created["untried_because"].as_str() {
+        context.output.note(why);
+    }
+    let missing = created["missing_secrets"].as_array().into_iter().flatten();
+    let missing: Vec<_> = missing.filter_map(Value::as_str).collect();
+    if !missing.is_empty() {
+        let names = missing.join(", ");
+        context
+            .output
+            .note(&format!("a tenant of this release starts once it has a value for {names}"));
+    }
+    context.output.object(&RELEASES, &created)
 }
 
 pub(super) fn path(slug: &str) -> String {

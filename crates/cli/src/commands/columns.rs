@@ -15,7 +15,7 @@ use protocol::people::{CreatedInvitation, Invitation, Member, MemberRole, Sessio
 use protocol::process::Hooks;
 use protocol::rollouts::{Rollout, RolloutState};
 use protocol::spec::{Desired, Limits, Policy};
-use protocol::variables::{EnvVariable, SecretName};
+use protocol::variables::{EnvVariable, SecretName, SecretNames};
 use protocol::webhooks::{Delivery, Webhook};
 use protocol::{State, TenantId};
 use serde_json::{Value, json};
@@ -174,6 +174,9 @@ fn release() -> Release {
         database: true,
         chat: Some(text()),
         hooks: Hooks::default(),
+        secrets: SecretNames::default(),
+        missing_secrets: vec![text()],
+        untried_because: Some(text()),
         env: BTreeMap::new(),
         created_at: text(),
     }

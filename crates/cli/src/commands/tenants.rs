@@ -167,6 +167,35 @@ pub(super) fn restart(
     finish(context, slug, Goal::State(protocol::State::Running), wait, changed)
 }
 
+/// Restarts the tenants of an app that run or are frozen. With a wait, one after the other, so that one restart is under
+/// way at a time.
+pub(super) fn restart_followers(
+    app: &str,
+    wait: &WaitOptions,
+    context: &Context<'_>,
+) -> Result<(), CliError> {
+    let mut restarted = Vec::new();
+    let request = Request::get("/v1/tenants", "list tenants").query("limit", Some(PAGE));
+    for tenant in pages::collect(context, &request, "tenants", "next_cursor", usize::MAX)? {
+        let holds_old = [State::Running, State::Frozen];
+        let holds_old = holds_old.iter().any(|state| tenant["state"] == state.as_str());
+        let Some(slug) = tenant["slug"].as_str().filter(|_| holds_old && tenant["app"] == app)
+        else {
+            continue;
+        };
+        let request =
+            Request::new(Method::POST, path(slug, "/restart"), format!("restart tenant {slug}"));
+        let changed = context.call(&request)?;
+        let goal = Goal::State(State::Running);
+        restarted.push(if wait.waits() {
+            wait::wait(context, slug, goal, wait.timeout, Some(changed))?.unwrap_or_default()
+        } else {
+            changed
+        });
+    }
+    context.output.list(&TENANTS, &restarted)
+}
+
 /// A tenant that sleeps or is stopped moves at its next start. The command does not wait for that start.
 fn set_release(args: &SetRelease, context: &Context<'_>) -> Result<(), CliError> {
     let SetRelease { slug, release, wait } = args;

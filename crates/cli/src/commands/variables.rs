@@ -1,14 +1,17 @@
-//! `cial tenants env` and `cial tenants secrets`.
+//! `env` and `secrets` of `cial tenants` and of `cial apps`.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
 
 use serde_json::json;
 
-use super::tenants::{self, path};
-use super::{confirm, pages};
-use crate::args::{EnvCommand, NamedTenant, RestartOptions, SecretsCommand, UnsetVariable};
+use super::{apps, confirm, pages, tenants};
+use crate::args::{
+    AppEnvCommand, AppSecretsCommand, Confirm, EnvCommand, RestartFollowers, RestartOptions,
+    SecretsCommand, UnsetAppVariable, UnsetVariable, WaitOptions,
+};
 use crate::context::Context;
 use crate::error::CliError;
 use crate::http::{Method, Request, segment};
@@ -26,66 +29,154 @@ pub(super) const SECRETS: Shape =
 /// The longest value that the API takes, in bytes.
 const MAX_VALUE_BYTES: u64 = 16 << 10;
 
+/// The tenant or the app, by its slug, whose variables a command changes.
+#[derive(Clone, Copy)]
+enum Owner<'a> {
+    Tenant(&'a str),
+    App(&'a str),
+}
+
+impl Owner<'_> {
+    /// The path of the owner's variables of the kind `shape`, with `rest` at its end.
+    fn path(self, shape: &Shape, rest: &str) -> String {
+        match self {
+            Self::Tenant(slug) => tenants::path(slug, &format!("/{}{rest}", shape.plural)),
+            Self::App(slug) => format!("{}/{}{rest}", apps::path(slug), shape.plural),
+        }
+    }
+}
+
+impl fmt::Display for Owner<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tenant(slug) => write!(f, "tenant {slug}"),
+            Self::App(slug) => write!(f, "app {slug}"),
+        }
+    }
+}
+
+/// What follows the change: `None` leaves it to the next start.
+type Restart<'a> = Option<&'a WaitOptions>;
+
+fn of_tenant(options: &RestartOptions) -> Restart<'_> {
+    options.restart.then_some(&options.wait)
+}
+
+fn of_followers(options: &RestartFollowers) -> Restart<'_> {
+    options.restart.then_some(&options.wait)
+}
+
 pub(super) fn env(command: EnvCommand, context: &Context<'_>) -> Result<(), CliError> {
     match command {
-        EnvCommand::List(args) => list(&args, &ENV, context),
+        EnvCommand::List(args) => list(Owner::Tenant(&args.slug), &ENV, context),
         EnvCommand::Set(args) => {
             let (name, value) = &args.pair;
-            set(&args.slug, (&ENV, name), Some(value), &args.restart, context)
+            let restart = of_tenant(&args.restart);
+            set(Owner::Tenant(&args.slug), (&ENV, name), Some(value), restart, context)
         }
-        EnvCommand::Unset(args) => unset(&args, &ENV, "variable", context),
+        EnvCommand::Unset(args) => unset_of_tenant(&args, &ENV, context),
     }
 }
 
 pub(super) fn secrets(command: SecretsCommand, context: &Context<'_>) -> Result<(), CliError> {
     match command {
-        SecretsCommand::List(args) => list(&args, &SECRETS, context),
+        SecretsCommand::List(args) => list(Owner::Tenant(&args.slug), &SECRETS, context),
         SecretsCommand::Set(args) => {
-            let value = read_value(&args.file)?;
-            set(&args.slug, (&SECRETS, &args.name), Some(&value), &args.restart, context)
+            let (value, restart) = (read_value(&args.file)?, of_tenant(&args.restart));
+            let named = (&SECRETS, args.name.as_str());
+            set(Owner::Tenant(&args.slug), named, Some(&value), restart, context)
         }
-        SecretsCommand::Unset(args) => unset(&args, &SECRETS, "secret", context),
+        SecretsCommand::Unset(args) => unset_of_tenant(&args, &SECRETS, context),
     }
 }
 
-fn list(args: &NamedTenant, shape: &Shape, context: &Context<'_>) -> Result<(), CliError> {
-    let title = format!("list the {} of tenant {}", shape.plural, args.slug);
-    let request = Request::get(path(&args.slug, &format!("/{}", shape.plural)), title);
+pub(super) fn app_env(command: AppEnvCommand, context: &Context<'_>) -> Result<(), CliError> {
+    match command {
+        AppEnvCommand::List(args) => list(Owner::App(&args.slug), &ENV, context),
+        AppEnvCommand::Set(args) => {
+            let (name, value) = &args.pair;
+            let restart = of_followers(&args.restart);
+            set(Owner::App(&args.app.slug), (&ENV, name), Some(value), restart, context)
+        }
+        AppEnvCommand::Unset(args) => unset_of_app(&args, &ENV, context),
+    }
+}
+
+pub(super) fn app_secrets(
+    command: AppSecretsCommand,
+    context: &Context<'_>,
+) -> Result<(), CliError> {
+    match command {
+        AppSecretsCommand::List(args) => list(Owner::App(&args.slug), &SECRETS, context),
+        AppSecretsCommand::Set(args) => {
+            let (value, restart) = (read_value(&args.file)?, of_followers(&args.restart));
+            let named = (&SECRETS, args.name.as_str());
+            set(Owner::App(&args.app.slug), named, Some(&value), restart, context)
+        }
+        AppSecretsCommand::Unset(args) => unset_of_app(&args, &SECRETS, context),
+    }
+}
+
+fn list(owner: Owner<'_>, shape: &Shape, context: &Context<'_>) -> Result<(), CliError> {
+    let title = format!("list the {} of {owner}", shape.plural);
+    let request = Request::get(owner.path(shape, ""), title);
     context.output.list(shape, &pages::single(context, &request, shape.plural)?)
 }
 
-fn unset(
+fn unset_of_tenant(
     args: &UnsetVariable,
     shape: &Shape,
-    kind: &str,
     context: &Context<'_>,
 ) -> Result<(), CliError> {
     let UnsetVariable { slug, name, confirm, restart } = args;
-    let plan = format!("delete {kind} {name} of tenant {slug}");
-    if !confirm::is_confirmed(context, *confirm, &plan)? {
+    unset(Owner::Tenant(slug), (shape, name), *confirm, of_tenant(restart), context)
+}
+
+fn unset_of_app(
+    args: &UnsetAppVariable,
+    shape: &Shape,
+    context: &Context<'_>,
+) -> Result<(), CliError> {
+    let UnsetAppVariable { app, name, confirm, restart } = args;
+    unset(Owner::App(&app.slug), (shape, name), *confirm, of_followers(restart), context)
+}
+
+fn unset(
+    owner: Owner<'_>,
+    (shape, name): (&Shape, &str),
+    confirm: Confirm,
+    restart: Restart<'_>,
+    context: &Context<'_>,
+) -> Result<(), CliError> {
+    let kind = if shape.plural == SECRETS.plural { "secret" } else { "variable" };
+    let plan = format!("delete {kind} {name} of {owner}");
+    if !confirm::is_confirmed(context, confirm, &plan)? {
         return Ok(());
     }
-    set(slug, (shape, name), None, restart, context)
+    set(owner, (shape, name), None, restart, context)
 }
 
 fn set(
-    slug: &str,
+    owner: Owner<'_>,
     (shape, name): (&Shape, &str),
     value: Option<&str>,
-    options: &RestartOptions,
+    restart: Restart<'_>,
     context: &Context<'_>,
 ) -> Result<(), CliError> {
-    let path = path(slug, &format!("/{}/{}", shape.plural, segment(name)));
-    let title = format!("change {name} of tenant {slug}");
+    let path = owner.path(shape, &format!("/{}", segment(name)));
+    let title = format!("change {name} of {owner}");
     let request = match value {
         Some(value) => Request::new(Method::PUT, path, title).json(json!({ "value": value })),
         None => Request::new(Method::DELETE, path, title),
     };
     context.send(&request)?;
-    if options.restart {
-        return tenants::restart(slug, &options.wait, context);
-    }
-    context.output.note(&format!("{name} is changed from the next start of tenant {slug} on"));
+    let since = match (owner, restart) {
+        (Owner::Tenant(slug), Some(wait)) => return tenants::restart(slug, wait, context),
+        (Owner::App(slug), Some(wait)) => return tenants::restart_followers(slug, wait, context),
+        (Owner::Tenant(slug), None) => format!("the next start of tenant {slug}"),
+        (Owner::App(_), None) => "the next start of each tenant".to_owned(),
+    };
+    context.output.note(&format!("{name} is changed from {since} on"));
     Ok(())
 }
 

@@ -57,11 +57,13 @@ fn a_name_cannot_lead_elsewhere() {
 }
 
 /// Each command that destroys, its arguments, and the request that it makes.
-const DESTRUCTIVE: [(&str, &[&str], &str); 16] = [
+const DESTRUCTIVE: [(&str, &[&str], &str); 18] = [
     ("tenants delete", &["acme", "--no-wait"], "DELETE /v1/tenants/acme"),
     ("tenants env unset", &["acme", "MODE"], "DELETE /v1/tenants/acme/env/MODE"),
     ("tenants secrets unset", &["acme", "TOKEN"], "DELETE /v1/tenants/acme/secrets/TOKEN"),
     ("apps delete", &["shop"], "DELETE /v1/apps/shop"),
+    ("apps env unset", &["shop", "MODE"], "DELETE /v1/apps/shop/env/MODE"),
+    ("apps secrets unset", &["shop", "TOKEN"], "DELETE /v1/apps/shop/secrets/TOKEN"),
     ("apps rollout abort", &["shop"], "POST /v1/apps/shop/rollouts/1/abort"),
     ("packages delete", &["etl", "1.0.0"], "DELETE /v1/tenants/acme/packages/etl/1.0.0"),
     ("executions cancel", &["1"], "POST /v1/tenants/acme/executions/1/cancel"),

@@ -64,6 +64,18 @@ fn cases() -> Vec<(&'static str, &'static str, Reader, Value)> {
             json!({ "slug": "shop", "name": "Shop" }),
         ),
         (
+            "apps env set shop MODE=a=b",
+            "PUT /v1/apps/shop/env/MODE",
+            read_as::<SetVariable>,
+            json!({ "value": "a=b" }),
+        ),
+        (
+            "apps secrets set shop TOKEN --file value",
+            "PUT /v1/apps/shop/secrets/TOKEN",
+            read_as::<SetVariable>,
+            json!({ "value": "two\nlines" }),
+        ),
+        (
             "apps release create shop --image shop:2 --no-smoke-start",
             "POST /v1/apps/shop/releases",
             read_as::<NewRelease>,

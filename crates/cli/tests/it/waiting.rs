@@ -104,3 +104,34 @@ fn ctrl_c_ends_a_wait_with_a_word_and_exit_code_130() {
     kill_process(Pid::from_child(&child), Signal::INT).unwrap();
     insta::assert_snapshot!(cial.show(&args, &child.wait_with_output().unwrap()));
 }
+
+#[test]
+fn a_change_of_an_apps_variables_restarts_its_tenants_that_hold_the_old_ones() {
+    let of_app = |slug: &str, state: &str, app: &str| {
+        let mut tenant = tenant(slug, state);
+        tenant["app"] = json!(app);
+        tenant
+    };
+    let tenants = json!({ "tenants": [
+        of_app("acme", "running", "shop"),
+        of_app("cold", "frozen", "shop"),
+        of_app("idle", "sleeping", "shop"),
+        of_app("gone", "stopped", "shop"),
+        of_app("other", "running", "notes"),
+    ] });
+    let server = Server::new(move |_, request| match request {
+        request if request.starts_with("PUT ") => json_response("200 OK", &json!({})),
+        request if request.starts_with("GET /v1/tenants?") => json_response("200 OK", &tenants),
+        _ => json_response("202 Accepted", &of_app("acme", "starting", "shop")),
+    });
+    let text =
+        Cial::at(&server).run(&["apps", "env", "set", "shop", "MODE=x", "--restart", "--no-wait"]);
+    assert!(text.contains("exit code 0"), "{text}");
+    let changes = server.requests().into_iter().filter(|request| !request.starts_with("GET "));
+    let expected = [
+        "PUT /v1/apps/shop/env/MODE",
+        "POST /v1/tenants/acme/restart",
+        "POST /v1/tenants/cold/restart",
+    ];
+    assert_eq!(changes.collect::<Vec<_>>(), expected);
+}

@@ -251,7 +251,7 @@ mod tests {
         spec.limits.cpu_millis must be at least 10; spec.limits.memory_bytes must be at least 6 MiB, and no more than a machine can have; spec.limits.pids must be at least 16
         spec.env.1A must be a name of letters, digits and _; spec.env.A=B must be a name of letters, digits and _
         spec.env.CIAL_INSTALL is a name that the platform uses itself; spec.env.LD_PRELOAD is a name that the platform uses itself; spec.env.TENANT_ID is a name that the platform uses itself
-        invalid_body: unknown field `volume`, expected one of `id`, `slug`, `generation`, `image`, `env`, `sealed_env`, `database_user`, `app`, `limits`, `policy` at line 1 column 101
+        invalid_body: unknown field `volume`, expected one of `id`, `slug`, `generation`, `image`, `env`, `sealed_env`, `app_env`, `database_user`, `app`, `limits`, `policy` at line 1 column 101
         spec.id must be the id in the path
         invalid_body: EOF while parsing an object at line 1 column 1
         ");

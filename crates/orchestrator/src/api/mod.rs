@@ -89,8 +89,9 @@ pub struct Route {
     handler: MethodRouter<Parts>,
 }
 
-/// The limit of all bodies but batches of leases. A larger body is refused before it is read as a whole.
-const MAX_BODY_BYTES: usize = 64 << 10;
+/// The limit of all bodies but batches of leases: a spec holds the variables of an app and of a tenant, and those of its
+/// release. A larger body is refused before it is read as a whole.
+const MAX_BODY_BYTES: usize = 128 << 10;
 
 pub fn routes() -> Vec<Route> {
     use Access::{Control, Leases, Open};

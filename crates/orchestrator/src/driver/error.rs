@@ -12,6 +12,8 @@ pub enum DriverErrorCode {
     ImageInvalid,
     /// The program of an image did not get ready in a smoke start.
     ProgramFailed,
+    /// A secret that the release requires has no value.
+    SecretMissing,
     NameTaken,
     PortConflict,
     SubnetsExhausted,
@@ -31,12 +33,13 @@ pub enum DriverErrorCode {
 }
 
 impl DriverErrorCode {
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::NoSuchTenant,
         Self::TenantDeleted,
         Self::ImageMissing,
         Self::ImageInvalid,
         Self::ProgramFailed,
+        Self::SecretMissing,
         Self::NameTaken,
         Self::PortConflict,
         Self::SubnetsExhausted,
@@ -59,6 +62,7 @@ impl DriverErrorCode {
             Self::ImageMissing => Code::ImageMissing,
             Self::ImageInvalid => Code::ImageInvalid,
             Self::ProgramFailed => Code::ProgramFailed,
+            Self::SecretMissing => Code::SecretMissing,
             Self::NameTaken => Code::NameTaken,
             Self::PortConflict => Code::PortConflict,
             Self::SubnetsExhausted => Code::SubnetsExhausted,
@@ -97,6 +101,7 @@ impl DriverError {
         match self.code {
             DriverErrorCode::ImageMissing
             | DriverErrorCode::ImageInvalid
+            | DriverErrorCode::SecretMissing
             | DriverErrorCode::NameTaken
             | DriverErrorCode::PortConflict
             | DriverErrorCode::SubnetsExhausted
@@ -124,6 +129,7 @@ impl DriverError {
             | DriverErrorCode::ImageMissing
             | DriverErrorCode::ImageInvalid
             | DriverErrorCode::ProgramFailed
+            | DriverErrorCode::SecretMissing
             | DriverErrorCode::NameTaken
             | DriverErrorCode::PortConflict
             | DriverErrorCode::SubnetsExhausted
@@ -143,6 +149,23 @@ impl DriverError {
             DriverErrorCode::NoSuchTenant,
             format!("The engine has no container of tenant {id}."),
         )
+    }
+
+    /// `names` are those of the missing secrets. The text is the reason of the tenant's state.
+    pub fn secret_missing(tenant: &protocol::Slug, names: &[String]) -> Self {
+        let (what, first) = match names {
+            [name] => (format!("a value for the secret {name}"), name.as_str()),
+            _ => (
+                format!("values for the secrets {}", names.join(", ")),
+                names.first().map_or("NAME", String::as_str),
+            ),
+        };
+        let detail = format!(
+            "Its release requires {what}, and neither the tenant nor its app has any. Set it with \
+             `cial tenants secrets set {tenant} {first}`, or for all tenants of the app with `cial apps secrets set`: then \
+             the tenant starts."
+        );
+        Self::new(DriverErrorCode::SecretMissing, detail)
     }
 
     pub fn deleted(id: protocol::TenantId) -> Self {
@@ -173,6 +196,7 @@ mod tests {
         422 image_missing
         422 image_invalid
         422 program_failed
+        422 secret_missing
         409 name_taken
         409 port_conflict
         507 subnets_exhausted

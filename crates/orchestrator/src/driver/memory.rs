@@ -19,6 +19,7 @@ use protocol::process::{AppSpec, PreparedImage};
 use protocol::sessions::RevokeSessions;
 use protocol::spec::Spec;
 use protocol::summaries::SummaryReport;
+use protocol::variables::SealedAppEnv;
 use protocol::{TenantId, Timestamp};
 use tokio::io::AsyncReadExt as _;
 use tokio::sync::broadcast;
@@ -89,6 +90,8 @@ struct SimulatedEngine {
     summaries: HashMap<TenantId, SummaryReport>,
     /// [`Spec::sealed_env`] of each tenant's last start.
     sealed_env: HashMap<TenantId, Option<String>>,
+    /// [`Spec::app_env`] of each start, in their order.
+    app_envs: Vec<Option<SealedAppEnv>>,
     /// Volumes outlive containers.
     volumes: BTreeSet<TenantId>,
     /// The reason why the engine is unreachable, if it is.
@@ -210,6 +213,11 @@ impl MemoryDriver {
         let state = self.state();
         let of_tenant = state.revoked.iter().filter(|(tenant, _)| *tenant == id);
         of_tenant.map(|(_, sessions)| sessions.clone()).collect()
+    }
+
+    /// The variables of the app of each start, in their order.
+    pub fn app_envs(&self) -> Vec<Option<SealedAppEnv>> {
+        self.state().app_envs.clone()
     }
 
     /// The variables that the tenant received at its last start.
@@ -454,6 +462,7 @@ impl MemoryDriver {
             tenant.started_at = Some(at);
             state.calls.push(format!("start {id}"));
             state.sealed_env.insert(id, spec.sealed_env.clone());
+            state.app_envs.push(spec.app_env.clone());
         }
         drop(state);
         if starts {

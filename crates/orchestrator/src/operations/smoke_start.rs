@@ -69,7 +69,7 @@ impl Operations {
         self: &Arc<Self>,
         request: PrepareImage,
     ) -> Result<PreparedImage, DriverError> {
-        let PrepareImage { image, app, smoke_start } = request;
+        let PrepareImage { image, app, smoke_start, app_env } = request;
         let prepared = self.driver.prepare_image(&image, &app).await?;
         let Some(env) = smoke_start else { return Ok(prepared) };
         let spec = Spec {
@@ -79,6 +79,7 @@ impl Operations {
             image: Some(prepared.image_id.clone()),
             env,
             sealed_env: None,
+            app_env,
             database_user: None,
             app: Some(app.clone()),
             limits: Limits::default(),

@@ -247,6 +247,7 @@ mod lenient {
 
     use protocol::process::{AppSpec, Hooks};
     use protocol::spec::{Limits, Policy, Spec, WakeOn};
+    use protocol::variables::{SealedAppEnv, SecretNames};
     use protocol::{Slug, TenantId};
     use serde::{Deserialize, Deserializer};
     use serde_json::Value;
@@ -269,6 +270,8 @@ mod lenient {
         env: BTreeMap<String, String>,
         #[serde(default)]
         sealed_env: Option<String>,
+        #[serde(default)]
+        app_env: Option<SealedAppEnv>,
         #[serde(default)]
         database_user: Option<String>,
         #[serde(default, deserialize_with = "app")]
@@ -302,6 +305,8 @@ mod lenient {
         chat: Option<String>,
         #[serde(default, with = "AnyHooks")]
         hooks: Hooks,
+        #[serde(default)]
+        secrets: SecretNames,
     }
 
     #[derive(Deserialize)]

@@ -11,6 +11,7 @@ use orchestrator::tenants::state_dir::StateDir;
 use protocol::TenantId;
 use protocol::process::{AppSpec, PrepareImage, PreparedImage};
 use protocol::spec::Spec;
+use protocol::variables::SealedAppEnv;
 use testkit::eventually;
 use uuid::Uuid;
 
@@ -27,6 +28,7 @@ async fn prepare(
         image: "notes:1".to_owned(),
         app: AppSpec::default(),
         smoke_start: Some(BTreeMap::new()),
+        app_env: Some(SealedAppEnv { app: Uuid::nil(), sealed: "sealed".to_owned() }),
     };
     let prepared = running.controller.operations.prepare_image(request).await;
     let tenants = running.controller.store.feed().map(|feed| feed.list());
@@ -47,6 +49,8 @@ async fn a_program_that_gets_ready_makes_a_release() {
     let calls = engine.calls();
     let words: Vec<_> = calls.iter().filter_map(|call| call.split(' ').next()).collect();
     assert_eq!(words, ["create", "start", "remove"]);
+    let env = engine.app_envs().pop().flatten();
+    assert_eq!(env.map(|env| env.sealed).as_deref(), Some("sealed"), "it has the app's variables");
 }
 
 #[tokio::test(start_paused = true)]

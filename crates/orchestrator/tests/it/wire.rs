@@ -202,7 +202,7 @@ async fn unknown_paths_are_not_revealed_without_a_token() {
 async fn invalid_input_is_refused_with_its_error() {
     let server = Server::start().await;
     let bearer = format!("Bearer {TOKEN}");
-    let (id, large) = (Uuid::now_v7().to_string(), vec![b' '; 70_000]);
+    let (id, large) = (Uuid::now_v7().to_string(), vec![b' '; 140_000]);
     let unknown = br#"{"run":true,"spec":{},"privileged":true}"#;
     let table: [(Method, String, &[u8], u16, &str); 6] = [
         (Method::PUT, format!("/v1/tenants/{id}"), b"{", 422, "invalid_body"),
@@ -399,7 +399,7 @@ async fn invalid_lease_requests_are_refused() {
     let table: [(&str, Vec<u8>, u16, &str); 5] = [
         ("/v1/leases", long.to_string().into(), 422, "invalid_lease"),
         ("/v1/leases", b"{\"tenant\":1}".to_vec(), 422, "invalid_body"),
-        ("/v1/leases", vec![b' '; 70_000], 413, "body_too_large"),
+        ("/v1/leases", vec![b' '; 140_000], 413, "body_too_large"),
         ("/v1/leases/renew", many.clone().into(), 422, "invalid_lease"),
         ("/v1/leases/release", vec![b' '; 300_000], 413, "body_too_large"),
     ];

@@ -329,6 +329,9 @@ codes! {
     SecondFactorRequired = "second_factor_required" [401] "Second factor required"
         "the password is right, and the account has a second factor"
         "sign in with the code of the app as well",
+    SecretMissing = "secret_missing" [422] "Secret missing"
+        "the release of a tenant requires a secret for which neither the tenant nor its app has a value; the detail names it"
+        "set it for the tenant, or for the app: then the tenant starts",
     SignInEnded = "sign_in_ended" [410] "Sign-in ended"
         "a sign-in waited longer than 5 minutes for the code of the second factor, or the password changed meanwhile"
         "enter e-mail address and password again",
@@ -414,7 +417,7 @@ codes! {
         "the tenant did not take the request"
         "try again",
     VariableTaken = "variable_taken" [409] "Name taken"
-        "the tenant has a secret of that name where a variable is to be set, or the reverse"
+        "the tenant or the app has a secret of that name where a variable is to be set, or the reverse"
         "delete it first, or choose another name",
     VersionRefused = "version_refused" [505] "Version not supported"
         "only HTTP/1.1 and HTTP/1.0 are served"

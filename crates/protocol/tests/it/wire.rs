@@ -22,6 +22,7 @@ use protocol::routes::Route;
 use protocol::sessions::RevokeSessions;
 use protocol::sleep::{IdleState, LastWake, SleepStatus, SleepStatusList, WakePhases};
 use protocol::spec::{Desired, Limits, Policy, Spec, WakeOn};
+use protocol::variables::{SealedAppEnv, SecretNames};
 use protocol::watch::Message;
 use protocol::{Problem, Slug, State, TenantId, Timestamp};
 use serde::Serialize;
@@ -182,6 +183,7 @@ fn app_api_and_orchestrator() {
         image: Some("cial-tenant:dev".into()),
         env: [("GREETING".to_owned(), "hello".to_owned())].into(),
         sealed_env: Some("c2VhbGVk".into()),
+        app_env: Some(SealedAppEnv { app: Uuid::nil(), sealed: "c2VhbGVk".into() }),
         database_user: Some("t_acme".into()),
         app: Some(AppSpec {
             command: Some(vec!["/bin/notes".into()]),
@@ -194,6 +196,10 @@ fn app_api_and_orchestrator() {
                 before_first_start: Some(vec!["/bin/notes".into(), "init".into()]),
                 migrate: Some(vec!["/bin/notes".into(), "migrate".into()]),
                 timeout_seconds: Some(90),
+            },
+            secrets: SecretNames {
+                required: vec!["TOKEN".into()],
+                optional: vec!["MAIL_KEY".into()],
             },
         }),
         limits: Limits::default(),
@@ -217,7 +223,7 @@ fn app_api_and_orchestrator() {
         wire(
             &spec,
             Refused,
-            &["image", "env", "sealed_env", "database_user", "app", "limits", "policy"],
+            &["image", "env", "sealed_env", "app_env", "database_user", "app", "limits", "policy"],
         ),
         // From JSON, as the first release sent it.
         wire::<ApplyRequest>(

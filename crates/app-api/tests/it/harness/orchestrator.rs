@@ -16,14 +16,19 @@ use protocol::orchestrator::{
 use protocol::problem::Code;
 use protocol::process::{PrepareImage, PreparedImage};
 use protocol::sleep::{SleepStatus, SleepStatusList};
+use protocol::spec::Spec;
 use protocol::summaries::SummaryReport;
 use protocol::tasks::{TaskMessage, TaskOutput};
+use protocol::variables::Variables;
 use protocol::watch::Message;
 use protocol::{Problem, TenantId, Timestamp};
 use serde_json::Value;
 use service::client::CallError;
 use service::watch::{Feed, WatchEnded};
+use service::{Secret, keys, sealed};
 use tokio::sync::watch;
+
+use super::MASTER;
 
 /// A call as the script expects it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +93,8 @@ pub(crate) struct FakeOrchestrator {
     pub(crate) summary_requests: Mutex<Vec<i64>>,
     /// Logs stay open after their lines, like those of a tenant that runs.
     pub(crate) endless_logs: AtomicBool,
+    /// The images that were prepared.
+    pub(crate) prepared: Mutex<Vec<PrepareImage>>,
     /// The tenants and queries of commands that were started.
     pub(crate) commands: Mutex<Vec<(TenantId, String)>>,
     /// The number of commands whose connection is open. Each sends back what it receives.
@@ -119,6 +126,7 @@ impl FakeOrchestrator {
             summaries: Mutex::default(),
             summary_requests: Mutex::default(),
             endless_logs: AtomicBool::new(false),
+            prepared: Mutex::default(),
             commands: Mutex::default(),
             open_commands: watch::Sender::new(0),
             refuse_commands: Mutex::default(),
@@ -188,6 +196,11 @@ impl FakeOrchestrator {
         }
         let before = self.feed.get(&spec.id).map(|observed| observed.phase);
         let stays_asleep = before == Some(Phase::Sleeping) && !apply.restart;
+        let missing = missing_secrets(spec);
+        if !stays_asleep && !missing.is_empty() {
+            let detail = format!("Its release requires {}.", missing.join(", "));
+            return Err(CallError::Refused(Box::new(Problem::new(Code::SecretMissing, detail))));
+        }
         let phase = if stays_asleep { Phase::Sleeping } else { Phase::Ready };
         let observed = ObservedTenant { generation: spec.generation, ..observed(spec.id, phase) };
         self.feed.put(observed.clone());
@@ -243,6 +256,30 @@ impl FakeOrchestrator {
             }
         }
     }
+}
+
+/// The required secrets without a value, as the orchestrator finds them.
+fn missing_secrets(spec: &Spec) -> Vec<String> {
+    match &spec.app {
+        Some(app) if !app.secrets.is_empty() => app.secrets.missing(&received(spec)),
+        Some(_) | None => Vec::new(),
+    }
+}
+
+/// The variables that the program of a start receives.
+pub(crate) fn received(spec: &Spec) -> Variables {
+    let master = Secret::new(MASTER.to_owned());
+    let opened = |key: [u8; 32], text: &str| -> Variables {
+        serde_json::from_slice(&sealed::open(&key, text).unwrap()).unwrap()
+    };
+    let mut all = Variables::new();
+    if let Some(env) = &spec.app_env {
+        all.extend(opened(keys::app_env_key(&master, env.app), &env.sealed));
+    }
+    if let Some(text) = &spec.sealed_env {
+        all.extend(opened(keys::env_key(&master, spec.id), text));
+    }
+    all
 }
 
 fn frames(mut bytes: &[u8]) -> Vec<&[u8]> {
@@ -304,7 +341,8 @@ impl Orchestrator for FakeOrchestrator {
         request: &'a PrepareImage,
     ) -> BoxFuture<'a, Result<PreparedImage, CallError>> {
         Box::pin(async move {
-            let PrepareImage { image, app, smoke_start } = request;
+            let PrepareImage { image, app, smoke_start, app_env: _ } = request;
+            self.prepared.lock().unwrap().push(request.clone());
             if image == "missing:1" {
                 let problem =
                     Problem::new(Code::ImageMissing, "The engine has no image missing:1.");

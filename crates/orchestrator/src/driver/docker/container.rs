@@ -20,7 +20,7 @@ use super::engine::{
 };
 use super::network::Network;
 use super::wrap::TenantImage;
-use super::{DockerDriver, disk_error, template};
+use super::{DockerDriver, disk_error, start_error, template};
 use crate::driver::{
     AppliedLimits, ContainerStatus, DriverError, DriverErrorCode, RunState, STOP_TIMEOUT,
 };
@@ -144,6 +144,10 @@ impl DockerDriver {
         };
         match choose_action(facts) {
             ContainerAction::Recreate => {
+                // A refusal must not end what runs.
+                self.tenant_dirs
+                    .variables_of_start(spec)
+                    .map_err(|error| start_error(spec, &error))?;
                 if status.run.is_alive() {
                     self.stop_container(spec.id).await?;
                 }
@@ -237,7 +241,7 @@ impl DockerDriver {
     async fn create_dirs(&self, spec: &Spec) -> Result<(), DriverError> {
         let id = spec.id;
         let had_database = self.database_proxy.serves(id);
-        self.tenant_dirs.create(spec).map_err(|e| disk_error(&e))?;
+        self.tenant_dirs.create(spec).map_err(|error| start_error(spec, &error))?;
         if had_database || self.database_proxy.serves(id) {
             self.database_proxy.follow_directory(id).await;
         }

@@ -46,7 +46,7 @@ use crate::database_proxy::DatabaseProxy;
 use crate::quota::{QuotaClient, VolumeUse};
 use crate::readiness::ReadinessProbes;
 use crate::revocation::{self, RevokeError};
-use crate::tenant_dirs::{DirRoots, TenantDirs};
+use crate::tenant_dirs::{CreateError, DirRoots, TenantDirs};
 
 /// The paths by which the engine finds our directories.
 #[derive(Clone, Debug)]
@@ -328,6 +328,14 @@ impl Driver for DockerDriver {
                 tokio::task::spawn_blocking(|| disk_use.into_iter().filter(report).collect());
             reporting.await.unwrap_or_default()
         })
+    }
+}
+
+/// Describes for a person why the directories of a start were not created.
+fn start_error(spec: &Spec, error: &CreateError) -> DriverError {
+    match error {
+        CreateError::SecretMissing(names) => DriverError::secret_missing(&spec.slug, names),
+        CreateError::Io(error) => disk_error(error),
     }
 }
 
