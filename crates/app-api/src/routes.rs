@@ -152,7 +152,8 @@ pub const ROUTES: &[Route] = routes! {
     api  GET    "/users/me/keys",               Account,       "List one's own keys", api::keys::list_own_keys;
     api  DELETE "/users/me/keys/{id}",          Account,       "Revoke one of one's own keys", api::keys::revoke_own_key;
     api  DELETE "/users/me/tenants/{id}",       Person,        "End one's own membership", api::members::leave;
-    api  PATCH  "/users/{id}",                  PlatformAdmin, "Change a person's platform role", api::users::change_user;
+    api  GET    "/users/{id}",                  PlatformRead,  "Show a person", api::users::show_user;
+    api  PATCH  "/users/{id}",                  PlatformAdmin, "Change a person's platform role or name", api::users::change_user;
     api  DELETE "/users/{id}",                  PlatformAdmin, "Delete a person", api::users::delete_user;
     api  DELETE "/users/{id}/second-factor",    PlatformAdmin, "End a person's second factor, as an owner", api::second_factor::reset;
     api  GET    "/invitations",                 PlatformRead,  "List open invitations of operators", api::invitations::list_operator_invitations;
@@ -164,6 +165,8 @@ pub const ROUTES: &[Route] = routes! {
     api  GET    "/tenants/{slug}/invitations",  Tenant(Admin), "List a tenant's open invitations", api::invitations::list_member_invitations;
     api  POST   "/tenants/{slug}/invitations",  Tenant(Admin), "Invite a member", api::invitations::invite_member;
     api  DELETE "/tenants/{slug}/invitations/{id}", Tenant(Admin), "Withdraw an invitation", api::invitations::revoke_member_invitation;
+
+    api  GET    "/mails",                       PlatformRead,  "List mails that wait to be sent", api::mails::list_mails;
 
     api  GET    "/webhooks",                    PlatformAdmin, "List webhooks", api::webhooks::list_webhooks;
     api  POST   "/webhooks",                    PlatformAdmin, "Create a webhook", api::webhooks::create_webhook;

@@ -8,6 +8,7 @@ use protocol::{Timestamp, api_keys, control};
 
 use crate::app::App;
 use crate::db::api_key::ApiKey;
+use crate::db::mail::Waiting;
 use crate::db::passkey::Passkey;
 use crate::db::user::User;
 use crate::sleep_status;
@@ -57,6 +58,19 @@ pub fn tenant(
         }),
         created_at: time(tenant.created_at),
         updated_at: time(tenant.updated_at),
+    }
+}
+
+pub fn waiting_mail(row: Waiting) -> protocol::mails::WaitingMail {
+    protocol::mails::WaitingMail {
+        id: row.id,
+        kind: row.kind,
+        recipient: row.recipient,
+        attempts: row.attempts,
+        last_error: row.last_error,
+        queued_at: time(row.queued_at),
+        next_attempt_at: time(row.next_attempt_at),
+        expires_at: time(row.expires_at),
     }
 }
 

@@ -20,6 +20,7 @@ pub mod history;
 pub mod id;
 pub mod inside;
 pub mod leases;
+pub mod mails;
 pub mod name;
 pub mod orchestrator;
 pub mod packages;

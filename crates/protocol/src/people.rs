@@ -118,7 +118,12 @@ pub struct OwnMembership {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ChangeUser {
-    pub role: PlatformRole,
+    /// Absent: unchanged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<PlatformRole>,
+    /// Absent: unchanged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
 }
 
 /// An invitation to the platform (`role`: viewer, admin, owner) or to a tenant (`role`: viewer, member, admin).

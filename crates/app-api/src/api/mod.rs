@@ -11,6 +11,7 @@ pub mod executions;
 pub mod health;
 pub mod invitations;
 pub mod keys;
+pub mod mails;
 pub mod members;
 pub mod open;
 pub mod packages;

@@ -1,4 +1,4 @@
-//! `/v1/users`: the caller; every account, its role, its end.
+//! `/v1/users`: the caller; every account, its name and role, its end.
 
 use axum::extract::State;
 use protocol::control::User;
@@ -38,13 +38,20 @@ pub async fn list_users(
     Ok(axum::Json(UserList { users: users.iter().map(views::user).collect(), next }))
 }
 
+pub async fn show_user(
+    State(app): State<App>,
+    IdPath(id): IdPath,
+) -> Result<axum::Json<User>, ApiError> {
+    Ok(axum::Json(views::user(&users::find(&app, id).await?)))
+}
+
 pub async fn change_user(
     State(app): State<App>,
     Caller(caller): Caller,
     IdPath(id): IdPath,
     body: Json<ChangeUser>,
 ) -> Result<axum::Json<User>, ApiError> {
-    let changed = users::set_role(&app, &caller, id, body.value.role).await?;
+    let changed = users::change(&app, &caller, id, &body.value).await?;
     Ok(axum::Json(views::user(&changed)))
 }
 

@@ -32,6 +32,7 @@ macro_rules! actions {
 actions! {
     UserSignUp = "user.sign_up",
     UserRole = "user.role",
+    UserName = "user.name",
     UserDelete = "user.delete",
     PasswordResetLink = "user.password_reset_link",
     PasswordReset = "user.password_reset",
@@ -115,6 +116,7 @@ impl Action {
             | Self::MembershipRemove => Some(self.as_str()),
             Self::UserSignUp
             | Self::UserRole
+            | Self::UserName
             | Self::UserDelete
             | Self::PasswordResetLink
             | Self::PasswordReset

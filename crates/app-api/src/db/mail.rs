@@ -9,7 +9,8 @@ use protocol::Timestamp;
 use uuid::Uuid;
 
 use super::Conn;
-use super::schema::mails::dsl;
+use super::schema::mails::{self, dsl};
+use crate::http::paging::Window;
 
 /// A replica that died keeps its claims for this long. Longer than any attempt takes.
 pub const CLAIM_LIFETIME: Duration = Duration::from_secs(60);
@@ -31,10 +32,10 @@ pub async fn insert(conn: &mut Conn, mail: &NewMail) -> QueryResult<usize> {
     // A claim made until now ends before this.
     let unclaimed_after = mail.next_attempt_at + CLAIM_LIFETIME;
     diesel::sql_query(
-        "INSERT INTO mails (id, kind, recipient, content, next_attempt_at, expires_at) \
-         VALUES ($1, $2, $3, $4, $5, $6) \
-         ON CONFLICT (recipient, kind) WHERE kind IN ('password_reset', 'sign_in') DO UPDATE SET attempts = 0, \
-             next_attempt_at = excluded.next_attempt_at, expires_at = excluded.expires_at \
+        "INSERT INTO mails (id, kind, recipient, content, next_attempt_at, queued_at, expires_at) \
+         VALUES ($1, $2, $3, $4, $5, $5, $6) \
+         ON CONFLICT (recipient, kind) WHERE kind IN ('password_reset', 'sign_in') DO UPDATE SET attempts = 0, last_error = NULL, \
+             next_attempt_at = excluded.next_attempt_at, queued_at = excluded.queued_at, expires_at = excluded.expires_at \
              WHERE mails.kind = 'password_reset' AND mails.next_attempt_at > $7",
     )
     .bind::<SqlUuid, _>(mail.id)
@@ -92,7 +93,35 @@ pub async fn delete(conn: &mut Conn, id: Uuid) -> QueryResult<usize> {
     diesel::delete(dsl::mails.find(id)).execute(conn).await
 }
 
-/// Makes a mail due again at `at`.
-pub async fn retry(conn: &mut Conn, id: Uuid, at: Timestamp) -> QueryResult<usize> {
-    diesel::update(dsl::mails.find(id)).set(dsl::next_attempt_at.eq(at)).execute(conn).await
+/// Makes a mail due again at `at`, after an attempt that failed.
+pub async fn retry(conn: &mut Conn, id: Uuid, at: Timestamp, error: &str) -> QueryResult<usize> {
+    let columns = (dsl::next_attempt_at.eq(at), dsl::last_error.eq(error));
+    diesel::update(dsl::mails.find(id)).set(columns).execute(conn).await
+}
+
+/// A mail as lists show it: without what it holds.
+#[derive(Clone, Debug, Queryable, Selectable)]
+#[diesel(table_name = mails, check_for_backend(diesel::pg::Pg))]
+pub struct Waiting {
+    pub id: Uuid,
+    pub kind: String,
+    pub recipient: String,
+    pub attempts: i32,
+    pub next_attempt_at: Timestamp,
+    pub expires_at: Timestamp,
+    pub queued_at: Timestamp,
+    pub last_error: Option<String>,
+}
+
+/// The mails that wait, the newest first.
+pub async fn list(conn: &mut Conn, window: Window) -> QueryResult<Vec<Waiting>> {
+    let mut page = dsl::mails
+        .order(dsl::id.desc())
+        .limit(window.rows())
+        .select(Waiting::as_select())
+        .into_boxed();
+    if let Some(before) = window.before {
+        page = page.filter(dsl::id.lt(before));
+    }
+    page.load(conn).await
 }

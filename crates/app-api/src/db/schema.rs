@@ -54,6 +54,8 @@ diesel::table! {
         attempts -> Int4,
         next_attempt_at -> Timestamptz,
         expires_at -> Timestamptz,
+        queued_at -> Timestamptz,
+        last_error -> Nullable<Text>,
     }
 }
 

@@ -98,6 +98,11 @@ pub async fn set_role(conn: &mut Conn, id: Uuid, role: PlatformRole) -> QueryRes
     user.returning(User::as_returning()).get_result(conn).await
 }
 
+pub async fn set_name(conn: &mut Conn, id: Uuid, name: &str) -> QueryResult<User> {
+    let user = diesel::update(dsl::users.find(id)).set(dsl::name.eq(name));
+    user.returning(User::as_returning()).get_result(conn).await
+}
+
 /// The highest platform role that any sender of a link to this person could grant. Such a sender confirms that the address is
 /// the person's: `vouched_role` in the table.
 pub async fn vouched_role(conn: &mut Conn, id: Uuid) -> QueryResult<PlatformRole> {

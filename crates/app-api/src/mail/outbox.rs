@@ -56,7 +56,11 @@ async fn send_due(app: &App, mailer: &Mailer) -> anyhow::Result<()> {
         let (id, kind, attempts) = (claimed.id, &claimed.kind, claimed.attempts);
         match next(&outcome, claimed, app.clock.now(), random_fraction()) {
             Next::Delete => mail::delete(&mut conn, id).await?,
-            Next::RetryAt(at) => mail::retry(&mut conn, id, at).await?,
+            Next::RetryAt(at) => {
+                let error = outcome.as_ref().err().map(ToString::to_string);
+                let error = shown_reason(&error.unwrap_or_default());
+                mail::retry(&mut conn, id, at, &error).await?
+            }
         };
         match outcome {
             Ok(true) => tracing::info!(mail = %id, kind, attempts, "mail sent"),
@@ -104,6 +108,42 @@ fn next(
     let failed = u32::try_from(claimed.attempts).unwrap_or(u32::MAX);
     let at = retry_delay(failed, fraction).map(|delay| now + delay);
     at.filter(|at| *at < claimed.expires_at).map_or(Next::Delete, Next::RetryAt)
+}
+
+/// The longest reason that lists show, in characters.
+const MAX_REASON_CHARS: usize = 300;
+/// The fewest characters in a row that may be the token of a link.
+const MIN_TOKEN_CHARS: usize = 32;
+
+/// The reason of a failure as lists show it. A mail server may repeat parts of the mail, and operators who only look on must
+/// not find the link of an invitation in them.
+fn shown_reason(text: &str) -> String {
+    let is_token_part = |letter: char| letter.is_ascii_alphanumeric() || "-_%=".contains(letter);
+    let is_secret = |word: &str| {
+        let longest = word.split(|letter| !is_token_part(letter)).map(str::len).max();
+        word.contains("://") || longest.is_some_and(|length| length >= MIN_TOKEN_CHARS)
+    };
+    let words: Vec<_> = text
+        .split_whitespace()
+        .map(|word| if is_secret(word) { "[hidden]" } else { word })
+        .collect();
+    words.join(" ").chars().take(MAX_REASON_CHARS).collect()
+}
+
+#[test]
+fn a_reason_holds_no_link_and_no_token() {
+    let token = "a-Zb_9".repeat(6);
+    for (reason, shown) in [
+        ("transient error (451): later", "transient error (451): later"),
+        ("no\r\nroom", "no room"),
+        ("see http://localhost:3100/admin/reset#x now", "see [hidden] now"),
+        (format!("spam: </admin/invitations/{token}>").as_str(), "spam: [hidden]"),
+        (format!("token={token}").as_str(), "[hidden]"),
+        ("mailbox 0192b3c4-5d6e-7f80-9a1b-c2d3e4f5a6b7@example.com", "mailbox [hidden]"),
+    ] {
+        assert_eq!(shown_reason(reason), shown, "{reason:?}");
+    }
+    assert_eq!(shown_reason(&"ab ".repeat(500)).chars().count(), MAX_REASON_CHARS);
 }
 
 #[test]

@@ -6,7 +6,8 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{Redirect, Response};
 use protocol::Problem;
-use protocol::people::{MemberRole, PlatformRole};
+use protocol::mails::WaitingMail;
+use protocol::people::{ChangeUser, MemberRole, PlatformRole};
 use protocol::problem::FieldCode;
 use serde::Deserialize;
 use service::api_error::ApiError;
@@ -18,6 +19,7 @@ use super::{Layout, form_problem, page};
 use crate::access::{AuthorizedTenant, Person, Principal};
 use crate::app::App;
 use crate::db::invitation::Invitation;
+use crate::db::mail;
 use crate::http::extract::{Form, IdPath};
 use crate::http::paging::Window;
 use crate::people::invitations::{self, Created, Target};
@@ -35,6 +37,8 @@ struct TeamPage {
     tenant: Option<(String, String)>,
     rows: Vec<Row>,
     invitations: Vec<OpenInvitation>,
+    /// The mails that wait; none on the page of a tenant.
+    mails: Vec<WaitingMail>,
     roles: Vec<&'static str>,
     can_manage: bool,
     email: Field,
@@ -125,6 +129,10 @@ async fn people_page(
             (rows, MemberRole::ALL.iter().map(|role| role.as_str()).collect())
         }
     };
+    let mails = match place {
+        Place::Team => mail::list(&mut *app.conn().await?, Window::NEWEST).await?,
+        Place::Tenant(_) => Vec::new(),
+    };
     rows.sort_by(|one, other| one.email.cmp(&other.email));
     let can_manage = place.can_manage(person);
     let open = if can_manage {
@@ -142,6 +150,7 @@ async fn people_page(
         tenant: place.tenant().map(|tenant| (tenant.slug.to_string(), tenant.name.clone())),
         rows,
         invitations: open.into_iter().map(OpenInvitation::from).collect(),
+        mails: mails.into_iter().map(crate::views::waiting_mail).collect(),
         roles,
         can_manage,
         email: Field::new("email", "E-mail", "email")
@@ -248,7 +257,8 @@ pub async fn set_operator_role(
     IdPath(id): IdPath,
     Form(form): Form<RoleForm>,
 ) -> Result<Redirect, ApiError> {
-    users::set_role(&app, &Principal::Session(person), id, chosen(&form)?).await?;
+    let change = ChangeUser { role: Some(chosen(&form)?), name: None };
+    users::change(&app, &Principal::Session(person), id, &change).await?;
     Ok(Redirect::to("/admin/team"))
 }
 

@@ -6,6 +6,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use app_api::db::mail::claim;
+use chrono::TimeDelta;
+use protocol::Timestamp;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -13,6 +15,7 @@ use testkit::eventually;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::timeout;
 
+use crate::harness::schema::Schemas;
 use crate::harness::{
     EMAIL, FakeOrchestrator, PASSWORD, Server, Setup, TEST_TIMEOUT, TestClient, acme,
 };
@@ -180,6 +183,56 @@ async fn a_member_is_invited_by_mail_and_the_page_says_so() {
     let mail = mails.next().await;
     assert!(mail["text"].as_str().unwrap().contains("“Acme Ltd”, as member"), "{mail}");
     assert!(page.text().contains("on its way by mail") && page.text().contains(&link(&mail)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operators_see_what_waits_and_never_its_link() {
+    let mut mails = MailServer::start("starttls");
+    let (server, owner) = start(mails.settings(&[])).await;
+    owner.post("/v1/tenants", acme()).await;
+    let viewer = server.sign_in_as("vic", "viewer", &[]).await;
+    // The alert of that sign-in.
+    assert_eq!(mails.next().await["to"], json!(["vic@example.com"]));
+    is_empty(&server).await;
+    let empty = json!({ "mails": [], "next": null });
+    assert_eq!(owner.get("/v1/mails").await.json(), empty);
+    // A filter that repeats what it dislikes.
+    mails.respond("451 blocked: http://localhost:3100/admin/invitations/x, later");
+    let invited = invite(&owner, "bob@example.com").await;
+    assert_eq!(mails.next().await["refused"], "bob@example.com");
+    let has_failed =
+        async || Ok(server.database.count("mails WHERE last_error IS NOT NULL").await == 1);
+    eventually("a failed attempt", TEST_TIMEOUT, has_failed).await.unwrap();
+
+    let listed = viewer.get("/v1/mails").await;
+    let described = Schemas::served(&server.visitor).await;
+    assert_eq!(described.violations("MailList", &listed.json()), [""; 0]);
+    let mail = listed.json()["mails"][0].clone();
+    assert_eq!(
+        (&mail["kind"], &mail["recipient"]),
+        (&json!("invitation"), &json!("bob@example.com"))
+    );
+    assert_eq!(mail["attempts"], 1);
+    let reason = mail["last_error"].as_str().unwrap();
+    assert!(reason.contains("blocked: [hidden] later"), "{reason}");
+    let at = |field: &str| mail[field].as_str().unwrap().parse::<Timestamp>().unwrap();
+    assert!(at("queued_at") <= server.now() && at("next_attempt_at") > server.now(), "{mail}");
+    assert_eq!(at("expires_at") - server.now(), TimeDelta::days(1));
+    let page = viewer.visit("/admin/team").await.text();
+    assert!(page.contains("bob@example.com") && page.contains("blocked: [hidden] later"), "{page}");
+    let token = invited["url"].as_str().unwrap().rsplit('/').next().unwrap().to_owned();
+    for text in [&listed.text(), &page] {
+        assert!(!text.contains(&token) && !text.contains("/admin/invitations/"), "{text}");
+    }
+    let members = owner.visit("/admin/tenants/acme/members").await.text();
+    assert!(!members.contains("Mails that wait"), "{members}");
+
+    mails.accept();
+    server.advance_clock(Duration::from_secs(60));
+    mails.next().await;
+    is_empty(&server).await;
+    assert_eq!(viewer.get("/v1/mails").await.json(), empty);
+    assert!(!viewer.visit("/admin/team").await.text().contains("Mails that wait"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

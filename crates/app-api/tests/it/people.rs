@@ -83,6 +83,50 @@ async fn an_operator_joins_by_a_link_that_works_once() {
     assert_eq!(actions["entries"][0]["after"], json!({ "role": "viewer" }));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn operators_show_and_rename_a_person() {
+    let (server, owner) = with_tenants().await;
+    server.sign_in_as("grace", "none", &[("acme", "member")]).await;
+    let viewer = server.sign_in_as("vic", "viewer", &[]).await;
+    let id = server.user("grace@example.com").await.id;
+    let path = format!("/v1/users/{id}");
+    let shown = viewer.get(&path).await;
+    let grace = json!({ "id": id, "email": "grace@example.com", "name": "grace", "role": "none" });
+    assert_eq!((shown.status.as_u16(), shown.json()), (200, grace));
+    let change =
+        async |by: &TestClient, body: Value| by.json(Method::PATCH, &path, &[], body).await;
+    let renamed = change(&owner, json!({ "name": " Grace Hopper " })).await;
+    assert_eq!(
+        (&renamed.json()["name"], &renamed.json()["role"]),
+        (&json!("Grace Hopper"), &json!("none"))
+    );
+    assert_eq!(viewer.get(&path).await.json(), renamed.json());
+    // Both at once; what is the same already is no change.
+    let both = change(&owner, json!({ "name": "Grace Hopper", "role": "viewer" })).await;
+    assert_eq!(both.json()["role"], "viewer");
+    assert_eq!(change(&owner, json!({})).await.json(), both.json());
+    let person = "user:grace@example.com".to_owned();
+    let entry = |field: &str, before: &str, after: &str| {
+        (EMAIL.to_owned(), person.clone(), json!({ field: before }), json!({ field: after }))
+    };
+    assert_eq!(server.audited("user.name").await, [entry("name", "grace", "Grace Hopper")]);
+    assert_eq!(server.audited("user.role").await, [entry("role", "none", "viewer")]);
+    for (name, code) in [("", "required"), ("a\nb", "invalid_name")] {
+        let refused = change(&owner, json!({ "name": name, "role": "admin" })).await;
+        assert_eq!(refused.problem(), "422 invalid_fields");
+        assert_eq!(refused.json()["errors"][0]["code"], code);
+    }
+    assert_eq!(change(&viewer, json!({ "name": "x" })).await.problem(), "403 insufficient_role");
+    // An admin changes no owner.
+    let admin = server.sign_in_as("adam", "admin", &[]).await;
+    let of_owner = format!("/v1/users/{}", server.user(EMAIL).await.id);
+    let refused = admin.json(Method::PATCH, &of_owner, &[], json!({ "name": "x" })).await;
+    assert_eq!(refused.problem(), "403 insufficient_role");
+    assert_eq!(viewer.get(&path).await.json(), both.json());
+    let nobody = "/v1/users/00000000-0000-0000-0000-000000000000";
+    assert_eq!(viewer.get(nobody).await.problem(), "404 resource_not_found");
+}
+
 impl TestResponse {
     /// The status of a problem that is shown as a page.
     fn problem_page(&self) -> u16 {

@@ -24,8 +24,8 @@ pub use self::apps::{
 pub use self::manifest::{InitArgs, ManifestCommand};
 pub use people::{
     AuditCommand, AuditFilter, CreateInvitation, CreateKey, CreateWebhook, ExportAudit,
-    ExportFormat, InvitationsCommand, KeysCommand, ListAudit, ListKeys, MembersCommand,
-    SessionsCommand, UsersCommand, WebhooksCommand,
+    ExportFormat, InvitationsCommand, KeysCommand, ListAudit, ListKeys, MailsCommand,
+    MembersCommand, SessionsCommand, UsersCommand, WebhooksCommand,
 };
 pub use tenants::{
     ChangeState, Confirm, CreateTenant, DeleteTenant, ExecArgs, ListTenants, LogsArgs,
@@ -191,6 +191,12 @@ pub enum Command {
     Invitations {
         #[command(subcommand)]
         command: Option<InvitationsCommand>,
+    },
+    /// list the mails that wait to be sent
+    #[command(visible_alias = "mail", args_conflicts_with_subcommands = true)]
+    Mails {
+        #[command(subcommand)]
+        command: Option<MailsCommand>,
     },
     /// send events to an address of yours, and follow the deliveries
     #[command(visible_alias = "webhook", args_conflicts_with_subcommands = true)]

@@ -79,7 +79,9 @@ pub struct RevokeSessions {
 pub enum UsersCommand {
     /// list the people of the installation
     List,
-    /// change a person's role in the installation
+    /// show a person
+    Get(UserArg),
+    /// change a person's role in the installation, or their name
     Set(SetUser),
     /// end the second factor of a person who lost it; only for owners
     ResetSecondFactor(ConfirmedUser),
@@ -92,8 +94,17 @@ pub struct SetUser {
     /// id of the person, from `cial users list`
     pub user: String,
     /// role in the installation
-    #[arg(long, value_name = "ROLE", value_parser = words_of(PlatformRole::ALL.iter().rev().copied(), PlatformRole::as_str))]
-    pub role: PlatformRole,
+    #[arg(long, value_name = "ROLE", required_unless_present = "name", value_parser = words_of(PlatformRole::ALL.iter().rev().copied(), PlatformRole::as_str))]
+    pub role: Option<PlatformRole>,
+    /// name of the person
+    #[arg(long, value_name = "TEXT")]
+    pub name: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct UserArg {
+    /// id of the person, from `cial users list`
+    pub user: String,
 }
 
 #[derive(Debug, Args)]
@@ -156,6 +167,12 @@ pub struct CreateInvitation {
     /// role after acceptance; with --tenant in that tenant
     #[arg(long, value_name = "ROLE", value_parser = ["owner", "admin", "member", "viewer"])]
     pub role: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum MailsCommand {
+    /// list the mails that wait to be sent, newest first
+    List,
 }
 
 #[derive(Debug, Subcommand)]

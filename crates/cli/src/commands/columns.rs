@@ -10,6 +10,7 @@ use protocol::executions::{
     Execution, ExecutionState, ExecutionSummary, ExecutionTask, ScheduledExecution, TaskState,
     Workflow,
 };
+use protocol::mails::WaitingMail;
 use protocol::packages::{Package, UploadedPackage};
 use protocol::people::{CreatedInvitation, Invitation, Member, MemberRole, SessionInfo};
 use protocol::process::Hooks;
@@ -22,7 +23,8 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{
-    apps, audit, executions, keys, packages, people, rollouts, tenants, variables, webhooks, whoami,
+    apps, audit, executions, keys, mails, packages, people, rollouts, tenants, variables, webhooks,
+    whoami,
 };
 use crate::output::Shape;
 
@@ -114,6 +116,19 @@ fn invitation() -> Invitation {
         role: text(),
         invited_by: text(),
         created_at: text(),
+        expires_at: text(),
+    }
+}
+
+fn mail() -> WaitingMail {
+    WaitingMail {
+        id: Uuid::nil(),
+        kind: text(),
+        recipient: text(),
+        attempts: 1,
+        last_error: Some(text()),
+        queued_at: text(),
+        next_attempt_at: text(),
         expires_at: text(),
     }
 }
@@ -302,6 +317,7 @@ fn tables() -> Vec<(&'static str, &'static Shape, Value)> {
         ("EXECUTIONS", &executions::EXECUTIONS, json!(execution())),
         ("INVITATIONS", &people::INVITATIONS, json!(invitation())),
         ("KEYS", &keys::KEYS, json!(key())),
+        ("MAILS", &mails::MAILS, json!(mail())),
         ("MEMBERS", &people::MEMBERS, json!(member())),
         ("NEW_INVITATION", &people::NEW_INVITATION, json!(created_invitation)),
         ("NEW_KEY", &keys::NEW_KEY, json!(created_key)),

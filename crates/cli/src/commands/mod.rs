@@ -13,6 +13,7 @@ mod executions;
 mod help;
 mod keys;
 mod login;
+mod mails;
 mod manifest;
 mod packages;
 mod pages;
@@ -47,6 +48,7 @@ fn dispatch(command: Command, context: &Context<'_>) -> Result<(), CliError> {
         Command::Users { command } => people::users(command, context),
         Command::Members { command } => people::members(command, context),
         Command::Invitations { command } => people::invitations(command, context),
+        Command::Mails { command } => mails::run(command, context),
         Command::Webhooks { command } => webhooks::run(command, context),
         Command::Audit { list, command } => audit::run(list, command, context),
         Command::Init(args) => manifest::init(&args, context),

@@ -118,11 +118,15 @@ pub(super) fn users(command: Option<UsersCommand>, context: &Context<'_>) -> Res
             let users = pages::collect(context, &request, "users", "next", usize::MAX)?;
             context.output.list(&USERS, &users)
         }
+        UsersCommand::Get(args) => {
+            let request = Request::get(user_path(&args.user), format!("show {}", args.user));
+            context.output.object(&USERS, &context.call(&request)?)
+        }
         UsersCommand::Set(args) => {
-            let title = format!("change the role of {}", args.user);
+            let title = format!("change {}", args.user);
             let request = Request::new(Method::PATCH, user_path(&args.user), title);
-            context.send(&request.json(json!(ChangeUser { role: args.role })))?;
-            context.output.note(&format!("{} has the role {}", args.user, args.role.as_str()));
+            context.send(&request.json(json!(ChangeUser { role: args.role, name: args.name })))?;
+            context.output.note(&format!("{} is changed", args.user));
             Ok(())
         }
         UsersCommand::ResetSecondFactor(args) => {

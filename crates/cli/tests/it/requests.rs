@@ -114,6 +114,12 @@ fn cases() -> Vec<(&'static str, &'static str, Reader, Value)> {
             json!({ "role": "viewer" }),
         ),
         (
+            "users set 1 --name Grace",
+            "PATCH /v1/users/1",
+            read_as::<ChangeUser>,
+            json!({ "name": "Grace" }),
+        ),
+        (
             "members set 1 --role member --tenant acme",
             "PUT /v1/tenants/acme/members/1",
             read_as::<SetMember>,

@@ -12,7 +12,9 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use app_api::audit::query::AuditFilter;
 use app_api::clock::Clock;
+use app_api::db::audit_log::{self, AuditRow, Order};
 use app_api::db::change_listener::ChangeListener;
 use app_api::db::connect::Limits;
 use app_api::db::{self, Database};
@@ -255,6 +257,18 @@ impl Server {
 
     pub(crate) async fn until_state(&self, slug: &str, state: protocol::State) {
         self.until(slug, |tenant| tenant.is_some_and(|t| t.state == state)).await;
+    }
+
+    /// The audit entries of an action, the oldest first: who changed what, from what, and to what.
+    pub(crate) async fn audited(&self, action: &str) -> Vec<(String, String, Value, Value)> {
+        let filter = AuditFilter { action: Some(action.to_owned()), ..AuditFilter::default() };
+        let order = Order::OldestBetween(0, i64::MAX);
+        let rows = audit_log::list(&mut self.database.conn().await, &filter, order, 100).await;
+        let entry = |row: AuditRow| {
+            let resource = row.resource();
+            (row.actor, resource, row.before.unwrap_or_default(), row.after.unwrap_or_default())
+        };
+        rows.unwrap().into_iter().map(entry).collect()
     }
 
     pub(crate) async fn row(&self, slug: &str) -> Tenant {

@@ -1,0 +1,1 @@
+ALTER TABLE mails DROP COLUMN last_error, DROP COLUMN queued_at;
