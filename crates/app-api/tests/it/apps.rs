@@ -8,7 +8,9 @@ use protocol::process::{AppSpec, Hooks};
 use serde_json::{Value, json};
 
 use crate::harness::schema::Schemas;
-use crate::harness::{Call, FakeOrchestrator, Reply, Server, TestClient, TestResponse, acme};
+use crate::harness::{
+    Call, EMAIL, FakeOrchestrator, Reply, Server, TestClient, TestResponse, acme,
+};
 
 const MANIFEST: &str = "command = ['/bin/notes']\nport = 5000\nhealth.path = '/up'\nchat = '/chat'\npublic_paths = ['/hooks/']\nenv.GREETING = 'hello'\nhooks = { migrate = ['/bin/notes', 'up'], timeout = 90 }\n";
 
@@ -236,6 +238,10 @@ async fn an_app_is_deleted_only_when_no_tenant_follows_it() {
     assert!(refused.text().contains("acme"), "{}", refused.text());
     server.database.sql("DELETE FROM tenants").await;
     assert_eq!(delete().await.status, 204);
+    let entries = server.audited("app.delete").await;
+    let [(actor, resource, before, after)] = &entries[..] else { panic!("one entry") };
+    assert_eq!((actor.as_str(), resource.as_str()), (EMAIL, "app:notes"));
+    assert_eq!((&before["name"], after), (&json!("Notes"), &Value::Null));
     assert_eq!(server.database.count("releases").await, 0);
     assert_eq!(owner.post("/v1/tenants", acme()).await.status, 201);
 }

@@ -120,6 +120,25 @@ async fn the_log_refuses_every_change_and_its_privileges_are_revoked() {
     assert_eq!(server.database.count(kept).await, 1);
 }
 
+/// Whoever adds an action adds a test that names it.
+#[test]
+fn no_action_lacks_a_test() {
+    const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it");
+    let files = std::fs::read_dir(FOLDER).unwrap().map(|file| file.unwrap().path());
+    let texts =
+        files.filter(|path| path.is_file()).map(|path| std::fs::read_to_string(path).unwrap());
+    let text = texts.collect::<String>();
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let is_named = |action: &str| {
+        text.split(action).collect::<Vec<_>>().windows(2).any(|around| {
+            let (before, after) = (around[0].chars().next_back(), around[1].chars().next());
+            before.is_none_or(|c| !is_part(c) && c != '.') && after.is_none_or(|c| !is_part(c))
+        })
+    };
+    let missing: Vec<_> = Action::ALL.iter().filter(|action| !is_named(action.as_str())).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
 fn entry(number: usize) -> Entry {
     let resource = Resource::new("tenant", format!("t{number}"));
     Entry::new(Actor::command("test"), Action::TenantCreate, resource).after(json!({ "n": number }))

@@ -6,13 +6,42 @@ use std::path::Path;
 
 use app_api::auth::api_key::KeyText;
 use axum::http::Method;
+use diesel_async::RunQueryDsl as _;
 use futures_util::future::join_all;
 use protocol::api_keys::Role;
+use serde_json::{Value, json};
 
 use crate::harness::{FakeOrchestrator, Server, Setup, acme};
 
 /// The statement of docs/api-keys.md.
-const RECOVERY: &str = "UPDATE api_keys SET revoked = true WHERE is_admin = true";
+fn recovery() -> &'static str {
+    let document = include_str!("../../../../docs/api-keys.md");
+    let (_, statement) = document.split_once("```sql\n").expect("the document has a statement");
+    statement.split("\n```").next().unwrap()
+}
+
+/// The names of the tables with a row that holds `text`, as text or as bytes.
+async fn tables_with(server: &Server, text: &str) -> Vec<String> {
+    #[derive(diesel::QueryableByName)]
+    struct Table {
+        #[diesel(sql_type = diesel::sql_types::Text)]
+        name: String,
+    }
+    let query = "SELECT format('%I.%I', schemaname, tablename) AS name FROM pg_tables \
+        WHERE schemaname NOT IN ('pg_catalog', 'information_schema')";
+    let tables: Vec<Table> =
+        diesel::sql_query(query).load(&mut server.database.conn().await).await.unwrap();
+    assert!(tables.len() > 20, "{}", tables.len());
+    let bytes = app_api::audit::chain::hex(text.as_bytes());
+    let mut found = Vec::new();
+    for Table { name } in tables {
+        let with = format!("{name} t WHERE t::text LIKE '%{text}%' OR t::text LIKE '%{bytes}%'");
+        if server.database.count(&with).await > 0 {
+            found.push(name);
+        }
+    }
+    found
+}
 
 async fn setup_with(directory: &Path) -> Setup {
     let mut setup = Setup::new(FakeOrchestrator::unreachable()).await;
@@ -43,8 +72,8 @@ async fn the_first_start_writes_a_key_and_later_starts_do_not() {
     let key = fs::read_to_string(&file).unwrap();
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(status(&server, &key, "/v1/auth/keys").await, 200);
-    let stored = format!("api_keys WHERE api_keys::text LIKE '%{}%'", &key[5..30]);
-    assert_eq!(server.database.count(&stored).await, 0);
+    assert_eq!(tables_with(&server, &key[5..30]).await, [""; 0]);
+    assert_eq!(tables_with(&server, "key.create").await, ["public.audit_log"]);
     let written = fs::metadata(&file).unwrap().modified().unwrap();
 
     let again = setup_like(&server, directory.path()).await;
@@ -53,6 +82,33 @@ async fn the_first_start_writes_a_key_and_later_starts_do_not() {
     assert_eq!(server.database.count("api_keys").await, 1);
     assert_eq!(fs::metadata(&file).unwrap().modified().unwrap(), written);
     assert_eq!(status(&server, &key, "/v1/auth/whoami").await, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_key_outlives_the_first_one_and_needs_no_third() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = setup_with(directory.path()).await.start().await;
+    let first = fs::read_to_string(directory.path().join("bootstrap-key")).unwrap();
+    let call = async |key: &str, method: Method, path: &str, body: Value| {
+        let bearer = format!("Bearer {}", key.trim());
+        server.visitor.json(method, path, &[("authorization", &bearer)], body).await
+    };
+    let new = json!({ "name": "second", "role": "admin", "is_admin": true });
+    let created = call(&first, Method::POST, "/v1/auth/keys", new).await;
+    assert_eq!(created.status, 201, "{}", created.text());
+    let second = created.json()["key"].as_str().unwrap().to_owned();
+    let whoami = call(&first, Method::GET, "/v1/auth/whoami", Value::Null).await.json();
+    let path = format!("/v1/auth/keys/{}", whoami["key"]["id"].as_str().unwrap());
+    assert_eq!(call(&second, Method::DELETE, &path, Value::Null).await.status, 204);
+    assert_eq!(status(&server, &first, "/v1/auth/whoami").await, 401);
+    assert_eq!(call(&second, Method::POST, "/v1/tenants", acme()).await.status, 201);
+
+    let again = setup_like(&server, directory.path()).await;
+    server.kill().await;
+    let server = again.start().await;
+    assert_eq!(server.database.count("api_keys").await, 2);
+    assert_eq!(status(&server, &first, "/v1/auth/whoami").await, 401);
+    assert_eq!(status(&server, &second, "/v1/auth/keys").await, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -87,7 +143,7 @@ async fn the_documented_recovery_replaces_the_admin_keys_and_no_other() {
     owner.post("/v1/tenants", acme()).await;
     let of_tenant = server.key_of(Some("acme"), Role::Read).await;
     let old = fs::read_to_string(&file).unwrap();
-    server.database.sql(RECOVERY).await;
+    server.database.sql(recovery()).await;
     assert_eq!(status(&server, &old, "/v1/auth/whoami").await, 401);
 
     let again = setup_like(&server, directory.path()).await;
@@ -121,7 +177,7 @@ async fn a_supplied_key_works_and_a_revoked_one_is_refused() {
     let server = again.start().await;
     assert_eq!(server.database.count("api_keys").await, 1);
 
-    server.database.sql(RECOVERY).await;
+    server.database.sql(recovery()).await;
     let refused = supplied(Some(&server)).await;
     server.kill().await;
     let ended = refused.start_unready().await.wait_ended().await;

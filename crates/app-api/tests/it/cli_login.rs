@@ -179,6 +179,9 @@ async fn a_sign_in_ends_by_refusal_by_time_and_with_the_session() {
     let refused = begin(&server, Some(REDIRECT)).await;
     let page = decide(&owner, &refused, "refuse", "").await;
     assert_eq!(handed_over(&page, "error"), "access_denied");
+    let address = json!({ "address": "127.0.0.1" });
+    let entry = (EMAIL.to_owned(), "cli_login:laptop".to_owned(), address, Value::Null);
+    assert_eq!(server.audited("cli_login.refuse").await, [entry]);
     assert_eq!(fetch(&server, &refused, verifier()).await.problem(), "410 login_ended");
 
     let ended = begin(&server, None).await;

@@ -1,10 +1,13 @@
 //! Without its database app-api waits, reports the outage, and recovers.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use app_api::db::connect::Limits;
 use app_api::db::{Database, DatabaseError};
+use axum::http::Method;
 use diesel_async::RunQueryDsl as _;
+use http_body_util::BodyExt as _;
 use protocol::State;
 use protocol::routes::Route;
 use serde_json::json;
@@ -71,10 +74,15 @@ async fn a_query_over_its_deadline_is_refused_with_a_code() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_is_down_at_the_start_is_awaited() {
     let (link, mut server) = server_behind_link().await;
-    let ready = server.visitor.get("/readyz").await;
-    assert_eq!(ready.problem(), "503 waiting");
-    assert!(ready.json()["detail"].as_str().unwrap().starts_with("database"), "{}", ready.text());
-    assert_eq!(server.visitor.get("/healthz").await.status, 200);
+    for path in ["/readyz", "/ready"] {
+        let ready = server.visitor.get(path).await;
+        assert_eq!(ready.problem(), "503 waiting", "{path}");
+        let detail = ready.json()["detail"].as_str().unwrap().to_owned();
+        assert!(detail.starts_with("database"), "{path}: {detail}");
+    }
+    for path in ["/healthz", "/health"] {
+        assert_eq!(server.visitor.get(path).await.status, 200, "{path}");
+    }
     let refused = server.visitor.post("/api/auth/sign-up/email", owner_sign_up()).await;
     assert_eq!(refused.problem(), "503 database_unavailable");
     let page = server.visitor.visit("/admin/login").await;
@@ -82,6 +90,7 @@ async fn a_database_that_is_down_at_the_start_is_awaited() {
     assert!(page.text().contains("database_unavailable"), "{}", page.text());
     link.restore();
     server.wait_ready().await;
+    assert_eq!(server.visitor.get("/ready").await.status, 200);
     let owner = server.sign_up().await;
     assert_eq!(owner.get("/api/admin/tenants").await.json(), json!({ "tenants": [] }));
 }
@@ -111,4 +120,36 @@ async fn a_database_outage_is_reported_and_recovered_from() {
     let request = json!({ "slug": "later", "name": "Later" });
     assert_eq!(owner.post("/api/admin/tenants", request).await.status, 201);
     server.until_state("later", State::Running).await;
+}
+
+/// Whether somebody may still do something cannot be found out, so nobody may.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_database_keys_are_not_admitted_and_streams_end() {
+    let (link, mut server) = server_behind_link().await;
+    link.restore();
+    server.wait_ready().await;
+    let owner = server.sign_up().await;
+    owner.post("/api/admin/tenants", acme()).await;
+    server.orchestrator.endless_logs.store(true, Ordering::Relaxed);
+    let bearer = format!("Bearer {}", server.admin_key().await);
+    let headers = [("authorization", bearer.as_str())];
+    let paths = ["/v1/tenants/acme/logs?follow=1", "/v1/events"];
+    let mut streams = Vec::new();
+    for path in paths {
+        let mut stream = server.visitor.send_streaming(Method::GET, path, &headers, "").await;
+        assert_eq!(stream.status(), 200, "{path}");
+        stream.frame().await.unwrap().unwrap();
+        streams.push((path, stream));
+    }
+    link.cut();
+    let refused = server.visitor.send(Method::GET, "/v1/tenants/acme", &headers, "").await;
+    assert_eq!(refused.problem(), "503 database_unavailable");
+    for (path, mut stream) in streams {
+        let end = async { while let Some(Ok(_)) = stream.frame().await {} };
+        tokio::time::timeout(TEST_TIMEOUT, end).await.unwrap_or_else(|_| panic!("{path} goes on"));
+    }
+    link.restore();
+    server.wait_ready().await;
+    let admitted = server.visitor.send(Method::GET, "/v1/tenants/acme", &headers, "").await;
+    assert_eq!(admitted.status, 200);
 }

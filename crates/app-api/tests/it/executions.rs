@@ -253,6 +253,8 @@ async fn a_cancelled_execution_ends_with_its_task() {
     let cancelled = acme.until_state(&id, "cancelled").await;
     assert_eq!(cancelled["tasks"][0]["state"], "cancelled");
     assert_eq!(cancelled["tasks"][1]["state"], "cancelled");
+    let entry = ("test".to_owned(), format!("execution:acme/{id}"), Value::Null, Value::Null);
+    assert_eq!(acme.server.audited("execution.cancel").await, [entry]);
     assert_eq!(acme.jobs().len(), 1);
     let unknown = "/v1/tenants/acme/executions/0192f0c4-0000-7000-8000-000000000001/cancel";
     assert_eq!(acme.post(unknown, &acme.key, json!({})).await.problem(), "404 resource_not_found");

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::harness::schema::Schemas;
 use crate::harness::{
-    Call, FakeOrchestrator, Server, TEST_TIMEOUT, TestClient, TestResponse, observed,
+    Call, EMAIL, FakeOrchestrator, Server, TEST_TIMEOUT, TestClient, TestResponse, observed,
 };
 
 const SLUGS: [&str; 4] = ["acme", "globex", "hooli", "initech"];
@@ -140,6 +140,10 @@ async fn a_release_that_does_not_run_is_rolled_back_with_its_reason() {
     assert_eq!(releases(&server).await, ["v1"; 4]);
     server.until_state("acme", State::Running).await;
     assert_eq!(server.row("globex").await.generation, 1, "the other tenants were left alone");
+    let entries = server.audited("rollout.fail").await;
+    let [(actor, resource, _, after)] = &entries[..] else { panic!("one entry") };
+    assert_eq!((actor.as_str(), resource.as_str()), ("rollout", "app:notes"));
+    assert_eq!((&after["id"], &after["reason"]), (&failed["id"], &failed["reason"]));
     let refused = change(&owner, &failed, "resume").await;
     assert_eq!(refused.problem(), format!("409 {}", Code::RolloutEnded.as_str()));
 }
@@ -200,6 +204,15 @@ async fn an_app_has_one_rollout_which_pauses_resumes_and_ends() {
     assert!(aborted["finished_at"].is_string());
     assert_eq!(releases(&server).await, ["v2", "v1", "v1", "v1"]);
     assert_eq!(change(&owner, &idle, "abort").await.problem(), "409 rollout_ended");
+    for (action, before, after) in [
+        ("rollout.pause", "running", "paused"),
+        ("rollout.resume", "paused", "running"),
+        ("rollout.abort", "running", "aborted"),
+    ] {
+        let (before, after) = (json!({ "state": before }), json!({ "state": after }));
+        let expected = (EMAIL.to_owned(), "app:notes".to_owned(), before, after);
+        assert_eq!(server.audited(action).await, [expected], "{action}");
+    }
     let nothing = owner.get("/v1/apps/notes/rollouts/00000000-0000-0000-0000-000000000000").await;
     assert_eq!(nothing.problem(), "404 resource_not_found");
     let text = owner.get("/v1/apps/notes/rollouts/latest").await;

@@ -13,7 +13,7 @@ use testkit::eventually;
 use crate::harness::orchestrator::received;
 use crate::harness::schema::Schemas;
 use crate::harness::{
-    FakeOrchestrator, MASTER, Server, TEST_TIMEOUT, TestClient, TestResponse, observed,
+    EMAIL, FakeOrchestrator, MASTER, Server, TEST_TIMEOUT, TestClient, TestResponse, observed,
 };
 
 async fn with_tenant() -> (Server, TestClient) {
@@ -98,6 +98,10 @@ async fn a_secret_is_written_encrypted_and_never_read_again() {
     assert_eq!(delete(&owner, "env/TOKEN").await.problem(), "404 resource_not_found");
     assert_eq!(delete(&owner, "secrets/TOKEN").await.status, 204);
     assert_eq!(delete(&owner, "env/GREETING").await.status, 204);
+    let entry = |before, after| (EMAIL.to_owned(), "tenant:acme".to_owned(), before, after);
+    let named = || json!({ "name": "GREETING" });
+    let expected = [entry(Value::Null, named()), entry(named(), Value::Null)];
+    assert_eq!(server.audited("tenant.env").await, expected);
     assert_eq!(server.row("acme").await.spec().sealed_env, None);
 }
 

@@ -14,7 +14,9 @@ use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use crate::harness::{FakeOrchestrator, Server, Setup, TEST_TIMEOUT, TestClient, acme};
+use crate::harness::{
+    EMAIL, FakeOrchestrator, PASSWORD, Server, Setup, TEST_TIMEOUT, TestClient, acme,
+};
 
 /// A receiver that records requests and answers with the next of its statuses, then with 200.
 #[derive(Clone, Default)]
@@ -118,6 +120,9 @@ async fn an_event_is_delivered_with_a_signature_that_the_receiver_can_check() {
     let replay = format!("/v1/webhooks/{id}/deliveries/{}/replay", done["id"].as_str().unwrap());
     assert_eq!(owner.send(Method::POST, &replay, &[], "").await.status, 204);
     assert_eq!(receiver.nth(2).await.1, body);
+    let entry =
+        (EMAIL.to_owned(), format!("webhook:{id}"), Value::Null, json!({ "delivery": done["id"] }));
+    assert_eq!(server.audited("webhook.replay").await, [entry]);
     assert_eq!(
         owner.send(Method::DELETE, &format!("/v1/webhooks/{id}"), &[], "").await.status,
         204
@@ -127,6 +132,41 @@ async fn an_event_is_delivered_with_a_signature_that_the_receiver_can_check() {
         "404 resource_not_found"
     );
     assert_eq!(server.database.count("webhook_deliveries").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_of_members_are_delivered_in_the_order_in_which_they_happen() {
+    let (server, owner) = with_webhooks("any").await;
+    owner.post("/v1/tenants", acme()).await;
+    let receiver = Receiver::default();
+    create(&owner, &receiver.start().await).await;
+    let invitation = json!({ "email": "grace@example.com", "role": "viewer" });
+    let invited = owner.post("/v1/tenants/acme/invitations", invitation).await.json();
+    let link = invited["url"].as_str().unwrap().strip_prefix("http://localhost:3100").unwrap();
+    let joined = server.visitor.submit(link, &[("name", "Grace"), ("password", PASSWORD)]).await;
+    assert_eq!(joined.status, 303);
+    let grace = server.user("grace@example.com").await;
+    let path = format!("/v1/tenants/acme/members/{}", grace.id);
+    for (number, action) in
+        ["invitation.accept", "membership.set", "membership.remove"].iter().enumerate()
+    {
+        let status = match *action {
+            "membership.set" => {
+                owner.json(Method::PUT, &path, &[], json!({ "role": "admin" })).await.status
+            }
+            "membership.remove" => owner.send(Method::DELETE, &path, &[], "").await.status,
+            _ => StatusCode::OK,
+        };
+        assert!(status.is_success(), "{action}: {status}");
+        // The next one happens after this one has arrived.
+        let (headers, body) = receiver.nth(number + 1).await;
+        assert_eq!(headers["x-cial-event"], *action);
+        let event: Value = serde_json::from_slice(&body).unwrap();
+        let actor = if *action == "invitation.accept" { "grace@example.com" } else { EMAIL };
+        assert_eq!((&event["action"], &event["actor"]), (&json!(action), &json!(actor)));
+        assert!(event["resource"].as_str().unwrap().contains("grace@example.com"), "{event}");
+    }
+    assert_eq!(server.database.count("webhook_deliveries").await, 3, "an invitation is no event");
 }
 
 #[tokio::test(flavor = "multi_thread")]
