@@ -8,6 +8,7 @@ mod chat;
 mod command_line;
 mod core_site;
 mod database;
+mod every_command;
 mod hooks;
 mod rollouts;
 mod router_upgrade;
