@@ -106,6 +106,14 @@ pub const ROUTES: &[Route] = routes! {
     api  GET    "/tenants/{slug}/executions/{id}", Tenant(Read), "Show an execution with its tasks", api::executions::show_execution;
     api  GET    "/tenants/{slug}/executions/{id}/logs", Tenant(Read), "The output of an execution", api::executions::show_execution_output;
     api  POST   "/tenants/{slug}/executions/{id}/cancel", Tenant(Write), "End an execution", api::executions::cancel_execution;
+    api  GET    "/tenants/{slug}/triggers",     Tenant(Read),  "List a tenant's triggers", api::triggers::list_triggers;
+    api  POST   "/tenants/{slug}/triggers",     Tenant(Write), "Create a trigger of a workflow", api::triggers::create_trigger;
+    api  GET    "/tenants/{slug}/triggers/{name}", Tenant(Read), "Show a trigger", api::triggers::show_trigger;
+    api  DELETE "/tenants/{slug}/triggers/{name}", Tenant(Write), "Delete a trigger", api::triggers::delete_trigger;
+    api  POST   "/tenants/{slug}/triggers/{name}/pause", Tenant(Write), "Pause a trigger", api::triggers::pause_trigger;
+    api  POST   "/tenants/{slug}/triggers/{name}/resume", Tenant(Write), "Resume a trigger", api::triggers::resume_trigger;
+    api  POST   "/tenants/{slug}/triggers/{name}/fire", Tenant(Write), "Fire a trigger now", api::triggers::fire_trigger;
+    call POST   "/v1/triggers/{id}/{token}",    Public,        "Call a trigger's webhook", api::triggers::call_trigger;
     api  GET    "/tenants/{slug}/open",         Member(Read),  "Enter a tenant, signed in", api::open::open_tenant;
     api  POST   "/tenants/{slug}/open",         Member(Read),  "Enter a tenant, signed in", api::open::open_tenant;
 

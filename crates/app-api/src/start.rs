@@ -165,6 +165,8 @@ pub async fn run(
     let deliveries = tokio::spawn(webhooks::deliver::run(app.clone(), webhook_client));
     // Ends with this function, however that ends: the claims of a process that is gone must not live on.
     let executions = AbortOnDropHandle::new(tokio::spawn(work::run::run(app.clone())));
+    let triggers = work::triggers::scheduler::run(app.clone());
+    let triggers = AbortOnDropHandle::new(tokio::spawn(triggers));
     let mails = mailer.map(|mailer| tokio::spawn(mail::outbox::run(app.clone(), mailer)));
     tracing::info!(listen = %settings.listen, "server started");
 
@@ -186,7 +188,7 @@ pub async fn run(
         () = stop.cancelled() => Ok(()),
     };
     ending.cancel();
-    let _ = tokio::join!(servers.0, servers.1, deliveries, executions);
+    let _ = tokio::join!(servers.0, servers.1, deliveries, executions, triggers);
     if let Some(mails) = mails {
         let _ = mails.await;
     }

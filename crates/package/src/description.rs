@@ -26,7 +26,8 @@ pub(crate) fn field(name: impl Into<String>, rule: impl Into<String>) -> FieldFa
     FieldFault { field: name.into(), rule: rule.into() }
 }
 
-pub(crate) fn is_name(text: &str) -> bool {
+/// Whether a text is a name of a package, a workflow or a task.
+pub fn is_name(text: &str) -> bool {
     let is_plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_';
     let begins = text.as_bytes().first().is_some_and(u8::is_ascii_lowercase);
     begins && text.len() <= 63 && text.bytes().all(is_plain)

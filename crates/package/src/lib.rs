@@ -10,6 +10,7 @@ mod fault;
 mod workflow;
 
 pub use archive::{MAX_FILES, MAX_UNPACKED_BYTES, decompress, read, read_tar};
+pub use description::is_name;
 pub use fault::{Fault, FieldFault};
 pub use workflow::{Task, Workflow};
 

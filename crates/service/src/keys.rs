@@ -75,6 +75,11 @@ pub fn webhook_secret(master: &Secret, webhook: uuid::Uuid) -> String {
     format!("whsec_{}", URL_SAFE_NO_PAD.encode(derive(master, &format!("webhook/v1/{webhook}"))))
 }
 
+/// The secret in the address of a trigger's webhook: HKDF of `CIAL_SSO_SECRET`, info `trigger/v1/{trigger}`, base64url.
+pub fn trigger_token(master: &Secret, trigger: uuid::Uuid) -> String {
+    URL_SAFE_NO_PAD.encode(derive(master, &format!("trigger/v1/{trigger}")))
+}
+
 /// The password of the database role as which app-api serves: HKDF of the owner's password, info `database/service/v1`,
 /// base64url.
 pub fn database_service_password(owner: &Secret) -> Secret {

@@ -9,8 +9,10 @@ use service::api_error::ApiError;
 use super::packages::part;
 use crate::access::{AuthorizedTenant, Caller};
 use crate::app::App;
+use crate::db::tenant_executions::ExecutionRow;
 use crate::http::extract::Json;
 use crate::http::reply::Accepted;
+use crate::tenant::Tenant;
 use crate::work::executions;
 use crate::work::workflows::{self, FoundWorkflow};
 
@@ -32,6 +34,14 @@ pub async fn run_workflow(
     let name = part(&params, "name")?;
     let tenant = &found.tenant;
     let row = executions::run(&app, &caller, tenant, name, body.value).await?;
+    scheduled(tenant, row)
+}
+
+/// The response to what made an execution.
+pub(super) fn scheduled(
+    tenant: &Tenant,
+    row: ExecutionRow,
+) -> Result<Accepted<ScheduledExecution>, ApiError> {
     let location = format!("/v1/tenants/{}/executions/{}", tenant.slug, row.id);
     let scheduled = ScheduledExecution {
         execution_id: row.id,

@@ -90,6 +90,11 @@ actions! {
     WorkflowPause = "workflow.pause",
     WorkflowResume = "workflow.resume",
     ExecutionCancel = "execution.cancel",
+    TriggerCreate = "trigger.create",
+    TriggerPause = "trigger.pause",
+    TriggerResume = "trigger.resume",
+    TriggerFire = "trigger.fire",
+    TriggerDelete = "trigger.delete",
 }
 
 impl Action {
@@ -155,7 +160,12 @@ impl Action {
             | Self::WorkflowRun
             | Self::WorkflowPause
             | Self::WorkflowResume
-            | Self::ExecutionCancel => None,
+            | Self::ExecutionCancel
+            | Self::TriggerCreate
+            | Self::TriggerPause
+            | Self::TriggerResume
+            | Self::TriggerFire
+            | Self::TriggerDelete => None,
         }
     }
 }
@@ -199,7 +209,7 @@ impl Actor {
         }
     }
 
-    /// A command on the machine, such as `app-api reset-password`.
+    /// What no person and no key does: a command on the machine, such as `app-api reset-password`, or a trigger.
     pub fn command(name: &str) -> Self {
         Self {
             kind: "command",

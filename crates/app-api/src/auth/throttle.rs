@@ -43,6 +43,10 @@ pub const MAX_CHANGES: u32 = 3_000;
 /// The most requests of one session or API key that only take access away. They have a count of their own, so that whoever
 /// stole the credential cannot keep its owner from revoking it.
 const MAX_REVOCATIONS: u32 = 300;
+/// The most calls of the webhook of one trigger.
+const MAX_TRIGGER_CALLS: u32 = 300;
+/// The most calls of one client by which it names no webhook of a trigger.
+const MAX_STRAY_CALLS: u32 = 50;
 
 const SKETCH_ROWS: usize = 4;
 const SKETCH_WIDTH: usize = 16_384;
@@ -68,6 +72,10 @@ pub enum Attempt<'a> {
     Change(Uuid),
     /// A request with this session or API key that only takes access away.
     Revocation(Uuid),
+    /// A call of a trigger's webhook.
+    TriggerCall(Uuid),
+    /// A call that names no webhook of a trigger.
+    StrayCall(IpAddr),
 }
 
 #[derive(Debug)]
@@ -97,6 +105,8 @@ enum Key<'a> {
     Mails(&'a str, &'a str),
     Changes(Uuid),
     Revocations(Uuid),
+    TriggerCalls(Uuid),
+    StrayCalls(IpAddr),
 }
 
 impl Throttle {
@@ -171,6 +181,12 @@ impl Throttle {
             Attempt::Change(credential) => vec![(Key::Changes(credential), self.max_changes)],
             Attempt::Revocation(credential) => {
                 vec![(Key::Revocations(credential), MAX_REVOCATIONS)]
+            }
+            Attempt::TriggerCall(trigger) => {
+                vec![(Key::TriggerCalls(trigger), MAX_TRIGGER_CALLS)]
+            }
+            Attempt::StrayCall(client) => {
+                vec![(Key::StrayCalls(forwarded::rate_limit_key(client)), MAX_STRAY_CALLS)]
             }
         }
     }

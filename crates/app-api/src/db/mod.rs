@@ -34,6 +34,7 @@ pub mod tenant_packages;
 mod tenant_rows;
 pub mod tenant_sessions;
 pub mod tenant_workflows;
+pub mod trigger;
 pub mod user;
 pub mod webhook;
 

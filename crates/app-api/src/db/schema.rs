@@ -108,6 +108,29 @@ diesel::table! {
 }
 
 diesel::table! {
+    triggers (id) {
+        id -> Uuid,
+        tenant_id -> Uuid,
+        name -> Text,
+        workflow -> Text,
+        kind -> Text,
+        cron -> Nullable<Text>,
+        time_zone -> Nullable<Text>,
+        catch_up -> Text,
+        context -> Jsonb,
+        paused -> Bool,
+        next_fire_at -> Nullable<Timestamptz>,
+        not_before -> Timestamptz,
+        failures -> Int4,
+        last_fire_at -> Nullable<Timestamptz>,
+        last_execution_id -> Nullable<Uuid>,
+        last_failure -> Nullable<Text>,
+        created_by -> Text,
+        created_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
     apps (id) {
         id -> Uuid,
         slug -> Text,

@@ -132,16 +132,39 @@ pub async fn count(conn: &mut Conn) -> QueryResult<i64> {
     Ok(diesel::sql_query(query).get_result::<Count>(conn).await?.count)
 }
 
+/// The trigger that an execution is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fire {
+    pub trigger: Uuid,
+    /// The time of the trigger's schedule, which has one execution; `None`: it was fired otherwise.
+    pub at: Option<Timestamp>,
+}
+
+/// The execution of a time of a trigger.
+pub async fn of_fire(conn: &mut Conn, fire: Fire) -> QueryResult<Option<ExecutionRow>> {
+    let query = format!(
+        "SELECT {} FROM cial_executions WHERE trigger_id = $1 AND fire_at = $2 LIMIT 1",
+        columns(0)
+    );
+    diesel::sql_query(query)
+        .bind::<SqlUuid, _>(fire.trigger)
+        .bind::<Nullable<Timestamptz>, _>(fire.at)
+        .get_result(conn)
+        .await
+        .optional()
+}
+
 /// Inserts an execution and its tasks, in this order.
 pub async fn insert(
     conn: &mut Conn,
     execution: &ExecutionRow,
     tasks: &[String],
+    fire: Option<Fire>,
 ) -> QueryResult<()> {
     diesel::sql_query(
-        "INSERT INTO cial_executions \
-             (id, package_id, package, workflow, definition, context, state, created_by, created_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        "INSERT INTO cial_executions (id, package_id, package, workflow, definition, context, state, created_by, \
+             created_at, trigger_id, fire_at) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
     )
     .bind::<SqlUuid, _>(execution.id)
     .bind::<SqlUuid, _>(execution.package_id)
@@ -152,6 +175,8 @@ pub async fn insert(
     .bind::<Text, _>(&execution.state)
     .bind::<Text, _>(&execution.created_by)
     .bind::<Timestamptz, _>(execution.created_at)
+    .bind::<Nullable<SqlUuid>, _>(fire.map(|fire| fire.trigger))
+    .bind::<Nullable<Timestamptz>, _>(fire.and_then(|fire| fire.at))
     .execute(conn)
     .await?;
     diesel::sql_query(

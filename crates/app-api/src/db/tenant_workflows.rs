@@ -44,6 +44,24 @@ fn columns() -> String {
     )
 }
 
+/// The names of the workflows of a package.
+pub async fn names_of_package(
+    conn: &mut Conn,
+    name: &str,
+    version: &str,
+) -> QueryResult<Vec<String>> {
+    #[derive(QueryableByName)]
+    struct Named {
+        #[diesel(sql_type = Text)]
+        name: String,
+    }
+    let query = "SELECT pg_catalog.left(w.name, 63) AS name FROM cial_workflows w \
+         JOIN cial_packages p ON p.id = w.package_id WHERE p.name = $1 AND p.version = $2 LIMIT 50";
+    let query = diesel::sql_query(query).bind::<Text, _>(name).bind::<Text, _>(version);
+    let rows: Vec<Named> = query.load(conn).await?;
+    Ok(rows.into_iter().map(|row| row.name).collect())
+}
+
 /// The workflows, one of each name, at most `limit`.
 pub async fn list(conn: &mut Conn, limit: i64) -> QueryResult<Vec<WorkflowRow>> {
     let query = format!(

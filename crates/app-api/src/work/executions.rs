@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use package::Workflow;
+use protocol::Timestamp;
 use protocol::executions::{ExecutionState, RunWorkflow};
 use protocol::problem::{Code, FieldCode};
 use serde_json::{Value, json};
@@ -16,7 +17,7 @@ use crate::app::App;
 use crate::audit::{Action, Actor, Entry, Resource};
 use crate::db::Transaction as _;
 use crate::db::tenant_executions::{
-    self, ExecutionRow, LineRow, MAX_DEFINITION_BYTES, TaskRow, printed_len,
+    self, ExecutionRow, Fire, LineRow, MAX_DEFINITION_BYTES, TaskRow, printed_len,
 };
 use crate::http::paging::Window;
 use crate::tenant::Tenant;
@@ -27,11 +28,25 @@ const MAX_OPEN: i64 = 100;
 const MAX_CONTEXT_BYTES: usize = MAX_DEFINITION_BYTES / 2;
 /// The most executions of a tenant that are kept.
 const MAX_KEPT: i64 = 1_000;
+/// The input that is the body of a call.
+const BODY: &str = "body";
 
-/// Schedules an execution of a workflow.
+/// Who or what runs a workflow.
+pub(super) struct Run<'a> {
+    pub(super) workflow: &'a str,
+    pub(super) context: BTreeMap<String, Value>,
+    /// The value of the input `body`, if the workflow has one and the context gives none.
+    pub(super) body: Option<Value>,
+    pub(super) fire: Option<Fire>,
+    pub(super) actor: Actor,
+    pub(super) action: Action,
+    pub(super) resource: Resource,
+}
+
+/// Runs a workflow for a caller.
 ///
 /// # Errors
-/// `resource_not_found`; `workflow_paused`; `invalid_fields`; `too_many_executions`.
+/// By [`schedule`].
 pub async fn run(
     app: &App,
     caller: &Principal,
@@ -39,33 +54,41 @@ pub async fn run(
     name: &str,
     request: RunWorkflow,
 ) -> Result<ExecutionRow, WorkError> {
-    let (actor, now) = (Actor::from(caller), app.clock.now());
-    let mut conn = open(app, tenant).await?;
-    let FoundWorkflow { package_id, package, workflow, paused } =
-        workflows::find(&mut conn, name).await?;
-    if paused {
-        let detail = format!("Workflow {name} is paused. Resume it first.");
-        return Err(ApiError::new(Code::WorkflowPaused, detail).into());
-    }
-    check_context(&workflow, &request.context)?;
-    let execution = ExecutionRow {
-        id: Uuid::now_v7(),
-        package_id,
-        package,
-        workflow: workflow.name.clone(),
-        definition: Some(json_of(&workflow)?),
-        context: Some(json_of(&request.context)?),
-        state: ExecutionState::Scheduled.as_str().to_owned(),
-        reason: None,
-        cancel_requested: false,
-        created_by: actor.name.clone(),
-        created_at: now,
-        started_at: None,
-        finished_at: None,
+    let run = Run {
+        workflow: name,
+        context: request.context,
+        body: None,
+        fire: None,
+        actor: Actor::from(caller),
+        action: Action::WorkflowRun,
+        resource: Resource::new("workflow", format!("{}/{name}", tenant.slug)),
     };
-    let tasks: Vec<_> = workflow.in_order().iter().map(|task| task.name.clone()).collect();
-    let resource = Resource::new("workflow", format!("{}/{}", tenant.slug, workflow.name));
-    let entry = Entry::new(actor, Action::WorkflowRun, resource)
+    schedule(app, tenant, run).await
+}
+
+/// Schedules an execution of a workflow. A time of a trigger has one execution: another call returns it.
+///
+/// # Errors
+/// `resource_not_found`; `workflow_paused`; `invalid_fields`; `too_many_executions`.
+pub(super) async fn schedule(
+    app: &App,
+    tenant: &Tenant,
+    run: Run<'_>,
+) -> Result<ExecutionRow, WorkError> {
+    let now = app.clock.now();
+    let timed = run.fire.filter(|fire| fire.at.is_some());
+    let mut conn = open(app, tenant).await?;
+    if let Some(fire) = timed
+        && let Some(known) = tenant_executions::of_fire(&mut conn, fire).await?
+    {
+        // Its process may have died before anybody was notified.
+        touch(app, tenant).await?;
+        return Ok(known);
+    }
+    let found = workflows::find(&mut conn, run.workflow).await?;
+    let tasks: Vec<_> = found.workflow.in_order().iter().map(|task| task.name.clone()).collect();
+    let execution = prepare(found, run.context, run.body, &run.actor, now)?;
+    let entry = Entry::new(run.actor, run.action, run.resource)
         .after(json!({ "execution": execution.id, "package": execution.package }));
     // Before the execution: it is found even when this process dies in between.
     touch(app, tenant).await?;
@@ -74,22 +97,76 @@ pub async fn run(
         let error = WorkError::from(error).into_text();
         tracing::warn!(tenant = %tenant.id, error, "old executions not deleted");
     }
-    conn.transaction(async |conn| -> Result<_, WorkError> {
+    let known = conn.transaction(async |conn| -> Result<_, WorkError> {
         // Two runs at once must not both fit below the limit: the second waits here, and counts the first.
         tenant_executions::lock(conn).await?;
+        if let Some(fire) = timed
+            && let Some(known) = tenant_executions::of_fire(conn, fire).await?
+        {
+            return Ok(Some(known));
+        }
         if tenant_executions::count_open(conn).await? >= MAX_OPEN {
             let detail = format!(
                 "{MAX_OPEN} executions of the tenant have not ended. Wait, or cancel some."
             );
             return Err(ApiError::new(Code::TooManyExecutions, detail).into());
         }
-        tenant_executions::insert(conn, &execution, &tasks).await?;
-        Ok(audit(app, &entry, now).await?)
-    })
-    .await?;
+        tenant_executions::insert(conn, &execution, &tasks, run.fire).await?;
+        audit(app, &entry, now).await?;
+        Ok(None)
+    });
+    if let Some(known) = known.await? {
+        return Ok(known);
+    }
     touch_again(app, tenant).await;
-    tracing::info!(tenant = %tenant.id, slug = %tenant.slug, workflow = name, execution = %execution.id, %caller, "workflow scheduled");
+    let caller = &entry.actor.name;
+    tracing::info!(tenant = %tenant.id, slug = %tenant.slug, workflow = execution.workflow, execution = %execution.id, caller, "workflow scheduled");
     Ok(execution)
+}
+
+/// The execution of a workflow that is not paused, with a value for each input.
+fn prepare(
+    found: FoundWorkflow,
+    mut context: BTreeMap<String, Value>,
+    body: Option<Value>,
+    actor: &Actor,
+    now: Timestamp,
+) -> Result<ExecutionRow, ApiError> {
+    let FoundWorkflow { package_id, package, workflow, paused } = found;
+    if paused {
+        let detail = format!("Workflow {} is paused. Resume it first.", workflow.name);
+        return Err(ApiError::new(Code::WorkflowPaused, detail));
+    }
+    add_body(&workflow, &mut context, body);
+    check_context(&workflow, &context)?;
+    Ok(ExecutionRow {
+        id: Uuid::now_v7(),
+        package_id,
+        package,
+        workflow: workflow.name.clone(),
+        definition: Some(json_of(&workflow)?),
+        context: Some(json_of(&context)?),
+        state: ExecutionState::Scheduled.as_str().to_owned(),
+        reason: None,
+        cancel_requested: false,
+        created_by: actor.name.clone(),
+        created_at: now,
+        started_at: None,
+        finished_at: None,
+    })
+}
+
+/// Adds the body of a call as the input [`BODY`], if the workflow has this input and the context gives no value.
+pub(super) fn add_body(
+    workflow: &Workflow,
+    context: &mut BTreeMap<String, Value>,
+    body: Option<Value>,
+) {
+    if let Some(body) = body
+        && workflow.inputs().contains(&BODY)
+    {
+        context.entry(BODY.to_owned()).or_insert(body);
+    }
 }
 
 fn json_of(value: &impl serde::Serialize) -> Result<Value, ApiError> {
@@ -97,7 +174,13 @@ fn json_of(value: &impl serde::Serialize) -> Result<Value, ApiError> {
 }
 
 /// Each input needs a value, and each value an input.
-fn check_context(workflow: &Workflow, context: &BTreeMap<String, Value>) -> Result<(), ApiError> {
+///
+/// # Errors
+/// `invalid_fields`.
+pub(super) fn check_context(
+    workflow: &Workflow,
+    context: &BTreeMap<String, Value>,
+) -> Result<(), ApiError> {
     let inputs = workflow.inputs();
     let missing = inputs.iter().filter(|name| !context.contains_key(**name));
     let missing =

@@ -1,12 +1,13 @@
-//! The work of tenants: packages with workflows, and their executions. Everything about it lies in the schema of its tenant, and
-//! every query about it runs as the tenant's role: one tenant's packages and executions cannot reach another's, or the control
-//! plane's tables.
+//! The work of tenants: packages with workflows, their executions, and triggers. Packages and executions lie in the schema of their
+//! tenant, and every query about them runs as the tenant's role: one tenant's packages and executions cannot reach another's, or
+//! the control plane's tables. What fires next is a matter of the control plane: [`triggers`].
 
 mod attempt;
 pub mod executions;
 pub mod packages;
 pub mod progress;
 pub mod run;
+pub mod triggers;
 pub mod workflows;
 
 use std::time::Duration;

@@ -14,8 +14,8 @@ use crate::access::Principal;
 use crate::app::App;
 use crate::audit::chain::hex;
 use crate::audit::{Action, Actor, Entry, Resource};
-use crate::db::Transaction as _;
 use crate::db::tenant_packages::{self, PIECE_BYTES, PackageRow};
+use crate::db::{Transaction as _, tenant_workflows, trigger};
 use crate::tenant::Tenant;
 
 /// The most packages of a tenant.
@@ -133,7 +133,7 @@ pub async fn list(app: &App, tenant: &Tenant) -> Result<Vec<PackageRow>, WorkErr
 /// Deletes a package with its workflows.
 ///
 /// # Errors
-/// `resource_not_found`.
+/// `resource_not_found`; `workflow_in_use`.
 pub async fn delete(
     app: &App,
     caller: &Principal,
@@ -145,11 +145,22 @@ pub async fn delete(
     let now = app.clock.now();
     let mut conn = open(app, tenant).await?;
     conn.transaction(async |conn| -> Result<_, WorkError> {
+        let workflows = tenant_workflows::names_of_package(conn, name, version).await?;
         let deleted = tenant_packages::delete(conn, name, version).await?;
         let Some(id) = deleted else {
             let detail = "The tenant has no package of this name and version.";
             return Err(ApiError::new(Code::ResourceNotFound, detail).into());
         };
+        let used = trigger::used_workflows(&mut *app.conn().await?, tenant.id, &workflows).await;
+        for workflow in used.map_err(ApiError::from)? {
+            // Another package may have it, too.
+            if tenant_workflows::by_name(conn, &workflow).await?.is_none() {
+                let detail = format!(
+                    "A trigger runs workflow {workflow}, which no other package has. Upload one with it, or delete the trigger, first."
+                );
+                return Err(ApiError::new(Code::WorkflowInUse, detail).into());
+            }
+        }
         Ok(audit(app, &entry.clone().before(json!({ "id": id })), now).await?)
     })
     .await?;

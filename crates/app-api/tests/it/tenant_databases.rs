@@ -71,7 +71,7 @@ async fn a_tenant_is_created_with_a_schema_and_a_role() {
         assert_eq!(setting(&tenant, name).await, value, "{name}");
     }
     let migrated = tenant.query_one("SELECT count(*) FROM __diesel_schema_migrations", &[]).await;
-    assert_eq!(migrated.unwrap().get::<_, i64>(0), 3);
+    assert_eq!(migrated.unwrap().get::<_, i64>(0), 4);
     tenant
         .batch_execute("CREATE TABLE notes (text text); INSERT INTO notes VALUES ('a')")
         .await

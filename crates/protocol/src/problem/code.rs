@@ -383,12 +383,21 @@ codes! {
     TooManyPackages = "too_many_packages" [409] "Too many packages"
         "the tenant has 100 packages, or 1 GiB of them"
         "delete one that is not needed",
+    TooManyTriggers = "too_many_triggers" [409] "Too many triggers"
+        "the tenant has 100 triggers"
+        "delete one that is not needed",
     TooManyWaiting = "too_many_waiting" [503] "Busy"
         "too many requests wait for one tenant to wake"
         "try again after `Retry-After`",
     TooManyWebhooks = "too_many_webhooks" [409] "Too many webhooks"
         "the installation has 100 webhooks"
         "delete one that is not needed",
+    TriggerExists = "trigger_exists" [409] "Trigger exists"
+        "the tenant has a trigger of that name"
+        "choose another name, or delete the trigger first",
+    TriggerPaused = "trigger_paused" [409] "Trigger paused"
+        "the trigger is paused, and does not fire"
+        "resume it",
     Unauthenticated = "unauthenticated" [401] "Unauthorized"
         "no session, or it ended; between services: the bearer token is wrong"
         "sign in; between services: check that both have the same secrets",
@@ -443,6 +452,9 @@ codes! {
     WarmupFailed = "warmup_failed" [503] "It did not start"
         "a tenant that `POST /warmup` of the development profile started is not ready after 45 seconds, or failed"
         "look at its log, then try again",
+    WorkflowInUse = "workflow_in_use" [409] "Workflow in use"
+        "a trigger runs a workflow that no other package of the tenant has"
+        "upload a package with this workflow, or delete the trigger, first",
     WorkflowPaused = "workflow_paused" [409] "Workflow paused"
         "the workflow is paused, and begins no execution"
         "resume it",

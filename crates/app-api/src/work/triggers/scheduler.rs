@@ -1,0 +1,256 @@
+//! Fires triggers at their times. Every replica does; a claim keeps two from firing one trigger at the same time, and the unique
+//! key of a time keeps one that lost its claim from firing it again.
+//!
+//! A fire only creates an execution. Waking the tenant is up to the runner of executions, which starts as many at once as it may.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use protocol::TenantId;
+use protocol::Timestamp;
+use protocol::problem::Code;
+use protocol::spec::Desired;
+use service::api_error::ApiError;
+use tokio::task::{Id, JoinSet};
+use tokio::time::MissedTickBehavior;
+use uuid::Uuid;
+
+use super::schedule::{Write, plan};
+use super::{actor_of, bounded, run_of, stored_schedule};
+use crate::app::App;
+use crate::db::tenant;
+use crate::db::trigger::{self, FireDelay, FireOutcome, TriggerRow};
+use crate::tenant::Tenant;
+use crate::work::{WorkError, executions};
+
+/// A time is due for at most this long before somebody looks.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// Triggers that one replica fires at once.
+const MAX_CLAIMS: usize = 64;
+/// Longer than the work for all triggers of one claim usually takes; the key of a time covers the rest.
+const CLAIM_LIFETIME: Duration = Duration::from_secs(60);
+/// Doubles with each failure in a row.
+const ERROR_DELAY: Duration = Duration::from_secs(10);
+const MAX_ERROR_DOUBLINGS: u32 = 5;
+/// The longest claim and the longest delay.
+const MAX_DELAY: Duration = Duration::from_secs(10 << MAX_ERROR_DOUBLINGS);
+const _: () = assert!(MAX_DELAY.as_secs() > CLAIM_LIFETIME.as_secs());
+/// Fires under way may take so long when the process stops.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// The failure of a fire for which the platform is the reason.
+const PLATFORM_FAILURE: &str = "The platform could not run the workflow. It is tried again.";
+
+/// The tenants for which triggers are being fired, one task each: a tenant whose schema hangs holds up nobody else.
+#[derive(Default)]
+struct Busy(HashMap<Id, (Uuid, usize)>);
+
+impl Busy {
+    fn tenants(&self) -> Vec<Uuid> {
+        self.0.values().map(|(tenant, _)| *tenant).collect()
+    }
+
+    fn claims(&self) -> usize {
+        self.0.values().map(|(_, claims)| claims).sum()
+    }
+}
+
+/// Fires until the process stops.
+pub async fn run(app: App) {
+    let mut fires = JoinSet::new();
+    let mut busy = Busy::default();
+    let mut ticks = tokio::time::interval(POLL_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // The last claim found as many triggers as it may: more may be due.
+    let mut are_more_due = false;
+    loop {
+        let has_ticked = tokio::select! {
+            () = app.stop.cancelled() => break,
+            _ = ticks.tick() => true,
+            Some(ended) = fires.join_next_with_id() => {
+                let id = match ended {
+                    Ok((id, ())) => id,
+                    // The claims run out.
+                    Err(error) => {
+                        tracing::error!(%error, "triggers of a tenant panicked");
+                        error.id()
+                    }
+                };
+                busy.0.remove(&id);
+                false
+            }
+        };
+        let free = MAX_CLAIMS.saturating_sub(busy.claims());
+        if !app.is_database_ready() || free == 0 || !(has_ticked || are_more_due) {
+            continue;
+        }
+        match claim(&app, &busy.tenants(), free).await {
+            Ok(claimed) => {
+                are_more_due = claimed.len() == free;
+                for (tenant, rows) in by_tenant(claimed) {
+                    let claims = rows.len();
+                    let fire = fires.spawn(fire_all(app.clone(), tenant, rows));
+                    busy.0.insert(fire.id(), (tenant, claims));
+                }
+            }
+            Err(error) => {
+                are_more_due = false;
+                tracing::warn!(error = format!("{error:#}"), "claiming triggers failed");
+                ticks.reset_after(ERROR_DELAY);
+            }
+        }
+    }
+    // What is still under way is claimed, and delayed until the claim runs out.
+    let rest = async { while fires.join_next().await.is_some() {} };
+    let _ = tokio::time::timeout(STOP_TIMEOUT, rest).await;
+}
+
+async fn claim(app: &App, busy: &[Uuid], limit: usize) -> anyhow::Result<Vec<TriggerRow>> {
+    let now = app.clock.now();
+    let mut conn = app.database.conn().await?;
+    let times = (now, now + CLAIM_LIFETIME);
+    Ok(trigger::claim(&mut conn, times, MAX_DELAY, busy, i64::try_from(limit)?).await?)
+}
+
+fn by_tenant(rows: Vec<TriggerRow>) -> BTreeMap<Uuid, Vec<TriggerRow>> {
+    let mut tenants: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for row in rows {
+        tenants.entry(row.tenant_id).or_default().push(row);
+    }
+    tenants
+}
+
+/// Fires what is due of one tenant. After a failure the rest is not tried: it would fail likewise.
+async fn fire_all(app: App, tenant: Uuid, rows: Vec<TriggerRow>) {
+    let mut failure: Option<String> = None;
+    for row in rows {
+        if failure.is_none()
+            && let Err(error) = fire_due(&app, &row).await
+        {
+            let shown = shown(&error);
+            let error = error.into_text();
+            tracing::warn!(%tenant, trigger = %row.id, error, "firing a trigger failed");
+            failure = Some(shown);
+        }
+        let Some(failure) = &failure else { continue };
+        let delay = FireDelay {
+            not_before: app.clock.now() + error_delay(row.failures),
+            failures: row.failures.saturating_add(1),
+            failure,
+        };
+        let delayed = async {
+            anyhow::Ok(trigger::delay(&mut *app.database.conn().await?, row.id, &delay).await?)
+        };
+        if let Err(error) = delayed.await {
+            // The claim runs out.
+            tracing::warn!(%tenant, trigger = %row.id, error = format!("{error:#}"), "delaying a trigger failed");
+        }
+    }
+}
+
+fn error_delay(failures: i32) -> Duration {
+    let doublings = u32::try_from(failures).unwrap_or_default().min(MAX_ERROR_DOUBLINGS);
+    ERROR_DELAY * (1 << doublings)
+}
+
+/// Makes the writes of one trigger's plan in their order.
+async fn fire_due(app: &App, row: &TriggerRow) -> Result<(), WorkError> {
+    let (Some(mut seen), now) = (row.next_fire_at, app.clock.now()) else { return Ok(()) };
+    let found = tenant::by_id(&mut *app.conn().await?, TenantId::new(row.tenant_id)).await;
+    let found = found.map_err(ApiError::from)?;
+    let living = found.filter(|tenant| tenant.desired != Desired::Deleted);
+    let (Some(tenant), Some(schedule)) = (living, stored_schedule(row)) else {
+        // The tenant goes, and its triggers with it; or nobody can read the expression any more.
+        return Ok(advance(app, row, (seen, None), now, None).await.map(drop)?);
+    };
+    let writes = plan(&schedule, row.catch_up, seen, now);
+    if writes.is_empty() {
+        // The clock stepped back since the claim.
+        return Ok(advance(app, row, (seen, Some(seen)), now, None).await.map(drop)?);
+    }
+    let mut outcome = None;
+    for write in writes {
+        match write {
+            Write::Fire(at) => outcome = Some(fire_at(app, &tenant, row, at).await?),
+            Write::Advance(next) => {
+                // The claim ends with the last write: its time is in the future.
+                let is_last = next.is_none_or(|next| next > now);
+                let not_before = if is_last { now } else { now + CLAIM_LIFETIME };
+                if !advance(app, row, (seen, next), not_before, outcome.take().as_ref()).await? {
+                    // Another process is further, or somebody paused or deleted the trigger.
+                    return Ok(());
+                }
+                let Some(next) = next else { return Ok(()) };
+                seen = next;
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn advance(
+    app: &App,
+    row: &TriggerRow,
+    times: (Timestamp, Option<Timestamp>),
+    not_before: Timestamp,
+    outcome: Option<&FireOutcome>,
+) -> Result<bool, ApiError> {
+    let mut conn = app.conn().await?;
+    Ok(trigger::advance(&mut conn, row.id, times, not_before, outcome).await?)
+}
+
+/// Creates the execution of one time. A time that can run nothing, because its workflow is paused or gone, is over.
+///
+/// # Errors
+/// When it should be tried again.
+async fn fire_at(
+    app: &App,
+    tenant: &Tenant,
+    row: &TriggerRow,
+    at: Timestamp,
+) -> Result<FireOutcome, WorkError> {
+    let run = run_of(tenant, row, Some(at), actor_of(row), None);
+    match executions::schedule(app, tenant, run).await {
+        Ok(execution) => Ok(FireOutcome { at, execution: Some(execution.id), failure: None }),
+        Err(WorkError::Refused(error)) if is_final(&error) => {
+            let failure = Some(bounded(&error.problem.detail));
+            Ok(FireOutcome { at, execution: None, failure })
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether the same fire would be refused again, whoever tries it.
+fn is_final(error: &ApiError) -> bool {
+    let codes = [
+        Code::WorkflowPaused,
+        Code::ResourceNotFound,
+        Code::InvalidFields,
+        Code::TenantSchemaDamaged,
+    ];
+    codes.iter().any(|code| error.problem.code == code.as_str())
+}
+
+/// The failure as the tenant reads it.
+fn shown(error: &WorkError) -> String {
+    match error {
+        WorkError::Refused(error) if error.problem.code == Code::TooManyExecutions.as_str() => {
+            bounded(&error.problem.detail)
+        }
+        WorkError::Schema(_) => {
+            "The tables cial_… of the tenant's schema cannot be used.".to_owned()
+        }
+        WorkError::Refused(_) => PLATFORM_FAILURE.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_delay_doubles_up_to_a_bound() {
+        let seconds = [0, 1, 4, 5, 6, i32::MAX, -1].map(|failures| error_delay(failures).as_secs());
+        assert_eq!(seconds, [10, 20, 160, 320, 320, 320, 10]);
+        assert_eq!(error_delay(i32::MAX), MAX_DELAY);
+    }
+}
