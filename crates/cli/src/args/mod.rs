@@ -43,8 +43,8 @@ pub use variables::{
 };
 
 pub use work::{
-    CancelExecution, DeletePackage, ExecutionArg, ExecutionsCommand, PackagesCommand, RunWorkflow,
-    UploadPackage, WorkflowsCommand,
+    CancelExecution, CreateTrigger, DeletePackage, DeleteTrigger, ExecutionArg, ExecutionsCommand,
+    PackagesCommand, RunWorkflow, TriggersCommand, UploadPackage, WorkflowsCommand,
 };
 
 use crate::complete;
@@ -161,6 +161,12 @@ pub enum Command {
     Executions {
         #[command(subcommand)]
         command: Option<ExecutionsCommand>,
+    },
+    /// run workflows by time, or by a call
+    #[command(visible_alias = "trigger", args_conflicts_with_subcommands = true)]
+    Triggers {
+        #[command(subcommand)]
+        command: Option<TriggersCommand>,
     },
     /// create, list and revoke API keys
     #[command(visible_alias = "key", args_conflicts_with_subcommands = true)]

@@ -1,11 +1,12 @@
-//! Packages, workflows and executions of a tenant.
+//! Packages, workflows, executions and triggers of a tenant.
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand, ValueHint};
+use clap::{ArgGroup, Args, Subcommand, ValueHint};
+use protocol::triggers::CatchUp;
 use serde_json::Value;
 
-use super::Confirm;
+use super::{Confirm, words_of};
 
 #[derive(Debug, Subcommand)]
 pub enum PackagesCommand {
@@ -90,6 +91,63 @@ pub struct ExecutionArg {
 pub struct CancelExecution {
     /// id of the execution, from `cial executions list`
     pub id: String,
+    #[command(flatten)]
+    pub confirm: Confirm,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum TriggersCommand {
+    /// list the triggers of a tenant
+    List,
+    /// create a trigger of a workflow: times, or an address that others call
+    Create(CreateTrigger),
+    /// show a trigger
+    Get(TriggerArg),
+    /// let a trigger not fire
+    Pause(TriggerArg),
+    /// let a paused trigger fire again, from now on
+    Resume(TriggerArg),
+    /// run the workflow of a trigger now
+    Fire(TriggerArg),
+    /// delete a trigger
+    Delete(DeleteTrigger),
+}
+
+#[derive(Debug, Args)]
+pub struct TriggerArg {
+    /// name of the trigger
+    pub name: String,
+}
+
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("kind").required(true).args(["cron", "webhook"]))]
+pub struct CreateTrigger {
+    /// name of the trigger
+    pub name: String,
+    /// name of the workflow that it runs
+    #[arg(long, value_name = "NAME")]
+    pub workflow: String,
+    /// fire at these times: minute, hour, day of the month, month, day of the week
+    #[arg(long, value_name = "EXPRESSION")]
+    pub cron: Option<String>,
+    /// fire when somebody calls an address, which is printed
+    #[arg(long, conflicts_with_all = ["time_zone", "catch_up"])]
+    pub webhook: bool,
+    /// time zone of the times, like Europe/Berlin; default: UTC
+    #[arg(long, value_name = "ZONE")]
+    pub time_zone: Option<String>,
+    /// what becomes of times that passed while nothing could fire; default: skip
+    #[arg(long, value_name = "RULE", value_parser = words_of(CatchUp::ALL, CatchUp::as_str))]
+    pub catch_up: Option<CatchUp>,
+    /// value of an input: JSON, or else a text
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parse_input)]
+    pub input: Vec<(String, Value)>,
+}
+
+#[derive(Debug, Args)]
+pub struct DeleteTrigger {
+    /// name of the trigger
+    pub name: String,
     #[command(flatten)]
     pub confirm: Confirm,
 }

@@ -16,6 +16,7 @@ use protocol::people::{CreatedInvitation, Invitation, Member, MemberRole, Sessio
 use protocol::process::Hooks;
 use protocol::rollouts::{Rollout, RolloutState};
 use protocol::spec::{Desired, Limits, Policy};
+use protocol::triggers::{CatchUp, Trigger, TriggerKind};
 use protocol::variables::{EnvVariable, SecretName, SecretNames};
 use protocol::webhooks::{Delivery, Webhook};
 use protocol::{State, TenantId};
@@ -23,8 +24,8 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{
-    apps, audit, executions, keys, mails, packages, people, rollouts, tenants, variables, webhooks,
-    whoami,
+    apps, audit, executions, keys, mails, packages, people, rollouts, tenants, triggers, variables,
+    webhooks, whoami,
 };
 use crate::output::Shape;
 
@@ -268,6 +269,27 @@ fn execution() -> Execution {
     Execution { summary, context: BTreeMap::new(), tasks: vec![task()] }
 }
 
+fn trigger() -> Trigger {
+    Trigger {
+        id: Uuid::nil(),
+        name: text(),
+        workflow: text(),
+        kind: TriggerKind::Cron,
+        cron: Some(text()),
+        time_zone: Some(text()),
+        catch_up: Some(CatchUp::Skip),
+        context: BTreeMap::new(),
+        paused: true,
+        next_fire_at: Some(text()),
+        last_fire_at: Some(text()),
+        last_execution_id: Some(Uuid::nil()),
+        last_failure: Some(text()),
+        created_by: text(),
+        created_at: text(),
+        url: Some(text()),
+    }
+}
+
 /// Each table with a complete sample of what it shows.
 fn tables() -> Vec<(&'static str, &'static Shape, Value)> {
     let created_key = CreatedKey {
@@ -321,6 +343,7 @@ fn tables() -> Vec<(&'static str, &'static Shape, Value)> {
         ("MEMBERS", &people::MEMBERS, json!(member())),
         ("NEW_INVITATION", &people::NEW_INVITATION, json!(created_invitation)),
         ("NEW_KEY", &keys::NEW_KEY, json!(created_key)),
+        ("NEW_TRIGGER", &triggers::NEW_TRIGGER, json!(trigger())),
         ("NEW_WEBHOOK", &webhooks::NEW_WEBHOOK, json!(webhook())),
         ("PACKAGES", &packages::PACKAGES, json!(package())),
         ("RELEASES", &apps::RELEASES, json!(release())),
@@ -330,6 +353,7 @@ fn tables() -> Vec<(&'static str, &'static Shape, Value)> {
         ("SESSIONS", &people::SESSIONS, json!(session())),
         ("TASKS", &executions::TASKS, json!(task())),
         ("TENANTS", &tenants::TENANTS, json!(tenant())),
+        ("TRIGGERS", &triggers::TRIGGERS, json!(trigger())),
         ("UPLOADED", &packages::UPLOADED, json!(uploaded)),
         ("USERS", &people::USERS, json!(user())),
         ("WEBHOOKS", &webhooks::WEBHOOKS, json!(webhook())),

@@ -147,7 +147,7 @@ fn cancel(args: &CancelExecution, tenant: &str, context: &Context<'_>) -> Result
     Ok(())
 }
 
-fn path(tenant: &str, rest: &str) -> String {
+pub(super) fn path(tenant: &str, rest: &str) -> String {
     format!("/v1/tenants/{}{rest}", segment(tenant))
 }
 

@@ -21,6 +21,7 @@ mod people;
 mod profile;
 mod rollouts;
 mod tenants;
+mod triggers;
 mod variables;
 mod version;
 mod webhooks;
@@ -43,6 +44,7 @@ fn dispatch(command: Command, context: &Context<'_>) -> Result<(), CliError> {
         Command::Packages { command } => packages::run(command, context),
         Command::Workflows { command } => executions::workflows(command, context),
         Command::Executions { command } => executions::executions(command, context),
+        Command::Triggers { command } => triggers::run(command, context),
         Command::Keys { command } => keys::run(command, context),
         Command::Sessions { command } => people::sessions(command, context),
         Command::Users { command } => people::users(command, context),

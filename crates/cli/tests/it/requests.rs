@@ -5,6 +5,7 @@ use protocol::apps::{NewApp, NewRelease, SetRelease};
 use protocol::control::NewTenant;
 use protocol::people::{ChangeUser, NewInvitation, SetMember};
 use protocol::rollouts::NewRollout;
+use protocol::triggers::NewTrigger;
 use protocol::variables::SetVariable;
 use protocol::webhooks::NewWebhook;
 use serde::de::DeserializeOwned;
@@ -44,6 +45,12 @@ fn cases() -> Vec<(&'static str, &'static str, Reader, Value)> {
             "PATCH /v1/tenants/acme",
             read_as::<Value>,
             json!({ "pinned": false }),
+        ),
+        (
+            "triggers create hourly --workflow etl --cron @hourly --tenant acme",
+            "POST /v1/tenants/acme/triggers",
+            read_as::<NewTrigger>,
+            json!({ "name": "hourly", "workflow": "etl", "kind": "cron", "cron": "@hourly", "context": {} }),
         ),
         (
             "tenants env set acme MODE=a=b",

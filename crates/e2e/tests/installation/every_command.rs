@@ -37,6 +37,13 @@ const ELSEWHERE: &[&str] = &[
     "apps secrets unset",
     // crates/app-api/tests/it/packages.rs
     "packages delete",
+    // crates/app-api/tests/it/triggers.rs, crates/cli/tests/it/triggers.rs
+    "triggers create",
+    "triggers get",
+    "triggers pause",
+    "triggers resume",
+    "triggers fire",
+    "triggers delete",
     // workflows.rs
     "workflows run",
     "workflows pause",
@@ -345,7 +352,7 @@ fn apps(cial: &CommandLine) -> Result<()> {
     cial.ok(&["apps", "delete", "every-app", "--yes"])?;
     let packages = cial.json(&["packages", "list", "--tenant", SLUG])?;
     ensure!(packages == json!([]), "{packages}");
-    for words in [["workflows", "list"], ["executions", "list"]] {
+    for words in [["workflows", "list"], ["executions", "list"], ["triggers", "list"]] {
         let list = cial.json(&[&words[..], &["--tenant", SLUG]].concat())?;
         ensure!(list == json!([]), "{list}");
     }
