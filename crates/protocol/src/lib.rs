@@ -40,6 +40,7 @@ pub mod state;
 pub mod summaries;
 pub mod tasks;
 pub mod text;
+pub mod transfer;
 pub mod variables;
 pub mod watch;
 pub mod webhooks;
