@@ -44,5 +44,6 @@ mod sleep_status;
 mod sso;
 mod summaries;
 mod tenant_databases;
+mod transfers;
 mod variables;
 mod webhooks;

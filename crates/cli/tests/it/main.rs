@@ -17,4 +17,5 @@ mod requests;
 mod signing_in;
 mod support;
 mod tls;
+mod transfers;
 mod waiting;

@@ -35,7 +35,7 @@ pub enum DriverErrorCode {
 }
 
 impl DriverErrorCode {
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::NoSuchTenant,
         Self::TenantDeleted,
         Self::TenantAwake,
