@@ -14,6 +14,7 @@ pub use manifest::fuzz as manifest;
 pub use package::fuzz as package;
 pub use proxy::fuzz::{chunks, head};
 pub use settings::settings;
+pub use tenant_archive::fuzz as tenant_archive;
 pub use token::token;
 pub use watch::watch;
 
@@ -21,7 +22,7 @@ pub use watch::watch;
 pub type Target = fn(&[u8]);
 
 /// Each target with its name, which is the name of its corpus, too.
-pub const TARGETS: [(&str, Target); 9] = [
+pub const TARGETS: [(&str, Target); 10] = [
     ("head", head),
     ("chunks", chunks),
     ("host", host),
@@ -31,6 +32,7 @@ pub const TARGETS: [(&str, Target); 9] = [
     ("watch", watch),
     ("manifest", manifest),
     ("package", package),
+    ("tenant-archive", tenant_archive),
 ];
 
 const DOMAIN: &str = "localhost";

@@ -123,3 +123,8 @@ fn manifest() {
 fn package() {
     run("package");
 }
+
+#[test]
+fn tenant_archive() {
+    run("tenant-archive");
+}

@@ -105,6 +105,7 @@ async fn ensure_tenant(
         name: &account.name,
         owner_id: Some(account.id),
         followed: None,
+        imported: None,
         now,
     };
     let Some(created) = tenant::insert(conn, &new).await? else {

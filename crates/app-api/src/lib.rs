@@ -44,6 +44,7 @@ pub mod summaries;
 pub mod tenant;
 pub mod tenant_actions;
 pub mod tenant_databases;
+pub mod transfer;
 pub mod validation;
 pub mod variables;
 pub mod views;

@@ -88,6 +88,17 @@ pub trait Orchestrator: Send + Sync + 'static {
     /// [`protocol::tasks`] describes. The attempt ends with the returned body, also with one that is dropped.
     fn run_task(&self, id: TenantId, input: Body) -> BoxFuture<'_, Result<Body, CallError>>;
 
+    /// Reads the volumes of a tenant that rests, as a tar. The tenant is not woken until the returned body ends or is dropped.
+    fn export_volumes(&self, id: TenantId) -> BoxFuture<'_, Result<Body, CallError>>;
+
+    /// Makes the volumes of a tenant without any from a tar. A tar that breaks off leaves nothing.
+    fn import_volumes(
+        &self,
+        id: TenantId,
+        limit_bytes: u64,
+        tar: Body,
+    ) -> BoxFuture<'_, Result<(), CallError>>;
+
     /// Follows one watch to its end.
     fn watch<'a>(&'a self, on_message: OnMessage<'a>) -> BoxFuture<'a, WatchEnded>;
 }
@@ -105,6 +116,10 @@ const REMOVE_TIMEOUT: Duration = Duration::from_secs(120);
 const EXEC_TIMEOUT: Duration = Duration::from_secs(75);
 /// A wake, and the way of a package into the tenant.
 const TASK_START_TIMEOUT: Duration = Duration::from_secs(240);
+/// Other exports may come first.
+const EXPORT_START_TIMEOUT: Duration = Duration::from_secs(600);
+/// The whole of an import; both sides end one that stalls.
+const IMPORT_TIMEOUT: Duration = Duration::from_secs(6 * 3_600);
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl OrchestratorClient {
@@ -224,6 +239,25 @@ impl Orchestrator for OrchestratorClient {
         Box::pin(async move {
             let path = format!("/v1/tenants/{id}/tasks");
             Ok(Body::new(self.client.exchange(&path, input, TASK_START_TIMEOUT).await?.into_body()))
+        })
+    }
+
+    fn export_volumes(&self, id: TenantId) -> BoxFuture<'_, Result<Body, CallError>> {
+        Box::pin(async move {
+            let path = format!("/v1/tenants/{id}/volumes");
+            Ok(Body::new(self.client.stream(&path, EXPORT_START_TIMEOUT).await?.into_body()))
+        })
+    }
+
+    fn import_volumes(
+        &self,
+        id: TenantId,
+        limit_bytes: u64,
+        tar: Body,
+    ) -> BoxFuture<'_, Result<(), CallError>> {
+        Box::pin(async move {
+            let path = format!("/v1/tenants/{id}/volumes?limit_bytes={limit_bytes}");
+            self.client.upload(&path, tar, IMPORT_TIMEOUT).await
         })
     }
 

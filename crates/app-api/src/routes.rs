@@ -92,6 +92,8 @@ pub const ROUTES: &[Route] = routes! {
     api  GET    "/tenants/{slug}/summaries",    Tenant(Read),  "Counts of a tenant's conversations", api::summaries::list_summaries;
     api  POST   "/tenants/{slug}/ingest-summary", Tenant(Write), "Store the counts of a conversation", api::summaries::ingest_summary;
     api  GET    "/tenants/{slug}/exec",         Tenant(Admin), "Run a command in a tenant's platform half, over a WebSocket", api::exec::run_command;
+    api  GET    "/tenants/{slug}/export",       Tenant(Admin), "Export a tenant that rests: its volumes as one archive", api::transfers::export_tenant;
+    api  POST   "/imports/{as}",                PlatformAdmin, "Create a tenant of this slug from an archive; it stays stopped", api::transfers::import_tenant;
     api  GET    "/tenants/{slug}/keys",         Tenant(Admin), "List a tenant's keys", api::keys::list_tenant_keys;
     api  POST   "/tenants/{slug}/keys",         Tenant(Admin), "Create a key of a tenant", api::keys::create_tenant_key;
     api  DELETE "/tenants/{slug}/keys/{id}",    Tenant(Admin), "Revoke a key of a tenant", api::keys::revoke_tenant_key;

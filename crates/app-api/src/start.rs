@@ -42,7 +42,7 @@ use crate::tenant_databases::TenantDatabases;
 use crate::webhooks::client::{ATTEMPT_TIMEOUT, WebhookClient};
 use crate::{
     audit, bootstrap_key, database_setup, mail, rollout, routes, second_factor, summaries,
-    webhooks, work,
+    transfer, webhooks, work,
 };
 
 /// Packages that are sent into tenants at once. Each takes some MiB, and at most as long as the orchestrator waits.
@@ -232,6 +232,7 @@ async fn keep_working(
         () = tenant_databases.watch_sessions() => Ok(()),
         () = rollout::drive::run(app) => Ok(()),
         () = summaries::run(app, summary_interval) => Ok(()),
+        () = transfer::run(app) => Ok(()),
     }
 }
 

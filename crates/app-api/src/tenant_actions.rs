@@ -25,7 +25,7 @@ use crate::tenant::change::{Change, Changeable, FieldError};
 use crate::tenant::status::OwnerAction;
 use crate::tenant::{Tenant, TenantApp};
 use crate::validation::{self, invalid_fields};
-use crate::views;
+use crate::{transfer, views};
 
 /// A request to create a tenant.
 pub struct Create<'a> {
@@ -61,6 +61,7 @@ pub async fn create(
         name: &name,
         owner_id: caller.user_id(),
         followed,
+        imported: None,
         now,
     };
     let key = new.idempotency_key.map(|text| IdempotencyKey {
@@ -137,7 +138,7 @@ async fn followed_release(
     apps::followed(conn, app, request.release.as_deref()).await.map(Some)
 }
 
-fn slug_taken(slug: &Slug) -> ApiError {
+pub(crate) fn slug_taken(slug: &Slug) -> ApiError {
     let detail = format!("A tenant with the slug {slug} exists already. Choose another.");
     validation::refused_field(Code::SlugTaken, "slug", Code::SlugTaken, detail)
 }
@@ -175,6 +176,9 @@ pub async fn request_action(
     for _ in 0..MAX_WRITE_ATTEMPTS {
         if read.desired == Desired::Deleted {
             return if action == OwnerAction::Delete { Ok(read) } else { Err(being_deleted()) };
+        }
+        if matches!(action, OwnerAction::Start | OwnerAction::Restart) {
+            transfer::refuse_while_importing(&mut *app.conn().await?, &read).await?;
         }
         let desired = match action {
             OwnerAction::Start | OwnerAction::Restart => Desired::Running,
@@ -349,7 +353,7 @@ fn described(fields: &Changeable) -> serde_json::Value {
     })
 }
 
-fn refused(errors: &[FieldError]) -> ApiError {
+pub(crate) fn refused(errors: &[FieldError]) -> ApiError {
     let detail = "Some fields need another value.";
     let failure = ApiError::new(Code::InvalidFields, detail);
     errors

@@ -128,6 +128,11 @@ impl Controller {
                 help: "Busy checks under way",
                 value: calls.busy_checks,
             },
+            BoundedGauge {
+                name: "volume_transfers",
+                help: "Exports and imports of volumes under way",
+                value: calls.transfers,
+            },
             BoundedGauge::new(
                 "wake_queue",
                 "Wakes that wait for their call at the engine",

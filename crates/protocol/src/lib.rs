@@ -40,6 +40,7 @@ pub mod state;
 pub mod summaries;
 pub mod tasks;
 pub mod text;
+pub mod transfer;
 pub mod triggers;
 pub mod variables;
 pub mod watch;

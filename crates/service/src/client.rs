@@ -159,6 +159,18 @@ impl Client {
         tokio::time::timeout(timeout, head).await.unwrap_or(Err(CallError::TimedOut(timeout)))
     }
 
+    /// Sends a stream by PUT. `timeout` bounds the whole call.
+    ///
+    /// # Errors
+    /// [`CallError`]; [`CallError::Unreachable`] when `body` ends with an error.
+    pub async fn upload(&self, path: &str, body: Body, timeout: Duration) -> Result<(), CallError> {
+        let content_type =
+            (header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+        let sent = self.send_body(Method::PUT, path, body, [content_type]);
+        let sent = tokio::time::timeout(timeout, sent).await;
+        sent.unwrap_or(Err(CallError::TimedOut(timeout))).map(drop)
+    }
+
     async fn send(
         &self,
         method: Method,

@@ -72,6 +72,29 @@ impl Tunnel {
 #[derive(Clone, Debug)]
 pub struct Account(pub User);
 
+/// For a handler that reads a long body itself: whether the caller is still admitted, which must be asked after its last byte.
+#[derive(Clone)]
+pub struct StillAdmitted {
+    rule: Rule,
+    principal: Principal,
+    headers: HeaderMap,
+}
+
+impl StillAdmitted {
+    /// # Errors
+    /// The refusal of a caller who lost the access meanwhile.
+    pub async fn check(&self) -> Result<(), ApiError> {
+        let Rule { app, access, surface, .. } = &self.rule;
+        let reloaded = match authority::reload_principal(app, &self.principal).await? {
+            Some(reloaded) => Some(reloaded),
+            // Another request may have given the session a new id meanwhile.
+            None => authority::identify(app, *surface, &self.headers).await?,
+        };
+        let reloaded = reloaded.ok_or_else(unauthenticated)?;
+        authority::admit(app, *access, &reloaded, None).await.map(drop)
+    }
+}
+
 /// Middleware: lets admitted callers pass. A response that streams, and a connection that is upgraded, end when their caller
 /// loses the access.
 pub async fn check(State(rule): State<Rule>, mut request: Request, next: Next) -> Response {
@@ -131,6 +154,13 @@ async fn admit(
     let refuse = ApiError::into_response;
     count_change(rule, request.method(), &principal).map_err(refuse)?;
     let found = authority::admit(app, *access, &principal, tenant).await.map_err(refuse)?;
+    if request_body::is_streamed(request.uri().path()) {
+        let headers = request.headers().clone();
+        let admitted = StillAdmitted { rule: rule.clone(), principal: principal.clone(), headers };
+        let mut request = with_caller(request, principal, found);
+        request.extensions_mut().insert(admitted);
+        return Ok(request);
+    }
     if request.method().is_safe() || request.body().is_end_stream() {
         return Ok(with_caller(request, principal, found));
     }
@@ -288,6 +318,15 @@ impl<S: Sync> FromRequestParts<S> for Account {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let caller = Caller::from_request_parts(parts, state).await?.0;
         caller.user().cloned().map(Self).ok_or_else(|| refused(AccessError::Forbidden))
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for StillAdmitted {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let found = parts.extensions.get::<Self>().cloned();
+        found.ok_or_else(|| ApiError::internal(anyhow::anyhow!("the body is not streamed")))
     }
 }
 

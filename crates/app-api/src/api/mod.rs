@@ -22,6 +22,7 @@ pub mod sessions;
 pub mod summaries;
 pub mod tenant_logs;
 pub mod tenants;
+pub mod transfers;
 pub mod triggers;
 pub mod users;
 pub mod variables;

@@ -60,6 +60,8 @@ actions! {
     TenantSecret = "tenant.secret",
     TenantOpen = "tenant.open",
     TenantExec = "tenant.exec",
+    TenantExport = "tenant.export",
+    TenantImport = "tenant.import",
     TenantDatabaseCreate = "tenant.database_create",
     TenantDatabaseDrop = "tenant.database_drop",
     TenantGone = "tenant.gone",
@@ -108,6 +110,7 @@ impl Action {
             | Self::TenantRestart
             | Self::TenantDelete
             | Self::TenantRelease
+            | Self::TenantImport
             | Self::TenantEnv
             | Self::TenantSecret
             | Self::RolloutStart
@@ -140,6 +143,7 @@ impl Action {
             | Self::CliLoginRefuse
             | Self::TenantOpen
             | Self::TenantExec
+            | Self::TenantExport
             | Self::TenantDatabaseCreate
             | Self::TenantDatabaseDrop
             | Self::TenantGone

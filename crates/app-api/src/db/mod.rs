@@ -30,6 +30,7 @@ pub mod summary;
 pub mod tenant;
 pub mod tenant_database;
 pub mod tenant_executions;
+pub mod tenant_import;
 pub mod tenant_packages;
 mod tenant_rows;
 pub mod tenant_sessions;

@@ -404,6 +404,14 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    tenant_imports (tenant_id) {
+        tenant_id -> Uuid,
+        alive_until -> Timestamptz,
+    }
+}
+
+diesel::joinable!(tenant_imports -> tenants (tenant_id));
 diesel::joinable!(webhook_deliveries -> webhooks (webhook_id));
 diesel::joinable!(invitations -> tenants (tenant_id));
 diesel::joinable!(memberships -> tenants (tenant_id));
@@ -419,6 +427,7 @@ diesel::allow_tables_to_appear_in_same_query!(users, tenants);
 diesel::allow_tables_to_appear_in_same_query!(tenants, memberships);
 diesel::allow_tables_to_appear_in_same_query!(tenants, invitations);
 diesel::allow_tables_to_appear_in_same_query!(tenants, releases);
+diesel::allow_tables_to_appear_in_same_query!(tenants, tenant_imports);
 diesel::allow_tables_to_appear_in_same_query!(rollouts, releases);
 diesel::allow_tables_to_appear_in_same_query!(rollout_tenants, tenants);
 diesel::allow_tables_to_appear_in_same_query!(users, memberships);

@@ -124,7 +124,16 @@ pub struct NewTenant<'a> {
     pub owner_id: Option<Uuid>,
     /// `None` runs the built-in app.
     pub followed: Option<Followed>,
+    /// `None` starts at once.
+    pub imported: Option<Imported>,
     pub now: Timestamp,
+}
+
+/// What an import brings. The tenant stays stopped until somebody starts it.
+#[derive(Clone, Copy)]
+pub struct Imported {
+    pub limits: Limits,
+    pub policy: Policy,
 }
 
 /// Returns `None` when the slug is taken. Runs within a transaction of the caller, like every write of a release: the
@@ -134,13 +143,16 @@ pub async fn insert(conn: &mut Conn, new: &NewTenant<'_>) -> QueryResult<Option<
         Some(followed) => Some(followed_columns(conn, followed.clone()).await?),
         None => None,
     };
+    let imported = new.imported;
+    let desired = if imported.is_some() { Desired::Stopped } else { Desired::Running };
     let row = (
         dsl::id.eq(new.id),
         dsl::slug.eq(new.slug.as_str()),
         dsl::name.eq(new.name),
         dsl::owner_id.eq(new.owner_id),
-        dsl::limits.eq(json(&Limits::default())),
-        dsl::policy.eq(json(&Policy::default())),
+        dsl::limits.eq(json(&imported.map(|imported| imported.limits).unwrap_or_default())),
+        dsl::policy.eq(json(&imported.map(|imported| imported.policy).unwrap_or_default())),
+        dsl::desired.eq(desired.as_str()),
         dsl::state_since.eq(new.now),
         dsl::created_at.eq(new.now),
         dsl::updated_at.eq(new.now),

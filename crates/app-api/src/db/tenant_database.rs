@@ -77,6 +77,30 @@ pub async fn create(
     Ok(true)
 }
 
+#[derive(QueryableByName)]
+struct ObjectName {
+    #[diesel(sql_type = Text)]
+    name: String,
+}
+
+/// The first tables, views, sequences, functions and types of a schema that are not the platform's.
+pub async fn own_objects(conn: &mut Conn, schema: &str, limit: i64) -> QueryResult<Vec<String>> {
+    // A table has a type of its name, and an array type has an element type: neither is an object by itself.
+    let names = diesel::sql_query(
+        "SELECT own.name::text AS name FROM ( \
+             SELECT relname AS name FROM pg_class WHERE relnamespace = to_regnamespace(quote_ident($1)) \
+                 AND relkind IN ('r', 'p', 'v', 'm', 'S', 'f') \
+             UNION SELECT proname FROM pg_proc WHERE pronamespace = to_regnamespace(quote_ident($1)) \
+             UNION SELECT typname FROM pg_type WHERE typnamespace = to_regnamespace(quote_ident($1)) \
+                 AND typtype IN ('e', 'd', 'r') \
+         ) own WHERE own.name NOT LIKE 'cial\\_%' AND own.name <> '__diesel_schema_migrations' \
+         ORDER BY name LIMIT $2",
+    );
+    let names = names.bind::<Text, _>(schema).bind::<BigInt, _>(limit);
+    let names: Vec<ObjectName> = names.load(conn).await?;
+    Ok(names.into_iter().map(|object| object.name).collect())
+}
+
 /// The statements up to the migrations, which run as the tenant's role.
 fn creation(names: &DatabaseNames, password: &Secret) -> Vec<String> {
     let (schema, role) = (identifier(&names.schema), identifier(&names.user));

@@ -11,12 +11,15 @@ use utoipa::openapi::header::Header;
 use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::request_body::{RequestBody, RequestBodyBuilder};
 use utoipa::openapi::response::{Response, ResponseBuilder};
-use utoipa::openapi::schema::{Array, Object, Schema, Type};
+use utoipa::openapi::schema::{
+    Array, KnownFormat, Object, ObjectBuilder, Schema, SchemaFormat, Type,
+};
 use utoipa::openapi::{Content, Ref, RefOr, Required};
 use utoipa::{IntoParams, ToSchema};
 
 use super::extract::{AppPath, ClientAddress, IdPath, Json, Query};
 use super::request_headers::{IdempotencyKey, IfMatch, LastEventId};
+use crate::access::layer::StillAdmitted;
 use crate::access::{Account, AuthorizedTenant, Caller, Person};
 
 /// The description of one call.
@@ -77,6 +80,13 @@ impl Call {
         self.text_response(&["text/event-stream"]);
     }
 
+    /// Adds a 200 whose body is bytes of this type.
+    pub fn binary_response(&mut self, content_type: &str) {
+        let content = ContentBuilder::new().schema(Some(binary())).build();
+        let response = response(200).content(content_type, content);
+        self.responses.push((200, response.build()));
+    }
+
     /// Adds a 200 whose body is text of these types.
     pub fn text_response(&mut self, content_types: &[&str]) {
         let text = || ContentBuilder::new().schema(Some(Object::with_type(Type::String))).build();
@@ -84,6 +94,12 @@ impl Call {
         let response = content_types.iter().fold(response(200), add);
         self.responses.push((200, response.build()));
     }
+}
+
+/// The schema of any bytes.
+pub fn binary() -> Object {
+    let format = SchemaFormat::KnownFormat(KnownFormat::Binary);
+    ObjectBuilder::new().schema_type(Type::String).format(Some(format)).build()
 }
 
 fn response(status: u16) -> ResponseBuilder {
@@ -122,6 +138,7 @@ impl DescribeInput for IdPath {}
 impl DescribeInput for AppPath {}
 impl DescribeInput for RawPathParams {}
 impl DescribeInput for WebSocketUpgrade {}
+impl DescribeInput for StillAdmitted {}
 
 impl DescribeInput for IdempotencyKey {
     fn describe(call: &mut Call) {

@@ -22,6 +22,13 @@ pub enum Bounds {
     Upload,
 }
 
+/// Whether the handler of this path reads the body itself, piece by piece, and bounds it. No such path names a tenant.
+pub fn is_streamed(path: &str) -> bool {
+    crate::route::API_PREFIXES
+        .iter()
+        .any(|prefix| path.strip_prefix(prefix).is_some_and(|rest| rest.starts_with("/imports/")))
+}
+
 impl Bounds {
     /// The bounds of a request with this path, whichever route it has.
     pub fn of_path(path: &str) -> Self {

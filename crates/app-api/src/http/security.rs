@@ -10,7 +10,7 @@ use protocol::problem::Code;
 use service::api_error::ApiError;
 
 use crate::app::App;
-use crate::http::request_body::{Bounds, too_large};
+use crate::http::request_body::{Bounds, is_streamed, too_large};
 use crate::settings::Addresses;
 
 /// Middleware: refuses requests for another host, unsafe requests of other sites, and bodies over the limit.
@@ -60,7 +60,7 @@ fn check(
     let length = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok());
     let limit = Bounds::of_path(uri.path()).limit();
     match length.and_then(|l| l.parse::<usize>().ok()) {
-        Some(length) if length > limit => Err(too_large(limit)),
+        Some(length) if length > limit && !is_streamed(uri.path()) => Err(too_large(limit)),
         Some(_) | None => Ok(()),
     }
 }

@@ -1,18 +1,19 @@
-//! The upload of a file: a form of type `multipart/form-data` whose field `file` holds the file.
+//! The upload of a file: a form of type `multipart/form-data` whose field `file` holds the file. An archive is a body of its own.
 
-use axum::body::{Bytes, to_bytes};
+use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{FromRequest, Request};
 use axum::http::header;
 use futures_util::stream;
 use multer::Multipart;
 use protocol::problem::{Code, FieldCode};
+use protocol::transfer::CONTENT_TYPE;
 use service::api_error::ApiError;
 use utoipa::openapi::Required;
 use utoipa::openapi::content::ContentBuilder;
 use utoipa::openapi::request_body::RequestBodyBuilder;
-use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, SchemaFormat, Type};
+use utoipa::openapi::schema::{ObjectBuilder, Type};
 
-use super::describe::{Call, DescribeInput};
+use super::describe::{Call, DescribeInput, binary};
 use super::request_body;
 use crate::validation::refused_field;
 
@@ -50,13 +51,31 @@ fn invalid_form(error: multer::Error) -> ApiError {
     ApiError::new(Code::InvalidForm, format!("The form: {error}."))
 }
 
+/// The body of a request that its handler reads piece by piece.
+pub struct StreamedArchive(pub Body);
+
+impl<S: Sync> FromRequest<S> for StreamedArchive {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        Ok(Self(request.into_body()))
+    }
+}
+
+impl DescribeInput for StreamedArchive {
+    fn describe(call: &mut Call) {
+        let content = ContentBuilder::new().schema(Some(binary())).build();
+        let body = RequestBodyBuilder::new().required(Some(Required::True));
+        call.request_body = Some(body.content(CONTENT_TYPE, content).build());
+    }
+}
+
 impl DescribeInput for UploadedFile {
     fn describe(call: &mut Call) {
-        let binary = ObjectBuilder::new()
-            .schema_type(Type::String)
-            .format(Some(SchemaFormat::KnownFormat(KnownFormat::Binary)));
-        let form =
-            ObjectBuilder::new().schema_type(Type::Object).property(FIELD, binary).required(FIELD);
+        let form = ObjectBuilder::new()
+            .schema_type(Type::Object)
+            .property(FIELD, binary())
+            .required(FIELD);
         let content = ContentBuilder::new().schema(Some(form)).build();
         let body = RequestBodyBuilder::new().required(Some(Required::True));
         call.request_body = Some(body.content("multipart/form-data", content).build());

@@ -44,6 +44,7 @@ mod sleep_status;
 mod sso;
 mod summaries;
 mod tenant_databases;
+mod transfers;
 mod triggers;
 mod variables;
 mod webhooks;

@@ -28,9 +28,9 @@ pub use people::{
     MembersCommand, SessionsCommand, UsersCommand, WebhooksCommand,
 };
 pub use tenants::{
-    ChangeState, Confirm, CreateTenant, DeleteTenant, ExecArgs, ListTenants, LogsArgs,
-    MigrateTenants, NamedTenant, OpenTenant, SetRelease, SetTenant, TenantArg, TenantsCommand,
-    WaitArgs, WaitFor, WaitOptions,
+    ChangeState, Confirm, CreateTenant, DeleteTenant, ExecArgs, ExportTenant, ImportTenant,
+    ListTenants, LogsArgs, MigrateTenants, NamedTenant, OpenTenant, SetRelease, SetTenant,
+    TenantArg, TenantsCommand, WaitArgs, WaitFor, WaitOptions,
 };
 pub use tools::{
     ApiArgs, CompletionArgs, ConfigCommand, LoginArgs, LogoutArgs, ManArgs, Method,

@@ -1,5 +1,6 @@
 //! `cial tenants …`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -27,6 +28,10 @@ pub enum TenantsCommand {
     Restart(ChangeState),
     /// delete a tenant with its data
     Delete(DeleteTenant),
+    /// write a tenant that rests into a file: its volumes, limits and policy
+    Export(ExportTenant),
+    /// create a tenant from the file of an export; it stays stopped
+    Import(ImportTenant),
     /// move a tenant to another release of its app
     SetRelease(SetRelease),
     /// let rollouts leave a tenant alone
@@ -83,6 +88,35 @@ pub struct CreateTenant {
     pub release: Option<String>,
     #[command(flatten)]
     pub wait: WaitOptions,
+}
+
+#[derive(Debug, Args)]
+pub struct ExportTenant {
+    /// slug of the tenant
+    #[arg(value_name = "SLUG", add = ArgValueCompleter::new(complete::tenants))]
+    pub slug: String,
+    /// file to write, which must not exist; default: the standard output
+    #[arg(long, short = 'f', value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// stop a tenant that runs for the time of the export, and start it again
+    #[arg(long)]
+    pub stop: bool,
+    /// also a tenant with tables or packages in its schema, which no export holds
+    #[arg(long)]
+    pub without_database: bool,
+    /// longest wait for the stop, like 90s or 5m
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = parse_duration)]
+    pub timeout: Duration,
+}
+
+#[derive(Debug, Args)]
+pub struct ImportTenant {
+    /// file of an export; - is the standard input
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// slug of the new tenant
+    #[arg(long = "as", value_name = "SLUG")]
+    pub slug: String,
 }
 
 #[derive(Debug, Args)]

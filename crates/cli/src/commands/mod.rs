@@ -21,6 +21,7 @@ mod people;
 mod profile;
 mod rollouts;
 mod tenants;
+mod transfer;
 mod triggers;
 mod variables;
 mod version;

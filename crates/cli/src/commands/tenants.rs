@@ -4,7 +4,7 @@ use protocol::control::NewTenant;
 use protocol::{State, sign_in};
 use serde_json::{Value, json};
 
-use super::{browser, confirm, pages, variables};
+use super::{browser, confirm, pages, transfer, variables};
 use crate::args::{
     ChangeState, CreateTenant, DeleteTenant, ExecArgs, ListTenants, LogsArgs, NamedTenant,
     OpenTenant, SetRelease, SetTenant, TenantArg, TenantsCommand, WaitArgs, WaitOptions,
@@ -70,6 +70,8 @@ pub(super) fn run(command: Option<TenantsCommand>, context: &Context<'_>) -> Res
         TenantsCommand::Stop(args) => change_state(&args, Change::Stop, context),
         TenantsCommand::Restart(args) => change_state(&args, Change::Restart, context),
         TenantsCommand::Delete(args) => delete(&args, context),
+        TenantsCommand::Export(args) => transfer::export(&args, context),
+        TenantsCommand::Import(args) => transfer::import(&args, context),
         TenantsCommand::SetRelease(args) => set_release(&args, context),
         TenantsCommand::Pin(args) => set_pinned(&args, true, context),
         TenantsCommand::Unpin(args) => set_pinned(&args, false, context),

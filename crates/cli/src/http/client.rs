@@ -1,11 +1,12 @@
 //! The connection to one server with one key.
 
 use std::cell::{Cell, OnceCell};
+use std::fs::File;
 use std::time::Duration;
 
 use protocol::headers::RELEASE;
 use ureq::http::header;
-use ureq::{Agent, AsSendBody, Proxy};
+use ureq::{Agent, AsSendBody, Proxy, SendBody};
 
 use super::failure::{transport_error, wrong_server};
 use super::request::Request;
@@ -140,16 +141,24 @@ impl Client {
         if let Some(key) = &request.idempotency_key {
             head = head.header("idempotency-key", key);
         }
-        let response = match (&request.body, &request.form) {
-            (_, Some(form)) => {
+        let response = match (&request.body, &request.form, &request.upload) {
+            (_, _, Some(file)) => {
+                let head = head.header(header::CONTENT_TYPE, protocol::transfer::CONTENT_TYPE);
+                if file.as_os_str() == "-" {
+                    self.run(head.body(SendBody::from_reader(&mut std::io::stdin().lock()))?)
+                } else {
+                    self.run(head.body(&File::open(file)?)?)
+                }
+            }
+            (_, Some(form), None) => {
                 let kind = format!("multipart/form-data; boundary={}", form.boundary);
                 self.run(head.header(header::CONTENT_TYPE, kind).body(form.bytes.as_slice())?)
             }
-            (Some(body), None) => {
+            (Some(body), None, None) => {
                 let head = head.header(header::CONTENT_TYPE, "application/json");
                 self.run(head.body(body.to_string())?)
             }
-            (None, None) => self.run(head.body(())?),
+            (None, None, None) => self.run(head.body(())?),
         }?;
         self.note_facts(response.headers());
         Ok(response)

@@ -1,6 +1,7 @@
 //! A request before it has a server.
 
 use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 pub(crate) use ureq::http::Method;
@@ -22,6 +23,8 @@ pub(crate) struct Request {
     pub(crate) body: Option<Value>,
     /// Instead of the JSON.
     pub(crate) form: Option<Form>,
+    /// Instead of both: a file that is sent as it is, or the standard input for `-`.
+    pub(crate) upload: Option<PathBuf>,
     /// With a key the server performs a repeated request once.
     pub(crate) idempotency_key: Option<String>,
 }
@@ -29,7 +32,7 @@ pub(crate) struct Request {
 impl Request {
     pub(crate) fn new(method: Method, path: impl Into<String>, title: impl Into<String>) -> Self {
         let (path, title) = (path.into(), title.into());
-        Self { title, method, path, body: None, form: None, idempotency_key: None }
+        Self { title, method, path, body: None, form: None, upload: None, idempotency_key: None }
     }
 
     pub(crate) fn get(path: impl Into<String>, title: impl Into<String>) -> Self {
@@ -39,6 +42,13 @@ impl Request {
     #[must_use]
     pub(crate) fn json(mut self, body: Value) -> Self {
         self.body = Some(body);
+        self
+    }
+
+    /// Sends a file of any size as it is; `-` is the standard input.
+    #[must_use]
+    pub(crate) fn upload(mut self, file: &Path) -> Self {
+        self.upload = Some(file.to_owned());
         self
     }
 

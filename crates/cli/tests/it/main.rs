@@ -17,5 +17,6 @@ mod requests;
 mod signing_in;
 mod support;
 mod tls;
+mod transfers;
 mod triggers;
 mod waiting;

@@ -13,6 +13,7 @@ mod hooks;
 mod rollouts;
 mod router_upgrade;
 mod smoke_starts;
+mod transfers;
 mod variables;
 mod workflows;
 

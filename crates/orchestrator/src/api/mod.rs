@@ -7,6 +7,7 @@ mod leases;
 mod sleep;
 mod tasks;
 mod tenants;
+mod volumes;
 
 use std::sync::Arc;
 
@@ -114,6 +115,8 @@ pub fn routes() -> Vec<Route> {
         route(Method::GET, "/v1/tenants/{id}/disk", Control, get(tenants::show_disk_use)),
         route(Method::GET, "/v1/disk", Control, get(tenants::list_disk_use)),
         route(Method::GET, "/v1/tenants/{id}/exec", Control, get(exec::exec)),
+        route(Method::GET, "/v1/tenants/{id}/volumes", Control, get(volumes::export)),
+        route(Method::PUT, "/v1/tenants/{id}/volumes", Control, put(volumes::import)),
         route(Method::POST, "/v1/tenants/{id}/tasks", Control, post(tasks::run)),
         route(Method::GET, "/v1/tenants/{id}/logs", Control, get(tenants::logs)),
         route(Method::GET, "/v1/tenants/{id}/stats", Control, get(tenants::stats)),

@@ -8,6 +8,8 @@ use protocol::problem::Code;
 pub enum DriverErrorCode {
     NoSuchTenant,
     TenantDeleted,
+    /// The tenant runs, and the request is about one that rests.
+    TenantAwake,
     ImageMissing,
     ImageInvalid,
     /// The program of an image did not get ready in a smoke start.
@@ -33,9 +35,10 @@ pub enum DriverErrorCode {
 }
 
 impl DriverErrorCode {
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::NoSuchTenant,
         Self::TenantDeleted,
+        Self::TenantAwake,
         Self::ImageMissing,
         Self::ImageInvalid,
         Self::ProgramFailed,
@@ -59,6 +62,7 @@ impl DriverErrorCode {
         match self {
             Self::NoSuchTenant => Code::NoSuchTenant,
             Self::TenantDeleted => Code::TenantDeleted,
+            Self::TenantAwake => Code::TenantAwake,
             Self::ImageMissing => Code::ImageMissing,
             Self::ImageInvalid => Code::ImageInvalid,
             Self::ProgramFailed => Code::ProgramFailed,
@@ -112,6 +116,7 @@ impl DriverError {
             | DriverErrorCode::Internal => true,
             DriverErrorCode::NoSuchTenant
             | DriverErrorCode::TenantDeleted
+            | DriverErrorCode::TenantAwake
             | DriverErrorCode::EngineUnreachable
             | DriverErrorCode::EngineTooOld
             | DriverErrorCode::NotListed
@@ -126,6 +131,7 @@ impl DriverError {
         match self.code {
             DriverErrorCode::NoSuchTenant | DriverErrorCode::EngineRefused => true,
             DriverErrorCode::TenantDeleted
+            | DriverErrorCode::TenantAwake
             | DriverErrorCode::ImageMissing
             | DriverErrorCode::ImageInvalid
             | DriverErrorCode::ProgramFailed
@@ -168,6 +174,16 @@ impl DriverError {
         Self::new(DriverErrorCode::SecretMissing, detail)
     }
 
+    pub(crate) fn no_volumes(id: protocol::TenantId) -> Self {
+        let detail = format!("The engine has no volumes of tenant {id}, which never started.");
+        Self::new(DriverErrorCode::NoSuchTenant, detail)
+    }
+
+    /// The reader of a stream left, or takes nothing.
+    pub(crate) fn reader_gone() -> Self {
+        Self::new(DriverErrorCode::Internal, "The reader of the volumes left, or was too slow.")
+    }
+
     pub fn deleted(id: protocol::TenantId) -> Self {
         let detail = format!("Tenant {id} was deleted. Nothing of it comes back.");
         Self::new(DriverErrorCode::TenantDeleted, detail)
@@ -193,6 +209,7 @@ mod tests {
         insta::assert_snapshot!(lines.join("\n"), @r"
         404 no_such_tenant
         410 tenant_deleted
+        409 tenant_awake
         422 image_missing
         422 image_invalid
         422 program_failed

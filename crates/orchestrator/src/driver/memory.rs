@@ -13,7 +13,7 @@ use futures_util::stream::{self, BoxStream};
 use protocol::busy::BusyList;
 use protocol::exec::{ExecCommand, Output, TerminalSize};
 use protocol::gauges::GaugeReport;
-use protocol::inside::DEFAULT_APP_PORT;
+use protocol::inside::{AGENT_UID, CIAL_UID, DEFAULT_APP_PORT};
 use protocol::orchestrator::{Capacity, DiskUse, Drift, Exit, QuotaService, Upstream};
 use protocol::process::{AppSpec, PreparedImage};
 use protocol::sessions::RevokeSessions;
@@ -28,7 +28,7 @@ use uuid::Uuid;
 use super::{
     AppliedLimits, CommandControl, ContainerStatus, DiskQuota, DiskSpace, Driver, DriverError,
     DriverErrorCode, DriverFuture, EngineEvent, ExitStatus, LogOptions, LogStream, ResourceUsage,
-    RunState, RunningCommand,
+    RunState, RunningCommand, VOLUME_FOLDERS, VolumeSink, VolumeStream,
 };
 use crate::core_back::{self, BusyError};
 use crate::revocation::RevokeError;
@@ -94,6 +94,8 @@ struct SimulatedEngine {
     app_envs: Vec<Option<SealedAppEnv>>,
     /// Volumes outlive containers.
     volumes: BTreeSet<TenantId>,
+    /// The tar of what is in a tenant's volumes, unless they are empty.
+    volume_tars: HashMap<TenantId, Bytes>,
     /// The reason why the engine is unreachable, if it is.
     call_error: Option<DriverError>,
     /// Grows with each rebuild of the image.
@@ -485,6 +487,7 @@ impl MemoryDriver {
         let mut state = self.state();
         state.tenants.remove(&id);
         state.volumes.remove(&id);
+        state.volume_tars.remove(&id);
         state.calls.push(format!("remove {id}"));
         drop(state);
         self.publish(EngineEvent::Changed(id));
@@ -501,6 +504,22 @@ impl SimulatedEngine {
         self.ticks += 1;
         chrono::DateTime::from_timestamp_nanos(self.ticks * 1_000_000_000)
     }
+}
+
+/// A tar with both folders and nothing in them.
+fn empty_volumes() -> Bytes {
+    let mut tar = tar::Builder::new(Vec::new());
+    for (folder, user) in VOLUME_FOLDERS.into_iter().zip([CIAL_UID, AGENT_UID]) {
+        let mut header = tar::Header::new_ustar();
+        header.set_entry_type(tar::EntryType::Directory);
+        header.set_uid(user.into());
+        header.set_gid(user.into());
+        header.set_mode(0o700);
+        header.set_size(0);
+        let added = tar.append_data(&mut header, format!("{folder}/"), std::io::empty());
+        added.expect("a tar in memory takes any name without `..`");
+    }
+    tar.into_inner().expect("a tar in memory has an end").into()
 }
 
 fn refused() -> DriverError {
@@ -670,6 +689,48 @@ impl Driver for MemoryDriver {
 
     fn stats(&self, id: TenantId) -> DriverFuture<'_, ResourceUsage> {
         Box::pin(async move { self.status_or_error(id).map(|_| ResourceUsage::default()) })
+    }
+
+    fn read_volumes(&self, id: TenantId, sink: VolumeSink) -> DriverFuture<'_, ()> {
+        Box::pin(async move {
+            self.call(id).await?;
+            let tar = {
+                let mut state = self.state();
+                if !state.volumes.contains(&id) {
+                    return Err(DriverError::no_volumes(id));
+                }
+                state.calls.push(format!("read {id}"));
+                state.volume_tars.get(&id).cloned().unwrap_or_else(empty_volumes)
+            };
+            // In many pieces, so that a reader can leave between them.
+            for piece in tar.chunks(512).map(Bytes::copy_from_slice) {
+                sink.send(Ok(piece)).await.map_err(|_| DriverError::reader_gone())?;
+            }
+            Ok(())
+        })
+    }
+
+    fn write_volumes(&self, id: TenantId, _: u64, mut tar: VolumeStream) -> DriverFuture<'_, ()> {
+        Box::pin(async move {
+            self.call(id).await?;
+            if self.has_volumes(id) || self.status_of(id).is_some() {
+                let detail = format!("Tenant {id} exists already.");
+                return Err(DriverError::new(DriverErrorCode::NameTaken, detail));
+            }
+            let mut bytes = Vec::new();
+            while let Some(piece) = tar.next().await {
+                let broken = |_| {
+                    let detail = "The tar broke off.";
+                    DriverError::new(DriverErrorCode::EngineRefused, detail)
+                };
+                bytes.extend_from_slice(&piece.map_err(broken)?);
+            }
+            let mut state = self.state();
+            state.volumes.insert(id);
+            state.volume_tars.insert(id, bytes.into());
+            state.calls.push(format!("write {id}"));
+            Ok(())
+        })
     }
 
     fn prepare_image<'a>(

@@ -107,6 +107,18 @@ pub trait Driver: Send + Sync + 'static {
     /// Starts the program that runs one attempt of a task, like [`exec`](Self::exec).
     fn start_task(&self, id: TenantId) -> DriverFuture<'_, RunningCommand>;
     fn stats(&self, id: TenantId) -> DriverFuture<'_, ResourceUsage>;
+    /// Sends both volumes of a tenant as one or more tars, one after the other, with the folders of [`VOLUME_FOLDERS`]. Starts
+    /// and thaws nothing. The caller sees to it that nothing writes to the volumes meanwhile.
+    fn read_volumes(&self, id: TenantId, sink: VolumeSink) -> DriverFuture<'_, ()>;
+    /// Makes the volumes of a tenant that has neither volumes nor a container, and fills them from a tar with the folders of
+    /// [`VOLUME_FOLDERS`], whose entries the caller has checked. Owners, modes, times and links are kept. Leaves nothing when it
+    /// fails, and when the tar ends with an error.
+    fn write_volumes(
+        &self,
+        id: TenantId,
+        limit_bytes: u64,
+        tar: VolumeStream,
+    ) -> DriverFuture<'_, ()>;
     fn capacity(&self) -> DriverFuture<'_, Capacity>;
     /// Checks that an image can run an app, and makes it ready for tenants.
     fn prepare_image<'a>(
@@ -227,6 +239,18 @@ pub struct LogOptions {
 
 /// Plain text: no escape sequences, no framing.
 pub type LogStream = BoxStream<'static, std::io::Result<Bytes>>;
+
+/// The folders of the volumes in a tar: that of the core half, and that of the tenant's own files.
+pub const VOLUME_FOLDERS: [&str; 2] = ["data", "files"];
+
+/// The next bytes of a tar, never empty, or why it breaks off.
+pub type VolumePiece = Result<Bytes, DriverError>;
+
+/// Takes the tar of a tenant's volumes. Is closed when the reader is gone.
+pub type VolumeSink = tokio::sync::mpsc::Sender<VolumePiece>;
+
+/// The tar of a tenant's volumes.
+pub type VolumeStream = BoxStream<'static, std::io::Result<Bytes>>;
 
 /// Resources that a tenant uses now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]

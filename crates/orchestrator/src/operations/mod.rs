@@ -7,6 +7,7 @@ mod disk;
 mod resync;
 mod smoke_start;
 mod turn;
+mod volumes;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -55,6 +56,8 @@ pub struct Operations {
     busy_checks: CallLimit,
     disk: DiskWatch,
     smoke_starts: SmokeStarts,
+    /// Exports and imports of volumes.
+    transfers: CallLimit,
     /// One collection of gauges at a time.
     gauge_collection: tokio::sync::Mutex<()>,
     /// One resync at a time.
@@ -75,6 +78,7 @@ pub(crate) struct CallGauges {
     pub(crate) starts: Bounded,
     pub(crate) other: Bounded,
     pub(crate) busy_checks: Bounded,
+    pub(crate) transfers: Bounded,
 }
 
 /// How often a container may vanish between its creation and its start.
@@ -110,6 +114,7 @@ impl Operations {
             busy_checks: CallLimit::new(MAX_BUSY_CHECKS),
             disk: DiskWatch::new(),
             smoke_starts: SmokeStarts::default(),
+            transfers: CallLimit::new(volumes::MAX_TRANSFERS),
             gauge_collection: tokio::sync::Mutex::default(),
             resync: tokio::sync::Mutex::default(),
             clock: AtomicU64::default(),
@@ -280,6 +285,7 @@ impl Operations {
             starts: self.starts.usage(),
             other: self.other_calls.usage(),
             busy_checks: self.busy_checks.usage(),
+            transfers: self.transfers.usage(),
         }
     }
 

@@ -25,6 +25,7 @@ mod smoke_start;
 mod support;
 mod suspending;
 mod tasks;
+mod volumes;
 mod waking;
 mod wire;
 mod wrapping;

@@ -62,6 +62,18 @@ codes! {
     AppTaken = "app_taken" [409] "App taken"
         "an app has that slug"
         "choose another",
+    ArchiveCorrupt = "archive_corrupt" [422] "Archive damaged"
+        "the file is no export of a tenant, is damaged, or was cut off"
+        "export the tenant anew, then send the whole file",
+    ArchiveFormat = "archive_format" [422] "Unknown format of the archive"
+        "a later version of the product made the archive"
+        "upgrade this installation",
+    ArchiveTooLarge = "archive_too_large" [422] "Archive too large"
+        "the archive holds more than the disk limit of the tenant"
+        "give the tenant a larger disk limit before it is exported",
+    ArchiveUnsafe = "archive_unsafe" [422] "Archive unsafe"
+        "an entry of the archive leads out of the tenant's volumes, or is of a kind or an owner that no tenant has"
+        "do not use the file, unless you know who made it and why",
     BodyTooLarge = "body_too_large" [413] "Content too large"
         "the body is over the limit"
         "send less",
@@ -353,12 +365,18 @@ codes! {
     TargetTooLong = "target_too_long" [414] "Address too long"
         "the address is over the limit"
         "shorten it",
+    TenantAwake = "tenant_awake" [409] "Tenant awake"
+        "the tenant runs, and only one that is stopped, sleeps or is frozen can be exported"
+        "stop it, or wait until it sleeps; `cial tenants export --stop` stops it and starts it again",
     TenantDeleted = "tenant_deleted" [410] "Tenant deleted"
         "the tenant was deleted; also for an `Idempotency-Key` whose tenant was deleted since"
         "create another, with a new key",
     TenantDeleting = "tenant_deleting" [409] "Tenant is being deleted"
         "the tenant is being deleted"
         "create another",
+    TenantImporting = "tenant_importing" [409] "Tenant is being imported"
+        "the data of the tenant are still being imported"
+        "wait for the end of the import",
     TenantNotFound = "tenant_not_found" [404] "Not found"
         "no tenant has that slug"
         "—",
@@ -368,6 +386,9 @@ codes! {
     TenantSchemaDamaged = "tenant_schema_damaged" [409] "Schema of the tenant damaged"
         "the tables `cial_…` in the tenant's schema are not as the platform made them"
         "undo what changed them, or restore the schema from a backup",
+    TenantSchemaLeftOut = "tenant_schema_left_out" [409] "Schema not exported"
+        "the tenant's schema holds tables or packages, and an export holds no database"
+        "save them by `pg_dump`, then export without the database: `--without-database`",
     TenantStopped = "tenant_stopped" [409] "Tenant stopped"
         "its owner stopped the tenant; no request wakes it (orchestrator to router)"
         "start it in the admin",

@@ -101,6 +101,10 @@ pub(crate) struct FakeOrchestrator {
     pub(crate) open_commands: watch::Sender<usize>,
     /// The code with which commands are refused.
     pub(crate) refuse_commands: Mutex<Option<Code>>,
+    /// The tar of each tenant's volumes. One that ends without blocks of zeros breaks off.
+    pub(crate) volumes: Mutex<HashMap<TenantId, Vec<u8>>>,
+    /// The code with which exports and imports are refused.
+    pub(crate) refuse_transfers: Mutex<Option<Code>>,
     /// The next attempts of tasks; afterwards none begins.
     pub(crate) task_replies: Mutex<VecDeque<TaskReply>>,
     /// The jobs of the attempts that began.
@@ -130,6 +134,8 @@ impl FakeOrchestrator {
             commands: Mutex::default(),
             open_commands: watch::Sender::new(0),
             refuse_commands: Mutex::default(),
+            volumes: Mutex::default(),
+            refuse_transfers: Mutex::default(),
             task_replies: Mutex::default(),
             jobs: Mutex::default(),
             task_archives: Mutex::default(),
@@ -416,7 +422,41 @@ impl Orchestrator for FakeOrchestrator {
     }
 
     fn remove(&self, id: TenantId) -> BoxFuture<'_, Result<(), CallError>> {
-        Box::pin(async move { self.perform(id, Call::Remove).map(drop) })
+        Box::pin(async move {
+            self.volumes.lock().unwrap().remove(&id);
+            self.perform(id, Call::Remove).map(drop)
+        })
+    }
+
+    fn export_volumes(&self, id: TenantId) -> BoxFuture<'_, Result<Body, CallError>> {
+        Box::pin(async move {
+            if let Some(code) = *self.refuse_transfers.lock().unwrap() {
+                return Err(CallError::Refused(Box::new(Problem::new(code, "Not now."))));
+            }
+            let tar = self.volumes.lock().unwrap().get(&id).cloned().unwrap_or_default();
+            let breaks_off = !tar.ends_with(&[0; 1_024]);
+            let pieces: Vec<_> =
+                tar.chunks(10_000).map(|piece| Ok::<_, std::io::Error>(piece.to_vec())).collect();
+            let end = breaks_off.then(|| Err(std::io::ErrorKind::ConnectionReset.into()));
+            Ok(Body::from_stream(stream::iter(pieces.into_iter().chain(end))))
+        })
+    }
+
+    fn import_volumes(
+        &self,
+        id: TenantId,
+        _: u64,
+        tar: Body,
+    ) -> BoxFuture<'_, Result<(), CallError>> {
+        Box::pin(async move {
+            if let Some(code) = *self.refuse_transfers.lock().unwrap() {
+                return Err(CallError::Refused(Box::new(Problem::new(code, "Not now."))));
+            }
+            let tar = axum::body::to_bytes(tar, usize::MAX).await;
+            let tar = tar.map_err(|error| CallError::Unreachable(error.to_string()))?;
+            self.volumes.lock().unwrap().insert(id, tar.to_vec());
+            Ok(())
+        })
     }
 
     fn logs<'a>(&'a self, id: TenantId, query: &'a str) -> BoxFuture<'a, Result<Body, CallError>> {

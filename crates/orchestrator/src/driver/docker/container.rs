@@ -205,7 +205,11 @@ impl DockerDriver {
         Ok(container?.map(created))
     }
 
-    async fn create_volumes(&self, client: &Client, id: TenantId) -> Result<(), DriverError> {
+    pub(super) async fn create_volumes(
+        &self,
+        client: &Client,
+        id: TenantId,
+    ) -> Result<(), DriverError> {
         let one = async |name: String| {
             let labels = self.template.labels(id);
             let made = client.create_volume(self.template.volume(&name, labels));

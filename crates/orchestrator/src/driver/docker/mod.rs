@@ -11,6 +11,7 @@ mod remove;
 mod status;
 pub mod subnet_pool;
 mod template;
+mod volumes;
 mod wrap;
 
 use std::collections::HashMap;
@@ -39,7 +40,7 @@ use self::subnet_pool::Pool;
 pub use self::template::ContainerTemplate;
 use super::{
     ContainerStatus, DiskQuota, DiskSpace, Driver, DriverError, DriverErrorCode, DriverFuture,
-    EngineEvent, LogOptions, LogStream, ResourceUsage, RunningCommand,
+    EngineEvent, LogOptions, LogStream, ResourceUsage, RunningCommand, VolumeSink, VolumeStream,
 };
 use crate::core_back::{self, BusyError};
 use crate::database_proxy::DatabaseProxy;
@@ -281,6 +282,19 @@ impl Driver for DockerDriver {
 
     fn stats(&self, id: TenantId) -> DriverFuture<'_, ResourceUsage> {
         Box::pin(self.usage(id))
+    }
+
+    fn read_volumes(&self, id: TenantId, sink: VolumeSink) -> DriverFuture<'_, ()> {
+        Box::pin(self.copy_volumes_out(id, sink))
+    }
+
+    fn write_volumes(
+        &self,
+        id: TenantId,
+        limit_bytes: u64,
+        tar: VolumeStream,
+    ) -> DriverFuture<'_, ()> {
+        Box::pin(self.create_filled_volumes(id, limit_bytes, tar))
     }
 
     fn capacity(&self) -> DriverFuture<'_, Capacity> {

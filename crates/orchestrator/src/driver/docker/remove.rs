@@ -17,6 +17,7 @@ impl DockerDriver {
         for container in self.containers_of(&client, id).await? {
             self.remove_container(&client, &container).await?;
         }
+        self.remove_volume_work(&client, id).await?;
         let volumes = async {
             self.quotas.remove(id).await;
             for volume in self.volumes_of(&client, id).await? {

@@ -1,0 +1,167 @@
+//! Export and import of a tenant's volumes.
+//!
+//! A transfer has the tenant's turn: nothing starts, thaws or changes the tenant meanwhile, so all files are from one moment. A
+//! delete ends a transfer.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream;
+use protocol::TenantId;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::{Operations, joined};
+use crate::driver::{
+    DriverError, DriverErrorCode, RunState, VolumePiece, VolumeSink, VolumeStream,
+};
+
+/// Transfers at once. Each costs the disk and the engine about as much as a few starts.
+pub(crate) const MAX_TRANSFERS: usize = 2;
+/// How long the other side of a transfer may take nothing, or send nothing, before the transfer ends: the tenant cannot be
+/// woken as long.
+const STALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a reader may take to read why its stream breaks off. That it does, it reads anyway.
+const ERROR_TIMEOUT: Duration = Duration::from_secs(1);
+/// How soon a transfer notices that its tenant is deleted.
+const DELETE_CHECK_INTERVAL: Duration = Duration::from_millis(200);
+/// Pieces between the engine and a slower reader.
+const BACKLOG: usize = 4;
+
+impl Operations {
+    /// Reads both volumes of a tenant that rests, as a tar: see [`Driver::read_volumes`](crate::driver::Driver::read_volumes).
+    /// Wakes nobody. The tenant is not woken either until the stream has ended or is dropped.
+    ///
+    /// # Errors
+    /// [`DriverErrorCode::TenantAwake`]; the driver's own, also within the stream.
+    pub async fn export_volumes(
+        self: &Arc<Self>,
+        id: TenantId,
+    ) -> Result<VolumeStream, DriverError> {
+        self.store.feed()?;
+        let (sink, mut pieces) = mpsc::channel(BACKLOG);
+        let operations = self.clone();
+        tokio::spawn(async move { operations.run_export(id, sink).await });
+        // An error before the first piece is an error of the call.
+        let Some(first) = pieces.recv().await else {
+            let detail = "The export ended without a reason. Look at the orchestrator's log.";
+            return Err(DriverError::new(DriverErrorCode::Internal, detail));
+        };
+        let first = first?;
+        let rest = stream::unfold(Some(pieces), async |pieces| {
+            let mut pieces: mpsc::Receiver<VolumePiece> = pieces?;
+            match pieces.recv().await {
+                Some(Ok(piece)) if piece.is_empty() => None,
+                Some(Ok(piece)) => Some((Ok(piece), Some(pieces))),
+                Some(Err(error)) => Some((Err(io::Error::other(error)), None)),
+                // The writer is gone without the mark of the end.
+                None => Some((Err(io::ErrorKind::UnexpectedEof.into()), None)),
+            }
+        });
+        Ok(stream::iter([Ok(first)]).chain(rest).boxed())
+    }
+
+    /// Makes the volumes of a tenant that has none, filled from `tar`. Leaves nothing when it fails.
+    ///
+    /// # Errors
+    /// The driver's own.
+    pub async fn import_volumes(
+        self: &Arc<Self>,
+        id: TenantId,
+        limit_bytes: u64,
+        tar: VolumeStream,
+    ) -> Result<(), DriverError> {
+        let operations = self.clone();
+        let import = async move {
+            let _permit = operations.transfers.acquire().await;
+            let turn = operations.acquire_turn(id).await;
+            turn.check_not_deleted()?;
+            let filled = operations.driver.write_volumes(id, limit_bytes, bounded(tar));
+            let filled = tokio::select! {
+                filled = filled => filled,
+                deleted = operations.until_deleted(id) => Err(deleted),
+            };
+            operations.release_turn(turn);
+            filled
+        };
+        // Continues when the caller leaves, so that nothing of a failed import stays.
+        joined(tokio::spawn(import).await)
+    }
+
+    async fn run_export(self: &Arc<Self>, id: TenantId, sink: VolumeSink) {
+        let _permit = self.transfers.acquire().await;
+        let turn = self.acquire_turn(id).await;
+        if sink.is_closed() {
+            return self.release_turn(turn);
+        }
+        let export = async {
+            turn.check_not_deleted()?;
+            self.check_at_rest(id).await?;
+            tokio::select! {
+                read = self.driver.read_volumes(id, sink.clone()) => read,
+                deleted = self.until_deleted(id) => Err(deleted),
+                stalled = until_stalled(&sink) => Err(stalled),
+            }
+        };
+        let last = export.await.map(|()| Bytes::new());
+        let patience = if let Err(error) = &last {
+            tracing::warn!(tenant = %id, %error, "export of volumes failed");
+            ERROR_TIMEOUT
+        } else {
+            STALL_TIMEOUT
+        };
+        let _ = timeout(patience, sink.send(last)).await;
+        self.release_turn(turn);
+    }
+
+    /// # Errors
+    /// [`DriverErrorCode::TenantAwake`] for a tenant whose processes may write.
+    async fn check_at_rest(&self, id: TenantId) -> Result<(), DriverError> {
+        let status = self.driver.inspect(id).await?;
+        match status.map(|status| status.run) {
+            Some(RunState::Running | RunState::Restarting) => {
+                let detail = "The tenant runs, so its files may change while they are read. Stop it, or wait until it is \
+                              frozen or sleeps.";
+                Err(DriverError::new(DriverErrorCode::TenantAwake, detail))
+            }
+            Some(RunState::Created | RunState::Paused | RunState::Exited(_)) | None => Ok(()),
+        }
+    }
+
+    async fn until_deleted(&self, id: TenantId) -> DriverError {
+        while !self.store.is_deleted(id) {
+            tokio::time::sleep(DELETE_CHECK_INTERVAL).await;
+        }
+        DriverError::deleted(id)
+    }
+}
+
+/// Resolves when the reader took nothing for too long.
+async fn until_stalled(sink: &VolumeSink) -> DriverError {
+    loop {
+        // Room in the channel is progress, whoever uses it next.
+        let room = timeout(STALL_TIMEOUT, sink.reserve()).await;
+        if !matches!(room, Ok(Ok(_))) {
+            return DriverError::reader_gone();
+        }
+        drop(room);
+        tokio::time::sleep(DELETE_CHECK_INTERVAL).await;
+    }
+}
+
+/// Ends a tar whose writer sends nothing for too long.
+fn bounded(tar: VolumeStream) -> VolumeStream {
+    let pieces = stream::unfold(Some(tar), async |tar| {
+        let mut tar = tar?;
+        match timeout(STALL_TIMEOUT, tar.next()).await {
+            Ok(Some(Ok(piece))) => Some((Ok(piece), Some(tar))),
+            Ok(Some(Err(error))) => Some((Err(error), None)),
+            Ok(None) => None,
+            Err(_) => Some((Err(io::ErrorKind::TimedOut.into()), None)),
+        }
+    });
+    pieces.boxed()
+}

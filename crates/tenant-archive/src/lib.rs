@@ -1,0 +1,80 @@
+//! The archive of an exported tenant: a tar, compressed by zstd. Pure: bytes in, checked parts out, and the other way
+//! round.
+//!
+//! In this order, the tar holds [`MANIFEST`]; the folders [`DATA`] and [`FILES`], which are the tenant's two volumes with
+//! owners, modes, times and links; files below [`DATABASE`], if the tenant has tables of its own; and [`CHECKSUMS`],
+//! which covers all that comes before it.
+//!
+//! [`Exporter`] writes such an archive, [`Importer`] reads one that anybody may have written.
+
+mod compression;
+mod export;
+mod fault;
+mod import;
+mod manifest;
+mod rules;
+mod tar_stream;
+
+pub use compression::{Compressor, Decompressor};
+pub use export::Exporter;
+pub use fault::Fault;
+pub use import::{Importer, Part};
+pub use manifest::{FORMAT, Manifest, TenantFacts};
+
+pub const MANIFEST: &str = "manifest.json";
+/// The volume of the core half.
+pub const DATA: &str = "data";
+/// The volume of the tenant's own files.
+pub const FILES: &str = "files";
+/// The folder of the parts of the tenant's schema.
+pub const DATABASE: &str = "database";
+pub const CHECKSUMS: &str = "checksums.json";
+/// The largest file below [`DATABASE`]; more is cut into several.
+pub const MAX_DATABASE_FILE_BYTES: usize = 16 << 20;
+
+/// Any bytes; for the fuzz target. They are read as a compressed archive, and as the tar in one.
+///
+/// # Panics
+/// An accepted archive breaks a promise, or a fault says nothing.
+pub fn fuzz(bytes: &[u8]) {
+    for outcome in [read_compressed(bytes), read_tar(bytes)] {
+        if let Err(fault) = outcome {
+            assert!(!fault.to_string().is_empty());
+        }
+    }
+}
+
+/// The most that a fuzzed archive may unpack to.
+const FUZZ_BYTES: u64 = 1 << 20;
+
+fn read_compressed(bytes: &[u8]) -> Result<(), Fault> {
+    let mut tar = Vec::new();
+    let mut decompressor = Decompressor::new()?;
+    decompressor.push(bytes.to_vec().into());
+    while let Some(piece) = decompressor.next_piece()? {
+        tar.extend(piece);
+        if tar.len() > 4 << 20 {
+            break;
+        }
+    }
+    read_tar(&tar)
+}
+
+fn read_tar(tar: &[u8]) -> Result<(), Fault> {
+    let mut importer = Importer::new();
+    importer.limit(FUZZ_BYTES);
+    importer.push(tar);
+    let mut volumes = Vec::new();
+    while let Some(part) = importer.next_part()? {
+        if let Part::Volumes(bytes) = part {
+            volumes.extend_from_slice(&bytes);
+        }
+    }
+    importer.finish()?;
+    // What is accepted and written again is the same, and is accepted as a volume.
+    let mut exporter = Exporter::volumes_only();
+    exporter.push_volumes(&volumes)?;
+    exporter.end_volumes()?;
+    assert_eq!(exporter.take(), volumes);
+    Ok(())
+}

@@ -1,0 +1,66 @@
+//! What the archive says about itself and its tenant.
+
+use protocol::spec::{Limits, Policy};
+use protocol::{Slug, TenantId, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::Fault;
+
+/// The format that this build writes, and the latest that it reads. Grows with each change that an older reader would get
+/// wrong.
+pub const FORMAT: u64 = 1;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// [`FORMAT`] of the writer.
+    pub format: u64,
+    /// The product's version, for people.
+    pub version: String,
+    pub exported_at: Timestamp,
+    pub tenant: TenantFacts,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TenantFacts {
+    pub id: TenantId,
+    pub slug: Slug,
+    pub name: String,
+    pub limits: Limits,
+    pub policy: Policy,
+    /// The slug of the app; `None` is the built-in one.
+    pub app: Option<String>,
+    /// The release of the app, like `v2`.
+    pub release: Option<String>,
+    /// The names of the program's variables, without their values.
+    pub variables: Vec<String>,
+    /// The names of the program's secrets, without their values.
+    pub secrets: Vec<String>,
+}
+
+/// The part of a manifest that every format has.
+#[derive(Deserialize)]
+struct AnyManifest {
+    format: u64,
+}
+
+impl Manifest {
+    pub(crate) fn read(json: &[u8]) -> Result<Self, Fault> {
+        let why = |error| Fault::corrupt(format!("has an invalid manifest.json: {error}"));
+        let AnyManifest { format } = serde_json::from_slice(json).map_err(why)?;
+        if format > FORMAT {
+            return Err(Fault::UnknownFormat(format));
+        }
+        serde_json::from_slice(json).map_err(why)
+    }
+}
+
+/// What [`CHECKSUMS`](crate::CHECKSUMS) holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Checksums {
+    /// In hexadecimal: SHA-256 of the tar before this entry, with headers as this crate writes them.
+    pub(crate) sha256: String,
+    pub(crate) entries: u64,
+}
