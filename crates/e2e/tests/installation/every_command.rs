@@ -44,6 +44,9 @@ const ELSEWHERE: &[&str] = &[
     "triggers resume",
     "triggers fire",
     "triggers delete",
+    // transfers.rs
+    "tenants export",
+    "tenants import",
     // workflows.rs
     "workflows run",
     "workflows pause",
