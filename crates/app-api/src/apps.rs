@@ -219,20 +219,19 @@ fn trial_obstacle(
     app: &App,
     wanted: &AppSpec,
 ) -> Result<Option<String>, ApiError> {
-    let missing = missing_secrets(service, app, &wanted.secrets)?;
-    Ok(if wanted.database {
+    if wanted.database {
         let why = "The program was not tried: it wants a database, which only tenants have.";
-        Some(why.to_owned())
-    } else if let Some(first) = missing.first() {
-        Some(format!(
+        return Ok(Some(why.to_owned()));
+    }
+    let missing = missing_secrets(service, app, &wanted.secrets)?;
+    Ok(missing.first().map(|first| {
+        format!(
             "The program was not tried: the app has no value for {}. `cial apps secrets set {} {first}` sets one for all \
              its tenants, and the next release is tried with it.",
             missing.join(", "),
             app.slug,
-        ))
-    } else {
-        None
-    })
+        )
+    }))
 }
 
 /// The required secrets for which the app has no value.

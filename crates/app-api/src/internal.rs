@@ -1,4 +1,4 @@
-//! The handlers of the internal listener: the route feed for the router, and metrics.
+//! The handlers of the internal listener: the route feed for the router, the responses that it counts, and metrics.
 
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
@@ -6,18 +6,36 @@ use axum::response::{IntoResponse, Response};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
-use protocol::State as TenantState;
+use protocol::response_counts::{CountedTenants, ResponseCounts};
+use protocol::{State as TenantState, TenantId};
 use service::api_error::ApiError;
 use service::descriptors::open_files;
 use service::metrics::{self, Bounded, Samples};
 
 use crate::app::App;
 use crate::auth::throttle::Throttle;
+use crate::db::rollout;
+use crate::http::extract::Json;
 use crate::reconcile::MAX_CONCURRENT_RUNS;
 
 /// The feed of routes, for the router.
 pub async fn watch_routes(State(app): State<App>) -> Result<Response, ApiError> {
     Ok(app.until_stop(app.routes.watch_response()?))
+}
+
+/// Records how tenants answered, as a router counted it, and names those whose counts the rollouts need.
+pub async fn count_responses(
+    State(app): State<App>,
+    body: Json<ResponseCounts>,
+) -> Result<axum::Json<CountedTenants>, ApiError> {
+    let mut conn = app.conn().await?;
+    let counts = &body.value.tenants;
+    if !counts.is_empty() {
+        rollout::add_responses(&mut conn, counts).await?;
+    }
+    let tenants = rollout::counted_tenants(&mut conn).await?;
+    let tenants = tenants.into_iter().map(TenantId::new).collect();
+    Ok(axum::Json(CountedTenants { tenants }))
 }
 
 /// The metrics of this process, in the text format of Prometheus.

@@ -270,6 +270,7 @@ pub const DEV_ROUTES: &[Route] = routes! {
 /// The routes of the internal listener.
 pub const INTERNAL_ROUTES: &[Route] = routes! {
     internal GET "/v1/routes/watch",            Service,       "", internal::watch_routes;
+    internal POST "/v1/response-counts",        Service,       "", internal::count_responses;
     internal GET "/metrics",                    Public,        "", internal::metrics;
     internal GET "/healthz",                    Public,        "", api::health::healthz;
 };

@@ -28,6 +28,7 @@ pub mod passkey;
 pub mod people;
 pub mod problem;
 pub mod process;
+pub mod response_counts;
 pub mod rollouts;
 pub mod routes;
 pub mod second_factor;

@@ -43,6 +43,28 @@ pub struct NewRollout {
     /// stops it at once.
     #[serde(default)]
     pub max_failures: u32,
+    /// A wave whose tenants answer more than this share of their requests with a status of 5xx moves back, and the rollout
+    /// stops: 1 to 100. Fewer than 20 responses show nothing. 100 permits everything.
+    #[serde(default = "default_max_error_percent")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 100))]
+    pub max_error_percent: u32,
+    /// How long a tenant must run on the release before the next wave begins: 5 to 86,400 seconds.
+    #[serde(default = "default_watch_seconds")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 5, maximum = 86400))]
+    pub watch_seconds: u32,
+}
+
+pub const DEFAULT_MAX_ERROR_PERCENT: u32 = 10;
+/// Also the least.
+pub const DEFAULT_WATCH_SECONDS: u32 = 5;
+pub const MAX_WATCH_SECONDS: u32 = 86_400;
+
+const fn default_max_error_percent() -> u32 {
+    DEFAULT_MAX_ERROR_PERCENT
+}
+
+const fn default_watch_seconds() -> u32 {
+    DEFAULT_WATCH_SECONDS
 }
 
 macro_rules! words {
@@ -121,6 +143,12 @@ pub struct Rollout {
     pub window: Option<String>,
     /// The number of tenants that may fail before the rollout stops.
     pub max_failures: u32,
+    /// The share of 5xx among the responses of a wave above which the rollout stops.
+    #[serde(default)]
+    pub max_error_percent: u32,
+    /// How long a tenant must run on the release before the next wave begins.
+    #[serde(default)]
+    pub watch_seconds: u32,
     /// The number of tenants.
     pub tenants: usize,
     /// The number of tenants that moved.
@@ -142,6 +170,12 @@ pub struct Rollout {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Wave {
     pub state: WaveState,
+    /// The responses of the wave's tenants since their moves, as the routers counted them.
+    #[serde(default)]
+    pub responses: u64,
+    /// Those of them with a status of 5xx, and requests that a tenant failed to answer.
+    #[serde(default)]
+    pub server_errors: u64,
     pub tenants: Vec<WaveTenant>,
 }
 
@@ -177,5 +211,6 @@ mod tests {
         let new: NewRollout =
             serde_json::from_str(r#"{"release":"v2","waves":{"percent":10}}"#).unwrap();
         assert_eq!(new.waves, Some(Waves::Percent(10)));
+        assert_eq!((new.max_error_percent, new.watch_seconds), (10, 5));
     }
 }

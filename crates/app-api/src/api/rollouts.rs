@@ -11,6 +11,7 @@ use uuid::Uuid;
 use crate::access::{Caller, Principal};
 use crate::app::App;
 use crate::apps::release_name;
+use crate::db::rollout::Member;
 use crate::http::extract::{AppPath, IdPath, Json};
 use crate::http::reply::Accepted;
 use crate::rollout::{self, Details, Request};
@@ -91,7 +92,13 @@ pub fn view(details: Details) -> Rollout {
             reason: member.reason.clone(),
         });
         let tenants: Vec<_> = tenants.collect();
-        Wave { state: wave_state(&tenants), tenants }
+        let sum = |count: fn(&Member) -> i64| members.iter().map(count).sum::<i64>();
+        Wave {
+            state: wave_state(&tenants),
+            responses: sum(|member| member.responses).unsigned_abs(),
+            server_errors: sum(|member| member.server_errors).unsigned_abs(),
+            tenants,
+        }
     });
     Rollout {
         id: rollout.id,
@@ -100,6 +107,8 @@ pub fn view(details: Details) -> Rollout {
         state: rollout.state,
         window: rollout.window,
         max_failures: rollout.max_failures.unsigned_abs(),
+        max_error_percent: rollout.max_error_percent.unsigned_abs(),
+        watch_seconds: rollout.watch_seconds.unsigned_abs(),
         tenants,
         moved,
         waves: waves.collect(),

@@ -1,7 +1,9 @@
 //! `rollouts` and `rollout_tenants`.
 
 use diesel::prelude::*;
+use diesel::sql_types::{self, Array, BigInt, Text};
 use diesel_async::RunQueryDsl;
+use protocol::response_counts::ResponseCount;
 use protocol::rollouts::{MemberState, RolloutState};
 use protocol::{Slug, Timestamp};
 use uuid::Uuid;
@@ -23,6 +25,8 @@ pub struct Rollout {
     pub created_at: Timestamp,
     pub finished_at: Option<Timestamp>,
     pub max_failures: i32,
+    pub max_error_percent: i32,
+    pub watch_seconds: i32,
     /// The number of the release.
     pub release: i32,
 }
@@ -42,6 +46,9 @@ pub struct Member {
     pub reason: Option<String>,
     pub changed_at: Timestamp,
     pub settled_at: Option<Timestamp>,
+    /// Since the move, as the routers counted them.
+    pub responses: i64,
+    pub server_errors: i64,
 }
 
 pub struct NewRollout<'a> {
@@ -50,6 +57,8 @@ pub struct NewRollout<'a> {
     pub release_id: Uuid,
     pub window: Option<&'a str>,
     pub max_failures: i32,
+    pub max_error_percent: i32,
+    pub watch_seconds: i32,
     pub created_by: &'a str,
     pub now: Timestamp,
 }
@@ -84,6 +93,8 @@ fn with_release() -> _ {
         rollouts::created_at,
         rollouts::finished_at,
         rollouts::max_failures,
+        rollouts::max_error_percent,
+        rollouts::watch_seconds,
         releases::number,
     ))
 }
@@ -100,6 +111,8 @@ pub async fn insert(
         rollouts::state.eq(RolloutState::Running.as_str()),
         rollouts::time_window.eq(new.window),
         rollouts::max_failures.eq(new.max_failures),
+        rollouts::max_error_percent.eq(new.max_error_percent),
+        rollouts::watch_seconds.eq(new.watch_seconds),
         rollouts::created_by.eq(new.created_by),
         rollouts::created_at.eq(new.now),
     );
@@ -164,6 +177,8 @@ pub async fn members(conn: &mut Conn, id: Uuid) -> QueryResult<Vec<Member>> {
             rollout_tenants::reason,
             rollout_tenants::changed_at,
             rollout_tenants::settled_at,
+            rollout_tenants::responses,
+            rollout_tenants::server_errors,
         ))
         .load(conn)
         .await
@@ -191,6 +206,49 @@ pub async fn mark_member(
         rollout_tenants::changed_at.eq(now),
     );
     diesel::update(rollout_tenants::table.find((rollout, tenant))).set(columns).execute(conn).await
+}
+
+const COUNTED: [&str; 2] = [MemberState::Moving.as_str(), MemberState::Moved.as_str()];
+
+/// Adds what a router counted to the tenants that active rollouts have moved. Responses of another generation are of
+/// another release.
+pub async fn add_responses(conn: &mut Conn, counts: &[ResponseCount]) -> QueryResult<usize> {
+    let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+    let query = diesel::sql_query(
+        "UPDATE rollout_tenants AS member \
+         SET responses = member.responses + seen.responses, \
+             server_errors = member.server_errors + seen.server_errors \
+         FROM unnest($1, $2, $3, $4) AS seen (tenant, generation, responses, server_errors), \
+              rollouts, tenants \
+         WHERE member.tenant_id = seen.tenant AND rollouts.id = member.rollout_id \
+           AND tenants.id = seen.tenant AND tenants.generation = seen.generation \
+           AND rollouts.state = ANY($5) AND member.state = ANY($6)",
+    );
+    query
+        .bind::<Array<sql_types::Uuid>, _>(each(counts, |count| count.tenant.uuid()))
+        .bind::<Array<BigInt>, _>(each(counts, |count| count.generation))
+        .bind::<Array<BigInt>, _>(each(counts, |count| number(count.responses)))
+        .bind::<Array<BigInt>, _>(each(counts, |count| number(count.server_errors)))
+        .bind::<Array<Text>, _>(ACTIVE.to_vec())
+        .bind::<Array<Text>, _>(COUNTED.to_vec())
+        .execute(conn)
+        .await
+}
+
+fn each<T>(counts: &[ResponseCount], field: impl Fn(&ResponseCount) -> T) -> Vec<T> {
+    counts.iter().map(field).collect()
+}
+
+/// The tenants that active rollouts have moved.
+pub async fn counted_tenants(conn: &mut Conn) -> QueryResult<Vec<Uuid>> {
+    rollout_tenants::table
+        .inner_join(rollouts::table)
+        .filter(rollouts::state.eq_any(ACTIVE))
+        .filter(rollout_tenants::state.eq_any(COUNTED))
+        .order(rollout_tenants::tenant_id)
+        .select(rollout_tenants::tenant_id)
+        .load(conn)
+        .await
 }
 
 /// Records that a tenant stayed ready on the release of the rollout.

@@ -166,6 +166,8 @@ diesel::table! {
         created_at -> Timestamptz,
         finished_at -> Nullable<Timestamptz>,
         max_failures -> Int4,
+        max_error_percent -> Int4,
+        watch_seconds -> Int4,
     }
 }
 
@@ -180,6 +182,8 @@ diesel::table! {
         reason -> Nullable<Text>,
         changed_at -> Timestamptz,
         settled_at -> Nullable<Timestamptz>,
+        responses -> Int8,
+        server_errors -> Int8,
     }
 }
 
@@ -363,6 +367,7 @@ diesel::table! {
 
 diesel::joinable!(rollouts -> releases (release_id));
 diesel::joinable!(rollout_tenants -> tenants (tenant_id));
+diesel::joinable!(rollout_tenants -> rollouts (rollout_id));
 diesel::table! {
     conversation_summaries (tenant_id, user_id, conversation_id) {
         tenant_id -> Uuid,
@@ -430,6 +435,7 @@ diesel::allow_tables_to_appear_in_same_query!(tenants, releases);
 diesel::allow_tables_to_appear_in_same_query!(tenants, tenant_imports);
 diesel::allow_tables_to_appear_in_same_query!(rollouts, releases);
 diesel::allow_tables_to_appear_in_same_query!(rollout_tenants, tenants);
+diesel::allow_tables_to_appear_in_same_query!(rollout_tenants, rollouts);
 diesel::allow_tables_to_appear_in_same_query!(users, memberships);
 diesel::allow_tables_to_appear_in_same_query!(events, memberships);
 diesel::allow_tables_to_appear_in_same_query!(webhooks, webhook_deliveries);

@@ -4,7 +4,10 @@ use askama::Template;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Redirect, Response};
-use protocol::rollouts::{NewRollout, Rollout, RolloutState, Wave, WaveState, WaveTenant, Waves};
+use protocol::rollouts::{
+    DEFAULT_MAX_ERROR_PERCENT, DEFAULT_WATCH_SECONDS, NewRollout, Rollout, RolloutState, Wave,
+    WaveState, WaveTenant, Waves,
+};
 use protocol::{Problem, Timestamp};
 use serde::Deserialize;
 use service::api_error::ApiError;
@@ -67,6 +70,8 @@ struct AppPage {
     number: Field,
     window: Field,
     max_failures: Field,
+    max_error_percent: Field,
+    watch_seconds: Field,
     problem: Option<Problem>,
 }
 
@@ -93,12 +98,15 @@ fn wave_row(number: usize, wave: &Wave) -> WaveRow {
         let count = wave.tenants.iter().filter(|tenant| tenant.state == state).count();
         (count > 0).then(|| format!("{count} {}", state.as_str().replace('_', " ")))
     });
+    let Wave { responses, server_errors, .. } = wave;
+    let responses = (*responses > 0)
+        .then(|| format!("{server_errors} of {responses} responses with a status of 5xx"));
     let note =
         |tenant: &WaveTenant| Some((tenant.slug.to_string(), tenant.reason.as_ref()?.clone()));
     WaveRow {
         number,
         state: wave.state,
-        summary: counts.collect::<Vec<_>>().join(", "),
+        summary: counts.chain(responses).collect::<Vec<_>>().join(", "),
         notes: wave.tenants.iter().filter_map(note).collect(),
     }
 }
@@ -120,10 +128,13 @@ pub struct RolloutForm {
     number: String,
     window: String,
     max_failures: String,
+    max_error_percent: String,
+    watch_seconds: String,
 }
 
 impl RolloutForm {
-    /// A number that is none becomes 0, which every kind of wave refuses, and which tolerates no failure.
+    /// A number that is none becomes 0, which every kind of wave, the share of errors and the time refuse, and which
+    /// tolerates no failure.
     fn request(&self) -> NewRollout {
         let number = self.number.trim().parse().unwrap_or_default();
         let waves = match self.waves.as_str() {
@@ -133,7 +144,18 @@ impl RolloutForm {
         };
         let window = Some(self.window.trim().to_owned()).filter(|window| !window.is_empty());
         let max_failures = self.max_failures.trim().parse().unwrap_or_default();
-        NewRollout { release: self.release.clone(), waves: Some(waves), window, max_failures }
+        let or_default = |text: &str, default: u32| match text.trim() {
+            "" => default,
+            text => text.parse().unwrap_or_default(),
+        };
+        NewRollout {
+            release: self.release.clone(),
+            waves: Some(waves),
+            window,
+            max_failures,
+            max_error_percent: or_default(&self.max_error_percent, DEFAULT_MAX_ERROR_PERCENT),
+            watch_seconds: or_default(&self.watch_seconds, DEFAULT_WATCH_SECONDS),
+        }
     }
 }
 
@@ -205,6 +227,16 @@ async fn app_page(
         max_failures: Field::new("max_failures", "Tolerated failures", "text")
             .value(if form.max_failures.is_empty() { "0" } else { &form.max_failures })
             .hint("The number of tenants that may fail, and move back alone, before the rollout stops.")
+            .with_problem(problem.as_ref()),
+        max_error_percent: Field::new("max_error_percent", "Tolerated errors in percent", "text")
+            .optional()
+            .value(&form.max_error_percent)
+            .hint("A wave moves back once more than this share of at least 20 responses has a status of 5xx. Empty: 10.")
+            .with_problem(problem.as_ref()),
+        watch_seconds: Field::new("watch_seconds", "Seconds between waves", "text")
+            .optional()
+            .value(&form.watch_seconds)
+            .hint("How long a tenant must run on the release before the next wave begins. Empty: 5.")
             .with_problem(problem.as_ref()),
         releases: releases.iter().map(|release| release_row(release, now)).collect(),
         problem,

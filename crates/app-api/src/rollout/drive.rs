@@ -13,7 +13,7 @@ use service::api_error::ApiError;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use uuid::Uuid;
 
-use super::progress::{self, AfterFailure, Command, Observation, Progress};
+use super::progress::{self, AfterFailure, Command, Observation, Progress, Responses};
 use super::window::Window;
 use crate::app::App;
 use crate::apps::{self, release_name};
@@ -89,6 +89,8 @@ async fn step(app: &App, rollout: Rollout) -> anyhow::Result<()> {
             anyhow::anyhow!("the window of rollout {} {rule}", loaded.rollout.id)
         })?,
         max_failures: usize::try_from(loaded.rollout.max_failures).unwrap_or_default(),
+        max_error_percent: loaded.rollout.max_error_percent.unsigned_abs(),
+        watch: Duration::from_secs(loaded.rollout.watch_seconds.unsigned_abs().into()),
         members: loaded.members.values().map(progress_member).collect(),
     };
     let observed = |tenant: &Tenant| Observation {
@@ -115,6 +117,14 @@ fn progress_member(member: &Member) -> progress::Member {
         was_failing: member.was_failing,
         changed_at: member.changed_at,
         settled_at: member.settled_at,
+        responses: responses_of(member),
+    }
+}
+
+fn responses_of(member: &Member) -> Responses {
+    Responses {
+        all: member.responses.unsigned_abs(),
+        server_errors: member.server_errors.unsigned_abs(),
     }
 }
 
@@ -159,6 +169,10 @@ async fn execute(app: &App, loaded: &LoadedRollout, command: &Command) -> Result
         Command::Fail(id, after) => {
             let Some((tenant, member)) = loaded.tenant(*id) else { return Ok(()) };
             fail(app, loaded, (tenant, member), *after).await
+        }
+        Command::FailByErrors { tenant, wave } => {
+            let Some((tenant, member)) = loaded.tenant(*tenant) else { return Ok(()) };
+            fail_by_errors(app, loaded, (tenant, member), *wave).await
         }
         Command::Finish(state) => finish(app, loaded, *state).await,
     }
@@ -233,19 +247,69 @@ async fn fail(
     let reason = format!("{} does not run on {name}: {why}", tenant.slug);
     let log =
         if is_known { rollout.log.clone() } else { last_lines(app, tenant.tenant_id()).await };
+    record_failure(app, loaded, (tenant, member), &Failure { why, reason, log }, after).await
+}
+
+/// The tenant with the most server errors of its wave is recorded as failed.
+async fn fail_by_errors(
+    app: &App,
+    loaded: &LoadedRollout,
+    (tenant, member): (&Tenant, &Member),
+    wave: Responses,
+) -> Result<(), ApiError> {
+    let (rollout, own) = (&loaded.rollout, responses_of(member));
+    let why = format!(
+        "{} of its {} responses on the release had a status of 5xx, or were none.",
+        own.server_errors, own.all
+    );
+    let reason = format!(
+        "{} of {} responses of wave {} on {} had a status of 5xx, or were none: more than {} %. Most of these were of {}: \
+         {} of {}.",
+        wave.server_errors,
+        wave.all,
+        member.wave,
+        release_name(rollout.release),
+        rollout.max_error_percent,
+        tenant.slug,
+        own.server_errors,
+        own.all,
+    );
+    let log = last_lines(app, tenant.tenant_id()).await;
+    let failure = Failure { why: &why, reason, log };
+    record_failure(app, loaded, (tenant, member), &failure, AfterFailure::RollBack).await
+}
+
+/// A failure as the rows record it.
+struct Failure<'a> {
+    /// For the tenant.
+    why: &'a str,
+    /// For the rollout.
+    reason: String,
+    log: Option<String>,
+}
+
+async fn record_failure(
+    app: &App,
+    loaded: &LoadedRollout,
+    (tenant, member): (&Tenant, &Member),
+    Failure { why, reason, log }: &Failure<'_>,
+    after: AfterFailure,
+) -> Result<(), ApiError> {
+    let rollout = &loaded.rollout;
     let state = match after {
         AfterFailure::Continue => rollout.state,
         AfterFailure::RollBack => RolloutState::RollingBack,
     };
     let mark =
-        Mark { state: MemberState::Failed, reason: Some(why), was_failing: member.was_failing };
+        Mark { state: MemberState::Failed, reason: Some(*why), was_failing: member.was_failing };
+    let name = release_name(rollout.release);
     let (mut conn, now) = (app.conn().await?, app.clock.now());
     conn.transaction(async |conn| -> Result<_, ApiError> {
         if rollout::lock(conn, rollout.id).await? != Some(rollout.state) {
             return Ok(());
         }
         rollout::mark_member(conn, rollout.id, tenant.id, mark, now).await?;
-        rollout::set_failure(conn, rollout.id, state, &reason, log.as_deref()).await?;
+        rollout::set_failure(conn, rollout.id, state, reason, log.as_deref()).await?;
         if after == AfterFailure::RollBack {
             let entry = Entry::new(Actor::command("rollout"), Action::RolloutFail, loaded.resource())
                 .after(json!({ "id": rollout.id, "release": name, "reason": reason }));

@@ -7,8 +7,12 @@ pub mod progress;
 pub mod waves;
 pub mod window;
 
+use std::ops::RangeInclusive;
+
 use protocol::problem::{Code, FieldCode};
-use protocol::rollouts::{NewRollout, RolloutState, Waves};
+use protocol::rollouts::{
+    DEFAULT_WATCH_SECONDS, MAX_WATCH_SECONDS, NewRollout, RolloutState, Waves,
+};
 use protocol::spec::Desired;
 use serde_json::json;
 use service::api_error::ApiError;
@@ -24,6 +28,8 @@ use crate::tenant::TenantApp;
 use crate::validation::refused_field;
 use window::Window;
 
+const WATCH_SECONDS: RangeInclusive<i32> =
+    DEFAULT_WATCH_SECONDS.cast_signed()..=MAX_WATCH_SECONDS.cast_signed();
 /// The most rollouts that a list shows.
 const MAX_LISTED: i64 = 10;
 
@@ -50,10 +56,9 @@ pub async fn start(
         let detail = format!("The window {rule}.");
         refused_field(Code::InvalidFields, "window", FieldCode::Invalid, detail)
     })?;
-    let max_failures = i32::try_from(new.max_failures).map_err(|_| {
-        let detail = format!("max_failures must be at most {}.", i32::MAX);
-        refused_field(Code::InvalidFields, "max_failures", FieldCode::OutOfBounds, detail)
-    })?;
+    let max_failures = check_number("max_failures", new.max_failures, 0..=i32::MAX)?;
+    let max_error_percent = check_number("max_error_percent", new.max_error_percent, 1..=100)?;
+    let watch_seconds = check_number("watch_seconds", new.watch_seconds, WATCH_SECONDS)?;
     let (mut conn, now, id) = (app.conn().await?, app.clock.now(), Uuid::now_v7());
     conn.transaction(async |conn| -> Result<_, ApiError> {
         let found = apps::find_in(conn, slug).await?;
@@ -92,13 +97,16 @@ pub async fn start(
             release_id: followed.release.id,
             window: new.window.as_deref(),
             max_failures,
+            max_error_percent,
+            watch_seconds,
             created_by: &actor.name,
             now,
         };
         rollout::insert(conn, &row, &members).await?;
         let entry = Entry::new(actor, Action::RolloutStart, resource(&found)).after(json!({
             "id": id, "release": new.release, "waves": waves, "window": new.window,
-            "max_failures": max_failures, "tenants": members.len(),
+            "max_failures": max_failures, "max_error_percent": max_error_percent,
+            "watch_seconds": watch_seconds, "tenants": members.len(),
         }));
         audit_log::append(conn, &entry, now).await?;
         find(conn, found, id).await
@@ -116,6 +124,15 @@ fn check_waves(waves: Waves) -> Result<Waves, ApiError> {
         Waves::Canary(_) | Waves::Size(_) | Waves::Percent(_) => return Ok(waves),
     };
     Err(refused_field(Code::InvalidFields, "waves", FieldCode::OutOfBounds, format!("{rule}.")))
+}
+
+/// Checks a number against its bounds.
+fn check_number(field: &str, number: u32, bounds: RangeInclusive<i32>) -> Result<i32, ApiError> {
+    let checked = i32::try_from(number).ok().filter(|number| bounds.contains(number));
+    checked.ok_or_else(|| {
+        let detail = format!("{field} must be {} to {}.", bounds.start(), bounds.end());
+        refused_field(Code::InvalidFields, field, FieldCode::OutOfBounds, detail)
+    })
 }
 
 fn already_active(active: &Rollout) -> ApiError {

@@ -15,8 +15,8 @@ use super::window::Window;
 
 /// The most tenants that are replaced at the same time. More would wait in the queue of starts until their deadline.
 pub const MAX_REPLACED_AT_ONCE: usize = 8;
-/// How long a tenant must stay ready before the next wave begins: a release that is ready and then crashes is found.
-pub const SETTLE_TIME: Duration = Duration::from_secs(5);
+/// The fewest responses of a wave that show anything about its release.
+pub const MIN_RESPONSES: u64 = 20;
 /// An error that begins this long after the tenant was ready on the release is the tenant's own. A crash loop is found
 /// within five minutes.
 pub const PROVEN_TIME: Duration = Duration::from_secs(600);
@@ -30,7 +30,33 @@ pub struct Progress {
     pub window: Window,
     /// The number of tenants that may fail, and move back alone, before the rollout stops.
     pub max_failures: usize,
+    /// The share of server errors among the responses of a wave above which the wave moves back.
+    pub max_error_percent: u32,
+    /// How long a tenant must stay ready before the next wave begins: a release that is ready and then crashes is found.
+    pub watch: Duration,
     pub members: Vec<Member>,
+}
+
+/// How often tenants answered, and how often with a status of 5xx or not at all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Responses {
+    pub all: u64,
+    pub server_errors: u64,
+}
+
+impl Responses {
+    fn plus(self, other: Self) -> Self {
+        Self {
+            all: self.all.saturating_add(other.all),
+            server_errors: self.server_errors.saturating_add(other.server_errors),
+        }
+    }
+
+    /// Whether there are enough responses, and more than `max_percent` of them are server errors.
+    pub fn exceed(self, max_percent: u32) -> bool {
+        let errors = u128::from(self.server_errors) * 100;
+        self.all >= MIN_RESPONSES && errors > u128::from(max_percent) * u128::from(self.all)
+    }
 }
 
 /// A tenant of a rollout.
@@ -42,8 +68,10 @@ pub struct Member {
     /// The tenant was in error before its move.
     pub was_failing: bool,
     pub changed_at: Timestamp,
-    /// When the tenant had been ready on the release for [`SETTLE_TIME`].
+    /// When the tenant had been ready on the release for as long as it is watched.
     pub settled_at: Option<Timestamp>,
+    /// Since the move.
+    pub responses: Responses,
 }
 
 /// A tenant as its row says.
@@ -74,6 +102,11 @@ pub enum Command {
     Settle(Uuid),
     /// Records that a tenant does not run on the release.
     Fail(Uuid, AfterFailure),
+    /// Records that the responses of a wave have too many server errors, most of them of `tenant`. The wave moves back.
+    FailByErrors {
+        tenant: Uuid,
+        wave: Responses,
+    },
     Finish(RolloutState),
 }
 
@@ -129,6 +162,9 @@ fn advance(
     }
     let mut is_proven = false;
     for members in waves.into_values() {
+        if let Some(failure) = check_responses(rollout, &members, tenants, now) {
+            return vec![failure];
+        }
         let (mut commands, mut is_done) = (Vec::new(), true);
         for member in &members {
             let verdict = judge(rollout, member, tenants.get(&member.tenant), now, &mut free);
@@ -151,6 +187,40 @@ fn advance(
         }
     }
     vec![Command::Finish(RolloutState::Done)]
+}
+
+/// Returns the failure of a wave whose responses have too many server errors.
+fn check_responses(
+    rollout: &Progress,
+    members: &[&Member],
+    tenants: &BTreeMap<Uuid, Observation>,
+    now: Timestamp,
+) -> Option<Command> {
+    let counts = |member: &&&Member| {
+        let tenant = tenants.get(&member.tenant);
+        tenant.is_some_and(|tenant| counts_for_release(rollout, member, tenant, now))
+    };
+    let counted: Vec<_> = members.iter().filter(counts).collect();
+    let wave = counted.iter().fold(Responses::default(), |sum, member| sum.plus(member.responses));
+    if !wave.exceed(rollout.max_error_percent) {
+        return None;
+    }
+    let worst = counted.iter().max_by_key(|m| (m.responses.server_errors, Reverse(m.tenant)))?;
+    Some(Command::FailByErrors { tenant: worst.tenant, wave })
+}
+
+/// Whether the responses of a tenant show anything about the release: what excuses a tenant in error excuses it here.
+fn counts_for_release(
+    rollout: &Progress,
+    member: &Member,
+    tenant: &Observation,
+    now: Timestamp,
+) -> bool {
+    let is_proven = member.settled_at.is_some_and(|settled| now >= settled + PROVEN_TIME);
+    matches!(member.state, MemberState::Moving | MemberState::Moved)
+        && tenant.release == rollout.release
+        && tenant.desired != Desired::Deleted
+        && !(member.was_failing || tenant.has_untried_variables || is_proven)
 }
 
 fn runs_on_release(
@@ -240,8 +310,10 @@ fn judge(
             State::Error => Verdict::Failed,
             // Ended after it was ready, or wakes.
             State::Provisioning | State::Starting => Verdict::Wait,
-            State::Running if now < member.changed_at + SETTLE_TIME => Verdict::Wait,
-            State::Running if member.settled_at.is_none() && now >= tenant.since + SETTLE_TIME => {
+            State::Running if now < member.changed_at + rollout.watch => Verdict::Wait,
+            State::Running
+                if member.settled_at.is_none() && now >= tenant.since + rollout.watch =>
+            {
                 Verdict::Do(Command::Settle(id))
             }
             State::Running | State::Frozen | State::Sleeping | State::Stopped | State::Deleting => {

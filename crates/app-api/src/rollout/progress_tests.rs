@@ -18,6 +18,7 @@ fn member(n: u128, wave: i32, state: MemberState) -> Member {
         was_failing: false,
         changed_at: at(0),
         settled_at: None,
+        responses: Responses::default(),
     }
 }
 
@@ -35,7 +36,15 @@ fn observed(state: State, release: &str) -> Observation {
 
 fn rollout(window: Window, members: Vec<Member>) -> Progress {
     let release = "v2".to_owned();
-    Progress { state: RolloutState::Running, release, window, max_failures: 0, members }
+    Progress {
+        state: RolloutState::Running,
+        release,
+        window,
+        max_failures: 0,
+        max_error_percent: 10,
+        watch: Duration::from_secs(5),
+        members,
+    }
 }
 
 fn shown(commands: Vec<Command>) -> String {
@@ -48,6 +57,10 @@ fn shown(commands: Vec<Command>) -> String {
             Command::Settle(_) => "settle".to_owned(),
             Command::Fail(_, AfterFailure::Continue) => "fail alone".to_owned(),
             Command::Fail(_, AfterFailure::RollBack) => "fail".to_owned(),
+            Command::FailByErrors { tenant, wave } => {
+                let Responses { all, server_errors } = wave;
+                format!("fail by {server_errors} of {all}, worst {}", tenant.as_u128())
+            }
             Command::Finish(state) => format!("finish {state}"),
         })
         .collect();
@@ -298,6 +311,10 @@ impl Rows {
                     self.rollout.state = RolloutState::RollingBack;
                 }
             }
+            Command::FailByErrors { tenant, .. } => {
+                self.mark(tenant, MemberState::Failed);
+                self.rollout.state = RolloutState::RollingBack;
+            }
             Command::Finish(state) => self.rollout.state = state,
         }
     }
@@ -385,5 +402,111 @@ proptest! {
             let is_back = member.state == MemberState::Failed || member.wave >= back_to;
             prop_assert_eq!(release, if is_back { "v1" } else { "v2" }, "{:?}", member);
         }
+    }
+}
+
+fn answered(member: Member, all: u64, server_errors: u64) -> Member {
+    Member { responses: Responses { all, server_errors }, ..member }
+}
+
+#[test]
+fn a_wave_with_too_many_server_errors_fails_with_its_figures() {
+    use MemberState::{Failed, Moved, Moving, RolledBack};
+    let of = |state, all, errors| answered(member(1, 1, state), all, errors);
+    let running = || observed(State::Running, "v2");
+    for (name, member, observation, percent, expected) in [
+        ("too few responses", of(Moved, 19, 19), running(), 10, "finish done"),
+        ("as many as permitted", of(Moved, 20, 2), running(), 10, "finish done"),
+        ("one more", of(Moved, 20, 3), running(), 10, "fail by 3 of 20, worst 1"),
+        ("before it is ready", of(Moving, 20, 3), running(), 10, "fail by 3 of 20, worst 1"),
+        ("another bound", of(Moved, 20, 3), running(), 15, "finish done"),
+        ("every error is permitted", of(Moved, 20, 20), running(), 100, "finish done"),
+        ("it moved back", of(RolledBack, 20, 20), running(), 10, "finish done"),
+        ("of an earlier failure", of(Failed, 20, 20), observed(State::Running, "v1"), 10, "fail"),
+        (
+            "it follows another release",
+            of(Moved, 20, 20),
+            observed(State::Running, "v3"),
+            10,
+            "finish done",
+        ),
+        (
+            "it was in error before",
+            Member { was_failing: true, ..of(Moved, 20, 20) },
+            running(),
+            10,
+            "finish done",
+        ),
+        (
+            "it had run for ten minutes",
+            Member { settled_at: Some(at(-595)), ..of(Moved, 20, 20) },
+            running(),
+            10,
+            "finish done",
+        ),
+        (
+            "its own variables changed",
+            of(Moved, 20, 20),
+            Observation { has_untried_variables: true, ..running() },
+            10,
+            "finish done",
+        ),
+    ] {
+        let progress = Progress {
+            max_error_percent: percent,
+            members: vec![Member { settled_at: member.settled_at.or(Some(at(0))), ..member }],
+            ..rollout(Window::Always, Vec::new())
+        };
+        let tenants = BTreeMap::from([(tenant(1), observation)]);
+        assert_eq!(shown(next(&progress, &tenants, at(5))), expected, "{name}");
+    }
+}
+
+#[test]
+fn the_responses_of_a_wave_are_added_and_the_earliest_wave_fails_first() {
+    use MemberState::{Moved, Waiting};
+    let settled = |member: Member| Member { settled_at: Some(at(0)), ..member };
+    let mut progress = rollout(
+        Window::Always,
+        vec![
+            settled(answered(member(1, 1, Moved), 50, 1)),
+            settled(answered(member(2, 2, Moved), 15, 2)),
+            settled(answered(member(3, 2, Moved), 15, 4)),
+            member(4, 3, Waiting),
+        ],
+    );
+    let release = |n| if n == 4 { "v1" } else { "v2" };
+    let tenants: BTreeMap<_, _> =
+        (1..=4).map(|n| (tenant(n), observed(State::Running, release(n)))).collect();
+    let decided = |progress: &Progress| shown(next(progress, &tenants, at(10)));
+    assert_eq!(decided(&progress), "fail by 6 of 30, worst 3", "no other wave begins");
+    progress.state = RolloutState::Paused;
+    assert_eq!(decided(&progress), "fail by 6 of 30, worst 3", "a pause excuses nothing");
+    progress.members[0].responses.server_errors = 20;
+    assert_eq!(decided(&progress), "fail by 20 of 50, worst 1");
+    progress.members[0].responses.server_errors = 5;
+    progress.members[2].responses.server_errors = 1;
+    progress.state = RolloutState::Running;
+    assert_eq!(decided(&progress), "move", "3 of 30 is no more than a tenth");
+}
+
+#[test]
+fn a_tenant_is_watched_for_as_long_as_the_rollout_says() {
+    let moved = Member { changed_at: at(0), ..member(1, 1, MemberState::Moved) };
+    let progress =
+        Progress { watch: Duration::from_secs(60), ..rollout(Window::Always, vec![moved]) };
+    let tenants = BTreeMap::from([(tenant(1), observed(State::Running, "v2"))]);
+    for (seconds, expected) in [(5, "wait"), (59, "wait"), (60, "settle")] {
+        assert_eq!(shown(next(&progress, &tenants, at(seconds))), expected, "{seconds}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn more_errors_never_excuse_a_wave(all in 0_u64.., errors in 0_u64.., more in 0_u64.., percent in 1_u32..=100) {
+        let fewer = Responses { all, server_errors: errors.min(all) };
+        let many = Responses { all, server_errors: errors.saturating_add(more).min(all) };
+        prop_assert!(!fewer.exceed(percent) || many.exceed(percent));
+        prop_assert!(!many.exceed(100));
     }
 }

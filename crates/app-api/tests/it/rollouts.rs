@@ -7,14 +7,18 @@ use app_api::tenant::Tenant;
 use axum::http::Method;
 use protocol::orchestrator::{ObservedTenant, Phase};
 use protocol::problem::Code;
+use protocol::response_counts::{self, CountedTenants, ResponseCount, ResponseCounts};
 use protocol::{State, TenantId};
 use serde_json::{Value, json};
+use service::Secret;
+use service::client::Client;
 use testkit::{eventually, wait_for};
 use uuid::Uuid;
 
 use crate::harness::schema::Schemas;
 use crate::harness::{
-    Call, EMAIL, FakeOrchestrator, Server, TEST_TIMEOUT, TestClient, TestResponse, observed,
+    Call, EMAIL, FakeOrchestrator, ROUTES_TOKEN, Server, TEST_TIMEOUT, TestClient, TestResponse,
+    observed,
 };
 
 const SLUGS: [&str; 4] = ["acme", "globex", "hooli", "initech"];
@@ -309,4 +313,100 @@ async fn forty_sleeping_tenants_move_without_one_start() {
     let calls = server.orchestrator.calls().split_off(before);
     let starts = calls.iter().filter(|call| matches!(call, Call::Wake | Call::Restart)).count();
     assert_eq!(starts, 0, "{calls:?}");
+}
+
+/// Reports what a router counted, like (slug, generation, responses, server errors), and returns the slugs that app-api
+/// wants to know of.
+async fn count(server: &Server, counts: &[(&str, i64, u64, u64)]) -> Vec<String> {
+    let mut tenants = Vec::new();
+    for (slug, generation, responses, server_errors) in counts {
+        tenants.push(ResponseCount {
+            tenant: server.row(slug).await.tenant_id(),
+            generation: *generation,
+            responses: *responses,
+            server_errors: *server_errors,
+        });
+    }
+    let client = Client::new(format!("http://{}", server.internal), Secret::new(ROUTES_TOKEN));
+    let body = ResponseCounts { tenants };
+    let call = client.call(Method::POST, response_counts::PATH, Some(&body), TEST_TIMEOUT);
+    let counted: CountedTenants = call.await.unwrap();
+    let mut slugs = Vec::new();
+    for slug in SLUGS {
+        if counted.tenants.contains(&server.row(slug).await.tenant_id()) {
+            slugs.push(slug.to_owned());
+        }
+    }
+    slugs
+}
+
+/// Starts a rollout whose first wave is acme and globex, and waits until both moved. The clock stands still.
+async fn start_watched(owner: &TestClient, change: Value) -> Value {
+    let mut body = json!({ "release": "v2", "waves": { "size": 2 }, "watch_seconds": 3600 });
+    body.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+    let started = start(owner, body).await;
+    assert_eq!(started.status, 202, "{}", started.text());
+    let moved = wait_for("the first wave", TEST_TIMEOUT, async || {
+        let latest = owner.get("/v1/apps/notes/rollouts").await.json()["rollouts"][0].clone();
+        Ok((latest["moved"] == 2).then_some(latest))
+    });
+    moved.await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wave_that_answers_with_errors_moves_back_and_the_figures_say_why() {
+    let (server, owner) = with_tenants(&["notes:1", "notes:2"]).await;
+    assert!(count(&server, &[("acme", 1, 50, 50)]).await.is_empty(), "no rollout is under way");
+    let moved = start_watched(&owner, json!({})).await;
+    assert_eq!(moved["waves"][0]["responses"], 0, "{moved}");
+    // Responses of the earlier release, and of tenants that have not moved, say nothing.
+    let counted = count(&server, &[("acme", 1, 50, 50), ("hooli", 1, 50, 50)]).await;
+    assert_eq!(counted, ["acme", "globex"]);
+    count(&server, &[("acme", 2, 10, 1), ("globex", 2, 9, 1)]).await;
+    let rollout = owner.get("/v1/apps/notes/rollouts").await.json()["rollouts"][0].clone();
+    let wave = &rollout["waves"][0];
+    assert_eq!((&wave["responses"], &wave["server_errors"]), (&json!(19), &json!(2)));
+    assert_eq!(rollout["state"], "running", "19 responses are too few: {rollout}");
+    count(&server, &[("globex", 2, 11, 2)]).await;
+    let failed = until_state(&server, &owner, "failed").await;
+    let reason = failed["reason"].as_str().unwrap();
+    let figures = "4 of 30 responses of wave 1 on v2 had a status of 5xx, or were none: more than 10 %. \
+        Most of these were of globex: 3 of 20.";
+    assert_eq!(reason, figures);
+    let tenants = failed["waves"][0]["tenants"].as_array().unwrap();
+    let states: Vec<_> = tenants.iter().map(|t| (&t["slug"], &t["state"])).collect();
+    let expected =
+        [("acme", "rolled_back"), ("globex", "failed")].map(|(a, b)| (json!(a), json!(b)));
+    assert_eq!(states, expected.each_ref().map(|(a, b)| (a, b)));
+    assert_eq!(releases(&server).await, ["v1"; 4]);
+    assert_eq!(server.row("hooli").await.generation, 1, "the other tenants were left alone");
+    let audited = owner.get("/v1/audit?action=rollout.fail").await.json();
+    assert_eq!(audited["entries"][0]["after"]["reason"], figures);
+    assert!(count(&server, &[]).await.is_empty(), "the rollout ended");
+    let page = owner.visit("/admin/apps/notes").await.text();
+    assert!(page.contains("4 of 30 responses with a status of 5xx"), "{page}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn errors_within_the_bound_let_the_next_wave_begin() {
+    let (server, owner) = with_tenants(&["notes:1", "notes:2"]).await;
+    let change = json!({ "max_error_percent": 50, "watch_seconds": 30 });
+    let moved = start_watched(&owner, change).await;
+    assert_eq!((&moved["max_error_percent"], &moved["watch_seconds"]), (&json!(50), &json!(30)));
+    count(&server, &[("acme", 2, 40, 20)]).await;
+    let done = until_state(&server, &owner, "done").await;
+    assert_eq!(done["waves"][0]["server_errors"], 20);
+    assert_eq!(releases(&server).await, ["v2"; 4]);
+    for (field, value) in [
+        ("max_error_percent", 0),
+        ("max_error_percent", 101),
+        ("watch_seconds", 4),
+        ("watch_seconds", 86_401),
+    ] {
+        let mut body = json!({ "release": "v1" });
+        body[field] = json!(value);
+        let refused = start(&owner, body).await;
+        assert_eq!(refused.problem(), "422 invalid_fields", "{field} {value}");
+        assert_eq!(refused.json()["errors"][0]["field"], field);
+    }
 }

@@ -1,10 +1,11 @@
 //! Apps and their releases.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueHint};
 
-use super::{AppEnvCommand, AppSecretsCommand, Confirm, WaitOptions};
+use super::{AppEnvCommand, AppSecretsCommand, Confirm, WaitOptions, parse_duration};
 
 #[derive(Debug, Subcommand)]
 pub enum AppsCommand {
@@ -138,6 +139,12 @@ pub struct StartRollout {
     /// number of tenants that may fail, and move back alone, before the rollout stops
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub max_failures: u32,
+    /// percent of 5xx in the responses of a wave above which it moves back; default: 10
+    #[arg(long, value_name = "P")]
+    pub max_error_percent: Option<u32>,
+    /// time that a tenant runs on the release before the next wave, like 5m; default: 5s
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub watch: Option<Duration>,
     #[command(flatten)]
     pub wait: WaitOptions,
 }

@@ -206,6 +206,8 @@ fn rollout() -> Rollout {
         state: RolloutState::Done,
         window: Some(text()),
         max_failures: 0,
+        max_error_percent: 10,
+        watch_seconds: 5,
         tenants: 1,
         moved: 1,
         waves: Vec::new(),

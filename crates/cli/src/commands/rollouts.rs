@@ -90,6 +90,12 @@ fn start(args: &StartRollout, context: &Context<'_>) -> Result<(), CliError> {
     if args.max_failures > 0 {
         body["max_failures"] = args.max_failures.into();
     }
+    if let Some(percent) = args.max_error_percent {
+        body["max_error_percent"] = percent.into();
+    }
+    if let Some(watch) = args.watch {
+        body["watch_seconds"] = watch.as_secs().into();
+    }
     let title = format!("move the tenants of app {} to {}", args.slug, args.release);
     let request =
         Request::new(Method::POST, format!("{}/rollouts", path(&args.slug)), title).json(body);

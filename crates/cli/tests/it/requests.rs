@@ -89,11 +89,12 @@ fn cases() -> Vec<(&'static str, &'static str, Reader, Value)> {
             json!({ "image": "shop:2", "smoke_start": false }),
         ),
         (
-            "apps rollout start shop --release v2 --percent 10 --window 02:00-04:00 --max-failures 2 --no-wait",
+            "apps rollout start shop --release v2 --percent 10 --window 02:00-04:00 --max-failures 2 --max-error-percent 5 --watch 2m --no-wait",
             "POST /v1/apps/shop/rollouts",
             read_as::<NewRollout>,
             json!({
                 "release": "v2", "waves": { "percent": 10 }, "window": "02:00-04:00", "max_failures": 2,
+                "max_error_percent": 5, "watch_seconds": 120,
             }),
         ),
         (

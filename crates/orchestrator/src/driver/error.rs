@@ -228,4 +228,17 @@ mod tests {
         500 internal
         ");
     }
+
+    #[test]
+    fn a_missing_secret_is_named_with_the_command_that_sets_it() {
+        let slug = "acme".parse().unwrap();
+        let text = |names: &[&str]| {
+            let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+            DriverError::secret_missing(&slug, &names).detail
+        };
+        insta::assert_snapshot!(text(&["TOKEN"]), @"Its release requires a value for the secret TOKEN, and neither the tenant nor its app has any. Set it with `cial tenants secrets set acme TOKEN`, or for all tenants of the app with `cial apps secrets set`: then the tenant starts.");
+        assert!(
+            text(&["A", "B"]).starts_with("Its release requires values for the secrets A, B, and")
+        );
+    }
 }

@@ -7,8 +7,10 @@ use futures_util::TryStreamExt as _;
 use orchestrator::driver::{Driver as _, DriverErrorCode};
 use protocol::process::{AppProcess, AppSpec};
 use protocol::spec::Spec;
+use protocol::variables::SecretNames;
+use service::{Secret, keys, sealed};
 
-use crate::support::{Install, image, spec, with_install};
+use crate::support::{Install, SSO_MASTER, image, spec, with_install};
 
 /// An installation whose tenant image can be laid over others.
 async fn with_overlay(test: impl AsyncFnOnce(&Install)) {
@@ -197,6 +199,32 @@ async fn images_that_cannot_be_tenants_are_refused_and_leave_nothing() {
             image::remove(&install.client, &source).await;
         }
         assert_eq!(wrapped_images(install).await, Vec::<String>::new());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_release_without_its_required_secret_replaces_nothing_until_it_has_a_value() {
+    with_overlay(async |install| {
+        let source = image::app(&install.client, "wrap-secret", BARE).await;
+        let first = app_spec(install, "wrap-secret", &source).await;
+        let driver = install.driver();
+        driver.ensure(&first).await.unwrap();
+        let secrets = SecretNames { required: vec!["TOKEN".to_owned()], ..SecretNames::default() };
+        let app = first.app.clone().map(|app| AppSpec { secrets, ..app });
+        let second = Spec { app, generation: 2, ..first.clone() };
+        let refused = driver.ensure(&second).await.unwrap_err();
+        assert_eq!(refused.code, DriverErrorCode::SecretMissing);
+        let command = "`cial tenants secrets set wrap-secret TOKEN`";
+        assert!(refused.detail.contains(command), "{refused}");
+        let status = driver.inspect(first.id).await.unwrap().unwrap();
+        assert_eq!(status.generation, 1, "the container of the first release stays");
+        let key = keys::env_key(&Secret::new(SSO_MASTER), first.id);
+        let own = br#"{"TOKEN":{"value":"x","secret":true}}"#;
+        let sealed_env = Some(sealed::seal(&key, own).unwrap());
+        let status = driver.ensure(&Spec { sealed_env, ..second }).await.unwrap();
+        assert_eq!(status.generation, 2);
+        driver.remove(first.id).await.unwrap();
     })
     .await;
 }

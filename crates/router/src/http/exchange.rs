@@ -89,6 +89,7 @@ impl Exchange for TenantExchange {
         if more.is_none() && proof.is_some_and(|h| is_same_secret(h.value, right)) {
             if head.status() >= 200 {
                 worker.counters.responded(head.status());
+                self.guard.count_response(head.status());
                 lease.on_response();
                 // Only a GET becomes a stream: other requests are work that goes on between two events.
                 if self.context.is_get && head.status() == 200 && head.is_event_stream() {

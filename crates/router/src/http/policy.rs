@@ -61,6 +61,9 @@ impl Policy for RouterPolicy {
             }
             ErrorContext::Exchange(exchange) => {
                 let tenant = exchange.guard.lease.tenant;
+                if error.origin() == ErrorOrigin::Upstream {
+                    exchange.guard.count_response(error.status());
+                }
                 (exchange.context.id, exchange.context.format, Some(tenant))
             }
         };

@@ -43,12 +43,21 @@ pub(crate) struct CachedLease {
     next_report_at: AtomicU64,
 }
 
-/// How one thread uses a tenant. Only that thread writes `last_used`.
+/// How one thread uses a tenant. Only that thread writes `last_used` and the counters.
 #[derive(Default)]
 struct ThreadUsage {
     requests: Arc<()>,
     streams: Arc<()>,
     last_used: AtomicU64,
+    responses: AtomicU64,
+    server_errors: AtomicU64,
+}
+
+/// How the tenant answered at this target, summed over all threads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Responses {
+    pub(crate) all: u64,
+    pub(crate) server_errors: u64,
 }
 
 /// Counts a use of a tenant while it is held: a request up to the last byte of its response, or a stream.
@@ -167,6 +176,15 @@ impl CachedLease {
         usage
     }
 
+    pub(crate) fn responses(&self) -> Responses {
+        let mut sum = Responses::default();
+        for thread in self.usage_by_thread.get().into_iter().flatten() {
+            sum.all += thread.responses.load(Relaxed);
+            sum.server_errors += thread.server_errors.load(Relaxed);
+        }
+        sum
+    }
+
     /// Sets when the tenant was woken for a request that waits; the epoch when for none.
     pub(crate) fn set_woken_at(&self, at: Moment) {
         self.woken_at.store(at.0, Relaxed);
@@ -209,6 +227,17 @@ impl LeaseGuard {
         self.lease.thread_usage(self.thread).last_used.store(clock::now().0, SeqCst);
     }
 
+    /// Counts a response of the tenant, or that it failed to give one.
+    pub(crate) fn count_response(&self, status: u16) {
+        let usage = self.lease.thread_usage(self.thread);
+        // Without a locked instruction: each counter has one writer.
+        let add_one = |counter: &AtomicU64| counter.store(counter.load(Relaxed) + 1, Relaxed);
+        add_one(&usage.responses);
+        if status >= 500 {
+            add_one(&usage.server_errors);
+        }
+    }
+
     pub(crate) fn is_stream(&self) -> bool {
         matches!(self.kind, GuardKind::Stream(_))
     }
@@ -248,6 +277,16 @@ mod tests {
         assert!(lease.usage().last_used >= before);
         drop(other);
         assert_eq!((lease.usage().requests, lease.usage().streams), (0, 0));
+    }
+
+    #[test]
+    fn responses_are_counted_over_all_threads() {
+        let lease = cached_lease();
+        assert_eq!(lease.responses(), Responses::default());
+        for (thread, status) in [(0, 200), (0, 503), (1, 404), (1, 500)] {
+            lease.begin_request(thread).count_response(status);
+        }
+        assert_eq!(lease.responses(), Responses { all: 4, server_errors: 2 });
     }
 
     #[test]

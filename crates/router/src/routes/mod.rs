@@ -4,5 +4,6 @@
 pub(crate) mod cache;
 pub(crate) mod cached_lease;
 pub(crate) mod keys;
+pub(crate) mod response_reports;
 pub(crate) mod store;
 pub(crate) mod table;

@@ -15,6 +15,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::routes::cache::{self, CachedRoutes};
 use crate::routes::cached_lease::CachedLease;
+use crate::routes::response_reports;
 use crate::routes::table::{EntryParameters, RouteEntry, RouteTable};
 
 /// Hands tables to the threads that serve requests, and takes their requests for a fresh snapshot.
@@ -112,7 +113,8 @@ impl RouteStore {
 
     /// Follows app-api for as long as the future is polled.
     pub(crate) async fn run(&self, client: Client) {
-        tokio::join!(self.follow_feed(&client), self.write_cache());
+        let reports = response_reports::run(self, &client);
+        tokio::join!(self.follow_feed(&client), self.write_cache(), reports);
     }
 
     async fn follow_feed(&self, client: &Client) {

@@ -4,15 +4,18 @@
 use std::convert::Infallible;
 use std::io::Read;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use http::{Request, StatusCode};
+use http_body_util::{BodyExt as _, Either, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use protocol::TenantId;
+use protocol::response_counts::{self, CountedTenants, ResponseCount, ResponseCounts};
 use protocol::routes::Route;
 use router::Server;
 use router::settings::{Exposure, Limits, Rate, Settings, WaitTimes};
@@ -38,8 +41,26 @@ pub(crate) struct Control {
     pub(crate) feed: Feed<Route>,
     pub(crate) address: SocketAddr,
     snapshots: Arc<AtomicU32>,
+    responses: Arc<CountedResponses>,
     stop: CancellationToken,
     thread: Option<JoinHandle<()>>,
+}
+
+/// The responses that the router reports.
+#[derive(Default)]
+pub(crate) struct CountedResponses {
+    /// The tenants that app-api wants to know of.
+    pub(crate) counted: Mutex<Vec<TenantId>>,
+    pub(crate) reported: Mutex<Vec<ResponseCount>>,
+}
+
+impl CountedResponses {
+    fn receive(&self, body: &[u8]) -> String {
+        let counts: ResponseCounts = serde_json::from_slice(body).unwrap();
+        self.reported.lock().unwrap().extend(counts.tenants);
+        let tenants = self.counted.lock().unwrap().clone();
+        serde_json::to_string(&CountedTenants { tenants }).unwrap()
+    }
 }
 
 impl Control {
@@ -53,17 +74,23 @@ impl Control {
         let address = socket.local_addr().unwrap();
         let (feed, stop) = (Feed::new(epoch), CancellationToken::new());
         let snapshots = Arc::<AtomicU32>::default();
+        let responses = Arc::<CountedResponses>::default();
         let (served, stopped, counted) = (feed.clone(), stop.clone(), snapshots.clone());
+        let received = responses.clone();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.unwrap().block_on(async move {
                 tokio::select! {
-                    () = serve(socket, served, counted) => {}
+                    () = serve(socket, served, counted, received) => {}
                     () = stopped.cancelled() => {}
                 }
             });
         });
-        Self { feed, address, snapshots, stop, thread: Some(thread) }
+        Self { feed, address, snapshots, responses, stop, thread: Some(thread) }
+    }
+
+    pub(crate) fn responses(&self) -> &CountedResponses {
+        &self.responses
     }
 
     /// How often the router listed the routes.
@@ -85,21 +112,36 @@ impl Drop for Control {
     }
 }
 
-async fn serve(socket: std::net::TcpListener, feed: Feed<Route>, snapshots: Arc<AtomicU32>) {
+async fn serve(
+    socket: std::net::TcpListener,
+    feed: Feed<Route>,
+    snapshots: Arc<AtomicU32>,
+    responses: Arc<CountedResponses>,
+) {
     let listener = tokio::net::TcpListener::from_std(socket).unwrap();
     loop {
         let (stream, _) = listener.accept().await.unwrap();
-        let (feed, snapshots) = (feed.clone(), snapshots.clone());
+        let (feed, snapshots, responses) = (feed.clone(), snapshots.clone(), responses.clone());
         tokio::spawn(async move {
             let response = service_fn(move |request: Request<Incoming>| {
-                let bearer = request.headers().get("authorization").map(|v| v.as_bytes().to_vec());
-                let is_known = bearer == Some(format!("Bearer {TOKEN}").into_bytes());
-                let mut response = feed.watch_response();
-                snapshots.fetch_add(1, Ordering::Relaxed);
-                if request.uri().path() != "/v1/routes/watch" || !is_known {
-                    *response.status_mut() = StatusCode::UNAUTHORIZED;
+                let (feed, snapshots, responses) =
+                    (feed.clone(), snapshots.clone(), responses.clone());
+                async move {
+                    let bearer = request.headers().get("authorization");
+                    let bearer = bearer.map(|v| v.as_bytes().to_vec());
+                    let is_known = bearer == Some(format!("Bearer {TOKEN}").into_bytes());
+                    if request.uri().path() == response_counts::PATH && is_known {
+                        let body = request.into_body().collect().await.unwrap().to_bytes();
+                        let counted = Full::<bytes::Bytes>::from(responses.receive(&body));
+                        return Ok::<_, Infallible>(http::Response::new(Either::Right(counted)));
+                    }
+                    let mut response = feed.watch_response().map(Either::Left);
+                    snapshots.fetch_add(1, Ordering::Relaxed);
+                    if request.uri().path() != "/v1/routes/watch" || !is_known {
+                        *response.status_mut() = StatusCode::UNAUTHORIZED;
+                    }
+                    Ok(response)
                 }
-                std::future::ready(Ok::<_, Infallible>(response))
             });
             let io = TokioIo::new(stream);
             let _ = hyper::server::conn::http1::Builder::new().serve_connection(io, response).await;

@@ -3,6 +3,7 @@
 
 use protocol::leases::RequestIntent;
 use protocol::orchestrator::Upstream;
+use protocol::response_counts::ResponseCount;
 use protocol::spec::Desired;
 use protocol::{State, TenantId};
 
@@ -423,4 +424,24 @@ fn the_first_byte_after_a_wake_is_reported_once() {
     let usages =
         router.orchestrator().renewals().into_iter().chain(router.orchestrator().releases());
     assert_eq!(usages.filter(|used| used.first_byte_ms.is_some()).count(), 1);
+}
+
+#[test]
+fn the_responses_of_the_tenants_that_a_rollout_moved_are_reported() {
+    let folder = TempDir::new("router").unwrap();
+    let (acme, globex) = (Tenant::new(&folder, 1, "acme"), Tenant::new(&folder, 2, "globex"));
+    let (control, router) = Running::knowing(vec![acme.running(), globex.running()], &folder);
+    for host in ["acme.localhost", "globex.localhost"] {
+        assert_eq!(router.get(host, "/").status, 200);
+    }
+    *control.responses().counted.lock().unwrap() = vec![acme.id];
+    let sums = || {
+        let reported = control.responses().reported.lock().unwrap();
+        assert!(reported.iter().all(|c| (c.tenant, c.generation) == (acme.id, 1)), "{reported:?}");
+        let sum = |count: fn(&ResponseCount) -> u64| reported.iter().map(count).sum::<u64>();
+        (sum(|count| count.responses), sum(|count| count.server_errors))
+    };
+    eventually("what was before is counted, too", || sums() == (1, 0));
+    assert_eq!(router.get("acme.localhost", "/die").status, 502);
+    eventually("a tenant that does not answer failed", || sums() == (2, 1));
 }

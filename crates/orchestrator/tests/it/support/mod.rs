@@ -34,6 +34,8 @@ use service::Secret;
 pub(crate) use testkit::TempDir;
 use uuid::Uuid;
 
+pub(crate) const SSO_MASTER: &str = "sso-master-of-a-test-0123456789abcdef";
+
 /// Far longer than any step takes here; only a hanging step reaches this limit.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -127,7 +129,7 @@ impl Install {
 
     pub(crate) fn tenant_dirs(&self) -> TenantDirs {
         let master_keys = MasterKeys {
-            sso: Secret::new("sso-master-of-a-test-0123456789abcdef"),
+            sso: Secret::new(SSO_MASTER),
             sso_public: None,
             route: Secret::new("route-master-of-a-test-0123456789abcdef"),
         };
