@@ -32,7 +32,7 @@ impl TriggerKind {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum CatchUp {
-    /// The latest of them fires if it is at most ten minutes old; the others do not.
+    /// Each that is at most ten minutes old fires, and one that was tried already; the others do not.
     #[default]
     Skip,
     /// Each of the last seven days fires, of more than 100 the latest 100.
@@ -94,7 +94,9 @@ pub struct Trigger {
     pub cron: Option<String>,
     pub time_zone: Option<String>,
     pub catch_up: Option<CatchUp>,
-    pub context: BTreeMap<String, Value>,
+    /// Not in a list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context: Option<BTreeMap<String, Value>>,
     /// A paused trigger does not fire. The times that pass meanwhile never fire.
     pub paused: bool,
     /// Null when it is paused, when no time follows, and for a webhook.

@@ -19,11 +19,13 @@ fn is_valid(id: &str) -> bool {
     (1..=MAX_LENGTH).contains(&id.len()) && id.bytes().all(is_plain)
 }
 
-/// The part of a path that may stand in a log. What follows `/invitations/` is a secret until it was used.
+/// The part of a path that may stand in a log. What follows `/invitations/` is a secret until it was used, and the address of a
+/// trigger's webhook one for ever.
 #[cfg_attr(not(feature = "control"), expect(dead_code, reason = "the middleware uses it"))]
 fn loggable(path: &str) -> &str {
-    const SECRET_BELOW: &str = "/invitations/";
-    path.find(SECRET_BELOW).map_or(path, |at| &path[..at + SECRET_BELOW.len()])
+    const SECRET_BELOW: [&str; 2] = ["/invitations/", "/v1/triggers/"];
+    let begins = SECRET_BELOW.iter().filter_map(|above| Some(path.find(above)? + above.len()));
+    begins.min().and_then(|begin| path.get(..begin)).unwrap_or(path)
 }
 
 #[cfg(feature = "control")]
@@ -88,7 +90,10 @@ mod tests {
     }
 
     #[test]
-    fn the_token_of_an_invitation_does_not_reach_the_log() {
+    fn a_secret_in_a_path_does_not_reach_the_log() {
+        assert_eq!(loggable("/v1/triggers/0192f0c1/secret"), "/v1/triggers/");
+        assert_eq!(loggable("/v1/triggers/a/invitations/b"), "/v1/triggers/");
+        assert_eq!(loggable("/v1/tenants/acme/triggers/t"), "/v1/tenants/acme/triggers/t");
         assert_eq!(loggable("/admin/invitations/abc"), "/admin/invitations/");
         assert_eq!(loggable("/.cial/invitations/abc/x"), "/.cial/invitations/");
         assert_eq!(loggable("/v1/tenants/acme"), "/v1/tenants/acme");

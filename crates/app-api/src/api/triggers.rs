@@ -65,7 +65,9 @@ pub async fn list_triggers(
     State(app): State<App>,
     found: AuthorizedTenant,
 ) -> Result<axum::Json<TriggerList>, ApiError> {
-    let items: Vec<_> = triggers::list(&app, &found.tenant).await?.into_iter().map(view).collect();
+    let rows = triggers::list(&app, &found.tenant).await?;
+    let items: Vec<_> =
+        rows.into_iter().map(|row| Trigger { context: None, ..view(row) }).collect();
     Ok(axum::Json(TriggerList { total: items.len(), items, next: None }))
 }
 
@@ -155,7 +157,7 @@ fn view(row: TriggerRow) -> Trigger {
         catch_up: (row.kind == TriggerKind::Cron).then_some(row.catch_up),
         cron: row.cron,
         time_zone: row.time_zone,
-        context: row.context,
+        context: Some(row.context),
         paused: row.paused,
         next_fire_at: row.next_fire_at.map(time),
         last_fire_at: row.last_fire_at.map(time),

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::Conn;
 pub use super::tenant_rows::{MAX_DEFINITION_BYTES, MAX_OUTPUT_BYTES, printed_len};
-use super::tenant_rows::{bounded_json, bounded_time, time_in_bounds};
+use super::tenant_rows::{TenantJson, bounded_json, bounded_time, time_in_bounds};
 
 /// The most lines of output that are read, and the most bytes of them.
 const MAX_LINES: i64 = 10_000;
@@ -33,9 +33,9 @@ pub struct ExecutionRow {
     pub package: String,
     #[diesel(sql_type = Text)]
     pub workflow: String,
-    #[diesel(sql_type = Nullable<Jsonb>)]
+    #[diesel(sql_type = Nullable<Jsonb>, deserialize_as = TenantJson)]
     pub definition: Option<Value>,
-    #[diesel(sql_type = Nullable<Jsonb>)]
+    #[diesel(sql_type = Nullable<Jsonb>, deserialize_as = TenantJson)]
     pub context: Option<Value>,
     #[diesel(sql_type = Text)]
     pub state: String,
@@ -68,7 +68,7 @@ pub struct TaskRow {
     pub not_started_since: Option<Timestamp>,
     #[diesel(sql_type = Nullable<Text>)]
     pub reason: Option<String>,
-    #[diesel(sql_type = Nullable<Jsonb>)]
+    #[diesel(sql_type = Nullable<Jsonb>, deserialize_as = TenantJson)]
     pub output: Option<Value>,
     #[diesel(sql_type = Nullable<Timestamptz>)]
     pub started_at: Option<Timestamp>,
@@ -275,7 +275,7 @@ async fn task_rows(conn: &mut Conn, execution: Uuid, output: &str) -> QueryResul
     diesel::sql_query(query).bind::<SqlUuid, _>(execution).load(conn).await
 }
 
-/// The results of tasks by their names; `None` when one of them is larger than any that was recorded.
+/// The results of tasks by their names; `None` when one of them is larger than any that was recorded, or cannot be read.
 pub async fn results(
     conn: &mut Conn,
     execution: Uuid,
@@ -286,7 +286,7 @@ pub async fn results(
         #[diesel(sql_type = Text)]
         name: String,
         #[diesel(sql_type = Nullable<Jsonb>)]
-        output: Option<Value>,
+        output: TenantJson,
         #[diesel(sql_type = Bool)]
         is_too_large: bool,
     }
@@ -298,8 +298,10 @@ pub async fn results(
     );
     let query = diesel::sql_query(query).bind::<SqlUuid, _>(execution);
     let rows: Vec<ResultRow> = query.bind::<Array<Text>, _>(tasks).load(conn).await?;
-    let is_sound = !rows.iter().any(|row| row.is_too_large);
-    Ok(is_sound.then(|| rows.into_iter().map(|row| (row.name, row.output)).collect()))
+    let is_sound =
+        |row: &ResultRow| !row.is_too_large && !matches!(row.output, TenantJson::Unreadable);
+    let are_sound = rows.iter().all(is_sound);
+    Ok(are_sound.then(|| rows.into_iter().map(|row| (row.name, row.output.into())).collect()))
 }
 
 /// The end of an execution's output, the earliest line first.

@@ -1,6 +1,36 @@
 //! Parts of queries about rows that a tenant can write. What is out of bounds never leaves the server.
 
+use diesel::deserialize::{self, FromSql, FromSqlRow};
+use diesel::pg::{Pg, PgValue};
+use diesel::sql_types::{Jsonb, Nullable};
 use serde_json::Value;
+
+/// JSON of a tenant. One that cannot be read, such as a number out of range, does not keep the rest of its row from being read.
+#[derive(Clone, Debug, PartialEq, Eq, FromSqlRow)]
+pub(super) enum TenantJson {
+    Read(Option<Value>),
+    Unreadable,
+}
+
+impl FromSql<Nullable<Jsonb>, Pg> for TenantJson {
+    fn from_sql(value: PgValue<'_>) -> deserialize::Result<Self> {
+        let read = <Value as FromSql<Jsonb, Pg>>::from_sql(value);
+        Ok(read.map_or(Self::Unreadable, |value| Self::Read(Some(value))))
+    }
+
+    fn from_nullable_sql(value: Option<PgValue<'_>>) -> deserialize::Result<Self> {
+        value.map_or(Ok(Self::Read(None)), Self::from_sql)
+    }
+}
+
+impl From<TenantJson> for Option<Value> {
+    fn from(json: TenantJson) -> Self {
+        match json {
+            TenantJson::Read(value) => value,
+            TenantJson::Unreadable => None,
+        }
+    }
+}
 
 /// The largest definition of a workflow, and the largest context of an execution.
 pub const MAX_DEFINITION_BYTES: usize = 256 << 10;

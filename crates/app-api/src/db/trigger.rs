@@ -78,15 +78,19 @@ pub async fn count(conn: &mut Conn, tenant: Uuid) -> QueryResult<i64> {
     dsl::triggers.filter(dsl::tenant_id.eq(tenant)).count().get_result(conn).await
 }
 
-/// The triggers of a tenant by their names.
+/// The triggers of a tenant by their names, with empty contexts: hundreds of them would take much memory.
 pub async fn list(conn: &mut Conn, tenant: Uuid, limit: i64) -> QueryResult<Vec<TriggerRow>> {
-    dsl::triggers
-        .filter(dsl::tenant_id.eq(tenant))
-        .order(dsl::name)
-        .limit(limit)
-        .select(TriggerRow::as_select())
-        .load(conn)
-        .await
+    let query = "SELECT id, tenant_id, name, workflow, kind, cron, time_zone, catch_up, '{}'::jsonb AS context, paused, \
+             next_fire_at, not_before, failures, last_fire_at, last_execution_id, last_failure, created_by, created_at \
+         FROM triggers WHERE tenant_id = $1 ORDER BY name LIMIT $2";
+    let query = diesel::sql_query(query).bind::<SqlUuid, _>(tenant);
+    query.bind::<BigInt, _>(limit).load(conn).await
+}
+
+/// The id alone, which can be read whatever the row holds.
+pub async fn id_by_name(conn: &mut Conn, tenant: Uuid, name: &str) -> QueryResult<Option<Uuid>> {
+    let named = dsl::triggers.filter(dsl::tenant_id.eq(tenant)).filter(dsl::name.eq(name));
+    named.select(dsl::id).first(conn).await.optional()
 }
 
 pub async fn by_name(conn: &mut Conn, tenant: Uuid, name: &str) -> QueryResult<Option<TriggerRow>> {
@@ -130,15 +134,29 @@ pub async fn set_paused(
     Ok(diesel::update(other).set(columns).execute(conn).await? == 1)
 }
 
-/// Claims at most `limit` triggers that are due at `now`, none of the tenants in `busy`: no other process claims them before
-/// `until`. A claim or a delay that reaches further than `max_delay` is from before a step of the clock, and does not count.
+/// What a claim tells about a trigger: what its times need, and nothing that could not be read.
+#[derive(Clone, Debug, PartialEq, Eq, QueryableByName)]
+#[diesel(table_name = triggers, check_for_backend(diesel::pg::Pg))]
+pub struct ClaimedTrigger {
+    pub id: Uuid,
+    pub tenant_id: Uuid,
+    pub cron: Option<String>,
+    pub time_zone: Option<String>,
+    #[diesel(deserialize_as = TextColumn<CatchUp>)]
+    pub catch_up: CatchUp,
+    pub next_fire_at: Option<Timestamp>,
+    pub failures: i32,
+}
+
+/// Claims at most `limit` triggers that are due at `now`, a few of each tenant and none of those in `busy`: no other process claims
+/// them before `until`. A claim or a delay that reaches further than `max_delay` is from before a step of the clock, and does not count.
 pub async fn claim(
     conn: &mut Conn,
     (now, until): (Timestamp, Timestamp),
     max_delay: Duration,
     busy: &[Uuid],
     limit: i64,
-) -> QueryResult<Vec<TriggerRow>> {
+) -> QueryResult<Vec<ClaimedTrigger>> {
     diesel::sql_query(CLAIM)
         .bind::<Timestamptz, _>(now)
         .bind::<Timestamptz, _>(until)
@@ -152,9 +170,28 @@ pub async fn claim(
 /// The query of [`claim`]: $1 now, $2 until, $3 the latest delay, $4 busy tenants, $5 the limit.
 pub const CLAIM: &str = "UPDATE triggers SET not_before = $2 WHERE id IN ( \
          SELECT id FROM triggers WHERE next_fire_at <= $1 AND (not_before <= $1 OR not_before > $3) \
-             AND tenant_id <> ALL ($4) \
+             AND id IN ( \
+                 SELECT id FROM ( \
+                     SELECT id, row_number() OVER (PARTITION BY tenant_id ORDER BY next_fire_at, id) AS place \
+                     FROM triggers WHERE next_fire_at <= $1 AND (not_before <= $1 OR not_before > $3) \
+                         AND tenant_id <> ALL ($4) \
+                 ) AS due WHERE place <= 8 \
+             ) \
          ORDER BY next_fire_at LIMIT $5 FOR NO KEY UPDATE SKIP LOCKED \
-     ) RETURNING *";
+     ) RETURNING id, tenant_id, cron, time_zone, catch_up, next_fire_at, failures";
+
+/// Prolongs the claim of a trigger and returns the whole row; `None` when its time is not `seen` any more: it fired, was paused or
+/// was deleted meanwhile.
+pub async fn renew(
+    conn: &mut Conn,
+    id: Uuid,
+    seen: Timestamp,
+    until: Timestamp,
+) -> QueryResult<Option<TriggerRow>> {
+    let unchanged = dsl::triggers.find(id).filter(dsl::next_fire_at.eq(seen));
+    let renewed = diesel::update(unchanged).set(dsl::not_before.eq(until));
+    renewed.returning(TriggerRow::as_returning()).get_result(conn).await.optional()
+}
 
 /// Moves a trigger from the time `seen` to `next`; nobody fires it before `not_before`. Returns whether its time was `seen` still.
 pub async fn advance(
@@ -188,9 +225,14 @@ pub struct FireDelay<'a> {
     pub failure: &'a str,
 }
 
-/// Leaves a trigger at its time.
-pub async fn delay(conn: &mut Conn, id: Uuid, delay: &FireDelay<'_>) -> QueryResult<usize> {
-    let armed = dsl::triggers.find(id).filter(dsl::next_fire_at.is_not_null());
+/// Leaves a trigger at its time, if that is `seen` still.
+pub async fn delay(
+    conn: &mut Conn,
+    id: Uuid,
+    seen: Option<Timestamp>,
+    delay: &FireDelay<'_>,
+) -> QueryResult<usize> {
+    let armed = dsl::triggers.find(id).filter(dsl::next_fire_at.eq(seen));
     let columns = (
         dsl::not_before.eq(delay.not_before),
         dsl::failures.eq(delay.failures),

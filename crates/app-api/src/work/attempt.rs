@@ -19,7 +19,7 @@ use protocol::tasks::{
 use serde_json::{Map, Value, json};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
-use super::{WorkError, has_nul, open};
+use super::{WorkError, has_huge_number, has_nul, open};
 use crate::app::App;
 use crate::db::tenant_executions::{self, ExecutionRow, printed_len};
 use crate::db::tenant_packages::PIECE_BYTES;
@@ -239,6 +239,9 @@ fn succeeded(result: Option<Value>) -> Outcome {
             "Its result is too large with all digits of its numbers. Leave such numbers as texts.",
         ),
         Some(value) if has_nul(value) => failed("Its result holds the character U+0000."),
+        Some(value) if has_huge_number(value) => {
+            failed("Its result holds a number above 1e300. Leave such numbers as texts.")
+        }
         Some(_) | None => Outcome::Succeeded(result),
     }
 }

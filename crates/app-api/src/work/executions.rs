@@ -11,7 +11,7 @@ use service::api_error::ApiError;
 use uuid::Uuid;
 
 use super::workflows::{self, FoundWorkflow};
-use super::{WorkError, audit, has_nul, open, touch, touch_again};
+use super::{WorkError, audit, has_huge_number, has_nul, open, touch, touch_again};
 use crate::access::Principal;
 use crate::app::App;
 use crate::audit::{Action, Actor, Entry, Resource};
@@ -192,6 +192,10 @@ pub(super) fn check_context(
     let unfit = unfit.map(|(name, _)| {
         (name.as_str(), FieldCode::Invalid, "A text must not hold the character U+0000.")
     });
+    let huge = context.iter().filter(|(_, value)| has_huge_number(value)).map(|(name, _)| {
+        let rule = "A number must be between -1e300 and 1e300. Write a larger one as a text.";
+        (name.as_str(), FieldCode::Invalid, rule)
+    });
     // As Postgres keeps it: a number with a large exponent becomes a long one.
     let total: usize = context.values().map(printed_len).sum();
     let largest = context.iter().max_by_key(|(_, value)| printed_len(value));
@@ -199,7 +203,7 @@ pub(super) fn check_context(
         let rule = "With all digits of its numbers it is too long. Write such numbers as texts.";
         (name.as_str(), FieldCode::Invalid, rule)
     });
-    let faults: Vec<_> = missing.chain(unknown).chain(unfit).chain(too_large).collect();
+    let faults: Vec<_> = missing.chain(unknown).chain(unfit).chain(huge).chain(too_large).collect();
     if faults.is_empty() {
         return Ok(());
     }

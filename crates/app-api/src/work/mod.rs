@@ -126,6 +126,20 @@ async fn touch_again(app: &App, tenant: &Tenant) {
     }
 }
 
+/// The largest number that is read again as it was written: Postgres prints all digits, and with those of a larger one the parser
+/// may end up above the range of a float.
+const MAX_NUMBER: f64 = 1e300;
+
+/// Whether the value holds a number above [`MAX_NUMBER`].
+fn has_huge_number(value: &Value) -> bool {
+    match value {
+        Value::Number(number) => number.as_f64().is_none_or(|number| number.abs() > MAX_NUMBER),
+        Value::Array(values) => values.iter().any(has_huge_number),
+        Value::Object(fields) => fields.values().any(has_huge_number),
+        Value::Null | Value::Bool(_) | Value::String(_) => false,
+    }
+}
+
 /// Whether a text of the value holds U+0000, which Postgres cannot store.
 fn has_nul(value: &Value) -> bool {
     match value {
@@ -135,5 +149,28 @@ fn has_nul(value: &Value) -> bool {
             fields.iter().any(|(name, value)| name.contains('\0') || has_nul(value))
         }
         Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_number_that_is_not_read_again_is_found() {
+        for huge in [json!(f64::MAX), json!({ "a": [1, -1.1e300] })] {
+            assert!(has_huge_number(&huge), "{huge}");
+        }
+        for fit in [1e300, -1e300, 9.999_999_999_999_999e299, 5e-324, 0.0] {
+            assert!(!has_huge_number(&json!([fit])), "{fit}");
+            // As Postgres prints it, without an exponent.
+            let read: Value = serde_json::from_str(&format!("{fit:.400}")).unwrap();
+            assert!((read.as_f64().unwrap() - fit).abs() <= fit.abs() * 1e-10, "{fit}");
+        }
+        for fit in [json!(u64::MAX), json!(i64::MIN), json!("1e308"), json!(null)] {
+            assert!(!has_huge_number(&fit), "{fit}");
+        }
     }
 }

@@ -193,10 +193,12 @@ async fn a_run_needs_exactly_the_values_of_its_inputs() {
         .collect();
     assert_eq!(fields, ["context.day", "context.week"]);
     // Postgres keeps all digits of a number.
-    let long = json!({ "context": { "day": vec![1e300; 1_000] } });
-    let refused = acme.post(RUN, &acme.key, long).await;
-    assert_eq!(refused.problem(), "422 invalid_fields");
-    assert_eq!(refused.json()["errors"][0]["field"], "context.day");
+    for unfit in [json!(vec![1e300; 1_000]), json!(f64::MAX)] {
+        let long = json!({ "context": { "day": unfit } });
+        let refused = acme.post(RUN, &acme.key, long).await;
+        assert_eq!(refused.problem(), "422 invalid_fields");
+        assert_eq!(refused.json()["errors"][0]["field"], "context.day");
+    }
     assert_eq!(acme.server.database.count("t_acme.cial_executions").await, 0);
 }
 
@@ -363,6 +365,15 @@ async fn numbers_and_times_that_a_tenant_wrote_are_bounded() {
         ),
         (
             "UPDATE cial_tasks SET state = 'succeeded', attempts = 1, output = to_jsonb(repeat('x', 200000)) WHERE name = 'fetch'",
+            "The record of the execution is damaged.",
+        ),
+        // Larger than any number of ours.
+        (
+            "UPDATE cial_executions SET context = '{\"day\": 1e400}'",
+            "The record of the execution is damaged.",
+        ),
+        (
+            "UPDATE cial_tasks SET state = 'succeeded', attempts = 1, output = '1e400' WHERE name = 'fetch'",
             "The record of the execution is damaged.",
         ),
         ("UPDATE cial_executions SET package_id = gen_random_uuid()", "Package etl-1 was deleted."),

@@ -170,11 +170,11 @@ async fn a_trigger_runs_its_workflow_at_its_time() {
 #[tokio::test(flavor = "multi_thread")]
 async fn times_that_passed_meanwhile_fire_by_the_rule_of_the_trigger() {
     let acme = Acme::new().await;
-    acme.create(times("latest", "*/5 * * * *", "skip")).await;
+    acme.create(times("young", "*/5 * * * *", "skip")).await;
     acme.create(times("each", "*/5 * * * *", "run_all")).await;
     acme.server.advance_clock(Duration::from_secs(26 * 60));
-    acme.until_executions(6).await;
-    for (name, next) in [("latest", 1), ("each", 5)] {
+    acme.until_executions(7).await;
+    for (name, next) in [("young", 2), ("each", 5)] {
         let of_trigger = format!(
             "WHERE trigger_id = (SELECT id FROM triggers WHERE name = '{name}') AND created_by = 'trigger {name}'"
         );
@@ -316,7 +316,8 @@ async fn a_tenant_that_cannot_run_more_now_runs_it_later() {
     assert_eq!(full["last_failure"], reason);
     assert_eq!(full["next_fire_at"], "2027-01-15T09:00:00.000Z");
     acme.sql("DELETE FROM cial_executions").await;
-    acme.server.advance_clock(Duration::from_secs(60));
+    // However late that is.
+    acme.server.advance_clock(Duration::from_secs(1_200));
     let fired = acme.until("hourly", |shown| shown["last_failure"] == Value::Null).await;
     assert_eq!(fired["last_fire_at"], "2027-01-15T09:00:00.000Z");
     assert_eq!(acme.executions("").await, 1);
@@ -335,6 +336,9 @@ async fn a_tenant_sees_and_changes_its_own_triggers_alone() {
     let names: Vec<_> = own["items"].as_array().unwrap().iter().map(|item| &item["name"]).collect();
     assert_eq!(names, ["only-here", "secret-plan"]);
     assert_eq!((&own["total"], &own["next"]), (&json!(2), &Value::Null));
+    // The values of one trigger alone are shown: those of all may be long.
+    assert!(!own.to_string().contains("monday"), "{own}");
+    assert_eq!(acme.trigger("only-here").await["context"], json!({ "day": "monday" }));
     let theirs = call(visitor, Method::GET, other, &acme.globex_key).await;
     assert!(
         !theirs.text().contains("only-here") && theirs.json()["total"] == 1,
@@ -402,6 +406,7 @@ async fn a_trigger_that_could_never_run_is_refused() {
         (with("context", json!({})), vec!["context.day"]),
         (with("context", json!({ "day": 1, "week": 2 })), vec!["context.week"]),
         (with("context", json!({ "day": "\u{0}" })), vec!["context.day"]),
+        (with("context", json!({ "day": [f64::MAX] })), vec!["context.day"]),
     ] {
         assert_eq!(fields(acme.post(TRIGGERS, &acme.key, body.clone()).await), expected, "{body}");
     }
@@ -580,6 +585,58 @@ async fn a_tenant_that_damaged_its_schema_holds_up_nobody_else() {
     acme.sql("ALTER TABLE elsewhere RENAME TO cial_executions").await;
     acme.server.advance_clock(Duration::from_secs(120));
     acme.until_executions(3).await;
+}
+
+/// A row that no program can read any more: neither the tenant's other triggers nor the list wait for it, and it can be deleted.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trigger_that_cannot_be_read_holds_up_no_other() {
+    let acme = Acme::new().await;
+    for name in ["broken", "whole"] {
+        acme.create(times(name, "* * * * *", "run_all")).await;
+    }
+    let breaking = "UPDATE triggers SET context = '{\"day\": 1e400}' WHERE name = 'broken'";
+    assert_eq!(acme.server.database.sql(breaking).await, 1);
+    acme.server.advance_clock(Duration::from_secs(60));
+    acme.until_executions(1).await;
+    let told = "triggers WHERE name = 'broken' AND failures > 0 \
+        AND last_failure = 'The values of the trigger cannot be read. Delete it, and create it again.'";
+    let told = testkit::eventually("the reason", TEST_TIMEOUT, async || {
+        Ok(acme.server.database.count(told).await == 1)
+    });
+    told.await.unwrap();
+    let listed = call(&acme.server.visitor, Method::GET, TRIGGERS, &acme.key).await;
+    assert_eq!(listed.json()["total"], 2, "{}", listed.text());
+    let path = format!("{TRIGGERS}/broken");
+    assert_eq!(call(&acme.server.visitor, Method::DELETE, &path, &acme.key).await.status, 204);
+}
+
+/// However many of its triggers are due: of each tenant a few are claimed at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_that_locks_its_tables_takes_one_place() {
+    let acme = Acme::new().await;
+    let more = "INSERT INTO triggers (id, tenant_id, name, workflow, kind, cron, time_zone, catch_up, context, \
+            next_fire_at, not_before, created_by, created_at) \
+        SELECT gen_random_uuid(), t.id, 't' || n, 'nightly', 'cron', '1 8 * * *', 'UTC', 'run_all', '{\"day\": 1}', \
+            '2027-01-15T08:01:00Z', '2027-01-15T08:00:00Z', '', now() \
+        FROM tenants t, generate_series(1, 100) n WHERE t.slug = 'acme'";
+    assert_eq!(acme.server.database.sql(more).await, 100);
+    let later = times("later", "2 8 * * *", "run_all");
+    let created = acme.post("/v1/tenants/globex/triggers", &acme.globex_key, later).await;
+    assert_eq!(created.status, 201, "{}", created.text());
+    let mut locked = acme.server.database.conn().await;
+    locked
+        .batch_execute("BEGIN; LOCK TABLE t_acme.cial_executions IN ACCESS EXCLUSIVE MODE")
+        .await
+        .unwrap();
+    acme.server.advance_clock(Duration::from_secs(120));
+    let fired = testkit::eventually("globex fires", TEST_TIMEOUT, async || {
+        Ok(acme.server.database.count("t_globex.cial_executions").await == 1)
+    });
+    fired.await.unwrap();
+    let claimed = "triggers WHERE next_fire_at = '2027-01-15T08:01:00Z' AND not_before > '2027-01-15T08:00:00Z'";
+    let claimed = acme.server.database.count(claimed).await;
+    assert!((1..=8).contains(&claimed), "{claimed}");
+    locked.batch_execute("ROLLBACK").await.unwrap();
 }
 
 /// Executions are created some at a time, and the runner of executions starts as many as it may.

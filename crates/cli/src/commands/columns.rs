@@ -280,7 +280,7 @@ fn trigger() -> Trigger {
         cron: Some(text()),
         time_zone: Some(text()),
         catch_up: Some(CatchUp::Skip),
-        context: BTreeMap::new(),
+        context: Some(BTreeMap::new()),
         paused: true,
         next_fire_at: Some(text()),
         last_fire_at: Some(text()),

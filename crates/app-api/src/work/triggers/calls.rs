@@ -45,29 +45,31 @@ pub async fn check(
     (trigger, token): (Option<&str>, Option<&str>),
 ) -> Result<Call, ApiError> {
     let now = app.clock.now();
-    let limited = |wait: std::time::Duration| {
-        let detail = format!("Too many calls in a short time. Try again in {} s.", wait.as_secs());
-        ApiError::new(Code::RateLimited, detail).with_retry_after(wait)
+    let count = |attempt| {
+        app.throttle.attempt(attempt, now).map_err(|wait: std::time::Duration| {
+            let detail =
+                format!("Too many calls in a short time. Try again in {} s.", wait.as_secs());
+            ApiError::new(Code::RateLimited, detail).with_retry_after(wait)
+        })
     };
-    if let Some(call) = find(app, trigger, token).await? {
-        let attempt = Attempt::TriggerCall(call.row.id);
-        app.throttle.attempt(attempt, now).map_err(limited)?;
-        return Ok(call);
+    if let Some(id) = addressed(app, trigger, token) {
+        // Before any query: calls above the limit cost the database nothing, also those of a trigger that is gone.
+        count(Attempt::TriggerCall(id))?;
+        if let Some(call) = find(app, id).await? {
+            return Ok(call);
+        }
     }
-    app.throttle.attempt(Attempt::StrayCall(client), now).map_err(limited)?;
+    count(Attempt::StrayCall(client))?;
     Err(ApiError::new(Code::NotFound, "There is nothing here."))
 }
 
-async fn find(
-    app: &App,
-    trigger: Option<&str>,
-    token: Option<&str>,
-) -> Result<Option<Call>, ApiError> {
-    let id = trigger.and_then(|text| text.parse::<Uuid>().ok());
-    let (Some(id), Some(token)) = (id, token) else { return Ok(None) };
-    if !constant_time_eq(keys::trigger_token(&app.device_key, id), token) {
-        return Ok(None);
-    }
+/// The trigger that an address names, if its secret is right.
+fn addressed(app: &App, trigger: Option<&str>, token: Option<&str>) -> Option<Uuid> {
+    let id = trigger?.parse::<Uuid>().ok()?;
+    constant_time_eq(keys::trigger_token(&app.device_key, id), token?).then_some(id)
+}
+
+async fn find(app: &App, id: Uuid) -> Result<Option<Call>, ApiError> {
     let mut conn = app.conn().await?;
     let row = trigger::by_id(&mut conn, id).await?;
     let Some(row) = row.filter(|row| row.kind == TriggerKind::Webhook) else { return Ok(None) };

@@ -165,7 +165,7 @@ async fn check_workflow(app: &App, tenant: &Tenant, row: &TriggerRow) -> Result<
     Ok(executions::check_context(&found.workflow, &context)?)
 }
 
-/// The triggers of a tenant by their names.
+/// The triggers of a tenant by their names, with empty contexts.
 pub async fn list(app: &App, tenant: &Tenant) -> Result<Vec<TriggerRow>, ApiError> {
     Ok(trigger::list(&mut *app.conn().await?, tenant.id, MAX_TRIGGERS).await?)
 }
@@ -196,7 +196,8 @@ pub async fn set_paused(
     let action = if paused { Action::TriggerPause } else { Action::TriggerResume };
     let entry = Entry::new(Actor::from(caller), action, resource(tenant, name));
     let row = show(app, tenant, name).await?;
-    let next = if paused { None } else { stored_schedule(&row).and_then(|s| s.next_after(now)) };
+    let schedule = stored_schedule(row.cron.as_deref(), row.time_zone.as_deref());
+    let next = if paused { None } else { schedule.and_then(|schedule| schedule.next_after(now)) };
     let mut conn = app.conn().await?;
     conn.transaction(async |conn| -> Result<_, ApiError> {
         if trigger::set_paused(conn, row.id, paused, (next, now)).await? {
@@ -209,9 +210,9 @@ pub async fn set_paused(
     show(app, tenant, name).await
 }
 
-/// The schedule of a row; `None` for a webhook.
-fn stored_schedule(row: &TriggerRow) -> Option<Schedule> {
-    Schedule::parse(row.cron.as_deref()?, row.time_zone.as_deref()?).ok()
+/// The schedule of a row; `None` for a webhook, and when this process cannot read it.
+fn stored_schedule(cron: Option<&str>, time_zone: Option<&str>) -> Option<Schedule> {
+    Schedule::parse(cron?, time_zone?).ok()
 }
 
 /// # Errors
@@ -224,13 +225,14 @@ pub async fn delete(
 ) -> Result<(), ApiError> {
     let now = app.clock.now();
     let entry = Entry::new(Actor::from(caller), Action::TriggerDelete, resource(tenant, name));
-    let row = show(app, tenant, name).await?;
     let mut conn = app.conn().await?;
+    let found = trigger::id_by_name(&mut conn, tenant.id, name).await?;
+    let id = found.ok_or_else(no_such_trigger)?;
     conn.transaction(async |conn| -> Result<_, ApiError> {
-        if !trigger::delete(conn, row.id).await? {
+        if !trigger::delete(conn, id).await? {
             return Err(no_such_trigger());
         }
-        audit_log::append(conn, &entry.clone().before(json!({ "id": row.id })), now).await?;
+        audit_log::append(conn, &entry.clone().before(json!({ "id": id })), now).await?;
         Ok(())
     })
     .await?;

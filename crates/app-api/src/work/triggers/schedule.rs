@@ -13,9 +13,11 @@ use protocol::Timestamp;
 use protocol::triggers::CatchUp;
 
 const MAX_EXPRESSION_BYTES: usize = 100;
-/// With [`CatchUp::Skip`]: an older time does not fire.
+/// With [`CatchUp::Skip`]: an older time does not fire, unless it was tried before.
 pub const MAX_LATENESS: Duration = Duration::from_secs(600);
-/// With [`CatchUp::RunAll`]: an older time does not fire.
+/// With [`CatchUp::Skip`]: the most times of one plan, those of each minute.
+const MAX_LATE: usize = 11;
+/// No older time fires.
 pub const MAX_CATCH_UP_AGE: Duration = Duration::from_secs(7 * 24 * 3_600);
 /// With [`CatchUp::RunAll`]: the most times of one plan.
 pub const MAX_CATCH_UP: usize = 100;
@@ -78,23 +80,33 @@ impl Schedule {
     }
 }
 
-/// Returns what is to be written at `now` for a trigger whose next time is `next`. Nothing while that is in the future.
+/// Returns what is to be written at `now` for a trigger whose next time is `next`. Nothing while that is in the future. `was_tried`:
+/// the time was not too old once, and its fire failed.
 ///
 /// Each fire is followed by its own advance: at most one time is created again after a crash, the last one.
-pub fn plan(schedule: &Schedule, catch_up: CatchUp, next: Timestamp, now: Timestamp) -> Vec<Write> {
+pub fn plan(
+    schedule: &Schedule,
+    catch_up: CatchUp,
+    (next, was_tried): (Timestamp, bool),
+    now: Timestamp,
+) -> Vec<Write> {
     if next > now {
         return Vec::new();
     }
     let (max_age, max_times) = match catch_up {
-        CatchUp::Skip => (MAX_LATENESS, 1),
+        CatchUp::Skip => (MAX_LATENESS, MAX_LATE),
         CatchUp::RunAll => (MAX_CATCH_UP_AGE, MAX_CATCH_UP),
     };
     let oldest = now - max_age;
-    let mut time = match next >= oldest {
-        true => Some(next),
-        false => schedule.next_after(oldest - Duration::from_secs(1)),
-    };
     let mut due = VecDeque::new();
+    let mut time = Some(next);
+    if next < oldest {
+        if was_tried && next >= now - MAX_CATCH_UP_AGE && catch_up == CatchUp::Skip {
+            due.push_back(next);
+        }
+        time = schedule.next_after(next.max(oldest - Duration::from_secs(1)));
+    }
+    let max_times = max_times + due.len();
     while let Some(passed) = time.filter(|time| *time <= now) {
         due.push_back(passed);
         if due.len() > max_times {
@@ -199,7 +211,7 @@ mod tests {
     }
 
     fn shown(catch_up: CatchUp, next: &str, now: &str) -> Vec<String> {
-        let writes = plan(&schedule("*/5 * * * *", "UTC"), catch_up, at(next), at(now));
+        let writes = plan(&schedule("*/5 * * * *", "UTC"), catch_up, (at(next), false), at(now));
         let shown = writes.into_iter().map(|write| match write {
             Write::Fire(time) => format!("fire {}", time.format("%H:%M")),
             Write::Advance(Some(time)) => format!("then {}", time.format("%H:%M")),
@@ -214,8 +226,18 @@ mod tests {
         let table: [(CatchUp, &str, &str, &[&str]); 7] = [
             (Skip, "2026-11-30T08:00:00Z", "2026-11-30T07:59:59Z", &[]),
             (Skip, "2026-11-30T08:00:00Z", "2026-11-30T08:00:00Z", &["fire 08:00", "then 08:05"]),
-            (Skip, "2026-11-30T08:00:00Z", "2026-11-30T08:12:00Z", &["fire 08:10", "then 08:15"]),
-            (Skip, "2026-11-30T00:00:00Z", "2026-11-30T08:12:00Z", &["fire 08:10", "then 08:15"]),
+            (
+                Skip,
+                "2026-11-30T08:00:00Z",
+                "2026-11-30T08:12:00Z",
+                &["fire 08:05", "then 08:10", "fire 08:10", "then 08:15"],
+            ),
+            (
+                Skip,
+                "2026-11-30T00:00:00Z",
+                "2026-11-30T08:12:00Z",
+                &["fire 08:05", "then 08:10", "fire 08:10", "then 08:15"],
+            ),
             (RunAll, "2026-11-30T08:00:00Z", "2026-11-30T07:00:00Z", &[]),
             (RunAll, "2026-11-30T08:00:00Z", "2026-11-30T08:00:01Z", &["fire 08:00", "then 08:05"]),
             (
@@ -236,12 +258,27 @@ mod tests {
             assert_eq!(shown(catch_up, next, now), expected, "{catch_up:?} {next} {now}");
         }
         let nightly = schedule("0 2 * * *", "UTC");
-        let late = plan(&nightly, Skip, at("2026-11-30T02:00:00Z"), at("2026-11-30T02:10:01Z"));
-        assert_eq!(late, [Write::Advance(Some(at("2026-12-01T02:00:00Z")))]);
+        let (time, next) = (at("2026-11-30T02:00:00Z"), at("2026-12-01T02:00:00Z"));
+        let late = |was_tried, now| plan(&nightly, Skip, (time, was_tried), at(now));
+        assert_eq!(late(false, "2026-11-30T02:10:01Z"), [Write::Advance(Some(next))]);
+        let fires = [Write::Fire(time), Write::Advance(Some(next))];
+        assert_eq!(late(false, "2026-11-30T02:10:00Z"), fires);
+        // One whose fire failed waits until it works.
+        for now in ["2026-11-30T02:10:00Z", "2026-11-30T02:10:01Z", "2026-11-30T09:00:00Z"] {
+            assert_eq!(late(true, now), fires, "{now}");
+        }
+        assert_eq!(late(true, "2026-12-01T02:01:00Z").len(), 4);
+        let minutely =
+            plan(&schedule("* * * * *", "UTC"), Skip, (time, true), at("2026-11-30T09:00:00Z"));
+        assert_eq!(minutely.len(), 2 * (MAX_LATE + 1));
+        assert_eq!(
+            minutely[..2],
+            [Write::Fire(time), Write::Advance(Some(at("2026-11-30T08:50:00Z")))]
+        );
         let years = plan(
             &schedule("* * * * *", "UTC"),
             RunAll,
-            at("1990-01-01T00:00:00Z"),
+            (at("1990-01-01T00:00:00Z"), true),
             at("2026-11-30T00:00:30Z"),
         );
         assert_eq!(years.len(), 2 * MAX_CATCH_UP);
@@ -263,7 +300,7 @@ mod tests {
 
     impl World {
         fn plan(&self, schedule: &Schedule, catch_up: CatchUp, now: Timestamp) -> Replica {
-            let writes = self.next.map(|next| plan(schedule, catch_up, next, now));
+            let writes = self.next.map(|next| plan(schedule, catch_up, (next, false), now));
             Replica { seen: self.next, writes: writes.unwrap_or_default().into() }
         }
 
@@ -364,8 +401,8 @@ mod tests {
                 prop_assert_eq!(&fired, &all);
             }
             // What is not too old when somebody looks fires.
-            let newest = all.last().filter(|time| **time + MAX_LATENESS >= latest);
-            prop_assert!(newest.is_none_or(|time| fired.contains(time)), "{fired:?} {all:?}");
+            let mut young = all.iter().filter(|time| **time + MAX_LATENESS >= latest);
+            prop_assert!(young.all(|time| fired.contains(time)), "{fired:?} {all:?}");
         }
 
         /// It does not matter from where the times are counted.

@@ -12,21 +12,24 @@ use protocol::problem::Code;
 use protocol::spec::Desired;
 use service::api_error::ApiError;
 use tokio::task::{Id, JoinSet};
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 use uuid::Uuid;
 
 use super::schedule::{Write, plan};
 use super::{actor_of, bounded, run_of, stored_schedule};
 use crate::app::App;
 use crate::db::tenant;
-use crate::db::trigger::{self, FireDelay, FireOutcome, TriggerRow};
+use crate::db::trigger::{self, ClaimedTrigger, FireDelay, FireOutcome, TriggerRow};
 use crate::tenant::Tenant;
 use crate::work::{WorkError, executions};
 
 /// A time is due for at most this long before somebody looks.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
-/// Triggers that one replica fires at once.
-const MAX_CLAIMS: usize = 64;
+/// Tenants for which one replica fires at once; a claim is of so many triggers at most, of each tenant a few.
+const MAX_TENANTS: usize = 64;
+/// What is claimed of one tenant fires within this time, or later: a tenant whose database is slow keeps its place no longer.
+const FIRE_TIMEOUT: Duration = Duration::from_secs(20);
+const _: () = assert!(FIRE_TIMEOUT.as_secs() < CLAIM_LIFETIME.as_secs());
 /// Longer than the work for all triggers of one claim usually takes; the key of a time covers the rest.
 const CLAIM_LIFETIME: Duration = Duration::from_secs(60);
 /// Doubles with each failure in a row.
@@ -39,18 +42,19 @@ const _: () = assert!(MAX_DELAY.as_secs() > CLAIM_LIFETIME.as_secs());
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// The failure of a fire for which the platform is the reason.
 const PLATFORM_FAILURE: &str = "The platform could not run the workflow. It is tried again.";
+const SLOW_FAILURE: &str = "The tenant's database took too long. It is tried again.";
+const UNREADABLE_TIMES: &str =
+    "The platform cannot read the expression or its time zone. It is tried again.";
+const UNREADABLE_VALUES: &str =
+    "The values of the trigger cannot be read. Delete it, and create it again.";
 
 /// The tenants for which triggers are being fired, one task each: a tenant whose schema hangs holds up nobody else.
 #[derive(Default)]
-struct Busy(HashMap<Id, (Uuid, usize)>);
+struct Busy(HashMap<Id, Uuid>);
 
 impl Busy {
     fn tenants(&self) -> Vec<Uuid> {
-        self.0.values().map(|(tenant, _)| *tenant).collect()
-    }
-
-    fn claims(&self) -> usize {
-        self.0.values().map(|(_, claims)| claims).sum()
+        self.0.values().copied().collect()
     }
 }
 
@@ -60,7 +64,7 @@ pub async fn run(app: App) {
     let mut busy = Busy::default();
     let mut ticks = tokio::time::interval(POLL_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    // The last claim found as many triggers as it may: more may be due.
+    // The last claim found triggers: more may be due, also of the tenants that it found.
     let mut are_more_due = false;
     loop {
         let has_ticked = tokio::select! {
@@ -79,17 +83,16 @@ pub async fn run(app: App) {
                 false
             }
         };
-        let free = MAX_CLAIMS.saturating_sub(busy.claims());
+        let free = MAX_TENANTS.saturating_sub(busy.0.len());
         if !app.is_database_ready() || free == 0 || !(has_ticked || are_more_due) {
             continue;
         }
         match claim(&app, &busy.tenants(), free).await {
             Ok(claimed) => {
-                are_more_due = claimed.len() == free;
+                are_more_due = !claimed.is_empty();
                 for (tenant, rows) in by_tenant(claimed) {
-                    let claims = rows.len();
                     let fire = fires.spawn(fire_all(app.clone(), tenant, rows));
-                    busy.0.insert(fire.id(), (tenant, claims));
+                    busy.0.insert(fire.id(), tenant);
                 }
             }
             Err(error) => {
@@ -104,14 +107,14 @@ pub async fn run(app: App) {
     let _ = tokio::time::timeout(STOP_TIMEOUT, rest).await;
 }
 
-async fn claim(app: &App, busy: &[Uuid], limit: usize) -> anyhow::Result<Vec<TriggerRow>> {
+async fn claim(app: &App, busy: &[Uuid], limit: usize) -> anyhow::Result<Vec<ClaimedTrigger>> {
     let now = app.clock.now();
     let mut conn = app.database.conn().await?;
     let times = (now, now + CLAIM_LIFETIME);
     Ok(trigger::claim(&mut conn, times, MAX_DELAY, busy, i64::try_from(limit)?).await?)
 }
 
-fn by_tenant(rows: Vec<TriggerRow>) -> BTreeMap<Uuid, Vec<TriggerRow>> {
+fn by_tenant(rows: Vec<ClaimedTrigger>) -> BTreeMap<Uuid, Vec<ClaimedTrigger>> {
     let mut tenants: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for row in rows {
         tenants.entry(row.tenant_id).or_default().push(row);
@@ -119,31 +122,51 @@ fn by_tenant(rows: Vec<TriggerRow>) -> BTreeMap<Uuid, Vec<TriggerRow>> {
     tenants
 }
 
-/// Fires what is due of one tenant. After a failure the rest is not tried: it would fail likewise.
-async fn fire_all(app: App, tenant: Uuid, rows: Vec<TriggerRow>) {
+/// Fires what is due of one tenant. After a failure of the tenant or the platform the rest is not tried: it would fail likewise.
+async fn fire_all(app: App, tenant: Uuid, claimed: Vec<ClaimedTrigger>) {
+    let deadline = Instant::now() + FIRE_TIMEOUT;
     let mut failure: Option<String> = None;
-    for row in rows {
-        if failure.is_none()
-            && let Err(error) = fire_due(&app, &row).await
-        {
-            let shown = shown(&error);
-            let error = error.into_text();
-            tracing::warn!(%tenant, trigger = %row.id, error, "firing a trigger failed");
-            failure = Some(shown);
+    for mut row in claimed {
+        if let Some(failure) = &failure {
+            delay(&app, &row, failure).await;
+            continue;
         }
-        let Some(failure) = &failure else { continue };
-        let delay = FireDelay {
-            not_before: app.clock.now() + error_delay(row.failures),
-            failures: row.failures.saturating_add(1),
-            failure,
-        };
-        let delayed = async {
-            anyhow::Ok(trigger::delay(&mut *app.database.conn().await?, row.id, &delay).await?)
-        };
-        if let Err(error) = delayed.await {
-            // The claim runs out.
-            tracing::warn!(%tenant, trigger = %row.id, error = format!("{error:#}"), "delaying a trigger failed");
+        match tokio::time::timeout_at(deadline, fire_due(&app, &mut row)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(FireError::Unreadable(what))) => {
+                tracing::error!(%tenant, trigger = %row.id, what, "a trigger cannot be read");
+                delay(&app, &row, what).await;
+            }
+            Ok(Err(FireError::Work(error))) => {
+                let shown = shown(&error);
+                let error = error.into_text();
+                tracing::warn!(%tenant, trigger = %row.id, error, "firing a trigger failed");
+                delay(&app, &row, &shown).await;
+                failure = Some(shown);
+            }
+            Err(_) => {
+                tracing::warn!(%tenant, trigger = %row.id, "firing triggers takes too long");
+                delay(&app, &row, SLOW_FAILURE).await;
+                failure = Some(SLOW_FAILURE.to_owned());
+            }
         }
+    }
+}
+
+/// Leaves a trigger at its time, for later.
+async fn delay(app: &App, row: &ClaimedTrigger, failure: &str) {
+    let delay = FireDelay {
+        not_before: app.clock.now() + error_delay(row.failures),
+        failures: row.failures.saturating_add(1),
+        failure,
+    };
+    let delayed = async {
+        let mut conn = app.database.conn().await?;
+        anyhow::Ok(trigger::delay(&mut conn, row.id, row.next_fire_at, &delay).await?)
+    };
+    if let Err(error) = delayed.await {
+        // The claim runs out.
+        tracing::warn!(tenant = %row.tenant_id, trigger = %row.id, error = format!("{error:#}"), "delaying a trigger failed");
     }
 }
 
@@ -152,50 +175,85 @@ fn error_delay(failures: i32) -> Duration {
     ERROR_DELAY * (1 << doublings)
 }
 
-/// Makes the writes of one trigger's plan in their order.
-async fn fire_due(app: &App, row: &TriggerRow) -> Result<(), WorkError> {
-    let (Some(mut seen), now) = (row.next_fire_at, app.clock.now()) else { return Ok(()) };
+/// Why a fire is tried again.
+enum FireError {
+    Work(WorkError),
+    /// This row alone cannot be read, with what the tenant is told.
+    Unreadable(&'static str),
+}
+
+impl<E: Into<WorkError>> From<E> for FireError {
+    fn from(error: E) -> Self {
+        Self::Work(error.into())
+    }
+}
+
+/// Makes the writes of one trigger's plan in their order. `row` keeps the time that was reached.
+async fn fire_due(app: &App, row: &mut ClaimedTrigger) -> Result<(), FireError> {
+    let (Some(due), now) = (row.next_fire_at, app.clock.now()) else { return Ok(()) };
     let found = tenant::by_id(&mut *app.conn().await?, TenantId::new(row.tenant_id)).await;
     let found = found.map_err(ApiError::from)?;
-    let living = found.filter(|tenant| tenant.desired != Desired::Deleted);
-    let (Some(tenant), Some(schedule)) = (living, stored_schedule(row)) else {
-        // The tenant goes, and its triggers with it; or nobody can read the expression any more.
-        return Ok(advance(app, row, (seen, None), now, None).await.map(drop)?);
+    let Some(tenant) = found.filter(|tenant| tenant.desired != Desired::Deleted) else {
+        // The tenant goes, and its triggers with it.
+        return Ok(advance(app, row, None, now, None).await.map(drop)?);
     };
-    let writes = plan(&schedule, row.catch_up, seen, now);
+    let schedule = stored_schedule(row.cron.as_deref(), row.time_zone.as_deref());
+    let schedule = schedule.ok_or(FireError::Unreadable(UNREADABLE_TIMES))?;
+    let writes = plan(&schedule, row.catch_up, (due, row.failures > 0), now);
     if writes.is_empty() {
         // The clock stepped back since the claim.
-        return Ok(advance(app, row, (seen, Some(seen)), now, None).await.map(drop)?);
+        return Ok(advance(app, row, Some(due), now, None).await.map(drop)?);
     }
     let mut outcome = None;
     for write in writes {
         match write {
-            Write::Fire(at) => outcome = Some(fire_at(app, &tenant, row, at).await?),
+            Write::Fire(at) => {
+                let Some(current) = renew(app, row).await? else { return Ok(()) };
+                outcome = Some(fire_at(app, &tenant, &current, at).await?);
+            }
             Write::Advance(next) => {
                 // The claim ends with the last write: its time is in the future.
                 let is_last = next.is_none_or(|next| next > now);
                 let not_before = if is_last { now } else { now + CLAIM_LIFETIME };
-                if !advance(app, row, (seen, next), not_before, outcome.take().as_ref()).await? {
-                    // Another process is further, or somebody paused or deleted the trigger.
+                if !advance(app, row, next, not_before, outcome.take().as_ref()).await? {
                     return Ok(());
                 }
-                let Some(next) = next else { return Ok(()) };
-                seen = next;
             }
         }
     }
     Ok(())
 }
 
+/// The trigger as it is now; `None` when another process is further, or somebody paused or deleted it.
+async fn renew(app: &App, row: &ClaimedTrigger) -> Result<Option<TriggerRow>, FireError> {
+    let Some(seen) = row.next_fire_at else { return Ok(None) };
+    let mut conn = app.conn().await?;
+    let until = app.clock.now() + CLAIM_LIFETIME;
+    match trigger::renew(&mut conn, row.id, seen, until).await {
+        Ok(current) => Ok(current),
+        Err(diesel::result::Error::DeserializationError(_)) => {
+            Err(FireError::Unreadable(UNREADABLE_VALUES))
+        }
+        Err(error) => Err(ApiError::from(error).into()),
+    }
+}
+
+/// Moves a trigger on. `false`: another process is further, or somebody paused or deleted it.
 async fn advance(
     app: &App,
-    row: &TriggerRow,
-    times: (Timestamp, Option<Timestamp>),
+    row: &mut ClaimedTrigger,
+    next: Option<Timestamp>,
     not_before: Timestamp,
     outcome: Option<&FireOutcome>,
 ) -> Result<bool, ApiError> {
+    let Some(seen) = row.next_fire_at else { return Ok(false) };
     let mut conn = app.conn().await?;
-    Ok(trigger::advance(&mut conn, row.id, times, not_before, outcome).await?)
+    let times = (seen, next);
+    let is_advanced = trigger::advance(&mut conn, row.id, times, not_before, outcome).await?;
+    if is_advanced {
+        (row.next_fire_at, row.failures) = (next, 0);
+    }
+    Ok(is_advanced)
 }
 
 /// Creates the execution of one time. A time that can run nothing, because its workflow is paused or gone, is over.
