@@ -3,21 +3,27 @@
 use sha2::{Digest as _, Sha256};
 
 use crate::manifest::Checksums;
-use crate::rules::{MODE_BITS, SET_GID, SET_UID, Tree, is_session};
+use crate::rules::{
+    CORE_MODE_BITS, MODE_BITS, SET_GID, SET_UID, Tree, belongs_to_one_tenant, is_of_core,
+    mode_of_volume,
+};
 use crate::tar_stream::{END, Entry, Item, Kind, TarReader, padding_after};
 use crate::{CHECKSUMS, Fault, MANIFEST, Manifest};
 
 /// Turns what the container engine says about the volumes into the tar of an archive. The caller takes the bytes as often as it
 /// likes.
 ///
-/// Not exported are the core's sessions, which would let people of one tenant into its copy; named pipes, which hold nothing; and
-/// the set-uid and set-gid bits of files, which have no effect in a tenant.
+/// Not exported are the core's sessions and its signing key, which would let people of one tenant into its copy; named pipes, which
+/// hold nothing; further names of these; the set-uid and set-gid bits of files, which have no effect in a tenant; and the modes of
+/// the volumes themselves and the rights of others in the core's.
 pub struct Exporter {
     reader: TarReader,
     tree: Tree,
     sums: RunningSums,
     out: Vec<u8>,
     current: Current,
+    limit_bytes: u64,
+    volume_bytes: u64,
 }
 
 /// The entry whose content arrives.
@@ -68,13 +74,21 @@ impl Exporter {
             sums: RunningSums::default(),
             out: Vec::new(),
             current: Current::default(),
+            limit_bytes: u64::MAX,
+            volume_bytes: 0,
         }
+    }
+
+    /// Bounds the size of the volumes, as they say it: a file without content may call itself larger than any disk, and the
+    /// engine sends all of it.
+    pub fn limit(&mut self, bytes: u64) {
+        self.limit_bytes = bytes;
     }
 
     /// Takes the next bytes of the tar of the volumes.
     ///
     /// # Errors
-    /// [`Fault::Corrupt`]; [`Fault::Unsafe`] for an entry that could not be imported.
+    /// [`Fault::Corrupt`]; [`Fault::Unsafe`] for an entry that could not be imported; [`Fault::TooLargeToExport`].
     pub fn push_volumes(&mut self, bytes: &[u8]) -> Result<(), Fault> {
         self.reader.push(bytes);
         while let Some(item) = self.reader.next_item()? {
@@ -120,23 +134,31 @@ impl Exporter {
     }
 
     fn begin_entry(&mut self, mut entry: Entry) -> Result<(), Fault> {
-        let links_to_sessions = matches!(&entry.kind, Kind::HardLink(target) if is_session(target));
-        let is_left_out = entry.kind == Kind::Other || is_session(&entry.path) || links_to_sessions;
+        let is_left_out = self.is_left_out(&entry);
         self.current =
             Current { is_left_out, left: entry.size, padding: padding_after(entry.size) };
+        self.volume_bytes = self.volume_bytes.saturating_add(entry.size);
+        if self.volume_bytes > self.limit_bytes {
+            return Err(Fault::too_large_to_export(&entry.path, self.limit_bytes));
+        }
         if is_left_out {
-            return Ok(());
+            let left_out = self.tree.leave_out(&entry.path);
+            return left_out.map_err(|rule| Fault::entry(&entry.path, rule));
         }
-        // The engine writes the kind of a file into the mode, too.
-        entry.mode &= MODE_BITS & !SET_UID;
-        if entry.kind != Kind::Folder {
-            entry.mode &= !SET_GID;
-        }
+        entry.mode = exported_mode(&entry);
         self.tree.check(&entry).map_err(|rule| Fault::entry(&entry.path, rule))?;
         let header = entry.header();
         self.sums.add_header(&header);
         self.out.extend_from_slice(&header);
         Ok(())
+    }
+
+    fn is_left_out(&self, entry: &Entry) -> bool {
+        if entry.kind == Kind::Other || belongs_to_one_tenant(&entry.path) {
+            return true;
+        }
+        let Kind::HardLink(target) = &entry.kind else { return false };
+        belongs_to_one_tenant(target) || self.tree.is_left_out(target)
     }
 
     fn add_content(&mut self, bytes: &[u8]) {
@@ -162,6 +184,21 @@ impl Exporter {
     fn write(&mut self, bytes: &[u8]) {
         self.sums.add(bytes);
         self.out.extend_from_slice(bytes);
+    }
+}
+
+/// The engine writes the kind of a file into the mode, too.
+fn exported_mode(entry: &Entry) -> u32 {
+    if let Some(mode) = mode_of_volume(&entry.path) {
+        return mode;
+    }
+    let mode = entry.mode & MODE_BITS & !SET_UID;
+    if is_of_core(&entry.path) {
+        mode & CORE_MODE_BITS
+    } else if entry.kind == Kind::Folder {
+        mode
+    } else {
+        mode & !SET_GID
     }
 }
 

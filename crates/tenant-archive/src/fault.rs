@@ -16,6 +16,8 @@ pub enum Fault {
     Unsafe { entry: String, rule: &'static str },
     /// The volumes hold more than they may.
     TooLarge { limit_bytes: u64 },
+    /// The volumes say that they hold more than an export may. The entry is the first beyond it.
+    TooLargeToExport { entry: String, limit_bytes: u64 },
     /// The content is not what was exported.
     WrongChecksum,
 }
@@ -26,10 +28,17 @@ impl Fault {
     }
 
     pub(crate) fn entry(path: &[u8], rule: &'static str) -> Self {
-        const MAX_SHOWN_CHARS: usize = 200;
-        let entry = String::from_utf8_lossy(path).chars().take(MAX_SHOWN_CHARS).collect();
-        Self::Unsafe { entry, rule }
+        Self::Unsafe { entry: shown(path), rule }
     }
+
+    pub(crate) fn too_large_to_export(path: &[u8], limit_bytes: u64) -> Self {
+        Self::TooLargeToExport { entry: shown(path), limit_bytes }
+    }
+}
+
+fn shown(path: &[u8]) -> String {
+    const MAX_SHOWN_CHARS: usize = 200;
+    String::from_utf8_lossy(path).chars().take(MAX_SHOWN_CHARS).collect()
 }
 
 impl fmt::Display for Fault {
@@ -47,6 +56,10 @@ impl fmt::Display for Fault {
             Self::TooLarge { limit_bytes } => write!(
                 f,
                 "The volumes hold more than the disk limit of the tenant, {limit_bytes} bytes."
+            ),
+            Self::TooLargeToExport { entry, limit_bytes } => write!(
+                f,
+                "With the entry {entry:?}, the files are larger than an export of this tenant may be, {limit_bytes} bytes. Remove or shorten sparse files, or raise the disk limit."
             ),
             Self::WrongChecksum => {
                 f.write_str("The checksum is wrong: the content is not what was exported.")

@@ -60,8 +60,10 @@ enum Current {
 
 const MAX_MANIFEST_BYTES: usize = 1 << 20;
 const MAX_CHECKSUMS_BYTES: usize = 64 << 10;
-/// An entry takes at least this of a disk.
+/// What an entry takes of a disk besides its content.
 const ENTRY_BYTES: u64 = 512;
+/// Content takes whole blocks of a disk.
+const BLOCK_BYTES: u64 = 4_096;
 
 impl Default for Importer {
     fn default() -> Self {
@@ -172,7 +174,8 @@ impl Importer {
 
     fn begin_volume_entry(&mut self, entry: &Entry) -> Result<(), Fault> {
         self.tree.check(entry).map_err(|rule| Fault::entry(&entry.path, rule))?;
-        let taken = entry.size.saturating_add(ENTRY_BYTES);
+        let content = entry.size.checked_next_multiple_of(BLOCK_BYTES).unwrap_or(u64::MAX);
+        let taken = content.saturating_add(ENTRY_BYTES);
         self.volume_bytes = self.volume_bytes.saturating_add(taken);
         if self.volume_bytes > self.limit_bytes {
             return Err(Fault::TooLarge { limit_bytes: self.limit_bytes });

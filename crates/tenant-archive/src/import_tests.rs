@@ -24,11 +24,13 @@ fn manifest() -> Manifest {
 
 fn file(path: &str, size: usize) -> Entry {
     let path = path.as_bytes().to_vec();
-    Entry { path, kind: Kind::File, mode: 0o640, uid: 1001, gid: 1001, size: size as u64, mtime: 7 }
+    let id = if path.starts_with(b"data") { 1000 } else { 1001 };
+    Entry { path, kind: Kind::File, mode: 0o640, uid: id, gid: id, size: size as u64, mtime: 7 }
 }
 
 fn folder(path: &str) -> Entry {
-    Entry { kind: Kind::Folder, mode: 0o750, ..file(path, 0) }
+    let mode = if path == "data" { 0o700 } else { 0o750 };
+    Entry { kind: Kind::Folder, mode, ..file(path, 0) }
 }
 
 fn raw(entry: &Entry, content: &[u8]) -> Vec<u8> {
@@ -40,13 +42,17 @@ fn raw(entry: &Entry, content: &[u8]) -> Vec<u8> {
 
 /// Two tars, one after the other, as the engine gives them.
 fn engine_tar() -> Vec<u8> {
-    let mut tar = raw(&Entry { mode: 0o40750, ..folder("data") }, b"");
-    tar.extend(raw(&Entry { mode: 0o100_640, ..file("data/history.db", 3) }, b"sql"));
+    let mut tar = raw(&Entry { mode: 0o40755, ..folder("data") }, b"");
+    tar.extend(raw(&file("data/assertion-key.der", 6), b"secret"));
+    tar.extend(raw(&file("data/assertion-key.der.new", 6), b"secret"));
+    tar.extend(raw(&Entry { mode: 0o100_644, ..file("data/history.db", 3) }, b"sql"));
     tar.extend(raw(&file("data/sessions.json", 6), b"secret"));
     tar.extend(END);
-    tar.extend(raw(&folder("files"), b""));
+    tar.extend(raw(&Entry { mode: 0o42777, ..folder("files") }, b""));
     tar.extend(raw(&Entry { mode: 0o6755, ..file("files/tool", 600) }, &[5; 600]));
     tar.extend(raw(&Entry { kind: Kind::Other, ..file("files/pipe", 0) }, b""));
+    let second_pipe = Kind::HardLink(b"files/pipe".to_vec());
+    tar.extend(raw(&Entry { kind: second_pipe, ..file("files/pipe2", 0) }, b""));
     tar.extend(raw(
         &Entry { kind: Kind::HardLink(b"files/tool".to_vec()), ..file("files/same", 0) },
         b"",
@@ -170,16 +176,33 @@ fn a_later_format_is_refused_with_its_number() {
 
 #[test]
 fn the_size_of_the_volumes_is_bounded() {
-    let parts = import(&export(), 512, 6 * 512 + 100).unwrap();
+    // Five entries, two of them with content.
+    let whole = 5 * 512 + 2 * 4_096;
+    let parts = import(&export(), 512, whole).unwrap();
     assert!(!parts.is_empty());
-    let refused = import(&export(), 512, 5 * 512 + 602);
-    assert_eq!(refused, Err(Fault::TooLarge { limit_bytes: 5 * 512 + 602 }));
+    let refused = import(&export(), 512, whole - 1);
+    assert_eq!(refused, Err(Fault::TooLarge { limit_bytes: whole - 1 }));
     // The header alone is enough.
     let mut bomb = raw(&folder("data"), b"");
     bomb.extend(file("data/x", usize::MAX >> 1).header());
     let manifest = serde_json::to_vec(&manifest()).unwrap();
     let tar = [raw(&Entry::own_file(MANIFEST, manifest.len()), &manifest), bomb].concat();
     assert_eq!(import(&tar, 512, 10 << 30), Err(Fault::TooLarge { limit_bytes: 10 << 30 }));
+}
+
+/// Such a file takes nothing of the tenant's disk, and the engine would send it for years.
+#[test]
+fn an_export_ends_at_a_file_that_is_larger_than_any_disk() {
+    let mut exporter = Exporter::new(&manifest()).unwrap();
+    exporter.limit(1_000);
+    exporter.push_volumes(&raw(&folder("data"), b"")).unwrap();
+    exporter.push_volumes(&raw(&folder("files"), b"")).unwrap();
+    exporter.push_volumes(&raw(&file("files/small", 1_000), &[1; 1_000])).unwrap();
+    let refused = exporter.push_volumes(&file("files/huge", usize::MAX >> 1).header());
+    assert!(matches!(
+        refused,
+        Err(Fault::TooLargeToExport { entry, limit_bytes: 1_000 }) if entry == "files/huge"
+    ));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! them may lead it elsewhere.
 
 use std::collections::HashSet;
+use std::hash::{BuildHasher as _, RandomState};
 
 use protocol::inside::{AGENT_UID, CIAL_UID};
 
@@ -10,18 +11,27 @@ use crate::{DATA, FILES};
 
 const MAX_PATH_BYTES: usize = 4_096;
 const MAX_NAME_BYTES: usize = 255;
-/// The memory that the paths of folders and links may take.
+/// The memory that the paths of entries may take.
 const MAX_TREE_BYTES: usize = 64 << 20;
 pub(crate) const SET_UID: u32 = 0o4000;
 pub(crate) const SET_GID: u32 = 0o2000;
 pub(crate) const MODE_BITS: u32 = 0o7777;
+/// The bits of a mode that an entry of the core's volume may have: nobody but the core reads or changes it.
+pub(crate) const CORE_MODE_BITS: u32 = 0o770;
+/// The modes of the volumes themselves.
+const DATA_MODE: u32 = 0o700;
+const FILES_MODE: u32 = 0o750;
 
-/// The folders and symbolic links so far. An entry must lie in a folder that the archive holds, and nothing takes the place
-/// of a link: so no link leads a path elsewhere.
+/// The entries so far. An entry must lie in a folder that the archive holds, and nothing takes the place of a link: so no link
+/// leads a path elsewhere.
 #[derive(Default)]
 pub(crate) struct Tree {
     folders: HashSet<Vec<u8>>,
     links: HashSet<Vec<u8>>,
+    /// Hashes of the paths of files and hard links: a wrong hit costs no more than an archive that cannot be unpacked.
+    files: HashSet<u64>,
+    left_out: HashSet<u64>,
+    hasher: RandomState,
     path_bytes: usize,
 }
 
@@ -29,50 +39,73 @@ impl Tree {
     /// # Errors
     /// The rule that the entry breaks, as the end of a sentence.
     pub(crate) fn check(&mut self, entry: &Entry) -> Result<(), &'static str> {
-        let Entry { path, kind, mode, uid, gid, .. } = entry;
+        let Entry { path, kind, .. } = entry;
         check_path(path)?;
-        if is_session(path) {
-            return Err("holds sessions, which belong to the tenant that was exported");
+        if belongs_to_one_tenant(path) {
+            return Err(
+                "holds sessions or the signing key, which belong to the tenant that was exported",
+            );
         }
-        let is_known =
-            |id: &u64| [CIAL_UID, AGENT_UID].into_iter().any(|known| u64::from(known) == *id);
-        if !is_known(uid) || !is_known(gid) {
-            return Err("belongs to another user or group than the two of a tenant, 1000 and 1001");
-        }
-        if mode & !MODE_BITS != 0 {
-            return Err("has a mode that is none");
-        }
-        if mode & SET_UID != 0 || (*kind != Kind::Folder && mode & SET_GID != 0) {
-            return Err("has the set-uid or the set-gid bit");
-        }
+        check_owner_and_mode(entry)?;
         self.check_place(path, kind)?;
         match kind {
             Kind::Folder => {
                 self.count(path)?;
                 self.folders.insert(path.clone());
             }
-            Kind::File => {}
+            Kind::File => self.add_file(path)?,
             Kind::Symlink(target) => {
                 check_symlink(path, target)?;
                 self.count(path)?;
                 self.links.insert(path.clone());
             }
             Kind::HardLink(target) => {
-                let message = "is a hard link to something outside its volume";
-                check_path(target).map_err(|_| message)?;
-                if top(target) != top(path)
-                    || !self.has_parent(target)
-                    || self.folders.contains(target)
-                {
-                    return Err(message);
-                }
-                if is_session(target) {
-                    return Err("is a hard link to sessions");
-                }
+                self.check_hard_link(path, target)?;
+                self.add_file(path)?;
             }
             Kind::Other => return Err("is neither a file, a folder nor a link"),
         }
         Ok(())
+    }
+
+    /// Remembers an entry that an export leaves out, and with it its further names.
+    ///
+    /// # Errors
+    /// As for [`check`](Self::check).
+    pub(crate) fn leave_out(&mut self, path: &[u8]) -> Result<(), &'static str> {
+        self.count(&[])?;
+        self.left_out.insert(self.hasher.hash_one(path));
+        Ok(())
+    }
+
+    pub(crate) fn is_left_out(&self, path: &[u8]) -> bool {
+        self.left_out.contains(&self.hasher.hash_one(path))
+    }
+
+    fn add_file(&mut self, path: &[u8]) -> Result<(), &'static str> {
+        self.count(&[])?;
+        self.files.insert(self.hasher.hash_one(path));
+        Ok(())
+    }
+
+    fn check_hard_link(&self, path: &[u8], target: &[u8]) -> Result<(), &'static str> {
+        let outside = "is a hard link to something outside its volume";
+        check_path(target).map_err(|_| outside)?;
+        if top(target) != top(path) || !self.has_parent(target) || self.folders.contains(target) {
+            return Err(outside);
+        }
+        if belongs_to_one_tenant(target) {
+            return Err("is a hard link to sessions or the signing key");
+        }
+        // Its target would count from another folder, and the engine may follow it.
+        if self.links.contains(target) {
+            return Err("is a hard link to a symbolic link");
+        }
+        if self.files.contains(&self.hasher.hash_one(target)) {
+            Ok(())
+        } else {
+            Err("is a hard link to a file that the archive does not hold")
+        }
     }
 
     pub(crate) fn has_both_volumes(&self) -> bool {
@@ -97,10 +130,12 @@ impl Tree {
         slash.and_then(|at| path.get(..at)).is_some_and(|parent| self.folders.contains(parent))
     }
 
+    /// An empty path is one of which the hash alone is kept.
     fn count(&mut self, path: &[u8]) -> Result<(), &'static str> {
-        self.path_bytes += path.len() + size_of::<Vec<u8>>();
+        let fixed = if path.is_empty() { size_of::<u64>() } else { size_of::<Vec<u8>>() };
+        self.path_bytes += path.len() + fixed;
         if self.path_bytes > MAX_TREE_BYTES {
-            return Err("is one folder or link too many");
+            return Err("is one file, folder or link too many");
         }
         Ok(())
     }
@@ -111,10 +146,53 @@ pub(crate) fn top(path: &[u8]) -> &[u8] {
     path.split(|byte| *byte == b'/').next().unwrap_or_default()
 }
 
-/// Whether the path is the core's file of sessions, or what an interrupted write or a damaged file left of it. The sessions of
-/// one tenant must not open another.
-pub(crate) fn is_session(path: &[u8]) -> bool {
-    path.starts_with(b"data/sessions.")
+/// Whether the path is the core's file of sessions or its signing key, or what an interrupted write or a damaged file left of
+/// them. The sessions and assertions of one tenant must not be good for another.
+pub(crate) fn belongs_to_one_tenant(path: &[u8]) -> bool {
+    path.starts_with(b"data/sessions.") || path.starts_with(b"data/assertion-key.der")
+}
+
+/// The mode that the volume of this path has in every archive, whatever its program made of it; `None` for other paths.
+pub(crate) fn mode_of_volume(path: &[u8]) -> Option<u32> {
+    if path == DATA.as_bytes() {
+        Some(DATA_MODE)
+    } else {
+        (path == FILES.as_bytes()).then_some(FILES_MODE)
+    }
+}
+
+pub(crate) fn is_of_core(path: &[u8]) -> bool {
+    top(path) == DATA.as_bytes()
+}
+
+/// The engine gives the volumes themselves the owner and the mode of their entries, too.
+fn check_owner_and_mode(entry: &Entry) -> Result<(), &'static str> {
+    let Entry { path, kind, mode, uid, gid, .. } = entry;
+    let (cial, agent) = (u64::from(CIAL_UID), u64::from(AGENT_UID));
+    if is_of_core(path) && (*uid, *gid) != (cial, cial) {
+        return Err(
+            "lies in the volume of the core and belongs to another user or group than 1000",
+        );
+    }
+    if path == FILES.as_bytes() && (*uid, *gid) != (agent, agent) {
+        return Err("belongs to another user or group than 1001");
+    }
+    if ![uid, gid].into_iter().all(|id| [cial, agent].contains(id)) {
+        return Err("belongs to another user or group than the two of a tenant, 1000 and 1001");
+    }
+    if mode & !MODE_BITS != 0 {
+        return Err("has a mode that is none");
+    }
+    if mode & SET_UID != 0 || (*kind != Kind::Folder && mode & SET_GID != 0) {
+        return Err("has the set-uid or the set-gid bit");
+    }
+    if is_of_core(path) && mode & !CORE_MODE_BITS != 0 {
+        return Err("lies in the volume of the core and is open to others");
+    }
+    match mode_of_volume(path) {
+        Some(expected) if expected != *mode => Err("has not the mode of a volume, 0700 or 0750"),
+        _ => Ok(()),
+    }
 }
 
 fn check_path(path: &[u8]) -> Result<(), &'static str> {
@@ -142,34 +220,15 @@ fn check_path(path: &[u8]) -> Result<(), &'static str> {
 }
 
 /// In the tenant's own files, a link may lead anywhere: only the tenant's own program follows it, inside its container, where
-/// it can make any link. The core trusts what is in its own volume, so a link there leads to the same volume.
+/// it can make any link. The core trusts what is in its own volume, and makes no link there.
 fn check_symlink(path: &[u8], target: &[u8]) -> Result<(), &'static str> {
     if target.is_empty() || target.len() > MAX_PATH_BYTES || target.contains(&0) {
         return Err("is a symbolic link without a valid target");
     }
-    if top(path) == DATA.as_bytes() && !stays_below_top(path, target) {
-        return Err("is a symbolic link out of the volume of the core");
+    if is_of_core(path) {
+        return Err("is a symbolic link in the volume of the core");
     }
     Ok(())
-}
-
-fn stays_below_top(path: &[u8], target: &[u8]) -> bool {
-    if target.starts_with(b"/") {
-        return false;
-    }
-    // The folders between the volume and the link.
-    let mut depth = path.split(|byte| *byte == b'/').count().saturating_sub(2);
-    for name in target.split(|byte| *byte == b'/') {
-        match name {
-            b"" | b"." => {}
-            b".." => match depth.checked_sub(1) {
-                Some(less) => depth = less,
-                None => return false,
-            },
-            _ => depth += 1,
-        }
-    }
-    true
 }
 
 #[cfg(test)]
@@ -178,7 +237,10 @@ mod tests {
 
     fn entry(path: &str, kind: Kind) -> Entry {
         let path = path.as_bytes().to_vec();
-        Entry { path, kind, mode: 0o640, uid: 1001, gid: 1000, size: 0, mtime: 0 }
+        let uid = if path.starts_with(b"data") { 1000 } else { 1001 };
+        let mode = mode_of_volume(&path).unwrap_or(0o640);
+        let gid = if path == b"files" { 1001 } else { 1000 };
+        Entry { path, kind, mode, uid, gid, size: 0, mtime: 0 }
     }
 
     fn tree() -> Tree {
@@ -198,8 +260,8 @@ mod tests {
             ("files/a/l", Kind::HardLink(b"files/a/x".to_vec())),
             ("files/abs", Kind::Symlink(b"/usr/bin/python3".to_vec())),
             ("files/up", Kind::Symlink(b"../../x".to_vec())),
-            ("data/b/s", Kind::Symlink(b"../c/./d".to_vec())),
             ("files/sessions.json", Kind::File),
+            ("files/assertion-key.der", Kind::File),
         ] {
             assert_eq!(tree.check(&entry(path, kind)), Ok(()), "{path:?}");
         }
@@ -215,6 +277,8 @@ mod tests {
         let link = |target: &str| Kind::Symlink(target.as_bytes().to_vec());
         let hard = |target: &str| Kind::HardLink(target.as_bytes().to_vec());
         let outside = "is a hard link to something outside its volume";
+        let of_one =
+            "holds sessions or the signing key, which belong to the tenant that was exported";
         for (path, kind, rule) in [
             ("/files/x", Kind::File, "has an absolute path"),
             ("files/../x", Kind::File, "has an empty part, . or .. in its path"),
@@ -239,16 +303,20 @@ mod tests {
             ("files/h", hard("data/history.db"), outside),
             ("files/h", hard("files/a"), outside),
             ("files/h", hard("files/none/x"), outside),
-            ("data/h", hard("data/sessions.json"), "is a hard link to sessions"),
-            ("files/s", link(""), "is a symbolic link without a valid target"),
-            ("data/s", link("/etc/passwd"), "is a symbolic link out of the volume of the core"),
-            ("data/s", link("../x"), "is a symbolic link out of the volume of the core"),
-            ("data/b/s", link("../../files/x"), "is a symbolic link out of the volume of the core"),
+            ("files/h", hard("files/x"), "is a hard link to a file that the archive does not hold"),
+            ("data/h", hard("data/sessions.json"), "is a hard link to sessions or the signing key"),
             (
-                "data/sessions.json",
-                Kind::File,
-                "holds sessions, which belong to the tenant that was exported",
+                "data/h",
+                hard("data/assertion-key.der"),
+                "is a hard link to sessions or the signing key",
             ),
+            ("files/s", link(""), "is a symbolic link without a valid target"),
+            ("data/s", link("/etc/passwd"), "is a symbolic link in the volume of the core"),
+            ("data/s", link("b"), "is a symbolic link in the volume of the core"),
+            ("data/sessions.json", Kind::File, of_one),
+            ("data/assertion-key.der", Kind::File, of_one),
+            ("data/assertion-key.der.new", Kind::File, of_one),
+            ("data/assertion-key.der", link("b"), of_one),
         ] {
             assert_eq!(tree().check(&entry(path, kind)), Err(rule), "{path:?}");
         }
@@ -268,11 +336,14 @@ mod tests {
         }
         let through = tree.check(&entry("files/h", Kind::HardLink(b"files/out/etc".to_vec())));
         assert_eq!(through, Err("is a hard link to something outside its volume"));
+        let second = tree.check(&entry("files/h", Kind::HardLink(b"files/out".to_vec())));
+        assert_eq!(second, Err("is a hard link to a symbolic link"));
     }
 
     #[test]
     fn owners_and_modes_are_those_of_a_tenant() {
         let file = || entry("files/x", Kind::File);
+        let core = || entry("data/x", Kind::File);
         for (bad, rule) in [
             (Entry { uid: 0, ..file() }, "belongs to another"),
             (Entry { gid: 1002, ..file() }, "belongs to another"),
@@ -281,9 +352,31 @@ mod tests {
             (Entry { mode: 0o2755, ..file() }, "has the set-uid"),
             (Entry { mode: 0o4755, ..entry("files/d", Kind::Folder) }, "has the set-uid"),
             (Entry { mode: 0o100_644, ..file() }, "has a mode"),
+            (Entry { uid: 1001, ..core() }, "lies in the volume of the core and belongs"),
+            (Entry { gid: 1001, ..core() }, "lies in the volume of the core and belongs"),
+            (Entry { mode: 0o644, ..core() }, "lies in the volume of the core and is open"),
+            (Entry { mode: 0o1700, ..core() }, "lies in the volume of the core and is open"),
         ] {
             let refused = tree().check(&bad).unwrap_err();
             assert!(refused.starts_with(rule), "{bad:?}: {refused}");
+        }
+    }
+    #[test]
+    fn the_volumes_themselves_have_one_owner_and_one_mode() {
+        let (data, files) = (|| entry("data", Kind::Folder), || entry("files", Kind::Folder));
+        for bad in [
+            Entry { uid: 1001, ..data() },
+            Entry { gid: 1001, ..data() },
+            Entry { mode: 0o777, ..data() },
+            Entry { mode: 0o750, ..data() },
+            Entry { uid: 1000, ..files() },
+            Entry { gid: 1000, ..files() },
+            Entry { mode: 0o777, ..files() },
+        ] {
+            assert!(Tree::default().check(&bad).is_err(), "{bad:?}");
+        }
+        for good in [data(), files()] {
+            assert_eq!(Tree::default().check(&good), Ok(()), "{good:?}");
         }
     }
 }

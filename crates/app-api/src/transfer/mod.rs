@@ -35,7 +35,7 @@ fn refused(fault: &Fault) -> ApiError {
         Fault::NotCompressed(_) | Fault::Corrupt(_) | Fault::WrongChecksum => Code::ArchiveCorrupt,
         Fault::UnknownFormat(_) => Code::ArchiveFormat,
         Fault::Unsafe { .. } => Code::ArchiveUnsafe,
-        Fault::TooLarge { .. } => Code::ArchiveTooLarge,
+        Fault::TooLarge { .. } | Fault::TooLargeToExport { .. } => Code::ArchiveTooLarge,
     };
     ApiError::new(code, fault.to_string())
 }

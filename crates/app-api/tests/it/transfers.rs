@@ -17,8 +17,9 @@ fn add(tar: &mut Builder<Vec<u8>>, path: &str, kind: EntryType, mode: u32, conte
     let mut header = Header::new_ustar();
     header.set_entry_type(kind);
     header.set_mode(mode);
-    header.set_uid(1001);
-    header.set_gid(1001);
+    let owner = if path.starts_with("data") { 1000 } else { 1001 };
+    header.set_uid(owner);
+    header.set_gid(owner);
     header.set_mtime(1_700_000_000);
     header.set_size(content.len() as u64);
     tar.append_data(&mut header, path, content).unwrap();
@@ -29,13 +30,14 @@ fn volumes(content: &[u8]) -> Vec<u8> {
     let mut tar = Builder::new(Vec::new());
     add(&mut tar, "data/", EntryType::Directory, 0o700, b"");
     add(&mut tar, "data/history.db", EntryType::Regular, 0o600, b"history");
+    add(&mut tar, "data/assertion-key.der", EntryType::Regular, 0o600, SECRET);
     add(&mut tar, "data/sessions.json", EntryType::Regular, 0o600, SECRET);
     add(&mut tar, "files/", EntryType::Directory, 0o750, b"");
     add(&mut tar, "files/content", EntryType::Regular, 0o640, content);
     tar.into_inner().unwrap()
 }
 
-/// The same without the core's sessions, and without the end of the tar.
+/// The same without the core's sessions and its signing key, and without the end of the tar.
 fn exported_volumes(content: &[u8]) -> Vec<u8> {
     let mut tar = Builder::new(Vec::new());
     add(&mut tar, "data/", EntryType::Directory, 0o700, b"");
@@ -193,7 +195,10 @@ async fn nothing_of_a_schema_is_lost_in_silence() {
     let refused = owner.get("/v1/tenants/acme/export").await;
     assert_eq!(refused.problem(), "409 tenant_schema_left_out");
     let detail = refused.json()["detail"].as_str().unwrap().to_owned();
-    assert!(detail.contains("holds color, orders, orders_id_seq, total."), "{detail}");
+    assert!(
+        detail.contains("holds color, orders, orders_id_seq, total."),
+        "{detail}"
+    );
     let path = "/v1/tenants/acme/export?without_database";
     assert_eq!(owner.get(&format!("{path}=1")).await.status, 200);
     assert_eq!(owner.get(&format!("{path}=yes")).await.problem(), "400 invalid_query");
@@ -248,7 +253,7 @@ async fn hostile_and_damaged_archives_leave_nothing() {
         let mut tar = Builder::new(Vec::new());
         add(&mut tar, "manifest.json", EntryType::Regular, 0o644, manifest);
         add(&mut tar, "data/", EntryType::Directory, 0o700, b"");
-        add(&mut tar, "files/", EntryType::Directory, 0o700, b"");
+        add(&mut tar, "files/", EntryType::Directory, 0o750, b"");
         entries(&mut tar);
         compressed(&tar.into_inner().unwrap())
     };
@@ -261,6 +266,12 @@ async fn hostile_and_damaged_archives_leave_nothing() {
     };
     let outside = |tar: &mut Builder<Vec<u8>>| {
         add(tar, "etc/passwd", EntryType::Regular, 0o644, b"root");
+    };
+    let open_to_the_program = |tar: &mut Builder<Vec<u8>>| {
+        add(tar, "data/x", EntryType::Regular, 0o666, b"");
+    };
+    let foreign_key = |tar: &mut Builder<Vec<u8>>| {
+        add(tar, "data/assertion-key.der", EntryType::Regular, 0o600, b"");
     };
     let large = |tar: &mut Builder<Vec<u8>>| {
         add(tar, "files/x", EntryType::Regular, 0o644, &vec![0; 65 << 20]);
@@ -279,6 +290,8 @@ async fn hostile_and_damaged_archives_leave_nothing() {
         ("set-uid", with(&plain, &set_uid), "422 archive_unsafe"),
         ("device", with(&plain, &device), "422 archive_unsafe"),
         ("outside", with(&plain, &outside), "422 archive_unsafe"),
+        ("open to the program", with(&plain, &open_to_the_program), "422 archive_unsafe"),
+        ("a foreign key", with(&plain, &foreign_key), "422 archive_unsafe"),
         ("over the limit", with(&small, &large), "422 archive_too_large"),
         ("a later format", with(&later, &nothing), "422 archive_format"),
         ("an unknown app", with(&no_app, &nothing), "422 invalid_fields"),

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IsTerminal as _, Read, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use protocol::State;
@@ -53,7 +54,7 @@ fn stop(args: &ExportTenant, context: &Context<'_>) -> Result<bool, CliError> {
     Ok(true)
 }
 
-/// Writes beside the file first: whatever has its name is whole.
+/// Writes beside the file first: whatever has its name is whole. Other users of the machine cannot read the tenant's data.
 fn export_to_file(args: &ExportTenant, file: &Path, context: &Context<'_>) -> Result<(), CliError> {
     let failed = |error: io::Error| {
         CliError::failed(format!("cannot write {}", file.display())).because(error)
@@ -63,7 +64,7 @@ fn export_to_file(args: &ExportTenant, file: &Path, context: &Context<'_>) -> Re
             .next("name another file, or remove this one first"));
     }
     let part = part_of(file);
-    let opened = OpenOptions::new().write(true).create_new(true).open(&part);
+    let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part);
     let mut writer: File = opened.map_err(|error| {
         CliError::failed(format!("cannot write {}", part.display())).because(error)
     })?;

@@ -38,6 +38,8 @@ fn an_export_goes_to_a_pipe_or_a_file() {
     let printed = cial.run(&["tenants", "export", "acme", "--file", shown]);
     assert!(printed.contains("exit code 0"), "{printed}");
     assert_eq!(std::fs::read(&file).unwrap(), whole());
+    let mode = std::os::unix::fs::PermissionsExt::mode(&file.metadata().unwrap().permissions());
+    assert_eq!(mode & 0o7777, 0o600, "others read no tenant's data");
     let again = cial.run(&["tenants", "export", "acme", "--file", shown]);
     assert!(again.contains("exit code 1") && again.contains("exists"), "{again}");
     assert_eq!(server.requests().len(), 2, "nothing is asked for a file that is there");

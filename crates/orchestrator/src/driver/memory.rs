@@ -710,6 +710,10 @@ impl Driver for MemoryDriver {
         })
     }
 
+    fn end_read(&self, _: TenantId) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
     fn write_volumes(&self, id: TenantId, _: u64, mut tar: VolumeStream) -> DriverFuture<'_, ()> {
         Box::pin(async move {
             self.call(id).await?;

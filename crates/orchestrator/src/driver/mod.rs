@@ -110,6 +110,8 @@ pub trait Driver: Send + Sync + 'static {
     /// Sends both volumes of a tenant as one or more tars, one after the other, with the folders of [`VOLUME_FOLDERS`]. Starts
     /// and thaws nothing. The caller sees to it that nothing writes to the volumes meanwhile.
     fn read_volumes(&self, id: TenantId, sink: VolumeSink) -> DriverFuture<'_, ()>;
+    /// Removes what a dropped [`read_volumes`](Self::read_volumes) left.
+    fn end_read(&self, id: TenantId) -> BoxFuture<'_, ()>;
     /// Makes the volumes of a tenant that has neither volumes nor a container, and fills them from a tar with the folders of
     /// [`VOLUME_FOLDERS`], whose entries the caller has checked. Owners, modes, times and links are kept. Leaves nothing when it
     /// fails, and when the tar ends with an error.

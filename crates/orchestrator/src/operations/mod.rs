@@ -9,8 +9,9 @@ mod smoke_start;
 mod turn;
 mod volumes;
 
-use std::sync::Arc;
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -58,6 +59,8 @@ pub struct Operations {
     smoke_starts: SmokeStarts,
     /// Exports and imports of volumes.
     transfers: CallLimit,
+    /// The tenants in one.
+    in_transfer: Mutex<HashSet<TenantId>>,
     /// One collection of gauges at a time.
     gauge_collection: tokio::sync::Mutex<()>,
     /// One resync at a time.
@@ -115,6 +118,7 @@ impl Operations {
             disk: DiskWatch::new(),
             smoke_starts: SmokeStarts::default(),
             transfers: CallLimit::new(volumes::MAX_TRANSFERS),
+            in_transfer: Mutex::default(),
             gauge_collection: tokio::sync::Mutex::default(),
             resync: tokio::sync::Mutex::default(),
             clock: AtomicU64::default(),

@@ -3,18 +3,19 @@
 //! A transfer has the tenant's turn: nothing starts, thaws or changes the tenant meanwhile, so all files are from one moment. A
 //! delete ends a transfer.
 
+use std::collections::HashSet;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream;
 use protocol::TenantId;
-use tokio::sync::mpsc;
+use tokio::sync::{SemaphorePermit, mpsc};
 use tokio::time::timeout;
 
-use super::{Operations, joined};
+use super::{Operations, Turn, joined};
 use crate::driver::{
     DriverError, DriverErrorCode, RunState, VolumePiece, VolumeSink, VolumeStream,
 };
@@ -26,6 +27,12 @@ pub(crate) const MAX_TRANSFERS: usize = 2;
 const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a reader may take to read why its stream breaks off. That it does, it reads anyway.
 const ERROR_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long an export may take in all, however slowly its reader takes it.
+const EXPORT_TIMEOUT: Duration = Duration::from_secs(6 * 3_600);
+/// How long a transfer that is free for a tenant waits for the tenant's turn, before others have it.
+const TURN_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a transfer waits for the end of one before it of the same tenant.
+const END_TIMEOUT: Duration = Duration::from_secs(5);
 /// How soon a transfer notices that its tenant is deleted.
 const DELETE_CHECK_INTERVAL: Duration = Duration::from_millis(200);
 /// Pieces between the engine and a slower reader.
@@ -76,8 +83,12 @@ impl Operations {
     ) -> Result<(), DriverError> {
         let operations = self.clone();
         let import = async move {
-            let _permit = operations.transfers.acquire().await;
-            let turn = operations.acquire_turn(id).await;
+            let _only = operations.only_transfer(id).await?;
+            let entered = tokio::select! {
+                entered = operations.enter_transfer(id) => Ok(entered),
+                deleted = operations.until_deleted(id) => Err(deleted),
+            };
+            let (turn, _permit) = entered?;
             turn.check_not_deleted()?;
             let filled = operations.driver.write_volumes(id, limit_bytes, bounded(tar));
             let filled = tokio::select! {
@@ -92,19 +103,30 @@ impl Operations {
     }
 
     async fn run_export(self: &Arc<Self>, id: TenantId, sink: VolumeSink) {
-        let _permit = self.transfers.acquire().await;
-        let turn = self.acquire_turn(id).await;
-        if sink.is_closed() {
-            return self.release_turn(turn);
-        }
+        let _only = match self.only_transfer(id).await {
+            Ok(only) => only,
+            Err(error) => {
+                let _ = timeout(ERROR_TIMEOUT, sink.send(Err(error))).await;
+                return;
+            }
+        };
+        let (turn, _permit) = tokio::select! {
+            entered = self.enter_transfer(id) => entered,
+            () = sink.closed() => return,
+        };
         let export = async {
             turn.check_not_deleted()?;
             self.check_at_rest(id).await?;
-            tokio::select! {
+            let read = tokio::select! {
                 read = self.driver.read_volumes(id, sink.clone()) => read,
                 deleted = self.until_deleted(id) => Err(deleted),
                 stalled = until_stalled(&sink) => Err(stalled),
+                () = tokio::time::sleep(EXPORT_TIMEOUT) => Err(DriverError::reader_gone()),
+            };
+            if read.is_err() {
+                self.driver.end_read(id).await;
             }
+            read
         };
         let last = export.await.map(|()| Bytes::new());
         let patience = if let Err(error) = &last {
@@ -115,6 +137,42 @@ impl Operations {
         };
         let _ = timeout(patience, sink.send(last)).await;
         self.release_turn(turn);
+    }
+
+    /// Returns when the tenant has its turn and one of [`MAX_TRANSFERS`] is free. A wait for the turn takes no transfer from
+    /// other tenants, but for a moment, and one for a transfer keeps nobody from waking this tenant.
+    async fn enter_transfer(
+        self: &Arc<Self>,
+        id: TenantId,
+    ) -> (Turn<'_>, Option<SemaphorePermit<'_>>) {
+        loop {
+            self.release_turn(self.acquire_turn(id).await);
+            let permit = self.transfers.acquire().await;
+            if let Ok(turn) = timeout(TURN_TIMEOUT, self.acquire_turn(id)).await {
+                return (turn, permit);
+            }
+        }
+    }
+
+    /// Waits a moment for the end of a transfer whose reader has just left.
+    ///
+    /// # Errors
+    /// [`DriverErrorCode::EngineRefused`] for a tenant that is in a transfer.
+    async fn only_transfer(self: &Arc<Self>, id: TenantId) -> Result<OnlyTransfer, DriverError> {
+        let entered = async {
+            while !self.tenants_in_transfer().insert(id) {
+                tokio::time::sleep(DELETE_CHECK_INTERVAL).await;
+            }
+        };
+        if timeout(END_TIMEOUT, entered).await.is_ok() {
+            return Ok(OnlyTransfer { operations: self.clone(), id });
+        }
+        let detail = "An export or import of this tenant is under way. Wait for its end.";
+        Err(DriverError::new(DriverErrorCode::EngineRefused, detail))
+    }
+
+    fn tenants_in_transfer(&self) -> MutexGuard<'_, HashSet<TenantId>> {
+        self.in_transfer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// # Errors
@@ -136,6 +194,18 @@ impl Operations {
             tokio::time::sleep(DELETE_CHECK_INTERVAL).await;
         }
         DriverError::deleted(id)
+    }
+}
+
+/// A tenant in a transfer, until this is dropped.
+struct OnlyTransfer {
+    operations: Arc<Operations>,
+    id: TenantId,
+}
+
+impl Drop for OnlyTransfer {
+    fn drop(&mut self) {
+        self.operations.tenants_in_transfer().remove(&self.id);
     }
 }
 

@@ -278,6 +278,31 @@ async fn a_reader_that_leaves_or_takes_nothing_holds_nobody_up() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_tenant_has_one_transfer_and_takes_none_from_others() {
+    let (simulation, acme) = (Simulation::new(), spec("acme", ""));
+    let globex = crate::support::spec("globex", "");
+    let running = simulation.controller(SHORT_DELAYS);
+    let operations = running.controller.operations.clone();
+    running.until(acme.id, |tenant| tenant.is_none()).await;
+    for id in [acme.id, globex.id] {
+        operations.import_volumes(id, LIMIT, pieces(large())).await.unwrap();
+    }
+    let first = operations.export_volumes(acme.id).await.unwrap();
+    let second = tokio::spawn({
+        let (operations, id) = (operations.clone(), acme.id);
+        async move { operations.export_volumes(id).await.err().unwrap() }
+    });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!second.is_finished());
+    let other = operations.export_volumes(globex.id).await.unwrap();
+    assert!(!second.is_finished(), "the other tenant did not wait for it");
+    assert_eq!(whole(other).await.unwrap(), large());
+    assert_eq!(second.await.unwrap().code, DriverErrorCode::EngineRefused);
+    assert_eq!(whole(first).await.unwrap(), large());
+    assert_eq!(whole(operations.export_volumes(acme.id).await.unwrap()).await.unwrap(), large());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_delete_ends_transfers() {
     let (simulation, spec) = (Simulation::new(), spec("acme", ""));
     let running = simulation.controller(SHORT_DELAYS);

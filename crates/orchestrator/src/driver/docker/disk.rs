@@ -101,6 +101,12 @@ impl DockerDriver {
         Some(DiskCapacity { free_bytes, total_bytes, reserve_bytes: self.disk_reserve_bytes })
     }
 
+    /// Says, whenever it is called, whether the disk has less free space than the reserve.
+    pub(super) fn below_reserve(&self) -> impl Fn() -> bool + Send + 'static {
+        let (state_dir, reserve_bytes) = (self.state_dir.clone(), self.disk_reserve_bytes);
+        move || read_space(&state_dir).is_ok_and(|space| space.free_bytes < reserve_bytes)
+    }
+
     pub(super) fn read_disk_space(&self) -> Result<DiskSpace, DriverError> {
         read_space(&self.state_dir).map_err(|error| {
             let detail = format!("CIAL_STATE_DIR cannot be read: {error}.");

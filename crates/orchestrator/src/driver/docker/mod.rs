@@ -288,6 +288,10 @@ impl Driver for DockerDriver {
         Box::pin(self.copy_volumes_out(id, sink))
     }
 
+    fn end_read(&self, id: TenantId) -> BoxFuture<'_, ()> {
+        Box::pin(self.remove_left_volume_work(id))
+    }
+
     fn write_volumes(
         &self,
         id: TenantId,

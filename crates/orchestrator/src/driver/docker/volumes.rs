@@ -3,6 +3,9 @@
 //! The engine's archive calls keep owners, modes, times and links, and start nothing. They reach a volume through any container
 //! that mounts it, whatever the tenant's own container does.
 
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bollard::Docker as Client;
@@ -23,6 +26,9 @@ use crate::quota::VolumeUse;
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(6 * 3_600);
 /// How long the engine may be silent in a transfer.
 const PIECE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The bytes that are written between two looks at the free space of the disk.
+const CHECK_BYTES: usize = 8 << 20;
 
 /// What the container may do with the volumes.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -65,6 +71,8 @@ impl DockerDriver {
         let client = self.engine.client().await?.with_timeout(TRANSFER_TIMEOUT);
         self.refuse_new_below_reserve(&client, id).await?;
         self.refuse_existing(&client, id).await?;
+        let is_full = Arc::new(AtomicBool::new(false));
+        let tar = until_full(tar, self.below_reserve(), is_full.clone());
         let filled = async {
             self.create_volumes(&client, id).await?;
             // Before anything is in them.
@@ -76,7 +84,11 @@ impl DockerDriver {
             with_timeout(TRANSFER_TIMEOUT, sent).await?;
             self.remove_container(&client, &name).await
         };
-        let filled = filled.await;
+        let mut filled = filled.await;
+        if filled.is_err() && is_full.load(Ordering::Relaxed) {
+            let detail = "The engine's disk has less left than the reserve (CIAL_DISK_RESERVE_BYTES). Nothing is imported until there is room.";
+            filled = Err(DriverError::new(DriverErrorCode::DiskFull, detail));
+        }
         if filled.is_err()
             && let Err(error) = self.remove_all(id).await
         {
@@ -92,6 +104,17 @@ impl DockerDriver {
         id: TenantId,
     ) -> Result<(), DriverError> {
         self.remove_container(client, &work_name(id)).await
+    }
+
+    /// As [`remove_volume_work`](Self::remove_volume_work), where nobody waits for it: the next transfer and a delete try again.
+    pub(super) async fn remove_left_volume_work(&self, id: TenantId) {
+        let removed = async {
+            let client = self.engine.client().await?;
+            self.remove_volume_work(&client, id).await
+        };
+        if let Err(error) = removed.await {
+            tracing::warn!(tenant = %id, %error, "container of a transfer not removed");
+        }
     }
 
     async fn refuse_existing(&self, client: &Client, id: TenantId) -> Result<(), DriverError> {
@@ -151,6 +174,28 @@ fn work_name(id: TenantId) -> String {
     format!("cial-volumes-{id}")
 }
 
+/// Ends a tar when the disk that it is written to has too little left, which is asked now and then.
+fn until_full(
+    tar: VolumeStream,
+    is_below_reserve: impl Fn() -> bool + Send + 'static,
+    is_full: Arc<AtomicBool>,
+) -> VolumeStream {
+    let mut unchecked = 0;
+    let pieces = tar.map(move |piece| {
+        let piece = piece?;
+        unchecked += piece.len();
+        if unchecked >= CHECK_BYTES {
+            unchecked = 0;
+            if is_below_reserve() {
+                is_full.store(true, Ordering::Relaxed);
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+        }
+        Ok(piece)
+    });
+    pieces.boxed()
+}
+
 /// Sends one volume as a tar whose entries begin with the name of the folder.
 async fn copy_out(
     client: &Client,
@@ -172,5 +217,31 @@ async fn copy_out(
         if !piece.is_empty() && sink.send(Ok(piece)).await.is_err() {
             return Err(DriverError::reader_gone());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use bytes::Bytes;
+    use futures_util::stream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_tar_ends_when_the_disk_has_less_than_the_reserve() {
+        let piece = || Ok(Bytes::from(vec![0; CHECK_BYTES / 2]));
+        let (checks, is_full) = (AtomicUsize::new(0), Arc::new(AtomicBool::new(false)));
+        let is_below_reserve = move || checks.fetch_add(1, Ordering::Relaxed) == 1;
+        let tar = stream::iter((0..10).map(move |_| piece())).boxed();
+        let mut bounded = until_full(tar, is_below_reserve, is_full.clone());
+        for _ in 0..3 {
+            assert!(bounded.next().await.unwrap().is_ok());
+            assert!(!is_full.load(Ordering::Relaxed));
+        }
+        let error = bounded.next().await.unwrap().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        assert!(is_full.load(Ordering::Relaxed));
     }
 }
