@@ -10,7 +10,7 @@ use diesel::pg::Pg;
 use diesel::prelude::{
     BoolExpressionMethods as _, ExpressionMethods as _, QueryDsl as _, QueryResult,
 };
-use diesel::sql_types::{BigInt, Bool, Text};
+use diesel::sql_types::{Array, BigInt, Bool, Text};
 use diesel_async::{
     AsyncConnection, AsyncMigrationHarness, RunQueryDsl as _, SimpleAsyncConnection as _,
     TransactionManager as _,
@@ -83,20 +83,33 @@ struct ObjectName {
     name: String,
 }
 
+/// What the migrations of a tenant's schema make. A tenant may give its own objects names that begin alike.
+const PLATFORM_OBJECTS: &[&str] = &[
+    "__diesel_schema_migrations",
+    "cial_executions",
+    "cial_packages",
+    "cial_package_pieces",
+    "cial_paused_workflows",
+    "cial_task_lines",
+    "cial_task_lines_number_seq",
+    "cial_tasks",
+    "cial_workflows",
+];
+
 /// The first tables, views, sequences, functions and types of a schema that are not the platform's.
 pub async fn own_objects(conn: &mut Conn, schema: &str, limit: i64) -> QueryResult<Vec<String>> {
     // A table has a type of its name, and an array type has an element type: neither is an object by itself.
     let names = diesel::sql_query(
         "SELECT own.name::text AS name FROM ( \
              SELECT relname AS name FROM pg_class WHERE relnamespace = to_regnamespace(quote_ident($1)) \
-                 AND relkind IN ('r', 'p', 'v', 'm', 'S', 'f') \
+                 AND relkind IN ('r', 'p', 'v', 'm', 'S', 'f', 'c') \
              UNION SELECT proname FROM pg_proc WHERE pronamespace = to_regnamespace(quote_ident($1)) \
              UNION SELECT typname FROM pg_type WHERE typnamespace = to_regnamespace(quote_ident($1)) \
                  AND typtype IN ('e', 'd', 'r') \
-         ) own WHERE own.name NOT LIKE 'cial\\_%' AND own.name <> '__diesel_schema_migrations' \
-         ORDER BY name LIMIT $2",
+         ) own WHERE own.name <> ALL ($3) ORDER BY name LIMIT $2",
     );
     let names = names.bind::<Text, _>(schema).bind::<BigInt, _>(limit);
+    let names = names.bind::<Array<Text>, _>(PLATFORM_OBJECTS);
     let names: Vec<ObjectName> = names.load(conn).await?;
     Ok(names.into_iter().map(|object| object.name).collect())
 }

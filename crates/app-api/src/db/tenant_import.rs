@@ -8,8 +8,8 @@ use protocol::Timestamp;
 use protocol::spec::Desired;
 use uuid::Uuid;
 
-use super::Conn;
 use super::schema::{tenant_imports as imports, tenants};
+use super::{Conn, Transaction as _};
 
 /// How long an import lives on after the last sign of its process.
 pub const LIFETIME: Duration = Duration::from_secs(60);
@@ -36,14 +36,31 @@ pub async fn renew(conn: &mut Conn, tenant: Uuid, alive_until: Timestamp) -> Que
     Ok(renewed == 1)
 }
 
-/// Returns `false` when the tenant is being deleted.
+/// Returns `false` when the tenant is being deleted. The lock of the tenant's row lets a delete and this see each other.
 pub async fn finish(conn: &mut Conn, tenant: Uuid) -> QueryResult<bool> {
-    let living = tenants::table
-        .filter(tenants::id.eq(tenant))
-        .filter(tenants::desired.ne(Desired::Deleted.as_str()))
-        .select(tenants::id);
-    let of_living = imports::table.filter(imports::tenant_id.eq_any(living));
-    Ok(diesel::delete(of_living).execute(conn).await? == 1)
+    let finished = conn.transaction(async |conn| {
+        let living = tenants::table
+            .filter(tenants::id.eq(tenant))
+            .filter(tenants::desired.ne(Desired::Deleted.as_str()))
+            .select(tenants::id)
+            .for_update();
+        if living.get_result::<Uuid>(conn).await.optional()?.is_none() {
+            return QueryResult::Ok(false);
+        }
+        Ok(diesel::delete(imports::table.find(tenant)).execute(conn).await? == 1)
+    });
+    finished.await
+}
+
+/// Whether the import of a tenant is open, and overdue at a time if one is named.
+pub async fn may_be_abandoned(
+    conn: &mut Conn,
+    tenant: Uuid,
+    overdue_at: Option<Timestamp>,
+) -> QueryResult<bool> {
+    let alive_until = imports::table.find(tenant).select(imports::alive_until);
+    let alive_until: Option<Timestamp> = alive_until.get_result(conn).await.optional()?;
+    Ok(alive_until.is_some_and(|until| overdue_at.is_none_or(|now| until < now)))
 }
 
 /// The tenants whose import nobody continues, and which are not being deleted yet.

@@ -16,12 +16,16 @@ use super::refuse_while_importing;
 use crate::access::Principal;
 use crate::app::App;
 use crate::audit::{Action, Actor, Entry, Resource};
-use crate::db::{Conn, Transaction as _, audit_log, tenant_database};
+use crate::db::{Transaction as _, audit_log, tenant_database};
 use crate::http::describe::{Call, DescribeOutput};
 use crate::tenant::Tenant;
 use crate::tenant_actions::being_deleted;
 use crate::variables::{Kind, of_tenant};
 use crate::work::packages;
+
+/// How many times its disk limit the files of a tenant may be long, in sum. Sparse files are longer than what they take of a disk,
+/// and are read in full.
+const MAX_SPARSENESS: u64 = 4;
 
 /// An archive as a response.
 pub struct Archive(Response);
@@ -53,25 +57,24 @@ pub async fn export(
         return Err(being_deleted());
     }
     let manifest = manifest(app, &tenant)?;
-    let mut conn = app.conn().await?;
-    refuse_while_importing(&mut conn, &tenant).await?;
+    refuse_while_importing(&mut *app.conn().await?, &tenant).await?;
     if database == DatabaseChoice::MustBeEmpty {
-        refuse_lost(app, &mut conn, &tenant).await?;
+        refuse_lost(app, &tenant).await?;
     }
     // Written first: nothing leaves without an entry.
     let entry =
         Entry::new(Actor::from(caller), Action::TenantExport, Resource::tenant(&tenant.slug))
             .after(json!({ "id": tenant.id }));
     let now = app.clock.now();
+    let mut conn = app.conn().await?;
     conn.transaction(async |conn| audit_log::append(conn, &entry, now).await).await?;
     drop(conn);
     let volumes = app.orchestrator.export_volumes(tenant.tenant_id()).await.map_err(unavailable)?;
     tracing::info!(tenant = %tenant.id, slug = %tenant.slug, %caller, "tenant export started");
-    let writing = Writing {
-        exporter: Exporter::new(&manifest).map_err(ApiError::internal)?,
-        compressor: Compressor::new()?,
-        volumes: volumes.into_data_stream(),
-    };
+    let mut exporter = Exporter::new(&manifest).map_err(ApiError::internal)?;
+    exporter.limit(tenant.limits.disk_bytes.saturating_mul(MAX_SPARSENESS));
+    let writing =
+        Writing { exporter, compressor: Compressor::new()?, volumes: volumes.into_data_stream() };
     let slug = tenant.slug.clone();
     let pieces = stream::try_unfold(Some(writing), next_piece).inspect(move |piece| {
         if let Err(error) = piece {
@@ -121,12 +124,15 @@ pub enum DatabaseChoice {
 /// The names that a refusal shows.
 const MAX_NAMES: i64 = 10;
 
+/// Holds no connection while it waits for one of the tenant's work places: others hold such a place and wait for a connection.
+///
 /// # Errors
 /// `tenant_schema_left_out`, with names.
-async fn refuse_lost(app: &App, conn: &mut Conn, tenant: &Tenant) -> Result<(), ApiError> {
+async fn refuse_lost(app: &App, tenant: &Tenant) -> Result<(), ApiError> {
     let Some(database) = &tenant.database else { return Ok(()) };
     let schema = database.names(&tenant.slug).schema;
-    let mut names = tenant_database::own_objects(conn, &schema, MAX_NAMES).await?;
+    let own = tenant_database::own_objects(&mut *app.conn().await?, &schema, MAX_NAMES).await;
+    let mut names = own?;
     let packages = packages::list(app, tenant).await?;
     names.extend(packages.iter().map(|package| format!("package {}", package.name)));
     if names.is_empty() {

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use protocol::TenantId;
+use diesel::result::Error;
 use protocol::spec::Desired;
+use protocol::{TenantId, Timestamp};
 use serde_json::json;
 use tokio::time::MissedTickBehavior;
 
@@ -32,16 +33,17 @@ pub async fn run(app: &App) {
 }
 
 async fn sweep(app: &App) -> anyhow::Result<()> {
-    let overdue = tenant_import::overdue(&mut *app.database.conn().await?, app.clock.now()).await?;
+    let now = app.clock.now();
+    let overdue = tenant_import::overdue(&mut *app.database.conn().await?, now).await?;
     for id in overdue {
-        delete(app, TenantId::new(id)).await?;
+        delete(app, TenantId::new(id), Some(now)).await?;
     }
     Ok(())
 }
 
 /// Deletes the tenant of a failed import, and waits a while for the end of it. The sweep does what fails here.
 pub(super) async fn abandon(app: &App, id: TenantId) {
-    if let Err(error) = delete(app, id).await {
+    if let Err(error) = delete(app, id, None).await {
         tracing::warn!(tenant = %id, error = format!("{error:#}"), "failed import not deleted yet");
         return;
     }
@@ -58,7 +60,8 @@ pub(super) async fn abandon(app: &App, id: TenantId) {
     let _ = tokio::time::timeout(GONE_TIMEOUT, gone).await;
 }
 
-async fn delete(app: &App, id: TenantId) -> anyhow::Result<()> {
+/// Deletes nothing whose import was finished or continued meanwhile.
+async fn delete(app: &App, id: TenantId, overdue_at: Option<Timestamp>) -> anyhow::Result<()> {
     for _ in 0..MAX_WRITE_ATTEMPTS {
         let mut conn = app.database.conn().await?;
         let Some(read) = tenant::by_id(&mut conn, id).await? else { return Ok(()) };
@@ -77,11 +80,19 @@ async fn delete(app: &App, id: TenantId) -> anyhow::Result<()> {
         let recorded = conn.transaction(async |conn| {
             let recorded = tenant::record_request(conn, &read, request, &status).await?;
             if recorded.is_some() {
+                // After the write, which waits for the end of the import that holds the row.
+                if !tenant_import::may_be_abandoned(conn, read.id, overdue_at).await? {
+                    return Err(Error::RollbackTransaction);
+                }
                 audit_log::append(conn, &entry, at).await?;
             }
             QueryResult::Ok(recorded.is_some())
         });
-        if recorded.await? {
+        let recorded = match recorded.await {
+            Err(Error::RollbackTransaction) => return Ok(()),
+            recorded => recorded?,
+        };
+        if recorded {
             tracing::info!(tenant = %id, slug = %read.slug, "tenant of a failed import deleted");
             app.reconcile.notify(id);
             return Ok(());

@@ -189,6 +189,8 @@ async fn nothing_of_a_schema_is_lost_in_silence() {
         "CREATE TABLE t_acme.orders (id bigserial PRIMARY KEY)",
         "CREATE FUNCTION t_acme.total() RETURNS int LANGUAGE sql AS 'SELECT 1'",
         "CREATE TYPE t_acme.color AS ENUM ('red')",
+        "CREATE TYPE t_acme.point AS (x int, y int)",
+        "CREATE TABLE t_acme.cial_notes (id int)",
     ] {
         server.database.sql(statement).await;
     }
@@ -196,7 +198,7 @@ async fn nothing_of_a_schema_is_lost_in_silence() {
     assert_eq!(refused.problem(), "409 tenant_schema_left_out");
     let detail = refused.json()["detail"].as_str().unwrap().to_owned();
     assert!(
-        detail.contains("holds color, orders, orders_id_seq, total."),
+        detail.contains("holds cial_notes, color, orders, orders_id_seq, point, total."),
         "{detail}"
     );
     let path = "/v1/tenants/acme/export?without_database";
