@@ -47,7 +47,7 @@ use crate::{
 
 /// Packages that are sent into tenants at once. Each takes some MiB, and at most as long as the orchestrator waits.
 const MAX_TASK_STARTS: usize = 16;
-/// Streams of events take a fourth of the connections, so that others find one.
+/// Streams of events take at most a fourth of the connections, so that others find one.
 const PUBLIC_CONNECTIONS_PER_STREAM: usize = 4;
 /// Large packages that lie in memory at once.
 const MAX_LARGE_UPLOADS: usize = 4;

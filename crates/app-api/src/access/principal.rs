@@ -145,6 +145,18 @@ impl Principal {
         }
     }
 
+    /// The id of what bounds are counted for, so that more keys give nobody more: the person of a session or of a key, the
+    /// tenant of a key that belongs to nobody, or else the key.
+    pub fn owner_id(&self) -> Uuid {
+        match self {
+            Self::Session(person) => person.user.id,
+            Self::Key(ApiKey { person: Some(user), .. }) => user.id,
+            Self::Key(ApiKey { tenant: Some(tenant), .. }) => tenant.id.uuid(),
+            Self::Key(key) => key.id,
+            Self::Service => Uuid::nil(),
+        }
+    }
+
     /// The id of the session or of the key; nil for a service.
     pub fn credential_id(&self) -> Uuid {
         match self {

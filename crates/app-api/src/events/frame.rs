@@ -23,11 +23,13 @@ pub enum Start {
 impl Start {
     /// `last`: the id of the last event that the client received, if it names one.
     pub fn of(last: Option<i64>, bounds: Bounds) -> Self {
-        let oldest = bounds.oldest.unwrap_or(bounds.head + 1);
+        let oldest = bounds.oldest.unwrap_or_else(|| bounds.head.saturating_add(1));
         match last {
             None => Self::After(bounds.head),
             // An id from the future is one of another database.
-            Some(last) if last + 1 >= oldest && last <= bounds.head => Self::After(last),
+            Some(last) if last.saturating_add(1) >= oldest && last <= bounds.head => {
+                Self::After(last)
+            }
             Some(_) => Self::Resync(bounds.head),
         }
     }
@@ -96,6 +98,9 @@ mod tests {
             (Some(5), bounds(Some(6), 7), Start::After(5)),
             (Some(6), bounds(None, 7), Start::Resync(7)),
             (Some(7), bounds(None, 7), Start::After(7)),
+            (Some(i64::MAX), bounds(Some(1), 7), Start::Resync(7)),
+            (Some(i64::MIN), bounds(Some(1), 7), Start::Resync(7)),
+            (Some(7), bounds(None, i64::MAX), Start::Resync(i64::MAX)),
         ] {
             assert_eq!(Start::of(last, bounds), expected, "{last:?} {bounds:?}");
         }

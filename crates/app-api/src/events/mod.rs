@@ -20,6 +20,8 @@ use crate::db::{Database, event};
 const REFRESH_INTERVAL: Duration = Duration::from_secs(2);
 const RECONNECT_DELAY: Duration = Duration::from_millis(500);
 const PRUNE_INTERVAL: Duration = Duration::from_secs(600);
+/// Bounds what streams ask of the database: each checks its caller twice a second, and reads at most as often.
+const MAX_STREAMS: usize = 256;
 /// The number of latest events that a stream can replay.
 const MAX_KEPT: i64 = 10_000;
 
@@ -32,9 +34,10 @@ pub struct Events {
 }
 
 impl Events {
-    /// `max_streams`: of all callers together.
+    /// `max_streams`: of all callers together, at most [`MAX_STREAMS`].
     pub fn new(max_streams: usize) -> Self {
-        Self { head: watch::Sender::new(0), slots: StreamSlots::new(max_streams) }
+        let slots = StreamSlots::new(max_streams.min(MAX_STREAMS));
+        Self { head: watch::Sender::new(0), slots }
     }
 
     /// Follows the last id for as long as the future is polled.

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use uuid::Uuid;
 
-/// The most streams of one person or one key: several windows of a browser, and a stream that ended unnoticed.
+/// The most streams of one person, or of all keys of one tenant that belong to nobody: several windows of a browser, and a
+/// stream that ended unnoticed.
 pub const MAX_PER_CALLER: usize = 16;
 
 /// The places of streams. Clones share them.

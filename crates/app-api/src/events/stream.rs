@@ -8,7 +8,7 @@ use futures_util::stream;
 use protocol::problem::Code;
 use service::api_error::ApiError;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::frame::{self, Start};
 use super::slots::{NoSlot, StreamSlot};
@@ -16,13 +16,15 @@ use crate::access::Principal;
 use crate::access::authority::reload_principal;
 use crate::access::principal::CallerScope;
 use crate::app::App;
-use crate::db::event::{self, Audience, EventRow};
+use crate::db::event::{self, Audience, Bounds, EventRow};
 use crate::db::user::User;
 
 /// Proxies end a connection that is silent for longer, typically after 30 s or more.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(15);
 /// The most events of one read.
 const BATCH: i64 = 100;
+/// The events of a burst are sent together, so that no caller can let all streams read at every change.
+const READ_INTERVAL: Duration = Duration::from_millis(500);
 const BUSY_DELAY: Duration = Duration::from_secs(5);
 
 /// The events that `caller` may see from now on, or from the event after `last`.
@@ -31,7 +33,7 @@ const BUSY_DELAY: Duration = Duration::from_secs(5);
 /// `rate_limited` and `busy`, when there are too many streams; `database_unavailable`. A failure during the stream breaks
 /// the connection off, and the client continues on another.
 pub async fn open(app: &App, caller: Principal, last: Option<i64>) -> Result<Response, ApiError> {
-    let slot = app.events.slots.take(caller.id()).map_err(refusal)?;
+    let slot = app.events.slots.take(caller.owner_id()).map_err(refusal)?;
     let known = app.events.head.subscribe();
     let bounds = event::bounds(&mut *app.conn().await?).await?;
     let start = Start::of(last, bounds);
@@ -40,6 +42,7 @@ pub async fn open(app: &App, caller: Principal, last: Option<i64>) -> Result<Res
         caller,
         opening: Some(start.text()),
         position: Position { last: start.id(), head: bounds.head, known },
+        next_read: Instant::now(),
         _slot: slot,
     };
     let body = Body::from_stream(stream::try_unfold(events, EventStream::next));
@@ -65,6 +68,8 @@ struct EventStream {
     /// The first text, until it is sent.
     opening: Option<String>,
     position: Position,
+    /// The time before which the stream reads nothing.
+    next_read: Instant,
     _slot: StreamSlot,
 }
 
@@ -74,35 +79,73 @@ impl EventStream {
             return Ok(Some((text.into(), self)));
         }
         loop {
-            match self.position.next_step().await {
-                Step::Read => {
-                    let Some(rows) = self.read().await? else { return Ok(None) };
-                    let is_full = i64::try_from(rows.len()).is_ok_and(|count| count >= BATCH);
-                    self.position.advance(rows.last().map(|row| row.id), is_full);
-                    if !rows.is_empty() {
-                        let text: String = rows.iter().map(frame::event).collect();
-                        return Ok(Some((text.into(), self)));
-                    }
+            let step = self.position.next_step().await;
+            if step == Step::End {
+                return Ok(None);
+            }
+            sleep_until(self.next_read).await;
+            let found = self.read(step).await?;
+            self.next_read = Instant::now() + READ_INTERVAL;
+            let text = match found {
+                Found::NoAccess => return Ok(None),
+                Found::Gap(start) => {
+                    self.position.restart(start.id());
+                    start.text()
                 }
-                Step::Heartbeat => {
-                    return Ok(Some((frame::heartbeat(self.position.last).into(), self)));
+                Found::Rows(rows) => {
+                    self.advance(&rows);
+                    rows.iter().map(frame::event).collect()
                 }
-                Step::End => return Ok(None),
+                Found::Nothing => frame::heartbeat(self.position.last),
+            };
+            if !text.is_empty() {
+                return Ok(Some((text.into(), self)));
             }
         }
     }
 
-    /// The next events that the caller may see at this moment; `None` when the session or the key has ended.
-    async fn read(&mut self) -> anyhow::Result<Option<Vec<EventRow>>> {
-        let reloaded = reload_principal(&self.app, &self.caller).await;
-        let Some(caller) = reloaded.map_err(ApiError::into_error)? else { return Ok(None) };
-        let Some(audience) = audience(&caller) else { return Ok(None) };
-        let mut conn = self.app.database.conn().await?;
-        event::after(&mut conn, audience, self.position.last, BATCH)
-            .await
-            .map(Some)
-            .map_err(Into::into)
+    fn advance(&mut self, rows: &[EventRow]) {
+        let is_full = i64::try_from(rows.len()).is_ok_and(|count| count >= BATCH);
+        self.position.advance(rows.last().map(|row| row.id), is_full);
+        if is_full {
+            self.next_read = Instant::now();
+        }
     }
+
+    /// Reads the next events that the caller may see at this moment; for a heartbeat, only whether events are missing.
+    async fn read(&self, step: Step) -> anyhow::Result<Found> {
+        let last = self.position.last;
+        if step == Step::Heartbeat {
+            let bounds = event::bounds(&mut *self.app.database.conn().await?).await?;
+            return Ok(gap(last, bounds).map_or(Found::Nothing, Found::Gap));
+        }
+        let reloaded = reload_principal(&self.app, &self.caller).await;
+        let Some(caller) = reloaded.map_err(ApiError::into_error)? else {
+            return Ok(Found::NoAccess);
+        };
+        let Some(audience) = audience(&caller) else { return Ok(Found::NoAccess) };
+        let mut conn = self.app.database.conn().await?;
+        let rows = event::after(&mut conn, audience, last, BATCH).await?;
+        // Bounds that are read before the rows would not show what is pruned between the two.
+        let bounds = event::bounds(&mut conn).await?;
+        Ok(gap(last, bounds).map_or(Found::Rows(rows), Found::Gap))
+    }
+}
+
+/// The result of a read.
+enum Found {
+    Rows(Vec<EventRow>),
+    /// Events after the last id are not kept any more, or the database is another one.
+    Gap(Start),
+    Nothing,
+    /// The session or the key has ended.
+    NoAccess,
+}
+
+/// The new beginning of a stream that may have missed events after `last`: a client that reads slowly, while they are pruned.
+fn gap(last: i64, bounds: Bounds) -> Option<Start> {
+    let start = Start::of(Some(last), bounds);
+    matches!(start, Start::Resync(_)).then_some(start)
 }
 
 /// How far a stream has come.
@@ -136,6 +179,11 @@ impl Position {
                 Err(_) => return Step::Heartbeat,
             }
         }
+    }
+
+    /// Begins anew after an id, which may be a lower one.
+    const fn restart(&mut self, id: i64) {
+        (self.last, self.head) = (id, id);
     }
 
     /// Moves past what was read. `is_full`: there may be further rows up to the head.
@@ -174,33 +222,67 @@ mod tests {
     use super::*;
     use crate::db::api_key::{ApiKey, KeyTenant};
 
+    const TENANT: Uuid = Uuid::from_u128(1);
+    const PERSON: Uuid = Uuid::from_u128(2);
+
+    /// A key that is confined to a tenant, or belongs to a person of this role, or both.
+    fn key(id: Uuid, is_confined: bool, role: Option<&str>) -> Principal {
+        Principal::Key(ApiKey {
+            id,
+            name: String::new(),
+            role: Role::Admin,
+            is_admin: false,
+            tenant: is_confined
+                .then(|| KeyTenant { id: TenantId::new(TENANT), slug: "acme".parse().unwrap() }),
+            person: role.map(|role| User {
+                id: PERSON,
+                email: String::new(),
+                name: String::new(),
+                role: role.to_owned(),
+                password_hash: String::new(),
+            }),
+            created_by_key: None,
+            created_at: protocol::Timestamp::UNIX_EPOCH,
+            expires_at: None,
+            last_used_at: None,
+            revoked: false,
+        })
+    }
+
+    #[test]
+    fn more_keys_give_nobody_more_streams() {
+        let id = Uuid::from_u128(3);
+        for (is_confined, role, expected) in [
+            (false, None, id),
+            (true, None, TENANT),
+            (false, Some("none"), PERSON),
+            (true, Some("none"), PERSON),
+        ] {
+            assert_eq!(key(id, is_confined, role).owner_id(), expected, "{is_confined} {role:?}");
+        }
+    }
+
+    #[test]
+    fn an_open_stream_finds_out_what_it_missed() {
+        let bounds = |oldest, head| Bounds { head, oldest };
+        for (last, bounds, expected) in [
+            (7, bounds(Some(1), 7), None),
+            (7, bounds(Some(8), 9), None),
+            (7, bounds(Some(9), 9), Some(Start::Resync(9))),
+            (7, bounds(None, 9), Some(Start::Resync(9))),
+            // A database that was restored.
+            (7, bounds(Some(1), 5), Some(Start::Resync(5))),
+        ] {
+            assert_eq!(gap(last, bounds), expected, "{last} {bounds:?}");
+        }
+    }
+
     #[test]
     fn a_key_of_a_person_shows_what_both_may_see() {
-        let (tenant, person) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let (tenant, person) = (TENANT, PERSON);
         let audience_of = |is_confined: bool, role: Option<&str>| {
-            let key = ApiKey {
-                id: Uuid::nil(),
-                name: String::new(),
-                role: Role::Admin,
-                is_admin: false,
-                tenant: is_confined.then(|| KeyTenant {
-                    id: TenantId::new(tenant),
-                    slug: "acme".parse().unwrap(),
-                }),
-                person: role.map(|role| User {
-                    id: person,
-                    email: String::new(),
-                    name: String::new(),
-                    role: role.to_owned(),
-                    password_hash: String::new(),
-                }),
-                created_by_key: None,
-                created_at: protocol::Timestamp::UNIX_EPOCH,
-                expires_at: None,
-                last_used_at: None,
-                revoked: false,
-            };
-            audience(&Principal::Key(key)).map(|audience| (audience.tenant, audience.member))
+            let key = key(Uuid::nil(), is_confined, role);
+            audience(&key).map(|audience| (audience.tenant, audience.member))
         };
         for (is_confined, role, expected) in [
             (false, None, (None, None)),

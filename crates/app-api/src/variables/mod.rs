@@ -59,6 +59,12 @@ impl Owner {
         }
     }
 
+    /// The most bytes of a record before its encryption. The names, the quotation marks and the escapes of JSON count, because
+    /// the orchestrator takes specs of 128 KiB, in which both records are base64.
+    const fn max_record_bytes(self) -> usize {
+        self.max_total_bytes() / 2 * 3
+    }
+
     const fn action(self, kind: Kind) -> Action {
         match (self, kind) {
             (Self::Tenant, Kind::Env) => Action::TenantEnv,
@@ -140,8 +146,26 @@ impl Assignment<'_> {
             );
             return Err(refused_field(Code::InvalidFields, "value", FieldCode::TooLong, detail));
         }
+        // A deletion only makes a record smaller.
+        if value.is_some() {
+            check_record(variables, owner)?;
+        }
         Ok(changed)
     }
+}
+
+/// Refuses a record that is too long as JSON, which many short variables are, and control characters.
+fn check_record(variables: &Variables, owner: Owner) -> Result<(), ApiError> {
+    let max = owner.max_record_bytes();
+    if serde_json::to_vec(variables)?.len() <= max {
+        return Ok(());
+    }
+    let detail = format!(
+        "All variables and secrets of the {} together may have {} KiB as JSON. Set fewer, or values with fewer control characters.",
+        owner.noun(),
+        max >> 10
+    );
+    Err(refused_field(Code::InvalidFields, "value", FieldCode::TooLong, detail))
 }
 
 /// A secret that became a readable variable, or the reverse, would surprise whoever set it.
@@ -168,4 +192,59 @@ fn seal(key: &[u8; 32], variables: &Variables) -> Result<Option<String>, ApiErro
         return Ok(None);
     }
     Ok(Some(sealed::seal(key, &serde_json::to_vec(variables)?)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OWNERS: [Owner; 2] = [Owner::Tenant, Owner::App];
+
+    fn set(variables: &mut Variables, owner: Owner, name: &str, value: &str) -> bool {
+        let assignment = Assignment { kind: Kind::Env, name, value: Some(value) };
+        let mut next = variables.clone();
+        let is_admitted = assignment.apply(&mut next, owner).is_ok();
+        if is_admitted {
+            *variables = next;
+        }
+        is_admitted
+    }
+
+    fn sealed_bytes(variables: &Variables) -> usize {
+        seal(&[7; 32], variables).unwrap().unwrap_or_default().len()
+    }
+
+    /// Both records must leave room for the rest of a spec, of which the orchestrator takes 128 KiB.
+    #[test]
+    fn the_longest_records_fit_into_a_spec() {
+        let many = |owner| {
+            let mut variables = Variables::new();
+            let all = (0..10_000).all(|i| set(&mut variables, owner, &format!("A{i}"), ""));
+            assert!(!all, "{owner:?}");
+            sealed_bytes(&variables)
+        };
+        assert!(OWNERS.map(many).iter().sum::<usize>() < 97 << 10);
+    }
+
+    #[test]
+    fn values_are_bounded_as_they_are_sealed() {
+        for owner in OWNERS {
+            let mut variables = Variables::new();
+            assert!(set(&mut variables, owner, "PLAIN", &"x".repeat(12 << 10)));
+            assert!(!set(&mut variables, owner, "CONTROL", &"\u{1}".repeat(6 << 10)), "{owner:?}");
+            assert!(
+                owner == Owner::App || set(&mut variables, owner, "MORE", &"x".repeat(16 << 10))
+            );
+        }
+    }
+
+    #[test]
+    fn a_record_that_is_too_long_can_be_made_shorter() {
+        let variable = Variable { value: "\u{1}".repeat(15 << 10), secret: false };
+        let mut variables = Variables::from([("A".to_owned(), variable.clone())]);
+        variables.insert("B".to_owned(), Variable { value: String::new(), ..variable });
+        let deletion = Assignment { kind: Kind::Env, name: "B", value: None };
+        assert!(!set(&mut variables, Owner::App, "C", ""));
+        deletion.apply(&mut variables, Owner::App).unwrap();
+    }
 }

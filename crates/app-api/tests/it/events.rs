@@ -331,3 +331,24 @@ async fn one_caller_has_only_so_many_streams() {
     });
     free.await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_stream_reports_events_that_it_can_read_no_more() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
+    owner.post("/api/admin/tenants", acme()).await;
+    let mut events = EventReader::open(&owner, &[]).await;
+    rename(&owner, "acme", "seen").await;
+    let last = events.until_name("seen").await.last().unwrap().id;
+    // One statement: no stream reads between the two.
+    server
+        .database
+        .sql("WITH pruned AS (DELETE FROM events) UPDATE event_head SET id = id + 5")
+        .await;
+    let mut next = events.next().await.unwrap();
+    while next.event != "resync" {
+        next = events.next().await.unwrap();
+    }
+    assert!(next.data["id"].as_i64().unwrap() >= last + 5, "{next:?}");
+    rename(&owner, "acme", "after").await;
+    events.until_name("after").await;
+}

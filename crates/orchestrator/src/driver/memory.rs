@@ -48,6 +48,8 @@ pub struct TenantBehavior {
     /// The engine refuses to start or thaw the tenant.
     pub refuses_start: bool,
     pub refuses_thaw: bool,
+    /// The release requires a secret that has no value.
+    pub lacks_secret: bool,
     /// Calls of the engine for this tenant panic.
     pub breaks: bool,
 }
@@ -62,6 +64,7 @@ impl Default for TenantBehavior {
             image_exists: true,
             refuses_start: false,
             refuses_thaw: false,
+            lacks_secret: false,
             breaks: false,
         }
     }
@@ -450,6 +453,7 @@ impl MemoryDriver {
     async fn start_tenant(&self, spec: &Spec) -> Result<ContainerStatus, DriverError> {
         let id = spec.id;
         let script = self.call(id).await?;
+        self.check_start(spec)?;
         if script.refuses_start {
             return Err(refused());
         }
@@ -536,6 +540,13 @@ fn container(id: TenantId, start_number: i64) -> String {
 impl Driver for MemoryDriver {
     fn ensure<'a>(&'a self, spec: &'a Spec) -> DriverFuture<'a, ContainerStatus> {
         Box::pin(self.ensure_tenant(spec))
+    }
+
+    fn check_start(&self, spec: &Spec) -> Result<(), DriverError> {
+        if self.state().script(spec.id).lacks_secret {
+            return Err(DriverError::secret_missing(&spec.slug, &["TOKEN".to_owned()]));
+        }
+        Ok(())
     }
 
     fn start<'a>(&'a self, spec: &'a Spec) -> DriverFuture<'a, ContainerStatus> {

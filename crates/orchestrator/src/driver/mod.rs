@@ -46,6 +46,11 @@ pub trait Driver: Send + Sync + 'static {
     /// A running container is kept unless its generation differs from the spec. A stopped container
     /// is created again when it drifted from its spec, its image or the installation's settings.
     fn ensure<'a>(&'a self, spec: &'a Spec) -> DriverFuture<'a, ContainerStatus>;
+    /// Decides whether [`start`](Self::start) would refuse `spec` by its secrets alone. Changes nothing, and calls no engine.
+    ///
+    /// # Errors
+    /// [`DriverErrorCode::SecretMissing`]; variables that cannot be decrypted.
+    fn check_start(&self, spec: &Spec) -> Result<(), DriverError>;
     /// Starts the container and returns when the engine's start call has returned. Unpauses a
     /// paused container. From this start on, the program receives the variables and the database of `spec`.
     fn start<'a>(&'a self, spec: &'a Spec) -> DriverFuture<'a, ContainerStatus>;

@@ -308,6 +308,14 @@ impl Operations {
         if !stays_asleep {
             turn.set_target(if *run { TargetState::Running } else { TargetState::Stopped })?;
         }
+        if *restart && *run {
+            // A refusal must not end what runs.
+            if let Err(refusal) = self.driver.check_start(spec) {
+                let saved = self.store.save_requested(spec.id).await;
+                saved.map_err(|error| state_dir_error(&error))?;
+                return Err(refusal);
+            }
+        }
         if *restart || !*run {
             turn.stop_if_present().await?;
         }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use protocol::TenantId;
+use tokio_util::sync::CancellationToken;
 
 use super::folders::{Content, Folder};
 use super::qgroups::{Group, GroupId, Groups, Subvolumes};
@@ -107,6 +108,7 @@ impl VolumeQuotas for BtrfsVolumes {
         tenant: TenantId,
         limit_bytes: u64,
         volume_use: VolumeUse,
+        abandoned: &CancellationToken,
     ) -> Result<Option<TenantQuota>, QuotaError> {
         let btrfs = self.open();
         let folders = Folder::both(&self.path, tenant);
@@ -122,6 +124,9 @@ impl VolumeQuotas for BtrfsVolumes {
         btrfs.enable()?;
         for (folder, content) in folders.iter().zip(contents) {
             if content == Content::Empty {
+                if abandoned.is_cancelled() {
+                    return Ok(None);
+                }
                 folder.become_subvolume(&btrfs)?;
             }
         }

@@ -14,8 +14,10 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use super::wire::{QuotaError, QuotaRequest, QuotaResponse, TenantQuota, VolumeUse};
 use crate::driver::DiskQuota;
 
-/// Bounds one call: a change waits for the filesystem to write what it has.
-const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bounds one call: a change waits for the filesystem to write what it has. A caller that waits no longer may start the
+/// tenant, so the service must have left its volumes alone by then.
+const CALL_TIMEOUT: Duration = Duration::from_secs(12);
+const _: () = assert!(CALL_TIMEOUT.as_secs() >= 2 * super::CHANGE_TIMEOUT.as_secs());
 /// Far above the size of a list of ten thousand tenants.
 const MAX_RESPONSE_BYTES: u64 = 16 << 20;
 

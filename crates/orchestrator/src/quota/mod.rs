@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::client::QuotaClient;
 use self::volumes::{VolumeQuotas, quotas_of};
 pub(crate) use self::wire::VolumeUse;
-use self::wire::{QuotaError, QuotaRequest, QuotaResponse};
+use self::wire::{QuotaError, QuotaRequest, QuotaResponse, TenantQuota};
 
 pub(crate) const QUOTA_SOCKET: Setting = Setting::with_default(
     "CIAL_QUOTA_SOCKET",
@@ -53,6 +53,9 @@ pub const SETTINGS: &[Setting] = &[shared::LOG, QUOTA_SOCKET, ENGINE_VOLUMES];
 const MAX_CONNECTIONS: usize = 64;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
 const MAX_REQUEST_BYTES: u64 = 1 << 10;
+/// The time that a call may wait for another one and change volumes. As much again is left to undo a change that is under
+/// way, before the caller waits no longer.
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(6);
 
 struct Settings {
     log: LogFilter,
@@ -140,25 +143,60 @@ async fn accept(listener: &UnixListener, volumes: &Arc<Mutex<PathBuf>>, stop: &C
     }
 }
 
-/// A connection is one line in JSON, and one back.
+/// A connection is one line in JSON, and one back. A client that leaves gives up its call: the tenant's container may start
+/// from then on.
 async fn respond(mut stream: UnixStream, volumes: Arc<Mutex<PathBuf>>) -> anyhow::Result<()> {
     let mut line = String::new();
     let mut reader = BufReader::new((&mut stream).take(MAX_REQUEST_BYTES));
     tokio::time::timeout(REQUEST_TIMEOUT, reader.read_line(&mut line)).await??;
     let request: QuotaRequest = serde_json::from_str(&line).context("invalid request")?;
-    let done = call_volumes(volumes, move |volumes| match request {
-        QuotaRequest::List => volumes.list(),
-        QuotaRequest::Set { tenant, limit_bytes, volume_use } => {
-            Ok(volumes.set(tenant, limit_bytes, volume_use)?.into_iter().collect())
-        }
-        QuotaRequest::Remove { tenant } => volumes.remove(tenant).map(|()| Vec::new()),
-    });
-    let response = match done.await {
+    let abandoned = CancellationToken::new();
+    let call = {
+        let abandoned = abandoned.clone();
+        call_volumes(volumes, move |volumes| answer(volumes, request, &abandoned))
+    };
+    let response = match abandon_late(call, &mut stream, &abandoned).await {
         Ok(quotas) => QuotaResponse::Quotas(quotas),
         Err(error) => QuotaResponse::Error(error),
     };
     stream.write_all(&serde_json::to_vec(&response)?).await?;
     Ok(stream.shutdown().await?)
+}
+
+fn answer(
+    volumes: &dyn VolumeQuotas,
+    request: QuotaRequest,
+    abandoned: &CancellationToken,
+) -> Result<Vec<TenantQuota>, QuotaError> {
+    match request {
+        QuotaRequest::List => volumes.list(),
+        QuotaRequest::Set { tenant, limit_bytes, volume_use } => {
+            // The call may have waited for others.
+            if abandoned.is_cancelled() {
+                return Err(QuotaError::Failed(format!("the limit of {tenant} is set too late")));
+            }
+            let set = volumes.set(tenant, limit_bytes, volume_use, abandoned)?;
+            Ok(set.into_iter().collect())
+        }
+        QuotaRequest::Remove { tenant } => volumes.remove(tenant).map(|()| Vec::new()),
+    }
+}
+
+/// Waits for the end of `call`. Abandons it after [`CHANGE_TIMEOUT`], and as soon as the client has left.
+async fn abandon_late<T>(
+    call: impl Future<Output = T>,
+    client: &mut UnixStream,
+    abandoned: &CancellationToken,
+) -> T {
+    tokio::pin!(call);
+    tokio::select! {
+        done = &mut call => return done,
+        // The client sends nothing after its line.
+        _ = client.read_u8() => {}
+        () = tokio::time::sleep(CHANGE_TIMEOUT) => {}
+    }
+    abandoned.cancel();
+    call.await
 }
 
 /// Runs outside of the loop that accepts connections, one call at a time: a change reads first what is there.
@@ -176,7 +214,71 @@ async fn call_volumes<T: Send + 'static>(
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
+    use protocol::TenantId;
+
     use super::*;
+
+    /// Counts the limits that are set.
+    #[derive(Default)]
+    struct Recorder(Cell<usize>);
+
+    impl VolumeQuotas for Recorder {
+        fn prepare(&self) -> Result<(), QuotaError> {
+            Ok(())
+        }
+
+        fn list(&self) -> Result<Vec<TenantQuota>, QuotaError> {
+            Ok(Vec::new())
+        }
+
+        fn set(
+            &self,
+            _: TenantId,
+            _: u64,
+            _: VolumeUse,
+            _: &CancellationToken,
+        ) -> Result<Option<TenantQuota>, QuotaError> {
+            self.0.set(self.0.get() + 1);
+            Ok(None)
+        }
+
+        fn remove(&self, _: TenantId) -> Result<(), QuotaError> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_limit_is_not_set_for_a_caller_who_waits_no_longer() {
+        let tenant = TenantId::new(uuid::Uuid::nil());
+        let set = QuotaRequest::Set { tenant, limit_bytes: 1, volume_use: VolumeUse::Unmounted };
+        let (volumes, abandoned) = (Recorder::default(), CancellationToken::new());
+        answer(&volumes, set, &abandoned).unwrap();
+        assert_eq!(volumes.0.get(), 1);
+        abandoned.cancel();
+        answer(&volumes, set, &abandoned).unwrap_err();
+        assert_eq!(volumes.0.get(), 1);
+        // What changes no file is answered.
+        answer(&volumes, QuotaRequest::List, &abandoned).unwrap();
+        answer(&volumes, QuotaRequest::Remove { tenant }, &abandoned).unwrap();
+    }
+
+    /// The calls never end unless they are abandoned.
+    #[tokio::test(start_paused = true)]
+    async fn a_call_is_abandoned_when_its_client_leaves_or_it_takes_too_long() {
+        for leaves in [true, false] {
+            let (client, mut stream) = UnixStream::pair().unwrap();
+            let client = (!leaves).then_some(client);
+            let abandoned = CancellationToken::new();
+            abandon_late(abandoned.cancelled(), &mut stream, &abandoned).await;
+            drop(client);
+        }
+        let (_client, mut stream) = UnixStream::pair().unwrap();
+        let abandoned = CancellationToken::new();
+        assert_eq!(abandon_late(async { 7 }, &mut stream, &abandoned).await, 7);
+        assert!(!abandoned.is_cancelled());
+    }
 
     #[test]
     fn the_table_names_every_variable_that_is_read() {

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use nix::sys::statfs::{BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, statfs};
 use protocol::TenantId;
+use tokio_util::sync::CancellationToken;
 
 use super::btrfs::BtrfsVolumes;
 use super::project::ProjectVolumes;
@@ -20,12 +21,14 @@ pub(super) trait VolumeQuotas {
     /// Lists the limits that the filesystem enforces.
     fn list(&self) -> Result<Vec<TenantQuota>, QuotaError>;
 
-    /// Sets the limit of a tenant where the filesystem can enforce it, and returns it if it is in force.
+    /// Sets the limit of a tenant where the filesystem can enforce it, and returns it if it is in force. Leaves the
+    /// directories as they were once the call is `abandoned`, because the tenant's container may start then.
     fn set(
         &self,
         tenant: TenantId,
         limit_bytes: u64,
         volume_use: VolumeUse,
+        abandoned: &CancellationToken,
     ) -> Result<Option<TenantQuota>, QuotaError>;
 
     /// Removes the limit of a tenant whose volumes the engine removes next. Their content may go with it.

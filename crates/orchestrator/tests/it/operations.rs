@@ -88,6 +88,29 @@ async fn a_restart_starts_the_container_again_and_counts_no_exit() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_restart_without_a_required_secret_ends_nothing_that_runs() {
+    let (simulation, spec) = (Simulation::new(), spec("acme", ""));
+    let running = simulation.controller();
+    running.run(&spec).await;
+    running.until_phase(spec.id, Phase::Ready).await;
+    let lacking = TenantBehavior { lacks_secret: true, ..TenantBehavior::default() };
+    simulation.engine.set_behavior(spec.id, lacking);
+    let before = simulation.engine.calls();
+    let restart = || ApplyRequest { restart: true, ..apply(&spec, true) };
+    let refused = running.controller.operations.apply(restart()).await;
+    assert_eq!(code(refused), DriverErrorCode::SecretMissing);
+    assert_eq!(simulation.engine.calls(), before, "neither a stop nor a start");
+    running.until_phase(spec.id, Phase::Ready).await;
+    // Without a restart, the running program keeps what it started with.
+    running.controller.operations.apply(apply(&spec, true)).await.unwrap();
+
+    simulation.engine.set_behavior(spec.id, TenantBehavior::default());
+    running.controller.operations.apply(restart()).await.unwrap();
+    running.until_phase(spec.id, Phase::Ready).await;
+    assert_eq!(simulation.starts(), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stop_is_no_exit_even_for_the_next_process() {
     let (simulation, spec) = (Simulation::new(), spec("acme", ""));
     let running = simulation.controller();

@@ -21,6 +21,7 @@ use super::engine::{
 use super::network::Network;
 use super::wrap::TenantImage;
 use super::{DockerDriver, disk_error, start_error, template};
+use crate::driver::Driver as _;
 use crate::driver::{
     AppliedLimits, ContainerStatus, DriverError, DriverErrorCode, RunState, STOP_TIMEOUT,
 };
@@ -145,9 +146,7 @@ impl DockerDriver {
         match choose_action(facts) {
             ContainerAction::Recreate => {
                 // A refusal must not end what runs.
-                self.tenant_dirs
-                    .variables_of_start(spec)
-                    .map_err(|error| start_error(spec, &error))?;
+                self.check_start(spec)?;
                 if status.run.is_alive() {
                     self.stop_container(spec.id).await?;
                 }

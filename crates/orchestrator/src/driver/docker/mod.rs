@@ -195,6 +195,11 @@ impl Driver for DockerDriver {
         Box::pin(self.ensure_container(spec))
     }
 
+    fn check_start(&self, spec: &Spec) -> Result<(), DriverError> {
+        let variables = self.tenant_dirs.variables_of_start(spec);
+        variables.map(drop).map_err(|error| start_error(spec, &error))
+    }
+
     fn start<'a>(&'a self, spec: &'a Spec) -> DriverFuture<'a, ContainerStatus> {
         Box::pin(self.start_container(spec))
     }

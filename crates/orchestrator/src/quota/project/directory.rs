@@ -7,6 +7,7 @@ use nix::dir::{Dir, Entry, Type};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{Mode, SFlag, fstat, fstatat};
+use tokio_util::sync::CancellationToken;
 
 use super::kernel::{Membership, set_membership};
 
@@ -28,6 +29,8 @@ pub(super) enum WalkError {
     TooMany,
     #[error("its directories are nested deeper than {MAX_DEPTH}")]
     TooDeep,
+    #[error("its caller waits no longer")]
+    Abandoned,
     #[error(transparent)]
     System(#[from] Errno),
 }
@@ -48,30 +51,37 @@ impl Content {
     }
 
     /// Fails if [`Self::join`] would take too long.
-    pub(super) fn check_size(&self) -> Result<(), WalkError> {
+    pub(super) fn check_size(&self, abandoned: &CancellationToken) -> Result<(), WalkError> {
         let mut entries = 0;
         walk(self.0.as_fd(), 0, &mut |_, _| {
+            check(abandoned)?;
             entries += 1;
             if entries > MAX_ENTRIES { Err(WalkError::TooMany) } else { Ok(()) }
         })
     }
 
     /// Makes the directory and all that is in it part of a project, itself last: so it is whole once it is part of it.
-    /// Nothing may write meanwhile.
-    pub(super) fn join(&self, project: u32) -> Result<(), WalkError> {
-        self.set_all(|is_directory| Membership { project, is_inherited: is_directory })
+    /// Nothing may write meanwhile. Fails once it is `abandoned`, with a part of the files in the project.
+    pub(super) fn join(
+        &self,
+        project: u32,
+        abandoned: &CancellationToken,
+    ) -> Result<(), WalkError> {
+        walk(self.0.as_fd(), 0, &mut |file, is_directory| {
+            check(abandoned)?;
+            let membership = Membership { project, is_inherited: is_directory };
+            Ok(set_membership(file, membership)?)
+        })
     }
 
     /// Makes the directory and all that is in it part of no project.
     pub(super) fn leave(&self) -> Result<(), WalkError> {
-        self.set_all(|_| Membership::default())
+        walk(self.0.as_fd(), 0, &mut |file, _| Ok(set_membership(file, Membership::default())?))
     }
+}
 
-    fn set_all(&self, membership: impl Fn(bool) -> Membership) -> Result<(), WalkError> {
-        walk(self.0.as_fd(), 0, &mut |file, is_directory| {
-            Ok(set_membership(file, membership(is_directory))?)
-        })
-    }
+fn check(abandoned: &CancellationToken) -> Result<(), WalkError> {
+    if abandoned.is_cancelled() { Err(WalkError::Abandoned) } else { Ok(()) }
 }
 
 /// Visits all directories and regular files, a directory after its content. The rest cannot be part of a project: links,
@@ -178,7 +188,8 @@ mod tests {
         fs::write(content.join("file"), "x").unwrap();
         let directory = File::open(volumes.path()).unwrap();
         let opened = Content::open(directory.as_fd(), "volume").unwrap().unwrap();
-        opened.check_size().unwrap();
+        let live = CancellationToken::new();
+        opened.check_size(&live).unwrap();
         let mut visited = (0, 0);
         walk(opened.0.as_fd(), 0, &mut |_, is_directory| {
             if is_directory {
@@ -192,6 +203,11 @@ mod tests {
         assert_eq!(visited, (MAX_DEPTH + 1, 1));
 
         fs::create_dir(nested(MAX_DEPTH + 1)).unwrap();
-        assert!(matches!(opened.check_size(), Err(WalkError::TooDeep)));
+        assert!(matches!(opened.check_size(&live), Err(WalkError::TooDeep)));
+
+        fs::remove_dir(nested(MAX_DEPTH + 1)).unwrap();
+        live.cancel();
+        assert!(matches!(opened.check_size(&live), Err(WalkError::Abandoned)));
+        assert!(matches!(opened.join(1, &live), Err(WalkError::Abandoned)));
     }
 }

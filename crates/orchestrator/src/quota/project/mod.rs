@@ -12,6 +12,7 @@ use std::path::PathBuf;
 
 use nix::errno::Errno;
 use protocol::TenantId;
+use tokio_util::sync::CancellationToken;
 
 use self::directory::Content;
 use self::kernel::{Membership, ProjectQuota};
@@ -68,6 +69,7 @@ impl VolumeQuotas for ProjectVolumes {
         tenant: TenantId,
         limit_bytes: u64,
         volume_use: VolumeUse,
+        abandoned: &CancellationToken,
     ) -> Result<Option<TenantQuota>, QuotaError> {
         let projects = self.open()?;
         let members = projects.members()?;
@@ -76,7 +78,9 @@ impl VolumeQuotas for ProjectVolumes {
             (Some(project), _) => project,
             (None, VolumeUse::Mounted) => return Ok(None),
             (None, VolumeUse::New | VolumeUse::Unmounted) => {
-                let Some(project) = projects.join(tenant, &members)? else { return Ok(None) };
+                let Some(project) = projects.join(tenant, &members, abandoned)? else {
+                    return Ok(None);
+                };
                 project
             }
         };
@@ -140,11 +144,13 @@ impl Projects<'_> {
         Ok(quotas)
     }
 
-    /// Makes both volumes of a tenant part of one project. `None` for a tenant that has no volumes, or too many files.
+    /// Makes both volumes of a tenant part of one project, or neither. `None` for a tenant that has no volumes, or too many
+    /// files.
     fn join(
         &self,
         tenant: TenantId,
         members: &[(TenantId, [Membership; 2])],
+        abandoned: &CancellationToken,
     ) -> Result<Option<u32>, QuotaError> {
         let Some(contents) = self.contents(tenant)? else { return Ok(None) };
         let of_tenant = members.iter().find(|(id, _)| *id == tenant);
@@ -155,12 +161,13 @@ impl Projects<'_> {
         let Some(project) = numbers::choose(tenant, own, &others, has_files)? else {
             return Err(self.volumes.failed("has no free project number", tenant));
         };
-        if let Some(error) = contents.iter().find_map(|content| content.check_size().err()) {
+        if let Some(error) = contents.iter().find_map(|content| content.check_size(abandoned).err())
+        {
             tracing::warn!(%tenant, %error, "volume not made part of a project");
             return Ok(None);
         }
         for content in &contents {
-            if let Err(error) = content.join(project) {
+            if let Err(error) = content.join(project, abandoned) {
                 // Half a volume would let nothing be moved from one half to the other.
                 for content in &contents {
                     let _ = content.leave();
