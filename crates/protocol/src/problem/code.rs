@@ -309,7 +309,7 @@ codes! {
         "inside a tenant: the range begins behind the end of the file"
         "read the size in the detail",
     RateLimited = "rate_limited" [429] "Too many requests"
-        "one client sends one tenant more than `CIAL_RATE_LIMIT`, or one person or API key sends the admin API more than 3,000 changes within five minutes or holds 16 streams of events"
+        "one client sends one tenant more than `CIAL_RATE_LIMIT`, one person or API key sends the admin API more than 3,000 changes within five minutes, or one person or tenant holds 16 streams of events"
         "wait for `Retry-After`",
     RequestTimedOut = "request_timed_out" [408] "Request timed out"
         "the request took too long to arrive"
