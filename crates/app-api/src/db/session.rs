@@ -163,32 +163,15 @@ pub async fn end_by_id(
     .await
 }
 
-/// Whether a session of `user` began after `time`.
-pub async fn is_younger(
-    conn: &mut Conn,
-    user: Uuid,
-    id: Uuid,
-    time: Timestamp,
-) -> QueryResult<bool> {
-    let own = dsl::sessions.find(id).filter(dsl::user_id.eq(user));
-    let created_at = own.select(dsl::created_at).first::<Timestamp>(conn).await.optional()?;
-    Ok(created_at.is_some_and(|created_at| created_at > time))
-}
-
-/// Ends the sessions of `user` that began up to `latest_start`, except `kept`, like [`end`]; returns how many, and the tenants.
+/// Ends the sessions of `user` except `kept`, like [`end`]; returns how many, and the tenants.
 pub async fn end_others(
     conn: &mut Conn,
     user: Uuid,
     kept: Uuid,
-    latest_start: Timestamp,
 ) -> QueryResult<(usize, Vec<TenantId>)> {
     conn.transaction(async |conn| {
         lock_of_user(conn, user).await?;
-        let own = dsl::sessions.filter(dsl::user_id.eq(user).and(dsl::id.ne(kept)));
-        let began = own.select((dsl::id, dsl::created_at)).load::<(Uuid, Timestamp)>(conn).await?;
-        let old = began.iter().filter(|(_, created_at)| *created_at <= latest_start);
-        let old: Vec<Uuid> = old.map(|(id, _)| *id).collect();
-        let others = dsl::sessions.filter(dsl::id.eq_any(&old));
+        let others = dsl::sessions.filter(dsl::user_id.eq(user).and(dsl::id.ne(kept)));
         let ended: Vec<Uuid> = diesel::delete(others).returning(dsl::id).get_results(conn).await?;
         Ok((ended.len(), sso_grant::revoke_sessions(conn, &ended).await?))
     })

@@ -232,22 +232,7 @@ pub async fn list(app: &App, user: Uuid) -> Result<Vec<Session>, ApiError> {
     Ok(session::of_user(&mut *app.conn().await?, user, app.clock.now()).await?)
 }
 
-/// A key leaves younger sessions alone. Whoever stole it would end each session of its owner at once, who could not revoke the
-/// key.
-const SAFE_FROM_KEYS: Duration = Duration::from_secs(600);
-
-/// The sessions that began later are safe from `caller`.
-fn latest_start(caller: &Principal, now: Timestamp) -> Timestamp {
-    match caller {
-        Principal::Key(_) => now - SAFE_FROM_KEYS,
-        Principal::Session(_) | Principal::Service => Timestamp::MAX_UTC,
-    }
-}
-
 /// Ends a session of the caller's account; returns `false` when the account has no such session.
-///
-/// # Errors
-/// `forbidden` for a key, while the session is young.
 pub async fn revoke(
     app: &App,
     caller: &Principal,
@@ -257,24 +242,19 @@ pub async fn revoke(
     let resource = Resource::new("session", id);
     let entry = Entry::new(Actor::from(caller), Action::SessionRevoke, resource);
     let (mut conn, now) = (app.conn().await?, app.clock.now());
-    let latest_start = latest_start(caller, now);
     let revoked = conn
         .transaction(async |conn| {
-            if session::is_younger(conn, user.id, id, latest_start).await? {
-                let detail = "A key ends no session that began within the last 10 minutes. Wait, or end it by another session.";
-                return Err(ApiError::new(Code::Forbidden, detail));
-            }
             let revoked = session::end_by_id(conn, user.id, id).await?;
             if revoked.is_some() {
                 audit_log::append(conn, &entry, now).await?;
             }
-            Ok(revoked)
+            QueryResult::Ok(revoked)
         })
         .await?;
     Ok(revoked.map(|tenants| notify(app, tenants)).is_some())
 }
 
-/// Ends every session of the caller's account but the one that calls. A key is none: it ends all but the young ones.
+/// Ends every session of the caller's account but the one that calls. A key is none, so it ends all.
 pub async fn revoke_others(app: &App, caller: &Principal, user: &User) -> Result<(), ApiError> {
     let resource = Resource::user(&user.email);
     let entry = Entry::new(Actor::from(caller), Action::SessionRevokeOthers, resource);
@@ -282,8 +262,7 @@ pub async fn revoke_others(app: &App, caller: &Principal, user: &User) -> Result
     let (mut conn, now) = (app.conn().await?, app.clock.now());
     let tenants = conn
         .transaction(async |conn| {
-            let latest = latest_start(caller, now);
-            let (count, tenants) = session::end_others(conn, user.id, current, latest).await?;
+            let (count, tenants) = session::end_others(conn, user.id, current).await?;
             audit_log::append(conn, &entry.before(json!({ "sessions": count })), now).await?;
             QueryResult::Ok(tenants)
         })

@@ -278,25 +278,16 @@ async fn a_persons_key_lists_and_ends_sessions_as_far_as_its_role_and_scope_go()
     assert_eq!(call(reading, Method::GET, "/v1/sessions").await.status, 200);
     assert_eq!(owner.get("/api/auth/session").await.status, 200);
 
-    // Whoever stole the key cannot keep its owner, who signs in to revoke it, from doing so.
-    let young = call(of_owner, Method::DELETE, &path).await;
-    assert_eq!(young.problem(), "403 forbidden");
-    assert_eq!(call(of_owner, Method::DELETE, "/v1/sessions").await.status, 204);
-    assert_eq!(owner.get("/api/auth/session").await.status, 200);
-    server.advance_clock(Duration::from_secs(601));
     assert_eq!(call(of_owner, Method::DELETE, &path).await.status, 204);
     assert_eq!(owner.get("/api/auth/session").await.status, 401);
     let (first, second) = (server.new_session_of(EMAIL).await, server.new_session_of(EMAIL).await);
-    server.advance_clock(Duration::from_secs(601));
-    let third = server.new_session_of(EMAIL).await;
     assert_eq!(call(of_owner, Method::DELETE, "/v1/sessions").await.status, 204);
     for ended in [first, second] {
         assert_eq!(ended.get("/api/auth/session").await.status, 401);
     }
-    assert_eq!(third.get("/api/auth/session").await.status, 200);
     assert_eq!(grace.get("/api/auth/session").await.status, 200);
     let by_key = "audit_log WHERE action LIKE 'session.revoke%' AND actor_kind = 'key'";
-    assert_eq!(server.database.count(by_key).await, 3);
+    assert_eq!(server.database.count(by_key).await, 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
