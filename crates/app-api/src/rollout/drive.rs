@@ -247,7 +247,7 @@ async fn fail(
     let reason = format!("{} does not run on {name}: {why}", tenant.slug);
     let log =
         if is_known { rollout.log.clone() } else { last_lines(app, tenant.tenant_id()).await };
-    record_failure(app, loaded, (tenant, member), &Failure { why, reason, log }, after).await
+    record_failure(app, loaded, (tenant, member), &FailureRecord { why, reason, log }, after).await
 }
 
 /// The tenant with the most server errors of its wave is recorded as failed.
@@ -275,12 +275,12 @@ async fn fail_by_errors(
         own.all,
     );
     let log = last_lines(app, tenant.tenant_id()).await;
-    let failure = Failure { why: &why, reason, log };
+    let failure = FailureRecord { why: &why, reason, log };
     record_failure(app, loaded, (tenant, member), &failure, AfterFailure::RollBack).await
 }
 
 /// A failure as the rows record it.
-struct Failure<'a> {
+struct FailureRecord<'a> {
     /// For the tenant.
     why: &'a str,
     /// For the rollout.
@@ -292,7 +292,7 @@ async fn record_failure(
     app: &App,
     loaded: &LoadedRollout,
     (tenant, member): (&Tenant, &Member),
-    Failure { why, reason, log }: &Failure<'_>,
+    FailureRecord { why, reason, log }: &FailureRecord<'_>,
     after: AfterFailure,
 ) -> Result<(), ApiError> {
     let rollout = &loaded.rollout;

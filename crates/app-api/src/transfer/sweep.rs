@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use diesel::result::Error;
 use protocol::spec::Desired;
 use protocol::{TenantId, Timestamp};
 use serde_json::json;
@@ -11,7 +10,7 @@ use tokio::time::MissedTickBehavior;
 use crate::app::App;
 use crate::audit::{Action, Actor, Entry, Resource};
 use crate::db::tenant::{self, OwnerRequest};
-use crate::db::{QueryResult, Transaction as _, audit_log, tenant_import};
+use crate::db::{QueryError, QueryResult, Transaction as _, audit_log, tenant_import};
 use crate::tenant::status::OwnerAction;
 use crate::tenant_actions::MAX_WRITE_ATTEMPTS;
 
@@ -82,14 +81,14 @@ async fn delete(app: &App, id: TenantId, overdue_at: Option<Timestamp>) -> anyho
             if recorded.is_some() {
                 // After the write, which waits for the end of the import that holds the row.
                 if !tenant_import::may_be_abandoned(conn, read.id, overdue_at).await? {
-                    return Err(Error::RollbackTransaction);
+                    return Err(QueryError::RollbackTransaction);
                 }
                 audit_log::append(conn, &entry, at).await?;
             }
             QueryResult::Ok(recorded.is_some())
         });
         let recorded = match recorded.await {
-            Err(Error::RollbackTransaction) => return Ok(()),
+            Err(QueryError::RollbackTransaction) => return Ok(()),
             recorded => recorded?,
         };
         if recorded {

@@ -21,7 +21,7 @@ const LIMIT: u64 = 1 << 30;
 
 /// One entry as both sides see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Seen {
+struct ArchiveEntry {
     path: String,
     kind: EntryType,
     mode: u32,
@@ -31,34 +31,37 @@ struct Seen {
     content: Vec<u8>,
 }
 
-fn seen(path: &str, kind: EntryType, mode: u32, owner: u64) -> Seen {
+fn entry(path: &str, kind: EntryType, mode: u32, owner: u64) -> ArchiveEntry {
     let mtime = 1_700_000_000 + u64::from(mode);
     let (path, owner) = (path.to_owned(), (owner, owner));
-    Seen { path, kind, mode, owner, mtime, link: String::new(), content: Vec::new() }
+    ArchiveEntry { path, kind, mode, owner, mtime, link: String::new(), content: Vec::new() }
 }
 
 /// Every kind of entry, in the order in which the engine sends them.
-fn everything() -> Vec<Seen> {
+fn everything() -> Vec<ArchiveEntry> {
     use EntryType::{Directory, Link, Regular, Symlink};
     let mut sparse = vec![0; 3 << 20];
     sparse[2 << 20] = 1;
     let long = format!("files/{}", "n".repeat(200));
     vec![
-        seen("data/", Directory, 0o700, 1000),
-        Seen { content: vec![7; 5_000], ..seen("data/history.db", Regular, 0o600, 1000) },
-        seen("files/", Directory, 0o750, 1001),
-        Seen { content: b"hello".to_vec(), ..seen("files/a", Regular, 0o640, 1001) },
-        seen("files/b-empty/", Directory, 0o2775, 1001),
-        Seen { link: "files/a".to_owned(), ..seen("files/c-link", Link, 0o640, 1001) },
-        Seen { owner: (1001, 1000), ..seen("files/d-group", Regular, 0o444, 1001) },
-        Seen { content: b"long".to_vec(), ..seen(&long, Regular, 0o644, 1001) },
-        Seen { content: sparse, ..seen("files/sparse", Regular, 0o600, 1001) },
-        Seen { link: "/usr/bin/python3".to_owned(), ..seen("files/symlink", Symlink, 0o777, 1001) },
-        Seen { content: b"u".to_vec(), ..seen("files/\u{fc}ml", Regular, 0o644, 1001) },
+        entry("data/", Directory, 0o700, 1000),
+        ArchiveEntry { content: vec![7; 5_000], ..entry("data/history.db", Regular, 0o600, 1000) },
+        entry("files/", Directory, 0o750, 1001),
+        ArchiveEntry { content: b"hello".to_vec(), ..entry("files/a", Regular, 0o640, 1001) },
+        entry("files/b-empty/", Directory, 0o2775, 1001),
+        ArchiveEntry { link: "files/a".to_owned(), ..entry("files/c-link", Link, 0o640, 1001) },
+        ArchiveEntry { owner: (1001, 1000), ..entry("files/d-group", Regular, 0o444, 1001) },
+        ArchiveEntry { content: b"long".to_vec(), ..entry(&long, Regular, 0o644, 1001) },
+        ArchiveEntry { content: sparse, ..entry("files/sparse", Regular, 0o600, 1001) },
+        ArchiveEntry {
+            link: "/usr/bin/python3".to_owned(),
+            ..entry("files/symlink", Symlink, 0o777, 1001)
+        },
+        ArchiveEntry { content: b"u".to_vec(), ..entry("files/\u{fc}ml", Regular, 0o644, 1001) },
     ]
 }
 
-fn write(entries: &[Seen]) -> Vec<u8> {
+fn write(entries: &[ArchiveEntry]) -> Vec<u8> {
     let mut builder = Builder::new(Vec::new());
     for entry in entries {
         let mut header = Header::new_gnu();
@@ -78,7 +81,7 @@ fn write(entries: &[Seen]) -> Vec<u8> {
 }
 
 /// Reads tars, one after the other.
-fn read(tar: &[u8]) -> Vec<Seen> {
+fn read(tar: &[u8]) -> Vec<ArchiveEntry> {
     let mut archive = Archive::new(tar);
     archive.set_ignore_zeros(true);
     let entries = archive.entries().unwrap().map(|entry| {
@@ -87,7 +90,7 @@ fn read(tar: &[u8]) -> Vec<Seen> {
         io::Read::read_to_end(&mut entry, &mut content).unwrap();
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
         let header = entry.header();
-        Seen {
+        ArchiveEntry {
             kind: header.entry_type(),
             // The engine adds the bits of the kind.
             mode: header.mode().unwrap() & 0o7777,
@@ -145,7 +148,7 @@ async fn on_the_engine_volumes_come_back_as_they_were() {
         let frozen = read_all(spec.id).await.unwrap();
         let status = driver.inspect(spec.id).await.unwrap().unwrap();
         assert_eq!(status.run, orchestrator::driver::RunState::Paused);
-        let files = |entries: &[Seen]| {
+        let files = |entries: &[ArchiveEntry]| {
             let files = entries.iter().filter(|entry| entry.path.starts_with("files/"));
             files.cloned().collect::<Vec<_>>()
         };
@@ -207,9 +210,9 @@ async fn on_the_engine_a_transfer_that_nobody_finished_holds_nothing_up() {
 fn large() -> Vec<u8> {
     let content = vec![5; 2 << 20];
     write(&[
-        seen("data/", EntryType::Directory, 0o700, 1000),
-        seen("files/", EntryType::Directory, 0o750, 1001),
-        Seen { content, ..seen("files/large", EntryType::Regular, 0o600, 1001) },
+        entry("data/", EntryType::Directory, 0o700, 1000),
+        entry("files/", EntryType::Directory, 0o750, 1001),
+        ArchiveEntry { content, ..entry("files/large", EntryType::Regular, 0o600, 1001) },
     ])
 }
 

@@ -18,8 +18,8 @@ use uuid::Uuid;
 use super::schedule::{Write, plan};
 use super::{actor_of, bounded, run_of, stored_schedule};
 use crate::app::App;
-use crate::db::tenant;
 use crate::db::trigger::{self, ClaimedTrigger, FireDelay, FireOutcome, TriggerRow};
+use crate::db::{QueryError, tenant};
 use crate::tenant::Tenant;
 use crate::work::{WorkError, executions};
 
@@ -231,9 +231,7 @@ async fn renew(app: &App, row: &ClaimedTrigger) -> Result<Option<TriggerRow>, Fi
     let until = app.clock.now() + CLAIM_LIFETIME;
     match trigger::renew(&mut conn, row.id, seen, until).await {
         Ok(current) => Ok(current),
-        Err(diesel::result::Error::DeserializationError(_)) => {
-            Err(FireError::Unreadable(UNREADABLE_VALUES))
-        }
+        Err(QueryError::DeserializationError(_)) => Err(FireError::Unreadable(UNREADABLE_VALUES)),
         Err(error) => Err(ApiError::from(error).into()),
     }
 }
