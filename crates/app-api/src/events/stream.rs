@@ -8,7 +8,7 @@ use futures_util::stream;
 use protocol::problem::Code;
 use service::api_error::ApiError;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Interval, MissedTickBehavior, timeout};
 
 use super::frame::{self, Start};
 use super::slots::{NoSlot, StreamSlot};
@@ -37,12 +37,14 @@ pub async fn open(app: &App, caller: Principal, last: Option<i64>) -> Result<Res
     let known = app.events.head.subscribe();
     let bounds = event::bounds(&mut *app.conn().await?).await?;
     let start = Start::of(last, bounds);
+    let mut reads = tokio::time::interval(READ_INTERVAL);
+    reads.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let events = EventStream {
         app: app.clone(),
         caller,
         opening: Some(start.text()),
         position: Position { last: start.id(), head: bounds.head, known },
-        next_read: Instant::now(),
+        reads,
         _slot: slot,
     };
     let body = Body::from_stream(stream::try_unfold(events, EventStream::next));
@@ -68,8 +70,8 @@ struct EventStream {
     /// The first text, until it is sent.
     opening: Option<String>,
     position: Position,
-    /// The time before which the stream reads nothing.
-    next_read: Instant,
+    /// The times before which the stream reads nothing.
+    reads: Interval,
     _slot: StreamSlot,
 }
 
@@ -83,9 +85,8 @@ impl EventStream {
             if step == Step::End {
                 return Ok(None);
             }
-            sleep_until(self.next_read).await;
+            self.reads.tick().await;
             let found = self.read(step).await?;
-            self.next_read = Instant::now() + READ_INTERVAL;
             let text = match found {
                 Found::NoAccess => return Ok(None),
                 Found::Gap(start) => {
@@ -108,7 +109,7 @@ impl EventStream {
         let is_full = i64::try_from(rows.len()).is_ok_and(|count| count >= BATCH);
         self.position.advance(rows.last().map(|row| row.id), is_full);
         if is_full {
-            self.next_read = Instant::now();
+            self.reads.reset_immediately();
         }
     }
 
