@@ -34,7 +34,7 @@ pub struct Events {
 }
 
 impl Events {
-    /// `max_streams`: of all callers together, at most [`MAX_STREAMS`].
+    /// `max_streams`: of all callers together, at most `MAX_STREAMS`.
     pub fn new(max_streams: usize) -> Self {
         let slots = StreamSlots::new(max_streams.min(MAX_STREAMS));
         Self { head: watch::Sender::new(0), slots }

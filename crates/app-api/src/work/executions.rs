@@ -46,7 +46,7 @@ pub(super) struct Run<'a> {
 /// Runs a workflow for a caller.
 ///
 /// # Errors
-/// By [`schedule`].
+/// By `schedule`.
 pub async fn run(
     app: &App,
     caller: &Principal,
