@@ -75,8 +75,14 @@ pub async fn export(
     exporter.limit(tenant.limits.disk_bytes.saturating_mul(MAX_SPARSENESS));
     let writing =
         Writing { exporter, compressor: Compressor::new()?, volumes: volumes.into_data_stream() };
+    // What fails before the first bytes is a response with a reason, and no broken connection.
+    let first = next_piece(Some(writing)).await.map_err(unreadable)?;
+    let rest = |(bytes, writing)| {
+        let rest = stream::try_unfold(writing, next_piece);
+        stream::once(async move { Ok(bytes) }).chain(rest)
+    };
     let slug = tenant.slug.clone();
-    let pieces = stream::try_unfold(Some(writing), next_piece).inspect(move |piece| {
+    let pieces = stream::iter(first).flat_map(rest).inspect(move |piece| {
         if let Err(error) = piece {
             tracing::warn!(%slug, error = format!("{error:#}"), "tenant export failed");
         }
@@ -182,6 +188,10 @@ fn unavailable(error: CallError) -> ApiError {
         let detail = "The tenant has no data yet: it never started.";
         return ApiError::new(Code::TenantNotRunning, detail);
     }
+    unreadable(error)
+}
+
+fn unreadable(error: impl Into<anyhow::Error>) -> ApiError {
     let detail = "The orchestrator cannot read the tenant's data at the moment.";
     ApiError::new(Code::OrchestratorUnavailable, detail).with_cause(error)
 }
