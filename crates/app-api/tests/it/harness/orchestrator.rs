@@ -433,7 +433,10 @@ impl Orchestrator for FakeOrchestrator {
             if let Some(code) = *self.refuse_transfers.lock().unwrap() {
                 return Err(CallError::Refused(Box::new(Problem::new(code, "Not now."))));
             }
-            let tar = self.volumes.lock().unwrap().get(&id).cloned().unwrap_or_default();
+            let Some(tar) = self.volumes.lock().unwrap().get(&id).cloned() else {
+                let problem = Problem::new(Code::NoSuchTenant, "It has no volumes.");
+                return Err(CallError::Refused(Box::new(problem)));
+            };
             let breaks_off = !tar.ends_with(&[0; 1_024]);
             let pieces: Vec<_> =
                 tar.chunks(10_000).map(|piece| Ok::<_, std::io::Error>(piece.to_vec())).collect();
