@@ -213,7 +213,7 @@ impl Actor {
         }
     }
 
-    /// What no person and no key does: a command on the machine, such as `app-api reset-password`, or a trigger.
+    /// The actor of a change that no person and no key makes: a command on the machine, such as `app-api reset-password`, or a trigger.
     pub fn command(name: &str) -> Self {
         Self {
             kind: "command",

@@ -129,7 +129,7 @@ pub struct NewTenant<'a> {
     pub now: Timestamp,
 }
 
-/// What an import brings. The tenant stays stopped until somebody starts it.
+/// The settings that an import copies from its archive. An imported tenant stays stopped until somebody starts it.
 #[derive(Clone, Copy)]
 pub struct Imported {
     pub limits: Limits,

@@ -83,7 +83,8 @@ struct ObjectName {
     name: String,
 }
 
-/// What the migrations of a tenant's schema make. A tenant may give its own objects names that begin alike.
+/// The objects that the migrations make in a tenant's schema. They are listed by their whole names, because a tenant may have objects of its own whose
+/// names begin with `cial_`.
 const PLATFORM_OBJECTS: &[&str] = &[
     "__diesel_schema_migrations",
     "cial_executions",

@@ -32,7 +32,7 @@ pub struct TriggerRow {
     pub context: BTreeMap<String, Value>,
     pub paused: bool,
     pub next_fire_at: Option<Timestamp>,
-    /// Nobody fires it before.
+    /// The time before which no process fires the trigger: the end of a claim, or of the delay after a failure.
     pub not_before: Timestamp,
     /// How often in a row the fire failed.
     pub failures: i32,
@@ -43,11 +43,11 @@ pub struct TriggerRow {
     pub created_at: Timestamp,
 }
 
-/// What became of a fire.
+/// The result of a fire.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FireOutcome {
     pub at: Timestamp,
-    /// `None`: it ran nothing.
+    /// `None`: the fire created no execution.
     pub execution: Option<Uuid>,
     pub failure: Option<String>,
 }
@@ -134,7 +134,8 @@ pub async fn set_paused(
     Ok(diesel::update(other).set(columns).execute(conn).await? == 1)
 }
 
-/// What a claim tells about a trigger: what its times need, and nothing that could not be read.
+/// The columns of a claimed trigger from which its times follow. JSON that a tenant wrote is not among them: a value that cannot be
+/// decoded would fail the claim of every tenant.
 #[derive(Clone, Debug, PartialEq, Eq, QueryableByName)]
 #[diesel(table_name = triggers, check_for_backend(diesel::pg::Pg))]
 pub struct ClaimedTrigger {

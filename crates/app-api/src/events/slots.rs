@@ -23,7 +23,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Taken {
     all: usize,
-    /// Of each caller that has any.
+    /// The number of streams of each caller that has at least one.
     by_caller: HashMap<Uuid, usize>,
 }
 

@@ -75,7 +75,7 @@ pub async fn export(
     exporter.limit(tenant.limits.disk_bytes.saturating_mul(MAX_SPARSENESS));
     let writing =
         Writing { exporter, compressor: Compressor::new()?, volumes: volumes.into_data_stream() };
-    // What fails before the first bytes is a response with a reason, and no broken connection.
+    // A failure before the first bytes becomes a response with a reason; a later failure can only break the connection off.
     let first = next_piece(Some(writing)).await.map_err(unreadable)?;
     let rest = |(bytes, writing)| {
         let rest = stream::try_unfold(writing, next_piece);

@@ -24,7 +24,8 @@ use crate::tenant::Tenant;
 
 /// The most executions of a tenant that have not ended.
 const MAX_OPEN: i64 = 100;
-/// Of the values as Postgres prints them, which leaves room for their names: a larger context could not be read.
+/// The most bytes of the values of a context, as Postgres prints them. The other half is for their names: a longer definition
+/// could not be read.
 const MAX_CONTEXT_BYTES: usize = MAX_DEFINITION_BYTES / 2;
 /// The most executions of a tenant that are kept.
 const MAX_KEPT: i64 = 1_000;

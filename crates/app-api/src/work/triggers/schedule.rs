@@ -263,7 +263,7 @@ mod tests {
         assert_eq!(late(false, "2026-11-30T02:10:01Z"), [Write::Advance(Some(next))]);
         let fires = [Write::Fire(time), Write::Advance(Some(next))];
         assert_eq!(late(false, "2026-11-30T02:10:00Z"), fires);
-        // One whose fire failed waits until it works.
+        // A time whose fire failed is tried until a fire succeeds.
         for now in ["2026-11-30T02:10:00Z", "2026-11-30T02:10:01Z", "2026-11-30T09:00:00Z"] {
             assert_eq!(late(true, now), fires, "{now}");
         }
@@ -320,10 +320,10 @@ mod tests {
         }
     }
 
-    /// What happens to two processes and their clock.
+    /// An event in a world of two processes with one clock.
     #[derive(Clone, Debug)]
     enum Event {
-        /// The process looks what is due, unless it works.
+        /// The process looks for due times, unless it is still writing.
         Look(usize),
         /// The process makes its next write.
         Write(usize),
@@ -400,12 +400,12 @@ mod tests {
             if run_all && all.len() <= MAX_CATCH_UP {
                 prop_assert_eq!(&fired, &all);
             }
-            // What is not too old when somebody looks fires.
+            // Every time that is at most MAX_LATENESS old when a process looks is fired.
             let mut young = all.iter().filter(|time| **time + MAX_LATENESS >= latest);
             prop_assert!(young.all(|time| fired.contains(time)), "{fired:?} {all:?}");
         }
 
-        /// It does not matter from where the times are counted.
+        /// The times of a schedule do not depend on the time from which they are counted.
         #[test]
         fn the_times_of_a_schedule_are_the_same_from_everywhere(
             begin in start(),
