@@ -10,6 +10,7 @@ use protocol::TenantId;
 use protocol::orchestrator::{
     DiskCapacity, DiskEnforcement, DiskUse, Drift, EngineReport, QuotaService,
 };
+use protocol::spec::Limits;
 use protocol::text::describe_bytes;
 use serde_json::{Value, json};
 
@@ -136,17 +137,16 @@ fn file_watchers(limit: &Result<String>) -> Check {
 const PROCESS_IDS: &str = "/proc/sys/kernel/pid_max";
 /// The largest that the kernel takes on machines of 64 bits.
 const MAX_PROCESS_IDS: u64 = 4_194_304;
-/// `limits.pids` of a tenant.
-const PROCESSES_OF_TENANT: u64 = 512;
 
 fn process_ids(limit: &Result<String>) -> Check {
     let mut check = Check::new("the limit of process ids is known");
     check.problems = of(limit);
     let known = limit.as_ref().ok().and_then(|text| text.trim().parse::<u64>().ok());
     check.notes.extend(known.filter(|limit| *limit < MAX_PROCESS_IDS).map(|limit| {
-        let tenants = limit / PROCESSES_OF_TENANT;
+        let pids = Limits::default().pids;
+        let tenants = limit / u64::from(pids);
         format!(
-            "{limit} for the whole machine, which {tenants} tenants at their limit of {PROCESSES_OF_TENANT} use up; more: sysctl -w kernel.pid_max={MAX_PROCESS_IDS}"
+            "{limit} for the whole machine, which {tenants} tenants at their limit of {pids} use up; more: sysctl -w kernel.pid_max={MAX_PROCESS_IDS}"
         )
     }));
     check
