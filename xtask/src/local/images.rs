@@ -80,6 +80,7 @@ fn quota_spec(
     let tag = format!("cial-quota:{}", installation.tag);
     Ok(ImageSpec::new(&tag, "docker/service.Dockerfile", base)
         .binaries(binaries, BinarySet::Control)
+        .compiler(installation.images.compiler.as_deref())
         .argument("SERVICE", "orchestrator")
         .argument("PACKAGES", BTRFS_PROGRAMS))
 }
