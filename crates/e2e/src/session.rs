@@ -108,9 +108,16 @@ impl Session {
     pub async fn becomes(&mut self, state: &str) -> Result<Value> {
         let path = self.path("");
         let owner = &mut self.owner;
-        let answered =
-            until(async || owner.get(&path).await, |response| response.json()["state"] == state);
-        Ok(answered.await?.json())
+        let (what, mut shown) = (format!("the state {state}"), String::new());
+        let wanted = wait_for(&what, TIMEOUT, async || {
+            let tenant = owner.get(&path).await?.json();
+            shown = format!("{}, {}", tenant["state"], tenant["state_reason"]);
+            Ok((tenant["state"] == state).then_some(tenant))
+        });
+        match wanted.await {
+            Ok(tenant) => Ok(tenant),
+            Err(error) => bail!("{error:#}; the last one: {shown}"),
+        }
     }
 
     /// Waits until the tenant's URL answers with this status.
