@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::images::binaries::{self, BinarySource};
 use crate::images::{self, base};
-use crate::local::{Installation, TENANT_IMAGE};
+use crate::local::{self, Installation, TENANT_IMAGE};
 use crate::{environment, ephemeral};
 
 /// Benches in the order in which all of them run.
@@ -17,37 +17,29 @@ const WITH_INSTALLATION: [&str; 3] = ["create", "wake", "density"];
 #[derive(clap::Args)]
 #[command(disable_help_flag = true)]
 pub struct Args {
-    /// Measure in the installation of this checkout, which is up and has no owner yet.
-    #[arg(long)]
-    here: bool,
     /// Name of a bench (all of them otherwise), and its options; --help lists both.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     words: Vec<String>,
 }
 
-pub(crate) fn run(args: Args) -> Result<ExitCode> {
-    let name = args.words.iter().find_map(|word| NAMES.iter().find(|name| *name == word));
-    let asks_for_help = args.words.iter().any(|word| matches!(word.as_str(), "--help" | "-h"));
-    match name {
-        _ if asks_for_help => call(&args.words, &[])?,
-        Some(name) => measure(name, &args.words, args.here)?,
-        None => {
-            for name in NAMES {
-                let words = [vec![name.to_owned()], args.words.clone()].concat();
-                measure(name, &words, args.here)?;
-            }
+pub(crate) fn run(Args { words }: Args) -> Result<ExitCode> {
+    let is_given = |word: &str| words.iter().any(|given| given == word);
+    if is_given("--help") || is_given("-h") {
+        call(&words, &[])?;
+    } else if let Some(name) = NAMES.into_iter().find(|name| is_given(name)) {
+        measure(name, &words)?;
+    } else {
+        for name in NAMES {
+            measure(name, &[&[name.to_owned()], &*words].concat())?;
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn measure(name: &str, words: &[String], here: bool) -> Result<()> {
-    if here {
-        return call(words, &Installation::of_checkout()?.variables());
-    }
+fn measure(name: &str, words: &[String]) -> Result<()> {
     if WITH_INSTALLATION.contains(&name) {
         let installation = Installation::ephemeral(&format!("bench-{name}"))?;
-        return ephemeral::with_installation(installation, |installation| {
+        return ephemeral::with_installation(installation, local::up::up, |installation| {
             call(words, &installation.variables())
         });
     }
@@ -69,6 +61,6 @@ fn measure(name: &str, words: &[String], here: bool) -> Result<()> {
 fn call(words: &[String], variables: &[(&'static str, String)]) -> Result<()> {
     let mut cargo = environment::cargo();
     cargo.args(["run", "--quiet", "--locked", "--package", "bench", "--"]).args(words);
-    cargo.envs(variables.iter().map(|(name, value)| (name, value)));
+    cargo.envs(variables.iter().cloned());
     environment::run(&mut cargo, "the bench")
 }

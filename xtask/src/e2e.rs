@@ -7,64 +7,53 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::environment::{cargo, print_line, succeeds};
 
-/// A test binary of the package: its name, and the feature that it needs.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct TestBinary {
-    name: &'static str,
+/// Tests of one binary of the package.
+#[derive(Clone, Copy)]
+pub(crate) struct Tests {
+    binary: &'static str,
+    /// The feature that the binary needs.
     feature: &'static str,
+    /// Words of the test harness that select tests.
+    filter: &'static [&'static str],
 }
 
-pub(crate) const IMAGE: TestBinary = TestBinary { name: "image", feature: "engine" };
-pub(crate) const INSTALLATION: TestBinary =
-    TestBinary { name: "installation", feature: "installation" };
-pub(crate) const FAULTS: TestBinary = TestBinary { name: "faults", feature: "installation" };
-pub(crate) const REBOOT: TestBinary = TestBinary { name: "reboot", feature: "installation" };
-pub(crate) const LOGS: TestBinary = TestBinary { name: "logs", feature: "installation" };
-pub(crate) const DOCUMENTS: TestBinary = TestBinary { name: "documents", feature: "documents" };
-pub(crate) const BROWSER: TestBinary = TestBinary { name: "browser", feature: "browser" };
-pub(crate) const SOFTWARE: TestBinary = TestBinary { name: "software", feature: "software" };
+pub(crate) const IMAGE: Tests = Tests::all("image", "engine");
+pub(crate) const INSTALLATION: Tests = Tests::all("installation", "installation");
+pub(crate) const FAULTS: Tests = Tests::all("faults", "installation");
+pub(crate) const REBOOT: Tests = Tests::all("reboot", "installation");
+pub(crate) const LOGS: Tests = Tests::all("logs", "installation");
+pub(crate) const DOCUMENTS: Tests = Tests::all("documents", "documents");
+pub(crate) const BROWSER: Tests = Tests::all("browser", "browser");
+pub(crate) const SOFTWARE: Tests = Tests::all("software", "software");
 
-/// The selected tests of a binary.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Filter {
-    All,
-    Only(&'static str),
-    Without(&'static str),
+impl Tests {
+    const fn all(binary: &'static str, feature: &'static str) -> Self {
+        Self { binary, feature, filter: &[] }
+    }
+
+    pub(crate) const fn filtered(self, filter: &'static [&'static str]) -> Self {
+        Self { filter, ..self }
+    }
 }
 
 /// Runs one test after the other: by nextest where cargo has it, otherwise by `cargo test`.
-pub(crate) fn run(
-    binary: TestBinary,
-    filter: Filter,
-    variables: &[(&'static str, String)],
-) -> Result<()> {
-    let has_nextest = succeeds("cargo-nextest", &["nextest", "--version"]);
+pub(crate) fn run(tests: Tests, variables: &[(&'static str, String)]) -> Result<()> {
+    let Tests { binary, feature, filter } = tests;
     let mut cargo = cargo();
-    cargo.args(if has_nextest { &["nextest", "run"][..] } else { &["test", "--quiet"] });
-    cargo.args(["--locked", "--package", "e2e", "--features", binary.feature]);
-    cargo.args(["--test", binary.name]);
-    if has_nextest {
-        let filter = match filter {
-            Filter::All => "all()".to_owned(),
-            Filter::Only(name) => format!("test(={name})"),
-            Filter::Without(name) => format!("not test(={name})"),
+    let (command, harness): (&[_], &[_]) =
+        match succeeds("cargo-nextest", &["nextest", "--version"]) {
+            true => (&["nextest", "run", "--no-capture", "--no-tests", "fail"], &[]),
+            false => (&["test", "--quiet"], &["--test-threads=1", "--nocapture"]),
         };
-        cargo.args(["--no-capture", "--no-tests", "fail", "-E", &filter]);
-    } else {
-        cargo.args(["--", "--test-threads=1", "--nocapture"]);
-        cargo.args(match filter {
-            Filter::All => vec![],
-            Filter::Only(name) => vec!["--exact", name],
-            Filter::Without(name) => vec!["--skip", name],
-        });
-    }
+    cargo.args(command).args(["--locked", "--package", "e2e", "--features", feature]);
+    cargo.args(["--test", binary, "--"]).args(harness).args(filter);
     // The checks name the failure; a backtrace of each error would bury them.
-    cargo.envs(variables.iter().map(|(name, value)| (name, value))).env("RUST_BACKTRACE", "0");
+    cargo.envs(variables.iter().cloned()).env("RUST_BACKTRACE", "0");
     let mut child = cargo.stdout(Stdio::piped()).spawn().context("cannot run cargo")?;
     let stdout = child.stdout.take().context("cargo has no output")?;
     let lines = BufReader::new(stdout).lines().map_while(Result::ok);
     lines.for_each(|line| check_of(&line).into_iter().for_each(print_line));
-    ensure!(child.wait()?.success(), "tests of {} failed: see above", binary.name);
+    ensure!(child.wait()?.success(), "tests of {binary} failed: see above");
     Ok(())
 }
 

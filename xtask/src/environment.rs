@@ -3,11 +3,12 @@
 
 use std::fmt::Display;
 use std::io::Write as _;
-use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
+use clap::ValueEnum;
 use docker_command::Docker;
 
 /// The root of the checkout in which `cargo xtask` was called, because a target folder that two
@@ -65,12 +66,47 @@ pub fn cargo() -> Command {
 /// # Errors
 /// The command cannot be run, or fails; it said why on stderr.
 pub fn run(command: &mut Command, title: &str) -> Result<()> {
-    let status = command.status().with_context(|| format!("cannot run {title}"))?;
-    ensure!(status.success(), "{title} failed: see above");
-    Ok(())
+    read(command.stdout(Stdio::inherit()), title).map(drop)
+}
+
+/// Like [`run`], and returns what the command prints on stdout.
+pub(crate) fn read(command: &mut Command, title: &str) -> Result<String> {
+    let output = command.stdin(Stdio::inherit()).stderr(Stdio::inherit()).output();
+    let output = output.with_context(|| format!("cannot run {title}"))?;
+    ensure!(output.status.success(), "{title} failed: see above");
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// Whether a command can be run and succeeds.
-pub fn succeeds(program: &str, words: &[&str]) -> bool {
+pub(crate) fn succeeds(program: &str, words: &[&str]) -> bool {
     Command::new(program).args(words).output().is_ok_and(|output| output.status.success())
+}
+
+/// Fails unless all these programs can be called.
+pub(crate) fn require_programs(names: &[&str]) -> Result<()> {
+    for name in names {
+        let is_there = Command::new(name).arg("--version").output().is_ok();
+        ensure!(is_there, "{name} is missing: scripts/install-tools installs it");
+    }
+    Ok(())
+}
+
+/// Does `work` for all tasks side by side, until each has ended; returns the first error.
+pub(crate) fn side_by_side<T: Sync>(
+    tasks: &[T],
+    work: impl Fn(&T) -> Result<()> + Sync,
+) -> Result<()> {
+    std::thread::scope(|scope| {
+        let tasks: Vec<_> = tasks.iter().map(|task| scope.spawn(|| work(task))).collect();
+        tasks.into_iter().try_for_each(|task| task.join().unwrap_or_else(|_| bail!("a panic")))
+    })
+}
+
+pub(crate) fn make_folder(folder: &Path) -> Result<()> {
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))
+}
+
+/// The name of a value on the command line, and in variables.
+pub(crate) fn name_of(value: impl ValueEnum) -> String {
+    value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }

@@ -2,22 +2,23 @@
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::e2e::{self, Filter};
-use crate::environment::connect_docker;
+use crate::e2e::{self, Tests};
 use crate::interrupt;
 use crate::local::{self, Installation};
 
-/// Brings an installation up by `local-up`, runs `work`, checks the logs, and purges the
-/// installation.
-pub(crate) fn with_installation(
+/// Runs tests on an installation that `local-up` brings up, with variables besides those of the installation.
+pub(crate) fn test(
     installation: Installation,
-    work: impl FnOnce(&Installation) -> Result<()>,
+    tests: Tests,
+    more: &[(&'static str, String)],
 ) -> Result<()> {
-    with_installation_by(installation, local::up::up, work)
+    with_installation(installation, local::up::up, |installation| {
+        e2e::run(tests, &[&*installation.variables(), more].concat())
+    })
 }
 
-/// Like [`with_installation`], brought up by another command.
-pub(crate) fn with_installation_by(
+/// Brings an installation up, runs `work`, checks the logs, and purges the installation.
+pub(crate) fn with_installation(
     installation: Installation,
     bring_up: impl FnOnce(&mut Installation) -> Result<()>,
     work: impl FnOnce(&Installation) -> Result<()>,
@@ -26,8 +27,8 @@ pub(crate) fn with_installation_by(
         bring_up(installation)?;
         work(installation)?;
         // If the work stopped the services, no service can provide the secrets for the check.
-        if local::unhealthy(&connect_docker()?, installation)?.is_empty() {
-            e2e::run(e2e::LOGS, Filter::All, &installation.variables())?;
+        if local::unhealthy(installation)?.is_empty() {
+            e2e::run(e2e::LOGS, &installation.variables())?;
         }
         Ok(())
     })

@@ -28,11 +28,11 @@ pub enum Command {
     /// Takes the installation down; its data stays unless --purge is given.
     LocalDown(local::down::Args),
     /// Shows which services run and whether they are healthy.
-    LocalStatus(local::status::Args),
+    LocalStatus,
     /// Shows the logs of the services.
     LocalLogs(local::logs::Args),
     /// Builds the images that are missing or out of date.
-    Images(images::Args),
+    Images,
     /// Checks the tenant image as a black box, with the production flags.
     SmokeTenant(smoke::TenantArgs),
     /// Finds problems of the machine or the installation, and leaks.
@@ -56,9 +56,9 @@ impl Command {
         match self {
             Self::LocalUp(args) => local::up::run(args),
             Self::LocalDown(args) => local::down::run(args),
-            Self::LocalStatus(args) => local::status::run(args),
+            Self::LocalStatus => local::status::run(),
             Self::LocalLogs(args) => local::logs::run(&args),
-            Self::Images(args) => images::run(args),
+            Self::Images => images::run(),
             Self::SmokeTenant(args) => smoke::tenant(args),
             Self::Doctor(args) => doctor::run(args),
             Self::SmokeLocal(args) => smoke::local(args),

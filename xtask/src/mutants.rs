@@ -7,32 +7,23 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::environment;
+use crate::environment::{cargo, make_folder, root};
 
+/// Files of one package, whose own tests (`--lib`) judge their mutants.
 struct Set {
     name: &'static str,
     package: &'static str,
+    /// Below `src`.
     files: &'static str,
-    /// Arguments of nextest, whose profile `mutants` ends a run with the first failure, and runs slow tests last.
-    tests: &'static [&'static str],
 }
 
-const fn set(
-    name: &'static str,
-    package: &'static str,
-    files: &'static str,
-    tests: &'static [&'static str],
-) -> Set {
-    Set { name, package, files, tests }
-}
-
-const SETS: &[Set] = &[
-    set("lease", "lease", "crates/lease/src/**", &[]),
-    set("classify", "router", "crates/router/src/http/classify.rs", &["--lib"]),
-    set("host", "router", "crates/router/src/http/host.rs", &["--lib"]),
-    set("routes", "router", "crates/router/src/routes/table.rs", &["--lib"]),
-    set("plan", "app-api", "crates/app-api/src/reconcile/plan.rs", &["--lib"]),
-    set("access", "app-api", "crates/app-api/src/access/**", &["--lib"]),
+const SETS: [Set; 6] = [
+    Set { name: "lease", package: "lease", files: "**" },
+    Set { name: "classify", package: "router", files: "http/classify.rs" },
+    Set { name: "host", package: "router", files: "http/host.rs" },
+    Set { name: "routes", package: "router", files: "routes/table.rs" },
+    Set { name: "plan", package: "app-api", files: "reconcile/plan.rs" },
+    Set { name: "access", package: "app-api", files: "access/**" },
 ];
 
 #[derive(clap::Args)]
@@ -48,15 +39,17 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     let is_chosen = |set: &&Set| args.set.as_ref().is_none_or(|name| name == set.name);
     let mut sets = SETS.iter().filter(is_chosen).peekable();
     ensure!(sets.peek().is_some(), "no such set; cargo xtask mutants --help lists them");
-    for Set { name, package, files, tests } in sets {
-        let output = environment::root().join("target/mutants").join(name);
-        std::fs::create_dir_all(&output).with_context(|| output.display().to_string())?;
-        let mut cargo = environment::cargo();
-        cargo.args(["mutants", "--package", package, "--file", files]).arg("--output").arg(output);
+    for Set { name, package, files } in sets {
+        let output = root().join("target/mutants").join(name);
+        make_folder(&output)?;
+        let mut cargo = cargo();
+        cargo.args(["mutants", "--package", package, "--output"]).arg(output);
+        cargo.args(["--file", &format!("crates/{package}/src/{files}")]);
         if let Some(shard) = &args.shard {
             cargo.args(["--sharding", "round-robin", "--shard", shard]);
         }
-        let status = cargo.arg("--").args(*tests).status().context("cannot run cargo")?;
+        // nextest's profile `mutants` ends a run with the first failure, and runs slow tests last.
+        let status = cargo.args(["--", "--lib"]).status().context("cannot run cargo")?;
         ensure!(status.success(), "mutants of {name} survive, or the tests fail: see above");
     }
     Ok(ExitCode::SUCCESS)

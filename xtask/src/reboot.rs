@@ -3,22 +3,25 @@
 //! The machine's network has no way out. So the bases of images come from the engine of this machine, and the sources of
 //! crates are downloaded before; everything else is built on the new engine, as everywhere.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use docker_command::Docker;
+use nix::fcntl::OFlag;
 
-use crate::e2e::{self, Filter};
-use crate::environment::{self, cargo, connect_docker, root, succeeds, variable};
+use crate::e2e;
+use crate::environment::{self, cargo, connect_docker, require_programs, root, variable};
 use crate::local::{self, Installation};
 use crate::{ephemeral, interrupt};
 
 /// The variable by which the tests find the machine.
 const MACHINE: &str = "CIAL_E2E_MACHINE";
-/// From a start of the engine until it responds, and from a kill until the last process has ended.
+/// From a start of the engine until it responds, and from the end of the machine until nothing of it is left.
 const TIMEOUT: Duration = Duration::from_secs(60);
 const INTERVAL: Duration = Duration::from_millis(200);
 
@@ -28,10 +31,7 @@ pub(crate) fn on_a_machine_of_its_own() -> Result<()> {
         nix::unistd::geteuid().is_root(),
         "a machine of its own needs namespaces: run this step as root"
     );
-    for program in ["dockerd", "nft", "nsenter", "unshare"] {
-        let missing = format!("{program} is missing: scripts/install-tools installs it");
-        ensure!(succeeds(program, &["--version"]), missing);
-    }
+    require_programs(&["dockerd", "nft", "nsenter", "unshare"])?;
     environment::run(cargo().args(["fetch", "--locked"]), "cargo fetch")?;
     let docker = connect_docker()?;
     let images = local::provide_portable(&docker, &Installation::of_checkout()?)?;
@@ -53,11 +53,7 @@ pub(crate) fn smoke() -> Result<()> {
     let machine = variable(MACHINE).with_context(|| {
         format!("{MACHINE} is not set: `cargo xtask test reboot` makes a machine")
     })?;
-    ephemeral::with_installation(Installation::ephemeral("reboot")?, |installation| {
-        let mut variables = installation.variables();
-        variables.push((MACHINE, machine));
-        e2e::run(e2e::REBOOT, Filter::All, &variables)
-    })
+    ephemeral::test(Installation::ephemeral("reboot")?, e2e::REBOOT, &[(MACHINE, machine)])
 }
 
 /// Ended and removed when it is dropped.
@@ -76,19 +72,14 @@ impl Machine {
         script.args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]);
         script.arg(root().join("crates/e2e/tests/reboot/machine.sh")).arg(&folder);
         let script = script.stdin(Stdio::null()).spawn().context("cannot run unshare")?;
-        let mut machine = Self { folder, script };
-        machine.wait()?;
-        Ok(machine)
-    }
-
-    fn wait(&mut self) -> Result<()> {
-        let start = environment::now();
-        while Docker::connect(Some(&self.host())).is_err() {
-            ensure!(self.script.try_wait()?.is_none(), "the machine ended: {}", self.log());
-            ensure!(start.elapsed() < TIMEOUT, "its engine does not respond: {}", self.log());
+        let (mut machine, start) = (Self { folder, script }, environment::now());
+        while Docker::connect(Some(&machine.host())).is_err() {
+            let has_ended = machine.script.try_wait()?.is_some();
+            ensure!(!has_ended, "the machine ended: {}", machine.log());
+            ensure!(start.elapsed() < TIMEOUT, "its engine does not respond: {}", machine.log());
             std::thread::sleep(INTERVAL);
         }
-        Ok(())
+        Ok(machine)
     }
 
     fn socket(&self) -> PathBuf {
@@ -125,46 +116,28 @@ impl Machine {
         Ok(fs::remove_file(&archive)?)
     }
 
-    /// Removes the cgroups of the engine's containers, which outlive them, and the folder.
-    fn remove(&self) -> std::io::Result<()> {
-        let Some(name) = self.folder.file_name() else { return Ok(()) };
-        // One hierarchy (version 2), or one for each controller (version 1).
-        let controllers = fs::read_dir("/sys/fs/cgroup")?.flatten().map(|entry| entry.path());
-        for hierarchy in controllers.chain(["/sys/fs/cgroup".into()]) {
-            let root = hierarchy.join(name);
-            if root.is_dir() {
-                remove_cgroup(&root)?;
-            }
-        }
-        fs::remove_dir_all(&self.folder)
+    /// Writes to the pipe of the script, which must run.
+    fn power(&self, how: &str) -> std::io::Result<()> {
+        // Without a reader, the pipe does not open, instead of waiting for one.
+        let without_waiting = OFlag::O_NONBLOCK.bits();
+        let pipe = self.folder.join("power");
+        let mut pipe = OpenOptions::new().write(true).custom_flags(without_waiting).open(pipe)?;
+        writeln!(pipe, "{how}")
     }
-}
-
-/// Removes a cgroup with all below it. A frozen process ends only once it is thawed. Fails while a process is left.
-fn remove_cgroup(path: &Path) -> std::io::Result<()> {
-    for (file, thawed) in [("freezer.state", "THAWED"), ("cgroup.freeze", "0")] {
-        if path.join(file).exists() {
-            fs::write(path.join(file), thawed)?;
-        }
-    }
-    for child in fs::read_dir(path)?.flatten().filter(|child| child.path().is_dir()) {
-        remove_cgroup(&child.path())?;
-    }
-    fs::remove_dir(path)
 }
 
 impl Drop for Machine {
     fn drop(&mut self) {
+        // The script removes what outlives the processes of the machine.
+        let is_ending = self.power("off").is_ok();
+        let start = environment::now();
+        while is_ending && start.elapsed() < TIMEOUT && matches!(self.script.try_wait(), Ok(None)) {
+            std::thread::sleep(INTERVAL);
+        }
         let _ = self.script.kill();
         let _ = self.script.wait();
-        // The processes of the machine end a moment later.
-        let start = environment::now();
-        while let Err(error) = self.remove() {
-            if start.elapsed() > TIMEOUT {
-                eprintln!("cannot remove {}: {error}", self.folder.display());
-                return;
-            }
-            std::thread::sleep(INTERVAL);
+        if let Err(error) = fs::remove_dir_all(&self.folder) {
+            eprintln!("cannot remove {}: {error}", self.folder.display());
         }
     }
 }

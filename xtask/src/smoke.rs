@@ -6,15 +6,16 @@ use std::process::ExitCode;
 use anyhow::{Result, bail, ensure};
 use docker_command::Docker;
 
-use crate::e2e::{self, Filter};
+use crate::e2e::{self, Tests};
 use crate::environment::{connect_docker, exit_code, print_line};
 use crate::images::{self, base};
-use crate::local::{Installation, TENANT_IMAGE};
+use crate::local::{self, Installation, TENANT_IMAGE};
 use crate::{ephemeral, interrupt, reboot};
 
 const ON_PURPOSE: &str = "broken off on purpose";
 const BROKEN_IMAGES: &str = "broken_images_fail_exactly_their_checks";
-pub(crate) const CREATED: &str = "a_created_tenant_runs_and_answers_at_its_url";
+pub(crate) const ONE_TENANT: Tests =
+    e2e::INSTALLATION.filtered(&["--exact", "a_created_tenant_runs_and_answers_at_its_url"]);
 
 #[derive(clap::Args)]
 pub struct TenantArgs {
@@ -36,15 +37,15 @@ pub(crate) fn tenant(args: TenantArgs) -> Result<ExitCode> {
         }
     };
     let base = base::debian(&docker, choices.base.as_deref())?;
-    let filter = match args.mutations {
-        true => Filter::Only(BROKEN_IMAGES),
-        false => Filter::Without(BROKEN_IMAGES),
+    let tests = match args.mutations {
+        true => e2e::IMAGE.filtered(&["--exact", BROKEN_IMAGES]),
+        false => e2e::IMAGE.filtered(&["--skip", BROKEN_IMAGES]),
     };
     let run = format!("smoke-tenant-{}", std::process::id());
     let variables =
         [("CIAL_E2E_IMAGE", image), ("CIAL_E2E_BASE_IMAGE", base), ("CIAL_E2E_RUN", run.clone())];
     interrupt::defer();
-    let outcome = e2e::run(e2e::IMAGE, filter, &variables);
+    let outcome = e2e::run(tests, &variables);
     let swept = remove_run(&docker, &run);
     report(outcome.and(swept), "smoke-tenant: all checks hold")
 }
@@ -52,17 +53,16 @@ pub(crate) fn tenant(args: TenantArgs) -> Result<ExitCode> {
 /// Removes what a killed test left behind; a test that ends removes everything itself.
 fn remove_run(docker: &Docker, run: &str) -> Result<()> {
     let labels = [format!("cial.run={run}")];
-    for container in docker.containers(&labels)? {
-        docker.run(&["rm", "--force", "--volumes", &container.id])?;
-    }
-    for volume in docker.volumes(&labels)? {
-        docker.run(&["volume", "rm", &volume])?;
-    }
-    for network in docker.networks(&labels)? {
-        docker.run(&["network", "rm", &network])?;
-    }
-    for image in docker.list("image", "{{.ID}}", &labels, &[])? {
-        docker.run(&["image", "rm", "--force", &image])?;
+    // In this order: a container uses all the others.
+    for (kind, field, all, force) in [
+        ("container", "{{.ID}}", &["--all"][..], &["--force", "--volumes"][..]),
+        ("volume", "{{.Name}}", &[], &[]),
+        ("network", "{{.ID}}", &[], &[]),
+        ("image", "{{.ID}}", &[], &["--force"]),
+    ] {
+        for object in docker.list(kind, field, &labels, all)? {
+            docker.run(&[&[kind, "rm"], force, &[&object]].concat())?;
+        }
     }
     Ok(())
 }
@@ -99,23 +99,20 @@ fn report(outcome: Result<()>, success: &str) -> Result<ExitCode> {
 }
 
 fn installation() -> Result<()> {
-    ephemeral::with_installation(Installation::ephemeral("smoke")?, |installation| {
-        e2e::run(e2e::INSTALLATION, Filter::All, &installation.variables())
-    })
+    ephemeral::test(Installation::ephemeral("smoke")?, e2e::INSTALLATION, &[])
 }
 
 fn faults() -> Result<()> {
     let mut installation = Installation::ephemeral("faults")?;
     installation.with_own_tenant_image();
-    ephemeral::with_installation(installation, |installation| {
-        e2e::run(e2e::FAULTS, Filter::All, &installation.variables())
-    })
+    ephemeral::test(installation, e2e::FAULTS, &[])
 }
 
 /// Always fails with [`ON_PURPOSE`] while a tenant runs.
 fn break_off() -> Result<()> {
-    ephemeral::with_installation(Installation::ephemeral("smoke")?, |installation| {
-        e2e::run(e2e::INSTALLATION, Filter::Only(CREATED), &installation.variables())?;
+    let installation = Installation::ephemeral("smoke")?;
+    ephemeral::with_installation(installation, local::up::up, |installation| {
+        e2e::run(ONE_TENANT, &installation.variables())?;
         bail!(ON_PURPOSE)
     })
 }

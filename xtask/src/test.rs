@@ -7,8 +7,8 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context as _, Result, ensure};
 use clap::{Parser as _, ValueEnum};
 
-use crate::e2e::{self, Filter};
-use crate::environment::{self, succeeds};
+use crate::e2e::{self, Tests};
+use crate::environment::{self, exit_code, name_of, print_line, require_programs, succeeds};
 use crate::images::binaries::BinarySource;
 use crate::images::{base, compiler};
 use crate::local::{self, Installation};
@@ -35,7 +35,7 @@ enum Step {
     Units,
     /// The admin API against its own description, under generated requests.
     Api,
-    /// Disk limits on ext4 and XFS, with a kernel of Debian in a virtual machine.
+    /// Disk limits on ext4 and XFS, with a kernel of Debian in a virtual machine. Skipped where the machine is not x86_64.
     Quota,
     /// A fixed part of the mutants of `lease`: each must fail a test. Runs when it is named: survivors are still being looked at.
     Mutants,
@@ -64,6 +64,7 @@ enum Step {
     Readme,
 }
 
+const CHROMIUM: [&str; 2] = ["chromium", "chromedriver"];
 /// The part of the mutants that the step tests: about eight of five hundred.
 const MUTANTS_SHARD: &str = "0/60";
 
@@ -71,21 +72,33 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     let when_named = [Step::Built, Step::Mutants, Step::Software];
     let all = Step::value_variants().iter().copied().filter(|step| !when_named.contains(step));
     let steps = if args.steps.is_empty() { all.collect() } else { args.steps };
-    let mut times = Vec::new();
+    let (mut passed, mut skipped) = (Vec::new(), Vec::new());
     for (index, step) in steps.iter().enumerate() {
-        let name =
-            step.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
+        let name = name_of(*step);
         eprintln!("── {}/{} {name}", index + 1, steps.len());
-        let start = environment::now();
-        let outcome = step.run();
-        times.push(format!("{name} {:.0} s", start.elapsed().as_secs_f32()));
-        if let Err(error) = outcome {
-            let again = format!("cargo xtask test {name}");
-            return Err(error.context(format!("step {name} failed; this step alone: {again}")));
+        if let Some(reason) = step.skip_reason() {
+            print_line(format_args!("skipped: {reason}"));
+            skipped.push(format!("{name} ({reason})"));
+            continue;
         }
+        let start = environment::now();
+        step.run().with_context(|| {
+            format!("step {name} failed; this step alone: cargo xtask test {name}")
+        })?;
+        passed.push(format!("{name} {:.0} s", start.elapsed().as_secs_f32()));
     }
-    environment::print_line(format_args!("all steps are green: {}", times.join(" · ")));
-    Ok(ExitCode::SUCCESS)
+    print_line(summary(&passed, &skipped));
+    Ok(exit_code(!passed.is_empty()))
+}
+
+/// The last line of a run without a failure. A step that was skipped proves nothing, and is told apart.
+fn summary(passed: &[String], skipped: &[String]) -> String {
+    let [passed, skipped] = [passed, skipped].map(|steps| steps.join(" · "));
+    match (passed.is_empty(), skipped.is_empty()) {
+        (_, true) => format!("all steps are green: {passed}"),
+        (true, false) => format!("nothing was tested; skipped: {skipped}"),
+        (false, false) => format!("skipped: {skipped}; all other steps are green: {passed}"),
+    }
 }
 
 /// Runs the tests of the source itself.
@@ -94,18 +107,25 @@ pub(crate) fn tidy() -> Result<ExitCode> {
 }
 
 impl Step {
+    /// Why this machine cannot run the step at all.
+    fn skip_reason(self) -> Option<&'static str> {
+        let is_foreign = self == Self::Quota && !cfg!(target_arch = "x86_64");
+        is_foreign.then_some("the kernel and the emulator are for x86_64")
+    }
+
     fn run(self) -> Result<()> {
         match self {
             Self::Fmt => cargo("fmt --all --check", &[]),
             Self::Tidy => cargo("test --quiet --locked --package tidy", &[]),
-            Self::Clippy => cargo(
-                "clippy --locked --workspace --all-targets --all-features -- -D warnings",
-                &[],
-            ),
-            Self::Doc => cargo(
-                "doc --locked --workspace --no-deps --document-private-items",
-                &[("RUSTDOCFLAGS", "-D warnings")],
-            ),
+            Self::Clippy => {
+                let words =
+                    "clippy --locked --workspace --all-targets --all-features -- -D warnings";
+                cargo(words, &[])
+            }
+            Self::Doc => {
+                let words = "doc --locked --workspace --no-deps --document-private-items";
+                cargo(words, &[("RUSTDOCFLAGS", "-D warnings")])
+            }
             Self::Units => {
                 tool("nextest")?;
                 // A different snapshot is a failure, never a new file.
@@ -137,7 +157,9 @@ impl Step {
             Self::Faults => xtask(&["smoke-local", "--faults"]),
             Self::Reboot => reboot::on_a_machine_of_its_own(),
             Self::Sleep => xtask(&["bench", "wake", "--ci"]),
-            Self::Compose => compose(),
+            Self::Compose => {
+                compose(Installation::ephemeral("compose")?, e2e::INSTALLATION, |_| Ok(()))
+            }
             Self::Built => built(),
             Self::Readme => documents(),
         }
@@ -158,6 +180,13 @@ fn cargo(words: &str, variables: &[(&str, &str)]) -> Result<()> {
     environment::run(&mut cargo, &format!("cargo {words}"))
 }
 
+/// Runs a test that the step `units` leaves out; a variable names the program or the folder that it needs.
+fn ignored_test(package: &str, test: &str, variable: (&str, &str)) -> Result<()> {
+    // The build of the whole workspace is the one that the step `units` made.
+    let words = "nextest run --locked --workspace --run-ignored only -E";
+    cargo(&format!("{words} package({package})&test({test})"), &[variable])
+}
+
 /// Fails unless a subcommand of cargo is installed.
 fn tool(name: &str) -> Result<()> {
     ensure!(
@@ -173,112 +202,74 @@ fn cache() -> Result<PathBuf> {
     Ok(PathBuf::from(home).join(".cache/cial"))
 }
 
-/// The folder of `scripts/install-tools`.
-fn tools() -> Result<PathBuf> {
-    environment::variable("CIAL_TOOLS")
-        .map_or_else(|| Ok(cache()?.join("bin")), |folder| Ok(folder.into()))
-}
-
-/// Returns a file that `scripts/install-tools` installed.
+/// Returns a file or a folder that `scripts/install-tools` installed.
 fn installed(path: &str) -> Result<String> {
-    let file = tools()?.join(path);
-    let missing = format!("{} is missing: scripts/install-tools brings it", file.display());
-    ensure!(file.is_file(), missing);
-    Ok(file.to_string_lossy().into_owned())
+    let folder = environment::variable("CIAL_TOOLS");
+    let folder = folder.map_or_else(|| anyhow::Ok(cache()?.join("bin")), |path| Ok(path.into()))?;
+    let (file, missing) = (folder.join(path), "is missing: scripts/install-tools brings it");
+    ensure!(file.exists(), "{} {missing}", file.display());
+    Ok(file.display().to_string())
 }
 
 fn api() -> Result<()> {
     let program = installed("schemathesis/bin/schemathesis")?;
-    let mut cargo = environment::cargo();
-    // The build of the whole workspace is the one that the step `units` made.
-    cargo.args(["nextest", "run", "--locked", "--workspace", "--run-ignored", "only", "-E"]);
-    cargo.arg("package(app-api) & test(the_api_matches_its_description)");
-    environment::run(cargo.env("CIAL_SCHEMATHESIS", program), "the test of the API")
+    let test = "the_api_matches_its_description";
+    ignored_test("app-api", test, ("CIAL_SCHEMATHESIS", &program))
 }
 
 fn quota() -> Result<()> {
-    if !cfg!(target_arch = "x86_64") {
-        environment::print_line(format_args!(
-            "skipped: the kernel and the emulator are for x86_64"
-        ));
-        return Ok(());
-    }
+    require_programs(&["qemu-system-x86_64", "mkfs.xfs"])?;
     installed("linux/bin/busybox")?;
-    for program in ["qemu-system-x86_64", "mkfs.xfs"] {
-        let missing = format!("{program} is missing: scripts/install-tools installs it");
-        ensure!(Command::new(program).arg("-V").output().is_ok(), missing);
-    }
-    let mut cargo = environment::cargo();
-    // As for `api`.
-    cargo.args(["nextest", "run", "--locked", "--workspace", "--run-ignored", "only", "-E"]);
-    cargo.arg("package(orchestrator) & test(ext4_and_xfs_enforce_the_limits_of_projects)");
-    environment::run(
-        cargo.env("CIAL_TEST_KERNEL", tools()?.join("linux")),
-        "the test of disk limits",
-    )
-}
-
-fn has_chromium() -> Result<()> {
-    for program in ["chromium", "chromedriver"] {
-        ensure!(
-            Command::new(program).arg("--version").output().is_ok(),
-            "{program} is missing: scripts/install-tools installs it (Debian: chromium, chromium-driver)"
-        );
-    }
-    Ok(())
+    let test = "ext4_and_xfs_enforce_the_limits_of_projects";
+    ignored_test("orchestrator", test, ("CIAL_TEST_KERNEL", &installed("linux")?))
 }
 
 /// The examples as tenants; their packages come from Debian and PyPI.
 fn software() -> Result<()> {
-    has_chromium()?;
-    ephemeral::with_installation(Installation::ephemeral("software")?, |installation| {
-        let base =
-            base::debian(&environment::connect_docker()?, installation.images.base.as_deref())?;
-        let variables = [installation.variables(), vec![("CIAL_E2E_BASE_IMAGE", base)]].concat();
-        e2e::run(e2e::SOFTWARE, Filter::All, &variables)
-    })
+    require_programs(&CHROMIUM)?;
+    let installation = Installation::ephemeral("software")?;
+    let docker = environment::connect_docker()?;
+    let base = base::debian(&docker, installation.images.base.as_deref())?;
+    ephemeral::test(installation, e2e::SOFTWARE, &[("CIAL_E2E_BASE_IMAGE", base)])
 }
 
 fn browser() -> Result<()> {
-    has_chromium()?;
+    require_programs(&CHROMIUM)?;
     let axe = installed("axe.min.js")?;
     let mut installation = Installation::ephemeral("browser")?;
     // Below `localhost` each tenant is a site of its own for browsers; here all share one, as below a bought domain.
     installation.domain = "tenants.localhost".to_owned();
-    ephemeral::with_installation(installation, |installation| {
-        let mut variables = installation.variables();
-        variables.push(("CIAL_E2E_AXE", axe));
-        e2e::run(e2e::BROWSER, Filter::All, &variables)
-    })
+    ephemeral::test(installation, e2e::BROWSER, &[("CIAL_E2E_AXE", axe)])
 }
 
-/// Runs the literal `docker compose up` under separate tags, so that compose itself builds every
-/// image.
-fn compose() -> Result<()> {
-    let config = compose_plugins()?;
-    let bring_up =
-        |installation: &mut Installation| local::up::by_compose(installation, config.as_deref());
-    ephemeral::with_installation_by(Installation::ephemeral("compose")?, bring_up, |installation| {
-        e2e::run(e2e::INSTALLATION, Filter::All, &installation.variables())
+/// Runs tests on an installation that the literal `docker compose up` brings up under separate tags, so that compose
+/// itself builds every image.
+fn compose(
+    installation: Installation,
+    tests: Tests,
+    prepare: impl FnOnce(&mut Installation) -> Result<()>,
+) -> Result<()> {
+    let plugins = compose_plugins()?;
+    let bring_up = |installation: &mut Installation| {
+        prepare(installation)?;
+        local::up::by_compose(installation, plugins.as_deref())
+    };
+    ephemeral::with_installation(installation, bring_up, |installation| {
+        e2e::run(tests, &installation.variables())
     })
 }
 
 /// Runs `docker compose up` where nothing is compiled before: each Dockerfile compiles. An image that is made here compiles
 /// in place of the official one, which CI cannot pull.
 fn built() -> Result<()> {
-    let config = compose_plugins()?;
     let mut installation = Installation::ephemeral("built")?;
     installation.images.binaries = Some(BinarySource::Built);
-    let bring_up = |installation: &mut Installation| {
+    compose(installation, smoke::ONE_TENANT, |installation| {
         // Named after the installation, it is removed along with the others of its name.
         let tag = format!("cial-rust:{}", installation.name);
         compiler::make(&environment::connect_docker()?, &tag, &installation.folder())?;
         installation.images.compiler = Some(tag);
-        local::up::by_compose(installation, config.as_deref())
-    };
-    ephemeral::with_installation_by(installation, bring_up, |installation| {
-        let filter = Filter::Only(smoke::CREATED);
-        e2e::run(e2e::INSTALLATION, filter, &installation.variables())
+        Ok(())
     })
 }
 
@@ -287,12 +278,12 @@ fn documents() -> Result<()> {
     let plugins = compose_plugins()?;
     ephemeral::then_purge(Installation::ephemeral("readme")?, |installation| {
         let mut variables = installation.variables();
-        let plugins = plugins.map(|folder| folder.to_string_lossy().into_owned());
-        variables.extend(plugins.map(|folder| ("CIAL_E2E_PLUGINS", folder)));
         // The profile of the copy must not reach the configuration of the person who runs the tests.
         let config = installation.command_line_config();
-        variables.extend(config.map(|path| ("CIAL_CONFIG", path.to_string_lossy().into_owned())));
-        e2e::run(e2e::DOCUMENTS, Filter::All, &variables)
+        for (name, path) in [("CIAL_E2E_PLUGINS", plugins), ("CIAL_CONFIG", config)] {
+            variables.extend(path.map(|path| (name, path.display().to_string())));
+        }
+        e2e::run(e2e::DOCUMENTS, &variables)
     })
 }
 
@@ -308,4 +299,21 @@ fn compose_plugins() -> Result<Option<PathBuf>> {
         "`docker compose` is missing, and Debian's package of it cannot be downloaded: install docker-compose-plugin",
     )?;
     Ok(Some(folder))
+}
+
+#[test]
+fn a_skipped_step_is_no_green_one() {
+    let steps = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    let cases = [
+        (&["fmt 1 s", "doc 2 s"][..], &[][..], "all steps are green: fmt 1 s · doc 2 s"),
+        (
+            &["fmt 1 s"],
+            &["quota (why)"],
+            "skipped: quota (why); all other steps are green: fmt 1 s",
+        ),
+        (&[], &["quota (why)"], "nothing was tested; skipped: quota (why)"),
+    ];
+    for (passed, skipped, expected) in cases {
+        assert_eq!(summary(&steps(passed), &steps(skipped)), expected);
+    }
 }

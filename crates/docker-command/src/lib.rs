@@ -1,8 +1,11 @@
 //! The container engine, through the `docker` command. The command finds the engine (a context,
 //! `DOCKER_HOST`, or the local socket), and its callers need no HTTP client of their own.
 
+mod compose;
 mod connect;
+mod context;
 mod error;
+mod objects;
 mod output;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,7 +18,10 @@ use anyhow::{Context as _, Result, ensure};
 use duct::cmd;
 use serde_json::Value;
 
+pub use compose::Compose;
+pub use context::pack_context;
 pub use error::ActionableError;
+pub use objects::InstallationObjects;
 pub use output::{last_lines, output_within, version_number};
 
 /// Bounds every call except builds and imports.
@@ -36,16 +42,36 @@ pub struct Container {
     pub id: String,
     pub name: String,
     pub labels: BTreeMap<String, String>,
-    /// `State` of the engine's API.
-    pub state: Value,
-    pub restart_count: i64,
     /// Ports of the host that publish the container's ports.
     pub published_ports: BTreeSet<u16>,
+    /// All of it.
+    pub inspected: Value,
 }
 
 impl Container {
     pub fn label(&self, name: &str) -> &str {
         self.labels.get(name).map_or("", String::as_str)
+    }
+
+    /// Such as `running`, `paused` and `exited`.
+    pub fn status(&self) -> &str {
+        self.state()["Status"].as_str().unwrap_or_default()
+    }
+
+    pub fn state(&self) -> &Value {
+        &self.inspected["State"]
+    }
+
+    pub fn restart_count(&self) -> i64 {
+        self.inspected["RestartCount"].as_i64().unwrap_or_default()
+    }
+
+    /// The last lines of its log, of both outputs.
+    pub fn last_lines(&self, count: usize) -> String {
+        let tail = format!("--tail={count}");
+        let logs = call(&["logs", &tail, &self.id]);
+        let text = logs.map(|output| [output.stdout, output.stderr].concat()).unwrap_or_default();
+        String::from_utf8_lossy(&text).into_owned()
     }
 
     /// Reads an element of what `docker container inspect` prints.
@@ -58,11 +84,10 @@ impl Container {
             id: text(&inspected["Id"]),
             name: text(&inspected["Name"]).trim_start_matches('/').to_owned(),
             labels: labels.map(|(name, value)| (name.clone(), text(value))).collect(),
-            state: inspected["State"].clone(),
-            restart_count: inspected["RestartCount"].as_i64().unwrap_or_default(),
             published_ports: published
                 .filter_map(|binding| binding["HostPort"].as_str()?.parse().ok())
                 .collect(),
+            inspected: inspected.clone(),
         }
     }
 }
@@ -84,44 +109,15 @@ impl Docker {
         run(words)
     }
 
-    /// Lists the containers with all these labels, running or not, in order of their names.
+    /// Lists every container, running or not, in order of their names.
     ///
     /// # Errors
     /// The engine does not answer.
-    pub fn containers(&self, labels: &[String]) -> Result<Vec<Container>> {
-        let listed = self.list("container", "{{.ID}}", labels, &["--all"])?;
-        if listed.is_empty() {
-            return Ok(Vec::new());
-        }
-        let ids = listed.iter().map(String::as_str);
-        let words: Vec<_> = ["container", "inspect"].into_iter().chain(ids).collect();
-        // A container that was removed after the listing makes the call fail, but the output still
-        // contains the others.
-        let inspected: Value =
-            serde_json::from_slice(&call(&words)?.stdout).context("docker container inspect")?;
-        let mut found: Vec<_> =
-            inspected.as_array().into_iter().flatten().map(Container::read).collect();
-        found.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(found)
+    pub fn containers(&self) -> Result<Vec<Container>> {
+        containers(&[])
     }
 
-    /// Lists the names of networks with all these labels.
-    ///
-    /// # Errors
-    /// The engine does not answer.
-    pub fn networks(&self, labels: &[String]) -> Result<BTreeSet<String>> {
-        self.list("network", "{{.Name}}", labels, &[])
-    }
-
-    /// Lists the names of volumes with all these labels.
-    ///
-    /// # Errors
-    /// The engine does not answer.
-    pub fn volumes(&self, labels: &[String]) -> Result<BTreeSet<String>> {
-        self.list("volume", "{{.Name}}", labels, &[])
-    }
-
-    /// Lists one field of each container, network or volume with all these labels.
+    /// Lists one field of each container, network, volume or image with all these labels.
     ///
     /// # Errors
     /// The engine does not answer.
@@ -132,21 +128,7 @@ impl Docker {
         labels: &[String],
         more: &[&str],
     ) -> Result<BTreeSet<String>> {
-        let filters: Vec<_> =
-            labels.iter().map(|label| format!("--filter=label={label}")).collect();
-        let mut words = vec![kind, "ls", "--format", field];
-        words.extend(filters.iter().map(String::as_str));
-        words.extend(more);
-        let listed = self.run(&words)?;
-        Ok(listed.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect())
-    }
-
-    /// Returns the last lines of a container's log, of both outputs.
-    pub fn last_lines(&self, id: &str, count: usize) -> String {
-        let tail = format!("--tail={count}");
-        let logs = call(&["logs", &tail, id]);
-        let text = logs.map(|output| [output.stdout, output.stderr].concat()).unwrap_or_default();
-        String::from_utf8_lossy(&text).into_owned()
+        list(kind, field, labels, more)
     }
 
     /// Returns the output of `docker image inspect`; `None` where the engine has no such image.
@@ -198,6 +180,33 @@ impl Docker {
     }
 }
 
+/// Lists the containers with all these labels, running or not, in order of their names.
+fn containers(labels: &[String]) -> Result<Vec<Container>> {
+    let listed = list("container", "{{.ID}}", labels, &["--all"])?;
+    if listed.is_empty() {
+        return Ok(Vec::new());
+    }
+    let ids = listed.iter().map(String::as_str);
+    let words: Vec<_> = ["container", "inspect"].into_iter().chain(ids).collect();
+    // A container that was removed after the listing makes the call fail, but the output still
+    // contains the others.
+    let inspected: Value =
+        serde_json::from_slice(&call(&words)?.stdout).context("docker container inspect")?;
+    let mut found: Vec<_> =
+        inspected.as_array().into_iter().flatten().map(Container::read).collect();
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(found)
+}
+
+fn list(kind: &str, field: &str, labels: &[String], more: &[&str]) -> Result<BTreeSet<String>> {
+    let filters: Vec<_> = labels.iter().map(|label| format!("--filter=label={label}")).collect();
+    let mut words = vec![kind, "ls", "--format", field];
+    words.extend(filters.iter().map(String::as_str));
+    words.extend(more);
+    let listed = run(&words)?;
+    Ok(listed.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect())
+}
+
 /// Runs `docker` with these words, on the engine that the command finds, and returns its stdout.
 ///
 /// # Errors
@@ -231,10 +240,13 @@ mod tests {
                 "8080/tcp": [{ "HostIp": "127.0.0.1", "HostPort": "18080" }], "8081/tcp": null,
             } },
         }));
-        assert_eq!((container.name.as_str(), container.restart_count), ("cial-local_router_1", 2));
-        assert_eq!(container.label("cial.slug"), "acme");
+        assert_eq!(
+            (container.name.as_str(), container.restart_count()),
+            ("cial-local_router_1", 2)
+        );
+        assert_eq!((container.slug(), container.service()), ("acme", ""));
         assert_eq!(container.published_ports, BTreeSet::from([18080]));
-        assert_eq!(container.state["Status"], "running");
+        assert_eq!(container.status(), "running");
     }
 
     #[test]

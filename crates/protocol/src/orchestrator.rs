@@ -194,6 +194,16 @@ pub enum DiskEnforcement {
     Measurement,
 }
 
+impl DiskEnforcement {
+    /// How the limit is held, after the name of the tenant or its use.
+    pub const fn describe(self) -> &'static str {
+        match self {
+            Self::Filesystem => "enforced by the file system",
+            Self::Measurement => "measured",
+        }
+    }
+}
+
 /// Room on the disk that holds the engine's data, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiskCapacity {
@@ -219,10 +229,12 @@ pub struct DiskUseList {
     pub tenants: Vec<DiskUse>,
 }
 
-/// The output of `orchestrator report`: all tenants on the engine and the room that is left.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EngineReport {
-    pub capacity: Capacity,
-    pub tenants: Vec<ObservedTenant>,
-    pub disk: Vec<DiskUse>,
+/// A check of the installation for people, and what it found. `orchestrator report` prints a list of these.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    pub name: String,
+    /// Empty if the check passes.
+    pub problems: Vec<String>,
+    /// Facts that are no problem.
+    pub notes: Vec<String>,
 }

@@ -5,42 +5,47 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 use docker_command::Docker;
 
-use crate::environment::{root, run};
+use crate::environment::{make_folder, root, run};
 
 const DEBIAN: &str = "debian:bookworm-slim";
 pub(crate) const MADE: &str = "cial-base:bookworm";
 
 /// Returns the Debian image that ours are based on, and provides it first.
-///
-/// The candidates in order: the chosen one, a local one, one that can be pulled, one made from
-/// packages.
 pub(crate) fn debian(docker: &Docker, chosen: Option<&str>) -> Result<String> {
-    if let Some(chosen) = chosen {
-        provide(docker, chosen).context("CIAL_BASE_IMAGE")?;
-        return Ok(chosen.to_owned());
-    }
-    for here in [MADE, DEBIAN] {
-        if docker.image(here)?.is_some() {
-            return Ok(here.to_owned());
-        }
-    }
-    match docker.pull(DEBIAN) {
-        Ok(()) => Ok(DEBIAN.to_owned()),
-        Err(why) => {
-            eprintln!("    {DEBIAN} cannot be pulled ({why:#}): making {MADE} from packages");
-            provide(docker, MADE)?;
-            Ok(MADE.to_owned())
-        }
-    }
+    let make = || make_rootfs(docker, MADE, "bookworm", &[]);
+    provide(docker, chosen, [MADE, DEBIAN], (DEBIAN, MADE), make)
 }
 
-/// Ensures that an image exists: one of ours is made again, any other is pulled.
-fn provide(docker: &Docker, tag: &str) -> Result<()> {
-    match docker.image(tag)? {
-        Some(_) => Ok(()),
-        None if tag == MADE => make_rootfs(docker, MADE, "bookworm", &[]),
-        None => docker.pull(tag).with_context(|| format!("cannot pull {tag}")),
+/// Provides an image and returns its name.
+///
+/// The candidates in order: the chosen one, a local one, the official one if it can be pulled, ours. `make` makes
+/// ours from packages, or leaves it as it is.
+pub(crate) fn provide(
+    docker: &Docker,
+    chosen: Option<&str>,
+    local: [&str; 2],
+    (official, ours): (&str, &str),
+    make: impl FnOnce() -> Result<()>,
+) -> Result<String> {
+    let mut name = chosen;
+    for candidate in local {
+        if name.is_none() && docker.image(candidate)?.is_some() {
+            name = Some(candidate);
+        }
     }
+    let name = name.unwrap_or_else(|| match docker.pull(official) {
+        Ok(()) => official,
+        Err(why) => {
+            eprintln!("    {official} cannot be pulled ({why:#}): making {ours} from packages");
+            ours
+        }
+    });
+    if name == ours {
+        make()?;
+    } else if docker.image(name)?.is_none() {
+        docker.pull(name).with_context(|| format!("cannot pull the chosen image {name}"))?;
+    }
+    Ok(name.to_owned())
 }
 
 /// Makes `tag` from a Debian suite and packages, unless the tag exists. The tag must be one of
@@ -59,7 +64,7 @@ pub(crate) fn make_rootfs(
         "{tag} cannot be made here: images from packages are named cial-…"
     );
     let folder = root().join("dist");
-    std::fs::create_dir_all(&folder)?;
+    make_folder(&folder)?;
     let archive = folder.join(format!("{}.tar", tag.replace(':', "-")));
     let changes = ["LABEL cial.managed=1", "CMD [\"bash\"]"];
     let mut script = Command::new(root().join("scripts/debian-rootfs"));

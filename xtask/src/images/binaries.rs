@@ -1,21 +1,14 @@
 //! Our binaries, statically linked, where the Dockerfiles expect them: `dist/{set}/{name}`.
 
+use std::env::consts::{ARCH, OS};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 use docker_command::{ActionableError, Docker};
 use serde_json::Value;
 
-use crate::environment::{cargo, root, variable};
-
-/// The binaries of one kind of image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum BinarySet {
-    Tenant,
-    Control,
-}
+use crate::environment::{cargo, make_folder, read, root, side_by_side, variable};
 
 /// The source of an image's binaries: the value of `CIAL_BINARIES`, and of the Dockerfiles' argument `BINARIES`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -26,54 +19,43 @@ pub(crate) enum BinarySource {
     Built,
 }
 
-const COMMAND_LINE: (&str, &str) = ("cli", "cial");
-/// The command line is no part of an image, and shares most of its dependencies with those that are.
-const CONTROL_PLANE: Compilation = Compilation {
-    set: BinarySet::Control,
-    profile: "local",
-    packages: &[("app-api", "app-api"), ("orchestrator", "orchestrator"), COMMAND_LINE],
-};
-const ROUTER: Compilation =
-    Compilation { set: BinarySet::Control, profile: "release", packages: &[("router", "router")] };
-const TENANT: Compilation = Compilation {
-    set: BinarySet::Tenant,
-    profile: "release",
-    packages: &[
-        ("supervisor", "supervisor"),
-        ("edge", "edge"),
-        ("tenant-core", "core"),
-        ("tenant-platform", "platform"),
-    ],
-};
+/// A package, and the name of its binary in the image.
+type Binary = (&'static str, &'static str);
 
 /// One run of cargo. Packages that are compiled together share their features, so packages that
 /// must stay small are compiled apart from packages that may be large. Those compile a shared
 /// dependency once.
 #[derive(Clone, Copy)]
 struct Compilation {
-    set: BinarySet,
+    /// The folder below `dist`, one for each kind of image.
+    set: &'static str,
     profile: &'static str,
-    /// Package, and the name of its binary in the image.
-    packages: &'static [(&'static str, &'static str)],
+    binaries: &'static [Binary],
 }
 
-impl BinarySet {
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Tenant => "tenant",
-            Self::Control => "control",
-        }
-    }
-}
+/// The binaries of the tenant image, and those of our services.
+pub(crate) const TENANT_SET: &str = "tenant";
+pub(crate) const CONTROL_SET: &str = "control";
 
-impl BinarySource {
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Prebuilt => "prebuilt",
-            Self::Built => "built",
-        }
-    }
-}
+const COMMAND_LINE: Binary = ("cli", "cial");
+/// The command line is no part of an image, and shares most of its dependencies with those that are.
+const CONTROL_PLANE: Compilation = Compilation {
+    set: CONTROL_SET,
+    profile: "local",
+    binaries: &[("app-api", "app-api"), ("orchestrator", "orchestrator"), COMMAND_LINE],
+};
+const ROUTER: Compilation =
+    Compilation { set: CONTROL_SET, profile: "release", binaries: &[("router", "router")] };
+const TENANT: Compilation = Compilation {
+    set: TENANT_SET,
+    profile: "release",
+    binaries: &[
+        ("supervisor", "supervisor"),
+        ("edge", "edge"),
+        ("tenant-core", "core"),
+        ("tenant-platform", "platform"),
+    ],
+};
 
 /// Provides the binaries of the tenant image, as [`provide`] does.
 pub(crate) fn provide_tenant(
@@ -96,24 +78,18 @@ fn provide(
     chosen: Option<BinarySource>,
     rows: &[&[Compilation]],
 ) -> Result<BinarySource> {
-    let host = host_target()?;
-    let native = runs_on(&host, &docker.os, &docker.arch);
-    if decide(native, chosen)? == BinarySource::Built {
+    let source = decide(runs_on((OS, ARCH), (&docker.os, &docker.arch)), chosen)?;
+    if source == BinarySource::Built {
         eprintln!("compiling inside the image build: this takes minutes the first time");
-        return Ok(BinarySource::Built);
+        return Ok(source);
     }
-    let compile_row = |row: &[Compilation]| {
+    side_by_side(rows, |row| {
         row.iter().try_for_each(|compilation| {
-            let dist = root().join("dist").join(compilation.set.name());
-            compile(compilation, &host, |binary| *binary != COMMAND_LINE, &dist)
+            let dist = root().join("dist").join(compilation.set);
+            compile(compilation, |binary| *binary != COMMAND_LINE, &dist)
         })
-    };
-    std::thread::scope(|scope| {
-        let rows: Vec<_> = rows.iter().map(|row| scope.spawn(|| compile_row(row))).collect();
-        rows.into_iter()
-            .try_for_each(|row| row.join().unwrap_or_else(|_| bail!("a compilation panicked")))
     })?;
-    Ok(BinarySource::Prebuilt)
+    Ok(source)
 }
 
 /// Compiles `cial` for this machine into `folder`. Where `source` says that the images' binaries were
@@ -121,9 +97,9 @@ fn provide(
 pub(crate) fn compile_command_line(source: BinarySource, folder: &Path) -> Result<()> {
     let compilation = match source {
         BinarySource::Prebuilt => CONTROL_PLANE,
-        BinarySource::Built => Compilation { packages: &[COMMAND_LINE], ..CONTROL_PLANE },
+        BinarySource::Built => Compilation { binaries: &[COMMAND_LINE], ..CONTROL_PLANE },
     };
-    compile(&compilation, &host_target()?, |binary| *binary == COMMAND_LINE, folder)
+    compile(&compilation, |binary| *binary == COMMAND_LINE, folder)
 }
 
 /// Keeps a choice. An impossible choice is an error, because compose would not expect a
@@ -140,44 +116,31 @@ fn decide(native: bool, chosen: Option<BinarySource>) -> Result<BinarySource, Ac
     }
 }
 
-/// Whether a program for `target` runs on an engine of this system and architecture.
-fn runs_on(target: &str, os: &str, arch: &str) -> bool {
-    let wanted = match arch {
+/// Whether programs of a machine run on an engine: each its system, and its architecture in its own words.
+fn runs_on(machine: (&str, &str), (os, arch): (&str, &str)) -> bool {
+    let arch = match arch {
         "amd64" => "x86_64",
         "arm64" => "aarch64",
         other => other,
     };
-    os == "linux" && target.starts_with(wanted) && target.contains("-linux-")
-}
-
-pub(crate) fn host_target() -> Result<String> {
-    let output = Command::new("rustc").arg("-vV").output().context("cannot run rustc")?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    let host = text.lines().find_map(|line| line.strip_prefix("host: "));
-    host.map(str::to_owned).context("rustc does not print its host target")
+    os == "linux" && machine == (os, arch)
 }
 
 /// Compiles packages, and copies the binaries that are `wanted` to `folder`.
 fn compile(
-    compilation: &Compilation,
-    host: &str,
-    wanted: impl Fn(&(&str, &str)) -> bool,
+    Compilation { profile, binaries, .. }: &Compilation,
+    wanted: impl Fn(&Binary) -> bool,
     folder: &Path,
 ) -> Result<()> {
+    let names = binaries.iter().map(|(package, _)| *package).collect::<Vec<_>>().join(", ");
+    eprintln!("    compiling {names} ({profile})");
+    let mut words = vec!["--profile", profile, "--bins"];
+    words.extend(binaries.iter().flat_map(|(package, _)| ["--package", package]));
     let flags = variable("RUSTFLAGS").unwrap_or_default() + " -C target-feature=+crt-static";
-    let names: Vec<_> = compilation.packages.iter().map(|(package, _)| *package).collect();
-    eprintln!("    compiling {} ({})", names.join(", "), compilation.profile);
-    let mut cargo = cargo();
-    // With an explicit target, the flags reach neither build scripts nor macros.
-    cargo.args(["build", "--target", host, "--profile", compilation.profile]);
-    cargo.args(["--bins", "--message-format", "json-render-diagnostics"]);
-    cargo.args(names.iter().flat_map(|package| ["--package", package]));
-    cargo.env("RUSTFLAGS", flags.trim());
-    let output = cargo.stderr(Stdio::inherit()).output().context("cannot run cargo")?;
-    ensure!(output.status.success(), "cannot compile {}: cargo says why above", names.join(", "));
-    let built = executables(&String::from_utf8_lossy(&output.stdout));
-    std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    for (package, name) in compilation.packages.iter().filter(|binary| wanted(binary)) {
+    let built =
+        executables(&words, flags.trim()).with_context(|| format!("cannot compile {names}"))?;
+    make_folder(folder)?;
+    for (package, name) in binaries.iter().filter(|binary| wanted(binary)) {
         let found = built.iter().find(|(owner, _)| owner == package);
         let (_, path) = found.with_context(|| format!("package {package} has no binary"))?;
         place(path, &folder.join(name))?;
@@ -185,16 +148,22 @@ fn compile(
     Ok(())
 }
 
-/// Returns the package and the file of each executable that cargo reports.
-pub(crate) fn executables(report: &str) -> Vec<(String, PathBuf)> {
-    let read = |line: &str| {
-        let message: Value = serde_json::from_str(line).ok()?;
-        let executable = message["executable"].as_str()?;
-        let manifest = Path::new(message["manifest_path"].as_str()?);
-        let package = manifest.parent()?.file_name()?.to_str()?;
-        Some((package.to_owned(), PathBuf::from(executable)))
-    };
-    report.lines().filter_map(read).collect()
+/// Compiles for this machine, and returns the package and the file of each executable.
+pub(crate) fn executables(words: &[&str], flags: &str) -> Result<Vec<(String, PathBuf)>> {
+    let mut cargo = cargo();
+    // With an explicit target, the flags reach neither build scripts nor macros.
+    cargo.args(["build", "--target", "host-tuple", "--message-format", "json-render-diagnostics"]);
+    let report = read(cargo.args(words).env("RUSTFLAGS", flags), "cargo build")?;
+    Ok(report.lines().filter_map(executable).collect())
+}
+
+/// Reads a line of cargo's report.
+fn executable(line: &str) -> Option<(String, PathBuf)> {
+    let message: Value = serde_json::from_str(line).ok()?;
+    let executable = message["executable"].as_str()?;
+    let manifest = Path::new(message["manifest_path"].as_str()?);
+    let package = manifest.parent()?.file_name()?.to_str()?;
+    Some((package.to_owned(), PathBuf::from(executable)))
 }
 
 /// Copies by way of a rename, so that an interrupted copy leaves no partial binary.
@@ -208,22 +177,22 @@ fn place(from: &Path, to: &Path) -> Result<()> {
 #[test]
 fn only_a_linux_host_of_the_engines_architecture_compiles_for_it() {
     let cases = [
-        ("x86_64-unknown-linux-gnu", "linux", "amd64", true),
-        ("aarch64-unknown-linux-gnu", "linux", "arm64", true),
-        ("x86_64-unknown-linux-musl", "linux", "amd64", true),
-        ("x86_64-unknown-linux-gnu", "linux", "arm64", false),
-        ("aarch64-apple-darwin", "linux", "arm64", false),
-        ("x86_64-pc-windows-msvc", "windows", "amd64", false),
+        (("linux", "x86_64"), ("linux", "amd64"), true),
+        (("linux", "aarch64"), ("linux", "arm64"), true),
+        (("linux", "x86_64"), ("linux", "arm64"), false),
+        (("macos", "aarch64"), ("linux", "arm64"), false),
+        (("windows", "x86_64"), ("windows", "amd64"), false),
     ];
-    for (target, os, arch, runs) in cases {
-        assert_eq!(runs_on(target, os, arch), runs, "{target} on {os}/{arch}");
+    for (machine, engine, runs) in cases {
+        assert_eq!(runs_on(machine, engine), runs, "{machine:?} on {engine:?}");
     }
 }
 
 #[test]
 fn a_choice_of_binaries_is_kept_or_refused() {
     for chosen in [BinarySource::Prebuilt, BinarySource::Built] {
-        assert_eq!(BinarySource::from_str(chosen.name(), false), Ok(chosen));
+        let name = crate::environment::name_of(chosen);
+        assert_eq!(BinarySource::from_str(&name, false), Ok(chosen));
         assert_eq!(decide(true, Some(chosen)), Ok(chosen));
     }
     assert!(BinarySource::from_str("built ", false).is_err());
@@ -237,6 +206,6 @@ fn executables_are_known_by_their_package() {
     let report = r#"{"reason":"compiler-artifact","manifest_path":"/c/crates/tenant-core/Cargo.toml","executable":"/t/release/core"}
 {"reason":"compiler-artifact","manifest_path":"/c/crates/protocol/Cargo.toml","executable":null}
 {"reason":"build-finished","success":true}"#;
-    let expected = vec![("tenant-core".to_owned(), PathBuf::from("/t/release/core"))];
-    assert_eq!(executables(report), expected);
+    let found: Vec<_> = report.lines().filter_map(executable).collect();
+    assert_eq!(found, [("tenant-core".to_owned(), PathBuf::from("/t/release/core"))]);
 }

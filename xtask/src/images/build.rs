@@ -3,19 +3,18 @@
 //!
 //! The builder's own cache decides what is out of date: it compares the files, and neither their dates nor their owners.
 
-use std::fmt;
-
 use anyhow::{Context as _, Result};
-use docker_command::Docker;
+use docker_command::{Docker, pack_context};
 use protocol::id::labels::MANAGED;
 use serde_json::Value;
 
-use super::binaries::{BinarySet, BinarySource};
-use super::context;
-use crate::environment::{root, variable};
+use super::binaries::BinarySource;
+use crate::environment::{name_of, root, variable};
 
 /// Everything that a stage needs to compile the workspace.
 const SOURCES: [&str; 6] = ["Cargo.toml", "Cargo.lock", "bench", "crates", "fuzz", "xtask"];
+
+pub(super) const FOREIGN: &str = "is not ours: used as it is";
 
 /// The input of one image.
 #[derive(Clone, Debug)]
@@ -26,24 +25,6 @@ pub(crate) struct ImageSpec {
     /// Files and folders of the checkout in the build context.
     context: Vec<String>,
     is_prebuilt: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    UpToDate,
-    Built,
-    /// Somebody else's image has the tag.
-    Foreign,
-}
-
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::UpToDate => "is up to date",
-            Self::Built => "built",
-            Self::Foreign => "is not ours: used as it is",
-        })
-    }
 }
 
 impl ImageSpec {
@@ -60,13 +41,13 @@ impl ImageSpec {
 
     /// Adds what the source of the binaries needs to the context.
     #[must_use]
-    pub(crate) fn binaries(mut self, source: BinarySource, set: BinarySet) -> Self {
+    pub(crate) fn binaries(mut self, source: BinarySource, set: &str) -> Self {
         self.is_prebuilt = source == BinarySource::Prebuilt;
         match source {
-            BinarySource::Prebuilt => self.context.push(format!("dist/{}", set.name())),
+            BinarySource::Prebuilt => self.context.push(format!("dist/{set}")),
             BinarySource::Built => self.context.extend(SOURCES.map(str::to_owned)),
         }
-        self.argument("BINARIES", source.name())
+        self.argument("BINARIES", &name_of(source))
     }
 
     /// Chooses the image of the stage that compiles, in place of the Dockerfile's.
@@ -99,25 +80,25 @@ fn is_made_by_others(image: Option<&Value>) -> bool {
     image.is_some_and(|image| image["Config"]["Labels"][MANAGED].is_null())
 }
 
-/// Builds an image, unless the tag names somebody else's.
-pub(crate) fn build(docker: &Docker, spec: &ImageSpec) -> Result<Outcome> {
+/// Builds an image, unless the tag names somebody else's. Returns what came of it, for a person.
+pub(crate) fn build(docker: &Docker, spec: &ImageSpec) -> Result<&'static str> {
     let tag = &spec.tag;
     if is_foreign(docker, tag)? {
-        return Ok(Outcome::Foreign);
+        return Ok(FOREIGN);
     }
     let id =
         || anyhow::Ok(docker.image(tag)?.unwrap_or_default()["Id"].as_str().map(str::to_owned));
     let before = id()?;
     run(docker, spec).with_context(|| format!("image {tag}"))?;
     if before == id()? {
-        return Ok(Outcome::UpToDate);
+        return Ok("is up to date");
     }
     eprintln!("    built image {tag}");
     if let Some(before) = before {
         // An image in use, or under another tag as well, stays.
         let _ = docker.run(&["image", "rm", &before]);
     }
-    Ok(Outcome::Built)
+    Ok("built")
 }
 
 fn run(docker: &Docker, spec: &ImageSpec) -> Result<()> {
@@ -130,7 +111,7 @@ fn run(docker: &Docker, spec: &ImageSpec) -> Result<()> {
         // for that stage. The last value of an argument holds.
         words.push(format!("--build-arg=RUST={}", spec.base));
     }
-    docker.build(&words, context::pack(&root(), &spec.context)?, has_buildkit)
+    docker.build(&words, pack_context(&root(), &spec.context)?, has_buildkit)
 }
 
 #[test]

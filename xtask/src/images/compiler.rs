@@ -5,13 +5,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use docker_command::Docker;
 
 use super::base;
-use crate::environment::{cargo, root, run};
+use crate::environment::{cargo, make_folder, read, root};
 
 const BASE: &str = "cial-rust-base:bookworm";
 /// What the comments of the Dockerfiles name, and nothing more.
@@ -38,11 +38,14 @@ pub(crate) fn make(docker: &Docker, tag: &str, folder: &Path) -> Result<()> {
     base::make_rootfs(docker, BASE, "bookworm", &PACKAGES)?;
     let home = folder.join("cargo");
     let made = download_crates(&home).and_then(|()| {
-        let container = docker.run(&["create", "--label=cial.managed=1", BASE, "true"])?;
-        let filled = fill(docker, container.trim(), &home);
-        let committed = filled.and_then(|()| commit(docker, container.trim(), tag));
-        let removed = docker.run(&["rm", container.trim()]).map(drop);
-        committed.and(removed)
+        let created = docker.run(&["create", "--label=cial.managed=1", BASE, "true"])?;
+        let container = created.trim();
+        let changes = CHANGES.iter().flat_map(|change| ["--change", change]);
+        let commit = ["commit"].into_iter().chain(changes).chain([container, tag]);
+        let committed =
+            fill(docker, container, &home).and_then(|()| docker.run(&commit.collect::<Vec<_>>()));
+        let removed = docker.run(&["rm", container]);
+        committed.and(removed).map(drop)
     });
     let _ = fs::remove_dir_all(&home);
     made.with_context(|| format!("cannot make {tag}"))
@@ -50,11 +53,11 @@ pub(crate) fn make(docker: &Docker, tag: &str, folder: &Path) -> Result<()> {
 
 /// Fills a home of cargo with the sources of every crate that Cargo.lock names.
 fn download_crates(home: &Path) -> Result<()> {
-    fs::create_dir_all(home).with_context(|| format!("cannot make {}", home.display()))?;
+    make_folder(home)?;
     fs::write(home.join("config.toml"), CONFIG)?;
     let mut vendor = cargo();
     vendor.args(["vendor", "--quiet", "--locked", "--versioned-dirs"]).arg(home.join("vendor"));
-    run(vendor.stdout(Stdio::null()), "cargo vendor")
+    read(&mut vendor, "cargo vendor").map(drop)
 }
 
 /// Copies the home of cargo and the toolchain into a container.
@@ -72,17 +75,9 @@ fn fill(docker: &Docker, container: &str, home: &Path) -> Result<()> {
     Ok(())
 }
 
-fn commit(docker: &Docker, container: &str, tag: &str) -> Result<()> {
-    let changes = CHANGES.iter().flat_map(|change| ["--change", change]);
-    let words: Vec<_> = ["commit"].into_iter().chain(changes).chain([container, tag]).collect();
-    docker.run(&words).map(drop)
-}
-
 /// The folder of the toolchain that compiles this checkout.
 fn toolchain() -> Result<PathBuf> {
     let mut rustc = Command::new("rustc");
-    let output = rustc.args(["--print", "sysroot"]).current_dir(root()).output();
-    let output = output.context("cannot run rustc")?;
-    ensure!(output.status.success(), "rustc does not print its sysroot");
-    Ok(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()))
+    let printed = read(rustc.args(["--print", "sysroot"]).current_dir(root()), "rustc")?;
+    Ok(PathBuf::from(printed.trim()))
 }

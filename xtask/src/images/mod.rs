@@ -8,7 +8,6 @@ pub(crate) mod base;
 pub(crate) mod binaries;
 pub(crate) mod build;
 pub(crate) mod compiler;
-mod context;
 
 use std::process::ExitCode;
 
@@ -17,18 +16,8 @@ use docker_command::Docker;
 
 use crate::environment::{connect_docker, print_line};
 use crate::local::Installation;
-use binaries::{BinarySet, BinarySource};
-use build::{ImageSpec, Outcome};
-
-#[derive(clap::Args)]
-pub struct Args {
-    /// The tenant image's tag, instead of the one that tenants of this checkout run.
-    #[arg(long)]
-    tenant: Option<String>,
-    /// Only the base of the images.
-    #[arg(long)]
-    base: bool,
-}
+use binaries::{BinarySource, TENANT_SET};
+use build::ImageSpec;
 
 /// Choices about images by a person or an earlier run; xtask determines the rest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,25 +26,22 @@ pub(crate) struct ImageChoices {
     pub(crate) binaries: Option<BinarySource>,
     /// The image of the stage that compiles, in place of the Dockerfiles'.
     pub(crate) compiler: Option<String>,
+    pub(crate) postgres: Option<String>,
 }
 
-pub(crate) fn run(args: Args) -> Result<ExitCode> {
+pub(crate) fn run() -> Result<ExitCode> {
     let (installation, docker) = (Installation::of_checkout()?, connect_docker()?);
-    if args.base {
-        print_line(base::debian(&docker, installation.images.base.as_deref())?);
-        return Ok(ExitCode::SUCCESS);
-    }
-    let tag = args.tenant.as_deref().unwrap_or(&installation.tenant_image);
+    let tag = &installation.tenant_image;
     let outcome = tenant(&docker, tag, &installation.images)?;
     print_line(format_args!("{tag} {outcome}"));
     Ok(ExitCode::SUCCESS)
 }
 
 /// Builds the tenant image under `tag` with its base and its binaries; leaves somebody else's image
-/// unchanged.
-pub(crate) fn tenant(docker: &Docker, tag: &str, choices: &ImageChoices) -> Result<Outcome> {
+/// unchanged. Returns what came of it, for a person.
+pub(crate) fn tenant(docker: &Docker, tag: &str, choices: &ImageChoices) -> Result<&'static str> {
     if build::is_foreign(docker, tag)? {
-        return Ok(Outcome::Foreign);
+        return Ok(build::FOREIGN);
     }
     let binaries = binaries::provide_tenant(docker, choices.binaries)?;
     let base = base::debian(docker, choices.base.as_deref())?;
@@ -69,6 +55,6 @@ pub(crate) fn tenant_spec(
     choices: &ImageChoices,
 ) -> ImageSpec {
     ImageSpec::new(tag, "docker/tenant.Dockerfile", base)
-        .binaries(binaries, BinarySet::Tenant)
+        .binaries(binaries, TENANT_SET)
         .compiler(choices.compiler.as_deref())
 }

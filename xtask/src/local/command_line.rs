@@ -7,11 +7,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use docker_command::{Docker, output_within};
+use docker_command::output_within;
 use duct::cmd;
 
 use super::installation::Installation;
-use super::objects;
 use crate::environment::root;
 use crate::images::binaries::{self, BinarySource};
 
@@ -26,9 +25,9 @@ pub(super) fn compile(installation: &Installation) -> Result<()> {
 }
 
 /// Fetches the first key, and writes the profile. A key that its operator removed stays away.
-pub(super) fn connect(docker: &Docker, installation: &Installation) -> Result<()> {
+pub(super) fn connect(installation: &Installation) -> Result<()> {
     let key = installation.folder().join("bootstrap-key");
-    if let Some(text) = key_in_container(docker, installation)? {
+    if let Some(text) = key_in_container(installation)? {
         write_private(&key, &text).with_context(|| format!("cannot write {}", key.display()))?;
     }
     let server = ["profile", "set", &installation.name, "--server", &installation.admin_url];
@@ -52,9 +51,9 @@ fn folder() -> PathBuf {
 }
 
 /// The key's text; `None` when the container has no such file any more.
-fn key_in_container(docker: &Docker, installation: &Installation) -> Result<Option<String>> {
-    let app_api = objects::of_service(docker, installation, "app-api")?;
-    match docker.run(&["exec", &app_api.id, "cat", KEY_IN_CONTAINER]) {
+fn key_in_container(installation: &Installation) -> Result<Option<String>> {
+    let app_api = installation.objects().service("app-api")?;
+    match docker_command::run(&["exec", &app_api.id, "cat", KEY_IN_CONTAINER]) {
         Ok(text) => Ok(Some(text)),
         Err(error) if format!("{error:#}").contains("No such file") => Ok(None),
         Err(error) => Err(error).context("cannot read the first API key"),

@@ -5,12 +5,10 @@ use std::io::{IsTerminal as _, Write as _};
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
-use docker_command::Docker;
 
 use super::compose::log_output;
 use super::installation::Installation;
-use super::objects;
-use crate::environment::{connect_docker, exit_code, root};
+use crate::environment::{connect_docker, exit_code, make_folder, root};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -23,9 +21,10 @@ pub struct Args {
 }
 
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
-    let (installation, docker) = (Installation::of_checkout()?, connect_docker()?);
+    let installation = Installation::of_checkout()?;
+    connect_docker()?;
     if args.purge && !args.yes {
-        confirm_purge(&docker, &installation)?;
+        confirm_purge(&installation)?;
     }
     let status = script(&installation, args.purge).status().context("cannot run scripts/down")?;
     Ok(exit_code(status.success()))
@@ -35,10 +34,10 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
 pub(crate) fn purge(installation: &Installation) -> Result<()> {
     let docker = connect_docker()?;
     let logs = installation.folder().join("log");
-    std::fs::create_dir_all(&logs).with_context(|| format!("cannot make {}", logs.display()))?;
+    make_folder(&logs)?;
     log_output(script(installation, true), &logs.join("local-down.log"))?;
     super::images::remove_own(&docker, installation);
-    let left = objects::everything(&docker, installation)?;
+    let left = installation.objects().everything()?;
     ensure!(left.is_empty(), "left behind: {left:?}");
     // A log file that cannot be removed is no reason to fail.
     let _ = std::fs::remove_dir_all(installation.folder());
@@ -52,10 +51,10 @@ fn script(installation: &Installation, purge: bool) -> Command {
     script
 }
 
-fn confirm_purge(docker: &Docker, installation: &Installation) -> Result<()> {
+fn confirm_purge(installation: &Installation) -> Result<()> {
     let is_asked = std::io::stdin().is_terminal();
     ensure!(is_asked, "--purge asks first, and nobody is here to answer: add --yes");
-    let volumes = objects::all_volumes(docker, installation)?;
+    let volumes = installation.objects().volumes()?;
     for volume in &volumes {
         eprintln!("{volume}");
     }

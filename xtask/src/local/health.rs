@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Result;
-use docker_command::{ActionableError, Container, Docker};
+use docker_command::{ActionableError, Container};
 
 use super::installation::Installation;
-use super::objects;
 use crate::environment::now;
 
 const TIMEOUT: Duration = Duration::from_secs(120);
@@ -27,20 +26,19 @@ pub(super) enum ServiceHealth {
 }
 
 /// Waits until every service is healthy. A broken service ends the wait with the end of its log.
-pub(super) fn wait(docker: &Docker, installation: &Installation) -> Result<()> {
+pub(super) fn wait(installation: &Installation) -> Result<()> {
     let deadline = now() + TIMEOUT;
     loop {
-        let services = services(docker, installation)?;
-        let is_late = now() > deadline;
-        let failed = services.iter().find_map(|(service, health)| match health {
-            ServiceHealth::Broken(why) => Some((service, why.clone())),
-            ServiceHealth::Waiting(why) if is_late => {
-                Some((service, format!("{why} after {} s", TIMEOUT.as_secs())))
-            }
-            ServiceHealth::Waiting(_) | ServiceHealth::Healthy => None,
-        });
-        if let Some((service, why)) = failed {
-            return Err(explain(docker, installation, service, &why).into());
+        let (services, is_late) = (services(installation)?, now() > deadline);
+        for (service, health) in &services {
+            let why = match health {
+                ServiceHealth::Broken(why) => why.clone(),
+                ServiceHealth::Waiting(why) if is_late => {
+                    format!("{why} after {} s", TIMEOUT.as_secs())
+                }
+                ServiceHealth::Waiting(_) | ServiceHealth::Healthy => continue,
+            };
+            return Err(explain(installation, service, &why).into());
         }
         if services.values().all(|health| *health == ServiceHealth::Healthy) {
             return Ok(());
@@ -50,8 +48,8 @@ pub(super) fn wait(docker: &Docker, installation: &Installation) -> Result<()> {
 }
 
 /// Describes each service that is not healthy.
-pub(crate) fn unhealthy(docker: &Docker, installation: &Installation) -> Result<Vec<String>> {
-    let services = services(docker, installation)?.into_iter();
+pub(crate) fn unhealthy(installation: &Installation) -> Result<Vec<String>> {
+    let services = services(installation)?.into_iter();
     let unhealthy = services.filter(|(_, health)| *health != ServiceHealth::Healthy);
     Ok(unhealthy.map(|(service, health)| format!("{service} {}", health.describe())).collect())
 }
@@ -67,26 +65,24 @@ impl ServiceHealth {
 
 /// Returns the health of each service that must run.
 pub(super) fn services(
-    docker: &Docker,
     installation: &Installation,
 ) -> Result<BTreeMap<&'static str, ServiceHealth>> {
-    let found = docker.containers(&objects::of_project(installation))?;
+    let found = installation.objects().services()?;
     let health = |service| {
-        let container = found.iter().find(|container| objects::service(container) == service);
+        let container = found.iter().find(|container| container.service() == service);
         container.map_or(ServiceHealth::Waiting("has no container".to_owned()), health_of)
     };
     Ok(installation.services().map(|service| (service, health(service))).collect())
 }
 
 fn health_of(container: &Container) -> ServiceHealth {
-    let state = &container.state;
-    let status = state["Status"].as_str().unwrap_or_default();
+    let state = container.state();
     let health = state["Health"]["Status"].as_str().unwrap_or("none");
     let code = state["ExitCode"].as_i64().unwrap_or_default();
-    if container.restart_count >= MAX_RESTARTS && health != "healthy" {
+    if container.restart_count() >= MAX_RESTARTS && health != "healthy" {
         return ServiceHealth::Broken(format!("keeps ending, last with exit code {code}"));
     }
-    match (status, health) {
+    match (container.status(), health) {
         ("running", "healthy") => ServiceHealth::Healthy,
         ("running", health) => ServiceHealth::Waiting(format!("is {health}")),
         ("exited" | "dead", _) => ServiceHealth::Broken(format!("ended with exit code {code}")),
@@ -94,14 +90,9 @@ fn health_of(container: &Container) -> ServiceHealth {
     }
 }
 
-fn explain(
-    docker: &Docker,
-    installation: &Installation,
-    service: &str,
-    why: &str,
-) -> ActionableError {
-    let container = objects::of_service(docker, installation, service);
-    let log = container.map(|found| docker.last_lines(&found.id, LOG_LINES)).unwrap_or_default();
+fn explain(installation: &Installation, service: &str, why: &str) -> ActionableError {
+    let container = installation.objects().service(service);
+    let log = container.map(|found| found.last_lines(LOG_LINES)).unwrap_or_default();
     let fix = format!(
         "act on its last lines above, then run local-up again; all of them: cargo xtask local-logs {service}"
     );
@@ -110,19 +101,15 @@ fn explain(
 
 /// Returns the last lines of every container that failed or is unhealthy, for cases where compose
 /// itself gave up.
-pub(super) fn failed_logs(docker: &Docker, installation: &Installation) -> String {
-    let found = docker.containers(&objects::of_project(installation)).unwrap_or_default();
+pub(super) fn failed_logs(installation: &Installation) -> String {
+    let found = installation.objects().services().unwrap_or_default();
     let is_fine = |container: &&Container| match health_of(container) {
         ServiceHealth::Healthy => true,
-        ServiceHealth::Broken(_) => container.state["ExitCode"] == 0,
+        ServiceHealth::Broken(_) => container.state()["ExitCode"] == 0,
         ServiceHealth::Waiting(_) => false,
     };
     let failed = found.iter().filter(|container| !is_fine(container));
-    let text = |container: &Container| {
-        let log = docker.last_lines(&container.id, LOG_LINES);
-        format!("{}:\n{log}", objects::service(container))
-    };
-    failed.map(text).collect()
+    failed.map(|found| format!("{}:\n{}", found.service(), found.last_lines(LOG_LINES))).collect()
 }
 
 #[test]

@@ -4,7 +4,8 @@ use anyhow::{Context as _, Result};
 use docker_command::Docker;
 
 use super::installation::Installation;
-use crate::images::binaries::{self, BinarySet, BinarySource};
+use crate::environment::side_by_side;
+use crate::images::binaries::{self, BinarySource, CONTROL_SET};
 use crate::images::build::{self, ImageSpec};
 use crate::images::{self, base};
 
@@ -18,36 +19,28 @@ const POSTGRES_BASE: &str = "cial-postgres-base:17";
 /// Provides every image that compose.yml names and stores the choices in `installation`.
 pub(super) fn provide(docker: &Docker, installation: &mut Installation) -> Result<()> {
     let (base, binaries) = provide_inputs(docker, installation)?;
-    let control = |service: &str| {
-        let tag = format!("cial-{service}:{}", installation.tag);
-        ImageSpec::new(&tag, "docker/service.Dockerfile", &base)
-            .binaries(binaries, BinarySet::Control)
+    let control = |name: &str, service: &str, base: &str| {
+        let tag = format!("cial-{name}:{}", installation.tag);
+        ImageSpec::new(&tag, "docker/service.Dockerfile", base)
+            .binaries(binaries, CONTROL_SET)
             .compiler(installation.images.compiler.as_deref())
             .argument("SERVICE", service)
     };
-    let mut specs = SERVICES.map(control).to_vec();
+    let mut specs = SERVICES.map(|service| control(service, service, &base)).to_vec();
     if installation.has_quota() {
-        specs.push(quota_spec(docker, installation, &base, binaries)?);
+        let quota = control("quota", "orchestrator", quota_base(docker, &base)?);
+        specs.push(quota.argument("PACKAGES", BTRFS_PROGRAMS));
     }
-    if !build::is_foreign(docker, &installation.tenant_image)? {
-        let (tag, choices) = (&installation.tenant_image, &installation.images);
-        specs.push(images::tenant_spec(tag, &base, binaries, choices));
-    }
+    let (tag, choices) = (&installation.tenant_image, &installation.images);
+    specs.push(images::tenant_spec(tag, &base, binaries, choices));
     // Builds run concurrently, because each build mostly waits for the engine.
-    std::thread::scope(|scope| {
-        let builds: Vec<_> =
-            specs.iter().map(|spec| scope.spawn(move || build::build(docker, spec))).collect();
-        builds.into_iter().try_for_each(|build| match build.join() {
-            Ok(outcome) => outcome.map(drop),
-            Err(_) => anyhow::bail!("a build of an image panicked"),
-        })
-    })
+    side_by_side(&specs, |spec| build::build(docker, spec).map(drop))
 }
 
 /// Provides the bases of our images and the image of Postgres, and returns their names.
 fn provide_bases(docker: &Docker, installation: &Installation) -> Result<[String; 2]> {
     let base = base::debian(docker, installation.images.base.as_deref())?;
-    Ok([base, provide_postgres(docker, installation.postgres_image.clone())?])
+    Ok([base, provide_postgres(docker, installation.images.postgres.as_deref())?])
 }
 
 /// Provides every image that another engine needs in order to build all others without a network, and returns their
@@ -63,26 +56,14 @@ pub(crate) fn provide_portable(
     Ok(images)
 }
 
-/// The orchestrator's image with the program that the service `quota` calls. A base that was made here, where no registry
+/// The base of the image with the program that the service `quota` calls. One that was made here, where no registry
 /// answers, is made again with that program: a build may not reach a mirror.
-fn quota_spec(
-    docker: &Docker,
-    installation: &Installation,
-    base: &str,
-    binaries: BinarySource,
-) -> Result<ImageSpec> {
-    let base = if base == base::MADE {
-        base::make_rootfs(docker, QUOTA_BASE, "bookworm", &[BTRFS_PROGRAMS])?;
-        QUOTA_BASE
-    } else {
-        base
-    };
-    let tag = format!("cial-quota:{}", installation.tag);
-    Ok(ImageSpec::new(&tag, "docker/service.Dockerfile", base)
-        .binaries(binaries, BinarySet::Control)
-        .compiler(installation.images.compiler.as_deref())
-        .argument("SERVICE", "orchestrator")
-        .argument("PACKAGES", BTRFS_PROGRAMS))
+fn quota_base<'a>(docker: &Docker, base: &'a str) -> Result<&'a str> {
+    if base != base::MADE {
+        return Ok(base);
+    }
+    base::make_rootfs(docker, QUOTA_BASE, "bookworm", &[BTRFS_PROGRAMS])?;
+    Ok(QUOTA_BASE)
 }
 
 /// Provides the inputs of all builds that compose cannot make: bases and binaries, all side by side.
@@ -90,18 +71,18 @@ pub(super) fn provide_inputs(
     docker: &Docker,
     installation: &mut Installation,
 ) -> Result<(String, BinarySource)> {
-    let chosen = installation.images.binaries;
+    let before = &*installation;
     let (bases, binaries) = std::thread::scope(|scope| {
-        let before = &*installation;
-        let bases = scope.spawn(move || provide_bases(docker, before));
-        let binaries = binaries::provide_all(docker, chosen);
+        let bases = scope.spawn(|| provide_bases(docker, before));
+        let binaries = binaries::provide_all(docker, before.images.binaries);
         (bases.join(), binaries)
     });
     let binaries = binaries?;
     let [base, postgres] = bases.ok().context("making the bases panicked")??;
-    installation.postgres_image = Some(postgres);
-    installation.images.base = Some(base.clone());
-    installation.images.binaries = Some(binaries);
+    let images = &mut installation.images;
+    images.postgres = Some(postgres);
+    images.base = Some(base.clone());
+    images.binaries = Some(binaries);
     Ok((base, binaries))
 }
 
@@ -126,31 +107,14 @@ fn is_own(tag: &str, name: &str) -> bool {
         && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
 }
 
-/// Provides the chosen image, otherwise the official one, or ours if the pull fails. A choice is
-/// kept, because a database never runs under another major version.
-fn provide_postgres(docker: &Docker, chosen: Option<String>) -> Result<String> {
-    let wanted = match chosen {
-        Some(chosen) => chosen,
-        None if docker.image(POSTGRES)?.is_some() => POSTGRES.to_owned(),
-        None if docker.image(POSTGRES_MADE)?.is_some() => POSTGRES_MADE.to_owned(),
-        None => match docker.pull(POSTGRES) {
-            Ok(()) => POSTGRES.to_owned(),
-            Err(why) => {
-                eprintln!(
-                    "    {POSTGRES} cannot be pulled ({why:#}): making {POSTGRES_MADE} from packages"
-                );
-                POSTGRES_MADE.to_owned()
-            }
-        },
-    };
-    if wanted == POSTGRES_MADE {
+/// Provides the image of Postgres. A choice is kept, because a database never runs under another major version.
+fn provide_postgres(docker: &Docker, chosen: Option<&str>) -> Result<String> {
+    let local = [POSTGRES, POSTGRES_MADE];
+    base::provide(docker, chosen, local, (POSTGRES, POSTGRES_MADE), || {
         base::make_rootfs(docker, POSTGRES_BASE, "trixie", &["postgresql-17"])?;
         let spec = ImageSpec::new(POSTGRES_MADE, "docker/postgres/Dockerfile", POSTGRES_BASE);
-        build::build(docker, &spec)?;
-    } else if docker.image(&wanted)?.is_none() {
-        docker.pull(&wanted)?;
-    }
-    Ok(wanted)
+        build::build(docker, &spec).map(drop)
+    })
 }
 
 #[test]

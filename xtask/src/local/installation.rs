@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::ValueEnum as _;
-use docker_command::ActionableError;
+use docker_command::{ActionableError, InstallationObjects};
 
 use super::{command_line, dotenv};
-use crate::environment::{root, variable};
+use crate::environment::{name_of, root, variable};
 use crate::images::ImageChoices;
 use crate::images::binaries::BinarySource;
 
@@ -16,8 +16,6 @@ const SERVICES: [&str; 6] =
     ["postgres", "app-api", "database-proxy", "firewall", "orchestrator", "router"];
 /// A service and its profile.
 pub(super) const QUOTA: &str = "quota";
-/// Compose's own variable.
-const PROFILES: &str = "COMPOSE_PROFILES";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Installation {
@@ -34,8 +32,6 @@ pub(crate) struct Installation {
     pub(crate) tenant_image: String,
     /// Choices of a person or of an earlier run; complete once the images are built.
     pub(crate) images: ImageChoices,
-    /// Chosen by a person or by an earlier run; `None` selects an image that can be pulled.
-    pub(crate) postgres_image: Option<String>,
     /// The optional services of compose.yml, separated by commas.
     profiles: String,
     /// Whether the installation is removed after one command. If so, `.env` must not change.
@@ -44,8 +40,6 @@ pub(crate) struct Installation {
 
 /// Marks an ephemeral installation for an xtask that a test calls.
 const EPHEMERAL: &str = "CIAL_E2E_EPHEMERAL";
-/// The command line's configuration of an ephemeral installation, in its folder.
-const COMMAND_LINE_CONFIG: &str = "config.toml";
 /// Settings that an ephemeral installation leaves at their defaults, regardless of `.env`.
 const AS_DOCUMENTED: [(&str, &str); 15] = [
     ("CIAL_EGRESS", "open"),
@@ -134,9 +128,9 @@ impl Installation {
                 base: lookup("CIAL_BASE_IMAGE"),
                 binaries: binaries.ok().flatten(),
                 compiler: lookup("CIAL_RUST_IMAGE"),
+                postgres: lookup("CIAL_POSTGRES_IMAGE"),
             },
-            postgres_image: lookup("CIAL_POSTGRES_IMAGE"),
-            profiles: text(PROFILES, ""),
+            profiles: text("COMPOSE_PROFILES", ""),
             is_ephemeral: lookup(EPHEMERAL).is_some(),
             name,
         })
@@ -146,6 +140,11 @@ impl Installation {
     /// volumes.
     pub(crate) fn project(&self) -> String {
         format!("cial-{}", self.name)
+    }
+
+    /// The objects of the installation on the engine.
+    pub(crate) fn objects(&self) -> InstallationObjects {
+        InstallationObjects::of(&self.name)
     }
 
     /// Whether the installation runs the service `quota`, which needs an image of its own.
@@ -173,9 +172,9 @@ impl Installation {
         if self.is_ephemeral { folder.join(&self.name) } else { folder }
     }
 
-    /// The command line's configuration, if it is not the person's own.
+    /// The command line's configuration, if it is not the person's own: that of an ephemeral installation.
     pub(crate) fn command_line_config(&self) -> Option<PathBuf> {
-        self.is_ephemeral.then(|| self.folder().join(COMMAND_LINE_CONFIG))
+        self.is_ephemeral.then(|| self.folder().join("config.toml"))
     }
 
     pub(crate) fn admin_page(&self) -> String {
@@ -202,31 +201,24 @@ impl Installation {
             ("CIAL_INSTALL", self.name.clone()),
             ("CIAL_DOMAIN", self.domain.clone()),
             ("CIAL_ADMIN_URL", self.admin_url.clone()),
-            ("CIAL_ADMIN_PORT", self.admin_port.to_string()),
-            ("CIAL_ROUTER_PORT", self.router_port.to_string()),
-            ("CIAL_POSTGRES_PORT", self.postgres_port.to_string()),
             ("CIAL_TAG", self.tag.clone()),
             ("CIAL_TENANT_IMAGE", self.tenant_image.clone()),
         ];
-        let binaries = self.images.binaries.map(|source| source.name().to_owned());
+        variables.extend(self.ports().map(|(name, port)| (name, port.to_string())));
+        let images = self.images.clone();
         let known = [
-            ("CIAL_BASE_IMAGE", &self.images.base),
-            ("CIAL_BINARIES", &binaries),
-            ("CIAL_POSTGRES_IMAGE", &self.postgres_image),
-            ("CIAL_RUST_IMAGE", &self.images.compiler),
+            ("CIAL_BASE_IMAGE", images.base),
+            ("CIAL_BINARIES", images.binaries.map(name_of)),
+            ("CIAL_POSTGRES_IMAGE", images.postgres),
+            ("CIAL_RUST_IMAGE", images.compiler),
         ];
-        variables
-            .extend(known.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))));
-        if self.is_ephemeral {
+        variables.extend(known.into_iter().filter_map(|(name, value)| Some((name, value?))));
+        if let Some(config) = self.command_line_config() {
             variables.push((EPHEMERAL, "1".to_owned()));
-            variables.push((PROFILES, self.profiles.clone()));
+            variables.push(("COMPOSE_PROFILES", self.profiles.clone()));
             // For the tests: the command line and its configuration.
-            let config = self.folder().join(COMMAND_LINE_CONFIG);
-            for (name, path) in
-                [("CIAL_E2E_CIAL", command_line::program()), ("CIAL_E2E_CONFIG", config)]
-            {
-                variables.push((name, path.to_string_lossy().into_owned()));
-            }
+            variables.push(("CIAL_E2E_CIAL", command_line::program().display().to_string()));
+            variables.push(("CIAL_E2E_CONFIG", config.display().to_string()));
             variables.extend(AS_DOCUMENTED.map(|(name, value)| (name, value.to_owned())));
         }
         variables

@@ -3,11 +3,11 @@
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
+use docker_command::Compose;
 
-use super::compose::Compose;
+use super::compose;
 use super::installation::Installation;
-use super::objects;
-use crate::environment::{connect_docker, exit_code};
+use crate::environment::exit_code;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -23,7 +23,7 @@ pub struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let installation = Installation::of_checkout()?;
-    let mut command = Compose::find()?.command(&installation);
+    let mut command = compose::command(&Compose::find()?, &installation);
     command.arg("logs").arg(format!("--tail={}", args.tail));
     command.args(args.follow.then_some("--follow")).args(&args.service);
     let status = command.status().context("cannot run compose")?;
@@ -33,12 +33,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 /// Prints the end of every log to stderr, for a failed installation before its removal.
 pub(crate) fn dump(installation: &Installation) {
     const LINES: usize = 60;
-    let Ok(docker) = connect_docker() else { return };
-    for labels in [objects::of_project(installation), objects::of_tenants(installation)] {
-        for container in docker.containers(&labels).unwrap_or_default() {
-            let status = container.state["Status"].as_str().unwrap_or_default();
-            let log = docker.last_lines(&container.id, LINES);
-            eprintln!("── {} ({status})\n{log}", container.name);
-        }
+    let objects = installation.objects();
+    for container in [objects.services(), objects.tenants()].into_iter().flatten().flatten() {
+        let log = container.last_lines(LINES);
+        eprintln!("── {} ({})\n{log}", container.name, container.status());
     }
 }

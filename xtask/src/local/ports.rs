@@ -10,17 +10,12 @@ pub(super) fn is_free(port: u16) -> bool {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
 }
 
-/// Finds ports that are free now. Each port stays reserved until all are known.
-pub(super) fn find_free<const N: usize>() -> Result<[u16; N]> {
-    let mut listeners = Vec::with_capacity(N);
-    for _ in 0..N {
-        listeners.push(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no port is free")?);
-    }
-    let mut ports = [0; N];
-    for (port, listener) in ports.iter_mut().zip(&listeners) {
-        *port = listener.local_addr()?.port();
-    }
-    Ok(ports)
+/// Finds ports that are free now. Each stays reserved until all are known.
+pub(super) fn find_free() -> Result<[u16; 3]> {
+    let bind = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no port is free");
+    let listeners = [bind()?, bind()?, bind()?];
+    let [first, second, third] = listeners.each_ref().map(TcpListener::local_addr);
+    Ok([first?.port(), second?.port(), third?.port()])
 }
 
 /// Names the process that listens on a port, as far as this user may see it: `nginx (pid 123)`.

@@ -3,13 +3,12 @@
 use std::net::Ipv4Addr;
 use std::path::Path;
 
-use anyhow::Result;
-use docker_command::{ActionableError, Docker};
+use anyhow::{Context as _, Result};
+use docker_command::{ActionableError, Compose, Docker};
 use ipnet::Ipv4Net;
 
-use super::compose::Compose;
 use super::installation::Installation;
-use super::{objects, ports};
+use super::ports;
 use crate::environment::{connect_docker, root, variable};
 
 /// Bytes that an engine needs for new images and volumes.
@@ -32,10 +31,9 @@ pub(crate) fn check(installation: &Installation) -> Result<(Docker, Compose)> {
     errors.extend(equal_ports(&installation.ports()));
     errors.extend(pool(&installation.subnet_pool, &read("/proc/net/route")));
     errors.extend(taken_ports(docker.as_ref(), installation)?);
-    match (ActionableError::joined(errors), docker, compose) {
-        (None, Some(docker), Some(compose)) => Ok((docker, compose)),
-        (Some(error), _, _) => Err(error.into()),
-        (None, _, _) => anyhow::bail!("a requirement is missing without an error"),
+    match ActionableError::joined(errors) {
+        Some(error) => Err(error.into()),
+        None => docker.zip(compose).context("a requirement is missing without an error"),
     }
 }
 
@@ -133,12 +131,12 @@ fn taken_ports(
     docker: Option<&Docker>,
     installation: &Installation,
 ) -> Result<Vec<ActionableError>> {
-    let containers = docker.map(|docker| docker.containers(&[])).transpose()?.unwrap_or_default();
+    let containers = docker.map(Docker::containers).transpose()?.unwrap_or_default();
     let mut errors = Vec::new();
     let taken = installation.ports().into_iter().filter(|(_, port)| !ports::is_free(*port));
     for (setting, port) in taken {
         let container = containers.iter().find(|found| found.published_ports.contains(&port));
-        if container.is_some_and(|found| objects::is_of_project(found, installation)) {
+        if container.is_some_and(|found| installation.objects().has_service(found)) {
             continue;
         }
         let holder = match container {

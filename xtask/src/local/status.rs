@@ -6,22 +6,19 @@ use anyhow::Result;
 
 use super::health::{self, ServiceHealth};
 use super::installation::Installation;
-use super::objects;
 use crate::environment::{connect_docker, exit_code, print_line};
 
-#[derive(clap::Args)]
-pub struct Args {}
-
-pub(crate) fn run(_args: Args) -> Result<ExitCode> {
-    let (installation, docker) = (Installation::of_checkout()?, connect_docker()?);
-    let services = health::services(&docker, &installation)?;
+pub(crate) fn run() -> Result<ExitCode> {
+    let installation = Installation::of_checkout()?;
+    connect_docker()?;
+    let services = health::services(&installation)?;
     for (service, health) in &services {
         let mark = if *health == ServiceHealth::Healthy { "✔" } else { "✘" };
         print_line(format_args!("{mark} {service:<14} {}", health.describe()));
     }
-    for tenant in docker.containers(&objects::of_tenants(&installation))? {
-        let (slug, status) = (objects::slug(&tenant), tenant.state["Status"].as_str());
-        let (status, url) = (status.unwrap_or_default(), installation.tenant_url(slug));
+    for tenant in installation.objects().tenants()? {
+        let (slug, status) = (tenant.slug(), tenant.status());
+        let url = installation.tenant_url(slug);
         print_line(format_args!("  tenant {slug:<20} {status:<12} {url}"));
     }
     let is_up = services.values().all(|health| *health == ServiceHealth::Healthy);

@@ -12,7 +12,7 @@ use docker_command::ActionableError;
 use serde_json::{Map, Value, json};
 
 use super::installation::Installation;
-use crate::environment::now;
+use crate::environment::{make_folder, now};
 
 const READY: &str = "ready";
 
@@ -21,7 +21,6 @@ pub(super) struct Steps {
     done: usize,
     log: PathBuf,
     state: PathBuf,
-    installation: String,
     /// The duration of each step in seconds, from this run or the previous one.
     durations: Map<String, Value>,
     began: Instant,
@@ -32,8 +31,7 @@ impl Steps {
     pub(super) fn begin(installation: &Installation, command: &str, total: usize) -> Result<Self> {
         let folder = installation.folder();
         let logs = folder.join("log");
-        std::fs::create_dir_all(&logs)
-            .with_context(|| format!("cannot make {}", logs.display()))?;
+        make_folder(&logs)?;
         std::fs::set_permissions(&folder, Permissions::from_mode(0o700))?;
         let log = logs.join(format!("{command}.log"));
         File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
@@ -44,8 +42,7 @@ impl Steps {
             eprintln!("the last run ended in step {step:?}: going on from there");
         }
         let durations = last["seconds"].as_object().cloned().unwrap_or_default();
-        let installation = installation.name.clone();
-        Ok(Self { total, done: 0, log, state, installation, durations, began: now() })
+        Ok(Self { total, done: 0, log, state, durations, began: now() })
     }
 
     pub(super) fn log(&self) -> &Path {
@@ -61,21 +58,16 @@ impl Steps {
         let last = last.map(|seconds| format!(" (last time {seconds:.0} s)")).unwrap_or_default();
         eprintln!("{number}/{} {title}{last}", self.total);
         let start = now();
-        let outcome = work();
+        let value = work().map_err(|error| {
+            self.log_line(&format!("{number}/{} {title}: {error:?}", self.total));
+            self.explain(number, title, &error)
+        })?;
         let seconds = start.elapsed().as_secs_f64();
-        match outcome {
-            Ok(value) => {
-                self.log_line(&format!("{number}/{} {title}: done in {seconds:.1} s", self.total));
-                eprintln!("    done in {seconds:.1} s");
-                self.durations.insert(title.to_owned(), json!(seconds.round()));
-                self.done = number;
-                Ok(value)
-            }
-            Err(error) => {
-                self.log_line(&format!("{number}/{} {title}: {error:?}", self.total));
-                Err(self.explain(number, title, &error))
-            }
-        }
+        self.log_line(&format!("{number}/{} {title}: done in {seconds:.1} s", self.total));
+        eprintln!("    done in {seconds:.1} s");
+        self.durations.insert(title.to_owned(), json!(seconds.round()));
+        self.done = number;
+        Ok(value)
     }
 
     /// Records that every step is done, so that the next run has nothing to resume.
@@ -107,8 +99,7 @@ impl Steps {
     /// Writes the state by a rename: an interruption leaves the old state or the new one, never
     /// half of it.
     fn remember(&self, step: &str) {
-        let seconds = &self.durations;
-        let state = json!({ "install": self.installation, "step": step, "seconds": seconds });
+        let state = json!({ "step": step, "seconds": self.durations });
         let new = self.state.with_extension("new");
         let _ = std::fs::write(&new, format!("{state:#}\n"))
             .and_then(|()| std::fs::rename(&new, &self.state));

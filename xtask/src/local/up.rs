@@ -5,13 +5,12 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use docker_command::{ActionableError, Docker};
+use docker_command::{ActionableError, Compose};
 
 use super::command_line;
-use super::compose::Compose;
 use super::installation::Installation;
 use super::steps::Steps;
-use super::{dotenv, health, images, logs, preflight};
+use super::{compose, dotenv, health, images, logs, preflight};
 use crate::environment::{connect_docker, print_line, root};
 
 #[derive(clap::Args)]
@@ -49,9 +48,9 @@ pub(crate) fn up(installation: &mut Installation) -> Result<()> {
     steps.step("Command line", || command_line::compile(installation))?;
     steps.step("Settings", || write_settings(installation))?;
     let log = steps.log().to_owned();
-    let start = || start(&docker, &compose, installation, &log);
+    let start = || start(&compose, installation, &log);
     steps.step("Starting services (the first time makes the secrets)", start)?;
-    wait_and_connect(steps, &docker, installation)
+    wait_and_connect(steps, installation)
 }
 
 /// Runs the steps that need no compose.
@@ -75,18 +74,17 @@ pub(crate) fn by_compose(installation: &mut Installation, config: Option<&Path>)
     installation.with_own_tenant_image();
     let compose = Compose::plugin(config)?;
     let log = steps.log().to_owned();
-    let run = |args: &[&str]| compose.run(installation, args, &log);
+    let run = |args: &[&str]| compose::run(&compose, installation, args, &log);
     steps.step("docker compose up", || run(&["up", "--detach"]))?;
     let args = ["--profile", "build-only", "build", "tenant-base-build"];
     steps.step("docker compose build of the tenant image's base", || run(&args))?;
-    wait_and_connect(steps, &docker, installation)
+    wait_and_connect(steps, installation)
 }
 
 /// Runs the last two steps, once the services have started.
-fn wait_and_connect(mut steps: Steps, docker: &Docker, installation: &Installation) -> Result<()> {
-    let wait = || health::wait(docker, installation);
-    steps.step("Waiting until every service is healthy", wait)?;
-    let connect = || command_line::connect(docker, installation);
+fn wait_and_connect(mut steps: Steps, installation: &Installation) -> Result<()> {
+    steps.step("Waiting until every service is healthy", || health::wait(installation))?;
+    let connect = || command_line::connect(installation);
     steps.step("Key and profile of the command line", connect)?;
     steps.finish();
     Ok(())
@@ -102,15 +100,10 @@ fn write_settings(installation: &Installation) -> Result<()> {
     dotenv::complete(&root().join(".env"), &wanted)
 }
 
-fn start(
-    docker: &Docker,
-    compose: &Compose,
-    installation: &Installation,
-    log: &Path,
-) -> Result<()> {
+fn start(compose: &Compose, installation: &Installation, log: &Path) -> Result<()> {
     let args = ["up", "--detach", "--no-build", "--remove-orphans"];
-    let Err(error) = compose.run(installation, &args, log) else { return Ok(()) };
-    let logs = health::failed_logs(docker, installation);
+    let Err(error) = compose::run(compose, installation, &args, log) else { return Ok(()) };
+    let logs = health::failed_logs(installation);
     let fix = "act on the lines above, then run local-up again: it goes on from here";
     Err(ActionableError::new(format!("{error:#}\n{logs}"), fix).into())
 }

@@ -265,11 +265,7 @@ fn disk(disk_use: Option<DiskUse>, limit_bytes: u64) -> String {
     let Some(DiskUse { used_bytes: Some(used_bytes), enforced_by, .. }) = disk_use else {
         return format!("{limit}, not measured yet");
     };
-    let way = match enforced_by {
-        DiskEnforcement::Filesystem => "enforced by the file system",
-        DiskEnforcement::Measurement => "measured",
-    };
-    format!("{} used of {limit}, {way}", describe_bytes(used_bytes))
+    format!("{} used of {limit}, {}", describe_bytes(used_bytes), enforced_by.describe())
 }
 
 /// The sentence about what a tenant at its disk limit meets.

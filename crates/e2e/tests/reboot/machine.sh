@@ -3,7 +3,7 @@
 # Usage, as root in a network, mount and process namespace of its own: machine.sh FOLDER
 #
 # FOLDER keeps the engine's data, its socket and its log. A line in the pipe FOLDER/power takes the machine down: "reboot"
-# asks the engine, which stops its containers; "cut" ends every process at once. Then it comes back.
+# asks the engine, which stops its containers; "cut" ends every process at once. Then it comes back. After "off" it does not.
 set -eu
 folder=$1
 name=$(basename "$folder")
@@ -49,4 +49,5 @@ while :; do
   wait "$namespace" || true
   until clear_cgroups; do sleep 0.1; done
   echo "down: $how" >>"$folder/log"
+  [ "$how" != off ] || exit 0
 done

@@ -6,8 +6,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use tar::HeaderMode;
 
-/// Packs files and folders below `root` in order of their names, and leaves out missing ones.
-pub(crate) fn pack(root: &Path, parts: &[String]) -> Result<Vec<u8>> {
+/// Packs files and folders below `root` in order of their names, and leaves out missing ones and those called `target`.
+///
+/// # Errors
+/// A file cannot be read.
+pub fn pack_context(root: &Path, parts: &[String]) -> Result<Vec<u8>> {
     let mut files = Vec::new();
     for part in parts {
         collect(&root.join(part), &mut files)?;
@@ -40,8 +43,8 @@ fn collect(path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
 fn the_same_files_make_the_same_archive() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let parts = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
-    let forwards = pack(root, &parts(&["Cargo.toml", "src/main.rs", "absent"])).unwrap();
-    let backwards = pack(root, &parts(&["src/main.rs", "Cargo.toml"])).unwrap();
+    let forwards = pack_context(root, &parts(&["Cargo.toml", "src/lib.rs", "absent"])).unwrap();
+    let backwards = pack_context(root, &parts(&["src/lib.rs", "Cargo.toml"])).unwrap();
     assert_eq!(forwards, backwards);
-    assert_ne!(forwards, pack(root, &parts(&["Cargo.toml"])).unwrap());
+    assert_ne!(forwards, pack_context(root, &parts(&["Cargo.toml"])).unwrap());
 }
