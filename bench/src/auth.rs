@@ -1,23 +1,16 @@
 //! The price of knowing who calls, the end of access, and lists of ten thousands. The figures come from a bench of app-api, with
 //! its own Postgres.
 
-use std::process::{Command, Stdio};
-
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use serde_json::Value;
-use testkit::installation::variable;
 
 use crate::Measured;
+use crate::cargo::cargo_bench;
 use crate::figure::{Environment, Figure};
 
 pub(crate) fn measure() -> Result<Measured> {
-    let mut cargo = Command::new(variable("CARGO").unwrap_or_else(|| "cargo".to_owned()));
-    cargo.args(["bench", "--quiet", "--locked", "--package", "app-api", "--bench", "auth"]);
-    cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
     let environment = Environment::machine();
-    let output = cargo.stderr(Stdio::inherit()).output().context("cannot run cargo")?;
-    ensure!(output.status.success(), "the bench of app-api failed: see above");
-    figures(&String::from_utf8_lossy(&output.stdout)).map(|figures| (environment, figures))
+    Ok((environment, figures(&cargo_bench("app-api", "auth")?)?))
 }
 
 fn figures(report: &str) -> Result<Vec<Figure>> {

@@ -6,15 +6,15 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use bollard::Docker;
 use bollard::models::{
-    ContainerCreateBody, Ipam, IpamConfig, NetworkCreateRequest, PortBinding, VolumeCreateRequest,
+    ContainerCreateBody, Ipam, IpamConfig, NetworkCreateRequest, VolumeCreateRequest,
 };
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, KillContainerOptions, RemoveContainerOptionsBuilder,
-    RemoveVolumeOptions, StartContainerOptions,
+    CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptions,
+    StartContainerOptions,
 };
 
 use testkit::Installation;
-use testkit::engine::{host_config, volume_mount};
+use testkit::engine::{TenantContainer, any_loopback_port, host_config, volume_mount};
 
 use crate::now;
 
@@ -57,12 +57,12 @@ impl EngineBaseline {
     /// start and thaw times are the best that a tenant could reach.
     pub(super) async fn stand<T>(
         &self,
-        work: impl AsyncFnOnce(&EmptyContainer<'_>) -> Result<T>,
+        work: impl AsyncFnOnce(&TenantContainer) -> Result<T>,
     ) -> Result<T> {
         let names = self.names(0);
         self.prepare(&names).await?;
         let done = match self.make(&names, Some(&["/bin/sleep", "infinity"])).await {
-            Ok(()) => work(&EmptyContainer { docker: &self.docker, name: &names.own }).await,
+            Ok(()) => work(&TenantContainer::existing(&self.docker, &names.own)).await,
             Err(error) => Err(error.context(format!("baseline {}", names.own))),
         };
         self.remove(&names).await;
@@ -121,9 +121,7 @@ impl EngineBaseline {
         let volumes = names.volumes.iter().zip(targets);
         let mounts = volumes.map(|(volume, target)| volume_mount(volume, target, false));
         host.mounts = Some(mounts.collect());
-        let any_free =
-            PortBinding { host_ip: Some("127.0.0.1".to_owned()), host_port: Some(String::new()) };
-        host.port_bindings = Some(HashMap::from([("8080/tcp".to_owned(), Some(vec![any_free]))]));
+        host.port_bindings = Some(any_loopback_port());
         Ok(ContainerCreateBody {
             image: Some(self.image.clone()),
             labels: Some(self.labels()),
@@ -159,41 +157,5 @@ impl EngineBaseline {
     fn labels(&self) -> HashMap<String, String> {
         let pairs = [("cial.managed", "1"), ("cial.install", &self.install), ("cial.bench", "1")];
         pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
-    }
-}
-
-/// An empty container that runs or rests.
-pub(super) struct EmptyContainer<'a> {
-    docker: &'a Docker,
-    name: &'a str,
-}
-
-impl EmptyContainer<'_> {
-    /// Kills the container: its process ignores SIGTERM.
-    pub(super) async fn kill(&self) -> Result<()> {
-        self.docker.kill_container(self.name, None::<KillContainerOptions>).await?;
-        super::fixture::until("the end of the empty container", async || {
-            let seen = self.docker.inspect_container(self.name, None).await?;
-            Ok(seen.state.and_then(|state| state.running) == Some(false))
-        })
-        .await
-    }
-
-    /// Times the engine's start call.
-    pub(super) async fn start(&self) -> Result<Duration> {
-        let start = now();
-        self.docker.start_container(self.name, None::<StartContainerOptions>).await?;
-        Ok(start.elapsed())
-    }
-
-    pub(super) async fn pause(&self) -> Result<()> {
-        Ok(self.docker.pause_container(self.name).await?)
-    }
-
-    /// Times the engine's unpause call.
-    pub(super) async fn unpause(&self) -> Result<Duration> {
-        let start = now();
-        self.docker.unpause_container(self.name).await?;
-        Ok(start.elapsed())
     }
 }

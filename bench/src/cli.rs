@@ -11,7 +11,7 @@ use testkit::clock::now;
 use testkit::installation::required;
 
 use crate::Measured;
-use crate::figure::{Environment, Figure, quantile};
+use crate::figure::{Environment, Figure};
 
 /// One start takes milliseconds, so there are many for each of `--times`.
 const STARTS: usize = 10;
@@ -47,14 +47,10 @@ fn figures(pairs: &[(Duration, Duration)]) -> Vec<Figure> {
     let cial: Vec<_> = pairs.iter().map(|(cial, _)| milliseconds(*cial)).collect();
     let floor: Vec<_> = pairs.iter().map(|(_, floor)| milliseconds(*floor)).collect();
     let ratios: Vec<_> = cial.iter().zip(&floor).map(|(cial, floor)| cial / floor).collect();
-    let median = |name, values: &[f64], unit| {
-        let spread = (quantile(values, 0.0), quantile(values, 1.0));
-        Figure::new(name, quantile(values, 0.5), unit).between(spread.0, spread.1)
-    };
     vec![
-        median("cial version, start to first output", &cial, "ms").bar(15.0),
-        median("true, start to end", &floor, "ms"),
-        median("cial version / true", &ratios, ""),
+        Figure::median("cial version, start to first output", &cial, "ms").bar(15.0),
+        Figure::median("true, start to end", &floor, "ms"),
+        Figure::median("cial version / true", &ratios, ""),
     ]
 }
 

@@ -1,8 +1,9 @@
 //! Hundreds of tenants on one machine: the memory of each, and all of them woken at once.
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use bollard::Docker;
 use bollard::query_parameters::{StartContainerOptions, StopContainerOptions, TopOptionsBuilder};
+use docker_command::InstallationObjects;
 use futures_util::future::join_all;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use testkit::Installation;
@@ -11,7 +12,7 @@ use super::engine_events::EngineEvents;
 use super::figure::{Environment, Figure, quantile};
 use super::fixture::{ContainerStatus, Fixture, IdlePolicy, Tenant};
 use super::request::TimedResponse;
-use super::tenant::proportional;
+use super::tenant::proportional_set_size;
 use crate::{Measured, now};
 
 /// Long enough that all tenants wake before the first falls asleep again.
@@ -59,16 +60,11 @@ async fn memory(docker: &Docker, tenants: &[Tenant]) -> Result<Vec<Figure>> {
         let seen = docker.top_processes(&tenant.container, Some(options)).await?;
         let mut weight = 0.0;
         for pid in seen.processes.unwrap_or_default().into_iter().flatten() {
-            let path = format!("/proc/{pid}/smaps_rollup");
-            let table = std::fs::read_to_string(&path).with_context(|| {
-                format!("cannot read {path}: run this as root on the engine's machine")
-            })?;
-            weight += proportional(&table).with_context(|| format!("no Pss in {path}"))?;
+            weight += proportional_set_size(pid)? / 1e6;
         }
         weights.push(weight);
     }
-    let at = |fraction| quantile(&weights, fraction);
-    Ok(vec![Figure::new("a tenant, PSS", at(0.5), "MB").between(at(0.0), at(1.0))])
+    Ok(vec![Figure::median("a tenant, PSS", &weights, "MB")])
 }
 
 /// Freezes all tenants, then sends each a request at the same moment.
@@ -135,8 +131,9 @@ async fn hit(tenants: &[Tenant]) -> Hit {
 /// Returns seconds. Takes the control plane down permanently, so this measurement must be the last
 /// one.
 async fn bare(fixture: &Fixture<'_>, tenants: &[Tenant]) -> Result<f64> {
+    let objects = InstallationObjects::of(&fixture.installation.name);
     for service in ["app-api", "orchestrator", "router"] {
-        let container = fixture.service(service).await?;
+        let container = objects.service(service)?.id;
         fixture.docker.stop_container(&container, None::<StopContainerOptions>).await?;
     }
     let start = now();

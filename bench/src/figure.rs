@@ -37,6 +37,12 @@ impl Figure {
         Self { name, value, unit, bar: None, spread: None }
     }
 
+    /// The median of these values, between the least and the most of them.
+    pub(crate) fn median(name: &'static str, values: &[f64], unit: &'static str) -> Self {
+        let at = |fraction| quantile(values, fraction);
+        Self::new(name, at(0.5), unit).between(at(0.0), at(1.0))
+    }
+
     /// Sets a maximum.
     pub(crate) const fn bar(self, most: f64) -> Self {
         Self { bar: Some(Bar::AtMost(most)), ..self }
@@ -47,7 +53,7 @@ impl Figure {
         Self { bar: Some(Bar::AtLeast(least)), ..self }
     }
 
-    pub(crate) const fn between(self, least: f64, most: f64) -> Self {
+    const fn between(self, least: f64, most: f64) -> Self {
         Self { spread: Some((least, most)), ..self }
     }
 

@@ -7,7 +7,7 @@ use bollard::Docker;
 use bollard::query_parameters::ListContainersOptionsBuilder;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use serde_json::json;
-use testkit::engine::{container_of_service, label_filters};
+use testkit::engine::label_filters;
 use testkit::{Client, Installation, wait_for};
 
 use super::request::{self, TimedResponse};
@@ -124,11 +124,6 @@ impl<'a> Fixture<'a> {
     pub(super) async fn policies(&self, tenants: &[Tenant], policy: IdlePolicy) -> Result<()> {
         let changes = tenants.iter().map(|tenant| self.policy(&tenant.slug, policy));
         futures_util::stream::iter(changes).buffered(AT_ONCE).try_collect().await
-    }
-
-    /// Returns the container of one of the installation's own services.
-    pub(super) async fn service(&self, service: &str) -> Result<String> {
-        container_of_service(&self.docker, self.installation, service).await
     }
 
     /// Waits until the engine shows this status for all tenants. The first check waits a moment,

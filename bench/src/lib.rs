@@ -5,6 +5,7 @@
 
 mod auth;
 mod baseline;
+mod cargo;
 mod cli;
 mod create;
 mod density;

@@ -1,23 +1,16 @@
 //! A change of one route in the router's table, beside a table made anew. The figures come from a
 //! bench of the router, whose table is no public interface of a process.
 
-use std::process::{Command, Stdio};
-
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use serde_json::Value;
-use testkit::installation::variable;
 
 use crate::Measured;
+use crate::cargo::cargo_bench;
 use crate::figure::{Environment, Figure};
 
 pub(crate) fn measure() -> Result<Measured> {
-    let mut cargo = Command::new(variable("CARGO").unwrap_or_else(|| "cargo".to_owned()));
-    cargo.args(["bench", "--quiet", "--locked", "--package", "router", "--bench", "routes"]);
-    cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
     let environment = Environment::machine();
-    let output = cargo.stderr(Stdio::inherit()).output().context("cannot run cargo")?;
-    ensure!(output.status.success(), "the bench of the router failed: see above");
-    figures(&String::from_utf8_lossy(&output.stdout)).map(|figures| (environment, figures))
+    Ok((environment, figures(&cargo_bench("router", "routes")?)?))
 }
 
 fn figures(report: &str) -> Result<Vec<Figure>> {

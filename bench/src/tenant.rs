@@ -1,12 +1,13 @@
 //! One tenant: its memory at rest, the size of its image, and its time to readiness.
 
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use bollard::Docker;
 use bollard::models::MountPoint;
-use bollard::query_parameters::{KillContainerOptions, TopOptionsBuilder};
+use bollard::query_parameters::TopOptionsBuilder;
 use testkit::engine::{Endpoint, Sandbox, TenantContainer, TenantOptions};
 use testkit::installation::required;
 
@@ -36,8 +37,7 @@ pub(crate) async fn measure(times: usize) -> Result<Measured> {
 
 async fn measure_in(sandbox: &Sandbox, times: usize) -> Result<Vec<Figure>> {
     let options = TenantOptions { name: "bench", ..TenantOptions::default() };
-    let tenant = sandbox.start(&options).await?;
-    let port = tenant.healthy_port().await?;
+    let (tenant, port) = sandbox.healthy(&options).await?;
     for path in ["/", "/.cial", "/.cial/api/echo-path"] {
         Endpoint::Port(port).get(path, &[]).await?;
     }
@@ -47,7 +47,7 @@ async fn measure_in(sandbox: &Sandbox, times: usize) -> Result<Vec<Figure>> {
     let socket = ingress(&tenant).await?;
     let mut waits = Vec::with_capacity(times);
     for _ in 0..times {
-        waits.push(time_to_readiness(sandbox, &tenant, &socket).await?);
+        waits.push(time_to_readiness(&tenant, &socket).await?);
     }
     let figure = |name, fraction| Figure::new(name, quantile(&waits, fraction), "ms");
     figures.push(figure("start returned → ready, median", 0.5).bar(READY_MS));
@@ -66,12 +66,7 @@ async fn memory(docker: &Docker, tenant: &TenantContainer) -> Result<Vec<Figure>
     for (name, words) in PROCESSES {
         let pid = pids.iter().find(|pid| words_of(pid).is_some_and(|own| own == words));
         let pid = pid.with_context(|| format!("no process {words:?} on this machine"))?;
-        let path = format!("/proc/{pid}/smaps_rollup");
-        let table = std::fs::read_to_string(&path).with_context(|| {
-            format!("cannot read {path}: run this as root on the engine's machine")
-        })?;
-        let value = proportional(&table).with_context(|| format!("no Pss in {path}"))?;
-        figures.push(Figure::new(name, value, "MB"));
+        figures.push(Figure::new(name, proportional_set_size(pid)? / 1e6, "MB"));
     }
     let value = figures.iter().map(|figure| figure.value).sum();
     figures.push(Figure::new("all at rest, PSS", value, "MB").bar(MEMORY_MB));
@@ -83,11 +78,19 @@ fn words_of(pid: &str) -> Option<String> {
     Some(line.trim_end_matches('\0').replace('\0', " "))
 }
 
-/// Parses the proportional set size, in megabytes.
-pub(super) fn proportional(table: &str) -> Option<f64> {
+/// Returns the memory of a process in bytes.
+pub(super) fn proportional_set_size(pid: impl Display) -> Result<f64> {
+    let path = format!("/proc/{pid}/smaps_rollup");
+    let table = std::fs::read_to_string(&path)
+        .with_context(|| format!("cannot read {path}: run this as root on the engine's machine"))?;
+    read_rollup(&table).with_context(|| format!("no Pss in {path}"))
+}
+
+/// Parses the proportional set size, in bytes.
+fn read_rollup(table: &str) -> Option<f64> {
     let line = table.lines().find_map(|line| line.strip_prefix("Pss:"))?;
     let kilobytes: f64 = line.trim().trim_end_matches(" kB").parse().ok()?;
-    Some(kilobytes * 1024.0 / 1e6)
+    Some(kilobytes * 1024.0)
 }
 
 /// Names of the figures, and arguments of the processes.
@@ -121,15 +124,8 @@ async fn ingress(tenant: &TenantContainer) -> Result<PathBuf> {
 
 /// Returns milliseconds from the end of the start call until the health endpoint responds over the
 /// router's socket. The endpoint responds when all five services are ready.
-async fn time_to_readiness(
-    sandbox: &Sandbox,
-    tenant: &TenantContainer,
-    socket: &Path,
-) -> Result<f64> {
-    sandbox.docker.kill_container(&tenant.id, None::<KillContainerOptions>).await?;
-    tenant
-        .wait_for("its end", async || tenant.inspect().await.ok()?.state?.running.filter(|r| !r))
-        .await?;
+async fn time_to_readiness(tenant: &TenantContainer, socket: &Path) -> Result<f64> {
+    tenant.kill().await?;
     tenant.start().await?;
     let since = now();
     let ready = async {
@@ -155,7 +151,7 @@ mod tests {
     fn the_kernels_kilobytes_are_1024_bytes() {
         let table =
             "00400000-7fff ---p [rollup]\nRss:  2000 kB\nPss:      1000 kB\nPss_Anon:  10 kB\n";
-        assert_eq!(proportional(table), Some(1.024));
-        assert_eq!(proportional("Rss: 1 kB\n"), None);
+        assert_eq!(read_rollup(table), Some(1_024_000.0));
+        assert_eq!(read_rollup("Rss: 1 kB\n"), None);
     }
 }

@@ -54,7 +54,7 @@ impl Control {
         let address = listener.local_addr()?;
         let calls = Arc::new(AtomicU64::new(0));
         let script = Arc::new(Script {
-            upstream: json!({ "unix": socket.to_str().context("a path that is no text")? }),
+            upstream: json!({ "unix": super::text(socket)? }),
             calls: calls.clone(),
         });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -5,7 +5,7 @@ use anyhow::Result;
 
 use super::Target;
 use super::proxies::{Kind, Peer, Setup};
-use super::rounds::{Spread, column, order, ratios};
+use super::rounds::{column, order, ratios};
 use crate::figure::Figure;
 
 pub(super) struct Row {
@@ -74,12 +74,9 @@ impl Row {
     }
 
     fn figures(&self, seen: &[Vec<f64>]) -> Vec<Figure> {
-        let each = self.each.iter().enumerate().map(|(place, name)| {
-            let Spread { median, least, most } = Spread::of(&column(seen, place));
-            Figure::new(name, median, "us").between(least, most)
-        });
-        let Spread { median, least, most } = Spread::of(&ratios(seen, 0, self.against));
-        let ratio = Figure::new(self.ratio, median, "").between(least, most).bar(self.bar);
+        let each = self.each.iter().enumerate();
+        let each = each.map(|(place, name)| Figure::median(name, &column(seen, place), "us"));
+        let ratio = Figure::median(self.ratio, &ratios(seen, 0, self.against), "").bar(self.bar);
         each.chain([ratio]).collect()
     }
 }

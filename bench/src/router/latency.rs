@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 
 use super::proxies::{Kind, Peer, Setup};
-use super::rounds::{Spread, column, order, ratios};
+use super::rounds::{column, order, ratios};
 use super::{LoadResult, Target};
 use crate::figure::Figure;
 
@@ -64,14 +64,11 @@ fn figures(p50: &[Vec<f64>], p99: &[Vec<f64>], rounds: usize) -> Vec<Figure> {
     let mut figures = Vec::new();
     for (names, seen) in [(P50, p50), (P99, p99)] {
         for (place, name) in names.into_iter().enumerate() {
-            let Spread { median, least, most } = Spread::of(&column(seen, place));
-            figures.push(Figure::new(name, median, "us").between(least, most));
+            figures.push(Figure::median(name, &column(seen, place), "us"));
         }
     }
-    let Spread { median, least, most } = Spread::of(&ratios(p99, 0, &[1]));
     let dropped = (rounds - p99.len()) as f64;
-    figures
-        .push(Figure::new("added p99, router / nginx", median, "").between(least, most).bar(BAR));
+    figures.push(Figure::median("added p99, router / nginx", &ratios(p99, 0, &[1]), "").bar(BAR));
     figures.push(Figure::new("rounds dropped for a stall", dropped, ""));
     figures
 }

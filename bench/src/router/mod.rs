@@ -1,7 +1,6 @@
 //! The router beside Debian's nginx and haproxy: clients over loopback TCP, one backend behind a
 //! unix socket, as in production. The cost of a request is a ratio to a peer of the same round.
 
-mod build;
 mod control;
 mod cost;
 mod debian;
@@ -20,6 +19,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
+use super::cargo;
 use super::figure::{Environment, Figure};
 use control::Control;
 use process::ChildProcess;
@@ -73,7 +73,7 @@ pub(crate) fn measure(options: &Options<'_>) -> Result<(Environment, Vec<Figure>
     debian::provide(&[debian::VALGRIND])?;
     let router = match options.router {
         Some(router) => router.to_owned(),
-        None => build::executable("router", "release")?,
+        None => cargo::executable("router", "release")?,
     };
     let is_timed = [Row::Cpu, Row::Latency, Row::Published].into_iter().any(wants);
     let tools = match options.tools {
@@ -130,7 +130,7 @@ struct ToolProgram(String);
 
 impl ToolProgram {
     fn optimised() -> Result<Self> {
-        Self::at(&build::executable("bench", "control")?)
+        Self::at(&cargo::executable("bench", "control")?)
     }
 
     /// Returns this very program, which is good enough to distinguish a bad proxy from a good one.
@@ -139,7 +139,7 @@ impl ToolProgram {
     }
 
     fn at(path: &Path) -> Result<Self> {
-        Ok(Self(path.to_str().context("a path that is no text")?.to_owned()))
+        Ok(Self(text(path)?.to_owned()))
     }
 
     fn program(&self) -> &str {
@@ -154,6 +154,10 @@ impl ToolProgram {
     }
 }
 
+fn text(path: &Path) -> Result<&str> {
+    path.to_str().context("a path that is no text")
+}
+
 /// Runs `work` with a folder, a backend on `cpu` and a scripted control plane, and removes all of
 /// them afterwards.
 fn with_setup<T>(
@@ -164,8 +168,8 @@ fn with_setup<T>(
 ) -> Result<T> {
     let folder = testkit::TempDir::new("bench")?;
     let socket = folder.path().join("backend.sock");
-    let text = socket.to_str().context("a path that is no text")?;
-    let words = tools.words(["backend", "--socket", text, "--proof", &control::proof()]);
+    let words = ["backend", "--socket", text(&socket)?, "--proof", &control::proof()];
+    let words = tools.words(words);
     let mut command = process::command(cpu, words.iter().map(String::as_str));
     let mut backend = ChildProcess::start("the backend", &mut command)?;
     backend.until("its socket", || std::os::unix::net::UnixStream::connect(&socket).is_ok())?;

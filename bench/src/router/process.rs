@@ -1,11 +1,12 @@
 //! Child processes of a bench: pinned, watched, and ended with the bench.
 
 use std::io::Read as _;
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+
+use crate::tenant::proportional_set_size;
 
 /// A process that ends with this value, and with the bench itself, whatever ends the bench.
 pub(super) struct ChildProcess {
@@ -62,7 +63,7 @@ impl ChildProcess {
 
     /// Returns the resident memory of the process and of all its descendants, in bytes.
     pub(super) fn resident(&self) -> Result<f64> {
-        self.family()?.iter().map(|pid| resident(*pid)).sum()
+        self.family()?.iter().map(proportional_set_size).sum()
     }
 
     /// Sends the signal for a graceful end, and waits for the end.
@@ -137,17 +138,6 @@ fn after_name(stat: &str) -> Option<impl Iterator<Item = &str>> {
 pub(super) fn cpu_time(pid: u32) -> Result<Duration> {
     let pid = nix::unistd::Pid::from_raw(i32::try_from(pid)?);
     Ok(nix::time::clock_getcpuclockid(pid)?.now()?.into())
-}
-
-fn resident(pid: u32) -> Result<f64> {
-    let text = read(Path::new(&format!("/proc/{pid}/smaps_rollup")))?;
-    let line = text.lines().find_map(|line| line.strip_prefix("Pss:"));
-    let kilobytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<f64>().ok());
-    Ok(kilobytes.context("no Pss")? * 1_024.0)
-}
-
-fn read(path: &Path) -> Result<String> {
-    std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
 #[cfg(test)]

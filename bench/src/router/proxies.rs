@@ -121,7 +121,7 @@ impl Kind {
         port: u16,
         forks: bool,
     ) -> Result<(Vec<String>, Variables)> {
-        let text = |path: &Path| path.to_str().map(str::to_owned).context("a path that is no text");
+        let text = |path: &Path| super::text(path).map(str::to_owned);
         let socket = text(setup.socket)?;
         let file = |name: &str, content: &str| -> Result<String> {
             let path: PathBuf = folder.join(name);

@@ -3,20 +3,20 @@
 //! in an installation.
 
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
 
 use anyhow::{Context as _, Result};
 use bollard::Docker;
-use bollard::models::{ContainerCreateBody, HostConfig, PortBinding};
+use bollard::models::{ContainerCreateBody, HostConfig};
 use bollard::query_parameters::{
     AttachContainerOptionsBuilder, CreateContainerOptions, RemoveContainerOptionsBuilder,
     StartContainerOptions,
 };
+use testkit::engine::{TenantContainer, any_loopback_port};
 
 use super::process::cpu_time;
 use super::proxies::{Kind, Peer, Setup};
-use super::rounds::{Spread, order};
-use super::{Target, latency};
+use super::rounds::order;
+use super::{Target, latency, text};
 use crate::block_on;
 use crate::figure::Figure;
 
@@ -54,15 +54,9 @@ struct Container<'a> {
 impl<'a> Container<'a> {
     async fn start(docker: &'a Docker, setup: &Setup<'_>) -> Result<Self> {
         let image = testkit::installation::required("CIAL_E2E_BASE_IMAGE")?;
-        let text = |path: &std::path::Path| path.to_str().map(str::to_owned);
-        let folder = text(setup.folder).context("a path that is no text")?;
-        let socket = text(setup.socket).context("a path that is no text")?;
+        let (folder, socket) = (text(setup.folder)?, text(setup.socket)?);
         let relay =
             format!("{TOOLS} tool relay --listen 0.0.0.0 --port 8080 --socket {socket} & exec cat");
-        let any_free = PortBinding {
-            host_ip: Some(Ipv4Addr::LOCALHOST.to_string()),
-            host_port: Some(String::new()),
-        };
         let tools = setup.tools.program();
         let body = ContainerCreateBody {
             image: Some(image),
@@ -76,7 +70,7 @@ impl<'a> Container<'a> {
             host_config: Some(HostConfig {
                 auto_remove: Some(true),
                 binds: Some(vec![format!("{tools}:{TOOLS}:ro"), format!("{folder}:{folder}")]),
-                port_bindings: Some(HashMap::from([(PORT.to_owned(), Some(vec![any_free]))])),
+                port_bindings: Some(any_loopback_port()),
                 ..HostConfig::default()
             }),
             ..ContainerCreateBody::default()
@@ -99,19 +93,10 @@ impl<'a> Container<'a> {
         Ok(self.docker.remove_container(&self.id, Some(force)).await?)
     }
 
-    /// Returns the host port that publishes the container's port.
-    async fn port(&self) -> Result<u16> {
-        let seen = self.docker.inspect_container(&self.id, None).await?;
-        let mut ports = seen.network_settings.and_then(|network| network.ports).unwrap_or_default();
-        let bindings = ports.remove(PORT).flatten().context("the port is not published")?;
-        let port = bindings.into_iter().find_map(|binding| binding.host_port);
-        Ok(port.context("no port on the host")?.parse()?)
-    }
-
     async fn measure(&self, setup: &Setup<'_>, rounds: usize) -> Result<Vec<Figure>> {
         let relay = Kind::Relay { sleep_us: 0, spin: 0 };
         let direct = Peer::start(relay, setup, None, &[])?;
-        let published = self.port().await?;
+        let published = TenantContainer::existing(self.docker, &self.id).port().await?;
         super::proxies::wait_for_answer(setup, published)
             .context("the relay in a container: does this program run on the base image?")?;
         let proxy = proxy_of(published)?;
@@ -135,16 +120,13 @@ impl<'a> Container<'a> {
             }
         }
         direct.process.end()?;
-        let figure = |name, values: &[f64]| {
-            let Spread { median, least, most } = Spread::of(values);
-            Figure::new(name, median, "us").between(least, most)
-        };
         let mut figures = vec![
-            figure("published port, added p50", &p50),
-            figure("published port, added p99", &p99),
+            Figure::median("published port, added p50", &p50, "us"),
+            Figure::median("published port, added p99", &p99, "us"),
         ];
         if !cpu.is_empty() {
-            figures.push(figure("published port, CPU of the engine's proxy", &cpu));
+            let name = "published port, CPU of the engine's proxy";
+            figures.push(Figure::median(name, &cpu, "us"));
         }
         Ok(figures)
     }

@@ -1,8 +1,6 @@
 //! Rounds in which every peer has its turn, and their statistics. A figure of one peer is
 //! meaningful only beside another peer's figure of the same round.
 
-use crate::figure::quantile;
-
 /// Returns the order of the peers in a round: forwards and backwards by turns, so that no peer
 /// always goes first.
 pub(super) fn order(round: usize, peers: usize) -> Vec<usize> {
@@ -11,21 +9,6 @@ pub(super) fn order(round: usize, peers: usize) -> Vec<usize> {
         order.reverse();
     }
     order
-}
-
-/// The median with the minimum and the maximum.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Spread {
-    pub(super) median: f64,
-    pub(super) least: f64,
-    pub(super) most: f64,
-}
-
-impl Spread {
-    pub(super) fn of(values: &[f64]) -> Self {
-        let at = |fraction| quantile(values, fraction);
-        Self { median: at(0.5), least: at(0.0), most: at(1.0) }
-    }
 }
 
 /// Returns, for each round, `peer`'s value divided by the smallest value of `others`. `rounds`
@@ -46,6 +29,7 @@ pub(super) fn column(rounds: &[Vec<f64>], peer: usize) -> Vec<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::figure::Figure;
 
     #[test]
     fn nobody_always_goes_first() {
@@ -57,8 +41,8 @@ mod tests {
     fn a_ratio_is_to_the_better_of_the_same_round() {
         let rounds = [vec![2.0, 4.0, 8.0], vec![3.0, 6.0, 3.0], vec![9.0, 9.0, 9.0]];
         assert_eq!(ratios(&rounds, 0, &[1, 2]), [0.5, 1.0, 1.0]);
-        let spread = Spread::of(&ratios(&rounds, 0, &[1]));
-        assert_eq!(spread, Spread { median: 0.5, least: 0.5, most: 1.0 });
+        let figure = Figure::median("ratio", &ratios(&rounds, 0, &[1]), "");
+        assert_eq!((figure.value, figure.spread), (0.5, Some((0.5, 1.0))));
         assert_eq!(column(&rounds, 2), [8.0, 3.0, 9.0]);
     }
 }

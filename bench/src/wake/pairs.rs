@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use testkit::engine::TenantContainer;
 
-use crate::baseline::{EmptyContainer, EngineBaseline};
-use crate::figure::{Figure, quantile};
+use crate::baseline::EngineBaseline;
+use crate::figure::Figure;
 use crate::fixture::{ContainerStatus, Fixture, IdlePolicy, Tenant};
+use crate::now;
 
 const FROZEN_BAR: f64 = 1.2;
 const SLEEPING_BAR: f64 = 1.15;
@@ -61,7 +63,7 @@ impl IdleState {
         self,
         fixture: &Fixture<'_>,
         tenant: &Tenant,
-        empty: &EmptyContainer<'_>,
+        empty: &TenantContainer,
         engine_first: bool,
     ) -> Result<(Duration, Duration)> {
         fixture.all(std::slice::from_ref(tenant), self.status()).await?;
@@ -75,18 +77,22 @@ impl IdleState {
         Ok((cial, engine))
     }
 
-    async fn rest(self, empty: &EmptyContainer<'_>) -> Result<()> {
+    /// Puts the empty container to rest; its process ignores SIGTERM.
+    async fn rest(self, empty: &TenantContainer) -> Result<()> {
         match self {
-            Self::Frozen => empty.pause().await,
+            Self::Frozen => empty.freeze().await,
             Self::Sleeping => empty.kill().await,
         }
     }
 
-    async fn engine(self, empty: &EmptyContainer<'_>) -> Result<Duration> {
+    /// Times the engine's call.
+    async fn engine(self, empty: &TenantContainer) -> Result<Duration> {
+        let start = now();
         match self {
-            Self::Frozen => empty.unpause().await,
-            Self::Sleeping => empty.start().await,
+            Self::Frozen => empty.thaw().await?,
+            Self::Sleeping => empty.start().await?,
         }
+        Ok(start.elapsed())
     }
 
     fn figures(self, pairs: &[(Duration, Duration)]) -> Vec<Figure> {
@@ -108,15 +114,11 @@ impl IdleState {
         let cial: Vec<_> = pairs.iter().map(|(cial, _)| milliseconds(cial)).collect();
         let engine: Vec<_> = pairs.iter().map(|(_, engine)| milliseconds(engine)).collect();
         let ratios: Vec<_> = cial.iter().zip(&engine).map(|(cial, engine)| cial / engine).collect();
-        let figure = |name, values: &[f64], unit| {
-            let at = |fraction| quantile(values, fraction);
-            Figure::new(name, at(0.5), unit).between(at(0.0), at(1.0))
-        };
         let [first, second, third] = names;
         vec![
-            figure(first, &cial, "ms"),
-            figure(second, &engine, "ms"),
-            figure(third, &ratios, "").bar(bar),
+            Figure::median(first, &cial, "ms"),
+            Figure::median(second, &engine, "ms"),
+            Figure::median(third, &ratios, "").bar(bar),
         ]
     }
 }

@@ -75,7 +75,11 @@ pub fn copy_without_labels(image: &str, copy: &str) -> Result<()> {
     run(Command::new("sh").args(["-c", script, image, copy]))
 }
 
-fn run(command: &mut Command) -> Result<()> {
+/// Runs a command to its end.
+///
+/// # Errors
+/// The command cannot be run, or fails; the message holds its stderr.
+pub fn run(command: &mut Command) -> Result<()> {
     let output = command.output().with_context(|| format!("cannot run {command:?}"))?;
     ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     Ok(())

@@ -14,6 +14,7 @@ use thirtyfour::error::WebDriverErrorInner;
 use thirtyfour::prelude::*;
 
 use crate::NetworkLog;
+use crate::session::{EMAIL, PASSWORD};
 
 /// Longer than five tenants with a hundredth of a CPU each take to fall asleep on a busy machine.
 const TIMEOUT: Duration = Duration::from_secs(120);
@@ -102,6 +103,13 @@ impl Browser {
         field.clear().await?;
         field.send_keys(text).await?;
         Ok(())
+    }
+
+    /// Signs the owner in at the form of the admin, which the page shows.
+    pub async fn sign_in(&self) -> anyhow::Result<()> {
+        self.fill("E-mail", EMAIL).await?;
+        self.fill("Password", PASSWORD).await?;
+        self.press("Sign in").await
     }
 
     /// Clicks the button or link of this text.

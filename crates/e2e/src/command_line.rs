@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
 use testkit::installation::required;
 
 /// The output of a command, and its exit code.
@@ -75,14 +76,24 @@ pub fn names_interpreter(program: &Path) -> Result<bool> {
     Ok(false)
 }
 
+impl Printed {
+    /// Fails unless the command ended with this code.
+    ///
+    /// # Errors
+    /// The code is another one; the message holds both outputs.
+    pub fn expect_code(self, expected: i32, words: &[&str]) -> Result<Self> {
+        let Self { code, stdout, stderr } = &self;
+        ensure!(*code == Some(expected), "cial {}: {code:?}\n{stdout}{stderr}", words.join(" "));
+        Ok(self)
+    }
+}
+
 /// Returns the standard error of a command that must fail.
 ///
 /// # Errors
 /// The command succeeds or cannot be run.
 pub fn fails(words: &[&str], key: Option<&str>) -> Result<String> {
-    let Printed { code, stdout, stderr } = cial(words, key)?;
-    ensure!(code == Some(1), "cial {}: {code:?}\n{stdout}{stderr}", words.join(" "));
-    Ok(stderr)
+    Ok(cial(words, key)?.expect_code(1, words)?.stderr)
 }
 
 /// Returns the standard output of a command that must succeed.
@@ -90,10 +101,48 @@ pub fn fails(words: &[&str], key: Option<&str>) -> Result<String> {
 /// # Errors
 /// The command fails or cannot be run.
 pub fn succeed(words: &[&str], key: Option<&str>) -> Result<String> {
-    let printed = cial(words, key)?;
-    let Printed { code, stdout, stderr } = &printed;
-    ensure!(*code == Some(0), "cial {}: {code:?}\n{stdout}{stderr}", words.join(" "));
-    Ok(printed.stdout)
+    Ok(cial(words, key)?.expect_code(0, words)?.stdout)
+}
+
+/// Creates an app with a release for each image, all with the manifest in a file if one is given.
+///
+/// # Errors
+/// A command fails.
+pub fn create_app(app: &str, images: &[String], manifest: Option<&str>) -> Result<()> {
+    succeed(&["apps", "create", app], None)?;
+    for image in images {
+        let mut create = vec!["apps", "release", "create", app, "--image", image];
+        create.extend(manifest.into_iter().flat_map(|file| ["--manifest", file]));
+        succeed(&create, None)?;
+    }
+    Ok(())
+}
+
+/// Deletes these tenants, then the app that they run.
+///
+/// # Errors
+/// A command fails.
+pub fn delete_app(app: &str, tenants: &[&str]) -> Result<()> {
+    for slug in tenants {
+        succeed(&["tenants", "delete", slug, "--yes"], None)?;
+    }
+    succeed(&["apps", "delete", app, "--yes"], None).map(drop)
+}
+
+/// Like [`succeed`], with JSON for its output.
+///
+/// # Errors
+/// The command fails or cannot be run, or prints no JSON.
+pub fn json(words: &[&str]) -> Result<Value> {
+    parsed(words, &succeed(&[words, &["--output", "json"]].concat(), None)?)
+}
+
+/// Parses what a command printed.
+///
+/// # Errors
+/// It is no JSON.
+pub fn parsed(words: &[&str], text: &str) -> Result<Value> {
+    serde_json::from_str(text).with_context(|| format!("cial {}: {text}", words.join(" ")))
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
 //! Text that no log may hold: secrets, passwords, cookies, and everything that looks like a token.
 
 use anyhow::{Context as _, Result, ensure};
-use bollard::Docker;
 use testkit::Installation;
-use testkit::engine::{TenantContainer, container_of_service, logs_of};
+use testkit::engine::TenantContainer;
+
+use crate::Parts;
 
 /// Shorter values are words that a log may hold by chance.
 const MIN_LENGTH: usize = 8;
@@ -18,36 +19,30 @@ const SECRET_HOLDERS: [&str; 2] = ["app-api", "orchestrator"];
 ///
 /// # Errors
 /// A log holds one of them; the message names container and line, and never the value.
-pub async fn search_logs(
-    docker: &Docker,
-    installation: &Installation,
-    known: &[String],
-) -> Result<usize> {
+pub async fn search_logs(installation: &Installation, known: &[String]) -> Result<usize> {
+    let (docker, parts) = (testkit::engine::connect().await?, Parts::of(installation));
     let mut known = known.to_vec();
     for service in SECRET_HOLDERS {
-        known.extend(secrets_of(docker, installation, service).await?);
+        let holder = TenantContainer::existing(&docker, &parts.service(service).await?.id);
+        known.extend(secrets_of(&holder).await.with_context(|| format!("secrets of {service}"))?);
     }
-    let logs = logs_of(docker, installation).await?;
-    let mut leaks = Vec::new();
-    for (name, text) in &logs {
-        leaks.extend(find(text, &known).into_iter().map(|leak| format!("{name}, {leak}")));
+    let (mut leaks, mut logged) = (Vec::new(), 0);
+    for container in parts.containers().await? {
+        let text = TenantContainer::existing(&docker, &container.id).logs().await?;
+        let found = find(&text, &known).into_iter();
+        leaks.extend(found.map(|leak| format!("{}, {leak}", container.name)));
+        logged += usize::from(!text.trim().is_empty());
     }
     ensure!(leaks.is_empty(), "logs hold what they must not:\n{}", leaks.join("\n"));
-    Ok(logs.iter().filter(|(_, text)| !text.trim().is_empty()).count())
+    Ok(logged)
 }
 
-async fn secrets_of(
-    docker: &Docker,
-    installation: &Installation,
-    service: &str,
-) -> Result<Vec<String>> {
-    let id = container_of_service(docker, installation, service).await?;
+async fn secrets_of(holder: &TenantContainer) -> Result<Vec<String>> {
     let each = "for file in /run/cial/secrets/*; do cat \"$file\"; echo; done";
-    let container = TenantContainer::existing(docker, &id);
-    let output = container.exec_shell("1000", each).await.context("cannot read secrets")?.text;
+    let output = holder.exec_shell("1000", each).await?.text;
     let lines = output.lines().map(str::trim).filter(|line| line.len() >= MIN_LENGTH);
     let secrets: Vec<_> = lines.map(str::to_owned).collect();
-    ensure!(!secrets.is_empty(), "{service} shows no secrets to search for: {output}");
+    ensure!(!secrets.is_empty(), "there are none to search for: {output}");
     Ok(secrets)
 }
 

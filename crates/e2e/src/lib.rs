@@ -7,12 +7,12 @@ pub mod axe;
 pub mod browser;
 pub mod checks;
 pub mod command_line;
-#[cfg(feature = "installation")]
-pub mod kill;
 #[cfg(feature = "engine")]
 pub mod leaks;
 #[cfg(feature = "browser")]
 pub mod network_log;
+#[cfg(feature = "engine")]
+pub mod parts;
 #[cfg(feature = "engine")]
 pub mod reachability;
 pub mod session;
@@ -26,3 +26,5 @@ pub use browser::Browser;
 pub use checks::Checks;
 #[cfg(feature = "browser")]
 pub use network_log::NetworkLog;
+#[cfg(feature = "engine")]
+pub use parts::Parts;

@@ -133,9 +133,20 @@ impl Session {
     ///
     /// # Errors
     /// The page never does.
-    pub async fn shows(&mut self, text: &str) -> Result<()> {
+    pub async fn shows(&mut self, text: &str) -> Result<Response> {
         let guest = &mut self.guest;
-        until(async || guest.get("/").await, |page| page.body.contains(text)).await.map(drop)
+        until(async || guest.get("/").await, |page| page.body.contains(text)).await
+    }
+
+    /// Sets the seconds without use after which the tenant is frozen, and after which it sleeps; 0 is never.
+    ///
+    /// # Errors
+    /// The API refuses.
+    pub async fn set_policy(&mut self, freeze_after: u32, sleep_after: u32) -> Result<()> {
+        let policy =
+            json!({ "freeze_after_seconds": freeze_after, "sleep_after_seconds": sleep_after });
+        let path = self.path("");
+        self.owner.patch(&path, &json!({ "policy": policy })).await?.expect_status(200)
     }
 
     /// Follows *Open* from the admin to the tenant, which begins the sign-in in the guest, and from there through the

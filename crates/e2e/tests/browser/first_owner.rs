@@ -1,12 +1,10 @@
 //! From an empty installation to a signed-in visit of a tenant, in a real browser.
 
+use e2e::session::{EMAIL, PASSWORD};
 use e2e::{Axe, Browser};
 use testkit::Installation;
 
 use crate::{hostile_app, narrow_screen, orchestrator_away, sleeping_tenant};
-
-pub(crate) const EMAIL: &str = "owner@example.com";
-pub(crate) const PASSWORD: &str = "a long enough pass phrase";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_owner_signs_up_creates_a_tenant_and_lands_inside_it() -> anyhow::Result<()> {

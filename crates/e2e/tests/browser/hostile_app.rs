@@ -4,11 +4,10 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use e2e::session::EMAIL;
 use e2e::{AppImages, Browser, Checks, NetworkLog};
 use serde_json::json;
 use testkit::{Installation, eventually};
-
-use crate::first_owner::{EMAIL, PASSWORD};
 
 const PROGRAM: &str = include_str!("hostile_app/program.rs");
 const ATTACKS: &str = include_str!("hostile_app/attacks.js");
@@ -108,9 +107,7 @@ pub(crate) async fn does_nothing_at_the_core(installation: &Installation) -> Res
 
 async fn create_tenant(browser: &Browser, installation: &Installation, image: &str) -> Result<()> {
     browser.open(&installation.admin("/admin")).await?;
-    browser.fill("E-mail", EMAIL).await?;
-    browser.fill("Password", PASSWORD).await?;
-    browser.press("Sign in").await?;
+    browser.sign_in().await?;
     browser.shows("New tenant").await?;
     browser.fetch("POST", "/v1/apps", &json!({ "slug": SLUG, "name": SLUG })).await?;
     let releases = format!("/v1/apps/{SLUG}/releases");

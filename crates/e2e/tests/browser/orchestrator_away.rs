@@ -1,5 +1,6 @@
 //! A visit to a tenant that sleeps, while the orchestrator is away.
 
+use docker_command::InstallationObjects;
 use e2e::Browser;
 use testkit::Installation;
 
@@ -10,11 +11,8 @@ pub(crate) async fn keeps_no_token_in_the_address(
     installation: &Installation,
     tenant: &str,
 ) -> anyhow::Result<()> {
-    let project = format!("label=com.docker.compose.project={}", installation.project());
-    let service = "label=com.docker.compose.service=orchestrator";
-    let found = docker_command::run(&["ps", "-q", "--filter", &project, "--filter", service])?;
-    let orchestrator = found.trim();
-    docker_command::run(&["stop", orchestrator])?;
+    let orchestrator = InstallationObjects::of(&installation.name).service("orchestrator")?.id;
+    docker_command::run(&["stop", &orchestrator])?;
     let core = tenant.replacen("://", "://core--", 1);
     for site in [tenant, &core] {
         browser.open(&format!("{site}.cial/sso?token=e30.e30.e30")).await?;
@@ -23,7 +21,7 @@ pub(crate) async fn keeps_no_token_in_the_address(
         assert!(!browser.source().await?.contains("e30"), "nor does the page hold it");
     }
     browser.screenshot("8-orchestrator-away").await?;
-    docker_command::run(&["start", orchestrator])?;
+    docker_command::run(&["start", &orchestrator])?;
     browser.open(tenant).await?;
     browser.shows("Platform · Tenant acme").await
 }

@@ -8,14 +8,11 @@ mod checkout;
 mod terminal;
 mod tutorial;
 
-use std::collections::BTreeSet;
-
 use anyhow::{Context as _, Result, ensure};
-use bollard::query_parameters::ListVolumesOptions;
+use docker_command::InstallationObjects;
 use e2e::leaks;
-use e2e::session::{EMAIL, PASSWORD, Session, until};
+use e2e::session::Session;
 use terminal::{Terminal, print_line};
-use testkit::engine::everything_of;
 use testkit::installation::variable;
 use testkit::{Client, Installation, TempDir};
 
@@ -64,13 +61,13 @@ async fn follow(terminal: &mut Terminal<'_>, installation: &Installation) -> Res
     answers(installation).await.context("a tenant, after down and up")?;
     terminal.watch("make logs")?;
     terminal.run("scripts/down")?.contains("its data is kept")?;
-    is_down(installation).await.context("scripts/down")?;
+    is_down(installation).context("scripts/down")?;
     terminal.run("cargo xtask local-down")?;
-    purge(terminal, installation, "cargo xtask local-down --purge --yes").await?;
+    purge(terminal, installation, "cargo xtask local-down --purge --yes")?;
 
     terminal.run("cargo xtask local-up --build-only")?;
     terminal.until("docker-compose up", "cargo xtask local-status")?;
-    purge(terminal, installation, "scripts/down --purge --yes").await?;
+    purge(terminal, installation, "scripts/down --purge --yes")?;
     for command in ["cargo xtask bench --help", "cargo xtask test --help"] {
         terminal.run(command)?.contains("Usage:")?;
     }
@@ -87,45 +84,34 @@ async fn reset(terminal: &mut Terminal<'_>, installation: &Installation) -> Resu
     let page = owner.get(path).await?;
     ensure!(page.status == 200, "expected a page at {path}, got {}", page.summary());
     let (_, token) = link.rsplit_once(['=', '/']).context("the link has no token")?;
-    let docker = testkit::engine::connect().await?;
-    leaks::search_logs(&docker, installation, &[token.to_owned()]).await?;
-    Ok(())
+    leaks::search_logs(installation, &[token.to_owned()]).await.map(drop)
 }
 
 /// The earlier tenant is there again.
 async fn answers(installation: &Installation) -> Result<()> {
-    let host = format!("acme.{}", installation.domain);
-    let mut guest = Client::new(&host, installation.router_port);
-    until(async || guest.get("/").await, |page| page.status == 200).await?;
-    let mut owner = Client::new("localhost", installation.admin_port);
-    let body = serde_json::json!({ "email": EMAIL, "password": PASSWORD });
-    let answer = owner.post("/api/auth/sign-in/email", &body).await?;
-    ensure!(answer.status == 200, "expected a sign-in, got {}", answer.summary());
-    let listed = owner.get("/api/admin/tenants").await?;
+    let mut session = Session::of_owner(installation, "acme").await?;
+    session.url_answers(200).await?;
+    let listed = session.owner.get("/api/admin/tenants").await?;
     let count = listed.json()["tenants"].as_array().map(Vec::len);
     ensure!(count == Some(1), "expected one tenant, got {}", listed.summary());
     Ok(())
 }
 
 /// Only volumes are left.
-async fn is_down(installation: &Installation) -> Result<()> {
-    let docker = testkit::engine::connect().await?;
-    let left = everything_of(&docker, installation).await?;
-    let listed = docker.list_volumes(None::<ListVolumesOptions>).await?.volumes;
-    let volumes: BTreeSet<_> = listed.into_iter().flatten().map(|volume| volume.name).collect();
-    let more: Vec<_> = left.difference(&volumes).collect();
-    ensure!(more.is_empty() && !left.is_empty(), "expected volumes alone, got also {more:?}");
+fn is_down(installation: &Installation) -> Result<()> {
+    let objects = InstallationObjects::of(&installation.name);
+    let (left, volumes) = (objects.everything()?, objects.volumes()?);
+    ensure!(left == volumes && !left.is_empty(), "expected volumes alone, got {left:?}");
     Ok(())
 }
 
-async fn purge(
+fn purge(
     terminal: &mut Terminal<'_>,
     installation: &Installation,
     command: &'static str,
 ) -> Result<()> {
     terminal.run(command)?.contains("nothing is left")?;
-    let docker = testkit::engine::connect().await?;
-    let left = everything_of(&docker, installation).await?;
+    let left = InstallationObjects::of(&installation.name).everything()?;
     ensure!(left.is_empty(), "left behind: {left:?}");
     print_line("ok     nothing with its label is left on the engine");
     Ok(())

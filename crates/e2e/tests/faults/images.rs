@@ -88,6 +88,6 @@ impl Tag {
 }
 
 async fn image_of_tenant(fixture: &Fixture) -> Result<String> {
-    let inspected = fixture.docker.inspect_container(&fixture.tenant().await?, None).await?;
-    inspected.image.context("a container without an image")
+    let tenant = fixture.tenant().await?;
+    Ok(tenant.inspected["Image"].as_str().context("a container without an image")?.to_owned())
 }

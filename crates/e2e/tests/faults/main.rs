@@ -11,16 +11,14 @@ mod images;
 use std::cell::Cell;
 
 use anyhow::{Context as _, Result, ensure};
-use bollard::query_parameters::{
-    KillContainerOptions, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
-};
-use e2e::kill::sigkill;
+use bollard::query_parameters::{KillContainerOptions, RemoveContainerOptionsBuilder};
+use docker_command::{Container, InstallationObjects};
+use e2e::parts::sigkill;
 use e2e::session::{Session, TIMEOUT};
 use e2e::{Checks, xtask};
 use engine::Fixture;
 use futures_util::future::try_join_all;
 use serde_json::json;
-use testkit::engine::{label_filters, remove_volumes};
 use testkit::{Client, Installation, eventually};
 
 /// The services that the engine starts by itself.
@@ -75,21 +73,19 @@ async fn bystander_answers(answers: &Cell<u64>, times: u64) -> Result<()> {
 async fn killed_during_create(service: &str, moment: Moment, slug: &str) -> Result<()> {
     let name = format!("{service} killed, {moment:?}: one container, running");
     beside_bystander(&name, async |fixture, answers| {
-        let before = fixture.restarts(service).await?;
+        let before = fixture.parts.service(service).await?;
         let body = json!({ "slug": slug, "name": slug });
         let mut owner = fixture.session.owner.clone();
         if let Moment::Requested = moment {
-            let pid = fixture.pid(service).await?;
             let (_, killed) =
-                tokio::join!(owner.post("/api/admin/tenants", &body), async { sigkill(pid) });
+                tokio::join!(owner.post("/api/admin/tenants", &body), async { sigkill(&before) });
             killed?;
         } else {
             owner.post("/api/admin/tenants", &body).await?.expect_status(201)?;
             reaches(fixture, moment, slug).await?;
-            sigkill(fixture.pid(service).await?)?;
+            sigkill(&before)?;
         }
-        eventually("a restart", TIMEOUT, async || Ok(fixture.restarts(service).await? > before))
-            .await?;
+        fixture.parts.has_restarted(service, &before).await?;
         // A request that was cut off may or may not have made its row: the caller finds out by a
         // second request.
         if let Moment::Requested = moment {
@@ -107,9 +103,9 @@ async fn killed_during_create(service: &str, moment: Moment, slug: &str) -> Resu
 
 async fn reaches(fixture: &Fixture, moment: Moment, slug: &str) -> Result<()> {
     eventually("the create", TIMEOUT, async || {
-        let found = fixture.containers_of(slug).await?;
-        let Some(id) = found.first() else { return Ok(matches!(moment, Moment::Accepted)) };
-        Ok(!matches!(moment, Moment::ContainerStarted) || fixture.is_running(id).await?)
+        let found = fixture.parts.tenant(slug).await?;
+        let Some(container) = found.first() else { return Ok(matches!(moment, Moment::Accepted)) };
+        Ok(!matches!(moment, Moment::ContainerStarted) || container.state()["Running"] == true)
     })
     .await
 }
@@ -187,11 +183,12 @@ async fn a_create_waits_for_an_absent_orchestrator() -> Result<()> {
 #[tokio::test]
 async fn a_tenant_whose_pid_1_is_killed_returns_with_its_data() -> Result<()> {
     beside_bystander("a tenant whose PID 1 is killed returns with its data", async |fixture, _| {
-        let id = fixture.tenant().await?;
-        let before = fixture.restarts_of(&id).await?;
-        sigkill(fixture.pid_of(&id).await?)?;
-        eventually("a restart", TIMEOUT, async || Ok(fixture.restarts_of(&id).await? > before))
-            .await?;
+        let before = fixture.tenant().await?;
+        sigkill(&before)?;
+        eventually("a restart", TIMEOUT, async || {
+            Ok(fixture.tenant().await?.restart_count() > before.restart_count())
+        })
+        .await?;
         fixture.url_answers(SLUG).await?;
         fixture.session.guest_is_owner().await
     })
@@ -203,9 +200,9 @@ async fn a_tenant_removed_by_hand_returns_with_its_data() -> Result<()> {
     beside_bystander("a tenant removed by hand returns with its data", async |fixture, _| {
         let before = fixture.tenant().await?;
         let options = RemoveContainerOptionsBuilder::default().force(true).build();
-        fixture.docker.remove_container(&before, Some(options)).await?;
+        fixture.docker.remove_container(&before.id, Some(options)).await?;
         fixture.has_one_of_each(SLUG).await?;
-        ensure!(fixture.tenant().await? != before, "the removed container is still there");
+        ensure!(fixture.tenant().await?.id != before.id, "the removed container is still there");
         fixture.session.guest_is_owner().await
     })
     .await
@@ -218,10 +215,7 @@ async fn a_killed_router_serves_from_its_disk_alone() -> Result<()> {
         for service in ["app-api", "orchestrator", "postgres"] {
             fixture.stop(service).await?;
         }
-        let before = fixture.restarts("router").await?;
-        sigkill(fixture.pid("router").await?)?;
-        eventually("a restart", TIMEOUT, async || Ok(fixture.restarts("router").await? > before))
-            .await?;
+        fixture.parts.kill_service("router").await?;
         fixture.url_answers(BYSTANDER).await?;
         for service in ["postgres", "orchestrator", "app-api"] {
             fixture.start(service).await?;
@@ -240,20 +234,15 @@ async fn everything_killed_at_once_returns_by_itself() -> Result<()> {
         for slug in [BYSTANDER, "third"] {
             Session::with_tenant(&installation, slug).await?;
         }
-        let project = format!("com.docker.compose.project={}", installation.project());
-        let install = format!("cial.install={}", installation.name);
-        let mut running = Vec::new();
-        for label in [&project, &install] {
-            let filters = label_filters(&[label]);
-            let options = ListContainersOptionsBuilder::default().filters(&filters).build();
-            running.extend(fixture.docker.list_containers(Some(options)).await?);
-        }
-        let slugs = running.iter().filter_map(|found| found.labels.as_ref()?.get("cial.slug"));
-        let slugs: Vec<_> = slugs.cloned().collect();
+        let mut running = fixture.parts.containers().await?;
+        running.retain(|container| container.state()["Running"] == true);
+        let slugs = running.iter().map(Container::slug).filter(|slug| !slug.is_empty());
+        let slugs: Vec<_> = slugs.map(str::to_owned).collect();
         ensure!(slugs.len() > 2, "expected tenants that run, got {slugs:?}");
-        let ids = running.iter().filter_map(|container| container.id.as_deref());
-        let kills = ids.map(|id| fixture.docker.kill_container(id, None::<KillContainerOptions>));
-        try_join_all(kills).await?;
+        let kill = async |container: &Container| {
+            fixture.docker.kill_container(&container.id, None::<KillContainerOptions>).await
+        };
+        try_join_all(running.iter().map(kill)).await?;
         try_join_all(SERVICES.map(|service| fixture.start(service))).await?;
         for slug in slugs {
             fixture.has_one_of_each(&slug).await.with_context(|| slug.clone())?;
@@ -299,8 +288,11 @@ async fn a_database_without_its_secrets_is_refused_by_name() -> Result<()> {
         let outcome = async {
             xtask::succeed(&["local-up"], &variables)?;
             xtask::succeed(&["local-down"], &variables)?;
-            let removed = remove_volumes(&fixture.docker, &orphan, "-secrets").await?;
-            ensure!(removed >= 4, "expected the secrets of four services, got {removed}");
+            let mut secrets = InstallationObjects::of(&orphan.name).volumes()?;
+            secrets.retain(|volume| volume.ends_with("-secrets"));
+            ensure!(secrets.len() >= 4, "expected the secrets of four services, got {secrets:?}");
+            let remove = ["volume", "rm"].into_iter().chain(secrets.iter().map(String::as_str));
+            docker_command::run(&remove.collect::<Vec<_>>())?;
             let text = xtask::refuse(&["local-up"], &variables)?;
             for part in [
                 "secrets that belong to it are gone",

@@ -68,8 +68,7 @@ pub(crate) async fn check(checks: &mut Checks, sandbox: &Sandbox) -> Result<()> 
 async fn failed_checks(sandbox: &Sandbox) -> Result<BTreeSet<String>> {
     let options =
         TenantOptions { name: "broken", sso_key: Some(vec![7; 32]), ..TenantOptions::default() };
-    let tenant = sandbox.start(&options).await?;
-    tenant.healthy_port().await?;
+    let (tenant, _) = sandbox.healthy(&options).await?;
     let mut checks = Checks::silent();
     static_checks(&mut checks, sandbox, &tenant).await;
     Ok(checks.failed().clone())

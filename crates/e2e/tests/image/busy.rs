@@ -69,7 +69,7 @@ async fn check_edge(checks: &mut Checks, endpoint: Endpoint<'_>) -> Result<()> {
         ("POST", "/busy"),
     ] {
         let seen = call(endpoint, method, path, &declaration("of a stranger")).await?;
-        let code = json_of(&seen)["code"].as_str().unwrap_or_default().to_owned();
+        let code = seen.json()["code"].as_str().unwrap_or_default().to_owned();
         let seen = format!("{} {code}", seen.status);
         checks.equal(&format!("{method} {path} is nothing"), "404 not_found", seen);
     }
@@ -81,7 +81,7 @@ async fn check_quota(checks: &mut Checks, agent: Endpoint<'_>) -> Result<()> {
         declare(agent, "smoke of the quota").await?;
     }
     let seen = declare(agent, "one too many").await?;
-    let seen = format!("{} {}", seen.status, json_of(&seen)["code"]);
+    let seen = format!("{} {}", seen.status, seen.json()["code"]);
     checks.equal("agent has a quota", "429 \"busy_quota\"", seen);
     Ok(())
 }
@@ -97,7 +97,7 @@ fn declaration(reason: &str) -> Value {
 /// The declarations that a socket lists, as `reason (owner)`.
 async fn list(endpoint: Endpoint<'_>) -> Result<String> {
     let seen = call(endpoint, "GET", "/busy", &Value::Null).await?;
-    let busy = json_of(&seen)["busy"].as_array().cloned().unwrap_or_default();
+    let busy = seen.json()["busy"].as_array().cloned().unwrap_or_default();
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let each = busy.iter().map(|one| format!("{} ({})", text(&one["reason"]), text(&one["owner"])));
     Ok(each.collect::<Vec<_>>().join(", "))
@@ -105,14 +105,5 @@ async fn list(endpoint: Endpoint<'_>) -> Result<String> {
 
 async fn call(endpoint: Endpoint<'_>, method: &str, path: &str, body: &Value) -> Result<Response> {
     let body = if body.is_null() { String::new() } else { body.to_string() };
-    let request = format!(
-        "{method} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
-         content-length: {}\r\nconnection: close\r\n\r\n{body}",
-        body.len()
-    );
-    endpoint.send(request.as_bytes()).await
-}
-
-fn json_of(response: &Response) -> Value {
-    serde_json::from_str(&response.body).unwrap_or_default()
+    endpoint.call(method, path, &["host: localhost"], &body).await
 }

@@ -14,7 +14,7 @@ use super::processes::pid_of;
 use super::token::{Keys, claims, header, nonce_cookie};
 
 /// Sessions with rights exist at the site of the core half alone.
-const CORE_HOST: &str = "core--tenant.localhost";
+const CORE_HOST: &str = "host: core--tenant.localhost";
 const UNKNOWN: &str = "0192f0c1-2345-7abc-8def-0123456789ab";
 
 /// A tenant, one of its admins, and two of its workspaces.
@@ -48,31 +48,24 @@ impl Client {
     async fn start(sandbox: &Sandbox, name: &'static str) -> Result<Self> {
         let keys = Keys::random()?;
         let sso_key = Some(keys.sso().to_vec());
-        let tenant = sandbox.start(&TenantOptions { name, sso_key, ..Default::default() }).await?;
-        let port = tenant.healthy_port().await?;
+        let options = TenantOptions { name, sso_key, ..TenantOptions::default() };
+        let (tenant, port) = sandbox.healthy(&options).await?;
         let now = testkit::clock::unix_time().as_secs();
         let mut claims = claims(name, &format!("history-{name}"), now);
         claims["site"] = json!("core");
-        let request = format!(
-            "GET /.cial/sso?token={} HTTP/1.1\r\nhost: {CORE_HOST}\r\n{}\r\nconnection: close\r\n\r\n",
-            keys.sign(&header(), &claims),
-            nonce_cookie(),
-        );
-        let signed_in = Endpoint::Port(port).send(request.as_bytes()).await?;
+        let sign_on = format!("/.cial/sso?token={}", keys.sign(&header(), &claims));
+        let headers = [CORE_HOST, &nonce_cookie()];
+        let signed_in = Endpoint::Port(port).call("GET", &sign_on, &headers, "").await?;
         let cookie = signed_in.header("set-cookie").context("no session")?;
         let cookie = cookie.split(';').next().unwrap_or_default().to_owned();
         Ok(Self { name, tenant, port, cookie, parent: String::new(), child: String::new() })
     }
 
     async fn call(&self, method: &str, path: &str, body: &str) -> Result<Response> {
-        let request = format!(
-            "{method} /.cial/api/v1{path} HTTP/1.1\r\nhost: {CORE_HOST}\r\ncookie: {}\r\n\
-             content-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
-            self.cookie,
-            body.len()
-        );
-        let response = Endpoint::Port(self.port).send(request.as_bytes()).await;
-        response.with_context(|| format!("{}: {method} {path}", self.name))
+        let (path, cookie) = (format!("/.cial/api/v1{path}"), format!("cookie: {}", self.cookie));
+        let headers = [CORE_HOST, &cookie];
+        let called = Endpoint::Port(self.port).call(method, &path, &headers, body).await;
+        called.context(self.name)
     }
 
     async fn get(&self, path: &str) -> Result<Response> {

@@ -61,9 +61,7 @@ async fn check_the_check(
 
 async fn neighbour(sandbox: &Sandbox, name: &'static str) -> Result<TenantContainer> {
     let options = TenantOptions { name, has_network: true, ..TenantOptions::default() };
-    let tenant = sandbox.start(&options).await?;
-    tenant.healthy_port().await?;
-    Ok(tenant)
+    Ok(sandbox.healthy(&options).await?.0)
 }
 
 async fn name_of(tenant: &TenantContainer) -> Result<String> {

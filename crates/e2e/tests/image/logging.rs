@@ -26,8 +26,7 @@ pub(crate) async fn check(checks: &mut Checks, sandbox: &Sandbox) -> Result<()> 
     });
     let talking = sandbox.with_layer("talking", &layer.join("\n")).await?;
     let options = TenantOptions { name: "talking", ..TenantOptions::default() };
-    let tenant = talking.start(&options).await?;
-    tenant.healthy_port().await?;
+    let (tenant, _) = talking.healthy(&options).await?;
     for (name, words) in SERVICES {
         // A line reaches the engine's log after the service has printed it.
         let line = format!("[{name}] smoke of {words}\n");

@@ -63,12 +63,7 @@ async fn with_tenant(
 async fn healthy_tenant(sandbox: &Sandbox, keys: Option<&Keys>) -> Result<(TenantContainer, u16)> {
     let sso_key = keys.map(|keys| keys.sso().to_vec()).unwrap_or_else(|| vec![7; 32]);
     let options = TenantOptions { name: NAME, sso_key: Some(sso_key), ..TenantOptions::default() };
-    let tenant = sandbox.start(&options).await?;
-    let port = match tenant.healthy_port().await {
-        Ok(port) => port,
-        Err(error) => return Err(error.context(tenant.logs().await?)),
-    };
-    Ok((tenant, port))
+    sandbox.healthy(&options).await
 }
 
 /// The checks of an undisturbed tenant, among them the checks that a broken image must fail.
@@ -150,9 +145,7 @@ async fn a_tenant_at_its_limits_takes_nothing_from_another() -> Result<()> {
     in_sandbox("neighbors", async |checks, sandbox| {
         let start = async |name| {
             let options = TenantOptions { name, ..TenantOptions::default() };
-            let tenant = sandbox.start(&options).await?;
-            tenant.healthy_port().await?;
-            anyhow::Ok(tenant)
+            anyhow::Ok(sandbox.healthy(&options).await?.0)
         };
         let (hog, neighbor) = (start("hog").await?, start("neighbor").await?);
         limits::check_neighbors(checks, &hog, &neighbor).await
@@ -168,8 +161,7 @@ async fn a_tenant_with_a_route_token_reveals_nothing_without_it() -> Result<()> 
         let name = "guarded";
         let options =
             TenantOptions { name, route_secrets: Some(secrets), ..TenantOptions::default() };
-        let tenant = sandbox.start(&options).await?;
-        let port = tenant.healthy_port().await?;
+        let (tenant, port) = sandbox.healthy(&options).await?;
         let endpoints = [("port", Endpoint::Port(port)), ("socket", Endpoint::Ingress(&tenant))];
         route_token::check(checks, &endpoints, name).await?;
         route_token::check_websocket(checks, port).await;

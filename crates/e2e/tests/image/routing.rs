@@ -92,17 +92,10 @@ async fn check_ambiguous(checks: &mut Checks, endpoint: Endpoint<'_>) -> Result<
         "/.cial%252fapi",
         "/.cial\\api",
     ] {
-        let seen = endpoint
-            .send(
-                format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
-                    .as_bytes(),
-            )
-            .await?;
+        let seen = endpoint.get(path, &[]).await?;
         checks.equal(&format!("{path} is refused"), 400, seen.status);
     }
-    let absolute =
-        b"GET http://localhost/ HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
-    let seen = endpoint.send(absolute).await?;
+    let seen = endpoint.get("http://localhost/", &[]).await?;
     checks.equal("absolute form names the same", "200 platform-front", describe(&seen));
     for (request, what) in [
         (

@@ -2,10 +2,10 @@
 
 use anyhow::{Context as _, Result};
 use base64::Engine as _;
-use e2e::command_line::succeed;
-use e2e::session::{Session, until};
+use e2e::command_line::{create_app, delete_app, succeed};
+use e2e::session::Session;
 use e2e::{AppImages, Checks};
-use serde_json::{Value, json};
+use serde_json::Value;
 use testkit::Installation;
 
 pub(crate) const PROGRAM: &str = include_str!("notes.rs");
@@ -14,11 +14,8 @@ pub(crate) const PROGRAM: &str = include_str!("notes.rs");
 async fn a_tenant_runs_the_program_of_an_image_and_moves_between_releases() -> Result<()> {
     let (installation, mut checks) = (Installation::from_env()?, Checks::new());
     let images = AppImages::build("notes", PROGRAM, &["one", "two"])?;
-    checks.require("an app is created", succeed(&["apps", "create", "notes"], None))?;
-    for image in &images.names {
-        let release = succeed(&["apps", "release", "create", "notes", "--image", image], None);
-        checks.require("a release is created", release)?;
-    }
+    let created = create_app("notes", &images.names, None);
+    checks.require("an app is created with releases", created)?;
     let create = ["tenants", "create", "notes-acme", "--app", "notes"];
     checks.require("a tenant with the app is created", succeed(&create, None))?;
     let mut session = Session::of_owner(&installation, "notes-acme").await?;
@@ -41,20 +38,15 @@ async fn a_tenant_runs_the_program_of_an_image_and_moves_between_releases() -> R
     checks.equal("signed with the tenant's published key", &header["kid"], &keys["keys"][0]["kid"]);
 
     succeed(&["tenants", "set-release", "notes-acme", "v1"], None)?;
-    let guest = &mut session.guest;
-    let moved =
-        until(async || guest.get("/").await, |page| page.body.contains("notes one")).await?;
+    let moved = session.shows("notes one").await?;
     let earlier = "notes one as 1001 for owner@example.com, visit 3";
     checks.equal("an earlier release finds the files", earlier, &moved.body);
 
-    let policy = json!({ "policy": { "freeze_after_seconds": 0, "sleep_after_seconds": 1 } });
-    session.owner.patch(&session.path(""), &policy).await?.expect_status(200)?;
+    session.set_policy(0, 1).await?;
     checks.require("it falls asleep", session.becomes("sleeping").await)?;
     let page = session.url_answers(200).await?;
     checks.contains("a visit wakes it", "notes one as 1001", &page.body);
 
-    let deleted = succeed(&["tenants", "delete", "notes-acme", "--yes"], None);
-    checks.require("the tenant is deleted", deleted)?;
-    checks.require("the app is deleted", succeed(&["apps", "delete", "notes", "--yes"], None))?;
+    checks.require("tenant and app are deleted", delete_app("notes", &["notes-acme"]))?;
     checks.finish()
 }

@@ -1,13 +1,10 @@
 //! A chat with the built-in app: the message stays in the tenant, and the control plane learns how many there were.
 
-use std::process::Command;
-
-use anyhow::{Context as _, Result, ensure};
-use e2e::Checks;
+use anyhow::{Context as _, Result};
 use e2e::session::{Session, until};
+use e2e::{Checks, Parts};
 use serde_json::json;
 use testkit::Installation;
-use testkit::engine::container_of_service;
 
 const MESSAGE: &str = "a sentence that nobody else may read";
 
@@ -31,19 +28,11 @@ async fn a_chat_reaches_the_control_plane_as_numbers_alone() -> Result<()> {
     let is_counted = |list: &testkit::Response| list.json()["total"]["messages"] == 2;
     let counted = until(async || owner.get(&path).await, is_counted).await;
     checks.require("the control plane counts both messages", counted)?;
-    let docker = testkit::engine::connect().await?;
-    let postgres = container_of_service(&docker, &installation, "postgres").await?;
-    let dump = dump(&postgres)?;
+    let postgres = Parts::of(&installation).service("postgres").await?.id;
+    // All tables of the platform's database, and of every tenant's schema in it.
+    let dump = ["pg_dump", "--username=cial", "--dbname=cial", "--inserts"];
+    let dump = docker_command::run(&[&["exec", &postgres], &dump[..]].concat())?;
     checks.contains("the central database has the conversation", &conversation, &dump);
     checks.holds("and no text of it", "no text", "the text", !dump.contains(MESSAGE));
     checks.finish()
-}
-
-/// All tables of the platform's database, and of every tenant's schema in it.
-fn dump(postgres: &str) -> Result<String> {
-    let mut command = Command::new("docker");
-    command.args(["exec", postgres, "pg_dump", "--username=cial", "--dbname=cial", "--inserts"]);
-    let output = command.output().context("docker exec")?;
-    ensure!(output.status.success(), "pg_dump: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(String::from_utf8(output.stdout)?)
 }

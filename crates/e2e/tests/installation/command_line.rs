@@ -5,8 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use e2e::Checks;
-use e2e::command_line::{cial, command, names_interpreter, run, succeed};
-use serde_json::Value;
+use e2e::command_line::{cial, command, json, names_interpreter, run, succeed};
 use testkit::installation::required;
 use testkit::{Installation, TempDir};
 
@@ -22,9 +21,8 @@ async fn the_command_line_works_with_the_profile_of_the_installation_and_with_a_
     let listed = succeed(&["tenant", "list", "-o", "json"], None);
     checks.require("the profile of the installation just works", listed)?;
     for slug in ["cli-acme", "cli-globex"] {
-        let created = succeed(&["tenant", "create", slug, "-o", "json"], None);
-        let created = checks.require("a tenant is created and waited for", created)?;
-        let tenant: Value = serde_json::from_str(&created)?;
+        let created = json(&["tenant", "create", slug]);
+        let tenant = checks.require("a tenant is created and waited for", created)?;
         checks.equal("it runs", "running", tenant["state"].as_str().unwrap_or_default());
     }
     let names = succeed(&["tenant", "list", "-o", "name"], None)?;
@@ -43,9 +41,8 @@ async fn the_command_line_works_with_the_profile_of_the_installation_and_with_a_
     let stopped = cial(&["tenants", "exec", "cli-globex", "--", "true"], None)?;
     checks.contains("a stopped tenant runs no command", "tenant_stopped", &stopped.stderr);
 
-    let create = ["key", "create", "ci", "--role", "write", "--tenant", "cli-acme", "-o", "json"];
-    let created = checks.require("a key of a tenant is created", succeed(&create, None))?;
-    let created: Value = serde_json::from_str(&created)?;
+    let create = ["key", "create", "ci", "--role", "write", "--tenant", "cli-acme"];
+    let created = checks.require("a key of a tenant is created", json(&create))?;
     let key = created["key"].as_str().context("a created key is shown")?;
     let id = created["id"].as_str().context("a created key has an id")?;
     let listed = succeed(&["key", "list", "--tenant", "cli-acme", "-o", "json"], None)?;

@@ -1,14 +1,12 @@
 //! Programs inside two tenants reach their own schemas on Postgres with `psql`, and nothing else.
 
 use std::fs;
-use std::process::Command;
 
-use anyhow::{Context as _, Result, ensure};
-use e2e::command_line::succeed;
+use anyhow::{Context as _, Result};
+use e2e::command_line::{create_app, delete_app, succeed};
 use e2e::session::{Session, TIMEOUT};
-use e2e::{AppImages, Checks};
+use e2e::{AppImages, Checks, Parts};
 use serde_json::json;
-use testkit::engine::container_of_service;
 use testkit::{Installation, TempDir, eventually};
 
 const PROGRAM: &str = include_str!("shell.rs");
@@ -27,11 +25,8 @@ async fn sql(session: &mut Session, text: &str) -> Result<String> {
 
 /// Returns the output of a query that a superuser runs in the container `postgres`.
 fn as_superuser(postgres: &str, text: &str) -> Result<String> {
-    let mut command = Command::new("docker");
-    command.args(["exec", postgres, "psql", "-XAtq", "--username=cial", "--dbname=cial"]);
-    let output = command.args(["--command", text]).output().context("docker exec")?;
-    ensure!(output.status.success(), "{text}: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+    let psql = ["psql", "-XAtq", "--username=cial", "--dbname=cial", "--command", text];
+    Ok(docker_command::run(&[&["exec", postgres], &psql[..]].concat())?.trim().to_owned())
 }
 
 async fn has_sessions(postgres: &str, count: &str) -> Result<()> {
@@ -43,28 +38,16 @@ async fn has_sessions(postgres: &str, count: &str) -> Result<()> {
 #[tokio::test]
 async fn programs_of_two_tenants_reach_their_own_schemas_and_nothing_else() -> Result<()> {
     let (installation, mut checks) = (Installation::from_env()?, Checks::new());
-    let docker = testkit::engine::connect().await?;
-    let postgres = container_of_service(&docker, &installation, "postgres").await?;
-    let inspected = docker.inspect_container(&postgres, None).await?;
+    let postgres = Parts::of(&installation).service("postgres").await?;
     // The image of Postgres has psql.
-    let base = inspected.config.and_then(|config| config.image).unwrap_or_default();
-    let images = AppImages::build_on(&base, "shell", PROGRAM, &["one"])?;
+    let base = postgres.inspected["Config"]["Image"].as_str().context("an image")?;
+    let images = AppImages::build_on(base, "shell", PROGRAM, &["one"])?;
+    let postgres = postgres.id;
     let folder = TempDir::new("database")?;
     let manifest = folder.path().join("cial.toml");
     fs::write(&manifest, MANIFEST)?;
-    checks.require("an app is created", succeed(&["apps", "create", "shell"], None))?;
-    let manifest = manifest.display().to_string();
-    let release = [
-        "apps",
-        "release",
-        "create",
-        "shell",
-        "--image",
-        &images.names[0],
-        "--manifest",
-        &manifest,
-    ];
-    checks.require("a release with a database is created", succeed(&release, None))?;
+    let created = create_app("shell", &images.names, Some(&manifest.display().to_string()));
+    checks.require("an app is created whose release has a database", created)?;
     let mut sessions = Vec::new();
     for slug in ["sql-acme", "sql-globex"] {
         let create = ["tenants", "create", slug, "--app", "shell"];
@@ -107,8 +90,7 @@ async fn programs_of_two_tenants_reach_their_own_schemas_and_nothing_else() -> R
     let background = "psql -XAtq $DATABASE_URL -c 'SELECT pg_sleep(3600)' >/dev/null 2>&1 &";
     shell(acme, background).await?;
     checks.require("a program holds a session", has_sessions(&postgres, "1").await)?;
-    let policy = json!({ "policy": { "freeze_after_seconds": 1, "sleep_after_seconds": 0 } });
-    acme.owner.patch(&acme.path(""), &policy).await?.expect_status(200)?;
+    acme.set_policy(1, 0).await?;
     checks.require("it is frozen", acme.becomes("frozen").await)?;
     checks.require("a frozen tenant holds no session", has_sessions(&postgres, "0").await)?;
     let thawed = sql(acme, "SELECT n FROM notes").await?;
@@ -120,6 +102,6 @@ async fn programs_of_two_tenants_reach_their_own_schemas_and_nothing_else() -> R
     }
     let roles = "SELECT count(*) FROM pg_roles WHERE rolname LIKE 't\\_sql\\_%'";
     checks.equal("with its role", "0", &as_superuser(&postgres, roles)?);
-    checks.require("the app is deleted", succeed(&["apps", "delete", "shell", "--yes"], None))?;
+    checks.require("the app is deleted", delete_app("shell", &[]))?;
     checks.finish()
 }

@@ -9,7 +9,7 @@ use std::process::Stdio;
 
 use anyhow::{Context as _, Result, ensure};
 use e2e::Checks;
-use e2e::command_line::{Printed, command, run};
+use e2e::command_line::{Printed, command, parsed, run};
 use e2e::session::{EMAIL, PASSWORD, Session};
 use serde_json::{Value, json};
 use testkit::http::exchange;
@@ -83,22 +83,18 @@ impl CommandLine {
 
     /// Runs a command that the server must refuse, for a reason that the error holds.
     fn refused(&self, words: &[&str], reason: &str) -> Result<()> {
-        let Printed { code, stdout, stderr } = self.run(words)?;
-        let is_refused = code == Some(1) && stderr.contains(reason);
-        ensure!(is_refused, "cial {}: {code:?}\n{stdout}{stderr}", words.join(" "));
+        let stderr = self.run(words)?.expect_code(1, words)?.stderr;
+        ensure!(stderr.contains(reason), "cial {}: {stderr}", words.join(" "));
         Ok(())
     }
 
     /// The standard output of a command that must succeed.
     fn ok(&self, words: &[&str]) -> Result<String> {
-        let Printed { code, stdout, stderr } = self.run(words)?;
-        ensure!(code == Some(0), "cial {}: {code:?}\n{stdout}{stderr}", words.join(" "));
-        Ok(stdout)
+        Ok(self.run(words)?.expect_code(0, words)?.stdout)
     }
 
     fn json(&self, words: &[&str]) -> Result<Value> {
-        let text = self.ok(&[words, &["-o", "json"]].concat())?;
-        serde_json::from_str(&text).with_context(|| format!("cial {}: {text}", words.join(" ")))
+        parsed(words, &self.ok(&[words, &["-o", "json"]].concat())?)
     }
 
     /// The id of the first item of a list for which `is_wanted` holds.

@@ -3,8 +3,8 @@
 use std::fs;
 
 use anyhow::Result;
-use e2e::command_line::{fails, succeed};
-use e2e::session::{Session, until};
+use e2e::command_line::{create_app, delete_app, fails, succeed};
+use e2e::session::Session;
 use e2e::{AppImages, Checks};
 use testkit::{Installation, TempDir};
 
@@ -20,13 +20,8 @@ timeout = 20
 
 /// Waits until the tenant answers as this version; returns the hooks that ran in it.
 async fn journal(session: &mut Session, version: &str) -> Result<String> {
-    let (guest, version) = (&mut session.guest, format!("notes {version} "));
-    until(async || guest.get("/").await, |page| page.body.contains(&version)).await?;
-    Ok(guest.get("/journal").await?.body)
-}
-
-fn create<'a>(image: &'a str, manifest: &'a str) -> [&'a str; 8] {
-    ["apps", "release", "create", APP, "--image", image, "--manifest", manifest]
+    session.shows(&format!("notes {version} ")).await?;
+    Ok(session.guest.get("/journal").await?.body)
 }
 
 #[tokio::test]
@@ -37,12 +32,10 @@ async fn hooks_run_once_and_a_migration_that_fails_is_taken_back() -> Result<()>
     let manifest = folder.path().join("cial.toml");
     fs::write(&manifest, MANIFEST)?;
     let manifest = manifest.display().to_string();
-    succeed(&["apps", "create", APP], None)?;
-    for image in &images.names[..2] {
-        checks
-            .require("a release with hooks is tried", succeed(&create(image, &manifest), None))?;
-    }
-    let spoils = create(&images.names[2], &manifest);
+    let created = create_app(APP, &images.names[..2], Some(&manifest));
+    checks.require("releases with hooks are tried", created)?;
+    let spoils = ["--image", &images.names[2], "--manifest", &manifest];
+    let spoils = [&["apps", "release", "create", APP], &spoils[..]].concat();
     let refused = checks.require("a release whose hook fails is refused", fails(&spoils, None))?;
     checks.contains("with what the hook printed", "cannot understand the visits", &refused);
     checks.contains("and what became of it", "the hook migrate exited with 4", &refused);
@@ -75,7 +68,6 @@ async fn hooks_run_once_and_a_migration_that_fails_is_taken_back() -> Result<()>
     let ran = journal(&mut session, "one").await?;
     let all = "init-one migrate-one migrate-two migrate-one";
     checks.equal("an earlier release runs its own hook", all, ran);
-    succeed(&["tenants", "delete", SLUG, "--yes"], None)?;
-    checks.require("the app is deleted", succeed(&["apps", "delete", APP, "--yes"], None))?;
+    checks.require("tenant and app are deleted", delete_app(APP, &[SLUG]))?;
     checks.finish()
 }

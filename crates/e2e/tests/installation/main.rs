@@ -20,11 +20,9 @@ mod workflows;
 use anyhow::{Context as _, Result, ensure};
 use e2e::reachability::{control_plane_ports, public_ports, reached};
 use e2e::session::{PASSWORD, Session, TIMEOUT, until};
-use e2e::{Checks, leaks, xtask};
+use e2e::{Checks, Parts, leaks, xtask};
 use serde_json::{Value, json};
-use testkit::engine::{
-    TenantContainer, container_of_service, containers_of_tenant, tenant_objects,
-};
+use testkit::engine::TenantContainer;
 use testkit::{Client, Installation, Response, wait_for};
 
 #[tokio::test]
@@ -45,13 +43,12 @@ async fn the_first_visitor_becomes_the_owner_and_sign_up_closes() -> Result<()> 
 #[tokio::test]
 async fn the_engine_restarts_every_service() -> Result<()> {
     let (installation, mut checks) = (Installation::from_env()?, Checks::new());
-    let docker = testkit::engine::connect().await?;
+    let parts = Parts::of(&installation);
     for service in ["postgres", "app-api", "database-proxy", "firewall", "orchestrator", "router"] {
-        let id = container_of_service(&docker, &installation, service).await?;
-        let host = docker.inspect_container(&id, None).await?.host_config.unwrap_or_default();
-        let policy = host.restart_policy.and_then(|policy| policy.name);
-        let policy = policy.map_or_else(String::new, |name| name.to_string());
-        checks.equal(&format!("{service} comes back by itself"), "unless-stopped", policy);
+        let container = parts.service(service).await?;
+        let policy = container.inspected["HostConfig"]["RestartPolicy"]["Name"].as_str();
+        let name = format!("{service} comes back by itself");
+        checks.equal(&name, "unless-stopped", policy.unwrap_or_default());
     }
     checks.finish()
 }
@@ -93,9 +90,9 @@ async fn a_tenant_reaches_neither_the_control_plane_nor_another_tenant() -> Resu
     let id = tenant["container_id"].as_str().context("a running tenant has a container_id")?;
     let from = TenantContainer::existing(&docker, id);
     let mut targets = control_plane_ports(&docker, &installation.project(), &from).await?;
-    let neighbour = containers_of_tenant(&docker, &installation, "neighbour").await?;
-    let neighbour = neighbour.first().context("the neighbour has no container")?;
-    targets.extend(public_ports(&TenantContainer::existing(&docker, neighbour)).await?);
+    let neighbour = Parts::of(&installation).tenant("neighbour").await?.pop();
+    let neighbour = neighbour.context("the neighbour has no container")?.id;
+    targets.extend(public_ports(&TenantContainer::existing(&docker, &neighbour)).await?);
     let mut checks = Checks::new();
     let reached = reached(&from, targets).await?;
     checks.equal("a tenant reaches nothing beyond itself", "", reached.join(", "));
@@ -122,11 +119,12 @@ async fn open_signs_the_owner_in_once_and_no_log_holds_the_token() -> Result<()>
     checks.equal("owner and guest have a cookie each", 4, known.len());
     let docker = testkit::engine::connect().await?;
     // A line reaches the engine's log after the response that it tells of: this one is about the replayed token.
-    let id = containers_of_tenant(&docker, &installation, "opened").await?.pop();
-    let tenant = TenantContainer::existing(&docker, &id.context("the tenant has no container")?);
+    let tenant = Parts::of(&installation).tenant("opened").await?.pop();
+    let tenant = tenant.context("the tenant has no container")?.id;
+    let tenant = TenantContainer::existing(&docker, &tenant);
     let refusal = "this browser did not begin the sign-in";
     tenant.wait_for("the refusal", async || tenant.logged(refusal).await).await?;
-    let searched = leaks::search_logs(&docker, &installation, &known).await;
+    let searched = leaks::search_logs(&installation, &known).await;
     let name = "no log holds a secret, a password, a cookie or a token";
     let searched = checks.require(name, searched)?;
     checks.holds("four services and a tenant log", "≥ 5", searched, searched >= 5);
@@ -178,15 +176,15 @@ async fn a_deleted_tenant_leaves_nothing_behind() -> Result<()> {
     let tenant = session.becomes("running").await?;
     let id = tenant["id"].as_str().context("a tenant has an id")?.to_owned();
     checks.require("doctor finds nothing wrong", doctor_is_content().await)?;
-    let (docker, path) = (testkit::engine::connect().await?, session.path(""));
+    let path = session.path("");
     session.owner.delete(&path).await?.expect_status(202)?;
     let owner = &mut session.owner;
     let gone = until(async || owner.get(&path).await, |response| response.status == 404).await;
     checks.require("a deleted tenant is gone from the admin", gone)?;
     checks.require("its URL answers 404", session.url_answers(404).await)?;
-    let mut left = tenant_objects(&docker, &installation).await?;
+    let mut left = Parts::of(&installation).of_tenants().await?;
     left.retain(|name| name.contains(&id));
-    checks.equal("nothing of it is left on the engine", "", left.join(", "));
+    checks.equal("nothing of it is left on the engine", "{}", format!("{left:?}"));
     checks.require("doctor finds nothing left over", doctor_is_content().await)?;
     checks.finish()
 }

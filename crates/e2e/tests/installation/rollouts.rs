@@ -5,11 +5,10 @@ use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use e2e::command_line::{fails, succeed};
-use e2e::kill::kill_service;
+use e2e::command_line::{create_app, delete_app, fails, succeed};
 use e2e::session::{Session, TIMEOUT, until};
-use e2e::{AppImages, Checks};
-use serde_json::{Value, json};
+use e2e::{AppImages, Checks, Parts};
+use serde_json::Value;
 use testkit::{Client, Installation, eventually};
 
 use crate::apps::PROGRAM;
@@ -32,9 +31,7 @@ impl Ledger {
             succeed(&["tenants", "create", slug, "--app", APP, "--release", "v1"], None)?;
             let mut session = Session::of_owner(installation, slug).await?;
             session.url_answers(200).await?;
-            let policy = json!({ "freeze_after_seconds": freeze, "sleep_after_seconds": sleep });
-            let change = json!({ "policy": policy });
-            session.owner.patch(&session.path(""), &change).await?.expect_status(200)?;
+            session.set_policy(freeze, sleep).await?;
             anyhow::Ok(session)
         };
         Ok(Self {
@@ -107,10 +104,7 @@ async fn visit_during<T>(
 async fn a_rollout_wakes_nobody_loses_no_request_and_takes_a_broken_release_back() -> Result<()> {
     let (installation, mut checks) = (Installation::from_env()?, Checks::new());
     let images = AppImages::build("ledger", PROGRAM, &["one", "two", "broken"])?;
-    succeed(&["apps", "create", APP], None)?;
-    for image in &images.names {
-        succeed(&["apps", "release", "create", APP, "--image", image], None)?;
-    }
+    create_app(APP, &images.names, None)?;
     let mut ledger = Ledger::create(&installation).await?;
     checks.require("one tenant freezes, and one falls asleep", ledger.settle().await)?;
 
@@ -119,10 +113,8 @@ async fn a_rollout_wakes_nobody_loses_no_request_and_takes_a_broken_release_back
     is_taken_back(&mut ledger, &mut checks).await?;
     obeys(&mut ledger, &mut checks).await?;
 
-    for slug in ["ledger-awake", "ledger-frozen", "ledger-sleeps"] {
-        succeed(&["tenants", "delete", slug, "--yes"], None)?;
-    }
-    checks.require("the app is deleted", succeed(&["apps", "delete", APP, "--yes"], None))?;
+    let deleted = delete_app(APP, &["ledger-awake", "ledger-frozen", "ledger-sleeps"]);
+    checks.require("tenants and app are deleted", deleted)?;
     checks.finish()
 }
 
@@ -134,10 +126,9 @@ async fn moves_forward(ledger: &mut Ledger, checks: &mut Checks) -> Result<()> {
     let runs = &mut ledger.runs;
     let moved = visit_during(&guest, async {
         start("v2", &[])?;
-        until(async || runs.guest.get("/").await, |page| page.body.contains("notes two")).await?;
-        Ok(())
+        runs.shows("notes two").await
     });
-    let ((), served, failed) = checks.require("the tenant that runs moves", moved.await)?;
+    let (_, served, failed) = checks.require("the tenant that runs moves", moved.await)?;
     checks.equal("no request to it fails meanwhile", "", failed.join("; "));
     checks.holds("it was visited meanwhile", "> 0", served, served > 0);
     checks.equal("the request under way is answered", 200, under_way.await??.status);
@@ -149,9 +140,7 @@ async fn moves_forward(ledger: &mut Ledger, checks: &mut Checks) -> Result<()> {
     checks.equal("it was not woken", "\"sleeping\"", state);
     let still = followed(&mut ledger.frozen).await?;
     checks.equal("the frozen one keeps its release until it is used", "\"v1\"", still);
-    let frozen = &mut ledger.frozen.guest;
-    let used = until(async || frozen.get("/").await, |page| page.body.contains("notes two"));
-    checks.require("its next use moves it", used.await)?;
+    checks.require("its next use moves it", ledger.frozen.shows("notes two").await)?;
     let done = checks.require("the rollout ends", ledger.rollout_is("done").await)?;
     checks.equal("all tenants moved", 3, &done["moved"]);
     let page = ledger.asleep.url_answers(200).await?;
@@ -165,13 +154,12 @@ async fn continues_after_kills(
     ledger: &mut Ledger,
     checks: &mut Checks,
 ) -> Result<()> {
-    let docker = testkit::engine::connect().await?;
     ledger.settle().await?;
     // The frozen tenant would wait for a visit.
     ledger.frozen.url_answers(200).await?;
     start("v1", &["--wave-size", "1"])?;
     for service in ["app-api", "orchestrator"] {
-        kill_service(&docker, installation, service).await?;
+        Parts::of(installation).kill_service(service).await?;
     }
     let moved = eventually("every tenant follows the release", ROLLOUT_TIMEOUT, async || {
         // A request fails while app-api starts.
@@ -182,9 +170,7 @@ async fn continues_after_kills(
     checks.require("a rollout continues after kills", moved.await)?;
     for session in ledger.all() {
         checks.equal("the tenant follows the release", "\"v1\"", followed(session).await?);
-        let guest = &mut session.guest;
-        let page = until(async || guest.get("/").await, |page| page.body.contains("notes one"));
-        checks.require("it runs the release", page.await)?;
+        checks.require("it runs the release", session.shows("notes one").await)?;
     }
     Ok(())
 }
@@ -208,9 +194,7 @@ async fn is_taken_back(ledger: &mut Ledger, checks: &mut Checks) -> Result<()> {
     checks.equal("the second wave did not begin", "\"waiting\"", &failed["waves"][1]["state"]);
     for session in ledger.all() {
         checks.equal("the tenant follows its release", "\"v1\"", followed(session).await?);
-        let guest = &mut session.guest;
-        let page = until(async || guest.get("/").await, |page| page.body.contains("notes one"));
-        checks.require("it runs its release", page.await)?;
+        checks.require("it runs its release", session.shows("notes one").await)?;
     }
     Ok(())
 }

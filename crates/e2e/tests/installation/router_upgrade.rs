@@ -6,10 +6,9 @@ use std::cell::Cell;
 use anyhow::{Result, ensure};
 use bollard::Docker;
 use bollard::query_parameters::TopOptionsBuilder;
-use e2e::kill::kill_service;
+use e2e::Parts;
 use e2e::session::TIMEOUT;
 use futures_util::future::try_join_all;
-use testkit::engine::{TenantContainer, container_of_service};
 use testkit::{Client, Installation, eventually};
 
 const VISITORS: usize = 8;
@@ -18,8 +17,8 @@ const REQUESTS: u32 = 50;
 
 /// Sends requests for `/` as this guest during an upgrade; a single response other than 200 is a failure.
 pub(crate) async fn under_load(installation: &Installation, guest: &Client) -> Result<()> {
-    let docker = testkit::engine::connect().await?;
-    let router = container_of_service(&docker, installation, "router").await?;
+    let (docker, parts) = (testkit::engine::connect().await?, Parts::of(installation));
+    let router = parts.service("router").await?.id;
     let (served, is_over) = (Cell::new(0), Cell::new(false));
     let visit = async |mut guest: Client| {
         while !is_over.get() {
@@ -33,10 +32,7 @@ pub(crate) async fn under_load(installation: &Installation, guest: &Client) -> R
         reaches(&served, REQUESTS).await?;
         let before = serving_processes(&docker, &router).await?;
         ensure!(before.len() == 1, "expected one process that serves, got {before:?}");
-        // The same command as `docker compose exec router router upgrade`, which the step `readme` runs literally.
-        let container = TenantContainer::existing(&docker, &router);
-        let upgrade = container.exec("1000", &["router", "upgrade"]).await?;
-        ensure!(upgrade.exit_code == 0, "router upgrade: {}", upgrade.text);
+        parts.upgrade_router().await?;
         eventually("another process serves alone", TIMEOUT, async || {
             let now = serving_processes(&docker, &router).await?;
             Ok(now.len() == 1 && now != before)
@@ -55,8 +51,7 @@ pub(crate) async fn returns_after_a_crash(
     installation: &Installation,
     guest: &Client,
 ) -> Result<()> {
-    let docker = testkit::engine::connect().await?;
-    kill_service(&docker, installation, "router").await?;
+    Parts::of(installation).kill_service("router").await?;
     let mut guest = guest.clone();
     eventually("the router is back after a crash", TIMEOUT, async || {
         Ok(guest.get("/").await.is_ok_and(|page| page.status == 200))

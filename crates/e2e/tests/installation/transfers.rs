@@ -4,9 +4,8 @@ use std::fs;
 
 use anyhow::{Context as _, Result};
 use e2e::Checks;
-use e2e::command_line::{fails, succeed};
+use e2e::command_line::{fails, json, succeed};
 use e2e::session::Session;
-use serde_json::{Value, json};
 use testkit::{Installation, TempDir};
 
 const SLUG: &str = "mover";
@@ -34,18 +33,15 @@ async fn a_tenant_moves_by_export_and_import() -> Result<()> {
 
     let running = fails(&["tenants", "export", SLUG, "--file", &file], None)?;
     checks.contains("a tenant that runs is not exported", "tenant_awake", &running);
-    let policy = json!({ "policy": { "freeze_after_seconds": 1, "sleep_after_seconds": 2 } });
-    session.owner.patch(&session.path(""), &policy).await?.expect_status(200)?;
+    session.set_policy(1, 2).await?;
     checks.require("the tenant sleeps", session.becomes("sleeping").await)?;
     succeed(&["tenants", "export", SLUG, "--file", &file], None)?;
-    let shown = succeed(&["tenants", "get", SLUG, "--output", "json"], None)?;
-    let shown: Value = serde_json::from_str(&shown)?;
+    let shown = json(&["tenants", "get", SLUG])?;
     checks.equal("the export does not wake it", "sleeping", shown["state"].as_str().unwrap_or(""));
 
     let mut bytes = fs::read(&file)?;
     succeed(&["tenants", "import", &file, "--as", COPY], None)?;
-    let shown = succeed(&["tenants", "get", COPY, "--output", "json"], None)?;
-    let shown: Value = serde_json::from_str(&shown)?;
+    let shown = json(&["tenants", "get", COPY])?;
     checks.equal("the copy has the name", "Mover", shown["name"].as_str().unwrap_or(""));
     succeed(&["tenants", "start", COPY], None)?;
     checks.equal("the copy has the same files", before, in_tenant(COPY, SHOW)?);

@@ -1,10 +1,9 @@
 //! Variables and secrets reach the program of a tenant, and nothing that an inspection shows.
 
 use anyhow::{Context as _, Result};
-use e2e::command_line::{fails, succeed};
+use e2e::command_line::{create_app, delete_app, fails, succeed};
 use e2e::session::{Session, until};
-use e2e::{AppImages, Checks};
-use testkit::engine::containers_of_tenant;
+use e2e::{AppImages, Checks, Parts};
 use testkit::{Installation, TempDir};
 
 use crate::apps::PROGRAM;
@@ -16,8 +15,7 @@ const SECRET: &str = "a-secret-of-the-vault";
 async fn variables_and_secrets_reach_the_program_and_no_inspection() -> Result<()> {
     let (installation, mut checks) = (Installation::from_env()?, Checks::new());
     let images = AppImages::build("variables", PROGRAM, &["one"])?;
-    succeed(&["apps", "create", "vault"], None)?;
-    succeed(&["apps", "release", "create", "vault", "--image", &images.names[0]], None)?;
+    create_app("vault", &images.names, None)?;
     succeed(&["tenants", "create", SLUG, "--app", "vault"], None)?;
     let mut session = Session::of_owner(&installation, SLUG).await?;
     session.url_answers(200).await?;
@@ -37,9 +35,8 @@ async fn variables_and_secrets_reach_the_program_and_no_inspection() -> Result<(
     let greeting = session.guest.get("/variable/GREETING").await?;
     checks.equal("and the variable", "hello", &greeting.body);
 
-    let docker = testkit::engine::connect().await?;
-    for container in containers_of_tenant(&docker, &installation, SLUG).await? {
-        let shown = serde_json::to_string(&docker.inspect_container(&container, None).await?)?;
+    for container in Parts::of(&installation).tenant(SLUG).await? {
+        let shown = docker_command::run(&["inspect", &container.id])?;
         let is_hidden = !shown.contains(SECRET) && !shown.contains("GREETING");
         checks.holds("an inspection shows neither", "", shown.len(), is_hidden);
     }
@@ -53,7 +50,6 @@ async fn variables_and_secrets_reach_the_program_and_no_inspection() -> Result<(
     let guest = &mut session.guest;
     let gone = until(async || guest.get("/variable/TOKEN").await, |page| page.body == "unset");
     checks.require("a deleted secret is gone after a restart", gone.await)?;
-    succeed(&["tenants", "delete", SLUG, "--yes"], None)?;
-    succeed(&["apps", "delete", "vault", "--yes"], None)?;
+    delete_app("vault", &[SLUG])?;
     checks.finish()
 }

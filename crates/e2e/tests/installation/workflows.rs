@@ -7,9 +7,9 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use e2e::Checks;
-use e2e::command_line::{fails, succeed};
+use e2e::command_line::{fails, json, succeed};
 use e2e::session::{Session, TIMEOUT};
-use serde_json::{Value, json};
+use serde_json::Value;
 use testkit::installation::required;
 use testkit::{Installation, TempDir, wait_for};
 
@@ -68,16 +68,14 @@ fn make_package(folder: &Path) -> Result<String> {
 }
 
 fn run(words: &[&str]) -> Result<String> {
-    let words = [words, &["--tenant", SLUG, "--output", "json"]].concat();
-    let scheduled: Value = serde_json::from_str(&succeed(&words, None)?)?;
+    let scheduled = json(&[words, &["--tenant", SLUG]].concat())?;
     let id = scheduled["execution_id"].as_str().context("no execution_id")?;
     Ok(id.to_owned())
 }
 
 async fn becomes(id: &str, state: &str) -> Result<Value> {
     wait_for(&format!("execution {state}"), TIMEOUT, async || {
-        let words = ["execution", "get", id, "--tenant", SLUG, "--output", "json"];
-        let shown: Value = serde_json::from_str(&succeed(&words, None)?)?;
+        let shown = json(&["execution", "get", id, "--tenant", SLUG])?;
         let is_other_end = ["succeeded", "failed", "cancelled"]
             .iter()
             .any(|end| *end != state && shown["state"] == *end);
@@ -98,13 +96,11 @@ async fn a_workflow_runs_inside_its_tenant() -> Result<()> {
         fails(&["package", "upload", &path_in(&folder, "orders-1.cial"), "--tenant", SLUG], None)?;
     checks.contains("and never again", "orders-1", &again);
 
-    let policy = json!({ "policy": { "freeze_after_seconds": 1, "sleep_after_seconds": 2 } });
-    session.owner.patch(&session.path(""), &policy).await?.expect_status(200)?;
+    session.set_policy(1, 2).await?;
     checks.require("the tenant sleeps", session.becomes("sleeping").await)?;
     let printed = checks.require("its workflow wakes it and runs", shell(run_it, folder.path()))?;
     checks.contains("as the user of the app", "fetched as user 1001", &printed);
-    let list = succeed(&["execution", "list", "--tenant", SLUG, "--output", "json"], None)?;
-    let list: Value = serde_json::from_str(&list)?;
+    let list = json(&["execution", "list", "--tenant", SLUG])?;
     let id = list[0]["id"].as_str().context("no id")?;
     let ended = checks.require("it succeeds", becomes(id, "succeeded").await)?;
     checks.equal(

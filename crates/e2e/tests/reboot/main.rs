@@ -6,12 +6,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
-use bollard::models::{ContainerState, HealthStatusEnum};
-use e2e::Checks;
+use anyhow::{Context as _, Result};
 use e2e::session::Session;
-use serde_json::json;
-use testkit::engine::{TenantContainer, container_of_service, containers_of_tenant};
+use e2e::{Checks, Parts};
 use testkit::{Installation, eventually, installation};
 
 /// Each has the policy `unless-stopped`; the engine starts them in no order.
@@ -39,26 +36,26 @@ async fn returns_after(how: &str) -> Result<()> {
     let mut sleeping = Session::with_tenant(&installation, &format!("sleeps-{how}")).await?;
     stopped.act("stop").await?;
     stopped.becomes("stopped").await?;
-    let policy = json!({ "policy": { "freeze_after_seconds": 0, "sleep_after_seconds": 1 } });
-    sleeping.owner.patch(&sleeping.path(""), &policy).await?.expect_status(200)?;
+    sleeping.set_policy(0, 1).await?;
     sleeping.becomes("sleeping").await?;
     let slept_since = start_of_tenant(&sleeping).await?;
     // The documented upgrade must not count as a stop by hand, after which the engine would leave the router down.
-    let upgraded = upgrade_router(&installation).await;
+    let parts = Parts::of(&installation);
+    let upgraded = parts.upgrade_router().await;
     checks.require(&format!("{how}: the router was upgraded before"), upgraded)?;
 
     let mut starts = Vec::new();
     for service in SERVICES {
-        starts.push(state_of_service(&installation, service).await?.started_at);
+        starts.push(parts.service(service).await?.state()["StartedAt"].clone());
     }
     take_down(how)?;
     for (service, before) in SERVICES.into_iter().zip(starts) {
         let healthy = eventually(service, TIMEOUT, async || {
             // The engine does not respond while the machine is down.
-            let state = state_of_service(&installation, service).await.unwrap_or_default();
-            let health = state.health.and_then(|health| health.status);
-            let is_healthy = health == Some(HealthStatusEnum::HEALTHY);
-            Ok(is_healthy && state.running == Some(true) && state.started_at != before)
+            let Ok(container) = parts.service(service).await else { return Ok(false) };
+            let state = container.state();
+            let is_healthy = state["Health"]["Status"] == "healthy";
+            Ok(is_healthy && state["Running"] == true && state["StartedAt"] != before)
         });
         checks.require(&format!("{how}: {service} returns"), healthy.await)?;
     }
@@ -81,7 +78,7 @@ async fn returns_after(how: &str) -> Result<()> {
     let woken = sleeping.url_answers(200).await.map(drop);
     checks.require(&format!("{how}: a tenant that slept wakes for a visit"), woken)?;
     for session in [&running, &stopped, &sleeping] {
-        let count = containers_of(session).await?.len();
+        let count = parts.tenant(&session.slug).await?.len();
         checks.equal(&format!("{how}: one container of {}", session.slug), 1, count);
     }
     checks.finish()
@@ -93,31 +90,8 @@ fn take_down(how: &str) -> Result<()> {
     std::fs::write(Path::new(&machine).join("power"), format!("{how}\n")).context("the machine")
 }
 
-/// Runs `docker compose exec router router upgrade`.
-async fn upgrade_router(installation: &Installation) -> Result<()> {
-    let docker = testkit::engine::connect().await?;
-    let router = container_of_service(&docker, installation, "router").await?;
-    let router = TenantContainer::existing(&docker, &router);
-    let upgrade = router.exec("1000", &["router", "upgrade"]).await?;
-    ensure!(upgrade.exit_code == 0, "router upgrade: {}", upgrade.text);
-    Ok(())
-}
-
-async fn state_of_service(installation: &Installation, service: &str) -> Result<ContainerState> {
-    let docker = testkit::engine::connect().await?;
-    let id = container_of_service(&docker, installation, service).await?;
-    docker.inspect_container(&id, None).await?.state.context("a container without a state")
-}
-
-async fn containers_of(session: &Session) -> Result<Vec<String>> {
-    let docker = testkit::engine::connect().await?;
-    containers_of_tenant(&docker, &session.installation, &session.slug).await
-}
-
 /// The time at which a tenant's container was last started, as text.
 async fn start_of_tenant(session: &Session) -> Result<String> {
-    let docker = testkit::engine::connect().await?;
-    let id = containers_of(session).await?.pop().context("the tenant has no container")?;
-    let state = docker.inspect_container(&id, None).await?.state.unwrap_or_default();
-    Ok(format!("{:?}", state.started_at))
+    let container = Parts::of(&session.installation).tenant(&session.slug).await?.pop();
+    Ok(container.context("the tenant has no container")?.state()["StartedAt"].to_string())
 }

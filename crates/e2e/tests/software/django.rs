@@ -8,7 +8,7 @@ use e2e::session::Session;
 use e2e::{Browser, Checks};
 use testkit::Installation;
 
-use crate::example::{Example, falls_asleep_after, sign_in};
+use crate::example::{Example, sign_in};
 
 const TENANTS: [&str; 3] = ["guestbook-acme", "guestbook-globex", "guestbook-initech"];
 
@@ -64,7 +64,7 @@ async fn a_django_site_moves_its_database_with_its_releases() -> Result<()> {
     fs::write(package.join("models.py"), models)?;
     fs::write(package.join("migrations/0002_author.py"), AUTHOR)?;
     checks.require("a release with another schema is created", example.release())?;
-    falls_asleep_after(&mut session, 1).await?;
+    session.set_policy(0, 1).await?;
     browser.open("about:blank").await?;
     checks.require("a tenant sleeps", session.becomes("sleeping").await)?;
     for slug in TENANTS {
@@ -88,7 +88,7 @@ async fn a_django_site_moves_its_database_with_its_releases() -> Result<()> {
     checks.require("a release that cannot migrate is created", example.release())?;
     succeed(&["tenants", "set-release", TENANTS[0], "v3"], None)?;
     // Its policy would end the tenant before its owner sees why it does not run.
-    falls_asleep_after(&mut session, 3600).await?;
+    session.set_policy(0, 3600).await?;
     session.act("start").await?;
     let failed = session.becomes("error").await;
     let failed = checks.require("a tenant whose migration fails says so", failed)?;

@@ -4,12 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{self, Command};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use e2e::Browser;
-use e2e::app_images::copy_without_labels;
-use e2e::command_line::succeed;
-use e2e::session::{EMAIL, PASSWORD, Session};
-use serde_json::json;
+use e2e::app_images::{copy_without_labels, run};
+use e2e::command_line::{delete_app, succeed};
+use e2e::session::Session;
 use testkit::TempDir;
 use testkit::installation::required;
 
@@ -71,11 +70,7 @@ impl Example {
 
     /// Deletes these tenants, then the app.
     pub(crate) fn delete(&self, tenants: &[&str]) -> Result<()> {
-        for slug in tenants {
-            succeed(&["tenants", "delete", slug, "--yes"], None)?;
-        }
-        succeed(&["apps", "delete", self.app, "--yes"], None)?;
-        Ok(())
+        delete_app(self.app, tenants)
     }
 }
 
@@ -111,27 +106,12 @@ fn download_wheels(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-fn run(command: &mut Command) -> Result<()> {
-    let output = command.output().with_context(|| format!("cannot run {command:?}"))?;
-    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(())
-}
-
 /// Signs the owner in at a tenant, as a visitor does, and stays at this path.
 pub(crate) async fn sign_in(browser: &Browser, session: &Session, path: &str) -> Result<()> {
     let tenant = session.installation.tenant_url(&session.slug);
     browser.open(&format!("{tenant}/.cial/sign-in?to={path}")).await?;
     if !browser.url().await?.starts_with(&tenant) {
-        browser.fill("E-mail", EMAIL).await?;
-        browser.fill("Password", PASSWORD).await?;
-        browser.press("Sign in").await?;
+        browser.sign_in().await?;
     }
     Ok(())
-}
-
-/// Puts the tenant to sleep once nobody has used it for this long.
-pub(crate) async fn falls_asleep_after(session: &mut Session, seconds: u32) -> Result<()> {
-    let policy = json!({ "policy": { "freeze_after_seconds": 0, "sleep_after_seconds": seconds } });
-    let path = session.path("");
-    session.owner.patch(&path, &policy).await?.expect_status(200)
 }

@@ -9,7 +9,7 @@ use e2e::{Browser, Checks};
 use serde_json::{Value, json};
 use testkit::Installation;
 
-use crate::example::{Example, falls_asleep_after, sign_in};
+use crate::example::{Example, sign_in};
 
 /// Longer than the wait between two looks of the example at its kernels.
 const IDLE_SECONDS: u32 = 10;
@@ -135,7 +135,7 @@ async fn jupyterlab_serves_two_clients_through_releases_and_sleep() -> Result<()
     checks.equal("and is the next one", "2\n", release);
 
     checks.equal("a long cell runs", "running", lab.run(LONG_CELL, false).await?);
-    falls_asleep_after(&mut session, IDLE_SECONDS).await?;
+    session.set_policy(0, IDLE_SECONDS).await?;
     browser.open("about:blank").await?;
     let (path, owner) = (session.path(""), &mut session.owner);
     let declared = |tenant: &testkit::Response| tenant.body.contains("a notebook cell runs");

@@ -6,7 +6,7 @@ use e2e::command_line::succeed;
 use e2e::session::Session;
 use testkit::Installation;
 
-use crate::example::{Example, falls_asleep_after};
+use crate::example::Example;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nginx_serves_pages_from_an_image_without_a_shell() -> Result<()> {
@@ -24,7 +24,7 @@ async fn nginx_serves_pages_from_an_image_without_a_shell() -> Result<()> {
     let moved = session.shows("Another page.").await;
     checks.require("it moves to the next release", moved)?;
 
-    falls_asleep_after(&mut session, 1).await?;
+    session.set_policy(0, 1).await?;
     checks.require("it falls asleep", session.becomes("sleeping").await)?;
     checks.require("a visit wakes it", session.shows("Another page.").await)?;
     let deleted = example.delete(&["pages-acme"]);

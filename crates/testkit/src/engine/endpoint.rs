@@ -31,13 +31,25 @@ impl Endpoint<'_> {
     /// # Errors
     /// No whole response within a minute.
     pub async fn get(self, path: &str, headers: &[&str]) -> Result<Response> {
-        let mut request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n");
-        for header in headers {
-            request.push_str(header);
-            request.push_str("\r\n");
-        }
-        request.push_str("connection: close\r\n\r\n");
-        self.send(request.as_bytes()).await.with_context(|| format!("GET {path}"))
+        let head = head("GET", path, &[&["host: localhost"], headers].concat());
+        self.send(format!("{head}\r\n").as_bytes()).await.with_context(|| format!("GET {path}"))
+    }
+
+    /// Sends a call of a JSON API with some headers, each a whole line, `host` among them.
+    ///
+    /// # Errors
+    /// No whole response within a minute.
+    pub async fn call(
+        self,
+        method: &str,
+        path: &str,
+        headers: &[&str],
+        body: &str,
+    ) -> Result<Response> {
+        let (head, length) = (head(method, path, headers), body.len());
+        let framing = format!("content-type: application/json\r\ncontent-length: {length}\r\n\r\n");
+        let sent = self.send([&head, &framing, body].concat().as_bytes()).await;
+        sent.with_context(|| format!("{method} {path}"))
     }
 
     /// Sends a request, which must contain `Connection: close`, and reads the response.
@@ -77,6 +89,12 @@ impl TenantContainer {
         })
         .await
     }
+}
+
+/// A head that more lines may follow.
+fn head(method: &str, path: &str, headers: &[&str]) -> String {
+    let lines: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
+    format!("{method} {path} HTTP/1.1\r\n{lines}connection: close\r\n")
 }
 
 async fn exchange_inside(

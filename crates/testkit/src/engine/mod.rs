@@ -1,11 +1,11 @@
-//! The container engine, for tests and benches that run tenants by hand or look at an installation.
+//! The container engine, for tests and benches that run tenants by hand.
 
 mod derived_image;
 mod endpoint;
-mod installation;
 mod sandbox;
 mod tenant;
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -13,11 +13,7 @@ use bollard::Docker;
 
 pub use derived_image::{build_layer, remove_image};
 pub use endpoint::Endpoint;
-pub use installation::{
-    container_of_service, containers_of_tenant, everything_of, label_filters, logs_of,
-    remove_volumes, tenant_objects,
-};
-pub use sandbox::{Sandbox, TenantOptions, volume_mount, volumes_of};
+pub use sandbox::{Sandbox, TenantOptions, any_loopback_port, volume_mount, volumes_of};
 pub use tenant::{ExecOutput, TenantContainer, host_config, uuid_of};
 
 /// Longer than any call of the engine takes on a busy machine.
@@ -38,4 +34,9 @@ pub async fn connect() -> Result<Docker> {
     let docker =
         docker.negotiate_version().await.context("the container engine does not answer")?;
     Ok(docker.with_timeout(CALL_TIMEOUT))
+}
+
+/// A filter for objects with all these labels, `name` or `name=value` each.
+pub fn label_filters(labels: &[&str]) -> HashMap<String, Vec<String>> {
+    HashMap::from([("label".to_owned(), labels.iter().map(|label| (*label).to_owned()).collect())])
 }

@@ -93,6 +93,18 @@ impl Sandbox {
         Ok(tenant)
     }
 
+    /// Like [`Self::start`], once the tenant is ready; also returns its published port.
+    ///
+    /// # Errors
+    /// The engine refuses a step, or the tenant does not get ready; then the message holds its log.
+    pub async fn healthy(&self, options: &TenantOptions) -> Result<(TenantContainer, u16)> {
+        let tenant = self.start(options).await?;
+        match tenant.healthy_port().await {
+            Ok(port) => Ok((tenant, port)),
+            Err(error) => Err(error.context(tenant.logs().await?)),
+        }
+    }
+
     /// # Errors
     /// The engine refuses a step.
     pub async fn create(&self, options: &TenantOptions) -> Result<TenantContainer> {
@@ -115,9 +127,7 @@ impl Sandbox {
             volume_mount(data, "/var/lib/cial", false),
             volume_mount(files, "/home/agent/files", false),
         ]);
-        let loopback =
-            PortBinding { host_ip: Some("127.0.0.1".to_owned()), host_port: Some(String::new()) };
-        host.port_bindings = Some(HashMap::from([("8080/tcp".to_owned(), Some(vec![loopback]))]));
+        host.port_bindings = Some(any_loopback_port());
         if options.has_network {
             host.network_mode = Some(self.create_network(&prefix).await?);
         }
@@ -314,6 +324,12 @@ impl TenantContainer {
 /// Names of the four volumes of a tenant: sockets, secrets, data, files.
 pub fn volumes_of(prefix: &str) -> [String; 4] {
     ["sockets", "secrets", "data", "files"].map(|kind| format!("{prefix}-{kind}"))
+}
+
+/// Publishes port 8080 on a port of loopback that the engine chooses.
+pub fn any_loopback_port() -> HashMap<String, Option<Vec<PortBinding>>> {
+    let any = PortBinding { host_ip: Some("127.0.0.1".to_owned()), host_port: Some(String::new()) };
+    HashMap::from([("8080/tcp".to_owned(), Some(vec![any]))])
 }
 
 pub fn volume_mount(volume: &str, target: &str, read_only: bool) -> Mount {

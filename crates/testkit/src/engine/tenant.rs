@@ -8,8 +8,8 @@ use bollard::container::LogOutput;
 use bollard::exec::{CreateExecOptions, StartExecResults};
 use bollard::models::{ContainerInspectResponse, HostConfig};
 use bollard::query_parameters::{
-    InspectContainerOptions, LogsOptionsBuilder, RestartContainerOptionsBuilder,
-    StartContainerOptions,
+    InspectContainerOptions, KillContainerOptions, LogsOptionsBuilder,
+    RestartContainerOptionsBuilder, StartContainerOptions,
 };
 use futures_util::TryStreamExt as _;
 
@@ -59,6 +59,13 @@ impl TenantContainer {
         let options = RestartContainerOptionsBuilder::default().t(STOP_GRACE_SECONDS).build();
         let restarted = self.docker.restart_container(&self.id, Some(options));
         restarted.await.context("cannot restart the tenant")
+    }
+
+    /// Kills it, and waits for its end.
+    pub async fn kill(&self) -> Result<()> {
+        self.docker.kill_container(&self.id, None::<KillContainerOptions>).await?;
+        let ended = async || self.inspect().await.ok()?.state?.running.filter(|running| !running);
+        self.wait_for("the end of the container", ended).await.map(drop)
     }
 
     pub async fn start(&self) -> Result<()> {
