@@ -17,6 +17,7 @@ use crate::access::Access::{
     Tenant, WholeAccount,
 };
 use crate::access::layer::deny_unknown_path;
+use crate::api::variables::{Env, Secrets};
 use crate::app::{App, database_disk_full, database_unavailable};
 use crate::db::DatabaseError;
 use crate::http::describe::describe_handler;
@@ -82,12 +83,12 @@ pub const ROUTES: &[Route] = routes! {
     api  POST   "/tenants/{slug}/stop",         Tenant(Write), "Stop a tenant", api::tenants::stop_tenant;
     api  POST   "/tenants/{slug}/restart",      Tenant(Write), "Restart a tenant", api::tenants::restart_tenant;
     api  PUT    "/tenants/{slug}/release",      PlatformAdmin, "Move a tenant to another release", api::tenants::set_release;
-    api  GET    "/tenants/{slug}/env",          Tenant(Admin), "List the variables of a tenant's program", api::variables::list_env;
-    api  PUT    "/tenants/{slug}/env/{name}",   Tenant(Admin), "Set a variable, from the next start on", api::variables::set_env;
-    api  DELETE "/tenants/{slug}/env/{name}",   Tenant(Admin), "Delete a variable", api::variables::delete_env;
-    api  GET    "/tenants/{slug}/secrets",      Tenant(Admin), "List the names of the secrets of a tenant's program", api::variables::list_secrets;
-    api  PUT    "/tenants/{slug}/secrets/{name}", Tenant(Admin), "Set a secret, from the next start on", api::variables::set_secret;
-    api  DELETE "/tenants/{slug}/secrets/{name}", Tenant(Admin), "Delete a secret", api::variables::delete_secret;
+    api  GET    "/tenants/{slug}/env",          Tenant(Admin), "List the variables of a tenant's program", api::variables::list::<Env>;
+    api  PUT    "/tenants/{slug}/env/{name}",   Tenant(Admin), "Set a variable, from the next start on", api::variables::set::<Env>;
+    api  DELETE "/tenants/{slug}/env/{name}",   Tenant(Admin), "Delete a variable", api::variables::delete::<Env>;
+    api  GET    "/tenants/{slug}/secrets",      Tenant(Admin), "List the names of the secrets of a tenant's program", api::variables::list::<Secrets>;
+    api  PUT    "/tenants/{slug}/secrets/{name}", Tenant(Admin), "Set a secret, from the next start on", api::variables::set::<Secrets>;
+    api  DELETE "/tenants/{slug}/secrets/{name}", Tenant(Admin), "Delete a secret", api::variables::delete::<Secrets>;
     api  GET    "/tenants/{slug}/logs",         Tenant(Read),  "A tenant's log", api::tenant_logs::show_logs;
     api  GET    "/tenants/{slug}/summaries",    Tenant(Read),  "Counts of a tenant's conversations", api::summaries::list_summaries;
     api  POST   "/tenants/{slug}/ingest-summary", Tenant(Write), "Store the counts of a conversation", api::summaries::ingest_summary;
@@ -125,12 +126,12 @@ pub const ROUTES: &[Route] = routes! {
     api  DELETE "/apps/{app}",                  PlatformAdmin, "Delete an app with its releases", api::apps::delete_app;
     api  GET    "/apps/{app}/releases",         PlatformRead,  "List an app's releases", api::apps::list_releases;
     api  POST   "/apps/{app}/releases",         PlatformAdmin, "Create a release of an image", api::apps::create_release;
-    api  GET    "/apps/{app}/env",              PlatformAdmin, "List the variables of an app", api::variables::list_app_env;
-    api  PUT    "/apps/{app}/env/{name}",       PlatformAdmin, "Set a variable of an app, from the next start of each tenant on", api::variables::set_app_env;
-    api  DELETE "/apps/{app}/env/{name}",       PlatformAdmin, "Delete a variable of an app", api::variables::delete_app_env;
-    api  GET    "/apps/{app}/secrets",          PlatformAdmin, "List the names of the secrets of an app", api::variables::list_app_secrets;
-    api  PUT    "/apps/{app}/secrets/{name}",   PlatformAdmin, "Set a secret of an app, from the next start of each tenant on", api::variables::set_app_secret;
-    api  DELETE "/apps/{app}/secrets/{name}",   PlatformAdmin, "Delete a secret of an app", api::variables::delete_app_secret;
+    api  GET    "/apps/{app}/env",              PlatformAdmin, "List the variables of an app", api::variables::list_of_app::<Env>;
+    api  PUT    "/apps/{app}/env/{name}",       PlatformAdmin, "Set a variable of an app, from the next start of each tenant on", api::variables::set_of_app::<Env>;
+    api  DELETE "/apps/{app}/env/{name}",       PlatformAdmin, "Delete a variable of an app", api::variables::delete_of_app::<Env>;
+    api  GET    "/apps/{app}/secrets",          PlatformAdmin, "List the names of the secrets of an app", api::variables::list_of_app::<Secrets>;
+    api  PUT    "/apps/{app}/secrets/{name}",   PlatformAdmin, "Set a secret of an app, from the next start of each tenant on", api::variables::set_of_app::<Secrets>;
+    api  DELETE "/apps/{app}/secrets/{name}",   PlatformAdmin, "Delete a secret of an app", api::variables::delete_of_app::<Secrets>;
     api  GET    "/apps/{app}/rollouts",         PlatformRead,  "List an app's latest rollouts", api::rollouts::list_rollouts;
     api  POST   "/apps/{app}/rollouts",         PlatformAdmin, "Move an app's tenants to another release, wave by wave", api::rollouts::start_rollout;
     api  GET    "/apps/{app}/rollouts/{id}",    PlatformRead,  "Show a rollout", api::rollouts::show_rollout;

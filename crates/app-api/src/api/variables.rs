@@ -3,7 +3,9 @@
 use axum::extract::{RawPathParams, State};
 use protocol::problem::Code;
 use protocol::variables::{EnvList, EnvVariable, SecretList, SecretName, SetVariable, Variables};
+use serde::Serialize;
 use service::api_error::ApiError;
+use utoipa::ToSchema;
 
 use crate::access::{AuthorizedTenant, Caller};
 use crate::app::App;
@@ -11,141 +13,102 @@ use crate::http::extract::{AppPath, Json, path_part};
 use crate::http::reply::NoContent;
 use crate::variables::{Assignment, Kind, of_app, of_tenant};
 
-pub async fn list_env(
+/// A kind of variables as a type: the table of routes names it, and its list is part of the API's description.
+pub trait VariableKind {
+    const KIND: Kind;
+    type List: Serialize + ToSchema;
+
+    fn list(variables: Variables) -> Self::List;
+}
+
+pub struct Env;
+pub struct Secrets;
+
+impl VariableKind for Env {
+    const KIND: Kind = Kind::Env;
+    type List = EnvList;
+
+    fn list(variables: Variables) -> EnvList {
+        let env = variables.into_iter();
+        let env = env.map(|(name, variable)| EnvVariable { name, value: variable.value });
+        EnvList { env: env.collect() }
+    }
+}
+
+impl VariableKind for Secrets {
+    const KIND: Kind = Kind::Secret;
+    type List = SecretList;
+
+    fn list(variables: Variables) -> SecretList {
+        SecretList { secrets: variables.into_keys().map(|name| SecretName { name }).collect() }
+    }
+}
+
+pub async fn list<K: VariableKind>(
     State(app): State<App>,
     found: AuthorizedTenant,
-) -> Result<axum::Json<EnvList>, ApiError> {
-    Ok(env_list(of_tenant::list(&app, &found.tenant, Kind::Env)?))
+) -> Result<axum::Json<K::List>, ApiError> {
+    Ok(axum::Json(K::list(of_tenant::list(&app, &found.tenant, K::KIND)?)))
 }
 
-pub async fn list_secrets(
-    State(app): State<App>,
-    found: AuthorizedTenant,
-) -> Result<axum::Json<SecretList>, ApiError> {
-    Ok(secret_list(of_tenant::list(&app, &found.tenant, Kind::Secret)?))
-}
-
-pub async fn list_app_env(
-    State(service): State<App>,
-    AppPath(slug): AppPath,
-) -> Result<axum::Json<EnvList>, ApiError> {
-    Ok(env_list(of_app::list(&service, &slug, Kind::Env).await?))
-}
-
-pub async fn list_app_secrets(
-    State(service): State<App>,
-    AppPath(slug): AppPath,
-) -> Result<axum::Json<SecretList>, ApiError> {
-    Ok(secret_list(of_app::list(&service, &slug, Kind::Secret).await?))
-}
-
-fn env_list(variables: Variables) -> axum::Json<EnvList> {
-    let env = variables.into_iter();
-    let env = env.map(|(name, variable)| EnvVariable { name, value: variable.value }).collect();
-    axum::Json(EnvList { env })
-}
-
-fn secret_list(variables: Variables) -> axum::Json<SecretList> {
-    let names = variables.into_keys();
-    axum::Json(SecretList { secrets: names.map(|name| SecretName { name }).collect() })
-}
-
-pub async fn set_env(
+pub async fn set<K: VariableKind>(
     State(app): State<App>,
     Caller(caller): Caller,
     found: AuthorizedTenant,
     params: RawPathParams,
     body: Json<SetVariable>,
 ) -> Result<NoContent, ApiError> {
-    let assignment = setting(Kind::Env, &params, &body.value)?;
+    let assignment = assignment::<K>(&params, Some(&body.value))?;
     of_tenant::set(&app, &caller, found.tenant, assignment).await?;
     Ok(NoContent::default())
 }
 
-pub async fn delete_env(
+pub async fn delete<K: VariableKind>(
     State(app): State<App>,
     Caller(caller): Caller,
     found: AuthorizedTenant,
     params: RawPathParams,
 ) -> Result<NoContent, ApiError> {
-    of_tenant::set(&app, &caller, found.tenant, deletion(Kind::Env, &params)?).await?;
+    of_tenant::set(&app, &caller, found.tenant, assignment::<K>(&params, None)?).await?;
     Ok(NoContent::default())
 }
 
-pub async fn set_secret(
-    State(app): State<App>,
-    Caller(caller): Caller,
-    found: AuthorizedTenant,
-    params: RawPathParams,
-    body: Json<SetVariable>,
-) -> Result<NoContent, ApiError> {
-    let assignment = setting(Kind::Secret, &params, &body.value)?;
-    of_tenant::set(&app, &caller, found.tenant, assignment).await?;
-    Ok(NoContent::default())
+pub async fn list_of_app<K: VariableKind>(
+    State(service): State<App>,
+    AppPath(slug): AppPath,
+) -> Result<axum::Json<K::List>, ApiError> {
+    Ok(axum::Json(K::list(of_app::list(&service, &slug, K::KIND).await?)))
 }
 
-pub async fn delete_secret(
-    State(app): State<App>,
-    Caller(caller): Caller,
-    found: AuthorizedTenant,
-    params: RawPathParams,
-) -> Result<NoContent, ApiError> {
-    of_tenant::set(&app, &caller, found.tenant, deletion(Kind::Secret, &params)?).await?;
-    Ok(NoContent::default())
-}
-
-pub async fn set_app_env(
+pub async fn set_of_app<K: VariableKind>(
     State(service): State<App>,
     Caller(caller): Caller,
     AppPath(slug): AppPath,
     params: RawPathParams,
     body: Json<SetVariable>,
 ) -> Result<NoContent, ApiError> {
-    of_app::set(&service, &caller, &slug, setting(Kind::Env, &params, &body.value)?).await?;
+    let assignment = assignment::<K>(&params, Some(&body.value))?;
+    of_app::set(&service, &caller, &slug, assignment).await?;
     Ok(NoContent::default())
 }
 
-pub async fn delete_app_env(
+pub async fn delete_of_app<K: VariableKind>(
     State(service): State<App>,
     Caller(caller): Caller,
     AppPath(slug): AppPath,
     params: RawPathParams,
 ) -> Result<NoContent, ApiError> {
-    of_app::set(&service, &caller, &slug, deletion(Kind::Env, &params)?).await?;
+    of_app::set(&service, &caller, &slug, assignment::<K>(&params, None)?).await?;
     Ok(NoContent::default())
 }
 
-pub async fn set_app_secret(
-    State(service): State<App>,
-    Caller(caller): Caller,
-    AppPath(slug): AppPath,
-    params: RawPathParams,
-    body: Json<SetVariable>,
-) -> Result<NoContent, ApiError> {
-    of_app::set(&service, &caller, &slug, setting(Kind::Secret, &params, &body.value)?).await?;
-    Ok(NoContent::default())
-}
-
-pub async fn delete_app_secret(
-    State(service): State<App>,
-    Caller(caller): Caller,
-    AppPath(slug): AppPath,
-    params: RawPathParams,
-) -> Result<NoContent, ApiError> {
-    of_app::set(&service, &caller, &slug, deletion(Kind::Secret, &params)?).await?;
-    Ok(NoContent::default())
-}
-
-fn setting<'a>(
-    kind: Kind,
+/// Sets the variable of the path to a value, or deletes it.
+fn assignment<'a, K: VariableKind>(
     params: &'a RawPathParams,
-    body: &'a SetVariable,
+    value: Option<&'a SetVariable>,
 ) -> Result<Assignment<'a>, ApiError> {
-    Ok(Assignment { kind, name: name_in(params)?, value: Some(&body.value) })
-}
-
-fn deletion(kind: Kind, params: &RawPathParams) -> Result<Assignment<'_>, ApiError> {
-    Ok(Assignment { kind, name: name_in(params)?, value: None })
+    let value = value.map(|body| body.value.as_str());
+    Ok(Assignment { kind: K::KIND, name: name_in(params)?, value })
 }
 
 /// The name in the path.
