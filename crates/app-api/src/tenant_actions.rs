@@ -187,7 +187,7 @@ pub async fn request_action(
         };
         let request = OwnerRequest {
             desired,
-            restart: action == OwnerAction::Restart,
+            restart: read.status().needs_restart(action),
             // Independent of the row's state: the tenant may have fallen asleep since.
             wake: action == OwnerAction::Start && read.desired == Desired::Running,
             at: app.clock.now(),

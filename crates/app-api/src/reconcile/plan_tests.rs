@@ -257,6 +257,8 @@ fn five_crashes_end_in_error_until_the_owner_starts_the_tenant() {
     let rested = derive_status(desired_state(Desired::Running), &failed, &present(&rests), at(7));
     assert_eq!(rested.state, State::Error);
     assert_eq!(plan(desired_state(Desired::Running), &rested, &present(&rests)), Step::Noop);
+    assert!(failed.needs_restart(OwnerAction::Start) && rested.needs_restart(OwnerAction::Start));
+    assert!(!status(State::Starting).needs_restart(OwnerAction::Start));
     let requested = rested.after_action(OwnerAction::Start, at(8));
     assert_eq!((requested.state, requested.reason.as_deref()), (State::Provisioning, None));
     assert_eq!(plan(desired_state(Desired::Running), &requested, &present(&rests)), Step::Run);

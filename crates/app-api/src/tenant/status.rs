@@ -114,6 +114,16 @@ impl TenantStatus {
         next
     }
 
+    /// Whether an action must replace a container that still runs. One that was given up goes on crashing until the
+    /// reconciler has stopped it: a start that comes before the stop would leave it to the engine's back-off.
+    pub fn needs_restart(&self, action: OwnerAction) -> bool {
+        match action {
+            OwnerAction::Restart => true,
+            OwnerAction::Start => self.gave_up,
+            OwnerAction::Stop | OwnerAction::Delete => false,
+        }
+    }
+
     /// The status after a failed step. `is_fatal`: repeating the same step cannot succeed.
     #[must_use]
     pub fn after_failed_step(&self, reason: String, is_fatal: bool, now: Timestamp) -> Self {

@@ -146,7 +146,7 @@ async fn five_crashes_end_in_an_error_and_a_stop() {
     let (server, owner, id) = with_acme(&[
         (Call::Run, Reply::Observed(Phase::Starting)),
         (Call::Stop, Reply::Observed(Phase::Stopped)),
-        (Call::Run, Reply::Observed(Phase::Ready)),
+        (Call::Restart, Reply::Observed(Phase::Ready)),
     ])
     .await;
     server.until_state("acme", State::Starting).await;
@@ -157,6 +157,28 @@ async fn five_crashes_end_in_an_error_and_a_stop() {
     assert!(server.row("acme").await.state_reason.unwrap().contains("exit code 3"));
     server.until("acme", |t| t.is_some_and(|t| t.upstream.is_none())).await;
     assert_eq!(server.row("acme").await.state, State::Error, "stopped, and still an error");
+    request(&owner, "start").await;
+    server.until_state("acme", State::Running).await;
+    server.orchestrator.assert_script_done();
+}
+
+/// Otherwise the engine goes on restarting the container of the old image, ever more slowly.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_before_the_stop_of_a_crash_loop_replaces_the_container() {
+    let (server, owner, id) = with_acme(&[
+        (Call::Run, Reply::Observed(Phase::Starting)),
+        (Call::Stop, Reply::Refused(422, "no_stop_yet")),
+        (Call::Restart, Reply::Observed(Phase::Ready)),
+    ])
+    .await;
+    server.until_state("acme", State::Starting).await;
+    for n in 1..=5 {
+        server.orchestrator.publish(crashed(id, n));
+    }
+    let is_refused = |reason: &String| reason.contains("no_stop_yet");
+    server
+        .until("acme", |t| t.is_some_and(|t| t.state_reason.as_ref().is_some_and(is_refused)))
+        .await;
     request(&owner, "start").await;
     server.until_state("acme", State::Running).await;
     server.orchestrator.assert_script_done();
