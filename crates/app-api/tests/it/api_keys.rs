@@ -175,12 +175,7 @@ async fn invalid_requests_for_keys_name_their_fields() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revocation_ends_requests_and_streams_on_every_replica_within_a_second() {
     let setup = Setup::new(FakeOrchestrator::unreachable()).await;
-    let replica = Setup {
-        url: setup.url.clone(),
-        database: setup.database.clone(),
-        orchestrator: setup.orchestrator.clone(),
-        ..Setup::new(FakeOrchestrator::unreachable()).await
-    };
+    let replica = setup.replica();
     setup.orchestrator.endless_logs.store(true, Ordering::Relaxed);
     let (first, second) = (setup.start().await, replica.start().await);
     let owner = first.sign_up().await;

@@ -44,18 +44,12 @@ async fn tables_with(server: &Server, text: &str) -> Vec<String> {
 }
 
 async fn setup_with(directory: &Path) -> Setup {
-    let mut setup = Setup::new(FakeOrchestrator::unreachable()).await;
-    setup.env.push(("CIAL_STATE_DIR", directory.to_str().unwrap().to_owned()));
-    setup
+    in_directory(directory, Setup::new(FakeOrchestrator::unreachable()).await)
 }
 
-/// A setup on the database of another server.
-async fn setup_like(server: &Server, directory: &Path) -> Setup {
-    Setup {
-        url: server.database.url.clone(),
-        database: server.database.clone(),
-        ..setup_with(directory).await
-    }
+fn in_directory(directory: &Path, mut setup: Setup) -> Setup {
+    setup.env.push(("CIAL_STATE_DIR", directory.to_str().unwrap().to_owned()));
+    setup
 }
 
 async fn status(server: &Server, key: &str, path: &str) -> u16 {
@@ -76,7 +70,7 @@ async fn the_first_start_writes_a_key_and_later_starts_do_not() {
     assert_eq!(tables_with(&server, "key.create").await, ["public.audit_log"]);
     let written = fs::metadata(&file).unwrap().modified().unwrap();
 
-    let again = setup_like(&server, directory.path()).await;
+    let again = in_directory(directory.path(), server.replica());
     server.kill().await;
     let server = again.start().await;
     assert_eq!(server.database.count("api_keys").await, 1);
@@ -103,7 +97,7 @@ async fn a_second_key_outlives_the_first_one_and_needs_no_third() {
     assert_eq!(status(&server, &first, "/v1/auth/whoami").await, 401);
     assert_eq!(call(&second, Method::POST, "/v1/tenants", acme()).await.status, 201);
 
-    let again = setup_like(&server, directory.path()).await;
+    let again = in_directory(directory.path(), server.replica());
     server.kill().await;
     let server = again.start().await;
     assert_eq!(server.database.count("api_keys").await, 2);
@@ -115,15 +109,8 @@ async fn a_second_key_outlives_the_first_one_and_needs_no_third() {
 async fn ten_replicas_on_an_empty_database_write_one_key() {
     let directories: Vec<_> = (0..10).map(|_| tempfile::tempdir().unwrap()).collect();
     let first = Setup::new(FakeOrchestrator::unreachable()).await;
-    let mut setups = Vec::new();
-    for directory in &directories {
-        setups.push(Setup {
-            url: first.url.clone(),
-            database: first.database.clone(),
-            ..setup_with(directory.path()).await
-        });
-    }
-    let servers = join_all(setups.into_iter().map(Setup::start)).await;
+    let setups = directories.iter().map(|own| in_directory(own.path(), first.replica()));
+    let servers = join_all(setups.map(Setup::start)).await;
     let files = directories.iter().map(|directory| directory.path().join("bootstrap-key"));
     let keys: Vec<_> = files.filter_map(|file| fs::read_to_string(file).ok()).collect();
     assert_eq!(keys.len(), 1);
@@ -146,7 +133,7 @@ async fn the_documented_recovery_replaces_the_admin_keys_and_no_other() {
     server.database.sql(recovery()).await;
     assert_eq!(status(&server, &old, "/v1/auth/whoami").await, 401);
 
-    let again = setup_like(&server, directory.path()).await;
+    let again = in_directory(directory.path(), server.replica());
     server.kill().await;
     let server = again.start().await;
     let new = fs::read_to_string(&file).unwrap();
@@ -162,7 +149,7 @@ async fn a_supplied_key_works_and_a_revoked_one_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let supplied = async |server: Option<&Server>| {
         let mut setup = match server {
-            Some(server) => setup_like(server, directory.path()).await,
+            Some(server) => in_directory(directory.path(), server.replica()),
             None => setup_with(directory.path()).await,
         };
         setup.env.push(("CIAL_BOOTSTRAP_KEY", key.clone()));

@@ -10,18 +10,10 @@ fn received(ended: Result<(), ServiceError>) -> String {
     faults.0.join("\n")
 }
 
-/// Sets a server up on the database of `first`.
-async fn after(first: &Server) -> Setup {
-    let mut setup = Setup::new(FakeOrchestrator::unreachable()).await;
-    setup.url = first.database.url.clone();
-    setup.database = first.database.clone();
-    setup
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn other_secrets_are_refused() {
     let first = Server::with(FakeOrchestrator::unreachable()).await;
-    let mut setup = after(&first).await;
+    let mut setup = first.replica();
     setup.master = "another-8vY2m0Qz5hYt1rKp7sXw3uBn6cE";
     insta::assert_snapshot!(received(setup.start_unready().await.wait_ended().await), @"CIAL_SSO_SECRET_FILE: the database of local was made with other secrets. Two ways on: bring back the secrets volumes that belong to this database, or give its data up with `cargo xtask local-down --purge` (installation local) and start anew.");
 }
@@ -29,7 +21,7 @@ async fn other_secrets_are_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn another_installation_is_refused() {
     let first = Server::with(FakeOrchestrator::unreachable()).await;
-    let mut setup = after(&first).await;
+    let mut setup = first.replica();
     setup.env.push(("CIAL_INSTALL", "other".into()));
     insta::assert_snapshot!(received(setup.start_unready().await.wait_ended().await), @"CIAL_INSTALL is other, but the database belongs to the installation local. Two ways on: bring back the secrets volumes that belong to this database, or give its data up with `cargo xtask local-down --purge` (installation other) and start anew.");
 }
@@ -39,7 +31,7 @@ async fn another_installation_is_refused() {
 async fn the_database_of_another_installation_is_not_migrated() {
     let first = Server::with(FakeOrchestrator::unreachable()).await;
     first.database.sql("DELETE FROM __diesel_schema_migrations").await;
-    let mut setup = after(&first).await;
+    let mut setup = first.replica();
     setup.env.push(("CIAL_INSTALL", "other".into()));
     let received = received(setup.start_unready().await.wait_ended().await);
     assert!(
@@ -70,7 +62,7 @@ async fn a_refused_migration_ends_the_process() {
     let first = Server::with(FakeOrchestrator::unreachable()).await;
     // The tables are there already: the first migration cannot be applied again.
     first.database.sql("DELETE FROM __diesel_schema_migrations").await;
-    let ended = after(&first).await.start_unready().await.wait_ended().await;
+    let ended = first.replica().start_unready().await.wait_ended().await;
     let Err(ServiceError::Other(error)) = ended else { panic!("{ended:?}") };
     assert!(error.to_string().contains("cannot be migrated"), "{error:#}");
     assert!(error.to_string().contains("already exists"), "{error:#}");

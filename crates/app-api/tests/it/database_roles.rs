@@ -66,22 +66,12 @@ async fn a_database_from_before_the_role_gets_it_at_the_next_start() {
     let role = server.database.service_role();
     // As an earlier version left it.
     server.database.sql(&format!("DROP OWNED BY {role}")).await;
-    let (database, orchestrator) = (server.database.clone(), server.orchestrator.clone());
+    let setup = server.replica();
     server.kill().await;
     // The pool of the ended server may hold connections for a moment.
-    let drop_role = format!("DROP ROLE {role}");
-    database
-        .sql(&format!(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{role}'"
-        ))
-        .await;
-    database.sql(&drop_role).await;
-    let setup = Setup {
-        url: database.url.clone(),
-        database,
-        orchestrator,
-        ..Setup::new(FakeOrchestrator::unreachable()).await
-    };
+    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename";
+    setup.database.sql(&format!("{end} = '{role}'")).await;
+    setup.database.sql(&format!("DROP ROLE {role}")).await;
     let server = setup.start().await;
     server.sign_up().await;
     assert!(server.database.count("audit_log").await > 0);

@@ -96,14 +96,8 @@ async fn a_person_has_one_tenant_whatever_comes_at_once_and_after_a_restart() {
     let slug = warm[0].json()["tenant"].as_str().unwrap().to_owned();
     assert!(warm.iter().all(|warm| warm.json()["tenant"] == json!(slug)));
 
-    let (database, orchestrator) = (server.database.clone(), server.orchestrator.clone());
+    let setup = server.replica();
     server.kill().await;
-    let setup = Setup {
-        url: database.url.clone(),
-        database,
-        orchestrator,
-        ..Setup::new(FakeOrchestrator::unreachable()).await
-    };
     let server = setup.with_dev_login().start().await;
     let mut client = server.visitor.new_client();
     client.store_cookie(&client.post("/auth/login", login("user_1", "one@example.com")).await);

@@ -142,12 +142,7 @@ async fn a_tenant_is_followed_from_its_creation_to_its_end() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_reconnects_to_another_replica_receives_every_event_once() {
     let setup = Setup::new(FakeOrchestrator::unreachable()).await;
-    let replica = Setup {
-        url: setup.url.clone(),
-        database: setup.database.clone(),
-        orchestrator: setup.orchestrator.clone(),
-        ..Setup::new(FakeOrchestrator::unreachable()).await
-    };
+    let replica = setup.replica();
     let (first, second) = (setup.start().await, replica.start().await);
     let owner = first.sign_up().await;
     let mut owner_at_second = second.visitor.new_client();

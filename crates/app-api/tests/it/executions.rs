@@ -9,7 +9,7 @@ use protocol::api_keys::Role;
 use serde_json::{Value, json};
 
 use crate::harness::orchestrator::TaskReply;
-use crate::harness::{FakeOrchestrator, Server, Setup, TestResponse};
+use crate::harness::{FakeOrchestrator, Server, TestResponse};
 use crate::packages::{archive, call, two_tenants, upload};
 
 const TWO_TASKS: &str = r#"
@@ -519,13 +519,7 @@ async fn whenever_the_process_dies_no_task_that_succeeded_runs_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_two_processes_work_for_one_tenant() {
     let acme = Acme::new(&[]).await;
-    let second = Setup {
-        url: acme.server.database.url.clone(),
-        database: acme.server.database.clone(),
-        orchestrator: acme.server.orchestrator.clone(),
-        ..Setup::new(FakeOrchestrator::unreachable()).await
-    };
-    let second = second.start().await;
+    let second = acme.server.replica().start().await;
     let mut ids = Vec::new();
     for _ in 0..10 {
         ids.push(acme.again([succeeds(json!(1)), succeeds(json!(2))]).await);

@@ -242,12 +242,10 @@ async fn a_mail_survives_a_mail_server_that_is_not_ready_and_a_kill() {
     mails.respond("451 later");
     invite(&owner, "bob@example.com").await;
     assert_eq!(mails.next().await["refused"], "bob@example.com");
-    let (database, env) = (server.database.clone(), mails.settings(&[]));
+    let setup = Setup { env: mails.settings(&[]), ..server.replica() };
     server.kill().await;
     mails.accept();
-    let url = database.url.clone();
-    let setup = Setup::new(FakeOrchestrator::obedient()).await;
-    let server = Setup { database, url, env, ..setup }.start().await;
+    let server = setup.start().await;
     // Past the claim of the process that was killed.
     server.advance_clock(Duration::from_secs(120));
     let mail = mails.next().await;

@@ -9,9 +9,7 @@ use protocol::api_keys::Role;
 use serde_json::{Value, json};
 
 use crate::harness::orchestrator::TaskReply;
-use crate::harness::{
-    FakeOrchestrator, Server, Setup, TEST_TIMEOUT, TestClient, TestResponse, acme,
-};
+use crate::harness::{FakeOrchestrator, Server, TEST_TIMEOUT, TestClient, TestResponse, acme};
 use crate::packages::{archive, call, two_tenants, upload};
 
 const WORKFLOWS: &str = r#"
@@ -112,13 +110,7 @@ impl Acme {
 
     /// A second process on the same database, whose clock shows the same time.
     async fn second_process(&self) -> Server {
-        let setup = Setup {
-            url: self.server.database.url.clone(),
-            database: self.server.database.clone(),
-            orchestrator: self.server.orchestrator.clone(),
-            ..Setup::new(FakeOrchestrator::unreachable()).await
-        };
-        let second = setup.start().await;
+        let second = self.server.replica().start().await;
         second.advance_clock((self.server.now() - second.now()).to_std().unwrap_or_default());
         second
     }

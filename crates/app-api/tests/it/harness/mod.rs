@@ -69,13 +69,15 @@ pub(crate) struct Setup {
 
 impl Setup {
     pub(crate) async fn new(orchestrator: FakeOrchestrator) -> Self {
-        let database = Arc::new(TestDatabase::new().await);
-        let url = database.url.clone();
+        Self::on(Arc::new(TestDatabase::new().await), Arc::new(orchestrator))
+    }
+
+    fn on(database: Arc<TestDatabase>, orchestrator: Arc<FakeOrchestrator>) -> Self {
         Self {
+            url: database.url.clone(),
             database,
-            url,
             password: "unused-unused-unused-unused-unused".to_owned(),
-            orchestrator: Arc::new(orchestrator),
+            orchestrator,
             env: Vec::new(),
             master: MASTER,
             database_limits: Limits::default(),
@@ -83,6 +85,11 @@ impl Setup {
             max_changes: 3_000,
             password_cost: Params::new(8, 1, 1, None).unwrap(),
         }
+    }
+
+    /// Another server on the same database and engine.
+    pub(crate) fn replica(&self) -> Self {
+        Self::on(self.database.clone(), self.orchestrator.clone())
     }
 
     /// With the development profile.
@@ -195,16 +202,16 @@ impl Server {
         let _ = self.running.await;
     }
 
+    /// Another server on the same database and engine.
+    pub(crate) fn replica(&self) -> Setup {
+        Setup::on(self.database.clone(), self.orchestrator.clone())
+    }
+
     /// Kills the server and starts another on the same database and engine.
     pub(crate) async fn restart(self) -> Self {
-        let setup = Setup {
-            url: self.database.url.clone(),
-            database: self.database.clone(),
-            orchestrator: self.orchestrator.clone(),
-            ..Setup::new(FakeOrchestrator::unreachable()).await
-        };
+        let replica = self.replica();
         self.kill().await;
-        setup.start().await
+        replica.start().await
     }
 
     pub(crate) async fn stop(self) {
