@@ -4,6 +4,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use e2e::Checks;
@@ -85,6 +86,19 @@ async fn becomes(id: &str, state: &str) -> Result<Value> {
     .await
 }
 
+/// Waits until an execution of a trigger that fires each minute has succeeded.
+async fn ran_by(trigger: &str) -> Result<()> {
+    wait_for("an execution of the trigger", TIMEOUT + Duration::from_secs(60), async || {
+        let list = succeed(&["execution", "list", "--tenant", SLUG, "--output", "json"], None)?;
+        let list: Vec<Value> = serde_json::from_str(&list)?;
+        let by_trigger =
+            list.iter().filter(|one| one["created_by"] == format!("trigger {trigger}"));
+        let mut states = by_trigger.map(|one| &one["state"]);
+        Ok(states.any(|state| state == "succeeded").then_some(()))
+    })
+    .await
+}
+
 #[tokio::test]
 async fn a_workflow_runs_inside_its_tenant() -> Result<()> {
     let (installation, mut checks) = (Installation::from_env()?, Checks::new());
@@ -127,6 +141,11 @@ async fn a_workflow_runs_inside_its_tenant() -> Result<()> {
     succeed(&["execution", "cancel", &id, "--tenant", SLUG, "--yes"], None)?;
     checks.require("and ends when it is cancelled", becomes(&id, "cancelled").await)?;
     checks.require("it holds the tenant awake no longer", session.becomes("sleeping").await)?;
+
+    let create = ["trigger", "create", "each-minute", "--workflow", "nightly", "--tenant", SLUG];
+    succeed(&[&create[..], &["--cron", "* * * * *", "--input", "day=1"]].concat(), None)?;
+    checks.require("a trigger wakes it and runs a workflow", ran_by("each-minute").await)?;
+    succeed(&["trigger", "delete", "each-minute", "--yes", "--tenant", SLUG], None)?;
     succeed(&["tenants", "delete", SLUG, "--yes"], None)?;
     checks.finish()
 }
