@@ -1,22 +1,19 @@
 //! The price of knowing who calls, the end of access, and lists of ten thousands. The figures come from a bench of app-api, with
 //! its own Postgres.
 
-use anyhow::{Context as _, Result};
-use serde_json::Value;
+use anyhow::Result;
 
 use crate::Measured;
-use crate::cargo::cargo_bench;
+use crate::cargo::Report;
 use crate::figure::{Environment, Figure};
 
 pub(crate) fn measure() -> Result<Measured> {
     let environment = Environment::machine();
-    Ok((environment, figures(&cargo_bench("app-api", "auth")?)?))
+    Ok((environment, figures(&Report::of("app-api", "auth")?)?))
 }
 
-fn figures(report: &str) -> Result<Vec<Figure>> {
-    let mut lines = report.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let line = lines.next().with_context(|| format!("no figures in {report:?}"))?;
-    let value = |name: &str| line[name].as_f64().with_context(|| format!("no {name} in {line}"));
+fn figures(report: &Report) -> Result<Vec<Figure>> {
+    let value = |name: &str| report.value(name);
     let anonymous = value("anonymous_us")?;
     Ok(vec![
         Figure::new("CPU of an anonymous request, with its client", anonymous, "µs"),
@@ -39,15 +36,16 @@ mod tests {
     #[test]
     fn a_report_becomes_figures_beside_their_bars() {
         let report = |healthz: f64| {
-            format!(
+            let text = format!(
                 r#"{{"anonymous_us":100,"key_us":300,"session_us":350,"revocation_p99_ms":9,"healthz_p99_ms":{healthz},"signed_in":100,"sign_ins_ms":900,"tenants_p95_ms":9,"audit_p95_ms":9}}"#
-            )
+            );
+            figures(&Report::parse(&text).unwrap()).unwrap()
         };
-        let good = figures(&report(9.0)).unwrap();
+        let good = report(9.0);
         assert!(good.iter().all(Figure::holds), "{good:?}");
-        let slow = figures(&report(51.0)).unwrap();
+        let slow = report(51.0);
         let missed: Vec<_> = slow.iter().filter(|f| !f.holds()).map(|f| f.name).collect();
         assert_eq!(missed, ["healthz during 100 sign-ins, p99"]);
-        assert!(figures("running").is_err());
+        assert!(Report::parse("running").is_err());
     }
 }

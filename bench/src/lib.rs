@@ -12,6 +12,7 @@ mod density;
 mod engine_events;
 pub(crate) mod figure;
 mod fixture;
+mod history;
 mod request;
 mod router;
 mod routes;
@@ -64,6 +65,8 @@ enum Bench {
     Auth,
     /// From the start of `cial` to its first output, beside `true`.
     Cli,
+    /// Appends and pages of a tenant's history with a million entries, beside a bare SQLite file.
+    History,
     /// From asleep to the first byte, beside the engine alone; crowds; races against the idle
     /// deadline.
     Wake(WakeArgs),
@@ -144,6 +147,7 @@ impl Command {
             Bench::Routes => ("routes", routes::measure()?),
             Bench::Auth => ("auth", auth::measure()?),
             Bench::Cli => ("cli", cli::measure(times)?),
+            Bench::History => ("history", history::measure()?),
             Bench::Wake(args) => {
                 let size = wake::Size {
                     pairs: times,
