@@ -9,6 +9,7 @@ use protocol::TenantId;
 use protocol::orchestrator::{ApplyRequest, DiskUse, DiskUseList, ObservedTenant};
 use protocol::process::{PrepareImage, PreparedImage};
 use protocol::sleep::{SleepStatus, SleepStatusList};
+use protocol::spec::Spec;
 use protocol::summaries::SummaryReport;
 use protocol::watch::Message;
 use serde::de::IgnoredAny;
@@ -37,6 +38,9 @@ pub trait Orchestrator: Send + Sync + 'static {
         id: TenantId,
         apply: &'a ApplyRequest,
     ) -> BoxFuture<'a, Result<ObservedTenant, CallError>>;
+
+    /// Makes the container of a tenant without one, and does not start it.
+    fn prepare<'a>(&'a self, spec: &'a Spec) -> BoxFuture<'a, Result<(), CallError>>;
 
     /// Checks that an image can run an app, and makes it ready for tenants.
     fn prepare_image<'a>(
@@ -137,6 +141,14 @@ impl Orchestrator for OrchestratorClient {
         Box::pin(async move {
             let path = format!("/v1/tenants/{id}");
             self.client.call(Method::PUT, &path, Some(apply), APPLY_TIMEOUT).await
+        })
+    }
+
+    fn prepare<'a>(&'a self, spec: &'a Spec) -> BoxFuture<'a, Result<(), CallError>> {
+        Box::pin(async move {
+            let path = format!("/v1/tenants/{}/prepare", spec.id);
+            let called = self.client.call(Method::POST, &path, Some(spec), APPLY_TIMEOUT);
+            called.await.map(|IgnoredAny| ())
         })
     }
 

@@ -143,6 +143,12 @@ impl TenantDatabases {
         Ok(())
     }
 
+    /// The names that the schema and the role of `tenant` have, or will have.
+    pub fn names(&self, tenant: &Tenant) -> DatabaseNames {
+        let names = |database: &ProvisionedDatabase| database.names(&tenant.slug);
+        tenant.database.as_ref().map_or_else(|| self.prefix.names(&tenant.slug), names)
+    }
+
     /// Creates the schema and the role of `tenant`, unless they exist.
     ///
     /// # Errors
@@ -150,7 +156,7 @@ impl TenantDatabases {
     pub async fn create(&self, tenant: &Tenant, now: Timestamp) -> anyhow::Result<()> {
         let _slot = self.connections.acquire().await?;
         let conn = self.database.connect_provisioner().await?;
-        let (id, names) = (tenant.tenant_id(), self.prefix.names(&tenant.slug));
+        let (id, names) = (tenant.tenant_id(), self.names(tenant));
         let password = keys::tenant_database_password(&self.master, id);
         let entry = entry(Action::TenantDatabaseCreate, tenant).after(described(&names));
         if tenant_database::create(conn, id, &names, &password, &entry, now).await? {

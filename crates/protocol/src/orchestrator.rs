@@ -3,6 +3,7 @@
 //! | call | body → response |
 //! |---|---|
 //! | `PUT /v1/tenants/{id}` | [`ApplyRequest`] → 200 [`ObservedTenant`]: resources exist, the container of this generation exists and, if requested, its start call has returned |
+//! | `POST /v1/tenants/{id}/prepare` | [`Spec`] → 204: a tenant without a container has its resources and its container, which was not started; nothing is done for one with a container |
 //! | `POST /v1/tenants/{id}/stop` | → 200 [`ObservedTenant`] (404 when it does not exist) |
 //! | `DELETE /v1/tenants/{id}` | → 204, also when nothing was left |
 //! | `GET /v1/tenants` | → 200 [`ObservedTenantList`] |

@@ -26,7 +26,7 @@ pub(super) fn classify(step: Step, error: &StepError) -> ErrorClass {
         StepError::Orchestrator(error) => classify_error(error),
         // The obstacle, such as a role of the same name, may be gone by the next attempt.
         StepError::Database(error) => {
-            let what = if step == Step::CreateDatabase { NO_DATABASE } else { DATABASE_LEFT };
+            let what = if step == Step::RemoveDatabase { DATABASE_LEFT } else { NO_DATABASE };
             ErrorClass { reason: format!("{what} Last: {}", bounded_error(error)), is_fatal: false }
         }
     }

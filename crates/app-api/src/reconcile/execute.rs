@@ -34,16 +34,31 @@ impl Reconciler {
             Step::Wake => self.orchestrator.wake(id).await?,
             Step::Stop => self.orchestrator.stop(id).await?,
             Step::Remove => self.remove(id).await?,
-            Step::CreateDatabase => {
-                let created = self.tenant_databases.create(tenant, self.clock.now()).await;
-                created.map_err(StepError::Database)?;
+            Step::Create => {
+                let (created, ()) =
+                    tokio::join!(self.create_database(tenant), self.prepare(tenant));
+                created?;
             }
+            Step::CreateDatabase => self.create_database(tenant).await?,
             Step::RemoveDatabase => {
                 let removed = self.tenant_databases.remove(tenant, self.clock.now()).await;
                 removed.map_err(StepError::Database)?;
             }
         }
         Ok(())
+    }
+
+    async fn create_database(&self, tenant: &Tenant) -> Result<(), StepError> {
+        let created = self.tenant_databases.create(tenant, self.clock.now()).await;
+        created.map_err(StepError::Database)
+    }
+
+    /// The run that follows makes whatever this does not, and says what is in the way.
+    async fn prepare(&self, tenant: &Tenant) {
+        let user = self.tenant_databases.names(tenant).user;
+        if let Err(error) = self.orchestrator.prepare(&tenant.spec_with_database(user)).await {
+            tracing::debug!(tenant = %tenant.id, %error, "container not prepared");
+        }
     }
 
     async fn apply(

@@ -227,7 +227,7 @@ impl Reconciler {
         let mut conn = self.database.conn().await?;
         match step {
             Step::Remove => self.delete_row(&mut conn, tenant).await?,
-            Step::CreateDatabase => {
+            Step::Create | Step::CreateDatabase => {
                 let status = tenant.status();
                 if status.reason.as_deref().is_some_and(error_class::is_database_reason) {
                     let next = TenantStatus { reason: None, ..status };

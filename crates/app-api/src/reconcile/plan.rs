@@ -52,6 +52,8 @@ pub enum Step {
     Restart,
     Stop,
     Remove,
+    /// Creates the database and, beside it, the first container, which is not started.
+    Create,
     CreateDatabase,
     RemoveDatabase,
 }
@@ -67,6 +69,7 @@ impl Step {
             Self::Noop
             | Self::Stop
             | Self::Remove
+            | Self::Create
             | Self::CreateDatabase
             | Self::RemoveDatabase => Fulfilled::default(),
         }
@@ -82,11 +85,13 @@ pub fn plan(desired: DesiredState, status: &TenantStatus, observation: &Observat
     if desired.has_database || desired.desired == Desired::Deleted {
         return step;
     }
-    // A program may connect at once, so the database comes before the first container. A tenant that has a container
-    // without a database works: a server that refuses must not keep the owner from stopping or moving the tenant.
-    let has_no_container = matches!(observation.phase(), None | Some(Phase::Created));
-    let is_due = step == Step::Noop || (step == Step::Run && has_no_container);
-    if is_due { Step::CreateDatabase } else { step }
+    // A program may connect at once, so the database comes before the first start. A tenant that was started without a
+    // database works: a server that refuses must not keep the owner from stopping or moving the tenant.
+    match (step, observation.phase()) {
+        (Step::Run, None) => Step::Create,
+        (Step::Noop, _) | (Step::Run, Some(Phase::Created)) => Step::CreateDatabase,
+        _ => step,
+    }
 }
 
 /// The next step for the container; for a deleted tenant, for its database, too.

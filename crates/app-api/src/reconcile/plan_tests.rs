@@ -381,7 +381,7 @@ fn a_frozen_or_sleeping_tenant_is_woken_only_by_its_owners_start() {
 /// Applies one step to an engine that always succeeds.
 fn apply_step(step: Step, engine: &mut Option<ObservedTenant>) {
     *engine = match step {
-        Step::Noop | Step::CreateDatabase | Step::RemoveDatabase => return,
+        Step::Noop | Step::Create | Step::CreateDatabase | Step::RemoveDatabase => return,
         Step::Update => engine.take().map(|held| ObservedTenant { lacks_spec: false, ..held }),
         Step::Run | Step::Restart | Step::Wake => Some(observed(Phase::Starting)),
         Step::Stop => engine.take().map(|held| ObservedTenant { phase: Phase::Stopped, ..held }),

@@ -178,6 +178,17 @@ impl Tenant {
     }
 
     pub fn spec(&self) -> Spec {
+        self.spec_for(self.database.as_ref().map(|database| database.user.clone()))
+    }
+
+    /// The spec as it is once the tenant's database is there, with the role `user`.
+    pub fn spec_with_database(&self, user: String) -> Spec {
+        self.spec_for(Some(user))
+    }
+
+    /// `database_user` counts if the tenant's app wants a database.
+    fn spec_for(&self, database_user: Option<String>) -> Spec {
+        let wants_database = self.app.as_ref().is_some_and(|app| app.spec.database);
         Spec {
             id: self.tenant_id(),
             slug: self.slug.clone(),
@@ -186,17 +197,11 @@ impl Tenant {
             env: self.env.clone(),
             sealed_env: self.app.as_ref().and_then(|app| app.sealed_env.clone()),
             app_env: self.app.as_ref().and_then(|app| app.app_env.clone()),
-            database_user: self.database_user(),
+            database_user: database_user.filter(|_| wants_database),
             app: self.app.as_ref().map(|app| app.spec.clone()),
             limits: self.limits,
             policy: self.policy,
         }
-    }
-
-    /// The role of the tenant's database, if its app wants one.
-    fn database_user(&self) -> Option<String> {
-        let wants_database = self.app.as_ref().is_some_and(|app| app.spec.database);
-        self.database.as_ref().filter(|_| wants_database).map(|database| database.user.clone())
     }
 
     /// Since when the tenant is in the state that its owner reads: a tenant that is stopping or waking has been so

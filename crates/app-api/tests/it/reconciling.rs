@@ -40,6 +40,26 @@ async fn a_tenant_is_running_once_it_is_ready() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_first_container_is_prepared_as_it_is_started() {
+    let (server, owner, id) = with_acme(&[
+        (Call::Run, Reply::Observed(Phase::Ready)),
+        (Call::Stop, Reply::Observed(Phase::Stopped)),
+        (Call::Run, Reply::Observed(Phase::Ready)),
+    ])
+    .await;
+    server.until_state("acme", State::Running).await;
+    request(&owner, "stop").await;
+    server.until_state("acme", State::Stopped).await;
+    server.orchestrator.publish_gone(id);
+    request(&owner, "start").await;
+    server.until_state("acme", State::Running).await;
+    let prepared = server.orchestrator.prepared_tenants.lock().unwrap().clone();
+    let started = server.orchestrator.specs.lock().unwrap()[0].spec.clone();
+    assert_eq!(prepared, [started], "once, beside the database");
+    server.orchestrator.assert_script_done();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_tenant_is_stopped_started_restarted_and_deleted() {
     let (server, owner, _) = with_acme(&[
         (Call::Run, Reply::Observed(Phase::Ready)),

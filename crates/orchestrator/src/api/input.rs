@@ -8,6 +8,7 @@ use axum::http::request::Parts;
 use protocol::orchestrator::ApplyRequest;
 use protocol::problem::{Code, FieldCode};
 use protocol::process::PrepareImage;
+use protocol::spec::Spec;
 use protocol::{TenantId, Timestamp};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -64,9 +65,22 @@ pub(super) fn parse_apply(
     images: &AllowedImages,
 ) -> Parsed<ApplyRequest> {
     let apply: ApplyRequest = parse_json(body, super::MAX_BODY_BYTES)?;
-    let errors = validate(id, &apply, images);
+    check(id, &apply.spec, images).map(|()| apply)
+}
+
+pub(super) fn parse_spec(
+    id: TenantId,
+    body: Result<Bytes, BytesRejection>,
+    images: &AllowedImages,
+) -> Parsed<Spec> {
+    let spec: Spec = parse_json(body, super::MAX_BODY_BYTES)?;
+    check(id, &spec, images).map(|()| spec)
+}
+
+fn check(id: TenantId, spec: &Spec, images: &AllowedImages) -> Parsed<()> {
+    let errors = validate(id, spec, images);
     if errors.is_empty() {
-        return Ok(apply);
+        return Ok(());
     }
     let failure = ApiError::new(Code::InvalidSpec, "The spec is not valid.");
     let add_field = |f: ApiError, e: FieldError| f.with_field_error(&e.field, e.code, e.rule);
@@ -91,11 +105,7 @@ struct FieldError {
     rule: &'static str,
 }
 
-fn validate(
-    id: TenantId,
-    ApplyRequest { spec, .. }: &ApplyRequest,
-    images: &AllowedImages,
-) -> Vec<FieldError> {
+fn validate(id: TenantId, spec: &Spec, images: &AllowedImages) -> Vec<FieldError> {
     let mut errors = Vec::new();
     // An app's image is wrapped before it becomes a tenant's, and is named by what it holds.
     let is_of_app = spec.app.is_some();

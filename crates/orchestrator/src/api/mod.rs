@@ -108,6 +108,7 @@ pub fn routes() -> Vec<Route> {
         route(Method::GET, "/v1/tenants/watch", Control, get(tenants::watch)),
         route(Method::PUT, "/v1/tenants/{id}", Control, put(tenants::apply)),
         route(Method::DELETE, "/v1/tenants/{id}", Control, delete(tenants::remove)),
+        route(Method::POST, "/v1/tenants/{id}/prepare", Control, post(tenants::prepare)),
         route(Method::POST, "/v1/tenants/{id}/stop", Control, post(tenants::stop)),
         route(Method::POST, "/v1/tenants/{id}/wake", Control, post(sleep::wake)),
         route(Method::GET, "/v1/tenants/{id}/sleep", Control, get(sleep::show)),

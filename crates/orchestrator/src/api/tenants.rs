@@ -43,6 +43,17 @@ pub(super) async fn apply(
     Ok(Json(operations.apply(apply).await.map_err(driver_failure)?))
 }
 
+pub(super) async fn prepare(
+    State(operations): State<Arc<Operations>>,
+    State(images): State<Arc<AllowedImages>>,
+    TenantPath(id): TenantPath,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<StatusCode, ApiError> {
+    let spec = input::parse_spec(id, body, &images).map_err(|f| *f)?;
+    operations.prepare(spec).await.map_err(driver_failure)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
 pub(super) async fn stop(
     State(operations): State<Arc<Operations>>,
     TenantPath(id): TenantPath,

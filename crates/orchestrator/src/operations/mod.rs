@@ -20,6 +20,7 @@ use protocol::busy::BusyList;
 use protocol::exec::ExecCommand;
 use protocol::gauges::Gauge;
 use protocol::orchestrator::{ApplyRequest, Capacity, ObservedTenant, Phase};
+use protocol::spec::Spec;
 use protocol::summaries::SummaryReport;
 use service::metrics::Bounded;
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -31,8 +32,8 @@ use self::smoke_start::SmokeStarts;
 use self::turn::TurnTable;
 use crate::core_back::{BusyError, CORE_BACK_TIMEOUT};
 use crate::driver::{
-    Driver, DriverError, DriverErrorCode, LogOptions, LogStream, ResourceUsage, RunState,
-    RunningCommand,
+    ContainerStatus, Driver, DriverError, DriverErrorCode, LogOptions, LogStream, ResourceUsage,
+    RunState, RunningCommand,
 };
 use crate::metrics::Metrics;
 use crate::revocation;
@@ -151,6 +152,28 @@ impl Operations {
         let outcome = joined(operation.await);
         self.metrics.count_apply(&outcome);
         outcome
+    }
+
+    /// Makes the resources and the container of a tenant that has no container, and starts nothing. An apply that follows has
+    /// only the start left. Nothing is done for a tenant with a container, whatever its spec: a caller that comes late must not
+    /// undo what another has applied.
+    ///
+    /// # Errors
+    /// As [`Self::apply`].
+    pub async fn prepare(self: &Arc<Self>, spec: Spec) -> Result<(), DriverError> {
+        let operations = self.clone();
+        let operation = tokio::spawn(async move {
+            let turn = operations.acquire_turn(spec.id).await;
+            turn.check_not_deleted()?;
+            if turn.has_container() {
+                return Ok(());
+            }
+            let version = operations.store.announce_spec(&spec);
+            operations.store.set_spec(&spec, version);
+            let result = operations.ensure_saved(&turn, &spec).await;
+            operations.finish(turn, result.map(drop)).await.map(drop)
+        });
+        joined(operation.await)
     }
 
     /// Stops a tenant for its owner: it stays stopped until it is requested to run again.
@@ -319,12 +342,7 @@ impl Operations {
         if *restart || !*run {
             turn.stop_if_present().await?;
         }
-        // The disk is written beside the engine's calls, and before a start: after a loss of power no tenant may start from
-        // another spec than the one that its caller saw applied.
-        let (saved, container) =
-            tokio::join!(self.store.save_requested(spec.id), turn.ensure(spec));
-        saved.map_err(|error| state_dir_error(&error))?;
-        let mut container = container?;
+        let mut container = self.ensure_saved(turn, spec).await?;
         let mut attempts = MAX_START_ATTEMPTS;
         loop {
             attempts -= 1;
@@ -346,6 +364,19 @@ impl Operations {
                 result => return result,
             }
         }
+    }
+
+    /// Writes the spec to the disk beside the engine's calls, and before a start: after a loss of power no tenant may start from
+    /// another spec than the one that its caller saw applied.
+    async fn ensure_saved(
+        &self,
+        turn: &Turn<'_>,
+        spec: &Spec,
+    ) -> Result<ContainerStatus, DriverError> {
+        let (saved, container) =
+            tokio::join!(self.store.save_requested(spec.id), turn.ensure(spec));
+        saved.map_err(|error| state_dir_error(&error))?;
+        container
     }
 
     /// Ends an operation. Its error becomes the tenant's reason; events that arrived meanwhile are followed by an inspection.

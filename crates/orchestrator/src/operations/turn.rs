@@ -161,6 +161,11 @@ impl Turn<'_> {
         self.operations.store.read(self.id, |entry| entry.record.is_alive()).unwrap_or(false)
     }
 
+    pub(crate) fn has_container(&self) -> bool {
+        let known = self.operations.store.read(self.id, |entry| entry.record.status().is_some());
+        known.unwrap_or(false)
+    }
+
     /// Sets what is requested of the tenant, and saves a change.
     pub(crate) fn set_target(&self, target: TargetState) -> Result<(), DriverError> {
         let saved = self.operations.store.set_target(self.id, target);

@@ -66,6 +66,34 @@ async fn an_apply_returns_after_the_start_call_and_readiness_is_published_later(
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_prepared_container_is_only_started_by_an_apply() {
+    let (simulation, spec) = (Simulation::new(), spec("acme", ""));
+    let running = simulation.controller();
+    running.controller.operations.prepare(spec.clone()).await.unwrap();
+    running.until_phase(spec.id, Phase::Created).await;
+    assert_eq!(simulation.engine.calls(), ["create acme"]);
+    running.run(&spec).await;
+    running.until_phase(spec.id, Phase::Ready).await;
+    assert_eq!(simulation.engine.calls(), ["create acme".to_owned(), format!("start {}", spec.id)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_prepare_undoes_nothing() {
+    let (simulation, spec) = (Simulation::new(), spec("acme", ""));
+    let running = simulation.controller();
+    running.run(&spec).await;
+    let before = running.until_phase(spec.id, Phase::Ready).await;
+    let calls = simulation.engine.calls();
+    let late = Spec { generation: 9, ..spec.clone() };
+    running.controller.operations.prepare(late).await.unwrap();
+    assert_eq!(simulation.engine.calls(), calls);
+    assert_eq!(running.until_phase(spec.id, Phase::Ready).await, before);
+    running.controller.operations.delete(spec.id).await.unwrap();
+    let deleted = running.controller.operations.prepare(spec).await;
+    assert_eq!(code(deleted), DriverErrorCode::TenantDeleted);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_apply_to_a_running_tenant_changes_nothing() {
     let (simulation, spec) = (Simulation::new(), spec("acme", ""));
     let running = simulation.controller();

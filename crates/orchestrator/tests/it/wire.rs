@@ -225,6 +225,11 @@ async fn a_tenant_is_applied_stopped_and_deleted() {
     let call = async |method, path: &str, body: Option<&protocol::orchestrator::ApplyRequest>| {
         client.call::<ObservedTenant>(method, path, body, PATIENCE).await
     };
+    let (prepare, foreign) =
+        (format!("{path}/prepare"), Spec { image: Some("postgres:16".to_owned()), ..spec.clone() });
+    let refused = client.call::<()>(Method::POST, &prepare, Some(&foreign), PATIENCE).await;
+    assert_eq!(refused.unwrap_err().code(), Some("invalid_spec"));
+    client.call::<()>(Method::POST, &prepare, Some(&spec), PATIENCE).await.unwrap();
     let created = call(Method::PUT, &path, Some(&apply(&spec, true))).await.unwrap();
     assert_eq!((created.id, created.generation), (spec.id, 1));
     let list: ObservedTenantList =

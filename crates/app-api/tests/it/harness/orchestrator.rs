@@ -93,6 +93,8 @@ pub(crate) struct FakeOrchestrator {
     pub(crate) summary_requests: Mutex<Vec<i64>>,
     /// Logs stay open after their lines, like those of a tenant that runs.
     pub(crate) endless_logs: AtomicBool,
+    /// The specs of the containers that were prepared. No script has these calls: nothing depends on their results.
+    pub(crate) prepared_tenants: Mutex<Vec<Spec>>,
     /// The images that were prepared.
     pub(crate) prepared: Mutex<Vec<PrepareImage>>,
     /// The tenants and queries of commands that were started.
@@ -130,6 +132,7 @@ impl FakeOrchestrator {
             summaries: Mutex::default(),
             summary_requests: Mutex::default(),
             endless_logs: AtomicBool::new(false),
+            prepared_tenants: Mutex::default(),
             prepared: Mutex::default(),
             commands: Mutex::default(),
             open_commands: watch::Sender::new(0),
@@ -340,6 +343,13 @@ impl Orchestrator for FakeOrchestrator {
             let observed = self.perform(id, call)?;
             observed.ok_or_else(|| CallError::Unexpected("a start that leaves nothing".into()))
         })
+    }
+
+    fn prepare<'a>(&'a self, spec: &'a Spec) -> BoxFuture<'a, Result<(), CallError>> {
+        self.prepared_tenants.lock().unwrap().push(spec.clone());
+        let is_reachable = *self.reachable.borrow();
+        let refused = CallError::Unreachable("connection refused".into());
+        Box::pin(async move { if is_reachable { Ok(()) } else { Err(refused) } })
     }
 
     fn prepare_image<'a>(
